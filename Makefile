@@ -1,0 +1,108 @@
+# The commands of this repository; `make help` lists them.
+# Everything that is built or installed lands in .venv, target, dist, .state and examples/digits/{models,baseline}.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+PYTHON ?= python3
+HTTP ?= 127.0.0.1:8000
+OBSERVE ?= 127.0.0.1:8002
+ADMIN ?= 127.0.0.1:8003
+STATE ?= .state
+PYTEST_ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMPS := $(VENV)/stamps
+RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+EXAMPLE := examples/digits
+
+# ONNX Runtime reports to its maker unless this is set before it loads.
+export ORT_DISABLE_TELEMETRY := 1
+export PYO3_PYTHON := $(CURDIR)/$(PY)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help
+help:  ## list these commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+.PHONY: serve
+serve: $(STAMPS)/native $(STAMPS)/digits  ## install, build, prepare the example and serve it; Ctrl-C drains and stops
+	@exec $(PY) $(EXAMPLE)/serve.py --state $(STATE) --http $(HTTP) --observe $(OBSERVE) --admin $(ADMIN)
+
+.PHONY: test
+test: test-rust test-python  ## run every test: cargo's, then pytest's
+
+.PHONY: test-rust
+test-rust: $(STAMPS)/native $(STAMPS)/digits  ## run the tests of the crates
+	HEADGATE_ORT_LIBRARY="$$($(PY) -c 'from headgate import runtime_library; print(runtime_library.find().path)')" \
+		cargo test --workspace --exclude headgate-py --locked
+
+.PHONY: test-python
+test-python: $(STAMPS)/native $(STAMPS)/digits  ## run pytest; PYTEST_ARGS="-k traffic" narrows it
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(STAMPS)/native  ## formatting, clippy, ruff, strict mypy, the stub, the import and crate directions
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) tools/check_stub.py
+	$(PY) tools/check_imports.py
+
+.PHONY: format
+format: $(STAMPS)/python  ## format all sources
+	cargo fmt --all
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+.PHONY: wheel
+wheel: $(STAMPS)/python  ## build the abi3 wheel into dist/
+	$(PY) -m maturin build --release --locked --interpreter $(PY) --out dist
+
+.PHONY: bench
+bench: bench-micro bench-macro  ## run all benches; prints ratios and writes benches/results/
+
+.PHONY: bench-micro
+bench-micro:  ## ns per value of the sketches, ns per number of the JSON scanner
+	cargo bench --locked -p headgate-sketch -p headgate-protocol
+
+.PHONY: bench-macro
+bench-macro: $(STAMPS)/native $(STAMPS)/digits  ## against nginx and a hand-written server; needs nginx and wrk
+	$(PY) -m benches.macro
+
+.PHONY: lock
+lock: $(STAMPS)/python  ## resolve requirements.lock anew
+	$(PY) -m pip install --quiet uv
+	$(PY) -m uv pip compile pyproject.toml --extra cpu --extra examples --extra dev --universal \
+		--python-version 3.11 --generate-hashes --no-header --quiet --upgrade --output-file requirements.lock
+
+.PHONY: clean
+clean:  ## remove everything that these commands made
+	rm -rf $(VENV) target dist $(STATE) $(EXAMPLE)/models $(EXAMPLE)/baseline
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis python/headgate/*.so
+	find python tests tools benches examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What the commands above stand on. A stamp is newer than all it was made from, so nothing is done twice.
+
+$(STAMPS)/python: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Headgate needs Python 3.11 or newer; $(PYTHON) is older. Use: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@command -v cargo >/dev/null || \
+		{ echo "Headgate is built with Rust; no cargo on PATH. Install a stable toolchain first." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --require-hashes --requirement requirements.lock
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/native: $(STAMPS)/python pyproject.toml $(RUST_SOURCES)
+	PIP_QUIET=1 VIRTUAL_ENV=$(CURDIR)/$(VENV) $(PY) -m maturin develop --release --locked
+	@touch $@
+
+$(STAMPS)/digits: $(STAMPS)/python $(EXAMPLE)/prepare.py
+	$(PY) $(EXAMPLE)/prepare.py
+	@touch $@

@@ -1,0 +1,65 @@
+"""The contract between the Rust data plane and the Python control plane.
+
+JSON bytes, strings and integers go in; JSON bytes come out. Every call that may wait releases the GIL.
+No call ever calls back into Python. Errors are raised as the classes of :mod:`headgate.errors`.
+"""
+
+from collections.abc import Sequence
+from typing import final
+
+__version__: str
+
+@final
+class Gateway:
+    """The data plane of one process: created idle, started once, stopped once."""
+
+    def __new__(cls, config: bytes) -> Gateway:
+        """Checks ``config`` (JSON, see ``docs/design/boundary.md``); starts nothing."""
+
+    def start(self) -> bytes:
+        """Binds the sockets and starts the threads; JSON ``{"http": "127.0.0.1:8000"}``."""
+
+    def event_fd(self) -> int:
+        """A file descriptor that is readable while :meth:`events` has something; owned by the gateway."""
+
+    def events(self) -> bytes:
+        """Drains what happened since the last call: a JSON array, oldest first."""
+
+    def apply(self, endpoint: bytes) -> int:
+        """Asks for one endpoint's new state (JSON) and returns the ticket of the event that will tell the outcome."""
+
+    def remove(self, name: str) -> int:
+        """Asks for an endpoint to be taken away and returns the ticket."""
+
+    def status(self) -> bytes:
+        """What is live: generation, endpoints, versions with state, placement and run times (JSON)."""
+
+    def metrics(self) -> bytes:
+        """All metric families with their samples (JSON)."""
+
+    def drift(self, endpoint: str, window_seconds: int) -> bytes:
+        """The drift report of an endpoint over the newest ``window_seconds`` (JSON)."""
+
+    def set_ready(self, ready: bool) -> None:
+        """What ``/v2/health/ready`` says beyond the models' own state."""
+
+    def stop(self, drain_delay_ms: int, grace_ms: int) -> bool:
+        """Drains and joins every thread; true when nothing had to be cut off. Idempotent."""
+
+def set_weights(table: bytes, weights: bytes) -> bytes:
+    """Moves slots: ``{"table": ..., "moves": [[from, to, slots], ...]}`` where ``null`` is the champion."""
+
+def slot_of(salt: str, key: bytes) -> int:
+    """The slot, 0 to 9999, of a sticky key under a salt."""
+
+def fit_baseline(columns: bytes, values: Sequence[object]) -> bytes:
+    """Fits a baseline: JSON column descriptions and one float64 buffer per column; the baseline's bytes (JSON)."""
+
+def library_info(path: str) -> bytes:
+    """Opens an ONNX Runtime library and says its version and providers (JSON)."""
+
+def inspect_model(library: str, model: str) -> bytes:
+    """Loads a model file without serving it and says its signature (JSON)."""
+
+def error_codes() -> bytes:
+    """The closed table of error codes: name, HTTP, gRPC, retry (JSON)."""

@@ -1,0 +1,114 @@
+"""The Starlette app of the admin port: the table of calls behind the guard.
+
+Not here: sockets and the server (``gateway``). Next: ``openapi``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from headgate.admin.asked import (
+    DOCUMENT_TYPES,
+    JSON_TYPES,
+    Asked,
+    check_content_type,
+    principal_of,
+    read_body,
+)
+from headgate.admin.endpoints import Endpoints
+from headgate.admin.guard import Guard, Problems, on_http_exception, refuse
+from headgate.admin.openapi import describe
+from headgate.admin.rest import Rest
+from headgate.admin.table import ApiCall, calls
+from headgate.admin.tokens import Tokens
+from headgate.control import Control
+from headgate.errors import InvalidArgument, PermissionDenied, Unsupported
+
+
+class _Name(Convertor[str]):
+    """An endpoint's name in a path: no colon, so that ``digits:rollback`` is an action and not a name."""
+
+    regex = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("endpoint_name", _Name())
+_PARAMETERS = {"{endpoint}": "{endpoint:endpoint_name}", "{n}": "{n:int}"}
+
+
+def create_app(control: Control, tokens: Tokens, *, hosts: Sequence[str] = ()) -> Starlette:
+    """The app. ``hosts`` are the names beside loopback that callers may use."""
+    table = calls(Endpoints(control), Rest(control, tokens))
+    schema = describe(table)
+
+    async def openapi(_asked: Asked) -> ASGIApp:
+        return JSONResponse(schema)
+
+    table.append(ApiCall("GET", "/openapi.json", "viewer", openapi, dict, "This description."))
+    by_path: dict[str, dict[str, ApiCall]] = {}
+    for call in table:
+        by_path.setdefault(call.path, {})[call.method] = call
+    routes = [Route(_with_types(path), _Dispatch(methods)) for path, methods in by_path.items()]
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Problems), Middleware(Guard, tokens=tokens, hosts=hosts)],
+        exception_handlers={HTTPException: on_http_exception},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Dispatch:
+    """The calls of one path: method, role, query and content type, then the handler."""
+
+    def __init__(self, methods: dict[str, ApiCall]) -> None:
+        self._methods = methods
+        if "GET" in methods:
+            self._methods = {**methods, "HEAD": methods["GET"]}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        call = self._methods.get(request.method)
+        if call is None:
+            error = Unsupported(f"{request.method} is not a method of {request.url.path}")
+            await refuse(error, status=405, allow=list(self._methods))(scope, receive, send)
+            return
+        answer = await call.handler(await _check(request, call))
+        await answer(scope, receive, send)
+
+
+async def _check(request: Request, call: ApiCall) -> Asked:
+    principal = principal_of(request)
+    if not principal.may(call.role):
+        raise PermissionDenied(
+            f"this call needs the role {call.role}; token {principal.name!r} has {principal.role}"
+        )
+    unknown = sorted(set(request.query_params) - set(call.query))
+    if unknown:
+        known = ", ".join(call.query) or "none"
+        raise InvalidArgument(f"query {', '.join(unknown)}: not known here; this call takes {known}")
+    body = b""
+    if call.takes != "nothing":
+        check_content_type(request, DOCUMENT_TYPES if call.takes == "document" else JSON_TYPES)
+        body = await read_body(request)
+    return Asked(request, principal, body)
+
+
+def _with_types(path: str) -> str:
+    for plain, typed in _PARAMETERS.items():
+        path = path.replace(plain, typed)
+    return path

@@ -1,0 +1,64 @@
+"""The bodies of writes: strict, nothing unknown. A field that is null is as good as absent.
+
+Not here: documents (``documents``). Next: ``asked``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Reason = Annotated[str | None, Field(max_length=1000, description="Why; kept in the revision and the audit.")]
+VersionName = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class Body(BaseModel):
+    """What all bodies share."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    reason: Reason = None
+
+
+class Plain(Body):
+    """Only a reason."""
+
+
+class TrafficPatch(Body):
+    """New weights and champion; versions that are not named keep their weight."""
+
+    weights: dict[VersionName, str] | None = Field(
+        None, description='Shares with a percent sign: {"v8": "5%"}.'
+    )
+    champion: VersionName | None = Field(None, description="The version to make champion.")
+
+
+class Subject(Body):
+    """A version by its name, or any digest."""
+
+    version: VersionName | None = None
+    digest: Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")] | None = None
+
+
+class RestoreTo(Body):
+    """The revision to go back to."""
+
+    revision: Annotated[int, Field(ge=1)]
+
+
+class ExplainKey(BaseModel):
+    """A sticky key, or the headers it would come in."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    key: Annotated[str, Field(max_length=8192)] | None = None
+    headers: dict[str, str] | None = None
+
+
+class NewToken(BaseModel):
+    """A token to be made."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    role: str
+    expires_in: str | None = Field(None, description='A duration with a unit: "90d"; never when absent.')
+    reason: Reason = None

@@ -1,0 +1,92 @@
+"""The calls about everything but endpoints: models, events, audit, operations, tokens.
+
+Not here: calls about endpoints (``endpoints``). Next: ``table``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
+
+from headgate.admin.asked import Asked
+from headgate.admin.bodies import NewToken
+from headgate.admin.stream import KEEP_ALIVE_SECONDS, EventStream
+from headgate.admin.tokens import Tokens
+from headgate.control import Control
+from headgate.documents import parse_duration
+from headgate.errors import InvalidArgument
+
+_AUDIT_MAX = 1000
+
+
+class Rest:
+    """Handlers around one control plane and its tokens."""
+
+    def __init__(self, control: Control, tokens: Tokens) -> None:
+        """The objects that answer."""
+        self._control = control
+        self._tokens = tokens
+
+    async def models(self, _asked: Asked) -> Response:
+        """Pins and refusals."""
+        return JSONResponse(await self._control.models())
+
+    async def events(self, asked: Asked) -> ASGIApp:
+        """The event stream."""
+        said = asked.request.headers.get("last-event-id")
+        if said is not None and not (said.isascii() and said.isdigit() and len(said) <= 18):
+            raise InvalidArgument(f"Last-Event-ID: {said!r} is not the id of an event")
+        events = self._control.events(None if said is None else int(said))
+        return EventStream(events, asked.query("endpoint"), KEEP_ALIVE_SECONDS)
+
+    async def audit(self, asked: Asked) -> Response:
+        """The audit."""
+        limit = asked.number("limit", 1, _AUDIT_MAX) or 100
+        before = asked.number("before", 1, 10**18)
+        entries = await self._control.audit(endpoint=asked.query("endpoint"), limit=limit, before=before)
+        return JSONResponse({"entries": entries})
+
+    async def operation(self, asked: Asked) -> Response:
+        """One operation."""
+        found = await self._control.operations.get(asked.path("id"))
+        headers = {"retry-after": "1"} if found["status"] == "running" else None
+        return JSONResponse(found, headers=headers)
+
+    async def tokens(self, _asked: Asked) -> Response:
+        """All tokens."""
+        return JSONResponse({"tokens": await asyncio.to_thread(self._tokens.list)})
+
+    async def create_token(self, asked: Asked) -> Response:
+        """A new token; its secret is in this answer and nowhere else, so a key cannot replay it."""
+        if asked.request.headers.get("idempotency-key") is not None:
+            raise InvalidArgument(
+                "Idempotency-Key: a secret is never stored, so this call cannot be replayed"
+            )
+        body = asked.read(NewToken)
+        seconds = None
+        if body.expires_in is not None:
+            try:
+                seconds = parse_duration(body.expires_in) // 1000
+            except ValueError as error:
+                raise InvalidArgument(f"expires_in: {error}") from None
+        token, secret = await asyncio.to_thread(
+            lambda: self._tokens.create(
+                name=body.name, role=body.role, expires_seconds=seconds, by=asked.principal.name
+            )
+        )
+        made: dict[str, Any] = {**token, "secret": secret}
+        return JSONResponse(made, 201, {"cache-control": "no-store"})
+
+    async def revoke_token(self, asked: Asked) -> Response:
+        """Ends a token."""
+        return JSONResponse(
+            await asyncio.to_thread(self._tokens.revoke, asked.path("id"), asked.principal.name)
+        )
+
+    async def whoami(self, asked: Asked) -> Response:
+        """Who the caller is."""
+        who = asked.principal
+        return JSONResponse({"name": who.name, "role": who.role, "token": who.id})

@@ -1,0 +1,94 @@
+"""Server-sent events (WHATWG HTML, section 9.2): one answer that goes on until the reader leaves or the gateway stops.
+
+Not here: what is sent (``control.feed``). Next: ``endpoints``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from starlette.types import Receive, Scope, Send
+
+from headgate.control.views import EventView
+from headgate.store import EventRecord
+
+KEEP_ALIVE_SECONDS = 15.0
+_HEAD = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+def view(event: EventRecord) -> EventView:
+    """The JSON of an event."""
+    return EventView(
+        id=event.id or None,
+        type=event.type,
+        when=event.when,
+        endpoint=event.endpoint,
+        revision=event.revision,
+        who=event.who,
+        reason=event.reason,
+        data=event.data,
+    )
+
+
+def encode(event: EventRecord) -> bytes:
+    """The wire form; an event that was never stored has no id, so that the reader keeps its last one."""
+    lines = [f"id: {event.id}"] if event.id else []
+    lines += [f"event: {event.type}", f"data: {json.dumps(view(event), ensure_ascii=False)}"]
+    return ("\n".join(lines) + "\n\n").encode()
+
+
+class EventStream:
+    """An ASGI answer that writes events as they come and a comment when none came for a while."""
+
+    def __init__(
+        self, events: AsyncIterator[EventRecord], endpoint: str | None, keep_alive_seconds: float
+    ) -> None:
+        """Only events of ``endpoint``, when one is named."""
+        self._events = events
+        self._endpoint = endpoint
+        self._keep_alive_seconds = keep_alive_seconds
+
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+        """Ends with the events, or when the reader leaves."""
+        await send({"type": "http.response.start", "status": 200, "headers": _HEAD})
+        await send({"type": "http.response.body", "body": b": open\n\n", "more_body": True})
+        gone = asyncio.ensure_future(_disconnected(receive))
+        writer = asyncio.ensure_future(self._write(send))
+        try:
+            await asyncio.wait({gone, writer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (gone, writer):
+                task.cancel()
+            with suppress(asyncio.CancelledError):
+                await writer
+        if not gone.done() or gone.cancelled():
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _write(self, send: Send) -> None:
+        following = asyncio.ensure_future(anext(self._events, None))
+        try:
+            while True:
+                done, _ = await asyncio.wait({following}, timeout=self._keep_alive_seconds)
+                if not done:
+                    await send({"type": "http.response.body", "body": b": still here\n\n", "more_body": True})
+                    continue
+                event = following.result()
+                if event is None:
+                    return
+                if self._endpoint in (None, event.endpoint):
+                    await send({"type": "http.response.body", "body": encode(event), "more_body": True})
+                following = asyncio.ensure_future(anext(self._events, None))
+        finally:
+            following.cancel()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,170 @@
+"""Every call of the admin API in one table: path, role, query, body, answer. Routing and ``/openapi.json`` are made of it.
+
+Not here: the handlers (``endpoints``, ``rest``). Next: ``app``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from starlette.types import ASGIApp
+
+from headgate.admin import bodies
+from headgate.admin.asked import Asked
+from headgate.admin.endpoints import Endpoints
+from headgate.admin.rest import Rest
+from headgate.admin.tokens import Role, TokenView
+from headgate.control import views
+
+Handler = Callable[[Asked], Awaitable[ASGIApp]]
+Takes = Literal["nothing", "json", "document"]
+
+
+@dataclass(frozen=True)
+class ApiCall:
+    """One call. ``answer`` is a schema source: a TypedDict, ``{"field": [TypedDict]}``, or a media type."""
+
+    method: str
+    path: str
+    role: Role
+    handler: Handler
+    answer: Any
+    summary: str
+    body: type[BaseModel] | None = None
+    takes: Takes = "nothing"
+    query: tuple[str, ...] = ()
+    matches: bool = False
+    creates: bool = False
+    later: bool = False
+    status: int = 200
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes something."""
+        return self.answer is views.Result
+
+
+_E = "/v1/endpoints/{endpoint}"
+_WRITE = ("reason", "dry_run")
+
+
+def _read(path: str, handler: Handler, answer: Any, summary: str, *query: str) -> ApiCall:
+    return ApiCall("GET", path, "viewer", handler, answer, summary, query=query)
+
+
+def _act(verb: str, handler: Handler, summary: str, body: type[BaseModel], **more: Any) -> ApiCall:
+    return ApiCall(
+        "POST", f"{_E}:{verb}", "operator", handler, views.Result, summary, body, "json", _WRITE, **more
+    )
+
+
+def calls(endpoints: Endpoints, rest: Rest) -> list[ApiCall]:
+    """The table."""
+    return [*_endpoint_calls(endpoints), *_action_calls(endpoints), *_other_calls(rest)]
+
+
+def _endpoint_calls(e: Endpoints) -> list[ApiCall]:
+    history = {"revisions": [views.RevisionSummary]}
+    return [
+        _read("/v1/endpoints", e.list, {"endpoints": [views.EndpointSummary]}, "All endpoints."),
+        _read(_E, e.get, views.EndpointView, "One endpoint."),
+        ApiCall(
+            "PUT",
+            _E,
+            "operator",
+            e.put,
+            views.Result,
+            "Applies a document: a three-way merge, or creation.",
+            takes="document",
+            query=(*_WRITE, "take_traffic", "source"),
+            matches=True,
+            creates=True,
+            later=True,
+        ),
+        ApiCall(
+            "DELETE",
+            _E,
+            "admin",
+            e.delete,
+            views.Result,
+            "Takes an endpoint away; refused under traffic, history stays.",
+            query=(*_WRITE, "force"),
+            matches=True,
+        ),
+        _read(f"{_E}/traffic", e.traffic, views.TrafficView, "Live traffic."),
+        ApiCall(
+            "PATCH",
+            f"{_E}/traffic",
+            "operator",
+            e.patch,
+            views.Result,
+            "Overrides weights or champion.",
+            bodies.TrafficPatch,
+            "json",
+            _WRITE,
+            matches=True,
+            later=True,
+        ),
+        _read(f"{_E}/revisions", e.revisions, history, "History, newest first.", "limit", "before"),
+        _read(f"{_E}/revisions/{{n}}", e.revision, views.RevisionView, "One revision with its differences."),
+        _read(f"{_E}/drift", e.drift, dict[str, Any], "The drift report.", "window"),
+    ]
+
+
+def _action_calls(e: Endpoints) -> list[ApiCall]:
+    explain = ApiCall(
+        "POST",
+        f"{_E}:explain",
+        "viewer",
+        e.explain,
+        views.Explanation,
+        "Which version a key gets and why.",
+        bodies.ExplainKey,
+        "json",
+    )
+    return [
+        _act("rollback", e.rollback, "Emergency: 100 % on the last good champion.", bodies.Plain),
+        _act("abort", e.abort, "Emergency: every slot back to the champion.", bodies.Plain),
+        _act("block", e.block, "Emergency: no traffic for a version.", bodies.Subject),
+        _act("freeze", e.freeze, "Emergency: only emergency calls from now on.", bodies.Plain),
+        _act("unblock", e.unblock, "Lifts a block.", bodies.Subject, matches=True, later=True),
+        _act("unfreeze", e.unfreeze, "Lifts a freeze.", bodies.Plain, matches=True),
+        _act("restore", e.restore, "Goes to an old revision.", bodies.RestoreTo, matches=True, later=True),
+        explain,
+    ]
+
+
+def _other_calls(r: Rest) -> list[ApiCall]:
+    made = {"fields": TokenView, "secret": str}
+    token = "/v1/tokens/{id}"  # noqa: S105 - a path
+    return [
+        _read("/v1/models", r.models, views.Models, "Every version with its digest, and what was refused."),
+        _read("/v1/events", r.events, "text/event-stream", "Events as they happen.", "endpoint"),
+        ApiCall(
+            "GET",
+            "/v1/audit",
+            "operator",
+            r.audit,
+            {"entries": [views.AuditView]},
+            "Who did what, newest first.",
+            query=("endpoint", "limit", "before"),
+        ),
+        _read("/v1/operations/{id}", r.operation, views.OperationView, "A change that outlived its request."),
+        ApiCall("GET", "/v1/tokens", "admin", r.tokens, {"tokens": [TokenView]}, "All tokens."),
+        ApiCall(
+            "POST",
+            "/v1/tokens",
+            "admin",
+            r.create_token,
+            made,
+            "A new token; its secret is shown this once.",
+            bodies.NewToken,
+            "json",
+            status=201,
+        ),
+        ApiCall("DELETE", token, "admin", r.revoke_token, TokenView, "Ends a token."),
+        _read("/v1/whoami", r.whoami, {"name": str, "role": str, "token": str}, "Who the caller is."),
+    ]

@@ -1,0 +1,71 @@
+"""The command ``headgate doctor``: what on this machine would keep a gateway from serving well.
+
+The checks are gateway/checks.py; this file prints them. Next: checks.py.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from headgate import runtime_library
+from headgate.cli import session as cli
+from headgate.cli.serve import read_settings, setting_options
+from headgate.errors import Unsupported
+from headgate.gateway import checks, native_module, units
+from headgate.gateway.checks import Finding, Machine
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@click.command()
+@setting_options
+@cli.json_option
+@click.pass_context
+def doctor(context: click.Context, /, as_json: bool, **given: Any) -> None:
+    """Check this machine.
+
+    ONNX Runtime, telemetry, cores, limits, ports, state folder; takes the settings of serve. Exits 1 when a
+    check fails; warnings do not count.
+
+    \b
+    Example:
+      headgate doctor
+      headgate doctor --state S --http 127.0.0.1:18000 --json
+    """
+    around = cli.surroundings_of(context)
+    with cli.failures():
+        settings = read_settings(given, (), around.variables)
+    findings = checks.examine(settings, around.machine or this_machine())
+    if as_json:
+        click.echo(json.dumps({"findings": [finding.as_json() for finding in findings]}, indent=2))
+    else:
+        _draw(findings)
+    if any(finding.status == "fail" for finding in findings):
+        sys.exit(cli.EXIT_NO)
+
+
+def this_machine() -> Machine:
+    """The checks' view of where this runs."""
+    return Machine(runtime_library.find, _library_info(), units.cores, checks.is_locked)
+
+
+def _library_info() -> Callable[[str], bytes] | None:
+    try:
+        found: Callable[[str], bytes] = native_module.load().library_info
+    except Unsupported:
+        return None
+    return found
+
+
+def _draw(findings: list[Finding]) -> None:
+    width = max(len(finding.check) for finding in findings)
+    for finding in findings:
+        mark = click.style(f"{finding.status:<4}", fg=_COLOURS[finding.status])
+        click.echo(f"{mark}  {finding.check:<{width}}  {finding.message}")
+        if finding.remedy:
+            click.echo(f"{'':<4}  {'':<{width}}  -> {finding.remedy}")

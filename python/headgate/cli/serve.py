@@ -1,0 +1,100 @@
+"""The command ``headgate serve``: settings in, a gateway process, one JSON line out.
+
+The process itself is gateway/process.py, the settings are gateway/settings.py. Next: those two.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from headgate import runtime_library
+from headgate.cli import session as cli
+from headgate.errors import HeadgateError
+from headgate.gateway import settings as gateway_settings
+from headgate.gateway import units
+from headgate.gateway.settings import SETTINGS, Settings
+
+
+def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds an option for each setting, as text: types and precedence are settled by gateway/settings.py."""
+    command = click.option(
+        "--config",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="A YAML file of `setting: value` lines, named as the options are. [HEADGATE_CONFIG]",
+    )(command)
+    for setting in reversed(SETTINGS):
+        described = f"{setting.help} [{setting.variable}; default: {setting.default}]"
+        command = click.option(
+            f"--{setting.name}", metavar=setting.metavar, multiple=setting.many, help=described
+        )(command)
+    return command
+
+
+def read_settings(
+    given: Mapping[str, Any], documents: Sequence[Path], variables: Mapping[str, str]
+) -> Settings:
+    """Command line over environment over file; ``given`` is what click parsed, by parameter name."""
+    written = {setting.name: given.get(setting.key) for setting in SETTINGS}
+    layers = [gateway_settings.command_line(written), gateway_settings.environment(variables)]
+    config = given.get("config") or (
+        Path(variables["HEADGATE_CONFIG"]) if variables.get("HEADGATE_CONFIG") else None
+    )
+    if config is not None:
+        layers.append(gateway_settings.configuration_file(config))
+    return gateway_settings.resolve(gateway_settings.validate(layers), documents, variables, units.cores)
+
+
+@click.command()
+@click.argument("documents", nargs=-1, metavar="[DOCUMENT.yaml]...", type=click.Path(path_type=Path))
+@setting_options
+@click.pass_context
+def serve(context: click.Context, /, documents: tuple[Path, ...], **given: Any) -> None:
+    """Serve until SIGTERM or Ctrl-C, then drain.
+
+    A drained gateway exits 0. What was applied last is served again after a restart; a document given here
+    is applied only if it changed since it was last applied from that file. When everything serves, one JSON
+    line on stdout tells the bound addresses (port 0 takes any free one). The command line goes before
+    HEADGATE_* variables, those before --config.
+
+    \b
+    Example:
+      headgate serve digits.yaml
+      headgate serve --models models --http 0.0.0.0:8000
+    """
+    with cli.failures():
+        settings = read_settings(given, documents, cli.surroundings_of(context).variables)
+    try:
+        _serve(settings)
+    except HeadgateError as error:
+        cli.fail(error, conflict=cli.EXIT_TRY_AGAIN)
+
+
+def _serve(settings: Settings) -> None:
+    # Imported here: no other command should wait for the gateway's imports.
+    from headgate.gateway import native_module
+    from headgate.gateway.process import DataPlaneSource, run
+
+    source = DataPlaneSource(native_module.load(), runtime_library.find())
+    run(settings, source, _Announcer())
+
+
+class _Announcer:
+    """Tells the person on stderr and the program on stdout."""
+
+    def bound(self, addresses: dict[str, str]) -> None:
+        click.echo(json.dumps(addresses))
+        sys.stdout.flush()
+        cli.words(f"serving: inference http://{addresses['http']}  admin http://{addresses['admin']}")
+
+    def first_token(self, token: str, path: Path) -> None:
+        cli.words(f"admin token, shown this once and kept in {path}:\n  {token}")
+
+    def say(self, text: str) -> None:
+        cli.words(f"headgate: {text}")

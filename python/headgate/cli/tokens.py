@@ -1,0 +1,92 @@
+"""The commands ``headgate token create|list|revoke``. Tokens are made by the gateway; next: session.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from rich.console import RenderableType
+
+from headgate.cli import session as cli
+from headgate.cli.client import segment
+from headgate.cli.session import Session
+
+
+@click.group()
+def token() -> None:
+    """Make, list and revoke admin tokens.
+
+    \b
+    Example:
+      headgate token create --name ci --role operator --expires 90d
+    """
+
+
+@token.command()
+@click.option("--name", required=True, metavar="NAME", help="Who or what will use it; shown in the audit.")
+@click.option(
+    "--role", required=True, type=click.Choice(["viewer", "operator", "admin"]), help="What it may do."
+)
+@click.option(
+    "--expires", metavar="TIME", help="How long it is good for, such as 90d. [default: until revoked]"
+)
+@cli.client_options
+def create(session: Session, name: str, role: str, expires: str | None) -> None:
+    """Make a token; its secret is printed this once.
+
+    \b
+    Example:
+      headgate token create --name ci --role operator --expires 90d
+    """
+    with session.client() as client:
+        made = client.post("/tokens", {"name": name, "role": role, "expires_in": expires}).body
+    session.show(made, lambda: str(made["secret"]))
+    if not session.as_json:
+        cli.words(
+            f"token {made['id']} ({made['role']}) made for {made['name']}; the secret is not shown again"
+        )
+
+
+@token.command("list")
+@cli.client_options
+def list_tokens(session: Session) -> None:
+    """List tokens without their secrets.
+
+    \b
+    Example:
+      headgate token list
+    """
+    with session.client() as client:
+        found = client.get("/tokens").body
+    session.show(found, lambda: _tokens(found["tokens"]))
+
+
+@token.command()
+@click.argument("token_id", metavar="ID")
+@cli.client_options
+def revoke(session: Session, token_id: str) -> None:
+    """Make a token worthless at once.
+
+    \b
+    Example:
+      headgate token revoke 3f9a1c
+    """
+    with session.client() as client:
+        gone = client.delete(f"/tokens/{segment(token_id)}").body
+    session.show(gone, lambda: f"token {gone['id']} ({gone['name']}) revoked {gone['revoked']}")
+
+
+def _tokens(tokens: list[dict[str, Any]]) -> RenderableType:
+    made = cli.table("ID", "NAME", "ROLE", "CREATED", "EXPIRES", "LAST USED", "REVOKED")
+    for one in tokens:
+        cli.row(
+            made,
+            one["id"],
+            one["name"],
+            one["role"],
+            one["created"],
+            one["expires"],
+            one["last_used"],
+            one["revoked"],
+        )
+    return made

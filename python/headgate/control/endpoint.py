@@ -1,0 +1,84 @@
+"""What the control plane remembers of one endpoint between calls. Belongs to one event loop.
+
+Not here: the steps of a write (``writer``). Next: ``writer``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from headgate.control.plan import Step
+from headgate.control.record import Held
+from headgate.control.spec import loadable
+from headgate.control.traffic import LiveTraffic
+from headgate.store import Commit, RevisionRecord
+
+Signature = dict[str, Any]
+
+
+@dataclass
+class EndpointState:
+    """``current`` is what the data plane serves; the store may be one step behind or ahead of it, never more.
+
+    ``turn`` lets one ordinary write in at a time, waiting for its load included; ``emergency`` does the same for emergency calls, so
+    that they pass an ordinary write that waits. ``step`` guards the short steps that read and move ``current`` and ``tail``.
+    """
+
+    name: str
+    tail: int = 0
+    current: Held | None = None
+    carried: LiveTraffic | None = None
+    loaded: frozenset[str] = frozenset()
+    omitted: dict[str, str] = field(default_factory=dict)
+    broken: str | None = None
+    loading: dict[int, frozenset[str]] = field(default_factory=dict)
+    overtaker: Held | None = None
+    unsaved: deque[tuple[RevisionRecord, Commit]] = field(default_factory=deque)
+    details: dict[str, dict[str, Any]] = field(default_factory=dict)
+    requests: int = 0
+    answered: datetime | None = None
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    emergency: asyncio.Lock = field(default_factory=asyncio.Lock)
+    step: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def revision(self) -> int | None:
+        """The number that If-Match is compared with; None: there is no such endpoint."""
+        return None if self.current is None else self.current.n
+
+    def served(self, held: Held, omitted: dict[str, str], event: dict[str, Any]) -> None:
+        """The data plane says that it serves ``held``."""
+        self.current = held
+        self.omitted = {version: why for version, why in omitted.items() if version in held.spec.versions}
+        self.loaded = frozenset(loadable(held.spec, held.live, self.omitted))
+        self.broken = None
+        for version, detail in event.get("versions", {}).items():
+            self.details[version] = detail
+
+    def gone(self) -> None:
+        """The data plane has taken the endpoint away; its blocks and attempts are carried to a later namesake."""
+        self.carried = None if self.current is None else self.current.live
+        self.current = None
+        self.loaded = frozenset()
+        self.omitted = {}
+        self.details = {}
+        self.broken = None
+
+    def alarms(self) -> list[str]:
+        """What somebody should look at now."""
+        found = [] if self.broken is None else [self.broken]
+        found += [
+            f"{version} is left out, because it did not load: {why}" for version, why in self.omitted.items()
+        ]
+        if self.unsaved:
+            numbers = ", ".join(str(record.n) for record, _ in self.unsaved)
+            found.append(f"revision {numbers} is served but could not be written to disk")
+        return found
+
+    def step_to(self, after: Held | None, notes: tuple[str, ...] = (), blocks: tuple[str, ...] = ()) -> Step:
+        """The step from here to ``after``, for a plan."""
+        return Step(self.name, self.tail + 1, self.current, after, self.loaded, notes, blocks)

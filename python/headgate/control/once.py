@@ -1,0 +1,75 @@
+"""Idempotency keys: the same key and request give the stored answer, the same key and another request a conflict.
+
+Not here: where the answer is written: in the write's own transaction (``writer``). Next: ``service``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
+
+from headgate.control.calls import Call
+from headgate.control.views import Result
+from headgate.control.workshop import Workshop
+from headgate.errors import Conflict, StorageFailed
+from headgate.store import IdempotencyRecord
+
+_log = logging.getLogger(__name__)
+Work = Callable[[], Coroutine[Any, Any, Result]]
+
+
+class Once:
+    """Runs work at most once per key."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        """The workshop holds the store."""
+        self._shop = workshop
+        self._running: dict[tuple[str, str, str], asyncio.Lock] = {}
+
+    async def run(self, call: Call, work: Work) -> Result:
+        """The result of ``work``, or the stored one with ``replayed`` set."""
+        key = call.key
+        if key is None or call.dry_run:
+            return await work()
+        identity = (key.principal, key.route, key.key)
+        lock = self._running.setdefault(identity, asyncio.Lock())
+        try:
+            async with lock:
+                return await self._under_key(call, work)
+        finally:
+            if not lock.locked():
+                self._running.pop(identity, None)
+
+    async def _under_key(self, call: Call, work: Work) -> Result:
+        key = call.key
+        assert key is not None, "run() comes here with a key only"  # noqa: S101
+        try:
+            stored = await self._shop.io(
+                lambda: self._shop.store.idempotent(key.principal, key.route, key.key)
+            )
+        except StorageFailed:
+            # An emergency call must go through; an ordinary one fails at its own write.
+            _log.exception("idempotency keys cannot be read")
+            stored = None
+        if stored is None:
+            result = await work()
+            if result["status"] in ("already", "unchanged"):
+                await self._remember(call, result)
+            return result
+        if stored.request != key.request:
+            raise Conflict(f"Idempotency-Key {key.key!r} was used for another request: take a new key")
+        return cast(Result, {**stored.response, "replayed": True})
+
+    async def _remember(self, call: Call, result: Result) -> None:
+        """The answer of a write that had nothing to do, and so no transaction of its own."""
+        key = call.key
+        assert key is not None, "run() comes here with a key only"  # noqa: S101
+        record = IdempotencyRecord(
+            key.principal, key.route, key.key, key.request, dict(result), self._shop.key_expiry()
+        )
+        try:
+            await self._shop.io(lambda: self._shop.store.put_idempotent(record))
+        except StorageFailed:
+            _log.exception("an idempotency key could not be written; repeating the call has the same outcome")

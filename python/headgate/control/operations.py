@@ -1,0 +1,79 @@
+"""Operations: changes that outlive the request that asked for them.
+
+Not here: when a request is answered with one (``admin``). Next: ``service``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from dataclasses import asdict, replace
+from functools import partial
+from typing import cast
+
+from headgate.control.describe import problem
+from headgate.control.views import OperationView, Result
+from headgate.control.workshop import Workshop
+from headgate.errors import Draining, HeadgateError, Internal, NotFound, StorageFailed
+from headgate.store import OperationRecord
+
+_log = logging.getLogger(__name__)
+
+
+class Operations:
+    """Follows writes that are answered later."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        """The workshop holds the store."""
+        self._shop = workshop
+        self._following: set[asyncio.Task[None]] = set()
+
+    async def adopt(self, work: asyncio.Task[Result], endpoint: str, kind: str) -> OperationView:
+        """An operation that follows ``work`` to its end."""
+        record = OperationRecord(secrets.token_hex(8), endpoint, kind, "running", self._shop.now())
+        await self._shop.io(lambda: self._shop.store.put_operation(record))
+        follower = asyncio.create_task(self._follow(work, record))
+        self._following.add(follower)
+        follower.add_done_callback(self._following.discard)
+        return _view(record)
+
+    async def get(self, operation_id: str) -> OperationView:
+        """One operation; :class:`NotFound`."""
+        record = await self._shop.io(lambda: self._shop.store.operation(operation_id))
+        if record is None:
+            raise NotFound(f"there is no operation {operation_id!r}")
+        return _view(record)
+
+    async def interrupted(self) -> None:
+        """Ends what a stop left running."""
+        described = problem(
+            Draining("the gateway stopped before the operation ended; read the endpoint and ask again")
+        )
+        for record in await self._shop.io(self._shop.store.running_operations):
+            ended = replace(record, status="failed", finished=self._shop.now(), problem=described)
+            await self._shop.io(partial(self._shop.store.put_operation, ended))
+
+    async def close(self) -> None:
+        """Waits for the ends to be written."""
+        await asyncio.gather(*self._following, return_exceptions=True)
+
+    async def _follow(self, work: asyncio.Task[Result], record: OperationRecord) -> None:
+        try:
+            result = await work
+        except HeadgateError as error:
+            ended = replace(record, status="failed", finished=self._shop.now(), problem=problem(error))
+        except Exception:
+            _log.exception("operation %s failed by a defect", record.id)
+            described = problem(Internal("the operation failed by a defect of Headgate; its log says more"))
+            ended = replace(record, status="failed", finished=self._shop.now(), problem=described)
+        else:
+            ended = replace(record, status="done", finished=self._shop.now(), result=dict(result))
+        try:
+            await self._shop.io(lambda: self._shop.store.put_operation(ended))
+        except StorageFailed:
+            _log.exception("the end of operation %s could not be written", record.id)
+
+
+def _view(record: OperationRecord) -> OperationView:
+    return cast(OperationView, asdict(record))

@@ -1,0 +1,91 @@
+"""The plan of a write: what moves, what loads, what the reader should know. Pure.
+
+Not here: computing the new state (``traffic``, ``merge``). Next: ``writer``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from headgate.control.record import Held
+from headgate.control.shares import format_shares, moves, owners
+from headgate.control.spec import loadable
+from headgate.control.traffic import LiveTraffic
+from headgate.control.views import ChampionMove, LiveView, Plan
+from headgate.documents.values import format_weight
+
+
+@dataclass(frozen=True)
+class Step:
+    """From one state of an endpoint to the next; ``before`` is None at creation, ``after`` None at removal."""
+
+    endpoint: str
+    n: int
+    before: Held | None
+    after: Held | None
+    loaded: Collection[str] = ()
+    notes: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = field(default=())
+
+
+def make_plan(step: Step) -> Plan:
+    """The plan; ``changes`` is false when nothing would be different afterwards."""
+    before, after = step.before, step.after
+    moved = slots_moved(before, after)
+    wanted = [] if after is None else loadable(after.spec, after.live)
+    return Plan(
+        endpoint=step.endpoint,
+        base_revision=None if before is None else before.n,
+        revision=step.n,
+        changes=_differs(before, after),
+        champion=_champion(before, after),
+        moves=moved,
+        share_of_keys=format_weight(sum(moved.values())),
+        load=[version for version in wanted if version not in step.loaded],
+        unload=sorted(version for version in step.loaded if version not in wanted),
+        block=list(step.blocks),
+        notes=list(step.notes),
+        diff=document_diff(before, after),
+    )
+
+
+def slots_moved(before: Held | None, after: Held | None) -> dict[str, int]:
+    """Slots that change hands, by pair; none at creation and removal."""
+    if before is None or after is None:
+        return {}
+    return moves(
+        owners(before.live.champion, before.live.table), owners(after.live.champion, after.live.table)
+    )
+
+
+def document_diff(before: Held | None, after: Held | None) -> str:
+    """A unified diff of the two documents' text; empty when they are equal."""
+    old = "" if before is None else before.text.raw.decode(errors="replace")
+    new = "" if after is None else after.text.raw.decode(errors="replace")
+    if old == new:
+        return ""
+    names = (
+        "nothing" if before is None else f"revision {before.n}",
+        "nothing" if after is None else f"revision {after.n}",
+    )
+    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), *names, lineterm="")
+    return "\n".join(lines)
+
+
+def live_view(live: LiveTraffic) -> LiveView:
+    """The short form."""
+    return LiveView(champion=live.champion, weights=format_shares(live.weights()))
+
+
+def _differs(before: Held | None, after: Held | None) -> bool:
+    if before is None or after is None:
+        return before is not after
+    return (before.text.raw, before.spec, before.live) != (after.text.raw, after.spec, after.live)
+
+
+def _champion(before: Held | None, after: Held | None) -> ChampionMove:
+    old = None if before is None else before.live.champion
+    new = old if after is None else after.live.champion
+    return {"from": old, "to": new or ""}

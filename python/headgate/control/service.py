@@ -1,0 +1,398 @@
+"""Control: the one object that the admin API, the command line's gateway and the sync loop talk to.
+
+Not here: HTTP (``admin``), what a write means (``changes``), how it becomes durable (``writer``). Next: ``admin.app``.
+
+Everything runs on one event loop; what blocks runs in threads. Reads answer from memory where they can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from headgate.control import reads, sources
+from headgate.control.calls import INTERNAL, Call, Settings
+from headgate.control.changes import Changes, not_found, present
+from headgate.control.endpoint import EndpointState
+from headgate.control.native import DataPlane
+from headgate.control.once import Once
+from headgate.control.operations import Operations
+from headgate.control.record import hold, sha256
+from headgate.control.repair import Repair
+from headgate.control.resolve import Intake, Resolver
+from headgate.control.spec import Paths
+from headgate.control.traffic import Stamp, faults
+from headgate.control.views import (
+    AuditView,
+    EndpointSummary,
+    EndpointView,
+    Explanation,
+    Models,
+    Result,
+    RevisionSummary,
+    RevisionView,
+    TrafficView,
+)
+from headgate.control.workshop import Workshop
+from headgate.control.writer import Decide, Urgency, Writer
+from headgate.documents import Document, check_name, parse, parse_weight
+from headgate.errors import Draining, InvalidArgument, ModelNotFound, StorageFailed
+from headgate.registry import ArtifactStore, Registry
+from headgate.store import Clock, EventRecord, Store, utc_now
+
+History = list[RevisionSummary]
+AuditLog = list[AuditView]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether the gateway should get traffic; ``reasons`` say why not. Challengers do not decide it."""
+
+    ready: bool
+    reasons: list[str]
+
+
+class Control:
+    """The control plane of one gateway."""
+
+    def __init__(
+        self,
+        store: Store,
+        native: DataPlane,
+        artifacts: ArtifactStore,
+        settings: Settings = Settings(),  # noqa: B008 - frozen
+        clock: Clock = utc_now,
+    ) -> None:
+        """Nothing is served before :meth:`start`."""
+        paths = Paths(artifacts.model_path, store.state)
+        self.registry = Registry(artifacts, store.pins)
+        self.settings = settings
+        self._shop = Workshop(store, native, paths, settings, clock)
+        self._writer = Writer(self._shop)
+        self._changes = Changes(self._shop)
+        self._resolver = Resolver(self.registry, native, paths)
+        self._once = Once(self._shop)
+        self.operations = Operations(self._shop)
+        self._endpoints: dict[str, EndpointState] = {}
+        self._roots: list[Path] = [root for root in (settings.root, *settings.roots) if root is not None]
+        self._background: set[asyncio.Task[Any]] = set()
+        self._writes: set[asyncio.Task[Result]] = set()
+        self._started = False
+        self._closing = False
+
+    # === life ===
+
+    async def start(self) -> None:
+        """Serves the last applied revision of every endpoint. Register ``native.event_fd()`` for :meth:`pump` first."""
+        self._endpoints = await Repair(self._shop).start()
+        await self.operations.interrupted()
+        self._started = True
+        data = {state.name: state.revision for state in self._endpoints.values() if state.current is not None}
+        event = EventRecord("started", self._shop.now(), None, None, "headgate", "", {"endpoints": data})
+        self._shop.publish([await self._shop.io(lambda: self._shop.store.add_event(event))])
+        for loop in (self._sample_forever(), self._write_late_forever()):
+            self._background.add(asyncio.create_task(loop))
+
+    def pump(self) -> None:
+        """Drains the data plane's events; call it when ``native.event_fd()`` is readable."""
+        self._shop.tickets.pump()
+
+    async def close(self) -> None:
+        """Ends event streams, refuses what is new, lets what waits end. Idempotent; leaves store and gateway open."""
+        if self._closing:
+            return
+        self._closing = True
+        self._shop.feed.close()
+        for task in self._background:
+            task.cancel()
+        self._shop.tickets.close()
+        await asyncio.gather(*self._background, *self._writes, return_exceptions=True)
+        await self.operations.close()
+        await self._shop.close()
+
+    def readiness(self) -> Readiness:
+        """Ready once started while every endpoint's champion answers and the gateway does not stop."""
+        reasons = [] if self._started else ["the gateway is starting"]
+        if self._closing:
+            reasons.append("the gateway is stopping")
+        reasons += [state.broken for state in self._endpoints.values() if state.broken is not None]
+        return Readiness(not reasons, reasons)
+
+    def roots_add(self, root: Path) -> None:
+        """A folder that ``?source=`` may name."""
+        if root not in self._roots:
+            self._roots.append(root)
+
+    # === writes: documents ===
+
+    async def parse(self, endpoint: str, data: bytes, *, source: Path | None = None) -> Document:
+        """The one document of ``data``, which must be named ``endpoint``; :class:`PolicyInvalid` lists every fault."""
+        state = self._endpoints.get(endpoint)
+        last = None if state is None or state.current is None else state.current.spec.root
+        where = sources.Where(source, tuple(self._roots), last, self.settings.root)
+        return await self._shop.io(lambda: sources.read_one(endpoint, data, where))
+
+    async def apply(
+        self,
+        document: Document,
+        *,
+        call: Call = INTERNAL,
+        take_traffic: bool = False,
+        source_digest: str | None = None,
+    ) -> Result:
+        """Three-way merge of a document; creation when there is no such endpoint."""
+        name = document.endpoint.name
+
+        async def work() -> Result:
+            if not call.dry_run:
+                # Before the models are read: a stale caller should not wait for that.
+                state = self._endpoints.get(name)
+                call.precondition.check(name, None if state is None else state.revision)
+            intake = Intake.LOOK if call.dry_run else Intake.KEEP
+            ready = await self._shop.io(lambda: self._resolver.ready(document, source_digest, intake))
+            decide = self._changes.apply(ready, take_traffic=take_traffic)
+            return await self._writer.write(self._state(name), call, decide)
+
+        return await self._run(call, work)
+
+    async def apply_file(
+        self, path: Path, *, root: Path | None = None, call: Call = INTERNAL
+    ) -> list[Result]:
+        """Applies every document of a file; ``[]`` when its bytes are the ones last applied from it."""
+        place = path.resolve()
+        folder = place.parent if root is None else root
+        data = await self._shop.io(lambda: sources.read_file(place))
+        digest = sha256(data)
+        if await self._shop.io(lambda: self._shop.store.applied_file(str(place))) == digest:
+            self.roots_add(folder)
+            return []
+        documents = await self._shop.io(lambda: parse(data, source=str(place), root=folder))
+        self.roots_add(folder)
+        results = [await self.apply(document, call=call, source_digest=digest) for document in documents]
+        if not call.dry_run:
+            await self._shop.io(lambda: self._shop.store.put_applied_file(str(place), digest))
+        return results
+
+    # === writes: traffic ===
+
+    async def patch_traffic(
+        self, endpoint: str, *, weights: Mapping[str, str], champion: str | None = None, call: Call = INTERNAL
+    ) -> Result:
+        """Overrides weights (``{"v8": "5%"}``, the others keep theirs) and champion."""
+        wrong: dict[str, str] = {}
+        slots: dict[str, int] = {}
+        for version, share in weights.items():
+            try:
+                slots[version] = parse_weight(share)
+            except ValueError as error:
+                wrong[f"weights.{version}"] = str(error)
+        if wrong:
+            raise faults(wrong)
+        return await self._ordinary(endpoint, call, self._changes.patch(slots, champion))
+
+    async def rollback(self, endpoint: str, *, call: Call = INTERNAL) -> Result:
+        """Emergency: 100 % on the last good champion; what had traffic beside it is blocked."""
+        return await self._emergency(endpoint, call, self._changes.rollback(self._stamp(call)))
+
+    async def abort(self, endpoint: str, *, call: Call = INTERNAL) -> Result:
+        """Emergency: every slot back to the champion."""
+        return await self._emergency(endpoint, call, self._changes.abort(self._stamp(call)))
+
+    async def block(self, endpoint: str, subject: str, *, call: Call = INTERNAL) -> Result:
+        """Emergency: no traffic for a version (by name or digest)."""
+        return await self._emergency(endpoint, call, self._changes.block(subject, self._stamp(call)))
+
+    async def freeze(self, endpoint: str, *, call: Call = INTERNAL) -> Result:
+        """Emergency: only emergency calls change the endpoint from now on."""
+        return await self._emergency(endpoint, call, self._changes.freeze(self._stamp(call)))
+
+    async def unblock(self, endpoint: str, subject: str, *, call: Call = INTERNAL) -> Result:
+        """Lifts a block."""
+        return await self._ordinary(endpoint, call, self._changes.unblock(subject))
+
+    async def unfreeze(self, endpoint: str, *, call: Call = INTERNAL) -> Result:
+        """Lifts a freeze."""
+        return await self._ordinary(endpoint, call, self._changes.unfreeze())
+
+    async def restore(self, endpoint: str, revision: int, *, call: Call = INTERNAL) -> Result:
+        """Document and traffic of an old revision that was applied."""
+        present(self._known(endpoint))
+        record = await self._shop.io(lambda: self._shop.store.revision(endpoint, revision))
+        if record is None:
+            raise not_found(endpoint, revision)
+        if record.status != "applied" or record.kind == "remove":
+            raise InvalidArgument(
+                f"revision {revision} of {endpoint} was never served ({record.kind}, {record.status})"
+            )
+        then = hold(record)
+        await self._shop.io(lambda: [self._shop.paths.model(d) for d in sources.artifacts_of(then)])
+        return await self._ordinary(endpoint, call, self._changes.restore(then))
+
+    async def delete(self, endpoint: str, *, force: bool = False, call: Call = INTERNAL) -> Result:
+        """Takes an endpoint away; refused while it has traffic, unless forced. Its history stays."""
+        await self.sample()
+        decide = self._changes.delete(lambda state: None if force else self._busy(state))
+        return await self._ordinary(endpoint, call, decide)
+
+    # === reads ===
+
+    async def list(self) -> list[EndpointSummary]:
+        """All endpoints by name."""
+        states = [state for _, state in sorted(self._endpoints.items()) if state.current is not None]
+        return [reads.summary(state) for state in states]
+
+    async def get(self, endpoint: str) -> EndpointView:
+        """One endpoint."""
+        state = self._known(endpoint)
+        return reads.endpoint(state, await self._status(endpoint))
+
+    async def traffic(self, endpoint: str) -> TrafficView:
+        """Live traffic of one endpoint."""
+        state = self._known(endpoint)
+        return reads.traffic(state, await self._status(endpoint))
+
+    async def explain(
+        self, endpoint: str, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> Explanation:
+        """Which version a key gets and why."""
+        return reads.explain(self._known(endpoint), self._shop.plane, key, headers)
+
+    async def revisions(self, endpoint: str, *, limit: int = 50, before: int | None = None) -> History:
+        """History, newest first; of removed endpoints too."""
+        self._ever(endpoint)
+        records = await self._shop.io(
+            lambda: self._shop.store.revisions(endpoint, limit=limit, before=before)
+        )
+        return [reads.revision_summary(record) for record in records]
+
+    async def revision(self, endpoint: str, n: int) -> RevisionView:
+        """One revision in full."""
+        self._ever(endpoint)
+        return await self._shop.io(lambda: reads.revision(self._shop.store, endpoint, n))
+
+    async def drift(self, endpoint: str, window_seconds: int | None = None) -> dict[str, Any]:
+        """The data plane's drift report; without a window, the document's."""
+        window = window_seconds or present(self._known(endpoint)).spec.window_seconds
+        report: dict[str, Any] = json.loads(
+            await self._shop.io(lambda: self._shop.plane.drift(endpoint, window))
+        )
+        return report
+
+    async def models(self) -> Models:
+        """Every name and version with the digest it stands for, and what was refused."""
+        serving = {
+            version.digest
+            for state in self._endpoints.values()
+            if state.current is not None
+            for version in state.current.spec.versions.values()
+        }
+        return await self._shop.io(lambda: reads.models(self._shop.store, self.registry, serving))
+
+    async def audit(self, *, endpoint: str | None, limit: int, before: int | None) -> AuditLog:
+        """Newest first."""
+        records = await self._shop.io(
+            lambda: self._shop.store.audit(endpoint=endpoint, limit=limit, before=before)
+        )
+        return [cast(AuditView, asdict(record)) for record in records]
+
+    def events(self, after: int | None) -> AsyncIterator[EventRecord]:
+        """Events as they happen; with ``after`` what came since that id first. Ends when the gateway stops."""
+        store = self._shop.store
+        return self._shop.feed.read(
+            after, lambda cursor: self._shop.io(lambda: store.events_after(cursor, limit=500))
+        )
+
+    # === behind ===
+
+    async def flush(self) -> None:
+        """Writes what emergency calls could not write; :class:`StorageFailed` when the store still cannot."""
+        for state in self._endpoints.values():
+            async with state.step:
+                await self._writer.flush(state)
+
+    async def sample(self) -> None:
+        """Notes which endpoints answered requests since the last look."""
+        endpoints = json.loads(await self._shop.io(self._shop.plane.status)).get("endpoints", {})
+        for name, state in self._endpoints.items():
+            count = reads.requests_of(endpoints.get(name, {}))
+            if count > state.requests:
+                state.answered = self._shop.clock()
+            state.requests = count
+
+    async def _ordinary(self, endpoint: str, call: Call, decide: Decide) -> Result:
+        return await self._write(endpoint, call, decide, "ordinary")
+
+    async def _emergency(self, endpoint: str, call: Call, decide: Decide) -> Result:
+        return await self._write(endpoint, call, decide, "emergency")
+
+    async def _write(self, endpoint: str, call: Call, decide: Decide, urgency: Urgency) -> Result:
+        state = self._known(endpoint)
+        return await self._run(call, lambda: self._writer.write(state, call, decide, urgency))
+
+    async def _run(
+        self, call: Call, work: Callable[[], Coroutine[Any, Any, Result]]
+    ) -> Result:
+        """In a task of its own: a caller that goes away does not leave a write between its steps."""
+        if self._closing:
+            raise Draining("the gateway stops and takes no writes")
+        task = asyncio.create_task(self._once.run(call, work))
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        return await asyncio.shield(task)
+
+    def _stamp(self, call: Call) -> Stamp:
+        return Stamp(call.principal, self._shop.now(), call.reason)
+
+    def _state(self, name: str) -> EndpointState:
+        if name not in self._endpoints:
+            check_name("endpoint", name)
+            self._endpoints[name] = EndpointState(name)
+        return self._endpoints[name]
+
+    def _ever(self, name: str) -> EndpointState:
+        state = self._endpoints.get(name)
+        if state is None or state.tail == 0:
+            raise ModelNotFound(f"no endpoint is named {name!r}")
+        return state
+
+    def _known(self, name: str) -> EndpointState:
+        state = self._endpoints.get(name)
+        if state is None or state.current is None:
+            raise ModelNotFound(f"no endpoint is named {name!r}")
+        return state
+
+    async def _status(self, endpoint: str) -> reads.Status:
+        return reads.status_of(await self._shop.io(self._shop.plane.status), endpoint)
+
+    def _busy(self, state: EndpointState) -> str | None:
+        if state.answered is None:
+            return None
+        quiet = (self._shop.clock() - state.answered).total_seconds()
+        if quiet >= self.settings.quiet_seconds:
+            return None
+        return (
+            f"{state.name} answered a request {int(quiet)} s ago: it is removed once it had none for "
+            f"{self.settings.quiet_seconds} s, or with force=true"
+        )
+
+    async def _sample_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.sample_seconds)
+            await self.sample()
+
+    async def _write_late_forever(self) -> None:
+        while True:
+            await self._shop.unsaved.wait()
+            await asyncio.sleep(self.settings.retry_seconds)
+            try:
+                await self.flush()
+            except StorageFailed as error:
+                _log.error("what is served is still not on disk: %s", error.message)
+            else:
+                self._shop.unsaved.clear()

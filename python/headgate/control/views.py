@@ -1,0 +1,276 @@
+"""The shapes that reads and writes answer with: JSON-ready, and the source of the schemas in ``/openapi.json``.
+
+Not here: how they are filled (``reads``, ``plan``). Next: ``plan``. The meanings: ``docs/design/admin-api.md`` section 3.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+State = Literal["ready", "loading", "failed"]
+Kind = Literal["apply", "traffic", "rollback", "restore", "block", "unblock", "freeze", "unfreeze", "remove"]
+Status = Literal["proposed", "applied", "failed", "superseded"]
+
+
+class DeclaredView(TypedDict):
+    """What a document says about traffic."""
+
+    champion: str
+    weights: dict[str, str]
+    sticky: str | None
+
+
+class BlockView(TypedDict):
+    """A digest that may get no traffic."""
+
+    digest: str
+    version: str | None
+    since: str
+    who: str
+    reason: str
+
+
+class FrozenView(TypedDict):
+    """Who froze an endpoint."""
+
+    since: str
+    who: str
+    reason: str
+
+
+class ShareView(TypedDict):
+    """Share of keys by slots; share of requests by counts since each version was loaded."""
+
+    keys: dict[str, str]
+    requests: dict[str, str] | None
+
+
+class TrafficView(TypedDict):
+    """Live traffic; ``table`` holds runs of slots in the order they were given away."""
+
+    endpoint: str
+    revision: int
+    champion: str
+    last_good: str
+    weights: dict[str, str]
+    sticky: str | None
+    salt: str
+    attempt: int
+    table: list[tuple[str, int, int]]
+    since: str
+    share: ShareView
+    declared: DeclaredView
+    notes: list[str]
+
+
+class VersionView(TypedDict):
+    """One version of an endpoint, with what the data plane says about it."""
+
+    digest: str
+    kind: Literal["artifact", "constant"]
+    role: Literal["champion", "challenger", "last_good", "idle"]
+    state: Literal["ready", "loading", "failed", "blocked"]
+    in_document: bool
+    placement: str | None
+    run_us: dict[str, float] | None
+    requests: int | None
+    signature: dict[str, Any] | None
+    load_ms: float | None
+    message: str | None
+
+
+class EndpointSummary(TypedDict):
+    """One line of the list of endpoints."""
+
+    name: str
+    revision: int
+    state: State
+    champion: str
+    weights: dict[str, str]
+    frozen: bool
+    blocked: int
+    since: str
+    notes: list[str]
+    alarms: list[str]
+
+
+class EndpointView(TypedDict):
+    """Everything about one endpoint; ``document`` is the text as it was applied."""
+
+    name: str
+    revision: int
+    state: State
+    document: str
+    document_digest: str
+    source: str | None
+    declared: DeclaredView
+    traffic: TrafficView
+    versions: dict[str, VersionView]
+    blocks: list[BlockView]
+    frozen: FrozenView | None
+    notes: list[str]
+    alarms: list[str]
+    columns: dict[str, list[str]]
+    timeout_ms: int
+    baseline: str | None
+
+
+ChampionMove = TypedDict("ChampionMove", {"from": str | None, "to": str})
+"""The champion before and after, equal where it stays; ``from`` is null at creation."""
+
+
+class Plan(TypedDict):
+    """What a write would do, or did."""
+
+    endpoint: str
+    base_revision: int | None
+    revision: int
+    changes: bool
+    champion: ChampionMove
+    moves: dict[str, int]
+    share_of_keys: str
+    load: list[str]
+    unload: list[str]
+    block: list[str]
+    notes: list[str]
+    diff: str
+
+
+class LiveView(TypedDict):
+    """The short form of live traffic."""
+
+    champion: str
+    weights: dict[str, str]
+
+
+class Result(TypedDict):
+    """The answer of every write; ``planned`` is the status of a dry run."""
+
+    endpoint: str
+    revision: int
+    status: Literal["applied", "unchanged", "already", "planned"]
+    kind: Kind
+    durable: bool
+    message: str
+    traffic: LiveView
+    plan: Plan
+    replayed: NotRequired[bool]
+
+
+class Explanation(TypedDict):
+    """Which version a key gets and why."""
+
+    endpoint: str
+    revision: int
+    sticky: str | None
+    key: str | None
+    slot: int | None
+    salt: str
+    version: str | None
+    by: Literal["slot", "champion", "draw"]
+    why: str
+    shares: dict[str, str]
+
+
+class RevisionSummary(TypedDict):
+    """One line of the history."""
+
+    revision: int
+    parent: int | None
+    kind: Kind
+    status: Status
+    who: str
+    when: str
+    reason: str
+    document_digest: str
+    champion: str
+    weights: dict[str, str]
+    message: str | None
+
+
+class RevisionView(RevisionSummary):
+    """One revision in full, with its differences from its parent."""
+
+    document: str
+    source: str | None
+    source_digest: str | None
+    salt: str
+    attempt: int
+    last_good: str
+    table: list[tuple[str, int, int]]
+    blocks: list[BlockView]
+    frozen: bool
+    diff: str
+    moves: dict[str, int]
+
+
+class ModelView(TypedDict):
+    """A version's name and the digest it stands for; ``size`` in bytes, null for a constant."""
+
+    endpoint: str
+    version: str
+    digest: str
+    pinned: str
+    in_use: bool
+    size: int | None
+
+
+class RefusalView(TypedDict):
+    """A version that came with other bytes than the ones it stands for; the pinned ones go on serving."""
+
+    endpoint: str
+    version: str
+    pinned: str
+    found: str
+    count: int
+    message: str
+
+
+class Models(TypedDict):
+    """Everything the registry knows."""
+
+    models: list[ModelView]
+    refusals: list[RefusalView]
+
+
+class AuditView(TypedDict):
+    """Who did what and how it ended."""
+
+    id: int
+    when: str
+    who: str
+    role: str
+    action: str
+    endpoint: str | None
+    revision: int | None
+    outcome: str
+    reason: str
+    detail: dict[str, Any]
+
+
+class OperationView(TypedDict):
+    """A change that outlives its request."""
+
+    id: str
+    endpoint: str
+    kind: str
+    status: Literal["running", "done", "failed"]
+    started: str
+    finished: str | None
+    result: dict[str, Any] | None
+    problem: dict[str, Any] | None
+
+
+class EventView(TypedDict):
+    """One event; ``id`` is null when it could not be stored."""
+
+    id: int | None
+    type: str
+    when: str
+    endpoint: str | None
+    revision: int | None
+    who: str
+    reason: str
+    data: dict[str, Any]

@@ -1,0 +1,288 @@
+"""The write path: propose to the store, hand to the data plane, wait, confirm to the store, tell.
+
+Not here: what a write means (``changes``), the state at start (``repair``). Next: ``changes``.
+
+    decide (in memory)  ->  store: proposed  ->  data plane: ticket ... event  ->  store: applied | failed | superseded  ->  feed
+
+A step that fails before the swap leaves the running revision untouched. When the last commit fails after the swap, an ordinary
+write swaps back and is refused; an emergency call stands, answers ``durable: false``, and is written as soon as that is possible.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+from headgate.control.calls import Call
+from headgate.control.endpoint import EndpointState
+from headgate.control.plan import live_view, make_plan, slots_moved
+from headgate.control.record import Held, Text, write_down
+from headgate.control.shares import format_shares
+from headgate.control.spec import Spec, native_apply
+from headgate.control.tickets import Event
+from headgate.control.traffic import LiveTraffic, Stamp
+from headgate.control.views import Plan, Result
+from headgate.control.workshop import Workshop
+from headgate.errors import Conflict, HeadgateError, StorageFailed, from_code
+from headgate.store import AuditRecord, Commit, EventRecord, IdempotencyRecord, RevisionRecord
+from headgate.store.records import RevisionKind, RevisionStatus
+
+_log = logging.getLogger(__name__)
+Urgency = Literal["ordinary", "emergency"]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a write wants: the next state (``None`` removes the endpoint), or that nothing needs to be done (``status``)."""
+
+    kind: RevisionKind
+    message: str
+    after: tuple[Text, Spec, LiveTraffic] | None
+    status: Literal["applied", "unchanged", "already"] = "applied"
+    notes: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
+    revive: frozenset[str] = frozenset()
+    """Versions that were left out because they did not load, and are to be tried again."""
+
+
+Decide = Callable[[EndpointState], Draft]
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """A proposed revision on its way through the data plane."""
+
+    state: EndpointState
+    call: Call
+    draft: Draft
+    urgency: Urgency
+    before: Held | None
+    held: Held
+    record: RevisionRecord
+    plan: Plan
+    omitted: dict[str, str]
+    durable: bool
+
+
+class Writer:
+    """Carries writes out, one ordinary one per endpoint at a time; emergency calls pass it."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        """The workshop holds the store, the data plane, the tickets and the feed."""
+        self._shop = workshop
+
+    async def write(
+        self, state: EndpointState, call: Call, decide: Decide, urgency: Urgency = "ordinary"
+    ) -> Result:
+        """Carries one write out. ``decide`` runs when its turn has come and sees the state of that moment."""
+        async with state.emergency if urgency == "emergency" else state.turn:
+            async with state.step:
+                self._shop.tickets.pump()
+                if urgency == "ordinary" and not call.dry_run:
+                    call.precondition.check(state.name, state.revision)
+                draft = decide(state)
+                flight = self._draw_up(state, call, draft, urgency)
+                if call.dry_run or draft.status != "applied":
+                    return self._result(flight, "planned" if call.dry_run else draft.status)
+                flight, future = await self._launch(flight)
+            return await self._land(flight, await future)
+
+    # === the steps ===
+
+    def _draw_up(self, state: EndpointState, call: Call, draft: Draft, urgency: Urgency) -> _Flight:
+        before = state.current
+        stamp = Stamp(call.principal, self._shop.now(), call.reason)
+        parent = None if before is None else before.n
+        plan_after: Held | None = None
+        if draft.after is not None:
+            text, spec, live = draft.after
+            plan_after = held = Held(state.tail + 1, text, spec.serving(live), live, parent)
+        elif before is not None:
+            held = replace(before, n=state.tail + 1, parent=parent)
+        else:
+            raise Conflict(f"{state.name} does not exist")
+        if draft.status != "applied" and before is not None:
+            plan_after = replace(held, n=before.n)
+        plan = make_plan(state.step_to(plan_after, draft.notes, draft.blocks))
+        omitted = {version: why for version, why in state.omitted.items() if version not in draft.revive}
+        record = write_down(state.name, held, draft.kind, stamp)
+        return _Flight(state, call, draft, urgency, before, held, record, plan, omitted, durable=True)
+
+    async def _launch(self, flight: _Flight) -> tuple[_Flight, asyncio.Future[Event]]:
+        state, shop = flight.state, self._shop
+        try:
+            await self.flush(state)
+            await shop.io(lambda: shop.store.propose(flight.record))
+        except StorageFailed:
+            if flight.urgency == "ordinary":
+                raise
+            _log.exception("%s: revision %d is swapped in without being written", state.name, flight.held.n)
+            flight = replace(flight, durable=False)
+        state.tail = flight.held.n
+        try:
+            return flight, await self._hand_over(flight)
+        except HeadgateError as error:
+            await self._end(flight, "failed", error.message)
+            raise
+
+    async def _hand_over(self, flight: _Flight) -> asyncio.Future[Event]:
+        state, held, shop = flight.state, flight.held, self._shop
+        urgent = flight.urgency == "emergency"
+        if flight.draft.after is None:
+            ticket = shop.plane.remove(state.name)
+        else:
+            # In a thread: the first use of an artifact hashes it.
+            argument = await shop.io(
+                lambda: native_apply(state.name, held, shop.paths, omitted=flight.omitted, urgent=urgent)
+            )
+            ticket = shop.plane.apply(argument)
+        if flight.urgency == "emergency":
+            state.overtaker = held
+        state.loading[ticket] = frozenset(flight.plan["load"])
+
+        def seen(event: Event) -> None:
+            state.loading.pop(ticket, None)
+            if event["event"] == "applied":
+                state.served(held, flight.omitted, event)
+            elif event["event"] == "removed":
+                state.gone()
+
+        return shop.tickets.expect(ticket, seen)
+
+    async def _land(self, flight: _Flight, event: Event) -> Result:
+        what, state = event["event"], flight.state
+        if what == "failed":
+            message = f"{state.name}: {event['message']}"
+            await self._end(flight, "failed", message)
+            detail = {"version": event.get("version"), "revision": flight.held.n}
+            raise from_code(event["code"], message, detail)
+        overtaker = state.overtaker
+        passed = overtaker is not None and overtaker.n > flight.held.n and overtaker.parent != flight.held.n
+        if what == "superseded" or passed:
+            by = "" if overtaker is None else f" by revision {overtaker.n}"
+            message = f"{state.name}: revision {flight.held.n} was overtaken{by} and is not in effect: read it again"
+            await self._end(flight, "superseded", message)
+            raise Conflict(message, detail={"revision": state.revision})
+        return await self._confirm(flight)
+
+    async def _confirm(self, flight: _Flight) -> Result:
+        shop, state = self._shop, flight.state
+        result = self._result(flight, "applied")
+        commit = self._commit(flight, "applied", None, result)
+        if flight.durable:
+            try:
+                shop.publish(await shop.io(lambda: shop.store.commit(commit)))
+                return result
+            except StorageFailed:
+                if flight.urgency == "ordinary":
+                    await self._swap_back(flight)
+                    raise
+                _log.exception(
+                    "%s: revision %d is served but could not be written", state.name, flight.held.n
+                )
+        state.unsaved.append((flight.record, commit))
+        shop.retry_later()
+        await shop.alarm(
+            state.name, flight.held.n, f"revision {flight.held.n} is served but could not be written to disk"
+        )
+        shop.publish([replace(event, id=0) for event in commit.events])
+        return {**result, "durable": False, "message": f"{result['message']} (not written to disk yet)"}
+
+    async def _swap_back(self, flight: _Flight) -> None:
+        """The commit failed after the swap: what is not durable must not be served, unless something newer is served already."""
+        state, before, shop = flight.state, flight.before, self._shop
+        async with state.step:
+            shop.tickets.pump()
+            if state.current is not None and state.current.n != flight.held.n:
+                return
+            if before is None:
+                future = shop.tickets.expect(shop.plane.remove(state.name), lambda _event: state.gone())
+            else:
+                argument = await shop.io(
+                    lambda: native_apply(state.name, before, shop.paths, omitted=flight.omitted, urgent=True)
+                )
+                future = shop.tickets.expect(
+                    shop.plane.apply(argument),
+                    lambda event: (
+                        state.served(before, flight.omitted, event) if event["event"] == "applied" else None
+                    ),
+                )
+            event = await future
+        if event["event"] == "failed":
+            await shop.alarm(
+                state.name,
+                flight.held.n,
+                f"revision {flight.held.n} is served but was refused: {event['message']}",
+            )
+
+    async def _end(self, flight: _Flight, status: RevisionStatus, message: str) -> None:
+        """Marks a revision that is not served. When that cannot be written, the next start marks it."""
+        commit = self._commit(flight, status, message, None)
+        if not flight.durable:
+            commit_later = (flight.record, commit)
+            flight.state.unsaved.append(commit_later)
+            self._shop.retry_later()
+            return
+        try:
+            self._shop.publish(await self._shop.io(lambda: self._shop.store.commit(commit)))
+        except StorageFailed:
+            _log.exception("%s: revision %d could not be marked %s", flight.state.name, flight.held.n, status)
+
+    # === what is written with a revision ===
+
+    def _commit(
+        self, flight: _Flight, status: RevisionStatus, message: str | None, result: Result | None
+    ) -> Commit:
+        call, held, name, now = flight.call, flight.held, flight.state.name, self._shop.now()
+        kind = "removed" if status == "applied" and flight.draft.after is None else status
+        data = {
+            "kind": flight.draft.kind,
+            "champion": held.live.champion,
+            "weights": format_shares(held.live.weights()),
+            "moves": slots_moved(flight.before, held),
+            "notes": list(flight.draft.notes),
+            "message": message or flight.draft.message,
+        }
+        event = EventRecord(kind, now, name, held.n, call.principal, call.reason, data)
+        audit = AuditRecord(
+            now, call.principal, call.role, flight.draft.kind, name, held.n, status, call.reason, data
+        )
+        key = call.key
+        remembered = None
+        if key is not None and result is not None:
+            remembered = IdempotencyRecord(
+                key.principal, key.route, key.key, key.request, dict(result), self._shop.key_expiry()
+            )
+        pins = held.spec.digests() if status == "applied" else {}
+        return Commit(name, held.n, status, message, [event], audit, remembered, pins)
+
+    def _result(
+        self, flight: _Flight, status: Literal["applied", "unchanged", "already", "planned"]
+    ) -> Result:
+        stays = flight.draft.status != "applied" and flight.before is not None
+        revision = flight.before.n if stays and flight.before is not None else flight.held.n
+        return Result(
+            endpoint=flight.state.name,
+            revision=revision,
+            status=status,
+            kind=flight.draft.kind,
+            durable=flight.durable,
+            message=flight.draft.message,
+            traffic=live_view(flight.held.live),
+            plan=flight.plan,
+        )
+
+    # === what could not be written at its time ===
+
+    async def flush(self, state: EndpointState) -> None:
+        """Writes what emergency calls could not; :class:`StorageFailed` when it still cannot be written."""
+        shop = self._shop
+        while state.unsaved:
+            record, commit = state.unsaved[0]
+            await shop.io(partial(shop.store.append_ended, record, commit))
+            state.unsaved.popleft()
+            _log.info("%s: revision %d was written late", record.endpoint, record.n)

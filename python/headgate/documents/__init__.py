@@ -1,0 +1,59 @@
+"""Typed documents: reading, checking, schema and differences.
+
+Read in this order: ``faults`` (what a fault is), ``values`` (the grammar of single values), ``nodes`` and
+``reading`` (bytes to trees), ``files`` (references), ``model`` (the fields), ``rules``, ``parsing``,
+``resolved``, ``changes``, ``schema``, ``from_tree``. Not here: durable state (``headgate.store``), artifacts
+(``headgate.registry``).
+"""
+
+from headgate.documents.changes import Change, diff
+from headgate.documents.faults import Fault, policy_invalid
+from headgate.documents.files import locate
+from headgate.documents.from_tree import from_models_tree, highest
+from headgate.documents.model import API_VERSION, ConstantValue, Endpoint, Version
+from headgate.documents.parsing import Document, Files, parse, parse_one
+from headgate.documents.resolved import ConstantOf, ModelAt, Resolved, resolve
+from headgate.documents.schema import json_schema
+from headgate.documents.values import (
+    SLOTS,
+    check_name,
+    format_duration,
+    format_weight,
+    is_name,
+    natural_key,
+    parse_duration,
+    parse_size,
+    parse_weight,
+)
+
+__all__ = [
+    "API_VERSION",
+    "SLOTS",
+    "Change",
+    "ConstantOf",
+    "ConstantValue",
+    "Document",
+    "Endpoint",
+    "Fault",
+    "Files",
+    "ModelAt",
+    "Resolved",
+    "Version",
+    "check_name",
+    "diff",
+    "format_duration",
+    "format_weight",
+    "from_models_tree",
+    "highest",
+    "is_name",
+    "json_schema",
+    "locate",
+    "natural_key",
+    "parse",
+    "parse_duration",
+    "parse_one",
+    "parse_size",
+    "parse_weight",
+    "policy_invalid",
+    "resolve",
+]

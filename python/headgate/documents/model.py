@@ -1,0 +1,304 @@
+"""The fields of kind ``Endpoint``: one frozen pydantic model that reads what is written and holds it
+validated.
+
+As written: YAML or JSON with units ("2.5%", "200ms"). Validated: :class:`Endpoint`, with slots and
+milliseconds. Resolved: ``resolved.Resolved``, defaults filled in and files located. Rules between fields are
+in ``rules``.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import math
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    model_serializer,
+    model_validator,
+)
+
+from headgate.documents import files, values
+from headgate.documents.faults import quoted
+from headgate.documents.nodes import WrittenFloat, WrittenInt, describe
+
+API_VERSION = "headgate/v1"
+"""The one version of documents that this build reads."""
+
+DEFAULT_TIMEOUT_MS = 30_000
+"""``limits.timeout`` where none is written."""
+
+MAX_TIMEOUT_MS = 86_400_000
+MAX_VERSIONS = 128
+MAX_COLUMNS = 4096
+MAX_TENSORS = 256
+_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
+
+ConstantValue = bool | int | float | str | tuple[bool | int | float | str, ...]
+"""What a constant answers for one tensor: one value, or the values of one row in row-major order."""
+
+
+def _text(value: Any) -> str:
+    """A name as text: an integer as it was written; a fraction is refused, its text would not survive."""
+    if isinstance(value, WrittenInt):
+        return value.text
+    if isinstance(value, WrittenFloat):
+        raise ValueError(f'is read as a number with a fraction; quote it: "{value.text}"')
+    if not isinstance(value, str):
+        raise ValueError(f"must be a string, not {describe(value)}")
+    return value
+
+
+def _endpoint_name(value: Any) -> str:
+    return values.check_name("endpoint", _text(value))
+
+
+def _version_name(value: Any) -> str:
+    return values.check_name("version", _text(value))
+
+
+def _label(value: Any) -> str:
+    text = values.refuse_secret(_text(value))
+    if not 0 < len(text) <= 256 or not text.isprintable():
+        raise ValueError("must be 1 to 256 printable characters")
+    return text
+
+
+def _weight(value: Any) -> int:
+    if isinstance(value, WrittenInt | WrittenFloat):
+        return values.parse_weight(value.text)
+    return values.parse_weight(_text(value))
+
+
+def _timeout(value: Any) -> int:
+    if isinstance(value, WrittenInt | WrittenFloat):
+        raise ValueError(f'{value.text} needs a unit, such as "{value.text}s" or "{value.text}ms"')
+    milliseconds = values.parse_duration(_text(value))
+    if not 1 <= milliseconds <= MAX_TIMEOUT_MS:
+        raise ValueError(f"must be 1ms to {values.format_duration(MAX_TIMEOUT_MS)}, not {value}")
+    return milliseconds
+
+
+def _date(value: Any) -> datetime.date:
+    try:
+        return datetime.date.fromisoformat(_text(value))
+    except ValueError:
+        raise ValueError(f"must be a date such as 2027-03-01, not {describe(value)}") from None
+
+
+def _baseline(value: Any) -> str:
+    text = _text(value)
+    if text in ("artifact", "live"):
+        raise ValueError(
+            f'baseline "{text}" is not supported yet; write "file:<path>" of an .npz, .npy or .csv'
+        )
+    files.check_reference(text)
+    suffix = text[text.rfind(".") :].lower()
+    if suffix == ".parquet":
+        raise ValueError("baselines in .parquet are not supported yet; write an .npz, .npy or .csv")
+    if suffix not in (".npz", ".npy", ".csv"):
+        raise ValueError(f"{quoted(text)} is not a baseline: it must end in .npz, .npy or .csv")
+    return text
+
+
+def _constant(value: Any) -> ConstantValue:
+    if not isinstance(value, tuple | list):
+        return _constant_scalar(value)
+    if not 0 < len(value) <= MAX_COLUMNS:
+        raise ValueError(f"must list 1 to {MAX_COLUMNS} values, not {len(value)}")
+    row = tuple(_constant_scalar(item) for item in value)
+    kinds = {"bool" if isinstance(v, bool) else "string" if isinstance(v, str) else "number" for v in row}
+    if len(kinds) > 1:
+        raise ValueError(f"mixes {' and '.join(sorted(kinds))}; a tensor has one kind of value")
+    return row
+
+
+def _constant_scalar(value: Any) -> bool | int | float | str:
+    if isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        if not _INT_MIN <= value <= _INT_MAX:
+            raise ValueError(f"{describe(value)} fits no 64-bit integer")
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{describe(value)} is not finite; JSON answers could not carry it")
+        return float(value)
+    raise ValueError(f"must be a number, true, false, a string or a flat list of them, not {describe(value)}")
+
+
+_NAME_SCHEMA = {"type": ["string", "integer"], "pattern": r"^(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"}
+_SCALAR_SCHEMA = {"type": ["number", "boolean", "string"]}
+
+EndpointName = Annotated[str, BeforeValidator(_endpoint_name), WithJsonSchema(_NAME_SCHEMA)]
+VersionName = Annotated[str, BeforeValidator(_version_name), WithJsonSchema(_NAME_SCHEMA)]
+Label = Annotated[
+    str, BeforeValidator(_label), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 256})
+]
+Weight = Annotated[
+    int,
+    BeforeValidator(_weight),
+    PlainSerializer(values.format_weight, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]{1,3}(\.[0-9]+)? ?%$", "examples": ["2.5%"]}),
+]
+Timeout = Annotated[
+    int,
+    BeforeValidator(_timeout),
+    PlainSerializer(values.format_duration, when_used="json"),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$", "examples": ["200ms", "30s"]}
+    ),
+]
+Date = Annotated[datetime.date, BeforeValidator(_date), WithJsonSchema({"type": "string", "format": "date"})]
+Reference = Annotated[
+    str,
+    BeforeValidator(lambda value: files.check_reference(_text(value))),
+    WithJsonSchema({"type": "string", "pattern": "^file:.+", "examples": ["file:models/digits/1"]}),
+]
+Baseline = Annotated[
+    str,
+    BeforeValidator(_baseline),
+    WithJsonSchema({"type": "string", "pattern": r"^file:.+\.([nN][pP][zZyY]|[cC][sS][vV])$"}),
+]
+Sticky = Annotated[
+    str,
+    BeforeValidator(lambda value: values.parse_sticky(_text(value))),
+    WithJsonSchema({"type": "string", "pattern": r"^header\..+", "examples": ["header.x-user-id"]}),
+]
+Constant = Annotated[
+    Any,  # a ConstantValue; the union would make pydantic try each member when it serialises
+    PlainValidator(_constant),
+    WithJsonSchema({"anyOf": [_SCALAR_SCHEMA, {"type": "array", "minItems": 1, "items": _SCALAR_SCHEMA}]}),
+]
+
+
+class _Part(BaseModel):
+    """What all parts of a document share: frozen, strict, nothing unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True)
+
+    not_yet: ClassVar[frozenset[str]] = frozenset()
+    """Fields of the design that are not built; they are refused as such, never ignored."""
+
+
+class Owner(_Part):
+    """Who answers for the endpoint."""
+
+    team: Label | None = Field(None, description="The team that answers for this endpoint.")
+    tier: Annotated[int, Field(ge=0, le=9)] | None = Field(
+        None, description="How much depends on it; 1 is most."
+    )
+    review_by: Date | None = Field(None, description="The day by which somebody should look at it again.")
+
+
+class Version(_Part):
+    """One servable thing: a model file, or a constant answer. A string is short for ``{model: ...}``."""
+
+    not_yet: ClassVar[frozenset[str]] = frozenset({"run", "upstream"})
+
+    model: Reference | None = Field(
+        None, description="A folder that holds model.onnx, or an .onnx file, below the document's folder."
+    )
+    constant: Annotated[dict[Label, Constant], Field(min_length=1, max_length=MAX_TENSORS)] | None = Field(
+        None,
+        description="Output tensors by name with their values, repeated for each row; the champion's signature.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, data: Any) -> Any:
+        return {"model": data} if isinstance(data, str) else data
+
+    @model_serializer(mode="wrap")
+    def _as_short_as_possible(self, handler: SerializerFunctionWrapHandler) -> Any:
+        return self.model if self.constant is None else {"constant": handler(self)["constant"]}
+
+    @property
+    def constant_digest(self) -> str | None:
+        """``sha256:...`` of the constant's canonical JSON; None for a model, whose digest is its artifact's."""
+        if self.constant is None:
+            return None
+        canonical = json.dumps(self.constant, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class Traffic(_Part):
+    """Who answers, declared; live traffic may differ since."""
+
+    not_yet: ClassVar[frozenset[str]] = frozenset({"rules", "shadow", "fallback"})
+
+    champion: VersionName = Field(description="The version that takes all traffic not given away.")
+    weights: dict[VersionName, Weight] = Field(
+        default_factory=dict,
+        description="Shares of other versions, in steps of 0.01%, with the percent sign.",
+    )
+    sticky: Sticky | None = Field(None, description="What keeps a caller on one version: header.<name>.")
+
+
+class Drift(_Part):
+    """What live traffic is compared with."""
+
+    not_yet: ClassVar[frozenset[str]] = frozenset({"window", "tolerate", "false_alarms_per_month"})
+
+    baseline: Baseline | None = Field(None, description="The reference sample: an .npz, .npy or .csv file.")
+
+
+class Limits(_Part):
+    """What a request may take."""
+
+    not_yet: ClassVar[frozenset[str]] = frozenset({"rate", "breaker"})
+
+    timeout: Timeout | None = Field(None, description="How long one request may take; 30s unless written.")
+
+
+class Endpoint(_Part):
+    """A stable name that clients call, the versions behind it and how traffic is shared among them."""
+
+    not_yet: ClassVar[frozenset[str]] = frozenset({"source", "rollout", "capture", "notify"})
+
+    api_version: Literal["headgate/v1"] = Field(alias="apiVersion", description="The version of this format.")
+    kind: Literal["Endpoint"] = Field(description="What this document describes.")
+    name: EndpointName = Field(description="What clients call: /v2/models/{name}/infer.")
+    owner: Owner | None = Field(None, description="Who answers for it.")
+    columns: Annotated[
+        dict[Label, Annotated[tuple[Label, ...], Field(min_length=1, max_length=MAX_COLUMNS)]],
+        Field(max_length=MAX_TENSORS),
+    ] = Field(
+        default_factory=dict, description="Names of a tensor's columns, by tensor: for drift and reports."
+    )
+    versions: Annotated[dict[VersionName, Version], Field(min_length=1, max_length=MAX_VERSIONS)] = Field(
+        description="The versions by name: a file: reference, {model: ...} or {constant: ...}."
+    )
+    traffic: Traffic = Field(description="How requests are shared among the versions.")
+    drift: Drift | None = Field(None, description="What live traffic is compared with.")
+    limits: Limits | None = Field(None, description="What a request may take.")
+
+    @property
+    def weights_in_slots(self) -> dict[str, int]:
+        """Slots of 0.01 % by version, as declared, zeros included; the champion takes the rest of 10 000."""
+        return dict(self.traffic.weights)
+
+    @property
+    def sticky_header(self) -> str | None:
+        """The sticky key's header in lower case, or None."""
+        return None if self.traffic.sticky is None else self.traffic.sticky.removeprefix("header.")
+
+    @property
+    def timeout_ms(self) -> int:
+        """The time-out in milliseconds, the default where none is written."""
+        written = self.limits.timeout if self.limits else None
+        return DEFAULT_TIMEOUT_MS if written is None else written
+
+    def as_written(self) -> dict[str, Any]:
+        """The document as JSON values with units, in normal form: parsing it gives an equal endpoint."""
+        written: dict[str, Any] = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        return written

@@ -1,0 +1,151 @@
+"""Documents from bytes: syntax, rules and files, with every fault of every document at once.
+
+Next: ``resolved``, what the rest of the program works with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from headgate.documents import faults, files, nodes, reading, rules
+from headgate.documents.faults import Fault, format_path, policy_invalid
+from headgate.documents.model import Endpoint
+from headgate.documents.nodes import Node, describe
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One validated document and where it came from.
+
+    ``raw`` are its exact bytes (of a file with several documents: its part), which parse alone to the same
+    endpoint; ``digest`` is ``sha256:`` and the hex digest of ``raw``; ``source`` is a name for messages;
+    ``file:`` references resolve below ``root``.
+    """
+
+    endpoint: Endpoint
+    raw: bytes
+    digest: str
+    source: str
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """The endpoint's name."""
+        return self.endpoint.name
+
+
+class Files(Enum):
+    """Whether ``file:`` references are followed while parsing."""
+
+    FOLLOWED = "followed"
+    """They must lead below the root, symbolic links included."""
+
+    IGNORED = "ignored"
+    """Their syntax alone counts: the document was accepted before, and its artifacts are in the store."""
+
+
+def parse(data: bytes, *, source: str, root: Path, follow: Files = Files.FOLLOWED) -> list[Document]:
+    """Every document of ``data`` (YAML 1.2 or JSON, UTF-8), in order.
+
+    ``source`` names the data in messages; ``file:`` references resolve below ``root`` and need not exist yet.
+    Raises ``PolicyInvalid`` with ``detail["faults"]``, a list of ``{"path", "line", "message"}`` of all
+    documents.
+    """
+    found: list[Fault] = []
+    documents: list[Document] = []
+    pieces = reading.read(data, source)
+    seen: dict[str, int | None] = {}
+    for piece in pieces:
+        collector = _Collector(piece.root, data)
+        endpoint = _endpoint(piece.root, root, follow, collector)
+        if endpoint is not None:
+            if endpoint.name in seen:
+                line = seen[endpoint.name]
+                collector.report(
+                    ("name",),
+                    f"{faults.quoted(endpoint.name)} is described twice in this file; "
+                    f"the first is at line {line}",
+                )
+            seen.setdefault(endpoint.name, nodes.line_of(piece.root, ("name",)))
+            digest = "sha256:" + hashlib.sha256(piece.raw).hexdigest()
+            documents.append(Document(endpoint, piece.raw, digest, source, root))
+        found.extend(collector.faults())
+    if found:
+        raise policy_invalid(source, found)
+    return documents
+
+
+def parse_one(data: bytes, *, source: str, root: Path, follow: Files = Files.FOLLOWED) -> Document:
+    """The only document of ``data``; ``PolicyInvalid`` when it holds several, and as :func:`parse` otherwise."""
+    documents = parse(data, source=source, root=root, follow=follow)
+    if len(documents) > 1:
+        names = ", ".join(document.name for document in documents[:10])
+        fault = Fault("", None, f"holds {len(documents)} documents ({names}); one is expected here")
+        raise policy_invalid(source, [fault])
+    return documents[0]
+
+
+class _Collector:
+    """Gathers the faults of one document and finds their lines at the end."""
+
+    def __init__(self, root: Node, data: bytes) -> None:
+        self._root = root
+        self._data = data
+        self._found: list[tuple[faults.Path, str]] = []
+
+    def report(self, path: faults.Path, message: str) -> None:
+        if (path, message) not in self._found and len(self._found) <= faults.MAX_FAULTS:
+            self._found.append((path, message))
+
+    def faults(self) -> list[Fault]:
+        if not self._found:
+            return []
+        root: Node | None = self._root
+        if self._root.line is None:
+            root = reading.lines_of(self._data)
+        located = [
+            Fault(format_path(path), nodes.line_of(root, path) if root is not None else None, message)
+            for path, message in self._found
+        ]
+        return sorted(located, key=lambda fault: fault.line or 0)
+
+
+def _endpoint(root_node: Node, root: Path, follow: Files, collector: _Collector) -> Endpoint | None:
+    if not isinstance(root_node, nodes.Mapping):
+        value = root_node.value if isinstance(root_node, nodes.Scalar) else ()
+        collector.report(
+            (), f"a document must be a mapping with apiVersion, kind and name, not {describe(value)}"
+        )
+        return None
+    data = nodes.plain(root_node, (), collector.report)
+    if not rules.is_endpoint(data, collector.report):
+        return None
+    endpoint = rules.validate(data, collector.report)
+    if follow is Files.FOLLOWED:
+        for path, reference in _references(data):
+            try:
+                files.check_reference(reference)
+            except ValueError:
+                continue  # reported with its path as a fault of the field itself
+            try:
+                files.locate(reference, root)
+            except ValueError as error:
+                collector.report(path, str(error))
+    return endpoint
+
+
+def _references(data: dict[str, object]) -> list[tuple[faults.Path, str]]:
+    """Every ``file:`` reference of a document whose other parts may be wrong."""
+    out: list[tuple[faults.Path, str]] = []
+    versions, drift = data.get("versions"), data.get("drift")
+    for name, version in versions.items() if isinstance(versions, dict) else ():
+        model = version.get("model") if isinstance(version, dict) else version
+        if isinstance(model, str):
+            out.append((("versions", name, "model"), model))
+    baseline = drift.get("baseline") if isinstance(drift, dict) else None
+    if isinstance(baseline, str):
+        out.append((("drift", "baseline"), baseline))
+    return out

@@ -1,0 +1,85 @@
+"""Resolved: an endpoint with its defaults filled in and its files located; nothing optional but what may be
+absent.
+
+Next: ``changes``, the difference of two endpoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from headgate.documents import files
+from headgate.documents.faults import Fault, format_path, policy_invalid
+from headgate.documents.faults import Path as FaultPath
+from headgate.documents.model import ConstantValue
+from headgate.documents.parsing import Document
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAt:
+    """A version that is a model: a folder holding ``model.onnx``, or an ``.onnx`` file, as a real path."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ConstantOf:
+    """A version that is a constant: values by output tensor, and the digest of their canonical JSON."""
+
+    values: dict[str, ConstantValue]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What the rest of the program works with; slots are of 0.01 %, the champion takes the rest of 10 000."""
+
+    name: str
+    versions: dict[str, ModelAt | ConstantOf]
+    champion: str
+    weights_in_slots: dict[str, int]
+    sticky_header: str | None
+    timeout_ms: int
+    columns: dict[str, tuple[str, ...]]
+    baseline: Path | None
+
+
+def resolve(document: Document) -> Resolved:
+    """Locates every file and requires that it exists.
+
+    Raises ``PolicyInvalid`` listing every reference that leads nowhere or outside the document's root.
+    """
+    endpoint = document.endpoint
+    found: list[Fault] = []
+
+    def locate(path: FaultPath, reference: str) -> Path:
+        try:
+            target = files.locate(reference, document.root)
+            if not target.exists():
+                raise ValueError(f"{reference} does not exist below {document.root}")
+        except (ValueError, OSError) as error:
+            found.append(Fault(format_path(path), None, str(error)))
+            return document.root
+        return target
+
+    versions: dict[str, ModelAt | ConstantOf] = {}
+    for name, version in endpoint.versions.items():
+        if version.constant is not None and version.constant_digest is not None:
+            versions[name] = ConstantOf(dict(version.constant), version.constant_digest)
+        elif version.model is not None:
+            versions[name] = ModelAt(locate(("versions", name, "model"), version.model))
+    reference = endpoint.drift.baseline if endpoint.drift else None
+    baseline = None if reference is None else locate(("drift", "baseline"), reference)
+    if found:
+        raise policy_invalid(document.source, found)
+    return Resolved(
+        name=endpoint.name,
+        versions=versions,
+        champion=endpoint.traffic.champion,
+        weights_in_slots=endpoint.weights_in_slots,
+        sticky_header=endpoint.sticky_header,
+        timeout_ms=endpoint.timeout_ms,
+        columns=dict(endpoint.columns),
+        baseline=baseline,
+    )

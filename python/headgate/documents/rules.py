@@ -1,0 +1,236 @@
+"""The rules of a document beyond single fields: known keys, required keys, and what fields say of each other.
+
+Every rule reports and goes on, so that one pass finds every fault. Next: ``parsing``.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from headgate.documents.faults import Path, did_you_mean, nearest, quoted
+from headgate.documents.model import API_VERSION, Endpoint, Version, _Part
+from headgate.documents.nodes import Report, WrittenInt, describe
+from headgate.documents.values import SLOTS, format_weight, parse_weight
+
+LATER_KINDS = ("RolloutPlan", "Defaults")
+"""Kinds of the design that are not built."""
+
+_REQUIRED: dict[Path, str] = {
+    ("apiVersion",): f'is required: write "apiVersion: {API_VERSION}"',
+    ("kind",): 'is required: write "kind: Endpoint"',
+    ("name",): "is required: the name that clients call",
+    ("versions",): 'is required: at least one version, such as {v1: "file:models/digits/1"}',
+    ("traffic",): "is required: {champion: <version>}",
+    (
+        "traffic",
+        "champion",
+    ): "is required: the version that takes all traffic not given away; it is never guessed",
+}
+
+
+def is_endpoint(data: Mapping[str, Any], report: Report) -> bool:
+    """Whether the other rules apply: the document is of kind ``Endpoint``, or forgot to say its kind."""
+    kind = data.get("kind", "Endpoint")
+    if kind == "Endpoint":
+        return True
+    if kind in LATER_KINDS:
+        report(("kind",), f"kind {kind} is not supported yet")
+    elif isinstance(kind, str):
+        report(
+            ("kind",), f"kind {quoted(kind)} is not known; {did_you_mean(kind, ['Endpoint', *LATER_KINDS])}"
+        )
+    else:
+        report(("kind",), f"must be a string, not {describe(kind)}")
+    return False
+
+
+def validate(data: dict[str, Any], report: Report) -> Endpoint | None:
+    """The endpoint that ``data`` (plain values) describes, or None after every fault was reported."""
+    faults = 0
+
+    def count(path: Path, message: str) -> None:
+        nonlocal faults
+        faults += 1
+        report(path, message)
+
+    known = _known_only(Endpoint, data, (), count)
+    _rules_between(known, data, count)
+    try:
+        endpoint = Endpoint.model_validate(known)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            count(*_worded(detail))
+        return None
+    return endpoint if faults == 0 else None
+
+
+# === known keys ===
+
+
+def _known_only(model: type[_Part], data: dict[str, Any], path: Path, report: Report) -> dict[str, Any]:
+    """``data`` without the keys that ``model`` does not have, each of them reported."""
+    fields = {info.alias or name: info.annotation for name, info in model.model_fields.items()}
+    out: dict[str, Any] = {}
+    for key, value in data.items():
+        here = (*path, key)
+        if key in model.not_yet:
+            report(here, "is not supported yet; remove it")
+        elif key not in fields:
+            report(here, _unknown(key, model, list(fields)))
+        else:
+            out[key] = _inner(fields[key], value, here, report)
+    return out
+
+
+def _inner(annotation: Any, value: Any, path: Path, report: Report) -> Any:
+    if not isinstance(value, dict):
+        return value
+    part = _part_of(annotation)
+    if part is not None:
+        return _known_only(part, value, path, report)
+    each = _each_of(annotation)
+    if each is not None:
+        return {k: _inner(each, v, (*path, k), report) for k, v in value.items()}
+    return value
+
+
+def _unwrapped(annotation: Any) -> Any:
+    """The annotation without ``Annotated`` and ``| None``."""
+    while True:
+        if get_origin(annotation) is Annotated:
+            annotation = get_args(annotation)[0]
+        elif get_origin(annotation) in (Union, types.UnionType):
+            annotation = next(a for a in get_args(annotation) if a is not type(None))
+        else:
+            return annotation
+
+
+def _part_of(annotation: Any) -> type[_Part] | None:
+    inner = _unwrapped(annotation)
+    return inner if isinstance(inner, type) and issubclass(inner, _Part) else None
+
+
+def _each_of(annotation: Any) -> type[_Part] | None:
+    inner = _unwrapped(annotation)
+    return _part_of(get_args(inner)[1]) if get_origin(inner) is dict else None
+
+
+def _unknown(key: str, model: type[_Part], known: list[str]) -> str:
+    siblings = [*known, *sorted(model.not_yet)]
+    if nearest(key, siblings) is None:
+        elsewhere = _HOMES.get(key)
+        if elsewhere is not None:
+            return f"is not known here; {quoted(key)} belongs under {elsewhere}"
+    return f"is not known here; {did_you_mean(key, siblings)}"
+
+
+def _homes(model: type[BaseModel], path: str) -> dict[str, str]:
+    """Where each field that is not at the top lives, for the hint on a misplaced key."""
+    out: dict[str, str] = {}
+    for name, info in model.model_fields.items():
+        part = _part_of(info.annotation)
+        if part is not None:
+            here = f"{path}.{name}" if path else name
+            out |= dict.fromkeys((*part.model_fields, *part.not_yet), here) | _homes(part, here)
+    return out
+
+
+_HOMES = _homes(Endpoint, "")
+
+
+# === what fields say of each other ===
+
+
+def _rules_between(known: dict[str, Any], data: dict[str, Any], report: Report) -> None:
+    """Works on plain values, whatever else is wrong with them."""
+    versions = known.get("versions")
+    names: list[str] = []
+    if isinstance(versions, dict):
+        names = list(versions)
+        for name in names:
+            _one_source(name, versions[name], data["versions"][name], report)
+    traffic = known.get("traffic")
+    if not isinstance(traffic, dict):
+        return
+    champion = traffic.get("champion")
+    if isinstance(champion, WrittenInt):
+        champion = champion.text
+    if isinstance(champion, str) and names and champion not in names:
+        report(
+            ("traffic", "champion"),
+            f"{quoted(champion)} is not among the versions; {did_you_mean(champion, names)}",
+        )
+    weights = traffic.get("weights")
+    if isinstance(weights, dict):
+        _weights(weights, names, champion, report)
+
+
+def _one_source(name: str, version: Any, written: Any, report: Report) -> None:
+    """A version is a model or a constant, not both and not neither."""
+    if not isinstance(version, dict):
+        return
+    path = ("versions", name)
+    present = sorted(version.keys() & Version.model_fields.keys())
+    if len(present) > 1:
+        report(path, f"has {' and '.join(present)}; keep one")
+    elif not present and not written.keys() & Version.not_yet:
+        report(
+            path,
+            'names no model and no constant: write "file:<path>" or {constant: {<output>: <value>}}',
+        )
+
+
+def _weights(weights: dict[str, Any], names: list[str], champion: Any, report: Report) -> None:
+    total = 0
+    for name, weight in weights.items():
+        path = ("traffic", "weights", name)
+        if names and name not in names:
+            report(path, f"{quoted(name)} is not among the versions; {did_you_mean(name, names)}")
+        if name == champion:
+            report(path, "is the champion, which takes what is not given away; remove its weight")
+        try:
+            total += parse_weight(weight) if isinstance(weight, str) else 0
+        except ValueError:
+            continue  # reported with its path when the field itself is validated
+    if total > SLOTS:
+        whole, part = divmod(total, 100)
+        excess = format_weight(total - SLOTS) if total <= 2 * SLOTS else "more than 100%"
+        report(
+            ("traffic", "weights"),
+            f"add up to {whole}.{part:02d}%, {excess} too much; at most 100% can be given away",
+        )
+
+
+# === pydantic's findings in our words ===
+
+
+def _worded(detail: ErrorDetails) -> tuple[Path, str]:
+    path: Path = tuple(segment for segment in detail["loc"] if segment != "[key]")
+    value = detail.get("input")
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "missing":
+            return path, _REQUIRED.get(path, "is required")
+        case "value_error":
+            return path, str(context["error"])
+        case "literal_error":
+            expected = str(context["expected"]).replace("'", '"')
+            return path, f"must be {expected}, not {describe(value)}"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return path, f"must be a mapping, not {describe(value)}"
+        case "tuple_type":
+            return path, f"must be a list, not {describe(value)}"
+        case "int_type":
+            return path, f"must be a whole number, not {describe(value)}"
+        case "too_short":
+            return path, "is empty; give it at least one entry"
+        case "too_long":
+            return path, f"has too many entries; at most {context['max_length']} are allowed"
+        case _:
+            message = detail["msg"]
+            return path, message[:1].lower() + message[1:]

@@ -1,0 +1,292 @@
+"""One gateway process from start to stop: the order in which its parts begin, serve and end.
+
+It owns signals, the event loop, and the two control-plane ports. It knows no documents (models_folder.py and
+headgate.control do) and prints nothing: it tells an :class:`Announcer`. It is safe to kill at any moment:
+everything that must survive is in the store before anyone is told. Next: listeners.py, models_folder.py,
+then headgate/control.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import uvloop
+
+import headgate
+from headgate import admin, control, observe
+from headgate.control import Control
+from headgate.errors import HeadgateError
+from headgate.gateway.listeners import Listener, bind
+from headgate.gateway.models_folder import ModelsFolder
+from headgate.gateway.settings import Settings
+from headgate.registry import ArtifactStore
+from headgate.runtime_library import RuntimeLibrary
+from headgate.store import Store, open_store
+
+_log = logging.getLogger("headgate.gateway")
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_FORCED_EXIT = 1
+_MODELS_POLL_SECONDS = 2.0
+
+
+class Announcer(Protocol):
+    """Who tells the person; the command line prints to stdout and stderr."""
+
+    def bound(self, addresses: dict[str, str]) -> None:
+        """Everything serves, at these addresses: ``http``, ``observe``, ``admin``."""
+
+    def first_token(self, token: str, path: Path) -> None:
+        """The admin token made at the first start; it is shown this once."""
+
+    def say(self, text: str) -> None:
+        """Anything else, one sentence."""
+
+
+@dataclass(frozen=True)
+class DataPlaneSource:
+    """What the data plane is made of."""
+
+    module: ModuleType
+    """``headgate._native``, or what a test has in its place."""
+    library: RuntimeLibrary | None
+
+
+def run(settings: Settings, source: DataPlaneSource, announcer: Announcer) -> None:
+    """Serves until SIGTERM or SIGINT, then drains; returns when everything has ended.
+
+    Raises what kept it from starting: ``Conflict`` (the state folder or a port is taken), ``StorageFailed``,
+    ``PolicyInvalid`` (a document, and nothing else to serve). A second signal ends the process at once.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(Process(settings, source, announcer).run())
+
+
+class Process:
+    """The parts of one gateway; used once."""
+
+    def __init__(self, settings: Settings, source: DataPlaneSource, announcer: Announcer) -> None:
+        self._settings = settings
+        self._source = source
+        self._announcer = announcer
+        self._stop_asked = asyncio.Event()
+        self._started = False
+        self._store: Store | None = None
+        self._native: Any = None
+        self._control: Control | None = None
+        self._sockets: dict[str, socket.socket] = {}
+        self._listeners: dict[str, Listener] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Starts, waits for a signal, stops."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._on_signal)
+        try:
+            await _first(self._start(), self._stop_asked.wait())
+            await self._stop_asked.wait()
+            self._announcer.say(
+                "draining: no new requests; those in flight finish (a second signal cuts them off)"
+            )
+        finally:
+            await self._stop()
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def stop(self) -> None:
+        """Asks for what the first signal asks for."""
+        self._stop_asked.set()
+
+    def reasons(self) -> list[str]:
+        """Why no traffic should come now; empty means ready."""
+        if self._stop_asked.is_set():
+            return ["draining: the gateway is about to stop"]
+        reasons = [] if self._started else ["starting: what was served last is being loaded"]
+        return reasons + (list(self._control.readiness().reasons) if self._control is not None else [])
+
+    # === start ===
+
+    async def _start(self) -> None:
+        settings = self._settings
+        # The lock first: a second gateway must fail before it touches a port or a model.
+        self._store = await asyncio.to_thread(open_store, settings.state)
+        artifacts = await asyncio.to_thread(ArtifactStore, settings.state)
+        if settings.http.port != 0:
+            # The data plane binds last, when everything is loaded; a taken port should be known before.
+            bind(settings.http, "http").close()
+        for name, address in (("observe", settings.observe), ("admin", settings.admin)):
+            self._sockets[name] = bind(address, name)
+        plane = self._control = self._make_control(self._store, artifacts)
+        tokens = admin.Tokens(self._store)
+        sources = observe.Sources(self._native, plane, self.reasons)
+        apps = {
+            "observe": observe.create_app(sources),
+            "admin": admin.create_app(plane, tokens, hosts=settings.admin_hosts),
+        }
+        self._listeners = {name: Listener(app, self._sockets[name]) for name, app in apps.items()}
+        # From here on health can be asked, so that a long load is seen as a start and not as a hang.
+        await self._listeners["observe"].start()
+        asyncio.get_running_loop().add_reader(self._native.event_fd(), plane.pump)
+        await plane.start()
+        await self._apply_files(plane)
+        await self._watch_models(plane)
+        await self._first_token(tokens)
+        # No inference socket before there is something to answer with.
+        http = json.loads(await asyncio.to_thread(self._native.start))["http"]
+        await self._listeners["admin"].start()
+        self._started = True
+        self._native.set_ready(True)
+        addresses = {"http": http, **{name: one.address for name, one in self._listeners.items()}}
+        await asyncio.to_thread(_write_addresses, settings.state, addresses)
+        self._announcer.bound(addresses)
+
+    def _make_control(self, store: Store, artifacts: ArtifactStore) -> Control:
+        settings, source = self._settings, self._source
+        library = None if source.library is None else str(source.library.path)
+        self._native = source.module.Gateway(json.dumps(native_config(settings, library)).encode())
+        folders = [path.absolute().parent for path in settings.documents]
+        folders += [folder.absolute() for folder in (settings.root, settings.models) if folder is not None]
+        return Control(
+            store,
+            control.Native(self._native, source.module, library),
+            artifacts,
+            control.Settings(root=settings.root, roots=tuple(folders)),
+        )
+
+    async def _apply_files(self, plane: Control) -> None:
+        """Applies each document file that changed since it was last applied.
+
+        A file that fails stops the start only when there is nothing else to serve: a bad edit must not take
+        down, at the next restart, what the store can go on serving.
+        """
+        for path in self._settings.documents:
+            try:
+                results = await plane.apply_file(path, root=self._settings.root)
+            except HeadgateError as error:
+                if not await plane.list():
+                    raise
+                self._announcer.say(
+                    f"{path} was not applied, the last applied revision is served: {error.message}"
+                )
+                continue
+            for result in results:
+                self._announcer.say(
+                    f"{result['endpoint']}: {result['message']} (revision {result['revision']})"
+                )
+            if not results:
+                self._announcer.say(
+                    f"{path}: unchanged since it was last applied; the stored state is served"
+                )
+
+    async def _watch_models(self, plane: Control) -> None:
+        if self._settings.models is None:
+            return
+        models = ModelsFolder(self._settings.models.absolute(), plane, self._announcer.say)
+        await models.sync()
+        self._spawn(models.watch(_MODELS_POLL_SECONDS))
+
+    async def _first_token(self, tokens: admin.Tokens) -> None:
+        token = await asyncio.to_thread(tokens.ensure_first, self._settings.state)
+        if token is not None:
+            self._announcer.first_token(token, self._settings.state / "admin-token")
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        async def body() -> None:
+            await work
+
+        task = asyncio.create_task(body())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # === stop ===
+
+    def _on_signal(self) -> None:
+        if self._stop_asked.is_set():
+            # Nothing is lost that must survive: the store is on disk before anyone is told. See the top.
+            self._announcer.say("forced: requests in flight are cut off")
+            os._exit(_FORCED_EXIT)
+        self._stop_asked.set()
+
+    async def _stop(self) -> None:
+        """Ends the parts, event streams first, the store last; every step is taken even if one before it
+        fails.
+        """
+        self._stop_asked.set()
+        settings, loop = self._settings, asyncio.get_running_loop()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        async with contextlib.AsyncExitStack() as last_to_first:
+            if self._store is not None:
+                last_to_first.callback(self._store.close)
+                last_to_first.callback((settings.state / "addresses.json").unlink, missing_ok=True)
+            for sock in self._sockets.values():
+                last_to_first.callback(sock.close)
+            if "observe" in self._listeners:
+                last_to_first.push_async_callback(self._listeners["observe"].stop)
+            if self._native is not None:
+                last_to_first.callback(loop.remove_reader, self._native.event_fd())
+                last_to_first.push_async_callback(self._drain)
+            if "admin" in self._listeners:
+                last_to_first.push_async_callback(self._listeners["admin"].stop)
+            if self._control is not None:
+                last_to_first.push_async_callback(self._control.close)
+            if self._native is not None:
+                last_to_first.callback(self._native.set_ready, False)
+
+    async def _drain(self) -> None:
+        delay, grace = self._settings.drain_delay_ms, self._settings.drain_grace_ms
+        clean = await asyncio.to_thread(self._native.stop, delay, grace)
+        if not clean:
+            self._announcer.say(f"requests that ran longer than the {grace} ms of --drain-grace were cut off")
+
+
+def native_config(settings: Settings, library: str | None) -> dict[str, Any]:
+    """The data plane's configuration; ``docs/design/boundary.md`` describes each field."""
+    return {
+        "http": str(settings.http),
+        "io_threads": settings.io_threads,
+        "pool_threads": settings.pool_threads,
+        "library": library,
+        "max_body_bytes": settings.max_body_bytes,
+        "max_connections": 10_000,
+        "idle_ms": 75_000,
+        "head_timeout_ms": 10_000,
+        "body_timeout_ms": 30_000,
+        "sketch_memory_bytes": settings.sketch_memory_bytes,
+        "sketches": settings.sketches,
+        "version": headgate.__version__,
+    }
+
+
+async def _first(work: Awaitable[None], end: Awaitable[object]) -> None:
+    """Runs ``work`` to its end, or cancels it as soon as ``end`` happens."""
+    job = asyncio.ensure_future(work)
+    alarm = asyncio.ensure_future(end)
+    await asyncio.wait({job, alarm}, return_when=asyncio.FIRST_COMPLETED)
+    alarm.cancel()
+    if job.done():
+        job.result()
+        return
+    job.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await job
+
+
+def _write_addresses(state: Path, addresses: dict[str, str]) -> None:
+    """Leaves the bound addresses for the command line on this machine; replaced in one step."""
+    partial = state / "addresses.json.new"
+    partial.write_text(json.dumps(addresses) + "\n", encoding="utf-8")
+    partial.replace(state / "addresses.json")

@@ -1,0 +1,297 @@
+"""The settings of ``headgate serve`` in their three shapes: as written, validated, resolved.
+
+``Layer`` is what one source wrote (command line, environment, file), ``Validated`` the merged values with
+their types, ``Settings`` the same with nothing left open. Validation touches no file but the configuration
+file and the machine is only asked in :func:`resolve`. Documents of endpoints are something else: see
+headgate/documents. Next: process.py, which runs a gateway with ``Settings``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from headgate.documents import parse_duration, parse_size
+from headgate.errors import InvalidArgument
+from headgate.gateway import units
+from headgate.gateway.units import Address
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting in every place it can be written: ``--max-body``, ``HEADGATE_MAX_BODY``, ``max-body:``."""
+
+    name: str
+    """The long option without dashes; also the key in a configuration file."""
+    metavar: str
+    parse: Callable[[str], Any]
+    help: str
+    default: str
+    """What holds when nobody writes it, in words."""
+    many: bool = False
+    """May be given several times; in an environment variable the values are separated by commas."""
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return "HEADGATE_" + self.key.upper()
+
+    @property
+    def key(self) -> str:
+        """The attribute of :class:`Validated` and :class:`Settings`."""
+        return self.name.replace("-", "_")
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError("an empty path; write a folder or file")
+    return Path(text).expanduser()
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("models", "DIR", _path, "Serve every NAME/VERSION/model.onnx below this folder.", "no folder"),
+    Setting(
+        "state",
+        "DIR",
+        _path,
+        "Where revisions, artifacts and tokens are kept; one gateway per folder.",
+        "$XDG_STATE_HOME/headgate, else ~/.local/state/headgate",
+    ),
+    Setting(
+        "root", "DIR", _path, "What `file:` paths in documents resolve below.", "each document's own folder"
+    ),
+    Setting(
+        "http",
+        "ADDR",
+        units.parse_address,
+        "Where inference requests are taken (HTTP/1.1 and HTTP/2).",
+        "127.0.0.1:8000",
+    ),
+    Setting(
+        "observe",
+        "ADDR",
+        units.parse_address,
+        "Where /metrics, /healthz and /readyz are read.",
+        "127.0.0.1:8002",
+    ),
+    Setting(
+        "admin",
+        "ADDR",
+        units.parse_address,
+        "Where the admin API is; a bearer token is always needed.",
+        "127.0.0.1:8003",
+    ),
+    Setting(
+        "admin-host",
+        "NAME",
+        units.parse_host_name,
+        "A further name the admin API may be called by.",
+        "loopback names only",
+        many=True,
+    ),
+    Setting(
+        "io-threads", "N", units.parse_count, "Threads that take requests.", "the cores given to the process"
+    ),
+    Setting(
+        "drain-delay",
+        "TIME",
+        parse_duration,
+        "How long to go on serving after readiness turns false, so that balancers look away first.",
+        "0s",
+    ),
+    Setting(
+        "drain-grace",
+        "TIME",
+        parse_duration,
+        "How long requests in flight may take to finish before they are cut off.",
+        "30s",
+    ),
+    Setting("max-body", "SIZE", parse_size, "The largest request body.", "64MiB"),
+    Setting(
+        "sketches", "on|off", units.parse_switch, "Whether inputs and outputs are sketched for drift.", "on"
+    ),
+    Setting("sketch-memory", "SIZE", parse_size, "The most memory the sketches may take.", "256MiB"),
+)
+
+BY_NAME: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one source wrote, as text, by setting name; ``origin`` is how a message names the source of a
+    value.
+    """
+
+    origin: Callable[[Setting], str]
+    values: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Validated:
+    """Every value with its type; ``None`` where nobody wrote one."""
+
+    models: Path | None = None
+    state: Path | None = None
+    root: Path | None = None
+    http: Address | None = None
+    observe: Address | None = None
+    admin: Address | None = None
+    admin_host: tuple[str, ...] = ()
+    io_threads: int | None = None
+    drain_delay: int | None = None
+    drain_grace: int | None = None
+    max_body: int | None = None
+    sketches: bool | None = None
+    sketch_memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one gateway runs with; only the three folders a person may leave out are optional."""
+
+    documents: tuple[Path, ...]
+    models: Path | None
+    state: Path
+    root: Path | None
+    http: Address
+    observe: Address
+    admin: Address
+    admin_hosts: tuple[str, ...]
+    io_threads: int
+    pool_threads: int
+    drain_delay_ms: int
+    drain_grace_ms: int
+    max_body_bytes: int
+    sketches: bool
+    sketch_memory_bytes: int
+
+
+def command_line(given: Mapping[str, str | Sequence[str] | None]) -> Layer:
+    """The layer of the command line: setting names to what was written, ``None`` or empty where nothing was.
+    """
+    values = {
+        name: (value,) if isinstance(value, str) else tuple(value) for name, value in given.items() if value
+    }
+    return Layer(lambda setting: f"--{setting.name}", values)
+
+
+def environment(variables: Mapping[str, str]) -> Layer:
+    """The layer of ``HEADGATE_*``. An empty variable counts as not set, as it does for most shells' users."""
+    values: dict[str, Sequence[str]] = {}
+    for setting in SETTINGS:
+        text = variables.get(setting.variable, "")
+        if text:
+            values[setting.name] = [part.strip() for part in text.split(",")] if setting.many else [text]
+    return Layer(lambda setting: setting.variable, values)
+
+
+def configuration_file(path: Path) -> Layer:
+    """The layer of a YAML file of ``setting: value`` lines; unknown and duplicate keys are refused.
+
+    Relative paths in it are below the file's own folder, so that it means the same from everywhere.
+    """
+    try:
+        raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidArgument(f"--config {path}: cannot be read: {error.strerror}") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"--config {path}: is not YAML: {error}") from error
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise InvalidArgument(
+            f"--config {path}: must be lines of `setting: value`, not a {type(raw).__name__}"
+        )
+    values = {str(name): _texts(path, str(name), value) for name, value in raw.items()}
+    return Layer(lambda setting: f"{path}: {setting.name}", values)
+
+
+def _texts(path: Path, name: str, value: object) -> list[str]:
+    setting = BY_NAME.get(name)
+    if setting is None:
+        near = difflib.get_close_matches(name, BY_NAME, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the settings are {', '.join(BY_NAME)}"
+        raise InvalidArgument(f"{path}: no setting is called {name!r}; {hint}")
+    if isinstance(value, list) and not setting.many:
+        raise InvalidArgument(f"{path}: {name} takes one value, not a list")
+    given = value if isinstance(value, list) else [value]
+    texts = []
+    for one in given:
+        if isinstance(one, bool) and setting.parse is units.parse_switch:
+            texts.append("on" if one else "off")
+        elif isinstance(one, str | int) and not isinstance(one, bool):
+            texts.append(str(one))
+        else:
+            raise InvalidArgument(
+                f"{path}: {name}: {one!r} is not what {setting.metavar} means; {setting.help}"
+            )
+    if setting.parse is _path:
+        return [str(path.parent / Path(text).expanduser()) for text in texts]
+    return texts
+
+
+def validate(layers: Sequence[Layer]) -> Validated:
+    """Merges the layers, the first that writes a setting wins, and types every value.
+
+    Raises :class:`InvalidArgument` that lists every bad value with the place it was written at.
+    """
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    for setting in SETTINGS:
+        layer = next((layer for layer in layers if layer.values.get(setting.name)), None)
+        if layer is None:
+            continue
+        try:
+            parsed = [setting.parse(text) for text in layer.values[setting.name]]
+        except ValueError as error:
+            faults.append(f"{layer.origin(setting)}: {error}")
+            continue
+        values[setting.key] = tuple(parsed) if setting.many else parsed[0]
+    if faults:
+        raise InvalidArgument("; ".join(faults), detail={"faults": faults})
+    return Validated(**values)
+
+
+def resolve(
+    given: Validated,
+    documents: Sequence[Path],
+    variables: Mapping[str, str],
+    cores: Callable[[], units.Cores],
+) -> Settings:
+    """Fills in what nobody wrote; ``variables`` is the environment, ``cores`` asks the machine for its
+    cores.
+    """
+    usable = cores().usable
+    return Settings(
+        documents=tuple(documents),
+        models=given.models,
+        state=(given.state or default_state(variables)).absolute(),
+        root=given.root,
+        http=given.http or Address("127.0.0.1", 8000),
+        observe=given.observe or Address("127.0.0.1", 8002),
+        admin=given.admin or Address("127.0.0.1", 8003),
+        admin_hosts=given.admin_host,
+        io_threads=given.io_threads or usable,
+        pool_threads=usable,
+        drain_delay_ms=given.drain_delay or 0,
+        drain_grace_ms=30_000 if given.drain_grace is None else given.drain_grace,
+        max_body_bytes=64 << 20 if given.max_body is None else given.max_body,
+        sketches=True if given.sketches is None else given.sketches,
+        sketch_memory_bytes=256 << 20 if given.sketch_memory is None else given.sketch_memory,
+    )
+
+
+def default_state(variables: Mapping[str, str]) -> Path:
+    """``$XDG_STATE_HOME/headgate``, else ``~/.local/state/headgate``: the same from every working directory.
+
+    The command line finds the gateway's token there, wherever it is called from.
+    """
+    base = variables.get("XDG_STATE_HOME")
+    home = Path(base) if base else Path(variables.get("HOME") or "~").expanduser() / ".local" / "state"
+    return home / "headgate"

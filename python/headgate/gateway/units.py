@@ -1,0 +1,130 @@
+"""Values as people write them in settings: addresses, switches, counts; and the cores given to a process.
+
+It does not know which setting wants which unit; gateway/settings.py does. Every parser raises ``ValueError``
+with what was written and what would be right. Next: settings.py.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_DEEPEST_CGROUP = 32
+
+
+@dataclass(frozen=True)
+class Address:
+    """A TCP address to listen at; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """``127.0.0.1:8000``, ``[::1]:8000``, ``:8000`` (loopback); a leading ``http://`` and a last ``/`` are
+    allowed.
+
+    The scheme is allowed because ``HEADGATE_ADMIN`` is read by ``serve`` as an address and by the client as
+    a URL.
+    """
+    bare = text.strip().removeprefix("http://").rstrip("/")
+    host, colon, port = bare.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{text!r}: an IPv6 address needs brackets, such as [::1]:8000")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise ValueError(f"{text!r} is not an address; write HOST:PORT with a port from 0 to 65535")
+    return Address(host or "127.0.0.1", int(port))
+
+
+def parse_switch(text: str) -> bool:
+    """``on`` or ``off``."""
+    try:
+        return {"on": True, "off": False}[text.strip().lower()]
+    except KeyError:
+        raise ValueError(f"{text!r} is neither on nor off") from None
+
+
+def parse_count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise ValueError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def parse_host_name(text: str) -> str:
+    """A host name or address as it stands in a ``Host`` header, without port, in lower case."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]", text):
+        raise ValueError(
+            f"{text!r} is not a host name; write it without scheme and port, such as gateway.example"
+        )
+    return text.lower()
+
+
+@dataclass(frozen=True)
+class Cores:
+    """The cores this process may use: by affinity, and by a cgroup's CPU quota where one is set."""
+
+    affinity: int
+    quota: float | None
+
+    @property
+    def usable(self) -> int:
+        """Whole cores to make threads for: the smaller of the two, at least one."""
+        return max(1, self.affinity if self.quota is None else min(self.affinity, int(self.quota)))
+
+
+def cores(root: Path = Path("/sys/fs/cgroup"), own_groups: Path = Path("/proc/self/cgroup")) -> Cores:
+    """Reads affinity and quota; ``root`` and ``own_groups`` are the mount and the membership file of
+    cgroups.
+    """
+    return Cores(len(os.sched_getaffinity(0)), _quota(root, own_groups))
+
+
+def _quota(root: Path, own_groups: Path) -> float | None:
+    """The smallest quota from this process's group up to the root, in cores.
+
+    A file that is missing or not readable says that no quota is set there: groups without the CPU controller
+    have none.
+    """
+    found = [_quota_v1(root)]
+    group = root / _own_group(own_groups)
+    for _ in range(_DEEPEST_CGROUP):
+        found.append(_quota_v2(group))
+        if group == root or root not in group.parents:
+            break
+        group = group.parent
+    given = [quota for quota in found if quota is not None]
+    return min(given) if given else None
+
+
+def _own_group(own_groups: Path) -> str:
+    for line in _text(own_groups).splitlines():
+        if line.startswith("0::"):
+            return line[3:].lstrip("/")
+    return ""
+
+
+def _quota_v2(group: Path) -> float | None:
+    parts = _text(group / "cpu.max").split()
+    return None if len(parts) != 2 or parts[0] == "max" else int(parts[0]) / int(parts[1])
+
+
+def _quota_v1(root: Path) -> float | None:
+    quota, period = _text(root / "cpu/cpu.cfs_quota_us"), _text(root / "cpu/cpu.cfs_period_us")
+    if not quota or not period or int(quota) <= 0:
+        return None
+    return int(quota) / int(period)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,5 @@
+"""The observe port: read-only metrics and health. It has no routes that change anything; see app.py."""
+
+from headgate.observe.app import Sources, create_app
+
+__all__ = ["Sources", "create_app"]

@@ -1,0 +1,114 @@
+"""The read-only port: ``/metrics``, ``/healthz``, ``/readyz``. It changes nothing and needs no token.
+
+``/healthz`` answers as long as the event loop turns; ``/readyz`` says whether to send traffic, with reasons;
+``/metrics`` is the data plane's counters and the control plane's state in Prometheus text or OpenMetrics.
+Nothing about endpoints' documents or tokens is shown. Next: declared.py for the metrics' meaning.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import anyio.to_thread
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from headgate.errors import HeadgateError
+from headgate.observe import declared, native
+from headgate.observe.native import Metered
+
+_log = logging.getLogger("headgate.observe")
+
+
+class Watched(Protocol):
+    """The part of the control plane that this port reads; headgate.control.Control has it."""
+
+    async def list(self) -> Sequence[Any]:
+        """``EndpointSummary`` objects of the admin API."""
+
+    async def models(self) -> Any:
+        """The admin API's ``{"models": [...], "refusals": [...]}``."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What this port reads."""
+
+    native: Metered
+    control: Watched
+    reasons: Callable[[], Sequence[str]]
+    """Why no traffic should come now; empty means ready."""
+
+
+class _Page(Collector):
+    """The families of one scrape, already collected."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterable[Metric]:
+        """What was handed in."""
+        return self._families
+
+
+def create_app(sources: Sources) -> Starlette:
+    """The ASGI app; its paths answer ``GET`` and ``HEAD`` only."""
+    port = _Port(sources)
+    return Starlette(
+        routes=[
+            Route("/metrics", port.metrics),
+            Route("/healthz", port.healthz),
+            Route("/readyz", port.readyz),
+        ]
+    )
+
+
+class _Port:
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._read_failures = 0
+        self._process = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self._process)
+        PlatformCollector(registry=self._process)
+        GCCollector(registry=self._process)
+
+    async def metrics(self, request: Request) -> Response:
+        facts = await self._facts()
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+
+        def render() -> bytes:
+            counted = native.families(json.loads(self._sources.native.metrics()))
+            return encode(_Page([*counted, *declared.families(facts), *self._process.collect()]))
+
+        # Merging the data plane's shards may wait and a page can be long: not on the event loop.
+        return Response(await anyio.to_thread.run_sync(render), headers={"content-type": content_type})
+
+    async def healthz(self, _: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(self, _: Request) -> Response:
+        reasons = list(self._sources.reasons())
+        body = {"ready": not reasons, "reasons": reasons}
+        return JSONResponse(body, status_code=503 if reasons else 200, headers={"cache-control": "no-store"})
+
+    async def _facts(self) -> declared.Facts:
+        ready = not self._sources.reasons()
+        try:
+            endpoints = await self._sources.control.list()
+            refusals = (await self._sources.control.models())["refusals"]
+        except HeadgateError as error:
+            # The data plane's counters stay readable when the store is not: that is when they are needed.
+            self._read_failures += 1
+            _log.warning("metrics: the control plane's state could not be read: %s", error.message)
+            endpoints, refusals = [], []
+        return declared.Facts(endpoints, refusals, ready, self._read_failures)

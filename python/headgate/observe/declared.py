@@ -1,0 +1,125 @@
+"""Every metric of the control plane, declared once: name, meaning, labels and where its value comes from.
+
+To add one, add a row to ``DECLARED``. The data plane's metrics are declared in the data plane (native.py
+passes them on). Values are read at each scrape from :class:`Facts`, so nothing here counts on its own. Next:
+app.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from prometheus_client.metrics_core import Metric
+
+import headgate
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the control plane says of itself at one scrape."""
+
+    endpoints: Sequence[Mapping[str, Any]]
+    """``EndpointSummary`` objects of the admin API."""
+    refusals: Sequence[Mapping[str, Any]]
+    """``Refusal`` objects of the admin API."""
+    ready: bool
+    read_failures: int
+    """How often these facts could not be read since the start."""
+
+
+Samples = Iterable[tuple[Mapping[str, str], float]]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """One metric family; a counter's ``name`` is written with its ``_total``."""
+
+    name: str
+    kind: Literal["gauge", "counter"]
+    help: str
+    samples: Callable[[Facts], Samples]
+
+    def family(self, facts: Facts) -> Metric:
+        """The family with its present samples."""
+        metric = Metric(self.name.removesuffix("_total"), self.help, self.kind)
+        for labels, value in self.samples(facts):
+            metric.add_sample(self.name, dict(labels), value)
+        return metric
+
+
+def _per_endpoint(value: Callable[[Mapping[str, Any]], float]) -> Callable[[Facts], Samples]:
+    return lambda facts: [({"endpoint": one["name"]}, value(one)) for one in facts.endpoints]
+
+
+DECLARED: tuple[Declared, ...] = (
+    Declared(
+        "headgate_build_info",
+        "gauge",
+        "Always 1; the label tells the version of Headgate.",
+        lambda _: [({"version": headgate.__version__}, 1)],
+    ),
+    Declared(
+        "headgate_ready",
+        "gauge",
+        "1 while /readyz answers 200, else 0.",
+        lambda facts: [({}, float(facts.ready))],
+    ),
+    Declared(
+        "headgate_endpoint_revision",
+        "gauge",
+        "The number of the revision that is applied.",
+        _per_endpoint(lambda one: one["revision"]),
+    ),
+    Declared(
+        "headgate_endpoint_ready",
+        "gauge",
+        "1 while the champion can answer, else 0.",
+        _per_endpoint(lambda one: float(one["state"] == "ready")),
+    ),
+    Declared(
+        "headgate_endpoint_frozen",
+        "gauge",
+        "1 while the endpoint takes no changes but emergency calls.",
+        _per_endpoint(lambda one: float(one["frozen"])),
+    ),
+    Declared(
+        "headgate_endpoint_blocked_versions",
+        "gauge",
+        "Versions blocked by digest.",
+        _per_endpoint(lambda one: one["blocked"]),
+    ),
+    Declared(
+        "headgate_endpoint_alarms",
+        "gauge",
+        "Alarms that stand, such as a change that is live but could not be stored.",
+        _per_endpoint(lambda one: len(one["alarms"])),
+    ),
+    Declared(
+        "headgate_models_refused",
+        "gauge",
+        "How often files came with other bytes under a version's name; gone once the first bytes are back.",
+        lambda facts: [
+            ({"endpoint": one["endpoint"], "version": one["version"]}, one["count"])
+            for one in _distinct(facts.refusals)
+        ],
+    ),
+    Declared(
+        "headgate_control_read_failures_total",
+        "counter",
+        "Scrapes at which the control plane's state could not be read; its other metrics are then missing.",
+        lambda facts: [({}, facts.read_failures)],
+    ),
+)
+
+
+def families(facts: Facts) -> list[Metric]:
+    """All families of the control plane."""
+    return [declared.family(facts) for declared in DECLARED]
+
+
+def _distinct(refusals: Sequence[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+    """One per endpoint and version: a second sample with the same labels would make the whole page invalid.
+    """
+    return {(one["endpoint"], one["version"]): one for one in refusals}.values()

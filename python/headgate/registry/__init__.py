@@ -1,0 +1,37 @@
+"""Artifacts: a content-addressed store, names and versions held to their bytes, and the sync with a model
+tree.
+
+Read in this order: ``manifest``, ``external``, ``source`` (what belongs to a model), ``store`` (where it is
+kept), ``registry`` (pins and refusals), ``tree`` and ``sync`` (a ``--models`` folder). Not here: documents,
+traffic.
+"""
+
+from headgate.registry.manifest import Entry, Manifest
+from headgate.registry.registry import Pins, Refusal, Refused, Registry
+from headgate.registry.source import Unsettled
+from headgate.registry.store import ArtifactStore, Collected
+from headgate.registry.sync import Admitted, Failed, SyncResult, TreeSync, sync_loop
+from headgate.registry.tree import Found, Skipped, Survey, by_endpoint, scan, survey
+
+__all__ = [
+    "Admitted",
+    "ArtifactStore",
+    "Collected",
+    "Entry",
+    "Failed",
+    "Found",
+    "Manifest",
+    "Pins",
+    "Refusal",
+    "Refused",
+    "Registry",
+    "Skipped",
+    "Survey",
+    "SyncResult",
+    "TreeSync",
+    "Unsettled",
+    "by_endpoint",
+    "scan",
+    "survey",
+    "sync_loop",
+]

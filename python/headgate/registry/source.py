@@ -1,0 +1,111 @@
+"""A model's files where somebody put them: which belong to the artifact, opened safely, read once.
+
+Everything is opened by its real path, must lie below the model's folder and must be a regular file that does
+not change while it is read. Not here: where the bytes go (``store``). Next: ``store``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from headgate.errors import Conflict, ModelLoadFailed
+from headgate.registry.manifest import EXTRAS, MODEL, Entry
+
+_CHUNK = 1 << 20
+
+
+class Unsettled(Conflict):
+    """A file changed while it was read; it is likely still being written, and worth another try."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model to be taken in: its real folder, the model's file name in it, and the extras present."""
+
+    folder: Path
+    model: str
+    extras: tuple[str, ...]
+
+    def path_of(self, name: str) -> Path:
+        """Where the artifact's file ``name`` lies in the folder."""
+        return self.folder / (self.model if name == MODEL else name)
+
+
+def find(path: Path) -> Source:
+    """The source at ``path``: a folder that holds ``model.onnx``, or an ``.onnx`` file (then without extras).
+
+    Raises ``ModelLoadFailed`` when there is neither.
+    """
+    try:
+        if path.is_dir():
+            folder = path.resolve()
+            if not (folder / MODEL).is_file():
+                raise ModelLoadFailed(f"{path} holds no {MODEL}")
+            extras = tuple(name for name in EXTRAS if os.path.lexists(folder / name))
+            return Source(folder, MODEL, extras)
+        if path.is_file():
+            if path.suffix != ".onnx":
+                raise ModelLoadFailed(f"{path} is not an .onnx file, nor a folder that holds {MODEL}")
+            return Source(path.parent.resolve(), path.name, ())
+    except (OSError, RuntimeError) as error:
+        raise ModelLoadFailed(f"{path} cannot be read: {error}") from None
+    raise ModelLoadFailed(f"{path} does not exist: it must be an .onnx file or a folder that holds {MODEL}")
+
+
+def read(source: Source, name: str, write: Callable[[bytes], object], *, least: int = 0) -> Entry:
+    """Streams the file ``name`` of the artifact through ``write`` and returns its hash and size.
+
+    Raises ``ModelLoadFailed`` when it is missing, leads outside the folder, is no regular file or is smaller
+    than ``least`` bytes; ``Unsettled`` when it changed meanwhile.
+    """
+    path = source.path_of(name)
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        raise ModelLoadFailed(f"{name} is missing from {source.folder}") from None
+    if source.folder not in real.parents:
+        raise ModelLoadFailed(
+            f"{name} in {source.folder} is a link that leaves the folder; put the file itself there"
+        )
+    try:
+        # O_NONBLOCK: opening a pipe must fail below, not hang here.
+        handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ModelLoadFailed(f"{name} in {source.folder} cannot be opened: {error.strerror}") from None
+    with os.fdopen(handle, "rb", buffering=0) as file:
+        before = os.fstat(file.fileno())
+        if not stat.S_ISREG(before.st_mode):
+            raise ModelLoadFailed(f"{name} in {source.folder} is not a regular file")
+        if before.st_size < least:
+            raise ModelLoadFailed(
+                f"{name} has {before.st_size} bytes; the model wants at least {least}: is it whole?"
+            )
+        hashed = hashlib.sha256()
+        size = 0
+        # Never past the size it had: a file that grows as fast as it is read would have no end.
+        while size <= before.st_size and (chunk := file.read(_CHUNK)):
+            hashed.update(chunk)
+            write(chunk)
+            size += len(chunk)
+        after = os.fstat(file.fileno())
+    if size != before.st_size or _identity(before) != _identity(after):
+        raise Unsettled(f"{name} in {source.folder} changed while it was read; try again when it is whole")
+    return Entry(hashed.hexdigest(), size)
+
+
+def identity(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file's bytes do (inode, size, mtime, ctime), links followed; None when it is
+    missing."""
+    try:
+        return _identity(path.stat())
+    except OSError:
+        return None
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

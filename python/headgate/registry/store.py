@@ -1,0 +1,262 @@
+"""The content-addressed artifact store: files once by their hash, artifacts as folders of hard links to them.
+
+``blobs/sha256/<hex>`` holds files, ``artifacts/<hex>/`` an artifact with its ``manifest.json``, ``staging/``
+what is not whole yet. Everything becomes visible by one atomic rename after its bytes are on disk. Calls read
+and hash whole files: never make them on an event loop. Not here: names and versions (``registry``). Next:
+``registry``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from headgate.errors import HeadgateError, NotFound, StorageFailed
+from headgate.registry import source as sources
+from headgate.registry.external import external_files
+from headgate.registry.manifest import MANIFEST, MODEL, Entry, Manifest, hex_of
+from headgate.registry.source import Source
+
+_CHUNK = 1 << 20
+_READ_ONLY = 0o444
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What :meth:`ArtifactStore.collect` removed: counts, and the bytes of the removed blobs."""
+
+    artifacts: int
+    blobs: int
+    bytes: int
+
+
+class ArtifactStore:
+    """Artifacts below one state folder; safe to use from several threads of one process."""
+
+    def __init__(self, state: Path) -> None:
+        self._blobs = state / "blobs" / "sha256"
+        self._artifacts = state / "artifacts"
+        self._staging = state / "staging"
+        # Between taking in and collecting only: no emergency call may wait for a copy to end.
+        self._lock = threading.Lock()
+        self._verified: dict[str, tuple[tuple[int, ...] | None, ...]] = {}
+        with _storage("the artifact store cannot be made"):
+            for folder in (self._blobs, self._artifacts, self._staging):
+                folder.mkdir(parents=True, exist_ok=True)
+
+    # === in ===
+
+    def fingerprint(self, path: Path) -> Manifest:
+        """The manifest that ingesting ``path`` would give; hashes its files, copies none. Errors as
+        :meth:`ingest`."""
+        source = sources.find(path)
+        model = source.path_of(MODEL)
+        before = sources.identity(model)
+        files = {MODEL: sources.read(source, MODEL, _drop)}
+        needed = external_files(model)
+        if sources.identity(model) != before:
+            raise sources.Unsettled(f"{model} changed while it was read; try again when it is whole")
+        for name in source.extras:
+            files[name] = sources.read(source, name, _drop)
+        for name, least in needed.items():
+            files[name] = sources.read(source, name, _drop, least=least)
+        return Manifest(files)
+
+    def ingest(self, path: Path) -> str:
+        """Takes in the model at ``path`` (a folder with ``model.onnx``, or an ``.onnx`` file); returns its
+        digest.
+
+        Raises ``ModelLoadFailed`` when it is no whole ONNX model or refers outside its folder, ``Unsettled``
+        when it changes meanwhile, ``StorageFailed`` when the disk fails. Nothing is left behind on failure.
+        """
+        source = sources.find(path)
+        with self._lock, self._workspace() as work:
+            files = {MODEL: self._stage(source, MODEL, work, 0)}
+            for name in source.extras:
+                files[name] = self._stage(source, name, work, 0)
+            # Read from the copy: the bytes that were hashed are the bytes that were judged.
+            for name, least in external_files(work / files[MODEL].sha256).items():
+                files[name] = self._stage(source, name, work, least)
+            manifest = Manifest(files)
+            with _storage(f"{path} cannot be stored"):
+                for entry in files.values():
+                    self._publish_blob(work / entry.sha256, entry)
+                self._publish_artifact(manifest, work / "artifact")
+        return manifest.digest
+
+    def _stage(self, source: Source, name: str, work: Path, least: int) -> Entry:
+        with _storage(f"{name} cannot be copied"):
+            handle, partial = tempfile.mkstemp(dir=work)
+            with os.fdopen(handle, "wb") as copy:
+                entry = sources.read(source, name, copy.write, least=least)
+                copy.flush()
+                os.fchmod(copy.fileno(), _READ_ONLY)
+                os.fsync(copy.fileno())
+            Path(partial).rename(work / entry.sha256)
+        return entry
+
+    def _publish_blob(self, staged: Path, entry: Entry) -> None:
+        target = self._blobs / entry.sha256
+        if not staged.exists():
+            return  # two names of one artifact with the same bytes: published with the first
+        if target.exists() and _hash(target) == entry:
+            staged.unlink()
+            return
+        staged.replace(target)
+        _sync_folder(self._blobs)
+
+    def _publish_artifact(self, manifest: Manifest, built: Path) -> None:
+        digest = manifest.digest
+        target = self._artifacts / hex_of(digest)
+        if target.exists():
+            try:
+                self.verify(digest)
+                return
+            except StorageFailed:
+                # A damaged artifact is set aside first: a folder cannot be replaced in one step.
+                target.rename(built.with_name("damaged"))
+        built.mkdir()
+        for name, entry in manifest.files.items():
+            link = built / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            os.link(self._blobs / entry.sha256, link)
+        with (built / MANIFEST).open("wb") as file:
+            file.write(manifest.to_bytes())
+            file.flush()
+            os.fchmod(file.fileno(), _READ_ONLY)
+            os.fsync(file.fileno())
+        for folder in (built, *(path for path in built.rglob("*") if path.is_dir())):
+            _sync_folder(folder)
+        built.rename(target)
+        _sync_folder(self._artifacts)
+
+    # === out ===
+
+    def digests(self) -> list[str]:
+        """The digests of all artifacts, sorted."""
+        with _storage("the artifacts cannot be listed"):
+            return sorted(f"sha256:{path.name}" for path in self._artifacts.iterdir() if path.is_dir())
+
+    def contains(self, digest: str) -> bool:
+        """Whether the artifact is there, unverified."""
+        return (self._artifacts / hex_of(digest) / MANIFEST).is_file()
+
+    def manifest(self, digest: str) -> Manifest:
+        """The manifest of an artifact, checked against its digest; ``NotFound``, or ``StorageFailed`` if
+        damaged."""
+        try:
+            data = (self._artifacts / hex_of(digest) / MANIFEST).read_bytes()
+        except FileNotFoundError:
+            raise NotFound(f"artifact {digest} is not in the store") from None
+        except OSError as error:
+            raise StorageFailed(f"artifact {digest} cannot be read: {error}") from None
+        if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
+            raise StorageFailed(f"artifact {digest} is damaged: its manifest has other bytes")
+        return Manifest.from_bytes(data)
+
+    def verify(self, digest: str) -> Manifest:
+        """Hashes every file of the artifact again; ``NotFound``, or ``StorageFailed`` naming what is damaged."""
+        manifest = self.manifest(digest)
+        folder = self._artifacts / hex_of(digest)
+        seen = self._identities(folder, manifest)
+        for name, entry in manifest.files.items():
+            try:
+                found = _hash(folder / name)
+            except OSError as error:
+                raise StorageFailed(f"artifact {digest} is damaged: {name}: {error.strerror}") from None
+            if found != entry:
+                raise StorageFailed(
+                    f"artifact {digest} is damaged: {name} has sha256 {found.sha256} and {found.size} bytes, "
+                    f"not {entry.sha256} and {entry.size}; bring the same model again to repair it"
+                )
+        self._verified[digest] = seen
+        return manifest
+
+    def model_path(self, digest: str) -> Path:
+        """The ``model.onnx`` of a verified artifact, to be loaded by ONNX Runtime.
+
+        Files are hashed at the first use in this process and whenever their status changed since. Errors as
+        :meth:`verify`.
+        """
+        folder = self._artifacts / hex_of(digest)
+        manifest = self.manifest(digest)
+        if self._verified.get(digest) != self._identities(folder, manifest):
+            self.verify(digest)
+        return folder / MODEL
+
+    def _identities(self, folder: Path, manifest: Manifest) -> tuple[tuple[int, ...] | None, ...]:
+        return tuple(sources.identity(folder / name) for name in sorted(manifest.files))
+
+    # === away ===
+
+    def collect(self, keep: set[str]) -> Collected:
+        """Removes every artifact whose digest is not in ``keep``, then every blob no artifact refers to.
+
+        The caller names all digests in use, those about to be recorded included. ``StorageFailed`` when the
+        disk does.
+        """
+        kept = {hex_of(digest) for digest in keep}
+        with self._lock, _storage("the artifact store cannot be cleaned"):
+            gone = [path for path in self._artifacts.iterdir() if path.name not in kept]
+            for path in gone:
+                self._verified.pop(f"sha256:{path.name}", None)
+                # Renamed first: a crash leaves a leftover in staging, never half an artifact.
+                aside = Path(tempfile.mkdtemp(dir=self._staging)) / "gone"
+                path.rename(aside)
+            needed = {e.sha256 for digest in self.digests() for e in self.manifest(digest).files.values()}
+            blobs = [path for path in self._blobs.iterdir() if path.name not in needed]
+            size = sum(path.stat().st_size for path in blobs)
+            for path in blobs:
+                path.unlink()
+            for leftover in self._staging.iterdir():
+                shutil.rmtree(leftover)
+        return Collected(len(gone), len(blobs), size)
+
+    @contextmanager
+    def _workspace(self) -> Iterator[Path]:
+        with _storage("there is no room to copy a model"):
+            work = Path(tempfile.mkdtemp(dir=self._staging))
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)  # a leftover is removed by collect
+
+
+@contextmanager
+def _storage(what: str) -> Iterator[None]:
+    """Turns what the disk says into ``StorageFailed``; our own errors pass."""
+    try:
+        yield
+    except HeadgateError:
+        raise
+    except OSError as error:
+        raise StorageFailed(f"{what}: {error}") from error
+
+
+def _drop(_chunk: bytes) -> None:
+    """Where the bytes go when only their hash is wanted."""
+
+
+def _hash(path: Path) -> Entry:
+    hashed = hashlib.sha256()
+    size = 0
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            hashed.update(chunk)
+            size += len(chunk)
+    return Entry(hashed.hexdigest(), size)
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

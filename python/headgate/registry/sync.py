@@ -1,0 +1,170 @@
+"""Keeping up with a model tree: what is new, what is refused, what did not change and is not read again.
+
+One pass is a method that takes what a scan found; the loop around it takes its sleep from the caller. A
+version that disappears from the tree stays in the store and in use: a source that is gone never unloads
+anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headgate.errors import HeadgateError, ModelLoadFailed
+from headgate.registry import source as sources
+from headgate.registry.manifest import MAX_FILES
+from headgate.registry.registry import Refused, Registry
+from headgate.registry.tree import Found
+
+SETTLE_SECONDS = 2.0
+"""How long a folder must have lain still before a pass with a clock takes it in."""
+
+_Key = tuple[str, str]
+_Status = tuple[tuple[str, tuple[int, ...] | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A version taken in by this pass, with its digest."""
+
+    found: Found
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A version that could not be taken in: the error; tried again once its files change (or at once if
+    unsettled)."""
+
+    found: Found
+    error: HeadgateError
+
+
+@dataclass(frozen=True, slots=True)
+class SyncResult:
+    """What one pass did; ``settling`` are folders too fresh to be read, ``gone`` those no longer in the tree."""
+
+    new: list[Admitted] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+    settling: list[Found] = field(default_factory=list)
+    gone: list[tuple[str, str]] = field(default_factory=list)
+    unchanged: int = 0
+
+
+class TreeSync:
+    """Passes over one tree; remembers each folder's file status, so that an unchanged tree is not read again."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._seen: dict[_Key, tuple[Path, _Status]] = {}
+        self._failures: dict[_Key, Failed] = {}
+
+    def sync(self, found: Iterable[Found], *, now: float | None = None) -> SyncResult:
+        """One pass; blocking, so never on an event loop.
+
+        ``now`` is the wall clock in seconds since 1970. With it, a folder whose files changed within
+        ``SETTLE_SECONDS`` waits for a later pass; without it (the first pass of a start) all are taken at
+        once.
+        """
+        tally = _Tally()
+        present: set[_Key] = set()
+        for one in found:
+            key = (one.endpoint, one.version)
+            present.add(key)
+            status = _status(one.folder)
+            if self._seen.get(key) == (one.folder, status):
+                tally.unchanged += 1
+            elif now is not None and abs(now - _newest(status)) < SETTLE_SECONDS:
+                tally.settling.append(one)
+            else:
+                self._admit(one, status, tally)
+        gone = sorted((self._seen.keys() | self._failures.keys()) - present)
+        for key in gone:
+            self._seen.pop(key, None)
+            self._failures.pop(key, None)
+        return tally.result(gone)
+
+    def failures(self) -> list[Failed]:
+        """The versions in the tree that could not be taken in when they were last tried, by endpoint and
+        version."""
+        return [self._failures[key] for key in sorted(self._failures)]
+
+    def _admit(self, one: Found, status: _Status, tally: _Tally) -> None:
+        key = (one.endpoint, one.version)
+        self._failures.pop(key, None)
+        self._seen.pop(key, None)
+        try:
+            digest = self._registry.admit(one.endpoint, one.version, one.folder)
+            tally.new.append(Admitted(one, digest))
+        except Refused as refused:
+            tally.refused.append(refused)
+        except ModelLoadFailed as error:
+            self._failures[key] = Failed(one, error)
+            tally.failed.append(self._failures[key])
+        except HeadgateError as error:
+            # Not the model's fault (still being written, disk full): tried again at the next pass.
+            self._failures[key] = Failed(one, error)
+            tally.failed.append(self._failures[key])
+            return
+        # The status from before the read: what changed during it differs at the next pass.
+        self._seen[key] = (one.folder, status)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """A :class:`SyncResult` while its pass runs."""
+
+    new: list[Admitted] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+    settling: list[Found] = field(default_factory=list)
+    unchanged: int = 0
+
+    def result(self, gone: list[_Key]) -> SyncResult:
+        return SyncResult(self.new, self.refused, self.failed, self.settling, gone, self.unchanged)
+
+
+async def sync_loop(
+    one_pass: Callable[[], SyncResult],
+    *,
+    sleep: Callable[[float], Awaitable[None]],
+    interval_seconds: float,
+    on_result: Callable[[SyncResult], Awaitable[None]],
+    on_error: Callable[[HeadgateError], None],
+) -> None:
+    """Runs ``one_pass`` in a thread for ever, ``sleep(interval_seconds)`` between; ends when cancelled.
+
+    A pass that fails (the tree is unreadable, the disk is full) is told to ``on_error`` and tried again at
+    the next turn; what is served stays.
+    """
+    while True:
+        try:
+            result = await asyncio.to_thread(one_pass)
+        except HeadgateError as error:
+            on_error(error)
+        else:
+            await on_result(result)
+        await sleep(interval_seconds)
+
+
+def _status(folder: Path) -> _Status:
+    """What changes when any file below ``folder`` does: the model, its external data, extras and what else is
+    there."""
+    status: list[tuple[str, tuple[int, ...] | None]] = []
+    for here, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(here) / name
+            status.append((str(path), sources.identity(path)))
+            if len(status) >= MAX_FILES:
+                return tuple(status)
+    return tuple(status)
+
+
+def _newest(status: _Status) -> float:
+    """The newest change time of the files, in seconds since 1970; 0 when there are none."""
+    return max((identity[-1] / 1e9 for _, identity in status if identity is not None), default=0.0)

@@ -1,0 +1,127 @@
+"""Opens the state folder and its database: lock, folders, pragmas, migrations.
+
+Not here: what is read and written (``store``). Next: ``migrations/versions``, then ``store``.
+
+One code path serves SQLite and any other SQLAlchemy URL; the only difference is the pragmas set on a SQLite connection.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from headgate.errors import Conflict, StorageFailed
+
+_MIGRATIONS = Path(__file__).with_name("migrations")
+_FOLDERS = ("baselines", "artifacts", "blobs")
+_BUSY_MS = 5000
+
+
+class FolderLock:
+    """An exclusive lock on a state folder, held by an open file and freed by the kernel when the process ends."""
+
+    def __init__(self, state: Path) -> None:
+        """Creates the folder (0700) and takes the lock; :class:`Conflict` when another process holds it."""
+        try:
+            state.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._fd: int | None = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StorageFailed(f"the state folder {state} cannot be used: {error}") from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._fd)
+            self._fd = None
+            raise Conflict(
+                f"another gateway (process {holder}) runs on the state folder {state}: stop it, or give this one "
+                "a folder of its own with --state"
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Frees the folder; idempotent. The file stays: removing it would let two processes lock two files."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def make_folders(state: Path) -> None:
+    """The folders below the state folder, readable by their owner only."""
+    try:
+        for name in _FOLDERS:
+            (state / name).mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StorageFailed(f"the state folder {state} cannot be used: {error}") from error
+
+
+def open_engine(state: Path, url: str | None) -> Engine:
+    """An engine on ``url``, or on ``headgate.db`` in the state folder, migrated to the newest schema."""
+    target = make_url(url) if url is not None else make_url(f"sqlite:///{state / 'headgate.db'}")
+    engine = create_engine(target)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _pragmas)
+    try:
+        migrate(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _pragmas(connection: Any, _record: Any) -> None:
+    # FULL: an acknowledged write survives a power cut; WAL alone would only survive a crash of the process.
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={_BUSY_MS}"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def migration_config() -> Config:
+    """Alembic's configuration, without a file on disk."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def newest_schema() -> str | None:
+    """The id of the newest migration in this package."""
+    return ScriptDirectory.from_config(migration_config()).get_current_head()
+
+
+def migrate(engine: Engine) -> None:
+    """Brings the schema to the newest migration; a schema from a newer Headgate is refused."""
+    config = migration_config()
+    with storage_errors("the database schema could not be brought up to date"), engine.begin() as connection:
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise StorageFailed(
+                f"the database schema is not one this version of Headgate knows ({error}): it was written by a newer "
+                "version; upgrade Headgate or restore the state folder's copy"
+            ) from error
+
+
+@contextmanager
+def storage_errors(what: str) -> Iterator[None]:
+    """Turns what the database raises into :class:`StorageFailed`, with ``what`` as the beginning of its sentence."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        raise StorageFailed(f"{what}: {cause}") from error

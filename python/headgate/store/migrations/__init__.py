@@ -1,0 +1,1 @@
+"""Alembic's folder: ``env`` runs, ``versions`` holds one file per change of schema."""

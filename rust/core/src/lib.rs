@@ -1,0 +1,12 @@
+//! The domain of Headgate, pure: no I/O, no clock, no threads, no unsafe.
+//!
+//! Read in this order: [`error`], [`id`], [`tensor`], [`spec`], [`snapshot`], [`route`], [`slots`].
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod id;
+pub mod route;
+pub mod slots;
+pub mod snapshot;
+pub mod spec;
+pub mod tensor;

@@ -1,0 +1,92 @@
+//! Which version answers a request: a version named by the caller, else the slot table.
+//!
+//! A pure function of the snapshot, the caller's words and, for requests without a key, one random draw.
+//! Next on the hot path: the engine's placement.
+
+use crate::error::{Code, Error, Result};
+use crate::slots::{scale, slot_of};
+use crate::snapshot::Endpoint;
+
+/// How a request came to its version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// By the slot of its sticky key.
+    Sticky,
+    /// By a draw: the endpoint has no sticky key, or the request did not bring it.
+    Drawn,
+    /// The caller named the version; outside every comparison.
+    Direct,
+}
+
+/// The decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pick {
+    /// The version's index in the endpoint.
+    pub version: u8,
+    /// How it was chosen.
+    pub reason: Reason,
+    /// The slot, unless the caller named the version.
+    pub slot: Option<u16>,
+}
+
+/// Picks by sticky key, or by `draw` where there is none.
+pub fn pick<V>(endpoint: &Endpoint<V>, key: Option<&[u8]>, draw: impl FnOnce() -> u64) -> Pick {
+    let (slot, reason) = match key {
+        Some(key) => (slot_of(&endpoint.salt, key), Reason::Sticky),
+        None => (scale(draw()), Reason::Drawn),
+    };
+    Pick { version: endpoint.table[slot as usize], reason, slot: Some(slot) }
+}
+
+/// Picks the version that the caller named.
+///
+/// # Errors
+/// `version_not_found`, naming the versions there are.
+pub fn pick_direct<V>(endpoint: &Endpoint<V>, version: &str) -> Result<Pick> {
+    match endpoint.version(version) {
+        Some((version, _)) => Ok(Pick { version, reason: Reason::Direct, slot: None }),
+        None => {
+            let names: Vec<&str> = endpoint.versions.iter().map(|version| &*version.name).collect();
+            Err(Error::new(
+                Code::VersionNotFound,
+                format!(
+                    "endpoint {:?} has no version {version:?}; it has {}",
+                    endpoint.name,
+                    names.join(", ")
+                ),
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{compile, tests as fixtures};
+
+    #[test]
+    fn a_key_keeps_its_version_and_a_missing_key_draws() {
+        let endpoint = compile(&fixtures::spec(fixtures::TWO), |_| Ok(())).unwrap();
+        let mut challenger = 0;
+        for user in 0..10_000 {
+            let key = format!("user-{user}");
+            let first = pick(&endpoint, Some(key.as_bytes()), || unreachable!("a key needs no draw"));
+            assert_eq!(first, pick(&endpoint, Some(key.as_bytes()), || unreachable!("a key needs no draw")));
+            assert_eq!(first.reason, Reason::Sticky);
+            challenger += usize::from(first.version == 1);
+        }
+        assert!((900..1100).contains(&challenger), "{challenger} of 10 000 keys on 10 %");
+        assert_eq!(pick(&endpoint, None, || 0).version, 1);
+        assert_eq!(pick(&endpoint, None, || u64::MAX).version, 0);
+        assert_eq!(pick(&endpoint, None, || 0).reason, Reason::Drawn);
+    }
+
+    #[test]
+    fn a_named_version_is_taken_or_refused() {
+        let endpoint = compile(&fixtures::spec(fixtures::TWO), |_| Ok(())).unwrap();
+        assert_eq!(pick_direct(&endpoint, "v2").unwrap().version, 1);
+        let error = pick_direct(&endpoint, "v9").unwrap_err();
+        assert_eq!(error.code, Code::VersionNotFound);
+        assert!(error.message.contains("v1, v2"), "{error}");
+    }
+}

@@ -1,0 +1,369 @@
+//! The slot table: which of 10 000 slots belong to which version, and in which order they were given away.
+//!
+//! The table is state, not a function of the weights. Slots are given away lowest first and come back last-in first-out,
+//! so raising a weight moves nobody off a challenger and the fewest keys there can be, and lowering it again restores the
+//! earlier table exactly. A key's slot is a uniform hash of it, so consecutive slots are as good a sample as any other set,
+//! and they make tables that a person can read.
+//!
+//! Not here: the salt's making (the control plane's), the weights' syntax. Next: `route`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh64::{Xxh64, xxh64};
+
+use crate::error::{Error, Result};
+
+/// The number of slots; one slot is 0.01 % of the keys.
+pub const SLOTS: usize = 10_000;
+
+/// The slot of a key: `(xxh64(salt || 0x00 || key) * 10000) >> 64`, seed 0.
+///
+/// Any implementation of xxh64 recomputes it; keys of any length are hashed whole.
+pub fn slot_of(salt: &str, key: &[u8]) -> u16 {
+    const INLINE: usize = 256;
+    let length = salt.len() + 1 + key.len();
+    let hash = if length <= INLINE {
+        let mut buffer = [0u8; INLINE];
+        buffer[..salt.len()].copy_from_slice(salt.as_bytes());
+        buffer[salt.len() + 1..length].copy_from_slice(key);
+        xxh64(&buffer[..length], 0)
+    } else {
+        let mut hasher = Xxh64::new(0);
+        hasher.update(salt.as_bytes());
+        hasher.update(&[0]);
+        hasher.update(key);
+        hasher.digest()
+    };
+    scale(hash)
+}
+
+/// The slot of a uniform 64-bit draw, for requests without a key.
+pub fn scale(hash: u64) -> u16 {
+    ((u128::from(hash) * SLOTS as u128) >> 64) as u16
+}
+
+/// One run of slots given to a version, `from` first; `from > to` runs downwards. Both ends belong to it.
+type Run = (String, u16, u16);
+
+/// The table as it is stored and travels: the champion owns what is not given away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableState {
+    /// What the keys are hashed with; the same for as long as anything is given away.
+    pub salt: String,
+    /// The slots given away, in the order in which they were given.
+    pub given: Vec<Run>,
+}
+
+/// Slots moved from one version to another; `None` is the champion.
+pub type Move = (Option<String>, Option<String>, u16);
+
+impl TableState {
+    /// The slots given away, one by one, in the order in which they were given.
+    ///
+    /// # Errors
+    /// `policy_invalid`-worthy faults as `invalid_argument`: a slot out of range or given twice.
+    pub fn entries(&self) -> Result<Vec<(u16, &str)>> {
+        let mut seen = [false; SLOTS];
+        let mut entries = Vec::new();
+        for (version, from, to) in &self.given {
+            let mut slot = *from;
+            loop {
+                let taken = seen
+                    .get_mut(slot as usize)
+                    .ok_or_else(|| Error::invalid(format!("slot {slot} is not below {SLOTS}")))?;
+                if std::mem::replace(taken, true) {
+                    return Err(Error::invalid(format!("slot {slot} is given away twice")));
+                }
+                entries.push((slot, version.as_str()));
+                match slot.cmp(to) {
+                    std::cmp::Ordering::Less => slot += 1,
+                    std::cmp::Ordering::Equal => break,
+                    std::cmp::Ordering::Greater => slot -= 1,
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The number of slots of each version that has any.
+    ///
+    /// # Errors
+    /// As [`TableState::entries`].
+    pub fn weights(&self) -> Result<BTreeMap<&str, u16>> {
+        let mut weights = BTreeMap::new();
+        for (_, version) in self.entries()? {
+            *weights.entry(version).or_insert(0) += 1;
+        }
+        Ok(weights)
+    }
+
+    /// The table after the versions' weights became `wanted` (in slots; a version not named has none), and what moved.
+    ///
+    /// Losers give back their newest slots first. Gainers take what was given back in this call, then the champion's
+    /// lowest slots, in the order of their names.
+    ///
+    /// # Errors
+    /// `invalid_argument` when the weights exceed 100 % or this table is not sound.
+    pub fn with_weights(&self, wanted: &BTreeMap<String, u16>) -> Result<(TableState, Vec<Move>)> {
+        let total: usize = wanted.values().map(|&slots| slots as usize).sum();
+        if total > SLOTS {
+            return Err(Error::invalid(format!(
+                "the weights add up to {} slots of {SLOTS}; leave the champion at least 0 %",
+                total
+            )));
+        }
+        let have = self.weights()?;
+        let mut entries = self.entries()?;
+        let mut freed = give_back(&mut entries, &have, wanted);
+        let mut moves = BTreeMap::new();
+        let mut champion = ChampionSlots::new(&entries, &freed);
+        for (version, &slots) in wanted {
+            let missing = slots.saturating_sub(have.get(version.as_str()).copied().unwrap_or(0));
+            for _ in 0..missing {
+                let (slot, from) = match freed.pop_front() {
+                    Some((slot, from)) => (slot, Some(from)),
+                    None => (champion.next().expect("weights add up to at most all slots"), None),
+                };
+                entries.push((slot, version));
+                *moves.entry((from, Some(version.as_str()))).or_insert(0u16) += 1;
+            }
+        }
+        for (_, from) in &freed {
+            *moves.entry((Some(*from), None)).or_insert(0) += 1;
+        }
+        let moves = moves
+            .into_iter()
+            .map(|((from, to), slots)| (from.map(str::to_owned), to.map(str::to_owned), slots))
+            .collect();
+        Ok((TableState { salt: self.salt.clone(), given: runs(&entries) }, moves))
+    }
+}
+
+/// Takes from `entries` what the losers give back, newest first.
+fn give_back<'a>(
+    entries: &mut Vec<(u16, &'a str)>,
+    have: &BTreeMap<&str, u16>,
+    wanted: &BTreeMap<String, u16>,
+) -> std::collections::VecDeque<(u16, &'a str)> {
+    let mut surplus: BTreeMap<&str, u16> = have
+        .iter()
+        .map(|(version, &slots)| (*version, slots.saturating_sub(wanted.get(*version).copied().unwrap_or(0))))
+        .collect();
+    let mut freed = std::collections::VecDeque::new();
+    let mut kept: Vec<(u16, &str)> = Vec::with_capacity(entries.len());
+    for &(slot, version) in entries.iter().rev() {
+        match surplus.get_mut(version) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                freed.push_back((slot, version));
+            }
+            _ => kept.push((slot, version)),
+        }
+    }
+    kept.reverse();
+    *entries = kept;
+    freed
+}
+
+/// The champion's slots in ascending order, those just given back excluded.
+struct ChampionSlots {
+    taken: [bool; SLOTS],
+    next: usize,
+}
+
+impl ChampionSlots {
+    fn new(entries: &[(u16, &str)], freed: &std::collections::VecDeque<(u16, &str)>) -> Self {
+        let mut taken = [false; SLOTS];
+        for (slot, _) in entries.iter().chain(freed) {
+            taken[*slot as usize] = true;
+        }
+        Self { taken, next: 0 }
+    }
+
+    fn next(&mut self) -> Option<u16> {
+        while *self.taken.get(self.next)? {
+            self.next += 1;
+        }
+        self.next += 1;
+        Some((self.next - 1) as u16)
+    }
+}
+
+/// Run-length form of the entries that keeps their order.
+fn runs(entries: &[(u16, &str)]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for &(slot, version) in entries {
+        if let Some((last, from, to)) = runs.last_mut()
+            && last == version
+            && continues(*from, *to, slot)
+        {
+            *to = slot;
+            continue;
+        }
+        runs.push((version.to_owned(), slot, slot));
+    }
+    runs
+}
+
+fn continues(from: u16, to: u16, slot: u16) -> bool {
+    (from <= to && slot == to + 1) || (from >= to && slot + 1 == to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn weights(pairs: &[(&str, u16)]) -> BTreeMap<String, u16> {
+        pairs.iter().map(|(version, slots)| ((*version).to_owned(), *slots)).collect()
+    }
+
+    fn owners(table: &TableState) -> Vec<Option<String>> {
+        let mut owners = vec![None; SLOTS];
+        for (slot, version) in table.entries().unwrap() {
+            owners[slot as usize] = Some(version.to_owned());
+        }
+        owners
+    }
+
+    fn changed(a: &TableState, b: &TableState) -> usize {
+        owners(a).iter().zip(&owners(b)).filter(|(a, b)| a != b).count()
+    }
+
+    #[test]
+    fn the_hash_agrees_with_other_implementations() {
+        // Values from the xxhash reference implementation, seed 0.
+        assert_eq!(xxh64(b"fraud/r7\0user-0", 0), 6_065_308_119_671_357_422);
+        assert_eq!(slot_of("fraud/r7", b"user-0"), 3288);
+        assert_eq!(slot_of("fraud/r7", b"user-1"), 5464);
+        assert_eq!(slot_of("fraud/r7", b"user-2"), 9600);
+        let long = vec![b'x'; 5000];
+        let mut whole = b"fraud/r7\0".to_vec();
+        whole.extend_from_slice(&long);
+        assert_eq!(slot_of("fraud/r7", &long), scale(xxh64(&whole, 0)));
+    }
+
+    #[test]
+    fn one_hundredth_of_a_percent_is_one_slot() {
+        let (table, moves) = TableState::default().with_weights(&weights(&[("v2", 1)])).unwrap();
+        assert_eq!(table.given, vec![("v2".to_owned(), 0, 0)]);
+        assert_eq!(moves, vec![(None, Some("v2".to_owned()), 1)]);
+    }
+
+    #[test]
+    fn all_slots_may_go_and_none_more() {
+        let (table, _) = TableState::default().with_weights(&weights(&[("v2", 10_000)])).unwrap();
+        assert_eq!(table.weights().unwrap()["v2"], 10_000);
+        assert!(table.with_weights(&weights(&[("v2", 9_999), ("v3", 2)])).is_err());
+    }
+
+    #[test]
+    fn a_trade_between_challengers_leaves_the_champion_alone() {
+        let (before, _) = TableState::default().with_weights(&weights(&[("b", 1000), ("c", 1000)])).unwrap();
+        let (after, moves) = before.with_weights(&weights(&[("b", 400), ("c", 1600)])).unwrap();
+        assert_eq!(moves, vec![(Some("b".to_owned()), Some("c".to_owned()), 600)]);
+        assert_eq!(changed(&before, &after), 600);
+    }
+
+    #[test]
+    fn unsound_tables_are_refused() {
+        let twice = TableState { salt: String::new(), given: vec![("a".into(), 0, 5), ("b".into(), 5, 9)] };
+        assert!(twice.entries().is_err());
+        let outside = TableState { salt: String::new(), given: vec![("a".into(), 9_999, 10_000)] };
+        assert!(outside.entries().is_err());
+    }
+
+    fn any_weights() -> impl Strategy<Value = BTreeMap<String, u16>> {
+        (0u16..5000, 0u16..3000, 0u16..2000).prop_map(|(a, b, c)| weights(&[("a", a), ("b", b), ("c", c)]))
+    }
+
+    /// A table that has lived: a few weight changes from empty.
+    fn any_table() -> impl Strategy<Value = TableState> {
+        proptest::collection::vec(any_weights(), 0..5).prop_map(|changes| {
+            let start = TableState { salt: "e/d/1".into(), given: vec![] };
+            changes.iter().fold(start, |table, wanted| table.with_weights(wanted).unwrap().0)
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn weights_become_what_was_wanted(table in any_table(), wanted in any_weights()) {
+            let (after, _) = table.with_weights(&wanted).unwrap();
+            let have = after.weights().unwrap();
+            for (version, slots) in &wanted {
+                prop_assert_eq!(have.get(version.as_str()).copied().unwrap_or(0), *slots);
+            }
+        }
+
+        #[test]
+        fn the_fewest_slots_move(table in any_table(), wanted in any_weights()) {
+            let (after, moves) = table.with_weights(&wanted).unwrap();
+            let have = table.weights().unwrap();
+            let gained: usize = wanted.iter()
+                .map(|(v, &s)| s.saturating_sub(have.get(v.as_str()).copied().unwrap_or(0)) as usize).sum();
+            let lost: usize = have.iter()
+                .map(|(v, &s)| s.saturating_sub(wanted.get(*v).copied().unwrap_or(0)) as usize).sum();
+            prop_assert_eq!(changed(&table, &after), gained.max(lost));
+            prop_assert_eq!(moves.iter().map(|(_, _, slots)| *slots as usize).sum::<usize>(), gained.max(lost));
+        }
+
+        #[test]
+        fn raising_moves_nobody_off_a_challenger(table in any_table(), more in 0u16..500) {
+            let mut wanted: BTreeMap<String, u16> =
+                table.weights().unwrap().iter().map(|(v, &s)| ((*v).to_owned(), s)).collect();
+            let total: u16 = wanted.values().sum();
+            *wanted.entry("a".into()).or_insert(0) += more.min(SLOTS as u16 - total);
+            let (after, _) = table.with_weights(&wanted).unwrap();
+            for (before, after) in owners(&table).iter().zip(&owners(&after)) {
+                prop_assert!(before.is_none() || before == after);
+            }
+        }
+
+        #[test]
+        fn lowering_after_raising_restores_table_and_salt(table in any_table(), steps in proptest::collection::vec(0u16..700, 1..4)) {
+            let start: BTreeMap<String, u16> =
+                table.weights().unwrap().iter().map(|(v, &s)| ((*v).to_owned(), s)).collect();
+            let mut raised = (table.clone(), start.clone());
+            for step in steps {
+                let total: u16 = raised.1.values().sum();
+                *raised.1.entry("new".into()).or_insert(0) += step.min(SLOTS as u16 - total);
+                raised.0 = raised.0.with_weights(&raised.1).unwrap().0;
+            }
+            prop_assert_eq!(raised.0.with_weights(&start).unwrap().0, table);
+        }
+
+        #[test]
+        fn the_stored_form_keeps_the_order(table in any_table()) {
+            let json = serde_json::to_vec(&table).unwrap();
+            let back: TableState = serde_json::from_slice(&json).unwrap();
+            prop_assert_eq!(back.entries().unwrap(), table.entries().unwrap());
+        }
+    }
+
+    #[test]
+    fn draws_with_other_salts_are_independent() {
+        // 2x2 contingency of "in the split's 10 %" against "in the shadow's 10 %" over 100 000 keys:
+        // chi-square with one degree of freedom stays under its 99.99 % point, 15.14.
+        let mut cells = [[0f64; 2]; 2];
+        for key in 0..100_000u32 {
+            let key = format!("user-{key}");
+            let split = slot_of("split/e/1", key.as_bytes()) < 1000;
+            let shadow = slot_of("shadow/e/1", key.as_bytes()) < 1000;
+            cells[usize::from(split)][usize::from(shadow)] += 1.0;
+        }
+        let total: f64 = cells.iter().flatten().sum();
+        let mut chi = 0.0;
+        for row in 0..2 {
+            for column in 0..2 {
+                let expected =
+                    (cells[row][0] + cells[row][1]) * (cells[0][column] + cells[1][column]) / total;
+                chi += (cells[row][column] - expected).powi(2) / expected;
+            }
+        }
+        assert!(chi < 15.14, "chi-square {chi}");
+    }
+}

@@ -1,0 +1,236 @@
+//! What a request reads: every endpoint compiled, immutable, under one generation number.
+//!
+//! `V` is whatever the server keeps beside a version (the loaded model, metric handles); the domain does not look at it.
+//! Not here: loading (`headgate-engine`) and publishing (`headgate-server`). Next: `route`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Code, Error, Result};
+use crate::id::is_name;
+use crate::slots::SLOTS;
+use crate::spec::{EndpointSpec, VersionSpec};
+
+/// The most versions an endpoint may have: a slot holds a version's index in one byte.
+pub const MAX_VERSIONS: usize = 255;
+
+/// Everything the data plane serves at one moment.
+#[derive(Debug)]
+pub struct Snapshot<V> {
+    /// Grows by one with every change.
+    pub generation: u64,
+    /// The endpoints by name.
+    pub endpoints: HashMap<Box<str>, Arc<Endpoint<V>>>,
+}
+
+impl<V> Default for Snapshot<V> {
+    fn default() -> Self {
+        Self { generation: 0, endpoints: HashMap::new() }
+    }
+}
+
+impl<V> Snapshot<V> {
+    /// The next generation, with one endpoint set or, with `None`, taken away.
+    pub fn with(&self, name: &str, endpoint: Option<Arc<Endpoint<V>>>) -> Snapshot<V> {
+        let mut endpoints = self.endpoints.clone();
+        match endpoint {
+            Some(endpoint) => endpoints.insert(name.into(), endpoint),
+            None => endpoints.remove(name),
+        };
+        Snapshot { generation: self.generation + 1, endpoints }
+    }
+
+    /// The endpoint of that name.
+    ///
+    /// # Errors
+    /// `model_not_found`.
+    pub fn endpoint(&self, name: &str) -> Result<&Arc<Endpoint<V>>> {
+        self.endpoints
+            .get(name)
+            .ok_or_else(|| Error::new(Code::ModelNotFound, format!("no endpoint is called {name:?}")))
+    }
+}
+
+/// One endpoint, ready to route.
+#[derive(Debug)]
+pub struct Endpoint<V> {
+    /// The name clients call.
+    pub name: Box<str>,
+    /// The control plane's revision; answers carry it.
+    pub revision: u64,
+    /// The versions, in the document's order.
+    pub versions: Vec<Version<V>>,
+    /// The champion's index in `versions`.
+    pub champion: u8,
+    /// For each slot the index of its version in `versions`.
+    pub table: Box<[u8; SLOTS]>,
+    /// What sticky keys are hashed with.
+    pub salt: Box<str>,
+    /// The header that holds the sticky key, in lower case.
+    pub sticky: Option<Box<str>>,
+    /// How long a request may take.
+    pub timeout: Duration,
+}
+
+/// One version of an endpoint.
+#[derive(Debug)]
+pub struct Version<V> {
+    /// Its name; answers carry it.
+    pub name: Box<str>,
+    /// What it is.
+    pub digest: Box<str>,
+    /// What the server keeps beside it.
+    pub payload: V,
+}
+
+impl<V> Endpoint<V> {
+    /// The version of that name and its index.
+    pub fn version(&self, name: &str) -> Option<(u8, &Version<V>)> {
+        let index = self.versions.iter().position(|version| &*version.name == name)?;
+        Some((index as u8, &self.versions[index]))
+    }
+}
+
+/// Checks a spec and compiles it; `payload` is called once for each version, in order.
+///
+/// # Errors
+/// `policy_invalid` naming the first contradiction, or whatever `payload` refuses with.
+pub fn compile<V>(
+    spec: &EndpointSpec,
+    mut payload: impl FnMut(&VersionSpec) -> Result<V>,
+) -> Result<Endpoint<V>> {
+    check(spec)?;
+    let index = |name: &str| {
+        spec.versions.iter().position(|version| version.name == name).map(|index| index as u8).ok_or_else(
+            || fault(spec, format!("version {name:?} gets traffic but is not among the versions")),
+        )
+    };
+    let champion = index(&spec.champion)?;
+    let mut table = Box::new([champion; SLOTS]);
+    for (slot, version) in spec.table.entries().map_err(|error| fault(spec, error.message))? {
+        table[slot as usize] = index(version)?;
+    }
+    let versions = spec
+        .versions
+        .iter()
+        .map(|version| {
+            Ok(Version {
+                name: version.name.as_str().into(),
+                digest: version.digest.as_str().into(),
+                payload: payload(version)?,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Endpoint {
+        name: spec.name.as_str().into(),
+        revision: spec.revision,
+        versions,
+        champion,
+        table,
+        salt: spec.table.salt.as_str().into(),
+        sticky: spec.sticky.as_deref().map(Into::into),
+        timeout: Duration::from_millis(spec.timeout_ms),
+    })
+}
+
+/// Everything about a spec that can be wrong without looking at a model.
+///
+/// # Errors
+/// `policy_invalid` naming the first contradiction.
+pub fn check(spec: &EndpointSpec) -> Result<()> {
+    if !is_name(&spec.name) {
+        return Err(fault(spec, "the endpoint's name is not valid"));
+    }
+    if spec.versions.is_empty() || spec.versions.len() > MAX_VERSIONS {
+        return Err(fault(spec, format!("an endpoint has 1 to {MAX_VERSIONS} versions")));
+    }
+    if spec.timeout_ms == 0 {
+        return Err(fault(spec, "the time-out must be above zero"));
+    }
+    for (index, version) in spec.versions.iter().enumerate() {
+        check_version(spec, version)?;
+        if spec.versions[..index].iter().any(|other| other.name == version.name) {
+            return Err(fault(spec, format!("version {:?} is there twice", version.name)));
+        }
+    }
+    let known = |name: &str| spec.versions.iter().any(|version| version.name == name);
+    let weights = spec.table.weights().map_err(|error| fault(spec, error.message))?;
+    match weights.keys().copied().chain([spec.champion.as_str()]).find(|name| !known(name)) {
+        Some(name) => {
+            Err(fault(spec, format!("version {name:?} gets traffic but is not among the versions")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_version(spec: &EndpointSpec, version: &VersionSpec) -> Result<()> {
+    if !is_name(&version.name) {
+        return Err(fault(spec, format!("version name {:?} is not valid", version.name)));
+    }
+    if version.artifact.is_some() == version.constant.is_some() {
+        return Err(fault(
+            spec,
+            format!("version {:?} must be exactly one of artifact and constant", version.name),
+        ));
+    }
+    Ok(())
+}
+
+fn fault(spec: &EndpointSpec, message: impl std::fmt::Display) -> Error {
+    Error::new(Code::PolicyInvalid, format!("endpoint {:?}: {message}", spec.name))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn spec(json: &str) -> EndpointSpec {
+        EndpointSpec::from_json(json.as_bytes()).unwrap()
+    }
+
+    pub(crate) const TWO: &str = r#"{"name":"digits","revision":3,"versions":[
+        {"name":"v1","digest":"sha256:1","artifact":"one.onnx"},
+        {"name":"v2","digest":"sha256:2","artifact":"two.onnx"}],
+        "champion":"v1","table":{"salt":"digits/2/1","given":[["v2",0,999]]},
+        "sticky":"x-user-id","timeout_ms":30000}"#;
+
+    #[test]
+    fn a_table_gives_the_champion_the_rest() {
+        let endpoint = compile(&spec(TWO), |_| Ok(())).unwrap();
+        assert!(endpoint.table[..1000].iter().all(|&version| version == 1));
+        assert!(endpoint.table[1000..].iter().all(|&version| version == 0));
+        assert_eq!(endpoint.version("v2").unwrap().0, 1);
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        for (from, to, words) in [
+            ("\"champion\":\"v1\"", "\"champion\":\"v9\"", "v9"),
+            ("[\"v2\",0,999]", "[\"v3\",0,999]", "v3"),
+            ("\"name\":\"v2\"", "\"name\":\"v1\"", "twice"),
+            ("\"artifact\":\"two.onnx\"", "\"artifact\":\"x\",\"constant\":{}", "exactly one"),
+            ("30000", "0", "time-out"),
+            ("\"digits\",\"revision\"", "\"di/gits\",\"revision\"", "not valid"),
+        ] {
+            let error = compile(&spec(&TWO.replacen(from, to, 1)), |_| Ok(())).unwrap_err();
+            assert_eq!(error.code, Code::PolicyInvalid);
+            assert!(error.message.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_refused() {
+        assert!(EndpointSpec::from_json(br#"{"name":"a","weights":{}}"#).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_changes_one_endpoint_and_keeps_the_others() {
+        let first = Snapshot::default().with("a", Some(Arc::new(compile(&spec(TWO), |_| Ok(())).unwrap())));
+        let second = first.with("b", Some(first.endpoint("a").unwrap().clone()));
+        let third = second.with("a", None);
+        assert_eq!((first.generation, second.generation, third.generation), (1, 2, 3));
+        assert!(second.endpoint("a").is_ok() && second.endpoint("b").is_ok());
+        assert_eq!(third.endpoint("a").unwrap_err().code, Code::ModelNotFound);
+    }
+}

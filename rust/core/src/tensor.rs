@@ -1,0 +1,231 @@
+//! What a tensor is: its element type, its shape, its signature. No data lives here.
+//!
+//! Next: `spec`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The element types of the Open Inference Protocol, under their names on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum DataType {
+    /// One byte, 0 or 1.
+    Bool,
+    /// Unsigned 8 bit.
+    Uint8,
+    /// Unsigned 16 bit.
+    Uint16,
+    /// Unsigned 32 bit.
+    Uint32,
+    /// Unsigned 64 bit.
+    Uint64,
+    /// Signed 8 bit.
+    Int8,
+    /// Signed 16 bit.
+    Int16,
+    /// Signed 32 bit.
+    Int32,
+    /// Signed 64 bit.
+    Int64,
+    /// IEEE 754 half precision.
+    Fp16,
+    /// bfloat16.
+    Bf16,
+    /// IEEE 754 single precision.
+    Fp32,
+    /// IEEE 754 double precision.
+    Fp64,
+    /// Byte strings of any length.
+    Bytes,
+}
+
+impl DataType {
+    /// All types, in the order of the protocol's table.
+    pub const ALL: [DataType; 14] = [
+        DataType::Bool,
+        DataType::Uint8,
+        DataType::Uint16,
+        DataType::Uint32,
+        DataType::Uint64,
+        DataType::Int8,
+        DataType::Int16,
+        DataType::Int32,
+        DataType::Int64,
+        DataType::Fp16,
+        DataType::Bf16,
+        DataType::Fp32,
+        DataType::Fp64,
+        DataType::Bytes,
+    ];
+
+    /// The name on the wire, such as `FP32`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            DataType::Bool => "BOOL",
+            DataType::Uint8 => "UINT8",
+            DataType::Uint16 => "UINT16",
+            DataType::Uint32 => "UINT32",
+            DataType::Uint64 => "UINT64",
+            DataType::Int8 => "INT8",
+            DataType::Int16 => "INT16",
+            DataType::Int32 => "INT32",
+            DataType::Int64 => "INT64",
+            DataType::Fp16 => "FP16",
+            DataType::Bf16 => "BF16",
+            DataType::Fp32 => "FP32",
+            DataType::Fp64 => "FP64",
+            DataType::Bytes => "BYTES",
+        }
+    }
+
+    /// The type of that name; names are case-sensitive.
+    pub fn parse(name: &str) -> Option<DataType> {
+        DataType::ALL.into_iter().find(|datatype| datatype.as_str() == name)
+    }
+
+    /// Bytes per element, or `None` for `BYTES`, whose elements differ in length.
+    pub const fn size(self) -> Option<usize> {
+        match self {
+            DataType::Bool | DataType::Uint8 | DataType::Int8 => Some(1),
+            DataType::Uint16 | DataType::Int16 | DataType::Fp16 | DataType::Bf16 => Some(2),
+            DataType::Uint32 | DataType::Int32 | DataType::Fp32 => Some(4),
+            DataType::Uint64 | DataType::Int64 | DataType::Fp64 => Some(8),
+            DataType::Bytes => None,
+        }
+    }
+}
+
+impl fmt::Display for DataType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The most dimensions a tensor may have.
+pub const MAX_RANK: usize = 16;
+
+/// A concrete shape, kept inline: row-major, no negative dimension, element count within `usize`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    dims: [i64; MAX_RANK],
+    rank: u8,
+}
+
+impl Shape {
+    /// The shape of a scalar: no dimensions, one element.
+    pub const SCALAR: Shape = Shape { dims: [0; MAX_RANK], rank: 0 };
+
+    /// A shape from its dimensions.
+    ///
+    /// # Errors
+    /// `invalid_argument` for a negative dimension, more than [`MAX_RANK`] dimensions, or a count that overflows.
+    pub fn new(dims: &[i64]) -> Result<Shape> {
+        if dims.len() > MAX_RANK {
+            return Err(Error::invalid(format!(
+                "a shape has at most {MAX_RANK} dimensions, not {}",
+                dims.len()
+            )));
+        }
+        let mut count: usize = 1;
+        for &dim in dims {
+            let dim = usize::try_from(dim)
+                .map_err(|_| Error::invalid(format!("shape {dims:?} has the negative dimension {dim}")))?;
+            count = count
+                .checked_mul(dim)
+                .filter(|&count| count <= isize::MAX as usize / 16)
+                .ok_or_else(|| Error::invalid(format!("shape {dims:?} has too many elements")))?;
+        }
+        let mut shape = Shape { dims: [0; MAX_RANK], rank: dims.len() as u8 };
+        shape.dims[..dims.len()].copy_from_slice(dims);
+        Ok(shape)
+    }
+
+    /// The dimensions, outermost first.
+    pub fn dims(&self) -> &[i64] {
+        &self.dims[..self.rank as usize]
+    }
+
+    /// The number of elements; 1 for a scalar.
+    pub fn count(&self) -> usize {
+        self.dims().iter().map(|&dim| dim as usize).product()
+    }
+
+    /// The number of rows: the first dimension, or 1 for a scalar.
+    pub fn rows(&self) -> usize {
+        self.dims().first().map_or(1, |&dim| dim as usize)
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.dims().fmt(f)
+    }
+}
+
+/// One input or output of a model as its file declares it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorSpec {
+    /// The tensor's name in the model.
+    pub name: String,
+    /// Its element type.
+    pub datatype: DataType,
+    /// Its dimensions; `-1` where any size is taken, the batch dimension included.
+    pub shape: Vec<i64>,
+    /// The names of the `-1` dimensions (same name, same size); empty where unnamed. As long as `shape`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub symbols: Vec<String>,
+}
+
+impl TensorSpec {
+    /// Whether a concrete shape is one that this tensor takes.
+    pub fn accepts(&self, shape: &Shape) -> bool {
+        self.shape.len() == shape.dims().len()
+            && self.shape.iter().zip(shape.dims()).all(|(&want, &have)| want < 0 || want == have)
+    }
+}
+
+/// What a version takes and gives.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    /// The inputs, in the model's order.
+    pub inputs: Vec<TensorSpec>,
+    /// The outputs, in the model's order.
+    pub outputs: Vec<TensorSpec>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn datatypes_are_found_by_their_exact_name() {
+        for datatype in DataType::ALL {
+            assert_eq!(DataType::parse(datatype.as_str()), Some(datatype));
+            assert_eq!(serde_json::to_string(&datatype).unwrap(), format!("\"{datatype}\""));
+        }
+        assert_eq!(DataType::parse("fp32"), None);
+        assert_eq!(DataType::parse("STRING"), None);
+    }
+
+    #[test]
+    fn shapes_refuse_what_cannot_be_counted() {
+        assert_eq!(Shape::new(&[2, 3]).unwrap().count(), 6);
+        assert_eq!(Shape::new(&[]).unwrap().count(), 1);
+        assert_eq!(Shape::new(&[4, 0]).unwrap().count(), 0);
+        assert!(Shape::new(&[-1]).is_err());
+        assert!(Shape::new(&[i64::MAX, 2]).is_err());
+        assert!(Shape::new(&[1; MAX_RANK + 1]).is_err());
+    }
+
+    #[test]
+    fn a_signature_accepts_by_rank_and_fixed_dimensions() {
+        let spec =
+            TensorSpec { name: "X".into(), datatype: DataType::Fp32, shape: vec![-1, 64], symbols: vec![] };
+        assert!(spec.accepts(&Shape::new(&[5, 64]).unwrap()));
+        assert!(!spec.accepts(&Shape::new(&[5, 63]).unwrap()));
+        assert!(!spec.accepts(&Shape::new(&[64]).unwrap()));
+    }
+}

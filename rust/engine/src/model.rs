@@ -1,0 +1,131 @@
+//! A loaded version: what computes, and the buffers it computes on.
+//!
+//! Buffers are leased: each IO thread has its own free list in the model, so a warm request allocates nothing and frees
+//! nothing, and unloading a model frees all of them at once. A lease may be dropped anywhere; it finds its way home.
+//! Next: `pool`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crossbeam_queue::ArrayQueue;
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::tensor::Signature;
+use headgate_runtime::{Binding, Library, Session};
+
+use crate::place::Placement;
+
+/// Whatever turns inputs into outputs: an ONNX Runtime session, a constant, a test's probe.
+pub trait Executable: Send + Sync + 'static {
+    /// What it takes and gives.
+    fn signature(&self) -> &Signature;
+
+    /// Computes the outputs of the inputs in `binding`, which has the signature's tensors. May run on many threads at once.
+    ///
+    /// # Errors
+    /// `invalid_argument` when the inputs' values are at fault, else `backend_failed`.
+    fn run(&self, binding: &mut Binding) -> Result<()>;
+}
+
+impl Executable for Session {
+    fn signature(&self) -> &Signature {
+        Session::signature(self)
+    }
+
+    fn run(&self, binding: &mut Binding) -> Result<()> {
+        binding.run(self)
+    }
+}
+
+/// Buffers that one IO thread keeps for one model at most.
+const FREE_PER_THREAD: usize = 32;
+/// A binding that grew beyond this is freed instead of kept, in bytes.
+const KEEP_AT_MOST: usize = 16 << 20;
+
+/// A version in memory.
+pub struct Model {
+    executable: Box<dyn Executable>,
+    library: &'static Library,
+    free: Box<[ArrayQueue<Binding>]>,
+    /// Where it runs.
+    pub placement: Placement,
+    /// How long loading and warming took, in nanoseconds.
+    pub load_ns: AtomicU64,
+}
+
+impl Model {
+    /// A model with free lists for `threads` IO threads.
+    pub fn new(executable: Box<dyn Executable>, library: &'static Library, threads: usize) -> Self {
+        let free = (0..threads.max(1)).map(|_| ArrayQueue::new(FREE_PER_THREAD)).collect();
+        Self { executable, library, free, placement: Placement::default(), load_ns: AtomicU64::new(0) }
+    }
+
+    /// What it takes and gives.
+    pub fn signature(&self) -> &Signature {
+        self.executable.signature()
+    }
+
+    /// How long loading and warming took, in nanoseconds.
+    pub fn load_ns(&self) -> u64 {
+        self.load_ns.load(Relaxed)
+    }
+}
+
+/// One run's buffers, on loan from a model.
+pub struct Lease {
+    model: Arc<Model>,
+    home: usize,
+    binding: Option<Binding>,
+}
+
+impl Lease {
+    /// Takes buffers from the free list of IO thread `home`, or makes new ones.
+    pub fn take(model: &Arc<Model>, home: usize) -> Lease {
+        let home = home % model.free.len();
+        let binding =
+            model.free[home].pop().unwrap_or_else(|| Binding::new(model.library, model.signature()));
+        Lease { model: model.clone(), home, binding: Some(binding) }
+    }
+
+    /// The model that lent them.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// The tensors.
+    pub fn binding(&self) -> &Binding {
+        self.binding.as_ref().expect("a lease holds its binding until it is dropped")
+    }
+
+    /// The tensors, to be filled.
+    pub fn binding_mut(&mut self) -> &mut Binding {
+        self.binding.as_mut().expect("a lease holds its binding until it is dropped")
+    }
+
+    /// Runs the model over the inputs; a panic inside becomes an error and costs the buffers.
+    ///
+    /// # Errors
+    /// As [`Executable::run`]; `internal` after a panic.
+    pub fn run(&mut self) -> Result<()> {
+        let Lease { model, binding, .. } = self;
+        let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
+        let run = std::panic::AssertUnwindSafe(|| model.executable.run(binding));
+        match std::panic::catch_unwind(run) {
+            Ok(result) => result,
+            Err(_) => {
+                self.binding = Some(Binding::new(self.model.library, self.model.signature()));
+                Err(Error::new(Code::Internal, "the run panicked; this is a defect of Headgate"))
+            }
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(binding) = self.binding.take()
+            && binding.capacity() <= KEEP_AT_MOST
+        {
+            // A full free list means enough buffers are kept; these go back to the allocator.
+            drop(self.model.free[self.home].push(binding));
+        }
+    }
+}

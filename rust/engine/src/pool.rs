@@ -1,0 +1,130 @@
+//! Pool threads: runs that are too long for an IO thread.
+//!
+//! A bounded queue; what does not fit is refused at once. Jobs whose requester has left, or whose deadline has passed, are
+//! dropped before they cost a run.
+
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use headgate_core::error::{Code, Error, Result};
+use tokio::sync::oneshot;
+
+use crate::model::Lease;
+
+/// Jobs that may wait for a pool thread, for each of them.
+const QUEUE_PER_THREAD: usize = 256;
+
+/// What a pool thread finds in the queue.
+enum Job {
+    /// A run that somebody waits for.
+    Run { lease: Lease, deadline: Instant, queued: Instant, reply: oneshot::Sender<Outcome> },
+    /// The end of the thread that takes it.
+    Stop,
+}
+
+/// What became of a job: the buffers come back whatever happened.
+pub struct Outcome {
+    /// The buffers, outputs filled when `result` is fine.
+    pub lease: Lease,
+    /// Whether the run succeeded.
+    pub result: Result<()>,
+    /// How long the job waited for a thread, in nanoseconds.
+    pub queue_ns: u64,
+    /// How long the run took, in nanoseconds; 0 when there was none.
+    pub run_ns: u64,
+}
+
+/// The threads and their queue.
+pub struct Pool {
+    queue: Sender<Job>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Pool {
+    /// Starts `threads` threads.
+    ///
+    /// # Errors
+    /// `internal` when the system gives no more threads.
+    pub fn start(threads: usize) -> Result<Pool> {
+        let (sender, receiver) = bounded(threads.max(1) * QUEUE_PER_THREAD);
+        let started = (0..threads.max(1)).map(|index| {
+            let receiver = receiver.clone();
+            std::thread::Builder::new()
+                .name(format!("hg-pool-{index}"))
+                .spawn(move || work(&receiver))
+                .map_err(|error| Error::new(Code::Internal, format!("no thread for the pool: {error}")))
+        });
+        Ok(Pool { queue: sender, threads: Mutex::new(started.collect::<Result<_>>()?) })
+    }
+
+    /// Hands a run over; the receiver gets the outcome. Dropping the receiver cancels a run that has not begun.
+    ///
+    /// # Errors
+    /// `overloaded` when the queue is full; the lease goes home.
+    pub fn submit(&self, lease: Lease, deadline: Instant) -> Result<oneshot::Receiver<Outcome>> {
+        let (reply, outcome) = oneshot::channel();
+        let job = Job::Run { lease, deadline, queued: Instant::now(), reply };
+        match self.queue.try_send(job) {
+            Ok(()) => Ok(outcome),
+            Err(TrySendError::Full(_)) => {
+                Err(Error::new(Code::Overloaded, "the queue for pool threads is full; try again later"))
+            }
+            Err(TrySendError::Disconnected(_)) => Err(Error::new(Code::Draining, "the gateway is stopping")),
+        }
+    }
+
+    /// The number of jobs waiting.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Finishes what is queued and joins the threads. What is submitted after is never run: stop the submitters first.
+    pub fn stop(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for _ in &threads {
+            // Fails only when every thread is gone already.
+            drop(self.queue.send(Job::Stop));
+        }
+        for thread in threads {
+            // A pool thread catches panics per run; if one died all the same, its work is gone and the rest still stops.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn work(jobs: &Receiver<Job>) {
+    for job in jobs {
+        let Job::Run { mut lease, deadline, queued, reply } = job else { return };
+        if reply.is_closed() {
+            continue;
+        }
+        let start = Instant::now();
+        let queue_ns = nanos(start - queued);
+        let (result, run_ns) = if start >= deadline {
+            (
+                Err(Error::new(
+                    Code::DeadlineExceeded,
+                    "the deadline passed while the request waited for a thread",
+                )),
+                0,
+            )
+        } else {
+            let result = lease.run();
+            (result, nanos(start.elapsed()))
+        };
+        // A requester that left meanwhile gets nothing; the lease in the outcome goes home either way.
+        drop(reply.send(Outcome { lease, result, queue_ns, run_ns }));
+    }
+}
+
+fn nanos(duration: std::time::Duration) -> u64 {
+    duration.as_nanos().min(u128::from(u64::MAX)) as u64
+}

@@ -1,0 +1,226 @@
+//! The binary tensor extension: where the JSON of a body ends, which bytes are whose, and how they become
+//! typed elements.
+//!
+//! Binary data is little-endian, row-major, without padding; a BOOL is one byte. BYTES have a form of their
+//! own (`strings`).
+//! Next: `reply`.
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::tensor::{DataType, Shape};
+
+use crate::typed::TypedMut;
+
+/// The header that says how long the JSON in front of binary data is, in lower case.
+pub const HEADER: &str = "inference-header-content-length";
+
+/// A body in two: its JSON and the binary data behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Body<'a> {
+    /// The JSON.
+    pub json: &'a [u8],
+    /// The binary data; `None` where no header says that there is any.
+    pub tail: Option<&'a [u8]>,
+}
+
+/// Splits a body by the value of [`HEADER`], where the request has one.
+///
+/// # Errors
+/// `invalid_argument` for a value that is no length within the body; `unsupported` for 0, which means a body
+/// without JSON.
+pub fn split<'a>(body: &'a [u8], header: Option<&[u8]>) -> Result<Body<'a>> {
+    let Some(value) = header else { return Ok(Body { json: body, tail: None }) };
+    let digits = value.trim_ascii();
+    let length = std::str::from_utf8(digits)
+        .ok()
+        .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|text| text.parse::<usize>().ok());
+    match length {
+        Some(0) => Err(Error::new(
+            Code::Unsupported,
+            "Inference-Header-Content-Length is 0: requests without JSON are not supported; send the \
+             JSON of the request first",
+        )),
+        Some(length) if length <= body.len() => {
+            let (json, tail) = body.split_at(length);
+            Ok(Body { json, tail: Some(tail) })
+        }
+        _ => Err(Error::invalid(format!(
+            "Inference-Header-Content-Length is \"{}\"; it must be a whole number from 1 to {}, the \
+             length of the body",
+            String::from_utf8_lossy(&digits[..digits.len().min(40)]),
+            body.len()
+        ))),
+    }
+}
+
+/// Deals out the binary data of a body in the order of its inputs.
+#[derive(Debug)]
+pub(crate) struct Blobs<'a> {
+    rest: &'a [u8],
+    has_header: bool,
+}
+
+impl<'a> Blobs<'a> {
+    pub(crate) fn new(body: Body<'a>) -> Blobs<'a> {
+        Blobs { rest: body.tail.unwrap_or_default(), has_header: body.tail.is_some() }
+    }
+
+    /// Whether a header said where the JSON ends.
+    pub(crate) fn has_header(&self) -> bool {
+        self.has_header
+    }
+
+    /// The next `size` bytes.
+    pub(crate) fn next(&mut self, size: u64, input_name: &str) -> Result<&'a [u8]> {
+        if !self.has_header {
+            return Err(Error::invalid(format!(
+                "input \"{input_name}\" has \"binary_data_size\", but the request has no \
+                 Inference-Header-Content-Length, which says \
+                 where the JSON ends"
+            )));
+        }
+        let parts = usize::try_from(size).ok().and_then(|size| self.rest.split_at_checked(size));
+        let Some((blob, rest)) = parts else {
+            return Err(Error::invalid(format!(
+                "input \"{input_name}\": binary_data_size is {size}, but only {} bytes of binary data \
+                 are left in the body",
+                self.rest.len()
+            )));
+        };
+        self.rest = rest;
+        Ok(blob)
+    }
+
+    /// Makes sure that nothing is left.
+    pub(crate) fn finish(self) -> Result<()> {
+        if self.rest.is_empty() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "{} bytes of binary data are left in the body after the last input; each binary_data_size \
+             must count its own bytes",
+            self.rest.len()
+        )))
+    }
+}
+
+/// Checks a declared size against datatype and shape.
+pub(crate) fn check_size(size: u64, datatype: DataType, shape: &Shape, input_name: &str) -> Result<()> {
+    let count = shape.count() as u64;
+    match datatype.size() {
+        Some(each) if size == count * each as u64 => Ok(()),
+        Some(each) => Err(Error::invalid(format!(
+            "input \"{input_name}\": binary_data_size is {size}, but {datatype} of shape {shape:?} has \
+             {} bytes",
+            count * each as u64
+        ))),
+        None if size >= 4 * count => Ok(()),
+        None => Err(Error::invalid(format!(
+            "input \"{input_name}\": binary_data_size is {size}, but BYTES of shape {shape:?} needs 4 \
+             bytes of length for each of {count} \
+             elements"
+        ))),
+    }
+}
+
+/// Checks that a blob may be used as the elements of a tensor as it is: its size, and 0 or 1 in every BOOL.
+///
+/// For callers that hand the bytes on without [`copy_into`].
+///
+/// # Errors
+/// `invalid_argument` that names `input_name`.
+pub fn check_blob(blob: &[u8], datatype: DataType, shape: &Shape, input_name: &str) -> Result<()> {
+    check_size(blob.len() as u64, datatype, shape, input_name)?;
+    if datatype != DataType::Bool || blob.iter().fold(0, |all, &byte| all | byte) <= 1 {
+        return Ok(());
+    }
+    let index = blob.iter().position(|&byte| byte > 1).unwrap_or(0);
+    Err(Error::invalid(format!(
+        "input \"{input_name}\": element {index} is the byte {}, a BOOL is 0 or 1",
+        blob.get(index).copied().unwrap_or(0)
+    )))
+}
+
+/// Checks that a buffer is what a tensor needs.
+pub(crate) fn check_buffer(
+    out: &TypedMut<'_>,
+    datatype: DataType,
+    shape: &Shape,
+    input_name: &str,
+) -> Result<()> {
+    if out.datatype() == datatype && out.len() == shape.count() {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::Internal,
+        format!(
+            "input \"{input_name}\": {datatype} of shape {shape:?} was given a buffer of {} {} elements",
+            out.len(),
+            out.datatype()
+        ),
+    ))
+}
+
+/// Copies a blob into a typed buffer of `shape.count()` elements.
+///
+/// # Errors
+/// `invalid_argument` that names `input_name` for a wrong size or a BOOL that is neither 0 nor 1; `internal`
+/// where `out` has another length than `shape`.
+pub fn copy_into(blob: &[u8], shape: &Shape, out: TypedMut<'_>, input_name: &str) -> Result<()> {
+    let datatype = out.datatype();
+    check_buffer(&out, datatype, shape, input_name)?;
+    check_blob(blob, datatype, shape, input_name)?;
+    macro_rules! copy {
+        ($out:ident, $from:expr) => {
+            for (slot, bytes) in $out.iter_mut().zip(blob.as_chunks().0) {
+                *slot = $from(*bytes);
+            }
+        };
+    }
+    match out {
+        TypedMut::Bool(out) | TypedMut::Uint8(out) => out.copy_from_slice(blob),
+        TypedMut::Int8(out) => copy!(out, i8::from_le_bytes),
+        TypedMut::Uint16(out) | TypedMut::Fp16(out) | TypedMut::Bf16(out) => copy!(out, u16::from_le_bytes),
+        TypedMut::Int16(out) => copy!(out, i16::from_le_bytes),
+        TypedMut::Uint32(out) => copy!(out, u32::from_le_bytes),
+        TypedMut::Int32(out) => copy!(out, i32::from_le_bytes),
+        TypedMut::Fp32(out) => copy!(out, f32::from_le_bytes),
+        TypedMut::Uint64(out) => copy!(out, u64::from_le_bytes),
+        TypedMut::Int64(out) => copy!(out, i64::from_le_bytes),
+        TypedMut::Fp64(out) => copy!(out, f64::from_le_bytes),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_split_where_the_header_says() {
+        assert_eq!(split(b"{}ab", Some(b"2")).unwrap(), Body { json: b"{}", tail: Some(b"ab") });
+        assert_eq!(split(b"{}", Some(b" 2 ")).unwrap(), Body { json: b"{}", tail: Some(b"") });
+        assert_eq!(split(b"{}", None).unwrap(), Body { json: b"{}", tail: None });
+        for value in ["3", "-1", "+1", "abc", "", "1.0", "99999999999999999999999999", "0x2", "1 2"] {
+            let error = split(b"{}", Some(value.as_bytes())).unwrap_err();
+            assert_eq!(error.code, Code::InvalidArgument, "{value}");
+            assert!(error.message.contains("from 1 to 2"), "{error}");
+        }
+        assert_eq!(split(b"{}", Some(b"0")).unwrap_err().code, Code::Unsupported);
+    }
+
+    #[test]
+    fn blobs_become_elements() {
+        let shape = Shape::new(&[2]).unwrap();
+        let mut out = [0i16; 2];
+        copy_into(b"\x01\x00\xff\xff", &shape, TypedMut::Int16(&mut out), "X").unwrap();
+        assert_eq!(out, [1, -1]);
+        let mut out = [9u8; 2];
+        copy_into(b"\x01\x00", &shape, TypedMut::Bool(&mut out), "X").unwrap();
+        assert_eq!(out, [1, 0]);
+        let error = copy_into(b"\x01\x02", &shape, TypedMut::Bool(&mut out), "X").unwrap_err();
+        assert!(error.message.contains("element 1 is the byte 2"), "{error}");
+        let error = copy_into(b"\x01", &shape, TypedMut::Bool(&mut out), "X").unwrap_err();
+        assert!(error.message.contains("has 2 bytes"), "{error}");
+    }
+}

@@ -1,0 +1,333 @@
+//! A cursor over strict JSON (RFC 8259): the few steps from which the envelope is read.
+//!
+//! Not here: tensor data, which is skipped as an extent (`list_extent`) and read later by `numbers` or
+//! `strings`.
+//! Next: `envelope`.
+
+use std::borrow::Cow;
+
+use memchr::{memchr2, memchr3};
+
+use crate::fault::{Fault, Scan, Why};
+use crate::strings;
+
+/// How deep values that nobody reads may be nested.
+const MAX_DEPTH: usize = 64;
+
+/// How deep tensor data may be nested: one more than the largest rank, so that too deep data gets its own
+/// message.
+const MAX_DATA_DEPTH: usize = headgate_core::tensor::MAX_RANK + 1;
+
+/// The offset of the first byte at or after `pos` that is not white space of JSON.
+#[inline(always)]
+pub(crate) fn skip_space(data: &[u8], mut pos: usize) -> usize {
+    while let Some(b' ' | b'\n' | b'\t' | b'\r') = data.get(pos) {
+        pos += 1;
+    }
+    pos
+}
+
+/// Bytes of JSON and a place in them; `pos` never passes the end.
+#[derive(Debug)]
+pub(crate) struct Cursor<'a> {
+    bytes: &'a [u8],
+    pos: usize,
+}
+
+impl<'a> Cursor<'a> {
+    /// A cursor at the first byte.
+    pub(crate) fn new(bytes: &'a [u8]) -> Cursor<'a> {
+        Cursor { bytes, pos: 0 }
+    }
+
+    /// The next byte that is not white space; stays before it.
+    #[inline]
+    pub(crate) fn peek(&mut self) -> Option<u8> {
+        self.pos = skip_space(self.bytes, self.pos);
+        self.bytes.get(self.pos).copied()
+    }
+
+    /// A fault at the present place.
+    pub(crate) fn fault(&self, why: Why) -> Fault {
+        Fault::new(self.bytes, self.pos, why)
+    }
+
+    /// The kind of the value that comes next, in words for a message.
+    pub(crate) fn kind(&mut self) -> &'static str {
+        match self.peek() {
+            Some(b'"') => "a string",
+            Some(b'[') => "a list",
+            Some(b'{') => "an object",
+            Some(b't' | b'f') => "true or false",
+            Some(b'n') => "null",
+            Some(b'-' | b'0'..=b'9') => "a number",
+            Some(_) => "something that is not JSON",
+            None => "nothing",
+        }
+    }
+
+    /// Passes one byte that must come next.
+    fn pass(&mut self, byte: u8, what: &'static str) -> Scan<()> {
+        if self.peek() == Some(byte) {
+            self.pos += 1;
+            return Ok(());
+        }
+        Err(self.fault(Why::Expected(what)))
+    }
+
+    /// Makes sure that nothing but white space is left.
+    pub(crate) fn end(&mut self) -> Scan<()> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.fault(Why::Trailing)),
+        }
+    }
+
+    /// Reads an object: `each` is called behind every key and must consume the value.
+    pub(crate) fn members<E: From<Fault>>(
+        &mut self,
+        mut each: impl FnMut(&mut Self, Cow<'a, str>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.pass(b'{', "an object")?;
+        if self.peek() == Some(b'}') {
+            self.pos += 1;
+            return Ok(());
+        }
+        loop {
+            let key = self.string("a key in double quotes")?;
+            self.pass(b':', "a colon")?;
+            each(self, key)?;
+            match self.peek() {
+                Some(b',') => self.pos += 1,
+                Some(b'}') => {
+                    self.pos += 1;
+                    return Ok(());
+                }
+                _ => return Err(self.fault(Why::Expected("a comma or the end of the object")).into()),
+            }
+        }
+    }
+
+    /// Reads a list: `each` is called before every element, with its index, and must consume it.
+    pub(crate) fn elements<E: From<Fault>>(
+        &mut self,
+        mut each: impl FnMut(&mut Self, usize) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.pass(b'[', "a list")?;
+        if self.peek() == Some(b']') {
+            self.pos += 1;
+            return Ok(());
+        }
+        for index in 0.. {
+            each(self, index)?;
+            match self.peek() {
+                Some(b',') => self.pos += 1,
+                Some(b']') => {
+                    self.pos += 1;
+                    break;
+                }
+                _ => return Err(self.fault(Why::Expected("a comma or the end of the list")).into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a string, borrowed where it has no escapes.
+    pub(crate) fn string(&mut self, what: &'static str) -> Scan<Cow<'a, str>> {
+        self.pass(b'"', what)?;
+        let (text, end) = strings::read(self.bytes, self.pos)?;
+        self.pos = end;
+        Ok(text)
+    }
+
+    /// Reads `true` or `false`.
+    pub(crate) fn boolean(&mut self) -> Scan<bool> {
+        match self.peek() {
+            Some(b't') => self.word(b"true").map(|()| true),
+            Some(b'f') => self.word(b"false").map(|()| false),
+            _ => Err(self.fault(Why::Expected("true or false"))),
+        }
+    }
+
+    /// Passes a literal name.
+    fn word(&mut self, word: &'static [u8]) -> Scan<()> {
+        if self.bytes[self.pos..].starts_with(word) {
+            self.pos += word.len();
+            return Ok(());
+        }
+        Err(self.fault(Why::Expected("true, false or null")))
+    }
+
+    /// Reads the text of a number and checks its grammar; the caller gives it a meaning.
+    pub(crate) fn number(&mut self) -> Scan<&'a str> {
+        self.peek();
+        let start = self.pos;
+        if self.bytes.get(self.pos) == Some(&b'-') {
+            self.pos += 1;
+        }
+        match self.bytes.get(self.pos) {
+            Some(b'0') => self.pos += 1,
+            _ => self.digits()?,
+        }
+        if self.bytes.get(self.pos) == Some(&b'.') {
+            self.pos += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.bytes.get(self.pos) {
+            self.pos += 1;
+            if let Some(b'+' | b'-') = self.bytes.get(self.pos) {
+                self.pos += 1;
+            }
+            self.digits()?;
+        }
+        std::str::from_utf8(&self.bytes[start..self.pos]).map_err(|_| self.fault(Why::Utf8))
+    }
+
+    /// Passes one digit or more.
+    fn digits(&mut self) -> Scan<()> {
+        let start = self.pos;
+        while let Some(b'0'..=b'9') = self.bytes.get(self.pos) {
+            self.pos += 1;
+        }
+        if self.pos == start { Err(self.fault(Why::Expected("a digit"))) } else { Ok(()) }
+    }
+
+    /// Passes a value of any kind, checking that it is valid JSON.
+    pub(crate) fn skip(&mut self) -> Scan<()> {
+        self.skip_within(MAX_DEPTH)
+    }
+
+    fn skip_within(&mut self, depth: usize) -> Scan<()> {
+        match self.peek() {
+            Some(b'{' | b'[') if depth == 0 => Err(self.fault(Why::Depth)),
+            Some(b'{') => self.members(|cursor, _| cursor.skip_within(depth - 1)),
+            Some(b'[') => self.elements(|cursor, _| cursor.skip_within(depth - 1)),
+            Some(b'"') => self.string("a string").map(drop),
+            Some(b't' | b'f') => self.boolean().map(drop),
+            Some(b'n') => self.word(b"null"),
+            Some(b'-' | b'0'..=b'9') => self.number().map(drop),
+            _ => Err(self.fault(Why::Expected("a value"))),
+        }
+    }
+
+    /// Passes a list by counting brackets outside strings and returns its bytes, brackets included.
+    ///
+    /// What stands between the brackets is not checked: whoever decodes the extent does that.
+    pub(crate) fn list_extent(&mut self) -> Scan<&'a [u8]> {
+        if self.peek() != Some(b'[') {
+            return Err(self.fault(Why::Expected("a list")));
+        }
+        let start = self.pos;
+        let mut depth = 0;
+        loop {
+            let Some(step) = memchr3(b'[', b']', b'"', &self.bytes[self.pos..]) else {
+                self.pos = self.bytes.len();
+                return Err(self.fault(Why::Expected("the end of the list")));
+            };
+            let at = self.pos + step;
+            self.pos = at + 1;
+            match self.bytes[at] {
+                b'[' if depth == MAX_DATA_DEPTH => return Err(Fault::new(self.bytes, at, Why::Depth)),
+                b'[' => depth += 1,
+                b']' if depth == 1 => return Ok(&self.bytes[start..self.pos]),
+                b']' => depth -= 1,
+                _ => self.pos = self.after_string(self.pos)?,
+            }
+        }
+    }
+
+    /// The offset behind the quote that ends the string whose content starts at `pos`.
+    fn after_string(&mut self, mut pos: usize) -> Scan<usize> {
+        while let Some(step) = self.bytes.get(pos..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+            pos += step;
+            if self.bytes[pos] == b'"' {
+                return Ok(pos + 1);
+            }
+            pos += 2;
+        }
+        self.pos = self.bytes.len();
+        Err(self.fault(Why::Expected("the end of a string")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extent(text: &str) -> Scan<&[u8]> {
+        Cursor::new(text.as_bytes()).list_extent()
+    }
+
+    #[test]
+    fn an_extent_ends_at_its_own_bracket() {
+        for (text, want) in [
+            ("[1,2] ,3]", "[1,2]"),
+            (" [[1],[2]]]", "[[1],[2]]"),
+            (r#"["]","\"]","\\"],"x""#, r#"["]","\"]","\\"]"#),
+            ("[]", "[]"),
+            (r#"["a"]"#, r#"["a"]"#),
+            (r#"[["a"],"b"]x"#, r#"[["a"],"b"]"#),
+        ] {
+            assert_eq!(extent(text).unwrap(), want.as_bytes(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_extent_without_end_is_refused() {
+        for text in ["[", "[[1]", r#"["]"#, r#"["\"#, r#"["\""#, "1", "", r#"["a""#] {
+            assert!(extent(text).is_err(), "{text}");
+        }
+        assert_eq!(extent(&"[".repeat(64)).unwrap_err().why, Why::Depth);
+    }
+
+    #[test]
+    fn skipping_agrees_with_serde_json() {
+        for text in [
+            "null",
+            "true",
+            "false",
+            "tru",
+            "nulll",
+            "0",
+            "-0",
+            "01",
+            "1.",
+            ".5",
+            "1e5",
+            "1e",
+            "1E+2",
+            "-",
+            "+1",
+            "[]",
+            "[1,]",
+            "[,1]",
+            "{}",
+            r#"{"a":1}"#,
+            r#"{"a":1,}"#,
+            r#"{a:1}"#,
+            r#"{"a"}"#,
+            r#""\u12""#,
+            r#""\x""#,
+            r#""\ud800""#,
+            r#""\ud83d\ude00""#,
+            "\"\t\"",
+            "[1 2]",
+            r#"{"a":[{"b":null}]}"#,
+            "NaN",
+            "1 1",
+            "",
+        ] {
+            let mut cursor = Cursor::new(text.as_bytes());
+            let ours = cursor.skip().and_then(|()| cursor.end()).is_ok();
+            assert_eq!(ours, serde_json::from_str::<serde_json::Value>(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn values_nobody_reads_have_a_depth_limit() {
+        let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert!(Cursor::new(deep(64).as_bytes()).skip().is_ok());
+        assert_eq!(Cursor::new(deep(65).as_bytes()).skip().unwrap_err().why, Why::Depth);
+        assert_eq!(Cursor::new("[".repeat(1_000_000).as_bytes()).skip().unwrap_err().why, Why::Depth);
+    }
+}

@@ -1,0 +1,229 @@
+//! The envelope of an inference request: id, parameters, names, types, shapes, and where each tensor's bytes
+//! are. No tensor data is decoded.
+//!
+//! Not here: the bytes of the tensors (`numbers`, `strings`, `binary`).
+//! Next: `envelope/parse`.
+
+mod parse;
+mod values;
+
+use std::borrow::Cow;
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::tensor::{DataType, Shape, TensorSpec};
+
+use crate::binary::{self, Body};
+use crate::strings::StringTable;
+use crate::typed::TypedMut;
+use crate::{numbers, strings};
+
+/// The most inputs, and the most outputs, that one request may list.
+pub const MAX_TENSORS: usize = 1024;
+
+/// The most parameters that a request may carry besides those with a meaning here.
+pub const MAX_PARAMETERS: usize = 64;
+
+/// A parsed request that borrows from its body.
+#[derive(Debug, Default)]
+pub struct Envelope<'a> {
+    /// The client's name for this request, to be sent back.
+    pub id: Option<Cow<'a, str>>,
+    /// The parameters of the request.
+    pub parameters: Parameters<'a>,
+    /// The inputs, in the client's order, each name once.
+    pub inputs: Vec<InputEnvelope<'a>>,
+    /// The outputs that are asked for, each name once; empty means all of them.
+    pub outputs: Vec<RequestedOutput<'a>>,
+}
+
+/// The parameters of a request: those with a meaning, typed, and the others.
+#[derive(Debug, Default)]
+pub struct Parameters<'a> {
+    /// Whether outputs without a flag of their own are sent as binary data.
+    pub binary_data_output: Option<bool>,
+    /// How long the client would wait, in microseconds.
+    pub timeout_us: Option<u64>,
+    /// The client's priority: 0 is the default, 1 the highest.
+    pub priority: Option<u64>,
+    /// Parameters without a meaning here, each name once.
+    pub custom: Vec<(Cow<'a, str>, ParameterValue<'a>)>,
+}
+
+/// A parameter's value: the protocol allows strings, numbers and booleans.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ParameterValue<'a> {
+    /// A string.
+    Text(Cow<'a, str>),
+    /// A whole number within 64 bits, signed.
+    Integer(i64),
+    /// Any other finite number.
+    Number(f64),
+    /// True or false.
+    Bool(bool),
+}
+
+/// One input as the request declares it. Its shape fits the size of its source, so that a buffer of
+/// `shape.count()` elements is at most a small multiple of the body.
+#[derive(Debug)]
+pub struct InputEnvelope<'a> {
+    /// Its name.
+    pub name: Cow<'a, str>,
+    /// Its element type.
+    pub datatype: DataType,
+    /// Its shape.
+    pub shape: Shape,
+    /// Where its elements are.
+    pub source: Source<'a>,
+}
+
+/// Where the elements of an input are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source<'a> {
+    /// A JSON list, brackets included, not yet checked inside.
+    Json(&'a [u8]),
+    /// Binary data; of `shape` times the element size, or for BYTES at least 4 bytes for each element.
+    Binary(&'a [u8]),
+}
+
+/// One output that the request asks for.
+#[derive(Debug)]
+pub struct RequestedOutput<'a> {
+    /// Its name.
+    pub name: Cow<'a, str>,
+    /// Whether it is to be sent as binary data, where the request says so.
+    pub binary_data: Option<bool>,
+}
+
+/// An output that will be sent: its index among the model's outputs, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selection {
+    /// The index in the model's order.
+    pub index: usize,
+    /// Whether as binary data.
+    pub binary: bool,
+}
+
+/// The memory of past envelopes, for the next one: with it, an ordinary request allocates nothing.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    inputs: Vec<InputEnvelope<'static>>,
+    outputs: Vec<RequestedOutput<'static>>,
+    custom: Vec<(Cow<'static, str>, ParameterValue<'static>)>,
+}
+
+// === impl Envelope ===
+
+impl<'a> Envelope<'a> {
+    /// Parses the JSON of a body and attaches its binary tensors.
+    ///
+    /// Takes memory out of `scratch`; [`Scratch::recycle`] puts it back.
+    ///
+    /// # Errors
+    /// `invalid_argument` for everything that is not a well-formed request; `unsupported` for shared memory,
+    /// classification and sequences.
+    pub fn parse(body: Body<'a>, scratch: &mut Scratch) -> Result<Envelope<'a>> {
+        let mut envelope = scratch.take();
+        match parse::request(body, &mut envelope) {
+            Ok(()) => Ok(envelope),
+            Err(error) => {
+                scratch.recycle(envelope);
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether an output is to be sent as binary data: its own flag if it has one, else the request's, else
+    /// no.
+    pub fn wants_binary(&self, requested: Option<&RequestedOutput<'_>>) -> bool {
+        requested
+            .and_then(|output| output.binary_data)
+            .or(self.parameters.binary_data_output)
+            .unwrap_or(false)
+    }
+
+    /// Which of the model's outputs to send, in the model's order, into `chosen` (cleared first).
+    ///
+    /// # Errors
+    /// `invalid_argument` for a requested output that the model does not have, naming those it has.
+    pub fn select(&self, specs: &[TensorSpec], chosen: &mut Vec<Selection>) -> Result<()> {
+        chosen.clear();
+        if let Some(unknown) =
+            self.outputs.iter().find(|want| specs.iter().all(|spec| spec.name != want.name))
+        {
+            let known: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+            return Err(Error::invalid(format!(
+                "output \"{}\" does not exist; the model gives \"{}\"",
+                unknown.name,
+                known.join("\", \"")
+            )));
+        }
+        for (index, spec) in specs.iter().enumerate() {
+            let requested = self.outputs.iter().find(|want| want.name == spec.name);
+            if requested.is_some() || self.outputs.is_empty() {
+                chosen.push(Selection { index, binary: self.wants_binary(requested) });
+            }
+        }
+        Ok(())
+    }
+}
+
+// === impl InputEnvelope ===
+
+impl InputEnvelope<'_> {
+    /// Decodes the elements, from JSON or binary data, into a buffer of the input's datatype with
+    /// `shape.count()` elements.
+    ///
+    /// # Errors
+    /// `invalid_argument` for elements that are wrong; `internal` for a buffer of another datatype or length.
+    pub fn decode_into(&self, out: TypedMut<'_>) -> Result<()> {
+        binary::check_buffer(&out, self.datatype, &self.shape, &self.name)?;
+        match self.source {
+            Source::Json(data) => numbers::decode_into(data, &self.shape, out, &self.name),
+            Source::Binary(blob) => binary::copy_into(blob, &self.shape, out, &self.name),
+        }
+    }
+
+    /// Decodes the elements of a BYTES input into a table (cleared first).
+    ///
+    /// # Errors
+    /// `invalid_argument` for elements that are wrong; `internal` for an input of another datatype.
+    pub fn decode_strings(&self, out: &mut StringTable) -> Result<()> {
+        if self.datatype != DataType::Bytes {
+            return Err(Error::new(
+                Code::Internal,
+                format!("input \"{}\": {} was decoded as BYTES", self.name, self.datatype),
+            ));
+        }
+        match self.source {
+            Source::Json(data) => strings::decode_json(data, &self.shape, out, &self.name),
+            Source::Binary(blob) => strings::decode_binary(blob, self.shape.count(), out, &self.name),
+        }
+    }
+}
+
+// === impl Scratch ===
+
+impl Scratch {
+    /// An empty envelope in the memory of past ones.
+    fn take<'a>(&mut self) -> Envelope<'a> {
+        Envelope {
+            id: None,
+            parameters: Parameters { custom: std::mem::take(&mut self.custom), ..Parameters::default() },
+            inputs: std::mem::take(&mut self.inputs),
+            outputs: std::mem::take(&mut self.outputs),
+        }
+    }
+
+    /// Takes back the memory of an envelope that is no longer needed.
+    pub fn recycle(&mut self, envelope: Envelope<'_>) {
+        self.inputs = emptied(envelope.inputs, |_| None);
+        self.outputs = emptied(envelope.outputs, |_| None);
+        self.custom = emptied(envelope.parameters.custom, |_| None);
+    }
+}
+
+/// The memory of a vector under another lifetime: collecting a vector's own iterator keeps its allocation.
+fn emptied<T, U>(mut from: Vec<T>, none: impl FnMut(T) -> Option<U>) -> Vec<U> {
+    from.clear();
+    from.into_iter().filter_map(none).collect()
+}

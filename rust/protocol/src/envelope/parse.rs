@@ -1,0 +1,279 @@
+//! One pass over the JSON of a request, keys in any order.
+//!
+//! Next: `envelope/values`.
+
+use std::borrow::Cow;
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::tensor::{DataType, Shape};
+
+use super::values::{
+    datatype, flag, request_parameters, shape, skip, tensor_parameters, text, twice, want, whole,
+};
+use super::{Envelope, InputEnvelope, MAX_TENSORS, RequestedOutput, Source};
+use crate::binary::{self, Blobs, Body};
+use crate::cursor::Cursor;
+use crate::fault::Why;
+use crate::{explain, numbers};
+
+/// Reads a whole request into an empty envelope.
+pub(super) fn request<'a>(body: Body<'a>, into: &mut Envelope<'a>) -> Result<()> {
+    let mut cursor = Cursor::new(body.json);
+    let mut blobs = Blobs::new(body);
+    want(&mut cursor, "an object", || "the request".into())?;
+    let (mut has_parameters, mut has_inputs, mut has_outputs) = (false, false, false);
+    cursor.members(|cursor, key| {
+        let repeated = match &*key {
+            "id" => into.id.replace(text(cursor, || "\"id\"".into())?).is_some(),
+            "parameters" if !has_parameters => {
+                request_parameters(cursor, &mut into.parameters)?;
+                std::mem::replace(&mut has_parameters, true)
+            }
+            "inputs" if !has_inputs => {
+                inputs(cursor, &mut blobs, &mut into.inputs)?;
+                std::mem::replace(&mut has_inputs, true)
+            }
+            "outputs" if !has_outputs => {
+                outputs(cursor, &mut into.outputs)?;
+                std::mem::replace(&mut has_outputs, true)
+            }
+            "parameters" | "inputs" | "outputs" => true,
+            _ => {
+                skip(cursor)?;
+                false
+            }
+        };
+        if repeated { Err(twice("the request", &key)) } else { Ok(()) }
+    })?;
+    if !has_inputs {
+        return Err(Error::invalid("the request has no \"inputs\"; it needs a list of tensors"));
+    }
+    cursor.end().map_err(|fault| match blobs.has_header() {
+        true => fault.into(),
+        false => Error::invalid(format!(
+            "{} bytes follow the JSON at byte {}; if they are binary tensors, \
+             Inference-Header-Content-Length must say how long \
+             the JSON is",
+            body.json.len() - fault.at,
+            fault.at
+        )),
+    })?;
+    blobs.finish()
+}
+
+fn inputs<'a>(
+    cursor: &mut Cursor<'a>,
+    blobs: &mut Blobs<'a>,
+    into: &mut Vec<InputEnvelope<'a>>,
+) -> Result<()> {
+    want(cursor, "a list", || "\"inputs\"".into())?;
+    cursor.elements(|cursor, index| {
+        want(cursor, "an object", || format!("inputs[{index}]"))?;
+        let mut draft = Draft { index, ..Draft::default() };
+        cursor.members(|cursor, key| draft.member(cursor, &key))?;
+        let input = draft.finish(blobs)?;
+        check_new("inputs", &input.name, into.iter().map(|earlier| &*earlier.name))?;
+        into.push(input);
+        Ok(())
+    })
+}
+
+/// Refuses a name that was there before, and a list that grows beyond the limit.
+fn check_new<'n>(list: &str, name: &str, mut earlier: impl ExactSizeIterator<Item = &'n str>) -> Result<()> {
+    if earlier.len() == MAX_TENSORS {
+        return Err(Error::invalid(format!("\"{list}\" has more than {MAX_TENSORS} entries")));
+    }
+    if earlier.any(|known| known == name) {
+        return Err(Error::invalid(format!("\"{list}\" has \"{name}\" twice")));
+    }
+    Ok(())
+}
+
+/// An input while its keys are read.
+#[derive(Default)]
+struct Draft<'a> {
+    index: usize,
+    name: Option<Cow<'a, str>>,
+    datatype: Option<DataType>,
+    shape: Option<Shape>,
+    data: Option<&'a [u8]>,
+    binary_size: Option<u64>,
+    has_parameters: bool,
+}
+
+impl<'a> Draft<'a> {
+    /// How messages call this input.
+    fn place(&self) -> String {
+        match &self.name {
+            Some(name) => format!("input \"{name}\""),
+            None => format!("inputs[{}]", self.index),
+        }
+    }
+
+    /// Reads the value of one key.
+    fn member(&mut self, cursor: &mut Cursor<'a>, key: &str) -> Result<()> {
+        let repeated = match key {
+            "name" => {
+                let index = self.index;
+                self.name.replace(text(cursor, || format!("inputs[{index}]: \"name\""))?).is_some()
+            }
+            "datatype" => {
+                let datatype = datatype(cursor, || self.place())?;
+                self.datatype.replace(datatype).is_some()
+            }
+            "shape" => {
+                let shape = shape(cursor, || self.place())?;
+                self.shape.replace(shape).is_some()
+            }
+            "data" => {
+                want(cursor, "a list", || format!("{}: \"data\"", self.place()))?;
+                let data = cursor.list_extent().map_err(|fault| match fault.why {
+                    Why::Depth => {
+                        Error::invalid(format!("{}: \"data\" is nested too deep: {fault}", self.place()))
+                    }
+                    _ => Error::invalid(format!("{}: \"data\" has no end: {fault}", self.place())),
+                })?;
+                self.data.replace(data).is_some()
+            }
+            "parameters" => {
+                self.parameters(cursor)?;
+                std::mem::replace(&mut self.has_parameters, true)
+            }
+            _ => {
+                skip(cursor)?;
+                false
+            }
+        };
+        if repeated { Err(twice(&self.place(), key)) } else { Ok(()) }
+    }
+
+    fn parameters(&mut self, cursor: &mut Cursor<'a>) -> Result<()> {
+        let mut size = self.binary_size;
+        tensor_parameters(
+            cursor,
+            || self.place(),
+            |cursor, key| {
+                if key != "binary_data_size" {
+                    return Ok(false);
+                }
+                let place = || format!("{}: \"binary_data_size\"", self.place());
+                match size.replace(whole(cursor, place)?) {
+                    Some(_) => Err(twice(&self.place(), key)),
+                    None => Ok(true),
+                }
+            },
+        )?;
+        self.binary_size = size;
+        Ok(())
+    }
+
+    /// Checks what was read as a whole and takes its blob.
+    fn finish(mut self, blobs: &mut Blobs<'a>) -> Result<InputEnvelope<'a>> {
+        let Some(name) = self.name.take().filter(|name| !name.is_empty()) else {
+            return Err(Error::invalid(format!("inputs[{}] has no \"name\"", self.index)));
+        };
+        let missing = |key: &str, example: &str| {
+            Error::invalid(format!("input \"{name}\" has no \"{key}\", such as {example}"))
+        };
+        let datatype = self.datatype.ok_or_else(|| missing("datatype", "\"FP32\""))?;
+        let shape = self.shape.ok_or_else(|| missing("shape", "[1, 64]"))?;
+        let source = match (self.data, self.binary_size) {
+            (Some(data), None) => Source::Json(json(data, datatype, &shape, &name)?),
+            (None, Some(size)) => {
+                binary::check_size(size, datatype, &shape, &name)?;
+                Source::Binary(blobs.next(size, &name)?)
+            }
+            (Some(_), Some(_)) => {
+                return Err(Error::invalid(format!(
+                    "input \"{name}\" has both \"data\" and \"binary_data_size\"; send one of them"
+                )));
+            }
+            (None, None) => {
+                return Err(Error::invalid(format!(
+                    "input \"{name}\" has neither \"data\" nor the parameter \"binary_data_size\"; send \
+                     one of them"
+                )));
+            }
+        };
+        Ok(InputEnvelope { name, datatype, shape, source })
+    }
+}
+
+/// Refuses JSON data that cannot fit its shape before anyone makes a buffer of that shape.
+fn json<'a>(data: &'a [u8], datatype: DataType, shape: &Shape, name: &str) -> Result<&'a [u8]> {
+    if matches!(datatype, DataType::Fp16 | DataType::Bf16) {
+        return Err(numbers::no_json_half(name, datatype.as_str()));
+    }
+    // An element takes a byte and a comma or bracket, the list one bracket more.
+    if shape.count() > (data.len() - 1) / 2 {
+        let text = explain::too_few_or_many(shape, explain::count(data));
+        return Err(Error::invalid(format!("input \"{name}\": {text}")));
+    }
+    Ok(data)
+}
+
+fn outputs<'a>(cursor: &mut Cursor<'a>, into: &mut Vec<RequestedOutput<'a>>) -> Result<()> {
+    want(cursor, "a list", || "\"outputs\"".into())?;
+    cursor.elements(|cursor, index| {
+        want(cursor, "an object", || format!("outputs[{index}]"))?;
+        let output = output(cursor, index)?;
+        check_new("outputs", &output.name, into.iter().map(|earlier| &*earlier.name))?;
+        into.push(output);
+        Ok(())
+    })
+}
+
+fn output<'a>(cursor: &mut Cursor<'a>, index: usize) -> Result<RequestedOutput<'a>> {
+    let mut name: Option<Cow<'a, str>> = None;
+    let mut binary_data = None;
+    let mut has_parameters = false;
+    cursor.members(|cursor, key| {
+        let place = || match &name {
+            Some(name) => format!("output \"{name}\""),
+            None => format!("outputs[{index}]"),
+        };
+        let repeated = match &*key {
+            "name" => {
+                let text = text(cursor, || format!("outputs[{index}]: \"name\""))?;
+                name.replace(text).is_some()
+            }
+            "parameters" => {
+                output_parameters(cursor, place, &mut binary_data)?;
+                std::mem::replace(&mut has_parameters, true)
+            }
+            _ => {
+                skip(cursor)?;
+                false
+            }
+        };
+        if repeated { Err(twice(&format!("outputs[{index}]"), &key)) } else { Ok(()) }
+    })?;
+    match name.filter(|name| !name.is_empty()) {
+        Some(name) => Ok(RequestedOutput { name, binary_data }),
+        None => Err(Error::invalid(format!("outputs[{index}] has no \"name\""))),
+    }
+}
+
+fn output_parameters<'a>(
+    cursor: &mut Cursor<'a>,
+    place: impl Fn() -> String,
+    binary_data: &mut Option<bool>,
+) -> Result<()> {
+    tensor_parameters(cursor, &place, |cursor, key| match key {
+        "binary_data" => {
+            let value = flag(cursor, || format!("{}: \"binary_data\"", place()))?;
+            match binary_data.replace(value) {
+                Some(_) => Err(twice(&place(), key)),
+                None => Ok(true),
+            }
+        }
+        "classification" => Err(Error::new(
+            Code::Unsupported,
+            format!(
+                "{}: classification is not supported; leave it out and rank the scores yourself",
+                place()
+            ),
+        )),
+        _ => Ok(false),
+    })
+}

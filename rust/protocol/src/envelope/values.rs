@@ -1,0 +1,178 @@
+//! The small values of an envelope: shapes, parameters, flags. Each message names the place and what would be
+//! right.
+//!
+//! Next: `binary`.
+
+use std::borrow::Cow;
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::tensor::{DataType, MAX_RANK, Shape};
+
+use super::{MAX_PARAMETERS, ParameterValue, Parameters};
+use crate::cursor::Cursor;
+use crate::fault::Fault;
+
+/// Makes sure that a value of one kind comes next; `place` is asked for only when it does not.
+pub(super) fn want(cursor: &mut Cursor<'_>, kind: &str, place: impl Fn() -> String) -> Result<()> {
+    let found = cursor.kind();
+    if found == kind {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{} must be {kind}, not {found}", place())))
+}
+
+/// Reads a string that is the value of a key.
+pub(super) fn text<'a>(cursor: &mut Cursor<'a>, place: impl Fn() -> String) -> Result<Cow<'a, str>> {
+    want(cursor, "a string", place)?;
+    Ok(cursor.string("a string")?)
+}
+
+/// Reads true or false.
+pub(super) fn flag(cursor: &mut Cursor<'_>, place: impl Fn() -> String) -> Result<bool> {
+    want(cursor, "true or false", place)?;
+    Ok(cursor.boolean()?)
+}
+
+/// Reads a whole number that is not negative.
+pub(super) fn whole(cursor: &mut Cursor<'_>, place: impl Fn() -> String) -> Result<u64> {
+    want(cursor, "a number", &place)?;
+    let text = cursor.number()?;
+    text.parse().map_err(|_| {
+        Error::invalid(format!("{} must be a whole number from 0 to {}, not {text}", place(), u64::MAX))
+    })
+}
+
+/// Reads a shape.
+pub(super) fn shape(cursor: &mut Cursor<'_>, place: impl Fn() -> String) -> Result<Shape> {
+    let place = || format!("{}: \"shape\"", place());
+    want(cursor, "a list", place)?;
+    let mut dims = [0i64; MAX_RANK];
+    let mut rank = 0;
+    cursor.elements(|cursor, index| {
+        want(cursor, "a number", || format!("{}[{index}]", place()))?;
+        let text = cursor.number()?;
+        let dim = text.parse().map_err(|_| {
+            Error::invalid(format!(
+                "{}[{index}] is {text}; a dimension is a whole number such as 64",
+                place()
+            ))
+        })?;
+        let slot = dims
+            .get_mut(index)
+            .ok_or_else(|| Error::invalid(format!("{} has more than {MAX_RANK} dimensions", place())))?;
+        *slot = dim;
+        rank = index + 1;
+        Ok::<(), Error>(())
+    })?;
+    Shape::new(&dims[..rank]).map_err(|error| Error::invalid(format!("{}: {error}", place())))
+}
+
+/// Reads a datatype.
+pub(super) fn datatype(cursor: &mut Cursor<'_>, place: impl Fn() -> String) -> Result<DataType> {
+    let name = text(cursor, || format!("{}: \"datatype\"", place()))?;
+    DataType::parse(&name).ok_or_else(|| {
+        let known: Vec<&str> = DataType::ALL.iter().map(|datatype| datatype.as_str()).collect();
+        Error::invalid(format!("{}: datatype \"{name}\" is not one of {}", place(), known.join(", ")))
+    })
+}
+
+/// Reads a parameter's value.
+pub(super) fn parameter<'a>(
+    cursor: &mut Cursor<'a>,
+    place: impl Fn() -> String,
+) -> Result<ParameterValue<'a>> {
+    match cursor.kind() {
+        "a string" => Ok(ParameterValue::Text(cursor.string("a string")?)),
+        "true or false" => Ok(ParameterValue::Bool(cursor.boolean()?)),
+        "a number" => {
+            let text = cursor.number()?;
+            if let Ok(integer) = text.parse() {
+                return Ok(ParameterValue::Integer(integer));
+            }
+            match text.parse::<f64>() {
+                Ok(number) if number.is_finite() => Ok(ParameterValue::Number(number)),
+                _ => Err(Error::invalid(format!("{} is {text}, which is no finite number", place()))),
+            }
+        }
+        found => Err(Error::invalid(format!(
+            "{} must be a string, a number or true or false, not {found}",
+            place()
+        ))),
+    }
+}
+
+/// Reads the parameters of the request.
+pub(super) fn request_parameters<'a>(cursor: &mut Cursor<'a>, into: &mut Parameters<'a>) -> Result<()> {
+    want(cursor, "an object", || "\"parameters\"".into())?;
+    cursor.members(|cursor, key| {
+        let place = || format!("parameter \"{key}\"");
+        let repeated = match &*key {
+            "binary_data_output" => into.binary_data_output.replace(flag(cursor, place)?).is_some(),
+            "timeout" => into.timeout_us.replace(whole(cursor, place)?).is_some(),
+            "priority" => into.priority.replace(whole(cursor, place)?).is_some(),
+            _ => {
+                refuse_reserved(&key)?;
+                let value = parameter(cursor, place)?;
+                let repeated = into.custom.iter().any(|(known, _)| *known == key);
+                if into.custom.len() == MAX_PARAMETERS {
+                    return Err(Error::invalid(format!("a request has at most {MAX_PARAMETERS} parameters")));
+                }
+                if !repeated {
+                    into.custom.push((key.clone(), value));
+                }
+                repeated
+            }
+        };
+        if repeated { Err(Error::invalid(format!("parameter \"{key}\" is given twice"))) } else { Ok(()) }
+    })
+}
+
+fn refuse_reserved(key: &str) -> Result<()> {
+    if key.starts_with("triton_") {
+        return Err(Error::invalid(format!(
+            "parameter \"{key}\": names that begin with triton_ are reserved"
+        )));
+    }
+    if key.starts_with("sequence_") {
+        return Err(Error::new(
+            Code::Unsupported,
+            format!(
+                "parameter \"{key}\": sequences are not supported; send requests that do not depend on \
+                 each other"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Reads the parameters of an input or output: `known` takes those with a meaning, the others are checked and
+/// passed.
+pub(super) fn tensor_parameters<'a>(
+    cursor: &mut Cursor<'a>,
+    place: impl Fn() -> String,
+    mut known: impl FnMut(&mut Cursor<'a>, &str) -> Result<bool>,
+) -> Result<()> {
+    want(cursor, "an object", || format!("{}: \"parameters\"", place()))?;
+    cursor.members(|cursor, key| {
+        if key.starts_with("shared_memory_") {
+            return Err(Error::new(
+                Code::Unsupported,
+                format!("{}: shared memory is not supported; send \"data\" or binary data", place()),
+            ));
+        }
+        if !known(cursor, &key)? {
+            parameter(cursor, || format!("{}: parameter \"{key}\"", place()))?;
+        }
+        Ok(())
+    })
+}
+
+/// The refusal of a key that comes a second time.
+pub(super) fn twice(place: &str, key: &str) -> Error {
+    Error::invalid(format!("{place} has \"{key}\" twice"))
+}
+
+/// Passes a value that nobody reads.
+pub(super) fn skip(cursor: &mut Cursor<'_>) -> Result<()> {
+    cursor.skip().map_err(|fault: Fault| fault.into())
+}

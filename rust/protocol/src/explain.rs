@@ -1,0 +1,196 @@
+//! From a fault in tensor data to a sentence that names the input, the element and what would be right. Runs
+//! only when a request is refused.
+//!
+//! Next: `typed`.
+
+use headgate_core::error::Error;
+use headgate_core::tensor::{DataType, Shape};
+
+use crate::cursor::skip_space;
+use crate::fault::{Fault, Why};
+
+/// How much of a wrong element a message shows, in bytes.
+const SHOWN: usize = 40;
+
+/// Everything a sentence about a `data` list needs.
+pub(crate) struct Explain<'a> {
+    /// The list, brackets included.
+    pub(crate) data: &'a [u8],
+    /// The shape that the input declares.
+    pub(crate) shape: &'a Shape,
+    /// The datatype that the input declares.
+    pub(crate) datatype: DataType,
+    /// The name of the input.
+    pub(crate) name: &'a str,
+}
+
+impl Explain<'_> {
+    /// The refusal for a fault.
+    #[cold]
+    pub(crate) fn error(&self, fault: Fault) -> Error {
+        let Explain { data, shape, datatype, name } = *self;
+        let text = match fault.why {
+            Why::Short | Why::Long | Why::Nesting => self.count_or_nesting(),
+            Why::Range => {
+                format!("element {} is {}, {}", self.index(fault), self.token(fault), out_of(datatype))
+            }
+            Why::LeadingZero => {
+                format!("element {} is {}: JSON has no zeros in front", self.index(fault), self.token(fault))
+            }
+            Why::Element if data.get(fault.at) == Some(&b'[') => self.count_or_nesting(),
+            Why::Element if is_non_finite(&self.token(fault)) => format!(
+                "element {} is {}: JSON has no NaN or Infinity, send the tensor as binary data",
+                self.index(fault),
+                self.token(fault)
+            ),
+            Why::Element => {
+                format!(
+                    "element {} is {}, {datatype} wants {}",
+                    self.index(fault),
+                    self.token(fault),
+                    kind(datatype)
+                )
+            }
+            Why::Separator if matches!(fault.found, Some(b'.' | b'e' | b'E')) => {
+                format!(
+                    "element {} is {}, {datatype} wants {}",
+                    self.index(fault),
+                    self.token(fault),
+                    kind(datatype)
+                )
+            }
+            Why::Buffer => format!("the buffer is smaller than shape {shape:?}"),
+            _ => format!("\"data\" is not the JSON it should be: {fault} (counted from its bracket)"),
+        };
+        Error::invalid(format!("input \"{name}\": {text}"))
+    }
+
+    fn count_or_nesting(&self) -> String {
+        let Explain { data, shape, .. } = *self;
+        let (want, have) = (shape.count(), count(data));
+        if want != have {
+            return too_few_or_many(shape, have);
+        }
+        format!(
+            "the lists of \"data\" are not nested as shape {shape:?} is; nest them so, or send one flat list"
+        )
+    }
+
+    /// The index of the element in which the fault lies.
+    fn index(&self, fault: Fault) -> usize {
+        count(&self.data[..self.start(fault.at)])
+    }
+
+    /// The offset of the first byte of the element in which the fault lies.
+    fn start(&self, at: usize) -> usize {
+        if self.datatype == DataType::Bytes {
+            return at;
+        }
+        let before = &self.data[..at.min(self.data.len())];
+        before.iter().rposition(|byte| b"[, \n\r\t".contains(byte)).map_or(0, |last| last + 1)
+    }
+
+    /// The element in which the fault lies, shortened.
+    fn token(&self, fault: Fault) -> String {
+        let start = self.start(fault.at);
+        let rest = &self.data[start..];
+        let end = rest.iter().position(|byte| b"],} \n\r\t".contains(byte)).unwrap_or(rest.len());
+        let shown = String::from_utf8_lossy(&rest[..end.min(SHOWN)]).into_owned();
+        match end {
+            0 => "missing".into(),
+            1..=SHOWN => shown,
+            _ => format!("{shown}..."),
+        }
+    }
+}
+
+/// The sentence about a count that contradicts a shape.
+pub(crate) fn too_few_or_many(shape: &Shape, have: usize) -> String {
+    format!("shape {shape:?} needs {} elements, data has {have}", shape.count())
+}
+
+/// The number of elements in a list, or in the beginning of one: whatever stands between brackets and commas,
+/// strings whole.
+pub(crate) fn count(data: &[u8]) -> usize {
+    let mut elements = 0;
+    let mut pos = 0;
+    while pos < data.len() {
+        pos = match data[pos] {
+            b'[' | b']' | b',' => pos + 1,
+            b' ' | b'\n' | b'\r' | b'\t' => skip_space(data, pos),
+            b'"' => {
+                elements += 1;
+                past_string(data, pos + 1)
+            }
+            _ => {
+                elements += 1;
+                let rest = &data[pos..];
+                pos + rest.iter().position(|byte| b"[], \n\r\t\"".contains(byte)).unwrap_or(rest.len()).max(1)
+            }
+        };
+    }
+    elements
+}
+
+fn past_string(data: &[u8], mut pos: usize) -> usize {
+    while let Some(&byte) = data.get(pos) {
+        match byte {
+            b'"' => return pos + 1,
+            b'\\' => pos += 2,
+            _ => pos += 1,
+        }
+    }
+    pos
+}
+
+fn is_non_finite(token: &str) -> bool {
+    let token = token.trim_start_matches(['-', '+']).to_ascii_lowercase();
+    token.starts_with("nan") || token.starts_with("inf")
+}
+
+/// What an element of a datatype is in JSON.
+fn kind(datatype: DataType) -> &'static str {
+    match datatype {
+        DataType::Bool => "true or false",
+        DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64 => "numbers",
+        DataType::Bytes => "strings",
+        _ => "whole numbers without fraction or exponent",
+    }
+}
+
+/// Why a number is out of range.
+fn out_of(datatype: DataType) -> String {
+    let (least, largest): (i64, u64) = match datatype {
+        DataType::Uint8 => (0, u8::MAX.into()),
+        DataType::Uint16 => (0, u16::MAX.into()),
+        DataType::Uint32 => (0, u32::MAX.into()),
+        DataType::Uint64 => (0, u64::MAX),
+        DataType::Int8 => (i8::MIN.into(), i8::MAX as u64),
+        DataType::Int16 => (i16::MIN.into(), i16::MAX as u64),
+        DataType::Int32 => (i32::MIN.into(), i32::MAX as u64),
+        DataType::Int64 => (i64::MIN, i64::MAX as u64),
+        _ => return format!("more than {datatype} can hold"),
+    };
+    format!("outside the range of {datatype}, {least} to {largest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_are_counted_in_every_form() {
+        for (data, want) in [
+            ("[]", 0),
+            ("[1]", 1),
+            ("[[1,2],[3 , 4]]", 4),
+            (r#"["a,b","]"]"#, 2),
+            (r#"["\"",""#, 2),
+            ("[1,,2", 2),
+            ("", 0),
+            ("[true,nan]", 2),
+        ] {
+            assert_eq!(count(data.as_bytes()), want, "{data}");
+        }
+    }
+}

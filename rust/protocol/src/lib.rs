@@ -1,0 +1,57 @@
+//! The Open Inference Protocol on the wire: JSON and binary tensors in, JSON and binary tensors out.
+//!
+//! Bytes in, structures out: no socket, no clock, no thread. A request is read in two steps, so that the
+//! version is known before tensor data is touched: [`envelope`] (with [`binary`] for the body's parts), then
+//! [`numbers`], [`strings`] or [`binary`] for the data. [`reply`] writes the answer, [`metadata`] the bodies
+//! around it.
+//!
+//! ```
+//! use headgate_core::tensor::{DataType, Shape, TensorSpec};
+//! use headgate_protocol::{Envelope, OutputTensor, ReplyHead, Scratch, TensorData, TypedMut, binary, reply};
+//!
+//! let body = br#"{"id":"7","inputs":[{"name":"X","shape":[2],"datatype":"FP32","data":[1.5,2]}]}"#;
+//! let header: Option<&[u8]> = None; // the value of `binary::HEADER`
+//! let mut scratch = Scratch::default(); // one per thread
+//! let envelope = Envelope::parse(binary::split(body, header)?, &mut scratch)?;
+//! // ... route, find the version and its signature ...
+//! let y = TensorSpec { name: "Y".into(), datatype: DataType::Fp32, shape: vec![-1], symbols: vec![] };
+//! let mut chosen = Vec::new();
+//! envelope.select(&[y.clone()], &mut chosen)?;
+//! let input = &envelope.inputs[0];
+//! let mut values = vec![0f32; input.shape.count()]; // a leased buffer
+//! input.decode_into(TypedMut::Fp32(&mut values))?;
+//! // ... run ...
+//! let head = ReplyHead { id: envelope.id.as_deref(), model_name: "double", model_version: "1" };
+//! let output = |selection: &headgate_protocol::Selection| OutputTensor {
+//!     name: &y.name,
+//!     datatype: y.datatype,
+//!     shape: input.shape,
+//!     data: TensorData::Fp32(&values),
+//!     binary: selection.binary,
+//! };
+//! let outputs: Vec<_> = chosen.iter().map(output).collect();
+//! let mut answer = Vec::new();
+//! let parts = reply::write(&mut answer, &head, &outputs)?;
+//! assert!(answer.starts_with(br#"{"id":"7","model_name":"double","model_version":"1","outputs":[{"name":"Y","#));
+//! assert!(answer.ends_with(br#""datatype":"FP32","shape":[2],"data":[1.5,2.0]}]}"#));
+//! assert!(!parts.has_binary());
+//! scratch.recycle(envelope);
+//! # Ok::<(), headgate_core::error::Error>(())
+//! ```
+#![deny(unsafe_code)]
+
+pub mod binary;
+mod cursor;
+pub mod envelope;
+mod explain;
+mod fault;
+pub mod metadata;
+pub mod numbers;
+pub mod reply;
+pub mod strings;
+mod typed;
+
+pub use envelope::{Envelope, InputEnvelope, RequestedOutput, Scratch, Selection, Source};
+pub use reply::{OutputTensor, ReplyBody, ReplyHead, TensorData};
+pub use strings::{StringTable, Strings};
+pub use typed::TypedMut;

@@ -1,0 +1,185 @@
+//! Numbers and booleans: from the extent of a `data` list straight into a typed slice, in one pass.
+//!
+//! Not here: what a single number is (`float`, `int`, both on `digits`), BYTES elements (`strings`).
+//! Next: `float`.
+
+mod digits;
+mod float;
+mod int;
+mod powers;
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::tensor::Shape;
+
+use crate::cursor::skip_space;
+use crate::explain::Explain;
+use crate::fault::{Fault, Scan, Why};
+use crate::typed::TypedMut;
+
+/// Decodes a JSON `data` list, flat or nested along `shape`, into `out`.
+///
+/// `data` is the list with its brackets; `out` has `shape.count()` elements. Integers are exact over their
+/// whole range, floats are rounded to nearest, ties to even, as `str::parse` does. Booleans become 0 and 1.
+///
+/// # Errors
+/// `invalid_argument` that names `input_name`, the element and what would be right; `internal` where `out`
+/// has another length than `shape`. The content of `out` is then unspecified.
+pub fn decode_into(data: &[u8], shape: &Shape, out: TypedMut<'_>, input_name: &str) -> Result<()> {
+    let datatype = out.datatype();
+    if out.len() != shape.count() {
+        return Err(Error::new(
+            Code::Internal,
+            format!("input \"{input_name}\": shape {shape:?} was given a buffer of {} elements", out.len()),
+        ));
+    }
+    let result = match out {
+        TypedMut::Bool(out) => fill(data, shape, out, boolean),
+        TypedMut::Uint8(out) => fill(data, shape, out, int::scan::<u8>),
+        TypedMut::Uint16(out) => fill(data, shape, out, int::scan::<u16>),
+        TypedMut::Uint32(out) => fill(data, shape, out, int::scan::<u32>),
+        TypedMut::Uint64(out) => fill(data, shape, out, int::scan::<u64>),
+        TypedMut::Int8(out) => fill(data, shape, out, int::scan::<i8>),
+        TypedMut::Int16(out) => fill(data, shape, out, int::scan::<i16>),
+        TypedMut::Int32(out) => fill(data, shape, out, int::scan::<i32>),
+        TypedMut::Int64(out) => fill(data, shape, out, int::scan::<i64>),
+        TypedMut::Fp32(out) => fill(data, shape, out, float::scan_f32),
+        TypedMut::Fp64(out) => fill(data, shape, out, float::scan_f64),
+        TypedMut::Fp16(_) | TypedMut::Bf16(_) => return Err(no_json_half(input_name, datatype.as_str())),
+    };
+    result.map_err(|fault| Explain { data, shape, datatype, name: input_name }.error(fault))
+}
+
+/// The refusal of half-precision numbers in JSON.
+pub(crate) fn no_json_half(input_name: &str, datatype: &str) -> Error {
+    Error::invalid(format!(
+        "input \"{input_name}\": {datatype} cannot be sent as JSON here; send it as binary data"
+    ))
+}
+
+/// Where rows of elements go.
+pub(crate) trait Sink {
+    /// Reads exactly `n` elements and the closing bracket; `pos` is behind the opening one. Returns the
+    /// offset behind the closing one.
+    fn row(&mut self, data: &[u8], pos: usize, n: usize) -> Scan<usize>;
+}
+
+/// Reads a list along `shape`: either one flat list of all elements, or lists nested exactly as the shape is.
+pub(crate) fn walk(data: &[u8], shape: &Shape, sink: &mut impl Sink) -> Scan<()> {
+    let start = open(data, 0)?;
+    let end = match data.get(skip_space(data, start)) {
+        Some(b'[') => nested(data, start, shape.dims(), sink)?,
+        _ => sink.row(data, start, shape.count())?,
+    };
+    match skip_space(data, end) {
+        end if end == data.len() => Ok(()),
+        end => Err(Fault::new(data, end, Why::Trailing)),
+    }
+}
+
+/// Passes an opening bracket.
+fn open(data: &[u8], pos: usize) -> Scan<usize> {
+    let pos = skip_space(data, pos);
+    match data.get(pos) {
+        Some(b'[') => Ok(pos + 1),
+        _ => Err(Fault::new(data, pos, Why::Nesting)),
+    }
+}
+
+/// Reads a list nested along `dims`; `pos` is behind its opening bracket. Depth is bounded by the rank.
+fn nested(data: &[u8], mut pos: usize, dims: &[i64], sink: &mut impl Sink) -> Scan<usize> {
+    let Some((&length, inner)) = dims.split_first() else { return Err(Fault::new(data, pos, Why::Nesting)) };
+    if inner.is_empty() {
+        return sink.row(data, pos, length as usize);
+    }
+    for index in 0..length {
+        if index > 0 {
+            pos = skip_space(data, pos);
+            if data.get(pos) != Some(&b',') {
+                return Err(Fault::new(data, pos, Why::Nesting));
+            }
+            pos += 1;
+        }
+        pos = nested(data, open(data, pos)?, inner, sink)?;
+    }
+    pos = skip_space(data, pos);
+    if data.get(pos) == Some(&b']') { Ok(pos + 1) } else { Err(Fault::new(data, pos, Why::Nesting)) }
+}
+
+/// Writes elements one behind the other into a slice.
+struct Slots<'o, T, F> {
+    out: &'o mut [T],
+    scan: F,
+}
+
+impl<T, F: Fn(&[u8], usize) -> Scan<(T, usize)> + Copy> Sink for Slots<'_, T, F> {
+    #[inline]
+    fn row(&mut self, data: &[u8], pos: usize, n: usize) -> Scan<usize> {
+        let out = std::mem::take(&mut self.out);
+        let Some((row, rest)) = out.split_at_mut_checked(n) else {
+            return Err(Fault::new(data, pos, Why::Buffer));
+        };
+        self.out = rest;
+        fill_row(data, pos, row, self.scan)
+    }
+}
+
+fn fill<T>(
+    data: &[u8],
+    shape: &Shape,
+    out: &mut [T],
+    scan: impl Fn(&[u8], usize) -> Scan<(T, usize)> + Copy,
+) -> Scan<()> {
+    walk(data, shape, &mut Slots { out, scan })
+}
+
+/// The hot loop: elements, separators, closing bracket.
+#[inline]
+fn fill_row<T>(
+    data: &[u8],
+    pos: usize,
+    row: &mut [T],
+    scan: impl Fn(&[u8], usize) -> Scan<(T, usize)> + Copy,
+) -> Scan<usize> {
+    let mut pos = skip_space(data, pos);
+    let mut slots = row.iter_mut();
+    if let Some(b']') = data.get(pos) {
+        return if slots.len() == 0 { Ok(pos + 1) } else { Err(Fault::new(data, pos, Why::Short)) };
+    }
+    while let Some(slot) = slots.next() {
+        let (value, end) = scan(data, pos)?;
+        *slot = value;
+        pos = end;
+        if data.get(pos) != Some(&b',') {
+            pos = skip_space(data, pos);
+            match data.get(pos) {
+                Some(b',') => {}
+                Some(b']') if slots.len() == 0 => return Ok(pos + 1),
+                Some(b']') => return Err(Fault::new(data, pos, Why::Short)),
+                _ => return Err(Fault::new(data, pos, Why::Separator)),
+            }
+        }
+        pos += 1;
+        if let Some(b' ' | b'\n' | b'\t' | b'\r') = data.get(pos) {
+            pos = skip_space(data, pos + 1);
+        }
+    }
+    Err(too_long(data, pos))
+}
+
+/// The fault behind a comma that follows the last element.
+pub(crate) fn too_long(data: &[u8], pos: usize) -> Fault {
+    let ends = data.get(pos) == Some(&b']');
+    Fault::new(data, pos, if ends { Why::Expected("an element") } else { Why::Long })
+}
+
+/// `true` or `false` as 1 or 0.
+fn boolean(data: &[u8], pos: usize) -> Scan<(u8, usize)> {
+    let rest = &data[pos.min(data.len())..];
+    if rest.starts_with(b"true") {
+        Ok((1, pos + 4))
+    } else if rest.starts_with(b"false") {
+        Ok((0, pos + 5))
+    } else {
+        Err(Fault::new(data, pos, Why::Element))
+    }
+}

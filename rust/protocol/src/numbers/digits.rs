@@ -1,0 +1,148 @@
+//! Runs of decimal digits, eight bytes at a time (SWAR: one 64-bit word as eight lanes).
+//!
+//! Source: the eight-digit conversion is Johnny Lee's, as in simdjson and fast_float; the mask and the shift
+//! that make it work for fewer than eight digits without a branch are the usual SWAR byte tests.
+//! Next: `int`.
+
+/// Ten to the power of the index, for the digits of one word.
+pub(crate) const TENS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+
+/// The eight bytes at `pos`, the first one lowest; past the end they are zero, which is no digit.
+#[inline(always)]
+pub(crate) fn load(data: &[u8], pos: usize) -> u64 {
+    match data.get(pos..).and_then(|rest| rest.first_chunk::<8>()) {
+        Some(bytes) => u64::from_le_bytes(*bytes),
+        None => load_tail(data, pos),
+    }
+}
+
+#[cold]
+fn load_tail(data: &[u8], pos: usize) -> u64 {
+    let tail = data.get(pos..).unwrap_or_default();
+    tail.iter().take(8).rev().fold(0, |word, &byte| word << 8 | u64::from(byte))
+}
+
+/// The sixteen bytes at `pos`, like [`load`].
+#[inline(always)]
+pub(crate) fn load_wide(data: &[u8], pos: usize) -> u128 {
+    match data.get(pos..).and_then(|rest| rest.first_chunk::<16>()) {
+        Some(bytes) => u128::from_le_bytes(*bytes),
+        None => u128::from(load_tail(data, pos + 8)) << 64 | u128::from(load_tail(data, pos)),
+    }
+}
+
+/// How many of the first bytes of a word are digits (0 to 8), and their value.
+#[inline(always)]
+pub(crate) fn leading(word: u64) -> (usize, u64) {
+    let lanes = word ^ 0x3030_3030_3030_3030;
+    // A lane is 0..=9 exactly where adding 0x76 leaves its high bit clear; a carry can only spoil later
+    // lanes.
+    let not_digits = (lanes.wrapping_add(0x7676_7676_7676_7676) | lanes) & 0x8080_8080_8080_8080;
+    let count = (not_digits.trailing_zeros() / 8) as usize;
+    (count, value(lanes, count))
+}
+
+/// The value of the first `count` lanes: shifted to the end of the word, where the zeros before them change
+/// nothing.
+#[inline(always)]
+fn value(lanes: u64, count: usize) -> u64 {
+    // In two steps, because a shift by 64 is not one.
+    let half = 32 - 4 * count as u32;
+    eight(lanes << half << half)
+}
+
+/// The value of eight lanes.
+#[inline(always)]
+fn eight(lanes: u64) -> u64 {
+    let pairs = lanes.wrapping_mul(10).wrapping_add(lanes >> 8);
+    let low = (pairs & 0x0000_00ff_0000_00ff).wrapping_mul(0x000f_4240_0000_0064);
+    let high = ((pairs >> 16) & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001);
+    low.wrapping_add(high) >> 32
+}
+
+/// Sixteen bytes as lanes, 0 to 9 where a digit stands, and where the first two stand that are none.
+#[derive(Clone, Copy)]
+pub(crate) struct Window {
+    lanes: u128,
+    not_digits: u128,
+}
+
+impl Window {
+    /// Tests all sixteen bytes at once.
+    #[inline(always)]
+    pub(crate) fn new(bytes: u128) -> Window {
+        const ONES: u128 = u128::MAX / 0xff;
+        let lanes = bytes ^ (0x30 * ONES);
+        Window { lanes, not_digits: (lanes.wrapping_add(0x76 * ONES) | lanes) & (0x80 * ONES) }
+    }
+
+    /// How many digits stand in front, 16 if there is nothing else.
+    #[inline(always)]
+    pub(crate) fn first_stop(self) -> usize {
+        (self.not_digits.trailing_zeros() / 8) as usize
+    }
+
+    /// Where the second byte stands that is no digit, 16 if there is none; exact where the first one is a
+    /// point.
+    ///
+    /// Does not wait for [`first_stop`](Self::first_stop), so that the end of a number is known early.
+    #[inline(always)]
+    pub(crate) fn second_stop(self) -> usize {
+        ((self.not_digits & self.not_digits.wrapping_sub(1)).trailing_zeros() / 8) as usize
+    }
+
+    /// Whether the first byte is the digit 0.
+    #[inline(always)]
+    pub(crate) fn starts_with_zero(self) -> bool {
+        self.lanes as u8 == 0
+    }
+
+    /// The value of the `count` digits in front, at least one.
+    #[inline(always)]
+    pub(crate) fn value(self, count: usize) -> u64 {
+        sixteen(self.lanes, count)
+    }
+
+    /// The value of the `count` digits around the first stop, at least one.
+    #[inline(always)]
+    pub(crate) fn value_around_stop(self, count: usize) -> u64 {
+        // The lanes before the stop stay, the others close the gap.
+        let before = (self.not_digits ^ self.not_digits.wrapping_sub(1)) >> 8;
+        sixteen((self.lanes & before) | ((self.lanes >> 8) & !before), count)
+    }
+}
+
+/// The value of the first `count` of sixteen lanes, at least one.
+#[inline(always)]
+fn sixteen(lanes: u128, count: usize) -> u64 {
+    let aligned = lanes << (128 - 8 * count as u32);
+    eight(aligned as u64) * TENS[8] + eight((aligned >> 64) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_length_of_digits_is_counted_and_valued() {
+        let text = b"90817263";
+        for count in 0..=8 {
+            for stop in [b',', b'.', b'e', b':', b'/', 0, 0x80, 0xb5, 0xff] {
+                let mut bytes = *text;
+                if count < 8 {
+                    bytes[count] = stop;
+                }
+                let want = bytes[..count].iter().fold(0, |value, &byte| value * 10 + u64::from(byte - b'0'));
+                assert_eq!(leading(load(&bytes, 0)), (count, want), "{count} digits, then {stop}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_tail_of_a_buffer_reads_as_no_digit() {
+        assert_eq!(leading(load(b"12", 0)), (2, 12));
+        assert_eq!(leading(load(b"12", 1)), (1, 2));
+        assert_eq!(leading(load(b"12", 2)), (0, 0));
+        assert_eq!(leading(load(b"12", 9)), (0, 0));
+    }
+}

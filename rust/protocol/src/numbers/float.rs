@@ -1,0 +1,308 @@
+//! One floating-point number: a significand and an exponent of ten in one pass, then the cheapest conversion
+//! that rounds rightly.
+//!
+//! Three ways, in this order: one multiplication or division by an exact power of ten (Clinger, "How to Read
+//! Floating Point Numbers Accurately", 1990); a 128-bit product (Eisel and Lemire, 2021) for exponents where
+//! it always rounds rightly; `str::parse`.
+//! Next: back to `numbers`.
+
+use super::digits::{TENS, Window, leading, load, load_wide};
+use super::powers::{FIVES, LARGEST, LEAST};
+use crate::fault::{Fault, Scan, Why};
+
+/// Powers of ten that a double holds exactly.
+static EXACT_TENS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
+    1e19, 1e20, 1e21, 1e22,
+];
+
+/// A number as it was written: (-1)^negative * significand * 10^exponent.
+struct Decimal {
+    negative: bool,
+    significand: u64,
+    exponent: i32,
+    /// Whether `significand` holds every digit.
+    whole: bool,
+    end: usize,
+}
+
+/// Reads the double at `pos`; returns it and the offset behind it.
+#[inline(always)]
+pub(super) fn scan_f64(data: &[u8], pos: usize) -> Scan<(f64, usize)> {
+    let decimal = scan(data, pos)?;
+    if let Some(value) = decimal.nearest() {
+        return Ok((value, decimal.end));
+    }
+    let value: f64 = by_std(data, pos, decimal.end)?;
+    if value.is_finite() { Ok((value, decimal.end)) } else { Err(Fault::new(data, pos, Why::Range)) }
+}
+
+/// Reads the single at `pos`; returns it and the offset behind it.
+#[inline(always)]
+pub(super) fn scan_f32(data: &[u8], pos: usize) -> Scan<(f32, usize)> {
+    let decimal = scan(data, pos)?;
+    if let Some(value) = decimal.nearest().and_then(single) {
+        return Ok((value, decimal.end));
+    }
+    let value: f32 = by_std(data, pos, decimal.end)?;
+    if value.is_finite() { Ok((value, decimal.end)) } else { Err(Fault::new(data, pos, Why::Range)) }
+}
+
+/// Rounds a double that is itself the nearest to some decimal, or `None` where rounding twice may differ from
+/// rounding once.
+///
+/// It differs only if the double lies exactly between two singles: for normal singles, when its low 29 bits
+/// are 0x1000_0000.
+#[inline(always)]
+fn single(value: f64) -> Option<f32> {
+    let magnitude = value.abs();
+    let between = value.to_bits() & 0x1fff_ffff == 0x1000_0000;
+    let normal = magnitude >= f64::from(f32::MIN_POSITIVE) && magnitude <= f64::from(f32::MAX);
+    ((normal & !between) | (magnitude == 0.0)).then_some(value as f32)
+}
+
+#[cold]
+fn by_std<T: std::str::FromStr>(data: &[u8], pos: usize, end: usize) -> Scan<T> {
+    let text = data.get(pos..end).and_then(|bytes| std::str::from_utf8(bytes).ok());
+    text.and_then(|text| text.parse().ok()).ok_or_else(|| Fault::new(data, pos, Why::Element))
+}
+
+/// Reads `-? digits (. digits)? (e sign? digits)?`, JSON's grammar.
+#[inline(always)]
+fn scan(data: &[u8], pos: usize) -> Scan<Decimal> {
+    let negative = data.get(pos) == Some(&b'-');
+    let first = pos + usize::from(negative);
+    let window = Window::new(load_wide(data, first));
+    let whole = window.first_stop();
+    if whole == 0 {
+        return Err(Fault::new(data, pos, Why::Element));
+    }
+    // One condition without a short cut: whether there are more digits than one varies at random, whether it is wrong does not.
+    if (whole > 1) & window.starts_with_zero() {
+        return Err(Fault::new(data, pos, Why::LeadingZero));
+    }
+    let Digits { significand, mut exponent, whole, mut end } = if whole == 16 {
+        many_whole(data, first)?
+    } else if data.get(first + whole) == Some(&b'.') {
+        let stop = window.second_stop();
+        let count = stop - 1;
+        if count == whole {
+            return Err(Fault::new(data, first + stop, Why::Expected("a digit")));
+        }
+        let significand = window.value_around_stop(count);
+        let exponent = whole as i32 - count as i32;
+        let digits = Digits { significand, exponent, whole: true, end: first + stop };
+        if stop == 16 { more_fraction(data, first, digits) } else { digits }
+    } else {
+        Digits { significand: window.value(whole), exponent: 0, whole: true, end: first + whole }
+    };
+    if let Some(b'e' | b'E') = data.get(end) {
+        let (shift, behind) = power(data, end + 1)?;
+        exponent = exponent.saturating_add(shift);
+        end = behind;
+    }
+    Ok(Decimal { negative, significand, exponent, whole, end })
+}
+
+/// The digits of a number.
+struct Digits {
+    /// Their value without the point; it has wrapped where not `whole`.
+    significand: u64,
+    /// Less one for each digit behind the point.
+    exponent: i32,
+    /// Whether `significand` holds them all.
+    whole: bool,
+    /// The offset behind the last of them.
+    end: usize,
+}
+
+/// Goes on behind a window that ended within the fraction, as with the shortest forms of doubles.
+#[inline(always)]
+fn more_fraction(data: &[u8], first: usize, digits: Digits) -> Digits {
+    let (significand, end) = more_digits(data, digits.end, digits.significand);
+    let added = i32::try_from(end - digits.end).unwrap_or(i32::MAX);
+    // Nineteen digits always fit; more of them may still do so behind leading zeros.
+    let count = end - first - 1 - usize::from(data[first] == b'0');
+    let whole = count <= 19 || significant(&data[first..end]) <= 19;
+    Digits { significand, exponent: digits.exponent.saturating_sub(added), whole, end }
+}
+
+/// Appends the digits at `pos` to `value`, which may wrap; returns the offset behind them too.
+#[inline(always)]
+fn more_digits(data: &[u8], mut pos: usize, mut value: u64) -> (u64, usize) {
+    loop {
+        let (count, word) = leading(load(data, pos));
+        value = value.wrapping_mul(TENS[count]).wrapping_add(word);
+        pos += count;
+        if count < 8 {
+            return (value, pos);
+        }
+    }
+}
+
+/// Sixteen digits or more before the point.
+#[cold]
+fn many_whole(data: &[u8], first: usize) -> Scan<Digits> {
+    let (significand, end) = more_digits(data, first, 0);
+    if data.get(end) != Some(&b'.') {
+        return Ok(Digits { significand, exponent: 0, whole: end - first <= 19, end });
+    }
+    let digits = Digits { significand, exponent: 0, whole: true, end: end + 1 };
+    let digits = more_fraction(data, first, digits);
+    if digits.end == end + 1 {
+        return Err(Fault::new(data, digits.end, Why::Expected("a digit")));
+    }
+    Ok(digits)
+}
+
+/// The number of digits without the zeros in front.
+#[cold]
+fn significant(text: &[u8]) -> usize {
+    text.iter().filter(|&&byte| byte != b'.').skip_while(|&&byte| byte == b'0').count()
+}
+
+/// The exponent whose sign or first digit is at `pos`, saturated far outside every range.
+#[cold]
+fn power(data: &[u8], pos: usize) -> Scan<(i32, usize)> {
+    let (negative, first) = match data.get(pos) {
+        Some(b'-') => (true, pos + 1),
+        Some(b'+') => (false, pos + 1),
+        _ => (false, pos),
+    };
+    let mut end = first;
+    let mut value = 0i32;
+    while let Some(&byte @ b'0'..=b'9') = data.get(end) {
+        value = value.saturating_mul(10).saturating_add(i32::from(byte - b'0'));
+        end += 1;
+    }
+    if end == first {
+        return Err(Fault::new(data, end, Why::Expected("a digit")));
+    }
+    Ok((if negative { -value } else { value }, end))
+}
+
+// === impl Decimal ===
+
+impl Decimal {
+    /// The nearest double, ties to even, or `None` where only the slow way knows it.
+    #[inline(always)]
+    fn nearest(&self) -> Option<f64> {
+        let Decimal { negative, significand, exponent, whole, .. } = *self;
+        if !whole {
+            return None;
+        }
+        let value = if significand < 1 << 53 && exponent.unsigned_abs() <= 22 {
+            // Both operands are exact, so one operation rounds once.
+            let ten = EXACT_TENS[exponent.unsigned_abs() as usize];
+            if exponent < 0 { significand as f64 / ten } else { significand as f64 * ten }
+        } else {
+            product(significand, exponent)?
+        };
+        Some(f64::from_bits(value.to_bits() | u64::from(negative) << 63))
+    }
+}
+
+/// The nearest double to `significand * 10^exponent` by a 128-bit product; `None` outside the table.
+///
+/// Follows Lemire (2021), algorithm 1. Within the table no result is subnormal or infinite, and every product
+/// is conclusive.
+#[inline]
+fn product(significand: u64, exponent: i32) -> Option<f64> {
+    if significand == 0 {
+        return Some(0.0);
+    }
+    if !(LEAST..=LARGEST).contains(&exponent) {
+        return None;
+    }
+    let (five_high, five_low) = FIVES[(exponent - LEAST) as usize];
+    let shift = significand.leading_zeros();
+    let word = significand << shift;
+    let (mut high, mut low) = wide(word, five_high);
+    if high & 0x1ff == 0x1ff {
+        // The bits below the result are all ones: the other half of the power may carry into it.
+        let (more, _) = wide(word, five_low);
+        let (sum, carry) = low.overflowing_add(more);
+        low = sum;
+        high += u64::from(carry);
+    }
+    let upper = (high >> 63) as i32;
+    let cut = upper + 9;
+    let mut mantissa = high >> cut;
+    // floor(log2(10^q)) is (217706 q) >> 16 for every q here.
+    let mut biased = ((217_706 * exponent) >> 16) + 63 + upper - shift as i32 + 1023;
+    if low <= 1 && (-4..=23).contains(&exponent) && mantissa & 3 == 1 && mantissa << cut == high {
+        // Exactly halfway: to even, which is down here.
+        mantissa &= !1;
+    }
+    mantissa = (mantissa + (mantissa & 1)) >> 1;
+    if mantissa >> 53 != 0 {
+        mantissa = 1 << 52;
+        biased += 1;
+    }
+    Some(f64::from_bits(mantissa & !(1 << 52) | (biased as u64) << 52))
+}
+
+/// High and low half of a product.
+#[inline(always)]
+fn wide(a: u64, b: u64) -> (u64, u64) {
+    let product = u128::from(a) * u128::from(b);
+    ((product >> 64) as u64, product as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_agrees_with_the_standard_parser() {
+        for text in [
+            "0",
+            "-0",
+            "0.1",
+            "-0.1",
+            "1e22",
+            "1e23",
+            "9007199254740993",
+            "9007199254740992e-1",
+            "1.7976931348623157e308",
+            "2.2250738585072014e-308",
+            "5e-324",
+            "1e-400",
+            "0e999",
+            "123456789012345678901234567890",
+            "8.5899345930e9",
+            "1.00000017881393432617187499",
+            "1.00000017881393432617187500",
+            "1.00000017881393432617187501",
+            "7.0064923e-46",
+            "1.4e-45",
+            "1.1754942e-38",
+            "3.4028235e38",
+            "18446744073709551615e-19",
+            "0.00000000000000000001234567890123",
+            "4503599627370496.5",
+            "4503599627370497.5",
+            "9007199254740993e1",
+            "16777217.0",
+            "16777219",
+        ] {
+            let (double, end) = scan_f64(text.as_bytes(), 0).unwrap();
+            assert_eq!(end, text.len(), "{text}");
+            assert_eq!(double.to_bits(), text.parse::<f64>().unwrap().to_bits(), "{text}");
+            let want: f32 = text.parse().unwrap();
+            match scan_f32(text.as_bytes(), 0) {
+                Ok((single, _)) => assert_eq!(single.to_bits(), want.to_bits(), "{text}"),
+                Err(fault) => assert!(fault.why == Why::Range && want.is_infinite(), "{text}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_overflows_is_refused() {
+        for text in ["1e309", "-1e309", "1e999999999999", "2e308"] {
+            assert_eq!(scan_f64(text.as_bytes(), 0).unwrap_err().why, Why::Range, "{text}");
+        }
+        assert_eq!(scan_f32(b"3.4028236e38", 0).unwrap_err().why, Why::Range);
+        assert_eq!(scan_f32(b"1e39", 0).unwrap_err().why, Why::Range);
+    }
+}

@@ -1,0 +1,86 @@
+//! One integer, exact over the whole range of its type.
+//!
+//! Next: `powers`.
+
+use super::digits::{TENS, leading, load};
+use crate::fault::{Fault, Scan, Why};
+
+/// An integer type by its limits.
+pub(super) trait Int {
+    /// The largest value.
+    const MAX: u64;
+    /// The magnitude of the least value.
+    const MIN: u64;
+    /// The value of a sign and a magnitude within those limits.
+    fn make(negative: bool, magnitude: u64) -> Self;
+}
+
+macro_rules! unsigned {
+    ($($t:ty)*) => {$(
+        impl Int for $t {
+            const MAX: u64 = <$t>::MAX as u64;
+            const MIN: u64 = 0;
+            #[inline(always)]
+            fn make(_: bool, magnitude: u64) -> $t {
+                magnitude as $t
+            }
+        }
+    )*};
+}
+
+macro_rules! signed {
+    ($($t:ty)*) => {$(
+        impl Int for $t {
+            const MAX: u64 = <$t>::MAX as u64;
+            const MIN: u64 = <$t>::MIN.unsigned_abs() as u64;
+            #[inline(always)]
+            fn make(negative: bool, magnitude: u64) -> $t {
+                let sign = -i64::from(negative);
+                ((magnitude as i64) ^ sign).wrapping_sub(sign) as $t
+            }
+        }
+    )*};
+}
+
+unsigned!(u8 u16 u32 u64);
+signed!(i8 i16 i32 i64);
+
+/// Reads the integer at `pos`; returns it and the offset behind it.
+///
+/// A fraction or an exponent behind it is left for the caller to refuse.
+#[inline(always)]
+pub(super) fn scan<T: Int>(data: &[u8], pos: usize) -> Scan<(T, usize)> {
+    let negative = data.get(pos) == Some(&b'-');
+    let first = pos + usize::from(negative);
+    let word = load(data, first);
+    let (count, value) = leading(word);
+    let (magnitude, end) = match count {
+        0 => return Err(Fault::new(data, pos, Why::Element)),
+        8 => long(data, first, value)?,
+        _ => (value, first + count),
+    };
+    // One condition without a short cut: whether there are more digits than one varies at random, whether it is wrong does not.
+    if (count > 1) & (word as u8 == b'0') {
+        return Err(Fault::new(data, pos, Why::LeadingZero));
+    }
+    if magnitude > if negative { T::MIN } else { T::MAX } {
+        return Err(Fault::new(data, pos, Why::Range));
+    }
+    Ok((T::make(negative, magnitude), end))
+}
+
+/// Goes on behind the first eight digits; what is more than a `u64` is out of every range.
+fn long(data: &[u8], first: usize, value: u64) -> Scan<(u64, usize)> {
+    let mut magnitude = Some(value);
+    let mut end = first + 8;
+    loop {
+        let (count, value) = leading(load(data, end));
+        magnitude =
+            magnitude.and_then(|high| high.checked_mul(TENS[count])).and_then(|high| high.checked_add(value));
+        end += count;
+        if count < 8 {
+            let magnitude = magnitude.ok_or_else(|| Fault::new(data, first, Why::Range))?;
+            return Ok((magnitude, end));
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! BYTES: JSON strings and the length-prefixed binary form, both ways, and the table that holds decoded
+//! elements.
+//!
+//! Not here: the nesting of lists (`numbers::walk` is shared by both).
+//! Next: `binary`.
+
+use std::borrow::Cow;
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::tensor::{DataType, Shape};
+use memchr::memchr2;
+
+use crate::cursor::skip_space;
+use crate::explain::Explain;
+use crate::fault::{Fault, Scan, Why};
+use crate::numbers::{Sink, too_long, walk};
+
+/// Byte strings back to back and where each begins: the layout of ONNX Runtime's `GetStringTensorContent`.
+///
+/// Kept between requests, it stops allocating once it has seen its largest tensor.
+#[derive(Clone, Debug, Default)]
+pub struct StringTable {
+    bytes: Vec<u8>,
+    starts: Vec<usize>,
+}
+
+impl StringTable {
+    /// Forgets the elements, keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.starts.clear();
+    }
+
+    /// Adds one element.
+    pub fn push(&mut self, element: &[u8]) {
+        self.starts.push(self.bytes.len());
+        self.bytes.extend_from_slice(element);
+    }
+
+    /// The elements, borrowed.
+    pub fn view(&self) -> Strings<'_> {
+        Strings { bytes: &self.bytes, starts: &self.starts }
+    }
+}
+
+/// Byte strings that lie somewhere else: element `i` is `bytes[starts[i]..starts[i + 1]]`, the last one ends
+/// with `bytes`.
+#[derive(Clone, Copy, Debug)]
+pub struct Strings<'a> {
+    bytes: &'a [u8],
+    starts: &'a [usize],
+}
+
+impl<'a> Strings<'a> {
+    /// Checks and wraps what a runtime gave.
+    ///
+    /// # Errors
+    /// `internal` where the starts do not ascend from 0 within `bytes`.
+    pub fn new(bytes: &'a [u8], starts: &'a [usize]) -> Result<Strings<'a>> {
+        let from_zero = starts.first().map_or(bytes.is_empty(), |&first| first == 0);
+        if from_zero && starts.is_sorted() && starts.last().is_none_or(|&last| last <= bytes.len()) {
+            return Ok(Strings { bytes, starts });
+        }
+        Err(Error::new(Code::Internal, "the starts of a string tensor do not ascend from 0 within its bytes"))
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    /// Element `index`, or `None` past the end.
+    pub fn get(&self, index: usize) -> Option<&'a [u8]> {
+        let start = *self.starts.get(index)?;
+        let end = self.starts.get(index + 1).copied().unwrap_or(self.bytes.len());
+        self.bytes.get(start..end)
+    }
+
+    /// The elements in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
+        let Strings { bytes, starts } = *self;
+        (0..starts.len()).map(move |index| Strings { bytes, starts }.get(index).unwrap_or_default())
+    }
+
+    /// The size of the binary form, in bytes: 4 for each element and its content.
+    pub fn binary_size(&self) -> usize {
+        4 * self.starts.len() + self.bytes.len()
+    }
+
+    /// Appends the binary form.
+    ///
+    /// # Errors
+    /// `backend_failed` where an element is longer than a 32-bit length can say; `out` then holds a part.
+    pub fn write_binary(&self, out: &mut Vec<u8>) -> Result<()> {
+        for element in self.iter() {
+            let length = u32::try_from(element.len()).map_err(|_| {
+                Error::new(
+                    Code::BackendFailed,
+                    "a BYTES element of 4 GiB or more cannot be sent as binary data",
+                )
+            })?;
+            out.extend_from_slice(&length.to_le_bytes());
+            out.extend_from_slice(element);
+        }
+        Ok(())
+    }
+}
+
+/// Reads the JSON strings of a `data` list, flat or nested along `shape`, into a table (cleared first).
+///
+/// An element is the UTF-8 of its string. Memory is bounded by the length of `data`.
+///
+/// # Errors
+/// `invalid_argument` that names `input_name`, the element and what is wrong with it.
+pub fn decode_json(data: &[u8], shape: &Shape, out: &mut StringTable, input_name: &str) -> Result<()> {
+    out.clear();
+    walk(data, shape, &mut StringSink { table: out })
+        .map_err(|fault| Explain { data, shape, datatype: DataType::Bytes, name: input_name }.error(fault))
+}
+
+/// Reads the binary form, `count` elements, into a table (cleared first).
+///
+/// # Errors
+/// `invalid_argument` that names `input_name` where the lengths do not add up to exactly the blob.
+pub fn decode_binary(blob: &[u8], count: usize, out: &mut StringTable, input_name: &str) -> Result<()> {
+    out.clear();
+    for element in binary_elements(blob, count, input_name)? {
+        out.push(element);
+    }
+    Ok(())
+}
+
+/// The elements of the binary form without copying them: each a 4-byte little-endian length and that many
+/// bytes.
+///
+/// # Errors
+/// `invalid_argument` that names `input_name` where the lengths do not add up to exactly the blob.
+pub fn binary_elements<'a>(blob: &'a [u8], count: usize, input_name: &str) -> Result<BinaryElements<'a>> {
+    let mut rest = blob;
+    for index in 0..count {
+        let Some((_, after)) = split_element(rest) else {
+            return Err(Error::invalid(format!(
+                "input \"{input_name}\": element {index} of {count} does not fit in the {} bytes of its \
+                 binary data; \
+                 each BYTES element is a 4-byte little-endian length and that many bytes",
+                blob.len()
+            )));
+        };
+        rest = after;
+    }
+    if rest.is_empty() {
+        return Ok(BinaryElements { rest: blob });
+    }
+    Err(Error::invalid(format!(
+        "input \"{input_name}\": {} bytes are left in its binary data after {count} BYTES elements",
+        rest.len()
+    )))
+}
+
+/// Iterates over a checked blob of length-prefixed elements; made by [`binary_elements`].
+#[derive(Clone, Debug)]
+pub struct BinaryElements<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for BinaryElements<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (element, rest) = split_element(self.rest)?;
+        self.rest = rest;
+        Some(element)
+    }
+}
+
+/// The first element of the binary form and what follows it.
+fn split_element(blob: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = blob.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
+}
+
+// === impl JSON ===
+
+/// Writes JSON string elements into a table.
+struct StringSink<'t> {
+    table: &'t mut StringTable,
+}
+
+impl Sink for StringSink<'_> {
+    fn row(&mut self, data: &[u8], mut pos: usize, n: usize) -> Scan<usize> {
+        pos = skip_space(data, pos);
+        if n == 0 {
+            return match data.get(pos) {
+                Some(b']') => Ok(pos + 1),
+                _ => Err(Fault::new(data, pos, Why::Long)),
+            };
+        }
+        for left in (0..n).rev() {
+            match data.get(pos) {
+                Some(b'"') => {}
+                Some(b']') => return Err(Fault::new(data, pos, Why::Short)),
+                _ => return Err(Fault::new(data, pos, Why::Element)),
+            }
+            self.table.starts.push(self.table.bytes.len());
+            pos = skip_space(data, append(data, pos + 1, &mut self.table.bytes)?);
+            match (data.get(pos), left) {
+                (Some(b','), 1..) => pos = skip_space(data, pos + 1),
+                (Some(b']'), 0) => return Ok(pos + 1),
+                (Some(b','), 0) => return Err(too_long(data, skip_space(data, pos + 1))),
+                (Some(b']'), _) => return Err(Fault::new(data, pos, Why::Short)),
+                _ => return Err(Fault::new(data, pos, Why::Separator)),
+            }
+        }
+        Err(Fault::new(data, pos, Why::Short))
+    }
+}
+
+/// Reads the string whose content starts at `pos`; returns it and the offset behind its closing quote.
+pub(crate) fn read(data: &[u8], pos: usize) -> Scan<(Cow<'_, str>, usize)> {
+    let (run, end) = plain_run(data, pos)?;
+    if data.get(end) == Some(&b'"') {
+        return Ok((Cow::Borrowed(run), end + 1));
+    }
+    let mut owned = Vec::with_capacity(run.len() + 16);
+    let end = append(data, pos, &mut owned)?;
+    let text = String::from_utf8(owned).map_err(|_| Fault::new(data, pos, Why::Utf8))?;
+    Ok((Cow::Owned(text), end))
+}
+
+/// Appends the string whose content starts at `pos`, unescaped; returns the offset behind its closing quote.
+pub(crate) fn append(data: &[u8], mut pos: usize, out: &mut Vec<u8>) -> Scan<usize> {
+    loop {
+        let (run, end) = plain_run(data, pos)?;
+        out.extend_from_slice(run.as_bytes());
+        if data.get(end) == Some(&b'"') {
+            return Ok(end + 1);
+        }
+        pos = escape(data, end, out)?;
+    }
+}
+
+/// The characters from `pos` to the next quote or backslash, and the offset of that byte.
+fn plain_run(data: &[u8], pos: usize) -> Scan<(&str, usize)> {
+    let rest = data.get(pos..).unwrap_or_default();
+    let Some(length) = memchr2(b'"', b'\\', rest) else {
+        return Err(Fault::new(data, data.len(), Why::Expected("the end of a string")));
+    };
+    let run = &rest[..length];
+    if run.iter().fold(false, |any, &byte| any | (byte < 0x20)) {
+        let at = run.iter().position(|&byte| byte < 0x20).unwrap_or(0);
+        return Err(Fault::new(data, pos + at, Why::Control));
+    }
+    match std::str::from_utf8(run) {
+        Ok(run) => Ok((run, pos + length)),
+        Err(error) => Err(Fault::new(data, pos + error.valid_up_to(), Why::Utf8)),
+    }
+}
+
+/// Appends what the escape at `pos` (its backslash) means; returns the offset behind it.
+fn escape(data: &[u8], pos: usize, out: &mut Vec<u8>) -> Scan<usize> {
+    let plain = match data.get(pos + 1) {
+        Some(&byte @ (b'"' | b'\\' | b'/')) => byte,
+        Some(b'b') => 0x08,
+        Some(b'f') => 0x0c,
+        Some(b'n') => b'\n',
+        Some(b'r') => b'\r',
+        Some(b't') => b'\t',
+        Some(b'u') => return escaped_unit(data, pos, out),
+        _ => return Err(Fault::new(data, pos + 1, Why::Escape)),
+    };
+    out.push(plain);
+    Ok(pos + 2)
+}
+
+/// Appends the character of a `\uXXXX`, or of the surrogate pair that starts there.
+fn escaped_unit(data: &[u8], pos: usize, out: &mut Vec<u8>) -> Scan<usize> {
+    let first = hex4(data, pos + 2)?;
+    let (code, end) = match first {
+        0xd800..=0xdbff => {
+            if data.get(pos + 6..pos + 8) != Some(b"\\u") {
+                return Err(Fault::new(data, pos, Why::Surrogate));
+            }
+            let second = hex4(data, pos + 8)?;
+            if !(0xdc00..=0xdfff).contains(&second) {
+                return Err(Fault::new(data, pos, Why::Surrogate));
+            }
+            (0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00), pos + 12)
+        }
+        _ => (first, pos + 6),
+    };
+    let character = char::from_u32(code).ok_or_else(|| Fault::new(data, pos, Why::Surrogate))?;
+    out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+    Ok(end)
+}
+
+/// The four hexadecimal digits at `pos`.
+fn hex4(data: &[u8], pos: usize) -> Scan<u32> {
+    let digits = data.get(pos..pos + 4).unwrap_or_default();
+    if digits.len() < 4 {
+        return Err(Fault::new(data, data.len(), Why::Escape));
+    }
+    digits.iter().try_fold(0, |value, &byte| match char::from(byte).to_digit(16) {
+        Some(digit) => Ok(value << 4 | digit),
+        None => Err(Fault::new(data, pos, Why::Escape)),
+    })
+}
+
+/// Appends `text` as a JSON string, quotes included.
+pub(crate) fn write_json(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut done = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        let short: &[u8] = match byte {
+            b'"' => b"\\\"",
+            b'\\' => b"\\\\",
+            b'\n' => b"\\n",
+            b'\r' => b"\\r",
+            b'\t' => b"\\t",
+            0..0x20 => b"",
+            _ => continue,
+        };
+        out.extend_from_slice(&bytes[done..at]);
+        out.extend_from_slice(short);
+        if short.is_empty() {
+            const HEX: &[u8; 16] = b"0123456789abcdef";
+            out.extend_from_slice(b"\\u00");
+            out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+        done = at + 1;
+    }
+    out.extend_from_slice(&bytes[done..]);
+    out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(text: &str) -> Result<Vec<u8>> {
+        let mut table = StringTable::default();
+        decode_json(format!("[{text}]").as_bytes(), &Shape::new(&[1])?, &mut table, "X")?;
+        Ok(table.view().get(0).unwrap().to_vec())
+    }
+
+    #[test]
+    fn escapes_become_their_characters() {
+        assert_eq!(one(r#""a\"\\\/\b\f\n\r\t""#).unwrap(), b"a\"\\/\x08\x0c\n\r\t");
+        assert_eq!(one(r#""\u00e9\u20ac\ud83d\ude00\u0000""#).unwrap(), "é€😀\0".as_bytes());
+        assert_eq!(one("\"h\u{e9}\"").unwrap(), "hé".as_bytes());
+    }
+
+    #[test]
+    fn what_is_no_string_is_refused_with_its_element() {
+        for (text, fragment) in [
+            (r#""\ud83d""#, "surrogate"),
+            (r#""\ude00""#, "surrogate"),
+            (r#""\ud83d\u0041""#, "surrogate"),
+            (r#""\x41""#, "escape"),
+            (r#""\u12g4""#, "escape"),
+            ("\"a\nb\"", "control"),
+            ("1", "element 0 is 1"),
+            ("null", "element 0 is null"),
+        ] {
+            let error = one(text).unwrap_err();
+            assert!(error.message.contains(fragment) && error.message.contains("\"X\""), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_binary_form_must_fill_its_blob() {
+        let mut table = StringTable::default();
+        let blob = b"\x02\0\0\0ab\0\0\0\0";
+        decode_binary(blob, 2, &mut table, "X").unwrap();
+        assert_eq!(table.view().iter().collect::<Vec<_>>(), [&b"ab"[..], b""]);
+        let mut back = Vec::new();
+        table.view().write_binary(&mut back).unwrap();
+        assert_eq!(back, blob);
+        assert_eq!(table.view().binary_size(), blob.len());
+        for (blob, count) in
+            [(&blob[..], 1), (&blob[..], 3), (b"\xff\xff\xff\xff", 1), (b"\x01\0\0", 1), (b"x", 0)]
+        {
+            assert!(decode_binary(blob, count, &mut table, "X").is_err(), "{blob:?} {count}");
+        }
+    }
+
+    #[test]
+    fn starts_that_do_not_ascend_are_refused() {
+        assert!(Strings::new(b"abc", &[0, 2]).is_ok());
+        for starts in [&[1][..], &[0, 4], &[0, 2, 1], &[]] {
+            assert!(Strings::new(b"abc", starts).is_err(), "{starts:?}");
+        }
+    }
+}

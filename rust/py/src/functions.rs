@@ -1,0 +1,72 @@
+//! The functions of the module: slots, baselines, looking at libraries and models, the table of errors.
+
+use std::collections::BTreeMap;
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::slots::{self, TableState};
+use headgate_server::inspect;
+use pyo3::buffer::PyBuffer;
+use pyo3::prelude::*;
+use serde_json::{Value, json};
+
+use crate::door::{self, outside};
+
+/// Adds the functions to the module.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(set_weights, module)?)?;
+    module.add_function(wrap_pyfunction!(slot_of, module)?)?;
+    module.add_function(wrap_pyfunction!(fit_baseline, module)?)?;
+    module.add_function(wrap_pyfunction!(library_info, module)?)?;
+    module.add_function(wrap_pyfunction!(inspect_model, module)?)?;
+    module.add_function(wrap_pyfunction!(error_codes, module)?)
+}
+
+fn argument<T: serde::de::DeserializeOwned>(name: &str, json: &[u8]) -> Result<T> {
+    serde_json::from_slice(json).map_err(|error| Error::invalid(format!("{name}: {error}")))
+}
+
+#[pyfunction]
+fn set_weights(py: Python<'_>, table: &[u8], weights: &[u8]) -> PyResult<Vec<u8>> {
+    outside(py, || {
+        let table: TableState = argument("table", table)?;
+        let weights: BTreeMap<String, u16> = argument("weights", weights)?;
+        let (table, moves) = table.with_weights(&weights)?;
+        Ok(door::json(&json!({"table": table, "moves": moves})))
+    })
+}
+
+#[pyfunction]
+fn slot_of(salt: &str, key: &[u8]) -> u16 {
+    slots::slot_of(salt, key)
+}
+
+#[pyfunction]
+fn fit_baseline(py: Python<'_>, columns: &[u8], values: Vec<PyBuffer<f64>>) -> PyResult<Vec<u8>> {
+    let copies = values.iter().map(|buffer| buffer.to_vec(py)).collect::<PyResult<Vec<_>>>()?;
+    outside(py, || {
+        let columns: Vec<headgate_sketch::Column> = argument("columns", columns)?;
+        let slices: Vec<&[f64]> = copies.iter().map(Vec::as_slice).collect();
+        let baseline =
+            headgate_sketch::fit(&columns, &slices).map_err(|error| Error::invalid(error.to_string()))?;
+        Ok(baseline.to_json())
+    })
+}
+
+#[pyfunction]
+fn library_info(py: Python<'_>, path: &str) -> PyResult<Vec<u8>> {
+    outside(py, || Ok(door::json(&inspect::library(path)?)))
+}
+
+#[pyfunction]
+fn inspect_model(py: Python<'_>, library: &str, model: &str) -> PyResult<Vec<u8>> {
+    outside(py, || Ok(door::json(&inspect::model(library, model)?)))
+}
+
+#[pyfunction]
+fn error_codes() -> Vec<u8> {
+    let rows: Vec<Value> = Code::ALL
+        .iter()
+        .map(|code| json!({"code": code, "http": code.http(), "grpc": code.grpc(), "retry": code.retry()}))
+        .collect();
+    door::json(&Value::Array(rows))
+}

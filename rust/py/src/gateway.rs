@@ -1,0 +1,98 @@
+//! The class `Gateway`: the data plane of one process.
+
+use std::time::Duration;
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::spec::EndpointSpec;
+use headgate_server::config::Config;
+use headgate_server::gateway::Gateway as DataPlane;
+use pyo3::prelude::*;
+use serde_json::{Value, json};
+
+use crate::door::{self, outside};
+
+/// The data plane of one process: created idle, started once, stopped once.
+#[pyclass(frozen, module = "headgate._native")]
+pub(crate) struct Gateway {
+    inner: Option<DataPlane>,
+    pid: u32,
+}
+
+impl Gateway {
+    /// The data plane, unless this is a fork: threads do not survive one.
+    fn here(&self) -> Result<&DataPlane> {
+        if self.pid != std::process::id() {
+            return Err(Error::new(
+                Code::Internal,
+                "this gateway was made before a fork, and its threads stayed in the parent; make a new one in the child, \
+                 or start processes with multiprocessing's \"spawn\"",
+            ));
+        }
+        self.inner.as_ref().ok_or_else(|| Error::new(Code::Internal, "the gateway was never made"))
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if self.pid != std::process::id() {
+            // A forked child has no threads to join, and their locks may be held for ever.
+            std::mem::forget(self.inner.take());
+        }
+    }
+}
+
+#[pymethods]
+impl Gateway {
+    #[new]
+    fn new(py: Python<'_>, config: &[u8]) -> PyResult<Self> {
+        let inner = outside(py, || DataPlane::new(Config::from_json(config)?))?;
+        Ok(Self { inner: Some(inner), pid: std::process::id() })
+    }
+
+    fn start(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
+        let bound = outside(py, || self.here()?.start())?;
+        Ok(door::json(&json!({"http": bound.to_string()})))
+    }
+
+    fn event_fd(&self, py: Python<'_>) -> PyResult<i32> {
+        outside(py, || Ok(self.here()?.event_fd()))
+    }
+
+    fn events(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
+        let events = outside(py, || Ok(Value::Array(self.here()?.events())))?;
+        Ok(door::json(&events))
+    }
+
+    fn apply(&self, py: Python<'_>, endpoint: &[u8]) -> PyResult<u64> {
+        outside(py, || self.here()?.apply(EndpointSpec::from_json(endpoint)?))
+    }
+
+    fn remove(&self, py: Python<'_>, name: &str) -> PyResult<u64> {
+        outside(py, || Ok(self.here()?.remove(name)))
+    }
+
+    fn status(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
+        outside(py, || Ok(door::json(&self.here()?.status())))
+    }
+
+    fn metrics(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
+        outside(py, || Ok(door::json(&self.here()?.metrics())))
+    }
+
+    fn drift(&self, py: Python<'_>, endpoint: &str, window_seconds: u64) -> PyResult<Vec<u8>> {
+        outside(py, || Ok(door::json(&self.here()?.drift(endpoint, window_seconds)?)))
+    }
+
+    fn set_ready(&self, py: Python<'_>, ready: bool) -> PyResult<()> {
+        outside(py, || {
+            self.here()?.set_ready(ready);
+            Ok(())
+        })
+    }
+
+    fn stop(&self, py: Python<'_>, drain_delay_ms: u64, grace_ms: u64) -> PyResult<bool> {
+        outside(py, || {
+            Ok(self.here()?.stop(Duration::from_millis(drain_delay_ms), Duration::from_millis(grace_ms)))
+        })
+    }
+}

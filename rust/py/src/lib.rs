@@ -1,0 +1,18 @@
+//! `headgate._native`: the boundary between the data plane and Python.
+//!
+//! JSON bytes, strings and integers go in, JSON bytes come out; no request, callback or Python object crosses. Whatever may
+//! wait goes through [`door::outside`], which releases the interpreter. Read in this order: [`gateway`], [`functions`],
+//! [`door`].
+
+use pyo3::prelude::*;
+
+mod door;
+mod functions;
+mod gateway;
+
+#[pymodule(gil_used = false)]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<gateway::Gateway>()?;
+    functions::register(module)
+}

@@ -1,0 +1,147 @@
+//! One run's inputs and outputs, made once and used again: while shapes repeat, a run allocates nothing of ours.
+//!
+//! Next: `tensor`.
+
+use std::ptr::{null, null_mut};
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::tensor::{Signature, TensorSpec};
+use ort_sys::OrtValue;
+
+use crate::library::Library;
+use crate::session::Session;
+use crate::tensor::{Tensor, Value, View};
+
+/// The tensors of one run of one session. Lease one for a request, give it back after the answer is out.
+pub struct Binding {
+    inputs: Vec<Tensor>,
+    outputs: Vec<Output>,
+    raw_inputs: Vec<*const OrtValue>,
+    raw_outputs: Vec<*mut OrtValue>,
+    library: &'static Library,
+}
+
+// SAFETY: the raw pointers are written and read within `run` only, and point to values that the binding owns.
+unsafe impl Send for Binding {}
+
+/// One output: ours where its shape could be foretold, else the runtime's.
+struct Output {
+    tensor: Tensor,
+    allocated: Option<Value>,
+}
+
+impl Binding {
+    /// Tensors for one run of something with that signature, without shapes yet.
+    pub fn new(library: &'static Library, signature: &Signature) -> Binding {
+        let tensors = |specs: &[TensorSpec]| {
+            specs.iter().map(|spec| Tensor::new(library, spec.datatype)).collect::<Vec<_>>()
+        };
+        let inputs = tensors(&signature.inputs);
+        let outputs = tensors(&signature.outputs);
+        Binding {
+            raw_inputs: vec![null(); inputs.len()],
+            raw_outputs: vec![null_mut(); outputs.len()],
+            inputs,
+            outputs: outputs.into_iter().map(|tensor| Output { tensor, allocated: None }).collect(),
+            library,
+        }
+    }
+
+    /// The input at its place in the signature.
+    pub fn input(&self, index: usize) -> &Tensor {
+        &self.inputs[index]
+    }
+
+    /// The input at its place in the signature, to be shaped and filled.
+    pub fn input_mut(&mut self, index: usize) -> &mut Tensor {
+        &mut self.inputs[index]
+    }
+
+    /// An output to be shaped and filled by whoever computes without a session.
+    pub fn output_mut(&mut self, index: usize) -> &mut Tensor {
+        self.outputs[index].allocated = None;
+        &mut self.outputs[index].tensor
+    }
+
+    /// The number of inputs.
+    pub fn inputs(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// The number of outputs.
+    pub fn outputs(&self) -> usize {
+        self.outputs.len()
+    }
+
+    /// An output of the last run.
+    ///
+    /// # Errors
+    /// `internal` before the first run.
+    pub fn output(&self, index: usize) -> Result<View<'_>> {
+        let output = &self.outputs[index];
+        match &output.allocated {
+            Some(value) => View::of(self.library, value),
+            None => output.tensor.view(),
+        }
+    }
+
+    /// Bytes held by the tensors that we own.
+    pub fn capacity(&self) -> usize {
+        let outputs = self.outputs.iter().map(|output| output.tensor.capacity());
+        self.inputs.iter().map(Tensor::capacity).chain(outputs).sum()
+    }
+
+    /// Runs the session over the inputs.
+    ///
+    /// # Errors
+    /// `invalid_argument` where the runtime says so (an index outside a table, say), else `backend_failed`; `internal` when
+    /// an input has no shape yet.
+    pub fn run(&mut self, session: &Session) -> Result<()> {
+        for (raw, tensor) in self.raw_inputs.iter_mut().zip(&self.inputs) {
+            *raw = tensor.raw();
+            if raw.is_null() {
+                return Err(Error::new(Code::Internal, "an input was not given a shape before the run"));
+            }
+        }
+        let foretold = self.place_outputs(session)?;
+        let result = self.call(session);
+        if result.is_err() && foretold {
+            // A model may declare one size and give another; then the runtime must allocate.
+            self.raw_outputs.fill(null_mut());
+            if self.call(session).is_ok() {
+                session.distrust_rules();
+                return Ok(());
+            }
+        }
+        result
+    }
+
+    /// Sets the output pointers; true when at least one is ours.
+    fn place_outputs(&mut self, session: &Session) -> Result<bool> {
+        let mut foretold = false;
+        for (index, output) in self.outputs.iter_mut().enumerate() {
+            output.allocated = None;
+            self.raw_outputs[index] = match session.output_shape(index, |input| *self.inputs[input].shape()) {
+                Some(shape) => {
+                    output.tensor.reshape(&shape)?;
+                    foretold = true;
+                    output.tensor.raw()
+                }
+                None => null_mut(),
+            };
+        }
+        Ok(foretold)
+    }
+
+    fn call(&mut self, session: &Session) -> Result<()> {
+        // SAFETY: inputs are live and in the signature's order (checked in `run`); outputs are null or ours, and `&mut self`
+        // keeps everyone else away.
+        unsafe { session.run(&self.raw_inputs, &mut self.raw_outputs)? };
+        for (raw, output) in self.raw_outputs.iter().zip(&mut self.outputs) {
+            if raw.is_null() || *raw != output.tensor.raw() {
+                output.allocated = Some(Value::new(self.library, *raw)?);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,18 @@
+//! A safe layer over ONNX Runtime's C API, opened with dlopen from the installed wheel's folder.
+//!
+//! Not here: which session runs where and when (`headgate-engine`). Every `unsafe` of the data plane's inference is in this
+//! crate. Read in this order: [`library`], [`session`], [`binding`], [`tensor`], [`buffer`], [`element`].
+
+mod api;
+pub mod binding;
+pub mod buffer;
+pub mod element;
+pub mod library;
+pub mod session;
+pub mod tensor;
+
+pub use binding::Binding;
+pub use element::Element;
+pub use library::Library;
+pub use session::{Session, SessionOptions};
+pub use tensor::{Tensor, View};

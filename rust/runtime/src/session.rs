@@ -1,0 +1,361 @@
+//! A loaded model: one session shared by all threads, its signature, and the names as C strings.
+//!
+//! Next: `binding`, one run's inputs and outputs.
+
+use std::ffi::{CString, c_char};
+use std::path::Path;
+use std::ptr::{NonNull, null, null_mut};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::tensor::{Shape, Signature, TensorSpec};
+use ort_sys::{GraphOptimizationLevel, OrtSession, OrtSessionOptions, OrtTypeInfo, OrtValue};
+
+use crate::api::{Api, string};
+use crate::element::from_onnx;
+use crate::library::{Library, c_path};
+
+/// How a session computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Threads inside one run; 1 makes no thread at all, and the answers independent of the batch.
+    pub intra_threads: u16,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self { intra_threads: 1 }
+    }
+}
+
+/// A model in memory. Any number of threads may run it at once (ONNX Runtime guarantees that for the CPU provider).
+pub struct Session {
+    pub(crate) library: &'static Library,
+    raw: NonNull<OrtSession>,
+    signature: Signature,
+    pub(crate) input_names: Names,
+    pub(crate) output_names: Names,
+    rules: Vec<Option<ShapeRule>>,
+    trust_rules: AtomicBool,
+}
+
+// SAFETY: `InferenceSession::Run` is guaranteed to be thread-safe; nothing else is called after creation.
+unsafe impl Send for Session {}
+// SAFETY: as above.
+unsafe impl Sync for Session {}
+
+impl Session {
+    /// Loads a model file.
+    ///
+    /// # Errors
+    /// `model_load_failed` saying what is wrong with the file: not there, not a model, an unsupported operator, an input or
+    /// output that is not a tensor.
+    pub fn load(library: &'static Library, path: &Path, options: SessionOptions) -> Result<Session> {
+        let file = c_path(path)?;
+        let options = Options::new(library.api, options)?;
+        let mut raw = null_mut();
+        // SAFETY: environment, path and options are live; the out-pointer is valid.
+        let status = unsafe {
+            (library.api.CreateSession)(library.env.as_ptr(), file.as_ptr(), options.raw.as_ptr(), &mut raw)
+        };
+        library.api.check(status, Code::ModelLoadFailed).map_err(|error| explain(path, &error))?;
+        let raw =
+            NonNull::new(raw).ok_or_else(|| Error::new(Code::ModelLoadFailed, "no session was made"))?;
+        // From here on the session is released by Drop, whatever fails.
+        let mut session = Session {
+            library,
+            raw,
+            signature: Signature::default(),
+            input_names: Names::default(),
+            output_names: Names::default(),
+            rules: Vec::new(),
+            trust_rules: AtomicBool::new(true),
+        };
+        session.describe().map_err(|error| explain(path, &error))?;
+        Ok(session)
+    }
+
+    /// What the model takes and gives.
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn describe(&mut self) -> Result<()> {
+        let api = self.library.api;
+        let (mut inputs, mut outputs) = (0usize, 0usize);
+        // SAFETY: a live session and valid out-pointers.
+        unsafe {
+            api.check((api.SessionGetInputCount)(self.raw.as_ptr(), &mut inputs), Code::ModelLoadFailed)?;
+            api.check((api.SessionGetOutputCount)(self.raw.as_ptr(), &mut outputs), Code::ModelLoadFailed)?;
+        }
+        self.signature = Signature {
+            inputs: (0..inputs).map(|index| self.input(index)).collect::<Result<_>>()?,
+            outputs: (0..outputs).map(|index| self.output(index)).collect::<Result<_>>()?,
+        };
+        self.input_names = Names::of(&self.signature.inputs)?;
+        self.output_names = Names::of(&self.signature.outputs)?;
+        self.rules = self
+            .signature
+            .outputs
+            .iter()
+            .map(|spec| ShapeRule::derive(spec, &self.signature.inputs))
+            .collect();
+        Ok(())
+    }
+
+    fn input(&self, index: usize) -> Result<TensorSpec> {
+        let api = self.library.api;
+        let (mut name, mut info) = (null_mut(), null_mut());
+        // SAFETY: index is below the count; the allocator is the static default one.
+        unsafe {
+            let allocator = default_allocator(api)?;
+            let status = (api.SessionGetInputName)(self.raw.as_ptr(), index, allocator, &mut name);
+            api.check(status, Code::ModelLoadFailed)?;
+            let name = take_string(api, allocator, name)?;
+            let status = (api.SessionGetInputTypeInfo)(self.raw.as_ptr(), index, &mut info);
+            api.check(status, Code::ModelLoadFailed)?;
+            tensor_spec(api, "input", name, info)
+        }
+    }
+
+    fn output(&self, index: usize) -> Result<TensorSpec> {
+        let api = self.library.api;
+        let (mut name, mut info) = (null_mut(), null_mut());
+        // SAFETY: as in `input`.
+        unsafe {
+            let allocator = default_allocator(api)?;
+            let status = (api.SessionGetOutputName)(self.raw.as_ptr(), index, allocator, &mut name);
+            api.check(status, Code::ModelLoadFailed)?;
+            let name = take_string(api, allocator, name)?;
+            let status = (api.SessionGetOutputTypeInfo)(self.raw.as_ptr(), index, &mut info);
+            api.check(status, Code::ModelLoadFailed)?;
+            tensor_spec(api, "output", name, info)
+        }
+    }
+
+    /// The shape of an output where it follows from the inputs' shapes, and the model has not been caught lying about it.
+    pub(crate) fn output_shape(&self, index: usize, inputs: impl Fn(usize) -> Shape) -> Option<Shape> {
+        if !self.trust_rules.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.rules[index].as_ref()?.apply(inputs)
+    }
+
+    /// From now on the runtime allocates every output.
+    pub(crate) fn distrust_rules(&self) {
+        self.trust_rules.store(false, Ordering::Relaxed);
+    }
+
+    /// One call into the runtime.
+    ///
+    /// # Safety
+    /// `inputs` are live values in the signature's order, `outputs` are null or live values in the signature's order, and
+    /// nobody else touches any of them during the call.
+    pub(crate) unsafe fn run(&self, inputs: &[*const OrtValue], outputs: &mut [*mut OrtValue]) -> Result<()> {
+        debug_assert_eq!((inputs.len(), outputs.len()), (self.input_names.len(), self.output_names.len()));
+        // SAFETY: the caller's promise; names are NUL-terminated and live as long as the session; null options mean defaults.
+        let status = unsafe {
+            (self.library.api.Run)(
+                self.raw.as_ptr(),
+                null(),
+                self.input_names.as_ptr(),
+                inputs.as_ptr(),
+                inputs.len(),
+                self.output_names.as_ptr(),
+                outputs.len(),
+                outputs.as_mut_ptr(),
+            )
+        };
+        self.library.api.check(status, Code::BackendFailed)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // SAFETY: created by CreateSession, released once; runs borrow the session, so none is in progress.
+        unsafe { (self.library.api.ReleaseSession)(self.raw.as_ptr()) }
+    }
+}
+
+/// The runtime's words are about files and nodes; say first what a person can do.
+fn explain(path: &Path, error: &Error) -> Error {
+    let words = error.message.as_ref();
+    let hint =
+        if words.contains("Protobuf parsing failed") || words.contains("ModelProto does not have a graph") {
+            "is not an ONNX model: "
+        } else if ["No Op registered", "is not a registered function/op", "Could not find an implementation"]
+            .iter()
+            .any(|text| words.contains(text))
+        {
+            "uses an operator that this ONNX Runtime does not have: "
+        } else if words.contains("doesn't exist") {
+            "cannot be read: "
+        } else {
+            ""
+        };
+    Error::new(Code::ModelLoadFailed, format!("{}: {hint}{words}", path.display()))
+}
+
+/// Session options, released after use.
+struct Options {
+    api: Api,
+    raw: NonNull<OrtSessionOptions>,
+}
+
+impl Options {
+    fn new(api: Api, wanted: SessionOptions) -> Result<Self> {
+        let mut raw = null_mut();
+        // SAFETY: the out-pointer is valid.
+        api.check(unsafe { (api.CreateSessionOptions)(&mut raw) }, Code::ModelLoadFailed)?;
+        let raw = NonNull::new(raw).ok_or_else(|| Error::new(Code::ModelLoadFailed, "no session options"))?;
+        let options = Options { api, raw };
+        // SAFETY: live options in every call below.
+        unsafe {
+            let set = |status| api.check(status, Code::ModelLoadFailed);
+            set((api.SetIntraOpNumThreads)(raw.as_ptr(), i32::from(wanted.intra_threads)))?;
+            set((api.SetInterOpNumThreads)(raw.as_ptr(), 1))?;
+            set((api.SetSessionGraphOptimizationLevel)(
+                raw.as_ptr(),
+                GraphOptimizationLevel::ORT_ENABLE_ALL,
+            ))?;
+            // A session shared by threads pays for the arena's lock on every allocation.
+            set((api.DisableCpuMemArena)(raw.as_ptr()))?;
+            for key in [c"session.intra_op.allow_spinning", c"session.inter_op.allow_spinning"] {
+                set((api.AddSessionConfigEntry)(raw.as_ptr(), key.as_ptr(), c"0".as_ptr()))?;
+            }
+        }
+        Ok(options)
+    }
+}
+
+impl Drop for Options {
+    fn drop(&mut self) {
+        // SAFETY: created above, released once.
+        unsafe { (self.api.ReleaseSessionOptions)(self.raw.as_ptr()) }
+    }
+}
+
+/// Tensor names as the C API wants them.
+#[derive(Default)]
+pub(crate) struct Names {
+    pointers: Vec<*const c_char>,
+    _owned: Vec<CString>,
+}
+
+impl Names {
+    fn of(specs: &[TensorSpec]) -> Result<Self> {
+        let owned = specs
+            .iter()
+            .map(|spec| CString::new(spec.name.as_str()))
+            .collect::<std::result::Result<Vec<_>, _>>()
+            .map_err(|_| Error::new(Code::ModelLoadFailed, "a tensor's name has a NUL byte in it"))?;
+        Ok(Self { pointers: owned.iter().map(|name| name.as_ptr()).collect(), _owned: owned })
+    }
+
+    fn as_ptr(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
+
+    fn len(&self) -> usize {
+        self.pointers.len()
+    }
+}
+
+/// How an output's shape follows from the inputs'.
+struct ShapeRule(Vec<Dim>);
+
+enum Dim {
+    Fixed(i64),
+    SameAs { input: usize, axis: usize },
+}
+
+impl ShapeRule {
+    /// A rule where every dimension is fixed or bears the name of an input's dimension.
+    fn derive(output: &TensorSpec, inputs: &[TensorSpec]) -> Option<ShapeRule> {
+        output.datatype.size()?;
+        let dims = output.shape.iter().enumerate().map(|(axis, &size)| {
+            if size >= 0 {
+                return Some(Dim::Fixed(size));
+            }
+            let symbol = output.symbols.get(axis).filter(|symbol| !symbol.is_empty())?;
+            inputs.iter().enumerate().find_map(|(input, spec)| {
+                let axis = spec.symbols.iter().position(|other| other == symbol)?;
+                Some(Dim::SameAs { input, axis })
+            })
+        });
+        dims.collect::<Option<Vec<_>>>().map(ShapeRule)
+    }
+
+    fn apply(&self, inputs: impl Fn(usize) -> Shape) -> Option<Shape> {
+        let mut dims = [0i64; headgate_core::tensor::MAX_RANK];
+        for (slot, dim) in dims.iter_mut().zip(&self.0) {
+            *slot = match *dim {
+                Dim::Fixed(size) => size,
+                Dim::SameAs { input, axis } => *inputs(input).dims().get(axis)?,
+            };
+        }
+        Shape::new(dims.get(..self.0.len())?).ok()
+    }
+}
+
+/// # Safety
+/// `api` is a live table.
+unsafe fn default_allocator(api: Api) -> Result<*mut ort_sys::OrtAllocator> {
+    let mut allocator = null_mut();
+    // SAFETY: the out-pointer is valid.
+    api.check(unsafe { (api.GetAllocatorWithDefaultOptions)(&mut allocator) }, Code::ModelLoadFailed)?;
+    Ok(allocator)
+}
+
+/// # Safety
+/// `text` is a C string made with `allocator`; it is freed here.
+unsafe fn take_string(api: Api, allocator: *mut ort_sys::OrtAllocator, text: *mut c_char) -> Result<String> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let copy = string(text);
+        api.check((api.AllocatorFree)(allocator, text.cast()), Code::ModelLoadFailed)?;
+        Ok(copy)
+    }
+}
+
+/// # Safety
+/// `info` is a live type description; it is released here.
+unsafe fn tensor_spec(api: Api, what: &str, name: String, info: *mut OrtTypeInfo) -> Result<TensorSpec> {
+    // SAFETY: the caller's promise; the tensor description belongs to `info` and is read before it is released.
+    unsafe {
+        let spec = read_spec(api, what, name, info);
+        (api.ReleaseTypeInfo)(info);
+        spec
+    }
+}
+
+/// # Safety
+/// As [`tensor_spec`], without the release.
+unsafe fn read_spec(api: Api, what: &str, name: String, info: *const OrtTypeInfo) -> Result<TensorSpec> {
+    let refuse = |why: String| Error::new(Code::ModelLoadFailed, format!("{what} {name:?} {why}"));
+    let mut tensor = null();
+    // SAFETY: `info` is live; casting a non-tensor gives null.
+    unsafe { api.check((api.CastTypeInfoToTensorInfo)(info, &mut tensor), Code::ModelLoadFailed)? };
+    if tensor.is_null() {
+        return Err(refuse(
+            "is not a tensor (a map or a sequence). Only tensors can be served; with skl2onnx convert with \
+             options={'zipmap': False}"
+                .to_owned(),
+        ));
+    }
+    let (mut number, mut rank) = (0i32, 0usize);
+    // SAFETY: the enum is an i32 in the C API; the arrays have the length that is passed.
+    let (dims, symbols) = unsafe {
+        api.check((api.GetTensorElementType)(tensor, (&raw mut number).cast()), Code::ModelLoadFailed)?;
+        api.check((api.GetDimensionsCount)(tensor, &mut rank), Code::ModelLoadFailed)?;
+        let mut dims = vec![0i64; rank];
+        let mut symbols = vec![null(); rank];
+        api.check((api.GetDimensions)(tensor, dims.as_mut_ptr(), rank), Code::ModelLoadFailed)?;
+        api.check((api.GetSymbolicDimensions)(tensor, symbols.as_mut_ptr(), rank), Code::ModelLoadFailed)?;
+        (dims, symbols.into_iter().map(|symbol| string(symbol)).collect())
+    };
+    let datatype = from_onnx(number)
+        .ok_or_else(|| refuse(format!("has ONNX element type {number}, which the protocol cannot carry")))?;
+    let shape = dims.into_iter().map(|dim| dim.max(-1)).collect();
+    Ok(TensorSpec { name, datatype, shape, symbols })
+}

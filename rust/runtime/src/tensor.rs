@@ -1,0 +1,292 @@
+//! A tensor: shape and bytes on our side, a value on the runtime's side, both reused while the shape repeats.
+//!
+//! Next: `buffer`, `element`.
+
+use std::ptr::{NonNull, null, null_mut};
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::tensor::{DataType, Shape};
+use ort_sys::OrtValue;
+
+use crate::buffer::Buffer;
+use crate::element::{Element, from_onnx, to_onnx};
+use crate::library::Library;
+
+/// A value of the runtime, released when dropped.
+pub(crate) struct Value {
+    library: &'static Library,
+    pub(crate) raw: NonNull<OrtValue>,
+}
+
+// SAFETY: a value is used by one owner at a time and the runtime does not tie it to a thread.
+unsafe impl Send for Value {}
+
+impl Value {
+    pub(crate) fn new(library: &'static Library, raw: *mut OrtValue) -> Result<Self> {
+        let raw = NonNull::new(raw)
+            .ok_or_else(|| Error::new(Code::BackendFailed, "the model left an output empty"))?;
+        Ok(Self { library, raw })
+    }
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        // SAFETY: created by the runtime, released once.
+        unsafe { (self.library.api.ReleaseValue)(self.raw.as_ptr()) }
+    }
+}
+
+/// A tensor that we own: filled by the caller, read by the run (or the other way round for a preallocated output).
+pub struct Tensor {
+    library: &'static Library,
+    datatype: DataType,
+    shape: Shape,
+    buffer: Buffer,
+    value: Option<Value>,
+}
+
+impl Tensor {
+    /// An empty tensor of a type; [`Tensor::reshape`] comes before anything else.
+    pub fn new(library: &'static Library, datatype: DataType) -> Self {
+        Self { library, datatype, shape: Shape::SCALAR, buffer: Buffer::default(), value: None }
+    }
+
+    /// Gives the tensor a shape; nothing is done when it has that shape already. The contents are unspecified after.
+    ///
+    /// # Errors
+    /// `internal` when the runtime refuses.
+    pub fn reshape(&mut self, shape: &Shape) -> Result<()> {
+        if self.value.is_some() && self.shape == *shape {
+            return Ok(());
+        }
+        self.value = None;
+        self.shape = *shape;
+        self.value = Some(match self.datatype.size() {
+            Some(size) => self.over_buffer(size)?,
+            None => self.of_strings()?,
+        });
+        Ok(())
+    }
+
+    /// The element type.
+    pub fn datatype(&self) -> DataType {
+        self.datatype
+    }
+
+    /// The shape.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Bytes held for the elements, used or not.
+    pub fn capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+
+    /// The elements, or `None` when `T` is not this tensor's type.
+    pub fn elements_mut<T: Element>(&mut self) -> Option<&mut [T]> {
+        if !T::fits(self.datatype) || self.value.is_none() {
+            return None;
+        }
+        // SAFETY: the buffer has room for `count` elements of this size, is aligned for all of them, and every bit pattern
+        // is a value of T; `&mut self` makes the access unique.
+        Some(unsafe {
+            std::slice::from_raw_parts_mut(self.buffer.start().cast::<T>().as_ptr(), self.shape.count())
+        })
+    }
+
+    /// The elements as bytes in memory order; `None` for strings.
+    pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+        let size = self.datatype.size()?;
+        self.value.as_ref()?;
+        // SAFETY: as in `elements_mut`, for bytes.
+        Some(unsafe {
+            std::slice::from_raw_parts_mut(self.buffer.start().as_ptr(), self.shape.count() * size)
+        })
+    }
+
+    /// Sets one element of a tensor of strings; the bytes may be anything.
+    ///
+    /// # Errors
+    /// `internal` for an index outside the tensor or a tensor of another type.
+    pub fn set_string(&mut self, index: usize, bytes: &[u8]) -> Result<()> {
+        let value =
+            self.value.as_ref().filter(|_| self.datatype == DataType::Bytes && index < self.shape.count());
+        let value = value.ok_or_else(|| Error::new(Code::Internal, format!("no string element {index}")))?;
+        let mut start = null_mut();
+        // SAFETY: a string tensor with at least index + 1 elements; the runtime returns room for exactly `len` bytes.
+        unsafe {
+            let status = (self.library.api.GetResizedStringTensorElementBuffer)(
+                value.raw.as_ptr(),
+                index,
+                bytes.len(),
+                &mut start,
+            );
+            self.library.api.check(status, Code::Internal)?;
+            if !bytes.is_empty() {
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), start.cast::<u8>(), bytes.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// What the tensor holds.
+    ///
+    /// # Errors
+    /// `internal` before [`Tensor::reshape`].
+    pub fn view(&self) -> Result<View<'_>> {
+        let value =
+            self.value.as_ref().ok_or_else(|| Error::new(Code::Internal, "a tensor without a shape"))?;
+        View::of(self.library, value)
+    }
+
+    pub(crate) fn raw(&self) -> *mut OrtValue {
+        self.value.as_ref().map_or(null_mut(), |value| value.raw.as_ptr())
+    }
+
+    fn over_buffer(&mut self, size: usize) -> Result<Value> {
+        let bytes = self.shape.count() * size;
+        self.buffer.reserve(bytes.max(1));
+        let mut raw = null_mut();
+        // SAFETY: the buffer holds `bytes`, stays where it is while the value lives (reshape drops the value first), and the
+        // shape is `rank` numbers.
+        let status = unsafe {
+            (self.library.api.CreateTensorWithDataAsOrtValue)(
+                self.library.cpu.as_ptr(),
+                self.buffer.start().as_ptr().cast(),
+                bytes,
+                self.shape.dims().as_ptr(),
+                self.shape.dims().len(),
+                to_onnx(self.datatype),
+                &mut raw,
+            )
+        };
+        self.library.api.check(status, Code::Internal)?;
+        Value::new(self.library, raw)
+    }
+
+    fn of_strings(&self) -> Result<Value> {
+        let mut allocator = null_mut();
+        let mut raw = null_mut();
+        // SAFETY: the default allocator is static; the out-pointers are valid.
+        unsafe {
+            let status = (self.library.api.GetAllocatorWithDefaultOptions)(&mut allocator);
+            self.library.api.check(status, Code::Internal)?;
+            let status = (self.library.api.CreateTensorAsOrtValue)(
+                allocator,
+                self.shape.dims().as_ptr(),
+                self.shape.dims().len(),
+                to_onnx(DataType::Bytes),
+                &mut raw,
+            );
+            self.library.api.check(status, Code::Internal)?;
+        }
+        Value::new(self.library, raw)
+    }
+}
+
+/// A tensor's type, shape and contents, borrowed.
+#[derive(Clone, Debug)]
+pub struct View<'a> {
+    /// The element type.
+    pub datatype: DataType,
+    /// The shape.
+    pub shape: Shape,
+    /// The elements.
+    pub data: Data<'a>,
+}
+
+/// A tensor's elements.
+#[derive(Clone, Debug)]
+pub enum Data<'a> {
+    /// Elements of a fixed size, little-endian, row-major, aligned for their type.
+    Bytes(&'a [u8]),
+    /// Strings: all bytes one after the other, and where each begins.
+    Strings {
+        /// The bytes of all elements.
+        bytes: Vec<u8>,
+        /// The offset of each element's first byte; it ends where the next begins.
+        offsets: Vec<usize>,
+    },
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn of(library: &'static Library, value: &'a Value) -> Result<View<'a>> {
+        let (datatype, shape) = type_and_shape(library, value)?;
+        let Some(size) = datatype.size() else {
+            return Ok(View { datatype, shape, data: strings(library, value, shape.count())? });
+        };
+        let mut start = null_mut();
+        // SAFETY: a live tensor value and a valid out-pointer.
+        let status = unsafe { (library.api.GetTensorMutableData)(value.raw.as_ptr(), &mut start) };
+        library.api.check(status, Code::BackendFailed)?;
+        let length = shape.count() * size;
+        let bytes = if length == 0 || start.is_null() {
+            &[]
+        } else {
+            // SAFETY: the runtime holds `count` elements there for as long as the value lives.
+            unsafe { std::slice::from_raw_parts(start.cast::<u8>(), length) }
+        };
+        Ok(View { datatype, shape, data: Data::Bytes(bytes) })
+    }
+
+    /// The elements as numbers, or `None` when `T` is not this tensor's type or the memory is not aligned for it.
+    pub fn elements<T: Element>(&self) -> Option<&'a [T]> {
+        let Data::Bytes(bytes) = self.data else { return None };
+        if !T::fits(self.datatype) {
+            return None;
+        }
+        if bytes.is_empty() {
+            return Some(&[]);
+        }
+        if !bytes.as_ptr().cast::<T>().is_aligned() {
+            return None;
+        }
+        // SAFETY: aligned, long enough, and every bit pattern is a value of T.
+        Some(unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast::<T>(), bytes.len() / size_of::<T>()) })
+    }
+}
+
+fn type_and_shape(library: &'static Library, value: &Value) -> Result<(DataType, Shape)> {
+    let mut number = 0i32;
+    let mut dims = null();
+    let mut rank = 0usize;
+    // SAFETY: the enum is an i32 in the C API, so an i32 takes any number that a newer library may answer; the shape's
+    // memory belongs to the value.
+    let shape = unsafe {
+        let status = (library.api.GetTensorElementTypeAndShapeDataReference)(
+            value.raw.as_ptr(),
+            (&raw mut number).cast(),
+            &mut dims,
+            &mut rank,
+        );
+        library.api.check(status, Code::BackendFailed)?;
+        if rank == 0 { Shape::SCALAR } else { Shape::new(std::slice::from_raw_parts(dims, rank))? }
+    };
+    let datatype = from_onnx(number).ok_or_else(|| {
+        Error::new(Code::BackendFailed, format!("an output has ONNX type {number}, which the protocol lacks"))
+    })?;
+    Ok((datatype, shape))
+}
+
+fn strings<'a>(library: &'static Library, value: &'a Value, count: usize) -> Result<Data<'a>> {
+    let mut length = 0usize;
+    // SAFETY: a live string tensor; the two arrays below have the lengths that are passed.
+    unsafe {
+        let status = (library.api.GetStringTensorDataLength)(value.raw.as_ptr(), &mut length);
+        library.api.check(status, Code::BackendFailed)?;
+        let mut bytes = vec![0u8; length];
+        let mut offsets = vec![0usize; count];
+        if count > 0 {
+            let status = (library.api.GetStringTensorContent)(
+                value.raw.as_ptr(),
+                bytes.as_mut_ptr().cast(),
+                length,
+                offsets.as_mut_ptr(),
+                count,
+            );
+            library.api.check(status, Code::BackendFailed)?;
+        }
+        Ok(Data::Strings { bytes, offsets })
+    }
+}

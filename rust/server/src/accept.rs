@@ -1,0 +1,95 @@
+//! The acceptor: one thread that takes sockets from the listener and hands each to the IO thread with the fewest.
+
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use headgate_core::error::{Code, Error, Result};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::oneshot;
+
+use crate::io::{Mailbox, Message, Shared};
+
+/// Connections that the kernel may hold for us.
+const BACKLOG: i32 = 1024;
+/// How long to wait when the process is out of descriptors.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// Binds the data port.
+///
+/// # Errors
+/// `invalid_argument` when the address cannot be used, with the system's reason.
+pub fn bind(address: &str) -> Result<(TcpListener, SocketAddr)> {
+    let unusable = |reason: &dyn std::fmt::Display| {
+        Error::new(Code::InvalidArgument, format!("cannot listen on {address:?}: {reason}"))
+    };
+    let wanted = address
+        .to_socket_addrs()
+        .map_err(|error| unusable(&error))?
+        .next()
+        .ok_or_else(|| unusable(&"no such address"))?;
+    let listen = || -> std::io::Result<(TcpListener, SocketAddr)> {
+        let socket = Socket::new(Domain::for_address(wanted), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&wanted.into())?;
+        socket.listen(BACKLOG)?;
+        let listener = TcpListener::from(socket);
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    listen().map_err(|error| unusable(&error))
+}
+
+/// Accepts until `stop` is sent or dropped.
+///
+/// # Errors
+/// `internal` when the thread's runtime cannot be made.
+pub fn run(
+    listener: TcpListener,
+    shared: &Arc<Shared>,
+    threads: &[Mailbox],
+    stop: oneshot::Receiver<()>,
+) -> Result<()> {
+    let failed = |error: std::io::Error| Error::new(Code::Internal, format!("the acceptor: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+        tokio::select! {
+            () = accept_all(&listener, shared, threads) => {}
+            _ = stop => {}
+        }
+        Ok(())
+    })
+}
+
+async fn accept_all(listener: &tokio::net::TcpListener, shared: &Shared, threads: &[Mailbox]) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => hand_over(stream, shared, threads),
+            // Out of descriptors or memory: the connection stays in the backlog; others closing make room.
+            Err(_) => tokio::time::sleep(BREATH).await,
+        }
+    }
+}
+
+fn hand_over(stream: tokio::net::TcpStream, shared: &Shared, threads: &[Mailbox]) {
+    let refuse = || shared.metrics.connections_refused.fetch_add(1, Relaxed);
+    let open: usize = threads.iter().map(|thread| thread.connections.load(Relaxed)).sum();
+    let least = threads.iter().min_by_key(|thread| thread.connections.load(Relaxed));
+    let (Some(thread), true) = (least, open < shared.config.max_connections) else {
+        refuse();
+        return;
+    };
+    let ready = stream.set_nodelay(true).and_then(|()| stream.into_std());
+    let Ok(socket) = ready else {
+        refuse();
+        return;
+    };
+    thread.connections.fetch_add(1, Relaxed);
+    if !thread.post(Message::Socket(socket)) {
+        thread.connections.fetch_sub(1, Relaxed);
+        refuse();
+    }
+}

@@ -1,0 +1,136 @@
+//! One thread for what nobody should wait for: placement, stalls, sketch merges, freeing what was replaced.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use headgate_core::error::Result;
+use headgate_engine::Model;
+use headgate_engine::histogram::Counts;
+use headgate_engine::place::STALL_NS;
+
+use crate::drift::Sketches;
+use crate::gateway::spawn;
+use crate::io::Shared;
+use crate::metrics::VersionMetrics;
+use crate::publish::Publisher;
+
+/// How often the IO threads are looked at for stalls.
+const BEAT: Duration = Duration::from_millis(20);
+/// How often the rest is done.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The running thread.
+pub struct Background {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: JoinHandle<()>,
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// `internal` when the system gives no more threads.
+pub fn start(shared: Arc<Shared>, sketches: Arc<Sketches>, publisher: Arc<Publisher>) -> Result<Background> {
+    let stop = Arc::new((Mutex::new(false), Condvar::new()));
+    let signal = stop.clone();
+    let thread = spawn("hg-background".to_owned(), move || {
+        let mut keeper = Keeper { shared, sketches, publisher, runs: HashMap::new() };
+        let mut last = Instant::now();
+        while !stopped(&signal) {
+            keeper.watch();
+            if last.elapsed() >= TICK {
+                last = Instant::now();
+                keeper.tick();
+            }
+        }
+    })?;
+    Ok(Background { stop, thread })
+}
+
+fn stopped(signal: &(Mutex<bool>, Condvar)) -> bool {
+    let stop = signal.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let (stop, _) =
+        signal.1.wait_timeout_while(stop, BEAT, |stop| !*stop).unwrap_or_else(PoisonError::into_inner);
+    *stop
+}
+
+impl Background {
+    /// Ends and joins the thread.
+    pub fn stop(self) {
+        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.1.notify_all();
+        // A panic in there has been printed; nothing depends on the thread any more.
+        drop(self.thread.join());
+    }
+}
+
+/// What the thread keeps between ticks.
+struct Keeper {
+    shared: Arc<Shared>,
+    sketches: Arc<Sketches>,
+    publisher: Arc<Publisher>,
+    runs: HashMap<usize, Counts>,
+}
+
+impl Keeper {
+    /// Takes a version that stalls an IO thread off the IO threads.
+    fn watch(&self) {
+        let now = self.shared.now_ns();
+        for beat in &self.shared.beats {
+            let since = beat.since_ns.load(Relaxed);
+            if since == 0 || now.saturating_sub(since) < STALL_NS {
+                continue;
+            }
+            let address = beat.model.load(Relaxed);
+            self.each_version(|model, _| {
+                if Arc::as_ptr(model) as usize == address {
+                    model.placement.demote(now);
+                }
+            });
+        }
+    }
+
+    fn tick(&mut self) {
+        self.place();
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.sketches.collect(unix);
+        if self.publisher.sweep() {
+            trim();
+        }
+    }
+
+    /// Decides each version's place from the runs of the last second.
+    fn place(&mut self) {
+        let now = self.shared.now_ns();
+        let mut seen = HashMap::new();
+        self.each_version(|model, metrics| {
+            let key = std::ptr::from_ref(metrics) as usize;
+            let counts = metrics.counts(|shard| &shard.run);
+            let earlier = self.runs.get(&key);
+            let fresh = earlier.map_or_else(|| counts.clone(), |earlier| counts.since(earlier));
+            model.placement.decide(&fresh, now);
+            seen.insert(key, counts);
+        });
+        self.runs = seen;
+    }
+
+    fn each_version(&self, mut visit: impl FnMut(&Arc<Model>, &VersionMetrics)) {
+        let snapshot = self.shared.snapshot.load_full();
+        for endpoint in snapshot.endpoints.values() {
+            for version in &endpoint.versions {
+                visit(&version.payload.model, &version.payload.metrics);
+            }
+        }
+    }
+}
+
+/// Gives freed model memory back to the system: glibc keeps it otherwise.
+#[allow(unsafe_code, reason = "malloc_trim has no safe wrapper")]
+fn trim() {
+    // SAFETY: may be called at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -1,0 +1,103 @@
+//! What the control plane decides once, before the start.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use headgate_core::error::{Code, Error, Result};
+use serde::Deserialize;
+
+/// The configuration as the control plane writes it: JSON, every field with a default but the address.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The address of the data port, `host:port`; port 0 takes any free one.
+    pub http: String,
+    /// IO threads; 0 takes the number of cores given to the process.
+    #[serde(default)]
+    pub io_threads: usize,
+    /// Pool threads; 0 takes the number of cores given to the process.
+    #[serde(default)]
+    pub pool_threads: usize,
+    /// The ONNX Runtime library.
+    #[serde(default)]
+    pub library: Option<PathBuf>,
+    /// The largest request body, in bytes.
+    #[serde(default = "default_max_body")]
+    pub max_body_bytes: usize,
+    /// The most connections at once; more are closed at once.
+    #[serde(default = "default_max_connections")]
+    pub max_connections: usize,
+    /// How long a connection may stay idle, in milliseconds.
+    #[serde(default = "default_idle")]
+    pub idle_ms: u64,
+    /// How long a request's head may take from its first byte, in milliseconds.
+    #[serde(default = "default_head_timeout")]
+    pub head_timeout_ms: u64,
+    /// How long a request's body may take, in milliseconds.
+    #[serde(default = "default_body_timeout")]
+    pub body_timeout_ms: u64,
+    /// The most memory for sketches, in bytes.
+    #[serde(default = "default_sketch_memory")]
+    pub sketch_memory_bytes: usize,
+    /// Whether inputs and outputs are sketched.
+    #[serde(default = "yes")]
+    pub sketches: bool,
+    /// What the server metadata says.
+    #[serde(default)]
+    pub version: String,
+}
+
+fn default_max_body() -> usize {
+    64 << 20
+}
+fn default_max_connections() -> usize {
+    10_000
+}
+fn default_idle() -> u64 {
+    75_000
+}
+fn default_head_timeout() -> u64 {
+    10_000
+}
+fn default_body_timeout() -> u64 {
+    30_000
+}
+fn default_sketch_memory() -> usize {
+    256 << 20
+}
+fn yes() -> bool {
+    true
+}
+
+impl Config {
+    /// Reads the JSON form and fills in the number of threads.
+    ///
+    /// # Errors
+    /// `invalid_argument` with the parser's words.
+    pub fn from_json(json: &[u8]) -> Result<Config> {
+        let mut config: Config = serde_json::from_slice(json)
+            .map_err(|error| Error::new(Code::InvalidArgument, format!("gateway configuration: {error}")))?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        for threads in [&mut config.io_threads, &mut config.pool_threads] {
+            if *threads == 0 {
+                *threads = cores;
+            }
+        }
+        Ok(config)
+    }
+
+    /// How long a connection may stay idle.
+    pub fn idle(&self) -> Duration {
+        Duration::from_millis(self.idle_ms)
+    }
+
+    /// How long a request's head may take.
+    pub fn head_timeout(&self) -> Duration {
+        Duration::from_millis(self.head_timeout_ms)
+    }
+
+    /// How long a request's body may take.
+    pub fn body_timeout(&self) -> Duration {
+        Duration::from_millis(self.body_timeout_ms)
+    }
+}

@@ -1,0 +1,293 @@
+//! The data plane as a whole: made idle, started once, stopped once.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::RawFd;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::snapshot::Snapshot;
+use headgate_core::spec::EndpointSpec;
+use headgate_engine::{Engine, Pool};
+use serde_json::{Map, Value, json};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::accept;
+use crate::background::{self, Background};
+use crate::config::Config;
+use crate::drift::Sketches;
+use crate::io::{self, LiveEndpoint, Mailbox, Message, Shared};
+use crate::metrics::{Gauges, Metrics, families};
+use crate::publish::Publisher;
+use crate::wake::Events;
+
+/// The data plane.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    engine: Arc<Engine>,
+    sketches: Arc<Sketches>,
+    events: Arc<Events>,
+    publisher: Arc<Publisher>,
+    mailboxes: Vec<Mailbox>,
+    grace: Arc<OnceLock<Instant>>,
+    life: Mutex<Life>,
+}
+
+/// What exists at each stage of a gateway's life.
+enum Life {
+    Idle { inboxes: Vec<mpsc::Receiver<Message>> },
+    Running(Running),
+    Stopped { clean: bool },
+}
+
+struct Running {
+    bound: SocketAddr,
+    stop_accepting: oneshot::Sender<()>,
+    acceptor: JoinHandle<()>,
+    io_threads: Vec<JoinHandle<bool>>,
+    background: Background,
+}
+
+impl Gateway {
+    /// A gateway that can load endpoints but has no socket yet.
+    ///
+    /// # Errors
+    /// `internal` when the system gives no threads or descriptors.
+    pub fn new(config: Config) -> Result<Gateway> {
+        let threads = config.io_threads;
+        let (mailboxes, inboxes): (Vec<_>, Vec<_>) = (0..threads).map(|_| Mailbox::new()).unzip();
+        let engine = Arc::new(Engine::new(config.library.clone(), threads));
+        let sketches = Arc::new(Sketches::new(&config));
+        let events = Arc::new(Events::new()?);
+        let shared = Arc::new(Shared {
+            snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
+            metrics: Metrics::new(threads),
+            pool: Pool::start(config.pool_threads)?,
+            ready: false.into(),
+            draining: false.into(),
+            beats: (0..threads).map(|_| io::Beat::default()).collect(),
+            epoch: Instant::now(),
+            config,
+        });
+        let publisher = Publisher::start(
+            shared.clone(),
+            engine.clone(),
+            sketches.clone(),
+            events.clone(),
+            mailboxes.clone(),
+        )?;
+        Ok(Gateway {
+            shared,
+            engine,
+            sketches,
+            events,
+            publisher: Arc::new(publisher),
+            mailboxes,
+            grace: Arc::default(),
+            life: Mutex::new(Life::Idle { inboxes }),
+        })
+    }
+
+    /// Binds the data port and starts the threads; returns the bound address. Endpoints may be applied before.
+    ///
+    /// # Errors
+    /// `invalid_argument` for an address that cannot be used, `conflict` when it was started before.
+    pub fn start(&self) -> Result<SocketAddr> {
+        let mut life = self.life();
+        match &*life {
+            Life::Running(running) => return Ok(running.bound),
+            Life::Stopped { .. } => return Err(Error::new(Code::Conflict, "the gateway has been stopped")),
+            Life::Idle { .. } => {}
+        }
+        let (listener, bound) = accept::bind(&self.shared.config.http)?;
+        let Life::Idle { inboxes } = std::mem::replace(&mut *life, Life::Stopped { clean: true }) else {
+            return Err(Error::new(Code::Internal, "the gateway changed while it was locked"));
+        };
+        *life = Life::Running(self.run(listener, bound, inboxes)?);
+        Ok(bound)
+    }
+
+    fn run(
+        &self,
+        listener: TcpListener,
+        bound: SocketAddr,
+        inboxes: Vec<mpsc::Receiver<Message>>,
+    ) -> Result<Running> {
+        let mut io_threads = Vec::new();
+        for (index, inbox) in inboxes.into_iter().enumerate() {
+            let (shared, mailbox, grace) =
+                (self.shared.clone(), self.mailboxes[index].clone(), self.grace.clone());
+            io_threads.push(spawn(format!("hg-io-{index}"), move || {
+                io::run(index, shared, &mailbox, inbox, &grace).unwrap_or(false)
+            })?);
+        }
+        let (stop_accepting, stop) = oneshot::channel();
+        let (shared, mailboxes) = (self.shared.clone(), self.mailboxes.clone());
+        let acceptor = spawn("hg-accept".to_owned(), move || {
+            // Ends early only when the system gives it no descriptor; the drain then finds it gone.
+            drop(accept::run(listener, &shared, &mailboxes, stop));
+        })?;
+        let background =
+            background::start(self.shared.clone(), self.sketches.clone(), self.publisher.clone())?;
+        Ok(Running { bound, stop_accepting, acceptor, io_threads, background })
+    }
+
+    /// Takes an endpoint's new state in; see [`Publisher::apply`].
+    ///
+    /// # Errors
+    /// `policy_invalid`, or `draining` after the stop.
+    pub fn apply(&self, spec: EndpointSpec) -> Result<u64> {
+        self.publisher.apply(spec)
+    }
+
+    /// Takes an endpoint away; see [`Publisher::remove`].
+    pub fn remove(&self, name: &str) -> u64 {
+        self.publisher.remove(name)
+    }
+
+    /// What loads models and knows those in memory.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The descriptor that is readable while [`Gateway::events`] has something.
+    pub fn event_fd(&self) -> RawFd {
+        self.events.fd()
+    }
+
+    /// Takes what happened since the last call.
+    pub fn events(&self) -> Vec<Value> {
+        self.events.drain()
+    }
+
+    /// Says whether start-up is over, for `/v2/health/ready`.
+    pub fn set_ready(&self, ready: bool) {
+        self.shared.ready.store(ready, Relaxed);
+    }
+
+    /// Every metric family.
+    pub fn metrics(&self) -> Value {
+        let gauges = Gauges {
+            generation: self.shared.snapshot.load().generation,
+            models: self.engine.count(),
+            waiting: self.shared.pool.waiting(),
+            sketch_bytes: self.sketches.bytes(),
+        };
+        families(&self.shared.metrics, &gauges)
+    }
+
+    /// The drift report of an endpoint.
+    ///
+    /// # Errors
+    /// `model_not_found`, or `unsupported` when sketches are off.
+    pub fn drift(&self, endpoint: &str, window_seconds: u64) -> Result<Value> {
+        self.shared.snapshot.load().endpoint(endpoint)?;
+        self.sketches.report(endpoint, window_seconds)
+    }
+
+    /// What is live.
+    pub fn status(&self) -> Value {
+        let snapshot = self.shared.snapshot.load_full();
+        let endpoints: Map<String, Value> = snapshot
+            .endpoints
+            .iter()
+            .map(|(name, endpoint)| (name.to_string(), describe(endpoint)))
+            .collect();
+        json!({
+            "generation": snapshot.generation,
+            "ready": self.shared.is_ready(),
+            "draining": self.shared.draining.load(Relaxed),
+            "connections": self.shared.metrics.connections(),
+            "endpoints": endpoints,
+        })
+    }
+
+    /// Drains and joins every thread; true when nothing had to be cut off. Idempotent.
+    ///
+    /// Readiness turns false at once; requests go on for `delay`; then no new connection is taken, and what is in flight has
+    /// `grace` to finish.
+    pub fn stop(&self, delay: Duration, grace: Duration) -> bool {
+        self.shared.draining.store(true, Relaxed);
+        let mut life = self.life();
+        let clean = match std::mem::replace(&mut *life, Life::Stopped { clean: true }) {
+            Life::Running(running) => {
+                std::thread::sleep(delay);
+                self.wind_down(running, grace)
+            }
+            Life::Idle { .. } => true,
+            Life::Stopped { clean } => clean,
+        };
+        self.publisher.stop();
+        self.shared.pool.stop();
+        *life = Life::Stopped { clean };
+        clean
+    }
+
+    fn wind_down(&self, running: Running, grace: Duration) -> bool {
+        let Running { stop_accepting, acceptor, io_threads, background, .. } = running;
+        // The acceptor may be gone already; then nobody listens.
+        let _ = stop_accepting.send(());
+        drop(acceptor.join());
+        // Set once: a gateway is stopped once.
+        let _ = self.grace.set(Instant::now() + grace);
+        self.mailboxes.iter().for_each(|mailbox| mailbox.post_blocking(Message::Close));
+        let clean =
+            io_threads.into_iter().map(|thread| thread.join().unwrap_or(false)).fold(true, |a, b| a & b);
+        background.stop();
+        clean
+    }
+
+    fn life(&self) -> std::sync::MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop(Duration::ZERO, Duration::ZERO);
+    }
+}
+
+/// Starts a named thread.
+///
+/// # Errors
+/// `internal` when the system gives no more.
+pub fn spawn<T: Send + 'static>(
+    name: String,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>> {
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(work)
+        .map_err(|error| Error::new(Code::Internal, format!("the system gives no more threads: {error}")))
+}
+
+fn describe(endpoint: &LiveEndpoint) -> Value {
+    let versions: Map<String, Value> = endpoint
+        .versions
+        .iter()
+        .map(|version| {
+            let state = &version.payload;
+            let runs = state.metrics.counts(|shard| &shard.run);
+            let micros = |q| runs.quantile_ns(q).map(|ns| ns as f64 / 1e3);
+            let facts = json!({
+                "state": "ready",
+                "digest": version.digest,
+                "placement": state.model.placement.get().as_str(),
+                "run_us": {"p50": micros(0.5), "p99": micros(0.99)},
+                "load_ms": state.model.load_ns() as f64 / 1e6,
+                "signature": state.model.signature(),
+                "requests": state.metrics.requests(),
+            });
+            (version.name.to_string(), facts)
+        })
+        .collect();
+    json!({
+        "revision": endpoint.revision,
+        "champion": endpoint.versions[endpoint.champion as usize].name,
+        "versions": versions,
+    })
+}

@@ -1,0 +1,224 @@
+//! From an HTTP request to a phase and back: the only place that knows both hyper and the protocol.
+//!
+//! The hot path goes on in `infer`.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_protocol::metadata::{self, ModelMetadata};
+use http::header::{ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+
+use crate::conn::Conn;
+use crate::infer::{self, Answer, Ask};
+use crate::io::{self, LiveEndpoint};
+use crate::path::{Call, Target};
+use crate::reply::{ReplyBody, ReplyBuf};
+use crate::{body, taps::Tap};
+
+static JSON: HeaderValue = HeaderValue::from_static("application/json");
+static BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
+static X_VERSION: HeaderName = HeaderName::from_static("x-headgate-version");
+static X_REVISION: HeaderName = HeaderName::from_static("x-headgate-revision");
+static JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
+
+/// Answers one request.
+///
+/// # Errors
+/// Never: every failure is an answer.
+pub async fn handle(
+    conn: Rc<Conn>,
+    request: Request<Incoming>,
+) -> std::result::Result<Response<ReplyBody>, Infallible> {
+    conn.begin();
+    let http1 = request.version() < Version::HTTP_2;
+    let received = if http1 { conn.received.get() } else { Instant::now() };
+    let mut reply = dispatch(request, received).await;
+    if http1 && closes(&reply) {
+        // The body that was not read is still on the wire; the next request cannot be found behind it.
+        reply.head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let Reply { head, body, tap } = reply;
+    Ok(head.map(|()| ReplyBody::new(body, tap, conn)))
+}
+
+/// An answer before it becomes a body.
+struct Reply {
+    head: Response<()>,
+    body: ReplyBuf,
+    tap: Option<Tap>,
+}
+
+fn closes(reply: &Reply) -> bool {
+    matches!(reply.head.status(), StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT)
+}
+
+async fn dispatch(request: Request<Incoming>, received: Instant) -> Reply {
+    let (head, body) = request.into_parts();
+    let Some(call) = Call::parse(head.uri.path()) else {
+        return refused(&Error::new(
+            Code::NotFound,
+            format!(
+                "{} is not a path of the Open Inference Protocol; GET /v2 says what there is",
+                head.uri.path()
+            ),
+        ));
+    };
+    let reading = head.method == Method::GET || head.method == Method::HEAD;
+    match call {
+        Call::Infer(target) if head.method == Method::POST => {
+            let ask = Ask { target, headers: &head.headers, received };
+            let answer = CatchPanic(pin!(read_and_infer(ask, body))).await;
+            match answer {
+                Ok(Ok(answer)) => answered(answer),
+                Ok(Err(error)) => refused(&error),
+                Err(error) => refused(&error),
+            }
+        }
+        Call::Infer(_) => wrong_method("POST"),
+        _ if !reading => wrong_method("GET, HEAD"),
+        Call::Server => described(|out| {
+            io::with(|io| metadata::server(out, "headgate", &io.shared.config.version));
+            Ok(StatusCode::OK)
+        }),
+        Call::Live => described(|out| {
+            metadata::live(out, true);
+            Ok(StatusCode::OK)
+        }),
+        Call::Ready => described(|out| {
+            let ready = io::with(|io| io.shared.is_ready());
+            metadata::ready(out, ready);
+            Ok(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
+        }),
+        Call::ModelReady(target) => described(|out| {
+            find(&target)?;
+            metadata::model_ready(out, target.endpoint, true);
+            Ok(StatusCode::OK)
+        }),
+        Call::Model(target) => described(|out| {
+            let (endpoint, version) = find(&target)?;
+            let signature = endpoint.versions[version as usize].payload.model.signature();
+            let versions: Vec<&str> = match target.version {
+                Some(version) => vec![version],
+                None => endpoint.versions.iter().map(|version| &*version.name).collect(),
+            };
+            let (name, versions) = (&*endpoint.name, &*versions);
+            metadata::model(out, &ModelMetadata { name, versions, platform: "onnxruntime_onnx", signature });
+            Ok(StatusCode::OK)
+        }),
+    }
+}
+
+async fn read_and_infer(ask: Ask<'_>, body: Incoming) -> Result<Answer> {
+    io::with(infer::admit)?;
+    if let Some(encoding) = ask.headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
+        return Err(Error::new(
+            Code::Unsupported,
+            format!("Content-Encoding {encoding:?} is not supported; send the body as it is"),
+        ));
+    }
+    let (limit, timeout) = io::with(|io| (io.shared.config.max_body_bytes, io.shared.config.body_timeout()));
+    let body = body::read(body, limit, timeout).await?;
+    infer::infer(ask, body).await
+}
+
+/// The endpoint and the version that metadata is about: the named one, else the champion.
+fn find(target: &Target<'_>) -> Result<(std::sync::Arc<LiveEndpoint>, u8)> {
+    let endpoint = io::with(|io| io.endpoint(target.endpoint))?;
+    let version = match target.version {
+        Some(version) => headgate_core::route::pick_direct(&endpoint, version)?.version,
+        None => endpoint.champion,
+    };
+    Ok((endpoint, version))
+}
+
+fn described(write: impl FnOnce(&mut Vec<u8>) -> Result<StatusCode>) -> Reply {
+    let mut body = io::with(|io| io.replies.take());
+    match write(&mut body.bytes) {
+        Ok(status) => Reply { head: head(status, &JSON), body, tap: None },
+        Err(error) => refused(&error),
+    }
+}
+
+fn answered(answer: Answer) -> Reply {
+    let Answer { result, body, tap } = answer;
+    let mut reply = match result {
+        Ok(sent) => {
+            let mut head = head(StatusCode::OK, if sent.json_length.is_some() { &BINARY } else { &JSON });
+            if let Some(length) = sent.json_length {
+                head.headers_mut().insert(&JSON_LENGTH, HeaderValue::from(length));
+            }
+            Reply { head, body, tap: None }
+        }
+        Err(error) => error_reply(&error, body),
+    };
+    let state = &tap.version().payload;
+    let headers = reply.head.headers_mut();
+    headers.insert(&X_VERSION, state.version_header.clone());
+    headers.insert(&X_REVISION, state.revision_header.clone());
+    reply.tap = Some(tap);
+    reply
+}
+
+/// A refusal that no version is to blame for.
+fn refused(error: &Error) -> Reply {
+    let body = io::with(|io| {
+        io.shared.metrics.thread(io.thread).refused(error.code);
+        io.replies.take()
+    });
+    error_reply(error, body)
+}
+
+fn error_reply(error: &Error, mut body: ReplyBuf) -> Reply {
+    body.bytes.clear();
+    metadata::error(&mut body.bytes, error);
+    // A cancelled request has nobody to answer; the status is for whoever looks at the wire.
+    let status =
+        StatusCode::from_u16(error.code.http().unwrap_or(499)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut head = head(status, &JSON);
+    if error.code.retry()
+        && (status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS)
+    {
+        head.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    Reply { head, body, tap: None }
+}
+
+fn wrong_method(allowed: &'static str) -> Reply {
+    let mut reply = refused(&Error::new(Code::Unsupported, format!("this path takes {allowed}")));
+    *reply.head.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    reply.head.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    reply
+}
+
+fn head(status: StatusCode, content_type: &HeaderValue) -> Response<()> {
+    let mut head = Response::new(());
+    *head.status_mut() = status;
+    head.headers_mut().insert(CONTENT_TYPE, content_type.clone());
+    head
+}
+
+/// Ends a request that panics, and nothing else.
+struct CatchPanic<'a, F>(Pin<&'a mut F>);
+
+impl<F: Future> Future for CatchPanic<'_, F> {
+    type Output = Result<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let future = self.0.as_mut();
+        match std::panic::catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
+            Ok(polled) => polled.map(Ok),
+            Err(_) => Poll::Ready(Err(Error::new(
+                Code::Internal,
+                "this request hit a defect of Headgate; others are not affected",
+            ))),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The phases of an inference request, one function each, in their order.
+//!
+//! ```text
+//! snapshot -> admit -> envelope -> route -> admit the version -> decode -> run -> reply     (taps follow the flush)
+//! ```
+//! Routing knows the version before a tensor's bytes are decoded. Until a version is chosen a failure is nobody's; from then
+//! on it is booked on that version. Nothing of hyper is known here.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::route::{Pick, Reason, pick, pick_direct};
+use headgate_engine::{Lease, Place};
+use headgate_protocol::binary;
+use headgate_protocol::envelope::Envelope;
+use http::HeaderMap;
+
+use crate::io::{self, Io, LiveEndpoint};
+use crate::path::Target;
+use crate::reply::ReplyBuf;
+use crate::taps::Tap;
+use crate::tensors;
+
+/// A request, its body aside.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    /// What is asked.
+    pub target: Target<'a>,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+    /// When its first byte came.
+    pub received: Instant,
+}
+
+/// What a version answered, good or bad.
+pub struct Answer {
+    /// Where the answer's JSON ends, or why there is none.
+    pub result: Result<Sent>,
+    /// The answer's bytes.
+    pub body: ReplyBuf,
+    /// What is left to do when they are out.
+    pub tap: Tap,
+}
+
+/// A good answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// The length of the JSON when binary data follows it.
+    pub json_length: Option<usize>,
+}
+
+/// Answers one request.
+///
+/// # Errors
+/// What refuses a request before a version is chosen: `model_not_found`, `version_not_found`, `invalid_argument`, `unsupported`.
+pub async fn infer(ask: Ask<'_>, body: Bytes) -> Result<Answer> {
+    let endpoint = io::with(|io| io.endpoint(ask.target.endpoint))?;
+    let envelope = envelope(&ask, &body)?;
+    let mut tap = route(&ask, endpoint)?;
+    let mut reply = io::with(|io| io.replies.take());
+    let result = serve(&envelope, &mut tap, &mut reply.bytes).await;
+    io::with(|io| io.scratch.borrow_mut().envelope.recycle(envelope));
+    tap.answered(result.as_ref().err().map(|error| error.code));
+    Ok(Answer { result, body: reply, tap })
+}
+
+/// Admission before anything of the request is read.
+///
+/// # Errors
+/// `model_not_ready` before start-up is over.
+pub fn admit(io: &Io) -> Result<()> {
+    // While draining, requests go on until the connections are told to close: who balances load needs time to notice.
+    if io.shared.ready.load(std::sync::atomic::Ordering::Relaxed) {
+        return Ok(());
+    }
+    Err(Error::new(Code::ModelNotReady, "the gateway is starting; try again later"))
+}
+
+fn envelope<'a>(ask: &Ask<'_>, body: &'a Bytes) -> Result<Envelope<'a>> {
+    let header = ask.headers.get(binary::HEADER).map(http::HeaderValue::as_bytes);
+    let body = binary::split(body, header)?;
+    io::with(|io| Envelope::parse(body, &mut io.scratch.borrow_mut().envelope))
+}
+
+fn route(ask: &Ask<'_>, endpoint: Arc<LiveEndpoint>) -> Result<Tap> {
+    let Pick { version, reason, .. } = match ask.target.version {
+        Some(version) => pick_direct(&endpoint, version)?,
+        None => {
+            let header = endpoint.sticky.as_deref().and_then(|name| ask.headers.get(name));
+            let key = header.map(http::HeaderValue::as_bytes).filter(|key| !key.is_empty());
+            pick(&endpoint, key, || io::with(Io::draw))
+        }
+    };
+    Ok(io::with(|io| {
+        let mut tap = Tap::begin(endpoint, version, io.thread, ask.received);
+        tap.direct = reason == Reason::Direct;
+        tap.request_hash = io.draw();
+        tap
+    }))
+}
+
+/// The phases that a version answers for.
+async fn serve(envelope: &Envelope<'_>, tap: &mut Tap, out: &mut Vec<u8>) -> Result<Sent> {
+    let lease = decode(envelope, tap)?;
+    let lease = run(lease, tap).await?;
+    let sent = reply(envelope, tap, &lease, out);
+    tap.lease = Some(lease);
+    sent
+}
+
+fn decode(envelope: &Envelope<'_>, tap: &mut Tap) -> Result<Lease> {
+    let begun = Instant::now();
+    let mut lease = Lease::take(&tap.version().payload.model, tap.thread());
+    io::with(|io| tensors::decode(envelope, &mut lease, &mut io.scratch.borrow_mut().strings))?;
+    tap.decoded(begun, Instant::now());
+    Ok(lease)
+}
+
+async fn run(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
+    let deadline = tap.deadline();
+    if tap.decoded_at() >= deadline {
+        return Err(Error::new(Code::DeadlineExceeded, "the deadline passed before the run began"));
+    }
+    match lease.model().placement.get() {
+        Place::Inline => {
+            let result = io::with(|io| {
+                let model = lease.model().clone();
+                let _beat = io.shared.beats[io.thread].begin(&model, io.shared.ns_at(tap.decoded_at()));
+                lease.run()
+            });
+            tap.ran_inline(Instant::now());
+            result.map(|()| lease)
+        }
+        Place::Pool => {
+            let outcome = io::with(|io| io.shared.pool.submit(lease, deadline))?;
+            match tokio::time::timeout_at(deadline.into(), outcome).await {
+                Ok(Ok(outcome)) => {
+                    tap.ran_pooled(outcome.queue_ns, outcome.run_ns, Instant::now());
+                    outcome.result.map(|()| outcome.lease)
+                }
+                Ok(Err(_)) => Err(Error::new(Code::Internal, "a pool thread gave no outcome")),
+                Err(_) => Err(Error::new(Code::DeadlineExceeded, "the deadline passed before the run ended")),
+            }
+        }
+    }
+}
+
+fn reply(envelope: &Envelope<'_>, tap: &Tap, lease: &Lease, out: &mut Vec<u8>) -> Result<Sent> {
+    io::with(|io| {
+        let selection = &mut io.scratch.borrow_mut().selection;
+        envelope.select(&lease.model().signature().outputs, selection)?;
+        let head = tensors::Head {
+            id: envelope.id.as_deref(),
+            endpoint: &tap.endpoint().name,
+            version: &tap.version().name,
+        };
+        tensors::write(&head, selection, lease, out)
+    })
+}

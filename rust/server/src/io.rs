@@ -1,0 +1,285 @@
+//! An IO thread: one single-threaded runtime, the connections it was given, and what only this thread touches.
+//!
+//! Phases of a request are `Send`, so they reach their thread's state through [`with`], and never across an await.
+//! Next: `conn`.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
+
+use arc_swap::{ArcSwap, Cache};
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::snapshot::{Endpoint, Snapshot};
+use headgate_engine::{Model, Pool};
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::conn::{self, Conn};
+use crate::metrics::Metrics;
+use crate::reply::ReplyBuffers;
+use crate::sketching::Sketcher;
+use crate::tensors::Scratch;
+use crate::version::VersionState;
+
+/// Messages that may wait for an IO thread; sockets beyond are closed at once.
+const MAILBOX: usize = 1024;
+
+/// The snapshot that is served, replaced as a whole.
+pub type Live = Arc<ArcSwap<Snapshot<VersionState>>>;
+
+/// An endpoint as requests see it.
+pub type LiveEndpoint = Endpoint<VersionState>;
+
+/// What all threads of the data plane share.
+pub struct Shared {
+    /// Decided once, before the start.
+    pub config: Config,
+    /// What is served.
+    pub snapshot: Live,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Threads for long runs.
+    pub pool: Pool,
+    /// Whether the control plane says that start-up is over.
+    pub ready: AtomicBool,
+    /// Whether the gateway is about to stop.
+    pub draining: AtomicBool,
+    /// One for each IO thread, for the watchdog.
+    pub beats: Box<[Beat]>,
+    /// When the clock of [`Shared::now_ns`] began.
+    pub epoch: Instant,
+}
+
+impl Shared {
+    /// Nanoseconds since the gateway was made.
+    pub fn now_ns(&self) -> u64 {
+        self.ns_at(Instant::now())
+    }
+
+    /// Nanoseconds from then to `at`.
+    pub fn ns_at(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.epoch).as_nanos() as u64
+    }
+
+    /// Whether requests are welcome: started, not draining, and every champion can answer.
+    pub fn is_ready(&self) -> bool {
+        // A snapshot is published only when all its versions are loaded, so a live endpoint is a ready one.
+        self.ready.load(Relaxed) && !self.draining.load(Relaxed)
+    }
+}
+
+/// What an IO thread is running inline right now, for the watchdog.
+#[derive(Default)]
+pub struct Beat {
+    /// When the run began, on [`Shared::now_ns`]'s clock; 0 while there is none.
+    pub since_ns: AtomicU64,
+    /// The model's address, as a name for it.
+    pub model: AtomicUsize,
+}
+
+impl Beat {
+    /// Notes a run for as long as the guard lives.
+    pub fn begin(&self, model: &Arc<Model>, now_ns: u64) -> BeatGuard<'_> {
+        self.model.store(Arc::as_ptr(model) as usize, Relaxed);
+        self.since_ns.store(now_ns.max(1), Relaxed);
+        BeatGuard(self)
+    }
+}
+
+/// Ends a [`Beat`].
+pub struct BeatGuard<'a>(&'a Beat);
+
+impl Drop for BeatGuard<'_> {
+    fn drop(&mut self) {
+        self.0.since_ns.store(0, Relaxed);
+    }
+}
+
+/// What one IO thread has to itself.
+pub struct Io {
+    /// The thread's number.
+    pub thread: usize,
+    /// What it shares.
+    pub shared: Arc<Shared>,
+    /// Buffers for answers.
+    pub replies: ReplyBuffers,
+    /// Memory of past requests for the next one; borrowed within one phase at a time.
+    pub scratch: RefCell<Scratch>,
+    /// This thread's sketches.
+    pub sketcher: RefCell<Sketcher>,
+    snapshot: RefCell<Cache<Live, Arc<Snapshot<VersionState>>>>,
+    random: Cell<u64>,
+}
+
+thread_local! {
+    static IO: OnceCell<Io> = const { OnceCell::new() };
+}
+
+/// Lends this IO thread's state.
+///
+/// # Panics
+/// On any other thread.
+pub fn with<R>(use_it: impl FnOnce(&Io) -> R) -> R {
+    IO.with(|io| use_it(io.get().expect("phases of a request run on IO threads")))
+}
+
+/// As [`with`], but does nothing on any other thread: for buffers that may outlive their thread's work.
+pub fn try_with(use_it: impl FnOnce(&Io)) {
+    // Access fails only while the thread's locals are being destroyed, and then there is nobody to give to.
+    let _ = IO.try_with(|io| io.get().map(use_it));
+}
+
+impl Io {
+    /// The endpoint of that name in the live snapshot; the caller keeps it to the request's end.
+    ///
+    /// # Errors
+    /// `model_not_found`.
+    pub fn endpoint(&self, name: &str) -> Result<Arc<LiveEndpoint>> {
+        self.snapshot.borrow_mut().load().endpoint(name).cloned()
+    }
+
+    /// Lets go of the last snapshot and of what only it needed.
+    fn refresh(&self) {
+        let snapshot = self.snapshot.borrow_mut().load().clone();
+        let versions = snapshot.endpoints.values().flat_map(|endpoint| &endpoint.versions);
+        let live: HashSet<u64> =
+            versions.filter_map(|version| Some(version.payload.sketch.as_ref()?.id)).collect();
+        self.sketcher.borrow_mut().retain(|id| live.contains(&id));
+    }
+
+    /// A uniform 64-bit draw (splitmix64, Steele, Lea and Flood 2014).
+    pub fn draw(&self) -> u64 {
+        let state = self.random.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.random.set(state);
+        let mut z = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+}
+
+/// What an IO thread is told.
+pub enum Message {
+    /// A socket to serve.
+    Socket(TcpStream),
+    /// The snapshot changed: let go of the old one even when no request comes.
+    Refresh,
+    /// Finish what is in flight and take nothing new.
+    Close,
+}
+
+/// The handle to a running IO thread.
+#[derive(Clone)]
+pub struct Mailbox {
+    sender: mpsc::Sender<Message>,
+    /// Connections given to the thread and not yet closed.
+    pub connections: Arc<AtomicUsize>,
+}
+
+impl Mailbox {
+    /// A mailbox and its receiving end.
+    pub fn new() -> (Mailbox, mpsc::Receiver<Message>) {
+        let (sender, receiver) = mpsc::channel(MAILBOX);
+        (Mailbox { sender, connections: Arc::default() }, receiver)
+    }
+
+    /// Gives the thread a message unless its mailbox is full; says whether it did.
+    pub fn post(&self, message: Message) -> bool {
+        self.sender.try_send(message).is_ok()
+    }
+
+    /// Gives the thread a message, waiting for room. Not for async code.
+    pub fn post_blocking(&self, message: Message) {
+        // A thread that is gone needs no message.
+        drop(self.sender.blocking_send(message));
+    }
+}
+
+/// The connections of this thread, so that each can be told to close.
+type Connections = Rc<RefCell<HashMap<u64, Rc<Conn>>>>;
+
+/// Runs an IO thread until it is told to close and its last connection is gone, or `grace` has passed since it was told.
+///
+/// # Errors
+/// `internal` when the runtime cannot be made.
+pub fn run(
+    thread: usize,
+    shared: Arc<Shared>,
+    mailbox: &Mailbox,
+    inbox: mpsc::Receiver<Message>,
+    grace: &std::sync::OnceLock<Instant>,
+) -> Result<bool> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::new(Code::Internal, format!("no runtime for IO thread {thread}: {error}")))?;
+    let io = Io {
+        thread,
+        replies: ReplyBuffers::default(),
+        scratch: RefCell::default(),
+        sketcher: RefCell::default(),
+        snapshot: RefCell::new(Cache::new(shared.snapshot.clone())),
+        random: Cell::new(seed(thread)),
+        shared,
+    };
+    IO.with(|slot| slot.set(io).map_err(|_| Error::new(Code::Internal, "an IO thread was started twice")))?;
+    let local = tokio::task::LocalSet::new();
+    let clean = local.block_on(&runtime, serve(inbox, mailbox, grace));
+    // Whatever is left is cut off here, on its own thread.
+    drop(local);
+    Ok(clean)
+}
+
+fn seed(thread: usize) -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let mut hasher = std::hash::RandomState::new().build_hasher();
+    hasher.write_usize(thread);
+    hasher.finish()
+}
+
+/// The loop of an IO thread; true when every connection finished by itself.
+async fn serve(
+    mut inbox: mpsc::Receiver<Message>,
+    mailbox: &Mailbox,
+    grace: &std::sync::OnceLock<Instant>,
+) -> bool {
+    let connections = Connections::default();
+    let mut next = 0u64;
+    loop {
+        match inbox.recv().await {
+            Some(Message::Socket(socket)) => {
+                next += 1;
+                adopt(next, socket, &connections, mailbox);
+            }
+            Some(Message::Refresh) => with(Io::refresh),
+            Some(Message::Close) | None => break,
+        }
+    }
+    inbox.close();
+    for conn in connections.borrow().values() {
+        conn.close();
+    }
+    let deadline = grace.get().copied().unwrap_or_else(Instant::now);
+    let emptied = async {
+        while !connections.borrow().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout_at(deadline.into(), emptied).await.is_ok()
+}
+
+fn adopt(id: u64, socket: TcpStream, connections: &Connections, mailbox: &Mailbox) {
+    let conn = Rc::new(Conn::default());
+    connections.borrow_mut().insert(id, conn.clone());
+    with(|io| io.shared.metrics.thread(io.thread).accepted.add(1));
+    let (connections, count) = (connections.clone(), mailbox.connections.clone());
+    tokio::task::spawn_local(async move {
+        conn::serve(socket, &conn).await;
+        connections.borrow_mut().remove(&id);
+        count.fetch_sub(1, Relaxed);
+        with(|io| io.shared.metrics.thread(io.thread).closed.add(1));
+    });
+}

@@ -1,0 +1,27 @@
+//! The data plane's server: sockets, HTTP, the phases of a request, taps, metrics, drain.
+//!
+//! The hot path in order: [`conn`], [`http`], [`infer`], then `headgate_core::route`, `headgate_engine::place` and
+//! `headgate_runtime::session`. Around it: [`gateway`] (start and stop), [`publish`] (new states), [`taps`], [`background`].
+
+pub mod accept;
+pub mod background;
+pub mod body;
+pub mod clock;
+pub mod config;
+pub mod conn;
+pub mod drift;
+pub mod gateway;
+pub mod http;
+pub mod infer;
+pub mod inspect;
+pub mod io;
+pub mod metrics;
+pub mod path;
+pub mod publish;
+pub mod reply;
+pub mod sketching;
+pub mod taps;
+pub mod tensors;
+pub mod version;
+pub mod wake;
+pub mod wire;

@@ -1,0 +1,330 @@
+//! What is counted, and where: each IO thread has its own shard of every series, written by that thread alone.
+//!
+//! Handles are resolved when a snapshot is built, so a request looks up no label. A series lives as long as a snapshot or a
+//! request holds it. Rendering adds the shards up. Every metric of the data plane is declared in [`families`].
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use headgate_core::error::Code;
+use headgate_engine::histogram::{Counts, Histogram, upper_ns};
+use serde_json::{Value, json};
+
+/// Answers by code: one counter for each code and one for success.
+const OUTCOMES: usize = Code::ALL.len() + 1;
+
+/// A counter with one writer.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; only the owning thread may call this.
+    pub fn add(&self, count: u64) {
+        self.0.store(self.0.load(Relaxed) + count, Relaxed);
+    }
+
+    /// The count so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// One IO thread's share of a version's series.
+#[derive(Default)]
+pub struct Shard {
+    outcomes: [Counter; OUTCOMES],
+    /// Requests begun.
+    pub started: Counter,
+    /// Requests whose answer is out, or whose client is gone.
+    pub finished: Counter,
+    /// Requests that named the version themselves.
+    pub direct: Counter,
+    /// Answers whose client was gone before the bytes were with the socket.
+    pub undelivered: Counter,
+    /// From the request's first byte to the answer's last.
+    pub total: Histogram,
+    /// From the body's JSON to typed values.
+    pub decode: Histogram,
+    /// Waiting for a pool thread.
+    pub queue: Histogram,
+    /// The run.
+    pub run: Histogram,
+    /// From the run's end until the bytes are with the socket.
+    pub reply: Histogram,
+    /// Rows that a tap saw.
+    pub rows_seen: Counter,
+    /// Rows that a tap sketched.
+    pub rows_sampled: Counter,
+    /// Rows that a tap could not take (no memory left under the cap).
+    pub rows_dropped: Counter,
+}
+
+impl Shard {
+    /// Counts an answer: `None` is success.
+    pub fn outcome(&self, code: Option<Code>) {
+        self.outcomes[code.map_or(0, |code| 1 + code as usize)].add(1);
+    }
+}
+
+/// All threads' shards of one version's series; a shard is made when its thread first counts.
+pub struct VersionMetrics {
+    /// The endpoint's name.
+    pub endpoint: Box<str>,
+    /// The version's name.
+    pub version: Box<str>,
+    shards: Box<[OnceLock<Box<Shard>>]>,
+}
+
+impl VersionMetrics {
+    fn new(endpoint: &str, version: &str, threads: usize) -> Self {
+        Self {
+            endpoint: endpoint.into(),
+            version: version.into(),
+            shards: (0..threads).map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    /// The shard of an IO thread.
+    pub fn shard(&self, thread: usize) -> &Shard {
+        self.shards[thread].get_or_init(Box::default)
+    }
+
+    fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.iter().filter_map(|shard| shard.get().map(|shard| &**shard))
+    }
+
+    fn sum(&self, read: impl Fn(&Shard) -> u64) -> u64 {
+        self.shards().map(read).sum()
+    }
+
+    /// One histogram over all threads.
+    pub fn counts(&self, read: impl Fn(&Shard) -> &Histogram) -> Counts {
+        let mut counts = Counts::default();
+        self.shards().for_each(|shard| read(shard).add_to(&mut counts));
+        counts
+    }
+
+    /// Requests begun and not finished.
+    pub fn in_flight(&self) -> u64 {
+        let finished = self.sum(|shard| shard.finished.get());
+        self.sum(|shard| shard.started.get()).saturating_sub(finished)
+    }
+
+    /// Answers so far, of every code.
+    pub fn requests(&self) -> u64 {
+        self.sum(|shard| shard.outcomes.iter().map(Counter::get).sum())
+    }
+}
+
+/// One IO thread's counters that belong to no version.
+#[derive(Default)]
+pub struct IoShard {
+    /// Connections taken over.
+    pub accepted: Counter,
+    /// Connections gone.
+    pub closed: Counter,
+    refusals: [Counter; OUTCOMES],
+}
+
+impl IoShard {
+    /// Counts a refusal that came before a version was known.
+    pub fn refused(&self, code: Code) {
+        self.refusals[1 + code as usize].add(1);
+    }
+}
+
+/// The series of the whole data plane.
+pub struct Metrics {
+    threads: Box<[IoShard]>,
+    versions: Mutex<HashMap<(String, String), Weak<VersionMetrics>>>,
+    /// Connections closed at once because there were too many.
+    pub connections_refused: AtomicU64,
+}
+
+impl Metrics {
+    /// Series for a number of IO threads.
+    pub fn new(threads: usize) -> Self {
+        Self {
+            threads: (0..threads).map(|_| IoShard::default()).collect(),
+            versions: Mutex::default(),
+            connections_refused: AtomicU64::new(0),
+        }
+    }
+
+    /// The counters of an IO thread.
+    pub fn thread(&self, thread: usize) -> &IoShard {
+        &self.threads[thread]
+    }
+
+    /// The series of a version: the present ones if somebody holds them, else new ones.
+    pub fn version(&self, endpoint: &str, version: &str) -> Arc<VersionMetrics> {
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (endpoint.to_owned(), version.to_owned());
+        if let Some(metrics) = versions.get(&key).and_then(Weak::upgrade) {
+            return metrics;
+        }
+        let metrics = Arc::new(VersionMetrics::new(endpoint, version, self.threads.len()));
+        versions.retain(|_, metrics| metrics.strong_count() > 0);
+        versions.insert(key, Arc::downgrade(&metrics));
+        metrics
+    }
+
+    /// Connections open now.
+    pub fn connections(&self) -> u64 {
+        self.threads.iter().map(|thread| thread.accepted.get().saturating_sub(thread.closed.get())).sum()
+    }
+
+    fn live(&self) -> Vec<Arc<VersionMetrics>> {
+        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut live: Vec<_> = versions.values().filter_map(Weak::upgrade).collect();
+        live.sort_by(|a, b| (&a.endpoint, &a.version).cmp(&(&b.endpoint, &b.version)));
+        live
+    }
+}
+
+/// Numbers that other parts know.
+pub struct Gauges {
+    /// The snapshot's generation.
+    pub generation: u64,
+    /// Models in memory.
+    pub models: usize,
+    /// Jobs waiting for a pool thread.
+    pub waiting: usize,
+    /// Bytes held by sketches.
+    pub sketch_bytes: usize,
+}
+
+/// Every family with its samples, as the control plane takes them.
+pub fn families(metrics: &Metrics, gauges: &Gauges) -> Value {
+    let live = metrics.live();
+    let counter = |name: &str, help: &str, read: &dyn Fn(&Shard) -> u64| {
+        let samples =
+            live.iter().map(|version| json!([labels(version), version.sum(read)])).collect::<Vec<_>>();
+        json!({"name": name, "help": help, "type": "counter", "samples": samples})
+    };
+    let histogram = |name: &str, help: &str, read: &dyn Fn(&Shard) -> &Histogram| {
+        let samples = live
+            .iter()
+            .map(|version| json!([labels(version), seconds(&version.counts(read))]))
+            .collect::<Vec<_>>();
+        json!({"name": name, "help": help, "type": "histogram", "samples": samples})
+    };
+    json!([
+        requests(&live),
+        refusals(metrics),
+        counter("headgate_requests_direct_total", "Requests that named the version themselves; outside gates and drift.", &|s| s.direct.get()),
+        counter("headgate_requests_undelivered_total", "Answers whose client left before the bytes were with the socket.", &|s| s.undelivered.get()),
+        {"name": "headgate_requests_in_flight", "help": "Requests begun and not finished.", "type": "gauge",
+         "samples": live.iter().map(|v| json!([labels(v), v.in_flight()])).collect::<Vec<_>>()},
+        histogram("headgate_request_duration_seconds", "From the request's first byte to the answer's last.", &|s| &s.total),
+        histogram("headgate_decode_duration_seconds", "From the body's bytes to typed values.", &|s| &s.decode),
+        histogram("headgate_queue_duration_seconds", "Waiting for a pool thread; inline runs do not wait.", &|s| &s.queue),
+        histogram("headgate_run_duration_seconds", "The model's run.", &|s| &s.run),
+        histogram("headgate_reply_duration_seconds", "From the run's end until the bytes are with the socket.", &|s| &s.reply),
+        counter("headgate_tap_rows_seen_total", "Rows that passed the taps.", &|s| s.rows_seen.get()),
+        counter("headgate_tap_rows_sampled_total", "Rows that were sketched.", &|s| s.rows_sampled.get()),
+        counter("headgate_tap_rows_dropped_total", "Rows that no sketch could take: the memory cap was reached.", &|s| s.rows_dropped.get()),
+        single("headgate_connections", "Connections open.", "gauge", metrics.connections()),
+        single("headgate_connections_accepted_total", "Connections taken over by an IO thread.", "counter",
+            metrics.threads.iter().map(|thread| thread.accepted.get()).sum()),
+        single("headgate_connections_refused_total", "Connections closed at once because there were too many.", "counter",
+            metrics.connections_refused.load(Relaxed)),
+        single("headgate_models_loaded", "Models in memory.", "gauge", gauges.models as u64),
+        single("headgate_pool_waiting", "Runs waiting for a pool thread.", "gauge", gauges.waiting as u64),
+        single("headgate_sketch_bytes", "Memory held by sketches.", "gauge", gauges.sketch_bytes as u64),
+        single("headgate_snapshot_generation", "The number of the live snapshot.", "gauge", gauges.generation),
+    ])
+}
+
+fn labels(version: &VersionMetrics) -> Value {
+    json!({"endpoint": version.endpoint, "version": version.version})
+}
+
+fn single(name: &str, help: &str, kind: &str, value: u64) -> Value {
+    json!({"name": name, "help": help, "type": kind, "samples": [[{}, value]]})
+}
+
+fn requests(live: &[Arc<VersionMetrics>]) -> Value {
+    let mut samples = Vec::new();
+    for version in live {
+        for index in 0..OUTCOMES {
+            let count = version.sum(|shard| shard.outcomes[index].get());
+            if count > 0 || index == 0 {
+                let mut labels = labels(version);
+                labels["code"] = json!(outcome_name(index));
+                samples.push(json!([labels, count]));
+            }
+        }
+    }
+    json!({"name": "headgate_requests_total", "help": "Inference requests by the version that answered and the code.",
+        "type": "counter", "samples": samples})
+}
+
+fn refusals(metrics: &Metrics) -> Value {
+    let samples = (1..OUTCOMES)
+        .map(|index| (index, metrics.threads.iter().map(|thread| thread.refusals[index].get()).sum::<u64>()))
+        .filter(|(_, count)| *count > 0)
+        .map(|(index, count)| json!([{"code": outcome_name(index)}, count]))
+        .collect::<Vec<_>>();
+    json!({"name": "headgate_requests_refused_total", "help": "Requests refused before a version was known, by code.",
+        "type": "counter", "samples": samples})
+}
+
+fn outcome_name(index: usize) -> &'static str {
+    if index == 0 { "ok" } else { Code::ALL[index - 1].as_str() }
+}
+
+/// A histogram as Prometheus has it: cumulative, bounds in seconds, one bucket for each power of two.
+fn seconds(counts: &Counts) -> Value {
+    let mut cumulative = 0;
+    let mut buckets = Vec::new();
+    for (index, count) in counts.counts.iter().enumerate() {
+        cumulative += count;
+        if let Some(bound) = upper_ns(index).filter(|bound| bound.is_power_of_two()) {
+            buckets.push(json!([bound as f64 / 1e9, cumulative]));
+        }
+    }
+    json!({"buckets": buckets, "sum": counts.sum_ns as f64 / 1e9, "count": cumulative})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn family<'a>(families: &'a Value, name: &str) -> &'a Value {
+        families.as_array().unwrap().iter().find(|family| family["name"] == name).unwrap()
+    }
+
+    const GAUGES: Gauges = Gauges { generation: 3, models: 2, waiting: 0, sketch_bytes: 0 };
+
+    #[test]
+    fn shards_add_up_and_series_live_as_long_as_somebody_holds_them() {
+        let metrics = Metrics::new(2);
+        let version = metrics.version("digits", "v1");
+        assert!(Arc::ptr_eq(&version, &metrics.version("digits", "v1")));
+        for thread in 0..2 {
+            let shard = version.shard(thread);
+            shard.started.add(1);
+            shard.outcome(None);
+            shard.total.record(3_000);
+        }
+        version.shard(0).outcome(Some(Code::InvalidArgument));
+        metrics.thread(1).refused(Code::ModelNotFound);
+        let all = families(&metrics, &GAUGES);
+        let requests = family(&all, "headgate_requests_total");
+        assert_eq!(requests["samples"][0], json!([{"endpoint": "digits", "version": "v1", "code": "ok"}, 2]));
+        assert_eq!(requests["samples"][1][0]["code"], "invalid_argument");
+        assert_eq!(family(&all, "headgate_requests_in_flight")["samples"][0][1], 2);
+        assert_eq!(
+            family(&all, "headgate_requests_refused_total")["samples"][0][0]["code"],
+            "model_not_found"
+        );
+        let total = &family(&all, "headgate_request_duration_seconds")["samples"][0][1];
+        assert_eq!((total["count"].as_u64(), total["sum"].as_f64()), (Some(2), Some(6e-6)));
+        let buckets = total["buckets"].as_array().unwrap();
+        assert!(buckets.windows(2).all(|pair| pair[0][1].as_u64() <= pair[1][1].as_u64()));
+        drop(version);
+        assert_eq!(family(&families(&metrics, &GAUGES), "headgate_requests_total")["samples"], json!([]));
+    }
+}

@@ -1,0 +1,268 @@
+//! From a spec to a served snapshot: load what is new, swap, tell.
+//!
+//! ```text
+//! apply -> ticket -> everything loaded already?  yes: swap now, on the caller's thread
+//!                                                 no: a loader thread loads and warms, then swaps
+//! swap  -> unless a newer ticket of the endpoint was swapped in, or an urgent one waits: then "superseded"
+//! ```
+//! Urgent specs have a loader of their own, so that a rollback never queues behind somebody's large model.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::snapshot::{check, compile};
+use headgate_core::spec::EndpointSpec;
+use headgate_engine::{Engine, Model};
+use serde_json::{Map, Value, json};
+
+use crate::drift::Sketches;
+use crate::io::{LiveEndpoint, Mailbox, Message, Shared};
+use crate::version::{self, LoadFailure};
+use crate::wake::Events;
+
+/// Loader threads for ordinary specs; one more takes the urgent ones.
+const LOADERS: usize = 2;
+/// Specs that may wait for a loader.
+const WAITING: usize = 4096;
+
+/// A spec on its way.
+struct Order {
+    ticket: u64,
+    spec: EndpointSpec,
+}
+
+/// Publishes endpoints.
+pub struct Publisher {
+    inner: Arc<Inner>,
+    queues: Mutex<Option<Queues>>,
+    loaders: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Queues {
+    ordinary: Sender<Order>,
+    urgent: Sender<Order>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    engine: Arc<Engine>,
+    sketches: Arc<Sketches>,
+    events: Arc<Events>,
+    threads: Vec<Mailbox>,
+    ticket: AtomicU64,
+    state: Mutex<State>,
+}
+
+/// Who came last, by endpoint.
+#[derive(Default)]
+struct State {
+    /// The newest ticket that was swapped in, or that is urgent and waiting: older ones are superseded.
+    floor: HashMap<String, u64>,
+    /// Endpoints that were replaced; they are freed here and not on an IO thread.
+    retired: Vec<Arc<LiveEndpoint>>,
+}
+
+impl Publisher {
+    /// Starts the loader threads.
+    ///
+    /// # Errors
+    /// `internal` when the system gives no more threads.
+    pub fn start(
+        shared: Arc<Shared>,
+        engine: Arc<Engine>,
+        sketches: Arc<Sketches>,
+        events: Arc<Events>,
+        threads: Vec<Mailbox>,
+    ) -> Result<Publisher> {
+        let inner = Arc::new(Inner {
+            shared,
+            engine,
+            sketches,
+            events,
+            threads,
+            ticket: AtomicU64::new(0),
+            state: Mutex::default(),
+        });
+        let (ordinary, ordinary_orders) = bounded(WAITING);
+        let (urgent, urgent_orders) = bounded(WAITING);
+        let mut loaders = Vec::new();
+        for index in 0..=LOADERS {
+            let orders = if index == LOADERS { urgent_orders.clone() } else { ordinary_orders.clone() };
+            let inner = inner.clone();
+            let loader = std::thread::Builder::new()
+                .name(format!("hg-load-{index}"))
+                .spawn(move || work(&inner, &orders))
+                .map_err(|error| Error::new(Code::Internal, format!("no loader thread: {error}")))?;
+            loaders.push(loader);
+        }
+        let queues = Mutex::new(Some(Queues { ordinary, urgent }));
+        Ok(Publisher { inner, queues, loaders: Mutex::new(loaders) })
+    }
+
+    /// Takes a spec in and returns its ticket; an event with that ticket tells the outcome.
+    ///
+    /// # Errors
+    /// `policy_invalid` when the spec contradicts itself; `overloaded` when too many wait.
+    pub fn apply(&self, spec: EndpointSpec) -> Result<u64> {
+        check(&spec)?;
+        let ticket = self.inner.ticket.fetch_add(1, Relaxed) + 1;
+        if spec.urgent {
+            self.inner.state().floor.insert(spec.name.clone(), ticket);
+        }
+        let order = Order { ticket, spec };
+        if version::is_loaded(&self.inner.engine, &order.spec) {
+            self.inner.carry_out(&order);
+            return Ok(ticket);
+        }
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let queues = queues.as_ref().ok_or_else(|| Error::new(Code::Draining, "the gateway is stopping"))?;
+        let queue = if order.spec.urgent { &queues.urgent } else { &queues.ordinary };
+        queue
+            .try_send(order)
+            .map_err(|_| Error::new(Code::Overloaded, "too many endpoints wait to be loaded; try again"))?;
+        Ok(ticket)
+    }
+
+    /// Takes an endpoint away and returns the ticket.
+    pub fn remove(&self, name: &str) -> u64 {
+        let ticket = self.inner.ticket.fetch_add(1, Relaxed) + 1;
+        let generation = self.inner.swap(name, ticket, None);
+        self.inner.events.push(json!({
+            "event": "removed", "ticket": ticket, "endpoint": name, "generation": generation.unwrap_or(0),
+        }));
+        ticket
+    }
+
+    /// Frees replaced endpoints that no request holds any more; says whether there were any.
+    pub fn sweep(&self) -> bool {
+        let freed: Vec<_> = {
+            let mut state = self.inner.state();
+            let (free, held) = std::mem::take(&mut state.retired)
+                .into_iter()
+                .partition(|endpoint| Arc::strong_count(endpoint) == 1);
+            state.retired = held;
+            free
+        };
+        // Sessions are released outside the lock: a large one takes milliseconds.
+        !freed.is_empty()
+    }
+
+    /// Finishes the loads in progress, joins the threads, and lets go of everything that was served.
+    pub fn stop(&self) {
+        *self.queues.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let loaders = std::mem::take(&mut *self.loaders.lock().unwrap_or_else(PoisonError::into_inner));
+        for loader in loaders {
+            // A loader catches panics per order; see `work`.
+            drop(loader.join());
+        }
+        self.inner.shared.snapshot.store(Arc::default());
+        self.sweep();
+    }
+}
+
+fn work(inner: &Inner, orders: &Receiver<Order>) {
+    for order in orders {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| inner.carry_out(&order)));
+        if outcome.is_err() {
+            let error = Error::new(Code::Internal, "loading panicked; this is a defect of Headgate");
+            inner.failed(&order, &LoadFailure { version: String::new(), error });
+        }
+    }
+}
+
+impl Inner {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn superseded(&self, order: &Order) -> bool {
+        self.state().floor.get(&order.spec.name).is_some_and(|&floor| floor > order.ticket)
+    }
+
+    /// Loads what is missing, swaps, tells.
+    fn carry_out(&self, order: &Order) {
+        if self.superseded(order) {
+            return self.tell_superseded(order);
+        }
+        let spec = &order.spec;
+        let built = version::load(&self.engine, spec).and_then(|models| {
+            let endpoint = self.build(spec, &models);
+            endpoint
+                .map(|endpoint| (Arc::new(endpoint), models))
+                .map_err(|error| LoadFailure { version: String::new(), error })
+        });
+        match built {
+            Err(failure) => self.failed(order, &failure),
+            Ok((endpoint, models)) => match self.swap(&spec.name, order.ticket, Some(endpoint)) {
+                Some(generation) => self.events.push(json!({
+                    "event": "applied", "ticket": order.ticket, "endpoint": spec.name, "revision": spec.revision,
+                    "generation": generation, "versions": loaded(spec, &models),
+                })),
+                None => self.tell_superseded(order),
+            },
+        }
+    }
+
+    fn build(&self, spec: &EndpointSpec, models: &[Arc<Model>]) -> Result<LiveEndpoint> {
+        let baseline = self.sketches.baseline(spec)?;
+        let mut models = models.iter();
+        compile(spec, |version| {
+            let model = models.next().cloned();
+            let model = model.ok_or_else(|| Error::new(Code::Internal, "a version without a model"))?;
+            let sketch = self.sketches.version(spec, version, model.signature(), baseline.as_ref())?;
+            version::state(spec, version, model, &self.shared.metrics, sketch)
+        })
+    }
+
+    /// The one store that makes a change visible; `None` when somebody newer was first.
+    fn swap(&self, name: &str, ticket: u64, endpoint: Option<Arc<LiveEndpoint>>) -> Option<u64> {
+        let mut state = self.state();
+        let floor = state.floor.entry(name.to_owned()).or_insert(0);
+        if *floor > ticket {
+            return None;
+        }
+        *floor = ticket;
+        let present = self.shared.snapshot.load_full();
+        let next = present.with(name, endpoint);
+        let generation = next.generation;
+        self.shared.snapshot.store(Arc::new(next));
+        state.retired.extend(present.endpoints.get(name).cloned());
+        drop(state);
+        for thread in &self.threads {
+            // A full mailbox means a busy thread, which looks at the snapshot anyway.
+            thread.post(Message::Refresh);
+        }
+        Some(generation)
+    }
+
+    fn failed(&self, order: &Order, failure: &LoadFailure) {
+        self.events.push(json!({
+            "event": "failed", "ticket": order.ticket, "endpoint": order.spec.name, "revision": order.spec.revision,
+            "code": failure.error.code, "version": failure.version, "message": failure.error.message,
+        }));
+    }
+
+    fn tell_superseded(&self, order: &Order) {
+        self.events.push(json!({
+            "event": "superseded", "ticket": order.ticket, "endpoint": order.spec.name,
+            "revision": order.spec.revision,
+        }));
+    }
+}
+
+fn loaded(spec: &EndpointSpec, models: &[Arc<Model>]) -> Value {
+    let versions: Map<String, Value> = spec
+        .versions
+        .iter()
+        .zip(models)
+        .map(|(version, model)| {
+            let facts = json!({"load_ms": model.load_ns() as f64 / 1e6, "signature": model.signature()});
+            (version.name.clone(), facts)
+        })
+        .collect();
+    Value::Object(versions)
+}

@@ -1,0 +1,180 @@
+//! What happens to a request after its answer: counters, latencies, sketches.
+//!
+//! A tap runs once the bytes are with the socket, in the same turn of the IO thread, while the tensors are still in its
+//! cache; or when the client is gone, and then it is marked undelivered. A tap that is dropped before its answer existed
+//! (the client left while the request was queued) counts as cancelled. Each connection holds at most as many taps as it has
+//! requests in progress, so there is no queue that could grow.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use headgate_core::error::Code;
+use headgate_core::snapshot::Version;
+use headgate_engine::Lease;
+
+use crate::io::{self, LiveEndpoint};
+use crate::metrics::Shard;
+use crate::version::VersionState;
+
+/// A request that a version was chosen for, until everything about it is booked.
+pub struct Tap {
+    endpoint: Arc<LiveEndpoint>,
+    version: u8,
+    thread: usize,
+    received: Instant,
+    answer: Option<Answer>,
+    booked: bool,
+    /// The tensors, once decoded; sketched after the answer.
+    pub lease: Option<Lease>,
+    /// What the row sampler hashes.
+    pub request_hash: u64,
+    /// Whether the caller named the version.
+    pub direct: bool,
+    /// When the newest phase ended.
+    phase_end: Instant,
+    decode_ns: Option<u64>,
+    queue_ns: Option<u64>,
+    run_ns: Option<u64>,
+}
+
+/// The answer as far as a tap cares: its code, `None` for success.
+#[derive(Clone, Copy)]
+struct Answer(Option<Code>);
+
+impl Tap {
+    /// Begins to account for a request on IO thread `thread`.
+    pub fn begin(endpoint: Arc<LiveEndpoint>, version: u8, thread: usize, received: Instant) -> Tap {
+        let tap = Tap {
+            endpoint,
+            version,
+            thread,
+            received,
+            answer: None,
+            booked: false,
+            lease: None,
+            request_hash: 0,
+            direct: false,
+            phase_end: received,
+            decode_ns: None,
+            queue_ns: None,
+            run_ns: None,
+        };
+        tap.shard().started.add(1);
+        tap
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &LiveEndpoint {
+        &self.endpoint
+    }
+
+    /// The version.
+    pub fn version(&self) -> &Version<VersionState> {
+        &self.endpoint.versions[self.version as usize]
+    }
+
+    /// The IO thread that has the request.
+    pub fn thread(&self) -> usize {
+        self.thread
+    }
+
+    /// When the endpoint's time-out is over.
+    pub fn deadline(&self) -> Instant {
+        self.received + self.endpoint.timeout
+    }
+
+    /// The inputs are typed values.
+    pub fn decoded(&mut self, begun: Instant, now: Instant) {
+        self.decode_ns = Some(nanos(begun, now));
+        self.phase_end = now;
+    }
+
+    /// When the inputs were typed values.
+    pub fn decoded_at(&self) -> Instant {
+        self.phase_end
+    }
+
+    /// The run, on this thread, is over.
+    pub fn ran_inline(&mut self, now: Instant) {
+        self.run_ns = Some(nanos(self.phase_end, now));
+        self.phase_end = now;
+    }
+
+    /// The run, on a pool thread, is over.
+    pub fn ran_pooled(&mut self, queue_ns: u64, run_ns: u64, now: Instant) {
+        self.queue_ns = Some(queue_ns);
+        self.run_ns = (run_ns > 0).then_some(run_ns);
+        self.phase_end = now;
+    }
+
+    /// The answer exists: `None` is success.
+    pub fn answered(&mut self, code: Option<Code>) {
+        self.answer = Some(Answer(code));
+    }
+
+    /// The answer's bytes are with the socket.
+    pub fn delivered(mut self, now: Instant) {
+        self.book(Some(now));
+    }
+
+    fn shard(&self) -> &Shard {
+        self.version().payload.metrics.shard(self.thread)
+    }
+
+    /// Books everything, once; `delivered` is when the bytes were out.
+    fn book(&mut self, delivered: Option<Instant>) {
+        self.booked = true;
+        let Some(Answer(code)) = self.answer else { return };
+        let shard = self.shard();
+        shard.outcome(code);
+        shard.finished.add(1);
+        if self.direct {
+            shard.direct.add(1);
+        }
+        for (histogram, ns) in
+            [(&shard.decode, self.decode_ns), (&shard.queue, self.queue_ns), (&shard.run, self.run_ns)]
+        {
+            if let Some(ns) = ns {
+                histogram.record(ns);
+            }
+        }
+        match delivered {
+            Some(now) => {
+                shard.reply.record(nanos(self.phase_end, now));
+                shard.total.record(nanos(self.received, now));
+            }
+            None if code == Some(Code::Cancelled) => {}
+            None => shard.undelivered.add(1),
+        }
+        if code.is_none() && !self.direct {
+            self.sketch();
+        }
+    }
+
+    fn sketch(&mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        let state = &self.version().payload;
+        let Some(sketch) = &state.sketch else { return };
+        let pooled_ns = self.queue_ns.and(self.run_ns).unwrap_or(0);
+        io::try_with(|io| {
+            let mut sketcher = io.sketcher.borrow_mut();
+            sketcher.record(sketch, self.request_hash, lease.binding(), pooled_ns, self.shard());
+        });
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        if self.booked {
+            return;
+        }
+        if self.answer.is_none() {
+            self.answered(Some(Code::Cancelled));
+        }
+        self.book(None);
+    }
+}
+
+fn nanos(from: Instant, to: Instant) -> u64 {
+    to.saturating_duration_since(from).as_nanos() as u64
+}

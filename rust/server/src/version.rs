@@ -1,0 +1,114 @@
+//! What the server keeps beside each version of a snapshot: the model, the counters, the sketches, ready-made headers.
+
+use std::sync::Arc;
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::spec::{EndpointSpec, VersionSpec};
+use headgate_core::tensor::Signature;
+use headgate_engine::{Engine, Model, Source};
+use http::HeaderValue;
+
+use crate::drift::VersionSketch;
+use crate::metrics::{Metrics, VersionMetrics};
+
+/// One version, ready to answer.
+pub struct VersionState {
+    /// What computes.
+    pub model: Arc<Model>,
+    /// What is counted.
+    pub metrics: Arc<VersionMetrics>,
+    /// What is sketched, unless sketches are off.
+    pub sketch: Option<Arc<VersionSketch>>,
+    /// The value of `x-headgate-version`.
+    pub version_header: HeaderValue,
+    /// The value of `x-headgate-revision`.
+    pub revision_header: HeaderValue,
+}
+
+impl std::fmt::Debug for VersionState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VersionState").field("version", &self.metrics.version).finish_non_exhaustive()
+    }
+}
+
+/// A version that could not be loaded.
+#[derive(Debug)]
+pub struct LoadFailure {
+    /// Its name; empty when the fault is the endpoint's.
+    pub version: String,
+    /// Why.
+    pub error: Error,
+}
+
+/// The models of all versions of a spec, in its order. Blocks while they load.
+///
+/// # Errors
+/// The first version that cannot be loaded.
+pub fn load(engine: &Engine, spec: &EndpointSpec) -> std::result::Result<Vec<Arc<Model>>, LoadFailure> {
+    let mut models: Vec<Option<Arc<Model>>> = vec![None; spec.versions.len()];
+    for (slot, version) in models.iter_mut().zip(&spec.versions) {
+        if let Some(path) = &version.artifact {
+            let source = Source::Artifact(std::path::Path::new(path));
+            let model = engine.load(&version.digest, &source);
+            *slot = Some(model.map_err(|error| LoadFailure { version: version.name.clone(), error })?);
+        }
+    }
+    let reference = reference_signature(spec, &models);
+    for (slot, version) in models.iter_mut().zip(&spec.versions).filter(|(slot, _)| slot.is_none()) {
+        let model = load_constant(engine, version, reference.as_ref());
+        *slot = Some(model.map_err(|error| LoadFailure { version: version.name.clone(), error })?);
+    }
+    Ok(models.into_iter().flatten().collect())
+}
+
+/// Whether everything that a spec names is in memory, so that it can be served at once.
+pub fn is_loaded(engine: &Engine, spec: &EndpointSpec) -> bool {
+    spec.versions.iter().all(|version| version.artifact.is_none() || engine.loaded(&version.digest).is_some())
+}
+
+/// The signature that constants take over: the champion's, or the first model's when the champion is a constant itself.
+fn reference_signature(spec: &EndpointSpec, models: &[Option<Arc<Model>>]) -> Option<Signature> {
+    let champion = spec.versions.iter().position(|version| version.name == spec.champion);
+    let chosen = champion.and_then(|index| models[index].as_ref()).or_else(|| models.iter().flatten().next());
+    chosen.map(|model| model.signature().clone())
+}
+
+fn load_constant(
+    engine: &Engine,
+    version: &VersionSpec,
+    reference: Option<&Signature>,
+) -> Result<Arc<Model>> {
+    let (Some(values), Some(signature)) = (&version.constant, reference) else {
+        return Err(Error::new(
+            Code::ModelLoadFailed,
+            "a constant answers under a model's signature, and this endpoint has no version with a model",
+        ));
+    };
+    // A constant under another signature is another model: the signature is part of its name.
+    let described = serde_json::to_string(signature).unwrap_or_default();
+    engine.load(&format!("{}|{described}", version.digest), &Source::Constant(values, signature))
+}
+
+/// Puts a version's state together.
+///
+/// # Errors
+/// `internal` when a name cannot be a header value, which the names' grammar rules out.
+pub fn state(
+    spec: &EndpointSpec,
+    version: &VersionSpec,
+    model: Arc<Model>,
+    metrics: &Metrics,
+    sketch: Option<Arc<VersionSketch>>,
+) -> Result<VersionState> {
+    let header = |text: &str| {
+        HeaderValue::from_str(text)
+            .map_err(|_| Error::new(Code::Internal, format!("{text:?} is no header value")))
+    };
+    Ok(VersionState {
+        sketch,
+        model,
+        metrics: metrics.version(&spec.name, &version.name),
+        version_header: header(&version.name)?,
+        revision_header: header(&spec.revision.to_string())?,
+    })
+}

@@ -1,0 +1,200 @@
+//! A socket as the HTTP layer sees it: bytes read ahead are given back, silence has limits, a flush is noticed.
+//!
+//! One timer for each connection: it is armed when there is something to wait for and looks at the deadline only when it
+//! fires, so a request costs it nothing.
+
+use std::future::Future;
+use std::io;
+use std::net::TcpStream;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::time::Sleep;
+
+use crate::config::Config;
+use crate::conn::{Conn, Waiting};
+
+/// What an HTTP/2 client without TLS begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Bytes read ahead at most to tell HTTP/1.1 from HTTP/2.
+const AHEAD: usize = 4096;
+
+/// Which HTTP a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// HTTP/1.0 or 1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
+/// The socket and what watches it.
+pub struct Wire {
+    stream: TokioIo<tokio::net::TcpStream>,
+    ahead: Bytes,
+    conn: Rc<Conn>,
+    timer: Pin<Box<Sleep>>,
+    armed: bool,
+    stalled: Option<Instant>,
+    idle: Duration,
+    head: Duration,
+}
+
+impl Wire {
+    /// Takes a socket over and reads until it is clear which HTTP it speaks; `None` when the peer left or was too slow.
+    pub async fn open(socket: TcpStream, conn: Rc<Conn>, config: &Config) -> Option<(Wire, Spoken)> {
+        let stream = tokio::net::TcpStream::from_std(socket).ok()?;
+        let first = tokio::time::timeout(config.idle(), stream.readable());
+        first.await.ok()?.ok()?;
+        let begun = Instant::now();
+        let reading = tokio::time::timeout(config.head_timeout(), read_ahead(&stream));
+        let (ahead, spoken) = reading.await.ok()??;
+        conn.waiting.set(Waiting::Head(begun));
+        conn.received.set(begun);
+        let wire = Wire {
+            stream: TokioIo::new(stream),
+            ahead,
+            conn,
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            armed: false,
+            stalled: None,
+            idle: config.idle(),
+            head: config.head_timeout(),
+        };
+        Some((wire, spoken))
+    }
+
+    /// When the present silence has lasted too long; `None` while nobody waits for the peer.
+    fn deadline(&self) -> Option<Instant> {
+        let reading = match self.conn.waiting.get() {
+            Waiting::Idle(since) => Some(since + self.idle),
+            Waiting::Head(since) => Some(since + self.head),
+            Waiting::Busy => None,
+        };
+        let writing = self.stalled.map(|since| since + self.idle);
+        reading.into_iter().chain(writing).min()
+    }
+
+    /// Arms the timer, or looks at the deadline when it has fired; true when the silence has lasted too long.
+    fn too_long(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.armed && !self.timer.is_elapsed() {
+            return false;
+        }
+        let now = Instant::now();
+        let deadline = self.deadline();
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            return true;
+        }
+        let next = deadline.unwrap_or(now + self.head);
+        self.timer.as_mut().reset(next.into());
+        self.armed = self.timer.as_mut().poll(cx).is_pending();
+        false
+    }
+
+    fn read_some(&mut self, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let take = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead[..take]);
+        self.ahead.advance(take);
+        Poll::Ready(Ok(()))
+    }
+
+    /// What a write's outcome says about a peer that does not read.
+    fn wrote<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.stalled = None;
+            return outcome;
+        }
+        self.stalled.get_or_insert_with(Instant::now);
+        if self.too_long(cx) { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { Poll::Pending }
+    }
+}
+
+async fn read_ahead(stream: &tokio::net::TcpStream) -> Option<(Bytes, Spoken)> {
+    let mut ahead = vec![0u8; AHEAD];
+    let mut length = 0;
+    loop {
+        stream.readable().await.ok()?;
+        match stream.try_read(&mut ahead[length..]) {
+            Ok(0) => return None,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(_) => return None,
+        }
+        let known = length.min(PREFACE.len());
+        let spoken = if ahead[..known] != PREFACE[..known] {
+            Spoken::Http1
+        } else if known == PREFACE.len() {
+            Spoken::Http2
+        } else {
+            continue;
+        };
+        ahead.truncate(length);
+        return Some((ahead.into(), spoken));
+    }
+}
+
+impl Read for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let wire = &mut *self;
+        match wire.read_some(cx, buf) {
+            Poll::Pending if wire.too_long(cx) => match wire.conn.waiting.get() {
+                // The end of the stream lets the HTTP layer close an idle connection in its own way.
+                Waiting::Idle(_) => Poll::Ready(Ok(())),
+                _ => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            },
+            Poll::Ready(Ok(())) => {
+                if let Waiting::Idle(_) = wire.conn.waiting.get() {
+                    let now = Instant::now();
+                    wire.conn.waiting.set(Waiting::Head(now));
+                    wire.conn.received.set(now);
+                }
+                Poll::Ready(Ok(()))
+            }
+            other => other,
+        }
+    }
+}
+
+impl Write for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.wrote(cx, outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.wrote(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if matches!(flushed, Poll::Ready(Ok(()))) {
+            self.conn.flushed();
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

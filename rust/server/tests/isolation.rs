@@ -1,0 +1,310 @@
+//! Runs that are held and clients that leave: what one request does to others. Order is forced with channels, never with
+//! time.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what went wrong by panicking"
+)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use headgate_core::error::Result;
+use headgate_core::spec::EndpointSpec;
+use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
+use headgate_engine::Executable;
+use headgate_engine::runtime::Binding;
+use headgate_server::config::Config;
+use headgate_server::gateway::Gateway;
+use serde_json::{Value, json};
+
+/// How long a wait for something certain may take before the test is called stuck.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Doubles its input, and waits to be let through when it has a gate.
+struct Probe {
+    signature: Signature,
+    gate: Option<Gate>,
+}
+
+struct Gate {
+    entered: Mutex<Sender<()>>,
+    leave: Mutex<Receiver<()>>,
+}
+
+impl Executable for Probe {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn run(&self, binding: &mut Binding) -> Result<()> {
+        if let Some(gate) = &self.gate {
+            gate.entered.lock().unwrap().send(()).unwrap();
+            gate.leave.lock().unwrap().recv_timeout(PATIENCE).expect("the test lets the run go on");
+        }
+        let values: Vec<f32> = binding.input_mut(0).elements_mut::<f32>().unwrap().to_vec();
+        let shape: Shape = *binding.input(0).shape();
+        let output = binding.output_mut(0);
+        output.reshape(&shape)?;
+        let out = output.elements_mut::<f32>().unwrap();
+        out.iter_mut().zip(values).for_each(|(out, value)| *out = 2.0 * value);
+        Ok(())
+    }
+}
+
+fn signature() -> Signature {
+    let tensor = |name: &str| TensorSpec {
+        name: name.to_owned(),
+        datatype: DataType::Fp32,
+        shape: vec![-1],
+        symbols: vec!["n".to_owned()],
+    };
+    Signature { inputs: vec![tensor("x")], outputs: vec![tensor("y")] }
+}
+
+/// The test's side of a gate.
+struct Held {
+    entered: Receiver<()>,
+    leave: Sender<()>,
+}
+
+fn gated() -> (Probe, Held) {
+    let (entered_tx, entered) = channel();
+    let (leave, leave_rx) = channel();
+    let gate = Gate { entered: Mutex::new(entered_tx), leave: Mutex::new(leave_rx) };
+    (Probe { signature: signature(), gate: Some(gate) }, Held { entered, leave })
+}
+
+fn free() -> Probe {
+    Probe { signature: signature(), gate: None }
+}
+
+fn gateway() -> (Arc<Gateway>, SocketAddr) {
+    let library = std::env::var("HEADGATE_ORT_LIBRARY")
+        .expect("HEADGATE_ORT_LIBRARY names the ONNX Runtime library; `make test` sets it");
+    let config = json!({"http": "127.0.0.1:0", "io_threads": 1, "pool_threads": 2, "library": library});
+    let gateway = Gateway::new(Config::from_json(config.to_string().as_bytes()).unwrap()).unwrap();
+    gateway.set_ready(true);
+    let address = gateway.start().unwrap();
+    (Arc::new(gateway), address)
+}
+
+fn serve(gateway: &Gateway, name: &str, probe: Probe, inline: bool) {
+    let digest = format!("sha256:{name}");
+    let model = gateway.engine().adopt(&digest, Box::new(probe)).unwrap();
+    if inline {
+        model.placement.pin_inline();
+    }
+    let spec = json!({
+        "name": name, "revision": 1, "champion": "v1", "timeout_ms": 60000,
+        "versions": [{"name": "v1", "digest": digest, "artifact": "adopted"}],
+    });
+    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    let applied = gateway.events();
+    assert_eq!(applied.last().unwrap()["event"], "applied", "{applied:?}");
+}
+
+fn request(name: &str, value: f32) -> String {
+    let body =
+        json!({"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [value]}]}).to_string();
+    format!(
+        "POST /v2/models/{name}/infer HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Reads one answer: status and JSON body.
+fn answer(stream: &mut TcpStream) -> (u16, Value) {
+    let mut head = Vec::new();
+    let mut byte = [0u8];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).expect("an answer comes");
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .map_or(0, |length| length.parse::<usize>().unwrap());
+    let mut body = vec![0u8; length];
+    stream.read_exact(&mut body).unwrap();
+    (status, serde_json::from_slice(&body).unwrap())
+}
+
+fn ask(stream: &mut TcpStream, name: &str, value: f32) -> f64 {
+    stream.write_all(request(name, value).as_bytes()).unwrap();
+    let (status, body) = answer(stream);
+    assert_eq!(status, 200, "{body}");
+    body["outputs"][0]["data"][0].as_f64().unwrap()
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "{what} never came");
+        std::thread::yield_now();
+    }
+}
+
+fn metric(gateway: &Gateway, name: &str, labels: &Value) -> u64 {
+    let families = gateway.metrics();
+    let family = families.as_array().unwrap().iter().find(|family| family["name"] == name).unwrap().clone();
+    family["samples"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|sample| sample[0] == *labels)
+        .map_or(0, |sample| sample[1].as_u64().unwrap())
+}
+
+#[test]
+fn a_held_run_does_not_hold_others_on_its_io_thread() {
+    let (gateway, address) = gateway();
+    let (slow, held) = gated();
+    serve(&gateway, "slow", slow, false);
+    serve(&gateway, "tiny", free(), true);
+    let mut waiting = connect(address);
+    waiting.write_all(request("slow", 21.0).as_bytes()).unwrap();
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    let mut other = connect(address);
+    for value in 0..100u8 {
+        assert_eq!(ask(&mut other, "tiny", f32::from(value)), 2.0 * f64::from(value));
+    }
+    let labels = json!({"endpoint": "slow", "version": "v1"});
+    assert_eq!(metric(&gateway, "headgate_requests_in_flight", &labels), 1);
+    held.leave.send(()).unwrap();
+    assert_eq!(answer(&mut waiting).1["outputs"][0]["data"][0], 42.0);
+    assert!(gateway.stop(Duration::ZERO, PATIENCE));
+}
+
+#[test]
+fn a_pipelined_answer_leaves_before_the_next_run_begins() {
+    let (gateway, address) = gateway();
+    let (slow, held) = gated();
+    serve(&gateway, "first", free(), true);
+    serve(&gateway, "second", slow, true);
+    let mut stream = connect(address);
+    stream.write_all(format!("{}{}", request("first", 1.0), request("second", 2.0)).as_bytes()).unwrap();
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    // The one IO thread stands in the second run, and the first answer is here.
+    assert_eq!(answer(&mut stream).1["outputs"][0]["data"][0], 2.0);
+    held.leave.send(()).unwrap();
+    assert_eq!(answer(&mut stream).1["outputs"][0]["data"][0], 4.0);
+}
+
+#[test]
+fn a_client_that_leaves_counts_as_cancelled_and_its_queued_run_is_dropped() {
+    let (gateway, address) = gateway();
+    let (slow, held) = gated();
+    serve(&gateway, "slow", slow, false);
+    let mut leaving = connect(address);
+    leaving.write_all(request("slow", 1.0).as_bytes()).unwrap();
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    drop(leaving);
+    let labels = json!({"endpoint": "slow", "version": "v1", "code": "cancelled"});
+    eventually("the cancellation", || metric(&gateway, "headgate_requests_total", &labels) == 1);
+    held.leave.send(()).unwrap();
+    let in_flight = json!({"endpoint": "slow", "version": "v1"});
+    assert_eq!(metric(&gateway, "headgate_requests_in_flight", &in_flight), 0);
+    let mut next = connect(address);
+    next.write_all(request("slow", 3.0).as_bytes()).unwrap();
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    held.leave.send(()).unwrap();
+    assert_eq!(answer(&mut next).1["outputs"][0]["data"][0], 6.0);
+}
+
+#[test]
+fn a_drain_lets_what_is_in_flight_finish_and_takes_nothing_new() {
+    let (gateway, address) = gateway();
+    let (slow, held) = gated();
+    serve(&gateway, "slow", slow, false);
+    let mut waiting = connect(address);
+    waiting.write_all(request("slow", 5.0).as_bytes()).unwrap();
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    let mut idle = connect(address);
+    let stopping = gateway.clone();
+    let stop = std::thread::spawn(move || stopping.stop(Duration::ZERO, PATIENCE));
+    // The idle connection is closed by the drain; then the listener is gone.
+    assert_eq!(idle.read(&mut [0u8; 1]).unwrap(), 0);
+    assert!(TcpStream::connect(address).is_err());
+    held.leave.send(()).unwrap();
+    assert_eq!(answer(&mut waiting).1["outputs"][0]["data"][0], 10.0);
+    assert!(stop.join().unwrap(), "nothing had to be cut off");
+    assert!(gateway.stop(Duration::ZERO, Duration::ZERO), "a second stop says the same");
+}
+
+#[test]
+fn a_run_that_never_ends_is_cut_off_when_the_grace_is_over() {
+    let (gateway, address) = gateway();
+    let (slow, held) = gated();
+    serve(&gateway, "slow", slow, false);
+    let mut waiting = connect(address);
+    waiting.write_all(request("slow", 5.0).as_bytes()).unwrap();
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    let stopping = gateway.clone();
+    let stop = std::thread::spawn(move || stopping.stop(Duration::ZERO, Duration::ZERO));
+    assert_eq!(waiting.read(&mut [0u8; 1]).unwrap_or(0), 0, "the connection is cut");
+    held.leave.send(()).unwrap();
+    assert!(!stop.join().unwrap());
+}
+
+#[test]
+fn a_swap_leaves_requests_in_flight_on_their_version() {
+    let (gateway, address) = gateway();
+    let (slow, held) = gated();
+    serve(&gateway, "model", slow, false);
+    let mut waiting = connect(address);
+    waiting.write_all(request("model", 4.0).as_bytes()).unwrap();
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    let model = gateway.engine().adopt("sha256:new", Box::new(free())).unwrap();
+    let spec = json!({
+        "name": "model", "revision": 2, "champion": "v2", "timeout_ms": 60000,
+        "versions": [{"name": "v2", "digest": "sha256:new", "artifact": "adopted"}],
+    });
+    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    drop(model);
+    let mut other = connect(address);
+    other.write_all(request("model", 1.0).as_bytes()).unwrap();
+    assert_eq!(answer(&mut other).1["model_version"], "v2");
+    held.leave.send(()).unwrap();
+    assert_eq!(answer(&mut waiting).1["model_version"], "v1");
+}
+
+#[test]
+fn a_newer_urgent_state_supersedes_a_load_that_waits() {
+    let (gateway, _) = gateway();
+    serve(&gateway, "model", free(), true);
+    // A file that does not exist is "loading" until its loader has looked; the urgent one needs no load at all.
+    let digest = "sha256:model";
+    let state = |revision: u64, urgent: bool, artifact: &str, digest: &str| {
+        let spec = json!({
+            "name": "model", "revision": revision, "champion": "v1", "timeout_ms": 1000, "urgent": urgent,
+            "versions": [{"name": "v1", "digest": digest, "artifact": artifact}],
+        });
+        gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap()
+    };
+    let slow = state(2, false, "nowhere.onnx", "sha256:missing");
+    let urgent = state(3, true, "adopted", digest);
+    let mut events = Vec::new();
+    eventually("both outcomes", || {
+        events.extend(gateway.events());
+        events.len() == 2
+    });
+    let outcome =
+        |ticket: u64| events.iter().find(|event| event["ticket"] == ticket).unwrap()["event"].clone();
+    assert_eq!(outcome(urgent), "applied");
+    // The loader may have failed before the urgent state came; it never becomes live after it.
+    assert!(["superseded", "failed"].contains(&outcome(slow).as_str().unwrap()));
+    assert_eq!(gateway.status()["endpoints"]["model"]["revision"], 3);
+}

@@ -1,0 +1,47 @@
+//! Two-sample tests on a 2 x B table: both the reference and the live counts are samples, neither is taken as exact.
+//!
+//! Same numbers as `scipy.stats.chi2_contingency(correction=False)`. Next: `bracket`.
+
+use super::total;
+use crate::special::chi2_sf;
+
+/// A statistic with its p-value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TestResult {
+    /// The statistic.
+    pub stat: f64,
+    /// The probability of a larger one without any change (asymptotic).
+    pub p: f64,
+    /// Degrees of freedom: slots with a value on either side, less one.
+    pub dof: u32,
+}
+
+/// Pearson's chi-square over all cells of both samples. `None` when a side is empty or fewer than two slots are used.
+pub fn chi_square(c: &[u64], d: &[u64]) -> Option<TestResult> {
+    contingency(c, d, |observed, expected| (observed - expected) * (observed - expected) / expected)
+}
+
+/// The G-test (log-likelihood ratio) over all cells of both samples. `None` as for [`chi_square`].
+pub fn g_test(c: &[u64], d: &[u64]) -> Option<TestResult> {
+    contingency(c, d, |observed, expected| {
+        // 2 (o ln(o/e) - (o - e)): the second part adds up to 0 and keeps the digits where o is near e.
+        let u = (observed - expected) / expected;
+        if observed <= 0.0 { 2.0 * expected } else { 2.0 * expected * ((1.0 + u) * u.ln_1p() - u) }
+    })
+}
+
+fn contingency(c: &[u64], d: &[u64], cell: impl Fn(f64, f64) -> f64) -> Option<TestResult> {
+    debug_assert_eq!(c.len(), d.len(), "counts on different slots");
+    let (n, m) = (total(c), total(d));
+    let (mut stat, mut used) = (0.0, 0u32);
+    for (&c, &d) in c.iter().zip(d).filter(|(c, d)| **c > 0 || **d > 0) {
+        let column = c as f64 + d as f64;
+        stat += cell(c as f64, column * n / (n + m)) + cell(d as f64, column * m / (n + m));
+        used += 1;
+    }
+    if used < 2 || n == 0.0 || m == 0.0 {
+        return None;
+    }
+    let stat = stat.max(0.0);
+    Some(TestResult { stat, p: chi2_sf(stat, f64::from(used - 1)), dof: used - 1 })
+}

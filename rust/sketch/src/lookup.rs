@@ -1,0 +1,312 @@
+//! The slot of a value in nanoseconds: a table over a monotone key of the value, then a fixed number of comparisons.
+//!
+//! Why it is exact: let c be any function that never decreases. Every threshold whose cell is below c(x) is below x and
+//! every threshold whose cell is above c(x) is above x; only those that share the cell of x need comparing. So rounding
+//! in the key costs comparisons, never correctness. Not here: counting (`aligned`, `shard`). Next: `aligned`.
+
+use std::fmt::Debug;
+
+use crate::edges::is_point;
+
+/// Comparisons after the table; a table is used only where no cell holds more thresholds.
+const COMPARES: usize = 3;
+const SIZES: [usize; 3] = [256, 512, 1024];
+const SHIFTS_SINGLE: std::ops::RangeInclusive<u32> = 15..=20;
+
+/// The two widths values are compared in: `f32` for everything that fits it exactly, `f64` for the rest.
+pub trait Lane: Copy + PartialOrd + Debug + Send + Sync + 'static {
+    /// Larger than every finite value.
+    const INFINITY: Self;
+    /// Mantissa bits this lane has beyond `f32`'s.
+    const EXTRA_BITS: u32;
+    /// The exact value.
+    fn to_f64(self) -> f64;
+    /// The nearest value of this lane.
+    fn nearest(value: f64) -> Self;
+    /// The next smaller value of this lane.
+    fn next_down(self) -> Self;
+    /// Whether it is neither NaN nor infinite.
+    fn is_finite(self) -> bool;
+    /// `(self - origin) * scale`, clamped to `0..=last` and rounded: never decreases in `self`.
+    fn cell(self, origin: Self, scale: Self, last: Self) -> usize;
+    /// The bits as an integer that ascends with the value; -0.0 and 0.0 are the same.
+    fn key(self) -> i64;
+}
+
+macro_rules! lane {
+    ($float:ty, $int:ty, $extra:expr, $magic:expr) => {
+        impl Lane for $float {
+            const INFINITY: Self = <$float>::INFINITY;
+            const EXTRA_BITS: u32 = $extra;
+
+            #[inline]
+            fn to_f64(self) -> f64 {
+                f64::from(self)
+            }
+
+            fn nearest(value: f64) -> Self {
+                value as $float
+            }
+
+            fn next_down(self) -> Self {
+                <$float>::next_down(self)
+            }
+
+            #[inline]
+            fn is_finite(self) -> bool {
+                <$float>::is_finite(self)
+            }
+
+            #[inline]
+            fn cell(self, origin: Self, scale: Self, last: Self) -> usize {
+                let y = (self - origin) * scale;
+                let y = if y > 0.0 { y } else { 0.0 };
+                let y = if y < last { y } else { last };
+                // Adding 2^mantissa leaves the rounded integer in the low bits: cheaper than a saturating conversion.
+                ((y + $magic).to_bits() & 0xffff) as usize
+            }
+
+            #[inline]
+            fn key(self) -> i64 {
+                // Adding 0.0 turns -0.0 into 0.0, which must not fall into a cell of its own.
+                let bits = (self + 0.0).to_bits() as $int;
+                i64::from(if bits < 0 { !bits ^ <$int>::MIN } else { bits })
+            }
+        }
+    };
+}
+lane!(f32, i32, 0, 8_388_608.0);
+lane!(f64, i64, 29, 4_503_599_627_370_496.0);
+
+#[derive(Clone, Debug)]
+enum Cells<L> {
+    /// Cells of equal width.
+    Affine { origin: L, scale: L, last: L },
+    /// Cells of equal ratio: the top bits of the value.
+    Key { shift: u32, first: i64 },
+    /// No table was good enough: binary search.
+    Search,
+}
+
+/// Finds slots among fixed thresholds.
+#[derive(Clone, Debug)]
+pub struct Lookup<L> {
+    cells: Cells<L>,
+    /// For each cell the number of thresholds in lower cells.
+    table: Box<[u8]>,
+    /// Ascending, followed by `COMPARES` infinities so that comparing never runs over the end.
+    thresholds: Box<[L]>,
+}
+
+impl<L: Lane> Lookup<L> {
+    /// A lookup for edges as in [`crate::edges`], rounded to this lane: an edge that bounds a single value keeps doing so.
+    pub fn new(edges: &[f64]) -> Self {
+        let thresholds = round(edges);
+        let spread = trimmed(&thresholds);
+        for size in SIZES {
+            for &(low, high) in &spread {
+                if let Some(lookup) = Self::affine(&thresholds, low, high, size) {
+                    return lookup;
+                }
+            }
+            for shift in SHIFTS_SINGLE.rev() {
+                if let Some(lookup) = Self::keyed(&thresholds, shift + L::EXTRA_BITS, size) {
+                    return lookup;
+                }
+            }
+        }
+        Self { cells: Cells::Search, table: Box::default(), thresholds: thresholds.into() }
+    }
+
+    /// The number of slots.
+    pub fn slots(&self) -> usize {
+        let padding = if matches!(self.cells, Cells::Search) { 0 } else { COMPARES };
+        self.thresholds.len() - padding + 1
+    }
+
+    /// Bytes on the heap.
+    pub fn bytes(&self) -> usize {
+        self.table.len() + size_of_val(&*self.thresholds)
+    }
+
+    /// The slot of a finite value: the number of thresholds below it.
+    #[inline]
+    pub fn slot(&self, value: L) -> usize {
+        let cell = match self.cells {
+            Cells::Affine { origin, scale, last } => value.cell(origin, scale, last),
+            Cells::Key { shift, first } => {
+                let last = self.table.len() as i64 - 1;
+                ((value.key() >> shift) - first).clamp(0, last) as usize
+            }
+            Cells::Search => return self.search(value),
+        };
+        let base = usize::from(self.table[cell]);
+        let near = &self.thresholds[base..base + COMPARES];
+        base + near.iter().map(|&threshold| usize::from(threshold < value)).sum::<usize>()
+    }
+
+    #[cold]
+    fn search(&self, value: L) -> usize {
+        self.thresholds.partition_point(|&threshold| threshold < value)
+    }
+
+    fn affine(thresholds: &[L], low: L, high: L, size: usize) -> Option<Self> {
+        let width = high.to_f64() - low.to_f64();
+        let scale = L::nearest((size - 1) as f64 / width);
+        if !scale.is_finite() || scale.to_f64() <= 0.0 {
+            return None;
+        }
+        let last = L::nearest((size - 1) as f64);
+        Self::tabled(thresholds, size, Cells::Affine { origin: low, scale, last }, |t| {
+            t.cell(low, scale, last)
+        })
+    }
+
+    fn keyed(thresholds: &[L], shift: u32, size: usize) -> Option<Self> {
+        let middle = thresholds.get(thresholds.len() / 2)?.key() >> shift;
+        let (low, high) = (thresholds.first()?.key() >> shift, thresholds.last()?.key() >> shift);
+        // All thresholds where they fit, else the cells around the middle.
+        let first = if high - low < size as i64 { low } else { middle - size as i64 / 2 };
+        let last = size as i64 - 1;
+        Self::tabled(thresholds, size, Cells::Key { shift, first }, |t| {
+            ((t.key() >> shift) - first).clamp(0, last) as usize
+        })
+    }
+
+    fn tabled(thresholds: &[L], size: usize, cells: Cells<L>, cell: impl Fn(L) -> usize) -> Option<Self> {
+        if thresholds.len() > usize::from(u8::MAX) {
+            return None;
+        }
+        let mut held = vec![0usize; size];
+        for &threshold in thresholds {
+            held[cell(threshold)] += 1;
+        }
+        if held.iter().any(|&count| count > COMPARES) {
+            return None;
+        }
+        let mut below = 0;
+        let table = held.iter().map(|count| {
+            let base = below as u8;
+            below += count;
+            base
+        });
+        let table = table.collect();
+        let mut padded = thresholds.to_vec();
+        padded.extend([L::INFINITY; COMPARES]);
+        Some(Self { cells, table, thresholds: padded.into() })
+    }
+}
+
+/// The thresholds of a lane: never descending. The lower edge of a single value moves to just below the rounded value,
+/// and so does the lowest edge, or the reference's own minimum would count as below it.
+fn round<L: Lane>(edges: &[f64]) -> Vec<L> {
+    let mut thresholds: Vec<L> = edges.iter().map(|&edge| L::nearest(edge)).collect();
+    for i in (1..edges.len()).filter(|&i| is_point(edges, i)) {
+        thresholds[i - 1] = thresholds[i].next_down();
+    }
+    if let Some(first) = edges.first() {
+        thresholds[0] = L::nearest(first.next_up()).next_down();
+    }
+    for i in 1..thresholds.len() {
+        if thresholds[i] < thresholds[i - 1] {
+            thresholds[i] = thresholds[i - 1];
+        }
+    }
+    thresholds
+}
+
+/// Ranges to try for equal cells: all thresholds, then without the few in the tails, which the end cells can hold.
+fn trimmed<L: Lane>(thresholds: &[L]) -> Vec<(L, L)> {
+    let n = thresholds.len();
+    (0..COMPARES)
+        .filter(|&skip| 2 * skip < n)
+        .map(|skip| (thresholds[skip], thresholds[n - 1 - skip]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edges::{self, Spacing};
+
+    fn agree<L: Lane>(edges: &[f64], probes: impl Iterator<Item = f64>) {
+        let lookup = Lookup::<L>::new(edges);
+        let thresholds = round::<L>(edges);
+        for probe in probes.map(L::nearest).filter(|probe| probe.is_finite()) {
+            let scan = thresholds.iter().filter(|&&t| t < probe).count();
+            assert_eq!(lookup.slot(probe), scan, "{probe:?} in {edges:?}");
+            assert_eq!(lookup.search(probe).min(thresholds.len()), scan);
+        }
+        assert_eq!(lookup.slots(), edges.len() + 1);
+    }
+
+    fn around(edges: &[f64]) -> Vec<f64> {
+        let extremes = [0.0, -0.0, 1e-310, -1e-310, f64::MAX, f64::MIN, 1e38, -1e38];
+        let near = edges.iter().flat_map(|&e| {
+            let single = e as f32;
+            [e, e.next_up(), e.next_down(), f64::from(single.next_up()), f64::from(single.next_down())]
+        });
+        near.chain(extremes).collect()
+    }
+
+    fn shapes() -> Vec<Vec<f64>> {
+        let golden = |n: u32| (1..=n).map(|i| (f64::from(i) * 0.618_033_988_749_894_9).fract());
+        vec![
+            golden(5000).collect(),
+            golden(5000).map(|u| (u / (1.0 - u)).ln()).collect(),
+            golden(5000).map(|u| (u / (1.0 - u)).ln().exp()).collect(),
+            golden(5000).map(|u| 1e9 + u).collect(),
+            golden(5000).map(|u| 1.0 / u.powi(5)).collect(),
+            golden(5000).map(|u| if u < 0.5 { 0.0 } else { u }).collect(),
+            vec![0.0; 10],
+            vec![-3.0, 1e300, -1e300],
+            (0..500).map(f64::from).collect(),
+            Vec::new(),
+        ]
+    }
+
+    #[test]
+    fn table_search_and_scan_agree_everywhere() {
+        for mut values in shapes() {
+            values.sort_unstable_by(f64::total_cmp);
+            for spacing in [Spacing::Continuous, Spacing::Integer] {
+                let edges = edges::choose(&values, spacing);
+                let probes: Vec<f64> = around(&edges).into_iter().chain(values.iter().copied()).collect();
+                agree::<f32>(&edges, probes.iter().copied());
+                agree::<f64>(&edges, probes.iter().copied());
+            }
+        }
+    }
+
+    #[test]
+    fn doubles_have_the_slots_of_the_definition() {
+        for mut values in shapes() {
+            values.sort_unstable_by(f64::total_cmp);
+            let edges = edges::choose(&values, Spacing::Continuous);
+            let lookup = Lookup::<f64>::new(&edges);
+            for probe in around(&edges) {
+                assert_eq!(lookup.slot(probe), edges::slot(&edges, probe), "{probe}");
+            }
+        }
+    }
+
+    #[test]
+    fn usual_features_do_not_need_a_search() {
+        for mut values in shapes().into_iter().take(4) {
+            values.sort_unstable_by(f64::total_cmp);
+            let lookup = Lookup::<f64>::new(&edges::choose(&values, Spacing::Continuous));
+            assert!(!matches!(lookup.cells, Cells::Search), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_heavy_decimal_keeps_its_bin_in_single_precision() {
+        let mut values = vec![0.1; 500];
+        values.extend((0..500).map(|i| 0.2 + f64::from(i) * 1e-3));
+        let edges = edges::choose(&values, Spacing::Continuous);
+        let lookup = Lookup::<f32>::new(&edges);
+        assert_eq!(lookup.slot(0.1f32), edges::slot(&edges, 0.1));
+        assert_ne!(lookup.slot(0.1f32.next_down()), lookup.slot(0.1f32));
+        assert_ne!(lookup.slot(0.1f32.next_up()), lookup.slot(0.1f32));
+    }
+}

@@ -1,0 +1,299 @@
+//! What is sketched for one version: compiled once from its signature, the column names and the baseline.
+//!
+//! A tensor with at most 4 096 elements per row has a feature for each element. A larger one, or one whose rows differ in
+//! size, has five features: statistics of each row. BYTES have two per element: length, and whether it is empty.
+//! Not here: counters (`shard`). Next: `shard`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::baseline::{Baseline, Direction, FeatureBaseline};
+use crate::error::{Error, Result};
+use crate::lookup::{Lane, Lookup};
+use crate::view::Datatype;
+
+/// The most elements per row that get a feature each.
+pub const MAX_ELEMENTS: usize = 4096;
+/// The statistics of a row that is too large for a feature per element, in the order of their index.
+pub const STATISTICS: [&str; 5] = ["mean", "std", "min", "max", "nan"];
+/// The most features of one plan.
+pub const MAX_FEATURES: usize = 1 << 16;
+
+/// A tensor of a version as the sketches need to know it.
+#[derive(Clone, Debug)]
+pub struct TensorInfo {
+    /// Its name in the model.
+    pub name: String,
+    /// Input or output.
+    pub direction: Direction,
+    /// Its element type.
+    pub datatype: Datatype,
+    /// Elements per row: the product of all dimensions but the first; `None` when one of these is not fixed.
+    pub row_elements: Option<usize>,
+}
+
+/// One feature: what a sketch is kept of.
+#[derive(Clone, Debug)]
+pub struct Feature {
+    /// The position of its tensor in the list given to [`FeaturePlan::compile`].
+    pub tensor: usize,
+    /// Its name: from the columns, else `X[3]`, `X.mean`, `X[0].length`.
+    pub column: String,
+    /// The flat element index within a row, or the place of the statistic.
+    pub index: u32,
+    /// The position of its reference in the baseline.
+    pub reference: Option<usize>,
+}
+
+/// How the rows of a tensor become values of features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rows {
+    /// One feature per element.
+    Elements(usize),
+    /// Five features: statistics of the row, whose elements may be sampled.
+    Statistics,
+    /// Two features per element: byte length and emptiness.
+    Lengths(usize),
+}
+
+/// The finder of one feature's bins.
+#[derive(Debug)]
+pub(crate) enum Finder<L> {
+    /// Slots on the baseline's edges.
+    Aligned(Lookup<L>),
+    /// No baseline: buckets of the exponential histogram, at this place in the buffer.
+    Exponential(usize),
+}
+
+/// Where the counters of one feature lie.
+#[derive(Debug)]
+pub(crate) struct Place<L> {
+    pub(crate) finder: Finder<L>,
+    /// The first cell; the header's cells come before the slots.
+    pub(crate) cell: usize,
+    /// All its cells.
+    pub(crate) cells: usize,
+    /// What squares are taken about; the reference's mean. NaN: the first value seen.
+    pub(crate) centre: f64,
+}
+
+#[derive(Debug)]
+pub(crate) enum Places {
+    Single(Vec<Place<f32>>),
+    Double(Vec<Place<f64>>),
+}
+
+#[derive(Debug)]
+pub(crate) struct TensorPlan {
+    pub(crate) info: TensorInfo,
+    pub(crate) rows: Rows,
+    pub(crate) places: Places,
+}
+
+/// The features of one version and where each counts. Immutable and shared by all shards.
+#[derive(Debug)]
+pub struct FeaturePlan {
+    pub(crate) tensors: Vec<TensorPlan>,
+    pub(crate) features: Vec<Feature>,
+    pub(crate) cells: usize,
+    pub(crate) exponentials: usize,
+    baseline: Option<Arc<Baseline>>,
+}
+
+/// Cells of a feature before its slots; their meaning is `shard::buffer`'s.
+pub(crate) const HEADER: usize = 5;
+
+impl FeaturePlan {
+    /// Compiles a plan. `columns` gives names to the elements of a tensor, in order.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] when a tensor occurs twice in one direction, names do not fit its elements, or there are more than
+    /// [`MAX_FEATURES`] features.
+    pub fn compile(
+        tensors: &[TensorInfo],
+        columns: &BTreeMap<String, Vec<String>>,
+        baseline: Option<Arc<Baseline>>,
+    ) -> Result<Arc<FeaturePlan>> {
+        let mut plan =
+            FeaturePlan { tensors: Vec::new(), features: Vec::new(), cells: 0, exponentials: 0, baseline };
+        for info in tensors {
+            if plan.tensors.iter().any(|t| t.info.name == info.name && t.info.direction == info.direction) {
+                return Err(Error::Plan(format!("tensor {:?} occurs twice", info.name)));
+            }
+            plan.add(info, columns.get(&info.name).map(Vec::as_slice))?;
+        }
+        Ok(Arc::new(plan))
+    }
+
+    /// All features, tensor by tensor in the order given.
+    pub fn features(&self) -> &[Feature] {
+        &self.features
+    }
+
+    /// The baseline it was compiled with.
+    pub fn baseline(&self) -> Option<&Arc<Baseline>> {
+        self.baseline.as_ref()
+    }
+
+    /// The reference of a feature.
+    pub fn reference(&self, feature: &Feature) -> Option<&FeatureBaseline> {
+        Some(&self.baseline.as_ref()?.features()[feature.reference?])
+    }
+
+    /// The tensor of a feature.
+    pub fn tensor(&self, feature: &Feature) -> &TensorInfo {
+        &self.tensors[feature.tensor].info
+    }
+
+    /// Bytes of one shard before any exponential bucket is used; two buffers.
+    pub fn shard_bytes(&self) -> usize {
+        2 * crate::shard::buffer_bytes(self)
+    }
+
+    fn add(&mut self, info: &TensorInfo, names: Option<&[String]>) -> Result<()> {
+        let (rows, columns) = features_of(info, names)?;
+        if self.features.len() + columns.len() > MAX_FEATURES {
+            return Err(Error::Plan(format!("there are more than {MAX_FEATURES} features")));
+        }
+        let tensor = self.tensors.len();
+        let first = self.features.len();
+        let baseline = self.baseline.clone();
+        for (index, column) in columns.into_iter().enumerate() {
+            let reference = baseline.as_deref().and_then(|b| find(b, info, rows, index as u32, &column));
+            self.features.push(Feature { tensor, column, index: index as u32, reference });
+        }
+        let references: Vec<_> = self.features[first..].iter().map(|feature| feature.reference).collect();
+        let references: Vec<Option<&FeatureBaseline>> =
+            references.into_iter().map(|at| Some(&baseline.as_deref()?.features()[at?])).collect();
+        let single = info.datatype.is_single() && matches!(rows, Rows::Elements(_));
+        let places = if single {
+            Places::Single(references.into_iter().map(|r| self.place(r)).collect())
+        } else {
+            Places::Double(references.into_iter().map(|r| self.place(r)).collect())
+        };
+        self.tensors.push(TensorPlan { info: info.clone(), rows, places });
+        Ok(())
+    }
+
+    fn place<L: Lane>(&mut self, reference: Option<&FeatureBaseline>) -> Place<L> {
+        let finder = match reference {
+            Some(reference) => Finder::Aligned(Lookup::new(&reference.edges)),
+            None => {
+                self.exponentials += 1;
+                Finder::Exponential(self.exponentials - 1)
+            }
+        };
+        let slots = reference.map_or(0, |reference| reference.counts.len());
+        let cell = self.cells;
+        self.cells += HEADER + slots;
+        let centre = reference.map_or(f64::NAN, |reference| reference.moments.mean);
+        Place { finder, cell, cells: HEADER + slots, centre }
+    }
+}
+
+impl TensorPlan {
+    pub(crate) fn feature_count(&self) -> usize {
+        match &self.places {
+            Places::Single(places) => places.len(),
+            Places::Double(places) => places.len(),
+        }
+    }
+}
+
+/// A feature's reference: by place for elements, by name for statistics, whose place means something else.
+fn find(baseline: &Baseline, info: &TensorInfo, rows: Rows, index: u32, column: &str) -> Option<usize> {
+    let (first, features) = baseline.of_tensor(info.direction, &info.name);
+    let at = match rows {
+        Rows::Elements(_) => {
+            let at = features.partition_point(|feature| feature.index < index);
+            features.get(at).filter(|feature| feature.index == index).map(|_| at)
+        }
+        Rows::Statistics | Rows::Lengths(_) => features.iter().position(|feature| feature.column == column),
+    };
+    at.map(|at| first + at)
+}
+
+fn features_of(info: &TensorInfo, names: Option<&[String]>) -> Result<(Rows, Vec<String>)> {
+    let statistics = || STATISTICS.iter().map(|name| format!("{}.{name}", info.name)).collect();
+    let Some(elements) = info.row_elements.filter(|&elements| elements <= MAX_ELEMENTS) else {
+        if info.datatype == Datatype::Bytes {
+            // Lengths of elements that have no fixed place are pooled.
+            return Ok((
+                Rows::Lengths(1),
+                vec![format!("{}.length", info.name), format!("{}.empty", info.name)],
+            ));
+        }
+        return Ok((Rows::Statistics, statistics()));
+    };
+    if let Some(names) = names.filter(|names| names.len() != elements) {
+        return Err(Error::Plan(format!(
+            "tensor {:?} has {elements} elements per row but {} column names; give one for each",
+            info.name,
+            names.len()
+        )));
+    }
+    let name = |i: usize| names.map_or_else(|| format!("{}[{i}]", info.name), |names| names[i].clone());
+    if info.datatype == Datatype::Bytes {
+        let pair = |i: usize| [format!("{}.length", name(i)), format!("{}.empty", name(i))];
+        return Ok((Rows::Lengths(elements), (0..elements).flat_map(pair).collect()));
+    }
+    Ok((Rows::Elements(elements), (0..elements).map(name).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::baseline::{Column, fit};
+
+    fn info(name: &str, datatype: Datatype, row_elements: Option<usize>) -> TensorInfo {
+        TensorInfo { name: name.into(), direction: Direction::Input, datatype, row_elements }
+    }
+
+    fn names(plan: &FeaturePlan) -> Vec<&str> {
+        plan.features().iter().map(|feature| feature.column.as_str()).collect()
+    }
+
+    #[test]
+    fn features_follow_size_and_type() {
+        let tensors = [
+            info("X", Datatype::Fp32, Some(2)),
+            info("Y", Datatype::Int64, Some(1)),
+            info("I", Datatype::Uint8, Some(5000)),
+            info("S", Datatype::Bytes, Some(1)),
+        ];
+        let columns = BTreeMap::from([("X".to_owned(), vec!["a".to_owned(), "b".to_owned()])]);
+        let plan = FeaturePlan::compile(&tensors, &columns, None).unwrap();
+        let wanted =
+            ["a", "b", "Y[0]", "I.mean", "I.std", "I.min", "I.max", "I.nan", "S[0].length", "S[0].empty"];
+        assert_eq!(names(&plan), wanted);
+        assert!(plan.shard_bytes() > 0);
+    }
+
+    #[test]
+    fn references_are_found_by_place_and_statistics_by_name() {
+        let column = |tensor: &str, name: &str, index| Column {
+            tensor: tensor.into(),
+            column: name.into(),
+            index,
+            direction: Direction::Input,
+            integer: false,
+        };
+        let columns = [column("X", "renamed", 1), column("I", "I[0]", 0), column("I", "I.max", 3)];
+        let values: Vec<f64> = (0..100).map(f64::from).collect();
+        let baseline = fit(&columns, &[&values, &values, &values]).unwrap();
+        let tensors = [info("X", Datatype::Fp32, Some(2)), info("I", Datatype::Fp32, None)];
+        let plan = FeaturePlan::compile(&tensors, &BTreeMap::new(), Some(Arc::new(baseline))).unwrap();
+        let found: Vec<bool> = plan.features().iter().map(|feature| feature.reference.is_some()).collect();
+        assert_eq!(found, [false, true, false, false, false, true, false]);
+    }
+
+    #[test]
+    fn contradictions_are_refused_with_words() {
+        let twice = [info("X", Datatype::Fp32, Some(2)), info("X", Datatype::Fp32, Some(2))];
+        let error = FeaturePlan::compile(&twice, &BTreeMap::new(), None).unwrap_err();
+        assert!(error.to_string().contains("twice"));
+        let columns = BTreeMap::from([("X".to_owned(), vec!["a".to_owned()])]);
+        let error = FeaturePlan::compile(&twice[..1], &columns, None).unwrap_err();
+        assert!(error.to_string().contains("2 elements per row but 1 column names"), "{error}");
+    }
+}

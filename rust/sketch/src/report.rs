@@ -1,0 +1,323 @@
+//! The drift report of an endpoint as JSON: every feature's live figures, its distances from the reference, its verdict.
+//!
+//! Counts of the comparison cover all slots: below, the bins, above, and one slot each for "no value" (missing and NaN), for
+//! +infinity and for -infinity; slots empty on both sides are left out. KS and Wasserstein are about finite values only.
+//! A figure that is not a number, or infinite, is `null`. This is the last file.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::baseline::{Direction, FeatureBaseline};
+use crate::distance::{self, Bounds, Sample, TestResult, Tolerance, Unit, Verdict};
+use crate::live::{Bins, Live, LiveFeature, LiveTensor};
+use crate::plan::FeaturePlan;
+use crate::window::Span;
+
+/// Quantiles shown for every feature.
+pub const QUANTILES: [&str; 7] = ["0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99"];
+
+/// A report over one or more versions.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The endpoint's name.
+    pub endpoint: String,
+    /// The time covered.
+    pub window: ReportWindow,
+    /// The baseline's id, `sha256:...`.
+    pub baseline: Option<String>,
+    /// One entry per version and feature.
+    pub features: Vec<FeatureReport>,
+}
+
+/// The time that a report covers, Unix seconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ReportWindow {
+    /// What was asked for.
+    pub seconds: u64,
+    /// The start of the oldest sub-window in it.
+    pub from: u64,
+    /// Its end.
+    pub to: u64,
+}
+
+/// One feature of one version.
+#[derive(Clone, Debug, Serialize)]
+pub struct FeatureReport {
+    /// The version's name.
+    pub version: String,
+    /// Input or output.
+    pub direction: Direction,
+    /// The tensor's name.
+    pub tensor: String,
+    /// The feature's name.
+    pub column: String,
+    /// Rows that came by.
+    pub offered: u64,
+    /// Rows that were sketched.
+    pub observed: u64,
+    /// The reference, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<ReferenceFigures>,
+    /// The live values.
+    pub live: LiveFigures,
+    /// The comparison, where there is a reference and both sides have values.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub distances: Option<Distances>,
+    /// Pass, fail, or undecided.
+    pub verdict: Verdict,
+}
+
+/// Figures of the reference.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ReferenceFigures {
+    /// Finite values.
+    pub n: u64,
+    /// Their mean.
+    pub mean: Option<f64>,
+    /// Their standard deviation, denominator n.
+    pub std: Option<f64>,
+    /// The smallest.
+    pub min: Option<f64>,
+    /// The largest.
+    pub max: Option<f64>,
+    /// Rows without a value.
+    pub missing: u64,
+}
+
+/// Figures of the live values.
+#[derive(Clone, Debug, Serialize)]
+pub struct LiveFigures {
+    /// Finite values.
+    pub n: u64,
+    /// Their mean.
+    pub mean: Option<f64>,
+    /// Their standard deviation, denominator n.
+    pub std: Option<f64>,
+    /// The smallest.
+    pub min: Option<f64>,
+    /// The largest.
+    pub max: Option<f64>,
+    /// Rows without the tensor.
+    pub missing: u64,
+    /// Values that are not a number.
+    pub nan: u64,
+    /// +infinity.
+    pub positive_infinity: u64,
+    /// -infinity.
+    pub negative_infinity: u64,
+    /// Tensors of another type or size.
+    pub wrong_type: u64,
+    /// Values below the reference's smallest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub below: Option<u64>,
+    /// Values above the reference's largest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub above: Option<u64>,
+    /// Quantiles by probability: within one bin of the truth, or within 1.1 % without a baseline.
+    pub quantiles: BTreeMap<&'static str, f64>,
+}
+
+/// The comparison with the reference.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Distances {
+    /// Population stability index with Jeffreys smoothing, nats.
+    pub psi: f64,
+    /// Jensen-Shannon distance from the natural logarithm.
+    pub js_distance_nats: f64,
+    /// Jensen-Shannon distance from the logarithm to base 2.
+    pub js_distance_bits: f64,
+    /// Chi-square of the two-sample table; absent where only one slot is used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chi2: Option<ReportTest>,
+    /// Bounds of the Kolmogorov-Smirnov distance; absent without finite values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ks: Option<ReportBounds>,
+    /// Bounds of the first Wasserstein distance, in the unit of the values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wasserstein: Option<ReportBounds>,
+    /// The evidence behind the verdict; absent when undecided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test: Option<Evidence>,
+}
+
+/// A statistic, its p-value and its degrees of freedom.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ReportTest {
+    /// The statistic.
+    pub stat: f64,
+    /// The p-value.
+    pub p: f64,
+    /// Degrees of freedom.
+    pub dof: u32,
+}
+
+/// Two bounds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ReportBounds {
+    /// At least this.
+    pub lower: f64,
+    /// At most this.
+    pub upper: f64,
+}
+
+/// What the verdict rests on: see [`crate::distance::decide`].
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Evidence {
+    /// The PSI that is tolerated.
+    pub tolerated_psi: f64,
+    /// The false-alarm probability asked for.
+    pub alpha: f64,
+    /// The statistic.
+    pub stat: f64,
+    /// The largest one that passes.
+    pub critical: f64,
+    /// Its p-value at the tolerance.
+    pub p: f64,
+    /// Degrees of freedom.
+    pub dof: u32,
+}
+
+impl Report {
+    /// A report without features yet.
+    pub fn new(endpoint: &str, seconds: u64, span: Span, baseline: Option<String>) -> Self {
+        let window = ReportWindow { seconds, from: span.from, to: span.to };
+        Self { endpoint: endpoint.to_owned(), window, baseline, features: Vec::new() }
+    }
+
+    /// Adds all features of a version; the window grows to cover `span`.
+    pub fn add(&mut self, version: &str, plan: &FeaturePlan, live: &Live, span: Span, tolerance: &Tolerance) {
+        self.window.from = self.window.from.min(span.from);
+        self.window.to = self.window.to.max(span.to);
+        self.features.extend(features(version, plan, live, tolerance));
+    }
+
+    /// The report as JSON bytes.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("strings and numbers always serialize")
+    }
+}
+
+/// All features of a version, in the plan's order.
+pub fn features(version: &str, plan: &FeaturePlan, live: &Live, tolerance: &Tolerance) -> Vec<FeatureReport> {
+    let report = |(feature, seen): (&crate::plan::Feature, &LiveFeature)| {
+        let reference = plan.reference(feature);
+        let tensor = live.tensors[feature.tensor];
+        let (distances, verdict) = reference
+            .map_or((None, Verdict::Undecided), |reference| compare(reference, seen, tensor, tolerance));
+        FeatureReport {
+            version: version.to_owned(),
+            direction: plan.tensor(feature).direction,
+            tensor: plan.tensor(feature).name.clone(),
+            column: feature.column.clone(),
+            offered: live.offered,
+            observed: live.observed,
+            reference: reference.map(reference_figures),
+            live: live_figures(seen, tensor, reference),
+            distances,
+            verdict,
+        }
+    };
+    plan.features().iter().zip(&live.features).map(report).collect()
+}
+
+/// Compares one feature with its reference.
+fn compare(
+    reference: &FeatureBaseline,
+    live: &LiveFeature,
+    tensor: LiveTensor,
+    tolerance: &Tolerance,
+) -> (Option<Distances>, Verdict) {
+    let Bins::Aligned(histogram) = &live.bins else { return (None, Verdict::Undecided) };
+    let mut c = reference.counts.clone();
+    c.extend([reference.missing, reference.positive_infinity, reference.negative_infinity]);
+    let mut d = histogram.counts.clone();
+    let special = live.special;
+    d.extend([tensor.missing + special.nan, special.positive_infinity, special.negative_infinity]);
+    if c.iter().all(|&count| count == 0) || d.iter().all(|&count| count == 0) {
+        return (None, Verdict::Undecided);
+    }
+    // "Below" and "above" stay apart, where a reference without values there makes every live one count.
+    let decision = distance::decide(&c, &d, 1..reference.edges.len().max(1), tolerance);
+    let test = (decision.verdict != Verdict::Undecided).then_some(Evidence {
+        tolerated_psi: tolerance.psi,
+        alpha: tolerance.alpha,
+        stat: decision.stat,
+        critical: decision.critical,
+        p: decision.p,
+        dof: decision.dof,
+    });
+    let (c, d): (Vec<u64>, Vec<u64>) = c.into_iter().zip(d).filter(|(c, d)| c + d > 0).unzip();
+    let sides = [
+        Sample { counts: &reference.counts, sums: &reference.sums },
+        Sample { counts: &histogram.counts, sums: &histogram.sums },
+    ];
+    let distances = Distances {
+        psi: distance::psi(&c, &d),
+        js_distance_nats: distance::jensen_shannon_distance(&c, &d, Unit::Nats),
+        js_distance_bits: distance::jensen_shannon_distance(&c, &d, Unit::Bits),
+        chi2: distance::chi_square(&c, &d).map(ReportTest::from),
+        ks: distance::ks(&reference.edges, sides[0], sides[1]).map(ReportBounds::from),
+        wasserstein: distance::wasserstein(&reference.edges, sides[0], sides[1]).map(ReportBounds::from),
+        test,
+    };
+    (Some(distances), decision.verdict)
+}
+
+fn reference_figures(reference: &FeatureBaseline) -> ReferenceFigures {
+    let moments = &reference.moments;
+    let some = |value: f64| (moments.n > 0).then_some(value);
+    ReferenceFigures {
+        n: moments.n,
+        mean: some(moments.mean),
+        std: moments.std(),
+        min: some(moments.min),
+        max: some(moments.max),
+        missing: reference.missing,
+    }
+}
+
+fn live_figures(live: &LiveFeature, tensor: LiveTensor, reference: Option<&FeatureBaseline>) -> LiveFigures {
+    let moments = &live.moments;
+    let some = |value: f64| (moments.n > 0).then_some(value);
+    let range = (moments.min, moments.max);
+    let quantile = |q: f64| match (&live.bins, reference) {
+        (Bins::Aligned(histogram), Some(reference)) => histogram.quantile(&reference.edges, range, q),
+        (Bins::Exponential(histogram), _) => histogram.quantile(q).map(|value| value.clamp(range.0, range.1)),
+        (Bins::Aligned(_), None) => None,
+    };
+    let quantiles = QUANTILES.iter().filter_map(|&name| Some((name, quantile(name.parse().ok()?)?)));
+    let outside = match (&live.bins, reference) {
+        (Bins::Aligned(histogram), Some(reference)) if !reference.edges.is_empty() => {
+            Some((histogram.counts[0], histogram.counts[reference.edges.len()]))
+        }
+        _ => None,
+    };
+    LiveFigures {
+        n: moments.n,
+        mean: some(moments.mean),
+        std: moments.std(),
+        min: some(moments.min),
+        max: some(moments.max),
+        missing: tensor.missing,
+        nan: live.special.nan,
+        positive_infinity: live.special.positive_infinity,
+        negative_infinity: live.special.negative_infinity,
+        wrong_type: tensor.wrong_type,
+        below: outside.map(|(below, _)| below),
+        above: outside.map(|(_, above)| above),
+        quantiles: quantiles.collect(),
+    }
+}
+
+impl From<TestResult> for ReportTest {
+    fn from(test: TestResult) -> Self {
+        Self { stat: test.stat, p: test.p, dof: test.dof }
+    }
+}
+
+impl From<Bounds> for ReportBounds {
+    fn from(bounds: Bounds) -> Self {
+        Self { lower: bounds.lower, upper: bounds.upper }
+    }
+}

@@ -1,0 +1,212 @@
+//! One of the two buffers of a shard: flat counters that a single writer moves with plain loads and stores, and that the
+//! collector empties while the writer is elsewhere.
+//!
+//! Atomics only make sharing sound; order comes from the flip, so `Relaxed` suffices and costs what plain memory costs.
+//! Not here: who may write when (`flip`). Next: `record`.
+
+use std::sync::OnceLock;
+
+use super::budget::Share;
+use crate::exponential::{MAX_INDEX, MIN_INDEX};
+use crate::live::{Bins, Live, LiveFeature};
+use crate::moments::Moments;
+use crate::plan::{FeaturePlan, Finder, HEADER, Place, Places};
+use crate::sync::{AtomicU64, Ordering};
+
+/// Two counters side by side: count and sum of a slot, or two of the header.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    pub(crate) a: AtomicU64,
+    pub(crate) b: AtomicU64,
+}
+
+/// The header of a feature: what each counter of its first cells is.
+pub(crate) mod header {
+    /// a: sum of squares about the centre; b: the centre, where the plan gives none.
+    pub(crate) const SQUARES: usize = 0;
+    /// a: smallest value; b: largest value.
+    pub(crate) const RANGE: usize = 1;
+    /// a: NaN; b: +infinity.
+    pub(crate) const NAN: usize = 2;
+    /// a: -infinity; b: finite values whose bucket the memory budget refused.
+    pub(crate) const NEGATIVE: usize = 3;
+    /// Exponential only. a: values in the zero bucket; b: sum of all values.
+    pub(crate) const ZERO: usize = 4;
+}
+
+/// Buckets per chunk: eight powers of two.
+const CHUNK: usize = 256;
+/// Chunks per sign.
+const CHUNKS: usize = ((MAX_INDEX - MIN_INDEX) as usize) / CHUNK + 1;
+
+type Chunk = [AtomicU64; CHUNK];
+
+/// The buckets of one feature, made in chunks as values reach them.
+#[derive(Debug)]
+pub(crate) struct Exponential {
+    /// Chunks of values above 0, then of values below 0.
+    chunks: Box<[OnceLock<Box<Chunk>>]>,
+}
+
+impl Exponential {
+    fn new() -> Self {
+        Self { chunks: (0..2 * CHUNKS).map(|_| OnceLock::new()).collect() }
+    }
+
+    /// The counter of a bucket; `None` when its chunk is missing and the budget refuses one.
+    #[inline]
+    pub(crate) fn bucket(&self, index: i32, negative: bool, share: &Share) -> Option<&AtomicU64> {
+        let at = (index - MIN_INDEX) as usize;
+        let chunk = &self.chunks[at / CHUNK + if negative { CHUNKS } else { 0 }];
+        match chunk.get() {
+            Some(chunk) => Some(&chunk[at % CHUNK]),
+            None => share.grow(size_of::<Chunk>()).then(|| &chunk.get_or_init(new_chunk)[at % CHUNK]),
+        }
+    }
+
+    fn drain(&self, into: &mut crate::exponential::ExponentialHistogram) {
+        for (number, chunk) in self.chunks.iter().enumerate() {
+            let Some(chunk) = chunk.get() else { continue };
+            let side = if number < CHUNKS { &mut into.positive } else { &mut into.negative };
+            let first = MIN_INDEX + ((number % CHUNKS) * CHUNK) as i32;
+            for (i, counter) in chunk.iter().enumerate() {
+                side.add(first + i as i32, take(counter));
+            }
+        }
+    }
+}
+
+fn new_chunk() -> Box<Chunk> {
+    Box::new(std::array::from_fn(|_| AtomicU64::new(0)))
+}
+
+/// All counters of one buffer.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    pub(crate) cells: Box<[Cell]>,
+    pub(crate) exponentials: Box<[Exponential]>,
+    pub(crate) offered: AtomicU64,
+    pub(crate) observed: AtomicU64,
+    /// Per tensor: rows that had none, tensors of another type or size.
+    pub(crate) missing: Box<[AtomicU64]>,
+    pub(crate) wrong_type: Box<[AtomicU64]>,
+}
+
+/// Bytes of one buffer before any bucket chunk is made.
+pub(crate) fn buffer_bytes(plan: &FeaturePlan) -> usize {
+    plan.cells * size_of::<Cell>()
+        + plan.exponentials * (size_of::<Exponential>() + 2 * CHUNKS * size_of::<OnceLock<Box<Chunk>>>())
+        + 2 * plan.tensors.len() * size_of::<AtomicU64>()
+        + size_of::<Buffer>()
+}
+
+impl Buffer {
+    pub(crate) fn new(plan: &FeaturePlan) -> Self {
+        let zeros = |n: usize| (0..n).map(|_| AtomicU64::new(0)).collect();
+        let buffer = Self {
+            cells: (0..plan.cells).map(|_| Cell { a: AtomicU64::new(0), b: AtomicU64::new(0) }).collect(),
+            exponentials: (0..plan.exponentials).map(|_| Exponential::new()).collect(),
+            offered: AtomicU64::new(0),
+            observed: AtomicU64::new(0),
+            missing: zeros(plan.tensors.len()),
+            wrong_type: zeros(plan.tensors.len()),
+        };
+        for tensor in &plan.tensors {
+            match &tensor.places {
+                Places::Single(places) => places.iter().for_each(|place| buffer.reset_range(place.cell)),
+                Places::Double(places) => places.iter().for_each(|place| buffer.reset_range(place.cell)),
+            }
+        }
+        buffer
+    }
+
+    fn reset_range(&self, first: usize) {
+        let range = &self.cells[first + header::RANGE];
+        set(&range.a, f64::INFINITY);
+        set(&range.b, f64::NEG_INFINITY);
+    }
+
+    /// Moves everything into `live` and leaves zeros. Only while the flip says that no writer is here.
+    pub(crate) fn drain(&self, plan: &FeaturePlan, live: &mut Live) {
+        live.offered += take(&self.offered);
+        live.observed += take(&self.observed);
+        let mut feature = 0;
+        for (number, tensor) in plan.tensors.iter().enumerate() {
+            live.tensors[number].missing += take(&self.missing[number]);
+            live.tensors[number].wrong_type += take(&self.wrong_type[number]);
+            let into = &mut live.features[feature..feature + tensor.feature_count()];
+            match &tensor.places {
+                Places::Single(places) => places.iter().zip(into).for_each(|(p, f)| self.drain_feature(p, f)),
+                Places::Double(places) => places.iter().zip(into).for_each(|(p, f)| self.drain_feature(p, f)),
+            }
+            feature += tensor.feature_count();
+        }
+    }
+
+    fn drain_feature<L>(&self, place: &Place<L>, live: &mut LiveFeature) {
+        let cells = &self.cells[place.cell..place.cell + place.cells];
+        live.special.nan += take(&cells[header::NAN].a);
+        live.special.positive_infinity += take(&cells[header::NAN].b);
+        live.special.negative_infinity += take(&cells[header::NEGATIVE].a);
+        let range = (get(&cells[header::RANGE].a), get(&cells[header::RANGE].b));
+        if range.0 > range.1 {
+            return;
+        }
+        self.reset_range(place.cell);
+        let squares = f64::from_bits(take(&cells[header::SQUARES].a));
+        let own_centre = f64::from_bits(take(&cells[header::SQUARES].b));
+        let (mut n, mut sum, mut centre) = (0, 0.0, place.centre);
+        match (&place.finder, &mut live.bins) {
+            (Finder::Aligned(_), Bins::Aligned(histogram)) => {
+                for (slot, cell) in cells[HEADER..].iter().enumerate() {
+                    let (count, part) = (take(&cell.a), f64::from_bits(take(&cell.b)));
+                    histogram.counts[slot] += count;
+                    histogram.sums[slot] += part;
+                    n += count;
+                    sum += part;
+                }
+            }
+            (Finder::Exponential(at), Bins::Exponential(histogram)) => {
+                let before = histogram.n();
+                histogram.zero += take(&cells[header::ZERO].a);
+                self.exponentials[*at].drain(histogram);
+                n = histogram.n() - before + take(&cells[header::NEGATIVE].b);
+                sum = f64::from_bits(take(&cells[header::ZERO].b));
+                centre = own_centre;
+            }
+            _ => debug_assert!(false, "a live set of another plan"),
+        }
+        live.moments.merge(&Moments::from_power_sums(n, sum, squares, centre, range));
+    }
+}
+
+/// Adds 1; the only writer, so a load and a store lose nothing.
+#[inline]
+pub(crate) fn bump(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+}
+
+/// Adds to a counter that holds the bits of an `f64`.
+#[inline]
+pub(crate) fn add(counter: &AtomicU64, value: f64) {
+    set(counter, get(counter) + value);
+}
+
+#[inline]
+pub(crate) fn get(counter: &AtomicU64) -> f64 {
+    f64::from_bits(counter.load(Ordering::Relaxed))
+}
+
+#[inline]
+pub(crate) fn set(counter: &AtomicU64, value: f64) {
+    counter.store(value.to_bits(), Ordering::Relaxed);
+}
+
+/// Reads and zeroes; most counters of a quiet feature are 0 and need no store.
+fn take(counter: &AtomicU64) -> u64 {
+    let value = counter.load(Ordering::Relaxed);
+    if value != 0 {
+        counter.store(0, Ordering::Relaxed);
+    }
+    value
+}

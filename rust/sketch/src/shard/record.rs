@@ -1,0 +1,236 @@
+//! The update path: rows of typed tensors into the counters of one buffer.
+//!
+//! Aligned features cost a table look-up, three comparisons and a handful of plain loads and stores per value; nothing here
+//! allocates (but for the first value in a range of exponential buckets), waits or fails. Next: `live`.
+
+use super::Core;
+use super::budget::Share;
+use super::buffer::{Buffer, Cell, add, bump, get, header, set};
+use crate::exponential;
+use crate::lookup::Lane;
+use crate::plan::{Finder, HEADER, MAX_ELEMENTS, Place, Places, Rows, TensorPlan};
+use crate::sampler::Pick;
+use crate::sync::Ordering;
+use crate::view::{TensorView, brain_to_single, half_to_single};
+
+/// Features walked for all rows before the next ones, so that their tables stay in the nearest cache.
+const BLOCK: usize = 128;
+
+/// The writer's access to a shard during one [`super::Writer::record`].
+#[derive(Debug)]
+pub struct Recorder<'a> {
+    core: &'a Core,
+    buffer: &'a Buffer,
+}
+
+impl<'a> Recorder<'a> {
+    pub(super) fn new(core: &'a Core, buffer: &'a Buffer) -> Self {
+        Self { core, buffer }
+    }
+
+    /// Counts the rows of a request: all as offered, those that `pick` keeps as observed. Once per request.
+    pub fn offer(&mut self, rows: usize, pick: &Pick) {
+        bump(&self.buffer.offered, rows as u64);
+        bump(&self.buffer.observed, pick.kept(rows));
+    }
+
+    /// Counts rows that came without this tensor.
+    pub fn missing(&mut self, tensor: usize, rows: usize) {
+        bump(&self.buffer.missing[tensor], rows as u64);
+    }
+
+    /// Takes in the rows of one tensor that `pick` keeps. `tensor` is its position in the list the plan was compiled from,
+    /// `view` holds `rows` times the elements per row. A tensor of another type or size is counted as such, once.
+    pub fn tensor(&mut self, tensor: usize, view: TensorView<'_>, rows: usize, pick: &Pick) {
+        let plan = &self.core.plan.tensors[tensor];
+        let width = match plan.rows {
+            Rows::Elements(width) | Rows::Lengths(width) => width,
+            Rows::Statistics => view.len().checked_div(rows).unwrap_or(0),
+        };
+        // Elements without a fixed place are rows of their own.
+        let pooled = matches!(plan.rows, Rows::Lengths(_)) && plan.info.row_elements != Some(width);
+        let fits = pooled || rows.checked_mul(width) == Some(view.len());
+        if !view.is_of(plan.info.datatype) || !fits {
+            bump(&self.buffer.wrong_type[tensor], 1);
+            return;
+        }
+        if width == 0 {
+            return;
+        }
+        let sink = Sink { buffer: self.buffer, share: &self.core.share, plan, width, pick };
+        match view {
+            TensorView::U8(data) => sink.single(data, f32::from),
+            TensorView::U16(data) => sink.single(data, f32::from),
+            TensorView::I8(data) => sink.single(data, f32::from),
+            TensorView::I16(data) => sink.single(data, f32::from),
+            TensorView::F16(data) => sink.single(data, half_to_single),
+            TensorView::Bf16(data) => sink.single(data, brain_to_single),
+            TensorView::F32(data) => sink.single(data, |value| value),
+            TensorView::U32(data) => sink.double(data, f64::from),
+            TensorView::I32(data) => sink.double(data, f64::from),
+            TensorView::U64(data) => sink.double(data, |value| value as f64),
+            TensorView::I64(data) => sink.double(data, |value| value as f64),
+            TensorView::F64(data) => sink.double(data, |value| value),
+            TensorView::Lengths(data) => sink.lengths(data),
+        }
+    }
+}
+
+/// Where the rows of one tensor go.
+struct Sink<'a> {
+    buffer: &'a Buffer,
+    share: &'a Share,
+    plan: &'a TensorPlan,
+    width: usize,
+    pick: &'a Pick,
+}
+
+impl Sink<'_> {
+    fn single<T: Copy>(&self, data: &[T], lane: impl Fn(T) -> f32 + Copy) {
+        match &self.plan.places {
+            Places::Single(places) => self.elements(data, places, lane),
+            Places::Double(places) => self.statistics(data, places, |value| f64::from(lane(value))),
+        }
+    }
+
+    fn double<T: Copy>(&self, data: &[T], lane: impl Fn(T) -> f64 + Copy) {
+        match &self.plan.places {
+            Places::Double(places) if self.plan.rows == Rows::Statistics => {
+                self.statistics(data, places, lane)
+            }
+            Places::Double(places) => self.elements(data, places, lane),
+            Places::Single(_) => debug_assert!(false, "a plan counts this type in f64"),
+        }
+    }
+
+    fn elements<T: Copy, L: Lane>(&self, data: &[T], places: &[Place<L>], lane: impl Fn(T) -> L) {
+        for (block, places) in places.chunks(BLOCK).enumerate() {
+            let first = block * BLOCK;
+            for (number, row) in data.chunks_exact(self.width).enumerate() {
+                if !self.pick.keeps(number) {
+                    continue;
+                }
+                for (place, &value) in places.iter().zip(&row[first..]) {
+                    self.value(place, lane(value));
+                }
+            }
+        }
+    }
+
+    fn statistics<T: Copy>(&self, data: &[T], places: &[Place<f64>], lane: impl Fn(T) -> f64 + Copy) {
+        for (number, row) in data.chunks_exact(self.width).enumerate() {
+            if self.pick.keeps(number) {
+                let stride = self.width.div_ceil(MAX_ELEMENTS);
+                let phase = (self.pick.mixed(number) % stride as u64) as usize;
+                let values = row[phase..].iter().step_by(stride).map(|&value| lane(value));
+                for (place, value) in places.iter().zip(describe(values)) {
+                    self.value(place, value);
+                }
+            }
+        }
+    }
+
+    fn lengths(&self, data: &[u32]) {
+        let Places::Double(places) = &self.plan.places else { return };
+        for (number, row) in data.chunks_exact(self.width).enumerate() {
+            if self.pick.keeps(number) {
+                for (pair, &length) in places.chunks_exact(2).zip(row) {
+                    self.value(&pair[0], f64::from(length));
+                    self.value(&pair[1], f64::from(u8::from(length == 0)));
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn value<L: Lane>(&self, place: &Place<L>, value: L) {
+        let cells = &self.buffer.cells[place.cell..place.cell + place.cells];
+        let wide = value.to_f64();
+        if !value.is_finite() {
+            special(cells, wide);
+            return;
+        }
+        match &place.finder {
+            Finder::Aligned(lookup) => {
+                let cell = &cells[HEADER + lookup.slot(value)];
+                bump(&cell.a, 1);
+                add(&cell.b, wide);
+                let distance = wide - place.centre;
+                add(&cells[header::SQUARES].a, distance * distance);
+                widen(&cells[header::RANGE], wide);
+            }
+            Finder::Exponential(at) => self.exponential(*at, cells, wide),
+        }
+    }
+
+    #[inline]
+    fn exponential(&self, at: usize, cells: &[Cell], value: f64) {
+        match exponential::index(value.abs()) {
+            None => bump(&cells[header::ZERO].a, 1),
+            Some(index) => match self.buffer.exponentials[at].bucket(index, value < 0.0, self.share) {
+                Some(bucket) => bump(bucket, 1),
+                None => bump(&cells[header::NEGATIVE].b, 1),
+            },
+        }
+        if get(&cells[header::RANGE].a) > get(&cells[header::RANGE].b) {
+            // The first value of this buffer: squares are taken about it.
+            set(&cells[header::SQUARES].b, value);
+        }
+        let distance = value - get(&cells[header::SQUARES].b);
+        add(&cells[header::SQUARES].a, distance * distance);
+        add(&cells[header::ZERO].b, value);
+        widen(&cells[header::RANGE], value);
+    }
+}
+
+#[inline]
+fn widen(range: &Cell, value: f64) {
+    if value < get(&range.a) {
+        set(&range.a, value);
+    }
+    if value > get(&range.b) {
+        set(&range.b, value);
+    }
+}
+
+#[cold]
+fn special(cells: &[Cell], value: f64) {
+    let counter = if value.is_nan() {
+        &cells[header::NAN].a
+    } else if value > 0.0 {
+        &cells[header::NAN].b
+    } else {
+        &cells[header::NEGATIVE].a
+    };
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+/// Mean, standard deviation (denominator n), minimum, maximum of the finite values, and the share of the others; the first
+/// four are NaN when no value is finite.
+fn describe(values: impl Iterator<Item = f64>) -> [f64; 5] {
+    let (mut n, mut odd, mut centre) = (0u32, 0u32, 0.0);
+    let (mut sum, mut squares) = (0.0, 0.0);
+    let (mut min, mut max) = (f64::INFINITY, f64::NEG_INFINITY);
+    for value in values {
+        if !value.is_finite() {
+            odd += 1;
+            continue;
+        }
+        if n == 0 {
+            centre = value;
+        }
+        n += 1;
+        let distance = value - centre;
+        sum += distance;
+        squares += distance * distance;
+        min = if value < min { value } else { min };
+        max = if value > max { value } else { max };
+    }
+    let share = f64::from(odd) / f64::from(n + odd);
+    if n == 0 {
+        return [f64::NAN, f64::NAN, f64::NAN, f64::NAN, share];
+    }
+    let offset = sum / f64::from(n);
+    let variance = (squares / f64::from(n) - offset * offset).max(0.0);
+    [centre + offset, variance.sqrt(), min, max, share]
+}

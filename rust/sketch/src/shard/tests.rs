@@ -1,0 +1,259 @@
+//! What is recorded arrives: once, in the right place, also while other threads write.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::baseline::{Column, Direction, fit};
+use crate::edges;
+use crate::live::Bins;
+use crate::plan::TensorInfo;
+use crate::sampler::{Pick, Rate};
+use crate::view::{Datatype, TensorView};
+
+fn info(name: &str, datatype: Datatype, row_elements: Option<usize>) -> TensorInfo {
+    TensorInfo { name: name.into(), direction: Direction::Input, datatype, row_elements }
+}
+
+fn reference() -> Vec<f64> {
+    (1..2000).map(|i| (f64::from(i) * 0.618_033_988_75).fract() * 4.0 - 1.0).collect()
+}
+
+fn with_baseline(tensors: &[TensorInfo], features: &[(&str, &str, u32)]) -> Arc<FeaturePlan> {
+    let columns: Vec<Column> = features
+        .iter()
+        .map(|&(tensor, column, index)| Column {
+            tensor: tensor.into(),
+            column: column.into(),
+            index,
+            direction: Direction::Input,
+            integer: false,
+        })
+        .collect();
+    let values = reference();
+    let values = vec![values.as_slice(); columns.len()];
+    let baseline = Arc::new(fit(&columns, &values).unwrap());
+    FeaturePlan::compile(tensors, &BTreeMap::new(), Some(baseline)).unwrap()
+}
+
+fn start(plan: &Arc<FeaturePlan>) -> (Collector, Writer, Live) {
+    let collector = Collector::new(Arc::clone(plan), Budget::new(64 << 20));
+    let writer = collector.opener().open().unwrap();
+    (collector, writer, Live::new(plan))
+}
+
+/// All that arrives, taken in two turns, so that both buffers are emptied.
+fn gather(collector: &mut Collector, live: &mut Live) {
+    assert_eq!(collector.collect(live).busy + collector.collect(live).busy, 0);
+}
+
+fn counts(live: &Live, feature: usize) -> Vec<u64> {
+    let Bins::Aligned(histogram) = &live.features[feature].bins else { panic!("not aligned") };
+    histogram.counts.clone()
+}
+
+#[test]
+fn values_arrive_in_their_slots_with_sums_and_moments() {
+    let plan = with_baseline(&[info("X", Datatype::Fp64, Some(2))], &[("X", "a", 0)]);
+    let (mut collector, mut writer, mut live) = start(&plan);
+    let data = [0.5, 10.0, f64::NAN, -10.0, -99.0, 0.0, f64::INFINITY, f64::NEG_INFINITY];
+    writer.record(|r| {
+        r.offer(4, &Pick::ALL);
+        r.tensor(0, TensorView::F64(&data), 4, &Pick::ALL);
+    });
+    gather(&mut collector, &mut live);
+    assert_eq!((live.offered, live.observed), (4, 4));
+    let edges = &plan.reference(&plan.features()[0]).unwrap().edges;
+    let found = counts(&live, 0);
+    assert_eq!((found[0], found[edges::slot(edges, 0.5)], found.iter().sum::<u64>()), (1, 1, 2));
+    let a = &live.features[0];
+    assert_eq!((a.special.nan, a.special.positive_infinity, a.special.negative_infinity), (1, 1, 0));
+    assert_eq!((a.moments.n, a.moments.min, a.moments.max), (2, -99.0, 0.5));
+    assert!((a.moments.mean + 49.25).abs() < 1e-12 && (a.moments.std().unwrap() - 49.75).abs() < 1e-9);
+    let b = &live.features[1];
+    let Bins::Exponential(histogram) = &b.bins else { panic!("a feature without a baseline") };
+    assert_eq!((histogram.zero, histogram.n(), b.special.negative_infinity), (1, 3, 1));
+    assert_eq!((b.moments.n, b.moments.min, b.moments.max), (3, -10.0, 10.0));
+    assert!(b.moments.mean.abs() < 1e-12 && (b.moments.m2 - 200.0).abs() < 1e-9);
+    let before = live.clone();
+    gather(&mut collector, &mut live);
+    assert_eq!(live, before, "nothing arrives twice");
+}
+
+#[test]
+fn every_type_is_counted_as_its_value() {
+    let columns = [("X", "a", 0)];
+    let check = |datatype, view: TensorView<'_>, values: &[f64]| {
+        let plan = with_baseline(&[info("X", datatype, Some(1))], &columns);
+        let (mut collector, mut writer, mut live) = start(&plan);
+        writer.record(|r| r.tensor(0, view, values.len(), &Pick::ALL));
+        gather(&mut collector, &mut live);
+        let edges = &plan.reference(&plan.features()[0]).unwrap().edges;
+        let mut wanted = vec![0; edges.len() + 1];
+        values.iter().for_each(|&value| wanted[edges::slot(edges, value)] += 1);
+        assert_eq!(counts(&live, 0), wanted, "{datatype:?}");
+        assert_eq!(live.features[0].moments.max, values.iter().copied().fold(f64::MIN, f64::max));
+        assert_eq!(live.tensors[0].wrong_type, 0);
+    };
+    check(Datatype::Bool, TensorView::U8(&[0, 1, 1]), &[0.0, 1.0, 1.0]);
+    check(Datatype::Uint8, TensorView::U8(&[0, 255]), &[0.0, 255.0]);
+    check(Datatype::Int8, TensorView::I8(&[-128, 2]), &[-128.0, 2.0]);
+    check(Datatype::Uint16, TensorView::U16(&[7, 1]), &[7.0, 1.0]);
+    check(Datatype::Int16, TensorView::I16(&[-7, 1]), &[-7.0, 1.0]);
+    check(Datatype::Uint32, TensorView::U32(&[7, u32::MAX]), &[7.0, f64::from(u32::MAX)]);
+    check(Datatype::Int32, TensorView::I32(&[i32::MIN, 1]), &[f64::from(i32::MIN), 1.0]);
+    check(Datatype::Uint64, TensorView::U64(&[1 << 53, 1]), &[9_007_199_254_740_992.0, 1.0]);
+    check(Datatype::Int64, TensorView::I64(&[-3, 1]), &[-3.0, 1.0]);
+    check(Datatype::Fp16, TensorView::F16(&[0x3c00, 0xc000]), &[1.0, -2.0]);
+    check(Datatype::Bf16, TensorView::Bf16(&[0x3f80, 0xc000]), &[1.0, -2.0]);
+    check(Datatype::Fp32, TensorView::F32(&[0.25, -0.5]), &[0.25, -0.5]);
+    check(Datatype::Fp64, TensorView::F64(&[0.25, -0.5]), &[0.25, -0.5]);
+}
+
+#[test]
+fn large_rows_become_statistics_and_strings_become_lengths() {
+    let tensors = [info("I", Datatype::Uint8, None), info("S", Datatype::Bytes, Some(1))];
+    let plan = with_baseline(&tensors, &[("I", "I.max", 2)]);
+    let (mut collector, mut writer, mut live) = start(&plan);
+    let image = vec![2u8; 10_000];
+    writer.record(|r| {
+        r.tensor(0, TensorView::U8(&image), 2, &Pick::ALL);
+        r.tensor(1, TensorView::Lengths(&[5, 0]), 2, &Pick::ALL);
+    });
+    gather(&mut collector, &mut live);
+    let means: Vec<f64> = live.features.iter().map(|feature| feature.moments.mean).collect();
+    assert_eq!(means, [2.0, 0.0, 2.0, 2.0, 0.0, 2.5, 0.5]);
+    assert!(live.features.iter().all(|feature| feature.moments.n == 2));
+}
+
+#[test]
+fn misfits_are_counted_and_change_nothing_else() {
+    let plan = with_baseline(&[info("X", Datatype::Fp32, Some(2))], &[("X", "a", 0)]);
+    let (mut collector, mut writer, mut live) = start(&plan);
+    writer.record(|r| {
+        r.tensor(0, TensorView::F64(&[1.0, 2.0]), 1, &Pick::ALL);
+        r.tensor(0, TensorView::F32(&[1.0, 2.0, 3.0]), 1, &Pick::ALL);
+        r.tensor(0, TensorView::F32(&[]), 0, &Pick::ALL);
+        r.missing(0, 3);
+    });
+    gather(&mut collector, &mut live);
+    assert_eq!((live.tensors[0].wrong_type, live.tensors[0].missing), (2, 3));
+    assert!(live.features.iter().all(|feature| feature.is_empty()));
+}
+
+#[test]
+fn sampled_rows_are_the_same_for_inputs_and_outputs() {
+    let tensors = [info("X", Datatype::Fp32, Some(1)), info("Y", Datatype::Int64, Some(1))];
+    let plan = FeaturePlan::compile(&tensors, &BTreeMap::new(), None).unwrap();
+    let (mut collector, mut writer, mut live) = start(&plan);
+    for hash in 0..100 {
+        let pick = Pick::new(hash, Rate::halved(3));
+        let x: Vec<f32> = (0..50).map(|row| row as f32 + 1.0).collect();
+        let y: Vec<i64> = (1..=50).collect();
+        writer.record(|r| {
+            r.offer(50, &pick);
+            r.tensor(0, TensorView::F32(&x), 50, &pick);
+            r.tensor(1, TensorView::I64(&y), 50, &pick);
+        });
+    }
+    gather(&mut collector, &mut live);
+    assert_eq!(live.offered, 5000);
+    assert!((450..800).contains(&live.observed), "{}", live.observed);
+    assert_eq!(live.features[0].moments.n, live.observed);
+    assert!((live.features[0].moments.mean - live.features[1].moments.mean).abs() < 1e-9);
+    assert_eq!(live.features[0].bins, live.features[1].bins);
+}
+
+#[test]
+fn a_busy_writer_is_met_again_next_time() {
+    let plan = FeaturePlan::compile(&[info("X", Datatype::Fp32, Some(1))], &BTreeMap::new(), None).unwrap();
+    let (mut collector, mut writer, mut live) = start(&plan);
+    writer.record(|r| {
+        r.offer(1, &Pick::ALL);
+        assert_eq!(collector.collect(&mut live), Collected { busy: 1, ..Collected::default() });
+        assert_eq!(collector.collect(&mut live).busy, 1);
+        r.offer(1, &Pick::ALL);
+    });
+    assert_eq!(live.offered, 0);
+    assert_eq!(collector.collect(&mut live).taken, 1);
+    assert_eq!(live.offered, 2);
+}
+
+#[test]
+fn a_closed_writer_leaves_everything_and_its_memory() {
+    let plan = with_baseline(&[info("X", Datatype::Fp32, Some(2))], &[("X", "a", 0)]);
+    let budget = Budget::new(plan.shard_bytes() + 4096);
+    let mut collector = Collector::new(Arc::clone(&plan), Arc::clone(&budget));
+    let mut writer = collector.opener().open().unwrap();
+    assert!(collector.opener().open().is_none(), "the budget holds one");
+    writer.record(|r| {
+        // The second feature has no baseline: the budget holds the buckets around 1, not those around 1e30 as well.
+        r.tensor(0, TensorView::F32(&[0.0, 1.0, 0.0, 1e30, 0.0, 1e-30]), 3, &Pick::ALL);
+    });
+    assert!(writer.bytes() > plan.shard_bytes());
+    let mut live = Live::new(&plan);
+    drop(writer);
+    assert_eq!(collector.collect(&mut live), Collected { taken: 2, busy: 0, closed: 1 });
+    let Bins::Exponential(histogram) = &live.features[1].bins else { panic!("no baseline") };
+    assert_eq!(
+        (live.features[1].moments.n, histogram.n()),
+        (3, 2),
+        "moments know the value that no bucket took"
+    );
+    assert_eq!((budget.used(), collector.bytes()), (0, 0));
+    assert!(collector.opener().open().is_some());
+}
+
+#[test]
+fn a_panic_while_recording_does_not_hold_the_shard() {
+    let plan = FeaturePlan::compile(&[info("X", Datatype::Fp32, Some(1))], &BTreeMap::new(), None).unwrap();
+    let (mut collector, mut writer, mut live) = start(&plan);
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        writer.record(|r| {
+            r.offer(1, &Pick::ALL);
+            panic!("on purpose");
+        })
+    }));
+    assert!(caught.is_err());
+    assert_eq!(collector.collect(&mut live).busy, 0);
+    assert_eq!(live.offered, 1);
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_between_threads() {
+    const THREADS: u64 = 3;
+    const REQUESTS: u64 = 4000;
+    let plan = with_baseline(&[info("X", Datatype::Fp32, Some(2))], &[("X", "a", 0)]);
+    let mut collector = Collector::new(Arc::clone(&plan), Budget::new(64 << 20));
+    let mut live = Live::new(&plan);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..THREADS)
+            .map(|_| {
+                let mut writer = collector.opener().open().unwrap();
+                scope.spawn(move || {
+                    for i in 0..REQUESTS {
+                        let x = (i % 40) as f32 / 10.0 - 1.0;
+                        writer.record(|r| {
+                            r.offer(1, &Pick::ALL);
+                            r.tensor(0, TensorView::F32(&[x, x]), 1, &Pick::ALL);
+                        });
+                    }
+                })
+            })
+            .collect();
+        let gatherer = scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                collector.collect(&mut live);
+            }
+            collector.collect(&mut live);
+            collector.collect(&mut live);
+        });
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        done.store(true, Ordering::Release);
+        gatherer.join().unwrap();
+    });
+    assert_eq!((live.offered, live.observed), (THREADS * REQUESTS, THREADS * REQUESTS));
+    assert!(live.features.iter().all(|feature| feature.moments.n == THREADS * REQUESTS));
+    assert_eq!(counts(&live, 0).iter().sum::<u64>(), THREADS * REQUESTS);
+}

@@ -1,0 +1,177 @@
+//! Typed slices of tensor data as the sketches read them, and how each element type is counted.
+//!
+//! Types that `f32` holds exactly are counted in `f32`, the others in `f64` (64-bit integers beyond 2^53 are rounded to the
+//! nearest). Not here: shapes and wire formats. Next: `sampler`.
+
+/// An element type, by its name in the Open Inference Protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the protocol's own")]
+pub enum Datatype {
+    Bool,
+    Uint8,
+    Uint16,
+    Uint32,
+    Uint64,
+    Int8,
+    Int16,
+    Int32,
+    Int64,
+    Fp16,
+    Bf16,
+    Fp32,
+    Fp64,
+    Bytes,
+}
+
+impl Datatype {
+    /// The type of that name, such as `FP32`; names are case-sensitive.
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "BOOL" => Self::Bool,
+            "UINT8" => Self::Uint8,
+            "UINT16" => Self::Uint16,
+            "UINT32" => Self::Uint32,
+            "UINT64" => Self::Uint64,
+            "INT8" => Self::Int8,
+            "INT16" => Self::Int16,
+            "INT32" => Self::Int32,
+            "INT64" => Self::Int64,
+            "FP16" => Self::Fp16,
+            "BF16" => Self::Bf16,
+            "FP32" => Self::Fp32,
+            "FP64" => Self::Fp64,
+            "BYTES" => Self::Bytes,
+            _ => return None,
+        })
+    }
+
+    /// Whether `f32` holds every value of this type exactly.
+    pub fn is_single(self) -> bool {
+        !matches!(self, Self::Uint32 | Self::Uint64 | Self::Int32 | Self::Int64 | Self::Fp64 | Self::Bytes)
+    }
+}
+
+/// The value of an IEEE 754 half-precision number.
+#[inline]
+pub fn half_to_single(bits: u16) -> f32 {
+    let bits = u32::from(bits);
+    let (sign, exponent, mantissa) = ((bits & 0x8000) << 16, (bits >> 10) & 0x1f, bits & 0x3ff);
+    match exponent {
+        // Subnormals are multiples of 2^-24.
+        0 => f32::from_bits(sign | (mantissa as f32 * 5.960_464_5e-8).to_bits()),
+        31 => f32::from_bits(sign | 0x7f80_0000 | (mantissa << 13)),
+        _ => f32::from_bits(sign | ((exponent + 112) << 23) | (mantissa << 13)),
+    }
+}
+
+/// The value of a bfloat16 number.
+#[inline]
+pub fn brain_to_single(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+/// The elements of one tensor of a request or an answer, row-major: rows times elements per row.
+#[derive(Clone, Copy, Debug)]
+pub enum TensorView<'a> {
+    /// BOOL, 0 or 1, and UINT8.
+    U8(&'a [u8]),
+    /// UINT16.
+    U16(&'a [u16]),
+    /// UINT32.
+    U32(&'a [u32]),
+    /// UINT64.
+    U64(&'a [u64]),
+    /// INT8.
+    I8(&'a [i8]),
+    /// INT16.
+    I16(&'a [i16]),
+    /// INT32.
+    I32(&'a [i32]),
+    /// INT64.
+    I64(&'a [i64]),
+    /// The bits of FP16.
+    F16(&'a [u16]),
+    /// The bits of BF16.
+    Bf16(&'a [u16]),
+    /// FP32.
+    F32(&'a [f32]),
+    /// FP64.
+    F64(&'a [f64]),
+    /// BYTES: the length of each element in bytes.
+    Lengths(&'a [u32]),
+}
+
+impl TensorView<'_> {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::U8(v) => v.len(),
+            Self::U16(v) | Self::F16(v) | Self::Bf16(v) => v.len(),
+            Self::U32(v) | Self::Lengths(v) => v.len(),
+            Self::U64(v) => v.len(),
+            Self::I8(v) => v.len(),
+            Self::I16(v) => v.len(),
+            Self::I32(v) => v.len(),
+            Self::I64(v) => v.len(),
+            Self::F32(v) => v.len(),
+            Self::F64(v) => v.len(),
+        }
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether this is how elements of that type arrive.
+    pub fn is_of(&self, datatype: Datatype) -> bool {
+        matches!(
+            (self, datatype),
+            (Self::U8(_), Datatype::Bool | Datatype::Uint8)
+                | (Self::U16(_), Datatype::Uint16)
+                | (Self::U32(_), Datatype::Uint32)
+                | (Self::U64(_), Datatype::Uint64)
+                | (Self::I8(_), Datatype::Int8)
+                | (Self::I16(_), Datatype::Int16)
+                | (Self::I32(_), Datatype::Int32)
+                | (Self::I64(_), Datatype::Int64)
+                | (Self::F16(_), Datatype::Fp16)
+                | (Self::Bf16(_), Datatype::Bf16)
+                | (Self::F32(_), Datatype::Fp32)
+                | (Self::F64(_), Datatype::Fp64)
+                | (Self::Lengths(_), Datatype::Bytes)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_precision_is_decoded_exactly() {
+        for (bits, value) in [
+            (0x0000, 0.0),
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65504.0),
+            (0x0001, 5.960_464_5e-8),
+            (0x83ff, -6.097_555_2e-5),
+            (0x0400, 6.103_515_6e-5),
+            (0x7c00, f32::INFINITY),
+            (0x2e66, 0.099_975_586),
+        ] {
+            assert_eq!(half_to_single(bits), value, "{bits:04x}");
+        }
+        assert!(half_to_single(0x7e00).is_nan());
+        assert_eq!(brain_to_single(0x3f80), 1.0);
+    }
+
+    #[test]
+    fn views_know_their_type() {
+        assert!(TensorView::U8(&[1]).is_of(Datatype::Bool) && !TensorView::U8(&[1]).is_of(Datatype::Int8));
+        assert_eq!(Datatype::parse("BF16"), Some(Datatype::Bf16));
+        assert_eq!(Datatype::parse("fp32"), None);
+        assert!(TensorView::F64(&[]).is_empty());
+    }
+}

@@ -1,0 +1,267 @@
+"""Laws of live traffic, for any sequence of changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from unit.fake_native import SLOTS, set_weights
+
+from headgate.control import merge, traffic
+from headgate.control.merge import Declared, Merge
+from headgate.control.shares import EMPTY, Table, moves, owners
+from headgate.control.traffic import Fleet, LiveTraffic, Stamp
+from headgate.errors import Conflict, PolicyInvalid
+
+VERSIONS = ["v1", "v2", "v3", "v4"]
+FLEET = Fleet("e", {name: f"sha256:{name * 20}" for name in VERSIONS}, set_weights)
+STAMP = Stamp("ann", "2027-01-01T00:00:01Z", "why")
+NOW = STAMP.when
+
+weight = st.one_of(st.integers(0, 40), st.integers(0, 7000))
+challengers = st.dictionaries(st.sampled_from(["v2", "v3", "v4"]), weight, max_size=3)
+
+
+def fresh(champion: str = "v1") -> LiveTraffic:
+    return LiveTraffic(champion, champion, "2027-01-01T00:00:00Z")
+
+
+@st.composite
+def declared(draw: st.DrawFn) -> Declared:
+    champion = draw(st.sampled_from(VERSIONS))
+    names = [name for name in VERSIONS if name != champion]
+    weights = draw(st.dictionaries(st.sampled_from(names), st.integers(1, 3000), max_size=3))
+    return Declared(champion, weights)
+
+
+@st.composite
+def any_traffic(draw: st.DrawFn) -> LiveTraffic:
+    """What a few calls lead to."""
+    live = fresh()
+    for _ in range(draw(st.integers(0, 4))):
+        live = draw_call(draw, live)
+    return live
+
+
+def draw_call(draw: st.DrawFn, live: LiveTraffic) -> LiveTraffic:
+    what = draw(st.sampled_from(["patch", "crown", "rollback", "abort", "block", "unblock"]))
+    version = draw(st.sampled_from(VERSIONS))
+    try:
+        return call(live, what, version, draw(challengers))
+    except (PolicyInvalid, Conflict):
+        return live
+
+
+def call(live: LiveTraffic, what: str, version: str, weights: Mapping[str, int]) -> LiveTraffic:
+    digest = FLEET.digests[version]
+    if what == "patch":
+        return traffic.patch(live, None, weights, FLEET, NOW).live
+    if what == "crown":
+        return traffic.patch(live, version, {}, FLEET, NOW).live
+    if what == "rollback":
+        return traffic.rollback(live, FLEET, STAMP).live
+    if what == "abort":
+        return traffic.abort(live, STAMP).live
+    if what == "block":
+        return traffic.block(live, digest, version, FLEET, STAMP).live
+    return traffic.unblock(live, digest, version).live
+
+
+def table_owners(live: LiveTraffic) -> list[str]:
+    return owners(live.champion, live.table)
+
+
+def check(live: LiveTraffic) -> None:
+    """The invariants at the top of ``control/traffic.py``."""
+    given_away = live.weights()
+    assert sum(given_away.values()) <= SLOTS
+    assert live.champion not in given_away
+    blocked = {block.digest for block in live.blocked}
+    for version in {live.champion, live.last_good, *given_away}:
+        assert FLEET.digests[version] not in blocked
+    assert bool(live.table.salt) == bool(live.table.given)
+    slots = [s for _, a, b in live.table.given for s in range(min(a, b), max(a, b) + 1)]
+    assert len(slots) == len(set(slots))
+    assert len(live.blocked) == len(blocked)
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_every_sequence_of_calls_keeps_the_invariants(data: st.DataObject) -> None:
+    live = fresh()
+    attempt = 0
+    for _ in range(data.draw(st.integers(1, 8))):
+        live = _next(data, live)
+        check(live)
+        assert live.attempt >= attempt
+        attempt = live.attempt
+
+
+def _next(data: st.DataObject, live: LiveTraffic) -> LiveTraffic:
+    what = data.draw(st.sampled_from(["patch", "crown", "rollback", "abort", "block", "unblock"]))
+    try:
+        return call(live, what, data.draw(st.sampled_from(VERSIONS)), data.draw(challengers))
+    except (PolicyInvalid, Conflict):
+        return live
+
+
+@given(st.integers(1, 9000), st.integers(0, 1000))
+@settings(deadline=None)
+def test_raising_moves_nobody_off_the_challenger_and_only_what_is_needed(low: int, more: int) -> None:
+    before = traffic.patch(fresh(), None, {"v2": low}, FLEET, NOW).live
+    after = traffic.patch(before, None, {"v2": low + more}, FLEET, NOW).live
+    moved = moves(table_owners(before), table_owners(after))
+    assert moved == ({"v1→v2": more} if more else {})
+    assert after.table.salt == before.table.salt
+
+
+@given(any_traffic(), challengers)
+@settings(max_examples=150, deadline=None)
+def test_a_change_of_weights_moves_the_minimum(live: LiveTraffic, weights: dict[str, int]) -> None:
+    try:
+        after = traffic.patch(live, None, weights, FLEET, NOW).live
+    except PolicyInvalid:
+        return
+    old, new = live.weights(), after.weights()
+    shares = {v: (old.get(v, 0), new.get(v, 0)) for v in VERSIONS if v != live.champion}
+    gained = sum(max(0, b - a) for a, b in shares.values())
+    lost = sum(max(0, a - b) for a, b in shares.values())
+    moved = moves(table_owners(live), table_owners(after))
+    assert sum(moved.values()) == max(gained, lost)
+
+
+@given(st.integers(0, 3000), st.lists(st.integers(1, 3000), min_size=1, max_size=4))
+@settings(deadline=None)
+def test_lowering_back_restores_table_and_salt_exactly(base: int, raises: list[int]) -> None:
+    before = traffic.patch(fresh(), None, {"v2": base}, FLEET, NOW).live
+    live, total = before, base
+    for step in raises:
+        total = min(SLOTS, total + step)
+        live = traffic.patch(live, None, {"v2": total}, FLEET, NOW).live
+    live = traffic.patch(live, None, {"v2": base}, FLEET, NOW).live
+    assert live.table == before.table
+
+
+@given(any_traffic())
+@settings(deadline=None)
+def test_abort_restores_the_table_before_the_trial(live: LiveTraffic) -> None:
+    start = traffic.abort(live, STAMP).live
+    assert start.table == EMPTY
+    for version in ("v2", "v3"):
+        try:
+            trial = traffic.patch(start, None, {version: 500}, FLEET, NOW).live
+        except PolicyInvalid:
+            continue
+        assert trial.attempt == start.attempt + 1
+        assert trial.table.salt == f"e/{FLEET.digests[version][7:19]}/{trial.attempt}"
+        back = traffic.abort(trial, STAMP).live
+        assert (back.champion, back.table) == (start.champion, start.table)
+
+
+@given(any_traffic())
+@settings(max_examples=150, deadline=None)
+def test_rollback_is_a_statement_about_the_state(live: LiveTraffic) -> None:
+    once = traffic.rollback(live, FLEET, STAMP)
+    assert once.live.table == EMPTY
+    assert once.live.champion == live.last_good
+    losers = ({live.champion} | set(live.weights())) - {live.last_good}
+    assert {FLEET.digests[v] for v in losers} <= {block.digest for block in once.live.blocked}
+    again = traffic.rollback(once.live, FLEET, replace(STAMP, when="2027-01-02T00:00:00Z"))
+    assert again.already
+    assert again.live == once.live
+    assert again.message == f"already 100 % {once.live.champion} since {once.live.since}"
+
+
+@given(any_traffic(), st.sampled_from(VERSIONS))
+@settings(deadline=None)
+def test_block_is_idempotent_and_final(live: LiveTraffic, version: str) -> None:
+    digest = FLEET.digests[version]
+    try:
+        once = traffic.block(live, digest, version, FLEET, STAMP).live
+    except Conflict:
+        assert live.champion == version
+        assert live.last_good == version
+        return
+    assert version not in set(table_owners(once))
+    assert traffic.block(once, digest, version, FLEET, STAMP).already
+    try:
+        traffic.patch(once, None, {version: 1}, FLEET, NOW)
+    except PolicyInvalid as error:
+        assert "unblock it first" in error.message
+    else:
+        raise AssertionError("a blocked version was given traffic")
+    unblocked = traffic.unblock(once, digest, version).live
+    assert unblocked.table == once.table
+
+
+# === the three-way merge ===
+
+
+def merged(live: LiveTraffic, new: Declared, base: Declared, *, take: bool = False) -> traffic.Change:
+    return merge.apply_document(live, Merge(new, base, frozenset(VERSIONS), take), FLEET, NOW)
+
+
+@given(any_traffic(), declared())
+@settings(max_examples=150, deadline=None)
+def test_the_same_document_again_changes_nothing(live: LiveTraffic, document: Declared) -> None:
+    change = merged(live, document, document)
+    assert (change.live.champion, change.live.table) == (live.champion, live.table)
+    assert change.already
+
+
+@given(declared(), declared())
+@settings(max_examples=150, deadline=None)
+def test_without_overrides_a_document_is_taken_as_it_is(base: Declared, new: Declared) -> None:
+    live = merge.first(base, None, FLEET, NOW).live
+    change = merged(live, new, base)
+    assert change.live.champion == new.champion
+    assert change.live.weights() == dict(new.weights)
+    assert not change.notes
+
+
+@given(any_traffic(), declared(), declared())
+@settings(max_examples=150, deadline=None)
+def test_take_traffic_is_what_the_document_declares(live: LiveTraffic, base: Declared, new: Declared) -> None:
+    live = replace(live, blocked=())
+    change = merged(live, new, base, take=True)
+    assert change.live.champion == new.champion
+    assert change.live.weights() == dict(new.weights)
+
+
+@given(any_traffic(), declared(), st.sampled_from(["v2", "v3"]), st.integers(1, 500))
+@settings(max_examples=150, deadline=None)
+def test_only_what_differs_is_changed(live: LiveTraffic, base: Declared, version: str, slots: int) -> None:
+    if live.champion == version or base.champion == version:
+        return
+    weights = dict(base.weights)
+    weights[version] = slots if weights.get(version) != slots else slots + 1
+    try:
+        change = merged(live, replace(base, weights=weights), base)
+    except PolicyInvalid:
+        return
+    others = {name: n for name, n in live.weights().items() if name != version}
+    assert change.live.champion == live.champion
+    assert {name: n for name, n in change.live.weights().items() if name != version} == others
+    assert change.live.weights()[version] == weights[version]
+
+
+@given(any_traffic())
+@settings(deadline=None)
+def test_a_removed_version_gives_its_slots_to_the_champion(live: LiveTraffic) -> None:
+    for gone in live.weights():
+        rest = frozenset(VERSIONS) - {gone}
+        three = Merge(Declared(live.champion), Declared(live.champion), rest)
+        after = merge.apply_document(live, three, FLEET, NOW).live
+        lost = moves(table_owners(live), table_owners(after))
+        assert lost == {f"{gone}→{live.champion}": live.weights()[gone]}
+
+
+def test_the_fake_slot_arithmetic_is_last_in_first_out() -> None:
+    table = set_weights(Table("s"), {"v2": 3})
+    assert table.given == (("v2", 0, 2),)
+    table = set_weights(table, {"v2": 3, "v3": 2})
+    assert table.given == (("v2", 0, 2), ("v3", 3, 4))
+    table = set_weights(table, {"v2": 1, "v3": 4})
+    assert table.given == (("v2", 0, 0), ("v3", 3, 4), ("v3", 2, 1))

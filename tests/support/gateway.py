@@ -1,0 +1,189 @@
+"""Starts the real gateway, ``python -m headgate serve``, on ports that the system chooses, and speaks to its admin API.
+
+Not here: requests to the data port (``client``), and the data plane inside the test's own process (``native``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+START_SECONDS = 60.0
+STOP_SECONDS = 60.0
+
+
+@dataclass
+class GatewayProcess:
+    """One gateway process; a context manager that ends it. ``arguments`` follow ``headgate serve``."""
+
+    state: Path
+    arguments: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    prefix: Sequence[str] = ()
+    """A program that runs it, such as strace."""
+    python: str = sys.executable
+    child: subprocess.Popen[str] | None = None
+    addresses: dict[str, str] = field(default_factory=dict)
+
+    def start(self) -> Self:
+        """Starts the process and waits until it says that it is ready."""
+        command = [
+            *self.prefix,
+            self.python,
+            "-m",
+            "headgate",
+            "serve",
+            *self.arguments,
+            "--state",
+            str(self.state),
+        ]
+        command += ["--http", "127.0.0.1:0", "--observe", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        self.log = self.state.with_name(self.state.name + ".log")
+        with self.log.open("a") as log:
+            self.child = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=os.environ | dict(self.environment),
+            )
+        self.addresses = json.loads(self._first_line())
+        return self
+
+    def _first_line(self) -> str:
+        assert self.child is not None
+        assert self.child.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.child.stdout, selectors.EVENT_READ)
+            answered = selector.select(START_SECONDS)
+        line = self.child.stdout.readline() if answered else ""
+        if not line:
+            code = self.kill()
+            raise AssertionError(
+                f"the gateway did not get ready (exit code {code}):\n{self.log.read_text()[-4000:]}"
+            )
+        return line
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self.child is not None
+        return self.child.pid
+
+    @property
+    def http(self) -> str:
+        """The data port, ``host:port``."""
+        return self.addresses["http"]
+
+    def admin(self) -> AdminClient:
+        """A client of the admin port with the token made at first start."""
+        return AdminClient(self.addresses["admin"], (self.state / "admin-token").read_text().strip())
+
+    def observe(self, path: str) -> httpx.Response:
+        """A GET on the observe port."""
+        return httpx.get(f"http://{self.addresses['observe']}{path}")
+
+    def signal(self, number: int) -> None:
+        """Sends a signal."""
+        assert self.child is not None
+        self.child.send_signal(number)
+
+    def stop(self) -> int:
+        """SIGTERM, then waits; the exit code."""
+        assert self.child is not None
+        self.child.terminate()
+        code = self.child.wait(STOP_SECONDS)
+        self._close()
+        return code
+
+    def kill(self) -> int:
+        """SIGKILL; the exit code."""
+        assert self.child is not None
+        if self.child.poll() is None:
+            self.child.send_signal(signal.SIGKILL)
+        code = self.child.wait(STOP_SECONDS)
+        self._close()
+        return code
+
+    def _close(self) -> None:
+        if self.child is not None and self.child.stdout is not None:
+            self.child.stdout.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.child is not None and self.child.poll() is None:
+            if kind is None:
+                self.stop()
+            else:
+                self.kill()
+        self._close()
+
+
+class AdminClient:
+    """The admin API as a person's script would call it: bearer token, If-Match of the revision just read, a reason."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self.http = httpx.Client(
+            base_url=f"http://{address}", headers={"Authorization": f"Bearer {token}"}, timeout=30.0
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
+    def get(self, path: str) -> Any:
+        """The JSON of a GET that must succeed."""
+        return checked(self.http.get(path))
+
+    def traffic(self, endpoint: str) -> Any:
+        """The live traffic of an endpoint."""
+        return self.get(f"/v1/endpoints/{endpoint}/traffic")
+
+    def revision(self, endpoint: str) -> int:
+        """The live revision's number."""
+        return int(self.traffic(endpoint)["revision"])
+
+    def set_weights(self, endpoint: str, weights: dict[str, str], revision: int | None = None) -> Any:
+        """Overrides the live weights; the answer's JSON. Without ``revision``, reads it first."""
+        match = self.revision(endpoint) if revision is None else revision
+        return checked(
+            self.http.patch(
+                f"/v1/endpoints/{endpoint}/traffic",
+                json={"weights": weights, "reason": "test"},
+                headers={"If-Match": f'"{match}"'},
+            )
+        )
+
+    def act(self, endpoint: str, verb: str, **body: Any) -> Any:
+        """A verb such as ``rollback``; the answer's JSON. Verbs that are no emergency get the revision just read."""
+        headers = {}
+        if verb not in {"rollback", "block", "freeze", "abort", "explain"}:
+            headers["If-Match"] = f'"{self.revision(endpoint)}"'
+        if verb != "explain":
+            body = {"reason": "test", **body}
+        return checked(self.http.post(f"/v1/endpoints/{endpoint}:{verb}", json=body, headers=headers))
+
+
+def checked(answer: httpx.Response) -> Any:
+    """The JSON of an answer that must be a success."""
+    assert answer.is_success, (
+        f"{answer.request.method} {answer.request.url}: {answer.status_code} {answer.text}"
+    )
+    return answer.json() if answer.content else None

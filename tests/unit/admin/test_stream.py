@@ -1,0 +1,131 @@
+"""The event stream: order, replay, ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from unit.admin_harness import port, problem
+from unit.control_harness import document, run, until
+
+from headgate.control.feed import BACKLOG, Feed
+from headgate.store import EventRecord
+
+
+class Reader:
+    """One client of ``/v1/events``, below httpx, which would wait for the end."""
+
+    def __init__(self, app: Starlette, token: str, query: str = "", last: str | None = None) -> None:
+        headers = [(b"host", b"localhost"), (b"authorization", token.encode())]
+        if last is not None:
+            headers.append((b"last-event-id", last.encode()))
+        scope = {
+            "type": "http", "asgi": {"version": "3.0"}, "method": "GET", "path": "/v1/events", "raw_path": b"/v1/events",
+            "query_string": query.encode(), "headers": headers, "scheme": "http", "http_version": "1.1",
+            "server": ("localhost", 8003), "client": ("127.0.0.1", 1), "root_path": "",
+        }  # fmt: skip
+        self.text = ""
+        self.ended = False
+        self.leave = asyncio.Event()
+        self.task = asyncio.ensure_future(app(scope, self._receive, self._send))
+
+    async def _receive(self) -> dict[str, Any]:
+        await self.leave.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "http.response.body":
+            self.text += message["body"].decode()
+            self.ended = not message.get("more_body", False)
+
+    def events(self) -> list[dict[str, Any]]:
+        lines = [line for line in self.text.split("\n") if line.startswith("data: ")]
+        return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+    def types(self) -> list[str]:
+        return [event["type"] for event in self.events()]
+
+
+def test_events_come_as_they_happen_and_end_with_the_gateway(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            reader = Reader(p.app, p.viewer.headers["authorization"])
+            await until(lambda: ": open" in reader.text)
+            await p.gate.apply(document("{champion: v1, weights: {v2: 10%}}"))
+            await p.gate.control.rollback("digits")
+            await until(lambda: len(reader.events()) == 2)
+            first, second = reader.events()
+            assert (first["type"], first["endpoint"], first["revision"], first["who"]) == ("applied", "digits", 1, "ann")
+            assert second["data"]["kind"] == "rollback"
+            assert f"id: {second['id']}\nevent: applied\ndata: " in reader.text
+            await p.gate.control.close()
+            await asyncio.wait_for(reader.task, 5)
+            assert reader.ended
+
+    run(body)
+
+
+def test_last_event_id_brings_what_was_missed(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            token = p.viewer.headers["authorization"]
+            await p.gate.apply(document(name="other"))
+            await p.gate.apply(document())
+            everything = Reader(p.app, token, last="0")
+            await until(lambda: len(everything.events()) == 3)
+            assert everything.types() == ["started", "applied", "applied"]
+            since = Reader(p.app, token, last=str(everything.events()[1]["id"]))
+            await until(lambda: len(since.events()) == 1)
+            only = Reader(p.app, token, query="endpoint=digits", last="0")
+            await until(lambda: len(only.events()) == 1)
+            assert only.events()[0]["endpoint"] == "digits"
+            await p.gate.control.patch_traffic("digits", weights={"v2": "1%"})
+            for reader in (everything, since, only):
+                await until(lambda reader=reader: reader.types()[-1:] == ["applied"] and reader.events()[-1]["revision"] == 2)
+                reader.leave.set()
+                await asyncio.wait_for(reader.task, 5)
+            ids = [event["id"] for event in everything.events()]
+            assert ids == sorted(set(ids))
+            bad = await p.viewer.get("/v1/events", headers={"last-event-id": "x"})
+            assert problem(bad) == (400, "invalid_argument")
+
+    run(body)
+
+
+def test_an_alarm_that_cannot_be_stored_is_told_without_an_id(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            await p.gate.apply(document("{champion: v1, weights: {v2: 10%}}"))
+            reader = Reader(p.app, p.viewer.headers["authorization"])
+            await until(lambda: ": open" in reader.text)
+            p.gate.full_disk()
+            await p.gate.control.rollback("digits")
+            await until(lambda: len(reader.events()) == 2)
+            assert [(event["type"], event["id"]) for event in reader.events()] == [("alarm", None), ("applied", None)]
+            assert "id: " not in reader.text
+            reader.leave.set()
+            await reader.task
+
+    run(body)
+
+
+def test_a_reader_that_falls_behind_is_cut_off() -> None:
+    async def body() -> None:
+        feed = Feed()
+
+        async def nothing(_cursor: int) -> list[EventRecord]:
+            return []
+
+        events = feed.read(0, nothing)
+        first = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        for number in range(1, BACKLOG + 10):
+            feed.publish(EventRecord("applied", "", "e", number, "", "", {}, number))
+        seen = [await first, *[event async for event in events]]
+        assert len(seen) == BACKLOG
+        assert seen[-1].id == BACKLOG
+
+    run(body)

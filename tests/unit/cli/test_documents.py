@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from headgate.cli import main
+from unit.cli.fake_admin import PLAN, RESULT, TRAFFIC, FakeAdmin, call, ok, problem
+
+DOCUMENT = """apiVersion: headgate/v1
+kind: Endpoint
+name: digits
+versions: {v1: {constant: {score: 0.5}}, v2: {constant: {score: 0.6}}}
+traffic: {champion: v1, weights: {v2: 10%}}
+"""
+PATH = "/v1/endpoints/digits"
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> Path:
+    path = tmp_path / "digits.yaml"
+    path.write_text(DOCUMENT)
+    return path
+
+
+def test_validate_names_each_endpoint_of_each_file(document: Path) -> None:
+    document.write_text(DOCUMENT + "---\n" + DOCUMENT.replace("digits", "other"))
+    result = CliRunner().invoke(main, ["validate", str(document)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [f"{document}: digits: ok", f"{document}: other: ok"]
+
+
+def test_validate_lists_every_fault_of_every_file_on_stderr(document: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(DOCUMENT.replace("10%", "10").replace("champion: v1", "champion: v9"))
+    result = CliRunner().invoke(main, ["validate", str(bad), str(document)])
+    assert result.exit_code == 2
+    assert "traffic.weights.v2" in result.stderr
+    assert "traffic.champion" in result.stderr
+    assert f"{document}: digits: ok" in result.stdout
+
+
+def test_validate_as_json_tells_faults_with_path_and_line(document: Path) -> None:
+    document.write_text(DOCUMENT.replace("10%", "10"))
+    result = CliRunner().invoke(main, ["validate", str(document), "--json"])
+    assert result.exit_code == 2
+    (report,) = json.loads(result.stdout)["files"]
+    assert report["endpoints"] == []
+    assert report["faults"][0]["path"] == "traffic.weights.v2"
+    assert report["faults"][0]["line"] == 5
+
+
+def test_validate_prints_the_schema_and_wants_either_that_or_files(document: Path) -> None:
+    result = CliRunner().invoke(main, ["validate", "--schema"])
+    assert json.loads(result.stdout)["$schema"].startswith("https://json-schema.org/")
+    assert CliRunner().invoke(main, ["validate"]).exit_code == 2
+    assert CliRunner().invoke(main, ["validate", "--schema", str(document)]).exit_code == 2
+
+
+def test_a_file_that_is_not_there_is_exit_code_2(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["validate", str(tmp_path / "no.yaml")])
+    assert result.exit_code == 2
+    assert "no.yaml" in result.stderr
+
+
+def test_plan_is_a_dry_run_and_check_fails_when_anything_would_change(document: Path) -> None:
+    fake = FakeAdmin({f"PUT {PATH}": ok(PLAN)})
+    result = call(fake, "plan", str(document), "--take-traffic")
+    assert result.exit_code == 0, result.output
+    assert "kept (--take-traffic to move)" in result.stdout
+    assert dict(fake.last.url.params) == {"source": str(document), "take_traffic": "true", "dry_run": "true"}
+    assert call(fake, "plan", "--check", str(document)).exit_code == 1
+    unchanged = FakeAdmin({f"PUT {PATH}": ok({**PLAN, "changes": False})})
+    assert call(unchanged, "plan", "--check", str(document)).exit_code == 0
+
+
+def test_apply_sends_the_exact_bytes_at_the_revision_it_read(document: Path) -> None:
+    fake = FakeAdmin({f"GET {PATH}/traffic": ok(TRAFFIC, 41), f"PUT {PATH}": ok(RESULT, 42)})
+    result = call(fake, "apply", str(document), "--reason", "why")
+    assert result.exit_code == 0, result.output
+    assert fake.last.content == DOCUMENT.encode()
+    assert fake.last.headers["content-type"] == "application/yaml"
+    assert fake.last.headers["if-match"] == '"41"'
+    assert fake.last.url.params["reason"] == "why"
+
+
+def test_apply_creates_what_does_not_exist(document: Path) -> None:
+    missing = problem(404, "model_not_found", "no endpoint is named 'digits'")
+    fake = FakeAdmin({f"GET {PATH}/traffic": missing, f"PUT {PATH}": ok(RESULT, 1)})
+    assert call(fake, "apply", str(document)).exit_code == 0
+    assert fake.last.headers["if-none-match"] == "*"
+    assert "if-match" not in fake.last.headers
+
+
+def test_apply_at_a_named_revision_reads_nothing_first(document: Path) -> None:
+    fake = FakeAdmin({f"PUT {PATH}": ok(RESULT, 42)})
+    assert call(fake, "apply", str(document), "--if-revision", "7").exit_code == 0
+    assert fake.last.headers["if-match"] == '"7"'
+
+
+def test_apply_sends_nothing_when_any_file_has_a_fault(document: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("name: x\n")
+    fake = FakeAdmin()
+    result = call(fake, "apply", str(document), str(bad))
+    assert result.exit_code == 2
+    assert fake.requests == []
+
+
+def test_faults_that_the_gateway_found_are_listed(document: Path) -> None:
+    faults = [{"path": "versions.v1", "message": "pinned to other bytes"}]
+    refused = problem(422, "policy_invalid", "1 fault", faults=faults)
+    fake = FakeAdmin({f"GET {PATH}/traffic": ok(TRAFFIC, 41), f"PUT {PATH}": refused})
+    result = call(fake, "apply", str(document))
+    assert result.exit_code == 2
+    assert "versions.v1: pinned to other bytes" in result.stderr
+
+
+def test_apply_as_json_gives_one_object_for_all_files(document: Path) -> None:
+    fake = FakeAdmin({f"GET {PATH}/traffic": ok(TRAFFIC, 41), f"PUT {PATH}": ok(RESULT, 42)})
+    result = call(fake, "apply", str(document), "--json")
+    assert json.loads(result.stdout) == {"results": [RESULT]}

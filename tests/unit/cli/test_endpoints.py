@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from unit.cli.fake_admin import TRAFFIC, FakeAdmin, call, ok
+
+SUMMARY = {
+    "name": "digits",
+    "revision": 41,
+    "state": "ready",
+    "champion": "v1",
+    "weights": {"v2": "10%"},
+    "frozen": True,
+    "blocked": 1,
+    "since": "2027-03-01T03:12:04Z",
+    "notes": [],
+    "alarms": ["not stored"],
+}
+VERSION = {
+    "digest": "sha256:" + "ab" * 32,
+    "kind": "artifact",
+    "role": "champion",
+    "state": "ready",
+    "in_document": True,
+    "placement": "inline",
+    "run_us": {"p50": 1.9, "p99": 3.1},
+    "requests": 12,
+    "signature": None,
+    "load_ms": 3.0,
+    "message": None,
+}
+ENDPOINT: dict[str, Any] = {
+    "name": "digits",
+    "revision": 41,
+    "state": "ready",
+    "document": "name: digits\n",
+    "document_digest": "sha256:00",
+    "source": None,
+    "declared": TRAFFIC["declared"],
+    "traffic": TRAFFIC,
+    "versions": {"v1": VERSION, "v2": {**VERSION, "role": "challenger", "run_us": None, "placement": None}},
+    "blocks": [{"digest": "sha256:cd", "version": "v0", "since": "then", "who": "me", "reason": "bad"}],
+    "frozen": {"since": "then", "who": "me", "reason": "audit"},
+    "notes": ["a note"],
+    "alarms": ["an alarm"],
+    "columns": {},
+    "timeout_ms": 30000,
+    "baseline": None,
+}
+FEATURE = {
+    "version": "v1",
+    "direction": "input",
+    "tensor": "X",
+    "column": "a",
+    "offered": 10,
+    "observed": 9,
+    "psi": 0.5,
+    "js_distance_nats": 0.1,
+    "ks": {"lower": 0.1, "upper": 0.2},
+    "wasserstein": {"lower": 1.0, "upper": 2.0},
+    "verdict": "fail",
+}
+REPORT = {
+    "endpoint": "digits",
+    "window": {"seconds": 3600, "from": 0, "to": 3600},
+    "baseline": "sha256:00",
+    "features": [
+        FEATURE,
+        {k: v for k, v in FEATURE.items() if k not in {"psi", "ks"}} | {"verdict": "undecided"},
+    ],
+}
+
+
+def test_get_lists_endpoints_one_to_a_line_with_their_traffic() -> None:
+    result = call(FakeAdmin({"GET /v1/endpoints": ok({"endpoints": [SUMMARY]})}), "get")
+    assert result.exit_code == 0, result.output
+    header, line = result.stdout.splitlines()
+    assert header.split()[:3] == ["ENDPOINT", "REVISION", "STATE"]
+    assert "v1, 10% to v2" in line
+    assert "frozen; 1 blocked; not stored" in line
+
+
+def test_get_shows_one_endpoint_with_alarms_blocks_and_versions() -> None:
+    result = call(FakeAdmin({"GET /v1/endpoints/digits": ok(ENDPOINT, 41)}), "get", "digits")
+    assert result.exit_code == 0, result.output
+    for part in [
+        "revision 41",
+        "frozen since then by me: audit",
+        "alarm: an alarm",
+        "a note",
+        "1.9/3.1 us",
+        "v0 (bad)",
+    ]:
+        assert part in result.stdout
+
+
+def test_get_prints_the_document_byte_for_byte() -> None:
+    fake = FakeAdmin({"GET /v1/endpoints/digits": ok(ENDPOINT, 41)})
+    assert call(fake, "get", "digits", "--document").stdout == "name: digits\n"
+    assert call(fake, "get", "--document").exit_code == 2
+
+
+def test_json_is_the_answer_of_the_gateway() -> None:
+    fake = FakeAdmin({"GET /v1/endpoints/digits": ok(ENDPOINT, 41)})
+    assert json.loads(call(fake, "get", "digits", "--json").stdout) == ENDPOINT
+
+
+def test_markup_in_data_is_printed_as_it_is() -> None:
+    summary = copy.deepcopy(SUMMARY) | {"notes": ["[bold]x[/bold] :smile:"]}
+    result = call(FakeAdmin({"GET /v1/endpoints": ok({"endpoints": [summary]})}), "get")
+    assert "[bold]x[/bold] :smile:" in result.stdout
+
+
+def test_explain_sends_a_key_or_headers() -> None:
+    answer = {
+        "endpoint": "digits",
+        "revision": 41,
+        "sticky": "x-user-id",
+        "key": "u",
+        "slot": 17,
+        "salt": "s",
+        "version": "v2",
+        "by": "slot",
+        "why": "slot 17 is given to v2",
+        "shares": {},
+    }
+    fake = FakeAdmin({"POST /v1/endpoints/digits:explain": ok(answer)})
+    result = call(fake, "explain", "digits", "--key", "u")
+    assert result.stdout.splitlines()[0] == "v2 by slot (slot 17)"
+    assert fake.body == {"key": "u"}
+    assert call(fake, "explain", "digits", "--header", "X-User-Id:  u").exit_code == 0
+    assert fake.body == {"headers": {"x-user-id": "u"}}
+    assert call(fake, "explain", "digits", "--header", "nothing").exit_code == 2
+    assert call(fake, "explain", "digits", "--header", "a: b", "--key", "u").exit_code == 2
+
+
+def test_explain_without_a_key_says_that_each_request_draws() -> None:
+    answer = {
+        "version": None,
+        "by": "draw",
+        "slot": None,
+        "why": "no key",
+        "shares": {"v1": "90%", "v2": "10%"},
+    }
+    fake = FakeAdmin({"POST /v1/endpoints/digits:explain": ok(answer)})
+    assert "90% v1, 10% v2" in call(fake, "explain", "digits").stdout
+
+
+def test_history_lists_and_shows_one() -> None:
+    one = {
+        "n": 41,
+        "parent": 40,
+        "kind": "traffic",
+        "status": "applied",
+        "who": "ci",
+        "when": "then",
+        "reason": "why",
+        "document_digest": "sha256:00",
+        "champion": "v1",
+        "weights": {},
+        "message": None,
+    }
+    full = one | {"diff": "-a\n+b\n", "moves": {"v1→v2": 400}}
+    base = "GET /v1/endpoints/digits/revisions"
+    fake = FakeAdmin({base: ok({"revisions": [one]}), f"{base}/41": ok(full)})
+    listed = call(fake, "history", "digits", "--limit", "5")
+    assert "why" in listed.stdout
+    assert fake.last.url.params["limit"] == "5"
+    shown = call(fake, "history", "digits", "41").stdout
+    assert "v1→v2: 400 slots" in shown
+    assert "+b" in shown
+
+
+def test_drift_shows_distances_and_fails_only_when_asked_to_check() -> None:
+    fake = FakeAdmin({"GET /v1/endpoints/digits/drift": ok(REPORT)})
+    result = call(fake, "drift", "digits", "--window", "1h")
+    assert result.exit_code == 0, result.output
+    assert fake.last.url.params["window"] == "1h"
+    assert "X.a" in result.stdout
+    assert "0.5000" in result.stdout
+    assert "0.1000..0.2000" in result.stdout
+    assert call(fake, "drift", "digits", "--check").exit_code == 1
+    assert "window" not in fake.last.url.params
+
+
+@pytest.mark.parametrize(("refused", "code"), [(True, 1), (False, 0)])
+def test_models_says_refusals_on_stderr_and_check_fails_on_them(refused: bool, code: int) -> None:
+    model = {
+        "endpoint": "digits",
+        "version": "1",
+        "digest": "sha256:00",
+        "pinned": "then",
+        "in_use": True,
+        "size": None,
+    }
+    refusal = {"endpoint": "digits", "version": "2", "pinned": "sha256:00", "found": "sha256:11", "count": 1}
+    refusals = [refusal | {"message": "other bytes"}] if refused else []
+    fake = FakeAdmin({"GET /v1/models": ok({"models": [model], "refusals": refusals})})
+    result = call(fake, "models", "--check")
+    assert result.exit_code == code, result.output
+    assert ("other bytes" in result.stderr) is refused
+    assert "sha256:00" in result.stdout

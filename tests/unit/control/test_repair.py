@@ -1,0 +1,207 @@
+"""The start after a stop at any step: the served state is an acknowledged revision or the next committed one."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from unit.control_harness import Gate, document, gateway, run, until
+from unit.fake_native import FakeNative
+
+from headgate.errors import Conflict, Draining, StorageFailed
+from headgate.store import Commit, open_store
+from headgate.store.records import RevisionKind
+
+SHARED = "{champion: v1, weights: {v2: 10%}, sticky: header.x-user-id}"
+KEYS = [f"user-{n}" for n in range(500)]
+
+
+async def assignment(gate: Gate) -> list[str]:
+    return [gate.native.owner("digits", key) for key in KEYS]
+
+
+def test_every_key_keeps_its_version_over_a_restart(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            await gate.control.patch_traffic("digits", weights={"v2": "30%", "v3": "5%"})
+            await gate.control.patch_traffic("digits", weights={"v2": "7%"})
+            before = await assignment(gate)
+        async with gateway(tmp_path) as gate:
+            assert await assignment(gate) == before
+            assert gate.native.applied[-1]["revision"] == 3
+            assert gate.control.readiness().ready
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("kind", "served", "status"),
+    [("traffic", 1, "failed"), ("apply", 1, "failed"), ("unblock", 1, "failed"), ("rollback", 2, "applied"),
+     ("block", 2, "applied"), ("freeze", 2, "applied")],
+)  # fmt: skip
+def test_a_proposed_revision_is_completed_or_undone(
+    tmp_path: Path, kind: RevisionKind, served: int, status: str
+) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            first = gate.store.revision("digits", 1)
+            assert first is not None
+            left = replace(first, n=2, parent=1, kind=kind, salt="", given=())
+            gate.store.propose(left)
+        async with gateway(tmp_path) as gate:
+            assert gate.native.served["digits"]["revision"] == served
+            history = await gate.control.revisions("digits")
+            assert [(r["revision"], r["status"]) for r in history] == [(2, status), (1, "applied")]
+            assert gate.store.endpoints()[0].applied == served
+            result = await gate.control.patch_traffic("digits", weights={"v3": "1%"})
+            assert result["revision"] == 3
+
+    run(body)
+
+
+def test_a_first_revision_that_was_never_confirmed_leaves_no_endpoint(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            gate.native.held.add("v1")
+            task = asyncio.create_task(gate.apply(document(SHARED)))
+            await until(lambda: bool(gate.native.applied))
+        with pytest.raises(Draining):
+            await task
+        async with gateway(tmp_path) as gate:
+            assert gate.native.served == {}
+            assert await gate.control.list() == []
+            assert [r["status"] for r in await gate.control.revisions("digits")] == ["failed"]
+            assert (await gate.apply(document(SHARED)))["revision"] == 2
+
+    run(body)
+
+
+def test_a_crash_between_swap_and_commit(tmp_path: Path) -> None:
+    """The data plane had swapped, the store had not confirmed: nobody was told, so the earlier revision is served."""
+
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            before = await assignment(gate)
+
+            def crash(_commit: Commit) -> Any:
+                raise StorageFailed("the process ended here")
+
+            gate.store.commit = crash  # type: ignore[method-assign,assignment]
+            with pytest.raises(StorageFailed):
+                await gate.control.patch_traffic("digits", weights={"v2": "50%"})
+        async with gateway(tmp_path) as gate:
+            assert await assignment(gate) == before
+
+    run(body)
+
+
+def test_a_challenger_that_does_not_load_is_left_out(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document("{champion: v1, weights: {v2: 10%, v3: 5%}, sticky: header.x-user-id}"))
+            await gate.apply(document(name="other"))
+            before = await assignment(gate)
+        native = FakeNative()
+        native.failing["v2"] = "file is truncated"
+        async with gateway(tmp_path, native) as gate:
+            now = await assignment(gate)
+            assert now == ["v1" if version == "v2" else version for version in before]
+            assert gate.control.readiness().ready
+            view = await gate.control.get("digits")
+            assert view["versions"]["v2"]["state"] == "failed"
+            assert view["alarms"] == ["v2 is left out, because it did not load: file is truncated"]
+            assert "alarm" in [event.type for event in gate.store.events_after(0, limit=50)]
+            assert view["traffic"]["weights"] == {"v2": "10%", "v3": "5%"}
+            key = next(key for key, version in zip(KEYS, before, strict=True) if version == "v2")
+            answer = await gate.control.explain("digits", key=key)
+            assert answer["version"] == "v1"
+            assert "belongs to v2, which did not load" in answer["why"]
+            native.failing.clear()
+            await gate.apply(document("{champion: v1, weights: {v2: 10%, v3: 5%}, sticky: header.x-user-id}"))
+            assert await assignment(gate) == before
+
+    run(body)
+
+
+def test_one_broken_endpoint_keeps_no_other_from_starting(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document("{champion: v1}", "v1"))
+            await gate.apply(document("{champion: w1}", "w1", name="other"))
+        native = FakeNative()
+        native.failing["v1"] = "file is truncated"
+        async with gateway(tmp_path, native) as gate:
+            assert list(gate.native.served) == ["other"]
+            ready = gate.control.readiness()
+            assert not ready.ready
+            assert "champion v1 did not load: file is truncated" in ready.reasons[0]
+            assert [one["state"] for one in await gate.control.list()] == ["failed", "ready"]
+            native.failing.clear()
+            await gate.apply(document("{champion: v1}", "v1"))
+            assert gate.control.readiness().ready
+
+    run(body)
+
+
+def test_what_was_not_durable_is_written_before_what_follows(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            heal = gate.full_disk()
+            await gate.control.rollback("digits")
+            await gate.control.freeze("digits")
+            heal()
+            await gate.control.flush()
+            assert [(r["revision"], r["kind"], r["status"]) for r in await gate.control.revisions("digits")] == [
+                (3, "freeze", "applied"), (2, "rollback", "applied"), (1, "apply", "applied"),
+            ]
+        async with gateway(tmp_path) as gate:
+            assert gate.live() == ("v1", [], "")
+            assert (await gate.control.list())[0]["frozen"]
+
+    run(body)
+
+
+def test_a_removed_endpoint_stays_removed_and_its_blocks_stay(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            await gate.control.block("digits", "v3")
+            await gate.control.delete("digits")
+        async with gateway(tmp_path) as gate:
+            assert gate.native.served == {}
+            assert len(await gate.control.revisions("digits")) == 3
+            result = await gate.apply(document(SHARED))
+            assert result["plan"]["load"] == ["v1", "v2"]
+
+    run(body)
+
+
+def test_operations_left_running_are_ended(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            from headgate.store import OperationRecord
+
+            gate.store.put_operation(OperationRecord("op1", "digits", "apply", "running", "2027-03-01T03:12:04Z"))
+        async with gateway(tmp_path) as gate:
+            ended = await gate.control.operations.get("op1")
+            assert ended["status"] == "failed"
+            assert ended["problem"] is not None
+            assert ended["problem"]["code"] == "draining"
+
+    run(body)
+
+
+def test_a_second_gateway_is_refused(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            with pytest.raises(Conflict, match="another gateway \\(process \\d+\\) runs on the state folder"):
+                open_store(gate.state)
+
+    run(body)

@@ -1,0 +1,119 @@
+"""A control plane on a fake data plane in a temporary state folder, for the tests of control and admin."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from unit.fake_native import FakeNative
+
+from headgate.control import Call, Control, Precondition, Settings
+from headgate.errors import StorageFailed
+from headgate.registry import ArtifactStore
+from headgate.store import Store, open_store
+
+START = datetime(2027, 3, 1, 3, 12, 4, tzinfo=UTC)
+
+
+class Clock:
+    """Time that moves when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@dataclass
+class Gate:
+    """One gateway without its sockets."""
+
+    store: Store
+    native: FakeNative
+    control: Control
+    clock: Clock
+    state: Path
+
+    async def apply(self, text: str, **call: Any) -> dict[str, Any]:
+        name = text.split("name: ", 1)[1].split("\n", 1)[0].strip()
+        take = call.pop("take_traffic", False)
+        document = await self.control.parse(name, text.encode())
+        return dict(await self.control.apply(document, call=Call("ann", **call), take_traffic=take))
+
+    def live(self, endpoint: str = "digits") -> tuple[str, list[list[Any]], str]:
+        """What the data plane serves: champion, runs, salt."""
+        served = self.native.served[endpoint]
+        return served["champion"], served["table"]["given"], served["table"]["salt"]
+
+    def full_disk(self) -> Callable[[], None]:
+        """Every write to the store fails until the result is called."""
+        write = self.store.write
+
+        def fail() -> Any:
+            raise StorageFailed("the state could not be written: database or disk is full")
+
+        self.store.write = fail  # type: ignore[method-assign]
+
+        def heal() -> None:
+            self.store.write = write  # type: ignore[method-assign]
+
+        return heal
+
+
+@asynccontextmanager
+async def gateway(
+    folder: Path, native: FakeNative | None = None, clock: Clock | None = None, **settings: Any
+) -> AsyncIterator[Gate]:
+    """Starts on the state folder and stops at the end; the data plane is a new one, as after a restart."""
+    clock, native, state = clock or Clock(), native or FakeNative(), folder / "state"
+    store = open_store(state, clock=clock)
+    control = Control(store, native, ArtifactStore(state), Settings(**settings), clock)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(native.event_fd(), control.pump)
+    try:
+        await control.start()
+        yield Gate(store, native, control, clock, state)
+    finally:
+        await control.close()
+        loop.remove_reader(native.event_fd())
+        store.close()
+        native.close()
+
+
+def document(traffic: str = "{champion: v1}", versions: str = "v1 v2 v3", name: str = "digits") -> str:
+    """A document of constants, so that nothing needs a file."""
+    lines = [f"  {version}: {{constant: {{score: {index + 0.5}}}}}" for index, version in enumerate(versions.split())]
+    return "\n".join(
+        ["apiVersion: headgate/v1", "kind: Endpoint", f"name: {name}", "versions:", *lines, f"traffic: {traffic}", ""]
+    )
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Lets the loop run until something is true; order comes from the loop, not from time."""
+    for _ in range(2000):
+        if true():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never came true")
+
+
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    """One event loop for one test."""
+
+    async def body() -> None:
+        await work()
+
+    asyncio.run(body())
+
+
+def at(n: int) -> Precondition:
+    return Precondition.at(n)

@@ -1,0 +1,154 @@
+"""Resolved documents, their differences, the JSON Schema, and documents made for a model tree."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headgate.documents import (
+    ConstantOf,
+    Endpoint,
+    ModelAt,
+    diff,
+    from_models_tree,
+    json_schema,
+    parse_one,
+    resolve,
+)
+from headgate.errors import PolicyInvalid
+
+TEXT = """\
+apiVersion: headgate/v1
+kind: Endpoint
+name: digits
+versions:
+  v1: "file:models/1"
+  v2: {model: "file:models/2/model.onnx"}
+  prior: {constant: {score: [0.03, 1]}}
+traffic: {champion: v1, weights: {v2: 10.00%}, sticky: header.X-User-Id}
+drift: {baseline: "file:sample.npz"}
+limits: {timeout: 1500ms}
+columns: {X: [a, b]}
+"""
+
+
+def endpoint(text: str, root: Path) -> Endpoint:
+    return parse_one(text.encode(), source="x.yaml", root=root).endpoint
+
+
+def test_resolving_locates_every_file(tmp_path: Path) -> None:
+    document = parse_one(TEXT.encode(), source="x.yaml", root=tmp_path)
+    with pytest.raises(PolicyInvalid) as caught:
+        resolve(document)
+    paths = [fault["path"] for fault in caught.value.detail["faults"]]
+    assert paths == ["versions.v1.model", "versions.v2.model", "drift.baseline"]
+    (tmp_path / "models" / "1").mkdir(parents=True)
+    (tmp_path / "models" / "2").mkdir()
+    (tmp_path / "models" / "2" / "model.onnx").touch()
+    (tmp_path / "sample.npz").touch()
+    resolved = resolve(document)
+    assert resolved.versions["v1"] == ModelAt((tmp_path / "models/1").resolve())
+    assert isinstance(resolved.versions["prior"], ConstantOf)
+    assert resolved.versions["prior"].values == {"score": (0.03, 1)}
+    assert resolved.weights_in_slots == {"v2": 1000}
+    assert (resolved.sticky_header, resolved.timeout_ms) == ("x-user-id", 1500)
+    assert resolved.baseline == (tmp_path / "sample.npz").resolve()
+
+
+def test_a_link_swapped_after_parsing_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "models" / "1").mkdir(parents=True)
+    document = parse_one(TEXT.encode(), source="x.yaml", root=root)
+    (root / "models" / "1").rmdir()
+    (root / "models" / "1").symlink_to(tmp_path)
+    with pytest.raises(PolicyInvalid, match=r"versions\.v1\.model: .*outside"):
+        resolve(document)
+
+
+def test_as_written_parses_to_the_same_endpoint(tmp_path: Path) -> None:
+    first = endpoint(TEXT, tmp_path)
+    written = first.as_written()
+    assert written["versions"] == {
+        "v1": "file:models/1",
+        "v2": "file:models/2/model.onnx",
+        "prior": {"constant": {"score": [0.03, 1]}},
+    }
+    assert written["traffic"] == {"champion": "v1", "weights": {"v2": "10%"}, "sticky": "header.x-user-id"}
+    assert written["limits"] == {"timeout": "1500ms"}
+    assert endpoint(json.dumps(written), tmp_path) == first
+
+
+def test_diff_is_empty_for_another_spelling(tmp_path: Path) -> None:
+    other = TEXT.replace("10.00%", "10%").replace("1500ms", "1.5s").replace("X-User-Id", "x-user-id")
+    assert diff(endpoint(TEXT, tmp_path), endpoint(other, tmp_path)) == []
+
+
+def test_diff_names_every_changed_field(tmp_path: Path) -> None:
+    new = TEXT.replace("v2: 10.00%", "v2: 5%").replace("  prior: {constant: {score: [0.03, 1]}}\n", "")
+    new = new.replace("[a, b]", "[a, c]").replace("v1, w", "v2, w").replace("{v2: 5%}", "{v1: 5%}")
+    changes = diff(endpoint(TEXT, tmp_path), endpoint(new, tmp_path))
+    assert {(c.path, str(c.before), str(c.after)) for c in changes} == {
+        ("columns.X", "['a', 'b']", "['a', 'c']"),
+        ("traffic.champion", "v1", "v2"),
+        ("traffic.weights.v1", "None", "5%"),
+        ("traffic.weights.v2", "10%", "None"),
+        ("versions.prior.constant.score", "[0.03, 1]", "None"),
+    }
+    assert "~ columns.X: [a, b] -> [a, c]" in map(str, changes)
+    assert "+ traffic.weights.v1: 5%" in map(str, changes)
+    assert "- traffic.weights.v2: 10%" in map(str, changes)
+    assert all(change.before is None for change in diff(None, endpoint(TEXT, tmp_path)))
+
+
+def resolve_reference(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in node:
+        node = schema["$defs"][node["$ref"].removeprefix("#/$defs/")]
+    return node
+
+
+def test_the_schema_describes_documents_as_written() -> None:
+    schema = json_schema()
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["required"] == ["apiVersion", "kind", "name", "versions", "traffic"]
+    assert schema["additionalProperties"] is False
+    assert "null" not in json.dumps(schema)
+    undescribed = [name for name, node in schema["properties"].items() if not node.get("description")]
+    assert undescribed == []
+    traffic = resolve_reference(schema, schema["properties"]["traffic"])
+    weight = resolve_reference(schema, *traffic["properties"]["weights"]["patternProperties"].values())
+    assert re.search(weight["pattern"], "2.5%")
+    assert not re.search(weight["pattern"], "2.5")
+    assert traffic["properties"]["weights"]["additionalProperties"] is False
+    version = schema["$defs"]["Version"]["anyOf"]
+    assert version[0]["type"] == "string"
+    assert version[1]["oneOf"] == [{"required": ["model"]}, {"required": ["constant"]}]
+    for definition in (schema, *schema["$defs"].values()):
+        if definition.get("type") == "object":
+            assert definition["additionalProperties"] is False
+
+
+def test_a_tree_becomes_the_smallest_document(tmp_path: Path) -> None:
+    folders = {version: tmp_path / "digits" / version for version in ("9", "10", "2")}
+    document = from_models_tree("digits", folders, root=tmp_path)
+    assert document.endpoint.traffic.champion == "10"
+    assert list(document.endpoint.versions) == ["2", "9", "10"]
+    assert document.endpoint.versions["9"].model == "file:digits/9"
+    assert document.endpoint.weights_in_slots == {}
+    assert parse_one(document.raw, source="again", root=tmp_path).endpoint == document.endpoint
+
+
+def test_a_folder_that_appears_later_gets_no_traffic(tmp_path: Path) -> None:
+    folders = {version: tmp_path / "digits" / version for version in ("1", "2")}
+    document = from_models_tree("digits", folders, root=tmp_path, champion="1")
+    assert document.endpoint.traffic.champion == "1"
+    assert document.endpoint.weights_in_slots == {}
+    with pytest.raises(PolicyInvalid, match="has no folder"):
+        from_models_tree("digits", folders, root=tmp_path, champion="3")
+    with pytest.raises(PolicyInvalid, match="model.onnx"):
+        from_models_tree("digits", {}, root=tmp_path)
+    with pytest.raises(PolicyInvalid, match="outside"):
+        from_models_tree("digits", {"1": tmp_path.parent}, root=tmp_path)

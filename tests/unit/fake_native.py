@@ -1,0 +1,227 @@
+"""A data plane without Rust: the contract of ``headgate._native`` in memory, with loads that a test holds, releases or fails.
+
+Not here: inference. It is stricter than it needs to be: an ``apply`` that contradicts itself is refused, as the real one does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import xxhash
+
+from headgate.control.shares import Run, Table
+from headgate.errors import NotFound, PolicyInvalid
+
+SLOTS = 10_000
+SIGNATURE = {
+    "inputs": [{"name": "X", "datatype": "FP32", "shape": [-1, 3]}],
+    "outputs": [{"name": "score", "datatype": "FP32", "shape": [-1, 1]}],
+}
+
+
+class FakeNative:
+    """``held`` and ``failing`` name versions whose loading waits, or ends with a message."""
+
+    def __init__(self) -> None:
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._events: list[dict[str, Any]] = []
+        self._ticket = 0
+        self._generation = 0
+        self._loaded: dict[str, set[tuple[str, str]]] = {}
+        self._pending: list[tuple[int, dict[str, Any]]] = []
+        self.held: set[str] = set()
+        self.failing: dict[str, str] = {}
+        self.served: dict[str, dict[str, Any]] = {}
+        self.applied: list[dict[str, Any]] = []
+        self.requests: dict[tuple[str, str], int] = {}
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    # === the contract ===
+
+    def event_fd(self) -> int:
+        return self._fd
+
+    def events(self) -> bytes:
+        try:
+            os.eventfd_read(self._fd)
+        except BlockingIOError:
+            pass
+        events, self._events = self._events, []
+        return json.dumps(events).encode()
+
+    def apply(self, endpoint: bytes) -> int:
+        asked = json.loads(endpoint)
+        check(asked)
+        self._ticket += 1
+        self.applied.append(asked)
+        name = asked["name"]
+        if asked["urgent"]:
+            for ticket, earlier in [one for one in self._pending if one[1]["name"] == name]:
+                self._pending.remove((ticket, earlier))
+                self._tell(event="superseded", ticket=ticket, endpoint=name, revision=earlier["revision"])
+        self._pending.append((self._ticket, asked))
+        self._advance()
+        return self._ticket
+
+    def remove(self, name: str) -> int:
+        self._ticket += 1
+        if self.served.pop(name, None) is None:
+            raise NotFound(f"no endpoint {name}")
+        self._loaded.pop(name, None)
+        self._generation += 1
+        self._tell(event="removed", ticket=self._ticket, endpoint=name, generation=self._generation)
+        return self._ticket
+
+    def status(self) -> bytes:
+        endpoints = {
+            name: {
+                "revision": served["revision"],
+                "champion": served["champion"],
+                "versions": {
+                    v["name"]: {
+                        "state": "ready",
+                        "digest": v["digest"],
+                        "placement": "inline",
+                        "run_us": {"p50": 1.9, "p99": 3.1},
+                        "signature": SIGNATURE,
+                        "requests": self.requests.get((name, v["name"]), 0),
+                    }
+                    for v in served["versions"]
+                },
+            }
+            for name, served in self.served.items()
+        }
+        return json.dumps({"generation": self._generation, "ready": True, "endpoints": endpoints}).encode()
+
+    def drift(self, endpoint: str, window_seconds: int) -> bytes:
+        window = {"seconds": window_seconds, "from": 0, "to": window_seconds}
+        return json.dumps({"endpoint": endpoint, "window": window, "baseline": None, "features": []}).encode()
+
+    def set_weights(self, table: bytes, weights: bytes) -> bytes:
+        asked = json.loads(table)
+        before = Table(asked["salt"], tuple(tuple(run) for run in asked["given"]))
+        after = set_weights(before, json.loads(weights))
+        answer = {"salt": after.salt, "given": [list(run) for run in after.given]}
+        return json.dumps({"table": answer, "moves": []}).encode()
+
+    def slot_of(self, salt: str, key: bytes) -> int:
+        return (xxhash.xxh64_intdigest(salt.encode() + b"\0" + key) * SLOTS) >> 64
+
+    def fit_baseline(self, columns: bytes, values: Sequence[object]) -> bytes:
+        features = [{"column": column} for column in json.loads(columns)]
+        return json.dumps({"format": "headgate.baseline/1", "features": features}, sort_keys=True).encode()
+
+    def inspect(self, model: str) -> dict[str, Any]:
+        return SIGNATURE
+
+    # === what a test does ===
+
+    def release(self, *versions: str) -> None:
+        """Lets the loading of ``versions`` (all without arguments) go on."""
+        self.held -= set(versions) if versions else set(self.held)
+        self._advance()
+
+    def _advance(self) -> None:
+        busy: set[str] = set()
+        for ticket, asked in list(self._pending):
+            name = asked["name"]
+            if name in busy:
+                continue
+            outcome = self._load(asked)
+            if outcome is None:
+                busy.add(name)
+                continue
+            self._pending.remove((ticket, asked))
+            self._tell(ticket=ticket, endpoint=name, revision=asked["revision"], **outcome)
+
+    def _load(self, asked: dict[str, Any]) -> dict[str, Any] | None:
+        name = asked["name"]
+        loaded = self._loaded.setdefault(name, set())
+        for version in asked["versions"]:
+            key = (version["name"], version["digest"])
+            if key in loaded:
+                continue
+            if version["name"] in self.failing:
+                message = self.failing[version["name"]]
+                return {
+                    "event": "failed", "code": "model_load_failed", "version": version["name"], "message": message
+                }
+            if version["name"] in self.held:
+                return None
+        self._loaded[name] = {(v["name"], v["digest"]) for v in asked["versions"]}
+        self.served[name] = asked
+        self._generation += 1
+        details = {v["name"]: {"load_ms": 1.5, "signature": SIGNATURE} for v in asked["versions"]}
+        return {"event": "applied", "generation": self._generation, "versions": details}
+
+    def _tell(self, **event: Any) -> None:
+        self._events.append(event)
+        os.eventfd_write(self._fd, 1)
+
+    def owner(self, endpoint: str, key: str) -> str:
+        """The version that answers ``key`` now."""
+        served = self.served[endpoint]
+        table = Table(served["table"]["salt"], tuple(tuple(run) for run in served["table"]["given"]))
+        found = table.owner(self.slot_of(table.salt, key.encode())) if table.given else None
+        return served["champion"] if found is None else found[0]
+
+
+def check(asked: Mapping[str, Any]) -> None:
+    """Refuses an endpoint that contradicts itself."""
+    names = [version["name"] for version in asked["versions"]]
+    seen: set[int] = set()
+    if asked["champion"] not in names:
+        raise PolicyInvalid(f"champion {asked['champion']} is not among {names}")
+    for version, first, last in asked["table"]["given"]:
+        slots = set(range(min(first, last), max(first, last) + 1))
+        if version not in names or version == asked["champion"] or slots & seen or not slots <= set(range(SLOTS)):
+            raise PolicyInvalid(f"run {version} {first} {last} does not fit {names} or overlaps")
+        seen |= slots
+    if asked["table"]["given"] and not asked["table"]["salt"]:
+        raise PolicyInvalid("a table that gives slots away needs a salt")
+
+
+def set_weights(table: Table, weights: Mapping[str, int]) -> Table:
+    """The slot arithmetic of ``rust/core/src/slots.rs``, slot by slot."""
+    given = [(version, slot) for version, first, last in table.given for slot in _walk(first, last)]
+    present = table.weights()
+    if sum(weights.values()) > SLOTS:
+        raise PolicyInvalid("more than all slots")
+    surplus = {version: present[version] - weights.get(version, 0) for version in present}
+    freed: list[int] = []
+    kept: list[tuple[str, int]] = []
+    for version, slot in reversed(given):
+        if surplus[version] > 0:
+            surplus[version] -= 1
+            freed.append(slot)
+        else:
+            kept.append((version, slot))
+    kept.reverse()
+    taken = {slot for _, slot in kept} | set(freed)
+    free = iter([*freed, *(slot for slot in range(SLOTS) if slot not in taken)])
+    for version in sorted(weights):
+        for _ in range(weights[version] - present.get(version, 0)):
+            kept.append((version, next(free)))
+    return Table(table.salt, _runs(kept))
+
+
+def _walk(first: int, last: int) -> range:
+    return range(first, last + 1) if first <= last else range(first, last - 1, -1)
+
+
+def _runs(given: list[tuple[str, int]]) -> tuple[Run, ...]:
+    runs: list[Run] = []
+    for version, slot in given:
+        if runs and runs[-1][0] == version:
+            _, first, last = runs[-1]
+            step = 1 if last >= first else -1
+            if slot == last + step or (first == last and abs(slot - last) == 1):
+                runs[-1] = (version, first, slot)
+                continue
+        runs.append((version, slot, slot))
+    return tuple(runs)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.routing import Route
+
+from headgate.errors import Conflict
+from headgate.gateway.listeners import Listener, bind
+from headgate.gateway.units import Address
+
+ANY_PORT = Address("127.0.0.1", 0)
+
+
+async def hello(_: Request) -> PlainTextResponse:
+    return PlainTextResponse("hello")
+
+
+async def endless(_: Request) -> StreamingResponse:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"first\n"
+        await asyncio.Event().wait()
+
+    return StreamingResponse(chunks())
+
+
+APP = Starlette(routes=[Route("/", hello), Route("/endless", endless)])
+
+
+def test_it_answers_at_the_port_that_the_system_chose_and_leaves_signals_alone() -> None:
+    async def work() -> None:
+        handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+        listener = Listener(APP, bind(ANY_PORT, "observe"))
+        await listener.start()
+        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+        async with httpx.AsyncClient(base_url=f"http://{listener.address}") as http:
+            assert (await http.get("/")).text == "hello"
+        await listener.stop()
+        await listener.stop()
+
+    asyncio.run(work())
+
+
+def test_a_stream_that_never_ends_is_cut_off() -> None:
+    async def work() -> None:
+        listener = Listener(APP, bind(ANY_PORT, "admin"))
+        await listener.start()
+        async with httpx.AsyncClient(base_url=f"http://{listener.address}") as http, http.stream("GET", "/endless") as answer:
+            lines = answer.aiter_lines()
+            assert await anext(lines) == "first"
+            async with asyncio.timeout(20):
+                await listener.stop()
+
+    asyncio.run(work())
+
+
+def test_a_taken_port_is_a_conflict_that_names_the_option() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(Conflict, match=r"--admin HOST:PORT"):
+            bind(Address("127.0.0.1", taken.getsockname()[1]), "admin")
+
+
+def test_an_address_of_another_machine_is_a_conflict() -> None:
+    with pytest.raises(Conflict, match="192.0.2.1"):
+        bind(Address("192.0.2.1", 0), "http")
+
+
+def test_ipv6_is_written_with_brackets() -> None:
+    listener = Listener(APP, bind(Address("::1", 0), "observe"))
+    assert listener.address.startswith("[::1]:")
+    asyncio.run(listener.stop())

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from headgate.errors import StorageFailed
+from headgate.gateway.models_folder import ModelsFolder
+from unit.control_harness import Gate, document, gateway
+from unit.fake_native import FakeNative
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+FIRST, SECOND = MODELS / "identity_fp32.onnx", MODELS / "identity_fp64.onnx"
+
+
+class Scene:
+    """A tree, a gateway and what was said."""
+
+    def __init__(self, tree: Path, gate: Gate) -> None:
+        self.tree = tree
+        self.gate = gate
+        self.said: list[str] = []
+        self.folder = ModelsFolder(tree, gate.control, self.said.append)
+
+    def place(self, endpoint: str, version: str, model: Path = FIRST) -> Path:
+        target = self.tree / endpoint / version
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(model, target / "model.onnx")
+        return target
+
+    async def versions(self, endpoint: str = "digits") -> dict[str, str]:
+        view = await self.gate.control.get(endpoint)
+        return {name: version["role"] for name, version in view["versions"].items() if version["in_document"]}
+
+    def heard(self, part: str) -> bool:
+        return any(part in text for text in self.said)
+
+
+def play(folder: Path, work: Callable[[Scene], Awaitable[None]], native: FakeNative | None = None) -> None:
+    async def body() -> None:
+        (folder / "models").mkdir(exist_ok=True)
+        async with gateway(folder, native) as gate:
+            await work(Scene(folder / "models", gate))
+
+    asyncio.run(body())
+
+
+def test_at_first_sight_the_highest_number_is_champion(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        scene.place("digits", "9")
+        scene.place("digits", "10", SECOND)
+        scene.place("other", "1")
+        await scene.folder.sync()
+        assert await scene.versions() == {"9": "idle", "10": "champion"}
+        assert await scene.versions("other") == {"1": "champion"}
+        assert scene.heard("digits: 10 is champion, 9 without traffic")
+
+    play(tmp_path, work)
+
+
+def test_a_folder_that_appears_later_gets_no_traffic_and_the_command_is_said(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        scene.place("digits", "1")
+        await scene.folder.sync()
+        scene.place("digits", "2", SECOND)
+        await scene.folder.sync()
+        assert await scene.versions() == {"1": "champion", "2": "idle"}
+        assert scene.gate.live() == ("1", [], "")
+        assert scene.heard("headgate traffic digits 2=10%")
+        revision = (await scene.gate.control.get("digits"))["revision"]
+        await scene.folder.sync()
+        assert (await scene.gate.control.get("digits"))["revision"] == revision
+
+    play(tmp_path, work)
+
+
+def test_live_traffic_stays_where_a_person_moved_it(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        scene.place("digits", "1")
+        await scene.folder.sync()
+        scene.place("digits", "2", SECOND)
+        await scene.folder.sync()
+        await scene.gate.control.patch_traffic("digits", weights={}, champion="2")
+        await scene.gate.control.patch_traffic("digits", weights={"1": "30%"})
+        before = scene.gate.live()
+        scene.place("digits", "3")
+        await scene.folder.sync()
+        assert scene.gate.live() == before
+        assert set(await scene.versions()) == {"1", "2", "3"}
+
+    play(tmp_path, work)
+
+
+def test_other_bytes_under_a_served_name_are_refused_and_change_nothing(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        scene.place("digits", "1")
+        await scene.folder.sync()
+        digest = (await scene.gate.control.get("digits"))["versions"]["1"]["digest"]
+        scene.place("digits", "1", SECOND)
+        scene.place("digits", "2", SECOND)
+        await scene.folder.sync()
+        view = await scene.gate.control.get("digits")
+        assert view["versions"]["1"]["digest"] == digest
+        assert view["traffic"]["champion"] == "1"
+        (refusal,) = (await scene.gate.control.models())["refusals"]
+        assert (refusal["endpoint"], refusal["version"]) == ("digits", "1")
+        assert scene.heard("refused: ")
+        assert scene.heard("new folders wait")
+        scene.place("digits", "1")
+        await scene.folder.sync()
+        assert set(await scene.versions()) == {"1", "2"}
+        assert (await scene.gate.control.models())["refusals"] == []
+
+    play(tmp_path, work)
+
+
+def test_a_folder_that_disappears_unloads_nothing_that_is_live(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        gone = scene.place("digits", "1")
+        await scene.folder.sync()
+        shutil.rmtree(gone)
+        await scene.folder.sync()
+        assert scene.gate.live()[0] == "1"
+        scene.place("digits", "2", SECOND)
+        await scene.folder.sync()
+        assert scene.gate.live()[0] == "1"
+        assert scene.heard("1 is live and has no usable folder")
+
+    play(tmp_path, work)
+
+
+def test_an_idle_version_whose_folder_is_gone_leaves_with_the_next_change(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        old = scene.place("digits", "1")
+        scene.place("digits", "2", SECOND)
+        await scene.folder.sync()
+        shutil.rmtree(old)
+        scene.place("digits", "3")
+        await scene.folder.sync()
+        assert await scene.versions() == {"2": "champion", "3": "idle"}
+
+    play(tmp_path, work)
+
+
+def test_an_endpoint_that_a_person_described_is_left_alone(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        await scene.gate.apply(document())
+        scene.place("digits", "1")
+        await scene.folder.sync()
+        await scene.folder.sync()
+        assert set(await scene.versions()) == {"v1", "v2", "v3"}
+        assert sum("is not used for it" in text for text in scene.said) == 1
+
+    play(tmp_path, work)
+
+
+def test_a_frozen_endpoint_takes_new_folders_once_it_is_unfrozen(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        scene.place("digits", "1")
+        await scene.folder.sync()
+        await scene.gate.control.freeze("digits")
+        scene.place("digits", "2", SECOND)
+        await scene.folder.sync()
+        await scene.folder.sync()
+        assert set(await scene.versions()) == {"1"}
+        assert sum("is frozen" in text for text in scene.said) == 1
+        await scene.gate.control.unfreeze("digits")
+        await scene.folder.sync()
+        assert set(await scene.versions()) == {"1", "2"}
+
+    play(tmp_path, work)
+
+
+def test_a_file_that_is_no_model_is_said_and_keeps_no_other_waiting(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        broken = scene.place("broken", "1")
+        (broken / "model.onnx").write_bytes(b"this is no model")
+        scene.place("digits", "1")
+        (scene.tree / "digits" / "half-copied").mkdir()
+        await scene.folder.sync()
+        assert set(await scene.versions()) == {"1"}
+        assert [one["name"] for one in await scene.gate.control.list()] == ["digits"]
+        assert scene.heard("broken")
+        assert scene.heard("half-copied holds no model.onnx")
+
+    play(tmp_path, work)
+
+
+def test_a_new_version_that_does_not_load_is_set_aside_and_the_others_follow(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        scene.place("digits", "1")
+        await scene.folder.sync()
+        scene.gate.native.failing["2"] = "unsupported operator"
+        scene.place("digits", "2", SECOND)
+        scene.place("digits", "3")
+        await scene.folder.sync()
+        await scene.folder.sync()
+        assert set(await scene.versions()) == {"1", "3"}
+        assert scene.heard("unsupported operator")
+
+    play(tmp_path, work)
+
+
+def test_a_restart_applies_nothing_again(tmp_path: Path) -> None:
+    async def first(scene: Scene) -> None:
+        scene.place("digits", "1")
+        await scene.folder.sync()
+
+    async def second(scene: Scene) -> None:
+        await scene.folder.sync()
+        assert (await scene.gate.control.get("digits"))["revision"] == 1
+        assert scene.said == []
+
+    play(tmp_path, first)
+    play(tmp_path, second, FakeNative())
+
+
+def test_a_tree_that_is_not_there_is_an_error_at_the_start(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        shutil.rmtree(scene.tree)
+        with pytest.raises(StorageFailed, match="does not exist"):
+            await scene.folder.sync()
+
+    play(tmp_path, work)

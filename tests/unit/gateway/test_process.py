@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import httpx
+import pytest
+
+from headgate.cli.serve import read_settings
+from headgate.errors import Conflict, PolicyInvalid
+from headgate.gateway.listeners import bind
+from headgate.gateway.process import DataPlaneSource, Process, run
+from headgate.gateway.settings import Settings
+from headgate.gateway.units import Address
+from unit.control_harness import document, until
+from unit.fake_native import FakeNative
+
+ANY_PORT = {"http": "127.0.0.1:0", "observe": "127.0.0.1:0", "admin": "127.0.0.1:0"}
+
+
+class Plane(FakeNative):
+    """The fake data plane with a life: what was called, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Any] = []
+
+    def start(self) -> bytes:
+        self.calls.append("start")
+        return json.dumps({"http": "127.0.0.1:18000"}).encode()
+
+    def set_ready(self, ready: bool) -> None:
+        self.calls.append(("ready", ready))
+
+    def stop(self, drain_delay_ms: int, grace_ms: int) -> bool:
+        self.calls.append(("stop", drain_delay_ms, grace_ms))
+        return True
+
+    def metrics(self) -> bytes:
+        return b"[]"
+
+    def apply(self, endpoint: bytes) -> int:
+        self.calls.append(("apply", json.loads(endpoint)["name"]))
+        return super().apply(endpoint)
+
+
+class Module(ModuleType):
+    """What ``headgate._native`` is to the gateway."""
+
+    def __init__(self, plane: Plane) -> None:
+        super().__init__("fake")
+        self.plane = plane
+        self.configs: list[dict[str, Any]] = []
+        self.set_weights = plane.set_weights
+        self.slot_of = plane.slot_of
+        self.fit_baseline = plane.fit_baseline
+
+    def Gateway(self, config: bytes) -> Plane:  # noqa: N802 (the name of the class it stands for)
+        self.configs.append(json.loads(config))
+        return self.plane
+
+
+class Announcer:
+    """Keeps what a person would see."""
+
+    def __init__(self) -> None:
+        self.addresses: dict[str, str] = {}
+        self.tokens: list[str] = []
+        self.said: list[str] = []
+        self.ready: Callable[[], None] = lambda: None
+
+    def bound(self, addresses: dict[str, str]) -> None:
+        self.addresses = addresses
+        self.ready()
+
+    def first_token(self, token: str, path: Path) -> None:
+        assert path.read_text().strip() == token
+        self.tokens.append(token)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+class Running:
+    """One process in the test's own event loop."""
+
+    def __init__(self, settings: Settings, plane: Plane | None = None) -> None:
+        self.plane = plane or Plane()
+        self.announcer = Announcer()
+        self.module = Module(self.plane)
+        self.process = Process(settings, DataPlaneSource(self.module, None), self.announcer)
+        self.task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Running:
+        self.task = asyncio.create_task(self.process.run())
+        await until(lambda: bool(self.announcer.addresses) or cast("asyncio.Task[None]", self.task).done())
+        if self.task.done():
+            self.task.result()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.process.stop()
+        assert self.task is not None
+        async with asyncio.timeout(20):
+            await self.task
+
+    async def get(self, port: str, path: str) -> httpx.Response:
+        async with httpx.AsyncClient() as http:
+            headers = {"authorization": f"Bearer {self.announcer.tokens[0]}"} if self.announcer.tokens else {}
+            return await http.get(f"http://{self.announcer.addresses[port]}{path}", headers=headers)
+
+
+def settings(folder: Path, *documents: Path, **given: str) -> Settings:
+    return read_settings({**ANY_PORT, "state": str(folder / "state"), **given}, documents, {})
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "digits.yaml"
+    path.write_text(text)
+    return path
+
+
+def play(work: Callable[[], Awaitable[None]]) -> None:
+    async def body() -> None:
+        await work()
+
+    asyncio.run(body())
+
+
+def test_it_serves_health_metrics_and_admin_at_the_announced_addresses(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Running(settings(tmp_path, written(tmp_path, document()))) as gate:
+            assert gate.announcer.addresses["http"] == "127.0.0.1:18000"
+            assert (await gate.get("observe", "/healthz")).status_code == 200
+            assert (await gate.get("observe", "/readyz")).json() == {"ready": True, "reasons": []}
+            assert (
+                'headgate_endpoint_revision{endpoint="digits"} 1.0'
+                in (await gate.get("observe", "/metrics")).text
+            )
+            listed = (await gate.get("admin", "/v1/endpoints")).json()["endpoints"]
+            assert [one["name"] for one in listed] == ["digits"]
+            left = json.loads((tmp_path / "state" / "addresses.json").read_text())
+            assert left == gate.announcer.addresses
+        assert not (tmp_path / "state" / "addresses.json").exists()
+
+    play(work)
+
+
+def test_the_socket_opens_when_everything_is_loaded_and_closes_after_readiness(tmp_path: Path) -> None:
+    async def work() -> None:
+        given = settings(tmp_path, written(tmp_path, document()), drain_delay="1s", drain_grace="2s")
+        async with Running(given) as gate:
+            pass
+        assert gate.plane.calls == [
+            ("apply", "digits"),
+            "start",
+            ("ready", True),
+            ("ready", False),
+            ("stop", 1000, 2000),
+        ]
+
+    play(work)
+
+
+def test_the_data_plane_gets_the_settings(tmp_path: Path) -> None:
+    async def work() -> None:
+        given = settings(tmp_path, max_body="1MiB", sketches="off", io_threads="3", sketch_memory="2MiB")
+        async with Running(given) as gate:
+            (config,) = gate.module.configs
+            assert (config["max_body_bytes"], config["sketches"], config["io_threads"]) == (1 << 20, False, 3)
+            assert (config["sketch_memory_bytes"], config["library"]) == (2 << 20, None)
+
+    play(work)
+
+
+def test_the_first_token_is_told_once_and_works(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Running(settings(tmp_path)) as gate:
+            assert len(gate.announcer.tokens) == 1
+            assert (await gate.get("admin", "/v1/endpoints")).status_code == 200
+            assert oct((tmp_path / "state" / "admin-token").stat().st_mode & 0o777) == "0o600"
+        async with Running(settings(tmp_path)) as gate:
+            assert gate.announcer.tokens == []
+
+    play(work)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_and_is_not_raised_again(tmp_path: Path, number: signal.Signals) -> None:
+    announcer, plane = Announcer(), Plane()
+    before = signal.getsignal(number)
+    announcer.ready = lambda: os.kill(os.getpid(), number)
+    run(settings(tmp_path), DataPlaneSource(Module(plane), None), announcer)
+    assert ("stop", 0, 30_000) in plane.calls
+    assert signal.getsignal(number) is before
+
+
+def test_an_open_event_stream_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Running(settings(tmp_path)) as gate:
+            headers = {"authorization": f"Bearer {gate.announcer.tokens[0]}"}
+            http = httpx.AsyncClient(base_url=f"http://{gate.announcer.addresses['admin']}", headers=headers)
+            stream = await http.send(http.build_request("GET", "/v1/events"), stream=True)
+            assert stream.status_code == 200
+            gate.process.stop()
+            async with asyncio.timeout(10):
+                await stream.aread()
+            await http.aclose()
+
+    play(work)
+
+
+def test_a_second_gateway_on_the_same_state_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Running(settings(tmp_path)) as gate:
+            with pytest.raises(Conflict, match="another gateway"):
+                await Running(settings(tmp_path)).__aenter__()
+            assert (await gate.get("observe", "/readyz")).status_code == 200
+
+    play(work)
+
+
+@pytest.mark.parametrize("port", ["http", "observe", "admin"])
+def test_a_taken_port_is_refused_before_anything_is_loaded_and_frees_the_state(
+    tmp_path: Path, port: str
+) -> None:
+    async def work() -> None:
+        with bind(Address("127.0.0.1", 0), port) as taken:
+            taken.listen()
+            address = Address("127.0.0.1", taken.getsockname()[1])
+            plane = Plane()
+            with pytest.raises(Conflict, match=f"--{port}"):
+                await Running(replace(settings(tmp_path), **{port: address}), plane).__aenter__()
+        assert "start" not in plane.calls
+        async with Running(settings(tmp_path)):
+            pass
+
+    play(work)
+
+
+def test_a_document_at_fault_stops_a_start_that_has_nothing_else_to_serve(tmp_path: Path) -> None:
+    async def work() -> None:
+        bad = written(tmp_path, document().replace("champion: v1", "champion: v9"))
+        with pytest.raises(PolicyInvalid, match=r"traffic\.champion"):
+            await Running(settings(tmp_path, bad)).__aenter__()
+
+    play(work)
+
+
+def test_a_document_at_fault_leaves_what_was_served_last(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Running(settings(tmp_path, written(tmp_path, document()))):
+            pass
+        bad = written(tmp_path, document().replace("champion: v1", "champion: v9"))
+        async with Running(settings(tmp_path, bad)) as gate:
+            assert gate.plane.served["digits"]["champion"] == "v1"
+            assert any("was not applied" in text for text in gate.announcer.said)
+
+    play(work)
+
+
+def test_a_file_is_applied_again_only_when_it_changed(tmp_path: Path) -> None:
+    async def work() -> None:
+        path = written(tmp_path, document())
+        async with Running(settings(tmp_path, path)) as gate:
+            control = gate.process._control
+            assert control is not None
+            await control.patch_traffic("digits", weights={"v2": "5%"})
+        async with Running(settings(tmp_path, path)) as gate:
+            assert gate.plane.served["digits"]["revision"] == 2
+            assert gate.plane.served["digits"]["table"]["given"] == [["v2", 0, 499]]
+            assert any("unchanged since it was last applied" in text for text in gate.announcer.said)
+        written(tmp_path, document("{champion: v3}"))
+        async with Running(settings(tmp_path, path)) as gate:
+            assert gate.plane.served["digits"]["champion"] == "v3"
+
+    play(work)
+
+
+def test_a_signal_during_a_long_load_ends_the_start(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Running(settings(tmp_path, written(tmp_path, document()))):
+            pass
+        plane = Plane()
+        plane.held.add("v1")
+        gate = Running(settings(tmp_path), plane)
+        task = asyncio.create_task(gate.process.run())
+        await until(lambda: ("apply", "digits") in plane.calls)
+        assert gate.process.reasons()[0].startswith("starting")
+        gate.process.stop()
+        assert gate.process.reasons() == ["draining: the gateway is about to stop"]
+        async with asyncio.timeout(20):
+            await task
+        assert "start" not in plane.calls
+        assert gate.announcer.addresses == {}
+
+    play(work)

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headgate.cli.serve import read_settings
+from headgate.errors import InvalidArgument
+from headgate.gateway.settings import BY_NAME, Settings, default_state
+from headgate.gateway.units import Address, Cores, cores, parse_address
+
+HOME = {"HOME": "/home/somebody"}
+
+
+def read(given: Mapping[str, Any] | None = None, variables: Mapping[str, str] | None = None) -> Settings:
+    return read_settings(given or {}, (), {**HOME, **(variables or {})})
+
+
+def config(folder: Path, text: str) -> Path:
+    path = folder / "headgate.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    settings = read()
+    assert settings.http == Address("127.0.0.1", 8000)
+    assert settings.observe == Address("127.0.0.1", 8002)
+    assert settings.admin == Address("127.0.0.1", 8003)
+    assert settings.state == Path("/home/somebody/.local/state/headgate")
+    assert (settings.max_body_bytes, settings.sketch_memory_bytes, settings.sketches) == (
+        64 << 20,
+        256 << 20,
+        True,
+    )
+    assert (settings.drain_delay_ms, settings.drain_grace_ms) == (0, 30_000)
+    assert settings.io_threads == settings.pool_threads == cores().usable
+
+
+def test_the_command_line_goes_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
+    path = config(tmp_path, "max-body: 1MiB\nio-threads: 1\ndrain-delay: 1s\n")
+    variables = {"HEADGATE_MAX_BODY": "2MiB", "HEADGATE_IO_THREADS": "2", "HEADGATE_CONFIG": str(path)}
+    settings = read({"max_body": "3MiB"}, variables)
+    assert (settings.max_body_bytes, settings.io_threads, settings.drain_delay_ms) == (3 << 20, 2, 1000)
+
+
+def test_a_variable_names_several_hosts_with_commas_and_an_empty_one_is_not_set() -> None:
+    settings = read(variables={"HEADGATE_ADMIN_HOST": "a.example, b.example", "HEADGATE_HTTP": ""})
+    assert settings.admin_hosts == ("a.example", "b.example")
+    assert settings.http.port == 8000
+
+
+def test_an_option_given_several_times_replaces_the_variable(tmp_path: Path) -> None:
+    path = config(tmp_path, "admin-host: [c.example, d.example]\n")
+    assert read({"config": path}).admin_hosts == ("c.example", "d.example")
+    assert read({"config": path, "admin_host": ("e.example",)}).admin_hosts == ("e.example",)
+
+
+def test_paths_of_the_file_are_below_its_folder_and_switches_may_be_yaml(tmp_path: Path) -> None:
+    settings = read({"config": config(tmp_path, "state: st\nmodels: /srv/models\nsketches: off\n")})
+    assert settings.state == tmp_path / "st"
+    assert settings.models == Path("/srv/models")
+    assert settings.sketches is False
+    assert read({"config": config(tmp_path, "sketches: false\n")}).sketches is False
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("max_body: 1MiB\n", "max-body"),
+        ("colour: red\n", "the settings are"),
+        ("http: 1:2\nhttp: 3:4\n", "not YAML"),
+        ("- http\n", "setting: value"),
+        ("http: [a, b]\n", "one value"),
+        ("io-threads: true\n", "io-threads"),
+        ("state: {a: b}\n", "state"),
+        ("io-threads: 1.5\n", "io-threads"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused_with_what_would_be_right(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    with pytest.raises(InvalidArgument, match="headgate.yaml") as caught:
+        read({"config": config(tmp_path, text)})
+    assert says in caught.value.message
+
+
+def test_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="cannot be read"):
+        read({"config": tmp_path / "none.yaml"})
+
+
+def test_an_empty_file_says_nothing(tmp_path: Path) -> None:
+    assert read({"config": config(tmp_path, "# nothing\n")}).http.port == 8000
+
+
+def test_every_bad_value_is_listed_with_the_place_it_was_written_at(tmp_path: Path) -> None:
+    path = config(tmp_path, "sketches: maybe\n")
+    with pytest.raises(InvalidArgument) as caught:
+        read({"http": "8000", "config": path}, {"HEADGATE_MAX_BODY": "64"})
+    faults = caught.value.detail["faults"]
+    assert [fault.split(": ")[0] for fault in faults] == ["--http", "HEADGATE_MAX_BODY", str(path)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("io-threads", "0"),
+        ("io-threads", "two"),
+        ("drain-delay", "5"),
+        ("admin-host", "http://x"),
+        ("state", ""),
+    ],
+)
+def test_a_value_of_the_wrong_form_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        BY_NAME[name].parse(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "back"),
+    [
+        ("127.0.0.1:0", "127.0.0.1", 0, "127.0.0.1:0"),
+        (":8000", "127.0.0.1", 8000, "127.0.0.1:8000"),
+        ("[::1]:8000", "::1", 8000, "[::1]:8000"),
+        ("http://127.0.0.1:8003/", "127.0.0.1", 8003, "127.0.0.1:8003"),
+        ("gate.example:1", "gate.example", 1, "gate.example:1"),
+    ],
+)
+def test_addresses(text: str, host: str, port: int, back: str) -> None:
+    address = parse_address(text)
+    assert (address.host, address.port, str(address)) == (host, port, back)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8000", "host", "host:", "host:x", "host:65536", "::1:80", "host:-1", "host:²"]
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"HOST:PORT|brackets"):
+        parse_address(text)
+
+
+def test_the_state_folder_follows_xdg() -> None:
+    assert default_state({"XDG_STATE_HOME": "/x", "HOME": "/h"}) == Path("/x/headgate")
+    assert default_state({"HOME": "/h"}) == Path("/h/.local/state/headgate")
+
+
+def test_the_quota_is_the_smallest_from_the_own_group_up(tmp_path: Path) -> None:
+    own = tmp_path / "membership"
+    own.write_text("0::/a/b\n")
+    root = tmp_path / "cgroup"
+    (root / "a" / "b").mkdir(parents=True)
+    (root / "a" / "cpu.max").write_text("150000 100000\n")
+    (root / "a" / "b" / "cpu.max").write_text("max 100000\n")
+    assert cores(root, own).quota == 1.5
+
+
+def test_the_old_hierarchy_and_no_hierarchy_are_read(tmp_path: Path) -> None:
+    assert cores(tmp_path, tmp_path / "none").quota is None
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert cores(tmp_path, tmp_path / "none").quota is None
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("200000\n")
+    assert cores(tmp_path, tmp_path / "none").quota == 2.0
+
+
+@pytest.mark.parametrize(
+    ("given", "usable"), [(Cores(8, None), 8), (Cores(8, 2.9), 2), (Cores(2, 4.0), 2), (Cores(4, 0.5), 1)]
+)
+def test_threads_are_made_for_whole_cores(given: Cores, usable: int) -> None:
+    assert given.usable == usable

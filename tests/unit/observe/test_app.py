@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from headgate import observe
+from headgate.errors import StorageFailed
+from headgate.observe.declared import DECLARED
+
+ENDPOINT = {
+    "name": "digits",
+    "revision": 41,
+    "state": "ready",
+    "champion": "v1",
+    "weights": {},
+    "frozen": False,
+    "blocked": 2,
+    "since": "then",
+    "notes": [],
+    "alarms": ["one"],
+}
+REFUSAL = {
+    "endpoint": "digits",
+    "version": "2",
+    "pinned": "a",
+    "found": "b",
+    "count": 3,
+    "message": "other bytes",
+}
+
+
+class Native:
+    def metrics(self) -> bytes:
+        return json.dumps(
+            [
+                {
+                    "name": "headgate_requests_total",
+                    "help": "Requests.",
+                    "type": "counter",
+                    "samples": [[{}, 7]],
+                }
+            ]
+        ).encode()
+
+
+class Control:
+    def __init__(self, *, broken: bool = False) -> None:
+        self.broken = broken
+
+    async def list(self) -> list[dict[str, Any]]:
+        if self.broken:
+            raise StorageFailed("disk gone")
+        return [ENDPOINT]
+
+    async def models(self) -> dict[str, Any]:
+        return {"models": [], "refusals": [REFUSAL, REFUSAL]}
+
+
+class Port:
+    """The app, called without a socket."""
+
+    def __init__(self, sources: observe.Sources) -> None:
+        self._app = observe.create_app(sources)
+
+    def request(self, method: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
+        async def once() -> httpx.Response:
+            transport = httpx.ASGITransport(self._app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://observe") as http:
+                return await http.request(method, path, headers=headers)
+
+        return asyncio.run(once())
+
+    def get(self, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
+        return self.request("GET", path, headers)
+
+
+def client(*, reasons: list[str] | None = None, broken: bool = False) -> Port:
+    return Port(observe.Sources(Native(), Control(broken=broken), lambda: reasons or []))
+
+
+def samples(text: str) -> dict[str, float]:
+    return {
+        sample.name + "".join(f" {k}={v}" for k, v in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_metrics_joins_data_plane_control_plane_and_process() -> None:
+    answer = client().get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain")
+    found = samples(answer.text)
+    assert found["headgate_requests_total"] == 7
+    assert found["headgate_endpoint_revision endpoint=digits"] == 41
+    assert found["headgate_endpoint_blocked_versions endpoint=digits"] == 2
+    assert found["headgate_endpoint_alarms endpoint=digits"] == 1
+    assert found["headgate_models_refused endpoint=digits version=2"] == 3
+    assert found["headgate_ready"] == 1
+    assert found["process_resident_memory_bytes"] > 0
+
+
+def test_every_declared_metric_is_on_the_page() -> None:
+    text = client().get("/metrics").text
+    for declared in DECLARED:
+        assert f"# TYPE {declared.name} {declared.kind}" in text
+
+
+def test_a_scraper_that_wants_openmetrics_gets_it() -> None:
+    answer = client().get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert "headgate_requests" in {
+        family.name for family in openmetrics.text_string_to_metric_families(answer.text)
+    }
+
+
+def test_the_data_planes_counters_stay_readable_when_the_store_is_not() -> None:
+    port = client(broken=True)
+    port.get("/metrics")
+    found = samples(port.get("/metrics").text)
+    assert found["headgate_requests_total"] == 7
+    assert found["headgate_control_read_failures_total"] == 2
+    assert "headgate_endpoint_revision endpoint=digits" not in found
+
+
+def test_health_is_always_200_and_readiness_says_why_not() -> None:
+    port = client(reasons=["endpoint digits: champion v1 is loading"])
+    assert port.get("/healthz").status_code == 200
+    answer = port.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json() == {"ready": False, "reasons": ["endpoint digits: champion v1 is loading"]}
+    assert samples(port.get("/metrics").text)["headgate_ready"] == 0
+    ready = client().get("/readyz")
+    assert (ready.status_code, ready.json()) == (200, {"ready": True, "reasons": []})
+
+
+def test_the_port_is_read_only() -> None:
+    for path in ("/metrics", "/healthz", "/readyz"):
+        assert client().request("POST", path).status_code == 405
+    assert client().get("/v1/endpoints").status_code == 404

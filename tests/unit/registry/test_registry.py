@@ -1,0 +1,99 @@
+"""Pins and refusals: a name and version stand for one digest for ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from headgate.errors import ModelLoadFailed
+from headgate.registry import ArtifactStore, Refused, Registry
+
+from .conftest import Save
+
+
+class MemoryPins:
+    """Pins in memory, as the durable store keeps them."""
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[str, str], str] = {}
+
+    def get(self, endpoint: str, version: str) -> str | None:
+        return self.held.get((endpoint, version))
+
+    def pin(self, endpoint: str, version: str, digest: str) -> str:
+        return self.held.setdefault((endpoint, version), digest)
+
+
+@pytest.fixture
+def pins() -> MemoryPins:
+    return MemoryPins()
+
+
+@pytest.fixture
+def registry(tmp_path: Path, pins: MemoryPins) -> Registry:
+    return Registry(ArtifactStore(tmp_path / "state"), pins)
+
+
+def test_the_first_bytes_are_pinned(registry: Registry, pins: MemoryPins, save: Save, tmp_path: Path) -> None:
+    folder = save(tmp_path / "1")
+    assert registry.pinned("digits", "1") is None
+    digest = registry.admit("digits", "1", folder)
+    assert pins.held == {("digits", "1"): digest}
+    assert registry.pinned("digits", "1") == digest
+    assert registry.admit("digits", "1", folder) == digest
+    assert registry.admit("other", "1", save(tmp_path / "2", 3.0)) != digest
+    assert registry.refusals() == []
+
+
+def test_other_bytes_are_refused_counted_and_listed(registry: Registry, save: Save, tmp_path: Path) -> None:
+    folder = save(tmp_path / "1", 2.0)
+    digest = registry.admit("digits", "1", folder)
+    save(folder, 3.0)
+    for count in (1, 2):
+        with pytest.raises(Refused, match="give the new model a new version") as caught:
+            registry.admit("digits", "1", folder)
+        refused = caught.value
+        assert (refused.endpoint, refused.version, refused.pinned) == ("digits", "1", digest)
+        assert refused.found == registry.store.fingerprint(folder).digest
+        assert registry.refused_total == count
+        [listed] = registry.refusals()
+        assert (listed.pinned, listed.found, listed.count) == (digest, refused.found, count)
+    assert registry.store.digests() == [digest]
+    registry.store.verify(digest)
+    save(folder, 2.0)
+    assert registry.admit("digits", "1", folder) == digest
+    assert registry.refusals() == []
+    assert registry.refused_total == 2
+
+
+def test_a_race_for_a_pin_is_lost_with_a_refusal(
+    registry: Registry, pins: MemoryPins, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save(tmp_path / "1")
+    pins.held["digits", "1"] = "sha256:" + "0" * 64
+    monkeypatch.setattr(pins, "get", lambda *_: None)
+    with pytest.raises(Refused):
+        registry.admit("digits", "1", folder)
+
+
+def test_a_lost_artifact_is_taken_in_again(registry: Registry, save: Save, tmp_path: Path) -> None:
+    folder = save(tmp_path / "1")
+    digest = registry.admit("digits", "1", folder)
+    registry.store.collect(set())
+    assert registry.admit("digits", "1", folder) == digest
+    registry.store.verify(digest)
+    path = registry.store.model_path(digest)
+    path.chmod(0o644)
+    path.write_bytes(b"damage")
+    assert registry.admit("digits", "1", folder) == digest
+    registry.store.verify(digest)
+
+
+def test_a_broken_model_is_never_pinned(
+    registry: Registry, pins: MemoryPins, save: Save, tmp_path: Path
+) -> None:
+    folder = save(tmp_path / "1", location="w.data", data=None)
+    with pytest.raises(ModelLoadFailed):
+        registry.admit("digits", "1", folder)
+    assert pins.held == {}

@@ -1,0 +1,116 @@
+"""Checks that imports run one way: between the modules of the package, and between the crates.
+
+Python:  cli -> gateway -> admin, observe -> control -> registry, drift -> store, documents -> errors
+Rust:    the table of CONTRIBUTING.md, written below as CRATES
+
+A module may import what is below it, any number of steps down; never what stands beside or above it.
+A module or crate that is not listed is a fault: its place has to be decided when it is made.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "python" / "headgate"
+
+#: From the bottom to the top. Helpers without knowledge of the domain stand just above ``errors``.
+LAYERS: list[set[str]] = [
+    {"errors", "_native", "__init__"},
+    {"runtime_library"},
+    {"store", "documents"},
+    {"registry", "drift"},
+    {"control"},
+    {"admin", "observe"},
+    {"gateway"},
+    {"cli"},
+    {"__main__"},
+]
+
+#: What each crate may depend on among ours.
+CRATES: dict[str, set[str]] = {
+    "core": set(),
+    "sketch": set(),
+    "protocol": {"core"},
+    "runtime": {"core"},
+    "engine": {"core", "runtime"},
+    "server": {"core", "protocol", "engine", "sketch"},
+    "load": {"core", "protocol"},
+    "py": {"server", "load", "sketch", "core"},
+}
+
+
+def layer_of(module: str) -> int | None:
+    """The layer of a top-level module of the package, or None when it has none."""
+    return next((rank for rank, names in enumerate(LAYERS) if module in names), None)
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """The line and top-level module of each import that a file makes from the package; ``__init__`` for the root."""
+    inside = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    package = inside[:-1]
+    known = {entry.stem for entry in PACKAGE.iterdir()}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            targets = [tuple(alias.name.split(".")) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = tuple((node.module or "").split(".")) if node.module else ()
+            if node.level:
+                base = package[: len(package) - node.level + 1] + base
+            targets = [(*base, alias.name) for alias in node.names]
+        else:
+            continue
+        for target in targets:
+            if target[0] != "headgate":
+                continue
+            yield node.lineno, target[1] if len(target) > 1 and target[1] in known else "__init__"
+
+
+def module_faults() -> Iterator[str]:
+    """One sentence for each import of the package that goes up or sideways."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        own = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        rank = layer_of(own)
+        where = path.relative_to(ROOT)
+        if rank is None:
+            yield f"{where}: the module {own!r} has no layer; add it to LAYERS in tools/check_imports.py"
+            continue
+        for line, module in imported(path):
+            below = layer_of(module)
+            if module != own and below is not None and below >= rank and module != "__init__":
+                yield f"{where}:{line}: {own!r} imports {module!r}, which is not below it"
+
+
+def crate_faults() -> Iterator[str]:
+    """One sentence for each dependency between crates that the table does not allow."""
+    for manifest in sorted((ROOT / "rust").glob("*/Cargo.toml")):
+        own = manifest.parent.name
+        where = manifest.relative_to(ROOT)
+        if own not in CRATES:
+            yield f"{where}: the crate {own!r} is not in CRATES in tools/check_imports.py"
+            continue
+        tables = tomllib.loads(manifest.read_text())
+        for table in ("dependencies", "build-dependencies"):
+            for name in tables.get(table, {}):
+                ours = name.removeprefix("headgate-")
+                if ours != name and ours not in CRATES[own]:
+                    allowed = ", ".join(sorted(CRATES[own])) or "none of ours"
+                    yield f"{where}: {own!r} depends on {ours!r}; allowed: {allowed}"
+
+
+def main() -> int:
+    """Prints the faults; 1 when there are any."""
+    faults = [*module_faults(), *crate_faults()]
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    if not faults:
+        print("imports and crates run one way")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
