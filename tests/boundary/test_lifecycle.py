@@ -70,7 +70,7 @@ def test_a_configuration_that_is_wrong_is_refused_with_its_field() -> None:
     need_native()
     from headgate import _native
 
-    for change in ({"http": "nowhere"}, {"io_threads": 0}, {"max_body_bytes": "64MiB"}):
+    for change in ({"http": "nowhere"}, {"io_threads": -1}, {"max_body_bytes": "64MiB"}):
         with pytest.raises(HeadgateError) as refused:
             _native.Gateway(plane.config(**change)).start()
         assert next(iter(change)) in str(refused.value)

@@ -7,7 +7,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -15,6 +15,9 @@ from headgate.documents import Document, diff, format_weight, is_name, parse, pa
 from headgate.errors import PolicyInvalid
 
 ROOT = Path("root-of-the-document")
+
+patient = settings(deadline=None)
+"""A loaded machine may be slow; that is no fault of a document."""
 
 names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,12}", fullmatch=True).filter(is_name)
 labels = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=8).filter(
@@ -69,6 +72,7 @@ def as_yaml(value: Any) -> str:
     return out.getvalue()
 
 
+@patient
 @given(documents())
 def test_json_and_normal_form_give_the_same_endpoint(value: dict[str, Any]) -> None:
     first = read(json.dumps(value).encode())
@@ -81,6 +85,7 @@ def test_json_and_normal_form_give_the_same_endpoint(value: dict[str, Any]) -> N
             assert json.dumps(held) == json.dumps(version["constant"])
 
 
+@patient
 @given(st.lists(documents(), min_size=1, max_size=3, unique_by=lambda d: d["name"]), st.booleans())
 def test_every_document_of_a_file_reads_alone_from_its_bytes(
     values: list[dict[str, Any]], lead: bool
@@ -95,6 +100,7 @@ def test_every_document_of_a_file_reads_alone_from_its_bytes(
         assert read(json.dumps(value).encode()).endpoint == document.endpoint
 
 
+@patient
 @given(documents())
 def test_yaml_written_by_another_hand_reads_the_same(value: dict[str, Any]) -> None:
     value.pop("columns", None)
@@ -109,6 +115,7 @@ def test_yaml_written_by_another_hand_reads_the_same(value: dict[str, Any]) -> N
     assert read(as_yaml(value).encode()).endpoint == read(json.dumps(value).encode()).endpoint
 
 
+@patient
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda t: t.encode("utf-8", "surrogatepass")))
 def test_garbage_gives_faults_and_nothing_else(data: bytes) -> None:
     try:
@@ -126,6 +133,7 @@ YAML_BITS = st.lists(
 ).map("".join)  # fmt: skip
 
 
+@patient
 @given(YAML_BITS)
 def test_broken_yaml_gives_faults_and_nothing_else(text: str) -> None:
     try:
@@ -134,6 +142,7 @@ def test_broken_yaml_gives_faults_and_nothing_else(text: str) -> None:
         assert error.detail["faults"]
 
 
+@patient
 @given(documents(), st.data())
 def test_one_broken_field_is_found_whatever_else_is_there(value: dict[str, Any], data: st.DataObject) -> None:
     broken = data.draw(
@@ -161,6 +170,7 @@ def test_one_broken_field_is_found_whatever_else_is_there(value: dict[str, Any],
         raise AssertionError("the broken field was not found")
 
 
+@patient
 @given(st.integers(0, 10_000))
 def test_weights_survive_their_text(slots: int) -> None:
     assert parse_weight(format_weight(slots)) == slots

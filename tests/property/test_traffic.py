@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.fake_native import SLOTS, set_weights
 
 from headgate.control import merge, traffic
 from headgate.control.merge import Declared, Merge
 from headgate.control.shares import EMPTY, Table, moves, owners
 from headgate.control.traffic import Fleet, LiveTraffic, Stamp
 from headgate.errors import Conflict, PolicyInvalid
+from support.tools import need_native
+from unit.fake_native import SLOTS, set_weights
 
 VERSIONS = ["v1", "v2", "v3", "v4"]
 FLEET = Fleet("e", {name: f"sha256:{name * 20}" for name in VERSIONS}, set_weights)
@@ -256,6 +258,22 @@ def test_a_removed_version_gives_its_slots_to_the_champion(live: LiveTraffic) ->
         after = merge.apply_document(live, three, FLEET, NOW).live
         lost = moves(table_owners(live), table_owners(after))
         assert lost == {f"{gone}→{live.champion}": live.weights()[gone]}
+
+
+@given(st.lists(challengers, min_size=1, max_size=5))
+@settings(max_examples=60, deadline=None)
+def test_the_fake_slot_arithmetic_is_that_of_the_data_plane(changes: list[dict[str, int]]) -> None:
+    need_native()
+    from headgate import _native
+
+    table = Table("s")
+    for weights in changes:
+        if sum(weights.values()) > SLOTS:
+            continue
+        asked = json.dumps({"salt": "s", "given": [list(run) for run in table.given]}).encode()
+        answer = json.loads(_native.set_weights(asked, json.dumps(weights).encode()))["table"]
+        table = set_weights(table, weights)
+        assert answer == {"salt": "s", "given": [list(run) for run in table.given]}
 
 
 def test_the_fake_slot_arithmetic_is_last_in_first_out() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 from starlette.applications import Starlette
-from unit.control_harness import Gate, gateway
 
 from headgate.admin import Tokens, create_app
+from unit.control_harness import Gate, gateway
 
 BASE = "http://127.0.0.1:8003"
 

@@ -10,12 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from unit.fake_native import FakeNative
-
 from headgate.control import Call, Control, Precondition, Settings
 from headgate.errors import StorageFailed
 from headgate.registry import ArtifactStore
 from headgate.store import Store, open_store
+from unit.fake_native import FakeNative
 
 START = datetime(2027, 3, 1, 3, 12, 4, tzinfo=UTC)
 

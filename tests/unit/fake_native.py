@@ -5,6 +5,7 @@ Not here: inference. It is stricter than it needs to be: an ``apply`` that contr
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -47,10 +48,8 @@ class FakeNative:
         return self._fd
 
     def events(self) -> bytes:
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._fd)
-        except BlockingIOError:
-            pass
         events, self._events = self._events, []
         return json.dumps(events).encode()
 

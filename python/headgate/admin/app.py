@@ -77,7 +77,7 @@ class _Dispatch:
 
     def __init__(self, methods: dict[str, ApiCall]) -> None:
         self._methods = methods
-        if "GET" in methods:
+        if "GET" in methods and methods["GET"].answer != "text/event-stream":
             self._methods = {**methods, "HEAD": methods["GET"]}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -245,7 +245,8 @@ def _subject(text: str) -> dict[str, str]:
 
 def _result(answer: Mapping[str, Any]) -> RenderableType:
     traffic = answer["traffic"]
-    head = f"{answer['endpoint']}: {answer['message'] or answer['status']} (revision {answer['revision']})"
+    said, name = answer["message"] or answer["status"], answer["endpoint"]
+    head = f"{said if said.startswith(name) else f'{name}: {said}'} (revision {answer['revision']})"
     return Group(
         head,
         f"  traffic: {traffic_words(traffic['champion'], traffic['weights'])}",

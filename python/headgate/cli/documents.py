@@ -31,6 +31,12 @@ _root = click.option(
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="What `file:` paths resolve below. [default: each file's own folder]",
 )
+_remote = click.option(
+    "--remote",
+    is_flag=True,
+    help="The files lie on another machine: do not tell the gateway their path; it resolves `file:` below the folder of "
+    "the endpoint's last document, else below its --root.",
+)
 
 
 @click.command()
@@ -70,11 +76,10 @@ def validate(files: tuple[Path, ...], schema: bool, root: Path | None, as_json: 
 @_files
 @click.option("--take-traffic", is_flag=True, help="Show what `apply --take-traffic` would do.")
 @click.option("--check", is_flag=True, help="Exit 1 when anything would change.")
+@_remote
 @_root
 @cli.client_options
-def plan(
-    session: Session, files: tuple[Path, ...], take_traffic: bool, check: bool, root: Path | None
-) -> None:
+def plan(session: Session, files: tuple[Path, ...], check: bool, root: Path | None, **options: Any) -> None:
     """Show what applying documents would do.
 
     \b
@@ -86,7 +91,7 @@ def plan(
     plans = []
     with session.client() as client:
         for path, document in _read(files, root):
-            params = _parameters(path, take_traffic) | dry(dry_run=True)
+            params = _parameters(path, document, options) | dry(dry_run=True)
             plans.append(client.put_document(document.name, document.raw, {}, params).body)
     for one in plans if not session.as_json else []:
         cli.draw(plan_view(one))
@@ -103,6 +108,7 @@ def plan(
     "--if-revision", metavar="N", type=click.IntRange(min=1), help="Only if the endpoint is at revision N."
 )
 @click.option("--reason", "-m", metavar="TEXT", help="Why; kept in the revision and the audit.")
+@_remote
 @_root
 @cli.client_options
 def apply(
@@ -121,7 +127,7 @@ def apply(
     results = []
     with session.client() as client:
         for path, document in _read(files, root):
-            params = _parameters(path, options["take_traffic"]) | ({"reason": reason} if reason else {})
+            params = _parameters(path, document, options) | ({"reason": reason} if reason else {})
             headers = _precondition(client, document.name, options["if_revision"])
             answer = client.put_document(document.name, document.raw, headers, params).body
             results.append(answer)
@@ -141,8 +147,18 @@ def _precondition(client: AdminClient, endpoint: str, revision: int | None) -> d
         return {"if-none-match": "*"}
 
 
-def _parameters(path: Path, take_traffic: bool) -> dict[str, str]:
-    return {"source": str(path.absolute())} | ({"take_traffic": "true"} if take_traffic else {})
+def _parameters(path: Path, document: Document, options: Mapping[str, Any]) -> dict[str, str]:
+    """The query of a PUT. The gateway learns the path only of a document with files: others may come from
+    anywhere.
+    """
+    where = {"source": str(path.absolute())} if _has_files(document) and not options["remote"] else {}
+    return where | ({"take_traffic": "true"} if options["take_traffic"] else {})
+
+
+def _has_files(document: Document) -> bool:
+    endpoint = document.endpoint
+    models = any(version.model is not None for version in endpoint.versions.values())
+    return models or (endpoint.drift is not None and endpoint.drift.baseline is not None)
 
 
 def _some(files: tuple[Path, ...]) -> None:

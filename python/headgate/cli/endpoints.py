@@ -196,14 +196,13 @@ def _endpoint(one: dict[str, Any]) -> RenderableType:
         )
     made = cli.table("VERSION", "ROLE", "STATE", "PLACED", "RUN p50/p99", "REQUESTS", "DIGEST", "MESSAGE")
     for name, version in one["versions"].items():
-        run = version["run_us"]
         cli.row(
             made,
             name,
             version["role"],
             version["state"],
             version["placement"],
-            f"{run['p50']:g}/{run['p99']:g} us" if run else None,
+            _run_times(version["run_us"]),
             version["requests"],
             version["digest"][:19],
             version["message"],
@@ -213,6 +212,13 @@ def _endpoint(one: dict[str, Any]) -> RenderableType:
     ]
     alarms = [f"alarm: {text}" for text in one["alarms"]]
     return Group(head, *alarms, *one["notes"], "", traffic_view(one["traffic"]), "", made, *blocks)
+
+
+def _run_times(run: Mapping[str, float | None] | None) -> str | None:
+    """Empty until the version has run often enough to say."""
+    if run is None or run["p50"] is None or run["p99"] is None:
+        return None
+    return f"{run['p50']:.3g}/{run['p99']:.3g} us"
 
 
 def _explanation(answer: dict[str, Any]) -> RenderableType:
@@ -228,7 +234,7 @@ def _revisions(revisions: list[dict[str, Any]]) -> RenderableType:
     for one in revisions:
         cli.row(
             made,
-            one["n"],
+            one["revision"],
             one["kind"],
             one["status"],
             traffic_words(one["champion"], one["weights"]),
@@ -241,7 +247,7 @@ def _revisions(revisions: list[dict[str, Any]]) -> RenderableType:
 
 def _revision(one: dict[str, Any]) -> RenderableType:
     lines = [
-        f"revision {one['n']}  {one['kind']}  {one['status']}  {one['when']}  {one['who']}",
+        f"revision {one['revision']}  {one['kind']}  {one['status']}  {one['when']}  {one['who']}",
         f"traffic: {traffic_words(one['champion'], one['weights'])}",
     ]
     lines += [f"reason: {one['reason']}"] if one["reason"] else []
@@ -253,12 +259,12 @@ def _revision(one: dict[str, Any]) -> RenderableType:
 def _drift(report: dict[str, Any]) -> RenderableType:
     made = cli.table("VERSION", "SIDE", "FEATURE", "ROWS", "PSI", "JS nats", "KS", "WASSERSTEIN", "VERDICT")
     for feature in report["features"]:
-        column = f".{feature['column']}" if feature.get("column") is not None else ""
+        name = _feature_name(feature["tensor"], feature.get("column"))
         cli.row(
             made,
             feature["version"],
             feature["direction"],
-            f"{feature['tensor']}{column}",
+            name,
             feature["observed"],
             _number(feature.get("psi")),
             _number(feature.get("js_distance_nats")),
@@ -268,6 +274,13 @@ def _drift(report: dict[str, Any]) -> RenderableType:
         )
     baseline = report["baseline"] or "none: live sketches only, every verdict is undecided"
     return Group(f"{report['endpoint']}  last {report['window']['seconds']} s  baseline {baseline}", made)
+
+
+def _feature_name(tensor: str, column: str | None) -> str:
+    """``X.age`` for a named column, ``X[3]`` for one without a name, which the data plane names so itself."""
+    if column is None:
+        return tensor
+    return column if column.startswith(f"{tensor}[") else f"{tensor}.{column}"
 
 
 def _number(value: float | None) -> str | None:

@@ -182,8 +182,7 @@ def fail(error: HeadgateError, *, conflict: int = EXIT_NO) -> NoReturn:
 
 
 def exit_code(error: HeadgateError) -> int:
-    """1 for a refusal, 3 for what may work later, 2 for everything that the caller has to write differently.
-    """
+    """1 for a refusal, 3 for what may work later, 2 for everything that the caller has to write differently."""
     if isinstance(error, UnreachableError):
         return EXIT_TRY_AGAIN
     return _EXIT_BY_CODE.get(error.code, EXIT_USAGE)

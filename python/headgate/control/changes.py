@@ -43,7 +43,7 @@ class Changes:
             if before is None:
                 fleet = self._shop.fleet(state.name, spec.digests())
                 change = merge.first(spec.declared, state.carried, fleet, now)
-                return _draft("apply", change, text, spec)
+                return _draft("apply", change, state, (text, spec))
             not_frozen(state.name, before)
             named = frozenset(spec.versions)
             spec = spec.keeping({before.live.champion, before.live.last_good}, before.spec)
@@ -55,7 +55,7 @@ class Changes:
             if same and not state.omitted and state.broken is None:
                 unchanged = Draft("apply", f"{state.name} is as the document says already", _after(before))
                 return replace(unchanged, status="unchanged", notes=change.notes)
-            draft = _draft("apply", replace(change, already=False), text, spec)
+            draft = _draft("apply", replace(change, already=False), state, (text, spec))
             return replace(draft, revive=frozenset(state.omitted))
 
         return decide
@@ -74,8 +74,7 @@ class Changes:
         def decide(state: EndpointState) -> Draft:
             before = present(state)
             change = traffic.rollback(before.live, self._fleet(state.name, before), stamp)
-            draft = _draft("rollback", change, before.text, before.spec)
-            return replace(draft, revive=frozenset({change.live.champion}) & frozenset(state.omitted))
+            return _draft("rollback", change, state, (before.text, before.spec))
 
         return decide
 
@@ -119,7 +118,7 @@ class Changes:
             fleet = self._shop.fleet(state.name, spec.digests())
             change = traffic.restore(before.live, then.live, fleet, self._shop.now())
             message = f"as revision {then.n}: {change.message}"
-            return _draft("restore", replace(change, message=message), then.text, spec)
+            return _draft("restore", replace(change, message=message), state, (then.text, spec))
 
         return decide
 
@@ -148,7 +147,8 @@ class Changes:
             before = present(state)
             if not frozen_too:
                 not_frozen(state.name, before)
-            return _draft(kind, change(before, self._fleet(state.name, before)), before.text, before.spec)
+            changed = change(before, self._fleet(state.name, before))
+            return _draft(kind, changed, state, (before.text, before.spec))
 
         return decide
 
@@ -173,14 +173,19 @@ def not_found(name: str, n: int) -> NotFound:
     return NotFound(f"{name} has no revision {n}")
 
 
-def _draft(kind: RevisionKind, change: Change, text: Text, spec: Spec) -> Draft:
+def _draft(kind: RevisionKind, change: Change, state: EndpointState, what: tuple[Text, Spec]) -> Draft:
+    """The draft of a change. Versions that were left out are tried again when they get traffic that they had not."""
+    before = state.current
+    had = {} if before is None else before.live.weights()
+    gets = {version for version, slots in change.live.weights().items() if slots > had.get(version, 0)}
     return Draft(
         kind,
         change.message,
-        (text, spec, change.live),
+        (*what, change.live),
         "already" if change.already else "applied",
         change.notes,
         change.blocks,
+        frozenset(state.omitted) & (gets | {change.live.champion}),
     )
 
 

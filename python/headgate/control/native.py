@@ -82,8 +82,7 @@ class Native:
         """The signature of a model file; :class:`ModelLoadFailed` without ONNX Runtime."""
         if self._library is None:
             raise ModelLoadFailed("no ONNX Runtime library: install headgate[cpu] or headgate[gpu]")
-        found: dict[str, Any] = json.loads(self._module.inspect_model(self._library, model))
-        signature: dict[str, Any] = found.get("signature", found)
+        signature: dict[str, Any] = json.loads(self._module.inspect_model(self._library, model))
         return signature
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from headgate.control.calls import Call
@@ -20,13 +21,21 @@ _log = logging.getLogger(__name__)
 Work = Callable[[], Coroutine[Any, Any, Result]]
 
 
+@dataclass
+class _Turn:
+    """One key in use: callers take turns, and the last one to leave forgets it."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    callers: int = 0
+
+
 class Once:
     """Runs work at most once per key."""
 
     def __init__(self, workshop: Workshop) -> None:
         """The workshop holds the store."""
         self._shop = workshop
-        self._running: dict[tuple[str, str, str], asyncio.Lock] = {}
+        self._running: dict[tuple[str, str, str], _Turn] = {}
 
     async def run(self, call: Call, work: Work) -> Result:
         """The result of ``work``, or the stored one with ``replayed`` set."""
@@ -34,13 +43,15 @@ class Once:
         if key is None or call.dry_run:
             return await work()
         identity = (key.principal, key.route, key.key)
-        lock = self._running.setdefault(identity, asyncio.Lock())
+        turn = self._running.setdefault(identity, _Turn())
+        turn.callers += 1
         try:
-            async with lock:
+            async with turn.lock:
                 return await self._under_key(call, work)
         finally:
-            if not lock.locked():
-                self._running.pop(identity, None)
+            turn.callers -= 1
+            if turn.callers == 0:
+                del self._running[identity]
 
     async def _under_key(self, call: Call, work: Work) -> Result:
         key = call.key

@@ -16,9 +16,10 @@ from headgate.control.changes import Ready
 from headgate.control.merge import Declared
 from headgate.control.native import DataPlane
 from headgate.control.record import Text
+from headgate.control.sources import NOWHERE
 from headgate.control.spec import Paths, Spec, VersionSpec
 from headgate.control.traffic import faults
-from headgate.documents import ConstantOf, Document, ModelAt, resolve
+from headgate.documents import ConstantOf, Document, Fault, ModelAt, resolve
 from headgate.errors import HeadgateError, PolicyInvalid, from_code
 from headgate.registry import Registry
 
@@ -55,7 +56,7 @@ class Resolver:
             columns={tensor: list(names) for tensor, names in resolved.columns.items()},
             timeout_ms=resolved.timeout_ms,
             baseline=baseline,
-            root=str(document.root),
+            root=None if document.root == NOWHERE else str(document.root),
         )
         return Ready(Text(document.raw, document.source, source_digest), spec)
 
@@ -114,5 +115,9 @@ class Resolver:
 def _joined(wrong: dict[str, HeadgateError]) -> HeadgateError:
     first = next(iter(wrong.values()))
     message = "; ".join(f"{path}: {error.message}" for path, error in wrong.items())
-    listed: list[dict[str, Any]] = [{"path": path, "message": error.message} for path, error in wrong.items()]
-    return from_code(first.code, message, {"faults": listed})
+    detail: dict[str, Any] = {
+        "faults": [Fault(path, None, error.message).as_dict() for path, error in wrong.items()]
+    }
+    if len(wrong) == 1:
+        detail["version"] = next(iter(wrong)).removeprefix("versions.")
+    return from_code(first.code, message, detail)

@@ -335,9 +335,7 @@ class Control:
         state = self._known(endpoint)
         return await self._run(call, lambda: self._writer.write(state, call, decide, urgency))
 
-    async def _run(
-        self, call: Call, work: Callable[[], Coroutine[Any, Any, Result]]
-    ) -> Result:
+    async def _run(self, call: Call, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         """In a task of its own: a caller that goes away does not leave a write between its steps."""
         if self._closing:
             raise Draining("the gateway stops and takes no writes")
@@ -396,3 +394,5 @@ class Control:
                 _log.error("what is served is still not on disk: %s", error.message)
             else:
                 self._shop.unsaved.clear()
+                if any(state.unsaved for state in self._endpoints.values()):
+                    self._shop.unsaved.set()

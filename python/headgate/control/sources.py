@@ -14,6 +14,9 @@ from headgate.control.traffic import faults
 from headgate.documents import Document, Files, parse_one
 from headgate.errors import InvalidArgument
 
+NOWHERE = Path("/nonexistent")
+"""The root of a document that has none and needs none."""
+
 MAX_FILE_BYTES = 4 * 1024 * 1024
 """The largest file of documents that is read; ``documents`` may refuse it for less."""
 
@@ -45,7 +48,7 @@ def read_one(endpoint: str, data: bytes, where: Where) -> Document:
     root = _root(where)
     name = str(where.source) if where.source is not None else f"the document of {endpoint}"
     if root is None:
-        document = parse_one(data, source=name, root=Path("/nonexistent"), follow=Files.IGNORED)
+        document = parse_one(data, source=name, root=NOWHERE, follow=Files.IGNORED)
         _needs_no_files(document)
     else:
         document = parse_one(data, source=name, root=root)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from headgate.control.shares import EMPTY, Run, Table
+from headgate.documents.faults import Fault
 from headgate.documents.values import SLOTS, format_weight
 from headgate.errors import Conflict, PolicyInvalid
 from headgate.store.records import BlockRecord
@@ -92,9 +93,7 @@ def put_weights(live: LiveTraffic, weights: Mapping[str, int], fleet: Fleet) -> 
     total = sum(wanted.values())
     if total > SLOTS:
         raise faults(
-            {
-                "traffic.weights": f"the weights add up to {total / 100:g}%; at most 100% can be given away"
-            }
+            {"traffic.weights": f"the weights add up to {total / 100:g}%; at most 100% can be given away"}
         )
     if wanted == live.weights():
         return live
@@ -265,7 +264,7 @@ def blocked_fault(live: LiveTraffic, version: str, path: str, fleet: Fleet) -> d
 
 def faults(found: Mapping[str, str]) -> PolicyInvalid:
     """One exception that names every fault with its path."""
-    listed = [{"path": path, "message": message} for path, message in found.items()]
+    listed = [Fault(path, None, message).as_dict() for path, message in found.items()]
     text = "; ".join(f"{path}: {message}" for path, message in found.items())
     return PolicyInvalid(text, detail={"faults": listed})
 

@@ -74,7 +74,7 @@ class VersionView(TypedDict):
     state: Literal["ready", "loading", "failed", "blocked"]
     in_document: bool
     placement: str | None
-    run_us: dict[str, float] | None
+    run_us: dict[str, float | None] | None
     requests: int | None
     signature: dict[str, Any] | None
     load_ms: float | None

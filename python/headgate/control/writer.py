@@ -132,6 +132,12 @@ class Writer:
     async def _hand_over(self, flight: _Flight) -> asyncio.Future[Event]:
         state, held, shop = flight.state, flight.held, self._shop
         urgent = flight.urgency == "emergency"
+        if flight.draft.after is None and not state.loaded:
+            # Its champion never loaded: the data plane does not know it.
+            state.gone()
+            done: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+            done.set_result({"event": "removed"})
+            return done
         if flight.draft.after is None:
             ticket = shop.plane.remove(state.name)
         else:

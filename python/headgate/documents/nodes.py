@@ -17,7 +17,7 @@ Report = Callable[[Path, str], None]
 MAX_DEPTH = 20
 """How deep mappings and lists may nest; the deepest field there is lies at 5."""
 
-MAX_NODES = 50_000
+MAX_NODES = 20_000
 """How many values one file may hold, aliases expanded."""
 
 

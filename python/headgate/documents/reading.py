@@ -37,6 +37,9 @@ MAX_BYTES = 512 * 1024
 MAX_DOCUMENTS = 1000
 """How many documents one file may hold."""
 
+MAX_LINE = 64 * 1024
+"""The longest line of YAML, in characters: the scanner's time grows with the square of some tokens."""
+
 _MAX_DIGITS = 100
 _INT = re.compile(r"[-+]?[0-9]+\Z")
 _OCTAL = re.compile(r"0o[0-7]+\Z")
@@ -258,6 +261,9 @@ class _Builder:
 
 
 def _read_yaml(text: str, data: bytes) -> list[Piece]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if len(line) > MAX_LINE:
+            raise _UnreadableError(f"has a line of {len(line)} characters; {MAX_LINE} are read", number)
     builder = _Builder(text)
     for event in _events(text):
         builder.take(event)

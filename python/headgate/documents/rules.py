@@ -12,7 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from headgate.documents.faults import Path, did_you_mean, nearest, quoted
+from headgate.documents.faults import MAX_FAULTS, Path, did_you_mean, nearest, quoted
 from headgate.documents.model import API_VERSION, Endpoint, Version, _Part
 from headgate.documents.nodes import Report, WrittenInt, describe
 from headgate.documents.values import SLOTS, format_weight, parse_weight
@@ -76,12 +76,15 @@ def _known_only(model: type[_Part], data: dict[str, Any], path: Path, report: Re
     """``data`` without the keys that ``model`` does not have, each of them reported."""
     fields = {info.alias or name: info.annotation for name, info in model.model_fields.items()}
     out: dict[str, Any] = {}
+    unknown = 0
     for key, value in data.items():
         here = (*path, key)
         if key in model.not_yet:
             report(here, "is not supported yet; remove it")
         elif key not in fields:
-            report(here, _unknown(key, model, list(fields)))
+            unknown += 1
+            # A hint costs a search; beyond what is listed nobody would read it.
+            report(here, _unknown(key, model, list(fields)) if unknown <= MAX_FAULTS else "is not known here")
         else:
             out[key] = _inner(fields[key], value, here, report)
     return out

@@ -90,8 +90,7 @@ class Listener:
                 raise Conflict("the listener ended before it took a connection")
 
     async def stop(self) -> None:
-        """Takes no more connections, gives open requests a moment, then cuts them off. May be called twice.
-        """
+        """Takes no more connections, gives open requests a moment, then cuts them off. May be called twice."""
         if self._task is None:
             self._sock.close()
             return

@@ -173,8 +173,7 @@ class Settings:
 
 
 def command_line(given: Mapping[str, str | Sequence[str] | None]) -> Layer:
-    """The layer of the command line: setting names to what was written, ``None`` or empty where nothing was.
-    """
+    """The layer of the command line: setting names to what was written, ``None`` or empty where nothing was."""
     values = {
         name: (value,) if isinstance(value, str) else tuple(value) for name, value in given.items() if value
     }

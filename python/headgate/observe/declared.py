@@ -120,6 +120,5 @@ def families(facts: Facts) -> list[Metric]:
 
 
 def _distinct(refusals: Sequence[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
-    """One per endpoint and version: a second sample with the same labels would make the whole page invalid.
-    """
+    """One per endpoint and version: a second sample with the same labels would make the whole page invalid."""
     return {(one["endpoint"], one["version"]): one for one in refusals}.values()

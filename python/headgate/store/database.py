@@ -18,7 +18,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -73,7 +73,8 @@ def open_engine(state: Path, url: str | None) -> Engine:
     target = make_url(url) if url is not None else make_url(f"sqlite:///{state / 'headgate.db'}")
     engine = create_engine(target)
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _pragmas)
+        event.listen(engine, "connect", _on_connect)
+        event.listen(engine, "begin", _on_begin)
     try:
         migrate(engine)
     except BaseException:
@@ -82,12 +83,18 @@ def open_engine(state: Path, url: str | None) -> Engine:
     return engine
 
 
-def _pragmas(connection: Any, _record: Any) -> None:
+def _on_connect(connection: Any, _record: Any) -> None:
+    # Python's driver would begin transactions for some statements only, and leave a migration half done after a crash.
+    connection.isolation_level = None
     # FULL: an acknowledged write survives a power cut; WAL alone would only survive a crash of the process.
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={_BUSY_MS}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _on_begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
 
 
 def migration_config() -> Config:

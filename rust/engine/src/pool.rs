@@ -39,24 +39,32 @@ pub struct Outcome {
 /// The threads and their queue.
 pub struct Pool {
     queue: Sender<Job>,
+    jobs: Receiver<Job>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Pool {
+    /// A queue for `threads` threads, without the threads.
+    pub fn new(threads: usize) -> Pool {
+        let (queue, jobs) = bounded(threads.max(1) * QUEUE_PER_THREAD);
+        Pool { queue, jobs, threads: Mutex::default() }
+    }
+
     /// Starts `threads` threads.
     ///
     /// # Errors
     /// `internal` when the system gives no more threads.
-    pub fn start(threads: usize) -> Result<Pool> {
-        let (sender, receiver) = bounded(threads.max(1) * QUEUE_PER_THREAD);
+    pub fn start(&self, threads: usize) -> Result<()> {
         let started = (0..threads.max(1)).map(|index| {
-            let receiver = receiver.clone();
+            let jobs = self.jobs.clone();
             std::thread::Builder::new()
                 .name(format!("hg-pool-{index}"))
-                .spawn(move || work(&receiver))
+                .spawn(move || work(&jobs))
                 .map_err(|error| Error::new(Code::Internal, format!("no thread for the pool: {error}")))
         });
-        Ok(Pool { queue: sender, threads: Mutex::new(started.collect::<Result<_>>()?) })
+        let started = started.collect::<Result<Vec<_>>>()?;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).extend(started);
+        Ok(())
     }
 
     /// Hands a run over; the receiver gets the outcome. Dropping the receiver cancels a run that has not begun.

@@ -5,6 +5,7 @@
 //! Next: `envelope`.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use memchr::{memchr2, memchr3};
 
@@ -25,6 +26,36 @@ pub(crate) fn skip_space(data: &[u8], mut pos: usize) -> usize {
         pos += 1;
     }
     pos
+}
+
+/// The kinds of JSON values, as messages call them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Text,
+    List,
+    Object,
+    Flag,
+    Null,
+    Number,
+    /// A byte with which no value begins.
+    Other,
+    /// The end of the input.
+    Nothing,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Text => "a string",
+            Kind::List => "a list",
+            Kind::Object => "an object",
+            Kind::Flag => "true or false",
+            Kind::Null => "null",
+            Kind::Number => "a number",
+            Kind::Other => "something that is not JSON",
+            Kind::Nothing => "nothing",
+        })
+    }
 }
 
 /// Bytes of JSON and a place in them; `pos` never passes the end.
@@ -52,17 +83,18 @@ impl<'a> Cursor<'a> {
         Fault::new(self.bytes, self.pos, why)
     }
 
-    /// The kind of the value that comes next, in words for a message.
-    pub(crate) fn kind(&mut self) -> &'static str {
+    /// The kind of the value that comes next, by its first byte.
+    #[inline]
+    pub(crate) fn kind(&mut self) -> Kind {
         match self.peek() {
-            Some(b'"') => "a string",
-            Some(b'[') => "a list",
-            Some(b'{') => "an object",
-            Some(b't' | b'f') => "true or false",
-            Some(b'n') => "null",
-            Some(b'-' | b'0'..=b'9') => "a number",
-            Some(_) => "something that is not JSON",
-            None => "nothing",
+            Some(b'"') => Kind::Text,
+            Some(b'[') => Kind::List,
+            Some(b'{') => Kind::Object,
+            Some(b't' | b'f') => Kind::Flag,
+            Some(b'n') => Kind::Null,
+            Some(b'-' | b'0'..=b'9') => Kind::Number,
+            Some(_) => Kind::Other,
+            None => Kind::Nothing,
         }
     }
 

@@ -9,7 +9,7 @@ use headgate_protocol::{
 const HEAD: ReplyHead<'static> = ReplyHead { id: Some("7"), model_name: "m", model_version: "v1" };
 
 fn output<'a>(datatype: DataType, dims: &[i64], data: TensorData<'a>, binary: bool) -> OutputTensor<'a> {
-    OutputTensor { name: "Y", datatype, shape: Shape::new(dims).unwrap(), data, binary }
+    OutputTensor { name: "Y", datatype, shape: Shape::new(dims).expect("a shape"), data, binary }
 }
 
 fn write(outputs: &[OutputTensor<'_>]) -> Result<(Vec<u8>, ReplyBody)> {

@@ -269,14 +269,25 @@ fn nesting_that_contradicts_the_shape() {
     ]);
 }
 
+/// An input X of INT16 as binary data.
+fn binary(shape: &str, size: &str) -> String {
+    input(&format!(
+        r#""name":"X","datatype":"INT16","shape":{shape},"parameters":{{"binary_data_size":{size}}}"#
+    ))
+}
+
+fn check_binary(cases: &[(String, &[u8], Code, &str)]) {
+    for (json, tail, code, fragment) in cases {
+        let body = [json.as_bytes(), tail].concat();
+        let error = request(&body, Some(json.len().to_string().as_bytes())).expect_err(json);
+        assert_eq!(error.code, *code, "{json}\n{error}");
+        assert!(error.message.contains(fragment), "{json}\nwanted: {fragment}\ngot:    {error}");
+    }
+}
+
 #[test]
-fn binary_bodies() {
-    let binary = |shape: &str, size: &str| {
-        input(&format!(
-            r#""name":"X","datatype":"INT16","shape":{shape},"parameters":{{"binary_data_size":{size}}}"#
-        ))
-    };
-    let cases: [(String, &[u8], Code, &str); 14] = [
+fn binary_sizes() {
+    check_binary(&[
         (
             binary("[2]", "3"),
             b"abc",
@@ -301,6 +312,12 @@ fn binary_bodies() {
         (binary("[2]", "99999999999999999999"), b"", InvalidArgument, "must be a whole number"),
         (binary("[2]", "18446744073709551615"), b"", InvalidArgument, "has 4 bytes"),
         (binary("[2]", "4,\"binary_data_size\":4"), b"abcd", InvalidArgument, "\"binary_data_size\" twice"),
+    ]);
+}
+
+#[test]
+fn binary_contents() {
+    check_binary(&[
         (
             input(
                 r#""name":"X","datatype":"INT16","shape":[1],"data":[1],"parameters":{"binary_data_size":2}"#,
@@ -333,13 +350,11 @@ fn binary_bodies() {
             InvalidArgument,
             "1 bytes are left in its binary data",
         ),
-    ];
-    for (json, tail, code, fragment) in cases {
-        let body = [json.as_bytes(), tail].concat();
-        let error = request(&body, Some(json.len().to_string().as_bytes())).expect_err(&json);
-        assert_eq!(error.code, code, "{json}\n{error}");
-        assert!(error.message.contains(fragment), "{json}\nwanted: {fragment}\ngot:    {error}");
-    }
+    ]);
+}
+
+#[test]
+fn binary_data_and_the_header() {
     let json = binary("[2]", "4");
     let body = [json.as_bytes(), b"abcd"].concat();
     assert!(request(&body, None).unwrap_err().message.contains("no Inference-Header-Content-Length"));

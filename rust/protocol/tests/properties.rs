@@ -1,6 +1,8 @@
 //! What goes out comes back the same: JSON and binary, every datatype, every nesting; and no bytes make
 //! anything panic.
 
+#![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
 mod common;
 
 use common::{Decoded, request};

@@ -22,7 +22,7 @@ const BREATH: Duration = Duration::from_millis(20);
 /// `invalid_argument` when the address cannot be used, with the system's reason.
 pub fn bind(address: &str) -> Result<(TcpListener, SocketAddr)> {
     let unusable = |reason: &dyn std::fmt::Display| {
-        Error::new(Code::InvalidArgument, format!("cannot listen on {address:?}: {reason}"))
+        Error::new(Code::InvalidArgument, format!("http: cannot listen on {address:?}: {reason}"))
     };
     let wanted = address
         .to_socket_addrs()

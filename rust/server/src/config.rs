@@ -75,7 +75,9 @@ impl Config {
     /// # Errors
     /// `invalid_argument` with the parser's words.
     pub fn from_json(json: &[u8]) -> Result<Config> {
-        let mut config: Config = serde_json::from_slice(json)
+        let mut json = serde_json::Deserializer::from_slice(json);
+        // Names the field, which the parser alone does not.
+        let mut config: Config = serde_path_to_error::deserialize(&mut json)
             .map_err(|error| Error::new(Code::InvalidArgument, format!("gateway configuration: {error}")))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         for threads in [&mut config.io_threads, &mut config.pool_threads] {

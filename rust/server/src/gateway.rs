@@ -52,10 +52,10 @@ struct Running {
 }
 
 impl Gateway {
-    /// A gateway that can load endpoints but has no socket yet.
+    /// A gateway that can take endpoints in but has no socket yet, and no thread until it must load one.
     ///
     /// # Errors
-    /// `internal` when the system gives no threads or descriptors.
+    /// `internal` when the system gives no descriptor.
     pub fn new(config: Config) -> Result<Gateway> {
         let threads = config.io_threads;
         let (mailboxes, inboxes): (Vec<_>, Vec<_>) = (0..threads).map(|_| Mailbox::new()).unzip();
@@ -65,20 +65,21 @@ impl Gateway {
         let shared = Arc::new(Shared {
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             metrics: Metrics::new(threads),
-            pool: Pool::start(config.pool_threads)?,
+            pool: Pool::new(config.pool_threads),
             ready: false.into(),
             draining: false.into(),
+            closing: false.into(),
             beats: (0..threads).map(|_| io::Beat::default()).collect(),
             epoch: Instant::now(),
             config,
         });
-        let publisher = Publisher::start(
+        let publisher = Publisher::new(
             shared.clone(),
             engine.clone(),
             sketches.clone(),
             events.clone(),
             mailboxes.clone(),
-        )?;
+        );
         Ok(Gateway {
             shared,
             engine,
@@ -116,6 +117,7 @@ impl Gateway {
         bound: SocketAddr,
         inboxes: Vec<mpsc::Receiver<Message>>,
     ) -> Result<Running> {
+        self.shared.pool.start(self.shared.config.pool_threads)?;
         let mut io_threads = Vec::new();
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let (shared, mailbox, grace) =
@@ -231,6 +233,7 @@ impl Gateway {
         // The acceptor may be gone already; then nobody listens.
         let _ = stop_accepting.send(());
         drop(acceptor.join());
+        self.shared.closing.store(true, Relaxed);
         // Set once: a gateway is stopped once.
         let _ = self.grace.set(Instant::now() + grace);
         self.mailboxes.iter().for_each(|mailbox| mailbox.post_blocking(Message::Close));

@@ -7,6 +7,7 @@
 //! on it is booked on that version. Nothing of hyper is known here.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -69,13 +70,13 @@ pub async fn infer(ask: Ask<'_>, body: Bytes) -> Result<Answer> {
 /// Admission before anything of the request is read.
 ///
 /// # Errors
-/// `model_not_ready` before start-up is over.
+/// `draining` once connections are told to close; a request that was admitted before goes on.
 pub fn admit(io: &Io) -> Result<()> {
-    // While draining, requests go on until the connections are told to close: who balances load needs time to notice.
-    if io.shared.ready.load(std::sync::atomic::Ordering::Relaxed) {
-        return Ok(());
+    // Before that, requests are welcome even when readiness is false: who balances load needs time to notice.
+    if io.shared.closing.load(Relaxed) {
+        return Err(Error::new(Code::Draining, "the gateway is stopping; send this to another one"));
     }
-    Err(Error::new(Code::ModelNotReady, "the gateway is starting; try again later"))
+    Ok(())
 }
 
 fn envelope<'a>(ask: &Ask<'_>, body: &'a Bytes) -> Result<Envelope<'a>> {

@@ -48,6 +48,8 @@ pub struct Shared {
     pub ready: AtomicBool,
     /// Whether the gateway is about to stop.
     pub draining: AtomicBool,
+    /// Whether connections have been told to close.
+    pub closing: AtomicBool,
     /// One for each IO thread, for the watchdog.
     pub beats: Box<[Beat]>,
     /// When the clock of [`Shared::now_ns`] began.

@@ -20,6 +20,7 @@ use headgate_engine::{Engine, Model};
 use serde_json::{Map, Value, json};
 
 use crate::drift::Sketches;
+use crate::gateway::spawn;
 use crate::io::{LiveEndpoint, Mailbox, Message, Shared};
 use crate::version::{self, LoadFailure};
 use crate::wake::Events;
@@ -38,13 +39,14 @@ struct Order {
 /// Publishes endpoints.
 pub struct Publisher {
     inner: Arc<Inner>,
-    queues: Mutex<Option<Queues>>,
-    loaders: Mutex<Vec<JoinHandle<()>>>,
+    loaders: Mutex<Loaders>,
 }
 
-struct Queues {
-    ordinary: Sender<Order>,
-    urgent: Sender<Order>,
+/// The loader threads, which are started by the first spec that needs one.
+enum Loaders {
+    None,
+    Running { ordinary: Sender<Order>, urgent: Sender<Order>, threads: Vec<JoinHandle<()>> },
+    Stopped,
 }
 
 struct Inner {
@@ -67,40 +69,17 @@ struct State {
 }
 
 impl Publisher {
-    /// Starts the loader threads.
-    ///
-    /// # Errors
-    /// `internal` when the system gives no more threads.
-    pub fn start(
+    /// A publisher without threads.
+    pub fn new(
         shared: Arc<Shared>,
         engine: Arc<Engine>,
         sketches: Arc<Sketches>,
         events: Arc<Events>,
         threads: Vec<Mailbox>,
-    ) -> Result<Publisher> {
-        let inner = Arc::new(Inner {
-            shared,
-            engine,
-            sketches,
-            events,
-            threads,
-            ticket: AtomicU64::new(0),
-            state: Mutex::default(),
-        });
-        let (ordinary, ordinary_orders) = bounded(WAITING);
-        let (urgent, urgent_orders) = bounded(WAITING);
-        let mut loaders = Vec::new();
-        for index in 0..=LOADERS {
-            let orders = if index == LOADERS { urgent_orders.clone() } else { ordinary_orders.clone() };
-            let inner = inner.clone();
-            let loader = std::thread::Builder::new()
-                .name(format!("hg-load-{index}"))
-                .spawn(move || work(&inner, &orders))
-                .map_err(|error| Error::new(Code::Internal, format!("no loader thread: {error}")))?;
-            loaders.push(loader);
-        }
-        let queues = Mutex::new(Some(Queues { ordinary, urgent }));
-        Ok(Publisher { inner, queues, loaders: Mutex::new(loaders) })
+    ) -> Publisher {
+        let (ticket, state) = (AtomicU64::new(0), Mutex::default());
+        let inner = Arc::new(Inner { shared, engine, sketches, events, threads, ticket, state });
+        Publisher { inner, loaders: Mutex::new(Loaders::None) }
     }
 
     /// Takes a spec in and returns its ticket; an event with that ticket tells the outcome.
@@ -118,13 +97,26 @@ impl Publisher {
             self.inner.carry_out(&order);
             return Ok(ticket);
         }
-        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let queues = queues.as_ref().ok_or_else(|| Error::new(Code::Draining, "the gateway is stopping"))?;
-        let queue = if order.spec.urgent { &queues.urgent } else { &queues.ordinary };
+        self.enqueue(order)?;
+        Ok(ticket)
+    }
+
+    fn enqueue(&self, order: Order) -> Result<()> {
+        let mut loaders = self.loaders();
+        if matches!(*loaders, Loaders::None) {
+            *loaders = start_loaders(&self.inner)?;
+        }
+        let Loaders::Running { ordinary, urgent, .. } = &*loaders else {
+            return Err(Error::new(Code::Draining, "the gateway has been stopped"));
+        };
+        let queue = if order.spec.urgent { urgent } else { ordinary };
         queue
             .try_send(order)
-            .map_err(|_| Error::new(Code::Overloaded, "too many endpoints wait to be loaded; try again"))?;
-        Ok(ticket)
+            .map_err(|_| Error::new(Code::Overloaded, "too many endpoints wait to be loaded; try again"))
+    }
+
+    fn loaders(&self) -> std::sync::MutexGuard<'_, Loaders> {
+        self.loaders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes an endpoint away and returns the ticket.
@@ -153,15 +145,28 @@ impl Publisher {
 
     /// Finishes the loads in progress, joins the threads, and lets go of everything that was served.
     pub fn stop(&self) {
-        *self.queues.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let loaders = std::mem::take(&mut *self.loaders.lock().unwrap_or_else(PoisonError::into_inner));
-        for loader in loaders {
-            // A loader catches panics per order; see `work`.
-            drop(loader.join());
+        let loaders = std::mem::replace(&mut *self.loaders(), Loaders::Stopped);
+        if let Loaders::Running { ordinary, urgent, threads } = loaders {
+            drop((ordinary, urgent));
+            for thread in threads {
+                // A loader catches panics per order; see `work`.
+                drop(thread.join());
+            }
         }
         self.inner.shared.snapshot.store(Arc::default());
         self.sweep();
     }
+}
+
+fn start_loaders(inner: &Arc<Inner>) -> Result<Loaders> {
+    let (ordinary, ordinary_orders) = bounded(WAITING);
+    let (urgent, urgent_orders) = bounded(WAITING);
+    let threads = (0..=LOADERS).map(|index| {
+        let orders = if index == LOADERS { urgent_orders.clone() } else { ordinary_orders.clone() };
+        let inner = inner.clone();
+        spawn(format!("hg-load-{index}"), move || work(&inner, &orders))
+    });
+    Ok(Loaders::Running { threads: threads.collect::<Result<_>>()?, ordinary, urgent })
 }
 
 fn work(inner: &Inner, orders: &Receiver<Order>) {

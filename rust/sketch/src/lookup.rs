@@ -141,7 +141,7 @@ impl<L: Lane> Lookup<L> {
             Cells::Search => return self.search(value),
         };
         let base = usize::from(self.table[cell]);
-        let near = &self.thresholds[base..base + COMPARES];
+        let near: &[L; COMPARES] = self.thresholds[base..].first_chunk().expect("thresholds end in padding");
         base + near.iter().map(|&threshold| usize::from(threshold < value)).sum::<usize>()
     }
 

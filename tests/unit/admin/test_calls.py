@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
-from unit.admin_harness import port, problem
+
+from unit.admin_harness import Port, port, problem
 from unit.control_harness import document, run, until
 
 SHARED = "{champion: v1, weights: {v2: 10%}, sticky: header.x-user-id}"
@@ -56,7 +58,7 @@ def test_json_documents_and_every_fault_at_once(tmp_path: Path) -> None:
             other = document().replace("name: digits", "name: other")
             answer = await p.operator.put(E, content=other, headers=NEW)
             assert answer.json()["faults"] == [
-                {"path": "name", "message": "the document describes other, the address says digits"}
+                {"path": "name", "line": None, "message": "the document describes other, the address says digits"}
             ]
             files = document().replace("{constant: {score: 0.5}}", '"file:models/1"')
             answer = await p.operator.put(E, content=files, headers=NEW)
@@ -187,6 +189,16 @@ def test_idempotency_keys(tmp_path: Path) -> None:
     run(body)
 
 
+async def ended(p: Port, where: str) -> dict[str, Any]:
+    """The operation at ``where`` once it has ended."""
+    for _ in range(2000):
+        found = (await p.viewer.get(where)).json()
+        if found["status"] != "running":
+            return found
+        await asyncio.sleep(0.001)
+    raise AssertionError("the operation never ended")
+
+
 def test_what_takes_long_becomes_an_operation(tmp_path: Path) -> None:
     async def body() -> None:
         async with port(tmp_path, answer_seconds=0.01) as p:
@@ -198,16 +210,15 @@ def test_what_takes_long_becomes_an_operation(tmp_path: Path) -> None:
             assert (running.json()["status"], running.headers["retry-after"]) == ("running", "1")
             p.gate.native.release()
             await until(lambda: bool(p.gate.native.served))
-            for _ in range(500):
-                done = (await p.viewer.get(where)).json()
-                if done["status"] != "running":
-                    break
-                await asyncio.sleep(0.002)
+            done = await ended(p, where)
             assert (done["status"], done["result"]["revision"]) == ("done", 1)
-            p.gate.native.failing["v4"] = "no such operator"
+            p.gate.native.held.add("v4")
             wrong = document("{champion: v1}", "v1 v2 v3 v4")
             answer = await p.operator.put(E, content=wrong, headers={**YAML, **at(1), "prefer": "respond-async"})
-            assert problem(answer) == (422, "model_load_failed")
+            p.gate.native.failing["v4"] = "no such operator"
+            p.gate.native.release()
+            done = await ended(p, answer.headers["location"])
+            assert (done["status"], done["problem"]["code"]) == ("failed", "model_load_failed")
             assert problem(await p.viewer.get("/v1/operations/nope")) == (404, "not_found")
 
     run(body)

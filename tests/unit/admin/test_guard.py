@@ -7,11 +7,11 @@ import stat
 from pathlib import Path
 
 import pytest
-from unit.admin_harness import port, problem
-from unit.control_harness import document, run
 
 from headgate.admin.guard import host_name, is_loopback
 from headgate.control.describe import STATUS
+from unit.admin_harness import port, problem
+from unit.control_harness import document, run
 
 E = "/v1/endpoints/digits"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
-from unit.admin_harness import port
-from unit.control_harness import document, run
 
 from headgate.admin.tokens import TokenView
 from headgate.control import views
+from unit.admin_harness import port
+from unit.control_harness import document, run
 
 E = "/v1/endpoints/digits"
 DOC = Path(__file__).parents[3] / "docs" / "design" / "admin-api.md"

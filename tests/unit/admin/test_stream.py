@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
-from unit.admin_harness import port, problem
-from unit.control_harness import document, run, until
 
 from headgate.control.feed import BACKLOG, Feed
 from headgate.store import EventRecord
+from unit.admin_harness import port, problem
+from unit.control_harness import document, run, until
 
 
 class Reader:

@@ -70,7 +70,7 @@ def test_plan_is_a_dry_run_and_check_fails_when_anything_would_change(document: 
     result = call(fake, "plan", str(document), "--take-traffic")
     assert result.exit_code == 0, result.output
     assert "kept (--take-traffic to move)" in result.stdout
-    assert dict(fake.last.url.params) == {"source": str(document), "take_traffic": "true", "dry_run": "true"}
+    assert dict(fake.last.url.params) == {"take_traffic": "true", "dry_run": "true"}
     assert call(fake, "plan", "--check", str(document)).exit_code == 1
     unchanged = FakeAdmin({f"PUT {PATH}": ok({**PLAN, "changes": False})})
     assert call(unchanged, "plan", "--check", str(document)).exit_code == 0
@@ -122,3 +122,14 @@ def test_apply_as_json_gives_one_object_for_all_files(document: Path) -> None:
     fake = FakeAdmin({f"GET {PATH}/traffic": ok(TRAFFIC, 41), f"PUT {PATH}": ok(RESULT, 42)})
     result = call(fake, "apply", str(document), "--json")
     assert json.loads(result.stdout) == {"results": [RESULT]}
+
+
+def test_the_gateway_learns_the_path_of_a_document_with_files_only(document: Path) -> None:
+    fake = FakeAdmin({f"PUT {PATH}": ok(PLAN)})
+    assert call(fake, "plan", str(document)).exit_code == 0
+    assert "source" not in fake.last.url.params
+    document.write_text(DOCUMENT.replace("{constant: {score: 0.5}}", "'file:models/1'"))
+    assert call(fake, "plan", str(document)).exit_code == 0
+    assert fake.last.url.params["source"] == str(document)
+    assert call(fake, "plan", "--remote", str(document)).exit_code == 0
+    assert "source" not in fake.last.url.params

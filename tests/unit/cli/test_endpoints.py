@@ -42,7 +42,10 @@ ENDPOINT: dict[str, Any] = {
     "source": None,
     "declared": TRAFFIC["declared"],
     "traffic": TRAFFIC,
-    "versions": {"v1": VERSION, "v2": {**VERSION, "role": "challenger", "run_us": None, "placement": None}},
+    "versions": {
+        "v1": VERSION,
+        "v2": {**VERSION, "role": "challenger", "run_us": {"p50": None, "p99": None}},
+    },
     "blocks": [{"digest": "sha256:cd", "version": "v0", "since": "then", "who": "me", "reason": "bad"}],
     "frozen": {"since": "then", "who": "me", "reason": "audit"},
     "notes": ["a note"],
@@ -70,7 +73,8 @@ REPORT = {
     "baseline": "sha256:00",
     "features": [
         FEATURE,
-        {k: v for k, v in FEATURE.items() if k not in {"psi", "ks"}} | {"verdict": "undecided"},
+        {k: v for k, v in FEATURE.items() if k not in {"psi", "ks"}}
+        | {"verdict": "undecided", "column": "X[3]"},
     ],
 }
 
@@ -152,7 +156,7 @@ def test_explain_without_a_key_says_that_each_request_draws() -> None:
 
 def test_history_lists_and_shows_one() -> None:
     one = {
-        "n": 41,
+        "revision": 41,
         "parent": 40,
         "kind": "traffic",
         "status": "applied",
@@ -181,6 +185,7 @@ def test_drift_shows_distances_and_fails_only_when_asked_to_check() -> None:
     assert result.exit_code == 0, result.output
     assert fake.last.url.params["window"] == "1h"
     assert "X.a" in result.stdout
+    assert " X[3] " in result.stdout
     assert "0.5000" in result.stdout
     assert "0.1000..0.2000" in result.stdout
     assert call(fake, "drift", "digits", "--check").exit_code == 1

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, save
-from unit.control_harness import gateway, run
 
 from headgate.errors import Conflict, ModelLoadFailed, PolicyInvalid
+from unit.control_harness import gateway, run
 
 
 def model(folder: Path, factor: float) -> Path:

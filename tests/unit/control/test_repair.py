@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.control_harness import Gate, document, gateway, run, until
-from unit.fake_native import FakeNative
 
-from headgate.errors import Conflict, Draining, StorageFailed
+from headgate.errors import Conflict, Draining, ModelLoadFailed, StorageFailed
 from headgate.store import Commit, open_store
 from headgate.store.records import RevisionKind
+from unit.control_harness import Gate, document, gateway, run, until
+from unit.fake_native import FakeNative
 
 SHARED = "{champion: v1, weights: {v2: 10%}, sticky: header.x-user-id}"
 KEYS = [f"user-{n}" for n in range(500)]
@@ -122,6 +122,10 @@ def test_a_challenger_that_does_not_load_is_left_out(tmp_path: Path) -> None:
             answer = await gate.control.explain("digits", key=key)
             assert answer["version"] == "v1"
             assert "belongs to v2, which did not load" in answer["why"]
+            await gate.control.patch_traffic("digits", weights={"v3": "4%"})
+            with pytest.raises(ModelLoadFailed, match="file is truncated"):
+                await gate.control.patch_traffic("digits", weights={"v2": "11%"})
+            await gate.control.patch_traffic("digits", weights={"v3": "5%"})
             native.failing.clear()
             await gate.apply(document("{champion: v1, weights: {v2: 10%, v3: 5%}, sticky: header.x-user-id}"))
             assert await assignment(gate) == before
@@ -144,6 +148,12 @@ def test_one_broken_endpoint_keeps_no_other_from_starting(tmp_path: Path) -> Non
             assert [one["state"] for one in await gate.control.list()] == ["failed", "ready"]
             native.failing.clear()
             await gate.apply(document("{champion: v1}", "v1"))
+            assert gate.control.readiness().ready
+        native = FakeNative()
+        native.failing["v1"] = "file is truncated"
+        async with gateway(tmp_path, native) as gate:
+            await gate.control.delete("digits")
+            assert [one["name"] for one in await gate.control.list()] == ["other"]
             assert gate.control.readiness().ready
 
     run(body)

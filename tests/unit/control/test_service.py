@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from unit.control_harness import at, document, gateway, run, until
 
 from headgate.control import ABSENT, Call, IdempotencyKey
 from headgate.errors import (
@@ -19,6 +18,8 @@ from headgate.errors import (
     StorageFailed,
     VersionNotFound,
 )
+from unit.control_harness import at, document, gateway, run, until
+from unit.fake_native import FakeNative
 
 SHARED = "{champion: v1, weights: {v2: 10%}, sticky: header.x-user-id}"
 
@@ -32,7 +33,8 @@ def test_creation_serves_stores_and_tells(tmp_path: Path) -> None:
             assert result["plan"]["load"] == ["v1", "v2", "v3"]
             champion, given, salt = gate.live()
             assert (champion, given) == ("v1", [["v2", 0, 999]])
-            assert salt.startswith("digits/") and salt.endswith("/1")
+            assert salt.startswith("digits/")
+            assert salt.endswith("/1")
             record = gate.store.revision("digits", 1)
             assert record is not None
             assert (record.status, record.who, record.reason, record.document) == (
@@ -134,10 +136,10 @@ def test_restore_brings_back_document_table_and_salt(tmp_path: Path) -> None:
             assert gate.live() == table
             assert result["revision"] == 3
             assert (await gate.control.get("digits"))["document"] == document(SHARED)
+            gate.native.failing["v4"] = "broken file"
+            with pytest.raises(ModelLoadFailed):
+                await gate.apply(document("{champion: v1}", "v1 v2 v3 v4"))
             with pytest.raises(InvalidArgument, match="never served"):
-                gate.native.failing["v4"] = "broken file"
-                with pytest.raises(ModelLoadFailed):
-                    await gate.apply(document("{champion: v1}", "v1 v2 v3 v4"))
                 await gate.control.restore("digits", 4)
 
     run(body)
@@ -181,6 +183,62 @@ def test_an_emergency_call_overtakes_a_load(tmp_path: Path) -> None:
     run(body)
 
 
+def test_a_write_that_is_passed_between_its_swap_and_its_event_is_told_so(tmp_path: Path) -> None:
+    """The emergency call was made up before it could see revision 2, and put revision 1's document back in effect."""
+
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            events = gate.native.events
+            gate.native.events = lambda: b"[]"  # type: ignore[method-assign]
+            passed = asyncio.create_task(gate.control.patch_traffic("digits", weights={"v2": "20%"}))
+            await until(lambda: len(gate.native.applied) == 2)
+            urgent = asyncio.create_task(gate.control.rollback("digits"))
+            await until(lambda: len(gate.native.applied) == 3)
+            gate.native.events = events  # type: ignore[method-assign]
+            gate.control.pump()
+            assert (await urgent)["plan"]["base_revision"] == 1
+            with pytest.raises(Conflict, match="revision 2 was overtaken by revision 3"):
+                await passed
+            assert [r["status"] for r in await gate.control.revisions("digits")] == [
+                "applied",
+                "superseded",
+                "applied",
+            ]
+            assert gate.store.endpoints()[0].applied == 3
+
+    run(body)
+
+
+def test_a_key_runs_one_at_a_time_even_after_a_failure(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            call = Call("ann", key=IdempotencyKey("kid", "POST restore", "k", "a"))
+            gate.native.failing["v4"] = "broken"
+            wrong = await gate.control.parse("digits", document("{champion: v1}", "v1 v2 v3 v4").encode())
+            tries = [gate.control.apply(wrong, call=call) for _ in range(3)]
+            results = await asyncio.gather(*tries, return_exceptions=True)
+            assert [type(result) for result in results] == [ModelLoadFailed] * 3
+            del gate.native.failing["v4"]
+            tries = [gate.control.apply(wrong, call=call) for _ in range(3)]
+            assert sorted(result.get("replayed", False) for result in await asyncio.gather(*tries)) == [False, True, True]
+
+    run(body)
+
+
+def test_a_dry_run_of_a_removal(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            result = await gate.control.delete("digits", call=Call(dry_run=True))
+            assert result["plan"]["changes"] is True
+            assert result["plan"]["unload"] == ["v1", "v2", "v3"]
+            assert "digits" in gate.native.served
+
+    run(body)
+
+
 def test_rollback_to_a_cold_version_loads_it_first(tmp_path: Path) -> None:
     async def body() -> None:
         async with gateway(tmp_path) as gate:
@@ -188,8 +246,6 @@ def test_rollback_to_a_cold_version_loads_it_first(tmp_path: Path) -> None:
             await gate.apply(document("{champion: v2}"))
         async with gateway(tmp_path) as gate:
             pass
-        from unit.fake_native import FakeNative
-
         native = FakeNative()
         native.failing["v1"] = "not now"
         async with gateway(tmp_path, native) as gate:

@@ -279,12 +279,15 @@ def test_yaml_is_version_1_2(tmp_path: Path) -> None:
         ("a: !thing 1\n", "tag"),
         ("a: &a [*a]\n", "alias *a"),
         ("a: *nowhere\n", "alias *nowhere"),
-        ("[" * 100_000, "nests deeper"),
-        ('{"a":' * 100_000, "nests deeper"),
+        ("[" * 10_000, "nests deeper"),
+        ('{"a":' * 10_000, "nests deeper"),
         ("a: " + "9" * 5000, "5000 digits"),
         (b"\xff\xfe", "not UTF-8"),
         (b"a: \x00", "is not YAML"),
-        (b"#" * (MAX_BYTES + 1), "bytes"),
+        ("#\n" * (MAX_BYTES // 2) + "##", f"has {MAX_BYTES // 2 * 2 + 2} bytes"),
+        ("a: 1\nb: " + "!" * 100_000, "has a line of 100003 characters"),
+        ("- a\n" * 30_000, "expands to more than"),
+        ("---\na: 1\n" * 1001, "more than 1000 documents"),
     ],
 )
 def test_what_cannot_be_read_is_one_fault(text: str | bytes, says: str, tmp_path: Path) -> None:

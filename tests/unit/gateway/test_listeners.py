@@ -52,7 +52,10 @@ def test_a_stream_that_never_ends_is_cut_off() -> None:
     async def work() -> None:
         listener = Listener(APP, bind(ANY_PORT, "admin"))
         await listener.start()
-        async with httpx.AsyncClient(base_url=f"http://{listener.address}") as http, http.stream("GET", "/endless") as answer:
+        async with (
+            httpx.AsyncClient(base_url=f"http://{listener.address}") as http,
+            http.stream("GET", "/endless") as answer,
+        ):
             lines = answer.aiter_lines()
             assert await anext(lines) == "first"
             async with asyncio.timeout(20):

@@ -4,134 +4,18 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
 
 import httpx
 import pytest
 
-from headgate.cli.serve import read_settings
 from headgate.errors import Conflict, PolicyInvalid
 from headgate.gateway.listeners import bind
-from headgate.gateway.process import DataPlaneSource, Process, run
-from headgate.gateway.settings import Settings
+from headgate.gateway.process import DataPlaneSource, run
 from headgate.gateway.units import Address
 from unit.control_harness import document, until
-from unit.fake_native import FakeNative
-
-ANY_PORT = {"http": "127.0.0.1:0", "observe": "127.0.0.1:0", "admin": "127.0.0.1:0"}
-
-
-class Plane(FakeNative):
-    """The fake data plane with a life: what was called, in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[Any] = []
-
-    def start(self) -> bytes:
-        self.calls.append("start")
-        return json.dumps({"http": "127.0.0.1:18000"}).encode()
-
-    def set_ready(self, ready: bool) -> None:
-        self.calls.append(("ready", ready))
-
-    def stop(self, drain_delay_ms: int, grace_ms: int) -> bool:
-        self.calls.append(("stop", drain_delay_ms, grace_ms))
-        return True
-
-    def metrics(self) -> bytes:
-        return b"[]"
-
-    def apply(self, endpoint: bytes) -> int:
-        self.calls.append(("apply", json.loads(endpoint)["name"]))
-        return super().apply(endpoint)
-
-
-class Module(ModuleType):
-    """What ``headgate._native`` is to the gateway."""
-
-    def __init__(self, plane: Plane) -> None:
-        super().__init__("fake")
-        self.plane = plane
-        self.configs: list[dict[str, Any]] = []
-        self.set_weights = plane.set_weights
-        self.slot_of = plane.slot_of
-        self.fit_baseline = plane.fit_baseline
-
-    def Gateway(self, config: bytes) -> Plane:  # noqa: N802 (the name of the class it stands for)
-        self.configs.append(json.loads(config))
-        return self.plane
-
-
-class Announcer:
-    """Keeps what a person would see."""
-
-    def __init__(self) -> None:
-        self.addresses: dict[str, str] = {}
-        self.tokens: list[str] = []
-        self.said: list[str] = []
-        self.ready: Callable[[], None] = lambda: None
-
-    def bound(self, addresses: dict[str, str]) -> None:
-        self.addresses = addresses
-        self.ready()
-
-    def first_token(self, token: str, path: Path) -> None:
-        assert path.read_text().strip() == token
-        self.tokens.append(token)
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
-class Running:
-    """One process in the test's own event loop."""
-
-    def __init__(self, settings: Settings, plane: Plane | None = None) -> None:
-        self.plane = plane or Plane()
-        self.announcer = Announcer()
-        self.module = Module(self.plane)
-        self.process = Process(settings, DataPlaneSource(self.module, None), self.announcer)
-        self.task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Running:
-        self.task = asyncio.create_task(self.process.run())
-        await until(lambda: bool(self.announcer.addresses) or cast("asyncio.Task[None]", self.task).done())
-        if self.task.done():
-            self.task.result()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.process.stop()
-        assert self.task is not None
-        async with asyncio.timeout(20):
-            await self.task
-
-    async def get(self, port: str, path: str) -> httpx.Response:
-        async with httpx.AsyncClient() as http:
-            headers = {"authorization": f"Bearer {self.announcer.tokens[0]}"} if self.announcer.tokens else {}
-            return await http.get(f"http://{self.announcer.addresses[port]}{path}", headers=headers)
-
-
-def settings(folder: Path, *documents: Path, **given: str) -> Settings:
-    return read_settings({**ANY_PORT, "state": str(folder / "state"), **given}, documents, {})
-
-
-def written(folder: Path, text: str) -> Path:
-    path = folder / "digits.yaml"
-    path.write_text(text)
-    return path
-
-
-def play(work: Callable[[], Awaitable[None]]) -> None:
-    async def body() -> None:
-        await work()
-
-    asyncio.run(body())
+from unit.gateway.process_harness import Announcer, Module, Plane, Running, play, settings, written
 
 
 def test_it_serves_health_metrics_and_admin_at_the_announced_addresses(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
-from unit.control_harness import Clock
 
 from headgate.errors import Conflict, StorageFailed
 from headgate.store import (
@@ -30,6 +29,7 @@ from headgate.store import (
     unstamp,
 )
 from headgate.store.models import Base
+from unit.control_harness import Clock
 
 NOW = "2027-03-01T03:12:04Z"
 BLOCK = BlockRecord("sha256:2", "v2", NOW, "ann", "bad")
@@ -213,3 +213,23 @@ def test_stamps() -> None:
     assert stamp(unstamp(NOW)) == NOW
     with pytest.raises(ValueError, match="time zone"):
         stamp(unstamp(NOW).replace(tzinfo=None))
+
+
+def test_a_migration_that_is_cut_off_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alembic.operations import Operations
+
+    create = Operations.create_table
+    calls = []
+
+    def cut_off(self: Operations, name: str, *columns: object, **more: object) -> object:
+        calls.append(name)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return create(self, name, *columns, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Operations, "create_table", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        open_store(tmp_path / "state")
+    monkeypatch.undo()
+    assert len(calls) == 4
+    open_store(tmp_path / "state").close()

@@ -12,7 +12,7 @@ use super::values::{
 };
 use super::{Envelope, InputEnvelope, MAX_TENSORS, RequestedOutput, Source};
 use crate::binary::{self, Blobs, Body};
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Kind};
 use crate::fault::Why;
 use crate::{explain, numbers};
 
@@ -20,7 +20,7 @@ use crate::{explain, numbers};
 pub(super) fn request<'a>(body: Body<'a>, into: &mut Envelope<'a>) -> Result<()> {
     let mut cursor = Cursor::new(body.json);
     let mut blobs = Blobs::new(body);
-    want(&mut cursor, "an object", || "the request".into())?;
+    want(&mut cursor, Kind::Object, || "the request".into())?;
     let (mut has_parameters, mut has_inputs, mut has_outputs) = (false, false, false);
     cursor.members(|cursor, key| {
         let repeated = match &*key {
@@ -66,9 +66,9 @@ fn inputs<'a>(
     blobs: &mut Blobs<'a>,
     into: &mut Vec<InputEnvelope<'a>>,
 ) -> Result<()> {
-    want(cursor, "a list", || "\"inputs\"".into())?;
+    want(cursor, Kind::List, || "\"inputs\"".into())?;
     cursor.elements(|cursor, index| {
-        want(cursor, "an object", || format!("inputs[{index}]"))?;
+        want(cursor, Kind::Object, || format!("inputs[{index}]"))?;
         let mut draft = Draft { index, ..Draft::default() };
         cursor.members(|cursor, key| draft.member(cursor, &key))?;
         let input = draft.finish(blobs)?;
@@ -126,7 +126,7 @@ impl<'a> Draft<'a> {
                 self.shape.replace(shape).is_some()
             }
             "data" => {
-                want(cursor, "a list", || format!("{}: \"data\"", self.place()))?;
+                want(cursor, Kind::List, || format!("{}: \"data\"", self.place()))?;
                 let data = cursor.list_extent().map_err(|fault| match fault.why {
                     Why::Depth => {
                         Error::invalid(format!("{}: \"data\" is nested too deep: {fault}", self.place()))
@@ -213,9 +213,9 @@ fn json<'a>(data: &'a [u8], datatype: DataType, shape: &Shape, name: &str) -> Re
 }
 
 fn outputs<'a>(cursor: &mut Cursor<'a>, into: &mut Vec<RequestedOutput<'a>>) -> Result<()> {
-    want(cursor, "a list", || "\"outputs\"".into())?;
+    want(cursor, Kind::List, || "\"outputs\"".into())?;
     cursor.elements(|cursor, index| {
-        want(cursor, "an object", || format!("outputs[{index}]"))?;
+        want(cursor, Kind::Object, || format!("outputs[{index}]"))?;
         let output = output(cursor, index)?;
         check_new("outputs", &output.name, into.iter().map(|earlier| &*earlier.name))?;
         into.push(output);

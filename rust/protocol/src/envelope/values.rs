@@ -9,11 +9,11 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, MAX_RANK, Shape};
 
 use super::{MAX_PARAMETERS, ParameterValue, Parameters};
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Kind};
 use crate::fault::Fault;
 
 /// Makes sure that a value of one kind comes next; `place` is asked for only when it does not.
-pub(super) fn want(cursor: &mut Cursor<'_>, kind: &str, place: impl Fn() -> String) -> Result<()> {
+pub(super) fn want(cursor: &mut Cursor<'_>, kind: Kind, place: impl Fn() -> String) -> Result<()> {
     let found = cursor.kind();
     if found == kind {
         return Ok(());
@@ -23,19 +23,19 @@ pub(super) fn want(cursor: &mut Cursor<'_>, kind: &str, place: impl Fn() -> Stri
 
 /// Reads a string that is the value of a key.
 pub(super) fn text<'a>(cursor: &mut Cursor<'a>, place: impl Fn() -> String) -> Result<Cow<'a, str>> {
-    want(cursor, "a string", place)?;
+    want(cursor, Kind::Text, place)?;
     Ok(cursor.string("a string")?)
 }
 
 /// Reads true or false.
 pub(super) fn flag(cursor: &mut Cursor<'_>, place: impl Fn() -> String) -> Result<bool> {
-    want(cursor, "true or false", place)?;
+    want(cursor, Kind::Flag, place)?;
     Ok(cursor.boolean()?)
 }
 
 /// Reads a whole number that is not negative.
 pub(super) fn whole(cursor: &mut Cursor<'_>, place: impl Fn() -> String) -> Result<u64> {
-    want(cursor, "a number", &place)?;
+    want(cursor, Kind::Number, &place)?;
     let text = cursor.number()?;
     text.parse().map_err(|_| {
         Error::invalid(format!("{} must be a whole number from 0 to {}, not {text}", place(), u64::MAX))
@@ -45,11 +45,11 @@ pub(super) fn whole(cursor: &mut Cursor<'_>, place: impl Fn() -> String) -> Resu
 /// Reads a shape.
 pub(super) fn shape(cursor: &mut Cursor<'_>, place: impl Fn() -> String) -> Result<Shape> {
     let place = || format!("{}: \"shape\"", place());
-    want(cursor, "a list", place)?;
+    want(cursor, Kind::List, place)?;
     let mut dims = [0i64; MAX_RANK];
     let mut rank = 0;
     cursor.elements(|cursor, index| {
-        want(cursor, "a number", || format!("{}[{index}]", place()))?;
+        want(cursor, Kind::Number, || format!("{}[{index}]", place()))?;
         let text = cursor.number()?;
         let dim = text.parse().map_err(|_| {
             Error::invalid(format!(
@@ -82,9 +82,9 @@ pub(super) fn parameter<'a>(
     place: impl Fn() -> String,
 ) -> Result<ParameterValue<'a>> {
     match cursor.kind() {
-        "a string" => Ok(ParameterValue::Text(cursor.string("a string")?)),
-        "true or false" => Ok(ParameterValue::Bool(cursor.boolean()?)),
-        "a number" => {
+        Kind::Text => Ok(ParameterValue::Text(cursor.string("a string")?)),
+        Kind::Flag => Ok(ParameterValue::Bool(cursor.boolean()?)),
+        Kind::Number => {
             let text = cursor.number()?;
             if let Ok(integer) = text.parse() {
                 return Ok(ParameterValue::Integer(integer));
@@ -103,7 +103,7 @@ pub(super) fn parameter<'a>(
 
 /// Reads the parameters of the request.
 pub(super) fn request_parameters<'a>(cursor: &mut Cursor<'a>, into: &mut Parameters<'a>) -> Result<()> {
-    want(cursor, "an object", || "\"parameters\"".into())?;
+    want(cursor, Kind::Object, || "\"parameters\"".into())?;
     cursor.members(|cursor, key| {
         let place = || format!("parameter \"{key}\"");
         let repeated = match &*key {
@@ -152,7 +152,7 @@ pub(super) fn tensor_parameters<'a>(
     place: impl Fn() -> String,
     mut known: impl FnMut(&mut Cursor<'a>, &str) -> Result<bool>,
 ) -> Result<()> {
-    want(cursor, "an object", || format!("{}: \"parameters\"", place()))?;
+    want(cursor, Kind::Object, || format!("{}: \"parameters\"", place()))?;
     cursor.members(|cursor, key| {
         if key.starts_with("shared_memory_") {
             return Err(Error::new(

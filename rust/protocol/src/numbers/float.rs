@@ -77,11 +77,12 @@ fn scan(data: &[u8], pos: usize) -> Scan<Decimal> {
     if whole == 0 {
         return Err(Fault::new(data, pos, Why::Element));
     }
-    // One condition without a short cut: whether there are more digits than one varies at random, whether it is wrong does not.
+    // One condition without a short cut: whether there are more digits than one varies at random, whether it
+    // is wrong does not.
     if (whole > 1) & window.starts_with_zero() {
         return Err(Fault::new(data, pos, Why::LeadingZero));
     }
-    let Digits { significand, mut exponent, whole, mut end } = if whole == 16 {
+    let Digits { significand, mut exponent, whole, mut end } = if whole >= 15 {
         many_whole(data, first)?
     } else if data.get(first + whole) == Some(&b'.') {
         let stop = window.second_stop();
@@ -140,7 +141,7 @@ fn more_digits(data: &[u8], mut pos: usize, mut value: u64) -> (u64, usize) {
     }
 }
 
-/// Sixteen digits or more before the point.
+/// So many digits before the point that the window has no room for one behind it.
 #[cold]
 fn many_whole(data: &[u8], first: usize) -> Scan<Digits> {
     let (significand, end) = more_digits(data, first, 0);

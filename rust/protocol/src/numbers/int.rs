@@ -59,7 +59,8 @@ pub(super) fn scan<T: Int>(data: &[u8], pos: usize) -> Scan<(T, usize)> {
         8 => long(data, first, value)?,
         _ => (value, first + count),
     };
-    // One condition without a short cut: whether there are more digits than one varies at random, whether it is wrong does not.
+    // One condition without a short cut: whether there are more digits than one varies at random, whether it
+    // is wrong does not.
     if (count > 1) & (word as u8 == b'0') {
         return Err(Fault::new(data, pos, Why::LeadingZero));
     }

@@ -163,4 +163,5 @@ impl Collector {
 }
 
 #[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail a test")]
 mod tests;

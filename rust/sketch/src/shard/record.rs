@@ -10,11 +10,10 @@ use crate::exponential;
 use crate::lookup::Lane;
 use crate::plan::{Finder, HEADER, MAX_ELEMENTS, Place, Places, Rows, TensorPlan};
 use crate::sampler::Pick;
-use crate::sync::Ordering;
 use crate::view::{TensorView, brain_to_single, half_to_single};
 
-/// Features walked for all rows before the next ones, so that their tables stay in the nearest cache.
-const BLOCK: usize = 128;
+/// Features walked for all rows before the next ones: their tables and counters, 2 KiB each, stay in the nearest cache.
+const BLOCK: usize = 16;
 
 /// The writer's access to a shard during one [`super::Writer::record`].
 #[derive(Debug)]
@@ -142,44 +141,45 @@ impl Sink<'_> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn value<L: Lane>(&self, place: &Place<L>, value: L) {
         let cells = &self.buffer.cells[place.cell..place.cell + place.cells];
+        let (head, slots) = cells.split_first_chunk::<HEADER>().expect("a place begins with its header");
         let wide = value.to_f64();
         if !value.is_finite() {
-            special(cells, wide);
+            special(head, wide);
             return;
         }
         match &place.finder {
             Finder::Aligned(lookup) => {
-                let cell = &cells[HEADER + lookup.slot(value)];
+                let cell = &slots[lookup.slot(value)];
                 bump(&cell.a, 1);
                 add(&cell.b, wide);
                 let distance = wide - place.centre;
-                add(&cells[header::SQUARES].a, distance * distance);
-                widen(&cells[header::RANGE], wide);
+                add(&head[header::SQUARES].a, distance * distance);
+                widen(&head[header::RANGE], wide);
             }
-            Finder::Exponential(at) => self.exponential(*at, cells, wide),
+            Finder::Exponential(at) => self.exponential(*at, head, wide),
         }
     }
 
     #[inline]
-    fn exponential(&self, at: usize, cells: &[Cell], value: f64) {
+    fn exponential(&self, at: usize, head: &[Cell; HEADER], value: f64) {
         match exponential::index(value.abs()) {
-            None => bump(&cells[header::ZERO].a, 1),
+            None => bump(&head[header::ZERO].a, 1),
             Some(index) => match self.buffer.exponentials[at].bucket(index, value < 0.0, self.share) {
                 Some(bucket) => bump(bucket, 1),
-                None => bump(&cells[header::NEGATIVE].b, 1),
+                None => bump(&head[header::NEGATIVE].b, 1),
             },
         }
-        if get(&cells[header::RANGE].a) > get(&cells[header::RANGE].b) {
+        if get(&head[header::RANGE].a) > get(&head[header::RANGE].b) {
             // The first value of this buffer: squares are taken about it.
-            set(&cells[header::SQUARES].b, value);
+            set(&head[header::SQUARES].b, value);
         }
-        let distance = value - get(&cells[header::SQUARES].b);
-        add(&cells[header::SQUARES].a, distance * distance);
-        add(&cells[header::ZERO].b, value);
-        widen(&cells[header::RANGE], value);
+        let distance = value - get(&head[header::SQUARES].b);
+        add(&head[header::SQUARES].a, distance * distance);
+        add(&head[header::ZERO].b, value);
+        widen(&head[header::RANGE], value);
     }
 }
 
@@ -194,15 +194,15 @@ fn widen(range: &Cell, value: f64) {
 }
 
 #[cold]
-fn special(cells: &[Cell], value: f64) {
+fn special(head: &[Cell; HEADER], value: f64) {
     let counter = if value.is_nan() {
-        &cells[header::NAN].a
+        &head[header::NAN].a
     } else if value > 0.0 {
-        &cells[header::NAN].b
+        &head[header::NAN].b
     } else {
-        &cells[header::NEGATIVE].a
+        &head[header::NEGATIVE].a
     };
-    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    bump(counter, 1);
 }
 
 /// Mean, standard deviation (denominator n), minimum, maximum of the finite values, and the share of the others; the first

@@ -1,0 +1,137 @@
+"""Every client command against a real admin API: that both read and write the same shapes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from headgate.cli import main
+from headgate.cli.session import Surroundings
+from unit.control_harness import document
+from unit.gateway.process_harness import Running, play, settings, written
+
+TRAFFIC = "{champion: v1, weights: {v2: 10%}, sticky: header.x-user-id}"
+
+
+class Shell:
+    """Runs commands in a thread, so that the gateway's event loop answers them."""
+
+    def __init__(self, state: Path) -> None:
+        self._around = Surroundings(variables={"HEADGATE_STATE": str(state)})
+
+    async def __call__(self, *arguments: str) -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, main, list(arguments), obj=self._around)
+
+    async def ok(self, *arguments: str) -> str:
+        """The stdout of a command that must be done; its ``--json`` form must be JSON."""
+        result = await self(*arguments)
+        assert result.exit_code == 0, f"{arguments}: {result.output} {result.exception!r}"
+        return result.stdout
+
+
+READS = [
+    ("get",),
+    ("get", "digits"),
+    ("traffic", "digits"),
+    ("explain", "digits", "--key", "ada"),
+    ("explain", "digits"),
+    ("explain", "digits", "--header", "X-User-Id: ada"),
+    ("history", "digits"),
+    ("history", "digits", "1"),
+    ("drift", "digits", "--window", "1h"),
+    ("models",),
+    ("token", "list"),
+]
+
+
+def test_every_command_that_looks_prints_text_and_json(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Running(settings(tmp_path, written(tmp_path, document(TRAFFIC)))):
+            shell = Shell(tmp_path / "state")
+            for arguments in READS:
+                await shell.ok(*arguments)
+                json.loads(await shell.ok(*arguments, "--json"))
+            assert "v1, 10% to v2" in await shell.ok("get")
+            assert await shell.ok("get", "digits", "--document") == document(TRAFFIC)
+            assert "each request draws its own version" in await shell.ok("explain", "digits")
+
+    play(work)
+
+
+def test_traffic_moves_comes_back_and_is_kept_from_a_blocked_version(tmp_path: Path) -> None:
+    async def work() -> None:
+        path = written(tmp_path, document(TRAFFIC))
+        async with Running(settings(tmp_path, path)) as gate:
+            shell = Shell(tmp_path / "state")
+            assert "v1→v2: 10% of keys" in await shell.ok("traffic", "digits", "v2=20%", "--dry-run")
+            assert gate.live_weights() == {"v2": 1000}
+            await shell.ok("traffic", "digits", "v2=20%", "--reason", "more")
+            assert gate.live_weights() == {"v2": 2000}
+            assert "kept (--take-traffic to move)" in await shell.ok("plan", str(path))
+            assert (await shell("plan", "--check", "--take-traffic", str(path))).exit_code == 1
+            await shell.ok("apply", str(path), "--take-traffic", "--reason", "back to the document")
+            assert gate.live_weights() == {"v2": 1000}
+            await shell.ok("rollback", "digits", "--reason", "wrong totals")
+            assert gate.live_weights() == {}
+            assert "already" in await shell.ok("rollback", "digits")
+            assert "v2" in (await shell("traffic", "digits", "v2=1%")).stderr
+            await shell.ok("unblock", "digits", "v2")
+            await shell.ok("restore", "digits", "2", "--json")
+            assert gate.live_weights() == {"v2": 2000}
+            await shell.ok("abort", "digits")
+            assert gate.live_weights() == {}
+            await shell.ok("block", "digits", "v3", "--json")
+            assert "blocked since" in await shell.ok("get", "digits")
+
+    play(work)
+
+
+def test_a_frozen_endpoint_says_no(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Running(settings(tmp_path, written(tmp_path, document(TRAFFIC)))):
+            shell = Shell(tmp_path / "state")
+            await shell.ok("freeze", "digits", "--reason", "audit")
+            refused = await shell("traffic", "digits", "v2=1%")
+            assert (refused.exit_code, "audit" in refused.stderr) == (1, True)
+            assert "frozen since" in await shell.ok("get", "digits")
+            await shell.ok("unfreeze", "digits")
+            await shell.ok("traffic", "digits", "v2=1%")
+
+    play(work)
+
+
+def test_apply_creates_and_refuses_with_the_gateways_faults(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Running(settings(tmp_path)):
+            shell = Shell(tmp_path / "state")
+            path = written(tmp_path, document(TRAFFIC))
+            assert "revision 1" in await shell.ok("apply", str(path), "--root", str(tmp_path))
+            written(tmp_path, document("{champion: v9}"))
+            assert (await shell("apply", str(path))).exit_code == 2
+
+    play(work)
+
+
+@pytest.mark.parametrize(("role", "code"), [("viewer", 2), ("operator", 0)])
+def test_a_token_does_what_its_role_allows_until_it_is_revoked(tmp_path: Path, role: str, code: int) -> None:
+    async def work() -> None:
+        async with Running(settings(tmp_path, written(tmp_path, document(TRAFFIC)))) as gate:
+            shell = Shell(tmp_path / "state")
+            made = json.loads(await shell.ok("token", "create", "--name", "ci", "--role", role, "--json"))
+            variables = {
+                "HEADGATE_TOKEN": made["secret"],
+                "HEADGATE_ADMIN": gate.announcer.addresses["admin"],
+                "HEADGATE_STATE": str(tmp_path / "elsewhere"),
+            }
+            other = Shell(tmp_path)
+            other._around = Surroundings(variables=variables)
+            await other.ok("get")
+            assert (await other("rollback", "digits")).exit_code == code
+            assert "revoked" in await shell.ok("token", "revoke", made["id"])
+            assert (await other("get")).exit_code == 2
+
+    play(work)
