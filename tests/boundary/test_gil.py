@@ -69,7 +69,8 @@ def test_the_lock_held_for_five_seconds_stops_no_request(tmp_path: Path) -> None
         held = time.monotonic() - began
         outcome = json.loads(holder.stdout.readline())
     assert outcome["left"] == 0
-    assert outcome["ticks"] < 10_000, "the lock was not held"
+    # The counter may have the lock for a switch interval on either side; five seconds of it would be many millions.
+    assert outcome["ticks"] < 2_000_000, "the lock was not held"
     assert held > HELD_SECONDS - 0.5
     assert answered > 100
     assert longest < LONGEST_SECONDS

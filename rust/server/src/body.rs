@@ -15,14 +15,14 @@ use hyper::body::Incoming;
 /// # Errors
 /// `payload_too_large`, `request_timeout`, `cancelled` when the client left in the middle, or
 /// `invalid_argument` for a body that is framed wrongly.
-pub async fn read(mut body: Incoming, limit: usize, timeout: Duration) -> Result<Bytes> {
+pub async fn read(body: &mut Incoming, limit: usize, timeout: Duration) -> Result<Bytes> {
     let declared = body.size_hint().lower();
     if declared > limit as u64 {
         return Err(too_large(limit));
     }
     let mut gathered =
         Gathered { first: Bytes::new(), rest: BytesMut::new(), declared: declared as usize, limit };
-    let mut body = Pin::new(&mut body);
+    let mut body = Pin::new(body);
     let at_once = poll_fn(|cx| Poll::Ready(gathered.poll(body.as_mut(), cx))).await;
     if let Poll::Ready(done) = at_once {
         return done.map(|()| gathered.finish());
@@ -34,6 +34,29 @@ pub async fn read(mut body: Incoming, limit: usize, timeout: Duration) -> Result
     })
     .await
     .map(|()| gathered.finish())
+}
+
+/// Bytes of a refused body that are read all the same.
+const DISCARD_BYTES: usize = 4 << 20;
+/// How long a refused body is read, at most.
+const DISCARD_TIME: Duration = Duration::from_secs(2);
+
+/// Reads what is left of a body whose request is already refused, within bounds and beside the answer: a client that is
+/// still sending when its connection closes loses the answer.
+pub fn discard(mut body: Incoming) {
+    if body.is_end_stream() {
+        return;
+    }
+    tokio::task::spawn_local(tokio::time::timeout(DISCARD_TIME, async move {
+        let mut left = DISCARD_BYTES;
+        while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            if length > left {
+                return;
+            }
+            left -= length;
+        }
+    }));
 }
 
 /// What has come: nearly always one piece, which then is not copied.

@@ -13,6 +13,7 @@ use std::time::Instant;
 use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::metadata::{self, ModelMetadata};
 use http::header::{ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
@@ -61,7 +62,13 @@ fn closes(reply: &Reply) -> bool {
 }
 
 async fn dispatch(request: Request<Incoming>, received: Instant) -> Reply {
-    let (head, body) = request.into_parts();
+    let (head, mut body) = request.into_parts();
+    let reply = route(&head, &mut body, received).await;
+    body::discard(body);
+    reply
+}
+
+async fn route(head: &Parts, body: &mut Incoming, received: Instant) -> Reply {
     let Some(call) = Call::parse(head.uri.path()) else {
         return refused(&Error::new(
             Code::NotFound,
@@ -116,7 +123,7 @@ async fn dispatch(request: Request<Incoming>, received: Instant) -> Reply {
     }
 }
 
-async fn read_and_infer(ask: Ask<'_>, body: Incoming) -> Result<Answer> {
+async fn read_and_infer(ask: Ask<'_>, body: &mut Incoming) -> Result<Answer> {
     io::with(infer::admit)?;
     if let Some(encoding) = ask.headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
         return Err(Error::new(
