@@ -52,7 +52,10 @@ def main() -> None:
             helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0),
         ],
         [tensor("x", TensorProto.FLOAT, ["rows", 4])],
-        [tensor("label", TensorProto.INT64, ["rows"]), tensor("probabilities", TensorProto.FLOAT, ["rows", 3])],
+        [
+            tensor("label", TensorProto.INT64, ["rows"]),
+            tensor("probabilities", TensorProto.FLOAT, ["rows", 3]),
+        ],
         weights,
     )
     write(
@@ -81,7 +84,9 @@ def main() -> None:
         [tensor("x", TensorProto.FLOAT, ["n"])],
         [tensor("y", TensorProto.FLOAT, ["n"])],
     )
-    map_type = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    map_type = helper.make_map_type_proto(
+        TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+    )
     write(
         "zipmap",
         [helper.make_node("ZipMap", ["x"], ["z"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])],

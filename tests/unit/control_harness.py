@@ -90,9 +90,20 @@ async def gateway(
 
 def document(traffic: str = "{champion: v1}", versions: str = "v1 v2 v3", name: str = "digits") -> str:
     """A document of constants, so that nothing needs a file."""
-    lines = [f"  {version}: {{constant: {{score: {index + 0.5}}}}}" for index, version in enumerate(versions.split())]
+    lines = [
+        f"  {version}: {{constant: {{score: {index + 0.5}}}}}"
+        for index, version in enumerate(versions.split())
+    ]
     return "\n".join(
-        ["apiVersion: headgate/v1", "kind: Endpoint", f"name: {name}", "versions:", *lines, f"traffic: {traffic}", ""]
+        [
+            "apiVersion: headgate/v1",
+            "kind: Endpoint",
+            f"name: {name}",
+            "versions:",
+            *lines,
+            f"traffic: {traffic}",
+            "",
+        ]
     )
 
 

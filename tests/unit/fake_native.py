@@ -148,7 +148,10 @@ class FakeNative:
             if version["name"] in self.failing:
                 message = self.failing[version["name"]]
                 return {
-                    "event": "failed", "code": "model_load_failed", "version": version["name"], "message": message
+                    "event": "failed",
+                    "code": "model_load_failed",
+                    "version": version["name"],
+                    "message": message,
                 }
             if version["name"] in self.held:
                 return None
@@ -178,7 +181,12 @@ def check(asked: Mapping[str, Any]) -> None:
         raise PolicyInvalid(f"champion {asked['champion']} is not among {names}")
     for version, first, last in asked["table"]["given"]:
         slots = set(range(min(first, last), max(first, last) + 1))
-        if version not in names or version == asked["champion"] or slots & seen or not slots <= set(range(SLOTS)):
+        if (
+            version not in names
+            or version == asked["champion"]
+            or slots & seen
+            or not slots <= set(range(SLOTS))
+        ):
             raise PolicyInvalid(f"run {version} {first} {last} does not fit {names} or overlaps")
         seen |= slots
     if asked["table"]["given"] and not asked["table"]["salt"]:

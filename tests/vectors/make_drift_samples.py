@@ -1,8 +1,8 @@
 """Rebuilds the samples behind ``drift.json`` and writes them next to it as ``drift/<case>.<ref|cur>.f64``.
 
-The expected values were computed by scipy 1.17 and numpy 2.4; most samples come from numpy's PCG64, which Rust cannot
-replay, so they are kept as little-endian float64 files. Every sample is checked against the SHA-256 written in
-``drift.json`` before it is stored: a numpy whose streams differ is refused, not silently accepted.
+The expected values were computed by scipy 1.17 and numpy 2.4; most samples come from numpy's PCG64, which
+Rust cannot replay, so they are kept as little-endian float64 files. Every sample is checked against the
+SHA-256 written in ``drift.json`` before it is stored: a numpy whose streams differ is refused, not accepted.
 
 Not here: the expected values themselves (``drift.json``) and the tests (``rust/sketch/tests/vectors.rs``).
 Run: ``python tests/vectors/make_drift_samples.py`` (needs numpy).
@@ -25,16 +25,16 @@ HERE = Path(__file__).resolve().parent
 
 def golden(n: int, offset: float = 0.0) -> Sample:
     """The additive recurrence of the golden ratio in [0, 1): ``frac((i + 1 + offset) * 0.618...)``."""
-    return ((np.arange(n) + 1 + offset) * 0.6180339887498949) % 1.0
+    return np.asarray(((np.arange(n) + 1 + offset) * 0.6180339887498949) % 1.0, dtype=np.float64)
 
 
 def logistic(u: Sample) -> Sample:
-    """The quantile function of the standard logistic distribution; ``math``, as numpy's own logarithm differs by CPU."""
+    """The standard logistic quantile function; by ``math``, as numpy's own logarithm differs by CPU."""
     return np.array([math.log(x / (1 - x)) for x in u])
 
 
 def expo(u: Sample) -> Sample:
-    """The quantile function of the standard exponential distribution; ``math`` for the same reason."""
+    """The standard exponential quantile function; by ``math`` for the same reason."""
     return np.array([-math.log1p(-x) for x in u])
 
 

@@ -108,13 +108,10 @@ fn load(path: &Path) -> Result<Library> {
 
 /// From 1.29 on the wheels report usage to their maker unless this is set before the library initialises.
 fn silence_telemetry() {
-    let switch = c"ORT_DISABLE_TELEMETRY";
-    // SAFETY: both are C strings. glibc never frees old environment strings, so a concurrent getenv stays valid;
-    // and the variable is set here only where it is missing, while the Python package sets it when it is imported.
+    // SAFETY: both are C strings. glibc never frees old environment strings, so a concurrent getenv stays valid; the Python
+    // package has set the same value when it was imported.
     unsafe {
-        if libc::getenv(switch.as_ptr()).is_null() {
-            libc::setenv(switch.as_ptr(), c"1".as_ptr(), 1);
-        }
+        libc::setenv(c"ORT_DISABLE_TELEMETRY".as_ptr(), c"1".as_ptr(), 1);
     }
 }
 

@@ -38,6 +38,7 @@ pub struct Wire {
     stream: TokioIo<tokio::net::TcpStream>,
     ahead: Bytes,
     conn: Rc<Conn>,
+    spoken: Spoken,
     timer: Pin<Box<Sleep>>,
     armed: bool,
     stalled: Option<Instant>,
@@ -54,12 +55,14 @@ impl Wire {
         let begun = Instant::now();
         let reading = tokio::time::timeout(config.head_timeout(), read_ahead(&stream));
         let (ahead, spoken) = reading.await.ok()??;
-        conn.waiting.set(Waiting::Head(begun));
         conn.received.set(begun);
+        // On HTTP/2 bytes between requests are no request's head: only idleness counts.
+        conn.waiting.set(if spoken == Spoken::Http1 { Waiting::Head(begun) } else { Waiting::Idle(begun) });
         let wire = Wire {
             stream: TokioIo::new(stream),
             ahead,
             conn,
+            spoken,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: false,
             stalled: None,
@@ -155,7 +158,7 @@ impl Read for Wire {
                 _ => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             },
             Poll::Ready(Ok(())) => {
-                if let Waiting::Idle(_) = wire.conn.waiting.get() {
+                if let (Spoken::Http1, Waiting::Idle(_)) = (wire.spoken, wire.conn.waiting.get()) {
                     let now = Instant::now();
                     wire.conn.waiting.set(Waiting::Head(now));
                     wire.conn.received.set(now);

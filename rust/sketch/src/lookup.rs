@@ -9,8 +9,9 @@ use std::fmt::Debug;
 use crate::edges::is_point;
 
 /// Comparisons after the table; a table is used only where no cell holds more thresholds.
-const COMPARES: usize = 3;
-const SIZES: [usize; 3] = [256, 512, 1024];
+const COMPARES: usize = 4;
+/// Cells of a table; a cell number is a byte, so that looking it up needs no bounds check.
+const CELLS: usize = 256;
 const SHIFTS_SINGLE: std::ops::RangeInclusive<u32> = 15..=20;
 
 /// The two widths values are compared in: `f32` for everything that fits it exactly, `f64` for the rest.
@@ -27,8 +28,8 @@ pub trait Lane: Copy + PartialOrd + Debug + Send + Sync + 'static {
     fn next_down(self) -> Self;
     /// Whether it is neither NaN nor infinite.
     fn is_finite(self) -> bool;
-    /// `(self - origin) * scale`, clamped to `0..=last` and rounded: never decreases in `self`.
-    fn cell(self, origin: Self, scale: Self, last: Self) -> usize;
+    /// `(self - origin) * scale`, clamped to `0..=255` and rounded: never decreases in `self`.
+    fn cell(self, origin: Self, scale: Self) -> u8;
     /// The bits as an integer that ascends with the value; -0.0 and 0.0 are the same.
     fn key(self) -> i64;
 }
@@ -58,12 +59,12 @@ macro_rules! lane {
             }
 
             #[inline]
-            fn cell(self, origin: Self, scale: Self, last: Self) -> usize {
+            fn cell(self, origin: Self, scale: Self) -> u8 {
                 let y = (self - origin) * scale;
                 let y = if y > 0.0 { y } else { 0.0 };
-                let y = if y < last { y } else { last };
+                let y = if y < 255.0 { y } else { 255.0 };
                 // Adding 2^mantissa leaves the rounded integer in the low bits: cheaper than a saturating conversion.
-                ((y + $magic).to_bits() & 0xffff) as usize
+                (y + $magic).to_bits() as u8
             }
 
             #[inline]
@@ -81,120 +82,125 @@ lane!(f64, i64, 29, 4_503_599_627_370_496.0);
 #[derive(Clone, Debug)]
 enum Cells<L> {
     /// Cells of equal width.
-    Affine { origin: L, scale: L, last: L },
+    Affine { origin: L, scale: L },
     /// Cells of equal ratio: the top bits of the value.
     Key { shift: u32, first: i64 },
-    /// No table was good enough: binary search.
-    Search,
+    /// No table was good enough: binary search in these.
+    Search(Box<[L]>),
+}
+
+/// A table with its thresholds. Sized so that any byte is a valid index, and any byte plus `COMPARES` too.
+#[derive(Clone, Debug)]
+struct Table<L> {
+    /// For each cell the number of thresholds in lower cells.
+    below: [u8; CELLS],
+    /// Ascending; infinities after the last.
+    thresholds: [L; CELLS + COMPARES],
 }
 
 /// Finds slots among fixed thresholds.
 #[derive(Clone, Debug)]
 pub struct Lookup<L> {
     cells: Cells<L>,
-    /// For each cell the number of thresholds in lower cells.
-    table: Box<[u8]>,
-    /// Ascending, followed by `COMPARES` infinities so that comparing never runs over the end.
-    thresholds: Box<[L]>,
+    table: Box<Table<L>>,
+    slots: usize,
 }
 
 impl<L: Lane> Lookup<L> {
     /// A lookup for edges as in [`crate::edges`], rounded to this lane: an edge that bounds a single value keeps doing so.
     pub fn new(edges: &[f64]) -> Self {
         let thresholds = round(edges);
-        let spread = trimmed(&thresholds);
-        for size in SIZES {
-            for &(low, high) in &spread {
-                if let Some(lookup) = Self::affine(&thresholds, low, high, size) {
-                    return lookup;
-                }
-            }
-            for shift in SHIFTS_SINGLE.rev() {
-                if let Some(lookup) = Self::keyed(&thresholds, shift + L::EXTRA_BITS, size) {
-                    return lookup;
-                }
-            }
-        }
-        Self { cells: Cells::Search, table: Box::default(), thresholds: thresholds.into() }
+        let affine = trimmed(&thresholds).into_iter().filter_map(affine);
+        let keyed = SHIFTS_SINGLE.rev().filter_map(|shift| keyed(&thresholds, shift + L::EXTRA_BITS));
+        affine.chain(keyed).find_map(|cells| Self::tabled(&thresholds, cells)).unwrap_or_else(|| Self {
+            slots: thresholds.len() + 1,
+            cells: Cells::Search(thresholds.into()),
+            table: Box::new(Table::empty()),
+        })
     }
 
     /// The number of slots.
     pub fn slots(&self) -> usize {
-        let padding = if matches!(self.cells, Cells::Search) { 0 } else { COMPARES };
-        self.thresholds.len() - padding + 1
+        self.slots
     }
 
     /// Bytes on the heap.
     pub fn bytes(&self) -> usize {
-        self.table.len() + size_of_val(&*self.thresholds)
+        let searched =
+            if let Cells::Search(thresholds) = &self.cells { size_of_val(&**thresholds) } else { 0 };
+        size_of::<Table<L>>() + searched
     }
 
     /// The slot of a finite value: the number of thresholds below it.
     #[inline]
     pub fn slot(&self, value: L) -> usize {
-        let cell = match self.cells {
-            Cells::Affine { origin, scale, last } => value.cell(origin, scale, last),
-            Cells::Key { shift, first } => {
-                let last = self.table.len() as i64 - 1;
-                ((value.key() >> shift) - first).clamp(0, last) as usize
-            }
-            Cells::Search => return self.search(value),
+        let cell = match &self.cells {
+            Cells::Affine { origin, scale } => value.cell(*origin, *scale),
+            Cells::Key { shift, first } => key_cell(value, *shift, *first),
+            Cells::Search(thresholds) => return search(thresholds, value),
         };
-        let base = usize::from(self.table[cell]);
-        let near: &[L; COMPARES] = self.thresholds[base..].first_chunk().expect("thresholds end in padding");
+        let base = usize::from(self.table.below[usize::from(cell)]);
+        let near = &self.table.thresholds[base..base + COMPARES];
         base + near.iter().map(|&threshold| usize::from(threshold < value)).sum::<usize>()
     }
 
-    #[cold]
-    fn search(&self, value: L) -> usize {
-        self.thresholds.partition_point(|&threshold| threshold < value)
-    }
-
-    fn affine(thresholds: &[L], low: L, high: L, size: usize) -> Option<Self> {
-        let width = high.to_f64() - low.to_f64();
-        let scale = L::nearest((size - 1) as f64 / width);
-        if !scale.is_finite() || scale.to_f64() <= 0.0 {
+    /// The table for these cells, if none holds more than `COMPARES` thresholds.
+    fn tabled(thresholds: &[L], cells: Cells<L>) -> Option<Self> {
+        if thresholds.len() >= CELLS {
             return None;
         }
-        let last = L::nearest((size - 1) as f64);
-        Self::tabled(thresholds, size, Cells::Affine { origin: low, scale, last }, |t| {
-            t.cell(low, scale, last)
-        })
-    }
-
-    fn keyed(thresholds: &[L], shift: u32, size: usize) -> Option<Self> {
-        let middle = thresholds.get(thresholds.len() / 2)?.key() >> shift;
-        let (low, high) = (thresholds.first()?.key() >> shift, thresholds.last()?.key() >> shift);
-        // All thresholds where they fit, else the cells around the middle.
-        let first = if high - low < size as i64 { low } else { middle - size as i64 / 2 };
-        let last = size as i64 - 1;
-        Self::tabled(thresholds, size, Cells::Key { shift, first }, |t| {
-            ((t.key() >> shift) - first).clamp(0, last) as usize
-        })
-    }
-
-    fn tabled(thresholds: &[L], size: usize, cells: Cells<L>, cell: impl Fn(L) -> usize) -> Option<Self> {
-        if thresholds.len() > usize::from(u8::MAX) {
-            return None;
-        }
-        let mut held = vec![0usize; size];
+        let mut held = [0usize; CELLS];
         for &threshold in thresholds {
-            held[cell(threshold)] += 1;
+            let cell = match cells {
+                Cells::Affine { origin, scale } => threshold.cell(origin, scale),
+                Cells::Key { shift, first } => key_cell(threshold, shift, first),
+                Cells::Search(_) => return None,
+            };
+            held[usize::from(cell)] += 1;
         }
         if held.iter().any(|&count| count > COMPARES) {
             return None;
         }
+        let mut table = Box::new(Table::empty());
         let mut below = 0;
-        let table = held.iter().map(|count| {
-            let base = below as u8;
+        for (cell, count) in held.iter().enumerate() {
+            table.below[cell] = below as u8;
             below += count;
-            base
-        });
-        let table = table.collect();
-        let mut padded = thresholds.to_vec();
-        padded.extend([L::INFINITY; COMPARES]);
-        Some(Self { cells, table, thresholds: padded.into() })
+        }
+        table.thresholds[..thresholds.len()].copy_from_slice(thresholds);
+        Some(Self { cells, table, slots: thresholds.len() + 1 })
     }
+}
+
+impl<L: Lane> Table<L> {
+    fn empty() -> Self {
+        Self { below: [0; CELLS], thresholds: [L::INFINITY; CELLS + COMPARES] }
+    }
+}
+
+#[inline]
+fn key_cell<L: Lane>(value: L, shift: u32, first: i64) -> u8 {
+    ((value.key() >> shift) - first).clamp(0, CELLS as i64 - 1) as u8
+}
+
+#[cold]
+fn search<L: Lane>(thresholds: &[L], value: L) -> usize {
+    thresholds.partition_point(|&threshold| threshold < value)
+}
+
+/// Cells of equal width over a range; `None` where it has no width.
+fn affine<L: Lane>((low, high): (L, L)) -> Option<Cells<L>> {
+    let width = high.to_f64() - low.to_f64();
+    let scale = L::nearest((CELLS - 1) as f64 / width);
+    (scale.is_finite() && scale.to_f64() > 0.0).then_some(Cells::Affine { origin: low, scale })
+}
+
+/// Cells of equal ratio: from the lowest threshold where all fit, else around the middle one.
+fn keyed<L: Lane>(thresholds: &[L], shift: u32) -> Option<Cells<L>> {
+    let middle = thresholds.get(thresholds.len() / 2)?.key() >> shift;
+    let (low, high) = (thresholds.first()?.key() >> shift, thresholds.last()?.key() >> shift);
+    let first = if high - low < CELLS as i64 { low } else { middle - CELLS as i64 / 2 };
+    Some(Cells::Key { shift, first })
 }
 
 /// The thresholds of a lane: never descending. The lower edge of a single value moves to just below the rounded value,
@@ -235,7 +241,7 @@ mod tests {
         for probe in probes.map(L::nearest).filter(|probe| probe.is_finite()) {
             let scan = thresholds.iter().filter(|&&t| t < probe).count();
             assert_eq!(lookup.slot(probe), scan, "{probe:?} in {edges:?}");
-            assert_eq!(lookup.search(probe).min(thresholds.len()), scan);
+            assert_eq!(search(&thresholds, probe), scan);
         }
         assert_eq!(lookup.slots(), edges.len() + 1);
     }
@@ -295,7 +301,7 @@ mod tests {
         for mut values in shapes().into_iter().take(4) {
             values.sort_unstable_by(f64::total_cmp);
             let lookup = Lookup::<f64>::new(&edges::choose(&values, Spacing::Continuous));
-            assert!(!matches!(lookup.cells, Cells::Search), "{values:?}");
+            assert!(!matches!(lookup.cells, Cells::Search(_)), "{values:?}");
         }
     }
 

@@ -33,7 +33,9 @@ def test_a_document_is_created_read_changed_and_removed(tmp_path: Path) -> None:
             assert found.json()["versions"]["v2"]["role"] == "challenger"
             listed = (await p.viewer.get("/v1/endpoints")).json()["endpoints"]
             assert [(one["name"], one["state"]) for one in listed] == [("digits", "ready")]
-            changed = await p.operator.put(E, content=document("{champion: v2}"), headers={**YAML, "if-match": "1"})
+            changed = await p.operator.put(
+                E, content=document("{champion: v2}"), headers={**YAML, "if-match": "1"}
+            )
             assert (changed.status_code, changed.headers["etag"]) == (200, '"2"')
             stale = await p.operator.put(E, content=document(), headers={**YAML, **at(1)})
             assert problem(stale) == (412, "revision_conflict")
@@ -50,7 +52,13 @@ def test_a_document_is_created_read_changed_and_removed(tmp_path: Path) -> None:
 def test_json_documents_and_every_fault_at_once(tmp_path: Path) -> None:
     async def body() -> None:
         async with port(tmp_path) as p:
-            wrong = {"apiVersion": "headgate/v1", "kind": "Endpoint", "name": "digits", "versions": {}, "trafic": {}}
+            wrong = {
+                "apiVersion": "headgate/v1",
+                "kind": "Endpoint",
+                "name": "digits",
+                "versions": {},
+                "trafic": {},
+            }
             answer = await p.operator.put(E, json=wrong, headers={"if-none-match": "*"})
             assert problem(answer) == (422, "policy_invalid")
             paths = {fault["path"] for fault in answer.json()["faults"]}
@@ -58,7 +66,11 @@ def test_json_documents_and_every_fault_at_once(tmp_path: Path) -> None:
             other = document().replace("name: digits", "name: other")
             answer = await p.operator.put(E, content=other, headers=NEW)
             assert answer.json()["faults"] == [
-                {"path": "name", "line": None, "message": "the document describes other, the address says digits"}
+                {
+                    "path": "name",
+                    "line": None,
+                    "message": "the document describes other, the address says digits",
+                }
             ]
             files = document().replace("{constant: {score: 0.5}}", '"file:models/1"')
             answer = await p.operator.put(E, content=files, headers=NEW)
@@ -74,7 +86,10 @@ def test_json_documents_and_every_fault_at_once(tmp_path: Path) -> None:
 def test_preconditions_are_required(tmp_path: Path) -> None:
     async def body() -> None:
         async with port(tmp_path) as p:
-            assert problem(await p.operator.put(E, content=document(), headers=YAML)) == (428, "precondition_required")
+            assert problem(await p.operator.put(E, content=document(), headers=YAML)) == (
+                428,
+                "precondition_required",
+            )
             await p.operator.put(E, content=document(SHARED), headers=NEW)
             again = await p.operator.put(E, content=document(SHARED), headers=NEW)
             assert problem(again) == (412, "revision_conflict")
@@ -92,7 +107,9 @@ def test_preconditions_are_required(tmp_path: Path) -> None:
                     f"{E}/traffic", json={"weights": {"v2": "5%"}}, headers={"if-match": bad}
                 )
                 assert problem(answer) == (400, "invalid_argument")
-            answer = await p.operator.patch(f"{E}/traffic", json={"weights": {"v2": "5%"}}, headers={"if-match": "*"})
+            answer = await p.operator.patch(
+                f"{E}/traffic", json={"weights": {"v2": "5%"}}, headers={"if-match": "*"}
+            )
             assert answer.status_code == 200
 
     run(body)
@@ -105,18 +122,30 @@ def test_traffic(tmp_path: Path) -> None:
             p.gate.native.requests.update({("digits", "v1"): 75, ("digits", "v2"): 25})
             found = (await p.viewer.get(f"{E}/traffic")).json()
             assert found["share"] == {
-                "keys": {"v1": "90%", "v2": "10%"}, "requests": {"v1": "75%", "v2": "25%", "v3": "0%"},
+                "keys": {"v1": "90%", "v2": "10%"},
+                "requests": {"v1": "75%", "v2": "25%", "v3": "0%"},
             }
             assert found["table"] == [["v2", 0, 999]]
             answer = await p.operator.patch(
-                f"{E}/traffic", json={"weights": {"v2": "12.5%"}, "champion": None, "reason": "more"}, headers=at(1)
+                f"{E}/traffic",
+                json={"weights": {"v2": "12.5%"}, "champion": None, "reason": "more"},
+                headers=at(1),
             )
             assert answer.json()["plan"]["moves"] == {"v1→v2": 250}
             assert (await p.viewer.get(f"{E}/revisions/2")).json()["reason"] == "more"
-            for weights in ({"v2": "5"}, {"v9": "5%"}, {"v1": "5%"}, {"v2": "100.01%"}, {"v2": "60%", "v3": "60%"}):
+            for weights in (
+                {"v2": "5"},
+                {"v9": "5%"},
+                {"v1": "5%"},
+                {"v2": "100.01%"},
+                {"v2": "60%", "v3": "60%"},
+            ):
                 answer = await p.operator.patch(f"{E}/traffic", json={"weights": weights}, headers=at(2))
                 assert problem(answer) == (422, "policy_invalid"), weights
-            assert problem(await p.operator.patch(f"{E}/traffic", json={}, headers=at(2))) == (400, "invalid_argument")
+            assert problem(await p.operator.patch(f"{E}/traffic", json={}, headers=at(2))) == (
+                400,
+                "invalid_argument",
+            )
             answer = await p.operator.patch(f"{E}/traffic", json={"champion": "v2"}, headers=at(2))
             assert answer.json()["traffic"] == {"champion": "v2", "weights": {}}
 
@@ -139,10 +168,15 @@ def test_emergency_calls_need_no_precondition_and_repeat(tmp_path: Path) -> None
             assert problem(refused) == (409, "conflict")
             assert (await p.operator.post(f"{E}:abort", json={})).json()["status"] == "already"
             assert (await p.operator.post(f"{E}:unfreeze", json={}, headers=at(3))).status_code == 200
-            assert (await p.operator.post(f"{E}:unblock", json={"version": "v2"}, headers=at(4))).status_code == 200
+            assert (
+                await p.operator.post(f"{E}:unblock", json={"version": "v2"}, headers=at(4))
+            ).status_code == 200
             assert (await p.operator.post(f"{E}:block", json={"version": "v3"})).status_code == 200
             assert problem(await p.operator.post(f"{E}:block", json={})) == (400, "invalid_argument")
-            assert problem(await p.operator.post("/v1/endpoints/nope:rollback", json={})) == (404, "model_not_found")
+            assert problem(await p.operator.post("/v1/endpoints/nope:rollback", json={})) == (
+                404,
+                "model_not_found",
+            )
             answer = await p.operator.post(f"{E}:restore", json={"revision": 1}, headers=at(6))
             assert (answer.json()["kind"], answer.json()["revision"]) == ("restore", 7)
             answer = await p.operator.post(f"{E}:restore", json={"revision": 99}, headers=at(7))
@@ -214,7 +248,9 @@ def test_what_takes_long_becomes_an_operation(tmp_path: Path) -> None:
             assert (done["status"], done["result"]["revision"]) == ("done", 1)
             p.gate.native.held.add("v4")
             wrong = document("{champion: v1}", "v1 v2 v3 v4")
-            answer = await p.operator.put(E, content=wrong, headers={**YAML, **at(1), "prefer": "respond-async"})
+            answer = await p.operator.put(
+                E, content=wrong, headers={**YAML, **at(1), "prefer": "respond-async"}
+            )
             p.gate.native.failing["v4"] = "no such operator"
             p.gate.native.release()
             done = await ended(p, answer.headers["location"])
@@ -234,10 +270,15 @@ def test_explain_drift_models_audit_whoami(tmp_path: Path) -> None:
             assert problem(both) == (400, "invalid_argument")
             report = (await p.viewer.get(f"{E}/drift", params={"window": "1h"})).json()
             assert report["window"]["seconds"] == 3600
-            assert problem(await p.viewer.get(f"{E}/drift", params={"window": "1"})) == (400, "invalid_argument")
+            assert problem(await p.viewer.get(f"{E}/drift", params={"window": "1"})) == (
+                400,
+                "invalid_argument",
+            )
             models = (await p.viewer.get("/v1/models")).json()
             assert [(m["version"], m["in_use"], m["size"]) for m in models["models"]] == [
-                ("v1", True, None), ("v2", True, None), ("v3", True, None),
+                ("v1", True, None),
+                ("v2", True, None),
+                ("v3", True, None),
             ]
             entries = (await p.operator.get("/v1/audit", params={"endpoint": "digits"})).json()["entries"]
             assert [(one["who"], one["action"], one["outcome"]) for one in entries] == [

@@ -43,11 +43,16 @@ def test_host_names() -> None:
     assert not is_loopback("")
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example.com", "null", "http://127.0.0.1:9999", "file://", "127.0.0.1:8003"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example.com", "null", "http://127.0.0.1:9999", "file://", "127.0.0.1:8003"]
+)
 def test_a_foreign_origin_is_refused(tmp_path: Path, origin: str) -> None:
     async def body() -> None:
         async with port(tmp_path) as p:
-            assert problem(await p.admin.get("/v1/endpoints", headers={"origin": origin})) == (403, "permission_denied")
+            assert problem(await p.admin.get("/v1/endpoints", headers={"origin": origin})) == (
+                403,
+                "permission_denied",
+            )
             own = await p.admin.get("/v1/endpoints", headers={"origin": "http://127.0.0.1:8003"})
             assert own.status_code == 200
             assert not any(name.startswith("access-control") for name in own.headers)
@@ -55,7 +60,9 @@ def test_a_foreign_origin_is_refused(tmp_path: Path, origin: str) -> None:
     run(body)
 
 
-@pytest.mark.parametrize("header", ["", "Bearer", "Basic abc", "Bearer headgate_x_y", "Bearer x", "Bearer headgate__"])
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Basic abc", "Bearer headgate_x_y", "Bearer x", "Bearer headgate__"]
+)
 def test_no_good_token(tmp_path: Path, header: str) -> None:
     async def body() -> None:
         async with port(tmp_path) as p:
@@ -91,7 +98,9 @@ def test_tokens_are_made_listed_revoked_and_expire(tmp_path: Path) -> None:
             assert problem(await p.nobody.get("/v1/whoami", headers=use)) == (401, "unauthenticated")
             for wrong in ({"name": "x", "role": "root"}, {"name": "", "role": "viewer"}, {"name": "x"}):
                 assert problem(await p.admin.post("/v1/tokens", json=wrong)) == (400, "invalid_argument")
-            keyed = await p.admin.post("/v1/tokens", json={"name": "k", "role": "viewer"}, headers={"idempotency-key": "k"})
+            keyed = await p.admin.post(
+                "/v1/tokens", json={"name": "k", "role": "viewer"}, headers={"idempotency-key": "k"}
+            )
             assert problem(keyed) == (400, "invalid_argument")
 
     run(body)
@@ -130,9 +139,18 @@ def test_writes_need_json(tmp_path: Path, kind: str) -> None:
 def test_bodies_and_queries_are_checked(tmp_path: Path) -> None:
     async def body() -> None:
         async with port(tmp_path) as p:
-            await p.operator.put(E, content=document(), headers={"content-type": "application/yaml", "if-none-match": "*"})
+            await p.operator.put(
+                E, content=document(), headers={"content-type": "application/yaml", "if-none-match": "*"}
+            )
             kind = {"content-type": "application/json; charset=utf-8"}
-            for wrong in (b"{", b"[]", b'{"reson": "x"}', b'{"reason": 1}', b'{"reason": "a", "reason": "b"}', b"\xff"):
+            for wrong in (
+                b"{",
+                b"[]",
+                b'{"reson": "x"}',
+                b'{"reason": 1}',
+                b'{"reason": "a", "reason": "b"}',
+                b"\xff",
+            ):
                 answer = await p.operator.post(f"{E}:rollback", content=wrong, headers=kind)
                 assert problem(answer) == (400, "invalid_argument"), wrong
             answer = await p.operator.post(f"{E}:rollback", json={"reason": "x" * 1001})
@@ -168,7 +186,15 @@ def test_large_bodies_are_refused(tmp_path: Path) -> None:
 def test_paths_and_methods(tmp_path: Path) -> None:
     async def body() -> None:
         async with port(tmp_path) as p:
-            for path in ("/", "/v1", "/v2/models", "/v1/endpoints/", f"{E}:explode", f"{E}/x", "/v1/endpoints/a%2Fb"):
+            for path in (
+                "/",
+                "/v1",
+                "/v2/models",
+                "/v1/endpoints/",
+                f"{E}:explode",
+                f"{E}/x",
+                "/v1/endpoints/a%2Fb",
+            ):
                 assert problem(await p.admin.get(path)) == (404, "not_found"), path
             answer = await p.admin.post("/v1/endpoints", json={})
             assert problem(answer) == (405, "unsupported")

@@ -54,14 +54,18 @@ def test_it_is_sound(tmp_path: Path) -> None:
 
 def test_it_lists_exactly_the_calls_of_the_document(tmp_path: Path) -> None:
     rows = re.findall(r"^\| `(GET|PUT|POST|PATCH|DELETE) (\S+?)`", DOC.read_text(), re.M)
-    written = {(method, path.replace("{e}", "{endpoint}")) for method, path in rows} - {("GET", "/openapi.json")}
+    written = {(method, path.replace("{e}", "{endpoint}")) for method, path in rows} - {
+        ("GET", "/openapi.json")
+    }
     joined = re.findall(r"`GET (/v1/endpoints/\{e\})`", DOC.read_text())
     assert joined
 
     async def body() -> None:
         async with port(tmp_path) as p:
             schema = (await p.viewer.get("/openapi.json")).json()
-            listed = {(method.upper(), path) for path, methods in schema["paths"].items() for method in methods}
+            listed = {
+                (method.upper(), path) for path, methods in schema["paths"].items() for method in methods
+            }
             assert listed == written
 
     run(body)

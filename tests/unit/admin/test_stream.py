@@ -58,7 +58,12 @@ def test_events_come_as_they_happen_and_end_with_the_gateway(tmp_path: Path) -> 
             await p.gate.control.rollback("digits")
             await until(lambda: len(reader.events()) == 2)
             first, second = reader.events()
-            assert (first["type"], first["endpoint"], first["revision"], first["who"]) == ("applied", "digits", 1, "ann")
+            assert (first["type"], first["endpoint"], first["revision"], first["who"]) == (
+                "applied",
+                "digits",
+                1,
+                "ann",
+            )
             assert second["data"]["kind"] == "rollback"
             assert f"id: {second['id']}\nevent: applied\ndata: " in reader.text
             await p.gate.control.close()
@@ -84,7 +89,11 @@ def test_last_event_id_brings_what_was_missed(tmp_path: Path) -> None:
             assert only.events()[0]["endpoint"] == "digits"
             await p.gate.control.patch_traffic("digits", weights={"v2": "1%"})
             for reader in (everything, since, only):
-                await until(lambda reader=reader: reader.types()[-1:] == ["applied"] and reader.events()[-1]["revision"] == 2)
+                await until(
+                    lambda reader=reader: (
+                        reader.types()[-1:] == ["applied"] and reader.events()[-1]["revision"] == 2
+                    )
+                )
                 reader.leave.set()
                 await asyncio.wait_for(reader.task, 5)
             ids = [event["id"] for event in everything.events()]
@@ -104,7 +113,10 @@ def test_an_alarm_that_cannot_be_stored_is_told_without_an_id(tmp_path: Path) ->
             p.gate.full_disk()
             await p.gate.control.rollback("digits")
             await until(lambda: len(reader.events()) == 2)
-            assert [(event["type"], event["id"]) for event in reader.events()] == [("alarm", None), ("applied", None)]
+            assert [(event["type"], event["id"]) for event in reader.events()] == [
+                ("alarm", None),
+                ("applied", None),
+            ]
             assert "id: " not in reader.text
             reader.leave.set()
             await reader.task

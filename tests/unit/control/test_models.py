@@ -28,7 +28,9 @@ def model(folder: Path, factor: float) -> Path:
 
 def text(extra: str = "", traffic: str = "{champion: v1}", versions: str = "v1") -> str:
     lines = "".join(f'  {name}: "file:models/{name}"\n' for name in versions.split())
-    return f"apiVersion: headgate/v1\nkind: Endpoint\nname: scale\nversions:\n{lines}traffic: {traffic}\n{extra}"
+    return (
+        f"apiVersion: headgate/v1\nkind: Endpoint\nname: scale\nversions:\n{lines}traffic: {traffic}\n{extra}"
+    )
 
 
 def test_models_are_taken_in_and_survive_their_source(tmp_path: Path) -> None:

@@ -168,8 +168,12 @@ def test_what_was_not_durable_is_written_before_what_follows(tmp_path: Path) -> 
             await gate.control.freeze("digits")
             heal()
             await gate.control.flush()
-            assert [(r["revision"], r["kind"], r["status"]) for r in await gate.control.revisions("digits")] == [
-                (3, "freeze", "applied"), (2, "rollback", "applied"), (1, "apply", "applied"),
+            assert [
+                (r["revision"], r["kind"], r["status"]) for r in await gate.control.revisions("digits")
+            ] == [
+                (3, "freeze", "applied"),
+                (2, "rollback", "applied"),
+                (1, "apply", "applied"),
             ]
         async with gateway(tmp_path) as gate:
             assert gate.live() == ("v1", [], "")
@@ -198,7 +202,9 @@ def test_operations_left_running_are_ended(tmp_path: Path) -> None:
         async with gateway(tmp_path) as gate:
             from headgate.store import OperationRecord
 
-            gate.store.put_operation(OperationRecord("op1", "digits", "apply", "running", "2027-03-01T03:12:04Z"))
+            gate.store.put_operation(
+                OperationRecord("op1", "digits", "apply", "running", "2027-03-01T03:12:04Z")
+            )
         async with gateway(tmp_path) as gate:
             ended = await gate.control.operations.get("op1")
             assert ended["status"] == "failed"

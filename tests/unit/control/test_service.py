@@ -38,7 +38,10 @@ def test_creation_serves_stores_and_tells(tmp_path: Path) -> None:
             record = gate.store.revision("digits", 1)
             assert record is not None
             assert (record.status, record.who, record.reason, record.document) == (
-                "applied", "ann", "first", document(SHARED).encode(),
+                "applied",
+                "ann",
+                "first",
+                document(SHARED).encode(),
             )
             assert [event.type for event in gate.store.events_after(0, limit=9)] == ["started", "applied"]
             assert gate.store.audit(endpoint="digits", limit=9, before=None)[0].outcome == "applied"
@@ -52,7 +55,9 @@ def test_a_promotion_survives_the_next_routine_apply(tmp_path: Path) -> None:
         async with gateway(tmp_path) as gate:
             await gate.apply(document("{champion: v1}"))
             await gate.control.patch_traffic("digits", weights={}, champion="v2")
-            routine = document("{champion: v1}").replace("name: digits", "name: digits\nlimits: {timeout: 1s}")
+            routine = document("{champion: v1}").replace(
+                "name: digits", "name: digits\nlimits: {timeout: 1s}"
+            )
             result = await gate.apply(routine)
             assert gate.live()[0] == "v2"
             assert gate.native.applied[-1]["timeout_ms"] == 1000
@@ -76,7 +81,9 @@ def test_preconditions(tmp_path: Path) -> None:
             with pytest.raises(RevisionConflict, match="exists already at revision 1"):
                 await gate.apply(document(), precondition=ABSENT)
             with pytest.raises(RevisionConflict, match="is at revision 1, If-Match says 7"):
-                await gate.control.patch_traffic("digits", weights={"v2": "1%"}, call=Call(precondition=at(7)))
+                await gate.control.patch_traffic(
+                    "digits", weights={"v2": "1%"}, call=Call(precondition=at(7))
+                )
             await gate.control.patch_traffic("digits", weights={"v2": "1%"}, call=Call(precondition=at(1)))
             with pytest.raises(ModelNotFound):
                 await gate.control.rollback("other")
@@ -156,7 +163,9 @@ def test_a_load_that_fails_leaves_the_running_revision(tmp_path: Path) -> None:
             assert (await gate.control.list())[0]["revision"] == 1
             assert [r["status"] for r in await gate.control.revisions("digits")] == ["failed", "applied"]
             del gate.native.failing["v2"]
-            assert (await gate.apply(document("{champion: v2}", "v1 v2"), precondition=at(1)))["revision"] == 3
+            assert (await gate.apply(document("{champion: v2}", "v1 v2"), precondition=at(1)))[
+                "revision"
+            ] == 3
 
     run(body)
 
@@ -176,7 +185,9 @@ def test_an_emergency_call_overtakes_a_load(tmp_path: Path) -> None:
             with pytest.raises(Conflict, match="revision 2 was overtaken by revision 3"):
                 await slow
             assert [r["status"] for r in await gate.control.revisions("digits")] == [
-                "applied", "superseded", "applied",
+                "applied",
+                "superseded",
+                "applied",
             ]
             assert gate.live()[0] == "v1"
 
@@ -222,7 +233,11 @@ def test_a_key_runs_one_at_a_time_even_after_a_failure(tmp_path: Path) -> None:
             assert [type(result) for result in results] == [ModelLoadFailed] * 3
             del gate.native.failing["v4"]
             tries = [gate.control.apply(wrong, call=call) for _ in range(3)]
-            assert sorted(result.get("replayed", False) for result in await asyncio.gather(*tries)) == [False, True, True]
+            assert sorted(result.get("replayed", False) for result in await asyncio.gather(*tries)) == [
+                False,
+                True,
+                True,
+            ]
 
     run(body)
 
@@ -280,7 +295,11 @@ def test_a_full_disk_stops_writes_but_not_emergencies(tmp_path: Path) -> None:
                 await gate.control.patch_traffic("digits", weights={"v3": "1%"})
             heal()
             await gate.control.patch_traffic("digits", weights={"v3": "1%"})
-            assert [r["kind"] for r in await gate.control.revisions("digits")] == ["traffic", "rollback", "apply"]
+            assert [r["kind"] for r in await gate.control.revisions("digits")] == [
+                "traffic",
+                "rollback",
+                "apply",
+            ]
             assert (await gate.control.list())[0]["alarms"] == []
 
     run(body)
@@ -368,7 +387,9 @@ def test_idempotency_keys(tmp_path: Path) -> None:
             await gate.apply(document(SHARED))
 
             def call(key: str, request: str) -> Call:
-                return Call("ann", precondition=at(1), key=IdempotencyKey("kid", "PATCH traffic", key, request))
+                return Call(
+                    "ann", precondition=at(1), key=IdempotencyKey("kid", "PATCH traffic", key, request)
+                )
 
             first, second = await asyncio.gather(
                 gate.control.patch_traffic("digits", weights={"v2": "20%"}, call=call("k", "a")),
@@ -394,7 +415,10 @@ def test_dry_run_changes_nothing(tmp_path: Path) -> None:
             assert result["status"] == "planned"
             assert plan["moves"] == {"v1→v2": 9000}
             assert (plan["share_of_keys"], plan["load"], plan["base_revision"], plan["revision"]) == (
-                "90%", ["v4"], 1, 2,
+                "90%",
+                ["v4"],
+                1,
+                2,
             )
             assert "+traffic: {champion: v2}" in plan["diff"]
             assert len(gate.native.applied) == 1

@@ -182,14 +182,18 @@ def test_a_schema_from_the_future_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "headgate.db").write_bytes(b"not a database, but long enough to be read as one" * 20)
+    (tmp_path / "state" / "headgate.db").write_bytes(
+        b"not a database, but long enough to be read as one" * 20
+    )
     with pytest.raises(StorageFailed):
         open_store(tmp_path / "state")
 
 
 def test_another_process_is_kept_out_until_this_one_ends(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    code = f"from pathlib import Path; from headgate.store import open_store; open_store(Path({str(state)!r}))"
+    code = (
+        f"from pathlib import Path; from headgate.store import open_store; open_store(Path({str(state)!r}))"
+    )
     here = Path(__file__).parents[3] / "python"
     environment = {**os.environ, "PYTHONPATH": str(here)}
     store = open_store(state)
