@@ -3,7 +3,7 @@
 //! ```text
 //! apply -> ticket -> everything loaded already?  yes: swap now, on the caller's thread
 //!                                                 no: a loader thread loads and warms, then swaps
-//! swap  -> unless a newer ticket of the endpoint was swapped in, or an urgent one waits: then "superseded"
+//! swap  -> unless a newer ticket of the endpoint was swapped in, or an urgent one is on its way: then "superseded"
 //! ```
 //! Urgent specs have a loader of their own, so that a rollback never queues behind somebody's large model.
 
@@ -62,8 +62,10 @@ struct Inner {
 /// Who came last, by endpoint.
 #[derive(Default)]
 struct State {
-    /// The newest ticket that was swapped in, or that is urgent and waiting: older ones are superseded.
+    /// The newest ticket that was swapped in, or that is urgent and on its way: older ones are superseded.
     floor: HashMap<String, u64>,
+    /// The newest urgent ticket on its way: ordinary ones, newer or not, are superseded.
+    urgent: HashMap<String, u64>,
     /// Endpoints that were replaced; they are freed here and not on an IO thread.
     retired: Vec<Arc<LiveEndpoint>>,
 }
@@ -89,15 +91,18 @@ impl Publisher {
     pub fn apply(&self, spec: EndpointSpec) -> Result<u64> {
         check(&spec)?;
         let ticket = self.inner.ticket.fetch_add(1, Relaxed) + 1;
-        if spec.urgent {
-            self.inner.state().floor.insert(spec.name.clone(), ticket);
-        }
         let order = Order { ticket, spec };
+        if order.spec.urgent {
+            let mut state = self.inner.state();
+            state.floor.insert(order.spec.name.clone(), ticket);
+            state.urgent.insert(order.spec.name.clone(), ticket);
+        }
         if version::is_loaded(&self.inner.engine, &order.spec) {
             self.inner.carry_out(&order);
             return Ok(ticket);
         }
-        self.enqueue(order)?;
+        let name = order.spec.name.clone();
+        self.enqueue(order).inspect_err(|_| self.inner.settle(&name, ticket))?;
         Ok(ticket)
     }
 
@@ -175,6 +180,7 @@ fn work(inner: &Inner, orders: &Receiver<Order>) {
         if outcome.is_err() {
             let error = Error::new(Code::Internal, "loading panicked; this is a defect of Headgate");
             inner.failed(&order, &LoadFailure { version: String::new(), error });
+            inner.settle(&order.spec.name, order.ticket);
         }
     }
 }
@@ -185,11 +191,27 @@ impl Inner {
     }
 
     fn superseded(&self, order: &Order) -> bool {
-        self.state().floor.get(&order.spec.name).is_some_and(|&floor| floor > order.ticket)
+        let state = self.state();
+        let newer = state.floor.get(&order.spec.name).is_some_and(|&floor| floor > order.ticket);
+        newer || (!order.spec.urgent && state.urgent.contains_key(&order.spec.name))
+    }
+
+    /// Sees an order through; an urgent one stands in the way of ordinary ones until then.
+    fn carry_out(&self, order: &Order) {
+        self.publish(order);
+        self.settle(&order.spec.name, order.ticket);
+    }
+
+    /// An urgent order no longer stands in anybody's way.
+    fn settle(&self, name: &str, ticket: u64) {
+        let mut state = self.state();
+        if state.urgent.get(name) == Some(&ticket) {
+            state.urgent.remove(name);
+        }
     }
 
     /// Loads what is missing, swaps, tells.
-    fn carry_out(&self, order: &Order) {
+    fn publish(&self, order: &Order) {
         if self.superseded(order) {
             return self.tell_superseded(order);
         }
@@ -202,6 +224,7 @@ impl Inner {
         });
         match built {
             Err(failure) => self.failed(order, &failure),
+            Ok(_) if self.superseded(order) => self.tell_superseded(order),
             Ok((endpoint, models)) => match self.swap(&spec.name, order.ticket, Some(endpoint)) {
                 Some(generation) => self.events.push(json!({
                     "event": "applied", "ticket": order.ticket, "endpoint": spec.name, "revision": spec.revision,
