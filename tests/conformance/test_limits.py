@@ -7,6 +7,7 @@ gateway to close the connection.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +15,15 @@ import pytest
 from conformance.cases import GOOD
 from support import models
 from support import native as plane
-from support.client import Connection, infer_bytes, open_socket, raw, status_of, until_closed
+from support.client import (
+    Connection,
+    first_answer,
+    infer_bytes,
+    open_socket,
+    raw,
+    status_of,
+    until_closed,
+)
 from support.tools import need_native
 
 MIB = 1 << 20
@@ -72,6 +81,34 @@ def test_a_slow_head_is_cut_off(address: str) -> None:
     with open_socket(address) as sock:
         sock.sendall(b"POST /v2/models/pair/infer HTTP/1.1\r\nHost: gate")
         assert status_of(until_closed(sock)) in {None, 408}
+
+
+def test_a_slow_head_is_cut_off_on_a_connection_that_was_good_before(address: str) -> None:
+    with open_socket(address) as sock:
+        sock.sendall(infer_bytes("pair", GOOD))
+        assert status_of(first_answer(sock)) == 200
+        sock.sendall(b"POST /v2/models/pair/infer HTTP/1.1\r\nHost: gate")
+        began = time.monotonic()
+        assert status_of(until_closed(sock)) in {None, 408}
+        # The head's limit is 0.3 s, an idle connection's 2 s.
+        assert time.monotonic() - began < 1.5
+
+
+def test_a_refused_body_is_no_part_of_the_next_request(address: str) -> None:
+    body = b" " * 200_000
+    with open_socket(address) as sock:
+        sock.sendall(b"POST /v2/nowhere HTTP/1.1\r\nHost: g\r\nContent-Length: %d\r\n\r\n" % len(body))
+        assert status_of(first_answer(sock)) == 404
+        sock.sendall(body + infer_bytes("pair", GOOD))
+        assert status_of(first_answer(sock)) == 200
+
+
+def test_a_shape_without_elements_asks_for_no_memory(address: str) -> None:
+    for shape in ([1 << 40, 0], [0, 1 << 40], [1 << 40, 0, 1 << 20]):
+        tensor = {"name": "A", "shape": shape, "datatype": "FP32", "data": []}
+        with Connection(address) as connection:
+            answer = connection.infer("pair", {"inputs": [tensor]})
+        assert (answer.status, answer.code) == (400, "invalid_argument")
 
 
 def test_a_slow_body_gets_a_request_timeout(address: str) -> None:

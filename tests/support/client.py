@@ -98,6 +98,14 @@ def until_closed(sock: socket.socket) -> bytes:
         received += chunk
 
 
+def first_answer(sock: socket.socket) -> bytes:
+    """One answer with a Content-Length, read whole; the connection stays open."""
+    with sock.makefile("rb") as stream:
+        lines = list(iter(stream.readline, b"\r\n"))
+        length = next(line for line in lines if line.lower().startswith(b"content-length:"))
+        return b"".join(lines) + b"\r\n" + stream.read(int(length.split(b":")[1]))
+
+
 def raw(address: str, content: bytes) -> bytes:
     """Sends bytes on a new connection and returns everything up to its close."""
     with open_socket(address) as sock:

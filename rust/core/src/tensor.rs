@@ -107,6 +107,9 @@ impl fmt::Display for DataType {
 /// The most dimensions a tensor may have.
 pub const MAX_RANK: usize = 16;
 
+/// What the dimensions of a shape without elements may multiply to, zeros aside.
+pub const MAX_EMPTY: usize = 1 << 20;
+
 /// A concrete shape, kept inline: row-major, no negative dimension, element count within `usize`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
@@ -121,7 +124,8 @@ impl Shape {
     /// A shape from its dimensions.
     ///
     /// # Errors
-    /// `invalid_argument` for a negative dimension, more than [`MAX_RANK`] dimensions, or a count that overflows.
+    /// `invalid_argument` for a negative dimension, more than [`MAX_RANK`] dimensions, a count that overflows, or a shape
+    /// without elements whose other dimensions exceed [`MAX_EMPTY`].
     pub fn new(dims: &[i64]) -> Result<Shape> {
         if dims.len() > MAX_RANK {
             return Err(Error::invalid(format!(
@@ -130,6 +134,7 @@ impl Shape {
             )));
         }
         let mut count: usize = 1;
+        let mut nonzero: usize = 1;
         for &dim in dims {
             let dim = usize::try_from(dim)
                 .map_err(|_| Error::invalid(format!("shape {dims:?} has the negative dimension {dim}")))?;
@@ -137,6 +142,13 @@ impl Shape {
                 .checked_mul(dim)
                 .filter(|&count| count <= isize::MAX as usize / 16)
                 .ok_or_else(|| Error::invalid(format!("shape {dims:?} has too many elements")))?;
+            nonzero = nonzero.saturating_mul(dim.max(1));
+        }
+        // Without elements nothing else bounds the dimensions, and outputs are sized by them.
+        if count == 0 && nonzero > MAX_EMPTY {
+            return Err(Error::invalid(format!(
+                "shape {dims:?} has no elements; its other dimensions may multiply to at most {MAX_EMPTY}"
+            )));
         }
         let mut shape = Shape { dims: [0; MAX_RANK], rank: dims.len() as u8 };
         shape.dims[..dims.len()].copy_from_slice(dims);
@@ -216,6 +228,7 @@ mod tests {
         assert_eq!(Shape::new(&[]).unwrap().count(), 1);
         assert_eq!(Shape::new(&[4, 0]).unwrap().count(), 0);
         assert!(Shape::new(&[-1]).is_err());
+        assert!(Shape::new(&[1 << 40, 0]).is_err());
         assert!(Shape::new(&[i64::MAX, 2]).is_err());
         assert!(Shape::new(&[1; MAX_RANK + 1]).is_err());
     }

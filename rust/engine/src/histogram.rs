@@ -88,6 +88,14 @@ impl Counts {
         self.counts.iter().sum()
     }
 
+    /// Adds other durations.
+    pub fn add(&mut self, other: &Counts) {
+        for (sum, count) in self.counts.iter_mut().zip(&other.counts) {
+            *sum += count;
+        }
+        self.sum_ns += other.sum_ns;
+    }
+
     /// What came since `earlier`, which must be an earlier state of the same histograms.
     pub fn since(&self, earlier: &Counts) -> Counts {
         let mut difference = self.clone();

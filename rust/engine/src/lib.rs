@@ -15,4 +15,4 @@ pub use histogram::Histogram;
 pub use load::{Engine, Source};
 pub use model::{Executable, Lease, Model};
 pub use place::Place;
-pub use pool::{Outcome, Pool};
+pub use pool::{Outcome, Pool, join_until};

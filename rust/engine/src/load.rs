@@ -66,7 +66,7 @@ impl Engine {
             Source::Artifact(path) => {
                 let session = Session::load(library, path, SessionOptions::default())?;
                 let model = Arc::new(Model::new(Box::new(session), library, self.threads));
-                warm(&model)?;
+                warm(&model);
                 model
             }
             Source::Constant(values, signature) => {
@@ -125,13 +125,16 @@ impl Engine {
 /// Runs a fresh model on zeros until its run time is known, and places it.
 ///
 /// Zeros may be inputs that the model refuses (an index, a divisor): then it is not measured, and starts in the pool.
-fn warm(model: &Arc<Model>) -> Result<()> {
+fn warm(model: &Arc<Model>) {
     let mut lease = Lease::take(model, 0);
     for index in 0..model.signature().inputs.len() {
         let spec = &model.signature().inputs[index];
         let dims: Vec<i64> = spec.shape.iter().map(|&dim| if dim < 0 { 1 } else { dim }).collect();
         let tensor = lease.binding_mut().input_mut(index);
-        tensor.reshape(&Shape::new(&dims)?)?;
+        // A shape that cannot be made up is one that cannot be measured.
+        if Shape::new(&dims).and_then(|shape| tensor.reshape(&shape)).is_err() {
+            return;
+        }
         if spec.datatype != DataType::Bytes
             && let Some(bytes) = tensor.bytes_mut()
         {
@@ -142,17 +145,16 @@ fn warm(model: &Arc<Model>) -> Result<()> {
     for run in 0..COLD_RUNS + MIN_RUNS {
         let start = Instant::now();
         if lease.run().is_err() {
-            return Ok(());
+            return;
         }
         let ns = start.elapsed().as_nanos() as u64;
         if run >= COLD_RUNS {
             histogram.record(ns);
         } else if ns > LONG_RUN_NS {
-            return Ok(());
+            return;
         }
     }
     let mut counts = Counts::default();
     histogram.add_to(&mut counts);
     model.placement.decide(&counts, 0);
-    Ok(())
 }

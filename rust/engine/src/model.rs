@@ -101,6 +101,12 @@ impl Lease {
         self.binding.as_mut().expect("a lease holds its binding until it is dropped")
     }
 
+    /// The signature and the tensors it speaks of.
+    pub fn parts(&mut self) -> (&Signature, &mut Binding) {
+        let binding = self.binding.as_mut().expect("a lease holds its binding until it is dropped");
+        (self.model.executable.signature(), binding)
+    }
+
     /// Runs the model over the inputs; a panic inside becomes an error and costs the buffers.
     ///
     /// # Errors
@@ -121,9 +127,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(binding) = self.binding.take()
-            && binding.capacity() <= KEEP_AT_MOST
-        {
+        let Some(mut binding) = self.binding.take() else { return };
+        binding.forget();
+        if binding.capacity() <= KEEP_AT_MOST {
             // A full free list means enough buffers are kept; these go back to the allocator.
             drop(self.model.free[self.home].push(binding));
         }

@@ -5,9 +5,9 @@
 
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use headgate_core::error::{Code, Error, Result};
 use tokio::sync::oneshot;
 
@@ -76,10 +76,10 @@ impl Pool {
         let job = Job::Run { lease, deadline, queued: Instant::now(), reply };
         match self.queue.try_send(job) {
             Ok(()) => Ok(outcome),
-            Err(TrySendError::Full(_)) => {
+            // The pool holds a receiver itself, so the only reason is a full queue.
+            Err(_) => {
                 Err(Error::new(Code::Overloaded, "the queue for pool threads is full; try again later"))
             }
-            Err(TrySendError::Disconnected(_)) => Err(Error::new(Code::Draining, "the gateway is stopping")),
         }
     }
 
@@ -88,23 +88,36 @@ impl Pool {
         self.queue.len()
     }
 
-    /// Finishes what is queued and joins the threads. What is submitted after is never run: stop the submitters first.
-    pub fn stop(&self) {
+    /// Finishes what is queued and joins the threads; true when all were gone by `deadline`. A thread that is still in a run
+    /// then is left to itself: a run cannot be interrupted. Stop the submitters first.
+    pub fn stop(&self, deadline: Instant) -> bool {
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for _ in &threads {
-            // Fails only when every thread is gone already.
-            drop(self.queue.send(Job::Stop));
+            // A queue that is full until the deadline has threads that do not come back before it.
+            let _ = self.queue.send_deadline(Job::Stop, deadline);
         }
-        for thread in threads {
-            // A pool thread catches panics per run; if one died all the same, its work is gone and the rest still stops.
-            drop(thread.join());
-        }
+        threads
+            .into_iter()
+            .map(|thread| join_until(thread, deadline).is_some())
+            .fold(true, |all, one| all & one)
     }
+}
+
+/// What a thread returned, or `None` when it outlives `deadline` and is let go of, or panicked.
+pub fn join_until<T>(thread: JoinHandle<T>, deadline: Instant) -> Option<T> {
+    const STEP: Duration = Duration::from_millis(1);
+    while !thread.is_finished() {
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(STEP);
+    }
+    thread.join().ok()
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.stop();
+        self.stop(Instant::now());
     }
 }
 

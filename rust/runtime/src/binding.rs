@@ -5,7 +5,7 @@
 use std::ptr::{null, null_mut};
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::tensor::{Signature, TensorSpec};
+use headgate_core::tensor::{Shape, Signature, TensorSpec};
 use ort_sys::OrtValue;
 
 use crate::library::Library;
@@ -85,6 +85,15 @@ impl Binding {
         }
     }
 
+    /// Gives back what the runtime allocated: outputs that could not be foretold, and strings.
+    pub fn forget(&mut self) {
+        self.inputs.iter_mut().for_each(Tensor::forget_strings);
+        for output in &mut self.outputs {
+            output.allocated = None;
+            output.tensor.forget_strings();
+        }
+    }
+
     /// Bytes held by the tensors that we own.
     pub fn capacity(&self) -> usize {
         let outputs = self.outputs.iter().map(|output| output.tensor.capacity());
@@ -105,7 +114,9 @@ impl Binding {
         }
         let foretold = self.place_outputs(session)?;
         let result = self.call(session);
-        if result.is_err() && foretold {
+        // The runtime's words for an output of another size; any other failure would only fail again.
+        let misfit = result.as_ref().is_err_and(|error| error.message.contains("shape"));
+        if misfit && foretold {
             // A model may declare one size and give another; then the runtime must allocate.
             self.raw_outputs.fill(null_mut());
             if self.call(session).is_ok() {
@@ -122,12 +133,12 @@ impl Binding {
         for (index, output) in self.outputs.iter_mut().enumerate() {
             output.allocated = None;
             self.raw_outputs[index] = match session.output_shape(index, |input| *self.inputs[input].shape()) {
-                Some(shape) => {
+                Some(shape) if foretells(&output.tensor, &shape) => {
                     output.tensor.reshape(&shape)?;
                     foretold = true;
                     output.tensor.raw()
                 }
-                None => null_mut(),
+                _ => null_mut(),
             };
         }
         Ok(foretold)
@@ -137,11 +148,23 @@ impl Binding {
         // SAFETY: inputs are live and in the signature's order (checked in `run`); outputs are null or ours, and `&mut self`
         // keeps everyone else away.
         unsafe { session.run(&self.raw_inputs, &mut self.raw_outputs)? };
+        // All are taken over before any is found missing, so that none is lost.
+        let mut missing = None;
         for (raw, output) in self.raw_outputs.iter().zip(&mut self.outputs) {
             if raw.is_null() || *raw != output.tensor.raw() {
-                output.allocated = Some(Value::new(self.library, *raw)?);
+                match Value::new(self.library, *raw) {
+                    Ok(value) => output.allocated = Some(value),
+                    Err(error) => missing = Some(error),
+                }
             }
         }
-        Ok(())
+        missing.map_or(Ok(()), Err)
     }
+}
+
+/// Outputs beyond this are the runtime's to allocate: their size follows from what a request claims.
+const FORETOLD_BYTES: usize = 16 << 20;
+
+fn foretells(tensor: &Tensor, shape: &Shape) -> bool {
+    tensor.datatype().size().is_some_and(|size| shape.count() <= FORETOLD_BYTES / size)
 }

@@ -1,10 +1,15 @@
 //! Bytes aligned for any element type and any vector unit, kept for the next tensor.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
+
+use headgate_core::error::{Code, Error, Result};
 
 /// The alignment of every buffer, in bytes: a cache line, and what AVX-512 wants.
 pub const ALIGNMENT: usize = 64;
+
+/// The largest buffer, in bytes.
+pub const MAX_BYTES: usize = 2 << 30;
 
 /// A growable block of zero-initialised bytes at a 64-byte boundary.
 pub struct Buffer {
@@ -28,22 +33,30 @@ struct Aligned;
 
 impl Buffer {
     /// Makes room for `bytes`; the contents are lost when that needs a new block.
-    pub fn reserve(&mut self, bytes: usize) {
+    ///
+    /// # Errors
+    /// `invalid_argument` beyond [`MAX_BYTES`], `overloaded` when there is no memory: sizes come from requests, so neither may
+    /// end the process.
+    pub fn reserve(&mut self, bytes: usize) -> Result<()> {
         if bytes <= self.capacity {
-            return;
+            return Ok(());
         }
-        let capacity = bytes.next_power_of_two().max(ALIGNMENT);
-        *self = Self::with_capacity(capacity);
+        if bytes > MAX_BYTES {
+            return Err(Error::invalid(format!(
+                "a tensor would take {bytes} bytes; the most is {MAX_BYTES}"
+            )));
+        }
+        *self = Self::with_capacity(bytes.next_power_of_two().max(ALIGNMENT))?;
+        Ok(())
     }
 
-    fn with_capacity(capacity: usize) -> Self {
-        let layout = layout(capacity);
+    fn with_capacity(capacity: usize) -> Result<Self> {
         // SAFETY: the layout's size is above zero.
-        let start = unsafe { alloc_zeroed(layout) };
-        match NonNull::new(start) {
-            Some(start) => Self { start, capacity },
-            None => handle_alloc_error(layout),
-        }
+        let start = unsafe { alloc_zeroed(layout(capacity)) };
+        let start = NonNull::new(start).ok_or_else(|| {
+            Error::new(Code::Overloaded, format!("no memory for a tensor of {capacity} bytes"))
+        })?;
+        Ok(Self { start, capacity })
     }
 
     /// The number of bytes there is room for.
@@ -78,10 +91,11 @@ mod tests {
     fn buffers_are_aligned_and_keep_their_room() {
         let mut buffer = Buffer::default();
         assert_eq!(buffer.start().as_ptr() as usize % ALIGNMENT, 0);
-        buffer.reserve(100);
+        buffer.reserve(100).unwrap();
         assert_eq!((buffer.capacity(), buffer.start().as_ptr() as usize % ALIGNMENT), (128, 0));
         let before = buffer.start();
-        buffer.reserve(64);
+        buffer.reserve(64).unwrap();
         assert_eq!(buffer.start(), before);
+        assert!(buffer.reserve(MAX_BYTES + 1).is_err());
     }
 }

@@ -54,7 +54,8 @@ impl Tensor {
     /// Gives the tensor a shape; nothing is done when it has that shape already. The contents are unspecified after.
     ///
     /// # Errors
-    /// `internal` when the runtime refuses.
+    /// `invalid_argument` for a tensor that is too large, `overloaded` when there is no memory for it, `internal` when the
+    /// runtime refuses.
     pub fn reshape(&mut self, shape: &Shape) -> Result<()> {
         if self.value.is_some() && self.shape == *shape {
             return Ok(());
@@ -140,13 +141,20 @@ impl Tensor {
         View::of(self.library, value)
     }
 
+    /// Gives strings back to the runtime; numbers keep their buffer.
+    pub(crate) fn forget_strings(&mut self) {
+        if self.datatype == DataType::Bytes {
+            self.value = None;
+        }
+    }
+
     pub(crate) fn raw(&self) -> *mut OrtValue {
         self.value.as_ref().map_or(null_mut(), |value| value.raw.as_ptr())
     }
 
     fn over_buffer(&mut self, size: usize) -> Result<Value> {
         let bytes = self.shape.count() * size;
-        self.buffer.reserve(bytes.max(1));
+        self.buffer.reserve(bytes.max(1))?;
         let mut raw = null_mut();
         // SAFETY: the buffer holds `bytes`, stays where it is while the value lives (reshape drops the value first), and the
         // shape is `rank` numbers.

@@ -43,25 +43,23 @@ pub fn bind(address: &str) -> Result<(TcpListener, SocketAddr)> {
 }
 
 /// Accepts until `stop` is sent or dropped.
-///
-/// # Errors
-/// `internal` when the thread's runtime cannot be made.
 pub fn run(
+    runtime: &tokio::runtime::Runtime,
     listener: TcpListener,
     shared: &Arc<Shared>,
     threads: &[Mailbox],
     stop: oneshot::Receiver<()>,
-) -> Result<()> {
-    let failed = |error: std::io::Error| Error::new(Code::Internal, format!("the acceptor: {error}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+) {
     runtime.block_on(async {
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
-        tokio::select! {
-            () = accept_all(&listener, shared, threads) => {}
-            _ = stop => {}
+        match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => tokio::select! {
+                () = accept_all(&listener, shared, threads) => {}
+                _ = stop => {}
+            },
+            // Nobody can be served: readiness says so, and whoever watches it acts.
+            Err(_) => shared.ready.store(false, Relaxed),
         }
-        Ok(())
-    })
+    });
 }
 
 async fn accept_all(listener: &tokio::net::TcpListener, shared: &Shared, threads: &[Mailbox]) {
@@ -77,7 +75,11 @@ async fn accept_all(listener: &tokio::net::TcpListener, shared: &Shared, threads
 fn hand_over(stream: tokio::net::TcpStream, shared: &Shared, threads: &[Mailbox]) {
     let refuse = || shared.metrics.connections_refused.fetch_add(1, Relaxed);
     let open: usize = threads.iter().map(|thread| thread.connections.load(Relaxed)).sum();
-    let least = threads.iter().min_by_key(|thread| thread.connections.load(Relaxed));
+    // A full mailbox is passed over like a full thread.
+    let least = threads
+        .iter()
+        .filter(|thread| thread.has_room())
+        .min_by_key(|thread| thread.connections.load(Relaxed));
     let (Some(thread), true) = (least, open < shared.config.max_connections) else {
         refuse();
         return;

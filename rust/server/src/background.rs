@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use headgate_core::error::Result;
 use headgate_engine::Model;
 use headgate_engine::histogram::Counts;
-use headgate_engine::place::STALL_NS;
+use headgate_engine::place::{MIN_RUNS, STALL_NS};
 
 use crate::drift::Sketches;
 use crate::gateway::spawn;
@@ -36,13 +36,14 @@ pub fn start(shared: Arc<Shared>, sketches: Arc<Sketches>, publisher: Arc<Publis
     let stop = Arc::new((Mutex::new(false), Condvar::new()));
     let signal = stop.clone();
     let thread = spawn("hg-background".to_owned(), move || {
-        let mut keeper = Keeper { shared, sketches, publisher, runs: HashMap::new() };
+        let mut keeper = Keeper { shared, sketches, publisher, runs: HashMap::new(), models: 0 };
         let mut last = Instant::now();
         while !stopped(&signal) {
             keeper.watch();
             if last.elapsed() >= TICK {
                 last = Instant::now();
-                keeper.tick();
+                // A panic is printed and costs this tick; the watchdog and the sketches go on.
+                drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| keeper.tick())));
             }
         }
     })?;
@@ -71,7 +72,9 @@ struct Keeper {
     shared: Arc<Shared>,
     sketches: Arc<Sketches>,
     publisher: Arc<Publisher>,
+    /// What was known of each model's runs when its place was last decided.
     runs: HashMap<usize, Counts>,
+    models: usize,
 }
 
 impl Keeper {
@@ -84,6 +87,10 @@ impl Keeper {
                 continue;
             }
             let address = beat.model.load(Relaxed);
+            if beat.since_ns.load(Relaxed) != since {
+                // That run has ended; the address may be the next one's.
+                continue;
+            }
             self.each_version(|model, _| {
                 if Arc::as_ptr(model) as usize == address {
                     model.placement.demote(now);
@@ -96,24 +103,32 @@ impl Keeper {
         self.place();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.sketches.collect(unix);
-        if self.publisher.sweep() {
+        self.publisher.sweep();
+        let models = self.publisher.models();
+        if models < self.models {
             trim();
         }
+        self.models = models;
     }
 
-    /// Decides each version's place from the runs of the last second.
+    /// Decides each model's place from its runs since the last decision, once there are enough of them.
     fn place(&mut self) {
         let now = self.shared.now_ns();
-        let mut seen = HashMap::new();
+        let mut seen: HashMap<usize, (Arc<Model>, Counts)> = HashMap::new();
         self.each_version(|model, metrics| {
-            let key = std::ptr::from_ref(metrics) as usize;
-            let counts = metrics.counts(|shard| &shard.run);
-            let earlier = self.runs.get(&key);
-            let fresh = earlier.map_or_else(|| counts.clone(), |earlier| counts.since(earlier));
-            model.placement.decide(&fresh, now);
-            seen.insert(key, counts);
+            let key = Arc::as_ptr(model) as usize;
+            let (_, counts) = seen.entry(key).or_insert_with(|| (model.clone(), Counts::default()));
+            counts.add(&metrics.counts(|shard| &shard.run));
         });
-        self.runs = seen;
+        self.runs.retain(|key, _| seen.contains_key(key));
+        for (key, (model, counts)) in seen {
+            let earlier = self.runs.entry(key).or_default();
+            let fresh = counts.since(earlier);
+            if fresh.total() >= MIN_RUNS {
+                model.placement.decide(&fresh, now);
+                *earlier = counts;
+            }
+        }
     }
 
     fn each_version(&self, mut visit: impl FnMut(&Arc<Model>, &VersionMetrics)) {

@@ -10,6 +10,8 @@ use headgate_core::error::{Code, Error, Result};
 use http_body::Body;
 use hyper::body::Incoming;
 
+use crate::conn::Open;
+
 /// Reads a body. The timer is made only when the body is not there at once.
 ///
 /// # Errors
@@ -43,11 +45,15 @@ const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// Reads what is left of a body whose request is already refused, within bounds and beside the answer: a client that is
 /// still sending when its connection closes loses the answer.
-pub fn discard(mut body: Incoming) {
+///
+/// `open` keeps the connection busy meanwhile: these bytes are nobody's next request.
+pub fn discard(mut body: Incoming, open: &Open) {
     if body.is_end_stream() {
         return;
     }
+    let open = open.also();
     tokio::task::spawn_local(tokio::time::timeout(DISCARD_TIME, async move {
+        let _open = open;
         let mut left = DISCARD_BYTES;
         while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             let length = frame.data_ref().map_or(0, Bytes::len);
@@ -117,8 +123,26 @@ fn too_slow(timeout: Duration) -> Error {
 
 /// A peer that leaves in the middle is not the same as one that frames its body wrongly.
 fn broken(error: &hyper::Error) -> Error {
-    if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+    if left(error) {
         return Error::new(Code::Cancelled, "the client left before its body was complete");
     }
     Error::invalid(format!("the body is not well-formed HTTP: {error}"))
+}
+
+/// Whether the cause is the peer's going away: hyper wraps what it was told by the socket.
+fn left(error: &hyper::Error) -> bool {
+    use std::error::Error as _;
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+        return true;
+    }
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if matches!(io, Some(BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }

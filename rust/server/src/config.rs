@@ -24,6 +24,9 @@ pub struct Config {
     /// The largest request body, in bytes.
     #[serde(default = "default_max_body")]
     pub max_body_bytes: usize,
+    /// The most memory for large requests in progress (over 64 KiB), in bytes.
+    #[serde(default = "default_large_bytes")]
+    pub large_request_bytes: usize,
     /// The most connections at once; more are closed at once.
     #[serde(default = "default_max_connections")]
     pub max_connections: usize,
@@ -49,6 +52,9 @@ pub struct Config {
 
 fn default_max_body() -> usize {
     64 << 20
+}
+fn default_large_bytes() -> usize {
+    2 << 30
 }
 fn default_max_connections() -> usize {
     10_000

@@ -31,14 +31,21 @@ pub enum Waiting {
 }
 
 /// A connection's state, shared by its wire, its requests and its answers, all on one thread.
+///
+/// ```text
+/// Idle --first byte (HTTP/1)--> Head --head complete--> Busy --last request over, its answer flushed--> Idle
+/// ```
 pub struct Conn {
-    /// What it waits for.
-    pub waiting: Cell<Waiting>,
-    /// When the newest byte came, or the last answer was out: where the next request's time begins.
-    pub received: Cell<Instant>,
-    /// Answers written to the HTTP layer, on their way to the socket.
+    waiting: Cell<Waiting>,
+    received: Cell<Instant>,
+    /// Answers whose bytes are all written, until they are flushed.
     answered: RefCell<VecDeque<Tap>>,
+    /// Requests in progress, refused bodies that are still read included.
     open: Cell<u32>,
+    /// Answers that wait for the peer to read.
+    unsent: Cell<u32>,
+    /// When an answer last made progress.
+    progress: Cell<Instant>,
     closing: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -51,26 +58,63 @@ impl Default for Conn {
             received: Cell::new(now),
             answered: RefCell::default(),
             open: Cell::new(0),
+            unsent: Cell::new(0),
+            progress: Cell::new(now),
             closing: Cell::new(false),
             waker: RefCell::default(),
         }
     }
 }
 
+/// A request in progress; the connection is busy while there is one.
+pub struct Open(Rc<Conn>);
+
+/// An answer on its way to the socket.
+pub struct Unsent(Rc<Conn>);
+
 impl Conn {
     /// A request's head is complete.
-    pub fn begin(&self) {
+    pub fn begin(self: &Rc<Self>) -> Open {
         self.open.set(self.open.get() + 1);
         self.waiting.set(Waiting::Busy);
+        Open(self.clone())
     }
 
-    /// The HTTP layer has taken an answer, or dropped it; its tap runs when the bytes are with the socket.
-    pub fn answer(&self, tap: Option<Tap>) {
-        self.open.set(self.open.get().saturating_sub(1));
-        self.answered.borrow_mut().extend(tap);
+    /// An answer is about to be sent.
+    pub fn sending(self: &Rc<Self>) -> Unsent {
+        self.unsent.set(self.unsent.get() + 1);
+        self.progress.set(Instant::now());
+        Unsent(self.clone())
     }
 
-    /// Every byte that the HTTP layer wrote is with the socket.
+    /// When the newest request's first byte came: on HTTP/1 the time at which its clock begins.
+    pub fn received(&self) -> Instant {
+        self.received.get()
+    }
+
+    /// A request's first byte is here.
+    pub fn first_byte(&self, now: Instant) {
+        self.waiting.set(Waiting::Head(now));
+        self.received.set(now);
+    }
+
+    /// Nobody waits for anything since `now`.
+    pub fn rest(&self, now: Instant) {
+        self.waiting.set(Waiting::Idle(now));
+        self.received.set(now);
+    }
+
+    /// What the connection waits for.
+    pub fn waiting(&self) -> Waiting {
+        self.waiting.get()
+    }
+
+    /// Since when an answer has not moved, while there is one.
+    pub fn stuck_since(&self) -> Option<Instant> {
+        (self.unsent.get() > 0).then(|| self.progress.get())
+    }
+
+    /// Every byte that the HTTP layer wrote is with the socket: the taps of complete answers run.
     pub fn flushed(&self) {
         if self.waiting.get() != Waiting::Busy {
             return;
@@ -85,8 +129,7 @@ impl Conn {
             }
         }
         if self.open.get() == 0 {
-            self.waiting.set(Waiting::Idle(now));
-            self.received.set(now);
+            self.rest(now);
         }
     }
 
@@ -105,6 +148,42 @@ impl Conn {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
+    }
+}
+
+impl Open {
+    /// The same request, held by somebody else as well.
+    pub fn also(&self) -> Open {
+        self.0.begin()
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let conn = &self.0;
+        conn.open.set(conn.open.get() - 1);
+        // With a tap on its way the flush that runs it ends the busy time; without one there may be no flush to come.
+        if conn.open.get() == 0 && conn.answered.borrow().is_empty() {
+            conn.rest(Instant::now());
+        }
+    }
+}
+
+impl Unsent {
+    /// Some of the answer was taken.
+    pub fn moved(&self) {
+        self.0.progress.set(Instant::now());
+    }
+
+    /// All of the answer was taken: its tap waits for the flush.
+    pub fn complete(&self, tap: Tap) {
+        self.0.answered.borrow_mut().push_back(tap);
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        self.0.unsent.set(self.0.unsent.get() - 1);
     }
 }
 
@@ -136,6 +215,9 @@ pub async fn serve(socket: TcpStream, conn: &Rc<Conn>) {
                 .max_frame_size(1 << 20)
                 .max_concurrent_streams(256)
                 .max_header_list_size(64 << 10)
+                // A peer that is gone without a word leaves its streams open for ever otherwise.
+                .keep_alive_interval(config.idle())
+                .keep_alive_timeout(config.head_timeout())
                 .timer(hyper_util::rt::TokioTimer::new());
             let serving = Serving { http: Box::pin(builder.serve_connection(wire, service)), conn };
             drop(serving.await);
@@ -196,5 +278,46 @@ pub struct LocalExecutor;
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, task: F) {
         drop(tokio::task::spawn_local(task));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_busy_until_its_last_request_is_over() {
+        let conn = Rc::new(Conn::default());
+        conn.first_byte(Instant::now());
+        assert!(matches!(conn.waiting(), Waiting::Head(_)));
+        let request = conn.begin();
+        let refused_body = request.also();
+        assert_eq!(conn.waiting(), Waiting::Busy);
+        drop(request);
+        conn.flushed();
+        assert_eq!(conn.waiting(), Waiting::Busy);
+        drop(refused_body);
+        assert!(matches!(conn.waiting(), Waiting::Idle(_)));
+    }
+
+    #[test]
+    fn a_request_that_is_dropped_before_its_answer_leaves_nothing_open() {
+        let conn = Rc::new(Conn::default());
+        for _ in 0..3 {
+            drop(conn.begin());
+        }
+        assert!(matches!(conn.waiting(), Waiting::Idle(_)));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_move_is_noticed() {
+        let conn = Rc::new(Conn::default());
+        assert_eq!(conn.stuck_since(), None);
+        let answer = conn.sending();
+        let since = conn.stuck_since().unwrap();
+        answer.moved();
+        assert!(conn.stuck_since().unwrap() >= since);
+        drop(answer);
+        assert_eq!(conn.stuck_since(), None);
     }
 }

@@ -41,7 +41,7 @@ pub struct Sketches {
     budget: Arc<Budget>,
     next: AtomicU64,
     baselines: Mutex<HashMap<String, Weak<Baseline>>>,
-    versions: Mutex<HashMap<(String, String), Kept>>,
+    versions: Mutex<HashMap<u64, Kept>>,
 }
 
 /// A version's sketches and what was collected from them.
@@ -55,6 +55,8 @@ struct Kept {
 
 #[derive(Clone, Debug, PartialEq)]
 struct Identity {
+    endpoint: String,
+    version: String,
     digest: String,
     baseline: Option<String>,
     columns: std::collections::BTreeMap<String, Vec<String>>,
@@ -107,22 +109,24 @@ impl Sketches {
             return Ok(None);
         }
         let identity = Identity {
+            endpoint: spec.name.clone(),
+            version: version.name.clone(),
             digest: version.digest.clone(),
             baseline: spec.baseline.clone(),
             columns: spec.columns.clone(),
         };
-        let key = (spec.name.clone(), version.name.clone());
         let mut versions = self.versions();
-        if let Some(kept) = versions.get(&key).filter(|kept| kept.identity == identity) {
+        // The present one stays until the last snapshot with it is gone: this state may yet fail to be served.
+        if let Some(kept) = versions.values().find(|kept| kept.identity == identity) {
             return Ok(Some(kept.sketch.clone()));
         }
         let plan = FeaturePlan::compile(&tensors(signature), &spec.columns, baseline.cloned())
             .map_err(|error| Error::new(Code::PolicyInvalid, format!("endpoint {:?}: {error}", spec.name)))?;
         let collector = Collector::new(plan.clone(), self.budget.clone());
-        let sketch =
-            Arc::new(VersionSketch { id: self.next.fetch_add(1, Relaxed), opener: collector.opener() });
+        let id = self.next.fetch_add(1, Relaxed);
+        let sketch = Arc::new(VersionSketch { id, opener: collector.opener() });
         let window = Window::new(plan, unix_now(), WINDOW_BYTES);
-        versions.insert(key, Kept { identity, sketch: sketch.clone(), collector, window });
+        versions.insert(id, Kept { identity, sketch: sketch.clone(), collector, window });
         Ok(Some(sketch))
     }
 
@@ -138,30 +142,30 @@ impl Sketches {
         self.budget.used()
     }
 
-    /// The drift report of an endpoint over the newest `seconds`.
+    /// The drift report of an endpoint over the newest `seconds`; `live` are the ids of the sketches that it is served with.
     ///
     /// # Errors
     /// `unsupported` when sketches are off.
-    pub fn report(&self, endpoint: &str, seconds: u64) -> Result<Value> {
+    pub fn report(&self, endpoint: &str, live: &[u64], seconds: u64) -> Result<Value> {
         if !self.enabled {
             return Err(Error::new(Code::Unsupported, "sketches are off; start with --sketches on"));
         }
         let now = unix_now();
         let mut versions = self.versions();
-        let mut kept: Vec<_> = versions.iter_mut().filter(|((name, _), _)| name == endpoint).collect();
-        kept.sort_by_key(|(key, _)| *key);
-        let baseline = kept.iter().find_map(|(_, kept)| kept.identity.baseline.as_deref()).map(baseline_id);
+        let baseline =
+            live.iter().find_map(|id| versions.get(id)?.identity.baseline.as_deref().map(baseline_id));
         let mut report = Report::new(endpoint, seconds, Span { from: now, to: now }, baseline);
-        for ((_, version), kept) in kept {
+        for id in live {
+            let Some(kept) = versions.get_mut(id) else { continue };
             kept.collect(now);
-            let (live, span) = kept.window.sum(seconds, now);
-            report.add(version, kept.collector.plan(), &live, span, &Tolerance::default());
+            let (counted, span) = kept.window.sum(seconds, now);
+            report.add(&kept.identity.version, kept.collector.plan(), &counted, span, &Tolerance::default());
         }
         serde_json::from_slice(&report.to_json())
             .map_err(|error| Error::new(Code::Internal, format!("a drift report that is no JSON: {error}")))
     }
 
-    fn versions(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), Kept>> {
+    fn versions(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Kept>> {
         self.versions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,18 +11,22 @@ use arc_swap::ArcSwap;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::Snapshot;
 use headgate_core::spec::EndpointSpec;
-use headgate_engine::{Engine, Pool};
+use headgate_engine::{Engine, Pool, join_until};
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::accept;
 use crate::background::{self, Background};
+use crate::budget::ByteBudget;
 use crate::config::Config;
 use crate::drift::Sketches;
 use crate::io::{self, LiveEndpoint, Mailbox, Message, Shared};
 use crate::metrics::{Gauges, Metrics, families};
 use crate::publish::Publisher;
 use crate::wake::Events;
+
+/// What threads that were told to end get on top of the grace, to do so.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The data plane.
 pub struct Gateway {
@@ -66,6 +70,7 @@ impl Gateway {
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             metrics: Metrics::new(threads),
             pool: Pool::new(config.pool_threads),
+            large: ByteBudget::new(config.large_request_bytes),
             ready: false.into(),
             draining: false.into(),
             closing: false.into(),
@@ -117,21 +122,25 @@ impl Gateway {
         bound: SocketAddr,
         inboxes: Vec<mpsc::Receiver<Message>>,
     ) -> Result<Running> {
+        // What can fail for want of descriptors comes first: from here on only the system's last thread may be missing.
+        let runtimes = (0..=inboxes.len()).map(|_| runtime()).collect::<Result<Vec<_>>>()?;
+        let mut runtimes = runtimes.into_iter();
         self.shared.pool.start(self.shared.config.pool_threads)?;
+        let (stop_accepting, stop) = oneshot::channel();
+        let (shared, mailboxes) = (self.shared.clone(), self.mailboxes.clone());
+        let acceptor = runtimes.next().map(|runtime| {
+            spawn("hg-accept".to_owned(), move || accept::run(&runtime, listener, &shared, &mailboxes, stop))
+        });
+        let acceptor =
+            acceptor.ok_or_else(|| Error::new(Code::Internal, "an acceptor without a runtime"))??;
         let mut io_threads = Vec::new();
-        for (index, inbox) in inboxes.into_iter().enumerate() {
+        for (index, (inbox, runtime)) in inboxes.into_iter().zip(runtimes).enumerate() {
             let (shared, mailbox, grace) =
                 (self.shared.clone(), self.mailboxes[index].clone(), self.grace.clone());
             io_threads.push(spawn(format!("hg-io-{index}"), move || {
-                io::run(index, shared, &mailbox, inbox, &grace).unwrap_or(false)
+                io::run(index, &runtime, shared, &mailbox, inbox, &grace)
             })?);
         }
-        let (stop_accepting, stop) = oneshot::channel();
-        let (shared, mailboxes) = (self.shared.clone(), self.mailboxes.clone());
-        let acceptor = spawn("hg-accept".to_owned(), move || {
-            // Ends early only when the system gives it no descriptor; the drain then finds it gone.
-            drop(accept::run(listener, &shared, &mailboxes, stop));
-        })?;
         let background =
             background::start(self.shared.clone(), self.sketches.clone(), self.publisher.clone())?;
         Ok(Running { bound, stop_accepting, acceptor, io_threads, background })
@@ -177,6 +186,7 @@ impl Gateway {
             models: self.engine.count(),
             waiting: self.shared.pool.waiting(),
             sketch_bytes: self.sketches.bytes(),
+            large_bytes: self.shared.large.used(),
         };
         families(&self.shared.metrics, &gauges)
     }
@@ -186,8 +196,10 @@ impl Gateway {
     /// # Errors
     /// `model_not_found`, or `unsupported` when sketches are off.
     pub fn drift(&self, endpoint: &str, window_seconds: u64) -> Result<Value> {
-        self.shared.snapshot.load().endpoint(endpoint)?;
-        self.sketches.report(endpoint, window_seconds)
+        let live = self.shared.snapshot.load().endpoint(endpoint)?.clone();
+        let ids: Vec<u64> =
+            live.versions.iter().filter_map(|version| Some(version.payload.sketch.as_ref()?.id)).collect();
+        self.sketches.report(endpoint, &ids, window_seconds)
     }
 
     /// What is live.
@@ -210,37 +222,41 @@ impl Gateway {
     /// Drains and joins every thread; true when nothing had to be cut off. Idempotent.
     ///
     /// Readiness turns false at once; requests go on for `delay`; then no new connection is taken, and what is in flight has
-    /// `grace` to finish.
+    /// `grace` to finish. A run cannot be interrupted: a thread that is still in one after that is left to itself.
     pub fn stop(&self, delay: Duration, grace: Duration) -> bool {
         self.shared.draining.store(true, Relaxed);
         let mut life = self.life();
         let clean = match std::mem::replace(&mut *life, Life::Stopped { clean: true }) {
             Life::Running(running) => {
                 std::thread::sleep(delay);
-                self.wind_down(running, grace)
+                self.wind_down(running, Instant::now() + grace)
             }
-            Life::Idle { .. } => true,
+            Life::Idle { .. } => {
+                self.publisher.stop(Instant::now() + grace);
+                true
+            }
             Life::Stopped { clean } => clean,
         };
-        self.publisher.stop();
-        self.shared.pool.stop();
         *life = Life::Stopped { clean };
         clean
     }
 
-    fn wind_down(&self, running: Running, grace: Duration) -> bool {
+    fn wind_down(&self, running: Running, deadline: Instant) -> bool {
         let Running { stop_accepting, acceptor, io_threads, background, .. } = running;
         // The acceptor may be gone already; then nobody listens.
         let _ = stop_accepting.send(());
-        drop(acceptor.join());
+        let mut clean = join_until(acceptor, Instant::now() + PATIENCE).is_some();
         self.shared.closing.store(true, Relaxed);
         // Set once: a gateway is stopped once.
-        let _ = self.grace.set(Instant::now() + grace);
-        self.mailboxes.iter().for_each(|mailbox| mailbox.post_blocking(Message::Close));
-        let clean =
-            io_threads.into_iter().map(|thread| thread.join().unwrap_or(false)).fold(true, |a, b| a & b);
+        let _ = self.grace.set(deadline);
+        let deadline = deadline + PATIENCE;
+        self.mailboxes.iter().for_each(|mailbox| mailbox.close(deadline));
+        for thread in io_threads {
+            clean &= join_until(thread, deadline) == Some(true);
+        }
         background.stop();
-        clean
+        clean &= self.publisher.stop(deadline);
+        clean & self.shared.pool.stop(deadline)
     }
 
     fn life(&self) -> std::sync::MutexGuard<'_, Life> {
@@ -252,6 +268,14 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.stop(Duration::ZERO, Duration::ZERO);
     }
+}
+
+/// A runtime for one thread.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::new(Code::Internal, format!("the system gives no more descriptors: {error}")))
 }
 
 /// Starts a named thread.

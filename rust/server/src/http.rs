@@ -17,11 +17,11 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
-use crate::conn::Conn;
+use crate::conn::{Conn, Open};
 use crate::infer::{self, Answer, Ask};
 use crate::io::{self, LiveEndpoint};
 use crate::path::{Call, Target};
-use crate::reply::{ReplyBody, ReplyBuf};
+use crate::reply::ReplyBody;
 use crate::{body, taps::Tap};
 
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -38,22 +38,22 @@ pub async fn handle(
     conn: Rc<Conn>,
     request: Request<Incoming>,
 ) -> std::result::Result<Response<ReplyBody>, Infallible> {
-    conn.begin();
     let http1 = request.version() < Version::HTTP_2;
-    let received = if http1 { conn.received.get() } else { Instant::now() };
-    let mut reply = dispatch(request, received).await;
+    let received = if http1 { conn.received() } else { Instant::now() };
+    let open = conn.begin();
+    let mut reply = dispatch(request, received, &open).await;
     if http1 && closes(&reply) {
         // The body that was not read is still on the wire; the next request cannot be found behind it.
         reply.head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let Reply { head, body, tap } = reply;
-    Ok(head.map(|()| ReplyBody::new(body, tap, conn)))
+    Ok(head.map(|()| ReplyBody::new(body, tap, &conn, open)))
 }
 
 /// An answer before it becomes a body.
 struct Reply {
     head: Response<()>,
-    body: ReplyBuf,
+    body: Vec<u8>,
     tap: Option<Tap>,
 }
 
@@ -61,10 +61,10 @@ fn closes(reply: &Reply) -> bool {
     matches!(reply.head.status(), StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT)
 }
 
-async fn dispatch(request: Request<Incoming>, received: Instant) -> Reply {
+async fn dispatch(request: Request<Incoming>, received: Instant, open: &Open) -> Reply {
     let (head, mut body) = request.into_parts();
     let reply = route(&head, &mut body, received).await;
-    body::discard(body);
+    body::discard(body, open);
     reply
 }
 
@@ -124,6 +124,7 @@ async fn route(head: &Parts, body: &mut Incoming, received: Instant) -> Reply {
 }
 
 async fn read_and_infer(ask: Ask<'_>, body: &mut Incoming) -> Result<Answer> {
+    let endpoint = infer::snapshot(&ask)?;
     io::with(infer::admit)?;
     if let Some(encoding) = ask.headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
         return Err(Error::new(
@@ -132,8 +133,13 @@ async fn read_and_infer(ask: Ask<'_>, body: &mut Incoming) -> Result<Answer> {
         ));
     }
     let (limit, timeout) = io::with(|io| (io.shared.config.max_body_bytes, io.shared.config.body_timeout()));
+    let large = io::with(|io| io.shared.large.clone());
+    let declared = usize::try_from(http_body::Body::size_hint(body).lower()).unwrap_or(usize::MAX);
+    let _declared = large.reserve(declared.min(limit))?;
     let body = body::read(body, limit, timeout).await?;
-    infer::infer(ask, body).await
+    // A body that did not say its length is counted when it is known.
+    let _found = large.reserve(body.len().saturating_sub(declared))?;
+    infer::infer(ask, endpoint, &body).await
 }
 
 /// The endpoint and the version that metadata is about: the named one, else the champion.
@@ -148,7 +154,7 @@ fn find(target: &Target<'_>) -> Result<(std::sync::Arc<LiveEndpoint>, u8)> {
 
 fn described(write: impl FnOnce(&mut Vec<u8>) -> Result<StatusCode>) -> Reply {
     let mut body = io::with(|io| io.replies.take());
-    match write(&mut body.bytes) {
+    match write(&mut body) {
         Ok(status) => Reply { head: head(status, &JSON), body, tap: None },
         Err(error) => refused(&error),
     }
@@ -183,12 +189,12 @@ fn refused(error: &Error) -> Reply {
     error_reply(error, body)
 }
 
-fn error_reply(error: &Error, mut body: ReplyBuf) -> Reply {
-    body.bytes.clear();
-    metadata::error(&mut body.bytes, error);
-    // A cancelled request has nobody to answer; the status is for whoever looks at the wire.
-    let status =
-        StatusCode::from_u16(error.code.http().unwrap_or(499)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+fn error_reply(error: &Error, mut body: Vec<u8>) -> Reply {
+    body.clear();
+    metadata::error(&mut body, error);
+    // A cancelled request has nobody to answer, unless the client only stopped sending: then its request was incomplete.
+    let status = error.code.http().and_then(|status| StatusCode::from_u16(status).ok());
+    let status = status.unwrap_or(StatusCode::BAD_REQUEST);
     let mut head = head(status, &JSON);
     if error.code.retry()
         && (status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS)

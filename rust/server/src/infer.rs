@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
@@ -20,7 +20,6 @@ use http::HeaderMap;
 
 use crate::io::{self, Io, LiveEndpoint};
 use crate::path::Target;
-use crate::reply::ReplyBuf;
 use crate::taps::Tap;
 use crate::tensors;
 
@@ -40,7 +39,7 @@ pub struct Answer {
     /// Where the answer's JSON ends, or why there is none.
     pub result: Result<Sent>,
     /// The answer's bytes.
-    pub body: ReplyBuf,
+    pub body: Vec<u8>,
     /// What is left to do when they are out.
     pub tap: Tap,
 }
@@ -52,16 +51,24 @@ pub struct Sent {
     pub json_length: Option<usize>,
 }
 
-/// Answers one request.
+/// The endpoint as it is now; the request keeps it to its end.
 ///
 /// # Errors
-/// What refuses a request before a version is chosen: `model_not_found`, `version_not_found`, `invalid_argument`, `unsupported`.
-pub async fn infer(ask: Ask<'_>, body: Bytes) -> Result<Answer> {
-    let endpoint = io::with(|io| io.endpoint(ask.target.endpoint))?;
-    let envelope = envelope(&ask, &body)?;
+/// `model_not_found`.
+pub fn snapshot(ask: &Ask<'_>) -> Result<Arc<LiveEndpoint>> {
+    io::with(|io| io.endpoint(ask.target.endpoint))
+}
+
+/// Answers one request whose body is complete.
+///
+/// # Errors
+/// What refuses a request before a version is chosen: `version_not_found`, `invalid_argument`, `unsupported`.
+pub async fn infer(ask: Ask<'_>, endpoint: Arc<LiveEndpoint>, body: &Bytes) -> Result<Answer> {
+    let envelope = envelope(&ask, body)?;
     let mut tap = route(&ask, endpoint)?;
+    tap.limit(envelope.parameters.timeout_us.map(Duration::from_micros));
     let mut reply = io::with(|io| io.replies.take());
-    let result = serve(&envelope, &mut tap, &mut reply.bytes).await;
+    let result = serve(&envelope, &mut tap, &mut reply).await;
     io::with(|io| io.scratch.borrow_mut().envelope.recycle(envelope));
     tap.answered(result.as_ref().err().map(|error| error.code));
     Ok(Answer { result, body: reply, tap })
@@ -127,8 +134,8 @@ async fn run(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
     match lease.model().placement.get() {
         Place::Inline => {
             let result = io::with(|io| {
-                let model = lease.model().clone();
-                let _beat = io.shared.beats[io.thread].begin(&model, io.shared.ns_at(tap.decoded_at()));
+                let _beat =
+                    io.shared.beats[io.thread].begin(lease.model(), io.shared.ns_at(tap.decoded_at()));
                 lease.run()
             });
             tap.ran_inline(Instant::now());

@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Cache};
-use headgate_core::error::{Code, Error, Result};
+use headgate_core::error::Result;
 use headgate_core::snapshot::{Endpoint, Snapshot};
 use headgate_engine::{Model, Pool};
 use tokio::sync::mpsc;
 
+use crate::budget::ByteBudget;
 use crate::config::Config;
 use crate::conn::{self, Conn};
 use crate::metrics::Metrics;
@@ -44,6 +45,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// Threads for long runs.
     pub pool: Pool,
+    /// Memory for large requests in progress.
+    pub large: Arc<ByteBudget>,
     /// Whether the control plane says that start-up is over.
     pub ready: AtomicBool,
     /// Whether the gateway is about to stop.
@@ -74,8 +77,9 @@ impl Shared {
     }
 }
 
-/// What an IO thread is running inline right now, for the watchdog.
+/// What an IO thread is running inline right now, for the watchdog. Written twice a run: it has cache lines to itself.
 #[derive(Default)]
+#[repr(align(128))]
 pub struct Beat {
     /// When the run began, on [`Shared::now_ns`]'s clock; 0 while there is none.
     pub since_ns: AtomicU64,
@@ -193,31 +197,35 @@ impl Mailbox {
         self.sender.try_send(message).is_ok()
     }
 
-    /// Gives the thread a message, waiting for room. Not for async code.
-    pub fn post_blocking(&self, message: Message) {
-        // A thread that is gone needs no message.
-        drop(self.sender.blocking_send(message));
+    /// Whether the thread lives and its mailbox has room.
+    pub fn has_room(&self) -> bool {
+        !self.sender.is_closed() && self.sender.capacity() > 0
+    }
+
+    /// Tells the thread to close, waiting for room in its mailbox until `deadline`.
+    pub fn close(&self, deadline: Instant) {
+        while !self.post(Message::Close) && !self.sender.is_closed() && Instant::now() < deadline {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
     }
 }
 
 /// The connections of this thread, so that each can be told to close.
 type Connections = Rc<RefCell<HashMap<u64, Rc<Conn>>>>;
 
-/// Runs an IO thread until it is told to close and its last connection is gone, or `grace` has passed since it was told.
+/// Runs an IO thread until it is told to close and its last connection is gone, or `grace` has passed since it was told;
+/// true when every connection finished by itself.
 ///
-/// # Errors
-/// `internal` when the runtime cannot be made.
+/// # Panics
+/// When the calling thread runs one already.
 pub fn run(
     thread: usize,
+    runtime: &tokio::runtime::Runtime,
     shared: Arc<Shared>,
     mailbox: &Mailbox,
     inbox: mpsc::Receiver<Message>,
     grace: &std::sync::OnceLock<Instant>,
-) -> Result<bool> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::new(Code::Internal, format!("no runtime for IO thread {thread}: {error}")))?;
+) -> bool {
     let io = Io {
         thread,
         replies: ReplyBuffers::default(),
@@ -227,12 +235,12 @@ pub fn run(
         random: Cell::new(seed(thread)),
         shared,
     };
-    IO.with(|slot| slot.set(io).map_err(|_| Error::new(Code::Internal, "an IO thread was started twice")))?;
+    IO.with(|slot| assert!(slot.set(io).is_ok(), "a fresh thread is no IO thread yet"));
     let local = tokio::task::LocalSet::new();
-    let clean = local.block_on(&runtime, serve(inbox, mailbox, grace));
+    let clean = local.block_on(runtime, serve(inbox, mailbox, grace));
     // Whatever is left is cut off here, on its own thread.
     drop(local);
-    Ok(clean)
+    clean
 }
 
 fn seed(thread: usize) -> u64 {
@@ -279,9 +287,23 @@ fn adopt(id: u64, socket: TcpStream, connections: &Connections, mailbox: &Mailbo
     with(|io| io.shared.metrics.thread(io.thread).accepted.add(1));
     let (connections, count) = (connections.clone(), mailbox.connections.clone());
     tokio::task::spawn_local(async move {
+        // Counted down however the connection ends, by a panic too.
+        let _registered = Registered { id, connections, count };
         conn::serve(socket, &conn).await;
-        connections.borrow_mut().remove(&id);
-        count.fetch_sub(1, Relaxed);
-        with(|io| io.shared.metrics.thread(io.thread).closed.add(1));
     });
+}
+
+/// A connection's place in the books, given up when dropped.
+struct Registered {
+    id: u64,
+    connections: Connections,
+    count: Arc<AtomicUsize>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.connections.borrow_mut().remove(&self.id);
+        self.count.fetch_sub(1, Relaxed);
+        try_with(|io| io.shared.metrics.thread(io.thread).closed.add(1));
+    }
 }

@@ -6,6 +6,7 @@
 pub mod accept;
 pub mod background;
 pub mod body;
+pub mod budget;
 pub mod clock;
 pub mod config;
 pub mod conn;

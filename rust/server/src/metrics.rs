@@ -193,6 +193,8 @@ pub struct Gauges {
     pub waiting: usize,
     /// Bytes held by sketches.
     pub sketch_bytes: usize,
+    /// Bytes held by large requests in progress.
+    pub large_bytes: usize,
 }
 
 /// Every family with its samples, as the control plane takes them.
@@ -233,6 +235,7 @@ pub fn families(metrics: &Metrics, gauges: &Gauges) -> Value {
         single("headgate_models_loaded", "Models in memory.", "gauge", gauges.models as u64),
         single("headgate_pool_waiting", "Runs waiting for a pool thread.", "gauge", gauges.waiting as u64),
         single("headgate_sketch_bytes", "Memory held by sketches.", "gauge", gauges.sketch_bytes as u64),
+        single("headgate_large_request_bytes", "Memory held by large requests in progress.", "gauge", gauges.large_bytes as u64),
         single("headgate_snapshot_generation", "The number of the live snapshot.", "gauge", gauges.generation),
     ])
 }
@@ -296,7 +299,7 @@ mod tests {
         families.as_array().unwrap().iter().find(|family| family["name"] == name).unwrap()
     }
 
-    const GAUGES: Gauges = Gauges { generation: 3, models: 2, waiting: 0, sketch_bytes: 0 };
+    const GAUGES: Gauges = Gauges { generation: 3, models: 2, waiting: 0, sketch_bytes: 0, large_bytes: 0 };
 
     #[test]
     fn shards_add_up_and_series_live_as_long_as_somebody_holds_them() {

@@ -8,15 +8,16 @@
 //! Urgent specs have a loader of their own, so that a rollback never queues behind somebody's large model.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::{check, compile};
 use headgate_core::spec::EndpointSpec;
-use headgate_engine::{Engine, Model};
+use headgate_engine::{Engine, Model, join_until};
 use serde_json::{Map, Value, json};
 
 use crate::drift::Sketches;
@@ -55,19 +56,27 @@ struct Inner {
     sketches: Arc<Sketches>,
     events: Arc<Events>,
     threads: Vec<Mailbox>,
-    ticket: AtomicU64,
+    stopping: AtomicBool,
     state: Mutex<State>,
 }
 
 /// Who came last, by endpoint.
 #[derive(Default)]
 struct State {
-    /// The newest ticket that was swapped in, or that is urgent and on its way: older ones are superseded.
+    ticket: u64,
+    /// The newest ticket that was swapped in: older ones are superseded.
     floor: HashMap<String, u64>,
     /// The newest urgent ticket on its way: ordinary ones, newer or not, are superseded.
     urgent: HashMap<String, u64>,
     /// Endpoints that were replaced; they are freed here and not on an IO thread.
     retired: Vec<Arc<LiveEndpoint>>,
+}
+
+impl State {
+    fn next(&mut self) -> u64 {
+        self.ticket += 1;
+        self.ticket
+    }
 }
 
 impl Publisher {
@@ -79,8 +88,8 @@ impl Publisher {
         events: Arc<Events>,
         threads: Vec<Mailbox>,
     ) -> Publisher {
-        let (ticket, state) = (AtomicU64::new(0), Mutex::default());
-        let inner = Arc::new(Inner { shared, engine, sketches, events, threads, ticket, state });
+        let (stopping, state) = (AtomicBool::new(false), Mutex::default());
+        let inner = Arc::new(Inner { shared, engine, sketches, events, threads, stopping, state });
         Publisher { inner, loaders: Mutex::new(Loaders::None) }
     }
 
@@ -90,13 +99,11 @@ impl Publisher {
     /// `policy_invalid` when the spec contradicts itself; `overloaded` when too many wait.
     pub fn apply(&self, spec: EndpointSpec) -> Result<u64> {
         check(&spec)?;
-        let ticket = self.inner.ticket.fetch_add(1, Relaxed) + 1;
-        let order = Order { ticket, spec };
-        if order.spec.urgent {
-            let mut state = self.inner.state();
-            state.floor.insert(order.spec.name.clone(), ticket);
-            state.urgent.insert(order.spec.name.clone(), ticket);
+        if self.inner.stopping.load(Relaxed) {
+            return Err(Error::new(Code::Draining, "the gateway has been stopped"));
         }
+        let order = self.inner.order(spec);
+        let ticket = order.ticket;
         if version::is_loaded(&self.inner.engine, &order.spec) {
             self.inner.carry_out(&order);
             return Ok(ticket);
@@ -126,7 +133,7 @@ impl Publisher {
 
     /// Takes an endpoint away and returns the ticket.
     pub fn remove(&self, name: &str) -> u64 {
-        let ticket = self.inner.ticket.fetch_add(1, Relaxed) + 1;
+        let ticket = self.inner.state().next();
         let generation = self.inner.swap(name, ticket, None);
         self.inner.events.push(json!({
             "event": "removed", "ticket": ticket, "endpoint": name, "generation": generation.unwrap_or(0),
@@ -134,8 +141,13 @@ impl Publisher {
         ticket
     }
 
-    /// Frees replaced endpoints that no request holds any more; says whether there were any.
-    pub fn sweep(&self) -> bool {
+    /// The number of models in memory.
+    pub fn models(&self) -> usize {
+        self.inner.engine.count()
+    }
+
+    /// Frees replaced endpoints that no request holds any more.
+    pub fn sweep(&self) {
         let freed: Vec<_> = {
             let mut state = self.inner.state();
             let (free, held) = std::mem::take(&mut state.retired)
@@ -145,21 +157,25 @@ impl Publisher {
             free
         };
         // Sessions are released outside the lock: a large one takes milliseconds.
-        !freed.is_empty()
+        drop(freed);
     }
 
-    /// Finishes the loads in progress, joins the threads, and lets go of everything that was served.
-    pub fn stop(&self) {
+    /// Drops what waits to be loaded, joins the threads, and lets go of everything that was served; true when all threads
+    /// were gone by `deadline`.
+    pub fn stop(&self, deadline: Instant) -> bool {
+        self.inner.stopping.store(true, Relaxed);
         let loaders = std::mem::replace(&mut *self.loaders(), Loaders::Stopped);
+        let mut clean = true;
         if let Loaders::Running { ordinary, urgent, threads } = loaders {
             drop((ordinary, urgent));
-            for thread in threads {
-                // A loader catches panics per order; see `work`.
-                drop(thread.join());
-            }
+            clean = threads
+                .into_iter()
+                .map(|thread| join_until(thread, deadline).is_some())
+                .fold(true, |a, b| a & b);
         }
         self.inner.shared.snapshot.store(Arc::default());
         self.sweep();
+        clean
     }
 }
 
@@ -176,6 +192,9 @@ fn start_loaders(inner: &Arc<Inner>) -> Result<Loaders> {
 
 fn work(inner: &Inner, orders: &Receiver<Order>) {
     for order in orders {
+        if inner.stopping.load(Relaxed) {
+            continue;
+        }
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| inner.carry_out(&order)));
         if outcome.is_err() {
             let error = Error::new(Code::Internal, "loading panicked; this is a defect of Headgate");
@@ -188,6 +207,16 @@ fn work(inner: &Inner, orders: &Receiver<Order>) {
 impl Inner {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Numbers a spec; an urgent one stands in the way of ordinary ones from here on.
+    fn order(&self, spec: EndpointSpec) -> Order {
+        let mut state = self.state();
+        let ticket = state.next();
+        if spec.urgent {
+            state.urgent.insert(spec.name.clone(), ticket);
+        }
+        Order { ticket, spec }
     }
 
     fn superseded(&self, order: &Order) -> bool {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::conn::Conn;
+use crate::conn::{Conn, Open, Unsent};
 use crate::io;
 use crate::taps::Tap;
 
@@ -24,8 +24,8 @@ pub struct ReplyBuffers(RefCell<Vec<Vec<u8>>>);
 
 impl ReplyBuffers {
     /// An empty buffer.
-    pub fn take(&self) -> ReplyBuf {
-        ReplyBuf { bytes: self.0.borrow_mut().pop().unwrap_or_default(), sent: 0 }
+    pub fn take(&self) -> Vec<u8> {
+        self.0.borrow_mut().pop().unwrap_or_default()
     }
 
     fn give(&self, mut bytes: Vec<u8>) {
@@ -37,11 +37,13 @@ impl ReplyBuffers {
     }
 }
 
-/// Bytes to be sent; the buffer goes back to the thread it is dropped on.
+/// An answer's bytes on their way to the socket. Dropped when the last one is written, or when nobody takes them any more.
 pub struct ReplyBuf {
-    /// The bytes, all of them.
-    pub bytes: Vec<u8>,
+    bytes: Vec<u8>,
     sent: usize,
+    tap: Option<Tap>,
+    unsent: Unsent,
+    _open: Open,
 }
 
 impl Buf for ReplyBuf {
@@ -56,26 +58,29 @@ impl Buf for ReplyBuf {
     fn advance(&mut self, count: usize) {
         assert!(count <= self.remaining(), "advanced beyond the end of an answer");
         self.sent += count;
+        if self.has_remaining() {
+            self.unsent.moved();
+        }
     }
 }
 
 impl Drop for ReplyBuf {
     fn drop(&mut self) {
+        // A tap that is not handed on here books its answer as undelivered.
+        if let Some(tap) = self.tap.take().filter(|_| !self.has_remaining()) {
+            self.unsent.complete(tap);
+        }
         io::try_with(|io| io.replies.give(std::mem::take(&mut self.bytes)));
     }
 }
 
-/// The body of an answer. When the HTTP layer is done with it, its tap is told to wait for the flush.
-pub struct ReplyBody {
-    bytes: Option<ReplyBuf>,
-    tap: Option<Tap>,
-    conn: Rc<Conn>,
-}
+/// The body of an answer, in one piece.
+pub struct ReplyBody(Option<ReplyBuf>);
 
 impl ReplyBody {
-    /// A body of these bytes.
-    pub fn new(bytes: ReplyBuf, tap: Option<Tap>, conn: Rc<Conn>) -> Self {
-        Self { bytes: Some(bytes).filter(Buf::has_remaining), tap, conn }
+    /// A body of these bytes, which ends the request `open` when it is written.
+    pub fn new(bytes: Vec<u8>, tap: Option<Tap>, conn: &Rc<Conn>, open: Open) -> Self {
+        Self(Some(ReplyBuf { bytes, sent: 0, tap, unsent: conn.sending(), _open: open }))
     }
 }
 
@@ -87,20 +92,14 @@ impl Body for ReplyBody {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<ReplyBuf>, Infallible>>> {
-        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_none()
+        self.0.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.remaining() as u64))
-    }
-}
-
-impl Drop for ReplyBody {
-    fn drop(&mut self) {
-        self.conn.answer(self.tap.take());
+        SizeHint::with_exact(self.0.as_ref().map_or(0, |bytes| bytes.remaining() as u64))
     }
 }

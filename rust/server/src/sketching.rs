@@ -5,6 +5,7 @@
 //! same for inputs and outputs.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Instant;
 
 use headgate_core::tensor::DataType;
@@ -27,7 +28,7 @@ const READING: u32 = 512;
 
 /// One IO thread's writers and meter.
 pub struct Sketcher {
-    writers: HashMap<u64, Option<Writer>>,
+    writers: HashMap<u64, Writer>,
     controller: Controller,
     requests: u32,
     spent_ns: u64,
@@ -91,10 +92,13 @@ impl Sketcher {
         let rows = if binding.inputs() == 0 { 1 } else { binding.input(0).shape().rows() };
         let pick = Pick::new(hash, self.controller.rate());
         shard.rows_seen.add(rows as u64);
-        let writer = self.writers.entry(sketch.id).or_insert_with(|| sketch.opener.open());
-        let Some(writer) = writer else {
-            shard.rows_dropped.add(rows as u64);
-            return;
+        let writer = match self.writers.entry(sketch.id) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => match sketch.opener.open() {
+                Some(writer) => entry.insert(writer),
+                // Memory may be free again at the next request.
+                None => return shard.rows_dropped.add(rows as u64),
+            },
         };
         let kept = pick.kept(rows);
         shard.rows_sampled.add(kept);

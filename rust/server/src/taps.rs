@@ -6,7 +6,7 @@
 //! requests in progress, so there is no queue that could grow.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use headgate_core::error::Code;
 use headgate_core::snapshot::Version;
@@ -18,14 +18,15 @@ use crate::version::VersionState;
 
 /// A request that a version was chosen for, until everything about it is booked.
 pub struct Tap {
+    /// The tensors, once decoded; sketched after the answer. Dropped before the endpoint, which keeps their model alive.
+    pub lease: Option<Lease>,
     endpoint: Arc<LiveEndpoint>,
+    deadline: Instant,
     version: u8,
     thread: usize,
     received: Instant,
     answer: Option<Answer>,
     booked: bool,
-    /// The tensors, once decoded; sketched after the answer.
-    pub lease: Option<Lease>,
     /// What the row sampler hashes.
     pub request_hash: u64,
     /// Whether the caller named the version.
@@ -45,6 +46,7 @@ impl Tap {
     /// Begins to account for a request on IO thread `thread`.
     pub fn begin(endpoint: Arc<LiveEndpoint>, version: u8, thread: usize, received: Instant) -> Tap {
         let tap = Tap {
+            deadline: received + endpoint.timeout,
             endpoint,
             version,
             thread,
@@ -78,9 +80,16 @@ impl Tap {
         self.thread
     }
 
-    /// When the endpoint's time-out is over.
+    /// When the time-out is over: the endpoint's, or the request's own where that is shorter.
     pub fn deadline(&self) -> Instant {
-        self.received + self.endpoint.timeout
+        self.deadline
+    }
+
+    /// The request's own time-out.
+    pub fn limit(&mut self, timeout: Option<Duration>) {
+        if let Some(deadline) = timeout.and_then(|timeout| self.received.checked_add(timeout)) {
+            self.deadline = self.deadline.min(deadline);
+        }
     }
 
     /// The inputs are typed values.
@@ -140,10 +149,12 @@ impl Tap {
         }
         match delivered {
             Some(now) => {
-                shard.reply.record(nanos(self.phase_end, now));
+                if self.run_ns.is_some() {
+                    shard.reply.record(nanos(self.phase_end, now));
+                }
                 shard.total.record(nanos(self.received, now));
             }
-            None if code == Some(Code::Cancelled) => {}
+            None if matches!(code, Some(Code::Cancelled | Code::Internal)) => {}
             None => shard.undelivered.add(1),
         }
         if code.is_none() && !self.direct {
@@ -169,7 +180,9 @@ impl Drop for Tap {
             return;
         }
         if self.answer.is_none() {
-            self.answered(Some(Code::Cancelled));
+            // Unwinding is a defect of ours; otherwise the client left.
+            let panicking = std::thread::panicking();
+            self.answered(Some(if panicking { Code::Internal } else { Code::Cancelled }));
         }
         self.book(None);
     }

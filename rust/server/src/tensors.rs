@@ -41,8 +41,8 @@ pub struct Head<'a> {
 /// # Errors
 /// `invalid_argument` for an input that is missing, unknown, of another type or shape, or has wrong elements.
 pub fn decode(envelope: &Envelope<'_>, lease: &mut Lease, strings: &mut StringTable) -> Result<()> {
-    let model = lease.model().clone();
-    let specs = &model.signature().inputs;
+    let (signature, binding) = lease.parts();
+    let specs = &signature.inputs;
     if envelope.inputs.len() != specs.len() {
         check_names(&envelope.inputs, specs)?;
     }
@@ -51,7 +51,7 @@ pub fn decode(envelope: &Envelope<'_>, lease: &mut Lease, strings: &mut StringTa
             return check_names(&envelope.inputs, specs);
         };
         check_input(input, spec)?;
-        let tensor = lease.binding_mut().input_mut(index);
+        let tensor = binding.input_mut(index);
         tensor.reshape(&input.shape)?;
         if spec.datatype == DataType::Bytes {
             input.decode_strings(strings)?;

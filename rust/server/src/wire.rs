@@ -21,6 +21,10 @@ use crate::conn::{Conn, Waiting};
 
 /// What an HTTP/2 client without TLS begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The length of an HTTP/2 frame's head, where its type is in it, and the type of SETTINGS.
+const FRAME_HEAD: usize = 9;
+const FRAME_TYPE: usize = 3;
+const SETTINGS: u8 = 4;
 /// Bytes read ahead at most to tell HTTP/1.1 from HTTP/2.
 const AHEAD: usize = 4096;
 
@@ -41,7 +45,6 @@ pub struct Wire {
     spoken: Spoken,
     timer: Pin<Box<Sleep>>,
     armed: bool,
-    stalled: Option<Instant>,
     idle: Duration,
     head: Duration,
 }
@@ -55,9 +58,11 @@ impl Wire {
         let begun = Instant::now();
         let reading = tokio::time::timeout(config.head_timeout(), read_ahead(&stream));
         let (ahead, spoken) = reading.await.ok()??;
-        conn.received.set(begun);
         // On HTTP/2 bytes between requests are no request's head: only idleness counts.
-        conn.waiting.set(if spoken == Spoken::Http1 { Waiting::Head(begun) } else { Waiting::Idle(begun) });
+        match spoken {
+            Spoken::Http1 => conn.first_byte(begun),
+            Spoken::Http2 => conn.rest(begun),
+        }
         let wire = Wire {
             stream: TokioIo::new(stream),
             ahead,
@@ -65,7 +70,6 @@ impl Wire {
             spoken,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: false,
-            stalled: None,
             idle: config.idle(),
             head: config.head_timeout(),
         };
@@ -74,12 +78,12 @@ impl Wire {
 
     /// When the present silence has lasted too long; `None` while nobody waits for the peer.
     fn deadline(&self) -> Option<Instant> {
-        let reading = match self.conn.waiting.get() {
+        let reading = match self.conn.waiting() {
             Waiting::Idle(since) => Some(since + self.idle),
             Waiting::Head(since) => Some(since + self.head),
             Waiting::Busy => None,
         };
-        let writing = self.stalled.map(|since| since + self.idle);
+        let writing = self.conn.stuck_since().map(|since| since + self.idle);
         reading.into_iter().chain(writing).min()
     }
 
@@ -93,8 +97,9 @@ impl Wire {
         if deadline.is_some_and(|deadline| deadline <= now) {
             return true;
         }
-        let next = deadline.unwrap_or(now + self.head);
-        self.timer.as_mut().reset(next.into());
+        // Never later than the shortest limit from now: whatever begins meanwhile is noticed in time.
+        let soon = now + self.head.min(self.idle);
+        self.timer.as_mut().reset(deadline.map_or(soon, |deadline| deadline.min(soon)).into());
         self.armed = self.timer.as_mut().poll(cx).is_pending();
         false
     }
@@ -109,14 +114,12 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
-    /// What a write's outcome says about a peer that does not read.
+    /// A write that cannot go on is watched like a read.
     fn wrote<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            self.stalled = None;
-            return outcome;
+        match outcome {
+            Poll::Pending if self.too_long(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            other => other,
         }
-        self.stalled.get_or_insert_with(Instant::now);
-        if self.too_long(cx) { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { Poll::Pending }
     }
 }
 
@@ -134,10 +137,13 @@ async fn read_ahead(stream: &tokio::net::TcpStream) -> Option<(Bytes, Spoken)> {
         let known = length.min(PREFACE.len());
         let spoken = if ahead[..known] != PREFACE[..known] {
             Spoken::Http1
-        } else if known == PREFACE.len() {
+        } else if length < PREFACE.len() + FRAME_HEAD {
+            continue;
+        } else if ahead[PREFACE.len() + FRAME_TYPE] == SETTINGS {
             Spoken::Http2
         } else {
-            continue;
+            // RFC 9113, 3.4: the preface is followed by SETTINGS. The HTTP layer would wait for it without end.
+            return None;
         };
         ahead.truncate(length);
         return Some((ahead.into(), spoken));
@@ -152,16 +158,14 @@ impl Read for Wire {
     ) -> Poll<io::Result<()>> {
         let wire = &mut *self;
         match wire.read_some(cx, buf) {
-            Poll::Pending if wire.too_long(cx) => match wire.conn.waiting.get() {
+            Poll::Pending if wire.too_long(cx) => match wire.conn.waiting() {
                 // The end of the stream lets the HTTP layer close an idle connection in its own way.
                 Waiting::Idle(_) => Poll::Ready(Ok(())),
                 _ => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             },
             Poll::Ready(Ok(())) => {
-                if let (Spoken::Http1, Waiting::Idle(_)) = (wire.spoken, wire.conn.waiting.get()) {
-                    let now = Instant::now();
-                    wire.conn.waiting.set(Waiting::Head(now));
-                    wire.conn.received.set(now);
+                if let (Spoken::Http1, Waiting::Idle(_)) = (wire.spoken, wire.conn.waiting()) {
+                    wire.conn.first_byte(Instant::now());
                 }
                 Poll::Ready(Ok(()))
             }
