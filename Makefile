@@ -54,6 +54,7 @@ lint: $(STAMPS)/native  ## formatting, clippy, ruff, strict mypy, the stub, the 
 	$(PY) -m mypy
 	$(PY) tools/check_stub.py
 	$(PY) tools/check_imports.py
+	$(PY) tools/reference.py --check
 
 .PHONY: format
 format: $(STAMPS)/python  ## format all sources

@@ -84,9 +84,14 @@ fn free() -> Probe {
 }
 
 fn gateway() -> (Arc<Gateway>, SocketAddr) {
+    gateway_with(&json!({}))
+}
+
+fn gateway_with(changes: &Value) -> (Arc<Gateway>, SocketAddr) {
     let library = std::env::var("HEADGATE_ORT_LIBRARY")
         .expect("HEADGATE_ORT_LIBRARY names the ONNX Runtime library; `make test` sets it");
-    let config = json!({"http": "127.0.0.1:0", "io_threads": 1, "pool_threads": 2, "library": library});
+    let mut config = json!({"http": "127.0.0.1:0", "io_threads": 1, "pool_threads": 2, "library": library});
+    config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
     let gateway = Gateway::new(Config::from_json(config.to_string().as_bytes()).unwrap()).unwrap();
     gateway.set_ready(true);
     let address = gateway.start().unwrap();
@@ -307,4 +312,86 @@ fn a_newer_urgent_state_supersedes_a_load_that_waits() {
     // The loader may have failed before the urgent state came; it never becomes live after it.
     assert!(["superseded", "failed"].contains(&outcome(slow).as_str().unwrap()));
     assert_eq!(gateway.status()["endpoints"]["model"]["revision"], 3);
+}
+
+#[test]
+fn a_request_whose_own_time_is_over_is_refused_before_its_run() {
+    let (gateway, address) = gateway();
+    let (slow, held) = gated();
+    serve(&gateway, "slow", slow, false);
+    let tensor = json!({"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0]});
+    let body = json!({"parameters": {"timeout": 0}, "inputs": [tensor]}).to_string();
+    let mut stream = connect(address);
+    let head =
+        format!("POST /v2/models/slow/infer HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n", body.len());
+    stream.write_all((head + &body).as_bytes()).unwrap();
+    let (status, body) = answer(&mut stream);
+    assert_eq!((status, &body["code"]), (504, &json!("deadline_exceeded")));
+    assert!(held.entered.try_recv().is_err(), "nothing ran");
+}
+
+#[test]
+fn a_run_that_outlasts_the_time_out_is_answered_without_it() {
+    let (gateway, address) = gateway();
+    let (slow, held) = gated();
+    let model = gateway.engine().adopt("sha256:slow", Box::new(slow)).unwrap();
+    let spec = json!({
+        "name": "slow", "revision": 1, "champion": "v1", "timeout_ms": 50,
+        "versions": [{"name": "v1", "digest": "sha256:slow", "artifact": "adopted"}],
+    });
+    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    drop(model);
+    let mut stream = connect(address);
+    stream.write_all(request("slow", 1.0).as_bytes()).unwrap();
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    let (status, body) = answer(&mut stream);
+    assert_eq!((status, &body["code"]), (504, &json!("deadline_exceeded")));
+    held.leave.send(()).unwrap();
+}
+
+#[test]
+fn large_requests_beyond_the_budget_are_shed_and_small_ones_go_on() {
+    let (gateway, address) = gateway_with(&json!({"large_request_bytes": 100_000}));
+    serve(&gateway, "tiny", free(), true);
+    let mut body = json!({"inputs": []}).to_string();
+    body.push_str(&" ".repeat(70_000));
+    let head =
+        format!("POST /v2/models/tiny/infer HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n", body.len());
+    let mut stream = connect(address);
+    stream.write_all((head + &body).as_bytes()).unwrap();
+    let (status, body) = answer(&mut stream);
+    assert_eq!((status, &body["code"]), (503, &json!("overloaded")));
+    assert_eq!(ask(&mut stream, "tiny", 4.0), 8.0);
+}
+
+#[test]
+fn an_urgent_state_on_its_way_is_not_overtaken_by_an_ordinary_one() {
+    let (gateway, _) = gateway();
+    serve(&gateway, "model", free(), true);
+    let state = |revision: u64, urgent: bool, artifact: &str, digest: &str| {
+        let spec = json!({
+            "name": "model", "revision": revision, "champion": "v1", "timeout_ms": 1000, "urgent": urgent,
+            "versions": [{"name": "v1", "digest": digest, "artifact": artifact}],
+        });
+        gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap()
+    };
+    // The named pipe holds the loader until the test opens its other end.
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("model.onnx");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let urgent = state(2, true, pipe.to_str().unwrap(), "sha256:cold");
+    let ordinary = state(3, false, "adopted", "sha256:model");
+    let told = gateway.events();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((&told[0]["ticket"], &told[0]["event"]), (&json!(ordinary), &json!("superseded")));
+    std::fs::write(&pipe, b"this is no model").unwrap();
+    let mut told = Vec::new();
+    eventually("the urgent state's outcome", || {
+        told.extend(gateway.events());
+        !told.is_empty()
+    });
+    assert_eq!((&told[0]["ticket"], &told[0]["event"]), (&json!(urgent), &json!("failed")));
+    let again = state(4, false, "adopted", "sha256:model");
+    assert_eq!(gateway.events()[0]["ticket"], json!(again));
+    assert_eq!(gateway.status()["endpoints"]["model"]["revision"], 4);
 }

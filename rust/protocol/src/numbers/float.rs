@@ -29,6 +29,9 @@ struct Decimal {
 /// Reads the double at `pos`; returns it and the offset behind it.
 #[inline(always)]
 pub(super) fn scan_f64(data: &[u8], pos: usize) -> Scan<(f64, usize)> {
+    if let Some((value, end)) = small(data, pos) {
+        return Ok((f64::from(value), end));
+    }
     let decimal = scan(data, pos)?;
     if let Some(value) = decimal.nearest() {
         return Ok((value, decimal.end));
@@ -40,12 +43,33 @@ pub(super) fn scan_f64(data: &[u8], pos: usize) -> Scan<(f64, usize)> {
 /// Reads the single at `pos`; returns it and the offset behind it.
 #[inline(always)]
 pub(super) fn scan_f32(data: &[u8], pos: usize) -> Scan<(f32, usize)> {
+    if let Some((value, end)) = small(data, pos) {
+        return Ok((f32::from(value), end));
+    }
     let decimal = scan(data, pos)?;
     if let Some(value) = decimal.nearest().and_then(single) {
         return Ok((value, decimal.end));
     }
     let value: f32 = by_std(data, pos, decimal.end)?;
     if value.is_finite() { Ok((value, decimal.end)) } else { Err(Fault::new(data, pos, Why::Range)) }
+}
+
+/// A whole number of one or two digits right before a comma or bracket: what counts, flags and pixels look like. Anything
+/// else is for [`scan`].
+#[inline(always)]
+fn small(data: &[u8], pos: usize) -> Option<(u8, usize)> {
+    let &[first, second, third] = data.get(pos..)?.first_chunk::<3>()?;
+    let ends = |byte: u8| byte == b',' || byte == b']';
+    let tens = first.wrapping_sub(b'0');
+    if tens > 9 {
+        return None;
+    }
+    if ends(second) {
+        return Some((tens, pos + 1));
+    }
+    let ones = second.wrapping_sub(b'0');
+    // A zero in front of another digit is no number.
+    if ones <= 9 && tens > 0 && ends(third) { Some((10 * tens + ones, pos + 2)) } else { None }
 }
 
 /// Rounds a double that is itself the nearest to some decimal, or `None` where rounding twice may differ from
