@@ -34,12 +34,16 @@ serve: $(STAMPS)/native $(STAMPS)/digits  ## install, build, prepare the example
 	@exec $(PY) $(EXAMPLE)/serve.py --state $(STATE) --http $(HTTP) --observe $(OBSERVE) --admin $(ADMIN)
 
 .PHONY: test
-test: test-rust test-python  ## run every test: cargo's, then pytest's
+test: test-rust test-models test-python  ## run every test: cargo's, then pytest's
 
 .PHONY: test-rust
 test-rust: $(STAMPS)/native $(STAMPS)/digits  ## run the tests of the crates
 	HEADGATE_ORT_LIBRARY="$$($(PY) -c 'from headgate import runtime_library; print(runtime_library.find().path)')" \
 		cargo test --workspace --exclude headgate-py --locked
+
+.PHONY: test-models
+test-models:  ## model checking: every order of the threads that meet in a sketch's shard (loom)
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked -p headgate-sketch --lib models
 
 .PHONY: test-python
 test-python: $(STAMPS)/native $(STAMPS)/digits  ## run pytest; PYTEST_ARGS="-k traffic" narrows it

@@ -395,3 +395,81 @@ fn an_urgent_state_on_its_way_is_not_overtaken_by_an_ordinary_one() {
     assert_eq!(gateway.events()[0]["ticket"], json!(again));
     assert_eq!(gateway.status()["endpoints"]["model"]["revision"], 4);
 }
+
+/// HTTP/2 by hand: just enough frames to open a stream, reset it and read to the connection's end.
+mod http2 {
+    use super::{Read, TcpStream, Write};
+
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const END_STREAM: u8 = 1;
+    const END_HEADERS: u8 = 4;
+    const CANCEL: u32 = 8;
+
+    fn frame(stream: &mut TcpStream, kind: u8, flags: u8, id: u32, payload: &[u8]) {
+        let length = (payload.len() as u32).to_be_bytes();
+        let mut bytes = vec![length[1], length[2], length[3], kind, flags];
+        bytes.extend_from_slice(&id.to_be_bytes());
+        bytes.extend_from_slice(payload);
+        stream.write_all(&bytes).unwrap();
+    }
+
+    pub(super) fn open(stream: &mut TcpStream) {
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        frame(stream, SETTINGS, 0, 0, &[]);
+    }
+
+    /// A POST: `:method POST`, `:scheme http`, `:path` and `:authority` as literals without Huffman coding (RFC 7541).
+    pub(super) fn post(stream: &mut TcpStream, id: u32, path: &str, body: &[u8]) {
+        let mut head = vec![0x83, 0x86, 0x04, path.len() as u8];
+        head.extend_from_slice(path.as_bytes());
+        head.extend_from_slice(&[0x01, 1, b't']);
+        frame(stream, HEADERS, END_HEADERS, id, &head);
+        frame(stream, DATA, END_STREAM, id, body);
+    }
+
+    pub(super) fn cancel(stream: &mut TcpStream, id: u32) {
+        frame(stream, RST_STREAM, 0, id, &CANCEL.to_be_bytes());
+    }
+
+    /// Reads frames until the peer closes; the payloads of the DATA frames of a stream.
+    pub(super) fn data_until_closed(stream: &mut TcpStream, id: u32) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        let mut data = Vec::new();
+        let mut rest = bytes.as_slice();
+        while let [a, b, c, kind, _, i, j, k, l, tail @ ..] = rest {
+            let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+            let (payload, next) = tail.split_at(length.min(tail.len()));
+            if *kind == DATA && u32::from_be_bytes([*i, *j, *k, *l]) == id {
+                data.extend_from_slice(payload);
+            }
+            rest = next;
+        }
+        data
+    }
+}
+
+#[test]
+fn a_reset_stream_leaves_nothing_open_and_the_connection_goes_on_until_it_is_idle() {
+    let (gateway, address) = gateway_with(&json!({"idle_ms": 300}));
+    let (slow, held) = gated();
+    serve(&gateway, "slow", slow, false);
+    serve(&gateway, "tiny", free(), true);
+    let body = json!({"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [3]}]}).to_string();
+    let mut stream = connect(address);
+    http2::open(&mut stream);
+    http2::post(&mut stream, 1, "/v2/models/slow/infer", body.as_bytes());
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    http2::cancel(&mut stream, 1);
+    let labels = json!({"endpoint": "slow", "version": "v1", "code": "cancelled"});
+    eventually("the cancellation", || metric(&gateway, "headgate_requests_total", &labels) == 1);
+    http2::post(&mut stream, 3, "/v2/models/tiny/infer", body.as_bytes());
+    // Were the cancelled request still open, the connection would never count as idle and never be closed.
+    let answer: Value = serde_json::from_slice(&http2::data_until_closed(&mut stream, 3)).unwrap();
+    assert_eq!(answer["outputs"][0]["data"][0], 6.0);
+    held.leave.send(()).unwrap();
+    eventually("the end of the connection", || gateway.status()["connections"] == 0);
+}
