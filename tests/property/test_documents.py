@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from headgate.documents import Document, diff, format_weight, is_name, parse, parse_one, parse_weight
+from headgate.documents import Document, format_weight, is_name, parse, parse_one, parse_weight
 from headgate.errors import PolicyInvalid
 
 ROOT = Path("root-of-the-document")
@@ -78,7 +78,6 @@ def test_json_and_normal_form_give_the_same_endpoint(value: dict[str, Any]) -> N
     first = read(json.dumps(value).encode())
     again = read(json.dumps(first.endpoint.as_written()).encode())
     assert again.endpoint == first.endpoint
-    assert diff(first.endpoint, again.endpoint) == []
     for name, version in value["versions"].items():
         if isinstance(version, dict) and "constant" in version:
             held = first.endpoint.as_written()["versions"][name]["constant"]

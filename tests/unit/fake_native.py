@@ -24,7 +24,10 @@ SIGNATURE = {
 
 
 class FakeNative:
-    """``held`` and ``failing`` name versions whose loading waits, or ends with a message."""
+    """``held`` and ``failing`` name versions whose loading waits, or ends with a message.
+
+    An urgent ``apply`` ends the ones of its endpoint that wait; an ordinary one never passes an urgent one.
+    """
 
     def __init__(self) -> None:
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -63,6 +66,9 @@ class FakeNative:
             for ticket, earlier in [one for one in self._pending if one[1]["name"] == name]:
                 self._pending.remove((ticket, earlier))
                 self._tell(event="superseded", ticket=ticket, endpoint=name, revision=earlier["revision"])
+        elif any(one["urgent"] and one["name"] == name for _, one in self._pending):
+            self._tell(event="superseded", ticket=self._ticket, endpoint=name, revision=asked["revision"])
+            return self._ticket
         self._pending.append((self._ticket, asked))
         self._advance()
         return self._ticket

@@ -46,8 +46,21 @@ class _Name(Convertor[str]):
         return value
 
 
+class _Revision(Convertor[int]):
+    """The number of a revision: of so many digits as Python turns into a number at any time."""
+
+    regex = "[0-9]{1,100}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
 register_url_convertor("endpoint_name", _Name())
-_PARAMETERS = {"{endpoint}": "{endpoint:endpoint_name}", "{n}": "{n:int}"}
+register_url_convertor("revision", _Revision())
+_PARAMETERS = {"{endpoint}": "{endpoint:endpoint_name}", "{n}": "{n:revision}"}
 
 
 def create_app(control: Control, tokens: Tokens, *, hosts: Sequence[str] = ()) -> Starlette:

@@ -97,7 +97,9 @@ class Guard:
         """``hosts`` are names, with or without a port, that callers may use beside loopback."""
         self._app = app
         self._tokens = tokens
-        self._hosts = frozenset(host.lower() for host in hosts)
+        names = {host.lower() for host in hosts}
+        # An IPv6 address is written in brackets and compared without them.
+        self._hosts = names | {host_name(name) for name in names if name.endswith("]")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -139,7 +141,10 @@ def is_loopback(name: str) -> bool:
 
 def _check_origin(origins: list[str], host: str) -> None:
     for origin in origins:
-        parts = urlsplit(origin)
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            parts = urlsplit("")
         if parts.scheme not in ("http", "https") or parts.netloc.lower() != host:
             raise PermissionDenied(f"Origin {origin!r} is another site: this API answers no page but its own")
 

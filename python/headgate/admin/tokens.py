@@ -27,6 +27,7 @@ Role = Literal["viewer", "operator", "admin"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 """From least to most; each may do what those before it may."""
 
+_FIRST = "first"
 FIRST_TOKEN_FILE = "admin-token"  # noqa: S105 - a file name
 _ALPHABET = string.digits + string.ascii_letters
 _KID_LETTERS = 8
@@ -72,25 +73,26 @@ class Tokens:
     def ensure_first(self, state: Path) -> str | None:
         """Makes an admin token when none can be used any more, and keeps it in ``state/admin-token`` (0600).
 
-        None when there is one: it was shown at its time. Whoever can write the state folder owns the gateway anyway.
+        None when there is one that somebody can know. Whoever can write the state folder owns the gateway anyway.
         """
-        usable = [t for t in self._store.tokens.list() if t.role == "admin" and self._usable(t)]
-        if usable:
-            return None
-        _, secret = self.create(name="first", role="admin")
         path = state / FIRST_TOKEN_FILE
-        try:
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.unlink(missing_ok=True)
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(handle, "w") as file:
-                file.write(secret + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError as error:
-            raise StorageFailed(f"{path} could not be written: {error}") from error
+        usable = [t for t in self._store.tokens.list() if t.role == "admin" and self._usable(t)]
+        if any(self._reached_somebody(token, path) for token in usable):
+            return None
+        record, secret = self._make(_FIRST, "admin", None)
+        # The file first: a token of which nobody has the text would lock everybody out.
+        _write_secret(path, secret)
+        self._add(record, "serve")
         return secret
+
+    def _reached_somebody(self, token: TokenRecord, path: Path) -> bool:
+        """A first token that was never used and whose file is gone was perhaps never seen by anyone."""
+        if token.name != _FIRST or token.last_used is not None:
+            return True
+        try:
+            return _hash(path.read_text().strip()) == token.sha256
+        except (OSError, ValueError):
+            return False
 
     def create(
         self, *, name: str, role: str, expires_seconds: int | None = None, by: str = "serve"
@@ -102,14 +104,20 @@ class Tokens:
             raise InvalidArgument(f"name: it needs 1 to {_NAME_MAX} printable characters")
         if expires_seconds is not None and expires_seconds <= 0:
             raise InvalidArgument("expires_in: it must be longer than nothing")
+        record, text = self._make(name, role, expires_seconds)
+        self._add(record, by)
+        return _view(record), text
+
+    def _make(self, name: str, role: str, expires_seconds: int | None) -> tuple[TokenRecord, str]:
         kid, secret = _letters(_KID_LETTERS), _letters(_SECRET_LETTERS)
         text = f"headgate_{kid}_{secret}"
         now = self._clock()
         expires = None if expires_seconds is None else stamp(now + timedelta(seconds=expires_seconds))
-        record = TokenRecord(kid, _hash(text), role, name, stamp(now), expires, None, None)
-        detail = {"token": kid, "name": name, "role": role}
+        return TokenRecord(kid, _hash(text), role, name, stamp(now), expires, None, None), text
+
+    def _add(self, record: TokenRecord, by: str) -> None:
+        detail = {"token": record.id, "name": record.name, "role": record.role}
         self._store.tokens.add(record, self._audit(by, "token_create", detail))
-        return _view(record), text
 
     def list(self) -> list[TokenView]:
         """All tokens, oldest first, revoked and expired ones included."""
@@ -151,6 +159,21 @@ class Tokens:
 
     def _audit(self, by: str, action: str, detail: dict[str, str]) -> AuditRecord:
         return AuditRecord(stamp(self._clock()), by, "admin", action, None, None, "applied", "", detail)
+
+
+def _write_secret(path: Path, secret: str) -> None:
+    """Replaces the file in one step; it is on disk and readable by its owner only (0600) when this returns."""
+    try:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(secret + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageFailed(f"{path} could not be written: {error}") from error
 
 
 def _letters(count: int) -> str:

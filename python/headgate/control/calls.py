@@ -78,7 +78,8 @@ class Settings:
 
     ``root`` is where a document without a file of its own finds ``file:``; ``roots`` are folders that ``?source=`` may name;
     an endpoint that answered within ``quiet_seconds`` is under traffic and not deleted; ``retry_seconds`` is the pause between
-    attempts to write what could not be written; a caller that asked for it gets an operation after ``answer_seconds``.
+    attempts to write what could not be written; a caller that asked for it gets an operation after ``answer_seconds``;
+    ``threads`` do short work, ``model_threads`` what may take minutes.
     """
 
     root: Path | None = None
@@ -88,3 +89,4 @@ class Settings:
     retry_seconds: float = 5.0
     answer_seconds: float = 1.0
     threads: int = 4
+    model_threads: int = 2

@@ -178,6 +178,7 @@ def _draft(kind: RevisionKind, change: Change, state: EndpointState, what: tuple
     before = state.current
     had = {} if before is None else before.live.weights()
     gets = {version for version, slots in change.live.weights().items() if slots > had.get(version, 0)}
+    crowned = before is None or change.live.champion != before.live.champion
     return Draft(
         kind,
         change.message,
@@ -186,6 +187,7 @@ def _draft(kind: RevisionKind, change: Change, state: EndpointState, what: tuple
         change.notes,
         change.blocks,
         frozenset(state.omitted) & (gets | {change.live.champion}),
+        serves_more=crowned or bool(gets) or kind in ("apply", "restore"),
     )
 
 

@@ -24,8 +24,9 @@ Signature = dict[str, Any]
 class EndpointState:
     """``current`` is what the data plane serves; the store may be one step behind or ahead of it, never more.
 
-    ``turn`` lets one ordinary write in at a time, waiting for its load included; ``emergency`` does the same for emergency calls, so
-    that they pass an ordinary write that waits. ``step`` guards the short steps that read and move ``current`` and ``tail``.
+    ``turn`` lets one ordinary write in at a time, waiting for its load included. ``step`` guards ``current`` and ``tail``: an ordinary
+    write holds it at its beginning and at its end but not while it loads, an emergency call holds it throughout. So an emergency call
+    passes a load, and a write that was passed learns it before it is answered.
     """
 
     name: str
@@ -36,13 +37,15 @@ class EndpointState:
     omitted: dict[str, str] = field(default_factory=dict)
     broken: str | None = None
     loading: dict[int, frozenset[str]] = field(default_factory=dict)
-    overtaker: Held | None = None
+    newest: int | None = None
+    """The revision that the data plane told of last, a removal included."""
+    overtaken: set[int] = field(default_factory=set)
+    """Revisions that were served until one took their place that was not made from them."""
     unsaved: deque[tuple[RevisionRecord, Commit]] = field(default_factory=deque)
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
-    requests: int = 0
+    requests: dict[str, int] = field(default_factory=dict)
     answered: datetime | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    emergency: asyncio.Lock = field(default_factory=asyncio.Lock)
     step: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -52,6 +55,7 @@ class EndpointState:
 
     def served(self, held: Held, omitted: dict[str, str], event: dict[str, Any]) -> None:
         """The data plane says that it serves ``held``."""
+        self._follows(held)
         self.current = held
         self.omitted = {version: why for version, why in omitted.items() if version in held.spec.versions}
         self.loaded = frozenset(loadable(held.spec, held.live, self.omitted))
@@ -59,8 +63,14 @@ class EndpointState:
         for version, detail in event.get("versions", {}).items():
             self.details[version] = detail
 
-    def gone(self) -> None:
-        """The data plane has taken the endpoint away; its blocks and attempts are carried to a later namesake."""
+    def recorded(self, held: Held) -> None:
+        """``held`` is in force although nothing of it is loaded: the champion does not answer, before and after."""
+        self._follows(held)
+        self.current = held
+
+    def gone(self, n: int) -> None:
+        """Revision ``n`` took the endpoint away; its blocks and attempts are carried to a later namesake."""
+        self.newest = n
         self.carried = None if self.current is None else self.current.live
         self.current = None
         self.loaded = frozenset()
@@ -68,14 +78,20 @@ class EndpointState:
         self.details = {}
         self.broken = None
 
+    def _follows(self, held: Held) -> None:
+        if self.newest is not None and held.parent is not None and held.parent != self.newest < held.n:
+            self.overtaken.add(self.newest)
+        self.newest = held.n
+
     def alarms(self) -> list[str]:
         """What somebody should look at now."""
         found = [] if self.broken is None else [self.broken]
         found += [
             f"{version} is left out, because it did not load: {why}" for version, why in self.omitted.items()
         ]
-        if self.unsaved:
-            numbers = ", ".join(str(record.n) for record, _ in self.unsaved)
+        unsaved = [record.n for record, commit in self.unsaved if commit.status == "applied"]
+        if unsaved:
+            numbers = ", ".join(str(n) for n in unsaved)
             found.append(f"revision {numbers} is served but could not be written to disk")
         return found
 

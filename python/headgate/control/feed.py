@@ -40,15 +40,20 @@ class Feed:
             queue.put_nowait(None)
         self._readers.clear()
 
-    async def read(self, after: int | None, replay: Replay) -> AsyncIterator[EventRecord]:
-        """Events from now on; with ``after`` those with larger ids first, read page by page by ``replay``."""
+    async def read(
+        self, after: int | None, replay: Replay, newest: Callable[[], Awaitable[int]]
+    ) -> AsyncIterator[EventRecord]:
+        """Events from now on; with ``after`` those with larger ids first, read page by page by ``replay``.
+
+        An ``after`` above the ``newest`` id comes from another state folder, and counts as the newest.
+        """
         queue: asyncio.Queue[EventRecord | None] = asyncio.Queue()
         if not self._closed:
             self._readers.add(queue)
         else:
             queue.put_nowait(None)
         try:
-            cursor = after
+            cursor = None if after is None else min(after, await newest())
             while cursor is not None:
                 page = await replay(cursor)
                 for event in page:

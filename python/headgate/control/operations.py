@@ -50,9 +50,13 @@ class Operations:
         described = problem(
             Draining("the gateway stopped before the operation ended; read the endpoint and ask again")
         )
-        for record in await self._shop.io(self._shop.store.running_operations):
-            ended = replace(record, status="failed", finished=self._shop.now(), problem=described)
-            await self._shop.io(partial(self._shop.store.put_operation, ended))
+        try:
+            for record in await self._shop.io(self._shop.store.running_operations):
+                ended = replace(record, status="failed", finished=self._shop.now(), problem=described)
+                await self._shop.io(partial(self._shop.store.put_operation, ended))
+        except StorageFailed:
+            # The next start tries again; nothing that is served depends on it.
+            _log.exception("operations that a stop left running could not be ended")
 
     async def close(self) -> None:
         """Waits for the ends to be written."""

@@ -34,8 +34,8 @@ from headgate.control.views import (
     VersionView,
 )
 from headgate.documents.values import SLOTS, format_weight
-from headgate.errors import InvalidArgument
-from headgate.registry import Registry
+from headgate.errors import HeadgateError, InvalidArgument
+from headgate.registry import ArtifactStore, Registry
 from headgate.store import BlockRecord, RevisionRecord, Store
 
 Status = dict[str, Any]
@@ -48,9 +48,9 @@ def status_of(status: bytes, endpoint: str) -> Status:
     return found
 
 
-def requests_of(status: Status) -> int:
-    """Requests answered by all versions that are loaded."""
-    return sum(int(version.get("requests", 0)) for version in status.get("versions", {}).values())
+def requests_of(status: Status) -> dict[str, int]:
+    """Requests answered by each version since it was loaded."""
+    return {name: int(version.get("requests", 0)) for name, version in status.get("versions", {}).items()}
 
 
 def summary(state: EndpointState) -> EndpointSummary:
@@ -128,6 +128,7 @@ def explain(
     if key is None and headers is not None and sticky is not None:
         wanted = sticky.removeprefix("header.").lower()
         key = next((value for name, value in headers.items() if name.lower() == wanted), None)
+    key = (key or "").strip() or None
     if key is not None and sticky is None:
         raise InvalidArgument(
             f'{state.name} has no sticky key: write traffic.sticky in its document, as "header.x-user-id"'
@@ -147,7 +148,7 @@ def explain(
         name = "" if sticky is None else f" {sticky}"
         by, why, version = "draw", f"without a sticky key{name} each request draws a slot of its own", None
     else:
-        slot = plane.slot_of(salt, key.strip().encode())
+        slot = plane.slot_of(salt, key.encode())
         found = table.owner(slot)
         if found is None:
             missing = live.table.owner(slot)
@@ -213,7 +214,6 @@ def revision(store: Store, name: str, n: int) -> RevisionView:
 
 def models(store: Store, registry: Registry, serving: Collection[str]) -> Models:
     """Every name and version with the digest it stands for, and what was refused; blocks on the disk."""
-    artifacts = registry.store
     known = [
         ModelView(
             endpoint=pin.endpoint,
@@ -221,11 +221,16 @@ def models(store: Store, registry: Registry, serving: Collection[str]) -> Models
             digest=pin.digest,
             pinned=pin.when,
             in_use=pin.digest in serving,
-            size=artifacts.manifest(pin.digest).size if artifacts.contains(pin.digest) else None,
+            size=_size(registry.store, pin.digest),
         )
         for pin in store.pins.all()
     ]
-    refusals = [
+    return Models(models=known, refusals=refusals(registry))
+
+
+def refusals(registry: Registry) -> list[RefusalView]:
+    """The refusals that stand; reads memory alone."""
+    return [
         RefusalView(
             endpoint=refusal.endpoint,
             version=refusal.version,
@@ -237,7 +242,14 @@ def models(store: Store, registry: Registry, serving: Collection[str]) -> Models
         )
         for refusal in registry.refusals()
     ]
-    return Models(models=known, refusals=refusals)
+
+
+def _size(artifacts: ArtifactStore, digest: str) -> int | None:
+    """The bytes of an artifact; None for a constant, and for one that is missing or damaged."""
+    try:
+        return artifacts.manifest(digest).size
+    except HeadgateError:
+        return None
 
 
 def _block(block: BlockRecord) -> BlockView:
@@ -266,7 +278,7 @@ def _key_shares(held: Held) -> dict[str, str]:
 
 
 def _request_shares(status: Status) -> dict[str, str] | None:
-    counts = {name: int(v.get("requests", 0)) for name, v in status.get("versions", {}).items()}
+    counts = requests_of(status)
     total = sum(counts.values())
     if total == 0:
         return None

@@ -2,8 +2,9 @@
 
 Not here: ordinary writes (``writer``). Next: ``reads``.
 
-A proposed emergency revision is completed, because somebody wanted a model stopped; any other is marked failed, because nobody was
-told that it took effect. Either way the served state equals an acknowledged revision or the next committed one.
+The newest proposed emergency revision is completed, because somebody wanted a model stopped; any other is marked failed, because
+nobody was told that it took effect. Either way the served state equals an acknowledged revision or the next committed one. Serving
+comes before writing: a full disk keeps nothing from being served.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ from functools import partial
 
 from headgate.control.endpoint import EndpointState
 from headgate.control.record import Held, hold
-from headgate.control.spec import loadable, native_apply
-from headgate.control.tickets import Event
+from headgate.control.spec import Load, loadable, native_apply
+from headgate.control.tickets import Event, Ticket
 from headgate.control.workshop import Workshop
-from headgate.errors import HeadgateError
+from headgate.errors import HeadgateError, StorageFailed
 from headgate.store import Commit, EndpointRecord, EventRecord, RevisionRecord
+from headgate.store.records import RevisionStatus
 
 _log = logging.getLogger(__name__)
 _COMPLETED = frozenset({"rollback", "block", "freeze"})
+_COMPLETED_NOW = "completed at start"
+_UNCONFIRMED = "the gateway stopped before this revision was confirmed"
+_End = tuple[RevisionStatus, str]
 
 
 class Repair:
@@ -41,58 +46,72 @@ class Repair:
         state = EndpointState(pointer.name, tail=pointer.tail)
         try:
             left = await self._shop.io(lambda: self._shop.store.proposed(pointer.name))
-            completed = await self._settle(state, pointer, left)
-            if completed or pointer.applied is None:
-                return state
-            record = await self._read(pointer.name, pointer.applied)
-            if pointer.removed:
-                state.carried = hold(record).live
-            else:
-                await self._serve(state, hold(record))
+            ends = await self._serve_newest(state, pointer, left)
+            for record in left:
+                await self._end(state, record, *ends.get(record.n, ("failed", _UNCONFIRMED)))
         except HeadgateError as error:
-            state.broken = error.message
-            await self._shop.alarm(
-                pointer.name, pointer.applied, f"{pointer.name} does not start: {error.message}"
-            )
+            await self._broken(state, pointer, error.message)
+        except Exception as error:
+            # A row that cannot be understood is this endpoint's trouble, not that of the others.
+            _log.exception("%s does not start", pointer.name)
+            await self._broken(state, pointer, f"what is stored of it cannot be read ({error!r})")
         return state
 
-    async def _settle(
+    async def _broken(self, state: EndpointState, pointer: EndpointRecord, why: str) -> None:
+        state.broken = f"{pointer.name} does not start: {why}"
+        await self._shop.alarm(pointer.name, pointer.applied, state.broken)
+
+    async def _serve_newest(
         self, state: EndpointState, pointer: EndpointRecord, left: list[RevisionRecord]
-    ) -> bool:
-        """Ends what was proposed; true when one of them is served now."""
-        newest = left[-1] if left else None
-        complete = newest is not None and newest.kind in _COMPLETED and newest.n > (pointer.applied or 0)
-        for record in left:
-            if record is newest and complete:
-                continue
-            await self._mark(record, "the gateway stopped before this revision was confirmed")
-        if newest is None or not complete:
-            return False
+    ) -> dict[int, _End]:
+        """Serves the newest emergency revision left, else the one applied; how that revision ends."""
+        urgent = [
+            record for record in left if record.kind in _COMPLETED and record.n > (pointer.applied or 0)
+        ]
+        applied = None if pointer.applied is None else await self._read(pointer.name, pointer.applied)
+        ends: dict[int, _End] = {}
+        if urgent:
+            newest = urgent[-1]
+            why = await self._serve_urgent(state, newest, applied)
+            ends[newest.n] = ("applied", _COMPLETED_NOW) if why is None else ("failed", why)
+            if why is None:
+                return ends
+        if applied is not None and pointer.removed:
+            state.carried = hold(applied).live
+        elif applied is not None:
+            await self._serve(state, hold(applied))
+        return ends
+
+    async def _serve_urgent(
+        self, state: EndpointState, newest: RevisionRecord, applied: RevisionRecord | None
+    ) -> str | None:
+        """Why it cannot be completed. One that keeps a champion which does not load changes what is written, and is completed."""
         try:
             await self._serve(state, hold(newest))
         except HeadgateError as error:
-            await self._mark(newest, error.message)
-            return False
-        if state.broken is not None:
-            await self._mark(newest, state.broken)
-            state.broken = None
-            return False
-        await self._confirm(newest)
-        return True
+            why = error.message
+        else:
+            if state.broken is None or (applied is not None and applied.champion == newest.champion):
+                return None
+            why = state.broken
+        state.broken = state.current = None
+        return why
 
-    async def _mark(self, record: RevisionRecord, why: str) -> None:
-        event = self._event("failed", record, why)
-        commit = Commit(record.endpoint, record.n, "failed", why, [event])
-        self._shop.publish(await self._shop.io(lambda: self._shop.store.commit(commit)))
-
-    async def _confirm(self, record: RevisionRecord) -> None:
-        event = self._event("applied", record, "completed at start")
-        commit = Commit(record.endpoint, record.n, "applied", "completed at start", [event])
-        self._shop.publish(await self._shop.io(lambda: self._shop.store.commit(commit)))
-
-    def _event(self, kind: str, record: RevisionRecord, why: str) -> EventRecord:
+    async def _end(
+        self, state: EndpointState, record: RevisionRecord, status: RevisionStatus, why: str
+    ) -> None:
+        """Ends what was proposed; what cannot be written now is written later, and what is served is served all the same."""
         data = {"kind": record.kind, "message": why}
-        return EventRecord(kind, self._shop.now(), record.endpoint, record.n, record.who, record.reason, data)
+        event = EventRecord(
+            status, self._shop.now(), record.endpoint, record.n, record.who, record.reason, data
+        )
+        commit = Commit(record.endpoint, record.n, status, why, [event])
+        try:
+            self._shop.publish(await self._shop.io(lambda: self._shop.store.commit(commit)))
+        except StorageFailed:
+            _log.exception("%s: revision %d could not be marked %s", record.endpoint, record.n, status)
+            state.unsaved.append((record, commit))
+            self._shop.retry_later()
 
     async def _read(self, endpoint: str, n: int) -> RevisionRecord:
         record = await self._shop.io(lambda: self._shop.store.revision(endpoint, n))
@@ -135,12 +154,10 @@ class Repair:
 
     async def _apply(self, state: EndpointState, held: Held, omitted: dict[str, str]) -> Event:
         shop = self._shop
-        argument = await shop.io(
-            lambda: native_apply(state.name, held, shop.paths, omitted=omitted, urgent=False)
-        )
+        argument = await shop.io(lambda: native_apply(state.name, held, shop.paths, Load(omitted=omitted)))
 
         def seen(event: Event) -> None:
             if event["event"] == "applied":
                 state.served(held, omitted, event)
 
-        return await shop.tickets.expect(shop.plane.apply(argument), seen)
+        return await shop.tickets.expect(Ticket(shop.plane.apply(argument), state.name, held.n), seen)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,32 +22,35 @@ from headgate.control.endpoint import EndpointState
 from headgate.control.native import DataPlane
 from headgate.control.once import Once
 from headgate.control.operations import Operations
-from headgate.control.record import hold, sha256
+from headgate.control.record import Held, hold, sha256
 from headgate.control.repair import Repair
 from headgate.control.resolve import Intake, Resolver
 from headgate.control.spec import Paths
 from headgate.control.traffic import Stamp, faults
+from headgate.control.upkeep import Upkeep
 from headgate.control.views import (
     AuditView,
     EndpointSummary,
     EndpointView,
     Explanation,
     Models,
+    RefusalView,
     Result,
     RevisionSummary,
     RevisionView,
     TrafficView,
 )
 from headgate.control.workshop import Workshop
-from headgate.control.writer import Decide, Urgency, Writer
+from headgate.control.writer import Decide, Writer
 from headgate.documents import Document, check_name, parse, parse_weight
-from headgate.errors import Draining, InvalidArgument, ModelNotFound, StorageFailed
+from headgate.errors import Draining, HeadgateError, InvalidArgument, ModelNotFound
 from headgate.registry import ArtifactStore, Registry
 from headgate.store import Clock, EventRecord, Store, utc_now
 
 History = list[RevisionSummary]
 AuditLog = list[AuditView]
-_log = logging.getLogger(__name__)
+Refusals = list[RefusalView]
+Replayed = list[EventRecord]
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Control:
         clock: Clock = utc_now,
     ) -> None:
         """Nothing is served before :meth:`start`."""
-        paths = Paths(artifacts.model_path, store.state)
+        paths = Paths(artifacts.model_path, artifacts.place, store.state)
         self.registry = Registry(artifacts, store.pins)
         self.settings = settings
         self._shop = Workshop(store, native, paths, settings, clock)
@@ -80,8 +83,8 @@ class Control:
         self._once = Once(self._shop)
         self.operations = Operations(self._shop)
         self._endpoints: dict[str, EndpointState] = {}
+        self._upkeep = Upkeep(self._shop, self._writer, self._endpoints)
         self._roots: list[Path] = [root for root in (settings.root, *settings.roots) if root is not None]
-        self._background: set[asyncio.Task[Any]] = set()
         self._writes: set[asyncio.Task[Result]] = set()
         self._started = False
         self._closing = False
@@ -90,14 +93,13 @@ class Control:
 
     async def start(self) -> None:
         """Serves the last applied revision of every endpoint. Register ``native.event_fd()`` for :meth:`pump` first."""
-        self._endpoints = await Repair(self._shop).start()
+        self._endpoints.update(await Repair(self._shop).start())
         await self.operations.interrupted()
         self._started = True
         data = {state.name: state.revision for state in self._endpoints.values() if state.current is not None}
         event = EventRecord("started", self._shop.now(), None, None, "headgate", "", {"endpoints": data})
-        self._shop.publish([await self._shop.io(lambda: self._shop.store.add_event(event))])
-        for loop in (self._sample_forever(), self._write_late_forever()):
-            self._background.add(asyncio.create_task(loop))
+        await self._shop.tell(event)
+        self._upkeep.start()
 
     def pump(self) -> None:
         """Drains the data plane's events; call it when ``native.event_fd()`` is readable."""
@@ -109,10 +111,10 @@ class Control:
             return
         self._closing = True
         self._shop.feed.close()
-        for task in self._background:
-            task.cancel()
+        self._shop.stop_waiting()
         self._shop.tickets.close()
-        await asyncio.gather(*self._background, *self._writes, return_exceptions=True)
+        await self._upkeep.close()
+        await asyncio.gather(*self._writes, return_exceptions=True)
         await self.operations.close()
         await self._shop.close()
 
@@ -155,7 +157,7 @@ class Control:
                 state = self._endpoints.get(name)
                 call.precondition.check(name, None if state is None else state.revision)
             intake = Intake.LOOK if call.dry_run else Intake.KEEP
-            ready = await self._shop.io(lambda: self._resolver.ready(document, source_digest, intake))
+            ready = await self._shop.long(lambda: self._resolver.ready(document, source_digest, intake))
             decide = self._changes.apply(ready, take_traffic=take_traffic)
             return await self._writer.write(self._state(name), call, decide)
 
@@ -165,7 +167,7 @@ class Control:
         self, path: Path, *, root: Path | None = None, call: Call = INTERNAL
     ) -> list[Result]:
         """Applies every document of a file; ``[]`` when its bytes are the ones last applied from it."""
-        place = path.resolve()
+        place = path.absolute()
         folder = place.parent if root is None else root
         data = await self._shop.io(lambda: sources.read_file(place))
         digest = sha256(data)
@@ -222,21 +224,17 @@ class Control:
 
     async def restore(self, endpoint: str, revision: int, *, call: Call = INTERNAL) -> Result:
         """Document and traffic of an old revision that was applied."""
-        present(self._known(endpoint))
-        record = await self._shop.io(lambda: self._shop.store.revision(endpoint, revision))
-        if record is None:
-            raise not_found(endpoint, revision)
-        if record.status != "applied" or record.kind == "remove":
-            raise InvalidArgument(
-                f"revision {revision} of {endpoint} was never served ({record.kind}, {record.status})"
-            )
-        then = hold(record)
-        await self._shop.io(lambda: [self._shop.paths.model(d) for d in sources.artifacts_of(then)])
-        return await self._ordinary(endpoint, call, self._changes.restore(then))
+
+        async def work() -> Result:
+            state = self._known(endpoint)
+            then = await self._past(endpoint, revision)
+            return await self._writer.write(state, call, self._changes.restore(then))
+
+        return await self._run(call, work)
 
     async def delete(self, endpoint: str, *, force: bool = False, call: Call = INTERNAL) -> Result:
         """Takes an endpoint away; refused while it has traffic, unless forced. Its history stays."""
-        await self.sample()
+        await self._upkeep.sample()
         decide = self._changes.delete(lambda state: None if force else self._busy(state))
         return await self._ordinary(endpoint, call, decide)
 
@@ -280,7 +278,7 @@ class Control:
         """The data plane's drift report; without a window, the document's."""
         window = window_seconds or present(self._known(endpoint)).spec.window_seconds
         report: dict[str, Any] = json.loads(
-            await self._shop.io(lambda: self._shop.plane.drift(endpoint, window))
+            await self._shop.long(lambda: self._shop.plane.drift(endpoint, window))
         )
         return report
 
@@ -294,6 +292,10 @@ class Control:
         }
         return await self._shop.io(lambda: reads.models(self._shop.store, self.registry, serving))
 
+    def refusals(self) -> Refusals:
+        """The models that came with other bytes and still do; reads memory alone."""
+        return reads.refusals(self.registry)
+
     async def audit(self, *, endpoint: str | None, limit: int, before: int | None) -> AuditLog:
         """Newest first."""
         records = await self._shop.io(
@@ -304,36 +306,61 @@ class Control:
     def events(self, after: int | None) -> AsyncIterator[EventRecord]:
         """Events as they happen; with ``after`` what came since that id first. Ends when the gateway stops."""
         store = self._shop.store
-        return self._shop.feed.read(
-            after, lambda cursor: self._shop.io(lambda: store.events_after(cursor, limit=500))
-        )
+
+        async def replay(cursor: int) -> Replayed:
+            return await self._shop.io(lambda: store.events_after(cursor, limit=500))
+
+        return self._shop.feed.read(after, replay, lambda: self._shop.io(store.last_event_id))
 
     # === behind ===
 
     async def flush(self) -> None:
         """Writes what emergency calls could not write; :class:`StorageFailed` when the store still cannot."""
-        for state in self._endpoints.values():
-            async with state.step:
-                await self._writer.flush(state)
-
-    async def sample(self) -> None:
-        """Notes which endpoints answered requests since the last look."""
-        endpoints = json.loads(await self._shop.io(self._shop.plane.status)).get("endpoints", {})
-        for name, state in self._endpoints.items():
-            count = reads.requests_of(endpoints.get(name, {}))
-            if count > state.requests:
-                state.answered = self._shop.clock()
-            state.requests = count
+        await self._upkeep.flush()
 
     async def _ordinary(self, endpoint: str, call: Call, decide: Decide) -> Result:
-        return await self._write(endpoint, call, decide, "ordinary")
+        async def work() -> Result:
+            state = self._known(endpoint)
+            await self._check_cold(state)
+            return await self._writer.write(state, call, decide)
+
+        return await self._run(call, work)
+
+    async def _past(self, endpoint: str, n: int) -> Held:
+        """A revision that was served once, with its models checked."""
+        record = await self._shop.io(lambda: self._shop.store.revision(endpoint, n))
+        if record is None:
+            raise not_found(endpoint, n)
+        if record.status != "applied" or record.kind == "remove":
+            raise InvalidArgument(
+                f"revision {n} of {endpoint} was never served ({record.kind}, {record.status})"
+            )
+        then = hold(record)
+        await self._shop.long(lambda: [self._shop.paths.model(d) for d in sources.artifacts_of(then)])
+        return then
+
+    async def _check_cold(self, state: EndpointState) -> None:
+        """Hashes what is not loaded and may be now, before the write's turn: an emergency call does not wait for that."""
+        held = present(state)
+        cold = {
+            v.digest
+            for name, v in held.spec.versions.items()
+            if v.constant is None and name not in state.loaded
+        }
+
+        def check() -> None:
+            for digest in cold:
+                with suppress(HeadgateError):  # whoever loads it is told
+                    self._shop.paths.model(digest)
+
+        if cold:
+            await self._shop.long(check)
 
     async def _emergency(self, endpoint: str, call: Call, decide: Decide) -> Result:
-        return await self._write(endpoint, call, decide, "emergency")
+        async def work() -> Result:
+            return await self._writer.write(self._known(endpoint), call, decide, "emergency")
 
-    async def _write(self, endpoint: str, call: Call, decide: Decide, urgency: Urgency) -> Result:
-        state = self._known(endpoint)
-        return await self._run(call, lambda: self._writer.write(state, call, decide, urgency))
+        return await self._run(call, work)
 
     async def _run(self, call: Call, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         """In a task of its own: a caller that goes away does not leave a write between its steps."""
@@ -378,21 +405,3 @@ class Control:
             f"{state.name} answered a request {int(quiet)} s ago: it is removed once it had none for "
             f"{self.settings.quiet_seconds} s, or with force=true"
         )
-
-    async def _sample_forever(self) -> None:
-        while True:
-            await asyncio.sleep(self.settings.sample_seconds)
-            await self.sample()
-
-    async def _write_late_forever(self) -> None:
-        while True:
-            await self._shop.unsaved.wait()
-            await asyncio.sleep(self.settings.retry_seconds)
-            try:
-                await self.flush()
-            except StorageFailed as error:
-                _log.error("what is served is still not on disk: %s", error.message)
-            else:
-                self._shop.unsaved.clear()
-                if any(state.unsaved for state in self._endpoints.values()):
-                    self._shop.unsaved.set()

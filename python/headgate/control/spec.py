@@ -91,10 +91,24 @@ class Spec:
 
 @dataclass(frozen=True)
 class Paths:
-    """Where loaded things lie: ``model`` gives the model file of an artifact's digest, ``state`` is the state folder."""
+    """Where loaded things lie: ``model`` gives the model file of an artifact's digest after checking that it is whole, ``place``
+    without looking; ``state`` is the state folder.
+    """
 
     model: Callable[[str], Path]
+    place: Callable[[str], Path]
     state: Path
+
+
+@dataclass(frozen=True)
+class Load:
+    """How a state is handed over: ``loaded`` versions are in memory and their files are not looked at, ``omitted`` ones stay out,
+    an ``urgent`` one overtakes a load in progress.
+    """
+
+    loaded: Collection[str] = ()
+    omitted: Collection[str] = ()
+    urgent: bool = False
 
 
 def loadable(spec: Spec, live: LiveTraffic, omitted: Collection[str] = ()) -> list[str]:
@@ -122,19 +136,21 @@ class Serving(Protocol):
         """How it is shared."""
 
 
-def native_apply(name: str, held: Serving, paths: Paths, *, omitted: Collection[str], urgent: bool) -> bytes:
+def native_apply(name: str, held: Serving, paths: Paths, load: Load) -> bytes:
     """The argument of ``_native.Gateway.apply``; blocks, because the first use of an artifact hashes it.
 
     Slots of a version that is left out go to the champion for the time being.
     """
     spec, live = held.spec, held.live
     versions: list[dict[str, Any]] = []
-    for version in loadable(spec, live, omitted):
+    for version in loadable(spec, live, load.omitted):
         entry = spec.versions[version]
-        constant = entry.constant
-        what = {"artifact": str(paths.model(entry.digest))} if constant is None else {"constant": constant}
+        what: dict[str, Any] = {"constant": entry.constant}
+        if entry.constant is None:
+            find = paths.place if version in load.loaded else paths.model
+            what = {"artifact": str(find(entry.digest))}
         versions.append({"name": version, "digest": entry.digest, **what})
-    table = live.table.without(frozenset(omitted))
+    table = live.table.without(frozenset(load.omitted))
     return json.dumps(
         {
             "name": name,
@@ -146,6 +162,6 @@ def native_apply(name: str, held: Serving, paths: Paths, *, omitted: Collection[
             "timeout_ms": spec.timeout_ms,
             "columns": dict(spec.columns),
             "baseline": None if spec.baseline is None else str(baseline_path(paths.state, spec.baseline)),
-            "urgent": urgent,
+            "urgent": load.urgent,
         }
     ).encode()

@@ -6,6 +6,9 @@ Not here: what a write means (``changes``), the state at start (``repair``). Nex
 
 A step that fails before the swap leaves the running revision untouched. When the last commit fails after the swap, an ordinary
 write swaps back and is refused; an emergency call stands, answers ``durable: false``, and is written as soon as that is possible.
+
+An emergency call goes through these steps as one; an ordinary write lets it pass while it loads, and looks before it is confirmed
+whether that happened (``endpoint``).
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ from headgate.control.endpoint import EndpointState
 from headgate.control.plan import live_view, make_plan, slots_moved
 from headgate.control.record import Held, Text, write_down
 from headgate.control.shares import format_shares
-from headgate.control.spec import Spec, native_apply
-from headgate.control.tickets import Event
+from headgate.control.spec import Load, Spec, native_apply
+from headgate.control.tickets import Event, Ticket
 from headgate.control.traffic import LiveTraffic, Stamp
 from headgate.control.views import Plan, Result
 from headgate.control.workshop import Workshop
@@ -47,6 +50,8 @@ class Draft:
     blocks: tuple[str, ...] = ()
     revive: frozenset[str] = frozenset()
     """Versions that were left out because they did not load, and are to be tried again."""
+    serves_more: bool = True
+    """False: no version gets anything that it had not, so that there is nothing to load."""
 
 
 Decide = Callable[[EndpointState], Draft]
@@ -79,19 +84,34 @@ class Writer:
         self, state: EndpointState, call: Call, decide: Decide, urgency: Urgency = "ordinary"
     ) -> Result:
         """Carries one write out. ``decide`` runs when its turn has come and sees the state of that moment."""
-        async with state.emergency if urgency == "emergency" else state.turn:
+        if urgency == "emergency":
             async with state.step:
-                self._shop.tickets.pump()
-                if urgency == "ordinary" and not call.dry_run:
-                    call.precondition.check(state.name, state.revision)
-                draft = decide(state)
-                flight = self._draw_up(state, call, draft, urgency)
-                if call.dry_run or draft.status != "applied":
-                    return self._result(flight, "planned" if call.dry_run else draft.status)
-                flight, future = await self._launch(flight)
-            return await self._land(flight, await future)
+                begun = await self._begin(state, call, decide, urgency)
+                return begun if isinstance(begun, dict) else await self._land(begun[0], await begun[1])
+        async with state.turn:
+            async with state.step:
+                begun = await self._begin(state, call, decide, urgency)
+            if isinstance(begun, dict):
+                return begun
+            flight, future = begun
+            event = await future
+            async with state.step:
+                return await self._land(flight, event)
 
     # === the steps ===
+
+    async def _begin(
+        self, state: EndpointState, call: Call, decide: Decide, urgency: Urgency
+    ) -> Result | tuple[_Flight, asyncio.Future[Event]]:
+        """Decides and hands over; the result at once when nothing is to be done."""
+        self._shop.tickets.pump()
+        if urgency == "ordinary" and not call.dry_run:
+            call.precondition.check(state.name, state.revision)
+        draft = decide(state)
+        flight = self._draw_up(state, call, draft, urgency)
+        if call.dry_run or draft.status != "applied":
+            return self._result(flight, "planned" if call.dry_run else draft.status)
+        return await self._launch(flight)
 
     def _draw_up(self, state: EndpointState, call: Call, draft: Draft, urgency: Urgency) -> _Flight:
         before = state.current
@@ -116,7 +136,7 @@ class Writer:
         state, shop = flight.state, self._shop
         try:
             await self.flush(state)
-            await shop.io(lambda: shop.store.propose(flight.record))
+            await shop.io(lambda: shop.store.propose(flight.record, flight.held.spec.digests()))
         except StorageFailed:
             if flight.urgency == "ordinary":
                 raise
@@ -131,23 +151,19 @@ class Writer:
 
     async def _hand_over(self, flight: _Flight) -> asyncio.Future[Event]:
         state, held, shop = flight.state, flight.held, self._shop
-        urgent = flight.urgency == "emergency"
-        if flight.draft.after is None and not state.loaded:
-            # Its champion never loaded: the data plane does not know it.
-            state.gone()
-            done: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
-            done.set_result({"event": "removed"})
-            return done
         if flight.draft.after is None:
-            ticket = shop.plane.remove(state.name)
+            if not state.loaded:
+                state.gone(held.n)
+                return _at_once("removed")
+            ticket, n = shop.plane.remove(state.name), None
         else:
+            if not (state.loaded or state.loading or flight.draft.serves_more):
+                state.recorded(held)
+                return _at_once("recorded")
+            load = Load(state.loaded, flight.omitted, flight.urgency == "emergency")
             # In a thread: the first use of an artifact hashes it.
-            argument = await shop.io(
-                lambda: native_apply(state.name, held, shop.paths, omitted=flight.omitted, urgent=urgent)
-            )
-            ticket = shop.plane.apply(argument)
-        if flight.urgency == "emergency":
-            state.overtaker = held
+            argument = await shop.io(lambda: native_apply(state.name, held, shop.paths, load))
+            ticket, n = shop.plane.apply(argument), held.n
         state.loading[ticket] = frozenset(flight.plan["load"])
 
         def seen(event: Event) -> None:
@@ -155,9 +171,9 @@ class Writer:
             if event["event"] == "applied":
                 state.served(held, flight.omitted, event)
             elif event["event"] == "removed":
-                state.gone()
+                state.gone(held.n)
 
-        return shop.tickets.expect(ticket, seen)
+        return shop.tickets.expect(Ticket(ticket, state.name, n), seen)
 
     async def _land(self, flight: _Flight, event: Event) -> Result:
         what, state = event["event"], flight.state
@@ -166,11 +182,11 @@ class Writer:
             await self._end(flight, "failed", message)
             detail = {"version": event.get("version"), "revision": flight.held.n}
             raise from_code(event["code"], message, detail)
-        overtaker = state.overtaker
-        passed = overtaker is not None and overtaker.n > flight.held.n and overtaker.parent != flight.held.n
-        if what == "superseded" or passed:
-            by = "" if overtaker is None else f" by revision {overtaker.n}"
-            message = f"{state.name}: revision {flight.held.n} was overtaken{by} and is not in effect: read it again"
+        if what == "superseded" or flight.held.n in state.overtaken:
+            state.overtaken.discard(flight.held.n)
+            newest = state.revision or 0
+            by = f"revision {newest}" if newest > flight.held.n else "an emergency call"
+            message = f"{state.name}: revision {flight.held.n} was overtaken by {by} and is not in effect: read it again"
             await self._end(flight, "superseded", message)
             raise Conflict(message, detail={"revision": state.revision})
         return await self._confirm(flight)
@@ -201,23 +217,26 @@ class Writer:
     async def _swap_back(self, flight: _Flight) -> None:
         """The commit failed after the swap: what is not durable must not be served, unless something newer is served already."""
         state, before, shop = flight.state, flight.before, self._shop
-        async with state.step:
-            shop.tickets.pump()
-            if state.current is not None and state.current.n != flight.held.n:
-                return
-            if before is None:
-                future = shop.tickets.expect(shop.plane.remove(state.name), lambda _event: state.gone())
-            else:
-                argument = await shop.io(
-                    lambda: native_apply(state.name, before, shop.paths, omitted=flight.omitted, urgent=True)
-                )
-                future = shop.tickets.expect(
-                    shop.plane.apply(argument),
-                    lambda event: (
-                        state.served(before, flight.omitted, event) if event["event"] == "applied" else None
-                    ),
-                )
-            event = await future
+        shop.tickets.pump()
+        if state.current is not None and state.current.n != flight.held.n:
+            return
+        if before is not None and not state.loaded and not flight.draft.serves_more:
+            state.recorded(before)
+            return
+        if before is None:
+            asked = Ticket(shop.plane.remove(state.name), state.name)
+        else:
+            load = Load(state.loaded, flight.omitted, urgent=True)
+            argument = await shop.io(lambda: native_apply(state.name, before, shop.paths, load))
+            asked = Ticket(shop.plane.apply(argument), state.name, before.n)
+
+        def seen(event: Event) -> None:
+            if event["event"] == "removed":
+                state.gone(flight.held.n)
+            elif event["event"] == "applied" and before is not None:
+                state.served(before, flight.omitted, event)
+
+        event = await shop.tickets.expect(asked, seen)
         if event["event"] == "failed":
             await shop.alarm(
                 state.name,
@@ -292,3 +311,10 @@ class Writer:
             await shop.io(partial(shop.store.append_ended, record, commit))
             state.unsaved.popleft()
             _log.info("%s: revision %d was written late", record.endpoint, record.n)
+
+
+def _at_once(what: str) -> asyncio.Future[Event]:
+    """The event of a change that the data plane has no part in: it does not know an endpoint of which nothing is loaded."""
+    done: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+    done.set_result({"event": what})
+    return done

@@ -1,12 +1,11 @@
-"""Typed documents: reading, checking, schema and differences.
+"""Typed documents: reading, checking, schema.
 
 Read in this order: ``faults`` (what a fault is), ``values`` (the grammar of single values), ``nodes`` and
 ``reading`` (bytes to trees), ``files`` (references), ``model`` (the fields), ``rules``, ``parsing``,
-``resolved``, ``changes``, ``schema``, ``from_tree``. Not here: durable state (``headgate.store``), artifacts
+``resolved``, ``schema``, ``from_tree``. Not here: durable state (``headgate.store``), artifacts
 (``headgate.registry``).
 """
 
-from headgate.documents.changes import Change, diff
 from headgate.documents.faults import Fault, policy_invalid
 from headgate.documents.files import locate
 from headgate.documents.from_tree import from_models_tree, highest
@@ -29,7 +28,6 @@ from headgate.documents.values import (
 __all__ = [
     "API_VERSION",
     "SLOTS",
-    "Change",
     "ConstantOf",
     "ConstantValue",
     "Document",
@@ -40,7 +38,6 @@ __all__ = [
     "Resolved",
     "Version",
     "check_name",
-    "diff",
     "format_duration",
     "format_weight",
     "from_models_tree",

@@ -1,7 +1,7 @@
 """Resolved: an endpoint with its defaults filled in and its files located; nothing optional but what may be
 absent.
 
-Next: ``changes``, the difference of two endpoints.
+Next: ``schema``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Fitting a baseline: the sample goes to the data plane's own code, which gives back canonical bytes.
 
-The same Rust fits the baseline and counts live values, so the two cannot disagree. Next: ``report``.
+The same Rust fits the baseline and counts live values, so the two cannot disagree. Next: ``control.resolve``.
 """
 
 from __future__ import annotations

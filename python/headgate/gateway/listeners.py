@@ -96,7 +96,3 @@ class Listener:
             return
         self._server.should_exit = True
         await asyncio.wait({self._task})
-
-    def force(self) -> None:
-        """Makes a :meth:`stop` in progress wait for nothing any more."""
-        self._server.force_exit = True

@@ -11,16 +11,18 @@ headgate/registry/sync.py.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from headgate.control import Control
-from headgate.documents import Document, from_models_tree
+from headgate.documents import Document, from_models_tree, highest
 from headgate.errors import Conflict, HeadgateError, ModelLoadFailed, NotFound
 from headgate.registry import Found, Survey, SyncResult, TreeSync, survey
 
+_log = logging.getLogger(__name__)
 _Key = tuple[str, str]
 
 
@@ -46,6 +48,9 @@ class ModelsFolder:
             except HeadgateError as error:
                 # The folder is unreadable or the disk is full: what is served stays, and the next pass tries again.
                 self._once(f"--models {self._root}: {error.message}")
+            except Exception as error:
+                _log.exception("a pass over %s failed by a defect", self._root)
+                self._once(f"--models {self._root}: {error!r}; the log says more")
 
     async def sync(self, now: float | None = None) -> None:
         """One pass. With ``now`` (seconds since 1970), folders still being written wait for a later one.
@@ -92,13 +97,14 @@ class ModelsFolder:
             )
             return
         self._pending.discard(endpoint)
-        document = self._document(endpoint, present)
-        if document is None or (present is not None and present["document_digest"] == document.digest):
-            return
         try:
+            document = self._document(endpoint, present)
+            if document is None or (present is not None and present["document_digest"] == document.digest):
+                return
             await self._control.apply(document)
         except HeadgateError as error:
-            self._not_applied(endpoint, present, error)
+            if self._not_applied(endpoint, present, error):
+                await self._update(endpoint)
             return
         self._tell(endpoint, document, present)
 
@@ -130,24 +136,22 @@ class ModelsFolder:
             return None
         return from_models_tree(endpoint, folders, root=self._root, champion=champion)
 
-    def _not_applied(self, endpoint: str, present: Mapping[str, Any] | None, error: HeadgateError) -> None:
-        """A new version that does not load is set aside, so that it keeps no other one waiting."""
-        version = error.detail.get("version")
-        known = present["versions"] if present is not None else {}
-        folder = self._usable.get((endpoint, str(version)))
-        if (
-            isinstance(error, ModelLoadFailed)
-            and present is not None
-            and folder is not None
-            and version not in known
-        ):
-            self._pending.add(endpoint)
-            self._set_aside(Found(endpoint, str(version), folder), error.message)
-            return
+    def _not_applied(self, endpoint: str, present: Mapping[str, Any] | None, error: HeadgateError) -> bool:
+        """True when the others can go on: a new version that does not load was set aside.
+
+        At first sight the champion is not: the highest number is what somebody wants served, and none below it is asked for.
+        """
+        version = str(error.detail.get("version"))
+        folders = {name: path for (one, name), path in self._usable.items() if one == endpoint}
+        kept = present["versions"] if present is not None else {highest(folders)} if folders else set()
+        if isinstance(error, ModelLoadFailed) and version in folders and version not in kept:
+            self._set_aside(Found(endpoint, version, folders[version]), error.message)
+            return True
         if isinstance(error, Conflict):
             # Somebody changed the endpoint meanwhile, or it was frozen: the next pass looks again.
             self._pending.add(endpoint)
         self._once(f"{endpoint}: the folders in {self._root / endpoint} were not applied: {error.message}")
+        return False
 
     def _tell(self, endpoint: str, document: Document, present: Mapping[str, Any] | None) -> None:
         champion = document.endpoint.traffic.champion

@@ -26,7 +26,7 @@ import uvloop
 import headgate
 from headgate import admin, control, observe
 from headgate.control import Control
-from headgate.errors import HeadgateError
+from headgate.errors import HeadgateError, StorageFailed
 from headgate.gateway.listeners import Listener, bind
 from headgate.gateway.models_folder import ModelsFolder
 from headgate.gateway.settings import Settings
@@ -149,7 +149,10 @@ class Process:
         self._started = True
         self._native.set_ready(True)
         addresses = {"http": http, **{name: one.address for name, one in self._listeners.items()}}
-        await asyncio.to_thread(_write_addresses, settings.state, addresses)
+        try:
+            await asyncio.to_thread(_write_addresses, settings.state, addresses)
+        except OSError as error:
+            self._announcer.say(f"the addresses could not be left in {settings.state}: {error}")
         self._announcer.bound(addresses)
 
     def _make_control(self, store: Store, artifacts: ArtifactStore) -> Control:
@@ -194,11 +197,21 @@ class Process:
         if self._settings.models is None:
             return
         models = ModelsFolder(self._settings.models.absolute(), plane, self._announcer.say)
-        await models.sync()
+        try:
+            await models.sync()
+        except HeadgateError as error:
+            # As with a document at fault: what the store can go on serving is served.
+            if not await plane.list():
+                raise
+            self._announcer.say(f"--models {self._settings.models}: {error.message}; it is looked at again")
         self._spawn(models.watch(_MODELS_POLL_SECONDS))
 
     async def _first_token(self, tokens: admin.Tokens) -> None:
-        token = await asyncio.to_thread(tokens.ensure_first, self._settings.state)
+        try:
+            token = await asyncio.to_thread(tokens.ensure_first, self._settings.state)
+        except StorageFailed as error:
+            self._announcer.say(f"no admin token could be made: {error.message}; the next start tries again")
+            return
         if token is not None:
             self._announcer.first_token(token, self._settings.state / "admin-token")
 

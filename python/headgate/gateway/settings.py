@@ -271,7 +271,8 @@ def resolve(
         documents=tuple(documents),
         models=given.models,
         state=(given.state or default_state(variables)).absolute(),
-        root=given.root,
+        # Absolute: it is stored with revisions, and the next start may be made from another folder.
+        root=None if given.root is None else given.root.absolute(),
         http=given.http or Address("127.0.0.1", 8000),
         observe=given.observe or Address("127.0.0.1", 8002),
         admin=given.admin or Address("127.0.0.1", 8003),

@@ -36,8 +36,8 @@ class Watched(Protocol):
     async def list(self) -> Sequence[Any]:
         """``EndpointSummary`` objects of the admin API."""
 
-    async def models(self) -> Any:
-        """The admin API's ``{"models": [...], "refusals": [...]}``."""
+    def refusals(self) -> Sequence[Any]:
+        """``Refusal`` objects of the admin API; from memory: a scrape reads no files."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,9 @@ class _Port:
         ready = not self._sources.reasons()
         try:
             endpoints = await self._sources.control.list()
-            refusals = (await self._sources.control.models())["refusals"]
         except HeadgateError as error:
             # The data plane's counters stay readable when the store is not: that is when they are needed.
             self._read_failures += 1
             _log.warning("metrics: the control plane's state could not be read: %s", error.message)
-            endpoints, refusals = [], []
-        return declared.Facts(endpoints, refusals, ready, self._read_failures)
+            endpoints = []
+        return declared.Facts(endpoints, self._sources.control.refusals(), ready, self._read_failures)

@@ -10,7 +10,7 @@ from headgate.registry.manifest import Entry, Manifest
 from headgate.registry.registry import Pins, Refusal, Refused, Registry
 from headgate.registry.source import Unsettled
 from headgate.registry.store import ArtifactStore, Collected
-from headgate.registry.sync import Admitted, Failed, SyncResult, TreeSync, sync_loop
+from headgate.registry.sync import Admitted, Failed, SyncResult, TreeSync
 from headgate.registry.tree import Found, Skipped, Survey, by_endpoint, scan, survey
 
 __all__ = [
@@ -33,5 +33,4 @@ __all__ = [
     "by_endpoint",
     "scan",
     "survey",
-    "sync_loop",
 ]

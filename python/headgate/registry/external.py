@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from headgate.errors import ModelLoadFailed
+from headgate.errors import HeadgateError, ModelLoadFailed
 from headgate.registry.manifest import EXTRAS, MANIFEST, MAX_FILES, MODEL, is_inside
 
 MAX_MODEL_BYTES = 2**31 - 1
@@ -28,6 +28,16 @@ def external_files(model: Path) -> dict[str, int]:
     Raises ``ModelLoadFailed`` when the file is not an ONNX model, or a path is absolute, holds ``..`` or
     clashes with a file the artifact has anyway.
     """
+    try:
+        return _external_files(model)
+    except HeadgateError:
+        raise
+    except Exception as error:
+        # The file is anybody's: text that is no UTF-8, types that do not fit, whatever protobuf makes of them.
+        raise ModelLoadFailed(f"{MODEL} cannot be understood: {error}") from error
+
+
+def _external_files(model: Path) -> dict[str, int]:
     if model.stat().st_size > MAX_MODEL_BYTES:
         raise ModelLoadFailed(f"{MODEL} has more than 2 GiB: save it with external data")
     try:

@@ -1,7 +1,7 @@
-"""Names and versions onto artifacts: the first bytes seen under a name and version are the only ones.
+"""Names and versions onto artifacts: the first bytes served under a name and version are the only ones.
 
-Pins are kept by the durable store, through :class:`Pins`. Not here: files (``store``), watching (``sync``).
-Next: ``tree``.
+Pins are written by the durable store when a revision is applied, and read here through :class:`Pins`. Not
+here: files (``store``), watching (``sync``). Next: ``tree``.
 """
 
 from __future__ import annotations
@@ -22,10 +22,7 @@ class Pins(Protocol):
     """Which digest a name and version stands for; durable, implemented by the store."""
 
     def get(self, endpoint: str, version: str) -> str | None:
-        """The pinned digest, or None when the pair was never seen."""
-
-    def pin(self, endpoint: str, version: str, digest: str) -> str:
-        """Pins ``digest`` unless another is pinned already; the digest that is pinned now, durably."""
+        """The pinned digest, or None when the pair was never served."""
 
 
 class Refused(Conflict):
@@ -62,38 +59,31 @@ class Registry:
         self._pins = pins
         self._lock = threading.Lock()
         self._refusals: dict[tuple[str, str], Refusal] = {}
-        self._refused_total = 0
 
     def admit(self, endpoint: str, version: str, path: Path) -> str:
         """Takes in the model at ``path`` as this version and returns its digest; blocking, hashes every file.
 
-        Raises ``Refused`` when the pair is pinned to another digest (which stays in the store and in use),
-        and what ``ArtifactStore.ingest`` raises.
+        The digest is not pinned by that: a version stands for bytes once a revision with them was applied.
+        Raises ``Refused`` when the pair is pinned to another digest (which stays in the store and in use), and
+        what ``ArtifactStore.ingest`` raises.
         """
         pinned = self._pins.get(endpoint, version)
         if pinned is None:
-            return self._admit_new(endpoint, version, path)
+            self.forget(endpoint, version)
+            return self.store.ingest(path)
         # Hashed where it lies: bytes that are going to be refused are not copied.
         found = self.store.fingerprint(path).digest
         if found != pinned:
             raise self._refuse(endpoint, version, pinned, found)
-        self._clear(endpoint, version)
+        self.forget(endpoint, version)
         if not self._is_sound(pinned):
             repaired = self.store.ingest(path)
             if repaired != pinned:
                 raise self._refuse(endpoint, version, pinned, repaired)
         return pinned
 
-    def _admit_new(self, endpoint: str, version: str, path: Path) -> str:
-        digest = self.store.ingest(path)
-        pinned = self._pins.pin(endpoint, version, digest)
-        if pinned != digest:
-            raise self._refuse(endpoint, version, pinned, digest)
-        self._clear(endpoint, version)
-        return digest
-
     def pinned(self, endpoint: str, version: str) -> str | None:
-        """The digest this version stands for, or None when it was never admitted."""
+        """The digest this version stands for, or None when it was never served."""
         return self._pins.get(endpoint, version)
 
     def refusals(self) -> list[Refusal]:
@@ -101,25 +91,20 @@ class Registry:
         with self._lock:
             return sorted(self._refusals.values(), key=lambda r: (r.endpoint, r.version))
 
-    @property
-    def refused_total(self) -> int:
-        """How often a model was refused since the start; a counter for /metrics."""
-        return self._refused_total
+    def forget(self, endpoint: str, version: str) -> None:
+        """The refusal stands no more: the files that were refused are gone or whole again."""
+        with self._lock:
+            self._refusals.pop((endpoint, version), None)
 
     def _refuse(self, endpoint: str, version: str, pinned: str, found: str) -> Refused:
         key = (endpoint, version)
         with self._lock:
-            self._refused_total += 1
             known = self._refusals.get(key)
             if known is not None:
                 self._refusals[key] = replace(known, found=found, count=known.count + 1)
             elif len(self._refusals) < MAX_REFUSALS:
                 self._refusals[key] = Refusal(endpoint, version, pinned, found, 1)
         return Refused(endpoint, version, pinned, found)
-
-    def _clear(self, endpoint: str, version: str) -> None:
-        with self._lock:
-            self._refusals.pop((endpoint, version), None)
 
     def _is_sound(self, digest: str) -> bool:
         """Whether the artifact is in the store and whole; a damaged one is repaired from the same bytes."""

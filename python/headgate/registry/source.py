@@ -79,6 +79,9 @@ def read(source: Source, name: str, write: Callable[[bytes], object], *, least: 
         raise ModelLoadFailed(f"{name} in {source.folder} cannot be opened: {error.strerror}") from None
     with os.fdopen(handle, "rb", buffering=0) as file:
         before = os.fstat(file.fileno())
+        # Where the file that is open lies: a folder above it may have become a link since it was looked at.
+        if source.folder not in Path(f"/proc/self/fd/{file.fileno()}").readlink().parents:
+            raise ModelLoadFailed(f"{name} was moved out of {source.folder} while it was opened")
         if not stat.S_ISREG(before.st_mode):
             raise ModelLoadFailed(f"{name} in {source.folder} is not a regular file")
         if before.st_size < least:

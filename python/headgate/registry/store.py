@@ -50,6 +50,9 @@ class ArtifactStore:
         with _storage("the artifact store cannot be made"):
             for folder in (self._blobs, self._artifacts, self._staging):
                 folder.mkdir(parents=True, exist_ok=True)
+            # What a process that was killed left behind. Nobody else writes here: the state folder is locked.
+            for leftover in self._staging.iterdir():
+                shutil.rmtree(leftover, ignore_errors=True)
 
     # === in ===
 
@@ -89,6 +92,7 @@ class ArtifactStore:
                 for entry in files.values():
                     self._publish_blob(work / entry.sha256, entry)
                 self._publish_artifact(manifest, work / "artifact")
+            self._verified[manifest.digest] = self._identities(manifest)
         return manifest.digest
 
     def _stage(self, source: Source, name: str, work: Path, least: int) -> Entry:
@@ -165,7 +169,7 @@ class ArtifactStore:
         """Hashes every file of the artifact again; ``NotFound``, or ``StorageFailed`` naming what is damaged."""
         manifest = self.manifest(digest)
         folder = self._artifacts / hex_of(digest)
-        seen = self._identities(folder, manifest)
+        seen = self._identities(manifest)
         for name, entry in manifest.files.items():
             try:
                 found = _hash(folder / name)
@@ -182,17 +186,21 @@ class ArtifactStore:
     def model_path(self, digest: str) -> Path:
         """The ``model.onnx`` of a verified artifact, to be loaded by ONNX Runtime.
 
-        Files are hashed at the first use in this process and whenever their status changed since. Errors as
-        :meth:`verify`.
+        Files are hashed when they are taken in, or at their first use in this process, and whenever their status
+        changed since. Errors as :meth:`verify`.
         """
-        folder = self._artifacts / hex_of(digest)
         manifest = self.manifest(digest)
-        if self._verified.get(digest) != self._identities(folder, manifest):
+        if self._verified.get(digest) != self._identities(manifest):
             self.verify(digest)
-        return folder / MODEL
+        return self.place(digest)
 
-    def _identities(self, folder: Path, manifest: Manifest) -> tuple[tuple[int, ...] | None, ...]:
-        return tuple(sources.identity(folder / name) for name in sorted(manifest.files))
+    def place(self, digest: str) -> Path:
+        """Where the ``model.onnx`` of an artifact lies, or would; nothing is read."""
+        return self._artifacts / hex_of(digest) / MODEL
+
+    def _identities(self, manifest: Manifest) -> tuple[tuple[int, ...] | None, ...]:
+        folder = self._artifacts / hex_of(manifest.digest)
+        return tuple(_identity(folder / name) for name in sorted(manifest.files))
 
     # === away ===
 
@@ -226,7 +234,7 @@ class ArtifactStore:
         try:
             yield work
         finally:
-            shutil.rmtree(work, ignore_errors=True)  # a leftover is removed by collect
+            shutil.rmtree(work, ignore_errors=True)  # a leftover is removed at the next start
 
 
 @contextmanager
@@ -238,6 +246,15 @@ def _storage(what: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise StorageFailed(f"{what}: {error}") from error
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What changes when the bytes of a file of ours do; not its ctime, which moves with every hard link to it."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def _drop(_chunk: bytes) -> None:

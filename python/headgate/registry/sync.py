@@ -1,15 +1,14 @@
 """Keeping up with a model tree: what is new, what is refused, what did not change and is not read again.
 
-One pass is a method that takes what a scan found; the loop around it takes its sleep from the caller. A
-version that disappears from the tree stays in the store and in use: a source that is gone never unloads
-anything.
+One pass is a method that takes what a scan found; the loop around it is the caller's. A version that
+disappears from the tree stays in the store and in use: a source that is gone never unloads anything.
 """
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from headgate.registry.tree import Found
 SETTLE_SECONDS = 2.0
 """How long a folder must have lain still before a pass with a clock takes it in."""
 
+_log = logging.getLogger(__name__)
 _Key = tuple[str, str]
 _Status = tuple[tuple[str, tuple[int, ...] | None], ...]
 
@@ -86,6 +86,7 @@ class TreeSync:
         for key in gone:
             self._seen.pop(key, None)
             self._failures.pop(key, None)
+            self._registry.forget(*key)
         return tally.result(gone)
 
     def failures(self) -> list[Failed]:
@@ -110,6 +111,11 @@ class TreeSync:
             self._failures[key] = Failed(one, error)
             tally.failed.append(self._failures[key])
             return
+        except Exception as error:
+            # One folder must not keep the others from being seen, whatever is in it.
+            _log.exception("%s could not be taken in", one.folder)
+            self._failures[key] = Failed(one, ModelLoadFailed(f"{one.folder} cannot be read: {error}"))
+            tally.failed.append(self._failures[key])
         # The status from before the read: what changed during it differs at the next pass.
         self._seen[key] = (one.folder, status)
 
@@ -126,29 +132,6 @@ class _Tally:
 
     def result(self, gone: list[_Key]) -> SyncResult:
         return SyncResult(self.new, self.refused, self.failed, self.settling, gone, self.unchanged)
-
-
-async def sync_loop(
-    one_pass: Callable[[], SyncResult],
-    *,
-    sleep: Callable[[float], Awaitable[None]],
-    interval_seconds: float,
-    on_result: Callable[[SyncResult], Awaitable[None]],
-    on_error: Callable[[HeadgateError], None],
-) -> None:
-    """Runs ``one_pass`` in a thread for ever, ``sleep(interval_seconds)`` between; ends when cancelled.
-
-    A pass that fails (the tree is unreadable, the disk is full) is told to ``on_error`` and tried again at
-    the next turn; what is served stays.
-    """
-    while True:
-        try:
-            result = await asyncio.to_thread(one_pass)
-        except HeadgateError as error:
-            on_error(error)
-        else:
-            await on_result(result)
-        await sleep(interval_seconds)
 
 
 def _status(folder: Path) -> _Status:

@@ -55,10 +55,15 @@ def survey(root: Path) -> Survey:
     found: list[Found] = []
     for endpoint, folder in walk.folders(root, "endpoint"):
         for version, inner in walk.folders(folder, "version"):
-            if not (inner / MODEL).is_file():
-                walk.skipped.append(Skipped(inner, f"holds no {MODEL} (yet)"))
+            try:
+                whole = (inner / MODEL).is_file()
+            except OSError as error:
+                walk.skipped.append(Skipped(inner, f"cannot be read: {error.strerror}"))
                 continue
-            found.append(Found(endpoint, version, inner))
+            if whole:
+                found.append(Found(endpoint, version, inner))
+            else:
+                walk.skipped.append(Skipped(inner, f"holds no {MODEL} (yet)"))
     found.sort(key=lambda f: (f.endpoint, natural_key(f.version)))
     return Survey(found, walk.skipped)
 
@@ -80,7 +85,10 @@ class _Walk:
         self._left = MAX_ENTRIES
 
     def folders(self, parent: Path, what: str) -> list[tuple[str, Path]]:
-        """The usable subfolders of ``parent``: their names and real paths, sorted by name."""
+        """The usable subfolders of ``parent``: their names and real paths, sorted by name.
+
+        A ``parent`` that cannot be read is passed over, unless it is the root.
+        """
         try:
             with os.scandir(parent) as entries:
                 names = []
@@ -90,24 +98,36 @@ class _Walk:
                         raise StorageFailed(
                             f"{self._root} has more than {MAX_ENTRIES} entries: is it a model tree?"
                         )
-                    if not entry.name.startswith(".") and entry.is_dir():
+                    if not entry.name.startswith(".") and _is_folder(entry):
                         names.append(entry.name)
-        except FileNotFoundError:
-            if parent.resolve() == self._root:
-                raise StorageFailed(
-                    f"{parent} does not exist; it should hold <endpoint>/<version>/{MODEL}"
-                ) from None
-            return []  # taken away while the scan ran
         except OSError as error:
-            raise StorageFailed(f"{parent} cannot be read: {error.strerror}") from None
+            if what == "endpoint":
+                missing = isinstance(error, FileNotFoundError)
+                why = "does not exist" if missing else f"cannot be read: {error.strerror}"
+                raise StorageFailed(f"{parent} {why}; it should hold <endpoint>/<version>/{MODEL}") from None
+            if not isinstance(error, FileNotFoundError):  # else it was taken away while the scan ran
+                self.skipped.append(Skipped(parent, f"cannot be read: {error.strerror}"))
+            return []
         return [(name, real) for name in sorted(names) if (real := self._usable(parent / name, name, what))]
 
     def _usable(self, path: Path, name: str, what: str) -> Path | None:
         if not is_name(name):
             self.skipped.append(Skipped(path, f"its name is not valid for {what}s: use A-Z a-z 0-9 . _ -"))
             return None
-        real = path.resolve()
+        try:
+            real = path.resolve()
+        except (OSError, RuntimeError) as error:
+            self.skipped.append(Skipped(path, f"cannot be read: {error}"))
+            return None
         if self._root not in real.parents:
             self.skipped.append(Skipped(path, f"is a link that leaves {self._root}"))
             return None
         return real
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one; what cannot be told (a link to itself) is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

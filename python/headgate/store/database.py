@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,10 @@ class FolderLock:
                 f"another gateway (process {holder}) runs on the state folder {state}: stop it, or give this one "
                 "a folder of its own with --state"
             ) from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        # Who holds it is said for people; a full disk takes nothing from the lock.
+        with suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Frees the folder; idempotent. The file stays: removing it would let two processes lock two files."""

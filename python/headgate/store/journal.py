@@ -114,6 +114,14 @@ def _operation(row: Operation) -> OperationRecord:
     )
 
 
+def prune(session: Session, events: int, operations: int) -> None:
+    """Keeps the newest ``events``, the newest ``operations`` that have ended, and those that run."""
+    session.execute(delete(Event).where(Event.id <= last_event_id(session) - events))
+    ended = select(Operation.id).where(Operation.status != "running")
+    old = ended.order_by(Operation.started.desc(), Operation.id).limit(-1).offset(operations)
+    session.execute(delete(Operation).where(Operation.id.in_(session.scalars(old).all())))
+
+
 def applied_file(session: Session, path: str) -> str | None:
     """The digest last applied from ``path``."""
     row = session.get(AppliedFile, path)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from headgate.errors import Conflict
 from headgate.store.clock import stamp
 from headgate.store.models import Pin
 from headgate.store.records import PinRecord
@@ -27,6 +28,17 @@ def add_pins(session: Session, endpoint: str, pins: Mapping[str, str], now: date
             session.add(Pin(endpoint=endpoint, version=version, digest=digest, when=stamp(now)))
 
 
+def check_pins(session: Session, endpoint: str, digests: Mapping[str, str]) -> None:
+    """:class:`~headgate.errors.Conflict` when a version stands for another digest."""
+    for version, digest in digests.items():
+        row = session.get(Pin, (endpoint, version))
+        if row is not None and row.digest != digest:
+            raise Conflict(
+                f"version {version} of {endpoint} is {row.digest} since {row.when}, and this is {digest}: a version never "
+                "changes; give the new model a new version"
+            )
+
+
 class StorePins:
     """The table of pins."""
 
@@ -39,17 +51,6 @@ class StorePins:
         with self._store.read() as session:
             row = session.get(Pin, (endpoint, version))
             return None if row is None else row.digest
-
-    def pin(self, endpoint: str, version: str, digest: str) -> str:
-        """Pins ``digest`` unless another one is pinned already; gives back the digest that is pinned now."""
-        with self._store.write() as session:
-            row = session.get(Pin, (endpoint, version))
-            if row is not None:
-                return row.digest
-            session.add(
-                Pin(endpoint=endpoint, version=version, digest=digest, when=stamp(self._store.clock()))
-            )
-            return digest
 
     def all(self) -> list[PinRecord]:
         """Every pin, by endpoint and version."""

@@ -15,6 +15,9 @@ from headgate.errors import StorageFailed
 from headgate.store.models import Block, Endpoint, Revision
 from headgate.store.records import BlockRecord, EndpointRecord, RevisionKind, RevisionRecord, RevisionStatus
 
+_LARGEST = 2**63 - 1
+"""More than any database keeps as a number of a revision."""
+
 
 def endpoints(session: Session) -> list[EndpointRecord]:
     """All endpoints by name."""
@@ -74,6 +77,8 @@ def _point_to(
 
 def get(session: Session, endpoint: str, n: int) -> RevisionRecord | None:
     """One revision."""
+    if not 0 < n <= _LARGEST:
+        return None
     row = session.get(Revision, (endpoint, n))
     return None if row is None else _record(row)
 

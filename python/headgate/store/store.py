@@ -21,7 +21,7 @@ from headgate.errors import StorageFailed
 from headgate.store import journal, revisions
 from headgate.store.clock import Clock, utc_now
 from headgate.store.database import FolderLock, make_folders, open_engine, storage_errors
-from headgate.store.pins import StorePins, add_pins
+from headgate.store.pins import StorePins, add_pins, check_pins
 from headgate.store.records import (
     AuditRecord,
     EndpointRecord,
@@ -103,9 +103,13 @@ class Store:
         with self.read() as session:
             return revisions.endpoints(session)
 
-    def propose(self, record: RevisionRecord) -> None:
-        """Appends a revision that is not yet served. Its number must be the next one of its endpoint."""
+    def propose(self, record: RevisionRecord, digests: Mapping[str, str] | None = None) -> None:
+        """Appends a revision that is not yet served. Its number must be the next one of its endpoint.
+
+        ``digests`` are those of its versions; :class:`~headgate.errors.Conflict` when a version stands for another one already.
+        """
         with self.write() as session:
+            check_pins(session, record.endpoint, digests or {})
             revisions.append(session, replace(record, status="proposed"))
 
     def commit(self, commit: Commit) -> list[EventRecord]:
@@ -178,11 +182,6 @@ class Store:
         with self.read() as session:
             return journal.last_event_id(session)
 
-    def add_audit(self, record: AuditRecord) -> None:
-        """Appends to the audit."""
-        with self.write() as session:
-            journal.add_audit(session, record)
-
     def audit(self, *, endpoint: str | None, limit: int, before: int | None) -> list[AuditRecord]:
         """Newest first, ids below ``before``."""
         with self.read() as session:
@@ -202,6 +201,11 @@ class Store:
         """What a stop left running."""
         with self.read() as session:
             return journal.running_operations(session)
+
+    def prune(self, *, events: int, operations: int) -> None:
+        """Forgets all but the newest ``events``, and all but the newest ``operations`` that have ended. The audit stays whole."""
+        with self.write() as session:
+            journal.prune(session, events, operations)
 
     def applied_file(self, path: str) -> str | None:
         """The digest last applied from a file."""

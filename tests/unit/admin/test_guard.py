@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from headgate.admin.guard import host_name, is_loopback
+from headgate.admin.guard import Guard, host_name, is_loopback
 from headgate.control.describe import STATUS
+from headgate.errors import Misdirected, StorageFailed
 from unit.admin_harness import port, problem
 from unit.control_harness import document, run
 
@@ -36,6 +37,18 @@ def test_host(tmp_path: Path, host: str, passes: bool) -> None:
     run(body)
 
 
+def test_an_ipv6_host_is_named_in_brackets_with_or_without_a_port() -> None:
+    async def nothing(*_: object) -> None:
+        raise AssertionError("never called")
+
+    guard = Guard(nothing, None, ["[2001:DB8::1]", "[2001:db8::2]:9000"])  # type: ignore[arg-type]
+    for host in ("[2001:db8::1]", "[2001:db8::1]:8003", "[2001:db8::2]:9000"):
+        guard._check_host(host)
+    for host in ("[2001:db8::2]", "[2001:db8::3]:8003"):
+        with pytest.raises(Misdirected):
+            guard._check_host(host)
+
+
 def test_host_names() -> None:
     assert host_name("[::1]:8003") == "::1"
     assert host_name("a.b:1") == "a.b"
@@ -44,7 +57,8 @@ def test_host_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["http://evil.example.com", "null", "http://127.0.0.1:9999", "file://", "127.0.0.1:8003"]
+    "origin",
+    ["http://evil.example.com", "null", "http://127.0.0.1:9999", "file://", "127.0.0.1:8003", "http://["],
 )
 def test_a_foreign_origin_is_refused(tmp_path: Path, origin: str) -> None:
     async def body() -> None:
@@ -121,6 +135,50 @@ def test_the_first_token(tmp_path: Path) -> None:
             assert (await p.nobody.get("/v1/whoami", headers=use)).json()["role"] == "admin"
             stored = b"".join(one.read_bytes() for one in (tmp_path / "state").glob("headgate.db*"))
             assert secret.encode() not in stored
+
+    run(body)
+
+
+def test_a_first_token_that_nobody_can_know_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            for token in p.tokens.list():
+                p.tokens.revoke(token["id"], "test")
+
+            def killed(*_: object) -> None:
+                raise StorageFailed("the process ended here")
+
+            with monkeypatch.context() as patched:
+                patched.setattr(p.gate.store.tokens, "add", killed)
+                with pytest.raises(StorageFailed):
+                    p.tokens.ensure_first(tmp_path)
+            written = (tmp_path / "admin-token").read_text()
+            lost = p.tokens.ensure_first(tmp_path)
+            assert lost is not None
+            assert written != lost + "\n"
+            (tmp_path / "admin-token").unlink()
+            secret = p.tokens.ensure_first(tmp_path)
+            assert secret not in (None, lost)
+            p.tokens.authenticate(secret or "")
+            (tmp_path / "admin-token").unlink()
+            assert p.tokens.ensure_first(tmp_path) is None
+
+    run(body)
+
+
+@pytest.mark.parametrize("digits", [19, 101, 5000])
+def test_a_revision_beyond_every_number_is_not_there(tmp_path: Path, digits: int) -> None:
+    async def body() -> None:
+        written = "9" * digits
+        async with port(tmp_path) as p:
+            await p.gate.apply(document())
+            assert problem(await p.viewer.get(f"{E}/revisions/{written}"))[0] == 404
+            headers = {"if-match": "1", "content-type": "application/json"}
+            content = f'{{"revision": {written}}}'.encode()
+            answer = await p.operator.post(f"{E}:restore", content=content, headers=headers)
+            assert problem(answer)[0] in (400, 404)
 
     run(body)
 

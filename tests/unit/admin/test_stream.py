@@ -131,9 +131,12 @@ def test_a_reader_that_falls_behind_is_cut_off() -> None:
         async def nothing(_cursor: int) -> list[EventRecord]:
             return []
 
-        events = feed.read(0, nothing)
+        async def newest() -> int:
+            return 0
+
+        events = feed.read(0, nothing, newest)
         first = asyncio.ensure_future(anext(events))
-        await asyncio.sleep(0)
+        await until(lambda: bool(feed._readers))
         for number in range(1, BACKLOG + 10):
             feed.publish(EventRecord("applied", "", "e", number, "", "", {}, number))
         seen = [await first, *[event async for event in events]]

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from headgate.errors import Conflict, Draining, ModelLoadFailed, StorageFailed
-from headgate.store import Commit, open_store
+from headgate.store import Commit, OperationRecord, Store, open_store
+from headgate.store.models import Revision
 from headgate.store.records import RevisionKind
 from unit.control_harness import Gate, document, gateway, run, until
 from unit.fake_native import FakeNative
@@ -60,6 +62,69 @@ def test_a_proposed_revision_is_completed_or_undone(
             assert gate.store.endpoints()[0].applied == served
             result = await gate.control.patch_traffic("digits", weights={"v3": "1%"})
             assert result["revision"] == 3
+
+    run(body)
+
+
+def test_a_rollback_below_a_newer_proposal_is_completed(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            first = gate.store.revision("digits", 1)
+            assert first is not None
+            left: list[RevisionKind] = ["freeze", "rollback", "traffic"]
+            for n, kind in enumerate(left, start=2):
+                gate.store.propose(replace(first, n=n, parent=1, kind=kind, salt="", given=()))
+        async with gateway(tmp_path) as gate:
+            assert gate.native.served["digits"]["revision"] == 3
+            history = await gate.control.revisions("digits")
+            assert [r["status"] for r in history] == ["failed", "applied", "failed", "applied"]
+            assert (await gate.control.patch_traffic("digits", weights={"v3": "1%"}))["revision"] == 5
+
+    run(body)
+
+
+def test_a_full_disk_keeps_nothing_from_being_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            first = gate.store.revision("digits", 1)
+            assert first is not None
+            gate.store.propose(replace(first, n=2, parent=1, kind="rollback", salt="", given=()))
+            gate.store.put_operation(
+                OperationRecord("op1", "digits", "apply", "running", "2027-03-01T03:12:04Z")
+            )
+
+        def full(_store: Store) -> Any:
+            raise StorageFailed("the disk is full")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "write", full)
+            async with gateway(tmp_path) as gate:
+                assert gate.native.served["digits"]["revision"] == 2
+                assert gate.control.readiness().ready
+                patched.undo()
+                await gate.control.patch_traffic("digits", weights={"v3": "1%"})
+                history = await gate.control.revisions("digits")
+                assert [(r["revision"], r["status"]) for r in history] == [
+                    (3, "applied"),
+                    (2, "applied"),
+                    (1, "applied"),
+                ]
+
+    run(body)
+
+
+def test_a_row_that_cannot_be_understood_keeps_no_other_endpoint_from_starting(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            await gate.apply(document(SHARED, name="other"))
+            with gate.store.write() as session:
+                session.execute(update(Revision).where(Revision.endpoint == "digits").values(resolved={}))
+        async with gateway(tmp_path) as gate:
+            assert list(gate.native.served) == ["other"]
+            assert "what is stored of it cannot be read" in gate.control.readiness().reasons[0]
 
     run(body)
 
@@ -200,8 +265,6 @@ def test_a_removed_endpoint_stays_removed_and_its_blocks_stay(tmp_path: Path) ->
 def test_operations_left_running_are_ended(tmp_path: Path) -> None:
     async def body() -> None:
         async with gateway(tmp_path) as gate:
-            from headgate.store import OperationRecord
-
             gate.store.put_operation(
                 OperationRecord("op1", "digits", "apply", "running", "2027-03-01T03:12:04Z")
             )

@@ -9,7 +9,7 @@ import pytest
 
 from headgate.errors import StorageFailed
 from headgate.gateway.models_folder import ModelsFolder
-from unit.control_harness import Gate, document, gateway
+from unit.control_harness import Gate, document, gateway, until
 from unit.fake_native import FakeNative
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -223,5 +223,48 @@ def test_a_tree_that_is_not_there_is_an_error_at_the_start(tmp_path: Path) -> No
         shutil.rmtree(scene.tree)
         with pytest.raises(StorageFailed, match="does not exist"):
             await scene.folder.sync()
+
+    play(tmp_path, work)
+
+
+def test_at_first_sight_a_version_that_does_not_load_keeps_no_other_unserved(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        scene.gate.native.failing["2"] = "unsupported operator"
+        for version in ("1", "2", "3"):
+            scene.place("digits", version, SECOND if version == "2" else FIRST)
+        await scene.folder.sync()
+        assert await scene.versions() == {"1": "idle", "3": "champion"}
+        assert scene.heard("unsupported operator")
+
+    play(tmp_path, work)
+
+
+def test_at_first_sight_no_lower_version_takes_the_place_of_a_champion_that_does_not_load(
+    tmp_path: Path,
+) -> None:
+    async def work(scene: Scene) -> None:
+        scene.gate.native.failing["2"] = "unsupported operator"
+        scene.place("digits", "1")
+        scene.place("digits", "2", SECOND)
+        await scene.folder.sync()
+        assert await scene.gate.control.list() == []
+        assert scene.heard("were not applied: digits: unsupported operator")
+
+    play(tmp_path, work)
+
+
+def test_the_watch_outlives_a_pass_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(scene: Scene) -> None:
+        passes: list[float | None] = []
+
+        async def sync(now: float | None = None) -> None:
+            passes.append(now)
+            raise TypeError("a defect")
+
+        monkeypatch.setattr(scene.folder, "sync", sync)
+        watch = asyncio.create_task(scene.folder.watch(0.001))
+        await until(lambda: len(passes) > 2)
+        watch.cancel()
+        assert sum("a defect" in text for text in scene.said) == 1
 
     play(tmp_path, work)

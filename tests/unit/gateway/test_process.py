@@ -4,16 +4,21 @@ import asyncio
 import json
 import os
 import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from headgate.errors import Conflict, PolicyInvalid
+from headgate.admin import tokens
+from headgate.control.resolve import Resolver
+from headgate.errors import Conflict, Draining, PolicyInvalid, StorageFailed
+from headgate.gateway import process
 from headgate.gateway.listeners import bind
 from headgate.gateway.process import DataPlaneSource, run
 from headgate.gateway.units import Address
+from headgate.store import Store
 from unit.control_harness import document, until
 from unit.gateway.process_harness import Announcer, Module, Plane, Running, play, settings, written
 
@@ -186,3 +191,77 @@ def test_a_signal_during_a_long_load_ends_the_start(tmp_path: Path) -> None:
         assert gate.announcer.addresses == {}
 
     play(work)
+
+
+def test_a_models_folder_that_is_gone_leaves_what_was_served_last(tmp_path: Path) -> None:
+    async def work() -> None:
+        gone = str(tmp_path / "none")
+        with pytest.raises(StorageFailed, match="does not exist"):
+            await Running(settings(tmp_path, models=gone)).__aenter__()
+        async with Running(settings(tmp_path, written(tmp_path, document()))):
+            pass
+        async with Running(settings(tmp_path, models=gone)) as gate:
+            assert gate.plane.served["digits"]["champion"] == "v1"
+            assert any("does not exist" in text for text in gate.announcer.said)
+
+    play(work)
+
+
+def test_a_full_disk_keeps_no_gateway_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        async with Running(settings(tmp_path, written(tmp_path, document()))):
+            pass
+        (tmp_path / "state" / "admin-token").unlink()
+
+        def full(*_: object, **__: object) -> None:
+            raise StorageFailed("the disk is full")
+
+        def no_room(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(Store, "write", full)
+        monkeypatch.setattr(os, "pwrite", no_room)
+        monkeypatch.setattr(process, "_write_addresses", no_room)
+        monkeypatch.setattr(tokens, "_write_secret", full)
+        async with Running(settings(tmp_path)) as gate:
+            assert gate.plane.served["digits"]["champion"] == "v1"
+            assert (await gate.get("observe", "/readyz")).status_code == 200
+            assert any("no admin token could be made" in text for text in gate.announcer.said)
+
+    play(work)
+
+
+def test_a_model_that_is_being_read_does_not_hold_up_the_drain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        reading, go = threading.Event(), threading.Event()
+
+        def slow(*_: object) -> str:
+            reading.set()
+            assert go.wait(30)
+            return ""
+
+        monkeypatch.setattr(Resolver, "ready", slow)
+        try:
+            async with Running(settings(tmp_path)) as gate:
+                control = gate.process._control
+                assert control is not None
+                parsed = await control.parse("digits", document().encode())
+                applying = asyncio.create_task(control.apply(parsed))
+                await until(reading.is_set)
+                gate.process.stop()
+                async with asyncio.timeout(10):
+                    await asyncio.gather(*filter(None, [gate.task]))
+                with pytest.raises(Draining):
+                    await applying
+            assert ("stop", 0, 30_000) in gate.plane.calls
+        finally:
+            go.set()
+
+    play(work)
+
+
+def test_the_root_is_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert settings(tmp_path, root="models").root == tmp_path / "models"

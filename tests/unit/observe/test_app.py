@@ -57,8 +57,8 @@ class Control:
             raise StorageFailed("disk gone")
         return [ENDPOINT]
 
-    async def models(self) -> dict[str, Any]:
-        return {"models": [], "refusals": [REFUSAL, REFUSAL]}
+    def refusals(self) -> list[dict[str, Any]]:
+        return [REFUSAL, REFUSAL]
 
 
 class Port:
@@ -126,6 +126,7 @@ def test_the_data_planes_counters_stay_readable_when_the_store_is_not() -> None:
     assert found["headgate_requests_total"] == 7
     assert found["headgate_control_read_failures_total"] == 2
     assert "headgate_endpoint_revision endpoint=digits" not in found
+    assert found["headgate_models_refused endpoint=digits version=2"] == 3
 
 
 def test_health_is_always_200_and_readiness_says_why_not() -> None:

@@ -178,6 +178,24 @@ def test_a_file_that_changes_while_it_is_read_is_unsettled(save: Save, tmp_path:
         sources.read(source, "model.onnx", also_written)
 
 
+def test_a_folder_that_becomes_a_link_while_a_file_is_opened_leads_nowhere(
+    save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = sources.find(save(tmp_path / "m", location="deep/w.data"))
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "w.data").write_bytes(b"a secret")
+    open_file = os.open
+
+    def swapped(path: Path, flags: int) -> int:
+        (tmp_path / "m" / "deep").rename(tmp_path / "m" / "was")
+        (tmp_path / "m" / "deep").symlink_to(tmp_path / "outside")
+        return open_file(path, flags)
+
+    monkeypatch.setattr(os, "open", swapped)
+    with pytest.raises(ModelLoadFailed, match="was moved out of"):
+        sources.read(source, "deep/w.data", lambda _chunk: None)
+
+
 def test_damage_is_found_and_repaired(store: ArtifactStore, save: Save, tmp_path: Path) -> None:
     folder = save(tmp_path / "m")
     digest = store.ingest(folder)
@@ -222,6 +240,39 @@ def test_an_unchanged_artifact_is_hashed_once(
     store.model_path(digest)
     with pytest.raises(AssertionError, match="hashed again"):
         store.verify(digest)
+
+
+def test_what_was_just_taken_in_is_not_hashed_again(
+    store: ArtifactStore, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = store.ingest(save(tmp_path / "a", 1.0, location="w.data", data=bytes(16)))
+    second = store.ingest(save(tmp_path / "b", 2.0, location="w.data", data=bytes(16)))
+
+    def no_more(_path: Path) -> Entry:
+        raise AssertionError("hashed again")
+
+    monkeypatch.setattr("headgate.registry.store._hash", no_more)
+    for digest in (first, second):
+        assert store.model_path(digest) == store.place(digest)
+
+
+def test_what_a_killed_process_left_is_removed_at_the_next_start(tmp_path: Path, save: Save) -> None:
+    left = tmp_path / "state" / "staging" / "left-by-a-kill"
+    left.mkdir(parents=True)
+    (left / "half").write_bytes(b"half a model")
+    store = ArtifactStore(tmp_path / "state")
+    assert no_leftovers(tmp_path)
+    store.verify(store.ingest(save(tmp_path / "m")))
+
+
+@pytest.mark.parametrize("use", ["ingest", "fingerprint"])
+def test_a_location_that_is_no_text_is_a_model_that_does_not_load(
+    store: ArtifactStore, save: Save, tmp_path: Path, use: str
+) -> None:
+    path = save(tmp_path / "m", location="w.data") / "model.onnx"
+    path.write_bytes(path.read_bytes().replace(b"w.data", b"w\xff\xfedat"))
+    with pytest.raises(ModelLoadFailed):
+        getattr(store, use)(path.parent)
 
 
 def test_equal_files_are_kept_once(store: ArtifactStore, save: Save, tmp_path: Path) -> None:

@@ -1,16 +1,14 @@
-"""Passes over a tree: what is new, refused, failed, settling, gone; and the loop around them."""
+"""Passes over a tree: what is new, refused, failed, settling, gone."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from headgate.errors import HeadgateError, StorageFailed
-from headgate.registry import ArtifactStore, Manifest, Registry, SyncResult, TreeSync, scan, sync_loop
+from headgate.registry import ArtifactStore, Manifest, Registry, SyncResult, TreeSync, scan
 from headgate.registry.sync import SETTLE_SECONDS
 
 from .conftest import Save
@@ -25,8 +23,18 @@ def root(tmp_path: Path, save: Save) -> Path:
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> TreeSync:
-    return TreeSync(Registry(ArtifactStore(tmp_path / "state"), MemoryPins()))
+def pins() -> MemoryPins:
+    return MemoryPins()
+
+
+@pytest.fixture
+def registry(tmp_path: Path, pins: MemoryPins) -> Registry:
+    return Registry(ArtifactStore(tmp_path / "state"), pins)
+
+
+@pytest.fixture
+def tree(registry: Registry) -> TreeSync:
+    return TreeSync(registry)
 
 
 def test_an_unchanged_tree_is_not_read_again(
@@ -49,9 +57,10 @@ def test_an_unchanged_tree_is_not_read_again(
 
 @pytest.mark.parametrize("changed", ["model.onnx", "w.data"])
 def test_changed_bytes_are_refused_once_until_they_change_again(
-    tree: TreeSync, root: Path, changed: str
+    tree: TreeSync, pins: MemoryPins, root: Path, changed: str
 ) -> None:
-    tree.sync(scan(root))
+    for one in tree.sync(scan(root)).new:
+        pins.pin(one.found.endpoint, one.found.version, one.digest)
     path = root / "digits" / "2" / changed
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"scale", b"SCALE") if changed == "model.onnx" else bytes(len(whole)))
@@ -75,6 +84,22 @@ def test_a_broken_model_is_tried_again_when_anything_in_its_folder_changes(
     (root / "digits" / "3" / "w.data").write_bytes(bytes(16))
     assert [a.found.version for a in tree.sync(scan(root)).new] == ["3"]
     assert tree.failures() == []
+
+
+def test_a_folder_that_fails_in_an_unforeseen_way_keeps_no_other_waiting(
+    tree: TreeSync, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest = ArtifactStore.ingest
+
+    def odd(store: ArtifactStore, path: Path) -> str:
+        if path.name == "1":
+            raise TypeError("a type that does not fit")
+        return ingest(store, path)
+
+    monkeypatch.setattr(ArtifactStore, "ingest", odd)
+    result = tree.sync(scan(root))
+    assert [a.found.version for a in result.new] == ["2"]
+    assert [(f.found.version, f.error.code) for f in result.failed] == [("1", "model_load_failed")]
 
 
 def test_a_full_disk_is_tried_again_at_the_next_pass(
@@ -106,37 +131,12 @@ def test_what_disappears_is_told_and_stays_in_the_store(tree: TreeSync, root: Pa
     ArtifactStore(tmp_path / "state").verify(first.new[0].digest)
 
 
-def test_the_loop_goes_on_after_a_failed_pass() -> None:
-    outcomes: list[SyncResult | HeadgateError] = [
-        SyncResult(unchanged=1),
-        StorageFailed("gone"),
-        SyncResult(unchanged=2),
-    ]
-    told: list[object] = []
-    slept: list[float] = []
-
-    def one_pass() -> SyncResult:
-        outcome = outcomes.pop(0)
-        if isinstance(outcome, HeadgateError):
-            raise outcome
-        return outcome
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        if not outcomes:
-            raise asyncio.CancelledError
-
-    async def on_result(result: SyncResult) -> None:
-        told.append(result.unchanged)
-
-    loop = sync_loop(
-        one_pass,
-        sleep=sleep,
-        interval_seconds=10.0,
-        on_result=on_result,
-        on_error=lambda e: told.append(e.message),
-    )
-    with pytest.raises(asyncio.CancelledError):
-        asyncio.run(loop)
-    assert told == [1, "gone", 2]
-    assert slept == [10.0] * 3
+def test_a_refusal_ends_when_its_folder_is_gone(
+    tree: TreeSync, registry: Registry, pins: MemoryPins, root: Path
+) -> None:
+    pins.pin("digits", "1", "sha256:" + "0" * 64)
+    assert len(tree.sync(scan(root)).refused) == 1
+    assert [one.version for one in registry.refusals()] == ["1"]
+    shutil.rmtree(root / "digits" / "1")
+    assert tree.sync(scan(root)).gone == [("digits", "1")]
+    assert registry.refusals() == []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +54,33 @@ def test_hidden_partial_and_misnamed_folders_are_passed_over(tmp_path: Path) -> 
     assert "holds no model.onnx" in reasons["a/3"]
     assert "leaves" in reasons["link"]
     assert not any(name.startswith(".") or "/." in name for name in reasons)
+
+
+def test_folders_that_cannot_be_read_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model(tmp_path, "a", "1")
+    model(tmp_path, "a", "shut")
+    model(tmp_path, "closed", "1")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    scandir, is_file = os.scandir, Path.is_file
+
+    def scan_but_one(path: Path) -> Any:
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    def look_but_one(path: Path) -> bool:
+        if path.parent.name == "shut":
+            raise PermissionError(13, "Permission denied")
+        return is_file(path)
+
+    monkeypatch.setattr(trees.os, "scandir", scan_but_one)
+    monkeypatch.setattr(Path, "is_file", look_but_one)
+    taken = survey(tmp_path)
+    assert [(f.endpoint, f.version) for f in taken.found] == [("a", "1")]
+    assert sorted((s.folder.name, s.reason) for s in taken.skipped) == [
+        ("closed", "cannot be read: Permission denied"),
+        ("shut", "cannot be read: Permission denied"),
+    ]
 
 
 def test_a_tree_that_is_not_there_or_too_large_is_said(

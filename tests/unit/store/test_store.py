@@ -130,8 +130,13 @@ def test_keys_expire(store: Store) -> None:
 
 
 def test_pins_never_change(store: Store) -> None:
-    assert store.pins.pin("digits", "v1", "sha256:1") == "sha256:1"
-    assert store.pins.pin("digits", "v1", "sha256:2") == "sha256:1"
+    store.propose(record(1), {"v1": "sha256:1"})
+    assert store.pins.get("digits", "v1") is None
+    store.commit(Commit("digits", 1, "applied", pins={"v1": "sha256:1"}))
+    store.propose(record(2), {"v1": "sha256:1"})
+    with pytest.raises(Conflict, match="version v1 of digits is sha256:1 since .*, and this is sha256:2"):
+        store.propose(record(3), {"v1": "sha256:2"})
+    store.commit(Commit("digits", 2, "applied", pins={"v1": "sha256:2"}))
     assert [(p.version, p.digest) for p in store.pins.all()] == [("v1", "sha256:1")]
 
 
