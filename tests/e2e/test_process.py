@@ -33,6 +33,13 @@ def test_a_signal_drains_and_the_exit_code_is_0(digits: GatewayProcess, number: 
     assert digits.child.wait(STOP_SECONDS) == 0
 
 
+def test_a_signal_that_a_wrapper_sends_twice_is_one(digits: GatewayProcess) -> None:
+    digits.signal(signal.SIGINT)
+    digits.signal(signal.SIGTERM)
+    assert digits.child is not None
+    assert digits.child.wait(STOP_SECONDS) == 0
+
+
 def test_an_open_event_stream_does_not_hold_up_the_end(digits: GatewayProcess) -> None:
     with digits.admin() as admin, admin.http.stream("GET", "/v1/events") as stream:
         assert stream.status_code == 200

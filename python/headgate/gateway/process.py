@@ -37,6 +37,8 @@ from headgate.store import Store, open_store
 _log = logging.getLogger("headgate.gateway")
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+#: A wrapper that forwards what its process group got as well sends every signal twice; that is one wish, not two.
+_SAME_SIGNAL_SECONDS = 1.0
 _FORCED_EXIT = 1
 _MODELS_POLL_SECONDS = 2.0
 
@@ -81,6 +83,7 @@ class Process:
         self._source = source
         self._announcer = announcer
         self._stop_asked = asyncio.Event()
+        self._first_signal: float | None = None
         self._started = False
         self._store: Store | None = None
         self._native: Any = None
@@ -226,7 +229,12 @@ class Process:
     # === stop ===
 
     def _on_signal(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._first_signal is None:
+            self._first_signal = now
         if self._stop_asked.is_set():
+            if now - self._first_signal < _SAME_SIGNAL_SECONDS:
+                return
             # Nothing is lost that must survive: the store is on disk before anyone is told. See the top.
             self._announcer.say("forced: requests in flight are cut off")
             os._exit(_FORCED_EXIT)

@@ -473,3 +473,48 @@ fn a_reset_stream_leaves_nothing_open_and_the_connection_goes_on_until_it_is_idl
     held.leave.send(()).unwrap();
     eventually("the end of the connection", || gateway.status()["connections"] == 0);
 }
+
+#[test]
+fn an_answer_that_nobody_takes_is_booked_as_undelivered() {
+    const ELEMENTS: usize = 6_000_000;
+    let (gateway, address) = gateway();
+    serve(&gateway, "tiny", free(), false);
+    let tensor = json!({
+        "name": "x", "shape": [ELEMENTS], "datatype": "FP32", "parameters": {"binary_data_size": 4 * ELEMENTS},
+    });
+    let json = json!({"inputs": [tensor]}).to_string();
+    let head = format!(
+        "POST /v2/models/tiny/infer HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\
+         inference-header-content-length: {}\r\n\r\n{json}",
+        json.len() + 4 * ELEMENTS,
+        json.len()
+    );
+    let mut stream = connect(address);
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&vec![0u8; 4 * ELEMENTS]).unwrap();
+    // The answer has begun and is far larger than what the sockets hold; then the client is gone.
+    stream.read_exact(&mut [0u8; 16]).unwrap();
+    let labels = json!({"endpoint": "tiny", "version": "v1"});
+    assert_eq!(metric(&gateway, "headgate_requests_undelivered_total", &labels), 0);
+    drop(stream);
+    eventually("the booking", || metric(&gateway, "headgate_requests_undelivered_total", &labels) == 1);
+    assert_eq!(metric(&gateway, "headgate_requests_in_flight", &labels), 0);
+    let mut next = connect(address);
+    assert_eq!(ask(&mut next, "tiny", 1.0), 2.0);
+}
+
+#[test]
+fn connections_beyond_the_limit_are_closed_and_counted() {
+    let (gateway, address) = gateway_with(&json!({"max_connections": 2}));
+    serve(&gateway, "tiny", free(), true);
+    let mut first = connect(address);
+    let mut second = connect(address);
+    assert_eq!(ask(&mut first, "tiny", 1.0) + ask(&mut second, "tiny", 2.0), 6.0);
+    let mut third = connect(address);
+    assert_eq!(third.read(&mut [0u8; 1]).unwrap_or(0), 0, "closed at once");
+    assert_eq!(metric(&gateway, "headgate_connections_refused_total", &json!({})), 1);
+    drop(first);
+    eventually("room", || gateway.status()["connections"] == 1);
+    let mut fourth = connect(address);
+    assert_eq!(ask(&mut fourth, "tiny", 3.0), 6.0);
+}
