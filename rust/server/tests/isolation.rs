@@ -130,6 +130,12 @@ fn connect(address: SocketAddr) -> TcpStream {
 
 /// Reads one answer: status and JSON body.
 fn answer(stream: &mut TcpStream) -> (u16, Value) {
+    let (status, _, body) = whole_answer(stream);
+    (status, body)
+}
+
+/// Reads one answer: status, head and JSON body.
+fn whole_answer(stream: &mut TcpStream) -> (u16, String, Value) {
     let mut head = Vec::new();
     let mut byte = [0u8];
     while !head.ends_with(b"\r\n\r\n") {
@@ -144,7 +150,7 @@ fn answer(stream: &mut TcpStream) -> (u16, Value) {
         .map_or(0, |length| length.parse::<usize>().unwrap());
     let mut body = vec![0u8; length];
     stream.read_exact(&mut body).unwrap();
-    (status, serde_json::from_slice(&body).unwrap())
+    (status, head, serde_json::from_slice(&body).unwrap())
 }
 
 fn ask(stream: &mut TcpStream, name: &str, value: f32) -> f64 {
@@ -244,7 +250,9 @@ fn a_drain_lets_what_is_in_flight_finish_and_takes_nothing_new() {
     assert_eq!(idle.read(&mut [0u8; 1]).unwrap(), 0);
     assert!(TcpStream::connect(address).is_err());
     held.leave.send(()).unwrap();
-    assert_eq!(answer(&mut waiting).1["outputs"][0]["data"][0], 10.0);
+    let (_, head, body) = whole_answer(&mut waiting);
+    assert_eq!(body["outputs"][0]["data"][0], 10.0);
+    assert!(head.contains("connection: close"), "{head}");
     assert!(stop.join().unwrap(), "nothing had to be cut off");
     assert!(gateway.stop(Duration::ZERO, Duration::ZERO), "a second stop says the same");
 }
@@ -404,6 +412,9 @@ mod http2 {
     const HEADERS: u8 = 1;
     const RST_STREAM: u8 = 3;
     const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const GOAWAY: u8 = 7;
+    const ACK: u8 = 1;
     const END_STREAM: u8 = 1;
     const END_HEADERS: u8 = 4;
     const CANCEL: u32 = 8;
@@ -432,6 +443,25 @@ mod http2 {
 
     pub(super) fn cancel(stream: &mut TcpStream, id: u32) {
         frame(stream, RST_STREAM, 0, id, &CANCEL.to_be_bytes());
+    }
+
+    /// Reads frames until GOAWAY, which is the last one read; a PING behind it is answered, as a drain waits for that.
+    pub(super) fn until_go_away(stream: &mut TcpStream) {
+        loop {
+            let mut head = [0u8; 9];
+            stream.read_exact(&mut head).expect("GOAWAY comes");
+            let mut payload = vec![0u8; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+            stream.read_exact(&mut payload).unwrap();
+            if head[3] == GOAWAY {
+                break;
+            }
+        }
+        let mut head = [0u8; 9];
+        stream.read_exact(&mut head).unwrap();
+        let mut payload = vec![0u8; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        stream.read_exact(&mut payload).unwrap();
+        assert_eq!(head[3], PING);
+        frame(stream, PING, ACK, 0, &payload);
     }
 
     /// Reads frames until the peer closes; the payloads of the DATA frames of a stream.
@@ -517,4 +547,40 @@ fn connections_beyond_the_limit_are_closed_and_counted() {
     eventually("room", || gateway.status()["connections"] == 1);
     let mut fourth = connect(address);
     assert_eq!(ask(&mut fourth, "tiny", 3.0), 6.0);
+}
+
+#[test]
+fn requests_go_on_through_the_drain_delay_while_readiness_is_false() {
+    let (gateway, address) = gateway();
+    serve(&gateway, "tiny", free(), true);
+    let mut stream = connect(address);
+    assert_eq!(ask(&mut stream, "tiny", 1.0), 2.0);
+    let stopping = gateway.clone();
+    let stop = std::thread::spawn(move || stopping.stop(Duration::from_secs(3), PATIENCE));
+    eventually("the drain", || gateway.status()["draining"] == true);
+    stream.write_all(b"GET /v2/health/ready HTTP/1.1\r\nhost: t\r\n\r\n").unwrap();
+    assert_eq!(answer(&mut stream), (503, json!({"ready": false})));
+    assert_eq!(ask(&mut stream, "tiny", 4.0), 8.0);
+    assert_eq!(ask(&mut connect(address), "tiny", 5.0), 10.0);
+    assert_eq!(stream.read(&mut [0u8; 1]).unwrap(), 0, "then the connection is closed");
+    assert!(stop.join().unwrap());
+}
+
+#[test]
+fn an_http2_connection_is_told_to_go_away_and_finishes_its_stream() {
+    let (gateway, address) = gateway();
+    let (slow, held) = gated();
+    serve(&gateway, "slow", slow, false);
+    let body = json!({"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [3]}]}).to_string();
+    let mut stream = connect(address);
+    http2::open(&mut stream);
+    http2::post(&mut stream, 1, "/v2/models/slow/infer", body.as_bytes());
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    let stopping = gateway.clone();
+    let stop = std::thread::spawn(move || stopping.stop(Duration::ZERO, PATIENCE));
+    http2::until_go_away(&mut stream);
+    held.leave.send(()).unwrap();
+    let answer: Value = serde_json::from_slice(&http2::data_until_closed(&mut stream, 1)).unwrap();
+    assert_eq!(answer["outputs"][0]["data"][0], 6.0);
+    assert!(stop.join().unwrap());
 }
