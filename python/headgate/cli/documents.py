@@ -29,7 +29,8 @@ _root = click.option(
     "--root",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="What `file:` paths resolve below. [default: each file's own folder]",
+    help="Where this command's own check looks for `file:` paths; the gateway resolves them by itself. "
+    "[default: each file's own folder]",
 )
 _remote = click.option(
     "--remote",

@@ -1,9 +1,9 @@
 //! The phases of an inference request, one function each, in their order.
 //!
 //! ```text
-//! snapshot -> admit -> envelope -> route -> admit the version -> decode -> run -> reply     (taps follow the flush)
+//! snapshot -> admit -> body -> envelope -> route -> decode -> run -> reply     (taps follow the flush)
 //! ```
-//! Routing knows the version before a tensor's bytes are decoded. Until a version is chosen a failure is nobody's; from then
+//! `http` calls the first two and reads the body. Routing knows the version before a tensor's bytes are decoded. Until a version is chosen a failure is nobody's; from then
 //! on it is booked on that version. Nothing of hyper is known here.
 
 use std::sync::Arc;
