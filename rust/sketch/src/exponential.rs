@@ -1,6 +1,7 @@
 //! The exponential histogram of OTLP and of Prometheus' native histograms: bucket k holds `(b^k, b^(k+1)]` with
-//! `b = 2^(2^-scale)`, the same for every process, so that merging is exact. For dashboards, and where there is no
-//! baseline yet; never the sketch that drift is judged by (it is blind to narrow features far from 0).
+//! `b = 2^(2^-scale)`, the same for every process, so that merging is exact. Kept of every feature: for dashboards, for values
+//! outside the reference's range, and where there is no baseline yet; never the sketch that drift is judged by (it is blind
+//! to narrow features far from 0).
 //!
 //! Source: OpenTelemetry data model, ExponentialHistogram. Next: `moments`.
 
@@ -200,18 +201,23 @@ impl ExponentialHistogram {
 
     /// The value below which a share `q` lies, with the relative error of the scale; `None` without values.
     pub fn quantile(&self, q: f64) -> Option<f64> {
+        let (low, high) = self.bucket_of(q)?;
+        // The harmonic centre has the same relative distance to both ends.
+        Some(if low == -high { 0.0 } else { 2.0 * low * (high / (low + high)) })
+    }
+
+    /// The ends of the bucket that the value lies in below which a share `q` lies; `None` without values.
+    pub fn bucket_of(&self, q: f64) -> Option<(f64, f64)> {
         let n = self.n();
         let mut left = (q * n as f64).ceil().clamp(1.0, n.max(1) as f64) as u64;
-        let centre = |index: i32| {
-            let (low, high) = (upper(index - 1, self.scale), upper(index, self.scale));
-            // The harmonic centre has the same relative distance to both ends.
-            2.0 * low * (high / (low + high))
-        };
-        let negative = self.negative.iter().rev().map(|(index, count)| (-centre(index), count));
-        let positive = self.positive.iter().map(|(index, count)| (centre(index), count));
-        for (value, count) in negative.chain([(0.0, self.zero)]).chain(positive) {
+        let ends = |index: i32| (upper(index - 1, self.scale), upper(index, self.scale));
+        let below = |(low, high): (f64, f64)| (-high, -low);
+        let negative = self.negative.iter().rev().map(|(index, count)| (below(ends(index)), count));
+        let positive = self.positive.iter().map(|(index, count)| (ends(index), count));
+        let zero = ((-ZERO_BELOW, ZERO_BELOW), self.zero);
+        for (ends, count) in negative.chain([zero]).chain(positive) {
             if count >= left {
-                return Some(value);
+                return Some(ends);
             }
             left -= count;
         }

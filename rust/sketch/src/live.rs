@@ -31,15 +31,6 @@ impl Special {
     }
 }
 
-/// The finite values of a feature.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Bins {
-    /// On the baseline's edges.
-    Aligned(AlignedHistogram),
-    /// Without a baseline.
-    Exponential(ExponentialHistogram),
-}
-
 /// One feature.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LiveFeature {
@@ -47,8 +38,11 @@ pub struct LiveFeature {
     pub special: Special,
     /// Moments of the finite values.
     pub moments: Moments,
-    /// Their histogram.
-    pub bins: Bins,
+    /// Their histogram on the baseline's edges, where there is one: what drift is judged by.
+    pub aligned: Option<AlignedHistogram>,
+    /// Their histogram on edges that are the same for every feature and version. Lacks values (its total is less than the
+    /// moments') whose buckets the memory budget refused.
+    pub exponential: ExponentialHistogram,
 }
 
 impl LiveFeature {
@@ -61,10 +55,27 @@ impl LiveFeature {
     pub fn merge(&mut self, other: &Self) {
         self.special.merge(&other.special);
         self.moments.merge(&other.moments);
-        match (&mut self.bins, &other.bins) {
-            (Bins::Aligned(a), Bins::Aligned(b)) => a.merge(b),
-            (Bins::Exponential(a), Bins::Exponential(b)) => a.merge(b),
-            _ => debug_assert!(false, "live features of different plans"),
+        self.exponential.merge(&other.exponential);
+        debug_assert_eq!(self.aligned.is_some(), other.aligned.is_some(), "live features of different plans");
+        if let (Some(into), Some(from)) = (&mut self.aligned, &other.aligned) {
+            into.merge(from);
+        }
+    }
+
+    /// The value below which a share `q` of the values lies; `edges` are the baseline's. `None` without values.
+    ///
+    /// The true quantile lies in one slot and in one exponential bucket at once: the slot is the narrower one in the body of
+    /// a narrow feature far from 0, the bucket wherever values left the reference's range. Error: at most the narrower one.
+    pub fn quantile(&self, edges: &[f64], q: f64) -> Option<f64> {
+        let range = (self.moments.min, self.moments.max);
+        let complete = self.exponential.n() == self.moments.n;
+        let Some(aligned) = &self.aligned else {
+            return self.exponential.quantile(q).map(|value| value.clamp(range.0, range.1));
+        };
+        let within_slot = aligned.quantile(edges, range, q)?;
+        match self.exponential.bucket_of(q).filter(|_| complete) {
+            Some((low, high)) => Some(within_slot.clamp(low, high)),
+            None => Some(within_slot),
         }
     }
 }
@@ -95,11 +106,13 @@ impl Live {
     /// Nothing counted yet.
     pub fn new(plan: &FeaturePlan) -> Self {
         let feature = |feature| {
-            let bins = match plan.reference(feature) {
-                Some(reference) => Bins::Aligned(AlignedHistogram::new(reference.counts.len())),
-                None => Bins::Exponential(ExponentialHistogram::default()),
-            };
-            LiveFeature { special: Special::default(), moments: Moments::default(), bins }
+            let slots = plan.reference(feature).map(|reference| reference.counts.len());
+            LiveFeature {
+                special: Special::default(),
+                moments: Moments::default(),
+                aligned: slots.map(AlignedHistogram::new),
+                exponential: ExponentialHistogram::default(),
+            }
         };
         Self {
             offered: 0,
@@ -128,5 +141,53 @@ impl Live {
         for (a, b) in self.features.iter_mut().zip(&other.features).filter(|(_, b)| !b.is_empty()) {
             a.merge(b);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edges;
+
+    fn feature(edges: &[f64], values: &[f64]) -> LiveFeature {
+        let mut exponential = ExponentialHistogram::default();
+        let mut moments = Moments::default();
+        for &value in values {
+            exponential.record(value);
+            moments.record(value);
+        }
+        LiveFeature {
+            special: Special::default(),
+            moments,
+            aligned: Some(AlignedHistogram::of(edges, values)),
+            exponential,
+        }
+    }
+
+    #[test]
+    fn a_quantile_is_as_good_as_the_better_of_both_histograms() {
+        let edges: Vec<f64> = (0..=40).map(|i| 1000.0 + f64::from(i) * 0.1).collect();
+        let inside: Vec<f64> = (0..500).map(|i| 1000.0 + f64::from(i) * 0.008).collect();
+        // Somebody changed the unit: every value has left the reference's range, where slots say nothing.
+        let outside: Vec<f64> = inside.iter().map(|value| value.powi(2)).collect();
+        let mixed: Vec<f64> = [&inside[..], &outside[..]].concat();
+        for (values, error) in [(&inside, 1e-4), (&outside, 0.022), (&mixed, 0.022)] {
+            let mut sorted = values.clone();
+            sorted.sort_unstable_by(f64::total_cmp);
+            let live = feature(&edges, values);
+            for q in [0.0, 0.05, 0.4, 0.6, 0.95, 1.0] {
+                let (found, exact) = (live.quantile(&edges, q).unwrap(), edges::quantile(&sorted, q));
+                assert!((found / exact - 1.0).abs() <= error, "{q}: {found} for {exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_quantile_does_not_rest_on_buckets_that_the_budget_refused() {
+        let edges = [0.0, 1.0, 2.0];
+        let mut live = feature(&edges, &[0.25, 0.5, 1.5]);
+        live.exponential = ExponentialHistogram::default();
+        live.exponential.record(0.25);
+        assert!((1.0..=2.0).contains(&live.quantile(&edges, 1.0).unwrap()));
     }
 }

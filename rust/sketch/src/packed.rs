@@ -4,15 +4,14 @@
 
 use crate::aligned::AlignedHistogram;
 use crate::exponential::ExponentialHistogram;
-use crate::live::{Bins, Live, LiveFeature, LiveTensor, Special};
+use crate::live::{Live, LiveFeature, LiveTensor, Special};
 use crate::moments::Moments;
 
 #[derive(Debug)]
-enum PackedBins {
+enum PackedAligned {
     Dense(AlignedHistogram),
     /// Slot, count, sum; and how many slots there are in all.
     Sparse(Box<[(u16, u64, f64)]>, u16),
-    Exponential(ExponentialHistogram),
 }
 
 #[derive(Debug)]
@@ -20,7 +19,8 @@ struct PackedFeature {
     at: u32,
     special: Special,
     moments: Moments,
-    bins: PackedBins,
+    aligned: Option<PackedAligned>,
+    exponential: ExponentialHistogram,
 }
 
 /// What one sub-window saw.
@@ -37,7 +37,7 @@ impl Packed {
     pub(crate) fn new(live: &Live) -> Self {
         let filled = live.features.iter().enumerate().filter(|(_, feature)| !feature.is_empty());
         let features: Box<[PackedFeature]> = filled.map(|(at, feature)| pack(at, feature)).collect();
-        let heap: usize = features.iter().map(|feature| feature.bins.bytes()).sum();
+        let heap: usize = features.iter().map(PackedFeature::heap_bytes).sum();
         let bytes = size_of::<Self>()
             + size_of_val(&*live.tensors)
             + features.len() * size_of::<PackedFeature>()
@@ -60,53 +60,66 @@ impl Packed {
             into.wrong_type += tensor.wrong_type;
         }
         for feature in &self.features {
-            let bins = feature.bins.unpack();
-            let unpacked = LiveFeature { special: feature.special, moments: feature.moments, bins };
-            live.features[feature.at as usize].merge(&unpacked);
+            live.features[feature.at as usize].merge(&feature.unpack());
         }
     }
 }
 
 fn pack(at: usize, feature: &LiveFeature) -> PackedFeature {
-    let bins = match &feature.bins {
-        Bins::Exponential(histogram) => PackedBins::Exponential(histogram.clone()),
-        Bins::Aligned(histogram) => {
-            let filled = histogram.counts.iter().filter(|&&count| count > 0).count();
-            if filled * size_of::<(u16, u64, f64)>() >= histogram.counts.len() * size_of::<(u64, f64)>() {
-                PackedBins::Dense(histogram.clone())
-            } else {
-                let slots = histogram.counts.iter().zip(&histogram.sums).enumerate();
-                let filled = slots.filter(|(_, (count, _))| **count > 0);
-                let cells = filled.map(|(slot, (&count, &sum))| (slot as u16, count, sum)).collect();
-                PackedBins::Sparse(cells, histogram.counts.len() as u16)
-            }
-        }
-    };
-    PackedFeature { at: at as u32, special: feature.special, moments: feature.moments, bins }
+    PackedFeature {
+        at: at as u32,
+        special: feature.special,
+        moments: feature.moments,
+        aligned: feature.aligned.as_ref().map(PackedAligned::new),
+        exponential: feature.exponential.clone(),
+    }
 }
 
-impl PackedBins {
+impl PackedFeature {
+    fn heap_bytes(&self) -> usize {
+        let buckets = self.exponential.positive.counts.len() + self.exponential.negative.counts.len();
+        buckets * size_of::<u64>() + self.aligned.as_ref().map_or(0, PackedAligned::bytes)
+    }
+
+    fn unpack(&self) -> LiveFeature {
+        LiveFeature {
+            special: self.special,
+            moments: self.moments,
+            aligned: self.aligned.as_ref().map(PackedAligned::unpack),
+            exponential: self.exponential.clone(),
+        }
+    }
+}
+
+impl PackedAligned {
+    fn new(histogram: &AlignedHistogram) -> Self {
+        let filled = histogram.counts.iter().filter(|&&count| count > 0).count();
+        if filled * size_of::<(u16, u64, f64)>() >= histogram.counts.len() * size_of::<(u64, f64)>() {
+            return Self::Dense(histogram.clone());
+        }
+        let slots = histogram.counts.iter().zip(&histogram.sums).enumerate();
+        let filled = slots.filter(|(_, (count, _))| **count > 0);
+        let cells = filled.map(|(slot, (&count, &sum))| (slot as u16, count, sum)).collect();
+        Self::Sparse(cells, histogram.counts.len() as u16)
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::Dense(histogram) => histogram.counts.len() * size_of::<(u64, f64)>(),
             Self::Sparse(cells, _) => size_of_val(&**cells),
-            Self::Exponential(histogram) => {
-                (histogram.positive.counts.len() + histogram.negative.counts.len()) * size_of::<u64>()
-            }
         }
     }
 
-    fn unpack(&self) -> Bins {
+    fn unpack(&self) -> AlignedHistogram {
         match self {
-            Self::Dense(histogram) => Bins::Aligned(histogram.clone()),
-            Self::Exponential(histogram) => Bins::Exponential(histogram.clone()),
+            Self::Dense(histogram) => histogram.clone(),
             Self::Sparse(cells, slots) => {
                 let mut histogram = AlignedHistogram::new(usize::from(*slots));
                 for &(slot, count, sum) in cells {
                     histogram.counts[usize::from(slot)] = count;
                     histogram.sums[usize::from(slot)] = sum;
                 }
-                Bins::Aligned(histogram)
+                histogram
             }
         }
     }

@@ -56,19 +56,13 @@ pub(crate) enum Rows {
     Lengths(usize),
 }
 
-/// The finder of one feature's bins.
-#[derive(Debug)]
-pub(crate) enum Finder<L> {
-    /// Slots on the baseline's edges.
-    Aligned(Lookup<L>),
-    /// No baseline: buckets of the exponential histogram, at this place in the buffer.
-    Exponential(usize),
-}
-
 /// Where the counters of one feature lie.
 #[derive(Debug)]
 pub(crate) struct Place<L> {
-    pub(crate) finder: Finder<L>,
+    /// The feature's number, and that of its exponential buckets.
+    pub(crate) feature: usize,
+    /// Finds the slot on the baseline's edges; none without a baseline.
+    pub(crate) aligned: Option<Lookup<L>>,
     /// The first cell; the header's cells come before the slots.
     pub(crate) cell: usize,
     /// All its cells.
@@ -96,7 +90,6 @@ pub struct FeaturePlan {
     pub(crate) tensors: Vec<TensorPlan>,
     pub(crate) features: Vec<Feature>,
     pub(crate) cells: usize,
-    pub(crate) exponentials: usize,
     baseline: Option<Arc<Baseline>>,
 }
 
@@ -114,8 +107,7 @@ impl FeaturePlan {
         columns: &BTreeMap<String, Vec<String>>,
         baseline: Option<Arc<Baseline>>,
     ) -> Result<Arc<FeaturePlan>> {
-        let mut plan =
-            FeaturePlan { tensors: Vec::new(), features: Vec::new(), cells: 0, exponentials: 0, baseline };
+        let mut plan = FeaturePlan { tensors: Vec::new(), features: Vec::new(), cells: 0, baseline };
         for info in tensors {
             if plan.tensors.iter().any(|t| t.info.name == info.name && t.info.direction == info.direction) {
                 return Err(Error::Plan(format!("tensor {:?} occurs twice", info.name)));
@@ -167,36 +159,25 @@ impl FeaturePlan {
             references.into_iter().map(|at| Some(&baseline.as_deref()?.features()[at?])).collect();
         let single = info.datatype.is_single() && matches!(rows, Rows::Elements(_));
         let places = if single {
-            Places::Single(references.into_iter().map(|r| self.place(r)).collect())
+            Places::Single(self.places(first, &references))
         } else {
-            Places::Double(references.into_iter().map(|r| self.place(r)).collect())
+            Places::Double(self.places(first, &references))
         };
         self.tensors.push(TensorPlan { info: info.clone(), rows, places });
         Ok(())
     }
 
-    fn place<L: Lane>(&mut self, reference: Option<&FeatureBaseline>) -> Place<L> {
-        let finder = match reference {
-            Some(reference) => Finder::Aligned(Lookup::new(&reference.edges)),
-            None => {
-                self.exponentials += 1;
-                Finder::Exponential(self.exponentials - 1)
-            }
-        };
+    fn places<L: Lane>(&mut self, first: usize, references: &[Option<&FeatureBaseline>]) -> Vec<Place<L>> {
+        references.iter().zip(first..).map(|(reference, feature)| self.place(feature, *reference)).collect()
+    }
+
+    fn place<L: Lane>(&mut self, feature: usize, reference: Option<&FeatureBaseline>) -> Place<L> {
+        let aligned = reference.map(|reference| Lookup::new(&reference.edges));
         let slots = reference.map_or(0, |reference| reference.counts.len());
         let cell = self.cells;
         self.cells += HEADER + slots;
         let centre = reference.map_or(f64::NAN, |reference| reference.moments.mean);
-        Place { finder, cell, cells: HEADER + slots, centre }
-    }
-}
-
-impl TensorPlan {
-    pub(crate) fn feature_count(&self) -> usize {
-        match &self.places {
-            Places::Single(places) => places.len(),
-            Places::Double(places) => places.len(),
-        }
+        Place { feature, aligned, cell, cells: HEADER + slots, centre }
     }
 }
 

@@ -8,9 +8,9 @@ use std::sync::OnceLock;
 
 use super::budget::Share;
 use crate::exponential::{MAX_INDEX, MIN_INDEX};
-use crate::live::{Bins, Live, LiveFeature};
+use crate::live::Live;
 use crate::moments::Moments;
-use crate::plan::{FeaturePlan, Finder, HEADER, Place, Places};
+use crate::plan::{FeaturePlan, HEADER, Place, Places};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Two counters side by side: count and sum of a slot, or two of the header.
@@ -22,7 +22,7 @@ pub(crate) struct Cell {
 
 /// The header of a feature: what each counter of its first cells is.
 pub(crate) mod header {
-    /// a: sum of squares about the centre; b: the centre, where the plan gives none.
+    /// a: sum of squares about the centre; b: the centre, where there is no baseline to give one.
     pub(crate) const SQUARES: usize = 0;
     /// a: smallest value; b: largest value.
     pub(crate) const RANGE: usize = 1;
@@ -30,7 +30,7 @@ pub(crate) mod header {
     pub(crate) const NAN: usize = 2;
     /// a: -infinity; b: finite values whose bucket the memory budget refused.
     pub(crate) const NEGATIVE: usize = 3;
-    /// Exponential only. a: values in the zero bucket; b: sum of all values.
+    /// a: values in the exponential histogram's zero bucket; b: sum of all values, where no slots hold it.
     pub(crate) const ZERO: usize = 4;
 }
 
@@ -41,49 +41,56 @@ const CHUNKS: usize = ((MAX_INDEX - MIN_INDEX) as usize) / CHUNK + 1;
 
 type Chunk = [AtomicU64; CHUNK];
 
-/// The buckets of one feature, made in chunks as values reach them.
-#[derive(Debug)]
+/// The buckets of one sign.
+type Side = [OnceLock<Box<Chunk>>; CHUNKS];
+
+/// The exponential buckets of one feature, made in chunks as values reach them: most features need one or two.
+#[derive(Debug, Default)]
 pub(crate) struct Exponential {
-    /// Chunks of values above 0, then of values below 0.
-    chunks: Box<[OnceLock<Box<Chunk>>]>,
+    /// Values above 0, values below 0.
+    sides: [OnceLock<Box<Side>>; 2],
 }
 
 impl Exponential {
-    fn new() -> Self {
-        Self { chunks: (0..2 * CHUNKS).map(|_| OnceLock::new()).collect() }
-    }
-
     /// The counter of a bucket; `None` when its chunk is missing and the budget refuses one.
     #[inline]
     pub(crate) fn bucket(&self, index: i32, negative: bool, share: &Share) -> Option<&AtomicU64> {
         let at = (index - MIN_INDEX) as usize;
-        let chunk = &self.chunks[at / CHUNK + if negative { CHUNKS } else { 0 }];
-        match chunk.get() {
-            Some(chunk) => Some(&chunk[at % CHUNK]),
-            None => share.grow(size_of::<Chunk>()).then(|| &chunk.get_or_init(new_chunk)[at % CHUNK]),
-        }
+        let side = made(&self.sides[usize::from(negative)], share, || {
+            Box::new(std::array::from_fn(|_| OnceLock::new()))
+        })?;
+        let chunk = made(&side[at / CHUNK], share, || Box::new(std::array::from_fn(|_| AtomicU64::new(0))))?;
+        Some(&chunk[at % CHUNK])
     }
 
     fn drain(&self, into: &mut crate::exponential::ExponentialHistogram) {
-        for (number, chunk) in self.chunks.iter().enumerate() {
-            let Some(chunk) = chunk.get() else { continue };
-            let side = if number < CHUNKS { &mut into.positive } else { &mut into.negative };
-            let first = MIN_INDEX + ((number % CHUNKS) * CHUNK) as i32;
-            for (i, counter) in chunk.iter().enumerate() {
-                side.add(first + i as i32, take(counter));
+        for (side, into) in self.sides.iter().zip([&mut into.positive, &mut into.negative]) {
+            let Some(side) = side.get() else { continue };
+            for (number, chunk) in side.iter().enumerate() {
+                let Some(chunk) = chunk.get() else { continue };
+                let first = MIN_INDEX + (number * CHUNK) as i32;
+                for (i, counter) in chunk.iter().enumerate() {
+                    into.add(first + i as i32, take(counter));
+                }
             }
         }
     }
 }
 
-fn new_chunk() -> Box<Chunk> {
-    Box::new(std::array::from_fn(|_| AtomicU64::new(0)))
+/// What a cell holds, made if the budget allows it.
+#[inline]
+fn made<'a, T>(cell: &'a OnceLock<Box<T>>, share: &Share, make: impl FnOnce() -> Box<T>) -> Option<&'a T> {
+    match cell.get() {
+        Some(made) => Some(made),
+        None => share.grow(size_of::<T>()).then(|| &**cell.get_or_init(make)),
+    }
 }
 
 /// All counters of one buffer.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     pub(crate) cells: Box<[Cell]>,
+    /// By feature.
     pub(crate) exponentials: Box<[Exponential]>,
     pub(crate) offered: AtomicU64,
     pub(crate) observed: AtomicU64,
@@ -95,7 +102,7 @@ pub(crate) struct Buffer {
 /// Bytes of one buffer before any bucket chunk is made.
 pub(crate) fn buffer_bytes(plan: &FeaturePlan) -> usize {
     plan.cells * size_of::<Cell>()
-        + plan.exponentials * (size_of::<Exponential>() + 2 * CHUNKS * size_of::<OnceLock<Box<Chunk>>>())
+        + plan.features.len() * size_of::<Exponential>()
         + 2 * plan.tensors.len() * size_of::<AtomicU64>()
         + size_of::<Buffer>()
 }
@@ -105,7 +112,7 @@ impl Buffer {
         let zeros = |n: usize| (0..n).map(|_| AtomicU64::new(0)).collect();
         let buffer = Self {
             cells: (0..plan.cells).map(|_| Cell { a: AtomicU64::new(0), b: AtomicU64::new(0) }).collect(),
-            exponentials: (0..plan.exponentials).map(|_| Exponential::new()).collect(),
+            exponentials: plan.features.iter().map(|_| Exponential::default()).collect(),
             offered: AtomicU64::new(0),
             observed: AtomicU64::new(0),
             missing: zeros(plan.tensors.len()),
@@ -130,20 +137,18 @@ impl Buffer {
     pub(crate) fn drain(&self, plan: &FeaturePlan, live: &mut Live) {
         live.offered += take(&self.offered);
         live.observed += take(&self.observed);
-        let mut feature = 0;
         for (number, tensor) in plan.tensors.iter().enumerate() {
             live.tensors[number].missing += take(&self.missing[number]);
             live.tensors[number].wrong_type += take(&self.wrong_type[number]);
-            let into = &mut live.features[feature..feature + tensor.feature_count()];
             match &tensor.places {
-                Places::Single(places) => places.iter().zip(into).for_each(|(p, f)| self.drain_feature(p, f)),
-                Places::Double(places) => places.iter().zip(into).for_each(|(p, f)| self.drain_feature(p, f)),
+                Places::Single(places) => places.iter().for_each(|place| self.drain_feature(place, live)),
+                Places::Double(places) => places.iter().for_each(|place| self.drain_feature(place, live)),
             }
-            feature += tensor.feature_count();
         }
     }
 
-    fn drain_feature<L>(&self, place: &Place<L>, live: &mut LiveFeature) {
+    fn drain_feature<L>(&self, place: &Place<L>, live: &mut Live) {
+        let live = &mut live.features[place.feature];
         let cells = &self.cells[place.cell..place.cell + place.cells];
         live.special.nan += take(&cells[header::NAN].a);
         live.special.positive_infinity += take(&cells[header::NAN].b);
@@ -155,26 +160,21 @@ impl Buffer {
         self.reset_range(place.cell);
         let squares = f64::from_bits(take(&cells[header::SQUARES].a));
         let own_centre = f64::from_bits(take(&cells[header::SQUARES].b));
-        let (mut n, mut sum, mut centre) = (0, 0.0, place.centre);
-        match (&place.finder, &mut live.bins) {
-            (Finder::Aligned(_), Bins::Aligned(histogram)) => {
-                for (slot, cell) in cells[HEADER..].iter().enumerate() {
-                    let (count, part) = (take(&cell.a), f64::from_bits(take(&cell.b)));
-                    histogram.counts[slot] += count;
-                    histogram.sums[slot] += part;
-                    n += count;
-                    sum += part;
-                }
+        let before = live.exponential.n();
+        live.exponential.zero += take(&cells[header::ZERO].a);
+        self.exponentials[place.feature].drain(&mut live.exponential);
+        let mut n = live.exponential.n() - before + take(&cells[header::NEGATIVE].b);
+        let mut sum = f64::from_bits(take(&cells[header::ZERO].b));
+        let mut centre = own_centre;
+        if let Some(histogram) = &mut live.aligned {
+            (n, sum, centre) = (0, 0.0, place.centre);
+            for (slot, cell) in cells[HEADER..].iter().enumerate() {
+                let (count, part) = (take(&cell.a), f64::from_bits(take(&cell.b)));
+                histogram.counts[slot] += count;
+                histogram.sums[slot] += part;
+                n += count;
+                sum += part;
             }
-            (Finder::Exponential(at), Bins::Exponential(histogram)) => {
-                let before = histogram.n();
-                histogram.zero += take(&cells[header::ZERO].a);
-                self.exponentials[*at].drain(histogram);
-                n = histogram.n() - before + take(&cells[header::NEGATIVE].b);
-                sum = f64::from_bits(take(&cells[header::ZERO].b));
-                centre = own_centre;
-            }
-            _ => debug_assert!(false, "a live set of another plan"),
         }
         live.moments.merge(&Moments::from_power_sums(n, sum, squares, centre, range));
     }

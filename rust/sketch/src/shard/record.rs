@@ -1,14 +1,15 @@
 //! The update path: rows of typed tensors into the counters of one buffer.
 //!
-//! Aligned features cost a table look-up, three comparisons and a handful of plain loads and stores per value; nothing here
-//! allocates (but for the first value in a range of exponential buckets), waits or fails. Next: `live`.
+//! A value costs two table look-ups (its slot on the baseline's edges, its exponential bucket), a few comparisons and a
+//! handful of plain loads and stores; nothing here allocates (but for the first value in a range of exponential buckets),
+//! waits or fails. Next: `live`.
 
 use super::Core;
 use super::budget::Share;
 use super::buffer::{Buffer, Cell, add, bump, get, header, set};
 use crate::exponential;
 use crate::lookup::Lane;
-use crate::plan::{Finder, HEADER, MAX_ELEMENTS, Place, Places, Rows, TensorPlan};
+use crate::plan::{HEADER, MAX_ELEMENTS, Place, Places, Rows, TensorPlan};
 use crate::sampler::Pick;
 use crate::view::{TensorView, brain_to_single, half_to_single};
 
@@ -150,37 +151,43 @@ impl Sink<'_> {
             special(head, wide);
             return;
         }
-        match &place.finder {
-            Finder::Aligned(lookup) => {
+        self.exponential(place.feature, head, wide);
+        let centre = match &place.aligned {
+            Some(lookup) => {
                 let cell = &slots[lookup.slot(value)];
                 bump(&cell.a, 1);
                 add(&cell.b, wide);
-                let distance = wide - place.centre;
-                add(&head[header::SQUARES].a, distance * distance);
-                widen(&head[header::RANGE], wide);
+                place.centre
             }
-            Finder::Exponential(at) => self.exponential(*at, head, wide),
-        }
+            None => {
+                add(&head[header::ZERO].b, wide);
+                own_centre(head, wide)
+            }
+        };
+        let distance = wide - centre;
+        add(&head[header::SQUARES].a, distance * distance);
+        widen(&head[header::RANGE], wide);
     }
 
     #[inline]
-    fn exponential(&self, at: usize, head: &[Cell; HEADER], value: f64) {
-        match exponential::index(value.abs()) {
-            None => bump(&head[header::ZERO].a, 1),
-            Some(index) => match self.buffer.exponentials[at].bucket(index, value < 0.0, self.share) {
-                Some(bucket) => bump(bucket, 1),
-                None => bump(&head[header::NEGATIVE].b, 1),
-            },
-        }
-        if get(&head[header::RANGE].a) > get(&head[header::RANGE].b) {
-            // The first value of this buffer: squares are taken about it.
-            set(&head[header::SQUARES].b, value);
-        }
-        let distance = value - get(&head[header::SQUARES].b);
-        add(&head[header::SQUARES].a, distance * distance);
-        add(&head[header::ZERO].b, value);
-        widen(&head[header::RANGE], value);
+    fn exponential(&self, feature: usize, head: &[Cell; HEADER], value: f64) {
+        let bucket = match exponential::index(value.abs()) {
+            None => &head[header::ZERO].a,
+            Some(index) => self.buffer.exponentials[feature]
+                .bucket(index, value < 0.0, self.share)
+                .unwrap_or(&head[header::NEGATIVE].b),
+        };
+        bump(bucket, 1);
     }
+}
+
+/// What squares are taken about without a baseline: the first value of this buffer.
+#[inline]
+fn own_centre(head: &[Cell; HEADER], value: f64) -> f64 {
+    if get(&head[header::RANGE].a) > get(&head[header::RANGE].b) {
+        set(&head[header::SQUARES].b, value);
+    }
+    get(&head[header::SQUARES].b)
 }
 
 #[inline]

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use crate::baseline::{Column, Direction, fit};
 use crate::edges;
-use crate::live::Bins;
 use crate::plan::TensorInfo;
 use crate::sampler::{Pick, Rate};
 use crate::view::{Datatype, TensorView};
@@ -48,8 +47,7 @@ fn gather(collector: &mut Collector, live: &mut Live) {
 }
 
 fn counts(live: &Live, feature: usize) -> Vec<u64> {
-    let Bins::Aligned(histogram) = &live.features[feature].bins else { panic!("not aligned") };
-    histogram.counts.clone()
+    live.features[feature].aligned.as_ref().unwrap().counts.clone()
 }
 
 #[test]
@@ -71,8 +69,11 @@ fn values_arrive_in_their_slots_with_sums_and_moments() {
     assert_eq!((a.moments.n, a.moments.min, a.moments.max), (2, -99.0, 0.5));
     assert!((a.moments.mean + 49.25).abs() < 1e-12 && (a.moments.std().unwrap() - 49.75).abs() < 1e-9);
     let b = &live.features[1];
-    let Bins::Exponential(histogram) = &b.bins else { panic!("a feature without a baseline") };
-    assert_eq!((histogram.zero, histogram.n(), b.special.negative_infinity), (1, 3, 1));
+    assert_eq!(b.aligned, None, "a feature without a baseline");
+    assert_eq!((b.exponential.zero, b.exponential.n(), b.special.negative_infinity), (1, 3, 1));
+    let mut wanted = crate::exponential::ExponentialHistogram::default();
+    [0.5, -99.0].iter().for_each(|&value| wanted.record(value));
+    assert_eq!(a.exponential, wanted, "every feature has it, with a baseline too");
     assert_eq!((b.moments.n, b.moments.min, b.moments.max), (3, -10.0, 10.0));
     assert!(b.moments.mean.abs() < 1e-12 && (b.moments.m2 - 200.0).abs() < 1e-9);
     let before = live.clone();
@@ -161,7 +162,7 @@ fn sampled_rows_are_the_same_for_inputs_and_outputs() {
     assert!((450..800).contains(&live.observed), "{}", live.observed);
     assert_eq!(live.features[0].moments.n, live.observed);
     assert!((live.features[0].moments.mean - live.features[1].moments.mean).abs() < 1e-9);
-    assert_eq!(live.features[0].bins, live.features[1].bins);
+    assert_eq!(live.features[0].exponential, live.features[1].exponential);
 }
 
 #[test]
@@ -182,24 +183,22 @@ fn a_busy_writer_is_met_again_next_time() {
 #[test]
 fn a_closed_writer_leaves_everything_and_its_memory() {
     let plan = with_baseline(&[info("X", Datatype::Fp32, Some(2))], &[("X", "a", 0)]);
-    let budget = Budget::new(plan.shard_bytes() + 4096);
+    // Beside the shard two sides and two chunks: each feature's buckets around 1.
+    let budget = Budget::new(plan.shard_bytes() + 2 * (528 + 2048) + 1000);
     let mut collector = Collector::new(Arc::clone(&plan), Arc::clone(&budget));
     let mut writer = collector.opener().open().unwrap();
-    assert!(collector.opener().open().is_none(), "the budget holds one");
     writer.record(|r| {
-        // The second feature has no baseline: the budget holds the buckets around 1, not those around 1e30 as well.
-        r.tensor(0, TensorView::F32(&[0.0, 1.0, 0.0, 1e30, 0.0, 1e-30]), 3, &Pick::ALL);
+        // The budget holds the buckets around 1, not those around 1e30 and 1e-30 as well.
+        r.tensor(0, TensorView::F32(&[1.0, 1.0, 0.0, 1e30, 1e30, 1e-30]), 3, &Pick::ALL);
     });
     assert!(writer.bytes() > plan.shard_bytes());
+    assert!(collector.opener().open().is_none(), "the budget holds one shard");
     let mut live = Live::new(&plan);
     drop(writer);
     assert_eq!(collector.collect(&mut live), Collected { taken: 2, busy: 0, closed: 1 });
-    let Bins::Exponential(histogram) = &live.features[1].bins else { panic!("no baseline") };
-    assert_eq!(
-        (live.features[1].moments.n, histogram.n()),
-        (3, 2),
-        "moments know the value that no bucket took"
-    );
+    let seen = |feature: usize| (live.features[feature].moments.n, live.features[feature].exponential.n());
+    assert_eq!((seen(0), seen(1)), ((3, 2), (3, 1)), "moments know the values that no bucket took");
+    assert_eq!(counts(&live, 0).iter().sum::<u64>(), 3, "and so do the slots on the baseline's edges");
     assert_eq!((budget.used(), collector.bytes()), (0, 0));
     assert!(collector.opener().open().is_some());
 }
