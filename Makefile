@@ -9,6 +9,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 HTTP ?= 127.0.0.1:8000
+GRPC ?= 127.0.0.1:8001
 OBSERVE ?= 127.0.0.1:8002
 ADMIN ?= 127.0.0.1:8003
 STATE ?= .state
@@ -31,7 +32,7 @@ help:  ## list these commands
 
 .PHONY: serve
 serve: $(STAMPS)/native $(STAMPS)/digits  ## install, build, prepare the example and serve it; Ctrl-C drains and stops
-	@exec $(PY) $(EXAMPLE)/serve.py --state $(STATE) --http $(HTTP) --observe $(OBSERVE) --admin $(ADMIN)
+	@exec $(PY) $(EXAMPLE)/serve.py --state $(STATE) --http $(HTTP) --grpc $(GRPC) --observe $(OBSERVE) --admin $(ADMIN)
 
 .PHONY: test
 test: test-rust test-models test-python  ## run every test: cargo's, then pytest's
@@ -59,6 +60,18 @@ lint: $(STAMPS)/native  ## formatting, clippy, ruff, strict mypy, the stub, the 
 	$(PY) tools/check_stub.py
 	$(PY) tools/check_imports.py
 	$(PY) tools/reference.py --check
+	$(MAKE) --no-print-directory proto-check
+
+.PHONY: proto
+proto:  ## generate the gRPC messages and services from proto/, without protoc
+	CARGO_TARGET_DIR=target/proto cargo run --quiet --locked --manifest-path tools/proto/Cargo.toml -- .
+
+.PHONY: proto-check
+proto-check:  ## check that what is generated from proto/ is what is checked in
+	@rm -rf target/proto/fresh && mkdir -p target/proto/fresh && cp -r proto target/proto/fresh/
+	@CARGO_TARGET_DIR=target/proto cargo run --quiet --locked --manifest-path tools/proto/Cargo.toml -- target/proto/fresh
+	diff -r rust/protocol/src/generated target/proto/fresh/rust/protocol/src/generated
+	diff -r rust/server/src/grpc/generated target/proto/fresh/rust/server/src/grpc/generated
 
 .PHONY: format
 format: $(STAMPS)/python  ## format all sources

@@ -32,7 +32,7 @@ def curl_lines(addresses: dict[str, str], state: Path) -> list[str]:
 
 def announce(addresses: dict[str, str], state: Path) -> None:
     """Prints where the gateway listens and what to try."""
-    print(f"predictions  http://{addresses['http']}/v2")
+    print(f"predictions  http://{addresses['http']}/v2    grpc://{addresses['grpc']}")
     print(f"metrics      http://{addresses['observe']}/metrics")
     print(f"admin        http://{addresses['admin']}/v1    (token: {state.resolve() / 'admin-token'})")
     print("\nTry:")

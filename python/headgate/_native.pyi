@@ -17,7 +17,8 @@ class Gateway:
         """Checks ``config`` (JSON, see ``docs/design/boundary.md``); starts nothing."""
 
     def start(self) -> bytes:
-        """Binds the sockets and starts the threads; JSON ``{"http": "127.0.0.1:8000"}``."""
+        """Binds the sockets and starts the threads; JSON ``{"http": "127.0.0.1:8000", "grpc": "127.0.0.1:8001"}``, ``grpc``
+        null where the configuration names no second port."""
 
     def event_fd(self) -> int:
         """A file descriptor that is readable while :meth:`events` has something; owned by the gateway."""

@@ -24,7 +24,7 @@ def serving(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]
     need_native()
     script = need_digits() / "serve.py"
     command = [sys.executable, str(script), "--state", str(tmp_path / "state"), "--http", "127.0.0.1:0"]
-    command += ["--observe", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    command += ["--grpc", "127.0.0.1:0", "--observe", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, start_new_session=True)
     assert child.stdout is not None
     lines: list[str] = []

@@ -48,7 +48,8 @@ class GatewayProcess:
             "--state",
             str(self.state),
         ]
-        command += ["--http", "127.0.0.1:0", "--observe", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        for port in ("http", "grpc", "observe", "admin"):
+            command += [f"--{port}", "127.0.0.1:0"]
         self.log = self.state.with_name(self.state.name + ".log")
         with self.log.open("a") as log:
             self.child = subprocess.Popen(
@@ -85,6 +86,11 @@ class GatewayProcess:
     def http(self) -> str:
         """The data port, ``host:port``."""
         return self.addresses["http"]
+
+    @property
+    def grpc(self) -> str:
+        """The second data port, ``host:port``."""
+        return self.addresses["grpc"]
 
     def admin(self) -> AdminClient:
         """A client of the admin port with the token made at first start."""

@@ -31,9 +31,12 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
     for setting in reversed(SETTINGS):
         described = f"{setting.help} [{setting.variable}; default: {setting.default}]"
-        command = click.option(
-            f"--{setting.name}", metavar=setting.metavar, multiple=setting.many, help=described
-        )(command)
+        shape: dict[str, Any] = (
+            {"is_flag": True, "flag_value": "on", "default": None}
+            if setting.flag
+            else {"metavar": setting.metavar, "multiple": setting.many}
+        )
+        command = click.option(f"--{setting.name}", setting.key, help=described, **shape)(command)
     return command
 
 
@@ -91,7 +94,10 @@ class _Announcer:
     def bound(self, addresses: dict[str, str]) -> None:
         click.echo(json.dumps(addresses))
         sys.stdout.flush()
-        cli.words(f"serving: inference http://{addresses['http']}  admin http://{addresses['admin']}")
+        cli.words(
+            f"serving: inference http://{addresses['http']} and grpc://{addresses['grpc']}  "
+            f"admin http://{addresses['admin']}"
+        )
 
     def first_token(self, token: str, path: Path) -> None:
         cli.words(f"admin token, shown this once and kept in {path}:\n  {token}")

@@ -205,6 +205,7 @@ def examine(settings: Settings, machine: Machine) -> list[Finding]:
         open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
         state_folder(settings.state, running),
         port("http", settings.http, running),
+        port("grpc", settings.grpc, running),
         port("observe", settings.observe, running),
         port("admin", settings.admin, running),
     ]

@@ -47,7 +47,7 @@ class Announcer(Protocol):
     """Who tells the person; the command line prints to stdout and stderr."""
 
     def bound(self, addresses: dict[str, str]) -> None:
-        """Everything serves, at these addresses: ``http``, ``observe``, ``admin``."""
+        """Everything serves, at these addresses: ``http``, ``grpc``, ``observe``, ``admin``."""
 
     def first_token(self, token: str, path: Path) -> None:
         """The admin token made at the first start; it is shown this once."""
@@ -126,9 +126,10 @@ class Process:
         # The lock first: a second gateway must fail before it touches a port or a model.
         self._store = await asyncio.to_thread(open_store, settings.state)
         artifacts = await asyncio.to_thread(ArtifactStore, settings.state)
-        if settings.http.port != 0:
-            # The data plane binds last, when everything is loaded; a taken port should be known before.
-            bind(settings.http, "http").close()
+        for name, address in (("http", settings.http), ("grpc", settings.grpc)):
+            if address.port != 0:
+                # The data plane binds last, when everything is loaded; a taken port should be known before.
+                bind(address, name).close()
         for name, address in (("observe", settings.observe), ("admin", settings.admin)):
             self._sockets[name] = bind(address, name)
         plane = self._control = self._make_control(self._store, artifacts)
@@ -147,11 +148,11 @@ class Process:
         await self._watch_models(plane)
         await self._first_token(tokens)
         # No inference socket before there is something to answer with.
-        http = json.loads(await asyncio.to_thread(self._native.start))["http"]
+        bound = json.loads(await asyncio.to_thread(self._native.start))
         await self._listeners["admin"].start()
         self._started = True
         self._native.set_ready(True)
-        addresses = {"http": http, **{name: one.address for name, one in self._listeners.items()}}
+        addresses = {**bound, **{name: one.address for name, one in self._listeners.items()}}
         try:
             await asyncio.to_thread(_write_addresses, settings.state, addresses)
         except OSError as error:
@@ -278,6 +279,8 @@ def native_config(settings: Settings, library: str | None) -> dict[str, Any]:
     """The data plane's configuration; ``docs/design/boundary.md`` describes each field."""
     return {
         "http": str(settings.http),
+        "grpc": str(settings.grpc),
+        "allow_repository_control": settings.allow_repository_control,
         "io_threads": settings.io_threads,
         "pool_threads": settings.pool_threads,
         "library": library,

@@ -36,6 +36,8 @@ class Setting:
     """What holds when nobody writes it, in words."""
     many: bool = False
     """May be given several times; in an environment variable the values are separated by commas."""
+    flag: bool = False
+    """An option without a value; elsewhere ``on`` or ``off``."""
 
     @property
     def variable(self) -> str:
@@ -70,8 +72,15 @@ SETTINGS: tuple[Setting, ...] = (
         "http",
         "ADDR",
         units.parse_address,
-        "Where inference requests are taken (HTTP/1.1 and HTTP/2).",
+        "Where inference requests are taken (HTTP/1.1, HTTP/2 and gRPC).",
         "127.0.0.1:8000",
+    ),
+    Setting(
+        "grpc",
+        "ADDR",
+        units.parse_address,
+        "A second data port, where gRPC's clients look first; both speak everything.",
+        "127.0.0.1:8001",
     ),
     Setting(
         "observe",
@@ -112,7 +121,17 @@ SETTINGS: tuple[Setting, ...] = (
         "How long requests in flight may take to finish before they are cut off.",
         "30s",
     ),
-    Setting("max-body", "SIZE", parse_size, "The largest request body.", "64MiB"),
+    Setting(
+        "max-body", "SIZE", parse_size, "The largest request body, decompressed, and gRPC message.", "64MiB"
+    ),
+    Setting(
+        "allow-repository-control",
+        "on|off",
+        units.parse_switch,
+        "Let clients load and unload endpoints over the protocol: memory only, never traffic.",
+        "off",
+        flag=True,
+    ),
     Setting(
         "sketches", "on|off", units.parse_switch, "Whether inputs and outputs are sketched for drift.", "on"
     ),
@@ -140,6 +159,7 @@ class Validated:
     state: Path | None = None
     root: Path | None = None
     http: Address | None = None
+    grpc: Address | None = None
     observe: Address | None = None
     admin: Address | None = None
     admin_host: tuple[str, ...] = ()
@@ -147,6 +167,7 @@ class Validated:
     drain_delay: int | None = None
     drain_grace: int | None = None
     max_body: int | None = None
+    allow_repository_control: bool | None = None
     sketches: bool | None = None
     sketch_memory: int | None = None
 
@@ -160,6 +181,7 @@ class Settings:
     state: Path
     root: Path | None
     http: Address
+    grpc: Address
     observe: Address
     admin: Address
     admin_hosts: tuple[str, ...]
@@ -168,6 +190,7 @@ class Settings:
     drain_delay_ms: int
     drain_grace_ms: int
     max_body_bytes: int
+    allow_repository_control: bool
     sketches: bool
     sketch_memory_bytes: int
 
@@ -274,6 +297,7 @@ def resolve(
         # Absolute: it is stored with revisions, and the next start may be made from another folder.
         root=None if given.root is None else given.root.absolute(),
         http=given.http or Address("127.0.0.1", 8000),
+        grpc=given.grpc or Address("127.0.0.1", 8001),
         observe=given.observe or Address("127.0.0.1", 8002),
         admin=given.admin or Address("127.0.0.1", 8003),
         admin_hosts=given.admin_host,
@@ -282,6 +306,7 @@ def resolve(
         drain_delay_ms=given.drain_delay or 0,
         drain_grace_ms=30_000 if given.drain_grace is None else given.drain_grace,
         max_body_bytes=64 << 20 if given.max_body is None else given.max_body,
+        allow_repository_control=bool(given.allow_repository_control),
         sketches=True if given.sketches is None else given.sketches,
         sketch_memory_bytes=256 << 20 if given.sketch_memory is None else given.sketch_memory,
     )

@@ -22,33 +22,52 @@ pub struct Snapshot<V> {
     pub generation: u64,
     /// The endpoints by name.
     pub endpoints: HashMap<Box<str>, Arc<Endpoint<V>>>,
+    /// What would be served under these names, and was taken out of memory.
+    pub unloaded: HashMap<Box<str>, Arc<EndpointSpec>>,
 }
 
 impl<V> Default for Snapshot<V> {
     fn default() -> Self {
-        Self { generation: 0, endpoints: HashMap::new() }
+        Self { generation: 0, endpoints: HashMap::new(), unloaded: HashMap::new() }
     }
 }
 
 impl<V> Snapshot<V> {
     /// The next generation, with one endpoint set or, with `None`, taken away.
     pub fn with(&self, name: &str, endpoint: Option<Arc<Endpoint<V>>>) -> Snapshot<V> {
-        let mut endpoints = self.endpoints.clone();
+        let (mut endpoints, mut unloaded) = (self.endpoints.clone(), self.unloaded.clone());
+        unloaded.remove(name);
         match endpoint {
             Some(endpoint) => endpoints.insert(name.into(), endpoint),
             None => endpoints.remove(name),
         };
-        Snapshot { generation: self.generation + 1, endpoints }
+        Snapshot { generation: self.generation + 1, endpoints, unloaded }
+    }
+
+    /// The next generation, with one endpoint out of memory.
+    pub fn without(&self, spec: &Arc<EndpointSpec>) -> Snapshot<V> {
+        let mut next = self.with(&spec.name, None);
+        next.unloaded.insert(spec.name.as_str().into(), spec.clone());
+        next
     }
 
     /// The endpoint of that name.
     ///
     /// # Errors
-    /// `model_not_found`.
+    /// `model_not_found`, or `model_not_ready` for one that is out of memory.
     pub fn endpoint(&self, name: &str) -> Result<&Arc<Endpoint<V>>> {
-        self.endpoints
-            .get(name)
-            .ok_or_else(|| Error::new(Code::ModelNotFound, format!("no endpoint is called {name:?}")))
+        self.endpoints.get(name).ok_or_else(|| self.missing(name))
+    }
+
+    #[cold]
+    fn missing(&self, name: &str) -> Error {
+        if self.unloaded.contains_key(name) {
+            return Error::new(
+                Code::ModelNotReady,
+                format!("endpoint {name:?} was unloaded over the protocol; load it or apply its document"),
+            );
+        }
+        Error::new(Code::ModelNotFound, format!("no endpoint is called {name:?}"))
     }
 }
 

@@ -123,6 +123,16 @@ pub(crate) fn check_size(size: u64, datatype: DataType, shape: &Shape, input_nam
     }
 }
 
+/// Checks the size of raw contents against datatype and shape.
+///
+/// # Errors
+/// `invalid_argument` that names `input_name` and the size that would be right.
+pub(crate) fn check_raw(size: usize, datatype: DataType, shape: &Shape, input_name: &str) -> Result<()> {
+    check_size(size as u64, datatype, shape, input_name).map_err(|error| {
+        Error::invalid(error.message.replace("binary_data_size is", "the size of its raw_input_contents is"))
+    })
+}
+
 /// Checks that a blob may be used as the elements of a tensor as it is: its size, and 0 or 1 in every BOOL.
 ///
 /// For callers that hand the bytes on without [`copy_into`].

@@ -1,11 +1,13 @@
 //! The envelope of an inference request: id, parameters, names, types, shapes, and where each tensor's bytes
-//! are. No tensor data is decoded.
+//! are. No tensor data is decoded. JSON and protobuf requests have the same one.
 //!
 //! Not here: the bytes of the tensors (`numbers`, `strings`, `binary`).
 //! Next: `envelope/parse`.
 
 mod parse;
 mod values;
+
+pub(crate) use values::refuse_shared_memory;
 
 use std::borrow::Cow;
 
@@ -15,7 +17,7 @@ use headgate_core::tensor::{DataType, Shape, TensorSpec};
 use crate::binary::{self, Body};
 use crate::strings::StringTable;
 use crate::typed::TypedMut;
-use crate::{numbers, strings};
+use crate::{numbers, protobuf, strings};
 
 /// The most inputs, and the most outputs, that one request may list.
 pub const MAX_TENSORS: usize = 1024;
@@ -45,6 +47,8 @@ pub struct Parameters<'a> {
     pub timeout_us: Option<u64>,
     /// The client's priority: 0 is the default, 1 the highest.
     pub priority: Option<u64>,
+    /// Whether a streaming client wants the last answer to a request marked as such.
+    pub marks_final: bool,
     /// Parameters without a meaning here, each name once.
     pub custom: Vec<(Cow<'a, str>, ParameterValue<'a>)>,
 }
@@ -83,6 +87,8 @@ pub enum Source<'a> {
     Json(&'a [u8]),
     /// Binary data; of `shape` times the element size, or for BYTES at least 4 bytes for each element.
     Binary(&'a [u8]),
+    /// A protobuf message with a list of elements, not yet checked inside.
+    Typed(&'a [u8]),
 }
 
 /// One output that the request asks for.
@@ -92,6 +98,8 @@ pub struct RequestedOutput<'a> {
     pub name: Cow<'a, str>,
     /// Whether it is to be sent as binary data, where the request says so.
     pub binary_data: Option<bool>,
+    /// How many of the highest values to send as class strings in place of the tensor, where the request says so.
+    pub classification: Option<u64>,
 }
 
 /// An output that will be sent: its index among the model's outputs, and how.
@@ -109,6 +117,7 @@ pub struct Scratch {
     inputs: Vec<InputEnvelope<'static>>,
     outputs: Vec<RequestedOutput<'static>>,
     custom: Vec<(Cow<'static, str>, ParameterValue<'static>)>,
+    raw: Vec<&'static [u8]>,
 }
 
 // === impl Envelope ===
@@ -119,8 +128,8 @@ impl<'a> Envelope<'a> {
     /// Takes memory out of `scratch`; [`Scratch::recycle`] puts it back.
     ///
     /// # Errors
-    /// `invalid_argument` for everything that is not a well-formed request; `unsupported` for shared memory,
-    /// classification and sequences.
+    /// `invalid_argument` for everything that is not a well-formed request; `unsupported` for shared memory and
+    /// sequences.
     pub fn parse(body: Body<'a>, scratch: &mut Scratch) -> Result<Envelope<'a>> {
         let mut envelope = scratch.take();
         match parse::request(body, &mut envelope) {
@@ -167,6 +176,47 @@ impl<'a> Envelope<'a> {
     }
 }
 
+// === impl Parameters ===
+
+impl<'a> Parameters<'a> {
+    /// Keeps a parameter without a meaning here; true when its name was there before.
+    ///
+    /// # Errors
+    /// `invalid_argument` for reserved names and beyond [`MAX_PARAMETERS`]; `unsupported` for sequences.
+    pub(crate) fn add_custom(&mut self, key: Cow<'a, str>, value: ParameterValue<'a>) -> Result<bool> {
+        values::refuse_reserved(&key)?;
+        if self.custom.iter().any(|(known, _)| *known == key) {
+            return Ok(true);
+        }
+        if self.custom.len() == MAX_PARAMETERS {
+            return Err(Error::invalid(format!("a request has at most {MAX_PARAMETERS} parameters")));
+        }
+        self.custom.push((key, value));
+        Ok(false)
+    }
+}
+
+impl ParameterValue<'_> {
+    /// The value as a whole number that is not negative.
+    pub(crate) fn whole(&self, key: &str) -> Result<u64> {
+        let whole = match self {
+            ParameterValue::Integer(integer) => u64::try_from(*integer).ok(),
+            _ => None,
+        };
+        whole.ok_or_else(|| {
+            Error::invalid(format!("parameter \"{key}\" must be a whole number that is not negative"))
+        })
+    }
+
+    /// The value as a whole number above 0.
+    pub(crate) fn positive(&self, key: &str) -> Result<u64> {
+        self.whole(key)
+            .ok()
+            .filter(|&number| number > 0)
+            .ok_or_else(|| Error::invalid(format!("parameter \"{key}\" must be a whole number above 0")))
+    }
+}
+
 // === impl InputEnvelope ===
 
 impl InputEnvelope<'_> {
@@ -180,6 +230,7 @@ impl InputEnvelope<'_> {
         match self.source {
             Source::Json(data) => numbers::decode_into(data, &self.shape, out, &self.name),
             Source::Binary(blob) => binary::copy_into(blob, &self.shape, out, &self.name),
+            Source::Typed(contents) => protobuf::decode_into(contents, &self.shape, out, &self.name),
         }
     }
 
@@ -197,6 +248,7 @@ impl InputEnvelope<'_> {
         match self.source {
             Source::Json(data) => strings::decode_json(data, &self.shape, out, &self.name),
             Source::Binary(blob) => strings::decode_binary(blob, self.shape.count(), out, &self.name),
+            Source::Typed(contents) => protobuf::decode_strings(contents, &self.shape, out, &self.name),
         }
     }
 }
@@ -205,7 +257,7 @@ impl InputEnvelope<'_> {
 
 impl Scratch {
     /// An empty envelope in the memory of past ones.
-    fn take<'a>(&mut self) -> Envelope<'a> {
+    pub(crate) fn take<'a>(&mut self) -> Envelope<'a> {
         Envelope {
             id: None,
             parameters: Parameters { custom: std::mem::take(&mut self.custom), ..Parameters::default() },
@@ -219,6 +271,15 @@ impl Scratch {
         self.inputs = emptied(envelope.inputs, |_| None);
         self.outputs = emptied(envelope.outputs, |_| None);
         self.custom = emptied(envelope.parameters.custom, |_| None);
+    }
+
+    /// An empty list of raw contents in the memory of past ones.
+    pub(crate) fn take_raw<'a>(&mut self) -> Vec<&'a [u8]> {
+        std::mem::take(&mut self.raw)
+    }
+
+    pub(crate) fn recycle_raw(&mut self, raw: Vec<&[u8]>) {
+        self.raw = emptied(raw, |_| None);
     }
 }
 

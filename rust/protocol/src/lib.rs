@@ -47,6 +47,8 @@ mod explain;
 mod fault;
 pub mod metadata;
 pub mod numbers;
+pub mod pb;
+pub mod protobuf;
 pub mod reply;
 pub mod strings;
 mod typed;

@@ -3,7 +3,7 @@
 //! Key order as the protocol's clients have always seen it; outputs in the order given, which is the model's.
 //! Next: `reply/elements`.
 
-mod elements;
+pub(crate) mod elements;
 
 use headgate_core::error::{Error, Result};
 use headgate_core::tensor::{DataType, Shape};

@@ -119,9 +119,9 @@ fn parameters_and_outputs() {
             "output \"Y\": \"parameters\" must be an object",
         ),
         (
-            outputs(r#"[{"name":"Y","parameters":{"classification":3}}]"#),
-            Unsupported,
-            "output \"Y\": classification",
+            outputs(r#"[{"name":"Y","parameters":{"classification":0}}]"#),
+            InvalidArgument,
+            "output \"Y\": \"classification\" must be a whole number above 0",
         ),
         (
             outputs(r#"[{"name":"Y","parameters":{"shared_memory_region":"r"}}]"#),

@@ -51,7 +51,8 @@ impl Gateway {
 
     fn start(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
         let bound = outside(py, || self.here()?.start())?;
-        Ok(door::json(&json!({"http": bound.to_string()})))
+        let grpc = bound.grpc.map(|address| address.to_string());
+        Ok(door::json(&json!({"http": bound.http.to_string(), "grpc": grpc})))
     }
 
     fn event_fd(&self, py: Python<'_>) -> PyResult<i32> {

@@ -63,6 +63,11 @@ impl Binding {
         &mut self.outputs[index].tensor
     }
 
+    /// The rows of the request: the first input's; 1 without inputs.
+    pub fn rows(&self) -> usize {
+        self.inputs.first().map_or(1, |input| input.shape().rows())
+    }
+
     /// The number of inputs.
     pub fn inputs(&self) -> usize {
         self.inputs.len()

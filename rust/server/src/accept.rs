@@ -1,4 +1,4 @@
-//! The acceptor: one thread that takes sockets from the listener and hands each to the IO thread with the fewest.
+//! The acceptor: one thread that takes sockets from the listeners and hands each to the IO thread with the fewest.
 
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
@@ -16,13 +16,13 @@ const BACKLOG: i32 = 1024;
 /// How long to wait when the process is out of descriptors.
 const BREATH: Duration = Duration::from_millis(20);
 
-/// Binds the data port.
+/// Binds a data port; `setting` is what messages call it.
 ///
 /// # Errors
 /// `invalid_argument` when the address cannot be used, with the system's reason.
-pub fn bind(address: &str) -> Result<(TcpListener, SocketAddr)> {
+pub fn bind(setting: &str, address: &str) -> Result<(TcpListener, SocketAddr)> {
     let unusable = |reason: &dyn std::fmt::Display| {
-        Error::new(Code::InvalidArgument, format!("http: cannot listen on {address:?}: {reason}"))
+        Error::new(Code::InvalidArgument, format!("{setting}: cannot listen on {address:?}: {reason}"))
     };
     let wanted = address
         .to_socket_addrs()
@@ -45,17 +45,21 @@ pub fn bind(address: &str) -> Result<(TcpListener, SocketAddr)> {
 /// Accepts until `stop` is sent or dropped.
 pub fn run(
     runtime: &tokio::runtime::Runtime,
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     shared: &Arc<Shared>,
     threads: &[Mailbox],
     stop: oneshot::Receiver<()>,
 ) {
     runtime.block_on(async {
-        match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => tokio::select! {
-                () = accept_all(&listener, shared, threads) => {}
-                _ = stop => {}
-            },
+        let listeners = listeners.into_iter().map(tokio::net::TcpListener::from_std);
+        match listeners.collect::<std::io::Result<Vec<_>>>() {
+            Ok(listeners) => {
+                let accepting = listeners.iter().map(|listener| accept_all(listener, shared, threads));
+                tokio::select! {
+                    _ = futures_util::future::join_all(accepting) => {}
+                    _ = stop => {}
+                }
+            }
             // Nobody can be served: readiness says so, and whoever watches it acts.
             Err(_) => shared.ready.store(false, Relaxed),
         }

@@ -10,7 +10,40 @@ use headgate_core::error::{Code, Error, Result};
 use http_body::Body;
 use hyper::body::Incoming;
 
+use crate::budget::Reserved;
 use crate::conn::Open;
+use crate::io;
+
+/// A request's share of the memory for large ones, given back when it is over.
+#[derive(Default)]
+pub struct Counted(Vec<Reserved>);
+
+impl Counted {
+    /// Counts `length` bytes more.
+    ///
+    /// # Errors
+    /// `overloaded`.
+    pub fn add(&mut self, length: usize) -> Result<()> {
+        let large = io::with(|io| io.shared.large.clone());
+        self.0.extend(large.reserve(length)?);
+        Ok(())
+    }
+}
+
+/// Reads a body within the configured time and counts it among the large ones.
+///
+/// # Errors
+/// As [`read`]; `overloaded` when large requests hold all the memory they may.
+pub async fn read_counted(body: &mut Incoming, limit: usize) -> Result<(Bytes, Counted)> {
+    let timeout = io::with(|io| io.shared.config.body_timeout());
+    let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let mut counted = Counted::default();
+    counted.add(declared.min(limit))?;
+    let body = read(body, limit, timeout).await?;
+    // A body that did not say its length is counted when it is known.
+    counted.add(body.len().saturating_sub(declared))?;
+    Ok((body, counted))
+}
 
 /// Reads a body. The timer is made only when the body is not there at once.
 ///

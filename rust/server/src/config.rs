@@ -12,6 +12,12 @@ use serde::Deserialize;
 pub struct Config {
     /// The address of the data port, `host:port`; port 0 takes any free one.
     pub http: String,
+    /// A second address, where gRPC's clients look first; both speak everything.
+    #[serde(default)]
+    pub grpc: Option<String>,
+    /// Whether clients may load and unload endpoints.
+    #[serde(default)]
+    pub allow_repository_control: bool,
     /// IO threads; 0 takes the number of cores given to the process.
     #[serde(default)]
     pub io_threads: usize,

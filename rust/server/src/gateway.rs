@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use headgate_core::error::{Code, Error, Result};
@@ -13,7 +13,7 @@ use headgate_core::snapshot::Snapshot;
 use headgate_core::spec::EndpointSpec;
 use headgate_engine::{Engine, Pool, join_until};
 use serde_json::{Map, Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::accept;
 use crate::background::{self, Background};
@@ -47,8 +47,17 @@ enum Life {
     Stopped { clean: bool },
 }
 
+/// The addresses that were bound.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    /// The data port.
+    pub http: SocketAddr,
+    /// The second data port.
+    pub grpc: Option<SocketAddr>,
+}
+
 struct Running {
-    bound: SocketAddr,
+    bound: Bound,
     stop_accepting: oneshot::Sender<()>,
     acceptor: JoinHandle<()>,
     io_threads: Vec<JoinHandle<bool>>,
@@ -76,50 +85,62 @@ impl Gateway {
             closing: false.into(),
             beats: (0..threads).map(|_| io::Beat::default()).collect(),
             epoch: Instant::now(),
+            epoch_unix_ms: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_millis() as u64),
+            changes: watch::Sender::default(),
+            publisher: OnceLock::new(),
             config,
         });
-        let publisher = Publisher::new(
+        let publisher = Arc::new(Publisher::new(
             shared.clone(),
             engine.clone(),
             sketches.clone(),
             events.clone(),
             mailboxes.clone(),
-        );
+        ));
+        // Set once: the gateway is made here.
+        let _ = shared.publisher.set(Arc::downgrade(&publisher));
         Ok(Gateway {
             shared,
             engine,
             sketches,
             events,
-            publisher: Arc::new(publisher),
+            publisher,
             mailboxes,
             grace: Arc::default(),
             life: Mutex::new(Life::Idle { inboxes }),
         })
     }
 
-    /// Binds the data port and starts the threads; returns the bound address. Endpoints may be applied before.
+    /// Binds the data ports and starts the threads; returns the bound addresses. Endpoints may be applied before.
     ///
     /// # Errors
     /// `invalid_argument` for an address that cannot be used, `conflict` when it was started before.
-    pub fn start(&self) -> Result<SocketAddr> {
+    pub fn start(&self) -> Result<Bound> {
         let mut life = self.life();
         match &*life {
             Life::Running(running) => return Ok(running.bound),
             Life::Stopped { .. } => return Err(Error::new(Code::Conflict, "the gateway has been stopped")),
             Life::Idle { .. } => {}
         }
-        let (listener, bound) = accept::bind(&self.shared.config.http)?;
+        let config = &self.shared.config;
+        let (listener, http) = accept::bind("http", &config.http)?;
+        let second = config.grpc.as_deref().map(|address| accept::bind("grpc", address)).transpose()?;
+        let (second, grpc) = second.unzip();
+        let listeners = std::iter::once(listener).chain(second).collect();
+        let bound = Bound { http, grpc };
         let Life::Idle { inboxes } = std::mem::replace(&mut *life, Life::Stopped { clean: true }) else {
             return Err(Error::new(Code::Internal, "the gateway changed while it was locked"));
         };
-        *life = Life::Running(self.run(listener, bound, inboxes)?);
+        *life = Life::Running(self.run(listeners, bound, inboxes)?);
         Ok(bound)
     }
 
     fn run(
         &self,
-        listener: TcpListener,
-        bound: SocketAddr,
+        listeners: Vec<TcpListener>,
+        bound: Bound,
         inboxes: Vec<mpsc::Receiver<Message>>,
     ) -> Result<Running> {
         // What can fail for want of descriptors comes first: from here on only the system's last thread may be missing.
@@ -129,7 +150,7 @@ impl Gateway {
         let (stop_accepting, stop) = oneshot::channel();
         let (shared, mailboxes) = (self.shared.clone(), self.mailboxes.clone());
         let acceptor = runtimes.next().map(|runtime| {
-            spawn("hg-accept".to_owned(), move || accept::run(&runtime, listener, &shared, &mailboxes, stop))
+            spawn("hg-accept".to_owned(), move || accept::run(&runtime, listeners, &shared, &mailboxes, stop))
         });
         let acceptor =
             acceptor.ok_or_else(|| Error::new(Code::Internal, "an acceptor without a runtime"))??;
@@ -177,6 +198,7 @@ impl Gateway {
     /// Says whether start-up is over, for `/v2/health/ready`.
     pub fn set_ready(&self, ready: bool) {
         self.shared.ready.store(ready, Relaxed);
+        self.shared.changed();
     }
 
     /// Every metric family.
@@ -225,6 +247,7 @@ impl Gateway {
     /// `grace` to finish. A run cannot be interrupted: a thread that is still in one after that is left to itself.
     pub fn stop(&self, delay: Duration, grace: Duration) -> bool {
         self.shared.draining.store(true, Relaxed);
+        self.shared.changed();
         let mut life = self.life();
         let clean = match std::mem::replace(&mut *life, Life::Stopped { clean: true }) {
             Life::Running(running) => {
@@ -247,6 +270,7 @@ impl Gateway {
         let _ = stop_accepting.send(());
         let mut clean = join_until(acceptor, Instant::now() + PATIENCE).is_some();
         self.shared.closing.store(true, Relaxed);
+        self.shared.changed();
         // Set once: a gateway is stopped once.
         let _ = self.grace.set(deadline);
         let deadline = deadline + PATIENCE;

@@ -14,20 +14,19 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::metadata::{self, ModelMetadata};
 use http::header::{ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
+use crate::coding::{self, Coding};
 use crate::conn::{Conn, Open};
-use crate::infer::{self, Answer, Ask};
-use crate::io::{self, LiveEndpoint};
-use crate::path::{Call, Target};
+use crate::infer::{self, Answer, Ask, Dialect};
+use crate::path::Call;
 use crate::reply::ReplyBody;
-use crate::{body, taps::Tap};
+use crate::taps::Tap;
+use crate::{body, facts, grpc, io};
 
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
 static BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
-static X_VERSION: HeaderName = HeaderName::from_static("x-headgate-version");
-static X_REVISION: HeaderName = HeaderName::from_static("x-headgate-revision");
 static JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
 /// Answers one request.
@@ -41,6 +40,9 @@ pub async fn handle(
     let http1 = request.version() < Version::HTTP_2;
     let received = if http1 { conn.received() } else { Instant::now() };
     let open = conn.begin();
+    if grpc::is_grpc(&request) {
+        return Ok(grpc::handle(&conn, request, open).await);
+    }
     let mut reply = dispatch(request, received, &open).await;
     if http1 && closes(&reply) {
         // The body that was not read is still on the wire; the next request cannot be found behind it.
@@ -81,11 +83,10 @@ async fn route(head: &Parts, body: &mut Incoming, received: Instant) -> Reply {
     let reading = head.method == Method::GET || head.method == Method::HEAD;
     match call {
         Call::Infer(target) if head.method == Method::POST => {
-            let ask = Ask { target, headers: &head.headers, received };
-            let answer = CatchPanic(pin!(read_and_infer(ask, body))).await;
-            match answer {
-                Ok(Ok(answer)) => answered(answer),
-                Ok(Err(error)) => refused(&error),
+            let ask =
+                Ask { target, headers: &head.headers, received, deadline: None, dialect: Dialect::Rest };
+            match catching(read_and_infer(ask, body)).await {
+                Ok(answer) => answered(answer),
                 Err(error) => refused(&error),
             }
         }
@@ -105,19 +106,15 @@ async fn route(head: &Parts, body: &mut Incoming, received: Instant) -> Reply {
             Ok(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
         }),
         Call::ModelReady(target) => described(|out| {
-            find(&target)?;
+            io::with(|io| facts::find(io, &target))?;
             metadata::model_ready(out, target.endpoint, true);
             Ok(StatusCode::OK)
         }),
         Call::Model(target) => described(|out| {
-            let (endpoint, version) = find(&target)?;
+            let (endpoint, version) = io::with(|io| facts::find(io, &target))?;
             let signature = endpoint.versions[version as usize].payload.model.signature();
-            let versions: Vec<&str> = match target.version {
-                Some(version) => vec![version],
-                None => endpoint.versions.iter().map(|version| &*version.name).collect(),
-            };
-            let (name, versions) = (&*endpoint.name, &*versions);
-            metadata::model(out, &ModelMetadata { name, versions, platform: "onnxruntime_onnx", signature });
+            let (name, versions) = (&*endpoint.name, &*facts::versions(&endpoint, &target));
+            metadata::model(out, &ModelMetadata { name, versions, platform: facts::PLATFORM, signature });
             Ok(StatusCode::OK)
         }),
     }
@@ -126,30 +123,26 @@ async fn route(head: &Parts, body: &mut Incoming, received: Instant) -> Reply {
 async fn read_and_infer(ask: Ask<'_>, body: &mut Incoming) -> Result<Answer> {
     let endpoint = infer::snapshot(&ask)?;
     io::with(infer::admit)?;
-    if let Some(encoding) = ask.headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
-        return Err(Error::new(
-            Code::Unsupported,
-            format!("Content-Encoding {encoding:?} is not supported; send the body as it is"),
-        ));
+    let coding = coding(ask.headers)?;
+    let limit = io::with(|io| io.shared.config.max_body_bytes);
+    let (mut body, mut _reserved) = body::read_counted(body, limit).await?;
+    if let Some(coding) = coding {
+        body = coding::decode(&body, coding, limit).await?.into();
+        _reserved.add(body.len())?;
     }
-    let (limit, timeout) = io::with(|io| (io.shared.config.max_body_bytes, io.shared.config.body_timeout()));
-    let large = io::with(|io| io.shared.large.clone());
-    let declared = usize::try_from(http_body::Body::size_hint(body).lower()).unwrap_or(usize::MAX);
-    let _declared = large.reserve(declared.min(limit))?;
-    let body = body::read(body, limit, timeout).await?;
-    // A body that did not say its length is counted when it is known.
-    let _found = large.reserve(body.len().saturating_sub(declared))?;
-    infer::infer(ask, endpoint, &body).await
+    let envelope = infer::envelope(ask.headers, &body)?;
+    infer::infer(ask, endpoint, envelope).await
 }
 
-/// The endpoint and the version that metadata is about: the named one, else the champion.
-fn find(target: &Target<'_>) -> Result<(std::sync::Arc<LiveEndpoint>, u8)> {
-    let endpoint = io::with(|io| io.endpoint(target.endpoint))?;
-    let version = match target.version {
-        Some(version) => headgate_core::route::pick_direct(&endpoint, version)?.version,
-        None => endpoint.champion,
-    };
-    Ok((endpoint, version))
+/// How the body is encoded.
+fn coding(headers: &HeaderMap) -> Result<Option<Coding>> {
+    let Some(name) = headers.get(CONTENT_ENCODING) else { return Ok(None) };
+    Coding::parse(name.as_bytes()).ok_or_else(|| {
+        Error::new(
+            Code::Unsupported,
+            format!("Content-Encoding {name:?} is not supported; gzip, deflate and identity are"),
+        )
+    })
 }
 
 fn described(write: impl FnOnce(&mut Vec<u8>) -> Result<StatusCode>) -> Reply {
@@ -172,10 +165,10 @@ fn answered(answer: Answer) -> Reply {
         }
         Err(error) => error_reply(&error, body),
     };
-    let state = &tap.version().payload;
     let headers = reply.head.headers_mut();
-    headers.insert(&X_VERSION, state.version_header.clone());
-    headers.insert(&X_REVISION, state.revision_header.clone());
+    for (name, value) in tap.headers() {
+        headers.insert(name, value);
+    }
     reply.tap = Some(tap);
     reply
 }
@@ -219,6 +212,13 @@ fn head(status: StatusCode, content_type: &HeaderValue) -> Response<()> {
 }
 
 /// Ends a request that panics, and nothing else.
+///
+/// # Errors
+/// Those of the request; `internal` after a panic.
+pub async fn catching<T>(request: impl Future<Output = Result<T>>) -> Result<T> {
+    CatchPanic(pin!(request)).await?
+}
+
 struct CatchPanic<'a, F>(Pin<&'a mut F>);
 
 impl<F: Future> Future for CatchPanic<'_, F> {

@@ -3,19 +3,20 @@
 //! ```text
 //! snapshot -> admit -> body -> envelope -> route -> decode -> run -> reply     (taps follow the flush)
 //! ```
-//! `http` calls the first two and reads the body. Routing knows the version before a tensor's bytes are decoded. Until a version is chosen a failure is nobody's; from then
-//! on it is booked on that version. Nothing of hyper is known here.
+//! `http` and `grpc` call the first four, in the order in which their wire has the names and the tensors. Routing knows the
+//! version before a tensor's bytes are decoded. Until a version is chosen a failure is nobody's; from then on it is booked on
+//! that version. Nothing of hyper is known here.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::route::{Pick, Reason, pick, pick_direct};
 use headgate_engine::{Lease, Place};
 use headgate_protocol::binary;
 use headgate_protocol::envelope::Envelope;
+use headgate_protocol::reply::ReplyHead;
 use http::HeaderMap;
 
 use crate::io::{self, Io, LiveEndpoint};
@@ -32,6 +33,21 @@ pub struct Ask<'a> {
     pub headers: &'a HeaderMap,
     /// When its first byte came.
     pub received: Instant,
+    /// When its transport stops waiting.
+    pub deadline: Option<Instant>,
+    /// How its answer is written.
+    pub dialect: Dialect,
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// JSON, with binary data behind it where that is asked for.
+    Rest,
+    /// A gRPC message with its prefix.
+    Grpc,
+    /// A protobuf message, framed by somebody else.
+    Stream,
 }
 
 /// What a version answered, good or bad.
@@ -59,16 +75,15 @@ pub fn snapshot(ask: &Ask<'_>) -> Result<Arc<LiveEndpoint>> {
     io::with(|io| io.endpoint(ask.target.endpoint))
 }
 
-/// Answers one request whose body is complete.
+/// Answers one request whose envelope is known.
 ///
 /// # Errors
-/// What refuses a request before a version is chosen: `version_not_found`, `invalid_argument`, `unsupported`.
-pub async fn infer(ask: Ask<'_>, endpoint: Arc<LiveEndpoint>, body: &Bytes) -> Result<Answer> {
-    let envelope = envelope(&ask, body)?;
+/// What refuses a request before a version is chosen: `version_not_found`.
+pub async fn infer(ask: Ask<'_>, endpoint: Arc<LiveEndpoint>, envelope: Envelope<'_>) -> Result<Answer> {
     let mut tap = route(&ask, endpoint)?;
-    tap.limit(envelope.parameters.timeout_us.map(Duration::from_micros));
+    tap.limit(envelope.parameters.timeout_us.map(Duration::from_micros), ask.deadline);
     let mut reply = io::with(|io| io.replies.take());
-    let result = serve(&envelope, &mut tap, &mut reply).await;
+    let result = serve(&envelope, ask.dialect, &mut tap, &mut reply).await;
     io::with(|io| io.scratch.borrow_mut().envelope.recycle(envelope));
     tap.answered(result.as_ref().err().map(|error| error.code));
     Ok(Answer { result, body: reply, tap })
@@ -86,8 +101,12 @@ pub fn admit(io: &Io) -> Result<()> {
     Ok(())
 }
 
-fn envelope<'a>(ask: &Ask<'_>, body: &'a Bytes) -> Result<Envelope<'a>> {
-    let header = ask.headers.get(binary::HEADER).map(http::HeaderValue::as_bytes);
+/// Everything of a REST request but its tensors.
+///
+/// # Errors
+/// `invalid_argument`, `unsupported`.
+pub fn envelope<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Envelope<'a>> {
+    let header = headers.get(binary::HEADER).map(http::HeaderValue::as_bytes);
     let body = binary::split(body, header)?;
     io::with(|io| Envelope::parse(body, &mut io.scratch.borrow_mut().envelope))
 }
@@ -110,10 +129,10 @@ fn route(ask: &Ask<'_>, endpoint: Arc<LiveEndpoint>) -> Result<Tap> {
 }
 
 /// The phases that a version answers for.
-async fn serve(envelope: &Envelope<'_>, tap: &mut Tap, out: &mut Vec<u8>) -> Result<Sent> {
+async fn serve(envelope: &Envelope<'_>, dialect: Dialect, tap: &mut Tap, out: &mut Vec<u8>) -> Result<Sent> {
     let lease = decode(envelope, tap)?;
     let lease = run(lease, tap).await?;
-    let sent = reply(envelope, tap, &lease, out);
+    let sent = reply(envelope, dialect, tap, &lease, out);
     tap.lease = Some(lease);
     sent
 }
@@ -155,15 +174,26 @@ async fn run(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
     }
 }
 
-fn reply(envelope: &Envelope<'_>, tap: &Tap, lease: &Lease, out: &mut Vec<u8>) -> Result<Sent> {
+fn reply(
+    envelope: &Envelope<'_>,
+    dialect: Dialect,
+    tap: &Tap,
+    lease: &Lease,
+    out: &mut Vec<u8>,
+) -> Result<Sent> {
     io::with(|io| {
         let selection = &mut io.scratch.borrow_mut().selection;
         envelope.select(&lease.model().signature().outputs, selection)?;
-        let head = tensors::Head {
+        let head = ReplyHead {
             id: envelope.id.as_deref(),
-            endpoint: &tap.endpoint().name,
-            version: &tap.version().name,
+            model_name: &tap.endpoint().name,
+            model_version: &tap.version().name,
         };
-        tensors::write(&head, selection, lease, out)
+        let outputs = tensors::outputs(selection, lease, dialect)?;
+        match dialect {
+            Dialect::Rest => tensors::write_json(&head, &outputs, out),
+            Dialect::Grpc => tensors::write_message(&head, &outputs, envelope.parameters.marks_final, out),
+            Dialect::Stream => tensors::write_protobuf(&head, &outputs, envelope.parameters.marks_final, out),
+        }
     })
 }

@@ -7,20 +7,21 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::net::TcpStream;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Cache};
 use headgate_core::error::Result;
 use headgate_core::snapshot::{Endpoint, Snapshot};
 use headgate_engine::{Model, Pool};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::budget::ByteBudget;
 use crate::config::Config;
 use crate::conn::{self, Conn};
 use crate::metrics::Metrics;
+use crate::publish::Publisher;
 use crate::reply::ReplyBuffers;
 use crate::sketching::Sketcher;
 use crate::tensors::Scratch;
@@ -57,6 +58,12 @@ pub struct Shared {
     pub beats: Box<[Beat]>,
     /// When the clock of [`Shared::now_ns`] began.
     pub epoch: Instant,
+    /// The same moment in milliseconds since 1970.
+    pub epoch_unix_ms: u64,
+    /// Moved whenever readiness or what is served changes.
+    pub changes: watch::Sender<()>,
+    /// Who brings endpoints into memory and takes them out; set once.
+    pub publisher: OnceLock<Weak<Publisher>>,
 }
 
 impl Shared {
@@ -68,6 +75,22 @@ impl Shared {
     /// Nanoseconds from then to `at`.
     pub fn ns_at(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.epoch).as_nanos() as u64
+    }
+
+    /// Milliseconds since 1970 at a time of [`Shared::now_ns`]'s clock.
+    pub fn unix_ms_at(&self, ns: u64) -> u64 {
+        self.epoch_unix_ms + ns / 1_000_000
+    }
+
+    /// Serves another snapshot.
+    pub fn store(&self, next: Snapshot<VersionState>) {
+        self.snapshot.store(Arc::new(next));
+        self.changed();
+    }
+
+    /// Wakes whoever waits for readiness or for another snapshot.
+    pub fn changed(&self) {
+        self.changes.send_replace(());
     }
 
     /// Whether requests are welcome: started, not draining, and every champion can answer.
@@ -146,6 +169,24 @@ impl Io {
     /// `model_not_found`.
     pub fn endpoint(&self, name: &str) -> Result<Arc<LiveEndpoint>> {
         self.snapshot.borrow_mut().load().endpoint(name).cloned()
+    }
+
+    /// Every endpoint that is served, by name.
+    pub fn endpoints(&self) -> Vec<Arc<LiveEndpoint>> {
+        let mut endpoints: Vec<_> = self.snapshot.borrow_mut().load().endpoints.values().cloned().collect();
+        endpoints.sort_by(|a, b| a.name.cmp(&b.name));
+        endpoints
+    }
+
+    /// Name and version of everything that was taken out of memory.
+    pub fn unloaded(&self) -> Vec<(String, String)> {
+        let mut cache = self.snapshot.borrow_mut();
+        let specs = cache.load().unloaded.values();
+        let versions = specs
+            .flat_map(|spec| spec.versions.iter().map(|version| (spec.name.clone(), version.name.clone())));
+        let mut versions: Vec<_> = versions.collect();
+        versions.sort();
+        versions
     }
 
     /// Lets go of the last snapshot and of what only it needed.

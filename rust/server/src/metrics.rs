@@ -24,6 +24,11 @@ impl Counter {
         self.0.store(self.0.load(Relaxed) + count, Relaxed);
     }
 
+    /// Sets; only the owning thread may call this.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
     /// The count so far.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
@@ -38,6 +43,14 @@ pub struct Shard {
     pub started: Counter,
     /// Requests whose answer is out, or whose client is gone.
     pub finished: Counter,
+    /// Time of good answers from the first byte to the last, in nanoseconds; of failures likewise.
+    pub success_ns: Counter,
+    /// See [`Shard::success_ns`].
+    pub failure_ns: Counter,
+    /// Rows of good answers.
+    pub rows: Counter,
+    /// When the newest run ended, on [`crate::io::Shared::now_ns`]'s clock; 0 before the first.
+    pub last_run_ns: Counter,
     /// Requests that named the version themselves.
     pub direct: Counter,
     /// Answers whose client was gone before the bytes were with the socket.
@@ -111,10 +124,40 @@ impl VersionMetrics {
         self.sum(|shard| shard.started.get()).saturating_sub(finished)
     }
 
+    /// How requests ended.
+    pub fn outcome(&self) -> Outcome {
+        let succeeded = self.sum(|shard| shard.outcomes[0].get());
+        Outcome {
+            succeeded,
+            failed: self.requests() - succeeded,
+            success_ns: self.sum(|shard| shard.success_ns.get()),
+            failure_ns: self.sum(|shard| shard.failure_ns.get()),
+            rows: self.sum(|shard| shard.rows.get()),
+            last_ns: self.shards().map(|shard| shard.last_run_ns.get()).max().filter(|&ns| ns > 0),
+        }
+    }
+
     /// Answers so far, of every code.
     pub fn requests(&self) -> u64 {
         self.sum(|shard| shard.outcomes.iter().map(Counter::get).sum())
     }
+}
+
+/// How the requests of a version ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// Good answers.
+    pub succeeded: u64,
+    /// All others.
+    pub failed: u64,
+    /// Time of good answers, in nanoseconds.
+    pub success_ns: u64,
+    /// Time of all others, in nanoseconds.
+    pub failure_ns: u64,
+    /// Rows of good answers.
+    pub rows: u64,
+    /// When the newest run ended, on [`crate::io::Shared::now_ns`]'s clock.
+    pub last_ns: Option<u64>,
 }
 
 /// One IO thread's counters that belong to no version.

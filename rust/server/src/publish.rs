@@ -23,6 +23,7 @@ use serde_json::{Map, Value, json};
 use crate::drift::Sketches;
 use crate::gateway::spawn;
 use crate::io::{LiveEndpoint, Mailbox, Message, Shared};
+use crate::residency::{self, Loaded};
 use crate::version::{self, LoadFailure};
 use crate::wake::Events;
 
@@ -34,7 +35,9 @@ const WAITING: usize = 4096;
 /// A spec on its way.
 struct Order {
     ticket: u64,
-    spec: EndpointSpec,
+    spec: Arc<EndpointSpec>,
+    /// Who else waits for the outcome, where the control plane did not ask for it.
+    waits: Option<residency::Waiter>,
 }
 
 /// Publishes endpoints.
@@ -68,6 +71,8 @@ struct State {
     floor: HashMap<String, u64>,
     /// The newest urgent ticket on its way: ordinary ones, newer or not, are superseded.
     urgent: HashMap<String, u64>,
+    /// What each served endpoint was made from.
+    specs: HashMap<String, Arc<EndpointSpec>>,
     /// Endpoints that were replaced; they are freed here and not on an IO thread.
     retired: Vec<Arc<LiveEndpoint>>,
 }
@@ -141,6 +146,43 @@ impl Publisher {
         ticket
     }
 
+    /// Takes an endpoint out of memory; requests in flight finish. Its traffic stays as it is for when it comes back.
+    ///
+    /// # Errors
+    /// `model_not_found`. One that is out already is no error.
+    pub fn unload(&self, name: &str) -> Result<()> {
+        let mut state = self.inner.state();
+        let present = self.inner.shared.snapshot.load_full();
+        if present.unloaded.contains_key(name) {
+            return Ok(());
+        }
+        let endpoint = present.endpoint(name)?.clone();
+        let spec = state.specs.get(name).cloned();
+        let spec =
+            spec.ok_or_else(|| Error::new(Code::Internal, "an endpoint that was made from nothing"))?;
+        self.inner.shared.store(present.without(&spec));
+        state.retired.push(endpoint);
+        drop(state);
+        self.inner.refresh();
+        Ok(())
+    }
+
+    /// Brings an endpoint back into memory; the receiver is told when it is served. At once for one that is.
+    ///
+    /// # Errors
+    /// `model_not_found`; `overloaded` when too many wait.
+    pub fn load(&self, name: &str) -> Result<Loaded> {
+        let snapshot = self.inner.shared.snapshot.load_full();
+        let Some(spec) = snapshot.unloaded.get(name) else {
+            return snapshot.endpoint(name).map(|_| Loaded::already());
+        };
+        let (waits, loaded) = residency::waiter();
+        // The ticket of the state that was unloaded: whatever the control plane sends meanwhile is newer.
+        let ticket = self.inner.state().floor.get(name).copied().unwrap_or_default();
+        self.enqueue(Order { ticket, spec: spec.clone(), waits: Some(waits) })?;
+        Ok(loaded)
+    }
+
     /// The number of models in memory.
     pub fn models(&self) -> usize {
         self.inner.engine.count()
@@ -173,7 +215,7 @@ impl Publisher {
                 .map(|thread| join_until(thread, deadline).is_some())
                 .fold(true, |a, b| a & b);
         }
-        self.inner.shared.snapshot.store(Arc::default());
+        self.inner.shared.store(headgate_core::snapshot::Snapshot::default());
         self.sweep();
         clean
     }
@@ -198,7 +240,7 @@ fn work(inner: &Inner, orders: &Receiver<Order>) {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| inner.carry_out(&order)));
         if outcome.is_err() {
             let error = Error::new(Code::Internal, "loading panicked; this is a defect of Headgate");
-            inner.failed(&order, &LoadFailure { version: String::new(), error });
+            inner.tell(&order, Outcome::Failed(LoadFailure { version: String::new(), error }));
             inner.settle(&order.spec.name, order.ticket);
         }
     }
@@ -216,7 +258,7 @@ impl Inner {
         if spec.urgent {
             state.urgent.insert(spec.name.clone(), ticket);
         }
-        Order { ticket, spec }
+        Order { ticket, spec: Arc::new(spec), waits: None }
     }
 
     fn superseded(&self, order: &Order) -> bool {
@@ -241,9 +283,11 @@ impl Inner {
 
     /// Loads what is missing, swaps, tells.
     fn publish(&self, order: &Order) {
-        if self.superseded(order) {
-            return self.tell_superseded(order);
-        }
+        let outcome = if self.superseded(order) { Outcome::Superseded } else { self.load_and_swap(order) };
+        self.tell(order, outcome);
+    }
+
+    fn load_and_swap(&self, order: &Order) -> Outcome {
         let spec = &order.spec;
         let built = version::load(&self.engine, spec).and_then(|models| {
             let endpoint = self.build(spec, &models);
@@ -252,14 +296,11 @@ impl Inner {
                 .map_err(|error| LoadFailure { version: String::new(), error })
         });
         match built {
-            Err(failure) => self.failed(order, &failure),
-            Ok(_) if self.superseded(order) => self.tell_superseded(order),
-            Ok((endpoint, models)) => match self.swap(&spec.name, order.ticket, Some(endpoint)) {
-                Some(generation) => self.events.push(json!({
-                    "event": "applied", "ticket": order.ticket, "endpoint": spec.name, "revision": spec.revision,
-                    "generation": generation, "versions": loaded(spec, &models),
-                })),
-                None => self.tell_superseded(order),
+            Err(failure) => Outcome::Failed(failure),
+            Ok(_) if self.superseded(order) => Outcome::Superseded,
+            Ok((endpoint, models)) => match self.swap(&spec.name, order.ticket, Some((endpoint, spec))) {
+                Some(generation) => Outcome::Applied { generation, models },
+                None => Outcome::Superseded,
             },
         }
     }
@@ -276,39 +317,76 @@ impl Inner {
     }
 
     /// The one store that makes a change visible; `None` when somebody newer was first.
-    fn swap(&self, name: &str, ticket: u64, endpoint: Option<Arc<LiveEndpoint>>) -> Option<u64> {
+    fn swap(
+        &self,
+        name: &str,
+        ticket: u64,
+        endpoint: Option<(Arc<LiveEndpoint>, &Arc<EndpointSpec>)>,
+    ) -> Option<u64> {
         let mut state = self.state();
         let floor = state.floor.entry(name.to_owned()).or_insert(0);
         if *floor > ticket {
             return None;
         }
         *floor = ticket;
+        match &endpoint {
+            Some((_, spec)) => state.specs.insert(name.to_owned(), Arc::clone(spec)),
+            None => state.specs.remove(name),
+        };
         let present = self.shared.snapshot.load_full();
-        let next = present.with(name, endpoint);
+        let next = present.with(name, endpoint.map(|(endpoint, _)| endpoint));
         let generation = next.generation;
-        self.shared.snapshot.store(Arc::new(next));
+        self.shared.store(next);
         state.retired.extend(present.endpoints.get(name).cloned());
         drop(state);
+        self.refresh();
+        Some(generation)
+    }
+
+    /// Has every IO thread look at the snapshot, so that none holds on to an old one.
+    fn refresh(&self) {
         for thread in &self.threads {
             // A full mailbox means a busy thread, which looks at the snapshot anyway.
             thread.post(Message::Refresh);
         }
-        Some(generation)
     }
 
-    fn failed(&self, order: &Order, failure: &LoadFailure) {
-        self.events.push(json!({
-            "event": "failed", "ticket": order.ticket, "endpoint": order.spec.name, "revision": order.spec.revision,
-            "code": failure.error.code, "version": failure.version, "message": failure.error.message,
-        }));
+    /// Tells whoever asked what became of an order.
+    fn tell(&self, order: &Order, outcome: Outcome) {
+        if let Some(waits) = &order.waits {
+            // A newer state that was served instead is as good.
+            waits.tell(match outcome {
+                Outcome::Failed(failure) => Err(failure.error),
+                Outcome::Applied { .. } | Outcome::Superseded => Ok(()),
+            });
+            return;
+        }
+        let Order { ticket, spec, .. } = order;
+        let (endpoint, revision) = (&spec.name, spec.revision);
+        self.events.push(match outcome {
+            Outcome::Applied { generation, models } => json!({
+                "event": "applied", "ticket": ticket, "endpoint": endpoint, "revision": revision,
+                "generation": generation, "versions": loaded(spec, &models),
+            }),
+            Outcome::Superseded => json!({
+                "event": "superseded", "ticket": ticket, "endpoint": endpoint, "revision": revision,
+            }),
+            Outcome::Failed(LoadFailure { version, error }) => json!({
+                "event": "failed", "ticket": ticket, "endpoint": endpoint, "revision": revision,
+                "code": error.code, "version": version, "message": error.message,
+            }),
+        });
     }
+}
 
-    fn tell_superseded(&self, order: &Order) {
-        self.events.push(json!({
-            "event": "superseded", "ticket": order.ticket, "endpoint": order.spec.name,
-            "revision": order.spec.revision,
-        }));
-    }
+/// What became of an order.
+enum Outcome {
+    /// It is served.
+    Applied { generation: u64, models: Vec<Arc<Model>> },
+    /// Somebody newer was first.
+    Superseded,
+    /// What was served before goes on.
+    Failed(LoadFailure),
 }
 
 fn loaded(spec: &EndpointSpec, models: &[Arc<Model>]) -> Value {

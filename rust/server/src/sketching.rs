@@ -89,7 +89,7 @@ impl Sketcher {
     }
 
     fn rows(&mut self, sketch: &VersionSketch, hash: u64, binding: &Binding, shard: &Shard) {
-        let rows = if binding.inputs() == 0 { 1 } else { binding.input(0).shape().rows() };
+        let rows = binding.rows();
         let pick = Pick::new(hash, self.controller.rate());
         shard.rows_seen.add(rows as u64);
         let writer = match self.writers.entry(sketch.id) {

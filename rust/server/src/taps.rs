@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use headgate_core::error::Code;
 use headgate_core::snapshot::Version;
 use headgate_engine::Lease;
+use http::{HeaderName, HeaderValue};
 
 use crate::io::{self, LiveEndpoint};
 use crate::metrics::Shard;
@@ -75,6 +76,11 @@ impl Tap {
         &self.endpoint.versions[self.version as usize]
     }
 
+    /// The headers that say who answered.
+    pub fn headers(&self) -> [(HeaderName, HeaderValue); 2] {
+        self.version().payload.headers()
+    }
+
     /// The IO thread that has the request.
     pub fn thread(&self) -> usize {
         self.thread
@@ -85,11 +91,10 @@ impl Tap {
         self.deadline
     }
 
-    /// The request's own time-out.
-    pub fn limit(&mut self, timeout: Option<Duration>) {
-        if let Some(deadline) = timeout.and_then(|timeout| self.received.checked_add(timeout)) {
-            self.deadline = self.deadline.min(deadline);
-        }
+    /// The request's own time-out, and when its transport stops waiting.
+    pub fn limit(&mut self, timeout: Option<Duration>, deadline: Option<Instant>) {
+        let own = timeout.and_then(|timeout| self.received.checked_add(timeout));
+        self.deadline = own.into_iter().chain(deadline).fold(self.deadline, Instant::min);
     }
 
     /// The inputs are typed values.
@@ -147,12 +152,20 @@ impl Tap {
                 histogram.record(ns);
             }
         }
+        let total_ns = nanos(self.received, delivered.unwrap_or(self.phase_end));
+        if code.is_none() { &shard.success_ns } else { &shard.failure_ns }.add(total_ns);
+        if self.run_ns.is_some() {
+            io::try_with(|io| shard.last_run_ns.set(io.shared.ns_at(self.phase_end)));
+        }
+        if let Some(lease) = self.lease.as_ref().filter(|_| code.is_none()) {
+            shard.rows.add(lease.binding().rows() as u64);
+        }
         match delivered {
             Some(now) => {
                 if self.run_ns.is_some() {
                     shard.reply.record(nanos(self.phase_end, now));
                 }
-                shard.total.record(nanos(self.received, now));
+                shard.total.record(total_ns);
             }
             None if matches!(code, Some(Code::Cancelled | Code::Internal)) => {}
             None => shard.undelivered.add(1),

@@ -7,12 +7,13 @@ use headgate_core::tensor::{DataType, TensorSpec};
 use headgate_engine::Lease;
 use headgate_engine::runtime::tensor::Data;
 use headgate_engine::runtime::{Tensor, View};
-use headgate_protocol::TypedMut;
 use headgate_protocol::envelope::{self, Envelope, InputEnvelope, Selection};
 use headgate_protocol::reply::{self, OutputTensor, ReplyHead, TensorData};
 use headgate_protocol::strings::{StringTable, Strings};
+use headgate_protocol::{TypedMut, protobuf};
 
-use crate::infer::Sent;
+use crate::grpc::message;
+use crate::infer::{Dialect, Sent};
 
 /// Memory of past requests for the next one.
 #[derive(Default)]
@@ -23,17 +24,6 @@ pub struct Scratch {
     pub strings: StringTable,
     /// The outputs that were asked for.
     pub selection: Vec<Selection>,
-}
-
-/// What stands in front of an answer's outputs.
-#[derive(Clone, Copy)]
-pub struct Head<'a> {
-    /// The request's id.
-    pub id: Option<&'a str>,
-    /// The endpoint's name.
-    pub endpoint: &'a str,
-    /// The version's name.
-    pub version: &'a str,
 }
 
 /// Decodes every input of the request into the lease's buffers.
@@ -65,34 +55,78 @@ pub fn decode(envelope: &Envelope<'_>, lease: &mut Lease, strings: &mut StringTa
     Ok(())
 }
 
-/// Writes the selected outputs of a run.
+/// The selected outputs of a run as writers take them; the views must outlive what is made of them.
+pub struct Outputs<'a> {
+    specs: &'a [TensorSpec],
+    views: Vec<(Selection, View<'a>)>,
+}
+
+/// The selected outputs of a run.
+///
+/// # Errors
+/// `internal` for an output that the runtime cannot show.
+pub fn outputs<'a>(selection: &[Selection], lease: &'a Lease, dialect: Dialect) -> Result<Outputs<'a>> {
+    let specs = &lease.model().signature().outputs;
+    let view = |&selected: &Selection| {
+        let binary = selected.binary || dialect != Dialect::Rest;
+        Ok((Selection { binary, ..selected }, lease.binding().output(selected.index)?))
+    };
+    Ok(Outputs { specs, views: selection.iter().map(view).collect::<Result<_>>()? })
+}
+
+impl Outputs<'_> {
+    fn tensors(&self) -> Result<Vec<OutputTensor<'_>>> {
+        let views = self.views.iter();
+        views
+            .map(|(selected, view)| {
+                let data = if selected.binary { blob(view)? } else { elements(view)? };
+                let name = &self.specs[selected.index].name;
+                let (datatype, shape, binary) = (view.datatype, view.shape, selected.binary);
+                Ok(OutputTensor { name, datatype, shape, data, binary })
+            })
+            .collect()
+    }
+}
+
+/// Writes an answer as JSON, with binary data behind it where that is asked for.
 ///
 /// # Errors
 /// As [`reply::write`].
-pub fn write(head: &Head<'_>, selection: &[Selection], lease: &Lease, out: &mut Vec<u8>) -> Result<Sent> {
-    let specs = &lease.model().signature().outputs;
-    let views = selection
-        .iter()
-        .map(|selected| lease.binding().output(selected.index))
-        .collect::<Result<Vec<_>>>()?;
-    let outputs = selection
-        .iter()
-        .zip(&views)
-        .map(|(selected, view)| {
-            Ok(OutputTensor {
-                name: &specs[selected.index].name,
-                datatype: view.datatype,
-                shape: view.shape,
-                data: elements(view)?,
-                binary: selected.binary,
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let head = ReplyHead { id: head.id, model_name: head.endpoint, model_version: head.version };
-    let written = reply::write(out, &head, &outputs)?;
+pub fn write_json(head: &ReplyHead<'_>, outputs: &Outputs<'_>, out: &mut Vec<u8>) -> Result<Sent> {
+    let written = reply::write(out, head, &outputs.tensors()?)?;
     // An empty tensor sent as binary data leaves no byte behind the JSON, and still is binary data.
-    let binary = selection.iter().any(|selected| selected.binary);
+    let binary = outputs.views.iter().any(|(selected, _)| selected.binary);
     Ok(Sent { json_length: binary.then_some(written.json_len) })
+}
+
+/// Writes an answer as protobuf.
+///
+/// # Errors
+/// As [`protobuf::write`].
+pub fn write_protobuf(
+    head: &ReplyHead<'_>,
+    outputs: &Outputs<'_>,
+    marks_final: bool,
+    out: &mut Vec<u8>,
+) -> Result<Sent> {
+    protobuf::write(out, head, &outputs.tensors()?, marks_final)?;
+    Ok(Sent { json_length: None })
+}
+
+/// Writes an answer as a gRPC message: protobuf behind its prefix.
+///
+/// # Errors
+/// As [`protobuf::write`]; `payload_too_large` beyond 4 GiB.
+pub fn write_message(
+    head: &ReplyHead<'_>,
+    outputs: &Outputs<'_>,
+    marks_final: bool,
+    out: &mut Vec<u8>,
+) -> Result<Sent> {
+    message::begin(out);
+    let sent = write_protobuf(head, outputs, marks_final, out)?;
+    message::end(out)?;
+    Ok(sent)
 }
 
 /// Says which inputs are missing and which are too many.
@@ -139,7 +173,15 @@ fn typed(tensor: &mut Tensor) -> Result<TypedMut<'_>> {
         .ok_or_else(|| Error::new(Code::Internal, "a tensor without elements of its own type"))
 }
 
-/// A view's elements as the reply writer takes them.
+/// A view's elements as the writers of binary data take them: in one piece.
+fn blob<'a>(view: &'a View<'a>) -> Result<TensorData<'a>> {
+    match &view.data {
+        Data::Bytes(bytes) => Ok(TensorData::Raw(bytes)),
+        Data::Strings { bytes, offsets } => Strings::new(bytes, offsets).map(TensorData::Strings),
+    }
+}
+
+/// A view's elements as the writer of JSON takes them.
 fn elements<'a>(view: &'a View<'a>) -> Result<TensorData<'a>> {
     if let Data::Strings { bytes, offsets } = &view.data {
         return Strings::new(bytes, offsets).map(TensorData::Strings);

@@ -6,10 +6,13 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::{EndpointSpec, VersionSpec};
 use headgate_core::tensor::Signature;
 use headgate_engine::{Engine, Model, Source};
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use crate::drift::VersionSketch;
 use crate::metrics::{Metrics, VersionMetrics};
+
+static X_VERSION: HeaderName = HeaderName::from_static("x-headgate-version");
+static X_REVISION: HeaderName = HeaderName::from_static("x-headgate-revision");
 
 /// One version, ready to answer.
 pub struct VersionState {
@@ -23,6 +26,13 @@ pub struct VersionState {
     pub version_header: HeaderValue,
     /// The value of `x-headgate-revision`.
     pub revision_header: HeaderValue,
+}
+
+impl VersionState {
+    /// The headers that say who answered.
+    pub fn headers(&self) -> [(HeaderName, HeaderValue); 2] {
+        [(X_VERSION.clone(), self.version_header.clone()), (X_REVISION.clone(), self.revision_header.clone())]
+    }
 }
 
 impl std::fmt::Debug for VersionState {

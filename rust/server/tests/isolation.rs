@@ -94,7 +94,7 @@ fn gateway_with(changes: &Value) -> (Arc<Gateway>, SocketAddr) {
     config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
     let gateway = Gateway::new(Config::from_json(config.to_string().as_bytes()).unwrap()).unwrap();
     gateway.set_ready(true);
-    let address = gateway.start().unwrap();
+    let address = gateway.start().unwrap().http;
     (Arc::new(gateway), address)
 }
 

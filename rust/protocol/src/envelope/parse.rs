@@ -4,11 +4,11 @@
 
 use std::borrow::Cow;
 
-use headgate_core::error::{Code, Error, Result};
+use headgate_core::error::{Error, Result};
 use headgate_core::tensor::{DataType, Shape};
 
 use super::values::{
-    datatype, flag, request_parameters, shape, skip, tensor_parameters, text, twice, want, whole,
+    datatype, flag, positive, request_parameters, shape, skip, tensor_parameters, text, twice, want, whole,
 };
 use super::{Envelope, InputEnvelope, MAX_TENSORS, RequestedOutput, Source};
 use crate::binary::{self, Blobs, Body};
@@ -225,7 +225,7 @@ fn outputs<'a>(cursor: &mut Cursor<'a>, into: &mut Vec<RequestedOutput<'a>>) -> 
 
 fn output<'a>(cursor: &mut Cursor<'a>, index: usize) -> Result<RequestedOutput<'a>> {
     let mut name: Option<Cow<'a, str>> = None;
-    let mut binary_data = None;
+    let mut wanted = Wanted::default();
     let mut has_parameters = false;
     cursor.members(|cursor, key| {
         let place = || match &name {
@@ -238,7 +238,7 @@ fn output<'a>(cursor: &mut Cursor<'a>, index: usize) -> Result<RequestedOutput<'
                 name.replace(text).is_some()
             }
             "parameters" => {
-                output_parameters(cursor, place, &mut binary_data)?;
+                output_parameters(cursor, place, &mut wanted)?;
                 std::mem::replace(&mut has_parameters, true)
             }
             _ => {
@@ -249,31 +249,33 @@ fn output<'a>(cursor: &mut Cursor<'a>, index: usize) -> Result<RequestedOutput<'
         if repeated { Err(twice(&format!("outputs[{index}]"), &key)) } else { Ok(()) }
     })?;
     match name.filter(|name| !name.is_empty()) {
-        Some(name) => Ok(RequestedOutput { name, binary_data }),
+        Some(name) => {
+            let Wanted { binary_data, classification } = wanted;
+            Ok(RequestedOutput { name, binary_data, classification })
+        }
         None => Err(Error::invalid(format!("outputs[{index}] has no \"name\""))),
     }
+}
+
+/// The form in which an output is wanted.
+#[derive(Default)]
+struct Wanted {
+    binary_data: Option<bool>,
+    classification: Option<u64>,
 }
 
 fn output_parameters<'a>(
     cursor: &mut Cursor<'a>,
     place: impl Fn() -> String,
-    binary_data: &mut Option<bool>,
+    wanted: &mut Wanted,
 ) -> Result<()> {
-    tensor_parameters(cursor, &place, |cursor, key| match key {
-        "binary_data" => {
-            let value = flag(cursor, || format!("{}: \"binary_data\"", place()))?;
-            match binary_data.replace(value) {
-                Some(_) => Err(twice(&place(), key)),
-                None => Ok(true),
-            }
-        }
-        "classification" => Err(Error::new(
-            Code::Unsupported,
-            format!(
-                "{}: classification is not supported; leave it out and rank the scores yourself",
-                place()
-            ),
-        )),
-        _ => Ok(false),
+    tensor_parameters(cursor, &place, |cursor, key| {
+        let value_place = || format!("{}: \"{key}\"", place());
+        let repeated = match key {
+            "binary_data" => wanted.binary_data.replace(flag(cursor, value_place)?).is_some(),
+            "classification" => wanted.classification.replace(positive(cursor, value_place)?).is_some(),
+            _ => return Ok(false),
+        };
+        if repeated { Err(twice(&place(), key)) } else { Ok(true) }
     })
 }

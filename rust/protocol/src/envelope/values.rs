@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, MAX_RANK, Shape};
 
-use super::{MAX_PARAMETERS, ParameterValue, Parameters};
+use super::{ParameterValue, Parameters};
 use crate::cursor::{Cursor, Kind};
 use crate::fault::Fault;
 
@@ -40,6 +40,14 @@ pub(super) fn whole(cursor: &mut Cursor<'_>, place: impl Fn() -> String) -> Resu
     text.parse().map_err(|_| {
         Error::invalid(format!("{} must be a whole number from 0 to {}, not {text}", place(), u64::MAX))
     })
+}
+
+/// Reads a whole number above 0.
+pub(super) fn positive(cursor: &mut Cursor<'_>, place: impl Fn() -> String) -> Result<u64> {
+    match whole(cursor, &place)? {
+        0 => Err(Error::invalid(format!("{} must be a whole number above 0", place()))),
+        number => Ok(number),
+    }
 }
 
 /// Reads a shape.
@@ -111,23 +119,15 @@ pub(super) fn request_parameters<'a>(cursor: &mut Cursor<'a>, into: &mut Paramet
             "timeout" => into.timeout_us.replace(whole(cursor, place)?).is_some(),
             "priority" => into.priority.replace(whole(cursor, place)?).is_some(),
             _ => {
-                refuse_reserved(&key)?;
                 let value = parameter(cursor, place)?;
-                let repeated = into.custom.iter().any(|(known, _)| *known == key);
-                if into.custom.len() == MAX_PARAMETERS {
-                    return Err(Error::invalid(format!("a request has at most {MAX_PARAMETERS} parameters")));
-                }
-                if !repeated {
-                    into.custom.push((key.clone(), value));
-                }
-                repeated
+                into.add_custom(key.clone(), value)?
             }
         };
         if repeated { Err(Error::invalid(format!("parameter \"{key}\" is given twice"))) } else { Ok(()) }
     })
 }
 
-fn refuse_reserved(key: &str) -> Result<()> {
+pub(super) fn refuse_reserved(key: &str) -> Result<()> {
     if key.starts_with("triton_") {
         return Err(Error::invalid(format!(
             "parameter \"{key}\": names that begin with triton_ are reserved"
@@ -154,17 +154,23 @@ pub(super) fn tensor_parameters<'a>(
 ) -> Result<()> {
     want(cursor, Kind::Object, || format!("{}: \"parameters\"", place()))?;
     cursor.members(|cursor, key| {
-        if key.starts_with("shared_memory_") {
-            return Err(Error::new(
-                Code::Unsupported,
-                format!("{}: shared memory is not supported; send \"data\" or binary data", place()),
-            ));
-        }
+        refuse_shared_memory(&key, &place)?;
         if !known(cursor, &key)? {
             parameter(cursor, || format!("{}: parameter \"{key}\"", place()))?;
         }
         Ok(())
     })
+}
+
+/// Refuses the parameters of a tensor that lies in shared memory.
+pub(crate) fn refuse_shared_memory(key: &str, place: impl Fn() -> String) -> Result<()> {
+    if key.starts_with("shared_memory_") {
+        return Err(Error::new(
+            Code::Unsupported,
+            format!("{}: shared memory is not supported; send the elements with the request", place()),
+        ));
+    }
+    Ok(())
 }
 
 /// The refusal of a key that comes a second time.

@@ -13,7 +13,7 @@ use crate::strings::{Strings, write_json};
 const LONGEST: usize = 25;
 
 /// Makes sure that data, datatype and shape of an output agree.
-pub(super) fn check(output: &OutputTensor<'_>) -> Result<()> {
+pub(crate) fn check(output: &OutputTensor<'_>) -> Result<()> {
     let OutputTensor { datatype, shape, data, .. } = output;
     let count = match (data, datatype) {
         (TensorData::Uint8(data), DataType::Uint8 | DataType::Bool) => Some(data.len()),
@@ -42,7 +42,7 @@ pub(super) fn check(output: &OutputTensor<'_>) -> Result<()> {
 }
 
 /// The size of the binary form, in bytes.
-pub(super) fn binary_size(data: &TensorData<'_>) -> usize {
+pub(crate) fn binary_size(data: &TensorData<'_>) -> usize {
     match data {
         TensorData::Uint8(data) | TensorData::Raw(data) => data.len(),
         TensorData::Uint16(data) => size_of_val(*data),
@@ -59,7 +59,7 @@ pub(super) fn binary_size(data: &TensorData<'_>) -> usize {
 }
 
 /// Appends the binary form.
-pub(super) fn write_binary(out: &mut Vec<u8>, data: &TensorData<'_>) -> Result<()> {
+pub(crate) fn write_binary(out: &mut Vec<u8>, data: &TensorData<'_>) -> Result<()> {
     macro_rules! little_endian {
         ($data:expr) => {
             for element in *$data {

@@ -1,0 +1,105 @@
+//! `ModelInferResponse`, written field by field; tensors are always raw.
+//!
+//! Next: `reply`, whose heads and outputs it takes.
+
+use headgate_core::error::Result;
+
+use super::LENGTH;
+use crate::reply::{OutputTensor, ReplyHead, elements};
+
+/// Appends an answer. `marks_final` adds the parameter by which streaming clients know the last answer to a request.
+///
+/// # Errors
+/// `internal` for an output whose data contradicts its datatype or shape. `out` is then as it was before.
+pub fn write(
+    out: &mut Vec<u8>,
+    head: &ReplyHead<'_>,
+    outputs: &[OutputTensor<'_>],
+    marks_final: bool,
+) -> Result<()> {
+    let start = out.len();
+    let result = write_parts(out, head, outputs, marks_final);
+    if result.is_err() {
+        out.truncate(start);
+    }
+    result
+}
+
+/// Appends an answer without outputs: whose it is, and nothing else.
+pub fn write_id(out: &mut Vec<u8>, id: &str) {
+    text(out, 3, id);
+}
+
+fn write_parts(
+    out: &mut Vec<u8>,
+    head: &ReplyHead<'_>,
+    outputs: &[OutputTensor<'_>],
+    marks_final: bool,
+) -> Result<()> {
+    text(out, 1, head.model_name);
+    text(out, 2, head.model_version);
+    text(out, 3, head.id.unwrap_or_default());
+    if marks_final {
+        // A map's entry: the name, and an InferParameter with its field 1 set to true.
+        let key = "triton_final_response";
+        prefix(out, 4, 2 + key.len() + 4);
+        text(out, 1, key);
+        prefix(out, 2, 2);
+        out.extend_from_slice(&[1 << 3, 1]);
+    }
+    for output in outputs {
+        elements::check(output)?;
+        tensor(out, output);
+    }
+    for output in outputs {
+        prefix(out, 6, elements::binary_size(&output.data));
+        elements::write_binary(out, &output.data)?;
+    }
+    Ok(())
+}
+
+/// An `InferOutputTensor`: name, datatype, shape.
+fn tensor(out: &mut Vec<u8>, output: &OutputTensor<'_>) {
+    let datatype = output.datatype.as_str();
+    let dims = output.shape.dims();
+    let packed: usize = dims.iter().map(|&dim| varint_length(dim as u64)).sum();
+    let shape = if dims.is_empty() { 0 } else { 1 + varint_length(packed as u64) + packed };
+    prefix(out, 5, text_length(output.name) + text_length(datatype) + shape);
+    text(out, 1, output.name);
+    text(out, 2, datatype);
+    if !dims.is_empty() {
+        prefix(out, 3, packed);
+        dims.iter().for_each(|&dim| varint(out, dim as u64));
+    }
+}
+
+/// A string field; an empty one is left out, as proto3 does.
+fn text(out: &mut Vec<u8>, number: u32, text: &str) {
+    if !text.is_empty() {
+        prefix(out, number, text.len());
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// The bytes that [`text`] writes for a field number below 16.
+fn text_length(text: &str) -> usize {
+    if text.is_empty() { 0 } else { 1 + varint_length(text.len() as u64) + text.len() }
+}
+
+/// A length-prefixed field's tag and length.
+fn prefix(out: &mut Vec<u8>, number: u32, length: usize) {
+    varint(out, u64::from(number << 3 | LENGTH));
+    varint(out, length as u64);
+}
+
+fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn varint_length(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+}

@@ -1,0 +1,132 @@
+//! Content codings: gzip and deflate, decoded within bounds, and gzip for answers that are asked for so.
+//!
+//! Large bodies are worked on in steps, and other requests of the IO thread have their turn between them.
+
+use std::io::{self, Read, Write};
+
+use flate2::read::{GzDecoder, ZlibDecoder};
+use flate2::write::GzEncoder;
+use headgate_core::error::{Code, Error, Result};
+
+/// A coding that is more than identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 1950, as HTTP has it: deflate within zlib's frame.
+    Deflate,
+}
+
+/// Bytes between two looks at other requests: a step takes some hundred microseconds.
+const STEP: usize = 64 << 10;
+
+impl Coding {
+    /// The coding of that name; the inner `None` is identity, the outer one an unknown name.
+    #[expect(clippy::option_option, reason = "unknown and none are different answers")]
+    pub fn parse(name: &[u8]) -> Option<Option<Coding>> {
+        match name.to_ascii_lowercase().as_slice() {
+            b"" | b"identity" => Some(None),
+            b"gzip" | b"x-gzip" => Some(Some(Coding::Gzip)),
+            b"deflate" => Some(Some(Coding::Deflate)),
+            _ => None,
+        }
+    }
+}
+
+/// Decodes a body into at most `limit` bytes.
+///
+/// # Errors
+/// `payload_too_large` beyond `limit`, `invalid_argument` for bytes that are not of this coding.
+pub async fn decode(body: &[u8], coding: Coding, limit: usize) -> Result<Vec<u8>> {
+    match coding {
+        Coding::Gzip => read(GzDecoder::new(body), "gzip", limit).await,
+        Coding::Deflate => read(ZlibDecoder::new(body), "deflate", limit).await,
+    }
+}
+
+async fn read(mut from: impl Read, name: &str, limit: usize) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    loop {
+        let before = out.len();
+        let step = STEP.min(limit.saturating_add(1) - before);
+        (&mut from).take(step as u64).read_to_end(&mut out).map_err(|error| {
+            Error::invalid(format!("the body is not {name}, as its content coding says: {error}"))
+        })?;
+        if out.len() > limit {
+            return Err(Error::new(
+                Code::PayloadTooLarge,
+                format!("the decompressed body is larger than {limit} bytes, the limit (--max-body)"),
+            ));
+        }
+        if out.len() - before < step {
+            return Ok(out);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Encodes an answer with gzip at its fastest level.
+///
+/// # Errors
+/// Never in practice: memory takes every write.
+pub async fn gzip(body: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 3), flate2::Compression::fast());
+    for step in body.chunks(STEP) {
+        encoder.write_all(step)?;
+        if body.len() > STEP {
+            tokio::task::yield_now().await;
+        }
+    }
+    encoder.finish()
+}
+
+/// Whether an `Accept-Encoding` header asks for gzip: named, with a weight above 0. `*` does not ask for anything.
+pub fn asks_for_gzip(header: &[u8]) -> bool {
+    header.split(|&byte| byte == b',').any(|entry| {
+        let mut parts = entry.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+        let named = parts.next().is_some_and(|name| matches!(Coding::parse(name), Some(Some(Coding::Gzip))));
+        let weight = parts.find_map(|part| part.strip_prefix(b"q=").or_else(|| part.strip_prefix(b"Q=")));
+        named && weight.is_none_or(|weight| weight.iter().any(|byte| (b'1'..=b'9').contains(byte)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+    }
+
+    #[test]
+    fn what_was_encoded_is_decoded_within_the_limit() {
+        let body = vec![7u8; 1 << 20];
+        let packed = now(gzip(&body)).unwrap();
+        assert!(packed.len() < 20_000);
+        assert_eq!(now(decode(&packed, Coding::Gzip, 1 << 20)).unwrap(), body);
+        let error = now(decode(&packed, Coding::Gzip, (1 << 20) - 1)).unwrap_err();
+        assert_eq!(error.code, Code::PayloadTooLarge);
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        zlib.write_all(b"abc").unwrap();
+        assert_eq!(now(decode(&zlib.finish().unwrap(), Coding::Deflate, 3)).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn what_is_not_of_the_coding_or_cut_off_is_refused() {
+        let packed = now(gzip(b"some words")).unwrap();
+        for broken in [&b"plain"[..], b"", &packed[..packed.len() - 3]] {
+            let error = now(decode(broken, Coding::Gzip, 100)).unwrap_err();
+            assert_eq!(error.code, Code::InvalidArgument, "{error}");
+        }
+    }
+
+    #[test]
+    fn gzip_is_used_when_it_is_asked_for() {
+        for header in ["gzip", "deflate, gzip;q=0.5", "GZIP;q=1.0", "br , x-gzip"] {
+            assert!(asks_for_gzip(header.as_bytes()), "{header}");
+        }
+        for header in ["", "*", "identity", "gzip;q=0", "gzip;q=0.000", "gzipx", "deflate"] {
+            assert!(!asks_for_gzip(header.as_bytes()), "{header}");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! gRPC on the data ports: which call a path names, and how an outcome is said in trailers.
+//!
+//! Inference, one request and one answer, goes through the same phases as REST and is framed here (`grpc/unary`). Everything
+//! else is rare: tonic's generated services, called directly from our HTTP/2, without its transport or a router.
+//! Next: `grpc/unary`, then `grpc/service`.
+
+pub mod codec;
+pub mod health;
+pub mod message;
+pub mod service;
+pub mod stream;
+pub mod unary;
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use headgate_core::error::{Code, Error, Result};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
+use http::{HeaderValue, Request, Response, Version};
+use hyper::body::Incoming;
+use tonic::codec::CompressionEncoding::{Deflate, Gzip};
+
+use crate::conn::{Conn, Open};
+use crate::io;
+use crate::reply::ReplyBody;
+
+/// The generated services of `proto/`; `make proto` makes them anew.
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code; proto/ documents it")]
+mod generated {
+    pub mod inference {
+        include!("grpc/generated/inference.rs");
+    }
+    pub mod health {
+        include!("grpc/generated/grpc.health.v1.rs");
+    }
+    /// What reflection tells.
+    pub const DESCRIPTORS: &[u8] = include_bytes!("grpc/generated/descriptors.bin");
+}
+
+use generated::health::health_server::HealthServer;
+use generated::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+
+const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+const INFERENCE: &str = "/inference.GRPCInferenceService/";
+const HEALTH: &str = "/grpc.health.v1.Health/";
+const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/";
+const REFLECTION_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/";
+
+static CONTENT: HeaderValue = HeaderValue::from_static("application/grpc");
+static STATUS: HeaderName = HeaderName::from_static("grpc-status");
+static MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+static PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+static CODE: HeaderName = HeaderName::from_static("x-headgate-code");
+static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// Whether a request is gRPC's: by its content type, as the protocol has it.
+pub fn is_grpc<B>(request: &Request<B>) -> bool {
+    let content = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    content.and_then(|content| content.strip_prefix(b"application/grpc")).is_some_and(|rest| {
+        // `application/grpc-web` is another protocol.
+        matches!(rest.first(), None | Some(b'+' | b';'))
+    })
+}
+
+/// Answers one call.
+pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {
+    if request.version() < Version::HTTP_2 {
+        let error = Error::invalid("gRPC needs HTTP/2; send this with prior knowledge of it");
+        return refused(&error, conn, open);
+    }
+    if request.uri().path() == INFER {
+        return unary::handle(conn, request, open).await;
+    }
+    match called(request).await {
+        Ok(response) => response.map(|body| ReplyBody::service(body, open)),
+        Err(error) => refused(&error, conn, open),
+    }
+}
+
+/// Hands a call to the service that it names.
+async fn called(request: Request<Incoming>) -> Result<Response<tonic::body::Body>> {
+    let limit = io::with(|io| io.shared.config.max_body_bytes);
+    let path = request.uri().path();
+    if path.starts_with(INFERENCE) {
+        let service = GrpcInferenceServiceServer::new(service::Inference)
+            .max_decoding_message_size(limit)
+            .max_encoding_message_size(usize::MAX)
+            .accept_compressed(Gzip)
+            .accept_compressed(Deflate);
+        Ok(call(service, request).await)
+    } else if path.starts_with(HEALTH) {
+        Ok(call(HealthServer::new(health::Health), request).await)
+    } else if path.starts_with(REFLECTION) {
+        Ok(call(reflection().build_v1().map_err(|error| unreflected(&error))?, request).await)
+    } else if path.starts_with(REFLECTION_ALPHA) {
+        Ok(call(reflection().build_v1alpha().map_err(|error| unreflected(&error))?, request).await)
+    } else {
+        Err(Error::new(Code::Unsupported, format!("{path} is not a call of a service that is served here")))
+    }
+}
+
+async fn call<S>(mut service: S, request: Request<Incoming>) -> S::Response
+where
+    S: tonic::codegen::Service<Request<Incoming>, Error = std::convert::Infallible>,
+{
+    let Ok(response) = service.call(request).await;
+    response
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(generated::DESCRIPTORS)
+}
+
+fn unreflected(error: &tonic_reflection::server::Error) -> Error {
+    Error::new(Code::Internal, format!("the descriptors of the services cannot be read: {error}"))
+}
+
+/// A refusal that no version is to blame for.
+fn refused(error: &Error, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {
+    io::with(|io| io.shared.metrics.thread(io.thread).refused(error.code));
+    let mut response = Response::new(ReplyBody::message(None, failed(error), None, conn, open));
+    response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
+    response
+}
+
+/// The trailers of a good answer.
+fn succeeded() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(STATUS.clone(), HeaderValue::from_static("0"));
+    trailers
+}
+
+/// The trailers of a failure.
+fn failed(error: &Error) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(4);
+    trailers.insert(STATUS.clone(), HeaderValue::from(u16::from(status(error.code))));
+    trailers.insert(MESSAGE.clone(), encoded(&error.message));
+    trailers.insert(CODE.clone(), HeaderValue::from_static(error.code.as_str()));
+    if error.code.retry() {
+        trailers.insert(PUSHBACK.clone(), HeaderValue::from_static("1000"));
+    }
+    trailers
+}
+
+/// The status of a code. A body that did not come in time has none of its own.
+fn status(code: Code) -> u8 {
+    code.grpc().or(Code::DeadlineExceeded.grpc()).unwrap_or_default()
+}
+
+/// An error as tonic's services take it.
+fn as_status(error: &Error) -> tonic::Status {
+    let mut status = tonic::Status::new(i32::from(status(error.code)).into(), error.message.clone());
+    if let Ok(code) = error.code.as_str().parse() {
+        status.metadata_mut().insert(CODE.as_str(), code);
+    }
+    status
+}
+
+/// A message as a header value: everything but printable ASCII is percent-encoded (gRPC over HTTP/2, "Status-Message").
+fn encoded(message: &str) -> HeaderValue {
+    let mut out = Vec::with_capacity(message.len());
+    for byte in message.bytes() {
+        match byte {
+            b'%' | 0..=0x1f | 0x7f.. => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+            byte => out.push(byte),
+        }
+    }
+    HeaderValue::from_bytes(&out).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// When the client stops waiting, by `grpc-timeout`.
+///
+/// # Errors
+/// As [`timeout`].
+fn deadline(headers: &HeaderMap, received: Instant) -> Result<Option<Instant>> {
+    Ok(timeout(headers)?.and_then(|timeout| received.checked_add(timeout)))
+}
+
+/// How long the client waits, by `grpc-timeout`: at most eight digits and a unit.
+///
+/// # Errors
+/// `invalid_argument` for a value of another form.
+fn timeout(headers: &HeaderMap) -> Result<Option<Duration>> {
+    let Some(value) = headers.get(&TIMEOUT) else { return Ok(None) };
+    let parts = value.to_str().ok().and_then(|text| text.split_at_checked(text.len().checked_sub(1)?));
+    let digits =
+        parts.filter(|(digits, _)| digits.len() <= 8 && digits.bytes().all(|byte| byte.is_ascii_digit()));
+    let parsed = digits.and_then(|(digits, unit)| {
+        let number: u64 = digits.parse().ok()?;
+        Some(match unit {
+            "H" => Duration::from_secs(number * 3600),
+            "M" => Duration::from_secs(number * 60),
+            "S" => Duration::from_secs(number),
+            "m" => Duration::from_millis(number),
+            "u" => Duration::from_micros(number),
+            "n" => Duration::from_nanos(number),
+            _ => return None,
+        })
+    });
+    let wrong = || {
+        Error::invalid(format!(
+            "grpc-timeout is {value:?}; it must be one to eight digits and one of H, M, S, m, u, n"
+        ))
+    };
+    parsed.map(Some).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_have_at_most_eight_digits_and_a_unit() {
+        let read = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(TIMEOUT.clone(), HeaderValue::from_str(value).unwrap());
+            timeout(&headers)
+        };
+        assert_eq!(timeout(&HeaderMap::new()).unwrap(), None);
+        for (value, wanted) in [
+            ("1H", Duration::from_secs(3600)),
+            ("2M", Duration::from_secs(120)),
+            ("3S", Duration::from_secs(3)),
+            ("0m", Duration::ZERO),
+            ("5u", Duration::from_micros(5)),
+            ("99999999n", Duration::from_nanos(99_999_999)),
+        ] {
+            assert_eq!(read(value).unwrap(), Some(wanted), "{value}");
+        }
+        for value in ["", "S", "1", "-1S", "1 S", "1.5S", "123456789S", "1s", "1SS"] {
+            assert_eq!(read(value).unwrap_err().code, Code::InvalidArgument, "{value}");
+        }
+    }
+
+    #[test]
+    fn messages_are_percent_encoded() {
+        assert_eq!(encoded("50 % of \"Bär\"\n"), "50 %25 of \"B%C3%A4r\"%0A");
+    }
+
+    #[test]
+    fn a_call_is_grpc_by_its_content_type() {
+        let request = |content: &str| Request::builder().header(CONTENT_TYPE, content).body(()).unwrap();
+        for content in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
+            assert!(is_grpc(&request(content)), "{content}");
+        }
+        for content in ["application/grpc-web", "application/json", "application/grpcx", ""] {
+            assert!(!is_grpc(&request(content)), "{content}");
+        }
+    }
+}
