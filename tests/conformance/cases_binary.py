@@ -93,11 +93,15 @@ def lengths() -> list[Case]:
 
 
 def encodings() -> list[Case]:
-    """Bodies that claim a compression, which is not built."""
-    return [
-        Case(f"encoding-{name}", GOOD, headers={"Content-Encoding": name}, status=501, code="unsupported")
-        for name in ("gzip", "deflate", "br")
+    """Bodies that are not what their content coding says, and codings that are not known."""
+    known = [
+        Case(f"encoding-{name}", GOOD, headers={"Content-Encoding": name}) for name in ("gzip", "deflate")
     ]
+    unknown = [
+        Case(f"encoding-{name}", GOOD, headers={"Content-Encoding": name}, status=501, code="unsupported")
+        for name in ("br", "zstd", "gzip, gzip")
+    ]
+    return [*known, *unknown]
 
 
 CASES = [*sizes(), *contents(), *lengths(), *encodings()]

@@ -166,7 +166,8 @@ NUMBERS: list[tuple[str, str]] = [
     *[("uint8", text) for text in ("256", "300", "-1")],
     *[("bool", text) for text in ("1", "0", '"true"', "TRUE", "null")],
     *[("bytes", text) for text in ("1", "null", "true", '"\\ud800"', '["a"')],
-    ("fp16", "1.5"),
+    ("fp16", "65520"),
+    ("fp16", "true"),
 ]  # fmt: skip
 
 

@@ -27,7 +27,14 @@ def test_the_server_names_itself_and_only_the_extensions_that_it_has(zoo: Gatewa
     assert answer.status == 200
     assert answer.json["name"] == "headgate"
     assert answer.json["version"]
-    assert answer.json["extensions"] == ["binary_tensor_data"]
+    assert answer.json["extensions"] == [
+        "binary_tensor_data",
+        "classification",
+        "model_configuration",
+        "model_repository",
+        "parameters",
+        "statistics",
+    ]
 
 
 def test_the_server_is_live_and_ready(zoo: GatewayProcess) -> None:

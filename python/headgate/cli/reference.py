@@ -46,8 +46,8 @@ def _settings() -> Iterator[str]:
     yield "| option and key | variable | default | meaning |"
     yield "|---|---|---|---|"
     for setting in SETTINGS:
-        metavar = setting.metavar.replace("|", "\\|")
-        yield f"| `--{setting.name} {metavar}` | `{setting.variable}` | {setting.default} | {setting.help} |"
+        metavar = "" if setting.flag else " " + setting.metavar.replace("|", "\\|")
+        yield f"| `--{setting.name}{metavar}` | `{setting.variable}` | {setting.default} | {setting.help} |"
 
 
 def _commands() -> Iterator[str]:

@@ -300,6 +300,8 @@ def _versions(state: EndpointState, held: Held, status: Status) -> dict[str, Ver
             shown = "failed"
         elif name in waiting:
             shown = "loading"
+        elif status.get("unloaded"):
+            shown = "unloaded"
         views[name] = VersionView(
             digest=version.digest,
             kind="artifact" if version.constant is None else "constant",

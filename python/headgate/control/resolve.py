@@ -54,6 +54,8 @@ class Resolver:
             declared=Declared(resolved.champion, weights, resolved.sticky_header),
             versions=versions,
             columns={tensor: list(names) for tensor, names in resolved.columns.items()},
+            labels={tensor: list(names) for tensor, names in resolved.labels.items()},
+            non_finite=resolved.non_finite,
             timeout_ms=resolved.timeout_ms,
             baseline=baseline,
             root=None if document.root == NOWHERE else str(document.root),

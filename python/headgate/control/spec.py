@@ -32,6 +32,8 @@ class Spec:
     declared: Declared
     versions: Mapping[str, VersionSpec]
     columns: Mapping[str, list[str]] = field(default_factory=dict)
+    labels: Mapping[str, list[str]] = field(default_factory=dict)
+    non_finite: str = "error"
     timeout_ms: int = 30_000
     baseline: str | None = None
     window_seconds: int = 86_400
@@ -69,6 +71,8 @@ class Spec:
                 for name, v in self.versions.items()
             },
             "columns": {tensor: list(names) for tensor, names in self.columns.items()},
+            "labels": {tensor: list(names) for tensor, names in self.labels.items()},
+            "non_finite": self.non_finite,
             "timeout_ms": self.timeout_ms,
             "baseline": self.baseline,
             "window_seconds": self.window_seconds,
@@ -82,6 +86,8 @@ class Spec:
             declared=Declared(**stored["declared"]),
             versions={name: VersionSpec(**version) for name, version in stored["versions"].items()},
             columns=stored["columns"],
+            labels=stored.get("labels", {}),
+            non_finite=stored.get("non_finite", "error"),
             timeout_ms=stored["timeout_ms"],
             baseline=stored["baseline"],
             window_seconds=stored["window_seconds"],
@@ -161,6 +167,8 @@ def native_apply(name: str, held: Serving, paths: Paths, load: Load) -> bytes:
             "sticky": spec.declared.sticky,
             "timeout_ms": spec.timeout_ms,
             "columns": dict(spec.columns),
+            "labels": dict(spec.labels),
+            "non_finite": spec.non_finite,
             "baseline": None if spec.baseline is None else str(baseline_path(paths.state, spec.baseline)),
             "urgent": load.urgent,
         }

@@ -71,7 +71,7 @@ class VersionView(TypedDict):
     digest: str
     kind: Literal["artifact", "constant"]
     role: Literal["champion", "challenger", "last_good", "idle"]
-    state: Literal["ready", "loading", "failed", "blocked"]
+    state: Literal["ready", "loading", "failed", "blocked", "unloaded"]
     in_document: bool
     placement: str | None
     run_us: dict[str, float | None] | None

@@ -181,6 +181,12 @@ Constant = Annotated[
 ]
 
 
+Names = Annotated[
+    dict[Label, Annotated[tuple[Label, ...], Field(min_length=1, max_length=MAX_COLUMNS)]],
+    Field(max_length=MAX_TENSORS),
+]
+
+
 class _Part(BaseModel):
     """What all parts of a document share: frozen, strict, nothing unknown."""
 
@@ -252,6 +258,15 @@ class Drift(_Part):
     baseline: Baseline | None = Field(None, description="The reference sample: an .npz, .npy or .csv file.")
 
 
+class Answers(_Part):
+    """How answers are written."""
+
+    non_finite: Literal["error", "null", "string"] = Field(
+        "error",
+        description='What JSON answers say for NaN and infinities: "error" (the request fails), "null" (in quotes) or "string".',
+    )
+
+
 class Limits(_Part):
     """What a request may take."""
 
@@ -269,11 +284,12 @@ class Endpoint(_Part):
     kind: Literal["Endpoint"] = Field(description="What this document describes.")
     name: EndpointName = Field(description="What clients call: /v2/models/{name}/infer.")
     owner: Owner | None = Field(None, description="Who answers for it.")
-    columns: Annotated[
-        dict[Label, Annotated[tuple[Label, ...], Field(min_length=1, max_length=MAX_COLUMNS)]],
-        Field(max_length=MAX_TENSORS),
-    ] = Field(
+    columns: Names = Field(
         default_factory=dict, description="Names of a tensor's columns, by tensor: for drift and reports."
+    )
+    labels: Names = Field(
+        default_factory=dict,
+        description="Names of an output's classes, by tensor: what the classification extension answers.",
     )
     versions: Annotated[dict[VersionName, Version], Field(min_length=1, max_length=MAX_VERSIONS)] = Field(
         description="The versions by name: a file: reference, {model: ...} or {constant: ...}."
@@ -281,6 +297,7 @@ class Endpoint(_Part):
     traffic: Traffic = Field(description="How requests are shared among the versions.")
     drift: Drift | None = Field(None, description="What live traffic is compared with.")
     limits: Limits | None = Field(None, description="What a request may take.")
+    answers: Answers | None = Field(None, description="How answers are written.")
 
     @property
     def weights_in_slots(self) -> dict[str, int]:
@@ -297,6 +314,11 @@ class Endpoint(_Part):
         """The time-out in milliseconds, the default where none is written."""
         written = self.limits.timeout if self.limits else None
         return DEFAULT_TIMEOUT_MS if written is None else written
+
+    @property
+    def non_finite(self) -> str:
+        """What JSON answers say for NaN and infinities."""
+        return self.answers.non_finite if self.answers else "error"
 
     def as_written(self) -> dict[str, Any]:
         """The document as JSON values with units, in normal form: parsing it gives an equal endpoint."""

@@ -42,6 +42,8 @@ class Resolved:
     sticky_header: str | None
     timeout_ms: int
     columns: dict[str, tuple[str, ...]]
+    labels: dict[str, tuple[str, ...]]
+    non_finite: str
     baseline: Path | None
 
 
@@ -81,5 +83,7 @@ def resolve(document: Document) -> Resolved:
         sticky_header=endpoint.sticky_header,
         timeout_ms=endpoint.timeout_ms,
         columns=dict(endpoint.columns),
+        labels=dict(endpoint.labels),
+        non_finite=endpoint.non_finite,
         baseline=baseline,
     )

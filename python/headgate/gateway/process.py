@@ -134,7 +134,7 @@ class Process:
             self._sockets[name] = bind(address, name)
         plane = self._control = self._make_control(self._store, artifacts)
         tokens = admin.Tokens(self._store)
-        sources = observe.Sources(self._native, plane, self.reasons)
+        sources = observe.Sources(self._native, plane, self.reasons, settings.triton_metrics)
         apps = {
             "observe": observe.create_app(sources),
             "admin": admin.create_app(plane, tokens, hosts=settings.admin_hosts),
@@ -285,6 +285,9 @@ def native_config(settings: Settings, library: str | None) -> dict[str, Any]:
         "pool_threads": settings.pool_threads,
         "library": library,
         "max_body_bytes": settings.max_body_bytes,
+        "gzip_above_bytes": settings.gzip_above_bytes,
+        "access_log": None if settings.access_log is None else str(settings.access_log),
+        "access_log_share": settings.access_log_share,
         "max_connections": 10_000,
         "idle_ms": 75_000,
         "head_timeout_ms": 10_000,

@@ -133,6 +133,29 @@ SETTINGS: tuple[Setting, ...] = (
         flag=True,
     ),
     Setting(
+        "gzip-above",
+        "SIZE",
+        parse_size,
+        "Answers larger than this are sent in gzip to clients that ask for it.",
+        "16KiB",
+    ),
+    Setting("access-log", "FILE", _path, "Append a JSON line for each sampled request here.", "no log"),
+    Setting(
+        "access-log-share",
+        "SHARE",
+        units.parse_share,
+        "The share of requests that the access log takes.",
+        "100%",
+    ),
+    Setting(
+        "triton-metrics",
+        "on|off",
+        units.parse_switch,
+        "Show Triton's metric names (nv_inference_...) on /metrics as well.",
+        "off",
+        flag=True,
+    ),
+    Setting(
         "sketches", "on|off", units.parse_switch, "Whether inputs and outputs are sketched for drift.", "on"
     ),
     Setting("sketch-memory", "SIZE", parse_size, "The most memory the sketches may take.", "256MiB"),
@@ -168,13 +191,17 @@ class Validated:
     drain_grace: int | None = None
     max_body: int | None = None
     allow_repository_control: bool | None = None
+    gzip_above: int | None = None
+    access_log: Path | None = None
+    access_log_share: float | None = None
+    triton_metrics: bool | None = None
     sketches: bool | None = None
     sketch_memory: int | None = None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What one gateway runs with; only the three folders a person may leave out are optional."""
+    """What one gateway runs with; only the folders and the file that a person may leave out are optional."""
 
     documents: tuple[Path, ...]
     models: Path | None
@@ -191,6 +218,10 @@ class Settings:
     drain_grace_ms: int
     max_body_bytes: int
     allow_repository_control: bool
+    gzip_above_bytes: int
+    access_log: Path | None
+    access_log_share: float
+    triton_metrics: bool
     sketches: bool
     sketch_memory_bytes: int
 
@@ -307,6 +338,10 @@ def resolve(
         drain_grace_ms=30_000 if given.drain_grace is None else given.drain_grace,
         max_body_bytes=64 << 20 if given.max_body is None else given.max_body,
         allow_repository_control=bool(given.allow_repository_control),
+        gzip_above_bytes=16 << 10 if given.gzip_above is None else given.gzip_above,
+        access_log=None if given.access_log is None else given.access_log.absolute(),
+        access_log_share=1.0 if given.access_log_share is None else given.access_log_share,
+        triton_metrics=bool(given.triton_metrics),
         sketches=True if given.sketches is None else given.sketches,
         sketch_memory_bytes=256 << 20 if given.sketch_memory is None else given.sketch_memory,
     )

@@ -51,6 +51,18 @@ def parse_switch(text: str) -> bool:
         raise ValueError(f"{text!r} is neither on nor off") from None
 
 
+def parse_share(text: str) -> float:
+    """A share such as ``1%`` or ``0.05%``, as a fraction."""
+    number, percent, rest = text.strip().partition("%")
+    try:
+        share = float(number) / 100
+    except ValueError:
+        share = -1.0
+    if not percent or rest or not 0 <= share <= 1:
+        raise ValueError(f"{text!r} is not a share; write 0% to 100%, such as 1%")
+    return share
+
+
 def parse_count(text: str) -> int:
     """A whole number of at least 1."""
     if not text.strip().isdecimal() or int(text) < 1:

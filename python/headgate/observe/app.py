@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from headgate.errors import HeadgateError
-from headgate.observe import declared, native
+from headgate.observe import declared, native, triton
 from headgate.observe.native import Metered
 
 _log = logging.getLogger("headgate.observe")
@@ -48,6 +48,8 @@ class Sources:
     control: Watched
     reasons: Callable[[], Sequence[str]]
     """Why no traffic should come now; empty means ready."""
+    triton_names: bool = False
+    """Whether the data plane's counters are shown under Triton's names as well."""
 
 
 class _Page(Collector):
@@ -87,7 +89,9 @@ class _Port:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
 
         def render() -> bytes:
-            counted = native.families(json.loads(self._sources.native.metrics()))
+            merged = json.loads(self._sources.native.metrics())
+            renamed = triton.families(merged) if self._sources.triton_names else []
+            counted = [*native.families(merged), *renamed]
             return encode(_Page([*counted, *declared.families(facts), *self._process.collect()]))
 
         # Merging the data plane's shards may wait and a page can be long: not on the event loop.

@@ -3,14 +3,14 @@
 //! `V` is whatever the server keeps beside a version (the loaded model, metric handles); the domain does not look at it.
 //! Not here: loading (`headgate-engine`) and publishing (`headgate-server`). Next: `route`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Code, Error, Result};
 use crate::id::is_name;
 use crate::slots::SLOTS;
-use crate::spec::{EndpointSpec, VersionSpec};
+use crate::spec::{EndpointSpec, NonFinite, VersionSpec};
 
 /// The most versions an endpoint may have: a slot holds a version's index in one byte.
 pub const MAX_VERSIONS: usize = 255;
@@ -90,6 +90,10 @@ pub struct Endpoint<V> {
     pub sticky: Option<Box<str>>,
     /// How long a request may take.
     pub timeout: Duration,
+    /// Names for the classes of an output, by tensor.
+    pub labels: BTreeMap<String, Vec<String>>,
+    /// What JSON answers say where a number is none.
+    pub non_finite: NonFinite,
 }
 
 /// One version of an endpoint.
@@ -150,6 +154,8 @@ pub fn compile<V>(
         salt: spec.table.salt.as_str().into(),
         sticky: spec.sticky.as_deref().map(Into::into),
         timeout: Duration::from_millis(spec.timeout_ms),
+        labels: spec.labels.clone(),
+        non_finite: spec.non_finite,
     })
 }
 

@@ -33,12 +33,31 @@ pub struct EndpointSpec {
     /// Names for a tensor's columns, by tensor.
     #[serde(default)]
     pub columns: BTreeMap<String, Vec<String>>,
+    /// Names for the classes of an output, by tensor: what the classification extension says.
+    #[serde(default)]
+    pub labels: BTreeMap<String, Vec<String>>,
+    /// What JSON answers say where a number is none.
+    #[serde(default)]
+    pub non_finite: NonFinite,
     /// The file that holds the drift baseline.
     #[serde(default)]
     pub baseline: Option<String>,
     /// Whether this state overtakes a load of the same endpoint that is in progress.
     #[serde(default)]
     pub urgent: bool,
+}
+
+/// What a JSON answer says for NaN and the infinities, which JSON has no numbers for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NonFinite {
+    /// Nothing: the request fails and names the element.
+    #[default]
+    Error,
+    /// `null`.
+    Null,
+    /// `"NaN"`, `"Infinity"` or `"-Infinity"`.
+    String,
 }
 
 /// One version: exactly one of `artifact` and `constant`.

@@ -6,6 +6,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape};
 use headgate_protocol::numbers::decode_into;
 use headgate_protocol::{Envelope, OutputTensor, ReplyHead, Scratch, TensorData, TypedMut, binary, reply};
@@ -122,7 +123,8 @@ fn write(c: &mut Criterion) {
         ("f64", DataType::Fp64, TensorData::Fp64(&doubles)),
         ("i64", DataType::Int64, TensorData::Int64(&integers)),
     ] {
-        let outputs = [OutputTensor { name: "Y", datatype, shape, data, binary: false }];
+        let outputs =
+            [OutputTensor { name: "Y", datatype, shape, data, binary: false, non_finite: NonFinite::Error }];
         group.bench_function(name, |b| {
             b.iter(|| {
                 out.clear();
@@ -133,8 +135,14 @@ fn write(c: &mut Criterion) {
     group.finish();
     let shape = Shape::new(&[1, 10]).expect("a small shape");
     let data = TensorData::Fp32(&singles[..10]);
-    let outputs =
-        [OutputTensor { name: "probabilities", datatype: DataType::Fp32, shape, data, binary: false }];
+    let outputs = [OutputTensor {
+        name: "probabilities",
+        datatype: DataType::Fp32,
+        shape,
+        data,
+        binary: false,
+        non_finite: NonFinite::Error,
+    }];
     c.bench_function("write_answer_of_10", |b| {
         b.iter(|| {
             out.clear();

@@ -6,7 +6,7 @@
 //! Next: `reply`.
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::tensor::{DataType, Shape};
+use headgate_core::tensor::{DataType, Shape, TensorSpec};
 
 use crate::typed::TypedMut;
 
@@ -25,8 +25,7 @@ pub struct Body<'a> {
 /// Splits a body by the value of [`HEADER`], where the request has one.
 ///
 /// # Errors
-/// `invalid_argument` for a value that is no length within the body; `unsupported` for 0, which means a body
-/// without JSON.
+/// `invalid_argument` for a value that is no length within the body.
 pub fn split<'a>(body: &'a [u8], header: Option<&[u8]>) -> Result<Body<'a>> {
     let Some(value) = header else { return Ok(Body { json: body, tail: None }) };
     let digits = value.trim_ascii();
@@ -35,17 +34,12 @@ pub fn split<'a>(body: &'a [u8], header: Option<&[u8]>) -> Result<Body<'a>> {
         .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
         .and_then(|text| text.parse::<usize>().ok());
     match length {
-        Some(0) => Err(Error::new(
-            Code::Unsupported,
-            "Inference-Header-Content-Length is 0: requests without JSON are not supported; send the \
-             JSON of the request first",
-        )),
         Some(length) if length <= body.len() => {
             let (json, tail) = body.split_at(length);
             Ok(Body { json, tail: Some(tail) })
         }
         _ => Err(Error::invalid(format!(
-            "Inference-Header-Content-Length is \"{}\"; it must be a whole number from 1 to {}, the \
+            "Inference-Header-Content-Length is \"{}\"; it must be a whole number from 0 to {}, the \
              length of the body",
             String::from_utf8_lossy(&digits[..digits.len().min(40)]),
             body.len()
@@ -121,6 +115,52 @@ pub(crate) fn check_size(size: u64, datatype: DataType, shape: &Shape, input_nam
              elements"
         ))),
     }
+}
+
+/// The shape of the only input of a request that is nothing but its bytes: a dimension that the model leaves open is what
+/// the size makes it; of two, the first is 1. A BYTES input is one element.
+///
+/// # Errors
+/// `invalid_argument` for a model with several inputs, with more open dimensions, or whose sizes do not fit.
+pub fn raw_shape(blob: &[u8], specs: &[TensorSpec]) -> Result<Shape> {
+    let [spec] = specs else {
+        return Err(Error::invalid(format!(
+            "a request without JSON (Inference-Header-Content-Length: 0) needs a model with one input; this one has {}",
+            specs.len()
+        )));
+    };
+    let refused = |why: String| Error::invalid(format!("input \"{}\": {why}", spec.name));
+    let mut dims: Vec<i64> = spec.shape.clone();
+    let mut open: Vec<usize> = (0..dims.len()).filter(|&axis| dims[axis] < 0).collect();
+    let each = spec.datatype.size();
+    if (open.len() == 2 || each.is_none()) && open.first() == Some(&0) {
+        dims[0] = 1;
+        open.remove(0);
+    }
+    let Some(each) = each else {
+        open.iter().for_each(|&axis| dims[axis] = 1);
+        return Shape::new(&dims);
+    };
+    let known: i64 = dims.iter().filter(|dim| **dim >= 0).product();
+    let (count, rest) = (blob.len() / each, blob.len() % each);
+    match open[..] {
+        [] => {}
+        [axis] if known > 0 && rest == 0 && count as i64 % known == 0 => dims[axis] = count as i64 / known,
+        [_] => {
+            return Err(refused(format!(
+                "{} bytes are no whole number of rows of {} bytes",
+                blob.len(),
+                known.unsigned_abs() as usize * each
+            )));
+        }
+        _ => {
+            return Err(refused(format!(
+                "shape {:?} leaves too much open for a request without JSON",
+                spec.shape
+            )));
+        }
+    }
+    Shape::new(&dims)
 }
 
 /// Checks the size of raw contents against datatype and shape.
@@ -214,9 +254,9 @@ mod tests {
         for value in ["3", "-1", "+1", "abc", "", "1.0", "99999999999999999999999999", "0x2", "1 2"] {
             let error = split(b"{}", Some(value.as_bytes())).unwrap_err();
             assert_eq!(error.code, Code::InvalidArgument, "{value}");
-            assert!(error.message.contains("from 1 to 2"), "{error}");
+            assert!(error.message.contains("from 0 to 2"), "{error}");
         }
-        assert_eq!(split(b"{}", Some(b"0")).unwrap_err().code, Code::Unsupported);
+        assert_eq!(split(b"{}", Some(b"0")).unwrap(), Body { json: b"", tail: Some(b"{}") });
     }
 
     #[test]

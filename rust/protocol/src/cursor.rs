@@ -224,6 +224,14 @@ impl<'a> Cursor<'a> {
         if self.pos == start { Err(self.fault(Why::Expected("a digit"))) } else { Ok(()) }
     }
 
+    /// The bytes of any value, and passes it.
+    pub(crate) fn value_extent(&mut self) -> Scan<&'a [u8]> {
+        self.pos = skip_space(self.bytes, self.pos);
+        let start = self.pos;
+        self.skip()?;
+        Ok(&self.bytes[start..self.pos])
+    }
+
     /// Passes a value of any kind, checking that it is valid JSON.
     pub(crate) fn skip(&mut self) -> Scan<()> {
         self.skip_within(MAX_DEPTH)

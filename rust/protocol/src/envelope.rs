@@ -36,6 +36,22 @@ pub struct Envelope<'a> {
     pub inputs: Vec<InputEnvelope<'a>>,
     /// The outputs that are asked for, each name once; empty means all of them.
     pub outputs: Vec<RequestedOutput<'a>>,
+    /// Whether the inputs are listed, or only the model's signature says what they are.
+    pub form: Form<'a>,
+}
+
+/// How a request says what its inputs are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form<'a> {
+    /// It lists them.
+    #[default]
+    Listed,
+    /// The bytes of the only input, without a word.
+    Raw(&'a [u8]),
+    /// A JSON list with a row or an object of rows each: TensorFlow Serving's row form.
+    Rows(&'a [u8]),
+    /// A JSON list, or an object of lists by input: TensorFlow Serving's column form.
+    Columns(&'a [u8]),
 }
 
 /// The parameters of a request: those with a meaning, typed, and the others.
@@ -78,6 +94,8 @@ pub struct InputEnvelope<'a> {
     pub shape: Shape,
     /// Where its elements are.
     pub source: Source<'a>,
+    /// Whether the JSON strings of a BYTES input are base64.
+    pub base64: bool,
 }
 
 /// Where the elements of an input are.
@@ -109,6 +127,8 @@ pub struct Selection {
     pub index: usize,
     /// Whether as binary data.
     pub binary: bool,
+    /// How many of the highest values to send as class strings in place of the tensor.
+    pub classification: Option<u64>,
 }
 
 /// The memory of past envelopes, for the next one: with it, an ordinary request allocates nothing.
@@ -169,7 +189,8 @@ impl<'a> Envelope<'a> {
         for (index, spec) in specs.iter().enumerate() {
             let requested = self.outputs.iter().find(|want| want.name == spec.name);
             if requested.is_some() || self.outputs.is_empty() {
-                chosen.push(Selection { index, binary: self.wants_binary(requested) });
+                let classification = requested.and_then(|output| output.classification);
+                chosen.push(Selection { index, binary: self.wants_binary(requested), classification });
             }
         }
         Ok(())
@@ -246,7 +267,10 @@ impl InputEnvelope<'_> {
             ));
         }
         match self.source {
-            Source::Json(data) => strings::decode_json(data, &self.shape, out, &self.name),
+            Source::Json(data) => {
+                strings::decode_json(data, &self.shape, out, &self.name)?;
+                if self.base64 { out.decode_base64(&self.name) } else { Ok(()) }
+            }
             Source::Binary(blob) => strings::decode_binary(blob, self.shape.count(), out, &self.name),
             Source::Typed(contents) => protobuf::decode_strings(contents, &self.shape, out, &self.name),
         }
@@ -263,6 +287,7 @@ impl Scratch {
             parameters: Parameters { custom: std::mem::take(&mut self.custom), ..Parameters::default() },
             inputs: std::mem::take(&mut self.inputs),
             outputs: std::mem::take(&mut self.outputs),
+            form: Form::Listed,
         }
     }
 

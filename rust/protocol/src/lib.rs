@@ -28,6 +28,7 @@
 //!     shape: input.shape,
 //!     data: TensorData::Fp32(&values),
 //!     binary: selection.binary,
+//!     non_finite: headgate_core::spec::NonFinite::Error,
 //! };
 //! let outputs: Vec<_> = chosen.iter().map(output).collect();
 //! let mut answer = Vec::new();
@@ -41,6 +42,7 @@
 #![deny(unsafe_code)]
 
 pub mod binary;
+pub mod classification;
 mod cursor;
 pub mod envelope;
 mod explain;
@@ -48,6 +50,7 @@ mod fault;
 pub mod metadata;
 pub mod numbers;
 pub mod pb;
+pub mod predict;
 pub mod protobuf;
 pub mod reply;
 pub mod strings;

@@ -9,7 +9,14 @@ use crate::reply::write_integer;
 use crate::strings::write_json;
 
 /// The protocol's extensions that Headgate speaks, as `GET /v2` lists them.
-pub const EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
+pub const EXTENSIONS: [&str; 6] = [
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "statistics",
+];
 
 /// What `GET /v2/models/{endpoint}` tells.
 #[derive(Clone, Copy, Debug)]
@@ -126,7 +133,10 @@ mod tests {
     fn bodies_are_what_the_protocol_says() {
         assert_eq!(
             written(|out| server(out, "headgate", "0.1.0")),
-            r#"{"name":"headgate","version":"0.1.0","extensions":["binary_tensor_data"]}"#
+            concat!(
+                r#"{"name":"headgate","version":"0.1.0","extensions":["binary_tensor_data","classification","#,
+                r#""model_configuration","model_repository","parameters","statistics"]}"#
+            )
         );
         let spec = |name: &str, shape: &[i64]| TensorSpec {
             name: name.into(),

@@ -44,16 +44,10 @@ pub fn decode_into(data: &[u8], shape: &Shape, out: TypedMut<'_>, input_name: &s
         TypedMut::Int64(out) => fill(data, shape, out, int::scan::<i64>),
         TypedMut::Fp32(out) => fill(data, shape, out, float::scan_f32),
         TypedMut::Fp64(out) => fill(data, shape, out, float::scan_f64),
-        TypedMut::Fp16(_) | TypedMut::Bf16(_) => return Err(no_json_half(input_name, datatype.as_str())),
+        TypedMut::Fp16(out) => fill(data, shape, out, float::scan_f16),
+        TypedMut::Bf16(out) => fill(data, shape, out, float::scan_bf16),
     };
     result.map_err(|fault| Explain { data, shape, datatype, name: input_name }.error(fault))
-}
-
-/// The refusal of half-precision numbers in JSON.
-pub(crate) fn no_json_half(input_name: &str, datatype: &str) -> Error {
-    Error::invalid(format!(
-        "input \"{input_name}\": {datatype} cannot be sent as JSON here; send it as binary data"
-    ))
 }
 
 /// Where rows of elements go.

@@ -5,12 +5,13 @@
 
 pub(crate) mod elements;
 
-use headgate_core::error::{Error, Result};
+use headgate_core::error::Result;
+use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape};
 
 use crate::strings::{Strings, write_json};
 
-pub(crate) use elements::write_integer;
+pub(crate) use elements::{StringStyle, Style, write_integer};
 
 /// What stands in front of the outputs.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +37,8 @@ pub struct OutputTensor<'a> {
     pub data: TensorData<'a>,
     /// Whether it is sent as binary data; else as JSON.
     pub binary: bool,
+    /// What JSON says where a number is none.
+    pub non_finite: NonFinite,
 }
 
 /// The elements of an output, row-major.
@@ -67,6 +70,37 @@ pub enum TensorData<'a> {
     Strings(Strings<'a>),
 }
 
+impl<'a> OutputTensor<'a> {
+    /// One row: the elements at one index of the first dimension. Its shape stays the whole tensor's.
+    pub(crate) fn row(&self, row: usize) -> OutputTensor<'a> {
+        let width = self.shape.count().checked_div(self.shape.rows()).unwrap_or(0);
+        OutputTensor { data: self.data.slice(row * width..(row + 1) * width, self.datatype), ..*self }
+    }
+}
+
+impl<'a> TensorData<'a> {
+    /// Elements `range`, which must lie within.
+    fn slice(&self, range: std::ops::Range<usize>, datatype: DataType) -> TensorData<'a> {
+        match *self {
+            TensorData::Uint8(data) => TensorData::Uint8(&data[range]),
+            TensorData::Uint16(data) => TensorData::Uint16(&data[range]),
+            TensorData::Uint32(data) => TensorData::Uint32(&data[range]),
+            TensorData::Uint64(data) => TensorData::Uint64(&data[range]),
+            TensorData::Int8(data) => TensorData::Int8(&data[range]),
+            TensorData::Int16(data) => TensorData::Int16(&data[range]),
+            TensorData::Int32(data) => TensorData::Int32(&data[range]),
+            TensorData::Int64(data) => TensorData::Int64(&data[range]),
+            TensorData::Fp32(data) => TensorData::Fp32(&data[range]),
+            TensorData::Fp64(data) => TensorData::Fp64(&data[range]),
+            TensorData::Raw(data) => {
+                let size = datatype.size().unwrap_or(1);
+                TensorData::Raw(&data[range.start * size..range.end * size])
+            }
+            TensorData::Strings(strings) => TensorData::Strings(strings.slice(range)),
+        }
+    }
+}
+
 /// Where the parts of a written answer end, in bytes from where it began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplyBody {
@@ -87,9 +121,8 @@ impl ReplyBody {
 /// Appends an answer to `out`.
 ///
 /// # Errors
-/// `backend_failed` for what JSON cannot carry (NaN, infinities, bytes that are not UTF-8),
-/// `invalid_argument` for half precision as JSON, `internal` for an output whose data contradicts its
-/// datatype or shape. `out` is then as it was before.
+/// `backend_failed` for NaN and infinities where the endpoint has no word for them in JSON, `internal` for an
+/// output whose data contradicts its datatype or shape. `out` is then as it was before.
 pub fn write(out: &mut Vec<u8>, head: &ReplyHead<'_>, outputs: &[OutputTensor<'_>]) -> Result<ReplyBody> {
     let start = out.len();
     let result = write_parts(out, head, outputs);
@@ -145,14 +178,15 @@ fn write_output(out: &mut Vec<u8>, output: &OutputTensor<'_>) -> Result<()> {
         out.extend_from_slice(b"}}");
         return Ok(());
     }
-    if matches!(output.datatype, DataType::Fp16 | DataType::Bf16) {
-        return Err(Error::invalid(format!(
-            "output \"{}\": {} cannot be sent as JSON here; ask for binary_data",
-            output.name, output.datatype
-        )));
-    }
-    out.extend_from_slice(b"],\"data\":[");
-    elements::write_json_list(out, output)?;
+    let style = Style::of(output);
+    let encoding: &[u8] = match style.strings {
+        StringStyle::Base64 => b",\"parameters\":{\"encoding\":\"base64\"}",
+        _ => b"",
+    };
+    out.push(b']');
+    out.extend_from_slice(encoding);
+    out.extend_from_slice(b",\"data\":[");
+    elements::write_json_list(out, output, style)?;
     out.extend_from_slice(b"]}");
     Ok(())
 }

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, Shape};
 use memchr::memchr2;
@@ -35,6 +37,22 @@ impl StringTable {
     pub fn push(&mut self, element: &[u8]) {
         self.starts.push(self.bytes.len());
         self.bytes.extend_from_slice(element);
+    }
+
+    /// Decodes every element from base64, in place.
+    ///
+    /// # Errors
+    /// `invalid_argument` for an element that is not base64.
+    pub(crate) fn decode_base64(&mut self, input_name: &str) -> Result<()> {
+        let mut decoded = StringTable::default();
+        for (index, element) in self.view().iter().enumerate() {
+            decoded.starts.push(decoded.bytes.len());
+            BASE64.decode_vec(element, &mut decoded.bytes).map_err(|error| {
+                Error::invalid(format!("input \"{input_name}\": element {index} is not base64: {error}"))
+            })?;
+        }
+        *self = decoded;
+        Ok(())
     }
 
     /// The elements, borrowed.
@@ -74,6 +92,17 @@ impl<'a> Strings<'a> {
         self.starts.is_empty()
     }
 
+    /// Elements `range`, which must lie within.
+    pub(crate) fn slice(&self, range: std::ops::Range<usize>) -> Strings<'a> {
+        let end = self.starts.get(range.end).copied().unwrap_or(self.bytes.len());
+        Strings { bytes: &self.bytes[..end], starts: &self.starts[range] }
+    }
+
+    /// Whether every element is text.
+    pub(crate) fn is_text(&self) -> bool {
+        self.iter().all(|element| std::str::from_utf8(element).is_ok())
+    }
+
     /// Element `index`, or `None` past the end.
     pub fn get(&self, index: usize) -> Option<&'a [u8]> {
         let start = *self.starts.get(index)?;
@@ -89,7 +118,8 @@ impl<'a> Strings<'a> {
 
     /// The size of the binary form, in bytes: 4 for each element and its content.
     pub fn binary_size(&self) -> usize {
-        4 * self.starts.len() + self.bytes.len()
+        let first = self.starts.first().copied().unwrap_or(self.bytes.len());
+        4 * self.starts.len() + self.bytes.len() - first
     }
 
     /// Appends the binary form.
@@ -308,6 +338,13 @@ fn hex4(data: &[u8], pos: usize) -> Scan<u32> {
         Some(digit) => Ok(value << 4 | digit),
         None => Err(Fault::new(data, pos, Why::Escape)),
     })
+}
+
+/// Appends `bytes` as a JSON string in base64, quotes included.
+pub(crate) fn write_json_base64(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    out.extend_from_slice(BASE64.encode(bytes).as_bytes());
+    out.push(b'"');
 }
 
 /// Appends `text` as a JSON string, quotes included.

@@ -5,6 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use headgate_core::error::Result;
+use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, TensorSpec};
 use headgate_protocol::{
     Envelope, OutputTensor, ReplyHead, Scratch, StringTable, TensorData, TypedMut, binary, reply,
@@ -63,6 +64,7 @@ fn serve(body: &[u8], length: &[u8], specs: &[TensorSpec], buffers: &mut Buffers
         shape,
         data: TensorData::Fp32(values),
         binary: chosen[index].binary,
+        non_finite: NonFinite::Error,
     };
     let head = ReplyHead { id: envelope.id.as_deref(), model_name: "m", model_version: "1" };
     answer.clear();

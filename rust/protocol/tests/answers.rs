@@ -1,6 +1,7 @@
 //! Answers byte for byte, and what an answer refuses to carry.
 
 use headgate_core::error::{Code, Result};
+use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape, TensorSpec};
 use headgate_protocol::{
     Envelope, OutputTensor, ReplyBody, ReplyHead, Scratch, Selection, StringTable, TensorData, binary, reply,
@@ -9,7 +10,14 @@ use headgate_protocol::{
 const HEAD: ReplyHead<'static> = ReplyHead { id: Some("7"), model_name: "m", model_version: "v1" };
 
 fn output<'a>(datatype: DataType, dims: &[i64], data: TensorData<'a>, binary: bool) -> OutputTensor<'a> {
-    OutputTensor { name: "Y", datatype, shape: Shape::new(dims).expect("a shape"), data, binary }
+    OutputTensor {
+        name: "Y",
+        datatype,
+        shape: Shape::new(dims).expect("a shape"),
+        data,
+        binary,
+        non_finite: NonFinite::Error,
+    }
 }
 
 fn write(outputs: &[OutputTensor<'_>]) -> Result<(Vec<u8>, ReplyBody)> {
@@ -50,14 +58,12 @@ fn an_empty_id_is_left_out() {
 
 #[test]
 fn what_json_cannot_carry_is_refused_and_binary_carries_it() {
-    let mut table = StringTable::default();
-    table.push(b"\xff");
     let cases = [
         (
             DataType::Fp32,
             TensorData::Fp32(&[f32::NAN]),
             Code::BackendFailed,
-            "output \"Y\" has a NaN at element 0",
+            "output \"Y\" has NaN at element 0",
         ),
         (
             DataType::Fp64,
@@ -71,9 +77,8 @@ fn what_json_cannot_carry_is_refused_and_binary_carries_it() {
             Code::BackendFailed,
             "has -Infinity at element 0",
         ),
-        (DataType::Bytes, TensorData::Strings(table.view()), Code::BackendFailed, "not UTF-8 at element 0"),
-        (DataType::Fp16, TensorData::Uint16(&[0]), Code::InvalidArgument, "FP16 cannot be sent as JSON here"),
-        (DataType::Bf16, TensorData::Raw(&[0, 0]), Code::InvalidArgument, "BF16 cannot be sent as JSON here"),
+        (DataType::Fp16, TensorData::Uint16(&[0x7e00]), Code::BackendFailed, "has NaN at element 0"),
+        (DataType::Bf16, TensorData::Raw(&[0x80, 0x7f]), Code::BackendFailed, "has Infinity at element 0"),
     ];
     for (datatype, data, code, fragment) in cases {
         let error = write(&[output(datatype, &[1], data, false)]).unwrap_err();
@@ -81,6 +86,43 @@ fn what_json_cannot_carry_is_refused_and_binary_carries_it() {
         assert!(error.message.contains(fragment) && error.message.contains("ask for binary_data"), "{error}");
         assert!(write(&[output(datatype, &[1], data, true)]).is_ok());
     }
+}
+
+/// The `data` of a JSON output, and what stands before it.
+fn data(output: OutputTensor<'_>) -> String {
+    let (out, _) = write(&[output]).expect("an answer");
+    let text = String::from_utf8(out).expect("JSON is text");
+    let start = text.find("\"shape\":").expect("an output has a shape");
+    text[start..text.len() - 3].to_owned()
+}
+
+#[test]
+fn an_endpoint_may_have_words_for_what_is_no_number() {
+    let values = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1.0];
+    let numbers = output(DataType::Fp32, &[4], TensorData::Fp32(&values), false);
+    let word = |non_finite| data(OutputTensor { non_finite, ..numbers });
+    assert_eq!(word(NonFinite::Null), r#""shape":[4],"data":[null,null,null,1.0]"#);
+    assert_eq!(word(NonFinite::String), r#""shape":[4],"data":["NaN","Infinity","-Infinity",1.0]"#);
+}
+
+#[test]
+fn half_precision_is_written_as_its_exact_value() {
+    let halves = TensorData::Uint16(&[0x3c00, 0x2e66, 0x8000]);
+    assert_eq!(
+        data(output(DataType::Fp16, &[3], halves, false)),
+        r#""shape":[3],"data":[1.0,0.099975586,-0.0]"#
+    );
+    let brains = TensorData::Raw(&[0x80, 0x3f, 0xcd, 0x3d]);
+    assert_eq!(data(output(DataType::Bf16, &[2], brains, false)), r#""shape":[2],"data":[1.0,0.100097656]"#);
+}
+
+#[test]
+fn bytes_that_are_no_text_make_the_tensor_base64() {
+    let mut table = StringTable::default();
+    table.push(b"\xff");
+    table.push(b"text");
+    let strings = output(DataType::Bytes, &[2], TensorData::Strings(table.view()), false);
+    assert_eq!(data(strings), r#""shape":[2],"parameters":{"encoding":"base64"},"data":["/w==","dGV4dA=="]"#);
 }
 
 #[test]
@@ -115,7 +157,7 @@ fn outputs_are_chosen_in_the_models_order_with_their_own_flag_first() {
         envelope.select(&specs, &mut chosen).unwrap();
         chosen
     };
-    let all = |binary| [0, 1, 2].map(|index| Selection { index, binary });
+    let all = |binary| [0, 1, 2].map(|index| Selection { index, binary, classification: None });
     assert_eq!(choose(""), all(false));
     assert_eq!(choose(r#","outputs":[]"#), all(false));
     assert_eq!(choose(r#","parameters":{"binary_data_output":true}"#), all(true));
@@ -123,7 +165,10 @@ fn outputs_are_chosen_in_the_models_order_with_their_own_flag_first() {
         choose(
             r#","parameters":{"binary_data_output":true},"outputs":[{"name":"C","parameters":{"binary_data":false}},{"name":"A"}]"#
         ),
-        [Selection { index: 0, binary: true }, Selection { index: 2, binary: false }]
+        [
+            Selection { index: 0, binary: true, classification: None },
+            Selection { index: 2, binary: false, classification: None }
+        ]
     );
 }
 

@@ -6,6 +6,7 @@
 mod common;
 
 use common::request;
+use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape};
 use headgate_protocol::numbers::decode_into;
 use headgate_protocol::{OutputTensor, ReplyHead, TensorData, TypedMut, binary, reply};
@@ -98,7 +99,14 @@ fn any_floats_give_valid_json_or_an_error() {
         let bytes = &bytes[..bytes.len() / 4 * 4];
         let shape = Shape::new(&[bytes.len() as i64 / 4]).unwrap();
         let data = TensorData::Raw(bytes);
-        let output = OutputTensor { name: "Y", datatype: DataType::Fp32, shape, data, binary: false };
+        let output = OutputTensor {
+            name: "Y",
+            datatype: DataType::Fp32,
+            shape,
+            data,
+            binary: false,
+            non_finite: NonFinite::Error,
+        };
         let mut out = b"before".to_vec();
         match reply::write(&mut out, &head, &[output]) {
             Ok(parts) => {

@@ -179,11 +179,9 @@ fn inputs_that_are_incomplete_or_contradict_themselves() {
         invalid(x("FP32", "[1]", "null"), "\"data\" must be a list, not null"),
         invalid(r#"{"inputs":[{"name":"X","data":[1"#, "input \"X\": \"data\" has no end"),
         invalid(x("FP32", "[1]", &"[".repeat(40)), "input \"X\": \"data\" is nested too deep"),
-        invalid(
-            x("FP16", "[1]", "[1]"),
-            "input \"X\": FP16 cannot be sent as JSON here; send it as binary data",
-        ),
-        invalid(x("BF16", "[1]", "[1]"), "input \"X\": BF16 cannot be sent as JSON"),
+        invalid(x("FP16", "[1]", "[65520]"), "input \"X\": element 0 is 65520"),
+        invalid(x("BF16", "[1]", "[4e38]"), "input \"X\": element 0 is 4e38"),
+        invalid(x("FP16", "[1]", "[NaN]"), "element 0 is NaN: JSON has no NaN or Infinity"),
         invalid(
             x("FP32", "[1,64]", &format!("[{}1]", "1,".repeat(62))),
             "shape [1, 64] needs 64 elements, data has 63",

@@ -16,7 +16,14 @@ const HEAD: ReplyHead<'static> = ReplyHead { id: None, model_name: "m", model_ve
 
 /// Writes one output and sends it back as the input of a request.
 fn around(datatype: DataType, dims: &[i64], data: TensorData<'_>, binary: bool) -> Decoded {
-    let output = OutputTensor { name: "Y", datatype, shape: Shape::new(dims).unwrap(), data, binary };
+    let output = OutputTensor {
+        name: "Y",
+        datatype,
+        shape: Shape::new(dims).unwrap(),
+        data,
+        binary,
+        non_finite: headgate_core::spec::NonFinite::Error,
+    };
     let mut out = Vec::new();
     let parts = reply::write(&mut out, &HEAD, &[output]).unwrap();
     assert_eq!(parts.total_len, out.len());
@@ -67,12 +74,19 @@ proptest! {
     }
 
     #[test]
-    fn half_precision_round_trips_as_binary(values in vec(any::<u16>(), 0..40)) {
+    fn half_precision_round_trips(values in vec(any::<u16>(), 0..40)) {
         let dims = [values.len() as i64];
         for datatype in [DataType::Fp16, DataType::Bf16] {
             prop_assert_eq!(
                 around(datatype, &dims, TensorData::Uint16(&values), true),
                 Decoded::Uint16(values.clone())
+            );
+            let exponent = if datatype == DataType::Fp16 { 0x7c00 } else { 0x7f80 };
+            let finite: Vec<u16> = values.iter().copied().filter(|bits| bits & exponent != exponent).collect();
+            let dims = [finite.len() as i64];
+            prop_assert_eq!(
+                around(datatype, &dims, TensorData::Uint16(&finite), false),
+                Decoded::Uint16(finite)
             );
         }
     }

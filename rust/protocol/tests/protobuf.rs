@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use headgate_core::error::Code;
+use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape};
 use headgate_protocol::envelope::{Envelope, ParameterValue, Source};
 use headgate_protocol::pb::inference::infer_parameter::ParameterChoice;
@@ -90,7 +91,7 @@ fn floats(input: &headgate_protocol::InputEnvelope<'_>) -> headgate_core::error:
 fn same(read: &protobuf::InferRequest<'_>, wanted: &ModelInferRequest) {
     assert_eq!(read.model_name, wanted.model_name);
     assert_eq!(read.model_version.unwrap_or_default(), wanted.model_version);
-    let Envelope { id, parameters, inputs, outputs } = &read.envelope;
+    let Envelope { id, parameters, inputs, outputs, .. } = &read.envelope;
     assert_eq!(id.as_deref().unwrap_or_default(), wanted.id);
     for (key, value) in &parameters.custom {
         let choice = wanted.parameters[&**key].parameter_choice.clone().unwrap();
@@ -206,6 +207,7 @@ proptest! {
                 shape: Shape::new(shape).unwrap(),
                 data: TensorData::Fp32(data),
                 binary: true,
+                non_finite: NonFinite::Error,
             })
             .collect();
         let head = ReplyHead { id: Some(&names.0), model_name: &names.1, model_version: &names.2 };

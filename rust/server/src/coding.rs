@@ -22,7 +22,6 @@ const STEP: usize = 64 << 10;
 
 impl Coding {
     /// The coding of that name; the inner `None` is identity, the outer one an unknown name.
-    #[expect(clippy::option_option, reason = "unknown and none are different answers")]
     pub fn parse(name: &[u8]) -> Option<Option<Coding>> {
         match name.to_ascii_lowercase().as_slice() {
             b"" | b"identity" => Some(None),

@@ -30,6 +30,9 @@ pub struct Config {
     /// The largest request body, in bytes.
     #[serde(default = "default_max_body")]
     pub max_body_bytes: usize,
+    /// Answers larger than this are sent in gzip to clients that ask for it, in bytes.
+    #[serde(default = "default_gzip_above")]
+    pub gzip_above_bytes: usize,
     /// The most memory for large requests in progress (over 64 KiB), in bytes.
     #[serde(default = "default_large_bytes")]
     pub large_request_bytes: usize,
@@ -45,6 +48,12 @@ pub struct Config {
     /// How long a request's body may take, in milliseconds.
     #[serde(default = "default_body_timeout")]
     pub body_timeout_ms: u64,
+    /// The file that the access log is appended to; none without.
+    #[serde(default)]
+    pub access_log: Option<PathBuf>,
+    /// The share of requests that the access log takes.
+    #[serde(default = "everything")]
+    pub access_log_share: f64,
     /// The most memory for sketches, in bytes.
     #[serde(default = "default_sketch_memory")]
     pub sketch_memory_bytes: usize,
@@ -58,6 +67,9 @@ pub struct Config {
 
 fn default_max_body() -> usize {
     64 << 20
+}
+fn default_gzip_above() -> usize {
+    16 << 10
 }
 fn default_large_bytes() -> usize {
     2 << 30
@@ -76,6 +88,9 @@ fn default_body_timeout() -> u64 {
 }
 fn default_sketch_memory() -> usize {
     256 << 20
+}
+fn everything() -> f64 {
+    1.0
 }
 fn yes() -> bool {
     true

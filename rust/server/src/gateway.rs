@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::accept;
+use crate::access_log::AccessLog;
 use crate::background::{self, Background};
 use crate::budget::ByteBudget;
 use crate::config::Config;
@@ -75,10 +76,14 @@ impl Gateway {
         let engine = Arc::new(Engine::new(config.library.clone(), threads));
         let sketches = Arc::new(Sketches::new(&config));
         let events = Arc::new(Events::new()?);
+        let access_log =
+            config.access_log.as_deref().map(|path| AccessLog::open(path, config.access_log_share));
+        let access_log = access_log.transpose()?.map(Arc::new);
         let shared = Arc::new(Shared {
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             metrics: Metrics::new(threads),
             pool: Pool::new(config.pool_threads),
+            access_log,
             large: ByteBudget::new(config.large_request_bytes),
             ready: false.into(),
             draining: false.into(),
@@ -147,6 +152,9 @@ impl Gateway {
         let runtimes = (0..=inboxes.len()).map(|_| runtime()).collect::<Result<Vec<_>>>()?;
         let mut runtimes = runtimes.into_iter();
         self.shared.pool.start(self.shared.config.pool_threads)?;
+        if let Some(log) = &self.shared.access_log {
+            log.start()?;
+        }
         let (stop_accepting, stop) = oneshot::channel();
         let (shared, mailboxes) = (self.shared.clone(), self.mailboxes.clone());
         let acceptor = runtimes.next().map(|runtime| {
@@ -209,6 +217,7 @@ impl Gateway {
             waiting: self.shared.pool.waiting(),
             sketch_bytes: self.sketches.bytes(),
             large_bytes: self.shared.large.used(),
+            log_dropped: self.shared.access_log.as_ref().map_or(0, |log| log.dropped.load(Relaxed)),
         };
         families(&self.shared.metrics, &gauges)
     }
@@ -227,11 +236,14 @@ impl Gateway {
     /// What is live.
     pub fn status(&self) -> Value {
         let snapshot = self.shared.snapshot.load_full();
-        let endpoints: Map<String, Value> = snapshot
-            .endpoints
-            .iter()
-            .map(|(name, endpoint)| (name.to_string(), describe(endpoint)))
-            .collect();
+        let live = snapshot.endpoints.iter().map(|(name, endpoint)| (name.to_string(), describe(endpoint)));
+        let unloaded = snapshot.unloaded.iter().map(|(name, spec)| {
+            let facts = json!({
+                "revision": spec.revision, "champion": spec.champion, "versions": {}, "unloaded": true,
+            });
+            (name.to_string(), facts)
+        });
+        let endpoints: Map<String, Value> = live.chain(unloaded).collect();
         json!({
             "generation": snapshot.generation,
             "ready": self.shared.is_ready(),
@@ -279,6 +291,9 @@ impl Gateway {
             clean &= join_until(thread, deadline) == Some(true);
         }
         background.stop();
+        if let Some(log) = &self.shared.access_log {
+            log.stop(deadline);
+        }
         clean &= self.publisher.stop(deadline);
         clean & self.shared.pool.stop(deadline)
     }

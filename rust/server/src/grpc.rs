@@ -25,7 +25,13 @@ use crate::io;
 use crate::reply::ReplyBody;
 
 /// The generated services of `proto/`; `make proto` makes them anew.
-#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code; proto/ documents it")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::too_many_lines,
+    reason = "generated code; proto/ documents it"
+)]
 mod generated {
     pub mod inference {
         include!("grpc/generated/inference.rs");

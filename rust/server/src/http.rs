@@ -3,27 +3,29 @@
 //! The hot path goes on in `infer`.
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_protocol::envelope::Envelope;
 use headgate_protocol::metadata::{self, ModelMetadata};
-use http::header::{ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER, VARY,
+};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
+use crate::access_log::Protocol;
 use crate::coding::{self, Coding};
 use crate::conn::{Conn, Open};
+use crate::context::Context;
 use crate::infer::{self, Answer, Ask, Dialect};
-use crate::path::Call;
+use crate::panic::catching;
+use crate::path::{Call, Extension};
 use crate::reply::ReplyBody;
 use crate::taps::Tap;
-use crate::{body, facts, grpc, io};
+use crate::{body, facts, grpc, io, rest};
 
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
 static BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
@@ -43,7 +45,9 @@ pub async fn handle(
     if grpc::is_grpc(&request) {
         return Ok(grpc::handle(&conn, request, open).await);
     }
-    let mut reply = dispatch(request, received, &open).await;
+    let context = Context::read(request.headers());
+    let mut reply = dispatch(request, received, &context, &open).await;
+    context.write(reply.tap.as_ref(), reply.head.headers_mut());
     if http1 && closes(&reply) {
         // The body that was not read is still on the wire; the next request cannot be found behind it.
         reply.head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -63,14 +67,14 @@ fn closes(reply: &Reply) -> bool {
     matches!(reply.head.status(), StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT)
 }
 
-async fn dispatch(request: Request<Incoming>, received: Instant, open: &Open) -> Reply {
+async fn dispatch(request: Request<Incoming>, received: Instant, context: &Context, open: &Open) -> Reply {
     let (head, mut body) = request.into_parts();
-    let reply = route(&head, &mut body, received).await;
+    let reply = route(&head, &mut body, received, context).await;
     body::discard(body, open);
     reply
 }
 
-async fn route(head: &Parts, body: &mut Incoming, received: Instant) -> Reply {
+async fn route(head: &Parts, body: &mut Incoming, received: Instant, context: &Context) -> Reply {
     let Some(call) = Call::parse(head.uri.path()) else {
         return refused(&Error::new(
             Code::NotFound,
@@ -82,15 +86,21 @@ async fn route(head: &Parts, body: &mut Incoming, received: Instant) -> Reply {
     };
     let reading = head.method == Method::GET || head.method == Method::HEAD;
     match call {
-        Call::Infer(target) if head.method == Method::POST => {
-            let ask =
-                Ask { target, headers: &head.headers, received, deadline: None, dialect: Dialect::Rest };
-            match catching(read_and_infer(ask, body)).await {
-                Ok(answer) => answered(answer),
-                Err(error) => refused(&error),
+        Call::Infer(target) | Call::Predict(target) if head.method == Method::POST => {
+            let protocol = if head.version < Version::HTTP_2 { Protocol::Http1 } else { Protocol::Http2 };
+            let (headers, deadline, dialect) = (&head.headers, None, Dialect::Rest);
+            let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
+            let parse = if matches!(call, Call::Infer(_)) { infer::envelope } else { infer::predict };
+            match catching(read_and_infer(ask, body, parse)).await {
+                Ok(answer) => compressed(answered(answer), &head.headers).await,
+                Err(error) => {
+                    ask.refused(&error);
+                    refused(&error)
+                }
             }
         }
-        Call::Infer(_) => wrong_method("POST"),
+        Call::Infer(_) | Call::Predict(_) => wrong_method("POST"),
+        Call::Extension(call) => extension(&call, head, body).await,
         _ if !reading => wrong_method("GET, HEAD"),
         Call::Server => described(|out| {
             io::with(|io| metadata::server(out, "headgate", &io.shared.config.version));
@@ -120,7 +130,43 @@ async fn route(head: &Parts, body: &mut Incoming, received: Instant) -> Reply {
     }
 }
 
-async fn read_and_infer(ask: Ask<'_>, body: &mut Incoming) -> Result<Answer> {
+async fn extension(call: &Extension<'_>, head: &Parts, body: &mut Incoming) -> Reply {
+    let allowed = rest::methods(call);
+    if !allowed.contains(&head.method) {
+        return wrong_method(match allowed {
+            [Method::POST] => "POST",
+            [_, _] => "GET, HEAD",
+            _ => "GET, HEAD, POST",
+        });
+    }
+    let mut out = io::with(|io| io.replies.take());
+    match catching(rest::answer(call, body, &mut out)).await {
+        Ok(()) => Reply { head: self::head(StatusCode::OK, &JSON), body: out, tap: None },
+        Err(error) => refused(&error),
+    }
+}
+
+/// The answer in gzip, where that is asked for and the answer is large enough to be worth it.
+async fn compressed(mut reply: Reply, asked: &HeaderMap) -> Reply {
+    let least = io::with(|io| io.shared.config.gzip_above_bytes);
+    let wanted = || asked.get(ACCEPT_ENCODING).is_some_and(|value| coding::asks_for_gzip(value.as_bytes()));
+    if reply.body.len() <= least || !wanted() {
+        return reply;
+    }
+    // Memory takes every write; an answer that it did not take goes out as it is.
+    if let Ok(packed) = coding::gzip(&reply.body).await {
+        let plain = std::mem::replace(&mut reply.body, packed);
+        io::with(|io| io.replies.give(plain));
+        reply.head.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        reply.head.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
+    }
+    reply
+}
+
+/// What reads the envelope of a body.
+type Parse = for<'a> fn(&HeaderMap, &'a [u8]) -> Result<Envelope<'a>>;
+
+async fn read_and_infer(ask: Ask<'_>, body: &mut Incoming, parse: Parse) -> Result<Answer> {
     let endpoint = infer::snapshot(&ask)?;
     io::with(infer::admit)?;
     let coding = coding(ask.headers)?;
@@ -130,7 +176,7 @@ async fn read_and_infer(ask: Ask<'_>, body: &mut Incoming) -> Result<Answer> {
         body = coding::decode(&body, coding, limit).await?.into();
         _reserved.add(body.len())?;
     }
-    let envelope = infer::envelope(ask.headers, &body)?;
+    let envelope = parse(ask.headers, &body)?;
     infer::infer(ask, endpoint, envelope).await
 }
 
@@ -209,29 +255,4 @@ fn head(status: StatusCode, content_type: &HeaderValue) -> Response<()> {
     *head.status_mut() = status;
     head.headers_mut().insert(CONTENT_TYPE, content_type.clone());
     head
-}
-
-/// Ends a request that panics, and nothing else.
-///
-/// # Errors
-/// Those of the request; `internal` after a panic.
-pub async fn catching<T>(request: impl Future<Output = Result<T>>) -> Result<T> {
-    CatchPanic(pin!(request)).await?
-}
-
-struct CatchPanic<'a, F>(Pin<&'a mut F>);
-
-impl<F: Future> Future for CatchPanic<'_, F> {
-    type Output = Result<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let future = self.0.as_mut();
-        match std::panic::catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
-            Ok(polled) => polled.map(Ok),
-            Err(_) => Poll::Ready(Err(Error::new(
-                Code::Internal,
-                "this request hit a defect of Headgate; others are not affected",
-            ))),
-        }
-    }
 }

@@ -9,17 +9,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::route::{Pick, Reason, pick, pick_direct};
 use headgate_engine::{Lease, Place};
 use headgate_protocol::binary;
-use headgate_protocol::envelope::Envelope;
+use headgate_protocol::envelope::{Envelope, Form};
 use headgate_protocol::reply::ReplyHead;
 use http::HeaderMap;
 
+use crate::access_log::{Entry, Protocol};
+use crate::context::Context;
 use crate::io::{self, Io, LiveEndpoint};
+use crate::outputs::Outputs;
 use crate::path::Target;
 use crate::taps::Tap;
 use crate::tensors;
@@ -37,12 +40,37 @@ pub struct Ask<'a> {
     pub deadline: Option<Instant>,
     /// How its answer is written.
     pub dialect: Dialect,
+    /// Which wire it came by.
+    pub protocol: Protocol,
+    /// What came with it.
+    pub context: &'a Context,
+}
+
+impl Ask<'_> {
+    /// Writes a request down that was refused before a version was chosen, if the access log takes it.
+    pub fn refused(&self, error: &Error) {
+        io::with(|io| {
+            let Some(log) = io.sampled_log() else { return };
+            log.log(Entry {
+                at: SystemTime::now(),
+                protocol: self.protocol,
+                endpoint: self.target.endpoint.into(),
+                version: None,
+                direct: false,
+                code: Some(error.code),
+                delivered: true,
+                rows: 0,
+                times_ns: vec![("total", self.received.elapsed().as_nanos() as u64)],
+                context: self.context.clone(),
+            });
+        });
+    }
 }
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// JSON, with binary data behind it where that is asked for.
+    /// JSON, with binary data behind it where that is asked for, or in the form of `:predict`.
     Rest,
     /// A gRPC message with its prefix.
     Grpc,
@@ -75,12 +103,25 @@ pub fn snapshot(ask: &Ask<'_>) -> Result<Arc<LiveEndpoint>> {
     io::with(|io| io.endpoint(ask.target.endpoint))
 }
 
+/// Answers one request whose message named the endpoint.
+///
+/// # Errors
+/// `model_not_found`, and as [`infer`].
+pub async fn find_and_infer(ask: Ask<'_>, envelope: Envelope<'_>) -> Result<Answer> {
+    let answer = match snapshot(&ask) {
+        Ok(endpoint) => infer(ask, endpoint, envelope).await,
+        Err(error) => Err(error),
+    };
+    answer.inspect_err(|error| ask.refused(error))
+}
+
 /// Answers one request whose envelope is known.
 ///
 /// # Errors
 /// What refuses a request before a version is chosen: `version_not_found`.
 pub async fn infer(ask: Ask<'_>, endpoint: Arc<LiveEndpoint>, envelope: Envelope<'_>) -> Result<Answer> {
     let mut tap = route(&ask, endpoint)?;
+    tap.sample(ask.protocol, ask.context);
     tap.limit(envelope.parameters.timeout_us.map(Duration::from_micros), ask.deadline);
     let mut reply = io::with(|io| io.replies.take());
     let result = serve(&envelope, ask.dialect, &mut tap, &mut reply).await;
@@ -109,6 +150,14 @@ pub fn envelope<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Envelope<'a>>
     let header = headers.get(binary::HEADER).map(http::HeaderValue::as_bytes);
     let body = binary::split(body, header)?;
     io::with(|io| Envelope::parse(body, &mut io.scratch.borrow_mut().envelope))
+}
+
+/// As [`envelope`], for a request to `:predict`.
+///
+/// # Errors
+/// `invalid_argument`.
+pub fn predict<'a>(_: &HeaderMap, body: &'a [u8]) -> Result<Envelope<'a>> {
+    io::with(|io| headgate_protocol::predict::parse(body, &mut io.scratch.borrow_mut().envelope))
 }
 
 fn route(ask: &Ask<'_>, endpoint: Arc<LiveEndpoint>) -> Result<Tap> {
@@ -140,7 +189,7 @@ async fn serve(envelope: &Envelope<'_>, dialect: Dialect, tap: &mut Tap, out: &m
 fn decode(envelope: &Envelope<'_>, tap: &mut Tap) -> Result<Lease> {
     let begun = Instant::now();
     let mut lease = Lease::take(&tap.version().payload.model, tap.thread());
-    io::with(|io| tensors::decode(envelope, &mut lease, &mut io.scratch.borrow_mut().strings))?;
+    io::with(|io| tensors::decode(envelope, &mut lease, &mut io.scratch.borrow_mut()))?;
     tap.decoded(begun, Instant::now());
     Ok(lease)
 }
@@ -189,11 +238,13 @@ fn reply(
             model_name: &tap.endpoint().name,
             model_version: &tap.version().name,
         };
-        let outputs = tensors::outputs(selection, lease, dialect)?;
-        match dialect {
-            Dialect::Rest => tensors::write_json(&head, &outputs, out),
-            Dialect::Grpc => tensors::write_message(&head, &outputs, envelope.parameters.marks_final, out),
-            Dialect::Stream => tensors::write_protobuf(&head, &outputs, envelope.parameters.marks_final, out),
+        let outputs = Outputs::of(selection, lease, tap.endpoint(), dialect)?;
+        let marks_final = envelope.parameters.marks_final;
+        match (dialect, envelope.form) {
+            (Dialect::Rest, Form::Listed | Form::Raw(_)) => outputs.write_json(&head, out),
+            (Dialect::Rest, form) => outputs.write_predictions(form, out),
+            (Dialect::Grpc, _) => outputs.write_message(&head, marks_final, out),
+            (Dialect::Stream, _) => outputs.write_protobuf(&head, marks_final, out),
         }
     })
 }

@@ -17,6 +17,7 @@ use headgate_core::snapshot::{Endpoint, Snapshot};
 use headgate_engine::{Model, Pool};
 use tokio::sync::{mpsc, watch};
 
+use crate::access_log::AccessLog;
 use crate::budget::ByteBudget;
 use crate::config::Config;
 use crate::conn::{self, Conn};
@@ -46,6 +47,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// Threads for long runs.
     pub pool: Pool,
+    /// Where sampled requests are written down.
+    pub access_log: Option<Arc<AccessLog>>,
     /// Memory for large requests in progress.
     pub large: Arc<ByteBudget>,
     /// Whether the control plane says that start-up is over.
@@ -196,6 +199,11 @@ impl Io {
         let live: HashSet<u64> =
             versions.filter_map(|version| Some(version.payload.sketch.as_ref()?.id)).collect();
         self.sketcher.borrow_mut().retain(|id| live.contains(&id));
+    }
+
+    /// The access log, for a request that it takes.
+    pub fn sampled_log(&self) -> Option<&Arc<AccessLog>> {
+        self.shared.access_log.as_ref().filter(|log| log.takes(self.draw()))
     }
 
     /// A uniform 64-bit draw (splitmix64, Steele, Lea and Flood 2014).

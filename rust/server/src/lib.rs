@@ -4,6 +4,7 @@
 //! `headgate_runtime::session`. Around it: [`gateway`] (start and stop), [`publish`] (new states), [`taps`], [`background`].
 
 pub mod accept;
+pub mod access_log;
 pub mod background;
 pub mod body;
 pub mod budget;
@@ -11,6 +12,7 @@ pub mod clock;
 pub mod coding;
 pub mod config;
 pub mod conn;
+pub mod context;
 pub mod drift;
 pub mod facts;
 pub mod gateway;
@@ -20,10 +22,13 @@ pub mod infer;
 pub mod inspect;
 pub mod io;
 pub mod metrics;
+pub mod outputs;
+pub mod panic;
 pub mod path;
 pub mod publish;
 pub mod reply;
 pub mod residency;
+pub mod rest;
 pub mod settings;
 pub mod sketching;
 pub mod taps;

@@ -238,6 +238,8 @@ pub struct Gauges {
     pub sketch_bytes: usize,
     /// Bytes held by large requests in progress.
     pub large_bytes: usize,
+    /// Lines that the access log had no room for.
+    pub log_dropped: u64,
 }
 
 /// Every family with its samples, as the control plane takes them.
@@ -258,6 +260,7 @@ pub fn families(metrics: &Metrics, gauges: &Gauges) -> Value {
     json!([
         requests(&live),
         refusals(metrics),
+        counter("headgate_rows_total", "Rows of good answers.", &|s| s.rows.get()),
         counter("headgate_requests_direct_total", "Requests that named the version themselves; outside gates and drift.", &|s| s.direct.get()),
         counter("headgate_requests_undelivered_total", "Answers whose client left before the bytes were with the socket.", &|s| s.undelivered.get()),
         {"name": "headgate_requests_in_flight", "help": "Requests begun and not finished.", "type": "gauge",
@@ -279,6 +282,8 @@ pub fn families(metrics: &Metrics, gauges: &Gauges) -> Value {
         single("headgate_pool_waiting", "Runs waiting for a pool thread.", "gauge", gauges.waiting as u64),
         single("headgate_sketch_bytes", "Memory held by sketches.", "gauge", gauges.sketch_bytes as u64),
         single("headgate_large_request_bytes", "Memory held by large requests in progress.", "gauge", gauges.large_bytes as u64),
+        single("headgate_access_log_dropped_total", "Lines that the access log had no room for, or could not write.", "counter",
+            gauges.log_dropped),
         single("headgate_snapshot_generation", "The number of the live snapshot.", "gauge", gauges.generation),
     ])
 }
@@ -342,7 +347,8 @@ mod tests {
         families.as_array().unwrap().iter().find(|family| family["name"] == name).unwrap()
     }
 
-    const GAUGES: Gauges = Gauges { generation: 3, models: 2, waiting: 0, sketch_bytes: 0, large_bytes: 0 };
+    const GAUGES: Gauges =
+        Gauges { generation: 3, models: 2, waiting: 0, sketch_bytes: 0, large_bytes: 0, log_dropped: 0 };
 
     #[test]
     fn shards_add_up_and_series_live_as_long_as_somebody_holds_them() {

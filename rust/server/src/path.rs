@@ -3,6 +3,10 @@
 /// A call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call<'a> {
+    /// `/v2/models/{endpoint}[/versions/{version}]/infer`
+    Infer(Target<'a>),
+    /// `/v1/models/{endpoint}[/versions/{version}]:predict`
+    Predict(Target<'a>),
     /// `/v2`
     Server,
     /// `/v2/health/live`
@@ -11,10 +15,46 @@ pub enum Call<'a> {
     Ready,
     /// `/v2/models/{endpoint}[/versions/{version}]`
     Model(Target<'a>),
-    /// `…/ready`
+    /// `/v2/models/{endpoint}[/versions/{version}]/ready`
     ModelReady(Target<'a>),
-    /// `…/infer`
-    Infer(Target<'a>),
+    /// Anything else of the protocol.
+    Extension(Extension<'a>),
+}
+
+/// A call of one of the protocol's extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extension<'a> {
+    /// `/v2/models` and `/v1/models`
+    Models,
+    /// `/v1/models/{endpoint}[/versions/{version}]`
+    ModelStatus(Target<'a>),
+    /// `/v2/models/{endpoint}[/versions/{version}]/config`
+    Config(Target<'a>),
+    /// `/v2/models/stats`, `/v2/models/{endpoint}[/versions/{version}]/stats`
+    Statistics(Option<Target<'a>>),
+    /// `/v2/repository[/{repository}]/index`
+    Index(&'a str),
+    /// `/v2/repository[/{repository}]/models/{endpoint}/load`
+    Load(&'a str, &'a str),
+    /// `/v2/repository[/{repository}]/models/{endpoint}/unload`
+    Unload(&'a str, &'a str),
+    /// `/v2/trace/setting`, `/v2/models/{endpoint}[/versions/{version}]/trace/setting`
+    Trace(Option<Target<'a>>),
+    /// `/v2/logging`
+    Logging,
+    /// `/v2/{system,cuda}sharedmemory[/region/{region}]/{status,register,unregister}`
+    SharedMemory(SharedMemory),
+}
+
+/// What is asked of shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedMemory {
+    /// Which regions there are.
+    Status,
+    /// Take a region.
+    Register,
+    /// Forget regions.
+    Unregister,
 }
 
 /// The endpoint, and the version when the caller names one.
@@ -29,59 +69,173 @@ pub struct Target<'a> {
 impl<'a> Call<'a> {
     /// The call that a path names.
     pub fn parse(path: &'a str) -> Option<Call<'a>> {
-        let rest = path.strip_prefix("/v2")?;
-        if let Some(rest) = rest.strip_prefix("/models/") {
+        if let Some(rest) = path.strip_prefix("/v2/models/") {
             return Call::of_model(rest);
         }
-        match rest {
+        if let Some(rest) = path.strip_prefix("/v1/models") {
+            return Call::of_v1(rest);
+        }
+        match path.strip_prefix("/v2")? {
             "" | "/" => Some(Call::Server),
             "/health/live" => Some(Call::Live),
             "/health/ready" => Some(Call::Ready),
-            _ => None,
+            rest => Extension::parse(rest).map(Call::Extension),
         }
     }
 
     fn of_model(rest: &'a str) -> Option<Call<'a>> {
-        let mut parts = rest.split('/');
-        let endpoint = parts.next().filter(|name| !name.is_empty())?;
-        let mut next = parts.next();
-        let mut version = None;
-        if next == Some("versions") {
-            version = Some(parts.next().filter(|name| !name.is_empty())?);
-            next = parts.next();
+        if rest == "stats" {
+            return Some(Call::Extension(Extension::Statistics(None)));
         }
-        let target = Target { endpoint, version };
-        let call = match next {
-            None => Call::Model(target),
-            Some("ready") => Call::ModelReady(target),
-            Some("infer") => Call::Infer(target),
-            Some(_) => return None,
-        };
-        parts.next().is_none().then_some(call)
+        let (target, rest) = Target::parse(rest)?;
+        Some(match rest {
+            "" => Call::Model(target),
+            "/infer" => Call::Infer(target),
+            "/ready" => Call::ModelReady(target),
+            "/config" => Call::Extension(Extension::Config(target)),
+            "/stats" => Call::Extension(Extension::Statistics(Some(target))),
+            "/trace/setting" => Call::Extension(Extension::Trace(Some(target))),
+            _ => return None,
+        })
     }
+
+    fn of_v1(rest: &'a str) -> Option<Call<'a>> {
+        let Some(rest) = rest.strip_prefix('/') else {
+            return rest.is_empty().then_some(Call::Extension(Extension::Models));
+        };
+        // Names have no colon, so that what follows one is the verb.
+        let (path, verb) = rest.split_once(':').map_or((rest, None), |(path, verb)| (path, Some(verb)));
+        let (target, left) = Target::parse(path)?;
+        match (left, verb) {
+            ("", None) => Some(Call::Extension(Extension::ModelStatus(target))),
+            ("", Some("predict")) => Some(Call::Predict(target)),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> Extension<'a> {
+    fn parse(rest: &'a str) -> Option<Extension<'a>> {
+        let (family, rest) = rest.strip_prefix('/')?.split_once('/').unwrap_or((&rest[1..], ""));
+        match (family, rest) {
+            ("models", "") => Some(Extension::Models),
+            ("trace", "setting") => Some(Extension::Trace(None)),
+            ("logging", "") => Some(Extension::Logging),
+            ("repository", rest) => Extension::of_repository(rest),
+            ("systemsharedmemory" | "cudasharedmemory", rest) => {
+                let (region, verb) = rest.rsplit_once('/').unwrap_or(("", rest));
+                if !region.is_empty() && region.strip_prefix("region/").is_none_or(str::is_empty) {
+                    return None;
+                }
+                Some(Extension::SharedMemory(match verb {
+                    "status" => SharedMemory::Status,
+                    "register" => SharedMemory::Register,
+                    "unregister" => SharedMemory::Unregister,
+                    _ => return None,
+                }))
+            }
+            _ => None,
+        }
+    }
+
+    fn of_repository(rest: &'a str) -> Option<Extension<'a>> {
+        let mut parts = rest.split('/');
+        let mut first = parts.next()?;
+        let mut repository = "";
+        if !matches!(first, "index" | "models") {
+            (repository, first) = (first, parts.next()?);
+        }
+        let found = match first {
+            "index" => Extension::Index(repository),
+            "models" => {
+                let endpoint = parts.next().filter(|name| !name.is_empty())?;
+                match parts.next()? {
+                    "load" => Extension::Load(repository, endpoint),
+                    "unload" => Extension::Unload(repository, endpoint),
+                    _ => return None,
+                }
+            }
+            _ => return None,
+        };
+        parts.next().is_none().then_some(found)
+    }
+}
+
+impl<'a> Target<'a> {
+    /// `{endpoint}[/versions/{version}]`, and what follows.
+    fn parse(path: &'a str) -> Option<(Target<'a>, &'a str)> {
+        let (endpoint, rest) = name(path)?;
+        match rest.strip_prefix("/versions/") {
+            None => Some((Target { endpoint, version: None }, rest)),
+            Some(rest) => {
+                let (version, rest) = name(rest)?;
+                Some((Target { endpoint, version: Some(version) }, rest))
+            }
+        }
+    }
+}
+
+/// The part in front of the next slash, which is not empty, and what follows, the slash included.
+fn name(path: &str) -> Option<(&str, &str)> {
+    let end = path.find('/').unwrap_or(path.len());
+    (end > 0).then(|| path.split_at(end))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const PLAIN: Target<'static> = Target { endpoint: "digits", version: None };
+    const DIRECT: Target<'static> = Target { endpoint: "digits", version: Some("v2") };
+
     #[test]
-    fn every_call_of_the_protocol_is_known_and_nothing_else() {
-        let plain = Target { endpoint: "digits", version: None };
-        let direct = Target { endpoint: "digits", version: Some("v2") };
+    fn every_call_of_the_protocol_is_known() {
         for (path, call) in [
             ("/v2", Call::Server),
+            ("/v2/", Call::Server),
             ("/v2/health/live", Call::Live),
             ("/v2/health/ready", Call::Ready),
-            ("/v2/models/digits", Call::Model(plain)),
-            ("/v2/models/digits/versions/v2", Call::Model(direct)),
-            ("/v2/models/digits/ready", Call::ModelReady(plain)),
-            ("/v2/models/digits/versions/v2/ready", Call::ModelReady(direct)),
-            ("/v2/models/digits/infer", Call::Infer(plain)),
-            ("/v2/models/digits/versions/v2/infer", Call::Infer(direct)),
+            ("/v2/models/digits", Call::Model(PLAIN)),
+            ("/v2/models/digits/versions/v2", Call::Model(DIRECT)),
+            ("/v2/models/digits/ready", Call::ModelReady(PLAIN)),
+            ("/v2/models/digits/versions/v2/ready", Call::ModelReady(DIRECT)),
+            ("/v2/models/digits/infer", Call::Infer(PLAIN)),
+            ("/v2/models/digits/versions/v2/infer", Call::Infer(DIRECT)),
+            ("/v1/models/digits:predict", Call::Predict(PLAIN)),
+            ("/v1/models/digits/versions/v2:predict", Call::Predict(DIRECT)),
         ] {
             assert_eq!(Call::parse(path), Some(call), "{path}");
         }
+    }
+
+    #[test]
+    fn every_call_of_an_extension_is_known() {
+        for (path, call) in [
+            ("/v2/models", Extension::Models),
+            ("/v1/models", Extension::Models),
+            ("/v1/models/digits", Extension::ModelStatus(PLAIN)),
+            ("/v1/models/digits/versions/v2", Extension::ModelStatus(DIRECT)),
+            ("/v2/models/digits/config", Extension::Config(PLAIN)),
+            ("/v2/models/digits/versions/v2/config", Extension::Config(DIRECT)),
+            ("/v2/models/stats", Extension::Statistics(None)),
+            ("/v2/models/digits/stats", Extension::Statistics(Some(PLAIN))),
+            ("/v2/models/digits/trace/setting", Extension::Trace(Some(PLAIN))),
+            ("/v2/trace/setting", Extension::Trace(None)),
+            ("/v2/logging", Extension::Logging),
+            ("/v2/repository/index", Extension::Index("")),
+            ("/v2/repository/other/index", Extension::Index("other")),
+            ("/v2/repository/models/digits/load", Extension::Load("", "digits")),
+            ("/v2/repository/other/models/digits/unload", Extension::Unload("other", "digits")),
+            ("/v2/systemsharedmemory/status", Extension::SharedMemory(SharedMemory::Status)),
+            ("/v2/cudasharedmemory/region/r/register", Extension::SharedMemory(SharedMemory::Register)),
+            ("/v2/systemsharedmemory/unregister", Extension::SharedMemory(SharedMemory::Unregister)),
+        ] {
+            assert_eq!(Call::parse(path), Some(Call::Extension(call)), "{path}");
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_a_call() {
         for path in [
             "",
             "/",
@@ -95,6 +249,18 @@ mod tests {
             "/v2/models/digits/versions//infer",
             "/v2/models/digits/infer/more",
             "/v2/models/digits/other",
+            "/v1/models/",
+            "/v1/models/digits:classify",
+            "/v1/models/digits:predict/more",
+            "/v1/models/:predict",
+            "/v1/modelsx",
+            "/v2/repository",
+            "/v2/repository/models/digits",
+            "/v2/repository/models//load",
+            "/v2/repository/models/digits/load/more",
+            "/v2/systemsharedmemory",
+            "/v2/systemsharedmemory/region//status",
+            "/v2/systemsharedmemory/regions/r/status",
         ] {
             assert_eq!(Call::parse(path), None, "{path}");
         }

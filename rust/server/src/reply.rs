@@ -76,6 +76,7 @@ impl Drop for ReplyBuf {
 }
 
 /// The body of an answer.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
 pub enum ReplyBody {
     /// In one piece.
     Whole(Option<ReplyBuf>),
@@ -135,6 +136,7 @@ impl Trailers {
 }
 
 /// A piece of an answer.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
 pub enum ReplyData {
     /// The phases' own buffer.
     Own(ReplyBuf),

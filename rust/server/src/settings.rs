@@ -2,6 +2,8 @@
 
 use headgate_core::error::{Code, Error, Result};
 
+use crate::io::Io;
+
 /// A logging setting's value.
 #[derive(Clone, Copy, Debug)]
 pub enum Log {
@@ -36,10 +38,14 @@ pub const TRACE: [(&str, &str); 6] = [
 /// Refuses a request to change settings; one without settings asks what they are.
 ///
 /// # Errors
-/// `unsupported`, naming the first setting.
-pub fn refuse_changes<'a>(mut names: impl Iterator<Item = &'a String>) -> Result<()> {
+/// `permission_denied`, or `unsupported` where the operator lets clients control the gateway, naming the first setting.
+pub fn refuse_changes<'a>(io: &Io, mut names: impl Iterator<Item = &'a String>) -> Result<()> {
     match names.next() {
         None => Ok(()),
+        Some(_) if !io.shared.config.allow_repository_control => Err(Error::new(
+            Code::PermissionDenied,
+            "changing settings over the protocol is off; start with --allow-repository-control",
+        )),
         Some(name) => Err(Error::new(
             Code::Unsupported,
             format!("setting {name:?} cannot be changed over the protocol; see `headgate serve --help`"),

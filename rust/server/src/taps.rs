@@ -6,13 +6,15 @@
 //! requests in progress, so there is no queue that could grow.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use headgate_core::error::Code;
 use headgate_core::snapshot::Version;
 use headgate_engine::Lease;
 use http::{HeaderName, HeaderValue};
 
+use crate::access_log::{AccessLog, Entry, Protocol};
+use crate::context::Context;
 use crate::io::{self, LiveEndpoint};
 use crate::metrics::Shard;
 use crate::version::VersionState;
@@ -32,11 +34,20 @@ pub struct Tap {
     pub request_hash: u64,
     /// Whether the caller named the version.
     pub direct: bool,
+    /// What the access log says of it, where it was sampled.
+    log: Option<Box<Logged>>,
     /// When the newest phase ended.
     phase_end: Instant,
     decode_ns: Option<u64>,
     queue_ns: Option<u64>,
     run_ns: Option<u64>,
+}
+
+/// What the access log needs beside the tap.
+struct Logged {
+    log: Arc<AccessLog>,
+    protocol: Protocol,
+    context: Context,
 }
 
 /// The answer as far as a tap cares: its code, `None` for success.
@@ -57,6 +68,7 @@ impl Tap {
             lease: None,
             request_hash: 0,
             direct: false,
+            log: None,
             phase_end: received,
             decode_ns: None,
             queue_ns: None,
@@ -64,6 +76,23 @@ impl Tap {
         };
         tap.shard().started.add(1);
         tap
+    }
+
+    /// Has the access log write it down, if this is one that it takes.
+    pub fn sample(&mut self, protocol: Protocol, context: &Context) {
+        io::with(|io| {
+            self.log = io
+                .sampled_log()
+                .map(|log| Box::new(Logged { log: log.clone(), protocol, context: context.clone() }));
+        });
+    }
+
+    /// The phases that were reached and the time since the first byte, in nanoseconds.
+    pub fn times(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        let total = Some(nanos(self.received, Instant::now()));
+        let times =
+            [("decode", self.decode_ns), ("queue", self.queue_ns), ("run", self.run_ns), ("total", total)];
+        times.into_iter().filter_map(|(name, ns)| Some((name, ns?)))
     }
 
     /// The endpoint.
@@ -170,9 +199,28 @@ impl Tap {
             None if matches!(code, Some(Code::Cancelled | Code::Internal)) => {}
             None => shard.undelivered.add(1),
         }
+        self.write_down(code, delivered.is_some());
         if code.is_none() && !self.direct {
             self.sketch();
         }
+    }
+
+    fn write_down(&mut self, code: Option<Code>, delivered: bool) {
+        let Some(logged) = self.log.take() else { return };
+        let Logged { log, protocol, context } = *logged;
+        let rows = self.lease.as_ref().filter(|_| code.is_none()).map_or(0, |lease| lease.binding().rows());
+        log.log(Entry {
+            at: SystemTime::now(),
+            protocol,
+            endpoint: self.endpoint.name.clone(),
+            version: Some(self.version().name.clone()),
+            direct: self.direct,
+            code,
+            delivered,
+            rows,
+            times_ns: self.times().collect(),
+            context,
+        });
     }
 
     fn sketch(&mut self) {

@@ -1,19 +1,15 @@
-//! Between the wire and the runtime: which input goes where, as which type, and back.
+//! From the wire to the runtime: which input goes where, and as which type. Elements are decoded straight into the buffer that
+//! the run reads.
 //!
-//! Elements are decoded straight into the buffer that the run reads, and written straight from the one it filled.
+//! Not here: the way back (`outputs`).
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, TensorSpec};
 use headgate_engine::Lease;
-use headgate_engine::runtime::tensor::Data;
-use headgate_engine::runtime::{Tensor, View};
-use headgate_protocol::envelope::{self, Envelope, InputEnvelope, Selection};
-use headgate_protocol::reply::{self, OutputTensor, ReplyHead, TensorData};
-use headgate_protocol::strings::{StringTable, Strings};
-use headgate_protocol::{TypedMut, protobuf};
-
-use crate::grpc::message;
-use crate::infer::{Dialect, Sent};
+use headgate_engine::runtime::{Binding, Tensor};
+use headgate_protocol::envelope::{self, Envelope, Form, InputEnvelope, Selection, Source};
+use headgate_protocol::strings::StringTable;
+use headgate_protocol::{TypedMut, binary, predict};
 
 /// Memory of past requests for the next one.
 #[derive(Default)]
@@ -24,21 +20,56 @@ pub struct Scratch {
     pub strings: StringTable,
     /// The outputs that were asked for.
     pub selection: Vec<Selection>,
+    /// The JSON of inputs that a request does not list.
+    pub rearranged: Vec<u8>,
 }
 
 /// Decodes every input of the request into the lease's buffers.
 ///
 /// # Errors
 /// `invalid_argument` for an input that is missing, unknown, of another type or shape, or has wrong elements.
-pub fn decode(envelope: &Envelope<'_>, lease: &mut Lease, strings: &mut StringTable) -> Result<()> {
+pub fn decode(envelope: &Envelope<'_>, lease: &mut Lease, scratch: &mut Scratch) -> Result<()> {
     let (signature, binding) = lease.parts();
     let specs = &signature.inputs;
-    if envelope.inputs.len() != specs.len() {
-        check_names(&envelope.inputs, specs)?;
+    let Scratch { strings, rearranged, .. } = scratch;
+    match envelope.form {
+        Form::Listed => decode_listed(&envelope.inputs, specs, binding, strings),
+        Form::Raw(bytes) => {
+            let input = [InputEnvelope {
+                shape: binary::raw_shape(bytes, specs)?,
+                datatype: specs[0].datatype,
+                name: specs[0].name.as_str().into(),
+                source: Source::Binary(bytes),
+                base64: false,
+            }];
+            // A BYTES element without JSON has no length in front of it either.
+            if specs[0].datatype == DataType::Bytes {
+                check_input(&input[0], &specs[0])?;
+                let tensor = binding.input_mut(0);
+                tensor.reshape(&input[0].shape)?;
+                return tensor.set_string(0, bytes);
+            }
+            decode_listed(&input, specs, binding, strings)
+        }
+        Form::Rows(_) | Form::Columns(_) => {
+            let inputs = predict::inputs(envelope.form, specs, rearranged)?;
+            decode_listed(&inputs, specs, binding, strings)
+        }
+    }
+}
+
+fn decode_listed(
+    inputs: &[InputEnvelope<'_>],
+    specs: &[TensorSpec],
+    binding: &mut Binding,
+    strings: &mut StringTable,
+) -> Result<()> {
+    if inputs.len() != specs.len() {
+        check_names(inputs, specs)?;
     }
     for (index, spec) in specs.iter().enumerate() {
-        let Some(input) = envelope.inputs.iter().find(|input| input.name == spec.name) else {
-            return check_names(&envelope.inputs, specs);
+        let Some(input) = inputs.iter().find(|input| input.name == spec.name) else {
+            return check_names(inputs, specs);
         };
         check_input(input, spec)?;
         let tensor = binding.input_mut(index);
@@ -53,80 +84,6 @@ pub fn decode(envelope: &Envelope<'_>, lease: &mut Lease, strings: &mut StringTa
         }
     }
     Ok(())
-}
-
-/// The selected outputs of a run as writers take them; the views must outlive what is made of them.
-pub struct Outputs<'a> {
-    specs: &'a [TensorSpec],
-    views: Vec<(Selection, View<'a>)>,
-}
-
-/// The selected outputs of a run.
-///
-/// # Errors
-/// `internal` for an output that the runtime cannot show.
-pub fn outputs<'a>(selection: &[Selection], lease: &'a Lease, dialect: Dialect) -> Result<Outputs<'a>> {
-    let specs = &lease.model().signature().outputs;
-    let view = |&selected: &Selection| {
-        let binary = selected.binary || dialect != Dialect::Rest;
-        Ok((Selection { binary, ..selected }, lease.binding().output(selected.index)?))
-    };
-    Ok(Outputs { specs, views: selection.iter().map(view).collect::<Result<_>>()? })
-}
-
-impl Outputs<'_> {
-    fn tensors(&self) -> Result<Vec<OutputTensor<'_>>> {
-        let views = self.views.iter();
-        views
-            .map(|(selected, view)| {
-                let data = if selected.binary { blob(view)? } else { elements(view)? };
-                let name = &self.specs[selected.index].name;
-                let (datatype, shape, binary) = (view.datatype, view.shape, selected.binary);
-                Ok(OutputTensor { name, datatype, shape, data, binary })
-            })
-            .collect()
-    }
-}
-
-/// Writes an answer as JSON, with binary data behind it where that is asked for.
-///
-/// # Errors
-/// As [`reply::write`].
-pub fn write_json(head: &ReplyHead<'_>, outputs: &Outputs<'_>, out: &mut Vec<u8>) -> Result<Sent> {
-    let written = reply::write(out, head, &outputs.tensors()?)?;
-    // An empty tensor sent as binary data leaves no byte behind the JSON, and still is binary data.
-    let binary = outputs.views.iter().any(|(selected, _)| selected.binary);
-    Ok(Sent { json_length: binary.then_some(written.json_len) })
-}
-
-/// Writes an answer as protobuf.
-///
-/// # Errors
-/// As [`protobuf::write`].
-pub fn write_protobuf(
-    head: &ReplyHead<'_>,
-    outputs: &Outputs<'_>,
-    marks_final: bool,
-    out: &mut Vec<u8>,
-) -> Result<Sent> {
-    protobuf::write(out, head, &outputs.tensors()?, marks_final)?;
-    Ok(Sent { json_length: None })
-}
-
-/// Writes an answer as a gRPC message: protobuf behind its prefix.
-///
-/// # Errors
-/// As [`protobuf::write`]; `payload_too_large` beyond 4 GiB.
-pub fn write_message(
-    head: &ReplyHead<'_>,
-    outputs: &Outputs<'_>,
-    marks_final: bool,
-    out: &mut Vec<u8>,
-) -> Result<Sent> {
-    message::begin(out);
-    let sent = write_protobuf(head, outputs, marks_final, out)?;
-    message::end(out)?;
-    Ok(sent)
 }
 
 /// Says which inputs are missing and which are too many.
@@ -171,38 +128,4 @@ fn typed(tensor: &mut Tensor) -> Result<TypedMut<'_>> {
     }
     by_type!(Bool, Uint8, Uint16, Uint32, Uint64, Int8, Int16, Int32, Int64, Fp16, Bf16, Fp32, Fp64)
         .ok_or_else(|| Error::new(Code::Internal, "a tensor without elements of its own type"))
-}
-
-/// A view's elements as the writers of binary data take them: in one piece.
-fn blob<'a>(view: &'a View<'a>) -> Result<TensorData<'a>> {
-    match &view.data {
-        Data::Bytes(bytes) => Ok(TensorData::Raw(bytes)),
-        Data::Strings { bytes, offsets } => Strings::new(bytes, offsets).map(TensorData::Strings),
-    }
-}
-
-/// A view's elements as the writer of JSON takes them.
-fn elements<'a>(view: &'a View<'a>) -> Result<TensorData<'a>> {
-    if let Data::Strings { bytes, offsets } = &view.data {
-        return Strings::new(bytes, offsets).map(TensorData::Strings);
-    }
-    let typed = match view.datatype {
-        DataType::Bool | DataType::Uint8 => view.elements().map(TensorData::Uint8),
-        DataType::Uint16 | DataType::Fp16 | DataType::Bf16 => view.elements().map(TensorData::Uint16),
-        DataType::Uint32 => view.elements().map(TensorData::Uint32),
-        DataType::Uint64 => view.elements().map(TensorData::Uint64),
-        DataType::Int8 => view.elements().map(TensorData::Int8),
-        DataType::Int16 => view.elements().map(TensorData::Int16),
-        DataType::Int32 => view.elements().map(TensorData::Int32),
-        DataType::Int64 => view.elements().map(TensorData::Int64),
-        DataType::Fp32 => view.elements().map(TensorData::Fp32),
-        DataType::Fp64 => view.elements().map(TensorData::Fp64),
-        DataType::Bytes => None,
-    };
-    match (typed, &view.data) {
-        (Some(elements), _) => Ok(elements),
-        // Memory that is not aligned for its type is still good bytes.
-        (None, Data::Bytes(bytes)) => Ok(TensorData::Raw(bytes)),
-        (None, Data::Strings { .. }) => Err(Error::new(Code::Internal, "strings under a number's type")),
-    }
 }

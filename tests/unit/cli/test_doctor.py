@@ -12,7 +12,16 @@ from headgate.gateway.units import Cores
 from headgate.runtime_library import RuntimeLibrary, RuntimeLibraryError
 
 LIBRARY = RuntimeLibrary(Path("/lib/libonnxruntime.so.1.32.0"), "1.32.0", "onnxruntime")
-PORTS = ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--observe", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+PORTS = [
+    "--http",
+    "127.0.0.1:0",
+    "--grpc",
+    "127.0.0.1:0",
+    "--observe",
+    "127.0.0.1:0",
+    "--admin",
+    "127.0.0.1:0",
+]
 
 
 def info(path: str) -> bytes:

@@ -92,12 +92,18 @@ def resolve_reference(schema: dict[str, Any], node: dict[str, Any]) -> dict[str,
     return node
 
 
+def _nodes(node: Any) -> list[Any]:
+    """Every value in a JSON document."""
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
+    return [node, *(inner for child in children for inner in _nodes(child))]
+
+
 def test_the_schema_describes_documents_as_written() -> None:
     schema = json_schema()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["required"] == ["apiVersion", "kind", "name", "versions", "traffic"]
     assert schema["additionalProperties"] is False
-    assert "null" not in json.dumps(schema)
+    assert {"type": "null"} not in _nodes(schema), "an absent field is left out, not null"
     undescribed = [name for name, node in schema["properties"].items() if not node.get("description")]
     assert undescribed == []
     traffic = resolve_reference(schema, schema["properties"]["traffic"])
@@ -134,3 +140,13 @@ def test_a_folder_that_appears_later_gets_no_traffic(tmp_path: Path) -> None:
         from_models_tree("digits", {}, root=tmp_path)
     with pytest.raises(PolicyInvalid, match="outside"):
         from_models_tree("digits", {"1": tmp_path.parent}, root=tmp_path)
+
+
+def test_labels_and_the_word_for_what_is_no_number(tmp_path: Path) -> None:
+    text = TEXT + "labels: {probabilities: [zero, one]}\nanswers: {non_finite: string}\n"
+    read = endpoint(text, tmp_path)
+    assert (read.labels, read.non_finite) == ({"probabilities": ("zero", "one")}, "string")
+    assert endpoint(json.dumps(read.as_written()), tmp_path) == read
+    assert endpoint(TEXT, tmp_path).non_finite == "error"
+    with pytest.raises(PolicyInvalid, match="answers.non_finite"):
+        endpoint(TEXT + "answers: {non_finite: nan}\n", tmp_path)

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
 
-from headgate.cli.serve import read_settings
+from headgate.cli.serve import read_settings, setting_options
 from headgate.errors import InvalidArgument
 from headgate.gateway.settings import BY_NAME, Settings, default_state
 from headgate.gateway.units import Address, Cores, cores, parse_address
@@ -172,3 +174,26 @@ def test_the_old_hierarchy_and_no_hierarchy_are_read(tmp_path: Path) -> None:
 )
 def test_threads_are_made_for_whole_cores(given: Cores, usable: int) -> None:
     assert given.usable == usable
+
+
+def test_a_flag_is_given_bare_and_elsewhere_with_on_or_off(tmp_path: Path) -> None:
+    assert read({}).allow_repository_control is False
+    assert read({}, {"HEADGATE_ALLOW_REPOSITORY_CONTROL": "on"}).allow_repository_control is True
+    assert read({"config": config(tmp_path, "triton-metrics: true\n")}).triton_metrics is True
+    seen: list[Settings] = []
+
+    @click.command()
+    @setting_options
+    def command(**given: Any) -> None:
+        seen.append(read_settings(given, [], {}))
+
+    given = ["--allow-repository-control", "--access-log", "log.jsonl", "--access-log-share", "0.5%"]
+    assert CliRunner().invoke(command, given).exit_code == 0
+    assert seen[0].allow_repository_control is True
+    assert (seen[0].access_log, seen[0].access_log_share) == (Path("log.jsonl").absolute(), 0.005)
+
+
+@pytest.mark.parametrize("text", ["1", "1.5", "101%", "-1%", "nan%", "%", "1% of them"])
+def test_a_share_has_a_percent_sign_and_lies_within_the_whole(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="is not a share"):
+        read({"access_log_share": text})

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from headgate import observe
 from headgate.errors import StorageFailed
+from headgate.observe import triton
 from headgate.observe.declared import DECLARED
 
 ENDPOINT = {
@@ -144,3 +145,30 @@ def test_the_port_is_read_only() -> None:
     for path in ("/metrics", "/healthz", "/readyz"):
         assert client().request("POST", path).status_code == 405
     assert client().get("/v1/endpoints").status_code == 404
+
+
+def _merged() -> list[dict[str, Any]]:
+    """What the data plane says of one version with three good answers and two bad ones."""
+    who = {"endpoint": "digits", "version": "v1"}
+    histograms = ["request", "queue", "decode", "run", "reply"]
+    codes = [("ok", 3), ("invalid_argument", 1), ("model_not_found", 1)]
+    return [
+        {"name": "headgate_requests_total", "samples": [[{**who, "code": c}, n] for c, n in codes]},
+        {"name": "headgate_rows_total", "samples": [[who, 12]]},
+        *(
+            {"name": f"headgate_{name}_duration_seconds", "samples": [[who, {"sum": 0.0015, "count": 3}]]}
+            for name in histograms
+        ),
+    ]
+
+
+def test_tritons_names_have_the_same_numbers() -> None:
+    families = {family.name: family for family in triton.families(_merged())}
+    who = {"model": "digits", "version": "v1"}
+    samples = {name: [(s.labels, s.value) for s in family.samples] for name, family in families.items()}
+    assert samples["nv_inference_request_success"] == [(who, 3)]
+    assert samples["nv_inference_request_failure"] == [({**who, "reason": "OTHER"}, 2)]
+    assert samples["nv_inference_count"] == [(who, 12)]
+    assert samples["nv_inference_exec_count"] == [(who, 3)]
+    for phase in ("request", "queue", "compute_input", "compute_infer", "compute_output"):
+        assert samples[f"nv_inference_{phase}_duration_us"] == [(who, 1500)]

@@ -10,18 +10,23 @@ use headgate_core::tensor::{DataType, Shape};
 use super::values::{
     datatype, flag, positive, request_parameters, shape, skip, tensor_parameters, text, twice, want, whole,
 };
-use super::{Envelope, InputEnvelope, MAX_TENSORS, RequestedOutput, Source};
+use super::{Envelope, Form, InputEnvelope, MAX_TENSORS, RequestedOutput, Source};
 use crate::binary::{self, Blobs, Body};
 use crate::cursor::{Cursor, Kind};
+use crate::explain;
 use crate::fault::Why;
-use crate::{explain, numbers};
 
 /// Reads a whole request into an empty envelope.
 pub(super) fn request<'a>(body: Body<'a>, into: &mut Envelope<'a>) -> Result<()> {
     let mut cursor = Cursor::new(body.json);
     let mut blobs = Blobs::new(body);
-    want(&mut cursor, Kind::Object, || "the request".into())?;
     let (mut has_parameters, mut has_inputs, mut has_outputs) = (false, false, false);
+    if body.json.is_empty() && body.tail.is_some() {
+        into.form = Form::Raw(body.tail.unwrap_or_default());
+        into.parameters.binary_data_output = Some(true);
+        return Ok(());
+    }
+    want(&mut cursor, Kind::Object, || "the request".into())?;
     cursor.members(|cursor, key| {
         let repeated = match &*key {
             "id" => into.id.replace(text(cursor, || "\"id\"".into())?).is_some(),
@@ -98,6 +103,7 @@ struct Draft<'a> {
     shape: Option<Shape>,
     data: Option<&'a [u8]>,
     binary_size: Option<u64>,
+    base64: bool,
     has_parameters: bool,
 }
 
@@ -148,22 +154,31 @@ impl<'a> Draft<'a> {
     }
 
     fn parameters(&mut self, cursor: &mut Cursor<'a>) -> Result<()> {
-        let mut size = self.binary_size;
+        let (mut size, mut encoding) = (self.binary_size, None);
         tensor_parameters(
             cursor,
             || self.place(),
             |cursor, key| {
-                if key != "binary_data_size" {
-                    return Ok(false);
-                }
-                let place = || format!("{}: \"binary_data_size\"", self.place());
-                match size.replace(whole(cursor, place)?) {
-                    Some(_) => Err(twice(&self.place(), key)),
-                    None => Ok(true),
-                }
+                let place = || format!("{}: \"{key}\"", self.place());
+                let repeated = match key {
+                    "binary_data_size" => size.replace(whole(cursor, place)?).is_some(),
+                    "encoding" => encoding.replace(text(cursor, place)?).is_some(),
+                    _ => return Ok(false),
+                };
+                if repeated { Err(twice(&self.place(), key)) } else { Ok(true) }
             },
         )?;
         self.binary_size = size;
+        self.base64 = match encoding.as_deref() {
+            None | Some("utf-8") => false,
+            Some("base64") => true,
+            Some(other) => {
+                return Err(Error::invalid(format!(
+                    "{}: \"encoding\" is \"{other}\"; it must be \"base64\" or \"utf-8\"",
+                    self.place()
+                )));
+            }
+        };
         Ok(())
     }
 
@@ -178,7 +193,7 @@ impl<'a> Draft<'a> {
         let datatype = self.datatype.ok_or_else(|| missing("datatype", "\"FP32\""))?;
         let shape = self.shape.ok_or_else(|| missing("shape", "[1, 64]"))?;
         let source = match (self.data, self.binary_size) {
-            (Some(data), None) => Source::Json(json(data, datatype, &shape, &name)?),
+            (Some(data), None) => Source::Json(json(data, &shape, &name)?),
             (None, Some(size)) => {
                 binary::check_size(size, datatype, &shape, &name)?;
                 Source::Binary(blobs.next(size, &name)?)
@@ -195,15 +210,12 @@ impl<'a> Draft<'a> {
                 )));
             }
         };
-        Ok(InputEnvelope { name, datatype, shape, source })
+        Ok(InputEnvelope { name, datatype, shape, source, base64: self.base64 })
     }
 }
 
 /// Refuses JSON data that cannot fit its shape before anyone makes a buffer of that shape.
-fn json<'a>(data: &'a [u8], datatype: DataType, shape: &Shape, name: &str) -> Result<&'a [u8]> {
-    if matches!(datatype, DataType::Fp16 | DataType::Bf16) {
-        return Err(numbers::no_json_half(name, datatype.as_str()));
-    }
+fn json<'a>(data: &'a [u8], shape: &Shape, name: &str) -> Result<&'a [u8]> {
     // An element takes a byte and a comma or bracket, the list one bracket more.
     if shape.count() > (data.len() - 1) / 2 {
         let text = explain::too_few_or_many(shape, explain::count(data));

@@ -54,6 +54,22 @@ pub(super) fn scan_f32(data: &[u8], pos: usize) -> Scan<(f32, usize)> {
     if value.is_finite() { Ok((value, decimal.end)) } else { Err(Fault::new(data, pos, Why::Range)) }
 }
 
+/// Reads the half-precision number at `pos`: the nearest to the nearest double, as `numpy.float16(float(text))` has it.
+#[inline(always)]
+pub(super) fn scan_f16(data: &[u8], pos: usize) -> Scan<(u16, usize)> {
+    let (value, end) = scan_f64(data, pos)?;
+    let half = half::f16::from_f64(value);
+    if half.is_finite() { Ok((half.to_bits(), end)) } else { Err(Fault::new(data, pos, Why::Range)) }
+}
+
+/// Reads the bfloat16 number at `pos`, likewise.
+#[inline(always)]
+pub(super) fn scan_bf16(data: &[u8], pos: usize) -> Scan<(u16, usize)> {
+    let (value, end) = scan_f64(data, pos)?;
+    let brain = half::bf16::from_f64(value);
+    if brain.is_finite() { Ok((brain.to_bits(), end)) } else { Err(Fault::new(data, pos, Why::Range)) }
+}
+
 /// A whole number of one or two digits right before a comma or bracket: what counts, flags and pixels look like. Anything
 /// else is for [`scan`].
 #[inline(always)]

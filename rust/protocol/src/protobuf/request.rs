@@ -162,11 +162,10 @@ fn input(message: &[u8], index: usize) -> Result<InputEnvelope<'_>> {
                 let (key, _) = parameter(value.bytes("an input's parameters")?)?;
                 refuse_shared_memory(key, || format!("inputs[{index}]"))?;
             }
-            5 => {
-                if contents.replace(value.bytes("an input's contents")?).is_some() {
-                    return Err(Error::invalid(format!("inputs[{index}] has contents twice")));
-                }
+            5 if contents.is_some() => {
+                return Err(Error::invalid(format!("inputs[{index}] has contents twice")));
             }
+            5 => contents = Some(value.bytes("an input's contents")?),
             _ => {}
         }
     }
@@ -182,7 +181,7 @@ fn input(message: &[u8], index: usize) -> Result<InputEnvelope<'_>> {
     })?;
     let shape = dims.shape().map_err(|error| Error::invalid(format!("input \"{name}\": {error}")))?;
     let source = Source::Typed(contents.unwrap_or_default());
-    Ok(InputEnvelope { name: Cow::Borrowed(name), datatype: known, shape, source })
+    Ok(InputEnvelope { name: Cow::Borrowed(name), datatype: known, shape, source, base64: false })
 }
 
 fn output(message: &[u8], index: usize) -> Result<RequestedOutput<'_>> {

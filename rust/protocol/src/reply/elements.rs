@@ -3,10 +3,11 @@
 //! Next: `metadata`.
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_core::spec::NonFinite;
 use headgate_core::tensor::DataType;
 
 use super::{OutputTensor, TensorData};
-use crate::strings::{Strings, write_json};
+use crate::strings::{Strings, write_json, write_json_base64};
 
 /// The most bytes that an element of fixed size takes in JSON, its comma included: a double such as
 /// -2.2250738585072014e-308.
@@ -84,36 +85,71 @@ pub(crate) fn write_binary(out: &mut Vec<u8>, data: &TensorData<'_>) -> Result<(
     Ok(())
 }
 
-/// Appends the elements as JSON, separated by commas, without the brackets. The output was checked.
-pub(super) fn write_json_list(out: &mut Vec<u8>, output: &OutputTensor<'_>) -> Result<()> {
-    let name = output.name;
+/// How elements become JSON.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Style<'s> {
+    pub(crate) non_finite: NonFinite,
+    pub(crate) strings: StringStyle,
+    /// The dimensions that brackets follow; empty for a flat list.
+    pub(crate) nesting: &'s [i64],
+}
+
+/// How BYTES become JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StringStyle {
+    /// Text, where all of it is.
+    Text,
+    /// Base64, for the whole tensor.
+    Base64,
+    /// An object with base64 for each element that is not text, as TensorFlow Serving has it.
+    Objects,
+}
+
+impl Style<'_> {
+    /// A flat list, with the endpoint's word for what is no number.
+    pub(crate) fn of(output: &OutputTensor<'_>) -> Style<'static> {
+        let strings = match output.data {
+            TensorData::Strings(strings) if !strings.is_text() => StringStyle::Base64,
+            _ => StringStyle::Text,
+        };
+        Style { non_finite: output.non_finite, strings, nesting: &[] }
+    }
+}
+
+/// Appends the elements as JSON, separated by commas, without the outermost brackets. The output was checked.
+pub(crate) fn write_json_list(out: &mut Vec<u8>, output: &OutputTensor<'_>, style: Style<'_>) -> Result<()> {
+    let list = List { style, name: output.name };
     match output.data {
         TensorData::Uint8(data) if output.datatype == DataType::Bool => {
-            list(out, data.iter().copied(), |out, _, value| {
+            list.write(out, data.iter().copied(), |out, _, value| {
                 out.extend_from_slice(if value == 0 { b"false" } else { b"true" });
                 Ok(())
             })
         }
-        TensorData::Uint8(data) => integers(out, data.iter().map(|&value| value.into())),
-        TensorData::Uint16(data) => integers(out, data.iter().map(|&value| value.into())),
-        TensorData::Uint32(data) => integers(out, data.iter().map(|&value| value.into())),
-        TensorData::Uint64(data) => list(out, data.iter().copied(), |out, _, value| {
-            write_integer(out, false, value);
-            Ok(())
-        }),
-        TensorData::Int8(data) => integers(out, data.iter().map(|&value| value.into())),
-        TensorData::Int16(data) => integers(out, data.iter().map(|&value| value.into())),
-        TensorData::Int32(data) => integers(out, data.iter().map(|&value| value.into())),
-        TensorData::Int64(data) => integers(out, data.iter().copied()),
-        TensorData::Fp32(data) => singles(out, data.iter().copied(), name),
-        TensorData::Fp64(data) => doubles(out, data.iter().copied(), name),
-        TensorData::Raw(data) => raw(out, data, output),
-        TensorData::Strings(data) => strings(out, data, name),
+        TensorData::Uint8(data) => list.integers(out, data.iter().map(|&value| value.into())),
+        TensorData::Uint16(data) if output.datatype == DataType::Fp16 => {
+            list.singles(out, data.iter().map(|&bits| half::f16::from_bits(bits).to_f32()))
+        }
+        TensorData::Uint16(data) if output.datatype == DataType::Bf16 => {
+            list.singles(out, data.iter().map(|&bits| half::bf16::from_bits(bits).to_f32()))
+        }
+        TensorData::Uint16(data) => list.integers(out, data.iter().map(|&value| value.into())),
+        TensorData::Uint32(data) => list.integers(out, data.iter().map(|&value| value.into())),
+        TensorData::Uint64(data) => list.unsigned(out, data.iter().copied()),
+        TensorData::Int8(data) => list.integers(out, data.iter().map(|&value| value.into())),
+        TensorData::Int16(data) => list.integers(out, data.iter().map(|&value| value.into())),
+        TensorData::Int32(data) => list.integers(out, data.iter().map(|&value| value.into())),
+        TensorData::Int64(data) => list.integers(out, data.iter().copied()),
+        TensorData::Fp32(data) => list.singles(out, data.iter().copied()),
+        TensorData::Fp64(data) => list.doubles(out, data.iter().copied()),
+        TensorData::Raw(data) => raw(out, data, output, style),
+        TensorData::Strings(data) => list.strings(out, data),
     }
 }
 
 /// Appends little-endian elements of the output's datatype as JSON.
-fn raw(out: &mut Vec<u8>, data: &[u8], output: &OutputTensor<'_>) -> Result<()> {
+fn raw(out: &mut Vec<u8>, data: &[u8], output: &OutputTensor<'_>, style: Style<'_>) -> Result<()> {
+    let list = List { style, name: output.name };
     macro_rules! elements {
         ($t:ty) => {
             data.as_chunks().0.iter().map(|bytes| <$t>::from_le_bytes(*bytes))
@@ -121,100 +157,173 @@ fn raw(out: &mut Vec<u8>, data: &[u8], output: &OutputTensor<'_>) -> Result<()> 
     }
     match output.datatype {
         DataType::Bool | DataType::Uint8 => {
-            write_json_list(out, &OutputTensor { data: TensorData::Uint8(data), ..*output })
+            write_json_list(out, &OutputTensor { data: TensorData::Uint8(data), ..*output }, style)
         }
-        DataType::Uint16 => integers(out, elements!(u16).map(i64::from)),
-        DataType::Uint32 => integers(out, elements!(u32).map(i64::from)),
-        DataType::Uint64 => list(out, elements!(u64), |out, _, value| {
-            write_integer(out, false, value);
-            Ok(())
-        }),
-        DataType::Int8 => integers(out, elements!(i8).map(i64::from)),
-        DataType::Int16 => integers(out, elements!(i16).map(i64::from)),
-        DataType::Int32 => integers(out, elements!(i32).map(i64::from)),
-        DataType::Int64 => integers(out, elements!(i64)),
-        DataType::Fp32 => singles(out, elements!(f32), output.name),
-        DataType::Fp64 => doubles(out, elements!(f64), output.name),
-        DataType::Fp16 | DataType::Bf16 | DataType::Bytes => Err(Error::new(
+        DataType::Uint16 => list.integers(out, elements!(u16).map(i64::from)),
+        DataType::Uint32 => list.integers(out, elements!(u32).map(i64::from)),
+        DataType::Uint64 => list.unsigned(out, elements!(u64)),
+        DataType::Int8 => list.integers(out, elements!(i8).map(i64::from)),
+        DataType::Int16 => list.integers(out, elements!(i16).map(i64::from)),
+        DataType::Int32 => list.integers(out, elements!(i32).map(i64::from)),
+        DataType::Int64 => list.integers(out, elements!(i64)),
+        DataType::Fp16 => list.singles(out, elements!(u16).map(|bits| half::f16::from_bits(bits).to_f32())),
+        DataType::Bf16 => list.singles(out, elements!(u16).map(|bits| half::bf16::from_bits(bits).to_f32())),
+        DataType::Fp32 => list.singles(out, elements!(f32)),
+        DataType::Fp64 => list.doubles(out, elements!(f64)),
+        DataType::Bytes => Err(Error::new(
             Code::Internal,
-            format!("output \"{}\": {} as bytes has no JSON form", output.name, output.datatype),
+            format!("output \"{}\": BYTES without their lengths have no JSON form", output.name),
         )),
     }
 }
 
-/// Appends elements with commas between them.
-fn list<T>(
-    out: &mut Vec<u8>,
-    elements: impl ExactSizeIterator<Item = T>,
-    mut write: impl FnMut(&mut Vec<u8>, usize, T) -> Result<()>,
-) -> Result<()> {
-    for (index, element) in elements.enumerate() {
+/// A list that is being written.
+struct List<'s> {
+    style: Style<'s>,
+    name: &'s str,
+}
+
+impl List<'_> {
+    /// Appends elements with commas between them, and brackets where the nesting has them.
+    #[inline(always)]
+    fn write<T>(
+        &self,
+        out: &mut Vec<u8>,
+        elements: impl ExactSizeIterator<Item = T>,
+        mut write: impl FnMut(&mut Vec<u8>, usize, T) -> Result<()>,
+    ) -> Result<()> {
+        if self.style.nesting.len() > 1 {
+            return self.write_nested(out, elements, write);
+        }
+        for (index, element) in elements.enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            write(out, index, element)?;
+        }
+        Ok(())
+    }
+
+    fn write_nested<T>(
+        &self,
+        out: &mut Vec<u8>,
+        elements: impl ExactSizeIterator<Item = T>,
+        mut write: impl FnMut(&mut Vec<u8>, usize, T) -> Result<()>,
+    ) -> Result<()> {
+        if elements.len() == 0 {
+            empty(out, self.style.nesting);
+            return Ok(());
+        }
+        // Elements in a list of each depth but the outermost, whose brackets are the caller's.
+        let mut spans: Vec<usize> = Vec::with_capacity(self.style.nesting.len());
+        let mut span = 1;
+        for &dim in self.style.nesting[1..].iter().rev() {
+            span *= dim.unsigned_abs() as usize;
+            spans.push(span);
+        }
+        for (index, element) in elements.enumerate() {
+            let opened = spans.iter().filter(|&&span| index.is_multiple_of(span)).count();
+            if index > 0 {
+                out.extend(std::iter::repeat_n(b']', opened));
+                out.push(b',');
+            }
+            out.extend(std::iter::repeat_n(b'[', opened));
+            write(out, index, element)?;
+        }
+        out.extend(std::iter::repeat_n(b']', spans.len()));
+        Ok(())
+    }
+
+    fn integers(&self, out: &mut Vec<u8>, elements: impl ExactSizeIterator<Item = i64>) -> Result<()> {
+        self.write(out, elements, |out, _, value| {
+            write_integer(out, value < 0, value.unsigned_abs());
+            Ok(())
+        })
+    }
+
+    fn unsigned(&self, out: &mut Vec<u8>, elements: impl ExactSizeIterator<Item = u64>) -> Result<()> {
+        self.write(out, elements, |out, _, value| {
+            write_integer(out, false, value);
+            Ok(())
+        })
+    }
+
+    fn singles(&self, out: &mut Vec<u8>, elements: impl ExactSizeIterator<Item = f32>) -> Result<()> {
+        let mut buffer = zmij::Buffer::new();
+        self.write(out, elements, |out, index, value| {
+            if !value.is_finite() {
+                return self.not_finite(out, index, value.into());
+            }
+            out.extend_from_slice(buffer.format_finite(value).as_bytes());
+            Ok(())
+        })
+    }
+
+    fn doubles(&self, out: &mut Vec<u8>, elements: impl ExactSizeIterator<Item = f64>) -> Result<()> {
+        let mut buffer = zmij::Buffer::new();
+        self.write(out, elements, |out, index, value| {
+            if !value.is_finite() {
+                return self.not_finite(out, index, value);
+            }
+            out.extend_from_slice(buffer.format_finite(value).as_bytes());
+            Ok(())
+        })
+    }
+
+    #[cold]
+    fn not_finite(&self, out: &mut Vec<u8>, index: usize, value: f64) -> Result<()> {
+        let what = match value {
+            value if value.is_nan() => "NaN",
+            value if value > 0.0 => "Infinity",
+            _ => "-Infinity",
+        };
+        match self.style.non_finite {
+            NonFinite::Null => out.extend_from_slice(b"null"),
+            NonFinite::String => write_json(what, out),
+            NonFinite::Error => {
+                return Err(Error::new(
+                    Code::BackendFailed,
+                    format!(
+                        "output \"{}\" has {what} at element {index}, which JSON cannot carry; ask for \
+                         binary_data, or set the endpoint's answers.non_finite",
+                        self.name
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn strings(&self, out: &mut Vec<u8>, elements: Strings<'_>) -> Result<()> {
+        self.write(out, elements.iter(), |out, _, element| {
+            match (self.style.strings, std::str::from_utf8(element)) {
+                (StringStyle::Text | StringStyle::Objects, Ok(text)) => write_json(text, out),
+                (StringStyle::Objects, Err(_)) => {
+                    out.extend_from_slice(b"{\"b64\":");
+                    write_json_base64(element, out);
+                    out.push(b'}');
+                }
+                (StringStyle::Base64 | StringStyle::Text, _) => write_json_base64(element, out),
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Appends the inside of a list without elements: the lists down to the first dimension that is 0.
+fn empty(out: &mut Vec<u8>, nesting: &[i64]) {
+    let Some((&length, inner)) = nesting.split_first() else { return };
+    for index in 0..length {
+        if inner.is_empty() {
+            return;
+        }
         if index > 0 {
             out.push(b',');
         }
-        write(out, index, element)?;
+        out.push(b'[');
+        empty(out, inner);
+        out.push(b']');
     }
-    Ok(())
-}
-
-fn integers(out: &mut Vec<u8>, elements: impl ExactSizeIterator<Item = i64>) -> Result<()> {
-    list(out, elements, |out, _, value| {
-        write_integer(out, value < 0, value.unsigned_abs());
-        Ok(())
-    })
-}
-
-fn singles(out: &mut Vec<u8>, elements: impl ExactSizeIterator<Item = f32>, name: &str) -> Result<()> {
-    let mut buffer = zmij::Buffer::new();
-    list(out, elements, |out, index, value| {
-        if !value.is_finite() {
-            return Err(not_finite(name, index, value.into()));
-        }
-        out.extend_from_slice(buffer.format_finite(value).as_bytes());
-        Ok(())
-    })
-}
-
-fn doubles(out: &mut Vec<u8>, elements: impl ExactSizeIterator<Item = f64>, name: &str) -> Result<()> {
-    let mut buffer = zmij::Buffer::new();
-    list(out, elements, |out, index, value| {
-        if !value.is_finite() {
-            return Err(not_finite(name, index, value));
-        }
-        out.extend_from_slice(buffer.format_finite(value).as_bytes());
-        Ok(())
-    })
-}
-
-#[cold]
-fn not_finite(name: &str, index: usize, value: f64) -> Error {
-    let what = match value {
-        value if value.is_nan() => "a NaN",
-        value if value > 0.0 => "Infinity",
-        _ => "-Infinity",
-    };
-    Error::new(
-        Code::BackendFailed,
-        format!(
-            "output \"{name}\" has {what} at element {index}, which JSON cannot carry; ask for binary_data"
-        ),
-    )
-}
-
-fn strings(out: &mut Vec<u8>, elements: Strings<'_>, name: &str) -> Result<()> {
-    list(out, elements.iter(), |out, index, element| match std::str::from_utf8(element) {
-        Ok(text) => {
-            write_json(text, out);
-            Ok(())
-        }
-        Err(_) => Err(Error::new(
-            Code::BackendFailed,
-            format!(
-                "output \"{name}\" has bytes that are not UTF-8 at element {index}, which JSON cannot \
-                 carry; ask for binary_data"
-            ),
-        )),
-    })
 }
 
 /// The decimal digits of 0 to 99.

@@ -200,8 +200,8 @@ impl GrpcInferenceService for Inference {
         request: Request<pb::TraceSettingRequest>,
     ) -> Answer<pb::TraceSettingResponse> {
         let asked = request.into_inner();
-        told(|_| {
-            settings::refuse_changes(asked.settings.keys())?;
+        told(|io| {
+            settings::refuse_changes(io, asked.settings.keys())?;
             let value = |value: &str| trace_setting_response::SettingValue { value: vec![value.to_owned()] };
             let settings = settings::TRACE.iter().map(|(name, of)| ((*name).to_owned(), value(of)));
             Ok(pb::TraceSettingResponse { settings: settings.collect() })
@@ -215,8 +215,8 @@ impl GrpcInferenceService for Inference {
         use log_settings_response::SettingValue;
         use log_settings_response::setting_value::ParameterChoice;
         let asked = request.into_inner();
-        told(|_| {
-            settings::refuse_changes(asked.settings.keys())?;
+        told(|io| {
+            settings::refuse_changes(io, asked.settings.keys())?;
             let choice = |setting: settings::Log| match setting {
                 settings::Log::Flag(flag) => ParameterChoice::BoolParam(flag),
                 settings::Log::Number(number) => ParameterChoice::Uint32Param(number),

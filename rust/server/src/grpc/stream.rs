@@ -16,9 +16,11 @@ use tonic::{Status, Streaming};
 
 use super::codec::{InferRequest, StreamResponse};
 use super::{as_status, deadline};
-use crate::http::catching;
+use crate::access_log::Protocol;
+use crate::context::Context;
 use crate::infer::{self, Answer, Ask, Dialect};
 use crate::io;
+use crate::panic::catching;
 use crate::path::Target;
 
 /// Requests of one stream in progress at a time; while so many are, no more are read from it.
@@ -43,7 +45,8 @@ enum Failures {
 pub fn answers(headers: HeaderMap, requests: Streaming<InferRequest>) -> Result<Answers> {
     let wants_status = headers.get("triton_grpc_error").is_some_and(|value| value == "true");
     let failures = if wants_status { Failures::Final } else { Failures::Said };
-    let call = Arc::new(Call { deadline: deadline(&headers, Instant::now())?, headers, failures });
+    let (deadline, context) = (deadline(&headers, Instant::now())?, Context::read(&headers));
+    let call = Arc::new(Call { headers, deadline, context, failures });
     let answers = requests.take_until(Box::pin(closing())).map(move |request| {
         let call = call.clone();
         async move { call.answer(request?).await }
@@ -65,6 +68,7 @@ pub async fn closing() {
 struct Call {
     headers: HeaderMap,
     deadline: Option<Instant>,
+    context: Context,
     failures: Failures,
 }
 
@@ -100,9 +104,9 @@ impl Call {
         let _reserved = io::with(|io| io.shared.large.reserve(request.0.len()))?;
         let request = io::with(|io| protobuf::parse(&request.0, &mut io.scratch.borrow_mut().envelope))?;
         let target = Target { endpoint: request.model_name, version: request.model_version };
-        let (headers, deadline) = (&self.headers, self.deadline);
-        let ask = Ask { target, headers, received, deadline, dialect: Dialect::Stream };
-        let endpoint = infer::snapshot(&ask)?;
-        infer::infer(ask, endpoint, request.envelope).await
+        let Call { headers, deadline, context, .. } = self;
+        let (deadline, dialect, protocol) = (*deadline, Dialect::Stream, Protocol::GrpcStream);
+        let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
+        infer::find_and_infer(ask, request.envelope).await
     }
 }

@@ -8,17 +8,19 @@ use std::time::Instant;
 
 use headgate_core::error::Result;
 use headgate_protocol::protobuf;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HeaderMap};
 use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::{CONTENT, deadline, failed, message, refused, succeeded};
+use crate::access_log::Protocol;
 use crate::body;
 use crate::conn::{Conn, Open};
-use crate::http::catching;
+use crate::context::Context;
 use crate::infer::{self, Answer, Ask, Dialect};
 use crate::io;
+use crate::panic::catching;
 use crate::path::Target;
 use crate::reply::ReplyBody;
 
@@ -26,15 +28,25 @@ use crate::reply::ReplyBody;
 pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {
     let received = Instant::now();
     let (head, mut body) = request.into_parts();
-    let answer = catching(model_infer(&head, &mut body, received)).await;
+    let context = Context::read(&head.headers);
+    let answer = catching(model_infer(&head, &mut body, received, &context)).await;
     body::discard(body, &open);
     match answer {
-        Ok(answer) => answered(answer, conn, open),
-        Err(error) => refused(&error, conn, open),
+        Ok(answer) => answered(answer, &context, conn, open),
+        Err(error) => {
+            let mut response = refused(&error, conn, open);
+            context.write(None, response.headers_mut());
+            response
+        }
     }
 }
 
-async fn model_infer(head: &Parts, body: &mut Incoming, received: Instant) -> Result<Answer> {
+async fn model_infer(
+    head: &Parts,
+    body: &mut Incoming,
+    received: Instant,
+    context: &Context,
+) -> Result<Answer> {
     io::with(infer::admit)?;
     let deadline = deadline(&head.headers, received)?;
     let limit = io::with(|io| io.shared.config.max_body_bytes);
@@ -42,14 +54,17 @@ async fn model_infer(head: &Parts, body: &mut Incoming, received: Instant) -> Re
     let message = message::take(&head.headers, body, limit).await?;
     let request = io::with(|io| protobuf::parse(&message, &mut io.scratch.borrow_mut().envelope))?;
     let target = Target { endpoint: request.model_name, version: request.model_version };
-    let ask = Ask { target, headers: &head.headers, received, deadline, dialect: Dialect::Grpc };
-    let endpoint = infer::snapshot(&ask)?;
-    infer::infer(ask, endpoint, request.envelope).await
+    let (headers, dialect, protocol) = (&head.headers, Dialect::Grpc, Protocol::Grpc);
+    let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
+    infer::find_and_infer(ask, request.envelope).await
 }
 
-fn answered(answer: Answer, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {
+fn answered(answer: Answer, context: &Context, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {
     let Answer { result, body, tap } = answer;
-    let headers = tap.headers();
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(CONTENT_TYPE, CONTENT.clone());
+    headers.extend(tap.headers());
+    context.write(Some(&tap), &mut headers);
     let body = match result {
         Ok(_) => ReplyBody::message(Some(body), succeeded(), Some(tap), conn, open),
         Err(error) => {
@@ -58,7 +73,6 @@ fn answered(answer: Answer, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> 
         }
     };
     let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
-    response.headers_mut().extend(headers.map(|(name, value)| (Some(name), value)));
+    *response.headers_mut() = headers;
     response
 }

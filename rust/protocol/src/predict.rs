@@ -1,0 +1,386 @@
+//! `:predict`, the REST form of TensorFlow Serving and of KServe's first protocol: JSON without types and shapes.
+//!
+//! Row form: `{"instances": [row, ...]}`, a row being the value of the only input or an object of values by input, answered by
+//! `{"predictions": [row, ...]}`. Column form: `{"inputs": value}` or an object of values by input, answered by `{"outputs": …}`.
+//! The model's signature says the types; the nesting of the lists says the shapes. Bytes that are no text are
+//! `{"b64": "…"}`, both ways. Next: `reply`.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::tensor::{DataType, MAX_RANK, Shape, TensorSpec};
+
+use crate::cursor::{Cursor, Kind};
+use crate::envelope::{Envelope, Form, InputEnvelope, Scratch, Source};
+use crate::fault::Fault;
+use crate::reply::{OutputTensor, StringStyle, Style, elements};
+use crate::strings::write_json;
+
+/// Parses a request: which form it has, and where its values are.
+///
+/// # Errors
+/// `invalid_argument` for a body that has neither form, or both.
+pub fn parse<'a>(body: &'a [u8], scratch: &mut Scratch) -> Result<Envelope<'a>> {
+    let mut cursor = Cursor::new(body);
+    let mut form = None;
+    if cursor.kind() != Kind::Object {
+        return Err(Error::invalid(format!("the request must be an object, not {}", cursor.kind())));
+    }
+    cursor.members(|cursor, key| {
+        let found = match &*key {
+            "instances" if cursor.kind() == Kind::List => Form::Rows(cursor.value_extent()?),
+            "instances" => {
+                return Err(Error::invalid(format!("\"instances\" must be a list, not {}", cursor.kind())));
+            }
+            "inputs" => Form::Columns(cursor.value_extent()?),
+            // TensorFlow Serving's `signature_name`, and whatever else there may be: a model here has one signature.
+            _ => return cursor.skip().map_err(Error::from),
+        };
+        match form.replace(found) {
+            None => Ok(()),
+            Some(_) => Err(Error::invalid("the request must have \"instances\" or \"inputs\", once")),
+        }
+    })?;
+    cursor.end()?;
+    let form = form.ok_or_else(|| {
+        Error::invalid(
+            "the request has neither \"instances\" (a list of rows) nor \"inputs\" (tensors by name)",
+        )
+    })?;
+    Ok(Envelope { form, ..scratch.take() })
+}
+
+/// The inputs of a model that has `specs`, out of a request in row or column form. Their data lies in `buffer` (cleared
+/// first).
+///
+/// # Errors
+/// `invalid_argument` for inputs that are missing, unknown or given twice, and rows that are not alike.
+pub fn inputs<'b>(
+    form: Form<'_>,
+    specs: &[TensorSpec],
+    buffer: &'b mut Vec<u8>,
+) -> Result<Vec<InputEnvelope<'b>>> {
+    buffer.clear();
+    let lists = match form {
+        Form::Rows(rows) => rows_by_input(rows, specs)?,
+        Form::Columns(columns) => columns_by_input(columns, specs)?,
+        Form::Listed | Form::Raw(_) => {
+            return Err(Error::new(Code::Internal, "a request that lists its inputs has no rows or columns"));
+        }
+    };
+    let mut ranges: Vec<Range<usize>> = Vec::with_capacity(specs.len());
+    let mut encoded = Vec::with_capacity(specs.len());
+    for (spec, list) in specs.iter().zip(&lists) {
+        let start = buffer.len();
+        let has_objects = spec.datatype == DataType::Bytes && list.contains(&b'{');
+        if has_objects {
+            all_base64(&mut Cursor::new(list), buffer, &spec.name)?;
+        } else {
+            buffer.extend_from_slice(list);
+        }
+        encoded.push(has_objects);
+        ranges.push(start..buffer.len());
+    }
+    let buffer: &'b [u8] = buffer;
+    let input = |((spec, range), base64): ((&TensorSpec, Range<usize>), bool)| {
+        let data = &buffer[range];
+        let shape = shape_of(data, spec)?;
+        let name = Cow::Owned(spec.name.clone());
+        Ok(InputEnvelope { name, datatype: spec.datatype, shape, source: Source::Json(data), base64 })
+    };
+    specs.iter().zip(ranges).zip(encoded).map(input).collect()
+}
+
+/// Each input's rows as a list: the rows themselves, or collected out of their objects.
+fn rows_by_input<'a>(rows: &'a [u8], specs: &[TensorSpec]) -> Result<Vec<Cow<'a, [u8]>>> {
+    let objects = first_kind(rows) == Some(Kind::Object) && !is_encoded(rows);
+    if !objects {
+        return match specs {
+            [_] => Ok(vec![Cow::Borrowed(rows)]),
+            _ => Err(Error::invalid(format!(
+                "the model has {} inputs; each of \"instances\" must be an object with {}",
+                specs.len(),
+                names(specs)
+            ))),
+        };
+    }
+    let mut lists: Vec<Vec<u8>> = specs.iter().map(|_| vec![b'[']).collect();
+    Cursor::new(rows).elements(|cursor, row| {
+        if cursor.kind() != Kind::Object {
+            return Err(Error::invalid(format!("instances[{row}] must be an object, as the first one is")));
+        }
+        let place = || format!("instances[{row}]");
+        for (list, value) in lists.iter_mut().zip(members(cursor, specs, place)?) {
+            if row > 0 {
+                list.push(b',');
+            }
+            list.extend_from_slice(value);
+        }
+        Ok(())
+    })?;
+    Ok(lists
+        .into_iter()
+        .map(|mut list| {
+            list.push(b']');
+            Cow::Owned(list)
+        })
+        .collect())
+}
+
+/// Each input's tensor as a list.
+fn columns_by_input<'a>(columns: &'a [u8], specs: &[TensorSpec]) -> Result<Vec<Cow<'a, [u8]>>> {
+    let mut cursor = Cursor::new(columns);
+    match (cursor.kind(), specs) {
+        (Kind::List, [_]) => Ok(vec![Cow::Borrowed(columns)]),
+        (Kind::Object, _) => {
+            let values = members(&mut cursor, specs, || "\"inputs\"".into())?;
+            Ok(values.into_iter().map(Cow::Borrowed).collect())
+        }
+        (found, _) => {
+            Err(Error::invalid(format!("\"inputs\" must be an object with {}, not {found}", names(specs))))
+        }
+    }
+}
+
+/// The value of each input in an object, in the model's order.
+fn members<'a>(
+    cursor: &mut Cursor<'a>,
+    specs: &[TensorSpec],
+    place: impl Fn() -> String,
+) -> Result<Vec<&'a [u8]>> {
+    let mut values: Vec<Option<&[u8]>> = vec![None; specs.len()];
+    cursor.members(|cursor, key| {
+        let Some(index) = specs.iter().position(|spec| spec.name == key) else {
+            return Err(Error::invalid(format!(
+                "{} has {key:?}, which is not an input; the model takes {}",
+                place(),
+                names(specs)
+            )));
+        };
+        match values[index].replace(cursor.value_extent()?) {
+            None => Ok(()),
+            Some(_) => Err(Error::invalid(format!("{} has {key:?} twice", place()))),
+        }
+    })?;
+    let missing = |spec: &TensorSpec| {
+        Error::invalid(format!("{} lacks {:?}; the model takes {}", place(), spec.name, names(specs)))
+    };
+    values.into_iter().zip(specs).map(|(value, spec)| value.ok_or_else(|| missing(spec))).collect()
+}
+
+fn names(specs: &[TensorSpec]) -> String {
+    specs.iter().map(|spec| format!("{:?}", spec.name)).collect::<Vec<_>>().join(", ")
+}
+
+/// The kind of a list's first element.
+fn first_kind(list: &[u8]) -> Option<Kind> {
+    let mut kind = None;
+    // Whatever is wrong further on is found by whoever reads it all.
+    let _ = Cursor::new(list).elements(|cursor, index| {
+        if index == 0 {
+            kind = Some(cursor.kind());
+        }
+        cursor.skip()
+    });
+    kind
+}
+
+/// Whether a list's first element is bytes in base64, and not a row.
+fn is_encoded(list: &[u8]) -> bool {
+    let mut only_b64 = false;
+    let _ = Cursor::new(list).elements(|cursor, index| {
+        if index > 0 {
+            return cursor.skip();
+        }
+        let mut keys = 0;
+        cursor.members(|cursor, key| {
+            keys += 1;
+            only_b64 = keys == 1 && key == "b64";
+            cursor.skip()
+        })
+    });
+    only_b64
+}
+
+/// Rewrites nested lists of texts and `{"b64": …}` as lists of base64 only.
+fn all_base64(cursor: &mut Cursor<'_>, out: &mut Vec<u8>, name: &str) -> Result<()> {
+    match cursor.kind() {
+        Kind::List => {
+            out.push(b'[');
+            cursor.elements(|cursor, index| {
+                if index > 0 {
+                    out.push(b',');
+                }
+                all_base64(cursor, out, name)
+            })?;
+            out.push(b']');
+        }
+        Kind::Text => {
+            let text = cursor.string("a string")?;
+            write_json(&BASE64.encode(text.as_bytes()), out);
+        }
+        Kind::Object => {
+            let mut found = None;
+            cursor.members(|cursor, key| match &*key {
+                "b64" if cursor.kind() == Kind::Text => {
+                    found = Some(cursor.string("a string")?);
+                    Ok(())
+                }
+                _ => Err(Error::invalid(format!("input {name:?}: bytes are written {{\"b64\": \"…\"}}"))),
+            })?;
+            let found = found.ok_or_else(|| {
+                Error::invalid(format!("input {name:?}: bytes are written {{\"b64\": \"…\"}}"))
+            })?;
+            write_json(&found, out);
+        }
+        other => {
+            return Err(Error::invalid(format!("input {name:?}: an element must be a string, not {other}")));
+        }
+    }
+    Ok(())
+}
+
+/// The shape that a list's nesting says. Values of a single column may be written without a list of their own.
+fn shape_of(list: &[u8], spec: &TensorSpec) -> Result<Shape> {
+    let refused = |error: Error| Error::invalid(format!("input {:?}: {error}", spec.name));
+    let mut dims = [0i64; MAX_RANK];
+    let (mut rank, mut level) = (0, Some(list));
+    while let Some(list) = level.take() {
+        if rank == MAX_RANK {
+            return Err(refused(Error::invalid(format!("lists are nested deeper than {MAX_RANK}"))));
+        }
+        let mut length = 0;
+        let mut cursor = Cursor::new(list);
+        if cursor.kind() != Kind::List {
+            return Err(refused(Error::invalid(format!("it must be a list, not {}", cursor.kind()))));
+        }
+        let counted = cursor.elements(|cursor, index| {
+            length = index + 1;
+            if index == 0 && cursor.kind() == Kind::List {
+                level = Some(cursor.list_extent()?);
+                return Ok::<(), Fault>(());
+            }
+            cursor.skip()
+        });
+        counted.map_err(|fault| refused(fault.into()))?;
+        dims[rank] = length as i64;
+        rank += 1;
+    }
+    let last_is_one = matches!(spec.shape.last(), Some(1 | -1));
+    if rank + 1 == spec.shape.len() && last_is_one {
+        dims[rank] = 1;
+        rank += 1;
+    }
+    Shape::new(&dims[..rank]).map_err(refused)
+}
+
+/// Appends the answer to a request of that form.
+///
+/// # Errors
+/// `unsupported` in row form for outputs that do not have a row for each of the request's; else as [`crate::reply::write`].
+pub fn write(out: &mut Vec<u8>, form: Form<'_>, outputs: &[OutputTensor<'_>]) -> Result<()> {
+    let start = out.len();
+    let result = match form {
+        Form::Columns(_) => columns(out, outputs),
+        _ => rows(out, outputs),
+    };
+    if result.is_err() {
+        out.truncate(start);
+    }
+    result
+}
+
+fn rows(out: &mut Vec<u8>, outputs: &[OutputTensor<'_>]) -> Result<()> {
+    let count = outputs.first().map_or(0, |output| output.shape.rows());
+    if let Some(odd) =
+        outputs.iter().find(|output| output.shape.dims().is_empty() || output.shape.rows() != count)
+    {
+        return Err(Error::new(
+            Code::Unsupported,
+            format!(
+                "output {:?} has shape {:?}, which is no row for each instance; ask in column form (\"inputs\")",
+                odd.name, odd.shape
+            ),
+        ));
+    }
+    out.extend_from_slice(b"{\"predictions\":[");
+    match outputs {
+        [output] => list(out, output, output.shape.dims())?,
+        _ => {
+            for row in 0..count {
+                if row > 0 {
+                    out.push(b',');
+                }
+                object(out, outputs, |out, output| value(out, &output.row(row), &output.shape.dims()[1..]))?;
+            }
+        }
+    }
+    out.extend_from_slice(b"]}");
+    Ok(())
+}
+
+fn columns(out: &mut Vec<u8>, outputs: &[OutputTensor<'_>]) -> Result<()> {
+    out.extend_from_slice(b"{\"outputs\":");
+    match outputs {
+        [output] => value(out, output, output.shape.dims())?,
+        _ => object(out, outputs, |out, output| value(out, output, output.shape.dims()))?,
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// Appends an object with a value for each output.
+fn object(
+    out: &mut Vec<u8>,
+    outputs: &[OutputTensor<'_>],
+    mut write: impl FnMut(&mut Vec<u8>, &OutputTensor<'_>) -> Result<()>,
+) -> Result<()> {
+    out.push(b'{');
+    for (index, output) in outputs.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_json(output.name, out);
+        out.push(b':');
+        write(out, output)?;
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// Appends a tensor: nested lists, or the element itself where it has no dimension.
+fn value(out: &mut Vec<u8>, output: &OutputTensor<'_>, nesting: &[i64]) -> Result<()> {
+    if nesting.is_empty() {
+        return list(out, output, nesting);
+    }
+    out.push(b'[');
+    list(out, output, nesting)?;
+    out.push(b']');
+    Ok(())
+}
+
+fn list(out: &mut Vec<u8>, output: &OutputTensor<'_>, nesting: &[i64]) -> Result<()> {
+    let style = Style { non_finite: output.non_finite, strings: StringStyle::Objects, nesting };
+    elements::write_json_list(out, output, style)
+}
+
+/// Appends what `GET /v1/models/{endpoint}` tells: TensorFlow Serving's list of versions, and KServe's word.
+pub fn status(out: &mut Vec<u8>, name: &str, versions: &[&str]) {
+    out.extend_from_slice(b"{\"name\":");
+    write_json(name, out);
+    out.extend_from_slice(b",\"ready\":true,\"model_version_status\":[");
+    for (index, version) in versions.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(b"{\"version\":");
+        write_json(version, out);
+        out.extend_from_slice(
+            b",\"state\":\"AVAILABLE\",\"status\":{\"error_code\":\"OK\",\"error_message\":\"\"}}",
+        );
+    }
+    out.extend_from_slice(b"]}");
+}

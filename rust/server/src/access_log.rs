@@ -1,0 +1,292 @@
+//! The access log: one JSON line for each sampled request, written by a thread of its own.
+//!
+//! A request that is not sampled costs a draw; one that is, a message into a bounded queue. When the queue is full, lines are
+//! dropped and counted; nobody waits.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use headgate_core::error::{Code, Error, Result};
+use headgate_engine::join_until;
+use http::HeaderValue;
+use serde_json::json;
+
+use crate::context::Context;
+use crate::gateway::spawn;
+
+/// Lines that may wait to be written.
+const WAITING: usize = 8192;
+/// How long a line may wait in the buffer.
+const FLUSH: Duration = Duration::from_millis(250);
+
+/// Which wire a request came by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.0 or 1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// A gRPC call.
+    Grpc,
+    /// One request of a gRPC stream.
+    GrpcStream,
+}
+
+impl Protocol {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Http1 => "http/1.1",
+            Protocol::Http2 => "http/2",
+            Protocol::Grpc => "grpc",
+            Protocol::GrpcStream => "grpc-stream",
+        }
+    }
+}
+
+/// What is known of a request at its end.
+#[derive(Debug)]
+pub struct Entry {
+    /// When it ended.
+    pub at: SystemTime,
+    /// How it came.
+    pub protocol: Protocol,
+    /// The endpoint that it named.
+    pub endpoint: Box<str>,
+    /// The version that answered, if one was chosen.
+    pub version: Option<Box<str>>,
+    /// Whether the caller named the version.
+    pub direct: bool,
+    /// `None` is success.
+    pub code: Option<Code>,
+    /// Whether the answer's bytes were with the socket.
+    pub delivered: bool,
+    /// Rows of a good answer.
+    pub rows: usize,
+    /// The phases that were reached and the total, by name, in nanoseconds.
+    pub times_ns: Vec<(&'static str, u64)>,
+    /// What came with it.
+    pub context: Context,
+}
+
+/// The log's front: what requests see.
+pub struct AccessLog {
+    lines: Sender<Entry>,
+    /// A draw below this is sampled.
+    threshold: u64,
+    share: f64,
+    /// Lines that found the queue full, or that could not be written.
+    pub dropped: AtomicU64,
+    back: Mutex<Option<Receiver<Entry>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    file: Mutex<Option<File>>,
+}
+
+impl AccessLog {
+    /// A log that appends to `path` and takes this share of requests.
+    ///
+    /// # Errors
+    /// `invalid_argument` when the file cannot be opened, or the share is not within 0 and 1.
+    pub fn open(path: &Path, share: f64) -> Result<AccessLog> {
+        if !(0.0..=1.0).contains(&share) {
+            return Err(Error::invalid(format!("access_log_share is {share}; it must be from 0 to 1")));
+        }
+        let file = File::options().create(true).append(true).open(path).map_err(|error| {
+            Error::invalid(format!("the access log {} cannot be opened: {error}", path.display()))
+        })?;
+        let (lines, back) = bounded(WAITING);
+        // Rounds up to everything at 1: the largest draw is below it too.
+        let threshold = (share * u64::MAX as f64) as u64;
+        Ok(AccessLog {
+            lines,
+            threshold,
+            share,
+            dropped: AtomicU64::new(0),
+            back: Mutex::new(Some(back)),
+            thread: Mutex::default(),
+            file: Mutex::new(Some(file)),
+        })
+    }
+
+    /// Starts the thread that writes.
+    ///
+    /// # Errors
+    /// `internal` when the system gives no more threads.
+    pub fn start(self: &std::sync::Arc<Self>) -> Result<()> {
+        let (Some(back), Some(file)) = (take(&self.back), take(&self.file)) else { return Ok(()) };
+        let log = self.clone();
+        let thread = spawn("hg-access-log".to_owned(), move || log.write(&back, BufWriter::new(file)))?;
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(())
+    }
+
+    /// Whether a request with this draw is logged.
+    pub fn takes(&self, draw: u64) -> bool {
+        draw <= self.threshold && self.share > 0.0
+    }
+
+    /// Logs a request.
+    pub fn log(&self, entry: Entry) {
+        if self.lines.try_send(entry).is_err() {
+            self.dropped.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Writes what waits and ends the thread, until `deadline`.
+    pub fn stop(&self, deadline: Instant) {
+        if let Some(thread) = take(&self.thread) {
+            // The thread ends at the first empty queue after this.
+            drop(self.lines.send_deadline(Entry::end(), deadline));
+            join_until(thread, deadline);
+        }
+    }
+
+    fn write(&self, back: &Receiver<Entry>, mut file: BufWriter<File>) {
+        let mut flush_at: Option<Instant> = None;
+        loop {
+            let wait = flush_at.map_or(FLUSH, |at| at.saturating_duration_since(Instant::now()));
+            match back.recv_timeout(wait) {
+                Ok(entry) if entry.is_end() => break,
+                Ok(entry) => {
+                    flush_at.get_or_insert_with(|| Instant::now() + FLUSH);
+                    self.count(writeln!(file, "{}", entry.line(self.share)));
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    flush_at = None;
+                    self.count(file.flush());
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.count(file.flush());
+    }
+
+    /// A full disk costs lines, which are counted, and nothing else.
+    fn count(&self, written: std::io::Result<()>) {
+        if written.is_err() {
+            self.dropped.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+impl Entry {
+    /// The message after which nothing is written.
+    fn end() -> Entry {
+        Entry {
+            at: SystemTime::UNIX_EPOCH,
+            protocol: Protocol::Http1,
+            endpoint: "".into(),
+            version: None,
+            direct: false,
+            code: None,
+            delivered: false,
+            rows: 0,
+            times_ns: Vec::new(),
+            context: Context::default(),
+        }
+    }
+
+    fn is_end(&self) -> bool {
+        self.at == SystemTime::UNIX_EPOCH
+    }
+
+    /// The line, without its end. Absent is what was not reached or not sent.
+    fn line(&self, share: f64) -> String {
+        let mut line = json!({
+            "time": humantime::format_rfc3339_millis(self.at).to_string(),
+            "protocol": self.protocol.as_str(),
+            "endpoint": self.endpoint,
+            "code": self.code.map_or("ok", Code::as_str),
+            "delivered": self.delivered,
+            "share": share,
+        });
+        let mut put = |key: &str, value: serde_json::Value| line[key] = value;
+        if let Some(version) = &self.version {
+            put("version", json!(version));
+            put("direct", json!(self.direct));
+        }
+        if self.rows > 0 {
+            put("rows", json!(self.rows));
+        }
+        for (name, ns) in &self.times_ns {
+            put(&format!("{name}_us"), json!(*ns as f64 / 1e3));
+        }
+        if let Some(id) = self.context.request_id.as_ref().map(HeaderValue::as_bytes) {
+            put("request_id", json!(String::from_utf8_lossy(id)));
+        }
+        if let Some(trace) = &self.context.trace {
+            put("trace_id", json!(format!("{:032x}", trace.id)));
+            put("span_id", json!(format!("{:016x}", trace.span)));
+            put("parent_id", json!(format!("{:016x}", trace.parent)));
+        }
+        line.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn entry(endpoint: &str) -> Entry {
+        Entry {
+            at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_571_200_123),
+            endpoint: endpoint.into(),
+            version: Some("v1".into()),
+            times_ns: vec![("run", 1500), ("total", 20_000)],
+            ..Entry::end()
+        }
+    }
+
+    #[test]
+    fn every_line_is_json_and_none_is_lost_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.jsonl");
+        let log = Arc::new(AccessLog::open(&path, 1.0).unwrap());
+        log.start().unwrap();
+        for index in 0..100 {
+            log.log(entry(&format!("endpoint \"{index}\"\n")));
+        }
+        log.stop(Instant::now() + Duration::from_secs(10));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((lines.len(), log.dropped.load(Relaxed)), (100, 0));
+        assert_eq!(lines[7]["endpoint"], "endpoint \"7\"\n");
+        assert_eq!(lines[7]["time"], "2026-01-05T00:00:00.123Z");
+        assert_eq!((&lines[7]["run_us"], &lines[7]["total_us"]), (&json!(1.5), &json!(20.0)));
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        // Never started: nobody takes anything out.
+        let log = AccessLog::open(&folder.path().join("log"), 1.0).unwrap();
+        (0..WAITING + 3).for_each(|_| log.log(entry("e")));
+        assert_eq!(log.dropped.load(Relaxed), 3);
+    }
+
+    #[test]
+    fn the_share_decides() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |share| AccessLog::open(&folder.path().join("log"), share);
+        let all = open(1.0).unwrap();
+        assert!(all.takes(0) && all.takes(u64::MAX));
+        let none = open(0.0).unwrap();
+        assert!(!none.takes(0) && !none.takes(u64::MAX));
+        let half = open(0.5).unwrap();
+        assert!(half.takes(u64::MAX / 4) && !half.takes(u64::MAX / 4 * 3));
+        assert!(open(1.5).is_err() && open(f64::NAN).is_err());
+        assert!(AccessLog::open(&folder.path().join("no/such/folder"), 1.0).is_err());
+    }
+}

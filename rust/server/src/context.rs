@@ -1,0 +1,101 @@
+//! What a client says around its request, and gets back: a trace to be part of, a name for the request, the wish to see times.
+//!
+//! Not here: the request's own id, which is the protocol's (`envelope`).
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::io;
+use crate::taps::Tap;
+
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static TIMING: HeaderName = HeaderName::from_static("x-headgate-timing");
+static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// The most bytes of a request id that are echoed and logged.
+const MAX_ID: usize = 256;
+
+/// What came with one request.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// The trace, with a span of our own in it.
+    pub trace: Option<Trace>,
+    /// The client's name for the request.
+    pub request_id: Option<HeaderValue>,
+    /// Whether the answer tells its times.
+    timed: bool,
+}
+
+/// A place in a trace (W3C Trace Context, version 00).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// The trace's number.
+    pub id: u128,
+    /// Our caller's span.
+    pub parent: u64,
+    /// Our own span.
+    pub span: u64,
+    /// The caller's flags.
+    flags: u8,
+}
+
+impl Context {
+    /// Reads the headers of a request.
+    pub fn read(headers: &HeaderMap) -> Context {
+        let trace = headers.get(&TRACEPARENT).and_then(|value| Trace::parse(value.as_bytes()));
+        let request_id = headers.get(&REQUEST_ID).filter(|id| !id.is_empty() && id.len() <= MAX_ID);
+        let timed = headers.get(&TIMING).is_some_and(|value| value == "1");
+        Context { trace, request_id: request_id.cloned(), timed }
+    }
+
+    /// Says what there is to say in the headers of an answer.
+    pub fn write(&self, tap: Option<&Tap>, headers: &mut HeaderMap) {
+        if let Some(trace) = &self.trace {
+            headers.insert(&TRACEPARENT, trace.header());
+        }
+        if let Some(id) = &self.request_id {
+            headers.insert(&REQUEST_ID, id.clone());
+        }
+        if let Some(tap) = tap.filter(|_| self.timed) {
+            headers.insert(&SERVER_TIMING, times(tap));
+        }
+    }
+}
+
+impl Trace {
+    /// Takes up a caller's trace with a new span; `None` for what is not `00-<32 hex>-<16 hex>-<2 hex>`, lower case, with
+    /// numbers that are not 0: such a header is to be ignored.
+    fn parse(value: &[u8]) -> Option<Trace> {
+        let text = std::str::from_utf8(value).ok()?;
+        let [version, id, parent, flags] = text.split('-').collect::<Vec<_>>().try_into().ok()?;
+        let hex = |text: &str, digits: usize| {
+            text.len() == digits
+                && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        };
+        if version != "00" || !hex(id, 32) || !hex(parent, 16) || !hex(flags, 2) {
+            return None;
+        }
+        let id = u128::from_str_radix(id, 16).ok().filter(|&id| id != 0)?;
+        let parent = u64::from_str_radix(parent, 16).ok().filter(|&parent| parent != 0)?;
+        let flags = u8::from_str_radix(flags, 16).ok()?;
+        Some(Trace { id, parent, span: io::with(io::Io::draw).max(1), flags })
+    }
+
+    /// The header that passes the trace on, with our span as the parent.
+    fn header(&self) -> HeaderValue {
+        let text = format!("00-{:032x}-{:016x}-{:02x}", self.id, self.span, self.flags);
+        HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    }
+}
+
+/// The phases as `Server-Timing` has them, in milliseconds.
+fn times(tap: &Tap) -> HeaderValue {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(96);
+    for (name, ns) in tap.times() {
+        let separator = if text.is_empty() { "" } else { ", " };
+        // A string takes every write.
+        let _ = write!(text, "{separator}{name};dur={:.3}", ns as f64 / 1e6);
+    }
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
