@@ -117,7 +117,16 @@ class Launcher:
         document.write_text(DOCUMENT % (values | {"constant": constant}))
         command = [sys.executable, "-m", "headgate", "serve", str(document), "--root", str(DIGITS)]
         command += ["--state", str(self.folder / label), "--io-threads", "1", "--sketches", sketches]
-        command += ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--observe", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        command += [
+            "--http",
+            "127.0.0.1:0",
+            "--grpc",
+            "127.0.0.1:0",
+            "--observe",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ]
         process = self.run(command, label)
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -124,12 +124,12 @@ def test_half_precision_goes_both_ways_in_json(ask: Connection, datatype: str) -
     answer = post(ask, f"/v2/models/identity-{datatype}/infer", {"inputs": [tensor]})
     assert answer.status == 200
     (output,) = answer.json["outputs"]
-    assert np.array_equal(np.float16(output["data"]), np.float16(values))
+    assert np.array_equal(np.array(output["data"], np.float16), np.array(values, np.float16))
 
 
 def test_bytes_that_are_no_text_come_and_go_as_base64(ask: Connection) -> None:
     encoded = [base64.b64encode(element).decode() for element in (b"\xff", b"text", b"")]
-    tensor = {"name": "x", "datatype": "BYTES", "shape": [3], "data": encoded}
+    tensor: dict[str, Any] = {"name": "x", "datatype": "BYTES", "shape": [3], "data": encoded}
     tensor["parameters"] = {"encoding": "base64"}
     answer = post(ask, "/v2/models/identity-bytes/infer", {"inputs": [tensor]})
     (output,) = answer.json["outputs"]

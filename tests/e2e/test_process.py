@@ -64,7 +64,16 @@ def test_an_event_tells_of_a_change_of_traffic(digits: GatewayProcess) -> None:
 
 def test_a_second_gateway_on_the_same_state_refuses_to_start(digits: GatewayProcess) -> None:
     command = [sys.executable, "-m", "headgate", "serve", "--state", str(digits.state)]
-    command += ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--observe", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    command += [
+        "--http",
+        "127.0.0.1:0",
+        "--grpc",
+        "127.0.0.1:0",
+        "--observe",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+    ]
     second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode in {2, 3}
     assert "another" in second.stderr

@@ -66,7 +66,7 @@ impl<'a> Blobs<'a> {
 
     /// The next `size` bytes.
     pub(crate) fn next(&mut self, size: u64, input_name: &str) -> Result<&'a [u8]> {
-        if !self.has_header {
+        if !self.has_header && size > 0 {
             return Err(Error::invalid(format!(
                 "input \"{input_name}\" has \"binary_data_size\", but the request has no \
                  Inference-Header-Content-Length, which says \

@@ -46,10 +46,13 @@ pub fn classify(
         TensorData::Int64(data) => ranker.write(data, out, |value| value.to_string()),
         TensorData::Fp32(data) => ranker.write(data, out, |value| format!("{value:.6}")),
         TensorData::Fp64(data) => ranker.write(data, out, |value| format!("{value:.6}")),
-        TensorData::Raw(_) | TensorData::Strings(_) => Err(Error::invalid(format!(
-            "output \"{name}\": classification needs numbers, whose values have an order"
-        ))),
+        TensorData::Raw(_) | TensorData::Strings(_) => Err(no_order(name)),
     }
+}
+
+/// The refusal of classes of what has no order.
+pub(crate) fn no_order(output: &str) -> Error {
+    Error::invalid(format!("output \"{output}\": classification needs numbers, whose values have an order"))
 }
 
 struct Ranker<'a> {

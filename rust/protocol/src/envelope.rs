@@ -17,7 +17,7 @@ use headgate_core::tensor::{DataType, Shape, TensorSpec};
 use crate::binary::{self, Body};
 use crate::strings::StringTable;
 use crate::typed::TypedMut;
-use crate::{numbers, protobuf, strings};
+use crate::{classification, numbers, protobuf, strings};
 
 /// The most inputs, and the most outputs, that one request may list.
 pub const MAX_TENSORS: usize = 1024;
@@ -170,22 +170,35 @@ impl<'a> Envelope<'a> {
             .unwrap_or(false)
     }
 
+    /// Refuses outputs that the model cannot give as they are asked for, before anything is run.
+    ///
+    /// # Errors
+    /// `invalid_argument` for a requested output that the model does not have, naming those it has, and for classes
+    /// of an output whose values have no order.
+    pub fn check_outputs(&self, specs: &[TensorSpec]) -> Result<()> {
+        for wanted in &self.outputs {
+            let Some(spec) = specs.iter().find(|spec| spec.name == wanted.name) else {
+                let known: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+                return Err(Error::invalid(format!(
+                    "output \"{}\" does not exist; the model gives \"{}\"",
+                    wanted.name,
+                    known.join("\", \"")
+                )));
+            };
+            if wanted.classification.is_some() && spec.datatype == DataType::Bytes {
+                return Err(classification::no_order(&spec.name));
+            }
+        }
+        Ok(())
+    }
+
     /// Which of the model's outputs to send, in the model's order, into `chosen` (cleared first).
     ///
     /// # Errors
-    /// `invalid_argument` for a requested output that the model does not have, naming those it has.
+    /// As [`Envelope::check_outputs`].
     pub fn select(&self, specs: &[TensorSpec], chosen: &mut Vec<Selection>) -> Result<()> {
         chosen.clear();
-        if let Some(unknown) =
-            self.outputs.iter().find(|want| specs.iter().all(|spec| spec.name != want.name))
-        {
-            let known: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
-            return Err(Error::invalid(format!(
-                "output \"{}\" does not exist; the model gives \"{}\"",
-                unknown.name,
-                known.join("\", \"")
-            )));
-        }
+        self.check_outputs(specs)?;
         for (index, spec) in specs.iter().enumerate() {
             let requested = self.outputs.iter().find(|want| want.name == spec.name);
             if requested.is_some() || self.outputs.is_empty() {

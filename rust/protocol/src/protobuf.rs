@@ -13,8 +13,8 @@ mod response;
 use headgate_core::error::{Error, Result};
 
 pub(crate) use contents::{decode_into, decode_strings};
-pub use request::{InferRequest, id, parse};
-pub use response::{write, write_id};
+pub use request::{InferRequest, first_large_tensor, id, parse};
+pub use response::{open_response, write, write_failure};
 
 /// Length-prefixed bytes: strings, messages, packed lists.
 const LENGTH: u32 = 2;

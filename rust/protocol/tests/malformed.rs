@@ -176,7 +176,7 @@ fn inputs_that_are_incomplete_or_contradict_themselves() {
         invalid(x("FP32", "[1", "[1]"), "must be a number"),
         invalid(x("FP32", "[1]", "1"), "input \"X\": \"data\" must be a list, not a number"),
         invalid(x("FP32", "[1]", "\"1\""), "\"data\" must be a list, not a string"),
-        invalid(x("FP32", "[1]", "null"), "\"data\" must be a list, not null"),
+        invalid(x("FP32", "[1]", "null"), "input \"X\" has neither \"data\" nor the parameter"),
         invalid(r#"{"inputs":[{"name":"X","data":[1"#, "input \"X\": \"data\" has no end"),
         invalid(x("FP32", "[1]", &"[".repeat(40)), "input \"X\": \"data\" is nested too deep"),
         invalid(x("FP16", "[1]", "[65520]"), "input \"X\": element 0 is 65520"),

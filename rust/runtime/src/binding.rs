@@ -90,12 +90,12 @@ impl Binding {
         }
     }
 
-    /// Gives back what the runtime allocated: outputs that could not be foretold, and strings.
+    /// Gives back what others own: outputs that could not be foretold, strings, adopted bytes.
     pub fn forget(&mut self) {
-        self.inputs.iter_mut().for_each(Tensor::forget_strings);
+        self.inputs.iter_mut().for_each(Tensor::forget);
         for output in &mut self.outputs {
             output.allocated = None;
-            output.tensor.forget_strings();
+            output.tensor.forget();
         }
     }
 

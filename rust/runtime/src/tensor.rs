@@ -4,6 +4,7 @@
 
 use std::ptr::{NonNull, null, null_mut};
 
+use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, Shape};
 use ort_sys::OrtValue;
@@ -43,12 +44,21 @@ pub struct Tensor {
     shape: Shape,
     buffer: Buffer,
     value: Option<Value>,
+    /// Somebody else's bytes under the value, in place of the buffer.
+    adopted: Option<Bytes>,
 }
 
 impl Tensor {
     /// An empty tensor of a type; [`Tensor::reshape`] comes before anything else.
     pub fn new(library: &'static Library, datatype: DataType) -> Self {
-        Self { library, datatype, shape: Shape::SCALAR, buffer: Buffer::default(), value: None }
+        Self {
+            library,
+            datatype,
+            shape: Shape::SCALAR,
+            buffer: Buffer::default(),
+            value: None,
+            adopted: None,
+        }
     }
 
     /// Gives the tensor a shape; nothing is done when it has that shape already. The contents are unspecified after.
@@ -57,16 +67,44 @@ impl Tensor {
     /// `invalid_argument` for a tensor that is too large, `overloaded` when there is no memory for it, `internal` when the
     /// runtime refuses.
     pub fn reshape(&mut self, shape: &Shape) -> Result<()> {
-        if self.value.is_some() && self.shape == *shape {
+        if self.value.is_some() && self.shape == *shape && self.adopted.is_none() {
             return Ok(());
         }
         self.value = None;
+        self.adopted = None;
         self.shape = *shape;
         self.value = Some(match self.datatype.size() {
             Some(size) => self.over_buffer(size)?,
             None => self.of_strings()?,
         });
         Ok(())
+    }
+
+    /// Makes `bytes` the elements without copying them: for a tensor that is only read, an input. They are kept until the
+    /// tensor gets another shape or forgets them.
+    ///
+    /// # Errors
+    /// `internal` for bytes of another size than the shape's, or that [`Tensor::can_adopt`] does not take, or when the
+    /// runtime refuses.
+    pub fn adopt(&mut self, shape: &Shape, bytes: Bytes) -> Result<()> {
+        let size = self.datatype.size().filter(|size| shape.count().checked_mul(*size) == Some(bytes.len()));
+        if size.is_none() || !self.can_adopt(&bytes) {
+            return Err(Error::new(Code::Internal, "bytes that are not the elements of the tensor"));
+        }
+        self.value = None;
+        self.shape = *shape;
+        // Inputs are never written to: neither by the runtime nor, while they are adopted, through this type.
+        self.value = Some(self.value_over(bytes.as_ptr().cast_mut(), bytes.len())?);
+        self.adopted = Some(bytes);
+        Ok(())
+    }
+
+    /// Whether bytes are aligned for the elements, and of a type of which every bit pattern is a value.
+    pub fn can_adopt(&self, bytes: &[u8]) -> bool {
+        let aligned = |size: usize| (bytes.as_ptr() as usize).is_multiple_of(size);
+        cfg!(target_endian = "little")
+            && self.datatype != DataType::Bool
+            && self.datatype.size().is_some_and(aligned)
     }
 
     /// The element type.
@@ -86,7 +124,7 @@ impl Tensor {
 
     /// The elements, or `None` when `T` is not this tensor's type.
     pub fn elements_mut<T: Element>(&mut self) -> Option<&mut [T]> {
-        if !T::fits(self.datatype) || self.value.is_none() {
+        if !T::fits(self.datatype) || self.value.is_none() || self.adopted.is_some() {
             return None;
         }
         // SAFETY: the buffer has room for `count` elements of this size, is aligned for all of them, and every bit pattern
@@ -98,7 +136,7 @@ impl Tensor {
 
     /// The elements as bytes in memory order; `None` for strings.
     pub fn bytes_mut(&mut self) -> Option<&mut [u8]> {
-        let size = self.datatype.size()?;
+        let size = self.datatype.size().filter(|_| self.adopted.is_none())?;
         self.value.as_ref()?;
         // SAFETY: as in `elements_mut`, for bytes.
         Some(unsafe {
@@ -141,10 +179,11 @@ impl Tensor {
         View::of(self.library, value)
     }
 
-    /// Gives strings back to the runtime; numbers keep their buffer.
-    pub(crate) fn forget_strings(&mut self) {
-        if self.datatype == DataType::Bytes {
+    /// Gives strings back to the runtime and adopted bytes to their owner; the buffer is kept.
+    pub(crate) fn forget(&mut self) {
+        if self.datatype == DataType::Bytes || self.adopted.is_some() {
             self.value = None;
+            self.adopted = None;
         }
     }
 
@@ -155,13 +194,18 @@ impl Tensor {
     fn over_buffer(&mut self, size: usize) -> Result<Value> {
         let bytes = self.shape.count() * size;
         self.buffer.reserve(bytes.max(1))?;
+        self.value_over(self.buffer.start().as_ptr(), bytes)
+    }
+
+    /// A value over memory that holds the elements of the present shape.
+    fn value_over(&self, start: *mut u8, bytes: usize) -> Result<Value> {
         let mut raw = null_mut();
-        // SAFETY: the buffer holds `bytes`, stays where it is while the value lives (reshape drops the value first), and the
-        // shape is `rank` numbers.
+        // SAFETY: the memory holds `bytes` and stays where it is while the value lives: whoever changes the buffer or the
+        // adopted bytes drops the value first. The shape is `rank` numbers.
         let status = unsafe {
             (self.library.api.CreateTensorWithDataAsOrtValue)(
                 self.library.cpu.as_ptr(),
-                self.buffer.start().as_ptr().cast(),
+                start.cast(),
                 bytes,
                 self.shape.dims().as_ptr(),
                 self.shape.dims().len(),

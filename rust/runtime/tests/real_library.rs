@@ -8,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use headgate_core::error::Code;
 use headgate_core::tensor::{DataType, Shape};
 use headgate_runtime::tensor::Data;
@@ -192,4 +193,37 @@ fn a_wrong_library_is_explained() {
         .expect("every process maps the C library");
     let error = Library::open(Path::new(&libc)).err().unwrap();
     assert!(error.message.contains("not an ONNX Runtime library"), "{error}");
+}
+
+#[test]
+fn adopted_bytes_are_read_in_place_and_let_go_of() {
+    let session = load("identity_fp32.onnx");
+    let mut binding = Binding::new(library(), session.signature());
+    let shape = Shape::new(&[1024]).unwrap();
+    let values: Vec<f32> = (0..1024).map(|i| i as f32 * 0.5).collect();
+    let elements: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    // Where in a block the elements begin decides whether they are aligned.
+    let mut block = vec![0u8; 8 + elements.len()];
+    let start = (block.as_ptr() as usize).wrapping_neg() % 4;
+    block[start..start + elements.len()].copy_from_slice(&elements);
+    let block = Bytes::from(block);
+    let aligned = block.slice(start..start + elements.len());
+    let odd = block.slice(start + 1..start + 1 + elements.len());
+    assert!(binding.input(0).can_adopt(&aligned) && !binding.input(0).can_adopt(&odd));
+    drop((block, odd));
+
+    binding.input_mut(0).adopt(&shape, aligned.clone()).unwrap();
+    assert!(binding.input_mut(0).elements_mut::<f32>().is_none(), "nobody writes into bytes of others");
+    assert!(binding.input_mut(0).bytes_mut().is_none());
+    binding.run(&session).unwrap();
+    assert_eq!(binding.output(0).unwrap().elements::<f32>().unwrap(), values);
+    assert!(!aligned.is_unique(), "the tensor holds them");
+    binding.forget();
+    assert!(aligned.is_unique(), "and lets go of them");
+
+    assert!(binding.input_mut(0).adopt(&shape, aligned.slice(4..)).is_err(), "too few");
+    binding.input_mut(0).reshape(&shape).unwrap();
+    binding.input_mut(0).elements_mut::<f32>().unwrap().fill(2.0);
+    binding.run(&session).unwrap();
+    assert_eq!(binding.output(0).unwrap().elements::<f32>().unwrap(), [2.0; 1024]);
 }

@@ -5,8 +5,9 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
+use http::HeaderMap;
 use http_body::Body;
 use hyper::body::Incoming;
 
@@ -35,11 +36,25 @@ impl Counted {
 /// # Errors
 /// As [`read`]; `overloaded` when large requests hold all the memory they may.
 pub async fn read_counted(body: &mut Incoming, limit: usize) -> Result<(Bytes, Counted)> {
+    read_aligned(body, limit, &HeaderMap::new(), |_, _| None).await
+}
+
+/// As [`read_counted`], with the tensor that `align` finds where any element type may be read in place.
+///
+/// # Errors
+/// As [`read_counted`].
+pub async fn read_aligned(
+    body: &mut Incoming,
+    limit: usize,
+    headers: &HeaderMap,
+    align: Align,
+) -> Result<(Bytes, Counted)> {
     let timeout = io::with(|io| io.shared.config.body_timeout());
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     let mut counted = Counted::default();
+    // What is beyond the limit is refused for that.
     counted.add(declared.min(limit))?;
-    let body = read(body, limit, timeout).await?;
+    let body = read(body, limit, timeout, (headers, align)).await?;
     // A body that did not say its length is counted when it is known.
     counted.add(body.len().saturating_sub(declared))?;
     Ok((body, counted))
@@ -50,20 +65,26 @@ pub async fn read_counted(body: &mut Incoming, limit: usize) -> Result<(Bytes, C
 /// # Errors
 /// `payload_too_large`, `request_timeout`, `cancelled` when the client left in the middle, or
 /// `invalid_argument` for a body that is framed wrongly.
-pub async fn read(body: &mut Incoming, limit: usize, timeout: Duration) -> Result<Bytes> {
+async fn read(
+    body: &mut Incoming,
+    limit: usize,
+    timeout: Duration,
+    shape: (&HeaderMap, Align),
+) -> Result<Bytes> {
+    let (headers, align) = shape;
     let declared = body.size_hint().lower();
     if declared > limit as u64 {
         return Err(too_large(limit));
     }
-    let mut gathered =
-        Gathered { first: Bytes::new(), rest: BytesMut::new(), declared: declared as usize, limit };
+    let declared = declared as usize;
+    let mut gathered = Gathered { first: Bytes::new(), rest: Vec::new(), lead: 0, declared, limit, align };
     let mut body = Pin::new(body);
-    let at_once = poll_fn(|cx| Poll::Ready(gathered.poll(body.as_mut(), cx))).await;
+    let at_once = poll_fn(|cx| Poll::Ready(gathered.poll(body.as_mut(), headers, cx))).await;
     if let Poll::Ready(done) = at_once {
         return done.map(|()| gathered.finish());
     }
     let mut late = pin!(tokio::time::sleep(timeout));
-    poll_fn(|cx| match gathered.poll(body.as_mut(), cx) {
+    poll_fn(|cx| match gathered.poll(body.as_mut(), headers, cx) {
         Poll::Pending => late.as_mut().poll(cx).map(|()| Err(too_slow(timeout))),
         done => done,
     })
@@ -71,6 +92,8 @@ pub async fn read(body: &mut Incoming, limit: usize, timeout: Duration) -> Resul
     .map(|()| gathered.finish())
 }
 
+/// What any element type and any vector unit wants, in bytes.
+const ALIGNMENT: usize = 64;
 /// Bytes of a refused body that are read all the same.
 const DISCARD_BYTES: usize = 4 << 20;
 /// How long a refused body is read, at most.
@@ -98,16 +121,27 @@ pub fn discard(mut body: Incoming, open: &Open) {
     }));
 }
 
-/// What has come: nearly always one piece, which then is not copied.
+/// What has come: nearly always one piece, which then is not copied. Several are gathered in a buffer of this thread's stock.
 struct Gathered {
     first: Bytes,
-    rest: BytesMut,
+    rest: Vec<u8>,
+    /// Bytes in front of `rest`'s content, for the alignment of a tensor in it.
+    lead: usize,
     declared: usize,
     limit: usize,
+    align: Align,
 }
 
+/// Says at which offset of a body, given its first piece, a large tensor begins.
+pub type Align = fn(&[u8], &HeaderMap) -> Option<usize>;
+
 impl Gathered {
-    fn poll(&mut self, mut body: Pin<&mut Incoming>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    fn poll(
+        &mut self,
+        mut body: Pin<&mut Incoming>,
+        headers: &HeaderMap,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<()>> {
         loop {
             match body.as_mut().poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
@@ -115,15 +149,19 @@ impl Gathered {
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(broken(&error))),
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
-                        self.add(data)?;
+                        self.add(data, headers)?;
                     }
                 }
             }
         }
     }
 
-    fn add(&mut self, data: Bytes) -> Result<()> {
-        if self.first.len() + self.rest.len() + data.len() > self.limit {
+    fn length(&self) -> usize {
+        self.first.len() + self.rest.len() - self.lead
+    }
+
+    fn add(&mut self, data: Bytes, headers: &HeaderMap) -> Result<()> {
+        if self.length() + data.len() > self.limit {
             return Err(too_large(self.limit));
         }
         if self.first.is_empty() && self.rest.is_empty() {
@@ -131,15 +169,46 @@ impl Gathered {
             return Ok(());
         }
         if self.rest.is_empty() {
-            self.rest.reserve(self.declared.max(self.first.len() + data.len()));
-            self.rest.extend_from_slice(&std::mem::take(&mut self.first));
+            let first = std::mem::take(&mut self.first);
+            self.begin(first.len() + data.len(), (self.align)(&first, headers));
+            self.rest.extend_from_slice(&first);
         }
         self.rest.extend_from_slice(&data);
         Ok(())
     }
 
+    /// Takes a buffer, and leaves room in front so that what is at `offset` of the body is aligned for any element.
+    fn begin(&mut self, at_least: usize, offset: Option<usize>) {
+        self.rest = io::with(|io| io.bodies.take());
+        self.rest.reserve(self.declared.max(at_least) + ALIGNMENT);
+        if let Some(offset) = offset {
+            let address = (self.rest.as_ptr() as usize).wrapping_add(offset);
+            self.lead = address.wrapping_neg() % ALIGNMENT;
+            self.rest.resize(self.lead, 0);
+        }
+    }
+
     fn finish(self) -> Bytes {
-        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+        if self.rest.is_empty() {
+            return self.first;
+        }
+        let lead = self.lead;
+        Bytes::from_owner(Stocked(self.rest)).slice(lead..)
+    }
+}
+
+/// A gathered body; its buffer goes back to the stock of the thread on which the last part of it is let go of.
+struct Stocked(Vec<u8>);
+
+impl AsRef<[u8]> for Stocked {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Stocked {
+    fn drop(&mut self) {
+        io::try_with(|io| io.bodies.give(std::mem::take(&mut self.0)));
     }
 }
 
@@ -155,7 +224,7 @@ fn too_slow(timeout: Duration) -> Error {
 }
 
 /// A peer that leaves in the middle is not the same as one that frames its body wrongly.
-fn broken(error: &hyper::Error) -> Error {
+pub fn broken(error: &hyper::Error) -> Error {
     if left(error) {
         return Error::new(Code::Cancelled, "the client left before its body was complete");
     }

@@ -1,4 +1,5 @@
-//! Memory for large requests: bodies and the tensors decoded from them, counted over all connections.
+//! Memory for large requests: bodies, the tensors decoded from them and answers that wait for their client, counted over all
+//! connections.
 //!
 //! Small requests are not counted, so that they share no counter; their number is bounded by the connections'.
 
@@ -38,10 +39,17 @@ impl ByteBudget {
     /// # Errors
     /// `overloaded` when that is more than what is left.
     pub fn reserve(self: &Arc<Self>, length: usize) -> Result<Option<Reserved>> {
-        if length < SMALL {
+        self.hold(if length < SMALL { 0 } else { length.saturating_mul(2) })
+    }
+
+    /// Takes what an answer of `length` bytes holds until its client has read it; `None` for a small one.
+    ///
+    /// # Errors
+    /// As [`ByteBudget::reserve`].
+    pub fn hold(self: &Arc<Self>, bytes: usize) -> Result<Option<Reserved>> {
+        if bytes < SMALL {
             return Ok(None);
         }
-        let bytes = length.saturating_mul(2);
         let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
         self.used.fetch_update(Relaxed, Relaxed, fits).map_err(|used| {
             Error::new(

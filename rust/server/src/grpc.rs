@@ -1,12 +1,12 @@
 //! gRPC on the data ports: which call a path names, and how an outcome is said in trailers.
 //!
-//! Inference, one request and one answer, goes through the same phases as REST and is framed here (`grpc/unary`). Everything
-//! else is rare: tonic's generated services, called directly from our HTTP/2, without its transport or a router.
-//! Next: `grpc/unary`, then `grpc/service`.
+//! Inference goes through the same phases as REST and is framed by us: one request (`grpc/unary`) or a stream of them
+//! (`grpc/stream`). Everything else is rare: tonic's generated services, called directly from our HTTP/2, without its transport
+//! or a router. Next: `grpc/unary`, then `grpc/service`.
 
-pub mod codec;
 pub mod health;
 pub mod message;
+pub mod requests;
 pub mod service;
 pub mod stream;
 pub mod unary;
@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 
 use headgate_core::error::{Code, Error, Result};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use tonic::codec::CompressionEncoding::{Deflate, Gzip};
 
 use crate::conn::{Conn, Open};
-use crate::io;
 use crate::reply::ReplyBody;
+use crate::{body, io};
 
 /// The generated services of `proto/`; `make proto` makes them anew.
 #[allow(
@@ -47,10 +47,15 @@ use generated::health::health_server::HealthServer;
 use generated::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
 const INFERENCE: &str = "/inference.GRPCInferenceService/";
 const HEALTH: &str = "/grpc.health.v1.Health/";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/";
 const REFLECTION_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/";
+
+/// How the messages of a request are compressed.
+const ENCODING: &str = "grpc-encoding";
 
 static CONTENT: HeaderValue = HeaderValue::from_static("application/grpc");
 static STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -61,7 +66,12 @@ static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Whether a request is gRPC's: by its content type, as the protocol has it.
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
-    let content = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    is_grpc_content(request.headers())
+}
+
+/// As [`is_grpc`], by the headers.
+pub fn is_grpc_content(headers: &HeaderMap) -> bool {
+    let content = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     content.and_then(|content| content.strip_prefix(b"application/grpc")).is_some_and(|rest| {
         // `application/grpc-web` is another protocol.
         matches!(rest.first(), None | Some(b'+' | b';'))
@@ -70,44 +80,134 @@ pub fn is_grpc<B>(request: &Request<B>) -> bool {
 
 /// Answers one call.
 pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {
-    if request.version() < Version::HTTP_2 {
-        let error = Error::invalid("gRPC needs HTTP/2; send this with prior knowledge of it");
-        return refused(&error, conn, open);
+    match request.uri().path() {
+        INFER => return unary::handle(conn, request, open).await,
+        STREAM => return stream::handle(conn, request, open),
+        _ => {}
     }
-    if request.uri().path() == INFER {
-        return unary::handle(conn, request, open).await;
-    }
-    match called(request).await {
-        Ok(response) => response.map(|body| ReplyBody::service(body, open)),
-        Err(error) => refused(&error, conn, open),
-    }
-}
-
-/// Hands a call to the service that it names.
-async fn called(request: Request<Incoming>) -> Result<Response<tonic::body::Body>> {
-    let limit = io::with(|io| io.shared.config.max_body_bytes);
-    let path = request.uri().path();
-    if path.starts_with(INFERENCE) {
-        let service = GrpcInferenceServiceServer::new(service::Inference)
-            .max_decoding_message_size(limit)
-            .max_encoding_message_size(usize::MAX)
-            .accept_compressed(Gzip)
-            .accept_compressed(Deflate);
-        Ok(call(service, request).await)
-    } else if path.starts_with(HEALTH) {
-        Ok(call(HealthServer::new(health::Health), request).await)
-    } else if path.starts_with(REFLECTION) {
-        Ok(call(reflection().build_v1().map_err(|error| unreflected(&error))?, request).await)
-    } else if path.starts_with(REFLECTION_ALPHA) {
-        Ok(call(reflection().build_v1alpha().map_err(|error| unreflected(&error))?, request).await)
+    let path = request.uri().path().to_owned();
+    let answer = if path.starts_with(REFLECTION) || path.starts_with(REFLECTION_ALPHA) {
+        reflected(&path, request).await.map(|body| streaming(body, conn, &open))
     } else {
-        Err(Error::new(Code::Unsupported, format!("{path} is not a call of a service that is served here")))
+        message_and_answer(&path, request, conn, &open).await
+    };
+    answer.unwrap_or_else(|error| refused(&error, conn, open))
+}
+
+/// A call with one message, as a service answers it. The message is read whole and unpacked by us, so that the limits of every
+/// body hold and what is wrong with it is said in our words.
+async fn message_and_answer(
+    path: &str,
+    request: Request<Incoming>,
+    conn: &Rc<Conn>,
+    open: &Open,
+) -> Result<Response<ReplyBody>> {
+    let (mut head, mut body) = request.into_parts();
+    let read = one_message(&head.headers, &mut body).await;
+    body::discard(body, open);
+    let (message, _counted) = read?;
+    head.headers.remove(ENCODING);
+    let request = Request::from_parts(head, Full::new(message));
+    let deadline = deadline(request.headers(), Instant::now())?;
+    let answered = async {
+        if path == WATCH {
+            return Ok(streaming(call(HealthServer::new(health::Health), request).await, conn, open));
+        }
+        buffered(path, request, conn, open).await
+    };
+    match deadline {
+        None => answered.await,
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), answered).await.map_err(|_| late())?,
     }
 }
 
-async fn call<S>(mut service: S, request: Request<Incoming>) -> S::Response
+/// The refusal of a call whose deadline is over.
+fn late() -> Error {
+    Error::new(Code::DeadlineExceeded, "the call's deadline (grpc-timeout) passed")
+}
+
+/// The message of a call, plain and with a prefix that says so.
+async fn one_message(headers: &HeaderMap, body: &mut Incoming) -> Result<(bytes::Bytes, body::Counted)> {
+    if deadline(headers, Instant::now())?.is_some_and(|deadline| deadline <= Instant::now()) {
+        return Err(late());
+    }
+    let limit = io::with(|io| io.shared.config.max_body_bytes);
+    let (bytes, counted) = body::read_counted(body, limit.saturating_add(message::PREFIX)).await?;
+    let plain = message::take(headers, bytes, limit).await?;
+    let mut framed = Vec::with_capacity(message::PREFIX + plain.len());
+    message::begin(&mut framed);
+    framed.extend_from_slice(&plain);
+    message::end(&mut framed)?;
+    Ok((framed.into(), counted))
+}
+
+/// A call whose answer is one message, too.
+async fn buffered(
+    path: &str,
+    request: Request<Full<bytes::Bytes>>,
+    conn: &Rc<Conn>,
+    open: &Open,
+) -> Result<Response<ReplyBody>> {
+    let response = if path.starts_with(INFERENCE) {
+        let service = GrpcInferenceServiceServer::new(service::Inference)
+            .max_decoding_message_size(usize::MAX)
+            .max_encoding_message_size(usize::MAX);
+        call(service, request).await
+    } else if path.starts_with(HEALTH) {
+        call(HealthServer::new(health::Health), request).await
+    } else {
+        return Err(unknown(path));
+    };
+    let (head, body) = response.into_parts();
+    let collected = body.collect().await.map_err(|status| {
+        Error::new(Code::Internal, format!("a service did not finish its answer: {}", status.message()))
+    })?;
+    let trailers = collected.trailers().cloned().unwrap_or_else(|| head.headers.clone());
+    own_words(path, &trailers)?;
+    let bytes: Vec<u8> = collected.to_bytes().into();
+    let body = ReplyBody::message((!bytes.is_empty()).then_some(bytes), trailers, None, conn, open.also());
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
+    Ok(response)
+}
+
+/// An answer that goes on.
+fn streaming(response: Response<tonic::body::Body>, conn: &Rc<Conn>, open: &Open) -> Response<ReplyBody> {
+    response.map(|body| ReplyBody::service(body, conn, open.also()))
+}
+
+/// Says in our words what tonic refuses without asking the service: a call that there is not, a message that is none.
+fn own_words(path: &str, trailers: &HeaderMap) -> Result<()> {
+    if trailers.contains_key(&CODE) {
+        return Ok(());
+    }
+    let Some(status) = tonic::Status::from_header_map(trailers) else { return Ok(()) };
+    match status.code() {
+        tonic::Code::Unimplemented if status.message().is_empty() => Err(unknown(path)),
+        // Whatever a service itself fails with carries a code: this is a message that could not be read.
+        tonic::Code::Internal => {
+            Err(Error::invalid(format!("the message cannot be read: {}", status.message())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn unknown(path: &str) -> Error {
+    Error::new(Code::Unsupported, format!("{path} is not a call of a service that is served here"))
+}
+
+/// What the server's services are, as a service tells it: messages both ways, as long as the client likes.
+async fn reflected(path: &str, request: Request<Incoming>) -> Result<Response<tonic::body::Body>> {
+    if path.starts_with(REFLECTION) {
+        Ok(call(reflection().build_v1().map_err(|error| unreflected(&error))?, request).await)
+    } else {
+        Ok(call(reflection().build_v1alpha().map_err(|error| unreflected(&error))?, request).await)
+    }
+}
+
+async fn call<S, B>(mut service: S, request: Request<B>) -> S::Response
 where
-    S: tonic::codegen::Service<Request<Incoming>, Error = std::convert::Infallible>,
+    S: tonic::codegen::Service<Request<B>, Error = std::convert::Infallible>,
 {
     let Ok(response) = service.call(request).await;
     response

@@ -25,7 +25,7 @@ use crate::panic::catching;
 use crate::path::{Call, Extension};
 use crate::reply::ReplyBody;
 use crate::taps::Tap;
-use crate::{body, facts, grpc, io, rest};
+use crate::{body, facts, framing, grpc, io, rest};
 
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
 static BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
@@ -42,7 +42,7 @@ pub async fn handle(
     let http1 = request.version() < Version::HTTP_2;
     let received = if http1 { conn.received() } else { Instant::now() };
     let open = conn.begin();
-    if grpc::is_grpc(&request) {
+    if !http1 && grpc::is_grpc(&request) {
         return Ok(grpc::handle(&conn, request, open).await);
     }
     let context = Context::read(request.headers());
@@ -52,7 +52,7 @@ pub async fn handle(
         // The body that was not read is still on the wire; the next request cannot be found behind it.
         reply.head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let Reply { head, body, tap } = reply;
+    let Reply { head, body, tap, .. } = reply;
     Ok(head.map(|()| ReplyBody::new(body, tap, &conn, open)))
 }
 
@@ -61,15 +61,25 @@ struct Reply {
     head: Response<()>,
     body: Vec<u8>,
     tap: Option<Tap>,
+    /// Whether no other request can be trusted to follow on this connection.
+    ends: bool,
 }
 
 fn closes(reply: &Reply) -> bool {
-    matches!(reply.head.status(), StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT)
+    reply.ends || matches!(reply.head.status(), StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT)
 }
 
 async fn dispatch(request: Request<Incoming>, received: Instant, context: &Context, open: &Open) -> Reply {
     let (head, mut body) = request.into_parts();
-    let reply = route(&head, &mut body, received, context).await;
+    let http1 = head.version < Version::HTTP_2;
+    let framed = if http1 { framing::check(&head) } else { Ok(()) };
+    let reply = match framed {
+        Ok(()) if http1 && grpc::is_grpc_content(&head.headers) => {
+            refused(&Error::invalid("gRPC needs HTTP/2; send this with prior knowledge of it"))
+        }
+        Ok(()) => route(&head, &mut body, received, context).await,
+        Err(error) => Reply { ends: true, ..refused(&error) },
+    };
     body::discard(body, open);
     reply
 }
@@ -141,7 +151,7 @@ async fn extension(call: &Extension<'_>, head: &Parts, body: &mut Incoming) -> R
     }
     let mut out = io::with(|io| io.replies.take());
     match catching(rest::answer(call, body, &mut out)).await {
-        Ok(()) => Reply { head: self::head(StatusCode::OK, &JSON), body: out, tap: None },
+        Ok(()) => Reply { head: self::head(StatusCode::OK, &JSON), body: out, tap: None, ends: false },
         Err(error) => refused(&error),
     }
 }
@@ -171,13 +181,18 @@ async fn read_and_infer(ask: Ask<'_>, body: &mut Incoming, parse: Parse) -> Resu
     io::with(infer::admit)?;
     let coding = coding(ask.headers)?;
     let limit = io::with(|io| io.shared.config.max_body_bytes);
-    let (mut body, mut _reserved) = body::read_counted(body, limit).await?;
+    let (mut body, mut _reserved) = body::read_aligned(body, limit, ask.headers, tensor_offset).await?;
     if let Some(coding) = coding {
         body = coding::decode(&body, coding, limit).await?.into();
         _reserved.add(body.len())?;
     }
     let envelope = parse(ask.headers, &body)?;
-    infer::infer(ask, endpoint, envelope).await
+    infer::infer(ask, endpoint, envelope, &body).await
+}
+
+/// Where the first binary tensor of a body begins: behind the JSON.
+fn tensor_offset(_: &[u8], headers: &HeaderMap) -> Option<usize> {
+    headers.get(&JSON_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
 /// How the body is encoded.
@@ -194,7 +209,7 @@ fn coding(headers: &HeaderMap) -> Result<Option<Coding>> {
 fn described(write: impl FnOnce(&mut Vec<u8>) -> Result<StatusCode>) -> Reply {
     let mut body = io::with(|io| io.replies.take());
     match write(&mut body) {
-        Ok(status) => Reply { head: head(status, &JSON), body, tap: None },
+        Ok(status) => Reply { head: head(status, &JSON), body, tap: None, ends: false },
         Err(error) => refused(&error),
     }
 }
@@ -207,7 +222,7 @@ fn answered(answer: Answer) -> Reply {
             if let Some(length) = sent.json_length {
                 head.headers_mut().insert(&JSON_LENGTH, HeaderValue::from(length));
             }
-            Reply { head, body, tap: None }
+            Reply { head, body, tap: None, ends: false }
         }
         Err(error) => error_reply(&error, body),
     };
@@ -240,7 +255,7 @@ fn error_reply(error: &Error, mut body: Vec<u8>) -> Reply {
     {
         head.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    Reply { head, body, tap: None }
+    Reply { head, body, tap: None, ends: false }
 }
 
 fn wrong_method(allowed: &'static str) -> Reply {

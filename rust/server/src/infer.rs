@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::route::{Pick, Reason, pick, pick_direct};
 use headgate_engine::{Lease, Place};
@@ -74,7 +75,7 @@ pub enum Dialect {
     Rest,
     /// A gRPC message with its prefix.
     Grpc,
-    /// A protobuf message, framed by somebody else.
+    /// A protobuf message with room for what a stream puts in front.
     Stream,
 }
 
@@ -107,9 +108,9 @@ pub fn snapshot(ask: &Ask<'_>) -> Result<Arc<LiveEndpoint>> {
 ///
 /// # Errors
 /// `model_not_found`, and as [`infer`].
-pub async fn find_and_infer(ask: Ask<'_>, envelope: Envelope<'_>) -> Result<Answer> {
+pub async fn find_and_infer(ask: Ask<'_>, envelope: Envelope<'_>, body: &Bytes) -> Result<Answer> {
     let answer = match snapshot(&ask) {
-        Ok(endpoint) => infer(ask, endpoint, envelope).await,
+        Ok(endpoint) => infer(ask, endpoint, envelope, body).await,
         Err(error) => Err(error),
     };
     answer.inspect_err(|error| ask.refused(error))
@@ -119,12 +120,20 @@ pub async fn find_and_infer(ask: Ask<'_>, envelope: Envelope<'_>) -> Result<Answ
 ///
 /// # Errors
 /// What refuses a request before a version is chosen: `version_not_found`.
-pub async fn infer(ask: Ask<'_>, endpoint: Arc<LiveEndpoint>, envelope: Envelope<'_>) -> Result<Answer> {
+///
+/// `body` is what the envelope borrows from.
+pub async fn infer(
+    ask: Ask<'_>,
+    endpoint: Arc<LiveEndpoint>,
+    envelope: Envelope<'_>,
+    body: &Bytes,
+) -> Result<Answer> {
     let mut tap = route(&ask, endpoint)?;
     tap.sample(ask.protocol, ask.context);
     tap.limit(envelope.parameters.timeout_us.map(Duration::from_micros), ask.deadline);
     let mut reply = io::with(|io| io.replies.take());
-    let result = serve(&envelope, ask.dialect, &mut tap, &mut reply).await;
+    let result = serve(&envelope, body, ask.dialect, &mut tap, &mut reply).await;
+    let result = result.and_then(|sent| tap.hold(reply.len()).map(|()| sent));
     io::with(|io| io.scratch.borrow_mut().envelope.recycle(envelope));
     tap.answered(result.as_ref().err().map(|error| error.code));
     Ok(Answer { result, body: reply, tap })
@@ -178,18 +187,25 @@ fn route(ask: &Ask<'_>, endpoint: Arc<LiveEndpoint>) -> Result<Tap> {
 }
 
 /// The phases that a version answers for.
-async fn serve(envelope: &Envelope<'_>, dialect: Dialect, tap: &mut Tap, out: &mut Vec<u8>) -> Result<Sent> {
-    let lease = decode(envelope, tap)?;
+async fn serve(
+    envelope: &Envelope<'_>,
+    body: &Bytes,
+    dialect: Dialect,
+    tap: &mut Tap,
+    out: &mut Vec<u8>,
+) -> Result<Sent> {
+    let lease = decode(envelope, body, tap)?;
     let lease = run(lease, tap).await?;
     let sent = reply(envelope, dialect, tap, &lease, out);
     tap.lease = Some(lease);
     sent
 }
 
-fn decode(envelope: &Envelope<'_>, tap: &mut Tap) -> Result<Lease> {
+fn decode(envelope: &Envelope<'_>, body: &Bytes, tap: &mut Tap) -> Result<Lease> {
     let begun = Instant::now();
+    envelope.check_outputs(&tap.version().payload.model.signature().outputs)?;
     let mut lease = Lease::take(&tap.version().payload.model, tap.thread());
-    io::with(|io| tensors::decode(envelope, &mut lease, &mut io.scratch.borrow_mut()))?;
+    io::with(|io| tensors::decode(envelope, body, &mut lease, &mut io.scratch.borrow_mut()))?;
     tap.decoded(begun, Instant::now());
     Ok(lease)
 }
@@ -244,7 +260,7 @@ fn reply(
             (Dialect::Rest, Form::Listed | Form::Raw(_)) => outputs.write_json(&head, out),
             (Dialect::Rest, form) => outputs.write_predictions(form, out),
             (Dialect::Grpc, _) => outputs.write_message(&head, marks_final, out),
-            (Dialect::Stream, _) => outputs.write_protobuf(&head, marks_final, out),
+            (Dialect::Stream, _) => outputs.write_in_stream(&head, marks_final, out),
         }
     })
 }

@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::conn::{self, Conn};
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
-use crate::reply::ReplyBuffers;
+use crate::reply::Stock;
 use crate::sketching::Sketcher;
 use crate::tensors::Scratch;
 use crate::version::VersionState;
@@ -138,7 +138,9 @@ pub struct Io {
     /// What it shares.
     pub shared: Arc<Shared>,
     /// Buffers for answers.
-    pub replies: ReplyBuffers,
+    pub replies: Stock,
+    /// Buffers for bodies that come in pieces.
+    pub bodies: Stock,
     /// Memory of past requests for the next one; borrowed within one phase at a time.
     pub scratch: RefCell<Scratch>,
     /// This thread's sketches.
@@ -277,7 +279,8 @@ pub fn run(
 ) -> bool {
     let io = Io {
         thread,
-        replies: ReplyBuffers::default(),
+        replies: Stock::of_replies(),
+        bodies: Stock::of_bodies(),
         scratch: RefCell::default(),
         sketcher: RefCell::default(),
         snapshot: RefCell::new(Cache::new(shared.snapshot.clone())),

@@ -15,6 +15,7 @@ pub mod conn;
 pub mod context;
 pub mod drift;
 pub mod facts;
+pub mod framing;
 pub mod gateway;
 pub mod grpc;
 pub mod http;

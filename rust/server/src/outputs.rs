@@ -94,11 +94,21 @@ impl<'a> Outputs<'a> {
         Ok(Sent { json_length: None })
     }
 
-    /// Writes an answer as protobuf.
+    /// Writes an answer behind the room for what a stream puts in front.
     ///
     /// # Errors
     /// As [`protobuf::write`].
-    pub fn write_protobuf(&self, head: &ReplyHead<'_>, marks_final: bool, out: &mut Vec<u8>) -> Result<Sent> {
+    pub fn write_in_stream(
+        &self,
+        head: &ReplyHead<'_>,
+        marks_final: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<Sent> {
+        message::begin_in_stream(out);
+        self.write_protobuf(head, marks_final, out)
+    }
+
+    fn write_protobuf(&self, head: &ReplyHead<'_>, marks_final: bool, out: &mut Vec<u8>) -> Result<Sent> {
         protobuf::write(out, head, &self.tensors()?, marks_final)?;
         Ok(Sent { json_length: None })
     }

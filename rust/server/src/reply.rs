@@ -5,33 +5,48 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::conn::{Conn, Open, Unsent};
+use crate::grpc::stream::{Answers, Piece};
 use crate::io;
 use crate::taps::Tap;
 
-/// Buffers that a thread keeps at most.
-const KEPT: usize = 256;
-/// A buffer that grew beyond this is freed instead of kept, in bytes.
-const KEEP_AT_MOST: usize = 1 << 20;
-
 /// A thread's stock of empty buffers.
-#[derive(Default)]
-pub struct ReplyBuffers(RefCell<Vec<Vec<u8>>>);
+pub struct Stock {
+    buffers: RefCell<Vec<Vec<u8>>>,
+    /// Buffers that are kept at most.
+    keep: usize,
+    /// A buffer that grew beyond this is freed instead of kept, in bytes.
+    largest: usize,
+}
 
-impl ReplyBuffers {
+impl Stock {
+    /// Buffers for answers: many and small.
+    pub fn of_replies() -> Stock {
+        Stock::of(256, 1 << 20)
+    }
+
+    /// Buffers for bodies that come in pieces: few and large.
+    pub fn of_bodies() -> Stock {
+        Stock::of(8, 4 << 20)
+    }
+
+    fn of(keep: usize, largest: usize) -> Stock {
+        Stock { buffers: RefCell::new(Vec::new()), keep, largest }
+    }
+
     /// An empty buffer.
     pub fn take(&self) -> Vec<u8> {
-        self.0.borrow_mut().pop().unwrap_or_default()
+        self.buffers.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Takes a buffer back.
     pub fn give(&self, mut bytes: Vec<u8>) {
-        let mut kept = self.0.borrow_mut();
-        if kept.len() < KEPT && bytes.capacity() <= KEEP_AT_MOST {
+        let mut kept = self.buffers.borrow_mut();
+        if kept.len() < self.keep && bytes.capacity() <= self.largest {
             bytes.clear();
             kept.push(bytes);
         }
@@ -82,8 +97,22 @@ pub enum ReplyBody {
     Whole(Option<ReplyBuf>),
     /// A gRPC message, if there is one, and how the call ended.
     Message(Option<ReplyBuf>, Option<Trailers>),
-    /// What one of tonic's services answers, and the request that it ends.
-    Service(tonic::body::Body, Open),
+    /// gRPC messages one after the other; `None` once the call has ended.
+    Stream(Option<Answers>, Writing),
+    /// What one of tonic's services answers.
+    Service(tonic::body::Body, Writing),
+}
+
+/// Whose pieces are written.
+pub struct Writing {
+    conn: Rc<Conn>,
+    open: Open,
+}
+
+impl Writing {
+    fn piece(&self, bytes: Vec<u8>, start: usize, tap: Option<Tap>) -> ReplyBuf {
+        ReplyBuf { bytes, sent: start, tap, unsent: self.conn.sending(), _open: self.open.also() }
+    }
 }
 
 /// How a gRPC call ended.
@@ -119,9 +148,14 @@ impl ReplyBody {
         Self::Message(bytes, Some(Trailers { fields, tap, unsent: conn.sending(), _open: open }))
     }
 
+    /// gRPC messages as they come; their end is the end of the request `open`.
+    pub fn stream(answers: Answers, conn: &Rc<Conn>, open: Open) -> Self {
+        Self::Stream(Some(answers), Writing { conn: conn.clone(), open })
+    }
+
     /// The body of a service's answer, which ends the request `open`.
-    pub fn service(body: tonic::body::Body, open: Open) -> Self {
-        Self::Service(body, open)
+    pub fn service(body: tonic::body::Body, conn: &Rc<Conn>, open: Open) -> Self {
+        Self::Service(body, Writing { conn: conn.clone(), open })
     }
 }
 
@@ -135,57 +169,38 @@ impl Trailers {
     }
 }
 
-/// A piece of an answer.
-#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
-pub enum ReplyData {
-    /// The phases' own buffer.
-    Own(ReplyBuf),
-    /// What a service wrote.
-    Service(Bytes),
-}
-
-impl Buf for ReplyData {
-    fn remaining(&self) -> usize {
-        match self {
-            Self::Own(bytes) => bytes.remaining(),
-            Self::Service(bytes) => bytes.remaining(),
-        }
-    }
-
-    fn chunk(&self) -> &[u8] {
-        match self {
-            Self::Own(bytes) => bytes.chunk(),
-            Self::Service(bytes) => bytes.chunk(),
-        }
-    }
-
-    fn advance(&mut self, count: usize) {
-        match self {
-            Self::Own(bytes) => bytes.advance(count),
-            Self::Service(bytes) => bytes.advance(count),
-        }
-    }
-}
-
 impl Body for ReplyBody {
-    type Data = ReplyData;
+    type Data = ReplyBuf;
     type Error = tonic::Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<ReplyData>, tonic::Status>>> {
+    ) -> Poll<Option<Result<Frame<ReplyBuf>, tonic::Status>>> {
         match &mut *self {
-            Self::Whole(bytes) => {
-                Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(ReplyData::Own(bytes)))))
-            }
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Message(bytes, trailers) => Poll::Ready(match bytes.take() {
-                Some(bytes) => Some(Ok(Frame::data(ReplyData::Own(bytes)))),
+                Some(bytes) => Some(Ok(Frame::data(bytes))),
                 None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers.take()))),
             }),
-            Self::Service(body, _) => Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(ReplyData::Service)))),
+            Self::Stream(answers, writing) => {
+                let Some(stream) = answers else { return Poll::Ready(None) };
+                stream.as_mut().poll_next(cx).map(|answer| match answer? {
+                    Ok(Piece { bytes, start, tap }) => {
+                        Some(Ok(Frame::data(writing.piece(bytes, start, tap))))
+                    }
+                    Err(trailers) => {
+                        // Whatever is still in progress goes with the stream.
+                        *answers = None;
+                        Some(Ok(Frame::trailers(trailers)))
+                    }
+                })
+            }
+            Self::Service(body, writing) => Pin::new(body).poll_frame(cx).map(|frame| {
+                frame.map(|frame| {
+                    frame.map(|frame| frame.map_data(|bytes| writing.piece(bytes.into(), 0, None)))
+                })
+            }),
         }
     }
 
@@ -193,6 +208,7 @@ impl Body for ReplyBody {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Message(bytes, trailers) => bytes.is_none() && trailers.is_none(),
+            Self::Stream(answers, _) => answers.is_none(),
             Self::Service(body, _) => body.is_end_stream(),
         }
     }
@@ -202,7 +218,7 @@ impl Body for ReplyBody {
             Self::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.remaining() as u64))
             }
-            Self::Message(..) => SizeHint::default(),
+            Self::Message(..) | Self::Stream(..) => SizeHint::default(),
             Self::Service(body, _) => body.size_hint(),
         }
     }

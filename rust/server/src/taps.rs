@@ -8,12 +8,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use headgate_core::error::Code;
+use headgate_core::error::{Code, Result};
 use headgate_core::snapshot::Version;
 use headgate_engine::Lease;
 use http::{HeaderName, HeaderValue};
 
 use crate::access_log::{AccessLog, Entry, Protocol};
+use crate::budget::Reserved;
 use crate::context::Context;
 use crate::io::{self, LiveEndpoint};
 use crate::metrics::Shard;
@@ -34,6 +35,8 @@ pub struct Tap {
     pub request_hash: u64,
     /// Whether the caller named the version.
     pub direct: bool,
+    /// The memory of a large answer.
+    held: Option<Reserved>,
     /// What the access log says of it, where it was sampled.
     log: Option<Box<Logged>>,
     /// When the newest phase ended.
@@ -68,6 +71,7 @@ impl Tap {
             lease: None,
             request_hash: 0,
             direct: false,
+            held: None,
             log: None,
             phase_end: received,
             decode_ns: None,
@@ -148,6 +152,15 @@ impl Tap {
         self.queue_ns = Some(queue_ns);
         self.run_ns = (run_ns > 0).then_some(run_ns);
         self.phase_end = now;
+    }
+
+    /// Counts the answer's bytes among the memory of large requests, until they are out.
+    ///
+    /// # Errors
+    /// `overloaded` when there is not so much.
+    pub fn hold(&mut self, bytes: usize) -> Result<()> {
+        self.held = io::with(|io| io.shared.large.hold(bytes))?;
+        Ok(())
     }
 
     /// The answer exists: `None` is success.

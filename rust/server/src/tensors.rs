@@ -3,6 +3,7 @@
 //!
 //! Not here: the way back (`outputs`).
 
+use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, TensorSpec};
 use headgate_engine::Lease;
@@ -28,12 +29,14 @@ pub struct Scratch {
 ///
 /// # Errors
 /// `invalid_argument` for an input that is missing, unknown, of another type or shape, or has wrong elements.
-pub fn decode(envelope: &Envelope<'_>, lease: &mut Lease, scratch: &mut Scratch) -> Result<()> {
+///
+/// `body` is what the envelope borrows from: a large tensor in it that is aligned is read where it is.
+pub fn decode(envelope: &Envelope<'_>, body: &Bytes, lease: &mut Lease, scratch: &mut Scratch) -> Result<()> {
     let (signature, binding) = lease.parts();
     let specs = &signature.inputs;
     let Scratch { strings, rearranged, .. } = scratch;
     match envelope.form {
-        Form::Listed => decode_listed(&envelope.inputs, specs, binding, strings),
+        Form::Listed => decode_listed(&envelope.inputs, body, specs, binding, strings),
         Form::Raw(bytes) => {
             let input = [InputEnvelope {
                 shape: binary::raw_shape(bytes, specs)?,
@@ -49,17 +52,18 @@ pub fn decode(envelope: &Envelope<'_>, lease: &mut Lease, scratch: &mut Scratch)
                 tensor.reshape(&input[0].shape)?;
                 return tensor.set_string(0, bytes);
             }
-            decode_listed(&input, specs, binding, strings)
+            decode_listed(&input, body, specs, binding, strings)
         }
         Form::Rows(_) | Form::Columns(_) => {
             let inputs = predict::inputs(envelope.form, specs, rearranged)?;
-            decode_listed(&inputs, specs, binding, strings)
+            decode_listed(&inputs, body, specs, binding, strings)
         }
     }
 }
 
 fn decode_listed(
     inputs: &[InputEnvelope<'_>],
+    body: &Bytes,
     specs: &[TensorSpec],
     binding: &mut Binding,
     strings: &mut StringTable,
@@ -73,6 +77,10 @@ fn decode_listed(
         };
         check_input(input, spec)?;
         let tensor = binding.input_mut(index);
+        if let Some(bytes) = adoptable(input, body, tensor) {
+            tensor.adopt(&input.shape, bytes)?;
+            continue;
+        }
         tensor.reshape(&input.shape)?;
         if spec.datatype == DataType::Bytes {
             input.decode_strings(strings)?;
@@ -84,6 +92,20 @@ fn decode_listed(
         }
     }
     Ok(())
+}
+
+/// Tensors below this are copied: that costs less than a new value of the runtime, and keeps no body.
+const ADOPT_FROM: usize = 16 << 10;
+
+/// The bytes of a large tensor in the body that can be read where they are.
+fn adoptable(input: &InputEnvelope<'_>, body: &Bytes, tensor: &Tensor) -> Option<Bytes> {
+    match input.source {
+        Source::Binary(bytes) if bytes.len() >= ADOPT_FROM && tensor.can_adopt(bytes) => {
+            // Only what lies in this body can be kept alive by it.
+            body.as_ptr_range().contains(&bytes.as_ptr()).then(|| body.slice_ref(bytes))
+        }
+        _ => None,
+    }
 }
 
 /// Says which inputs are missing and which are too many.

@@ -1,17 +1,15 @@
 //! Generates the messages and services of `proto/*.proto`: `headgate-proto PROJECT_ROOT`.
 //!
-//! Messages go to the protocol crate, services to the server. The protocol crate reads and writes inference itself, so the
-//! stream of inferences carries bytes, and the call for one of them, which the server answers without tonic, is left out.
+//! Messages go to the protocol crate, services to the server. The two calls of inference are left out of the services: the
+//! server answers them without tonic.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use prost::Message;
 
-/// The codec by which services carry messages; it knows those that stay bytes.
-const CODEC: &str = "crate::grpc::codec::Codec";
-/// The call that is not tonic's.
-const OWN_CALL: &str = "ModelInfer";
+/// The calls that are not tonic's.
+const OWN_CALLS: [&str; 2] = ["ModelInfer", "ModelStreamInfer"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(std::env::args().nth(1).ok_or("usage: headgate-proto PROJECT_ROOT")?);
@@ -31,19 +29,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let services = tonic_prost_build::configure()
         .build_client(false)
         .build_transport(false)
-        .codec_path(CODEC)
-        .extern_path(".inference.ModelInferRequest", "crate::grpc::codec::InferRequest")
-        .extern_path(".inference.ModelStreamInferResponse", "crate::grpc::codec::StreamResponse")
         .extern_path(".inference", "::headgate_protocol::pb::inference")
         .extern_path(".grpc.health.v1", "::headgate_protocol::pb::health")
         .out_dir(&server);
-    services.compile_fds(without_own_call(descriptors.clone()))?;
+    services.compile_fds(without_own_calls(descriptors.clone()))?;
     write(&server.join("descriptors.bin"), &described(descriptors).encode_to_vec())
 }
 
-fn without_own_call(mut descriptors: prost_types::FileDescriptorSet) -> prost_types::FileDescriptorSet {
+fn without_own_calls(mut descriptors: prost_types::FileDescriptorSet) -> prost_types::FileDescriptorSet {
     for service in descriptors.file.iter_mut().flat_map(|file| &mut file.service) {
-        service.method.retain(|method| method.name() != OWN_CALL);
+        service.method.retain(|method| !OWN_CALLS.contains(&method.name()));
     }
     descriptors
 }

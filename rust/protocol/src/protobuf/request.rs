@@ -57,6 +57,22 @@ pub fn id(message: &[u8]) -> &str {
     id
 }
 
+/// The offset of the first raw contents of 16 KiB or more, from the beginning of a `ModelInferRequest` that may be cut off
+/// behind them.
+pub fn first_large_tensor(piece: &[u8]) -> Option<usize> {
+    const LARGE: u64 = 16 << 10;
+    let mut fields = Fields::new(piece);
+    while !fields.rest.is_empty() {
+        let mut ahead = fields;
+        let (tag, length) = (ahead.varint().ok()?, ahead.varint().ok()?);
+        if tag == (7 << 3 | 2) && length >= LARGE {
+            return Some(piece.len() - ahead.rest.len());
+        }
+        fields.next().ok()?;
+    }
+    None
+}
+
 fn request_fields<'a>(message: &'a [u8], into: &mut InferRequest<'a>, raw: &mut Vec<&'a [u8]>) -> Result<()> {
     let mut fields = Fields::new(message);
     let envelope = &mut into.envelope;

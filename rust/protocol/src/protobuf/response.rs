@@ -25,9 +25,16 @@ pub fn write(
     result
 }
 
-/// Appends an answer without outputs: whose it is, and nothing else.
-pub fn write_id(out: &mut Vec<u8>, id: &str) {
+/// Appends a `ModelStreamInferResponse` that says why the request with this id has no answer.
+pub fn write_failure(out: &mut Vec<u8>, message: &str, id: &str) {
+    text(out, 1, message);
+    prefix(out, 2, text_length(id));
     text(out, 3, id);
+}
+
+/// Appends what stands in front of an answer of `length` bytes in a `ModelStreamInferResponse`.
+pub fn open_response(out: &mut Vec<u8>, length: usize) {
+    prefix(out, 2, length);
 }
 
 fn write_parts(

@@ -1,9 +1,10 @@
-//! The one message of a unary call: five bytes in front of it, compressed if the client says so.
+//! Messages on the wire: five bytes in front of each, compressed if the client says so.
 //!
 //! Next: `grpc/unary`.
 
 use bytes::{Buf, Bytes};
 use headgate_core::error::{Code, Error, Result};
+use headgate_protocol::protobuf;
 use http::{HeaderMap, HeaderValue};
 
 use crate::coding::{self, Coding};
@@ -25,6 +26,9 @@ pub async fn take(headers: &HeaderMap, mut body: Bytes, limit: usize) -> Result<
     };
     let [flag, length @ ..] = *prefix;
     let length = u32::from_be_bytes(length) as usize;
+    if length > limit {
+        return Err(too_large(length, limit));
+    }
     if rest.len() != length {
         return Err(Error::invalid(format!(
             "the message is said to be {length} bytes, and {} follow; a call has exactly one message",
@@ -32,15 +36,32 @@ pub async fn take(headers: &HeaderMap, mut body: Bytes, limit: usize) -> Result<
         )));
     }
     body.advance(PREFIX);
+    plain(headers, flag, body, limit).await
+}
+
+/// The message behind its prefix, decompressed.
+///
+/// # Errors
+/// As [`take`].
+pub async fn plain(headers: &HeaderMap, flag: u8, message: Bytes, limit: usize) -> Result<Bytes> {
     match flag {
-        0 => Ok(body),
-        1 => coding::decode(&body, encoding(headers)?, limit).await.map(Bytes::from),
+        0 if message.len() <= limit => Ok(message),
+        0 => Err(too_large(message.len(), limit)),
+        1 => coding::decode(&message, encoding(headers)?, limit).await.map(Bytes::from),
         _ => Err(Error::invalid(format!("the message's flag is {flag}; it must be 0, or 1 when compressed"))),
     }
 }
 
+/// The refusal of a message beyond the limit.
+pub fn too_large(length: usize, limit: usize) -> Error {
+    Error::new(
+        Code::PayloadTooLarge,
+        format!("a message of {length} bytes is larger than {limit} bytes, the limit (--max-body)"),
+    )
+}
+
 fn encoding(headers: &HeaderMap) -> Result<Coding> {
-    let name = headers.get("grpc-encoding").map(HeaderValue::as_bytes);
+    let name = headers.get(super::ENCODING).map(HeaderValue::as_bytes);
     match name.and_then(Coding::parse) {
         Some(Some(coding)) => Ok(coding),
         Some(None) => {
@@ -71,4 +92,26 @@ pub fn end(out: &mut [u8]) -> Result<()> {
     })?;
     out[1..PREFIX].copy_from_slice(&length.to_be_bytes());
     Ok(())
+}
+
+/// The most bytes in front of an answer in a stream: the prefix, and a field's tag and length.
+const STREAM_HEAD: usize = PREFIX + 1 + 10;
+
+/// Leaves room in front of an answer that a stream will carry.
+pub fn begin_in_stream(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[0; STREAM_HEAD]);
+}
+
+/// Wraps a `ModelInferResponse` behind its room as a `ModelStreamInferResponse` with its prefix; returns where that begins.
+///
+/// # Errors
+/// As [`end`].
+pub fn end_in_stream(out: &mut [u8]) -> Result<usize> {
+    let mut head = Vec::with_capacity(STREAM_HEAD);
+    begin(&mut head);
+    protobuf::open_response(&mut head, out.len() - STREAM_HEAD);
+    let start = STREAM_HEAD - head.len();
+    out[start..STREAM_HEAD].copy_from_slice(&head);
+    end(&mut out[start..])?;
+    Ok(start)
 }

@@ -1,16 +1,14 @@
-//! The calls around inference: health, metadata, configuration, statistics, the repository, and what there is not.
+//! The calls around inference: liveness, metadata, configuration, statistics, the repository, and what there is not.
 //!
 //! Next: `facts`, which knows the answers.
 
 use headgate_core::error::{Code, Error};
 use headgate_protocol::metadata::EXTENSIONS;
 use headgate_protocol::pb::inference::{self as pb, log_settings_response, trace_setting_response};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
 use super::as_status;
-use super::codec::InferRequest;
 use super::generated::inference::grpc_inference_service_server::GrpcInferenceService;
-use super::stream::{self, Answers};
 use crate::facts;
 use crate::io::{self, Io};
 use crate::path::Target;
@@ -39,8 +37,6 @@ fn no_shared_memory<T>() -> Answer<T> {
 
 #[tonic::async_trait]
 impl GrpcInferenceService for Inference {
-    type ModelStreamInferStream = Answers;
-
     async fn server_live(&self, _: Request<pb::ServerLiveRequest>) -> Answer<pb::ServerLiveResponse> {
         told(|_| Ok(pb::ServerLiveResponse { live: true }))
     }
@@ -90,12 +86,6 @@ impl GrpcInferenceService for Inference {
                 outputs: signature.outputs.iter().map(facts::tensor_metadata).collect(),
             })
         })
-    }
-
-    async fn model_stream_infer(&self, request: Request<Streaming<InferRequest>>) -> Answer<Answers> {
-        let (metadata, _, requests) = request.into_parts();
-        let answers = stream::answers(metadata.into_headers(), requests);
-        answers.map(Response::new).map_err(|error| as_status(&error))
     }
 
     async fn model_config(
@@ -201,6 +191,9 @@ impl GrpcInferenceService for Inference {
     ) -> Answer<pb::TraceSettingResponse> {
         let asked = request.into_inner();
         told(|io| {
+            if !asked.model_name.is_empty() {
+                facts::find(io, &target(&asked.model_name, ""))?;
+            }
             settings::refuse_changes(io, asked.settings.keys())?;
             let value = |value: &str| trace_setting_response::SettingValue { value: vec![value.to_owned()] };
             let settings = settings::TRACE.iter().map(|(name, of)| ((*name).to_owned(), value(of)));

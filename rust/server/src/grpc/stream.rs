@@ -3,31 +3,45 @@
 //! Next: `infer`.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use futures_util::StreamExt;
-use headgate_core::error::Result;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use headgate_core::error::{Code, Result};
 use headgate_protocol::protobuf;
-use http::HeaderMap;
-use tonic::codegen::tokio_stream::Stream;
-use tonic::{Status, Streaming};
+use http::header::{CONTENT_TYPE, HeaderMap};
+use http::{Request, Response};
+use hyper::body::Incoming;
 
-use super::codec::{InferRequest, StreamResponse};
-use super::{as_status, deadline};
+use super::requests::Requests;
+use super::{CONTENT, deadline, failed, late, message, refused, succeeded};
 use crate::access_log::Protocol;
+use crate::conn::{Conn, Open};
 use crate::context::Context;
 use crate::infer::{self, Answer, Ask, Dialect};
 use crate::io;
 use crate::panic::catching;
 use crate::path::Target;
+use crate::reply::ReplyBody;
+use crate::taps::Tap;
 
 /// Requests of one stream in progress at a time; while so many are, no more are read from it.
 const WINDOW: usize = 16;
 
-/// The answers of one call.
-pub type Answers = Pin<Box<dyn Stream<Item = std::result::Result<StreamResponse, Status>> + Send>>;
+/// A message on its way out.
+pub struct Piece {
+    /// Its bytes, prefix included.
+    pub bytes: Vec<u8>,
+    /// Where they begin.
+    pub start: usize,
+    /// What is left to do when they are out.
+    pub tap: Option<Tap>,
+}
+
+/// The answers of one call, and how it ends.
+pub type Answers = Pin<Box<dyn Stream<Item = std::result::Result<Piece, HeaderMap>>>>;
 
 /// How a failed request is told.
 #[derive(Clone, Copy)]
@@ -38,24 +52,70 @@ enum Failures {
     Final,
 }
 
-/// Answers the requests of a stream, until it ends or the gateway stops.
-///
-/// # Errors
-/// `invalid_argument` for a `grpc-timeout` that is none.
-pub fn answers(headers: HeaderMap, requests: Streaming<InferRequest>) -> Result<Answers> {
-    let wants_status = headers.get("triton_grpc_error").is_some_and(|value| value == "true");
-    let failures = if wants_status { Failures::Final } else { Failures::Said };
-    let (deadline, context) = (deadline(&headers, Instant::now())?, Context::read(&headers));
-    let call = Arc::new(Call { headers, deadline, context, failures });
+/// Answers one call.
+pub fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {
+    let (head, body) = request.into_parts();
+    let context = Context::read(&head.headers);
+    let mut response = match deadline(&head.headers, Instant::now()) {
+        Ok(deadline) => {
+            let wants_status = head.headers.get("triton_grpc_error").is_some_and(|value| value == "true");
+            let failures = if wants_status { Failures::Final } else { Failures::Said };
+            let call = Rc::new(Call { headers: head.headers, deadline, context: context.clone(), failures });
+            Response::new(ReplyBody::stream(answers(call, body), conn, open))
+        }
+        Err(error) => refused(&error, conn, open),
+    };
+    response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
+    context.write(None, response.headers_mut());
+    response
+}
+
+/// Answers the requests of a stream, until it ends or the gateway stops, or something is wrong with the stream itself.
+fn answers(call: Rc<Call>, body: Incoming) -> Answers {
+    let (reader, deadline) = (call.clone(), call.deadline);
+    let requests = futures_util::stream::unfold(Some(Requests::new(body)), move |requests| {
+        let call = reader.clone();
+        async move {
+            let mut requests = requests?;
+            match requests.next(&call.headers).await {
+                Ok(Some(request)) => Some((Ok(request), Some(requests))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error), None)),
+            }
+        }
+    });
     let answers = requests.take_until(Box::pin(closing())).map(move |request| {
         let call = call.clone();
-        async move { call.answer(request?).await }
+        async move {
+            match request {
+                Ok((message, _counted)) => call.answer(&message).await,
+                Err(error) => {
+                    io::with(|io| io.shared.metrics.thread(io.thread).refused(error.code));
+                    Err(failed(&error))
+                }
+            }
+        }
     });
-    Ok(Box::pin(answers.buffered(WINDOW)))
+    let in_time = answers.buffered(WINDOW).take_until(Box::pin(until(deadline)));
+    let end = futures_util::stream::once(async move {
+        Err(match deadline {
+            Some(deadline) if deadline <= Instant::now() => failed(&late()),
+            _ => succeeded(),
+        })
+    });
+    Box::pin(in_time.chain(end))
+}
+
+/// Resolves when the client stops waiting.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Resolves when connections are told to close.
-pub async fn closing() {
+async fn closing() {
     let mut changes = io::with(|io| io.shared.changes.subscribe());
     while !io::with(|io| io.shared.closing.load(Relaxed)) {
         if changes.changed().await.is_err() {
@@ -73,40 +133,48 @@ struct Call {
 }
 
 impl Call {
-    async fn answer(&self, request: InferRequest) -> std::result::Result<StreamResponse, Status> {
-        let (error, tap) = match catching(self.infer(&request, Instant::now())).await {
-            Ok(Answer { result: Ok(_), body, tap }) => {
-                return Ok(StreamResponse { error: None, response: body, tap: Some(tap) });
+    async fn answer(&self, request: &Bytes) -> std::result::Result<Piece, HeaderMap> {
+        let (error, tap) = match catching(self.infer(request, Instant::now())).await {
+            Ok(Answer { result, mut body, tap }) => {
+                match result.and_then(|_| message::end_in_stream(&mut body)) {
+                    Ok(start) => return Ok(Piece { bytes: body, start, tap: Some(tap) }),
+                    Err(error) => (error, Some(tap)),
+                }
             }
-            Ok(Answer { result: Err(error), tap, .. }) => (error, Some(tap)),
             Err(error) => {
                 io::with(|io| io.shared.metrics.thread(io.thread).refused(error.code));
                 (error, None)
             }
         };
+        // A client that no longer waits is told so once, by the end of the call.
+        let over = error.code == Code::DeadlineExceeded
+            && self.deadline.is_some_and(|deadline| deadline <= Instant::now());
         match self.failures {
+            Failures::Said if over => Err(failed(&late())),
             Failures::Final => {
                 if let Some(tap) = tap {
                     tap.delivered(Instant::now());
                 }
-                Err(as_status(&error))
+                Err(failed(&error))
             }
             Failures::Said => {
-                let mut response = Vec::new();
-                protobuf::write_id(&mut response, protobuf::id(&request.0));
-                Ok(StreamResponse { error: Some(error.message.into_owned()), response, tap })
+                let mut bytes = io::with(|io| io.replies.take());
+                message::begin(&mut bytes);
+                protobuf::write_failure(&mut bytes, &error.message, protobuf::id(request));
+                // A sentence and an id are never 4 GiB.
+                message::end(&mut bytes).map_err(|error| failed(&error))?;
+                Ok(Piece { bytes, start: 0, tap })
             }
         }
     }
 
-    async fn infer(&self, request: &InferRequest, received: Instant) -> Result<Answer> {
+    async fn infer(&self, message: &Bytes, received: Instant) -> Result<Answer> {
         io::with(infer::admit)?;
-        let _reserved = io::with(|io| io.shared.large.reserve(request.0.len()))?;
-        let request = io::with(|io| protobuf::parse(&request.0, &mut io.scratch.borrow_mut().envelope))?;
+        let request = io::with(|io| protobuf::parse(message, &mut io.scratch.borrow_mut().envelope))?;
         let target = Target { endpoint: request.model_name, version: request.model_version };
         let Call { headers, deadline, context, .. } = self;
         let (deadline, dialect, protocol) = (*deadline, Dialect::Stream, Protocol::GrpcStream);
         let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
-        infer::find_and_infer(ask, request.envelope).await
+        infer::find_and_infer(ask, request.envelope, message).await
     }
 }

@@ -50,13 +50,20 @@ async fn model_infer(
     io::with(infer::admit)?;
     let deadline = deadline(&head.headers, received)?;
     let limit = io::with(|io| io.shared.config.max_body_bytes);
-    let (body, _reserved) = body::read_counted(body, limit.saturating_add(message::PREFIX)).await?;
+    let most = limit.saturating_add(message::PREFIX);
+    let (body, _reserved) = body::read_aligned(body, most, &head.headers, tensor_offset).await?;
     let message = message::take(&head.headers, body, limit).await?;
     let request = io::with(|io| protobuf::parse(&message, &mut io.scratch.borrow_mut().envelope))?;
     let target = Target { endpoint: request.model_name, version: request.model_version };
     let (headers, dialect, protocol) = (&head.headers, Dialect::Grpc, Protocol::Grpc);
     let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
-    infer::find_and_infer(ask, request.envelope).await
+    infer::find_and_infer(ask, request.envelope, &message).await
+}
+
+/// Where the first large tensor of a message begins.
+fn tensor_offset(piece: &[u8], _: &HeaderMap) -> Option<usize> {
+    let message = piece.get(message::PREFIX..)?;
+    Some(message::PREFIX + protobuf::first_large_tensor(message)?)
 }
 
 fn answered(answer: Answer, context: &Context, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {

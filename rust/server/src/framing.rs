@@ -1,0 +1,80 @@
+//! What HTTP/1.1 asks of a request's head and hyper leaves to us: whoever reads one of these otherwise than we do could find
+//! another request in the same bytes. Refused, and the connection closes.
+
+use headgate_core::error::{Code, Error, Result};
+use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderMap, Version};
+
+/// Checks the head of a request on HTTP/1.
+///
+/// # Errors
+/// `unsupported` for a transfer coding besides `chunked`; `invalid_argument` for a host that is missing, given twice or no
+/// host (RFC 9112, 3.2).
+pub fn check(head: &Parts) -> Result<()> {
+    transfer_coding(&head.headers)?;
+    if head.version == Version::HTTP_11 {
+        host(&head.headers)?;
+    }
+    Ok(())
+}
+
+fn transfer_coding(headers: &HeaderMap) -> Result<()> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        (Some(first), _) => Err(Error::new(
+            Code::Unsupported,
+            format!(
+                "Transfer-Encoding {first:?} is not supported; chunked alone is, and Content-Encoding for gzip"
+            ),
+        )),
+    }
+}
+
+fn host(headers: &HeaderMap) -> Result<()> {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next().map(HeaderValue::as_bytes), hosts.next()) {
+        (Some(host), None) if host.iter().all(is_of_host) => Ok(()),
+        (Some(_), None) => Err(Error::invalid("Host is not a host and a port")),
+        (Some(_), Some(_)) => Err(Error::invalid("Host is given twice")),
+        (None, _) => Err(Error::invalid("HTTP/1.1 needs a Host header")),
+    }
+}
+
+/// The bytes of host and port (RFC 3986, 3.2.2), percent-encoding and IPv6 brackets included.
+fn is_of_host(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(headers: &[(&str, &str)]) -> Result<()> {
+        let request = headers
+            .iter()
+            .fold(http::Request::builder(), |request, (name, value)| request.header(*name, *value));
+        check(&request.body(()).unwrap().into_parts().0)
+    }
+
+    #[test]
+    fn one_host_and_at_most_chunked() {
+        for host in ["gateway", "gateway:8000", "[::1]:8000", "127.0.0.1", ""] {
+            checked(&[("host", host)]).unwrap();
+        }
+        checked(&[("host", "a"), ("transfer-encoding", "Chunked")]).unwrap();
+        for headers in [
+            &[][..],
+            &[("host", "a"), ("host", "a")],
+            &[("host", "a b")],
+            &[("host", "a/v2")],
+            &[("host", "user@a")],
+            &[("host", "a"), ("transfer-encoding", "gzip, chunked")],
+            &[("host", "a"), ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+        ] {
+            assert!(checked(headers).is_err(), "{headers:?}");
+        }
+    }
+}

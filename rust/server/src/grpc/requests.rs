@@ -1,0 +1,98 @@
+//! The messages of a stream as they come: each within its time and counted like every large request.
+//!
+//! Next: `grpc/stream`.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+
+use bytes::{Buf, BytesMut};
+use headgate_core::error::{Code, Error, Result};
+use http::HeaderMap;
+use http_body::Body;
+use hyper::body::Incoming;
+
+use super::message::{self, PREFIX};
+use crate::body::{self, Counted};
+use crate::io;
+
+/// A message and its share of the memory for large requests.
+pub type Message = (bytes::Bytes, Counted);
+
+/// What a client sends on one stream.
+pub struct Requests {
+    body: Incoming,
+    came: BytesMut,
+    limit: usize,
+}
+
+impl Requests {
+    /// The messages of a body.
+    pub fn new(body: Incoming) -> Requests {
+        Requests { body, came: BytesMut::new(), limit: io::with(|io| io.shared.config.max_body_bytes) }
+    }
+
+    /// The next message; `None` at the end. A client may take its time between messages, not within one.
+    ///
+    /// # Errors
+    /// `invalid_argument` for a stream that ends within a message, `payload_too_large`, `request_timeout`, `cancelled`, and
+    /// as [`message::plain`]; nothing can be read after an error.
+    pub async fn next(&mut self, headers: &HeaderMap) -> Result<Option<Message>> {
+        if self.came.is_empty() && !self.more().await? {
+            return Ok(None);
+        }
+        let timeout = io::with(|io| io.shared.config.body_timeout());
+        let whole = tokio::time::timeout(timeout, self.whole());
+        let (flag, message, counted) = whole.await.map_err(|_| {
+            let seconds = timeout.as_secs_f64();
+            Error::new(
+                Code::RequestTimeout,
+                format!("a message of the stream did not arrive within {seconds} s"),
+            )
+        })??;
+        let message = message::plain(headers, flag, message, self.limit).await?;
+        Ok(Some((message, counted)))
+    }
+
+    /// The message that has begun.
+    async fn whole(&mut self) -> Result<(u8, bytes::Bytes, Counted)> {
+        self.until(PREFIX).await?;
+        let mut prefix = self.came.split_to(PREFIX);
+        let (flag, length) = (prefix.get_u8(), prefix.get_u32() as usize);
+        if length > self.limit {
+            return Err(message::too_large(length, self.limit));
+        }
+        let mut counted = Counted::default();
+        counted.add(length)?;
+        self.came.reserve(length.saturating_sub(self.came.len()));
+        self.until(length).await?;
+        Ok((flag, self.came.split_to(length).freeze(), counted))
+    }
+
+    /// Reads until that many bytes are there.
+    async fn until(&mut self, length: usize) -> Result<()> {
+        while self.came.len() < length {
+            if !self.more().await? {
+                return Err(Error::invalid("the stream ends within a message"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads some bytes; false at the end.
+    async fn more(&mut self) -> Result<bool> {
+        loop {
+            let frame = poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await;
+            match frame.transpose().map_err(|error| body::broken(&error))? {
+                None => return Ok(false),
+                Some(frame) => match frame.into_data() {
+                    Ok(data) if !data.is_empty() => {
+                        self.came.extend_from_slice(&data);
+                        return Ok(true);
+                    }
+                    // Trailers, and frames without a byte.
+                    _ => {}
+                },
+            }
+        }
+    }
+}

@@ -1,0 +1,394 @@
+"""HTTP/2 clients that break its rules or use them against the gateway: floods, resets, stalls, contradictions.
+
+Others are served meanwhile and after, the attacked connection goes on or is closed, and memory stays bounded. Not here:
+openings that go wrong (``cases_http``) and messages of gRPC (``test_grpc_malformed``). The table of broken rules is
+``support/h2_rules``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.cases import GOOD
+from support import grpc_wire, models
+from support import native as plane
+from support.bystander import GROWTH, resident, unharmed, until_alone
+from support.client import Connection
+from support.gateway import GatewayProcess
+from support.grpc_calls import GOOD as GOOD_CALL
+from support.grpc_calls import MAX_BODY, strict
+from support.h2_client import Http2
+from support.h2_frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    ENHANCE_YOUR_CALM,
+    HEADERS,
+    PING,
+    PREFACE,
+    PRIORITY,
+    REFUSED_STREAM,
+    Frames,
+    block,
+    data,
+    frame,
+    headers,
+    request,
+    reset,
+    settings,
+    window,
+)  # fmt: skip
+from support.h2_rules import BROKEN, LIMIT, TAKEN, Broken, Taken
+from support.tools import need_native
+
+INFER = "/v2/models/pair/infer"
+GRPC = [("content-type", "application/grpc"), ("te", "trailers")]
+SERVICE = "/inference.GRPCInferenceService/"
+#: Streams that a connection may have open at once.
+STREAMS = 256
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    with strict(tmp_path_factory.mktemp("frames")) as started:
+        yield started
+
+
+def post(stream: int, path: str = INFER, end: bool = False) -> bytes:
+    return headers(stream, request("POST", path), end)
+
+
+def get(stream: int) -> bytes:
+    return headers(stream, request("GET", "/v2"))
+
+
+def call_without_message(stream: int, method: str) -> bytes:
+    path = method if method.startswith("/") else SERVICE + method
+    return headers(stream, request("POST", path, GRPC), False)
+
+
+def call(stream: int, method: str, message: bytes, end: bool = True) -> bytes:
+    # In frames that fit any window that is open at the time.
+    content = grpc_wire.frame(message)
+    parts = [content[start : start + (1 << 14)] for start in range(0, len(content), 1 << 14)]
+    frames = [data(stream, part, end and part is parts[-1]) for part in parts]
+    return call_without_message(stream, method) + b"".join(frames)
+
+
+# --- rules ---
+
+
+@pytest.mark.parametrize("row", BROKEN, ids=lambda row: row.id)
+def test_a_broken_rule_ends_the_stream_or_the_connection_and_no_other(
+    gateway: GatewayProcess, row: Broken
+) -> None:
+    with Connection(gateway.http) as other, Frames(gateway.http) as attacked:
+        attacked.send(row.content, get(99))
+        attacked.until_end(1, 99)
+        assert (attacked.code or attacked.resets.get(1)) in row.codes, attacked.fields
+        assert attacked.code or attacked.statuses.get(99) == 200, "neither closed nor served"
+        assert row.may_answer or attacked.statuses.get(1) is None, "answered all the same"
+        assert other.send("POST", INFER, GOOD).status == 200
+
+
+@pytest.mark.parametrize("row", TAKEN, ids=lambda row: row.id)
+def test_what_is_odd_and_clear_is_answered(gateway: GatewayProcess, row: Taken) -> None:
+    with Frames(gateway.http) as connection:
+        connection.send(row.content, get(99))
+        connection.until_end(1, 99)
+        assert connection.statuses == {1: row.status, 99: 200}, row.reading
+
+
+def test_a_preface_byte_by_byte_opens_a_connection_and_a_cut_one_none(gateway: GatewayProcess) -> None:
+    first = PREFACE + settings() + get(1)
+    with Frames(gateway.http, b"") as slow:
+        for byte in first:
+            slow.send(bytes([byte]))
+        slow.until_end(1)
+        assert slow.statuses == {1: 200}
+    for cut in (1, len(PREFACE) - 1, len(PREFACE), len(PREFACE) + 8):
+        with Frames(gateway.http, first[:cut]) as gone:
+            gone.sock.shutdown(socket.SHUT_WR)
+            gone.until_closed()
+            assert gone.statuses == {}
+    until_alone(gateway)
+
+
+# --- floods ---
+
+MANY = 20_000
+ODD = range(1, 2 * MANY, 2)
+TWO_TABLES = settings(header_table_size=0) + settings(header_table_size=65_536)
+UNFINISHED = frame(HEADERS, 0, 1, block(request("GET", "/v2")))
+REMEMBERED = b"\x40\x01x" + b"\x7f\xa1\x1e" + b"y" * 4000  # x: yyy…, kept in the table at index 62
+
+#: What is sent first and once, then all in one go. None: the connection may end or go on; a code: it must end with it.
+FLOODS: dict[str, tuple[bytes, bytes, int | None]] = {
+    "settings": (b"", settings() * MANY, None),
+    "settings-of-the-table": (b"", TWO_TABLES * MANY, None),
+    "ping": (b"", frame(PING, 0, 0, b"12345678") * MANY, None),
+    "ping-acknowledged": (b"", frame(PING, ACK, 0, b"12345678") * MANY, None),
+    "priority": (b"", frame(PRIORITY, 0, 1, b"\0\0\0\0\1") * MANY, None),
+    "unknown-frames": (b"", frame(0xBE, 0, 0, b"x" * 64) * MANY, None),
+    "window-updates": (b"", window(0, 1) * MANY, None),
+    "empty-data": (post(1), data(1, b"", False) * MANY, ENHANCE_YOUR_CALM),
+    "empty-data-refused": (post(1, "/v2/nowhere"), data(1, b"", False) * MANY, ENHANCE_YOUR_CALM),
+    "padding-alone": (post(1), frame(DATA, 8, 1, b"\xff" + bytes(255)) * MANY, None),
+    "data-in-single-bytes": (post(1), data(1, b" ", False) * MANY, None),
+    "rapid-reset": (b"", b"".join(post(stream) + reset(stream) for stream in ODD), ENHANCE_YOUR_CALM),
+    "rapid-reset-of-get": (b"", b"".join(get(stream) + reset(stream) for stream in ODD), ENHANCE_YOUR_CALM),
+    "made-to-reset": (b"", b"".join(post(stream) + window(stream, LIMIT) for stream in ODD), ENHANCE_YOUR_CALM),
+    "streams-left-open": (b"", b"".join(post(stream) for stream in ODD), None),
+    "requests-unread": (b"", b"".join(get(stream) for stream in ODD), None),
+    "continuation": (UNFINISHED, frame(CONTINUATION, 0, 1, block([("x", "y" * 100)])) * MANY, ENHANCE_YOUR_CALM),
+    "continuation-empty": (UNFINISHED, frame(CONTINUATION, 0, 1) * MANY, ENHANCE_YOUR_CALM),
+    "header-bomb": (b"", frame(HEADERS, 5, 1, block(request("GET", "/v2")) + REMEMBERED + b"\xbe" * MANY), ENHANCE_YOUR_CALM),
+    "header-of-900-kib": (b"", headers(1, request("GET", "/v2", [("x", "y" * 900_000)])), ENHANCE_YOUR_CALM),
+    "cookies": (b"", headers(1, request("GET", "/v2", [("cookie", "")] * MANY)), ENHANCE_YOUR_CALM),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["reading", "deaf"])
+@pytest.mark.parametrize("name", FLOODS)
+def test_a_flood_harms_nobody_else(gateway: GatewayProcess, name: str, reads: bool) -> None:
+    first, content, code = FLOODS[name]
+    with unharmed(gateway), Frames(gateway.http, polite=reads) as attacker:
+        attacker.send(first)
+        sent = attacker.pour(content, reads)
+        goes_on = attacker.barrier()
+        assert sent or not goes_on, "held up without an end"
+        assert code is None or not goes_on, "this has no end but the connection's"
+        if code is not None and reads:
+            assert attacker.code == code
+
+
+def test_requests_one_after_the_other_in_small_frames_are_no_flood(gateway: GatewayProcess) -> None:
+    count = 2_000
+    with Http2(gateway.grpc) as connection:
+        reply = connection.call("ModelStreamInfer", GOOD_CALL * count)
+        assert (reply.grpc_status, len(reply.messages)) == (0, count)
+    with Frames(gateway.grpc) as connection:
+        connection.send(headers(1, request("POST", INFER), False))
+        for start in range(0, len(GOOD), 3):
+            connection.send(data(1, GOOD[start : start + 3], start + 3 >= len(GOOD)))
+        connection.until_end(1)
+        assert connection.statuses == {1: 200}
+
+
+def test_more_streams_than_allowed_are_refused_and_those_within_go_on(gateway: GatewayProcess) -> None:
+    streams = list(range(1, 2 * (STREAMS + 44), 2))
+    with unharmed(gateway), Frames(gateway.http) as connection:
+        connection.send(*[post(stream) for stream in streams])
+        connection.until_end(*streams[STREAMS:])
+        assert connection.resets == dict.fromkeys(streams[STREAMS:], REFUSED_STREAM)
+        connection.send(*[data(stream, GOOD) for stream in streams[:STREAMS]])
+        connection.until_end(*streams[:STREAMS])
+        assert connection.statuses == dict.fromkeys(streams[:STREAMS], 200)
+
+
+def test_a_header_list_over_the_limit_is_refused_and_the_connection_goes_on(gateway: GatewayProcess) -> None:
+    sizes = {1: [("x", "y" * 70_000)], 3: [(f"x-{number}", "y") for number in range(3_000)]}
+    with Frames(gateway.http) as connection:
+        for stream, extra in sizes.items():
+            connection.send(headers(stream, request("GET", "/v2", extra)))
+            connection.until_end(stream)
+        connection.send(get(5))
+        connection.until_end(5)
+        assert connection.statuses == {1: 431, 3: 431, 5: 200}
+
+
+# --- windows that stay shut ---
+
+#: A client that takes no byte of an answer.
+SHUT = PREFACE + settings(initial_window_size=0)
+#: A client that has room for anything.
+WIDE = PREFACE + settings(initial_window_size=LIMIT) + window(0, LIMIT - 65_535)
+
+
+def large(elements: int) -> bytes:
+    raw = bytes(4 * elements)
+    return grpc_wire.request([grpc_wire.tensor("x", "FP32", [elements])], [raw], model="identity-fp32")
+
+
+def test_a_shut_window_holds_up_nobody_else_and_ends_when_the_client_leaves(gateway: GatewayProcess) -> None:
+    with unharmed(gateway) as bystander, Frames(gateway.http, SHUT) as stalled:
+        # The gateway's own windows are as wide as it says from here on.
+        assert stalled.barrier()
+        for stream in range(1, 81, 4):
+            stalled.send(call(stream, "ModelInfer", large(10_000)), call(stream + 2, "ServerMetadata", b""))
+            bystander.more(1)
+        assert stalled.barrier()
+        bystander.more()
+        assert set(stalled.statuses.values()) == {200}
+        assert not stalled.ended
+
+
+def test_a_window_opened_late_gets_the_whole_answer(gateway: GatewayProcess) -> None:
+    with Frames(gateway.http, SHUT) as connection:
+        connection.send(call(1, "ModelInfer", large(10_000)))
+        assert connection.barrier()
+        for _ in range(100):
+            connection.send(window(1, 401))
+        connection.send(window(1, 1 << 20))
+        connection.until_end(1)
+        (message,) = grpc_wire.unframe(connection.bodies[1])
+        assert grpc_wire.all_of(message, 6) == [bytes(40_000)]
+
+
+def test_a_client_that_reads_nothing_harms_nobody_else(gateway: GatewayProcess) -> None:
+    with unharmed(gateway), Frames(gateway.http, WIDE, polite=False) as deaf:
+        deaf.pour(b"".join(get(stream) for stream in range(1, 2 * MANY, 2)), reads=False)
+
+
+# --- time-outs: the data plane inside this process, with limits short enough to wait for ---
+
+
+def serve(gateway: Any, name: str, model: Path) -> None:
+    """As the one in ``support.native``, for several models: each has a digest of its own."""
+    state = json.loads(plane.endpoint(name, model))
+    state["versions"][0]["digest"] = f"sha256:{hashlib.sha256(model.read_bytes()).hexdigest()}"
+    event = plane.settle(gateway, gateway.apply(json.dumps(state).encode()))
+    assert event["event"] == "applied", event
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    need_native()
+    folder = tmp_path_factory.mktemp("models")
+    changes = {"idle_ms": 600, "head_timeout_ms": 300, "body_timeout_ms": 300, "pool_threads": 1}
+    with plane.running(**changes, large_request_bytes=8 << 20) as (started, address):
+        serve(started, "pair", models.place(models.pair(), folder, "pair"))
+        serve(started, "slow", models.place(models.slow(), folder, "slow"))
+        identity = Path(models.TESTS / "models" / "identity_fp32.onnx")
+        serve(started, "identity-fp32", models.place(identity, folder, "identity-fp32"))
+        yield address
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(get(1), id="rest"),
+        pytest.param(call(1, "ModelInfer", large(10_000)), id="infer"),
+        pytest.param(call(1, "ModelStreamInfer", large(10_000)), id="stream"),
+        pytest.param(call(1, "ServerMetadata", b""), id="metadata"),
+        pytest.param(call(1, "/grpc.health.v1.Health/Watch", b""), id="watch"),
+    ],
+)
+def test_a_shut_window_ends_by_the_limit_of_idleness(hasty: str, content: bytes) -> None:
+    with Frames(hasty, SHUT) as stalled:
+        stalled.send(content)
+        stalled.until_closed()
+        assert stalled.statuses == {1: 200}
+        assert stalled.bodies == {}
+        assert not stalled.ended
+
+
+#: A test of what does not end waits for so long, in seconds: five times the limits.
+NEVER = 3.0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(post(1), id="rest"),
+        pytest.param(post(1, "/v2/nowhere"), id="nowhere"),
+        pytest.param(call(1, "ModelInfer", b"", end=False), id="infer"),
+        pytest.param(call(1, "ServerMetadata", b"", end=False), id="metadata-without-end"),
+        pytest.param(call_without_message(1, "ServerMetadata"), id="metadata"),
+        pytest.param(call_without_message(1, "ModelStreamInfer") + data(1, bytes(3), False), id="stream"),
+    ],
+)
+def test_a_body_that_does_not_come_ends_by_its_limit(hasty: str, content: bytes) -> None:
+    with Frames(hasty) as silent:
+        silent.send(content)
+        silent.until_end(1)
+        assert 1 in silent.ended
+
+
+def test_a_watch_whose_message_does_not_come_ends_by_the_limit_of_bodies(hasty: str) -> None:
+    with Frames(hasty) as silent:
+        silent.send(call_without_message(1, "/grpc.health.v1.Health/Watch"))
+        silent.until_end(1, seconds=NEVER)
+        assert 1 in silent.ended
+
+
+def test_a_stream_may_be_silent_between_messages_while_its_client_is_there(hasty: str) -> None:
+    with Frames(hasty) as connection:
+        connection.send(call_without_message(1, "ModelStreamInfer"))
+        asked = 0
+        # The gateway asks whenever the limit of idleness is over.
+        while asked < 3:
+            received = connection.read()
+            assert received is not None, "closed"
+            asked += received.kind == PING and not received.flags & ACK
+        connection.send(data(1, GOOD_CALL))
+        connection.until_end(1)
+        assert connection.fields[1]["grpc-status"] == "0"
+
+
+def test_a_connection_without_a_request_is_closed(hasty: str) -> None:
+    for first in (PREFACE + settings(), PREFACE + settings() + b"\0\0\5", PREFACE[:10], PREFACE):
+        with Frames(hasty, first) as silent:
+            silent.until_closed()
+            assert silent.code is None
+
+
+def test_a_stream_of_a_client_that_is_gone_without_a_word_is_closed(hasty: str) -> None:
+    with Frames(hasty, polite=False) as gone:
+        gone.send(headers(1, request("POST", SERVICE + "ModelStreamInfer", GRPC), False))
+        gone.until_closed()
+
+
+def test_a_request_that_is_cancelled_in_the_queue_is_not_run(hasty: str) -> None:
+    def rounds(stream: int, count: int) -> bytes:
+        inputs = [{"name": "rounds", "shape": [1], "datatype": "INT64", "data": [count]}]
+        body = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}})
+        return post(stream, "/v2/models/slow/infer") + data(stream, body.encode())
+
+    with Frames(hasty, WIDE) as connection:
+        # A run that stalls its IO thread sends the model to the pool, if it was not there.
+        connection.send(rounds(1, 400))
+        connection.until_end(1)
+        # One pool thread: the second waits for the first, and would take minutes.
+        connection.send(rounds(3, 400), rounds(5, 1_000_000), rounds(7, 1))
+        assert connection.barrier()
+        # Once more, so that the requests had their turn after their frames.
+        assert connection.barrier()
+        assert connection.ended == {1}, "the first run was over before the second could be cancelled"
+        connection.send(reset(5))
+        connection.until_end(3, 7)
+        assert connection.statuses == {1: 200, 3: 200, 7: 200}
+
+
+def test_answers_that_nobody_reads_are_counted_as_the_memory_that_they_are(tmp_path: Path) -> None:
+    identity = models.place(models.TESTS / "models" / "identity_fp32.onnx", tmp_path, "identity-fp32")
+    message, streams = large((1 << 20) // 4 - 16), range(1, 121, 2)
+    with plane.running(large_request_bytes=8 << 20, max_body_bytes=MAX_BODY) as (started, address):
+        serve(started, "identity-fp32", identity)
+        before = resident(os.getpid())
+        with Frames(address, SHUT) as stalled:
+            assert stalled.barrier()
+            for stream in streams:
+                stalled.send(call(stream, "ModelInfer", message))
+                assert stalled.barrier()
+            stalled.until_answered(*streams)
+            assert stalled.barrier()
+            assert resident(os.getpid()) - before < GROWTH
+            # What is refused has nothing but trailers, which no window holds back.
+            refused = {stream for stream in streams if stalled.fields[stream].get("grpc-status") == "14"}
+            assert refused == stalled.ended
+            assert 0 < len(streams) - len(refused) <= 8
+            stalled.send(window(0, LIMIT - 65_535), *[window(stream, 2 << 20) for stream in streams])
+            stalled.until_end(*streams)
+            assert {stalled.fields[stream]["grpc-status"] for stream in streams} == {"0", "14"}
+        # They are read: there is room again.
+        with Http2(address) as connection:
+            assert connection.call("ModelInfer", grpc_wire.frame(message)).grpc_status == 0
