@@ -14,6 +14,7 @@ OBSERVE ?= 127.0.0.1:8002
 ADMIN ?= 127.0.0.1:8003
 STATE ?= .state
 PYTEST_ARGS ?=
+FUZZ ?= 100
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -50,6 +51,11 @@ test-models:  ## model checking: every order of the threads that meet in a sketc
 test-python: $(STAMPS)/native $(STAMPS)/digits  ## run pytest; PYTEST_ARGS="-k traffic" narrows it
 	$(PY) -m pytest $(PYTEST_ARGS)
 
+.PHONY: fuzz
+fuzz:  ## the fuzz targets of the crates, FUZZ times as long as in `make test`
+	HEADGATE_FUZZ=$(FUZZ) cargo test --release --locked -p headgate-protocol --test fuzz --test protobuf --test predict --test bounds
+	HEADGATE_FUZZ=$(FUZZ) cargo test --release --locked -p headgate-server --lib any_
+
 .PHONY: lint
 lint: $(STAMPS)/native  ## formatting, clippy, ruff, strict mypy, the stub, the import and crate directions
 	cargo fmt --all --check
@@ -84,7 +90,7 @@ wheel: $(STAMPS)/python  ## build the abi3 wheel into dist/
 	$(PY) -m maturin build --release --locked --interpreter $(PY) --out dist
 
 .PHONY: bench
-bench: bench-micro bench-macro  ## run all benches; prints ratios and writes benches/results/
+bench: bench-micro bench-macro bench-wires  ## run all benches; prints ratios and writes benches/results/
 
 .PHONY: bench-micro
 bench-micro:  ## ns per value of the sketches, ns per number of the JSON scanner
@@ -93,6 +99,11 @@ bench-micro:  ## ns per value of the sketches, ns per number of the JSON scanner
 .PHONY: bench-macro
 bench-macro: $(STAMPS)/native $(STAMPS)/digits  ## against nginx and a hand-written server; needs nginx and wrk
 	$(PY) -m benches.macro
+
+.PHONY: bench-wires
+bench-wires: $(STAMPS)/native  ## gRPC against a bare tonic echo, images in binary and JSON; needs h2load and wrk
+	CARGO_TARGET_DIR=target/peers cargo build --release --locked --manifest-path benches/peers/tonic_echo/Cargo.toml
+	$(PY) -m benches.wires
 
 .PHONY: lock
 lock: $(STAMPS)/python  ## resolve requirements.lock anew

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::request;
+use common::{iterations, request};
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape};
 use headgate_protocol::numbers::decode_into;
@@ -13,7 +13,7 @@ use headgate_protocol::{OutputTensor, ReplyHead, TensorData, TypedMut, binary, r
 
 #[test]
 fn any_body_is_taken_or_refused() {
-    bolero::check!().with_iterations(20_000).with_type::<(Vec<u8>, Option<u8>)>().for_each(
+    bolero::check!().with_iterations(iterations(20_000)).with_type::<(Vec<u8>, Option<u8>)>().for_each(
         |(body, header)| {
             let header = header.map(|length| length.to_string());
             let _ = request(body, header.as_ref().map(String::as_bytes));
@@ -59,7 +59,7 @@ const PIECES: [&str; 32] = [
 
 #[test]
 fn any_sequence_of_pieces_is_taken_or_refused() {
-    bolero::check!().with_iterations(20_000).with_type::<Vec<u8>>().for_each(|picks| {
+    bolero::check!().with_iterations(iterations(20_000)).with_type::<Vec<u8>>().for_each(|picks| {
         let body: String = picks.iter().map(|&pick| PIECES[usize::from(pick) % PIECES.len()]).collect();
         if request(body.as_bytes(), None).is_ok() {
             assert!(serde_json::from_str::<serde_json::Value>(&body).is_ok(), "{body}");
@@ -69,33 +69,38 @@ fn any_sequence_of_pieces_is_taken_or_refused() {
 
 #[test]
 fn any_list_of_floats_is_taken_only_if_it_is_json() {
-    bolero::check!().with_iterations(20_000).with_type::<(Vec<u8>, u8)>().for_each(|(picks, count)| {
-        let alphabet = b"0123456789.,-+eE []n";
-        let inner: Vec<u8> = picks.iter().map(|&pick| alphabet[usize::from(pick) % alphabet.len()]).collect();
-        let data = [b"[", &inner[..], b"]"].concat();
-        let count = usize::from(count % 4);
-        let mut out = vec![0f32; count];
-        let shape = Shape::new(&[count as i64]).unwrap();
-        if decode_into(&data, &shape, TypedMut::Fp32(&mut out), "X").is_ok() {
-            let want: Vec<f64> = serde_json::from_slice(&data).unwrap();
-            assert_eq!(want.len(), count);
-        }
-    });
+    bolero::check!().with_iterations(iterations(20_000)).with_type::<(Vec<u8>, u8)>().for_each(
+        |(picks, count)| {
+            let alphabet = b"0123456789.,-+eE []n";
+            let inner: Vec<u8> =
+                picks.iter().map(|&pick| alphabet[usize::from(pick) % alphabet.len()]).collect();
+            let data = [b"[", &inner[..], b"]"].concat();
+            let count = usize::from(count % 4);
+            let mut out = vec![0f32; count];
+            let shape = Shape::new(&[count as i64]).unwrap();
+            if decode_into(&data, &shape, TypedMut::Fp32(&mut out), "X").is_ok() {
+                let want: Vec<f64> = serde_json::from_slice(&data).unwrap();
+                assert_eq!(want.len(), count);
+            }
+        },
+    );
 }
 
 #[test]
 fn any_header_splits_within_the_body() {
-    bolero::check!().with_iterations(5_000).with_type::<(Vec<u8>, Vec<u8>)>().for_each(|(body, header)| {
-        if let Ok(parts) = binary::split(body, Some(header)) {
-            assert_eq!(parts.json.len() + parts.tail.unwrap().len(), body.len());
-        }
-    });
+    bolero::check!().with_iterations(iterations(5_000)).with_type::<(Vec<u8>, Vec<u8>)>().for_each(
+        |(body, header)| {
+            if let Ok(parts) = binary::split(body, Some(header)) {
+                assert_eq!(parts.json.len() + parts.tail.unwrap().len(), body.len());
+            }
+        },
+    );
 }
 
 #[test]
 fn any_floats_give_valid_json_or_an_error() {
     let head = ReplyHead { id: Some("\u{0}\"\\"), model_name: "m", model_version: "1" };
-    bolero::check!().with_iterations(5_000).with_type::<Vec<u8>>().for_each(|bytes| {
+    bolero::check!().with_iterations(iterations(5_000)).with_type::<Vec<u8>>().for_each(|bytes| {
         let bytes = &bytes[..bytes.len() / 4 * 4];
         let shape = Shape::new(&[bytes.len() as i64 / 4]).unwrap();
         let data = TensorData::Raw(bytes);

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod common;
+
+use common::iterations;
 use headgate_core::error::{Code, Result};
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape, TensorSpec};
@@ -161,7 +164,7 @@ fn a_request_without_json_takes_its_shape_from_its_size() {
 fn any_body_is_taken_or_refused() {
     let specs = [spec("a", DataType::Fp32, &[-1]), spec("b", DataType::Bytes, &[-1])];
     let alphabet = br#"{}[],:"instancesinputsab64 0.1e-"#;
-    bolero::check!().with_iterations(20_000).with_type::<Vec<u8>>().for_each(|picks| {
+    bolero::check!().with_iterations(iterations(20_000)).with_type::<Vec<u8>>().for_each(|picks| {
         let body: Vec<u8> = picks.iter().map(|&pick| alphabet[usize::from(pick) % alphabet.len()]).collect();
         for body in [&body, picks] {
             let wrapped = [b"{\"instances\":", &body[..], b"}"].concat();

@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod common;
+
 use std::collections::HashMap;
 
+use common::iterations;
 use headgate_core::error::Code;
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape};
@@ -230,7 +233,7 @@ proptest! {
 
 #[test]
 fn any_message_is_taken_or_refused() {
-    bolero::check!().with_iterations(20_000).with_type::<Vec<u8>>().for_each(|message| {
+    bolero::check!().with_iterations(iterations(20_000)).with_type::<Vec<u8>>().for_each(|message| {
         if let Ok(read) = protobuf::parse(message, &mut Scratch::default()) {
             match ModelInferRequest::decode(&message[..]) {
                 Ok(wanted) => same(&read, &wanted),

@@ -42,7 +42,8 @@ pub struct Trace {
 impl Context {
     /// Reads the headers of a request.
     pub fn read(headers: &HeaderMap) -> Context {
-        let trace = headers.get(&TRACEPARENT).and_then(|value| Trace::parse(value.as_bytes()));
+        let span = || io::with(io::Io::draw).max(1);
+        let trace = headers.get(&TRACEPARENT).and_then(|value| Trace::parse(value.as_bytes(), span));
         let request_id = headers.get(&REQUEST_ID).filter(|id| !id.is_empty() && id.len() <= MAX_ID);
         let timed = headers.get(&TIMING).is_some_and(|value| value == "1");
         Context { trace, request_id: request_id.cloned(), timed }
@@ -65,7 +66,7 @@ impl Context {
 impl Trace {
     /// Takes up a caller's trace with a new span; `None` for what is not `00-<32 hex>-<16 hex>-<2 hex>`, lower case, with
     /// numbers that are not 0: such a header is to be ignored.
-    fn parse(value: &[u8]) -> Option<Trace> {
+    fn parse(value: &[u8], span: impl FnOnce() -> u64) -> Option<Trace> {
         let text = std::str::from_utf8(value).ok()?;
         let [version, id, parent, flags] = text.split('-').collect::<Vec<_>>().try_into().ok()?;
         let hex = |text: &str, digits: usize| {
@@ -78,7 +79,7 @@ impl Trace {
         let id = u128::from_str_radix(id, 16).ok().filter(|&id| id != 0)?;
         let parent = u64::from_str_radix(parent, 16).ok().filter(|&parent| parent != 0)?;
         let flags = u8::from_str_radix(flags, 16).ok()?;
-        Some(Trace { id, parent, span: io::with(io::Io::draw).max(1), flags })
+        Some(Trace { id, parent, span: span(), flags })
     }
 
     /// The header that passes the trace on, with our span as the parent.
@@ -98,4 +99,32 @@ fn times(tap: &Tap) -> HeaderValue {
         let _ = write!(text, "{separator}{name};dur={:.3}", ns as f64 / 1e6);
     }
     HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_traceparent_is_taken_up_whole_or_ignored() {
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let read = |text: &[u8]| Trace::parse(text, || 7);
+        let trace = read(good.as_bytes()).unwrap();
+        assert_eq!(
+            (trace.id, trace.parent, trace.span),
+            (0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c, 0xb7ad_6b71_6920_3331, 7)
+        );
+        assert_eq!(trace.header(), "00-0af7651916cd43dd8448eb211c80319c-0000000000000007-01");
+        bolero::check!().with_type::<(Vec<u8>, u8)>().for_each(|(bytes, at)| {
+            let mut changed = good.as_bytes().to_vec();
+            let at = usize::from(*at) % changed.len();
+            changed.splice(at..at + 1, bytes.iter().copied());
+            for text in [bytes, &changed] {
+                if let Some(trace) = read(text) {
+                    assert_eq!(text.len(), good.len());
+                    assert_ne!((trace.id, trace.parent), (0, 0));
+                }
+            }
+        });
+    }
 }

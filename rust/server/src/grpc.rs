@@ -340,6 +340,23 @@ mod tests {
     }
 
     #[test]
+    fn any_header_value_is_read_or_refused() {
+        bolero::check!().with_type::<Vec<u8>>().for_each(|bytes| {
+            let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
+            let mut headers = HeaderMap::new();
+            headers.insert(TIMEOUT.clone(), value.clone());
+            headers.insert(CONTENT_TYPE, value);
+            if let Ok(Some(timeout)) = timeout(&headers) {
+                assert!(timeout <= Duration::from_secs(3600 * 99_999_999) && bytes.len() <= 9);
+            }
+            is_grpc_content(&headers);
+            crate::coding::asks_for_gzip(bytes);
+            crate::coding::Coding::parse(bytes);
+            assert!(encoded(&String::from_utf8_lossy(bytes)).to_str().is_ok());
+        });
+    }
+
+    #[test]
     fn messages_are_percent_encoded() {
         assert_eq!(encoded("50 % of \"Bär\"\n"), "50 %25 of \"B%C3%A4r\"%0A");
     }

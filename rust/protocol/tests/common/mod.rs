@@ -81,3 +81,10 @@ pub(crate) fn decode(input: &InputEnvelope<'_>) -> Result<Decoded> {
         }
     })
 }
+
+/// How many iterations a fuzz target runs: `usual`, times `HEADGATE_FUZZ` where that is set (`make fuzz`).
+#[allow(dead_code, reason = "not every test file fuzzes")]
+pub(crate) fn iterations(usual: usize) -> usize {
+    let factor = std::env::var("HEADGATE_FUZZ").ok().and_then(|text| text.parse().ok());
+    usual * factor.unwrap_or(1)
+}

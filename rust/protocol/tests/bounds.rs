@@ -1,0 +1,136 @@
+//! No request makes reading it take more memory than a small multiple of its own size.
+#![expect(unsafe_code, reason = "counting allocations needs a global allocator")]
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use common::iterations;
+use headgate_core::tensor::{DataType, TensorSpec};
+use headgate_protocol::{Envelope, Scratch, StringTable, binary, predict, protobuf};
+
+thread_local! {
+    /// Bytes allocated and not freed, and the most of them since the last look.
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    static MOST: Cell<isize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+fn count(bytes: isize) {
+    // Nothing is counted while a thread ends.
+    let _ = HELD.try_with(|held| {
+        held.set(held.get() + bytes);
+        let _ = MOST.try_with(|most| most.set(most.get().max(held.get())));
+    });
+}
+
+// SAFETY: every call is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        // SAFETY: the caller's contract is the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        // SAFETY: `ptr` came from `alloc` above, that is from the system's allocator.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The most bytes that were held at a time during some work, beyond those before it.
+fn most_held(work: impl FnOnce()) -> usize {
+    let before = HELD.with(Cell::get);
+    MOST.with(|most| most.set(before));
+    work();
+    (MOST.with(Cell::get) - before).unsigned_abs()
+}
+
+/// What one element of a list may take beside its text: an input of the envelope, its largest piece, and the growth of a list.
+const PER_BYTE: usize = 64;
+/// What every request may take: messages of refusals, first lists.
+const BASE: usize = 64 << 10;
+
+fn bounded(body: &[u8], work: impl FnOnce()) {
+    let held = most_held(work);
+    let most = BASE + PER_BYTE * body.len();
+    assert!(held <= most, "{held} bytes for a body of {}: {:?}", body.len(), String::from_utf8_lossy(body));
+}
+
+/// Reads a body in every form that there is, decoding strings, whose tables grow; numbers go into buffers of their shape.
+fn read(body: &[u8]) {
+    let specs = [("X", DataType::Fp32), ("S", DataType::Bytes)].map(|(name, datatype)| TensorSpec {
+        name: name.into(),
+        datatype,
+        shape: vec![-1],
+        symbols: vec![],
+    });
+    let each = size_of::<u8>();
+    bounded(body, || {
+        if let Ok(envelope) =
+            Envelope::parse(binary::Body { json: body, tail: None }, &mut Scratch::default())
+        {
+            for input in &envelope.inputs {
+                assert!(input.shape.count() * each <= body.len().max(1) || input.shape.count() == 0);
+                let _ = input.decode_strings(&mut StringTable::default());
+            }
+        }
+    });
+    bounded(body, || {
+        if let Ok(request) = protobuf::parse(body, &mut Scratch::default()) {
+            for input in &request.envelope.inputs {
+                assert!(input.shape.count() * each <= body.len());
+                let _ = input.decode_strings(&mut StringTable::default());
+            }
+        }
+    });
+    bounded(body, || {
+        if let Ok(envelope) = predict::parse(body, &mut Scratch::default()) {
+            let mut buffer = Vec::new();
+            for input in predict::inputs(envelope.form, &specs, &mut buffer).unwrap_or_default() {
+                let _ = input.decode_strings(&mut StringTable::default());
+            }
+        }
+    });
+}
+
+/// Pieces that make large claims in few bytes.
+const PIECES: [&str; 16] = [
+    r#"{"inputs":[{"name":"X","datatype":"FP32","shape":["#,
+    r#"{"inputs":[{"name":"X","datatype":"BYTES","shape":["#,
+    r#"{"instances":["#,
+    r#"{"inputs":{"X":["#,
+    "9999999999",
+    "1048576,0",
+    r#"],"data":["#,
+    "1,",
+    r#""a","#,
+    "[",
+    "]",
+    "]}]}",
+    "]}",
+    "{}",
+    r#"{"b64":"YQ=="},"#,
+    "\u{a}\u{ff}\u{ff}\u{ff}\u{ff}\u{7}",
+];
+
+#[test]
+fn any_body_takes_memory_in_proportion() {
+    bolero::check!().with_iterations(iterations(20_000)).with_type::<(Vec<u8>, bool)>().for_each(
+        |(picks, pieces)| {
+            if *pieces {
+                let body: String =
+                    picks.iter().map(|&pick| PIECES[usize::from(pick) % PIECES.len()]).collect();
+                read(body.as_bytes());
+            } else {
+                read(picks);
+            }
+        },
+    );
+}
