@@ -66,7 +66,7 @@ def framing() -> list[Call]:
         ("flag-255", frame(PAIR, 255), "flag is 255"),
     ]
     coded = [
-        ("flag-1-without-encoding", squeezed, "", UNIMPLEMENTED, "grpc-encoding"),
+        ("flag-1-without-encoding", squeezed, "", INVALID, "grpc-encoding"),
         ("flag-1-identity", squeezed, "identity", INVALID, "identity"),
         ("flag-1-brotli", squeezed, "br", UNIMPLEMENTED, '"br"'),
         ("flag-1-nonsense", squeezed, "gzip, gzip", UNIMPLEMENTED, "not supported"),

@@ -132,7 +132,8 @@ async fn one_message(headers: &HeaderMap, body: &mut Incoming) -> Result<(bytes:
         return Err(late());
     }
     let limit = io::with(|io| io.shared.config.max_body_bytes);
-    let (bytes, counted) = body::read_counted(body, limit.saturating_add(message::PREFIX)).await?;
+    let read = body::read_counted(body, limit.saturating_add(message::PREFIX)).await;
+    let (bytes, counted) = read.map_err(|error| message::of_message(error, limit))?;
     let plain = message::take(headers, bytes, limit).await?;
     let mut framed = Vec::with_capacity(message::PREFIX + plain.len());
     message::begin(&mut framed);

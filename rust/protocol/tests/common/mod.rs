@@ -1,12 +1,13 @@
 //! The whole reading side in one call, as a server would use it.
 
+#![allow(dead_code, reason = "not every test file uses all of it")]
+
 use headgate_core::error::Result;
 use headgate_core::tensor::{DataType, TensorSpec};
 use headgate_protocol::{Envelope, InputEnvelope, Scratch, StringTable, TypedMut, binary};
 
 /// The elements of an input, whatever they are.
 #[derive(Debug, PartialEq)]
-#[allow(dead_code, reason = "not every test file looks at every type")]
 pub(crate) enum Decoded {
     /// BOOL and UINT8.
     Uint8(Vec<u8>),
@@ -83,7 +84,6 @@ pub(crate) fn decode(input: &InputEnvelope<'_>) -> Result<Decoded> {
 }
 
 /// How many iterations a fuzz target runs: `usual`, times `HEADGATE_FUZZ` where that is set (`make fuzz`).
-#[allow(dead_code, reason = "not every test file fuzzes")]
 pub(crate) fn iterations(usual: usize) -> usize {
     let factor = std::env::var("HEADGATE_FUZZ").ok().and_then(|text| text.parse().ok());
     usual * factor.unwrap_or(1)

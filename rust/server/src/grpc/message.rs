@@ -52,6 +52,14 @@ pub async fn plain(headers: &HeaderMap, flag: u8, message: Bytes, limit: usize) 
     }
 }
 
+/// The refusal of a body that is larger than a message of `limit` bytes with its prefix, in words about the message.
+pub fn of_message(error: Error, limit: usize) -> Error {
+    if error.code != Code::PayloadTooLarge {
+        return error;
+    }
+    Error::new(error.code, format!("the message is larger than {limit} bytes, the limit (--max-body)"))
+}
+
 /// The refusal of a message beyond the limit.
 pub fn too_large(length: usize, limit: usize) -> Error {
     Error::new(
@@ -66,6 +74,9 @@ fn encoding(headers: &HeaderMap) -> Result<Coding> {
         Some(Some(coding)) => Ok(coding),
         Some(None) => {
             Err(Error::invalid("the message is flagged as compressed, but grpc-encoding is identity"))
+        }
+        None if name.is_none() => {
+            Err(Error::invalid("the message is flagged as compressed, but there is no grpc-encoding"))
         }
         None => Err(Error::new(
             Code::Unsupported,

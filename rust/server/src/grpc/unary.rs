@@ -51,7 +51,9 @@ async fn model_infer(
     let deadline = deadline(&head.headers, received)?;
     let limit = io::with(|io| io.shared.config.max_body_bytes);
     let most = limit.saturating_add(message::PREFIX);
-    let (body, _reserved) = body::read_aligned(body, most, &head.headers, tensor_offset).await?;
+    let (body, _reserved) = body::read_aligned(body, most, &head.headers, tensor_offset)
+        .await
+        .map_err(|error| message::of_message(error, limit))?;
     let message = message::take(&head.headers, body, limit).await?;
     let request = io::with(|io| protobuf::parse(&message, &mut io.scratch.borrow_mut().envelope))?;
     let target = Target { endpoint: request.model_name, version: request.model_version };
