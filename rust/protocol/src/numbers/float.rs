@@ -16,12 +16,6 @@ static EXACT_TENS: [f64; 23] = [
     1e19, 1e20, 1e21, 1e22,
 ];
 
-/// The doubles nearest to the reciprocals of those.
-static RECIPROCAL_TENS: [f64; 23] = [
-    1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-11, 1e-12, 1e-13, 1e-14, 1e-15,
-    1e-16, 1e-17, 1e-18, 1e-19, 1e-20, 1e-21, 1e-22,
-];
-
 /// A number as it was written: (-1)^negative * significand * 10^exponent.
 struct Decimal {
     negative: bool,
@@ -53,9 +47,6 @@ pub(super) fn scan_f32(data: &[u8], pos: usize) -> Scan<(f32, usize)> {
         return Ok((f32::from(value), end));
     }
     let decimal = scan(data, pos)?;
-    if let Some(value) = decimal.near_single() {
-        return Ok((value, decimal.end));
-    }
     if let Some(value) = decimal.nearest().and_then(single) {
         return Ok((value, decimal.end));
     }
@@ -234,23 +225,6 @@ fn power(data: &[u8], pos: usize) -> Scan<(i32, usize)> {
 // === impl Decimal ===
 
 impl Decimal {
-    /// The nearest single by a product, which takes a fraction of a division's time; `None` where that leaves a doubt.
-    ///
-    /// The reciprocal is off by half a unit in the last place of a double and the product by another half, together by two
-    /// units at most. That decides the single unless the double lies so close to the middle between two of them.
-    #[inline(always)]
-    fn near_single(&self) -> Option<f32> {
-        let Decimal { negative, significand, exponent, whole, .. } = *self;
-        if !whole | (significand >= 1 << 53) | !(-22..=0).contains(&exponent) {
-            return None;
-        }
-        let value = significand as f64 * RECIPROCAL_TENS[exponent.unsigned_abs() as usize];
-        let from_middle = (value.to_bits() & 0x1fff_ffff).abs_diff(0x1000_0000);
-        let normal = (value >= f64::from(f32::MIN_POSITIVE)) & (value <= f64::from(f32::MAX));
-        ((normal & (from_middle > 4)) | (significand == 0))
-            .then(|| f32::from_bits((value as f32).to_bits() | u32::from(negative) << 31))
-    }
-
     /// The nearest double, ties to even, or `None` where only the slow way knows it.
     #[inline(always)]
     fn nearest(&self) -> Option<f64> {
