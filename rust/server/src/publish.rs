@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -36,8 +36,16 @@ const WAITING: usize = 4096;
 struct Order {
     ticket: u64,
     spec: Arc<EndpointSpec>,
-    /// Who else waits for the outcome, where the control plane did not ask for it.
-    waits: Option<residency::Waiter>,
+    /// Set where it brings an endpoint back that was unloaded: nobody on the control plane asked for it.
+    reload: Option<Reload>,
+}
+
+/// A load over the protocol.
+struct Reload {
+    /// The ticket at which it was asked for.
+    asked: u64,
+    /// Who waits for the outcome.
+    waits: residency::Waiter,
 }
 
 /// Publishes endpoints.
@@ -71,6 +79,8 @@ struct State {
     floor: HashMap<String, u64>,
     /// The newest urgent ticket on its way: ordinary ones, newer or not, are superseded.
     urgent: HashMap<String, u64>,
+    /// The newest ticket at which an endpoint was taken out of memory: loads that were asked for before are superseded.
+    unloads: HashMap<String, u64>,
     /// What each served endpoint was made from.
     specs: HashMap<String, Arc<EndpointSpec>>,
     /// Endpoints that were replaced; they are freed here and not on an IO thread.
@@ -81,6 +91,16 @@ impl State {
     fn next(&mut self) -> u64 {
         self.ticket += 1;
         self.ticket
+    }
+
+    /// Whether somebody who came later, or who is urgent and on the way, has the say over the order's endpoint.
+    fn supersedes(&self, order: &Order) -> bool {
+        let after = |table: &HashMap<String, u64>, ticket: u64| {
+            table.get(&order.spec.name).is_some_and(|&newest| newest > ticket)
+        };
+        after(&self.floor, order.ticket)
+            || order.reload.as_ref().is_some_and(|reload| after(&self.unloads, reload.asked))
+            || (!order.spec.urgent && self.urgent.contains_key(&order.spec.name))
     }
 }
 
@@ -132,27 +152,34 @@ impl Publisher {
             .map_err(|_| Error::new(Code::Overloaded, "too many endpoints wait to be loaded; try again"))
     }
 
-    fn loaders(&self) -> std::sync::MutexGuard<'_, Loaders> {
+    fn loaders(&self) -> MutexGuard<'_, Loaders> {
         self.loaders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes an endpoint away and returns the ticket.
     pub fn remove(&self, name: &str) -> u64 {
-        let ticket = self.inner.state().next();
-        let generation = self.inner.swap(name, ticket, None);
+        let mut state = self.inner.state();
+        let ticket = state.next();
+        state.unloads.remove(name);
+        let generation = self.inner.store(state, name, ticket, None);
         self.inner.events.push(json!({
-            "event": "removed", "ticket": ticket, "endpoint": name, "generation": generation.unwrap_or(0),
+            "event": "removed", "ticket": ticket, "endpoint": name, "generation": generation,
         }));
         ticket
     }
 
-    /// Takes an endpoint out of memory; requests in flight finish. Its traffic stays as it is for when it comes back.
+    /// Takes an endpoint out of memory; requests in flight finish, and a load on its way comes to nothing. Its traffic stays
+    /// as it is for when it comes back.
     ///
     /// # Errors
     /// `model_not_found`. One that is out already is no error.
     pub fn unload(&self, name: &str) -> Result<()> {
         let mut state = self.inner.state();
         let present = self.inner.shared.snapshot.load_full();
+        if present.unloaded.contains_key(name) || present.endpoints.contains_key(name) {
+            let ticket = state.next();
+            state.unloads.insert(name.to_owned(), ticket);
+        }
         if present.unloaded.contains_key(name) {
             return Ok(());
         }
@@ -172,14 +199,18 @@ impl Publisher {
     /// # Errors
     /// `model_not_found`; `overloaded` when too many wait.
     pub fn load(&self, name: &str) -> Result<Loaded> {
+        let (waits, loaded) = residency::waiter();
+        // Under one lock, so that the spec is the one that its ticket stands for.
+        let mut state = self.inner.state();
         let snapshot = self.inner.shared.snapshot.load_full();
-        let Some(spec) = snapshot.unloaded.get(name) else {
+        let Some(spec) = snapshot.unloaded.get(name).cloned() else {
             return snapshot.endpoint(name).map(|_| Loaded::already());
         };
-        let (waits, loaded) = residency::waiter();
         // The ticket of the state that was unloaded: whatever the control plane sends meanwhile is newer.
-        let ticket = self.inner.state().floor.get(name).copied().unwrap_or_default();
-        self.enqueue(Order { ticket, spec: spec.clone(), waits: Some(waits) })?;
+        let ticket = state.floor.get(name).copied().unwrap_or_default();
+        let reload = Some(Reload { asked: state.next(), waits });
+        drop(state);
+        self.enqueue(Order { ticket, spec, reload })?;
         Ok(loaded)
     }
 
@@ -247,7 +278,7 @@ fn work(inner: &Inner, orders: &Receiver<Order>) {
 }
 
 impl Inner {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -258,13 +289,11 @@ impl Inner {
         if spec.urgent {
             state.urgent.insert(spec.name.clone(), ticket);
         }
-        Order { ticket, spec: Arc::new(spec), waits: None }
+        Order { ticket, spec: Arc::new(spec), reload: None }
     }
 
     fn superseded(&self, order: &Order) -> bool {
-        let state = self.state();
-        let newer = state.floor.get(&order.spec.name).is_some_and(|&floor| floor > order.ticket);
-        newer || (!order.spec.urgent && state.urgent.contains_key(&order.spec.name))
+        self.state().supersedes(order)
     }
 
     /// Sees an order through; an urgent one stands in the way of ordinary ones until then.
@@ -297,8 +326,7 @@ impl Inner {
         });
         match built {
             Err(failure) => Outcome::Failed(failure),
-            Ok(_) if self.superseded(order) => Outcome::Superseded,
-            Ok((endpoint, models)) => match self.swap(&spec.name, order.ticket, Some((endpoint, spec))) {
+            Ok((endpoint, models)) => match self.swap(order, endpoint) {
                 Some(generation) => Outcome::Applied { generation, models },
                 None => Outcome::Superseded,
             },
@@ -316,19 +344,24 @@ impl Inner {
         })
     }
 
-    /// The one store that makes a change visible; `None` when somebody newer was first.
-    fn swap(
+    /// Serves what an order asks for, and returns the generation; `None` when somebody else has the say by now.
+    fn swap(&self, order: &Order, endpoint: Arc<LiveEndpoint>) -> Option<u64> {
+        let state = self.state();
+        if state.supersedes(order) {
+            return None;
+        }
+        Some(self.store(state, &order.spec.name, order.ticket, Some((endpoint, &order.spec))))
+    }
+
+    /// The one store that makes a change visible.
+    fn store(
         &self,
+        mut state: MutexGuard<'_, State>,
         name: &str,
         ticket: u64,
         endpoint: Option<(Arc<LiveEndpoint>, &Arc<EndpointSpec>)>,
-    ) -> Option<u64> {
-        let mut state = self.state();
-        let floor = state.floor.entry(name.to_owned()).or_insert(0);
-        if *floor > ticket {
-            return None;
-        }
-        *floor = ticket;
+    ) -> u64 {
+        state.floor.insert(name.to_owned(), ticket);
         match &endpoint {
             Some((_, spec)) => state.specs.insert(name.to_owned(), Arc::clone(spec)),
             None => state.specs.remove(name),
@@ -340,7 +373,7 @@ impl Inner {
         state.retired.extend(present.endpoints.get(name).cloned());
         drop(state);
         self.refresh();
-        Some(generation)
+        generation
     }
 
     /// Has every IO thread look at the snapshot, so that none holds on to an old one.
@@ -353,16 +386,17 @@ impl Inner {
 
     /// Tells whoever asked what became of an order.
     fn tell(&self, order: &Order, outcome: Outcome) {
-        if let Some(waits) = &order.waits {
-            // A newer state that was served instead is as good.
+        let Order { ticket, spec, .. } = order;
+        let (endpoint, revision) = (&spec.name, spec.revision);
+        if let Some(Reload { waits, .. }) = &order.reload {
             waits.tell(match outcome {
                 Outcome::Failed(failure) => Err(failure.error),
-                Outcome::Applied { .. } | Outcome::Superseded => Ok(()),
+                Outcome::Applied { .. } => Ok(()),
+                // A newer state that is served instead is as good.
+                Outcome::Superseded => self.shared.snapshot.load().endpoint(endpoint).map(|_| ()),
             });
             return;
         }
-        let Order { ticket, spec, .. } = order;
-        let (endpoint, revision) = (&spec.name, spec.revision);
         self.events.push(match outcome {
             Outcome::Applied { generation, models } => json!({
                 "event": "applied", "ticket": ticket, "endpoint": endpoint, "revision": revision,

@@ -404,6 +404,46 @@ fn an_urgent_state_on_its_way_is_not_overtaken_by_an_ordinary_one() {
     assert_eq!(gateway.status()["endpoints"]["model"]["revision"], 4);
 }
 
+/// Posts to the repository and reads the answer's status and body.
+fn repository(stream: &mut TcpStream, path: &str) -> (u16, Value) {
+    let head = format!("POST /v2/repository/models/{path} HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    answer(stream)
+}
+
+#[test]
+fn an_unload_undoes_a_load_that_is_on_its_way() {
+    let (gateway, address) = gateway_with(&json!({"allow_repository_control": true}));
+    let model =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models/identity_fp32.onnx");
+    // The named pipe holds the loader until the test opens its other end.
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("model.onnx");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let kept = gateway.engine().adopt("sha256:model", Box::new(free())).unwrap();
+    let spec = json!({
+        "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 1000,
+        "versions": [{"name": "v1", "digest": "sha256:model", "artifact": pipe}],
+    });
+    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    drop(kept);
+    let mut control = connect(address);
+    assert_eq!(repository(&mut control, "model/unload").0, 200);
+    eventually("the model's end", || gateway.engine().loaded("sha256:model").is_none());
+    let mut waiting = connect(address);
+    let load = "POST /v2/repository/models/model/load HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\n\r\n";
+    waiting.write_all(load.as_bytes()).unwrap();
+    // Opens when the loader has opened its end.
+    let mut writer = std::fs::File::options().write(true).open(&pipe).unwrap();
+    assert_eq!(repository(&mut control, "model/unload").0, 200);
+    writer.write_all(&std::fs::read(model).unwrap()).unwrap();
+    drop(writer);
+    let (status, body) = answer(&mut waiting);
+    assert_eq!((status, &body["code"]), (503, &json!("model_not_ready")));
+    control.write_all(request("model", 1.0).as_bytes()).unwrap();
+    assert_eq!(answer(&mut control).1["code"], "model_not_ready");
+}
+
 /// HTTP/2 by hand: just enough frames to open a stream, reset it and read to the connection's end.
 mod http2 {
     use super::{Read, TcpStream, Write};
