@@ -243,7 +243,8 @@ fn all_base64(cursor: &mut Cursor<'_>, out: &mut Vec<u8>, name: &str) -> Result<
     Ok(())
 }
 
-/// The shape that a list's nesting says. Values of a single column may be written without a list of their own.
+/// The shape that a list's nesting says, by the first element of each list: that the others are like it is found when they
+/// are decoded. Values of a single column may be written without a list of their own.
 fn shape_of(list: &[u8], spec: &TensorSpec) -> Result<Shape> {
     let refused = |error: Error| Error::invalid(format!("input {:?}: {error}", spec.name));
     let mut dims = [0i64; MAX_RANK];
@@ -269,12 +270,19 @@ fn shape_of(list: &[u8], spec: &TensorSpec) -> Result<Shape> {
         dims[rank] = length as i64;
         rank += 1;
     }
-    let last_is_one = matches!(spec.shape.last(), Some(1 | -1));
-    if rank + 1 == spec.shape.len() && last_is_one {
+    let single_column = rank == 1 && matches!(*spec.shape, [_, 1 | -1]);
+    if single_column {
         dims[rank] = 1;
         rank += 1;
     }
-    Shape::new(&dims[..rank]).map_err(refused)
+    let shape = Shape::new(&dims[..rank]).map_err(refused)?;
+    // An element and its comma are two bytes at least: nobody is to make a buffer for more.
+    if shape.count() > (list.len() - 1) / 2 {
+        return Err(refused(Error::invalid(format!(
+            "its first lists say shape {shape:?}, and the others are shorter; rows must be alike"
+        ))));
+    }
+    Ok(shape)
 }
 
 /// Appends the answer to a request of that form.

@@ -8,7 +8,7 @@ use std::cell::Cell;
 
 use common::iterations;
 use headgate_core::tensor::{DataType, TensorSpec};
-use headgate_protocol::{Envelope, Scratch, StringTable, binary, predict, protobuf};
+use headgate_protocol::{Envelope, InputEnvelope, Scratch, StringTable, TypedMut, binary, predict, protobuf};
 
 thread_local! {
     /// Bytes allocated and not freed, and the most of them since the last look.
@@ -63,14 +63,30 @@ fn bounded(body: &[u8], work: impl FnOnce()) {
     assert!(held <= most, "{held} bytes for a body of {}: {:?}", body.len(), String::from_utf8_lossy(body));
 }
 
-/// Reads a body in every form that there is, decoding strings, whose tables grow; numbers go into buffers of their shape.
-fn read(body: &[u8]) {
-    let specs = [("X", DataType::Fp32), ("S", DataType::Bytes)].map(|(name, datatype)| TensorSpec {
+/// Inputs of that rank: numbers and strings.
+fn specs(rank: usize) -> [TensorSpec; 2] {
+    [("X", DataType::Fp64), ("S", DataType::Bytes)].map(|(name, datatype)| TensorSpec {
         name: name.into(),
         datatype,
-        shape: vec![-1],
+        shape: vec![-1; rank],
         symbols: vec![],
-    });
+    })
+}
+
+/// Decodes an input as the server does: into a buffer of the claimed shape, which is made first.
+fn decode(input: &InputEnvelope<'_>) {
+    if input.datatype == DataType::Bytes {
+        let _ = input.decode_strings(&mut StringTable::default());
+        // What the runtime makes for each.
+        drop(vec![0u8; 32 * input.shape.count()]);
+    } else {
+        let mut values = vec![0f64; input.shape.count()];
+        let _ = input.decode_into(TypedMut::Fp64(&mut values));
+    }
+}
+
+/// Reads a body in every form that there is.
+fn read(body: &[u8]) {
     let each = size_of::<u8>();
     bounded(body, || {
         if let Ok(envelope) =
@@ -78,7 +94,7 @@ fn read(body: &[u8]) {
         {
             for input in &envelope.inputs {
                 assert!(input.shape.count() * each <= body.len().max(1) || input.shape.count() == 0);
-                let _ = input.decode_strings(&mut StringTable::default());
+                decode(input);
             }
         }
     });
@@ -86,18 +102,22 @@ fn read(body: &[u8]) {
         if let Ok(request) = protobuf::parse(body, &mut Scratch::default()) {
             for input in &request.envelope.inputs {
                 assert!(input.shape.count() * each <= body.len());
-                let _ = input.decode_strings(&mut StringTable::default());
+                decode(input);
             }
         }
     });
-    bounded(body, || {
-        if let Ok(envelope) = predict::parse(body, &mut Scratch::default()) {
-            let mut buffer = Vec::new();
-            for input in predict::inputs(envelope.form, &specs, &mut buffer).unwrap_or_default() {
-                let _ = input.decode_strings(&mut StringTable::default());
-            }
+    for rank in 1..=3 {
+        let both = specs(rank);
+        for specs in [&both[..1], &both[1..], &both] {
+            bounded(body, || {
+                if let Ok(envelope) = predict::parse(body, &mut Scratch::default()) {
+                    let mut buffer = Vec::new();
+                    let inputs = predict::inputs(envelope.form, specs, &mut buffer).unwrap_or_default();
+                    inputs.iter().for_each(decode);
+                }
+            });
         }
-    });
+    }
 }
 
 /// Pieces that make large claims in few bytes.
@@ -133,4 +153,13 @@ fn any_body_takes_memory_in_proportion() {
             }
         },
     );
+}
+
+/// Many claims in one: the first of the rows is long, and so is the list of them.
+#[test]
+fn ragged_rows_take_memory_in_proportion() {
+    let (first, rest) = ("1,".repeat(9_999), ",[1]".repeat(9_999));
+    read(format!("{{\"instances\":[[{first}1]{rest}]}}").as_bytes());
+    let (first, rest) = ("\"\",".repeat(9_999), ",[\"\"]".repeat(9_999));
+    read(format!("{{\"instances\":[[{first}\"\"]{rest}]}}").as_bytes());
 }

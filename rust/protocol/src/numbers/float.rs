@@ -58,7 +58,7 @@ pub(super) fn scan_f32(data: &[u8], pos: usize) -> Scan<(f32, usize)> {
 #[inline(always)]
 pub(super) fn scan_f16(data: &[u8], pos: usize) -> Scan<(u16, usize)> {
     let (value, end) = scan_f64(data, pos)?;
-    let half = half::f16::from_f64(value);
+    let half = half::f16::from_f32(to_odd(value));
     if half.is_finite() { Ok((half.to_bits(), end)) } else { Err(Fault::new(data, pos, Why::Range)) }
 }
 
@@ -66,8 +66,19 @@ pub(super) fn scan_f16(data: &[u8], pos: usize) -> Scan<(u16, usize)> {
 #[inline(always)]
 pub(super) fn scan_bf16(data: &[u8], pos: usize) -> Scan<(u16, usize)> {
     let (value, end) = scan_f64(data, pos)?;
-    let brain = half::bf16::from_f64(value);
+    let brain = half::bf16::from_f32(to_odd(value));
     if brain.is_finite() { Ok((brain.to_bits(), end)) } else { Err(Fault::new(data, pos, Why::Range)) }
+}
+
+/// Rounds to the single below in magnitude, and marks what was cut off in its last bit: rounding that to a shorter type gives
+/// what rounding the double at once would have given (Boldo and Melquiond, "When double rounding is odd", 2005).
+#[inline(always)]
+fn to_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    let above = f64::from(nearest).abs() > value.abs();
+    let below = nearest.to_bits() - u32::from(above);
+    let exact = f64::from(f32::from_bits(below)) == value;
+    f32::from_bits(below | u32::from(!exact))
 }
 
 /// A whole number of one or two digits right before a comma or bracket: what counts, flags and pixels look like. Anything
@@ -336,6 +347,25 @@ mod tests {
                 Err(fault) => assert!(fault.why == Why::Range && want.is_infinite(), "{text}"),
             }
         }
+    }
+
+    /// Reads what lies around the middle between each two neighbours of a 16-bit type, of which the even one is nearer.
+    fn rounds_once(scan: fn(&[u8], usize) -> Scan<(u16, usize)>, value: fn(u16) -> f64, infinity: u16) {
+        let read = |value: f64| scan(format!("{value}").as_bytes(), 0).map_or(infinity, |(bits, _)| bits);
+        for bits in 0..infinity {
+            let above =
+                if bits + 1 == infinity { 2.0 * value(bits) - value(bits - 1) } else { value(bits + 1) };
+            let middle = (value(bits) + above) / 2.0;
+            assert_eq!(read(middle), bits + (bits & 1), "{middle}");
+            assert_eq!((read(middle.next_down()), read(middle.next_up())), (bits, bits + 1), "{middle}");
+            assert_eq!(read(-value(bits)), bits | 0x8000);
+        }
+    }
+
+    #[test]
+    fn halves_are_rounded_once() {
+        rounds_once(scan_f16, |bits| half::f16::from_bits(bits).to_f64(), half::f16::INFINITY.to_bits());
+        rounds_once(scan_bf16, |bits| half::bf16::from_bits(bits).to_f64(), half::bf16::INFINITY.to_bits());
     }
 
     #[test]

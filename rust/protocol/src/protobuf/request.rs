@@ -143,14 +143,17 @@ fn typed(input: &InputEnvelope<'_>) -> Result<()> {
             input.datatype
         )));
     }
+    // The shortest number is a byte; a string has a tag and a length.
+    let least = if input.datatype == DataType::Bytes { 2 } else { 1 };
     match input.source {
-        // The shortest element is a byte.
-        Source::Typed(contents) if input.shape.count() > contents.len() => Err(Error::invalid(format!(
-            "input \"{name}\" of shape {:?} needs {} elements; its contents are {} bytes",
-            input.shape,
-            input.shape.count(),
-            contents.len()
-        ))),
+        Source::Typed(contents) if input.shape.count() > contents.len() / least => {
+            Err(Error::invalid(format!(
+                "input \"{name}\" of shape {:?} needs {} elements; its contents are {} bytes",
+                input.shape,
+                input.shape.count(),
+                contents.len()
+            )))
+        }
         _ => Ok(()),
     }
 }
