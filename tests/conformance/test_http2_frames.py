@@ -7,13 +7,13 @@ openings that go wrong (``cases_http``) and messages of gRPC (``test_grpc_malfor
 
 from __future__ import annotations
 
-import hashlib
+import gzip
 import json
 import os
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -251,24 +251,16 @@ def test_a_client_that_reads_nothing_harms_nobody_else(gateway: GatewayProcess) 
 # --- time-outs: the data plane inside this process, with limits short enough to wait for ---
 
 
-def serve(gateway: Any, name: str, model: Path) -> None:
-    """As the one in ``support.native``, for several models: each has a digest of its own."""
-    state = json.loads(plane.endpoint(name, model))
-    state["versions"][0]["digest"] = f"sha256:{hashlib.sha256(model.read_bytes()).hexdigest()}"
-    event = plane.settle(gateway, gateway.apply(json.dumps(state).encode()))
-    assert event["event"] == "applied", event
-
-
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     need_native()
     folder = tmp_path_factory.mktemp("models")
     changes = {"idle_ms": 600, "head_timeout_ms": 300, "body_timeout_ms": 300, "pool_threads": 1}
     with plane.running(**changes, large_request_bytes=8 << 20) as (started, address):
-        serve(started, "pair", models.place(models.pair(), folder, "pair"))
-        serve(started, "slow", models.place(models.slow(), folder, "slow"))
+        plane.serve(started, "pair", models.place(models.pair(), folder, "pair"))
+        plane.serve(started, "slow", models.place(models.slow(), folder, "slow"))
         identity = Path(models.TESTS / "models" / "identity_fp32.onnx")
-        serve(started, "identity-fp32", models.place(identity, folder, "identity-fp32"))
+        plane.serve(started, "identity-fp32", models.place(identity, folder, "identity-fp32"))
         yield address
 
 
@@ -372,7 +364,7 @@ def test_answers_that_nobody_reads_are_counted_as_the_memory_that_they_are(tmp_p
     identity = models.place(models.TESTS / "models" / "identity_fp32.onnx", tmp_path, "identity-fp32")
     message, streams = large((1 << 20) // 4 - 16), range(1, 121, 2)
     with plane.running(large_request_bytes=8 << 20, max_body_bytes=MAX_BODY) as (started, address):
-        serve(started, "identity-fp32", identity)
+        plane.serve(started, "identity-fp32", identity)
         before = resident(os.getpid())
         with Frames(address, SHUT) as stalled:
             assert stalled.barrier()
@@ -392,3 +384,39 @@ def test_answers_that_nobody_reads_are_counted_as_the_memory_that_they_are(tmp_p
         # They are read: there is room again.
         with Http2(address) as connection:
             assert connection.call("ModelInfer", grpc_wire.frame(message)).grpc_status == 0
+
+
+def test_what_decompresses_to_much_is_counted_as_the_memory_that_it_is(tmp_path: Path) -> None:
+    identity = models.place(models.TESTS / "models" / "identity_fp32.onnx", tmp_path, "identity-fp32")
+    packed = grpc_wire.frame(gzip.compress(large((4 << 20) // 4)), flag=1)
+    assert len(packed) < 1 << 16, "what comes is small"
+    with plane.running(large_request_bytes=6 << 20) as (started, address):
+        plane.serve(started, "identity-fp32", identity)
+        with Http2(address) as connection:
+            for method in ("ModelInfer", "ModelStreamInfer", "ModelMetadata"):
+                reply = connection.call(method, packed, {"grpc-encoding": "gzip"})
+                assert (reply.grpc_status, reply.code) == (14, "overloaded"), method
+            assert connection.call("ServerLive", grpc_wire.frame(b"")).grpc_status == 0
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "ModelStreamInfer",
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ],
+)
+def test_a_call_that_goes_on_ends_with_the_drain(method: str) -> None:
+    need_native()
+    with plane.running() as (started, address), Frames(address) as connection:
+        # A question that was answered: the call is open, and neither side has more to say.
+        connection.send(call(1, method, grpc_wire.blob(7, "*"), end="Watch" in method))
+        connection.until_answered(1)
+        with ThreadPoolExecutor(1) as executor:
+            clean = executor.submit(started.stop, 0, 10_000)
+            connection.until_end(1)
+            connection.until_closed()
+            assert clean.result(), "the drain waited for the call"
+        assert connection.fields[1]["grpc-status"] == "0"

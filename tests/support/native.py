@@ -5,6 +5,7 @@ Used where a test needs short time-outs, or looks at the process itself (threads
 
 from __future__ import annotations
 
+import hashlib
 import json
 import select
 from collections.abc import Iterator
@@ -36,13 +37,18 @@ def config(**changes: Any) -> bytes:
     return json.dumps(values | changes).encode()
 
 
+def digest(model: Path) -> str:
+    """What a model file is called; models of the same digest are one."""
+    return f"sha256:{hashlib.sha256(model.read_bytes()).hexdigest()}"
+
+
 def endpoint(name: str, model: Path, revision: int = 1) -> bytes:
     """The state of an endpoint with one version, ``v1``, served from a model file."""
     return json.dumps(
         {
             "name": name,
             "revision": revision,
-            "versions": [{"name": "v1", "digest": "sha256:" + "0" * 64, "artifact": str(model)}],
+            "versions": [{"name": "v1", "digest": digest(model), "artifact": str(model)}],
             "champion": "v1",
             "table": {"salt": "", "given": []},
             "sticky": None,

@@ -33,6 +33,13 @@ impl StringTable {
         self.starts.clear();
     }
 
+    /// Gives memory beyond `most` bytes back, with the elements.
+    pub fn shrink(&mut self, most: usize) {
+        if self.bytes.capacity() + self.starts.capacity() * size_of::<usize>() > most {
+            *self = StringTable::default();
+        }
+    }
+
     /// Adds one element.
     pub fn push(&mut self, element: &[u8]) {
         self.starts.push(self.bytes.len());

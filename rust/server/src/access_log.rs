@@ -6,9 +6,8 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -83,6 +82,8 @@ pub struct AccessLog {
     share: f64,
     /// Lines that found the queue full, or that could not be written.
     pub dropped: AtomicU64,
+    /// Set when the gateway stops: how long what waits may still be written.
+    until: OnceLock<Instant>,
     back: Mutex<Option<Receiver<Entry>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     file: Mutex<Option<File>>,
@@ -108,6 +109,7 @@ impl AccessLog {
             threshold,
             share,
             dropped: AtomicU64::new(0),
+            until: OnceLock::new(),
             back: Mutex::new(Some(back)),
             thread: Mutex::default(),
             file: Mutex::new(Some(file)),
@@ -138,18 +140,25 @@ impl AccessLog {
         }
     }
 
-    /// Writes what waits and ends the thread, until `deadline`.
-    pub fn stop(&self, deadline: Instant) {
-        if let Some(thread) = take(&self.thread) {
-            // The thread ends at the first empty queue after this.
-            drop(self.lines.send_deadline(Entry::end(), deadline));
-            join_until(thread, deadline);
-        }
+    /// Writes what waits, until `deadline`, and ends the thread; true when that is done by then. Lines that are left are counted
+    /// as dropped.
+    pub fn stop(&self, deadline: Instant) -> bool {
+        let Some(thread) = take(&self.thread) else { return true };
+        // Nothing comes first that could fail: only the first to stop has the thread.
+        let _ = self.until.set(deadline);
+        // Wakes a thread that waits; one that finds the queue full does not.
+        drop(self.lines.try_send(Entry::end()));
+        join_until(thread, deadline).is_some()
     }
 
     fn write(&self, back: &Receiver<Entry>, mut file: BufWriter<File>) {
         let mut flush_at: Option<Instant> = None;
         loop {
+            if self.until.get().is_some_and(|until| *until <= Instant::now()) {
+                self.dropped
+                    .fetch_add(back.try_iter().filter(|entry| !entry.is_end()).count() as u64, Relaxed);
+                break;
+            }
             let wait = flush_at.map_or(FLUSH, |at| at.saturating_duration_since(Instant::now()));
             match back.recv_timeout(wait) {
                 Ok(entry) if entry.is_end() => break,
@@ -157,6 +166,7 @@ impl AccessLog {
                     flush_at.get_or_insert_with(|| Instant::now() + FLUSH);
                     self.count(writeln!(file, "{}", entry.line(self.share)));
                 }
+                Err(RecvTimeoutError::Timeout) if self.until.get().is_some() => break,
                 Err(RecvTimeoutError::Timeout) => {
                     flush_at = None;
                     self.count(file.flush());
@@ -257,7 +267,7 @@ mod tests {
         for index in 0..100 {
             log.log(entry(&format!("endpoint \"{index}\"\n")));
         }
-        log.stop(Instant::now() + Duration::from_secs(10));
+        assert!(log.stop(Instant::now() + Duration::from_secs(10)));
         let text = std::fs::read_to_string(&path).unwrap();
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -265,6 +275,27 @@ mod tests {
         assert_eq!(lines[7]["endpoint"], "endpoint \"7\"\n");
         assert_eq!(lines[7]["time"], "2026-01-05T00:00:00.123Z");
         assert_eq!((&lines[7]["run_us"], &lines[7]["total_us"]), (&json!(1.5), &json!(20.0)));
+    }
+
+    #[test]
+    fn a_thread_that_could_not_write_in_time_ends_when_it_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        // Both ends at once, so that neither waits for the other. Nothing is read: the pipe is full after 64 KiB.
+        let both = File::options().read(true).write(true).open(&path).unwrap();
+        let mut reader = File::open(&path).unwrap();
+        let log = Arc::new(AccessLog::open(&path, 1.0).unwrap());
+        drop(both);
+        log.start().unwrap();
+        while log.dropped.load(Relaxed) == 0 {
+            log.log(entry("e"));
+        }
+        let before = log.dropped.load(Relaxed);
+        assert!(!log.stop(Instant::now()));
+        // To its end, that is until the thread has let go of the file.
+        std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
+        assert!(log.dropped.load(Relaxed) > before, "what was left is counted");
     }
 
     #[test]

@@ -17,17 +17,33 @@ use crate::io;
 
 /// A request's share of the memory for large ones, given back when it is over.
 #[derive(Default)]
-pub struct Counted(Vec<Reserved>);
+pub struct Counted(Option<Reserved>);
 
 impl Counted {
-    /// Counts `length` bytes more.
+    /// Counts a body of `length` bytes and the tensors made of it.
     ///
     /// # Errors
     /// `overloaded`.
     pub fn add(&mut self, length: usize) -> Result<()> {
-        let large = io::with(|io| io.shared.large.clone());
-        self.0.extend(large.reserve(length)?);
+        self.join(io::with(|io| io.shared.large.reserve(length))?);
         Ok(())
+    }
+
+    /// Counts `bytes`, and nothing made of them.
+    ///
+    /// # Errors
+    /// `overloaded`.
+    pub fn hold(&mut self, bytes: usize) -> Result<()> {
+        self.join(io::with(|io| io.shared.large.hold(bytes))?);
+        Ok(())
+    }
+
+    fn join(&mut self, more: Option<Reserved>) {
+        match (&mut self.0, more) {
+            (Some(held), Some(more)) => held.join(more),
+            (held @ None, more) => *held = more,
+            (Some(_), None) => {}
+        }
     }
 }
 

@@ -61,6 +61,13 @@ impl ByteBudget {
     }
 }
 
+impl Reserved {
+    /// Takes another part of the same budget over.
+    pub fn join(&mut self, mut other: Reserved) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+}
+
 impl Drop for Reserved {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.bytes, Relaxed);
@@ -79,7 +86,10 @@ mod tests {
         let second = budget.reserve(SMALL).unwrap();
         assert_eq!(budget.used(), 4 * SMALL);
         assert_eq!(budget.reserve(SMALL).err().unwrap().code, Code::Overloaded);
-        drop((first, second));
+        let (mut joined, second) = (first.unwrap(), second.unwrap());
+        joined.join(second);
+        assert_eq!(budget.used(), 4 * SMALL);
+        drop(joined);
         assert_eq!(budget.used(), 0);
         assert_eq!(budget.reserve(usize::MAX).err().unwrap().code, Code::Overloaded);
     }

@@ -4,9 +4,11 @@
 
 use std::io::{self, Read, Write};
 
-use flate2::read::{GzDecoder, ZlibDecoder};
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use flate2::write::GzEncoder;
 use headgate_core::error::{Code, Error, Result};
+
+use crate::body::Counted;
 
 /// A coding that is more than identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,21 +34,39 @@ impl Coding {
     }
 }
 
-/// Decodes a body into at most `limit` bytes.
+/// Decodes a body into at most `limit` bytes, which are counted as they come.
 ///
 /// # Errors
-/// `payload_too_large` beyond `limit`, `invalid_argument` for bytes that are not of this coding.
-pub async fn decode(body: &[u8], coding: Coding, limit: usize) -> Result<Vec<u8>> {
+/// `payload_too_large` beyond `limit`, `invalid_argument` for bytes that are not of this coding; `overloaded` when large
+/// requests hold all the memory they may.
+pub async fn decode(body: &[u8], coding: Coding, limit: usize, counted: &mut Counted) -> Result<Vec<u8>> {
+    unpack(body, coding, limit, |bytes| counted.add(bytes)).await
+}
+
+async fn unpack(
+    body: &[u8],
+    coding: Coding,
+    limit: usize,
+    count: impl FnMut(usize) -> Result<()>,
+) -> Result<Vec<u8>> {
     match coding {
-        Coding::Gzip => read(GzDecoder::new(body), "gzip", limit).await,
-        Coding::Deflate => read(ZlibDecoder::new(body), "deflate", limit).await,
+        Coding::Gzip => read(MultiGzDecoder::new(body), "gzip", limit, count).await,
+        Coding::Deflate => read(ZlibDecoder::new(body), "deflate", limit, count).await,
     }
 }
 
-async fn read(mut from: impl Read, name: &str, limit: usize) -> Result<Vec<u8>> {
+async fn read(
+    mut from: impl Read,
+    name: &str,
+    limit: usize,
+    mut count: impl FnMut(usize) -> Result<()>,
+) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     loop {
         let before = out.len();
+        if before > 0 {
+            count(STEP)?;
+        }
         let step = STEP.min(limit.saturating_add(1) - before);
         (&mut from).take(step as u64).read_to_end(&mut out).map_err(|error| {
             Error::invalid(format!("the body is not {name}, as its content coding says: {error}"))
@@ -97,24 +117,47 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
     }
 
+    fn decoded(body: &[u8], coding: Coding, limit: usize) -> Result<Vec<u8>> {
+        now(unpack(body, coding, limit, |_| Ok(())))
+    }
+
     #[test]
     fn what_was_encoded_is_decoded_within_the_limit() {
         let body = vec![7u8; 1 << 20];
         let packed = now(gzip(&body)).unwrap();
         assert!(packed.len() < 20_000);
-        assert_eq!(now(decode(&packed, Coding::Gzip, 1 << 20)).unwrap(), body);
-        let error = now(decode(&packed, Coding::Gzip, (1 << 20) - 1)).unwrap_err();
+        assert_eq!(decoded(&packed, Coding::Gzip, 1 << 20).unwrap(), body);
+        let error = decoded(&packed, Coding::Gzip, (1 << 20) - 1).unwrap_err();
         assert_eq!(error.code, Code::PayloadTooLarge);
         let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
         zlib.write_all(b"abc").unwrap();
-        assert_eq!(now(decode(&zlib.finish().unwrap(), Coding::Deflate, 3)).unwrap(), b"abc");
+        assert_eq!(decoded(&zlib.finish().unwrap(), Coding::Deflate, 3).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn every_step_is_counted_before_it_is_made() {
+        let packed = now(gzip(&vec![7u8; 4 * STEP])).unwrap();
+        let mut left = 2;
+        let count = |bytes| {
+            assert_eq!(bytes, STEP);
+            left -= 1;
+            if left < 0 { Err(Error::new(Code::Overloaded, "enough")) } else { Ok(()) }
+        };
+        let error = now(unpack(&packed, Coding::Gzip, usize::MAX, count)).unwrap_err();
+        assert_eq!((error.code, left), (Code::Overloaded, -1));
+    }
+
+    #[test]
+    fn gzip_may_have_several_members() {
+        let packed = [now(gzip(b"one ")).unwrap(), now(gzip(b"two")).unwrap()].concat();
+        assert_eq!(decoded(&packed, Coding::Gzip, 100).unwrap(), b"one two");
     }
 
     #[test]
     fn what_is_not_of_the_coding_or_cut_off_is_refused() {
         let packed = now(gzip(b"some words")).unwrap();
         for broken in [&b"plain"[..], b"", &packed[..packed.len() - 3]] {
-            let error = now(decode(broken, Coding::Gzip, 100)).unwrap_err();
+            let error = decoded(broken, Coding::Gzip, 100).unwrap_err();
             assert_eq!(error.code, Code::InvalidArgument, "{error}");
         }
     }

@@ -292,7 +292,7 @@ impl Gateway {
         }
         background.stop();
         if let Some(log) = &self.shared.access_log {
-            log.stop(deadline);
+            clean &= log.stop(deadline);
         }
         clean &= self.publisher.stop(deadline);
         clean & self.shared.pool.stop(deadline)

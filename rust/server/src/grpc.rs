@@ -11,13 +11,16 @@ pub mod service;
 pub mod stream;
 pub mod unary;
 
+use std::borrow::Cow;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use headgate_core::error::{Code, Error, Result};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use http::{HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
 use hyper::body::Incoming;
 
 use crate::conn::{Conn, Open};
@@ -133,8 +136,8 @@ async fn one_message(headers: &HeaderMap, body: &mut Incoming) -> Result<(bytes:
     }
     let limit = io::with(|io| io.shared.config.max_body_bytes);
     let read = body::read_counted(body, limit.saturating_add(message::PREFIX)).await;
-    let (bytes, counted) = read.map_err(|error| message::of_message(error, limit))?;
-    let plain = message::take(headers, bytes, limit).await?;
+    let (bytes, mut counted) = read.map_err(|error| message::of_message(error, limit))?;
+    let plain = message::take(headers, bytes, limit, &mut counted).await?;
     let mut framed = Vec::with_capacity(message::PREFIX + plain.len());
     message::begin(&mut framed);
     framed.extend_from_slice(&plain);
@@ -197,8 +200,12 @@ fn unknown(path: &str) -> Error {
     Error::new(Code::Unsupported, format!("{path} is not a call of a service that is served here"))
 }
 
-/// What the server's services are, as a service tells it: messages both ways, as long as the client likes.
+/// What the server's services are, as a service tells it: messages both ways, until the client has enough or the gateway
+/// stops.
 async fn reflected(path: &str, request: Request<Incoming>) -> Result<Response<tonic::body::Body>> {
+    // The service ends its answers when the questions end.
+    let questions = |body| StreamBody::new(BodyStream::new(body).take_until(Box::pin(closing())));
+    let request = request.map(questions);
     if path.starts_with(REFLECTION) {
         Ok(call(reflection().build_v1().map_err(|error| unreflected(&error))?, request).await)
     } else {
@@ -221,6 +228,16 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 
 fn unreflected(error: &tonic_reflection::server::Error) -> Error {
     Error::new(Code::Internal, format!("the descriptors of the services cannot be read: {error}"))
+}
+
+/// Resolves when connections are told to close.
+async fn closing() {
+    let mut changes = io::with(|io| io.shared.changes.subscribe());
+    while !io::with(|io| io.shared.closing.load(Relaxed)) {
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// A refusal that no version is to blame for.
@@ -257,15 +274,34 @@ fn status(code: Code) -> u8 {
 
 /// An error as tonic's services take it.
 fn as_status(error: &Error) -> tonic::Status {
-    let mut status = tonic::Status::new(i32::from(status(error.code)).into(), error.message.clone());
+    let mut status = tonic::Status::new(i32::from(status(error.code)).into(), told(&error.message));
     if let Ok(code) = error.code.as_str().parse() {
         status.metadata_mut().insert(CODE.as_str(), code);
     }
     status
 }
 
+/// The most bytes of a message in a header: clients refuse trailers beyond 8 KiB, and with them the status.
+const MESSAGE_BYTES: usize = 2 << 10;
+
+/// As much of a message as a header holds once it is encoded.
+fn told(message: &str) -> Cow<'_, str> {
+    let mut room = MESSAGE_BYTES;
+    let mut fits = |(_, char): &(usize, char)| {
+        let encoded = if matches!(char, ' '..='~') && *char != '%' { 1 } else { 3 * char.len_utf8() };
+        let left = room.checked_sub(encoded);
+        room = left.unwrap_or_default();
+        left.is_some()
+    };
+    match message.char_indices().find(|place| !fits(place)) {
+        None => Cow::Borrowed(message),
+        Some((end, _)) => Cow::Owned(format!("{}...", &message[..end])),
+    }
+}
+
 /// A message as a header value: everything but printable ASCII is percent-encoded (gRPC over HTTP/2, "Status-Message").
 fn encoded(message: &str) -> HeaderValue {
+    let message = told(message);
     let mut out = Vec::with_capacity(message.len());
     for byte in message.bytes() {
         match byte {
@@ -360,6 +396,17 @@ mod tests {
     #[test]
     fn messages_are_percent_encoded() {
         assert_eq!(encoded("50 % of \"Bär\"\n"), "50 %25 of \"B%C3%A4r\"%0A");
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        assert_eq!(told("short"), "short");
+        for message in ["x".repeat(9_000), "ä".repeat(9_000), "%\u{1F980}".repeat(9_000)] {
+            let told = told(&message);
+            assert!(message.starts_with(told.strip_suffix("...").unwrap()));
+            let length = encoded(&message).len();
+            assert!((MESSAGE_BYTES - 12..=MESSAGE_BYTES + 3).contains(&length), "{length}");
+        }
     }
 
     #[test]

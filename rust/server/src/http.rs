@@ -181,10 +181,9 @@ async fn read_and_infer(ask: Ask<'_>, body: &mut Incoming, parse: Parse) -> Resu
     io::with(infer::admit)?;
     let coding = coding(ask.headers)?;
     let limit = io::with(|io| io.shared.config.max_body_bytes);
-    let (mut body, mut _reserved) = body::read_aligned(body, limit, ask.headers, tensor_offset).await?;
+    let (mut body, mut counted) = body::read_aligned(body, limit, ask.headers, tensor_offset).await?;
     if let Some(coding) = coding {
-        body = coding::decode(&body, coding, limit).await?.into();
-        _reserved.add(body.len())?;
+        body = coding::decode(&body, coding, limit, &mut counted).await?.into();
     }
     let envelope = parse(ask.headers, &body)?;
     infer::infer(ask, endpoint, envelope, &body).await

@@ -133,7 +133,7 @@ pub async fn infer(
     tap.limit(envelope.parameters.timeout_us.map(Duration::from_micros), ask.deadline);
     let mut reply = io::with(|io| io.replies.take());
     let result = serve(&envelope, body, ask.dialect, &mut tap, &mut reply).await;
-    let result = result.and_then(|sent| tap.hold(reply.len()).map(|()| sent));
+    let result = result.and_then(|sent| tap.counted().hold(reply.len()).map(|()| sent));
     io::with(|io| io.scratch.borrow_mut().envelope.recycle(envelope));
     tap.answered(result.as_ref().err().map(|error| error.code));
     Ok(Answer { result, body: reply, tap })
@@ -205,7 +205,8 @@ fn decode(envelope: &Envelope<'_>, body: &Bytes, tap: &mut Tap) -> Result<Lease>
     let begun = Instant::now();
     envelope.check_outputs(&tap.version().payload.model.signature().outputs)?;
     let mut lease = Lease::take(&tap.version().payload.model, tap.thread());
-    io::with(|io| tensors::decode(envelope, body, &mut lease, &mut io.scratch.borrow_mut()))?;
+    let counted = tap.counted();
+    io::with(|io| tensors::decode(envelope, body, &mut lease, &mut io.scratch.borrow_mut(), counted))?;
     tap.decoded(begun, Instant::now());
     Ok(lease)
 }

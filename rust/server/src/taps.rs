@@ -8,13 +8,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use headgate_core::error::{Code, Result};
+use headgate_core::error::Code;
 use headgate_core::snapshot::Version;
 use headgate_engine::Lease;
 use http::{HeaderName, HeaderValue};
 
 use crate::access_log::{AccessLog, Entry, Protocol};
-use crate::budget::Reserved;
+use crate::body::Counted;
 use crate::context::Context;
 use crate::io::{self, LiveEndpoint};
 use crate::metrics::Shard;
@@ -35,8 +35,8 @@ pub struct Tap {
     pub request_hash: u64,
     /// Whether the caller named the version.
     pub direct: bool,
-    /// The memory of a large answer.
-    held: Option<Reserved>,
+    /// The memory of large strings in the request, and of a large answer.
+    held: Counted,
     /// What the access log says of it, where it was sampled.
     log: Option<Box<Logged>>,
     /// When the newest phase ended.
@@ -71,7 +71,7 @@ impl Tap {
             lease: None,
             request_hash: 0,
             direct: false,
-            held: None,
+            held: Counted::default(),
             log: None,
             phase_end: received,
             decode_ns: None,
@@ -154,13 +154,9 @@ impl Tap {
         self.phase_end = now;
     }
 
-    /// Counts the answer's bytes among the memory of large requests, until they are out.
-    ///
-    /// # Errors
-    /// `overloaded` when there is not so much.
-    pub fn hold(&mut self, bytes: usize) -> Result<()> {
-        self.held = io::with(|io| io.shared.large.hold(bytes))?;
-        Ok(())
+    /// What counts the request's memory beside its body's, until its answer is out.
+    pub fn counted(&mut self) -> &mut Counted {
+        &mut self.held
     }
 
     /// The answer exists: `None` is success.

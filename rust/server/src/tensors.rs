@@ -12,6 +12,16 @@ use headgate_protocol::envelope::{self, Envelope, Form, InputEnvelope, Selection
 use headgate_protocol::strings::StringTable;
 use headgate_protocol::{TypedMut, binary, predict};
 
+use crate::body::Counted;
+
+/// The most bytes of a scratch buffer that are kept for the next request.
+const KEPT: usize = 1 << 20;
+/// What the runtime takes for each string, beside its characters: a `std::string`.
+const STRING_BYTES: usize = 32;
+
+/// Where strings are decoded to, and what counts the memory that they take.
+type Strings<'a> = (&'a mut StringTable, &'a mut Counted);
+
 /// Memory of past requests for the next one.
 #[derive(Default)]
 pub struct Scratch {
@@ -31,10 +41,31 @@ pub struct Scratch {
 /// `invalid_argument` for an input that is missing, unknown, of another type or shape, or has wrong elements.
 ///
 /// `body` is what the envelope borrows from: a large tensor in it that is aligned is read where it is.
-pub fn decode(envelope: &Envelope<'_>, body: &Bytes, lease: &mut Lease, scratch: &mut Scratch) -> Result<()> {
+pub fn decode(
+    envelope: &Envelope<'_>,
+    body: &Bytes,
+    lease: &mut Lease,
+    scratch: &mut Scratch,
+    counted: &mut Counted,
+) -> Result<()> {
+    let Scratch { strings, rearranged, .. } = scratch;
+    let result = decode_form(envelope, body, lease, rearranged, (strings, counted));
+    strings.shrink(KEPT);
+    if rearranged.capacity() > KEPT {
+        *rearranged = Vec::new();
+    }
+    result
+}
+
+fn decode_form(
+    envelope: &Envelope<'_>,
+    body: &Bytes,
+    lease: &mut Lease,
+    rearranged: &mut Vec<u8>,
+    strings: Strings<'_>,
+) -> Result<()> {
     let (signature, binding) = lease.parts();
     let specs = &signature.inputs;
-    let Scratch { strings, rearranged, .. } = scratch;
     match envelope.form {
         Form::Listed => decode_listed(&envelope.inputs, body, specs, binding, strings),
         Form::Raw(bytes) => {
@@ -66,7 +97,7 @@ fn decode_listed(
     body: &Bytes,
     specs: &[TensorSpec],
     binding: &mut Binding,
-    strings: &mut StringTable,
+    (strings, counted): Strings<'_>,
 ) -> Result<()> {
     if inputs.len() != specs.len() {
         check_names(inputs, specs)?;
@@ -81,13 +112,16 @@ fn decode_listed(
             tensor.adopt(&input.shape, bytes)?;
             continue;
         }
-        tensor.reshape(&input.shape)?;
         if spec.datatype == DataType::Bytes {
+            // Their number is known to be right before the runtime makes an object for each.
             input.decode_strings(strings)?;
+            counted.hold(input.shape.count().saturating_mul(STRING_BYTES))?;
+            tensor.reshape(&input.shape)?;
             for (element, bytes) in strings.view().iter().enumerate() {
                 tensor.set_string(element, bytes)?;
             }
         } else {
+            tensor.reshape(&input.shape)?;
             input.decode_into(typed(tensor)?)?;
         }
     }

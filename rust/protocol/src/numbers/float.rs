@@ -349,8 +349,10 @@ mod tests {
         }
     }
 
+    type Read16 = fn(&[u8], usize) -> Scan<(u16, usize)>;
+
     /// Reads what lies around the middle between each two neighbours of a 16-bit type, of which the even one is nearer.
-    fn rounds_once(scan: fn(&[u8], usize) -> Scan<(u16, usize)>, value: fn(u16) -> f64, infinity: u16) {
+    fn rounds_once(scan: Read16, value: fn(u16) -> f64, infinity: u16) {
         let read = |value: f64| scan(format!("{value}").as_bytes(), 0).map_or(infinity, |(bits, _)| bits);
         for bits in 0..infinity {
             let above =

@@ -7,6 +7,7 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::protobuf;
 use http::{HeaderMap, HeaderValue};
 
+use crate::body::Counted;
 use crate::coding::{self, Coding};
 
 /// A flag and the length of the message.
@@ -16,8 +17,13 @@ pub const PREFIX: usize = 5;
 ///
 /// # Errors
 /// `invalid_argument` for a body that is not one message, `unsupported` for a compression that is not known,
-/// `payload_too_large` for more than `limit` bytes when decompressed.
-pub async fn take(headers: &HeaderMap, mut body: Bytes, limit: usize) -> Result<Bytes> {
+/// `payload_too_large` for more than `limit` bytes when decompressed, `overloaded` when there is no memory for them.
+pub async fn take(
+    headers: &HeaderMap,
+    mut body: Bytes,
+    limit: usize,
+    counted: &mut Counted,
+) -> Result<Bytes> {
     let Some((prefix, rest)) = body.split_first_chunk::<PREFIX>() else {
         return Err(Error::invalid(format!(
             "the body is {} bytes; a call has one message with {PREFIX} bytes in front",
@@ -36,18 +42,24 @@ pub async fn take(headers: &HeaderMap, mut body: Bytes, limit: usize) -> Result<
         )));
     }
     body.advance(PREFIX);
-    plain(headers, flag, body, limit).await
+    plain(headers, flag, body, limit, counted).await
 }
 
-/// The message behind its prefix, decompressed.
+/// The message behind its prefix, decompressed; what that takes is added to what is `counted`.
 ///
 /// # Errors
 /// As [`take`].
-pub async fn plain(headers: &HeaderMap, flag: u8, message: Bytes, limit: usize) -> Result<Bytes> {
+pub async fn plain(
+    headers: &HeaderMap,
+    flag: u8,
+    message: Bytes,
+    limit: usize,
+    counted: &mut Counted,
+) -> Result<Bytes> {
     match flag {
         0 if message.len() <= limit => Ok(message),
         0 => Err(too_large(message.len(), limit)),
-        1 => coding::decode(&message, encoding(headers)?, limit).await.map(Bytes::from),
+        1 => coding::decode(&message, encoding(headers)?, limit, counted).await.map(Bytes::from),
         _ => Err(Error::invalid(format!("the message's flag is {flag}; it must be 0, or 1 when compressed"))),
     }
 }

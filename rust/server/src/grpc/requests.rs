@@ -42,14 +42,14 @@ impl Requests {
         }
         let timeout = io::with(|io| io.shared.config.body_timeout());
         let whole = tokio::time::timeout(timeout, self.whole());
-        let (flag, message, counted) = whole.await.map_err(|_| {
+        let (flag, message, mut counted) = whole.await.map_err(|_| {
             let seconds = timeout.as_secs_f64();
             Error::new(
                 Code::RequestTimeout,
                 format!("a message of the stream did not arrive within {seconds} s"),
             )
         })??;
-        let message = message::plain(headers, flag, message, self.limit).await?;
+        let message = message::plain(headers, flag, message, self.limit, &mut counted).await?;
         Ok(Some((message, counted)))
     }
 

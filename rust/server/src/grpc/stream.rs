@@ -4,7 +4,6 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::requests::Requests;
-use super::{CONTENT, deadline, failed, late, message, refused, succeeded};
+use super::{CONTENT, closing, deadline, failed, late, message, refused, succeeded};
 use crate::access_log::Protocol;
 use crate::conn::{Conn, Open};
 use crate::context::Context;
@@ -111,16 +110,6 @@ async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Resolves when connections are told to close.
-async fn closing() {
-    let mut changes = io::with(|io| io.shared.changes.subscribe());
-    while !io::with(|io| io.shared.closing.load(Relaxed)) {
-        if changes.changed().await.is_err() {
-            return;
-        }
     }
 }
 

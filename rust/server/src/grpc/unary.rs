@@ -51,10 +51,10 @@ async fn model_infer(
     let deadline = deadline(&head.headers, received)?;
     let limit = io::with(|io| io.shared.config.max_body_bytes);
     let most = limit.saturating_add(message::PREFIX);
-    let (body, _reserved) = body::read_aligned(body, most, &head.headers, tensor_offset)
+    let (body, mut counted) = body::read_aligned(body, most, &head.headers, tensor_offset)
         .await
         .map_err(|error| message::of_message(error, limit))?;
-    let message = message::take(&head.headers, body, limit).await?;
+    let message = message::take(&head.headers, body, limit, &mut counted).await?;
     let request = io::with(|io| protobuf::parse(&message, &mut io.scratch.borrow_mut().envelope))?;
     let target = Target { endpoint: request.model_name, version: request.model_version };
     let (headers, dialect, protocol) = (&head.headers, Dialect::Grpc, Protocol::Grpc);
