@@ -251,7 +251,10 @@ def _unload_and_load(admin: AdminClient, ask: Connection) -> None:
     assert (states["labelled"]["state"], states["labelled"]["reason"]) == ("UNAVAILABLE", "unloaded")
     ready = post(ask, "/v2/repository/index", {"ready": True}).json
     assert "labelled" not in {one["name"] for one in ready}
-    assert admin.get("/v1/endpoints/labelled")["versions"]["1"]["state"] == "unloaded"
+    shown = admin.get("/v1/endpoints/labelled")
+    assert (shown["state"], shown["versions"]["1"]["state"]) == ("unloaded", "unloaded")
+    listed = {one["name"]: one["state"] for one in admin.get("/v1/endpoints")["endpoints"]}
+    assert (listed["labelled"], listed["double"]) == ("unloaded", "ready")
     assert post(ask, "/v2/repository/models/labelled/load").status == 200
     assert post(ask, "/v2/models/labelled/infer", REQUEST).status == 200
 

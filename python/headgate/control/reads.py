@@ -42,10 +42,15 @@ Status = dict[str, Any]
 """``_native.Gateway.status()`` of one endpoint."""
 
 
+def statuses_of(status: bytes) -> dict[str, Status]:
+    """What the data plane says about each endpoint that it knows."""
+    found: dict[str, Status] = json.loads(status).get("endpoints", {})
+    return found
+
+
 def status_of(status: bytes, endpoint: str) -> Status:
     """What the data plane says about one endpoint; empty when it does not know it."""
-    found: Status = json.loads(status).get("endpoints", {}).get(endpoint, {})
-    return found
+    return statuses_of(status).get(endpoint, {})
 
 
 def requests_of(status: Status) -> dict[str, int]:
@@ -53,14 +58,14 @@ def requests_of(status: Status) -> dict[str, int]:
     return {name: int(version.get("requests", 0)) for name, version in status.get("versions", {}).items()}
 
 
-def summary(state: EndpointState) -> EndpointSummary:
+def summary(state: EndpointState, status: Status) -> EndpointSummary:
     """One line of the list."""
     held = present(state)
     live = held.live
     return EndpointSummary(
         name=state.name,
         revision=held.n,
-        state=_state(state),
+        state=_state(state, status),
         champion=live.champion,
         weights=format_shares(live.weights()),
         frozen=live.frozen is not None,
@@ -79,7 +84,7 @@ def endpoint(state: EndpointState, status: Status) -> EndpointView:
     return EndpointView(
         name=state.name,
         revision=held.n,
-        state=_state(state),
+        state=_state(state, status),
         document=held.text.raw.decode(),
         document_digest=held.text.digest,
         source=held.text.source,
@@ -258,9 +263,11 @@ def _block(block: BlockRecord) -> BlockView:
     )
 
 
-def _state(state: EndpointState) -> State:
+def _state(state: EndpointState, status: Status) -> State:
     if state.broken is not None:
         return "failed"
+    if status.get("unloaded"):
+        return "unloaded"
     return "ready" if state.loaded else "loading"
 
 

@@ -243,7 +243,8 @@ class Control:
     async def list(self) -> list[EndpointSummary]:
         """All endpoints by name."""
         states = [state for _, state in sorted(self._endpoints.items()) if state.current is not None]
-        return [reads.summary(state) for state in states]
+        statuses = reads.statuses_of(await self._shop.io(self._shop.plane.status))
+        return [reads.summary(state, statuses.get(state.name, {})) for state in states]
 
     async def get(self, endpoint: str) -> EndpointView:
         """One endpoint."""

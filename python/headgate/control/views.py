@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-State = Literal["ready", "loading", "failed"]
+State = Literal["ready", "loading", "failed", "unloaded"]
 Kind = Literal["apply", "traffic", "rollback", "restore", "block", "unblock", "freeze", "unfreeze", "remove"]
 Status = Literal["proposed", "applied", "failed", "superseded"]
 
