@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support import grpc_wire
 from support.client import Answer, Connection
 from support.gateway import AdminClient, GatewayProcess
+from support.h2_client import Http2
 from support.models import identities, pair, place, scale
 from support.tools import need_native
 
@@ -28,7 +30,7 @@ kind: Endpoint
 name: labelled
 versions: {"1": "file:models/double/1"}
 traffic: {champion: "1"}
-labels: {Y: [cat, dog, fox]}
+labels: {Y: [cat, dog, fox, owl]}
 answers: {non_finite: string}
 ---
 apiVersion: headgate/v1
@@ -49,10 +51,11 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
     folder = tmp_path_factory.mktemp("extensions")
     place(scale(2.0), folder / "models", "double")
     place(pair(), folder / "models", "pair")
+    place(scale(2.0, [16_384]), folder / "models", "wide")
     identities(folder / "models")
     (folder / "documents.yaml").write_text(DOCUMENT)
     arguments = ["--models", str(folder / "models"), "--allow-repository-control", "--triton-metrics"]
-    arguments += ["--access-log", str(folder / "access.jsonl"), "--max-body", "1MiB"]
+    arguments += ["--access-log", str(folder / "access.jsonl"), "--max-body", "1MiB", "--gzip-above", "4KiB"]
     with GatewayProcess(folder / "state", [str(folder / "documents.yaml"), *arguments]) as started:
         yield started
 
@@ -304,6 +307,31 @@ def test_a_trace_is_taken_up_and_passed_on(ask: Connection) -> None:
         assert "traceparent" not in answer.headers
 
 
+def test_a_time_out_of_nothing_is_none_of_its_own(ask: Connection) -> None:
+    for timeout, status in [(0, 200), (1, 504), (30_000_000, 200)]:
+        body = REQUEST | {"parameters": {"timeout": timeout}}
+        assert post(ask, "/v2/models/double/infer", body).status == status
+
+
+def test_every_call_takes_and_gives_gzip(ask: Connection) -> None:
+    packed = gzip.compress(b'{"ready": true}')
+    assert post(ask, "/v2/repository/index", packed, content_encoding="gzip").status == 200
+    plain = ask.send("GET", "/v2/models/stats")
+    assert len(plain.body) > 4 << 10, "what is smaller is not packed"
+    got = ask.send("GET", "/v2/models/stats", headers={"accept-encoding": "gzip"})
+    assert got.headers["content-encoding"] == "gzip"
+    assert len(gzip.decompress(got.body)) > 4 << 10
+
+
+def test_a_large_tensor_of_the_wrong_size_is_the_client_s_mistake(ask: Connection) -> None:
+    # 16 KiB and more are read where they lie.
+    answer = post(ask, "/v2/models/wide/infer", bytes(65_532), inference_header_content_length="0")
+    assert (answer.status, answer.code) == (400, "invalid_argument")
+    assert "65536 bytes" in answer.json["error"]
+    good = post(ask, "/v2/models/wide/infer", bytes(65_536), inference_header_content_length="0")
+    assert good.status == 200
+
+
 def test_times_are_told_to_who_asks(ask: Connection) -> None:
     answer = post(ask, "/v2/models/double/infer", REQUEST, x_headgate_timing="1", x_request_id="r-1")
     names = [part.split(";")[0].strip() for part in answer.headers["server-timing"].split(",")]
@@ -319,11 +347,20 @@ def test_every_request_is_in_the_access_log(gateway: GatewayProcess, ask: Connec
     log = folder / "access.jsonl"
     place(scale(2.0), folder / "models", "double")
     arguments = ["--models", str(folder / "models"), "--access-log", str(log)]
-    with GatewayProcess(folder / "state", arguments) as started, Connection(started.http) as own:
+    with (
+        GatewayProcess(folder / "state", arguments) as started,
+        Connection(started.http) as own,
+        Http2(started.http) as grpc,
+    ):
         for index in range(50):
             assert post(own, "/v2/models/double/infer", REQUEST, x_request_id=f"r-{index}").status == 200
         assert post(own, "/v2/models/nobody/infer", REQUEST).status == 404
         assert post(own, "/v2/models/double/versions/1/infer", b"{").status == 400
+        unknown = grpc_wire.frame(grpc_wire.blob(1, "x" * 100_000))
+        assert grpc.call("ModelInfer", unknown).code == "model_not_found"
+        assert grpc.call("ModelInfer", grpc_wire.frame(b"\xff")).code == "invalid_argument"
+        assert grpc.call("ModelInfer", unknown, {"grpc-timeout": "x"}).code == "invalid_argument"
+        assert len(grpc.call("ModelStreamInfer", unknown).body) < 10_000
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line.get("request_id") for line in lines[:50]] == [f"r-{index}" for index in range(50)]
     assert {line["code"] for line in lines[:50]} == {"ok"}
@@ -331,6 +368,10 @@ def test_every_request_is_in_the_access_log(gateway: GatewayProcess, ask: Connec
     assert [(line["endpoint"], line["code"]) for line in lines[50:]] == [
         ("nobody", "model_not_found"),
         ("double", "invalid_argument"),
+        ("x" * 128, "model_not_found"),
+        ("", "invalid_argument"),
+        ("", "invalid_argument"),
+        ("x" * 128, "model_not_found"),
     ]
 
 

@@ -11,9 +11,11 @@ import gzip
 import json
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +23,7 @@ from conformance.cases import GOOD
 from support import grpc_wire, models
 from support import native as plane
 from support.bystander import GROWTH, resident, unharmed, until_alone
-from support.client import Connection
+from support.client import SECONDS, Connection
 from support.gateway import GatewayProcess
 from support.grpc_calls import GOOD as GOOD_CALL
 from support.grpc_calls import MAX_BODY, strict
@@ -420,3 +422,77 @@ def test_a_call_that_goes_on_ends_with_the_drain(method: str) -> None:
             connection.until_closed()
             assert clean.result(), "the drain waited for the call"
         assert connection.fields[1]["grpc-status"] == "0"
+
+
+def large_bytes(gateway: Any) -> int:
+    """The memory that is counted for large requests."""
+    families = {family["name"]: family["samples"] for family in json.loads(gateway.metrics())}
+    return int(families["headgate_large_request_bytes"][0][1])
+
+
+def until_large(gateway: Any, holds: Callable[[int], bool]) -> None:
+    """Looks until the memory that is counted is as it should be; that it takes too long is the test's failure."""
+    deadline = time.monotonic() + SECONDS
+    while not holds(large_bytes(gateway)):
+        assert time.monotonic() < deadline, large_bytes(gateway)
+
+
+def test_tensors_are_counted_until_their_answer_is_out(tmp_path: Path) -> None:
+    identity = models.place(models.TESTS / "models" / "identity_fp32.onnx", tmp_path, "identity-fp32")
+    size = 1 << 20
+    with plane.running() as (started, address):
+        plane.serve(started, "identity-fp32", identity)
+        with Frames(address, SHUT) as stalled:
+            assert stalled.barrier()
+            stalled.send(call(1, "ModelInfer", large(size // 4 - 16)))
+            stalled.until_answered(1)
+            assert stalled.barrier()
+            # The body, its tensor, the outputs and the answer.
+            assert large_bytes(started) > 3.9 * size
+            stalled.send(window(0, LIMIT - 65_535), window(1, 2 << 20))
+            stalled.until_end(1)
+        until_large(started, lambda held: held == 0)
+
+
+@pytest.mark.parametrize("path", [INFER, SERVICE + "ModelInfer"])
+def test_a_body_that_does_not_say_its_length_is_counted_as_it_comes(path: str, tmp_path: Path) -> None:
+    pair = models.place(models.pair(), tmp_path, "pair")
+    with plane.running(large_request_bytes=1 << 20) as (started, address):
+        plane.serve(started, "pair", pair)
+        opening = headers(1, request("POST", path, GRPC if path.startswith("/inf") else []), False)
+        with Frames(address) as sending:
+            # The windows are open.
+            assert sending.barrier()
+            sending.send(opening, *[data(1, bytes(1 << 14), False) for _ in range(16)])
+            until_large(started, lambda held: held == 512 << 10)
+            sending.send(*[data(1, bytes(1 << 14), False) for _ in range(48)])
+            sending.until_end(1)
+            assert sending.statuses[1] == 503 or sending.fields[1]["grpc-status"] == "14"
+
+
+def test_an_answer_to_head_has_no_body(gateway: GatewayProcess) -> None:
+    with Http2(gateway.http) as connection:
+        whole = connection.send("GET", "/v2")
+        for path, status in [("/v2", 200), ("/v2/health/ready", 200), ("/nowhere", 404), (INFER, 405)]:
+            reply = connection.send("HEAD", path)
+            assert (reply.status, reply.body, reply.reset) == (status, b"", None), path
+        assert connection.send("HEAD", "/v2").headers["content-length"] == str(len(whole.body))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "ModelStreamInfer",
+    ],
+)
+def test_a_call_that_goes_on_ends_with_its_deadline(gateway: GatewayProcess, method: str) -> None:
+    path = method if method.startswith("/") else SERVICE + method
+    opening = headers(1, request("POST", path, [*GRPC, ("grpc-timeout", "200m")]), False)
+    with Frames(gateway.http) as connection:
+        connection.send(opening)
+        if "Watch" in method:
+            connection.send(data(1, grpc_wire.frame(b""), end=True))
+        connection.until_end(1)
+        assert connection.fields[1]["grpc-status"] == "4"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -64,13 +65,13 @@ def pair() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=OPSETS, ir_version=8)
 
 
-def scale(factor: float) -> onnx.ModelProto:
-    """X FP32 [rows, 4] -> Y = factor * X: two versions of it differ in their answers."""
+def scale(factor: float, shape: Sequence[str | int] = ("rows", 4)) -> onnx.ModelProto:
+    """X FP32 -> Y = factor * X: two versions of it differ in their answers."""
     graph = helper.make_graph(
         [helper.make_node("Mul", ["X", "factor"], ["Y"])],
         "scale",
-        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["rows", 4])],
-        [helper.make_tensor_value_info("Y", TensorProto.FLOAT, ["rows", 4])],
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("Y", TensorProto.FLOAT, shape)],
         [numpy_helper.from_array(np.float32(factor), "factor")],
     )
     return helper.make_model(graph, opset_imports=OPSETS, ir_version=8)

@@ -47,7 +47,8 @@ def _settings() -> Iterator[str]:
     yield "|---|---|---|---|"
     for setting in SETTINGS:
         metavar = "" if setting.flag else " " + setting.metavar.replace("|", "\\|")
-        yield f"| `--{setting.name}{metavar}` | `{setting.variable}` | {setting.default} | {setting.help} |"
+        option = f"--[no-]{setting.name}" if setting.flag else f"--{setting.name}"
+        yield f"| `{option}{metavar}` | `{setting.variable}` | {setting.default} | {setting.help} |"
 
 
 def _commands() -> Iterator[str]:

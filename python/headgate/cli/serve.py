@@ -31,20 +31,24 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
     for setting in reversed(SETTINGS):
         described = f"{setting.help} [{setting.variable}; default: {setting.default}]"
+        names = f"--{setting.name}/--no-{setting.name}" if setting.flag else f"--{setting.name}"
         shape: dict[str, Any] = (
-            {"is_flag": True, "flag_value": "on", "default": None}
-            if setting.flag
-            else {"metavar": setting.metavar, "multiple": setting.many}
+            {"default": None} if setting.flag else {"metavar": setting.metavar, "multiple": setting.many}
         )
-        command = click.option(f"--{setting.name}", setting.key, help=described, **shape)(command)
+        command = click.option(names, setting.key, help=described, **shape)(command)
     return command
+
+
+def _text(given: Any) -> Any:
+    """What click parsed as it would have been written."""
+    return ("on" if given else "off") if isinstance(given, bool) else given
 
 
 def read_settings(
     given: Mapping[str, Any], documents: Sequence[Path], variables: Mapping[str, str]
 ) -> Settings:
     """Command line over environment over file; ``given`` is what click parsed, by parameter name."""
-    written = {setting.name: given.get(setting.key) for setting in SETTINGS}
+    written = {setting.name: _text(given.get(setting.key)) for setting in SETTINGS}
     layers = [gateway_settings.command_line(written), gateway_settings.environment(variables)]
     config = given.get("config") or (
         Path(variables["HEADGATE_CONFIG"]) if variables.get("HEADGATE_CONFIG") else None

@@ -9,6 +9,7 @@ headgate/documents. Next: process.py, which runs a gateway with ``Settings``.
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -321,16 +322,23 @@ def resolve(
     cores.
     """
     usable = cores().usable
+    addresses = {
+        "http": given.http or Address("127.0.0.1", 8000),
+        "grpc": given.grpc or Address("127.0.0.1", 8001),
+        "observe": given.observe or Address("127.0.0.1", 8002),
+        "admin": given.admin or Address("127.0.0.1", 8003),
+    }
+    _check_distinct(addresses)
     return Settings(
         documents=tuple(documents),
         models=given.models,
         state=(given.state or default_state(variables)).absolute(),
         # Absolute: it is stored with revisions, and the next start may be made from another folder.
         root=None if given.root is None else given.root.absolute(),
-        http=given.http or Address("127.0.0.1", 8000),
-        grpc=given.grpc or Address("127.0.0.1", 8001),
-        observe=given.observe or Address("127.0.0.1", 8002),
-        admin=given.admin or Address("127.0.0.1", 8003),
+        http=addresses["http"],
+        grpc=addresses["grpc"],
+        observe=addresses["observe"],
+        admin=addresses["admin"],
         admin_hosts=given.admin_host,
         io_threads=given.io_threads or usable,
         pool_threads=usable,
@@ -345,6 +353,17 @@ def resolve(
         sketches=True if given.sketches is None else given.sketches,
         sketch_memory_bytes=256 << 20 if given.sketch_memory is None else given.sketch_memory,
     )
+
+
+def _check_distinct(addresses: Mapping[str, Address]) -> None:
+    """Raises :class:`InvalidArgument` for two ports of ours at one place: the system would say so only when both listen."""
+    everywhere = {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+    for (name, one), (other, two) in itertools.combinations(addresses.items(), 2):
+        meet = one.host == two.host or everywhere & {one.host, two.host}
+        if one.port == two.port != 0 and meet:
+            raise InvalidArgument(
+                f"--{name} {one} and --{other} {two} are one place; give each a port of its own"
+            )
 
 
 def default_state(variables: Mapping[str, str]) -> Path:

@@ -69,8 +69,11 @@ RENAMED: tuple[Renamed, ...] = (
     Renamed("nv_inference_exec_count", "Runs of the model.", _count("headgate_run_duration_seconds")),
     Renamed(
         "nv_inference_request_duration_us",
-        "Time of requests, from the first byte to the last.",
-        _microseconds("headgate_request_duration_seconds"),
+        "Time of requests that succeeded, from the first byte to the last.",
+        lambda families: [
+            (_model(labels), round(seconds * 1e6))
+            for labels, seconds in families["headgate_request_success_seconds_total"]
+        ],
     ),
     Renamed(
         "nv_inference_queue_duration_us",

@@ -119,9 +119,9 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of any code.
+    /// An error of any code. A message beyond [`MAX_MESSAGE`] bytes is cut: it may quote what a client sent.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: cut(message.into()) }
     }
 
     /// The commonest kind: the client's request is wrong.
@@ -130,12 +130,32 @@ impl Error {
     }
 }
 
+/// The most bytes of a message.
+pub const MAX_MESSAGE: usize = 4 << 10;
+
+fn cut(message: Cow<'static, str>) -> Cow<'static, str> {
+    if message.len() <= MAX_MESSAGE {
+        return message;
+    }
+    let end = message.floor_char_boundary(MAX_MESSAGE);
+    // Copied, so that the memory of the whole is given back.
+    Cow::Owned(format!("{}...", &message[..end]))
+}
+
 /// The result of everything that can be refused.
 pub type Result<T> = std::result::Result<T, Error>;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        let whole = "x".repeat(MAX_MESSAGE);
+        assert_eq!(Error::invalid(whole.clone()).message, whole);
+        let cut = Error::invalid("ä".repeat(10 * MAX_MESSAGE)).message.into_owned();
+        assert!(cut.ends_with("ä...") && cut.len() <= MAX_MESSAGE + 3 && cut.capacity() < 3 * MAX_MESSAGE);
+    }
 
     #[test]
     fn names_are_unique_and_statuses_are_errors() {

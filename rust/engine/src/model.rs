@@ -4,6 +4,7 @@
 //! nothing, and unloading a model frees all of them at once. A lease may be dropped anywhere; it finds its way home.
 //! Next: `pool`.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -75,6 +76,8 @@ pub struct Lease {
     model: Arc<Model>,
     home: usize,
     binding: Option<Binding>,
+    /// Dropped after the binding: what must last as long as the buffers are in use.
+    attached: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Lease {
@@ -83,7 +86,12 @@ impl Lease {
         let home = home % model.free.len();
         let binding =
             model.free[home].pop().unwrap_or_else(|| Binding::new(model.library, model.signature()));
-        Lease { model: model.clone(), home, binding: Some(binding) }
+        Lease { model: model.clone(), home, binding: Some(binding), attached: None }
+    }
+
+    /// Has something last as long as the buffers are in use, in place of what was attached before.
+    pub fn attach(&mut self, what: Option<Box<dyn Any + Send + Sync>>) {
+        self.attached = what;
     }
 
     /// The model that lent them.

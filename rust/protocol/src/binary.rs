@@ -139,12 +139,27 @@ pub fn raw_shape(blob: &[u8], specs: &[TensorSpec]) -> Result<Shape> {
     }
     let Some(each) = each else {
         open.iter().for_each(|&axis| dims[axis] = 1);
-        return Shape::new(&dims);
+        let shape = Shape::new(&dims)?;
+        if shape.count() != 1 {
+            return Err(refused(format!(
+                "shape {:?} has more than one element, and a request without JSON is one",
+                spec.shape
+            )));
+        }
+        return Ok(shape);
     };
     let known: i64 = dims.iter().filter(|dim| **dim >= 0).product();
     let (count, rest) = (blob.len() / each, blob.len() % each);
     match open[..] {
-        [] => {}
+        [] if rest == 0 && count as i64 == known => {}
+        [] => {
+            return Err(refused(format!(
+                "shape {:?} is {} bytes, and the body is {}",
+                spec.shape,
+                known.unsigned_abs() as usize * each,
+                blob.len()
+            )));
+        }
         [axis] if known > 0 && rest == 0 && count as i64 % known == 0 => dims[axis] = count as i64 / known,
         [_] => {
             return Err(refused(format!(

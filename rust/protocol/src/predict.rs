@@ -285,15 +285,15 @@ fn shape_of(list: &[u8], spec: &TensorSpec) -> Result<Shape> {
     Ok(shape)
 }
 
-/// Appends the answer to a request of that form.
+/// Appends the answer to a request of that form with `count` rows.
 ///
 /// # Errors
 /// `unsupported` in row form for outputs that do not have a row for each of the request's; else as [`crate::reply::write`].
-pub fn write(out: &mut Vec<u8>, form: Form<'_>, outputs: &[OutputTensor<'_>]) -> Result<()> {
+pub fn write(out: &mut Vec<u8>, form: Form<'_>, count: usize, outputs: &[OutputTensor<'_>]) -> Result<()> {
     let start = out.len();
     let result = match form {
         Form::Columns(_) => columns(out, outputs),
-        _ => rows(out, outputs),
+        _ => rows(out, count, outputs),
     };
     if result.is_err() {
         out.truncate(start);
@@ -301,8 +301,7 @@ pub fn write(out: &mut Vec<u8>, form: Form<'_>, outputs: &[OutputTensor<'_>]) ->
     result
 }
 
-fn rows(out: &mut Vec<u8>, outputs: &[OutputTensor<'_>]) -> Result<()> {
-    let count = outputs.first().map_or(0, |output| output.shape.rows());
+fn rows(out: &mut Vec<u8>, count: usize, outputs: &[OutputTensor<'_>]) -> Result<()> {
     if let Some(odd) =
         outputs.iter().find(|output| output.shape.dims().is_empty() || output.shape.rows() != count)
     {

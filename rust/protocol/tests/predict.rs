@@ -108,7 +108,7 @@ fn bytes_come_as_text_or_base64() {
 
 fn answer(form: Form<'_>, outputs: &[OutputTensor<'_>]) -> Result<String> {
     let mut out = Vec::new();
-    predict::write(&mut out, form, outputs).map(|()| String::from_utf8(out).unwrap())
+    predict::write(&mut out, form, 2, outputs).map(|()| String::from_utf8(out).unwrap())
 }
 
 #[test]
@@ -139,6 +139,11 @@ fn answers_are_nested_as_their_shapes_are() {
         answer(rows, &[cube, output("w", &[1], TensorData::Fp32(&values[..1]))]).unwrap_err().code,
         Code::Unsupported
     );
+    // One number for all rows is no number for each.
+    assert_eq!(
+        answer(rows, &[output("m", &[1], TensorData::Fp32(&values[..1]))]).unwrap_err().code,
+        Code::Unsupported
+    );
     let empty = output("e", &[2, 0], TensorData::Fp32(&[]));
     assert_eq!(answer(rows, &[empty]).unwrap(), r#"{"predictions":[[],[]]}"#);
     assert_eq!(answer(columns, &[output("e", &[0, 2], TensorData::Fp32(&[]))]).unwrap(), r#"{"outputs":[]}"#);
@@ -155,6 +160,10 @@ fn a_request_without_json_takes_its_shape_from_its_size() {
     assert_eq!(shape(9, DataType::Bytes, &[-1]).unwrap(), [1]);
     assert_eq!(shape(9, DataType::Bytes, &[-1, -1]).unwrap(), [1, 1]);
     assert!(shape(510, DataType::Fp32, &[-1, 64]).unwrap_err().message.contains("rows of 256 bytes"));
+    assert!(
+        shape(20, DataType::Fp32, &[2, 3]).unwrap_err().message.contains("is 24 bytes, and the body is 20")
+    );
+    assert!(shape(9, DataType::Bytes, &[2]).unwrap_err().message.contains("more than one element"));
     assert!(shape(8, DataType::Fp32, &[2, -1, -1]).unwrap_err().message.contains("leaves too much open"));
     let two = [spec("a", DataType::Fp32, &[1]), spec("b", DataType::Fp32, &[1])];
     assert!(binary::raw_shape(&[0; 8], &two).unwrap_err().message.contains("this one has 2"));

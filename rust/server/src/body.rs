@@ -1,5 +1,6 @@
 //! A request's body, read whole, with a limit in bytes and a limit in time.
 
+use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -38,6 +39,16 @@ impl Counted {
         Ok(())
     }
 
+    /// Takes what another one counts over.
+    pub fn take(&mut self, other: Counted) {
+        self.join(other.0);
+    }
+
+    /// Hands what is counted over, in a box for somebody who only keeps it; nothing, which is usual, needs no box.
+    pub fn leave(&mut self) -> Option<Box<dyn Any + Send + Sync>> {
+        self.0.take().map(|reserved| -> Box<dyn Any + Send + Sync> { Box::new(reserved) })
+    }
+
     fn join(&mut self, more: Option<Reserved>) {
         match (&mut self.0, more) {
             (Some(held), Some(more)) => held.join(more),
@@ -66,34 +77,30 @@ pub async fn read_aligned(
     align: Align,
 ) -> Result<(Bytes, Counted)> {
     let timeout = io::with(|io| io.shared.config.body_timeout());
-    let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    let mut counted = Counted::default();
-    // What is beyond the limit is refused for that.
-    counted.add(declared.min(limit))?;
-    let body = read(body, limit, timeout, (headers, align)).await?;
-    // A body that did not say its length is counted when it is known.
-    counted.add(body.len().saturating_sub(declared))?;
-    Ok((body, counted))
+    read(body, limit, timeout, (headers, align)).await
 }
 
 /// Reads a body. The timer is made only when the body is not there at once.
 ///
 /// # Errors
-/// `payload_too_large`, `request_timeout`, `cancelled` when the client left in the middle, or
+/// `payload_too_large`, `request_timeout`, `cancelled` when the client left in the middle, `overloaded`, or
 /// `invalid_argument` for a body that is framed wrongly.
 async fn read(
     body: &mut Incoming,
     limit: usize,
     timeout: Duration,
     shape: (&HeaderMap, Align),
-) -> Result<Bytes> {
+) -> Result<(Bytes, Counted)> {
     let (headers, align) = shape;
     let declared = body.size_hint().lower();
     if declared > limit as u64 {
         return Err(too_large(limit));
     }
     let declared = declared as usize;
-    let mut gathered = Gathered { first: Bytes::new(), rest: Vec::new(), lead: 0, declared, limit, align };
+    let mut counting = Counting::default();
+    counting.upto(declared)?;
+    let (first, rest) = (Bytes::new(), Vec::new());
+    let mut gathered = Gathered { first, rest, lead: 0, declared, limit, align, counting };
     let mut body = Pin::new(body);
     let at_once = poll_fn(|cx| Poll::Ready(gathered.poll(body.as_mut(), headers, cx))).await;
     if let Poll::Ready(done) = at_once {
@@ -141,6 +148,7 @@ pub fn discard(mut body: Incoming, open: &Open) {
 struct Gathered {
     first: Bytes,
     rest: Vec<u8>,
+    counting: Counting,
     /// Bytes in front of `rest`'s content, for the alignment of a tensor in it.
     lead: usize,
     declared: usize,
@@ -180,6 +188,7 @@ impl Gathered {
         if self.length() + data.len() > self.limit {
             return Err(too_large(self.limit));
         }
+        self.counting.upto(self.length() + data.len())?;
         if self.first.is_empty() && self.rest.is_empty() {
             self.first = data;
             return Ok(());
@@ -204,12 +213,36 @@ impl Gathered {
         }
     }
 
-    fn finish(self) -> Bytes {
+    fn finish(self) -> (Bytes, Counted) {
+        let counted = self.counting.counted;
         if self.rest.is_empty() {
-            return self.first;
+            return (self.first, counted);
         }
         let lead = self.lead;
-        Bytes::from_owner(Stocked(self.rest)).slice(lead..)
+        (Bytes::from_owner(Stocked(self.rest)).slice(lead..), counted)
+    }
+}
+
+/// Counts a body as it comes: whoever does not say its length beforehand pays as the bytes arrive.
+#[derive(Default)]
+struct Counting {
+    counted: Counted,
+    bytes: usize,
+}
+
+impl Counting {
+    /// Bytes that are counted at a time.
+    const STEP: usize = 64 << 10;
+
+    /// Sees to it that bodies of `length` bytes are counted, all but the small ones.
+    fn upto(&mut self, length: usize) -> Result<()> {
+        if length < Self::STEP || length <= self.bytes {
+            return Ok(());
+        }
+        let bytes = length.next_multiple_of(Self::STEP);
+        self.counted.add(bytes - self.bytes)?;
+        self.bytes = bytes;
+        Ok(())
     }
 }
 

@@ -4,11 +4,15 @@
 
 use std::io::{self, Read, Write};
 
+use bytes::Bytes;
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use flate2::write::GzEncoder;
 use headgate_core::error::{Code, Error, Result};
+use http::HeaderMap;
+use http::header::CONTENT_ENCODING;
+use hyper::body::Incoming;
 
-use crate::body::Counted;
+use crate::body::{self, Align, Counted};
 
 /// A coding that is more than identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,32 @@ impl Coding {
             b"deflate" => Some(Some(Coding::Deflate)),
             _ => None,
         }
+    }
+}
+
+/// Reads a request's body, decoded as its `Content-Encoding` says.
+///
+/// # Errors
+/// As [`body::read_aligned`] and [`decode`]; `unsupported` for another coding.
+pub async fn read_body(
+    body: &mut Incoming,
+    limit: usize,
+    headers: &HeaderMap,
+    align: Align,
+) -> Result<(Bytes, Counted)> {
+    let coding = match headers.get(CONTENT_ENCODING) {
+        None => None,
+        Some(name) => Coding::parse(name.as_bytes()).ok_or_else(|| {
+            Error::new(
+                Code::Unsupported,
+                format!("Content-Encoding {name:?} is not supported; gzip, deflate and identity are"),
+            )
+        })?,
+    };
+    let (body, mut counted) = body::read_aligned(body, limit, headers, align).await?;
+    match coding {
+        None => Ok((body, counted)),
+        Some(coding) => Ok((decode(&body, coding, limit, &mut counted).await?.into(), counted)),
     }
 }
 

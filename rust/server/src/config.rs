@@ -33,8 +33,9 @@ pub struct Config {
     /// Answers larger than this are sent in gzip to clients that ask for it, in bytes.
     #[serde(default = "default_gzip_above")]
     pub gzip_above_bytes: usize,
-    /// The most memory for large requests in progress (over 64 KiB), in bytes.
-    #[serde(default = "default_large_bytes")]
+    /// The most memory for large requests in progress (over 64 KiB), in bytes; 0 takes 2 GiB, or eight of the largest bodies,
+    /// whatever is more: a body, what it decompresses to, its tensors and its answer are counted.
+    #[serde(default)]
     pub large_request_bytes: usize,
     /// The most connections at once; more are closed at once.
     #[serde(default = "default_max_connections")]
@@ -65,14 +66,14 @@ pub struct Config {
     pub version: String,
 }
 
+/// The least memory for large requests, in bytes.
+const LARGE_BYTES: usize = 2 << 30;
+
 fn default_max_body() -> usize {
     64 << 20
 }
 fn default_gzip_above() -> usize {
     16 << 10
-}
-fn default_large_bytes() -> usize {
-    2 << 30
 }
 fn default_max_connections() -> usize {
     10_000
@@ -111,6 +112,9 @@ impl Config {
             if *threads == 0 {
                 *threads = cores;
             }
+        }
+        if config.large_request_bytes == 0 {
+            config.large_request_bytes = LARGE_BYTES.max(config.max_body_bytes.saturating_mul(8));
         }
         Ok(config)
     }

@@ -42,10 +42,8 @@ pub struct Conn {
     answered: RefCell<VecDeque<Tap>>,
     /// Requests in progress, refused bodies that are still read included.
     open: Cell<u32>,
-    /// Answers that wait for the peer to read.
-    unsent: Cell<u32>,
-    /// When an answer last made progress.
-    progress: Cell<Instant>,
+    /// When each answer that waits for the peer last made progress; places of answers that are out are used again.
+    unsent: RefCell<Vec<Option<Instant>>>,
     closing: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -58,8 +56,7 @@ impl Default for Conn {
             received: Cell::new(now),
             answered: RefCell::default(),
             open: Cell::new(0),
-            unsent: Cell::new(0),
-            progress: Cell::new(now),
+            unsent: RefCell::default(),
             closing: Cell::new(false),
             waker: RefCell::default(),
         }
@@ -69,8 +66,8 @@ impl Default for Conn {
 /// A request in progress; the connection is busy while there is one.
 pub struct Open(Rc<Conn>);
 
-/// An answer on its way to the socket.
-pub struct Unsent(Rc<Conn>);
+/// An answer on its way to the socket, and its place among those.
+pub struct Unsent(Rc<Conn>, usize);
 
 impl Conn {
     /// A request's head is complete.
@@ -82,9 +79,13 @@ impl Conn {
 
     /// An answer is about to be sent.
     pub fn sending(self: &Rc<Self>) -> Unsent {
-        self.unsent.set(self.unsent.get() + 1);
-        self.progress.set(Instant::now());
-        Unsent(self.clone())
+        let mut unsent = self.unsent.borrow_mut();
+        let place = unsent.iter().position(Option::is_none).unwrap_or_else(|| {
+            unsent.push(None);
+            unsent.len() - 1
+        });
+        unsent[place] = Some(Instant::now());
+        Unsent(self.clone(), place)
     }
 
     /// When the newest request's first byte came: on HTTP/1 the time at which its clock begins.
@@ -109,9 +110,9 @@ impl Conn {
         self.waiting.get()
     }
 
-    /// Since when an answer has not moved, while there is one.
+    /// Since when some answer has not moved, whatever others do; `None` while there is no answer.
     pub fn stuck_since(&self) -> Option<Instant> {
-        (self.unsent.get() > 0).then(|| self.progress.get())
+        self.unsent.borrow().iter().flatten().min().copied()
     }
 
     /// Every byte that the HTTP layer wrote is with the socket: the taps of complete answers run.
@@ -172,7 +173,7 @@ impl Drop for Open {
 impl Unsent {
     /// Some of the answer was taken.
     pub fn moved(&self) {
-        self.0.progress.set(Instant::now());
+        self.0.unsent.borrow_mut()[self.1] = Some(Instant::now());
     }
 
     /// All of the answer was taken: its tap waits for the flush.
@@ -183,7 +184,11 @@ impl Unsent {
 
 impl Drop for Unsent {
     fn drop(&mut self) {
-        self.0.unsent.set(self.0.unsent.get() - 1);
+        let mut unsent = self.0.unsent.borrow_mut();
+        unsent[self.1] = None;
+        while unsent.last().is_some_and(Option::is_none) {
+            unsent.pop();
+        }
     }
 }
 
@@ -319,5 +324,19 @@ mod tests {
         assert!(conn.stuck_since().unwrap() >= since);
         drop(answer);
         assert_eq!(conn.stuck_since(), None);
+    }
+
+    #[test]
+    fn an_answer_that_does_not_move_is_noticed_beside_others_that_do() {
+        let conn = Rc::new(Conn::default());
+        let (first, stuck) = (conn.sending(), conn.sending());
+        let since = conn.unsent.borrow()[1];
+        drop(first);
+        assert_eq!(conn.stuck_since(), since);
+        let other = conn.sending();
+        other.moved();
+        assert_eq!(conn.stuck_since(), since);
+        drop(stuck);
+        assert!(conn.stuck_since() > since);
     }
 }

@@ -90,7 +90,7 @@ pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> 
     }
     let path = request.uri().path().to_owned();
     let answer = if path.starts_with(REFLECTION) || path.starts_with(REFLECTION_ALPHA) {
-        reflected(&path, request).await.map(|body| streaming(body, conn, &open))
+        reflected(&path, request).await.map(|(body, deadline)| streaming(body, deadline, conn, &open))
     } else {
         message_and_answer(&path, request, conn, &open).await
     };
@@ -114,7 +114,8 @@ async fn message_and_answer(
     let deadline = deadline(request.headers(), Instant::now())?;
     let answered = async {
         if path == WATCH {
-            return Ok(streaming(call(HealthServer::new(health::Health), request).await, conn, open));
+            let watched = call(HealthServer::new(health::Health), request).await;
+            return Ok(streaming(watched, deadline, conn, open));
         }
         buffered(path, request, conn, open).await
     };
@@ -175,9 +176,19 @@ async fn buffered(
     Ok(response)
 }
 
-/// An answer that goes on.
-fn streaming(response: Response<tonic::body::Body>, conn: &Rc<Conn>, open: &Open) -> Response<ReplyBody> {
-    response.map(|body| ReplyBody::service(body, conn, open.also()))
+/// An answer that goes on, until its deadline at most.
+fn streaming(
+    response: Response<tonic::body::Body>,
+    deadline: Option<Instant>,
+    conn: &Rc<Conn>,
+    open: &Open,
+) -> Response<ReplyBody> {
+    response.map(|body| ReplyBody::service(body, deadline, conn, open.also()))
+}
+
+/// The trailers of a call that goes on when its deadline is over.
+pub fn too_late() -> HeaderMap {
+    failed(&late())
 }
 
 /// Says in our words what tonic refuses without asking the service: a call that there is not, a message that is none.
@@ -202,15 +213,20 @@ fn unknown(path: &str) -> Error {
 
 /// What the server's services are, as a service tells it: messages both ways, until the client has enough or the gateway
 /// stops.
-async fn reflected(path: &str, request: Request<Incoming>) -> Result<Response<tonic::body::Body>> {
+async fn reflected(
+    path: &str,
+    request: Request<Incoming>,
+) -> Result<(Response<tonic::body::Body>, Option<Instant>)> {
+    let deadline = deadline(request.headers(), Instant::now())?;
     // The service ends its answers when the questions end.
     let questions = |body| StreamBody::new(BodyStream::new(body).take_until(Box::pin(closing())));
     let request = request.map(questions);
-    if path.starts_with(REFLECTION) {
-        Ok(call(reflection().build_v1().map_err(|error| unreflected(&error))?, request).await)
+    let answer = if path.starts_with(REFLECTION) {
+        call(reflection().build_v1().map_err(|error| unreflected(&error))?, request).await
     } else {
-        Ok(call(reflection().build_v1alpha().map_err(|error| unreflected(&error))?, request).await)
-    }
+        call(reflection().build_v1alpha().map_err(|error| unreflected(&error))?, request).await
+    };
+    Ok((answer, deadline))
 }
 
 async fn call<S, B>(mut service: S, request: Request<B>) -> S::Response

@@ -10,14 +10,15 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::envelope::Envelope;
 use headgate_protocol::metadata::{self, ModelMetadata};
 use http::header::{
-    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER, VARY,
+    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName,
+    RETRY_AFTER, VARY,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::access_log::Protocol;
-use crate::coding::{self, Coding};
+use crate::coding;
 use crate::conn::{Conn, Open};
 use crate::context::Context;
 use crate::infer::{self, Answer, Ask, Dialect};
@@ -46,13 +47,20 @@ pub async fn handle(
         return Ok(grpc::handle(&conn, request, open).await);
     }
     let context = Context::read(request.headers());
+    let bodiless = request.method() == Method::HEAD;
     let mut reply = dispatch(request, received, &context, &open).await;
     context.write(reply.tap.as_ref(), reply.head.headers_mut());
     if http1 && closes(&reply) {
         // The body that was not read is still on the wire; the next request cannot be found behind it.
         reply.head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let Reply { head, body, tap, .. } = reply;
+    let Reply { mut head, body, tap, .. } = reply;
+    if bodiless && !http1 {
+        // hyper leaves the body of an answer to HEAD out on HTTP/1 only.
+        head.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        io::with(|io| io.replies.give(body));
+        return Ok(head.map(|()| ReplyBody::Whole(None)));
+    }
     Ok(head.map(|()| ReplyBody::new(body, tap, &conn, open)))
 }
 
@@ -77,7 +85,10 @@ async fn dispatch(request: Request<Incoming>, received: Instant, context: &Conte
         Ok(()) if http1 && grpc::is_grpc_content(&head.headers) => {
             refused(&Error::invalid("gRPC needs HTTP/2; send this with prior knowledge of it"))
         }
-        Ok(()) => route(&head, &mut body, received, context).await,
+        Ok(()) => {
+            let reply = route(&head, &mut body, received, context).await;
+            compressed(reply, &head.headers).await
+        }
         Err(error) => Reply { ends: true, ..refused(&error) },
     };
     body::discard(body, open);
@@ -102,7 +113,7 @@ async fn route(head: &Parts, body: &mut Incoming, received: Instant, context: &C
             let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
             let parse = if matches!(call, Call::Infer(_)) { infer::envelope } else { infer::predict };
             match catching(read_and_infer(ask, body, parse)).await {
-                Ok(answer) => compressed(answered(answer), &head.headers).await,
+                Ok(answer) => answered(answer),
                 Err(error) => {
                     ask.refused(&error);
                     refused(&error)
@@ -150,7 +161,7 @@ async fn extension(call: &Extension<'_>, head: &Parts, body: &mut Incoming) -> R
         });
     }
     let mut out = io::with(|io| io.replies.take());
-    match catching(rest::answer(call, body, &mut out)).await {
+    match catching(rest::answer(call, &head.headers, body, &mut out)).await {
         Ok(()) => Reply { head: self::head(StatusCode::OK, &JSON), body: out, tap: None, ends: false },
         Err(error) => refused(&error),
     }
@@ -179,30 +190,15 @@ type Parse = for<'a> fn(&HeaderMap, &'a [u8]) -> Result<Envelope<'a>>;
 async fn read_and_infer(ask: Ask<'_>, body: &mut Incoming, parse: Parse) -> Result<Answer> {
     let endpoint = infer::snapshot(&ask)?;
     io::with(infer::admit)?;
-    let coding = coding(ask.headers)?;
     let limit = io::with(|io| io.shared.config.max_body_bytes);
-    let (mut body, mut counted) = body::read_aligned(body, limit, ask.headers, tensor_offset).await?;
-    if let Some(coding) = coding {
-        body = coding::decode(&body, coding, limit, &mut counted).await?.into();
-    }
+    let (body, counted) = coding::read_body(body, limit, ask.headers, tensor_offset).await?;
     let envelope = parse(ask.headers, &body)?;
-    infer::infer(ask, endpoint, envelope, &body).await
+    infer::infer(ask, endpoint, envelope, (&body, counted)).await
 }
 
 /// Where the first binary tensor of a body begins: behind the JSON.
 fn tensor_offset(_: &[u8], headers: &HeaderMap) -> Option<usize> {
     headers.get(&JSON_LENGTH)?.to_str().ok()?.trim().parse().ok()
-}
-
-/// How the body is encoded.
-fn coding(headers: &HeaderMap) -> Result<Option<Coding>> {
-    let Some(name) = headers.get(CONTENT_ENCODING) else { return Ok(None) };
-    Coding::parse(name.as_bytes()).ok_or_else(|| {
-        Error::new(
-            Code::Unsupported,
-            format!("Content-Encoding {name:?} is not supported; gzip, deflate and identity are"),
-        )
-    })
 }
 
 fn described(write: impl FnOnce(&mut Vec<u8>) -> Result<StatusCode>) -> Reply {

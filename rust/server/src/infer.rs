@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
+use headgate_core::id::MAX_NAME;
 use headgate_core::route::{Pick, Reason, pick, pick_direct};
 use headgate_engine::{Lease, Place};
 use headgate_protocol::binary;
@@ -21,6 +22,7 @@ use headgate_protocol::reply::ReplyHead;
 use http::HeaderMap;
 
 use crate::access_log::{Entry, Protocol};
+use crate::body::Counted;
 use crate::context::Context;
 use crate::io::{self, Io, LiveEndpoint};
 use crate::outputs::Outputs;
@@ -50,22 +52,34 @@ pub struct Ask<'a> {
 impl Ask<'_> {
     /// Writes a request down that was refused before a version was chosen, if the access log takes it.
     pub fn refused(&self, error: &Error) {
-        io::with(|io| {
-            let Some(log) = io.sampled_log() else { return };
-            log.log(Entry {
-                at: SystemTime::now(),
-                protocol: self.protocol,
-                endpoint: self.target.endpoint.into(),
-                version: None,
-                direct: false,
-                code: Some(error.code),
-                delivered: true,
-                rows: 0,
-                times_ns: vec![("total", self.received.elapsed().as_nanos() as u64)],
-                context: self.context.clone(),
-            });
-        });
+        write_refusal(self.target.endpoint, self.protocol, self.received, self.context, error);
     }
+}
+
+/// As [`Ask::refused`], for a request that may not have said which endpoint it is for.
+pub fn write_refusal(
+    endpoint: &str,
+    protocol: Protocol,
+    received: Instant,
+    context: &Context,
+    error: &Error,
+) {
+    io::with(|io| {
+        let Some(log) = io.sampled_log() else { return };
+        log.log(Entry {
+            at: SystemTime::now(),
+            protocol,
+            // What is longer is no endpoint's name.
+            endpoint: endpoint[..endpoint.floor_char_boundary(MAX_NAME)].into(),
+            version: None,
+            direct: false,
+            code: Some(error.code),
+            delivered: true,
+            rows: 0,
+            times_ns: vec![("total", received.elapsed().as_nanos() as u64)],
+            context: context.clone(),
+        });
+    });
 }
 
 /// How an answer is written.
@@ -108,7 +122,7 @@ pub fn snapshot(ask: &Ask<'_>) -> Result<Arc<LiveEndpoint>> {
 ///
 /// # Errors
 /// `model_not_found`, and as [`infer`].
-pub async fn find_and_infer(ask: Ask<'_>, envelope: Envelope<'_>, body: &Bytes) -> Result<Answer> {
+pub async fn find_and_infer(ask: Ask<'_>, envelope: Envelope<'_>, body: (&Bytes, Counted)) -> Result<Answer> {
     let answer = match snapshot(&ask) {
         Ok(endpoint) => infer(ask, endpoint, envelope, body).await,
         Err(error) => Err(error),
@@ -121,19 +135,20 @@ pub async fn find_and_infer(ask: Ask<'_>, envelope: Envelope<'_>, body: &Bytes) 
 /// # Errors
 /// What refuses a request before a version is chosen: `version_not_found`.
 ///
-/// `body` is what the envelope borrows from.
+/// `body` is what the envelope borrows from, and its share of the memory for large requests: the tensors may lie in it until
+/// the answer is out.
 pub async fn infer(
     ask: Ask<'_>,
     endpoint: Arc<LiveEndpoint>,
     envelope: Envelope<'_>,
-    body: &Bytes,
+    (body, counted): (&Bytes, Counted),
 ) -> Result<Answer> {
     let mut tap = route(&ask, endpoint)?;
+    tap.counted().take(counted);
     tap.sample(ask.protocol, ask.context);
     tap.limit(envelope.parameters.timeout_us.map(Duration::from_micros), ask.deadline);
     let mut reply = io::with(|io| io.replies.take());
     let result = serve(&envelope, body, ask.dialect, &mut tap, &mut reply).await;
-    let result = result.and_then(|sent| tap.counted().hold(reply.len()).map(|()| sent));
     io::with(|io| io.scratch.borrow_mut().envelope.recycle(envelope));
     tap.answered(result.as_ref().err().map(|error| error.code));
     Ok(Answer { result, body: reply, tap })
@@ -196,9 +211,11 @@ async fn serve(
 ) -> Result<Sent> {
     let lease = decode(envelope, body, tap)?;
     let lease = run(lease, tap).await?;
-    let sent = reply(envelope, dialect, tap, &lease, out);
+    let replied = reply(envelope, dialect, tap, &lease, out);
     tap.lease = Some(lease);
-    sent
+    let (sent, output_bytes) = replied?;
+    tap.counted().hold(out.len() + output_bytes)?;
+    Ok(sent)
 }
 
 fn decode(envelope: &Envelope<'_>, body: &Bytes, tap: &mut Tap) -> Result<Lease> {
@@ -227,26 +244,32 @@ async fn run(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
             result.map(|()| lease)
         }
         Place::Pool => {
-            let outcome = io::with(|io| io.shared.pool.submit(lease, deadline))?;
-            match tokio::time::timeout_at(deadline.into(), outcome).await {
+            // A run outlives its request when the client leaves or the deadline passes, and so does its memory.
+            lease.attach(tap.counted().leave());
+            let mut outcome = io::with(|io| io.shared.pool.submit(lease, deadline))?;
+            match tokio::time::timeout_at(deadline.into(), &mut outcome).await {
                 Ok(Ok(outcome)) => {
                     tap.ran_pooled(outcome.queue_ns, outcome.run_ns, Instant::now());
                     outcome.result.map(|()| outcome.lease)
                 }
                 Ok(Err(_)) => Err(Error::new(Code::Internal, "a pool thread gave no outcome")),
-                Err(_) => Err(Error::new(Code::DeadlineExceeded, "the deadline passed before the run ended")),
+                Err(_) => {
+                    tap.leave(outcome);
+                    Err(Error::new(Code::DeadlineExceeded, "the deadline passed before the run ended"))
+                }
             }
         }
     }
 }
 
+/// Writes the answer; how it is sent, and the size of the outputs that it was written from.
 fn reply(
     envelope: &Envelope<'_>,
     dialect: Dialect,
     tap: &Tap,
     lease: &Lease,
     out: &mut Vec<u8>,
-) -> Result<Sent> {
+) -> Result<(Sent, usize)> {
     io::with(|io| {
         let selection = &mut io.scratch.borrow_mut().selection;
         envelope.select(&lease.model().signature().outputs, selection)?;
@@ -257,11 +280,12 @@ fn reply(
         };
         let outputs = Outputs::of(selection, lease, tap.endpoint(), dialect)?;
         let marks_final = envelope.parameters.marks_final;
-        match (dialect, envelope.form) {
+        let sent = match (dialect, envelope.form) {
             (Dialect::Rest, Form::Listed | Form::Raw(_)) => outputs.write_json(&head, out),
-            (Dialect::Rest, form) => outputs.write_predictions(form, out),
+            (Dialect::Rest, form) => outputs.write_predictions(form, lease.binding().rows(), out),
             (Dialect::Grpc, _) => outputs.write_message(&head, marks_final, out),
             (Dialect::Stream, _) => outputs.write_in_stream(&head, marks_final, out),
-        }
+        }?;
+        Ok((sent, outputs.bytes()))
     })
 }

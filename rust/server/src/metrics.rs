@@ -261,6 +261,8 @@ pub fn families(metrics: &Metrics, gauges: &Gauges) -> Value {
         requests(&live),
         refusals(metrics),
         counter("headgate_rows_total", "Rows of good answers.", &|s| s.rows.get()),
+        {"name": "headgate_request_success_seconds_total", "help": "Time of good answers, from the request's first byte to the answer's last.",
+         "type": "counter", "samples": live.iter().map(|v| json!([labels(v), v.sum(|s| s.success_ns.get()) as f64 / 1e9])).collect::<Vec<_>>()},
         counter("headgate_requests_direct_total", "Requests that named the version themselves; outside gates and drift.", &|s| s.direct.get()),
         counter("headgate_requests_undelivered_total", "Answers whose client left before the bytes were with the socket.", &|s| s.undelivered.get()),
         {"name": "headgate_requests_in_flight", "help": "Requests begun and not finished.", "type": "gauge",

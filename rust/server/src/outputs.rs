@@ -57,6 +57,15 @@ impl<'a> Outputs<'a> {
         Ok(Outputs { specs, shown, non_finite: endpoint.non_finite })
     }
 
+    /// Bytes of the selected outputs.
+    pub fn bytes(&self) -> usize {
+        let bytes = |shown: &Shown<'_>| match &shown.view.data {
+            Data::Bytes(bytes) => bytes.len(),
+            Data::Strings { bytes, offsets } => bytes.len() + size_of_val(&offsets[..]),
+        };
+        self.shown.iter().map(bytes).sum()
+    }
+
     fn tensors(&self) -> Result<Vec<OutputTensor<'_>>> {
         self.shown
             .iter()
@@ -89,8 +98,8 @@ impl<'a> Outputs<'a> {
     ///
     /// # Errors
     /// As [`predict::write`].
-    pub fn write_predictions(&self, form: Form<'_>, out: &mut Vec<u8>) -> Result<Sent> {
-        predict::write(out, form, &self.tensors()?)?;
+    pub fn write_predictions(&self, form: Form<'_>, rows: usize, out: &mut Vec<u8>) -> Result<Sent> {
+        predict::write(out, form, rows, &self.tensors()?)?;
         Ok(Sent { json_length: None })
     }
 

@@ -334,6 +334,7 @@ impl Inner {
     }
 
     fn build(&self, spec: &EndpointSpec, models: &[Arc<Model>]) -> Result<LiveEndpoint> {
+        version::check_labels(spec, models)?;
         let baseline = self.sketches.baseline(spec)?;
         let mut models = models.iter();
         compile(spec, |version| {

@@ -1,15 +1,19 @@
 //! Answers as the HTTP layer takes them: bytes in a buffer that goes back to its thread, and the tap that waits for them.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::Buf;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
 
 use crate::conn::{Conn, Open, Unsent};
+use crate::grpc;
 use crate::grpc::stream::{Answers, Piece};
 use crate::io;
 use crate::taps::Tap;
@@ -99,8 +103,8 @@ pub enum ReplyBody {
     Message(Option<ReplyBuf>, Option<Trailers>),
     /// gRPC messages one after the other; `None` once the call has ended.
     Stream(Option<Answers>, Writing),
-    /// What one of tonic's services answers.
-    Service(tonic::body::Body, Writing),
+    /// What one of tonic's services answers, until its caller stops waiting.
+    Service(tonic::body::Body, Option<Pin<Box<Sleep>>>, Writing),
 }
 
 /// Whose pieces are written.
@@ -153,9 +157,10 @@ impl ReplyBody {
         Self::Stream(Some(answers), Writing { conn: conn.clone(), open })
     }
 
-    /// The body of a service's answer, which ends the request `open`.
-    pub fn service(body: tonic::body::Body, conn: &Rc<Conn>, open: Open) -> Self {
-        Self::Service(body, Writing { conn: conn.clone(), open })
+    /// The body of a service's answer, which ends the request `open`; cut off at `deadline`.
+    pub fn service(body: tonic::body::Body, deadline: Option<Instant>, conn: &Rc<Conn>, open: Open) -> Self {
+        let late = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline.into())));
+        Self::Service(body, late, Writing { conn: conn.clone(), open })
     }
 }
 
@@ -196,11 +201,17 @@ impl Body for ReplyBody {
                     }
                 })
             }
-            Self::Service(body, writing) => Pin::new(body).poll_frame(cx).map(|frame| {
-                frame.map(|frame| {
-                    frame.map(|frame| frame.map_data(|bytes| writing.piece(bytes.into(), 0, None)))
+            Self::Service(body, late, writing) => {
+                if late.as_mut().is_some_and(|late| late.as_mut().poll(cx).is_ready()) {
+                    (*body, *late) = (tonic::body::Body::empty(), None);
+                    return Poll::Ready(Some(Ok(Frame::trailers(grpc::too_late()))));
+                }
+                Pin::new(body).poll_frame(cx).map(|frame| {
+                    frame.map(|frame| {
+                        frame.map(|frame| frame.map_data(|bytes| writing.piece(bytes.into(), 0, None)))
+                    })
                 })
-            }),
+            }
         }
     }
 
@@ -209,7 +220,7 @@ impl Body for ReplyBody {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Message(bytes, trailers) => bytes.is_none() && trailers.is_none(),
             Self::Stream(answers, _) => answers.is_none(),
-            Self::Service(body, _) => body.is_end_stream(),
+            Self::Service(body, ..) => body.is_end_stream(),
         }
     }
 
@@ -219,7 +230,7 @@ impl Body for ReplyBody {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.remaining() as u64))
             }
             Self::Message(..) | Self::Stream(..) => SizeHint::default(),
-            Self::Service(body, _) => body.size_hint(),
+            Self::Service(body, ..) => body.size_hint(),
         }
     }
 }

@@ -5,13 +5,13 @@
 use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::pb::inference as pb;
 use headgate_protocol::predict;
-use http::Method;
+use http::{HeaderMap, Method};
 use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 
 use crate::io::{self, Io};
 use crate::path::{Extension, SharedMemory, Target};
-use crate::{body, facts, residency, settings};
+use crate::{coding, facts, residency, settings};
 
 /// The most bytes in the body of such a call.
 const MAX_BODY: usize = 1 << 20;
@@ -39,7 +39,12 @@ pub fn methods(call: &Extension<'_>) -> &'static [Method] {
 ///
 /// # Errors
 /// Those of the call; `invalid_argument` for a body that is not the JSON it should be.
-pub async fn answer(call: &Extension<'_>, body: &mut Incoming, out: &mut Vec<u8>) -> Result<()> {
+pub async fn answer(
+    call: &Extension<'_>,
+    headers: &HeaderMap,
+    body: &mut Incoming,
+    out: &mut Vec<u8>,
+) -> Result<()> {
     let value = match *call {
         Extension::ModelStatus(target) => {
             let (endpoint, _) = io::with(|io| facts::find(io, &target))?;
@@ -52,22 +57,22 @@ pub async fn answer(call: &Extension<'_>, body: &mut Incoming, out: &mut Vec<u8>
         }
         Extension::Statistics(target) => io::with(|io| statistics(io, target))?,
         Extension::Index(repository) => {
-            let ready = flag(&object(body).await?, "ready")?;
+            let ready = flag(&object(headers, body).await?, "ready")?;
             io::with(|io| index(io, repository, ready))?
         }
         Extension::Load(repository, name) => {
-            let parameters = parameters(object(body).await?)?;
+            let parameters = parameters(object(headers, body).await?)?;
             residency::load(repository, name, parameters.keys().map(String::as_str)).await?;
             json!({"name": name, "load": true})
         }
         Extension::Unload(repository, name) => {
-            let parameters = parameters(object(body).await?)?;
+            let parameters = parameters(object(headers, body).await?)?;
             let names = parameters.keys().map(String::as_str);
             io::with(|io| residency::unload(io, repository, name, names))?;
             json!({"name": name, "unload": true})
         }
         Extension::Trace(target) => {
-            let asked = object(body).await?;
+            let asked = object(headers, body).await?;
             io::with(|io| {
                 target.map(|target| facts::find(io, &target)).transpose()?;
                 settings::refuse_changes(io, asked.keys())
@@ -75,7 +80,7 @@ pub async fn answer(call: &Extension<'_>, body: &mut Incoming, out: &mut Vec<u8>
             trace_settings()
         }
         Extension::Logging => {
-            let asked = object(body).await?;
+            let asked = object(headers, body).await?;
             io::with(|io| settings::refuse_changes(io, asked.keys()))?;
             log_settings()
         }
@@ -94,8 +99,8 @@ pub async fn answer(call: &Extension<'_>, body: &mut Incoming, out: &mut Vec<u8>
 }
 
 /// The object in a body; an empty one for an empty body.
-async fn object(body: &mut Incoming) -> Result<Map<String, Value>> {
-    let (bytes, _counted) = body::read_counted(body, MAX_BODY).await?;
+async fn object(headers: &HeaderMap, body: &mut Incoming) -> Result<Map<String, Value>> {
+    let (bytes, _counted) = coding::read_body(body, MAX_BODY, headers, |_, _| None).await?;
     if bytes.is_empty() {
         return Ok(Map::new());
     }

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use headgate_core::error::Code;
 use headgate_core::snapshot::Version;
-use headgate_engine::Lease;
+use headgate_engine::{Lease, Outcome};
 use http::{HeaderName, HeaderValue};
+use tokio::sync::oneshot;
 
 use crate::access_log::{AccessLog, Entry, Protocol};
 use crate::body::Counted;
@@ -126,7 +127,9 @@ impl Tap {
 
     /// The request's own time-out, and when its transport stops waiting.
     pub fn limit(&mut self, timeout: Option<Duration>, deadline: Option<Instant>) {
-        let own = timeout.and_then(|timeout| self.received.checked_add(timeout));
+        // 0 is what clients send that fill every field: no time-out of its own, as Triton has it.
+        let own = timeout.filter(|timeout| !timeout.is_zero());
+        let own = own.and_then(|timeout| self.received.checked_add(timeout));
         self.deadline = own.into_iter().chain(deadline).fold(self.deadline, Instant::min);
     }
 
@@ -152,6 +155,17 @@ impl Tap {
         self.queue_ns = Some(queue_ns);
         self.run_ns = (run_ns > 0).then_some(run_ns);
         self.phase_end = now;
+    }
+
+    /// The run goes on without its request; it is booked when it ends.
+    pub fn leave(&self, outcome: oneshot::Receiver<Outcome>) {
+        let (endpoint, version, thread) = (self.endpoint.clone(), self.version, self.thread);
+        tokio::task::spawn_local(async move {
+            let ran = outcome.await.ok().map(|outcome| outcome.run_ns).filter(|&ns| ns > 0);
+            if let Some(run_ns) = ran {
+                endpoint.versions[version as usize].payload.metrics.shard(thread).run.record(run_ns);
+            }
+        });
     }
 
     /// What counts the request's memory beside its body's, until its answer is out.

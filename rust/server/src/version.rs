@@ -71,6 +71,30 @@ pub fn load(engine: &Engine, spec: &EndpointSpec) -> std::result::Result<Vec<Arc
     Ok(models.into_iter().flatten().collect())
 }
 
+/// Checks the names of classes against the outputs that they are for.
+///
+/// # Errors
+/// `policy_invalid` for names of something that no version has as an output, or of another number than its classes.
+pub fn check_labels(spec: &EndpointSpec, models: &[Arc<Model>]) -> Result<()> {
+    for (tensor, names) in &spec.labels {
+        let outputs = || models.iter().flat_map(|model| &model.signature().outputs);
+        let wrong = |why: String| Err(Error::new(Code::PolicyInvalid, format!("labels.{tensor}: {why}")));
+        let mut found = false;
+        for output in outputs().filter(|output| output.name == *tensor) {
+            found = true;
+            let classes = output.shape.last().copied().unwrap_or(-1);
+            if classes >= 0 && classes as usize != names.len() {
+                return wrong(format!("has {} names, and the output has {classes} classes", names.len()));
+            }
+        }
+        if !found {
+            let known: Vec<&str> = outputs().map(|output| output.name.as_str()).collect();
+            return wrong(format!("is no output of any version; there are {}", known.join(", ")));
+        }
+    }
+    Ok(())
+}
+
 /// Whether everything that a spec names is in memory, so that it can be served at once.
 pub fn is_loaded(engine: &Engine, spec: &EndpointSpec) -> bool {
     spec.versions.iter().all(|version| version.artifact.is_none() || engine.loaded(&version.digest).is_some())

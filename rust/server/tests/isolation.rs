@@ -328,7 +328,7 @@ fn a_request_whose_own_time_is_over_is_refused_before_its_run() {
     let (slow, held) = gated();
     serve(&gateway, "slow", slow, false);
     let tensor = json!({"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0]});
-    let body = json!({"parameters": {"timeout": 0}, "inputs": [tensor]}).to_string();
+    let body = json!({"parameters": {"timeout": 1}, "inputs": [tensor]}).to_string();
     let mut stream = connect(address);
     let head =
         format!("POST /v2/models/slow/infer HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n", body.len());
@@ -442,6 +442,31 @@ fn an_unload_undoes_a_load_that_is_on_its_way() {
     assert_eq!((status, &body["code"]), (503, &json!("model_not_ready")));
     control.write_all(request("model", 1.0).as_bytes()).unwrap();
     assert_eq!(answer(&mut control).1["code"], "model_not_ready");
+}
+
+#[test]
+fn labels_that_do_not_fit_an_output_are_refused() {
+    let (gateway, _) = gateway();
+    let mut wide = free();
+    wide.signature.outputs[0].shape = vec![-1, 3];
+    let _model = gateway.engine().adopt("sha256:wide", Box::new(wide)).unwrap();
+    let outcome = |labels: &Value| {
+        let spec = json!({
+            "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 1000, "labels": labels,
+            "versions": [{"name": "v1", "digest": "sha256:wide", "artifact": "adopted"}],
+        });
+        gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+        gateway.events().pop().unwrap()
+    };
+    assert_eq!(outcome(&json!({"y": ["a", "b", "c"]}))["event"], "applied");
+    for (labels, says) in [
+        (json!({"y": ["a", "b"]}), "labels.y: has 2 names, and the output has 3 classes"),
+        (json!({"Y": ["a", "b", "c"]}), "labels.Y: is no output of any version; there are y"),
+    ] {
+        let failed = outcome(&labels);
+        assert_eq!((&failed["event"], &failed["code"]), (&json!("failed"), &json!("policy_invalid")));
+        assert_eq!(failed["message"], says);
+    }
 }
 
 /// HTTP/2 by hand: just enough frames to open a stream, reset it and read to the connection's end.

@@ -14,6 +14,8 @@ use crate::view::Datatype;
 
 /// The most elements per row that get a feature each.
 pub const MAX_ELEMENTS: usize = 4096;
+/// Features that are left for tensors kept as a whole.
+const POOLED_ROOM: usize = 2048;
 /// The statistics of a row that is too large for a feature per element, in the order of their index.
 pub const STATISTICS: [&str; 5] = ["mean", "std", "min", "max", "nan"];
 /// The most features of one plan.
@@ -143,7 +145,11 @@ impl FeaturePlan {
     }
 
     fn add(&mut self, info: &TensorInfo, names: Option<&[String]>) -> Result<()> {
-        let (rows, columns) = features_of(info, names)?;
+        let (mut rows, mut columns) = features_of(info, names)?;
+        if self.features.len() + columns.len() > MAX_FEATURES - POOLED_ROOM {
+            // What is too wide to be kept by column is kept as a whole: it is no reason not to serve.
+            (rows, columns) = pooled(info);
+        }
         if self.features.len() + columns.len() > MAX_FEATURES {
             return Err(Error::Plan(format!("there are more than {MAX_FEATURES} features")));
         }
@@ -194,17 +200,18 @@ fn find(baseline: &Baseline, info: &TensorInfo, rows: Rows, index: u32, column: 
     at.map(|at| first + at)
 }
 
+/// The features of a tensor whose elements have no place of their own.
+fn pooled(info: &TensorInfo) -> (Rows, Vec<String>) {
+    let named = |name: &&str| format!("{}.{name}", info.name);
+    if info.datatype == Datatype::Bytes {
+        return (Rows::Lengths(1), ["length", "empty"].iter().map(named).collect());
+    }
+    (Rows::Statistics, STATISTICS.iter().map(named).collect())
+}
+
 fn features_of(info: &TensorInfo, names: Option<&[String]>) -> Result<(Rows, Vec<String>)> {
-    let statistics = || STATISTICS.iter().map(|name| format!("{}.{name}", info.name)).collect();
     let Some(elements) = info.row_elements.filter(|&elements| elements <= MAX_ELEMENTS) else {
-        if info.datatype == Datatype::Bytes {
-            // Lengths of elements that have no fixed place are pooled.
-            return Ok((
-                Rows::Lengths(1),
-                vec![format!("{}.length", info.name), format!("{}.empty", info.name)],
-            ));
-        }
-        return Ok((Rows::Statistics, statistics()));
+        return Ok(pooled(info));
     };
     if let Some(names) = names.filter(|names| names.len() != elements) {
         return Err(Error::Plan(format!(
@@ -248,6 +255,19 @@ mod tests {
             ["a", "b", "Y[0]", "I.mean", "I.std", "I.min", "I.max", "I.nan", "S[0].length", "S[0].empty"];
         assert_eq!(names(&plan), wanted);
         assert!(plan.shard_bytes() > 0);
+    }
+
+    #[test]
+    fn what_is_too_wide_is_kept_as_a_whole() {
+        let wide = |datatype, count| -> Vec<_> {
+            (0..count).map(|at| info(&format!("T{at}"), datatype, Some(MAX_ELEMENTS))).collect()
+        };
+        let numbers = MAX_FEATURES / MAX_ELEMENTS + 1;
+        let plan = FeaturePlan::compile(&wide(Datatype::Fp32, numbers), &BTreeMap::new(), None).unwrap();
+        assert_eq!(names(&plan)[..2], ["T0[0]", "T0[1]"]);
+        assert_eq!(*names(&plan).last().unwrap(), "T16.nan");
+        let plan = FeaturePlan::compile(&wide(Datatype::Bytes, numbers), &BTreeMap::new(), None).unwrap();
+        assert_eq!(*names(&plan).last().unwrap(), "T16.empty");
     }
 
     #[test]

@@ -193,6 +193,37 @@ def test_a_flag_is_given_bare_and_elsewhere_with_on_or_off(tmp_path: Path) -> No
     assert (seen[0].access_log, seen[0].access_log_share) == (Path("log.jsonl").absolute(), 0.005)
 
 
+def test_the_command_line_turns_off_what_the_environment_turns_on() -> None:
+    seen: list[Settings] = []
+
+    @click.command()
+    @setting_options
+    def command(**given: Any) -> None:
+        seen.append(read_settings(given, [], {"HEADGATE_TRITON_METRICS": "on"}))
+
+    for given in [], ["--no-triton-metrics"]:
+        assert CliRunner().invoke(command, given).exit_code == 0
+    assert [settings.triton_metrics for settings in seen] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("given", "together"),
+    [
+        ({"http": "127.0.0.1:9000", "grpc": "127.0.0.1:9000"}, "--http 127.0.0.1:9000 and --grpc"),
+        ({"http": "0.0.0.0:8003"}, "--http 0.0.0.0:8003 and --admin"),
+        ({"observe": "127.0.0.1:8003"}, "--observe 127.0.0.1:8003 and --admin"),
+    ],
+)
+def test_no_two_ports_are_at_one_place(given: dict[str, str], together: str) -> None:
+    with pytest.raises(InvalidArgument, match=together):
+        read(given)
+
+
+def test_any_number_of_ports_may_be_chosen_by_the_system() -> None:
+    assert read({"http": "127.0.0.1:0", "grpc": "127.0.0.1:0"}).grpc.port == 0
+    assert read({"http": "127.0.0.2:8003"}).http.port == 8003
+
+
 @pytest.mark.parametrize("text", ["1", "1.5", "101%", "-1%", "nan%", "%", "1% of them"])
 def test_a_share_has_a_percent_sign_and_lies_within_the_whole(text: str) -> None:
     with pytest.raises(InvalidArgument, match="is not a share"):

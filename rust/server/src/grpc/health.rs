@@ -3,11 +3,13 @@
 use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 
+use headgate_core::error::{Code, Error};
 use headgate_protocol::pb::health::health_check_response::ServingStatus;
 use headgate_protocol::pb::health::{HealthCheckRequest, HealthCheckResponse};
 use tonic::codegen::tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
+use super::as_status;
 use super::generated::health::health_server::Health as HealthService;
 use crate::io::{self, Io};
 
@@ -37,7 +39,8 @@ impl HealthService for Health {
         let service = request.into_inner().service;
         match io::with(|io| status(io, &service)) {
             ServingStatus::ServiceUnknown => {
-                Err(Status::not_found(format!("nothing is served under the name {service:?}")))
+                let words = format!("nothing is served under the name {service:?}");
+                Err(as_status(&Error::new(Code::NotFound, words)))
             }
             status => Ok(Response::new(HealthCheckResponse { status: status.into() })),
         }

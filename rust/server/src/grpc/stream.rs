@@ -8,15 +8,16 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use headgate_core::error::{Code, Result};
+use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::protobuf;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use super::requests::Requests;
+use super::requests::{Message, Requests};
 use super::{CONTENT, closing, deadline, failed, late, message, refused, succeeded};
 use crate::access_log::Protocol;
+use crate::body::Counted;
 use crate::conn::{Conn, Open};
 use crate::context::Context;
 use crate::infer::{self, Answer, Ask, Dialect};
@@ -87,9 +88,10 @@ fn answers(call: Rc<Call>, body: Incoming) -> Answers {
         let call = call.clone();
         async move {
             match request {
-                Ok((message, _counted)) => call.answer(&message).await,
+                Ok(message) => call.answer(message).await,
                 Err(error) => {
                     io::with(|io| io.shared.metrics.thread(io.thread).refused(error.code));
+                    call.write_refusal(Instant::now(), &error);
                     Err(failed(&error))
                 }
             }
@@ -122,8 +124,8 @@ struct Call {
 }
 
 impl Call {
-    async fn answer(&self, request: &Bytes) -> std::result::Result<Piece, HeaderMap> {
-        let (error, tap) = match catching(self.infer(request, Instant::now())).await {
+    async fn answer(&self, (request, counted): Message) -> std::result::Result<Piece, HeaderMap> {
+        let (error, tap) = match catching(self.infer((&request, counted), Instant::now())).await {
             Ok(Answer { result, mut body, tap }) => {
                 match result.and_then(|_| message::end_in_stream(&mut body)) {
                     Ok(start) => return Ok(Piece { bytes: body, start, tap: Some(tap) }),
@@ -149,7 +151,7 @@ impl Call {
             Failures::Said => {
                 let mut bytes = io::with(|io| io.replies.take());
                 message::begin(&mut bytes);
-                protobuf::write_failure(&mut bytes, &error.message, protobuf::id(request));
+                protobuf::write_failure(&mut bytes, &error.message, protobuf::id(&request));
                 // A sentence and an id are never 4 GiB.
                 message::end(&mut bytes).map_err(|error| failed(&error))?;
                 Ok(Piece { bytes, start: 0, tap })
@@ -157,13 +159,20 @@ impl Call {
         }
     }
 
-    async fn infer(&self, message: &Bytes, received: Instant) -> Result<Answer> {
-        io::with(infer::admit)?;
-        let request = io::with(|io| protobuf::parse(message, &mut io.scratch.borrow_mut().envelope))?;
+    /// Writes a request down that did not say which endpoint it is for.
+    fn write_refusal(&self, received: Instant, error: &Error) {
+        infer::write_refusal("", Protocol::GrpcStream, received, &self.context, error);
+    }
+
+    async fn infer(&self, (message, counted): (&Bytes, Counted), received: Instant) -> Result<Answer> {
+        let unread = |error: &Error| self.write_refusal(received, error);
+        io::with(infer::admit).inspect_err(unread)?;
+        let request = io::with(|io| protobuf::parse(message, &mut io.scratch.borrow_mut().envelope))
+            .inspect_err(unread)?;
         let target = Target { endpoint: request.model_name, version: request.model_version };
         let Call { headers, deadline, context, .. } = self;
         let (deadline, dialect, protocol) = (*deadline, Dialect::Stream, Protocol::GrpcStream);
         let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
-        infer::find_and_infer(ask, request.envelope, message).await
+        infer::find_and_infer(ask, request.envelope, (message, counted)).await
     }
 }

@@ -6,7 +6,8 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use headgate_core::error::Result;
+use bytes::Bytes;
+use headgate_core::error::{Error, Result};
 use headgate_protocol::protobuf;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::request::Parts;
@@ -15,7 +16,7 @@ use hyper::body::Incoming;
 
 use super::{CONTENT, deadline, failed, message, refused, succeeded};
 use crate::access_log::Protocol;
-use crate::body;
+use crate::body::{self, Counted};
 use crate::conn::{Conn, Open};
 use crate::context::Context;
 use crate::infer::{self, Answer, Ask, Dialect};
@@ -47,19 +48,31 @@ async fn model_infer(
     received: Instant,
     context: &Context,
 ) -> Result<Answer> {
-    io::with(infer::admit)?;
-    let deadline = deadline(&head.headers, received)?;
-    let limit = io::with(|io| io.shared.config.max_body_bytes);
-    let most = limit.saturating_add(message::PREFIX);
-    let (body, mut counted) = body::read_aligned(body, most, &head.headers, tensor_offset)
-        .await
-        .map_err(|error| message::of_message(error, limit))?;
-    let message = message::take(&head.headers, body, limit, &mut counted).await?;
-    let request = io::with(|io| protobuf::parse(&message, &mut io.scratch.borrow_mut().envelope))?;
+    let unread = |error: &Error| infer::write_refusal("", Protocol::Grpc, received, context, error);
+    let (message, counted, deadline) = read(&head.headers, body, received).await.inspect_err(unread)?;
+    let request = io::with(|io| protobuf::parse(&message, &mut io.scratch.borrow_mut().envelope))
+        .inspect_err(unread)?;
     let target = Target { endpoint: request.model_name, version: request.model_version };
     let (headers, dialect, protocol) = (&head.headers, Dialect::Grpc, Protocol::Grpc);
     let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
-    infer::find_and_infer(ask, request.envelope, &message).await
+    infer::find_and_infer(ask, request.envelope, (&message, counted)).await
+}
+
+/// The message, its share of the memory for large requests, and when its client stops waiting.
+async fn read(
+    headers: &HeaderMap,
+    body: &mut Incoming,
+    received: Instant,
+) -> Result<(Bytes, Counted, Option<Instant>)> {
+    io::with(infer::admit)?;
+    let deadline = deadline(headers, received)?;
+    let limit = io::with(|io| io.shared.config.max_body_bytes);
+    let most = limit.saturating_add(message::PREFIX);
+    let (body, mut counted) = body::read_aligned(body, most, headers, tensor_offset)
+        .await
+        .map_err(|error| message::of_message(error, limit))?;
+    let message = message::take(headers, body, limit, &mut counted).await?;
+    Ok((message, counted, deadline))
 }
 
 /// Where the first large tensor of a message begins.
