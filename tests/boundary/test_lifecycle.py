@@ -51,7 +51,8 @@ def test_nothing_starts_before_start(scale: Path) -> None:
 
     base = thread_count()
     gateway = _native.Gateway(plane.config())
-    assert thread_count() == base
+    # A thread of an earlier test may be ending.
+    assert thread_count() <= base
     del gateway
 
 

@@ -92,7 +92,7 @@ CASES = [
         "A2": ([2, 2], [1.0] * 4), "B2": ([1], [3]),
     }),
     Case("no such output", "double", [x(ROW)], "invalid_argument", outputs=("Q",)),
-    Case("a deadline that has passed", "double", [x(ROW)], "deadline_exceeded", parameters=(("timeout", 0),)),
+    Case("a deadline that has passed", "double", [x(ROW)], "deadline_exceeded", parameters=(("timeout", 1),)),
     Case("a time-out below zero", "double", [x(ROW)], "invalid_argument", parameters=(("timeout", -1),)),
     Case("a sequence", "double", [x(ROW)], "unsupported", parameters=(("sequence_id", 1),)),
     Case("a reserved parameter", "double", [x(ROW)], "invalid_argument", parameters=(("triton_x", 1),)),
