@@ -44,8 +44,8 @@ test-rust: $(STAMPS)/native $(STAMPS)/digits  ## run the tests of the crates
 		cargo test --workspace --exclude headgate-py --locked
 
 .PHONY: test-models
-test-models:  ## model checking: every order of the threads that meet in a sketch's shard (loom)
-	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked -p headgate-sketch --lib models
+test-models:  ## model checking: every order of the threads that meet in a sketch's shard, a batch and a queue (loom)
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked -p headgate-sketch -p headgate-engine --lib models
 
 .PHONY: test-python
 test-python: $(STAMPS)/native $(STAMPS)/digits  ## run pytest; PYTEST_ARGS="-k traffic" narrows it

@@ -27,9 +27,19 @@ numbers = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_in
 texts = st.text(st.characters(codec="utf-8"), max_size=8)
 rows = st.lists(numbers, min_size=1, max_size=4) | st.lists(texts, min_size=1, max_size=4)
 constants = st.dictionaries(labels, numbers | st.booleans() | texts | rows, min_size=1, max_size=3)
+runs = st.fixed_dictionaries(
+    {},
+    optional={
+        "placement": st.sampled_from(["auto", "pool"]),
+        "threads": st.just("auto") | st.integers(1, 64),
+        "max_batch": st.integers(2, 64),
+        "arena": st.booleans(),
+    },
+)
 versions = st.one_of(
     names.map(lambda n: f"file:models/{n}"),
     names.map(lambda n: {"model": f"file:models/{n}"}),
+    st.builds(lambda n, run: {"model": f"file:models/{n}", "run": run}, names, runs),
     constants.map(lambda c: {"constant": c}),
 )
 

@@ -201,7 +201,7 @@ def _endpoint(one: dict[str, Any]) -> RenderableType:
             name,
             version["role"],
             version["state"],
-            version["placement"],
+            _placed(version),
             _run_times(version["run_us"]),
             version["requests"],
             version["digest"][:19],
@@ -212,6 +212,19 @@ def _endpoint(one: dict[str, Any]) -> RenderableType:
     ]
     alarms = [f"alarm: {text}" for text in one["alarms"]]
     return Group(head, *alarms, *one["notes"], "", traffic_view(one["traffic"]), "", made, *blocks)
+
+
+def _placed(version: Mapping[str, Any]) -> str | None:
+    """Where it runs; whether that was written; how many rows its batches had."""
+    placed: str | None = version["placement"]
+    if placed is None:
+        return None
+    if version["placement_fixed"]:
+        placed += " (written)"
+    batches = version["batches"]
+    if batches and batches["count"]:
+        placed += f", {batches['rows'] / batches['count']:.3g} rows a run"
+    return placed
 
 
 def _run_times(run: Mapping[str, float | None] | None) -> str | None:

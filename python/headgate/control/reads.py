@@ -316,6 +316,8 @@ def _versions(state: EndpointState, held: Held, status: Status) -> dict[str, Ver
             state=shown,  # type: ignore[typeddict-item]
             in_document=version.in_document,
             placement=said.get("placement"),
+            placement_fixed=said.get("placement_fixed"),
+            batches=said.get("batches"),
             run_us=said.get("run_us"),
             requests=said.get("requests"),
             signature=said.get("signature") or detail.get("signature"),

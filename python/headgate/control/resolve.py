@@ -90,8 +90,8 @@ class Resolver:
             # As JSON gives it back, so that a spec compares equal after it was stored.
             return VersionSpec(what.digest, json.loads(json.dumps(what.values)))
         if intake is Intake.LOOK:
-            return VersionSpec(self._registry.store.fingerprint(what.path).digest)
-        return VersionSpec(self._registry.admit(endpoint, name, what.path))
+            return VersionSpec(self._registry.store.fingerprint(what.path).digest, run=what.run)
+        return VersionSpec(self._registry.admit(endpoint, name, what.path), run=what.run)
 
     def _baseline(
         self, path: Path, champion: VersionSpec, columns: dict[str, list[str]], intake: Intake

@@ -18,11 +18,14 @@ from headgate.drift import baseline_path
 
 @dataclass(frozen=True)
 class VersionSpec:
-    """A version: an artifact by its digest, or a constant. ``in_document`` is false for one that is only kept because it is live."""
+    """A version: an artifact by its digest, or a constant. ``in_document`` is false for one that is only kept because it is live;
+    ``run`` says how an artifact is run, as far as that is written.
+    """
 
     digest: str
     constant: Mapping[str, Any] | None = None
     in_document: bool = True
+    run: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,12 @@ class Spec:
                 "sticky": self.declared.sticky,
             },
             "versions": {
-                name: {"digest": v.digest, "constant": v.constant, "in_document": v.in_document}
+                name: {
+                    "digest": v.digest,
+                    "constant": v.constant,
+                    "in_document": v.in_document,
+                    "run": dict(v.run),
+                }
                 for name, v in self.versions.items()
             },
             "columns": {tensor: list(names) for tensor, names in self.columns.items()},
@@ -154,7 +162,7 @@ def native_apply(name: str, held: Serving, paths: Paths, load: Load) -> bytes:
         what: dict[str, Any] = {"constant": entry.constant}
         if entry.constant is None:
             find = paths.place if version in load.loaded else paths.model
-            what = {"artifact": str(find(entry.digest))}
+            what = {"artifact": str(find(entry.digest)), "run": dict(entry.run)}
         versions.append({"name": version, "digest": entry.digest, **what})
     table = live.table.without(frozenset(load.omitted))
     return json.dumps(

@@ -74,6 +74,8 @@ class VersionView(TypedDict):
     state: Literal["ready", "loading", "failed", "blocked", "unloaded"]
     in_document: bool
     placement: str | None
+    placement_fixed: bool | None
+    batches: dict[str, Any] | None
     run_us: dict[str, float | None] | None
     requests: int | None
     signature: dict[str, Any] | None

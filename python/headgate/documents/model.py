@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import itertools
 import json
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -39,6 +41,9 @@ DEFAULT_TIMEOUT_MS = 30_000
 
 MAX_TIMEOUT_MS = 86_400_000
 MAX_VERSIONS = 128
+MAX_BATCH = 4096
+MAX_DELAY_US = 1_000_000
+MAX_THREADS = 1024
 MAX_COLUMNS = 4096
 MAX_TENSORS = 256
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
@@ -86,6 +91,29 @@ def _timeout(value: Any) -> int:
     if not 1 <= milliseconds <= MAX_TIMEOUT_MS:
         raise ValueError(f"must be 1ms to {values.format_duration(MAX_TIMEOUT_MS)}, not {value}")
     return milliseconds
+
+
+def _delay(value: Any) -> int:
+    if isinstance(value, WrittenInt | WrittenFloat):
+        raise ValueError(f'{value.text} needs a unit, such as "{value.text}ms" or "{value.text}us"')
+    microseconds = values.parse_delay(_text(value))
+    if microseconds > MAX_DELAY_US:
+        raise ValueError(f"must be at most {values.format_delay(MAX_DELAY_US)}, not {value}")
+    return microseconds
+
+
+def _threads(value: Any) -> int:
+    if value == "auto":
+        return 0
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_THREADS:
+        raise ValueError(f"must be auto or a whole number from 1 to {MAX_THREADS}, not {describe(value)}")
+    return int(value)
+
+
+def _buckets(value: tuple[int, ...]) -> tuple[int, ...]:
+    if any(later <= earlier for earlier, later in itertools.pairwise(value)):
+        raise ValueError("must grow from one to the next, such as [1, 4, 16]")
+    return value
 
 
 def _date(value: Any) -> datetime.date:
@@ -158,6 +186,22 @@ Timeout = Annotated[
         {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$", "examples": ["200ms", "30s"]}
     ),
 ]
+Delay = Annotated[
+    int,
+    BeforeValidator(_delay),
+    PlainSerializer(values.format_delay, when_used="json"),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(us|ms|s)$", "examples": ["500us", "2ms"]}
+    ),
+]
+Threads = Annotated[
+    int,
+    BeforeValidator(_threads),
+    PlainSerializer(lambda threads: threads or "auto", when_used="json"),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MAX_THREADS}]}),
+]
+Instances = Annotated[int, Field(ge=1, le=MAX_THREADS)]
+BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
 Date = Annotated[datetime.date, BeforeValidator(_date), WithJsonSchema({"type": "string", "format": "date"})]
 Reference = Annotated[
     str,
@@ -206,10 +250,55 @@ class Owner(_Part):
     review_by: Date | None = Field(None, description="The day by which somebody should look at it again.")
 
 
+class Run(_Part):
+    """How a model is run. What is not written is decided from what is measured."""
+
+    not_yet: ClassVar[frozenset[str]] = frozenset({"device"})
+
+    placement: Literal["auto", "inline", "pool"] = Field(
+        "auto",
+        description="On the thread that has the request (inline), on another one (pool), or by measured run times (auto).",
+    )
+    instances: Instances | None = Field(
+        None, description="Runs at the same time at most; as many as there are pool threads unless written."
+    )
+    threads: Threads = Field(
+        1, description='Threads within one run; "auto" measures one against all cores when the model loads.'
+    )
+    max_batch: BatchSize = Field(
+        1,
+        description="Rows that are run together at most; 1 is no batching. Every input and output needs a dynamic first dimension.",
+    )
+    max_delay: Delay = Field(
+        0, description="How long a batch may wait for rows that are expected; no longer than it pays."
+    )
+    buckets: (
+        Annotated[tuple[BatchSize, ...], AfterValidator(_buckets), Field(min_length=1, max_length=32)] | None
+    ) = Field(
+        None,
+        description="Sizes that batches are filled up to with rows that nobody gets; the last is max_batch.",
+    )
+    arena: bool = Field(
+        False, description="Whether the session keeps its memory between runs in an arena of its own."
+    )
+    graph_optimization: Literal["all", "extended", "basic", "off"] = Field(
+        "all", description="How far ONNX Runtime rewrites the graph when it loads the model."
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """What is written, as the data plane takes it: the delay in microseconds, 0 threads for auto."""
+        written = self.model_dump(exclude_defaults=True)
+        if "max_delay" in written:
+            written["max_delay_us"] = written.pop("max_delay")
+        if "buckets" in written:
+            written["buckets"] = list(written["buckets"])
+        return written
+
+
 class Version(_Part):
     """One servable thing: a model file, or a constant answer. A string is short for ``{model: ...}``."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"run", "upstream"})
+    not_yet: ClassVar[frozenset[str]] = frozenset({"upstream"})
 
     model: Reference | None = Field(
         None, description="A folder that holds model.onnx, or an .onnx file, below the document's folder."
@@ -218,6 +307,7 @@ class Version(_Part):
         None,
         description="Output tensors by name with their values, repeated for each row; the champion's signature.",
     )
+    run: Run | None = Field(None, description="How the model is run.")
 
     @model_validator(mode="before")
     @classmethod
@@ -226,7 +316,9 @@ class Version(_Part):
 
     @model_serializer(mode="wrap")
     def _as_short_as_possible(self, handler: SerializerFunctionWrapHandler) -> Any:
-        return self.model if self.constant is None else {"constant": handler(self)["constant"]}
+        if self.model is not None and self.run is None:
+            return self.model
+        return {name: value for name, value in handler(self).items() if value is not None}
 
     @property
     def constant_digest(self) -> str | None:

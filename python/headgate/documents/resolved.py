@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from headgate.documents import files
 from headgate.documents.faults import Fault, format_path, policy_invalid
@@ -21,6 +22,8 @@ class ModelAt:
     """A version that is a model: a folder holding ``model.onnx``, or an ``.onnx`` file, as a real path."""
 
     path: Path
+    run: dict[str, Any]
+    """How it is run, as far as that is written: what ``Run.settings`` gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,8 @@ def resolve(document: Document) -> Resolved:
         if version.constant is not None and version.constant_digest is not None:
             versions[name] = ConstantOf(dict(version.constant), version.constant_digest)
         elif version.model is not None:
-            versions[name] = ModelAt(locate(("versions", name, "model"), version.model))
+            path = locate(("versions", name, "model"), version.model)
+            versions[name] = ModelAt(path, version.run.settings() if version.run else {})
     reference = endpoint.drift.baseline if endpoint.drift else None
     baseline = None if reference is None else locate(("drift", "baseline"), reference)
     if found:

@@ -174,11 +174,11 @@ def _rules_between(known: dict[str, Any], data: dict[str, Any], report: Report) 
 
 
 def _one_source(name: str, version: Any, written: Any, report: Report) -> None:
-    """A version is a model or a constant, not both and not neither."""
+    """A version is a model or a constant, not both and not neither; a constant is not run."""
     if not isinstance(version, dict):
         return
     path = ("versions", name)
-    present = sorted(version.keys() & Version.model_fields.keys())
+    present = sorted(version.keys() & {"model", "constant"})
     if len(present) > 1:
         report(path, f"has {' and '.join(present)}; keep one")
     elif not present and not written.keys() & Version.not_yet:
@@ -186,6 +186,26 @@ def _one_source(name: str, version: Any, written: Any, report: Report) -> None:
             path,
             'names no model and no constant: write "file:<path>" or {constant: {<output>: <value>}}',
         )
+    run = version.get("run")
+    if run is not None and present == ["constant"]:
+        report((*path, "run"), "is for models; a constant is never run")
+    if isinstance(run, dict):
+        _run(run, (*path, "run"), report)
+
+
+def _run(run: dict[str, Any], path: Path, report: Report) -> None:
+    """What belongs to batches needs batches."""
+    max_batch = run.get("max_batch", 1)
+    if not isinstance(max_batch, int):
+        return
+    if max_batch == 1:
+        for key in sorted(run.keys() & {"max_delay", "buckets"}):
+            report((*path, key), "is about batches: write max_batch as well")
+    elif run.get("placement") == "inline":
+        report((*path, "placement"), "is inline, where nothing is batched; remove it or max_batch")
+    buckets = run.get("buckets")
+    if isinstance(buckets, list | tuple) and buckets and max_batch > 1 and buckets[-1] != max_batch:
+        report((*path, "buckets"), f"must end with max_batch, which is {int(max_batch)}")
 
 
 def _weights(weights: dict[str, Any], names: list[str], champion: Any, report: Report) -> None:

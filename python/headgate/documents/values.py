@@ -20,12 +20,14 @@ SLOTS = 10_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 _WEIGHT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,20})?) ?%\Z")
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)\Z")
+_DELAY = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(us|ms|s)\Z")
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)\Z")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}\Z")
 _SECRET = re.compile(r"\$\{env:[A-Za-z_][A-Za-z0-9_]*\}\Z")
 _DIGITS = re.compile(r"([0-9]+)")
 
 _MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_US = {"us": 1, "ms": 1000, "s": 1_000_000}
 _BYTES = {
     "B": 1,
     "kB": 10**3,
@@ -101,6 +103,22 @@ def format_duration(milliseconds: int) -> str:
         raise ValueError(f"{milliseconds} ms is negative")
     unit = next(u for u in ("d", "h", "m", "s", "ms") if milliseconds % _MS[u] == 0) if milliseconds else "ms"
     return f"{milliseconds // _MS[unit]}{unit}"
+
+
+def parse_delay(text: str) -> int:
+    """A short duration such as ``500us``, ``2ms``, ``0.1s`` in microseconds, exactly."""
+    match = _DELAY.match(text)
+    if match is None:
+        raise ValueError(
+            f'{quoted(text)} is not a delay: write a number and a unit, such as "500us" or "2ms"'
+        )
+    return _scaled(text, match, _US, "a microsecond")
+
+
+def format_delay(microseconds: int) -> str:
+    """``2000`` as ``2ms``; ``parse_delay`` reads it back."""
+    unit = next(u for u in ("s", "ms", "us") if microseconds % _US[u] == 0) if microseconds else "us"
+    return f"{microseconds // _US[unit]}{unit}"
 
 
 def parse_size(text: str) -> int:

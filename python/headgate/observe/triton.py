@@ -54,10 +54,6 @@ def _counter(family: str) -> Callable[[Families], Iterable[Sample]]:
     return lambda families: [(_model(labels), count) for labels, count in families[family]]
 
 
-def _count(family: str) -> Callable[[Families], Iterable[Sample]]:
-    return lambda families: [(_model(labels), held["count"]) for labels, held in families[family]]
-
-
 def _microseconds(family: str) -> Callable[[Families], Iterable[Sample]]:
     return lambda families: [(_model(labels), round(held["sum"] * 1e6)) for labels, held in families[family]]
 
@@ -66,7 +62,7 @@ RENAMED: tuple[Renamed, ...] = (
     Renamed("nv_inference_request_success", "Inference requests that succeeded.", _succeeded),
     Renamed("nv_inference_request_failure", "Inference requests that failed, by reason.", _failed),
     Renamed("nv_inference_count", "Rows of requests that succeeded.", _counter("headgate_rows_total")),
-    Renamed("nv_inference_exec_count", "Runs of the model.", _count("headgate_run_duration_seconds")),
+    Renamed("nv_inference_exec_count", "Runs of the model.", _counter("headgate_runs_total")),
     Renamed(
         "nv_inference_request_duration_us",
         "Time of requests that succeeded, from the first byte to the last.",

@@ -199,6 +199,9 @@ fn check_version(spec: &EndpointSpec, version: &VersionSpec) -> Result<()> {
             format!("version {:?} must be exactly one of artifact and constant", version.name),
         ));
     }
+    if let Some(why) = version.run.fault() {
+        return Err(fault(spec, format!("version {:?}: run: {why}", version.name)));
+    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Code, Error, Result};
@@ -74,6 +74,98 @@ pub struct VersionSpec {
     /// Outputs that are always the same, by output name: a scalar or one row's values.
     #[serde(default)]
     pub constant: Option<BTreeMap<String, Value>>,
+    /// How it is run.
+    #[serde(default)]
+    pub run: RunSpec,
+}
+
+/// How a version's model is run; the default decides from what is measured.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunSpec {
+    /// On which thread.
+    pub placement: PlaceRule,
+    /// Runs at the same time at most; 0 is as many as there are pool threads.
+    pub instances: u16,
+    /// Threads within one run; 0 measures one against all cores when the model is loaded.
+    pub threads: u16,
+    /// Rows that are run together at most; 1 is no batching.
+    pub max_batch: u32,
+    /// How long a batch may wait for rows that are expected, in microseconds.
+    pub max_delay_us: u64,
+    /// Sizes that batches are filled up to, ascending, the last one `max_batch`; empty runs them as they are.
+    pub buckets: Vec<u32>,
+    /// Whether the session keeps its memory between runs.
+    pub arena: bool,
+    /// How far the runtime rewrites the graph.
+    pub graph_optimization: GraphOptimization,
+}
+
+impl Default for RunSpec {
+    fn default() -> Self {
+        Self {
+            placement: PlaceRule::Auto,
+            instances: 0,
+            threads: 1,
+            max_batch: 1,
+            max_delay_us: 0,
+            buckets: Vec::new(),
+            arena: false,
+            graph_optimization: GraphOptimization::All,
+        }
+    }
+}
+
+/// Which thread runs a version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlaceRule {
+    /// Decided from measured run times.
+    #[default]
+    Auto,
+    /// Always the IO thread that has the request.
+    Inline,
+    /// Always a pool thread.
+    Pool,
+}
+
+/// How far the runtime rewrites a graph when it loads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GraphOptimization {
+    /// Everything, layouts included.
+    #[default]
+    All,
+    /// Fusions as well.
+    Extended,
+    /// What keeps the graph's operators.
+    Basic,
+    /// Nothing.
+    Off,
+}
+
+impl RunSpec {
+    /// The most rows of a batch that may be asked for.
+    pub const MAX_BATCH: u32 = 4096;
+
+    /// What contradicts itself in it, in words.
+    pub fn fault(&self) -> Option<&'static str> {
+        let batched = self.max_batch > 1;
+        if self.max_batch == 0 || self.max_batch > Self::MAX_BATCH {
+            return Some("max_batch must be from 1 to 4096");
+        }
+        if !batched && (self.max_delay_us > 0 || !self.buckets.is_empty()) {
+            return Some("max_delay and buckets are about batches: max_batch must be above 1");
+        }
+        if batched && self.placement == PlaceRule::Inline {
+            return Some("nothing is batched inline");
+        }
+        let ascending = self.buckets.is_sorted_by(|a, b| a < b) && self.buckets.first() != Some(&0);
+        if !ascending || self.buckets.last().is_some_and(|last| *last != self.max_batch) {
+            return Some("buckets must ascend from 1 and end with max_batch");
+        }
+        None
+    }
 }
 
 impl EndpointSpec {

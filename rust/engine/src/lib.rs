@@ -1,18 +1,26 @@
 //! Turns requests into runs.
 //!
-//! Read in this order: [`place`] (inline or pool), [`model`] (what is run, and the buffers it runs on), [`pool`],
-//! [`constant`], [`load`], [`histogram`].
+//! Read in this order: [`place`] (inline, pool or batched), [`model`] (what is run, and the buffers it runs on), [`pool`],
+//! [`batch`], [`constant`], [`load`], [`histogram`].
 
+pub mod batch;
 pub mod constant;
+pub mod curve;
 pub mod histogram;
+mod lane;
 pub mod load;
 pub mod model;
 pub mod place;
 pub mod pool;
+mod seats;
+mod sync;
+mod warm;
 
+pub use batch::{Batch, Batcher, Done, Ran, Seat};
+pub use curve::Cost;
 pub use headgate_runtime as runtime;
 pub use histogram::Histogram;
 pub use load::{Engine, Source};
 pub use model::{Executable, Lease, Model};
 pub use place::Place;
-pub use pool::{Outcome, Pool, join_until};
+pub use pool::{Doorbell, Outcome, Pool, join_until};

@@ -1,7 +1,7 @@
-//! Loading and warming: from a file to a model whose first request is not its first run.
+//! Loading: from a file to a model whose first request is not its first run.
 //!
 //! A model is loaded once for each digest and lives as long as somebody holds it. Everything here blocks; it runs on the
-//! server's loader threads, never on IO or pool threads.
+//! server's loader threads, never on IO or pool threads. Next: `warm`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -10,19 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::tensor::{DataType, Shape, Signature};
+use headgate_core::spec::RunSpec;
+use headgate_core::tensor::Signature;
 use headgate_runtime::{Library, Session, SessionOptions};
 use serde_json::Value;
 
 use crate::constant::Constant;
-use crate::histogram::{Counts, Histogram};
-use crate::model::{Executable, Lease, Model};
-use crate::place::MIN_RUNS;
-
-/// Runs that are thrown away before the measuring begins: caches, lazily made kernels.
-const COLD_RUNS: u64 = 3;
-/// A version whose first warm run takes this long is not worth measuring further: it belongs in the pool.
-const LONG_RUN_NS: u64 = 20_000_000;
+use crate::model::{Executable, Model};
+use crate::warm;
 
 /// What a version is made of.
 #[derive(Clone, Debug)]
@@ -37,56 +32,108 @@ pub enum Source<'a> {
 pub struct Engine {
     library: Option<PathBuf>,
     threads: usize,
-    loaded: Mutex<HashMap<String, Weak<Model>>>,
+    cores: usize,
+    loaded: Mutex<HashMap<Key, Weak<Model>>>,
+    /// What computes, by digest and how it was made: models that are run differently share it.
+    sessions: Mutex<HashMap<(String, SessionOptions), Weak<dyn Executable>>>,
 }
+
+/// What makes two models the same: what they are and how they are run.
+type Key = (String, RunSpec);
 
 impl Engine {
     /// An engine that opens the ONNX Runtime library at `library` when it first needs it; `threads` is the number of IO
-    /// threads.
-    pub fn new(library: Option<PathBuf>, threads: usize) -> Self {
-        Self { library, threads, loaded: Mutex::default() }
+    /// threads, `cores` what one run may use at most.
+    pub fn new(library: Option<PathBuf>, threads: usize, cores: usize) -> Self {
+        Self { library, threads, cores, loaded: Mutex::default(), sessions: Mutex::default() }
     }
 
-    /// The model of a digest, if it is loaded.
-    pub fn loaded(&self, digest: &str) -> Option<Arc<Model>> {
-        self.table().get(digest).and_then(Weak::upgrade)
+    /// The model of a digest that is run like that, if it is loaded.
+    pub fn loaded(&self, digest: &str, run: &RunSpec) -> Option<Arc<Model>> {
+        self.table().get(&(digest.to_owned(), run.clone())).and_then(Weak::upgrade)
     }
 
-    /// Loads and warms a model, or returns the loaded one with that digest. Blocks.
+    /// Loads and warms a model, or returns the loaded one with that digest that is run like that. Blocks.
     ///
     /// # Errors
     /// `model_load_failed` saying what is wrong with the version.
-    pub fn load(&self, digest: &str, source: &Source<'_>) -> Result<Arc<Model>> {
-        if let Some(model) = self.loaded(digest) {
+    pub fn load(&self, digest: &str, source: &Source<'_>, run: &RunSpec) -> Result<Arc<Model>> {
+        if let Some(model) = self.loaded(digest, run) {
             return Ok(model);
         }
         let library = self.library()?;
         let start = Instant::now();
         let model = match source {
-            Source::Artifact(path) => {
-                let session = Session::load(library, path, SessionOptions::default())?;
-                let model = Arc::new(Model::new(Box::new(session), library, self.threads));
-                warm(&model);
-                model
-            }
+            Source::Artifact(path) => self.load_artifact(library, digest, path, run)?,
             Source::Constant(values, signature) => {
                 let constant = Constant::new(values, signature)?;
-                let model = Model::new(Box::new(constant), library, self.threads);
+                let model = Model::new(Arc::new(constant), run, library, self.threads)?;
                 model.placement.pin_inline();
-                Arc::new(model)
+                model
             }
         };
         model.load_ns.store(start.elapsed().as_nanos() as u64, Relaxed);
-        Ok(self.remember(digest, model))
+        Ok(self.remember(digest, run, Arc::new(model)))
+    }
+
+    fn load_artifact(
+        &self,
+        library: &'static Library,
+        digest: &str,
+        path: &Path,
+        run: &RunSpec,
+    ) -> Result<Model> {
+        let options = |threads: u16| SessionOptions {
+            intra_threads: threads,
+            arena: run.arena,
+            graph_optimization: run.graph_optimization,
+        };
+        let made = |threads: u16| {
+            let session = self.session(library, digest, path, options(threads))?;
+            Model::new(session, run, library, self.threads)
+        };
+        let model = made(run.threads.max(1))?;
+        let alone = warm::up(&model)?;
+        let cores = u16::try_from(self.cores).unwrap_or(u16::MAX);
+        if run.threads > 0 || cores < 2 || !warm::may_gain_from_threads(alone, path) {
+            return Ok(model);
+        }
+        let wide = made(cores)?;
+        let together = warm::up(&wide)?;
+        Ok(if warm::gains(alone, together) { wide } else { model })
+    }
+
+    /// The session of a digest, made unless there is one.
+    fn session(
+        &self,
+        library: &'static Library,
+        digest: &str,
+        path: &Path,
+        options: SessionOptions,
+    ) -> Result<Arc<dyn Executable>> {
+        let key = (digest.to_owned(), options);
+        let present = || lock(&self.sessions).get(&key).and_then(Weak::upgrade);
+        if let Some(session) = present() {
+            return Ok(session);
+        }
+        let made: Arc<dyn Executable> = Arc::new(Session::load(library, path, options)?);
+        let mut sessions = lock(&self.sessions);
+        sessions.retain(|_, session| session.strong_count() > 0);
+        // When two threads made it at once, the first one is shared.
+        if let Some(first) = sessions.get(&key).and_then(Weak::upgrade) {
+            return Ok(first);
+        }
+        sessions.insert(key, Arc::downgrade(&made));
+        Ok(made)
     }
 
     /// Puts an executable of any kind under a digest, unwarmed: it starts in the pool.
     ///
     /// # Errors
-    /// `model_load_failed` when there is no ONNX Runtime library to make its buffers with.
-    pub fn adopt(&self, digest: &str, executable: Box<dyn Executable>) -> Result<Arc<Model>> {
-        let model = Arc::new(Model::new(executable, self.library()?, self.threads));
-        Ok(self.remember(digest, model))
+    /// `model_load_failed` when there is no ONNX Runtime library to make its buffers with, or it cannot be run like that.
+    pub fn adopt(&self, digest: &str, executable: Box<dyn Executable>, run: &RunSpec) -> Result<Arc<Model>> {
+        let model = Model::new(Arc::from(executable), run, self.library()?, self.threads)?;
+        Ok(self.remember(digest, run, Arc::new(model)))
     }
 
     /// The number of models in memory.
@@ -104,57 +151,25 @@ impl Engine {
         Library::open(path)
     }
 
-    /// Keeps a weak reference; when two threads loaded the same digest at once, the first one wins.
-    fn remember(&self, digest: &str, model: Arc<Model>) -> Arc<Model> {
+    /// Keeps a weak reference; when two threads loaded the same at once, the first one wins.
+    fn remember(&self, digest: &str, run: &RunSpec, model: Arc<Model>) -> Arc<Model> {
         let mut table = self.table();
         table.retain(|_, model| model.strong_count() > 0);
-        match table.get(digest).and_then(Weak::upgrade) {
+        let key = (digest.to_owned(), run.clone());
+        match table.get(&key).and_then(Weak::upgrade) {
             Some(first) => first,
             None => {
-                table.insert(digest.to_owned(), Arc::downgrade(&model));
+                table.insert(key, Arc::downgrade(&model));
                 model
             }
         }
     }
 
-    fn table(&self) -> std::sync::MutexGuard<'_, HashMap<String, Weak<Model>>> {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Weak<Model>>> {
+        lock(&self.loaded)
     }
 }
 
-/// Runs a fresh model on zeros until its run time is known, and places it.
-///
-/// Zeros may be inputs that the model refuses (an index, a divisor): then it is not measured, and starts in the pool.
-fn warm(model: &Arc<Model>) {
-    let mut lease = Lease::take(model, 0);
-    for index in 0..model.signature().inputs.len() {
-        let spec = &model.signature().inputs[index];
-        let dims: Vec<i64> = spec.shape.iter().map(|&dim| if dim < 0 { 1 } else { dim }).collect();
-        let tensor = lease.binding_mut().input_mut(index);
-        // A shape that cannot be made up is one that cannot be measured.
-        if Shape::new(&dims).and_then(|shape| tensor.reshape(&shape)).is_err() {
-            return;
-        }
-        if spec.datatype != DataType::Bytes
-            && let Some(bytes) = tensor.bytes_mut()
-        {
-            bytes.fill(0);
-        }
-    }
-    let histogram = Histogram::default();
-    for run in 0..COLD_RUNS + MIN_RUNS {
-        let start = Instant::now();
-        if lease.run().is_err() {
-            return;
-        }
-        let ns = start.elapsed().as_nanos() as u64;
-        if run >= COLD_RUNS {
-            histogram.record(ns);
-        } else if ns > LONG_RUN_NS {
-            return;
-        }
-    }
-    let mut counts = Counts::default();
-    histogram.add_to(&mut counts);
-    model.placement.decide(&counts, 0);
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

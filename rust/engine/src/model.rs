@@ -10,10 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crossbeam_queue::ArrayQueue;
 use headgate_core::error::{Code, Error, Result};
+use headgate_core::spec::RunSpec;
 use headgate_core::tensor::Signature;
 use headgate_runtime::{Binding, Library, Session};
 
-use crate::place::Placement;
+use crate::batch::Batcher;
+use crate::lane::Lane;
+use crate::place::{Place, Placement};
+use crate::pool::Work;
 
 /// Whatever turns inputs into outputs: an ONNX Runtime session, a constant, a test's probe.
 pub trait Executable: Send + Sync + 'static {
@@ -42,11 +46,13 @@ const FREE_PER_THREAD: usize = 32;
 /// A binding that grew beyond this is freed instead of kept, in bytes.
 const KEEP_AT_MOST: usize = 16 << 20;
 
-/// A version in memory.
+/// A version in memory: what computes, and how it is run.
 pub struct Model {
-    executable: Box<dyn Executable>,
+    executable: Arc<dyn Executable>,
     library: &'static Library,
     free: Box<[ArrayQueue<Binding>]>,
+    lane: Arc<Lane<Work>>,
+    batcher: Option<Batcher>,
     /// Where it runs.
     pub placement: Placement,
     /// How long loading and warming took, in nanoseconds.
@@ -54,15 +60,67 @@ pub struct Model {
 }
 
 impl Model {
-    /// A model with free lists for `threads` IO threads.
-    pub fn new(executable: Box<dyn Executable>, library: &'static Library, threads: usize) -> Self {
+    /// A model that is run as `run` says, with free lists for `threads` IO threads.
+    ///
+    /// # Errors
+    /// As [`Batcher::new`].
+    pub fn new(
+        executable: Arc<dyn Executable>,
+        run: &RunSpec,
+        library: &'static Library,
+        threads: usize,
+    ) -> Result<Self> {
         let free = (0..threads.max(1)).map(|_| ArrayQueue::new(FREE_PER_THREAD)).collect();
-        Self { executable, library, free, placement: Placement::default(), load_ns: AtomicU64::new(0) }
+        let batched = (run.max_batch > 1).then(|| Batcher::new(run, executable.signature()));
+        let instances = if run.instances == 0 { usize::MAX } else { usize::from(run.instances) };
+        Ok(Self {
+            executable,
+            library,
+            free,
+            lane: Arc::new(Lane::new(instances)),
+            batcher: batched.transpose()?,
+            placement: Placement::new(run.placement),
+            load_ns: AtomicU64::new(0),
+        })
     }
 
     /// What it takes and gives.
     pub fn signature(&self) -> &Signature {
         self.executable.signature()
+    }
+
+    /// Its batches, where it has them.
+    pub fn batcher(&self) -> Option<&Batcher> {
+        self.batcher.as_ref()
+    }
+
+    /// Where the next request runs: batches are made in the pool only.
+    pub fn place(&self) -> Place {
+        match (self.placement.get(), &self.batcher) {
+            (Place::Pool, Some(_)) => Place::Batch,
+            (place, _) => place,
+        }
+    }
+
+    /// Its queue before the pool.
+    pub(crate) fn lane(&self) -> &Arc<Lane<Work>> {
+        &self.lane
+    }
+
+    /// Buffers for one run.
+    pub(crate) fn new_binding(&self) -> Binding {
+        Binding::new(self.library, self.signature())
+    }
+
+    /// Computes; a panic inside becomes an error.
+    ///
+    /// # Errors
+    /// As [`Executable::run`]; `internal` after a panic.
+    pub(crate) fn execute(&self, binding: &mut Binding) -> Result<()> {
+        let run = std::panic::AssertUnwindSafe(|| self.executable.run(binding));
+        std::panic::catch_unwind(run).unwrap_or_else(|_| {
+            Err(Error::new(Code::Internal, "the run panicked; this is a defect of Headgate"))
+        })
     }
 
     /// How long loading and warming took, in nanoseconds.
@@ -84,8 +142,7 @@ impl Lease {
     /// Takes buffers from the free list of IO thread `home`, or makes new ones.
     pub fn take(model: &Arc<Model>, home: usize) -> Lease {
         let home = home % model.free.len();
-        let binding =
-            model.free[home].pop().unwrap_or_else(|| Binding::new(model.library, model.signature()));
+        let binding = model.free[home].pop().unwrap_or_else(|| model.new_binding());
         Lease { model: model.clone(), home, binding: Some(binding), attached: None }
     }
 
@@ -122,14 +179,12 @@ impl Lease {
     pub fn run(&mut self) -> Result<()> {
         let Lease { model, binding, .. } = self;
         let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
-        let run = std::panic::AssertUnwindSafe(|| model.executable.run(binding));
-        match std::panic::catch_unwind(run) {
-            Ok(result) => result,
-            Err(_) => {
-                self.binding = Some(Binding::new(self.model.library, self.model.signature()));
-                Err(Error::new(Code::Internal, "the run panicked; this is a defect of Headgate"))
-            }
+        let result = model.execute(binding);
+        if result.as_ref().is_err_and(|error| error.code == Code::Internal) {
+            // After a panic nobody knows what they hold.
+            *binding = model.new_binding();
         }
+        result
     }
 }
 

@@ -8,6 +8,8 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
+use headgate_core::spec::PlaceRule;
+
 use crate::histogram::Counts;
 
 /// Runs with a 99th percentile below this move inline, in nanoseconds.
@@ -29,6 +31,8 @@ pub enum Place {
     Pool = 0,
     /// On the IO thread that holds the request.
     Inline = 1,
+    /// On a pool thread, together with others.
+    Batch = 2,
 }
 
 impl Place {
@@ -37,6 +41,7 @@ impl Place {
         match self {
             Place::Pool => "pool",
             Place::Inline => "inline",
+            Place::Batch => "batched",
         }
     }
 }
@@ -45,10 +50,23 @@ impl Place {
 #[derive(Debug, Default)]
 pub struct Placement {
     place: AtomicU8,
+    /// Whether somebody wrote the place down: then nothing is decided.
+    fixed: bool,
     barred_until_ns: AtomicU64,
 }
 
 impl Placement {
+    /// A version's place at first, as its rule has it.
+    pub fn new(rule: PlaceRule) -> Self {
+        let place = if rule == PlaceRule::Inline { Place::Inline } else { Place::Pool };
+        Self { place: AtomicU8::new(place as u8), fixed: rule != PlaceRule::Auto, ..Self::default() }
+    }
+
+    /// Whether the place was written down.
+    pub fn is_fixed(&self) -> bool {
+        self.fixed
+    }
+
     /// Where to run now.
     pub fn get(&self) -> Place {
         if self.place.load(Relaxed) == Place::Inline as u8 { Place::Inline } else { Place::Pool }
@@ -57,7 +75,7 @@ impl Placement {
     /// Decides from the newest run times; `now_ns` is any monotonic clock. Too few runs change nothing.
     pub fn decide(&self, runs: &Counts, now_ns: u64) -> Place {
         let decided = match (self.get(), runs.quantile_ns(0.99)) {
-            (place, _) if runs.total() < MIN_RUNS => place,
+            (place, _) if self.fixed || runs.total() < MIN_RUNS => place,
             (place, None) => place,
             (Place::Pool, Some(p99))
                 if p99 <= INLINE_BELOW_NS && now_ns >= self.barred_until_ns.load(Relaxed) =>
@@ -73,6 +91,9 @@ impl Placement {
 
     /// Takes a version off the IO threads at once: one of its runs stalled one.
     pub fn demote(&self, now_ns: u64) {
+        if self.fixed {
+            return;
+        }
         self.barred_until_ns.store(now_ns + PENALTY_NS, Relaxed);
         self.place.store(Place::Pool as u8, Relaxed);
     }
@@ -106,6 +127,16 @@ mod tests {
         assert_eq!(placement.decide(&runs(100_000, MIN_RUNS), 0), Place::Inline);
         assert_eq!(placement.decide(&runs(200_000, MIN_RUNS), 0), Place::Pool);
         assert_eq!(placement.decide(&runs(100_000, MIN_RUNS), 0), Place::Pool);
+    }
+
+    #[test]
+    fn a_place_that_is_written_down_stays() {
+        for (rule, place) in [(PlaceRule::Inline, Place::Inline), (PlaceRule::Pool, Place::Pool)] {
+            let placement = Placement::new(rule);
+            placement.decide(&runs(if place == Place::Inline { 9_000_000 } else { 2_000 }, 100), 0);
+            placement.demote(0);
+            assert_eq!(placement.get(), place);
+        }
     }
 
     #[test]

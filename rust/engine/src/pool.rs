@@ -1,27 +1,38 @@
-//! Pool threads: runs that are too long for an IO thread.
+//! Pool threads: runs that are too long for an IO thread, and batches.
 //!
-//! A bounded queue; what does not fit is refused at once. Jobs whose requester has left, or whose deadline has passed, are
-//! dropped before they cost a run.
+//! Each version has a queue of its own (`lane`), and versions take turns. Jobs whose requester has left, or whose deadline
+//! has passed, are dropped before they cost a run. What does not fit is refused at once.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use headgate_core::error::{Code, Error, Result};
 use tokio::sync::oneshot;
 
+use crate::batch::{Batch, Seat};
+use crate::lane::Lane;
 use crate::model::Lease;
 
 /// Jobs that may wait for a pool thread, for each of them.
 const QUEUE_PER_THREAD: usize = 256;
 
-/// What a pool thread finds in the queue.
-enum Job {
+/// What a version's queue holds.
+pub(crate) enum Work {
     /// A run that somebody waits for.
-    Run { lease: Lease, deadline: Instant, queued: Instant, reply: oneshot::Sender<Outcome> },
-    /// The end of the thread that takes it.
-    Stop,
+    Run(Job),
+    /// Requests that are run together.
+    Batch(Arc<Batch>),
+}
+
+/// One request's run.
+pub(crate) struct Job {
+    lease: Lease,
+    deadline: Instant,
+    queued: Instant,
+    reply: oneshot::Sender<Outcome>,
 }
 
 /// What became of a job: the buffers come back whatever happened.
@@ -36,18 +47,43 @@ pub struct Outcome {
     pub run_ns: u64,
 }
 
+/// Tells IO threads that somebody's outcome is there: once for a batch and not for each request in it.
+pub trait Doorbell: Send + Sync {
+    /// Has IO thread `thread` call [`Batch::wake`]; false when it cannot be told.
+    fn ring(&self, thread: usize, batch: Arc<Batch>) -> bool;
+}
+
+/// The right to run the next piece of a version's work.
+enum Token {
+    Lane(Arc<Lane<Work>>),
+    /// The end of the thread that takes it.
+    Stop,
+}
+
 /// The threads and their queue.
 pub struct Pool {
-    queue: Sender<Job>,
-    jobs: Receiver<Job>,
+    inner: Arc<Inner>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Inner {
+    /// As many tokens as versions may run at a time, at most one for each piece of work that waits.
+    tokens: Sender<Token>,
+    taken: Receiver<Token>,
+    waiting: AtomicUsize,
+    most_waiting: usize,
+    stopping: AtomicBool,
+    doorbell: Box<dyn Doorbell>,
 }
 
 impl Pool {
     /// A queue for `threads` threads, without the threads.
-    pub fn new(threads: usize) -> Pool {
-        let (queue, jobs) = bounded(threads.max(1) * QUEUE_PER_THREAD);
-        Pool { queue, jobs, threads: Mutex::default() }
+    pub fn new(threads: usize, doorbell: Box<dyn Doorbell>) -> Pool {
+        let (tokens, taken) = unbounded();
+        let most_waiting = threads.max(1) * QUEUE_PER_THREAD;
+        let (waiting, stopping) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let inner = Inner { tokens, taken, waiting, most_waiting, stopping, doorbell };
+        Pool { inner: Arc::new(inner), threads: Mutex::default() }
     }
 
     /// Starts `threads` threads.
@@ -56,10 +92,10 @@ impl Pool {
     /// `internal` when the system gives no more threads.
     pub fn start(&self, threads: usize) -> Result<()> {
         let started = (0..threads.max(1)).map(|index| {
-            let jobs = self.jobs.clone();
+            let inner = self.inner.clone();
             std::thread::Builder::new()
                 .name(format!("hg-pool-{index}"))
-                .spawn(move || work(&jobs))
+                .spawn(move || inner.work())
                 .map_err(|error| Error::new(Code::Internal, format!("no thread for the pool: {error}")))
         });
         let started = started.collect::<Result<Vec<_>>>()?;
@@ -70,31 +106,38 @@ impl Pool {
     /// Hands a run over; the receiver gets the outcome. Dropping the receiver cancels a run that has not begun.
     ///
     /// # Errors
-    /// `overloaded` when the queue is full; the lease goes home.
+    /// `overloaded` when too many wait; the lease goes home.
     pub fn submit(&self, lease: Lease, deadline: Instant) -> Result<oneshot::Receiver<Outcome>> {
+        if self.inner.waiting.load(Relaxed) >= self.inner.most_waiting {
+            return Err(Error::new(Code::Overloaded, "the queue for pool threads is full; try again later"));
+        }
         let (reply, outcome) = oneshot::channel();
-        let job = Job::Run { lease, deadline, queued: Instant::now(), reply };
-        match self.queue.try_send(job) {
-            Ok(()) => Ok(outcome),
-            // The pool holds a receiver itself, so the only reason is a full queue.
-            Err(_) => {
-                Err(Error::new(Code::Overloaded, "the queue for pool threads is full; try again later"))
-            }
+        let lane = lease.model().lane().clone();
+        self.inner.push(&lane, Work::Run(Job { lease, deadline, queued: Instant::now(), reply }));
+        Ok(outcome)
+    }
+
+    /// A request's rows are in its batch: hands the batch over, unless somebody has. Batches are bounded where they are made.
+    pub fn ready(&self, seat: &mut Seat) {
+        if let Some(batch) = seat.ready() {
+            let lane = batch.model().lane().clone();
+            self.inner.push(&lane, Work::Batch(batch));
         }
     }
 
-    /// The number of jobs waiting.
+    /// The number of jobs and batches waiting.
     pub fn waiting(&self) -> usize {
-        self.queue.len()
+        self.inner.waiting.load(Relaxed)
     }
 
     /// Finishes what is queued and joins the threads; true when all were gone by `deadline`. A thread that is still in a run
     /// then is left to itself: a run cannot be interrupted. Stop the submitters first.
     pub fn stop(&self, deadline: Instant) -> bool {
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        self.inner.stopping.store(true, Relaxed);
         for _ in &threads {
-            // A queue that is full until the deadline has threads that do not come back before it.
-            let _ = self.queue.send_deadline(Job::Stop, deadline);
+            // The channel has a receiver in `inner`.
+            drop(self.inner.tokens.send(Token::Stop));
         }
         threads
             .into_iter()
@@ -121,22 +164,65 @@ impl Drop for Pool {
     }
 }
 
-fn work(jobs: &Receiver<Job>) {
-    for job in jobs {
-        let Job::Run { mut lease, deadline, queued, reply } = job else { return };
+impl Inner {
+    fn push(&self, lane: &Arc<Lane<Work>>, work: Work) {
+        self.waiting.fetch_add(1, Relaxed);
+        if lane.push(work) {
+            self.send(Token::Lane(lane.clone()));
+        }
+    }
+
+    fn send(&self, token: Token) {
+        // The channel has no bound, and a receiver in `self`.
+        drop(self.tokens.send(token));
+    }
+
+    /// A pool thread's life.
+    fn work(&self) {
+        while let Ok(Token::Lane(lane)) = self.taken.recv() {
+            self.turn(lane);
+        }
+        // Whatever got behind the word to stop is finished as well; another thread's word is passed on.
+        while let Ok(token) = self.taken.try_recv() {
+            match token {
+                Token::Lane(lane) => self.turn(lane),
+                Token::Stop => {
+                    self.send(Token::Stop);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// One piece of a version's work; the rest of it after other versions had their turn.
+    fn turn(&self, lane: Arc<Lane<Work>>) {
+        loop {
+            let Some(work) = lane.next() else { return };
+            self.waiting.fetch_sub(1, Relaxed);
+            match work {
+                Work::Run(job) => job.run(),
+                Work::Batch(batch) => batch.run(&*self.doorbell),
+            }
+            if !lane.more() {
+                return;
+            }
+            if !self.stopping.load(Relaxed) {
+                return self.send(Token::Lane(lane));
+            }
+        }
+    }
+}
+
+impl Job {
+    fn run(self) {
+        let Job { mut lease, deadline, queued, reply } = self;
         if reply.is_closed() {
-            continue;
+            return;
         }
         let start = Instant::now();
         let queue_ns = nanos(start - queued);
         let (result, run_ns) = if start >= deadline {
-            (
-                Err(Error::new(
-                    Code::DeadlineExceeded,
-                    "the deadline passed while the request waited for a thread",
-                )),
-                0,
-            )
+            (Err(late()), 0)
         } else {
             let result = lease.run();
             (result, nanos(start.elapsed()))
@@ -146,6 +232,11 @@ fn work(jobs: &Receiver<Job>) {
     }
 }
 
-fn nanos(duration: std::time::Duration) -> u64 {
+/// The refusal of a request that waited too long.
+pub(crate) fn late() -> Error {
+    Error::new(Code::DeadlineExceeded, "the deadline passed while the request waited for a thread")
+}
+
+pub(crate) fn nanos(duration: Duration) -> u64 {
     duration.as_nanos().min(u128::from(u64::MAX)) as u64
 }

@@ -23,6 +23,8 @@ pub struct Binding {
 
 // SAFETY: the raw pointers are written and read within `run` only, and point to values that the binding owns.
 unsafe impl Send for Binding {}
+// SAFETY: shared access reads: the raw pointers are not touched, and the runtime's reading functions change nothing.
+unsafe impl Sync for Binding {}
 
 /// One output: ours where its shape could be foretold, else the runtime's.
 struct Output {

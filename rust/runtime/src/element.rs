@@ -15,6 +15,19 @@ pub unsafe trait Element: sealed::Sealed + Copy + 'static {
     fn fits(datatype: DataType) -> bool;
 }
 
+/// Bytes as elements of a type; `None` where they are not aligned for it or no whole number of elements.
+pub fn cast_mut<T: Element>(bytes: &mut [u8]) -> Option<&mut [T]> {
+    if bytes.is_empty() {
+        return Some(&mut []);
+    }
+    let start = bytes.as_mut_ptr().cast::<T>();
+    if !start.is_aligned() || !bytes.len().is_multiple_of(size_of::<T>()) {
+        return None;
+    }
+    // SAFETY: aligned, long enough, borrowed alone, and every bit pattern is a value of T.
+    Some(unsafe { std::slice::from_raw_parts_mut(start, bytes.len() / size_of::<T>()) })
+}
+
 macro_rules! elements {
     ($($rust:ty => $($datatype:ident)|+;)+) => {$(
         impl sealed::Sealed for $rust {}

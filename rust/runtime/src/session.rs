@@ -8,6 +8,7 @@ use std::ptr::{NonNull, null, null_mut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_core::spec::GraphOptimization;
 use headgate_core::tensor::{Shape, Signature, TensorSpec};
 use ort_sys::{GraphOptimizationLevel, OrtSession, OrtSessionOptions, OrtTypeInfo, OrtValue};
 
@@ -16,15 +17,19 @@ use crate::element::from_onnx;
 use crate::library::{Library, c_path};
 
 /// How a session computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionOptions {
     /// Threads inside one run; 1 makes no thread at all, and the answers independent of the batch.
     pub intra_threads: u16,
+    /// Whether memory is kept between runs. A session shared by threads pays for the arena's lock on every allocation.
+    pub arena: bool,
+    /// How far the graph is rewritten.
+    pub graph_optimization: GraphOptimization,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { intra_threads: 1 }
+        Self { intra_threads: 1, arena: false, graph_optimization: GraphOptimization::All }
     }
 }
 
@@ -216,10 +221,16 @@ impl Options {
             set((api.SetInterOpNumThreads)(raw.as_ptr(), 1))?;
             set((api.SetSessionGraphOptimizationLevel)(
                 raw.as_ptr(),
-                GraphOptimizationLevel::ORT_ENABLE_ALL,
+                match wanted.graph_optimization {
+                    GraphOptimization::All => GraphOptimizationLevel::ORT_ENABLE_ALL,
+                    GraphOptimization::Extended => GraphOptimizationLevel::ORT_ENABLE_EXTENDED,
+                    GraphOptimization::Basic => GraphOptimizationLevel::ORT_ENABLE_BASIC,
+                    GraphOptimization::Off => GraphOptimizationLevel::ORT_DISABLE_ALL,
+                },
             ))?;
-            // A session shared by threads pays for the arena's lock on every allocation.
-            set((api.DisableCpuMemArena)(raw.as_ptr()))?;
+            if !wanted.arena {
+                set((api.DisableCpuMemArena)(raw.as_ptr()))?;
+            }
             for key in [c"session.intra_op.allow_spinning", c"session.inter_op.allow_spinning"] {
                 set((api.AddSessionConfigEntry)(raw.as_ptr(), key.as_ptr(), c"0".as_ptr()))?;
             }

@@ -80,6 +80,25 @@ impl Tensor {
         Ok(())
     }
 
+    /// Keeps the first elements as a tensor of another shape, which has no more of them.
+    ///
+    /// # Errors
+    /// `internal` for a shape that has more, or a tensor without a shape or of strings.
+    pub fn narrow(&mut self, shape: &Shape) -> Result<()> {
+        let fits = self.value.is_some() && self.adopted.is_none() && shape.count() <= self.shape.count();
+        let size = self.datatype.size().filter(|_| fits);
+        let size = size.ok_or_else(|| Error::new(Code::Internal, "a tensor that cannot be narrowed"))?;
+        self.value = None;
+        self.shape = *shape;
+        self.value = Some(self.value_over(self.buffer.start().as_ptr(), shape.count() * size)?);
+        Ok(())
+    }
+
+    /// Where the elements begin; it stays there until the tensor gets another shape.
+    pub fn start(&self) -> NonNull<u8> {
+        self.buffer.start()
+    }
+
     /// Makes `bytes` the elements without copying them: for a tensor that is only read, an input. They are kept until the
     /// tensor gets another shape or forgets them.
     ///
@@ -263,6 +282,19 @@ pub enum Data<'a> {
 }
 
 impl<'a> View<'a> {
+    /// Rows `start..start + rows`: a tensor of so many, without a copy. `None` where there are not so many, or of strings.
+    pub fn rows(&self, start: usize, rows: usize) -> Option<View<'a>> {
+        let Data::Bytes(bytes) = self.data else { return None };
+        let mut dims = [0; headgate_core::tensor::MAX_RANK];
+        let rank = self.shape.dims().len();
+        dims[..rank].copy_from_slice(self.shape.dims());
+        *dims.first_mut().filter(|_| rank > 0)? = rows as i64;
+        let each = bytes.len().checked_div(self.shape.rows()).unwrap_or(0);
+        let end = start.checked_add(rows).filter(|&end| end <= self.shape.rows())?;
+        let data = Data::Bytes(&bytes[start * each..end * each]);
+        Some(View { datatype: self.datatype, shape: Shape::new(&dims[..rank]).ok()?, data })
+    }
+
     pub(crate) fn of(library: &'static Library, value: &'a Value) -> Result<View<'a>> {
         let (datatype, shape) = type_and_shape(library, value)?;
         let Some(size) = datatype.size() else {

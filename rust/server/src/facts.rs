@@ -7,6 +7,8 @@ use std::sync::Arc;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::Version;
 use headgate_core::tensor::{DataType, TensorSpec};
+use headgate_engine::Batcher;
+use headgate_engine::batch::Sizes;
 use headgate_engine::histogram::Counts;
 use headgate_protocol::pb::inference as pb;
 use pb::model_instance_group::Kind;
@@ -127,11 +129,11 @@ fn version_statistics(
         version: version.name.to_string(),
         last_inference: outcome.last_ns.map_or(0, |ns| io.shared.unix_ms_at(ns)),
         inference_count: outcome.rows,
-        execution_count: run.total(),
+        execution_count: metrics.runs(),
         inference_stats: Some(pb::InferStatistics {
             success: duration(outcome.succeeded, outcome.success_ns),
             fail: duration(outcome.failed, outcome.failure_ns),
-            // Every run counts, those that did not wait with 0.
+            // Every request that was run counts, those that did not wait with 0.
             queue: duration(run.total(), queue.sum_ns),
             compute_input: phase(&metrics.counts(|shard| &shard.decode)),
             compute_infer: phase(&run),
@@ -139,8 +141,22 @@ fn version_statistics(
             cache_hit: duration(0, 0),
             cache_miss: duration(0, 0),
         }),
-        batch_stats: Vec::new(),
+        batch_stats: version.payload.model.batcher().map(batch_statistics).unwrap_or_default(),
     }
+}
+
+/// Runs by their number of rows. Inputs and outputs are not a batch's but each request's: nothing is counted for them.
+fn batch_statistics(batcher: &Batcher) -> Vec<pb::InferBatchStatistics> {
+    let nothing = pb::StatisticDuration { count: 0, ns: 0 };
+    let sizes = batcher.sizes().into_iter();
+    sizes
+        .map(|(rows, Sizes { count, run_ns })| pb::InferBatchStatistics {
+            batch_size: rows as u64,
+            compute_input: Some(nothing),
+            compute_infer: Some(pb::StatisticDuration { count, ns: run_ns }),
+            compute_output: Some(nothing),
+        })
+        .collect()
 }
 
 /// Every version of every endpoint with its state.

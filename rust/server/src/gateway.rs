@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::Snapshot;
 use headgate_core::spec::EndpointSpec;
-use headgate_engine::{Engine, Pool, join_until};
+use headgate_engine::{Batch, Batcher, Engine, Pool, join_until};
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -73,7 +73,7 @@ impl Gateway {
     pub fn new(config: Config) -> Result<Gateway> {
         let threads = config.io_threads;
         let (mailboxes, inboxes): (Vec<_>, Vec<_>) = (0..threads).map(|_| Mailbox::new()).unzip();
-        let engine = Arc::new(Engine::new(config.library.clone(), threads));
+        let engine = Arc::new(Engine::new(config.library.clone(), threads, config.pool_threads));
         let sketches = Arc::new(Sketches::new(&config));
         let events = Arc::new(Events::new()?);
         let access_log =
@@ -82,7 +82,7 @@ impl Gateway {
         let shared = Arc::new(Shared {
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             metrics: Metrics::new(threads),
-            pool: Pool::new(config.pool_threads),
+            pool: Pool::new(config.pool_threads, Box::new(Doorbell(mailboxes.clone()))),
             access_log,
             large: ByteBudget::new(config.large_request_bytes),
             ready: false.into(),
@@ -331,6 +331,25 @@ pub fn spawn<T: Send + 'static>(
         .map_err(|error| Error::new(Code::Internal, format!("the system gives no more threads: {error}")))
 }
 
+/// What a version's batches were like.
+fn batches(batcher: &Batcher) -> Value {
+    let sizes = batcher.sizes();
+    let (count, rows) = sizes
+        .iter()
+        .fold((0, 0), |(count, rows), (size, of)| (count + of.count, rows + *size as u64 * of.count));
+    let cost = batcher.cost().map(|cost| json!({"fixed": cost.fixed_ns / 1e3, "row": cost.row_ns / 1e3}));
+    json!({"max_batch": batcher.max_batch(), "count": count, "rows": rows, "cost_us": cost})
+}
+
+/// Tells IO threads that outcomes of a batch are there.
+struct Doorbell(Vec<Mailbox>);
+
+impl headgate_engine::Doorbell for Doorbell {
+    fn ring(&self, thread: usize, batch: Arc<Batch>) -> bool {
+        self.0.get(thread).is_some_and(|mailbox| mailbox.post(Message::Ran(batch)))
+    }
+}
+
 fn describe(endpoint: &LiveEndpoint) -> Value {
     let versions: Map<String, Value> = endpoint
         .versions
@@ -342,8 +361,10 @@ fn describe(endpoint: &LiveEndpoint) -> Value {
             let facts = json!({
                 "state": "ready",
                 "digest": version.digest,
-                "placement": state.model.placement.get().as_str(),
+                "placement": state.model.place().as_str(),
+                "placement_fixed": state.model.placement.is_fixed(),
                 "run_us": {"p50": micros(0.5), "p99": micros(0.99)},
+                "batches": state.model.batcher().map(batches),
                 "load_ms": state.model.load_ns() as f64 / 1e6,
                 "signature": state.model.signature(),
                 "requests": state.metrics.requests(),

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::id::MAX_NAME;
 use headgate_core::route::{Pick, Reason, pick, pick_direct};
-use headgate_engine::{Lease, Place};
+use headgate_engine::{Lease, Place, Ran, Seat};
 use headgate_protocol::binary;
 use headgate_protocol::envelope::{Envelope, Form};
 use headgate_protocol::reply::ReplyHead;
@@ -28,7 +28,7 @@ use crate::io::{self, Io, LiveEndpoint};
 use crate::outputs::Outputs;
 use crate::path::Target;
 use crate::taps::Tap;
-use crate::tensors;
+use crate::tensors::{self, Buffers, Waits};
 
 /// A request, its body aside.
 #[derive(Clone, Copy)]
@@ -209,31 +209,51 @@ async fn serve(
     tap: &mut Tap,
     out: &mut Vec<u8>,
 ) -> Result<Sent> {
-    let lease = decode(envelope, body, tap)?;
-    let lease = run(lease, tap).await?;
-    let replied = reply(envelope, dialect, tap, &lease, out);
-    tap.lease = Some(lease);
+    let buffers = decode(envelope, body, tap)?;
+    let ran = run(buffers, tap).await?;
+    let replied = reply(envelope, dialect, tap, &ran, out);
+    tap.ran = Some(ran);
     let (sent, output_bytes) = replied?;
     tap.counted().hold(out.len() + output_bytes)?;
     Ok(sent)
 }
 
-fn decode(envelope: &Envelope<'_>, body: &Bytes, tap: &mut Tap) -> Result<Lease> {
+fn decode(envelope: &Envelope<'_>, body: &Bytes, tap: &mut Tap) -> Result<Buffers> {
     let begun = Instant::now();
-    envelope.check_outputs(&tap.version().payload.model.signature().outputs)?;
-    let mut lease = Lease::take(&tap.version().payload.model, tap.thread());
+    let model = tap.version().payload.model.clone();
+    envelope.check_outputs(&model.signature().outputs)?;
+    let waits = Waits { thread: tap.thread(), deadline: tap.deadline() };
     let counted = tap.counted();
-    io::with(|io| tensors::decode(envelope, body, &mut lease, &mut io.scratch.borrow_mut(), counted))?;
+    let buffers = io::with(|io| {
+        tensors::decode(envelope, body, (&model, waits), &mut io.scratch.borrow_mut(), counted)
+    })?;
     tap.decoded(begun, Instant::now());
-    Ok(lease)
+    Ok(buffers)
 }
 
-async fn run(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
-    let deadline = tap.deadline();
-    if tap.decoded_at() >= deadline {
+async fn run(buffers: Buffers, tap: &mut Tap) -> Result<Ran> {
+    if tap.decoded_at() >= tap.deadline() {
         return Err(Error::new(Code::DeadlineExceeded, "the deadline passed before the run began"));
     }
-    match lease.model().placement.get() {
+    match buffers {
+        Buffers::Own(lease) => run_alone(lease, tap).await.map(Ran::Alone),
+        Buffers::Shared(seat) => run_together(seat, tap).await,
+    }
+}
+
+async fn run_together(mut seat: Seat, tap: &mut Tap) -> Result<Ran> {
+    io::with(|io| io.shared.pool.ready(&mut seat));
+    // Late or left, the request gives its seat up, and the batch goes on without it.
+    let Ok(done) = tokio::time::timeout_at(tap.deadline().into(), seat.done()).await else {
+        return Err(Error::new(Code::DeadlineExceeded, "the deadline passed before the run ended"));
+    };
+    tap.ran_pooled(done.queue_ns, done.run_ns, done.counts, Instant::now());
+    done.result
+}
+
+async fn run_alone(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
+    let deadline = tap.deadline();
+    match lease.model().place() {
         Place::Inline => {
             let result = io::with(|io| {
                 let _beat =
@@ -243,13 +263,13 @@ async fn run(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
             tap.ran_inline(Instant::now());
             result.map(|()| lease)
         }
-        Place::Pool => {
+        Place::Pool | Place::Batch => {
             // A run outlives its request when the client leaves or the deadline passes, and so does its memory.
             lease.attach(tap.counted().leave());
             let mut outcome = io::with(|io| io.shared.pool.submit(lease, deadline))?;
             match tokio::time::timeout_at(deadline.into(), &mut outcome).await {
                 Ok(Ok(outcome)) => {
-                    tap.ran_pooled(outcome.queue_ns, outcome.run_ns, Instant::now());
+                    tap.ran_pooled(outcome.queue_ns, outcome.run_ns, true, Instant::now());
                     outcome.result.map(|()| outcome.lease)
                 }
                 Ok(Err(_)) => Err(Error::new(Code::Internal, "a pool thread gave no outcome")),
@@ -267,22 +287,22 @@ fn reply(
     envelope: &Envelope<'_>,
     dialect: Dialect,
     tap: &Tap,
-    lease: &Lease,
+    ran: &Ran,
     out: &mut Vec<u8>,
 ) -> Result<(Sent, usize)> {
     io::with(|io| {
         let selection = &mut io.scratch.borrow_mut().selection;
-        envelope.select(&lease.model().signature().outputs, selection)?;
+        envelope.select(&ran.model().signature().outputs, selection)?;
         let head = ReplyHead {
             id: envelope.id.as_deref(),
             model_name: &tap.endpoint().name,
             model_version: &tap.version().name,
         };
-        let outputs = Outputs::of(selection, lease, tap.endpoint(), dialect)?;
+        let outputs = Outputs::of(selection, ran, tap.endpoint(), dialect)?;
         let marks_final = envelope.parameters.marks_final;
         let sent = match (dialect, envelope.form) {
             (Dialect::Rest, Form::Listed | Form::Raw(_)) => outputs.write_json(&head, out),
-            (Dialect::Rest, form) => outputs.write_predictions(form, lease.binding().rows(), out),
+            (Dialect::Rest, form) => outputs.write_predictions(form, ran.rows(), out),
             (Dialect::Grpc, _) => outputs.write_message(&head, marks_final, out),
             (Dialect::Stream, _) => outputs.write_in_stream(&head, marks_final, out),
         }?;

@@ -14,7 +14,7 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, Cache};
 use headgate_core::error::Result;
 use headgate_core::snapshot::{Endpoint, Snapshot};
-use headgate_engine::{Model, Pool};
+use headgate_engine::{Batch, Model, Pool};
 use tokio::sync::{mpsc, watch};
 
 use crate::access_log::AccessLog;
@@ -224,6 +224,8 @@ pub enum Message {
     Socket(TcpStream),
     /// The snapshot changed: let go of the old one even when no request comes.
     Refresh,
+    /// A batch with requests of this thread was run.
+    Ran(Arc<Batch>),
     /// Finish what is in flight and take nothing new.
     Close,
 }
@@ -317,6 +319,7 @@ async fn serve(
                 adopt(next, socket, &connections, mailbox);
             }
             Some(Message::Refresh) => with(Io::refresh),
+            Some(Message::Ran(batch)) => batch.wake(with(|io| io.thread)),
             Some(Message::Close) | None => break,
         }
     }

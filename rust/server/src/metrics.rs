@@ -61,8 +61,10 @@ pub struct Shard {
     pub decode: Histogram,
     /// Waiting for a pool thread.
     pub queue: Histogram,
-    /// The run.
+    /// The run that the request was part of.
     pub run: Histogram,
+    /// Runs, each counted once however many requests were part of it.
+    pub runs: Counter,
     /// From the run's end until the bytes are with the socket.
     pub reply: Histogram,
     /// Rows that a tap saw.
@@ -116,6 +118,11 @@ impl VersionMetrics {
         let mut counts = Counts::default();
         self.shards().for_each(|shard| read(shard).add_to(&mut counts));
         counts
+    }
+
+    /// Runs of the model, whole batches counted once.
+    pub fn runs(&self) -> u64 {
+        self.sum(|shard| shard.runs.get())
     }
 
     /// Requests begun and not finished.
@@ -267,10 +274,11 @@ pub fn families(metrics: &Metrics, gauges: &Gauges) -> Value {
         counter("headgate_requests_undelivered_total", "Answers whose client left before the bytes were with the socket.", &|s| s.undelivered.get()),
         {"name": "headgate_requests_in_flight", "help": "Requests begun and not finished.", "type": "gauge",
          "samples": live.iter().map(|v| json!([labels(v), v.in_flight()])).collect::<Vec<_>>()},
+        counter("headgate_runs_total", "Runs of the model; a batch is one.", &|s| s.runs.get()),
         histogram("headgate_request_duration_seconds", "From the request's first byte to the answer's last.", &|s| &s.total),
         histogram("headgate_decode_duration_seconds", "From the body's bytes to typed values.", &|s| &s.decode),
         histogram("headgate_queue_duration_seconds", "Waiting for a pool thread; inline runs do not wait.", &|s| &s.queue),
-        histogram("headgate_run_duration_seconds", "The model's run.", &|s| &s.run),
+        histogram("headgate_run_duration_seconds", "The model's run, for each request that was part of it.", &|s| &s.run),
         histogram("headgate_reply_duration_seconds", "From the run's end until the bytes are with the socket.", &|s| &s.reply),
         counter("headgate_tap_rows_seen_total", "Rows that passed the taps.", &|s| s.rows_seen.get()),
         counter("headgate_tap_rows_sampled_total", "Rows that were sketched.", &|s| s.rows_sampled.get()),

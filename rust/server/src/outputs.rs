@@ -4,7 +4,7 @@
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape, TensorSpec};
-use headgate_engine::Lease;
+use headgate_engine::Ran;
 use headgate_engine::runtime::View;
 use headgate_engine::runtime::tensor::Data;
 use headgate_protocol::classification::classify;
@@ -39,15 +39,15 @@ impl<'a> Outputs<'a> {
     /// `internal` for an output that the runtime cannot show; `invalid_argument` for classes of what has no order.
     pub fn of(
         selection: &[Selection],
-        lease: &'a Lease,
+        ran: &'a Ran,
         endpoint: &LiveEndpoint,
         dialect: Dialect,
     ) -> Result<Outputs<'a>> {
-        let specs = &lease.model().signature().outputs;
+        let specs = &ran.model().signature().outputs;
         let show = |&selected: &Selection| {
             // Protobuf answers are always raw.
             let binary = selected.binary || dialect != Dialect::Rest;
-            let view = lease.binding().output(selected.index)?;
+            let view = ran.output(selected.index)?;
             let most = selected.classification;
             let classes = most.map(|most| classes(&view, &specs[selected.index].name, most, endpoint));
             let classes = classes.transpose()?;

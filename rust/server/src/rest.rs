@@ -149,6 +149,7 @@ fn statistics(io: &Io, target: Option<Target<'_>>) -> Result<Value> {
 
 fn model_statistics(model: pb::ModelStatistics) -> Value {
     let stats = model.inference_stats.unwrap_or_default();
+    let batches = model.batch_stats;
     let duration = |of: Option<pb::StatisticDuration>| {
         let of = of.unwrap_or_default();
         json!({"count": of.count, "ns": of.ns})
@@ -170,7 +171,12 @@ fn model_statistics(model: pb::ModelStatistics) -> Value {
             "cache_miss": duration(stats.cache_miss),
         },
         "response_stats": {},
-        "batch_stats": [],
+        "batch_stats": batches.into_iter().map(|batch| json!({
+            "batch_size": batch.batch_size,
+            "compute_input": duration(batch.compute_input),
+            "compute_infer": duration(batch.compute_infer),
+            "compute_output": duration(batch.compute_output),
+        })).collect::<Vec<_>>(),
         "memory_usage": [],
     })
 }

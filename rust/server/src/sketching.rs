@@ -9,8 +9,9 @@ use std::collections::hash_map::Entry;
 use std::time::Instant;
 
 use headgate_core::tensor::DataType;
+use headgate_engine::Ran;
+use headgate_engine::runtime::View;
 use headgate_engine::runtime::tensor::Data;
-use headgate_engine::runtime::{Binding, View};
 use headgate_sketch::sampler::{Controller, Pick};
 use headgate_sketch::shard::{Recorder, Writer};
 use headgate_sketch::view::TensorView;
@@ -53,16 +54,9 @@ impl Default for Sketcher {
 
 impl Sketcher {
     /// Sketches a request's inputs and outputs. `pooled_ns` is the CPU time that it took on another thread.
-    pub fn record(
-        &mut self,
-        sketch: &VersionSketch,
-        hash: u64,
-        binding: &Binding,
-        pooled_ns: u64,
-        shard: &Shard,
-    ) {
+    pub fn record(&mut self, sketch: &VersionSketch, hash: u64, ran: &Ran, pooled_ns: u64, shard: &Shard) {
         let timed = self.requests.is_multiple_of(TIMED).then(Instant::now);
-        self.rows(sketch, hash, binding, shard);
+        self.rows(sketch, hash, ran, shard);
         self.pooled_ns += pooled_ns;
         self.requests += 1;
         if let Some(begun) = timed {
@@ -88,8 +82,8 @@ impl Sketcher {
         (self.requests, self.spent_ns, self.pooled_ns) = (0, 0, 0);
     }
 
-    fn rows(&mut self, sketch: &VersionSketch, hash: u64, binding: &Binding, shard: &Shard) {
-        let rows = binding.rows();
+    fn rows(&mut self, sketch: &VersionSketch, hash: u64, ran: &Ran, shard: &Shard) {
+        let rows = ran.rows();
         let pick = Pick::new(hash, self.controller.rate());
         shard.rows_seen.add(rows as u64);
         let writer = match self.writers.entry(sketch.id) {
@@ -106,16 +100,17 @@ impl Sketcher {
         writer.record(|recorder| {
             recorder.offer(rows, &pick);
             if kept > 0 {
-                tensors(recorder, binding, &pick, lengths);
+                tensors(recorder, ran, &pick, lengths);
             }
         });
     }
 }
 
 /// Inputs first, then outputs: the order of the plan.
-fn tensors(recorder: &mut Recorder<'_>, binding: &Binding, pick: &Pick, lengths: &mut Vec<u32>) {
-    let inputs = (0..binding.inputs()).map(|index| binding.input(index).view());
-    let outputs = (0..binding.outputs()).map(|index| binding.output(index));
+fn tensors(recorder: &mut Recorder<'_>, ran: &Ran, pick: &Pick, lengths: &mut Vec<u32>) {
+    let signature = ran.model().signature();
+    let inputs = (0..signature.inputs.len()).map(|index| ran.input(index));
+    let outputs = (0..signature.outputs.len()).map(|index| ran.output(index));
     for (place, view) in inputs.chain(outputs).enumerate() {
         // A tensor that cannot be read was not part of the answer either; there is nothing to count.
         let Ok(view) = view else { continue };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use headgate_core::error::Code;
 use headgate_core::snapshot::Version;
-use headgate_engine::{Lease, Outcome};
+use headgate_engine::{Outcome, Ran};
 use http::{HeaderName, HeaderValue};
 use tokio::sync::oneshot;
 
@@ -24,7 +24,7 @@ use crate::version::VersionState;
 /// A request that a version was chosen for, until everything about it is booked.
 pub struct Tap {
     /// The tensors, once decoded; sketched after the answer. Dropped before the endpoint, which keeps their model alive.
-    pub lease: Option<Lease>,
+    pub ran: Option<Ran>,
     endpoint: Arc<LiveEndpoint>,
     deadline: Instant,
     version: u8,
@@ -45,6 +45,7 @@ pub struct Tap {
     decode_ns: Option<u64>,
     queue_ns: Option<u64>,
     run_ns: Option<u64>,
+    counts_run: bool,
 }
 
 /// What the access log needs beside the tap.
@@ -69,7 +70,7 @@ impl Tap {
             received,
             answer: None,
             booked: false,
-            lease: None,
+            ran: None,
             request_hash: 0,
             direct: false,
             held: Counted::default(),
@@ -78,6 +79,7 @@ impl Tap {
             decode_ns: None,
             queue_ns: None,
             run_ns: None,
+            counts_run: true,
         };
         tap.shard().started.add(1);
         tap
@@ -151,7 +153,10 @@ impl Tap {
     }
 
     /// The run, on a pool thread, is over.
-    pub fn ran_pooled(&mut self, queue_ns: u64, run_ns: u64, now: Instant) {
+    ///
+    /// `counts` is false where another request of the same batch stands for the run.
+    pub fn ran_pooled(&mut self, queue_ns: u64, run_ns: u64, counts: bool, now: Instant) {
+        self.counts_run = counts;
         self.queue_ns = Some(queue_ns);
         self.run_ns = (run_ns > 0).then_some(run_ns);
         self.phase_end = now;
@@ -163,7 +168,9 @@ impl Tap {
         tokio::task::spawn_local(async move {
             let ran = outcome.await.ok().map(|outcome| outcome.run_ns).filter(|&ns| ns > 0);
             if let Some(run_ns) = ran {
-                endpoint.versions[version as usize].payload.metrics.shard(thread).run.record(run_ns);
+                let shard = endpoint.versions[version as usize].payload.metrics.shard(thread);
+                shard.run.record(run_ns);
+                shard.runs.add(1);
             }
         });
     }
@@ -209,8 +216,11 @@ impl Tap {
         if self.run_ns.is_some() {
             io::try_with(|io| shard.last_run_ns.set(io.shared.ns_at(self.phase_end)));
         }
-        if let Some(lease) = self.lease.as_ref().filter(|_| code.is_none()) {
-            shard.rows.add(lease.binding().rows() as u64);
+        if self.run_ns.is_some() && self.counts_run {
+            shard.runs.add(1);
+        }
+        if let Some(ran) = self.ran.as_ref().filter(|_| code.is_none()) {
+            shard.rows.add(ran.rows() as u64);
         }
         match delivered {
             Some(now) => {
@@ -231,7 +241,7 @@ impl Tap {
     fn write_down(&mut self, code: Option<Code>, delivered: bool) {
         let Some(logged) = self.log.take() else { return };
         let Logged { log, protocol, context } = *logged;
-        let rows = self.lease.as_ref().filter(|_| code.is_none()).map_or(0, |lease| lease.binding().rows());
+        let rows = self.ran.as_ref().filter(|_| code.is_none()).map_or(0, Ran::rows);
         log.log(Entry {
             at: SystemTime::now(),
             protocol,
@@ -247,13 +257,13 @@ impl Tap {
     }
 
     fn sketch(&mut self) {
-        let Some(lease) = self.lease.take() else { return };
+        let Some(ran) = self.ran.take() else { return };
         let state = &self.version().payload;
         let Some(sketch) = &state.sketch else { return };
         let pooled_ns = self.queue_ns.and(self.run_ns).unwrap_or(0);
         io::try_with(|io| {
             let mut sketcher = io.sketcher.borrow_mut();
-            sketcher.record(sketch, self.request_hash, lease.binding(), pooled_ns, self.shard());
+            sketcher.record(sketch, self.request_hash, &ran, pooled_ns, self.shard());
         });
     }
 }

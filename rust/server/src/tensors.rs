@@ -3,11 +3,15 @@
 //!
 //! Not here: the way back (`outputs`).
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::tensor::{DataType, TensorSpec};
-use headgate_engine::Lease;
-use headgate_engine::runtime::{Binding, Tensor};
+use headgate_core::tensor::{DataType, Shape, TensorSpec};
+use headgate_engine::runtime::Tensor;
+use headgate_engine::runtime::element::cast_mut;
+use headgate_engine::{Lease, Model, Place, Seat};
 use headgate_protocol::envelope::{self, Envelope, Form, InputEnvelope, Selection, Source};
 use headgate_protocol::strings::StringTable;
 use headgate_protocol::{TypedMut, binary, predict};
@@ -18,9 +22,6 @@ use crate::body::Counted;
 const KEPT: usize = 1 << 20;
 /// What the runtime takes for each string, beside its characters: a `std::string`.
 const STRING_BYTES: usize = 32;
-
-/// Where strings are decoded to, and what counts the memory that they take.
-type Strings<'a> = (&'a mut StringTable, &'a mut Counted);
 
 /// Memory of past requests for the next one.
 #[derive(Default)]
@@ -35,84 +36,100 @@ pub struct Scratch {
     pub rearranged: Vec<u8>,
 }
 
-/// Decodes every input of the request into the lease's buffers.
+/// Where a request's inputs are, ready to be run.
+pub enum Buffers {
+    /// In buffers of its own.
+    Own(Lease),
+    /// Among the rows of a batch.
+    Shared(Seat),
+}
+
+/// Who waits for the run.
+#[derive(Clone, Copy)]
+pub struct Waits {
+    /// The IO thread.
+    pub thread: usize,
+    /// When it is of no use any more.
+    pub deadline: Instant,
+}
+
+/// Decodes every input of the request to where the model reads it: its own buffers, or the rows of a batch.
 ///
 /// # Errors
-/// `invalid_argument` for an input that is missing, unknown, of another type or shape, or has wrong elements.
+/// `invalid_argument` for an input that is missing, unknown, of another type or shape, or has wrong elements; `overloaded`.
 ///
 /// `body` is what the envelope borrows from: a large tensor in it that is aligned is read where it is.
 pub fn decode(
     envelope: &Envelope<'_>,
     body: &Bytes,
-    lease: &mut Lease,
+    (model, waits): (&Arc<Model>, Waits),
     scratch: &mut Scratch,
     counted: &mut Counted,
-) -> Result<()> {
+) -> Result<Buffers> {
     let Scratch { strings, rearranged, .. } = scratch;
-    let result = decode_form(envelope, body, lease, rearranged, (strings, counted));
+    let specs = &model.signature().inputs;
+    let decoded = match envelope.form {
+        Form::Listed => decode_listed(&envelope.inputs, body, (model, waits), strings, counted),
+        Form::Raw(bytes) => raw_input(bytes, specs).and_then(|input| match specs[0].datatype {
+            DataType::Bytes => decode_raw_string(&input, bytes, (model, waits)),
+            _ => decode_listed(&[input], body, (model, waits), strings, counted),
+        }),
+        Form::Rows(_) | Form::Columns(_) => predict::inputs(envelope.form, specs, rearranged)
+            .and_then(|inputs| decode_listed(&inputs, body, (model, waits), strings, counted)),
+    };
     strings.shrink(KEPT);
     if rearranged.capacity() > KEPT {
         *rearranged = Vec::new();
     }
-    result
+    decoded
 }
 
-fn decode_form(
-    envelope: &Envelope<'_>,
-    body: &Bytes,
-    lease: &mut Lease,
-    rearranged: &mut Vec<u8>,
-    strings: Strings<'_>,
-) -> Result<()> {
-    let (signature, binding) = lease.parts();
-    let specs = &signature.inputs;
-    match envelope.form {
-        Form::Listed => decode_listed(&envelope.inputs, body, specs, binding, strings),
-        Form::Raw(bytes) => {
-            let input = [InputEnvelope {
-                shape: binary::raw_shape(bytes, specs)?,
-                datatype: specs[0].datatype,
-                name: specs[0].name.as_str().into(),
-                source: Source::Binary(bytes),
-                base64: false,
-            }];
-            // A BYTES element without JSON has no length in front of it either.
-            if specs[0].datatype == DataType::Bytes {
-                check_input(&input[0], &specs[0])?;
-                let tensor = binding.input_mut(0);
-                tensor.reshape(&input[0].shape)?;
-                return tensor.set_string(0, bytes);
-            }
-            decode_listed(&input, body, specs, binding, strings)
-        }
-        Form::Rows(_) | Form::Columns(_) => {
-            let inputs = predict::inputs(envelope.form, specs, rearranged)?;
-            decode_listed(&inputs, body, specs, binding, strings)
-        }
-    }
+/// The only input of a request that is nothing but its bytes.
+fn raw_input<'a>(bytes: &'a [u8], specs: &'a [TensorSpec]) -> Result<InputEnvelope<'a>> {
+    Ok(InputEnvelope {
+        shape: binary::raw_shape(bytes, specs)?,
+        datatype: specs[0].datatype,
+        name: specs[0].name.as_str().into(),
+        source: Source::Binary(bytes),
+        base64: false,
+    })
+}
+
+/// A BYTES element without JSON has no length in front of it either.
+fn decode_raw_string(
+    input: &InputEnvelope<'_>,
+    bytes: &[u8],
+    (model, waits): (&Arc<Model>, Waits),
+) -> Result<Buffers> {
+    check_input(input, &model.signature().inputs[0])?;
+    let mut lease = Lease::take(model, waits.thread);
+    let tensor = lease.binding_mut().input_mut(0);
+    tensor.reshape(&input.shape)?;
+    tensor.set_string(0, bytes)?;
+    Ok(Buffers::Own(lease))
 }
 
 fn decode_listed(
     inputs: &[InputEnvelope<'_>],
     body: &Bytes,
-    specs: &[TensorSpec],
-    binding: &mut Binding,
-    (strings, counted): Strings<'_>,
-) -> Result<()> {
+    (model, waits): (&Arc<Model>, Waits),
+    strings: &mut StringTable,
+    counted: &mut Counted,
+) -> Result<Buffers> {
+    let specs = &model.signature().inputs;
     if inputs.len() != specs.len() {
         check_names(inputs, specs)?;
     }
+    if model.place() == Place::Batch {
+        return decode_into_batch(inputs, (model, waits)).map(Buffers::Shared);
+    }
+    let mut lease = Lease::take(model, waits.thread);
     for (index, spec) in specs.iter().enumerate() {
-        let Some(input) = inputs.iter().find(|input| input.name == spec.name) else {
-            return check_names(inputs, specs);
-        };
-        check_input(input, spec)?;
-        let tensor = binding.input_mut(index);
+        let input = find(inputs, spec, specs)?;
+        let tensor = lease.binding_mut().input_mut(index);
         if let Some(bytes) = adoptable(input, body, tensor) {
             tensor.adopt(&input.shape, bytes)?;
-            continue;
-        }
-        if spec.datatype == DataType::Bytes {
+        } else if spec.datatype == DataType::Bytes {
             // Their number is known to be right before the runtime makes an object for each.
             input.decode_strings(strings)?;
             counted.hold(input.shape.count().saturating_mul(STRING_BYTES))?;
@@ -125,7 +142,32 @@ fn decode_listed(
             input.decode_into(typed(tensor)?)?;
         }
     }
-    Ok(())
+    Ok(Buffers::Own(lease))
+}
+
+fn decode_into_batch(inputs: &[InputEnvelope<'_>], (model, waits): (&Arc<Model>, Waits)) -> Result<Seat> {
+    let specs = &model.signature().inputs;
+    let shapes = specs.iter().map(|spec| Ok(find(inputs, spec, specs)?.shape));
+    let shapes = shapes.collect::<Result<Vec<Shape>>>()?;
+    let mut seat = Seat::take(model, &shapes, waits.thread, waits.deadline)?;
+    for (index, spec) in specs.iter().enumerate() {
+        let rows = typed_bytes(seat.input_mut(index), spec.datatype)?;
+        find(inputs, spec, specs)?.decode_into(rows)?;
+    }
+    Ok(seat)
+}
+
+/// The request's input of that name, of a type and a shape that the model takes.
+fn find<'a, 'b>(
+    inputs: &'a [InputEnvelope<'b>],
+    spec: &TensorSpec,
+    specs: &[TensorSpec],
+) -> Result<&'a InputEnvelope<'b>> {
+    let Some(input) = inputs.iter().find(|input| input.name == spec.name) else {
+        return Err(missing(spec, specs));
+    };
+    check_input(input, spec)?;
+    Ok(input)
 }
 
 /// Tensors below this are copied: that costs less than a new value of the runtime, and keeps no body.
@@ -144,16 +186,25 @@ fn adoptable(input: &InputEnvelope<'_>, body: &Bytes, tensor: &Tensor) -> Option
 
 /// Says which inputs are missing and which are too many.
 fn check_names(inputs: &[InputEnvelope<'_>], specs: &[TensorSpec]) -> Result<()> {
-    let known = || specs.iter().map(|spec| format!("{:?}", spec.name)).collect::<Vec<_>>().join(", ");
     if let Some(input) = inputs.iter().find(|input| specs.iter().all(|spec| spec.name != input.name)) {
-        return Err(Error::invalid(format!("input {:?} is not one of the model's: {}", input.name, known())));
+        return Err(Error::invalid(format!(
+            "input {:?} is not one of the model's: {}",
+            input.name,
+            names(specs)
+        )));
     }
     match specs.iter().find(|spec| inputs.iter().all(|input| input.name != spec.name)) {
-        Some(spec) => {
-            Err(Error::invalid(format!("input {:?} is missing; the model takes {}", spec.name, known())))
-        }
+        Some(spec) => Err(missing(spec, specs)),
         None => Ok(()),
     }
+}
+
+fn missing(spec: &TensorSpec, specs: &[TensorSpec]) -> Error {
+    Error::invalid(format!("input {:?} is missing; the model takes {}", spec.name, names(specs)))
+}
+
+fn names(specs: &[TensorSpec]) -> String {
+    specs.iter().map(|spec| format!("{:?}", spec.name)).collect::<Vec<_>>().join(", ")
 }
 
 fn check_input(input: &InputEnvelope<'_>, spec: &TensorSpec) -> Result<()> {
@@ -174,14 +225,25 @@ fn check_input(input: &InputEnvelope<'_>, spec: &TensorSpec) -> Result<()> {
 
 /// A tensor's elements under the protocol's types.
 fn typed(tensor: &mut Tensor) -> Result<TypedMut<'_>> {
+    let datatype = tensor.datatype();
+    let bytes = tensor.bytes_mut().ok_or_else(not_its_type)?;
+    typed_bytes(bytes, datatype)
+}
+
+/// The elements in a buffer under the protocol's types.
+fn typed_bytes(bytes: &mut [u8], datatype: DataType) -> Result<TypedMut<'_>> {
     macro_rules! by_type {
         ($($datatype:ident),+) => {
-            match tensor.datatype() {
-                $(DataType::$datatype => tensor.elements_mut().map(TypedMut::$datatype),)+
+            match datatype {
+                $(DataType::$datatype => cast_mut(bytes).map(TypedMut::$datatype),)+
                 DataType::Bytes => None,
             }
         };
     }
     by_type!(Bool, Uint8, Uint16, Uint32, Uint64, Int8, Int16, Int32, Int64, Fp16, Bf16, Fp32, Fp64)
-        .ok_or_else(|| Error::new(Code::Internal, "a tensor without elements of its own type"))
+        .ok_or_else(not_its_type)
+}
+
+fn not_its_type() -> Error {
+    Error::new(Code::Internal, "a tensor without elements of its own type")
 }

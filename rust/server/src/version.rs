@@ -59,7 +59,7 @@ pub fn load(engine: &Engine, spec: &EndpointSpec) -> std::result::Result<Vec<Arc
     for (slot, version) in models.iter_mut().zip(&spec.versions) {
         if let Some(path) = &version.artifact {
             let source = Source::Artifact(std::path::Path::new(path));
-            let model = engine.load(&version.digest, &source);
+            let model = engine.load(&version.digest, &source, &version.run);
             *slot = Some(model.map_err(|error| LoadFailure { version: version.name.clone(), error })?);
         }
     }
@@ -97,7 +97,9 @@ pub fn check_labels(spec: &EndpointSpec, models: &[Arc<Model>]) -> Result<()> {
 
 /// Whether everything that a spec names is in memory, so that it can be served at once.
 pub fn is_loaded(engine: &Engine, spec: &EndpointSpec) -> bool {
-    spec.versions.iter().all(|version| version.artifact.is_none() || engine.loaded(&version.digest).is_some())
+    spec.versions
+        .iter()
+        .all(|version| version.artifact.is_none() || engine.loaded(&version.digest, &version.run).is_some())
 }
 
 /// The signature that constants take over: the champion's, or the first model's when the champion is a constant itself.
@@ -120,7 +122,11 @@ fn load_constant(
     };
     // A constant under another signature is another model: the signature is part of its name.
     let described = serde_json::to_string(signature).unwrap_or_default();
-    engine.load(&format!("{}|{described}", version.digest), &Source::Constant(values, signature))
+    engine.load(
+        &format!("{}|{described}", version.digest),
+        &Source::Constant(values, signature),
+        &version.run,
+    )
 }
 
 /// Puts a version's state together.

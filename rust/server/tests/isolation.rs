@@ -7,177 +7,18 @@
     reason = "a test says what went wrong by panicking"
 )]
 
+mod common;
+
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::net::TcpStream;
+use std::time::Duration;
 
-use headgate_core::error::Result;
-use headgate_core::spec::EndpointSpec;
-use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
-use headgate_engine::Executable;
-use headgate_engine::runtime::Binding;
-use headgate_server::config::Config;
-use headgate_server::gateway::Gateway;
+use common::{
+    PATIENCE, answer, ask, connect, eventually, free, gated, gateway, gateway_with, metric, request, serve,
+    whole_answer,
+};
+use headgate_core::spec::{EndpointSpec, RunSpec};
 use serde_json::{Value, json};
-
-/// How long a wait for something certain may take before the test is called stuck.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Doubles its input, and waits to be let through when it has a gate.
-struct Probe {
-    signature: Signature,
-    gate: Option<Gate>,
-}
-
-struct Gate {
-    entered: Mutex<Sender<()>>,
-    leave: Mutex<Receiver<()>>,
-}
-
-impl Executable for Probe {
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn run(&self, binding: &mut Binding) -> Result<()> {
-        if let Some(gate) = &self.gate {
-            gate.entered.lock().unwrap().send(()).unwrap();
-            gate.leave.lock().unwrap().recv_timeout(PATIENCE).expect("the test lets the run go on");
-        }
-        let values: Vec<f32> = binding.input(0).view()?.elements::<f32>().unwrap().to_vec();
-        let shape: Shape = *binding.input(0).shape();
-        let output = binding.output_mut(0);
-        output.reshape(&shape)?;
-        let out = output.elements_mut::<f32>().unwrap();
-        out.iter_mut().zip(values).for_each(|(out, value)| *out = 2.0 * value);
-        Ok(())
-    }
-}
-
-fn signature() -> Signature {
-    let tensor = |name: &str| TensorSpec {
-        name: name.to_owned(),
-        datatype: DataType::Fp32,
-        shape: vec![-1],
-        symbols: vec!["n".to_owned()],
-    };
-    Signature { inputs: vec![tensor("x")], outputs: vec![tensor("y")] }
-}
-
-/// The test's side of a gate.
-struct Held {
-    entered: Receiver<()>,
-    leave: Sender<()>,
-}
-
-fn gated() -> (Probe, Held) {
-    let (entered_tx, entered) = channel();
-    let (leave, leave_rx) = channel();
-    let gate = Gate { entered: Mutex::new(entered_tx), leave: Mutex::new(leave_rx) };
-    (Probe { signature: signature(), gate: Some(gate) }, Held { entered, leave })
-}
-
-fn free() -> Probe {
-    Probe { signature: signature(), gate: None }
-}
-
-fn gateway() -> (Arc<Gateway>, SocketAddr) {
-    gateway_with(&json!({}))
-}
-
-fn gateway_with(changes: &Value) -> (Arc<Gateway>, SocketAddr) {
-    let library = std::env::var("HEADGATE_ORT_LIBRARY")
-        .expect("HEADGATE_ORT_LIBRARY names the ONNX Runtime library; `make test` sets it");
-    let mut config = json!({"http": "127.0.0.1:0", "io_threads": 1, "pool_threads": 2, "library": library});
-    config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-    let gateway = Gateway::new(Config::from_json(config.to_string().as_bytes()).unwrap()).unwrap();
-    gateway.set_ready(true);
-    let address = gateway.start().unwrap().http;
-    (Arc::new(gateway), address)
-}
-
-fn serve(gateway: &Gateway, name: &str, probe: Probe, inline: bool) {
-    let digest = format!("sha256:{name}");
-    let model = gateway.engine().adopt(&digest, Box::new(probe)).unwrap();
-    if inline {
-        model.placement.pin_inline();
-    }
-    let spec = json!({
-        "name": name, "revision": 1, "champion": "v1", "timeout_ms": 60000,
-        "versions": [{"name": "v1", "digest": digest, "artifact": "adopted"}],
-    });
-    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
-    let applied = gateway.events();
-    assert_eq!(applied.last().unwrap()["event"], "applied", "{applied:?}");
-}
-
-fn request(name: &str, value: f32) -> String {
-    let body =
-        json!({"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [value]}]}).to_string();
-    format!(
-        "POST /v2/models/{name}/infer HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
-
-fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
-}
-
-/// Reads one answer: status and JSON body.
-fn answer(stream: &mut TcpStream) -> (u16, Value) {
-    let (status, _, body) = whole_answer(stream);
-    (status, body)
-}
-
-/// Reads one answer: status, head and JSON body.
-fn whole_answer(stream: &mut TcpStream) -> (u16, String, Value) {
-    let mut head = Vec::new();
-    let mut byte = [0u8];
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).expect("an answer comes");
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8(head).unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let length = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length: "))
-        .map_or(0, |length| length.parse::<usize>().unwrap());
-    let mut body = vec![0u8; length];
-    stream.read_exact(&mut body).unwrap();
-    (status, head, serde_json::from_slice(&body).unwrap())
-}
-
-fn ask(stream: &mut TcpStream, name: &str, value: f32) -> f64 {
-    stream.write_all(request(name, value).as_bytes()).unwrap();
-    let (status, body) = answer(stream);
-    assert_eq!(status, 200, "{body}");
-    body["outputs"][0]["data"][0].as_f64().unwrap()
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "{what} never came");
-        std::thread::yield_now();
-    }
-}
-
-fn metric(gateway: &Gateway, name: &str, labels: &Value) -> u64 {
-    let families = gateway.metrics();
-    let family = families.as_array().unwrap().iter().find(|family| family["name"] == name).unwrap().clone();
-    family["samples"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|sample| sample[0] == *labels)
-        .map_or(0, |sample| sample[1].as_u64().unwrap())
-}
 
 #[test]
 fn a_held_run_does_not_hold_others_on_its_io_thread() {
@@ -244,6 +85,7 @@ fn a_drain_lets_what_is_in_flight_finish_and_takes_nothing_new() {
     waiting.write_all(request("slow", 5.0).as_bytes()).unwrap();
     held.entered.recv_timeout(PATIENCE).unwrap();
     let mut idle = connect(address);
+    eventually("both connections", || metric(&gateway, "headgate_connections", &json!({})) == 2);
     let stopping = gateway.clone();
     let stop = std::thread::spawn(move || stopping.stop(Duration::ZERO, PATIENCE));
     // The idle connection is closed by the drain; then the listener is gone.
@@ -280,7 +122,7 @@ fn a_swap_leaves_requests_in_flight_on_their_version() {
     let mut waiting = connect(address);
     waiting.write_all(request("model", 4.0).as_bytes()).unwrap();
     held.entered.recv_timeout(PATIENCE).unwrap();
-    let model = gateway.engine().adopt("sha256:new", Box::new(free())).unwrap();
+    let model = gateway.engine().adopt("sha256:new", Box::new(free()), &RunSpec::default()).unwrap();
     let spec = json!({
         "name": "model", "revision": 2, "champion": "v2", "timeout_ms": 60000,
         "versions": [{"name": "v2", "digest": "sha256:new", "artifact": "adopted"}],
@@ -342,7 +184,7 @@ fn a_request_whose_own_time_is_over_is_refused_before_its_run() {
 fn a_run_that_outlasts_the_time_out_is_answered_without_it() {
     let (gateway, address) = gateway();
     let (slow, held) = gated();
-    let model = gateway.engine().adopt("sha256:slow", Box::new(slow)).unwrap();
+    let model = gateway.engine().adopt("sha256:slow", Box::new(slow), &RunSpec::default()).unwrap();
     let spec = json!({
         "name": "slow", "revision": 1, "champion": "v1", "timeout_ms": 50,
         "versions": [{"name": "v1", "digest": "sha256:slow", "artifact": "adopted"}],
@@ -420,7 +262,7 @@ fn an_unload_undoes_a_load_that_is_on_its_way() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("model.onnx");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let kept = gateway.engine().adopt("sha256:model", Box::new(free())).unwrap();
+    let kept = gateway.engine().adopt("sha256:model", Box::new(free()), &RunSpec::default()).unwrap();
     let spec = json!({
         "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 1000,
         "versions": [{"name": "v1", "digest": "sha256:model", "artifact": pipe}],
@@ -429,7 +271,7 @@ fn an_unload_undoes_a_load_that_is_on_its_way() {
     drop(kept);
     let mut control = connect(address);
     assert_eq!(repository(&mut control, "model/unload").0, 200);
-    eventually("the model's end", || gateway.engine().loaded("sha256:model").is_none());
+    eventually("the model's end", || gateway.engine().loaded("sha256:model", &RunSpec::default()).is_none());
     let mut waiting = connect(address);
     let load = "POST /v2/repository/models/model/load HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\n\r\n";
     waiting.write_all(load.as_bytes()).unwrap();
@@ -449,7 +291,7 @@ fn labels_that_do_not_fit_an_output_are_refused() {
     let (gateway, _) = gateway();
     let mut wide = free();
     wide.signature.outputs[0].shape = vec![-1, 3];
-    let _model = gateway.engine().adopt("sha256:wide", Box::new(wide)).unwrap();
+    let _model = gateway.engine().adopt("sha256:wide", Box::new(wide), &RunSpec::default()).unwrap();
     let outcome = |labels: &Value| {
         let spec = json!({
             "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 1000, "labels": labels,

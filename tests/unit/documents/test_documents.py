@@ -39,6 +39,30 @@ def endpoint(text: str, root: Path) -> Endpoint:
     return parse_one(text.encode(), source="x.yaml", root=root).endpoint
 
 
+@pytest.mark.parametrize(
+    ("written", "settings"),
+    [
+        ("{}", {}),
+        ("{placement: pool, instances: 2}", {"placement": "pool", "instances": 2}),
+        ("{threads: auto}", {"threads": 0}),
+        (
+            "{threads: 4, arena: true, graph_optimization: basic}",
+            {"threads": 4, "arena": True, "graph_optimization": "basic"},
+        ),
+        ("{max_batch: 16, max_delay: 500us}", {"max_batch": 16, "max_delay_us": 500}),
+        ("{max_batch: 16, max_delay: 1.5ms}", {"max_batch": 16, "max_delay_us": 1500}),
+        ("{max_batch: 8, buckets: [1, 4, 8]}", {"max_batch": 8, "buckets": [1, 4, 8]}),
+    ],
+)
+def test_how_a_model_is_run_is_handed_on_as_far_as_it_is_written(
+    written: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    text = TEXT.replace('"file:models/1"', f'{{model: "file:models/1", run: {written}}}')
+    run = endpoint(text, tmp_path).versions["v1"].run
+    assert run is not None
+    assert run.settings() == settings
+
+
 def test_resolving_locates_every_file(tmp_path: Path) -> None:
     document = parse_one(TEXT.encode(), source="x.yaml", root=tmp_path)
     with pytest.raises(PolicyInvalid) as caught:
@@ -50,7 +74,7 @@ def test_resolving_locates_every_file(tmp_path: Path) -> None:
     (tmp_path / "models" / "2" / "model.onnx").touch()
     (tmp_path / "sample.npz").touch()
     resolved = resolve(document)
-    assert resolved.versions["v1"] == ModelAt((tmp_path / "models/1").resolve())
+    assert resolved.versions["v1"] == ModelAt((tmp_path / "models/1").resolve(), {})
     assert isinstance(resolved.versions["prior"], ConstantOf)
     assert resolved.versions["prior"].values == {"score": (0.03, 1)}
     assert resolved.weights_in_slots == {"v2": 1000}

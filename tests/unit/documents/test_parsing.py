@@ -101,7 +101,8 @@ weights: {a: 1}
 versions:
   1.10: "file:a"
   v1: "file:../etc"
-  v2: {model: "models:/x/1", run: {}}
+  v2: {model: "models:/x/1", run: {max_batch: 8, placement: inline, buckets: [4, 2], threads: 0, device: cpu}}
+  v3: {constant: {x: 1}, run: {max_delay: 2ms}}
   v4: {}
   v5: {model: "file:a", constant: {x: .nan, y: [1, a], z: [[1]]}}
   v6: a/b
@@ -124,7 +125,12 @@ columns: {X: a, Y: [], Z: [1, 1.5]}
         'versions["1.10"]': 'quote it: "1.10"',
         "versions.v1.model": "outside",
         "versions.v2.model": "models: references are not supported yet",
-        "versions.v2.run": "not supported yet",
+        "versions.v2.run.placement": "is inline, where nothing is batched",
+        "versions.v2.run.buckets": "must grow",
+        "versions.v2.run.threads": "must be",
+        "versions.v2.run.device": "not supported yet",
+        "versions.v3.run": "a constant is never run",
+        "versions.v3.run.max_delay": "write max_batch as well",
         "versions.v4": "names no model and no constant",
         "versions.v5": "constant and model; keep one",
         "versions.v5.constant.x": "not finite",
@@ -148,8 +154,8 @@ columns: {X: a, Y: [], Z: [1, 1.5]}
     assert found.keys() == expected.keys()
     assert {path: says in found[path] for path, says in expected.items()} == dict.fromkeys(expected, True)
     assert "steps of 0.01%" in found["traffic.weights.v9"]
-    assert line_of(text, "versions.v5.constant.y", tmp_path) == 10
-    assert line_of(text, "traffic.sticky", tmp_path) == 16
+    assert line_of(text, "versions.v5.constant.y", tmp_path) == 11
+    assert line_of(text, "traffic.sticky", tmp_path) == 17
     assert line_of(text, "name", tmp_path) == 1
 
 
@@ -187,7 +193,7 @@ def test_traffic_that_is_not_built_is_refused_as_such(field: str, tmp_path: Path
         ("{upstream: 'http://10.0.0.5'}", "versions.v1.upstream"),
         ("'models:/fraud/7'", "versions.v1.model"),
         ("{model: 's3://b/k'}", "versions.v1.model"),
-        ("{model: 'file:a', run: {device: 'cuda:0'}}", "versions.v1.run"),
+        ("{model: 'file:a', run: {device: 'cuda:0'}}", "versions.v1.run.device"),
     ],
 )
 def test_versions_that_are_not_built_are_refused_as_such(version: str, path: str, tmp_path: Path) -> None:

@@ -155,6 +155,7 @@ def _merged() -> list[dict[str, Any]]:
     return [
         {"name": "headgate_requests_total", "samples": [[{**who, "code": c}, n] for c, n in codes]},
         {"name": "headgate_rows_total", "samples": [[who, 12]]},
+        {"name": "headgate_runs_total", "samples": [[who, 2]]},
         {"name": "headgate_request_success_seconds_total", "samples": [[who, 0.001]]},
         *(
             {"name": f"headgate_{name}_duration_seconds", "samples": [[who, {"sum": 0.0015, "count": 3}]]}
@@ -170,7 +171,7 @@ def test_tritons_names_have_the_same_numbers() -> None:
     assert samples["nv_inference_request_success"] == [(who, 3)]
     assert samples["nv_inference_request_failure"] == [({**who, "reason": "OTHER"}, 2)]
     assert samples["nv_inference_count"] == [(who, 12)]
-    assert samples["nv_inference_exec_count"] == [(who, 3)]
+    assert samples["nv_inference_exec_count"] == [(who, 2)]
     assert samples["nv_inference_request_duration_us"] == [(who, 1000)]
     for phase in ("queue", "compute_input", "compute_infer", "compute_output"):
         assert samples[f"nv_inference_{phase}_duration_us"] == [(who, 1500)]

@@ -1,0 +1,597 @@
+//! Requests that are run together: their rows go straight into one slab, and their outputs are slices of another.
+//!
+//! A version has one open batch for each shape of a row. No timer: an executor takes a batch as soon as a thread is free, and
+//! while none is, it grows. `max_delay` lets it wait for rows that are expected, where the cost curve says that this pays.
+//! A batch that fails is run again request by request, so that one bad row fails alone.
+//!
+//! Not here: who may write and read when (`seats`), what waiting is worth (`curve`). Next: `seats`, `curve`, `pool`.
+#![allow(unsafe_code, reason = "requests write their rows into one slab at the same time")]
+
+use std::cell::UnsafeCell;
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::ArrayQueue;
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::spec::RunSpec;
+use headgate_core::tensor::{DataType, MAX_RANK, Shape, Signature};
+use headgate_runtime::{Binding, View};
+
+use crate::curve::{Cost, Curve, Gaps, worth_waiting_ns};
+use crate::model::{Lease, Model};
+use crate::pool::{Doorbell, late, nanos};
+use crate::seats::{Member, Seats, Waiting};
+
+/// Slabs of a version that are kept for the next batches.
+const KEPT_SLABS: usize = 4;
+/// A slab beyond this is freed instead of kept, in bytes.
+const KEEP_AT_MOST: usize = 64 << 20;
+/// Bytes of a version's slabs that may be in use at a time; a few are allowed whatever their size.
+const SLAB_BYTES: usize = 256 << 20;
+/// See [`SLAB_BYTES`].
+const FEW_SLABS: usize = 4;
+/// Shapes of a row that a version has batches for at a time.
+const SHAPES: usize = 16;
+
+/// A version's batches.
+pub struct Batcher {
+    max_batch: usize,
+    max_delay: Duration,
+    buckets: Vec<usize>,
+    /// The batch that takes rows, by the shapes of one row.
+    open: Mutex<Vec<(Vec<Shape>, Weak<Batch>)>>,
+    free: ArrayQueue<Binding>,
+    /// Bytes of slabs in use, and their number.
+    bytes: AtomicUsize,
+    slabs: AtomicUsize,
+    learned: Mutex<Learned>,
+    epoch: Instant,
+}
+
+#[derive(Default)]
+struct Learned {
+    curve: Curve,
+    gaps: Gaps,
+    sizes: BTreeMap<usize, Sizes>,
+}
+
+/// Batches of one size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// How many there were.
+    pub count: u64,
+    /// How long their runs took, in nanoseconds.
+    pub run_ns: u64,
+}
+
+impl Batcher {
+    /// Batches as `run` has them, for a model with that signature.
+    ///
+    /// # Errors
+    /// `model_load_failed` for a signature that cannot be batched: a first dimension that is fixed, or strings.
+    pub fn new(run: &RunSpec, signature: &Signature) -> Result<Batcher> {
+        let tensors = signature.inputs.iter().map(|spec| ("input", spec));
+        for (what, spec) in tensors.chain(signature.outputs.iter().map(|spec| ("output", spec))) {
+            let why = if spec.datatype == DataType::Bytes {
+                "has strings"
+            } else if spec.shape.first() != Some(&-1) {
+                "has no dynamic first dimension"
+            } else {
+                continue;
+            };
+            return Err(Error::new(
+                Code::ModelLoadFailed,
+                format!("{what} {:?} {why}, so its rows cannot be batched; remove max_batch", spec.name),
+            ));
+        }
+        Ok(Batcher {
+            max_batch: run.max_batch as usize,
+            max_delay: Duration::from_micros(run.max_delay_us),
+            buckets: run.buckets.iter().map(|&rows| rows as usize).collect(),
+            open: Mutex::default(),
+            free: ArrayQueue::new(KEPT_SLABS),
+            bytes: AtomicUsize::new(0),
+            slabs: AtomicUsize::new(0),
+            learned: Mutex::default(),
+            epoch: Instant::now(),
+        })
+    }
+
+    /// The most rows of a run.
+    pub fn max_batch(&self) -> usize {
+        self.max_batch
+    }
+
+    /// The fitted cost of a run, once runs of several sizes were seen.
+    pub fn cost(&self) -> Option<Cost> {
+        self.learned().curve.cost()
+    }
+
+    /// Batches so far, by their number of rows.
+    pub fn sizes(&self) -> BTreeMap<usize, Sizes> {
+        self.learned().sizes.clone()
+    }
+
+    /// A run of `rows` rows took `ns` nanoseconds.
+    pub(crate) fn observe(&self, rows: usize, ns: u64) {
+        self.learned().curve.observe(rows, ns as f64);
+    }
+
+    fn learned(&self) -> std::sync::MutexGuard<'_, Learned> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until when a batch waits for more rows.
+    fn patience(&self, waiting: Waiting) -> Option<Instant> {
+        if self.max_delay.is_zero() || waiting.full {
+            return None;
+        }
+        let (cost, gap_ns) = {
+            let learned = self.learned();
+            (learned.curve.cost()?, learned.gaps.mean_ns()?)
+        };
+        let worth = Duration::from_nanos(worth_waiting_ns(cost, gap_ns, waiting.rows)?);
+        let run = Duration::from_nanos(cost.of(waiting.rows + 1) as u64);
+        let newest = Instant::now().checked_add(worth)?;
+        Some(newest.min(waiting.oldest + self.max_delay).min(waiting.tightest.checked_sub(run)?))
+    }
+
+    /// The rows that a batch of `rows` is run with.
+    fn padded(&self, rows: usize) -> usize {
+        self.buckets.iter().copied().find(|&bucket| bucket >= rows).unwrap_or(rows)
+    }
+
+    fn take_slab(&self, bytes: usize) -> Result<()> {
+        let slabs = self.slabs.fetch_add(1, Relaxed);
+        let used = self.bytes.fetch_add(bytes, Relaxed);
+        if slabs >= FEW_SLABS && used + bytes > SLAB_BYTES {
+            self.give_slab(bytes);
+            return Err(Error::new(
+                Code::Overloaded,
+                format!("batches that wait hold {used} bytes of at most {SLAB_BYTES}; try again later"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn give_slab(&self, bytes: usize) {
+        self.slabs.fetch_sub(1, Relaxed);
+        self.bytes.fetch_sub(bytes, Relaxed);
+    }
+}
+
+/// A batch from its first row to its last answer.
+pub struct Batch {
+    seats: Seats<Fate>,
+    slab: UnsafeCell<Binding>,
+    inputs: Vec<Rows>,
+    bytes: usize,
+    model: Arc<Model>,
+}
+
+/// Where an input's rows lie.
+struct Rows {
+    start: NonNull<u8>,
+    row_bytes: usize,
+    /// The shape with as many rows as there is room for.
+    shape: Shape,
+}
+
+// SAFETY: the slab is written by the owner of each seat within its own rows (`seats` gives none twice) until the batch is
+// closed and nobody writes; then by the executor alone until it settles; then it is only read. Each step is ordered by the
+// lock of `seats`.
+unsafe impl Sync for Batch {}
+// SAFETY: nothing in it belongs to a thread.
+unsafe impl Send for Batch {}
+
+/// What became of a request in a batch.
+struct Fate {
+    result: Result<Found>,
+    queue_ns: u64,
+    run_ns: u64,
+    /// Whether this request stands for the run where runs are counted.
+    counts: bool,
+}
+
+/// Where a request's outputs are.
+enum Found {
+    /// In the slab, from that row on.
+    Rows(usize),
+    /// In buffers of its own: it was run alone.
+    Alone(Lease),
+}
+
+/// A request's place in a batch. Its rows are written first, then [`crate::Pool::ready`] has them run.
+pub struct Seat {
+    batch: Arc<Batch>,
+    index: usize,
+    start: usize,
+    rows: usize,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Writing,
+    Ready,
+    Over,
+}
+
+/// The end of a request that was run in a batch.
+pub struct Done {
+    /// Its outputs.
+    pub result: Result<Ran>,
+    /// How long it waited, in nanoseconds.
+    pub queue_ns: u64,
+    /// How long the run took that it was part of, in nanoseconds; 0 when there was none.
+    pub run_ns: u64,
+    /// Whether it stands for that run where runs are counted.
+    pub counts: bool,
+}
+
+/// Inputs and outputs of a run that is over.
+pub enum Ran {
+    /// In buffers of its own.
+    Alone(Lease),
+    /// Among the rows of a batch.
+    Together(Together),
+}
+
+/// Some rows of a batch that was run.
+pub struct Together {
+    batch: Arc<Batch>,
+    start: usize,
+    rows: usize,
+}
+
+impl Seat {
+    /// A place for a request whose inputs have these shapes, all with the same number of rows.
+    ///
+    /// # Errors
+    /// `invalid_argument` for more rows than a batch may have, or other numbers of them from input to input; `overloaded`
+    /// when too much waits already.
+    pub fn take(model: &Arc<Model>, shapes: &[Shape], home: usize, deadline: Instant) -> Result<Seat> {
+        let batcher =
+            model.batcher().ok_or_else(|| Error::new(Code::Internal, "a version without batches"))?;
+        let rows = shapes.first().map_or(1, Shape::rows);
+        if shapes.iter().any(|shape| shape.rows() != rows) {
+            return Err(Error::invalid(format!(
+                "the inputs have {:?} rows; in a batch each has the same number",
+                shapes.iter().map(Shape::rows).collect::<Vec<_>>()
+            )));
+        }
+        if rows > batcher.max_batch {
+            return Err(Error::invalid(format!(
+                "the request has {rows} rows; this version takes at most {} (max_batch)",
+                batcher.max_batch
+            )));
+        }
+        let now = Instant::now();
+        batcher.learned().gaps.came(rows, nanos(now - batcher.epoch));
+        let each: Vec<Shape> = shapes.iter().map(|shape| with_rows(shape, 1)).collect::<Result<_>>()?;
+        let mut open = batcher.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let present = open.iter().find(|(known, _)| *known == each).and_then(|(_, batch)| batch.upgrade());
+        let taken = present.and_then(|batch| {
+            let (index, start) = batch.seats.take(rows, home, now, deadline)?;
+            Some(Seat { batch, index, start, rows, stage: Stage::Writing })
+        });
+        if let Some(seat) = taken {
+            return Ok(seat);
+        }
+        let batch = Arc::new(Batch::new(model, batcher, &each)?);
+        let first = batch.seats.take(rows, home, now, deadline);
+        let (index, start) = first.ok_or_else(|| Error::new(Code::Internal, "a new batch has no room"))?;
+        open.retain(|(known, batch)| *known != each && batch.strong_count() > 0);
+        if open.len() < SHAPES {
+            // A shape beyond these has its requests run one by one.
+            open.push((each, Arc::downgrade(&batch)));
+        }
+        drop(open);
+        Ok(Seat { batch, index, start, rows, stage: Stage::Writing })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.batch.model
+    }
+
+    /// The memory of an input's rows, to be written.
+    pub fn input_mut(&mut self, index: usize) -> &mut [u8] {
+        let Rows { start, row_bytes, .. } = self.batch.inputs[index];
+        if self.stage != Stage::Writing {
+            return &mut [];
+        }
+        // SAFETY: these rows are this seat's alone while it writes, and lie within the slab's input.
+        unsafe {
+            let first = start.as_ptr().add(self.start * row_bytes);
+            std::slice::from_raw_parts_mut(first, self.rows * row_bytes)
+        }
+    }
+
+    /// The rows are written; the batch, when nobody has handed it to an executor yet.
+    pub(crate) fn ready(&mut self) -> Option<Arc<Batch>> {
+        if std::mem::replace(&mut self.stage, Stage::Ready) != Stage::Writing {
+            return None;
+        }
+        self.batch.seats.ready(self.index).then(|| self.batch.clone())
+    }
+
+    /// Waits for the run. Whoever drops this meanwhile leaves the batch, if it has not begun.
+    pub async fn done(mut self) -> Done {
+        let Fate { result, queue_ns, run_ns, counts } = poll_fn(|cx| self.poll(cx)).await;
+        let (batch, rows) = (self.batch.clone(), self.rows);
+        let result = result.map(|found| match found {
+            Found::Alone(lease) => Ran::Alone(lease),
+            Found::Rows(start) => Ran::Together(Together { batch, start, rows }),
+        });
+        Done { result, queue_ns, run_ns, counts }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Fate> {
+        let fate = self.batch.seats.poll(self.index, cx);
+        if fate.is_ready() {
+            self.stage = Stage::Over;
+        }
+        fate
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.stage != Stage::Over {
+            self.batch.seats.leave(self.index);
+        }
+    }
+}
+
+impl Batch {
+    fn new(model: &Arc<Model>, batcher: &Batcher, each: &[Shape]) -> Result<Batch> {
+        let datatypes = model.signature().inputs.iter().map(|spec| spec.datatype.size().unwrap_or(0));
+        let row_bytes: Vec<usize> =
+            each.iter().zip(datatypes).map(|(row, size)| row.count() * size).collect();
+        let bytes = row_bytes.iter().sum::<usize>().saturating_mul(batcher.max_batch);
+        batcher.take_slab(bytes)?;
+        let made = Self::slab(model, batcher, each);
+        let slab = made.inspect_err(|_| batcher.give_slab(bytes))?;
+        let inputs = row_bytes.into_iter().enumerate().map(|(index, row_bytes)| {
+            let input = slab.input(index);
+            Rows { start: input.start(), row_bytes, shape: *input.shape() }
+        });
+        let inputs = inputs.collect();
+        let seats = Seats::new(batcher.max_batch);
+        Ok(Batch { seats, inputs, bytes, slab: UnsafeCell::new(slab), model: model.clone() })
+    }
+
+    /// A slab with room for as many rows as a batch may have.
+    fn slab(model: &Model, batcher: &Batcher, each: &[Shape]) -> Result<Binding> {
+        let mut slab = batcher.free.pop().unwrap_or_else(|| model.new_binding());
+        for (index, row) in each.iter().enumerate() {
+            slab.input_mut(index).reshape(&with_rows(row, batcher.max_batch)?)?;
+        }
+        Ok(slab)
+    }
+
+    /// The model.
+    pub(crate) fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Wakes the requests of IO thread `home`; called there.
+    pub fn wake(&self, home: usize) {
+        self.seats.wake(home);
+    }
+
+    /// Runs the batch and tells everybody in it. Called once, on a pool thread.
+    pub(crate) fn run(self: &Arc<Self>, doorbell: &dyn Doorbell) {
+        let Some(batcher) = self.model.batcher() else { return };
+        self.seats.wait(|waiting| batcher.patience(waiting));
+        let now = Instant::now();
+        let (members, expired): (Vec<_>, Vec<_>) =
+            self.seats.close().into_iter().partition(|member| member.deadline > now);
+        self.seats.settle(expired.iter().map(|member| (member.index, Fate::failed(late(), member, now))));
+        if !members.is_empty() {
+            self.run_members(batcher, &members, now);
+        }
+        for home in self.seats.homes() {
+            if !doorbell.ring(home, self.clone()) {
+                self.seats.wake(home);
+            }
+        }
+    }
+
+    fn run_members(&self, batcher: &Batcher, members: &[Member], now: Instant) {
+        let starts = self.close_gaps(members);
+        match self.run_together(batcher, members.iter().map(|member| member.rows).sum()) {
+            Ok(run_ns) => {
+                self.seats.settle(members.iter().zip(starts).enumerate().map(|(at, (member, start))| {
+                    let queue_ns = nanos(now - member.taken);
+                    (member.index, Fate { result: Ok(Found::Rows(start)), queue_ns, run_ns, counts: at == 0 })
+                }))
+            }
+            Err(error) if members.len() == 1 => {
+                self.seats.settle([(members[0].index, Fate::failed(error, &members[0], now))]);
+            }
+            Err(_) => {
+                for (member, start) in members.iter().zip(starts) {
+                    self.seats.settle([(member.index, self.run_alone(member, start))]);
+                }
+            }
+        }
+    }
+
+    /// Moves the rows of those who stayed together; where each one's begin then.
+    fn close_gaps(&self, members: &[Member]) -> Vec<usize> {
+        let mut next = 0;
+        let mut starts = Vec::with_capacity(members.len());
+        for member in members {
+            if member.start != next {
+                for Rows { start, row_bytes, .. } in &self.inputs {
+                    // SAFETY: within the slab; nobody else touches it once the batch is closed.
+                    unsafe {
+                        let from = start.as_ptr().add(member.start * row_bytes);
+                        let to = start.as_ptr().add(next * row_bytes);
+                        std::ptr::copy(from, to, member.rows * row_bytes);
+                    }
+                }
+            }
+            starts.push(next);
+            next += member.rows;
+        }
+        starts
+    }
+
+    /// Runs the first rows of the slab; how long that took, in nanoseconds.
+    fn run_together(&self, batcher: &Batcher, rows: usize) -> Result<u64> {
+        let padded = batcher.padded(rows);
+        // SAFETY: the batch is closed and nothing is settled: nobody else touches the slab.
+        let slab = unsafe { &mut *self.slab.get() };
+        for (index, Rows { start, row_bytes, shape }) in self.inputs.iter().enumerate() {
+            for row in rows..padded {
+                // Values that the model takes, for certain.
+                // SAFETY: within the slab, which has room for `max_batch` rows; the first row is another one.
+                unsafe { std::ptr::copy(start.as_ptr(), start.as_ptr().add(row * row_bytes), *row_bytes) };
+            }
+            slab.input_mut(index).narrow(&with_rows(shape, padded)?)?;
+        }
+        let begun = Instant::now();
+        self.model.execute(slab)?;
+        let run_ns = nanos(begun.elapsed());
+        for index in 0..slab.outputs() {
+            check_rows(&slab.output(index)?, padded)?;
+        }
+        let mut learned = batcher.learned();
+        learned.curve.observe(padded, run_ns as f64);
+        let sizes = learned.sizes.entry(rows).or_default();
+        sizes.count += 1;
+        sizes.run_ns += run_ns;
+        Ok(run_ns)
+    }
+
+    /// Runs one request whose rows begin at `start`, in buffers of its own.
+    fn run_alone(&self, member: &Member, start: usize) -> Fate {
+        let begun = Instant::now();
+        if begun >= member.deadline {
+            return Fate::failed(late(), member, begun);
+        }
+        let mut lease = Lease::take(&self.model, 0);
+        let result = self.fill(&mut lease, member.rows, start).and_then(|()| lease.run());
+        let (queue_ns, run_ns) = (nanos(begun - member.taken), nanos(begun.elapsed()));
+        Fate { result: result.map(|()| Found::Alone(lease)), queue_ns, run_ns, counts: true }
+    }
+
+    fn fill(&self, lease: &mut Lease, rows: usize, start: usize) -> Result<()> {
+        for (index, input) in self.inputs.iter().enumerate() {
+            let tensor = lease.binding_mut().input_mut(index);
+            tensor.reshape(&with_rows(&input.shape, rows)?)?;
+            let into = tensor.bytes_mut().unwrap_or_default();
+            // SAFETY: as in `close_gaps`; the buffers are others.
+            unsafe {
+                let from = input.start.as_ptr().add(start * input.row_bytes);
+                std::ptr::copy_nonoverlapping(
+                    from,
+                    into.as_mut_ptr(),
+                    into.len().min(rows * input.row_bytes),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        let Some(batcher) = self.model.batcher() else { return };
+        batcher.give_slab(self.bytes);
+        let slab = self.slab.get_mut();
+        slab.forget();
+        if slab.capacity() <= KEEP_AT_MOST {
+            let slab = std::mem::replace(slab, self.model.new_binding());
+            // A full list means that enough are kept.
+            drop(batcher.free.push(slab));
+        }
+    }
+}
+
+impl Fate {
+    fn failed(error: Error, member: &Member, now: Instant) -> Fate {
+        Fate { result: Err(error), queue_ns: nanos(now - member.taken), run_ns: 0, counts: false }
+    }
+}
+
+impl Ran {
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        match self {
+            Ran::Alone(lease) => lease.model(),
+            Ran::Together(together) => &together.batch.model,
+        }
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        match self {
+            Ran::Alone(lease) => lease.binding().rows(),
+            Ran::Together(together) => together.rows,
+        }
+    }
+
+    /// An input, as it was run.
+    ///
+    /// # Errors
+    /// `internal` for one that cannot be shown.
+    pub fn input(&self, index: usize) -> Result<View<'_>> {
+        match self {
+            Ran::Alone(lease) => lease.binding().input(index).view(),
+            Ran::Together(together) => together.part(together.slab().input(index).view()?),
+        }
+    }
+
+    /// An output.
+    ///
+    /// # Errors
+    /// As [`Ran::input`].
+    pub fn output(&self, index: usize) -> Result<View<'_>> {
+        match self {
+            Ran::Alone(lease) => lease.binding().output(index),
+            Ran::Together(together) => together.part(together.slab().output(index)?),
+        }
+    }
+}
+
+impl Together {
+    fn slab(&self) -> &Binding {
+        // SAFETY: this request is settled, so the run is over and the slab is only read until its last reader is gone.
+        unsafe { &*self.batch.slab.get() }
+    }
+
+    fn part<'a>(&self, view: View<'a>) -> Result<View<'a>> {
+        view.rows(self.start, self.rows)
+            .ok_or_else(|| Error::new(Code::Internal, "a batch without the rows of its requests"))
+    }
+}
+
+fn check_rows(output: &View<'_>, rows: usize) -> Result<()> {
+    if output.shape.dims().first() == Some(&(rows as i64)) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::BackendFailed,
+        format!("a batch of {rows} rows gave an output of shape {:?}; remove max_batch", output.shape),
+    ))
+}
+
+/// A shape with another number of rows.
+fn with_rows(shape: &Shape, rows: usize) -> Result<Shape> {
+    let mut dims = [0; MAX_RANK];
+    let rank = shape.dims().len();
+    dims[..rank].copy_from_slice(shape.dims());
+    if rank > 0 {
+        dims[0] = rows as i64;
+    }
+    Shape::new(&dims[..rank])
+}

@@ -1,0 +1,145 @@
+//! What a run of n rows costs: t(n) = b + a n, fitted to the runs that were, and when the next row is expected.
+//!
+//! Rows that are run together share b. So a batch that waits for one row more saves one b, and each row in it pays with the
+//! time until that row comes.
+
+/// The weight of what was known before in each new observation: about the last hundred count.
+const KEPT: f64 = 0.99;
+/// The share of a new gap between rows in their mean.
+const GAP_SHARE: f64 = 0.05;
+
+/// A straight line through (rows, nanoseconds), by least squares with exponential forgetting.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Curve {
+    weight: f64,
+    rows: f64,
+    ns: f64,
+    rows_rows: f64,
+    rows_ns: f64,
+}
+
+/// A run's cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cost {
+    /// Of any run, in nanoseconds.
+    pub fixed_ns: f64,
+    /// Of each row, in nanoseconds.
+    pub row_ns: f64,
+}
+
+impl Cost {
+    /// The expected time of a run of so many rows, in nanoseconds.
+    pub fn of(&self, rows: usize) -> f64 {
+        self.fixed_ns + self.row_ns * rows as f64
+    }
+}
+
+impl Curve {
+    /// A run of `rows` rows took `ns` nanoseconds.
+    pub(crate) fn observe(&mut self, rows: usize, ns: f64) {
+        let rows = rows as f64;
+        for (sum, new) in [
+            (&mut self.weight, 1.0),
+            (&mut self.rows, rows),
+            (&mut self.ns, ns),
+            (&mut self.rows_rows, rows * rows),
+            (&mut self.rows_ns, rows * ns),
+        ] {
+            *sum = KEPT * *sum + new;
+        }
+    }
+
+    /// The line; `None` while all runs had the same number of rows, which no line can be told from.
+    pub(crate) fn cost(&self) -> Option<Cost> {
+        let spread = self.weight * self.rows_rows - self.rows * self.rows;
+        if spread <= 1e-9 * self.weight * self.rows_rows {
+            return None;
+        }
+        let slope = (self.weight * self.rows_ns - self.rows * self.ns) / spread;
+        // Neither part of a cost is below zero, whatever noise says; then the other one explains all of it.
+        let row_ns = slope.max(0.0);
+        let fixed_ns = (self.ns - row_ns * self.rows) / self.weight;
+        if fixed_ns >= 0.0 {
+            return Some(Cost { fixed_ns, row_ns });
+        }
+        Some(Cost { fixed_ns: 0.0, row_ns: self.rows_ns / self.rows_rows })
+    }
+}
+
+/// How far apart rows come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Gaps {
+    last_ns: Option<u64>,
+    mean_ns: Option<f64>,
+}
+
+impl Gaps {
+    /// `rows` rows came at `now_ns`, on any monotonic clock.
+    pub(crate) fn came(&mut self, rows: usize, now_ns: u64) {
+        if let Some(last) = self.last_ns.replace(now_ns) {
+            let gap = now_ns.saturating_sub(last) as f64 / rows.max(1) as f64;
+            let mean = self.mean_ns.unwrap_or(gap);
+            self.mean_ns = Some(mean + GAP_SHARE * (gap - mean));
+        }
+    }
+
+    /// The mean time from one row to the next, in nanoseconds.
+    pub(crate) fn mean_ns(&self) -> Option<f64> {
+        self.mean_ns
+    }
+}
+
+/// How long it pays that `rows` rows wait for the next one, in nanoseconds: nothing where their waiting costs more than the
+/// run that it saves; else twice the time in which it is expected, after which it was a wrong guess.
+pub(crate) fn worth_waiting_ns(cost: Cost, gap_ns: f64, rows: usize) -> Option<u64> {
+    (gap_ns * rows as f64 <= cost.fixed_ns).then_some((2.0 * gap_ns) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_line_is_found_and_followed() {
+        let mut curve = Curve::default();
+        assert_eq!(curve.cost(), None);
+        (0..10).for_each(|_| curve.observe(1, 110.0));
+        assert_eq!(curve.cost(), None);
+        (1..50).for_each(|rows| curve.observe(rows, 100.0 + 10.0 * rows as f64));
+        let cost = curve.cost().unwrap();
+        assert!((cost.fixed_ns - 100.0).abs() < 1e-6 && (cost.row_ns - 10.0).abs() < 1e-6, "{cost:?}");
+        assert!((cost.of(8) - 180.0).abs() < 1e-6);
+        (0..2000).for_each(|rows| curve.observe(1 + rows % 50, 5.0 + 20.0 * (1 + rows % 50) as f64));
+        let cost = curve.cost().unwrap();
+        assert!((cost.fixed_ns - 5.0).abs() < 1e-3 && (cost.row_ns - 20.0).abs() < 1e-3, "{cost:?}");
+    }
+
+    #[test]
+    fn waiting_pays_while_it_costs_less_than_a_run() {
+        let cost = Cost { fixed_ns: 100.0, row_ns: 1.0 };
+        assert_eq!(worth_waiting_ns(cost, 30.0, 3), Some(60));
+        assert_eq!(worth_waiting_ns(cost, 30.0, 4), None);
+        assert_eq!(worth_waiting_ns(Cost { fixed_ns: 0.0, ..cost }, 1.0, 1), None);
+    }
+
+    #[test]
+    fn gaps_are_averaged() {
+        let mut gaps = Gaps::default();
+        gaps.came(1, 1_000);
+        assert_eq!(gaps.mean_ns(), None);
+        (1..400).for_each(|at| gaps.came(2, 1_000 + 100 * at));
+        assert!((gaps.mean_ns().unwrap() - 50.0).abs() < 1e-6);
+    }
+
+    proptest! {
+        #[test]
+        fn no_cost_is_below_zero(runs in prop::collection::vec((1usize..64, 0.0f64..1e9), 0..200)) {
+            let mut curve = Curve::default();
+            runs.iter().for_each(|&(rows, ns)| curve.observe(rows, ns));
+            if let Some(cost) = curve.cost() {
+                prop_assert!(cost.fixed_ns >= 0.0 && cost.row_ns >= 0.0 && cost.of(64).is_finite());
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What the tests of the running gateway share: models that can be held, sockets, answers.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "each test binary uses a part, and panics to say what went wrong"
+)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use headgate_core::error::Result;
+use headgate_core::spec::{EndpointSpec, RunSpec};
+use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
+use headgate_engine::Executable;
+use headgate_engine::runtime::Binding;
+use headgate_server::config::Config;
+use headgate_server::gateway::Gateway;
+use serde_json::{Value, json};
+
+/// How long a wait for something certain may take before the test is called stuck.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Doubles its input, and waits to be let through when it has a gate.
+pub struct Probe {
+    pub signature: Signature,
+    pub gate: Option<Gate>,
+}
+
+pub struct Gate {
+    entered: Mutex<Sender<()>>,
+    leave: Mutex<Receiver<()>>,
+}
+
+impl Executable for Probe {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn run(&self, binding: &mut Binding) -> Result<()> {
+        if let Some(gate) = &self.gate {
+            gate.entered.lock().unwrap().send(()).unwrap();
+            gate.leave.lock().unwrap().recv_timeout(PATIENCE).expect("the test lets the run go on");
+        }
+        let values: Vec<f32> = binding.input(0).view()?.elements::<f32>().unwrap().to_vec();
+        let shape: Shape = *binding.input(0).shape();
+        let output = binding.output_mut(0);
+        output.reshape(&shape)?;
+        let out = output.elements_mut::<f32>().unwrap();
+        out.iter_mut().zip(values).for_each(|(out, value)| *out = 2.0 * value);
+        Ok(())
+    }
+}
+
+pub fn signature() -> Signature {
+    let tensor = |name: &str| TensorSpec {
+        name: name.to_owned(),
+        datatype: DataType::Fp32,
+        shape: vec![-1],
+        symbols: vec!["n".to_owned()],
+    };
+    Signature { inputs: vec![tensor("x")], outputs: vec![tensor("y")] }
+}
+
+/// The test's side of a gate.
+pub struct Held {
+    pub entered: Receiver<()>,
+    pub leave: Sender<()>,
+}
+
+pub fn gated() -> (Probe, Held) {
+    let (entered_tx, entered) = channel();
+    let (leave, leave_rx) = channel();
+    let gate = Gate { entered: Mutex::new(entered_tx), leave: Mutex::new(leave_rx) };
+    (Probe { signature: signature(), gate: Some(gate) }, Held { entered, leave })
+}
+
+pub fn free() -> Probe {
+    Probe { signature: signature(), gate: None }
+}
+
+pub fn gateway() -> (Arc<Gateway>, SocketAddr) {
+    gateway_with(&json!({}))
+}
+
+pub fn gateway_with(changes: &Value) -> (Arc<Gateway>, SocketAddr) {
+    let library = std::env::var("HEADGATE_ORT_LIBRARY")
+        .expect("HEADGATE_ORT_LIBRARY names the ONNX Runtime library; `make test` sets it");
+    let mut config = json!({"http": "127.0.0.1:0", "io_threads": 1, "pool_threads": 2, "library": library});
+    config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    let gateway = Gateway::new(Config::from_json(config.to_string().as_bytes()).unwrap()).unwrap();
+    gateway.set_ready(true);
+    let address = gateway.start().unwrap().http;
+    (Arc::new(gateway), address)
+}
+
+pub fn serve(gateway: &Gateway, name: &str, probe: Probe, inline: bool) {
+    let digest = format!("sha256:{name}");
+    let model = gateway.engine().adopt(&digest, Box::new(probe), &RunSpec::default()).unwrap();
+    if inline {
+        model.placement.pin_inline();
+    }
+    let spec = json!({
+        "name": name, "revision": 1, "champion": "v1", "timeout_ms": 60000,
+        "versions": [{"name": "v1", "digest": digest, "artifact": "adopted"}],
+    });
+    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    let applied = gateway.events();
+    assert_eq!(applied.last().unwrap()["event"], "applied", "{applied:?}");
+}
+
+pub fn request(name: &str, value: f32) -> String {
+    let body =
+        json!({"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [value]}]}).to_string();
+    format!(
+        "POST /v2/models/{name}/infer HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Reads one answer: status and JSON body.
+pub fn answer(stream: &mut TcpStream) -> (u16, Value) {
+    let (status, _, body) = whole_answer(stream);
+    (status, body)
+}
+
+/// Reads one answer: status, head and JSON body.
+pub fn whole_answer(stream: &mut TcpStream) -> (u16, String, Value) {
+    let mut head = Vec::new();
+    let mut byte = [0u8];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).expect("an answer comes");
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .map_or(0, |length| length.parse::<usize>().unwrap());
+    let mut body = vec![0u8; length];
+    stream.read_exact(&mut body).unwrap();
+    (status, head, serde_json::from_slice(&body).unwrap())
+}
+
+pub fn ask(stream: &mut TcpStream, name: &str, value: f32) -> f64 {
+    stream.write_all(request(name, value).as_bytes()).unwrap();
+    let (status, body) = answer(stream);
+    assert_eq!(status, 200, "{body}");
+    body["outputs"][0]["data"][0].as_f64().unwrap()
+}
+
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "{what} never came");
+        std::thread::yield_now();
+    }
+}
+
+pub fn metric(gateway: &Gateway, name: &str, labels: &Value) -> u64 {
+    let families = gateway.metrics();
+    let family = families.as_array().unwrap().iter().find(|family| family["name"] == name).unwrap().clone();
+    family["samples"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|sample| sample[0] == *labels)
+        .map_or(0, |sample| sample[1].as_u64().unwrap())
+}
