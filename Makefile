@@ -90,7 +90,7 @@ wheel: $(STAMPS)/python  ## build the abi3 wheel into dist/
 	$(PY) -m maturin build --release --locked --interpreter $(PY) --out dist
 
 .PHONY: bench
-bench: bench-micro bench-macro bench-wires  ## run all benches; prints ratios and writes benches/results/
+bench: bench-micro bench-macro bench-wires bench-batches  ## run all benches; prints ratios and writes benches/results/
 
 .PHONY: bench-micro
 bench-micro:  ## ns per value of the sketches, ns per number of the JSON scanner
@@ -99,6 +99,10 @@ bench-micro:  ## ns per value of the sketches, ns per number of the JSON scanner
 .PHONY: bench-macro
 bench-macro: $(STAMPS)/native $(STAMPS)/digits  ## against nginx and a hand-written server; needs nginx and wrk
 	$(PY) -m benches.macro
+
+.PHONY: bench-batches
+bench-batches: $(STAMPS)/native  ## rows batched against ONNX Runtime alone; needs wrk
+	$(PY) -m benches.batches
 
 .PHONY: bench-wires
 bench-wires: $(STAMPS)/native  ## gRPC against a bare tonic echo, images in binary and JSON; needs h2load and wrk

@@ -1,0 +1,283 @@
+"""``make bench-batches``: rows asked for one by one over 64 connections, batched by Headgate, against ONNX Runtime alone.
+
+C is the CPU time of a row in a loop over the session at its best batch size, H the CPU time of a request to a constant
+version with the same body. What a gateway can reach at best is C + H for a request; the ratio is that over what it took.
+Server and loop are pinned to the same core, the client to another; rounds are interleaved. Next: ``peers/session_loop``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from benches.report import machine
+from benches.servers import ROOT, Launcher, Server
+
+CONNECTIONS = 64
+DOCUMENT = """
+apiVersion: headgate/v1
+kind: Endpoint
+name: {name}
+versions:
+  batched: {{model: "file:models/{name}/1", run: {{max_batch: {max_batch}, arena: {arena}}}}}
+  alone: {{model: "file:models/{name}/1", run: {{placement: pool, arena: {arena}}}}}
+  constant: {{constant: {{Y: 0.5}}}}
+traffic: {{champion: batched}}
+---
+"""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is asked for row by row."""
+
+    name: str
+    model: onnx.ModelProto
+    row: tuple[int, ...]
+    max_batch: int
+    arena: bool
+    """Whether the session keeps its memory: worth it where intermediate results are large."""
+
+
+def initializer(random: np.random.Generator, name: str, shape: Sequence[int]) -> onnx.TensorProto:
+    """Small random weights."""
+    values = random.normal(scale=1 / np.sqrt(np.prod(shape[1:])), size=shape)
+    return numpy_helper.from_array(values.astype(np.float32), name)
+
+
+def finished(nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto], row: Sequence[int]) -> onnx.ModelProto:
+    """A model from X FP32 [n, *row] to Y FP32 [n, 10]."""
+    graph = helper.make_graph(
+        nodes,
+        "bench",
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["n", *row])],
+        [helper.make_tensor_value_info("Y", TensorProto.FLOAT, ["n", 10])],
+        weights,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def mlp(width: int) -> Subject:
+    """64 -> width -> width -> 10 with ReLU."""
+    random = np.random.default_rng(7)
+    sizes, nodes, weights = (64, width, width, 10), [], []
+    for layer, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        weights.append(initializer(random, f"w{layer}", (after, before)))
+        out = "Y" if after == 10 else f"h{layer}"
+        made = out if after == 10 else f"g{layer}"
+        source = "X" if layer == 0 else f"h{layer - 1}"
+        nodes.append(helper.make_node("Gemm", [source, f"w{layer}"], [made], transB=1))
+        if after != 10:
+            nodes.append(helper.make_node("Relu", [made], [out]))
+    return Subject(f"mlp{width}", finished(nodes, weights, (64,)), (64,), 64, False)
+
+
+def resnet(side: int) -> Subject:
+    """As ResNet-18 is built (He et al., 2015), without normalisation and with random weights: 11 million of them."""
+    random = np.random.default_rng(7)
+    nodes: list[onnx.NodeProto] = []
+    weights: list[onnx.TensorProto] = []
+
+    def conv(source: str, before: int, after: int, kernel: int, stride: int) -> str:
+        name = f"c{len(weights)}"
+        weights.append(initializer(random, f"{name}.w", (after, before, kernel, kernel)))
+        pad = kernel // 2
+        attributes = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pad] * 4}
+        nodes.append(helper.make_node("Conv", [source, f"{name}.w"], [name], **attributes))
+        return name
+
+    def relu(source: str) -> str:
+        nodes.append(helper.make_node("Relu", [source], [f"{source}.r"]))
+        return f"{source}.r"
+
+    out = relu(conv("X", 3, 64, 7, 2))
+    pool = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
+    nodes.append(helper.make_node("MaxPool", [out], ["pooled"], **pool))
+    out, channels = "pooled", 64
+    for after, stride in ((64, 1), (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1)):
+        short = out if stride == 1 and channels == after else conv(out, channels, after, 1, stride)
+        long = conv(relu(conv(out, channels, after, 3, stride)), after, after, 3, 1)
+        nodes.append(helper.make_node("Add", [long, short], [f"{long}.sum"]))
+        out, channels = relu(f"{long}.sum"), after
+    weights.append(initializer(random, "head", (10, 512)))
+    nodes.append(helper.make_node("GlobalAveragePool", [out], ["mean"]))
+    nodes.append(helper.make_node("Flatten", ["mean"], ["flat"]))
+    nodes.append(helper.make_node("Gemm", ["flat", "head"], ["Y"], transB=1))
+    return Subject(f"resnet18-{side}", finished(nodes, weights, (3, side, side)), (3, side, side), 32, True)
+
+
+def body(subject: Subject) -> tuple[bytes, int]:
+    """A request for one row in binary, and the length of its JSON."""
+    values = np.random.default_rng(3).normal(size=(1, *subject.row)).astype(np.float32)
+    head = {"name": "X", "datatype": "FP32", "shape": list(values.shape)}
+    head["parameters"] = {"binary_data_size": values.nbytes}
+    text = json.dumps({"inputs": [head]}).encode()
+    return text + values.tobytes(), len(text)
+
+
+@dataclass(frozen=True)
+class Load:
+    """One version of one subject, asked by wrk."""
+
+    subject: str
+    version: str
+    path: Path
+    json_length: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """CPU time of a request and requests a second, with latencies in microseconds."""
+
+    cpu_us: float
+    per_second: float
+    p50_us: float
+    p99_us: float
+
+
+def measure(server: Server, load: Load, core: int, seconds: int) -> Result:
+    """One run of wrk; every request must be answered well."""
+    command = ["taskset", "--cpu-list", str(core), "wrk", "--threads", "1"]
+    command += ["--connections", str(CONNECTIONS), "--duration", f"{seconds}s", "--timeout", "20s"]
+    command += ["--script", str(ROOT / "benches" / "peers" / "post.lua")]
+    command += ["--header", f"Inference-Header-Content-Length: {load.json_length}"]
+    url = f"http://{server.address}/v2/models/{load.subject}/versions/{load.version}/infer"
+    before = server.cpu_seconds()
+    done = subprocess.run([*command, url, "--", str(load.path)], capture_output=True, text=True, check=True)
+    spent = server.cpu_seconds() - before
+    outcome = json.loads(done.stdout.splitlines()[-1])
+    if outcome["failed"] or not outcome["requests"]:
+        raise SystemExit(f"{load.subject} {load.version}: {outcome}")
+    rate = outcome["requests"] / (outcome["microseconds"] / 1e6)
+    return Result(spent * 1e6 / outcome["requests"], rate, outcome["p50_us"], outcome["p99_us"])
+
+
+def loop(model: Path, core: int) -> dict[int, float]:
+    """CPU microseconds of a row by batch size, of ONNX Runtime alone."""
+    command = ["taskset", "--cpu-list", str(core), sys.executable]
+    command += [str(ROOT / "benches" / "peers" / "session_loop.py"), str(model)]
+    environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return {int(size): ns / 1e3 for size, ns in json.loads(done.stdout).items()}
+
+
+def start(launcher: Launcher, subjects: Sequence[Subject]) -> Server:
+    """Headgate with one IO thread and one pool thread on the server's core."""
+    documents = [DOCUMENT.format(name=one.name, max_batch=one.max_batch, arena=str(one.arena).lower()) for one in subjects]
+    document = launcher.folder / "batches.yaml"
+    document.write_text("".join(documents))
+    command = [sys.executable, "-m", "headgate", "serve", str(document), "--io-threads", "1", "--sketches", "off"]
+    command += ["--state", str(launcher.folder / "state")]
+    for port in ("http", "grpc", "observe", "admin"):
+        command += [f"--{port}", "127.0.0.1:0"]
+    process = launcher.run(command, "headgate")
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise SystemExit((launcher.folder / "headgate.log").read_text()[-2000:])
+    return Server("Headgate", process, json.loads(line)["http"])
+
+
+@dataclass
+class Round:
+    """All of one subject in one round."""
+
+    loop: dict[int, float]
+    by_version: dict[str, Result]
+
+    @property
+    def best(self) -> tuple[int, float]:
+        """The batch size at which a row costs least, and what it costs."""
+        return min(self.loop.items(), key=lambda item: item[1])
+
+    @property
+    def reached(self) -> float:
+        """(C + H) over the CPU time of a batched request."""
+        return (self.best[1] + self.by_version["constant"].cpu_us) / self.by_version["batched"].cpu_us
+
+
+def report(rounds: dict[str, list[Round]], facts: dict[str, object]) -> str:
+    """Medians over the rounds."""
+    lines = [f"# batches, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", ""]
+    lines += [f"One row a request in binary, {CONNECTIONS} connections, sketches off; CPU time in microseconds."]
+    lines += ["Medians over interleaved rounds; ratios within a round.", ""]
+    lines += ["| model | C at its best size | C at 1 | H | alone | batched | (C+H)/batched | batched/s | p50, p99 ms |"]
+    lines += ["|---|---:|---:|---:|---:|---:|---:|---:|---:|"]
+    for name, found in rounds.items():
+        def middle(values: Sequence[float]) -> float:
+            return statistics.median(values)
+
+        sizes = statistics.mode(one.best[0] for one in found)
+        batched = [one.by_version["batched"] for one in found]
+        cells = [
+            f"{middle([one.best[1] for one in found]):,.1f} ({sizes})",
+            f"{middle([one.loop[1] for one in found]):,.1f}",
+            *(f"{middle([one.by_version[v].cpu_us for one in found]):,.1f}" for v in ("constant", "alone", "batched")),
+            f"{middle([one.reached for one in found]):.2f}",
+            f"{middle([one.per_second for one in batched]):,.0f}",
+            f"{middle([one.p50_us for one in batched]) / 1e3:.1f}, {middle([one.p99_us for one in batched]) / 1e3:.1f}",
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", *(f"- {name}: {value}" for name, value in facts.items()), ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command line; without options about four minutes."""
+    parser = argparse.ArgumentParser(description="Measures batches against ONNX Runtime alone.")
+    parser.add_argument("--seconds", type=int, default=4, help="of each single run (default 4)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds, each with everything (default 5)")
+    arguments = parser.parse_args()
+    for program in ("wrk", "taskset"):
+        if shutil.which(program) is None:
+            raise SystemExit(f"the bench needs {program}; on Debian: apt-get install wrk util-linux")
+    cores = sorted(os.sched_getaffinity(0))
+    subjects = [mlp(1024), resnet(64)]
+    with tempfile.TemporaryDirectory(prefix="headgate-batches-") as name:
+        folder = Path(name)
+        loads = []
+        for subject in subjects:
+            model = folder / "models" / subject.name / "1" / "model.onnx"
+            model.parent.mkdir(parents=True)
+            onnx.save(subject.model, model)
+            content, length = body(subject)
+            path = folder / f"{subject.name}.body"
+            path.write_bytes(content)
+            loads += [Load(subject.name, version, path, length) for version in ("constant", "alone", "batched")]
+        server = start(Launcher(cores[0], folder), subjects)
+        rounds: dict[str, list[Round]] = {subject.name: [] for subject in subjects}
+        try:
+            for load in loads:
+                measure(server, load, cores[-1], 1)
+            for number in range(arguments.rounds):
+                for subject in subjects:
+                    alone = loop(folder / "models" / subject.name / "1" / "model.onnx", cores[0])
+                    own = [load for load in loads if load.subject == subject.name]
+                    own = own[number % 3 :] + own[: number % 3]
+                    found = {load.version: measure(server, load, cores[-1], arguments.seconds) for load in own}
+                    rounds[subject.name].append(Round(alone, found))
+                    print(number + 1, subject.name, alone, found, file=sys.stderr, flush=True)
+        finally:
+            server.stop()
+    facts = machine() | {"server core": cores[0], "client core": cores[-1], "rounds": arguments.rounds}
+    text = report(rounds, facts | {"seconds": arguments.seconds})
+    (ROOT / "benches" / "results" / f"{datetime.now(UTC):%Y-%m-%d}-batches.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
