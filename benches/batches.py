@@ -8,6 +8,7 @@ Server and loop are pinned to the same core, the client to another; rounds are i
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -59,7 +61,9 @@ def initializer(random: np.random.Generator, name: str, shape: Sequence[int]) ->
     return numpy_helper.from_array(values.astype(np.float32), name)
 
 
-def finished(nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto], row: Sequence[int]) -> onnx.ModelProto:
+def finished(
+    nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto], row: Sequence[int]
+) -> onnx.ModelProto:
     """A model from X FP32 [n, *row] to Y FP32 [n, 10]."""
     graph = helper.make_graph(
         nodes,
@@ -75,7 +79,7 @@ def mlp(width: int) -> Subject:
     """64 -> width -> width -> 10 with ReLU."""
     random = np.random.default_rng(7)
     sizes, nodes, weights = (64, width, width, 10), [], []
-    for layer, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for layer, (before, after) in enumerate(itertools.pairwise(sizes)):
         weights.append(initializer(random, f"w{layer}", (after, before)))
         out = "Y" if after == 10 else f"h{layer}"
         made = out if after == 10 else f"g{layer}"
@@ -123,7 +127,7 @@ def resnet(side: int) -> Subject:
 def body(subject: Subject) -> tuple[bytes, int]:
     """A request for one row in binary, and the length of its JSON."""
     values = np.random.default_rng(3).normal(size=(1, *subject.row)).astype(np.float32)
-    head = {"name": "X", "datatype": "FP32", "shape": list(values.shape)}
+    head: dict[str, Any] = {"name": "X", "datatype": "FP32", "shape": list(values.shape)}
     head["parameters"] = {"binary_data_size": values.nbytes}
     text = json.dumps({"inputs": [head]}).encode()
     return text + values.tobytes(), len(text)
@@ -177,10 +181,23 @@ def loop(model: Path, core: int) -> dict[int, float]:
 
 def start(launcher: Launcher, subjects: Sequence[Subject]) -> Server:
     """Headgate with one IO thread and one pool thread on the server's core."""
-    documents = [DOCUMENT.format(name=one.name, max_batch=one.max_batch, arena=str(one.arena).lower()) for one in subjects]
+    documents = [
+        DOCUMENT.format(name=one.name, max_batch=one.max_batch, arena=str(one.arena).lower())
+        for one in subjects
+    ]
     document = launcher.folder / "batches.yaml"
     document.write_text("".join(documents))
-    command = [sys.executable, "-m", "headgate", "serve", str(document), "--io-threads", "1", "--sketches", "off"]
+    command = [
+        sys.executable,
+        "-m",
+        "headgate",
+        "serve",
+        str(document),
+        "--io-threads",
+        "1",
+        "--sketches",
+        "off",
+    ]
     command += ["--state", str(launcher.folder / "state")]
     for port in ("http", "grpc", "observe", "admin"):
         command += [f"--{port}", "127.0.0.1:0"]
@@ -213,11 +230,16 @@ class Round:
 def report(rounds: dict[str, list[Round]], facts: dict[str, object]) -> str:
     """Medians over the rounds."""
     lines = [f"# batches, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", ""]
-    lines += [f"One row a request in binary, {CONNECTIONS} connections, sketches off; CPU time in microseconds."]
+    lines += [
+        f"One row a request in binary, {CONNECTIONS} connections, sketches off; CPU time in microseconds."
+    ]
     lines += ["Medians over interleaved rounds; ratios within a round.", ""]
-    lines += ["| model | C at its best size | C at 1 | H | alone | batched | (C+H)/batched | batched/s | p50, p99 ms |"]
+    lines += [
+        "| model | C at its best size | C at 1 | H | alone | batched | (C+H)/batched | batched/s | p50, p99 ms |"
+    ]
     lines += ["|---|---:|---:|---:|---:|---:|---:|---:|---:|"]
     for name, found in rounds.items():
+
         def middle(values: Sequence[float]) -> float:
             return statistics.median(values)
 
@@ -226,7 +248,10 @@ def report(rounds: dict[str, list[Round]], facts: dict[str, object]) -> str:
         cells = [
             f"{middle([one.best[1] for one in found]):,.1f} ({sizes})",
             f"{middle([one.loop[1] for one in found]):,.1f}",
-            *(f"{middle([one.by_version[v].cpu_us for one in found]):,.1f}" for v in ("constant", "alone", "batched")),
+            *(
+                f"{middle([one.by_version[v].cpu_us for one in found]):,.1f}"
+                for v in ("constant", "alone", "batched")
+            ),
             f"{middle([one.reached for one in found]):.2f}",
             f"{middle([one.per_second for one in batched]):,.0f}",
             f"{middle([one.p50_us for one in batched]) / 1e3:.1f}, {middle([one.p99_us for one in batched]) / 1e3:.1f}",
@@ -257,7 +282,9 @@ def main() -> None:
             content, length = body(subject)
             path = folder / f"{subject.name}.body"
             path.write_bytes(content)
-            loads += [Load(subject.name, version, path, length) for version in ("constant", "alone", "batched")]
+            loads += [
+                Load(subject.name, version, path, length) for version in ("constant", "alone", "batched")
+            ]
         server = start(Launcher(cores[0], folder), subjects)
         rounds: dict[str, list[Round]] = {subject.name: [] for subject in subjects}
         try:
@@ -268,7 +295,9 @@ def main() -> None:
                     alone = loop(folder / "models" / subject.name / "1" / "model.onnx", cores[0])
                     own = [load for load in loads if load.subject == subject.name]
                     own = own[number % 3 :] + own[: number % 3]
-                    found = {load.version: measure(server, load, cores[-1], arguments.seconds) for load in own}
+                    found = {
+                        load.version: measure(server, load, cores[-1], arguments.seconds) for load in own
+                    }
                     rounds[subject.name].append(Round(alone, found))
                     print(number + 1, subject.name, alone, found, file=sys.stderr, flush=True)
         finally:

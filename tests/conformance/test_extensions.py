@@ -313,6 +313,18 @@ def test_a_time_out_of_nothing_is_none_of_its_own(ask: Connection) -> None:
         assert post(ask, "/v2/models/double/infer", body).status == status
 
 
+def test_a_client_says_on_every_wire_how_long_it_waits(gateway: GatewayProcess, ask: Connection) -> None:
+    tensor = grpc_wire.blob(1, "X") + grpc_wire.blob(2, "FP32") + grpc_wire.blob(3, bytes([1, 4]))
+    message = (
+        grpc_wire.blob(1, "double") + grpc_wire.blob(5, tensor) + grpc_wire.blob(7, struct.pack("<4f", *ROW))
+    )
+    with Http2(gateway.http) as connection:
+        for timeout, status, grpc in [("0ms", 504, 4), ("30s", 200, 0), ("30", 400, 3), ("later", 400, 3)]:
+            assert post(ask, "/v2/models/double/infer", REQUEST, x_headgate_timeout=timeout).status == status
+            headers = {"x-headgate-timeout": timeout}
+            assert connection.call("ModelInfer", grpc_wire.frame(message), headers).grpc_status == grpc
+
+
 def test_every_call_takes_and_gives_gzip(ask: Connection) -> None:
     packed = gzip.compress(b'{"ready": true}')
     assert post(ask, "/v2/repository/index", packed, content_encoding="gzip").status == 200

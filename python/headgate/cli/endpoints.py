@@ -224,6 +224,8 @@ def _placed(version: Mapping[str, Any]) -> str | None:
     batches = version["batches"]
     if batches and batches["count"]:
         placed += f", {batches['rows'] / batches['count']:.3g} rows a run"
+    if version["shedding"]:
+        placed += ", shedding"
     return placed
 
 

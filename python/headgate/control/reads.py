@@ -317,6 +317,7 @@ def _versions(state: EndpointState, held: Held, status: Status) -> dict[str, Ver
             in_document=version.in_document,
             placement=said.get("placement"),
             placement_fixed=said.get("placement_fixed"),
+            shedding=said.get("shedding"),
             batches=said.get("batches"),
             run_us=said.get("run_us"),
             requests=said.get("requests"),

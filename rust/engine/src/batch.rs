@@ -283,6 +283,7 @@ impl Seat {
         if let Some(seat) = taken {
             return Ok(seat);
         }
+        model.admit()?;
         let batch = Arc::new(Batch::new(model, batcher, &each)?);
         let first = batch.seats.take(rows, home, now, deadline);
         let (index, start) = first.ok_or_else(|| Error::new(Code::Internal, "a new batch has no room"))?;
@@ -386,9 +387,15 @@ impl Batch {
         self.seats.wake(home);
     }
 
-    /// Runs the batch and tells everybody in it. Called once, on a pool thread.
-    pub(crate) fn run(self: &Arc<Self>, doorbell: &dyn Doorbell) {
-        let Some(batcher) = self.model.batcher() else { return };
+    /// When the first request in it came, and until when the last is of use; `None` when all have left.
+    pub(crate) fn span(&self) -> Option<(Instant, Instant)> {
+        self.seats.look().map(|waiting| (waiting.oldest, waiting.latest))
+    }
+
+    /// Runs the batch and tells everybody in it. Called once, on a pool thread. How long its first request waited and how
+    /// long the run took, in nanoseconds.
+    pub(crate) fn run(self: &Arc<Self>, doorbell: &dyn Doorbell) -> (u64, u64) {
+        let Some(batcher) = self.model.batcher() else { return (0, 0) };
         self.seats.wait(|waiting| batcher.patience(waiting));
         let now = Instant::now();
         let (members, expired): (Vec<_>, Vec<_>) =
@@ -397,11 +404,14 @@ impl Batch {
         if !members.is_empty() {
             self.run_members(batcher, &members, now);
         }
+        let wait_ns = members.iter().map(|member| nanos(now - member.taken)).max().unwrap_or(0);
+        let run_ns = if members.is_empty() { 0 } else { nanos(now.elapsed()) };
         for home in self.seats.homes() {
             if !doorbell.ring(home, self.clone()) {
                 self.seats.wake(home);
             }
         }
+        (wait_ns, run_ns)
     }
 
     fn run_members(&self, batcher: &Batcher, members: &[Member], now: Instant) {

@@ -16,7 +16,7 @@ use headgate_runtime::{Library, Session, SessionOptions};
 use serde_json::Value;
 
 use crate::constant::Constant;
-use crate::model::{Executable, Model};
+use crate::model::{Executable, Model, Threads};
 use crate::warm;
 
 /// What a version is made of.
@@ -31,8 +31,7 @@ pub enum Source<'a> {
 /// Loads models and knows those that are loaded.
 pub struct Engine {
     library: Option<PathBuf>,
-    threads: usize,
-    cores: usize,
+    threads: Threads,
     loaded: Mutex<HashMap<Key, Weak<Model>>>,
     /// What computes, by digest and how it was made: models that are run differently share it.
     sessions: Mutex<HashMap<(String, SessionOptions), Weak<dyn Executable>>>,
@@ -42,10 +41,10 @@ pub struct Engine {
 type Key = (String, RunSpec);
 
 impl Engine {
-    /// An engine that opens the ONNX Runtime library at `library` when it first needs it; `threads` is the number of IO
-    /// threads, `cores` what one run may use at most.
-    pub fn new(library: Option<PathBuf>, threads: usize, cores: usize) -> Self {
-        Self { library, threads, cores, loaded: Mutex::default(), sessions: Mutex::default() }
+    /// An engine that opens the ONNX Runtime library at `library` when it first needs it. One run uses as many threads as there
+    /// are in the pool at most.
+    pub fn new(library: Option<PathBuf>, threads: Threads) -> Self {
+        Self { library, threads, loaded: Mutex::default(), sessions: Mutex::default() }
     }
 
     /// The model of a digest that is run like that, if it is loaded.
@@ -94,7 +93,7 @@ impl Engine {
         };
         let model = made(run.threads.max(1))?;
         let alone = warm::up(&model)?;
-        let cores = u16::try_from(self.cores).unwrap_or(u16::MAX);
+        let cores = u16::try_from(self.threads.pool).unwrap_or(u16::MAX);
         if run.threads > 0 || cores < 2 || !warm::may_gain_from_threads(alone, path) {
             return Ok(model);
         }

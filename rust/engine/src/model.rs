@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use headgate_core::error::{Code, Error, Result};
@@ -15,6 +16,7 @@ use headgate_core::tensor::Signature;
 use headgate_runtime::{Binding, Library, Session};
 
 use crate::batch::Batcher;
+use crate::histogram::Counts;
 use crate::lane::Lane;
 use crate::place::{Place, Placement};
 use crate::pool::Work;
@@ -46,6 +48,15 @@ const FREE_PER_THREAD: usize = 32;
 /// A binding that grew beyond this is freed instead of kept, in bytes.
 const KEEP_AT_MOST: usize = 16 << 20;
 
+/// The threads that may run a model.
+#[derive(Clone, Copy, Debug)]
+pub struct Threads {
+    /// IO threads.
+    pub io: usize,
+    /// Pool threads.
+    pub pool: usize,
+}
+
 /// A version in memory: what computes, and how it is run.
 pub struct Model {
     executable: Arc<dyn Executable>,
@@ -57,10 +68,12 @@ pub struct Model {
     pub placement: Placement,
     /// How long loading and warming took, in nanoseconds.
     pub load_ns: AtomicU64,
+    /// The median of the newest runs, in nanoseconds; 0 before any is known.
+    typical_ns: AtomicU64,
 }
 
 impl Model {
-    /// A model that is run as `run` says, with free lists for `threads` IO threads.
+    /// A model that is run as `run` says, by these threads.
     ///
     /// # Errors
     /// As [`Batcher::new`].
@@ -68,11 +81,12 @@ impl Model {
         executable: Arc<dyn Executable>,
         run: &RunSpec,
         library: &'static Library,
-        threads: usize,
+        threads: Threads,
     ) -> Result<Self> {
+        let Threads { io: threads, pool } = threads;
         let free = (0..threads.max(1)).map(|_| ArrayQueue::new(FREE_PER_THREAD)).collect();
         let batched = (run.max_batch > 1).then(|| Batcher::new(run, executable.signature()));
-        let instances = if run.instances == 0 { usize::MAX } else { usize::from(run.instances) };
+        let instances = if run.instances == 0 { pool.max(1) } else { usize::from(run.instances) };
         Ok(Self {
             executable,
             library,
@@ -81,6 +95,7 @@ impl Model {
             batcher: batched.transpose()?,
             placement: Placement::new(run.placement),
             load_ns: AtomicU64::new(0),
+            typical_ns: AtomicU64::new(0),
         })
     }
 
@@ -102,6 +117,22 @@ impl Model {
         }
     }
 
+    /// Whether one more request may wait for the pool.
+    ///
+    /// # Errors
+    /// `overloaded` while the version's queue stands and holds as much as it may.
+    pub(crate) fn admit(&self) -> Result<()> {
+        if self.lane.admits() {
+            return Ok(());
+        }
+        Err(Error::new(Code::Overloaded, "requests come faster than this version runs; try again later"))
+    }
+
+    /// Whether requests are shed because the queue before the pool stands.
+    pub fn is_shedding(&self) -> bool {
+        self.lane.is_shedding()
+    }
+
     /// Its queue before the pool.
     pub(crate) fn lane(&self) -> &Arc<Lane<Work>> {
         &self.lane
@@ -121,6 +152,20 @@ impl Model {
         std::panic::catch_unwind(run).unwrap_or_else(|_| {
             Err(Error::new(Code::Internal, "the run panicked; this is a defect of Headgate"))
         })
+    }
+
+    /// Learns from the newest runs: where to run, and how long that takes; `now_ns` is any monotonic clock.
+    pub fn learn(&self, runs: &Counts, now_ns: u64) {
+        self.placement.decide(runs, now_ns);
+        if let Some(median) = runs.quantile_ns(0.5) {
+            // A bucket's upper bound is read; who has just enough time is not to be refused.
+            self.typical_ns.store(median / 5 * 4, Relaxed);
+        }
+    }
+
+    /// How long a run takes, as far as is known.
+    pub fn typical_run(&self) -> Duration {
+        Duration::from_nanos(self.typical_ns.load(Relaxed))
     }
 
     /// How long loading and warming took, in nanoseconds.

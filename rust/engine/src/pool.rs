@@ -13,7 +13,7 @@ use headgate_core::error::{Code, Error, Result};
 use tokio::sync::oneshot;
 
 use crate::batch::{Batch, Seat};
-use crate::lane::Lane;
+use crate::lane::{Lane, Waits};
 use crate::model::Lease;
 
 /// Jobs that may wait for a pool thread, for each of them.
@@ -106,11 +106,12 @@ impl Pool {
     /// Hands a run over; the receiver gets the outcome. Dropping the receiver cancels a run that has not begun.
     ///
     /// # Errors
-    /// `overloaded` when too many wait; the lease goes home.
+    /// `overloaded` when too many wait, or the version sheds; the lease goes home.
     pub fn submit(&self, lease: Lease, deadline: Instant) -> Result<oneshot::Receiver<Outcome>> {
         if self.inner.waiting.load(Relaxed) >= self.inner.most_waiting {
             return Err(Error::new(Code::Overloaded, "the queue for pool threads is full; try again later"));
         }
+        lease.model().admit()?;
         let (reply, outcome) = oneshot::channel();
         let lane = lease.model().lane().clone();
         self.inner.push(&lane, Work::Run(Job { lease, deadline, queued: Instant::now(), reply }));
@@ -197,13 +198,13 @@ impl Inner {
     /// One piece of a version's work; the rest of it after other versions had their turn.
     fn turn(&self, lane: Arc<Lane<Work>>) {
         loop {
-            let Some(work) = lane.next() else { return };
+            let Some(work) = lane.next(Instant::now()) else { return };
             self.waiting.fetch_sub(1, Relaxed);
-            match work {
+            let (wait_ns, run_ns) = match work {
                 Work::Run(job) => job.run(),
                 Work::Batch(batch) => batch.run(&*self.doorbell),
-            }
-            if !lane.more() {
+            };
+            if !lane.finish(wait_ns, run_ns) {
                 return;
             }
             if !self.stopping.load(Relaxed) {
@@ -213,11 +214,21 @@ impl Inner {
     }
 }
 
+impl Waits for Work {
+    fn span(&self) -> Option<(Instant, Instant)> {
+        match self {
+            Work::Run(job) => (!job.reply.is_closed()).then_some((job.queued, job.deadline)),
+            Work::Batch(batch) => batch.span(),
+        }
+    }
+}
+
 impl Job {
-    fn run(self) {
+    /// Runs it, unless nobody wants it any more; how long it waited and ran, in nanoseconds.
+    fn run(self) -> (u64, u64) {
         let Job { mut lease, deadline, queued, reply } = self;
         if reply.is_closed() {
-            return;
+            return (0, 0);
         }
         let start = Instant::now();
         let queue_ns = nanos(start - queued);
@@ -229,6 +240,7 @@ impl Job {
         };
         // A requester that left meanwhile gets nothing; the lease in the outcome goes home either way.
         drop(reply.send(Outcome { lease, result, queue_ns, run_ns }));
+        (queue_ns, run_ns)
     }
 }
 

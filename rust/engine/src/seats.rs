@@ -76,6 +76,8 @@ pub(crate) struct Waiting {
     pub(crate) oldest: Instant,
     /// The earliest deadline.
     pub(crate) tightest: Instant,
+    /// The last one.
+    pub(crate) latest: Instant,
 }
 
 impl<F> Seats<F> {
@@ -137,6 +139,11 @@ impl<F> Seats<F> {
         // What became of it, if that is known already, is dropped outside the lock.
         drop(state);
         drop(stage);
+    }
+
+    /// Who is there; `None` when everybody has left.
+    pub(crate) fn look(&self) -> Option<Waiting> {
+        self.lock().waiting(self.capacity)
     }
 
     /// Waits for more rows for as long as `until` says, given who is there; it is asked again when that changes.
@@ -242,6 +249,7 @@ impl<F> State<F> {
             full: self.rows == capacity,
             oldest: here().map(|seat| seat.taken).min()?,
             tightest: here().map(|seat| seat.deadline).min()?,
+            latest: here().map(|seat| seat.deadline).max()?,
         })
     }
 }

@@ -43,7 +43,7 @@ pub(crate) fn up(model: &Model) -> Result<Option<u64>> {
     let mut counts = Counts::default();
     histogram.add_to(&mut counts);
     if measured && counts.total() > 0 {
-        model.placement.decide(&counts, 0);
+        model.learn(&counts, 0);
     }
     if model.batcher().is_some() {
         check_batches(model)?;

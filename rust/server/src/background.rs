@@ -125,7 +125,7 @@ impl Keeper {
             let earlier = self.runs.entry(key).or_default();
             let fresh = counts.since(earlier);
             if fresh.total() >= MIN_RUNS {
-                model.placement.decide(&fresh, now);
+                model.learn(&fresh, now);
                 *earlier = counts;
             }
         }

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::Snapshot;
 use headgate_core::spec::EndpointSpec;
-use headgate_engine::{Batch, Batcher, Engine, Pool, join_until};
+use headgate_engine::{Batch, Batcher, Engine, Pool, Threads, join_until};
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -73,7 +73,8 @@ impl Gateway {
     pub fn new(config: Config) -> Result<Gateway> {
         let threads = config.io_threads;
         let (mailboxes, inboxes): (Vec<_>, Vec<_>) = (0..threads).map(|_| Mailbox::new()).unzip();
-        let engine = Arc::new(Engine::new(config.library.clone(), threads, config.pool_threads));
+        let engine =
+            Arc::new(Engine::new(config.library.clone(), Threads { io: threads, pool: config.pool_threads }));
         let sketches = Arc::new(Sketches::new(&config));
         let events = Arc::new(Events::new()?);
         let access_log =
@@ -363,6 +364,7 @@ fn describe(endpoint: &LiveEndpoint) -> Value {
                 "digest": version.digest,
                 "placement": state.model.place().as_str(),
                 "placement_fixed": state.model.placement.is_fixed(),
+                "shedding": state.model.is_shedding(),
                 "run_us": {"p50": micros(0.5), "p99": micros(0.99)},
                 "batches": state.model.batcher().map(batches),
                 "load_ms": state.model.load_ns() as f64 / 1e6,

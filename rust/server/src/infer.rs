@@ -24,6 +24,7 @@ use http::HeaderMap;
 use crate::access_log::{Entry, Protocol};
 use crate::body::Counted;
 use crate::context::Context;
+use crate::deadline;
 use crate::io::{self, Io, LiveEndpoint};
 use crate::outputs::Outputs;
 use crate::path::Target;
@@ -133,7 +134,7 @@ pub async fn find_and_infer(ask: Ask<'_>, envelope: Envelope<'_>, body: (&Bytes,
 /// Answers one request whose envelope is known.
 ///
 /// # Errors
-/// What refuses a request before a version is chosen: `version_not_found`.
+/// What refuses a request before a version is chosen: `version_not_found`, and `invalid_argument` for a time-out of another form.
 ///
 /// `body` is what the envelope borrows from, and its share of the memory for large requests: the tensors may lie in it until
 /// the answer is out.
@@ -143,10 +144,11 @@ pub async fn infer(
     envelope: Envelope<'_>,
     (body, counted): (&Bytes, Counted),
 ) -> Result<Answer> {
+    let asked = deadline::of(ask.headers, ask.received)?;
     let mut tap = route(&ask, endpoint)?;
     tap.counted().take(counted);
     tap.sample(ask.protocol, ask.context);
-    tap.limit(envelope.parameters.timeout_us.map(Duration::from_micros), ask.deadline);
+    tap.limit(envelope.parameters.timeout_us.map(Duration::from_micros), [ask.deadline, asked]);
     let mut reply = io::with(|io| io.replies.take());
     let result = serve(&envelope, body, ask.dialect, &mut tap, &mut reply).await;
     io::with(|io| io.scratch.borrow_mut().envelope.recycle(envelope));
@@ -221,6 +223,15 @@ async fn serve(
 fn decode(envelope: &Envelope<'_>, body: &Bytes, tap: &mut Tap) -> Result<Buffers> {
     let begun = Instant::now();
     let model = tap.version().payload.model.clone();
+    // Refused before any work: its answer would come too late.
+    let (left, run) = (tap.deadline().saturating_duration_since(begun), model.typical_run());
+    if left < run {
+        tap.hopeless();
+        return Err(Error::new(
+            Code::DeadlineExceeded,
+            format!("a run takes about {run:.1?}, and {left:.1?} are left before the deadline"),
+        ));
+    }
     envelope.check_outputs(&model.signature().outputs)?;
     let waits = Waits { thread: tap.thread(), deadline: tap.deadline() };
     let counted = tap.counted();

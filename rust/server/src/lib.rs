@@ -13,6 +13,7 @@ pub mod coding;
 pub mod config;
 pub mod conn;
 pub mod context;
+pub mod deadline;
 pub mod drift;
 pub mod facts;
 pub mod framing;

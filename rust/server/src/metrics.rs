@@ -53,6 +53,8 @@ pub struct Shard {
     pub last_run_ns: Counter,
     /// Requests that named the version themselves.
     pub direct: Counter,
+    /// Requests refused because too little time was left for a run.
+    pub hopeless: Counter,
     /// Answers whose client was gone before the bytes were with the socket.
     pub undelivered: Counter,
     /// From the request's first byte to the answer's last.
@@ -271,6 +273,7 @@ pub fn families(metrics: &Metrics, gauges: &Gauges) -> Value {
         {"name": "headgate_request_success_seconds_total", "help": "Time of good answers, from the request's first byte to the answer's last.",
          "type": "counter", "samples": live.iter().map(|v| json!([labels(v), v.sum(|s| s.success_ns.get()) as f64 / 1e9])).collect::<Vec<_>>()},
         counter("headgate_requests_direct_total", "Requests that named the version themselves; outside gates and drift.", &|s| s.direct.get()),
+        counter("headgate_requests_hopeless_total", "Requests refused before any work: less time was left than a run takes.", &|s| s.hopeless.get()),
         counter("headgate_requests_undelivered_total", "Answers whose client left before the bytes were with the socket.", &|s| s.undelivered.get()),
         {"name": "headgate_requests_in_flight", "help": "Requests begun and not finished.", "type": "gauge",
          "samples": live.iter().map(|v| json!([labels(v), v.in_flight()])).collect::<Vec<_>>()},

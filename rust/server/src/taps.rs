@@ -127,12 +127,18 @@ impl Tap {
         self.deadline
     }
 
-    /// The request's own time-out, and when its transport stops waiting.
-    pub fn limit(&mut self, timeout: Option<Duration>, deadline: Option<Instant>) {
+    /// The request's own time-out, and when its transport and its client stop waiting.
+    pub fn limit(&mut self, timeout: Option<Duration>, deadlines: [Option<Instant>; 2]) {
         // 0 is what clients send that fill every field: no time-out of its own, as Triton has it.
         let own = timeout.filter(|timeout| !timeout.is_zero());
         let own = own.and_then(|timeout| self.received.checked_add(timeout));
-        self.deadline = own.into_iter().chain(deadline).fold(self.deadline, Instant::min);
+        self.deadline =
+            own.into_iter().chain(deadlines.into_iter().flatten()).fold(self.deadline, Instant::min);
+    }
+
+    /// Too little time is left for a run.
+    pub fn hopeless(&self) {
+        self.shard().hopeless.add(1);
     }
 
     /// The inputs are typed values.

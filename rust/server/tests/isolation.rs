@@ -18,6 +18,7 @@ use common::{
     whole_answer,
 };
 use headgate_core::spec::{EndpointSpec, RunSpec};
+use headgate_engine::histogram::{Counts, Histogram};
 use serde_json::{Value, json};
 
 #[test]
@@ -178,6 +179,36 @@ fn a_request_whose_own_time_is_over_is_refused_before_its_run() {
     let (status, body) = answer(&mut stream);
     assert_eq!((status, &body["code"]), (504, &json!("deadline_exceeded")));
     assert!(held.entered.try_recv().is_err(), "nothing ran");
+}
+
+#[test]
+fn a_request_with_less_time_than_a_run_takes_is_refused_at_once() {
+    let (gateway, address) = gateway();
+    let (slow, held) = gated();
+    serve(&gateway, "slow", slow, false);
+    let model = gateway.engine().loaded("sha256:slow", &RunSpec::default()).unwrap();
+    let (runs, mut counts) = (Histogram::default(), Counts::default());
+    (0..100).for_each(|_| runs.record(50_000_000));
+    runs.add_to(&mut counts);
+    model.learn(&counts, 0);
+    let within = |timeout: &str| {
+        let mut stream = connect(address);
+        let asked =
+            request("slow", 1.0).replacen("host: t", &format!("host: t\r\nx-headgate-timeout: {timeout}"), 1);
+        stream.write_all(asked.as_bytes()).unwrap();
+        stream
+    };
+    let (status, body) = answer(&mut within("20ms"));
+    assert_eq!((status, &body["code"]), (504, &json!("deadline_exceeded")));
+    assert!(body["error"].as_str().unwrap().contains("a run takes about"), "{body}");
+    assert!(held.entered.try_recv().is_err(), "nothing ran");
+    let labels = json!({"endpoint": "slow", "version": "v1"});
+    assert_eq!(metric(&gateway, "headgate_requests_hopeless_total", &labels), 1);
+    let mut patient = within("20s");
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    held.leave.send(()).unwrap();
+    assert_eq!(answer(&mut patient).0, 200);
+    assert_eq!(answer(&mut within("20 ms")).1["code"], "invalid_argument");
 }
 
 #[test]
