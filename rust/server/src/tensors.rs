@@ -164,7 +164,8 @@ fn find<'a, 'b>(
     specs: &[TensorSpec],
 ) -> Result<&'a InputEnvelope<'b>> {
     let Some(input) = inputs.iter().find(|input| input.name == spec.name) else {
-        return Err(missing(spec, specs));
+        // Another name in its place is what the client is to be told of.
+        return Err(check_names(inputs, specs).err().unwrap_or_else(|| missing(spec, specs)));
     };
     check_input(input, spec)?;
     Ok(input)
