@@ -187,26 +187,7 @@ def start(launcher: Launcher, subjects: Sequence[Subject]) -> Server:
     ]
     document = launcher.folder / "batches.yaml"
     document.write_text("".join(documents))
-    command = [
-        sys.executable,
-        "-m",
-        "headgate",
-        "serve",
-        str(document),
-        "--io-threads",
-        "1",
-        "--sketches",
-        "off",
-    ]
-    command += ["--state", str(launcher.folder / "state")]
-    for port in ("http", "grpc", "observe", "admin"):
-        command += [f"--{port}", "127.0.0.1:0"]
-    process = launcher.run(command, "headgate")
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise SystemExit((launcher.folder / "headgate.log").read_text()[-2000:])
-    return Server("Headgate", process, json.loads(line)["http"])
+    return Server("Headgate", *launcher.serve(document, "headgate", "--sketches", "off"))
 
 
 @dataclass

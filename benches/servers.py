@@ -115,25 +115,22 @@ class Launcher:
         document = self.folder / f"{label}.yaml"
         values = {"label": int(answer["label"][0]), "probabilities": json.dumps(answer["probabilities"])}
         document.write_text(DOCUMENT % (values | {"constant": constant}))
-        command = [sys.executable, "-m", "headgate", "serve", str(document), "--root", str(DIGITS)]
-        command += ["--state", str(self.folder / label), "--io-threads", "1", "--sketches", sketches]
-        command += [
-            "--http",
-            "127.0.0.1:0",
-            "--grpc",
-            "127.0.0.1:0",
-            "--observe",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-        ]
+        process, address = self.serve(document, label, "--root", str(DIGITS), "--sketches", sketches)
+        return ready(Server(name, process, address))
+
+    def serve(self, document: Path, label: str, *options: str) -> tuple[subprocess.Popen[str], str]:
+        """Headgate with one IO thread and its data port's address; ends the bench when it does not start."""
+        command = [sys.executable, "-m", "headgate", "serve", str(document), "--io-threads", "1", *options]
+        command += ["--state", str(self.folder / label)]
+        for port in ("http", "grpc", "observe", "admin"):
+            command += [f"--{port}", "127.0.0.1:0"]
         process = self.run(command, label)
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
             process.wait(30)
-            raise SystemExit(f"{name} did not start:\n{(self.folder / f'{label}.log').read_text()[-2000:]}")
-        return ready(Server(name, process, json.loads(line)["http"]))
+            raise SystemExit(f"{label} did not start:\n{(self.folder / f'{label}.log').read_text()[-2000:]}")
+        return process, json.loads(line)["http"]
 
 
 def nginx_config(folder: Path, port: int, body: str) -> str:

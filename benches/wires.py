@@ -169,26 +169,7 @@ def start_headgate(launcher: Launcher) -> Server:
     """Headgate with one IO thread and two constant versions."""
     document = launcher.folder / "wires.yaml"
     document.write_text("".join(DOCUMENT.format(name=name) for name in ("small", "image")))
-    command = [
-        sys.executable,
-        "-m",
-        "headgate",
-        "serve",
-        str(document),
-        "--io-threads",
-        "1",
-        "--sketches",
-        "off",
-    ]
-    command += ["--state", str(launcher.folder / "state")]
-    for port in ("http", "grpc", "observe", "admin"):
-        command += [f"--{port}", "127.0.0.1:0"]
-    process = launcher.run(command, "headgate")
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise SystemExit((launcher.folder / "headgate.log").read_text()[-2000:])
-    return Server("Headgate", process, json.loads(line)["http"])
+    return Server("Headgate", *launcher.serve(document, "headgate", "--sketches", "off"))
 
 
 def loads(folder: Path, echo: Server, headgate: Server) -> Iterator[Load]:

@@ -1,169 +1,27 @@
 //! Requests that are run together: their rows go straight into one slab, and their outputs are slices of another.
 //!
 //! A version has one open batch for each shape of a row. No timer: an executor takes a batch as soon as a thread is free, and
-//! while none is, it grows. `max_delay` lets it wait for rows that are expected, where the cost curve says that this pays.
-//! A batch that fails is run again request by request, so that one bad row fails alone.
+//! while none is, it grows. A batch that fails is run again request by request, so that one bad row fails alone.
 //!
-//! Not here: who may write and read when (`seats`), what waiting is worth (`curve`). Next: `seats`, `curve`, `pool`.
+//! Not here: who may write and read when (`seats`), a version's sizes, delays and slabs (`batcher`). Next: `seats`, `pool`.
 #![allow(unsafe_code, reason = "requests write their rows into one slab at the same time")]
 
 use std::cell::UnsafeCell;
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crossbeam_queue::ArrayQueue;
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::spec::RunSpec;
-use headgate_core::tensor::{DataType, MAX_RANK, Shape, Signature};
+use headgate_core::tensor::{MAX_RANK, Shape};
 use headgate_runtime::{Binding, View};
 
-use crate::curve::{Cost, Curve, Gaps, worth_waiting_ns};
+use crate::batcher::{Batcher, SHAPES};
 use crate::model::{Lease, Model};
 use crate::pool::{Doorbell, late, nanos};
-use crate::seats::{Member, Seats, Waiting};
-
-/// Slabs of a version that are kept for the next batches.
-const KEPT_SLABS: usize = 4;
-/// A slab beyond this is freed instead of kept, in bytes.
-const KEEP_AT_MOST: usize = 64 << 20;
-/// Bytes of a version's slabs that may be in use at a time; a few are allowed whatever their size.
-const SLAB_BYTES: usize = 256 << 20;
-/// See [`SLAB_BYTES`].
-const FEW_SLABS: usize = 4;
-/// Shapes of a row that a version has batches for at a time.
-const SHAPES: usize = 16;
-
-/// A version's batches.
-pub struct Batcher {
-    max_batch: usize,
-    max_delay: Duration,
-    buckets: Vec<usize>,
-    /// The batch that takes rows, by the shapes of one row.
-    open: Mutex<Vec<(Vec<Shape>, Weak<Batch>)>>,
-    free: ArrayQueue<Binding>,
-    /// Bytes of slabs in use, and their number.
-    bytes: AtomicUsize,
-    slabs: AtomicUsize,
-    learned: Mutex<Learned>,
-    epoch: Instant,
-}
-
-#[derive(Default)]
-struct Learned {
-    curve: Curve,
-    gaps: Gaps,
-    sizes: BTreeMap<usize, Sizes>,
-}
-
-/// Batches of one size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sizes {
-    /// How many there were.
-    pub count: u64,
-    /// How long their runs took, in nanoseconds.
-    pub run_ns: u64,
-}
-
-impl Batcher {
-    /// Batches as `run` has them, for a model with that signature.
-    ///
-    /// # Errors
-    /// `model_load_failed` for a signature that cannot be batched: a first dimension that is fixed, or strings.
-    pub fn new(run: &RunSpec, signature: &Signature) -> Result<Batcher> {
-        let tensors = signature.inputs.iter().map(|spec| ("input", spec));
-        for (what, spec) in tensors.chain(signature.outputs.iter().map(|spec| ("output", spec))) {
-            let why = if spec.datatype == DataType::Bytes {
-                "has strings"
-            } else if spec.shape.first() != Some(&-1) {
-                "has no dynamic first dimension"
-            } else {
-                continue;
-            };
-            return Err(Error::new(
-                Code::ModelLoadFailed,
-                format!("{what} {:?} {why}, so its rows cannot be batched; remove max_batch", spec.name),
-            ));
-        }
-        Ok(Batcher {
-            max_batch: run.max_batch as usize,
-            max_delay: Duration::from_micros(run.max_delay_us),
-            buckets: run.buckets.iter().map(|&rows| rows as usize).collect(),
-            open: Mutex::default(),
-            free: ArrayQueue::new(KEPT_SLABS),
-            bytes: AtomicUsize::new(0),
-            slabs: AtomicUsize::new(0),
-            learned: Mutex::default(),
-            epoch: Instant::now(),
-        })
-    }
-
-    /// The most rows of a run.
-    pub fn max_batch(&self) -> usize {
-        self.max_batch
-    }
-
-    /// The fitted cost of a run, once runs of several sizes were seen.
-    pub fn cost(&self) -> Option<Cost> {
-        self.learned().curve.cost()
-    }
-
-    /// Batches so far, by their number of rows.
-    pub fn sizes(&self) -> BTreeMap<usize, Sizes> {
-        self.learned().sizes.clone()
-    }
-
-    /// A run of `rows` rows took `ns` nanoseconds.
-    pub(crate) fn observe(&self, rows: usize, ns: u64) {
-        self.learned().curve.observe(rows, ns as f64);
-    }
-
-    fn learned(&self) -> std::sync::MutexGuard<'_, Learned> {
-        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Until when a batch waits for more rows.
-    fn patience(&self, waiting: Waiting) -> Option<Instant> {
-        if self.max_delay.is_zero() || waiting.full {
-            return None;
-        }
-        let (cost, gap_ns) = {
-            let learned = self.learned();
-            (learned.curve.cost()?, learned.gaps.mean_ns()?)
-        };
-        let worth = Duration::from_nanos(worth_waiting_ns(cost, gap_ns, waiting.rows)?);
-        let run = Duration::from_nanos(cost.of(waiting.rows + 1) as u64);
-        let newest = Instant::now().checked_add(worth)?;
-        Some(newest.min(waiting.oldest + self.max_delay).min(waiting.tightest.checked_sub(run)?))
-    }
-
-    /// The rows that a batch of `rows` is run with.
-    fn padded(&self, rows: usize) -> usize {
-        self.buckets.iter().copied().find(|&bucket| bucket >= rows).unwrap_or(rows)
-    }
-
-    fn take_slab(&self, bytes: usize) -> Result<()> {
-        let slabs = self.slabs.fetch_add(1, Relaxed);
-        let used = self.bytes.fetch_add(bytes, Relaxed);
-        if slabs >= FEW_SLABS && used + bytes > SLAB_BYTES {
-            self.give_slab(bytes);
-            return Err(Error::new(
-                Code::Overloaded,
-                format!("batches that wait hold {used} bytes of at most {SLAB_BYTES}; try again later"),
-            ));
-        }
-        Ok(())
-    }
-
-    fn give_slab(&self, bytes: usize) {
-        self.slabs.fetch_sub(1, Relaxed);
-        self.bytes.fetch_sub(bytes, Relaxed);
-    }
-}
+use crate::ran::Ran;
+use crate::seats::{Member, Seats};
 
 /// A batch from its first row to its last answer.
 pub struct Batch {
@@ -234,14 +92,6 @@ pub struct Done {
     pub counts: bool,
 }
 
-/// Inputs and outputs of a run that is over.
-pub enum Ran {
-    /// In buffers of its own.
-    Alone(Lease),
-    /// Among the rows of a batch.
-    Together(Together),
-}
-
 /// Some rows of a batch that was run.
 pub struct Together {
     batch: Arc<Batch>,
@@ -265,14 +115,14 @@ impl Seat {
                 shapes.iter().map(Shape::rows).collect::<Vec<_>>()
             )));
         }
-        if rows > batcher.max_batch {
+        if rows > batcher.max_batch() {
             return Err(Error::invalid(format!(
                 "the request has {rows} rows; this version takes at most {} (max_batch)",
-                batcher.max_batch
+                batcher.max_batch()
             )));
         }
         let now = Instant::now();
-        batcher.learned().gaps.came(rows, nanos(now - batcher.epoch));
+        batcher.came(rows, now);
         let each: Vec<Shape> = shapes.iter().map(|shape| with_rows(shape, 1)).collect::<Result<_>>()?;
         let mut open = batcher.open.lock().unwrap_or_else(PoisonError::into_inner);
         let present = open.iter().find(|(known, _)| *known == each).and_then(|(_, batch)| batch.upgrade());
@@ -355,26 +205,26 @@ impl Batch {
         let datatypes = model.signature().inputs.iter().map(|spec| spec.datatype.size().unwrap_or(0));
         let row_bytes: Vec<usize> =
             each.iter().zip(datatypes).map(|(row, size)| row.count() * size).collect();
-        let bytes = row_bytes.iter().sum::<usize>().saturating_mul(batcher.max_batch);
-        batcher.take_slab(bytes)?;
-        let made = Self::slab(model, batcher, each);
-        let slab = made.inspect_err(|_| batcher.give_slab(bytes))?;
+        let bytes = row_bytes.iter().sum::<usize>().saturating_mul(batcher.max_batch());
+        let mut slab = batcher.take_slab(bytes, || model.new_binding())?;
+        if let Err(error) = Self::make_room(&mut slab, each, batcher.max_batch()) {
+            batcher.give_slab(slab, bytes);
+            return Err(error);
+        }
         let inputs = row_bytes.into_iter().enumerate().map(|(index, row_bytes)| {
             let input = slab.input(index);
             Rows { start: input.start(), row_bytes, shape: *input.shape() }
         });
         let inputs = inputs.collect();
-        let seats = Seats::new(batcher.max_batch);
+        let seats = Seats::new(batcher.max_batch());
         Ok(Batch { seats, inputs, bytes, slab: UnsafeCell::new(slab), model: model.clone() })
     }
 
-    /// A slab with room for as many rows as a batch may have.
-    fn slab(model: &Model, batcher: &Batcher, each: &[Shape]) -> Result<Binding> {
-        let mut slab = batcher.free.pop().unwrap_or_else(|| model.new_binding());
-        for (index, row) in each.iter().enumerate() {
-            slab.input_mut(index).reshape(&with_rows(row, batcher.max_batch)?)?;
-        }
-        Ok(slab)
+    /// Gives a slab room for `rows` rows.
+    fn make_room(slab: &mut Binding, each: &[Shape], rows: usize) -> Result<()> {
+        each.iter()
+            .enumerate()
+            .try_for_each(|(index, row)| slab.input_mut(index).reshape(&with_rows(row, rows)?))
     }
 
     /// The model.
@@ -474,11 +324,7 @@ impl Batch {
         for index in 0..slab.outputs() {
             check_rows(&slab.output(index)?, padded)?;
         }
-        let mut learned = batcher.learned();
-        learned.curve.observe(padded, run_ns as f64);
-        let sizes = learned.sizes.entry(rows).or_default();
-        sizes.count += 1;
-        sizes.run_ns += run_ns;
+        batcher.ran(rows, padded, run_ns);
         Ok(run_ns)
     }
 
@@ -516,14 +362,8 @@ impl Batch {
 impl Drop for Batch {
     fn drop(&mut self) {
         let Some(batcher) = self.model.batcher() else { return };
-        batcher.give_slab(self.bytes);
-        let slab = self.slab.get_mut();
-        slab.forget();
-        if slab.capacity() <= KEEP_AT_MOST {
-            let slab = std::mem::replace(slab, self.model.new_binding());
-            // A full list means that enough are kept.
-            drop(batcher.free.push(slab));
-        }
+        let slab = std::mem::replace(self.slab.get_mut(), self.model.new_binding());
+        batcher.give_slab(slab, self.bytes);
     }
 }
 
@@ -533,47 +373,27 @@ impl Fate {
     }
 }
 
-impl Ran {
-    /// The model.
-    pub fn model(&self) -> &Arc<Model> {
-        match self {
-            Ran::Alone(lease) => lease.model(),
-            Ran::Together(together) => &together.batch.model,
-        }
-    }
-
-    /// The number of rows.
-    pub fn rows(&self) -> usize {
-        match self {
-            Ran::Alone(lease) => lease.binding().rows(),
-            Ran::Together(together) => together.rows,
-        }
-    }
-
-    /// An input, as it was run.
-    ///
-    /// # Errors
-    /// `internal` for one that cannot be shown.
-    pub fn input(&self, index: usize) -> Result<View<'_>> {
-        match self {
-            Ran::Alone(lease) => lease.binding().input(index).view(),
-            Ran::Together(together) => together.part(together.slab().input(index).view()?),
-        }
-    }
-
-    /// An output.
-    ///
-    /// # Errors
-    /// As [`Ran::input`].
-    pub fn output(&self, index: usize) -> Result<View<'_>> {
-        match self {
-            Ran::Alone(lease) => lease.binding().output(index),
-            Ran::Together(together) => together.part(together.slab().output(index)?),
-        }
-    }
-}
-
 impl Together {
+    /// The model.
+    pub(crate) fn model(&self) -> &Arc<Model> {
+        &self.batch.model
+    }
+
+    /// How many rows there are.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The rows of an input.
+    pub(crate) fn input(&self, index: usize) -> Result<View<'_>> {
+        self.part(self.slab().input(index).view()?)
+    }
+
+    /// The rows of an output.
+    pub(crate) fn output(&self, index: usize) -> Result<View<'_>> {
+        self.part(self.slab().output(index)?)
+    }
+
     fn slab(&self) -> &Binding {
         // SAFETY: this request is settled, so the run is over and the slab is only read until its last reader is gone.
         unsafe { &*self.batch.slab.get() }

@@ -1,9 +1,10 @@
 //! Turns requests into runs.
 //!
 //! Read in this order: [`place`] (inline, pool or batched), [`model`] (what is run, and the buffers it runs on), [`pool`],
-//! [`batch`], [`constant`], [`load`], [`histogram`].
+//! [`batcher`], [`batch`], [`constant`], [`load`], [`histogram`].
 
 pub mod batch;
+pub mod batcher;
 pub mod constant;
 pub mod curve;
 pub mod histogram;
@@ -13,11 +14,13 @@ pub mod model;
 pub mod place;
 pub mod pool;
 mod pressure;
+pub mod ran;
 mod seats;
 mod sync;
 mod warm;
 
-pub use batch::{Batch, Batcher, Done, Ran, Seat};
+pub use batch::{Batch, Done, Seat};
+pub use batcher::Batcher;
 pub use curve::Cost;
 pub use headgate_runtime as runtime;
 pub use histogram::Histogram;
@@ -25,3 +28,4 @@ pub use load::{Engine, Source};
 pub use model::{Executable, Lease, Model, Threads};
 pub use place::Place;
 pub use pool::{Doorbell, Outcome, Pool, join_until};
+pub use ran::Ran;

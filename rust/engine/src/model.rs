@@ -15,7 +15,7 @@ use headgate_core::spec::RunSpec;
 use headgate_core::tensor::Signature;
 use headgate_runtime::{Binding, Library, Session};
 
-use crate::batch::Batcher;
+use crate::batcher::Batcher;
 use crate::histogram::Counts;
 use crate::lane::Lane;
 use crate::place::{Place, Placement};

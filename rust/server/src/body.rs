@@ -45,7 +45,7 @@ impl Counted {
     }
 
     /// Hands what is counted over, in a box for somebody who only keeps it; nothing, which is usual, needs no box.
-    pub fn leave(&mut self) -> Option<Box<dyn Any + Send + Sync>> {
+    pub fn hand_over(&mut self) -> Option<Box<dyn Any + Send + Sync>> {
         self.0.take().map(|reserved| -> Box<dyn Any + Send + Sync> { Box::new(reserved) })
     }
 

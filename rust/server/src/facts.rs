@@ -8,7 +8,7 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::Version;
 use headgate_core::tensor::{DataType, TensorSpec};
 use headgate_engine::Batcher;
-use headgate_engine::batch::Sizes;
+use headgate_engine::batcher::Sizes;
 use headgate_engine::histogram::Counts;
 use headgate_protocol::pb::inference as pb;
 use pb::model_instance_group::Kind;

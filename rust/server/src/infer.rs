@@ -276,7 +276,7 @@ async fn run_alone(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
         }
         Place::Pool | Place::Batch => {
             // A run outlives its request when the client leaves or the deadline passes, and so does its memory.
-            lease.attach(tap.counted().leave());
+            lease.attach(tap.counted().hand_over());
             let mut outcome = io::with(|io| io.shared.pool.submit(lease, deadline))?;
             match tokio::time::timeout_at(deadline.into(), &mut outcome).await {
                 Ok(Ok(outcome)) => {
@@ -285,7 +285,7 @@ async fn run_alone(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
                 }
                 Ok(Err(_)) => Err(Error::new(Code::Internal, "a pool thread gave no outcome")),
                 Err(_) => {
-                    tap.leave(outcome);
+                    tap.outlived_by(outcome);
                     Err(Error::new(Code::DeadlineExceeded, "the deadline passed before the run ended"))
                 }
             }

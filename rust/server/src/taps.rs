@@ -169,7 +169,7 @@ impl Tap {
     }
 
     /// The run goes on without its request; it is booked when it ends.
-    pub fn leave(&self, outcome: oneshot::Receiver<Outcome>) {
+    pub fn outlived_by(&self, outcome: oneshot::Receiver<Outcome>) {
         let (endpoint, version, thread) = (self.endpoint.clone(), self.version, self.thread);
         tokio::task::spawn_local(async move {
             let ran = outcome.await.ok().map(|outcome| outcome.run_ns).filter(|&ns| ns > 0);

@@ -1,0 +1,185 @@
+//! A version's batches: how large they may be, how long they wait, which slabs they use, what their runs have cost.
+//!
+//! Not here: one batch (`batch`), what waiting is worth (`curve`). Next: `batch`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::ArrayQueue;
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::spec::RunSpec;
+use headgate_core::tensor::{DataType, Shape, Signature};
+use headgate_runtime::Binding;
+
+use crate::batch::Batch;
+use crate::curve::{Cost, Curve, Gaps, worth_waiting_ns};
+use crate::pool::nanos;
+use crate::seats::Waiting;
+
+/// Slabs of a version that are kept for the next batches.
+const KEPT_SLABS: usize = 4;
+/// A slab beyond this is freed instead of kept, in bytes.
+const KEEP_AT_MOST: usize = 64 << 20;
+/// Bytes of a version's slabs that may be in use at a time; a few are allowed whatever their size.
+const SLAB_BYTES: usize = 256 << 20;
+/// See [`SLAB_BYTES`].
+const FEW_SLABS: usize = 4;
+/// Shapes of a row that a version has batches for at a time.
+pub(crate) const SHAPES: usize = 16;
+
+/// A version's batches.
+pub struct Batcher {
+    max_batch: usize,
+    max_delay: Duration,
+    buckets: Vec<usize>,
+    /// The batch that takes rows, by the shapes of one row.
+    pub(crate) open: Mutex<Vec<(Vec<Shape>, Weak<Batch>)>>,
+    free: ArrayQueue<Binding>,
+    /// Bytes of slabs in use, and their number.
+    bytes: AtomicUsize,
+    slabs: AtomicUsize,
+    learned: Mutex<Learned>,
+    epoch: Instant,
+}
+
+#[derive(Default)]
+struct Learned {
+    curve: Curve,
+    gaps: Gaps,
+    sizes: BTreeMap<usize, Sizes>,
+}
+
+/// Batches of one size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// How many there were.
+    pub count: u64,
+    /// How long their runs took, in nanoseconds.
+    pub run_ns: u64,
+}
+
+impl Batcher {
+    /// Batches as `run` has them, for a model with that signature.
+    ///
+    /// # Errors
+    /// `model_load_failed` for a signature that cannot be batched: a first dimension that is fixed, or strings.
+    pub fn new(run: &RunSpec, signature: &Signature) -> Result<Batcher> {
+        let tensors = signature.inputs.iter().map(|spec| ("input", spec));
+        for (what, spec) in tensors.chain(signature.outputs.iter().map(|spec| ("output", spec))) {
+            let why = if spec.datatype == DataType::Bytes {
+                "has strings"
+            } else if spec.shape.first() != Some(&-1) {
+                "has no dynamic first dimension"
+            } else {
+                continue;
+            };
+            return Err(Error::new(
+                Code::ModelLoadFailed,
+                format!("{what} {:?} {why}, so its rows cannot be batched; remove max_batch", spec.name),
+            ));
+        }
+        Ok(Batcher {
+            max_batch: run.max_batch as usize,
+            max_delay: Duration::from_micros(run.max_delay_us),
+            buckets: run.buckets.iter().map(|&rows| rows as usize).collect(),
+            open: Mutex::default(),
+            free: ArrayQueue::new(KEPT_SLABS),
+            bytes: AtomicUsize::new(0),
+            slabs: AtomicUsize::new(0),
+            learned: Mutex::default(),
+            epoch: Instant::now(),
+        })
+    }
+
+    /// The most rows of a run.
+    pub fn max_batch(&self) -> usize {
+        self.max_batch
+    }
+
+    /// The fitted cost of a run, once runs of several sizes were seen.
+    pub fn cost(&self) -> Option<Cost> {
+        self.learned().curve.cost()
+    }
+
+    /// Batches so far, by their number of rows.
+    pub fn sizes(&self) -> BTreeMap<usize, Sizes> {
+        self.learned().sizes.clone()
+    }
+
+    /// A request with so many rows came.
+    pub(crate) fn came(&self, rows: usize, now: Instant) {
+        self.learned().gaps.came(rows, nanos(now - self.epoch));
+    }
+
+    /// A run of `rows` rows took `ns` nanoseconds.
+    pub(crate) fn observe(&self, rows: usize, ns: u64) {
+        self.learned().curve.observe(rows, ns as f64);
+    }
+
+    /// A batch of `rows` rows, filled up to `padded`, took `ns` nanoseconds.
+    pub(crate) fn ran(&self, rows: usize, padded: usize, ns: u64) {
+        let mut learned = self.learned();
+        learned.curve.observe(padded, ns as f64);
+        let sizes = learned.sizes.entry(rows).or_default();
+        sizes.count += 1;
+        sizes.run_ns += ns;
+    }
+
+    fn learned(&self) -> std::sync::MutexGuard<'_, Learned> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until when a batch waits for more rows.
+    pub(crate) fn patience(&self, waiting: Waiting) -> Option<Instant> {
+        if self.max_delay.is_zero() || waiting.full {
+            return None;
+        }
+        let (cost, gap_ns) = {
+            let learned = self.learned();
+            (learned.curve.cost()?, learned.gaps.mean_ns()?)
+        };
+        let worth = Duration::from_nanos(worth_waiting_ns(cost, gap_ns, waiting.rows)?);
+        let run = Duration::from_nanos(cost.of(waiting.rows + 1) as u64);
+        let newest = Instant::now().checked_add(worth)?;
+        Some(newest.min(waiting.oldest + self.max_delay).min(waiting.tightest.checked_sub(run)?))
+    }
+
+    /// The rows that a batch of `rows` is run with.
+    pub(crate) fn padded(&self, rows: usize) -> usize {
+        self.buckets.iter().copied().find(|&bucket| bucket >= rows).unwrap_or(rows)
+    }
+
+    /// A slab of `bytes`, which are counted until [`Batcher::give_slab`]: a kept one, else what `made` makes.
+    ///
+    /// # Errors
+    /// `overloaded` when batches hold as much as they may.
+    pub(crate) fn take_slab(&self, bytes: usize, made: impl FnOnce() -> Binding) -> Result<Binding> {
+        let slabs = self.slabs.fetch_add(1, Relaxed);
+        let used = self.bytes.fetch_add(bytes, Relaxed);
+        if slabs >= FEW_SLABS && used + bytes > SLAB_BYTES {
+            self.forget_slab(bytes);
+            return Err(Error::new(
+                Code::Overloaded,
+                format!("batches that wait hold {used} bytes of at most {SLAB_BYTES}; try again later"),
+            ));
+        }
+        Ok(self.free.pop().unwrap_or_else(made))
+    }
+
+    /// Takes a slab back that was counted as `bytes`.
+    pub(crate) fn give_slab(&self, mut slab: Binding, bytes: usize) {
+        self.forget_slab(bytes);
+        slab.forget();
+        if slab.capacity() <= KEEP_AT_MOST {
+            // A full list means that enough are kept.
+            drop(self.free.push(slab));
+        }
+    }
+
+    fn forget_slab(&self, bytes: usize) {
+        self.slabs.fetch_sub(1, Relaxed);
+        self.bytes.fetch_sub(bytes, Relaxed);
+    }
+}

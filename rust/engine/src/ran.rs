@@ -1,0 +1,59 @@
+//! What a run leaves for the answer and the taps: inputs and outputs, wherever they lie.
+//!
+//! Next: back to the server's `infer`.
+
+use std::sync::Arc;
+
+use headgate_core::error::Result;
+use headgate_runtime::View;
+
+use crate::batch::Together;
+use crate::model::{Lease, Model};
+
+/// Inputs and outputs of a run that is over.
+pub enum Ran {
+    /// In buffers of its own.
+    Alone(Lease),
+    /// Among the rows of a batch.
+    Together(Together),
+}
+
+impl Ran {
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        match self {
+            Ran::Alone(lease) => lease.model(),
+            Ran::Together(together) => together.model(),
+        }
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        match self {
+            Ran::Alone(lease) => lease.binding().rows(),
+            Ran::Together(together) => together.rows(),
+        }
+    }
+
+    /// An input, as it was run.
+    ///
+    /// # Errors
+    /// `internal` for one that cannot be shown.
+    pub fn input(&self, index: usize) -> Result<View<'_>> {
+        match self {
+            Ran::Alone(lease) => lease.binding().input(index).view(),
+            Ran::Together(together) => together.input(index),
+        }
+    }
+
+    /// An output.
+    ///
+    /// # Errors
+    /// As [`Ran::input`].
+    pub fn output(&self, index: usize) -> Result<View<'_>> {
+        match self {
+            Ran::Alone(lease) => lease.binding().output(index),
+            Ran::Together(together) => together.output(index),
+        }
+    }
+}
