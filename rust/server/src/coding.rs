@@ -2,10 +2,10 @@
 //!
 //! Large bodies are worked on in steps, and other requests of the IO thread have their turn between them.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 
 use bytes::Bytes;
-use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use flate2::bufread::{GzDecoder, ZlibDecoder};
 use flate2::write::GzEncoder;
 use headgate_core::error::{Code, Error, Result};
 use http::HeaderMap;
@@ -79,39 +79,153 @@ async fn unpack(
     limit: usize,
     count: impl FnMut(usize) -> Result<()>,
 ) -> Result<Vec<u8>> {
+    let mut decoded = Decoded { bytes: Vec::new(), limit, counted: STEP, count };
+    let steps = Steps { rest: body, left: STEP };
     match coding {
-        Coding::Gzip => read(MultiGzDecoder::new(body), "gzip", limit, count).await,
-        Coding::Deflate => read(ZlibDecoder::new(body), "deflate", limit, count).await,
+        Coding::Gzip => gunzip(steps, &mut decoded).await?,
+        Coding::Deflate => {
+            let mut stream = ZlibDecoder::new(steps);
+            decoded.fill(&mut stream, "deflate", ZlibDecoder::get_mut).await?;
+            if !stream.into_inner().rest.is_empty() {
+                return Err(malformed("deflate", "bytes follow its end"));
+            }
+        }
+    }
+    Ok(decoded.bytes)
+}
+
+/// What a member costs beside its bytes, as bytes of a step.
+const MEMBER: usize = 1 << 10;
+/// Members that need no bytes to show for them.
+const FREE_MEMBERS: usize = 1 << 10;
+
+/// Decodes one member after the other; zeros behind the last one are padding, as for gzip itself.
+async fn gunzip<F: FnMut(usize) -> Result<()>>(mut steps: Steps<'_>, decoded: &mut Decoded<F>) -> Result<()> {
+    let mut members = 0;
+    loop {
+        let mut member = GzDecoder::new(steps);
+        decoded.fill(&mut member, "gzip", GzDecoder::get_mut).await?;
+        steps = member.into_inner();
+        if steps.only_zeros_follow().await {
+            return Ok(());
+        }
+        members += 1;
+        if members > FREE_MEMBERS + decoded.bytes.len() / MEMBER {
+            return Err(malformed("gzip", "it has more members than bytes in them"));
+        }
+        steps.spend(MEMBER);
+        steps.turn().await;
     }
 }
 
-async fn read(
-    mut from: impl Read,
-    name: &str,
-    limit: usize,
-    mut count: impl FnMut(usize) -> Result<()>,
-) -> Result<Vec<u8>> {
-    let mut out = Vec::new();
-    loop {
-        let before = out.len();
-        if before > 0 {
-            count(STEP)?;
+/// A body as a decoder takes it: a step of it, and then `WouldBlock` until others have had their turn.
+struct Steps<'a> {
+    rest: &'a [u8],
+    left: usize,
+}
+
+impl Steps<'_> {
+    fn spend(&mut self, bytes: usize) {
+        self.left = self.left.saturating_sub(bytes);
+    }
+
+    /// Lets others have their turn where a step is over.
+    async fn turn(&mut self) {
+        if self.left == 0 {
+            tokio::task::yield_now().await;
+            self.left = STEP;
         }
-        let step = STEP.min(limit.saturating_add(1) - before);
-        (&mut from).take(step as u64).read_to_end(&mut out).map_err(|error| {
-            Error::invalid(format!("the body is not {name}, as its content coding says: {error}"))
-        })?;
-        if out.len() > limit {
+    }
+
+    async fn only_zeros_follow(&mut self) -> bool {
+        while let Some(piece) =
+            self.rest.get(..self.left.min(self.rest.len())).filter(|piece| !piece.is_empty())
+        {
+            if piece.iter().any(|&byte| byte != 0) {
+                return false;
+            }
+            self.consume(piece.len());
+            self.turn().await;
+        }
+        true
+    }
+}
+
+impl BufRead for Steps<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 && !self.rest.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(&self.rest[..self.left.min(self.rest.len())])
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.rest = &self.rest[bytes..];
+        self.spend(bytes);
+    }
+}
+
+impl Read for Steps<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(buf)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+/// What was decoded so far, within its limit.
+struct Decoded<F> {
+    bytes: Vec<u8>,
+    limit: usize,
+    /// Bytes that there may be: the first step is not counted, as small bodies are not.
+    counted: usize,
+    /// Takes the bytes of a step before they are decoded.
+    count: F,
+}
+
+impl<F: FnMut(usize) -> Result<()>> Decoded<F> {
+    /// Reads a decoder to its end.
+    async fn fill<'a, D: Read>(
+        &mut self,
+        from: &mut D,
+        name: &str,
+        steps: fn(&mut D) -> &mut Steps<'a>,
+    ) -> Result<()> {
+        loop {
+            let step = STEP.min(self.limit.saturating_add(1) - self.bytes.len());
+            if !self.step(from, step, name)? {
+                return Ok(());
+            }
+            // A step is over: of what is read, or of what came out.
+            steps(from).left = 0;
+            steps(from).turn().await;
+        }
+    }
+
+    /// Reads at most `step` bytes; false at the decoder's end.
+    fn step(&mut self, from: &mut impl Read, step: usize, name: &str) -> Result<bool> {
+        let before = self.bytes.len();
+        if before + step > self.counted {
+            (self.count)(STEP)?;
+            self.counted += STEP;
+        }
+        let outcome = from.take(step as u64).read_to_end(&mut self.bytes);
+        if self.bytes.len() > self.limit {
             return Err(Error::new(
                 Code::PayloadTooLarge,
-                format!("the decompressed body is larger than {limit} bytes, the limit (--max-body)"),
+                format!("the decompressed body is larger than {}", body::limit_words(self.limit)),
             ));
         }
-        if out.len() - before < step {
-            return Ok(out);
+        match outcome {
+            Ok(_) => Ok(self.bytes.len() - before == step),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            Err(error) => Err(malformed(name, &error.to_string())),
         }
-        tokio::task::yield_now().await;
     }
+}
+
+fn malformed(coding: &str, why: &str) -> Error {
+    Error::invalid(format!("the body is not {coding}, as its content coding says: {why}"))
 }
 
 /// Encodes an answer with gzip at its fastest level.
@@ -184,12 +298,53 @@ mod tests {
     }
 
     #[test]
+    fn zeros_behind_the_last_member_are_padding() {
+        let packed = now(gzip(b"some words")).unwrap();
+        for zeros in [1, 511, 3 * STEP] {
+            let padded = [packed.clone(), vec![0; zeros]].concat();
+            assert_eq!(decoded(&padded, Coding::Gzip, 100).unwrap(), b"some words");
+            let error = decoded(&[padded, vec![1]].concat(), Coding::Gzip, 100).unwrap_err();
+            assert_eq!(error.code, Code::InvalidArgument);
+        }
+    }
+
+    #[test]
+    fn more_members_than_bytes_to_show_for_them_are_refused() {
+        let empty = now(gzip(b"")).unwrap();
+        let several = [now(gzip(b"words")).unwrap(), empty.repeat(100)].concat();
+        assert_eq!(decoded(&several, Coding::Gzip, 100).unwrap(), b"words");
+        let error = decoded(&empty.repeat(100_000), Coding::Gzip, 100).unwrap_err();
+        assert_eq!(error.code, Code::InvalidArgument);
+        // Blocks as bgzip makes them, however many.
+        let blocks = now(gzip(&[7; 4096])).unwrap().repeat(3_000);
+        assert_eq!(decoded(&blocks, Coding::Gzip, usize::MAX).unwrap().len(), 3_000 * 4096);
+    }
+
+    #[test]
+    fn others_have_their_turn_while_much_is_read_that_decodes_to_nothing() {
+        // Blocks of deflate that are stored and empty.
+        let nothing = [vec![0x78, 0x01], [0, 0, 0, 0xff, 0xff].repeat(STEP)].concat();
+        let mut work = std::pin::pin!(unpack(&nothing, Coding::Deflate, 100, |_| Ok(())));
+        let mut turns = 0;
+        let done = now(std::future::poll_fn(|cx| {
+            turns += 1;
+            work.as_mut().poll(cx)
+        }));
+        assert_eq!(done.unwrap_err().code, Code::InvalidArgument, "it has no end");
+        assert!(turns >= 5, "{turns}");
+    }
+
+    #[test]
     fn what_is_not_of_the_coding_or_cut_off_is_refused() {
         let packed = now(gzip(b"some words")).unwrap();
         for broken in [&b"plain"[..], b"", &packed[..packed.len() - 3]] {
             let error = decoded(broken, Coding::Gzip, 100).unwrap_err();
             assert_eq!(error.code, Code::InvalidArgument, "{error}");
         }
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        zlib.write_all(b"abc").unwrap();
+        let followed = [zlib.finish().unwrap(), vec![0]].concat();
+        assert_eq!(decoded(&followed, Coding::Deflate, 3).unwrap_err().code, Code::InvalidArgument);
     }
 
     #[test]
