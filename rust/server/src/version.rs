@@ -82,8 +82,7 @@ pub fn check_labels(spec: &EndpointSpec, models: &[Arc<Model>]) -> Result<()> {
         let mut found = false;
         for output in outputs().filter(|output| output.name == *tensor) {
             found = true;
-            let classes = output.shape.last().copied().unwrap_or(-1);
-            if classes >= 0 && classes as usize != names.len() {
+            if let Some(classes) = classes(&output.shape).filter(|&classes| classes != names.len()) {
                 return wrong(format!("has {} names, and the output has {classes} classes", names.len()));
             }
         }
@@ -93,6 +92,31 @@ pub fn check_labels(spec: &EndpointSpec, models: &[Arc<Model>]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Checks that what has names for its columns is a tensor of some version; whether they fit it is the sketches' business.
+///
+/// # Errors
+/// `policy_invalid`.
+pub fn check_columns(spec: &EndpointSpec, models: &[Arc<Model>]) -> Result<()> {
+    let signatures = || models.iter().map(|model| model.signature());
+    let tensors = || signatures().flat_map(|signature| signature.inputs.iter().chain(&signature.outputs));
+    let Some(unknown) = spec.columns.keys().find(|name| tensors().all(|tensor| tensor.name != **name)) else {
+        return Ok(());
+    };
+    let mut known: Vec<&str> = tensors().map(|tensor| tensor.name.as_str()).collect();
+    known.dedup();
+    Err(Error::new(
+        Code::PolicyInvalid,
+        format!("columns.{unknown}: is no tensor of any version; there are {}", known.join(", ")),
+    ))
+}
+
+/// The values of a row, which are the classes of an output; `None` where the shape leaves that open. A shape of one dimension
+/// is one row.
+fn classes(shape: &[i64]) -> Option<usize> {
+    let row = if shape.len() > 1 { &shape[1..] } else { shape };
+    row.iter().try_fold(1usize, |classes, &size| classes.checked_mul(usize::try_from(size).ok()?))
 }
 
 /// Whether everything that a spec names is in memory, so that it can be served at once.
