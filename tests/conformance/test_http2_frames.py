@@ -285,6 +285,26 @@ def test_a_shut_window_ends_by_the_limit_of_idleness(hasty: str, content: bytes)
         assert not stalled.ended
 
 
+def test_an_answer_that_nobody_reads_loses_no_other_on_its_connection(hasty: str) -> None:
+    with Frames(hasty, SHUT) as connection:
+        assert connection.barrier()
+        connection.send(get(1))
+        connection.until_answered(1)
+        stream, served = 3, 0
+        # Others are read, for longer than an answer may lie: the gateway asks for a new connection and answers them all.
+        while connection.last is None:
+            connection.send(get(stream), window(stream, 1 << 16))
+            connection.until_end(stream)
+            if connection.last is None:
+                assert connection.statuses[stream] == 200
+                served += 1
+            stream += 2
+        assert served > 1
+        assert connection.code is None
+        connection.until_closed()
+        assert 1 not in connection.ended
+
+
 #: A test of what does not end waits for so long, in seconds: five times the limits.
 NEVER = 3.0
 
@@ -395,7 +415,7 @@ def test_what_decompresses_to_much_is_counted_as_the_memory_that_it_is(tmp_path:
     with plane.running(large_request_bytes=6 << 20) as (started, address):
         plane.serve(started, "identity-fp32", identity)
         with Http2(address) as connection:
-            for method in ("ModelInfer", "ModelStreamInfer", "ModelMetadata"):
+            for method in ("ModelInfer", "ModelStreamInfer"):
                 reply = connection.call(method, packed, {"grpc-encoding": "gzip"})
                 assert (reply.grpc_status, reply.code) == (14, "overloaded"), method
             assert connection.call("ServerLive", grpc_wire.frame(b"")).grpc_status == 0
@@ -477,6 +497,37 @@ def test_an_answer_to_head_has_no_body(gateway: GatewayProcess) -> None:
             reply = connection.send("HEAD", path)
             assert (reply.status, reply.body, reply.reset) == (status, b"", None), path
         assert connection.send("HEAD", "/v2").headers["content-length"] == str(len(whole.body))
+
+
+@pytest.mark.parametrize("method", ["ServerMetadata", "/grpc.health.v1.Health/Watch"])
+def test_a_message_that_does_not_come_ends_with_the_deadline(gateway: GatewayProcess, method: str) -> None:
+    path = method if method.startswith("/") else SERVICE + method
+    with Frames(gateway.http) as connection:
+        connection.send(headers(1, request("POST", path, [*GRPC, ("grpc-timeout", "200m")]), False))
+        connection.until_end(1)
+        assert connection.fields[1]["grpc-status"] == "4"
+
+
+@pytest.mark.parametrize("method", ["Check", "Watch"])
+def test_a_name_that_nothing_can_have_is_not_kept(gateway: GatewayProcess, method: str) -> None:
+    with Http2(gateway.http) as connection:
+        message = grpc_wire.frame(grpc_wire.blob(1, "x" * 129))
+        reply = connection.call(f"/grpc.health.v1.Health/{method}", message)
+        assert (reply.grpc_status, reply.code) == (5, "not_found")
+
+
+def test_calls_without_tensors_have_a_limit_of_their_own(tmp_path: Path) -> None:
+    pair = models.place(models.pair(), tmp_path, "pair")
+    with plane.running(max_body_bytes=8 << 20) as (started, address):
+        plane.serve(started, "pair", pair)
+        for size, status in ((1 << 19, 0), (2 << 20, 8)):
+            with Http2(address) as connection:
+                # A field that no message has.
+                message = grpc_wire.frame(grpc_wire.blob(100, bytes(size)))
+                for method in ("ServerLive", "/grpc.health.v1.Health/Check"):
+                    reply = connection.call(method, message)
+                    assert reply.grpc_status == status, reply.grpc_message
+                    assert status == 0 or "the limit of requests without tensors" in reply.grpc_message
 
 
 @pytest.mark.parametrize(

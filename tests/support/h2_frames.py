@@ -134,6 +134,8 @@ class Frames:
         """Streams on which nothing follows."""
         self.code: int | None = None
         """The error code with which the gateway ended the connection."""
+        self.last: int | None = None
+        """The last stream that the gateway said it would answer; None until it asked for a new connection."""
         self.send(first)
 
     def __enter__(self) -> Self:
@@ -234,7 +236,7 @@ class Frames:
         elif kind == RST_STREAM:
             self.resets[stream] = int.from_bytes(payload)
         elif kind == GOAWAY:
-            self.code = int.from_bytes(payload[4:8]) or self.code
+            self.last, self.code = int.from_bytes(payload[:4]), int.from_bytes(payload[4:8]) or self.code
         elif self.polite and kind in {SETTINGS, PING} and not received.flags & ACK:
             self.send(frame(kind, ACK, 0, payload if kind == PING else b""))
         if kind == RST_STREAM or (kind in {DATA, HEADERS} and received.flags & END_STREAM):

@@ -12,6 +12,7 @@ import difflib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -357,13 +358,34 @@ def resolve(
 
 def _check_distinct(addresses: Mapping[str, Address]) -> None:
     """Raises :class:`InvalidArgument` for two ports of ours at one place: the system would say so only when both listen."""
-    everywhere = {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
     for (name, one), (other, two) in itertools.combinations(addresses.items(), 2):
-        meet = one.host == two.host or everywhere & {one.host, two.host}
-        if one.port == two.port != 0 and meet:
+        if one.port == two.port != 0 and _meet(one.host, two.host):
             raise InvalidArgument(
                 f"--{name} {one} and --{other} {two} are one place; give each a port of its own"
             )
+
+
+def _meet(one: str, two: str) -> bool:
+    """Whether two hosts have an address of this machine in common, as far as their text says so."""
+    return one.lower() == two.lower() or any(
+        first == second or _covers(first, second) or _covers(second, first)
+        for first in _addresses(one)
+        for second in _addresses(two)
+    )
+
+
+def _covers(one: IPv4Address | IPv6Address, two: IPv4Address | IPv6Address) -> bool:
+    """Whether a listener at one takes what is meant for the other: ``0.0.0.0`` takes all of IPv4, ``::`` everything."""
+    return one.is_unspecified and one.version >= two.version
+
+
+def _addresses(host: str) -> list[IPv4Address | IPv6Address]:
+    """The addresses that a host stands for; none for a name that only the system can look up."""
+    try:
+        names = ["127.0.0.1", "::1"] if host.lower() == "localhost" else [host]
+        return [ip_address(name) for name in names]
+    except ValueError:
+        return []
 
 
 def default_state(variables: Mapping[str, str]) -> Path:

@@ -3,8 +3,11 @@
 //! Each version has a queue of its own (`lane`), and versions take turns. Jobs whose requester has left, or whose deadline
 //! has passed, are dropped before they cost a run. What does not fit is refused at once.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -33,6 +36,44 @@ pub(crate) struct Job {
     deadline: Instant,
     queued: Instant,
     reply: oneshot::Sender<Outcome>,
+    stage: Arc<Stage>,
+}
+
+/// How far a run is: either it begins or it is cancelled, never both.
+#[derive(Default)]
+struct Stage(AtomicU8);
+
+impl Stage {
+    const QUEUED: u8 = 0;
+    const BEGUN: u8 = 1;
+    const CANCELLED: u8 = 2;
+
+    /// Takes it out of the queue; false when somebody has.
+    fn leave(&self, to: u8) -> bool {
+        self.0.compare_exchange(Self::QUEUED, to, Relaxed, Relaxed).is_ok()
+    }
+}
+
+/// A run on its way; resolves to its outcome. Dropping it cancels a run that has not begun.
+pub struct Pending {
+    outcome: oneshot::Receiver<Outcome>,
+    stage: Arc<Stage>,
+}
+
+impl Pending {
+    /// Cancels the run, or gives what resolves when it ends, if it has begun.
+    pub fn cancel(self) -> Option<oneshot::Receiver<Outcome>> {
+        (!self.stage.leave(Stage::CANCELLED)).then_some(self.outcome)
+    }
+}
+
+impl Future for Pending {
+    type Output = Result<Outcome>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let lost = |_| Error::new(Code::Internal, "a pool thread gave no outcome");
+        Pin::new(&mut self.outcome).poll(cx).map_err(lost)
+    }
 }
 
 /// What became of a job: the buffers come back whatever happened.
@@ -103,19 +144,21 @@ impl Pool {
         Ok(())
     }
 
-    /// Hands a run over; the receiver gets the outcome. Dropping the receiver cancels a run that has not begun.
+    /// Hands a run over.
     ///
     /// # Errors
     /// `overloaded` when too many wait, or the version sheds; the lease goes home.
-    pub fn submit(&self, lease: Lease, deadline: Instant) -> Result<oneshot::Receiver<Outcome>> {
+    pub fn submit(&self, lease: Lease, deadline: Instant) -> Result<Pending> {
         if self.inner.waiting.load(Relaxed) >= self.inner.most_waiting {
             return Err(Error::new(Code::Overloaded, "the queue for pool threads is full; try again later"));
         }
         lease.model().admit()?;
         let (reply, outcome) = oneshot::channel();
         let lane = lease.model().lane().clone();
-        self.inner.push(&lane, Work::Run(Job { lease, deadline, queued: Instant::now(), reply }));
-        Ok(outcome)
+        let (queued, stage) = (Instant::now(), Arc::<Stage>::default());
+        let job = Job { lease, deadline, queued, reply, stage: stage.clone() };
+        self.inner.push(&lane, Work::Run(job));
+        Ok(Pending { outcome, stage })
     }
 
     /// A request's rows are in its batch: hands the batch over, unless somebody has. Batches are bounded where they are made.
@@ -226,8 +269,8 @@ impl Waits for Work {
 impl Job {
     /// Runs it, unless nobody wants it any more; how long it waited and ran, in nanoseconds.
     fn run(self) -> (u64, u64) {
-        let Job { mut lease, deadline, queued, reply } = self;
-        if reply.is_closed() {
+        let Job { mut lease, deadline, queued, reply, stage } = self;
+        if reply.is_closed() || !stage.leave(Stage::BEGUN) {
             return (0, 0);
         }
         let start = Instant::now();

@@ -140,10 +140,11 @@ impl AccessLog {
         }
     }
 
-    /// Writes what waits, until `deadline`, and ends the thread; true when that is done by then. Lines that are left are counted
-    /// as dropped.
+    /// Writes what waits, until `deadline` or for a moment when that is over, and ends the thread; true when that is done by
+    /// then. Lines that are left are counted as dropped.
     pub fn stop(&self, deadline: Instant) -> bool {
         let Some(thread) = take(&self.thread) else { return true };
+        let deadline = deadline.max(Instant::now() + FLUSH);
         // Nothing comes first that could fail: only the first to stop has the thread.
         let _ = self.until.set(deadline);
         // Wakes a thread that waits; one that finds the queue full does not.
@@ -154,26 +155,27 @@ impl AccessLog {
     fn write(&self, back: &Receiver<Entry>, mut file: BufWriter<File>) {
         let mut flush_at: Option<Instant> = None;
         loop {
-            if self.until.get().is_some_and(|until| *until <= Instant::now()) {
-                self.dropped
-                    .fetch_add(back.try_iter().filter(|entry| !entry.is_end()).count() as u64, Relaxed);
+            let now = Instant::now();
+            let stopping = self.until.get();
+            if stopping.is_some_and(|until| *until <= now) {
                 break;
             }
-            let wait = flush_at.map_or(FLUSH, |at| at.saturating_duration_since(Instant::now()));
-            match back.recv_timeout(wait) {
-                Ok(entry) if entry.is_end() => break,
+            let wait = flush_at.map_or(FLUSH, |at| at.saturating_duration_since(now));
+            match back.recv_timeout(if stopping.is_some() { Duration::ZERO } else { wait }) {
+                Ok(entry) if entry.is_end() => {}
                 Ok(entry) => {
                     flush_at.get_or_insert_with(|| Instant::now() + FLUSH);
                     self.count(writeln!(file, "{}", entry.line(self.share)));
                 }
-                Err(RecvTimeoutError::Timeout) if self.until.get().is_some() => break,
-                Err(RecvTimeoutError::Timeout) => {
+                Err(RecvTimeoutError::Timeout) if stopping.is_none() => {
                     flush_at = None;
                     self.count(file.flush());
                 }
-                Err(RecvTimeoutError::Disconnected) => break,
+                Err(_) => break,
             }
         }
+        let left = back.try_iter().filter(|entry| !entry.is_end()).count();
+        self.dropped.fetch_add(left as u64, Relaxed);
         self.count(file.flush());
     }
 
@@ -190,7 +192,7 @@ fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
 }
 
 impl Entry {
-    /// The message after which nothing is written.
+    /// The message that only wakes the thread.
     fn end() -> Entry {
         Entry {
             at: SystemTime::UNIX_EPOCH,
@@ -296,6 +298,19 @@ mod tests {
         // To its end, that is until the thread has let go of the file.
         std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
         assert!(log.dropped.load(Relaxed) > before, "what was left is counted");
+    }
+
+    #[test]
+    fn a_stop_whose_time_is_over_still_writes_what_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let log = Arc::new(AccessLog::open(&path, 1.0).unwrap());
+        log.start().unwrap();
+        (0..100).for_each(|_| log.log(entry("e")));
+        assert!(log.stop(Instant::now()));
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 100);
+        log.log(entry("late"));
+        assert_eq!(log.dropped.load(Relaxed), 1, "what comes behind the end is counted");
     }
 
     #[test]

@@ -80,6 +80,15 @@ pub async fn read_aligned(
     read(body, limit, timeout, (headers, align)).await
 }
 
+/// Refuses a body whose length is known before it comes, where there is no room for it now. What takes room is only what came
+/// of it ([`Counting`]).
+///
+/// # Errors
+/// `overloaded`.
+pub fn expect(length: usize) -> Result<()> {
+    io::with(|io| io.shared.large.reserve(length)).map(drop)
+}
+
 /// Reads a body. The timer is made only when the body is not there at once.
 ///
 /// # Errors
@@ -97,8 +106,8 @@ async fn read(
         return Err(too_large(limit));
     }
     let declared = declared as usize;
-    let mut counting = Counting::default();
-    counting.upto(declared)?;
+    expect(declared)?;
+    let counting = Counting::default();
     let (first, rest) = (Bytes::new(), Vec::new());
     let mut gathered = Gathered { first, rest, lead: 0, declared, limit, align, counting };
     let mut body = Pin::new(body);
@@ -214,7 +223,7 @@ impl Gathered {
     }
 
     fn finish(self) -> (Bytes, Counted) {
-        let counted = self.counting.counted;
+        let counted = self.counting.finish();
         if self.rest.is_empty() {
             return (self.first, counted);
         }
@@ -223,9 +232,9 @@ impl Gathered {
     }
 }
 
-/// Counts a body as it comes: whoever does not say its length beforehand pays as the bytes arrive.
+/// Counts a body as it comes: its sender takes room from others with bytes, not with claims.
 #[derive(Default)]
-struct Counting {
+pub struct Counting {
     counted: Counted,
     bytes: usize,
 }
@@ -235,7 +244,10 @@ impl Counting {
     const STEP: usize = 64 << 10;
 
     /// Sees to it that bodies of `length` bytes are counted, all but the small ones.
-    fn upto(&mut self, length: usize) -> Result<()> {
+    ///
+    /// # Errors
+    /// `overloaded`.
+    pub fn upto(&mut self, length: usize) -> Result<()> {
         if length < Self::STEP || length <= self.bytes {
             return Ok(());
         }
@@ -243,6 +255,11 @@ impl Counting {
         self.counted.add(bytes - self.bytes)?;
         self.bytes = bytes;
         Ok(())
+    }
+
+    /// What was counted.
+    pub fn finish(self) -> Counted {
+        self.counted
     }
 }
 
@@ -262,10 +279,22 @@ impl Drop for Stocked {
 }
 
 fn too_large(limit: usize) -> Error {
-    Error::new(
-        Code::PayloadTooLarge,
-        format!("the body is larger than {limit} bytes, the limit (--max-body)"),
-    )
+    Error::new(Code::PayloadTooLarge, format!("the body is larger than {}", limit_words(limit)))
+}
+
+/// The most bytes of a request that carries no tensors.
+const SMALL_BODY: usize = 1 << 20;
+
+/// The limit of requests that carry no tensors, in bytes.
+pub fn small_limit() -> usize {
+    io::with(|io| io.shared.config.max_body_bytes.min(SMALL_BODY))
+}
+
+/// A limit in bytes, and where it comes from.
+pub fn limit_words(limit: usize) -> String {
+    let configured = io::try_with(|io| io.shared.config.max_body_bytes).is_none_or(|most| limit >= most);
+    let whose = if configured { "the limit (--max-body)" } else { "the limit of requests without tensors" };
+    format!("{limit} bytes, {whose}")
 }
 
 fn too_slow(timeout: Duration) -> Error {

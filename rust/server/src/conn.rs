@@ -110,9 +110,12 @@ impl Conn {
         self.waiting.get()
     }
 
-    /// Since when some answer has not moved, whatever others do; `None` while there is no answer.
-    pub fn stuck_since(&self) -> Option<Instant> {
-        self.unsent.borrow().iter().flatten().min().copied()
+    /// Since when the answer that was taken last has not moved, and since when the one that moved last; `None` while there is
+    /// no answer.
+    pub fn unmoved_since(&self) -> Option<(Instant, Instant)> {
+        let unsent = self.unsent.borrow();
+        let moved = || unsent.iter().flatten().copied();
+        moved().min().zip(moved().max())
     }
 
     /// Every byte that the HTTP layer wrote is with the socket: the taps of complete answers run.
@@ -315,28 +318,21 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_does_not_move_is_noticed() {
+    fn answers_that_do_not_move_are_noticed_beside_others_that_do() {
         let conn = Rc::new(Conn::default());
-        assert_eq!(conn.stuck_since(), None);
-        let answer = conn.sending();
-        let since = conn.stuck_since().unwrap();
-        answer.moved();
-        assert!(conn.stuck_since().unwrap() >= since);
-        drop(answer);
-        assert_eq!(conn.stuck_since(), None);
-    }
-
-    #[test]
-    fn an_answer_that_does_not_move_is_noticed_beside_others_that_do() {
-        let conn = Rc::new(Conn::default());
+        assert_eq!(conn.unmoved_since(), None);
         let (first, stuck) = (conn.sending(), conn.sending());
-        let since = conn.unsent.borrow()[1];
+        let since = conn.unsent.borrow()[1].unwrap();
         drop(first);
-        assert_eq!(conn.stuck_since(), since);
+        assert_eq!(conn.unmoved_since(), Some((since, since)));
         let other = conn.sending();
         other.moved();
-        assert_eq!(conn.stuck_since(), since);
+        let (longest, any) = conn.unmoved_since().unwrap();
+        assert_eq!(longest, since);
+        assert!(any > since);
         drop(stuck);
-        assert!(conn.stuck_since() > since);
+        assert_eq!(conn.unmoved_since(), Some((any, any)));
+        drop(other);
+        assert_eq!(conn.unmoved_since(), None);
     }
 }

@@ -12,6 +12,7 @@ pub mod stream;
 pub mod unary;
 
 use std::borrow::Cow;
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -57,6 +58,9 @@ const HEALTH: &str = "/grpc.health.v1.Health/";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/";
 const REFLECTION_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/";
 
+/// The largest question about the services, in bytes: they ask for a name.
+const QUESTION: usize = 4 << 10;
+
 /// How the messages of a request are compressed.
 const ENCODING: &str = "grpc-encoding";
 
@@ -88,13 +92,25 @@ pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> 
         STREAM => return stream::handle(conn, request, open),
         _ => {}
     }
-    let path = request.uri().path().to_owned();
-    let answer = if path.starts_with(REFLECTION) || path.starts_with(REFLECTION_ALPHA) {
-        reflected(&path, request).await.map(|(body, deadline)| streaming(body, deadline, conn, &open))
-    } else {
-        message_and_answer(&path, request, conn, &open).await
+    let answer = match deadline(request.headers(), Instant::now()) {
+        Ok(deadline) => other(request, deadline, conn, &open).await,
+        Err(error) => Err(error),
     };
     answer.unwrap_or_else(|error| refused(&error, conn, open))
+}
+
+/// A call that is no inference.
+async fn other(
+    request: Request<Incoming>,
+    deadline: Option<Instant>,
+    conn: &Rc<Conn>,
+    open: &Open,
+) -> Result<Response<ReplyBody>> {
+    let path = request.uri().path().to_owned();
+    if path.starts_with(REFLECTION) || path.starts_with(REFLECTION_ALPHA) {
+        return Ok(streaming(reflected(&path, request).await?, deadline, conn, open));
+    }
+    message_and_answer(&path, request, deadline, conn, open).await
 }
 
 /// A call with one message, as a service answers it. The message is read whole and unpacked by us, so that the limits of every
@@ -102,26 +118,29 @@ pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> 
 async fn message_and_answer(
     path: &str,
     request: Request<Incoming>,
+    deadline: Option<Instant>,
     conn: &Rc<Conn>,
     open: &Open,
 ) -> Result<Response<ReplyBody>> {
     let (mut head, mut body) = request.into_parts();
-    let read = one_message(&head.headers, &mut body).await;
+    let read = in_time(deadline, one_message(&head.headers, &mut body)).await;
     body::discard(body, open);
     let (message, _counted) = read?;
     head.headers.remove(ENCODING);
     let request = Request::from_parts(head, Full::new(message));
-    let deadline = deadline(request.headers(), Instant::now())?;
-    let answered = async {
-        if path == WATCH {
-            let watched = call(HealthServer::new(health::Health), request).await;
-            return Ok(streaming(watched, deadline, conn, open));
-        }
-        buffered(path, request, conn, open).await
-    };
+    if path == WATCH {
+        let watched = call(HealthServer::new(health::Health), request).await;
+        return Ok(streaming(watched, deadline, conn, open));
+    }
+    in_time(deadline, buffered(path, request, conn, open)).await
+}
+
+/// Part of a call, until its deadline.
+async fn in_time<T>(deadline: Option<Instant>, part: impl Future<Output = Result<T>>) -> Result<T> {
     match deadline {
-        None => answered.await,
-        Some(deadline) => tokio::time::timeout_at(deadline.into(), answered).await.map_err(|_| late())?,
+        None => part.await,
+        Some(deadline) if deadline <= Instant::now() => Err(late()),
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), part).await.map_err(|_| late())?,
     }
 }
 
@@ -132,10 +151,7 @@ fn late() -> Error {
 
 /// The message of a call, plain and with a prefix that says so.
 async fn one_message(headers: &HeaderMap, body: &mut Incoming) -> Result<(bytes::Bytes, body::Counted)> {
-    if deadline(headers, Instant::now())?.is_some_and(|deadline| deadline <= Instant::now()) {
-        return Err(late());
-    }
-    let limit = io::with(|io| io.shared.config.max_body_bytes);
+    let limit = body::small_limit();
     let read = body::read_counted(body, limit.saturating_add(message::PREFIX)).await;
     let (bytes, mut counted) = read.map_err(|error| message::of_message(error, limit))?;
     let plain = message::take(headers, bytes, limit, &mut counted).await?;
@@ -213,20 +229,18 @@ fn unknown(path: &str) -> Error {
 
 /// What the server's services are, as a service tells it: messages both ways, until the client has enough or the gateway
 /// stops.
-async fn reflected(
-    path: &str,
-    request: Request<Incoming>,
-) -> Result<(Response<tonic::body::Body>, Option<Instant>)> {
-    let deadline = deadline(request.headers(), Instant::now())?;
+async fn reflected(path: &str, request: Request<Incoming>) -> Result<Response<tonic::body::Body>> {
     // The service ends its answers when the questions end.
     let questions = |body| StreamBody::new(BodyStream::new(body).take_until(Box::pin(closing())));
     let request = request.map(questions);
-    let answer = if path.starts_with(REFLECTION) {
-        call(reflection().build_v1().map_err(|error| unreflected(&error))?, request).await
+    let unreflected = |error| unreflected(&error);
+    Ok(if path.starts_with(REFLECTION) {
+        let service = reflection().build_v1().map_err(unreflected)?;
+        call(service.max_decoding_message_size(QUESTION), request).await
     } else {
-        call(reflection().build_v1alpha().map_err(|error| unreflected(&error))?, request).await
-    };
-    Ok((answer, deadline))
+        let service = reflection().build_v1alpha().map_err(unreflected)?;
+        call(service.max_decoding_message_size(QUESTION), request).await
+    })
 }
 
 async fn call<S, B>(mut service: S, request: Request<B>) -> S::Response

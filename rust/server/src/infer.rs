@@ -255,9 +255,7 @@ async fn run(buffers: Buffers, tap: &mut Tap) -> Result<Ran> {
 async fn run_together(mut seat: Seat, tap: &mut Tap) -> Result<Ran> {
     io::with(|io| io.shared.pool.ready(&mut seat));
     // Late or left, the request gives its seat up, and the batch goes on without it.
-    let Ok(done) = tokio::time::timeout_at(tap.deadline().into(), seat.done()).await else {
-        return Err(Error::new(Code::DeadlineExceeded, "the deadline passed before the run ended"));
-    };
+    let done = tokio::time::timeout_at(tap.deadline().into(), seat.done()).await.map_err(|_| late())?;
     tap.ran_pooled(done.queue_ns, done.run_ns, done.counts, Instant::now());
     done.result
 }
@@ -277,20 +275,18 @@ async fn run_alone(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
         Place::Pool | Place::Batch => {
             // A run outlives its request when the client leaves or the deadline passes, and so does its memory.
             lease.attach(tap.counted().hand_over());
-            let mut outcome = io::with(|io| io.shared.pool.submit(lease, deadline))?;
-            match tokio::time::timeout_at(deadline.into(), &mut outcome).await {
-                Ok(Ok(outcome)) => {
-                    tap.ran_pooled(outcome.queue_ns, outcome.run_ns, true, Instant::now());
-                    outcome.result.map(|()| outcome.lease)
-                }
-                Ok(Err(_)) => Err(Error::new(Code::Internal, "a pool thread gave no outcome")),
-                Err(_) => {
-                    tap.outlived_by(outcome);
-                    Err(Error::new(Code::DeadlineExceeded, "the deadline passed before the run ended"))
-                }
-            }
+            let run = io::with(|io| io.shared.pool.submit(lease, deadline))?;
+            let outcome =
+                tokio::time::timeout_at(deadline.into(), tap.awaits(run)).await.map_err(|_| late())??;
+            tap.ran_pooled(outcome.queue_ns, outcome.run_ns, true, Instant::now());
+            outcome.result.map(|()| outcome.lease)
         }
     }
+}
+
+/// The refusal of a request that waits no longer.
+fn late() -> Error {
+    Error::new(Code::DeadlineExceeded, "the deadline passed before the run ended")
 }
 
 /// Writes the answer; how it is sent, and the size of the outputs that it was written from.

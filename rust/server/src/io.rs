@@ -162,9 +162,9 @@ pub fn with<R>(use_it: impl FnOnce(&Io) -> R) -> R {
 }
 
 /// As [`with`], but does nothing on any other thread: for buffers that may outlive their thread's work.
-pub fn try_with(use_it: impl FnOnce(&Io)) {
+pub fn try_with<R>(use_it: impl FnOnce(&Io) -> R) -> Option<R> {
     // Access fails only while the thread's locals are being destroyed, and then there is nobody to give to.
-    let _ = IO.try_with(|io| io.get().map(use_it));
+    IO.try_with(|io| io.get().map(use_it)).ok().flatten()
 }
 
 impl Io {

@@ -45,7 +45,7 @@ struct Reload {
     /// The ticket at which it was asked for.
     asked: u64,
     /// Who waits for the outcome.
-    waits: residency::Waiter,
+    waits: Arc<residency::Waiter>,
 }
 
 /// Publishes endpoints.
@@ -79,6 +79,8 @@ struct State {
     floor: HashMap<String, u64>,
     /// The newest urgent ticket on its way: ordinary ones, newer or not, are superseded.
     urgent: HashMap<String, u64>,
+    /// Loads over the protocol that an urgent order on its way has overtaken: they end with it.
+    heirs: HashMap<String, Vec<Arc<residency::Waiter>>>,
     /// The newest ticket at which an endpoint was taken out of memory: loads that were asked for before are superseded.
     unloads: HashMap<String, u64>,
     /// What each served endpoint was made from.
@@ -305,9 +307,30 @@ impl Inner {
     /// An urgent order no longer stands in anybody's way.
     fn settle(&self, name: &str, ticket: u64) {
         let mut state = self.state();
-        if state.urgent.get(name) == Some(&ticket) {
-            state.urgent.remove(name);
+        if state.urgent.get(name) != Some(&ticket) {
+            return;
         }
+        state.urgent.remove(name);
+        let heirs = state.heirs.remove(name).unwrap_or_default();
+        drop(state);
+        heirs.into_iter().for_each(|heir| heir.tell(self.served(name)));
+    }
+
+    /// Whether an endpoint is served.
+    fn served(&self, name: &str) -> Result<()> {
+        self.shared.snapshot.load().endpoint(name).map(|_| ())
+    }
+
+    /// Tells a load over the protocol that somebody else had the say. A newer state that is served instead is as good, and so
+    /// is one that is on its way.
+    fn overtaken(&self, name: &str, waits: &Arc<residency::Waiter>) {
+        let mut state = self.state();
+        if state.urgent.contains_key(name) {
+            state.heirs.entry(name.to_owned()).or_default().push(waits.clone());
+            return;
+        }
+        drop(state);
+        waits.tell(self.served(name));
     }
 
     /// Loads what is missing, swaps, tells.
@@ -335,6 +358,7 @@ impl Inner {
 
     fn build(&self, spec: &EndpointSpec, models: &[Arc<Model>]) -> Result<LiveEndpoint> {
         version::check_labels(spec, models)?;
+        version::check_columns(spec, models)?;
         let baseline = self.sketches.baseline(spec)?;
         let mut models = models.iter();
         compile(spec, |version| {
@@ -387,15 +411,14 @@ impl Inner {
 
     /// Tells whoever asked what became of an order.
     fn tell(&self, order: &Order, outcome: Outcome) {
-        let Order { ticket, spec, .. } = order;
+        let Order { ticket, spec, reload } = order;
         let (endpoint, revision) = (&spec.name, spec.revision);
-        if let Some(Reload { waits, .. }) = &order.reload {
-            waits.tell(match outcome {
-                Outcome::Failed(failure) => Err(failure.error),
-                Outcome::Applied { .. } => Ok(()),
-                // A newer state that is served instead is as good.
-                Outcome::Superseded => self.shared.snapshot.load().endpoint(endpoint).map(|_| ()),
-            });
+        if let Some(Reload { waits, .. }) = reload {
+            match outcome {
+                Outcome::Failed(failure) => waits.tell(Err(failure.error)),
+                Outcome::Applied { .. } => waits.tell(Ok(())),
+                Outcome::Superseded => self.overtaken(endpoint, waits),
+            }
             return;
         }
         self.events.push(match outcome {

@@ -1,6 +1,6 @@
 //! Loading and unloading over the protocol: what is in memory, never who gets traffic.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use headgate_core::error::{Code, Error, Result};
 use tokio::sync::oneshot;
@@ -16,9 +16,9 @@ pub struct Waiter(Mutex<Option<oneshot::Sender<Result<()>>>>);
 pub struct Loaded(Option<oneshot::Receiver<Result<()>>>);
 
 /// A waiter and what it waits for.
-pub fn waiter() -> (Waiter, Loaded) {
+pub fn waiter() -> (Arc<Waiter>, Loaded) {
     let (sender, receiver) = oneshot::channel();
-    (Waiter(Mutex::new(Some(sender))), Loaded(Some(receiver)))
+    (Arc::new(Waiter(Mutex::new(Some(sender)))), Loaded(Some(receiver)))
 }
 
 impl Waiter {
@@ -94,7 +94,7 @@ fn check<'a>(io: &Io, repository: &str, parameters: impl Iterator<Item = &'a str
     }
 }
 
-fn publisher(io: &Io) -> Result<std::sync::Arc<Publisher>> {
-    let publisher = io.shared.publisher.get().and_then(std::sync::Weak::upgrade);
+fn publisher(io: &Io) -> Result<Arc<Publisher>> {
+    let publisher = io.shared.publisher.get().and_then(Weak::upgrade);
     publisher.ok_or_else(|| Error::new(Code::Draining, "the gateway is stopping"))
 }

@@ -11,10 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::io::{self, Io};
 use crate::path::{Extension, SharedMemory, Target};
-use crate::{coding, facts, residency, settings};
-
-/// The most bytes in the body of such a call.
-const MAX_BODY: usize = 1 << 20;
+use crate::{body, coding, facts, residency, settings};
 
 /// The methods that a call takes.
 pub fn methods(call: &Extension<'_>) -> &'static [Method] {
@@ -100,7 +97,7 @@ pub async fn answer(
 
 /// The object in a body; an empty one for an empty body.
 async fn object(headers: &HeaderMap, body: &mut Incoming) -> Result<Map<String, Value>> {
-    let (bytes, _counted) = coding::read_body(body, MAX_BODY, headers, |_, _| None).await?;
+    let (bytes, _counted) = coding::read_body(body, body::small_limit(), headers, |_, _| None).await?;
     if bytes.is_empty() {
         return Ok(Map::new());
     }

@@ -5,14 +5,16 @@
 //! (the client left while the request was queued) counts as cancelled. Each connection holds at most as many taps as it has
 //! requests in progress, so there is no queue that could grow.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{self, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
-use headgate_core::error::Code;
+use headgate_core::error::{Code, Result};
 use headgate_core::snapshot::Version;
-use headgate_engine::{Outcome, Ran};
+use headgate_engine::{Outcome, Pending, Ran};
 use http::{HeaderName, HeaderValue};
-use tokio::sync::oneshot;
 
 use crate::access_log::{AccessLog, Entry, Protocol};
 use crate::body::Counted;
@@ -46,6 +48,41 @@ pub struct Tap {
     queue_ns: Option<u64>,
     run_ns: Option<u64>,
     counts_run: bool,
+}
+
+/// A run that is waited for.
+pub struct Awaited {
+    /// `None` once it is over.
+    run: Option<Pending>,
+    endpoint: Arc<LiveEndpoint>,
+    version: u8,
+    thread: usize,
+}
+
+impl Future for Awaited {
+    type Output = Result<Outcome>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let Some(run) = &mut self.run else { return Poll::Pending };
+        let outcome = ready!(Pin::new(run).poll(cx));
+        self.run = None;
+        Poll::Ready(outcome)
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        let Some(outcome) = self.run.take().and_then(Pending::cancel) else { return };
+        let (endpoint, version, thread) = (self.endpoint.clone(), self.version, self.thread);
+        tokio::task::spawn_local(async move {
+            let ran = outcome.await.ok().map(|outcome| outcome.run_ns).filter(|&ns| ns > 0);
+            if let Some(run_ns) = ran {
+                let shard = endpoint.versions[version as usize].payload.metrics.shard(thread);
+                shard.run.record(run_ns);
+                shard.runs.add(1);
+            }
+        });
+    }
 }
 
 /// What the access log needs beside the tap.
@@ -168,17 +205,10 @@ impl Tap {
         self.phase_end = now;
     }
 
-    /// The run goes on without its request; it is booked when it ends.
-    pub fn outlived_by(&self, outcome: oneshot::Receiver<Outcome>) {
+    /// The outcome of a run on a pool thread. Whoever stops waiting, late or left, leaves a run that is booked when it ends.
+    pub fn awaits(&self, run: Pending) -> Awaited {
         let (endpoint, version, thread) = (self.endpoint.clone(), self.version, self.thread);
-        tokio::task::spawn_local(async move {
-            let ran = outcome.await.ok().map(|outcome| outcome.run_ns).filter(|&ns| ns > 0);
-            if let Some(run_ns) = ran {
-                let shard = endpoint.versions[version as usize].payload.metrics.shard(thread);
-                shard.run.record(run_ns);
-                shard.runs.add(1);
-            }
-        });
+        Awaited { run: Some(run), endpoint, version, thread }
     }
 
     /// What counts the request's memory beside its body's, until its answer is out.

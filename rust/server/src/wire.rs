@@ -37,6 +37,15 @@ pub enum Spoken {
     Http2,
 }
 
+/// What comes of a silence that lasts too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Silence {
+    /// No new request is taken, and what is in progress goes on.
+    Retires,
+    /// The connection is over.
+    Ends,
+}
+
 /// The socket and what watches it.
 pub struct Wire {
     stream: TokioIo<tokio::net::TcpStream>,
@@ -45,6 +54,8 @@ pub struct Wire {
     spoken: Spoken,
     timer: Pin<Box<Sleep>>,
     armed: bool,
+    /// Whether the connection takes no more requests.
+    retired: bool,
     idle: Duration,
     head: Duration,
 }
@@ -70,21 +81,31 @@ impl Wire {
             spoken,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: false,
+            retired: false,
             idle: config.idle(),
             head: config.head_timeout(),
         };
         Some((wire, spoken))
     }
 
-    /// When the present silence has lasted too long; `None` while nobody waits for the peer.
-    fn deadline(&self) -> Option<Instant> {
+    /// When the present silence has lasted too long, and whether that ends the connection or only keeps new requests from it;
+    /// `None` while nobody waits for the peer.
+    fn deadline(&self) -> Option<(Instant, Silence)> {
         let reading = match self.conn.waiting() {
             Waiting::Idle(since) => Some(since + self.idle),
             Waiting::Head(since) => Some(since + self.head),
             Waiting::Busy => None,
         };
-        let writing = self.conn.stuck_since().map(|since| since + self.idle);
-        reading.into_iter().chain(writing).min()
+        let writing = self.conn.unmoved_since().into_iter().flat_map(|(longest, any)| {
+            // While other answers move, whoever reads them gets to do so: one that nobody takes is no reason to lose them.
+            let longest = match self.retired {
+                false => (longest + self.idle, Silence::Retires),
+                true => (longest + 2 * self.idle, Silence::Ends),
+            };
+            [longest, (any + self.idle, Silence::Ends)]
+        });
+        let reading = reading.into_iter().map(|at| (at, Silence::Ends));
+        reading.chain(writing).min_by_key(|(at, _)| *at)
     }
 
     /// Arms the timer, or looks at the deadline when it has fired; true when the silence has lasted too long.
@@ -93,7 +114,15 @@ impl Wire {
             return false;
         }
         let now = Instant::now();
-        let deadline = self.deadline();
+        let mut deadline = self.deadline();
+        if let Some((at, Silence::Retires)) = deadline
+            && at <= now
+        {
+            self.conn.close();
+            self.retired = true;
+            deadline = self.deadline();
+        }
+        let deadline = deadline.map(|(at, _)| at);
         if deadline.is_some_and(|deadline| deadline <= now) {
             return true;
         }

@@ -68,8 +68,10 @@ fn a_client_that_leaves_counts_as_cancelled_and_its_queued_run_is_dropped() {
     let labels = json!({"endpoint": "slow", "version": "v1", "code": "cancelled"});
     eventually("the cancellation", || metric(&gateway, "headgate_requests_total", &labels) == 1);
     held.leave.send(()).unwrap();
-    let in_flight = json!({"endpoint": "slow", "version": "v1"});
-    assert_eq!(metric(&gateway, "headgate_requests_in_flight", &in_flight), 0);
+    let version = json!({"endpoint": "slow", "version": "v1"});
+    assert_eq!(metric(&gateway, "headgate_requests_in_flight", &version), 0);
+    // The run that had begun is a run all the same.
+    eventually("the run's end", || metric(&gateway, "headgate_runs_total", &version) == 1);
     let mut next = connect(address);
     next.write_all(request("slow", 3.0).as_bytes()).unwrap();
     held.entered.recv_timeout(PATIENCE).unwrap();
@@ -246,6 +248,31 @@ fn large_requests_beyond_the_budget_are_shed_and_small_ones_go_on() {
 }
 
 #[test]
+fn bodies_that_do_not_come_take_no_memory_from_those_that_do() {
+    let (gateway, address) = gateway_with(&json!({"large_request_bytes": 1_000_000}));
+    serve(&gateway, "tiny", free(), true);
+    let head = |length: usize| {
+        format!("POST /v2/models/tiny/infer HTTP/1.1\r\nhost: t\r\ncontent-length: {length}\r\n\r\n")
+    };
+    let claim = |length: usize| {
+        let mut stream = connect(address);
+        stream.write_all(head(length).as_bytes()).unwrap();
+        stream
+    };
+    let silent: Vec<TcpStream> = (0..16).map(|_| claim(400_000)).collect();
+    eventually("their heads", || gateway.status()["connections"] == 16);
+    let mut body =
+        json!({"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [2]}]}).to_string();
+    body.push_str(&" ".repeat(300_000));
+    let mut stream = connect(address);
+    stream.write_all((head(body.len()) + &body).as_bytes()).unwrap();
+    assert_eq!(answer(&mut stream).0, 200);
+    // What can never be held is refused before it comes.
+    assert_eq!(answer(&mut claim(600_000)).0, 503);
+    drop(silent);
+}
+
+#[test]
 fn an_urgent_state_on_its_way_is_not_overtaken_by_an_ordinary_one() {
     let (gateway, _) = gateway();
     serve(&gateway, "model", free(), true);
@@ -318,27 +345,93 @@ fn an_unload_undoes_a_load_that_is_on_its_way() {
 }
 
 #[test]
-fn labels_that_do_not_fit_an_output_are_refused() {
+fn a_load_that_an_urgent_state_overtakes_ends_with_that_state() {
+    let (gateway, address) = gateway_with(&json!({"allow_repository_control": true}));
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models/identity_fp32.onnx");
+    let kept = gateway.engine().adopt("sha256:model", Box::new(free()), &RunSpec::default()).unwrap();
+    let state = |revision: u64, urgent: bool, artifact: &std::path::Path, digest: &str| {
+        let spec = json!({
+            "name": "model", "revision": revision, "champion": "v1", "timeout_ms": 1000, "urgent": urgent,
+            "versions": [{"name": "v1", "digest": digest, "artifact": artifact}],
+        });
+        gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap()
+    };
+    state(1, false, &path, "sha256:model");
+    let mut control = connect(address);
+    assert_eq!(repository(&mut control, "model/unload").0, 200);
+    // The named pipe holds the urgent state until the test opens its other end.
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("model.onnx");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    state(2, true, &pipe, "sha256:urgent");
+    let mut writer = std::fs::File::options().write(true).open(&pipe).unwrap();
+    let mut waiting = connect(address);
+    let load = "POST /v2/repository/models/model/load HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\n\r\n";
+    waiting.write_all(load.as_bytes()).unwrap();
+    // Another one that is asked for behind it is over when the first was most likely looked at.
+    serve(&gateway, "other", free(), true);
+    assert_eq!(repository(&mut control, "other/unload").0, 200);
+    assert_eq!(repository(&mut control, "other/load").0, 200);
+    writer.write_all(&std::fs::read(&path).unwrap()).unwrap();
+    drop((writer, kept));
+    assert_eq!(answer(&mut waiting).0, 200);
+    assert_eq!(gateway.status()["endpoints"]["model"]["revision"], 2);
+}
+
+#[test]
+fn names_that_do_not_fit_a_tensor_are_refused() {
     let (gateway, _) = gateway();
     let mut wide = free();
     wide.signature.outputs[0].shape = vec![-1, 3];
     let _model = gateway.engine().adopt("sha256:wide", Box::new(wide), &RunSpec::default()).unwrap();
-    let outcome = |labels: &Value| {
+    let outcome = |key: &str, names: &Value| {
         let spec = json!({
-            "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 1000, "labels": labels,
+            "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 1000, key: names,
             "versions": [{"name": "v1", "digest": "sha256:wide", "artifact": "adopted"}],
         });
         gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
         gateway.events().pop().unwrap()
     };
-    assert_eq!(outcome(&json!({"y": ["a", "b", "c"]}))["event"], "applied");
-    for (labels, says) in [
-        (json!({"y": ["a", "b"]}), "labels.y: has 2 names, and the output has 3 classes"),
-        (json!({"Y": ["a", "b", "c"]}), "labels.Y: is no output of any version; there are y"),
+    assert_eq!(outcome("labels", &json!({"y": ["a", "b", "c"]}))["event"], "applied");
+    assert_eq!(outcome("columns", &json!({"y": ["a", "b", "c"]}))["event"], "applied");
+    for (key, names, says) in [
+        ("labels", json!({"y": ["a", "b"]}), "labels.y: has 2 names, and the output has 3 classes"),
+        ("labels", json!({"Y": ["a", "b", "c"]}), "labels.Y: is no output of any version; there are y"),
+        ("columns", json!({"Y": ["a"]}), "columns.Y: is no tensor of any version; there are x, y"),
     ] {
-        let failed = outcome(&labels);
+        let failed = outcome(key, &names);
         assert_eq!((&failed["event"], &failed["code"]), (&json!("failed"), &json!("policy_invalid")));
         assert_eq!(failed["message"], says);
+    }
+}
+
+#[test]
+fn labels_name_the_classes_of_a_whole_row() {
+    let (gateway, _) = gateway();
+    for (case, (shape, fitting)) in [
+        (vec![-1, 6, 1, 1], Some(6)),
+        (vec![-1, 2, 3], Some(6)),
+        (vec![3], Some(3)),
+        (vec![-1, 2, -1], None),
+        (vec![-1], None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut model = free();
+        model.signature.outputs[0].shape = shape.clone();
+        let digest = format!("sha256:{case}");
+        let _model = gateway.engine().adopt(&digest, Box::new(model), &RunSpec::default()).unwrap();
+        for count in [3usize, 6] {
+            let spec = json!({
+                "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 1000,
+                "labels": {"y": vec!["name"; count]},
+                "versions": [{"name": "v1", "digest": digest, "artifact": "adopted"}],
+            });
+            gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+            let wanted = if fitting.is_none_or(|classes| classes == count) { "applied" } else { "failed" };
+            assert_eq!(gateway.events().pop().unwrap()["event"], wanted, "{shape:?} with {count} names");
+        }
     }
 }
 

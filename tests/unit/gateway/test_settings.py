@@ -212,6 +212,12 @@ def test_the_command_line_turns_off_what_the_environment_turns_on() -> None:
         ({"http": "127.0.0.1:9000", "grpc": "127.0.0.1:9000"}, "--http 127.0.0.1:9000 and --grpc"),
         ({"http": "0.0.0.0:8003"}, "--http 0.0.0.0:8003 and --admin"),
         ({"observe": "127.0.0.1:8003"}, "--observe 127.0.0.1:8003 and --admin"),
+        ({"observe": "localhost:8003"}, "--observe localhost:8003 and --admin"),
+        ({"http": "LOCALHOST:9000", "grpc": "[::1]:9000"}, "--http LOCALHOST:9000 and --grpc"),
+        ({"http": "[::]:8003"}, "and --admin"),
+        ({"http": "[0:0:0:0:0:0:0:0]:8003"}, "and --admin"),
+        ({"http": "[::1]:9000", "grpc": "[0:0::1]:9000"}, "and --grpc"),
+        ({"http": "gateway:9000", "grpc": "Gateway:9000"}, "and --grpc"),
     ],
 )
 def test_no_two_ports_are_at_one_place(given: dict[str, str], together: str) -> None:
@@ -221,7 +227,12 @@ def test_no_two_ports_are_at_one_place(given: dict[str, str], together: str) -> 
 
 def test_any_number_of_ports_may_be_chosen_by_the_system() -> None:
     assert read({"http": "127.0.0.1:0", "grpc": "127.0.0.1:0"}).grpc.port == 0
-    assert read({"http": "127.0.0.2:8003"}).http.port == 8003
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "[::1]", "gateway"])
+def test_one_port_at_two_places_is_two(host: str) -> None:
+    assert read({"http": f"{host}:8003"}).http.port == 8003
+    assert read({"http": "0.0.0.0:9000", "grpc": "[::1]:9000"}).grpc.port == 9000
 
 
 @pytest.mark.parametrize("text", ["1", "1.5", "101%", "-1%", "nan%", "%", "1% of them"])

@@ -1,9 +1,11 @@
 //! gRPC's health checking: the gateway under the empty name and the service's, an endpoint under its own.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use headgate_core::error::{Code, Error};
+use headgate_core::id::MAX_NAME;
 use headgate_protocol::pb::health::health_check_response::ServingStatus;
 use headgate_protocol::pb::health::{HealthCheckRequest, HealthCheckResponse};
 use tonic::codegen::tokio_stream::Stream;
@@ -28,6 +30,19 @@ fn status(io: &Io, service: &str) -> ServingStatus {
     }
 }
 
+/// The name that is asked for.
+///
+/// # Errors
+/// `not_found` for one that nothing can have. A watch keeps its name for as long as it goes on, so that there is no room for it.
+fn name(request: Request<HealthCheckRequest>) -> Result<Arc<str>, Status> {
+    let name = request.into_inner().service;
+    if name.len() <= MAX_NAME {
+        return Ok(name.into());
+    }
+    let words = format!("no service has a name of {} bytes; the longest may have {MAX_NAME}", name.len());
+    Err(as_status(&Error::new(Code::NotFound, words)))
+}
+
 #[tonic::async_trait]
 impl HealthService for Health {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
@@ -36,7 +51,7 @@ impl HealthService for Health {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        let service = request.into_inner().service;
+        let service = name(request)?;
         match io::with(|io| status(io, &service)) {
             ServingStatus::ServiceUnknown => {
                 let words = format!("nothing is served under the name {service:?}");
@@ -50,7 +65,7 @@ impl HealthService for Health {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let service = request.into_inner().service;
+        let service = name(request)?;
         let changes = io::with(|io| io.shared.changes.subscribe());
         // The first status is sent at once, then each that differs from the one before.
         let statuses = futures_util::stream::unfold((changes, None), move |(mut changes, last)| {

@@ -7,7 +7,7 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::protobuf;
 use http::{HeaderMap, HeaderValue};
 
-use crate::body::Counted;
+use crate::body::{Counted, limit_words};
 use crate::coding::{self, Coding};
 
 /// A flag and the length of the message.
@@ -69,14 +69,14 @@ pub fn of_message(error: Error, limit: usize) -> Error {
     if error.code != Code::PayloadTooLarge {
         return error;
     }
-    Error::new(error.code, format!("the message is larger than {limit} bytes, the limit (--max-body)"))
+    Error::new(error.code, format!("the message is larger than {}", limit_words(limit)))
 }
 
 /// The refusal of a message beyond the limit.
 pub fn too_large(length: usize, limit: usize) -> Error {
     Error::new(
         Code::PayloadTooLarge,
-        format!("a message of {length} bytes is larger than {limit} bytes, the limit (--max-body)"),
+        format!("a message of {length} bytes is larger than {}", limit_words(limit)),
     )
 }
 

@@ -12,7 +12,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::message::{self, PREFIX};
-use crate::body::{self, Counted};
+use crate::body::{self, Counted, Counting};
 use crate::io;
 
 /// A message and its share of the memory for large requests.
@@ -61,21 +61,24 @@ impl Requests {
         if length > self.limit {
             return Err(message::too_large(length, self.limit));
         }
-        let mut counted = Counted::default();
-        counted.add(length)?;
+        body::expect(length)?;
         self.came.reserve(length.saturating_sub(self.came.len()));
-        self.until(length).await?;
-        Ok((flag, self.came.split_to(length).freeze(), counted))
+        let counting = self.until(length).await?;
+        Ok((flag, self.came.split_to(length).freeze(), counting.finish()))
     }
 
     /// Reads until that many bytes are there.
-    async fn until(&mut self, length: usize) -> Result<()> {
-        while self.came.len() < length {
+    async fn until(&mut self, length: usize) -> Result<Counting> {
+        let mut counting = Counting::default();
+        loop {
+            counting.upto(self.came.len().min(length))?;
+            if self.came.len() >= length {
+                return Ok(counting);
+            }
             if !self.more().await? {
                 return Err(Error::invalid("the stream ends within a message"));
             }
         }
-        Ok(())
     }
 
     /// Reads some bytes; false at the end.
