@@ -508,12 +508,22 @@ def test_a_message_that_does_not_come_ends_with_the_deadline(gateway: GatewayPro
         assert connection.fields[1]["grpc-status"] == "4"
 
 
-@pytest.mark.parametrize("method", ["Check", "Watch"])
-def test_a_name_that_nothing_can_have_is_not_kept(gateway: GatewayProcess, method: str) -> None:
+def test_a_name_that_nothing_can_have_is_unknown_and_not_kept(gateway: GatewayProcess) -> None:
+    question = grpc_wire.blob(1, "x" * 500_000)
     with Http2(gateway.http) as connection:
-        message = grpc_wire.frame(grpc_wire.blob(1, "x" * 129))
-        reply = connection.call(f"/grpc.health.v1.Health/{method}", message)
+        reply = connection.call("/grpc.health.v1.Health/Check", grpc_wire.frame(question))
         assert (reply.grpc_status, reply.code) == (5, "not_found")
+    before = resident(gateway.pid)
+    with Frames(gateway.http, WIDE) as connection:
+        assert connection.barrier()
+        for stream in range(1, 200, 2):
+            connection.send(call(stream, "/grpc.health.v1.Health/Watch", question))
+            connection.until_answered(stream)
+            assert connection.barrier()
+        unknown = grpc_wire.frame(grpc_wire.whole(1, 3))
+        assert set(connection.bodies.values()) == {unknown}
+        assert not connection.ended
+        assert resident(gateway.pid) - before < GROWTH
 
 
 def test_calls_without_tensors_have_a_limit_of_their_own(tmp_path: Path) -> None:

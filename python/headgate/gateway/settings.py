@@ -367,10 +367,14 @@ def _check_distinct(addresses: Mapping[str, Address]) -> None:
 
 def _meet(one: str, two: str) -> bool:
     """Whether two hosts have an address of this machine in common, as far as their text says so."""
-    return one.lower() == two.lower() or any(
+    ones, twos = _addresses(one), _addresses(two)
+    if not (ones and twos):
+        # A name is some address of this machine, and whoever listens at all of them is there as well.
+        return one.lower() == two.lower() or any(address.is_unspecified for address in ones + twos)
+    return any(
         first == second or _covers(first, second) or _covers(second, first)
-        for first in _addresses(one)
-        for second in _addresses(two)
+        for first in ones
+        for second in twos
     )
 
 

@@ -86,7 +86,13 @@ pub async fn read_aligned(
 /// # Errors
 /// `overloaded`.
 pub fn expect(length: usize) -> Result<()> {
-    io::with(|io| io.shared.large.reserve(length)).map(drop)
+    io::with(|io| io.shared.large.reserve(Counting::rounded(length))).map(drop)
+}
+
+/// The room to make for a body of which `came` bytes are there and `declared` are said to follow: a claim that nothing comes of
+/// costs little, and one that is kept few copies.
+pub fn room(came: usize, declared: usize) -> usize {
+    declared.min(8 * came.max(Counting::STEP)).max(came)
 }
 
 /// Reads a body. The timer is made only when the body is not there at once.
@@ -109,7 +115,7 @@ async fn read(
     expect(declared)?;
     let counting = Counting::default();
     let (first, rest) = (Bytes::new(), Vec::new());
-    let mut gathered = Gathered { first, rest, lead: 0, declared, limit, align, counting };
+    let mut gathered = Gathered { first, rest, offset: None, lead: 0, declared, limit, align, counting };
     let mut body = Pin::new(body);
     let at_once = poll_fn(|cx| Poll::Ready(gathered.poll(body.as_mut(), headers, cx))).await;
     if let Poll::Ready(done) = at_once {
@@ -158,7 +164,8 @@ struct Gathered {
     first: Bytes,
     rest: Vec<u8>,
     counting: Counting,
-    /// Bytes in front of `rest`'s content, for the alignment of a tensor in it.
+    /// Where a large tensor begins, and the bytes in front of `rest`'s content that align it.
+    offset: Option<usize>,
     lead: usize,
     declared: usize,
     limit: usize,
@@ -204,22 +211,28 @@ impl Gathered {
         }
         if self.rest.is_empty() {
             let first = std::mem::take(&mut self.first);
-            self.begin(first.len() + data.len(), (self.align)(&first, headers));
-            self.rest.extend_from_slice(&first);
+            self.offset = (self.align)(&first, headers);
+            self.move_to(&first, first.len() + data.len());
+        } else if self.rest.capacity() - self.rest.len() < data.len() {
+            let (rest, lead) = (std::mem::take(&mut self.rest), self.lead);
+            self.move_to(&rest[lead..], rest.len() - lead + data.len());
         }
         self.rest.extend_from_slice(&data);
         Ok(())
     }
 
-    /// Takes a buffer, and leaves room in front so that what is at `offset` of the body is aligned for any element.
-    fn begin(&mut self, at_least: usize, offset: Option<usize>) {
+    /// Goes on in a buffer with room for `came` bytes and some of those that are to come; there is room in front as well, so that
+    /// what is at `offset` of the body is aligned for any element.
+    fn move_to(&mut self, begun: &[u8], came: usize) {
         self.rest = io::with(|io| io.bodies.take());
-        self.rest.reserve(self.declared.max(at_least) + ALIGNMENT);
-        if let Some(offset) = offset {
+        self.rest.reserve(room(came, self.declared) + ALIGNMENT);
+        self.lead = 0;
+        if let Some(offset) = self.offset {
             let address = (self.rest.as_ptr() as usize).wrapping_add(offset);
             self.lead = address.wrapping_neg() % ALIGNMENT;
             self.rest.resize(self.lead, 0);
         }
+        self.rest.extend_from_slice(begun);
     }
 
     fn finish(self) -> (Bytes, Counted) {
@@ -243,6 +256,11 @@ impl Counting {
     /// Bytes that are counted at a time.
     const STEP: usize = 64 << 10;
 
+    /// What a body of `length` bytes is counted as.
+    fn rounded(length: usize) -> usize {
+        if length < Self::STEP { length } else { length.next_multiple_of(Self::STEP) }
+    }
+
     /// Sees to it that bodies of `length` bytes are counted, all but the small ones.
     ///
     /// # Errors
@@ -251,7 +269,7 @@ impl Counting {
         if length < Self::STEP || length <= self.bytes {
             return Ok(());
         }
-        let bytes = length.next_multiple_of(Self::STEP);
+        let bytes = Self::rounded(length);
         self.counted.add(bytes - self.bytes)?;
         self.bytes = bytes;
         Ok(())

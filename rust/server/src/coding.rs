@@ -96,8 +96,10 @@ async fn unpack(
 
 /// What a member costs beside its bytes, as bytes of a step.
 const MEMBER: usize = 1 << 10;
-/// Members that need no bytes to show for them.
+/// Members that may have any number of bytes; of more, each has so many on average.
 const FREE_MEMBERS: usize = 1 << 10;
+/// See [`FREE_MEMBERS`].
+const LEAST: usize = 64;
 
 /// Decodes one member after the other; zeros behind the last one are padding, as for gzip itself.
 async fn gunzip<F: FnMut(usize) -> Result<()>>(mut steps: Steps<'_>, decoded: &mut Decoded<F>) -> Result<()> {
@@ -106,12 +108,13 @@ async fn gunzip<F: FnMut(usize) -> Result<()>>(mut steps: Steps<'_>, decoded: &m
         let mut member = GzDecoder::new(steps);
         decoded.fill(&mut member, "gzip", GzDecoder::get_mut).await?;
         steps = member.into_inner();
-        if steps.only_zeros_follow().await {
+        if steps.end().await? {
             return Ok(());
         }
         members += 1;
-        if members > FREE_MEMBERS + decoded.bytes.len() / MEMBER {
-            return Err(malformed("gzip", "it has more members than bytes in them"));
+        if members > FREE_MEMBERS + decoded.bytes.len() / LEAST {
+            let why = format!("more than {FREE_MEMBERS} members must have {LEAST} bytes each on average");
+            return Err(malformed("gzip", &why));
         }
         steps.spend(MEMBER);
         steps.turn().await;
@@ -137,17 +140,24 @@ impl Steps<'_> {
         }
     }
 
-    async fn only_zeros_follow(&mut self) -> bool {
-        while let Some(piece) =
-            self.rest.get(..self.left.min(self.rest.len())).filter(|piece| !piece.is_empty())
-        {
-            if piece.iter().any(|&byte| byte != 0) {
-                return false;
-            }
-            self.consume(piece.len());
+    /// Whether the body ends here, or with nothing but zeros.
+    ///
+    /// # Errors
+    /// `invalid_argument` for zeros that something follows.
+    async fn end(&mut self) -> Result<bool> {
+        let mut zeros = false;
+        while !self.rest.is_empty() {
             self.turn().await;
+            let piece = &self.rest[..self.left.min(self.rest.len())];
+            match piece.iter().any(|&byte| byte != 0) {
+                true if zeros || piece[0] == 0 => return Err(malformed("gzip", "zeros are within it")),
+                true => return Ok(false),
+                false => zeros = true,
+            }
+            let length = piece.len();
+            self.consume(length);
         }
-        true
+        Ok(true)
     }
 }
 
@@ -309,13 +319,36 @@ mod tests {
     }
 
     #[test]
+    fn a_member_that_ends_with_a_step_is_followed_like_any_other() {
+        // A stored member has its bytes, 5 for each block of at most 65 535, and 18 around them.
+        let stored = |bytes: usize| {
+            let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::none());
+            encoder.write_all(&vec![b' '; bytes]).unwrap();
+            encoder.finish().unwrap()
+        };
+        let second = now(gzip(b"second")).unwrap();
+        for bytes in STEP - 64..STEP + 8 {
+            let first = stored(bytes);
+            let both = [first.clone(), second.clone()].concat();
+            assert!(decoded(&both, Coding::Gzip, usize::MAX).unwrap().ends_with(b" second"), "{bytes}");
+            for behind in [&b"GARBAGE"[..], b"\0\0G", &[&[0; 3 * STEP][..], b"G"].concat()] {
+                let body = [&first[..], behind].concat();
+                let error = decoded(&body, Coding::Gzip, usize::MAX).unwrap_err();
+                assert_eq!(error.code, Code::InvalidArgument, "{bytes}");
+            }
+        }
+    }
+
+    #[test]
     fn more_members_than_bytes_to_show_for_them_are_refused() {
         let empty = now(gzip(b"")).unwrap();
         let several = [now(gzip(b"words")).unwrap(), empty.repeat(100)].concat();
         assert_eq!(decoded(&several, Coding::Gzip, 100).unwrap(), b"words");
         let error = decoded(&empty.repeat(100_000), Coding::Gzip, 100).unwrap_err();
         assert_eq!(error.code, Code::InvalidArgument);
-        // Blocks as bgzip makes them, however many.
+        // Lines that were flushed one by one, and blocks as bgzip makes them, however many.
+        let lines = now(gzip(&[7; 80])).unwrap().repeat(20_000);
+        assert_eq!(decoded(&lines, Coding::Gzip, usize::MAX).unwrap().len(), 20_000 * 80);
         let blocks = now(gzip(&[7; 4096])).unwrap().repeat(3_000);
         assert_eq!(decoded(&blocks, Coding::Gzip, usize::MAX).unwrap().len(), 3_000 * 4096);
     }

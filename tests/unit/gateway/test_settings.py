@@ -218,6 +218,7 @@ def test_the_command_line_turns_off_what_the_environment_turns_on() -> None:
         ({"http": "[0:0:0:0:0:0:0:0]:8003"}, "and --admin"),
         ({"http": "[::1]:9000", "grpc": "[0:0::1]:9000"}, "and --grpc"),
         ({"http": "gateway:9000", "grpc": "Gateway:9000"}, "and --grpc"),
+        ({"http": "gateway:9000", "grpc": "0.0.0.0:9000"}, "and --grpc"),
     ],
 )
 def test_no_two_ports_are_at_one_place(given: dict[str, str], together: str) -> None:

@@ -30,18 +30,8 @@ fn status(io: &Io, service: &str) -> ServingStatus {
     }
 }
 
-/// The name that is asked for.
-///
-/// # Errors
-/// `not_found` for one that nothing can have. A watch keeps its name for as long as it goes on, so that there is no room for it.
-fn name(request: Request<HealthCheckRequest>) -> Result<Arc<str>, Status> {
-    let name = request.into_inner().service;
-    if name.len() <= MAX_NAME {
-        return Ok(name.into());
-    }
-    let words = format!("no service has a name of {} bytes; the longest may have {MAX_NAME}", name.len());
-    Err(as_status(&Error::new(Code::NotFound, words)))
-}
+/// What is kept in place of a name that nothing can have, for as long as a watch goes on.
+const NOTHING: &str = "/";
 
 #[tonic::async_trait]
 impl HealthService for Health {
@@ -51,7 +41,7 @@ impl HealthService for Health {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        let service = name(request)?;
+        let service = request.into_inner().service;
         match io::with(|io| status(io, &service)) {
             ServingStatus::ServiceUnknown => {
                 let words = format!("nothing is served under the name {service:?}");
@@ -65,7 +55,8 @@ impl HealthService for Health {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let service = name(request)?;
+        let name = request.into_inner().service;
+        let service: Arc<str> = if name.len() > MAX_NAME { NOTHING.into() } else { name.into() };
         let changes = io::with(|io| io.shared.changes.subscribe());
         // The first status is sent at once, then each that differs from the one before.
         let statuses = futures_util::stream::unfold((changes, None), move |(mut changes, last)| {

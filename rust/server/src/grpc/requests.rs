@@ -62,7 +62,6 @@ impl Requests {
             return Err(message::too_large(length, self.limit));
         }
         body::expect(length)?;
-        self.came.reserve(length.saturating_sub(self.came.len()));
         let counting = self.until(length).await?;
         Ok((flag, self.came.split_to(length).freeze(), counting.finish()))
     }
@@ -75,6 +74,8 @@ impl Requests {
             if self.came.len() >= length {
                 return Ok(counting);
             }
+            let came = self.came.len();
+            self.came.reserve(body::room(came, length) - came);
             if !self.more().await? {
                 return Err(Error::invalid("the stream ends within a message"));
             }
