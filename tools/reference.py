@@ -78,16 +78,17 @@ def fields(schema: dict[str, Any], part: dict[str, Any], path: str) -> Iterator[
         words = " ".join(str(field.get("description") or target.get("description") or "").split())
         yield f"| `{path}{name}` | {'yes' if name in required else ''} | {words} |"
         yield from fields(schema, target, f"{path}{name}.")
+        for each in target.get("patternProperties", {}).values():
+            yield from fields(schema, resolve(schema, each), f"{path}{name}.*.")
 
 
 def resolve(schema: dict[str, Any], field: dict[str, Any]) -> dict[str, Any]:
-    """What a ``$ref`` stands for."""
-    options = [field, *field.get("anyOf", []), *field.get("allOf", [])]
+    """The object that a field is, or may be beside a short form."""
+    options: list[dict[str, Any]] = [field, *field.get("anyOf", []), *field.get("allOf", [])]
     for option in options:
         if "$ref" in option:
-            found: dict[str, Any] = schema["$defs"][option["$ref"].rsplit("/", 1)[1]]
-            return found
-    return field
+            return resolve(schema, schema["$defs"][option["$ref"].rsplit("/", 1)[1]])
+    return next((option for option in options if "properties" in option), field)
 
 
 PAGES = {"errors.md": errors, "metrics.md": metrics, "document.md": document}

@@ -56,6 +56,8 @@ class Resolver:
             columns={tensor: list(names) for tensor, names in resolved.columns.items()},
             labels={tensor: list(names) for tensor, names in resolved.labels.items()},
             non_finite=resolved.non_finite,
+            limits=resolved.limits,
+            fallback=resolved.fallback,
             timeout_ms=resolved.timeout_ms,
             baseline=baseline,
             root=None if document.root == NOWHERE else str(document.root),
@@ -90,8 +92,10 @@ class Resolver:
             # As JSON gives it back, so that a spec compares equal after it was stored.
             return VersionSpec(what.digest, json.loads(json.dumps(what.values)))
         if intake is Intake.LOOK:
-            return VersionSpec(self._registry.store.fingerprint(what.path).digest, run=what.run)
-        return VersionSpec(self._registry.admit(endpoint, name, what.path), run=what.run)
+            digest = self._registry.store.fingerprint(what.path).digest
+        else:
+            digest = self._registry.admit(endpoint, name, what.path)
+        return VersionSpec(digest, run=what.run, compatible=what.compatible)
 
     def _baseline(
         self, path: Path, champion: VersionSpec, columns: dict[str, list[str]], intake: Intake

@@ -19,24 +19,29 @@ from headgate.drift import baseline_path
 @dataclass(frozen=True)
 class VersionSpec:
     """A version: an artifact by its digest, or a constant. ``in_document`` is false for one that is only kept because it is live;
-    ``run`` says how an artifact is run, as far as that is written.
+    ``run`` says how an artifact is run, as far as that is written, ``compatible`` whether its signature has to be the champion's.
     """
 
     digest: str
     constant: Mapping[str, Any] | None = None
     in_document: bool = True
     run: Mapping[str, Any] = field(default_factory=dict)
+    compatible: bool = True
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A document resolved. ``baseline`` is a digest; ``root`` is where its ``file:`` references were found."""
+    """A document resolved. ``baseline`` is a digest; ``root`` is where its ``file:`` references were found; ``limits`` and
+    ``fallback`` are as the data plane takes them.
+    """
 
     declared: Declared
     versions: Mapping[str, VersionSpec]
     columns: Mapping[str, list[str]] = field(default_factory=dict)
     labels: Mapping[str, list[str]] = field(default_factory=dict)
     non_finite: str = "error"
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    fallback: Mapping[str, Any] | None = None
     timeout_ms: int = 30_000
     baseline: str | None = None
     window_seconds: int = 86_400
@@ -75,12 +80,15 @@ class Spec:
                     "constant": v.constant,
                     "in_document": v.in_document,
                     "run": dict(v.run),
+                    "compatible": v.compatible,
                 }
                 for name, v in self.versions.items()
             },
             "columns": {tensor: list(names) for tensor, names in self.columns.items()},
             "labels": {tensor: list(names) for tensor, names in self.labels.items()},
             "non_finite": self.non_finite,
+            "limits": dict(self.limits),
+            "fallback": self.fallback,
             "timeout_ms": self.timeout_ms,
             "baseline": self.baseline,
             "window_seconds": self.window_seconds,
@@ -96,6 +104,8 @@ class Spec:
             columns=stored["columns"],
             labels=stored.get("labels", {}),
             non_finite=stored.get("non_finite", "error"),
+            limits=stored.get("limits", {}),
+            fallback=stored.get("fallback"),
             timeout_ms=stored["timeout_ms"],
             baseline=stored["baseline"],
             window_seconds=stored["window_seconds"],
@@ -117,12 +127,13 @@ class Paths:
 @dataclass(frozen=True)
 class Load:
     """How a state is handed over: ``loaded`` versions are in memory and their files are not looked at, ``omitted`` ones stay out,
-    an ``urgent`` one overtakes a load in progress.
+    an ``urgent`` one overtakes a load in progress, a ``fresh`` one is asked for by a document and has to fit its models.
     """
 
     loaded: Collection[str] = ()
     omitted: Collection[str] = ()
     urgent: bool = False
+    fresh: bool = False
 
 
 def loadable(spec: Spec, live: LiveTraffic, omitted: Collection[str] = ()) -> list[str]:
@@ -162,7 +173,11 @@ def native_apply(name: str, held: Serving, paths: Paths, load: Load) -> bytes:
         what: dict[str, Any] = {"constant": entry.constant}
         if entry.constant is None:
             find = paths.place if version in load.loaded else paths.model
-            what = {"artifact": str(find(entry.digest)), "run": dict(entry.run)}
+            what = {
+                "artifact": str(find(entry.digest)),
+                "run": dict(entry.run),
+                "compatible": entry.compatible,
+            }
         versions.append({"name": version, "digest": entry.digest, **what})
     table = live.table.without(frozenset(load.omitted))
     return json.dumps(
@@ -177,7 +192,18 @@ def native_apply(name: str, held: Serving, paths: Paths, load: Load) -> bytes:
             "columns": dict(spec.columns),
             "labels": dict(spec.labels),
             "non_finite": spec.non_finite,
+            "limits": dict(spec.limits),
+            "fallback": _fallback(spec, {str(version["name"]) for version in versions}),
             "baseline": None if spec.baseline is None else str(baseline_path(paths.state, spec.baseline)),
             "urgent": load.urgent,
+            "fresh": load.fresh,
         }
     ).encode()
+
+
+def _fallback(spec: Spec, loaded: Collection[str]) -> dict[str, Any] | None:
+    """The fallback among the versions that are in memory; none when none of them is."""
+    if spec.fallback is None:
+        return None
+    to = [name for name in spec.fallback["to"] if name in loaded]
+    return {**spec.fallback, "to": to} if to else None

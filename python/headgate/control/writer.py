@@ -160,7 +160,8 @@ class Writer:
             if not (state.loaded or state.loading or flight.draft.serves_more):
                 state.recorded(held)
                 return _at_once("recorded")
-            load = Load(state.loaded, flight.omitted, flight.urgency == "emergency")
+            urgent, fresh = flight.urgency == "emergency", flight.draft.kind == "apply"
+            load = Load(state.loaded, flight.omitted, urgent, fresh)
             # In a thread: the first use of an artifact hashes it.
             argument = await shop.io(lambda: native_apply(state.name, held, shop.paths, load))
             ticket, n = shop.plane.apply(argument), held.n

@@ -213,9 +213,9 @@ Baseline = Annotated[
     BeforeValidator(_baseline),
     WithJsonSchema({"type": "string", "pattern": r"^file:.+\.([nN][pP][zZyY]|[cC][sS][vV])$"}),
 ]
-Sticky = Annotated[
+Header = Annotated[
     str,
-    BeforeValidator(lambda value: values.parse_sticky(_text(value))),
+    BeforeValidator(lambda value: values.parse_header(_text(value))),
     WithJsonSchema({"type": "string", "pattern": r"^header\..+", "examples": ["header.x-user-id"]}),
 ]
 Constant = Annotated[
@@ -308,6 +308,10 @@ class Version(_Part):
         description="Output tensors by name with their values, repeated for each row; the champion's signature.",
     )
     run: Run | None = Field(None, description="How the model is run.")
+    compatible: bool = Field(
+        True,
+        description="Whether callers may take it for the champion; false allows another signature than the champion's.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -316,9 +320,12 @@ class Version(_Part):
 
     @model_serializer(mode="wrap")
     def _as_short_as_possible(self, handler: SerializerFunctionWrapHandler) -> Any:
-        if self.model is not None and self.run is None:
+        if self.model is not None and self.run is None and self.compatible:
             return self.model
-        return {name: value for name, value in handler(self).items() if value is not None}
+        written = {name: value for name, value in handler(self).items() if value is not None}
+        if self.compatible:
+            written.pop("compatible", None)
+        return written
 
     @property
     def constant_digest(self) -> str | None:
@@ -329,17 +336,35 @@ class Version(_Part):
         return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
 
+class Fallback(_Part):
+    """Who answers when the chosen version does not: it fails, takes too long, sheds load or is left alone by its breaker."""
+
+    to: Annotated[tuple[VersionName, ...], Field(min_length=1, max_length=16)] = Field(
+        description="The versions to ask, in their order; never for a client's mistake or a named version."
+    )
+    after: Timeout | None = Field(
+        None, description="How long the chosen version has; the request's whole time unless written."
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """As the data plane takes it."""
+        return {"to": list(self.to), "after_ms": self.after}
+
+
 class Traffic(_Part):
     """Who answers, declared; live traffic may differ since."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"rules", "shadow", "fallback"})
+    not_yet: ClassVar[frozenset[str]] = frozenset({"rules", "shadow"})
 
     champion: VersionName = Field(description="The version that takes all traffic not given away.")
     weights: dict[VersionName, Weight] = Field(
         default_factory=dict,
         description="Shares of other versions, in steps of 0.01%, with the percent sign.",
     )
-    sticky: Sticky | None = Field(None, description="What keeps a caller on one version: header.<name>.")
+    sticky: Header | None = Field(None, description="What keeps a caller on one version: header.<name>.")
+    fallback: Fallback | None = Field(
+        None, description="Who answers when the chosen version does not; nobody unless written."
+    )
 
 
 class Drift(_Part):
@@ -359,12 +384,78 @@ class Answers(_Part):
     )
 
 
+class Rate(_Part):
+    """How often a caller may come; more is refused (429) with the time to wait."""
+
+    by: Header | None = Field(
+        None, description="What tells callers apart: header.<name>; all share the rate unless written."
+    )
+    per_second: Annotated[float, Field(gt=0, le=1_000_000)] = Field(
+        description="Requests in a second, in the long run."
+    )
+    burst: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        None, description="Requests at once; those of one second unless written."
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """As the data plane takes it."""
+        burst = math.ceil(self.per_second) if self.burst is None else self.burst
+        return {"by": _header_name(self.by), "per_second": self.per_second, "burst": burst}
+
+
+class Breaker(_Part):
+    """When a version that fails is left alone: for a second, then twice as long each time, until one probe succeeds."""
+
+    consecutive: Annotated[int, Field(ge=1, le=1_000_000)] = Field(5, description="Failures in a row.")
+    success_rate: Weight = Field(8_000, description="The least share of good answers within the window.")
+    window: Timeout = Field(10_000, description="How long answers are counted for that share.")
+    min_requests: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        20, description="Answers below which that share says nothing."
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """As the data plane takes it."""
+        return {
+            "consecutive": self.consecutive,
+            "success_rate": self.success_rate / values.SLOTS,
+            "window_ms": self.window,
+            "min_requests": self.min_requests,
+        }
+
+
+class Priority(_Part):
+    """Who is run first while requests wait. Whoever may write the header chooses the class: let a proxy write it."""
+
+    by: Header = Field(description="What names the class of a request: header.<name>.")
+    classes: Annotated[tuple[Label, ...], Field(min_length=1, max_length=8)] = Field(
+        description="The classes; the first is run first."
+    )
+    unnamed: Label | None = Field(
+        None, description="The class of requests that name none of them; the last unless written."
+    )
+
+    def settings(self) -> dict[str, Any]:
+        """As the data plane takes it."""
+        unnamed = self.classes[-1] if self.unnamed is None else self.unnamed
+        return {"by": _header_name(self.by), "classes": list(self.classes), "unnamed": unnamed}
+
+
 class Limits(_Part):
     """What a request may take."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"rate", "breaker"})
-
     timeout: Timeout | None = Field(None, description="How long one request may take; 30s unless written.")
+    rate: Rate | None = Field(None, description="How often a caller may come.")
+    breaker: Breaker | None = Field(None, description="When a version that fails is left alone.")
+    priority: Priority | None = Field(None, description="Who is run first while requests wait.")
+
+    def settings(self) -> dict[str, Any]:
+        """What is written beside the time-out, as the data plane takes it."""
+        parts = {"rate": self.rate, "breaker": self.breaker, "priority": self.priority}
+        return {name: part.settings() for name, part in parts.items() if part is not None}
+
+
+def _header_name(header: str | None) -> str | None:
+    return None if header is None else header.removeprefix("header.")
 
 
 class Endpoint(_Part):
@@ -399,7 +490,7 @@ class Endpoint(_Part):
     @property
     def sticky_header(self) -> str | None:
         """The sticky key's header in lower case, or None."""
-        return None if self.traffic.sticky is None else self.traffic.sticky.removeprefix("header.")
+        return _header_name(self.traffic.sticky)
 
     @property
     def timeout_ms(self) -> int:

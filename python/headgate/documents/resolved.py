@@ -24,6 +24,8 @@ class ModelAt:
     path: Path
     run: dict[str, Any]
     """How it is run, as far as that is written: what ``Run.settings`` gives."""
+    compatible: bool = True
+    """Whether its signature has to be the champion's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,10 @@ class Resolved:
     columns: dict[str, tuple[str, ...]]
     labels: dict[str, tuple[str, ...]]
     non_finite: str
+    limits: dict[str, Any]
+    """What ``Limits.settings`` gives."""
+    fallback: dict[str, Any] | None
+    """What ``Fallback.settings`` gives."""
     baseline: Path | None
 
 
@@ -74,7 +80,8 @@ def resolve(document: Document) -> Resolved:
             versions[name] = ConstantOf(dict(version.constant), version.constant_digest)
         elif version.model is not None:
             path = locate(("versions", name, "model"), version.model)
-            versions[name] = ModelAt(path, version.run.settings() if version.run else {})
+            run = version.run.settings() if version.run else {}
+            versions[name] = ModelAt(path, run, version.compatible)
     reference = endpoint.drift.baseline if endpoint.drift else None
     baseline = None if reference is None else locate(("drift", "baseline"), reference)
     if found:
@@ -89,5 +96,7 @@ def resolve(document: Document) -> Resolved:
         columns=dict(endpoint.columns),
         labels=dict(endpoint.labels),
         non_finite=endpoint.non_finite,
+        limits=endpoint.limits.settings() if endpoint.limits else {},
+        fallback=endpoint.traffic.fallback.settings() if endpoint.traffic.fallback else None,
         baseline=baseline,
     )

@@ -151,6 +151,9 @@ _HOMES = _homes(Endpoint, "")
 
 def _rules_between(known: dict[str, Any], data: dict[str, Any], report: Report) -> None:
     """Works on plain values, whatever else is wrong with them."""
+    limits = known.get("limits")
+    if isinstance(limits, dict) and isinstance(limits.get("priority"), dict):
+        _priority(limits["priority"], report)
     versions = known.get("versions")
     names: list[str] = []
     if isinstance(versions, dict):
@@ -168,6 +171,9 @@ def _rules_between(known: dict[str, Any], data: dict[str, Any], report: Report) 
             ("traffic", "champion"),
             f"{quoted(champion)} is not among the versions; {did_you_mean(champion, names)}",
         )
+    fallback = traffic.get("fallback")
+    if isinstance(fallback, dict) and isinstance(fallback.get("to"), list | tuple):
+        _fallback(fallback["to"], names, report)
     weights = traffic.get("weights")
     if isinstance(weights, dict):
         _weights(weights, names, champion, report)
@@ -189,6 +195,8 @@ def _one_source(name: str, version: Any, written: Any, report: Report) -> None:
     run = version.get("run")
     if run is not None and present == ["constant"]:
         report((*path, "run"), "is for models; a constant is never run")
+    if "compatible" in version and present == ["constant"]:
+        report((*path, "compatible"), "is for models; a constant has the champion's signature")
     if isinstance(run, dict):
         _run(run, (*path, "run"), report)
 
@@ -206,6 +214,29 @@ def _run(run: dict[str, Any], path: Path, report: Report) -> None:
     buckets = run.get("buckets")
     if isinstance(buckets, list | tuple) and buckets and max_batch > 1 and buckets[-1] != max_batch:
         report((*path, "buckets"), f"must end with max_batch, which is {int(max_batch)}")
+
+
+def _fallback(to: Any, names: list[str], report: Report) -> None:
+    for at, name in enumerate(to):
+        written = name.text if isinstance(name, WrittenInt) else name
+        if isinstance(written, str) and names and written not in names:
+            report(
+                ("traffic", "fallback", "to", at),
+                f"{quoted(written)} is not among the versions; {did_you_mean(written, names)}",
+            )
+        if name in to[:at]:
+            report(("traffic", "fallback", "to", at), "is there twice")
+
+
+def _priority(priority: dict[str, Any], report: Report) -> None:
+    classes, unnamed = priority.get("classes"), priority.get("unnamed")
+    if not isinstance(classes, list | tuple):
+        return
+    for at, name in enumerate(classes):
+        if name in classes[:at]:
+            report(("limits", "priority", "classes", at), "is there twice")
+    if isinstance(unnamed, str) and unnamed not in classes:
+        report(("limits", "priority", "unnamed"), f"{quoted(unnamed)} is not among the classes")
 
 
 def _weights(weights: dict[str, Any], names: list[str], champion: Any, report: Report) -> None:

@@ -1,4 +1,4 @@
-"""The grammar of single values: names, weights, durations, sizes, sticky keys, secrets. Pure functions.
+"""The grammar of single values: names, weights, durations, sizes, headers, secrets. Pure functions.
 
 Every function raises ``ValueError`` with a sentence that says what would be right; the caller knows the path.
 Next: ``model``, which uses them as field types.
@@ -131,13 +131,11 @@ def parse_size(text: str) -> int:
     return _scaled(text, match, _BYTES, "a byte")
 
 
-def parse_sticky(text: str) -> str:
+def parse_header(text: str) -> str:
     """``header.<name>`` with the name in lower case; anything else is refused."""
     prefix, dot, name = text.partition(".")
     if prefix != "header" or not dot:
-        raise ValueError(
-            f'{quoted(text)} is not a sticky key: write "header.<name>", such as "header.x-user-id"'
-        )
+        raise ValueError(f'{quoted(text)} names no header: write "header.<name>", such as "header.x-user-id"')
     if _HEADER.match(name) is None:
         raise ValueError(f"{quoted(name)} is not a header name: use 1 to 128 letters, digits and - _ .")
     return f"header.{name.lower()}"

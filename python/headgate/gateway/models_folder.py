@@ -19,7 +19,7 @@ from typing import Any
 
 from headgate.control import Control
 from headgate.documents import Document, from_models_tree, highest
-from headgate.errors import Conflict, HeadgateError, ModelLoadFailed, NotFound
+from headgate.errors import Conflict, HeadgateError, ModelLoadFailed, NotFound, PolicyInvalid
 from headgate.registry import Found, Survey, SyncResult, TreeSync, survey
 
 _log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class ModelsFolder:
         version = str(error.detail.get("version"))
         folders = {name: path for (one, name), path in self._usable.items() if one == endpoint}
         kept = present["versions"] if present is not None else {highest(folders)} if folders else set()
-        if isinstance(error, ModelLoadFailed) and version in folders and version not in kept:
+        if isinstance(error, ModelLoadFailed | PolicyInvalid) and version in folders and version not in kept:
             self._set_aside(Found(endpoint, version, folders[version]), error.message)
             return True
         if isinstance(error, Conflict):

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -116,12 +117,20 @@ pub struct Error {
     pub code: Code,
     /// The sentence; not an interface.
     pub message: Cow<'static, str>,
+    /// When a retry may help, if that is known.
+    pub retry_after: Option<Duration>,
 }
 
 impl Error {
     /// An error of any code. A message beyond [`MAX_MESSAGE`] bytes is cut: it may quote what a client sent.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: cut(message.into()) }
+        Self { code, message: cut(message.into()), retry_after: None }
+    }
+
+    /// The same, with the time after which a retry may help.
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
     }
 
     /// The commonest kind: the client's request is wrong.

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use crate::error::{Code, Error, Result};
 use crate::id::is_name;
+use crate::limits::PrioritySpec;
+use crate::rate::Limiter;
 use crate::slots::SLOTS;
 use crate::spec::{EndpointSpec, NonFinite, VersionSpec};
 
@@ -94,6 +96,49 @@ pub struct Endpoint<V> {
     pub labels: BTreeMap<String, Vec<String>>,
     /// What JSON answers say where a number is none.
     pub non_finite: NonFinite,
+    /// How often callers may come.
+    pub quota: Option<Quota>,
+    /// Who is run first.
+    pub priority: Option<Priority>,
+    /// Who answers when the chosen version does not.
+    pub fallback: Option<Fallback>,
+}
+
+/// How often callers may come, and what tells them apart.
+#[derive(Clone, Debug)]
+pub struct Quota {
+    /// The header, in lower case; without one all callers are one.
+    pub by: Option<Box<str>>,
+    /// What counts; it outlives the revision, so that a change of weights gives nobody a new burst.
+    pub limiter: Arc<Limiter>,
+}
+
+/// Who is run first.
+#[derive(Clone, Debug)]
+pub struct Priority {
+    /// The header that names the class, in lower case.
+    pub by: Box<str>,
+    /// The classes, the first of them first.
+    pub classes: Vec<Box<str>>,
+    /// The class of whoever names none of them.
+    pub unnamed: u8,
+}
+
+impl Priority {
+    /// The class of a request with that header.
+    pub fn class(&self, header: Option<&[u8]>) -> u8 {
+        let named = header.and_then(|name| self.classes.iter().position(|class| class.as_bytes() == name));
+        named.map_or(self.unnamed, |class| class as u8)
+    }
+}
+
+/// Who answers when the chosen version does not.
+#[derive(Clone, Debug)]
+pub struct Fallback {
+    /// The versions to ask, in their order.
+    pub to: Vec<u8>,
+    /// How long the chosen version has.
+    pub after: Option<Duration>,
 }
 
 /// One version of an endpoint.
@@ -115,7 +160,8 @@ impl<V> Endpoint<V> {
     }
 }
 
-/// Checks a spec and compiles it; `payload` is called once for each version, in order.
+/// Checks a spec and compiles it; `payload` is called once for each version, in order. The quota is for whoever keeps limiters
+/// to put in.
 ///
 /// # Errors
 /// `policy_invalid` naming the first contradiction, or whatever `payload` refuses with.
@@ -156,7 +202,23 @@ pub fn compile<V>(
         timeout: Duration::from_millis(spec.timeout_ms),
         labels: spec.labels.clone(),
         non_finite: spec.non_finite,
+        quota: None,
+        priority: spec.limits.priority.as_ref().map(priority),
+        fallback: spec
+            .fallback
+            .as_ref()
+            .map(|fallback| {
+                let to = fallback.to.iter().map(|name| index(name)).collect::<Result<_>>()?;
+                Ok(Fallback { to, after: fallback.after_ms.map(Duration::from_millis) })
+            })
+            .transpose()?,
     })
+}
+
+fn priority(spec: &PrioritySpec) -> Priority {
+    let unnamed = spec.classes.iter().position(|class| *class == spec.unnamed).unwrap_or_default() as u8;
+    let classes = spec.classes.iter().map(|class| class.as_str().into()).collect();
+    Priority { by: spec.by.as_str().into(), classes, unnamed }
 }
 
 /// Everything about a spec that can be wrong without looking at a model.
@@ -179,9 +241,14 @@ pub fn check(spec: &EndpointSpec) -> Result<()> {
             return Err(fault(spec, format!("version {:?} is there twice", version.name)));
         }
     }
+    if let Some(why) = spec.limits.fault() {
+        return Err(fault(spec, why));
+    }
     let known = |name: &str| spec.versions.iter().any(|version| version.name == name);
     let weights = spec.table.weights().map_err(|error| fault(spec, error.message))?;
-    match weights.keys().copied().chain([spec.champion.as_str()]).find(|name| !known(name)) {
+    let fallback = spec.fallback.iter().flat_map(|fallback| &fallback.to).map(String::as_str);
+    let named = weights.keys().copied().chain([spec.champion.as_str()]).chain(fallback);
+    match named.into_iter().find(|name| !known(name)) {
         Some(name) => {
             Err(fault(spec, format!("version {name:?} gets traffic but is not among the versions")))
         }

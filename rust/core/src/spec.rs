@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Code, Error, Result};
+use crate::limits::{FallbackSpec, LimitsSpec};
 use crate::slots::TableState;
 
 /// The whole state of one endpoint.
@@ -39,9 +40,18 @@ pub struct EndpointSpec {
     /// What JSON answers say where a number is none.
     #[serde(default)]
     pub non_finite: NonFinite,
+    /// What callers may take.
+    #[serde(default)]
+    pub limits: LimitsSpec,
+    /// Who answers when the chosen version does not.
+    #[serde(default)]
+    pub fallback: Option<FallbackSpec>,
     /// The file that holds the drift baseline.
     #[serde(default)]
     pub baseline: Option<String>,
+    /// Whether a document asks for this now, so that it has to fit its models; what was served before is not judged again.
+    #[serde(default)]
+    pub fresh: bool,
     /// Whether this state overtakes a load of the same endpoint that is in progress.
     #[serde(default)]
     pub urgent: bool,
@@ -77,6 +87,13 @@ pub struct VersionSpec {
     /// How it is run.
     #[serde(default)]
     pub run: RunSpec,
+    /// Whether callers may take it for the champion: its signature has to be the same.
+    #[serde(default = "yes")]
+    pub compatible: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// How a version's model is run; the default decides from what is measured.

@@ -1,6 +1,6 @@
 //! Requests that are run together: their rows go straight into one slab, and their outputs are slices of another.
 //!
-//! A version has one open batch for each shape of a row. No timer: an executor takes a batch as soon as a thread is free, and
+//! A version has one open batch for each class and shape of a row. No timer: an executor takes a batch as soon as a thread is free, and
 //! while none is, it grows. A batch that fails is run again request by request, so that one bad row fails alone.
 //!
 //! Not here: who may write and read when (`seats`), a version's sizes, delays and slabs (`batcher`). Next: `seats`, `pool`.
@@ -17,9 +17,9 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{MAX_RANK, Shape};
 use headgate_runtime::{Binding, View};
 
-use crate::batcher::{Batcher, SHAPES};
+use crate::batcher::{Batcher, KINDS, Kind};
 use crate::model::{Lease, Model};
-use crate::pool::{Doorbell, late, nanos};
+use crate::pool::{Doorbell, Waiter, late, nanos};
 use crate::ran::Ran;
 use crate::seats::{Member, Seats};
 
@@ -29,6 +29,7 @@ pub struct Batch {
     slab: UnsafeCell<Binding>,
     inputs: Vec<Rows>,
     bytes: usize,
+    class: u8,
     model: Arc<Model>,
 }
 
@@ -105,7 +106,8 @@ impl Seat {
     /// # Errors
     /// `invalid_argument` for more rows than a batch may have, or other numbers of them from input to input; `overloaded`
     /// when too much waits already.
-    pub fn take(model: &Arc<Model>, shapes: &[Shape], home: usize, deadline: Instant) -> Result<Seat> {
+    pub fn take(model: &Arc<Model>, shapes: &[Shape], waiter: Waiter) -> Result<Seat> {
+        let Waiter { thread: home, deadline, class } = waiter;
         let batcher =
             model.batcher().ok_or_else(|| Error::new(Code::Internal, "a version without batches"))?;
         let rows = shapes.first().map_or(1, Shape::rows);
@@ -123,9 +125,10 @@ impl Seat {
         }
         let now = Instant::now();
         batcher.came(rows, now);
-        let each: Vec<Shape> = shapes.iter().map(|shape| with_rows(shape, 1)).collect::<Result<_>>()?;
+        let each = shapes.iter().map(|shape| with_rows(shape, 1)).collect::<Result<_>>()?;
+        let kind = Kind { each, class };
         let mut open = batcher.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let present = open.iter().find(|(known, _)| *known == each).and_then(|(_, batch)| batch.upgrade());
+        let present = open.iter().find(|(known, _)| *known == kind).and_then(|(_, batch)| batch.upgrade());
         let taken = present.and_then(|batch| {
             let (index, start) = batch.seats.take(rows, home, now, deadline)?;
             Some(Seat { batch, index, start, rows, stage: Stage::Writing })
@@ -133,14 +136,14 @@ impl Seat {
         if let Some(seat) = taken {
             return Ok(seat);
         }
-        model.admit()?;
-        let batch = Arc::new(Batch::new(model, batcher, &each)?);
+        model.admit(class)?;
+        let batch = Arc::new(Batch::new(model, batcher, &kind)?);
         let first = batch.seats.take(rows, home, now, deadline);
         let (index, start) = first.ok_or_else(|| Error::new(Code::Internal, "a new batch has no room"))?;
-        open.retain(|(known, batch)| *known != each && batch.strong_count() > 0);
-        if open.len() < SHAPES {
-            // A shape beyond these has its requests run one by one.
-            open.push((each, Arc::downgrade(&batch)));
+        open.retain(|(known, batch)| *known != kind && batch.strong_count() > 0);
+        if open.len() < KINDS {
+            // A kind beyond these has its requests run one by one.
+            open.push((kind, Arc::downgrade(&batch)));
         }
         drop(open);
         Ok(Seat { batch, index, start, rows, stage: Stage::Writing })
@@ -201,12 +204,13 @@ impl Drop for Seat {
 }
 
 impl Batch {
-    fn new(model: &Arc<Model>, batcher: &Batcher, each: &[Shape]) -> Result<Batch> {
+    fn new(model: &Arc<Model>, batcher: &Batcher, kind: &Kind) -> Result<Batch> {
+        let Kind { each, class } = kind;
         let datatypes = model.signature().inputs.iter().map(|spec| spec.datatype.size().unwrap_or(0));
         let row_bytes: Vec<usize> =
             each.iter().zip(datatypes).map(|(row, size)| row.count() * size).collect();
         let bytes = row_bytes.iter().sum::<usize>().saturating_mul(batcher.max_batch());
-        let mut slab = batcher.take_slab(bytes, || model.new_binding())?;
+        let mut slab = batcher.take_slab(bytes, *class, || model.new_binding())?;
         if let Err(error) = Self::make_room(&mut slab, each, batcher.max_batch()) {
             batcher.give_slab(slab, bytes);
             return Err(error);
@@ -217,7 +221,8 @@ impl Batch {
         });
         let inputs = inputs.collect();
         let seats = Seats::new(batcher.max_batch());
-        Ok(Batch { seats, inputs, bytes, slab: UnsafeCell::new(slab), model: model.clone() })
+        let (slab, model) = (UnsafeCell::new(slab), model.clone());
+        Ok(Batch { seats, inputs, bytes, slab, class: *class, model })
     }
 
     /// Gives a slab room for `rows` rows.
@@ -230,6 +235,11 @@ impl Batch {
     /// The model.
     pub(crate) fn model(&self) -> &Arc<Model> {
         &self.model
+    }
+
+    /// The class of everybody in it.
+    pub(crate) fn class(&self) -> u8 {
+        self.class
     }
 
     /// Wakes the requests of IO thread `home`; called there.

@@ -26,16 +26,25 @@ const KEEP_AT_MOST: usize = 64 << 20;
 const SLAB_BYTES: usize = 256 << 20;
 /// See [`SLAB_BYTES`].
 const FEW_SLABS: usize = 4;
-/// Shapes of a row that a version has batches for at a time.
-pub(crate) const SHAPES: usize = 16;
+/// Kinds of rows that a version has batches for at a time.
+pub(crate) const KINDS: usize = 16;
+
+/// What the rows of a batch have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    /// The shapes of one row.
+    pub(crate) each: Vec<Shape>,
+    /// The class: a batch that is run first holds nobody who is not.
+    pub(crate) class: u8,
+}
 
 /// A version's batches.
 pub struct Batcher {
     max_batch: usize,
     max_delay: Duration,
     buckets: Vec<usize>,
-    /// The batch that takes rows, by the shapes of one row.
-    pub(crate) open: Mutex<Vec<(Vec<Shape>, Weak<Batch>)>>,
+    /// The batches that take rows.
+    pub(crate) open: Mutex<Vec<(Kind, Weak<Batch>)>>,
     free: ArrayQueue<Binding>,
     /// Bytes of slabs in use, and their number.
     bytes: AtomicUsize,
@@ -151,18 +160,25 @@ impl Batcher {
         self.buckets.iter().copied().find(|&bucket| bucket >= rows).unwrap_or(rows)
     }
 
-    /// A slab of `bytes`, which are counted until [`Batcher::give_slab`]: a kept one, else what `made` makes.
+    /// A slab of `bytes` for a batch of that class, which are counted until [`Batcher::give_slab`]: a kept one, else what `made` makes.
     ///
     /// # Errors
     /// `overloaded` when batches hold as much as they may.
-    pub(crate) fn take_slab(&self, bytes: usize, made: impl FnOnce() -> Binding) -> Result<Binding> {
+    pub(crate) fn take_slab(
+        &self,
+        bytes: usize,
+        class: u8,
+        made: impl FnOnce() -> Binding,
+    ) -> Result<Binding> {
+        // Each class leaves half of what it may fill to those above it.
+        let most = SLAB_BYTES >> class;
         let slabs = self.slabs.fetch_add(1, Relaxed);
         let used = self.bytes.fetch_add(bytes, Relaxed);
-        if slabs >= FEW_SLABS && used + bytes > SLAB_BYTES {
+        if slabs >= FEW_SLABS && used + bytes > most {
             self.forget_slab(bytes);
             return Err(Error::new(
                 Code::Overloaded,
-                format!("batches that wait hold {used} bytes of at most {SLAB_BYTES}; try again later"),
+                format!("batches that wait hold {used} bytes of at most {most}; try again later"),
             ));
         }
         Ok(self.free.pop().unwrap_or_else(made))

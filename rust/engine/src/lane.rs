@@ -5,6 +5,8 @@
 //!                                                           more waits: the token goes to the end of the pool's queue
 //! ```
 //! One token for each run in progress or about to be, so that versions take turns and none holds more threads than it may.
+//! Work is of a class: the first class that has any is run first, and each is shed for itself. What waits in a class hurts
+//! nobody above it; a run that has begun is not interrupted.
 //!
 //! Not here: the threads (`pool`). Next: `pool`.
 
@@ -19,6 +21,9 @@ use crate::sync::{Mutex, lock};
 pub(crate) trait Waits {
     /// When it came and until when it is of use; `None` when nobody wants it any more.
     fn span(&self) -> Option<(Instant, Instant)>;
+
+    /// Its class; 0 is run first.
+    fn class(&self) -> u8;
 }
 
 /// One version's queue.
@@ -29,35 +34,44 @@ pub(crate) struct Lane<T> {
 }
 
 struct State<T> {
-    queue: VecDeque<T>,
+    /// By class; as many as were ever needed.
+    classes: Vec<Class<T>>,
     tokens: usize,
     running: usize,
+}
+
+struct Class<T> {
+    queue: VecDeque<T>,
     pressure: Pressure,
 }
 
 impl<T: Waits> Lane<T> {
     /// An empty queue of which `instances` pieces may run at the same time.
     pub(crate) fn new(instances: usize) -> Self {
-        let pressure = Pressure::new(instances);
-        let state = State { queue: VecDeque::new(), tokens: 0, running: 0, pressure };
+        let state = State { classes: Vec::new(), tokens: 0, running: 0 };
         Self { state: Mutex::new(state), instances }
     }
 
-    /// Whether more work is welcome: always, unless the queue stands and its limit is reached.
-    pub(crate) fn admits(&self) -> bool {
-        lock(&self.state).admits()
+    /// Whether more work of a class is welcome: always, unless its queue stands and its limit is reached.
+    pub(crate) fn admits(&self, class: u8) -> bool {
+        lock(&self.state).admits(class)
     }
 
-    /// Whether the queue stands, so that work is shed.
+    /// Whether a queue stands, so that work is shed.
     pub(crate) fn is_shedding(&self) -> bool {
-        lock(&self.state).pressure.is_shedding()
+        lock(&self.state).classes.iter().any(|class| class.pressure.is_shedding())
     }
 
     /// Adds work. True when the caller gives the pool a token for it.
     #[must_use]
     pub(crate) fn push(&self, work: T) -> bool {
         let mut state = lock(&self.state);
-        state.queue.push_back(work);
+        let class = usize::from(work.class());
+        while state.classes.len() <= class {
+            let pressure = Pressure::new(self.instances);
+            state.classes.push(Class { queue: VecDeque::new(), pressure });
+        }
+        state.classes[class].queue.push_back(work);
         let more = state.tokens < self.instances;
         state.tokens += usize::from(more);
         more
@@ -68,42 +82,50 @@ impl<T: Waits> Lane<T> {
     /// What is of no use any more comes first: it costs nothing. Then the oldest, or the newest while the queue stands.
     pub(crate) fn next(&self, now: Instant) -> Option<T> {
         let mut state = lock(&self.state);
-        let Some(span) = state.queue.front().map(Waits::span) else {
+        let Some(class) = state.classes.iter().position(|class| !class.queue.is_empty()) else {
             state.tokens -= 1;
             return None;
         };
         state.running += 1;
-        let Some((queued, deadline)) = span.filter(|(_, deadline)| *deadline > now) else {
-            return state.queue.pop_front();
-        };
-        let (wait, had) = (now.saturating_duration_since(queued), deadline.saturating_duration_since(queued));
-        state.pressure.waited(nanos(wait), nanos(had), now);
-        let next =
-            if state.pressure.is_shedding() { state.queue.pop_back() } else { state.queue.pop_front() };
-        if state.queue.is_empty() {
-            state.pressure.emptied();
-        }
-        next
+        state.classes[class].next(now)
     }
 
     /// A piece of work is over: it waited and ran for so long, in nanoseconds; 0 where it did not run. Whether the holder of
     /// the token keeps it because more waits; else it is taken back.
     #[must_use]
-    pub(crate) fn finish(&self, wait_ns: u64, run_ns: u64) -> bool {
+    pub(crate) fn finish(&self, class: u8, wait_ns: u64, run_ns: u64) -> bool {
         let mut state = lock(&self.state);
         state.running -= 1;
-        if run_ns > 0 {
-            state.pressure.ran(wait_ns, run_ns);
+        if let Some(class) = state.classes.get_mut(usize::from(class)).filter(|_| run_ns > 0) {
+            class.pressure.ran(wait_ns, run_ns);
         }
-        let more = !state.queue.is_empty();
+        let more = state.classes.iter().any(|class| !class.queue.is_empty());
         state.tokens -= usize::from(!more);
         more
     }
 }
 
 impl<T> State<T> {
-    fn admits(&self) -> bool {
-        self.pressure.admits(self.queue.len() + self.running)
+    fn admits(&self, class: u8) -> bool {
+        let above = self.classes.iter().take(1 + usize::from(class));
+        let ahead = above.map(|class| class.queue.len()).sum::<usize>() + self.running;
+        self.classes.get(usize::from(class)).is_none_or(|class| class.pressure.admits(ahead))
+    }
+}
+
+impl<T: Waits> Class<T> {
+    fn next(&mut self, now: Instant) -> Option<T> {
+        let span = self.queue.front().and_then(Waits::span);
+        let Some((queued, deadline)) = span.filter(|(_, deadline)| *deadline > now) else {
+            return self.queue.pop_front();
+        };
+        let (wait, had) = (now.saturating_duration_since(queued), deadline.saturating_duration_since(queued));
+        self.pressure.waited(nanos(wait), nanos(had), now);
+        let next = if self.pressure.is_shedding() { self.queue.pop_back() } else { self.queue.pop_front() };
+        if self.queue.is_empty() {
+            self.pressure.emptied();
+        }
+        next
     }
 }
 
@@ -113,51 +135,67 @@ mod tests {
     use std::time::Duration;
 
     /// A request of a simulation: when it came and until when it is of use, in simulated time.
-    struct Request(Instant, Instant);
+    struct Request(Instant, Instant, u8);
 
     impl Waits for Request {
         fn span(&self) -> Option<(Instant, Instant)> {
             Some((self.0, self.1))
         }
+
+        fn class(&self) -> u8 {
+            self.2
+        }
     }
 
-    /// One thread, runs of 10 ms, requests with a time-out of 200 ms that come `times` as fast as they can be run, for
-    /// `seconds`: how many were answered in time, and the longest time to an answer.
+    /// What came of the requests of one class.
+    #[derive(Clone, Copy, Debug, Default)]
+    struct Seen {
+        /// Answers in time.
+        good: usize,
+        refused: usize,
+        slowest: Duration,
+    }
+
+    /// One thread, runs of 10 ms, requests with a time-out of 200 ms. Each class comes `times` as fast as its requests could be
+    /// run alone, for `seconds`.
     fn simulated(
         (lane, token): (&Lane<Request>, &mut bool),
         start: Instant,
-        times: f64,
+        times: &[f64],
         seconds: u64,
-    ) -> (usize, Duration) {
+    ) -> Vec<Seen> {
         let (run, timeout) = (Duration::from_millis(10), Duration::from_millis(200));
-        let gap = run.div_f64(times);
         let end = start + Duration::from_secs(seconds);
-        let (mut next_arrival, mut now) = (start, start);
-        let (mut good, mut slowest) = (0, Duration::ZERO);
+        let mut arrivals: Vec<Instant> = vec![start; times.len()];
+        let (mut now, mut seen) = (start, vec![Seen::default(); times.len()]);
         while now < end {
-            while next_arrival <= now {
-                if lane.admits() {
-                    *token |= lane.push(Request(next_arrival, next_arrival + timeout));
+            for (class, next) in arrivals.iter_mut().enumerate() {
+                while *next <= now {
+                    if lane.admits(class as u8) {
+                        *token |= lane.push(Request(*next, *next + timeout, class as u8));
+                    } else {
+                        seen[class].refused += 1;
+                    }
+                    *next += run.div_f64(times[class]);
                 }
-                next_arrival += gap;
             }
             let work = if *token { lane.next(now) } else { None };
-            let Some(Request(came, deadline)) = work else {
-                (now, *token) = (next_arrival, false);
+            let Some(Request(came, deadline, class)) = work else {
+                (now, *token) = (arrivals.iter().min().copied().unwrap_or(end), false);
                 continue;
             };
-            let late = deadline <= now;
-            let wait = now - came;
+            let (wait, late) = (now - came, deadline <= now);
             if !late {
                 now += run;
                 if now <= deadline {
-                    good += 1;
-                    slowest = slowest.max(now - came);
+                    let seen = &mut seen[usize::from(class)];
+                    seen.good += 1;
+                    seen.slowest = seen.slowest.max(now - came);
                 }
             }
-            *token = lane.finish(nanos(wait), if late { 0 } else { nanos(run) });
+            *token = lane.finish(class, nanos(wait), if late { 0 } else { nanos(run) });
         }
-        (good, slowest)
+        seen
     }
 
     #[test]
@@ -165,7 +203,7 @@ mod tests {
         let start = Instant::now();
         for times in [0.5, 0.9, 1.5, 3.0, 10.0] {
             let (lane, mut token) = (Lane::new(1), false);
-            let (good, slowest) = simulated((&lane, &mut token), start, times, 10);
+            let Seen { good, slowest, .. } = simulated((&lane, &mut token), start, &[times], 10)[0];
             // 100 a second are what one thread can do.
             let possible = 1_000.0 * f64::min(times, 1.0);
             assert!(good as f64 >= 0.95 * possible, "{times}: {good}");
@@ -173,10 +211,25 @@ mod tests {
             assert_eq!(lane.is_shedding(), times > 1.0);
             // A second after the burst everything is as it was.
             let calm = start + Duration::from_secs(10);
-            simulated((&lane, &mut token), calm, 0.5, 1);
-            let (good, slowest) = simulated((&lane, &mut token), calm + Duration::from_secs(1), 0.5, 1);
+            simulated((&lane, &mut token), calm, &[0.5], 1);
+            let later = calm + Duration::from_secs(1);
+            let Seen { good, slowest, .. } = simulated((&lane, &mut token), later, &[0.5], 1)[0];
             assert!(good >= 49 && slowest <= Duration::from_millis(20), "{times}: {good}, {slowest:?}");
             assert!(!lane.is_shedding());
+        }
+    }
+
+    #[test]
+    fn what_comes_too_fast_in_one_class_costs_those_above_it_no_more_than_a_run() {
+        let start = Instant::now();
+        for batch in [0.5, 3.0, 10.0] {
+            let (lane, mut token) = (Lane::new(1), false);
+            let seen = simulated((&lane, &mut token), start, &[0.5, batch], 10);
+            let (gold, batch) = (seen[0], seen[1]);
+            assert_eq!((gold.good, gold.refused), (500, 0));
+            assert!(gold.slowest <= Duration::from_millis(20), "{gold:?}");
+            // What is left over is used.
+            assert!(batch.good >= 475, "{batch:?}");
         }
     }
 }
@@ -193,6 +246,10 @@ mod models {
     impl Waits for Work {
         fn span(&self) -> Option<(Instant, Instant)> {
             None
+        }
+
+        fn class(&self) -> u8 {
+            (self.0 % 2) as u8
         }
     }
 
@@ -212,7 +269,7 @@ mod models {
                         assert!(running.fetch_add(1, SeqCst) < instances);
                         done.fetch_add(work, SeqCst);
                         running.fetch_sub(1, SeqCst);
-                        if !lane.finish(0, 0) {
+                        if !lane.finish((work % 2) as u8, 0, 0) {
                             return;
                         }
                     }

@@ -27,5 +27,5 @@ pub use histogram::Histogram;
 pub use load::{Engine, Source};
 pub use model::{Executable, Lease, Model, Threads};
 pub use place::Place;
-pub use pool::{Doorbell, Outcome, Pending, Pool, join_until};
+pub use pool::{Doorbell, Outcome, Pending, Pool, Waiter, join_until};
 pub use ran::Ran;

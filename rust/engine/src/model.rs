@@ -117,12 +117,12 @@ impl Model {
         }
     }
 
-    /// Whether one more request may wait for the pool.
+    /// Whether one more request of a class may wait for the pool.
     ///
     /// # Errors
     /// `overloaded` while the version's queue stands and holds as much as it may.
-    pub(crate) fn admit(&self) -> Result<()> {
-        if self.lane.admits() {
+    pub(crate) fn admit(&self, class: u8) -> Result<()> {
+        if self.lane.admits(class) {
             return Ok(());
         }
         Err(Error::new(Code::Overloaded, "requests come faster than this version runs; try again later"))

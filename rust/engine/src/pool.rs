@@ -30,10 +30,22 @@ pub(crate) enum Work {
     Batch(Arc<Batch>),
 }
 
+/// Who waits for a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiter {
+    /// The IO thread.
+    pub thread: usize,
+    /// When it is of no use any more.
+    pub deadline: Instant,
+    /// Its class; 0 is run first.
+    pub class: u8,
+}
+
 /// One request's run.
 pub(crate) struct Job {
     lease: Lease,
     deadline: Instant,
+    class: u8,
     queued: Instant,
     reply: oneshot::Sender<Outcome>,
     stage: Arc<Stage>,
@@ -61,6 +73,11 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// Whether the run has begun.
+    pub fn has_begun(&self) -> bool {
+        self.stage.0.load(Relaxed) == Stage::BEGUN
+    }
+
     /// Cancels the run, or gives what resolves when it ends, if it has begun.
     pub fn cancel(self) -> Option<oneshot::Receiver<Outcome>> {
         (!self.stage.leave(Stage::CANCELLED)).then_some(self.outcome)
@@ -148,15 +165,17 @@ impl Pool {
     ///
     /// # Errors
     /// `overloaded` when too many wait, or the version sheds; the lease goes home.
-    pub fn submit(&self, lease: Lease, deadline: Instant) -> Result<Pending> {
-        if self.inner.waiting.load(Relaxed) >= self.inner.most_waiting {
+    pub fn submit(&self, lease: Lease, waiter: Waiter) -> Result<Pending> {
+        let Waiter { deadline, class, .. } = waiter;
+        // Each class leaves half of what it may fill to those above it.
+        if self.inner.waiting.load(Relaxed) >= self.inner.most_waiting >> class {
             return Err(Error::new(Code::Overloaded, "the queue for pool threads is full; try again later"));
         }
-        lease.model().admit()?;
+        lease.model().admit(class)?;
         let (reply, outcome) = oneshot::channel();
         let lane = lease.model().lane().clone();
         let (queued, stage) = (Instant::now(), Arc::<Stage>::default());
-        let job = Job { lease, deadline, queued, reply, stage: stage.clone() };
+        let job = Job { lease, deadline, class, queued, reply, stage: stage.clone() };
         self.inner.push(&lane, Work::Run(job));
         Ok(Pending { outcome, stage })
     }
@@ -243,11 +262,12 @@ impl Inner {
         loop {
             let Some(work) = lane.next(Instant::now()) else { return };
             self.waiting.fetch_sub(1, Relaxed);
+            let class = work.class();
             let (wait_ns, run_ns) = match work {
                 Work::Run(job) => job.run(),
                 Work::Batch(batch) => batch.run(&*self.doorbell),
             };
-            if !lane.finish(wait_ns, run_ns) {
+            if !lane.finish(class, wait_ns, run_ns) {
                 return;
             }
             if !self.stopping.load(Relaxed) {
@@ -264,12 +284,19 @@ impl Waits for Work {
             Work::Batch(batch) => batch.span(),
         }
     }
+
+    fn class(&self) -> u8 {
+        match self {
+            Work::Run(job) => job.class,
+            Work::Batch(batch) => batch.class(),
+        }
+    }
 }
 
 impl Job {
     /// Runs it, unless nobody wants it any more; how long it waited and ran, in nanoseconds.
     fn run(self) -> (u64, u64) {
-        let Job { mut lease, deadline, queued, reply, stage } = self;
+        let Job { mut lease, deadline, queued, reply, stage, .. } = self;
         if reply.is_closed() || !stage.leave(Stage::BEGUN) {
             return (0, 0);
         }

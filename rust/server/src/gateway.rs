@@ -21,6 +21,7 @@ use crate::background::{self, Background};
 use crate::budget::ByteBudget;
 use crate::config::Config;
 use crate::drift::Sketches;
+use crate::guards::Guards;
 use crate::io::{self, LiveEndpoint, Mailbox, Message, Shared};
 use crate::metrics::{Gauges, Metrics, families};
 use crate::publish::Publisher;
@@ -83,6 +84,7 @@ impl Gateway {
         let shared = Arc::new(Shared {
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             metrics: Metrics::new(threads),
+            guards: Guards::default(),
             pool: Pool::new(config.pool_threads, Box::new(Doorbell(mailboxes.clone()))),
             access_log,
             large: ByteBudget::new(config.large_request_bytes),
@@ -220,7 +222,7 @@ impl Gateway {
             large_bytes: self.shared.large.used(),
             log_dropped: self.shared.access_log.as_ref().map_or(0, |log| log.dropped.load(Relaxed)),
         };
-        families(&self.shared.metrics, &gauges)
+        families(&self.shared.metrics, &self.shared.guards, &gauges)
     }
 
     /// The drift report of an endpoint.
@@ -365,6 +367,9 @@ fn describe(endpoint: &LiveEndpoint) -> Value {
                 "placement": state.model.place().as_str(),
                 "placement_fixed": state.model.placement.is_fixed(),
                 "shedding": state.model.is_shedding(),
+                "breaker": state.breaker.as_ref().map(|breaker| json!({
+                    "open": !breaker.is_closed(), "trips": breaker.trips(),
+                })),
                 "run_us": {"p50": micros(0.5), "p99": micros(0.99)},
                 "batches": state.model.batcher().map(batches),
                 "load_ms": state.model.load_ns() as f64 / 1e6,

@@ -292,7 +292,8 @@ fn failed(error: &Error) -> HeaderMap {
     trailers.insert(MESSAGE.clone(), encoded(&error.message));
     trailers.insert(CODE.clone(), HeaderValue::from_static(error.code.as_str()));
     if error.code.retry() {
-        trailers.insert(PUSHBACK.clone(), HeaderValue::from_static("1000"));
+        let wait = error.retry_after.map_or(1000, |wait| wait.as_millis().max(1) as u64);
+        trailers.insert(PUSHBACK.clone(), HeaderValue::from(wait));
     }
     trailers
 }

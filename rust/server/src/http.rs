@@ -188,7 +188,7 @@ async fn compressed(mut reply: Reply, asked: &HeaderMap) -> Reply {
 type Parse = for<'a> fn(&HeaderMap, &'a [u8]) -> Result<Envelope<'a>>;
 
 async fn read_and_infer(ask: Ask<'_>, body: &mut Incoming, parse: Parse) -> Result<Answer> {
-    let endpoint = infer::snapshot(&ask)?;
+    let endpoint = infer::enter(&ask)?;
     io::with(infer::admit)?;
     let limit = io::with(|io| io.shared.config.max_body_bytes);
     let (body, counted) = coding::read_body(body, limit, ask.headers, tensor_offset).await?;
@@ -248,7 +248,9 @@ fn error_reply(error: &Error, mut body: Vec<u8>) -> Reply {
     if error.code.retry()
         && (status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS)
     {
-        head.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        // In whole seconds, as the header has it, and never too soon.
+        let seconds = error.retry_after.map_or(1, |wait| wait.as_millis().div_ceil(1000).max(1) as u64);
+        head.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     Reply { head, body, tap: None, ends: false }
 }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::id::MAX_NAME;
 use headgate_core::route::{Pick, Reason, pick, pick_direct};
-use headgate_engine::{Lease, Place, Ran, Seat};
+use headgate_engine::{Lease, Place, Ran, Seat, Waiter};
 use headgate_protocol::binary;
 use headgate_protocol::envelope::{Envelope, Form};
 use headgate_protocol::reply::ReplyHead;
@@ -29,7 +29,7 @@ use crate::io::{self, Io, LiveEndpoint};
 use crate::outputs::Outputs;
 use crate::path::Target;
 use crate::taps::Tap;
-use crate::tensors::{self, Buffers, Waits};
+use crate::tensors::{self, Buffers};
 
 /// A request, its body aside.
 #[derive(Clone, Copy)]
@@ -77,6 +77,7 @@ pub fn write_refusal(
             code: Some(error.code),
             delivered: true,
             rows: 0,
+            fallback: None,
             times_ns: vec![("total", received.elapsed().as_nanos() as u64)],
             context: context.clone(),
         });
@@ -111,20 +112,30 @@ pub struct Sent {
     pub json_length: Option<usize>,
 }
 
-/// The endpoint as it is now; the request keeps it to its end.
+/// The endpoint as it is now, which the request keeps to its end, for a caller that may come.
 ///
 /// # Errors
-/// `model_not_found`.
-pub fn snapshot(ask: &Ask<'_>) -> Result<Arc<LiveEndpoint>> {
-    io::with(|io| io.endpoint(ask.target.endpoint))
+/// `model_not_found`; `rate_limited` for one that comes too often.
+pub fn enter(ask: &Ask<'_>) -> Result<Arc<LiveEndpoint>> {
+    let endpoint = io::with(|io| io.endpoint(ask.target.endpoint))?;
+    let Some(quota) = &endpoint.quota else { return Ok(endpoint) };
+    let header = quota.by.as_deref().and_then(|name| ask.headers.get(name));
+    let caller = header.map(http::HeaderValue::as_bytes).unwrap_or_default();
+    let now_ns = io::with(|io| io.shared.now_ns());
+    quota.limiter.take(caller, now_ns).map_err(|wait| {
+        let whose = if quota.by.is_some() { "this caller comes" } else { "requests come" };
+        let words = format!("{whose} more often than endpoint {:?} allows (limits.rate)", endpoint.name);
+        Error::new(Code::RateLimited, words).after(wait)
+    })?;
+    Ok(endpoint)
 }
 
 /// Answers one request whose message named the endpoint.
 ///
 /// # Errors
-/// `model_not_found`, and as [`infer`].
+/// As [`enter`] and [`infer`].
 pub async fn find_and_infer(ask: Ask<'_>, envelope: Envelope<'_>, body: (&Bytes, Counted)) -> Result<Answer> {
-    let answer = match snapshot(&ask) {
+    let answer = match enter(&ask) {
         Ok(endpoint) => infer(ask, endpoint, envelope, body).await,
         Err(error) => Err(error),
     };
@@ -150,7 +161,12 @@ pub async fn infer(
     tap.sample(ask.protocol, ask.context);
     tap.limit(envelope.parameters.timeout_us.map(Duration::from_micros), [ask.deadline, asked]);
     let mut reply = io::with(|io| io.replies.take());
-    let result = serve(&envelope, body, ask.dialect, &mut tap, &mut reply).await;
+    let mut result = serve(&envelope, body, ask.dialect, &mut tap, &mut reply).await;
+    while let Some(next) = result.as_ref().err().and_then(|error| tap.next(error.code)) {
+        tap = tap.hand_on(next);
+        reply.clear();
+        result = serve(&envelope, body, ask.dialect, &mut tap, &mut reply).await;
+    }
     io::with(|io| io.scratch.borrow_mut().envelope.recycle(envelope));
     tap.answered(result.as_ref().err().map(|error| error.code));
     Ok(Answer { result, body: reply, tap })
@@ -195,8 +211,12 @@ fn route(ask: &Ask<'_>, endpoint: Arc<LiveEndpoint>) -> Result<Tap> {
             pick(&endpoint, key, || io::with(Io::draw))
         }
     };
+    let class = endpoint.priority.as_ref().map_or(0, |priority| {
+        priority.class(ask.headers.get(&*priority.by).map(http::HeaderValue::as_bytes))
+    });
     Ok(io::with(|io| {
-        let mut tap = Tap::begin(endpoint, version, io.thread, ask.received);
+        let waiter = Waiter { thread: io.thread, deadline: ask.received + endpoint.timeout, class };
+        let mut tap = Tap::begin(endpoint, version, waiter, ask.received);
         tap.direct = reason == Reason::Direct;
         tap.request_hash = io.draw();
         tap
@@ -211,6 +231,7 @@ async fn serve(
     tap: &mut Tap,
     out: &mut Vec<u8>,
 ) -> Result<Sent> {
+    tap.admit()?;
     let buffers = decode(envelope, body, tap)?;
     let ran = run(buffers, tap).await?;
     let replied = reply(envelope, dialect, tap, &ran, out);
@@ -233,10 +254,10 @@ fn decode(envelope: &Envelope<'_>, body: &Bytes, tap: &mut Tap) -> Result<Buffer
         ));
     }
     envelope.check_outputs(&model.signature().outputs)?;
-    let waits = Waits { thread: tap.thread(), deadline: tap.deadline() };
+    let waiter = tap.waiter();
     let counted = tap.counted();
     let buffers = io::with(|io| {
-        tensors::decode(envelope, body, (&model, waits), &mut io.scratch.borrow_mut(), counted)
+        tensors::decode(envelope, body, (&model, waiter), &mut io.scratch.borrow_mut(), counted)
     })?;
     tap.decoded(begun, Instant::now());
     Ok(buffers)
@@ -255,7 +276,14 @@ async fn run(buffers: Buffers, tap: &mut Tap) -> Result<Ran> {
 async fn run_together(mut seat: Seat, tap: &mut Tap) -> Result<Ran> {
     io::with(|io| io.shared.pool.ready(&mut seat));
     // Late or left, the request gives its seat up, and the batch goes on without it.
-    let done = tokio::time::timeout_at(tap.deadline().into(), seat.done()).await.map_err(|_| late())?;
+    let model = seat.model().clone();
+    let Ok(done) = tokio::time::timeout_at(tap.deadline().into(), seat.done()).await else {
+        // Nothing says how far its batch was; where no queue stands, it ran.
+        if !model.is_shedding() {
+            tap.overran();
+        }
+        return Err(late());
+    };
     tap.ran_pooled(done.queue_ns, done.run_ns, done.counts, Instant::now());
     done.result
 }
@@ -275,9 +303,15 @@ async fn run_alone(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
         Place::Pool | Place::Batch => {
             // A run outlives its request when the client leaves or the deadline passes, and so does its memory.
             lease.attach(tap.counted().hand_over());
-            let run = io::with(|io| io.shared.pool.submit(lease, deadline))?;
-            let outcome =
-                tokio::time::timeout_at(deadline.into(), tap.awaits(run)).await.map_err(|_| late())??;
+            let run = io::with(|io| io.shared.pool.submit(lease, tap.waiter()))?;
+            let mut run = tap.awaits(run);
+            let Ok(outcome) = tokio::time::timeout_at(deadline.into(), &mut run).await else {
+                if run.has_begun() {
+                    tap.overran();
+                }
+                return Err(late());
+            };
+            let outcome = outcome?;
             tap.ran_pooled(outcome.queue_ns, outcome.run_ns, true, Instant::now());
             outcome.result.map(|()| outcome.lease)
         }

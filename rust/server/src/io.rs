@@ -21,6 +21,7 @@ use crate::access_log::AccessLog;
 use crate::budget::ByteBudget;
 use crate::config::Config;
 use crate::conn::{self, Conn};
+use crate::guards::Guards;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
 use crate::reply::Stock;
@@ -45,6 +46,8 @@ pub struct Shared {
     pub snapshot: Live,
     /// What is counted.
     pub metrics: Metrics,
+    /// Rates and breakers.
+    pub guards: Guards,
     /// Threads for long runs.
     pub pool: Pool,
     /// Where sampled requests are written down.

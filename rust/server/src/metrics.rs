@@ -7,9 +7,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use headgate_core::breaker::Breaker;
 use headgate_core::error::Code;
+use headgate_core::rate::Limiter;
 use headgate_engine::histogram::{Counts, Histogram, upper_ns};
 use serde_json::{Value, json};
+
+use crate::guards::Guards;
 
 /// Answers by code: one counter for each code and one for success.
 const OUTCOMES: usize = Code::ALL.len() + 1;
@@ -55,6 +59,10 @@ pub struct Shard {
     pub direct: Counter,
     /// Requests refused because too little time was left for a run.
     pub hopeless: Counter,
+    /// Requests that another version answered in this one's place.
+    pub passed_on: Counter,
+    /// Requests that this version answered in another one's place.
+    pub fallback: Counter,
     /// Answers whose client was gone before the bytes were with the socket.
     pub undelivered: Counter,
     /// From the request's first byte to the answer's last.
@@ -252,53 +260,98 @@ pub struct Gauges {
 }
 
 /// Every family with its samples, as the control plane takes them.
-pub fn families(metrics: &Metrics, gauges: &Gauges) -> Value {
+pub fn families(metrics: &Metrics, guards: &Guards, gauges: &Gauges) -> Value {
     let live = metrics.live();
-    let counter = |name: &str, help: &str, read: &dyn Fn(&Shard) -> u64| {
-        let samples =
-            live.iter().map(|version| json!([labels(version), version.sum(read)])).collect::<Vec<_>>();
-        json!({"name": name, "help": help, "type": "counter", "samples": samples})
+    let mut families = vec![requests(&live), refusals(metrics)];
+    families.extend(counters(&live));
+    families.extend(durations(&live));
+    families.extend(guarded(guards));
+    families.extend(whole(metrics, gauges));
+    Value::Array(families)
+}
+
+fn counter(live: &[Arc<VersionMetrics>], name: &str, help: &str, read: fn(&Shard) -> u64) -> Value {
+    family(name, help, "counter", live.iter().map(|version| json!([labels(version), version.sum(read)])))
+}
+
+fn family(name: &str, help: &str, kind: &str, samples: impl Iterator<Item = Value>) -> Value {
+    json!({"name": name, "help": help, "type": kind, "samples": samples.collect::<Vec<_>>()})
+}
+
+/// What is counted for each version.
+#[rustfmt::skip]
+fn counters(live: &[Arc<VersionMetrics>]) -> Vec<Value> {
+    let counter = |name, help, read| counter(live, name, help, read);
+    let seconds = live.iter().map(|v| json!([labels(v), v.sum(|s| s.success_ns.get()) as f64 / 1e9]));
+    let in_flight = live.iter().map(|v| json!([labels(v), v.in_flight()]));
+    vec![
+        counter("headgate_rows_total", "Rows of good answers.", |s| s.rows.get()),
+        family("headgate_request_success_seconds_total", "Time of good answers, from the request's first byte to the answer's last.", "counter", seconds),
+        counter("headgate_requests_direct_total", "Requests that named the version themselves; outside gates and drift.", |s| s.direct.get()),
+        counter("headgate_requests_hopeless_total", "Requests refused before any work: less time was left than a run takes.", |s| s.hopeless.get()),
+        counter("headgate_requests_passed_on_total", "Requests that another version answered (traffic.fallback), on the version that did not.", |s| s.passed_on.get()),
+        counter("headgate_requests_fallback_total", "Requests that this version answered in place of another; outside gates and drift.", |s| s.fallback.get()),
+        counter("headgate_requests_undelivered_total", "Answers whose client left before the bytes were with the socket.", |s| s.undelivered.get()),
+        family("headgate_requests_in_flight", "Requests begun and not finished.", "gauge", in_flight),
+        counter("headgate_runs_total", "Runs of the model; a batch is one.", |s| s.runs.get()),
+        counter("headgate_tap_rows_seen_total", "Rows that passed the taps.", |s| s.rows_seen.get()),
+        counter("headgate_tap_rows_sampled_total", "Rows that were sketched.", |s| s.rows_sampled.get()),
+        counter("headgate_tap_rows_dropped_total", "Rows that no sketch could take: the memory cap was reached.", |s| s.rows_dropped.get()),
+    ]
+}
+
+/// How long the phases took, for each version.
+#[rustfmt::skip]
+fn durations(live: &[Arc<VersionMetrics>]) -> [Value; 5] {
+    let histogram = |name: &str, help: &str, read: fn(&Shard) -> &Histogram| {
+        family(name, help, "histogram", live.iter().map(|v| json!([labels(v), seconds(&v.counts(read))])))
     };
-    let histogram = |name: &str, help: &str, read: &dyn Fn(&Shard) -> &Histogram| {
-        let samples = live
-            .iter()
-            .map(|version| json!([labels(version), seconds(&version.counts(read))]))
-            .collect::<Vec<_>>();
-        json!({"name": name, "help": help, "type": "histogram", "samples": samples})
+    [
+        histogram("headgate_request_duration_seconds", "From the request's first byte to the answer's last.", |s| &s.total),
+        histogram("headgate_decode_duration_seconds", "From the body's bytes to typed values.", |s| &s.decode),
+        histogram("headgate_queue_duration_seconds", "Waiting for a pool thread; inline runs do not wait.", |s| &s.queue),
+        histogram("headgate_run_duration_seconds", "The model's run, for each request that was part of it.", |s| &s.run),
+        histogram("headgate_reply_duration_seconds", "From the run's end until the bytes are with the socket.", |s| &s.reply),
+    ]
+}
+
+/// Rates and breakers.
+#[rustfmt::skip]
+fn guarded(guards: &Guards) -> [Value; 4] {
+    let (limiters, breakers) = (guards.limiters(), guards.breakers());
+    let limiter = |name: &str, help: &str, read: fn(&Limiter) -> u64| {
+        family(name, help, "counter", limiters.iter().map(|(endpoint, one)| json!([{"endpoint": endpoint}, read(one)])))
     };
-    json!([
-        requests(&live),
-        refusals(metrics),
-        counter("headgate_rows_total", "Rows of good answers.", &|s| s.rows.get()),
-        {"name": "headgate_request_success_seconds_total", "help": "Time of good answers, from the request's first byte to the answer's last.",
-         "type": "counter", "samples": live.iter().map(|v| json!([labels(v), v.sum(|s| s.success_ns.get()) as f64 / 1e9])).collect::<Vec<_>>()},
-        counter("headgate_requests_direct_total", "Requests that named the version themselves; outside gates and drift.", &|s| s.direct.get()),
-        counter("headgate_requests_hopeless_total", "Requests refused before any work: less time was left than a run takes.", &|s| s.hopeless.get()),
-        counter("headgate_requests_undelivered_total", "Answers whose client left before the bytes were with the socket.", &|s| s.undelivered.get()),
-        {"name": "headgate_requests_in_flight", "help": "Requests begun and not finished.", "type": "gauge",
-         "samples": live.iter().map(|v| json!([labels(v), v.in_flight()])).collect::<Vec<_>>()},
-        counter("headgate_runs_total", "Runs of the model; a batch is one.", &|s| s.runs.get()),
-        histogram("headgate_request_duration_seconds", "From the request's first byte to the answer's last.", &|s| &s.total),
-        histogram("headgate_decode_duration_seconds", "From the body's bytes to typed values.", &|s| &s.decode),
-        histogram("headgate_queue_duration_seconds", "Waiting for a pool thread; inline runs do not wait.", &|s| &s.queue),
-        histogram("headgate_run_duration_seconds", "The model's run, for each request that was part of it.", &|s| &s.run),
-        histogram("headgate_reply_duration_seconds", "From the run's end until the bytes are with the socket.", &|s| &s.reply),
-        counter("headgate_tap_rows_seen_total", "Rows that passed the taps.", &|s| s.rows_seen.get()),
-        counter("headgate_tap_rows_sampled_total", "Rows that were sketched.", &|s| s.rows_sampled.get()),
-        counter("headgate_tap_rows_dropped_total", "Rows that no sketch could take: the memory cap was reached.", &|s| s.rows_dropped.get()),
+    let breaker = |name: &str, help: &str, kind: &str, read: fn(&Breaker) -> u64| {
+        let samples = breakers.iter().map(|((endpoint, version), one)| {
+            json!([{"endpoint": endpoint, "version": version}, read(one)])
+        });
+        family(name, help, kind, samples)
+    };
+    [
+        limiter("headgate_requests_rate_limited_total", "Requests of callers that came too often (limits.rate).", Limiter::refused),
+        limiter("headgate_rate_crowded_total", "Requests of callers that shared a bucket because there were too many.", Limiter::crowded),
+        breaker("headgate_breaker_open", "Whether the version is left alone (limits.breaker).", "gauge", |b| u64::from(!b.is_closed())),
+        breaker("headgate_breaker_trips_total", "How often the version was left alone.", "counter", Breaker::trips),
+    ]
+}
+
+/// What belongs to no version.
+#[rustfmt::skip]
+fn whole(metrics: &Metrics, gauges: &Gauges) -> Vec<Value> {
+    let accepted = metrics.threads.iter().map(|thread| thread.accepted.get()).sum();
+    let refused = metrics.connections_refused.load(Relaxed);
+    vec![
         single("headgate_connections", "Connections open.", "gauge", metrics.connections()),
-        single("headgate_connections_accepted_total", "Connections taken over by an IO thread.", "counter",
-            metrics.threads.iter().map(|thread| thread.accepted.get()).sum()),
-        single("headgate_connections_refused_total", "Connections closed at once because there were too many.", "counter",
-            metrics.connections_refused.load(Relaxed)),
+        single("headgate_connections_accepted_total", "Connections taken over by an IO thread.", "counter", accepted),
+        single("headgate_connections_refused_total", "Connections closed at once because there were too many.", "counter", refused),
         single("headgate_models_loaded", "Models in memory.", "gauge", gauges.models as u64),
         single("headgate_pool_waiting", "Runs waiting for a pool thread.", "gauge", gauges.waiting as u64),
         single("headgate_sketch_bytes", "Memory held by sketches.", "gauge", gauges.sketch_bytes as u64),
         single("headgate_large_request_bytes", "Memory held by large requests in progress.", "gauge", gauges.large_bytes as u64),
-        single("headgate_access_log_dropped_total", "Lines that the access log had no room for, or could not write.", "counter",
-            gauges.log_dropped),
+        single("headgate_access_log_dropped_total", "Lines that the access log had no room for, or could not write.", "counter", gauges.log_dropped),
         single("headgate_snapshot_generation", "The number of the live snapshot.", "gauge", gauges.generation),
-    ])
+    ]
 }
 
 fn labels(version: &VersionMetrics) -> Value {
@@ -356,7 +409,7 @@ fn seconds(counts: &Counts) -> Value {
 mod tests {
     use super::*;
 
-    fn family<'a>(families: &'a Value, name: &str) -> &'a Value {
+    fn named<'a>(families: &'a Value, name: &str) -> &'a Value {
         families.as_array().unwrap().iter().find(|family| family["name"] == name).unwrap()
     }
 
@@ -376,20 +429,23 @@ mod tests {
         }
         version.shard(0).outcome(Some(Code::InvalidArgument));
         metrics.thread(1).refused(Code::ModelNotFound);
-        let all = families(&metrics, &GAUGES);
-        let requests = family(&all, "headgate_requests_total");
+        let all = families(&metrics, &Guards::default(), &GAUGES);
+        let requests = named(&all, "headgate_requests_total");
         assert_eq!(requests["samples"][0], json!([{"endpoint": "digits", "version": "v1", "code": "ok"}, 2]));
         assert_eq!(requests["samples"][1][0]["code"], "invalid_argument");
-        assert_eq!(family(&all, "headgate_requests_in_flight")["samples"][0][1], 2);
+        assert_eq!(named(&all, "headgate_requests_in_flight")["samples"][0][1], 2);
         assert_eq!(
-            family(&all, "headgate_requests_refused_total")["samples"][0][0]["code"],
+            named(&all, "headgate_requests_refused_total")["samples"][0][0]["code"],
             "model_not_found"
         );
-        let total = &family(&all, "headgate_request_duration_seconds")["samples"][0][1];
+        let total = &named(&all, "headgate_request_duration_seconds")["samples"][0][1];
         assert_eq!((total["count"].as_u64(), total["sum"].as_f64()), (Some(2), Some(6e-6)));
         let buckets = total["buckets"].as_array().unwrap();
         assert!(buckets.windows(2).all(|pair| pair[0][1].as_u64() <= pair[1][1].as_u64()));
         drop(version);
-        assert_eq!(family(&families(&metrics, &GAUGES), "headgate_requests_total")["samples"], json!([]));
+        assert_eq!(
+            named(&families(&metrics, &Guards::default(), &GAUGES), "headgate_requests_total")["samples"],
+            json!([])
+        );
     }
 }

@@ -21,6 +21,7 @@ use headgate_engine::{Engine, Model, join_until};
 use serde_json::{Map, Value, json};
 
 use crate::drift::Sketches;
+use crate::fit;
 use crate::gateway::spawn;
 use crate::io::{LiveEndpoint, Mailbox, Message, Shared};
 use crate::residency::{self, Loaded};
@@ -342,6 +343,9 @@ impl Inner {
     fn load_and_swap(&self, order: &Order) -> Outcome {
         let spec = &order.spec;
         let built = version::load(&self.engine, spec).and_then(|models| {
+            if spec.fresh {
+                fit::check(spec, &models)?;
+            }
             let endpoint = self.build(spec, &models);
             endpoint
                 .map(|endpoint| (Arc::new(endpoint), models))
@@ -357,16 +361,16 @@ impl Inner {
     }
 
     fn build(&self, spec: &EndpointSpec, models: &[Arc<Model>]) -> Result<LiveEndpoint> {
-        version::check_labels(spec, models)?;
-        version::check_columns(spec, models)?;
         let baseline = self.sketches.baseline(spec)?;
         let mut models = models.iter();
-        compile(spec, |version| {
+        let mut endpoint = compile(spec, |version| {
             let model = models.next().cloned();
             let model = model.ok_or_else(|| Error::new(Code::Internal, "a version without a model"))?;
             let sketch = self.sketches.version(spec, version, model.signature(), baseline.as_ref())?;
-            version::state(spec, version, model, &self.shared.metrics, sketch)
-        })
+            version::state((spec, version), model, &self.shared, sketch)
+        })?;
+        endpoint.quota = self.shared.guards.quota(spec);
+        Ok(endpoint)
     }
 
     /// Serves what an order asks for, and returns the generation; `None` when somebody else has the say by now.
@@ -420,6 +424,11 @@ impl Inner {
                 Outcome::Superseded => self.overtaken(endpoint, waits),
             }
             return;
+        }
+        if let (Outcome::Failed(failure), true) = (&outcome, spec.urgent) {
+            // Loads that waited for this one are not served by it.
+            let heirs = self.state().heirs.remove(endpoint).unwrap_or_default();
+            heirs.into_iter().for_each(|heir| heir.tell(Err(failure.error.clone())));
         }
         self.events.push(match outcome {
             Outcome::Applied { generation, models } => json!({

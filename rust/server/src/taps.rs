@@ -5,15 +5,18 @@
 //! (the client left while the request was queued) counts as cancelled. Each connection holds at most as many taps as it has
 //! requests in progress, so there is no queue that could grow.
 
+mod fallback;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
-use headgate_core::error::{Code, Result};
+use headgate_core::breaker::{Pass, Verdict};
+use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::Version;
-use headgate_engine::{Outcome, Pending, Ran};
+use headgate_engine::{Outcome, Pending, Ran, Waiter};
 use http::{HeaderName, HeaderValue};
 
 use crate::access_log::{AccessLog, Entry, Protocol};
@@ -23,15 +26,32 @@ use crate::io::{self, LiveEndpoint};
 use crate::metrics::Shard;
 use crate::version::VersionState;
 
+static X_FALLBACK: HeaderName = HeaderName::from_static("x-headgate-fallback");
+
 /// A request that a version was chosen for, until everything about it is booked.
 pub struct Tap {
     /// The tensors, once decoded; sketched after the answer. Dropped before the endpoint, which keeps their model alive.
     pub ran: Option<Ran>,
     endpoint: Arc<LiveEndpoint>,
-    deadline: Instant,
     version: u8,
-    thread: usize,
+    waiter: Waiter,
     received: Instant,
+    /// When the whole request is of no use any more, whichever version answers it.
+    until: Instant,
+    /// Whether the version's deadline is the document's, so that it is to blame for missing it; and whether the request's is.
+    ours: bool,
+    whole_ours: bool,
+    /// Whether the run went on beyond the deadline.
+    overran: bool,
+    /// How it reached the version, where that has a breaker.
+    pass: Option<Pass>,
+    /// The version that was chosen, and how many fallbacks have had their chance.
+    first: u8,
+    tried: usize,
+    /// What `x-headgate-fallback` says, when this version answers in another one's place.
+    instead: Option<HeaderValue>,
+    /// Whether another version answers in this one's place.
+    passed_on: bool,
     answer: Option<Answer>,
     booked: bool,
     /// What the row sampler hashes.
@@ -57,6 +77,13 @@ pub struct Awaited {
     endpoint: Arc<LiveEndpoint>,
     version: u8,
     thread: usize,
+}
+
+impl Awaited {
+    /// Whether the run has begun.
+    pub fn has_begun(&self) -> bool {
+        self.run.as_ref().is_none_or(Pending::has_begun)
+    }
 }
 
 impl Future for Awaited {
@@ -97,14 +124,22 @@ struct Logged {
 struct Answer(Option<Code>);
 
 impl Tap {
-    /// Begins to account for a request on IO thread `thread`.
-    pub fn begin(endpoint: Arc<LiveEndpoint>, version: u8, thread: usize, received: Instant) -> Tap {
+    /// Begins to account for a request.
+    pub fn begin(endpoint: Arc<LiveEndpoint>, version: u8, waiter: Waiter, received: Instant) -> Tap {
         let tap = Tap {
-            deadline: received + endpoint.timeout,
             endpoint,
             version,
-            thread,
+            waiter,
             received,
+            until: waiter.deadline,
+            ours: true,
+            whole_ours: true,
+            overran: false,
+            pass: None,
+            first: version,
+            tried: 0,
+            instead: None,
+            passed_on: false,
             answer: None,
             booked: false,
             ran: None,
@@ -149,19 +184,38 @@ impl Tap {
         &self.endpoint.versions[self.version as usize]
     }
 
-    /// The headers that say who answered.
-    pub fn headers(&self) -> [(HeaderName, HeaderValue); 2] {
-        self.version().payload.headers()
+    /// The headers that say who answered, and in whose place.
+    pub fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
+        let instead = self.instead.clone().map(|instead| (X_FALLBACK.clone(), instead));
+        self.version().payload.headers().into_iter().chain(instead)
     }
 
-    /// The IO thread that has the request.
-    pub fn thread(&self) -> usize {
-        self.thread
+    /// Who waits for the run.
+    pub fn waiter(&self) -> Waiter {
+        self.waiter
     }
 
-    /// When the time-out is over: the endpoint's, or the request's own where that is shorter.
+    /// When the time-out is over: the endpoint's, or the request's own where that is shorter; a version that has fallbacks may
+    /// have less.
     pub fn deadline(&self) -> Instant {
-        self.deadline
+        self.waiter.deadline
+    }
+
+    /// Whether the version takes requests.
+    ///
+    /// # Errors
+    /// `model_not_ready` while its breaker is open.
+    pub fn admit(&mut self) -> Result<()> {
+        let Some(breaker) = &self.version().payload.breaker else { return Ok(()) };
+        let pass = breaker.pass(io::with(|io| io.shared.now_ns())).map_err(|wait| {
+            let name = &self.version().name;
+            let words = format!(
+                "version {name} has failed too often and is left alone for {wait:.1?} (limits.breaker)"
+            );
+            Error::new(Code::ModelNotReady, words).after(wait)
+        })?;
+        self.pass = Some(pass);
+        Ok(())
     }
 
     /// The request's own time-out, and when its transport and its client stop waiting.
@@ -169,8 +223,20 @@ impl Tap {
         // 0 is what clients send that fill every field: no time-out of its own, as Triton has it.
         let own = timeout.filter(|timeout| !timeout.is_zero());
         let own = own.and_then(|timeout| self.received.checked_add(timeout));
-        self.deadline =
-            own.into_iter().chain(deadlines.into_iter().flatten()).fold(self.deadline, Instant::min);
+        let client = own.into_iter().chain(deadlines.into_iter().flatten()).min();
+        let ours = self.received + self.endpoint.timeout;
+        let fallback = self.endpoint.fallback.as_ref().filter(|_| !self.direct);
+        let after = fallback.and_then(|fallback| Some(self.received + fallback.after?));
+        let version = after.map_or(ours, |after| after.min(ours));
+        self.until = client.map_or(ours, |client| client.min(ours));
+        self.waiter.deadline = version.min(self.until);
+        self.ours = client.is_none_or(|client| client >= version);
+        self.whole_ours = client.is_none_or(|client| client >= ours);
+    }
+
+    /// The run went on when the deadline passed.
+    pub fn overran(&mut self) {
+        self.overran = true;
     }
 
     /// Too little time is left for a run.
@@ -207,7 +273,7 @@ impl Tap {
 
     /// The outcome of a run on a pool thread. Whoever stops waiting, late or left, leaves a run that is booked when it ends.
     pub fn awaits(&self, run: Pending) -> Awaited {
-        let (endpoint, version, thread) = (self.endpoint.clone(), self.version, self.thread);
+        let (endpoint, version, thread) = (self.endpoint.clone(), self.version, self.waiter.thread);
         Awaited { run: Some(run), endpoint, version, thread }
     }
 
@@ -227,7 +293,7 @@ impl Tap {
     }
 
     fn shard(&self) -> &Shard {
-        self.version().payload.metrics.shard(self.thread)
+        self.version().payload.metrics.shard(self.waiter.thread)
     }
 
     /// Books everything, once; `delivered` is when the bytes were out.
@@ -240,6 +306,13 @@ impl Tap {
         if self.direct {
             shard.direct.add(1);
         }
+        if self.passed_on {
+            shard.passed_on.add(1);
+        }
+        if code.is_none() && self.instead.is_some() {
+            shard.fallback.add(1);
+        }
+        self.report(code);
         for (histogram, ns) in
             [(&shard.decode, self.decode_ns), (&shard.queue, self.queue_ns), (&shard.run, self.run_ns)]
         {
@@ -265,13 +338,26 @@ impl Tap {
                 }
                 shard.total.record(total_ns);
             }
-            None if matches!(code, Some(Code::Cancelled | Code::Internal)) => {}
+            None if self.passed_on || matches!(code, Some(Code::Cancelled | Code::Internal)) => {}
             None => shard.undelivered.add(1),
         }
         self.write_down(code, delivered.is_some());
-        if code.is_none() && !self.direct {
+        if code.is_none() && !self.direct && self.instead.is_none() {
             self.sketch();
         }
+    }
+
+    /// Tells the breaker what the request says about the version: nothing, unless it answered, failed or ran too long. What waited
+    /// too long in the queue is shed, and no failure of the model.
+    fn report(&self, code: Option<Code>) {
+        let (Some(breaker), Some(pass)) = (&self.version().payload.breaker, self.pass) else { return };
+        let verdict = match code {
+            None => Verdict::Good,
+            Some(Code::BackendFailed | Code::Internal) => Verdict::Bad,
+            Some(Code::DeadlineExceeded) if self.ours && self.overran => Verdict::Bad,
+            Some(_) => Verdict::Neither,
+        };
+        io::try_with(|io| breaker.report(pass, verdict, self.waiter.thread, io.shared.now_ns()));
     }
 
     fn write_down(&mut self, code: Option<Code>, delivered: bool) {
@@ -287,6 +373,7 @@ impl Tap {
             code,
             delivered,
             rows,
+            fallback: self.instead.clone(),
             times_ns: self.times().collect(),
             context,
         });

@@ -4,14 +4,13 @@
 //! Not here: the way back (`outputs`).
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, Shape, TensorSpec};
 use headgate_engine::runtime::Tensor;
 use headgate_engine::runtime::element::cast_mut;
-use headgate_engine::{Lease, Model, Place, Seat};
+use headgate_engine::{Lease, Model, Place, Seat, Waiter};
 use headgate_protocol::envelope::{self, Envelope, Form, InputEnvelope, Selection, Source};
 use headgate_protocol::strings::StringTable;
 use headgate_protocol::{TypedMut, binary, predict};
@@ -44,15 +43,6 @@ pub enum Buffers {
     Shared(Seat),
 }
 
-/// Who waits for the run.
-#[derive(Clone, Copy)]
-pub struct Waits {
-    /// The IO thread.
-    pub thread: usize,
-    /// When it is of no use any more.
-    pub deadline: Instant,
-}
-
 /// Decodes every input of the request to where the model reads it: its own buffers, or the rows of a batch.
 ///
 /// # Errors
@@ -62,20 +52,20 @@ pub struct Waits {
 pub fn decode(
     envelope: &Envelope<'_>,
     body: &Bytes,
-    (model, waits): (&Arc<Model>, Waits),
+    (model, waiter): (&Arc<Model>, Waiter),
     scratch: &mut Scratch,
     counted: &mut Counted,
 ) -> Result<Buffers> {
     let Scratch { strings, rearranged, .. } = scratch;
     let specs = &model.signature().inputs;
     let decoded = match envelope.form {
-        Form::Listed => decode_listed(&envelope.inputs, body, (model, waits), strings, counted),
+        Form::Listed => decode_listed(&envelope.inputs, body, (model, waiter), strings, counted),
         Form::Raw(bytes) => raw_input(bytes, specs).and_then(|input| match specs[0].datatype {
-            DataType::Bytes => decode_raw_string(&input, bytes, (model, waits)),
-            _ => decode_listed(&[input], body, (model, waits), strings, counted),
+            DataType::Bytes => decode_raw_string(&input, bytes, (model, waiter)),
+            _ => decode_listed(&[input], body, (model, waiter), strings, counted),
         }),
         Form::Rows(_) | Form::Columns(_) => predict::inputs(envelope.form, specs, rearranged)
-            .and_then(|inputs| decode_listed(&inputs, body, (model, waits), strings, counted)),
+            .and_then(|inputs| decode_listed(&inputs, body, (model, waiter), strings, counted)),
     };
     strings.shrink(KEPT);
     if rearranged.capacity() > KEPT {
@@ -99,10 +89,10 @@ fn raw_input<'a>(bytes: &'a [u8], specs: &'a [TensorSpec]) -> Result<InputEnvelo
 fn decode_raw_string(
     input: &InputEnvelope<'_>,
     bytes: &[u8],
-    (model, waits): (&Arc<Model>, Waits),
+    (model, waiter): (&Arc<Model>, Waiter),
 ) -> Result<Buffers> {
     check_input(input, &model.signature().inputs[0])?;
-    let mut lease = Lease::take(model, waits.thread);
+    let mut lease = Lease::take(model, waiter.thread);
     let tensor = lease.binding_mut().input_mut(0);
     tensor.reshape(&input.shape)?;
     tensor.set_string(0, bytes)?;
@@ -112,7 +102,7 @@ fn decode_raw_string(
 fn decode_listed(
     inputs: &[InputEnvelope<'_>],
     body: &Bytes,
-    (model, waits): (&Arc<Model>, Waits),
+    (model, waiter): (&Arc<Model>, Waiter),
     strings: &mut StringTable,
     counted: &mut Counted,
 ) -> Result<Buffers> {
@@ -121,9 +111,9 @@ fn decode_listed(
         check_names(inputs, specs)?;
     }
     if model.place() == Place::Batch {
-        return decode_into_batch(inputs, (model, waits)).map(Buffers::Shared);
+        return decode_into_batch(inputs, (model, waiter)).map(Buffers::Shared);
     }
-    let mut lease = Lease::take(model, waits.thread);
+    let mut lease = Lease::take(model, waiter.thread);
     for (index, spec) in specs.iter().enumerate() {
         let input = find(inputs, spec, specs)?;
         let tensor = lease.binding_mut().input_mut(index);
@@ -145,11 +135,11 @@ fn decode_listed(
     Ok(Buffers::Own(lease))
 }
 
-fn decode_into_batch(inputs: &[InputEnvelope<'_>], (model, waits): (&Arc<Model>, Waits)) -> Result<Seat> {
+fn decode_into_batch(inputs: &[InputEnvelope<'_>], (model, waiter): (&Arc<Model>, Waiter)) -> Result<Seat> {
     let specs = &model.signature().inputs;
     let shapes = specs.iter().map(|spec| Ok(find(inputs, spec, specs)?.shape));
     let shapes = shapes.collect::<Result<Vec<Shape>>>()?;
-    let mut seat = Seat::take(model, &shapes, waits.thread, waits.deadline)?;
+    let mut seat = Seat::take(model, &shapes, waiter)?;
     for (index, spec) in specs.iter().enumerate() {
         let rows = typed_bytes(seat.input_mut(index), spec.datatype)?;
         find(inputs, spec, specs)?.decode_into(rows)?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use headgate_core::breaker::Breaker;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::{EndpointSpec, VersionSpec};
 use headgate_core::tensor::Signature;
@@ -9,7 +10,8 @@ use headgate_engine::{Engine, Model, Source};
 use http::{HeaderName, HeaderValue};
 
 use crate::drift::VersionSketch;
-use crate::metrics::{Metrics, VersionMetrics};
+use crate::io::Shared;
+use crate::metrics::VersionMetrics;
 
 static X_VERSION: HeaderName = HeaderName::from_static("x-headgate-version");
 static X_REVISION: HeaderName = HeaderName::from_static("x-headgate-revision");
@@ -22,6 +24,8 @@ pub struct VersionState {
     pub metrics: Arc<VersionMetrics>,
     /// What is sketched, unless sketches are off.
     pub sketch: Option<Arc<VersionSketch>>,
+    /// When it is left alone, where its endpoint has a rule for that.
+    pub breaker: Option<Arc<Breaker>>,
     /// The value of `x-headgate-version`.
     pub version_header: HeaderValue,
     /// The value of `x-headgate-revision`.
@@ -71,54 +75,6 @@ pub fn load(engine: &Engine, spec: &EndpointSpec) -> std::result::Result<Vec<Arc
     Ok(models.into_iter().flatten().collect())
 }
 
-/// Checks the names of classes against the outputs that they are for.
-///
-/// # Errors
-/// `policy_invalid` for names of something that no version has as an output, or of another number than its classes.
-pub fn check_labels(spec: &EndpointSpec, models: &[Arc<Model>]) -> Result<()> {
-    for (tensor, names) in &spec.labels {
-        let outputs = || models.iter().flat_map(|model| &model.signature().outputs);
-        let wrong = |why: String| Err(Error::new(Code::PolicyInvalid, format!("labels.{tensor}: {why}")));
-        let mut found = false;
-        for output in outputs().filter(|output| output.name == *tensor) {
-            found = true;
-            if let Some(classes) = classes(&output.shape).filter(|&classes| classes != names.len()) {
-                return wrong(format!("has {} names, and the output has {classes} classes", names.len()));
-            }
-        }
-        if !found {
-            let known: Vec<&str> = outputs().map(|output| output.name.as_str()).collect();
-            return wrong(format!("is no output of any version; there are {}", known.join(", ")));
-        }
-    }
-    Ok(())
-}
-
-/// Checks that what has names for its columns is a tensor of some version; whether they fit it is the sketches' business.
-///
-/// # Errors
-/// `policy_invalid`.
-pub fn check_columns(spec: &EndpointSpec, models: &[Arc<Model>]) -> Result<()> {
-    let signatures = || models.iter().map(|model| model.signature());
-    let tensors = || signatures().flat_map(|signature| signature.inputs.iter().chain(&signature.outputs));
-    let Some(unknown) = spec.columns.keys().find(|name| tensors().all(|tensor| tensor.name != **name)) else {
-        return Ok(());
-    };
-    let mut known: Vec<&str> = tensors().map(|tensor| tensor.name.as_str()).collect();
-    known.dedup();
-    Err(Error::new(
-        Code::PolicyInvalid,
-        format!("columns.{unknown}: is no tensor of any version; there are {}", known.join(", ")),
-    ))
-}
-
-/// The values of a row, which are the classes of an output; `None` where the shape leaves that open. A shape of one dimension
-/// is one row.
-fn classes(shape: &[i64]) -> Option<usize> {
-    let row = if shape.len() > 1 { &shape[1..] } else { shape };
-    row.iter().try_fold(1usize, |classes, &size| classes.checked_mul(usize::try_from(size).ok()?))
-}
-
 /// Whether everything that a spec names is in memory, so that it can be served at once.
 pub fn is_loaded(engine: &Engine, spec: &EndpointSpec) -> bool {
     spec.versions
@@ -158,10 +114,9 @@ fn load_constant(
 /// # Errors
 /// `internal` when a name cannot be a header value, which the names' grammar rules out.
 pub fn state(
-    spec: &EndpointSpec,
-    version: &VersionSpec,
+    (spec, version): (&EndpointSpec, &VersionSpec),
     model: Arc<Model>,
-    metrics: &Metrics,
+    shared: &Shared,
     sketch: Option<Arc<VersionSketch>>,
 ) -> Result<VersionState> {
     let header = |text: &str| {
@@ -171,7 +126,8 @@ pub fn state(
     Ok(VersionState {
         sketch,
         model,
-        metrics: metrics.version(&spec.name, &version.name),
+        metrics: shared.metrics.version(&spec.name, &version.name),
+        breaker: shared.guards.breaker(spec, version),
         version_header: header(&version.name)?,
         revision_header: header(&spec.revision.to_string())?,
     })

@@ -384,54 +384,25 @@ fn names_that_do_not_fit_a_tensor_are_refused() {
     let mut wide = free();
     wide.signature.outputs[0].shape = vec![-1, 3];
     let _model = gateway.engine().adopt("sha256:wide", Box::new(wide), &RunSpec::default()).unwrap();
-    let outcome = |key: &str, names: &Value| {
+    let outcome = |key: &str, names: &Value, fresh: bool| {
         let spec = json!({
-            "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 1000, key: names,
+            "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 1000, "fresh": fresh, key: names,
             "versions": [{"name": "v1", "digest": "sha256:wide", "artifact": "adopted"}],
         });
         gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
         gateway.events().pop().unwrap()
     };
-    assert_eq!(outcome("labels", &json!({"y": ["a", "b", "c"]}))["event"], "applied");
-    assert_eq!(outcome("columns", &json!({"y": ["a", "b", "c"]}))["event"], "applied");
+    assert_eq!(outcome("labels", &json!({"y": ["a", "b", "c"]}), true)["event"], "applied");
+    assert_eq!(outcome("columns", &json!({"y": ["a", "b", "c"]}), true)["event"], "applied");
     for (key, names, says) in [
         ("labels", json!({"y": ["a", "b"]}), "labels.y: has 2 names, and the output has 3 classes"),
         ("labels", json!({"Y": ["a", "b", "c"]}), "labels.Y: is no output of any version; there are y"),
         ("columns", json!({"Y": ["a"]}), "columns.Y: is no tensor of any version; there are x, y"),
+        ("columns", json!({"y": ["a"]}), "columns.y: has 1 names, and a row has 3 elements"),
     ] {
-        let failed = outcome(key, &names);
+        let failed = outcome(key, &names, true);
         assert_eq!((&failed["event"], &failed["code"]), (&json!("failed"), &json!("policy_invalid")));
         assert_eq!(failed["message"], says);
-    }
-}
-
-#[test]
-fn labels_name_the_classes_of_a_whole_row() {
-    let (gateway, _) = gateway();
-    for (case, (shape, fitting)) in [
-        (vec![-1, 6, 1, 1], Some(6)),
-        (vec![-1, 2, 3], Some(6)),
-        (vec![3], Some(3)),
-        (vec![-1, 2, -1], None),
-        (vec![-1], None),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let mut model = free();
-        model.signature.outputs[0].shape = shape.clone();
-        let digest = format!("sha256:{case}");
-        let _model = gateway.engine().adopt(&digest, Box::new(model), &RunSpec::default()).unwrap();
-        for count in [3usize, 6] {
-            let spec = json!({
-                "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 1000,
-                "labels": {"y": vec!["name"; count]},
-                "versions": [{"name": "v1", "digest": digest, "artifact": "adopted"}],
-            });
-            gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
-            let wanted = if fitting.is_none_or(|classes| classes == count) { "applied" } else { "failed" };
-            assert_eq!(gateway.events().pop().unwrap()["event"], wanted, "{shape:?} with {count} names");
-        }
     }
 }
 

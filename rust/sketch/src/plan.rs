@@ -210,13 +210,6 @@ fn pooled(info: &TensorInfo) -> (Rows, Vec<String>) {
 }
 
 fn features_of(info: &TensorInfo, names: Option<&[String]>) -> Result<(Rows, Vec<String>)> {
-    if let (None, Some(names)) = (info.row_elements, names) {
-        return Err(Error::Plan(format!(
-            "tensor {:?} has {} column names, but its model leaves open how many elements a row has",
-            info.name,
-            names.len()
-        )));
-    }
     let Some(elements) = info.row_elements.filter(|&elements| elements <= MAX_ELEMENTS) else {
         return Ok(pooled(info));
     };
@@ -303,7 +296,5 @@ mod tests {
         let columns = BTreeMap::from([("X".to_owned(), vec!["a".to_owned()])]);
         let error = FeaturePlan::compile(&twice[..1], &columns, None).unwrap_err();
         assert!(error.to_string().contains("2 elements per row but 1 column names"), "{error}");
-        let error = FeaturePlan::compile(&[info("X", Datatype::Fp32, None)], &columns, None).unwrap_err();
-        assert!(error.to_string().contains("leaves open how many elements a row has"), "{error}");
     }
 }

@@ -174,3 +174,65 @@ def test_labels_and_the_word_for_what_is_no_number(tmp_path: Path) -> None:
     assert endpoint(TEXT, tmp_path).non_finite == "error"
     with pytest.raises(PolicyInvalid, match="answers.non_finite"):
         endpoint(TEXT + "answers: {non_finite: nan}\n", tmp_path)
+
+
+LIMITS = """\
+limits:
+  timeout: 1s
+  rate: {by: header.X-Tenant, per_second: 0.5, burst: 3}
+  breaker: {success_rate: 62.5%, window: 20s}
+  priority: {by: header.x-class, classes: [gold, batch]}
+"""
+
+
+def test_limits_and_the_fallback_as_the_data_plane_takes_them(tmp_path: Path) -> None:
+    text = TEXT.replace("limits: {timeout: 1500ms}\n", LIMITS)
+    text = text.replace("sticky:", "fallback: {to: [v1, prior], after: 120ms}, sticky:")
+    read = endpoint(text, tmp_path)
+    assert read.limits is not None
+    assert read.limits.settings() == {
+        "rate": {"by": "x-tenant", "per_second": 0.5, "burst": 3},
+        "breaker": {"consecutive": 5, "success_rate": 0.625, "window_ms": 20_000, "min_requests": 20},
+        "priority": {"by": "x-class", "classes": ["gold", "batch"], "unnamed": "batch"},
+    }
+    assert read.traffic.fallback is not None
+    assert read.traffic.fallback.settings() == {"to": ["v1", "prior"], "after_ms": 120}
+    assert endpoint(json.dumps(read.as_written()), tmp_path) == read
+
+
+def test_a_rate_without_a_burst_lets_a_second_of_it_in_at_once(tmp_path: Path) -> None:
+    read = endpoint(TEXT.replace("timeout: 1500ms", "rate: {per_second: 12.5}"), tmp_path)
+    assert read.limits is not None
+    assert read.limits.settings() == {"rate": {"by": None, "per_second": 12.5, "burst": 13}}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("timeout: 1500ms", "rate: {by: x-tenant, per_second: 1}", "limits.rate.by: .*names no header"),
+        ("timeout: 1500ms", "rate: {per_second: 0}", "limits.rate.per_second"),
+        ("timeout: 1500ms", "rate: {burst: 1}", "limits.rate.per_second: is required"),
+        ("timeout: 1500ms", "breaker: {success_rate: 80}", "limits.breaker.success_rate.*percent sign"),
+        ("timeout: 1500ms", "breaker: {window: 10}", "limits.breaker.window.*unit"),
+        ("timeout: 1500ms", "priority: {by: header.x, classes: [a, a]}", "limits.priority.classes.1.*twice"),
+        (
+            "timeout: 1500ms",
+            "priority: {by: header.x, classes: [a], unnamed: b}",
+            'limits.priority.unnamed.*"b" is not among the classes',
+        ),
+        ("sticky:", "fallback: {to: [v9]}, sticky:", 'traffic.fallback.to.0.*"v9" is not among the versions'),
+        ("sticky:", "fallback: {to: [v1, v1]}, sticky:", "traffic.fallback.to.1.*twice"),
+        ("sticky:", "fallback: {to: []}, sticky:", "traffic.fallback.to.*empty"),
+        ("{constant: {score: [0.03, 1]}}", "{constant: {score: 1}, compatible: false}", "compatible"),
+    ],
+)
+def test_limits_that_contradict_themselves_are_refused(old: str, new: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(PolicyInvalid, match=f"(?s){says}"):
+        endpoint(TEXT.replace(old, new), tmp_path)
+
+
+def test_a_version_may_say_that_it_is_not_for_everybody(tmp_path: Path) -> None:
+    text = TEXT.replace('"file:models/1"', '{model: "file:models/1", compatible: false}')
+    read = endpoint(text, tmp_path)
+    assert [version.compatible for version in read.versions.values()] == [False, True, True]
+    assert endpoint(json.dumps(read.as_written()), tmp_path) == read

@@ -1,4 +1,4 @@
-"""The grammar of names, weights, durations, sizes and sticky keys, at its edges."""
+"""The grammar of names, weights, durations, sizes and headers, at its edges."""
 
 from __future__ import annotations
 
@@ -101,11 +101,11 @@ def test_bad_sizes(text: str) -> None:
         values.parse_size(text)
 
 
-def test_sticky_keys_are_headers_in_lower_case() -> None:
-    assert values.parse_sticky("header.X-User-Id") == "header.x-user-id"
+def test_headers_are_named_in_lower_case() -> None:
+    assert values.parse_header("header.X-User-Id") == "header.x-user-id"
     for bad in ("x-user-id", "header.", "header", "cookie.a", "header.a b", "header.ä", "header.a:b"):
-        with pytest.raises(ValueError, match="sticky key|header name"):
-            values.parse_sticky(bad)
+        with pytest.raises(ValueError, match="names no header|header name"):
+            values.parse_header(bad)
 
 
 def test_natural_order_reads_digits_as_numbers() -> None:

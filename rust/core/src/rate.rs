@@ -1,0 +1,166 @@
+//! How often callers may come: the generic cell rate algorithm (ITU-T I.371), one cell for each caller.
+//!
+//! A caller's state is the time at which its bucket will be full again. A caller whose time has passed has no state at all, so
+//! that its place is free for another: the table is bounded and forgets nobody who matters. Only while more callers than
+//! places of a set are within their burst does a new one share a place with the one that is free soonest; that is counted.
+//! No locks: a place is taken and advanced by compare-and-swap.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use xxhash_rust::xxh64::xxh64;
+
+use crate::limits::RateSpec;
+
+/// Places that one caller may have.
+const WAYS: usize = 8;
+/// Sets of them, where callers are told apart: 16 384 places, 256 KiB.
+const SETS: usize = 2048;
+
+/// The rate of an endpoint's callers.
+#[derive(Debug)]
+pub struct Limiter {
+    period_ns: f64,
+    burst_ns: u64,
+    seed: u64,
+    places: Box<[Place]>,
+    crowded: AtomicU64,
+    refused: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    /// The hash of the caller that has it; 0 is nobody.
+    caller: AtomicU64,
+    /// When the caller's bucket is full again, in nanoseconds; the theoretical arrival time.
+    full_ns: AtomicU64,
+}
+
+impl Limiter {
+    /// A limiter whose table is laid out by `seed`, which no caller should know.
+    pub fn new(rate: &RateSpec, seed: u64) -> Self {
+        let period_ns = 1e9 / rate.per_second;
+        let sets = if rate.by.is_some() { SETS } else { 1 };
+        Self {
+            period_ns,
+            burst_ns: (period_ns * f64::from(rate.burst)) as u64,
+            seed,
+            places: (0..sets * WAYS).map(|_| Place::default()).collect(),
+            crowded: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// Lets a caller in at `now_ns`, of any clock that does not go back.
+    ///
+    /// # Errors
+    /// How long it would have to wait.
+    pub fn take(&self, caller: &[u8], now_ns: u64) -> Result<(), Duration> {
+        let place = self.place(xxh64(caller, self.seed).max(1), now_ns);
+        let mut full_ns = place.full_ns.load(Relaxed);
+        loop {
+            let next_ns = full_ns.max(now_ns) + self.period_ns as u64;
+            let early = (next_ns - now_ns).saturating_sub(self.burst_ns.max(self.period_ns as u64));
+            if early > 0 {
+                self.refused.fetch_add(1, Relaxed);
+                return Err(Duration::from_nanos(early));
+            }
+            match place.full_ns.compare_exchange_weak(full_ns, next_ns, Relaxed, Relaxed) {
+                Ok(_) => return Ok(()),
+                Err(present) => full_ns = present,
+            }
+        }
+    }
+
+    /// Requests of callers that shared a place because there were too many.
+    pub fn crowded(&self) -> u64 {
+        self.crowded.load(Relaxed)
+    }
+
+    /// Requests that came too soon.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
+    }
+
+    fn place(&self, hash: u64, now_ns: u64) -> &Place {
+        let set = hash as usize % (self.places.len() / WAYS);
+        let places = &self.places[set * WAYS..][..WAYS];
+        if let Some(known) = places.iter().find(|place| place.caller.load(Relaxed) == hash) {
+            return known;
+        }
+        let free = places.iter().find(|place| {
+            let caller = place.caller.load(Relaxed);
+            place.full_ns.load(Relaxed) <= now_ns
+                && place.caller.compare_exchange(caller, hash, Relaxed, Relaxed).is_ok()
+        });
+        free.unwrap_or_else(|| {
+            self.crowded.fetch_add(1, Relaxed);
+            // A set is never empty.
+            places.iter().min_by_key(|place| place.full_ns.load(Relaxed)).unwrap_or(&self.places[0])
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limiter(by: Option<&str>, per_second: f64, burst: u32) -> Limiter {
+        Limiter::new(&RateSpec { by: by.map(str::to_owned), per_second, burst }, 7)
+    }
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn a_burst_is_let_in_and_then_the_rate() {
+        let limiter = limiter(Some("x-tenant"), 10.0, 5);
+        let let_in = |caller: &[u8], now| (0..100).filter(|_| limiter.take(caller, now).is_ok()).count();
+        assert_eq!(let_in(b"a", SECOND), 5);
+        assert_eq!(limiter.take(b"a", SECOND), Err(Duration::from_millis(100)));
+        assert_eq!(let_in(b"b", SECOND), 5, "another caller has a bucket of its own");
+        assert_eq!(let_in(b"a", SECOND + SECOND / 5), 2);
+        assert_eq!(let_in(b"a", 100 * SECOND), 5, "no more than the burst is saved up");
+    }
+
+    #[test]
+    fn in_the_long_run_it_is_the_rate() {
+        for (per_second, burst) in [(3.0, 1), (500.0, 1_000), (333_333.3, 7)] {
+            let limiter = limiter(None, per_second, burst);
+            let step = (1e9 / per_second / 3.0) as u64;
+            let count = (0..30_000u64).filter(|at| limiter.take(b"", 1 + at * step).is_ok()).count() as f64;
+            let wanted = 10_000.0 + f64::from(burst);
+            assert!((count - wanted).abs() <= 2.0 + 0.01 * wanted, "{per_second}: {count}");
+        }
+    }
+
+    #[test]
+    fn any_number_of_callers_has_room_and_those_within_their_rate_keep_theirs() {
+        let limiter = limiter(Some("x-tenant"), 1.0, 2);
+        let now = SECOND;
+        assert!((0..2).all(|_| limiter.take(b"known", now).is_ok()));
+        for caller in 0..200_000u32 {
+            // Whatever becomes of them: the table is full of others.
+            let _ = limiter.take(&caller.to_le_bytes(), now);
+        }
+        assert!(limiter.crowded() > 0);
+        assert!(limiter.take(b"known", now).is_err(), "its state is still there");
+        // When they are all within their rate again, every place is free.
+        let crowded = limiter.crowded();
+        for caller in 300_000..301_000u32 {
+            assert!(limiter.take(&caller.to_le_bytes(), now + 60 * SECOND).is_ok());
+        }
+        assert_eq!(limiter.crowded(), crowded);
+    }
+
+    #[test]
+    fn threads_together_get_no_more_than_the_burst() {
+        let limiter = limiter(Some("x-tenant"), 0.001, 1_000);
+        let let_in: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..1_000).filter(|_| limiter.take(b"a", 5).is_ok()).count()))
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(let_in, 1_000);
+    }
+}

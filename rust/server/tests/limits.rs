@@ -1,0 +1,283 @@
+//! Versions that fail, callers that come too often, classes: who answers, who is refused and what is counted.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what went wrong by panicking"
+)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+
+use common::{
+    PATIENCE, answer, connect, eventually, free, gated, gateway, gateway_with, metric, request, signature,
+    whole_answer,
+};
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::spec::{EndpointSpec, RunSpec};
+use headgate_core::tensor::Signature;
+use headgate_engine::Executable;
+use headgate_engine::runtime::Binding;
+use headgate_server::gateway::Gateway;
+use serde_json::{Value, json};
+
+/// Doubles its input, or fails while it is broken.
+struct Fragile {
+    signature: Signature,
+    health: Arc<Health>,
+}
+
+#[derive(Default)]
+struct Health {
+    broken: AtomicBool,
+    runs: AtomicUsize,
+}
+
+impl Executable for Fragile {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn run(&self, binding: &mut Binding) -> Result<()> {
+        self.health.runs.fetch_add(1, SeqCst);
+        if self.health.broken.load(SeqCst) {
+            return Err(Error::new(Code::BackendFailed, "it is broken"));
+        }
+        free().run(binding)
+    }
+}
+
+fn fragile(broken: bool) -> (Fragile, Arc<Health>) {
+    let health = Arc::new(Health { broken: broken.into(), ..Health::default() });
+    (Fragile { signature: signature(), health: health.clone() }, health)
+}
+
+/// Serves `model` with the versions v1, v2, ... and whatever else its state says.
+fn serve(gateway: &Gateway, versions: Vec<Box<dyn Executable>>, more: &Value) {
+    let mut listed = Vec::new();
+    let mut kept = Vec::new();
+    for (index, executable) in versions.into_iter().enumerate() {
+        let (name, digest) = (format!("v{}", index + 1), format!("sha256:{index}"));
+        kept.push(gateway.engine().adopt(&digest, executable, &RunSpec::default()).unwrap());
+        listed.push(json!({"name": name, "digest": digest, "artifact": "adopted"}));
+    }
+    apply(gateway, 1, &json!(listed), more);
+}
+
+fn apply(gateway: &Gateway, revision: u64, versions: &Value, more: &Value) {
+    let mut spec = json!({
+        "name": "model", "revision": revision, "champion": "v1", "timeout_ms": 20000, "versions": versions,
+    });
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    let told = gateway.events();
+    assert_eq!(told.last().unwrap()["event"], "applied", "{told:?}");
+}
+
+/// Sends a request with a header more.
+fn send(address: SocketAddr, header: &str) -> TcpStream {
+    let mut stream = connect(address);
+    let text = request("model", 2.0).replacen("host: t", &format!("host: t\r\n{header}"), 1);
+    stream.write_all(text.as_bytes()).unwrap();
+    stream
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+fn of(version: &str) -> Value {
+    json!({"endpoint": "model", "version": version})
+}
+
+fn answers(gateway: &Gateway, version: &str, code: &str) -> u64 {
+    let labels = json!({"endpoint": "model", "version": version, "code": code});
+    metric(gateway, "headgate_requests_total", &labels)
+}
+
+#[test]
+fn another_version_answers_for_one_that_fails() {
+    let (gateway, address) = gateway();
+    let (broken, health) = fragile(true);
+    let (broken_too, _) = fragile(true);
+    let fallback = json!({"fallback": {"to": ["v1", "v2", "v3"]}});
+    serve(&gateway, vec![Box::new(broken), Box::new(broken_too), Box::new(free())], &fallback);
+    let (status, head, body) = whole_answer(&mut send(address, "x: y"));
+    assert_eq!(
+        (status, &body["outputs"][0]["data"][0], &body["model_version"]),
+        (200, &json!(4.0), &json!("v3"))
+    );
+    assert_eq!(header(&head, "x-headgate-version"), Some("v3"));
+    assert_eq!(header(&head, "x-headgate-fallback"), Some("v1; cause=error"));
+    eventually("the booking", || answers(&gateway, "v3", "ok") == 1);
+    for version in ["v1", "v2"] {
+        assert_eq!(answers(&gateway, version, "backend_failed"), 1);
+        assert_eq!(metric(&gateway, "headgate_requests_passed_on_total", &of(version)), 1);
+        assert_eq!(metric(&gateway, "headgate_requests_undelivered_total", &of(version)), 0);
+        assert_eq!(metric(&gateway, "headgate_requests_in_flight", &of(version)), 0);
+    }
+    assert_eq!(metric(&gateway, "headgate_requests_fallback_total", &of("v3")), 1);
+    health.broken.store(false, SeqCst);
+    let (status, head, _) = whole_answer(&mut send(address, "x: y"));
+    assert_eq!((status, header(&head, "x-headgate-fallback")), (200, None));
+}
+
+#[test]
+fn nobody_answers_for_a_client_that_is_wrong_or_wants_that_version() {
+    let (gateway, address) = gateway();
+    let (broken, health) = fragile(true);
+    serve(&gateway, vec![Box::new(broken), Box::new(free())], &json!({"fallback": {"to": ["v2"]}}));
+    let mut stream = connect(address);
+    stream.write_all(request("model", 1.0).replace("FP32", "INT8").as_bytes()).unwrap();
+    assert_eq!(answer(&mut stream).1["code"], "invalid_argument");
+    assert_eq!(health.runs.load(SeqCst), 0);
+    stream.write_all(request("model/versions/v1", 1.0).as_bytes()).unwrap();
+    assert_eq!(answer(&mut stream), (500, json!({"error": "it is broken", "code": "backend_failed"})));
+    assert_eq!(metric(&gateway, "headgate_requests_passed_on_total", &of("v1")), 0);
+}
+
+#[test]
+fn another_version_answers_for_one_that_takes_too_long() {
+    let (gateway, address) = gateway();
+    let (slow, held) = gated();
+    let fallback = json!({"fallback": {"to": ["v2"], "after_ms": 50}});
+    serve(&gateway, vec![Box::new(slow), Box::new(free())], &fallback);
+    let mut waiting = send(address, "x: y");
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    let (status, head, _) = whole_answer(&mut waiting);
+    assert_eq!((status, header(&head, "x-headgate-fallback")), (200, Some("v1; cause=timeout")));
+    assert_eq!(answers(&gateway, "v1", "deadline_exceeded"), 1);
+    // A client that waits for less than that is told so.
+    let mut hasty = send(address, "x-headgate-timeout: 20ms");
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(answer(&mut hasty).1["code"], "deadline_exceeded");
+    (0..2).for_each(|_| held.leave.send(()).unwrap());
+    eventually("both runs", || metric(&gateway, "headgate_runs_total", &of("v1")) == 2);
+}
+
+#[test]
+fn a_version_that_fails_again_and_again_is_left_alone_until_a_probe_succeeds() {
+    let (gateway, address) = gateway();
+    let (broken, health) = fragile(true);
+    let breaker = json!({"consecutive": 3, "success_rate": 0.5, "window_ms": 10000, "min_requests": 100});
+    serve(&gateway, vec![Box::new(broken)], &json!({"limits": {"breaker": breaker}}));
+    let mut stream = connect(address);
+    let mut ask = || {
+        stream.write_all(request("model", 2.0).as_bytes()).unwrap();
+        whole_answer(&mut stream)
+    };
+    (0..3).for_each(|_| assert_eq!(ask().2["code"], "backend_failed"));
+    let (status, head, body) = ask();
+    assert_eq!((status, &body["code"]), (503, &json!("model_not_ready")));
+    assert_eq!(header(&head, "retry-after"), Some("1"));
+    assert_eq!(health.runs.load(SeqCst), 3);
+    assert_eq!(metric(&gateway, "headgate_breaker_open", &of("v1")), 1);
+    let shown = gateway.status()["endpoints"]["model"]["versions"]["v1"]["breaker"].clone();
+    assert_eq!(shown, json!({"open": true, "trips": 1}));
+    // A new revision of the same version does not close it.
+    let versions = json!([{"name": "v1", "digest": "sha256:0", "artifact": "adopted"}]);
+    let breaker = json!({"consecutive": 3, "success_rate": 0.5, "window_ms": 10000, "min_requests": 100});
+    apply(&gateway, 2, &versions, &json!({"limits": {"breaker": breaker}}));
+    assert_eq!(ask().2["code"], "model_not_ready");
+    health.broken.store(false, SeqCst);
+    eventually("the probe", || ask().0 == 200);
+    assert_eq!(metric(&gateway, "headgate_breaker_open", &of("v1")), 0);
+    assert_eq!(ask().0, 200);
+}
+
+#[test]
+fn what_an_open_breaker_keeps_away_goes_to_the_fallback() {
+    let (gateway, address) = gateway();
+    let (broken, health) = fragile(true);
+    let breaker = json!({"consecutive": 1, "success_rate": 0.5, "window_ms": 10000, "min_requests": 100});
+    let more = json!({"limits": {"breaker": breaker}, "fallback": {"to": ["v2"]}});
+    serve(&gateway, vec![Box::new(broken), Box::new(free())], &more);
+    for cause in ["error", "not_ready"] {
+        let (status, head, _) = whole_answer(&mut send(address, "x: y"));
+        let said = format!("v1; cause={cause}");
+        assert_eq!((status, header(&head, "x-headgate-fallback")), (200, Some(said.as_str())));
+    }
+    assert_eq!(health.runs.load(SeqCst), 1);
+}
+
+#[test]
+fn a_caller_that_comes_too_often_waits_and_others_do_not() {
+    let (gateway, address) = gateway();
+    let rate = json!({"limits": {"rate": {"by": "x-tenant", "per_second": 0.1, "burst": 2}}});
+    serve(&gateway, vec![Box::new(free())], &rate);
+    let ask = |tenant: &str| whole_answer(&mut send(address, &format!("x-tenant: {tenant}")));
+    (0..2).for_each(|_| assert_eq!(ask("a").0, 200));
+    let (status, head, body) = ask("a");
+    assert_eq!((status, &body["code"]), (429, &json!("rate_limited")));
+    assert_eq!(header(&head, "retry-after"), Some("10"));
+    assert_eq!(ask("b").0, 200);
+    // A new revision gives nobody a new burst.
+    apply(&gateway, 2, &json!([{"name": "v1", "digest": "sha256:0", "artifact": "adopted"}]), &rate);
+    assert_eq!(ask("a").0, 429);
+    let endpoint = json!({"endpoint": "model"});
+    assert_eq!(metric(&gateway, "headgate_requests_rate_limited_total", &endpoint), 2);
+    let other = json!({"limits": {"rate": {"by": "x-tenant", "per_second": 0.1, "burst": 3}}});
+    apply(&gateway, 3, &json!([{"name": "v1", "digest": "sha256:0", "artifact": "adopted"}]), &other);
+    assert_eq!(ask("a").0, 200);
+}
+
+#[test]
+fn the_first_class_runs_first() {
+    let (gateway, address) = gateway_with(&json!({"pool_threads": 1}));
+    let (slow, held) = gated();
+    let priority = json!({"by": "x-class", "classes": ["gold", "batch"], "unnamed": "batch"});
+    serve(&gateway, vec![Box::new(slow)], &json!({"limits": {"priority": priority}}));
+    let mut running = send(address, "x-class: batch");
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    let waiting =
+        |count: u64| eventually("a queue", || metric(&gateway, "headgate_pool_waiting", &json!({})) == count);
+    let mut batch: Vec<TcpStream> = ["batch", "unknown", "GOLD"]
+        .iter()
+        .zip(1..)
+        .map(|(class, count)| {
+            let stream = send(address, &format!("x-class: {class}"));
+            waiting(count);
+            stream
+        })
+        .collect();
+    let mut gold = send(address, "x-class: gold");
+    waiting(4);
+    held.leave.send(()).unwrap();
+    assert_eq!(answer(&mut running).0, 200);
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    held.leave.send(()).unwrap();
+    assert_eq!(answer(&mut gold).0, 200);
+    for stream in &mut batch {
+        stream.set_nonblocking(true).unwrap();
+        assert!(stream.read(&mut [0]).is_err(), "nothing has come yet");
+        stream.set_nonblocking(false).unwrap();
+    }
+    (0..3).for_each(|_| held.leave.send(()).unwrap());
+    batch.iter_mut().for_each(|stream| assert_eq!(answer(stream).0, 200));
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let (gateway, _) = gateway();
+    for (more, says) in [
+        (json!({"fallback": {"to": ["v9"]}}), "v9"),
+        (json!({"limits": {"rate": {"per_second": 0.0, "burst": 1}}}), "per_second"),
+        (
+            json!({"limits": {"priority": {"by": "x", "classes": ["a"], "unnamed": "b"}}}),
+            "\"b\" is not among",
+        ),
+    ] {
+        let mut spec = json!({
+            "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 1000,
+            "versions": [{"name": "v1", "digest": "d", "artifact": "a"}],
+        });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let error = gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap_err();
+        assert_eq!(error.code, Code::PolicyInvalid);
+        assert!(error.message.contains(says), "{error}");
+    }
+}
