@@ -5,10 +5,13 @@ Not here: who gets what in a batch (``rust/server/tests/batching.rs``).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import httpx
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -17,6 +20,8 @@ from support.client import Connection
 from support.gateway import GatewayProcess
 from support.models import OPSETS, place, scale
 from support.tools import need_native
+
+MODELS = Path(__file__).parents[1] / "models"
 
 DOCUMENT = """\
 apiVersion: headgate/v1
@@ -135,3 +140,35 @@ def test_what_cannot_be_batched_is_refused_when_it_is_loaded(
         assert admin.http.put(
             f"/v1/endpoints/{model}", json=without, headers={"If-None-Match": "*"}
         ).status_code in (200, 201)
+
+
+def warmed(folder: Path, requests: object) -> httpx.Response:
+    """Applies an endpoint whose only version has these requests to be warmed with; it takes indices from 0 to 4."""
+    model = place(MODELS / "gather.onnx", folder, "gather")
+    (model.parent / "warmup.json").write_text(json.dumps(requests))
+    with GatewayProcess(folder / "state", ["--root", str(folder)]) as started, started.admin() as admin:
+        document = {
+            "apiVersion": "headgate/v1",
+            "kind": "Endpoint",
+            "name": "gather",
+            "versions": {"v1": {"model": "file:gather/1", "run": {"max_batch": 4}}},
+            "traffic": {"champion": "v1"},
+        }
+        return admin.http.put("/v1/endpoints/gather", json=document, headers={"If-None-Match": "*"})
+
+
+def request(*indices: int) -> dict[str, object]:
+    return {
+        "inputs": [{"name": "index", "datatype": "INT64", "shape": [len(indices)], "data": list(indices)}]
+    }
+
+
+def test_a_model_is_warmed_with_the_requests_of_its_artifact(tmp_path: Path) -> None:
+    need_native()
+    taken = warmed(tmp_path / "good", [request(0, 4, 2), request(3)])
+    assert taken.is_success, taken.text
+    refused = warmed(tmp_path / "bad", [request(1), request(7)])
+    assert (refused.status_code, refused.json()["code"]) == (422, "model_load_failed")
+    assert "warmup.json: request 1: " in refused.text
+    wrong = warmed(tmp_path / "wrong", {"inputs": []})
+    assert 'warmup.json: request 0: input \\"index\\" is missing' in wrong.text

@@ -301,7 +301,8 @@ class Version(_Part):
     not_yet: ClassVar[frozenset[str]] = frozenset({"upstream"})
 
     model: Reference | None = Field(
-        None, description="A folder that holds model.onnx, or an .onnx file, below the document's folder."
+        None,
+        description="A folder that holds model.onnx, or an .onnx file, below the document's folder. Requests in its warmup.json warm it.",
     )
     constant: Annotated[dict[Label, Constant], Field(min_length=1, max_length=MAX_TENSORS)] | None = Field(
         None,

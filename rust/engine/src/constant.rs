@@ -122,7 +122,7 @@ impl Row {
 }
 
 /// Appends one value in memory order; `None` when it does not fit the type.
-fn encode(datatype: DataType, value: &Value, out: &mut Vec<u8>) -> Option<()> {
+pub(crate) fn encode(datatype: DataType, value: &Value, out: &mut Vec<u8>) -> Option<()> {
     macro_rules! integer {
         ($type:ty) => {
             match (value.as_i64(), value.as_u64()) {

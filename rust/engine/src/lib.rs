@@ -18,6 +18,7 @@ pub mod ran;
 mod seats;
 mod sync;
 mod warm;
+mod warmup;
 
 pub use batch::{Batch, Done, Seat};
 pub use batcher::Batcher;

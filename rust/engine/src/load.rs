@@ -18,6 +18,7 @@ use serde_json::Value;
 use crate::constant::Constant;
 use crate::model::{Executable, Model, Threads};
 use crate::warm;
+use crate::warmup::Warmup;
 
 /// What a version is made of.
 #[derive(Clone, Debug)]
@@ -92,13 +93,14 @@ impl Engine {
             Model::new(session, run, library, self.threads)
         };
         let model = made(run.threads.max(1))?;
-        let alone = warm::up(&model)?;
+        let warmup = Warmup::beside(path, model.signature())?;
+        let alone = warm::up(&model, &warmup)?;
         let cores = u16::try_from(self.threads.pool).unwrap_or(u16::MAX);
         if run.threads > 0 || cores < 2 || !warm::may_gain_from_threads(alone, path) {
             return Ok(model);
         }
         let wide = made(cores)?;
-        let together = warm::up(&wide)?;
+        let together = warm::up(&wide, &warmup)?;
         Ok(if warm::gains(alone, together) { wide } else { model })
     }
 

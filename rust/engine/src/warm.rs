@@ -1,19 +1,19 @@
 //! Warming: the first runs of a model, which are nobody's request, and what they tell: how long it runs, whether threads
 //! within a run help, whether rows together equal rows alone.
 //!
-//! Next: `place`.
+//! Not here: what a model is warmed with (`warmup`). Next: `place`.
 
 use std::path::Path;
 use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::tensor::{DataType, Shape, TensorSpec};
 use headgate_runtime::tensor::Data;
 use headgate_runtime::{Binding, View};
 
 use crate::histogram::{Counts, Histogram};
 use crate::model::Model;
 use crate::place::MIN_RUNS;
+use crate::warmup::Warmup;
 
 /// Runs that are thrown away before the measuring begins: caches, lazily made kernels.
 const COLD_RUNS: u64 = 3;
@@ -28,45 +28,51 @@ const COMPARED: usize = 3;
 /// How far rows together may differ from rows alone, relative to the larger: what another order of additions makes.
 const TOLERANCE: f64 = 1e-4;
 
-/// Runs a fresh model until its run time is known, and places it; the median run time of one row in nanoseconds, where it
-/// could be measured.
+/// Runs a fresh model until its run time is known, and places it; the median run time in nanoseconds, where it could be
+/// measured.
 ///
-/// Its inputs are made up; they may be such that the model refuses them (an index, a divisor): then it is not measured, and
-/// starts in the pool.
+/// Made-up inputs may be such that the model refuses them (an index, a divisor): then it is not measured, and starts in the pool.
 ///
 /// # Errors
-/// `model_load_failed` for a model that is to be batched and whose rows are not the same together and alone.
-pub(crate) fn up(model: &Model) -> Result<Option<u64>> {
-    let mut binding = model.new_binding();
+/// `model_load_failed` for a model that fails on the requests of its artifact, or is to be batched and whose rows are not the
+/// same together and alone.
+pub(crate) fn up(model: &Model, warmup: &Warmup) -> Result<Option<u64>> {
     let histogram = Histogram::default();
-    let measured = fill(&mut binding, model, 1, 0).is_ok() && measure(model, &mut binding, &histogram);
+    let measured = measure(model, warmup, &histogram)?;
     let mut counts = Counts::default();
     histogram.add_to(&mut counts);
     if measured && counts.total() > 0 {
         model.learn(&counts, 0);
     }
     if model.batcher().is_some() {
-        check_batches(model)?;
+        check_batches(model, warmup)?;
     }
     Ok(counts.quantile_ns(0.5))
 }
 
-/// Runs until enough is known; false when the model refuses what it is given.
-fn measure(model: &Model, binding: &mut Binding, histogram: &Histogram) -> bool {
-    for run in 0..COLD_RUNS + MIN_RUNS {
+/// Runs until enough is known; false when the model refuses what was made up.
+fn measure(model: &Model, warmup: &Warmup, histogram: &Histogram) -> Result<bool> {
+    let requests = warmup.len();
+    let mut bindings: Vec<Binding> = (0..requests).map(|_| model.new_binding()).collect();
+    for (at, binding) in bindings.iter_mut().enumerate() {
+        warmup.fill(binding, model.signature(), at)?;
+    }
+    for run in 0..COLD_RUNS.max(requests as u64) + MIN_RUNS {
+        let at = run as usize % requests;
         let start = Instant::now();
-        if model.execute(binding).is_err() {
-            return false;
+        if let Err(error) = model.execute(&mut bindings[at]) {
+            return warmup.blame(at, &error).map_or(Ok(false), Err);
         }
         let ns = start.elapsed().as_nanos() as u64;
         if run >= COLD_RUNS || ns > LONG_RUN_NS {
             histogram.record(ns);
         }
-        if ns > LONG_RUN_NS {
+        // Every request has its run, however long that takes.
+        if ns > LONG_RUN_NS && run as usize + 1 >= requests {
             break;
         }
     }
-    true
+    Ok(true)
 }
 
 /// Whether it is worth trying a model with several threads: long runs, and no ensemble of trees, whose sums would depend on
@@ -87,20 +93,22 @@ pub(crate) fn gains(alone_ns: Option<u64>, together_ns: Option<u64>) -> bool {
 }
 
 /// Makes sure that rows together equal rows alone, and tells the batcher what both cost.
-fn check_batches(model: &Model) -> Result<()> {
+fn check_batches(model: &Model, warmup: &Warmup) -> Result<()> {
     let Some(batcher) = model.batcher() else { return Ok(()) };
     let refused = |why: String| Error::new(Code::ModelLoadFailed, format!("{why}; remove max_batch"));
     let rows = COMPARED.min(batcher.max_batch());
     let mut together = model.new_binding();
-    let ran = fill(&mut together, model, rows, 0).and_then(|()| model.execute(&mut together));
+    let signature = model.signature();
+    let filled = warmup.fill_rows(&mut together, signature, rows, 0);
+    let ran = filled.and_then(|()| model.execute(&mut together));
     ran.map_err(|error| {
         refused(format!("{rows} rows together could not be run, so that batches cannot be checked ({error})"))
     })?;
     let mut alone = model.new_binding();
     for row in 0..rows {
-        fill(&mut alone, model, 1, row)?;
+        warmup.fill_rows(&mut alone, signature, 1, row)?;
         model.execute(&mut alone)?;
-        for (index, spec) in model.signature().outputs.iter().enumerate() {
+        for (index, spec) in signature.outputs.iter().enumerate() {
             let (whole, single) = (together.output(index)?, alone.output(index)?);
             let part = whole.rows(row, 1).filter(|_| whole.shape.rows() == rows);
             if !part.is_some_and(|part| close(&part, &single)) {
@@ -125,52 +133,6 @@ fn learn(model: &Model, binding: &mut Binding, rows: usize) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Fills every input with `rows` rows of made-up values, those that row `first` and the following have.
-fn fill(binding: &mut Binding, model: &Model, rows: usize, first: usize) -> Result<()> {
-    for (index, spec) in model.signature().inputs.iter().enumerate() {
-        let shape = made_up_shape(spec, rows)?;
-        let tensor = binding.input_mut(index);
-        tensor.reshape(&shape)?;
-        let Some(size) = spec.datatype.size() else { continue };
-        let each = shape.count().checked_div(rows).unwrap_or(0) * size;
-        let Some(bytes) = tensor.bytes_mut() else { continue };
-        bytes.fill(0);
-        for (row, bytes) in bytes.chunks_exact_mut(each.max(1)).enumerate() {
-            made_up_row(bytes, spec.datatype, first + row);
-        }
-    }
-    Ok(())
-}
-
-/// Open dimensions are 1, but for the first, which is the rows'.
-fn made_up_shape(spec: &TensorSpec, rows: usize) -> Result<Shape> {
-    let made_up = |(axis, &dim): (usize, &i64)| match (axis, dim) {
-        (0, -1) => rows as i64,
-        (_, -1) => 1,
-        _ => dim,
-    };
-    Shape::new(&spec.shape.iter().enumerate().map(made_up).collect::<Vec<_>>())
-}
-
-/// Zeros in the first row; in others, fractions that differ from row to row where the type has any. Whole numbers stay 0:
-/// they may be indices.
-fn made_up_row(bytes: &mut [u8], datatype: DataType, row: usize) {
-    let value = |at: usize| ((7 * at + 13 * row) % 11) as f64 * if row == 0 { 0.0 } else { 0.1 };
-    match datatype {
-        DataType::Fp32 => {
-            for (at, element) in bytes.chunks_exact_mut(4).enumerate() {
-                element.copy_from_slice(&(value(at) as f32).to_le_bytes());
-            }
-        }
-        DataType::Fp64 => {
-            for (at, element) in bytes.chunks_exact_mut(8).enumerate() {
-                element.copy_from_slice(&value(at).to_le_bytes());
-            }
-        }
-        _ => {}
-    }
 }
 
 /// Whether two tensors hold the same, but for rounding.
