@@ -391,7 +391,7 @@ class Rate(_Part):
     by: Header | None = Field(
         None, description="What tells callers apart: header.<name>; all share the rate unless written."
     )
-    per_second: Annotated[float, Field(gt=0, le=1_000_000)] = Field(
+    per_second: Annotated[float, Field(ge=0.00001, le=1_000_000)] = Field(
         description="Requests in a second, in the long run."
     )
     burst: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
@@ -409,7 +409,9 @@ class Breaker(_Part):
 
     consecutive: Annotated[int, Field(ge=1, le=1_000_000)] = Field(5, description="Failures in a row.")
     success_rate: Weight = Field(8_000, description="The least share of good answers within the window.")
-    window: Timeout = Field(10_000, description="How long answers are counted for that share.")
+    window: Timeout = Field(
+        10_000, description="How long answers are counted for that share, from its first failure on."
+    )
     min_requests: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         20, description="Answers below which that share says nothing."
     )

@@ -82,8 +82,8 @@ impl LimitsSpec {
 
 impl RateSpec {
     fn fault(&self) -> Option<&'static str> {
-        if !(self.per_second > 0.0 && self.per_second <= 1e6) {
-            return Some("limits.rate: per_second must be above 0 and at most 1000000");
+        if !(1e-5..=1e6).contains(&self.per_second) {
+            return Some("limits.rate: per_second must be from 0.00001 to 1000000");
         }
         (self.burst == 0).then_some("limits.rate: burst must be at least 1")
     }

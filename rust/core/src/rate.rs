@@ -59,7 +59,7 @@ impl Limiter {
         let place = self.place(xxh64(caller, self.seed).max(1), now_ns);
         let mut full_ns = place.full_ns.load(Relaxed);
         loop {
-            let next_ns = full_ns.max(now_ns) + self.period_ns as u64;
+            let next_ns = full_ns.max(now_ns).saturating_add(self.period_ns as u64);
             let early = (next_ns - now_ns).saturating_sub(self.burst_ns.max(self.period_ns as u64));
             if early > 0 {
                 self.refused.fetch_add(1, Relaxed);

@@ -79,10 +79,13 @@ impl<T: Waits> Lane<T> {
 
     /// The next piece for the holder of a token, to be finished by [`Lane::finish`]; `None` takes the token back.
     ///
-    /// What is of no use any more comes first: it costs nothing. Then the oldest, or the newest while the queue stands.
+    /// What is of no use any more comes first, whatever its class: it costs nothing. Then the oldest, or the newest while the
+    /// queue stands.
     pub(crate) fn next(&self, now: Instant) -> Option<T> {
         let mut state = lock(&self.state);
-        let Some(class) = state.classes.iter().position(|class| !class.queue.is_empty()) else {
+        let gone = state.classes.iter().position(|class| class.begins_with_waste(now));
+        let first = || state.classes.iter().position(|class| !class.queue.is_empty());
+        let Some(class) = gone.or_else(first) else {
             state.tokens -= 1;
             return None;
         };
@@ -114,10 +117,19 @@ impl<T> State<T> {
 }
 
 impl<T: Waits> Class<T> {
+    /// Whether the oldest piece of work is of no use any more.
+    fn begins_with_waste(&self, now: Instant) -> bool {
+        self.queue.front().is_some_and(|work| work.span().is_none_or(|(_, deadline)| deadline <= now))
+    }
+
     fn next(&mut self, now: Instant) -> Option<T> {
         let span = self.queue.front().and_then(Waits::span);
         let Some((queued, deadline)) = span.filter(|(_, deadline)| *deadline > now) else {
-            return self.queue.pop_front();
+            let gone = self.queue.pop_front();
+            if self.queue.is_empty() {
+                self.pressure.emptied();
+            }
+            return gone;
         };
         let (wait, had) = (now.saturating_duration_since(queued), deadline.saturating_duration_since(queued));
         self.pressure.waited(nanos(wait), nanos(had), now);

@@ -49,6 +49,11 @@ impl Counted {
         self.0.take().map(|reserved| -> Box<dyn Any + Send + Sync> { Box::new(reserved) })
     }
 
+    /// Whether nothing is counted.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     fn join(&mut self, more: Option<Reserved>) {
         match (&mut self.0, more) {
             (Some(held), Some(more)) => held.join(more),
@@ -92,6 +97,10 @@ pub fn expect(length: usize) -> Result<()> {
 /// The room to make for a body of which `came` bytes are there and `declared` are said to follow: a claim that nothing comes of
 /// costs little, and one that is kept few copies.
 pub fn room(came: usize, declared: usize) -> usize {
+    if declared < came {
+        // Nobody says how much follows: twice as much each time, so that no byte is moved often.
+        return 2 * came.max(Counting::STEP);
+    }
     declared.min(8 * came.max(Counting::STEP)).max(came)
 }
 
@@ -216,6 +225,7 @@ impl Gathered {
         } else if self.rest.capacity() - self.rest.len() < data.len() {
             let (rest, lead) = (std::mem::take(&mut self.rest), self.lead);
             self.move_to(&rest[lead..], rest.len() - lead + data.len());
+            io::with(|io| io.bodies.give(rest));
         }
         self.rest.extend_from_slice(&data);
         Ok(())
@@ -343,4 +353,26 @@ fn left(error: &hyper::Error) -> bool {
         cause = error.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_in_small_pieces_is_moved_few_times_and_claims_little() {
+        let (piece, whole) = (8 << 10, 64 << 20);
+        for declared in [0, whole] {
+            let (mut capacity, mut moves, mut moved) = (0, 0, 0);
+            for came in (piece..=whole).step_by(piece) {
+                if came > capacity {
+                    capacity = room(came, declared);
+                    (moves, moved) = (moves + 1, moved + came - piece);
+                    assert!((came..=8 * came.max(Counting::STEP)).contains(&capacity));
+                }
+            }
+            assert!(moves <= 12 && moved <= 2 * whole, "{declared}: {moves} moves of {moved} bytes");
+        }
+        assert_eq!(room(100, 100), 100);
+    }
 }

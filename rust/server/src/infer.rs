@@ -165,6 +165,13 @@ pub async fn infer(
     while let Some(next) = result.as_ref().err().and_then(|error| tap.next(error.code)) {
         tap = tap.hand_on(next);
         reply.clear();
+        if tap.counted().is_empty() {
+            // The run that failed has taken the body's share with it.
+            if let Err(error) = tap.counted().add(body.len()) {
+                result = Err(error);
+                continue;
+            }
+        }
         result = serve(&envelope, body, ask.dialect, &mut tap, &mut reply).await;
     }
     io::with(|io| io.scratch.borrow_mut().envelope.recycle(envelope));

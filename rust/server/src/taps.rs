@@ -285,6 +285,8 @@ impl Tap {
     /// The answer exists: `None` is success.
     pub fn answered(&mut self, code: Option<Code>) {
         self.answer = Some(Answer(code));
+        // At once: whether the client reads its answer says nothing about the version.
+        self.report(code);
     }
 
     /// The answer's bytes are with the socket.
@@ -312,7 +314,6 @@ impl Tap {
         if code.is_none() && self.instead.is_some() {
             shard.fallback.add(1);
         }
-        self.report(code);
         for (histogram, ns) in
             [(&shard.decode, self.decode_ns), (&shard.queue, self.queue_ns), (&shard.run, self.run_ns)]
         {
@@ -349,8 +350,9 @@ impl Tap {
 
     /// Tells the breaker what the request says about the version: nothing, unless it answered, failed or ran too long. What waited
     /// too long in the queue is shed, and no failure of the model.
-    fn report(&self, code: Option<Code>) {
-        let (Some(breaker), Some(pass)) = (&self.version().payload.breaker, self.pass) else { return };
+    fn report(&mut self, code: Option<Code>) {
+        let pass = self.pass.take();
+        let (Some(breaker), Some(pass)) = (&self.version().payload.breaker, pass) else { return };
         let verdict = match code {
             None => Verdict::Good,
             Some(Code::BackendFailed | Code::Internal) => Verdict::Bad,
