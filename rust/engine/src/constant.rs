@@ -21,7 +21,9 @@ struct Row {
     cell: Cell,
 }
 
-enum Cell {
+/// Elements in memory order.
+#[derive(Debug)]
+pub(crate) enum Cell {
     Numbers(Vec<u8>),
     Strings(Vec<Vec<u8>>),
 }
@@ -66,6 +68,25 @@ impl Executable for Constant {
     }
 }
 
+impl Cell {
+    /// The values as elements of that type.
+    ///
+    /// # Errors
+    /// The first value that does not fit it.
+    pub(crate) fn of(datatype: DataType, values: Vec<&Value>) -> std::result::Result<Cell, &Value> {
+        if datatype == DataType::Bytes {
+            let strings =
+                values.into_iter().map(|value| Ok(value.as_str().ok_or(value)?.as_bytes().to_vec()));
+            return strings.collect::<std::result::Result<_, _>>().map(Cell::Strings);
+        }
+        let mut bytes = Vec::new();
+        for value in values {
+            encode(datatype, value, &mut bytes).ok_or(value)?;
+        }
+        Ok(Cell::Numbers(bytes))
+    }
+}
+
 impl Row {
     fn new(spec: &TensorSpec, value: &Value) -> Result<Row> {
         // A free dimension inside a row has nothing that could tell its size: one element.
@@ -84,18 +105,7 @@ impl Row {
         };
         let wrong =
             |value: &Value| fault(format!("output {:?} is {}, not {value}", spec.name, spec.datatype));
-        let cell = if spec.datatype == DataType::Bytes {
-            let strings = values
-                .iter()
-                .map(|value| value.as_str().map(|text| text.as_bytes().to_vec()).ok_or_else(|| wrong(value)));
-            Cell::Strings(strings.collect::<Result<_>>()?)
-        } else {
-            let mut bytes = Vec::new();
-            for value in values {
-                encode(spec.datatype, value, &mut bytes).ok_or_else(|| wrong(value))?;
-            }
-            Cell::Numbers(bytes)
-        };
+        let cell = Cell::of(spec.datatype, values).map_err(wrong)?;
         Ok(Row { dims, cell })
     }
 
@@ -122,7 +132,7 @@ impl Row {
 }
 
 /// Appends one value in memory order; `None` when it does not fit the type.
-pub(crate) fn encode(datatype: DataType, value: &Value, out: &mut Vec<u8>) -> Option<()> {
+fn encode(datatype: DataType, value: &Value, out: &mut Vec<u8>) -> Option<()> {
     macro_rules! integer {
         ($type:ty) => {
             match (value.as_i64(), value.as_u64()) {

@@ -11,7 +11,7 @@ use headgate_runtime::{Binding, Tensor};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::constant::encode;
+use crate::constant::Cell;
 
 /// The file's name, beside the model.
 const FILE: &str = "warmup.json";
@@ -32,13 +32,7 @@ pub(crate) enum Warmup {
 #[derive(Debug)]
 pub(crate) struct Input {
     shape: Shape,
-    cells: Cells,
-}
-
-#[derive(Debug)]
-enum Cells {
-    Numbers(Vec<u8>),
-    Strings(Vec<Vec<u8>>),
+    cells: Cell,
 }
 
 #[derive(Deserialize)]
@@ -153,14 +147,14 @@ impl Input {
     fn copy_rows(&self, tensor: &mut Tensor, parts: std::ops::Range<usize>, of: usize) -> Result<()> {
         let of = of.max(1);
         match &self.cells {
-            Cells::Numbers(bytes) => {
+            Cell::Numbers(bytes) => {
                 let each = bytes.len() / of;
                 let Some(all) = tensor.bytes_mut().filter(|_| each > 0) else { return Ok(()) };
                 for (part, out) in parts.zip(all.chunks_exact_mut(each)) {
                     out.copy_from_slice(&bytes[part % of * each..][..each]);
                 }
             }
-            Cells::Strings(strings) => {
+            Cell::Strings(strings) => {
                 let each = strings.len() / of;
                 let indices = parts.flat_map(|part| (0..each).map(move |at| part % of * each + at));
                 for (at, index) in indices.enumerate() {
@@ -202,18 +196,7 @@ fn read_input(input: &InputJson, spec: &TensorSpec) -> std::result::Result<Input
         return Err(format!("has {} elements, and its shape {}", values.len(), shape.count()));
     }
     let wrong = |value: &Value| format!("is {}, not {value}", spec.datatype);
-    let cells = if spec.datatype == DataType::Bytes {
-        let strings = values
-            .iter()
-            .map(|value| value.as_str().map(|text| text.as_bytes().to_vec()).ok_or_else(|| wrong(value)));
-        Cells::Strings(strings.collect::<std::result::Result<_, _>>()?)
-    } else {
-        let mut bytes = Vec::new();
-        for value in values {
-            encode(spec.datatype, value, &mut bytes).ok_or_else(|| wrong(value))?;
-        }
-        Cells::Numbers(bytes)
-    };
+    let cells = Cell::of(spec.datatype, values).map_err(wrong)?;
     Ok(Input { shape, cells })
 }
 
@@ -299,7 +282,7 @@ mod tests {
                 unreachable!("requests were given")
             };
             assert_eq!(requests.len(), count);
-            let [Input { shape, cells: Cells::Numbers(bytes) }, Input { cells: Cells::Strings(strings), .. }] =
+            let [Input { shape, cells: Cell::Numbers(bytes) }, Input { cells: Cell::Strings(strings), .. }] =
                 &requests[0][..]
             else {
                 unreachable!("numbers, then strings")
