@@ -89,7 +89,7 @@ class FakeNative:
                 "champion": served["champion"],
                 "versions": {
                     v["name"]: {
-                        "state": "ready",
+                        "memory": {"state": "warm", "bytes": 1 << 20, "pinned": v.get("pinned", False)},
                         "digest": v["digest"],
                         "placement": "inline",
                         "run_us": {"p50": 1.9, "p99": 3.1},

@@ -194,7 +194,9 @@ def _endpoint(one: dict[str, Any]) -> RenderableType:
         head += (
             f"\nfrozen since {one['frozen']['since']} by {one['frozen']['who']}: {one['frozen']['reason']}"
         )
-    made = cli.table("VERSION", "ROLE", "STATE", "PLACED", "RUN p50/p99", "REQUESTS", "DIGEST", "MESSAGE")
+    made = cli.table(
+        "VERSION", "ROLE", "STATE", "PLACED", "RUN p50/p99", "MEMORY", "REQUESTS", "DIGEST", "MESSAGE"
+    )
     for name, version in one["versions"].items():
         cli.row(
             made,
@@ -203,6 +205,7 @@ def _endpoint(one: dict[str, Any]) -> RenderableType:
             version["state"],
             _placed(version),
             _run_times(version["run_us"]),
+            _memory(version["memory"]),
             version["requests"],
             version["digest"][:19],
             version["message"],
@@ -226,7 +229,21 @@ def _placed(version: Mapping[str, Any]) -> str | None:
         placed += f", {batches['rows'] / batches['count']:.3g} rows a run"
     if version["shedding"]:
         placed += ", shedding"
+    if version["breaker"] and version["breaker"]["open"]:
+        placed += ", left alone (breaker)"
     return placed
+
+
+def _memory(memory: Mapping[str, Any] | None) -> str | None:
+    """Where it is, how much it takes, whether it stays."""
+    if memory is None:
+        return None
+    words = [memory["state"]]
+    if memory["bytes"]:
+        words.append(f"{memory['bytes'] / 2**20:.3g} MiB")
+    if memory["pinned"]:
+        words.append("pinned")
+    return ", ".join(words)
 
 
 def _run_times(run: Mapping[str, float | None] | None) -> str | None:

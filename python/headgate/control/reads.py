@@ -323,6 +323,8 @@ def _versions(state: EndpointState, held: Held, status: Status) -> dict[str, Ver
             requests=said.get("requests"),
             signature=said.get("signature") or detail.get("signature"),
             load_ms=detail.get("load_ms"),
+            memory=said.get("memory"),
+            breaker=said.get("breaker"),
             message=state.omitted.get(name),
         )
     return views

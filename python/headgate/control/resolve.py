@@ -58,6 +58,7 @@ class Resolver:
             non_finite=resolved.non_finite,
             limits=resolved.limits,
             fallback=resolved.fallback,
+            keep_warm=resolved.keep_warm,
             timeout_ms=resolved.timeout_ms,
             baseline=baseline,
             root=None if document.root == NOWHERE else str(document.root),

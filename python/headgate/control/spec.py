@@ -32,7 +32,7 @@ class VersionSpec:
 @dataclass(frozen=True)
 class Spec:
     """A document resolved. ``baseline`` is a digest; ``root`` is where its ``file:`` references were found; ``limits`` and
-    ``fallback`` are as the data plane takes them.
+    ``fallback`` are as the data plane takes them; ``keep_warm`` says whether the champion and the last good one stay in memory.
     """
 
     declared: Declared
@@ -42,6 +42,7 @@ class Spec:
     non_finite: str = "error"
     limits: Mapping[str, Any] = field(default_factory=dict)
     fallback: Mapping[str, Any] | None = None
+    keep_warm: bool = False
     timeout_ms: int = 30_000
     baseline: str | None = None
     window_seconds: int = 86_400
@@ -89,6 +90,7 @@ class Spec:
             "non_finite": self.non_finite,
             "limits": dict(self.limits),
             "fallback": self.fallback,
+            "keep_warm": self.keep_warm,
             "timeout_ms": self.timeout_ms,
             "baseline": self.baseline,
             "window_seconds": self.window_seconds,
@@ -106,6 +108,7 @@ class Spec:
             non_finite=stored.get("non_finite", "error"),
             limits=stored.get("limits", {}),
             fallback=stored.get("fallback"),
+            keep_warm=stored.get("keep_warm", False),
             timeout_ms=stored["timeout_ms"],
             baseline=stored["baseline"],
             window_seconds=stored["window_seconds"],
@@ -177,6 +180,7 @@ def native_apply(name: str, held: Serving, paths: Paths, load: Load) -> bytes:
                 "artifact": str(find(entry.digest)),
                 "run": dict(entry.run),
                 "compatible": entry.compatible,
+                "pinned": spec.keep_warm and version in (live.champion, live.last_good),
             }
         versions.append({"name": version, "digest": entry.digest, **what})
     table = live.table.without(frozenset(load.omitted))

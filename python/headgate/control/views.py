@@ -65,6 +65,23 @@ class TrafficView(TypedDict):
     notes: list[str]
 
 
+class MemoryView(TypedDict):
+    """Where a model is and what it takes there, in bytes (0 where nobody knows); ``draining`` is in memory until its last run
+    has ended.
+    """
+
+    state: Literal["cold", "loading", "warm", "draining"]
+    bytes: int
+    pinned: bool
+
+
+class BreakerView(TypedDict):
+    """Whether a version is left alone for failing, and how often it has been."""
+
+    open: bool
+    trips: int
+
+
 class VersionView(TypedDict):
     """One version of an endpoint, with what the data plane says about it."""
 
@@ -81,6 +98,8 @@ class VersionView(TypedDict):
     requests: int | None
     signature: dict[str, Any] | None
     load_ms: float | None
+    memory: MemoryView | None
+    breaker: BreakerView | None
     message: str | None
 
 

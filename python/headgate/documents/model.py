@@ -366,6 +366,10 @@ class Traffic(_Part):
     fallback: Fallback | None = Field(
         None, description="Who answers when the chosen version does not; nobody unless written."
     )
+    keep_warm: bool = Field(
+        False,
+        description="Whether the champion and the last good champion stay in memory whatever --memory-budget moves out.",
+    )
 
 
 class Drift(_Part):

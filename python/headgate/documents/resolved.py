@@ -53,6 +53,7 @@ class Resolved:
     """What ``Limits.settings`` gives."""
     fallback: dict[str, Any] | None
     """What ``Fallback.settings`` gives."""
+    keep_warm: bool
     baseline: Path | None
 
 
@@ -98,5 +99,6 @@ def resolve(document: Document) -> Resolved:
         non_finite=endpoint.non_finite,
         limits=endpoint.limits.settings() if endpoint.limits else {},
         fallback=endpoint.traffic.fallback.settings() if endpoint.traffic.fallback else None,
+        keep_warm=endpoint.traffic.keep_warm,
         baseline=baseline,
     )

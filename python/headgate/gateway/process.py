@@ -284,6 +284,8 @@ def native_config(settings: Settings, library: str | None) -> dict[str, Any]:
         "io_threads": settings.io_threads,
         "pool_threads": settings.pool_threads,
         "library": library,
+        "memory_budget_bytes": settings.memory_budget_bytes,
+        "load_wait_ms": settings.load_wait_ms,
         "max_body_bytes": settings.max_body_bytes,
         "gzip_above_bytes": settings.gzip_above_bytes,
         "access_log": None if settings.access_log is None else str(settings.access_log),

@@ -110,6 +110,20 @@ SETTINGS: tuple[Setting, ...] = (
         "io-threads", "N", units.parse_count, "Threads that take requests.", "the cores given to the process"
     ),
     Setting(
+        "memory-budget",
+        "SIZE",
+        parse_size,
+        "The most memory for models; those unused longest leave it, and come back when they are asked for.",
+        "no bound",
+    ),
+    Setting(
+        "load-wait",
+        "TIME",
+        parse_duration,
+        "How long a request waits for a model that has left memory, before it is told to come back (503).",
+        "5s",
+    ),
+    Setting(
         "drain-delay",
         "TIME",
         parse_duration,
@@ -189,6 +203,8 @@ class Validated:
     admin: Address | None = None
     admin_host: tuple[str, ...] = ()
     io_threads: int | None = None
+    memory_budget: int | None = None
+    load_wait: int | None = None
     drain_delay: int | None = None
     drain_grace: int | None = None
     max_body: int | None = None
@@ -216,6 +232,8 @@ class Settings:
     admin_hosts: tuple[str, ...]
     io_threads: int
     pool_threads: int
+    memory_budget_bytes: int | None
+    load_wait_ms: int
     drain_delay_ms: int
     drain_grace_ms: int
     max_body_bytes: int
@@ -343,6 +361,8 @@ def resolve(
         admin_hosts=given.admin_host,
         io_threads=given.io_threads or usable,
         pool_threads=usable,
+        memory_budget_bytes=given.memory_budget,
+        load_wait_ms=5_000 if given.load_wait is None else given.load_wait,
         drain_delay_ms=given.drain_delay or 0,
         drain_grace_ms=30_000 if given.drain_grace is None else given.drain_grace,
         max_body_bytes=64 << 20 if given.max_body is None else given.max_body,

@@ -60,6 +60,11 @@ pub struct TableState {
 pub type Move = (Option<String>, Option<String>, u16);
 
 impl TableState {
+    /// Whether a version has any slot.
+    pub fn gives(&self, version: &str) -> bool {
+        self.given.iter().any(|(name, ..)| name == version)
+    }
+
     /// The slots given away, one by one, in the order in which they were given.
     ///
     /// # Errors

@@ -87,6 +87,9 @@ pub struct VersionSpec {
     /// How it is run.
     #[serde(default)]
     pub run: RunSpec,
+    /// Whether it stays in memory whatever else needs room.
+    #[serde(default)]
+    pub pinned: bool,
     /// Whether callers may take it for the champion: its signature has to be the same.
     #[serde(default = "yes")]
     pub compatible: bool,

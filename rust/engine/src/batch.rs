@@ -18,7 +18,7 @@ use headgate_core::tensor::{MAX_RANK, Shape};
 use headgate_runtime::{Binding, View};
 
 use crate::batcher::{Batcher, KINDS, Kind};
-use crate::model::{Lease, Model};
+use crate::model::{Lease, Model, Warm};
 use crate::pool::{Doorbell, Waiter, late, nanos};
 use crate::ran::Ran;
 use crate::seats::{Member, Seats};
@@ -30,7 +30,7 @@ pub struct Batch {
     inputs: Vec<Rows>,
     bytes: usize,
     class: u8,
-    model: Arc<Model>,
+    warm: Warm,
 }
 
 /// Where an input's rows lie.
@@ -106,10 +106,10 @@ impl Seat {
     /// # Errors
     /// `invalid_argument` for more rows than a batch may have, or other numbers of them from input to input; `overloaded`
     /// when too much waits already.
-    pub fn take(model: &Arc<Model>, shapes: &[Shape], waiter: Waiter) -> Result<Seat> {
+    pub fn take(warm: Warm, shapes: &[Shape], waiter: Waiter) -> Result<Seat> {
         let Waiter { thread: home, deadline, class } = waiter;
         let batcher =
-            model.batcher().ok_or_else(|| Error::new(Code::Internal, "a version without batches"))?;
+            warm.batcher().ok_or_else(|| Error::new(Code::Internal, "a version without batches"))?;
         let rows = shapes.first().map_or(1, Shape::rows);
         if shapes.iter().any(|shape| shape.rows() != rows) {
             return Err(Error::invalid(format!(
@@ -136,8 +136,8 @@ impl Seat {
         if let Some(seat) = taken {
             return Ok(seat);
         }
-        model.admit(class)?;
-        let batch = Arc::new(Batch::new(model, batcher, &kind)?);
+        warm.admit(class)?;
+        let batch = Arc::new(Batch::new(warm.clone(), batcher, &kind)?);
         let first = batch.seats.take(rows, home, now, deadline);
         let (index, start) = first.ok_or_else(|| Error::new(Code::Internal, "a new batch has no room"))?;
         open.retain(|(known, batch)| *known != kind && batch.strong_count() > 0);
@@ -151,7 +151,7 @@ impl Seat {
 
     /// The model.
     pub fn model(&self) -> &Arc<Model> {
-        &self.batch.model
+        self.batch.model()
     }
 
     /// The memory of an input's rows, to be written.
@@ -204,13 +204,13 @@ impl Drop for Seat {
 }
 
 impl Batch {
-    fn new(model: &Arc<Model>, batcher: &Batcher, kind: &Kind) -> Result<Batch> {
+    fn new(warm: Warm, batcher: &Batcher, kind: &Kind) -> Result<Batch> {
         let Kind { each, class } = kind;
-        let datatypes = model.signature().inputs.iter().map(|spec| spec.datatype.size().unwrap_or(0));
+        let datatypes = warm.signature().inputs.iter().map(|spec| spec.datatype.size().unwrap_or(0));
         let row_bytes: Vec<usize> =
             each.iter().zip(datatypes).map(|(row, size)| row.count() * size).collect();
         let bytes = row_bytes.iter().sum::<usize>().saturating_mul(batcher.max_batch());
-        let mut slab = batcher.take_slab(bytes, *class, || model.new_binding())?;
+        let mut slab = batcher.take_slab(bytes, *class, || warm.new_binding())?;
         if let Err(error) = Self::make_room(&mut slab, each, batcher.max_batch()) {
             batcher.give_slab(slab, bytes);
             return Err(error);
@@ -221,8 +221,8 @@ impl Batch {
         });
         let inputs = inputs.collect();
         let seats = Seats::new(batcher.max_batch());
-        let (slab, model) = (UnsafeCell::new(slab), model.clone());
-        Ok(Batch { seats, inputs, bytes, slab, class: *class, model })
+        let slab = UnsafeCell::new(slab);
+        Ok(Batch { seats, inputs, bytes, slab, class: *class, warm })
     }
 
     /// Gives a slab room for `rows` rows.
@@ -234,7 +234,7 @@ impl Batch {
 
     /// The model.
     pub(crate) fn model(&self) -> &Arc<Model> {
-        &self.model
+        self.warm.model()
     }
 
     /// The class of everybody in it.
@@ -255,7 +255,7 @@ impl Batch {
     /// Runs the batch and tells everybody in it. Called once, on a pool thread. How long its first request waited and how
     /// long the run took, in nanoseconds.
     pub(crate) fn run(self: &Arc<Self>, doorbell: &dyn Doorbell) -> (u64, u64) {
-        let Some(batcher) = self.model.batcher() else { return (0, 0) };
+        let Some(batcher) = self.warm.batcher() else { return (0, 0) };
         self.seats.wait(|waiting| batcher.patience(waiting));
         let now = Instant::now();
         let (members, expired): (Vec<_>, Vec<_>) =
@@ -329,7 +329,7 @@ impl Batch {
             slab.input_mut(index).narrow(&with_rows(shape, padded)?)?;
         }
         let begun = Instant::now();
-        self.model.execute(slab)?;
+        self.warm.execute(slab)?;
         let run_ns = nanos(begun.elapsed());
         for index in 0..slab.outputs() {
             check_rows(&slab.output(index)?, padded)?;
@@ -344,7 +344,7 @@ impl Batch {
         if begun >= member.deadline {
             return Fate::failed(late(), member, begun);
         }
-        let mut lease = Lease::take(&self.model, 0);
+        let mut lease = Lease::take(self.warm.clone(), 0);
         let result = self.fill(&mut lease, member.rows, start).and_then(|()| lease.run());
         let (queue_ns, run_ns) = (nanos(begun - member.taken), nanos(begun.elapsed()));
         Fate { result: result.map(|()| Found::Alone(lease)), queue_ns, run_ns, counts: true }
@@ -371,8 +371,8 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        let Some(batcher) = self.model.batcher() else { return };
-        let slab = std::mem::replace(self.slab.get_mut(), self.model.new_binding());
+        let Some(batcher) = self.warm.batcher() else { return };
+        let slab = std::mem::replace(self.slab.get_mut(), self.warm.new_binding());
         batcher.give_slab(slab, self.bytes);
     }
 }
@@ -386,7 +386,7 @@ impl Fate {
 impl Together {
     /// The model.
     pub(crate) fn model(&self) -> &Arc<Model> {
-        &self.batch.model
+        self.batch.model()
     }
 
     /// How many rows there are.

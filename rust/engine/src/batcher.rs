@@ -194,6 +194,11 @@ impl Batcher {
         }
     }
 
+    /// Gives kept slabs back to the allocator.
+    pub(crate) fn free_slabs(&self) {
+        while self.free.pop().is_some() {}
+    }
+
     fn forget_slab(&self, bytes: usize) {
         self.slabs.fetch_sub(1, Relaxed);
         self.bytes.fetch_sub(bytes, Relaxed);

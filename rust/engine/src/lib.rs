@@ -1,7 +1,7 @@
 //! Turns requests into runs.
 //!
 //! Read in this order: [`place`] (inline, pool or batched), [`model`] (what is run, and the buffers it runs on), [`pool`],
-//! [`batcher`], [`batch`], [`constant`], [`load`], [`histogram`].
+//! [`batcher`], [`batch`], [`constant`], [`resident`], [`memory`], [`load`], [`histogram`].
 
 pub mod batch;
 pub mod batcher;
@@ -10,11 +10,13 @@ pub mod curve;
 pub mod histogram;
 mod lane;
 pub mod load;
+pub mod memory;
 pub mod model;
 pub mod place;
 pub mod pool;
 mod pressure;
 pub mod ran;
+pub mod resident;
 mod seats;
 mod sync;
 mod warm;
@@ -26,7 +28,9 @@ pub use curve::Cost;
 pub use headgate_runtime as runtime;
 pub use histogram::Histogram;
 pub use load::{Engine, Source};
-pub use model::{Executable, Lease, Model, Threads};
+pub use memory::{Memory, Need};
+pub use model::{Executable, Lease, Model, Threads, Warm};
 pub use place::Place;
 pub use pool::{Doorbell, Outcome, Pending, Pool, Waiter, join_until};
 pub use ran::Ran;
+pub use resident::State;

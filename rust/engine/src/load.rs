@@ -16,7 +16,9 @@ use headgate_runtime::{Library, Session, SessionOptions};
 use serde_json::Value;
 
 use crate::constant::Constant;
-use crate::model::{Executable, Model, Threads};
+use crate::memory::{Memory, Need};
+use crate::model::{Executable, Model, Threads, Warm};
+use crate::resident::{Recipe, Resident, State};
 use crate::warm;
 use crate::warmup::Warmup;
 
@@ -35,7 +37,8 @@ pub struct Engine {
     threads: Threads,
     loaded: Mutex<HashMap<Key, Weak<Model>>>,
     /// What computes, by digest and how it was made: models that are run differently share it.
-    sessions: Mutex<HashMap<(String, SessionOptions), Weak<dyn Executable>>>,
+    sessions: Mutex<HashMap<(String, SessionOptions), Weak<Resident>>>,
+    memory: Memory,
 }
 
 /// What makes two models the same: what they are and how they are run.
@@ -44,11 +47,16 @@ type Key = (String, RunSpec);
 impl Engine {
     /// An engine that opens the ONNX Runtime library at `library` when it first needs it. One run uses as many threads as there
     /// are in the pool at most.
-    pub fn new(library: Option<PathBuf>, threads: Threads) -> Self {
-        Self { library, threads, loaded: Mutex::default(), sessions: Mutex::default() }
+    pub fn new(library: Option<PathBuf>, threads: Threads, memory: Memory) -> Self {
+        Self { library, threads, loaded: Mutex::default(), sessions: Mutex::default(), memory }
     }
 
-    /// The model of a digest that is run like that, if it is loaded.
+    /// The memory of the models.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The model of a digest that is run like that, if it was loaded; it may be out of memory by now.
     pub fn loaded(&self, digest: &str, run: &RunSpec) -> Option<Arc<Model>> {
         self.table().get(&(digest.to_owned(), run.clone())).and_then(Weak::upgrade)
     }
@@ -57,23 +65,56 @@ impl Engine {
     ///
     /// # Errors
     /// `model_load_failed` saying what is wrong with the version.
-    pub fn load(&self, digest: &str, source: &Source<'_>, run: &RunSpec) -> Result<Arc<Model>> {
+    pub fn load(&self, digest: &str, source: &Source<'_>, run: &RunSpec, need: Need) -> Result<Arc<Model>> {
         if let Some(model) = self.loaded(digest, run) {
             return Ok(model);
         }
         let library = self.library()?;
         let start = Instant::now();
         let model = match source {
-            Source::Artifact(path) => self.load_artifact(library, digest, path, run)?,
+            Source::Artifact(path) => self.load_artifact(library, digest, path, run, need)?,
             Source::Constant(values, signature) => {
-                let constant = Constant::new(values, signature)?;
+                let constant = Resident::fixed(Arc::new(Constant::new(values, signature)?));
                 let model = Model::new(Arc::new(constant), run, library, self.threads)?;
                 model.placement.pin_inline();
-                model
+                Arc::new(model)
             }
         };
         model.load_ns.store(start.elapsed().as_nanos() as u64, Relaxed);
-        Ok(self.remember(digest, run, Arc::new(model)))
+        Ok(self.remember(digest, run, model))
+    }
+
+    /// Brings a model back into memory, unless it is there. Blocks.
+    ///
+    /// # Errors
+    /// `model_load_failed`, and the same for a while after a failure; `overloaded` when there is no room.
+    pub fn bring(&self, model: &Arc<Model>, need: Need) -> Result<Warm> {
+        let start = Instant::now();
+        let executable = self.memory.bring(model.resident(), need, |executable| {
+            let warm = Warm::new(model.clone(), executable.clone());
+            let path = model.resident().path();
+            let warmup = path.map_or(Ok(Warmup::MadeUp), |path| Warmup::beside(path, model.signature()))?;
+            warm::again(&warm, &warmup)?;
+            model.load_ns.store(start.elapsed().as_nanos() as u64, Relaxed);
+            Ok(())
+        })?;
+        Ok(Warm::new(model.clone(), executable))
+    }
+
+    /// Notes who was used, and frees the buffers of models that are out of memory.
+    pub fn tidy(&self) {
+        self.memory.note();
+        let models: Vec<_> = self.table().values().filter_map(Weak::upgrade).collect();
+        for model in models.iter().filter(|model| model.resident().state() == State::Cold) {
+            model.free_buffers();
+        }
+    }
+
+    /// Where the models are, and how many are there.
+    pub fn states(&self) -> [(State, usize); 4] {
+        let models: Vec<_> = self.table().values().filter_map(Weak::upgrade).collect();
+        State::ALL
+            .map(|state| (state, models.iter().filter(|model| model.resident().state() == state).count()))
     }
 
     fn load_artifact(
@@ -82,49 +123,59 @@ impl Engine {
         digest: &str,
         path: &Path,
         run: &RunSpec,
-    ) -> Result<Model> {
+        need: Need,
+    ) -> Result<Arc<Model>> {
         let options = |threads: u16| SessionOptions {
             intra_threads: threads,
             arena: run.arena,
             graph_optimization: run.graph_optimization,
         };
         let made = |threads: u16| {
-            let session = self.session(library, digest, path, options(threads))?;
-            Model::new(session, run, library, self.threads)
+            let (resident, executable) = self.session(library, digest, path, options(threads), need)?;
+            let model = Arc::new(Model::new(resident, run, library, self.threads)?);
+            Ok::<_, Error>(Warm::new(model, executable))
         };
         let model = made(run.threads.max(1))?;
         let warmup = Warmup::beside(path, model.signature())?;
         let alone = warm::up(&model, &warmup)?;
         let cores = u16::try_from(self.threads.pool).unwrap_or(u16::MAX);
         if run.threads > 0 || cores < 2 || !warm::may_gain_from_threads(alone, path) {
-            return Ok(model);
+            return Ok(model.model().clone());
         }
         let wide = made(cores)?;
         let together = warm::up(&wide, &warmup)?;
-        Ok(if warm::gains(alone, together) { wide } else { model })
+        Ok(if warm::gains(alone, together) { wide } else { model }.model().clone())
     }
 
-    /// The session of a digest, made unless there is one.
+    /// The session of a digest, made unless there is one, and held.
     fn session(
         &self,
         library: &'static Library,
         digest: &str,
         path: &Path,
         options: SessionOptions,
-    ) -> Result<Arc<dyn Executable>> {
+        need: Need,
+    ) -> Result<(Arc<Resident>, Arc<dyn Executable>)> {
         let key = (digest.to_owned(), options);
         let present = || lock(&self.sessions).get(&key).and_then(Weak::upgrade);
-        if let Some(session) = present() {
-            return Ok(session);
+        if let Some(resident) = present() {
+            let executable = self.memory.bring(&resident, need, |_| Ok(()))?;
+            return Ok((resident, executable));
         }
-        let made: Arc<dyn Executable> = Arc::new(Session::load(library, path, options)?);
+        let file = path.to_owned();
+        let make = Box::new(move || -> Result<Arc<dyn Executable>> {
+            Ok(Arc::new(Session::load(library, &file, options)?))
+        });
+        let made = self.memory.first(Recipe { path: path.to_owned(), make }, need)?;
         let mut sessions = lock(&self.sessions);
         sessions.retain(|_, session| session.strong_count() > 0);
-        // When two threads made it at once, the first one is shared.
-        if let Some(first) = sessions.get(&key).and_then(Weak::upgrade) {
-            return Ok(first);
+        // When two threads made it at once, the first one is shared, unless it is gone already.
+        if let Some(first) = sessions.get(&key).and_then(Weak::upgrade)
+            && let Some(executable) = first.hold()
+        {
+            return Ok((first, executable));
         }
-        sessions.insert(key, Arc::downgrade(&made));
+        sessions.insert(key, Arc::downgrade(&made.0));
         Ok(made)
     }
 
@@ -133,11 +184,30 @@ impl Engine {
     /// # Errors
     /// `model_load_failed` when there is no ONNX Runtime library to make its buffers with, or it cannot be run like that.
     pub fn adopt(&self, digest: &str, executable: Box<dyn Executable>, run: &RunSpec) -> Result<Arc<Model>> {
-        let model = Model::new(Arc::from(executable), run, self.library()?, self.threads)?;
+        let resident = Arc::new(Resident::fixed(Arc::from(executable)));
+        let model = Model::new(resident, run, self.library()?, self.threads)?;
         Ok(self.remember(digest, run, Arc::new(model)))
     }
 
-    /// The number of models in memory.
+    /// Puts what is made from a file in some other way than by the runtime under a digest, unwarmed: it may leave memory and
+    /// come back.
+    ///
+    /// # Errors
+    /// As [`Engine::adopt`], and as `make`.
+    pub fn adopt_made(
+        &self,
+        digest: &str,
+        path: &Path,
+        make: impl Fn() -> Result<Arc<dyn Executable>> + Send + Sync + 'static,
+        run: &RunSpec,
+    ) -> Result<Arc<Model>> {
+        let recipe = Recipe { path: path.to_owned(), make: Box::new(make) };
+        let (resident, _held) = self.memory.first(recipe, Need::Ordinary)?;
+        let model = Model::new(resident, run, self.library()?, self.threads)?;
+        Ok(self.remember(digest, run, Arc::new(model)))
+    }
+
+    /// The number of models that are known, in memory or not.
     pub fn count(&self) -> usize {
         self.table().values().filter(|model| model.strong_count() > 0).count()
     }

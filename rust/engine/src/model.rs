@@ -5,6 +5,7 @@
 //! Next: `pool`.
 
 use std::any::Any;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::histogram::Counts;
 use crate::lane::Lane;
 use crate::place::{Place, Placement};
 use crate::pool::Work;
+use crate::resident::Resident;
 
 /// Whatever turns inputs into outputs: an ONNX Runtime session, a constant, a test's probe.
 pub trait Executable: Send + Sync + 'static {
@@ -57,9 +59,9 @@ pub struct Threads {
     pub pool: usize,
 }
 
-/// A version in memory: what computes, and how it is run.
+/// A version that can be run: what computes, and how it is run.
 pub struct Model {
-    executable: Arc<dyn Executable>,
+    resident: Arc<Resident>,
     library: &'static Library,
     free: Box<[ArrayQueue<Binding>]>,
     lane: Arc<Lane<Work>>,
@@ -78,17 +80,17 @@ impl Model {
     /// # Errors
     /// As [`Batcher::new`].
     pub fn new(
-        executable: Arc<dyn Executable>,
+        resident: Arc<Resident>,
         run: &RunSpec,
         library: &'static Library,
         threads: Threads,
     ) -> Result<Self> {
         let Threads { io: threads, pool } = threads;
         let free = (0..threads.max(1)).map(|_| ArrayQueue::new(FREE_PER_THREAD)).collect();
-        let batched = (run.max_batch > 1).then(|| Batcher::new(run, executable.signature()));
+        let batched = (run.max_batch > 1).then(|| Batcher::new(run, resident.signature()));
         let instances = if run.instances == 0 { pool.max(1) } else { usize::from(run.instances) };
         Ok(Self {
-            executable,
+            resident,
             library,
             free,
             lane: Arc::new(Lane::new(instances)),
@@ -101,7 +103,25 @@ impl Model {
 
     /// What it takes and gives.
     pub fn signature(&self) -> &Signature {
-        self.executable.signature()
+        self.resident.signature()
+    }
+
+    /// What computes, and whether it is in memory.
+    pub fn resident(&self) -> &Arc<Resident> {
+        &self.resident
+    }
+
+    /// The model with what computes, which stays in memory until this is dropped; `None` while it is out of memory.
+    pub fn hold(self: &Arc<Self>) -> Option<Warm> {
+        Some(Warm { executable: self.resident.hold()?, model: self.clone() })
+    }
+
+    /// Gives kept buffers back to the allocator.
+    pub(crate) fn free_buffers(&self) {
+        self.free.iter().for_each(|free| while free.pop().is_some() {});
+        if let Some(batcher) = &self.batcher {
+            batcher.free_slabs();
+        }
     }
 
     /// Its batches, where it has them.
@@ -143,17 +163,6 @@ impl Model {
         Binding::new(self.library, self.signature())
     }
 
-    /// Computes; a panic inside becomes an error.
-    ///
-    /// # Errors
-    /// As [`Executable::run`]; `internal` after a panic.
-    pub(crate) fn execute(&self, binding: &mut Binding) -> Result<()> {
-        let run = std::panic::AssertUnwindSafe(|| self.executable.run(binding));
-        std::panic::catch_unwind(run).unwrap_or_else(|_| {
-            Err(Error::new(Code::Internal, "the run panicked; this is a defect of Headgate"))
-        })
-    }
-
     /// Learns from the newest runs: where to run, and how long that takes; `now_ns` is any monotonic clock.
     pub fn learn(&self, runs: &Counts, now_ns: u64) {
         self.placement.decide(runs, now_ns);
@@ -174,9 +183,47 @@ impl Model {
     }
 }
 
+/// A model that is in memory for as long as this lives.
+#[derive(Clone)]
+pub struct Warm {
+    model: Arc<Model>,
+    executable: Arc<dyn Executable>,
+}
+
+impl Warm {
+    /// A model with what computes for it.
+    pub(crate) fn new(model: Arc<Model>, executable: Arc<dyn Executable>) -> Warm {
+        Warm { model, executable }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Computes; a panic inside becomes an error.
+    ///
+    /// # Errors
+    /// As [`Executable::run`]; `internal` after a panic.
+    pub(crate) fn execute(&self, binding: &mut Binding) -> Result<()> {
+        let run = std::panic::AssertUnwindSafe(|| self.executable.run(binding));
+        std::panic::catch_unwind(run).unwrap_or_else(|_| {
+            Err(Error::new(Code::Internal, "the run panicked; this is a defect of Headgate"))
+        })
+    }
+}
+
+impl Deref for Warm {
+    type Target = Model;
+
+    fn deref(&self) -> &Model {
+        &self.model
+    }
+}
+
 /// One run's buffers, on loan from a model.
 pub struct Lease {
-    model: Arc<Model>,
+    warm: Warm,
     home: usize,
     binding: Option<Binding>,
     /// Dropped after the binding: what must last as long as the buffers are in use.
@@ -185,10 +232,10 @@ pub struct Lease {
 
 impl Lease {
     /// Takes buffers from the free list of IO thread `home`, or makes new ones.
-    pub fn take(model: &Arc<Model>, home: usize) -> Lease {
-        let home = home % model.free.len();
-        let binding = model.free[home].pop().unwrap_or_else(|| model.new_binding());
-        Lease { model: model.clone(), home, binding: Some(binding), attached: None }
+    pub fn take(warm: Warm, home: usize) -> Lease {
+        let home = home % warm.free.len();
+        let binding = warm.free[home].pop().unwrap_or_else(|| warm.new_binding());
+        Lease { warm, home, binding: Some(binding), attached: None }
     }
 
     /// Has something last as long as the buffers are in use, in place of what was attached before.
@@ -198,7 +245,7 @@ impl Lease {
 
     /// The model that lent them.
     pub fn model(&self) -> &Arc<Model> {
-        &self.model
+        self.warm.model()
     }
 
     /// The tensors.
@@ -214,7 +261,7 @@ impl Lease {
     /// The signature and the tensors it speaks of.
     pub fn parts(&mut self) -> (&Signature, &mut Binding) {
         let binding = self.binding.as_mut().expect("a lease holds its binding until it is dropped");
-        (self.model.executable.signature(), binding)
+        (self.warm.model.signature(), binding)
     }
 
     /// Runs the model over the inputs; a panic inside becomes an error and costs the buffers.
@@ -222,12 +269,12 @@ impl Lease {
     /// # Errors
     /// As [`Executable::run`]; `internal` after a panic.
     pub fn run(&mut self) -> Result<()> {
-        let Lease { model, binding, .. } = self;
+        let Lease { warm, binding, .. } = self;
         let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
-        let result = model.execute(binding);
+        let result = warm.execute(binding);
         if result.as_ref().is_err_and(|error| error.code == Code::Internal) {
             // After a panic nobody knows what they hold.
-            *binding = model.new_binding();
+            *binding = warm.new_binding();
         }
         result
     }
@@ -239,7 +286,7 @@ impl Drop for Lease {
         binding.forget();
         if binding.capacity() <= KEEP_AT_MOST {
             // A full free list means enough buffers are kept; these go back to the allocator.
-            drop(self.model.free[self.home].push(binding));
+            drop(self.warm.free[self.home].push(binding));
         }
     }
 }

@@ -11,7 +11,7 @@ use headgate_runtime::tensor::Data;
 use headgate_runtime::{Binding, View};
 
 use crate::histogram::{Counts, Histogram};
-use crate::model::Model;
+use crate::model::Warm;
 use crate::place::MIN_RUNS;
 use crate::warmup::Warmup;
 
@@ -36,7 +36,7 @@ const TOLERANCE: f64 = 1e-4;
 /// # Errors
 /// `model_load_failed` for a model that fails on the requests of its artifact, or is to be batched and whose rows are not the
 /// same together and alone.
-pub(crate) fn up(model: &Model, warmup: &Warmup) -> Result<Option<u64>> {
+pub(crate) fn up(model: &Warm, warmup: &Warmup) -> Result<Option<u64>> {
     let histogram = Histogram::default();
     let measured = measure(model, warmup, &histogram)?;
     let mut counts = Counts::default();
@@ -50,8 +50,18 @@ pub(crate) fn up(model: &Model, warmup: &Warmup) -> Result<Option<u64>> {
     Ok(counts.quantile_ns(0.5))
 }
 
+/// Runs what has just been brought back into memory, before requests do.
+///
+/// # Errors
+/// `model_load_failed` when it fails on the first request of its artifact.
+pub(crate) fn again(model: &Warm, warmup: &Warmup) -> Result<()> {
+    let mut binding = model.new_binding();
+    warmup.fill(&mut binding, model.signature(), 0)?;
+    model.execute(&mut binding).or_else(|error| warmup.blame(0, &error).map_or(Ok(()), Err))
+}
+
 /// Runs until enough is known; false when the model refuses what was made up.
-fn measure(model: &Model, warmup: &Warmup, histogram: &Histogram) -> Result<bool> {
+fn measure(model: &Warm, warmup: &Warmup, histogram: &Histogram) -> Result<bool> {
     let requests = warmup.len();
     let mut bindings: Vec<Binding> = (0..requests).map(|_| model.new_binding()).collect();
     for (at, binding) in bindings.iter_mut().enumerate() {
@@ -93,7 +103,7 @@ pub(crate) fn gains(alone_ns: Option<u64>, together_ns: Option<u64>) -> bool {
 }
 
 /// Makes sure that rows together equal rows alone, and tells the batcher what both cost.
-fn check_batches(model: &Model, warmup: &Warmup) -> Result<()> {
+fn check_batches(model: &Warm, warmup: &Warmup) -> Result<()> {
     let Some(batcher) = model.batcher() else { return Ok(()) };
     let refused = |why: String| Error::new(Code::ModelLoadFailed, format!("{why}; remove max_batch"));
     let rows = COMPARED.min(batcher.max_batch());
@@ -124,7 +134,7 @@ fn check_batches(model: &Model, warmup: &Warmup) -> Result<()> {
 }
 
 /// Tells the batcher what a run of so many rows costs.
-fn learn(model: &Model, binding: &mut Binding, rows: usize) -> Result<()> {
+fn learn(model: &Warm, binding: &mut Binding, rows: usize) -> Result<()> {
     for _ in 0..COLD_RUNS {
         let start = Instant::now();
         model.execute(binding)?;

@@ -7,6 +7,7 @@ mod api;
 pub mod binding;
 pub mod buffer;
 pub mod element;
+pub mod heap;
 pub mod library;
 pub mod session;
 pub mod tensor;

@@ -7,9 +7,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use headgate_core::error::Result;
-use headgate_engine::Model;
 use headgate_engine::histogram::Counts;
 use headgate_engine::place::{MIN_RUNS, STALL_NS};
+use headgate_engine::{Engine, Model};
 
 use crate::drift::Sketches;
 use crate::gateway::spawn;
@@ -32,11 +32,17 @@ pub struct Background {
 ///
 /// # Errors
 /// `internal` when the system gives no more threads.
-pub fn start(shared: Arc<Shared>, sketches: Arc<Sketches>, publisher: Arc<Publisher>) -> Result<Background> {
+pub fn start(
+    shared: Arc<Shared>,
+    engine: Arc<Engine>,
+    sketches: Arc<Sketches>,
+    publisher: Arc<Publisher>,
+) -> Result<Background> {
     let stop = Arc::new((Mutex::new(false), Condvar::new()));
     let signal = stop.clone();
     let thread = spawn("hg-background".to_owned(), move || {
-        let mut keeper = Keeper { shared, sketches, publisher, runs: HashMap::new(), models: 0 };
+        let mut keeper =
+            Keeper { shared, engine, sketches, publisher, runs: HashMap::new(), models: 0, evictions: 0 };
         let mut last = Instant::now();
         while !stopped(&signal) {
             keeper.watch();
@@ -70,11 +76,13 @@ impl Background {
 /// What the thread keeps between ticks.
 struct Keeper {
     shared: Arc<Shared>,
+    engine: Arc<Engine>,
     sketches: Arc<Sketches>,
     publisher: Arc<Publisher>,
     /// What was known of each model's runs when its place was last decided.
     runs: HashMap<usize, Counts>,
     models: usize,
+    evictions: u64,
 }
 
 impl Keeper {
@@ -104,11 +112,13 @@ impl Keeper {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.sketches.collect(unix);
         self.publisher.sweep();
-        let models = self.publisher.models();
-        if models < self.models {
+        self.engine.tidy();
+        let models = self.engine.count();
+        let evictions = self.engine.memory().counters.evictions.load(Relaxed);
+        if models < self.models || evictions > self.evictions {
             trim();
         }
-        self.models = models;
+        (self.models, self.evictions) = (models, evictions);
     }
 
     /// Decides each model's place from its runs since the last decision, once there are enough of them.

@@ -27,6 +27,12 @@ pub struct Config {
     /// The ONNX Runtime library.
     #[serde(default)]
     pub library: Option<PathBuf>,
+    /// The most memory for models, in bytes; no bound without.
+    #[serde(default)]
+    pub memory_budget_bytes: Option<u64>,
+    /// How long a request waits for a model that is out of memory, in milliseconds.
+    #[serde(default = "default_load_wait")]
+    pub load_wait_ms: u64,
     /// The largest request body, in bytes.
     #[serde(default = "default_max_body")]
     pub max_body_bytes: usize,
@@ -71,6 +77,9 @@ const LARGE_BYTES: usize = 2 << 30;
 
 fn default_max_body() -> usize {
     64 << 20
+}
+fn default_load_wait() -> u64 {
+    5_000
 }
 fn default_gzip_above() -> usize {
     16 << 10
@@ -122,6 +131,11 @@ impl Config {
     /// How long a connection may stay idle.
     pub fn idle(&self) -> Duration {
         Duration::from_millis(self.idle_ms)
+    }
+
+    /// How long a request waits for a model that is out of memory.
+    pub fn load_wait(&self) -> Duration {
+        Duration::from_millis(self.load_wait_ms)
     }
 
     /// How long a request's head may take.

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::Snapshot;
 use headgate_core::spec::EndpointSpec;
-use headgate_engine::{Batch, Batcher, Engine, Pool, Threads, join_until};
+use headgate_engine::{Batch, Batcher, Engine, Memory, Pool, Threads, join_until};
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -21,10 +21,12 @@ use crate::background::{self, Background};
 use crate::budget::ByteBudget;
 use crate::config::Config;
 use crate::drift::Sketches;
+use crate::fetch::Fetcher;
 use crate::guards::Guards;
 use crate::io::{self, LiveEndpoint, Mailbox, Message, Shared};
 use crate::metrics::{Gauges, Metrics, families};
 use crate::publish::Publisher;
+use crate::residency;
 use crate::wake::Events;
 
 /// What threads that were told to end get on top of the grace, to do so.
@@ -74,8 +76,11 @@ impl Gateway {
     pub fn new(config: Config) -> Result<Gateway> {
         let threads = config.io_threads;
         let (mailboxes, inboxes): (Vec<_>, Vec<_>) = (0..threads).map(|_| Mailbox::new()).unzip();
-        let engine =
-            Arc::new(Engine::new(config.library.clone(), Threads { io: threads, pool: config.pool_threads }));
+        let engine = Arc::new(Engine::new(
+            config.library.clone(),
+            Threads { io: threads, pool: config.pool_threads },
+            Memory::new(config.memory_budget_bytes, config.load_wait()),
+        ));
         let sketches = Arc::new(Sketches::new(&config));
         let events = Arc::new(Events::new()?);
         let access_log =
@@ -86,6 +91,7 @@ impl Gateway {
             metrics: Metrics::new(threads),
             guards: Guards::default(),
             pool: Pool::new(config.pool_threads, Box::new(Doorbell(mailboxes.clone()))),
+            fetcher: Fetcher::new(engine.clone(), config.load_wait()),
             access_log,
             large: ByteBudget::new(config.large_request_bytes),
             ready: false.into(),
@@ -173,8 +179,12 @@ impl Gateway {
                 io::run(index, &runtime, shared, &mailbox, inbox, &grace)
             })?);
         }
-        let background =
-            background::start(self.shared.clone(), self.sketches.clone(), self.publisher.clone())?;
+        let background = background::start(
+            self.shared.clone(),
+            self.engine.clone(),
+            self.sketches.clone(),
+            self.publisher.clone(),
+        )?;
         Ok(Running { bound, stop_accepting, acceptor, io_threads, background })
     }
 
@@ -216,13 +226,14 @@ impl Gateway {
     pub fn metrics(&self) -> Value {
         let gauges = Gauges {
             generation: self.shared.snapshot.load().generation,
-            models: self.engine.count(),
             waiting: self.shared.pool.waiting(),
             sketch_bytes: self.sketches.bytes(),
             large_bytes: self.shared.large.used(),
             log_dropped: self.shared.access_log.as_ref().map_or(0, |log| log.dropped.load(Relaxed)),
         };
-        families(&self.shared.metrics, &self.shared.guards, &gauges)
+        let mut families = families(&self.shared.metrics, &self.shared.guards, &gauges);
+        families.extend(residency::families(&self.engine, &self.shared.fetcher));
+        Value::Array(families)
     }
 
     /// The drift report of an endpoint.
@@ -297,6 +308,7 @@ impl Gateway {
         if let Some(log) = &self.shared.access_log {
             clean &= log.stop(deadline);
         }
+        clean &= self.shared.fetcher.stop(deadline);
         clean &= self.publisher.stop(deadline);
         clean & self.shared.pool.stop(deadline)
     }
@@ -362,7 +374,11 @@ fn describe(endpoint: &LiveEndpoint) -> Value {
             let runs = state.metrics.counts(|shard| &shard.run);
             let micros = |q| runs.quantile_ns(q).map(|ns| ns as f64 / 1e3);
             let facts = json!({
-                "state": "ready",
+                "memory": json!({
+                    "state": state.model.resident().state().as_str(),
+                    "bytes": state.model.resident().bytes(),
+                    "pinned": state.is_pinned(),
+                }),
                 "digest": version.digest,
                 "placement": state.model.place().as_str(),
                 "placement_fixed": state.model.placement.is_fixed(),

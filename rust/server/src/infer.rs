@@ -15,7 +15,7 @@ use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::id::MAX_NAME;
 use headgate_core::route::{Pick, Reason, pick, pick_direct};
-use headgate_engine::{Lease, Place, Ran, Seat, Waiter};
+use headgate_engine::{Lease, Place, Ran, Seat, Waiter, Warm};
 use headgate_protocol::binary;
 use headgate_protocol::envelope::{Envelope, Form};
 use headgate_protocol::reply::ReplyHead;
@@ -239,7 +239,11 @@ async fn serve(
     out: &mut Vec<u8>,
 ) -> Result<Sent> {
     tap.admit()?;
-    let buffers = decode(envelope, body, tap)?;
+    let warm = match tap.version().payload.model.hold() {
+        Some(warm) => warm,
+        None => Box::pin(fetch(tap)).await?,
+    };
+    let buffers = decode(envelope, body, warm, tap)?;
     let ran = run(buffers, tap).await?;
     let replied = reply(envelope, dialect, tap, &ran, out);
     tap.ran = Some(ran);
@@ -248,11 +252,16 @@ async fn serve(
     Ok(sent)
 }
 
-fn decode(envelope: &Envelope<'_>, body: &Bytes, tap: &mut Tap) -> Result<Buffers> {
+/// Waits for a version that is out of memory.
+async fn fetch(tap: &Tap) -> Result<Warm> {
+    let fetcher = io::with(|io| io.shared.fetcher.clone());
+    fetcher.fetch(&tap.version().payload.model, tap.deadline()).await
+}
+
+fn decode(envelope: &Envelope<'_>, body: &Bytes, warm: Warm, tap: &mut Tap) -> Result<Buffers> {
     let begun = Instant::now();
-    let model = tap.version().payload.model.clone();
     // Refused before any work: its answer would come too late.
-    let (left, run) = (tap.deadline().saturating_duration_since(begun), model.typical_run());
+    let (left, run) = (tap.deadline().saturating_duration_since(begun), warm.typical_run());
     if left < run {
         tap.hopeless();
         return Err(Error::new(
@@ -260,11 +269,11 @@ fn decode(envelope: &Envelope<'_>, body: &Bytes, tap: &mut Tap) -> Result<Buffer
             format!("a run takes about {run:.1?}, and {left:.1?} are left before the deadline"),
         ));
     }
-    envelope.check_outputs(&model.signature().outputs)?;
+    envelope.check_outputs(&warm.signature().outputs)?;
     let waiter = tap.waiter();
     let counted = tap.counted();
     let buffers = io::with(|io| {
-        tensors::decode(envelope, body, (&model, waiter), &mut io.scratch.borrow_mut(), counted)
+        tensors::decode(envelope, body, (warm, waiter), &mut io.scratch.borrow_mut(), counted)
     })?;
     tap.decoded(begun, Instant::now());
     Ok(buffers)

@@ -21,6 +21,7 @@ use crate::access_log::AccessLog;
 use crate::budget::ByteBudget;
 use crate::config::Config;
 use crate::conn::{self, Conn};
+use crate::fetch::Fetcher;
 use crate::guards::Guards;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
@@ -50,6 +51,8 @@ pub struct Shared {
     pub guards: Guards,
     /// Threads for long runs.
     pub pool: Pool,
+    /// Who brings models back into memory.
+    pub fetcher: Arc<Fetcher>,
     /// Where sampled requests are written down.
     pub access_log: Option<Arc<AccessLog>>,
     /// Memory for large requests in progress.
@@ -101,7 +104,8 @@ impl Shared {
 
     /// Whether requests are welcome: started, not draining, and every champion can answer.
     pub fn is_ready(&self) -> bool {
-        // A snapshot is published only when all its versions are loaded, so a live endpoint is a ready one.
+        // A snapshot is published only when all its versions were loaded; one that has left memory since comes back when it is
+        // asked for. A live endpoint is a ready one.
         self.ready.load(Relaxed) && !self.draining.load(Relaxed)
     }
 }

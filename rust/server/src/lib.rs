@@ -16,6 +16,7 @@ pub mod context;
 pub mod deadline;
 pub mod drift;
 pub mod facts;
+pub mod fetch;
 pub mod fit;
 pub mod framing;
 pub mod gateway;

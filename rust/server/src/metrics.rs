@@ -247,8 +247,6 @@ impl Metrics {
 pub struct Gauges {
     /// The snapshot's generation.
     pub generation: u64,
-    /// Models in memory.
-    pub models: usize,
     /// Jobs waiting for a pool thread.
     pub waiting: usize,
     /// Bytes held by sketches.
@@ -260,21 +258,22 @@ pub struct Gauges {
 }
 
 /// Every family with its samples, as the control plane takes them.
-pub fn families(metrics: &Metrics, guards: &Guards, gauges: &Gauges) -> Value {
+pub fn families(metrics: &Metrics, guards: &Guards, gauges: &Gauges) -> Vec<Value> {
     let live = metrics.live();
     let mut families = vec![requests(&live), refusals(metrics)];
     families.extend(counters(&live));
     families.extend(durations(&live));
     families.extend(guarded(guards));
     families.extend(whole(metrics, gauges));
-    Value::Array(families)
+    families
 }
 
 fn counter(live: &[Arc<VersionMetrics>], name: &str, help: &str, read: fn(&Shard) -> u64) -> Value {
     family(name, help, "counter", live.iter().map(|version| json!([labels(version), version.sum(read)])))
 }
 
-fn family(name: &str, help: &str, kind: &str, samples: impl Iterator<Item = Value>) -> Value {
+/// One family; samples are pairs of labels and a value.
+pub fn family(name: &str, help: &str, kind: &str, samples: impl Iterator<Item = Value>) -> Value {
     json!({"name": name, "help": help, "type": kind, "samples": samples.collect::<Vec<_>>()})
 }
 
@@ -345,7 +344,6 @@ fn whole(metrics: &Metrics, gauges: &Gauges) -> Vec<Value> {
         single("headgate_connections", "Connections open.", "gauge", metrics.connections()),
         single("headgate_connections_accepted_total", "Connections taken over by an IO thread.", "counter", accepted),
         single("headgate_connections_refused_total", "Connections closed at once because there were too many.", "counter", refused),
-        single("headgate_models_loaded", "Models in memory.", "gauge", gauges.models as u64),
         single("headgate_pool_waiting", "Runs waiting for a pool thread.", "gauge", gauges.waiting as u64),
         single("headgate_sketch_bytes", "Memory held by sketches.", "gauge", gauges.sketch_bytes as u64),
         single("headgate_large_request_bytes", "Memory held by large requests in progress.", "gauge", gauges.large_bytes as u64),
@@ -409,12 +407,12 @@ fn seconds(counts: &Counts) -> Value {
 mod tests {
     use super::*;
 
-    fn named<'a>(families: &'a Value, name: &str) -> &'a Value {
-        families.as_array().unwrap().iter().find(|family| family["name"] == name).unwrap()
+    fn named<'a>(families: &'a [Value], name: &str) -> &'a Value {
+        families.iter().find(|family| family["name"] == name).unwrap()
     }
 
     const GAUGES: Gauges =
-        Gauges { generation: 3, models: 2, waiting: 0, sketch_bytes: 0, large_bytes: 0, log_dropped: 0 };
+        Gauges { generation: 3, waiting: 0, sketch_bytes: 0, large_bytes: 0, log_dropped: 0 };
 
     #[test]
     fn shards_add_up_and_series_live_as_long_as_somebody_holds_them() {

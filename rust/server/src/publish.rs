@@ -217,11 +217,6 @@ impl Publisher {
         Ok(loaded)
     }
 
-    /// The number of models in memory.
-    pub fn models(&self) -> usize {
-        self.inner.engine.count()
-    }
-
     /// Frees replaced endpoints that no request holds any more.
     pub fn sweep(&self) {
         let freed: Vec<_> = {

@@ -1,12 +1,17 @@
-//! Loading and unloading over the protocol: what is in memory, never who gets traffic.
+//! What is in memory, never who gets traffic: loading and unloading over the protocol, and the figures of it.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_engine::Engine;
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::facts;
+use crate::fetch::Fetcher;
 use crate::io::{self, Io};
+use crate::metrics::family;
 use crate::publish::Publisher;
 
 /// Somebody who waits until an endpoint is served.
@@ -97,4 +102,29 @@ fn check<'a>(io: &Io, repository: &str, parameters: impl Iterator<Item = &'a str
 fn publisher(io: &Io) -> Result<Arc<Publisher>> {
     let publisher = io.shared.publisher.get().and_then(Weak::upgrade);
     publisher.ok_or_else(|| Error::new(Code::Draining, "the gateway is stopping"))
+}
+
+/// The metrics of models in memory.
+#[rustfmt::skip]
+pub fn families(engine: &Engine, fetcher: &Fetcher) -> Vec<Value> {
+    let single = |name: &str, help: &str, kind: &str, value: u64| {
+        family(name, help, kind, std::iter::once(json!([{}, value])))
+    };
+    let states = engine.states();
+    let states = states.iter().map(|(state, count)| json!([{"state": state.as_str()}, count]));
+    let (memory, counters) = (engine.memory(), &engine.memory().counters);
+    let mut families = vec![
+        family("headgate_models", "Models that endpoints name, by where they are: cold (out of memory), loading, warm, draining (in memory until the last run ends).", "gauge", states),
+        single("headgate_model_memory_bytes", "Memory that models take, as measured when they were loaded.", "gauge", memory.used()),
+        single("headgate_model_loads_total", "Sessions made, the first time or again.", "counter", counters.loads.load(Relaxed)),
+        single("headgate_model_evictions_total", "Models that left memory to make room (--memory-budget).", "counter", counters.evictions.load(Relaxed)),
+        single("headgate_model_loads_refused_total", "Loads for which there was no room: everything else was pinned or running.", "counter", counters.refusals.load(Relaxed)),
+        single("headgate_cold_requests_total", "Requests that found their model out of memory and waited for it.", "counter", fetcher.waits.load(Relaxed)),
+        single("headgate_cold_requests_failed_total", "Those of them that did not get it: too slow, no room, a failed load.", "counter", fetcher.misses.load(Relaxed)),
+        single("headgate_cold_requests_waiting", "Requests that wait for a model now.", "gauge", fetcher.waiting() as u64),
+    ];
+    if let Some(budget) = memory.budget() {
+        families.push(single("headgate_model_memory_budget_bytes", "The most memory that models may take.", "gauge", budget));
+    }
+    families
 }

@@ -3,14 +3,12 @@
 //!
 //! Not here: the way back (`outputs`).
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, Shape, TensorSpec};
 use headgate_engine::runtime::Tensor;
 use headgate_engine::runtime::element::cast_mut;
-use headgate_engine::{Lease, Model, Place, Seat, Waiter};
+use headgate_engine::{Lease, Place, Seat, Waiter, Warm};
 use headgate_protocol::envelope::{self, Envelope, Form, InputEnvelope, Selection, Source};
 use headgate_protocol::strings::StringTable;
 use headgate_protocol::{TypedMut, binary, predict};
@@ -52,20 +50,21 @@ pub enum Buffers {
 pub fn decode(
     envelope: &Envelope<'_>,
     body: &Bytes,
-    (model, waiter): (&Arc<Model>, Waiter),
+    (warm, waiter): (Warm, Waiter),
     scratch: &mut Scratch,
     counted: &mut Counted,
 ) -> Result<Buffers> {
     let Scratch { strings, rearranged, .. } = scratch;
+    let model = warm.model().clone();
     let specs = &model.signature().inputs;
     let decoded = match envelope.form {
-        Form::Listed => decode_listed(&envelope.inputs, body, (model, waiter), strings, counted),
+        Form::Listed => decode_listed(&envelope.inputs, body, (warm, waiter), strings, counted),
         Form::Raw(bytes) => raw_input(bytes, specs).and_then(|input| match specs[0].datatype {
-            DataType::Bytes => decode_raw_string(&input, bytes, (model, waiter)),
-            _ => decode_listed(&[input], body, (model, waiter), strings, counted),
+            DataType::Bytes => decode_raw_string(&input, bytes, (warm, waiter)),
+            _ => decode_listed(&[input], body, (warm, waiter), strings, counted),
         }),
         Form::Rows(_) | Form::Columns(_) => predict::inputs(envelope.form, specs, rearranged)
-            .and_then(|inputs| decode_listed(&inputs, body, (model, waiter), strings, counted)),
+            .and_then(|inputs| decode_listed(&inputs, body, (warm, waiter), strings, counted)),
     };
     strings.shrink(KEPT);
     if rearranged.capacity() > KEPT {
@@ -89,10 +88,10 @@ fn raw_input<'a>(bytes: &'a [u8], specs: &'a [TensorSpec]) -> Result<InputEnvelo
 fn decode_raw_string(
     input: &InputEnvelope<'_>,
     bytes: &[u8],
-    (model, waiter): (&Arc<Model>, Waiter),
+    (warm, waiter): (Warm, Waiter),
 ) -> Result<Buffers> {
-    check_input(input, &model.signature().inputs[0])?;
-    let mut lease = Lease::take(model, waiter.thread);
+    check_input(input, &warm.signature().inputs[0])?;
+    let mut lease = Lease::take(warm, waiter.thread);
     let tensor = lease.binding_mut().input_mut(0);
     tensor.reshape(&input.shape)?;
     tensor.set_string(0, bytes)?;
@@ -102,18 +101,19 @@ fn decode_raw_string(
 fn decode_listed(
     inputs: &[InputEnvelope<'_>],
     body: &Bytes,
-    (model, waiter): (&Arc<Model>, Waiter),
+    (warm, waiter): (Warm, Waiter),
     strings: &mut StringTable,
     counted: &mut Counted,
 ) -> Result<Buffers> {
+    let model = warm.model().clone();
     let specs = &model.signature().inputs;
     if inputs.len() != specs.len() {
         check_names(inputs, specs)?;
     }
     if model.place() == Place::Batch {
-        return decode_into_batch(inputs, (model, waiter)).map(Buffers::Shared);
+        return decode_into_batch(inputs, (warm, waiter)).map(Buffers::Shared);
     }
-    let mut lease = Lease::take(model, waiter.thread);
+    let mut lease = Lease::take(warm, waiter.thread);
     for (index, spec) in specs.iter().enumerate() {
         let input = find(inputs, spec, specs)?;
         let tensor = lease.binding_mut().input_mut(index);
@@ -135,11 +135,12 @@ fn decode_listed(
     Ok(Buffers::Own(lease))
 }
 
-fn decode_into_batch(inputs: &[InputEnvelope<'_>], (model, waiter): (&Arc<Model>, Waiter)) -> Result<Seat> {
+fn decode_into_batch(inputs: &[InputEnvelope<'_>], (warm, waiter): (Warm, Waiter)) -> Result<Seat> {
+    let model = warm.model().clone();
     let specs = &model.signature().inputs;
     let shapes = specs.iter().map(|spec| Ok(find(inputs, spec, specs)?.shape));
     let shapes = shapes.collect::<Result<Vec<Shape>>>()?;
-    let mut seat = Seat::take(model, &shapes, waiter)?;
+    let mut seat = Seat::take(warm, &shapes, waiter)?;
     for (index, spec) in specs.iter().enumerate() {
         let rows = typed_bytes(seat.input_mut(index), spec.datatype)?;
         find(inputs, spec, specs)?.decode_into(rows)?;

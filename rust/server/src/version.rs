@@ -6,7 +6,8 @@ use headgate_core::breaker::Breaker;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::{EndpointSpec, VersionSpec};
 use headgate_core::tensor::Signature;
-use headgate_engine::{Engine, Model, Source};
+use headgate_engine::resident::Pin;
+use headgate_engine::{Engine, Model, Need, Source};
 use http::{HeaderName, HeaderValue};
 
 use crate::drift::VersionSketch;
@@ -24,6 +25,8 @@ pub struct VersionState {
     pub metrics: Arc<VersionMetrics>,
     /// What is sketched, unless sketches are off.
     pub sketch: Option<Arc<VersionSketch>>,
+    /// Keeps it in memory, where it is to stay there.
+    pin: Option<Pin>,
     /// When it is left alone, where its endpoint has a rule for that.
     pub breaker: Option<Arc<Breaker>>,
     /// The value of `x-headgate-version`.
@@ -33,6 +36,11 @@ pub struct VersionState {
 }
 
 impl VersionState {
+    /// Whether it is to stay in memory.
+    pub fn is_pinned(&self) -> bool {
+        self.pin.is_some()
+    }
+
     /// The headers that say who answered.
     pub fn headers(&self) -> [(HeaderName, HeaderValue); 2] {
         [(X_VERSION.clone(), self.version_header.clone()), (X_REVISION.clone(), self.revision_header.clone())]
@@ -59,12 +67,21 @@ pub struct LoadFailure {
 /// # Errors
 /// The first version that cannot be loaded.
 pub fn load(engine: &Engine, spec: &EndpointSpec) -> std::result::Result<Vec<Arc<Model>>, LoadFailure> {
+    let need = if spec.urgent { Need::Urgent } else { Need::Ordinary };
     let mut models: Vec<Option<Arc<Model>>> = vec![None; spec.versions.len()];
     for (slot, version) in models.iter_mut().zip(&spec.versions) {
         if let Some(path) = &version.artifact {
             let source = Source::Artifact(std::path::Path::new(path));
-            let model = engine.load(&version.digest, &source, &version.run);
-            *slot = Some(model.map_err(|error| LoadFailure { version: version.name.clone(), error })?);
+            let model = engine.load(&version.digest, &source, &version.run, need);
+            let model = model.and_then(|model| {
+                if has_traffic(spec, version) {
+                    engine.bring(&model, need)?;
+                }
+                Ok(model)
+            });
+            *slot = Some(
+                model.map_err(|error| LoadFailure { version: version.name.clone(), error: told(error) })?,
+            );
         }
     }
     let reference = reference_signature(spec, &models);
@@ -75,11 +92,25 @@ pub fn load(engine: &Engine, spec: &EndpointSpec) -> std::result::Result<Vec<Arc
     Ok(models.into_iter().flatten().collect())
 }
 
-/// Whether everything that a spec names is in memory, so that it can be served at once.
+/// Whether everything that a spec names was loaded, and is in memory where it gets traffic, so that it can be served at once.
 pub fn is_loaded(engine: &Engine, spec: &EndpointSpec) -> bool {
-    spec.versions
-        .iter()
-        .all(|version| version.artifact.is_none() || engine.loaded(&version.digest, &version.run).is_some())
+    spec.versions.iter().filter(|version| version.artifact.is_some()).all(|version| {
+        let model = engine.loaded(&version.digest, &version.run);
+        model.is_some_and(|model| !has_traffic(spec, version) || model.hold().is_some())
+    })
+}
+
+/// Whether requests come to a version by themselves: it is in memory before they do.
+fn has_traffic(spec: &EndpointSpec, version: &VersionSpec) -> bool {
+    spec.champion == version.name || spec.table.gives(&version.name)
+}
+
+/// A failed load in the words of the control plane.
+fn told(error: Error) -> Error {
+    match error.code {
+        Code::Overloaded => Error { code: Code::ModelLoadFailed, ..error },
+        _ => error,
+    }
 }
 
 /// The signature that constants take over: the champion's, or the first model's when the champion is a constant itself.
@@ -106,6 +137,7 @@ fn load_constant(
         &format!("{}|{described}", version.digest),
         &Source::Constant(values, signature),
         &version.run,
+        Need::Ordinary,
     )
 }
 
@@ -124,6 +156,7 @@ pub fn state(
             .map_err(|_| Error::new(Code::Internal, format!("{text:?} is no header value")))
     };
     Ok(VersionState {
+        pin: version.pinned.then(|| model.resident().pin()),
         sketch,
         model,
         metrics: shared.metrics.version(&spec.name, &version.name),

@@ -34,6 +34,8 @@ VERSION = {
     "requests": 12,
     "signature": None,
     "load_ms": 3.0,
+    "memory": {"state": "cold", "bytes": 3 << 19, "pinned": True},
+    "breaker": {"open": True, "trips": 2},
     "message": None,
 }
 ENDPOINT: dict[str, Any] = {
@@ -100,6 +102,8 @@ def test_get_shows_one_endpoint_with_alarms_blocks_and_versions() -> None:
         "alarm: an alarm",
         "a note",
         "1.9/3.1 us",
+        "left alone",
+        "cold, 1.5 MiB",
         "v0 (bad)",
     ]:
         assert part in result.stdout

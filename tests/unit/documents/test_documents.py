@@ -187,7 +187,7 @@ limits:
 
 def test_limits_and_the_fallback_as_the_data_plane_takes_them(tmp_path: Path) -> None:
     text = TEXT.replace("limits: {timeout: 1500ms}\n", LIMITS)
-    text = text.replace("sticky:", "fallback: {to: [v1, prior], after: 120ms}, sticky:")
+    text = text.replace("sticky:", "fallback: {to: [v1, prior], after: 120ms}, keep_warm: true, sticky:")
     read = endpoint(text, tmp_path)
     assert read.limits is not None
     assert read.limits.settings() == {
@@ -195,6 +195,7 @@ def test_limits_and_the_fallback_as_the_data_plane_takes_them(tmp_path: Path) ->
         "breaker": {"consecutive": 5, "success_rate": 0.625, "window_ms": 20_000, "min_requests": 20},
         "priority": {"by": "x-class", "classes": ["gold", "batch"], "unnamed": "batch"},
     }
+    assert read.traffic.keep_warm
     assert read.traffic.fallback is not None
     assert read.traffic.fallback.settings() == {"to": ["v1", "prior"], "after_ms": 120}
     assert endpoint(json.dumps(read.as_written()), tmp_path) == read

@@ -1,0 +1,48 @@
+//! How much of the heap is in use, to tell what a session takes.
+#![allow(unsafe_code, reason = "the allocator's own figures have no safe wrapper")]
+
+use libloading::os::unix::{Library, Symbol};
+use std::sync::OnceLock;
+
+/// glibc's `struct mallinfo2` (malloc.h).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Figures {
+    arena: usize,
+    free_chunks: usize,
+    fast_chunks: usize,
+    mapped_chunks: usize,
+    mapped_bytes: usize,
+    unused: usize,
+    fast_bytes: usize,
+    used_bytes: usize,
+    free_bytes: usize,
+    top_bytes: usize,
+}
+
+type Ask = unsafe extern "C" fn() -> Figures;
+
+/// Bytes that are allocated and not freed, by all threads; `None` where the C library does not say (older than glibc 2.33, or
+/// another one).
+pub fn used_bytes() -> Option<u64> {
+    static ASK: OnceLock<Option<Symbol<Ask>>> = OnceLock::new();
+    // SAFETY: the symbol has this type wherever it exists.
+    let ask = ASK.get_or_init(|| unsafe { Library::this().get::<Ask>(b"mallinfo2\0") }.ok());
+    // SAFETY: has no preconditions.
+    let figures = unsafe { ask.as_ref()?() };
+    Some((figures.used_bytes + figures.mapped_bytes) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_allocated_is_in_use() {
+        let Some(before) = used_bytes() else { return };
+        let block = vec![1u8; 64 << 20];
+        let after = used_bytes().unwrap_or_default();
+        drop(block);
+        assert!(after >= before + (60 << 20), "{before} {after}");
+    }
+}

@@ -1,0 +1,193 @@
+//! Requests for a model that is out of memory: one load for all of them, on threads of its own, and a bounded wait.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use headgate_core::error::{Code, Error, Result};
+use headgate_engine::{Engine, Model, Need, Warm, join_until};
+use tokio::sync::oneshot;
+
+use crate::gateway::spawn;
+
+/// Threads that bring models back; loads of new versions have others, so that neither waits for the other.
+const THREADS: usize = 2;
+/// Requests that may wait for models.
+const MOST_WAITING: usize = 4096;
+/// When to ask again for a model that was too long on its way.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Brings models back into memory for requests.
+pub struct Fetcher {
+    engine: Arc<Engine>,
+    /// How long a request waits at most.
+    patience: Duration,
+    state: Mutex<State>,
+    waiting: AtomicUsize,
+    /// Requests that found their model out of memory.
+    pub waits: AtomicU64,
+    /// Requests that went without: it took too long, it failed, there was no room.
+    pub misses: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    /// Who waits, by the model's address. Each of these models is in the queue or being loaded.
+    waiting: HashMap<usize, Vec<oneshot::Sender<Result<Warm>>>>,
+    threads: Threads,
+}
+
+/// The threads, which are started by the first request that needs one; each model on its way is in the queue once, so their
+/// number bounds it.
+#[derive(Default)]
+enum Threads {
+    #[default]
+    None,
+    Running(Sender<Arc<Model>>, Vec<JoinHandle<()>>),
+    Stopped,
+}
+
+impl Fetcher {
+    /// Brings back what `engine` knows; a request waits `patience` for it.
+    pub fn new(engine: Arc<Engine>, patience: Duration) -> Arc<Fetcher> {
+        let (waiting, waits, misses) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Fetcher { engine, patience, state: Mutex::default(), waiting, waits, misses })
+    }
+
+    /// The model in memory, waited for until `deadline`.
+    ///
+    /// # Errors
+    /// `model_not_ready` when it takes too long or cannot be loaded; `overloaded` when there is no room, or too many wait;
+    /// `deadline_exceeded`.
+    pub async fn fetch(self: &Arc<Self>, model: &Arc<Model>, deadline: Instant) -> Result<Warm> {
+        self.waits.fetch_add(1, Relaxed);
+        let _waiting = Waiting::new(&self.waiting);
+        let found = self.wait(model, deadline).await;
+        if found.is_err() {
+            self.misses.fetch_add(1, Relaxed);
+        }
+        found
+    }
+
+    /// Requests that wait now.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
+    async fn wait(self: &Arc<Self>, model: &Arc<Model>, deadline: Instant) -> Result<Warm> {
+        if self.waiting() > MOST_WAITING {
+            let why = "too many requests wait for models to be loaded; try again later";
+            return Err(Error::new(Code::Overloaded, why).after(RETRY));
+        }
+        let until = deadline.min(Instant::now() + self.patience);
+        let loaded = self.ask(model)?;
+        match tokio::time::timeout_at(until.into(), loaded).await {
+            Ok(outcome) => outcome.map_err(|_| stopping())?,
+            Err(_) if until == deadline => {
+                Err(Error::new(Code::DeadlineExceeded, "the deadline passed while the model was loaded"))
+            }
+            Err(_) => Err(Error::new(
+                Code::ModelNotReady,
+                format!(
+                    "the model was out of memory and is not back after {:.1?} (--load-wait)",
+                    self.patience
+                ),
+            )
+            .after(RETRY)),
+        }
+    }
+
+    /// Has a model loaded, unless somebody has already asked for it.
+    fn ask(self: &Arc<Self>, model: &Arc<Model>) -> Result<oneshot::Receiver<Result<Warm>>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.state();
+        if let Some(waiting) = state.waiting.get_mut(&key(model)) {
+            waiting.push(sender);
+            return Ok(receiver);
+        }
+        if matches!(state.threads, Threads::None) {
+            state.threads = self.start()?;
+        }
+        let Threads::Running(queue, _) = &state.threads else { return Err(stopping()) };
+        // The queue has no bound, and receivers for as long as the threads run.
+        queue.send(model.clone()).map_err(|_| stopping())?;
+        state.waiting.insert(key(model), vec![sender]);
+        Ok(receiver)
+    }
+
+    fn start(self: &Arc<Self>) -> Result<Threads> {
+        let (queue, models) = unbounded();
+        let threads = (0..THREADS).map(|index| {
+            let (fetcher, models) = (self.clone(), models.clone());
+            spawn(format!("hg-fetch-{index}"), move || fetcher.work(&models))
+        });
+        Ok(Threads::Running(queue, threads.collect::<Result<_>>()?))
+    }
+
+    fn work(&self, models: &Receiver<Arc<Model>>) {
+        for model in models {
+            let bring = std::panic::AssertUnwindSafe(|| self.engine.bring(&model, Need::Ordinary));
+            let outcome = std::panic::catch_unwind(bring).unwrap_or_else(|_| {
+                Err(Error::new(Code::Internal, "loading panicked; this is a defect of Headgate"))
+            });
+            let outcome = outcome.map_err(told);
+            let waiting = self.state().waiting.remove(&key(&model)).unwrap_or_default();
+            for request in waiting {
+                // It may have left.
+                drop(request.send(outcome.clone()));
+            }
+        }
+    }
+
+    /// Ends the threads; true when they were gone by `deadline`.
+    pub fn stop(&self, deadline: Instant) -> bool {
+        let threads = std::mem::replace(&mut self.state().threads, Threads::Stopped);
+        let Threads::Running(queue, threads) = threads else { return true };
+        drop(queue);
+        threads.into_iter().map(|thread| join_until(thread, deadline).is_some()).fold(true, |a, b| a & b)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a request for as long as it waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Waiting<'_> {
+    fn new(count: &AtomicUsize) -> Waiting<'_> {
+        count.fetch_add(1, Relaxed);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+fn key(model: &Arc<Model>) -> usize {
+    Arc::as_ptr(model) as usize
+}
+
+/// A failed load in the words of the data port: the model was served before, and may be again.
+fn told(error: Error) -> Error {
+    match error.code {
+        Code::ModelLoadFailed => Error {
+            code: Code::ModelNotReady,
+            message: format!("the model was out of memory and could not be brought back: {}", error.message)
+                .into(),
+            retry_after: error.retry_after.or(Some(RETRY)),
+        },
+        _ => error,
+    }
+}
+
+fn stopping() -> Error {
+    Error::new(Code::Draining, "the gateway is stopping")
+}

@@ -1,0 +1,310 @@
+//! More models than memory: who leaves it, who is brought back, and what requests see of it.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what went wrong by panicking"
+)]
+
+mod common;
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use common::{
+    PATIENCE, Probe, answer, ask, connect, eventually, free, gated, gateway_with, metric, request,
+    whole_answer,
+};
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::spec::{EndpointSpec, RunSpec};
+use headgate_engine::{Executable, Model};
+use headgate_server::gateway::Gateway;
+use serde_json::{Value, json};
+
+const MIB: u64 = 1 << 20;
+/// What each model here takes.
+const SIZE: u64 = 4 * MIB;
+/// Two of them and what the heap is off by.
+const TWO: u64 = 11 * MIB;
+
+/// How a model is made again: held back, failing, counted.
+#[derive(Default)]
+struct Making {
+    count: AtomicUsize,
+    broken: AtomicBool,
+    gate: Mutex<Option<(Sender<()>, Receiver<()>)>>,
+}
+
+impl Making {
+    /// From now on each load waits to be let through.
+    fn hold(&self) -> (Receiver<()>, Sender<()>) {
+        let ((entered_tx, entered), (leave, leave_rx)) = (channel(), channel());
+        *self.gate.lock().unwrap() = Some((entered_tx, leave_rx));
+        (entered, leave)
+    }
+
+    fn make(&self, probe: Probe) -> Result<Arc<dyn Executable>> {
+        self.count.fetch_add(1, SeqCst);
+        if let Some((entered, leave)) = &*self.gate.lock().unwrap() {
+            entered.send(()).unwrap();
+            leave.recv_timeout(PATIENCE).expect("the test lets the load go on");
+        }
+        if self.broken.load(SeqCst) {
+            return Err(Error::new(Code::ModelLoadFailed, "the file is gone"));
+        }
+        Ok(Arc::new(probe))
+    }
+}
+
+/// A folder that is removed when the test is over.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("headgate-cold-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+fn start(more: &Value) -> (Arc<Gateway>, SocketAddr) {
+    let mut config = json!({"memory_budget_bytes": TWO, "load_wait_ms": 2000});
+    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    gateway_with(&config)
+}
+
+/// Puts a model of [`SIZE`] bytes in memory.
+fn adopt(
+    gateway: &Gateway,
+    folder: &Folder,
+    digest: &str,
+    probe: fn() -> Probe,
+) -> (Arc<Model>, Arc<Making>) {
+    let path = folder.0.join(format!("{digest}.onnx"));
+    std::fs::File::create(&path).unwrap().set_len(SIZE).unwrap();
+    let making = Arc::<Making>::default();
+    let made = making.clone();
+    let make = move || made.make(probe());
+    let model = gateway.engine().adopt_made(digest, &path, make, &RunSpec::default()).unwrap();
+    (model, making)
+}
+
+/// Serves a model under its own name.
+fn serve(gateway: &Gateway, folder: &Folder, name: &str) -> Arc<Making> {
+    let (_model, making) = adopt(gateway, folder, name, free);
+    apply(gateway, name, &json!([{"name": "v1", "digest": name, "artifact": "adopted"}]), &json!({}));
+    making
+}
+
+fn apply(gateway: &Gateway, name: &str, versions: &Value, more: &Value) {
+    let mut spec = json!({
+        "name": name, "revision": 1, "champion": "v1", "timeout_ms": 20000, "versions": versions,
+    });
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    let told = applied(gateway);
+    assert_eq!(told["event"], "applied", "{told}");
+}
+
+/// The outcome of the last apply.
+fn applied(gateway: &Gateway) -> Value {
+    let mut last = None;
+    eventually("the outcome", || {
+        last = gateway.events().pop();
+        last.is_some()
+    });
+    last.unwrap()
+}
+
+fn state(gateway: &Gateway, name: &str, version: &str) -> String {
+    gateway.status()["endpoints"][name]["versions"][version]["memory"]["state"].as_str().unwrap().to_owned()
+}
+
+fn send(address: SocketAddr, name: &str) -> TcpStream {
+    let mut stream = connect(address);
+    stream.write_all(request(name, 2.0).as_bytes()).unwrap();
+    stream
+}
+
+#[test]
+fn a_request_brings_its_model_back() {
+    let folder = Folder::new("back");
+    let (gateway, address) = start(&json!({}));
+    for name in ["a", "b", "c"] {
+        serve(&gateway, &folder, name);
+    }
+    let states = || ["a", "b", "c"].map(|name| state(&gateway, name, "v1"));
+    assert_eq!(states(), ["cold", "warm", "warm"]);
+    let mut stream = connect(address);
+    assert!((ask(&mut stream, "a", 2.0) - 4.0).abs() < 1e-9);
+    assert_eq!(states(), ["warm", "cold", "warm"]);
+    for name in ["b", "c", "a", "b", "c", "a"] {
+        assert!((ask(&mut stream, name, 3.0) - 6.0).abs() < 1e-9);
+    }
+    assert_eq!(metric(&gateway, "headgate_models", &json!({"state": "warm"})), 2);
+    assert_eq!(metric(&gateway, "headgate_models", &json!({"state": "cold"})), 1);
+    assert!(metric(&gateway, "headgate_cold_requests_total", &json!({})) >= 3);
+    assert_eq!(metric(&gateway, "headgate_cold_requests_failed_total", &json!({})), 0);
+    assert!(metric(&gateway, "headgate_model_memory_bytes", &json!({})) <= TWO);
+}
+
+#[test]
+fn all_who_come_while_it_is_loaded_wait_for_one_load() {
+    let folder = Folder::new("flight");
+    let (gateway, address) = start(&json!({"io_threads": 2}));
+    let making = serve(&gateway, &folder, "a");
+    serve(&gateway, &folder, "b");
+    serve(&gateway, &folder, "c");
+    let (entered, leave) = making.hold();
+    let mut streams: Vec<TcpStream> = (0..10).map(|_| send(address, "a")).collect();
+    entered.recv_timeout(PATIENCE).unwrap();
+    eventually("everybody's waiting", || {
+        metric(&gateway, "headgate_cold_requests_waiting", &json!({})) == 10
+    });
+    assert_eq!(state(&gateway, "a", "v1"), "loading");
+    // Others are served meanwhile.
+    assert!((ask(&mut connect(address), "c", 2.0) - 4.0).abs() < 1e-9);
+    leave.send(()).unwrap();
+    for stream in &mut streams {
+        assert_eq!(answer(stream).0, 200);
+    }
+    assert_eq!(making.count.load(SeqCst), 2);
+}
+
+#[test]
+fn who_waited_long_enough_is_told_when_to_come_back() {
+    let folder = Folder::new("patience");
+    let (gateway, address) = start(&json!({"load_wait_ms": 50}));
+    let making = serve(&gateway, &folder, "a");
+    serve(&gateway, &folder, "b");
+    serve(&gateway, &folder, "c");
+    let (entered, leave) = making.hold();
+    let (status, head, body) = whole_answer(&mut send(address, "a"));
+    assert_eq!((status, &body["code"]), (503, &json!("model_not_ready")), "{body}");
+    assert!(
+        head.contains("retry-after: 1") && body["error"].as_str().unwrap().contains("--load-wait"),
+        "{body}"
+    );
+    entered.recv_timeout(PATIENCE).unwrap();
+    leave.send(()).unwrap();
+    eventually("its return", || state(&gateway, "a", "v1") == "warm");
+    assert_eq!(answer(&mut send(address, "a")).0, 200);
+    assert_eq!(metric(&gateway, "headgate_cold_requests_failed_total", &json!({})), 1);
+}
+
+#[test]
+fn a_model_that_cannot_come_back_says_why_and_another_version_answers() {
+    let folder = Folder::new("gone");
+    let (gateway, address) = start(&json!({}));
+    let making = serve(&gateway, &folder, "a");
+    serve(&gateway, &folder, "b");
+    serve(&gateway, &folder, "c");
+    making.broken.store(true, SeqCst);
+    let (status, head, body) = whole_answer(&mut send(address, "a"));
+    assert_eq!((status, &body["code"]), (503, &json!("model_not_ready")));
+    assert!(
+        body["error"].as_str().unwrap().contains("the file is gone") && head.contains("retry-after"),
+        "{body}"
+    );
+    making.broken.store(false, SeqCst);
+    // With a fallback, the version that is there answers.
+    let (_first, first) = adopt(&gateway, &folder, "first", free);
+    adopt(&gateway, &folder, "second", free);
+    let versions = json!([
+        {"name": "v1", "digest": "first", "artifact": "adopted"},
+        {"name": "v2", "digest": "second", "artifact": "adopted", "pinned": true},
+    ]);
+    let (_second, _) = adopt(&gateway, &folder, "second", free);
+    apply(&gateway, "pair", &versions, &json!({"fallback": {"to": ["v2"]}}));
+    ask(&mut connect(address), "b", 1.0);
+    ask(&mut connect(address), "c", 1.0);
+    assert_eq!(
+        (state(&gateway, "pair", "v1"), state(&gateway, "pair", "v2")),
+        ("cold".into(), "warm".into())
+    );
+    first.broken.store(true, SeqCst);
+    let (status, head, _) = whole_answer(&mut send(address, "pair"));
+    assert_eq!(status, 200);
+    assert!(head.contains("x-headgate-fallback: v1; cause=not_ready"), "{head}");
+}
+
+#[test]
+fn a_run_keeps_its_model_in_memory() {
+    let folder = Folder::new("runs");
+    let (gateway, address) = start(&json!({}));
+    let (probe, held) = gated();
+    let path = folder.0.join("slow.onnx");
+    std::fs::File::create(&path).unwrap().set_len(SIZE).unwrap();
+    let probe: Arc<dyn Executable> = Arc::new(probe);
+    let make = Mutex::new(Some(probe));
+    let make = move || Ok(make.lock().unwrap().take().expect("it is made once"));
+    let _model = gateway.engine().adopt_made("slow", &path, make, &RunSpec::default()).unwrap();
+    apply(&gateway, "slow", &json!([{"name": "v1", "digest": "slow", "artifact": "adopted"}]), &json!({}));
+    let mut stream = send(address, "slow");
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    for name in ["b", "c", "d"] {
+        serve(&gateway, &folder, name);
+    }
+    assert_eq!(state(&gateway, "slow", "v1"), "warm");
+    held.leave.send(()).unwrap();
+    assert_eq!(answer(&mut stream).0, 200);
+}
+
+#[test]
+fn a_version_is_in_memory_before_it_gets_traffic() {
+    let folder = Folder::new("traffic");
+    let (gateway, address) = start(&json!({}));
+    let (_v1, _) = adopt(&gateway, &folder, "one", free);
+    let (_v2, making) = adopt(&gateway, &folder, "two", free);
+    let versions = json!([
+        {"name": "v1", "digest": "one", "artifact": "adopted"},
+        {"name": "v2", "digest": "two", "artifact": "adopted"},
+    ]);
+    apply(&gateway, "pair", &versions, &json!({}));
+    ask(&mut connect(address), "pair", 1.0);
+    serve(&gateway, &folder, "other");
+    assert_eq!(state(&gateway, "pair", "v2"), "cold");
+    // The file of an adopted model is not where the spec says, so only bringing it back can work.
+    apply(&gateway, "pair", &versions, &json!({"champion": "v2"}));
+    assert_eq!((state(&gateway, "pair", "v2"), making.count.load(SeqCst)), ("warm".to_owned(), 2));
+}
+
+#[test]
+fn an_endpoint_for_which_there_is_no_room_is_refused_unless_it_is_urgent() {
+    let folder = Folder::new("full");
+    let (gateway, address) = start(&json!({}));
+    for name in ["a", "b"] {
+        let (_model, _) = adopt(&gateway, &folder, name, free);
+        let versions = json!([{"name": "v1", "digest": name, "artifact": "adopted", "pinned": true}]);
+        apply(&gateway, name, &versions, &json!({}));
+    }
+    let large = folder.0.join("model.onnx");
+    let mlp = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models/mlp.onnx");
+    std::fs::copy(mlp, &large).unwrap();
+    // External data, as far as anybody can tell before it is loaded.
+    std::fs::File::create(folder.0.join("weights.bin")).unwrap().set_len(SIZE).unwrap();
+    let spec = |urgent: bool| {
+        let text = json!({
+            "name": "large", "revision": 1, "champion": "v1", "timeout_ms": 20000, "urgent": urgent,
+            "versions": [{"name": "v1", "digest": "large", "artifact": large.to_str().unwrap()}],
+        });
+        EndpointSpec::from_json(text.to_string().as_bytes()).unwrap()
+    };
+    gateway.apply(spec(false)).unwrap();
+    let told = applied(&gateway);
+    assert_eq!((&told["event"], &told["code"]), (&json!("failed"), &json!("model_load_failed")), "{told}");
+    assert!(told["message"].as_str().unwrap().contains("--memory-budget"), "{told}");
+    assert!((ask(&mut connect(address), "a", 2.0) - 4.0).abs() < 1e-9);
+    gateway.apply(spec(true)).unwrap();
+    assert_eq!(applied(&gateway)["event"], "applied");
+}
