@@ -34,6 +34,7 @@ runs = st.fixed_dictionaries(
         "threads": st.just("auto") | st.integers(1, 64),
         "max_batch": st.integers(2, 64),
         "arena": st.booleans(),
+        "device": st.sampled_from(["cpu", "cuda:0", ["cuda:1", "cpu"]]),
     },
 )
 versions = st.one_of(

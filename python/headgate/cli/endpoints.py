@@ -222,6 +222,8 @@ def _placed(version: Mapping[str, Any]) -> str | None:
     placed: str | None = version["placement"]
     if placed is None:
         return None
+    if version["device"] not in (None, "cpu"):
+        placed += f" on {version['device']}"
     if version["placement_fixed"]:
         placed += " (written)"
     batches = version["batches"]

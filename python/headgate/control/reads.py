@@ -317,6 +317,7 @@ def _versions(state: EndpointState, held: Held, status: Status) -> dict[str, Ver
             in_document=version.in_document,
             placement=said.get("placement"),
             placement_fixed=said.get("placement_fixed"),
+            device=said.get("device"),
             shedding=said.get("shedding"),
             batches=said.get("batches"),
             run_us=said.get("run_us"),
@@ -325,7 +326,7 @@ def _versions(state: EndpointState, held: Held, status: Status) -> dict[str, Ver
             load_ms=detail.get("load_ms"),
             memory=said.get("memory"),
             breaker=said.get("breaker"),
-            message=state.omitted.get(name),
+            message=state.omitted.get(name) or said.get("note"),
         )
     return views
 

@@ -92,6 +92,7 @@ class VersionView(TypedDict):
     in_document: bool
     placement: str | None
     placement_fixed: bool | None
+    device: str | None
     shedding: bool | None
     batches: dict[str, Any] | None
     run_us: dict[str, float | None] | None

@@ -7,9 +7,10 @@ Read in this order: ``faults`` (what a fault is), ``values`` (the grammar of sin
 """
 
 from headgate.documents.faults import Fault, policy_invalid
+from headgate.documents.fields import ConstantValue
 from headgate.documents.files import locate
 from headgate.documents.from_tree import from_models_tree, highest
-from headgate.documents.model import API_VERSION, ConstantValue, Endpoint, Version
+from headgate.documents.model import API_VERSION, Endpoint, Version
 from headgate.documents.parsing import Document, Files, parse, parse_one
 from headgate.documents.resolved import ConstantOf, ModelAt, Resolved, resolve
 from headgate.documents.schema import json_schema

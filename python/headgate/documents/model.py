@@ -8,227 +8,49 @@ in ``rules``.
 
 from __future__ import annotations
 
-import datetime
 import hashlib
-import itertools
 import json
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
-    PlainValidator,
     SerializerFunctionWrapHandler,
-    WithJsonSchema,
     model_serializer,
     model_validator,
 )
 
-from headgate.documents import files, values
-from headgate.documents.faults import quoted
-from headgate.documents.nodes import WrittenFloat, WrittenInt, describe
+from headgate.documents import values
+from headgate.documents.fields import (
+    MAX_TENSORS,
+    MAX_VERSIONS,
+    Baseline,
+    BatchSize,
+    Buckets,
+    Constant,
+    Date,
+    Delay,
+    Devices,
+    EndpointName,
+    Header,
+    Instances,
+    Label,
+    Names,
+    Reference,
+    Size,
+    Threads,
+    Timeout,
+    VersionName,
+    Weight,
+)
 
 API_VERSION = "headgate/v1"
 """The one version of documents that this build reads."""
 
 DEFAULT_TIMEOUT_MS = 30_000
 """``limits.timeout`` where none is written."""
-
-MAX_TIMEOUT_MS = 86_400_000
-MAX_VERSIONS = 128
-MAX_BATCH = 4096
-MAX_DELAY_US = 1_000_000
-MAX_THREADS = 1024
-MAX_COLUMNS = 4096
-MAX_TENSORS = 256
-_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
-
-ConstantValue = bool | int | float | str | tuple[bool | int | float | str, ...]
-"""What a constant answers for one tensor: one value, or the values of one row in row-major order."""
-
-
-def _text(value: Any) -> str:
-    """A name as text: an integer as it was written; a fraction is refused, its text would not survive."""
-    if isinstance(value, WrittenInt):
-        return value.text
-    if isinstance(value, WrittenFloat):
-        raise ValueError(f'is read as a number with a fraction; quote it: "{value.text}"')
-    if not isinstance(value, str):
-        raise ValueError(f"must be a string, not {describe(value)}")
-    return value
-
-
-def _endpoint_name(value: Any) -> str:
-    return values.check_name("endpoint", _text(value))
-
-
-def _version_name(value: Any) -> str:
-    return values.check_name("version", _text(value))
-
-
-def _label(value: Any) -> str:
-    text = values.refuse_secret(_text(value))
-    if not 0 < len(text) <= 256 or not text.isprintable():
-        raise ValueError("must be 1 to 256 printable characters")
-    return text
-
-
-def _weight(value: Any) -> int:
-    if isinstance(value, WrittenInt | WrittenFloat):
-        return values.parse_weight(value.text)
-    return values.parse_weight(_text(value))
-
-
-def _timeout(value: Any) -> int:
-    if isinstance(value, WrittenInt | WrittenFloat):
-        raise ValueError(f'{value.text} needs a unit, such as "{value.text}s" or "{value.text}ms"')
-    milliseconds = values.parse_duration(_text(value))
-    if not 1 <= milliseconds <= MAX_TIMEOUT_MS:
-        raise ValueError(f"must be 1ms to {values.format_duration(MAX_TIMEOUT_MS)}, not {value}")
-    return milliseconds
-
-
-def _delay(value: Any) -> int:
-    if isinstance(value, WrittenInt | WrittenFloat):
-        raise ValueError(f'{value.text} needs a unit, such as "{value.text}ms" or "{value.text}us"')
-    microseconds = values.parse_delay(_text(value))
-    if microseconds > MAX_DELAY_US:
-        raise ValueError(f"must be at most {values.format_delay(MAX_DELAY_US)}, not {value}")
-    return microseconds
-
-
-def _threads(value: Any) -> int:
-    if value == "auto":
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_THREADS:
-        raise ValueError(f"must be auto or a whole number from 1 to {MAX_THREADS}, not {describe(value)}")
-    return int(value)
-
-
-def _buckets(value: tuple[int, ...]) -> tuple[int, ...]:
-    if any(later <= earlier for earlier, later in itertools.pairwise(value)):
-        raise ValueError("must grow from one to the next, such as [1, 4, 16]")
-    return value
-
-
-def _date(value: Any) -> datetime.date:
-    try:
-        return datetime.date.fromisoformat(_text(value))
-    except ValueError:
-        raise ValueError(f"must be a date such as 2027-03-01, not {describe(value)}") from None
-
-
-def _baseline(value: Any) -> str:
-    text = _text(value)
-    if text in ("artifact", "live"):
-        raise ValueError(
-            f'baseline "{text}" is not supported yet; write "file:<path>" of an .npz, .npy or .csv'
-        )
-    files.check_reference(text)
-    suffix = text[text.rfind(".") :].lower()
-    if suffix == ".parquet":
-        raise ValueError("baselines in .parquet are not supported yet; write an .npz, .npy or .csv")
-    if suffix not in (".npz", ".npy", ".csv"):
-        raise ValueError(f"{quoted(text)} is not a baseline: it must end in .npz, .npy or .csv")
-    return text
-
-
-def _constant(value: Any) -> ConstantValue:
-    if not isinstance(value, tuple | list):
-        return _constant_scalar(value)
-    if not 0 < len(value) <= MAX_COLUMNS:
-        raise ValueError(f"must list 1 to {MAX_COLUMNS} values, not {len(value)}")
-    row = tuple(_constant_scalar(item) for item in value)
-    kinds = {"bool" if isinstance(v, bool) else "string" if isinstance(v, str) else "number" for v in row}
-    if len(kinds) > 1:
-        raise ValueError(f"mixes {' and '.join(sorted(kinds))}; a tensor has one kind of value")
-    return row
-
-
-def _constant_scalar(value: Any) -> bool | int | float | str:
-    if isinstance(value, bool | str):
-        return value
-    if isinstance(value, int):
-        if not _INT_MIN <= value <= _INT_MAX:
-            raise ValueError(f"{describe(value)} fits no 64-bit integer")
-        return int(value)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"{describe(value)} is not finite; JSON answers could not carry it")
-        return float(value)
-    raise ValueError(f"must be a number, true, false, a string or a flat list of them, not {describe(value)}")
-
-
-_NAME_SCHEMA = {"type": ["string", "integer"], "pattern": r"^(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"}
-_SCALAR_SCHEMA = {"type": ["number", "boolean", "string"]}
-
-EndpointName = Annotated[str, BeforeValidator(_endpoint_name), WithJsonSchema(_NAME_SCHEMA)]
-VersionName = Annotated[str, BeforeValidator(_version_name), WithJsonSchema(_NAME_SCHEMA)]
-Label = Annotated[
-    str, BeforeValidator(_label), WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 256})
-]
-Weight = Annotated[
-    int,
-    BeforeValidator(_weight),
-    PlainSerializer(values.format_weight, when_used="json"),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9]{1,3}(\.[0-9]+)? ?%$", "examples": ["2.5%"]}),
-]
-Timeout = Annotated[
-    int,
-    BeforeValidator(_timeout),
-    PlainSerializer(values.format_duration, when_used="json"),
-    WithJsonSchema(
-        {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$", "examples": ["200ms", "30s"]}
-    ),
-]
-Delay = Annotated[
-    int,
-    BeforeValidator(_delay),
-    PlainSerializer(values.format_delay, when_used="json"),
-    WithJsonSchema(
-        {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(us|ms|s)$", "examples": ["500us", "2ms"]}
-    ),
-]
-Threads = Annotated[
-    int,
-    BeforeValidator(_threads),
-    PlainSerializer(lambda threads: threads or "auto", when_used="json"),
-    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MAX_THREADS}]}),
-]
-Instances = Annotated[int, Field(ge=1, le=MAX_THREADS)]
-BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH)]
-Date = Annotated[datetime.date, BeforeValidator(_date), WithJsonSchema({"type": "string", "format": "date"})]
-Reference = Annotated[
-    str,
-    BeforeValidator(lambda value: files.check_reference(_text(value))),
-    WithJsonSchema({"type": "string", "pattern": "^file:.+", "examples": ["file:models/digits/1"]}),
-]
-Baseline = Annotated[
-    str,
-    BeforeValidator(_baseline),
-    WithJsonSchema({"type": "string", "pattern": r"^file:.+\.([nN][pP][zZyY]|[cC][sS][vV])$"}),
-]
-Header = Annotated[
-    str,
-    BeforeValidator(lambda value: values.parse_header(_text(value))),
-    WithJsonSchema({"type": "string", "pattern": r"^header\..+", "examples": ["header.x-user-id"]}),
-]
-Constant = Annotated[
-    Any,  # a ConstantValue; the union would make pydantic try each member when it serialises
-    PlainValidator(_constant),
-    WithJsonSchema({"anyOf": [_SCALAR_SCHEMA, {"type": "array", "minItems": 1, "items": _SCALAR_SCHEMA}]}),
-]
-
-
-Names = Annotated[
-    dict[Label, Annotated[tuple[Label, ...], Field(min_length=1, max_length=MAX_COLUMNS)]],
-    Field(max_length=MAX_TENSORS),
-]
 
 
 class _Part(BaseModel):
@@ -253,14 +75,13 @@ class Owner(_Part):
 class Run(_Part):
     """How a model is run. What is not written is decided from what is measured."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"device"})
-
     placement: Literal["auto", "inline", "pool"] = Field(
         "auto",
         description="On the thread that has the request (inline), on another one (pool), or by measured run times (auto).",
     )
     instances: Instances | None = Field(
-        None, description="Runs at the same time at most; as many as there are pool threads unless written."
+        None,
+        description="Runs at the same time at most: as many as there are pool threads unless written. On a device, sessions: one.",
     )
     threads: Threads = Field(
         1, description='Threads within one run; "auto" measures one against all cores when the model loads.'
@@ -272,9 +93,7 @@ class Run(_Part):
     max_delay: Delay = Field(
         0, description="How long a batch may wait for rows that are expected; no longer than it pays."
     )
-    buckets: (
-        Annotated[tuple[BatchSize, ...], AfterValidator(_buckets), Field(min_length=1, max_length=32)] | None
-    ) = Field(
+    buckets: Buckets | None = Field(
         None,
         description="Sizes that batches are filled up to with rows that nobody gets; the last is max_batch.",
     )
@@ -284,6 +103,13 @@ class Run(_Part):
     graph_optimization: Literal["all", "extended", "basic", "off"] = Field(
         "all", description="How far ONNX Runtime rewrites the graph when it loads the model."
     )
+    device: Devices = Field(
+        ("cpu",),
+        description="What the model computes on: cpu, cuda:0, or a list of which the first that works is taken.",
+    )
+    device_memory: Size | None = Field(
+        None, description="Memory of the device that an instance may take; all there is unless written."
+    )
 
     def settings(self) -> dict[str, Any]:
         """What is written, as the data plane takes it: the delay in microseconds, 0 threads for auto."""
@@ -292,6 +118,8 @@ class Run(_Part):
             written["max_delay_us"] = written.pop("max_delay")
         if "buckets" in written:
             written["buckets"] = list(written["buckets"])
+        if "device" in written:
+            written["device"] = list(written["device"])
         return written
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from headgate.documents import files
 from headgate.documents.faults import Fault, format_path, policy_invalid
 from headgate.documents.faults import Path as FaultPath
-from headgate.documents.model import ConstantValue
+from headgate.documents.fields import ConstantValue
 from headgate.documents.parsing import Document
 
 

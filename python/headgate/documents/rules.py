@@ -202,7 +202,15 @@ def _one_source(name: str, version: Any, written: Any, report: Report) -> None:
 
 
 def _run(run: dict[str, Any], path: Path, report: Report) -> None:
-    """What belongs to batches needs batches."""
+    """What belongs to batches needs batches, what belongs to devices needs one."""
+    devices = run.get("device", "cpu")
+    on_device = any(
+        device != "cpu" for device in (devices if isinstance(devices, list | tuple) else [devices])
+    )
+    if on_device and run.get("placement") == "inline":
+        report((*path, "placement"), "is inline, and a device has threads of its own; remove it or device")
+    if not on_device and "device_memory" in run:
+        report((*path, "device_memory"), "is about devices: write device as well")
     max_batch = run.get("max_batch", 1)
     if not isinstance(max_batch, int):
         return

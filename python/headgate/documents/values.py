@@ -131,6 +131,12 @@ def parse_size(text: str) -> int:
     return _scaled(text, match, _BYTES, "a byte")
 
 
+def format_size(size: int) -> str:
+    """``4294967296`` as ``4GiB``: the largest binary unit that divides it; :func:`parse_size` reads it back."""
+    unit = next(unit for unit in ("TiB", "GiB", "MiB", "KiB", "B") if size % _BYTES[unit] == 0)
+    return f"{size // _BYTES[unit]}{unit}"
+
+
 def parse_header(text: str) -> str:
     """``header.<name>`` with the name in lower case; anything else is refused."""
     prefix, dot, name = text.partition(".")

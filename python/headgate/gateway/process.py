@@ -15,7 +15,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import uvloop
 
 import headgate
-from headgate import admin, control, observe
+from headgate import admin, control, nvidia_libraries, observe
 from headgate.control import Control
 from headgate.errors import HeadgateError, StorageFailed
 from headgate.gateway.listeners import Listener, bind
@@ -162,7 +162,9 @@ class Process:
     def _make_control(self, store: Store, artifacts: ArtifactStore) -> Control:
         settings, source = self._settings, self._source
         library = None if source.library is None else str(source.library.path)
-        self._native = source.module.Gateway(json.dumps(native_config(settings, library)).encode())
+        self._native = source.module.Gateway(
+            json.dumps(native_config(settings, library, nvidia_libraries.find())).encode()
+        )
         folders = [path.absolute().parent for path in settings.documents]
         folders += [folder.absolute() for folder in (settings.root, settings.models) if folder is not None]
         return Control(
@@ -275,7 +277,9 @@ class Process:
             self._announcer.say(f"requests that ran longer than the {grace} ms of --drain-grace were cut off")
 
 
-def native_config(settings: Settings, library: str | None) -> dict[str, Any]:
+def native_config(
+    settings: Settings, library: str | None, device_libraries: Sequence[Path]
+) -> dict[str, Any]:
     """The data plane's configuration; ``docs/design/boundary.md`` describes each field."""
     return {
         "http": str(settings.http),
@@ -284,6 +288,7 @@ def native_config(settings: Settings, library: str | None) -> dict[str, Any]:
         "io_threads": settings.io_threads,
         "pool_threads": settings.pool_threads,
         "library": library,
+        "device_libraries": [str(path) for path in device_libraries],
         "memory_budget_bytes": settings.memory_budget_bytes,
         "load_wait_ms": settings.load_wait_ms,
         "max_body_bytes": settings.max_body_bytes,

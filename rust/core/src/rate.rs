@@ -17,6 +17,9 @@ const WAYS: usize = 8;
 /// Sets of them, where callers are told apart: 16 384 places, 256 KiB.
 const SETS: usize = 2048;
 
+/// The longest burst, in nanoseconds: 146 years, with room for arithmetic above it.
+const MOST_NS: u64 = u64::MAX / 4;
+
 /// The rate of an endpoint's callers.
 #[derive(Debug)]
 pub struct Limiter {
@@ -43,7 +46,7 @@ impl Limiter {
         let sets = if rate.by.is_some() { SETS } else { 1 };
         Self {
             period_ns,
-            burst_ns: (period_ns * f64::from(rate.burst)) as u64,
+            burst_ns: ((period_ns * f64::from(rate.burst)) as u64).min(MOST_NS),
             seed,
             places: (0..sets * WAYS).map(|_| Place::default()).collect(),
             crowded: AtomicU64::new(0),
@@ -120,6 +123,13 @@ mod tests {
         assert_eq!(let_in(b"b", SECOND), 5, "another caller has a bucket of its own");
         assert_eq!(let_in(b"a", SECOND + SECOND / 5), 2);
         assert_eq!(let_in(b"a", 100 * SECOND), 5, "no more than the burst is saved up");
+    }
+
+    #[test]
+    fn the_longest_burst_ends() {
+        let limiter = limiter(None, 0.00001, 1_000_000);
+        let day = 86_400 * SECOND;
+        assert!((0..200_000u64).any(|_| limiter.take(b"", day).is_err()));
     }
 
     #[test]

@@ -99,6 +99,45 @@ fn yes() -> bool {
     true
 }
 
+/// What a version computes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// An NVIDIA device by its number.
+    Cuda(u16),
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+impl From<Device> for String {
+    fn from(device: Device) -> String {
+        device.to_string()
+    }
+}
+
+impl TryFrom<String> for Device {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Device, String> {
+        let number = |text: &str| text.strip_prefix("cuda:")?.parse().ok();
+        match (text.as_str(), number(&text)) {
+            ("cpu", _) => Ok(Device::Cpu),
+            (_, Some(number)) => Ok(Device::Cuda(number)),
+            _ => Err(format!("{text:?} is no device: \"cpu\" or \"cuda:0\"")),
+        }
+    }
+}
+
 /// How a version's model is run; the default decides from what is measured.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -119,6 +158,10 @@ pub struct RunSpec {
     pub arena: bool,
     /// How far the runtime rewrites the graph.
     pub graph_optimization: GraphOptimization,
+    /// What it computes on: the first of these that can.
+    pub device: Vec<Device>,
+    /// Memory of the device that an instance takes at most, in bytes; 0 is no bound.
+    pub device_memory: u64,
 }
 
 impl Default for RunSpec {
@@ -132,6 +175,8 @@ impl Default for RunSpec {
             buckets: Vec::new(),
             arena: false,
             graph_optimization: GraphOptimization::All,
+            device: vec![Device::Cpu],
+            device_memory: 0,
         }
     }
 }
@@ -179,6 +224,16 @@ impl RunSpec {
         }
         if batched && self.placement == PlaceRule::Inline {
             return Some("nothing is batched inline");
+        }
+        let devices = self.device.iter().any(|device| *device != Device::Cpu);
+        if self.device.is_empty() {
+            return Some("device must name at least one");
+        }
+        if devices && self.placement == PlaceRule::Inline {
+            return Some("a device has threads of its own, so nothing runs inline there");
+        }
+        if !devices && self.device_memory > 0 {
+            return Some("device_memory is about devices, and none is named");
         }
         let ascending = self.buckets.is_sorted_by(|a, b| a < b) && self.buckets.first() != Some(&0);
         if !ascending || self.buckets.last().is_some_and(|last| *last != self.max_batch) {

@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{MAX_RANK, Shape};
+use headgate_runtime::device::Flight;
 use headgate_runtime::{Binding, View};
 
 use crate::batcher::{Batcher, KINDS, Kind};
@@ -63,6 +64,24 @@ enum Found {
     Rows(usize),
     /// In buffers of its own: it was run alone.
     Alone(Lease),
+}
+
+/// A batch that nobody comes into any more, and whose run was begun.
+pub(crate) struct Closed {
+    members: Vec<Member>,
+    /// Where the rows of each begin.
+    starts: Vec<usize>,
+    rows: usize,
+    /// The rows that it is run with.
+    padded: usize,
+    now: Instant,
+    run: Result<Run>,
+}
+
+enum Run {
+    /// It took so many nanoseconds.
+    Over(u64),
+    InTheAir(Flight),
 }
 
 /// A request's place in a batch. Its rows are written first, then [`crate::Pool::ready`] has them run.
@@ -154,6 +173,11 @@ impl Seat {
         self.batch.model()
     }
 
+    /// The batch.
+    pub fn batch(&self) -> &Arc<Batch> {
+        &self.batch
+    }
+
     /// The memory of an input's rows, to be written.
     pub fn input_mut(&mut self, index: usize) -> &mut [u8] {
         let Rows { start, row_bytes, .. } = self.batch.inputs[index];
@@ -237,6 +261,11 @@ impl Batch {
         self.warm.model()
     }
 
+    /// Whether it is being run, or was.
+    pub fn has_begun(&self) -> bool {
+        self.seats.is_closed()
+    }
+
     /// The class of everybody in it.
     pub(crate) fn class(&self) -> u8 {
         self.class
@@ -252,20 +281,48 @@ impl Batch {
         self.seats.look().map(|waiting| (waiting.oldest, waiting.latest))
     }
 
+    /// Whether no row more fits.
+    pub(crate) fn is_full(&self) -> bool {
+        self.seats.look().is_some_and(|waiting| waiting.full)
+    }
+
     /// Runs the batch and tells everybody in it. Called once, on a pool thread. How long its first request waited and how
     /// long the run took, in nanoseconds.
     pub(crate) fn run(self: &Arc<Self>, doorbell: &dyn Doorbell) -> (u64, u64) {
-        let Some(batcher) = self.warm.batcher() else { return (0, 0) };
-        self.seats.wait(|waiting| batcher.patience(waiting));
+        let closed = self.begin(None, true);
+        self.finish(closed, None, doorbell)
+    }
+
+    /// Lets nobody in any more and begins the run, on the thread of an instance or else to its end. `waits` for rows that are
+    /// expected.
+    pub(crate) fn begin(&self, instance: Option<usize>, waits: bool) -> Closed {
+        if let Some(batcher) = self.warm.batcher().filter(|_| waits) {
+            self.seats.wait(|waiting| batcher.patience(waiting));
+        }
         let now = Instant::now();
         let (members, expired): (Vec<_>, Vec<_>) =
             self.seats.close().into_iter().partition(|member| member.deadline > now);
         self.seats.settle(expired.iter().map(|member| (member.index, Fate::failed(late(), member, now))));
-        if !members.is_empty() {
-            self.run_members(batcher, &members, now);
-        }
+        let starts = self.close_gaps(&members);
+        let rows = members.iter().map(|member| member.rows).sum();
+        let padded = self.warm.batcher().map_or(rows, |batcher| batcher.padded(rows));
+        let run = if members.is_empty() { Ok(Run::Over(0)) } else { self.begin_rows(rows, padded, instance) };
+        Closed { members, starts, rows, padded, now, run }
+    }
+
+    /// Waits for the run and tells everybody. On the thread of an instance, the run computed from a certain time on.
+    pub(crate) fn finish(
+        self: &Arc<Self>,
+        closed: Closed,
+        instance: Option<(usize, Instant)>,
+        doorbell: &dyn Doorbell,
+    ) -> (u64, u64) {
+        let Closed { members, starts, rows, padded, now, run } = closed;
+        let ran = run.and_then(|run| self.end_rows(run, (rows, padded), instance));
+        self.tell(&members, &starts, ran, (now, instance.map(|(instance, _)| instance)));
         let wait_ns = members.iter().map(|member| nanos(now - member.taken)).max().unwrap_or(0);
-        let run_ns = if members.is_empty() { 0 } else { nanos(now.elapsed()) };
+        let since = instance.map_or(now, |(_, since)| since);
+        let run_ns = if members.is_empty() { 0 } else { nanos(since.elapsed()) };
         for home in self.seats.homes() {
             if !doorbell.ring(home, self.clone()) {
                 self.seats.wake(home);
@@ -274,11 +331,16 @@ impl Batch {
         (wait_ns, run_ns)
     }
 
-    fn run_members(&self, batcher: &Batcher, members: &[Member], now: Instant) {
-        let starts = self.close_gaps(members);
-        match self.run_together(batcher, members.iter().map(|member| member.rows).sum()) {
+    fn tell(
+        &self,
+        members: &[Member],
+        starts: &[usize],
+        ran: Result<u64>,
+        (now, instance): (Instant, Option<usize>),
+    ) {
+        match ran {
             Ok(run_ns) => {
-                self.seats.settle(members.iter().zip(starts).enumerate().map(|(at, (member, start))| {
+                self.seats.settle(members.iter().zip(starts).enumerate().map(|(at, (member, &start))| {
                     let queue_ns = nanos(now - member.taken);
                     (member.index, Fate { result: Ok(Found::Rows(start)), queue_ns, run_ns, counts: at == 0 })
                 }))
@@ -287,8 +349,8 @@ impl Batch {
                 self.seats.settle([(members[0].index, Fate::failed(error, &members[0], now))]);
             }
             Err(_) => {
-                for (member, start) in members.iter().zip(starts) {
-                    self.seats.settle([(member.index, self.run_alone(member, start))]);
+                for (member, &start) in members.iter().zip(starts) {
+                    self.seats.settle([(member.index, self.run_alone(member, start, instance))]);
                 }
             }
         }
@@ -315,9 +377,8 @@ impl Batch {
         starts
     }
 
-    /// Runs the first rows of the slab; how long that took, in nanoseconds.
-    fn run_together(&self, batcher: &Batcher, rows: usize) -> Result<u64> {
-        let padded = batcher.padded(rows);
+    /// Begins to run the first rows of the slab, filled up.
+    fn begin_rows(&self, rows: usize, padded: usize, instance: Option<usize>) -> Result<Run> {
         // SAFETY: the batch is closed and nothing is settled: nobody else touches the slab.
         let slab = unsafe { &mut *self.slab.get() };
         for (index, Rows { start, row_bytes, shape }) in self.inputs.iter().enumerate() {
@@ -328,24 +389,56 @@ impl Batch {
             }
             slab.input_mut(index).narrow(&with_rows(shape, padded)?)?;
         }
-        let begun = Instant::now();
-        self.warm.execute(slab)?;
-        let run_ns = nanos(begun.elapsed());
+        match instance {
+            // SAFETY: the slab is left alone until `end_rows`, which whoever has the closed batch calls.
+            Some(instance) => unsafe { self.warm.begin(instance, slab) }.map(Run::InTheAir),
+            None => {
+                let begun = Instant::now();
+                self.warm.execute(slab)?;
+                Ok(Run::Over(nanos(begun.elapsed())))
+            }
+        }
+    }
+
+    /// Waits for the run; how long it took, in nanoseconds.
+    fn end_rows(
+        &self,
+        run: Run,
+        (rows, padded): (usize, usize),
+        instance: Option<(usize, Instant)>,
+    ) -> Result<u64> {
+        if rows == 0 {
+            return Ok(0);
+        }
+        // SAFETY: as in `begin_rows`.
+        let slab = unsafe { &mut *self.slab.get() };
+        let run_ns = match (run, instance) {
+            (Run::Over(run_ns), _) => run_ns,
+            (Run::InTheAir(flight), Some((instance, since))) => {
+                self.warm.finish(instance, flight, slab)?;
+                nanos(since.elapsed())
+            }
+            (Run::InTheAir(_), None) => {
+                return Err(Error::new(Code::Internal, "a run in the air without an instance"));
+            }
+        };
         for index in 0..slab.outputs() {
             check_rows(&slab.output(index)?, padded)?;
         }
-        batcher.ran(rows, padded, run_ns);
+        if let Some(batcher) = self.warm.batcher() {
+            batcher.ran(rows, padded, run_ns);
+        }
         Ok(run_ns)
     }
 
     /// Runs one request whose rows begin at `start`, in buffers of its own.
-    fn run_alone(&self, member: &Member, start: usize) -> Fate {
+    fn run_alone(&self, member: &Member, start: usize, instance: Option<usize>) -> Fate {
         let begun = Instant::now();
         if begun >= member.deadline {
             return Fate::failed(late(), member, begun);
         }
         let mut lease = Lease::take(self.warm.clone(), 0);
-        let result = self.fill(&mut lease, member.rows, start).and_then(|()| lease.run());
+        let result = self.fill(&mut lease, member.rows, start).and_then(|()| lease.run_on(instance));
         let (queue_ns, run_ns) = (nanos(begun - member.taken), nanos(begun.elapsed()));
         Fate { result: result.map(|()| Found::Alone(lease)), queue_ns, run_ns, counts: true }
     }

@@ -93,6 +93,13 @@ impl<T: Waits> Lane<T> {
         state.classes[class].next(now)
     }
 
+    /// Whether there is work, and what comes next is such.
+    pub(crate) fn next_is(&self, such: impl FnOnce(&T) -> bool) -> bool {
+        let state = lock(&self.state);
+        let mut queues = state.classes.iter().map(|class| &class.queue);
+        queues.find_map(VecDeque::front).is_some_and(such)
+    }
+
     /// A piece of work is over: it waited and ran for so long, in nanoseconds; 0 where it did not run. Whether the holder of
     /// the token keeps it because more waits; else it is taken back.
     #[must_use]

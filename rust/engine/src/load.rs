@@ -10,14 +10,16 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::spec::RunSpec;
+use headgate_core::spec::{Device, RunSpec};
 use headgate_core::tensor::Signature;
 use headgate_runtime::{Library, Session, SessionOptions};
 use serde_json::Value;
 
 use crate::constant::Constant;
+use crate::device::{Devices, Sessions};
 use crate::memory::{Memory, Need};
 use crate::model::{Executable, Model, Threads, Warm};
+use crate::pool::Desk;
 use crate::resident::{Recipe, Resident, State};
 use crate::warm;
 use crate::warmup::Warmup;
@@ -37,18 +39,53 @@ pub struct Engine {
     threads: Threads,
     loaded: Mutex<HashMap<Key, Weak<Model>>>,
     /// What computes, by digest and how it was made: models that are run differently share it.
-    sessions: Mutex<HashMap<(String, SessionOptions), Weak<Resident>>>,
+    sessions: Mutex<HashMap<(String, How), Weak<Resident>>>,
     memory: Memory,
+    desk: Arc<Desk>,
+    devices: Devices,
+}
+
+/// How what computes is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct How {
+    options: SessionOptions,
+    device: Device,
+    /// Sessions on the device.
+    instances: u16,
 }
 
 /// What makes two models the same: what they are and how they are run.
 type Key = (String, RunSpec);
 
+impl How {
+    fn of(run: &RunSpec, device: Device) -> How {
+        let options = SessionOptions {
+            intra_threads: run.threads.max(1),
+            arena: run.arena,
+            graph_optimization: run.graph_optimization,
+            device_memory: if device == Device::Cpu { 0 } else { run.device_memory },
+        };
+        let instances = if device == Device::Cpu { 0 } else { run.instances.max(1) };
+        How { options, device, instances }
+    }
+}
+
 impl Engine {
     /// An engine that opens the ONNX Runtime library at `library` when it first needs it. One run uses as many threads as there
     /// are in the pool at most.
-    pub fn new(library: Option<PathBuf>, threads: Threads, memory: Memory) -> Self {
-        Self { library, threads, loaded: Mutex::default(), sessions: Mutex::default(), memory }
+    pub fn new(
+        library: Option<PathBuf>,
+        (threads, desk): (Threads, Arc<Desk>),
+        memory: Memory,
+        devices: Devices,
+    ) -> Self {
+        let (loaded, sessions) = (Mutex::default(), Mutex::default());
+        Self { library, threads, loaded, sessions, memory, desk, devices }
+    }
+
+    /// The devices that models compute on.
+    pub fn devices(&self) -> &Devices {
+        &self.devices
     }
 
     /// The memory of the models.
@@ -75,7 +112,7 @@ impl Engine {
             Source::Artifact(path) => self.load_artifact(library, digest, path, run, need)?,
             Source::Constant(values, signature) => {
                 let constant = Resident::fixed(Arc::new(Constant::new(values, signature)?));
-                let model = Model::new(Arc::new(constant), run, library, self.threads)?;
+                let model = self.model((Arc::new(constant), Device::Cpu), run, library)?;
                 model.placement.pin_inline();
                 Arc::new(model)
             }
@@ -125,24 +162,34 @@ impl Engine {
         run: &RunSpec,
         need: Need,
     ) -> Result<Arc<Model>> {
-        let options = |threads: u16| SessionOptions {
-            intra_threads: threads,
-            arena: run.arena,
-            graph_optimization: run.graph_optimization,
-        };
-        let made = |threads: u16| {
-            let (resident, executable) = self.session(library, digest, path, options(threads), need)?;
-            let model = Arc::new(Model::new(resident, run, library, self.threads)?);
+        let made = |how: How| {
+            let (resident, executable) = self.session(library, digest, path, how, need)?;
+            let model = Arc::new(self.model((resident, how.device), run, library)?);
             Ok::<_, Error>(Warm::new(model, executable))
         };
-        let model = made(run.threads.max(1))?;
+        let mut first = Err(Error::new(Code::Internal, "a version without a device"));
+        let mut how = How::of(run, Device::Cpu);
+        let mut note = String::new();
+        for device in &run.device {
+            how = How::of(run, *device);
+            first = made(how);
+            let Err(error) = &first else { break };
+            note = format!("not on {device}: {error}");
+        }
+        let model = first?;
+        if !note.is_empty() {
+            // Set once: the model was made a moment ago.
+            let _ = model.note.set(note);
+        }
         let warmup = Warmup::beside(path, model.signature())?;
         let alone = warm::up(&model, &warmup)?;
         let cores = u16::try_from(self.threads.pool).unwrap_or(u16::MAX);
-        if run.threads > 0 || cores < 2 || !warm::may_gain_from_threads(alone, path) {
+        let fixed = run.threads > 0 || how.device != Device::Cpu;
+        if fixed || cores < 2 || !warm::may_gain_from_threads(alone, path) {
             return Ok(model.model().clone());
         }
-        let wide = made(cores)?;
+        let options = SessionOptions { intra_threads: cores, ..how.options };
+        let wide = made(How { options, ..how })?;
         let together = warm::up(&wide, &warmup)?;
         Ok(if warm::gains(alone, together) { wide } else { model }.model().clone())
     }
@@ -153,18 +200,25 @@ impl Engine {
         library: &'static Library,
         digest: &str,
         path: &Path,
-        options: SessionOptions,
+        how: How,
         need: Need,
     ) -> Result<(Arc<Resident>, Arc<dyn Executable>)> {
-        let key = (digest.to_owned(), options);
+        let key = (digest.to_owned(), how);
         let present = || lock(&self.sessions).get(&key).and_then(Weak::upgrade);
         if let Some(resident) = present() {
             let executable = self.memory.bring(&resident, need, |_| Ok(()))?;
             return Ok((resident, executable));
         }
         let file = path.to_owned();
+        let driver = self.devices.driver(how.device)?;
         let make = Box::new(move || -> Result<Arc<dyn Executable>> {
-            Ok(Arc::new(Session::load(library, &file, options)?))
+            let How { options, instances, .. } = how;
+            Ok(match &driver {
+                None => Arc::new(Session::load(library, &file, options)?),
+                Some(driver) => {
+                    Arc::new(Sessions::load(library, driver, &file, options, usize::from(instances))?)
+                }
+            })
         });
         let made = self.memory.first(Recipe { path: path.to_owned(), make }, need)?;
         let mut sessions = lock(&self.sessions);
@@ -179,13 +233,22 @@ impl Engine {
         Ok(made)
     }
 
+    fn model(
+        &self,
+        what: (Arc<Resident>, Device),
+        run: &RunSpec,
+        library: &'static Library,
+    ) -> Result<Model> {
+        Model::new(what, run, library, (self.threads, &self.desk))
+    }
+
     /// Puts an executable of any kind under a digest, unwarmed: it starts in the pool.
     ///
     /// # Errors
     /// `model_load_failed` when there is no ONNX Runtime library to make its buffers with, or it cannot be run like that.
     pub fn adopt(&self, digest: &str, executable: Box<dyn Executable>, run: &RunSpec) -> Result<Arc<Model>> {
         let resident = Arc::new(Resident::fixed(Arc::from(executable)));
-        let model = Model::new(resident, run, self.library()?, self.threads)?;
+        let model = self.model((resident, Device::Cpu), run, self.library()?)?;
         Ok(self.remember(digest, run, Arc::new(model)))
     }
 
@@ -203,7 +266,7 @@ impl Engine {
     ) -> Result<Arc<Model>> {
         let recipe = Recipe { path: path.to_owned(), make: Box::new(make) };
         let (resident, _held) = self.memory.first(recipe, Need::Ordinary)?;
-        let model = Model::new(resident, run, self.library()?, self.threads)?;
+        let model = self.model((resident, Device::Cpu), run, self.library()?)?;
         Ok(self.remember(digest, run, Arc::new(model)))
     }
 

@@ -3,24 +3,27 @@
 //! Buffers are leased: each IO thread has its own free list in the model, so a warm request allocates nothing and frees
 //! nothing, and unloading a model frees all of them at once. A lease may be dropped anywhere; it finds its way home.
 //! Next: `pool`.
+#![allow(unsafe_code, reason = "a run in the air reads and writes buffers that somebody else holds")]
 
 use std::any::Any;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::spec::RunSpec;
+use headgate_core::spec::{Device, RunSpec};
 use headgate_core::tensor::Signature;
+use headgate_runtime::device::{Driver, Flight};
 use headgate_runtime::{Binding, Library, Session};
 
 use crate::batcher::Batcher;
+use crate::crew::{self, Crew};
 use crate::histogram::Counts;
 use crate::lane::Lane;
 use crate::place::{Place, Placement};
-use crate::pool::Work;
+use crate::pool::{Desk, Work};
 use crate::resident::Resident;
 
 /// Whatever turns inputs into outputs: an ONNX Runtime session, a constant, a test's probe.
@@ -33,6 +36,37 @@ pub trait Executable: Send + Sync + 'static {
     /// # Errors
     /// `invalid_argument` when the inputs' values are at fault, else `backend_failed`.
     fn run(&self, binding: &mut Binding) -> Result<()>;
+
+    /// How many of it compute at the same time on threads of their own; 0 where it computes on whatever thread asks.
+    fn instances(&self) -> usize {
+        0
+    }
+
+    /// Whose memory its buffers are best made of.
+    fn driver(&self) -> Option<&Arc<dyn Driver>> {
+        None
+    }
+
+    /// Begins to compute on the thread of an instance what [`Executable::finish`] ends.
+    ///
+    /// # Errors
+    /// As [`Executable::run`]; then nothing is in the air.
+    ///
+    /// # Safety
+    /// Nobody touches or drops `binding` before [`Executable::finish`] got the flight.
+    unsafe fn begin(&self, instance: usize, binding: &mut Binding) -> Result<Flight> {
+        let _ = instance;
+        self.run(binding).map(|()| Flight::LANDED)
+    }
+
+    /// Waits for the end of a run; the outputs are in `binding` then.
+    ///
+    /// # Errors
+    /// As [`Executable::run`].
+    fn finish(&self, instance: usize, flight: Flight, binding: &mut Binding) -> Result<()> {
+        let _ = (instance, flight, binding);
+        Ok(())
+    }
 }
 
 impl Executable for Session {
@@ -62,12 +96,17 @@ pub struct Threads {
 /// A version that can be run: what computes, and how it is run.
 pub struct Model {
     resident: Arc<Resident>,
+    device: Device,
     library: &'static Library,
     free: Box<[ArrayQueue<Binding>]>,
     lane: Arc<Lane<Work>>,
     batcher: Option<Batcher>,
+    /// The threads that run it, where those are its own.
+    crew: Option<Crew>,
     /// Where it runs.
     pub placement: Placement,
+    /// What there is to say about how it was made: why it is not on the device that it was to be on.
+    pub note: OnceLock<String>,
     /// How long loading and warming took, in nanoseconds.
     pub load_ns: AtomicU64,
     /// The median of the newest runs, in nanoseconds; 0 before any is known.
@@ -80,22 +119,30 @@ impl Model {
     /// # Errors
     /// As [`Batcher::new`].
     pub fn new(
-        resident: Arc<Resident>,
+        (resident, device): (Arc<Resident>, Device),
         run: &RunSpec,
         library: &'static Library,
-        threads: Threads,
+        (threads, desk): (Threads, &Arc<Desk>),
     ) -> Result<Self> {
         let Threads { io: threads, pool } = threads;
         let free = (0..threads.max(1)).map(|_| ArrayQueue::new(FREE_PER_THREAD)).collect();
         let batched = (run.max_batch > 1).then(|| Batcher::new(run, resident.signature()));
-        let instances = if run.instances == 0 { pool.max(1) } else { usize::from(run.instances) };
+        let crew = (resident.instances() > 0).then(|| Crew::new(resident.instances(), desk)).transpose()?;
+        let instances = match &crew {
+            Some(_) => resident.instances() * crew::IN_THE_AIR,
+            None if run.instances == 0 => pool.max(1),
+            None => usize::from(run.instances),
+        };
         Ok(Self {
             resident,
+            device,
             library,
             free,
             lane: Arc::new(Lane::new(instances)),
             batcher: batched.transpose()?,
+            crew,
             placement: Placement::new(run.placement),
+            note: OnceLock::new(),
             load_ns: AtomicU64::new(0),
             typical_ns: AtomicU64::new(0),
         })
@@ -104,6 +151,11 @@ impl Model {
     /// What it takes and gives.
     pub fn signature(&self) -> &Signature {
         self.resident.signature()
+    }
+
+    /// What it computes on.
+    pub fn device(&self) -> Device {
+        self.device
     }
 
     /// What computes, and whether it is in memory.
@@ -131,7 +183,8 @@ impl Model {
 
     /// Where the next request runs: batches are made in the pool only.
     pub fn place(&self) -> Place {
-        match (self.placement.get(), &self.batcher) {
+        let place = if self.crew.is_some() { Place::Pool } else { self.placement.get() };
+        match (place, &self.batcher) {
             (Place::Pool, Some(_)) => Place::Batch,
             (place, _) => place,
         }
@@ -158,9 +211,14 @@ impl Model {
         &self.lane
     }
 
+    /// The threads that run it, where those are its own.
+    pub(crate) fn crew(&self) -> Option<&Crew> {
+        self.crew.as_ref()
+    }
+
     /// Buffers for one run.
     pub(crate) fn new_binding(&self) -> Binding {
-        Binding::new(self.library, self.signature())
+        Binding::in_memory_of(self.resident.driver(), self.library, self.signature())
     }
 
     /// Learns from the newest runs: where to run, and how long that takes; `now_ns` is any monotonic clock.
@@ -208,6 +266,36 @@ impl Warm {
     pub(crate) fn execute(&self, binding: &mut Binding) -> Result<()> {
         let run = std::panic::AssertUnwindSafe(|| self.executable.run(binding));
         std::panic::catch_unwind(run).unwrap_or_else(|_| {
+            Err(Error::new(Code::Internal, "the run panicked; this is a defect of Headgate"))
+        })
+    }
+}
+
+/// What computes on the thread of an instance. A panic costs the buffers and leaves them where they are: something may still
+/// write there.
+impl Warm {
+    /// As [`Executable::begin`].
+    ///
+    /// # Safety
+    /// As [`Executable::begin`].
+    pub(crate) unsafe fn begin(&self, instance: usize, binding: &mut Binding) -> Result<Flight> {
+        // SAFETY: the caller's promise.
+        self.guarded(binding, |executable, binding| unsafe { executable.begin(instance, binding) })
+    }
+
+    /// As [`Executable::finish`].
+    pub(crate) fn finish(&self, instance: usize, flight: Flight, binding: &mut Binding) -> Result<()> {
+        self.guarded(binding, |executable, binding| executable.finish(instance, flight, binding))
+    }
+
+    fn guarded<T>(
+        &self,
+        binding: &mut Binding,
+        work: impl FnOnce(&dyn Executable, &mut Binding) -> Result<T>,
+    ) -> Result<T> {
+        let run = std::panic::AssertUnwindSafe(|| work(&*self.executable, binding));
+        std::panic::catch_unwind(run).unwrap_or_else(|_| {
+            std::mem::forget(std::mem::replace(binding, self.new_binding()));
             Err(Error::new(Code::Internal, "the run panicked; this is a defect of Headgate"))
         })
     }
@@ -277,6 +365,44 @@ impl Lease {
             *binding = warm.new_binding();
         }
         result
+    }
+}
+
+/// Runs on the thread of an instance.
+impl Lease {
+    /// Begins to run over the inputs.
+    ///
+    /// # Errors
+    /// As [`Executable::run`].
+    ///
+    /// # Safety
+    /// The lease is neither dropped nor read before [`Lease::finish`] got the flight.
+    pub(crate) unsafe fn begin(&mut self, instance: usize) -> Result<Flight> {
+        let Lease { warm, binding, .. } = self;
+        let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
+        // SAFETY: the caller's promise; the binding lies in the lease.
+        unsafe { warm.begin(instance, binding) }
+    }
+
+    /// Waits for the end of a run.
+    ///
+    /// # Errors
+    /// As [`Executable::run`].
+    pub(crate) fn finish(&mut self, instance: usize, flight: Flight) -> Result<()> {
+        let Lease { warm, binding, .. } = self;
+        let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
+        warm.finish(instance, flight, binding)
+    }
+
+    /// Runs on the thread of an instance, or on any.
+    ///
+    /// # Errors
+    /// As [`Lease::run`].
+    pub(crate) fn run_on(&mut self, instance: Option<usize>) -> Result<()> {
+        let Some(instance) = instance else { return self.run() };
+        // SAFETY: finished in the next line.
+        let flight = unsafe { self.begin(instance)? };
+        self.finish(instance, flight)
     }
 }
 

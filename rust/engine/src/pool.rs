@@ -2,6 +2,9 @@
 //!
 //! Each version has a queue of its own (`lane`), and versions take turns. Jobs whose requester has left, or whose deadline
 //! has passed, are dropped before they cost a run. What does not fit is refused at once.
+//!
+//! Not here: the threads of models on a device (`crew`).
+#![allow(unsafe_code, reason = "a run in the air reads and writes buffers that somebody else holds")]
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,11 +16,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use headgate_core::error::{Code, Error, Result};
+use headgate_runtime::device::Flight;
 use tokio::sync::oneshot;
 
 use crate::batch::{Batch, Seat};
 use crate::lane::{Lane, Waits};
-use crate::model::Lease;
+use crate::model::{Lease, Model};
 
 /// Jobs that may wait for a pool thread, for each of them.
 const QUEUE_PER_THREAD: usize = 256;
@@ -124,14 +128,22 @@ pub struct Pool {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// What all threads that run models need.
+pub struct Desk {
+    /// Jobs and batches that wait.
+    pub(crate) waiting: AtomicUsize,
+    /// Threads of crews that live.
+    pub(crate) crews: AtomicUsize,
+    pub(crate) doorbell: Box<dyn Doorbell>,
+}
+
 struct Inner {
     /// As many tokens as versions may run at a time, at most one for each piece of work that waits.
     tokens: Sender<Token>,
     taken: Receiver<Token>,
-    waiting: AtomicUsize,
     most_waiting: usize,
     stopping: AtomicBool,
-    doorbell: Box<dyn Doorbell>,
+    desk: Arc<Desk>,
 }
 
 impl Pool {
@@ -139,9 +151,14 @@ impl Pool {
     pub fn new(threads: usize, doorbell: Box<dyn Doorbell>) -> Pool {
         let (tokens, taken) = unbounded();
         let most_waiting = threads.max(1) * QUEUE_PER_THREAD;
-        let (waiting, stopping) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let inner = Inner { tokens, taken, waiting, most_waiting, stopping, doorbell };
+        let desk = Desk { waiting: AtomicUsize::new(0), crews: AtomicUsize::new(0), doorbell };
+        let inner = Inner { tokens, taken, most_waiting, stopping: false.into(), desk: Arc::new(desk) };
         Pool { inner: Arc::new(inner), threads: Mutex::default() }
+    }
+
+    /// What models with threads of their own need.
+    pub fn desk(&self) -> &Arc<Desk> {
+        &self.inner.desk
     }
 
     /// Starts `threads` threads.
@@ -168,29 +185,29 @@ impl Pool {
     pub fn submit(&self, lease: Lease, waiter: Waiter) -> Result<Pending> {
         let Waiter { deadline, class, .. } = waiter;
         // Each class leaves half of what it may fill to those above it.
-        if self.inner.waiting.load(Relaxed) >= self.inner.most_waiting >> class {
+        if self.inner.desk.waiting.load(Relaxed) >= self.inner.most_waiting >> class {
             return Err(Error::new(Code::Overloaded, "the queue for pool threads is full; try again later"));
         }
         lease.model().admit(class)?;
         let (reply, outcome) = oneshot::channel();
-        let lane = lease.model().lane().clone();
+        let model = lease.model().clone();
         let (queued, stage) = (Instant::now(), Arc::<Stage>::default());
         let job = Job { lease, deadline, class, queued, reply, stage: stage.clone() };
-        self.inner.push(&lane, Work::Run(job));
+        self.inner.push(&model, Work::Run(job));
         Ok(Pending { outcome, stage })
     }
 
     /// A request's rows are in its batch: hands the batch over, unless somebody has. Batches are bounded where they are made.
     pub fn ready(&self, seat: &mut Seat) {
         if let Some(batch) = seat.ready() {
-            let lane = batch.model().lane().clone();
-            self.inner.push(&lane, Work::Batch(batch));
+            let model = batch.model().clone();
+            self.inner.push(&model, Work::Batch(batch));
         }
     }
 
     /// The number of jobs and batches waiting.
     pub fn waiting(&self) -> usize {
-        self.inner.waiting.load(Relaxed)
+        self.inner.desk.waiting.load(Relaxed)
     }
 
     /// Finishes what is queued and joins the threads; true when all were gone by `deadline`. A thread that is still in a run
@@ -202,23 +219,30 @@ impl Pool {
             // The channel has a receiver in `inner`.
             drop(self.inner.tokens.send(Token::Stop));
         }
-        threads
+        let joined = threads
             .into_iter()
             .map(|thread| join_until(thread, deadline).is_some())
-            .fold(true, |all, one| all & one)
+            .fold(true, |all, one| all & one);
+        // Crews end with their models.
+        joined & wait_until(deadline, || self.inner.desk.crews.load(Relaxed) == 0)
     }
 }
 
 /// What a thread returned, or `None` when it outlives `deadline` and is let go of, or panicked.
 pub fn join_until<T>(thread: JoinHandle<T>, deadline: Instant) -> Option<T> {
+    wait_until(deadline, || thread.is_finished()).then(|| thread.join().ok()).flatten()
+}
+
+/// Waits for what tells nobody; false when it is not so by `deadline`.
+fn wait_until(deadline: Instant, mut holds: impl FnMut() -> bool) -> bool {
     const STEP: Duration = Duration::from_millis(1);
-    while !thread.is_finished() {
+    while !holds() {
         if Instant::now() >= deadline {
-            return None;
+            return false;
         }
         std::thread::sleep(STEP);
     }
-    thread.join().ok()
+    true
 }
 
 impl Drop for Pool {
@@ -228,10 +252,13 @@ impl Drop for Pool {
 }
 
 impl Inner {
-    fn push(&self, lane: &Arc<Lane<Work>>, work: Work) {
-        self.waiting.fetch_add(1, Relaxed);
-        if lane.push(work) {
-            self.send(Token::Lane(lane.clone()));
+    fn push(&self, model: &Model, work: Work) {
+        self.desk.waiting.fetch_add(1, Relaxed);
+        let lane = model.lane();
+        match model.crew() {
+            _ if !lane.push(work) => {}
+            Some(crew) => crew.call(lane.clone()),
+            None => self.send(Token::Lane(lane.clone())),
         }
     }
 
@@ -261,18 +288,32 @@ impl Inner {
     fn turn(&self, lane: Arc<Lane<Work>>) {
         loop {
             let Some(work) = lane.next(Instant::now()) else { return };
-            self.waiting.fetch_sub(1, Relaxed);
+            self.desk.waiting.fetch_sub(1, Relaxed);
             let class = work.class();
             let (wait_ns, run_ns) = match work {
                 Work::Run(job) => job.run(),
-                Work::Batch(batch) => batch.run(&*self.doorbell),
+                Work::Batch(batch) => batch.run(&*self.desk.doorbell),
             };
             if !lane.finish(class, wait_ns, run_ns) {
                 return;
             }
+            if run_ns == 0 {
+                // What was of no use is not the version's turn: else what expired in one class would keep those above it waiting.
+                continue;
+            }
             if !self.stopping.load(Relaxed) {
                 return self.send(Token::Lane(lane));
             }
+        }
+    }
+}
+
+impl Work {
+    /// Whether it is begun while a run before it computes: a batch that has room grows instead.
+    pub(crate) fn goes_ahead(&self) -> bool {
+        match self {
+            Work::Run(_) => true,
+            Work::Batch(batch) => batch.is_full(),
         }
     }
 }
@@ -296,21 +337,50 @@ impl Waits for Work {
 impl Job {
     /// Runs it, unless nobody wants it any more; how long it waited and ran, in nanoseconds.
     fn run(self) -> (u64, u64) {
-        let Job { mut lease, deadline, queued, reply, stage, .. } = self;
-        if reply.is_closed() || !stage.leave(Stage::BEGUN) {
-            return (0, 0);
+        let Some(mut job) = self.start() else { return (0, 0) };
+        let begun = Instant::now();
+        let result = job.lease.run();
+        job.over(result, begun, nanos(begun.elapsed()))
+    }
+
+    /// The job, unless nobody wants it any more.
+    fn start(self) -> Option<Job> {
+        if self.reply.is_closed() || !self.stage.leave(Stage::BEGUN) {
+            return None;
         }
-        let start = Instant::now();
-        let queue_ns = nanos(start - queued);
-        let (result, run_ns) = if start >= deadline {
-            (Err(late()), 0)
-        } else {
-            let result = lease.run();
-            (result, nanos(start.elapsed()))
-        };
+        let now = Instant::now();
+        if now >= self.deadline {
+            self.over(Err(late()), now, 0);
+            return None;
+        }
+        Some(self)
+    }
+
+    /// Tells the outcome of a run that began then; how long the job waited and ran, in nanoseconds.
+    fn over(self, result: Result<()>, begun: Instant, run_ns: u64) -> (u64, u64) {
+        let queue_ns = nanos(begun - self.queued);
         // A requester that left meanwhile gets nothing; the lease in the outcome goes home either way.
-        drop(reply.send(Outcome { lease, result, queue_ns, run_ns }));
+        drop(self.reply.send(Outcome { lease: self.lease, result, queue_ns, run_ns }));
         (queue_ns, run_ns)
+    }
+
+    /// Begins it on the thread of an instance; `None` when nobody wants it any more.
+    pub(crate) fn begin(self, instance: usize) -> Option<(Job, Result<Flight>)> {
+        let mut job = self.start()?;
+        // SAFETY: the job keeps the lease to itself until `land`.
+        let flight = unsafe { job.lease.begin(instance) };
+        Some((job, flight))
+    }
+
+    /// Ends what [`Job::begin`] began at `begun`; how long the job waited and ran, in nanoseconds.
+    pub(crate) fn land(
+        mut self,
+        (flight, instance): (Result<Flight>, usize),
+        begun: Instant,
+        run_ns: impl FnOnce() -> u64,
+    ) -> (u64, u64) {
+        let result = flight.and_then(|flight| self.lease.finish(instance, flight));
+        self.over(result, begun, run_ns())
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use headgate_core::error::{Error, Result};
 use headgate_core::tensor::Signature;
+use headgate_runtime::device::Driver;
 
 use crate::model::Executable;
 
@@ -64,6 +65,8 @@ pub struct Resident {
     /// Held by whoever loads; what was there last, as long as somebody runs it.
     pub(crate) past: Mutex<Past>,
     loading: AtomicBool,
+    instances: usize,
+    driver: Option<Arc<dyn Driver>>,
     /// What it takes in memory, in bytes.
     bytes: AtomicU64,
     pins: AtomicUsize,
@@ -110,6 +113,8 @@ impl Resident {
     pub(crate) fn new(executable: Arc<dyn Executable>, recipe: Option<Recipe>, bytes: u64) -> Resident {
         Resident {
             signature: executable.signature().clone(),
+            instances: executable.instances(),
+            driver: executable.driver().cloned(),
             recipe,
             slot: ArcSwapOption::from_pointee(Present(executable)),
             past: Mutex::default(),
@@ -123,6 +128,16 @@ impl Resident {
     /// What it takes and gives.
     pub fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    /// How many of it compute at the same time on threads of their own.
+    pub(crate) fn instances(&self) -> usize {
+        self.instances
+    }
+
+    /// Whose memory its buffers are best made of.
+    pub(crate) fn driver(&self) -> Option<&Arc<dyn Driver>> {
+        self.driver.as_ref()
     }
 
     /// The model file, where there is one.

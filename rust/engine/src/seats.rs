@@ -119,6 +119,11 @@ impl<F> Seats<F> {
         Some((state.seats.len() - 1, start))
     }
 
+    /// Whether nobody is let in any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// The rows of a seat are written. True for the first, whose caller hands the batch to an executor.
     pub(crate) fn ready(&self, index: usize) -> bool {
         let mut state = self.lock();

@@ -3,11 +3,13 @@
 //! Next: `tensor`.
 
 use std::ptr::{null, null_mut};
+use std::sync::Arc;
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::tensor::{Shape, Signature, TensorSpec};
+use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
 use ort_sys::OrtValue;
 
+use crate::device::Driver;
 use crate::library::Library;
 use crate::session::Session;
 use crate::tensor::{Tensor, Value, View};
@@ -35,8 +37,17 @@ struct Output {
 impl Binding {
     /// Tensors for one run of something with that signature, without shapes yet.
     pub fn new(library: &'static Library, signature: &Signature) -> Binding {
+        Binding::in_memory_of(None, library, signature)
+    }
+
+    /// As [`Binding::new`], in memory that a device reads and writes by itself.
+    pub fn in_memory_of(
+        driver: Option<&Arc<dyn Driver>>,
+        library: &'static Library,
+        signature: &Signature,
+    ) -> Binding {
         let tensors = |specs: &[TensorSpec]| {
-            specs.iter().map(|spec| Tensor::new(library, spec.datatype)).collect::<Vec<_>>()
+            specs.iter().map(|spec| Tensor::in_memory_of(driver, library, spec.datatype)).collect::<Vec<_>>()
         };
         let inputs = tensors(&signature.inputs);
         let outputs = tensors(&signature.outputs);
@@ -63,6 +74,19 @@ impl Binding {
     pub fn output_mut(&mut self, index: usize) -> &mut Tensor {
         self.outputs[index].allocated = None;
         &mut self.outputs[index].tensor
+    }
+
+    /// Makes sure that every input was given a shape.
+    pub(crate) fn check_inputs(&self) -> Result<()> {
+        if self.inputs.iter().all(|tensor| !tensor.raw().is_null()) {
+            return Ok(());
+        }
+        Err(Error::new(Code::Internal, "an input was not given a shape before the run"))
+    }
+
+    /// Takes an output that the runtime made.
+    pub(crate) fn take_output(&mut self, index: usize, value: Value) {
+        self.outputs[index].allocated = Some(value);
     }
 
     /// The rows of the request: the first input's; 1 without inputs.
@@ -113,11 +137,9 @@ impl Binding {
     /// `invalid_argument` where the runtime says so (an index outside a table, say), else `backend_failed`; `internal` when
     /// an input has no shape yet.
     pub fn run(&mut self, session: &Session) -> Result<()> {
+        self.check_inputs()?;
         for (raw, tensor) in self.raw_inputs.iter_mut().zip(&self.inputs) {
             *raw = tensor.raw();
-            if raw.is_null() {
-                return Err(Error::new(Code::Internal, "an input was not given a shape before the run"));
-            }
         }
         let foretold = self.place_outputs(session)?;
         let result = self.call(session);
@@ -140,7 +162,7 @@ impl Binding {
         for (index, output) in self.outputs.iter_mut().enumerate() {
             output.allocated = None;
             self.raw_outputs[index] = match session.output_shape(index, |input| *self.inputs[input].shape()) {
-                Some(shape) if foretells(&output.tensor, &shape) => {
+                Some(shape) if foretells(output.tensor.datatype(), &shape) => {
                     output.tensor.reshape(&shape)?;
                     foretold = true;
                     output.tensor.raw()
@@ -172,6 +194,7 @@ impl Binding {
 /// Outputs beyond this are the runtime's to allocate: their size follows from what a request claims.
 const FORETOLD_BYTES: usize = 16 << 20;
 
-fn foretells(tensor: &Tensor, shape: &Shape) -> bool {
-    tensor.datatype().size().is_some_and(|size| shape.count() <= FORETOLD_BYTES / size)
+/// Whether an output of that shape is made before the run.
+pub(crate) fn foretells(datatype: DataType, shape: &Shape) -> bool {
+    datatype.size().is_some_and(|size| shape.count() <= FORETOLD_BYTES / size)
 }

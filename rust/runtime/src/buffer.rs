@@ -2,8 +2,11 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use headgate_core::error::{Code, Error, Result};
+
+use crate::device::Driver;
 
 /// The alignment of every buffer, in bytes: a cache line, and what AVX-512 wants.
 pub const ALIGNMENT: usize = 64;
@@ -15,6 +18,8 @@ pub const MAX_BYTES: usize = 2 << 30;
 pub struct Buffer {
     start: NonNull<u8>,
     capacity: usize,
+    /// Whose memory it is; the heap's without one.
+    driver: Option<Arc<dyn Driver>>,
 }
 
 // SAFETY: a buffer owns its memory alone.
@@ -24,7 +29,7 @@ unsafe impl Sync for Buffer {}
 
 impl Default for Buffer {
     fn default() -> Self {
-        Self { start: NonNull::<Aligned>::dangling().cast(), capacity: 0 }
+        Self::of(None)
     }
 }
 
@@ -32,6 +37,11 @@ impl Default for Buffer {
 struct Aligned;
 
 impl Buffer {
+    /// An empty block of memory that a device reads and writes by itself, or of the heap.
+    pub(crate) fn of(driver: Option<Arc<dyn Driver>>) -> Self {
+        Self { start: NonNull::<Aligned>::dangling().cast(), capacity: 0, driver }
+    }
+
     /// Makes room for `bytes`; the contents are lost when that needs a new block.
     ///
     /// # Errors
@@ -46,17 +56,27 @@ impl Buffer {
                 "a tensor would take {bytes} bytes; the most is {MAX_BYTES}"
             )));
         }
-        *self = Self::with_capacity(bytes.next_power_of_two().max(ALIGNMENT))?;
+        *self = Self::with_capacity(bytes.next_power_of_two().max(ALIGNMENT), self.driver.clone())?;
         Ok(())
     }
 
-    fn with_capacity(capacity: usize) -> Result<Self> {
-        // SAFETY: the layout's size is above zero.
-        let start = unsafe { alloc_zeroed(layout(capacity)) };
-        let start = NonNull::new(start).ok_or_else(|| {
-            Error::new(Code::Overloaded, format!("no memory for a tensor of {capacity} bytes"))
-        })?;
-        Ok(Self { start, capacity })
+    fn with_capacity(capacity: usize, driver: Option<Arc<dyn Driver>>) -> Result<Self> {
+        let start = match &driver {
+            None => {
+                // SAFETY: the layout's size is above zero.
+                let start = unsafe { alloc_zeroed(layout(capacity)) };
+                NonNull::new(start).ok_or_else(|| {
+                    Error::new(Code::Overloaded, format!("no memory for a tensor of {capacity} bytes"))
+                })?
+            }
+            Some(driver) => {
+                let start = driver.allocate_host(capacity)?;
+                // SAFETY: the driver gave that many bytes.
+                unsafe { start.write_bytes(0, capacity) };
+                start
+            }
+        };
+        Ok(Self { start, capacity, driver })
     }
 
     /// The number of bytes there is room for.
@@ -72,9 +92,11 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.capacity > 0 {
+        match &self.driver {
+            _ if self.capacity == 0 => {}
+            Some(driver) => driver.free_host(self.start),
             // SAFETY: allocated with this layout in `with_capacity`.
-            unsafe { dealloc(self.start.as_ptr(), layout(self.capacity)) }
+            None => unsafe { dealloc(self.start.as_ptr(), layout(self.capacity)) },
         }
     }
 }

@@ -1,11 +1,12 @@
 //! A safe layer over ONNX Runtime's C API, opened with dlopen from the installed wheel's folder.
 //!
 //! Not here: which session runs where and when (`headgate-engine`). Every `unsafe` of the data plane's inference is in this
-//! crate. Read in this order: [`library`], [`session`], [`binding`], [`tensor`], [`buffer`], [`element`].
+//! crate. Read in this order: [`library`], [`session`], [`binding`], [`tensor`], [`buffer`], [`element`], [`device`].
 
 mod api;
 pub mod binding;
 pub mod buffer;
+pub mod device;
 pub mod element;
 pub mod heap;
 pub mod library;

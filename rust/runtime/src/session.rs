@@ -13,6 +13,7 @@ use headgate_core::tensor::{Shape, Signature, TensorSpec};
 use ort_sys::{GraphOptimizationLevel, OrtSession, OrtSessionOptions, OrtTypeInfo, OrtValue};
 
 use crate::api::{Api, string};
+use crate::device::{Driver, Handle};
 use crate::element::from_onnx;
 use crate::library::{Library, c_path};
 
@@ -25,11 +26,21 @@ pub struct SessionOptions {
     pub arena: bool,
     /// How far the graph is rewritten.
     pub graph_optimization: GraphOptimization,
+    /// Memory of the device at most, in bytes; 0 is no bound.
+    pub device_memory: u64,
+}
+
+/// What computes in place of the CPU.
+pub(crate) struct Provider<'a> {
+    /// The device's driver.
+    pub(crate) driver: &'a dyn Driver,
+    /// The stream to compute in; it outlives the session.
+    pub(crate) stream: Handle,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { intra_threads: 1, arena: false, graph_optimization: GraphOptimization::All }
+        Self { intra_threads: 1, arena: false, graph_optimization: GraphOptimization::All, device_memory: 0 }
     }
 }
 
@@ -56,8 +67,21 @@ impl Session {
     /// `model_load_failed` saying what is wrong with the file: not there, not a model, an unsupported operator, an input or
     /// output that is not a tensor.
     pub fn load(library: &'static Library, path: &Path, options: SessionOptions) -> Result<Session> {
+        Session::load_with(library, path, options, None)
+    }
+
+    /// Loads a model file that another provider than the CPU's computes.
+    pub(crate) fn load_with(
+        library: &'static Library,
+        path: &Path,
+        wanted: SessionOptions,
+        provider: Option<&Provider<'_>>,
+    ) -> Result<Session> {
         let file = c_path(path)?;
-        let options = Options::new(library.api, options)?;
+        let options = Options::new(library.api, wanted)?;
+        if let Some(Provider { driver, stream }) = provider {
+            driver.add_provider(library, options.raw, *stream, wanted.device_memory)?;
+        }
         let mut raw = null_mut();
         // SAFETY: environment, path and options are live; the out-pointer is valid.
         let status = unsafe {
@@ -144,6 +168,16 @@ impl Session {
             return None;
         }
         self.rules[index].as_ref()?.apply(inputs)
+    }
+
+    /// Whether outputs have had the shapes that follow from the inputs' so far.
+    pub(crate) fn trusts_rules(&self) -> bool {
+        self.trust_rules.load(Ordering::Relaxed)
+    }
+
+    /// The session itself, for a binding's run.
+    pub(crate) fn raw(&self) -> *mut OrtSession {
+        self.raw.as_ptr()
     }
 
     /// From now on the runtime allocates every output.
@@ -261,6 +295,11 @@ impl Names {
             .collect::<std::result::Result<Vec<_>, _>>()
             .map_err(|_| Error::new(Code::ModelLoadFailed, "a tensor's name has a NUL byte in it"))?;
         Ok(Self { pointers: owned.iter().map(|name| name.as_ptr()).collect(), _owned: owned })
+    }
+
+    /// The name at its place in the signature.
+    pub(crate) fn get(&self, index: usize) -> *const c_char {
+        self.pointers[index]
     }
 
     fn as_ptr(&self) -> *const *const c_char {

@@ -3,6 +3,7 @@
 //! Next: `buffer`, `element`.
 
 use std::ptr::{NonNull, null, null_mut};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
@@ -10,6 +11,7 @@ use headgate_core::tensor::{DataType, Shape};
 use ort_sys::OrtValue;
 
 use crate::buffer::Buffer;
+use crate::device::Driver;
 use crate::element::{Element, from_onnx, to_onnx};
 use crate::library::Library;
 
@@ -51,11 +53,20 @@ pub struct Tensor {
 impl Tensor {
     /// An empty tensor of a type; [`Tensor::reshape`] comes before anything else.
     pub fn new(library: &'static Library, datatype: DataType) -> Self {
+        Self::in_memory_of(None, library, datatype)
+    }
+
+    /// As [`Tensor::new`], in memory that a device reads and writes by itself.
+    pub(crate) fn in_memory_of(
+        driver: Option<&Arc<dyn Driver>>,
+        library: &'static Library,
+        datatype: DataType,
+    ) -> Self {
         Self {
             library,
             datatype,
             shape: Shape::SCALAR,
-            buffer: Buffer::default(),
+            buffer: Buffer::of(driver.cloned()),
             value: None,
             adopted: None,
         }
@@ -203,6 +214,14 @@ impl Tensor {
         if self.datatype == DataType::Bytes || self.adopted.is_some() {
             self.value = None;
             self.adopted = None;
+        }
+    }
+
+    /// Where the elements are, and how many bytes they take; nothing for strings.
+    pub(crate) fn memory(&self) -> (*const u8, usize) {
+        match &self.adopted {
+            Some(bytes) => (bytes.as_ptr(), bytes.len()),
+            None => (self.buffer.start().as_ptr(), self.shape.count() * self.datatype.size().unwrap_or(0)),
         }
     }
 

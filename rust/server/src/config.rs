@@ -27,6 +27,9 @@ pub struct Config {
     /// The ONNX Runtime library.
     #[serde(default)]
     pub library: Option<PathBuf>,
+    /// Libraries that devices need beside their driver, in the order in which they need each other.
+    #[serde(default)]
+    pub device_libraries: Vec<PathBuf>,
     /// The most memory for models, in bytes; no bound without.
     #[serde(default)]
     pub memory_budget_bytes: Option<u64>,

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::Snapshot;
 use headgate_core::spec::EndpointSpec;
-use headgate_engine::{Batch, Batcher, Engine, Memory, Pool, Threads, join_until};
+use headgate_engine::{Batch, Batcher, Devices, Engine, Memory, Pool, Threads, join_until};
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -74,12 +74,23 @@ impl Gateway {
     /// # Errors
     /// `internal` when the system gives no descriptor.
     pub fn new(config: Config) -> Result<Gateway> {
+        let devices = Devices::new(config.device_libraries.clone());
+        Gateway::with_devices(config, devices)
+    }
+
+    /// As [`Gateway::new`], on these devices.
+    ///
+    /// # Errors
+    /// As [`Gateway::new`].
+    pub fn with_devices(config: Config, devices: Devices) -> Result<Gateway> {
         let threads = config.io_threads;
         let (mailboxes, inboxes): (Vec<_>, Vec<_>) = (0..threads).map(|_| Mailbox::new()).unzip();
+        let pool = Pool::new(config.pool_threads, Box::new(Doorbell(mailboxes.clone())));
         let engine = Arc::new(Engine::new(
             config.library.clone(),
-            Threads { io: threads, pool: config.pool_threads },
+            (Threads { io: threads, pool: config.pool_threads }, pool.desk().clone()),
             Memory::new(config.memory_budget_bytes, config.load_wait()),
+            devices,
         ));
         let sketches = Arc::new(Sketches::new(&config));
         let events = Arc::new(Events::new()?);
@@ -90,7 +101,7 @@ impl Gateway {
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             metrics: Metrics::new(threads),
             guards: Guards::default(),
-            pool: Pool::new(config.pool_threads, Box::new(Doorbell(mailboxes.clone()))),
+            pool,
             fetcher: Fetcher::new(engine.clone(), config.load_wait()),
             access_log,
             large: ByteBudget::new(config.large_request_bytes),
@@ -233,6 +244,7 @@ impl Gateway {
         };
         let mut families = families(&self.shared.metrics, &self.shared.guards, &gauges);
         families.extend(residency::families(&self.engine, &self.shared.fetcher));
+        families.extend(residency::devices(&self.engine));
         Value::Array(families)
     }
 
@@ -382,6 +394,8 @@ fn describe(endpoint: &LiveEndpoint) -> Value {
                 "digest": version.digest,
                 "placement": state.model.place().as_str(),
                 "placement_fixed": state.model.placement.is_fixed(),
+                "device": state.model.device(),
+                "note": state.model.note.get(),
                 "shedding": state.model.is_shedding(),
                 "breaker": state.breaker.as_ref().map(|breaker| json!({
                     "open": !breaker.is_closed(), "trips": breaker.trips(),

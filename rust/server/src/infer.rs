@@ -163,15 +163,12 @@ pub async fn infer(
     let mut reply = io::with(|io| io.replies.take());
     let mut result = serve(&envelope, body, ask.dialect, &mut tap, &mut reply).await;
     while let Some(next) = result.as_ref().err().and_then(|error| tap.next(error.code)) {
+        // A run that goes on has taken the body's share with it. Without room for another there is no further attempt.
+        if tap.counted().is_empty() && tap.counted().add(body.len()).is_err() {
+            break;
+        }
         tap = tap.hand_on(next);
         reply.clear();
-        if tap.counted().is_empty() {
-            // The run that failed has taken the body's share with it.
-            if let Err(error) = tap.counted().add(body.len()) {
-                result = Err(error);
-                continue;
-            }
-        }
         result = serve(&envelope, body, ask.dialect, &mut tap, &mut reply).await;
     }
     io::with(|io| io.scratch.borrow_mut().envelope.recycle(envelope));
@@ -292,10 +289,9 @@ async fn run(buffers: Buffers, tap: &mut Tap) -> Result<Ran> {
 async fn run_together(mut seat: Seat, tap: &mut Tap) -> Result<Ran> {
     io::with(|io| io.shared.pool.ready(&mut seat));
     // Late or left, the request gives its seat up, and the batch goes on without it.
-    let model = seat.model().clone();
+    let batch = seat.batch().clone();
     let Ok(done) = tokio::time::timeout_at(tap.deadline().into(), seat.done()).await else {
-        // Nothing says how far its batch was; where no queue stands, it ran.
-        if !model.is_shedding() {
+        if batch.has_begun() {
             tap.overran();
         }
         return Err(late());

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_engine::Engine;
+use headgate_engine::runtime::device::nvml::Reading;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -127,4 +128,18 @@ pub fn families(engine: &Engine, fetcher: &Fetcher) -> Vec<Value> {
         families.push(single("headgate_model_memory_budget_bytes", "The most memory that models may take.", "gauge", budget));
     }
     families
+}
+
+/// The metrics of devices that models compute on.
+#[rustfmt::skip]
+pub fn devices(engine: &Engine) -> Vec<Value> {
+    let readings = engine.devices().readings();
+    let gauge = |name: &str, help: &str, read: fn(&Reading) -> f64| {
+        family(name, help, "gauge", readings.iter().map(|(device, one)| json!([{"device": device}, read(one)])))
+    };
+    vec![
+        gauge("headgate_device_memory_used_bytes", "Memory of the device that is taken, by all processes.", |one| one.used_bytes as f64),
+        gauge("headgate_device_memory_bytes", "All memory of the device.", |one| one.total_bytes as f64),
+        gauge("headgate_device_busy_ratio", "The share of the last second or so in which the device computed.", |one| f64::from(one.busy_percent) / 100.0),
+    ]
 }

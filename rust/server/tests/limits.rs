@@ -281,3 +281,34 @@ fn contradictions_are_refused() {
         assert!(error.message.contains(says), "{error}");
     }
 }
+
+#[test]
+fn what_expired_in_one_class_keeps_nobody_waiting_while_versions_take_turns() {
+    let (gateway, address) = gateway_with(&json!({"pool_threads": 1}));
+    let (model, gold) = gated();
+    let priority = json!({"by": "x-class", "classes": ["gold", "batch"], "unnamed": "batch"});
+    serve(&gateway, vec![Box::new(model)], &json!({"limits": {"priority": priority}}));
+    let (other, held) = gated();
+    common::serve(&gateway, "other", other, false);
+    let to_other = || {
+        let mut stream = connect(address);
+        stream.write_all(request("other", 1.0).as_bytes()).unwrap();
+        stream
+    };
+    let mut others = vec![to_other()];
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    // The thread is taken; these wait, and expire.
+    for _ in 0..5 {
+        assert_eq!(answer(&mut send(address, "x-headgate-timeout: 5ms")).1["code"], "deadline_exceeded");
+    }
+    let mut important = send(address, "x-class: gold");
+    others.push(to_other());
+    eventually("all of them", || metric(&gateway, "headgate_pool_waiting", &json!({})) >= 7);
+    held.leave.send(()).unwrap();
+    gold.entered.recv_timeout(PATIENCE).expect("it comes before the other version's next run");
+    assert!(held.entered.try_recv().is_err());
+    gold.leave.send(()).unwrap();
+    held.leave.send(()).unwrap();
+    assert_eq!(answer(&mut important).0, 200);
+    others.iter_mut().for_each(|stream| assert_eq!(answer(stream).0, 200));
+}

@@ -28,6 +28,7 @@ VERSION = {
     "in_document": True,
     "placement": "inline",
     "placement_fixed": False,
+    "device": "cuda:0",
     "shedding": False,
     "batches": None,
     "run_us": {"p50": 1.9, "p99": 3.1},
@@ -103,6 +104,7 @@ def test_get_shows_one_endpoint_with_alarms_blocks_and_versions() -> None:
         "a note",
         "1.9/3.1 us",
         "left alone",
+        "on cuda:0",
         "cold, 1.5 MiB",
         "v0 (bad)",
     ]:

@@ -51,6 +51,11 @@ def endpoint(text: str, root: Path) -> Endpoint:
         ),
         ("{max_batch: 16, max_delay: 500us}", {"max_batch": 16, "max_delay_us": 500}),
         ("{max_batch: 16, max_delay: 1.5ms}", {"max_batch": 16, "max_delay_us": 1500}),
+        ("{device: 'cuda:0'}", {"device": ["cuda:0"]}),
+        (
+            "{device: [cuda:1, cpu], device_memory: 4GiB, instances: 2}",
+            {"device": ["cuda:1", "cpu"], "device_memory": 4 << 30, "instances": 2},
+        ),
         ("{max_batch: 8, buckets: [1, 4, 8]}", {"max_batch": 8, "buckets": [1, 4, 8]}),
     ],
 )

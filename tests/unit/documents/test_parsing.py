@@ -101,7 +101,7 @@ weights: {a: 1}
 versions:
   1.10: "file:a"
   v1: "file:../etc"
-  v2: {model: "models:/x/1", run: {max_batch: 8, placement: inline, buckets: [4, 2], threads: 0, device: cpu}}
+  v2: {model: "models:/x/1", run: {max_batch: 8, placement: inline, buckets: [4, 2], threads: 0, device: [cuda:0, gpu]}}
   v3: {constant: {x: 1}, run: {max_delay: 2ms}}
   v4: {}
   v5: {model: "file:a", constant: {x: .nan, y: [1, a], z: [[1]]}}
@@ -128,7 +128,7 @@ columns: {X: a, Y: [], Z: [1, 1.5]}
         "versions.v2.run.placement": "is inline, where nothing is batched",
         "versions.v2.run.buckets": "must grow",
         "versions.v2.run.threads": "must be",
-        "versions.v2.run.device": "not supported yet",
+        "versions.v2.run.device": '"gpu" is no device',
         "versions.v3.run": "a constant is never run",
         "versions.v3.run.max_delay": "write max_batch as well",
         "versions.v4": "names no model and no constant",
@@ -191,7 +191,6 @@ def test_traffic_that_is_not_built_is_refused_as_such(field: str, tmp_path: Path
         ("{upstream: 'http://10.0.0.5'}", "versions.v1.upstream"),
         ("'models:/fraud/7'", "versions.v1.model"),
         ("{model: 's3://b/k'}", "versions.v1.model"),
-        ("{model: 'file:a', run: {device: 'cuda:0'}}", "versions.v1.run.device"),
     ],
 )
 def test_versions_that_are_not_built_are_refused_as_such(version: str, path: str, tmp_path: Path) -> None:

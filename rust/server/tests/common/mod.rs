@@ -88,14 +88,22 @@ pub fn gateway() -> (Arc<Gateway>, SocketAddr) {
 }
 
 pub fn gateway_with(changes: &Value) -> (Arc<Gateway>, SocketAddr) {
+    started(Gateway::new(config(changes)).unwrap())
+}
+
+/// Serves, and says where.
+pub fn started(gateway: Gateway) -> (Arc<Gateway>, SocketAddr) {
+    gateway.set_ready(true);
+    let address = gateway.start().unwrap().http;
+    (Arc::new(gateway), address)
+}
+
+pub fn config(changes: &Value) -> Config {
     let library = std::env::var("HEADGATE_ORT_LIBRARY")
         .expect("HEADGATE_ORT_LIBRARY names the ONNX Runtime library; `make test` sets it");
     let mut config = json!({"http": "127.0.0.1:0", "io_threads": 1, "pool_threads": 2, "library": library});
     config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-    let gateway = Gateway::new(Config::from_json(config.to_string().as_bytes()).unwrap()).unwrap();
-    gateway.set_ready(true);
-    let address = gateway.start().unwrap().http;
-    (Arc::new(gateway), address)
+    Config::from_json(config.to_string().as_bytes()).unwrap()
 }
 
 pub fn serve(gateway: &Gateway, name: &str, probe: Probe, inline: bool) {

@@ -1,0 +1,130 @@
+//! The devices of this machine, and a model on one: as many sessions as it has instances, each for one thread of its crew.
+//!
+//! Not here: the threads (`crew`), what a session on a device does (the runtime's `device`).
+#![allow(unsafe_code, reason = "a run in the air reads and writes buffers that somebody else holds")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use headgate_core::error::Result;
+use headgate_core::spec::Device;
+use headgate_core::tensor::Signature;
+use headgate_runtime::device::cuda::Cuda;
+use headgate_runtime::device::nvml::{self, Reading};
+use headgate_runtime::device::{Driver, Flight, OnDevice};
+use headgate_runtime::{Binding, Library, SessionOptions};
+
+use crate::model::Executable;
+
+/// The sessions of a model on one device.
+pub(crate) struct Sessions {
+    signature: Signature,
+    instances: Box<[Mutex<OnDevice>]>,
+    /// Which of them computes what nobody's thread asks for.
+    next: AtomicUsize,
+    driver: Arc<dyn Driver>,
+}
+
+impl Sessions {
+    /// Loads a model file as often as there are instances.
+    ///
+    /// # Errors
+    /// As [`OnDevice::load`].
+    pub(crate) fn load(
+        library: &'static Library,
+        driver: &Arc<dyn Driver>,
+        path: &Path,
+        options: SessionOptions,
+        instances: usize,
+    ) -> Result<Sessions> {
+        let made = (0..instances.max(1)).map(|_| {
+            // The provider's start is not safe when several sessions are made on a device at once.
+            let _alone = driver.creating().lock().unwrap_or_else(PoisonError::into_inner);
+            OnDevice::load(library, driver.clone(), path, options).map(Mutex::new)
+        });
+        let instances = made.collect::<Result<Box<[_]>>>()?;
+        let signature = lock(&instances[0]).signature().clone();
+        Ok(Sessions { signature, instances, next: AtomicUsize::new(0), driver: driver.clone() })
+    }
+}
+
+impl Executable for Sessions {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn run(&self, binding: &mut Binding) -> Result<()> {
+        // Warming comes here: every instance has its turn.
+        let instance = self.next.fetch_add(1, Relaxed) % self.instances.len();
+        lock(&self.instances[instance]).run(binding)
+    }
+
+    fn instances(&self) -> usize {
+        self.instances.len()
+    }
+
+    fn driver(&self) -> Option<&Arc<dyn Driver>> {
+        Some(&self.driver)
+    }
+
+    unsafe fn begin(&self, instance: usize, binding: &mut Binding) -> Result<Flight> {
+        // SAFETY: the caller's promise is the same.
+        unsafe { lock(&self.instances[instance]).begin(binding) }
+    }
+
+    fn finish(&self, instance: usize, flight: Flight, binding: &mut Binding) -> Result<()> {
+        lock(&self.instances[instance]).finish(flight, binding)
+    }
+}
+
+fn lock(session: &Mutex<OnDevice>) -> MutexGuard<'_, OnDevice> {
+    session.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The devices of this machine, opened when a version first asks for one.
+#[derive(Default)]
+pub struct Devices {
+    /// NVIDIA's libraries beside the driver, in the order in which they need each other.
+    libraries: Vec<PathBuf>,
+    opened: Mutex<BTreeMap<u16, Arc<Cuda>>>,
+    /// What stands in for NVIDIA's driver.
+    replaced: Option<Arc<dyn Driver>>,
+}
+
+impl Devices {
+    /// Devices whose libraries lie there.
+    pub fn new(libraries: Vec<PathBuf>) -> Devices {
+        Devices { libraries, ..Devices::default() }
+    }
+
+    /// Devices that are all this one: what computes on them can be tested where there is none.
+    pub fn replaced_by(driver: Arc<dyn Driver>) -> Devices {
+        Devices { replaced: Some(driver), ..Devices::default() }
+    }
+
+    /// The driver of a device; none for the processor.
+    ///
+    /// # Errors
+    /// `model_load_failed` when there is no driver or no such device, and what would bring it.
+    pub(crate) fn driver(&self, device: Device) -> Result<Option<Arc<dyn Driver>>> {
+        let Device::Cuda(number) = device else { return Ok(None) };
+        if let Some(driver) = &self.replaced {
+            return Ok(Some(driver.clone()));
+        }
+        let cuda = Cuda::open(number, &self.libraries)?;
+        self.opened().insert(number, cuda.clone());
+        Ok(Some(cuda))
+    }
+
+    /// What the devices in use are doing, where that can be known.
+    pub fn readings(&self) -> Vec<(Device, Reading)> {
+        let read = |(number, cuda): (&u16, &Arc<Cuda>)| Some((Device::Cuda(*number), nvml::read(cuda.uuid)?));
+        self.opened().iter().filter_map(read).collect()
+    }
+
+    fn opened(&self) -> MutexGuard<'_, BTreeMap<u16, Arc<Cuda>>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

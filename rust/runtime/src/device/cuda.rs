@@ -1,0 +1,423 @@
+//! NVIDIA's driver and ONNX Runtime's CUDA provider.
+//!
+//! The driver's functions are those of its stable C interface (docs.nvidia.com/cuda/cuda-driver-api); a stream of it is a stream
+//! of the runtime API, which the provider takes. The provider's own libraries (cuBLAS, cuDNN, ...) come in wheels of their own,
+//! in folders where no loader looks: they are opened first, for everybody.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::path::PathBuf;
+use std::ptr::{NonNull, null, null_mut};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use headgate_core::error::{Code, Error, Result};
+use libloading::os::unix::{Library as Handle, RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
+use ort_sys::{OrtCUDAProviderOptionsV2, OrtSessionOptions};
+
+use super::Driver;
+use crate::api::string;
+use crate::library::Library;
+
+/// The driver's library.
+const DRIVER: &str = "libcuda.so.1";
+/// `CU_STREAM_NON_BLOCKING`: the stream does not wait for the default one.
+const NON_BLOCKING: c_uint = 1;
+/// `CU_EVENT_DISABLE_TIMING`.
+const DISABLE_TIMING: c_uint = 2;
+/// `CU_MEMHOSTALLOC_PORTABLE`: pinned for every context.
+const PORTABLE: c_uint = 1;
+
+type Status = c_int;
+type Pointer = u64;
+type Object = *mut c_void;
+
+macro_rules! functions {
+    ($($field:ident = $symbol:literal ($($argument:ty),*);)+) => {
+        /// The driver's functions, by the names of its header.
+        struct Functions { $($field: unsafe extern "C" fn($($argument),*) -> Status,)+ }
+
+        impl Functions {
+            fn of(handle: &Handle) -> std::result::Result<Functions, libloading::Error> {
+                // SAFETY: each symbol has this type since CUDA 11.
+                Ok(Functions { $($field: *unsafe { handle.get(concat!($symbol, "\0").as_bytes()) }?,)+ })
+            }
+        }
+    };
+}
+
+functions! {
+    init = "cuInit" (c_uint);
+    count = "cuDeviceGetCount" (*mut c_int);
+    device = "cuDeviceGet" (*mut c_int, c_int);
+    uuid = "cuDeviceGetUuid" (*mut [u8; 16], c_int);
+    retain = "cuDevicePrimaryCtxRetain" (*mut Object, c_int);
+    enter = "cuCtxSetCurrent" (Object);
+    stream = "cuStreamCreate" (*mut Object, c_uint);
+    end_stream = "cuStreamDestroy_v2" (Object);
+    wait = "cuStreamWaitEvent" (Object, Object, c_uint);
+    event = "cuEventCreate" (*mut Object, c_uint);
+    end_event = "cuEventDestroy_v2" (Object);
+    record = "cuEventRecord" (Object, Object);
+    synchronize = "cuEventSynchronize" (Object);
+    allocate = "cuMemAlloc_v2" (*mut Pointer, usize);
+    free = "cuMemFree_v2" (Pointer);
+    allocate_host = "cuMemHostAlloc" (*mut *mut c_void, usize, c_uint);
+    free_host = "cuMemFreeHost" (*mut c_void);
+    copy_in = "cuMemcpyHtoDAsync_v2" (Pointer, *const c_void, usize, Object);
+    copy_out = "cuMemcpyDtoHAsync_v2" (*mut c_void, Pointer, usize, Object);
+    words = "cuGetErrorString" (Status, *mut *const c_char);
+}
+
+/// One NVIDIA device.
+pub struct Cuda {
+    functions: &'static Functions,
+    number: u16,
+    context: Object,
+    creating: Mutex<()>,
+    /// What NVML knows it by.
+    pub uuid: [u8; 16],
+}
+
+// SAFETY: the driver's functions may be called from any thread; the context is made current before each.
+unsafe impl Send for Cuda {}
+// SAFETY: as above.
+unsafe impl Sync for Cuda {}
+
+impl Cuda {
+    /// The device of that number, as the process sees them (`CUDA_VISIBLE_DEVICES`); opened once. `libraries` are those of
+    /// NVIDIA's wheels, in the order in which they need each other.
+    ///
+    /// # Errors
+    /// `model_load_failed` without a driver or such a device.
+    pub fn open(number: u16, libraries: &[PathBuf]) -> Result<Arc<Cuda>> {
+        static OPENED: OnceLock<Mutex<HashMap<u16, Arc<Cuda>>>> = OnceLock::new();
+        let mut opened = OPENED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cuda) = opened.get(&number) {
+            return Ok(cuda.clone());
+        }
+        let functions = driver()?;
+        preload(libraries);
+        let cuda = Arc::new(Cuda::new(functions, number)?);
+        opened.insert(number, cuda.clone());
+        Ok(cuda)
+    }
+
+    fn new(functions: &'static Functions, number: u16) -> Result<Cuda> {
+        let (mut count, mut device, mut context, mut uuid) = (0, 0, null_mut(), [0; 16]);
+        // SAFETY: valid out-pointers; the device is below the count.
+        unsafe {
+            check(functions, (functions.count)(&mut count), Code::ModelLoadFailed)?;
+            if c_int::from(number) >= count {
+                return Err(no_device(number, count));
+            }
+            check(functions, (functions.device)(&mut device, c_int::from(number)), Code::ModelLoadFailed)?;
+            check(functions, (functions.uuid)(&mut uuid, device), Code::ModelLoadFailed)?;
+            // Never released: the runtime's provider lives in it as long as the process.
+            check(functions, (functions.retain)(&mut context, device), Code::ModelLoadFailed)?;
+        }
+        Ok(Cuda { functions, number, context, creating: Mutex::default(), uuid })
+    }
+
+    /// Checks a call that is made in this device's context.
+    fn call(&self, call: impl FnOnce(&Functions) -> Status) -> Result<()> {
+        // SAFETY: a live context.
+        check(self.functions, unsafe { (self.functions.enter)(self.context) }, Code::BackendFailed)?;
+        check(self.functions, call(self.functions), Code::BackendFailed)
+    }
+}
+
+impl Cuda {
+    fn add(
+        &self,
+        library: &'static Library,
+        options: NonNull<OrtSessionOptions>,
+        stream: super::Handle,
+        memory_limit: u64,
+    ) -> Result<()> {
+        let provider = ProviderOptions::new(library)?;
+        let (number, limit) = (format!("{}\0", self.number), format!("{memory_limit}\0"));
+        provider.set(c"device_id", &number)?;
+        // Grows by what is asked for and not by powers of two: several models share the device.
+        provider.set(c"arena_extend_strategy", "kSameAsRequested\0")?;
+        if memory_limit > 0 {
+            provider.set(c"gpu_mem_limit", &limit)?;
+        }
+        provider.compute_in(stream)?;
+        // SAFETY: live options on both sides; the provider's are copied.
+        let status = unsafe {
+            (library.api.SessionOptionsAppendExecutionProvider_CUDA_V2)(
+                options.as_ptr(),
+                provider.raw.as_ptr(),
+            )
+        };
+        library.api.check(status, Code::ModelLoadFailed)
+    }
+}
+
+fn no_device(number: u16, count: c_int) -> Error {
+    let there = match count {
+        0 => "the driver shows none; in a container, start it with its GPUs (--gpus all)".to_owned(),
+        1 => "there is only cuda:0".to_owned(),
+        _ => format!("there are cuda:0 to cuda:{}", count - 1),
+    };
+    Error::new(Code::ModelLoadFailed, format!("there is no device cuda:{number}: {there}"))
+}
+
+/// The driver, opened and initialised once.
+fn driver() -> Result<&'static Functions> {
+    static DRIVER_OPENED: OnceLock<Functions> = OnceLock::new();
+    if let Some(functions) = DRIVER_OPENED.get() {
+        return Ok(functions);
+    }
+    let missing = |error: libloading::Error| {
+        Error::new(
+            Code::ModelLoadFailed,
+            format!(
+                "there is no NVIDIA driver ({error}): install one of the R580 series or newer; in a container, start it with \
+                 its GPUs (--gpus all)"
+            ),
+        )
+    };
+    // SAFETY: the driver's library has no preconditions; it is never closed.
+    let handle = unsafe { Handle::open(Some(DRIVER), RTLD_NOW | RTLD_LOCAL) }.map_err(missing)?;
+    let functions = Functions::of(&handle).map_err(missing)?;
+    std::mem::forget(handle);
+    // SAFETY: takes no pointers.
+    check(&functions, unsafe { (functions.init)(0) }, Code::ModelLoadFailed)?;
+    Ok(DRIVER_OPENED.get_or_init(|| functions))
+}
+
+/// Opens NVIDIA's libraries for everybody. One that does not open is found missing by the provider, which says so.
+fn preload(libraries: &[PathBuf]) {
+    for path in libraries {
+        // SAFETY: libraries of the installed wheels; their initialisers have no preconditions.
+        if let Ok(handle) = unsafe { Handle::open(Some(path), RTLD_LAZY | RTLD_GLOBAL) } {
+            std::mem::forget(handle);
+        }
+    }
+}
+
+fn check(functions: &Functions, status: Status, code: Code) -> Result<()> {
+    if status == 0 {
+        return Ok(());
+    }
+    let mut words = null();
+    // SAFETY: a valid out-pointer; the words are static.
+    let words = unsafe {
+        let known = (functions.words)(status, &mut words);
+        if known == 0 { string(words) } else { String::new() }
+    };
+    Err(Error::new(code, format!("NVIDIA's driver says: {words} (error {status})")))
+}
+
+fn handle(object: Object) -> super::Handle {
+    object as super::Handle
+}
+
+fn object(handle: super::Handle) -> Object {
+    handle as Object
+}
+
+// SAFETY: `cuMemAlloc` and `cuMemHostAlloc` align to at least 256 bytes and give what is asked for; copies are the driver's.
+unsafe impl Driver for Cuda {
+    fn memory(&self) -> (&'static CStr, i32) {
+        (c"Cuda", i32::from(self.number))
+    }
+
+    fn add_provider(
+        &self,
+        library: &'static Library,
+        options: NonNull<OrtSessionOptions>,
+        stream: super::Handle,
+        memory_limit: u64,
+    ) -> Result<()> {
+        has_provider(library)?;
+        self.add(library, options, stream, memory_limit).map_err(|error| {
+            // The runtime's words begin with where in its source they are from.
+            let words = error.message.split_once("FAIL : ").map_or(&*error.message, |(_, words)| words);
+            let hint =
+                "pip install \"headgate[gpu]\" brings ONNX Runtime for CUDA and the libraries that it needs";
+            Error::new(Code::ModelLoadFailed, format!("{}; {hint}", words.trim_end()))
+        })
+    }
+
+    fn creating(&self) -> &Mutex<()> {
+        &self.creating
+    }
+
+    fn stream(&self) -> Result<super::Handle> {
+        let mut stream = null_mut();
+        // SAFETY: a valid out-pointer.
+        self.call(|f| unsafe { (f.stream)(&mut stream, NON_BLOCKING) })?;
+        Ok(handle(stream))
+    }
+
+    fn event(&self) -> Result<super::Handle> {
+        let mut event = null_mut();
+        // SAFETY: a valid out-pointer.
+        self.call(|f| unsafe { (f.event)(&mut event, DISABLE_TIMING) })?;
+        Ok(handle(event))
+    }
+
+    fn end_stream(&self, stream: super::Handle) {
+        // SAFETY: made by `stream`. A failure has nobody to be told to.
+        drop(self.call(|f| unsafe { (f.end_stream)(object(stream)) }));
+    }
+
+    fn end_event(&self, event: super::Handle) {
+        // SAFETY: made by `event`; as above.
+        drop(self.call(|f| unsafe { (f.end_event)(object(event)) }));
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<NonNull<u8>> {
+        let mut start: Pointer = 0;
+        // SAFETY: a valid out-pointer.
+        self.call(|f| unsafe { (f.allocate)(&mut start, bytes) })?;
+        NonNull::new(start as *mut u8).ok_or_else(nothing)
+    }
+
+    fn free(&self, start: NonNull<u8>) {
+        // SAFETY: made by `allocate`. A failure has nobody to be told to.
+        drop(self.call(|f| unsafe { (f.free)(start.as_ptr() as Pointer) }));
+    }
+
+    fn allocate_host(&self, bytes: usize) -> Result<NonNull<u8>> {
+        let mut start = null_mut();
+        // SAFETY: a valid out-pointer.
+        self.call(|f| unsafe { (f.allocate_host)(&mut start, bytes, PORTABLE) })?;
+        NonNull::new(start.cast()).ok_or_else(nothing)
+    }
+
+    fn free_host(&self, start: NonNull<u8>) {
+        // SAFETY: made by `allocate_host`; as above.
+        drop(self.call(|f| unsafe { (f.free_host)(start.as_ptr().cast()) }));
+    }
+
+    unsafe fn copy_in(
+        &self,
+        to: NonNull<u8>,
+        from: *const u8,
+        bytes: usize,
+        stream: super::Handle,
+    ) -> Result<()> {
+        // SAFETY: the caller's promise.
+        self.call(|f| unsafe { (f.copy_in)(to.as_ptr() as Pointer, from.cast(), bytes, object(stream)) })
+    }
+
+    unsafe fn copy_out(
+        &self,
+        to: *mut u8,
+        from: NonNull<u8>,
+        bytes: usize,
+        stream: super::Handle,
+    ) -> Result<()> {
+        // SAFETY: the caller's promise.
+        self.call(|f| unsafe { (f.copy_out)(to.cast(), from.as_ptr() as Pointer, bytes, object(stream)) })
+    }
+
+    fn record(&self, event: super::Handle, stream: super::Handle) -> Result<()> {
+        // SAFETY: live objects.
+        self.call(|f| unsafe { (f.record)(object(event), object(stream)) })
+    }
+
+    fn wait(&self, stream: super::Handle, event: super::Handle) -> Result<()> {
+        // SAFETY: live objects; no flags are defined.
+        self.call(|f| unsafe { (f.wait)(object(stream), object(event), 0) })
+    }
+
+    fn synchronize(&self, event: super::Handle) -> Result<()> {
+        // SAFETY: a live object.
+        self.call(|f| unsafe { (f.synchronize)(object(event)) })
+    }
+}
+
+fn nothing() -> Error {
+    Error::new(Code::BackendFailed, "NVIDIA's driver gave no memory")
+}
+
+/// Makes sure that the installed runtime can compute on NVIDIA's devices.
+///
+/// # Errors
+/// `model_load_failed` naming the wheel that can.
+pub fn has_provider(library: &'static Library) -> Result<()> {
+    if library.providers()?.iter().any(|provider| provider == "CUDAExecutionProvider") {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::ModelLoadFailed,
+        format!(
+            "the installed ONNX Runtime ({}) computes on the CPU only: pip uninstall -y onnxruntime, then pip install \
+             \"headgate[gpu]\"",
+            library.path().display()
+        ),
+    ))
+}
+
+/// The provider's options, released after use.
+struct ProviderOptions {
+    library: &'static Library,
+    raw: NonNull<OrtCUDAProviderOptionsV2>,
+}
+
+impl ProviderOptions {
+    fn new(library: &'static Library) -> Result<ProviderOptions> {
+        let mut raw = null_mut();
+        // SAFETY: a valid out-pointer.
+        let status = unsafe { (library.api.CreateCUDAProviderOptions)(&mut raw) };
+        library.api.check(status, Code::ModelLoadFailed)?;
+        let raw =
+            NonNull::new(raw).ok_or_else(|| Error::new(Code::ModelLoadFailed, "no provider options"))?;
+        Ok(ProviderOptions { library, raw })
+    }
+
+    /// Sets an option; the value ends with a NUL.
+    fn set(&self, key: &CStr, value: &str) -> Result<()> {
+        let (keys, values) = ([key.as_ptr()], [value.as_ptr().cast::<c_char>()]);
+        // SAFETY: live options; one C string in each list, which are copied.
+        let status = unsafe {
+            (self.library.api.UpdateCUDAProviderOptions)(self.raw.as_ptr(), keys.as_ptr(), values.as_ptr(), 1)
+        };
+        self.library.api.check(status, Code::ModelLoadFailed)
+    }
+
+    fn compute_in(&self, stream: super::Handle) -> Result<()> {
+        // SAFETY: live options; the stream outlives the session that is made with them.
+        let status = unsafe {
+            (self.library.api.UpdateCUDAProviderOptionsWithValue)(
+                self.raw.as_ptr(),
+                c"user_compute_stream".as_ptr(),
+                object(stream),
+            )
+        };
+        self.library.api.check(status, Code::ModelLoadFailed)
+    }
+}
+
+impl Drop for ProviderOptions {
+    fn drop(&mut self) {
+        // SAFETY: created above, released once.
+        unsafe { (self.library.api.ReleaseCUDAProviderOptions)(self.raw.as_ptr()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_not_there_says_which_are() {
+        for (count, says) in [(0, "--gpus all"), (1, "only cuda:0"), (4, "cuda:0 to cuda:3")] {
+            let error = no_device(7, count);
+            assert!(error.message.contains("cuda:7") && error.message.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn without_a_driver_the_error_says_what_brings_one() {
+        // Where there is a driver this tests nothing.
+        if let Err(error) = Cuda::open(0, &[PathBuf::from("/nowhere/libcublas.so.13")]) {
+            assert_eq!(error.code, Code::ModelLoadFailed);
+            assert!(error.message.contains("driver") || error.message.contains("--gpus"), "{error}");
+        }
+    }
+}

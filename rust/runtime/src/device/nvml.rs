@@ -1,0 +1,101 @@
+//! How busy NVIDIA's devices are and how much of their memory is taken, by all processes (NVML).
+
+use std::ffi::{CString, c_char, c_int, c_uint, c_ulonglong, c_void};
+use std::ptr::null_mut;
+use std::sync::OnceLock;
+
+use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
+
+const LIBRARY: &str = "libnvidia-ml.so.1";
+
+type Status = c_int;
+
+/// `nvmlMemory_t`.
+#[repr(C)]
+#[derive(Default)]
+struct Memory {
+    total: c_ulonglong,
+    free: c_ulonglong,
+    used: c_ulonglong,
+}
+
+/// `nvmlUtilization_t`.
+#[repr(C)]
+#[derive(Default)]
+struct Utilization {
+    gpu: c_uint,
+    memory: c_uint,
+}
+
+struct Functions {
+    by_uuid: unsafe extern "C" fn(*const c_char, *mut *mut c_void) -> Status,
+    memory: unsafe extern "C" fn(*mut c_void, *mut Memory) -> Status,
+    utilization: unsafe extern "C" fn(*mut c_void, *mut Utilization) -> Status,
+}
+
+/// What a device is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Memory that is taken, in bytes.
+    pub used_bytes: u64,
+    /// All of its memory, in bytes.
+    pub total_bytes: u64,
+    /// The share of the last second or so in which it computed, in percent.
+    pub busy_percent: u32,
+}
+
+/// Reads the device of that identity; `None` where NVML does not say.
+pub fn read(uuid: [u8; 16]) -> Option<Reading> {
+    let functions = functions()?;
+    let name = CString::new(format!("GPU-{}", dashed(uuid))).ok()?;
+    let (mut device, mut memory, mut utilization) = (null_mut(), Memory::default(), Utilization::default());
+    // SAFETY: a C string and valid out-pointers of the library's own types; each call is used only when it succeeded.
+    unsafe {
+        let found = (functions.by_uuid)(name.as_ptr(), &mut device) == 0
+            && (functions.memory)(device, &mut memory) == 0
+            && (functions.utilization)(device, &mut utilization) == 0;
+        found.then_some(Reading {
+            used_bytes: memory.used,
+            total_bytes: memory.total,
+            busy_percent: utilization.gpu,
+        })
+    }
+}
+
+/// The library, opened and initialised once.
+fn functions() -> Option<&'static Functions> {
+    static OPENED: OnceLock<Option<Functions>> = OnceLock::new();
+    OPENED.get_or_init(open).as_ref()
+}
+
+fn open() -> Option<Functions> {
+    // SAFETY: the library has no preconditions and is never closed; each symbol has this type since NVML 2.
+    unsafe {
+        let handle = Handle::open(Some(LIBRARY), RTLD_NOW | RTLD_LOCAL).ok()?;
+        let init = *handle.get::<unsafe extern "C" fn() -> Status>(b"nvmlInit_v2\0").ok()?;
+        let functions = Functions {
+            by_uuid: *handle.get(b"nvmlDeviceGetHandleByUUID\0").ok()?,
+            memory: *handle.get(b"nvmlDeviceGetMemoryInfo\0").ok()?,
+            utilization: *handle.get(b"nvmlDeviceGetUtilizationRates\0").ok()?,
+        };
+        std::mem::forget(handle);
+        (init() == 0).then_some(functions)
+    }
+}
+
+/// Sixteen bytes as 8-4-4-4-12 hexadecimal digits.
+fn dashed(uuid: [u8; 16]) -> String {
+    let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_written_as_nvml_reads_it() {
+        let uuid = std::array::from_fn(|index| index as u8 * 17);
+        assert_eq!(dashed(uuid), "00112233-4455-6677-8899-aabbccddeeff");
+    }
+}

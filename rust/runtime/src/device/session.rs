@@ -1,0 +1,504 @@
+//! One session on a device, with a stream to compute in, one to copy in, and two of everything that a run needs, so that the
+//! inputs of the next run are copied while this one computes.
+//!
+//! ```text
+//! begin:   host --copy stream--> device slab --event--> compute stream: run, outputs --> host, event
+//! finish:  wait for that event
+//! ```
+//! Inputs and outputs are bound once for each shape that comes: a batch that is filled up to a few sizes binds nothing again.
+
+use std::ptr::{NonNull, null_mut};
+use std::sync::Arc;
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
+use ort_sys::{OrtAllocatorType, OrtIoBinding, OrtMemType, OrtMemoryInfo, OrtRunOptions, OrtValue};
+
+use super::{Driver, Handle, Slab};
+use crate::binding::{Binding, foretells};
+use crate::element::to_onnx;
+use crate::library::Library;
+use crate::session::{Provider, Session, SessionOptions};
+use crate::tensor::Value;
+
+/// Runs that may be in the air.
+const SLOTS: usize = 2;
+/// Shapes that stay bound in a slot.
+const BOUND: usize = 16;
+
+/// A session on a device.
+pub struct OnDevice {
+    // Fields are dropped in this order: what is bound, then the session, then the streams that it computes in.
+    slots: [Slot; SLOTS],
+    session: Session,
+    streams: Streams,
+    options: RunOptions,
+    memory: MemoryInfo,
+    driver: Arc<dyn Driver>,
+}
+
+/// A run in the air: [`OnDevice::finish`] ends it.
+#[derive(Debug)]
+pub struct Flight {
+    slot: usize,
+    bound: usize,
+}
+
+impl Flight {
+    /// A run that is over.
+    pub const LANDED: Flight = Flight { slot: 0, bound: 0 };
+}
+
+/// What one run in the air needs.
+struct Slot {
+    free: bool,
+    inputs: Vec<Option<Slab>>,
+    outputs: Vec<Option<Slab>>,
+    bound: Vec<Bound>,
+    copied: Handle,
+    done: Handle,
+    driver: Arc<dyn Driver>,
+}
+
+/// Inputs and outputs of certain shapes, bound.
+struct Bound {
+    inputs: Vec<Shape>,
+    /// The shapes of the outputs, where they are in our slabs.
+    outputs: Vec<Option<Shape>>,
+    io: IoBinding,
+    /// What is bound; the runtime keeps references of its own.
+    _values: Vec<Value>,
+}
+
+impl OnDevice {
+    /// Loads a model file.
+    ///
+    /// # Errors
+    /// As [`Session::load`]; `model_load_failed` for strings, which stay on the host, and for whatever the driver lacks.
+    pub fn load(
+        library: &'static Library,
+        driver: Arc<dyn Driver>,
+        path: &std::path::Path,
+        options: SessionOptions,
+    ) -> Result<OnDevice> {
+        let streams = Streams::new(&driver)?;
+        let provider = Provider { driver: &*driver, stream: streams.compute };
+        let session = Session::load_with(library, path, options, Some(&provider))?;
+        let Signature { inputs, outputs } = session.signature();
+        if let Some(strings) = inputs.iter().chain(outputs).find(|spec| spec.datatype == DataType::Bytes) {
+            return Err(Error::new(
+                Code::ModelLoadFailed,
+                format!("{:?} holds strings, which stay on the host: leave run.device out", strings.name),
+            ));
+        }
+        let slots = [Slot::new(&driver, inputs, outputs)?, Slot::new(&driver, inputs, outputs)?];
+        let (options, memory) = (RunOptions::new(library)?, MemoryInfo::new(library, &*driver)?);
+        Ok(OnDevice { slots, session, streams, options, memory, driver })
+    }
+
+    /// What the model takes and gives.
+    pub fn signature(&self) -> &Signature {
+        self.session.signature()
+    }
+
+    /// Computes.
+    ///
+    /// # Errors
+    /// As [`OnDevice::begin`] and [`OnDevice::finish`].
+    pub fn run(&mut self, binding: &mut Binding) -> Result<()> {
+        // SAFETY: finished in the next line, whatever comes of it.
+        let flight = unsafe { self.begin(binding)? };
+        self.finish(flight, binding)
+    }
+
+    /// Begins to compute: copies in, runs and copies out, none of which is waited for.
+    ///
+    /// # Errors
+    /// `overloaded` when all slots are in the air or the device has no memory left, `backend_failed`. Then nothing is in the air.
+    ///
+    /// # Safety
+    /// Nobody touches or drops `binding` before [`OnDevice::finish`] got the flight.
+    pub unsafe fn begin(&mut self, binding: &mut Binding) -> Result<Flight> {
+        let slot = self.slots.iter().position(|slot| slot.free);
+        let slot = slot.ok_or_else(|| Error::new(Code::Overloaded, "all slots of the device are taken"))?;
+        let begun = self.launch(slot, binding);
+        let Err(error) = begun else { return begun };
+        // What was enqueued before the failure still reads the slabs and writes the binding.
+        self.drain(slot);
+        // The runtime's words for an output of another size than the model declares; from now on it allocates them.
+        if !error.message.contains("shape") || !self.session.trusts_rules() {
+            return Err(error);
+        }
+        self.session.distrust_rules();
+        self.launch(slot, binding).inspect_err(|_| self.drain(slot))
+    }
+
+    fn launch(&mut self, slot: usize, binding: &mut Binding) -> Result<Flight> {
+        binding.check_inputs()?;
+        let bound = self.bind(slot, binding)?;
+        let (driver, streams) = (&*self.driver, &self.streams);
+        let taken = &mut self.slots[slot];
+        for (index, slab) in taken.inputs.iter().enumerate() {
+            let (start, bytes) = binding.input(index).memory();
+            let slab = slab.as_ref().ok_or_else(unbound)?;
+            // SAFETY: the slab was made for an input of this shape; the caller leaves the binding alone.
+            unsafe { driver.copy_in(slab.start(), start, bytes, streams.copy)? };
+        }
+        driver.record(taken.copied, streams.copy)?;
+        driver.wait(streams.compute, taken.copied)?;
+        taken.free = false;
+        for index in
+            (0..).zip(&taken.bound[bound].outputs).filter_map(|(at, shape)| shape.is_none().then_some(at))
+        {
+            // What the run before left there is bound by now.
+            taken.bound[bound].io.leave_output(&self.session, index)?;
+        }
+        taken.bound[bound].io.run(&self.session, &self.options)?;
+        for (index, shape) in taken.bound[bound].outputs.iter().enumerate() {
+            let Some(shape) = shape else { continue };
+            let tensor = binding.output_mut(index);
+            tensor.reshape(shape)?;
+            let into = tensor.bytes_mut().ok_or_else(unbound)?;
+            let slab = taken.outputs[index].as_ref().ok_or_else(unbound)?;
+            // SAFETY: as above.
+            unsafe { driver.copy_out(into.as_mut_ptr(), slab.start(), into.len(), streams.compute)? };
+        }
+        driver.record(taken.done, streams.compute)?;
+        Ok(Flight { slot, bound })
+    }
+
+    /// Waits for the end of a run; the outputs are in `binding` then.
+    ///
+    /// # Errors
+    /// `backend_failed`.
+    pub fn finish(&mut self, flight: Flight, binding: &mut Binding) -> Result<()> {
+        let Flight { slot, bound } = flight;
+        let taken = &mut self.slots[slot];
+        taken.free = true;
+        self.driver.synchronize(taken.done)?;
+        let bound = &taken.bound[bound];
+        if bound.outputs.iter().any(Option::is_none) {
+            let values = bound.io.outputs(self.session.library)?;
+            for (index, value) in values.into_iter().enumerate() {
+                if bound.outputs[index].is_none() {
+                    binding.take_output(index, value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing of a slot is in the air.
+    fn drain(&mut self, slot: usize) {
+        let slot = &mut self.slots[slot];
+        for stream in [self.streams.copy, self.streams.compute] {
+            // A device that fails here fails with the next run as well.
+            drop(self.driver.record(slot.done, stream).and_then(|()| self.driver.synchronize(slot.done)));
+        }
+        slot.free = true;
+    }
+
+    /// The slot's binding for the shapes of these inputs, made unless there is one.
+    fn bind(&mut self, slot: usize, binding: &Binding) -> Result<usize> {
+        let inputs: Vec<Shape> = (0..binding.inputs()).map(|index| *binding.input(index).shape()).collect();
+        let trusted = self.session.trusts_rules();
+        let slot = &mut self.slots[slot];
+        let fits =
+            |bound: &Bound| bound.inputs == inputs && (trusted || bound.outputs.iter().all(Option::is_none));
+        if let Some(at) = slot.bound.iter().position(fits) {
+            return Ok(at);
+        }
+        let foretold = |index: usize, spec: &TensorSpec| {
+            let shape = self.session.output_shape(index, |input| inputs[input])?;
+            foretells(spec.datatype, &shape).then_some(shape)
+        };
+        let specs = self.session.signature();
+        let outputs: Vec<Option<Shape>> =
+            specs.outputs.iter().enumerate().map(|(index, spec)| foretold(index, spec)).collect();
+        slot.make_room(
+            &specs.inputs,
+            inputs.iter().copied().map(Some),
+            &specs.outputs,
+            outputs.iter().copied(),
+        )?;
+        let bound = slot.bind(&self.session, &self.memory, inputs, outputs)?;
+        if slot.bound.len() == BOUND {
+            slot.bound.remove(0);
+        }
+        slot.bound.push(bound);
+        Ok(slot.bound.len() - 1)
+    }
+}
+
+fn unbound() -> Error {
+    Error::new(Code::Internal, "a tensor without its memory on the device")
+}
+
+impl Slot {
+    fn new(driver: &Arc<dyn Driver>, inputs: &[TensorSpec], outputs: &[TensorSpec]) -> Result<Slot> {
+        let none = |specs: &[TensorSpec]| specs.iter().map(|_| None).collect();
+        let copied = driver.event()?;
+        let done = driver.event().inspect_err(|_| driver.end_event(copied))?;
+        let (inputs, outputs) = (none(inputs), none(outputs));
+        Ok(Slot { free: true, inputs, outputs, bound: Vec::new(), copied, done, driver: driver.clone() })
+    }
+
+    /// Gives every tensor a slab that is large enough; what was bound to a smaller one is bound anew.
+    fn make_room(
+        &mut self,
+        inputs: &[TensorSpec],
+        input_shapes: impl Iterator<Item = Option<Shape>>,
+        outputs: &[TensorSpec],
+        output_shapes: impl Iterator<Item = Option<Shape>>,
+    ) -> Result<()> {
+        let inputs = inputs.iter().zip(input_shapes).zip(&mut self.inputs);
+        let outputs = outputs.iter().zip(output_shapes).zip(&mut self.outputs);
+        for ((spec, shape), slab) in inputs.chain(outputs) {
+            let Some(shape) = shape else { continue };
+            let bytes = shape.count().saturating_mul(spec.datatype.size().unwrap_or(0));
+            if slab.as_ref().is_none_or(|slab| slab.bytes() < bytes) {
+                self.bound.clear();
+                *slab = None;
+                *slab = Some(Slab::new(&self.driver, bytes)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn bind(
+        &self,
+        session: &Session,
+        memory: &MemoryInfo,
+        inputs: Vec<Shape>,
+        outputs: Vec<Option<Shape>>,
+    ) -> Result<Bound> {
+        let library = session.library;
+        let io = IoBinding::new(session)?;
+        let mut values = Vec::new();
+        let specs = session.signature();
+        for (index, (shape, spec)) in inputs.iter().zip(&specs.inputs).enumerate() {
+            let slab = self.inputs[index].as_ref().ok_or_else(unbound)?;
+            let value = over(library, memory, slab, spec, shape)?;
+            io.bind_input(session, index, &value)?;
+            values.push(value);
+        }
+        for (index, (shape, spec)) in outputs.iter().zip(&specs.outputs).enumerate() {
+            let Some(shape) = shape else {
+                io.leave_output(session, index)?;
+                continue;
+            };
+            let slab = self.outputs[index].as_ref().ok_or_else(unbound)?;
+            let value = over(library, memory, slab, spec, shape)?;
+            io.bind_output(session, index, &value)?;
+            values.push(value);
+        }
+        Ok(Bound { inputs, outputs, io, _values: values })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.driver.end_event(self.copied);
+        self.driver.end_event(self.done);
+    }
+}
+
+/// A value over a slab.
+fn over(
+    library: &'static Library,
+    memory: &MemoryInfo,
+    slab: &Slab,
+    spec: &TensorSpec,
+    shape: &Shape,
+) -> Result<Value> {
+    let bytes = shape.count() * spec.datatype.size().unwrap_or(0);
+    let mut raw = null_mut();
+    // SAFETY: the slab holds `bytes` of that memory and outlives what is bound to it; the shape is `rank` numbers.
+    let status = unsafe {
+        (library.api.CreateTensorWithDataAsOrtValue)(
+            memory.raw.as_ptr(),
+            slab.start().as_ptr().cast(),
+            bytes,
+            shape.dims().as_ptr(),
+            shape.dims().len(),
+            to_onnx(spec.datatype),
+            &mut raw,
+        )
+    };
+    library.api.check(status, Code::Internal)?;
+    Value::new(library, raw)
+}
+
+/// The streams of a session.
+struct Streams {
+    driver: Arc<dyn Driver>,
+    copy: Handle,
+    compute: Handle,
+}
+
+impl Streams {
+    fn new(driver: &Arc<dyn Driver>) -> Result<Streams> {
+        let copy = driver.stream()?;
+        let compute = driver.stream().inspect_err(|_| driver.end_stream(copy))?;
+        Ok(Streams { driver: driver.clone(), copy, compute })
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        self.driver.end_stream(self.copy);
+        self.driver.end_stream(self.compute);
+    }
+}
+
+/// The runtime's list of inputs and outputs of a run.
+struct IoBinding {
+    library: &'static Library,
+    raw: NonNull<OrtIoBinding>,
+}
+
+// SAFETY: used by one owner at a time; the runtime does not tie it to a thread.
+unsafe impl Send for IoBinding {}
+
+impl IoBinding {
+    fn new(session: &Session) -> Result<IoBinding> {
+        let library = session.library;
+        let mut raw = null_mut();
+        // SAFETY: a live session and a valid out-pointer.
+        let status = unsafe { (library.api.CreateIoBinding)(session.raw(), &mut raw) };
+        library.api.check(status, Code::Internal)?;
+        let raw = NonNull::new(raw).ok_or_else(|| Error::new(Code::Internal, "no binding was made"))?;
+        Ok(IoBinding { library, raw })
+    }
+
+    fn bind_input(&self, session: &Session, index: usize, value: &Value) -> Result<()> {
+        let name = session.input_names.get(index);
+        // SAFETY: live objects; the runtime keeps its own reference to the value.
+        let status = unsafe { (self.library.api.BindInput)(self.raw.as_ptr(), name, value.raw.as_ptr()) };
+        self.library.api.check(status, Code::Internal)
+    }
+
+    fn bind_output(&self, session: &Session, index: usize, value: &Value) -> Result<()> {
+        let name = session.output_names.get(index);
+        // SAFETY: as above.
+        let status = unsafe { (self.library.api.BindOutput)(self.raw.as_ptr(), name, value.raw.as_ptr()) };
+        self.library.api.check(status, Code::Internal)
+    }
+
+    /// Leaves an output to the runtime, in memory of the host.
+    fn leave_output(&self, session: &Session, index: usize) -> Result<()> {
+        let name = session.output_names.get(index);
+        // SAFETY: as above; the description of the host's memory is never freed.
+        let status = unsafe {
+            (self.library.api.BindOutputToDevice)(self.raw.as_ptr(), name, self.library.cpu.as_ptr())
+        };
+        self.library.api.check(status, Code::Internal)
+    }
+
+    fn run(&self, session: &Session, options: &RunOptions) -> Result<()> {
+        // SAFETY: live objects; whoever holds the session mutably is the only one who runs it.
+        let status = unsafe {
+            (self.library.api.RunWithBinding)(session.raw(), options.raw.as_ptr(), self.raw.as_ptr())
+        };
+        self.library.api.check(status, Code::BackendFailed)
+    }
+
+    /// The values of all outputs after a run.
+    fn outputs(&self, library: &'static Library) -> Result<Vec<Value>> {
+        let (mut values, mut count): (*mut *mut OrtValue, usize) = (null_mut(), 0);
+        let mut allocator = null_mut();
+        // SAFETY: the default allocator is static; the array that comes back is ours to free, and each value in it to release.
+        unsafe {
+            library
+                .api
+                .check((library.api.GetAllocatorWithDefaultOptions)(&mut allocator), Code::Internal)?;
+            let status =
+                (library.api.GetBoundOutputValues)(self.raw.as_ptr(), allocator, &mut values, &mut count);
+            library.api.check(status, Code::BackendFailed)?;
+            let owned: Vec<_> = (0..count).map(|index| Value::new(library, *values.add(index))).collect();
+            if !values.is_null() {
+                library.api.check((library.api.AllocatorFree)(allocator, values.cast()), Code::Internal)?;
+            }
+            owned.into_iter().collect()
+        }
+    }
+}
+
+impl Drop for IoBinding {
+    fn drop(&mut self) {
+        // SAFETY: created above, released once.
+        unsafe { (self.library.api.ReleaseIoBinding)(self.raw.as_ptr()) }
+    }
+}
+
+/// Options for a run that is not waited for: our event tells its end.
+struct RunOptions {
+    library: &'static Library,
+    raw: NonNull<OrtRunOptions>,
+}
+
+// SAFETY: read by the runtime, never changed after it was made.
+unsafe impl Send for RunOptions {}
+
+impl RunOptions {
+    fn new(library: &'static Library) -> Result<RunOptions> {
+        let mut raw = null_mut();
+        // SAFETY: a valid out-pointer.
+        library.api.check(unsafe { (library.api.CreateRunOptions)(&mut raw) }, Code::ModelLoadFailed)?;
+        let raw = NonNull::new(raw).ok_or_else(|| Error::new(Code::ModelLoadFailed, "no run options"))?;
+        let options = RunOptions { library, raw };
+        let (key, value) = (c"disable_synchronize_execution_providers", c"1");
+        // SAFETY: live options and C strings, which are copied.
+        let status = unsafe { (library.api.AddRunConfigEntry)(raw.as_ptr(), key.as_ptr(), value.as_ptr()) };
+        library.api.check(status, Code::ModelLoadFailed)?;
+        Ok(options)
+    }
+}
+
+impl Drop for RunOptions {
+    fn drop(&mut self) {
+        // SAFETY: created above, released once.
+        unsafe { (self.library.api.ReleaseRunOptions)(self.raw.as_ptr()) }
+    }
+}
+
+/// The runtime's description of a device's memory.
+struct MemoryInfo {
+    library: &'static Library,
+    raw: NonNull<OrtMemoryInfo>,
+}
+
+// SAFETY: never changed after it was made.
+unsafe impl Send for MemoryInfo {}
+
+impl MemoryInfo {
+    fn new(library: &'static Library, driver: &dyn Driver) -> Result<MemoryInfo> {
+        let (name, number) = driver.memory();
+        let mut raw = null_mut();
+        // SAFETY: a C string and a valid out-pointer.
+        let status = unsafe {
+            (library.api.CreateMemoryInfo)(
+                name.as_ptr(),
+                OrtAllocatorType::OrtDeviceAllocator,
+                number,
+                OrtMemType::OrtMemTypeDefault,
+                &mut raw,
+            )
+        };
+        library.api.check(status, Code::ModelLoadFailed)?;
+        let raw = NonNull::new(raw).ok_or_else(|| Error::new(Code::ModelLoadFailed, "no device memory"))?;
+        Ok(MemoryInfo { library, raw })
+    }
+}
+
+impl Drop for MemoryInfo {
+    fn drop(&mut self) {
+        // SAFETY: created above, released once.
+        unsafe { (self.library.api.ReleaseMemoryInfo)(self.raw.as_ptr()) }
+    }
+}
+
+#[allow(dead_code, reason = "says at compile time that an instance may move to its thread")]
+fn moves(device: OnDevice) -> impl Send {
+    device
+}

@@ -1,0 +1,177 @@
+//! Sessions on a device against the real library, with a driver that stands in for one.
+#![allow(
+    missing_docs,
+    unsafe_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what went wrong by panicking"
+)]
+
+mod standin;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use headgate_core::error::Code;
+use headgate_core::tensor::Shape;
+use headgate_runtime::device::{Driver, OnDevice};
+use headgate_runtime::{Binding, Library, Session, SessionOptions};
+use standin::StandIn;
+
+fn library() -> &'static Library {
+    let path = std::env::var("HEADGATE_ORT_LIBRARY")
+        .expect("HEADGATE_ORT_LIBRARY names the ONNX Runtime library; `make test` sets it");
+    Library::open(Path::new(&path)).unwrap()
+}
+
+fn model(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models").join(name)
+}
+
+fn load(driver: &Arc<StandIn>, name: &str) -> OnDevice {
+    let driver: Arc<dyn Driver> = driver.clone();
+    OnDevice::load(library(), driver, &model(name), SessionOptions::default()).unwrap()
+}
+
+fn binding(driver: &Arc<StandIn>, session: &OnDevice) -> Binding {
+    let driver: Arc<dyn Driver> = driver.clone();
+    Binding::in_memory_of(Some(&driver), library(), session.signature())
+}
+
+/// Fills the first input with `rows` rows of numbers that begin at `first`.
+fn fill(binding: &mut Binding, rows: usize, first: f32) -> Vec<f32> {
+    let shape = Shape::new(&[rows as i64, 4]).unwrap();
+    binding.input_mut(0).reshape(&shape).unwrap();
+    let values = binding.input_mut(0).elements_mut::<f32>().unwrap();
+    values.iter_mut().enumerate().for_each(|(at, value)| *value = first + at as f32 / 100.0);
+    values.to_vec()
+}
+
+/// What the processor answers.
+fn wanted(name: &str, rows: usize, values: &[f32]) -> Vec<Vec<f32>> {
+    let session = Session::load(library(), &model(name), SessionOptions::default()).unwrap();
+    let mut binding = Binding::new(library(), session.signature());
+    binding.input_mut(0).reshape(&Shape::new(&[rows as i64, 4]).unwrap()).unwrap();
+    binding.input_mut(0).elements_mut::<f32>().unwrap().copy_from_slice(values);
+    binding.run(&session).unwrap();
+    outputs(&binding)
+}
+
+fn outputs(binding: &Binding) -> Vec<Vec<f32>> {
+    (0..binding.outputs())
+        .filter_map(|index| Some(binding.output(index).unwrap().elements::<f32>()?.to_vec()))
+        .collect()
+}
+
+#[test]
+fn a_run_answers_what_the_processor_answers_and_binds_each_shape_once() {
+    let driver = StandIn::new();
+    let mut session = load(&driver, "mlp.onnx");
+    let mut binding = binding(&driver, &session);
+    for (rows, first) in [(4, 0.0), (4, 3.0), (1, 1.0), (9, 2.0), (4, 5.0)] {
+        let values = fill(&mut binding, rows, first);
+        session.run(&mut binding).unwrap();
+        assert_eq!(outputs(&binding), wanted("mlp.onnx", rows, &values));
+    }
+    driver.log();
+    let values = fill(&mut binding, 4, 7.0);
+    session.run(&mut binding).unwrap();
+    let outputs = session.signature().outputs.len();
+    let mut log = vec!["copy_in"];
+    log.extend(vec!["copy_out"; outputs]);
+    log.push("synchronize");
+    assert_eq!(driver.log(), log, "no memory is made for a shape that was there");
+    assert_eq!(crate::outputs(&binding), wanted("mlp.onnx", 4, &values));
+    drop((session, binding));
+    assert_eq!(driver.held(), (0, 0, 0, 0));
+}
+
+#[test]
+fn two_runs_are_in_the_air_at_a_time() {
+    let driver = StandIn::new();
+    let mut session = load(&driver, "mlp.onnx");
+    let mut bindings: Vec<Binding> = (0..3).map(|_| binding(&driver, &session)).collect();
+    let values: Vec<_> =
+        bindings.iter_mut().enumerate().map(|(at, binding)| fill(binding, 2, at as f32)).collect();
+    let [first, second, third] = &mut bindings[..] else { unreachable!() };
+    // SAFETY: each is finished below and left alone until then.
+    let (one, two) = unsafe { (session.begin(first).unwrap(), session.begin(second).unwrap()) };
+    // SAFETY: as above.
+    let refused = unsafe { session.begin(third) }.unwrap_err();
+    assert_eq!(refused.code, Code::Overloaded);
+    session.finish(one, first).unwrap();
+    // SAFETY: as above.
+    let three = unsafe { session.begin(third).unwrap() };
+    session.finish(two, second).unwrap();
+    session.finish(three, third).unwrap();
+    for (binding, values) in bindings.iter().zip(&values) {
+        assert_eq!(outputs(binding), wanted("mlp.onnx", 2, values));
+    }
+}
+
+#[test]
+fn after_a_failure_nothing_is_in_the_air_and_the_next_run_works() {
+    for call in ["allocate", "copy_in", "copy_out", "synchronize"] {
+        let driver = StandIn::new();
+        let mut session = load(&driver, "mlp.onnx");
+        let mut binding = binding(&driver, &session);
+        for _ in 0..3 {
+            fill(&mut binding, 3, 1.0);
+            driver.fail(Some(call));
+            let error = session.run(&mut binding).unwrap_err();
+            assert_eq!((error.code, &*error.message), (Code::BackendFailed, &*format!("{call} failed")));
+            driver.fail(None);
+            if call == "allocate" {
+                break;
+            }
+        }
+        let values = fill(&mut binding, 3, 4.0);
+        session.run(&mut binding).unwrap();
+        assert_eq!(outputs(&binding), wanted("mlp.onnx", 3, &values));
+        drop((session, binding));
+        assert_eq!(driver.held(), (0, 0, 0, 0));
+    }
+}
+
+#[test]
+fn outputs_whose_size_nobody_knows_before_are_the_runtimes() {
+    let driver = StandIn::new();
+    let mut session = load(&driver, "shape_liar.onnx");
+    let mut binding = binding(&driver, &session);
+    let shape = Shape::new(&[3]).unwrap();
+    let plain = Session::load(library(), &model("shape_liar.onnx"), SessionOptions::default()).unwrap();
+    let mut other = Binding::new(library(), plain.signature());
+    // It keeps some of its elements, and says that it keeps all.
+    for keep in [[1u8, 0, 1], [0, 1, 0], [1, 1, 1], [0, 0, 0]] {
+        for binding in [&mut binding, &mut other] {
+            binding.input_mut(0).reshape(&shape).unwrap();
+            binding.input_mut(0).elements_mut::<f32>().unwrap().copy_from_slice(&[1.0, 2.0, 3.0]);
+            binding.input_mut(1).reshape(&shape).unwrap();
+            binding.input_mut(1).bytes_mut().unwrap().copy_from_slice(&keep);
+        }
+        session.run(&mut binding).unwrap();
+        other.run(&plain).unwrap();
+        let (got, wanted) = (binding.output(0).unwrap(), other.output(0).unwrap());
+        assert_eq!((got.shape, got.elements::<f32>()), (wanted.shape, wanted.elements::<f32>()), "{keep:?}");
+    }
+}
+
+#[test]
+fn an_input_without_a_shape_is_no_reason_to_read_memory() {
+    let driver = StandIn::new();
+    let mut session = load(&driver, "shape_liar.onnx");
+    let mut binding = binding(&driver, &session);
+    assert_eq!(session.run(&mut binding).unwrap_err().code, Code::Internal);
+}
+
+#[test]
+fn strings_and_a_missing_provider_are_refused_with_what_to_do() {
+    let driver: Arc<dyn Driver> = StandIn::new();
+    let path = model("identity_bytes.onnx");
+    let error = OnDevice::load(library(), driver, &path, SessionOptions::default()).err().unwrap();
+    assert!(error.message.contains("leave run.device out"), "{error}");
+    if !library().providers().unwrap().contains(&"CUDAExecutionProvider".to_owned()) {
+        let error = headgate_runtime::device::cuda::has_provider(library()).unwrap_err();
+        assert!(error.message.contains("pip install \"headgate[gpu]\""), "{error}");
+    }
+}

@@ -1,0 +1,224 @@
+//! A driver without a device: its memory is the heap's, its provider the processor's, and its streams do nothing until somebody
+//! waits for them. Who forgets to wait reads rubbish.
+#![allow(
+    dead_code,
+    unsafe_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "tests panic to say what went wrong"
+)]
+
+use std::alloc::{Layout, alloc, dealloc};
+use std::collections::{HashMap, VecDeque};
+use std::ffi::CStr;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_runtime::Library;
+use headgate_runtime::device::{Driver, Handle, OrtSessionOptions};
+
+/// What memory holds before anybody has written it.
+const RUBBISH: u8 = 0xA5;
+
+#[derive(Default)]
+pub struct StandIn {
+    state: Mutex<State>,
+    creating: Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    next: Handle,
+    streams: HashMap<Handle, VecDeque<Step>>,
+    /// For each event what has to happen first: the stream, and how many of its steps.
+    events: HashMap<Handle, Option<(Handle, u64)>>,
+    /// Steps of each stream that were put in and that are done.
+    put: HashMap<Handle, u64>,
+    done: HashMap<Handle, u64>,
+    /// Blocks by address, and what is left before `allocate` fails.
+    device: HashMap<usize, usize>,
+    host: HashMap<usize, usize>,
+    room: Option<usize>,
+    /// Everything that was asked for, in order.
+    log: Vec<&'static str>,
+    failing: Option<&'static str>,
+}
+
+struct Step {
+    from: usize,
+    to: usize,
+    bytes: usize,
+}
+
+impl StandIn {
+    pub fn new() -> Arc<StandIn> {
+        Arc::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Blocks of device and of host memory, streams, events.
+    pub fn held(&self) -> (usize, usize, usize, usize) {
+        let state = self.state();
+        (state.device.len(), state.host.len(), state.streams.len(), state.events.len())
+    }
+
+    /// What was asked for since the last call.
+    pub fn log(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.state().log)
+    }
+
+    /// From now on calls of that name fail, or none does.
+    pub fn fail(&self, name: Option<&'static str>) {
+        self.state().failing = name;
+    }
+}
+
+impl State {
+    fn note(&mut self, name: &'static str) -> Result<()> {
+        self.log.push(name);
+        if self.failing == Some(name) {
+            return Err(Error::new(Code::BackendFailed, format!("{name} failed")));
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self) -> Handle {
+        self.next += 1;
+        self.next
+    }
+
+    /// Does what an event waits for.
+    fn happen(&mut self, event: Handle) {
+        let Some((stream, upto)) = self.events[&event] else { return };
+        while self.done.get(&stream).copied().unwrap_or(0) < upto {
+            let Step { from, to, bytes } = self.streams.get_mut(&stream).unwrap().pop_front().unwrap();
+            // SAFETY: whoever put it in promised that both sides last.
+            unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
+            *self.done.entry(stream).or_default() += 1;
+        }
+    }
+
+    fn put(&mut self, stream: Handle, step: Step) {
+        self.streams.get_mut(&stream).unwrap().push_back(step);
+        *self.put.entry(stream).or_default() += 1;
+    }
+}
+
+fn block(bytes: usize) -> (NonNull<u8>, usize) {
+    let layout = Layout::from_size_align(bytes, 256).unwrap();
+    // SAFETY: never of size zero.
+    let start = unsafe { alloc(layout) };
+    // SAFETY: as many bytes as were given.
+    unsafe { start.write_bytes(RUBBISH, bytes) };
+    (NonNull::new(start).unwrap(), bytes)
+}
+
+fn give_back(blocks: &mut HashMap<usize, usize>, start: NonNull<u8>) {
+    let bytes = blocks.remove(&(start.as_ptr() as usize)).expect("it is freed once, by whoever gave it");
+    // SAFETY: made by `block` with this size.
+    unsafe { dealloc(start.as_ptr(), Layout::from_size_align(bytes, 256).unwrap()) };
+}
+
+// SAFETY: blocks are as large as asked for and stay until they are freed.
+unsafe impl Driver for StandIn {
+    fn memory(&self) -> (&'static CStr, i32) {
+        (c"Cpu", 0)
+    }
+
+    fn add_provider(
+        &self,
+        _: &'static Library,
+        _: NonNull<OrtSessionOptions>,
+        _: Handle,
+        _: u64,
+    ) -> Result<()> {
+        self.state().note("add_provider")
+    }
+
+    fn creating(&self) -> &Mutex<()> {
+        &self.creating
+    }
+
+    fn stream(&self) -> Result<Handle> {
+        let mut state = self.state();
+        let stream = state.handle();
+        state.streams.insert(stream, VecDeque::new());
+        Ok(stream)
+    }
+
+    fn event(&self) -> Result<Handle> {
+        let mut state = self.state();
+        let event = state.handle();
+        state.events.insert(event, None);
+        Ok(event)
+    }
+
+    fn end_stream(&self, stream: Handle) {
+        let left = self.state().streams.remove(&stream).expect("it is ended once");
+        assert!(left.is_empty(), "a stream ends before its work");
+    }
+
+    fn end_event(&self, event: Handle) {
+        self.state().events.remove(&event).expect("it is ended once");
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<NonNull<u8>> {
+        let mut state = self.state();
+        state.note("allocate")?;
+        let (start, bytes) = block(bytes);
+        state.device.insert(start.as_ptr() as usize, bytes);
+        Ok(start)
+    }
+
+    fn free(&self, start: NonNull<u8>) {
+        give_back(&mut self.state().device, start);
+    }
+
+    fn allocate_host(&self, bytes: usize) -> Result<NonNull<u8>> {
+        let (start, bytes) = block(bytes);
+        self.state().host.insert(start.as_ptr() as usize, bytes);
+        Ok(start)
+    }
+
+    fn free_host(&self, start: NonNull<u8>) {
+        give_back(&mut self.state().host, start);
+    }
+
+    unsafe fn copy_in(&self, to: NonNull<u8>, from: *const u8, bytes: usize, stream: Handle) -> Result<()> {
+        let mut state = self.state();
+        state.note("copy_in")?;
+        state.put(stream, Step { from: from as usize, to: to.as_ptr() as usize, bytes });
+        Ok(())
+    }
+
+    unsafe fn copy_out(&self, to: *mut u8, from: NonNull<u8>, bytes: usize, stream: Handle) -> Result<()> {
+        let mut state = self.state();
+        state.note("copy_out")?;
+        state.put(stream, Step { from: from.as_ptr() as usize, to: to as usize, bytes });
+        Ok(())
+    }
+
+    fn record(&self, event: Handle, stream: Handle) -> Result<()> {
+        let mut state = self.state();
+        let upto = state.put.get(&stream).copied().unwrap_or(0);
+        state.events.insert(event, Some((stream, upto)));
+        Ok(())
+    }
+
+    fn wait(&self, _: Handle, event: Handle) -> Result<()> {
+        // The processor's provider computes at once, so what it is to wait for has to be done by then.
+        self.state().happen(event);
+        Ok(())
+    }
+
+    fn synchronize(&self, event: Handle) -> Result<()> {
+        let mut state = self.state();
+        state.happen(event);
+        state.note("synchronize")
+    }
+}
