@@ -90,7 +90,7 @@ wheel: $(STAMPS)/python  ## build the abi3 wheel into dist/
 	$(PY) -m maturin build --release --locked --interpreter $(PY) --out dist
 
 .PHONY: bench
-bench: bench-micro bench-macro bench-wires bench-batches  ## run all benches; prints ratios and writes benches/results/
+bench: bench-micro bench-macro bench-wires bench-batches bench-overload bench-lifecycle  ## run all benches; prints ratios and writes benches/results/
 
 .PHONY: bench-micro
 bench-micro:  ## ns per value of the sketches, ns per number of the JSON scanner
@@ -103,6 +103,14 @@ bench-macro: $(STAMPS)/native $(STAMPS)/digits  ## against nginx and a hand-writ
 .PHONY: bench-batches
 bench-batches: $(STAMPS)/native  ## rows batched against ONNX Runtime alone; needs wrk
 	$(PY) -m benches.batches
+
+.PHONY: bench-overload
+bench-overload: $(STAMPS)/native  ## an open loop at 0.5 to 10 times what a model can do
+	$(PY) -m benches.overload
+
+.PHONY: bench-lifecycle
+bench-lifecycle: $(STAMPS)/native  ## swaps under load, a thousand models, ten thousand loads; needs wrk
+	$(PY) -m benches.lifecycle
 
 .PHONY: bench-wires
 bench-wires: $(STAMPS)/native  ## gRPC against a bare tonic echo, images in binary and JSON; needs h2load and wrk

@@ -31,6 +31,7 @@ pub struct Batch {
     inputs: Vec<Rows>,
     bytes: usize,
     class: u8,
+    made: Instant,
     warm: Warm,
 }
 
@@ -246,7 +247,7 @@ impl Batch {
         let inputs = inputs.collect();
         let seats = Seats::new(batcher.max_batch());
         let slab = UnsafeCell::new(slab);
-        Ok(Batch { seats, inputs, bytes, slab, class: *class, warm })
+        Ok(Batch { seats, inputs, bytes, slab, class: *class, made: Instant::now(), warm })
     }
 
     /// Gives a slab room for `rows` rows.
@@ -276,9 +277,14 @@ impl Batch {
         self.seats.wake(home);
     }
 
-    /// When the first request in it came, and until when the last is of use; `None` when all have left.
-    pub(crate) fn span(&self) -> Option<(Instant, Instant)> {
-        self.seats.look().map(|waiting| (waiting.oldest, waiting.latest))
+    /// When the first request of those who are still there came, or the batch was made.
+    pub(crate) fn came(&self) -> Instant {
+        self.seats.look().map_or(self.made, |waiting| waiting.oldest)
+    }
+
+    /// Until when the last is of use; `None` when all have left.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.seats.look().map(|waiting| waiting.latest)
     }
 
     /// Whether no row more fits.

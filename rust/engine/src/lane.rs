@@ -19,8 +19,11 @@ use crate::sync::{Mutex, lock};
 
 /// What waits in a lane.
 pub(crate) trait Waits {
-    /// When it came and until when it is of use; `None` when nobody wants it any more.
-    fn span(&self) -> Option<(Instant, Instant)>;
+    /// When it came.
+    fn came(&self) -> Instant;
+
+    /// Until when it is of use; `None` when nobody wants it any more.
+    fn until(&self) -> Option<Instant>;
 
     /// Its class; 0 is run first.
     fn class(&self) -> u8;
@@ -126,19 +129,22 @@ impl<T> State<T> {
 impl<T: Waits> Class<T> {
     /// Whether the oldest piece of work is of no use any more.
     fn begins_with_waste(&self, now: Instant) -> bool {
-        self.queue.front().is_some_and(|work| work.span().is_none_or(|(_, deadline)| deadline <= now))
+        self.queue.front().is_some_and(|work| work.until().is_none_or(|deadline| deadline <= now))
     }
 
     fn next(&mut self, now: Instant) -> Option<T> {
-        let span = self.queue.front().and_then(Waits::span);
-        let Some((queued, deadline)) = span.filter(|(_, deadline)| *deadline > now) else {
+        let first = self.queue.front()?;
+        let (queued, until) = (first.came(), first.until());
+        let wait = now.saturating_duration_since(queued);
+        let Some(deadline) = until.filter(|deadline| *deadline > now) else {
             let gone = self.queue.pop_front();
+            self.pressure.expired(nanos(wait));
             if self.queue.is_empty() {
                 self.pressure.emptied();
             }
             return gone;
         };
-        let (wait, had) = (now.saturating_duration_since(queued), deadline.saturating_duration_since(queued));
+        let had = deadline.saturating_duration_since(queued);
         self.pressure.waited(nanos(wait), nanos(had), now);
         let next = if self.pressure.is_shedding() { self.queue.pop_back() } else { self.queue.pop_front() };
         if self.queue.is_empty() {
@@ -157,8 +163,12 @@ mod tests {
     struct Request(Instant, Instant, u8);
 
     impl Waits for Request {
-        fn span(&self) -> Option<(Instant, Instant)> {
-            Some((self.0, self.1))
+        fn came(&self) -> Instant {
+            self.0
+        }
+
+        fn until(&self) -> Option<Instant> {
+            Some(self.1)
         }
 
         fn class(&self) -> u8 {
@@ -172,6 +182,8 @@ mod tests {
         /// Answers in time.
         good: usize,
         refused: usize,
+        /// Let in for nothing.
+        expired: usize,
         slowest: Duration,
     }
 
@@ -204,6 +216,7 @@ mod tests {
                 continue;
             };
             let (wait, late) = (now - came, deadline <= now);
+            seen[usize::from(class)].expired += usize::from(late);
             if !late {
                 now += run;
                 if now <= deadline {
@@ -222,7 +235,8 @@ mod tests {
         let start = Instant::now();
         for times in [0.5, 0.9, 1.5, 3.0, 10.0] {
             let (lane, mut token) = (Lane::new(1), false);
-            let Seen { good, slowest, .. } = simulated((&lane, &mut token), start, &[times], 10)[0];
+            let Seen { good, slowest, expired, .. } = simulated((&lane, &mut token), start, &[times], 10)[0];
+            assert!(expired as f64 <= 0.5 * good as f64, "{times}: {expired} of {good}");
             // 100 a second are what one thread can do.
             let possible = 1_000.0 * f64::min(times, 1.0);
             assert!(good as f64 >= 0.95 * possible, "{times}: {good}");
@@ -263,7 +277,11 @@ mod models {
     struct Work(usize);
 
     impl Waits for Work {
-        fn span(&self) -> Option<(Instant, Instant)> {
+        fn came(&self) -> Instant {
+            Instant::now()
+        }
+
+        fn until(&self) -> Option<Instant> {
             None
         }
 

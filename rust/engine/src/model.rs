@@ -190,12 +190,12 @@ impl Model {
         }
     }
 
-    /// Whether one more request of a class may wait for the pool.
+    /// Whether one more request of a class may come: always, unless it would wait for the pool.
     ///
     /// # Errors
     /// `overloaded` while the version's queue stands and holds as much as it may.
-    pub(crate) fn admit(&self, class: u8) -> Result<()> {
-        if self.lane.admits(class) {
+    pub fn admit(&self, class: u8) -> Result<()> {
+        if self.place() == Place::Inline || self.lane.admits(class) {
             return Ok(());
         }
         Err(Error::new(Code::Overloaded, "requests come faster than this version runs; try again later"))

@@ -319,10 +319,17 @@ impl Work {
 }
 
 impl Waits for Work {
-    fn span(&self) -> Option<(Instant, Instant)> {
+    fn came(&self) -> Instant {
         match self {
-            Work::Run(job) => (!job.reply.is_closed()).then_some((job.queued, job.deadline)),
-            Work::Batch(batch) => batch.span(),
+            Work::Run(job) => job.queued,
+            Work::Batch(batch) => batch.came(),
+        }
+    }
+
+    fn until(&self) -> Option<Instant> {
+        match self {
+            Work::Run(job) => (!job.reply.is_closed()).then_some(job.deadline),
+            Work::Batch(batch) => batch.until(),
         }
     }
 

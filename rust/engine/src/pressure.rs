@@ -5,7 +5,11 @@
 //! Jacobson, 2012, with a share of each request's own time in place of a fixed target). While it sheds, the newest are run
 //! first, since the oldest have the least time left, and a limit holds: with queue wait w and run time r measured apart,
 //! q = ceil(L w / (w + r)) of the L in the system are waiting, and L moves as in TCP Vegas (Brakmo and Peterson, 1995) to keep q
-//! small but above nothing. Nothing is probed: w and r are known.
+//! small but above nothing. Nothing is probed: w and r are known. What expired counts with its wait: among those that run, the
+//! newest, nobody has waited for long.
+//!
+//! A queue that empties ends the shedding. The limit holds on for a while: else whatever comes within the next window is let in,
+//! to expire.
 //!
 //! Not here: the queue (`lane`).
 
@@ -15,6 +19,8 @@ use std::time::{Duration, Instant};
 const WINDOW: Duration = Duration::from_millis(100);
 /// The share of a request's time that may go into waiting.
 const TARGET: f64 = 0.05;
+/// How long the limit outlasts the shedding.
+const PROBATION: Duration = Duration::from_secs(1);
 /// The fewest pieces of work that the limit is moved for.
 const LEAST_SAMPLES: u32 = 10;
 /// The limit never lets in more than this.
@@ -27,6 +33,9 @@ pub(crate) struct Pressure {
     /// The least share of its time that a piece of work waited within the window.
     least: Option<f64>,
     shedding: bool,
+    /// Until when the limit holds.
+    limited_until: Option<Instant>,
+    limited: bool,
     /// L, in pieces of work.
     limit: f64,
     lowest: f64,
@@ -44,6 +53,8 @@ impl Pressure {
             window_end: None,
             least: None,
             shedding: false,
+            limited_until: None,
+            limited: false,
             limit: lowest,
             lowest,
             wait_ns: 0.0,
@@ -59,7 +70,7 @@ impl Pressure {
 
     /// Whether another piece of work may come in while so many are queued or run.
     pub(crate) fn admits(&self, in_system: usize) -> bool {
-        !self.shedding || (in_system as f64) < self.limit
+        !self.limited || (in_system as f64) < self.limit
     }
 
     /// The oldest piece of work, which had `had_ns` when it came, has waited for `wait_ns`.
@@ -72,6 +83,10 @@ impl Pressure {
             self.least = None;
             self.window_end = Some(now + WINDOW);
         }
+        if self.shedding {
+            self.limited_until = Some(now + PROBATION);
+        }
+        self.limited = self.limited_until.is_some_and(|until| now < until);
     }
 
     /// Nothing waits any more: the queue does not stand.
@@ -80,9 +95,18 @@ impl Pressure {
         self.least = Some(0.0);
     }
 
+    /// A piece of work was of no use any more after it had waited for `wait_ns`.
+    pub(crate) fn expired(&mut self, wait_ns: u64) {
+        self.left(wait_ns, 0);
+    }
+
     /// A piece of work that waited for `wait_ns` ran for `run_ns`.
     pub(crate) fn ran(&mut self, wait_ns: u64, run_ns: u64) {
-        if !self.shedding {
+        self.left(wait_ns, run_ns);
+    }
+
+    fn left(&mut self, wait_ns: u64, run_ns: u64) {
+        if !self.limited {
             return;
         }
         self.wait_ns += wait_ns as f64;
@@ -145,7 +169,9 @@ mod tests {
         assert!(pressure.is_shedding());
         assert!(pressure.admits(1) && !pressure.admits(2));
         pressure.emptied();
-        assert!(pressure.admits(1_000));
+        assert!(!pressure.is_shedding() && !pressure.admits(1_000));
+        pressure.waited(0, 1_000 * ms, start + Duration::from_secs(3));
+        assert!(pressure.admits(1_000), "the limit ends with its time");
     }
 
     #[test]

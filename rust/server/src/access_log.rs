@@ -18,7 +18,7 @@ use http::HeaderValue;
 use serde_json::json;
 
 use crate::context::Context;
-use crate::gateway::spawn;
+use crate::threads::spawn;
 
 /// Lines that may wait to be written.
 const WAITING: usize = 8192;

@@ -12,10 +12,10 @@ use headgate_engine::place::{MIN_RUNS, STALL_NS};
 use headgate_engine::{Engine, Model};
 
 use crate::drift::Sketches;
-use crate::gateway::spawn;
 use crate::io::Shared;
 use crate::metrics::VersionMetrics;
 use crate::publish::Publisher;
+use crate::threads::spawn_behind;
 
 /// How often the IO threads are looked at for stalls.
 const BEAT: Duration = Duration::from_millis(20);
@@ -40,7 +40,7 @@ pub fn start(
 ) -> Result<Background> {
     let stop = Arc::new((Mutex::new(false), Condvar::new()));
     let signal = stop.clone();
-    let thread = spawn("hg-background".to_owned(), move || {
+    let thread = spawn_behind("hg-background".to_owned(), move || {
         let mut keeper =
             Keeper { shared, engine, sketches, publisher, runs: HashMap::new(), models: 0, evictions: 0 };
         let mut last = Instant::now();

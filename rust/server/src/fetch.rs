@@ -11,7 +11,7 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_engine::{Engine, Model, Need, Warm, join_until};
 use tokio::sync::oneshot;
 
-use crate::gateway::spawn;
+use crate::threads::spawn_behind;
 
 /// Threads that bring models back; loads of new versions have others, so that neither waits for the other.
 const THREADS: usize = 2;
@@ -122,7 +122,7 @@ impl Fetcher {
         let (queue, models) = unbounded();
         let threads = (0..THREADS).map(|index| {
             let (fetcher, models) = (self.clone(), models.clone());
-            spawn(format!("hg-fetch-{index}"), move || fetcher.work(&models))
+            spawn_behind(format!("hg-fetch-{index}"), move || fetcher.work(&models))
         });
         Ok(Threads::Running(queue, threads.collect::<Result<_>>()?))
     }

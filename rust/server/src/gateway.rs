@@ -27,6 +27,7 @@ use crate::io::{self, LiveEndpoint, Mailbox, Message, Shared};
 use crate::metrics::{Gauges, Metrics, families};
 use crate::publish::Publisher;
 use crate::residency;
+use crate::threads::{runtime, spawn, take_short_turns};
 use crate::wake::Events;
 
 /// What threads that were told to end get on top of the grace, to do so.
@@ -187,6 +188,7 @@ impl Gateway {
             let (shared, mailbox, grace) =
                 (self.shared.clone(), self.mailboxes[index].clone(), self.grace.clone());
             io_threads.push(spawn(format!("hg-io-{index}"), move || {
+                take_short_turns();
                 io::run(index, &runtime, shared, &mailbox, inbox, &grace)
             })?);
         }
@@ -334,28 +336,6 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.stop(Duration::ZERO, Duration::ZERO);
     }
-}
-
-/// A runtime for one thread.
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::new(Code::Internal, format!("the system gives no more descriptors: {error}")))
-}
-
-/// Starts a named thread.
-///
-/// # Errors
-/// `internal` when the system gives no more.
-pub fn spawn<T: Send + 'static>(
-    name: String,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<T>> {
-    std::thread::Builder::new()
-        .name(name)
-        .spawn(work)
-        .map_err(|error| Error::new(Code::Internal, format!("the system gives no more threads: {error}")))
 }
 
 /// What a version's batches were like.

@@ -266,6 +266,8 @@ fn decode(envelope: &Envelope<'_>, body: &Bytes, warm: Warm, tap: &mut Tap) -> R
             format!("a run takes about {run:.1?}, and {left:.1?} are left before the deadline"),
         ));
     }
+    // Looked at again where it matters; a refusal is not to cost what decoding costs.
+    warm.admit(tap.waiter().class)?;
     envelope.check_outputs(&warm.signature().outputs)?;
     let waiter = tap.waiter();
     let counted = tap.counted();

@@ -38,6 +38,7 @@ pub mod settings;
 pub mod sketching;
 pub mod taps;
 pub mod tensors;
+pub mod threads;
 pub mod version;
 pub mod wake;
 pub mod wire;

@@ -22,9 +22,9 @@ use serde_json::{Map, Value, json};
 
 use crate::drift::Sketches;
 use crate::fit;
-use crate::gateway::spawn;
 use crate::io::{LiveEndpoint, Mailbox, Message, Shared};
 use crate::residency::{self, Loaded};
+use crate::threads::spawn_behind;
 use crate::version::{self, LoadFailure};
 use crate::wake::Events;
 
@@ -256,7 +256,7 @@ fn start_loaders(inner: &Arc<Inner>) -> Result<Loaders> {
     let threads = (0..=LOADERS).map(|index| {
         let orders = if index == LOADERS { urgent_orders.clone() } else { ordinary_orders.clone() };
         let inner = inner.clone();
-        spawn(format!("hg-load-{index}"), move || work(&inner, &orders))
+        spawn_behind(format!("hg-load-{index}"), move || work(&inner, &orders))
     });
     Ok(Loaders::Running { threads: threads.collect::<Result<_>>()?, ordinary, urgent })
 }

@@ -36,7 +36,7 @@ const MLP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/models/mlp.o
 fn on_device() -> (Arc<Gateway>, SocketAddr, Arc<StandIn>) {
     let driver = StandIn::new();
     let devices = Devices::replaced_by(driver.clone());
-    let gateway = Gateway::with_devices(common::config(&json!({"io_threads": 2})), devices).unwrap();
+    let gateway = Gateway::with_devices(common::config(&json!({})), devices).unwrap();
     let (gateway, address) = common::started(gateway);
     (gateway, address, driver)
 }
@@ -245,8 +245,11 @@ fn a_batch_with_room_grows_while_the_device_computes_and_a_bad_one_is_repeated_r
     let mut first = send(address, 1.0);
     let what = || steps.recv_timeout(PATIENCE).unwrap().0;
     assert_eq!((what(), what()), ("begin", "finish"));
+    common::serve(&gateway, "other", free(), true);
     let mut others = [2.0, 3.0].map(|value| send(address, value));
-    eventually("both of them", || common::metric(&gateway, "headgate_pool_waiting", &json!({})) == 1);
+    // Both are in when the IO thread has answered another twice: the second of these came after its turn with the first.
+    let mut stream = connect(address);
+    (0..2).for_each(|_| assert!(common::ask(&mut stream, "other", 1.0) > 1.0));
     land.send(()).unwrap();
     assert_eq!(answer(&mut first).0, 200);
     // Both rows together; that falls down, and each is run alone.

@@ -1,0 +1,83 @@
+//! Threads and how they share cores: requests first, whatever a model needs of a core beside them.
+#![allow(unsafe_code, reason = "scheduling has no safe wrapper")]
+
+use std::thread::JoinHandle;
+
+use headgate_core::error::{Code, Error, Result};
+
+/// How long an IO thread asks to run at a stretch, in nanoseconds. Its turns are shorter, and on Linux from 6.12 on a thread
+/// that asks for little is let in at once when it wakes, instead of after the slice of whoever computes there.
+const TURN_NS: u64 = 200_000;
+/// The priority of work that gives way: beside a thread of ordinary priority it gets a tenth of a core.
+const NICE: libc::c_int = 10;
+
+/// A runtime for one thread.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::new(Code::Internal, format!("the system gives no more descriptors: {error}")))
+}
+
+/// As [`spawn`], for work that gives way to requests: loading a model takes milliseconds of a core that an IO thread may need.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_behind<T: Send + 'static>(
+    name: String,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>> {
+    spawn(name, move || {
+        give_way();
+        work()
+    })
+}
+
+/// Lowers the calling thread's priority.
+fn give_way() {
+    // SAFETY: takes no pointers; on Linux, process 0 is the calling thread. A system that refuses leaves it as it was.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
+    }
+}
+
+/// Starts a named thread.
+///
+/// # Errors
+/// `internal` when the system gives no more.
+pub fn spawn<T: Send + 'static>(
+    name: String,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>> {
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(work)
+        .map_err(|error| Error::new(Code::Internal, format!("the system gives no more threads: {error}")))
+}
+
+/// `struct sched_attr` of Linux, in its first form.
+#[repr(C)]
+#[derive(Default)]
+struct Attributes {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// Has the calling thread let in at once when it wakes, where the system can do that.
+pub fn take_short_turns() {
+    let size = size_of::<Attributes>();
+    let mut present = Attributes::default();
+    // SAFETY: the structure is as large as is said; a system that refuses leaves the thread as it was.
+    unsafe {
+        if libc::syscall(libc::SYS_sched_getattr, 0, &raw mut present, size, 0) == 0 {
+            let wanted = Attributes { size: size as u32, runtime: TURN_NS, ..present };
+            libc::syscall(libc::SYS_sched_setattr, 0, &raw const wanted, 0);
+        }
+    }
+}
