@@ -16,7 +16,9 @@ from pathlib import Path
 ORDER = ("cudart", "nvJitLink", "nvrtc", "cublasLt", "cublas", "curand", "cufft", "cudnn")
 """What the provider needs, each after those that it needs itself. The parts of cuDNN find each other."""
 
-_NAME = re.compile(r"^lib(?P<name>[A-Za-z]+)\.so\.\d+$")
+_NAME = re.compile(r"^lib(?P<name>[A-Za-z]+)\.so\.(?P<number>\d+)$")
+_SHARED = re.compile(r"^cu\d+$")
+"""The folder that all libraries of one CUDA share, from CUDA 13 on."""
 
 
 def find(search_path: Sequence[str] | None = None) -> list[Path]:
@@ -24,14 +26,16 @@ def find(search_path: Sequence[str] | None = None) -> list[Path]:
 
     ``search_path`` replaces ``sys.path``.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, tuple[tuple[int, bool], Path]] = {}
     for folder in _folders(search_path):
         for path in sorted(folder.glob("*/lib/lib*.so.*")):
             match = _NAME.match(path.name)
-            if match is not None and match["name"] in ORDER:
-                # The newest of several: cu13 comes after its older siblings.
-                found[match["name"]] = path
-    return [found[name] for name in ORDER if name in found]
+            if match is None or match["name"] not in ORDER:
+                continue
+            # The newest of several; where a library kept its number, the one of the newest CUDA.
+            rank = (int(match["number"]), _SHARED.match(path.parent.parent.name) is not None)
+            found[match["name"]] = max(found.get(match["name"], (rank, path)), (rank, path))
+    return [found[name][1] for name in ORDER if name in found]
 
 
 def _folders(search_path: Sequence[str] | None) -> list[Path]:

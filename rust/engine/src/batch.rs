@@ -324,7 +324,10 @@ impl Batch {
         doorbell: &dyn Doorbell,
     ) -> (u64, u64) {
         let Closed { members, starts, rows, padded, now, run } = closed;
-        let ran = run.and_then(|run| self.end_rows(run, (rows, padded), instance));
+        let ran = match members.is_empty() {
+            true => Ok(0),
+            false => run.and_then(|run| self.end_rows(run, (rows, padded), instance)),
+        };
         self.tell(&members, &starts, ran, (now, instance.map(|(instance, _)| instance)));
         let wait_ns = members.iter().map(|member| nanos(now - member.taken)).max().unwrap_or(0);
         let since = instance.map_or(now, |(_, since)| since);
@@ -413,9 +416,6 @@ impl Batch {
         (rows, padded): (usize, usize),
         instance: Option<(usize, Instant)>,
     ) -> Result<u64> {
-        if rows == 0 {
-            return Ok(0);
-        }
         // SAFETY: as in `begin_rows`.
         let slab = unsafe { &mut *self.slab.get() };
         let run_ns = match (run, instance) {

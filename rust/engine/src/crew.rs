@@ -38,18 +38,14 @@ impl Crew {
         let (tokens, taken) = unbounded();
         for instance in 0..instances {
             let (taken, desk) = (taken.clone(), desk.clone());
-            desk.crews.fetch_add(1, Relaxed);
-            let counted = desk.clone();
+            let counted = Counted::new(desk.clone());
             std::thread::Builder::new()
                 .name(format!("hg-device-{instance}"))
                 .spawn(move || {
-                    Thread { instance, desk: desk.clone(), landed: Instant::now() }.work(&taken);
-                    desk.crews.fetch_sub(1, Relaxed);
+                    let _counted = counted;
+                    Thread { instance, desk, landed: Instant::now() }.work(&taken);
                 })
-                .map_err(|error| {
-                    counted.crews.fetch_sub(1, Relaxed);
-                    Error::new(Code::Internal, format!("no thread for a device: {error}"))
-                })?;
+                .map_err(|error| Error::new(Code::Internal, format!("no thread for a device: {error}")))?;
         }
         Ok(Crew { tokens })
     }
@@ -58,6 +54,22 @@ impl Crew {
     pub(crate) fn call(&self, lane: Arc<Lane<Work>>) {
         // The threads hold receivers for as long as this lives.
         drop(self.tokens.send(lane));
+    }
+}
+
+/// A thread that lives, however it ends.
+struct Counted(Arc<Desk>);
+
+impl Counted {
+    fn new(desk: Arc<Desk>) -> Counted {
+        desk.crews.fetch_add(1, Relaxed);
+        Counted(desk)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.crews.fetch_sub(1, Relaxed);
     }
 }
 

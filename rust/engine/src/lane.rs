@@ -57,7 +57,9 @@ impl<T: Waits> Lane<T> {
 
     /// Whether more work of a class is welcome: always, unless its queue stands and its limit is reached.
     pub(crate) fn admits(&self, class: u8) -> bool {
-        lock(&self.state).admits(class)
+        let state = lock(&self.state);
+        // Mostly nothing is limited, and then nobody needs to know the time.
+        !state.is_limited(class) || state.admits(class, Instant::now())
     }
 
     /// Whether a queue stands, so that work is shed.
@@ -119,10 +121,14 @@ impl<T: Waits> Lane<T> {
 }
 
 impl<T> State<T> {
-    fn admits(&self, class: u8) -> bool {
+    fn is_limited(&self, class: u8) -> bool {
+        self.classes.get(usize::from(class)).is_some_and(|class| class.pressure.is_limited())
+    }
+
+    fn admits(&self, class: u8, now: Instant) -> bool {
         let above = self.classes.iter().take(1 + usize::from(class));
         let ahead = above.map(|class| class.queue.len()).sum::<usize>() + self.running;
-        self.classes.get(usize::from(class)).is_none_or(|class| class.pressure.admits(ahead))
+        self.classes.get(usize::from(class)).is_none_or(|class| class.pressure.admits(ahead, now))
     }
 }
 
@@ -202,7 +208,7 @@ mod tests {
         while now < end {
             for (class, next) in arrivals.iter_mut().enumerate() {
                 while *next <= now {
-                    if lane.admits(class as u8) {
+                    if lock(&lane.state).admits(class as u8, *next) {
                         *token |= lane.push(Request(*next, *next + timeout, class as u8));
                     } else {
                         seen[class].refused += 1;

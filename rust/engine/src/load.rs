@@ -167,31 +167,58 @@ impl Engine {
             let model = Arc::new(self.model((resident, how.device), run, library)?);
             Ok::<_, Error>(Warm::new(model, executable))
         };
-        let mut first = Err(Error::new(Code::Internal, "a version without a device"));
-        let mut how = How::of(run, Device::Cpu);
         let mut note = String::new();
-        for device in &run.device {
-            how = How::of(run, *device);
-            first = made(how);
-            let Err(error) = &first else { break };
-            note = format!("not on {device}: {error}");
+        for (at, device) in run.device.iter().enumerate() {
+            let how = How::of(run, *device);
+            let last = at + 1 == run.device.len();
+            let tried = made(how).and_then(|model| Ok((self.try_out(&model, path, last)?, model)));
+            match tried {
+                Ok((alone, model)) => {
+                    if !note.is_empty() {
+                        // Set once: the model was made a moment ago.
+                        let _ = model.note.set(note);
+                    }
+                    return Ok(self.with_threads(how, run, (model, alone), path, made).model().clone());
+                }
+                // Want of memory on the host is no fault of the device.
+                Err(error) if last || error.code == Code::Overloaded => return Err(error),
+                Err(error) => note = format!("not on {device}: {error}"),
+            }
         }
-        let model = first?;
-        if !note.is_empty() {
-            // Set once: the model was made a moment ago.
-            let _ = model.note.set(note);
-        }
+        Err(Error::new(Code::Internal, "a version without a device"))
+    }
+
+    /// Warms a model; the median of its runs. One that is not the last to be tried has to run.
+    fn try_out(&self, model: &Warm, path: &Path, last: bool) -> Result<Option<u64>> {
         let warmup = Warmup::beside(path, model.signature())?;
-        let alone = warm::up(&model, &warmup)?;
+        if !last {
+            warm::proves(model, &warmup)?;
+        }
+        warm::up(model, &warmup)
+    }
+
+    /// The model, or one with several threads within a run where those are worth their cores.
+    fn with_threads(
+        &self,
+        how: How,
+        run: &RunSpec,
+        (model, alone): (Warm, Option<u64>),
+        path: &Path,
+        made: impl Fn(How) -> Result<Warm>,
+    ) -> Warm {
         let cores = u16::try_from(self.threads.pool).unwrap_or(u16::MAX);
         let fixed = run.threads > 0 || how.device != Device::Cpu;
         if fixed || cores < 2 || !warm::may_gain_from_threads(alone, path) {
-            return Ok(model.model().clone());
+            return model;
         }
         let options = SessionOptions { intra_threads: cores, ..how.options };
-        let wide = made(How { options, ..how })?;
-        let together = warm::up(&wide, &warmup)?;
-        Ok(if warm::gains(alone, together) { wide } else { model }.model().clone())
+        // A trial that fails, for want of memory say, leaves what there is.
+        let wide = made(How { options, ..how });
+        let wide = wide.and_then(|wide| Ok((self.try_out(&wide, path, true)?, wide)));
+        match wide {
+            Ok((together, wide)) if warm::gains(alone, together) => wide,
+            _ => model,
+        }
     }
 
     /// The session of a digest, made unless there is one, and held.

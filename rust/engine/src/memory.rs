@@ -7,7 +7,10 @@
 //! Not here: what is in memory (`resident`). Next: `load`.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -15,12 +18,15 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_runtime::heap;
 
 use crate::model::Executable;
-use crate::resident::{Recipe, Resident};
+use crate::resident::{Past, Recipe, Resident};
 
 /// What a session takes for each byte of its file, before any was measured.
 const FIRST_FACTOR: f64 = 1.5;
-/// The weight of a new measurement.
+/// The weight of a new measurement, the smallest file that is one (what a small session takes has little to do with its file),
+/// and what may be learned.
 const LEARN: f64 = 0.2;
+const LEARN_FROM: u64 = 1 << 20;
+const FACTORS: (f64, f64) = (1.0, 3.0);
 /// What a measurement may say for each byte of the file at most, and beside that: more is somebody else's memory.
 const MOST: (u64, u64) = (8, 1 << 20);
 /// Files beside a model that are looked at.
@@ -33,8 +39,10 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How much room is to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// As much as there is without harm to others.
+    /// As much as there is without harm to others, waited for.
     Ordinary,
+    /// As much as there is now.
+    Now,
     /// Whatever it takes: what gets an endpoint out of trouble is not refused for want of memory.
     Urgent,
 }
@@ -57,8 +65,9 @@ pub struct Memory {
     /// How long a load waits for room.
     patience: Duration,
     state: Mutex<State>,
-    /// Held by the one load that is measured.
-    measuring: Mutex<()>,
+    /// Loads in progress, and loads begun: one beside which no other was is measured.
+    loading: AtomicUsize,
+    begun: AtomicUsize,
     /// Bytes of the heap that are in use, where anybody knows.
     heap: fn() -> Option<u64>,
     /// What happened.
@@ -90,6 +99,31 @@ impl Drop for Promise<'_> {
     }
 }
 
+/// A load in progress, which knows whether another was beside it.
+struct Alone<'a> {
+    memory: &'a Memory,
+    /// Which load it is; `None` when another was in progress as it began.
+    number: Option<usize>,
+}
+
+impl Alone<'_> {
+    fn begin(memory: &Memory) -> Alone<'_> {
+        let first = memory.loading.fetch_add(1, SeqCst) == 0;
+        let number = memory.begun.fetch_add(1, SeqCst) + 1;
+        Alone { memory, number: first.then_some(number) }
+    }
+
+    fn was_alone(&self) -> bool {
+        self.number == Some(self.memory.begun.load(SeqCst))
+    }
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.memory.loading.fetch_sub(1, SeqCst);
+    }
+}
+
 impl Memory {
     /// Memory for models, of so many bytes, or unbounded; who finds no room waits `patience` for some.
     pub fn new(budget: Option<u64>, patience: Duration) -> Memory {
@@ -98,7 +132,15 @@ impl Memory {
 
     fn measured_by(heap: fn() -> Option<u64>, budget: Option<u64>, patience: Duration) -> Memory {
         let state = Mutex::new(State { known: Vec::new(), promised: 0, factor: FIRST_FACTOR });
-        Memory { budget, patience, state, measuring: Mutex::default(), heap, counters: Counters::default() }
+        Memory {
+            budget,
+            patience,
+            state,
+            loading: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
+            heap,
+            counters: Counters::default(),
+        }
     }
 
     /// The bound, in bytes.
@@ -142,27 +184,47 @@ impl Memory {
         need: Need,
         try_out: impl FnOnce(&Arc<dyn Executable>) -> Result<()>,
     ) -> Result<Arc<dyn Executable>> {
-        let mut past = resident.past.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(present) = resident.hold() {
-            return Ok(present);
+        let until = Instant::now() + self.patience;
+        let _loading = resident.begins_loading();
+        loop {
+            let mut past = resident.past.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(present) = resident.hold() {
+                return Ok(present);
+            }
+            if let Some(draining) = past.draining() {
+                resident.fill(draining.clone(), resident.bytes(), &mut past);
+                return Ok(draining);
+            }
+            if let Some(error) = past.failure(Instant::now()).filter(|_| need != Need::Urgent) {
+                return Err(error);
+            }
+            match self.room_now(resident.bytes(), need) {
+                Ok(promise) => return self.refill(resident, &mut past, (promise, try_out)),
+                // Not under the lock: who is urgent is not to wait behind who waits.
+                Err(_) if need == Need::Ordinary && Instant::now() < until => drop(past),
+                Err(error) => {
+                    self.refused(need);
+                    return Err(error);
+                }
+            }
+            std::thread::sleep(STEP);
         }
-        if let Some(draining) = past.draining() {
-            resident.fill(draining.clone(), resident.bytes(), &mut past);
-            return Ok(draining);
-        }
+    }
+
+    /// Makes it again into room that was promised.
+    fn refill(
+        &self,
+        resident: &Resident,
+        past: &mut Past,
+        (promise, try_out): (Promise<'_>, impl FnOnce(&Arc<dyn Executable>) -> Result<()>),
+    ) -> Result<Arc<dyn Executable>> {
         let recipe =
             resident.recipe().ok_or_else(|| Error::new(Code::Internal, "nothing to load it from"))?;
-        if let Some(error) = past.failure(Instant::now()) {
-            return Err(error);
-        }
-        let loading = resident.begins_loading();
-        let promise = self.room(resident.bytes(), need)?;
+        // What was measured before is kept where this load shares the heap with another one.
         let made = self.make(recipe, file_bytes(&recipe.path), resident.bytes());
         let made = made.and_then(|(executable, bytes)| try_out(&executable).map(|()| (executable, bytes)));
-        drop(loading);
         let (executable, bytes) = made.inspect_err(|error| past.fail(Instant::now(), error))?;
-        // What was measured before is kept where this load shared the heap with another one.
-        resident.fill(executable.clone(), bytes, &mut past);
+        resident.fill(executable.clone(), bytes, past);
         drop(promise);
         Ok(executable)
     }
@@ -172,55 +234,69 @@ impl Memory {
         self.state().note(Instant::now());
     }
 
+    /// A load found no room; one that comes again at once is not counted each time.
+    fn refused(&self, need: Need) {
+        self.counters.refusals.fetch_add(u64::from(need == Need::Ordinary), Relaxed);
+    }
+
     /// Makes room for `bytes`, which are promised to the caller; waits a while for runs to end where that would make it.
     fn room(&self, bytes: u64, need: Need) -> Result<Promise<'_>> {
         let until = Instant::now() + self.patience;
         loop {
             match self.room_now(bytes, need) {
                 // A run that ends tells nobody.
-                Err(_) if Instant::now() < until => std::thread::sleep(STEP),
-                outcome => {
-                    let refused = u64::from(outcome.is_err());
-                    self.counters.refusals.fetch_add(refused, Relaxed);
-                    return outcome;
-                }
+                Err(_) if need == Need::Ordinary && Instant::now() < until => std::thread::sleep(STEP),
+                outcome => return outcome.inspect_err(|_| self.refused(need)),
             }
         }
     }
 
     fn room_now(&self, bytes: u64, need: Need) -> Result<Promise<'_>> {
+        // Sessions are released when the lock is: a large one takes milliseconds.
+        let mut emptied = Vec::new();
         let mut state = self.state();
         if let Some(budget) = self.budget {
             state.note(Instant::now());
             let used = state.used();
             let over = (used + bytes).saturating_sub(budget);
             let victims = state.victims(over);
-            let freed: u64 = victims.iter().map(|victim| victim.bytes()).sum();
-            if freed < over && need == Need::Ordinary {
-                return Err(no_room(bytes, budget, used - freed));
+            let idle: u64 = victims.iter().map(|victim| victim.bytes()).sum();
+            if idle < over && need != Need::Urgent {
+                return Err(no_room(bytes, budget, used - idle));
             }
+            let mut freed = 0;
             for victim in victims {
-                if victim.empty() {
-                    self.counters.evictions.fetch_add(1, Relaxed);
-                }
+                let executable = victim.empty();
+                // Whoever came between the choice and the deed keeps what it holds.
+                let free = executable.as_ref().is_some_and(|executable| Arc::strong_count(executable) == 1);
+                freed += if free { victim.bytes() } else { 0 };
+                emptied.extend(executable);
+            }
+            self.counters.evictions.fetch_add(emptied.len() as u64, Relaxed);
+            if freed < over && need != Need::Urgent {
+                return Err(no_room(bytes, budget, used - freed));
             }
         }
         state.promised += bytes;
+        drop(state);
         Ok(Promise { memory: self, bytes })
     }
 
     /// Makes it and says what it takes, in bytes: measured, or `expected`.
     fn make(&self, recipe: &Recipe, size: u64, expected: u64) -> Result<(Arc<dyn Executable>, u64)> {
-        let measuring = self.measuring.try_lock().ok();
+        let alone = Alone::begin(self);
         let before = (self.heap)();
         let executable = (recipe.make)()?;
         let after = (self.heap)();
         self.counters.loads.fetch_add(1, Relaxed);
         let grown = before.zip(after).map(|(before, after)| after.saturating_sub(before));
-        let Some(grown) = grown.filter(|_| measuring.is_some()) else { return Ok((executable, expected)) };
+        let Some(grown) = grown.filter(|_| alone.was_alone()) else { return Ok((executable, expected)) };
         let bytes = grown.clamp(size, size * MOST.0 + MOST.1);
-        let mut state = self.state();
-        state.factor += LEARN * (bytes as f64 / size.max(1) as f64 - state.factor);
+        if size >= LEARN_FROM {
+            let mut state = self.state();
+            let factor = (bytes as f64 / size as f64).clamp(FACTORS.0, FACTORS.1);
+            state.factor += LEARN * (factor - state.factor);
+        }
         Ok((executable, bytes))
     }
 

@@ -190,12 +190,21 @@ impl Model {
         }
     }
 
-    /// Whether one more request of a class may come: always, unless it would wait for the pool.
+    /// Whether one more request of a class may come: always, unless it would wait for a thread of its own. Batches are judged
+    /// where a new one is made.
+    ///
+    /// # Errors
+    /// As [`Model::admit`].
+    pub fn welcomes(&self, class: u8) -> Result<()> {
+        if self.place() == Place::Pool { self.admit(class) } else { Ok(()) }
+    }
+
+    /// Whether one more piece of work of a class may wait for a thread.
     ///
     /// # Errors
     /// `overloaded` while the version's queue stands and holds as much as it may.
-    pub fn admit(&self, class: u8) -> Result<()> {
-        if self.place() == Place::Inline || self.lane.admits(class) {
+    pub(crate) fn admit(&self, class: u8) -> Result<()> {
+        if self.lane.admits(class) {
             return Ok(());
         }
         Err(Error::new(Code::Overloaded, "requests come faster than this version runs; try again later"))

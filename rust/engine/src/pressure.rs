@@ -35,7 +35,6 @@ pub(crate) struct Pressure {
     shedding: bool,
     /// Until when the limit holds.
     limited_until: Option<Instant>,
-    limited: bool,
     /// L, in pieces of work.
     limit: f64,
     lowest: f64,
@@ -54,7 +53,6 @@ impl Pressure {
             least: None,
             shedding: false,
             limited_until: None,
-            limited: false,
             limit: lowest,
             lowest,
             wait_ns: 0.0,
@@ -69,8 +67,13 @@ impl Pressure {
     }
 
     /// Whether another piece of work may come in while so many are queued or run.
-    pub(crate) fn admits(&self, in_system: usize) -> bool {
-        !self.limited || (in_system as f64) < self.limit
+    pub(crate) fn admits(&self, in_system: usize, now: Instant) -> bool {
+        self.limited_until.is_none_or(|until| now >= until) || (in_system as f64) < self.limit
+    }
+
+    /// Whether the limit holds, or held until lately.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limited_until.is_some()
     }
 
     /// The oldest piece of work, which had `had_ns` when it came, has waited for `wait_ns`.
@@ -86,7 +89,7 @@ impl Pressure {
         if self.shedding {
             self.limited_until = Some(now + PROBATION);
         }
-        self.limited = self.limited_until.is_some_and(|until| now < until);
+        self.limited_until = self.limited_until.filter(|until| now < *until);
     }
 
     /// Nothing waits any more: the queue does not stand.
@@ -106,7 +109,7 @@ impl Pressure {
     }
 
     fn left(&mut self, wait_ns: u64, run_ns: u64) {
-        if !self.limited {
+        if self.limited_until.is_none() {
             return;
         }
         self.wait_ns += wait_ns as f64;
@@ -156,6 +159,7 @@ mod tests {
     #[test]
     fn a_burst_is_absorbed_and_a_standing_queue_is_not() {
         let (ms, start) = (1_000_000, Instant::now());
+        let at = |step: u32| start + Duration::from_millis(20) * step;
         let mut pressure = Pressure::new(1);
         for at in 0..30 {
             // One of four finds no queue.
@@ -167,11 +171,10 @@ mod tests {
             pressure.waited(90 * ms, 1_000 * ms, start + Duration::from_millis(20 * at));
         }
         assert!(pressure.is_shedding());
-        assert!(pressure.admits(1) && !pressure.admits(2));
+        assert!(pressure.admits(1, at(50)) && !pressure.admits(2, at(50)));
         pressure.emptied();
-        assert!(!pressure.is_shedding() && !pressure.admits(1_000));
-        pressure.waited(0, 1_000 * ms, start + Duration::from_secs(3));
-        assert!(pressure.admits(1_000), "the limit ends with its time");
+        assert!(!pressure.is_shedding() && !pressure.admits(1_000, at(50)));
+        assert!(pressure.admits(1_000, at(150)), "the limit ends with its time");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -164,7 +164,7 @@ impl Resident {
             State::Warm
         } else if self.loading.load(Relaxed) {
             State::Loading
-        } else if self.past.try_lock().is_ok_and(|past| past.draining().is_some()) {
+        } else if self.past_now().is_some_and(|past| past.draining().is_some()) {
             State::Draining
         } else {
             State::Cold
@@ -205,12 +205,22 @@ impl Resident {
         self.slot.store(Some(Arc::new(Present(executable))));
     }
 
-    /// Gives its memory up, at once or when the last run has ended. False when somebody is about to fill it, or it is empty.
-    pub(crate) fn empty(&self) -> bool {
-        let Ok(mut past) = self.past.try_lock() else { return false };
-        let Some(present) = self.slot.swap(None) else { return false };
-        past.last = Some(Arc::downgrade(&present.0));
-        true
+    /// Gives its memory up, when what is returned is dropped and the last run has ended. `None` when somebody is about to fill
+    /// it, or it is empty.
+    pub(crate) fn empty(&self) -> Option<Arc<dyn Executable>> {
+        let mut past = self.past_now()?;
+        let executable = self.slot.swap(None)?.0.clone();
+        past.last = Some(Arc::downgrade(&executable));
+        Some(executable)
+    }
+
+    /// What it was before, unless somebody is loading it. A load that panicked leaves nothing half done.
+    fn past_now(&self) -> Option<MutexGuard<'_, Past>> {
+        match self.past.try_lock() {
+            Ok(past) => Some(past),
+            Err(TryLockError::Poisoned(past)) => Some(past.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Keeps it in memory for as long as the pin lives, from when it is next there.

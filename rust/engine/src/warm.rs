@@ -60,6 +60,19 @@ pub(crate) fn again(model: &Warm, warmup: &Warmup) -> Result<()> {
     model.execute(&mut binding).or_else(|error| warmup.blame(0, &error).map_or(Ok(()), Err))
 }
 
+/// Runs a fresh model once, to see whether what it is on can compute it at all.
+///
+/// # Errors
+/// The run's own, unless it is the inputs' fault: made-up ones may be such that the model refuses them.
+pub(crate) fn proves(model: &Warm, warmup: &Warmup) -> Result<()> {
+    let mut binding = model.new_binding();
+    warmup.fill(&mut binding, model.signature(), 0)?;
+    model.execute(&mut binding).or_else(|error| match error.code {
+        Code::InvalidArgument => Ok(()),
+        _ => Err(error),
+    })
+}
+
 /// Runs until enough is known; false when the model refuses what was made up.
 fn measure(model: &Warm, warmup: &Warmup, histogram: &Histogram) -> Result<bool> {
     let requests = warmup.len();

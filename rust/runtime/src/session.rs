@@ -180,6 +180,11 @@ impl Session {
         self.raw.as_ptr()
     }
 
+    /// Takes [`Session::distrust_rules`] back.
+    pub(crate) fn trust_rules_again(&self) {
+        self.trust_rules.store(true, Ordering::Relaxed);
+    }
+
     /// From now on the runtime allocates every output.
     pub(crate) fn distrust_rules(&self) {
         self.trust_rules.store(false, Ordering::Relaxed);

@@ -17,6 +17,8 @@ use crate::threads::spawn_behind;
 const THREADS: usize = 2;
 /// Requests that may wait for models.
 const MOST_WAITING: usize = 4096;
+/// How long a thread rests after a load that found no room.
+const STEP: Duration = Duration::from_millis(2);
 /// When to ask again for a model that was too long on its way.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -129,16 +131,44 @@ impl Fetcher {
 
     fn work(&self, models: &Receiver<Arc<Model>>) {
         for model in models {
-            let bring = std::panic::AssertUnwindSafe(|| self.engine.bring(&model, Need::Ordinary));
+            if !self.is_wanted(&model) {
+                continue;
+            }
+            let bring = std::panic::AssertUnwindSafe(|| self.engine.bring(&model, Need::Now));
             let outcome = std::panic::catch_unwind(bring).unwrap_or_else(|_| {
                 Err(Error::new(Code::Internal, "loading panicked; this is a defect of Headgate"))
             });
+            if outcome.as_ref().is_err_and(|error| error.code == Code::Overloaded) && self.comes_again(&model)
+            {
+                // Runs that end make room; until then others have their turn.
+                std::thread::sleep(STEP);
+                continue;
+            }
             let outcome = outcome.map_err(told);
             let waiting = self.state().waiting.remove(&key(&model)).unwrap_or_default();
             for request in waiting {
                 // It may have left.
                 drop(request.send(outcome.clone()));
             }
+        }
+    }
+
+    /// Whether somebody still waits for a model; nobody does any more when not.
+    fn is_wanted(&self, model: &Arc<Model>) -> bool {
+        let mut state = self.state();
+        let Some(waiting) = state.waiting.get(&key(model)) else { return false };
+        let wanted = waiting.iter().any(|request| !request.is_closed());
+        if !wanted {
+            state.waiting.remove(&key(model));
+        }
+        wanted
+    }
+
+    /// Puts a model at the end of the queue; false when that is closed.
+    fn comes_again(&self, model: &Arc<Model>) -> bool {
+        match &self.state().threads {
+            Threads::Running(queue, _) => queue.send(model.clone()).is_ok(),
+            _ => false,
         }
     }
 

@@ -267,7 +267,7 @@ fn decode(envelope: &Envelope<'_>, body: &Bytes, warm: Warm, tap: &mut Tap) -> R
         ));
     }
     // Looked at again where it matters; a refusal is not to cost what decoding costs.
-    warm.admit(tap.waiter().class)?;
+    warm.welcomes(tap.waiter().class)?;
     envelope.check_outputs(&warm.signature().outputs)?;
     let waiter = tap.waiter();
     let counted = tap.counted();

@@ -337,19 +337,19 @@ impl Inner {
 
     fn load_and_swap(&self, order: &Order) -> Outcome {
         let spec = &order.spec;
-        let built = version::load(&self.engine, spec).and_then(|models| {
+        let built = version::load(&self.engine, spec).and_then(|loaded| {
             if spec.fresh {
-                fit::check(spec, &models)?;
+                fit::check(spec, &loaded.models)?;
             }
-            let endpoint = self.build(spec, &models);
+            let endpoint = self.build(spec, &loaded.models);
             endpoint
-                .map(|endpoint| (Arc::new(endpoint), models))
+                .map(|endpoint| (Arc::new(endpoint), loaded))
                 .map_err(|error| LoadFailure { version: String::new(), error })
         });
         match built {
             Err(failure) => Outcome::Failed(failure),
-            Ok((endpoint, models)) => match self.swap(order, endpoint) {
-                Some(generation) => Outcome::Applied { generation, models },
+            Ok((endpoint, loaded)) => match self.swap(order, endpoint) {
+                Some(generation) => Outcome::Applied { generation, models: loaded.models },
                 None => Outcome::Superseded,
             },
         }

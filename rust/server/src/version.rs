@@ -7,7 +7,7 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::{EndpointSpec, VersionSpec};
 use headgate_core::tensor::Signature;
 use headgate_engine::resident::Pin;
-use headgate_engine::{Engine, Model, Need, Source};
+use headgate_engine::{Engine, Model, Need, Source, Warm};
 use http::{HeaderName, HeaderValue};
 
 use crate::drift::VersionSketch;
@@ -62,47 +62,61 @@ pub struct LoadFailure {
     pub error: Error,
 }
 
-/// The models of all versions of a spec, in its order. Blocks while they load.
+/// The models of a spec's versions in its order, and those that stay in memory until the spec is served.
+pub struct LoadedVersions {
+    /// All of them.
+    pub models: Vec<Arc<Model>>,
+    /// Those that get traffic, or are pinned.
+    _held: Vec<Warm>,
+}
+
+/// Loads all versions of a spec. Blocks.
 ///
 /// # Errors
 /// The first version that cannot be loaded.
-pub fn load(engine: &Engine, spec: &EndpointSpec) -> std::result::Result<Vec<Arc<Model>>, LoadFailure> {
-    let need = if spec.urgent { Need::Urgent } else { Need::Ordinary };
+pub fn load(engine: &Engine, spec: &EndpointSpec) -> std::result::Result<LoadedVersions, LoadFailure> {
     let mut models: Vec<Option<Arc<Model>>> = vec![None; spec.versions.len()];
+    let failed =
+        |version: &VersionSpec, error| LoadFailure { version: version.name.clone(), error: told(error) };
     for (slot, version) in models.iter_mut().zip(&spec.versions) {
         if let Some(path) = &version.artifact {
             let source = Source::Artifact(std::path::Path::new(path));
-            let model = engine.load(&version.digest, &source, &version.run, need);
-            let model = model.and_then(|model| {
-                if has_traffic(spec, version) {
-                    engine.bring(&model, need)?;
-                }
-                Ok(model)
-            });
-            *slot = Some(
-                model.map_err(|error| LoadFailure { version: version.name.clone(), error: told(error) })?,
-            );
+            let model = engine.load(&version.digest, &source, &version.run, need(spec, version));
+            *slot = Some(model.map_err(|error| failed(version, error))?);
+        }
+    }
+    // When all are loaded: the last of them may have moved the first out again.
+    let mut held = Vec::new();
+    for (model, version) in models.iter().zip(&spec.versions) {
+        if let Some(model) = model.as_ref().filter(|_| stays(spec, version)) {
+            held.push(engine.bring(model, need(spec, version)).map_err(|error| failed(version, error))?);
         }
     }
     let reference = reference_signature(spec, &models);
     for (slot, version) in models.iter_mut().zip(&spec.versions).filter(|(slot, _)| slot.is_none()) {
         let model = load_constant(engine, version, reference.as_ref());
-        *slot = Some(model.map_err(|error| LoadFailure { version: version.name.clone(), error })?);
+        *slot = Some(model.map_err(|error| failed(version, error))?);
     }
-    Ok(models.into_iter().flatten().collect())
+    Ok(LoadedVersions { models: models.into_iter().flatten().collect(), _held: held })
 }
 
-/// Whether everything that a spec names was loaded, and is in memory where it gets traffic, so that it can be served at once.
+/// Whether everything that a spec names was loaded, and is in memory where it is to be, so that it can be served at once.
 pub fn is_loaded(engine: &Engine, spec: &EndpointSpec) -> bool {
     spec.versions.iter().filter(|version| version.artifact.is_some()).all(|version| {
         let model = engine.loaded(&version.digest, &version.run);
-        model.is_some_and(|model| !has_traffic(spec, version) || model.hold().is_some())
+        model.is_some_and(|model| !stays(spec, version) || model.hold().is_some())
     })
 }
 
-/// Whether requests come to a version by themselves: it is in memory before they do.
-fn has_traffic(spec: &EndpointSpec, version: &VersionSpec) -> bool {
-    spec.champion == version.name || spec.table.gives(&version.name)
+/// Whether a version is in memory when the spec is served: requests come to it by themselves, or it is to stay there.
+fn stays(spec: &EndpointSpec, version: &VersionSpec) -> bool {
+    spec.champion == version.name || spec.table.gives(&version.name) || version.pinned
+}
+
+/// What was served before is served again, whatever room there is: after a start, and after a change of traffic.
+fn need(spec: &EndpointSpec, version: &VersionSpec) -> Need {
+    let kept = !spec.fresh && (spec.champion == version.name || version.pinned);
+    if spec.urgent || kept { Need::Urgent } else { Need::Ordinary }
 }
 
 /// A failed load in the words of the control plane.

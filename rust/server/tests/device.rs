@@ -111,6 +111,27 @@ fn a_version_on_a_device_answers_what_it_answers_on_the_processor() {
 }
 
 #[test]
+fn requests_without_rows_leave_nothing_in_the_air() {
+    for buckets in [json!([]), json!([1, 4, 8])] {
+        let (gateway, address, _) = on_device();
+        apply(&gateway, "mlp", MLP, &json!({"device": ["cuda:0"], "max_batch": 8, "buckets": buckets}));
+        let mut stream = connect(address);
+        for _ in 0..5 {
+            let body = json!({"inputs": [{"name": "x", "shape": [0, 4], "datatype": "FP32", "data": []}]})
+                .to_string();
+            let head = format!(
+                "POST /v2/models/model/infer HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            );
+            stream.write_all((head + &body).as_bytes()).unwrap();
+            let (status, answer) = answer(&mut stream);
+            assert_eq!((status, &answer["outputs"][0]["shape"]), (200, &json!([0])), "{answer}");
+        }
+        classify(&mut stream, [1.0, 2.0, 3.0, 4.0]);
+    }
+}
+
+#[test]
 fn what_cannot_compute_on_the_device_says_so_and_goes_to_the_processor_only_where_that_is_written() {
     let (gateway, address, driver) = on_device();
     driver.fail(Some("add_provider"));

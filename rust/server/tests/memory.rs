@@ -295,7 +295,7 @@ fn an_endpoint_for_which_there_is_no_room_is_refused_unless_it_is_urgent() {
     std::fs::File::create(folder.0.join("weights.bin")).unwrap().set_len(SIZE).unwrap();
     let spec = |urgent: bool| {
         let text = json!({
-            "name": "large", "revision": 1, "champion": "v1", "timeout_ms": 20000, "urgent": urgent,
+            "name": "large", "revision": 1, "champion": "v1", "timeout_ms": 20000, "urgent": urgent, "fresh": true,
             "versions": [{"name": "v1", "digest": "large", "artifact": large.to_str().unwrap()}],
         });
         EndpointSpec::from_json(text.to_string().as_bytes()).unwrap()
@@ -307,4 +307,21 @@ fn an_endpoint_for_which_there_is_no_room_is_refused_unless_it_is_urgent() {
     assert!((ask(&mut connect(address), "a", 2.0) - 4.0).abs() < 1e-9);
     gateway.apply(spec(true)).unwrap();
     assert_eq!(applied(&gateway)["event"], "applied");
+}
+
+#[test]
+fn what_is_to_stay_is_there_when_it_is_published_and_comes_back_first() {
+    let folder = Folder::new("stay");
+    let (gateway, _) = start(&json!({}));
+    let kept: Vec<_> = ["one", "two", "three"].map(|name| adopt(&gateway, &folder, name, free)).into();
+    // The first was moved out by the third; it is the champion.
+    let versions = json!([
+        {"name": "v1", "digest": "one", "artifact": "adopted", "pinned": true},
+        {"name": "v2", "digest": "two", "artifact": "adopted"},
+        {"name": "v3", "digest": "three", "artifact": "adopted", "pinned": true},
+    ]);
+    assert_eq!(kept[0].1.count.load(SeqCst), 1);
+    apply(&gateway, "trio", &versions, &json!({}));
+    let states = ["v1", "v2", "v3"].map(|version| state(&gateway, "trio", version));
+    assert_eq!(states, ["warm", "cold", "warm"]);
 }

@@ -44,6 +44,18 @@ def test_the_folder_of_cuda_13_is_one_for_all(tmp_path: Path) -> None:
     assert all(path.is_file() for path in found)
 
 
+def test_of_two_cudas_the_newer_one_is_taken_whole(tmp_path: Path) -> None:
+    lay_out(tmp_path, *(f"cu13/lib/lib{name}" for name in ("cublas.so.13", "cudart.so.13", "curand.so.10")))
+    lay_out(
+        tmp_path,
+        "cublas/lib/libcublas.so.12",
+        "cuda_runtime/lib/libcudart.so.12",
+        "curand/lib/libcurand.so.10",
+    )
+    found = nvidia_libraries.find([str(tmp_path)])
+    assert {path.parent.parent.name for path in found} == {"cu13"}
+
+
 def test_without_such_wheels_there_is_nothing(tmp_path: Path) -> None:
     assert nvidia_libraries.find([str(tmp_path)]) == []
     assert isinstance(nvidia_libraries.find(), list)

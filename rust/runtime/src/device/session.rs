@@ -130,7 +130,13 @@ impl OnDevice {
             return Err(error);
         }
         self.session.distrust_rules();
-        self.launch(slot, binding).inspect_err(|_| self.drain(slot))
+        let again = self.launch(slot, binding);
+        if again.is_err() {
+            // It was something else.
+            self.drain(slot);
+            self.session.trust_rules_again();
+        }
+        again
     }
 
     fn launch(&mut self, slot: usize, binding: &mut Binding) -> Result<Flight> {
@@ -141,6 +147,9 @@ impl OnDevice {
         for (index, slab) in taken.inputs.iter().enumerate() {
             let (start, bytes) = binding.input(index).memory();
             let slab = slab.as_ref().ok_or_else(unbound)?;
+            if bytes == 0 {
+                continue;
+            }
             // SAFETY: the slab was made for an input of this shape; the caller leaves the binding alone.
             unsafe { driver.copy_in(slab.start(), start, bytes, streams.copy)? };
         }
@@ -160,6 +169,9 @@ impl OnDevice {
             tensor.reshape(shape)?;
             let into = tensor.bytes_mut().ok_or_else(unbound)?;
             let slab = taken.outputs[index].as_ref().ok_or_else(unbound)?;
+            if into.is_empty() {
+                continue;
+            }
             // SAFETY: as above.
             unsafe { driver.copy_out(into.as_mut_ptr(), slab.start(), into.len(), streams.compute)? };
         }
