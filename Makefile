@@ -90,7 +90,7 @@ wheel: $(STAMPS)/python  ## build the abi3 wheel into dist/
 	$(PY) -m maturin build --release --locked --interpreter $(PY) --out dist
 
 .PHONY: bench
-bench: bench-micro bench-macro bench-wires bench-batches bench-overload bench-lifecycle  ## run all benches; prints ratios and writes benches/results/
+bench: bench-micro bench-macro bench-wires bench-batches bench-overload bench-lifecycle bench-scaling  ## run all benches; prints ratios and writes benches/results/
 
 .PHONY: bench-micro
 bench-micro:  ## ns per value of the sketches, ns per number of the JSON scanner
@@ -111,6 +111,10 @@ bench-overload: $(STAMPS)/native  ## an open loop at 0.5 to 10 times what a mode
 .PHONY: bench-lifecycle
 bench-lifecycle: $(STAMPS)/native  ## swaps under load, a thousand models, ten thousand loads; needs wrk
 	$(PY) -m benches.lifecycle
+
+.PHONY: bench-scaling
+bench-scaling: $(STAMPS)/native $(STAMPS)/digits  ## CPU time with two IO threads, latencies at half load; needs wrk
+	$(PY) -m benches.scaling
 
 .PHONY: bench-wires
 bench-wires: $(STAMPS)/native  ## gRPC against a bare tonic echo, images in binary and JSON; needs h2load and wrk

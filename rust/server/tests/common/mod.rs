@@ -112,6 +112,11 @@ pub fn serve(gateway: &Gateway, name: &str, probe: Probe, inline: bool) {
     if inline {
         model.placement.pin_inline();
     }
+    serve_adopted(gateway, name, &digest);
+}
+
+/// Serves a model that was adopted under that digest.
+pub fn serve_adopted(gateway: &Gateway, name: &str, digest: &str) {
     let spec = json!({
         "name": name, "revision": 1, "champion": "v1", "timeout_ms": 60000,
         "versions": [{"name": "v1", "digest": digest, "artifact": "adopted"}],
@@ -142,8 +147,18 @@ pub fn answer(stream: &mut TcpStream) -> (u16, Value) {
     (status, body)
 }
 
+/// Reads one answer of any kind.
+pub fn skip_answer(stream: &mut TcpStream) {
+    drop(read_answer(stream));
+}
+
 /// Reads one answer: status, head and JSON body.
 pub fn whole_answer(stream: &mut TcpStream) -> (u16, String, Value) {
+    let (status, head, body) = read_answer(stream);
+    (status, head, serde_json::from_slice(&body).unwrap())
+}
+
+fn read_answer(stream: &mut TcpStream) -> (u16, String, Vec<u8>) {
     let mut head = Vec::new();
     let mut byte = [0u8];
     while !head.ends_with(b"\r\n\r\n") {
@@ -158,7 +173,7 @@ pub fn whole_answer(stream: &mut TcpStream) -> (u16, String, Value) {
         .map_or(0, |length| length.parse::<usize>().unwrap());
     let mut body = vec![0u8; length];
     stream.read_exact(&mut body).unwrap();
-    (status, head, serde_json::from_slice(&body).unwrap())
+    (status, head, body)
 }
 
 pub fn ask(stream: &mut TcpStream, name: &str, value: f32) -> f64 {
