@@ -3,14 +3,14 @@
 //! A version has one open batch for each class and shape of a row. No timer: an executor takes a batch as soon as a thread is free, and
 //! while none is, it grows. A batch that fails is run again request by request, so that one bad row fails alone.
 //!
-//! Not here: who may write and read when (`seats`), a version's sizes, delays and slabs (`batcher`). Next: `seats`, `pool`.
+//! Not here: a request's side of it (`seat`), who may write and read when (`seats`), a version's sizes, delays and slabs (`batcher`). Next: `seats`, `pool`.
 #![allow(unsafe_code, reason = "requests write their rows into one slab at the same time")]
 
+mod seat;
+
 use std::cell::UnsafeCell;
-use std::future::poll_fn;
 use std::ptr::NonNull;
-use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
@@ -18,11 +18,12 @@ use headgate_core::tensor::{MAX_RANK, Shape};
 use headgate_runtime::device::Flight;
 use headgate_runtime::{Binding, View};
 
-use crate::batcher::{Batcher, KINDS, Kind};
+use crate::batcher::{Batcher, Kind};
 use crate::model::{Lease, Model, Warm};
-use crate::pool::{Doorbell, Waiter, late, nanos};
-use crate::ran::Ran;
+use crate::pool::{Doorbell, late, nanos};
 use crate::seats::{Member, Seats};
+
+pub use seat::{Done, Seat, Together};
 
 /// A batch from its first row to its last answer.
 pub struct Batch {
@@ -76,156 +77,16 @@ pub(crate) struct Closed {
     /// The rows that it is run with.
     padded: usize,
     now: Instant,
+    /// The instance whose thread runs it, where it has one.
+    instance: Option<usize>,
     run: Result<Run>,
 }
 
 enum Run {
     /// It took so many nanoseconds.
     Over(u64),
-    InTheAir(Flight),
-}
-
-/// A request's place in a batch. Its rows are written first, then [`crate::Pool::ready`] has them run.
-pub struct Seat {
-    batch: Arc<Batch>,
-    index: usize,
-    start: usize,
-    rows: usize,
-    stage: Stage,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Writing,
-    Ready,
-    Over,
-}
-
-/// The end of a request that was run in a batch.
-pub struct Done {
-    /// Its outputs.
-    pub result: Result<Ran>,
-    /// How long it waited, in nanoseconds.
-    pub queue_ns: u64,
-    /// How long the run took that it was part of, in nanoseconds; 0 when there was none.
-    pub run_ns: u64,
-    /// Whether it stands for that run where runs are counted.
-    pub counts: bool,
-}
-
-/// Some rows of a batch that was run.
-pub struct Together {
-    batch: Arc<Batch>,
-    start: usize,
-    rows: usize,
-}
-
-impl Seat {
-    /// A place for a request whose inputs have these shapes, all with the same number of rows.
-    ///
-    /// # Errors
-    /// `invalid_argument` for more rows than a batch may have, or other numbers of them from input to input; `overloaded`
-    /// when too much waits already.
-    pub fn take(warm: Warm, shapes: &[Shape], waiter: Waiter) -> Result<Seat> {
-        let Waiter { thread: home, deadline, class } = waiter;
-        let batcher =
-            warm.batcher().ok_or_else(|| Error::new(Code::Internal, "a version without batches"))?;
-        let rows = shapes.first().map_or(1, Shape::rows);
-        if shapes.iter().any(|shape| shape.rows() != rows) {
-            return Err(Error::invalid(format!(
-                "the inputs have {:?} rows; in a batch each has the same number",
-                shapes.iter().map(Shape::rows).collect::<Vec<_>>()
-            )));
-        }
-        if rows > batcher.max_batch() {
-            return Err(Error::invalid(format!(
-                "the request has {rows} rows; this version takes at most {} (max_batch)",
-                batcher.max_batch()
-            )));
-        }
-        let now = Instant::now();
-        batcher.came(rows, now);
-        let each = shapes.iter().map(|shape| with_rows(shape, 1)).collect::<Result<_>>()?;
-        let kind = Kind { each, class };
-        let mut open = batcher.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let present = open.iter().find(|(known, _)| *known == kind).and_then(|(_, batch)| batch.upgrade());
-        let taken = present.and_then(|batch| {
-            let (index, start) = batch.seats.take(rows, home, now, deadline)?;
-            Some(Seat { batch, index, start, rows, stage: Stage::Writing })
-        });
-        if let Some(seat) = taken {
-            return Ok(seat);
-        }
-        warm.admit(class)?;
-        let batch = Arc::new(Batch::new(warm.clone(), batcher, &kind)?);
-        let first = batch.seats.take(rows, home, now, deadline);
-        let (index, start) = first.ok_or_else(|| Error::new(Code::Internal, "a new batch has no room"))?;
-        open.retain(|(known, batch)| *known != kind && batch.strong_count() > 0);
-        if open.len() < KINDS {
-            // A kind beyond these has its requests run one by one.
-            open.push((kind, Arc::downgrade(&batch)));
-        }
-        drop(open);
-        Ok(Seat { batch, index, start, rows, stage: Stage::Writing })
-    }
-
-    /// The model.
-    pub fn model(&self) -> &Arc<Model> {
-        self.batch.model()
-    }
-
-    /// The batch.
-    pub fn batch(&self) -> &Arc<Batch> {
-        &self.batch
-    }
-
-    /// The memory of an input's rows, to be written.
-    pub fn input_mut(&mut self, index: usize) -> &mut [u8] {
-        let Rows { start, row_bytes, .. } = self.batch.inputs[index];
-        if self.stage != Stage::Writing {
-            return &mut [];
-        }
-        // SAFETY: these rows are this seat's alone while it writes, and lie within the slab's input.
-        unsafe {
-            let first = start.as_ptr().add(self.start * row_bytes);
-            std::slice::from_raw_parts_mut(first, self.rows * row_bytes)
-        }
-    }
-
-    /// The rows are written; the batch, when nobody has handed it to an executor yet.
-    pub(crate) fn ready(&mut self) -> Option<Arc<Batch>> {
-        if std::mem::replace(&mut self.stage, Stage::Ready) != Stage::Writing {
-            return None;
-        }
-        self.batch.seats.ready(self.index).then(|| self.batch.clone())
-    }
-
-    /// Waits for the run. Whoever drops this meanwhile leaves the batch, if it has not begun.
-    pub async fn done(mut self) -> Done {
-        let Fate { result, queue_ns, run_ns, counts } = poll_fn(|cx| self.poll(cx)).await;
-        let (batch, rows) = (self.batch.clone(), self.rows);
-        let result = result.map(|found| match found {
-            Found::Alone(lease) => Ran::Alone(lease),
-            Found::Rows(start) => Ran::Together(Together { batch, start, rows }),
-        });
-        Done { result, queue_ns, run_ns, counts }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Fate> {
-        let fate = self.batch.seats.poll(self.index, cx);
-        if fate.is_ready() {
-            self.stage = Stage::Over;
-        }
-        fate
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        if self.stage != Stage::Over {
-            self.batch.seats.leave(self.index);
-        }
-    }
+    /// On the way through an instance.
+    InTheAir(Flight, usize),
 }
 
 impl Batch {
@@ -313,24 +174,24 @@ impl Batch {
         let rows = members.iter().map(|member| member.rows).sum();
         let padded = self.warm.batcher().map_or(rows, |batcher| batcher.padded(rows));
         let run = if members.is_empty() { Ok(Run::Over(0)) } else { self.begin_rows(rows, padded, instance) };
-        Closed { members, starts, rows, padded, now, run }
+        Closed { members, starts, rows, padded, now, instance, run }
     }
 
-    /// Waits for the run and tells everybody. On the thread of an instance, the run computed from a certain time on.
+    /// Waits for the run and tells everybody. It computed from `since` on, where that is later than it was begun.
     pub(crate) fn finish(
         self: &Arc<Self>,
         closed: Closed,
-        instance: Option<(usize, Instant)>,
+        since: Option<Instant>,
         doorbell: &dyn Doorbell,
     ) -> (u64, u64) {
-        let Closed { members, starts, rows, padded, now, run } = closed;
+        let Closed { members, starts, rows, padded, now, instance, run } = closed;
+        let since = since.unwrap_or(now);
         let ran = match members.is_empty() {
             true => Ok(0),
-            false => run.and_then(|run| self.end_rows(run, (rows, padded), instance)),
+            false => run.and_then(|run| self.end_rows(run, (rows, padded), since)),
         };
-        self.tell(&members, &starts, ran, (now, instance.map(|(instance, _)| instance)));
+        self.tell(&members, &starts, ran, (now, instance));
         let wait_ns = members.iter().map(|member| nanos(now - member.taken)).max().unwrap_or(0);
-        let since = instance.map_or(now, |(_, since)| since);
         let run_ns = if members.is_empty() { 0 } else { nanos(since.elapsed()) };
         for home in self.seats.homes() {
             if !doorbell.ring(home, self.clone()) {
@@ -399,8 +260,11 @@ impl Batch {
             slab.input_mut(index).narrow(&with_rows(shape, padded)?)?;
         }
         match instance {
-            // SAFETY: the slab is left alone until `end_rows`, which whoever has the closed batch calls.
-            Some(instance) => unsafe { self.warm.begin(instance, slab) }.map(Run::InTheAir),
+            Some(instance) => {
+                // SAFETY: the slab is left alone until `end_rows`, which whoever has the closed batch calls.
+                let flight = unsafe { self.warm.begin(instance, slab)? };
+                Ok(Run::InTheAir(flight, instance))
+            }
             None => {
                 let begun = Instant::now();
                 self.warm.execute(slab)?;
@@ -410,22 +274,14 @@ impl Batch {
     }
 
     /// Waits for the run; how long it took, in nanoseconds.
-    fn end_rows(
-        &self,
-        run: Run,
-        (rows, padded): (usize, usize),
-        instance: Option<(usize, Instant)>,
-    ) -> Result<u64> {
+    fn end_rows(&self, run: Run, (rows, padded): (usize, usize), since: Instant) -> Result<u64> {
         // SAFETY: as in `begin_rows`.
         let slab = unsafe { &mut *self.slab.get() };
-        let run_ns = match (run, instance) {
-            (Run::Over(run_ns), _) => run_ns,
-            (Run::InTheAir(flight), Some((instance, since))) => {
+        let run_ns = match run {
+            Run::Over(run_ns) => run_ns,
+            Run::InTheAir(flight, instance) => {
                 self.warm.finish(instance, flight, slab)?;
                 nanos(since.elapsed())
-            }
-            (Run::InTheAir(_), None) => {
-                return Err(Error::new(Code::Internal, "a run in the air without an instance"));
             }
         };
         for index in 0..slab.outputs() {
@@ -479,38 +335,6 @@ impl Drop for Batch {
 impl Fate {
     fn failed(error: Error, member: &Member, now: Instant) -> Fate {
         Fate { result: Err(error), queue_ns: nanos(now - member.taken), run_ns: 0, counts: false }
-    }
-}
-
-impl Together {
-    /// The model.
-    pub(crate) fn model(&self) -> &Arc<Model> {
-        self.batch.model()
-    }
-
-    /// How many rows there are.
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// The rows of an input.
-    pub(crate) fn input(&self, index: usize) -> Result<View<'_>> {
-        self.part(self.slab().input(index).view()?)
-    }
-
-    /// The rows of an output.
-    pub(crate) fn output(&self, index: usize) -> Result<View<'_>> {
-        self.part(self.slab().output(index)?)
-    }
-
-    fn slab(&self) -> &Binding {
-        // SAFETY: this request is settled, so the run is over and the slab is only read until its last reader is gone.
-        unsafe { &*self.batch.slab.get() }
-    }
-
-    fn part<'a>(&self, view: View<'a>) -> Result<View<'a>> {
-        view.rows(self.start, self.rows)
-            .ok_or_else(|| Error::new(Code::Internal, "a batch without the rows of its requests"))
     }
 }
 

@@ -147,9 +147,7 @@ impl Thread {
         let (wait_ns, run_ns) = match what {
             What::Nothing => (0, 0),
             What::Run(job, flight) => job.land((flight, self.instance), at, run_ns),
-            What::Batch(batch, closed) => {
-                batch.finish(closed, Some((self.instance, since)), &*self.desk.doorbell)
-            }
+            What::Batch(batch, closed) => batch.finish(closed, Some(since), &*self.desk.doorbell),
         };
         self.landed = Instant::now();
         lane.finish(class, wait_ns, run_ns).then_some(lane)

@@ -7,26 +7,17 @@
     reason = "a test says what went wrong by panicking"
 )]
 
+mod common;
 mod standin;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use common::{library, model};
 use headgate_core::error::Code;
 use headgate_core::tensor::Shape;
 use headgate_runtime::device::{Driver, OnDevice};
-use headgate_runtime::{Binding, Library, Session, SessionOptions};
+use headgate_runtime::{Binding, Session, SessionOptions};
 use standin::StandIn;
-
-fn library() -> &'static Library {
-    let path = std::env::var("HEADGATE_ORT_LIBRARY")
-        .expect("HEADGATE_ORT_LIBRARY names the ONNX Runtime library; `make test` sets it");
-    Library::open(Path::new(&path)).unwrap()
-}
-
-fn model(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models").join(name)
-}
 
 fn load(driver: &Arc<StandIn>, name: &str) -> OnDevice {
     let driver: Arc<dyn Driver> = driver.clone();

@@ -6,23 +6,16 @@
     reason = "a test says what went wrong by panicking"
 )]
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 
 use bytes::Bytes;
+use common::{library, model};
 use headgate_core::error::Code;
 use headgate_core::tensor::{DataType, Shape};
 use headgate_runtime::tensor::Data;
 use headgate_runtime::{Binding, Library, Session, SessionOptions};
-
-fn library() -> &'static Library {
-    let path = std::env::var("HEADGATE_ORT_LIBRARY")
-        .expect("HEADGATE_ORT_LIBRARY names the ONNX Runtime library; `make test` sets it");
-    Library::open(Path::new(&path)).unwrap()
-}
-
-fn model(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models").join(name)
-}
 
 fn load(name: &str) -> Session {
     Session::load(library(), &model(name), SessionOptions::default()).unwrap()

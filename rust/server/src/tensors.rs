@@ -54,23 +54,37 @@ pub fn decode(
     scratch: &mut Scratch,
     counted: &mut Counted,
 ) -> Result<Buffers> {
+    let decoded = match envelope.form {
+        Form::Listed => decode_listed(&envelope.inputs, body, (warm, waiter), &mut scratch.strings, counted),
+        form => decode_unlisted(form, body, (warm, waiter), scratch, counted),
+    };
+    scratch.strings.shrink(KEPT);
+    if scratch.rearranged.capacity() > KEPT {
+        scratch.rearranged = Vec::new();
+    }
+    decoded
+}
+
+/// A request that does not list its inputs: their names are the model's.
+fn decode_unlisted(
+    form: Form<'_>,
+    body: &Bytes,
+    (warm, waiter): (Warm, Waiter),
+    scratch: &mut Scratch,
+    counted: &mut Counted,
+) -> Result<Buffers> {
     let Scratch { strings, rearranged, .. } = scratch;
     let model = warm.model().clone();
     let specs = &model.signature().inputs;
-    let decoded = match envelope.form {
-        Form::Listed => decode_listed(&envelope.inputs, body, (warm, waiter), strings, counted),
-        Form::Raw(bytes) => raw_input(bytes, specs).and_then(|input| match specs[0].datatype {
+    if let Form::Raw(bytes) = form {
+        let input = raw_input(bytes, specs)?;
+        return match specs[0].datatype {
             DataType::Bytes => decode_raw_string(&input, bytes, (warm, waiter)),
             _ => decode_listed(&[input], body, (warm, waiter), strings, counted),
-        }),
-        Form::Rows(_) | Form::Columns(_) => predict::inputs(envelope.form, specs, rearranged)
-            .and_then(|inputs| decode_listed(&inputs, body, (warm, waiter), strings, counted)),
-    };
-    strings.shrink(KEPT);
-    if rearranged.capacity() > KEPT {
-        *rearranged = Vec::new();
+        };
     }
-    decoded
+    let inputs = predict::inputs(form, specs, rearranged)?;
+    decode_listed(&inputs, body, (warm, waiter), strings, counted)
 }
 
 /// The only input of a request that is nothing but its bytes.
@@ -105,18 +119,19 @@ fn decode_listed(
     strings: &mut StringTable,
     counted: &mut Counted,
 ) -> Result<Buffers> {
-    let model = warm.model().clone();
-    let specs = &model.signature().inputs;
+    let specs = &warm.signature().inputs;
     if inputs.len() != specs.len() {
         check_names(inputs, specs)?;
     }
-    if model.place() == Place::Batch {
+    if warm.place() == Place::Batch {
         return decode_into_batch(inputs, (warm, waiter)).map(Buffers::Shared);
     }
     let mut lease = Lease::take(warm, waiter.thread);
+    let (signature, binding) = lease.parts();
+    let specs = &signature.inputs;
     for (index, spec) in specs.iter().enumerate() {
         let input = find(inputs, spec, specs)?;
-        let tensor = lease.binding_mut().input_mut(index);
+        let tensor = binding.input_mut(index);
         if let Some(bytes) = adoptable(input, body, tensor) {
             tensor.adopt(&input.shape, bytes)?;
         } else if spec.datatype == DataType::Bytes {

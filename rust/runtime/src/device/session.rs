@@ -7,13 +7,13 @@
 //! ```
 //! Inputs and outputs are bound once for each shape that comes: a batch that is filled up to a few sizes binds nothing again.
 
-use std::ptr::{NonNull, null_mut};
+use std::ptr::null_mut;
 use std::sync::Arc;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
-use ort_sys::{OrtAllocatorType, OrtIoBinding, OrtMemType, OrtMemoryInfo, OrtRunOptions, OrtValue};
 
+use super::io::{IoBinding, MemoryInfo, RunOptions};
 use super::{Driver, Handle, Slab};
 use crate::binding::{Binding, foretells};
 use crate::element::to_onnx;
@@ -361,156 +361,4 @@ impl Drop for Streams {
         self.driver.end_stream(self.copy);
         self.driver.end_stream(self.compute);
     }
-}
-
-/// The runtime's list of inputs and outputs of a run.
-struct IoBinding {
-    library: &'static Library,
-    raw: NonNull<OrtIoBinding>,
-}
-
-// SAFETY: used by one owner at a time; the runtime does not tie it to a thread.
-unsafe impl Send for IoBinding {}
-
-impl IoBinding {
-    fn new(session: &Session) -> Result<IoBinding> {
-        let library = session.library;
-        let mut raw = null_mut();
-        // SAFETY: a live session and a valid out-pointer.
-        let status = unsafe { (library.api.CreateIoBinding)(session.raw(), &mut raw) };
-        library.api.check(status, Code::Internal)?;
-        let raw = NonNull::new(raw).ok_or_else(|| Error::new(Code::Internal, "no binding was made"))?;
-        Ok(IoBinding { library, raw })
-    }
-
-    fn bind_input(&self, session: &Session, index: usize, value: &Value) -> Result<()> {
-        let name = session.input_names.get(index);
-        // SAFETY: live objects; the runtime keeps its own reference to the value.
-        let status = unsafe { (self.library.api.BindInput)(self.raw.as_ptr(), name, value.raw.as_ptr()) };
-        self.library.api.check(status, Code::Internal)
-    }
-
-    fn bind_output(&self, session: &Session, index: usize, value: &Value) -> Result<()> {
-        let name = session.output_names.get(index);
-        // SAFETY: as above.
-        let status = unsafe { (self.library.api.BindOutput)(self.raw.as_ptr(), name, value.raw.as_ptr()) };
-        self.library.api.check(status, Code::Internal)
-    }
-
-    /// Leaves an output to the runtime, in memory of the host.
-    fn leave_output(&self, session: &Session, index: usize) -> Result<()> {
-        let name = session.output_names.get(index);
-        // SAFETY: as above; the description of the host's memory is never freed.
-        let status = unsafe {
-            (self.library.api.BindOutputToDevice)(self.raw.as_ptr(), name, self.library.cpu.as_ptr())
-        };
-        self.library.api.check(status, Code::Internal)
-    }
-
-    fn run(&self, session: &Session, options: &RunOptions) -> Result<()> {
-        // SAFETY: live objects; whoever holds the session mutably is the only one who runs it.
-        let status = unsafe {
-            (self.library.api.RunWithBinding)(session.raw(), options.raw.as_ptr(), self.raw.as_ptr())
-        };
-        self.library.api.check(status, Code::BackendFailed)
-    }
-
-    /// The values of all outputs after a run.
-    fn outputs(&self, library: &'static Library) -> Result<Vec<Value>> {
-        let (mut values, mut count): (*mut *mut OrtValue, usize) = (null_mut(), 0);
-        let mut allocator = null_mut();
-        // SAFETY: the default allocator is static; the array that comes back is ours to free, and each value in it to release.
-        unsafe {
-            library
-                .api
-                .check((library.api.GetAllocatorWithDefaultOptions)(&mut allocator), Code::Internal)?;
-            let status =
-                (library.api.GetBoundOutputValues)(self.raw.as_ptr(), allocator, &mut values, &mut count);
-            library.api.check(status, Code::BackendFailed)?;
-            let owned: Vec<_> = (0..count).map(|index| Value::new(library, *values.add(index))).collect();
-            if !values.is_null() {
-                library.api.check((library.api.AllocatorFree)(allocator, values.cast()), Code::Internal)?;
-            }
-            owned.into_iter().collect()
-        }
-    }
-}
-
-impl Drop for IoBinding {
-    fn drop(&mut self) {
-        // SAFETY: created above, released once.
-        unsafe { (self.library.api.ReleaseIoBinding)(self.raw.as_ptr()) }
-    }
-}
-
-/// Options for a run that is not waited for: our event tells its end.
-struct RunOptions {
-    library: &'static Library,
-    raw: NonNull<OrtRunOptions>,
-}
-
-// SAFETY: read by the runtime, never changed after it was made.
-unsafe impl Send for RunOptions {}
-
-impl RunOptions {
-    fn new(library: &'static Library) -> Result<RunOptions> {
-        let mut raw = null_mut();
-        // SAFETY: a valid out-pointer.
-        library.api.check(unsafe { (library.api.CreateRunOptions)(&mut raw) }, Code::ModelLoadFailed)?;
-        let raw = NonNull::new(raw).ok_or_else(|| Error::new(Code::ModelLoadFailed, "no run options"))?;
-        let options = RunOptions { library, raw };
-        let (key, value) = (c"disable_synchronize_execution_providers", c"1");
-        // SAFETY: live options and C strings, which are copied.
-        let status = unsafe { (library.api.AddRunConfigEntry)(raw.as_ptr(), key.as_ptr(), value.as_ptr()) };
-        library.api.check(status, Code::ModelLoadFailed)?;
-        Ok(options)
-    }
-}
-
-impl Drop for RunOptions {
-    fn drop(&mut self) {
-        // SAFETY: created above, released once.
-        unsafe { (self.library.api.ReleaseRunOptions)(self.raw.as_ptr()) }
-    }
-}
-
-/// The runtime's description of a device's memory.
-struct MemoryInfo {
-    library: &'static Library,
-    raw: NonNull<OrtMemoryInfo>,
-}
-
-// SAFETY: never changed after it was made.
-unsafe impl Send for MemoryInfo {}
-
-impl MemoryInfo {
-    fn new(library: &'static Library, driver: &dyn Driver) -> Result<MemoryInfo> {
-        let (name, number) = driver.memory();
-        let mut raw = null_mut();
-        // SAFETY: a C string and a valid out-pointer.
-        let status = unsafe {
-            (library.api.CreateMemoryInfo)(
-                name.as_ptr(),
-                OrtAllocatorType::OrtDeviceAllocator,
-                number,
-                OrtMemType::OrtMemTypeDefault,
-                &mut raw,
-            )
-        };
-        library.api.check(status, Code::ModelLoadFailed)?;
-        let raw = NonNull::new(raw).ok_or_else(|| Error::new(Code::ModelLoadFailed, "no device memory"))?;
-        Ok(MemoryInfo { library, raw })
-    }
-}
-
-impl Drop for MemoryInfo {
-    fn drop(&mut self) {
-        // SAFETY: created above, released once.
-        unsafe { (self.library.api.ReleaseMemoryInfo)(self.raw.as_ptr()) }
-    }
-}
-
-#[allow(dead_code, reason = "says at compile time that an instance may move to its thread")]
-fn moves(device: OnDevice) -> impl Send {
-    device
 }
