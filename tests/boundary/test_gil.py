@@ -39,6 +39,8 @@ with plane.running() as (gateway, address):
     left = libc.sleep({seconds})
     ticks = count - before
     print(json.dumps({{"ticks": ticks, "left": left}}), flush=True)
+    # The request that was on its way when the lock was released is still answered.
+    sys.stdin.readline()
 """
 
 
@@ -68,6 +70,7 @@ def test_the_lock_held_for_five_seconds_stops_no_request(tmp_path: Path) -> None
             answered += 1
         held = time.monotonic() - began
         outcome = json.loads(holder.stdout.readline())
+        holder.stdin.write("stop\n")
     assert outcome["left"] == 0
     # The counter may have the lock for a switch interval on either side; five seconds of it would be many millions.
     assert outcome["ticks"] < 2_000_000, "the lock was not held"
