@@ -1,7 +1,7 @@
 //! The domain of Headgate, pure: no I/O, no clock, no threads, no unsafe.
 //!
 //! Read in this order: [`error`], [`id`], [`tensor`], [`spec`], [`limits`], [`snapshot`], [`route`],
-//! [`slots`], [`rate`], [`breaker`].
+//! [`slots`], [`rate`], [`breaker`]; [`reuse`] is for everybody.
 #![forbid(unsafe_code)]
 
 pub mod breaker;
@@ -9,6 +9,7 @@ pub mod error;
 pub mod id;
 pub mod limits;
 pub mod rate;
+pub mod reuse;
 pub mod route;
 pub mod slots;
 pub mod snapshot;

@@ -12,6 +12,7 @@ pub(crate) use values::refuse_shared_memory;
 use std::borrow::Cow;
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_core::reuse::emptied;
 use headgate_core::tensor::{DataType, Shape, TensorSpec};
 
 use crate::binary::{self, Body};
@@ -319,10 +320,4 @@ impl Scratch {
     pub(crate) fn recycle_raw(&mut self, raw: Vec<&[u8]>) {
         self.raw = emptied(raw, |_| None);
     }
-}
-
-/// The memory of a vector under another lifetime: collecting a vector's own iterator keeps its allocation.
-fn emptied<T, U>(mut from: Vec<T>, none: impl FnMut(T) -> Option<U>) -> Vec<U> {
-    from.clear();
-    from.into_iter().filter_map(none).collect()
 }

@@ -10,9 +10,8 @@ use flate2::write::GzEncoder;
 use headgate_core::error::{Code, Error, Result};
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
-use hyper::body::Incoming;
 
-use crate::body::{self, Align, Counted};
+use crate::body::{self, Align, Counted, Source};
 
 /// A coding that is more than identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,9 +40,9 @@ impl Coding {
 /// Reads a request's body, decoded as its `Content-Encoding` says.
 ///
 /// # Errors
-/// As [`body::read_aligned`] and [`decode`]; `unsupported` for another coding.
+/// As [`Source::read`] and [`decode`]; `unsupported` for another coding.
 pub async fn read_body(
-    body: &mut Incoming,
+    body: &mut Source,
     limit: usize,
     headers: &HeaderMap,
     align: Align,
@@ -57,7 +56,7 @@ pub async fn read_body(
             )
         })?,
     };
-    let (body, mut counted) = body::read_aligned(body, limit, headers, align).await?;
+    let (body, mut counted) = body.read(limit, headers, align).await?;
     match coding {
         None => Ok((body, counted)),
         Some(coding) => Ok((decode(&body, coding, limit, &mut counted).await?.into(), counted)),

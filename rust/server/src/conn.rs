@@ -1,6 +1,7 @@
 //! One connection: which HTTP it speaks, how long it may be silent, and when its answers are out.
 //!
-//! Not here: bytes and timers (`wire`), requests (`http`). The hot path goes on in `http` and `infer`.
+//! Not here: bytes and timers (`wire`), plain requests one after the other (`plain`), what is asked (`http`). The hot path goes on
+//! in `plain`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -15,9 +16,9 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 
 use crate::http::handle;
-use crate::io;
 use crate::taps::Tap;
 use crate::wire::{Spoken, Wire};
+use crate::{io, plain};
 
 /// What a connection is waiting for; decides which time-out applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +27,9 @@ pub enum Waiting {
     Idle(Instant),
     /// For the rest of a request's head, since its first byte.
     Head(Instant),
-    /// For ourselves, or for a body, which has its own time-out.
+    /// For the rest of a plain request's body, since its head was complete.
+    Body(Instant),
+    /// For ourselves, or for a body that hyper reads, which has its own time-out.
     Busy,
 }
 
@@ -35,6 +38,7 @@ pub enum Waiting {
 /// ```text
 /// Idle --first byte (HTTP/1)--> Head --head complete--> Busy --last request over, its answer flushed--> Idle
 /// ```
+/// A plain request whose body is yet to come goes from `Busy` to `Body` and back.
 pub struct Conn {
     waiting: Cell<Waiting>,
     received: Cell<Instant>,
@@ -105,6 +109,16 @@ impl Conn {
         self.received.set(now);
     }
 
+    /// The body of the request that has begun is yet to come.
+    pub fn await_body(&self, now: Instant) {
+        self.waiting.set(Waiting::Body(now));
+    }
+
+    /// The body has come, or will not.
+    pub fn have_body(&self) {
+        self.waiting.set(Waiting::Busy);
+    }
+
     /// What the connection waits for.
     pub fn waiting(&self) -> Waiting {
         self.waiting.get()
@@ -139,11 +153,21 @@ impl Conn {
 
     /// Waits until the connection is asked to close.
     async fn closed(&self) {
-        std::future::poll_fn(|cx| {
+        std::future::poll_fn(|cx| if self.is_closing(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
+    /// Whether the connection is asked to close.
+    pub fn is_told_to_close(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// As [`Conn::is_told_to_close`], and the connection's task is woken when it is.
+    pub fn is_closing(&self, cx: &mut Context<'_>) -> bool {
+        // One task has a connection from its beginning to its end.
+        if !self.closing.get() && self.waker.borrow().is_none() {
             *self.waker.borrow_mut() = Some(cx.waker().clone());
-            if self.closing.get() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+        }
+        self.closing.get()
     }
 
     /// Asks the connection to finish what is in flight and close.
@@ -208,6 +232,7 @@ pub async fn serve(socket: TcpStream, conn: &Rc<Conn>) {
     let service = service_fn(move |request| handle(requests.clone(), request));
     match spoken {
         Spoken::Http1 => {
+            let Some(wire) = plain::serve(wire, conn).await else { return };
             let mut builder = http1::Builder::new();
             builder.max_buf_size(64 << 10).half_close(false).timer(hyper_util::rt::TokioTimer::new());
             // Time-outs are the wire's: hyper's head time-out would count idle time.
@@ -270,10 +295,9 @@ impl<C: Graceful> Future for Serving<'_, C> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
         let conn = self.conn;
-        if conn.closing.replace(false) {
+        if conn.is_closing(cx) {
+            conn.closing.set(false);
             self.http.as_mut().graceful();
-        } else if conn.waker.borrow().is_none() {
-            *conn.waker.borrow_mut() = Some(cx.waker().clone());
         }
         self.http.as_mut().poll(cx)
     }

@@ -49,17 +49,12 @@ impl Context {
         Context { trace, request_id: request_id.cloned(), timed }
     }
 
-    /// Says what there is to say in the headers of an answer.
-    pub fn write(&self, tap: Option<&Tap>, headers: &mut HeaderMap) {
-        if let Some(trace) = &self.trace {
-            headers.insert(&TRACEPARENT, trace.header());
-        }
-        if let Some(id) = &self.request_id {
-            headers.insert(&REQUEST_ID, id.clone());
-        }
-        if let Some(tap) = tap.filter(|_| self.timed) {
-            headers.insert(&SERVER_TIMING, times(tap));
-        }
+    /// What there is to say in the header fields of an answer.
+    pub fn fields(&self, tap: Option<&Tap>) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
+        let trace = self.trace.as_ref().map(|trace| (TRACEPARENT.clone(), trace.header()));
+        let id = self.request_id.clone().map(|id| (REQUEST_ID.clone(), id));
+        let times = tap.filter(|_| self.timed).map(|tap| (SERVER_TIMING.clone(), times(tap)));
+        [trace, id, times].into_iter().flatten()
     }
 }
 

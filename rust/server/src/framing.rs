@@ -3,7 +3,6 @@
 
 use headgate_core::error::{Code, Error, Result};
 use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
-use http::request::Parts;
 use http::{HeaderMap, Version};
 
 /// Checks the head of a request on HTTP/1.
@@ -11,10 +10,10 @@ use http::{HeaderMap, Version};
 /// # Errors
 /// `unsupported` for a transfer coding besides `chunked`; `invalid_argument` for a host that is missing, given twice or no
 /// host (RFC 9112, 3.2).
-pub fn check(head: &Parts) -> Result<()> {
-    transfer_coding(&head.headers)?;
-    if head.version == Version::HTTP_11 {
-        host(&head.headers)?;
+pub fn check(version: Version, headers: &HeaderMap) -> Result<()> {
+    transfer_coding(headers)?;
+    if version == Version::HTTP_11 {
+        host(headers)?;
     }
     Ok(())
 }
@@ -56,7 +55,7 @@ mod tests {
         let request = headers
             .iter()
             .fold(http::Request::builder(), |request, (name, value)| request.header(*name, *value));
-        check(&request.body(()).unwrap().into_parts().0)
+        check(Version::HTTP_11, request.body(()).unwrap().headers())
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The hot path goes on in `infer`.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -10,29 +11,47 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::envelope::Envelope;
 use headgate_protocol::metadata::{self, ModelMetadata};
 use http::header::{
-    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName,
-    RETRY_AFTER, VARY,
+    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY,
 };
-use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::access_log::Protocol;
+use crate::body::Source;
 use crate::coding;
 use crate::conn::{Conn, Open};
 use crate::context::Context;
-use crate::infer::{self, Answer, Ask, Dialect};
+use crate::infer::{self, Answer, Ask, Dialect, JSON_LENGTH};
 use crate::panic::catching;
 use crate::path::{Call, Extension};
-use crate::reply::ReplyBody;
+use crate::reply::{Fields, ReplyBody};
 use crate::taps::Tap;
-use crate::{body, facts, framing, grpc, io, rest};
+use crate::{facts, framing, grpc, io, rest};
 
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
 static BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
-static JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
-/// Answers one request.
+/// What is known of a request before its body.
+#[derive(Clone, Copy)]
+pub struct Head<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The path of its target.
+    pub path: &'a str,
+    /// The version of HTTP that it is read by.
+    pub version: Version,
+    /// The header fields.
+    pub headers: &'a HeaderMap,
+}
+
+impl Head<'_> {
+    /// Whether the request has the connection to itself.
+    fn is_http1(&self) -> bool {
+        self.version < Version::HTTP_2
+    }
+}
+
+/// Answers one of hyper's requests.
 ///
 /// # Errors
 /// Never: every failure is an answer.
@@ -46,16 +65,23 @@ pub async fn handle(
     if !http1 && grpc::is_grpc(&request) {
         return Ok(grpc::handle(&conn, request, open).await);
     }
-    let context = Context::read(request.headers());
-    let bodiless = request.method() == Method::HEAD;
-    let mut reply = dispatch(request, received, &context, &open).await;
-    context.write(reply.tap.as_ref(), reply.head.headers_mut());
-    if http1 && closes(&reply) {
-        // The body that was not read is still on the wire; the next request cannot be found behind it.
-        reply.head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    let (parts, body) = request.into_parts();
+    let head = Head {
+        method: &parts.method,
+        path: parts.uri.path(),
+        version: parts.version,
+        headers: &parts.headers,
+    };
+    let reply = respond(head, Source::Coming(body), received, &open).await;
+    let Reply { status, mut fields, body, tap, ends } = reply;
+    let mut head = Response::new(());
+    *head.status_mut() = status;
+    head.headers_mut().extend(fields.drain(..));
+    io::with(|io| io.fields.give(fields));
+    if http1 && ends {
+        head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let Reply { mut head, body, tap, .. } = reply;
-    if bodiless && !http1 {
+    if parts.method == Method::HEAD && !http1 {
         // hyper leaves the body of an answer to HEAD out on HTTP/1 only.
         head.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         io::with(|io| io.replies.give(body));
@@ -64,55 +90,76 @@ pub async fn handle(
     Ok(head.map(|()| ReplyBody::new(body, tap, &conn, open)))
 }
 
-/// An answer before it becomes a body.
-struct Reply {
-    head: Response<()>,
-    body: Vec<u8>,
-    tap: Option<Tap>,
-    /// Whether no other request can be trusted to follow on this connection.
-    ends: bool,
+/// An answer before it becomes bytes on a wire.
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// The header fields, each name at most once.
+    pub fields: Fields,
+    /// The body.
+    pub body: Vec<u8>,
+    /// What is left to do when it is out.
+    pub tap: Option<Tap>,
+    /// Whether no other request can be trusted to follow on a connection of HTTP/1.
+    pub ends: bool,
 }
 
-fn closes(reply: &Reply) -> bool {
-    reply.ends || matches!(reply.head.status(), StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT)
+impl Reply {
+    fn new(status: StatusCode, content: &HeaderValue, body: Vec<u8>) -> Reply {
+        let mut fields = io::with(|io| io.fields.take());
+        fields.push((CONTENT_TYPE, content.clone()));
+        Reply { status, fields, body, tap: None, ends: false }
+    }
 }
 
-async fn dispatch(request: Request<Incoming>, received: Instant, context: &Context, open: &Open) -> Reply {
-    let (head, mut body) = request.into_parts();
-    let http1 = head.version < Version::HTTP_2;
-    let framed = if http1 { framing::check(&head) } else { Ok(()) };
-    let reply = match framed {
-        Ok(()) if http1 && grpc::is_grpc_content(&head.headers) => {
-            refused(&Error::invalid("gRPC needs HTTP/2; send this with prior knowledge of it"))
-        }
-        Ok(()) => {
-            let reply = route(&head, &mut body, received, context).await;
-            compressed(reply, &head.headers).await
-        }
-        Err(error) => Reply { ends: true, ..refused(&error) },
-    };
-    body::discard(body, open);
+/// Answers one request, whoever took it apart.
+pub async fn respond(head: Head<'_>, body: Source, received: Instant, open: &Open) -> Reply {
+    let context = Context::read(head.headers);
+    let mut reply = dispatch(head, body, received, &context, open).await;
+    reply.fields.extend(context.fields(reply.tap.as_ref()));
+    // The body that was not read is still on the wire; the next request cannot be found behind it.
+    reply.ends |= matches!(reply.status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT);
     reply
 }
 
-async fn route(head: &Parts, body: &mut Incoming, received: Instant, context: &Context) -> Reply {
-    let Some(call) = Call::parse(head.uri.path()) else {
+async fn dispatch(
+    head: Head<'_>,
+    mut body: Source,
+    received: Instant,
+    context: &Context,
+    open: &Open,
+) -> Reply {
+    let http1 = head.is_http1();
+    let framed = if http1 { framing::check(head.version, head.headers) } else { Ok(()) };
+    let reply = match framed {
+        Ok(()) if http1 && grpc::is_grpc_content(head.headers) => {
+            refused(&Error::invalid("gRPC needs HTTP/2; send this with prior knowledge of it"))
+        }
+        Ok(()) => {
+            let reply = route(head, &mut body, received, context).await;
+            if wants_gzip(&reply, head.headers) { Box::pin(compressed(reply)).await } else { reply }
+        }
+        Err(error) => Reply { ends: true, ..refused(&error) },
+    };
+    body.discard(open);
+    reply
+}
+
+async fn route(head: Head<'_>, body: &mut Source, received: Instant, context: &Context) -> Reply {
+    let Some(call) = Call::parse(head.path) else {
         return refused(&Error::new(
             Code::NotFound,
-            format!(
-                "{} is not a path of the Open Inference Protocol; GET /v2 says what there is",
-                head.uri.path()
-            ),
+            format!("{} is not a path of the Open Inference Protocol; GET /v2 says what there is", head.path),
         ));
     };
-    let reading = head.method == Method::GET || head.method == Method::HEAD;
+    let reading = matches!(*head.method, Method::GET | Method::HEAD);
     match call {
-        Call::Infer(target) | Call::Predict(target) if head.method == Method::POST => {
-            let protocol = if head.version < Version::HTTP_2 { Protocol::Http1 } else { Protocol::Http2 };
-            let (headers, deadline, dialect) = (&head.headers, None, Dialect::Rest);
+        Call::Infer(target) | Call::Predict(target) if *head.method == Method::POST => {
+            let protocol = if head.is_http1() { Protocol::Http1 } else { Protocol::Http2 };
+            let (headers, deadline, dialect) = (head.headers, None, Dialect::Rest);
             let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
             let parse = if matches!(call, Call::Infer(_)) { infer::envelope } else { infer::predict };
-            match catching(read_and_infer(ask, body, parse)).await {
+            match catching(pin!(read_and_infer(ask, body, parse))).await {
                 Ok(answer) => answered(answer),
                 Err(error) => {
                     ask.refused(&error);
@@ -151,9 +198,9 @@ async fn route(head: &Parts, body: &mut Incoming, received: Instant, context: &C
     }
 }
 
-async fn extension(call: &Extension<'_>, head: &Parts, body: &mut Incoming) -> Reply {
+async fn extension(call: &Extension<'_>, head: Head<'_>, body: &mut Source) -> Reply {
     let allowed = rest::methods(call);
-    if !allowed.contains(&head.method) {
+    if !allowed.contains(head.method) {
         return wrong_method(match allowed {
             [Method::POST] => "POST",
             [_, _] => "GET, HEAD",
@@ -161,25 +208,32 @@ async fn extension(call: &Extension<'_>, head: &Parts, body: &mut Incoming) -> R
         });
     }
     let mut out = io::with(|io| io.replies.take());
-    match catching(rest::answer(call, &head.headers, body, &mut out)).await {
-        Ok(()) => Reply { head: self::head(StatusCode::OK, &JSON), body: out, tap: None, ends: false },
+    let done = {
+        // Seldom asked for: its state is not to be part of every request's.
+        let mut answering = Box::pin(rest::answer(call, head.headers, body, &mut out));
+        catching(answering.as_mut()).await
+    };
+    match done {
+        Ok(()) => Reply::new(StatusCode::OK, &JSON, out),
         Err(error) => refused(&error),
     }
 }
 
-/// The answer in gzip, where that is asked for and the answer is large enough to be worth it.
-async fn compressed(mut reply: Reply, asked: &HeaderMap) -> Reply {
+/// Whether gzip is asked for, and the answer is large enough to be worth it.
+fn wants_gzip(reply: &Reply, asked: &HeaderMap) -> bool {
     let least = io::with(|io| io.shared.config.gzip_above_bytes);
     let wanted = || asked.get(ACCEPT_ENCODING).is_some_and(|value| coding::asks_for_gzip(value.as_bytes()));
-    if reply.body.len() <= least || !wanted() {
-        return reply;
-    }
+    reply.body.len() > least && wanted()
+}
+
+/// The answer in gzip.
+async fn compressed(mut reply: Reply) -> Reply {
     // Memory takes every write; an answer that it did not take goes out as it is.
     if let Ok(packed) = coding::gzip(&reply.body).await {
         let plain = std::mem::replace(&mut reply.body, packed);
         io::with(|io| io.replies.give(plain));
-        reply.head.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        reply.head.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
+        reply.fields.push((CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+        reply.fields.push((VARY, HeaderValue::from_static("accept-encoding")));
     }
     reply
 }
@@ -187,7 +241,7 @@ async fn compressed(mut reply: Reply, asked: &HeaderMap) -> Reply {
 /// What reads the envelope of a body.
 type Parse = for<'a> fn(&HeaderMap, &'a [u8]) -> Result<Envelope<'a>>;
 
-async fn read_and_infer(ask: Ask<'_>, body: &mut Incoming, parse: Parse) -> Result<Answer> {
+async fn read_and_infer(ask: Ask<'_>, body: &mut Source, parse: Parse) -> Result<Answer> {
     let endpoint = infer::enter(&ask)?;
     io::with(infer::admit)?;
     let limit = io::with(|io| io.shared.config.max_body_bytes);
@@ -204,7 +258,7 @@ fn tensor_offset(_: &[u8], headers: &HeaderMap) -> Option<usize> {
 fn described(write: impl FnOnce(&mut Vec<u8>) -> Result<StatusCode>) -> Reply {
     let mut body = io::with(|io| io.replies.take());
     match write(&mut body) {
-        Ok(status) => Reply { head: head(status, &JSON), body, tap: None, ends: false },
+        Ok(status) => Reply::new(status, &JSON, body),
         Err(error) => refused(&error),
     }
 }
@@ -213,18 +267,16 @@ fn answered(answer: Answer) -> Reply {
     let Answer { result, body, tap } = answer;
     let mut reply = match result {
         Ok(sent) => {
-            let mut head = head(StatusCode::OK, if sent.json_length.is_some() { &BINARY } else { &JSON });
+            let content = if sent.json_length.is_some() { &BINARY } else { &JSON };
+            let mut reply = Reply::new(StatusCode::OK, content, body);
             if let Some(length) = sent.json_length {
-                head.headers_mut().insert(&JSON_LENGTH, HeaderValue::from(length));
+                reply.fields.push((JSON_LENGTH.clone(), HeaderValue::from(length)));
             }
-            Reply { head, body, tap: None, ends: false }
+            reply
         }
         Err(error) => error_reply(&error, body),
     };
-    let headers = reply.head.headers_mut();
-    for (name, value) in tap.headers() {
-        headers.insert(name, value);
-    }
+    reply.fields.extend(tap.headers());
     reply.tap = Some(tap);
     reply
 }
@@ -244,27 +296,20 @@ fn error_reply(error: &Error, mut body: Vec<u8>) -> Reply {
     // A cancelled request has nobody to answer, unless the client only stopped sending: then its request was incomplete.
     let status = error.code.http().and_then(|status| StatusCode::from_u16(status).ok());
     let status = status.unwrap_or(StatusCode::BAD_REQUEST);
-    let mut head = head(status, &JSON);
+    let mut reply = Reply::new(status, &JSON, body);
     if error.code.retry()
         && (status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS)
     {
         // In whole seconds, as the header has it, and never too soon.
         let seconds = error.retry_after.map_or(1, |wait| wait.as_millis().div_ceil(1000).max(1) as u64);
-        head.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        reply.fields.push((RETRY_AFTER, HeaderValue::from(seconds)));
     }
-    Reply { head, body, tap: None, ends: false }
+    reply
 }
 
 fn wrong_method(allowed: &'static str) -> Reply {
     let mut reply = refused(&Error::new(Code::Unsupported, format!("this path takes {allowed}")));
-    *reply.head.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-    reply.head.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    reply.status = StatusCode::METHOD_NOT_ALLOWED;
+    reply.fields.push((ALLOW, HeaderValue::from_static(allowed)));
     reply
-}
-
-fn head(status: StatusCode, content_type: &HeaderValue) -> Response<()> {
-    let mut head = Response::new(());
-    *head.status_mut() = status;
-    head.headers_mut().insert(CONTENT_TYPE, content_type.clone());
-    head
 }

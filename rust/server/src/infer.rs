@@ -17,19 +17,22 @@ use headgate_core::id::MAX_NAME;
 use headgate_core::route::{Pick, Reason, pick, pick_direct};
 use headgate_engine::{Lease, Place, Ran, Seat, Waiter, Warm};
 use headgate_protocol::binary;
-use headgate_protocol::envelope::{Envelope, Form};
+use headgate_protocol::envelope::Envelope;
 use headgate_protocol::reply::ReplyHead;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::access_log::{Entry, Protocol};
 use crate::body::Counted;
 use crate::context::Context;
 use crate::deadline;
 use crate::io::{self, Io, LiveEndpoint};
-use crate::outputs::Outputs;
+use crate::outputs::{self, Manner, Outputs};
 use crate::path::Target;
 use crate::taps::Tap;
 use crate::tensors::{self, Buffers};
+
+/// Where the JSON of a body ends, when binary data follows it.
+pub static JSON_LENGTH: HeaderName = HeaderName::from_static(binary::HEADER);
 
 /// A request, its body aside.
 #[derive(Clone, Copy)]
@@ -120,7 +123,7 @@ pub fn enter(ask: &Ask<'_>) -> Result<Arc<LiveEndpoint>> {
     let endpoint = io::with(|io| io.endpoint(ask.target.endpoint))?;
     let Some(quota) = &endpoint.quota else { return Ok(endpoint) };
     let header = quota.by.as_deref().and_then(|name| ask.headers.get(name));
-    let caller = header.map(http::HeaderValue::as_bytes).unwrap_or_default();
+    let caller = header.map(HeaderValue::as_bytes).unwrap_or_default();
     let now_ns = io::with(|io| io.shared.now_ns());
     quota.limiter.take(caller, now_ns).map_err(|wait| {
         let whose = if quota.by.is_some() { "this caller comes" } else { "requests come" };
@@ -193,7 +196,7 @@ pub fn admit(io: &Io) -> Result<()> {
 /// # Errors
 /// `invalid_argument`, `unsupported`.
 pub fn envelope<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Envelope<'a>> {
-    let header = headers.get(binary::HEADER).map(http::HeaderValue::as_bytes);
+    let header = headers.get(&JSON_LENGTH).map(HeaderValue::as_bytes);
     let body = binary::split(body, header)?;
     io::with(|io| Envelope::parse(body, &mut io.scratch.borrow_mut().envelope))
 }
@@ -211,13 +214,14 @@ fn route(ask: &Ask<'_>, endpoint: Arc<LiveEndpoint>) -> Result<Tap> {
         Some(version) => pick_direct(&endpoint, version)?,
         None => {
             let header = endpoint.sticky.as_deref().and_then(|name| ask.headers.get(name));
-            let key = header.map(http::HeaderValue::as_bytes).filter(|key| !key.is_empty());
+            let key = header.map(HeaderValue::as_bytes).filter(|key| !key.is_empty());
             pick(&endpoint, key, || io::with(Io::draw))
         }
     };
-    let class = endpoint.priority.as_ref().map_or(0, |priority| {
-        priority.class(ask.headers.get(&*priority.by).map(http::HeaderValue::as_bytes))
-    });
+    let class = endpoint
+        .priority
+        .as_ref()
+        .map_or(0, |priority| priority.class(ask.headers.get(&*priority.by).map(HeaderValue::as_bytes)));
     Ok(io::with(|io| {
         let waiter = Waiter { thread: io.thread, deadline: ask.received + endpoint.timeout, class };
         let mut tap = Tap::begin(endpoint, version, waiter, ask.received);
@@ -346,21 +350,22 @@ fn reply(
     out: &mut Vec<u8>,
 ) -> Result<(Sent, usize)> {
     io::with(|io| {
-        let selection = &mut io.scratch.borrow_mut().selection;
-        envelope.select(&ran.model().signature().outputs, selection)?;
+        let scratch = &mut *io.scratch.borrow_mut();
+        envelope.select(&ran.model().signature().outputs, &mut scratch.selection)?;
         let head = ReplyHead {
             id: envelope.id.as_deref(),
             model_name: &tap.endpoint().name,
             model_version: &tap.version().name,
         };
-        let outputs = Outputs::of(selection, ran, tap.endpoint(), dialect)?;
-        let marks_final = envelope.parameters.marks_final;
-        let sent = match (dialect, envelope.form) {
-            (Dialect::Rest, Form::Listed | Form::Raw(_)) => outputs.write_json(&head, out),
-            (Dialect::Rest, form) => outputs.write_predictions(form, ran.rows(), out),
-            (Dialect::Grpc, _) => outputs.write_message(&head, marks_final, out),
-            (Dialect::Stream, _) => outputs.write_in_stream(&head, marks_final, out),
-        }?;
-        Ok((sent, outputs.bytes()))
+        let (form, marks_final) = (envelope.form, envelope.parameters.marks_final);
+        let manner = Manner { dialect, form, marks_final, rows: ran.rows() };
+        let lists = &mut scratch.outputs;
+        let outputs = Outputs::of(&scratch.selection, ran, tap.endpoint(), dialect, lists)?;
+        let tensors = outputs.tensors(lists)?;
+        let sent = outputs::write(&manner, &head, &tensors, out)?;
+        let bytes = outputs.bytes();
+        lists.keep_tensors(tensors);
+        lists.keep(outputs);
+        Ok((sent, bytes))
     })
 }

@@ -15,6 +15,7 @@ use arc_swap::{ArcSwap, Cache};
 use headgate_core::error::Result;
 use headgate_core::snapshot::{Endpoint, Snapshot};
 use headgate_engine::{Batch, Model, Pool};
+use http::{HeaderName, HeaderValue};
 use tokio::sync::{mpsc, watch};
 
 use crate::access_log::AccessLog;
@@ -27,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::publish::Publisher;
 use crate::reply::Stock;
 use crate::sketching::Sketcher;
+use crate::taps::Account;
 use crate::tensors::Scratch;
 use crate::version::VersionState;
 
@@ -145,9 +147,13 @@ pub struct Io {
     /// What it shares.
     pub shared: Arc<Shared>,
     /// Buffers for answers.
-    pub replies: Stock,
+    pub replies: Stock<u8>,
+    /// Memory for requests that a version was chosen for.
+    pub taps: Stock<Account>,
+    /// Lists for the header fields of answers.
+    pub fields: Stock<(HeaderName, HeaderValue)>,
     /// Buffers for bodies that come in pieces.
-    pub bodies: Stock,
+    pub bodies: Stock<u8>,
     /// Memory of past requests for the next one; borrowed within one phase at a time.
     pub scratch: RefCell<Scratch>,
     /// This thread's sketches.
@@ -289,6 +295,8 @@ pub fn run(
     let io = Io {
         thread,
         replies: Stock::of_replies(),
+        taps: Stock::of_taps(),
+        fields: Stock::of_fields(),
         bodies: Stock::of_bodies(),
         scratch: RefCell::default(),
         sketcher: RefCell::default(),

@@ -1,6 +1,6 @@
 //! The data plane's server: sockets, HTTP, the phases of a request, taps, metrics, drain.
 //!
-//! The hot path in order: [`conn`], [`http`], [`infer`], then `headgate_core::route`, `headgate_engine::place` and
+//! The hot path in order: [`conn`], [`plain`], [`http`], [`infer`], then `headgate_core::route`, `headgate_engine::place` and
 //! `headgate_runtime::session`. Around it: [`gateway`] (start and stop), [`publish`] (new states), [`taps`], [`background`].
 
 pub mod accept;
@@ -30,6 +30,7 @@ pub mod metrics;
 pub mod outputs;
 pub mod panic;
 pub mod path;
+pub mod plain;
 pub mod publish;
 pub mod reply;
 pub mod residency;

@@ -2,6 +2,7 @@
 //! straight from the buffer that the run filled.
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_core::reuse::emptied;
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape, TensorSpec};
 use headgate_engine::Ran;
@@ -17,7 +18,7 @@ use crate::grpc::message;
 use crate::infer::{Dialect, Sent};
 use crate::io::LiveEndpoint;
 
-/// The selected outputs of a run; writers borrow from them.
+/// The selected outputs of a run; [`OutputTensor`]s borrow from them.
 pub struct Outputs<'a> {
     specs: &'a [TensorSpec],
     shown: Vec<Shown<'a>>,
@@ -29,7 +30,26 @@ struct Shown<'a> {
     selected: Selection,
     view: View<'a>,
     /// Its highest values as strings, where they are wanted in its place.
-    classes: Option<(StringTable, Shape)>,
+    classes: Option<Box<(StringTable, Shape)>>,
+}
+
+/// The lists of past answers, for the next one.
+#[derive(Default)]
+pub struct Lists {
+    shown: Vec<Shown<'static>>,
+    tensors: Vec<OutputTensor<'static>>,
+}
+
+impl Lists {
+    /// Takes a list of [`Outputs::tensors`] back.
+    pub fn keep_tensors(&mut self, tensors: Vec<OutputTensor<'_>>) {
+        self.tensors = emptied(tensors, |_| None);
+    }
+
+    /// Takes the lists of outputs back.
+    pub fn keep(&mut self, outputs: Outputs<'_>) {
+        self.shown = emptied(outputs.shown, |_| None);
+    }
 }
 
 impl<'a> Outputs<'a> {
@@ -42,18 +62,21 @@ impl<'a> Outputs<'a> {
         ran: &'a Ran,
         endpoint: &LiveEndpoint,
         dialect: Dialect,
+        lists: &mut Lists,
     ) -> Result<Outputs<'a>> {
         let specs = &ran.model().signature().outputs;
-        let show = |&selected: &Selection| {
+        let mut shown = std::mem::take(&mut lists.shown);
+        for &selected in selection {
             // Protobuf answers are always raw.
             let binary = selected.binary || dialect != Dialect::Rest;
             let view = ran.output(selected.index)?;
-            let most = selected.classification;
-            let classes = most.map(|most| classes(&view, &specs[selected.index].name, most, endpoint));
-            let classes = classes.transpose()?;
-            Ok(Shown { selected: Selection { binary, ..selected }, view, classes })
-        };
-        let shown = selection.iter().map(show).collect::<Result<_>>()?;
+            let classes = match selected.classification {
+                None => None,
+                Some(most) => Some(classes(&view, &specs[selected.index].name, most, endpoint)?),
+            };
+            let (selected, classes) = (Selection { binary, ..selected }, classes.map(Box::new));
+            shown.push(Shown { selected, view, classes });
+        }
         Ok(Outputs { specs, shown, non_finite: endpoint.non_finite })
     }
 
@@ -66,72 +89,69 @@ impl<'a> Outputs<'a> {
         self.shown.iter().map(bytes).sum()
     }
 
-    fn tensors(&self) -> Result<Vec<OutputTensor<'_>>> {
-        self.shown
-            .iter()
-            .map(|shown| {
-                let Shown { selected, view, classes } = shown;
-                let (datatype, shape, data) = match classes {
-                    Some((classes, shape)) => (DataType::Bytes, *shape, TensorData::Strings(classes.view())),
-                    None if selected.binary => (view.datatype, view.shape, blob(view)?),
-                    None => (view.datatype, view.shape, elements(view)?),
-                };
-                let name = &self.specs[selected.index].name;
-                let (binary, non_finite) = (selected.binary, self.non_finite);
-                Ok(OutputTensor { name, datatype, shape, data, binary, non_finite })
-            })
-            .collect()
-    }
-
-    /// Writes an answer as JSON, with binary data behind it where that is asked for.
+    /// The outputs as writers take them.
     ///
     /// # Errors
-    /// As [`reply::write`].
-    pub fn write_json(&self, head: &ReplyHead<'_>, out: &mut Vec<u8>) -> Result<Sent> {
-        let written = reply::write(out, head, &self.tensors()?)?;
-        // An empty tensor sent as binary data leaves no byte behind the JSON, and still is binary data.
-        let binary = self.shown.iter().any(|shown| shown.selected.binary);
-        Ok(Sent { json_length: binary.then_some(written.json_len) })
+    /// `internal` for strings that contradict themselves.
+    pub fn tensors(&self, lists: &mut Lists) -> Result<Vec<OutputTensor<'_>>> {
+        let mut tensors = std::mem::take(&mut lists.tensors);
+        for Shown { selected, view, classes } in &self.shown {
+            let (datatype, shape, data) = match classes.as_deref() {
+                Some((classes, shape)) => (DataType::Bytes, *shape, TensorData::Strings(classes.view())),
+                None if selected.binary => (view.datatype, view.shape, blob(view)?),
+                None => (view.datatype, view.shape, elements(view)?),
+            };
+            let name = &self.specs[selected.index].name;
+            let (binary, non_finite) = (selected.binary, self.non_finite);
+            tensors.push(OutputTensor { name, datatype, shape, data, binary, non_finite });
+        }
+        Ok(tensors)
     }
+}
 
-    /// Writes an answer to `:predict`, in the form of the request.
-    ///
-    /// # Errors
-    /// As [`predict::write`].
-    pub fn write_predictions(&self, form: Form<'_>, rows: usize, out: &mut Vec<u8>) -> Result<Sent> {
-        predict::write(out, form, rows, &self.tensors()?)?;
-        Ok(Sent { json_length: None })
-    }
+/// What says how an answer is written.
+pub struct Manner<'a> {
+    /// The wire.
+    pub dialect: Dialect,
+    /// The form of the request.
+    pub form: Form<'a>,
+    /// Whether the answer says that it is the last one.
+    pub marks_final: bool,
+    /// The rows of the request.
+    pub rows: usize,
+}
 
-    /// Writes an answer behind the room for what a stream puts in front.
-    ///
-    /// # Errors
-    /// As [`protobuf::write`].
-    pub fn write_in_stream(
-        &self,
-        head: &ReplyHead<'_>,
-        marks_final: bool,
-        out: &mut Vec<u8>,
-    ) -> Result<Sent> {
-        message::begin_in_stream(out);
-        self.write_protobuf(head, marks_final, out)
+/// Writes an answer.
+///
+/// # Errors
+/// As [`reply::write`], [`predict::write`] and [`protobuf::write`]; `payload_too_large` beyond gRPC's 4 GiB.
+pub fn write(
+    manner: &Manner<'_>,
+    head: &ReplyHead<'_>,
+    outputs: &[OutputTensor<'_>],
+    out: &mut Vec<u8>,
+) -> Result<Sent> {
+    let mut sent = Sent { json_length: None };
+    match (manner.dialect, manner.form) {
+        (Dialect::Rest, Form::Listed | Form::Raw(_)) => {
+            let written = reply::write(out, head, outputs)?;
+            // An empty tensor sent as binary data leaves no byte behind the JSON, and still is binary data.
+            let binary = outputs.iter().any(|output| output.binary);
+            sent.json_length = binary.then_some(written.json_len);
+        }
+        (Dialect::Rest, form) => predict::write(out, form, manner.rows, outputs)?,
+        (Dialect::Grpc, _) => {
+            message::begin(out);
+            protobuf::write(out, head, outputs, manner.marks_final)?;
+            message::end(out)?;
+        }
+        (Dialect::Stream, _) => {
+            // Behind the room for what a stream puts in front.
+            message::begin_in_stream(out);
+            protobuf::write(out, head, outputs, manner.marks_final)?;
+        }
     }
-
-    fn write_protobuf(&self, head: &ReplyHead<'_>, marks_final: bool, out: &mut Vec<u8>) -> Result<Sent> {
-        protobuf::write(out, head, &self.tensors()?, marks_final)?;
-        Ok(Sent { json_length: None })
-    }
-
-    /// Writes an answer as a gRPC message: protobuf behind its prefix.
-    ///
-    /// # Errors
-    /// As [`protobuf::write`]; `payload_too_large` beyond 4 GiB.
-    pub fn write_message(&self, head: &ReplyHead<'_>, marks_final: bool, out: &mut Vec<u8>) -> Result<Sent> {
-        message::begin(out);
-        let sent = self.write_protobuf(head, marks_final, out)?;
-        message::end(out)?;
-        Ok(sent)
-    }
+    Ok(sent)
 }
 
 fn classes(view: &View<'_>, name: &str, most: u64, endpoint: &LiveEndpoint) -> Result<(StringTable, Shape)> {

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Buf;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
@@ -16,43 +16,62 @@ use crate::conn::{Conn, Open, Unsent};
 use crate::grpc;
 use crate::grpc::stream::{Answers, Piece};
 use crate::io;
-use crate::taps::Tap;
+use crate::taps::{Account, Tap};
 
-/// A thread's stock of empty buffers.
-pub struct Stock {
-    buffers: RefCell<Vec<Vec<u8>>>,
-    /// Buffers that are kept at most.
+/// The header fields of an answer, those of its framing aside.
+pub type Fields = Vec<(HeaderName, HeaderValue)>;
+
+/// A thread's stock of empty lists of `T`.
+pub struct Stock<T> {
+    lists: RefCell<Vec<Vec<T>>>,
+    /// Lists that are kept at most.
     keep: usize,
-    /// A buffer that grew beyond this is freed instead of kept, in bytes.
+    /// A list with room for more is freed instead of kept.
     largest: usize,
 }
 
-impl Stock {
+impl Stock<u8> {
     /// Buffers for answers: many and small.
-    pub fn of_replies() -> Stock {
+    pub fn of_replies() -> Self {
         Stock::of(256, 1 << 20)
     }
 
     /// Buffers for bodies that come in pieces: few and large.
-    pub fn of_bodies() -> Stock {
+    pub fn of_bodies() -> Self {
         Stock::of(8, 4 << 20)
     }
+}
 
-    fn of(keep: usize, largest: usize) -> Stock {
-        Stock { buffers: RefCell::new(Vec::new()), keep, largest }
+impl Stock<(HeaderName, HeaderValue)> {
+    /// Lists for the header fields of answers.
+    pub fn of_fields() -> Self {
+        Stock::of(16, 64)
+    }
+}
+
+impl Stock<Account> {
+    /// Lists of one request each.
+    pub fn of_taps() -> Self {
+        Stock::of(256, 4)
+    }
+}
+
+impl<T> Stock<T> {
+    fn of(keep: usize, largest: usize) -> Self {
+        Stock { lists: RefCell::new(Vec::new()), keep, largest }
     }
 
-    /// An empty buffer.
-    pub fn take(&self) -> Vec<u8> {
-        self.buffers.borrow_mut().pop().unwrap_or_default()
+    /// An empty list.
+    pub fn take(&self) -> Vec<T> {
+        self.lists.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes a buffer back.
-    pub fn give(&self, mut bytes: Vec<u8>) {
-        let mut kept = self.buffers.borrow_mut();
-        if kept.len() < self.keep && bytes.capacity() <= self.largest {
-            bytes.clear();
-            kept.push(bytes);
+    /// Takes a list back.
+    pub fn give(&self, mut list: Vec<T>) {
+        list.clear();
+        let mut kept = self.lists.borrow_mut();
+        if kept.len() < self.keep && list.capacity() <= self.largest {
+            kept.push(list);
         }
     }
 }
@@ -64,6 +83,13 @@ pub struct ReplyBuf {
     tap: Option<Tap>,
     unsent: Unsent,
     _open: Open,
+}
+
+impl ReplyBuf {
+    /// These bytes, which end the request `open` when they are written.
+    pub fn new(bytes: Vec<u8>, tap: Option<Tap>, conn: &Rc<Conn>, open: Open) -> Self {
+        Self { bytes, sent: 0, tap, unsent: conn.sending(), _open: open }
+    }
 }
 
 impl Buf for ReplyBuf {
@@ -95,7 +121,6 @@ impl Drop for ReplyBuf {
 }
 
 /// The body of an answer.
-#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
 pub enum ReplyBody {
     /// In one piece.
     Whole(Option<ReplyBuf>),
@@ -131,7 +156,7 @@ pub struct Trailers {
 impl ReplyBody {
     /// A body of these bytes, which ends the request `open` when it is written.
     pub fn new(bytes: Vec<u8>, tap: Option<Tap>, conn: &Rc<Conn>, open: Open) -> Self {
-        Self::Whole(Some(ReplyBuf { bytes, sent: 0, tap, unsent: conn.sending(), _open: open }))
+        Self::Whole(Some(ReplyBuf::new(bytes, tap, conn, open)))
     }
 
     /// A gRPC message, or none, and trailers, which end the request `open`.
@@ -142,13 +167,7 @@ impl ReplyBody {
         conn: &Rc<Conn>,
         open: Open,
     ) -> Self {
-        let bytes = bytes.map(|bytes| ReplyBuf {
-            bytes,
-            sent: 0,
-            tap: tap.take(),
-            unsent: conn.sending(),
-            _open: open.also(),
-        });
+        let bytes = bytes.map(|bytes| ReplyBuf::new(bytes, tap.take(), conn, open.also()));
         Self::Message(bytes, Some(Trailers { fields, tap, unsent: conn.sending(), _open: open }))
     }
 

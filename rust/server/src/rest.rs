@@ -6,9 +6,9 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::pb::inference as pb;
 use headgate_protocol::predict;
 use http::{HeaderMap, Method};
-use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 
+use crate::body::Source;
 use crate::io::{self, Io};
 use crate::path::{Extension, SharedMemory, Target};
 use crate::{body, coding, facts, residency, settings};
@@ -39,7 +39,7 @@ pub fn methods(call: &Extension<'_>) -> &'static [Method] {
 pub async fn answer(
     call: &Extension<'_>,
     headers: &HeaderMap,
-    body: &mut Incoming,
+    body: &mut Source,
     out: &mut Vec<u8>,
 ) -> Result<()> {
     let value = match *call {
@@ -96,7 +96,7 @@ pub async fn answer(
 }
 
 /// The object in a body; an empty one for an empty body.
-async fn object(headers: &HeaderMap, body: &mut Incoming) -> Result<Map<String, Value>> {
+async fn object(headers: &HeaderMap, body: &mut Source) -> Result<Map<String, Value>> {
     let (bytes, _counted) = coding::read_body(body, body::small_limit(), headers, |_, _| None).await?;
     if bytes.is_empty() {
         return Ok(Map::new());

@@ -8,6 +8,7 @@
 mod fallback;
 
 use std::future::Future;
+use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll, ready};
@@ -29,7 +30,12 @@ use crate::version::VersionState;
 static X_FALLBACK: HeaderName = HeaderName::from_static("x-headgate-fallback");
 
 /// A request that a version was chosen for, until everything about it is booked.
-pub struct Tap {
+///
+/// A list of one, in memory of the thread's stock: it is handed from phase to phase as a pointer and allocates nothing.
+pub struct Tap(Vec<Account>);
+
+/// What a [`Tap`] knows of its request.
+pub struct Account {
     /// The tensors, once decoded; sketched after the answer. Dropped before the endpoint, which keeps their model alive.
     pub ran: Option<Ran>,
     endpoint: Arc<LiveEndpoint>,
@@ -126,7 +132,8 @@ struct Answer(Option<Code>);
 impl Tap {
     /// Begins to account for a request.
     pub fn begin(endpoint: Arc<LiveEndpoint>, version: u8, waiter: Waiter, received: Instant) -> Tap {
-        let tap = Tap {
+        let mut list = io::with(|io| io.taps.take());
+        list.push(Account {
             endpoint,
             version,
             waiter,
@@ -152,11 +159,34 @@ impl Tap {
             queue_ns: None,
             run_ns: None,
             counts_run: true,
-        };
+        });
+        let tap = Tap(list);
         tap.shard().started.add(1);
         tap
     }
 
+    /// The answer's bytes are with the socket.
+    pub fn delivered(mut self, now: Instant) {
+        self.book(Some(now));
+    }
+}
+
+impl Deref for Tap {
+    type Target = Account;
+
+    fn deref(&self) -> &Account {
+        // One from beginning to end.
+        &self.0[0]
+    }
+}
+
+impl DerefMut for Tap {
+    fn deref_mut(&mut self) -> &mut Account {
+        &mut self.0[0]
+    }
+}
+
+impl Account {
     /// Has the access log write it down, if this is one that it takes.
     pub fn sample(&mut self, protocol: Protocol, context: &Context) {
         io::with(|io| {
@@ -289,11 +319,6 @@ impl Tap {
         self.report(code);
     }
 
-    /// The answer's bytes are with the socket.
-    pub fn delivered(mut self, now: Instant) {
-        self.book(Some(now));
-    }
-
     fn shard(&self) -> &Shard {
         self.version().payload.metrics.shard(self.waiter.thread)
     }
@@ -391,19 +416,24 @@ impl Tap {
             sketcher.record(sketch, self.request_hash, &ran, pooled_ns, self.shard());
         });
     }
-}
 
-impl Drop for Tap {
-    fn drop(&mut self) {
-        if self.booked {
-            return;
-        }
+    /// Books what ended without an answer that was read.
+    fn abandoned(&mut self) {
         if self.answer.is_none() {
             // Unwinding is a defect of ours; otherwise the client left.
             let panicking = std::thread::panicking();
             self.answered(Some(if panicking { Code::Internal } else { Code::Cancelled }));
         }
         self.book(None);
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        if !self.booked {
+            self.abandoned();
+        }
+        io::try_with(|io| io.taps.give(std::mem::take(&mut self.0)));
     }
 }
 

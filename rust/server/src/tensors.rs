@@ -14,6 +14,7 @@ use headgate_protocol::strings::StringTable;
 use headgate_protocol::{TypedMut, binary, predict};
 
 use crate::body::Counted;
+use crate::outputs;
 
 /// The most bytes of a scratch buffer that are kept for the next request.
 const KEPT: usize = 1 << 20;
@@ -29,6 +30,8 @@ pub struct Scratch {
     pub strings: StringTable,
     /// The outputs that were asked for.
     pub selection: Vec<Selection>,
+    /// The outputs that are written.
+    pub outputs: outputs::Lists,
     /// The JSON of inputs that a request does not list.
     pub rearranged: Vec<u8>,
 }

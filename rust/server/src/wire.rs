@@ -3,17 +3,18 @@
 //! One timer for each connection: it is armed when there is something to wait for and looks at the deadline only when it
 //! fires, so a request costs it nothing.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::TcpStream;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
 use tokio::time::Sleep;
 
 use crate::config::Config;
@@ -58,6 +59,7 @@ pub struct Wire {
     retired: bool,
     idle: Duration,
     head: Duration,
+    body: Duration,
 }
 
 impl Wire {
@@ -84,6 +86,7 @@ impl Wire {
             retired: false,
             idle: config.idle(),
             head: config.head_timeout(),
+            body: config.body_timeout(),
         };
         Some((wire, spoken))
     }
@@ -94,6 +97,7 @@ impl Wire {
         let reading = match self.conn.waiting() {
             Waiting::Idle(since) => Some(since + self.idle),
             Waiting::Head(since) => Some(since + self.head),
+            Waiting::Body(since) => Some(since + self.body),
             Waiting::Busy => None,
         };
         let writing = self.conn.unmoved_since().into_iter().flat_map(|(longest, any)| {
@@ -127,10 +131,41 @@ impl Wire {
             return true;
         }
         // Never later than the shortest limit from now: whatever begins meanwhile is noticed in time.
-        let soon = now + self.head.min(self.idle);
+        let soon = now + self.head.min(self.body).min(self.idle);
         self.timer.as_mut().reset(deadline.map_or(soon, |deadline| deadline.min(soon)).into());
         self.armed = self.timer.as_mut().poll(cx).is_pending();
         false
+    }
+
+    /// Appends what there is to `unread`, at most `room` bytes or what was put back; 0 is the end.
+    ///
+    /// # Errors
+    /// Those of the socket; `TimedOut` when the peer is silent for too long in the middle of a request.
+    pub fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        unread: &mut BytesMut,
+        room: usize,
+    ) -> Poll<io::Result<usize>> {
+        if !self.ahead.is_empty() {
+            let ahead = std::mem::take(&mut self.ahead);
+            unread.extend_from_slice(&ahead);
+            return self.read(cx, Poll::Ready(Ok(ahead.len())), 0);
+        }
+        unread.reserve(room);
+        let read = pin!(self.stream.inner_mut().read_buf(unread)).poll(cx);
+        self.read(cx, read, 0)
+    }
+
+    /// Gives back what was read but belongs to who reads next.
+    pub fn put_back(&mut self, bytes: Bytes) {
+        self.ahead = bytes;
+    }
+
+    /// Tells the peer that nothing more comes.
+    pub async fn shut_down(&mut self) {
+        // The connection is over however that goes.
+        let _ = poll_fn(|cx| Pin::new(&mut *self).poll_shutdown(cx)).await;
     }
 
     fn read_some(&mut self, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
@@ -141,6 +176,25 @@ impl Wire {
         buf.put_slice(&self.ahead[..take]);
         self.ahead.advance(take);
         Poll::Ready(Ok(()))
+    }
+
+    /// What comes of a read: one that cannot go on is watched, the first bytes of a request are noted. `end` is what a reader takes
+    /// for the end of the stream.
+    fn read<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>, end: T) -> Poll<io::Result<T>> {
+        match outcome {
+            Poll::Pending if self.too_long(cx) => match self.conn.waiting() {
+                // The end of the stream lets the HTTP layer close an idle connection in its own way.
+                Waiting::Idle(_) => Poll::Ready(Ok(end)),
+                _ => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            },
+            Poll::Ready(Ok(read)) => {
+                if let (Spoken::Http1, Waiting::Idle(_)) = (self.spoken, self.conn.waiting()) {
+                    self.conn.first_byte(Instant::now());
+                }
+                Poll::Ready(Ok(read))
+            }
+            other => other,
+        }
     }
 
     /// A write that cannot go on is watched like a read.
@@ -185,21 +239,8 @@ impl Read for Wire {
         cx: &mut Context<'_>,
         buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let wire = &mut *self;
-        match wire.read_some(cx, buf) {
-            Poll::Pending if wire.too_long(cx) => match wire.conn.waiting() {
-                // The end of the stream lets the HTTP layer close an idle connection in its own way.
-                Waiting::Idle(_) => Poll::Ready(Ok(())),
-                _ => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            },
-            Poll::Ready(Ok(())) => {
-                if let (Spoken::Http1, Waiting::Idle(_)) = (wire.spoken, wire.conn.waiting()) {
-                    wire.conn.first_byte(Instant::now());
-                }
-                Poll::Ready(Ok(()))
-            }
-            other => other,
-        }
+        let outcome = self.read_some(cx, buf);
+        self.read(cx, outcome, ())
     }
 }
 

@@ -173,5 +173,6 @@ fn the_inline_path_allocates_no_more_than_hyper_alone() {
         sorted.sort_unstable();
         sorted[sorted.len() / 2]
     };
+    eprintln!("ours {ours:?}\nhyper {hypers:?}");
     assert!(usual(&ours) <= usual(&hypers), "ours {ours:?}, hyper's {hypers:?}");
 }

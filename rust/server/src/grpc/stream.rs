@@ -2,7 +2,7 @@
 //!
 //! Next: `infer`.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -66,7 +66,7 @@ pub fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Respon
         Err(error) => refused(&error, conn, open),
     };
     response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
-    context.write(None, response.headers_mut());
+    response.headers_mut().extend(context.fields(None));
     response
 }
 
@@ -125,7 +125,7 @@ struct Call {
 
 impl Call {
     async fn answer(&self, (request, counted): Message) -> std::result::Result<Piece, HeaderMap> {
-        let (error, tap) = match catching(self.infer((&request, counted), Instant::now())).await {
+        let (error, tap) = match catching(pin!(self.infer((&request, counted), Instant::now()))).await {
             Ok(Answer { result, mut body, tap }) => {
                 match result.and_then(|_| message::end_in_stream(&mut body)) {
                     Ok(start) => return Ok(Piece { bytes: body, start, tap: Some(tap) }),

@@ -3,6 +3,7 @@
 //! Framed here and not by tonic, so that the answer's bytes are the phases' own buffer and the tap follows its flush.
 //! Next: `infer`.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -30,13 +31,13 @@ pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> 
     let received = Instant::now();
     let (head, mut body) = request.into_parts();
     let context = Context::read(&head.headers);
-    let answer = catching(model_infer(&head, &mut body, received, &context)).await;
+    let answer = catching(pin!(model_infer(&head, &mut body, received, &context))).await;
     body::discard(body, &open);
     match answer {
         Ok(answer) => answered(answer, &context, conn, open),
         Err(error) => {
             let mut response = refused(&error, conn, open);
-            context.write(None, response.headers_mut());
+            response.headers_mut().extend(context.fields(None));
             response
         }
     }
@@ -86,7 +87,7 @@ fn answered(answer: Answer, context: &Context, conn: &Rc<Conn>, open: Open) -> R
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(CONTENT_TYPE, CONTENT.clone());
     headers.extend(tap.headers());
-    context.write(Some(&tap), &mut headers);
+    headers.extend(context.fields(Some(&tap)));
     let body = match result {
         Ok(_) => ReplyBody::message(Some(body), succeeded(), Some(tap), conn, open),
         Err(error) => {

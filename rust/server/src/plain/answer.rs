@@ -1,0 +1,84 @@
+//! An answer's bytes: status line, header fields, framing, body.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind, IoSlice, Write};
+use std::pin::Pin;
+use std::task::{Poll, ready};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Buf;
+use hyper::rt::Write as _;
+
+use crate::http::Reply;
+use crate::reply::ReplyBuf;
+use crate::wire::Wire;
+
+/// Writes an answer's head in place of what `out` has.
+pub fn write_head(reply: &Reply, out: &mut Vec<u8>) {
+    let status = reply.status;
+    out.clear();
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    for (name, value) in &reply.fields {
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+    }
+    out.extend_from_slice(b"\r\ncontent-length: ");
+    out.extend_from_slice(itoa::Buffer::new().format(reply.body.len()).as_bytes());
+    out.extend_from_slice(b"\r\ndate: ");
+    with_date(|date| out.extend_from_slice(date));
+    out.extend_from_slice(b"\r\n\r\n");
+}
+
+/// Sends a head and a body, and sees to it that they are out.
+///
+/// # Errors
+/// Those of the socket.
+pub async fn send(wire: &mut Wire, mut head: &[u8], mut body: ReplyBuf) -> io::Result<()> {
+    poll_fn(|cx| {
+        while !head.is_empty() || body.has_remaining() {
+            let both = [IoSlice::new(head), IoSlice::new(body.chunk())];
+            let written = ready!(Pin::new(&mut *wire).poll_write_vectored(cx, &both))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::Error::from(ErrorKind::WriteZero)));
+            }
+            let of_head = written.min(head.len());
+            head = &head[of_head..];
+            body.advance(written - of_head);
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await?;
+    // All of it was taken: what waits for that now waits for the flush.
+    drop(body);
+    poll_fn(|cx| Pin::new(&mut *wire).poll_flush(cx)).await
+}
+
+/// The date as HTTP writes it, and the second that it is for.
+struct Date {
+    second: u64,
+    text: [u8; 29],
+}
+
+thread_local! {
+    static DATE: RefCell<Date> = const { RefCell::new(Date { second: u64::MAX, text: [0; 29] }) };
+}
+
+/// Lends the present date, which is written once a second.
+fn with_date(use_it: impl FnOnce(&[u8])) {
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    DATE.with_borrow_mut(|date| {
+        if date.second != second {
+            date.second = second;
+            // It has 29 bytes by its definition (RFC 9110, 5.6.7).
+            let _ = write!(&mut date.text[..], "{}", httpdate::HttpDate::from(now));
+        }
+        use_it(&date.text);
+    });
+}
