@@ -54,7 +54,7 @@ test-python: $(STAMPS)/native $(STAMPS)/digits  ## run pytest; PYTEST_ARGS="-k t
 .PHONY: fuzz
 fuzz:  ## the fuzz targets of the crates, FUZZ times as long as in `make test`
 	HEADGATE_FUZZ=$(FUZZ) cargo test --release --locked -p headgate-protocol --test fuzz --test protobuf --test predict --test bounds
-	HEADGATE_FUZZ=$(FUZZ) cargo test --release --locked -p headgate-server --lib any_
+	BOLERO_RANDOM_TEST_TIME_MS=$$((1000 * $(FUZZ))) cargo test --release --locked -p headgate-server --lib any_
 
 .PHONY: lint
 lint: $(STAMPS)/native  ## formatting, clippy, ruff, strict mypy, the stub, the import and crate directions

@@ -91,3 +91,178 @@ fn is_close(option: &[u8]) -> Option<bool> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::convert::Infallible;
+    use std::rc::Rc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use http::request::Parts;
+    use http::{Request, Response};
+    use http_body::Body;
+    use hyper::body::Incoming;
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    const MOST: usize = 1000;
+
+    fn plain(head: &[u8]) -> Option<(Method, String, usize, bool, HeaderMap)> {
+        let (head, mut headers) = (Bytes::copy_from_slice(head), HeaderMap::new());
+        let Plain { method, path, length, closes } = parse(&head, &mut headers, MOST)?;
+        Some((method, path.to_owned(), length, closes, headers))
+    }
+
+    /// The first request that hyper reads, and the length of its body.
+    fn by_hyper(bytes: &[u8]) -> Option<(Parts, u64)> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (mut client, server) = tokio::io::duplex(1 << 20);
+            client.write_all(bytes).await.unwrap();
+            client.shutdown().await.unwrap();
+            let (seen, first) = (Rc::new(RefCell::new(None)), Rc::new(RefCell::new(true)));
+            let (see, once) = (seen.clone(), first.clone());
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (head, body) = request.into_parts();
+                if once.replace(false) {
+                    let length = body.size_hint().exact().unwrap_or(u64::MAX);
+                    *see.borrow_mut() = Some((head, length));
+                }
+                async { Ok::<_, Infallible>(Response::new(String::new())) }
+            });
+            // What follows the first request may be anything.
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(server), service).await;
+            seen.take()
+        })
+    }
+
+    const LINES: &[&str] = &[
+        "POST /v2/models/m/infer HTTP/1.1",
+        "GET /v2 HTTP/1.1",
+        "HEAD /v2/models/m/versions/1/ready HTTP/1.1",
+        "GET /v2?a=b HTTP/1.1",
+        "GET http://h/v2 HTTP/1.1",
+        "GET /v2 HTTP/1.0",
+        "OPTIONS * HTTP/1.1",
+    ];
+    const USUAL: &[&str] = &[
+        "content-length: 3\r\n",
+        "x: y\r\n",
+        "X-Long-Name:  y z \t\r\n",
+        "accept: */*\r\n",
+        "x: \u{e9}\r\n",
+        "connection: Keep-Alive\r\n",
+        "Connection: close\r\n",
+        "empty:\r\n",
+    ];
+    const ODD: &[&str] = &[
+        "content-length:0\r\n",
+        "Content-Length: +3\r\n",
+        "Content-Length: 3, 3\r\n",
+        "Content-Length: \r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "transfer-encoding: gzip\r\n",
+        "Connection: upgrade, close\r\n",
+        "Upgrade: h2c\r\n",
+        "Expect: 100-continue\r\n",
+        "x\r\n",
+        "x : y\r\n",
+        " folded\r\n",
+        "\r\n",
+        "\n",
+        "\r",
+        "x: y\n",
+        "x: \0\r\n",
+        "abc",
+        "0\r\n\r\n",
+    ];
+
+    /// A head of parts that are usual, an odd one here and there, and some bytes that are changed.
+    fn head((line, fields, edits): &(u8, Vec<u8>, Vec<(u8, u8)>)) -> Vec<u8> {
+        let pick = |from: &[&'static str], at: usize| from[at % from.len()];
+        let field = |&field: &u8| match usize::from(field) {
+            odd @ 240.. => pick(ODD, odd - 240 + fields.len()),
+            usual => pick(USUAL, usual),
+        };
+        let line = pick(LINES, usize::from(*line));
+        let fields: String = fields.iter().take(8).map(field).collect();
+        let mut bytes = format!("{line}\r\nhost: h\r\n{fields}\r\nabc").into_bytes();
+        for &(at, byte) in edits.iter().filter(|(_, byte)| byte % 8 == 0) {
+            let at = usize::from(at) % bytes.len();
+            bytes[at] = byte;
+        }
+        bytes
+    }
+
+    #[test]
+    fn any_plain_head_has_the_same_reading_for_hyper() {
+        let plain_ones = AtomicUsize::new(0);
+        bolero::check!().with_type().for_each(|parts| {
+            let bytes = head(parts);
+            let Some(end) = end(&bytes) else { return };
+            let Some((method, path, length, _, headers)) = plain(&bytes[..end]) else { return };
+            plain_ones.fetch_add(1, Relaxed);
+            let read = by_hyper(&bytes);
+            let (head, body) = read.unwrap_or_else(|| panic!("hyper refuses {}", bytes.escape_ascii()));
+            assert_eq!((head.method, head.uri.to_string(), body), (method, path, length as u64));
+            assert_eq!(head.headers, headers);
+        });
+        let plain_ones = plain_ones.into_inner();
+        assert!(plain_ones > 10, "{plain_ones} of the inputs were plain");
+    }
+
+    #[test]
+    fn what_is_not_plain_is_left_to_hyper() {
+        let good = "POST /v2/models/m/infer HTTP/1.1\r\nhost: h\r\n";
+        assert_eq!(plain(format!("{good}content-length: 3\r\n\r\n").as_bytes()).unwrap().2, 3);
+        assert_eq!(plain(format!("{good}\r\n").as_bytes()).unwrap().2, 0);
+        assert!(plain(format!("{good}connection: CLOSE\r\n\r\n").as_bytes()).unwrap().3);
+        for odd in [
+            "content-length: 1001",
+            "content-length: 3\r\ncontent-length: 3",
+            "content-length: 99999999999999999999999",
+            "content-length: 0x3",
+            "transfer-encoding: chunked",
+            "expect: 100-continue",
+            "te: trailers",
+            "trailer: x",
+            "upgrade: websocket",
+            "connection: keep-alive, upgrade",
+            "connection:",
+        ] {
+            assert!(plain(format!("{good}{odd}\r\n\r\n").as_bytes()).is_none(), "{odd}");
+        }
+        for line in [
+            "POST /v2/a%62 HTTP/1.1",
+            "POST /v2?x HTTP/1.1",
+            "POST v2 HTTP/1.1",
+            "POST /v2 HTTP/1.0",
+            "POST /v2",
+        ] {
+            assert!(plain(format!("{line}\r\nhost: h\r\n\r\n").as_bytes()).is_none(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_head_may_go_on_while_it_can_become_one() {
+        for begun in [
+            "",
+            "P",
+            "POST /v2 HTTP/1.1\r\nho",
+            "POST /v2 HTTP/1.1\r\nhost: h\r\n",
+            "POST /v2 HTTP/1.1\r\nx: y\r",
+        ] {
+            assert!(may_go_on(begun.as_bytes()), "{begun:?}");
+        }
+        let long = format!("POST /v2 HTTP/1.1\r\nx: {}", "y".repeat(LONGEST));
+        // TLS, line ends that are none, a head that has ended, one that is too long.
+        for never in ["\u{16}\u{3}\u{1}", "POST /v2 HTTP/1.1\rhost", "GET /v2 HTTP/1.1\nhost: h\n\n", &long] {
+            assert!(!may_go_on(never.as_bytes()), "{never:?}");
+        }
+    }
+}

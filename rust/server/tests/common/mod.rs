@@ -147,11 +147,6 @@ pub fn answer(stream: &mut TcpStream) -> (u16, Value) {
     (status, body)
 }
 
-/// Reads one answer of any kind.
-pub fn skip_answer(stream: &mut TcpStream) {
-    drop(read_answer(stream));
-}
-
 /// Reads one answer: status, head and JSON body.
 pub fn whole_answer(stream: &mut TcpStream) -> (u16, String, Value) {
     let (status, head, body) = read_answer(stream);
