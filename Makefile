@@ -97,7 +97,8 @@ bench-micro:  ## ns per value of the sketches, ns per number of the JSON scanner
 	cargo bench --locked -p headgate-sketch -p headgate-protocol
 
 .PHONY: bench-macro
-bench-macro: $(STAMPS)/native $(STAMPS)/digits  ## against nginx and a hand-written server; needs nginx and wrk
+bench-macro: $(STAMPS)/native $(STAMPS)/digits  ## against nginx, a bare loop and a hand-written server; needs nginx and wrk
+	CARGO_TARGET_DIR=target/peers cargo build --release --locked --manifest-path benches/peers/bare_loop/Cargo.toml
 	$(PY) -m benches.macro
 
 .PHONY: bench-batches

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benches import report
 from benches.measure import Effort, interleaved
-from benches.servers import DIGITS, Launcher, start_all
+from benches.servers import BARE_LOOP, DIGITS, Launcher, start_all
 
 
 def need() -> None:
@@ -24,6 +24,8 @@ def need() -> None:
     for program in ("nginx", "wrk", "taskset"):
         if shutil.which(program) is None:
             raise SystemExit(f"the bench needs {program}; on Debian: apt-get install nginx wrk util-linux")
+    if not BARE_LOOP.exists():
+        raise SystemExit(f"the bench needs {BARE_LOOP}: make bench-macro builds it")
     if not (DIGITS / "models").exists():
         raise SystemExit("the digits example is not prepared: python examples/digits/prepare.py")
     if len(os.sched_getaffinity(0)) < 2:

@@ -23,6 +23,8 @@ RESULTS = Path(__file__).resolve().parent / "results"
 NGINX = "nginx, fixed body"
 STARLETTE = "uvicorn + Starlette"
 ON, OFF = "Headgate, sketches on", "Headgate, sketches off"
+CONSTANT = "Headgate, constant"
+BARE, BARE_RUN = "bare epoll", "bare epoll + C API"
 
 
 def machine() -> dict[str, str]:
@@ -60,8 +62,10 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def ratio(runs: Sequence[Measurement], above: str, below: str, connections: int, field: str) -> float | None:
-    """The median over the rounds of one server's value by another's in the same round; None where one is missing."""
+def pairs(
+    runs: Sequence[Measurement], one: str, other: str, connections: int, field: str
+) -> list[tuple[float, float]]:
+    """The values of two servers in the same rounds."""
 
     def by_round(name: str) -> dict[int, float]:
         return {
@@ -70,8 +74,19 @@ def ratio(runs: Sequence[Measurement], above: str, below: str, connections: int,
             if run.server == name and run.connections == connections
         }
 
-    upper, lower = by_round(above), by_round(below)
-    common = [upper[number] / lower[number] for number in upper if lower.get(number)]
+    first, second = by_round(one), by_round(other)
+    return [(first[number], second[number]) for number in first if second.get(number)]
+
+
+def ratio(runs: Sequence[Measurement], above: str, below: str, connections: int, field: str) -> float | None:
+    """The median over the rounds of one server's value by another's in the same round; None where one is missing."""
+    common = [upper / lower for upper, lower in pairs(runs, above, below, connections, field)]
+    return median(common) if common else None
+
+
+def difference(runs: Sequence[Measurement], more: str, less: str, connections: int) -> float | None:
+    """The median over the rounds of what one server's requests cost beyond another's, in microseconds of CPU time."""
+    common = [upper - lower for upper, lower in pairs(runs, more, less, connections, "cpu_us_per_request")]
     return median(common) if common else None
 
 
@@ -112,6 +127,19 @@ def sketch_cost(runs: Sequence[Measurement]) -> list[str]:
     return lines
 
 
+def added_cost(runs: Sequence[Measurement]) -> list[str]:
+    """What Headgate adds to a bare loop that does the same reads, runs and writes: CPU time per request."""
+    lines = []
+    for connections in sorted({run.connections for run in runs}):
+        for name, bare in ((CONSTANT, BARE), (OFF, BARE_RUN), (ON, BARE_RUN)):
+            added = difference(runs, name, bare, connections)
+            if added is not None:
+                lines.append(
+                    f"- {name} over {bare}, {connections} connections: {added:+.2f} us CPU per request"
+                )
+    return lines
+
+
 def write(what: str, runs: Sequence[Measurement], facts: dict[str, Any]) -> str:
     """Writes ``results/<date>-<what>.md`` and ``.json``; returns the text."""
     now = datetime.now(UTC)
@@ -126,6 +154,7 @@ def write(what: str, runs: Sequence[Measurement], facts: dict[str, Any]) -> str:
             *table(runs),
             "",
             *sketch_cost(runs),
+            *added_cost(runs),
             "",
             *[f"- {key}: {value}" for key, value in about.items()],
             "",

@@ -16,9 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from headgate import runtime_library
+
 ROOT = Path(__file__).resolve().parent.parent
 DIGITS = ROOT / "examples" / "digits"
 REQUEST = DIGITS / "request.json"
+MODEL = DIGITS / "models" / "digits" / "1" / "model.onnx"
+BARE_LOOP = ROOT / "target" / "peers" / "release" / "bare-loop"
 PATH = "/v2/models/digits/infer"
 START_SECONDS = 60.0
 
@@ -99,13 +103,24 @@ class Launcher:
         process = self.run(["nginx", "-p", str(self.folder), "-c", str(config)], "nginx")
         return ready(Server("nginx, fixed body", process, f"127.0.0.1:{port}"))
 
+    def bare(self, body: str, *, model: bool) -> Server:
+        """An epoll loop that returns a fixed body, with one run of the model for each request or without."""
+        answer = self.folder / "answer.json"
+        answer.write_text(body)
+        command = [str(BARE_LOOP), str(answer)]
+        if model:
+            command += [str(runtime_library.find().path), str(MODEL)]
+        process = self.run(command, f"bare-{model}")
+        assert process.stdout is not None
+        name = "bare epoll + C API" if model else "bare epoll"
+        return ready(Server(name, process, process.stdout.readline().strip()))
+
     def starlette(self) -> Server:
         """uvicorn, Starlette and onnxruntime, as written by hand."""
         port = free_port()
         script = ROOT / "benches" / "peers" / "starlette_server.py"
-        model = DIGITS / "models" / "digits" / "1" / "model.onnx"
         process = self.run(
-            [sys.executable, str(script), "--model", str(model), "--port", str(port)], "starlette"
+            [sys.executable, str(script), "--model", str(MODEL), "--port", str(port)], "starlette"
         )
         return ready(Server("uvicorn + Starlette", process, f"127.0.0.1:{port}"))
 
@@ -195,6 +210,7 @@ def start_all(launcher: Launcher, wanted: Callable[[str], bool]) -> list[Server]
         body = teacher.ask().decode()
         answer = answer_of(body.encode())
         servers.insert(0, launcher.nginx(body))
+        servers += [launcher.bare(body, model=model) for model in (False, True)]
         for name, constant, sketches in (
             ("Headgate, constant", "100%", "on"),
             ("Headgate, sketches off", "0%", "off"),
