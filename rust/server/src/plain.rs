@@ -125,7 +125,7 @@ impl Line<'_> {
             io::with(|io| io.replies.give(std::mem::take(&mut reply.body)));
         }
         let body = ReplyBuf::new(reply.body, reply.tap, self.conn, open);
-        answer::send(&mut self.wire, &self.written, body).await.ok()?;
+        answer::send(&mut self.wire, &mut self.written, body).await.ok()?;
         match ends {
             false => Some(()),
             true => {
