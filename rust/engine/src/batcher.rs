@@ -15,6 +15,7 @@ use headgate_runtime::Binding;
 
 use crate::batch::Batch;
 use crate::curve::{Cost, Curve, Gaps, worth_waiting_ns};
+use crate::place::Batches;
 use crate::pool::nanos;
 use crate::seats::Waiting;
 
@@ -58,6 +59,8 @@ struct Learned {
     curve: Curve,
     gaps: Gaps,
     sizes: BTreeMap<usize, Sizes>,
+    /// Rows and batches since somebody asked.
+    fresh: (u64, u64),
 }
 
 /// Batches of one size.
@@ -134,6 +137,16 @@ impl Batcher {
         let sizes = learned.sizes.entry(rows).or_default();
         sizes.count += 1;
         sizes.run_ns += ns;
+        let (fresh_rows, batches) = learned.fresh;
+        learned.fresh = (fresh_rows + rows as u64, batches + 1);
+    }
+
+    /// The cost of a run and the mean rows of the batches since this was asked last.
+    pub(crate) fn newest(&self) -> Batches {
+        let mut learned = self.learned();
+        let (rows, batches) = std::mem::take(&mut learned.fresh);
+        let rows = (batches > 0).then(|| rows as f64 / batches as f64);
+        Batches { cost: learned.curve.cost(), rows }
     }
 
     fn learned(&self) -> std::sync::MutexGuard<'_, Learned> {

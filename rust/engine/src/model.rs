@@ -22,7 +22,7 @@ use crate::batcher::Batcher;
 use crate::crew::{self, Crew};
 use crate::histogram::Counts;
 use crate::lane::Lane;
-use crate::place::{Place, Placement};
+use crate::place::{Place, Placement, Seen};
 use crate::pool::{Desk, Work};
 use crate::resident::Resident;
 
@@ -111,6 +111,8 @@ pub struct Model {
     pub load_ns: AtomicU64,
     /// The median of the newest runs, in nanoseconds; 0 before any is known.
     typical_ns: AtomicU64,
+    /// When something was learned last.
+    learned_ns: AtomicU64,
 }
 
 impl Model {
@@ -145,6 +147,7 @@ impl Model {
             note: OnceLock::new(),
             load_ns: AtomicU64::new(0),
             typical_ns: AtomicU64::new(0),
+            learned_ns: AtomicU64::new(0),
         })
     }
 
@@ -232,7 +235,11 @@ impl Model {
 
     /// Learns from the newest runs: where to run, and how long that takes; `now_ns` is any monotonic clock.
     pub fn learn(&self, runs: &Counts, now_ns: u64) {
-        self.placement.decide(runs, now_ns);
+        let since = self.learned_ns.swap(now_ns, Relaxed);
+        let time_ns = now_ns.saturating_sub(since) * self.free.len() as u64;
+        let busy = if time_ns == 0 { 0.0 } else { runs.sum_ns as f64 / time_ns as f64 };
+        let batches = self.batcher.as_ref().map(Batcher::newest);
+        self.placement.decide(Seen { runs, busy, batches }, now_ns);
         if let Some(median) = runs.quantile_ns(0.5) {
             // A bucket's upper bound is read; who has just enough time is not to be refused.
             self.typical_ns.store(median / 5 * 4, Relaxed);

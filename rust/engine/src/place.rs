@@ -1,15 +1,19 @@
-//! Where a version runs: on the IO thread that holds the request, or on a pool thread.
+//! Where a version runs: on the IO thread that holds the request, or on a pool thread, alone or together with others.
 //!
 //! A hop to another thread costs 4 to 6 microseconds, 60 when that core sleeps; a run that is shorter goes nowhere. A version
 //! starts in the pool, moves inline when its runs are measured to be short, and moves back when they are not; the two
 //! thresholds lie apart so that it does not flutter. Whoever stalls an IO thread once stays in the pool for a while.
 //!
-//! Not here: the measuring (`histogram`) and the runs (`model`, `pool`). Next: `model`.
+//! Short runs that would be cheaper together go to the pool when they keep the IO threads busy, and come back when nobody
+//! comes at the same time: one client that asks again and again looks like many until it is tried.
+//!
+//! Not here: the measuring (`histogram`, `curve`) and the runs (`model`, `pool`). Next: `model`.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use headgate_core::spec::PlaceRule;
 
+use crate::curve::Cost;
 use crate::histogram::Counts;
 
 /// Runs with a 99th percentile below this move inline, in nanoseconds.
@@ -18,10 +22,16 @@ pub const INLINE_BELOW_NS: u64 = 50_000;
 pub const POOL_ABOVE_NS: u64 = 150_000;
 /// An inline run that lasts this long stalls its IO thread, in nanoseconds.
 pub const STALL_NS: u64 = 10_000_000;
-/// How long a version stays in the pool after a stall, in nanoseconds.
+/// How long a version stays in the pool after a stall, or inline after batches that held one request each, in nanoseconds.
 pub const PENALTY_NS: u64 = 60_000_000_000;
 /// The fewest runs that say anything.
 pub const MIN_RUNS: u64 = 20;
+/// What a hop to another thread and back costs, in nanoseconds.
+const HOP_NS: f64 = 6_000.0;
+/// Inline runs that take a larger share of the IO threads' time are tried together.
+const BUSY: f64 = 0.5;
+/// Batches with fewer rows on average hold requests that came alone.
+const LONELY_ROWS: f64 = 1.5;
 
 /// Where to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +56,46 @@ impl Place {
     }
 }
 
+/// What a place is decided from.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The newest runs; one that was together with others counts for each of them.
+    pub runs: &'a Counts,
+    /// The share of the IO threads' time that these would take inline.
+    pub busy: f64,
+    /// Its batches, where it has them.
+    pub batches: Option<Batches>,
+}
+
+/// The newest of a version's batches.
+#[derive(Clone, Copy, Debug)]
+pub struct Batches {
+    /// What a run costs, as far as is known.
+    pub cost: Option<Cost>,
+    /// Their rows on average; `None` when there were none.
+    pub rows: Option<f64>,
+}
+
+impl Batches {
+    /// Whether four rows together are cheaper than each alone by a quarter or more, the hop included.
+    fn pay(&self) -> bool {
+        self.cost.is_some_and(|cost| 0.75 * cost.fixed_ns - HOP_NS > 0.25 * cost.of(1))
+    }
+
+    fn are_lonely(&self) -> bool {
+        self.rows.is_none_or(|rows| rows < LONELY_ROWS)
+    }
+}
+
 /// A version's place, readable by every thread, decided by one.
 #[derive(Debug, Default)]
 pub struct Placement {
     place: AtomicU8,
     /// Whether somebody wrote the place down: then nothing is decided.
     fixed: bool,
+    /// Until when it may not run inline, and until when it is not tried together.
     barred_until_ns: AtomicU64,
+    alone_until_ns: AtomicU64,
 }
 
 impl Placement {
@@ -72,21 +115,40 @@ impl Placement {
         if self.place.load(Relaxed) == Place::Inline as u8 { Place::Inline } else { Place::Pool }
     }
 
-    /// Decides from the newest run times; `now_ns` is any monotonic clock. Too few runs change nothing.
-    pub fn decide(&self, runs: &Counts, now_ns: u64) -> Place {
-        let decided = match (self.get(), runs.quantile_ns(0.99)) {
-            (place, _) if self.fixed || runs.total() < MIN_RUNS => place,
+    /// Decides from what was seen newest; `now_ns` is any monotonic clock. Too few runs change nothing.
+    pub fn decide(&self, seen: Seen<'_>, now_ns: u64) -> Place {
+        let decided = match (self.get(), seen.runs.quantile_ns(0.99)) {
+            (place, _) if self.fixed || seen.runs.total() < MIN_RUNS => place,
             (place, None) => place,
-            (Place::Pool, Some(p99))
-                if p99 <= INLINE_BELOW_NS && now_ns >= self.barred_until_ns.load(Relaxed) =>
-            {
-                Place::Inline
-            }
-            (Place::Inline, Some(p99)) if p99 > POOL_ABOVE_NS => Place::Pool,
-            (place, Some(_)) => place,
+            (Place::Inline, Some(p99)) => self.leaves_io(seen, p99, now_ns),
+            (_, Some(p99)) => self.leaves_pool(seen, p99, now_ns),
         };
         self.place.store(decided as u8, Relaxed);
         decided
+    }
+
+    fn leaves_io(&self, seen: Seen<'_>, p99: u64, now_ns: u64) -> Place {
+        let together = seen.batches.is_some_and(|batches| batches.pay())
+            && seen.busy > BUSY
+            && now_ns >= self.alone_until_ns.load(Relaxed);
+        if together || p99 > POOL_ABOVE_NS { Place::Pool } else { Place::Inline }
+    }
+
+    fn leaves_pool(&self, seen: Seen<'_>, p99: u64, now_ns: u64) -> Place {
+        // The runs of batches say little about a run alone.
+        let cost = seen.batches.and_then(|batches| batches.cost);
+        let alone = cost.map_or(p99, |cost| cost.of(1) as u64);
+        if alone > INLINE_BELOW_NS || now_ns < self.barred_until_ns.load(Relaxed) {
+            return Place::Pool;
+        }
+        let Some(batches) = seen.batches.filter(Batches::pay) else { return Place::Inline };
+        if !batches.are_lonely() {
+            return Place::Pool;
+        }
+        if batches.rows.is_some() {
+            self.alone_until_ns.store(now_ns + PENALTY_NS, Relaxed);
+        }
+        Place::Inline
     }
 
     /// Takes a version off the IO threads at once: one of its runs stalled one.
@@ -119,21 +181,27 @@ mod tests {
         counts
     }
 
+    fn seen(runs: &Counts) -> Seen<'_> {
+        Seen { runs, busy: 0.0, batches: None }
+    }
+
     #[test]
     fn short_runs_move_inline_and_long_ones_back_with_room_between() {
         let placement = Placement::default();
-        assert_eq!(placement.decide(&runs(2_000, MIN_RUNS - 1), 0), Place::Pool);
-        assert_eq!(placement.decide(&runs(2_000, MIN_RUNS), 0), Place::Inline);
-        assert_eq!(placement.decide(&runs(100_000, MIN_RUNS), 0), Place::Inline);
-        assert_eq!(placement.decide(&runs(200_000, MIN_RUNS), 0), Place::Pool);
-        assert_eq!(placement.decide(&runs(100_000, MIN_RUNS), 0), Place::Pool);
+        let decide = |ns, count| placement.decide(seen(&runs(ns, count)), 0);
+        assert_eq!(decide(2_000, MIN_RUNS - 1), Place::Pool);
+        assert_eq!(decide(2_000, MIN_RUNS), Place::Inline);
+        assert_eq!(decide(100_000, MIN_RUNS), Place::Inline);
+        assert_eq!(decide(200_000, MIN_RUNS), Place::Pool);
+        assert_eq!(decide(100_000, MIN_RUNS), Place::Pool);
     }
 
     #[test]
     fn a_place_that_is_written_down_stays() {
         for (rule, place) in [(PlaceRule::Inline, Place::Inline), (PlaceRule::Pool, Place::Pool)] {
             let placement = Placement::new(rule);
-            placement.decide(&runs(if place == Place::Inline { 9_000_000 } else { 2_000 }, 100), 0);
+            let ns = if place == Place::Inline { 9_000_000 } else { 2_000 };
+            placement.decide(seen(&runs(ns, 100)), 0);
             placement.demote(0);
             assert_eq!(placement.get(), place);
         }
@@ -142,9 +210,47 @@ mod tests {
     #[test]
     fn a_stall_bars_for_a_while() {
         let placement = Placement::default();
-        placement.decide(&runs(2_000, 100), 0);
+        let decide = |now| placement.decide(seen(&runs(2_000, 100)), now);
+        decide(0);
         placement.demote(1_000);
-        assert_eq!(placement.decide(&runs(2_000, 100), PENALTY_NS), Place::Pool);
-        assert_eq!(placement.decide(&runs(2_000, 100), PENALTY_NS + 1_000), Place::Inline);
+        assert_eq!(decide(PENALTY_NS), Place::Pool);
+        assert_eq!(decide(PENALTY_NS + 1_000), Place::Inline);
+    }
+
+    /// Decides for a version that may run together: the cost of a run and of a row, the share of time, the rows of its batches.
+    fn together(placement: &Placement, cost: (f64, f64), busy: f64, rows: Option<f64>, now: u64) -> Place {
+        let cost = Some(Cost { fixed_ns: cost.0, row_ns: cost.1 });
+        let runs = runs(40_000, 100);
+        placement.decide(Seen { runs: &runs, busy, batches: Some(Batches { cost, rows }) }, now)
+    }
+
+    #[test]
+    fn short_runs_that_are_cheaper_together_go_there_while_they_come_together() {
+        let placement = Placement::default();
+        let decide = |busy, rows, now| together(&placement, (40_000.0, 1_000.0), busy, rows, now);
+        assert_eq!(decide(0.1, None, 0), Place::Inline);
+        assert_eq!(decide(0.4, None, 1), Place::Inline);
+        assert_eq!(decide(0.9, None, 2), Place::Pool);
+        assert_eq!(decide(0.9, Some(8.0), 3), Place::Pool);
+        // Nobody comes at the same time any more; busy as it is, it is left alone for a while.
+        assert_eq!(decide(0.9, Some(1.1), 4), Place::Inline);
+        assert_eq!(decide(0.9, None, PENALTY_NS), Place::Inline);
+        assert_eq!(decide(0.9, None, PENALTY_NS + 4), Place::Pool);
+    }
+
+    #[test]
+    fn runs_whose_rows_are_the_cost_or_that_cost_less_than_a_hop_stay_inline() {
+        for cost in [(2_000.0, 100.0), (9_000.0, 100.0), (15_000.0, 30_000.0)] {
+            let placement = Placement::default();
+            for now in 0..3 {
+                assert_eq!(together(&placement, cost, 1.0, Some(8.0), now), Place::Inline, "{cost:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn runs_that_are_long_alone_are_never_inline() {
+        let placement = Placement::default();
+        assert_eq!(together(&placement, (60_000.0, 1_000.0), 0.0, Some(1.0), 0), Place::Pool);
     }
 }
