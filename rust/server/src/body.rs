@@ -67,8 +67,8 @@ impl Counted {
 pub enum Source {
     /// hyper, when it is asked.
     Coming(Incoming),
-    /// Whoever read the head: the bytes, or why they are not all there.
-    Here(Result<Bytes>),
+    /// Whoever read the head has read it as well, and found it short.
+    Here(Bytes),
 }
 
 impl Source {
@@ -84,10 +84,7 @@ impl Source {
     ) -> Result<(Bytes, Counted)> {
         match self {
             Source::Coming(body) => read_aligned(body, limit, headers, align).await,
-            Source::Here(body) => {
-                let body = std::mem::replace(body, Ok(Bytes::new()))?;
-                if body.len() > limit { Err(too_large(limit)) } else { Ok((body, Counted::default())) }
-            }
+            Source::Here(body) => Ok((std::mem::take(body), Counted::default())),
         }
     }
 
@@ -178,9 +175,9 @@ async fn read(
 /// What any element type and any vector unit wants, in bytes.
 const ALIGNMENT: usize = 64;
 /// Bytes of a refused body that are read all the same.
-pub const DISCARD_BYTES: usize = 4 << 20;
+const DISCARD_BYTES: usize = 4 << 20;
 /// How long a refused body is read, at most.
-pub const DISCARD_TIME: Duration = Duration::from_secs(2);
+const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// Reads what is left of a body whose request is already refused, within bounds and beside the answer: a client that is
 /// still sending when its connection closes loses the answer.
@@ -361,20 +358,14 @@ pub fn limit_words(limit: usize) -> String {
     format!("{limit} bytes, {whose}")
 }
 
-/// The refusal of a body that took too long.
-pub fn too_slow(timeout: Duration) -> Error {
+fn too_slow(timeout: Duration) -> Error {
     Error::new(Code::RequestTimeout, format!("the body did not arrive within {} s", timeout.as_secs_f64()))
-}
-
-/// The end of a request whose client left, or only stopped sending, before its body was complete.
-pub fn incomplete() -> Error {
-    Error::new(Code::Cancelled, "the client left before its body was complete")
 }
 
 /// A peer that leaves in the middle is not the same as one that frames its body wrongly.
 pub fn broken(error: &hyper::Error) -> Error {
     if left(error) {
-        return incomplete();
+        return Error::new(Code::Cancelled, "the client left before its body was complete");
     }
     Error::invalid(format!("the body is not well-formed HTTP: {error}"))
 }

@@ -27,9 +27,7 @@ pub enum Waiting {
     Idle(Instant),
     /// For the rest of a request's head, since its first byte.
     Head(Instant),
-    /// For the rest of a plain request's body, since its head was complete.
-    Body(Instant),
-    /// For ourselves, or for a body that hyper reads, which has its own time-out.
+    /// For ourselves, or for a body, which has its own time-out.
     Busy,
 }
 
@@ -38,7 +36,6 @@ pub enum Waiting {
 /// ```text
 /// Idle --first byte (HTTP/1)--> Head --head complete--> Busy --last request over, its answer flushed--> Idle
 /// ```
-/// A plain request whose body is yet to come goes from `Busy` to `Body` and back.
 pub struct Conn {
     waiting: Cell<Waiting>,
     received: Cell<Instant>,
@@ -107,16 +104,6 @@ impl Conn {
     pub fn rest(&self, now: Instant) {
         self.waiting.set(Waiting::Idle(now));
         self.received.set(now);
-    }
-
-    /// The body of the request that has begun is yet to come.
-    pub fn await_body(&self, now: Instant) {
-        self.waiting.set(Waiting::Body(now));
-    }
-
-    /// The body has come, or will not.
-    pub fn have_body(&self) {
-        self.waiting.set(Waiting::Busy);
     }
 
     /// What the connection waits for.

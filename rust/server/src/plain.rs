@@ -1,7 +1,8 @@
 //! HTTP/1.1 without its corners: requests that are plain, one after the other, read and written without hyper.
 //!
-//! A request is plain when its head has one reading, which says how short its body is ([`head`]). Nearly all are. Whatever else
-//! comes is hyper's, and so is the connection from there on, with the bytes as they came: odd framing has one reader.
+//! A request is plain when its head has one reading, which says how short its body is ([`head`]), and all of it comes at once.
+//! Nearly all are. Whatever else comes is hyper's, and so is the connection from there on, with the bytes as they came: odd
+//! framing, slow clients and long bodies have one reader.
 //!
 //! ```text
 //! read head -> read body -> http::respond -> write, flush -> next
@@ -12,18 +13,16 @@ pub mod answer;
 pub mod head;
 
 use std::future::{Future, poll_fn};
-use std::io::ErrorKind;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Poll, ready};
-use std::time::Instant;
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use headgate_core::error::Result;
+use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, HeaderMap, HeaderValue};
 use http::{Method, Version};
 
-use crate::body::{self, Source};
+use crate::body::Source;
 use crate::conn::Conn;
 use crate::http::{Head, respond};
 use crate::io;
@@ -33,7 +32,10 @@ use head::Plain;
 
 /// The longest body of a plain request, in bytes: what is not counted among the large ones.
 const MOST: usize = (64 << 10) - 1;
-/// Room that a read has, and the bytes that are kept between two requests or read ahead of an answer.
+/// How long the body of a plain request may come behind its head: many clients write one after the other. What is refused
+/// whatever its body is waits no longer than this.
+const MOMENT: Duration = Duration::from_millis(5);
+/// The least room that a read has, in bytes; twice as much is kept between two requests.
 const ROOM: usize = 8 << 10;
 
 /// Serves a connection for as long as its requests are plain; what is left of it for hyper, if it is not over.
@@ -50,7 +52,10 @@ pub async fn serve(wire: Wire, conn: &Rc<Conn>) -> Option<Wire> {
         let Some(plain) = head::parse(&head, &mut line.headers, most) else {
             return Some(line.hand_over(&head));
         };
-        line.exchange(plain).await?;
+        let Some(body) = line.body(plain.length).await else {
+            return Some(line.hand_over(&head));
+        };
+        line.exchange(plain, body).await?;
         drop(head);
         line.recycle();
     }
@@ -64,7 +69,7 @@ struct Line<'a> {
     unread: BytesMut,
     /// The header fields of the present request.
     headers: HeaderMap,
-    /// The head of the present answer.
+    /// The head of the present answer, and its body where that is short.
     written: Vec<u8>,
 }
 
@@ -81,20 +86,24 @@ enum Came {
 impl Line<'_> {
     /// Reads to the end of a head.
     async fn head(&mut self) -> Came {
+        self.skip_empty_lines();
         if !self.unread.is_empty() {
             // Its first byte was there when the last answer was out.
             self.conn.first_byte(self.conn.received());
         }
+        let mut searched = 0;
         poll_fn(|cx| {
             loop {
-                if let Some(end) = head::end(&self.unread) {
+                if let Some(end) = head::end(&self.unread, searched) {
                     return Poll::Ready(Came::Head(self.unread.split_to(end).freeze()));
                 }
-                match self.unread.is_empty() {
-                    true if self.conn.is_closing(cx) => return Poll::Ready(Came::Nothing),
-                    false if !head::may_go_on(&self.unread) => return Poll::Ready(Came::Odd),
-                    _ => {}
+                if self.conn.is_closing(cx) {
+                    return Poll::Ready(Came::Nothing);
                 }
+                if !head::may_go_on(&self.unread, searched) {
+                    return Poll::Ready(Came::Odd);
+                }
+                searched = self.unread.len();
                 match ready!(self.wire.poll_more(cx, &mut self.unread, ROOM)) {
                     Ok(0) if !self.unread.is_empty() => return Poll::Ready(Came::Odd),
                     Ok(0) | Err(_) => return Poll::Ready(Came::Nothing),
@@ -105,17 +114,41 @@ impl Line<'_> {
         .await
     }
 
-    /// Reads a request's body, answers it, and writes the answer; `None` when the connection is over.
-    async fn exchange(&mut self, plain: Plain<'_>) -> Option<()> {
+    /// Empty lines in front of a request are nobody's: some clients end a body with one (RFC 9112, 2.2).
+    fn skip_empty_lines(&mut self) {
+        let lines = self.unread.iter().take_while(|&&byte| byte == b'\r' || byte == b'\n').count();
+        self.unread.advance(lines);
+    }
+
+    /// The body, where all of it is there within a moment.
+    async fn body(&mut self, length: usize) -> Option<Bytes> {
+        if self.unread.len() < length {
+            let whole = poll_fn(|cx| {
+                while self.unread.len() < length {
+                    let missing = length - self.unread.len();
+                    match ready!(self.wire.poll_more(cx, &mut self.unread, missing)) {
+                        Ok(read) if read > 0 => {}
+                        _ => return Poll::Ready(None),
+                    }
+                }
+                Poll::Ready(Some(()))
+            });
+            tokio::time::timeout(MOMENT, whole).await.ok()??;
+        }
+        Some(self.unread.split_to(length).freeze())
+    }
+
+    /// Answers a request and writes the answer; `None` when the connection is over.
+    async fn exchange(&mut self, plain: Plain<'_>, body: Bytes) -> Option<()> {
         let (received, open) = (self.conn.received(), self.conn.begin());
-        let body = self.body(plain.length).await;
-        let broken = body.is_err();
         let headers = std::mem::take(&mut self.headers);
-        let head =
-            Head { method: &plain.method, path: plain.path, version: Version::HTTP_11, headers: &headers };
-        let mut reply = self.unless_left(pin!(respond(head, Source::Here(body), received, &open))).await?;
+        let mut reply = {
+            let (method, path) = (&plain.method, plain.path);
+            let head = Head { method, path, version: Version::HTTP_11, headers: &headers };
+            self.unless_left(pin!(respond(head, Source::Here(body), received, &open))).await?
+        };
         self.headers = headers;
-        let ends = reply.ends || plain.closes || broken || self.conn.is_told_to_close();
+        let ends = reply.ends || plain.closes || self.conn.is_told_to_close();
         if ends {
             reply.fields.push((CONNECTION, HeaderValue::from_static("close")));
         }
@@ -126,56 +159,20 @@ impl Line<'_> {
         }
         let body = ReplyBuf::new(reply.body, reply.tap, self.conn, open);
         answer::send(&mut self.wire, &mut self.written, body).await.ok()?;
-        match ends {
-            false => Some(()),
-            true => {
-                if broken {
-                    self.linger().await;
-                }
-                self.wire.shut_down().await;
-                None
-            }
+        if ends {
+            self.wire.shut_down().await;
         }
+        (!ends).then_some(())
     }
 
-    /// Reads the body, of which some or all may be there.
-    ///
-    /// # Errors
-    /// `request_timeout`, or `cancelled` when the client left in the middle.
-    async fn body(&mut self, length: usize) -> Result<Bytes> {
-        if self.unread.len() < length {
-            self.conn.await_body(Instant::now());
-            let whole = poll_fn(|cx| self.poll_upto(cx, length)).await;
-            self.conn.have_body();
-            whole?;
-        }
-        Ok(self.unread.split_to(length).freeze())
-    }
-
-    /// Reads until `length` bytes are there.
-    fn poll_upto(&mut self, cx: &mut std::task::Context<'_>, length: usize) -> Poll<Result<()>> {
-        while self.unread.len() < length {
-            let missing = length - self.unread.len();
-            match ready!(self.wire.poll_more(cx, &mut self.unread, missing)) {
-                Ok(read) if read > 0 => {}
-                Err(error) if error.kind() == ErrorKind::TimedOut => {
-                    let timeout = io::with(|io| io.shared.config.body_timeout());
-                    return Poll::Ready(Err(body::too_slow(timeout)));
-                }
-                _ => return Poll::Ready(Err(body::incomplete())),
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Waits for an answer, and for the client to leave: then there is nobody to answer, and `work` is dropped.
+    /// Waits for an answer, and for the client to leave: then there is nobody to answer, and `work` is dropped. Who has sent the
+    /// next request already is not watched: he may have sent his last one.
     async fn unless_left<T>(&mut self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         poll_fn(|cx| {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
                 return Poll::Ready(Some(done));
             }
-            // Who sends more requests than may be read ahead is not noticed when he leaves.
-            while self.unread.len() < ROOM {
+            if self.unread.is_empty() {
                 match ready!(self.wire.poll_more(cx, &mut self.unread, ROOM)) {
                     Ok(read) if read > 0 => {}
                     _ => return Poll::Ready(None),
@@ -186,31 +183,14 @@ impl Line<'_> {
         .await
     }
 
-    /// Reads what is left of a refused request, within bounds: a client that is still sending when its connection closes loses
-    /// the answer.
-    async fn linger(&mut self) {
-        let mut left = body::DISCARD_BYTES;
-        let reading = poll_fn(|cx| {
-            while left > 0 {
-                self.unread.clear();
-                match ready!(self.wire.poll_more(cx, &mut self.unread, ROOM)) {
-                    Ok(read) if read > 0 => left = left.saturating_sub(read),
-                    _ => break,
-                }
-            }
-            Poll::Ready(())
-        });
-        // Time over is as good as all read.
-        let _ = tokio::time::timeout(body::DISCARD_TIME, reading).await;
-    }
-
     /// Lets go of a request, so that its memory takes the next one; what a long body took is not kept.
     fn recycle(&mut self) {
         self.headers.clear();
-        self.unread.reserve(ROOM);
-        if self.unread.capacity() > 2 * ROOM {
-            let unread = std::mem::replace(&mut self.unread, BytesMut::with_capacity(ROOM));
-            self.unread.extend_from_slice(&unread);
+        if self.unread.is_empty() {
+            self.unread.reserve(ROOM);
+            if self.unread.capacity() > 2 * ROOM {
+                self.unread = BytesMut::with_capacity(ROOM);
+            }
         }
     }
 

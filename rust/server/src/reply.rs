@@ -52,7 +52,7 @@ impl Stock<(HeaderName, HeaderValue)> {
 impl Stock<Account> {
     /// Lists of one request each.
     pub fn of_taps() -> Self {
-        Stock::of(256, 4)
+        Stock::of(256, 1)
     }
 }
 
@@ -70,7 +70,7 @@ impl<T> Stock<T> {
     pub fn give(&self, mut list: Vec<T>) {
         list.clear();
         let mut kept = self.lists.borrow_mut();
-        if kept.len() < self.keep && list.capacity() <= self.largest {
+        if kept.len() < self.keep && (1..=self.largest).contains(&list.capacity()) {
             kept.push(list);
         }
     }

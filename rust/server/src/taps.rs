@@ -133,6 +133,7 @@ impl Tap {
     /// Begins to account for a request.
     pub fn begin(endpoint: Arc<LiveEndpoint>, version: u8, waiter: Waiter, received: Instant) -> Tap {
         let mut list = io::with(|io| io.taps.take());
+        list.reserve_exact(1);
         list.push(Account {
             endpoint,
             version,

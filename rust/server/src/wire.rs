@@ -59,7 +59,6 @@ pub struct Wire {
     retired: bool,
     idle: Duration,
     head: Duration,
-    body: Duration,
 }
 
 impl Wire {
@@ -86,7 +85,6 @@ impl Wire {
             retired: false,
             idle: config.idle(),
             head: config.head_timeout(),
-            body: config.body_timeout(),
         };
         Some((wire, spoken))
     }
@@ -97,7 +95,6 @@ impl Wire {
         let reading = match self.conn.waiting() {
             Waiting::Idle(since) => Some(since + self.idle),
             Waiting::Head(since) => Some(since + self.head),
-            Waiting::Body(since) => Some(since + self.body),
             Waiting::Busy => None,
         };
         let writing = self.conn.unmoved_since().into_iter().flat_map(|(longest, any)| {
@@ -114,6 +111,10 @@ impl Wire {
 
     /// Arms the timer, or looks at the deadline when it has fired; true when the silence has lasted too long.
     fn too_long(&mut self, cx: &mut Context<'_>) -> bool {
+        // Without budget (tokio's, for one turn) it is not the peer that is waited for, and a timer would register nobody.
+        if !tokio::task::coop::has_budget_remaining() {
+            return false;
+        }
         if self.armed && !self.timer.is_elapsed() {
             return false;
         }
@@ -131,13 +132,13 @@ impl Wire {
             return true;
         }
         // Never later than the shortest limit from now: whatever begins meanwhile is noticed in time.
-        let soon = now + self.head.min(self.body).min(self.idle);
+        let soon = now + self.head.min(self.idle);
         self.timer.as_mut().reset(deadline.map_or(soon, |deadline| deadline.min(soon)).into());
         self.armed = self.timer.as_mut().poll(cx).is_pending();
         false
     }
 
-    /// Appends what there is to `unread`, at most `room` bytes or what was put back; 0 is the end.
+    /// Appends what was put back, or what there is, to `unread`, for which `room` bytes or more are made; 0 is the end.
     ///
     /// # Errors
     /// Those of the socket; `TimedOut` when the peer is silent for too long in the middle of a request.

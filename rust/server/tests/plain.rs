@@ -10,8 +10,12 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
 
-use common::{answer, ask, connect, free, gated, gateway, gateway_with, request, serve, whole_answer};
+use common::{
+    PATIENCE, answer, ask, connect, eventually, free, gated, gateway, gateway_with, metric, request, serve,
+    whole_answer,
+};
 use serde_json::{Value, json};
 
 /// The first number of an answer.
@@ -43,18 +47,77 @@ fn requests_in_one_write_are_answered_in_order_whoever_reads_them() {
     serve(&gateway, "slow", slow, false);
     for odd in 0..6u8 {
         let mut stream = connect(address);
-        let requests: Vec<String> = (0..6)
-            .map(|at| match at {
-                4 => request("slow", 4.0),
-                at if at == odd => chunked("tiny", f32::from(at)),
-                at => request("tiny", f32::from(at)),
-            })
-            .collect();
-        stream.write_all(requests.concat().as_bytes()).unwrap();
+        let requests = (0..6).map(|at| {
+            let name = if at == 4 { "slow" } else { "tiny" };
+            if at == odd { chunked(name, f32::from(at)) } else { request(name, f32::from(at)) }
+        });
+        stream.write_all(requests.collect::<String>().as_bytes()).unwrap();
         held.leave.send(()).unwrap();
         for at in 0..6u8 {
             assert_eq!(number(&answer(&mut stream).1), 2.0 * f64::from(at), "{odd}");
         }
+    }
+}
+
+#[test]
+fn requests_before_a_client_stops_sending_are_answered_all_but_the_last() {
+    let (gateway, address) = gateway();
+    let (slow, held) = gated();
+    serve(&gateway, "slow", slow, false);
+    let mut stream = connect(address);
+    stream.write_all([request("slow", 1.0), request("slow", 2.0)].concat().as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    held.leave.send(()).unwrap();
+    assert_eq!(number(&answer(&mut stream).1), 2.0);
+    // While nothing else has come, who sends no more has left, as far as anybody can tell.
+    let labels = json!({"endpoint": "slow", "version": "v1", "code": "cancelled"});
+    eventually("the cancellation", || metric(&gateway, "headgate_requests_total", &labels) == 1);
+    held.leave.send(()).unwrap();
+    assert!(ends(&mut stream));
+}
+
+/// So many requests in one write that one turn of their connection does not answer them all.
+const MANY: usize = 200;
+
+#[test]
+fn silence_after_many_requests_in_one_write_has_limits_too() {
+    let (_gateway, address) =
+        gateway_with(&json!({"idle_ms": 100, "head_timeout_ms": 50, "body_timeout_ms": 50}));
+    let get = "GET /v2 HTTP/1.1\r\nhost: t\r\n\r\n";
+    let partial = "POST /v2/models/m/infer HTTP/1.1\r\nhost: t\r\ncontent-length: 9\r\n\r\nx";
+    for behind in ["", "GET /v2 HTT", partial] {
+        let mut stream = connect(address);
+        stream.write_all(format!("{}{behind}", get.repeat(MANY)).as_bytes()).unwrap();
+        (0..MANY).for_each(|_| assert_eq!(answer(&mut stream).0, 200));
+        if behind == partial {
+            assert_eq!(answer(&mut stream).0, 404);
+        }
+        assert!(ends(&mut stream), "{behind:?}");
+    }
+}
+
+#[test]
+fn a_gateway_that_stops_waits_for_no_request_that_has_not_come() {
+    for behind in ["\r\n", "GET /v2 HTT"] {
+        let (gateway, address) = gateway();
+        serve(&gateway, "tiny", free(), true);
+        let mut stream = connect(address);
+        stream.write_all(format!("{}{behind}", request("tiny", 1.0)).as_bytes()).unwrap();
+        assert_eq!(number(&answer(&mut stream).1), 2.0);
+        assert!(gateway.stop(Duration::ZERO, PATIENCE), "{behind:?}");
+        assert!(ends(&mut stream));
+    }
+}
+
+#[test]
+fn empty_lines_between_requests_are_nothing() {
+    let (gateway, address) = gateway_with(&json!({"head_timeout_ms": 20}));
+    serve(&gateway, "tiny", free(), true);
+    let mut stream = connect(address);
+    for value in [1.0, 2.0] {
+        stream.write_all(format!("{}\r\n", request("tiny", value)).as_bytes()).unwrap();
+        assert_eq!(number(&answer(&mut stream).1), 2.0 * f64::from(value));
     }
 }
 
@@ -73,20 +136,20 @@ fn a_request_may_come_byte_by_byte() {
 }
 
 #[test]
-fn a_body_of_many_kilobytes_is_followed_by_others() {
+fn a_long_body_is_followed_by_others() {
     let (gateway, address) = gateway();
     serve(&gateway, "tiny", free(), true);
     let mut stream = connect(address);
-    // Around the limit of a plain body, and around what one read takes.
-    for length in [4_000usize, 8_000, 9_000, 60_000, 65_500, 65_600, 200_000, 100] {
-        let data = vec![1u8; (length - 100).div_ceil(2).max(1)];
+    // Around what one read takes, and around the limit of a plain body, beyond which the connection is hyper's.
+    for length in [4_000, 8_192, 100, 9_000, 60_000, 100, 65_535, 200, 65_536, 200_000, 300] {
+        let data = vec![1u8; (length - 80) / 2];
         let body =
             json!({"inputs": [{"name": "x", "shape": [data.len()], "datatype": "FP32", "data": data}]})
                 .to_string();
-        let head = format!(
-            "POST /v2/models/tiny/infer HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
+        let body = format!("{body}{}", " ".repeat(length - body.len()));
+        assert_eq!(body.len(), length);
+        let head =
+            format!("POST /v2/models/tiny/infer HTTP/1.1\r\nhost: t\r\ncontent-length: {length}\r\n\r\n");
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(body.as_bytes()).unwrap();
         let (status, answer) = answer(&mut stream);
@@ -96,22 +159,31 @@ fn a_body_of_many_kilobytes_is_followed_by_others() {
 }
 
 #[test]
-fn a_body_that_does_not_come_is_refused_and_the_connection_closed() {
+fn a_body_that_does_not_come_is_refused_at_once_or_in_time() {
+    // The body's time is longer than the test waits: what is refused whatever the body is does not wait for it.
+    let (gateway, address) = gateway_with(&json!({"body_timeout_ms": 60_000}));
+    serve(&gateway, "tiny", free(), true);
+    let mut stream = connect(address);
+    assert_eq!(ask(&mut stream, "tiny", 1.0), 2.0);
+    let unknown = request("unknown", 1.0);
+    let (begun, rest) = unknown.as_bytes().split_at(unknown.len() - 1);
+    stream.write_all(begun).unwrap();
+    assert_eq!(answer(&mut stream).0, 404);
+    // The rest of it is nobody's request.
+    stream.write_all(rest).unwrap();
+    assert_eq!(ask(&mut stream, "tiny", 2.0), 4.0);
+
     let (gateway, address) = gateway_with(&json!({"body_timeout_ms": 50}));
     serve(&gateway, "tiny", free(), true);
-    for (name, status) in [("tiny", 408), ("unknown", 404)] {
-        let mut stream = connect(address);
-        assert_eq!(ask(&mut stream, "tiny", 1.0), 2.0);
-        let whole = request(name, 1.0);
-        stream.write_all(&whole.as_bytes()[..whole.len() - 1]).unwrap();
-        let (refused, head, body) = whole_answer(&mut stream);
-        assert_eq!(refused, status, "{body}");
-        assert!(head.contains("\r\nconnection: close\r\n"), "{head}");
-        // What comes too late is read, and is nobody's request.
-        stream.write_all(request("tiny", 1.0).as_bytes()).unwrap();
-        stream.shutdown(Shutdown::Write).unwrap();
-        assert!(ends(&mut stream));
-    }
+    let mut stream = connect(address);
+    assert_eq!(ask(&mut stream, "tiny", 1.0), 2.0);
+    let whole = request("tiny", 1.0);
+    stream.write_all(&whole.as_bytes()[..whole.len() - 1]).unwrap();
+    let (status, head, body) = whole_answer(&mut stream);
+    assert_eq!(status, 408, "{body}");
+    assert!(head.contains("\r\nconnection: close\r\n"), "{head}");
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert!(ends(&mut stream));
 }
 
 #[test]

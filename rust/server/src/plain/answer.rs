@@ -43,29 +43,34 @@ const SHORT: usize = 4 << 10;
 /// # Errors
 /// Those of the socket.
 pub async fn send(wire: &mut Wire, head: &mut Vec<u8>, mut body: ReplyBuf) -> io::Result<()> {
-    if body.remaining() <= SHORT {
+    let short = body.remaining() <= SHORT;
+    if short {
         head.extend_from_slice(body.chunk());
-        body.advance(body.remaining());
     }
     let mut head = &head[..];
     poll_fn(|cx| {
-        while !head.is_empty() || body.has_remaining() {
+        loop {
+            let behind = if short { &[] } else { body.chunk() };
             let wire = Pin::new(&mut *wire);
-            let written = ready!(match body.has_remaining() {
-                false => wire.poll_write(cx, head),
-                true => wire.poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(body.chunk())]),
+            let written = ready!(match (head, behind) {
+                ([], []) => return Poll::Ready(Ok(())),
+                (head, []) => wire.poll_write(cx, head),
+                (head, behind) => wire.poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(behind)]),
             })?;
             if written == 0 {
                 return Poll::Ready(Err(io::Error::from(ErrorKind::WriteZero)));
             }
             let of_head = written.min(head.len());
             head = &head[of_head..];
-            body.advance(written - of_head);
+            if !short || !head.is_empty() {
+                // Even by nothing: the answer has moved.
+                body.advance(written - of_head);
+            }
         }
-        Poll::Ready(Ok(()))
     })
     .await?;
     // All of it was taken: what waits for that now waits for the flush.
+    body.advance(body.remaining());
     drop(body);
     poll_fn(|cx| Pin::new(&mut *wire).poll_flush(cx)).await
 }

@@ -31,16 +31,24 @@ pub struct Plain<'a> {
     pub closes: bool,
 }
 
-/// Where the first head in these bytes ends.
-pub fn end(bytes: &[u8]) -> Option<usize> {
-    EMPTY_LINE.find(bytes).map(|at| at + 4)
+/// Where the first head in these bytes ends, of which none ends in the first `searched`.
+pub fn end(bytes: &[u8], searched: usize) -> Option<usize> {
+    let from = searched.saturating_sub(EMPTY_LINE.needle().len() - 1);
+    EMPTY_LINE.find(&bytes[from..]).map(|at| from + at + EMPTY_LINE.needle().len())
 }
 
-/// Whether these bytes, in which no head ends, may begin one that is plain.
-pub fn may_go_on(bytes: &[u8]) -> bool {
+/// Whether these bytes, in which no head ends, may begin one that is plain; the first `searched` may. Looks at whole lines, so
+/// that a head that comes in pieces is not taken apart for each of them.
+pub fn may_go_on(bytes: &[u8], searched: usize) -> bool {
+    if bytes.len() >= LONGEST {
+        return false;
+    }
+    if searched > 0 && !bytes[searched..].contains(&b'\n') {
+        return true;
+    }
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let begun = httparse::Request::new(&mut []).parse_with_uninit_headers(bytes, &mut fields);
-    bytes.len() < LONGEST && begun == Ok(Status::Partial)
+    begun == Ok(Status::Partial)
 }
 
 /// Takes a head apart, and adds its fields to `headers`; `None` for one that is not plain, or has a body of more than `most`
@@ -49,7 +57,8 @@ pub fn parse<'a>(head: &'a Bytes, headers: &mut HeaderMap, most: usize) -> Optio
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut request = httparse::Request::new(&mut []);
     let end = request.parse_with_uninit_headers(head, &mut fields);
-    if end != Ok(Status::Complete(head.len())) || request.version != Some(1) {
+    let whole = end == Ok(Status::Complete(head.len())) && head.len() <= LONGEST;
+    if !whole || request.version != Some(1) {
         return None;
     }
     let method = Method::from_bytes(request.method?.as_bytes()).ok()?;
@@ -204,7 +213,7 @@ mod tests {
         let plain_ones = AtomicUsize::new(0);
         bolero::check!().with_type().for_each(|parts| {
             let bytes = head(parts);
-            let Some(end) = end(&bytes) else { return };
+            let Some(end) = end(&bytes, 0) else { return };
             let Some((method, path, length, _, headers)) = plain(&bytes[..end]) else { return };
             plain_ones.fetch_add(1, Relaxed);
             let read = by_hyper(&bytes);
@@ -257,12 +266,12 @@ mod tests {
             "POST /v2 HTTP/1.1\r\nhost: h\r\n",
             "POST /v2 HTTP/1.1\r\nx: y\r",
         ] {
-            assert!(may_go_on(begun.as_bytes()), "{begun:?}");
+            assert!(may_go_on(begun.as_bytes(), 0), "{begun:?}");
         }
         let long = format!("POST /v2 HTTP/1.1\r\nx: {}", "y".repeat(LONGEST));
         // TLS, line ends that are none, a head that has ended, one that is too long.
         for never in ["\u{16}\u{3}\u{1}", "POST /v2 HTTP/1.1\rhost", "GET /v2 HTTP/1.1\nhost: h\n\n", &long] {
-            assert!(!may_go_on(never.as_bytes()), "{never:?}");
+            assert!(!may_go_on(never.as_bytes(), 0), "{never:?}");
         }
     }
 }
