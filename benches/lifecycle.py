@@ -1,12 +1,14 @@
 """``make bench-lifecycle``: models coming and going under load, a thousand at once, ten thousand one after the other.
 
-The data plane runs in this process (so its memory is this process's) on one core, wrk on another. Swaps load another model for
-every one of them and drop the one before. Read next: ``host``.
+The data plane runs in this process (so its memory is this process's), on one core that nothing else uses and then on that
+core and the one of wrk: where loading shares its only core with requests, it costs them that core's time and its caches.
+Swaps load another model for every one of them and drop the one before. Read next: ``host``.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import statistics
@@ -14,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +28,7 @@ from benches.servers import ROOT
 
 MIB = 1 << 20
 PACE = 0.05
-"""Seconds between changes. On one core each of them costs requests the time that loading takes from it."""
+"""Seconds between changes."""
 
 
 def quantile(values: Sequence[float], q: float) -> float:
@@ -34,20 +37,48 @@ def quantile(values: Sequence[float], q: float) -> float:
     return ordered[min(int(q * len(ordered)), len(ordered) - 1)]
 
 
+@dataclass(frozen=True)
+class Cores:
+    """Where the data plane is, and where wrk is."""
+
+    server: int
+    client: int
+
+    def use(self, *cores: int) -> None:
+        """Puts every thread of this process on these cores."""
+        for thread in Path("/proc/self/task").iterdir():
+            # One that has just ended needs no core.
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread.name), cores)
+
+
 def side_by_side(
-    host: Host, rounds: int, seconds: int, change: Callable[[int], None], core: int
+    host: Host, rounds: int, seconds: int, change: Callable[[int], None], client: int
 ) -> list[tuple[Latencies, Latencies]]:
     """Latencies of "load" with nothing else going on and while ``change`` is called over and over, in turn."""
     pairs = []
     for number in range(rounds):
-        calm = hammer(host.address, "load", seconds, core).wait()
-        run = hammer(host.address, "load", seconds, core)
+        calm = hammer(host.address, "load", seconds, client).wait()
+        run = hammer(host.address, "load", seconds, client)
         step = 0
         while run.is_running():
             change(number * 1_000_000 + step)
             step += 1
         pairs.append((calm, run.wait()))
     return pairs
+
+
+def compared(
+    host: Host, rounds: int, seconds: int, change: Callable[[int], None], cores: Cores, what: str
+) -> list[str]:
+    """``side_by_side`` on one core and on two."""
+    alone = shown(side_by_side(host, rounds, seconds, change, cores.client), f"{what}, on a core of its own")
+    cores.use(cores.server, cores.client)
+    try:
+        beside = side_by_side(host, rounds, seconds, change, cores.client)
+    finally:
+        cores.use(cores.server)
+    return [*alone, *shown(beside, f"{what}, on that core and the one of wrk")]
 
 
 def shown(pairs: Sequence[tuple[Latencies, Latencies]], what: str) -> list[str]:
@@ -57,12 +88,12 @@ def shown(pairs: Sequence[tuple[Latencies, Latencies]], what: str) -> list[str]:
     failed = sum(one.failed for pair in pairs for one in pair)
     requests = sum(one.requests for pair in pairs for one in pair)
     return [
-        f"- {requests:,} requests, {failed} failed; p99 {statistics.median(calm):,.0f} us without {what}, "
+        f"- {what}: {requests:,} requests, {failed} failed; p99 {statistics.median(calm):,.0f} us without, "
         f"{statistics.median(busy):,.0f} us with, {ratio:.2f} times."
     ]
 
 
-def swaps(folder: Path, rounds: int, seconds: int, core: int) -> list[str]:
+def swaps(folder: Path, rounds: int, seconds: int, cores: Cores) -> list[str]:
     """Another model under the same name, again and again, while it is asked."""
     host = Host({"sketches": False})
     models = [tiny(folder / f"{factor}.onnx", factor) for factor in (2.0, 3.0)]
@@ -80,7 +111,7 @@ def swaps(folder: Path, rounds: int, seconds: int, core: int) -> list[str]:
         for _ in range(100):
             swap(0)
         before, begun = host.settled_rss(), count
-        pairs = side_by_side(host, rounds, seconds, swap, core)
+        latencies = compared(host, rounds, seconds, swap, cores, "swaps")
         after = host.settled_rss()
         seen = watcher.stop()
     finally:
@@ -91,7 +122,7 @@ def swaps(folder: Path, rounds: int, seconds: int, core: int) -> list[str]:
         f"{count - begun:,} swaps, each to a model that was not loaded before.",
         "",
     ]
-    lines += shown(pairs, "swaps")
+    lines += latencies
     lines += [
         f"- {seen.answers:,} answers compared with the version that they name: {seen.mixed} mixed, {seen.failed} failed."
     ]
@@ -101,7 +132,7 @@ def swaps(folder: Path, rounds: int, seconds: int, core: int) -> list[str]:
     return [*lines, ""]
 
 
-def thousand(folder: Path, seconds: int, core: int) -> list[str]:
+def thousand(folder: Path, seconds: int, cores: Cores) -> list[str]:
     """A thousand models at once."""
     host = Host({"sketches": False})
     paths = [tiny(folder / f"t{index}.onnx", 1.0 + index) for index in range(1000)]
@@ -121,7 +152,7 @@ def thousand(folder: Path, seconds: int, core: int) -> list[str]:
             host.remove("guest")
             time.sleep(PACE)
 
-        pairs = side_by_side(host, 4, seconds, change, core)
+        latencies = compared(host, 4, seconds, change, cores, "another one coming and going")
     finally:
         host.stop()
     lines = [
@@ -132,7 +163,7 @@ def thousand(folder: Path, seconds: int, core: int) -> list[str]:
     lines += [
         f"- From the order until it is served: p50 {quantile(took, 0.5) * 1e3:.2f} ms, p99 {quantile(took, 0.99) * 1e3:.2f} ms."
     ]
-    return [*lines, *shown(pairs, "another one coming and going"), ""]
+    return [*lines, *latencies, ""]
 
 
 def cold(folder: Path) -> list[str]:
@@ -193,20 +224,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measures models that come and go.")
     parser.add_argument("--seconds", type=int, default=5, help="of each single run (default 5)")
     parser.add_argument(
-        "--rounds", type=int, default=12, help="pairs of runs with and without swaps (default 12)"
+        "--rounds",
+        type=int,
+        default=6,
+        help="pairs of runs with and without swaps, on each set of cores (default 6)",
     )
     parser.add_argument("--cycles", type=int, default=10_000, help="loads and unloads (default 10000)")
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("the bench needs wrk; on Debian: apt-get install wrk")
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[0]})
+    allowed = sorted(os.sched_getaffinity(0))
+    cores = Cores(allowed[0], allowed[-1])
+    cores.use(cores.server)
     with tempfile.TemporaryDirectory(prefix="headgate-lifecycle-") as name:
         folder = Path(name)
         lines = [f"# lifecycle, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", ""]
         sections = [
-            lambda: swaps(folder, arguments.rounds, arguments.seconds, cores[-1]),
-            lambda: thousand(folder, arguments.seconds, cores[-1]),
+            lambda: swaps(folder, arguments.rounds, arguments.seconds, cores),
+            lambda: thousand(folder, arguments.seconds, cores),
             lambda: cold(folder),
             lambda: soak(folder, arguments.cycles),
         ]
@@ -214,8 +249,8 @@ def main() -> None:
             # A thread of its own for each, which gives way once its host runs.
             with ThreadPoolExecutor(1) as executor:
                 lines += executor.submit(section).result()
-    os.sched_setaffinity(0, set(cores))
-    facts = machine() | {"onnx": onnx.__version__, "server core": cores[0], "client core": cores[-1]}
+    cores.use(*allowed)
+    facts = machine() | {"onnx": onnx.__version__, "server core": cores.server, "client core": cores.client}
     text = "\n".join([*lines, *(f"- {key}: {value}" for key, value in facts.items()), ""])
     (ROOT / "benches" / "results" / f"{datetime.now(UTC):%Y-%m-%d}-lifecycle.md").write_text(text)
     print(text)
