@@ -25,6 +25,7 @@ use crate::conn::{self, Conn};
 use crate::fetch::Fetcher;
 use crate::guards::Guards;
 use crate::metrics::Metrics;
+use crate::plain::buffers::Spare;
 use crate::publish::Publisher;
 use crate::reply::Stock;
 use crate::sketching::Sketcher;
@@ -148,6 +149,8 @@ pub struct Io {
     pub shared: Arc<Shared>,
     /// Buffers for answers.
     pub replies: Stock<u8>,
+    /// What connections without a request do not need.
+    pub spare: Spare,
     /// Memory for requests that a version was chosen for.
     pub taps: Stock<Account>,
     /// Lists for the header fields of answers.
@@ -295,6 +298,7 @@ pub fn run(
     let io = Io {
         thread,
         replies: Stock::of_replies(),
+        spare: Spare::default(),
         taps: Stock::of_taps(),
         fields: Stock::of_fields(),
         bodies: Stock::of_bodies(),

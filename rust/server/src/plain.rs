@@ -10,16 +10,17 @@
 //! The hot path goes on in `http` and `infer`.
 
 pub mod answer;
+pub mod buffers;
 pub mod head;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONNECTION, HeaderMap, HeaderValue};
+use bytes::{Buf, Bytes};
+use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Version};
 
 use crate::body::Source;
@@ -28,6 +29,7 @@ use crate::http::{Head, respond};
 use crate::io;
 use crate::reply::ReplyBuf;
 use crate::wire::Wire;
+use buffers::{Buffers, ROOM};
 use head::Plain;
 
 /// The longest body of a plain request, in bytes: what is not counted among the large ones.
@@ -35,13 +37,10 @@ const MOST: usize = (64 << 10) - 1;
 /// How long the body of a plain request may come behind its head: many clients write one after the other. What is refused
 /// whatever its body is waits no longer than this.
 const MOMENT: Duration = Duration::from_millis(5);
-/// The least room that a read has, in bytes; twice as much is kept between two requests.
-const ROOM: usize = 8 << 10;
 
 /// Serves a connection for as long as its requests are plain; what is left of it for hyper, if it is not over.
 pub async fn serve(wire: Wire, conn: &Rc<Conn>) -> Option<Wire> {
-    let (headers, unread) = (HeaderMap::new(), BytesMut::with_capacity(ROOM));
-    let mut line = Line { wire, conn, unread, headers, written: Vec::new() };
+    let mut line = Line { wire, conn, held: Buffers::default() };
     let most = io::with(|io| io.shared.config.max_body_bytes).min(MOST);
     loop {
         let head = match line.head().await {
@@ -49,15 +48,14 @@ pub async fn serve(wire: Wire, conn: &Rc<Conn>) -> Option<Wire> {
             Came::Odd => return Some(line.hand_over(&[])),
             Came::Nothing => return None,
         };
-        let Some(plain) = head::parse(&head, &mut line.headers, most) else {
+        let Some(plain) = head::parse(&head, &mut line.held.headers, most) else {
             return Some(line.hand_over(&head));
         };
         let Some(body) = line.body(plain.length).await else {
             return Some(line.hand_over(&head));
         };
         line.exchange(plain, body).await?;
-        drop(head);
-        line.recycle();
+        line.held.headers.clear();
     }
 }
 
@@ -65,12 +63,7 @@ pub async fn serve(wire: Wire, conn: &Rc<Conn>) -> Option<Wire> {
 struct Line<'a> {
     wire: Wire,
     conn: &'a Rc<Conn>,
-    /// What was read and belongs to no request yet.
-    unread: BytesMut,
-    /// The header fields of the present request.
-    headers: HeaderMap,
-    /// The head of the present answer, and its body where that is short.
-    written: Vec<u8>,
+    held: Buffers,
 }
 
 /// What came where a request was to begin.
@@ -87,25 +80,26 @@ impl Line<'_> {
     /// Reads to the end of a head.
     async fn head(&mut self) -> Came {
         self.skip_empty_lines();
-        if !self.unread.is_empty() {
+        if !self.held.unread.is_empty() {
             // Its first byte was there when the last answer was out.
             self.conn.first_byte(self.conn.received());
         }
         let mut searched = 0;
         poll_fn(|cx| {
             loop {
-                if let Some(end) = head::end(&self.unread, searched) {
-                    return Poll::Ready(Came::Head(self.unread.split_to(end).freeze()));
+                let unread = &mut self.held.unread;
+                if let Some(end) = head::end(unread, searched) {
+                    return Poll::Ready(Came::Head(unread.split_to(end).freeze()));
                 }
                 if self.conn.is_closing(cx) {
                     return Poll::Ready(Came::Nothing);
                 }
-                if !head::may_go_on(&self.unread, searched) {
+                if !head::may_go_on(unread, searched) {
                     return Poll::Ready(Came::Odd);
                 }
-                searched = self.unread.len();
-                match ready!(self.wire.poll_more(cx, &mut self.unread, ROOM)) {
-                    Ok(0) if !self.unread.is_empty() => return Poll::Ready(Came::Odd),
+                searched = unread.len();
+                match ready!(self.poll_first(cx)) {
+                    Ok(0) if searched > 0 => return Poll::Ready(Came::Odd),
                     Ok(0) | Err(_) => return Poll::Ready(Came::Nothing),
                     Ok(_) => {}
                 }
@@ -114,19 +108,33 @@ impl Line<'_> {
         .await
     }
 
+    /// Reads more of a head, or its first bytes; who waits for those holds no buffers.
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        if self.held.unread.capacity() == 0 {
+            self.held = io::with(|io| io.spare.take());
+        }
+        let read = self.wire.poll_more(cx, &mut self.held.unread, ROOM);
+        if read.is_pending() && self.held.unread.is_empty() {
+            io::with(|io| io.spare.give(std::mem::take(&mut self.held)));
+        }
+        read
+    }
+
     /// Empty lines in front of a request are nobody's: some clients end a body with one (RFC 9112, 2.2).
     fn skip_empty_lines(&mut self) {
-        let lines = self.unread.iter().take_while(|&&byte| byte == b'\r' || byte == b'\n').count();
-        self.unread.advance(lines);
+        let unread = &mut self.held.unread;
+        let lines = unread.iter().take_while(|&&byte| byte == b'\r' || byte == b'\n').count();
+        unread.advance(lines);
     }
 
     /// The body, where all of it is there within a moment.
     async fn body(&mut self, length: usize) -> Option<Bytes> {
-        if self.unread.len() < length {
+        let unread = &mut self.held.unread;
+        if unread.len() < length {
             let whole = poll_fn(|cx| {
-                while self.unread.len() < length {
-                    let missing = length - self.unread.len();
-                    match ready!(self.wire.poll_more(cx, &mut self.unread, missing)) {
+                while unread.len() < length {
+                    let missing = length - unread.len();
+                    match ready!(self.wire.poll_more(cx, unread, missing)) {
                         Ok(read) if read > 0 => {}
                         _ => return Poll::Ready(None),
                     }
@@ -135,30 +143,30 @@ impl Line<'_> {
             });
             tokio::time::timeout(MOMENT, whole).await.ok()??;
         }
-        Some(self.unread.split_to(length).freeze())
+        Some(unread.split_to(length).freeze())
     }
 
     /// Answers a request and writes the answer; `None` when the connection is over.
     async fn exchange(&mut self, plain: Plain<'_>, body: Bytes) -> Option<()> {
         let (received, open) = (self.conn.received(), self.conn.begin());
-        let headers = std::mem::take(&mut self.headers);
+        let headers = std::mem::take(&mut self.held.headers);
         let mut reply = {
             let (method, path) = (&plain.method, plain.path);
             let head = Head { method, path, version: Version::HTTP_11, headers: &headers };
             self.unless_left(pin!(respond(head, Source::Here(body), received, &open))).await?
         };
-        self.headers = headers;
+        self.held.headers = headers;
         let ends = reply.ends || plain.closes || self.conn.is_told_to_close();
         if ends {
             reply.fields.push((CONNECTION, HeaderValue::from_static("close")));
         }
-        answer::write_head(&reply, &mut self.written);
+        answer::write_head(&reply, &mut self.held.written);
         io::with(|io| io.fields.give(reply.fields));
         if plain.method == Method::HEAD {
             io::with(|io| io.replies.give(std::mem::take(&mut reply.body)));
         }
         let body = ReplyBuf::new(reply.body, reply.tap, self.conn, open);
-        answer::send(&mut self.wire, &mut self.written, body).await.ok()?;
+        answer::send(&mut self.wire, &mut self.held.written, body).await.ok()?;
         if ends {
             self.wire.shut_down().await;
         }
@@ -172,8 +180,8 @@ impl Line<'_> {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
                 return Poll::Ready(Some(done));
             }
-            if self.unread.is_empty() {
-                match ready!(self.wire.poll_more(cx, &mut self.unread, ROOM)) {
+            if self.held.unread.is_empty() {
+                match ready!(self.wire.poll_more(cx, &mut self.held.unread, ROOM)) {
                     Ok(read) if read > 0 => {}
                     _ => return Poll::Ready(None),
                 }
@@ -183,20 +191,9 @@ impl Line<'_> {
         .await
     }
 
-    /// Lets go of a request, so that its memory takes the next one; what a long body took is not kept.
-    fn recycle(&mut self) {
-        self.headers.clear();
-        if self.unread.is_empty() {
-            self.unread.reserve(ROOM);
-            if self.unread.capacity() > 2 * ROOM {
-                self.unread = BytesMut::with_capacity(ROOM);
-            }
-        }
-    }
-
     /// The wire, from which `head` and what was read behind it are read again.
     fn hand_over(mut self, head: &[u8]) -> Wire {
-        self.wire.put_back([head, &self.unread].concat().into());
+        self.wire.put_back([head, &self.held.unread].concat().into());
         self.wire
     }
 }

@@ -43,7 +43,7 @@ pub fn may_go_on(bytes: &[u8], searched: usize) -> bool {
     if bytes.len() >= LONGEST {
         return false;
     }
-    if searched > 0 && !bytes[searched..].contains(&b'\n') {
+    if bytes.is_empty() || (searched > 0 && !bytes[searched..].contains(&b'\n')) {
         return true;
     }
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];

@@ -1,0 +1,44 @@
+//! What a connection has between a request's first byte and its answer's last one. The connections of a thread take turns with few
+//! of these: who is idle holds none, and the memory is warm.
+
+use std::cell::RefCell;
+
+use bytes::BytesMut;
+use http::HeaderMap;
+
+/// The least room that a read has, in bytes; buffers of twice as much are kept.
+pub const ROOM: usize = 8 << 10;
+/// Buffers that a thread keeps at most.
+const KEPT: usize = 64;
+
+/// The buffers of one connection.
+#[derive(Default)]
+pub struct Buffers {
+    /// What was read and belongs to no request yet.
+    pub unread: BytesMut,
+    /// The header fields of the present request.
+    pub headers: HeaderMap,
+    /// The head of the present answer, and its body where that is short.
+    pub written: Vec<u8>,
+}
+
+/// A thread's spare buffers.
+#[derive(Default)]
+pub struct Spare(RefCell<Vec<Buffers>>);
+
+impl Spare {
+    /// Buffers with nothing in them.
+    pub fn take(&self) -> Buffers {
+        self.0.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes buffers back; what a long body took is not kept.
+    pub fn give(&self, mut buffers: Buffers) {
+        buffers.unread.clear();
+        buffers.headers.clear();
+        let mut kept = self.0.borrow_mut();
+        if kept.len() < KEPT && buffers.unread.capacity() <= 2 * ROOM {
+            kept.push(buffers);
+        }
+    }
+}
