@@ -37,6 +37,7 @@ pub mod residency;
 pub mod rest;
 pub mod settings;
 pub mod sketching;
+pub mod stock;
 pub mod taps;
 pub mod tensors;
 pub mod threads;

@@ -1,6 +1,5 @@
 //! Answers as the HTTP layer takes them: bytes in a buffer that goes back to its thread, and the tap that waits for them.
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,65 +15,10 @@ use crate::conn::{Conn, Open, Unsent};
 use crate::grpc;
 use crate::grpc::stream::{Answers, Piece};
 use crate::io;
-use crate::taps::{Account, Tap};
+use crate::taps::Tap;
 
 /// The header fields of an answer, those of its framing aside.
 pub type Fields = Vec<(HeaderName, HeaderValue)>;
-
-/// A thread's stock of empty lists of `T`.
-pub struct Stock<T> {
-    lists: RefCell<Vec<Vec<T>>>,
-    /// Lists that are kept at most.
-    keep: usize,
-    /// A list with room for more is freed instead of kept.
-    largest: usize,
-}
-
-impl Stock<u8> {
-    /// Buffers for answers: many and small.
-    pub fn of_replies() -> Self {
-        Stock::of(256, 1 << 20)
-    }
-
-    /// Buffers for bodies that come in pieces: few and large.
-    pub fn of_bodies() -> Self {
-        Stock::of(8, 4 << 20)
-    }
-}
-
-impl Stock<(HeaderName, HeaderValue)> {
-    /// Lists for the header fields of answers.
-    pub fn of_fields() -> Self {
-        Stock::of(16, 64)
-    }
-}
-
-impl Stock<Account> {
-    /// Lists of one request each.
-    pub fn of_taps() -> Self {
-        Stock::of(256, 1)
-    }
-}
-
-impl<T> Stock<T> {
-    fn of(keep: usize, largest: usize) -> Self {
-        Stock { lists: RefCell::new(Vec::new()), keep, largest }
-    }
-
-    /// An empty list.
-    pub fn take(&self) -> Vec<T> {
-        self.lists.borrow_mut().pop().unwrap_or_default()
-    }
-
-    /// Takes a list back.
-    pub fn give(&self, mut list: Vec<T>) {
-        list.clear();
-        let mut kept = self.lists.borrow_mut();
-        if kept.len() < self.keep && (1..=self.largest).contains(&list.capacity()) {
-            kept.push(list);
-        }
-    }
-}
 
 /// An answer's bytes on their way to the socket. Dropped when the last one is written, or when nobody takes them any more.
 pub struct ReplyBuf {
