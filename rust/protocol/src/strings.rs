@@ -356,8 +356,20 @@ pub(crate) fn write_json_base64(bytes: &[u8], out: &mut Vec<u8>) {
 
 /// Appends `text` as a JSON string, quotes included.
 pub(crate) fn write_json(text: &str, out: &mut Vec<u8>) {
-    out.push(b'"');
     let bytes = text.as_bytes();
+    out.reserve(bytes.len() + 2);
+    out.push(b'"');
+    // Nearly all are names, in which nothing is escaped; without a branch for each byte that is soon seen.
+    let escapes = |&byte: &u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+    if bytes.iter().fold(false, |found, byte| found | escapes(byte)) {
+        write_escaped(bytes, out);
+    } else {
+        out.extend_from_slice(bytes);
+    }
+    out.push(b'"');
+}
+
+fn write_escaped(bytes: &[u8], out: &mut Vec<u8>) {
     let mut done = 0;
     for (at, &byte) in bytes.iter().enumerate() {
         let short: &[u8] = match byte {
@@ -379,7 +391,6 @@ pub(crate) fn write_json(text: &str, out: &mut Vec<u8>) {
         done = at + 1;
     }
     out.extend_from_slice(&bytes[done..]);
-    out.push(b'"');
 }
 
 #[cfg(test)]

@@ -79,13 +79,13 @@ impl Conn {
     }
 
     /// An answer is about to be sent.
-    pub fn sending(self: &Rc<Self>) -> Unsent {
+    pub fn sending(self: &Rc<Self>, now: Instant) -> Unsent {
         let mut unsent = self.unsent.borrow_mut();
         let place = unsent.iter().position(Option::is_none).unwrap_or_else(|| {
             unsent.push(None);
             unsent.len() - 1
         });
-        unsent[place] = Some(Instant::now());
+        unsent[place] = Some(now);
         Unsent(self.clone(), place)
     }
 
@@ -332,11 +332,11 @@ mod tests {
     fn answers_that_do_not_move_are_noticed_beside_others_that_do() {
         let conn = Rc::new(Conn::default());
         assert_eq!(conn.unmoved_since(), None);
-        let (first, stuck) = (conn.sending(), conn.sending());
+        let (first, stuck) = (conn.sending(Instant::now()), conn.sending(Instant::now()));
         let since = conn.unsent.borrow()[1].unwrap();
         drop(first);
         assert_eq!(conn.unmoved_since(), Some((since, since)));
-        let other = conn.sending();
+        let other = conn.sending(Instant::now());
         other.moved();
         let (longest, any) = conn.unmoved_since().unwrap();
         assert_eq!(longest, since);

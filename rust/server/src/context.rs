@@ -9,7 +9,6 @@ use crate::taps::Tap;
 
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-static TIMING: HeaderName = HeaderName::from_static("x-headgate-timing");
 static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// The most bytes of a request id that are echoed and logged.
@@ -22,6 +21,8 @@ pub struct Context {
     pub trace: Option<Trace>,
     /// The client's name for the request.
     pub request_id: Option<HeaderValue>,
+    /// How long the client waits, in its words.
+    pub timeout: Option<HeaderValue>,
     /// Whether the answer tells its times.
     timed: bool,
 }
@@ -40,13 +41,25 @@ pub struct Trace {
 }
 
 impl Context {
-    /// Reads the headers of a request.
+    /// Reads the headers of a request, once through: there are few, and a look-up hashes each name that is asked for. Of a name
+    /// that is given more than once the first value counts.
     pub fn read(headers: &HeaderMap) -> Context {
+        let [mut trace, mut id, mut timing, mut timeout] = [None; 4];
+        for (name, value) in headers {
+            let known = match name.as_str() {
+                "traceparent" => &mut trace,
+                "x-request-id" => &mut id,
+                "x-headgate-timing" => &mut timing,
+                "x-headgate-timeout" => &mut timeout,
+                _ => continue,
+            };
+            known.get_or_insert(value);
+        }
         let span = || io::with(io::Io::draw).max(1);
-        let trace = headers.get(&TRACEPARENT).and_then(|value| Trace::parse(value.as_bytes(), span));
-        let request_id = headers.get(&REQUEST_ID).filter(|id| !id.is_empty() && id.len() <= MAX_ID);
-        let timed = headers.get(&TIMING).is_some_and(|value| value == "1");
-        Context { trace, request_id: request_id.cloned(), timed }
+        let trace = trace.and_then(|value| Trace::parse(value.as_bytes(), span));
+        let request_id = id.filter(|id| !id.is_empty() && id.len() <= MAX_ID).cloned();
+        let timed = timing.is_some_and(|value| value == "1");
+        Context { trace, request_id, timeout: timeout.cloned(), timed }
     }
 
     /// What there is to say in the header fields of an answer.

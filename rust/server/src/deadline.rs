@@ -5,16 +5,14 @@
 use std::time::{Duration, Instant};
 
 use headgate_core::error::{Error, Result};
-use http::header::{HeaderMap, HeaderName};
-
-static TIMEOUT: HeaderName = HeaderName::from_static("x-headgate-timeout");
+use http::HeaderValue;
 
 /// When the client stops waiting for a request that was `received` then.
 ///
 /// # Errors
 /// `invalid_argument` for a value that is no number with a unit.
-pub fn of(headers: &HeaderMap, received: Instant) -> Result<Option<Instant>> {
-    let Some(value) = headers.get(&TIMEOUT) else { return Ok(None) };
+pub fn of(timeout: Option<&HeaderValue>, received: Instant) -> Result<Option<Instant>> {
+    let Some(value) = timeout else { return Ok(None) };
     let timeout = value.to_str().ok().and_then(parse).ok_or_else(|| {
         Error::invalid(format!(
             "x-headgate-timeout is {value:?}; it must be a whole number of us, ms or s, such as 150ms"

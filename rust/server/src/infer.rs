@@ -158,7 +158,7 @@ pub async fn infer(
     envelope: Envelope<'_>,
     (body, counted): (&Bytes, Counted),
 ) -> Result<Answer> {
-    let asked = deadline::of(ask.headers, ask.received)?;
+    let asked = deadline::of(ask.context.timeout.as_ref(), ask.received)?;
     let mut tap = route(&ask, endpoint)?;
     tap.counted().take(counted);
     tap.sample(ask.protocol, ask.context);

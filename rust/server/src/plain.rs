@@ -17,7 +17,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use http::header::{CONNECTION, HeaderValue};
@@ -160,12 +160,13 @@ impl Line<'_> {
         if ends {
             reply.fields.push((CONNECTION, HeaderValue::from_static("close")));
         }
-        answer::write_head(&reply, &mut self.held.written);
+        let now = Instant::now();
+        answer::write_head(&reply, now, &mut self.held.written);
         io::with(|io| io.fields.give(reply.fields));
         if plain.method == Method::HEAD {
             io::with(|io| io.replies.give(std::mem::take(&mut reply.body)));
         }
-        let body = ReplyBuf::new(reply.body, reply.tap, self.conn, open);
+        let body = ReplyBuf::new(reply.body, reply.tap, self.conn, (open, now));
         answer::send(&mut self.wire, &mut self.held.written, body).await.ok()?;
         if ends {
             self.wire.shut_down().await;

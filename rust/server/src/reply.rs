@@ -31,8 +31,8 @@ pub struct ReplyBuf {
 
 impl ReplyBuf {
     /// These bytes, which end the request `open` when they are written.
-    pub fn new(bytes: Vec<u8>, tap: Option<Tap>, conn: &Rc<Conn>, open: Open) -> Self {
-        Self { bytes, sent: 0, tap, unsent: conn.sending(), _open: open }
+    pub fn new(bytes: Vec<u8>, tap: Option<Tap>, conn: &Rc<Conn>, (open, now): (Open, Instant)) -> Self {
+        Self { bytes, sent: 0, tap, unsent: conn.sending(now), _open: open }
     }
 }
 
@@ -84,7 +84,13 @@ pub struct Writing {
 
 impl Writing {
     fn piece(&self, bytes: Vec<u8>, start: usize, tap: Option<Tap>) -> ReplyBuf {
-        ReplyBuf { bytes, sent: start, tap, unsent: self.conn.sending(), _open: self.open.also() }
+        ReplyBuf {
+            bytes,
+            sent: start,
+            tap,
+            unsent: self.conn.sending(Instant::now()),
+            _open: self.open.also(),
+        }
     }
 }
 
@@ -100,7 +106,7 @@ pub struct Trailers {
 impl ReplyBody {
     /// A body of these bytes, which ends the request `open` when it is written.
     pub fn new(bytes: Vec<u8>, tap: Option<Tap>, conn: &Rc<Conn>, open: Open) -> Self {
-        Self::Whole(Some(ReplyBuf::new(bytes, tap, conn, open)))
+        Self::Whole(Some(ReplyBuf::new(bytes, tap, conn, (open, Instant::now()))))
     }
 
     /// A gRPC message, or none, and trailers, which end the request `open`.
@@ -111,8 +117,11 @@ impl ReplyBody {
         conn: &Rc<Conn>,
         open: Open,
     ) -> Self {
-        let bytes = bytes.map(|bytes| ReplyBuf::new(bytes, tap.take(), conn, open.also()));
-        Self::Message(bytes, Some(Trailers { fields, tap, unsent: conn.sending(), _open: open }))
+        let bytes = bytes.map(|bytes| ReplyBuf::new(bytes, tap.take(), conn, (open.also(), Instant::now())));
+        Self::Message(
+            bytes,
+            Some(Trailers { fields, tap, unsent: conn.sending(Instant::now()), _open: open }),
+        )
     }
 
     /// gRPC messages as they come; their end is the end of the request `open`.

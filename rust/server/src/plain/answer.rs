@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::pin::Pin;
 use std::task::{Poll, ready};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Buf;
 use hyper::rt::Write as _;
@@ -14,8 +14,8 @@ use crate::http::Reply;
 use crate::reply::ReplyBuf;
 use crate::wire::Wire;
 
-/// Writes an answer's head in place of what `out` has.
-pub fn write_head(reply: &Reply, out: &mut Vec<u8>) {
+/// Writes the head of an answer that is sent now in place of what `out` has.
+pub fn write_head(reply: &Reply, now: Instant, out: &mut Vec<u8>) {
     let status = reply.status;
     out.clear();
     out.extend_from_slice(b"HTTP/1.1 ");
@@ -31,7 +31,7 @@ pub fn write_head(reply: &Reply, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\ncontent-length: ");
     out.extend_from_slice(itoa::Buffer::new().format(reply.body.len()).as_bytes());
     out.extend_from_slice(b"\r\ndate: ");
-    with_date(|date| out.extend_from_slice(date));
+    with_date(now, |date| out.extend_from_slice(date));
     out.extend_from_slice(b"\r\n\r\n");
 }
 
@@ -75,25 +75,25 @@ pub async fn send(wire: &mut Wire, head: &mut Vec<u8>, mut body: ReplyBuf) -> io
     poll_fn(|cx| Pin::new(&mut *wire).poll_flush(cx)).await
 }
 
-/// The date as HTTP writes it, and the second that it is for.
+/// The date as HTTP writes it, and until when it is that.
 struct Date {
-    second: u64,
+    until: Option<Instant>,
     text: [u8; 29],
 }
 
 thread_local! {
-    static DATE: RefCell<Date> = const { RefCell::new(Date { second: u64::MAX, text: [0; 29] }) };
+    static DATE: RefCell<Date> = const { RefCell::new(Date { until: None, text: [0; 29] }) };
 }
 
-/// Lends the present date, which is written once a second.
-fn with_date(use_it: impl FnOnce(&[u8])) {
-    let now = SystemTime::now();
-    let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+/// Lends the present date. The system's clock is asked once a second.
+fn with_date(now: Instant, use_it: impl FnOnce(&[u8])) {
     DATE.with_borrow_mut(|date| {
-        if date.second != second {
-            date.second = second;
+        if date.until.is_none_or(|until| now >= until) {
+            let present = SystemTime::now();
+            let into_second = present.duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+            date.until = Some(now + Duration::from_secs(1) - Duration::from_nanos(into_second.into()));
             // It has 29 bytes by its definition (RFC 9110, 5.6.7).
-            let _ = write!(&mut date.text[..], "{}", httpdate::HttpDate::from(now));
+            let _ = write!(&mut date.text[..], "{}", httpdate::HttpDate::from(present));
         }
         use_it(&date.text);
     });
