@@ -61,7 +61,7 @@ impl Place {
 pub struct Seen<'a> {
     /// The newest runs; one that was together with others counts for each of them.
     pub runs: &'a Counts,
-    /// The share of the IO threads' time that these would take inline.
+    /// The share of the IO threads' time that these took, where they ran inline.
     pub busy: f64,
     /// Its batches, where it has them.
     pub batches: Option<Batches>,

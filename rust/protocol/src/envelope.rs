@@ -307,9 +307,9 @@ impl Scratch {
 
     /// Takes back the memory of an envelope that is no longer needed.
     pub fn recycle(&mut self, envelope: Envelope<'_>) {
-        self.inputs = emptied(envelope.inputs, |_| None);
-        self.outputs = emptied(envelope.outputs, |_| None);
-        self.custom = emptied(envelope.parameters.custom, |_| None);
+        self.inputs = emptied(envelope.inputs);
+        self.outputs = emptied(envelope.outputs);
+        self.custom = emptied(envelope.parameters.custom);
     }
 
     /// An empty list of raw contents in the memory of past ones.
@@ -318,6 +318,6 @@ impl Scratch {
     }
 
     pub(crate) fn recycle_raw(&mut self, raw: Vec<&[u8]>) {
-        self.raw = emptied(raw, |_| None);
+        self.raw = emptied(raw);
     }
 }

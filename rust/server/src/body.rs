@@ -63,11 +63,11 @@ impl Counted {
     }
 }
 
-/// The body of a request without messages, by who reads it.
+/// The body of a REST request, by who reads it.
 pub enum Source {
     /// hyper, when it is asked.
     Coming(Incoming),
-    /// Whoever read the head has read it as well, and found it short.
+    /// It is here: whoever read the head has read it as well.
     Here(Bytes),
 }
 

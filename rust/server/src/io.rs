@@ -149,7 +149,7 @@ pub struct Io {
     pub shared: Arc<Shared>,
     /// Buffers for answers.
     pub replies: Stock<u8>,
-    /// What connections without a request do not need.
+    /// Buffers for connections that have a request.
     pub spare: Spare,
     /// Memory for requests that a version was chosen for.
     pub taps: Stock<Account>,

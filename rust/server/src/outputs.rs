@@ -43,12 +43,12 @@ pub struct Lists {
 impl Lists {
     /// Takes a list of [`Outputs::tensors`] back.
     pub fn keep_tensors(&mut self, tensors: Vec<OutputTensor<'_>>) {
-        self.tensors = emptied(tensors, |_| None);
+        self.tensors = emptied(tensors);
     }
 
     /// Takes the lists of outputs back.
     pub fn keep(&mut self, outputs: Outputs<'_>) {
-        self.shown = emptied(outputs.shown, |_| None);
+        self.shown = emptied(outputs.shown);
     }
 }
 

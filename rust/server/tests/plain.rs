@@ -112,13 +112,15 @@ fn a_gateway_that_stops_waits_for_no_request_that_has_not_come() {
 
 #[test]
 fn empty_lines_between_requests_are_nothing() {
-    let (gateway, address) = gateway_with(&json!({"head_timeout_ms": 20}));
+    // A head that had begun would have longer than the test waits; an idle connection has not.
+    let (gateway, address) = gateway_with(&json!({"idle_ms": 500, "head_timeout_ms": 60_000}));
     serve(&gateway, "tiny", free(), true);
     let mut stream = connect(address);
     for value in [1.0, 2.0] {
         stream.write_all(format!("{}\r\n", request("tiny", value)).as_bytes()).unwrap();
         assert_eq!(number(&answer(&mut stream).1), 2.0 * f64::from(value));
     }
+    assert!(ends(&mut stream));
 }
 
 #[test]
