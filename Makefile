@@ -92,17 +92,20 @@ wheel: $(STAMPS)/python  ## build the abi3 wheel into dist/
 .PHONY: bench
 bench: bench-micro bench-macro bench-wires bench-batches bench-overload bench-lifecycle bench-scaling  ## run all benches; prints ratios and writes benches/results/
 
+.PHONY: bench-peers
+bench-peers:
+	CARGO_TARGET_DIR=target/peers cargo build --release --locked --manifest-path benches/peers/bare/Cargo.toml
+
 .PHONY: bench-micro
 bench-micro:  ## ns per value of the sketches, ns per number of the JSON scanner
 	cargo bench --locked -p headgate-sketch -p headgate-protocol
 
 .PHONY: bench-macro
-bench-macro: $(STAMPS)/native $(STAMPS)/digits  ## against nginx, a bare loop and a hand-written server; needs nginx and wrk
-	CARGO_TARGET_DIR=target/peers cargo build --release --locked --manifest-path benches/peers/bare_loop/Cargo.toml
+bench-macro: $(STAMPS)/native $(STAMPS)/digits bench-peers  ## against nginx, a bare loop and a hand-written server; needs nginx and wrk
 	$(PY) -m benches.macro
 
 .PHONY: bench-batches
-bench-batches: $(STAMPS)/native  ## rows batched against ONNX Runtime alone; needs wrk
+bench-batches: $(STAMPS)/native bench-peers  ## rows batched against ONNX Runtime alone
 	$(PY) -m benches.batches
 
 .PHONY: bench-overload

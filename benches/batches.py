@@ -2,7 +2,8 @@
 
 C is the CPU time of a row in a loop over the session at its best batch size, H the CPU time of a request to a constant
 version with the same body. What a gateway can reach at best is C + H for a request; the ratio is that over what it took.
-Server and loop are pinned to the same core, the client to another; rounds are interleaved. Next: ``peers/session_loop``.
+Server and loop are pinned to the same core, the client, which never sleeps, to another; rounds are interleaved.
+Next: ``clients``, ``peers/session_loop``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import argparse
 import itertools
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -26,6 +26,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from benches.clients import AWAKE, Ask, Outcome, awake, need
 from benches.report import machine
 from benches.servers import ROOT, Launcher, Server
 
@@ -135,39 +136,18 @@ def body(subject: Subject) -> tuple[bytes, int]:
 
 @dataclass(frozen=True)
 class Load:
-    """One version of one subject, asked by wrk."""
+    """One version of one subject, and a request for it."""
 
     subject: str
     version: str
     path: Path
     json_length: int
 
-
-@dataclass(frozen=True)
-class Result:
-    """CPU time of a request and requests a second, with latencies in microseconds."""
-
-    cpu_us: float
-    per_second: float
-    p50_us: float
-    p99_us: float
-
-
-def measure(server: Server, load: Load, core: int, seconds: int) -> Result:
-    """One run of wrk; every request must be answered well."""
-    command = ["taskset", "--cpu-list", str(core), "wrk", "--threads", "1"]
-    command += ["--connections", str(CONNECTIONS), "--duration", f"{seconds}s", "--timeout", "20s"]
-    command += ["--script", str(ROOT / "benches" / "peers" / "post.lua")]
-    command += ["--header", f"Inference-Header-Content-Length: {load.json_length}"]
-    url = f"http://{server.address}/v2/models/{load.subject}/versions/{load.version}/infer"
-    before = server.cpu_seconds()
-    done = subprocess.run([*command, url, "--", str(load.path)], capture_output=True, text=True, check=True)
-    spent = server.cpu_seconds() - before
-    outcome = json.loads(done.stdout.splitlines()[-1])
-    if outcome["failed"] or not outcome["requests"]:
-        raise SystemExit(f"{load.subject} {load.version}: {outcome}")
-    rate = outcome["requests"] / (outcome["microseconds"] / 1e6)
-    return Result(spent * 1e6 / outcome["requests"], rate, outcome["p50_us"], outcome["p99_us"])
+    def ask(self, core: int, seconds: int) -> Ask:
+        """The request on all connections."""
+        path = f"/v2/models/{self.subject}/versions/{self.version}/infer"
+        length = f"Inference-Header-Content-Length: {self.json_length}"
+        return Ask(path, self.path, CONNECTIONS, seconds, core, (length,))
 
 
 def loop(model: Path, core: int) -> dict[int, float]:
@@ -195,7 +175,7 @@ class Round:
     """All of one subject in one round."""
 
     loop: dict[int, float]
-    by_version: dict[str, Result]
+    by_version: dict[str, Outcome]
 
     @property
     def best(self) -> tuple[int, float]:
@@ -248,9 +228,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=4, help="of each single run (default 4)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds, each with everything (default 5)")
     arguments = parser.parse_args()
-    for program in ("wrk", "taskset"):
-        if shutil.which(program) is None:
-            raise SystemExit(f"the bench needs {program}; on Debian: apt-get install wrk util-linux")
+    need("taskset", peers=[AWAKE])
     cores = sorted(os.sched_getaffinity(0))
     subjects = [mlp(1024), resnet(64)]
     with tempfile.TemporaryDirectory(prefix="headgate-batches-") as name:
@@ -270,14 +248,14 @@ def main() -> None:
         rounds: dict[str, list[Round]] = {subject.name: [] for subject in subjects}
         try:
             for load in loads:
-                measure(server, load, cores[-1], 1)
+                awake(server, load.ask(cores[-1], 1))
             for number in range(arguments.rounds):
                 for subject in subjects:
                     alone = loop(folder / "models" / subject.name / "1" / "model.onnx", cores[0])
                     own = [load for load in loads if load.subject == subject.name]
                     own = own[number % 3 :] + own[: number % 3]
                     found = {
-                        load.version: measure(server, load, cores[-1], arguments.seconds) for load in own
+                        load.version: awake(server, load.ask(cores[-1], arguments.seconds)) for load in own
                     }
                     rounds[subject.name].append(Round(alone, found))
                     print(number + 1, subject.name, alone, found, file=sys.stderr, flush=True)

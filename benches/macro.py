@@ -1,39 +1,34 @@
 """``make bench``: Headgate against nginx and a hand-written server, on one machine in one go.
 
-The server is pinned to one core and wrk to another; rounds are interleaved. A run takes a few minutes and ends by
+The server is pinned to one core and its client to another; rounds are interleaved. A run takes ten minutes and ends by
 itself, and so do all processes that it started.
-Read next: ``servers`` (what is compared), ``measure`` (how), ``report`` (what is written).
+Read next: ``servers`` (what is compared), ``clients`` and ``measure`` (how), ``report`` (what is written).
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from benches import report
+from benches import clients, report
 from benches.measure import Effort, interleaved
 from benches.servers import BARE_LOOP, DIGITS, Launcher, start_all
 
 
 def need() -> None:
     """Ends with a sentence when the machine lacks what the bench stands on."""
-    for program in ("nginx", "wrk", "taskset"):
-        if shutil.which(program) is None:
-            raise SystemExit(f"the bench needs {program}; on Debian: apt-get install nginx wrk util-linux")
-    if not BARE_LOOP.exists():
-        raise SystemExit(f"the bench needs {BARE_LOOP}: make bench-macro builds it")
+    clients.need("nginx", "wrk", "taskset", peers=[clients.AWAKE, BARE_LOOP])
     if not (DIGITS / "models").exists():
         raise SystemExit("the digits example is not prepared: python examples/digits/prepare.py")
     if len(os.sched_getaffinity(0)) < 2:
-        raise SystemExit("the bench needs two cores: one for the server, one for wrk")
+        raise SystemExit("the bench needs two cores: one for the server, one for its client")
 
 
 def main() -> None:
-    """The command line; without options about five minutes."""
+    """The command line; without options about twelve minutes."""
     parser = argparse.ArgumentParser(description="Measures Headgate against nginx and a hand-written server.")
     parser.add_argument("--seconds", type=int, default=3, help="of each single run (default 3)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds, each with every server (default 5)")
@@ -49,7 +44,7 @@ def main() -> None:
         try:
             for run in interleaved(servers, effort):
                 print(
-                    f"round {run.round}  {run.server:<24} {run.connections:>3} connections  "
+                    f"round {run.round}  {run.server:<24} {run.connections:>3} connections of {run.client:<5}  "
                     f"{run.requests_per_second:>10,.0f}/s  {run.cpu_us_per_request:>8.2f} us CPU",
                     file=sys.stderr,
                     flush=True,

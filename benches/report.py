@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import operator
 import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import headgate
-from benches.measure import Measurement
+from benches.measure import AWAKE, WRK, Measurement
 
 RESULTS = Path(__file__).resolve().parent / "results"
 NGINX = "nginx, fixed body"
@@ -57,57 +59,58 @@ def first_line(*command: str) -> str:
     return (done.stdout + done.stderr).strip().splitlines()[0]
 
 
-def median(values: Sequence[float]) -> float:
-    """The median; of an even count, the mean of the middle two."""
-    return statistics.median(values)
+@dataclass(frozen=True)
+class Runs:
+    """The runs of one client with one number of connections."""
+
+    runs: Sequence[Measurement]
+
+    def by_round(self, server: str, field: str) -> dict[int, float]:
+        """A server's values."""
+        return {run.round: getattr(run, field) for run in self.runs if run.server == server}
+
+    def middle(self, server: str, field: str) -> float:
+        """The median over the rounds."""
+        return statistics.median(self.by_round(server, field).values())
+
+    def common(
+        self, one: str, other: str, field: str, combine: Callable[[float, float], float]
+    ) -> float | None:
+        """The median of what two servers' values give within each round; None where one is missing."""
+        first, second = self.by_round(one, field), self.by_round(other, field)
+        both = [combine(first[number], second[number]) for number in first if second.get(number)]
+        return statistics.median(both) if both else None
+
+    def ratio(self, above: str, below: str, field: str) -> float | None:
+        """One server's value by another's."""
+        return self.common(above, below, field, operator.truediv)
+
+    def servers(self) -> list[str]:
+        """Their names, in order."""
+        return sorted({run.server for run in self.runs})
 
 
-def pairs(
-    runs: Sequence[Measurement], one: str, other: str, connections: int, field: str
-) -> list[tuple[float, float]]:
-    """The values of two servers in the same rounds."""
-
-    def by_round(name: str) -> dict[int, float]:
-        return {
-            run.round: getattr(run, field)
-            for run in runs
-            if run.server == name and run.connections == connections
-        }
-
-    first, second = by_round(one), by_round(other)
-    return [(first[number], second[number]) for number in first if second.get(number)]
+def of(runs: Sequence[Measurement], client: str) -> dict[int, Runs]:
+    """The runs of one client by the number of connections."""
+    own = [run for run in runs if run.client == client]
+    return {
+        count: Runs([run for run in own if run.connections == count])
+        for count in sorted({run.connections for run in own})
+    }
 
 
-def ratio(runs: Sequence[Measurement], above: str, below: str, connections: int, field: str) -> float | None:
-    """The median over the rounds of one server's value by another's in the same round; None where one is missing."""
-    common = [upper / lower for upper, lower in pairs(runs, above, below, connections, field)]
-    return median(common) if common else None
-
-
-def difference(runs: Sequence[Measurement], more: str, less: str, connections: int) -> float | None:
-    """The median over the rounds of what one server's requests cost beyond another's, in microseconds of CPU time."""
-    common = [upper - lower for upper, lower in pairs(runs, more, less, connections, "cpu_us_per_request")]
-    return median(common) if common else None
-
-
-def table(runs: Sequence[Measurement]) -> list[str]:
+def table(runs: Sequence[Measurement], client: str) -> list[str]:
     """One row for each server and number of connections."""
     lines = [
         "| server | connections | requests/s | CPU us/request | p50 us | p99 us | of nginx | x Starlette |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for connections in sorted({run.connections for run in runs}):
-        for name in dict.fromkeys(run.server for run in sorted(runs, key=lambda run: run.server)):
-            own = [run for run in runs if run.server == name and run.connections == connections]
-            against = [
-                ratio(runs, name, peer, connections, "requests_per_second") for peer in (NGINX, STARLETTE)
-            ]
-            cells = [f"{median([run.requests_per_second for run in own]):,.0f}"]
-            cells += [f"{median([run.cpu_us_per_request for run in own]):.2f}"]
-            cells += [
-                f"{median([run.p50_us for run in own]):.0f}",
-                f"{median([run.p99_us for run in own]):.0f}",
-            ]
+    for connections, own in of(runs, client).items():
+        for name in own.servers():
+            against = [own.ratio(name, peer, "requests_per_second") for peer in (NGINX, STARLETTE)]
+            cells = [f"{own.middle(name, 'requests_per_second'):,.0f}"]
+            cells += [f"{own.middle(name, 'cpu_us_per_request'):.2f}"]
+            cells += [f"{own.middle(name, field):.0f}" for field in ("p50_us", "p99_us")]
             cells += ["-" if value is None else f"{value:.2f}" for value in against]
             lines.append(f"| {name} | {connections} | {' | '.join(cells)} |")
     return lines
@@ -116,9 +119,9 @@ def table(runs: Sequence[Measurement]) -> list[str]:
 def sketch_cost(runs: Sequence[Measurement]) -> list[str]:
     """What the sketches cost: by CPU time per request and by requests/s."""
     lines = []
-    for connections in sorted({run.connections for run in runs}):
-        cpu = ratio(runs, ON, OFF, connections, "cpu_us_per_request")
-        rate = ratio(runs, ON, OFF, connections, "requests_per_second")
+    for connections, own in of(runs, AWAKE).items():
+        cpu = own.ratio(ON, OFF, "cpu_us_per_request")
+        rate = own.ratio(ON, OFF, "requests_per_second")
         if cpu is not None and rate is not None:
             lines.append(
                 f"- sketches on against off, {connections} connections: {100 * (cpu - 1):+.1f} % CPU per request, "
@@ -130,9 +133,9 @@ def sketch_cost(runs: Sequence[Measurement]) -> list[str]:
 def added_cost(runs: Sequence[Measurement]) -> list[str]:
     """What Headgate adds to a bare loop that does the same reads, runs and writes: CPU time per request."""
     lines = []
-    for connections in sorted({run.connections for run in runs}):
+    for connections, own in of(runs, AWAKE).items():
         for name, bare in ((CONSTANT, BARE), (OFF, BARE_RUN), (ON, BARE_RUN)):
-            added = difference(runs, name, bare, connections)
+            added = own.common(name, bare, "cpu_us_per_request", operator.sub)
             if added is not None:
                 lines.append(
                     f"- {name} over {bare}, {connections} connections: {added:+.2f} us CPU per request"
@@ -148,10 +151,14 @@ def write(what: str, runs: Sequence[Measurement], facts: dict[str, Any]) -> str:
         [
             f"# {what}, {now:%Y-%m-%d %H:%M} UTC",
             "",
-            "The same request (64 numbers in JSON) to every server; server on one core, wrk on another.",
-            "Medians over interleaved rounds; ratios are taken within a round.",
+            "The same request (64 numbers in JSON) to every server; server on one core, client on another.",
+            "Medians over interleaved rounds; ratios and differences are taken within a round.",
             "",
-            *table(runs),
+            "## wrk",
+            *table(runs, WRK),
+            "",
+            "## A client that never sleeps, so that no server spends time on waking it",
+            *table(runs, AWAKE),
             "",
             *sketch_cost(runs),
             *added_cost(runs),

@@ -1,7 +1,7 @@
 """``make bench-scaling``: CPU time of a request with one and with two IO threads, and latencies at about half load.
 
 The digits example in JSON. Servers run on all cores they are given, wrk beside them, so only CPU time is compared between
-them; latencies are those of one IO thread on a core of its own. Read next: ``measure``.
+them; latencies are those of one IO thread on a core of its own. Read next: ``clients``.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benches.clients import Ask, Outcome, need, wrk
 from benches.report import machine
 from benches.servers import DIGITS, PATH, REQUEST, ROOT, Server
 
@@ -30,33 +29,9 @@ traffic: {champion: "1"}
 """
 
 
-@dataclass(frozen=True)
-class Run:
-    """What one run of wrk saw, and what the server spent."""
-
-    cpu_us: float
-    per_second: float
-    p50_us: float
-    p99_us: float
-
-
-def measure(server: Server, connections: int, script: str, seconds: int) -> Run:
-    """One run; every request must be answered well."""
-    command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
-    command += ["--script", str(ROOT / "benches" / "peers" / script)]
-    before = server.cpu_seconds()
-    done = subprocess.run(
-        [*command, f"http://{server.address}{PATH}", "--", str(REQUEST)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    spent = server.cpu_seconds() - before
-    outcome = json.loads(done.stdout.splitlines()[-1])
-    if outcome["failed"] or not outcome["requests"]:
-        raise SystemExit(f"{server.name}: {outcome}")
-    rate = outcome["requests"] / (outcome["microseconds"] / 1e6)
-    return Run(spent * 1e6 / outcome["requests"], rate, outcome["p50_us"], outcome["p99_us"])
+def measure(server: Server, script: str, seconds: int) -> Outcome:
+    """One run of wrk on whatever core there is."""
+    return wrk(server, Ask(PATH, REQUEST, 64, seconds, script=script))
 
 
 def start(folder: Path, threads: int, cores: set[int]) -> Server:
@@ -88,8 +63,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3, help="of each single run (default 3)")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
     arguments = parser.parse_args()
-    if shutil.which("wrk") is None:
-        raise SystemExit("the bench needs wrk; on Debian: apt-get install wrk")
+    need("wrk", "taskset")
     cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="headgate-scaling-") as name:
         folder = Path(name)
@@ -98,12 +72,12 @@ def main() -> None:
         pairs, half = [], []
         try:
             for server in servers:
-                measure(server, 16, "post.lua", 1)
+                measure(server, "post.lua", 1)
             for number in range(arguments.rounds):
                 order = [one, two] if number % 2 else [two, one]
-                found = {server.name: measure(server, 64, "post.lua", arguments.seconds) for server in order}
+                found = {server.name: measure(server, "post.lua", arguments.seconds) for server in order}
                 pairs.append((found[one.name], found[two.name]))
-                half.append(measure(alone, 64, "paced.lua", arguments.seconds))
+                half.append(measure(alone, "paced.lua", arguments.seconds))
         finally:
             for server in servers:
                 server.stop()

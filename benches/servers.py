@@ -22,7 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DIGITS = ROOT / "examples" / "digits"
 REQUEST = DIGITS / "request.json"
 MODEL = DIGITS / "models" / "digits" / "1" / "model.onnx"
-BARE_LOOP = ROOT / "target" / "peers" / "release" / "bare-loop"
+PEERS = ROOT / "target" / "peers" / "release"
+"""Where the peers that are written in Rust are built."""
+BARE_LOOP = PEERS / "bare_loop"
 PATH = "/v2/models/digits/infer"
 START_SECONDS = 60.0
 

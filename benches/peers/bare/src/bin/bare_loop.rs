@@ -5,9 +5,10 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
+use bare::{NOTHING, Ready, Sockets};
 use headgate_core::tensor::Shape;
 use headgate_runtime::{Binding, Library, Session, SessionOptions};
 
@@ -35,57 +36,34 @@ impl Model {
     }
 }
 
-/// The kernel's list of sockets that can be read.
-struct Ready(RawFd);
-
-impl Ready {
-    fn new() -> Ready {
-        // SAFETY: no pointers.
-        Ready(unsafe { libc::epoll_create1(0) })
-    }
-
-    fn watch(&self, socket: RawFd) {
-        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: socket as u64 };
-        // SAFETY: the event lives for the call.
-        assert_eq!(unsafe { libc::epoll_ctl(self.0, libc::EPOLL_CTL_ADD, socket, &mut event) }, 0);
-    }
-
-    fn wait(&self, events: &mut [libc::epoll_event]) -> usize {
-        // SAFETY: room for as many events as are announced.
-        let count = unsafe { libc::epoll_wait(self.0, events.as_mut_ptr(), events.len() as i32, -1) };
-        usize::try_from(count).unwrap_or(0)
-    }
-}
-
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let body = std::fs::read(&arguments[0]).expect("the answer");
-    let mut answer =
-        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len())
-            .into_bytes();
+    let mut answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
     answer.extend_from_slice(&body);
     let mut model = arguments.get(2).map(|model| Model::load(&arguments[1], model));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     println!("{}", listener.local_addr().expect("a bound address"));
     let ready = Ready::new();
     ready.watch(listener.as_raw_fd());
-    let mut connections: Vec<Option<TcpStream>> = Vec::new();
-    let mut events = [libc::epoll_event { events: 0, u64: 0 }; 256];
+    let mut connections: Sockets<TcpStream> = Sockets::default();
+    let mut events = [NOTHING; 256];
     let mut request = [0; 1 << 14];
     loop {
-        let count = ready.wait(&mut events);
-        for event in &events[..count] {
-            let socket = event.u64 as usize;
-            if socket as RawFd == listener.as_raw_fd() {
+        for event in ready.wait(&mut events) {
+            if event.u64 == listener.as_raw_fd() as u64 {
                 let (stream, _) = listener.accept().expect("a connection");
                 stream.set_nodelay(true).expect("a socket");
                 ready.watch(stream.as_raw_fd());
-                let place = stream.as_raw_fd() as usize;
-                connections.resize_with(connections.len().max(place + 1), || None);
-                connections[place] = Some(stream);
+                connections.add(stream.as_raw_fd(), stream);
                 continue;
             }
-            let Some(stream) = &mut connections[socket] else { continue };
+            let place = connections.place(event);
+            let Some(stream) = place else { continue };
             match stream.read(&mut request) {
                 Ok(length) if length > 0 => {
                     if let Some(model) = &mut model {
@@ -94,7 +72,7 @@ fn main() {
                     // A client that left is noticed by the next read.
                     let _ = stream.write_all(&answer);
                 }
-                _ => connections[socket] = None,
+                _ => *place = None,
             }
         }
     }
