@@ -161,7 +161,7 @@ impl Binding {
         let mut foretold = false;
         for (index, output) in self.outputs.iter_mut().enumerate() {
             output.allocated = None;
-            self.raw_outputs[index] = match session.output_shape(index, |input| *self.inputs[input].shape()) {
+            self.raw_outputs[index] = match session.output_shape(index, |input| self.inputs[input].shape()) {
                 Some(shape) if foretells(output.tensor.datatype(), &shape) => {
                     output.tensor.reshape(&shape)?;
                     foretold = true;

@@ -163,7 +163,11 @@ impl Session {
     }
 
     /// The shape of an output where it follows from the inputs' shapes, and the model has not been caught lying about it.
-    pub(crate) fn output_shape(&self, index: usize, inputs: impl Fn(usize) -> Shape) -> Option<Shape> {
+    pub(crate) fn output_shape<'a>(
+        &self,
+        index: usize,
+        inputs: impl Fn(usize) -> &'a Shape,
+    ) -> Option<Shape> {
         if !self.trust_rules.load(Ordering::Relaxed) {
             return None;
         }
@@ -341,7 +345,7 @@ impl ShapeRule {
         dims.collect::<Option<Vec<_>>>().map(ShapeRule)
     }
 
-    fn apply(&self, inputs: impl Fn(usize) -> Shape) -> Option<Shape> {
+    fn apply<'a>(&self, inputs: impl Fn(usize) -> &'a Shape) -> Option<Shape> {
         let mut dims = [0i64; headgate_core::tensor::MAX_RANK];
         for (slot, dim) in dims.iter_mut().zip(&self.0) {
             *slot = match *dim {

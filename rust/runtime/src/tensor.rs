@@ -206,7 +206,13 @@ impl Tensor {
     pub fn view(&self) -> Result<View<'_>> {
         let value =
             self.value.as_ref().ok_or_else(|| Error::new(Code::Internal, "a tensor without a shape"))?;
-        View::of(self.library, value)
+        if self.datatype == DataType::Bytes {
+            return View::of(self.library, value);
+        }
+        let (start, length) = self.memory();
+        // SAFETY: `length` bytes of the buffer, which is zeroed when it is made, or of the adopted ones.
+        let bytes = unsafe { std::slice::from_raw_parts(start, length) };
+        Ok(View { datatype: self.datatype, shape: self.shape, data: Data::Bytes(bytes) })
     }
 
     /// Gives strings back to the runtime and adopted bytes to their owner; the buffer is kept.

@@ -221,7 +221,7 @@ impl OnDevice {
             return Ok(at);
         }
         let foretold = |index: usize, spec: &TensorSpec| {
-            let shape = self.session.output_shape(index, |input| inputs[input])?;
+            let shape = self.session.output_shape(index, |input| &inputs[input])?;
             foretells(spec.datatype, &shape).then_some(shape)
         };
         let specs = self.session.signature();
