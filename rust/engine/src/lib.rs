@@ -20,6 +20,7 @@ mod pressure;
 pub mod ran;
 pub mod resident;
 mod seats;
+mod shortest;
 mod sync;
 mod warm;
 mod warmup;

@@ -25,6 +25,7 @@ use crate::lane::Lane;
 use crate::place::{Place, Placement, Seen};
 use crate::pool::{Desk, Work};
 use crate::resident::Resident;
+use crate::shortest::Shortest;
 
 /// Whatever turns inputs into outputs: an ONNX Runtime session, a constant, a test's probe.
 pub trait Executable: Send + Sync + 'static {
@@ -109,8 +110,7 @@ pub struct Model {
     pub note: OnceLock<String>,
     /// How long loading and warming took, in nanoseconds.
     pub load_ns: AtomicU64,
-    /// The median of the newest runs, in nanoseconds; 0 before any is known.
-    typical_ns: AtomicU64,
+    shortest: Shortest,
     /// When something was learned last.
     learned_ns: AtomicU64,
 }
@@ -146,7 +146,7 @@ impl Model {
             placement: Placement::new(run.placement),
             note: OnceLock::new(),
             load_ns: AtomicU64::new(0),
-            typical_ns: AtomicU64::new(0),
+            shortest: Shortest::default(),
             learned_ns: AtomicU64::new(0),
         })
     }
@@ -240,15 +240,18 @@ impl Model {
         let busy = if time_ns == 0 { 0.0 } else { runs.sum_ns as f64 / time_ns as f64 };
         let batches = self.batcher.as_ref().map(Batcher::newest);
         self.placement.decide(Seen { runs, busy, batches }, now_ns);
-        if let Some(median) = runs.quantile_ns(0.5) {
-            // A bucket's upper bound is read; who has just enough time is not to be refused.
-            self.typical_ns.store(median / 5 * 4, Relaxed);
-        }
+        self.shortest.learn(runs, now_ns);
     }
 
-    /// How long a run takes, as far as is known.
-    pub fn typical_run(&self) -> Duration {
-        Duration::from_nanos(self.typical_ns.load(Relaxed))
+    /// A run took so long.
+    pub fn ran(&self, run_ns: u64) {
+        self.shortest.ran(run_ns);
+    }
+
+    /// How long a run takes, if that is more than is `left`: then the request is not worth its run. Now and then one is let through
+    /// to see; `now_ns` is the clock of [`Model::learn`].
+    pub fn takes_longer_than(&self, left: Duration, now_ns: u64) -> Option<Duration> {
+        self.shortest.exceeds(left, now_ns)
     }
 
     /// How long loading and warming took, in nanoseconds.

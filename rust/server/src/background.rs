@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use headgate_core::error::Result;
 use headgate_engine::histogram::Counts;
-use headgate_engine::place::{MIN_RUNS, STALL_NS};
+use headgate_engine::place::MIN_RUNS;
 use headgate_engine::{Engine, Model};
 
 use crate::drift::Sketches;
@@ -16,9 +16,10 @@ use crate::io::Shared;
 use crate::metrics::VersionMetrics;
 use crate::publish::Publisher;
 use crate::threads::spawn_behind;
+use crate::watchdog::Watchdog;
 
 /// How often the IO threads are looked at for stalls.
-const BEAT: Duration = Duration::from_millis(20);
+const BEAT: Duration = Duration::from_millis(10);
 /// How often the rest is done.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -41,8 +42,9 @@ pub fn start(
     let stop = Arc::new((Mutex::new(false), Condvar::new()));
     let signal = stop.clone();
     let thread = spawn_behind("hg-background".to_owned(), move || {
+        let (watchdog, runs) = (Watchdog::default(), HashMap::new());
         let mut keeper =
-            Keeper { shared, engine, sketches, publisher, runs: HashMap::new(), models: 0, evictions: 0 };
+            Keeper { shared, engine, sketches, publisher, watchdog, runs, models: 0, evictions: 0 };
         let mut last = Instant::now();
         while !stopped(&signal) {
             keeper.watch();
@@ -79,6 +81,7 @@ struct Keeper {
     engine: Arc<Engine>,
     sketches: Arc<Sketches>,
     publisher: Arc<Publisher>,
+    watchdog: Watchdog,
     /// What was known of each model's runs when its place was last decided.
     runs: HashMap<usize, Counts>,
     models: usize,
@@ -86,25 +89,18 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Takes a version that stalls an IO thread off the IO threads.
-    fn watch(&self) {
+    /// Takes versions that stall an IO thread off the IO threads.
+    fn watch(&mut self) {
         let now = self.shared.now_ns();
-        for beat in &self.shared.beats {
-            let since = beat.since_ns.load(Relaxed);
-            if since == 0 || now.saturating_sub(since) < STALL_NS {
-                continue;
-            }
-            let address = beat.model.load(Relaxed);
-            if beat.since_ns.load(Relaxed) != since {
-                // That run has ended; the address may be the next one's.
-                continue;
-            }
-            self.each_version(|model, _| {
-                if Arc::as_ptr(model) as usize == address {
-                    model.placement.demote(now);
-                }
-            });
+        let stalled = self.watchdog.look(&self.shared.beats, now);
+        if stalled.is_empty() {
+            return;
         }
+        self.each_version(|model, _| {
+            if stalled.contains(&(Arc::as_ptr(model) as usize)) {
+                model.placement.demote(now);
+            }
+        });
     }
 
     fn tick(&mut self) {

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
-use http::HeaderMap;
 use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::budget::Reserved;
 use crate::conn::Open;
+use crate::headers::Headers;
 use crate::io;
 
 /// A request's share of the memory for large ones, given back when it is over.
@@ -79,7 +79,7 @@ impl Source {
     pub async fn read(
         &mut self,
         limit: usize,
-        headers: &HeaderMap,
+        headers: Headers<'_>,
         align: Align,
     ) -> Result<(Bytes, Counted)> {
         match self {
@@ -101,7 +101,7 @@ impl Source {
 /// # Errors
 /// As [`read`]; `overloaded` when large requests hold all the memory they may.
 pub async fn read_counted(body: &mut Incoming, limit: usize) -> Result<(Bytes, Counted)> {
-    read_aligned(body, limit, &HeaderMap::new(), |_, _| None).await
+    read_aligned(body, limit, Headers::NONE, |_, _| None).await
 }
 
 /// As [`read_counted`], with the tensor that `align` finds where any element type may be read in place.
@@ -111,7 +111,7 @@ pub async fn read_counted(body: &mut Incoming, limit: usize) -> Result<(Bytes, C
 pub async fn read_aligned(
     body: &mut Incoming,
     limit: usize,
-    headers: &HeaderMap,
+    headers: Headers<'_>,
     align: Align,
 ) -> Result<(Bytes, Counted)> {
     let timeout = io::with(|io| io.shared.config.body_timeout());
@@ -146,7 +146,7 @@ async fn read(
     body: &mut Incoming,
     limit: usize,
     timeout: Duration,
-    shape: (&HeaderMap, Align),
+    shape: (Headers<'_>, Align),
 ) -> Result<(Bytes, Counted)> {
     let (headers, align) = shape;
     let declared = body.size_hint().lower();
@@ -215,13 +215,13 @@ struct Gathered {
 }
 
 /// Says at which offset of a body, given its first piece, a large tensor begins.
-pub type Align = fn(&[u8], &HeaderMap) -> Option<usize>;
+pub type Align = fn(&[u8], Headers<'_>) -> Option<usize>;
 
 impl Gathered {
     fn poll(
         &mut self,
         mut body: Pin<&mut Incoming>,
-        headers: &HeaderMap,
+        headers: Headers<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<()>> {
         loop {
@@ -242,7 +242,7 @@ impl Gathered {
         self.first.len() + self.rest.len() - self.lead
     }
 
-    fn add(&mut self, data: Bytes, headers: &HeaderMap) -> Result<()> {
+    fn add(&mut self, data: Bytes, headers: Headers<'_>) -> Result<()> {
         if self.length() + data.len() > self.limit {
             return Err(too_large(self.limit));
         }

@@ -8,10 +8,9 @@ use bytes::Bytes;
 use flate2::bufread::{GzDecoder, ZlibDecoder};
 use flate2::write::GzEncoder;
 use headgate_core::error::{Code, Error, Result};
-use http::HeaderMap;
-use http::header::CONTENT_ENCODING;
 
 use crate::body::{self, Align, Counted, Source};
+use crate::headers::Headers;
 
 /// A coding that is more than identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,15 +43,16 @@ impl Coding {
 pub async fn read_body(
     body: &mut Source,
     limit: usize,
-    headers: &HeaderMap,
+    headers: Headers<'_>,
     align: Align,
 ) -> Result<(Bytes, Counted)> {
-    let coding = match headers.get(CONTENT_ENCODING) {
+    let coding = match headers.get("content-encoding") {
         None => None,
-        Some(name) => Coding::parse(name.as_bytes()).ok_or_else(|| {
+        Some(name) => Coding::parse(name).ok_or_else(|| {
+            let name = name.escape_ascii();
             Error::new(
                 Code::Unsupported,
-                format!("Content-Encoding {name:?} is not supported; gzip, deflate and identity are"),
+                format!("Content-Encoding \"{name}\" is not supported; gzip, deflate and identity are"),
             )
         })?,
     };

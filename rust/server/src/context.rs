@@ -2,8 +2,9 @@
 //!
 //! Not here: the request's own id, which is the protocol's (`envelope`).
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 
+use crate::headers::Headers;
 use crate::io;
 use crate::taps::Tap;
 
@@ -41,25 +42,15 @@ pub struct Trace {
 }
 
 impl Context {
-    /// Reads the headers of a request, once through: there are few, and a look-up hashes each name that is asked for. Of a name
-    /// that is given more than once the first value counts.
-    pub fn read(headers: &HeaderMap) -> Context {
-        let [mut trace, mut id, mut timing, mut timeout] = [None; 4];
-        for (name, value) in headers {
-            let known = match name.as_str() {
-                "traceparent" => &mut trace,
-                "x-request-id" => &mut id,
-                "x-headgate-timing" => &mut timing,
-                "x-headgate-timeout" => &mut timeout,
-                _ => continue,
-            };
-            known.get_or_insert(value);
-        }
+    /// Reads the headers of a request. Of a name that is given more than once the first value counts.
+    pub fn read(headers: Headers<'_>) -> Context {
+        let names = ["traceparent", "x-request-id", "x-headgate-timing", "x-headgate-timeout"];
+        let [trace, id, timing, timeout] = headers.of_names(names);
         let span = || io::with(io::Io::draw).max(1);
-        let trace = trace.and_then(|value| Trace::parse(value.as_bytes(), span));
-        let request_id = id.filter(|id| !id.is_empty() && id.len() <= MAX_ID).cloned();
-        let timed = timing.is_some_and(|value| value == "1");
-        Context { trace, request_id, timeout: timeout.cloned(), timed }
+        let trace = trace.and_then(|value| Trace::parse(value, span));
+        let request_id = id.filter(|id| !id.is_empty() && id.len() <= MAX_ID);
+        let [request_id, timeout] = [request_id, timeout].map(|value| headers.keep(value?));
+        Context { trace, request_id, timeout, timed: timing == Some(b"1") }
     }
 
     /// What there is to say in the header fields of an answer.

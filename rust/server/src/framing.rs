@@ -2,15 +2,16 @@
 //! another request in the same bytes. Refused, and the connection closes.
 
 use headgate_core::error::{Code, Error, Result};
-use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
-use http::{HeaderMap, Version};
+use http::Version;
+
+use crate::headers::Headers;
 
 /// Checks the head of a request on HTTP/1.
 ///
 /// # Errors
 /// `unsupported` for a transfer coding besides `chunked`; `invalid_argument` for a host that is missing, given twice or no
 /// host (RFC 9112, 3.2).
-pub fn check(version: Version, headers: &HeaderMap) -> Result<()> {
+pub fn check(version: Version, headers: Headers<'_>) -> Result<()> {
     transfer_coding(headers)?;
     if version == Version::HTTP_11 {
         host(headers)?;
@@ -18,27 +19,26 @@ pub fn check(version: Version, headers: &HeaderMap) -> Result<()> {
     Ok(())
 }
 
-fn transfer_coding(headers: &HeaderMap) -> Result<()> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(()),
-        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        (Some(first), _) => Err(Error::new(
+fn transfer_coding(headers: Headers<'_>) -> Result<()> {
+    match headers.first_two("transfer-encoding") {
+        [None, _] => Ok(()),
+        [Some(only), None] if only.eq_ignore_ascii_case(b"chunked") => Ok(()),
+        [Some(first), _] => Err(Error::new(
             Code::Unsupported,
             format!(
-                "Transfer-Encoding {first:?} is not supported; chunked alone is, and Content-Encoding for gzip"
+                "Transfer-Encoding \"{}\" is not supported; chunked alone is, and Content-Encoding for gzip",
+                first.escape_ascii()
             ),
         )),
     }
 }
 
-fn host(headers: &HeaderMap) -> Result<()> {
-    let mut hosts = headers.get_all(HOST).iter();
-    match (hosts.next().map(HeaderValue::as_bytes), hosts.next()) {
-        (Some(host), None) if host.iter().all(is_of_host) => Ok(()),
-        (Some(_), None) => Err(Error::invalid("Host is not a host and a port")),
-        (Some(_), Some(_)) => Err(Error::invalid("Host is given twice")),
-        (None, _) => Err(Error::invalid("HTTP/1.1 needs a Host header")),
+fn host(headers: Headers<'_>) -> Result<()> {
+    match headers.first_two("host") {
+        [Some(host), None] if host.iter().all(is_of_host) => Ok(()),
+        [Some(_), None] => Err(Error::invalid("Host is not a host and a port")),
+        [Some(_), Some(_)] => Err(Error::invalid("Host is given twice")),
+        [None, _] => Err(Error::invalid("HTTP/1.1 needs a Host header")),
     }
 }
 
@@ -55,7 +55,7 @@ mod tests {
         let request = headers
             .iter()
             .fold(http::Request::builder(), |request, (name, value)| request.header(*name, *value));
-        check(Version::HTTP_11, request.body(()).unwrap().headers())
+        check(Version::HTTP_11, Headers::Map(request.body(()).unwrap().headers()))
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::publish::Publisher;
 use crate::residency;
 use crate::threads::{runtime, spawn, take_short_turns};
 use crate::wake::Events;
+use crate::watchdog::Beat;
 
 /// What threads that were told to end get on top of the grace, to do so.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -109,7 +110,7 @@ impl Gateway {
             ready: false.into(),
             draining: false.into(),
             closing: false.into(),
-            beats: (0..threads).map(|_| io::Beat::default()).collect(),
+            beats: (0..threads).map(|_| Beat::default()).collect(),
             epoch: Instant::now(),
             epoch_unix_ms: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
@@ -189,6 +190,7 @@ impl Gateway {
                 (self.shared.clone(), self.mailboxes[index].clone(), self.grace.clone());
             io_threads.push(spawn(format!("hg-io-{index}"), move || {
                 take_short_turns();
+                shared.beats[index].belongs_here();
                 io::run(index, &runtime, shared, &mailbox, inbox, &grace)
             })?);
         }

@@ -25,6 +25,7 @@ use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
 use hyper::body::Incoming;
 
 use crate::conn::{Conn, Open};
+use crate::headers::Headers;
 use crate::reply::ReplyBody;
 use crate::{body, io};
 
@@ -73,12 +74,12 @@ static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Whether a request is gRPC's: by its content type, as the protocol has it.
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
-    is_grpc_content(request.headers())
+    is_grpc_content(Headers::Map(request.headers()))
 }
 
 /// As [`is_grpc`], by the headers.
-pub fn is_grpc_content(headers: &HeaderMap) -> bool {
-    let content = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+pub fn is_grpc_content(headers: Headers<'_>) -> bool {
+    let content = headers.get("content-type");
     content.and_then(|content| content.strip_prefix(b"application/grpc")).is_some_and(|rest| {
         // `application/grpc-web` is another protocol.
         matches!(rest.first(), None | Some(b'+' | b';'))
@@ -417,7 +418,7 @@ mod tests {
             if let Ok(Some(timeout)) = timeout(&headers) {
                 assert!(timeout <= Duration::from_secs(3600 * 99_999_999) && bytes.len() <= 9);
             }
-            is_grpc_content(&headers);
+            is_grpc_content(Headers::Map(&headers));
             crate::coding::asks_for_gzip(bytes);
             crate::coding::Coding::parse(bytes);
             assert!(encoded(&String::from_utf8_lossy(bytes)).to_str().is_ok());

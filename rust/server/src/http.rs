@@ -8,12 +8,11 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_protocol::binary;
 use headgate_protocol::envelope::Envelope;
 use headgate_protocol::metadata::{self, ModelMetadata};
-use http::header::{
-    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY,
-};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::{ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::access_log::Protocol;
@@ -21,7 +20,8 @@ use crate::body::Source;
 use crate::coding;
 use crate::conn::{Conn, Open};
 use crate::context::Context;
-use crate::infer::{self, Answer, Ask, Dialect, JSON_LENGTH};
+use crate::headers::Headers;
+use crate::infer::{self, Answer, Ask, Dialect};
 use crate::panic::catching;
 use crate::path::{Call, Extension};
 use crate::reply::{Fields, ReplyBody};
@@ -29,6 +29,8 @@ use crate::taps::Tap;
 use crate::{facts, framing, grpc, io, rest};
 
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// Where the JSON of a body ends, when binary data follows it.
+static JSON_LENGTH: HeaderName = HeaderName::from_static(binary::HEADER);
 static BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// What is known of a request before its body.
@@ -41,7 +43,7 @@ pub struct Head<'a> {
     /// The version of HTTP that it is read by.
     pub version: Version,
     /// The header fields.
-    pub headers: &'a HeaderMap,
+    pub headers: Headers<'a>,
 }
 
 impl Head<'_> {
@@ -70,7 +72,7 @@ pub async fn handle(
         method: &parts.method,
         path: parts.uri.path(),
         version: parts.version,
-        headers: &parts.headers,
+        headers: Headers::Map(&parts.headers),
     };
     let reply = respond(head, Source::Coming(body), received, &open).await;
     let Reply { status, mut fields, body, tap, ends } = reply;
@@ -220,9 +222,9 @@ async fn extension(call: &Extension<'_>, head: Head<'_>, body: &mut Source) -> R
 }
 
 /// Whether gzip is asked for, and the answer is large enough to be worth it.
-fn wants_gzip(reply: &Reply, asked: &HeaderMap) -> bool {
+fn wants_gzip(reply: &Reply, asked: Headers<'_>) -> bool {
     let least = io::with(|io| io.shared.config.gzip_above_bytes);
-    let wanted = || asked.get(ACCEPT_ENCODING).is_some_and(|value| coding::asks_for_gzip(value.as_bytes()));
+    let wanted = || asked.get("accept-encoding").is_some_and(coding::asks_for_gzip);
     reply.body.len() > least && wanted()
 }
 
@@ -239,7 +241,7 @@ async fn compressed(mut reply: Reply) -> Reply {
 }
 
 /// What reads the envelope of a body.
-type Parse = for<'a> fn(&HeaderMap, &'a [u8]) -> Result<Envelope<'a>>;
+type Parse = for<'a> fn(Headers<'_>, &'a [u8]) -> Result<Envelope<'a>>;
 
 async fn read_and_infer(ask: Ask<'_>, body: &mut Source, parse: Parse) -> Result<Answer> {
     let endpoint = infer::enter(&ask)?;
@@ -251,8 +253,8 @@ async fn read_and_infer(ask: Ask<'_>, body: &mut Source, parse: Parse) -> Result
 }
 
 /// Where the first binary tensor of a body begins: behind the JSON.
-fn tensor_offset(_: &[u8], headers: &HeaderMap) -> Option<usize> {
-    headers.get(&JSON_LENGTH)?.to_str().ok()?.trim().parse().ok()
+fn tensor_offset(_: &[u8], headers: Headers<'_>) -> Option<usize> {
+    std::str::from_utf8(headers.get(binary::HEADER)?).ok()?.trim().parse().ok()
 }
 
 fn described(write: impl FnOnce(&mut Vec<u8>) -> Result<StatusCode>) -> Reply {

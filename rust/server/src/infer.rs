@@ -19,20 +19,17 @@ use headgate_engine::{Lease, Place, Ran, Seat, Waiter, Warm};
 use headgate_protocol::binary;
 use headgate_protocol::envelope::Envelope;
 use headgate_protocol::reply::ReplyHead;
-use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::access_log::{Entry, Protocol};
 use crate::body::Counted;
 use crate::context::Context;
 use crate::deadline;
+use crate::headers::Headers;
 use crate::io::{self, Io, LiveEndpoint};
 use crate::outputs::{self, Manner, Outputs};
 use crate::path::Target;
 use crate::taps::Tap;
 use crate::tensors::{self, Buffers};
-
-/// Where the JSON of a body ends, when binary data follows it.
-pub static JSON_LENGTH: HeaderName = HeaderName::from_static(binary::HEADER);
 
 /// A request, its body aside.
 #[derive(Clone, Copy)]
@@ -40,7 +37,7 @@ pub struct Ask<'a> {
     /// What is asked.
     pub target: Target<'a>,
     /// The headers.
-    pub headers: &'a HeaderMap,
+    pub headers: Headers<'a>,
     /// When its first byte came.
     pub received: Instant,
     /// When its transport stops waiting.
@@ -122,8 +119,7 @@ pub struct Sent {
 pub fn enter(ask: &Ask<'_>) -> Result<Arc<LiveEndpoint>> {
     let endpoint = io::with(|io| io.endpoint(ask.target.endpoint))?;
     let Some(quota) = &endpoint.quota else { return Ok(endpoint) };
-    let header = quota.by.as_deref().and_then(|name| ask.headers.get(name));
-    let caller = header.map(HeaderValue::as_bytes).unwrap_or_default();
+    let caller = quota.by.as_deref().and_then(|name| ask.headers.get(name)).unwrap_or_default();
     let now_ns = io::with(|io| io.shared.now_ns());
     quota.limiter.take(caller, now_ns).map_err(|wait| {
         let whose = if quota.by.is_some() { "this caller comes" } else { "requests come" };
@@ -195,9 +191,8 @@ pub fn admit(io: &Io) -> Result<()> {
 ///
 /// # Errors
 /// `invalid_argument`, `unsupported`.
-pub fn envelope<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Envelope<'a>> {
-    let header = headers.get(&JSON_LENGTH).map(HeaderValue::as_bytes);
-    let body = binary::split(body, header)?;
+pub fn envelope<'a>(headers: Headers<'_>, body: &'a [u8]) -> Result<Envelope<'a>> {
+    let body = binary::split(body, headers.get(binary::HEADER))?;
     io::with(|io| Envelope::parse(body, &mut io.scratch.borrow_mut().envelope))
 }
 
@@ -205,7 +200,7 @@ pub fn envelope<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Envelope<'a>>
 ///
 /// # Errors
 /// `invalid_argument`.
-pub fn predict<'a>(_: &HeaderMap, body: &'a [u8]) -> Result<Envelope<'a>> {
+pub fn predict<'a>(_: Headers<'_>, body: &'a [u8]) -> Result<Envelope<'a>> {
     io::with(|io| headgate_protocol::predict::parse(body, &mut io.scratch.borrow_mut().envelope))
 }
 
@@ -214,14 +209,11 @@ fn route(ask: &Ask<'_>, endpoint: Arc<LiveEndpoint>) -> Result<Tap> {
         Some(version) => pick_direct(&endpoint, version)?,
         None => {
             let header = endpoint.sticky.as_deref().and_then(|name| ask.headers.get(name));
-            let key = header.map(HeaderValue::as_bytes).filter(|key| !key.is_empty());
-            pick(&endpoint, key, || io::with(Io::draw))
+            pick(&endpoint, header.filter(|key| !key.is_empty()), || io::with(Io::draw))
         }
     };
-    let class = endpoint
-        .priority
-        .as_ref()
-        .map_or(0, |priority| priority.class(ask.headers.get(&*priority.by).map(HeaderValue::as_bytes)));
+    let class =
+        endpoint.priority.as_ref().map_or(0, |priority| priority.class(ask.headers.get(&priority.by)));
     Ok(io::with(|io| {
         let waiter = Waiter { thread: io.thread, deadline: ask.received + endpoint.timeout, class };
         let mut tap = Tap::begin(endpoint, version, waiter, ask.received);
@@ -240,11 +232,16 @@ async fn serve(
     out: &mut Vec<u8>,
 ) -> Result<Sent> {
     tap.admit()?;
+    let mut begun = in_time(tap)?;
     let warm = match tap.version().payload.model.hold() {
         Some(warm) => warm,
-        None => Box::pin(fetch(tap)).await?,
+        None => {
+            let warm = Box::pin(fetch(tap)).await?;
+            begun = in_time(tap)?;
+            warm
+        }
     };
-    let buffers = decode(envelope, body, warm, tap)?;
+    let buffers = decode(envelope, body, warm, begun, tap)?;
     let ran = run(buffers, tap).await?;
     let replied = reply(envelope, dialect, tap, &ran, out);
     tap.ran = Some(ran);
@@ -253,23 +250,32 @@ async fn serve(
     Ok(sent)
 }
 
+/// The present time, unless too little is left for a run: what is refused here has cost no work.
+fn in_time(tap: &Tap) -> Result<Instant> {
+    let now = Instant::now();
+    let left = tap.deadline().saturating_duration_since(now);
+    let now_ns = io::with(|io| io.shared.ns_at(now));
+    let Some(run) = tap.version().payload.model.takes_longer_than(left, now_ns) else { return Ok(now) };
+    tap.hopeless();
+    Err(Error::new(
+        Code::DeadlineExceeded,
+        format!("a run takes about {run:.1?}, and {left:.1?} are left before the deadline"),
+    ))
+}
+
 /// Waits for a version that is out of memory.
 async fn fetch(tap: &Tap) -> Result<Warm> {
     let fetcher = io::with(|io| io.shared.fetcher.clone());
     fetcher.fetch(&tap.version().payload.model, tap.deadline()).await
 }
 
-fn decode(envelope: &Envelope<'_>, body: &Bytes, warm: Warm, tap: &mut Tap) -> Result<Buffers> {
-    let begun = Instant::now();
-    // Refused before any work: its answer would come too late.
-    let (left, run) = (tap.deadline().saturating_duration_since(begun), warm.typical_run());
-    if left < run {
-        tap.hopeless();
-        return Err(Error::new(
-            Code::DeadlineExceeded,
-            format!("a run takes about {run:.1?}, and {left:.1?} are left before the deadline"),
-        ));
-    }
+fn decode(
+    envelope: &Envelope<'_>,
+    body: &Bytes,
+    warm: Warm,
+    begun: Instant,
+    tap: &mut Tap,
+) -> Result<Buffers> {
     // Looked at again where it matters; a refusal is not to cost what decoding costs.
     warm.welcomes(tap.waiter().class)?;
     envelope.check_outputs(&warm.signature().outputs)?;

@@ -7,14 +7,14 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::net::TcpStream;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Cache};
 use headgate_core::error::Result;
 use headgate_core::snapshot::{Endpoint, Snapshot};
-use headgate_engine::{Batch, Model, Pool};
+use headgate_engine::{Batch, Pool};
 use http::{HeaderName, HeaderValue};
 use tokio::sync::{mpsc, watch};
 
@@ -32,6 +32,7 @@ use crate::stock::Stock;
 use crate::taps::Account;
 use crate::tensors::Scratch;
 use crate::version::VersionState;
+use crate::watchdog::Beat;
 
 /// Messages that may wait for an IO thread; sockets beyond are closed at once.
 const MAILBOX: usize = 1024;
@@ -110,34 +111,6 @@ impl Shared {
         // A snapshot is published only when all its versions were loaded; one that has left memory since comes back when it is
         // asked for. A live endpoint is a ready one.
         self.ready.load(Relaxed) && !self.draining.load(Relaxed)
-    }
-}
-
-/// What an IO thread is running inline right now, for the watchdog. Written twice a run: it has cache lines to itself.
-#[derive(Default)]
-#[repr(align(128))]
-pub struct Beat {
-    /// When the run began, on [`Shared::now_ns`]'s clock; 0 while there is none.
-    pub since_ns: AtomicU64,
-    /// The model's address, as a name for it.
-    pub model: AtomicUsize,
-}
-
-impl Beat {
-    /// Notes a run for as long as the guard lives.
-    pub fn begin(&self, model: &Arc<Model>, now_ns: u64) -> BeatGuard<'_> {
-        self.model.store(Arc::as_ptr(model) as usize, Relaxed);
-        self.since_ns.store(now_ns.max(1), Relaxed);
-        BeatGuard(self)
-    }
-}
-
-/// Ends a [`Beat`].
-pub struct BeatGuard<'a>(&'a Beat);
-
-impl Drop for BeatGuard<'_> {
-    fn drop(&mut self) {
-        self.0.since_ns.store(0, Relaxed);
     }
 }
 

@@ -25,6 +25,7 @@ use http::{Method, Version};
 
 use crate::body::Source;
 use crate::conn::Conn;
+use crate::headers::Headers;
 use crate::http::{Head, respond};
 use crate::io;
 use crate::reply::ReplyBuf;
@@ -48,14 +49,14 @@ pub async fn serve(wire: Wire, conn: &Rc<Conn>) -> Option<Wire> {
             Came::Odd => return Some(line.hand_over(&[])),
             Came::Nothing => return None,
         };
-        let Some(plain) = head::parse(&head, &mut line.held.headers, most) else {
+        let Some(plain) = head::parse(&head, &mut line.held.fields, most) else {
             return Some(line.hand_over(&head));
         };
         let Some(body) = line.body(plain.length).await else {
             return Some(line.hand_over(&head));
         };
-        line.exchange(plain, body).await?;
-        line.held.headers.clear();
+        line.exchange(plain, &head, body).await?;
+        line.held.fields.clear();
     }
 }
 
@@ -147,15 +148,16 @@ impl Line<'_> {
     }
 
     /// Answers a request and writes the answer; `None` when the connection is over.
-    async fn exchange(&mut self, plain: Plain<'_>, body: Bytes) -> Option<()> {
+    async fn exchange(&mut self, plain: Plain<'_>, head: &Bytes, body: Bytes) -> Option<()> {
         let (received, open) = (self.conn.received(), self.conn.begin());
-        let headers = std::mem::take(&mut self.held.headers);
+        let fields = std::mem::take(&mut self.held.fields);
         let mut reply = {
             let (method, path) = (&plain.method, plain.path);
-            let head = Head { method, path, version: Version::HTTP_11, headers: &headers };
+            let headers = Headers::List(head, &fields);
+            let head = Head { method, path, version: Version::HTTP_11, headers };
             self.unless_left(pin!(respond(head, Source::Here(body), received, &open))).await?
         };
-        self.held.headers = headers;
+        self.held.fields = fields;
         let ends = reply.ends || plain.closes || self.conn.is_told_to_close();
         if ends {
             reply.fields.push((CONNECTION, HeaderValue::from_static("close")));

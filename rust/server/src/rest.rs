@@ -5,10 +5,11 @@
 use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::pb::inference as pb;
 use headgate_protocol::predict;
-use http::{HeaderMap, Method};
+use http::Method;
 use serde_json::{Map, Value, json};
 
 use crate::body::Source;
+use crate::headers::Headers;
 use crate::io::{self, Io};
 use crate::path::{Extension, SharedMemory, Target};
 use crate::{body, coding, facts, residency, settings};
@@ -38,7 +39,7 @@ pub fn methods(call: &Extension<'_>) -> &'static [Method] {
 /// Those of the call; `invalid_argument` for a body that is not the JSON it should be.
 pub async fn answer(
     call: &Extension<'_>,
-    headers: &HeaderMap,
+    headers: Headers<'_>,
     body: &mut Source,
     out: &mut Vec<u8>,
 ) -> Result<()> {
@@ -96,7 +97,7 @@ pub async fn answer(
 }
 
 /// The object in a body; an empty one for an empty body.
-async fn object(headers: &HeaderMap, body: &mut Source) -> Result<Map<String, Value>> {
+async fn object(headers: Headers<'_>, body: &mut Source) -> Result<Map<String, Value>> {
     let (bytes, _counted) = coding::read_body(body, body::small_limit(), headers, |_, _| None).await?;
     if bytes.is_empty() {
         return Ok(Map::new());

@@ -288,7 +288,9 @@ impl Account {
 
     /// The run, on this thread, is over.
     pub fn ran_inline(&mut self, now: Instant) {
-        self.run_ns = Some(nanos(self.phase_end, now));
+        let run_ns = nanos(self.phase_end, now);
+        self.version().payload.model.ran(run_ns);
+        self.run_ns = Some(run_ns);
         self.phase_end = now;
     }
 
@@ -299,6 +301,9 @@ impl Account {
         self.counts_run = counts;
         self.queue_ns = Some(queue_ns);
         self.run_ns = (run_ns > 0).then_some(run_ns);
+        if let Some(run_ns) = self.run_ns {
+            self.version().payload.model.ran(run_ns);
+        }
         self.phase_end = now;
     }
 

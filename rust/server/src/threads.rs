@@ -55,6 +55,42 @@ pub fn spawn<T: Send + 'static>(
         .map_err(|error| Error::new(Code::Internal, format!("the system gives no more threads: {error}")))
 }
 
+/// A thread as another one sees it.
+#[derive(Debug)]
+pub struct Watched {
+    /// Its state and times, as the kernel writes them (`proc_pid_stat(5)`).
+    status: String,
+    clock: Option<libc::clockid_t>,
+}
+
+impl Watched {
+    /// The calling thread.
+    pub fn here() -> Watched {
+        let mut clock = 0;
+        // SAFETY: the calling thread is alive; a valid out-pointer.
+        let (thread, known) =
+            unsafe { (libc::gettid(), libc::pthread_getcpuclockid(libc::pthread_self(), &mut clock)) };
+        Watched { status: format!("/proc/self/task/{thread}/stat"), clock: (known == 0).then_some(clock) }
+    }
+
+    /// The CPU time that it has used, in nanoseconds; 0 when it has ended.
+    pub fn cpu_ns(&self) -> u64 {
+        let Some(clock) = self.clock else { return 0 };
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: a valid out-pointer; the clock of a thread that has ended is an error.
+        let known = unsafe { libc::clock_gettime(clock, &mut time) };
+        if known == 0 { time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64 } else { 0 }
+    }
+
+    /// Whether it waits for something other than a core.
+    pub fn sleeps(&self) -> bool {
+        // The state follows the name, which is in parentheses and may have some in it.
+        let status = std::fs::read_to_string(&self.status).unwrap_or_default();
+        let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        matches!(state, Some('S' | 'D'))
+    }
+}
+
 /// `struct sched_attr` of Linux, in its first form.
 #[repr(C)]
 #[derive(Default)]

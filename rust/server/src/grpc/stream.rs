@@ -20,6 +20,7 @@ use crate::access_log::Protocol;
 use crate::body::Counted;
 use crate::conn::{Conn, Open};
 use crate::context::Context;
+use crate::headers::Headers;
 use crate::infer::{self, Answer, Ask, Dialect};
 use crate::io;
 use crate::panic::catching;
@@ -55,7 +56,7 @@ enum Failures {
 /// Answers one call.
 pub fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {
     let (head, body) = request.into_parts();
-    let context = Context::read(&head.headers);
+    let context = Context::read(Headers::Map(&head.headers));
     let mut response = match deadline(&head.headers, Instant::now()) {
         Ok(deadline) => {
             let wants_status = head.headers.get("triton_grpc_error").is_some_and(|value| value == "true");
@@ -170,7 +171,8 @@ impl Call {
         let request = io::with(|io| protobuf::parse(message, &mut io.scratch.borrow_mut().envelope))
             .inspect_err(unread)?;
         let target = Target { endpoint: request.model_name, version: request.model_version };
-        let Call { headers, deadline, context, .. } = self;
+        let Call { deadline, context, .. } = self;
+        let headers = Headers::Map(&self.headers);
         let (deadline, dialect, protocol) = (*deadline, Dialect::Stream, Protocol::GrpcStream);
         let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
         infer::find_and_infer(ask, request.envelope, (message, counted)).await

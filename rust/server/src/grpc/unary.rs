@@ -20,6 +20,7 @@ use crate::access_log::Protocol;
 use crate::body::{self, Counted};
 use crate::conn::{Conn, Open};
 use crate::context::Context;
+use crate::headers::Headers;
 use crate::infer::{self, Answer, Ask, Dialect};
 use crate::io;
 use crate::panic::catching;
@@ -30,7 +31,7 @@ use crate::reply::ReplyBody;
 pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {
     let received = Instant::now();
     let (head, mut body) = request.into_parts();
-    let context = Context::read(&head.headers);
+    let context = Context::read(Headers::Map(&head.headers));
     let answer = catching(pin!(model_infer(&head, &mut body, received, &context))).await;
     body::discard(body, &open);
     match answer {
@@ -54,7 +55,7 @@ async fn model_infer(
     let request = io::with(|io| protobuf::parse(&message, &mut io.scratch.borrow_mut().envelope))
         .inspect_err(unread)?;
     let target = Target { endpoint: request.model_name, version: request.model_version };
-    let (headers, dialect, protocol) = (&head.headers, Dialect::Grpc, Protocol::Grpc);
+    let (headers, dialect, protocol) = (Headers::Map(&head.headers), Dialect::Grpc, Protocol::Grpc);
     let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
     infer::find_and_infer(ask, request.envelope, (&message, counted)).await
 }
@@ -69,7 +70,7 @@ async fn read(
     let deadline = deadline(headers, received)?;
     let limit = io::with(|io| io.shared.config.max_body_bytes);
     let most = limit.saturating_add(message::PREFIX);
-    let (body, mut counted) = body::read_aligned(body, most, headers, tensor_offset)
+    let (body, mut counted) = body::read_aligned(body, most, Headers::NONE, tensor_offset)
         .await
         .map_err(|error| message::of_message(error, limit))?;
     let message = message::take(headers, body, limit, &mut counted).await?;
@@ -77,7 +78,7 @@ async fn read(
 }
 
 /// Where the first large tensor of a message begins.
-fn tensor_offset(piece: &[u8], _: &HeaderMap) -> Option<usize> {
+fn tensor_offset(piece: &[u8], _: Headers<'_>) -> Option<usize> {
     let message = piece.get(message::PREFIX..)?;
     Some(message::PREFIX + protobuf::first_large_tensor(message)?)
 }

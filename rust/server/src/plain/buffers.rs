@@ -4,7 +4,8 @@
 use std::cell::RefCell;
 
 use bytes::BytesMut;
-use http::HeaderMap;
+
+use crate::headers::Field;
 
 /// The least room that a read has, in bytes; buffers of twice as much are kept.
 pub const ROOM: usize = 8 << 10;
@@ -17,7 +18,7 @@ pub struct Buffers {
     /// What was read and belongs to no request yet.
     pub unread: BytesMut,
     /// The header fields of the present request.
-    pub headers: HeaderMap,
+    pub fields: Vec<Field>,
     /// The head of the present answer, and its body where that is short.
     pub written: Vec<u8>,
 }
@@ -35,7 +36,7 @@ impl Spare {
     /// Takes buffers back; what a long body took is not kept.
     pub fn give(&self, mut buffers: Buffers) {
         buffers.unread.clear();
-        buffers.headers.clear();
+        buffers.fields.clear();
         let mut kept = self.0.borrow_mut();
         if kept.len() < KEPT && buffers.unread.capacity() <= 2 * ROOM {
             kept.push(buffers);

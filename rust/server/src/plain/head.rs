@@ -3,14 +3,11 @@
 use std::mem::MaybeUninit;
 use std::sync::LazyLock;
 
-use bytes::Bytes;
 use http::Method;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE,
-};
 use httparse::Status;
 use memchr::memmem::Finder;
+
+use crate::headers::Field;
 
 /// The end of a head.
 static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
@@ -18,6 +15,8 @@ static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r
 const LONGEST: usize = 8 << 10;
 /// The most header fields of a plain request.
 const MOST_FIELDS: usize = 64;
+/// The fields of another framing, or of another protocol.
+const OTHER_FRAMING: [&str; 5] = ["transfer-encoding", "trailer", "te", "expect", "upgrade"];
 
 /// A plain request, its header fields and its body aside.
 pub struct Plain<'a> {
@@ -51,12 +50,12 @@ pub fn may_go_on(bytes: &[u8], searched: usize) -> bool {
     begun == Ok(Status::Partial)
 }
 
-/// Takes a head apart, and adds its fields to `headers`; `None` for one that is not plain, or has a body of more than `most`
+/// Takes a head apart, and adds its fields to `fields`; `None` for one that is not plain, or has a body of more than `most`
 /// bytes.
-pub fn parse<'a>(head: &'a Bytes, headers: &mut HeaderMap, most: usize) -> Option<Plain<'a>> {
-    let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+pub fn parse<'a>(head: &'a [u8], fields: &mut Vec<Field>, most: usize) -> Option<Plain<'a>> {
+    let mut parsed = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut request = httparse::Request::new(&mut []);
-    let end = request.parse_with_uninit_headers(head, &mut fields);
+    let end = request.parse_with_uninit_headers(head, &mut parsed);
     let whole = end == Ok(Status::Complete(head.len())) && head.len() <= LONGEST;
     if !whole || request.version != Some(1) {
         return None;
@@ -65,16 +64,18 @@ pub fn parse<'a>(head: &'a Bytes, headers: &mut HeaderMap, most: usize) -> Optio
     let path = request.path.filter(|path| is_plain_path(path))?;
     let (mut length, mut closes) = (None, false);
     for field in &*request.headers {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        match name {
-            CONTENT_LENGTH if length.is_some() => return None,
-            CONTENT_LENGTH => length = Some(number(field.value).filter(|&length| length <= most)?),
-            CONNECTION => closes |= is_close(field.value)?,
-            // Another framing, or another protocol.
-            TRANSFER_ENCODING | TRAILER | TE | EXPECT | UPGRADE => return None,
-            _ => {}
+        let is = |name: &&str| field.name.eq_ignore_ascii_case(name);
+        if is(&"content-length") {
+            let announced = number(field.value).filter(|&length| length <= most)?;
+            if length.replace(announced).is_some() {
+                return None;
+            }
+        } else if is(&"connection") {
+            closes |= is_close(field.value)?;
+        } else if OTHER_FRAMING.iter().any(is) {
+            return None;
         }
-        headers.append(name, HeaderValue::from_maybe_shared(head.slice_ref(field.value)).ok()?);
+        fields.push(Field::of(head, field.name.as_bytes(), field.value)?);
     }
     Some(Plain { method, path, length: length.unwrap_or(0), closes })
 }
@@ -109,7 +110,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     use http::request::Parts;
-    use http::{Request, Response};
+    use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
     use http_body::Body;
     use hyper::body::Incoming;
     use hyper::server::conn::http1;
@@ -118,12 +119,17 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
+    use crate::headers::list;
 
     const MOST: usize = 1000;
 
     fn plain(head: &[u8]) -> Option<(Method, String, usize, bool, HeaderMap)> {
-        let (head, mut headers) = (Bytes::copy_from_slice(head), HeaderMap::new());
-        let Plain { method, path, length, closes } = parse(&head, &mut headers, MOST)?;
+        let mut fields = Vec::new();
+        let Plain { method, path, length, closes } = parse(head, &mut fields, MOST)?;
+        let mut headers = HeaderMap::new();
+        for (name, value) in list(head, &fields) {
+            headers.append(HeaderName::from_bytes(name).unwrap(), HeaderValue::from_bytes(value).unwrap());
+        }
         Some((method, path.to_owned(), length, closes, headers))
     }
 

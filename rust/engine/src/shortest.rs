@@ -1,0 +1,111 @@
+//! How long a run takes at least: who has less time than that is refused before any work.
+//!
+//! Whoever is refused does not run, so what is believed must not keep itself alive: one request a second is let through in spite of
+//! it, and a single run that is shorter corrects it.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::histogram::Counts;
+
+/// The share of the newest runs that may be shorter.
+const QUANTILE: f64 = 0.1;
+/// How long nobody is let through after something was learned, in nanoseconds.
+const BELIEVED_NS: u64 = 1_000_000_000;
+
+/// What the newest runs say.
+#[derive(Debug, Default)]
+pub(crate) struct Shortest {
+    /// In nanoseconds; 0 before any run is known.
+    run_ns: AtomicU64,
+    /// When that was learned, or somebody was let through to see.
+    since_ns: AtomicU64,
+}
+
+impl Shortest {
+    /// Learns from the newest runs.
+    pub(crate) fn learn(&self, runs: &Counts, now_ns: u64) {
+        if let Some(run_ns) = runs.quantile_ns(QUANTILE) {
+            self.run_ns.store(with_care(run_ns), Relaxed);
+            self.since_ns.store(now_ns, Relaxed);
+        }
+    }
+
+    /// A run took so long.
+    pub(crate) fn ran(&self, run_ns: u64) {
+        if run_ns < self.run_ns.load(Relaxed) {
+            self.run_ns.store(with_care(run_ns), Relaxed);
+        }
+    }
+
+    /// How long a run takes, if that is more than is `left`.
+    pub(crate) fn exceeds(&self, left: Duration, now_ns: u64) -> Option<Duration> {
+        let run = Duration::from_nanos(self.run_ns.load(Relaxed));
+        if left >= run {
+            return None;
+        }
+        let since = self.since_ns.load(Relaxed);
+        let tries = !left.is_zero()
+            && now_ns.saturating_sub(since) >= BELIEVED_NS
+            && self.since_ns.compare_exchange(since, now_ns, Relaxed, Relaxed).is_ok();
+        (!tries).then_some(run)
+    }
+}
+
+/// The upper end of a histogram's bucket is read, and who has just enough time is not to be refused.
+fn with_care(run_ns: u64) -> u64 {
+    run_ns / 5 * 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::histogram::Histogram;
+
+    const MS: u64 = 1_000_000;
+    const SECOND: u64 = 1_000 * MS;
+
+    fn shortest(runs_ms: &[u64], now_ns: u64) -> Shortest {
+        let (histogram, mut counts) = (Histogram::default(), Counts::default());
+        runs_ms.iter().for_each(|ms| histogram.record(ms * MS));
+        histogram.add_to(&mut counts);
+        let shortest = Shortest::default();
+        shortest.learn(&counts, now_ns);
+        shortest
+    }
+
+    fn refuses(shortest: &Shortest, left_ms: u64, now_ns: u64) -> bool {
+        shortest.exceeds(Duration::from_millis(left_ms), now_ns).is_some()
+    }
+
+    #[test]
+    fn who_has_less_time_than_a_short_run_takes_is_refused() {
+        let shortest = shortest(&[10, 100, 100, 100, 100, 100, 100, 100, 100, 100], 0);
+        assert!(refuses(&shortest, 7, 0));
+        assert!(!refuses(&shortest, 12, 0));
+    }
+
+    #[test]
+    fn one_a_second_is_let_through_unless_it_is_late_already() {
+        let shortest = shortest(&[100; 20], 5 * SECOND);
+        assert!(refuses(&shortest, 50, 6 * SECOND - 1));
+        assert!(refuses(&shortest, 0, 9 * SECOND));
+        assert!(!refuses(&shortest, 50, 9 * SECOND));
+        assert!(refuses(&shortest, 50, 9 * SECOND));
+        assert!(!refuses(&shortest, 50, 10 * SECOND));
+    }
+
+    #[test]
+    fn a_shorter_run_corrects_what_is_believed() {
+        let shortest = shortest(&[100; 20], 0);
+        shortest.ran(120 * MS);
+        assert!(refuses(&shortest, 50, 0));
+        shortest.ran(3 * MS);
+        assert!(!refuses(&shortest, 50, 0));
+    }
+
+    #[test]
+    fn nothing_known_refuses_nobody() {
+        assert!(!refuses(&Shortest::default(), 0, 0));
+    }
+}

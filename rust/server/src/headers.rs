@@ -1,0 +1,172 @@
+//! A request's header fields, whoever read them: hyper's map, or the list of a plain request, each field where it lies in its head.
+//!
+//! A request has few fields, and few of them are asked for: of a list nothing is hashed, copied or counted.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+
+/// Header fields. Names are given in lower case.
+#[derive(Clone, Copy)]
+pub enum Headers<'a> {
+    /// As hyper reads them.
+    Map(&'a HeaderMap),
+    /// A head, and the fields in it.
+    List(&'a Bytes, &'a [Field]),
+}
+
+/// Where a field is in its head.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    name: Span,
+    value: Span,
+}
+
+/// A part of a head, by its first byte and its length.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    start: u16,
+    length: u16,
+}
+
+impl Field {
+    /// The field with that name and value, both of them parts of `head`; `None` for a head that is too long.
+    pub fn of(head: &[u8], name: &[u8], value: &[u8]) -> Option<Field> {
+        Some(Field { name: Span::of(head, name)?, value: Span::of(head, value)? })
+    }
+}
+
+impl Span {
+    fn of(head: &[u8], part: &[u8]) -> Option<Span> {
+        if part.is_empty() {
+            // It may be anybody's.
+            return Some(Span::default());
+        }
+        let start = (part.as_ptr() as usize).checked_sub(head.as_ptr() as usize)?;
+        Some(Span { start: start.try_into().ok()?, length: part.len().try_into().ok()? })
+    }
+
+    fn of_head(self, head: &[u8]) -> &[u8] {
+        &head[usize::from(self.start)..][..usize::from(self.length)]
+    }
+}
+
+static NOTHING: Bytes = Bytes::new();
+
+impl<'a> Headers<'a> {
+    /// No fields.
+    pub const NONE: Headers<'static> = Headers::List(&NOTHING, &[]);
+
+    /// The first value of a name.
+    pub fn get(self, name: &str) -> Option<&'a [u8]> {
+        match self {
+            Headers::Map(map) => map.get(name).map(HeaderValue::as_bytes),
+            Headers::List(head, fields) => {
+                list(head, fields).find(|(own, _)| is(own, name)).map(|(_, value)| value)
+            }
+        }
+    }
+
+    /// The first two values of a name that may be given once.
+    pub fn first_two(self, name: &str) -> [Option<&'a [u8]>; 2] {
+        match self {
+            Headers::Map(map) => {
+                let mut values = map.get_all(name).iter().map(HeaderValue::as_bytes);
+                [values.next(), values.next()]
+            }
+            Headers::List(head, fields) => {
+                let mut values = list(head, fields).filter(|(own, _)| is(own, name)).map(|(_, value)| value);
+                [values.next(), values.next()]
+            }
+        }
+    }
+
+    /// The first value of each of some names, by one pass over the fields: a look-up in a map hashes the name.
+    pub fn of_names<const N: usize>(self, names: [&str; N]) -> [Option<&'a [u8]>; N] {
+        let mut values = [None; N];
+        let mut see = |own: &[u8], value: &'a [u8]| {
+            if let Some(at) = names.iter().position(|name| is(own, name)) {
+                values[at].get_or_insert(value);
+            }
+        };
+        match self {
+            Headers::Map(map) => map.iter().for_each(|(own, value)| see(own.as_ref(), value.as_bytes())),
+            Headers::List(head, fields) => list(head, fields).for_each(|(own, value)| see(own, value)),
+        }
+        values
+    }
+
+    /// A value as it outlives the request; of a list, without a copy.
+    pub fn keep(self, value: &'a [u8]) -> Option<HeaderValue> {
+        match self {
+            Headers::Map(_) => HeaderValue::from_bytes(value).ok(),
+            Headers::List(head, _) => HeaderValue::from_maybe_shared(head.slice_ref(value)).ok(),
+        }
+    }
+}
+
+/// The names and values of a list.
+pub fn list<'a>(head: &'a [u8], fields: &'a [Field]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    fields.iter().map(move |field| (field.name.of_head(head), field.value.of_head(head)))
+}
+
+fn is(own: &[u8], name: &str) -> bool {
+    own.eq_ignore_ascii_case(name.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+
+    use super::*;
+
+    /// Both forms of the same fields.
+    fn with_both(fields: &[(&str, &str)], see: impl Fn(Headers<'_>)) {
+        let mut map = HeaderMap::new();
+        for &(name, value) in fields {
+            map.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        see(Headers::Map(&map));
+        let head: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = Bytes::from(head);
+        let mut start = 0;
+        let list: Vec<Field> = fields
+            .iter()
+            .map(|(name, value)| {
+                let name_at = start;
+                let value_at = name_at + name.len() + 2;
+                start = value_at + value.len() + 2;
+                let (name, value) = (&head[name_at..][..name.len()], &head[value_at..][..value.len()]);
+                Field::of(&head, name, value).unwrap()
+            })
+            .collect();
+        see(Headers::List(&head, &list));
+    }
+
+    #[test]
+    fn a_map_and_a_list_of_the_same_fields_say_the_same() {
+        with_both(&[("Host", "a"), ("X-Y", "1"), ("x-y", "2"), ("empty", "")], |headers| {
+            assert_eq!(headers.get("host"), Some(&b"a"[..]));
+            assert_eq!(headers.get("x-y"), Some(&b"1"[..]));
+            assert_eq!(headers.get("empty"), Some(&b""[..]));
+            assert_eq!(headers.get("x"), None);
+            assert_eq!(headers.first_two("host"), [Some(&b"a"[..]), None]);
+            assert_eq!(headers.first_two("x-y"), [Some(&b"1"[..]), Some(&b"2"[..])]);
+            assert_eq!(headers.of_names(["x-y", "none", "empty"]), [Some(&b"1"[..]), None, Some(&b""[..])]);
+            for name in ["x-y", "empty"] {
+                let value = headers.get(name).unwrap();
+                assert_eq!(headers.keep(value).unwrap().as_bytes(), value);
+            }
+        });
+    }
+
+    #[test]
+    fn what_is_not_a_part_of_the_head_is_no_field() {
+        let around = vec![b'x'; 200_000];
+        assert!(Field::of(&around[70_000..], &around[..1], b"").is_none());
+        assert!(Field::of(&around, &around[70_000..70_001], b"").is_none());
+        assert!(Field::of(&around, &around[..70_000], b"").is_none());
+    }
+}
