@@ -172,3 +172,38 @@ def test_a_model_is_warmed_with_the_requests_of_its_artifact(tmp_path: Path) -> 
     assert "warmup.json: request 1: " in refused.text
     wrong = warmed(tmp_path / "wrong", {"inputs": []})
     assert 'warmup.json: request 0: input \\"index\\" is missing' in wrong.text
+
+
+def reshaped(*shape: int) -> onnx.ModelProto:
+    """X FP32 [rows, columns] -> Y of that shape, where X has as many elements."""
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["X", "shape"], ["Y"])],
+        "reshaped",
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["rows", "columns"])],
+        [helper.make_tensor_value_info("Y", TensorProto.FLOAT, ["a", "b"])],
+        [helper.make_tensor("shape", TensorProto.INT64, [len(shape)], shape)],
+    )
+    return helper.make_model(graph, opset_imports=OPSETS, ir_version=8)
+
+
+def test_a_model_that_runs_on_nothing_is_not_published(tmp_path: Path) -> None:
+    need_native()
+    place(reshaped(-1, 32), tmp_path, "wide")
+    place(reshaped(-1, 1000), tmp_path, "never")
+    with GatewayProcess(tmp_path / "state", ["--root", str(tmp_path)]) as started, started.admin() as admin:
+
+        def applied(name: str) -> httpx.Response:
+            document = {
+                "apiVersion": "headgate/v1",
+                "kind": "Endpoint",
+                "name": name,
+                "versions": {"v1": f"file:{name}/1"},
+                "traffic": {"champion": "v1"},
+            }
+            return admin.http.put(f"/v1/endpoints/{name}", json=document, headers={"If-None-Match": "*"})
+
+        # Some of the sizes that are tried for an open dimension fits.
+        assert applied("wide").is_success
+        refused = applied("never")
+        assert (refused.status_code, refused.json()["code"]) == (422, "model_load_failed")
+        assert "put a request that works into warmup.json" in refused.text

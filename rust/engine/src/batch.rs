@@ -31,6 +31,8 @@ pub struct Batch {
     slab: UnsafeCell<Binding>,
     inputs: Vec<Rows>,
     bytes: usize,
+    /// The rows that there is room for.
+    capacity: usize,
     class: u8,
     made: Instant,
     warm: Warm,
@@ -90,15 +92,18 @@ enum Run {
 }
 
 impl Batch {
-    fn new(warm: Warm, batcher: &Batcher, kind: &Kind) -> Result<Batch> {
+    /// An empty batch with room for `rows` rows at least.
+    fn new(warm: Warm, batcher: &Batcher, kind: &Kind, rows: usize) -> Result<Batch> {
         let Kind { each, class } = kind;
         let datatypes = warm.signature().inputs.iter().map(|spec| spec.datatype.size().unwrap_or(0));
         let row_bytes: Vec<usize> =
             each.iter().zip(datatypes).map(|(row, size)| row.count() * size).collect();
-        let bytes = row_bytes.iter().sum::<usize>().saturating_mul(batcher.max_batch());
+        let row = row_bytes.iter().sum::<usize>();
+        let capacity = batcher.slab_rows(row).max(rows);
+        let bytes = row.saturating_mul(capacity);
         let mut slab = batcher.take_slab(bytes, *class, || warm.new_binding())?;
-        if let Err(error) = Self::make_room(&mut slab, each, batcher.max_batch()) {
-            batcher.give_slab(slab, bytes);
+        if let Err(error) = Self::make_room(&mut slab, each, capacity) {
+            batcher.give_slab(slab, bytes, *class);
             return Err(error);
         }
         let inputs = row_bytes.into_iter().enumerate().map(|(index, row_bytes)| {
@@ -106,9 +111,8 @@ impl Batch {
             Rows { start: input.start(), row_bytes, shape: *input.shape() }
         });
         let inputs = inputs.collect();
-        let seats = Seats::new(batcher.max_batch());
-        let slab = UnsafeCell::new(slab);
-        Ok(Batch { seats, inputs, bytes, slab, class: *class, made: Instant::now(), warm })
+        let (seats, slab, made) = (Seats::new(capacity), UnsafeCell::new(slab), Instant::now());
+        Ok(Batch { seats, inputs, bytes, capacity, slab, class: *class, made, warm })
     }
 
     /// Gives a slab room for `rows` rows.
@@ -172,7 +176,7 @@ impl Batch {
         self.seats.settle(expired.iter().map(|member| (member.index, Fate::failed(late(), member, now))));
         let starts = self.close_gaps(&members);
         let rows = members.iter().map(|member| member.rows).sum();
-        let padded = self.warm.batcher().map_or(rows, |batcher| batcher.padded(rows));
+        let padded = self.warm.batcher().map_or(rows, |batcher| batcher.padded(rows).min(self.capacity));
         let run = if members.is_empty() { Ok(Run::Over(0)) } else { self.begin_rows(rows, padded, instance) };
         Closed { members, starts, rows, padded, now, instance, run }
     }
@@ -254,7 +258,7 @@ impl Batch {
         for (index, Rows { start, row_bytes, shape }) in self.inputs.iter().enumerate() {
             for row in rows..padded {
                 // Values that the model takes, for certain.
-                // SAFETY: within the slab, which has room for `max_batch` rows; the first row is another one.
+                // SAFETY: within the slab, which has room for `capacity` rows; the first row is another one.
                 unsafe { std::ptr::copy(start.as_ptr(), start.as_ptr().add(row * row_bytes), *row_bytes) };
             }
             slab.input_mut(index).narrow(&with_rows(shape, padded)?)?;
@@ -328,7 +332,7 @@ impl Drop for Batch {
     fn drop(&mut self) {
         let Some(batcher) = self.warm.batcher() else { return };
         let slab = std::mem::replace(self.slab.get_mut(), self.warm.new_binding());
-        batcher.give_slab(slab, self.bytes);
+        batcher.give_slab(slab, self.bytes, self.class);
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
 use headgate_core::error::{Code, Error, Result};
+use headgate_core::limits::LimitsSpec;
 use headgate_core::spec::RunSpec;
 use headgate_core::tensor::{DataType, Shape, Signature};
 use headgate_runtime::Binding;
@@ -21,12 +22,14 @@ use crate::seats::Waiting;
 
 /// Slabs of a version that are kept for the next batches.
 const KEPT_SLABS: usize = 4;
-/// A slab beyond this is freed instead of kept, in bytes.
-const KEEP_AT_MOST: usize = 64 << 20;
-/// Bytes of a version's slabs that may be in use at a time; a few are allowed whatever their size.
+/// The inputs of a batch take this at most, in bytes, unless a single request takes more: of large rows fewer are run together.
+const SLAB: usize = 64 << 20;
+/// A slab with its outputs beyond this is freed instead of kept, in bytes.
+const KEEP_AT_MOST: usize = 96 << 20;
+/// Bytes of a version's slabs that may be in use at a time; each class may have one whatever its size.
 const SLAB_BYTES: usize = 256 << 20;
-/// See [`SLAB_BYTES`].
-const FEW_SLABS: usize = 4;
+/// Classes that there may be.
+const CLASSES: usize = LimitsSpec::MAX_CLASSES;
 /// Kinds of rows that a version has batches for at a time.
 pub(crate) const KINDS: usize = 16;
 
@@ -47,9 +50,9 @@ pub struct Batcher {
     /// The batches that take rows.
     pub(crate) open: Mutex<Vec<(Kind, Weak<Batch>)>>,
     free: ArrayQueue<Binding>,
-    /// Bytes of slabs in use, and their number.
+    /// Bytes of slabs in use, and their number by class.
     bytes: AtomicUsize,
-    slabs: AtomicUsize,
+    slabs: [AtomicUsize; CLASSES],
     learned: Mutex<Learned>,
     epoch: Instant,
 }
@@ -99,7 +102,7 @@ impl Batcher {
             open: Mutex::default(),
             free: ArrayQueue::new(KEPT_SLABS),
             bytes: AtomicUsize::new(0),
-            slabs: AtomicUsize::new(0),
+            slabs: Default::default(),
             learned: Mutex::default(),
             epoch: Instant::now(),
         })
@@ -168,6 +171,11 @@ impl Batcher {
         Some(newest.min(waiting.oldest + self.max_delay).min(waiting.tightest.checked_sub(run)?))
     }
 
+    /// The rows that a slab has room for when each takes `row_bytes`.
+    pub(crate) fn slab_rows(&self, row_bytes: usize) -> usize {
+        SLAB.checked_div(row_bytes).unwrap_or(usize::MAX).clamp(1, self.max_batch)
+    }
+
     /// The rows that a batch of `rows` is run with.
     pub(crate) fn padded(&self, rows: usize) -> usize {
         self.buckets.iter().copied().find(|&bucket| bucket >= rows).unwrap_or(rows)
@@ -183,23 +191,13 @@ impl Batcher {
         class: u8,
         made: impl FnOnce() -> Binding,
     ) -> Result<Binding> {
-        // Each class leaves half of what it may fill to those above it.
-        let most = SLAB_BYTES >> class;
-        let slabs = self.slabs.fetch_add(1, Relaxed);
-        let used = self.bytes.fetch_add(bytes, Relaxed);
-        if slabs >= FEW_SLABS && used + bytes > most {
-            self.forget_slab(bytes);
-            return Err(Error::new(
-                Code::Overloaded,
-                format!("batches that wait hold {used} bytes of at most {most}; try again later"),
-            ));
-        }
+        self.count_slab(bytes, class)?;
         Ok(self.free.pop().unwrap_or_else(made))
     }
 
-    /// Takes a slab back that was counted as `bytes`.
-    pub(crate) fn give_slab(&self, mut slab: Binding, bytes: usize) {
-        self.forget_slab(bytes);
+    /// Takes a slab back that was counted as `bytes` of that class.
+    pub(crate) fn give_slab(&self, mut slab: Binding, bytes: usize, class: u8) {
+        self.forget_slab(bytes, class);
         slab.forget();
         if slab.capacity() <= KEEP_AT_MOST {
             // A full list means that enough are kept.
@@ -212,8 +210,62 @@ impl Batcher {
         while self.free.pop().is_some() {}
     }
 
-    fn forget_slab(&self, bytes: usize) {
-        self.slabs.fetch_sub(1, Relaxed);
+    fn count_slab(&self, bytes: usize, class: u8) -> Result<()> {
+        // Each class leaves half of what it may fill to those above it.
+        let most = SLAB_BYTES >> class;
+        let slabs = self.slabs_of(class).fetch_add(1, Relaxed);
+        let used = self.bytes.fetch_add(bytes, Relaxed);
+        if slabs == 0 || used + bytes <= most {
+            return Ok(());
+        }
+        self.forget_slab(bytes, class);
+        Err(Error::new(
+            Code::Overloaded,
+            format!("batches that wait hold {used} bytes of at most {most}; try again later"),
+        ))
+    }
+
+    fn forget_slab(&self, bytes: usize, class: u8) {
+        self.slabs_of(class).fetch_sub(1, Relaxed);
         self.bytes.fetch_sub(bytes, Relaxed);
+    }
+
+    fn slabs_of(&self, class: u8) -> &AtomicUsize {
+        &self.slabs[usize::from(class).min(CLASSES - 1)]
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use headgate_core::tensor::TensorSpec;
+
+    use super::*;
+
+    fn batcher(max_batch: u32) -> Batcher {
+        let tensor =
+            TensorSpec { name: "x".into(), datatype: DataType::Fp32, shape: vec![-1], symbols: Vec::new() };
+        let signature = Signature { inputs: vec![tensor.clone()], outputs: vec![tensor] };
+        Batcher::new(&RunSpec { max_batch, ..RunSpec::default() }, &signature).unwrap()
+    }
+
+    #[test]
+    fn of_large_rows_fewer_share_a_slab() {
+        let batcher = batcher(32);
+        for (row, rows) in [(0, 32), (256, 32), (SLAB / 32, 32), (SLAB / 31, 31), (SLAB, 1), (3 * SLAB, 1)] {
+            assert_eq!(batcher.slab_rows(row), rows, "{row}");
+        }
+    }
+
+    #[test]
+    fn a_class_leaves_half_to_those_above_it_and_each_may_have_one() {
+        let batcher = batcher(32);
+        let refused = |bytes, class| batcher.count_slab(bytes, class).is_err();
+        assert!(!refused(SLAB, 1));
+        assert!(!refused(SLAB, 1));
+        assert!(refused(SLAB, 1), "half of it is full");
+        assert!(!refused(SLAB, 0) && !refused(SLAB, 0));
+        assert!(refused(SLAB, 0), "all of it is full");
+        assert!(!refused(SLAB, 7), "the first of a class");
+        assert!(refused(1, 7));
     }
 }

@@ -62,6 +62,11 @@ impl<T: Waits> Lane<T> {
         !state.is_limited(class) || state.admits(class, Instant::now())
     }
 
+    /// How much work of a class and those above it waits.
+    pub(crate) fn waiting(&self, class: u8) -> usize {
+        lock(&self.state).waiting(class)
+    }
+
     /// Whether a queue stands, so that work is shed.
     pub(crate) fn is_shedding(&self) -> bool {
         lock(&self.state).classes.iter().any(|class| class.pressure.is_shedding())
@@ -125,9 +130,12 @@ impl<T> State<T> {
         self.classes.get(usize::from(class)).is_some_and(|class| class.pressure.is_limited())
     }
 
+    fn waiting(&self, class: u8) -> usize {
+        self.classes.iter().take(1 + usize::from(class)).map(|class| class.queue.len()).sum()
+    }
+
     fn admits(&self, class: u8, now: Instant) -> bool {
-        let above = self.classes.iter().take(1 + usize::from(class));
-        let ahead = above.map(|class| class.queue.len()).sum::<usize>() + self.running;
+        let ahead = self.waiting(class) + self.running;
         self.classes.get(usize::from(class)).is_none_or(|class| class.pressure.admits(ahead, now))
     }
 }

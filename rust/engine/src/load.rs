@@ -130,8 +130,9 @@ impl Engine {
         let executable = self.memory.bring(model.resident(), need, |executable| {
             let warm = Warm::new(model.clone(), executable.clone());
             let path = model.resident().path();
-            let warmup = path.map_or(Ok(Warmup::MadeUp), |path| Warmup::beside(path, model.signature()))?;
-            warm::again(&warm, &warmup)?;
+            let warmup =
+                path.map_or(Ok(Warmup::MadeUp(1)), |path| Warmup::beside(path, model.signature()))?;
+            warm::first_run(&warm, warmup)?;
             model.load_ns.store(start.elapsed().as_nanos() as u64, Relaxed);
             Ok(())
         })?;
@@ -171,7 +172,7 @@ impl Engine {
         for (at, device) in run.device.iter().enumerate() {
             let how = How::of(run, *device);
             let last = at + 1 == run.device.len();
-            let tried = made(how).and_then(|model| Ok((self.try_out(&model, path, last)?, model)));
+            let tried = made(how).and_then(|model| Ok((try_out(&model, path)?, model)));
             match tried {
                 Ok((alone, model)) => {
                     if !note.is_empty() {
@@ -186,15 +187,6 @@ impl Engine {
             }
         }
         Err(Error::new(Code::Internal, "a version without a device"))
-    }
-
-    /// Warms a model; the median of its runs. One that is not the last to be tried has to run.
-    fn try_out(&self, model: &Warm, path: &Path, last: bool) -> Result<Option<u64>> {
-        let warmup = Warmup::beside(path, model.signature())?;
-        if !last {
-            warm::proves(model, &warmup)?;
-        }
-        warm::up(model, &warmup)
     }
 
     /// The model, or one with several threads within a run where those are worth their cores.
@@ -214,7 +206,7 @@ impl Engine {
         let options = SessionOptions { intra_threads: cores, ..how.options };
         // A trial that fails, for want of memory say, leaves what there is.
         let wide = made(How { options, ..how });
-        let wide = wide.and_then(|wide| Ok((self.try_out(&wide, path, true)?, wide)));
+        let wide = wide.and_then(|wide| Ok((try_out(&wide, path)?, wide)));
         match wide {
             Ok((together, wide)) if warm::gains(alone, together) => wide,
             _ => model,
@@ -329,6 +321,11 @@ impl Engine {
     fn table(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Weak<Model>>> {
         lock(&self.loaded)
     }
+}
+
+/// Warms a model; the median of its runs.
+fn try_out(model: &Warm, path: &Path) -> Result<Option<u64>> {
+    warm::up(model, Warmup::beside(path, model.signature())?)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -153,6 +153,12 @@ impl Memory {
         self.state().used()
     }
 
+    /// Sessions that were made and are in memory no more.
+    pub fn released(&self) -> u64 {
+        let made = self.counters.loads.load(Relaxed);
+        made.saturating_sub(self.state().present().count() as u64)
+    }
+
     /// Makes something for the first time. Blocks.
     ///
     /// # Errors
@@ -307,8 +313,15 @@ impl Memory {
 
 impl State {
     fn used(&self) -> u64 {
-        let present = self.known.iter().filter_map(|known| known.resident.upgrade());
-        self.promised + present.map(|resident| resident.bytes_now()).sum::<u64>()
+        self.promised + self.present().map(|resident| resident.bytes()).sum::<u64>()
+    }
+
+    /// What is in memory.
+    fn present(&self) -> impl Iterator<Item = Arc<Resident>> {
+        self.known
+            .iter()
+            .filter_map(|known| known.resident.upgrade())
+            .filter(|resident| resident.is_present())
     }
 
     fn note(&mut self, now: Instant) {

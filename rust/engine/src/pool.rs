@@ -25,6 +25,8 @@ use crate::model::{Lease, Model};
 
 /// Jobs that may wait for a pool thread, for each of them.
 const QUEUE_PER_THREAD: usize = 256;
+/// Jobs that a version may have waiting whatever others have.
+const FEW: usize = 4;
 
 /// What a version's queue holds.
 pub(crate) enum Work {
@@ -184,8 +186,7 @@ impl Pool {
     /// `overloaded` when too many wait, or the version sheds; the lease goes home.
     pub fn submit(&self, lease: Lease, waiter: Waiter) -> Result<Pending> {
         let Waiter { deadline, class, .. } = waiter;
-        // Each class leaves half of what it may fill to those above it.
-        if self.inner.desk.waiting.load(Relaxed) >= self.inner.most_waiting >> class {
+        if lease.model().lane().waiting(class) >= self.room(class) {
             return Err(Error::new(Code::Overloaded, "the queue for pool threads is full; try again later"));
         }
         lease.model().admit(class)?;
@@ -195,6 +196,14 @@ impl Pool {
         let job = Job { lease, deadline, class, queued, reply, stage: stage.clone() };
         self.inner.push(&model, Work::Run(job));
         Ok(Pending { outcome, stage })
+    }
+
+    /// How many jobs of a class and those above it a version may have waiting: as many as others leave free, so that one that takes
+    /// all it can leaves half to whoever comes, and two a third (Choudhury and Hahne, 1998). Each class leaves half of that to those
+    /// above it.
+    fn room(&self, class: u8) -> usize {
+        let free = self.inner.most_waiting.saturating_sub(self.inner.desk.waiting.load(Relaxed));
+        (free >> class).max(FEW)
     }
 
     /// A request's rows are in its batch: hands the batch over, unless somebody has. Batches are bounded where they are made.

@@ -176,9 +176,9 @@ impl Resident {
         self.bytes.load(Relaxed)
     }
 
-    /// What it takes in memory now, in bytes.
-    pub(crate) fn bytes_now(&self) -> u64 {
-        if matches!(self.state(), State::Warm | State::Draining) { self.bytes() } else { 0 }
+    /// Whether it is in memory.
+    pub(crate) fn is_present(&self) -> bool {
+        matches!(self.state(), State::Warm | State::Draining)
     }
 
     /// Whether it was used since this was last asked.

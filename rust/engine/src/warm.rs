@@ -28,53 +28,45 @@ const COMPARED: usize = 3;
 /// How far rows together may differ from rows alone, relative to the larger: what another order of additions makes.
 const TOLERANCE: f64 = 1e-4;
 
-/// Runs a fresh model until its run time is known, and places it; the median run time in nanoseconds, where it could be
-/// measured.
-///
-/// Made-up inputs may be such that the model refuses them (an index, a divisor): then it is not measured, and starts in the pool.
+/// Runs a fresh model until its run time is known, and places it; the median run time in nanoseconds.
 ///
 /// # Errors
-/// `model_load_failed` for a model that fails on the requests of its artifact, or is to be batched and whose rows are not the
-/// same together and alone.
-pub(crate) fn up(model: &Warm, warmup: &Warmup) -> Result<Option<u64>> {
+/// `model_load_failed` for a model that fails on the requests of its artifact, or on everything that is made up, or that is to be
+/// batched and whose rows are not the same together and alone.
+pub(crate) fn up(model: &Warm, warmup: Warmup) -> Result<Option<u64>> {
+    let warmup = first_run(model, warmup)?;
     let histogram = Histogram::default();
-    let measured = measure(model, warmup, &histogram)?;
+    measure(model, &warmup, &histogram)?;
     let mut counts = Counts::default();
     histogram.add_to(&mut counts);
-    if measured && counts.total() > 0 {
+    if counts.total() > 0 {
         model.learn(&counts, 0);
     }
     if model.batcher().is_some() {
-        check_batches(model, warmup)?;
+        check_batches(model, &warmup)?;
     }
     Ok(counts.quantile_ns(0.5))
 }
 
-/// Runs what has just been brought back into memory, before requests do.
+/// Runs a model once: on the first request of its artifact, or on made-up inputs that it takes, which are returned.
 ///
 /// # Errors
-/// `model_load_failed` when it fails on the first request of its artifact.
-pub(crate) fn again(model: &Warm, warmup: &Warmup) -> Result<()> {
-    let mut binding = model.new_binding();
-    warmup.fill(&mut binding, model.signature(), 0)?;
-    model.execute(&mut binding).or_else(|error| warmup.blame(0, &error).map_or(Ok(()), Err))
+/// `model_load_failed` when there are none.
+pub(crate) fn first_run(model: &Warm, warmup: Warmup) -> Result<Warmup> {
+    let mut failed = None;
+    for attempt in warmup.attempts(model.signature()) {
+        let mut binding = model.new_binding();
+        let filled = attempt.fill(&mut binding, model.signature(), 0);
+        match filled.and_then(|()| model.execute(&mut binding)) {
+            Ok(()) => return Ok(attempt),
+            Err(error) => failed = failed.or_else(|| Some(attempt.blame(0, &error))),
+        }
+    }
+    Err(failed.unwrap_or_else(|| Error::new(Code::Internal, "nothing to warm a model with")))
 }
 
-/// Runs a fresh model once, to see whether what it is on can compute it at all.
-///
-/// # Errors
-/// The run's own, unless it is the inputs' fault: made-up ones may be such that the model refuses them.
-pub(crate) fn proves(model: &Warm, warmup: &Warmup) -> Result<()> {
-    let mut binding = model.new_binding();
-    warmup.fill(&mut binding, model.signature(), 0)?;
-    model.execute(&mut binding).or_else(|error| match error.code {
-        Code::InvalidArgument => Ok(()),
-        _ => Err(error),
-    })
-}
-
-/// Runs until enough is known; false when the model refuses what was made up.
-fn measure(model: &Warm, warmup: &Warmup, histogram: &Histogram) -> Result<bool> {
+/// Runs until enough is known.
+fn measure(model: &Warm, warmup: &Warmup, histogram: &Histogram) -> Result<()> {
     let requests = warmup.len();
     let mut bindings: Vec<Binding> = (0..requests).map(|_| model.new_binding()).collect();
     for (at, binding) in bindings.iter_mut().enumerate() {
@@ -83,9 +75,7 @@ fn measure(model: &Warm, warmup: &Warmup, histogram: &Histogram) -> Result<bool>
     for run in 0..COLD_RUNS.max(requests as u64) + MIN_RUNS {
         let at = run as usize % requests;
         let start = Instant::now();
-        if let Err(error) = model.execute(&mut bindings[at]) {
-            return warmup.blame(at, &error).map_or(Ok(false), Err);
-        }
+        model.execute(&mut bindings[at]).map_err(|error| warmup.blame(at, &error))?;
         let ns = start.elapsed().as_nanos() as u64;
         if run >= COLD_RUNS || ns > LONG_RUN_NS {
             histogram.record(ns);
@@ -95,7 +85,7 @@ fn measure(model: &Warm, warmup: &Warmup, histogram: &Histogram) -> Result<bool>
             break;
         }
     }
-    Ok(true)
+    Ok(())
 }
 
 /// Whether it is worth trying a model with several threads: long runs, and no ensemble of trees, whose sums would depend on

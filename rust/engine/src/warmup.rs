@@ -20,13 +20,18 @@ const MAX_BYTES: u64 = 64 << 20;
 /// The most requests.
 const MAX_REQUESTS: usize = 256;
 
+/// Sizes of open dimensions that are tried.
+const OPEN: [usize; 9] = [1, 2, 3, 4, 8, 16, 32, 64, 224];
+/// The most elements of an input whose open dimensions are more than 1.
+const MOST_MADE_UP: usize = 1 << 20;
+
 /// Inputs to warm a model with.
 #[derive(Debug)]
 pub(crate) enum Warmup {
     /// Of the artifact: for each request its inputs in the signature's order.
     Given(Vec<Vec<Input>>),
-    /// Made up from the signature; a model may refuse them.
-    MadeUp,
+    /// Made up from the signature, with open dimensions of that size.
+    MadeUp(usize),
 }
 
 #[derive(Debug)]
@@ -63,7 +68,7 @@ impl Warmup {
     pub(crate) fn beside(path: &Path, signature: &Signature) -> Result<Warmup> {
         let path = path.with_file_name(FILE);
         let size = match std::fs::metadata(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Warmup::MadeUp),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Warmup::MadeUp(1)),
             found => found.map_err(|error| fault(&error))?.len(),
         };
         if size > MAX_BYTES {
@@ -95,13 +100,30 @@ impl Warmup {
     pub(crate) fn len(&self) -> usize {
         match self {
             Warmup::Given(requests) => requests.len(),
-            Warmup::MadeUp => 1,
+            Warmup::MadeUp(_) => 1,
         }
     }
 
-    /// The failure of request `at`, where it is somebody's: made-up ones may fail.
-    pub(crate) fn blame(&self, at: usize, error: &Error) -> Option<Error> {
-        matches!(self, Warmup::Given(_)).then(|| fault(&format!("request {at}: {error}")))
+    /// The inputs to try one after the other until the model takes one of them.
+    pub(crate) fn attempts(self, signature: &Signature) -> Vec<Warmup> {
+        let open = |spec: &TensorSpec| spec.shape.iter().skip(1).any(|&dim| dim < 0);
+        match self {
+            Warmup::MadeUp(_) if signature.inputs.iter().any(open) => OPEN.map(Warmup::MadeUp).into(),
+            only => vec![only],
+        }
+    }
+
+    /// The failure of request `at`, with what is to be done about it.
+    pub(crate) fn blame(&self, at: usize, error: &Error) -> Error {
+        match self {
+            Warmup::Given(_) => fault(&format!("request {at}: {error}")),
+            Warmup::MadeUp(_) => Error::new(
+                Code::ModelLoadFailed,
+                format!(
+                    "it runs on no made-up inputs ({error}); put a request that works into {FILE} beside the model"
+                ),
+            ),
+        }
     }
 
     /// Fills the inputs with request `at`.
@@ -126,7 +148,7 @@ impl Warmup {
         for (index, spec) in signature.inputs.iter().enumerate() {
             let tensor = binding.input_mut(index);
             match self {
-                Warmup::MadeUp => make_up(tensor, spec, rows, first)?,
+                Warmup::MadeUp(open) => make_up(tensor, spec, (rows, *open), first)?,
                 Warmup::Given(requests) => {
                     let input = &requests[0][index];
                     let mut dims = input.shape.dims().to_vec();
@@ -208,8 +230,8 @@ fn flatten<'a>(value: &'a Value, out: &mut Vec<&'a Value>) {
 }
 
 /// Fills an input with `rows` rows of made-up values, those that row `first` and the following have.
-fn make_up(tensor: &mut Tensor, spec: &TensorSpec, rows: usize, first: usize) -> Result<()> {
-    let shape = made_up_shape(spec, rows)?;
+fn make_up(tensor: &mut Tensor, spec: &TensorSpec, (rows, open): (usize, usize), first: usize) -> Result<()> {
+    let shape = made_up_shape(spec, rows, open)?;
     tensor.reshape(&shape)?;
     let Some(size) = spec.datatype.size() else { return Ok(()) };
     let each = shape.count().checked_div(rows).unwrap_or(0) * size;
@@ -221,14 +243,21 @@ fn make_up(tensor: &mut Tensor, spec: &TensorSpec, rows: usize, first: usize) ->
     Ok(())
 }
 
-/// Open dimensions are 1, but for the first, which is the rows'.
-fn made_up_shape(spec: &TensorSpec, rows: usize) -> Result<Shape> {
+/// Open dimensions are of one size, but for the first, which is the rows'.
+fn made_up_shape(spec: &TensorSpec, rows: usize, open: usize) -> Result<Shape> {
     let made_up = |(axis, &dim): (usize, &i64)| match (axis, dim) {
         (0, -1) => rows as i64,
-        (_, -1) => 1,
+        (_, -1) => open as i64,
         _ => dim,
     };
-    Shape::new(&spec.shape.iter().enumerate().map(made_up).collect::<Vec<_>>())
+    let shape = Shape::new(&spec.shape.iter().enumerate().map(made_up).collect::<Vec<_>>())?;
+    if open > 1 && shape.count() > MOST_MADE_UP {
+        return Err(Error::invalid(format!(
+            "inputs of shape {:?} are too large to be made up",
+            shape.dims()
+        )));
+    }
+    Ok(shape)
 }
 
 /// Zeros in the first row; in others, fractions that differ from row to row where the type has any. Whole numbers stay 0:

@@ -11,6 +11,9 @@ use crate::device::Driver;
 /// The alignment of every buffer, in bytes: a cache line, and what AVX-512 wants.
 pub const ALIGNMENT: usize = 64;
 
+/// A buffer of so many bytes is pages of its own.
+const MAPPED: usize = 1 << 20;
+
 /// The largest buffer, in bytes.
 pub const MAX_BYTES: usize = 2 << 30;
 
@@ -56,16 +59,20 @@ impl Buffer {
                 "a tensor would take {bytes} bytes; the most is {MAX_BYTES}"
             )));
         }
-        *self = Self::with_capacity(bytes.next_power_of_two().max(ALIGNMENT), self.driver.clone())?;
+        *self = Self::with_capacity(rounded(bytes), self.driver.clone())?;
         Ok(())
     }
 
     fn with_capacity(capacity: usize, driver: Option<Arc<dyn Driver>>) -> Result<Self> {
         let start = match &driver {
             None => {
-                // SAFETY: the layout's size is above zero.
-                let start = unsafe { alloc_zeroed(layout(capacity)) };
-                NonNull::new(start).ok_or_else(|| {
+                let start = if capacity < MAPPED {
+                    // SAFETY: the layout's size is above zero.
+                    NonNull::new(unsafe { alloc_zeroed(layout(capacity)) })
+                } else {
+                    map(capacity)
+                };
+                start.ok_or_else(|| {
                     Error::new(Code::Overloaded, format!("no memory for a tensor of {capacity} bytes"))
                 })?
             }
@@ -96,9 +103,25 @@ impl Drop for Buffer {
             _ if self.capacity == 0 => {}
             Some(driver) => driver.free_host(self.start),
             // SAFETY: allocated with this layout in `with_capacity`.
-            None => unsafe { dealloc(self.start.as_ptr(), layout(self.capacity)) },
+            None if self.capacity < MAPPED => unsafe { dealloc(self.start.as_ptr(), layout(self.capacity)) },
+            // SAFETY: mapped with this length in `with_capacity`.
+            None => drop(unsafe { libc::munmap(self.start.as_ptr().cast(), self.capacity) }),
         }
     }
+}
+
+/// What is made for `bytes`: an eighth more at most where they are many, so that what grows a little finds room.
+fn rounded(bytes: usize) -> usize {
+    let power = bytes.next_power_of_two().max(ALIGNMENT);
+    if power <= 8 * ALIGNMENT { power } else { bytes.next_multiple_of(power / 16) }
+}
+
+/// Fresh pages, zero without anybody's writing them: of a slab for many rows only what rows come to lie in is touched.
+fn map(bytes: usize) -> Option<NonNull<u8>> {
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: no address is asked for, and no file is named.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, kind, -1, 0) };
+    if start == libc::MAP_FAILED { None } else { NonNull::new(start.cast()) }
 }
 
 fn layout(capacity: usize) -> Layout {
@@ -119,5 +142,20 @@ mod tests {
         buffer.reserve(64).unwrap();
         assert_eq!(buffer.start(), before);
         assert!(buffer.reserve(MAX_BYTES + 1).is_err());
+        for bytes in [1, 512, 513, 100_000, MAPPED - 1, MAPPED, 5 * MAPPED + 1, MAX_BYTES] {
+            let capacity = rounded(bytes);
+            assert!(capacity >= bytes && capacity.is_multiple_of(ALIGNMENT), "{bytes}: {capacity}");
+            assert!(bytes <= 512 || capacity <= bytes + bytes / 8, "{bytes}: {capacity}");
+        }
+    }
+
+    #[test]
+    fn a_large_buffer_is_zero_and_costs_what_is_written() {
+        let mut buffer = Buffer::default();
+        buffer.reserve(64 << 20).unwrap();
+        // SAFETY: within the buffer.
+        let last = unsafe { *buffer.start().as_ptr().add((64 << 20) - 1) };
+        assert_eq!((last, buffer.start().as_ptr() as usize % ALIGNMENT), (0, 0));
+        buffer.reserve(65 << 20).unwrap();
     }
 }

@@ -1,7 +1,6 @@
 //! One thread for what nobody should wait for: placement, stalls, sketch merges, freeing what was replaced.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -43,8 +42,7 @@ pub fn start(
     let signal = stop.clone();
     let thread = spawn_behind("hg-background".to_owned(), move || {
         let (watchdog, runs) = (Watchdog::default(), HashMap::new());
-        let mut keeper =
-            Keeper { shared, engine, sketches, publisher, watchdog, runs, models: 0, evictions: 0 };
+        let mut keeper = Keeper { shared, engine, sketches, publisher, watchdog, runs, released: 0 };
         let mut last = Instant::now();
         while !stopped(&signal) {
             keeper.watch();
@@ -84,8 +82,8 @@ struct Keeper {
     watchdog: Watchdog,
     /// What was known of each model's runs when its place was last decided.
     runs: HashMap<usize, Counts>,
-    models: usize,
-    evictions: u64,
+    /// Sessions that were freed when memory was last given back.
+    released: u64,
 }
 
 impl Keeper {
@@ -109,12 +107,11 @@ impl Keeper {
         self.sketches.collect(unix);
         self.publisher.sweep();
         self.engine.tidy();
-        let models = self.engine.count();
-        let evictions = self.engine.memory().counters.evictions.load(Relaxed);
-        if models < self.models || evictions > self.evictions {
+        let released = self.engine.memory().released();
+        if released > self.released {
             trim();
         }
-        (self.models, self.evictions) = (models, evictions);
+        self.released = released;
     }
 
     /// Decides each model's place from its runs since the last decision, once there are enough of them.
@@ -129,6 +126,11 @@ impl Keeper {
         self.runs.retain(|key, _| seen.contains_key(key));
         for (key, (model, counts)) in seen {
             let earlier = self.runs.entry(key).or_default();
+            if counts.total() < earlier.total() {
+                // An endpoint that shared the model is gone, and its runs with it.
+                *earlier = counts;
+                continue;
+            }
             let fresh = counts.since(earlier);
             if fresh.total() >= MIN_RUNS {
                 model.learn(&fresh, now);

@@ -37,9 +37,17 @@ pub struct Fetcher {
 
 #[derive(Default)]
 struct State {
-    /// Who waits, by the model's address. Each of these models is in the queue or being loaded.
-    waiting: HashMap<usize, Vec<oneshot::Sender<Result<Warm>>>>,
+    /// Models that are waited for, by their addresses. Each is in the queue or being loaded.
+    awaited: HashMap<usize, Awaited>,
     threads: Threads,
+}
+
+/// A model that is waited for.
+#[derive(Default)]
+struct Awaited {
+    requests: Vec<oneshot::Sender<Result<Warm>>>,
+    /// Why there was no room when it was last tried.
+    no_room: Option<Error>,
 }
 
 /// The threads, which are started by the first request that needs one; each model on its way is in the queue once, so their
@@ -91,23 +99,28 @@ impl Fetcher {
             Err(_) if until == deadline => {
                 Err(Error::new(Code::DeadlineExceeded, "the deadline passed while the model was loaded"))
             }
-            Err(_) => Err(Error::new(
-                Code::ModelNotReady,
-                format!(
-                    "the model was out of memory and is not back after {:.1?} (--load-wait)",
-                    self.patience
-                ),
-            )
-            .after(RETRY)),
+            Err(_) => Err(self.why_not(model)),
         }
+    }
+
+    /// Why a model is not back in time.
+    fn why_not(&self, model: &Arc<Model>) -> Error {
+        if let Some(error) = self.state().awaited.get(&key(model)).and_then(|awaited| awaited.no_room.clone())
+        {
+            self.engine.memory().counters.refusals.fetch_add(1, Relaxed);
+            return error;
+        }
+        let words =
+            format!("the model was out of memory and is not back after {:.1?} (--load-wait)", self.patience);
+        Error::new(Code::ModelNotReady, words).after(RETRY)
     }
 
     /// Has a model loaded, unless somebody has already asked for it.
     fn ask(self: &Arc<Self>, model: &Arc<Model>) -> Result<oneshot::Receiver<Result<Warm>>> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state();
-        if let Some(waiting) = state.waiting.get_mut(&key(model)) {
-            waiting.push(sender);
+        if let Some(awaited) = state.awaited.get_mut(&key(model)) {
+            awaited.requests.push(sender);
             return Ok(receiver);
         }
         if matches!(state.threads, Threads::None) {
@@ -116,7 +129,7 @@ impl Fetcher {
         let Threads::Running(queue, _) = &state.threads else { return Err(stopping()) };
         // The queue has no bound, and receivers for as long as the threads run.
         queue.send(model.clone()).map_err(|_| stopping())?;
-        state.waiting.insert(key(model), vec![sender]);
+        state.awaited.insert(key(model), Awaited { requests: vec![sender], no_room: None });
         Ok(receiver)
     }
 
@@ -138,15 +151,15 @@ impl Fetcher {
             let outcome = std::panic::catch_unwind(bring).unwrap_or_else(|_| {
                 Err(Error::new(Code::Internal, "loading panicked; this is a defect of Headgate"))
             });
-            if outcome.as_ref().is_err_and(|error| error.code == Code::Overloaded) && self.comes_again(&model)
-            {
+            let no_room = outcome.as_ref().err().filter(|error| error.code == Code::Overloaded);
+            if no_room.is_some_and(|error| self.comes_again(&model, error)) {
                 // Runs that end make room; until then others have their turn.
                 std::thread::sleep(STEP);
                 continue;
             }
             let outcome = outcome.map_err(told);
-            let waiting = self.state().waiting.remove(&key(&model)).unwrap_or_default();
-            for request in waiting {
+            let awaited = self.state().awaited.remove(&key(&model)).unwrap_or_default();
+            for request in awaited.requests {
                 // It may have left.
                 drop(request.send(outcome.clone()));
             }
@@ -156,17 +169,21 @@ impl Fetcher {
     /// Whether somebody still waits for a model; nobody does any more when not.
     fn is_wanted(&self, model: &Arc<Model>) -> bool {
         let mut state = self.state();
-        let Some(waiting) = state.waiting.get(&key(model)) else { return false };
-        let wanted = waiting.iter().any(|request| !request.is_closed());
+        let Some(awaited) = state.awaited.get(&key(model)) else { return false };
+        let wanted = awaited.requests.iter().any(|request| !request.is_closed());
         if !wanted {
-            state.waiting.remove(&key(model));
+            state.awaited.remove(&key(model));
         }
         wanted
     }
 
-    /// Puts a model at the end of the queue; false when that is closed.
-    fn comes_again(&self, model: &Arc<Model>) -> bool {
-        match &self.state().threads {
+    /// Puts a model for which there was no room at the end of the queue; false when that is closed.
+    fn comes_again(&self, model: &Arc<Model>, no_room: &Error) -> bool {
+        let mut state = self.state();
+        if let Some(awaited) = state.awaited.get_mut(&key(model)) {
+            awaited.no_room = Some(no_room.clone());
+        }
+        match &state.threads {
             Threads::Running(queue, _) => queue.send(model.clone()).is_ok(),
             _ => false,
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::spec::EndpointSpec;
+use headgate_core::spec::{EndpointSpec, VersionSpec};
 use headgate_core::tensor::{Signature, TensorSpec};
 use headgate_engine::Model;
 
@@ -95,29 +95,32 @@ fn product(sizes: &[i64]) -> Option<usize> {
 }
 
 fn compatible(spec: &EndpointSpec, signatures: &[&Signature]) -> std::result::Result<(), LoadFailure> {
-    let comparable = |(index, version): (usize, &_)| -> Option<usize> {
-        let version: &headgate_core::spec::VersionSpec = version;
-        (version.artifact.is_some() && version.compatible).then_some(index)
-    };
-    let champion = spec.versions.iter().position(|version| version.name == spec.champion);
-    let Some(champion) = champion.and_then(|index| comparable((index, &spec.versions[index]))) else {
-        return Ok(());
-    };
-    for index in spec.versions.iter().enumerate().filter_map(comparable) {
-        let sides = [
-            ("input", &signatures[index].inputs, &signatures[champion].inputs),
-            ("output", &signatures[index].outputs, &signatures[champion].outputs),
-        ];
-        for (what, challenger, champion) in sides {
-            if let Some(why) = difference(what, challenger, champion) {
-                let version = spec.versions[index].name.clone();
-                let hint = "write compatible: false where callers know that";
-                let why = format!("{why} in the champion {}; {hint}", spec.champion);
-                return Err(LoadFailure { error: wrong(&format!("versions.{version}"), why), version });
-            }
-        }
+    let is_champion = |version: &VersionSpec| version.name == spec.champion && version.artifact.is_some();
+    let Some(champion) = spec.versions.iter().position(is_champion) else { return Ok(()) };
+    let champion = signatures[champion];
+    let models = spec.versions.iter().zip(signatures).filter(|(version, _)| version.artifact.is_some());
+    for (version, signature) in models {
+        let Some(why) = differs(signature, champion) else { continue };
+        let why = format!("{why} in the champion {}", spec.champion);
+        let stands_in = spec.fallback.as_ref().is_some_and(|fallback| fallback.to.contains(&version.name));
+        let error = if !version.compatible && stands_in {
+            // Whoever asked for the champion would be told that the request is wrong.
+            wrong("traffic.fallback.to", format!("{} cannot stand in: {why}", version.name))
+        } else if !version.compatible {
+            continue;
+        } else {
+            let hint = "write compatible: false where callers know that";
+            wrong(&format!("versions.{}", version.name), format!("{why}; {hint}"))
+        };
+        return Err(LoadFailure { error, version: version.name.clone() });
     }
     Ok(())
+}
+
+/// How a version differs from the champion, in words.
+fn differs(version: &Signature, champion: &Signature) -> Option<String> {
+    difference("input", &version.inputs, &champion.inputs)
+        .or_else(|| difference("output", &version.outputs, &champion.outputs))
 }
 
 /// What the first tensor is that is not the same; names of dimensions and the order of tensors do not matter.
@@ -177,6 +180,27 @@ mod tests {
             assert!(error.message.starts_with(&format!("versions.v2: {says} in the champion v1")), "{error}");
             assert!(compatible(&spec(r#", "compatible": false"#), &[&champion, &other]).is_ok());
         }
+    }
+
+    #[test]
+    fn a_champion_that_is_unlike_others_excuses_only_itself() {
+        let [x, y] = [tensor("x", &[-1, 4]), tensor("x", &[-1, 5])];
+        let (ours, other) = (signature(&[&x], &[]), signature(&[&y], &[]));
+        let mut spec = spec("");
+        spec.versions[0].compatible = false;
+        assert_eq!(compatible(&spec, &[&ours, &other]).unwrap_err().version, "v2");
+        assert!(compatible(&spec, &[&ours, &ours]).is_ok());
+    }
+
+    #[test]
+    fn who_stands_in_takes_what_the_champion_takes() {
+        let [x, y] = [tensor("x", &[-1, 4]), tensor("x", &[-1, 5])];
+        let (ours, other) = (signature(&[&x], &[]), signature(&[&y], &[]));
+        let mut spec = spec(r#", "compatible": false"#);
+        spec.fallback = Some(serde_json::from_str(r#"{"to": ["v2"]}"#).unwrap());
+        let error = compatible(&spec, &[&ours, &other]).unwrap_err().error;
+        assert!(error.message.starts_with("traffic.fallback.to: v2 cannot stand in"), "{error}");
+        assert!(compatible(&spec, &[&ours, &ours]).is_ok());
     }
 
     #[test]

@@ -161,17 +161,24 @@ pub async fn infer(
     tap.limit(envelope.parameters.timeout_us.map(Duration::from_micros), [ask.deadline, asked]);
     let mut reply = io::with(|io| io.replies.take());
     let mut result = serve(&envelope, body, ask.dialect, &mut tap, &mut reply).await;
+    let mut first = None;
     while let Some(next) = result.as_ref().err().and_then(|error| tap.next(error.code)) {
         // A run that goes on has taken the body's share with it. Without room for another there is no further attempt.
         if tap.counted().is_empty() && tap.counted().add(body.len()).is_err() {
             break;
         }
+        first = first.or(result.err());
         tap = tap.hand_on(next);
         reply.clear();
         result = serve(&envelope, body, ask.dialect, &mut tap, &mut reply).await;
     }
     io::with(|io| io.scratch.borrow_mut().envelope.recycle(envelope));
     tap.answered(result.as_ref().err().map(|error| error.code));
+    let result = result.map_err(|error| match first {
+        // Whoever stands in takes something else: the request was right for the version that it was for.
+        Some(first) if error.code == Code::InvalidArgument => first,
+        _ => error,
+    });
     Ok(Answer { result, body: reply, tap })
 }
 

@@ -257,7 +257,8 @@ impl Account {
         let client = own.into_iter().chain(deadlines.into_iter().flatten()).min();
         let ours = self.received + self.endpoint.timeout;
         let fallback = self.endpoint.fallback.as_ref().filter(|_| !self.direct);
-        let after = fallback.and_then(|fallback| Some(self.received + fallback.after?));
+        // From now on: how long the request was on its way says nothing about the version.
+        let after = fallback.and_then(|fallback| fallback.after).map(|after| Instant::now() + after);
         let version = after.map_or(ours, |after| after.min(ours));
         self.until = client.map_or(ours, |client| client.min(ours));
         self.waiter.deadline = version.min(self.until);

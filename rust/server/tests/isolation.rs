@@ -14,8 +14,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use common::{
-    PATIENCE, answer, ask, connect, eventually, free, gated, gateway, gateway_with, metric, request, serve,
-    whole_answer,
+    PATIENCE, answer, ask, connect, eventually, free, gated, gateway, gateway_with, metric, request, send,
+    serve, whole_answer,
 };
 use headgate_core::spec::{EndpointSpec, RunSpec};
 use headgate_engine::histogram::{Counts, Histogram};
@@ -212,6 +212,32 @@ fn a_request_with_less_time_than_a_run_takes_is_refused_at_once() {
     held.leave.send(()).unwrap();
     assert_eq!(answer(&mut patient).0, 200);
     assert_eq!(answer(&mut within("20 ms")).1["code"], "invalid_argument");
+}
+
+#[test]
+fn a_version_that_fills_its_queue_leaves_room_to_others() {
+    let (gateway, address) = gateway();
+    let (slow, held) = gated();
+    let run: RunSpec = serde_json::from_value(json!({"instances": 1})).unwrap();
+    let _slow = gateway.engine().adopt("sha256:slow", Box::new(slow), &run).unwrap();
+    let spec = json!({
+        "name": "slow", "revision": 1, "champion": "v1", "timeout_ms": 60000,
+        "versions": [{"name": "v1", "digest": "sha256:slow", "artifact": "adopted", "run": {"instances": 1}}],
+    });
+    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    serve(&gateway, "other", free(), false);
+    // Two pool threads: 512 may wait, 256 of them for one version.
+    let mut waiting = vec![send(address, "slow")];
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    waiting.extend((0..256).map(|_| send(address, "slow")));
+    eventually("the queue", || metric(&gateway, "headgate_pool_waiting", &json!({})) == 256);
+    let (status, body) = answer(&mut send(address, "slow"));
+    assert_eq!((status, &body["code"]), (503, &json!("overloaded")));
+    assert!(body["error"].as_str().unwrap().contains("queue for pool threads is full"), "{body}");
+    let mut others: Vec<TcpStream> = (0..20).map(|_| send(address, "other")).collect();
+    assert!(others.iter_mut().all(|stream| answer(stream).0 == 200));
+    waiting.iter().for_each(|_| held.leave.send(()).unwrap());
+    assert!(waiting.iter_mut().all(|stream| answer(stream).0 == 200));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 use common::{
     PATIENCE, answer, connect, eventually, free, gated, gateway, gateway_with, metric, request, signature,
@@ -138,6 +139,36 @@ fn nobody_answers_for_a_client_that_is_wrong_or_wants_that_version() {
     stream.write_all(request("model/versions/v1", 1.0).as_bytes()).unwrap();
     assert_eq!(answer(&mut stream), (500, json!({"error": "it is broken", "code": "backend_failed"})));
     assert_eq!(metric(&gateway, "headgate_requests_passed_on_total", &of("v1")), 0);
+}
+
+#[test]
+fn a_request_that_only_its_own_version_takes_is_no_client_s_mistake() {
+    let (gateway, address) = gateway();
+    let (broken, _) = fragile(true);
+    let (mut other, _) = fragile(false);
+    other.signature.inputs[0].name = "z".to_owned();
+    serve(&gateway, vec![Box::new(broken), Box::new(other)], &json!({"fallback": {"to": ["v2"]}}));
+    let (status, head, body) = whole_answer(&mut send(address, "x: y"));
+    assert_eq!((status, body), (500, json!({"error": "it is broken", "code": "backend_failed"})));
+    assert_eq!(header(&head, "x-headgate-fallback"), Some("v1; cause=error"));
+    eventually("the booking", || answers(&gateway, "v2", "invalid_argument") == 1);
+}
+
+#[test]
+fn the_time_of_a_version_begins_when_its_request_is_there() {
+    let (gateway, address) = gateway();
+    let after = Duration::from_millis(300);
+    let fallback = json!({"fallback": {"to": ["v2"], "after_ms": after.as_millis() as u64}});
+    serve(&gateway, vec![Box::new(free()), Box::new(free())], &fallback);
+    let mut stream = connect(address);
+    let asked = request("model", 2.0);
+    let (begun, rest) = asked.as_bytes().split_at(asked.len() - 2);
+    stream.write_all(begun).unwrap();
+    let start = Instant::now();
+    eventually("more than the version's time", || start.elapsed() > after);
+    stream.write_all(rest).unwrap();
+    let (status, head, _) = whole_answer(&mut stream);
+    assert_eq!((status, header(&head, "x-headgate-version")), (200, Some("v1")));
 }
 
 #[test]

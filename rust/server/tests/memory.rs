@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use common::{
-    PATIENCE, Probe, answer, ask, connect, eventually, free, gated, gateway_with, metric, request,
+    PATIENCE, Probe, answer, ask, connect, eventually, free, gated, gateway_with, metric, request, send,
     whole_answer,
 };
 use headgate_core::error::{Code, Error, Result};
@@ -30,6 +30,8 @@ const MIB: u64 = 1 << 20;
 const SIZE: u64 = 4 * MIB;
 /// Two of them and what the heap is off by.
 const TWO: u64 = 11 * MIB;
+/// One, as large as it is taken for before it is made.
+const ONE: u64 = 7 * MIB;
 
 /// How a model is made again: held back, failing, counted.
 #[derive(Default)]
@@ -130,12 +132,6 @@ fn state(gateway: &Gateway, name: &str, version: &str) -> String {
     gateway.status()["endpoints"][name]["versions"][version]["memory"]["state"].as_str().unwrap().to_owned()
 }
 
-fn send(address: SocketAddr, name: &str) -> TcpStream {
-    let mut stream = connect(address);
-    stream.write_all(request(name, 2.0).as_bytes()).unwrap();
-    stream
-}
-
 #[test]
 fn a_request_brings_its_model_back() {
     let folder = Folder::new("back");
@@ -200,6 +196,35 @@ fn who_waited_long_enough_is_told_when_to_come_back() {
     eventually("its return", || state(&gateway, "a", "v1") == "warm");
     assert_eq!(answer(&mut send(address, "a")).0, 200);
     assert_eq!(metric(&gateway, "headgate_cold_requests_failed_total", &json!({})), 1);
+}
+
+#[test]
+fn who_finds_no_room_is_told_so_and_loads_nothing_when_late() {
+    let folder = Folder::new("room");
+    let (gateway, address) = start(&json!({"load_wait_ms": 50, "memory_budget_bytes": ONE}));
+    let making = serve(&gateway, &folder, "a");
+    let (probe, held) = gated();
+    let path = folder.0.join("slow.onnx");
+    std::fs::File::create(&path).unwrap().set_len(SIZE).unwrap();
+    let probe: Arc<dyn Executable> = Arc::new(probe);
+    let _model =
+        gateway.engine().adopt_made("slow", &path, move || Ok(probe.clone()), &RunSpec::default()).unwrap();
+    apply(&gateway, "slow", &json!([{"name": "v1", "digest": "slow", "artifact": "adopted"}]), &json!({}));
+    let mut running = send(address, "slow");
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    let (status, head, body) = whole_answer(&mut send(address, "a"));
+    assert_eq!((status, &body["code"]), (503, &json!("overloaded")), "{body}");
+    assert!(body["error"].as_str().unwrap().contains("--memory-budget") && head.contains("retry-after"));
+    assert_eq!(metric(&gateway, "headgate_model_loads_refused_total", &json!({})), 1);
+    held.leave.send(()).unwrap();
+    assert_eq!(answer(&mut running).0, 200);
+    // Whose time is over has nothing loaded for him.
+    let loads = making.count.load(SeqCst);
+    let mut late = connect(address);
+    let asked = request("a", 1.0).replacen("host: t", "host: t\r\nx-headgate-timeout: 0us", 1);
+    late.write_all(asked.as_bytes()).unwrap();
+    assert_eq!(answer(&mut late).1["code"], "deadline_exceeded");
+    assert_eq!((making.count.load(SeqCst), state(&gateway, "a", "v1")), (loads, "cold".to_owned()));
 }
 
 #[test]

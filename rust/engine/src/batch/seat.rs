@@ -89,7 +89,7 @@ impl Seat {
             return Ok(seat);
         }
         warm.admit(class)?;
-        let batch = Arc::new(Batch::new(warm.clone(), batcher, &kind)?);
+        let batch = Arc::new(Batch::new(warm.clone(), batcher, &kind, rows)?);
         let first = batch.seats.take(rows, home, now, deadline);
         let (index, start) = first.ok_or_else(|| Error::new(Code::Internal, "a new batch has no room"))?;
         open.retain(|(known, batch)| *known != kind && batch.strong_count() > 0);

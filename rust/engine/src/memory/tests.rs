@@ -84,6 +84,24 @@ fn the_longest_unused_gives_way_and_comes_back() {
 }
 
 #[test]
+fn what_was_freed_is_counted_however_it_was() {
+    let shelf = Shelf::new("freed", 20 * KIB);
+    let [a, b] = ["a", "b"].map(|name| shelf.add(name, 9 * KIB).unwrap());
+    assert_eq!(shelf.memory.released(), 0);
+    // One is swapped for another: as many are there as before.
+    drop(a);
+    let c = shelf.add("c", 9 * KIB).unwrap();
+    assert_eq!(shelf.memory.released(), 1);
+    // One gives way.
+    let d = shelf.add("d", 9 * KIB).unwrap();
+    assert_eq!((shelf.memory.released(), states(&[&b, &c, &d])), (2, vec![At::Cold, At::Warm, At::Warm]));
+    let running = c.hold().unwrap();
+    drop(shelf.bring(&b).unwrap());
+    assert_eq!(shelf.memory.released(), 3);
+    drop(running);
+}
+
+#[test]
 fn nobody_gives_way_whose_memory_is_not_needed() {
     let shelf = Shelf::new("spare", 120 * KIB);
     let small = ["a", "b", "c"].map(|name| shelf.add(name, 3 * KIB).unwrap());

@@ -135,6 +135,13 @@ pub fn request(name: &str, value: f32) -> String {
     )
 }
 
+/// Sends a request to an endpoint over a connection of its own.
+pub fn send(address: SocketAddr, name: &str) -> TcpStream {
+    let mut stream = connect(address);
+    stream.write_all(request(name, 2.0).as_bytes()).unwrap();
+    stream
+}
+
 pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
