@@ -1,10 +1,11 @@
 """The command ``headgate doctor``: what on this machine would keep a gateway from serving well.
 
-The checks are gateway/checks.py; this file prints them. Next: checks.py.
+The checks are gateway/checks.py and gpu_checks.py; this file prints them. Next: those two.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -13,11 +14,14 @@ from typing import Any
 import click
 
 from headgate import runtime_library
+from headgate.cli import gpu_checks
 from headgate.cli import session as cli
+from headgate.cli.gpu_checks import Gpus
 from headgate.cli.serve import read_settings, setting_options
-from headgate.errors import Unsupported
+from headgate.errors import HeadgateError, Unsupported
 from headgate.gateway import checks, native_module, units
 from headgate.gateway.checks import Finding, Machine
+from headgate.gateway.settings import Settings
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -29,8 +33,8 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 def doctor(context: click.Context, /, as_json: bool, **given: Any) -> None:
     """Check this machine.
 
-    ONNX Runtime, telemetry, cores, limits, ports, state folder; takes the settings of serve. Exits 1 when a
-    check fails; warnings do not count.
+    ONNX Runtime, GPUs, telemetry, cores, limits, ports, state folder; takes the settings of serve. Exits 1
+    when a check fails; warnings do not count.
 
     \b
     Example:
@@ -40,13 +44,21 @@ def doctor(context: click.Context, /, as_json: bool, **given: Any) -> None:
     around = cli.surroundings_of(context)
     with cli.failures():
         settings = read_settings(given, (), around.variables)
-    findings = checks.examine(settings, around.machine or this_machine())
+    findings = examine(settings, around.machine or this_machine(), gpu_checks.this_machine())
     if as_json:
         click.echo(json.dumps({"findings": [finding.as_json() for finding in findings]}, indent=2))
     else:
         _draw(findings)
     if any(finding.status == "fail" for finding in findings):
         sys.exit(cli.EXIT_NO)
+
+
+def examine(settings: Settings, machine: Machine, gpus: Gpus) -> list[Finding]:
+    """All findings, those about GPUs last."""
+    findings = checks.examine(settings, machine)
+    with contextlib.suppress(HeadgateError):  # has been found already
+        findings += gpu_checks.examine(machine.find(), gpus)
+    return gpu_checks.for_installed_wheel(findings, gpus.wheels())
 
 
 def this_machine() -> Machine:
