@@ -79,7 +79,8 @@ def shown(gateway: GatewayProcess) -> dict[str, Any]:
 def test_every_setting_gives_the_same_answers_and_is_shown(gateway: GatewayProcess) -> None:
     for version in ("plain", "batched", "inline", "pool", "wide"):
         assert ask(gateway, version, [[1.0, 2.0, 3.0, -4.0]]) == [2.0, 4.0, 6.0, -8.0]
-    placed = {name: (one["placement"], one["placement_fixed"]) for name, one in shown(gateway).items()}
+    versions = shown(gateway)
+    placed = {name: (one["placement"], one["placement_fixed"]) for name, one in versions.items()}
     assert placed == {
         "plain": ("inline", False),
         "batched": ("batched", True),
@@ -87,6 +88,10 @@ def test_every_setting_gives_the_same_answers_and_is_shown(gateway: GatewayProce
         "pool": ("pool", True),
         "wide": ("inline", False),
     }
+    # From the warm runs on.
+    assert all(one["placed_by"]["runs"] >= 20 and one["placed_by"]["p99_us"] > 0 for one in versions.values())
+    assert versions["pool"]["placed_by"]["why"] == "run.placement is written"
+    assert versions["plain"]["placed_by"]["why"].startswith("a run alone takes less than 50 us")
 
 
 def test_requests_that_come_together_are_run_together(gateway: GatewayProcess) -> None:
@@ -204,6 +209,10 @@ def test_a_model_that_runs_on_nothing_is_not_published(tmp_path: Path) -> None:
 
         # Some of the sizes that are tried for an open dimension fits.
         assert applied("wide").is_success
+        with httpx.Client(base_url=f"http://{started.http}") as client:
+            inputs = {"name": "X", "datatype": "FP32", "shape": [1, 5], "data": [0] * 5}
+            wrong = client.post("/v2/models/wide/infer", json={"inputs": [inputs]})
+            assert (wrong.status_code, wrong.json()["code"]) == (400, "invalid_argument"), wrong.text
         refused = applied("never")
         assert (refused.status_code, refused.json()["code"]) == (422, "model_load_failed")
         assert "put a request that works into warmup.json" in refused.text

@@ -69,6 +69,11 @@ def read(folder: Path) -> tuple[list[NodeCase], dict[str, str]]:
     return cases, facts["excluded"]
 
 
+def model_file(folder: Path, case: str) -> Path:
+    """Where the model of a case is, in a folder of its own."""
+    return folder / "models" / case / "model.onnx"
+
+
 def tensor(name: str, value: Any) -> Tensor:
     """A value of a node test as a tensor."""
     array = numpy_helper.to_array(value) if isinstance(value, TensorProto) else np.asarray(value)
@@ -163,7 +168,8 @@ def main() -> None:
         except Excluded as reason:
             excluded[test.name] = str(reason)
             continue
-        (folder / "models" / f"{case.request.id}.onnx").write_bytes(test.model.SerializeToString())
+        model_file(folder, case.request.id).parent.mkdir()
+        model_file(folder, case.request.id).write_bytes(test.model.SerializeToString())
         cases.append(case)
     write_cases(folder / "asked", [case.request for case in cases])
     write_cases(folder / "expected", [Case(case.request.id, "", case.expected) for case in cases])

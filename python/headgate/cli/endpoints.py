@@ -214,7 +214,24 @@ def _endpoint(one: dict[str, Any]) -> RenderableType:
         f"blocked since {b['since']}: {b['version'] or b['digest']} ({b['reason']})" for b in one["blocks"]
     ]
     alarms = [f"alarm: {text}" for text in one["alarms"]]
-    return Group(head, *alarms, *one["notes"], "", traffic_view(one["traffic"]), "", made, *blocks)
+    placed = [line for name, version in one["versions"].items() if (line := _why(name, version))]
+    return Group(head, *alarms, *one["notes"], "", traffic_view(one["traffic"]), "", made, *placed, *blocks)
+
+
+def _why(name: str, version: Mapping[str, Any]) -> str | None:
+    """Why a version is where it is, with the numbers behind it."""
+    by = version["placed_by"]
+    if by is None:
+        return None
+    numbers = f"the newest {by['runs']} runs: p99 {by['p99_us']:.3g} us"
+    if by["busy"]:
+        numbers += f", {by['busy']:.0%} of the IO threads"
+    if by["batch_rows"]:
+        numbers += f", {by['batch_rows']:.3g} rows a batch"
+    cost = (version["batches"] or {}).get("cost_us")
+    if cost:
+        numbers += f", {cost['fixed']:.3g} us a run and {cost['row']:.3g} us a row"
+    return f"{name} is {version['placement']}: {by['why']} ({numbers})"
 
 
 def _placed(version: Mapping[str, Any]) -> str | None:

@@ -317,6 +317,7 @@ def _versions(state: EndpointState, held: Held, status: Status) -> dict[str, Ver
             in_document=version.in_document,
             placement=said.get("placement"),
             placement_fixed=said.get("placement_fixed"),
+            placed_by=said.get("placed_by"),
             device=said.get("device"),
             shedding=said.get("shedding"),
             batches=said.get("batches"),

@@ -82,6 +82,17 @@ class BreakerView(TypedDict):
     trips: int
 
 
+class PlacedBy(TypedDict):
+    """What the data plane decided a version's place from last: its newest runs."""
+
+    why: str
+    runs: int
+    p99_us: float
+    busy: float
+    """The share of the IO threads' time that the runs took there."""
+    batch_rows: float | None
+
+
 class VersionView(TypedDict):
     """One version of an endpoint, with what the data plane says about it."""
 
@@ -92,6 +103,7 @@ class VersionView(TypedDict):
     in_document: bool
     placement: str | None
     placement_fixed: bool | None
+    placed_by: PlacedBy | None
     device: str | None
     shedding: bool | None
     batches: dict[str, Any] | None

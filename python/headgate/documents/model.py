@@ -130,7 +130,10 @@ class Version(_Part):
 
     model: Reference | None = Field(
         None,
-        description="A folder that holds model.onnx, or an .onnx file, below the document's folder. Requests in its warmup.json warm it.",
+        description=(
+            "A folder that holds model.onnx, or an .onnx file, below the document's folder."
+            " It is warmed with the requests of its warmup.json, else with made-up ones."
+        ),
     )
     constant: Annotated[dict[Label, Constant], Field(min_length=1, max_length=MAX_TENSORS)] | None = Field(
         None,

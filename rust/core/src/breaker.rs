@@ -30,6 +30,8 @@ pub struct Breaker {
     in_row: AtomicU32,
     good: [Stripe; STRIPES],
     trips: AtomicU64,
+    /// When what was good and failed is remembered next.
+    due_ns: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -43,7 +45,7 @@ struct State {
     /// How long it is left alone the next time.
     wait: Duration,
     failed: u64,
-    /// When something failed, and what had been good and failed by then.
+    /// Moments of the window, and what had been good and failed by then.
     moments: VecDeque<(u64, u64, u64)>,
 }
 
@@ -86,6 +88,7 @@ impl Breaker {
             in_row: AtomicU32::new(0),
             good: Default::default(),
             trips: AtomicU64::new(0),
+            due_ns: AtomicU64::new(0),
             state: Mutex::new(State { wait: FIRST, ..State::default() }),
         }
     }
@@ -128,6 +131,9 @@ impl Breaker {
 
     /// What became of a request, on thread `thread`.
     pub fn report(&self, pass: Pass, verdict: Verdict, thread: usize, now_ns: u64) {
+        if now_ns >= self.due_ns.load(Relaxed) {
+            self.remember(now_ns);
+        }
         match (pass, verdict) {
             (Pass::Normal, Verdict::Good) => {
                 self.good[thread % STRIPES].0.fetch_add(1, Relaxed);
@@ -148,9 +154,9 @@ impl Breaker {
             return;
         }
         let in_row = self.in_row.fetch_add(1, Relaxed) + 1;
-        let good = self.good.iter().map(|stripe| stripe.0.load(Relaxed)).sum();
-        state.saw_failure(good, now_ns, self.rule.window());
-        if in_row >= self.rule.consecutive || state.is_poor(good, &self.rule) {
+        state.failed += 1;
+        state.forget(now_ns, self.rule.window());
+        if in_row >= self.rule.consecutive || state.is_poor(self.good(), &self.rule) {
             self.open(&mut state, now_ns);
         }
     }
@@ -175,22 +181,33 @@ impl Breaker {
         self.trips.fetch_add(1, Relaxed);
     }
 
+    /// Answers that were good so far.
+    fn good(&self) -> u64 {
+        self.good.iter().map(|stripe| stripe.0.load(Relaxed)).sum()
+    }
+
+    /// Takes the counts down, a few dozen times in a window.
+    fn remember(&self, now_ns: u64) {
+        let mut state = self.state();
+        let window = self.rule.window();
+        self.due_ns.store(now_ns + window.as_nanos() as u64 / MOMENTS, Relaxed);
+        state.forget(now_ns, window);
+        let failed = state.failed;
+        state.moments.push_back((now_ns, self.good(), failed));
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    fn saw_failure(&mut self, good: u64, now_ns: u64, window: Duration) {
+    /// Forgets what was before the window.
+    fn forget(&mut self, now_ns: u64, window: Duration) {
         let window_ns = window.as_nanos() as u64;
         while self.moments.front().is_some_and(|(at, ..)| now_ns.saturating_sub(*at) > window_ns) {
             self.moments.pop_front();
         }
-        let newest = self.moments.back().map(|(at, ..)| *at);
-        if newest.is_none_or(|at| now_ns.saturating_sub(at) >= window_ns / MOMENTS) {
-            self.moments.push_back((now_ns, good, self.failed));
-        }
-        self.failed += 1;
     }
 
     /// Whether too few of the answers since the oldest moment of the window are good.
@@ -266,6 +283,14 @@ mod tests {
             report(&good, if at % 10 == 0 { Verdict::Bad } else { Verdict::Good }, 1, at * SECOND / 10);
         }
         assert_eq!(good.trips(), 0);
+        // What was good before the first failure counts as well.
+        let sudden = breaker();
+        report(&sudden, Verdict::Good, 500, SECOND);
+        for at in 1..=8 {
+            report(&sudden, Verdict::Bad, 1, SECOND + at);
+            report(&sudden, Verdict::Good, 1, SECOND + at);
+        }
+        assert_eq!(sudden.trips(), 0);
         // Few answers say nothing, and old ones are forgotten.
         let rare = breaker();
         for at in 0..100 {

@@ -236,6 +236,7 @@ impl Batcher {
 }
 
 #[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 mod tests {
     use headgate_core::tensor::TensorSpec;
 
@@ -246,6 +247,37 @@ mod tests {
             TensorSpec { name: "x".into(), datatype: DataType::Fp32, shape: vec![-1], symbols: Vec::new() };
         let signature = Signature { inputs: vec![tensor.clone()], outputs: vec![tensor] };
         Batcher::new(&RunSpec { max_batch, ..RunSpec::default() }, &signature).unwrap()
+    }
+
+    /// Rows come every 20 us, and a run costs 100 us and 10 us for each row.
+    fn experienced(max_delay_us: u64) -> Batcher {
+        let batcher = Batcher { max_delay: Duration::from_micros(max_delay_us), ..batcher(32) };
+        for rows in [1, 8, 1, 8] {
+            batcher.observe(rows, 100_000 + 10_000 * rows as u64);
+        }
+        (0..50).for_each(|at| batcher.came(1, batcher.epoch + Duration::from_micros(20 * at)));
+        batcher
+    }
+
+    #[test]
+    fn a_batch_waits_for_what_pays_and_never_beyond_its_delay_or_its_deadlines() {
+        let now = Instant::now();
+        let later = |us| now + Duration::from_micros(us);
+        let waiting = |rows, tightest| Waiting { rows, full: false, oldest: now, tightest, latest: tightest };
+        let until = |batcher: &Batcher, of: Waiting| batcher.patience(of).map(|until| until - now);
+        let (batcher, far) = (experienced(1_000), later(1_000_000));
+        // Twice the gap from now on, which has gone on a little.
+        let wait = until(&batcher, waiting(2, far)).unwrap();
+        assert!(wait >= Duration::from_micros(40) && wait < Duration::from_millis(500), "{wait:?}");
+        // Six rows that wait for 20 us each cost more than a run does.
+        assert_eq!(until(&batcher, waiting(6, far)), None);
+        assert_eq!(until(&batcher, Waiting { full: true, ..waiting(2, far) }), None);
+        let short = experienced(5);
+        assert_eq!(until(&short, waiting(2, far)), Some(Duration::from_micros(5)));
+        // A run of three rows takes 130 us.
+        assert_eq!(until(&batcher, waiting(2, later(140))), Some(Duration::from_micros(10)));
+        assert_eq!(until(&experienced(0), waiting(2, far)), None);
+        assert_eq!(self::batcher(32).patience(waiting(1, far)), None, "nothing is known yet");
     }
 
     #[test]

@@ -154,7 +154,9 @@ fn encode(datatype: DataType, value: &Value, out: &mut Vec<u8>) -> Option<()> {
         DataType::Int64 => integer!(i64),
         DataType::Fp32 => out.extend_from_slice(&(value.as_f64()? as f32).to_ne_bytes()),
         DataType::Fp64 => out.extend_from_slice(&value.as_f64()?.to_ne_bytes()),
-        DataType::Fp16 | DataType::Bf16 | DataType::Bytes => return None,
+        DataType::Fp16 => out.extend_from_slice(&half::f16::from_f64(value.as_f64()?).to_ne_bytes()),
+        DataType::Bf16 => out.extend_from_slice(&half::bf16::from_f64(value.as_f64()?).to_ne_bytes()),
+        DataType::Bytes => return None,
     }
     Some(())
 }

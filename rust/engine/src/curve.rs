@@ -8,6 +8,9 @@ const KEPT: f64 = 0.99;
 /// The share of a new gap between rows in their mean.
 const GAP_SHARE: f64 = 0.05;
 
+/// A gap that is none, but a time without requests, in nanoseconds: longer than any wait for a row may be.
+const IDLE_NS: u64 = 1_000_000_000;
+
 /// A straight line through (rows, nanoseconds), by least squares with exponential forgetting.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Curve {
@@ -76,8 +79,10 @@ pub(crate) struct Gaps {
 impl Gaps {
     /// `rows` rows came at `now_ns`, on any monotonic clock.
     pub(crate) fn came(&mut self, rows: usize, now_ns: u64) {
-        if let Some(last) = self.last_ns.replace(now_ns) {
-            let gap = now_ns.saturating_sub(last) as f64 / rows.max(1) as f64;
+        let since = self.last_ns.replace(now_ns).map(|last| now_ns.saturating_sub(last));
+        // How long nobody came says nothing about how they come.
+        if let Some(since) = since.filter(|since| *since < IDLE_NS) {
+            let gap = since as f64 / rows.max(1) as f64;
             let mean = self.mean_ns.unwrap_or(gap);
             self.mean_ns = Some(mean + GAP_SHARE * (gap - mean));
         }

@@ -56,7 +56,9 @@ impl Executable for Sessions {
     }
 
     fn run(&self, binding: &mut Binding) -> Result<()> {
-        // Warming comes here: every instance has its turn.
+        // Warming comes here: every instance has its turn. What a session keeps for each thread that ran it is taken away when it
+        // is dropped, and is not to be in use by that thread then.
+        let _alone = self.driver.creating().lock().unwrap_or_else(PoisonError::into_inner);
         let instance = self.next.fetch_add(1, Relaxed) % self.instances.len();
         lock(&self.instances[instance]).run(binding)
     }
@@ -76,6 +78,18 @@ impl Executable for Sessions {
 
     fn finish(&self, instance: usize, flight: Flight, binding: &mut Binding) -> Result<()> {
         lock(&self.instances[instance]).finish(flight, binding)
+    }
+}
+
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        let driver = self.driver.clone();
+        let _alone = driver.creating().lock().unwrap_or_else(PoisonError::into_inner);
+        let instances = std::mem::take(&mut self.instances);
+        if driver.is_lost() {
+            // The provider ends the process when a device that is gone does not take its memory back.
+            std::mem::forget(instances);
+        }
     }
 }
 

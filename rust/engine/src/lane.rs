@@ -244,6 +244,52 @@ mod tests {
         seen
     }
 
+    /// Poisson arrivals at so many times what one thread can do, runs of 2.5 ms, time-outs of 200 ms: the share of good answers.
+    fn answered(times: f64, seconds: u64, seed: u64) -> f64 {
+        let (run, timeout) = (Duration::from_micros(2_500), Duration::from_millis(200));
+        let (start, mut random) = (Instant::now(), seed);
+        let mut gap = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let uniform = (random >> 11) as f64 / (1u64 << 53) as f64;
+            run.mul_f64(-(1.0 - uniform).ln() / times)
+        };
+        let (lane, mut token) = (Lane::new(1), false);
+        let (mut now, mut next, end) = (start, start + gap(), start + Duration::from_secs(seconds));
+        let (mut good, mut all) = (0, 0);
+        while now < end {
+            while next <= now {
+                all += 1;
+                if lock(&lane.state).admits(0, next) {
+                    token |= lane.push(Request(next, next + timeout, 0));
+                }
+                next += gap();
+            }
+            let work = if token { lane.next(now) } else { None };
+            let Some(Request(came, deadline, _)) = work else {
+                (now, token) = (next, false);
+                continue;
+            };
+            let (wait, late) = (now - came, deadline <= now);
+            if !late {
+                now += run;
+                good += u64::from(now <= deadline);
+            }
+            token = lane.finish(0, nanos(wait), if late { 0 } else { nanos(run) });
+        }
+        good as f64 / all as f64
+    }
+
+    #[test]
+    fn requests_that_come_at_random_are_refused_for_what_is_too_much_only() {
+        for (times, share) in [(0.5, 1.0), (0.8, 0.995), (0.9, 0.98), (1.5, 0.64), (10.0, 0.095)] {
+            let seeds = (1..=3).map(|seed| 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
+            let mean = seeds.map(|seed| answered(times, 60, seed)).sum::<f64>() / 3.0;
+            assert!(mean >= share, "{times}: {mean}");
+        }
+    }
+
     #[test]
     fn overload_costs_no_goodput_and_ends_with_the_burst() {
         let start = Instant::now();

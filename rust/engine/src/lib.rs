@@ -9,6 +9,7 @@ pub mod constant;
 mod crew;
 pub mod curve;
 mod device;
+mod free;
 pub mod histogram;
 mod lane;
 pub mod load;

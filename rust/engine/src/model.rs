@@ -11,15 +11,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crossbeam_queue::ArrayQueue;
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::spec::{Device, RunSpec};
+use headgate_core::spec::{Device, PlaceRule, RunSpec};
 use headgate_core::tensor::Signature;
 use headgate_runtime::device::{Driver, Flight};
 use headgate_runtime::{Binding, Library, Session};
 
 use crate::batcher::Batcher;
 use crate::crew::{self, Crew};
+use crate::free::Free;
 use crate::histogram::Counts;
 use crate::lane::Lane;
 use crate::place::{Place, Placement, Seen};
@@ -80,11 +80,6 @@ impl Executable for Session {
     }
 }
 
-/// Buffers that one IO thread keeps for one model at most.
-const FREE_PER_THREAD: usize = 32;
-/// A binding that grew beyond this is freed instead of kept, in bytes.
-const KEEP_AT_MOST: usize = 16 << 20;
-
 /// The threads that may run a model.
 #[derive(Clone, Copy, Debug)]
 pub struct Threads {
@@ -99,7 +94,7 @@ pub struct Model {
     resident: Arc<Resident>,
     device: Device,
     library: &'static Library,
-    free: Box<[ArrayQueue<Binding>]>,
+    free: Box<[Free]>,
     lane: Arc<Lane<Work>>,
     batcher: Option<Batcher>,
     /// The threads that run it, where those are its own.
@@ -127,7 +122,7 @@ impl Model {
         (threads, desk): (Threads, &Arc<Desk>),
     ) -> Result<Self> {
         let Threads { io: threads, pool } = threads;
-        let free = (0..threads.max(1)).map(|_| ArrayQueue::new(FREE_PER_THREAD)).collect();
+        let free = (0..threads.max(1)).map(|_| Free::new()).collect();
         let batched = (run.max_batch > 1).then(|| Batcher::new(run, resident.signature()));
         let crew = (resident.instances() > 0).then(|| Crew::new(resident.instances(), desk)).transpose()?;
         let instances = match &crew {
@@ -135,6 +130,9 @@ impl Model {
             None if run.instances == 0 => pool.max(1),
             None => usize::from(run.instances),
         };
+        // On IO threads as many run at a time as there are.
+        let bounded = run.instances > 0 && usize::from(run.instances) < threads;
+        let rule = if bounded && run.placement == PlaceRule::Auto { PlaceRule::Pool } else { run.placement };
         Ok(Self {
             resident,
             device,
@@ -143,7 +141,7 @@ impl Model {
             lane: Arc::new(Lane::new(instances)),
             batcher: batched.transpose()?,
             crew,
-            placement: Placement::new(run.placement),
+            placement: Placement::new(rule),
             note: OnceLock::new(),
             load_ns: AtomicU64::new(0),
             shortest: Shortest::default(),
@@ -173,7 +171,7 @@ impl Model {
 
     /// Gives kept buffers back to the allocator.
     pub(crate) fn free_buffers(&self) {
-        self.free.iter().for_each(|free| while free.pop().is_some() {});
+        self.free.iter().for_each(|free| while free.take().is_some() {});
         if let Some(batcher) = &self.batcher {
             batcher.free_slabs();
         }
@@ -341,7 +339,7 @@ impl Lease {
     /// Takes buffers from the free list of IO thread `home`, or makes new ones.
     pub fn take(warm: Warm, home: usize) -> Lease {
         let home = home % warm.free.len();
-        let binding = warm.free[home].pop().unwrap_or_else(|| warm.new_binding());
+        let binding = warm.free[home].take().unwrap_or_else(|| warm.new_binding());
         Lease { warm, home, binding: Some(binding), attached: None }
     }
 
@@ -429,9 +427,6 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let Some(mut binding) = self.binding.take() else { return };
         binding.forget();
-        if binding.capacity() <= KEEP_AT_MOST {
-            // A full free list means enough buffers are kept; these go back to the allocator.
-            drop(self.warm.free[self.home].push(binding));
-        }
+        self.warm.free[self.home].give(binding);
     }
 }

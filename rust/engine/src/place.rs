@@ -10,6 +10,7 @@
 //! Not here: the measuring (`histogram`, `curve`) and the runs (`model`, `pool`). Next: `model`.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 use headgate_core::spec::PlaceRule;
 
@@ -87,10 +88,26 @@ impl Batches {
     }
 }
 
+/// What a place was decided from last, and why it is that.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decided {
+    /// In words.
+    pub why: &'static str,
+    /// The runs that were looked at.
+    pub runs: u64,
+    /// Their 99th percentile, in nanoseconds.
+    pub p99_ns: u64,
+    /// As [`Seen::busy`].
+    pub busy: f64,
+    /// The rows of its batches on average, where there were any.
+    pub batch_rows: Option<f64>,
+}
+
 /// A version's place, readable by every thread, decided by one.
 #[derive(Debug, Default)]
 pub struct Placement {
     place: AtomicU8,
+    decided: Mutex<Option<Decided>>,
     /// Whether somebody wrote the place down: then nothing is decided.
     fixed: bool,
     /// Until when it may not run inline, and until when it is not tried together.
@@ -117,38 +134,59 @@ impl Placement {
 
     /// Decides from what was seen newest; `now_ns` is any monotonic clock. Too few runs change nothing.
     pub fn decide(&self, seen: Seen<'_>, now_ns: u64) -> Place {
-        let decided = match (self.get(), seen.runs.quantile_ns(0.99)) {
-            (place, _) if self.fixed || seen.runs.total() < MIN_RUNS => place,
-            (place, None) => place,
-            (Place::Inline, Some(p99)) => self.leaves_io(seen, p99, now_ns),
-            (_, Some(p99)) => self.leaves_pool(seen, p99, now_ns),
+        let Some(p99_ns) = seen.runs.quantile_ns(0.99).filter(|_| seen.runs.total() >= MIN_RUNS) else {
+            return self.get();
         };
-        self.place.store(decided as u8, Relaxed);
-        decided
+        let (place, why) = match self.get() {
+            place if self.fixed => (place, "run.placement is written"),
+            Place::Inline => self.leaves_io(seen, p99_ns, now_ns),
+            _ => self.leaves_pool(seen, p99_ns, now_ns),
+        };
+        self.place.store(place as u8, Relaxed);
+        let batch_rows = seen.batches.and_then(|batches| batches.rows);
+        let decided = Decided { why, runs: seen.runs.total(), p99_ns, busy: seen.busy, batch_rows };
+        *self.decided.lock().unwrap_or_else(PoisonError::into_inner) = Some(decided);
+        place
     }
 
-    fn leaves_io(&self, seen: Seen<'_>, p99: u64, now_ns: u64) -> Place {
+    /// What was decided last; `None` before there were enough runs.
+    pub fn decided(&self) -> Option<Decided> {
+        *self.decided.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leaves_io(&self, seen: Seen<'_>, p99: u64, now_ns: u64) -> (Place, &'static str) {
         let together = seen.batches.is_some_and(|batches| batches.pay())
             && seen.busy > BUSY
             && now_ns >= self.alone_until_ns.load(Relaxed);
-        if together || p99 > POOL_ABOVE_NS { Place::Pool } else { Place::Inline }
+        if p99 > POOL_ABOVE_NS {
+            (Place::Pool, "its runs take more than 150 us (p99)")
+        } else if together {
+            (Place::Pool, "it keeps the IO threads busy, and rows together would be cheaper")
+        } else {
+            (Place::Inline, "its runs take less than 150 us (p99)")
+        }
     }
 
-    fn leaves_pool(&self, seen: Seen<'_>, p99: u64, now_ns: u64) -> Place {
+    fn leaves_pool(&self, seen: Seen<'_>, p99: u64, now_ns: u64) -> (Place, &'static str) {
         // The runs of batches say little about a run alone.
         let cost = seen.batches.and_then(|batches| batches.cost);
         let alone = cost.map_or(p99, |cost| cost.of(1) as u64);
-        if alone > INLINE_BELOW_NS || now_ns < self.barred_until_ns.load(Relaxed) {
-            return Place::Pool;
+        if now_ns < self.barred_until_ns.load(Relaxed) {
+            return (Place::Pool, "a run of it held an IO thread up within the last minute");
         }
-        let Some(batches) = seen.batches.filter(Batches::pay) else { return Place::Inline };
+        if alone > INLINE_BELOW_NS {
+            return (Place::Pool, "a run alone takes more than 50 us");
+        }
+        let Some(batches) = seen.batches.filter(Batches::pay) else {
+            return (Place::Inline, "a run alone takes less than 50 us");
+        };
         if !batches.are_lonely() {
-            return Place::Pool;
+            return (Place::Pool, "its requests come together, and rows together are cheaper");
         }
         if batches.rows.is_some() {
             self.alone_until_ns.store(now_ns + PENALTY_NS, Relaxed);
         }
-        Place::Inline
+        (Place::Inline, "a run alone takes less than 50 us, and its requests come one by one")
     }
 
     /// Takes a version off the IO threads at once: one of its runs stalled one.
@@ -193,6 +231,9 @@ mod tests {
         assert_eq!(decide(2_000, MIN_RUNS), Place::Inline);
         assert_eq!(decide(100_000, MIN_RUNS), Place::Inline);
         assert_eq!(decide(200_000, MIN_RUNS), Place::Pool);
+        let decided = placement.decided().unwrap();
+        assert_eq!((decided.runs, decided.why), (MIN_RUNS, "its runs take more than 150 us (p99)"));
+        assert!((200_000..=250_000).contains(&decided.p99_ns), "{decided:?}");
         assert_eq!(decide(100_000, MIN_RUNS), Place::Pool);
     }
 

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_core::spec::Device;
+use headgate_core::tensor::DataType;
 use headgate_runtime::tensor::Data;
 use headgate_runtime::{Binding, View};
 
@@ -27,6 +29,10 @@ const GAIN: f64 = 0.7;
 const COMPARED: usize = 3;
 /// How far rows together may differ from rows alone, relative to the larger: what another order of additions makes.
 const TOLERANCE: f64 = 1e-4;
+/// The same on a device, relative to the largest of all: its kernels differ with the number of rows, and multiply ten bits (TF32).
+const TOLERANCE_ON_DEVICE: f64 = 5e-3;
+/// The same for halves.
+const TOLERANCE_OF_HALVES: f64 = 2e-2;
 
 /// Runs a fresh model until its run time is known, and places it; the median run time in nanoseconds.
 ///
@@ -124,7 +130,7 @@ fn check_batches(model: &Warm, warmup: &Warmup) -> Result<()> {
         for (index, spec) in signature.outputs.iter().enumerate() {
             let (whole, single) = (together.output(index)?, alone.output(index)?);
             let part = whole.rows(row, 1).filter(|_| whole.shape.rows() == rows);
-            if !part.is_some_and(|part| close(&part, &single)) {
+            if !part.is_some_and(|part| close(&part, &single, model.device())) {
                 return Err(refused(format!(
                     "output {:?} is not the same for rows together and for each row alone",
                     spec.name
@@ -148,23 +154,80 @@ fn learn(model: &Warm, binding: &mut Binding, rows: usize) -> Result<()> {
     Ok(())
 }
 
-/// Whether two tensors hold the same, but for rounding.
-fn close(a: &View<'_>, b: &View<'_>) -> bool {
-    let near = |a: f64, b: f64| {
-        a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()).max(1.0)
-    };
+/// Whether two tensors hold the same, but for rounding. Halves on the processor are rounded so coarsely that the order of additions
+/// hardly ever shows.
+fn close(a: &View<'_>, b: &View<'_>, device: Device) -> bool {
     if a.shape != b.shape || a.datatype != b.datatype {
         return false;
     }
-    if let (Some(a), Some(b)) = (a.elements::<f32>(), b.elements::<f32>()) {
-        return a.iter().zip(b).all(|(&a, &b)| near(f64::from(a), f64::from(b)));
+    let halves = matches!(a.datatype, DataType::Fp16 | DataType::Bf16);
+    let Some((a, b)) = numbers(a).zip(numbers(b)) else {
+        return matches!((&a.data, &b.data), (Data::Bytes(a), Data::Bytes(b)) if a == b);
+    };
+    let largest =
+        b.iter().filter(|value| value.is_finite()).fold(0.0, |most: f64, value| most.max(value.abs()));
+    let near = |(&a, &b): (&f64, &f64)| {
+        let allowed = match device {
+            Device::Cpu => TOLERANCE * a.abs().max(b.abs()).max(1.0),
+            Device::Cuda(_) if halves => TOLERANCE_OF_HALVES * largest,
+            Device::Cuda(_) => TOLERANCE_ON_DEVICE * largest,
+        };
+        a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= allowed
+    };
+    a.iter().zip(&b).all(near)
+}
+
+/// The elements of a tensor of fractions.
+fn numbers(view: &View<'_>) -> Option<Vec<f64>> {
+    let halves = |read: fn(u16) -> f64| Some(view.elements::<u16>()?.iter().copied().map(read).collect());
+    match view.datatype {
+        DataType::Fp64 => view.elements::<f64>().map(<[f64]>::to_vec),
+        DataType::Fp32 => Some(view.elements::<f32>()?.iter().copied().map(f64::from).collect()),
+        DataType::Fp16 => halves(|bits| half::f16::from_bits(bits).to_f64()),
+        DataType::Bf16 => halves(|bits| half::bf16::from_bits(bits).to_f64()),
+        _ => None,
     }
-    if let (Some(a), Some(b)) = (a.elements::<f64>(), b.elements::<f64>()) {
-        return a.iter().zip(b).all(|(&a, &b)| near(a, b));
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use headgate_core::tensor::Shape;
+
+    use super::*;
+
+    fn view(datatype: DataType, bytes: &[u8], elements: usize) -> View<'_> {
+        let shape = Shape::new(&[elements as i64]).expect("a shape");
+        View { datatype, shape, data: Data::Bytes(bytes) }
     }
-    match (&a.data, &b.data) {
-        // Halves too: they are rounded so coarsely that the order of additions hardly ever shows.
-        (Data::Bytes(a), Data::Bytes(b)) => a == b,
-        _ => false,
+
+    fn singles(values: [f32; 2]) -> Vec<u8> {
+        values.iter().flat_map(|value| value.to_ne_bytes()).collect()
+    }
+
+    #[test]
+    fn rows_may_differ_by_what_rounding_does_where_they_run() {
+        let cuda = Device::Cuda(0);
+        for (other, cpu, device) in [
+            ([100.0, 1.0], true, true),
+            ([100.001, 1.0], true, true),
+            ([100.1, 1.0], false, true),
+            // Beside large elements, small ones are off by as much.
+            ([100.0, 1.3], false, true),
+            ([101.0, 1.0], false, false),
+            ([f32::NAN, 1.0], false, false),
+        ] {
+            let (a, b) = (singles(other), singles([100.0, 1.0]));
+            let (a, b) = (view(DataType::Fp32, &a, 2), view(DataType::Fp32, &b, 2));
+            assert_eq!((close(&a, &b, Device::Cpu), close(&a, &b, cuda)), (cpu, device), "{other:?}");
+        }
+        let half = |value: f32| half::f16::from_f32(value).to_ne_bytes().to_vec();
+        let (a, b, c) = (half(1.0), half(1.01), half(1.1));
+        let near = |a: &[u8], b: &[u8], device| {
+            close(&view(DataType::Fp16, a, 1), &view(DataType::Fp16, b, 1), device)
+        };
+        assert!(near(&a, &a, Device::Cpu) && !near(&a, &b, Device::Cpu));
+        assert!(near(&a, &b, cuda) && !near(&a, &c, cuda));
+        let (a, b) = (1_i64.to_ne_bytes().to_vec(), 2_i64.to_ne_bytes().to_vec());
+        assert!(!close(&view(DataType::Int64, &a, 1), &view(DataType::Int64, &b, 1), cuda));
     }
 }

@@ -33,12 +33,33 @@ impl Api {
             (self.ReleaseStatus)(status.0);
             (error, message)
         };
-        let code = match error {
-            OrtErrorCode::ORT_INVALID_ARGUMENT if code == Code::BackendFailed => Code::InvalidArgument,
-            _ => code,
+        let of_inputs = matches!(error, OrtErrorCode::ORT_INVALID_ARGUMENT) || is_about_shapes(&message);
+        let code = match code {
+            Code::BackendFailed if of_inputs => Code::InvalidArgument,
+            Code::BackendFailed if is_about_memory(&message) => Code::Overloaded,
+            code => code,
         };
         Err(Error::new(code, message))
     }
+}
+
+/// Whether a run failed for sizes of its inputs that the signature leaves open and that do not go together. The runtime gives
+/// such failures no code of their own.
+fn is_about_shapes(message: &str) -> bool {
+    const WORDS: [&str; 6] = [
+        "cannot be reshaped to the requested shape",
+        "Attempting to broadcast an axis by a dimension other than 1",
+        "Non concat axis dimensions must match",
+        "MatMul dimension mismatch",
+        "GEMM: Dimension mismatch",
+        "invalid expand shape",
+    ];
+    WORDS.iter().any(|words| message.contains(words))
+}
+
+/// Whether a run failed for want of memory.
+fn is_about_memory(message: &str) -> bool {
+    ["Failed to allocate memory", "Available memory of"].iter().any(|words| message.contains(words))
 }
 
 /// Copies a C string; null gives the empty string.

@@ -86,6 +86,11 @@ impl Buffer {
         Ok(Self { start, capacity, driver })
     }
 
+    /// Whether it is memory that a device reads by itself.
+    pub(crate) fn is_a_device_s(&self) -> bool {
+        self.driver.is_some()
+    }
+
     /// The number of bytes there is room for.
     pub fn capacity(&self) -> usize {
         self.capacity
@@ -111,7 +116,7 @@ impl Drop for Buffer {
 }
 
 /// What is made for `bytes`: an eighth more at most where they are many, so that what grows a little finds room.
-fn rounded(bytes: usize) -> usize {
+pub(crate) fn rounded(bytes: usize) -> usize {
     let power = bytes.next_power_of_two().max(ALIGNMENT);
     if power <= 8 * ALIGNMENT { power } else { bytes.next_multiple_of(power / 16) }
 }

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use headgate_core::error::Result;
 pub use ort_sys::OrtSessionOptions;
 
+use crate::buffer::rounded;
 use crate::library::Library;
 pub use session::{Flight, OnDevice};
 
@@ -30,6 +31,24 @@ pub type Handle = usize;
 pub unsafe trait Driver: Send + Sync {
     /// ONNX Runtime's name for the device's memory, and the device's number.
     fn memory(&self) -> (&'static CStr, i32);
+
+    /// Whether what the runtime reads in that memory is on the device.
+    fn holds(&self, name: &CStr, number: i32) -> bool {
+        (name, number) == self.memory()
+    }
+
+    /// Makes the calling thread one that works on the device.
+    ///
+    /// # Errors
+    /// `backend_failed` in the driver's words.
+    fn enter(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether the device failed in a way that this process does not recover from: whatever is on it is better left alone.
+    fn is_lost(&self) -> bool {
+        false
+    }
 
     /// Has sessions made with these options compute on the device, in that stream, with so many bytes at most (0 is no bound).
     ///
@@ -107,7 +126,7 @@ unsafe impl Send for Slab {}
 
 impl Slab {
     pub(crate) fn new(driver: &Arc<dyn Driver>, bytes: usize) -> Result<Slab> {
-        let bytes = bytes.max(1).next_power_of_two();
+        let bytes = rounded(bytes);
         Ok(Slab { driver: driver.clone(), start: driver.allocate(bytes)?, bytes })
     }
 

@@ -244,6 +244,9 @@ fn explain(path: &Path, error: &Error) -> Error {
     Error::new(Code::ModelLoadFailed, format!("{}: {hint}{words}", path.display()))
 }
 
+/// The severity that is logged, of 0 to 4.
+const FATAL: i32 = 4;
+
 /// Session options, released after use.
 struct Options {
     api: Api,
@@ -262,6 +265,8 @@ impl Options {
             let set = |status| api.check(status, Code::ModelLoadFailed);
             set((api.SetIntraOpNumThreads)(raw.as_ptr(), i32::from(wanted.intra_threads)))?;
             set((api.SetInterOpNumThreads)(raw.as_ptr(), 1))?;
+            // What a run fails with comes back as its error: clients are not to fill the log.
+            set((api.SetSessionLogSeverityLevel)(raw.as_ptr(), FATAL))?;
             set((api.SetSessionGraphOptimizationLevel)(
                 raw.as_ptr(),
                 match wanted.graph_optimization {

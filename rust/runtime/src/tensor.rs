@@ -129,10 +129,12 @@ impl Tensor {
         Ok(())
     }
 
-    /// Whether bytes are aligned for the elements, and of a type of which every bit pattern is a value.
+    /// Whether bytes are aligned for the elements, of a type of which every bit pattern is a value, and as good as our own.
     pub fn can_adopt(&self, bytes: &[u8]) -> bool {
         let aligned = |size: usize| (bytes.as_ptr() as usize).is_multiple_of(size);
         cfg!(target_endian = "little")
+            // A device copies from its own host memory beside everything else, from other memory not.
+            && !self.buffer.is_a_device_s()
             && self.datatype != DataType::Bool
             && self.datatype.size().is_some_and(aligned)
     }

@@ -78,26 +78,58 @@ fn a_run_answers_what_the_processor_answers_and_binds_each_shape_once() {
 }
 
 #[test]
-fn two_runs_are_in_the_air_at_a_time() {
+fn several_runs_are_in_the_air_at_a_time() {
     let driver = StandIn::new();
     let mut session = load(&driver, "mlp.onnx");
-    let mut bindings: Vec<Binding> = (0..3).map(|_| binding(&driver, &session)).collect();
+    let mut bindings: Vec<Binding> = (0..9).map(|_| binding(&driver, &session)).collect();
     let values: Vec<_> =
         bindings.iter_mut().enumerate().map(|(at, binding)| fill(binding, 2, at as f32)).collect();
-    let [first, second, third] = &mut bindings[..] else { unreachable!() };
+    let (last, others) = bindings.split_last_mut().unwrap();
     // SAFETY: each is finished below and left alone until then.
-    let (one, two) = unsafe { (session.begin(first).unwrap(), session.begin(second).unwrap()) };
+    let mut flights: Vec<_> = others.iter_mut().map(|one| unsafe { session.begin(one).unwrap() }).collect();
     // SAFETY: as above.
-    let refused = unsafe { session.begin(third) }.unwrap_err();
+    let refused = unsafe { session.begin(last) }.unwrap_err();
     assert_eq!(refused.code, Code::Overloaded);
-    session.finish(one, first).unwrap();
+    session.finish(flights.remove(0), &mut others[0]).unwrap();
     // SAFETY: as above.
-    let three = unsafe { session.begin(third).unwrap() };
-    session.finish(two, second).unwrap();
-    session.finish(three, third).unwrap();
+    let flight = unsafe { session.begin(last).unwrap() };
+    for (flight, binding) in flights.into_iter().zip(&mut others[1..]) {
+        session.finish(flight, binding).unwrap();
+    }
+    session.finish(flight, last).unwrap();
     for (binding, values) in bindings.iter().zip(&values) {
         assert_eq!(outputs(binding), wanted("mlp.onnx", 2, values));
     }
+}
+
+#[test]
+fn what_the_host_reads_is_read_there_by_every_run() {
+    let driver = StandIn::new();
+    driver.reads_on_host(1);
+    let mut session = load(&driver, "two_inputs.onnx");
+    let mut binding = binding(&driver, &session);
+    let sum = |session: &mut OnDevice, binding: &mut Binding, addends: [f64; 2]| {
+        for (index, value) in addends.into_iter().enumerate() {
+            let input = binding.input_mut(index);
+            input.reshape(&Shape::new(&[3, 2]).unwrap()).unwrap();
+            input.elements_mut::<f64>().unwrap().fill(value);
+        }
+        session.run(binding).unwrap();
+        binding.output(0).unwrap().elements::<f64>().unwrap().to_vec()
+    };
+    assert_eq!(sum(&mut session, &mut binding, [1.0, 10.0]), [11.0; 6]);
+    let log = driver.log();
+    assert_eq!(log.iter().filter(|call| **call == "copy_in").count(), 1, "{log:?}");
+    // Each is read anew.
+    assert_eq!(sum(&mut session, &mut binding, [2.0, 10.0]), [12.0; 6]);
+    assert_eq!(sum(&mut session, &mut binding, [2.0, 30.0]), [32.0; 6]);
+    let mut other = self::binding(&driver, &session);
+    assert_eq!(sum(&mut session, &mut other, [3.0, 50.0]), [53.0; 6]);
+    let driver = StandIn::new();
+    driver.reads_on_host(0);
+    let whole: Arc<dyn Driver> = driver.clone();
+    let refused = OnDevice::load(library(), whole, &model("mlp.onnx"), SessionOptions::default());
+    assert!(refused.err().unwrap().message.contains("leave run.device out"));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::Snapshot;
 use headgate_core::spec::EndpointSpec;
+use headgate_engine::place::Decided;
 use headgate_engine::{Batch, Batcher, Devices, Engine, Memory, Pool, Threads, join_until};
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -340,6 +341,12 @@ impl Drop for Gateway {
     }
 }
 
+/// What a version's place was decided from.
+fn placed_by(decided: Decided) -> Value {
+    let Decided { why, runs, p99_ns, busy, batch_rows } = decided;
+    json!({"why": why, "runs": runs, "p99_us": p99_ns as f64 / 1e3, "busy": busy, "batch_rows": batch_rows})
+}
+
 /// What a version's batches were like.
 fn batches(batcher: &Batcher) -> Value {
     let sizes = batcher.sizes();
@@ -376,6 +383,7 @@ fn describe(endpoint: &LiveEndpoint) -> Value {
                 "digest": version.digest,
                 "placement": state.model.place().as_str(),
                 "placement_fixed": state.model.placement.is_fixed(),
+                "placed_by": state.model.placement.decided().map(placed_by),
                 "device": state.model.device(),
                 "note": state.model.note.get(),
                 "shedding": state.model.is_shedding(),

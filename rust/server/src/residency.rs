@@ -134,12 +134,13 @@ pub fn families(engine: &Engine, fetcher: &Fetcher) -> Vec<Value> {
 #[rustfmt::skip]
 pub fn devices(engine: &Engine) -> Vec<Value> {
     let readings = engine.devices().readings();
-    let gauge = |name: &str, help: &str, read: fn(&Reading) -> f64| {
-        family(name, help, "gauge", readings.iter().map(|(device, one)| json!([{"device": device}, read(one)])))
+    let gauge = |name: &str, help: &str, read: fn(&Reading) -> Option<f64>| {
+        let known = readings.iter().filter_map(|(device, one)| Some(json!([{"device": device}, read(one)?])));
+        family(name, help, "gauge", known)
     };
     vec![
-        gauge("headgate_device_memory_used_bytes", "Memory of the device that is taken, by all processes.", |one| one.used_bytes as f64),
-        gauge("headgate_device_memory_bytes", "All memory of the device.", |one| one.total_bytes as f64),
-        gauge("headgate_device_busy_ratio", "The share of the last second or so in which the device computed.", |one| f64::from(one.busy_percent) / 100.0),
+        gauge("headgate_device_memory_used_bytes", "Memory of the device that is taken, by all processes.", |one| Some(one.used_bytes as f64)),
+        gauge("headgate_device_memory_bytes", "All memory of the device.", |one| Some(one.total_bytes as f64)),
+        gauge("headgate_device_busy_ratio", "The share of the last second or so in which the device computed.", |one| Some(f64::from(one.busy_percent?) / 100.0)),
     ]
 }

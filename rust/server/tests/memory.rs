@@ -21,7 +21,8 @@ use common::{
 };
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::{EndpointSpec, RunSpec};
-use headgate_engine::{Executable, Model};
+
+use headgate_engine::{Executable, Model, Need, Source};
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
 
@@ -261,6 +262,28 @@ fn a_model_that_cannot_come_back_says_why_and_another_version_answers() {
     let (status, head, _) = whole_answer(&mut send(address, "pair"));
     assert_eq!(status, 200);
     assert!(head.contains("x-headgate-fallback: v1; cause=not_ready"), "{head}");
+}
+
+#[test]
+fn versions_of_one_digest_share_a_session_as_far_as_they_are_made_alike() {
+    let (gateway, _) = start(&json!({}));
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/models/mlp.onnx"));
+    let load = |run: Value| {
+        let run: RunSpec = serde_json::from_value(run).unwrap();
+        gateway.engine().load("sha256:mlp", &Source::Artifact(path), &run, Need::Ordinary).unwrap()
+    };
+    let loads = || metric(&gateway, "headgate_model_loads_total", &json!({}));
+    let (first, again) = (load(json!({})), load(json!({})));
+    assert!(Arc::ptr_eq(&first, &again));
+    let pool = load(json!({"placement": "pool", "max_batch": 4}));
+    assert!(!Arc::ptr_eq(&first, &pool) && Arc::ptr_eq(first.resident(), pool.resident()));
+    assert_eq!(loads(), 1);
+    let plain = load(json!({"graph_optimization": "off"}));
+    assert!(!Arc::ptr_eq(first.resident(), plain.resident()));
+    assert_eq!(loads(), 2);
+    drop((first, again, pool));
+    load(json!({}));
+    assert_eq!(loads(), 3, "nobody kept it");
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::path::PathBuf;
 use std::ptr::{NonNull, null, null_mut};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use headgate_core::error::{Code, Error, Result};
 use libloading::os::unix::{Library as Handle, RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
@@ -22,8 +24,15 @@ use crate::library::Library;
 const DRIVER: &str = "libcuda.so.1";
 /// `CU_STREAM_NON_BLOCKING`: the stream does not wait for the default one.
 const NON_BLOCKING: c_uint = 1;
-/// `CU_EVENT_DISABLE_TIMING`.
-const DISABLE_TIMING: c_uint = 2;
+/// `CU_EVENT_BLOCKING_SYNC` and `CU_EVENT_DISABLE_TIMING`: who waits for the event sleeps.
+const BLOCKING_WITHOUT_TIMING: c_uint = 1 | 2;
+/// How long an event is asked for before its thread sleeps: waking up takes about as long.
+const ASKED_FOR: Duration = Duration::from_micros(50);
+/// `CUDA_ERROR_OUT_OF_MEMORY` and `CUDA_ERROR_NOT_READY`.
+const OUT_OF_MEMORY: Status = 2;
+const NOT_READY: Status = 600;
+/// Errors after which nothing of the process's on the device works any more: those of a kernel, the hardware, the unknown.
+const LOST: [Status; 13] = [700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 720, 721, 999];
 /// `CU_MEMHOSTALLOC_PORTABLE`: pinned for every context.
 const PORTABLE: c_uint = 1;
 
@@ -49,7 +58,7 @@ functions! {
     init = "cuInit" (c_uint);
     count = "cuDeviceGetCount" (*mut c_int);
     device = "cuDeviceGet" (*mut c_int, c_int);
-    uuid = "cuDeviceGetUuid" (*mut [u8; 16], c_int);
+    uuid = "cuDeviceGetUuid_v2" (*mut [u8; 16], c_int);
     retain = "cuDevicePrimaryCtxRetain" (*mut Object, c_int);
     enter = "cuCtxSetCurrent" (Object);
     stream = "cuStreamCreate" (*mut Object, c_uint);
@@ -58,6 +67,7 @@ functions! {
     event = "cuEventCreate" (*mut Object, c_uint);
     end_event = "cuEventDestroy_v2" (Object);
     record = "cuEventRecord" (Object, Object);
+    query = "cuEventQuery" (Object);
     synchronize = "cuEventSynchronize" (Object);
     allocate = "cuMemAlloc_v2" (*mut Pointer, usize);
     free = "cuMemFree_v2" (Pointer);
@@ -74,6 +84,7 @@ pub struct Cuda {
     number: u16,
     context: Object,
     creating: Mutex<()>,
+    lost: AtomicBool,
     /// What NVML knows it by.
     pub uuid: [u8; 16],
 }
@@ -115,14 +126,39 @@ impl Cuda {
             // Never released: the runtime's provider lives in it as long as the process.
             check(functions, (functions.retain)(&mut context, device), Code::ModelLoadFailed)?;
         }
-        Ok(Cuda { functions, number, context, creating: Mutex::default(), uuid })
+        Ok(Cuda { functions, number, context, creating: Mutex::default(), lost: false.into(), uuid })
     }
 
     /// Checks a call that is made in this device's context.
     fn call(&self, call: impl FnOnce(&Functions) -> Status) -> Result<()> {
         // SAFETY: a live context.
-        check(self.functions, unsafe { (self.functions.enter)(self.context) }, Code::BackendFailed)?;
-        check(self.functions, call(self.functions), Code::BackendFailed)
+        self.checked(unsafe { (self.functions.enter)(self.context) })?;
+        self.checked(call(self.functions))
+    }
+
+    fn checked(&self, status: Status) -> Result<()> {
+        let code = if status == OUT_OF_MEMORY { Code::Overloaded } else { Code::BackendFailed };
+        check(self.functions, status, code).map_err(|error| {
+            if !LOST.contains(&status) {
+                return error;
+            }
+            self.lost.store(true, Relaxed);
+            let words = format!("{}; the device is lost to this process: restart it", error.message);
+            Error::new(code, words)
+        })
+    }
+
+    /// Asks for an event until it has happened, for a while; whether it has.
+    fn happened_soon(&self, event: super::Handle) -> Result<bool> {
+        let begun = Instant::now();
+        loop {
+            // SAFETY: a live object.
+            match unsafe { (self.functions.query)(object(event)) } {
+                NOT_READY if begun.elapsed() < ASKED_FOR => std::hint::spin_loop(),
+                NOT_READY => return Ok(false),
+                status => return self.checked(status).map(|()| true),
+            }
+        }
     }
 }
 
@@ -136,12 +172,12 @@ impl Cuda {
     ) -> Result<()> {
         let provider = ProviderOptions::new(library)?;
         let (number, limit) = (format!("{}\0", self.number), format!("{memory_limit}\0"));
-        provider.set(c"device_id", &number)?;
         // Grows by what is asked for and not by powers of two: several models share the device.
-        provider.set(c"arena_extend_strategy", "kSameAsRequested\0")?;
+        let mut wanted = vec![(c"device_id", &*number), (c"arena_extend_strategy", "kSameAsRequested\0")];
         if memory_limit > 0 {
-            provider.set(c"gpu_mem_limit", &limit)?;
+            wanted.push((c"gpu_mem_limit", &limit));
         }
+        provider.set(&wanted)?;
         provider.compute_in(stream)?;
         // SAFETY: live options on both sides; the provider's are copied.
         let status = unsafe {
@@ -224,6 +260,14 @@ unsafe impl Driver for Cuda {
         (c"Cuda", i32::from(self.number))
     }
 
+    fn enter(&self) -> Result<()> {
+        self.call(|_| 0)
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.load(Relaxed)
+    }
+
     fn add_provider(
         &self,
         library: &'static Library,
@@ -235,8 +279,11 @@ unsafe impl Driver for Cuda {
         self.add(library, options, stream, memory_limit).map_err(|error| {
             // The runtime's words begin with where in its source they are from.
             let words = error.message.split_once("FAIL : ").map_or(&*error.message, |(_, words)| words);
-            let hint =
-                "pip install \"headgate[gpu]\" brings ONNX Runtime for CUDA and the libraries that it needs";
+            let hint = if words.contains("CUDA failure") {
+                "nvidia-smi says up to which CUDA the driver goes; ONNX Runtime may need a newer one"
+            } else {
+                "pip install \"headgate[gpu]\" brings ONNX Runtime for CUDA and the libraries that it needs"
+            };
             Error::new(Code::ModelLoadFailed, format!("{}; {hint}", words.trim_end()))
         })
     }
@@ -255,7 +302,7 @@ unsafe impl Driver for Cuda {
     fn event(&self) -> Result<super::Handle> {
         let mut event = null_mut();
         // SAFETY: a valid out-pointer.
-        self.call(|f| unsafe { (f.event)(&mut event, DISABLE_TIMING) })?;
+        self.call(|f| unsafe { (f.event)(&mut event, BLOCKING_WITHOUT_TIMING) })?;
         Ok(handle(event))
     }
 
@@ -326,6 +373,9 @@ unsafe impl Driver for Cuda {
     }
 
     fn synchronize(&self, event: super::Handle) -> Result<()> {
+        if self.happened_soon(event)? {
+            return Ok(());
+        }
         // SAFETY: a live object.
         self.call(|f| unsafe { (f.synchronize)(object(event)) })
     }
@@ -370,12 +420,14 @@ impl ProviderOptions {
         Ok(ProviderOptions { library, raw })
     }
 
-    /// Sets an option; the value ends with a NUL.
-    fn set(&self, key: &CStr, value: &str) -> Result<()> {
-        let (keys, values) = ([key.as_ptr()], [value.as_ptr().cast::<c_char>()]);
-        // SAFETY: live options; one C string in each list, which are copied.
+    /// Sets options, values ending with a NUL. All at once: those that a call does not name go back to their defaults.
+    fn set(&self, options: &[(&CStr, &str)]) -> Result<()> {
+        let keys: Vec<_> = options.iter().map(|(key, _)| key.as_ptr()).collect();
+        let values: Vec<_> = options.iter().map(|(_, value)| value.as_ptr().cast::<c_char>()).collect();
+        // SAFETY: live options; as many C strings in each list as are said, which are copied.
         let status = unsafe {
-            (self.library.api.UpdateCUDAProviderOptions)(self.raw.as_ptr(), keys.as_ptr(), values.as_ptr(), 1)
+            let (keys, values, count) = (keys.as_ptr(), values.as_ptr(), options.len());
+            (self.library.api.UpdateCUDAProviderOptions)(self.raw.as_ptr(), keys, values, count)
         };
         self.library.api.check(status, Code::ModelLoadFailed)
     }

@@ -2,7 +2,8 @@
 //!
 //! Next: `session`, which binds and runs.
 
-use std::ptr::{NonNull, null_mut};
+use std::ffi::CStr;
+use std::ptr::{NonNull, null, null_mut};
 
 use headgate_core::error::{Code, Error, Result};
 use ort_sys::{OrtAllocatorType, OrtIoBinding, OrtMemType, OrtMemoryInfo, OrtRunOptions, OrtValue};
@@ -32,10 +33,19 @@ impl IoBinding {
         Ok(IoBinding { library, raw })
     }
 
-    pub(super) fn bind_input(&self, session: &Session, index: usize, value: &Value) -> Result<()> {
+    /// Binds an input. What is on the device is read by every run; what is not was copied here and now, unless the host reads it.
+    ///
+    /// # Safety
+    /// A live value.
+    pub(super) unsafe fn bind_input(
+        &self,
+        session: &Session,
+        index: usize,
+        value: *const OrtValue,
+    ) -> Result<()> {
         let name = session.input_names.get(index);
         // SAFETY: live objects; the runtime keeps its own reference to the value.
-        let status = unsafe { (self.library.api.BindInput)(self.raw.as_ptr(), name, value.raw.as_ptr()) };
+        let status = unsafe { (self.library.api.BindInput)(self.raw.as_ptr(), name, value) };
         self.library.api.check(status, Code::Internal)
     }
 
@@ -92,7 +102,29 @@ impl Drop for IoBinding {
     }
 }
 
-/// Options for a run that is not waited for: our event tells its end.
+/// Where the nodes of a session read its inputs: for each whether that is on the device.
+pub(super) fn inputs_on_device(session: &Session, driver: &dyn Driver) -> Result<Vec<bool>> {
+    let library = session.library;
+    let mut memories: Vec<*const OrtMemoryInfo> = vec![null(); session.signature().inputs.len()];
+    // SAFETY: room for as many as there are inputs; the descriptions belong to the session.
+    let status = unsafe {
+        (library.api.SessionGetMemoryInfoForInputs)(session.raw(), memories.as_mut_ptr(), memories.len())
+    };
+    library.api.check(status, Code::ModelLoadFailed)?;
+    let on_device = memories.into_iter().map(|memory| {
+        let (mut name, mut number, mut kind) = (null(), 0, OrtMemType::OrtMemTypeDefault);
+        // SAFETY: live descriptions and valid out-pointers; the name lives as long as its description.
+        unsafe {
+            library.api.check((library.api.MemoryInfoGetName)(memory, &mut name), Code::Internal)?;
+            library.api.check((library.api.MemoryInfoGetId)(memory, &mut number), Code::Internal)?;
+            library.api.check((library.api.MemoryInfoGetMemType)(memory, &mut kind), Code::Internal)?;
+            Ok(kind == OrtMemType::OrtMemTypeDefault && driver.holds(CStr::from_ptr(name), number))
+        }
+    });
+    on_device.collect()
+}
+
+/// Options for a run.
 pub(super) struct RunOptions {
     library: &'static Library,
     raw: NonNull<OrtRunOptions>,
@@ -102,13 +134,14 @@ pub(super) struct RunOptions {
 unsafe impl Send for RunOptions {}
 
 impl RunOptions {
-    pub(super) fn new(library: &'static Library) -> Result<RunOptions> {
+    /// Of a run that is waited for or, where it is not, of which our event tells the end.
+    pub(super) fn new(library: &'static Library, waited_for: bool) -> Result<RunOptions> {
         let mut raw = null_mut();
         // SAFETY: a valid out-pointer.
         library.api.check(unsafe { (library.api.CreateRunOptions)(&mut raw) }, Code::ModelLoadFailed)?;
         let raw = NonNull::new(raw).ok_or_else(|| Error::new(Code::ModelLoadFailed, "no run options"))?;
         let options = RunOptions { library, raw };
-        let (key, value) = (c"disable_synchronize_execution_providers", c"1");
+        let (key, value) = (c"disable_synchronize_execution_providers", if waited_for { c"0" } else { c"1" });
         // SAFETY: live options and C strings, which are copied.
         let status = unsafe { (library.api.AddRunConfigEntry)(raw.as_ptr(), key.as_ptr(), value.as_ptr()) };
         library.api.check(status, Code::ModelLoadFailed)?;

@@ -1,6 +1,6 @@
 //! How busy NVIDIA's devices are and how much of their memory is taken, by all processes (NVML).
 
-use std::ffi::{CString, c_char, c_int, c_uint, c_ulonglong, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::ptr::null_mut;
 use std::sync::OnceLock;
 
@@ -40,25 +40,35 @@ pub struct Reading {
     pub used_bytes: u64,
     /// All of its memory, in bytes.
     pub total_bytes: u64,
-    /// The share of the last second or so in which it computed, in percent.
-    pub busy_percent: u32,
+    /// The share of the last second or so in which it computed, in percent; unknown for a part of a device (MIG).
+    pub busy_percent: Option<u32>,
 }
 
 /// Reads the device of that identity; `None` where NVML does not say.
 pub fn read(uuid: [u8; 16]) -> Option<Reading> {
     let functions = functions()?;
-    let name = CString::new(format!("GPU-{}", dashed(uuid))).ok()?;
-    let (mut device, mut memory, mut utilization) = (null_mut(), Memory::default(), Utilization::default());
-    // SAFETY: a C string and valid out-pointers of the library's own types; each call is used only when it succeeded.
+    // A part of a device has a name of its own kind.
+    let mut names = ["GPU", "MIG"].iter().map(|kind| format!("{kind}-{}", dashed(uuid)));
+    let device = names.find_map(|name| functions.device(&CString::new(name).ok()?))?;
+    let (mut memory, mut utilization) = (Memory::default(), Utilization::default());
+    // SAFETY: a live device and valid out-pointers of the library's own types; each is used only when its call succeeded.
     unsafe {
-        let found = (functions.by_uuid)(name.as_ptr(), &mut device) == 0
-            && (functions.memory)(device, &mut memory) == 0
-            && (functions.utilization)(device, &mut utilization) == 0;
-        found.then_some(Reading {
+        let known = (functions.memory)(device, &mut memory) == 0;
+        let busy = (functions.utilization)(device, &mut utilization) == 0;
+        known.then_some(Reading {
             used_bytes: memory.used,
             total_bytes: memory.total,
-            busy_percent: utilization.gpu,
+            busy_percent: busy.then_some(utilization.gpu),
         })
+    }
+}
+
+impl Functions {
+    fn device(&self, name: &CStr) -> Option<*mut c_void> {
+        let mut device = null_mut();
+        // SAFETY: a C string and a valid out-pointer.
+        let found = unsafe { (self.by_uuid)(name.as_ptr(), &mut device) == 0 };
+        found.then_some(device)
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
 
-use super::io::{IoBinding, MemoryInfo, RunOptions};
+use super::io::{IoBinding, MemoryInfo, RunOptions, inputs_on_device};
 use super::{Driver, Handle, Slab};
 use crate::binding::{Binding, foretells};
 use crate::element::to_onnx;
@@ -21,19 +21,25 @@ use crate::library::Library;
 use crate::session::{Provider, Session, SessionOptions};
 use crate::tensor::Value;
 
-/// Runs that may be in the air.
-const SLOTS: usize = 2;
+/// Runs that may be in the air, of all who share the session.
+const MOST_SLOTS: usize = 8;
+/// Of so many runs one is waited for: only then does the runtime free the host memory that its nodes copied from.
+const WAITED_FOR: u64 = 64;
 /// Shapes that stay bound in a slot.
 const BOUND: usize = 16;
 
 /// A session on a device.
 pub struct OnDevice {
     // Fields are dropped in this order: what is bound, then the session, then the streams that it computes in.
-    slots: [Slot; SLOTS],
+    slots: Vec<Slot>,
     session: Session,
     streams: Streams,
-    options: RunOptions,
+    /// Of most runs, and of those that are waited for.
+    options: [RunOptions; 2],
+    runs: u64,
     memory: MemoryInfo,
+    /// The inputs that nodes read on the device. Others are read where they are.
+    on_device: Vec<bool>,
     driver: Arc<dyn Driver>,
 }
 
@@ -74,13 +80,15 @@ impl OnDevice {
     /// Loads a model file.
     ///
     /// # Errors
-    /// As [`Session::load`]; `model_load_failed` for strings, which stay on the host, and for whatever the driver lacks.
+    /// As [`Session::load`]; `model_load_failed` for strings, which stay on the host, for a model that the device takes no part in,
+    /// and for whatever the driver lacks.
     pub fn load(
         library: &'static Library,
         driver: Arc<dyn Driver>,
         path: &std::path::Path,
         options: SessionOptions,
     ) -> Result<OnDevice> {
+        driver.enter()?;
         let streams = Streams::new(&driver)?;
         let provider = Provider { driver: &*driver, stream: streams.compute };
         let session = Session::load_with(library, path, options, Some(&provider))?;
@@ -91,9 +99,17 @@ impl OnDevice {
                 format!("{:?} holds strings, which stay on the host: leave run.device out", strings.name),
             ));
         }
-        let slots = [Slot::new(&driver, inputs, outputs)?, Slot::new(&driver, inputs, outputs)?];
-        let (options, memory) = (RunOptions::new(library)?, MemoryInfo::new(library, &*driver)?);
-        Ok(OnDevice { slots, session, streams, options, memory, driver })
+        let on_device = inputs_on_device(&session, &*driver)?;
+        if !on_device.is_empty() && !on_device.contains(&true) {
+            return Err(Error::new(
+                Code::ModelLoadFailed,
+                "the device computes nothing of its inputs: it has no such operators; leave run.device out",
+            ));
+        }
+        let slots = vec![Slot::new(&driver, inputs, outputs)?];
+        let options = [RunOptions::new(library, false)?, RunOptions::new(library, true)?];
+        let memory = MemoryInfo::new(library, &*driver)?;
+        Ok(OnDevice { slots, session, streams, options, runs: 0, memory, on_device, driver })
     }
 
     /// What the model takes and gives.
@@ -119,8 +135,8 @@ impl OnDevice {
     /// # Safety
     /// Nobody touches or drops `binding` before [`OnDevice::finish`] got the flight.
     pub unsafe fn begin(&mut self, binding: &mut Binding) -> Result<Flight> {
-        let slot = self.slots.iter().position(|slot| slot.free);
-        let slot = slot.ok_or_else(|| Error::new(Code::Overloaded, "all slots of the device are taken"))?;
+        self.driver.enter()?;
+        let slot = self.free_slot()?;
         let begun = self.launch(slot, binding);
         let Err(error) = begun else { return begun };
         // What was enqueued before the failure still reads the slabs and writes the binding.
@@ -139,13 +155,31 @@ impl OnDevice {
         again
     }
 
+    fn free_slot(&mut self) -> Result<usize> {
+        if let Some(free) = self.slots.iter().position(|slot| slot.free) {
+            return Ok(free);
+        }
+        if self.slots.len() == MOST_SLOTS {
+            return Err(Error::new(Code::Overloaded, "all slots of the device are taken"));
+        }
+        let Signature { inputs, outputs } = self.session.signature();
+        self.slots.push(Slot::new(&self.driver, inputs, outputs)?);
+        Ok(self.slots.len() - 1)
+    }
+
     fn launch(&mut self, slot: usize, binding: &mut Binding) -> Result<Flight> {
         binding.check_inputs()?;
         let bound = self.bind(slot, binding)?;
         let (driver, streams) = (&*self.driver, &self.streams);
         let taken = &mut self.slots[slot];
         for (index, slab) in taken.inputs.iter().enumerate() {
-            let (start, bytes) = binding.input(index).memory();
+            let input = binding.input(index);
+            if !self.on_device[index] {
+                // SAFETY: the input was given a shape, and the caller leaves the binding alone until the run is over.
+                unsafe { taken.bound[bound].io.bind_input(&self.session, index, input.raw())? };
+                continue;
+            }
+            let (start, bytes) = input.memory();
             let slab = slab.as_ref().ok_or_else(unbound)?;
             if bytes == 0 {
                 continue;
@@ -162,7 +196,9 @@ impl OnDevice {
             // What the run before left there is bound by now.
             taken.bound[bound].io.leave_output(&self.session, index)?;
         }
-        taken.bound[bound].io.run(&self.session, &self.options)?;
+        self.runs += 1;
+        let options = &self.options[usize::from(self.runs.is_multiple_of(WAITED_FOR))];
+        taken.bound[bound].io.run(&self.session, options)?;
         for (index, shape) in taken.bound[bound].outputs.iter().enumerate() {
             let Some(shape) = shape else { continue };
             let tensor = binding.output_mut(index);
@@ -185,6 +221,7 @@ impl OnDevice {
     /// `backend_failed`.
     pub fn finish(&mut self, flight: Flight, binding: &mut Binding) -> Result<()> {
         let Flight { slot, bound } = flight;
+        self.driver.enter()?;
         let taken = &mut self.slots[slot];
         taken.free = true;
         self.driver.synchronize(taken.done)?;
@@ -229,11 +266,11 @@ impl OnDevice {
             specs.outputs.iter().enumerate().map(|(index, spec)| foretold(index, spec)).collect();
         slot.make_room(
             &specs.inputs,
-            inputs.iter().copied().map(Some),
+            inputs.iter().zip(&self.on_device).map(|(shape, &ours)| ours.then_some(*shape)),
             &specs.outputs,
             outputs.iter().copied(),
         )?;
-        let bound = slot.bind(&self.session, &self.memory, inputs, outputs)?;
+        let bound = slot.bind(&self.session, &self.memory, (inputs, &self.on_device), outputs)?;
         if slot.bound.len() == BOUND {
             slot.bound.remove(0);
         }
@@ -281,7 +318,7 @@ impl Slot {
         &self,
         session: &Session,
         memory: &MemoryInfo,
-        inputs: Vec<Shape>,
+        (inputs, on_device): (Vec<Shape>, &[bool]),
         outputs: Vec<Option<Shape>>,
     ) -> Result<Bound> {
         let library = session.library;
@@ -289,9 +326,14 @@ impl Slot {
         let mut values = Vec::new();
         let specs = session.signature();
         for (index, (shape, spec)) in inputs.iter().zip(&specs.inputs).enumerate() {
+            if !on_device[index] {
+                // Bound anew for each run, where it is.
+                continue;
+            }
             let slab = self.inputs[index].as_ref().ok_or_else(unbound)?;
             let value = over(library, memory, slab, spec, shape)?;
-            io.bind_input(session, index, &value)?;
+            // SAFETY: made in the line before.
+            unsafe { io.bind_input(session, index, value.raw.as_ptr())? };
             values.push(value);
         }
         for (index, (shape, spec)) in outputs.iter().zip(&specs.outputs).enumerate() {

@@ -43,6 +43,9 @@ struct State {
     room: Option<usize>,
     /// Everything that was asked for, in order.
     log: Vec<&'static str>,
+    /// The input that is not read on the device, and how many have been asked for.
+    on_host: Option<usize>,
+    asked: usize,
     failing: Option<&'static str>,
 }
 
@@ -70,6 +73,12 @@ impl StandIn {
     /// What was asked for since the last call.
     pub fn log(&self) -> Vec<&'static str> {
         std::mem::take(&mut self.state().log)
+    }
+
+    /// Of the next session, nodes read that input on the host.
+    pub fn reads_on_host(&self, input: usize) {
+        let mut state = self.state();
+        (state.on_host, state.asked) = (Some(input), 0);
     }
 
     /// From now on calls of that name fail, or none does.
@@ -128,6 +137,12 @@ fn give_back(blocks: &mut HashMap<usize, usize>, start: NonNull<u8>) {
 unsafe impl Driver for StandIn {
     fn memory(&self) -> (&'static CStr, i32) {
         (c"Cpu", 0)
+    }
+
+    fn holds(&self, _: &CStr, _: i32) -> bool {
+        let mut state = self.state();
+        state.asked += 1;
+        state.on_host != Some(state.asked - 1)
     }
 
     fn add_provider(
