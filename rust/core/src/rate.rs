@@ -93,8 +93,13 @@ impl Limiter {
         }
         let free = places.iter().find(|place| {
             let caller = place.caller.load(Relaxed);
-            place.full_ns.load(Relaxed) <= now_ns
-                && place.caller.compare_exchange(caller, hash, Relaxed, Relaxed).is_ok()
+            // Another thread may have found the place for the same caller a moment ago.
+            caller == hash
+                || place.full_ns.load(Relaxed) <= now_ns
+                    && place
+                        .caller
+                        .compare_exchange(caller, hash, Relaxed, Relaxed)
+                        .map_or_else(|present| present == hash, |_| true)
         });
         free.unwrap_or_else(|| {
             self.crowded.fetch_add(1, Relaxed);

@@ -113,6 +113,11 @@ impl Batcher {
         self.max_batch
     }
 
+    /// The rows that batches are filled up to, fewest first.
+    pub(crate) fn buckets(&self) -> &[usize] {
+        &self.buckets
+    }
+
     /// The fitted cost of a run, once runs of several sizes were seen.
     pub fn cost(&self) -> Option<Cost> {
         self.learned().curve.cost()

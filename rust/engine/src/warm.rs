@@ -50,6 +50,7 @@ pub(crate) fn up(model: &Warm, warmup: Warmup) -> Result<Option<u64>> {
     }
     if model.batcher().is_some() {
         check_batches(model, &warmup)?;
+        plan_batches(model, &warmup)?;
     }
     Ok(counts.quantile_ns(0.5))
 }
@@ -140,6 +141,20 @@ fn check_batches(model: &Warm, warmup: &Warmup) -> Result<()> {
     }
     learn(model, &mut alone, 1)?;
     learn(model, &mut together, rows)
+}
+
+/// Runs every size that batches are filled up to on every instance of a device, the largest first: each is planned, and its memory
+/// made, when it first comes.
+fn plan_batches(model: &Warm, warmup: &Warmup) -> Result<()> {
+    let (Device::Cuda(_), Some(batcher)) = (model.device(), model.batcher()) else { return Ok(()) };
+    let mut binding = model.new_binding();
+    for &rows in batcher.buckets().iter().rev() {
+        warmup.fill_rows(&mut binding, model.signature(), rows, 0)?;
+        for _ in 0..model.resident().instances() {
+            model.execute(&mut binding)?;
+        }
+    }
+    Ok(())
 }
 
 /// Tells the batcher what a run of so many rows costs.

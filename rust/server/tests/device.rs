@@ -72,6 +72,17 @@ fn classify(stream: &mut TcpStream, row: [f32; 4]) -> Value {
 }
 
 #[test]
+fn what_a_batch_may_be_filled_up_to_has_run_before_the_first_request() {
+    let (gateway, address, driver) = on_device();
+    let run = json!({"device": ["cuda:0"], "max_batch": 8, "buckets": [2, 8]});
+    assert_eq!(apply(&gateway, "mlp", MLP, &run)["event"], "applied");
+    assert!(driver.log().contains(&"allocate"));
+    classify(&mut connect(address), [1.0; 4]);
+    let log = driver.log();
+    assert!(log.contains(&"copy_in") && !log.contains(&"allocate"), "{log:?}");
+}
+
+#[test]
 fn a_version_on_a_device_answers_what_it_answers_on_the_processor() {
     let rows: Vec<[f32; 4]> = (0..40).map(|at| [at as f32, 1.0, -0.5 * at as f32, 3.0]).collect();
     let answers = |run: &Value| {
