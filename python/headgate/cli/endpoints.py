@@ -224,7 +224,7 @@ def _why(name: str, version: Mapping[str, Any]) -> str | None:
     if by is None:
         return None
     numbers = f"the newest {by['runs']} runs: p99 {by['p99_us']:.3g} us"
-    if by["busy"]:
+    if by["busy"] and version["placement"] == "inline":
         numbers += f", {by['busy']:.0%} of the IO threads"
     if by["batch_rows"]:
         numbers += f", {by['batch_rows']:.3g} rows a batch"

@@ -5,7 +5,7 @@
 //!                       ^-------------------------------------- failed --------------'
 //! ```
 //! The rules are linkerd's unified breaker. A good answer costs one count in a stripe of its thread's own; everything else
-//! happens under a lock, and only while something fails.
+//! happens under a lock: failures, and a few dozen times in a window a look at the counts.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};

@@ -99,7 +99,7 @@ impl Batch {
         let row_bytes: Vec<usize> =
             each.iter().zip(datatypes).map(|(row, size)| row.count() * size).collect();
         let row = row_bytes.iter().sum::<usize>();
-        let capacity = batcher.slab_rows(row).max(rows);
+        let capacity = batcher.slab_rows(row).max(batcher.padded(rows));
         let bytes = row.saturating_mul(capacity);
         let mut slab = batcher.take_slab(bytes, *class, || warm.new_binding())?;
         if let Err(error) = Self::make_room(&mut slab, each, capacity) {

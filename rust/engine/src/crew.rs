@@ -20,7 +20,7 @@ use crate::batch::{Batch, Closed};
 use crate::lane::{Lane, Waits};
 use crate::pool::{Desk, Job, Work, nanos};
 
-/// Runs of an instance in the air at most; the runtime has buffers for as many.
+/// Runs of an instance that one crew has in the air at most.
 pub(crate) const IN_THE_AIR: usize = 2;
 
 /// The way to a model's threads, which end when this is dropped.

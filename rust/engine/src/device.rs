@@ -21,9 +21,14 @@ use crate::model::Executable;
 /// The sessions of a model on one device.
 pub(crate) struct Sessions {
     signature: Signature,
-    instances: Box<[Mutex<OnDevice>]>,
+    instances: Instances,
     /// Which of them computes what nobody's thread asks for.
     next: AtomicUsize,
+}
+
+/// One session for each instance.
+struct Instances {
+    sessions: Vec<Mutex<OnDevice>>,
     driver: Arc<dyn Driver>,
 }
 
@@ -39,14 +44,44 @@ impl Sessions {
         options: SessionOptions,
         instances: usize,
     ) -> Result<Sessions> {
-        let made = (0..instances.max(1)).map(|_| {
+        let mut made = Instances { sessions: Vec::new(), driver: driver.clone() };
+        for _ in 0..instances.max(1) {
             // The provider's start is not safe when several sessions are made on a device at once.
+            let alone = driver.creating().lock().unwrap_or_else(PoisonError::into_inner);
+            let session = OnDevice::load(library, driver.clone(), path, options);
+            drop(alone);
+            made.sessions.push(Mutex::new(session?));
+        }
+        let signature = lock(&made.sessions[0]).signature().clone();
+        Ok(Sessions { signature, instances: made, next: AtomicUsize::new(0) })
+    }
+
+    fn session(&self, instance: usize) -> MutexGuard<'_, OnDevice> {
+        lock(&self.instances.sessions[instance])
+    }
+}
+
+impl Drop for Instances {
+    fn drop(&mut self) {
+        let (sessions, driver) = (std::mem::take(&mut self.sessions), self.driver.clone());
+        if let Ok(_alone) = driver.creating().try_lock() {
+            return release(sessions, &*driver);
+        }
+        // Another is being made or warmed, which may take seconds that nobody here has to spare. Without a thread more, the sessions
+        // stay until the process ends.
+        let later = move || {
             let _alone = driver.creating().lock().unwrap_or_else(PoisonError::into_inner);
-            OnDevice::load(library, driver.clone(), path, options).map(Mutex::new)
-        });
-        let instances = made.collect::<Result<Box<[_]>>>()?;
-        let signature = lock(&instances[0]).signature().clone();
-        Ok(Sessions { signature, instances, next: AtomicUsize::new(0), driver: driver.clone() })
+            release(sessions, &*driver);
+        };
+        drop(std::thread::Builder::new().name("hg-release".to_owned()).spawn(later));
+    }
+}
+
+/// Frees sessions while none is made or warmed: what a session keeps for each thread that ran it is taken from that thread then.
+fn release(sessions: Vec<Mutex<OnDevice>>, driver: &dyn Driver) {
+    if driver.is_lost() {
+        // The provider ends the process when a device that is gone does not take its memory back.
+        std::mem::forget(sessions);
     }
 }
 
@@ -56,40 +91,30 @@ impl Executable for Sessions {
     }
 
     fn run(&self, binding: &mut Binding) -> Result<()> {
-        // Warming comes here: every instance has its turn. What a session keeps for each thread that ran it is taken away when it
-        // is dropped, and is not to be in use by that thread then.
-        let _alone = self.driver.creating().lock().unwrap_or_else(PoisonError::into_inner);
-        let instance = self.next.fetch_add(1, Relaxed) % self.instances.len();
-        lock(&self.instances[instance]).run(binding)
+        // Warming comes here: every instance has its turn.
+        let instance = self.next.fetch_add(1, Relaxed) % self.instances();
+        self.session(instance).run(binding)
+    }
+
+    fn alone(&self) -> Option<MutexGuard<'_, ()>> {
+        Some(self.instances.driver.creating().lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn instances(&self) -> usize {
-        self.instances.len()
+        self.instances.sessions.len()
     }
 
     fn driver(&self) -> Option<&Arc<dyn Driver>> {
-        Some(&self.driver)
+        Some(&self.instances.driver)
     }
 
     unsafe fn begin(&self, instance: usize, binding: &mut Binding) -> Result<Flight> {
         // SAFETY: the caller's promise is the same.
-        unsafe { lock(&self.instances[instance]).begin(binding) }
+        unsafe { self.session(instance).begin(binding) }
     }
 
     fn finish(&self, instance: usize, flight: Flight, binding: &mut Binding) -> Result<()> {
-        lock(&self.instances[instance]).finish(flight, binding)
-    }
-}
-
-impl Drop for Sessions {
-    fn drop(&mut self) {
-        let driver = self.driver.clone();
-        let _alone = driver.creating().lock().unwrap_or_else(PoisonError::into_inner);
-        let instances = std::mem::take(&mut self.instances);
-        if driver.is_lost() {
-            // The provider ends the process when a device that is gone does not take its memory back.
-            std::mem::forget(instances);
-        }
+        self.session(instance).finish(flight, binding)
     }
 }
 

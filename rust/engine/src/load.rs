@@ -132,6 +132,7 @@ impl Engine {
             let path = model.resident().path();
             let warmup =
                 path.map_or(Ok(Warmup::MadeUp(1)), |path| Warmup::beside(path, model.signature()))?;
+            let _alone = executable.alone();
             warm::first_run(&warm, warmup)?;
             model.load_ns.store(start.elapsed().as_nanos() as u64, Relaxed);
             Ok(())
@@ -181,8 +182,8 @@ impl Engine {
                     }
                     return Ok(self.with_threads(how, run, (model, alone), path, made).model().clone());
                 }
-                // Want of memory on the host is no fault of the device.
-                Err(error) if last || error.code == Code::Overloaded => return Err(error),
+                // Want of room for models, which is given when there is some, is no fault of the device.
+                Err(error) if last || error.retry_after.is_some() => return Err(error),
                 Err(error) => note = format!("not on {device}: {error}"),
             }
         }
@@ -325,6 +326,7 @@ impl Engine {
 
 /// Warms a model; the median of its runs.
 fn try_out(model: &Warm, path: &Path) -> Result<Option<u64>> {
+    let _alone = model.executable().alone();
     warm::up(model, Warmup::beside(path, model.signature())?)
 }
 

@@ -8,7 +8,7 @@
 use std::any::Any;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use headgate_core::error::{Code, Error, Result};
@@ -58,6 +58,11 @@ pub trait Executable: Send + Sync + 'static {
     unsafe fn begin(&self, instance: usize, binding: &mut Binding) -> Result<Flight> {
         let _ = instance;
         self.run(binding).map(|()| Flight::LANDED)
+    }
+
+    /// Held while it is warmed, where others of its kind must not be made or freed meanwhile.
+    fn alone(&self) -> Option<MutexGuard<'_, ()>> {
+        None
     }
 
     /// Waits for the end of a run; the outputs are in `binding` then.
@@ -132,7 +137,11 @@ impl Model {
         };
         // On IO threads as many run at a time as there are.
         let bounded = run.instances > 0 && usize::from(run.instances) < threads;
-        let rule = if bounded && run.placement == PlaceRule::Auto { PlaceRule::Pool } else { run.placement };
+        let placement = match run.placement {
+            _ if crew.is_some() => Placement::in_pool("it has threads of its own for its device"),
+            PlaceRule::Auto if bounded => Placement::in_pool("run.instances is less than the IO threads"),
+            rule => Placement::new(rule),
+        };
         Ok(Self {
             resident,
             device,
@@ -141,7 +150,7 @@ impl Model {
             lane: Arc::new(Lane::new(instances)),
             batcher: batched.transpose()?,
             crew,
-            placement: Placement::new(rule),
+            placement,
             note: OnceLock::new(),
             load_ns: AtomicU64::new(0),
             shortest: Shortest::default(),
@@ -274,6 +283,11 @@ impl Warm {
     /// The model.
     pub fn model(&self) -> &Arc<Model> {
         &self.model
+    }
+
+    /// What computes.
+    pub(crate) fn executable(&self) -> &dyn Executable {
+        &*self.executable
     }
 
     /// Computes; a panic inside becomes an error.

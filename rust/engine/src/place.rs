@@ -10,7 +10,7 @@
 //! Not here: the measuring (`histogram`, `curve`) and the runs (`model`, `pool`). Next: `model`.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use headgate_core::spec::PlaceRule;
 
@@ -33,6 +33,10 @@ const HOP_NS: f64 = 6_000.0;
 const BUSY: f64 = 0.5;
 /// Batches with fewer rows on average hold requests that came alone.
 const LONELY_ROWS: f64 = 1.5;
+
+/// Reasons that are given in more than one place.
+const WRITTEN: &str = "run.placement is written";
+const STALLED: &str = "a run of it held an IO thread up within the last minute";
 
 /// Where to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,8 +112,8 @@ pub struct Decided {
 pub struct Placement {
     place: AtomicU8,
     decided: Mutex<Option<Decided>>,
-    /// Whether somebody wrote the place down: then nothing is decided.
-    fixed: bool,
+    /// Why nothing is decided: somebody wrote the place down, or it follows from what was written.
+    fixed: Option<&'static str>,
     /// Until when it may not run inline, and until when it is not tried together.
     barred_until_ns: AtomicU64,
     alone_until_ns: AtomicU64,
@@ -119,12 +123,18 @@ impl Placement {
     /// A version's place at first, as its rule has it.
     pub fn new(rule: PlaceRule) -> Self {
         let place = if rule == PlaceRule::Inline { Place::Inline } else { Place::Pool };
-        Self { place: AtomicU8::new(place as u8), fixed: rule != PlaceRule::Auto, ..Self::default() }
+        let fixed = (rule != PlaceRule::Auto).then_some(WRITTEN);
+        Self { place: AtomicU8::new(place as u8), fixed, ..Self::default() }
+    }
+
+    /// The pool, for whatever reason there is.
+    pub fn in_pool(why: &'static str) -> Self {
+        Self { fixed: Some(why), ..Self::new(PlaceRule::Pool) }
     }
 
     /// Whether the place was written down.
-    pub fn is_fixed(&self) -> bool {
-        self.fixed
+    pub fn is_written(&self) -> bool {
+        self.fixed == Some(WRITTEN)
     }
 
     /// Where to run now.
@@ -137,21 +147,25 @@ impl Placement {
         let Some(p99_ns) = seen.runs.quantile_ns(0.99).filter(|_| seen.runs.total() >= MIN_RUNS) else {
             return self.get();
         };
-        let (place, why) = match self.get() {
-            place if self.fixed => (place, "run.placement is written"),
-            Place::Inline => self.leaves_io(seen, p99_ns, now_ns),
-            _ => self.leaves_pool(seen, p99_ns, now_ns),
+        let (place, why) = match (self.get(), self.fixed) {
+            (place, Some(why)) => (place, why),
+            (Place::Inline, None) => self.leaves_io(seen, p99_ns, now_ns),
+            (_, None) => self.leaves_pool(seen, p99_ns, now_ns),
         };
         self.place.store(place as u8, Relaxed);
         let batch_rows = seen.batches.and_then(|batches| batches.rows);
         let decided = Decided { why, runs: seen.runs.total(), p99_ns, busy: seen.busy, batch_rows };
-        *self.decided.lock().unwrap_or_else(PoisonError::into_inner) = Some(decided);
+        *self.last() = Some(decided);
         place
     }
 
     /// What was decided last; `None` before there were enough runs.
     pub fn decided(&self) -> Option<Decided> {
-        *self.decided.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.last()
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Decided>> {
+        self.decided.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn leaves_io(&self, seen: Seen<'_>, p99: u64, now_ns: u64) -> (Place, &'static str) {
@@ -172,7 +186,7 @@ impl Placement {
         let cost = seen.batches.and_then(|batches| batches.cost);
         let alone = cost.map_or(p99, |cost| cost.of(1) as u64);
         if now_ns < self.barred_until_ns.load(Relaxed) {
-            return (Place::Pool, "a run of it held an IO thread up within the last minute");
+            return (Place::Pool, STALLED);
         }
         if alone > INLINE_BELOW_NS {
             return (Place::Pool, "a run alone takes more than 50 us");
@@ -191,11 +205,14 @@ impl Placement {
 
     /// Takes a version off the IO threads at once: one of its runs stalled one.
     pub fn demote(&self, now_ns: u64) {
-        if self.fixed {
+        if self.fixed.is_some() {
             return;
         }
         self.barred_until_ns.store(now_ns + PENALTY_NS, Relaxed);
         self.place.store(Place::Pool as u8, Relaxed);
+        if let Some(decided) = &mut *self.last() {
+            decided.why = STALLED;
+        }
     }
 
     /// Puts a version inline without measuring: it is known to do no work.
@@ -254,6 +271,7 @@ mod tests {
         let decide = |now| placement.decide(seen(&runs(2_000, 100)), now);
         decide(0);
         placement.demote(1_000);
+        assert_eq!(placement.decided().unwrap().why, STALLED);
         assert_eq!(decide(PENALTY_NS), Place::Pool);
         assert_eq!(decide(PENALTY_NS + 1_000), Place::Inline);
     }

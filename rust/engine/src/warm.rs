@@ -58,7 +58,7 @@ pub(crate) fn up(model: &Warm, warmup: Warmup) -> Result<Option<u64>> {
 /// Runs a model once: on the first request of its artifact, or on made-up inputs that it takes, which are returned.
 ///
 /// # Errors
-/// `model_load_failed` when there are none.
+/// `model_load_failed` when there are none; `overloaded` for want of memory.
 pub(crate) fn first_run(model: &Warm, warmup: Warmup) -> Result<Warmup> {
     let mut failed = None;
     for attempt in warmup.attempts(model.signature()) {
@@ -66,6 +66,8 @@ pub(crate) fn first_run(model: &Warm, warmup: Warmup) -> Result<Warmup> {
         let filled = attempt.fill(&mut binding, model.signature(), 0);
         match filled.and_then(|()| model.execute(&mut binding)) {
             Ok(()) => return Ok(attempt),
+            // Want of memory says nothing about the inputs.
+            Err(error) if error.code == Code::Overloaded => return Err(error),
             Err(error) => failed = failed.or_else(|| Some(attempt.blame(0, &error))),
         }
     }

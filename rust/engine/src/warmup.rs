@@ -22,7 +22,7 @@ const MAX_REQUESTS: usize = 256;
 
 /// Sizes of open dimensions that are tried.
 const OPEN: [usize; 9] = [1, 2, 3, 4, 8, 16, 32, 64, 224];
-/// The most elements of an input whose open dimensions are more than 1.
+/// The most elements of a row whose open dimensions are more than 1.
 const MOST_MADE_UP: usize = 1 << 20;
 
 /// Inputs to warm a model with.
@@ -251,7 +251,7 @@ fn made_up_shape(spec: &TensorSpec, rows: usize, open: usize) -> Result<Shape> {
         _ => dim,
     };
     let shape = Shape::new(&spec.shape.iter().enumerate().map(made_up).collect::<Vec<_>>())?;
-    if open > 1 && shape.count() > MOST_MADE_UP {
+    if open > 1 && shape.count() / rows.max(1) > MOST_MADE_UP {
         return Err(Error::invalid(format!(
             "inputs of shape {:?} are too large to be made up",
             shape.dims()

@@ -33,9 +33,8 @@ impl Api {
             (self.ReleaseStatus)(status.0);
             (error, message)
         };
-        let of_inputs = matches!(error, OrtErrorCode::ORT_INVALID_ARGUMENT) || is_about_shapes(&message);
         let code = match code {
-            Code::BackendFailed if of_inputs => Code::InvalidArgument,
+            Code::BackendFailed if error == OrtErrorCode::ORT_INVALID_ARGUMENT => Code::InvalidArgument,
             Code::BackendFailed if is_about_memory(&message) => Code::Overloaded,
             code => code,
         };
@@ -43,9 +42,9 @@ impl Api {
     }
 }
 
-/// Whether a run failed for sizes of its inputs that the signature leaves open and that do not go together. The runtime gives
-/// such failures no code of their own.
-fn is_about_shapes(message: &str) -> bool {
+/// Whether a run failed for sizes that do not go together: those of its inputs, which the signature leaves open, or those that are
+/// written into a graph. The runtime gives such failures no code of their own.
+pub fn is_about_sizes(message: &str) -> bool {
     const WORDS: [&str; 6] = [
         "cannot be reshaped to the requested shape",
         "Attempting to broadcast an axis by a dimension other than 1",
@@ -72,4 +71,22 @@ pub(crate) unsafe fn string(text: *const c_char) -> String {
     }
     // SAFETY: the caller's promise.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_run_failed_for_is_read_from_the_runtime_s_words() {
+        let sizes = "Status Message: reshape_helper.h:47 input_shape_size == size was false. The input tensor cannot be \
+                     reshaped to the requested shape. Input shape:{1,5}, requested shape:{-1,32}";
+        let memory =
+            "bfc_arena.cc:376 AllocateRawInternal Failed to allocate memory for requested buffer of size 12";
+        assert!(is_about_sizes(sizes) && !is_about_memory(sizes));
+        assert!(is_about_memory(memory) && !is_about_sizes(memory));
+        assert!(
+            !is_about_sizes("the model divides by zero") && !is_about_memory("the model divides by zero")
+        );
+    }
 }

@@ -108,7 +108,7 @@ impl Keeper {
         self.publisher.sweep();
         self.engine.tidy();
         let released = self.engine.memory().released();
-        if released > self.released {
+        if released != self.released {
             trim();
         }
         self.released = released;

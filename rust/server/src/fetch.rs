@@ -46,8 +46,10 @@ struct State {
 #[derive(Default)]
 struct Awaited {
     requests: Vec<oneshot::Sender<Result<Warm>>>,
-    /// Why there was no room when it was last tried.
+    /// Why there was no room when it was last tried, until it is tried again.
     no_room: Option<Error>,
+    /// Whether that was counted.
+    counted: bool,
 }
 
 /// The threads, which are started by the first request that needs one; each model on its way is in the queue once, so their
@@ -105,10 +107,11 @@ impl Fetcher {
 
     /// Why a model is not back in time.
     fn why_not(&self, model: &Arc<Model>) -> Error {
-        if let Some(error) = self.state().awaited.get(&key(model)).and_then(|awaited| awaited.no_room.clone())
-        {
-            self.engine.memory().counters.refusals.fetch_add(1, Relaxed);
-            return error;
+        let mut state = self.state();
+        if let Some(Awaited { no_room: Some(error), counted, .. }) = state.awaited.get_mut(&key(model)) {
+            let first = !std::mem::replace(counted, true);
+            self.engine.memory().counters.refusals.fetch_add(u64::from(first), Relaxed);
+            return error.clone();
         }
         let words =
             format!("the model was out of memory and is not back after {:.1?} (--load-wait)", self.patience);
@@ -129,7 +132,7 @@ impl Fetcher {
         let Threads::Running(queue, _) = &state.threads else { return Err(stopping()) };
         // The queue has no bound, and receivers for as long as the threads run.
         queue.send(model.clone()).map_err(|_| stopping())?;
-        state.awaited.insert(key(model), Awaited { requests: vec![sender], no_room: None });
+        state.awaited.insert(key(model), Awaited { requests: vec![sender], ..Awaited::default() });
         Ok(receiver)
     }
 
@@ -166,10 +169,11 @@ impl Fetcher {
         }
     }
 
-    /// Whether somebody still waits for a model; nobody does any more when not.
+    /// Whether somebody still waits for a model, which is tried now; nobody does any more when not.
     fn is_wanted(&self, model: &Arc<Model>) -> bool {
         let mut state = self.state();
-        let Some(awaited) = state.awaited.get(&key(model)) else { return false };
+        let Some(awaited) = state.awaited.get_mut(&key(model)) else { return false };
+        awaited.no_room = None;
         let wanted = awaited.requests.iter().any(|request| !request.is_closed());
         if !wanted {
             state.awaited.remove(&key(model));

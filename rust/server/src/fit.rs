@@ -104,7 +104,7 @@ fn compatible(spec: &EndpointSpec, signatures: &[&Signature]) -> std::result::Re
         let why = format!("{why} in the champion {}", spec.champion);
         let stands_in = spec.fallback.as_ref().is_some_and(|fallback| fallback.to.contains(&version.name));
         let error = if !version.compatible && stands_in {
-            // Whoever asked for the champion would be told that the request is wrong.
+            // Whoever asked for the champion would be told that the request is wrong, or get another answer than he reads.
             wrong("traffic.fallback.to", format!("{} cannot stand in: {why}", version.name))
         } else if !version.compatible {
             continue;

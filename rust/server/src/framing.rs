@@ -20,10 +20,11 @@ pub fn check(version: Version, headers: Headers<'_>) -> Result<()> {
 }
 
 fn transfer_coding(headers: Headers<'_>) -> Result<()> {
-    match headers.first_two("transfer-encoding") {
-        [None, _] => Ok(()),
-        [Some(only), None] if only.eq_ignore_ascii_case(b"chunked") => Ok(()),
-        [Some(first), _] => Err(Error::new(
+    let mut codings = headers.values("transfer-encoding");
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) if only.eq_ignore_ascii_case(b"chunked") => Ok(()),
+        (Some(first), _) => Err(Error::new(
             Code::Unsupported,
             format!(
                 "Transfer-Encoding \"{}\" is not supported; chunked alone is, and Content-Encoding for gzip",
@@ -34,11 +35,12 @@ fn transfer_coding(headers: Headers<'_>) -> Result<()> {
 }
 
 fn host(headers: Headers<'_>) -> Result<()> {
-    match headers.first_two("host") {
-        [Some(host), None] if host.iter().all(is_of_host) => Ok(()),
-        [Some(_), None] => Err(Error::invalid("Host is not a host and a port")),
-        [Some(_), Some(_)] => Err(Error::invalid("Host is given twice")),
-        [None, _] => Err(Error::invalid("HTTP/1.1 needs a Host header")),
+    let mut hosts = headers.values("host");
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if host.iter().all(is_of_host) => Ok(()),
+        (Some(_), None) => Err(Error::invalid("Host is not a host and a port")),
+        (Some(_), Some(_)) => Err(Error::invalid("Host is given twice")),
+        (None, _) => Err(Error::invalid("HTTP/1.1 needs a Host header")),
     }
 }
 

@@ -382,7 +382,7 @@ fn describe(endpoint: &LiveEndpoint) -> Value {
                 }),
                 "digest": version.digest,
                 "placement": state.model.place().as_str(),
-                "placement_fixed": state.model.placement.is_fixed(),
+                "placement_fixed": state.model.placement.is_written(),
                 "placed_by": state.model.placement.decided().map(placed_by),
                 "device": state.model.device(),
                 "note": state.model.note.get(),

@@ -56,28 +56,21 @@ impl<'a> Headers<'a> {
     /// No fields.
     pub const NONE: Headers<'static> = Headers::List(&NOTHING, &[]);
 
-    /// The first value of a name.
-    pub fn get(self, name: &str) -> Option<&'a [u8]> {
-        match self {
-            Headers::Map(map) => map.get(name).map(HeaderValue::as_bytes),
-            Headers::List(head, fields) => {
-                list(head, fields).find(|(own, _)| is(own, name)).map(|(_, value)| value)
-            }
-        }
+    /// The values of a name, in their order.
+    pub fn values(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let (map, fields) = match self {
+            Headers::Map(map) => (Some(map), None),
+            Headers::List(head, fields) => (None, Some(list(head, fields))),
+        };
+        let of_map = map.into_iter().flat_map(move |map| map.get_all(name)).map(HeaderValue::as_bytes);
+        let of_list =
+            fields.into_iter().flatten().filter(move |(own, _)| is(own, name)).map(|(_, value)| value);
+        of_map.chain(of_list)
     }
 
-    /// The first two values of a name that may be given once.
-    pub fn first_two(self, name: &str) -> [Option<&'a [u8]>; 2] {
-        match self {
-            Headers::Map(map) => {
-                let mut values = map.get_all(name).iter().map(HeaderValue::as_bytes);
-                [values.next(), values.next()]
-            }
-            Headers::List(head, fields) => {
-                let mut values = list(head, fields).filter(|(own, _)| is(own, name)).map(|(_, value)| value);
-                [values.next(), values.next()]
-            }
-        }
+    /// The first value of a name.
+    pub fn get(self, name: &str) -> Option<&'a [u8]> {
+        self.values(name).next()
     }
 
     /// The first value of each of some names, by one pass over the fields: a look-up in a map hashes the name.
@@ -152,8 +145,8 @@ mod tests {
             assert_eq!(headers.get("x-y"), Some(&b"1"[..]));
             assert_eq!(headers.get("empty"), Some(&b""[..]));
             assert_eq!(headers.get("x"), None);
-            assert_eq!(headers.first_two("host"), [Some(&b"a"[..]), None]);
-            assert_eq!(headers.first_two("x-y"), [Some(&b"1"[..]), Some(&b"2"[..])]);
+            assert_eq!(headers.values("host").collect::<Vec<_>>(), [b"a"]);
+            assert_eq!(headers.values("x-y").collect::<Vec<_>>(), [b"1", b"2"]);
             assert_eq!(headers.of_names(["x-y", "none", "empty"]), [Some(&b"1"[..]), None, Some(&b""[..])]);
             for name in ["x-y", "empty"] {
                 let value = headers.get(name).unwrap();

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::id::MAX_NAME;
 use headgate_core::route::{Pick, Reason, pick, pick_direct};
+use headgate_engine::runtime::is_about_sizes;
 use headgate_engine::{Lease, Place, Ran, Seat, Waiter, Warm};
 use headgate_protocol::binary;
 use headgate_protocol::envelope::Envelope;
@@ -173,13 +174,25 @@ pub async fn infer(
         result = serve(&envelope, body, ask.dialect, &mut tap, &mut reply).await;
     }
     io::with(|io| io.scratch.borrow_mut().envelope.recycle(envelope));
-    tap.answered(result.as_ref().err().map(|error| error.code));
+    if let Err(error) = &result {
+        tap.judge(error.code);
+    }
     let result = result.map_err(|error| match first {
         // Whoever stands in takes something else: the request was right for the version that it was for.
-        Some(first) if error.code == Code::InvalidArgument => first,
-        _ => error,
+        Some(first) if error.code == Code::InvalidArgument => whose(first),
+        _ => whose(error),
     });
+    tap.answered(result.as_ref().err().map(|error| error.code));
     Ok(Answer { result, body: reply, tap })
+}
+
+/// Sizes that do not go together are the client's where no version takes them; a graph that has some written into it is another
+/// version's to stand in for.
+fn whose(error: Error) -> Error {
+    if error.code == Code::BackendFailed && is_about_sizes(&error.message) {
+        return Error { code: Code::InvalidArgument, ..error };
+    }
+    error
 }
 
 /// Admission before anything of the request is read.
@@ -261,6 +274,10 @@ async fn serve(
 fn in_time(tap: &Tap) -> Result<Instant> {
     let now = Instant::now();
     let left = tap.deadline().saturating_duration_since(now);
+    if left.is_zero() {
+        tap.hopeless();
+        return Err(Error::new(Code::DeadlineExceeded, "the deadline passed before the run began"));
+    }
     let now_ns = io::with(|io| io.shared.ns_at(now));
     let Some(run) = tap.version().payload.model.takes_longer_than(left, now_ns) else { return Ok(now) };
     tap.hopeless();

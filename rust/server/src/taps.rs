@@ -319,6 +319,11 @@ impl Account {
         &mut self.held
     }
 
+    /// The version failed with `code`, whatever the answer will be: tells the breaker.
+    pub fn judge(&mut self, code: Code) {
+        self.report(Some(code));
+    }
+
     /// The answer exists: `None` is success.
     pub fn answered(&mut self, code: Option<Code>) {
         self.answer = Some(Answer(code));

@@ -62,34 +62,37 @@ struct Look {
 }
 
 impl Look {
-    /// Whether the run that this look and the one before saw stalls its thread.
+    /// Whether the run that this look and one before saw stalls its thread.
     fn stalls(&self, before: &Look, sleeps: impl FnOnce() -> bool) -> bool {
         let same = self.since_ns != 0 && self.since_ns == before.since_ns;
         let computed = self.cpu_ns.saturating_sub(before.cpu_ns);
         let passed = self.at_ns.saturating_sub(before.at_ns);
         same && self.at_ns.saturating_sub(self.since_ns) >= STALL_NS
-            && (computed.saturating_mul(COMPUTING) >= passed || sleeps())
+            && (computed >= STALL_NS || computed.saturating_mul(COMPUTING) >= passed || sleeps())
     }
 }
 
 /// Looks at every IO thread from time to time.
 #[derive(Default)]
 pub struct Watchdog {
-    last: Vec<Look>,
+    /// The first look at each one's run.
+    first: Vec<Look>,
 }
 
 impl Watchdog {
     /// Looks, and names the models whose runs stall, by their addresses.
     pub fn look(&mut self, beats: &[Beat], now_ns: u64) -> Vec<usize> {
-        self.last.resize(beats.len(), Look::default());
-        let stalled = beats.iter().zip(&mut self.last).filter_map(|(beat, last)| {
+        self.first.resize(beats.len(), Look::default());
+        let stalled = beats.iter().zip(&mut self.first).filter_map(|(beat, first)| {
             let thread = beat.thread.get()?;
             let since_ns = beat.since_ns.load(Relaxed);
             let model = beat.model.load(Relaxed);
             let cpu_ns = if since_ns == 0 { 0 } else { thread.cpu_ns() };
             let look = Look { since_ns, at_ns: now_ns, cpu_ns };
-            let stalls = look.stalls(last, || thread.sleeps());
-            *last = look;
+            let stalls = look.stalls(first, || thread.sleeps());
+            if first.since_ns != since_ns {
+                *first = look;
+            }
             // Else that run has ended meanwhile, and the address may be the next one's.
             (stalls && beat.since_ns.load(Relaxed) == since_ns).then_some(model)
         });
@@ -126,6 +129,15 @@ mod tests {
         assert!(!stalls([0, 25], 10, true));
         assert!(!stalls([15, 0], 10, true));
         assert!(!stalls([0, 0], 10, true));
+    }
+
+    #[test]
+    fn who_computes_for_long_with_little_of_a_core_does_so_in_the_end() {
+        let before = Look { since_ns: 15 * MS, at_ns: 20 * MS, cpu_ns: 0 };
+        let after =
+            |passed: u64, cpu: u64| Look { since_ns: 15 * MS, at_ns: (20 + passed) * MS, cpu_ns: cpu * MS };
+        assert!(!after(90, 9).stalls(&before, || false));
+        assert!(after(100, 10).stalls(&before, || false));
     }
 
     #[test]

@@ -193,7 +193,7 @@ fn a_request_with_less_time_than_a_run_takes_is_refused_at_once() {
     (0..100).for_each(|_| runs.record(50_000_000));
     runs.add_to(&mut counts);
     // Nobody is let through to see while this is new.
-    model.learn(&counts, u64::MAX);
+    model.learn(&counts, u64::MAX / 4);
     let within = |timeout: &str| {
         let mut stream = connect(address);
         let asked =

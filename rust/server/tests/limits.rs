@@ -151,7 +151,52 @@ fn a_request_that_only_its_own_version_takes_is_no_client_s_mistake() {
     let (status, head, body) = whole_answer(&mut send(address, "x: y"));
     assert_eq!((status, body), (500, json!({"error": "it is broken", "code": "backend_failed"})));
     assert_eq!(header(&head, "x-headgate-fallback"), Some("v1; cause=error"));
+    eventually("the booking", || answers(&gateway, "v2", "backend_failed") == 1);
+}
+
+/// Fails with the runtime's words for sizes that do not go together, unless a single row comes.
+struct OneRow(Signature);
+
+impl Executable for OneRow {
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+
+    fn run(&self, binding: &mut Binding) -> Result<()> {
+        match binding.rows() {
+            1 => free().run(binding),
+            _ => Err(Error::new(
+                Code::BackendFailed,
+                "The input tensor cannot be reshaped to the requested shape.",
+            )),
+        }
+    }
+}
+
+#[test]
+fn sizes_that_no_version_takes_are_the_client_s_and_others_are_another_version_s_to_answer() {
+    let rows =
+        json!({"inputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [1.0, 2.0]}]}).to_string();
+    let ask = |address: SocketAddr| {
+        let mut stream = connect(address);
+        let head = format!(
+            "POST /v2/models/model/infer HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n",
+            rows.len()
+        );
+        stream.write_all((head + &rows).as_bytes()).unwrap();
+        whole_answer(&mut stream)
+    };
+    let fallback = json!({"fallback": {"to": ["v2"]}});
+    let (gateway, address) = gateway();
+    serve(&gateway, vec![Box::new(OneRow(signature())), Box::new(free())], &fallback);
+    let (status, head, _) = ask(address);
+    assert_eq!((status, header(&head, "x-headgate-fallback")), (200, Some("v1; cause=error")));
+    let (gateway, address) = common::gateway();
+    serve(&gateway, vec![Box::new(OneRow(signature())), Box::new(OneRow(signature()))], &fallback);
+    let (status, _, body) = ask(address);
+    assert_eq!((status, &body["code"]), (400, &json!("invalid_argument")));
     eventually("the booking", || answers(&gateway, "v2", "invalid_argument") == 1);
+    assert_eq!(answers(&gateway, "v1", "backend_failed"), 1);
 }
 
 #[test]

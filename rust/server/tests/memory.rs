@@ -21,7 +21,6 @@ use common::{
 };
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::{EndpointSpec, RunSpec};
-
 use headgate_engine::{Executable, Model, Need, Source};
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
@@ -202,7 +201,7 @@ fn who_waited_long_enough_is_told_when_to_come_back() {
 #[test]
 fn who_finds_no_room_is_told_so_and_loads_nothing_when_late() {
     let folder = Folder::new("room");
-    let (gateway, address) = start(&json!({"load_wait_ms": 50, "memory_budget_bytes": ONE}));
+    let (gateway, address) = start(&json!({"load_wait_ms": 1000, "memory_budget_bytes": ONE}));
     let making = serve(&gateway, &folder, "a");
     let (probe, held) = gated();
     let path = folder.0.join("slow.onnx");

@@ -32,7 +32,7 @@ const ASKED_FOR: Duration = Duration::from_micros(50);
 const OUT_OF_MEMORY: Status = 2;
 const NOT_READY: Status = 600;
 /// Errors after which nothing of the process's on the device works any more: those of a kernel, the hardware, the unknown.
-const LOST: [Status; 13] = [700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 720, 721, 999];
+const LOST: [Status; 13] = [214, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 999];
 /// `CU_MEMHOSTALLOC_PORTABLE`: pinned for every context.
 const PORTABLE: c_uint = 1;
 

@@ -1,5 +1,5 @@
-//! One session on a device, with a stream to compute in, one to copy in, and two of everything that a run needs, so that the
-//! inputs of the next run are copied while this one computes.
+//! One session on a device, with a stream to compute in, one to copy in, and of everything that a run needs as many as are in the
+//! air at a time, so that the inputs of the next run are copied while this one computes.
 //!
 //! ```text
 //! begin:   host --copy stream--> device slab --event--> compute stream: run, outputs --> host, event
