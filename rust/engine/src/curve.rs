@@ -3,22 +3,31 @@
 //! Rows that are run together share b. So a batch that waits for one row more saves one b, and each row in it pays with the
 //! time until that row comes.
 
-/// The weight of what was known before in each new observation: about the last hundred count.
-const KEPT: f64 = 0.99;
+/// Sizes of runs that are told apart, by powers of two.
+const SIZES: usize = 24;
+/// The runs of a size that count, the newest.
+const NEWEST: f64 = 32.0;
 /// The share of a new gap between rows in their mean.
 const GAP_SHARE: f64 = 0.05;
 
 /// A gap that is none, but a time without requests, in nanoseconds: longer than any wait for a row may be.
 const IDLE_NS: u64 = 1_000_000_000;
 
-/// A straight line through (rows, nanoseconds), by least squares with exponential forgetting.
+/// A straight line through (rows, nanoseconds), by least squares over sizes.
+///
+/// Sizes are told apart by powers of two, and each is remembered by its newest runs. Batches are mostly alike: a line through the newest
+/// of all would follow their noise, and forget what one row costs.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Curve {
+pub(crate) struct Curve([Size; SIZES]);
+
+/// The runs of about one size.
+#[derive(Clone, Copy, Debug, Default)]
+struct Size {
+    /// How many there were, of those that count.
     weight: f64,
+    /// Their means.
     rows: f64,
     ns: f64,
-    rows_rows: f64,
-    rows_ns: f64,
 }
 
 /// A run's cost.
@@ -40,32 +49,29 @@ impl Cost {
 impl Curve {
     /// A run of `rows` rows took `ns` nanoseconds.
     pub(crate) fn observe(&mut self, rows: usize, ns: f64) {
-        let rows = rows as f64;
-        for (sum, new) in [
-            (&mut self.weight, 1.0),
-            (&mut self.rows, rows),
-            (&mut self.ns, ns),
-            (&mut self.rows_rows, rows * rows),
-            (&mut self.rows_ns, rows * ns),
-        ] {
-            *sum = KEPT * *sum + new;
-        }
+        let size = &mut self.0[(rows.max(1).ilog2() as usize).min(SIZES - 1)];
+        size.weight = (size.weight + 1.0).min(NEWEST);
+        size.rows += (rows as f64 - size.rows) / size.weight;
+        size.ns += (ns - size.ns) / size.weight;
     }
 
     /// The line; `None` while all runs had the same number of rows, which no line can be told from.
     pub(crate) fn cost(&self) -> Option<Cost> {
-        let spread = self.weight * self.rows_rows - self.rows * self.rows;
-        if spread <= 1e-9 * self.weight * self.rows_rows {
+        let sum = |of: fn(&Size) -> f64| self.0.iter().map(|size| size.weight * of(size)).sum::<f64>();
+        let (weight, rows, ns) = (sum(|_| 1.0), sum(|size| size.rows), sum(|size| size.ns));
+        let (rows_rows, rows_ns) = (sum(|size| size.rows * size.rows), sum(|size| size.rows * size.ns));
+        let spread = weight * rows_rows - rows * rows;
+        if spread <= 1e-9 * weight * rows_rows {
             return None;
         }
-        let slope = (self.weight * self.rows_ns - self.rows * self.ns) / spread;
+        let slope = (weight * rows_ns - rows * ns) / spread;
         // Neither part of a cost is below zero, whatever noise says; then the other one explains all of it.
         let row_ns = slope.max(0.0);
-        let fixed_ns = (self.ns - row_ns * self.rows) / self.weight;
+        let fixed_ns = (ns - row_ns * rows) / weight;
         if fixed_ns >= 0.0 {
             return Some(Cost { fixed_ns, row_ns });
         }
-        Some(Cost { fixed_ns: 0.0, row_ns: self.rows_ns / self.rows_rows })
+        Some(Cost { fixed_ns: 0.0, row_ns: rows_ns / rows_rows })
     }
 }
 
@@ -115,9 +121,31 @@ mod tests {
         let cost = curve.cost().unwrap();
         assert!((cost.fixed_ns - 100.0).abs() < 1e-6 && (cost.row_ns - 10.0).abs() < 1e-6, "{cost:?}");
         assert!((cost.of(8) - 180.0).abs() < 1e-6);
-        (0..2000).for_each(|rows| curve.observe(1 + rows % 50, 5.0 + 20.0 * (1 + rows % 50) as f64));
+        (0..30_000).for_each(|rows| curve.observe(1 + rows % 50, 5.0 + 20.0 * (1 + rows % 50) as f64));
         let cost = curve.cost().unwrap();
         assert!((cost.fixed_ns - 5.0).abs() < 1e-3 && (cost.row_ns - 20.0).abs() < 1e-3, "{cost:?}");
+    }
+
+    #[test]
+    fn a_line_stays_known_while_all_batches_are_alike() {
+        let mut curve = Curve::default();
+        for _ in 0..3 {
+            curve.observe(1, 47_800.0);
+            curve.observe(3, 49_400.0);
+        }
+        let mut random = 88_172_645_463_325_252_u64;
+        for at in 0..5_000 {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            // Up to a fifth more or less.
+            let noise = 0.8 + 0.4 * (random >> 11) as f64 / (1u64 << 53) as f64;
+            let rows = 62 + at % 3;
+            curve.observe(rows, (47_000.0 + 800.0 * rows as f64) * noise);
+            let cost = curve.cost().unwrap();
+            assert!((cost.fixed_ns - 47_000.0).abs() < 3_000.0, "{at}: {cost:?}");
+            assert!((cost.row_ns - 800.0).abs() < 350.0, "{at}: {cost:?}");
+        }
     }
 
     #[test]
