@@ -42,6 +42,17 @@ pub(crate) struct Kind {
     pub(crate) class: u8,
 }
 
+impl Kind {
+    /// Whether rows of tensors of these shapes, in that class, are of this kind.
+    pub(crate) fn is(&self, shapes: &[Shape], class: u8) -> bool {
+        let alike = |(row, shape): (&Shape, &Shape)| {
+            row.dims().len() == shape.dims().len()
+                && row.dims().iter().skip(1).eq(shape.dims().iter().skip(1))
+        };
+        self.class == class && self.each.len() == shapes.len() && self.each.iter().zip(shapes).all(alike)
+    }
+}
+
 /// A version's batches.
 pub struct Batcher {
     max_batch: usize,

@@ -184,6 +184,10 @@ impl Line<'_> {
                 return Poll::Ready(Some(done));
             }
             if self.held.unread.is_empty() {
+                // The request holds the buffer: room for more would be another one.
+                if ready!(self.wire.poll_readable(cx)).is_err() {
+                    return Poll::Ready(None);
+                }
                 match ready!(self.wire.poll_more(cx, &mut self.held.unread, ROOM)) {
                     Ok(read) if read > 0 => {}
                     _ => return Poll::Ready(None),

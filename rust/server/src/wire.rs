@@ -158,6 +158,18 @@ impl Wire {
         self.read(cx, read, 0)
     }
 
+    /// Waits until there is something to read, or the end, without room for it.
+    ///
+    /// # Errors
+    /// As [`Wire::poll_more`].
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let ready = self.stream.inner().poll_read_ready(cx);
+        self.read(cx, ready, ())
+    }
+
     /// Gives back what was read but belongs to who reads next.
     pub fn put_back(&mut self, bytes: Bytes) {
         self.ahead = bytes;

@@ -77,10 +77,9 @@ impl Seat {
         }
         let now = Instant::now();
         batcher.came(rows, now);
-        let each = shapes.iter().map(|shape| with_rows(shape, 1)).collect::<Result<_>>()?;
-        let kind = Kind { each, class };
         let mut open = batcher.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let present = open.iter().find(|(known, _)| *known == kind).and_then(|(_, batch)| batch.upgrade());
+        let present =
+            open.iter().find(|(kind, _)| kind.is(shapes, class)).and_then(|(_, batch)| batch.upgrade());
         let taken = present.and_then(|batch| {
             let (index, start) = batch.seats.take(rows, home, now, deadline)?;
             Some(Seat { batch, index, start, rows, stage: Stage::Writing })
@@ -89,6 +88,8 @@ impl Seat {
             return Ok(seat);
         }
         warm.admit(class)?;
+        let each = shapes.iter().map(|shape| with_rows(shape, 1)).collect::<Result<_>>()?;
+        let kind = Kind { each, class };
         let batch = Arc::new(Batch::new(warm.clone(), batcher, &kind, rows)?);
         let first = batch.seats.take(rows, home, now, deadline);
         let (index, start) = first.ok_or_else(|| Error::new(Code::Internal, "a new batch has no room"))?;
