@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// How long a queue is looked at before it is judged.
 const WINDOW: Duration = Duration::from_millis(100);
 /// The share of a request's time that may go into waiting.
-const TARGET: f64 = 0.1;
+const TARGET: f64 = 0.05;
 /// How long the limit outlasts the shedding.
 const PROBATION: Duration = Duration::from_secs(1);
 /// The fewest pieces of work that the limit is moved for.
@@ -163,12 +163,12 @@ mod tests {
         let mut pressure = Pressure::new(1);
         for at in 0..30 {
             // One of four finds no queue.
-            let wait = if at % 4 == 0 { 0 } else { 190 * ms };
+            let wait = if at % 4 == 0 { 0 } else { 90 * ms };
             pressure.waited(wait, 1_000 * ms, start + Duration::from_millis(20 * at));
         }
         assert!(!pressure.is_shedding());
         for at in 30..50 {
-            pressure.waited(190 * ms, 1_000 * ms, start + Duration::from_millis(20 * at));
+            pressure.waited(90 * ms, 1_000 * ms, start + Duration::from_millis(20 * at));
         }
         assert!(pressure.is_shedding());
         assert!(pressure.admits(1, at(50)) && !pressure.admits(2, at(50)));
