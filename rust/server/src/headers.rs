@@ -70,7 +70,12 @@ impl<'a> Headers<'a> {
 
     /// The first value of a name.
     pub fn get(self, name: &str) -> Option<&'a [u8]> {
-        self.values(name).next()
+        match self {
+            Headers::Map(map) => map.get(name).map(HeaderValue::as_bytes),
+            Headers::List(head, fields) => {
+                list(head, fields).find_map(|(own, value)| is(own, name).then_some(value))
+            }
+        }
     }
 
     /// The first value of each of some names, by one pass over the fields: a look-up in a map hashes the name.
