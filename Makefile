@@ -120,6 +120,11 @@ bench-lifecycle: $(STAMPS)/native  ## swaps under load, a thousand models, ten t
 bench-scaling: $(STAMPS)/native $(STAMPS)/digits  ## CPU time with two IO threads, latencies at half load; needs wrk
 	$(PY) -m benches.scaling
 
+.PHONY: bench-profile
+bench-profile: $(STAMPS)/native $(STAMPS)/digits  ## instructions of a request by function; needs valgrind
+	PYO3_PYTHON=$(abspath $(PY)) cargo build --release --locked -p headgate-py --lib
+	$(PY) -m benches.profile
+
 .PHONY: bench-wires
 bench-wires: $(STAMPS)/native  ## gRPC against a bare tonic echo, images in binary and JSON; needs h2load and wrk
 	CARGO_TARGET_DIR=target/peers cargo build --release --locked --manifest-path benches/peers/tonic_echo/Cargo.toml

@@ -84,7 +84,9 @@ def need(*programs: str, peers: Sequence[Path] = ()) -> None:
     """Ends with a sentence when the machine lacks what a bench stands on."""
     for program in programs:
         if shutil.which(program) is None:
-            raise SystemExit(f"the bench needs {program}; on Debian: apt-get install nginx wrk util-linux")
+            raise SystemExit(
+                f"the bench needs {program}; on Debian: apt-get install nginx wrk util-linux valgrind"
+            )
     for peer in peers:
         if not peer.exists():
-            raise SystemExit(f"the bench needs {peer}: make bench-peers builds it")
+            raise SystemExit(f"the bench needs {peer}: the bench's make command builds it")

@@ -1,0 +1,162 @@
+"""``make bench-profile``: the user instructions of a plain request by function, counted by callgrind.
+
+A request for a constant version (so that the model is out of the picture) over one kept connection. The library is the one that
+cargo builds, with its symbols; wheels have none. Writes ``results/<date>-profile.md``. Needs valgrind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benches.clients import need
+from benches.report import RESULTS, machine
+from benches.servers import DIGITS, DOCUMENT, PATH, REQUEST, ROOT, START_SECONDS, Launcher, answer_of
+
+LIBRARY = ROOT / "target" / "release" / "lib_native.so"
+WARM, COUNTED = 200, 2000
+SHOWN = 200
+"""Functions with fewer instructions a request are left out."""
+INLINED = re.compile(r"::\{\{closure\}\}")
+
+
+def with_symbols(folder: Path) -> Path:
+    """A copy of the package with the library that has symbols; what goes on PYTHONPATH."""
+    package = folder / "python" / "headgate"
+    shutil.copytree(ROOT / "python" / "headgate", package)
+    shutil.copy(LIBRARY, package / "_native.abi3.so")
+    return package.parent
+
+
+def started(folder: Path, counts: Path, answer: dict[str, list[float]]) -> tuple[subprocess.Popen[str], str]:
+    """Headgate under callgrind, which counts nothing yet, and where it answers."""
+    values = {"label": int(answer["label"][0]), "probabilities": json.dumps(answer["probabilities"])}
+    document = folder / "profile.yaml"
+    document.write_text(DOCUMENT % (values | {"constant": "100%"}))
+    command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={counts}"]
+    command += [sys.executable, "-m", "headgate", "serve", str(document), "--io-threads", "1"]
+    command += ["--root", str(DIGITS), "--sketches", "off", "--state", str(folder / "state")]
+    for port in ("http", "grpc", "observe", "admin"):
+        command += [f"--{port}", "127.0.0.1:0"]
+    environment = os.environ | {"PYTHONPATH": str(with_symbols(folder)), "ORT_DISABLE_TELEMETRY": "1"}
+    with (folder / "profile.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        process.wait(START_SECONDS)
+        raise SystemExit(f"Headgate did not start:\n{(folder / 'profile.log').read_text()[-2000:]}")
+    return process, json.loads(line)["http"]
+
+
+def ask(connection: socket.socket, request: bytes) -> None:
+    """One request and its answer."""
+    connection.sendall(request)
+    answer = b""
+    while True:
+        answer += connection.recv(1 << 16)
+        head, end, body = answer.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head)
+        if end and length and len(body) >= int(length[1]):
+            break
+    if not answer.startswith(b"HTTP/1.1 200"):
+        raise SystemExit(f"answered {answer[:200]!r}")
+
+
+def counted(folder: Path) -> Path:
+    """Counts the instructions of some requests; callgrind's file."""
+    launcher = Launcher(min(os.sched_getaffinity(0)), folder)
+    teacher = launcher.starlette()
+    answer = answer_of(teacher.ask())
+    teacher.stop()
+    counts = folder / "counts"
+    process, address = started(folder, counts, answer)
+    body = REQUEST.read_bytes()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    host, port = address.rsplit(":", 1)
+    try:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            for times, switch in ((WARM, ["-i", "on"]), (COUNTED, ["-i", "off"])):
+                for _ in range(times):
+                    ask(connection, head.encode() + body)
+                control(process, switch)
+        control(process, ["-d"])
+    finally:
+        process.terminate()
+        process.wait(START_SECONDS)
+    return counts.with_name("counts.1")
+
+
+def control(process: subprocess.Popen[str], switch: list[str]) -> None:
+    """Tells callgrind something."""
+    subprocess.run(["callgrind_control", *switch, str(process.pid)], capture_output=True, check=True)
+
+
+def by_function(counts: Path) -> tuple[Counter[str], Counter[str]]:
+    """The instructions of each function itself, and with what it calls (functions that call themselves count more than once)."""
+    names: dict[str, str] = {}
+
+    def named(token: str) -> str:
+        number, _, name = token.partition(" ")
+        return names.setdefault(number, name) if name else names[number]
+
+    own: Counter[str] = Counter()
+    whole: Counter[str] = Counter()
+    function, calls = "", False
+    for line in counts.read_text(errors="replace").splitlines():
+        if line.startswith("fn="):
+            function = named(line[3:])
+        elif line.startswith("cfn="):
+            named(line[4:])
+        elif line.startswith("calls="):
+            calls = True
+        elif line[:1] in "+-*0123456789" and len(parts := line.split()) == 2:
+            whole[function] += int(parts[1])
+            own[function] += 0 if calls else int(parts[1])
+            calls = False
+    return own, whole
+
+
+def report(own: Counter[str], whole: Counter[str]) -> str:
+    """Both as tables."""
+    lines = [f"# profile, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", ""]
+    lines += [
+        f"User instructions of a request (64 numbers in JSON, HTTP/1.1, constant version, sketches off): "
+        f"{sum(own.values()) / COUNTED:,.0f}, by callgrind over {COUNTED:,} requests.",
+    ]
+    for title, found in (("with what they call", whole), ("themselves", own)):
+        lines += ["", f"## Functions {title}", "", "| instructions | function |", "|---:|---|"]
+        for name, count in found.most_common():
+            if count / COUNTED < SHOWN:
+                break
+            lines.append(f"| {count / COUNTED:,.0f} | `{INLINED.sub('', name)}` |")
+    facts = {**machine(), "valgrind": version("valgrind"), "rustc": version("rustc")}
+    return "\n".join([*lines, "", *(f"- {name}: {value}" for name, value in facts.items()), ""])
+
+
+def version(program: str) -> str:
+    """What a program says of itself."""
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def main() -> None:
+    """Counts and writes."""
+    need("valgrind", "callgrind_control", peers=[LIBRARY])
+    with tempfile.TemporaryDirectory(prefix="headgate-profile-") as name:
+        text = report(*by_function(counted(Path(name))))
+    (RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-profile.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
