@@ -4,6 +4,7 @@
 #![allow(unsafe_code, reason = "a run in the air reads and writes buffers that somebody else holds")]
 
 use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,9 +70,10 @@ impl Drop for Instances {
         }
         // Another is being made or warmed, which may take seconds that nobody here has to spare. Without a thread more, the sessions
         // stay until the process ends.
+        let sessions = ManuallyDrop::new(sessions);
         let later = move || {
             let _alone = driver.creating().lock().unwrap_or_else(PoisonError::into_inner);
-            release(sessions, &*driver);
+            release(ManuallyDrop::into_inner(sessions), &*driver);
         };
         drop(std::thread::Builder::new().name("hg-release".to_owned()).spawn(later));
     }

@@ -1,12 +1,13 @@
 //! Runs on a device: what a driver has to do for them, and memory that the device reads at full speed.
 //!
-//! Read in this order: [`Driver`], `session` (one session with its stream and slabs), `io` (what the runtime wants for a bound run), `cuda` (NVIDIA's driver), `nvml` (how busy
+//! Read in this order: [`Driver`], `session` (one session with its stream and slabs), `io` (what the runtime wants for a bound run), `cuda` (NVIDIA's driver), `provider` (the runtime's part for it), `nvml` (how busy
 //! a device is).
 #![allow(unsafe_code, reason = "device memory has no safe wrapper")]
 
 pub mod cuda;
 mod io;
 pub mod nvml;
+pub mod provider;
 pub mod session;
 
 use std::ffi::CStr;

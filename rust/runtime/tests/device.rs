@@ -194,7 +194,7 @@ fn strings_and_a_missing_provider_are_refused_with_what_to_do() {
     let error = OnDevice::load(library(), driver, &path, SessionOptions::default()).err().unwrap();
     assert!(error.message.contains("leave run.device out"), "{error}");
     if !library().providers().unwrap().contains(&"CUDAExecutionProvider".to_owned()) {
-        let error = headgate_runtime::device::cuda::has_provider(library()).unwrap_err();
+        let error = headgate_runtime::device::provider::is_there(library()).unwrap_err();
         assert!(error.message.contains("pip install \"headgate[gpu]\""), "{error}");
     }
 }

@@ -147,7 +147,7 @@ impl Fetcher {
 
     fn work(&self, models: &Receiver<Arc<Model>>) {
         for model in models {
-            if !self.is_wanted(&model) {
+            if !self.takes_up(&model) {
                 continue;
             }
             let bring = std::panic::AssertUnwindSafe(|| self.engine.bring(&model, Need::Now));
@@ -169,8 +169,8 @@ impl Fetcher {
         }
     }
 
-    /// Whether somebody still waits for a model, which is tried now; nobody does any more when not.
-    fn is_wanted(&self, model: &Arc<Model>) -> bool {
+    /// Begins to bring a model back, if somebody still waits for it; else nobody does any more.
+    fn takes_up(&self, model: &Arc<Model>) -> bool {
         let mut state = self.state();
         let Some(awaited) = state.awaited.get_mut(&key(model)) else { return false };
         awaited.no_room = None;

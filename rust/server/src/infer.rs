@@ -175,7 +175,8 @@ pub async fn infer(
     }
     io::with(|io| io.scratch.borrow_mut().envelope.recycle(envelope));
     if let Err(error) = &result {
-        tap.judge(error.code);
+        // What the version did, whatever the answer will be.
+        tap.report(Some(error.code));
     }
     let result = result.map_err(|error| match first {
         // Whoever stands in takes something else: the request was right for the version that it was for.

@@ -319,11 +319,6 @@ impl Account {
         &mut self.held
     }
 
-    /// The version failed with `code`, whatever the answer will be: tells the breaker.
-    pub fn judge(&mut self, code: Code) {
-        self.report(Some(code));
-    }
-
     /// The answer exists: `None` is success.
     pub fn answered(&mut self, code: Option<Code>) {
         self.answer = Some(Answer(code));
@@ -387,7 +382,7 @@ impl Account {
 
     /// Tells the breaker what the request says about the version: nothing, unless it answered, failed or ran too long. What waited
     /// too long in the queue is shed, and no failure of the model.
-    fn report(&mut self, code: Option<Code>) {
+    pub fn report(&mut self, code: Option<Code>) {
         let pass = self.pass.take();
         let (Some(breaker), Some(pass)) = (&self.version().payload.breaker, pass) else { return };
         let verdict = match code {

@@ -1,4 +1,4 @@
-//! NVIDIA's driver and ONNX Runtime's CUDA provider.
+//! NVIDIA's driver.
 //!
 //! The driver's functions are those of its stable C interface (docs.nvidia.com/cuda/cuda-driver-api); a stream of it is a stream
 //! of the runtime API, which the provider takes. The provider's own libraries (cuBLAS, cuDNN, ...) come in wheels of their own,
@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use headgate_core::error::{Code, Error, Result};
 use libloading::os::unix::{Library as Handle, RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
-use ort_sys::{OrtCUDAProviderOptionsV2, OrtSessionOptions};
+use ort_sys::OrtSessionOptions;
 
-use super::Driver;
+use super::{Driver, provider};
 use crate::api::string;
 use crate::library::Library;
 
@@ -162,34 +162,6 @@ impl Cuda {
     }
 }
 
-impl Cuda {
-    fn add(
-        &self,
-        library: &'static Library,
-        options: NonNull<OrtSessionOptions>,
-        stream: super::Handle,
-        memory_limit: u64,
-    ) -> Result<()> {
-        let provider = ProviderOptions::new(library)?;
-        let (number, limit) = (format!("{}\0", self.number), format!("{memory_limit}\0"));
-        // Grows by what is asked for and not by powers of two: several models share the device.
-        let mut wanted = vec![(c"device_id", &*number), (c"arena_extend_strategy", "kSameAsRequested\0")];
-        if memory_limit > 0 {
-            wanted.push((c"gpu_mem_limit", &limit));
-        }
-        provider.set(&wanted)?;
-        provider.compute_in(stream)?;
-        // SAFETY: live options on both sides; the provider's are copied.
-        let status = unsafe {
-            (library.api.SessionOptionsAppendExecutionProvider_CUDA_V2)(
-                options.as_ptr(),
-                provider.raw.as_ptr(),
-            )
-        };
-        library.api.check(status, Code::ModelLoadFailed)
-    }
-}
-
 fn no_device(number: u16, count: c_int) -> Error {
     let there = match count {
         0 => "the driver shows none; in a container, start it with its GPUs (--gpus all)".to_owned(),
@@ -275,8 +247,8 @@ unsafe impl Driver for Cuda {
         stream: super::Handle,
         memory_limit: u64,
     ) -> Result<()> {
-        has_provider(library)?;
-        self.add(library, options, stream, memory_limit).map_err(|error| {
+        provider::is_there(library)?;
+        provider::add(library, options, (self.number, stream), memory_limit).map_err(|error| {
             // The runtime's words begin with where in its source they are from.
             let words = error.message.split_once("FAIL : ").map_or(&*error.message, |(_, words)| words);
             let hint = if words.contains("CUDA failure") {
@@ -383,73 +355,6 @@ unsafe impl Driver for Cuda {
 
 fn nothing() -> Error {
     Error::new(Code::BackendFailed, "NVIDIA's driver gave no memory")
-}
-
-/// Makes sure that the installed runtime can compute on NVIDIA's devices.
-///
-/// # Errors
-/// `model_load_failed` naming the wheel that can.
-pub fn has_provider(library: &'static Library) -> Result<()> {
-    if library.providers()?.iter().any(|provider| provider == "CUDAExecutionProvider") {
-        return Ok(());
-    }
-    Err(Error::new(
-        Code::ModelLoadFailed,
-        format!(
-            "the installed ONNX Runtime ({}) computes on the CPU only: pip uninstall -y onnxruntime, then pip install \
-             \"headgate[gpu]\"",
-            library.path().display()
-        ),
-    ))
-}
-
-/// The provider's options, released after use.
-struct ProviderOptions {
-    library: &'static Library,
-    raw: NonNull<OrtCUDAProviderOptionsV2>,
-}
-
-impl ProviderOptions {
-    fn new(library: &'static Library) -> Result<ProviderOptions> {
-        let mut raw = null_mut();
-        // SAFETY: a valid out-pointer.
-        let status = unsafe { (library.api.CreateCUDAProviderOptions)(&mut raw) };
-        library.api.check(status, Code::ModelLoadFailed)?;
-        let raw =
-            NonNull::new(raw).ok_or_else(|| Error::new(Code::ModelLoadFailed, "no provider options"))?;
-        Ok(ProviderOptions { library, raw })
-    }
-
-    /// Sets options, values ending with a NUL. All at once: those that a call does not name go back to their defaults.
-    fn set(&self, options: &[(&CStr, &str)]) -> Result<()> {
-        let keys: Vec<_> = options.iter().map(|(key, _)| key.as_ptr()).collect();
-        let values: Vec<_> = options.iter().map(|(_, value)| value.as_ptr().cast::<c_char>()).collect();
-        // SAFETY: live options; as many C strings in each list as are said, which are copied.
-        let status = unsafe {
-            let (keys, values, count) = (keys.as_ptr(), values.as_ptr(), options.len());
-            (self.library.api.UpdateCUDAProviderOptions)(self.raw.as_ptr(), keys, values, count)
-        };
-        self.library.api.check(status, Code::ModelLoadFailed)
-    }
-
-    fn compute_in(&self, stream: super::Handle) -> Result<()> {
-        // SAFETY: live options; the stream outlives the session that is made with them.
-        let status = unsafe {
-            (self.library.api.UpdateCUDAProviderOptionsWithValue)(
-                self.raw.as_ptr(),
-                c"user_compute_stream".as_ptr(),
-                object(stream),
-            )
-        };
-        self.library.api.check(status, Code::ModelLoadFailed)
-    }
-}
-
-impl Drop for ProviderOptions {
-    fn drop(&mut self) {
-        // SAFETY: created above, released once.
-        unsafe { (self.library.api.ReleaseCUDAProviderOptions)(self.raw.as_ptr()) }
-    }
 }
 
 #[cfg(test)]

@@ -221,9 +221,9 @@ impl OnDevice {
     /// `backend_failed`.
     pub fn finish(&mut self, flight: Flight, binding: &mut Binding) -> Result<()> {
         let Flight { slot, bound } = flight;
-        self.driver.enter()?;
         let taken = &mut self.slots[slot];
         taken.free = true;
+        self.driver.enter()?;
         self.driver.synchronize(taken.done)?;
         let bound = &taken.bound[bound];
         if bound.outputs.iter().any(Option::is_none) {
