@@ -84,7 +84,12 @@ def fields(schema: dict[str, Any], part: dict[str, Any], path: str) -> Iterator[
 
 def resolve(schema: dict[str, Any], field: dict[str, Any]) -> dict[str, Any]:
     """The object that a field is, or may be beside a short form."""
-    options: list[dict[str, Any]] = [field, *field.get("anyOf", []), *field.get("allOf", [])]
+    options: list[dict[str, Any]] = [
+        field,
+        *field.get("anyOf", []),
+        *field.get("allOf", []),
+        *field.get("oneOf", []),
+    ]
     for option in options:
         if "$ref" in option:
             return resolve(schema, schema["$defs"][option["$ref"].rsplit("/", 1)[1]])

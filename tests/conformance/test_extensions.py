@@ -150,7 +150,7 @@ def test_what_is_no_number_is_as_the_endpoint_says(ask: Connection) -> None:
     nulls = post(ask, "/v2/models/nulls/infer", body).json["outputs"][0]["data"]
     assert nulls == [None, None, 0.0, 2.0]
     answer = post(ask, "/v2/models/double/infer", body)
-    assert (answer.status, answer.code) == (500, "backend_failed")
+    assert (answer.status, answer.code) == (400, "invalid_argument")
     assert "answers.non_finite" in answer.json["error"]
     raw = post(ask, "/v2/models/double/infer", {**body, "parameters": {"binary_data_output": True}})
     assert math.isinf(struct.unpack("<f", raw.body[-16:-12])[0])

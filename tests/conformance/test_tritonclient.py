@@ -162,7 +162,7 @@ def test_not_a_number_survives_in_binary_and_never_makes_json_that_is_none(
             tensor + values.tobytes(),
             {"Inference-Header-Content-Length": str(len(tensor))},
         )
-    assert (plain.status, plain.code) == (500, "backend_failed")
+    assert (plain.status, plain.code) == (400, "invalid_argument")
     assert "NaN" in plain.json["error"]
     assert "binary" in plain.json["error"]
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from headgate.control.merge import Declared
 from headgate.control.traffic import LiveTraffic
@@ -41,7 +41,7 @@ class Spec:
     labels: Mapping[str, list[str]] = field(default_factory=dict)
     non_finite: str = "error"
     limits: Mapping[str, Any] = field(default_factory=dict)
-    fallback: Mapping[str, Any] | None = None
+    fallback: Mapping[str, Any] | Literal["none"] | None = None
     keep_warm: bool = False
     timeout_ms: int = 30_000
     baseline: str | None = None
@@ -205,9 +205,9 @@ def native_apply(name: str, held: Serving, paths: Paths, load: Load) -> bytes:
     ).encode()
 
 
-def _fallback(spec: Spec, loaded: Collection[str]) -> dict[str, Any] | None:
-    """The fallback among the versions that are in memory; none when none of them is."""
-    if spec.fallback is None:
-        return None
+def _fallback(spec: Spec, loaded: Collection[str]) -> dict[str, Any] | Literal["none"] | None:
+    """The fallback among the versions that are in memory; the champion alone when none of them is."""
+    if spec.fallback is None or spec.fallback == "none":
+        return spec.fallback
     to = [name for name in spec.fallback["to"] if name in loaded]
     return {**spec.fallback, "to": to} if to else None

@@ -16,8 +16,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     SerializerFunctionWrapHandler,
+    Tag,
     model_serializer,
     model_validator,
 )
@@ -172,7 +174,7 @@ class Fallback(_Part):
     """Who answers when the chosen version does not: it fails, takes too long, sheds load or is left alone by its breaker."""
 
     to: Annotated[tuple[VersionName, ...], Field(min_length=1, max_length=16)] = Field(
-        description="The versions to ask, in their order; never for a client's mistake or a named version."
+        description="The versions to ask after the champion, in their order; never for a client's mistake or a named version."
     )
     after: Timeout | None = Field(
         None, description="How long the chosen version has; the request's whole time unless written."
@@ -181,6 +183,14 @@ class Fallback(_Part):
     def settings(self) -> dict[str, Any]:
         """As the data plane takes it."""
         return {"to": list(self.to), "after_ms": self.after}
+
+
+FORMS = ("[mapping]", "[word]")
+"""The forms of a field that has two, as pydantic's paths name them."""
+
+
+def _form(written: Any) -> str:
+    return FORMS[0] if isinstance(written, dict | BaseModel) else FORMS[1]
 
 
 class Traffic(_Part):
@@ -194,8 +204,18 @@ class Traffic(_Part):
         description="Shares of other versions, in steps of 0.01%, with the percent sign.",
     )
     sticky: Header | None = Field(None, description="What keeps a caller on one version: header.<name>.")
-    fallback: Fallback | None = Field(
-        None, description="Who answers when the chosen version does not; nobody unless written."
+    fallback: (
+        Annotated[
+            Annotated[Fallback, Tag(FORMS[0])] | Annotated[Literal["none"], Tag(FORMS[1])],
+            Discriminator(_form),
+        ]
+        | None
+    ) = Field(
+        None,
+        description=(
+            "Who answers when the chosen version does not: the champion for a challenger that fails or is left alone, then these; "
+            "none for nobody at all."
+        ),
     )
     keep_warm: bool = Field(
         False,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from headgate.documents import files
 from headgate.documents.faults import Fault, format_path, policy_invalid
 from headgate.documents.faults import Path as FaultPath
 from headgate.documents.fields import ConstantValue
+from headgate.documents.model import Fallback
 from headgate.documents.parsing import Document
 
 
@@ -51,8 +52,8 @@ class Resolved:
     non_finite: str
     limits: dict[str, Any]
     """What ``Limits.settings`` gives."""
-    fallback: dict[str, Any] | None
-    """What ``Fallback.settings`` gives."""
+    fallback: dict[str, Any] | Literal["none"] | None
+    """What ``Fallback.settings`` gives, or the word none."""
     keep_warm: bool
     baseline: Path | None
 
@@ -83,6 +84,7 @@ def resolve(document: Document) -> Resolved:
             path = locate(("versions", name, "model"), version.model)
             run = version.run.settings() if version.run else {}
             versions[name] = ModelAt(path, run, version.compatible)
+    fallback = endpoint.traffic.fallback
     reference = endpoint.drift.baseline if endpoint.drift else None
     baseline = None if reference is None else locate(("drift", "baseline"), reference)
     if found:
@@ -98,7 +100,7 @@ def resolve(document: Document) -> Resolved:
         labels=dict(endpoint.labels),
         non_finite=endpoint.non_finite,
         limits=endpoint.limits.settings() if endpoint.limits else {},
-        fallback=endpoint.traffic.fallback.settings() if endpoint.traffic.fallback else None,
+        fallback=fallback.settings() if isinstance(fallback, Fallback) else fallback,
         keep_warm=endpoint.traffic.keep_warm,
         baseline=baseline,
     )

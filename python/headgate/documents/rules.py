@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from headgate.documents.faults import MAX_FAULTS, Path, did_you_mean, nearest, quoted
-from headgate.documents.model import API_VERSION, Endpoint, Version, _Part
+from headgate.documents.model import API_VERSION, FORMS, Endpoint, Version, _Part
 from headgate.documents.nodes import Report, WrittenInt, describe
 from headgate.documents.values import SLOTS, format_weight, parse_weight
 
@@ -270,9 +270,11 @@ def _weights(weights: dict[str, Any], names: list[str], champion: Any, report: R
 
 # === pydantic's findings in our words ===
 
+_NO_SEGMENTS = frozenset({"[key]", *FORMS})
+
 
 def _worded(detail: ErrorDetails) -> tuple[Path, str]:
-    path: Path = tuple(segment for segment in detail["loc"] if segment != "[key]")
+    path: Path = tuple(segment for segment in detail["loc"] if segment not in _NO_SEGMENTS)
     value = detail.get("input")
     context = detail.get("ctx", {})
     match detail["type"]:
@@ -280,6 +282,8 @@ def _worded(detail: ErrorDetails) -> tuple[Path, str]:
             return path, _REQUIRED.get(path, "is required")
         case "value_error":
             return path, str(context["error"])
+        case "literal_error" if path == ("traffic", "fallback"):
+            return path, f'must be "none" or a mapping with "to", not {describe(value)}'
         case "literal_error":
             expected = str(context["expected"]).replace("'", '"')
             return path, f"must be {expected}, not {describe(value)}"

@@ -57,15 +57,51 @@ pub struct PrioritySpec {
     pub unnamed: String,
 }
 
-/// Who answers when the chosen version does not.
+/// Who answers when the chosen version does not, beside the champion.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged, expecting = "fallback must be \"none\" or {to, after_ms}")]
+pub enum FallbackSpec {
+    /// `"none"`: not even the champion.
+    Nobody(Nobody),
+    /// These, after the champion.
+    Listed(FallbackList),
+}
+
+/// The word `"none"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Nobody {
+    /// See [`FallbackSpec::Nobody`].
+    #[serde(rename = "none")]
+    None,
+}
+
+/// Versions that answer when the chosen one does not.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FallbackSpec {
+pub struct FallbackList {
     /// The versions to ask, in their order.
     pub to: Vec<String>,
     /// How long the chosen version has, in milliseconds; the request's whole time unless written.
     #[serde(default)]
     pub after_ms: Option<u64>,
+}
+
+impl FallbackSpec {
+    /// The versions that are written, in their order.
+    pub fn to(&self) -> &[String] {
+        match self {
+            FallbackSpec::Nobody(_) => &[],
+            FallbackSpec::Listed(list) => &list.to,
+        }
+    }
+
+    /// How long the chosen version has, in milliseconds, where that is written.
+    pub fn after_ms(&self) -> Option<u64> {
+        match self {
+            FallbackSpec::Nobody(_) => None,
+            FallbackSpec::Listed(list) => list.after_ms,
+        }
+    }
 }
 
 impl LimitsSpec {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::error::{Code, Error, Result};
 use crate::id::is_name;
-use crate::limits::PrioritySpec;
+use crate::limits::{FallbackSpec, PrioritySpec};
 use crate::rate::Limiter;
 use crate::slots::SLOTS;
 use crate::spec::{EndpointSpec, NonFinite, VersionSpec};
@@ -101,7 +101,7 @@ pub struct Endpoint<V> {
     /// Who is run first.
     pub priority: Option<Priority>,
     /// Who answers when the chosen version does not.
-    pub fallback: Option<Fallback>,
+    pub fallback: Fallback,
 }
 
 /// How often callers may come, and what tells them apart.
@@ -135,6 +135,8 @@ impl Priority {
 /// Who answers when the chosen version does not.
 #[derive(Clone, Debug)]
 pub struct Fallback {
+    /// Whether the champion answers for a challenger that fails, before the others.
+    pub champion: bool,
     /// The versions to ask, in their order.
     pub to: Vec<u8>,
     /// How long the chosen version has.
@@ -204,15 +206,14 @@ pub fn compile<V>(
         non_finite: spec.non_finite,
         quota: None,
         priority: spec.limits.priority.as_ref().map(priority),
-        fallback: spec
-            .fallback
-            .as_ref()
-            .map(|fallback| {
-                let to = fallback.to.iter().map(|name| index(name)).collect::<Result<_>>()?;
-                Ok(Fallback { to, after: fallback.after_ms.map(Duration::from_millis) })
-            })
-            .transpose()?,
+        fallback: fallback(spec.fallback.as_ref(), index)?,
     })
+}
+
+fn fallback(spec: Option<&FallbackSpec>, index: impl Fn(&str) -> Result<u8>) -> Result<Fallback> {
+    let to = spec.map_or(&[][..], FallbackSpec::to).iter().map(|name| index(name)).collect::<Result<_>>()?;
+    let after = spec.and_then(FallbackSpec::after_ms).map(Duration::from_millis);
+    Ok(Fallback { champion: !matches!(spec, Some(FallbackSpec::Nobody(_))), to, after })
 }
 
 fn priority(spec: &PrioritySpec) -> Priority {
@@ -246,7 +247,7 @@ pub fn check(spec: &EndpointSpec) -> Result<()> {
     }
     let known = |name: &str| spec.versions.iter().any(|version| version.name == name);
     let weights = spec.table.weights().map_err(|error| fault(spec, error.message))?;
-    let fallback = spec.fallback.iter().flat_map(|fallback| &fallback.to).map(String::as_str);
+    let fallback = spec.fallback.iter().flat_map(FallbackSpec::to).map(String::as_str);
     let named = weights.keys().copied().chain([spec.champion.as_str()]).chain(fallback);
     match named.into_iter().find(|name| !known(name)) {
         Some(name) => {

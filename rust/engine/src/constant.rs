@@ -22,7 +22,7 @@ struct Row {
 }
 
 /// Elements in memory order.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Cell {
     Numbers(Vec<u8>),
     Strings(Vec<Vec<u8>>),

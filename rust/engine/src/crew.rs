@@ -135,6 +135,11 @@ impl Thread {
                 let closed = batch.begin(Some(self.instance), idle);
                 What::Batch(batch, closed)
             }
+            Work::Probe(probe) => {
+                // Nothing is in the air: a probe does not go ahead.
+                probe.run(Some(self.instance));
+                What::Nothing
+            }
         };
         Some(Begun { lane, class, at: Instant::now(), what })
     }

@@ -1,7 +1,7 @@
 //! Turns requests into runs.
 //!
 //! Read in this order: [`place`] (inline, pool or batched), [`model`] (what is run, and the buffers it runs on), [`pool`],
-//! [`batcher`], [`batch`], [`constant`], [`resident`], [`memory`], [`load`], [`histogram`].
+//! [`probe`], [`batcher`], [`batch`], [`constant`], [`resident`], [`memory`], [`load`], [`histogram`].
 
 pub mod batch;
 pub mod batcher;
@@ -18,6 +18,7 @@ pub mod model;
 pub mod place;
 pub mod pool;
 mod pressure;
+pub mod probe;
 pub mod ran;
 pub mod resident;
 mod seats;
@@ -37,5 +38,6 @@ pub use memory::{Memory, Need};
 pub use model::{Executable, Lease, Model, Threads, Warm};
 pub use place::Place;
 pub use pool::{Desk, Doorbell, Outcome, Pending, Pool, Waiter, join_until};
+pub use probe::{Asked, Finding};
 pub use ran::Ran;
 pub use resident::State;

@@ -262,13 +262,14 @@ impl Engine {
         Model::new(what, run, library, (self.threads, &self.desk))
     }
 
-    /// Puts an executable of any kind under a digest, unwarmed: it starts in the pool.
+    /// Puts an executable of any kind under a digest, unwarmed: it starts in the pool, and is taken to run on made-up inputs.
     ///
     /// # Errors
     /// `model_load_failed` when there is no ONNX Runtime library to make its buffers with, or it cannot be run like that.
     pub fn adopt(&self, digest: &str, executable: Box<dyn Executable>, run: &RunSpec) -> Result<Arc<Model>> {
         let resident = Arc::new(Resident::fixed(Arc::from(executable)));
         let model = self.model((resident, Device::Cpu), run, self.library()?)?;
+        model.probes().keep(Warmup::MadeUp(1));
         Ok(self.remember(digest, run, Arc::new(model)))
     }
 
@@ -287,6 +288,7 @@ impl Engine {
         let recipe = Recipe { path: path.to_owned(), make: Box::new(make) };
         let (resident, _held) = self.memory.first(recipe, Need::Ordinary)?;
         let model = self.model((resident, Device::Cpu), run, self.library()?)?;
+        model.probes().keep(Warmup::MadeUp(1));
         Ok(self.remember(digest, run, Arc::new(model)))
     }
 

@@ -24,6 +24,7 @@ use crate::histogram::Counts;
 use crate::lane::Lane;
 use crate::place::{Place, Placement, Seen};
 use crate::pool::{Desk, Work};
+use crate::probe::Probes;
 use crate::resident::Resident;
 use crate::shortest::Shortest;
 
@@ -35,7 +36,7 @@ pub trait Executable: Send + Sync + 'static {
     /// Computes the outputs of the inputs in `binding`, which has the signature's tensors. May run on many threads at once.
     ///
     /// # Errors
-    /// `invalid_argument` when the inputs' values are at fault, else `backend_failed`.
+    /// `backend_failed`, whoever is at fault: nobody can tell from one run. `overloaded` for want of memory.
     fn run(&self, binding: &mut Binding) -> Result<()>;
 
     /// How many of it compute at the same time on threads of their own; 0 where it computes on whatever thread asks.
@@ -111,6 +112,7 @@ pub struct Model {
     /// How long loading and warming took, in nanoseconds.
     pub load_ns: AtomicU64,
     shortest: Shortest,
+    pub(crate) probes: Probes,
     /// When something was learned last.
     learned_ns: AtomicU64,
 }
@@ -154,6 +156,7 @@ impl Model {
             note: OnceLock::new(),
             load_ns: AtomicU64::new(0),
             shortest: Shortest::default(),
+            probes: Probes::default(),
             learned_ns: AtomicU64::new(0),
         })
     }

@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use crate::batch::{Batch, Seat};
 use crate::lane::{Lane, Waits};
 use crate::model::{Lease, Model};
+use crate::probe::{self, Asked, Probe};
 
 /// Jobs that may wait for a pool thread, for each of them.
 const QUEUE_PER_THREAD: usize = 256;
@@ -34,6 +35,8 @@ pub(crate) enum Work {
     Run(Job),
     /// Requests that are run together.
     Batch(Arc<Batch>),
+    /// What tells whether the version still works.
+    Probe(Probe),
 }
 
 /// Who waits for a run.
@@ -214,6 +217,21 @@ impl Pool {
         }
     }
 
+    /// Whether a model works, as far as that is known, else a probe is on its way. `None` for a model of which no input is known
+    /// that it takes.
+    ///
+    /// A probe is never refused: there is one for each model at most.
+    pub fn probe(&self, model: &Arc<Model>) -> Option<Asked> {
+        if !model.probes().are_possible() {
+            return None;
+        }
+        let asked = model.probes().ask(Instant::now());
+        if matches!(asked, Asked::Begun(_)) {
+            self.inner.push(model, Work::Probe(Probe::new(model.clone())));
+        }
+        Some(asked)
+    }
+
     /// The number of jobs and batches waiting.
     pub fn waiting(&self) -> usize {
         self.inner.desk.waiting.load(Relaxed)
@@ -302,6 +320,7 @@ impl Inner {
             let (wait_ns, run_ns) = match work {
                 Work::Run(job) => job.run(),
                 Work::Batch(batch) => batch.run(&*self.desk.doorbell),
+                Work::Probe(probe) => probe.run(None),
             };
             if !lane.finish(class, wait_ns, run_ns) {
                 return;
@@ -323,6 +342,7 @@ impl Work {
         match self {
             Work::Run(_) => true,
             Work::Batch(batch) => batch.is_full(),
+            Work::Probe(_) => false,
         }
     }
 }
@@ -332,6 +352,7 @@ impl Waits for Work {
         match self {
             Work::Run(job) => job.queued,
             Work::Batch(batch) => batch.came(),
+            Work::Probe(probe) => probe.queued,
         }
     }
 
@@ -339,6 +360,7 @@ impl Waits for Work {
         match self {
             Work::Run(job) => (!job.reply.is_closed()).then_some(job.deadline),
             Work::Batch(batch) => batch.until(),
+            Work::Probe(probe) => Some(probe.queued + probe::PATIENCE),
         }
     }
 
@@ -346,6 +368,7 @@ impl Waits for Work {
         match self {
             Work::Run(job) => job.class,
             Work::Batch(batch) => batch.class(),
+            Work::Probe(_) => 0,
         }
     }
 }

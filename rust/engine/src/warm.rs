@@ -41,6 +41,7 @@ const TOLERANCE_OF_HALVES: f64 = 2e-2;
 /// batched and whose rows are not the same together and alone.
 pub(crate) fn up(model: &Warm, warmup: Warmup) -> Result<Option<u64>> {
     let warmup = first_run(model, warmup)?;
+    model.probes().keep(warmup.first());
     let histogram = Histogram::default();
     measure(model, &warmup, &histogram)?;
     let mut counts = Counts::default();

@@ -26,7 +26,7 @@ const OPEN: [usize; 9] = [1, 2, 3, 4, 8, 16, 32, 64, 224];
 const MOST_MADE_UP: usize = 1 << 20;
 
 /// Inputs to warm a model with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Warmup {
     /// Of the artifact: for each request its inputs in the signature's order.
     Given(Vec<Vec<Input>>),
@@ -34,7 +34,7 @@ pub(crate) enum Warmup {
     MadeUp(usize),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Input {
     shape: Shape,
     cells: Cell,
@@ -94,6 +94,14 @@ impl Warmup {
             read(request, signature).map_err(|why| fault(&format!("request {at}: {why}")))
         });
         Ok(Warmup::Given(given.collect::<Result<_>>()?))
+    }
+
+    /// The first request alone.
+    pub(crate) fn first(&self) -> Warmup {
+        match self {
+            Warmup::Given(requests) => Warmup::Given(requests.iter().take(1).cloned().collect()),
+            Warmup::MadeUp(open) => Warmup::MadeUp(*open),
+        }
     }
 
     /// How many requests there are.

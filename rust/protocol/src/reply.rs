@@ -121,7 +121,7 @@ impl ReplyBody {
 /// Appends an answer to `out`.
 ///
 /// # Errors
-/// `backend_failed` for NaN and infinities where the endpoint has no word for them in JSON, `internal` for an
+/// `invalid_argument` for NaN and infinities where the endpoint has no word for them in JSON, `internal` for an
 /// output whose data contradicts its datatype or shape. `out` is then as it was before.
 pub fn write(out: &mut Vec<u8>, head: &ReplyHead<'_>, outputs: &[OutputTensor<'_>]) -> Result<ReplyBody> {
     let start = out.len();

@@ -62,23 +62,23 @@ fn what_json_cannot_carry_is_refused_and_binary_carries_it() {
         (
             DataType::Fp32,
             TensorData::Fp32(&[f32::NAN]),
-            Code::BackendFailed,
+            Code::InvalidArgument,
             "output \"Y\" has NaN at element 0",
         ),
         (
             DataType::Fp64,
             TensorData::Fp64(&[f64::INFINITY]),
-            Code::BackendFailed,
+            Code::InvalidArgument,
             "has Infinity at element 0",
         ),
         (
             DataType::Fp64,
             TensorData::Fp64(&[f64::NEG_INFINITY]),
-            Code::BackendFailed,
+            Code::InvalidArgument,
             "has -Infinity at element 0",
         ),
-        (DataType::Fp16, TensorData::Uint16(&[0x7e00]), Code::BackendFailed, "has NaN at element 0"),
-        (DataType::Bf16, TensorData::Raw(&[0x80, 0x7f]), Code::BackendFailed, "has Infinity at element 0"),
+        (DataType::Fp16, TensorData::Uint16(&[0x7e00]), Code::InvalidArgument, "has NaN at element 0"),
+        (DataType::Bf16, TensorData::Raw(&[0x80, 0x7f]), Code::InvalidArgument, "has Infinity at element 0"),
     ];
     for (datatype, data, code, fragment) in cases {
         let error = write(&[output(datatype, &[1], data, false)]).unwrap_err();

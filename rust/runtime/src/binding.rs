@@ -134,8 +134,7 @@ impl Binding {
     /// Runs the session over the inputs.
     ///
     /// # Errors
-    /// `invalid_argument` where the runtime says so (an index outside a table, say), else `backend_failed`; `internal` when
-    /// an input has no shape yet.
+    /// `backend_failed`, `overloaded` for want of memory; `internal` when an input has no shape yet.
     pub fn run(&mut self, session: &Session) -> Result<()> {
         self.check_inputs()?;
         for (raw, tensor) in self.raw_inputs.iter_mut().zip(&self.inputs) {

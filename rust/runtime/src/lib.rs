@@ -13,7 +13,6 @@ pub mod library;
 pub mod session;
 pub mod tensor;
 
-pub use api::is_about_sizes;
 pub use binding::Binding;
 pub use element::Element;
 pub use library::Library;

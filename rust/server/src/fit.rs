@@ -102,7 +102,7 @@ fn compatible(spec: &EndpointSpec, signatures: &[&Signature]) -> std::result::Re
     for (version, signature) in models {
         let Some(why) = differs(signature, champion) else { continue };
         let why = format!("{why} in the champion {}", spec.champion);
-        let stands_in = spec.fallback.as_ref().is_some_and(|fallback| fallback.to.contains(&version.name));
+        let stands_in = spec.fallback.as_ref().is_some_and(|fallback| fallback.to().contains(&version.name));
         let error = if !version.compatible && stands_in {
             // Whoever asked for the champion would be told that the request is wrong, or get another answer than he reads.
             wrong("traffic.fallback.to", format!("{} cannot stand in: {why}", version.name))
@@ -115,6 +115,11 @@ fn compatible(spec: &EndpointSpec, signatures: &[&Signature]) -> std::result::Re
         return Err(LoadFailure { error, version: version.name.clone() });
     }
     Ok(())
+}
+
+/// Whether what fits one version's inputs fits the other's.
+pub fn takes_the_same(one: &Signature, other: &Signature) -> bool {
+    difference("input", &one.inputs, &other.inputs).is_none()
 }
 
 /// How a version differs from the champion, in words.

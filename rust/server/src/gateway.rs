@@ -27,6 +27,7 @@ use crate::guards::Guards;
 use crate::io::{self, LiveEndpoint, Mailbox, Message, Shared};
 use crate::metrics::{Gauges, Metrics, families};
 use crate::publish::Publisher;
+use crate::request::attribution;
 use crate::residency;
 use crate::threads::{runtime, spawn, take_short_turns};
 use crate::wake::Events;
@@ -250,6 +251,7 @@ impl Gateway {
         let mut families = families(&self.shared.metrics, &self.shared.guards, &gauges);
         families.extend(residency::families(&self.engine, &self.shared.fetcher));
         families.extend(residency::devices(&self.engine));
+        families.extend(attribution::families(&self.shared.snapshot.load()));
         Value::Array(families)
     }
 
@@ -390,6 +392,7 @@ fn describe(endpoint: &LiveEndpoint) -> Value {
                 "breaker": state.breaker.as_ref().map(|breaker| json!({
                     "open": !breaker.is_closed(), "trips": breaker.trips(),
                 })),
+                "probes": attribution::shown(&state.model),
                 "run_us": {"p50": micros(0.5), "p99": micros(0.99)},
                 "batches": state.model.batcher().map(batches),
                 "load_ms": state.model.load_ns() as f64 / 1e6,

@@ -15,7 +15,6 @@ use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::id::MAX_NAME;
 use headgate_core::route::{Pick, Reason, pick, pick_direct};
-use headgate_engine::runtime::is_about_sizes;
 use headgate_engine::{Lease, Place, Ran, Seat, Waiter, Warm};
 use headgate_protocol::binary;
 use headgate_protocol::envelope::Envelope;
@@ -29,6 +28,7 @@ use crate::headers::Headers;
 use crate::io::{self, Io, LiveEndpoint};
 use crate::outputs::{self, Manner, Outputs};
 use crate::path::Target;
+use crate::request::attempts;
 use crate::taps::Tap;
 use crate::tensors::{self, Buffers};
 
@@ -162,38 +162,15 @@ pub async fn infer(
     tap.limit(envelope.parameters.timeout_us.map(Duration::from_micros), [ask.deadline, asked]);
     let mut reply = io::with(|io| io.replies.take());
     let mut result = serve(&envelope, body, ask.dialect, &mut tap, &mut reply).await;
-    let mut first = None;
-    while let Some(next) = result.as_ref().err().and_then(|error| tap.next(error.code)) {
-        // A run that goes on has taken the body's share with it. Without room for another there is no further attempt.
-        if tap.counted().is_empty() && tap.counted().add(body.len()).is_err() {
-            break;
-        }
-        first = first.or(result.err());
-        tap = tap.hand_on(next);
-        reply.clear();
-        result = serve(&envelope, body, ask.dialect, &mut tap, &mut reply).await;
+    if let Err(error) = result {
+        let again =
+            async |tap: &mut Tap, out: &mut Vec<u8>| serve(&envelope, body, ask.dialect, tap, out).await;
+        // In a box: what seldom happens is not to make every request's future larger.
+        (tap, result) = Box::pin(attempts::go_on((tap, error), body.len(), &mut reply, again)).await;
     }
     io::with(|io| io.scratch.borrow_mut().envelope.recycle(envelope));
-    if let Err(error) = &result {
-        // What the version did, whatever the answer will be.
-        tap.report(Some(error.code));
-    }
-    let result = result.map_err(|error| match first {
-        // Whoever stands in takes something else: the request was right for the version that it was for.
-        Some(first) if error.code == Code::InvalidArgument => whose(first),
-        _ => whose(error),
-    });
     tap.answered(result.as_ref().err().map(|error| error.code));
     Ok(Answer { result, body: reply, tap })
-}
-
-/// Sizes that do not go together are the client's where no version takes them; a graph that has some written into it is another
-/// version's to stand in for.
-fn whose(error: Error) -> Error {
-    if error.code == Code::BackendFailed && is_about_sizes(&error.message) {
-        return Error { code: Code::InvalidArgument, ..error };
-    }
-    error
 }
 
 /// Admission before anything of the request is read.

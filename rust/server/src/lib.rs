@@ -34,6 +34,7 @@ pub mod path;
 pub mod plain;
 pub mod publish;
 pub mod reply;
+pub mod request;
 pub mod residency;
 pub mod rest;
 pub mod settings;

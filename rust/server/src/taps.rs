@@ -5,19 +5,17 @@
 //! (the client left while the request was queued) counts as cancelled. Each connection holds at most as many taps as it has
 //! requests in progress, so there is no queue that could grow.
 
-mod fallback;
+mod after;
+pub mod fallback;
 
-use std::future::Future;
 use std::ops::{Deref, DerefMut};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{self, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
 use headgate_core::breaker::{Pass, Verdict};
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::Version;
-use headgate_engine::{Outcome, Pending, Ran, Waiter};
+use headgate_engine::{Ran, Waiter};
 use http::{HeaderName, HeaderValue};
 
 use crate::access_log::{AccessLog, Entry, Protocol};
@@ -51,8 +49,9 @@ pub struct Account {
     overran: bool,
     /// How it reached the version, where that has a breaker.
     pass: Option<Pass>,
-    /// The version that was chosen, and how many fallbacks have had their chance.
+    /// The version that was chosen; whether the champion was asked in its place, and how many of the fallbacks.
     first: u8,
+    asked_champion: bool,
     tried: usize,
     /// What `x-headgate-fallback` says, when this version answers in another one's place.
     instead: Option<HeaderValue>,
@@ -74,48 +73,6 @@ pub struct Account {
     queue_ns: Option<u64>,
     run_ns: Option<u64>,
     counts_run: bool,
-}
-
-/// A run that is waited for.
-pub struct Awaited {
-    /// `None` once it is over.
-    run: Option<Pending>,
-    endpoint: Arc<LiveEndpoint>,
-    version: u8,
-    thread: usize,
-}
-
-impl Awaited {
-    /// Whether the run has begun.
-    pub fn has_begun(&self) -> bool {
-        self.run.as_ref().is_none_or(Pending::has_begun)
-    }
-}
-
-impl Future for Awaited {
-    type Output = Result<Outcome>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let Some(run) = &mut self.run else { return Poll::Pending };
-        let outcome = ready!(Pin::new(run).poll(cx));
-        self.run = None;
-        Poll::Ready(outcome)
-    }
-}
-
-impl Drop for Awaited {
-    fn drop(&mut self) {
-        let Some(outcome) = self.run.take().and_then(Pending::cancel) else { return };
-        let (endpoint, version, thread) = (self.endpoint.clone(), self.version, self.thread);
-        tokio::task::spawn_local(async move {
-            let ran = outcome.await.ok().map(|outcome| outcome.run_ns).filter(|&ns| ns > 0);
-            if let Some(run_ns) = ran {
-                let shard = endpoint.versions[version as usize].payload.metrics.shard(thread);
-                shard.run.record(run_ns);
-                shard.runs.add(1);
-            }
-        });
-    }
 }
 
 /// What the access log needs beside the tap.
@@ -145,6 +102,7 @@ impl Tap {
             overran: false,
             pass: None,
             first: version,
+            asked_champion: false,
             tried: 0,
             instead: None,
             passed_on: false,
@@ -256,9 +214,8 @@ impl Account {
         let own = own.and_then(|timeout| self.received.checked_add(timeout));
         let client = own.into_iter().chain(deadlines.into_iter().flatten()).min();
         let ours = self.received + self.endpoint.timeout;
-        let fallback = self.endpoint.fallback.as_ref().filter(|_| !self.direct);
         // From now on: how long the request was on its way says nothing about the version.
-        let after = fallback.and_then(|fallback| fallback.after).map(|after| Instant::now() + after);
+        let after = self.endpoint.fallback.after.filter(|_| !self.direct).map(|after| Instant::now() + after);
         let version = after.map_or(ours, |after| after.min(ours));
         self.until = client.map_or(ours, |client| client.min(ours));
         self.waiter.deadline = version.min(self.until);
@@ -280,6 +237,16 @@ impl Account {
     pub fn decoded(&mut self, begun: Instant, now: Instant) {
         self.decode_ns = Some(nanos(begun, now));
         self.phase_end = now;
+    }
+
+    /// Whether the inputs were typed values, so that a failure is one of the run or of writing its answer.
+    pub fn is_decoded(&self) -> bool {
+        self.decode_ns.is_some()
+    }
+
+    /// When the whole request is of no use any more.
+    pub fn until(&self) -> Instant {
+        self.until
     }
 
     /// When the inputs were typed values.
@@ -306,12 +273,6 @@ impl Account {
             self.version().payload.model.ran(run_ns);
         }
         self.phase_end = now;
-    }
-
-    /// The outcome of a run on a pool thread. Whoever stops waiting, late or left, leaves a run that is booked when it ends.
-    pub fn awaits(&self, run: Pending) -> Awaited {
-        let (endpoint, version, thread) = (self.endpoint.clone(), self.version, self.waiter.thread);
-        Awaited { run: Some(run), endpoint, version, thread }
     }
 
     /// What counts the request's memory beside its body's, until its answer is out.

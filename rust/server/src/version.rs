@@ -13,6 +13,7 @@ use http::{HeaderName, HeaderValue};
 use crate::drift::VersionSketch;
 use crate::io::Shared;
 use crate::metrics::VersionMetrics;
+use crate::request::attribution::TrackRecord;
 
 static X_VERSION: HeaderName = HeaderName::from_static("x-headgate-version");
 static X_REVISION: HeaderName = HeaderName::from_static("x-headgate-revision");
@@ -25,6 +26,10 @@ pub struct VersionState {
     pub metrics: Arc<VersionMetrics>,
     /// What is sketched, unless sketches are off.
     pub sketch: Option<Arc<VersionSketch>>,
+    /// Whether it is a constant, which answers everything that fits its signature.
+    pub is_constant: bool,
+    /// What its answers say of it, where no input is known that it takes.
+    pub track: TrackRecord,
     /// Keeps it in memory, where it is to stay there.
     pin: Option<Pin>,
     /// When it is left alone, where its endpoint has a rule for that.
@@ -170,6 +175,8 @@ pub fn state(
             .map_err(|_| Error::new(Code::Internal, format!("{text:?} is no header value")))
     };
     Ok(VersionState {
+        is_constant: version.constant.is_some(),
+        track: TrackRecord::default(),
         pin: version.pinned.then(|| model.resident().pin()),
         sketch,
         model,

@@ -18,6 +18,7 @@ from headgate.documents import (
     parse_one,
     resolve,
 )
+from headgate.documents.model import Fallback
 from headgate.errors import PolicyInvalid
 
 TEXT = """\
@@ -201,8 +202,14 @@ def test_limits_and_the_fallback_as_the_data_plane_takes_them(tmp_path: Path) ->
         "priority": {"by": "x-class", "classes": ["gold", "batch"], "unnamed": "batch"},
     }
     assert read.traffic.keep_warm
-    assert read.traffic.fallback is not None
+    assert isinstance(read.traffic.fallback, Fallback)
     assert read.traffic.fallback.settings() == {"to": ["v1", "prior"], "after_ms": 120}
+    assert endpoint(json.dumps(read.as_written()), tmp_path) == read
+
+
+def test_a_document_may_say_that_nobody_answers_for_another_version(tmp_path: Path) -> None:
+    read = endpoint(TEXT.replace("sticky:", "fallback: none, sticky:"), tmp_path)
+    assert read.traffic.fallback == "none"
     assert endpoint(json.dumps(read.as_written()), tmp_path) == read
 
 
@@ -229,6 +236,10 @@ def test_a_rate_without_a_burst_lets_a_second_of_it_in_at_once(tmp_path: Path) -
         ("sticky:", "fallback: {to: [v9]}, sticky:", 'traffic.fallback.to.0.*"v9" is not among the versions'),
         ("sticky:", "fallback: {to: [v1, v1]}, sticky:", "traffic.fallback.to.1.*twice"),
         ("sticky:", "fallback: {to: []}, sticky:", "traffic.fallback.to.*empty"),
+        ("sticky:", "fallback: {to: [v1], when: now}, sticky:", "traffic.fallback.when.*not known here"),
+        ("sticky:", "fallback: {after: 1s}, sticky:", "traffic.fallback.to: is required"),
+        ("sticky:", "fallback: v1, sticky:", 'traffic.fallback: must be "none" or a mapping.*not "v1"'),
+        ("sticky:", "fallback: [v1], sticky:", 'traffic.fallback: must be "none" or a mapping'),
         ("{constant: {score: [0.03, 1]}}", "{constant: {score: 1}, compatible: false}", "compatible"),
     ],
 )

@@ -282,7 +282,7 @@ impl List<'_> {
             NonFinite::String => write_json(what, out),
             NonFinite::Error => {
                 return Err(Error::new(
-                    Code::BackendFailed,
+                    Code::InvalidArgument,
                     format!(
                         "output \"{}\" has {what} at element {index}, which JSON cannot carry; ask for \
                          binary_data, or set the endpoint's answers.non_finite",

@@ -1,7 +1,8 @@
-//! A request whose version did not answer goes on with another one (`traffic.fallback`): the failure stays the first one's, and
-//! the answer says so.
+//! A request whose version did not answer goes on with another one: the failure stays the first one's, and the answer says so.
 //!
-//! Never on a client's mistake, never for a caller who named the version, and within the request's deadline.
+//! The champion answers for a challenger that fails or is left alone, unless the document says `traffic.fallback: none`; then
+//! come the versions that `traffic.fallback` lists. Never on a client's mistake, never for a caller who named the version, and
+//! within the request's deadline.
 
 use std::time::Instant;
 
@@ -11,57 +12,102 @@ use http::HeaderValue;
 
 use super::Tap;
 
+/// Why another version is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Its run failed.
+    Failed,
+    /// Its answer could not be written as it was asked for.
+    Unwritable,
+    /// It is left alone, or out of memory.
+    NotReady,
+    /// It took too long.
+    Late,
+    /// It sheds.
+    Overloaded,
+}
+
+impl Cause {
+    /// In the words of the answer's header.
+    fn as_str(self) -> &'static str {
+        match self {
+            Cause::Failed | Cause::Unwritable => "error",
+            Cause::NotReady => "not_ready",
+            Cause::Late => "timeout",
+            Cause::Overloaded => "overloaded",
+        }
+    }
+
+    /// Whether the champion answers though nobody wrote that it does. Not for what is late or too much: that would move a
+    /// challenger's load to the champion when there is too much of it.
+    fn calls_the_champion(self) -> bool {
+        matches!(self, Cause::Failed | Cause::Unwritable | Cause::NotReady)
+    }
+}
+
 /// The version that is asked next.
 pub struct Next {
     version: u8,
     /// How many of the fallbacks have had their chance then.
     tried: usize,
-    code: Code,
-    cause: &'static str,
-}
-
-/// What a fallback helps against, in the words of the answer's header.
-fn cause(code: Code) -> Option<&'static str> {
-    match code {
-        Code::DeadlineExceeded => Some("timeout"),
-        Code::BackendFailed | Code::Internal => Some("error"),
-        Code::Overloaded => Some("overloaded"),
-        Code::ModelNotReady => Some("not_ready"),
-        _ => None,
-    }
+    cause: Cause,
 }
 
 impl Tap {
-    /// Who is asked now that the version has failed with `code`; `None` when nobody is.
-    pub fn next(&self, code: Code) -> Option<Next> {
-        let fallback = self.endpoint.fallback.as_ref().filter(|_| !self.direct)?;
-        let cause = cause(code)?;
-        if Instant::now() >= self.until {
-            return None;
-        }
-        let candidates = fallback.to.iter().enumerate().skip(self.tried);
-        let mut others =
-            candidates.filter(|(_, version)| **version != self.version && **version != self.first);
-        others.next().map(|(at, &version)| Next { version, tried: at + 1, code, cause })
+    /// Whether its version is the champion.
+    pub fn is_champion(&self) -> bool {
+        self.version == self.endpoint.champion
     }
 
-    /// Books the failure, and goes on with another version.
+    /// Who is asked after a failure for that cause; `None` when nobody is.
+    pub fn next(&self, cause: Cause) -> Option<Next> {
+        if self.direct || Instant::now() >= self.until {
+            return None;
+        }
+        let (fallback, champion) = (&self.endpoint.fallback, self.endpoint.champion);
+        let asked = |version| {
+            version == self.version || version == self.first || (version == champion && self.asked_champion)
+        };
+        if fallback.champion && cause.calls_the_champion() && !asked(champion) {
+            return Some(Next { version: champion, tried: self.tried, cause });
+        }
+        if cause == Cause::Unwritable {
+            return None;
+        }
+        let mut others = fallback.to.iter().enumerate().skip(self.tried);
+        let (at, &version) = others.find(|(_, version)| !asked(**version))?;
+        Some(Next { version, tried: at + 1, cause })
+    }
+
+    /// Whether the next one is a constant.
+    pub fn is_constant(&self, next: &Next) -> bool {
+        self.endpoint.versions[next.version as usize].payload.is_constant
+    }
+
+    /// The request on its way to another version. What is booked on this one is [`Tap::pass_on`]'s.
     #[must_use]
-    pub fn hand_on(mut self, next: Next) -> Tap {
+    pub fn hand_on(&mut self, next: &Next) -> Tap {
         let waiter = Waiter { deadline: self.until, ..self.waiter };
         let mut tap = Tap::begin(self.endpoint.clone(), next.version, waiter, self.received);
         tap.until = self.until;
         tap.ours = self.whole_ours;
         tap.whole_ours = self.whole_ours;
         (tap.first, tap.tried) = (self.first, next.tried);
+        tap.asked_champion = self.asked_champion || next.version == self.endpoint.champion;
         tap.request_hash = self.request_hash;
         tap.held = std::mem::take(&mut self.held);
         tap.log = self.log.take();
+        // Its tensors are of no use any more.
+        self.ran = None;
         tap.instead = self.instead.take().or_else(|| {
-            HeaderValue::from_str(&format!("{}; cause={}", self.version().name, next.cause)).ok()
+            let said = format!("{}; cause={}", self.version().name, next.cause.as_str());
+            HeaderValue::from_str(&said).ok()
         });
-        self.passed_on = true;
-        self.answered(Some(next.code));
         tap
+    }
+    /// Books what this version did; another one was asked in its place.
+    pub fn pass_on(mut self, code: Code) {
+        self.passed_on = true;
+        self.answered(Some(code));
     }
 }

@@ -1,0 +1,203 @@
+//! Whether a version still works, asked after one of its runs failed: ONNX Runtime's errors do not say whether the inputs or the
+//! model are at fault, but an input that the model is known to take does.
+//!
+//! A probe runs that input once more, in the pool, apart from every request. One at a time for each model, and seldom: what
+//! the last one found counts until the next is due, so that a flood of failing requests is no flood of probes.
+//!
+//! Not here: what a finding means for a request (the server's `attribution`). Next: `pool`.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use headgate_core::error::{Code, Result};
+use tokio::sync::oneshot;
+
+use crate::model::{Lease, Model};
+use crate::pool::nanos;
+use crate::warmup::Warmup;
+
+/// The shortest time between two probes of a model.
+const REST: Duration = Duration::from_secs(1);
+/// A model rests so many times as long as its probe ran: probes take a tenth of a core at most.
+const REST_PER_RUN: u32 = 9;
+/// Until when a probe that waits for a thread is of use: it is wanted whenever it comes to run.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a probe found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// The model takes the input that it is known to take.
+    Works,
+    /// It does not.
+    Fails,
+}
+
+/// The answer to the question whether a model works.
+#[derive(Debug)]
+pub enum Asked {
+    /// A probe said so a moment ago.
+    Known(Finding),
+    /// A probe that somebody else asked for is on its way.
+    Awaited(oneshot::Receiver<Finding>),
+    /// A probe is on its way because this caller asked.
+    Begun(oneshot::Receiver<Finding>),
+}
+
+/// The probes of one model.
+#[derive(Debug)]
+pub struct Probes {
+    /// An input that the model is known to take.
+    input: OnceLock<Warmup>,
+    state: Mutex<State>,
+    runs: AtomicU64,
+    failed: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    last: Finding,
+    /// When the last finding no longer counts.
+    due: Option<Instant>,
+    /// Who waits for the probe on its way; `None` while there is none.
+    waiting: Option<Vec<oneshot::Sender<Finding>>>,
+}
+
+impl Default for Probes {
+    fn default() -> Self {
+        // A model with a known input has run it.
+        let state = State { last: Finding::Works, due: None, waiting: None };
+        let (runs, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { input: OnceLock::new(), state: Mutex::new(state), runs, failed }
+    }
+}
+
+impl Probes {
+    /// How many probes ran, and how many of them failed.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.runs.load(Relaxed), self.failed.load(Relaxed))
+    }
+
+    /// Keeps an input that the model took; the first one stays.
+    pub(crate) fn keep(&self, input: Warmup) {
+        // A second one is as good as the first.
+        let _ = self.input.set(input);
+    }
+
+    /// Whether an input is known that the model takes.
+    pub(crate) fn are_possible(&self) -> bool {
+        self.input.get().is_some()
+    }
+
+    /// What is known at `now`. The caller of [`Asked::Begun`] has the probe run.
+    pub(crate) fn ask(&self, now: Instant) -> Asked {
+        let mut state = self.state();
+        if state.due.is_some_and(|due| now < due) {
+            return Asked::Known(state.last);
+        }
+        let (sender, receiver) = oneshot::channel();
+        match &mut state.waiting {
+            Some(waiting) => {
+                waiting.push(sender);
+                Asked::Awaited(receiver)
+            }
+            None => {
+                state.waiting = Some(vec![sender]);
+                Asked::Begun(receiver)
+            }
+        }
+    }
+
+    /// The probe that began then is over at `now`; without a finding the last one goes on.
+    fn settle(&self, finding: Option<Finding>, begun: Instant, now: Instant) {
+        let mut state = self.state();
+        state.last = finding.unwrap_or(state.last);
+        state.due = now.checked_add(REST.max(REST_PER_RUN * now.saturating_duration_since(begun)));
+        let (last, waiting) = (state.last, state.waiting.take().unwrap_or_default());
+        drop(state);
+        for waiter in waiting {
+            // It may have left.
+            let _ = waiter.send(last);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Model {
+    /// What tells whether it still works.
+    pub fn probes(&self) -> &Probes {
+        &self.probes
+    }
+}
+
+/// A probe on its way to a thread.
+pub(crate) struct Probe {
+    model: Arc<Model>,
+    pub(crate) queued: Instant,
+}
+
+impl Probe {
+    pub(crate) fn new(model: Arc<Model>) -> Probe {
+        Probe { model, queued: Instant::now() }
+    }
+
+    /// Runs it, on the thread of an instance where there is one; how long it waited and ran, in nanoseconds.
+    pub(crate) fn run(self, instance: Option<usize>) -> (u64, u64) {
+        let (probes, begun) = (self.model.probes(), Instant::now());
+        let result = self.execute(instance);
+        let finding = result.and_then(|result| match result {
+            Ok(()) => Some(Finding::Works),
+            // Want of memory says nothing about the model.
+            Err(error) if error.code == Code::Overloaded => None,
+            Err(_) => Some(Finding::Fails),
+        });
+        probes.runs.fetch_add(1, Relaxed);
+        probes.failed.fetch_add(u64::from(finding == Some(Finding::Fails)), Relaxed);
+        let now = Instant::now();
+        probes.settle(finding, begun, now);
+        (nanos(begun - self.queued), nanos(now - begun).max(1))
+    }
+
+    /// `None` for a model that has left memory meanwhile.
+    fn execute(&self, instance: Option<usize>) -> Option<Result<()>> {
+        let (input, warm) = (self.model.probes().input.get()?, self.model.hold()?);
+        let mut lease = Lease::take(warm, 0);
+        let (signature, binding) = lease.parts();
+        let filled = input.fill(binding, signature, 0);
+        Some(filled.and_then(|()| lease.run_on(instance)))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn known(asked: Asked) -> Finding {
+        let Asked::Known(finding) = asked else { unreachable!("{asked:?} and no finding") };
+        finding
+    }
+
+    #[test]
+    fn one_probe_tells_everybody_who_asks_while_it_runs_and_for_a_while_after() {
+        let (probes, start) = (Probes::default(), Instant::now());
+        let Asked::Begun(mut first) = probes.ask(start) else { unreachable!("nothing is known yet") };
+        let Asked::Awaited(mut second) = probes.ask(start) else { unreachable!("one is on its way") };
+        probes.settle(Some(Finding::Fails), start, start);
+        assert_eq!((first.try_recv(), second.try_recv()), (Ok(Finding::Fails), Ok(Finding::Fails)));
+        assert_eq!(known(probes.ask(start + REST / 2)), Finding::Fails);
+        assert!(matches!(probes.ask(start + REST), Asked::Begun(_)));
+    }
+
+    #[test]
+    fn a_long_probe_is_seldom_and_one_without_a_finding_changes_nothing() {
+        let (probes, start) = (Probes::default(), Instant::now());
+        assert!(matches!(probes.ask(start), Asked::Begun(_)));
+        let over = start + Duration::from_secs(2);
+        probes.settle(None, start, over);
+        assert_eq!(known(probes.ask(over + Duration::from_secs(17))), Finding::Works);
+        assert!(matches!(probes.ask(over + Duration::from_secs(18)), Asked::Begun(_)));
+    }
+}
