@@ -84,6 +84,25 @@ def main() -> None:
         [tensor("x", TensorProto.FLOAT, ["n"])],
         [tensor("y", TensorProto.FLOAT, ["n"])],
     )
+    # What x86 refuses to divide: the lowest value by -1.
+    for name in ("INT32", "INT64"):
+        write(
+            f"divide_{name.lower()}",
+            [helper.make_node("Div", ["a", "b"], ["y"])],
+            [tensor("a", TYPES[name], ["n"]), tensor("b", TYPES[name], ["n"])],
+            [tensor("y", TYPES[name], None)],
+        )
+    # The same between constants, which are computed at load.
+    write(
+        "divide_constants",
+        [helper.make_node("Div", ["lowest", "minus_one"], ["c"]), helper.make_node("Add", ["x", "c"], ["y"])],
+        [tensor("x", TensorProto.INT64, ["n"])],
+        [tensor("y", TensorProto.INT64, ["n"])],
+        [
+            numpy_helper.from_array(np.array([np.iinfo(np.int64).min]), "lowest"),
+            numpy_helper.from_array(np.array([-1]), "minus_one"),
+        ],
+    )
     map_type = helper.make_map_type_proto(
         TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, [])
     )

@@ -175,10 +175,13 @@ impl Binding {
     fn call(&mut self, session: &Session) -> Result<()> {
         // SAFETY: inputs are live and in the signature's order (checked in `run`); outputs are null or ours, and `&mut self`
         // keeps everyone else away.
-        unsafe { session.run(&self.raw_inputs, &mut self.raw_outputs)? };
-        // All are taken over before any is found missing, so that none is lost.
+        let ran = unsafe { session.run(&self.raw_inputs, &mut self.raw_outputs) };
+        // All are taken over before any is found missing, so that none is lost; a run that failed may have made some.
         let mut missing = None;
         for (raw, output) in self.raw_outputs.iter().zip(&mut self.outputs) {
+            if raw.is_null() && ran.is_err() {
+                continue;
+            }
             if raw.is_null() || *raw != output.tensor.raw() {
                 match Value::new(self.library, *raw) {
                     Ok(value) => output.allocated = Some(value),
@@ -186,7 +189,7 @@ impl Binding {
                 }
             }
         }
-        missing.map_or(Ok(()), Err)
+        ran.and(missing.map_or(Ok(()), Err))
     }
 }
 

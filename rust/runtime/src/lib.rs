@@ -1,7 +1,7 @@
 //! A safe layer over ONNX Runtime's C API, opened with dlopen from the installed wheel's folder.
 //!
 //! Not here: which session runs where and when (`headgate-engine`). Every `unsafe` of the data plane's inference is in this
-//! crate. Read in this order: [`library`], [`session`], [`binding`], [`tensor`], [`buffer`], [`element`], [`device`].
+//! crate. Read in this order: [`library`], [`session`], [`binding`], [`tensor`], [`buffer`], [`element`], [`device`], [`trap`].
 
 mod api;
 pub mod binding;
@@ -12,6 +12,7 @@ pub mod heap;
 pub mod library;
 pub mod session;
 pub mod tensor;
+pub mod trap;
 
 pub use binding::Binding;
 pub use element::Element;

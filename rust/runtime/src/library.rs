@@ -14,6 +14,7 @@ use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
 use ort_sys::{OrtAllocatorType, OrtApiBase, OrtEnv, OrtLoggingLevel, OrtMemType, OrtMemoryInfo};
 
 use crate::api::{Api, string};
+use crate::trap;
 
 /// The oldest API level that has what this crate calls; ONNX Runtime 1.24 is the first release with it.
 pub const API_LEVEL: u32 = 24;
@@ -26,6 +27,8 @@ pub struct Library {
     pub(crate) cpu: NonNull<OrtMemoryInfo>,
     path: PathBuf,
     version: String,
+    /// The address of a function of it.
+    entry: usize,
 }
 
 // SAFETY: the environment and the memory description are documented as usable from any thread, and never freed.
@@ -57,6 +60,11 @@ impl Library {
     /// The file it was opened from.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Has divisions that trap in the library, or in one that a provider brought, fail a run and not end the process.
+    pub(crate) fn guard(&self) {
+        trap::guard(self.entry);
     }
 
     /// The execution providers that the library was built with.
@@ -103,7 +111,9 @@ fn load(path: &Path) -> Result<Library> {
         ))
     })?;
     let api = Api::new(table);
-    Ok(Library { api, env: environment(api)?, cpu: cpu_memory(api)?, path: path.to_owned(), version })
+    let entry = entry as *const () as usize;
+    trap::guard(entry);
+    Ok(Library { api, env: environment(api)?, cpu: cpu_memory(api)?, path: path.to_owned(), version, entry })
 }
 
 /// From 1.29 on the wheels report usage to their maker unless this is set before the library initialises.

@@ -16,6 +16,7 @@ use crate::api::{Api, string};
 use crate::device::{Driver, Handle};
 use crate::element::from_onnx;
 use crate::library::{Library, c_path};
+use crate::trap::{self, Threads};
 
 /// How a session computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +54,7 @@ pub struct Session {
     pub(crate) output_names: Names,
     rules: Vec<Option<ShapeRule>>,
     trust_rules: AtomicBool,
+    pub(crate) threads: Threads,
 }
 
 // SAFETY: `InferenceSession::Run` is guaranteed to be thread-safe; nothing else is called after creation.
@@ -78,18 +80,31 @@ impl Session {
         provider: Option<&Provider<'_>>,
     ) -> Result<Session> {
         let file = c_path(path)?;
-        let options = Options::new(library.api, wanted)?;
+        let threads = Threads::new(wanted.intra_threads);
+        let options = Options::new(library.api, wanted, &threads)?;
         if let Some(Provider { driver, stream }) = provider {
             driver.add_provider(library, options.raw, *stream, wanted.device_memory)?;
         }
+        library.guard();
         let mut raw = null_mut();
-        // SAFETY: environment, path and options are live; the out-pointer is valid.
-        let status = unsafe {
-            (library.api.CreateSession)(library.env.as_ptr(), file.as_ptr(), options.raw.as_ptr(), &mut raw)
+        let created = threads.watch(|| {
+            // SAFETY: environment, path and options are live; the out-pointer is valid.
+            let status = unsafe {
+                (library.api.CreateSession)(
+                    library.env.as_ptr(),
+                    file.as_ptr(),
+                    options.raw.as_ptr(),
+                    &mut raw,
+                )
+            };
+            library.api.check(status, Code::ModelLoadFailed)
+        });
+        let created = created.map_err(|error| explain(path, &error));
+        let Some(raw) = NonNull::new(raw) else {
+            return Err(created
+                .err()
+                .unwrap_or_else(|| Error::new(Code::ModelLoadFailed, "no session was made")));
         };
-        library.api.check(status, Code::ModelLoadFailed).map_err(|error| explain(path, &error))?;
-        let raw =
-            NonNull::new(raw).ok_or_else(|| Error::new(Code::ModelLoadFailed, "no session was made"))?;
         // From here on the session is released by Drop, whatever fails.
         let mut session = Session {
             library,
@@ -99,7 +114,10 @@ impl Session {
             output_names: Names::default(),
             rules: Vec::new(),
             trust_rules: AtomicBool::new(true),
+            threads,
         };
+        // Constants are computed at load, so that a session may be there and be wrong.
+        created?;
         session.describe().map_err(|error| explain(path, &error))?;
         Ok(session)
     }
@@ -194,27 +212,29 @@ impl Session {
         self.trust_rules.store(false, Ordering::Relaxed);
     }
 
-    /// One call into the runtime.
+    /// One call into the runtime. Outputs may be there although it fails.
     ///
     /// # Safety
     /// `inputs` are live values in the signature's order, `outputs` are null or live values in the signature's order, and
     /// nobody else touches any of them during the call.
     pub(crate) unsafe fn run(&self, inputs: &[*const OrtValue], outputs: &mut [*mut OrtValue]) -> Result<()> {
         debug_assert_eq!((inputs.len(), outputs.len()), (self.input_names.len(), self.output_names.len()));
-        // SAFETY: the caller's promise; names are NUL-terminated and live as long as the session; null options mean defaults.
-        let status = unsafe {
-            (self.library.api.Run)(
-                self.raw.as_ptr(),
-                null(),
-                self.input_names.as_ptr(),
-                inputs.as_ptr(),
-                inputs.len(),
-                self.output_names.as_ptr(),
-                outputs.len(),
-                outputs.as_mut_ptr(),
-            )
-        };
-        self.library.api.check(status, Code::BackendFailed)
+        self.threads.watch(|| {
+            // SAFETY: the caller's promise; names are NUL-terminated and live as long as the session; null options mean defaults.
+            let status = unsafe {
+                (self.library.api.Run)(
+                    self.raw.as_ptr(),
+                    null(),
+                    self.input_names.as_ptr(),
+                    inputs.as_ptr(),
+                    inputs.len(),
+                    self.output_names.as_ptr(),
+                    outputs.len(),
+                    outputs.as_mut_ptr(),
+                )
+            };
+            self.library.api.check(status, Code::BackendFailed)
+        })
     }
 }
 
@@ -254,7 +274,7 @@ struct Options {
 }
 
 impl Options {
-    fn new(api: Api, wanted: SessionOptions) -> Result<Self> {
+    fn new(api: Api, wanted: SessionOptions, threads: &Threads) -> Result<Self> {
         let mut raw = null_mut();
         // SAFETY: the out-pointer is valid.
         api.check(unsafe { (api.CreateSessionOptions)(&mut raw) }, Code::ModelLoadFailed)?;
@@ -276,6 +296,11 @@ impl Options {
                     GraphOptimization::Off => GraphOptimizationLevel::ORT_DISABLE_ALL,
                 },
             ))?;
+            if let Some(creation) = threads.creation() {
+                set((api.SessionOptionsSetCustomCreateThreadFn)(raw.as_ptr(), Some(trap::create)))?;
+                set((api.SessionOptionsSetCustomThreadCreationOptions)(raw.as_ptr(), creation))?;
+                set((api.SessionOptionsSetCustomJoinThreadFn)(raw.as_ptr(), Some(trap::join)))?;
+            }
             if !wanted.arena {
                 set((api.DisableCpuMemArena)(raw.as_ptr()))?;
             }

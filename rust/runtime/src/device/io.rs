@@ -67,11 +67,13 @@ impl IoBinding {
     }
 
     pub(super) fn run(&self, session: &Session, options: &RunOptions) -> Result<()> {
-        // SAFETY: live objects; whoever holds the session mutably is the only one who runs it.
-        let status = unsafe {
-            (self.library.api.RunWithBinding)(session.raw(), options.raw.as_ptr(), self.raw.as_ptr())
-        };
-        self.library.api.check(status, Code::BackendFailed)
+        session.threads.watch(|| {
+            // SAFETY: live objects; whoever holds the session mutably is the only one who runs it.
+            let status = unsafe {
+                (self.library.api.RunWithBinding)(session.raw(), options.raw.as_ptr(), self.raw.as_ptr())
+            };
+            self.library.api.check(status, Code::BackendFailed)
+        })
     }
 
     /// The values of all outputs after a run.
