@@ -360,7 +360,13 @@ enum Dim {
 
 impl ShapeRule {
     /// A rule where every dimension is fixed or bears the name of an input's dimension.
+    ///
+    /// There is none for an output that is an input of the graph: the runtime answers with the input's tensor and leaves a buffer
+    /// that it was given as it is.
     fn derive(output: &TensorSpec, inputs: &[TensorSpec]) -> Option<ShapeRule> {
+        if inputs.iter().any(|input| input.name == output.name) {
+            return None;
+        }
         output.datatype.size()?;
         let dims = output.shape.iter().enumerate().map(|(axis, &size)| {
             if size >= 0 {
