@@ -275,6 +275,8 @@ fn what_an_open_breaker_keeps_away_goes_to_the_fallback() {
         let (status, head, _) = whole_answer(&mut send(address, "x: y"));
         let said = format!("v1; cause={cause}");
         assert_eq!((status, header(&head, "x-headgate-fallback")), (200, Some(said.as_str())));
+        // The fallback's answer does not wait until a probe has found whose mistake the failure was.
+        eventually("an open breaker", || metric(&gateway, "headgate_breaker_open", &of("v1")) == 1);
     }
     assert_eq!(health.runs.load(SeqCst), 1);
 }
