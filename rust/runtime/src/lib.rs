@@ -11,6 +11,7 @@ pub mod element;
 pub mod heap;
 pub mod library;
 pub mod session;
+mod shape_rule;
 pub mod tensor;
 pub mod trap;
 

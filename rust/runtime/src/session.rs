@@ -16,6 +16,7 @@ use crate::api::{Api, string};
 use crate::device::{Driver, Handle};
 use crate::element::from_onnx;
 use crate::library::{Library, c_path};
+use crate::shape_rule::ShapeRule;
 use crate::trap::{self, Threads};
 
 /// How a session computes.
@@ -347,49 +348,6 @@ impl Names {
 
     fn len(&self) -> usize {
         self.pointers.len()
-    }
-}
-
-/// How an output's shape follows from the inputs'.
-struct ShapeRule(Vec<Dim>);
-
-enum Dim {
-    Fixed(i64),
-    SameAs { input: usize, axis: usize },
-}
-
-impl ShapeRule {
-    /// A rule where every dimension is fixed or bears the name of an input's dimension.
-    ///
-    /// There is none for an output that is an input of the graph: the runtime answers with the input's tensor and leaves a buffer
-    /// that it was given as it is.
-    fn derive(output: &TensorSpec, inputs: &[TensorSpec]) -> Option<ShapeRule> {
-        if inputs.iter().any(|input| input.name == output.name) {
-            return None;
-        }
-        output.datatype.size()?;
-        let dims = output.shape.iter().enumerate().map(|(axis, &size)| {
-            if size >= 0 {
-                return Some(Dim::Fixed(size));
-            }
-            let symbol = output.symbols.get(axis).filter(|symbol| !symbol.is_empty())?;
-            inputs.iter().enumerate().find_map(|(input, spec)| {
-                let axis = spec.symbols.iter().position(|other| other == symbol)?;
-                Some(Dim::SameAs { input, axis })
-            })
-        });
-        dims.collect::<Option<Vec<_>>>().map(ShapeRule)
-    }
-
-    fn apply<'a>(&self, inputs: impl Fn(usize) -> &'a Shape) -> Option<Shape> {
-        let mut dims = [0i64; headgate_core::tensor::MAX_RANK];
-        for (slot, dim) in dims.iter_mut().zip(&self.0) {
-            *slot = match *dim {
-                Dim::Fixed(size) => size,
-                Dim::SameAs { input, axis } => *inputs(input).dims().get(axis)?,
-            };
-        }
-        Shape::new(dims.get(..self.0.len())?).ok()
     }
 }
 
