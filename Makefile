@@ -45,7 +45,7 @@ test-rust: $(STAMPS)/native $(STAMPS)/digits  ## run the tests of the crates
 
 .PHONY: test-models
 test-models:  ## model checking: every order of the threads that meet in a sketch's shard, a batch and a queue (loom)
-	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked -p headgate-sketch -p headgate-engine --lib models
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked -p headgate-sketch -p headgate-runtime -p headgate-engine --lib models
 
 .PHONY: test-python
 test-python: $(STAMPS)/native $(STAMPS)/digits  ## run pytest; PYTEST_ARGS="-k traffic" narrows it

@@ -103,6 +103,28 @@ def main() -> None:
             numpy_helper.from_array(np.array([-1]), "minus_one"),
         ],
     )
+    # Adds one to x so many times: a run that goes on for as long as its input says, in nodes that are short.
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Add", ["v", "one"], ["w"])],
+        "body",
+        [tensor("i", TensorProto.INT64, []), tensor("go", TensorProto.BOOL, []), tensor("v", TensorProto.FLOAT, ["n"])],
+        [tensor("on", TensorProto.BOOL, []), tensor("w", TensorProto.FLOAT, ["n"])],
+        [numpy_helper.from_array(np.float32(1), "one")],
+    )  # fmt: skip
+    write(
+        "count",
+        [helper.make_node("Loop", ["times", "go_on", "x"], ["y"], body=body)],
+        [tensor("x", TensorProto.FLOAT, ["n"]), tensor("times", TensorProto.INT64, [1])],
+        [tensor("y", TensorProto.FLOAT, ["n"])],
+        [numpy_helper.from_array(np.array(True), "go_on")],
+    )
+    # One node that takes as long as the cube of its input's size.
+    write(
+        "square",
+        [helper.make_node("MatMul", ["x", "x"], ["y"])],
+        [tensor("x", TensorProto.FLOAT, ["n", "n"])],
+        [tensor("y", TensorProto.FLOAT, ["n", "n"])],
+    )
     map_type = helper.make_map_type_proto(
         TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, [])
     )

@@ -16,6 +16,12 @@ impl std::ops::Deref for Api {
     }
 }
 
+impl PartialEq for Api {
+    fn eq(&self, other: &Api) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
+}
+
 impl Api {
     pub(crate) fn new(table: &'static OrtApi) -> Self {
         Self(table)

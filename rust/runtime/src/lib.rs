@@ -1,11 +1,13 @@
 //! A safe layer over ONNX Runtime's C API, opened with dlopen from the installed wheel's folder.
 //!
 //! Not here: which session runs where and when (`headgate-engine`). Every `unsafe` of the data plane's inference is in this
-//! crate. Read in this order: [`library`], [`session`], [`binding`], [`tensor`], [`buffer`], [`element`], [`device`], [`trap`].
+//! crate. Read in this order: [`library`], [`session`], [`binding`], [`tensor`], [`buffer`], [`element`], [`device`], [`trap`],
+//! [`cancel`].
 
 mod api;
 pub mod binding;
 pub mod buffer;
+pub mod cancel;
 pub mod device;
 pub mod element;
 pub mod heap;

@@ -13,6 +13,7 @@ use headgate_core::tensor::{Shape, Signature, TensorSpec};
 use ort_sys::{GraphOptimizationLevel, OrtSession, OrtSessionOptions, OrtTypeInfo, OrtValue};
 
 use crate::api::{Api, string};
+use crate::cancel;
 use crate::device::{Driver, Handle};
 use crate::element::from_onnx;
 use crate::library::{Library, c_path};
@@ -88,7 +89,7 @@ impl Session {
         }
         library.guard();
         let mut raw = null_mut();
-        let created = threads.watch(|| {
+        let create = || {
             // SAFETY: environment, path and options are live; the out-pointer is valid.
             let status = unsafe {
                 (library.api.CreateSession)(
@@ -99,7 +100,8 @@ impl Session {
                 )
             };
             library.api.check(status, Code::ModelLoadFailed)
-        });
+        };
+        let created = threads.watch(|| cancel::load(library.api, options.raw, create));
         let created = created.map_err(|error| explain(path, &error));
         let Some(raw) = NonNull::new(raw) else {
             return Err(created
@@ -220,12 +222,12 @@ impl Session {
     /// nobody else touches any of them during the call.
     pub(crate) unsafe fn run(&self, inputs: &[*const OrtValue], outputs: &mut [*mut OrtValue]) -> Result<()> {
         debug_assert_eq!((inputs.len(), outputs.len()), (self.input_names.len(), self.output_names.len()));
-        self.threads.watch(|| {
-            // SAFETY: the caller's promise; names are NUL-terminated and live as long as the session; null options mean defaults.
+        let run = |options| {
+            // SAFETY: the caller's promise; names are NUL-terminated and live as long as the session; the options are the thread's.
             let status = unsafe {
                 (self.library.api.Run)(
                     self.raw.as_ptr(),
-                    null(),
+                    options,
                     self.input_names.as_ptr(),
                     inputs.as_ptr(),
                     inputs.len(),
@@ -235,7 +237,8 @@ impl Session {
                 )
             };
             self.library.api.check(status, Code::BackendFailed)
-        })
+        };
+        self.threads.watch(|| cancel::run(self.library.api, run))
     }
 }
 
@@ -248,6 +251,9 @@ impl Drop for Session {
 
 /// The runtime's words are about files and nodes; say first what a person can do.
 fn explain(path: &Path, error: &Error) -> Error {
+    if error.code == Code::Cancelled {
+        return error.clone();
+    }
     let words = error.message.as_ref();
     let hint =
         if words.contains("Protobuf parsing failed") || words.contains("ModelProto does not have a graph") {

@@ -1,0 +1,231 @@
+//! Cancelling what the runtime does on a thread: a run that nobody wants any more, a load that takes too long.
+//!
+//! Whoever is about to call the runtime for something that can be cancelled opens a [`Scope`]; others hold its [`Token`] and may
+//! cancel it from any thread. The runtime looks between two nodes of a graph, and between two steps of a load: a loop ends at once,
+//! one long product of matrices does not.
+//!
+//! Not here: who cancels, and when (`headgate-engine`'s `runner`). Next: `cancel::state`.
+#![allow(unsafe_code, reason = "the options of a run are the runtime's")]
+
+mod state;
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::ptr::{NonNull, null_mut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+
+use headgate_core::error::{Code, Error, Result};
+use ort_sys::{OrtRunOptions, OrtSessionOptions};
+
+use crate::api::Api;
+use state::{Entered, State};
+
+/// A thread as those see it who cancel.
+struct Thread {
+    state: State,
+    /// Of the call in progress; valid from before it is entered until after it is left.
+    target: AtomicPtr<Target>,
+}
+
+/// What tells the runtime.
+#[derive(Clone, Copy)]
+struct Target {
+    api: Api,
+    call: Call,
+}
+
+#[derive(Clone, Copy)]
+enum Call {
+    Run(NonNull<OrtRunOptions>),
+    Load(NonNull<OrtSessionOptions>),
+}
+
+/// What a thread keeps for its calls.
+struct Here {
+    thread: Arc<Thread>,
+    /// The options of its runs, for each library.
+    options: RefCell<Vec<RunOptions>>,
+}
+
+thread_local! {
+    static HERE: Here = Here {
+        thread: Arc::new(Thread { state: State::new(), target: AtomicPtr::new(null_mut()) }),
+        options: RefCell::default(),
+    };
+}
+
+/// Work of the calling thread that others may cancel, until this is dropped. A thread has one at a time.
+pub struct Scope {
+    number: u64,
+    /// It belongs to its thread.
+    _here: PhantomData<*const ()>,
+}
+
+impl Scope {
+    /// Begins a piece of work.
+    pub fn begin() -> Scope {
+        Scope { number: HERE.with(|here| here.thread.state.begin()), _here: PhantomData }
+    }
+
+    /// What others cancel it with.
+    pub fn token(&self) -> Token {
+        Token { thread: HERE.with(|here| here.thread.clone()), number: self.number }
+    }
+
+    /// Whether it was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        HERE.with(|here| here.thread.state.is_cancelled(self.number))
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        HERE.with(|here| here.thread.state.end());
+    }
+}
+
+/// The right to cancel one [`Scope`]. It may outlive the scope: then it does nothing.
+#[derive(Clone)]
+pub struct Token {
+    thread: Arc<Thread>,
+    number: u64,
+}
+
+impl Token {
+    /// Has the runtime end what it does in the scope, and do nothing more there. False if the scope is over.
+    pub fn cancel(&self) -> bool {
+        self.thread.state.cancel(self.number, || {
+            // SAFETY: the thread is in the call that the target belongs to, and waits for us before it leaves.
+            if let Some(target) = unsafe { self.thread.target.load(Relaxed).as_ref() } {
+                target.tell(true);
+            }
+        })
+    }
+
+    /// Whether the scope is open and was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.thread.state.is_cancelled(self.number)
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+/// A thread whose scopes others may cancel, whichever is open.
+#[derive(Clone)]
+pub struct Worker(Arc<Thread>);
+
+impl Worker {
+    /// The calling thread.
+    pub fn here() -> Worker {
+        Worker(HERE.with(|here| here.thread.clone()))
+    }
+
+    /// What cancels the scope that is open now.
+    pub fn current(&self) -> Option<Token> {
+        Some(Token { number: self.0.state.current()?, thread: self.0.clone() })
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Worker").field(&self.0.state.current()).finish()
+    }
+}
+
+impl Target {
+    fn tell(&self, cancelled: bool) {
+        // SAFETY: the options live for as long as the call that they belong to; the runtime's flags are atomic.
+        let told = unsafe {
+            match (self.call, cancelled) {
+                (Call::Run(options), true) => (self.api.RunOptionsSetTerminate)(options.as_ptr()),
+                (Call::Run(options), false) => (self.api.RunOptionsUnsetTerminate)(options.as_ptr()),
+                (Call::Load(options), flag) => {
+                    (self.api.SessionOptionsSetLoadCancellationFlag)(options.as_ptr(), flag)
+                }
+            }
+        };
+        // Setting a flag fails for a null pointer only.
+        let _ = self.api.check(told, Code::Internal);
+    }
+}
+
+/// Options of a thread's runs, which carry the flag that ends one.
+struct RunOptions {
+    api: Api,
+    raw: NonNull<OrtRunOptions>,
+}
+
+impl RunOptions {
+    fn new(api: Api) -> Result<RunOptions> {
+        let mut raw = null_mut();
+        // SAFETY: the out-pointer is valid.
+        api.check(unsafe { (api.CreateRunOptions)(&mut raw) }, Code::Internal)?;
+        let raw = NonNull::new(raw).ok_or_else(|| Error::new(Code::Internal, "no options for a run"))?;
+        Ok(RunOptions { api, raw })
+    }
+}
+
+impl Drop for RunOptions {
+    fn drop(&mut self) {
+        // SAFETY: created above, released once, by the thread whose runs are over.
+        unsafe { (self.api.ReleaseRunOptions)(self.raw.as_ptr()) }
+    }
+}
+
+/// Calls the runtime for a run, which is handed the options to run with.
+pub(crate) fn run(api: Api, call: impl FnOnce(*const OrtRunOptions) -> Result<()>) -> Result<()> {
+    HERE.with(|here| {
+        let options = here.options_of(api)?;
+        here.watch(Target { api, call: Call::Run(options) }, || call(options.as_ptr()))
+    })
+}
+
+/// Calls the runtime for a load with these options.
+pub(crate) fn load(
+    api: Api,
+    options: NonNull<OrtSessionOptions>,
+    call: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    HERE.with(|here| here.watch(Target { api, call: Call::Load(options) }, call))
+}
+
+impl Here {
+    fn options_of(&self, api: Api) -> Result<NonNull<OrtRunOptions>> {
+        let mut all = self.options.borrow_mut();
+        if let Some(options) = all.iter().find(|options| options.api == api) {
+            return Ok(options.raw);
+        }
+        let options = RunOptions::new(api)?;
+        let raw = options.raw;
+        all.push(options);
+        Ok(raw)
+    }
+
+    /// Makes a call that others may cancel. What succeeded all the same is kept.
+    fn watch(&self, mut target: Target, call: impl FnOnce() -> Result<()>) -> Result<()> {
+        let Thread { state, target: known } = &*self.thread;
+        known.store(&raw mut target, Relaxed);
+        match state.enter() {
+            Entered::Outside => call(),
+            Entered::Cancelled => Err(cancelled()),
+            Entered::Inside => {
+                let result = call();
+                if !state.leave() {
+                    return result;
+                }
+                target.tell(false);
+                result.map_err(|_| cancelled())
+            }
+        }
+    }
+}
+
+/// What a call fails with that was cancelled.
+fn cancelled() -> Error {
+    Error::new(Code::Cancelled, "it was cancelled")
+}
