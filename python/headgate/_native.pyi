@@ -35,6 +35,9 @@ class Gateway:
     def status(self) -> bytes:
         """What is live: generation, endpoints, versions with state, placement and run times (JSON)."""
 
+    def reasons(self) -> list[str]:
+        """Why no traffic should come, as far as the data plane knows: threads that do not come back from their runs."""
+
     def metrics(self) -> bytes:
         """All metric families with their samples (JSON)."""
 

@@ -118,13 +118,39 @@ def main() -> None:
         [tensor("y", TensorProto.FLOAT, ["n"])],
         [numpy_helper.from_array(np.array(True), "go_on")],
     )
-    # One node that takes as long as the cube of its input's size.
+    # The same for rows that are run together: as many turns as the largest of them says; the rows come back as they were.
     write(
-        "square",
-        [helper.make_node("MatMul", ["x", "x"], ["y"])],
-        [tensor("x", TensorProto.FLOAT, ["n", "n"])],
-        [tensor("y", TensorProto.FLOAT, ["n", "n"])],
+        "patient_rows",
+        [
+            helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+            helper.make_node("Cast", ["most"], ["times"], to=TensorProto.INT64),
+            helper.make_node("Loop", ["times", "go_on", "zero"], ["turns"], body=body),
+            helper.make_node("Mul", ["turns", "zero"], ["nothing"]),
+            helper.make_node("Add", ["x", "nothing"], ["z"]),
+        ],
+        [tensor("x", TensorProto.FLOAT, ["n", 1])],
+        [tensor("z", TensorProto.FLOAT, ["n", 1])],
+        [numpy_helper.from_array(np.array(True), "go_on"), numpy_helper.from_array(np.float32([0]), "zero")],
     )
+    # One node that takes as long as the square of a size, and cannot be cancelled within.
+    write(
+        "long_node",
+        [
+            helper.make_node("Max", ["size", "least"], ["some"]),
+            helper.make_node("Concat", ["one_image", "some"], ["shape"], axis=0),
+            helper.make_node("ConstantOfShape", ["shape"], ["ones"], value=numpy_helper.from_array(np.float32([1]))),
+            helper.make_node("AveragePool", ["ones"], ["means"], kernel_shape=[100, 100], auto_pad="SAME_UPPER"),
+            helper.make_node("ReduceMean", ["means"], ["mean"], keepdims=0),
+            helper.make_node("Unsqueeze", ["mean", "zero"], ["y"]),
+        ],
+        [tensor("size", TensorProto.INT64, [2])],
+        [tensor("y", TensorProto.FLOAT, [1])],
+        [
+            numpy_helper.from_array(np.array([1, 1]), "least"),
+            numpy_helper.from_array(np.array([1, 1]), "one_image"),
+            numpy_helper.from_array(np.array([0]), "zero"),
+        ],
+    )  # fmt: skip
     map_type = helper.make_map_type_proto(
         TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, [])
     )

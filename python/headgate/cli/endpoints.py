@@ -250,6 +250,10 @@ def _placed(version: Mapping[str, Any]) -> str | None:
         placed += ", shedding"
     if version["breaker"] and version["breaker"]["open"]:
         placed += ", left alone (breaker)"
+        if version["breaker"].get("answered_by"):
+            placed += f", {version['breaker']['answered_by']} answers"
+    if version["runs"] and version["runs"]["stuck"]:
+        placed += f", {version['runs']['stuck']} runs stuck"
     return placed
 
 

@@ -327,6 +327,8 @@ def _versions(state: EndpointState, held: Held, status: Status) -> dict[str, Ver
             load_ms=detail.get("load_ms"),
             memory=said.get("memory"),
             breaker=said.get("breaker"),
+            runs=said.get("runs"),
+            probes=said.get("probes"),
             message=state.omitted.get(name) or said.get("note"),
         )
     return views

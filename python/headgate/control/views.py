@@ -76,10 +76,25 @@ class MemoryView(TypedDict):
 
 
 class BreakerView(TypedDict):
-    """Whether a version is left alone for failing, and how often it has been."""
+    """Whether a version is left alone for failing, how often it has been, and which version answers its slots meanwhile."""
 
     open: bool
     trips: int
+    answered_by: str | None
+
+
+class RunsView(TypedDict):
+    """Runs that were cancelled so far, and those of them that are in progress and do not end."""
+
+    cancelled: int
+    stuck: int
+
+
+class ProbesView(TypedDict):
+    """Runs of a known input after a failed run, which tell whose mistake that was."""
+
+    runs: int
+    failed: int
 
 
 class PlacedBy(TypedDict):
@@ -113,6 +128,8 @@ class VersionView(TypedDict):
     load_ms: float | None
     memory: MemoryView | None
     breaker: BreakerView | None
+    runs: RunsView | None
+    probes: ProbesView | None
     message: str | None
 
 

@@ -117,6 +117,8 @@ class Process:
         if self._stop_asked.is_set():
             return ["draining: the gateway is about to stop"]
         reasons = [] if self._started else ["starting: what was served last is being loaded"]
+        if self._native is not None:
+            reasons += self._native.reasons()
         return reasons + (list(self._control.readiness().reasons) if self._control is not None else [])
 
     # === start ===

@@ -15,13 +15,17 @@ use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{MAX_RANK, Shape};
+use headgate_runtime::cancel::Token;
 use headgate_runtime::device::Flight;
 use headgate_runtime::{Binding, View};
 
 use crate::batcher::{Batcher, Kind};
-use crate::model::{Lease, Model, Warm};
+use crate::lease::Lease;
+use crate::model::{Model, Warm};
 use crate::pool::{Doorbell, late, nanos};
+use crate::runner::{On, Runner};
 use crate::seats::{Member, Seats};
+use crate::sync::{Mutex, lock};
 
 pub use seat::{Done, Seat, Together};
 
@@ -35,6 +39,8 @@ pub struct Batch {
     capacity: usize,
     class: u8,
     made: Instant,
+    /// The run in progress, where it can be cancelled: of the seat that it is for, or of everybody.
+    run: Mutex<Option<(Option<usize>, Token)>>,
     warm: Warm,
 }
 
@@ -71,7 +77,7 @@ enum Found {
 }
 
 /// A batch that nobody comes into any more, and whose run was begun.
-pub(crate) struct Closed {
+pub(crate) struct Closed<'a> {
     members: Vec<Member>,
     /// Where the rows of each begin.
     starts: Vec<usize>,
@@ -79,8 +85,7 @@ pub(crate) struct Closed {
     /// The rows that it is run with.
     padded: usize,
     now: Instant,
-    /// The instance whose thread runs it, where it has one.
-    instance: Option<usize>,
+    on: On<'a>,
     run: Result<Run>,
 }
 
@@ -112,7 +117,7 @@ impl Batch {
         });
         let inputs = inputs.collect();
         let (seats, slab, made) = (Seats::new(capacity), UnsafeCell::new(slab), Instant::now());
-        Ok(Batch { seats, inputs, bytes, capacity, slab, class: *class, made, warm })
+        Ok(Batch { seats, inputs, bytes, capacity, slab, class: *class, made, run: Mutex::default(), warm })
     }
 
     /// Gives a slab room for `rows` rows.
@@ -159,14 +164,14 @@ impl Batch {
 
     /// Runs the batch and tells everybody in it. Called once, on a pool thread. How long its first request waited and how
     /// long the run took, in nanoseconds.
-    pub(crate) fn run(self: &Arc<Self>, doorbell: &dyn Doorbell) -> (u64, u64) {
-        let closed = self.begin(None, true);
+    pub(crate) fn run(self: &Arc<Self>, runner: &Runner, doorbell: &dyn Doorbell) -> (u64, u64) {
+        let closed = self.begin(On::Thread(runner), true);
         self.finish(closed, None, doorbell)
     }
 
     /// Lets nobody in any more and begins the run, on the thread of an instance or else to its end. `waits` for rows that are
     /// expected.
-    pub(crate) fn begin(&self, instance: Option<usize>, waits: bool) -> Closed {
+    pub(crate) fn begin<'a>(&self, on: On<'a>, waits: bool) -> Closed<'a> {
         if let Some(batcher) = self.warm.batcher().filter(|_| waits) {
             self.seats.wait(|waiting| batcher.patience(waiting));
         }
@@ -177,8 +182,42 @@ impl Batch {
         let starts = self.close_gaps(&members);
         let rows = members.iter().map(|member| member.rows).sum();
         let padded = self.warm.batcher().map_or(rows, |batcher| batcher.padded(rows).min(self.capacity));
-        let run = if members.is_empty() { Ok(Run::Over(0)) } else { self.begin_rows(rows, padded, instance) };
-        Closed { members, starts, rows, padded, now, instance, run }
+        let run = match members.iter().map(|member| member.deadline).max() {
+            None => Ok(Run::Over(0)),
+            Some(latest) => {
+                self.cancellable(on, latest, None, || self.begin_rows(rows, padded, on.instance()))
+            }
+        };
+        Closed { members, starts, rows, padded, now, on, run }
+    }
+
+    /// Runs for one seat or for everybody; whoever gives it up meanwhile cancels it.
+    fn cancellable<T>(
+        &self,
+        on: On<'_>,
+        until: Instant,
+        seat: Option<usize>,
+        run: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let Some(running) = on.begin(self.model(), until) else { return run() };
+        *lock(&self.run) = Some((seat, running.token()));
+        // Who left before the token was there could not cancel.
+        let unwanted = match seat {
+            Some(index) => self.seats.has_left(index),
+            None => self.seats.look().is_none(),
+        };
+        let result = if unwanted { Err(left()) } else { run() };
+        *lock(&self.run) = None;
+        result
+    }
+
+    /// Whoever took a seat does not want it any more.
+    fn given_up(&self, index: usize, deserted: bool) {
+        if let Some((seat, token)) = &*lock(&self.run)
+            && seat.map_or(deserted, |seat| seat == index)
+        {
+            token.cancel();
+        }
     }
 
     /// Waits for the run and tells everybody. It computed from `since` on, where that is later than it was begun.
@@ -188,13 +227,13 @@ impl Batch {
         since: Option<Instant>,
         doorbell: &dyn Doorbell,
     ) -> (u64, u64) {
-        let Closed { members, starts, rows, padded, now, instance, run } = closed;
+        let Closed { members, starts, rows, padded, now, on, run } = closed;
         let since = since.unwrap_or(now);
         let ran = match members.is_empty() {
             true => Ok(0),
             false => run.and_then(|run| self.end_rows(run, (rows, padded), since)),
         };
-        self.tell(&members, &starts, ran, (now, instance));
+        self.tell(&members, &starts, ran, (now, on));
         let wait_ns = members.iter().map(|member| nanos(now - member.taken)).max().unwrap_or(0);
         let run_ns = if members.is_empty() { 0 } else { nanos(since.elapsed()) };
         for home in self.seats.homes() {
@@ -205,13 +244,7 @@ impl Batch {
         (wait_ns, run_ns)
     }
 
-    fn tell(
-        &self,
-        members: &[Member],
-        starts: &[usize],
-        ran: Result<u64>,
-        (now, instance): (Instant, Option<usize>),
-    ) {
+    fn tell(&self, members: &[Member], starts: &[usize], ran: Result<u64>, (now, on): (Instant, On<'_>)) {
         match ran {
             Ok(run_ns) => {
                 self.seats.settle(members.iter().zip(starts).enumerate().map(|(at, (member, &start))| {
@@ -224,7 +257,7 @@ impl Batch {
             }
             Err(_) => {
                 for (member, &start) in members.iter().zip(starts) {
-                    self.seats.settle([(member.index, self.run_alone(member, start, instance))]);
+                    self.seats.settle([(member.index, self.run_alone(member, start, on))]);
                 }
             }
         }
@@ -298,13 +331,15 @@ impl Batch {
     }
 
     /// Runs one request whose rows begin at `start`, in buffers of its own.
-    fn run_alone(&self, member: &Member, start: usize, instance: Option<usize>) -> Fate {
+    fn run_alone(&self, member: &Member, start: usize, on: On<'_>) -> Fate {
         let begun = Instant::now();
         if begun >= member.deadline {
             return Fate::failed(late(), member, begun);
         }
         let mut lease = Lease::take(self.warm.clone(), 0);
-        let result = self.fill(&mut lease, member.rows, start).and_then(|()| lease.run_on(instance));
+        let filled = self.fill(&mut lease, member.rows, start);
+        let run = || lease.run_on(on.instance());
+        let result = filled.and_then(|()| self.cancellable(on, member.deadline, Some(member.index), run));
         let (queue_ns, run_ns) = (nanos(begun - member.taken), nanos(begun.elapsed()));
         Fate { result: result.map(|()| Found::Alone(lease)), queue_ns, run_ns, counts: true }
     }
@@ -340,6 +375,11 @@ impl Fate {
     fn failed(error: Error, member: &Member, now: Instant) -> Fate {
         Fate { result: Err(error), queue_ns: nanos(now - member.taken), run_ns: 0, counts: false }
     }
+}
+
+/// What becomes of a run that nobody waits for.
+fn left() -> Error {
+    Error::new(Code::Cancelled, "nobody waits for the run any more")
 }
 
 fn check_rows(output: &View<'_>, rows: usize) -> Result<()> {

@@ -17,8 +17,10 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_runtime::device::Flight;
 
 use crate::batch::{Batch, Closed};
+use crate::job::Job;
 use crate::lane::{Lane, Waits};
-use crate::pool::{Desk, Job, Work, nanos};
+use crate::pool::{Desk, Work, nanos};
+use crate::runner::On;
 
 /// Runs of an instance that one crew has in the air at most.
 pub(crate) const IN_THE_AIR: usize = 2;
@@ -93,7 +95,7 @@ enum What {
     /// Nobody wanted it any more.
     Nothing,
     Run(Box<Job>, Result<Flight>),
-    Batch(Arc<Batch>, Closed),
+    Batch(Arc<Batch>, Closed<'static>),
 }
 
 impl Thread {
@@ -132,12 +134,12 @@ impl Thread {
                 None => What::Nothing,
             },
             Work::Batch(batch) => {
-                let closed = batch.begin(Some(self.instance), idle);
+                let closed = batch.begin(On::Instance(self.instance), idle);
                 What::Batch(batch, closed)
             }
             Work::Probe(probe) => {
                 // Nothing is in the air: a probe does not go ahead.
-                probe.run(Some(self.instance));
+                probe.run(On::Instance(self.instance));
                 What::Nothing
             }
         };

@@ -55,6 +55,11 @@ impl<T: Waits> Lane<T> {
         Self { state: Mutex::new(state), instances }
     }
 
+    /// How many pieces may run at the same time.
+    pub(crate) fn instances(&self) -> usize {
+        self.instances
+    }
+
     /// Whether more work of a class is welcome: always, unless its queue stands and its limit is reached.
     pub(crate) fn admits(&self, class: u8) -> bool {
         let state = lock(&self.state);

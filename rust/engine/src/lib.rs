@@ -1,7 +1,7 @@
 //! Turns requests into runs.
 //!
-//! Read in this order: [`place`] (inline, pool or batched), [`model`] (what is run, and the buffers it runs on), [`pool`],
-//! [`probe`], [`batcher`], [`batch`], [`constant`], [`resident`], [`memory`], [`load`], [`histogram`].
+//! Read in this order: [`place`] (inline, pool or batched), [`model`] (what is run), [`lease`] (the buffers it runs on), [`job`], [`pool`],
+//! [`runner`], [`probe`], [`batcher`], [`batch`], [`constant`], [`resident`], [`memory`], [`load`], [`histogram`].
 
 pub mod batch;
 pub mod batcher;
@@ -11,7 +11,9 @@ pub mod curve;
 mod device;
 mod free;
 pub mod histogram;
+pub mod job;
 mod lane;
+pub mod lease;
 pub mod load;
 pub mod memory;
 pub mod model;
@@ -21,8 +23,10 @@ mod pressure;
 pub mod probe;
 pub mod ran;
 pub mod resident;
+pub mod runner;
 mod seats;
 mod shortest;
+mod staff;
 mod sync;
 mod warm;
 mod warmup;
@@ -33,11 +37,15 @@ pub use curve::Cost;
 pub use device::Devices;
 pub use headgate_runtime as runtime;
 pub use histogram::Histogram;
+pub use job::{Outcome, Pending, Waiter};
+pub use lease::Lease;
 pub use load::{Engine, Source};
 pub use memory::{Memory, Need};
-pub use model::{Executable, Lease, Model, Threads, Warm};
+pub use model::{Executable, Model, Threads, Warm};
 pub use place::Place;
-pub use pool::{Desk, Doorbell, Outcome, Pending, Pool, Waiter, join_until};
+pub use pool::{Desk, Doorbell, Pool, join_until};
 pub use probe::{Asked, Finding};
 pub use ran::Ran;
 pub use resident::State;
+pub use runner::STUCK_AFTER;
+pub use staff::ThreadCounts;

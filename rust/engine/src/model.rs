@@ -1,11 +1,10 @@
 //! A loaded version: what computes, and the buffers it computes on.
 //!
-//! Buffers are leased: each IO thread has its own free list in the model, so a warm request allocates nothing and frees
+//! Buffers are leased (`lease`): each IO thread has its own free list in the model, so a warm request allocates nothing and frees
 //! nothing, and unloading a model frees all of them at once. A lease may be dropped anywhere; it finds its way home.
-//! Next: `pool`.
+//! Next: `lease`.
 #![allow(unsafe_code, reason = "a run in the air reads and writes buffers that somebody else holds")]
 
-use std::any::Any;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, MutexGuard, OnceLock};
@@ -26,7 +25,11 @@ use crate::place::{Place, Placement, Seen};
 use crate::pool::{Desk, Work};
 use crate::probe::Probes;
 use crate::resident::Resident;
+use crate::runner::Runs;
 use crate::shortest::Shortest;
+
+/// When to ask again for a version whose runs do not end.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Whatever turns inputs into outputs: an ONNX Runtime session, a constant, a test's probe.
 pub trait Executable: Send + Sync + 'static {
@@ -100,7 +103,7 @@ pub struct Model {
     resident: Arc<Resident>,
     device: Device,
     library: &'static Library,
-    free: Box<[Free]>,
+    pub(crate) free: Box<[Free]>,
     lane: Arc<Lane<Work>>,
     batcher: Option<Batcher>,
     /// The threads that run it, where those are its own.
@@ -113,6 +116,7 @@ pub struct Model {
     pub load_ns: AtomicU64,
     shortest: Shortest,
     pub(crate) probes: Probes,
+    pub(crate) runs: Runs,
     /// When something was learned last.
     learned_ns: AtomicU64,
 }
@@ -157,6 +161,7 @@ impl Model {
             load_ns: AtomicU64::new(0),
             shortest: Shortest::default(),
             probes: Probes::default(),
+            runs: Runs::default(),
             learned_ns: AtomicU64::new(0),
         })
     }
@@ -215,8 +220,12 @@ impl Model {
     /// Whether one more piece of work of a class may wait for a thread.
     ///
     /// # Errors
-    /// `overloaded` while the version's queue stands and holds as much as it may.
+    /// `overloaded` while the version's queue stands and holds as much as it may, or its runs do not end.
     pub(crate) fn admit(&self, class: u8) -> Result<()> {
+        if self.runs.stuck() >= self.lane.instances() {
+            let words = "every thread that this version may have is held by a run that was cancelled and does not end";
+            return Err(Error::new(Code::Overloaded, words).after(RETRY));
+        }
         if self.lane.admits(class) {
             return Ok(());
         }
@@ -340,110 +349,5 @@ impl Deref for Warm {
 
     fn deref(&self) -> &Model {
         &self.model
-    }
-}
-
-/// One run's buffers, on loan from a model.
-pub struct Lease {
-    warm: Warm,
-    home: usize,
-    binding: Option<Binding>,
-    /// Dropped after the binding: what must last as long as the buffers are in use.
-    attached: Option<Box<dyn Any + Send + Sync>>,
-}
-
-impl Lease {
-    /// Takes buffers from the free list of IO thread `home`, or makes new ones.
-    pub fn take(warm: Warm, home: usize) -> Lease {
-        let home = home % warm.free.len();
-        let binding = warm.free[home].take().unwrap_or_else(|| warm.new_binding());
-        Lease { warm, home, binding: Some(binding), attached: None }
-    }
-
-    /// Has something last as long as the buffers are in use, in place of what was attached before.
-    pub fn attach(&mut self, what: Option<Box<dyn Any + Send + Sync>>) {
-        self.attached = what;
-    }
-
-    /// The model that lent them.
-    pub fn model(&self) -> &Arc<Model> {
-        self.warm.model()
-    }
-
-    /// The tensors.
-    pub fn binding(&self) -> &Binding {
-        self.binding.as_ref().expect("a lease holds its binding until it is dropped")
-    }
-
-    /// The tensors, to be filled.
-    pub fn binding_mut(&mut self) -> &mut Binding {
-        self.binding.as_mut().expect("a lease holds its binding until it is dropped")
-    }
-
-    /// The signature and the tensors it speaks of.
-    pub fn parts(&mut self) -> (&Signature, &mut Binding) {
-        let binding = self.binding.as_mut().expect("a lease holds its binding until it is dropped");
-        (self.warm.model.signature(), binding)
-    }
-
-    /// Runs the model over the inputs; a panic inside becomes an error and costs the buffers.
-    ///
-    /// # Errors
-    /// As [`Executable::run`]; `internal` after a panic.
-    pub fn run(&mut self) -> Result<()> {
-        let Lease { warm, binding, .. } = self;
-        let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
-        let result = warm.execute(binding);
-        if result.as_ref().is_err_and(|error| error.code == Code::Internal) {
-            // After a panic nobody knows what they hold.
-            *binding = warm.new_binding();
-        }
-        result
-    }
-}
-
-/// Runs on the thread of an instance.
-impl Lease {
-    /// Begins to run over the inputs.
-    ///
-    /// # Errors
-    /// As [`Executable::run`].
-    ///
-    /// # Safety
-    /// The lease is neither dropped nor read before [`Lease::finish`] got the flight.
-    pub(crate) unsafe fn begin(&mut self, instance: usize) -> Result<Flight> {
-        let Lease { warm, binding, .. } = self;
-        let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
-        // SAFETY: the caller's promise; the binding lies in the lease.
-        unsafe { warm.begin(instance, binding) }
-    }
-
-    /// Waits for the end of a run.
-    ///
-    /// # Errors
-    /// As [`Executable::run`].
-    pub(crate) fn finish(&mut self, instance: usize, flight: Flight) -> Result<()> {
-        let Lease { warm, binding, .. } = self;
-        let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
-        warm.finish(instance, flight, binding)
-    }
-
-    /// Runs on the thread of an instance, or on any.
-    ///
-    /// # Errors
-    /// As [`Lease::run`].
-    pub(crate) fn run_on(&mut self, instance: Option<usize>) -> Result<()> {
-        let Some(instance) = instance else { return self.run() };
-        // SAFETY: finished in the next line.
-        let flight = unsafe { self.begin(instance)? };
-        self.finish(instance, flight)
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let Some(mut binding) = self.binding.take() else { return };
-        binding.forget();
-        self.warm.free[self.home].give(binding);
     }
 }

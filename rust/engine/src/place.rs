@@ -39,10 +39,11 @@ const WRITTEN: &str = "run.placement is written";
 const STALLED: &str = "a run of it held an IO thread up within the last minute";
 
 /// Where to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Place {
     /// On a pool thread.
+    #[default]
     Pool = 0,
     /// On the IO thread that holds the request.
     Inline = 1,
@@ -111,6 +112,8 @@ pub struct Decided {
 #[derive(Debug, Default)]
 pub struct Placement {
     place: AtomicU8,
+    /// Where it is to run as long as nothing speaks against it.
+    home: Place,
     decided: Mutex<Option<Decided>>,
     /// Why nothing is decided: somebody wrote the place down, or it follows from what was written.
     fixed: Option<&'static str>,
@@ -124,7 +127,7 @@ impl Placement {
     pub fn new(rule: PlaceRule) -> Self {
         let place = if rule == PlaceRule::Inline { Place::Inline } else { Place::Pool };
         let fixed = (rule != PlaceRule::Auto).then_some(WRITTEN);
-        Self { place: AtomicU8::new(place as u8), fixed, ..Self::default() }
+        Self { place: AtomicU8::new(place as u8), home: place, fixed, ..Self::default() }
     }
 
     /// The pool, for whatever reason there is.
@@ -148,7 +151,10 @@ impl Placement {
             return self.get();
         };
         let (place, why) = match (self.get(), self.fixed) {
-            (place, Some(why)) => (place, why),
+            (_, Some(_)) if self.home == Place::Inline && now_ns < self.barred_until_ns.load(Relaxed) => {
+                (Place::Pool, STALLED)
+            }
+            (_, Some(why)) => (self.home, why),
             (Place::Inline, None) => self.leaves_io(seen, p99_ns, now_ns),
             (_, None) => self.leaves_pool(seen, p99_ns, now_ns),
         };
@@ -205,13 +211,20 @@ impl Placement {
 
     /// Takes a version off the IO threads at once: one of its runs stalled one.
     pub fn demote(&self, now_ns: u64) {
-        if self.fixed.is_some() {
-            return;
-        }
         self.barred_until_ns.store(now_ns + PENALTY_NS, Relaxed);
         self.place.store(Place::Pool as u8, Relaxed);
         if let Some(decided) = &mut *self.last() {
             decided.why = STALLED;
+        }
+    }
+
+    /// Puts a version back where it was written to run, once it has been off the IO threads for long enough.
+    pub fn recover(&self, now_ns: u64) {
+        if self.home == Place::Inline
+            && self.get() != Place::Inline
+            && now_ns >= self.barred_until_ns.load(Relaxed)
+        {
+            self.place.store(Place::Inline as u8, Relaxed);
         }
     }
 
@@ -259,8 +272,16 @@ mod tests {
         for (rule, place) in [(PlaceRule::Inline, Place::Inline), (PlaceRule::Pool, Place::Pool)] {
             let placement = Placement::new(rule);
             let ns = if place == Place::Inline { 9_000_000 } else { 2_000 };
-            placement.decide(seen(&runs(ns, 100)), 0);
+            assert_eq!(placement.decide(seen(&runs(ns, 100)), 0), place);
+            // Who holds an IO thread up leaves it for a while, whatever is written.
             placement.demote(0);
+            assert_eq!(
+                (placement.get(), placement.decide(seen(&runs(ns, 100)), 1)),
+                (Place::Pool, Place::Pool)
+            );
+            placement.recover(PENALTY_NS - 1);
+            assert_eq!(placement.get(), Place::Pool);
+            placement.recover(PENALTY_NS);
             assert_eq!(placement.get(), place);
         }
     }

@@ -3,27 +3,28 @@
 //! Each version has a queue of its own (`lane`), and versions take turns. Jobs whose requester has left, or whose deadline
 //! has passed, are dropped before they cost a run. What does not fit is refused at once.
 //!
-//! Not here: the threads of models on a device (`crew`).
-#![allow(unsafe_code, reason = "a run in the air reads and writes buffers that somebody else holds")]
-
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+//! Not here: one run (`job`), how many threads there are (`staff`), the threads of models on a device (`crew`).
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use headgate_core::error::{Code, Error, Result};
-use headgate_runtime::device::Flight;
-use tokio::sync::oneshot;
 
 use crate::batch::{Batch, Seat};
+use crate::job::{Job, Pending, Waiter};
 use crate::lane::{Lane, Waits};
-use crate::model::{Lease, Model};
+use crate::lease::Lease;
+use crate::model::Model;
 use crate::probe::{self, Asked, Probe};
+use crate::runner::{On, Runner};
+use crate::staff::{Staff, ThreadCounts};
 
+/// Threads beyond those that a single version may hold: what others have of the pool, whatever one of them does.
+const SPARE: usize = 1;
+/// How long a thread that is one too many waits for work before it ends.
+const IDLE: Duration = Duration::from_secs(1);
 /// Jobs that may wait for a pool thread, for each of them.
 const QUEUE_PER_THREAD: usize = 256;
 /// Jobs that a version may have waiting whatever others have.
@@ -37,81 +38,6 @@ pub(crate) enum Work {
     Batch(Arc<Batch>),
     /// What tells whether the version still works.
     Probe(Probe),
-}
-
-/// Who waits for a run.
-#[derive(Clone, Copy, Debug)]
-pub struct Waiter {
-    /// The IO thread.
-    pub thread: usize,
-    /// When it is of no use any more.
-    pub deadline: Instant,
-    /// Its class; 0 is run first.
-    pub class: u8,
-}
-
-/// One request's run.
-pub(crate) struct Job {
-    lease: Lease,
-    deadline: Instant,
-    class: u8,
-    queued: Instant,
-    reply: oneshot::Sender<Outcome>,
-    stage: Arc<Stage>,
-}
-
-/// How far a run is: either it begins or it is cancelled, never both.
-#[derive(Default)]
-struct Stage(AtomicU8);
-
-impl Stage {
-    const QUEUED: u8 = 0;
-    const BEGUN: u8 = 1;
-    const CANCELLED: u8 = 2;
-
-    /// Takes it out of the queue; false when somebody has.
-    fn leave(&self, to: u8) -> bool {
-        self.0.compare_exchange(Self::QUEUED, to, Relaxed, Relaxed).is_ok()
-    }
-}
-
-/// A run on its way; resolves to its outcome. Dropping it cancels a run that has not begun.
-pub struct Pending {
-    outcome: oneshot::Receiver<Outcome>,
-    stage: Arc<Stage>,
-}
-
-impl Pending {
-    /// Whether the run has begun.
-    pub fn has_begun(&self) -> bool {
-        self.stage.0.load(Relaxed) == Stage::BEGUN
-    }
-
-    /// Cancels the run, or gives what resolves when it ends, if it has begun.
-    pub fn cancel(self) -> Option<oneshot::Receiver<Outcome>> {
-        (!self.stage.leave(Stage::CANCELLED)).then_some(self.outcome)
-    }
-}
-
-impl Future for Pending {
-    type Output = Result<Outcome>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let lost = |_| Error::new(Code::Internal, "a pool thread gave no outcome");
-        Pin::new(&mut self.outcome).poll(cx).map_err(lost)
-    }
-}
-
-/// What became of a job: the buffers come back whatever happened.
-pub struct Outcome {
-    /// The buffers, outputs filled when `result` is fine.
-    pub lease: Lease,
-    /// Whether the run succeeded.
-    pub result: Result<()>,
-    /// How long the job waited for a thread, in nanoseconds.
-    pub queue_ns: u64,
-    /// How long the run took, in nanoseconds; 0 when there was none.
-    pub run_ns: u64,
 }
 
 /// Tells IO threads that somebody's outcome is there: once for a batch and not for each request in it.
@@ -130,7 +56,6 @@ enum Token {
 /// The threads and their queue.
 pub struct Pool {
     inner: Arc<Inner>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What all threads that run models need.
@@ -149,6 +74,7 @@ struct Inner {
     most_waiting: usize,
     stopping: AtomicBool,
     desk: Arc<Desk>,
+    staff: Staff,
 }
 
 impl Pool {
@@ -157,8 +83,8 @@ impl Pool {
         let (tokens, taken) = unbounded();
         let most_waiting = threads.max(1) * QUEUE_PER_THREAD;
         let desk = Desk { waiting: AtomicUsize::new(0), crews: AtomicUsize::new(0), doorbell };
-        let inner = Inner { tokens, taken, most_waiting, stopping: false.into(), desk: Arc::new(desk) };
-        Pool { inner: Arc::new(inner), threads: Mutex::default() }
+        let (stopping, desk, staff) = (false.into(), Arc::new(desk), Staff::new(threads.max(1) + SPARE));
+        Pool { inner: Arc::new(Inner { tokens, taken, most_waiting, stopping, desk, staff }) }
     }
 
     /// What models with threads of their own need.
@@ -166,21 +92,32 @@ impl Pool {
         &self.inner.desk
     }
 
-    /// Starts `threads` threads.
+    /// Starts the threads.
     ///
     /// # Errors
     /// `internal` when the system gives no more threads.
-    pub fn start(&self, threads: usize) -> Result<()> {
-        let started = (0..threads.max(1)).map(|index| {
-            let inner = self.inner.clone();
-            std::thread::Builder::new()
-                .name(format!("hg-pool-{index}"))
-                .spawn(move || inner.work())
-                .map_err(|error| Error::new(Code::Internal, format!("no thread for the pool: {error}")))
-        });
-        let started = started.collect::<Result<Vec<_>>>()?;
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner).extend(started);
-        Ok(())
+    pub fn start(&self) -> Result<()> {
+        (0..self.inner.staff.base()).try_for_each(|_| self.add_thread())
+    }
+
+    fn add_thread(&self) -> Result<()> {
+        let inner = self.inner.clone();
+        self.inner.staff.add(move |runner| inner.work(runner))
+    }
+
+    /// Looks at the threads at `now`: cancels runs that are of no use any more, and adds a thread where one does not come back from
+    /// its run, or where all have been in a run for a while and work waits.
+    pub fn watch(&self, now: Instant) {
+        let waits = !self.inner.taken.is_empty();
+        for _ in 0..self.inner.staff.look(now, waits) {
+            // The system gives no more threads: the next look tries again.
+            let _ = self.add_thread();
+        }
+    }
+
+    /// How many threads there are, and how many of them are held by runs that do not end.
+    pub fn threads(&self) -> ThreadCounts {
+        self.inner.staff.counts()
     }
 
     /// Hands a run over.
@@ -188,17 +125,15 @@ impl Pool {
     /// # Errors
     /// `overloaded` when too many wait, or the version sheds; the lease goes home.
     pub fn submit(&self, lease: Lease, waiter: Waiter) -> Result<Pending> {
-        let Waiter { deadline, class, .. } = waiter;
+        let class = waiter.class;
         if lease.model().lane().waiting(class) >= self.room(class) {
             return Err(Error::new(Code::Overloaded, "the queue for pool threads is full; try again later"));
         }
         lease.model().admit(class)?;
-        let (reply, outcome) = oneshot::channel();
         let model = lease.model().clone();
-        let (queued, stage) = (Instant::now(), Arc::<Stage>::default());
-        let job = Job { lease, deadline, class, queued, reply, stage: stage.clone() };
+        let (job, pending) = Job::new(lease, waiter);
         self.inner.push(&model, Work::Run(job));
-        Ok(Pending { outcome, stage })
+        Ok(pending)
     }
 
     /// How many jobs of a class and those above it a version may have waiting: as many as others leave free, so that one that takes
@@ -237,19 +172,11 @@ impl Pool {
         self.inner.desk.waiting.load(Relaxed)
     }
 
-    /// Finishes what is queued and joins the threads; true when all were gone by `deadline`. A thread that is still in a run
-    /// then is left to itself: a run cannot be interrupted. Stop the submitters first.
+    /// Finishes what is queued and joins the threads; true when all were gone by `deadline`. A run that is still in progress then is
+    /// cancelled, and one that does not end is left to itself. Stop the submitters first.
     pub fn stop(&self, deadline: Instant) -> bool {
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         self.inner.stopping.store(true, Relaxed);
-        for _ in &threads {
-            // The channel has a receiver in `inner`.
-            drop(self.inner.tokens.send(Token::Stop));
-        }
-        let joined = threads
-            .into_iter()
-            .map(|thread| join_until(thread, deadline).is_some())
-            .fold(true, |all, one| all & one);
+        let joined = self.inner.staff.stop(deadline, || self.inner.send(Token::Stop));
         // Crews end with their models.
         joined & wait_until(deadline, || self.inner.desk.crews.load(Relaxed) == 0)
     }
@@ -261,7 +188,7 @@ pub fn join_until<T>(thread: JoinHandle<T>, deadline: Instant) -> Option<T> {
 }
 
 /// Waits for what tells nobody; false when it is not so by `deadline`.
-fn wait_until(deadline: Instant, mut holds: impl FnMut() -> bool) -> bool {
+pub(crate) fn wait_until(deadline: Instant, mut holds: impl FnMut() -> bool) -> bool {
     const STEP: Duration = Duration::from_millis(1);
     while !holds() {
         if Instant::now() >= deadline {
@@ -295,14 +222,18 @@ impl Inner {
     }
 
     /// A pool thread's life.
-    fn work(&self) {
-        while let Ok(Token::Lane(lane)) = self.taken.recv() {
-            self.turn(lane);
+    fn work(&self, runner: &Runner) {
+        while let Some(Token::Lane(lane)) = self.next() {
+            self.turn(lane, runner);
+            self.staff.come_back(runner);
+        }
+        if !self.stopping.load(Relaxed) {
+            return;
         }
         // Whatever got behind the word to stop is finished as well; another thread's word is passed on.
         while let Ok(token) = self.taken.try_recv() {
             match token {
-                Token::Lane(lane) => self.turn(lane),
+                Token::Lane(lane) => self.turn(lane, runner),
                 Token::Stop => {
                     self.send(Token::Stop);
                     break;
@@ -311,16 +242,28 @@ impl Inner {
         }
     }
 
+    /// What a thread does next; `None` ends it: there is one more than need be, and nothing to do for it.
+    fn next(&self) -> Option<Token> {
+        while self.staff.has_extra() {
+            match self.taken.recv_timeout(IDLE) {
+                Err(RecvTimeoutError::Timeout) if self.staff.leave() => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+                token => return token.ok(),
+            }
+        }
+        self.taken.recv().ok()
+    }
+
     /// One piece of a version's work; the rest of it after other versions had their turn.
-    fn turn(&self, lane: Arc<Lane<Work>>) {
+    fn turn(&self, lane: Arc<Lane<Work>>, runner: &Runner) {
         loop {
             let Some(work) = lane.next(Instant::now()) else { return };
             self.desk.waiting.fetch_sub(1, Relaxed);
             let class = work.class();
             let (wait_ns, run_ns) = match work {
-                Work::Run(job) => job.run(),
-                Work::Batch(batch) => batch.run(&*self.desk.doorbell),
-                Work::Probe(probe) => probe.run(None),
+                Work::Run(job) => job.run(runner),
+                Work::Batch(batch) => batch.run(runner, &*self.desk.doorbell),
+                Work::Probe(probe) => probe.run(On::Thread(runner)),
             };
             if !lane.finish(class, wait_ns, run_ns) {
                 return;
@@ -350,7 +293,7 @@ impl Work {
 impl Waits for Work {
     fn came(&self) -> Instant {
         match self {
-            Work::Run(job) => job.queued,
+            Work::Run(job) => job.came(),
             Work::Batch(batch) => batch.came(),
             Work::Probe(probe) => probe.queued,
         }
@@ -358,7 +301,7 @@ impl Waits for Work {
 
     fn until(&self) -> Option<Instant> {
         match self {
-            Work::Run(job) => (!job.reply.is_closed()).then_some(job.deadline),
+            Work::Run(job) => job.until(),
             Work::Batch(batch) => batch.until(),
             Work::Probe(probe) => Some(probe.queued + probe::PATIENCE),
         }
@@ -366,60 +309,10 @@ impl Waits for Work {
 
     fn class(&self) -> u8 {
         match self {
-            Work::Run(job) => job.class,
+            Work::Run(job) => job.class(),
             Work::Batch(batch) => batch.class(),
             Work::Probe(_) => 0,
         }
-    }
-}
-
-impl Job {
-    /// Runs it, unless nobody wants it any more; how long it waited and ran, in nanoseconds.
-    fn run(self) -> (u64, u64) {
-        let Some(mut job) = self.start() else { return (0, 0) };
-        let begun = Instant::now();
-        let result = job.lease.run();
-        job.over(result, begun, nanos(begun.elapsed()))
-    }
-
-    /// The job, unless nobody wants it any more.
-    fn start(self) -> Option<Job> {
-        if self.reply.is_closed() || !self.stage.leave(Stage::BEGUN) {
-            return None;
-        }
-        let now = Instant::now();
-        if now >= self.deadline {
-            self.over(Err(late()), now, 0);
-            return None;
-        }
-        Some(self)
-    }
-
-    /// Tells the outcome of a run that began then; how long the job waited and ran, in nanoseconds.
-    fn over(self, result: Result<()>, begun: Instant, run_ns: u64) -> (u64, u64) {
-        let queue_ns = nanos(begun - self.queued);
-        // A requester that left meanwhile gets nothing; the lease in the outcome goes home either way.
-        drop(self.reply.send(Outcome { lease: self.lease, result, queue_ns, run_ns }));
-        (queue_ns, run_ns)
-    }
-
-    /// Begins it on the thread of an instance; `None` when nobody wants it any more.
-    pub(crate) fn begin(self, instance: usize) -> Option<(Job, Result<Flight>)> {
-        let mut job = self.start()?;
-        // SAFETY: the job keeps the lease to itself until `land`.
-        let flight = unsafe { job.lease.begin(instance) };
-        Some((job, flight))
-    }
-
-    /// Ends what [`Job::begin`] began at `begun`; how long the job waited and ran, in nanoseconds.
-    pub(crate) fn land(
-        mut self,
-        (flight, instance): (Result<Flight>, usize),
-        begun: Instant,
-        run_ns: impl FnOnce() -> u64,
-    ) -> (u64, u64) {
-        let result = flight.and_then(|flight| self.lease.finish(instance, flight));
-        self.over(result, begun, run_ns())
     }
 }
 

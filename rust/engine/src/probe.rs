@@ -13,14 +13,18 @@ use std::time::{Duration, Instant};
 use headgate_core::error::{Code, Result};
 use tokio::sync::oneshot;
 
-use crate::model::{Lease, Model};
+use crate::lease::Lease;
+use crate::model::Model;
 use crate::pool::nanos;
+use crate::runner::On;
 use crate::warmup::Warmup;
 
 /// The shortest time between two probes of a model.
 const REST: Duration = Duration::from_secs(1);
 /// A model rests so many times as long as its probe ran: probes take a tenth of a core at most.
 const REST_PER_RUN: u32 = 9;
+/// How long a probe may run: an input that takes longer says that the model does not work.
+const LIMIT: Duration = Duration::from_secs(10);
 /// Until when a probe that waits for a thread is of use: it is wanted whenever it comes to run.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -144,10 +148,12 @@ impl Probe {
         Probe { model, queued: Instant::now() }
     }
 
-    /// Runs it, on the thread of an instance where there is one; how long it waited and ran, in nanoseconds.
-    pub(crate) fn run(self, instance: Option<usize>) -> (u64, u64) {
+    /// Runs it; how long it waited and ran, in nanoseconds.
+    pub(crate) fn run(self, on: On<'_>) -> (u64, u64) {
         let (probes, begun) = (self.model.probes(), Instant::now());
-        let result = self.execute(instance);
+        let running = on.begin(&self.model, begun + LIMIT);
+        let result = self.execute(on.instance());
+        drop(running);
         let finding = result.and_then(|result| match result {
             Ok(()) => Some(Finding::Works),
             // Want of memory says nothing about the model.

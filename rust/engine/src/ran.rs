@@ -8,7 +8,8 @@ use headgate_core::error::Result;
 use headgate_runtime::View;
 
 use crate::batch::Together;
-use crate::model::{Lease, Model};
+use crate::lease::Lease;
+use crate::model::Model;
 
 /// Inputs and outputs of a run that is over.
 pub enum Ran {

@@ -133,17 +133,24 @@ impl<F> Seats<F> {
         !std::mem::replace(&mut state.handed, true)
     }
 
-    /// Whoever took a seat does not want it any more.
-    pub(crate) fn leave(&self, index: usize) {
+    /// Whoever took a seat does not want it any more. Whether everybody has left.
+    pub(crate) fn leave(&self, index: usize) -> bool {
         let mut state = self.lock();
         let stage = std::mem::replace(&mut state.seats[index].stage, Stage::Gone);
         if matches!(stage, Stage::Writing) {
             state.writing -= 1;
             self.changed.notify_all();
         }
+        let deserted = !state.seats.iter().any(Seat::is_here);
         // What became of it, if that is known already, is dropped outside the lock.
         drop(state);
         drop(stage);
+        deserted
+    }
+
+    /// Whether whoever took a seat has left.
+    pub(crate) fn has_left(&self, index: usize) -> bool {
+        matches!(self.lock().seats[index].stage, Stage::Gone)
     }
 
     /// Who is there; `None` when everybody has left.
@@ -245,10 +252,17 @@ impl<F> Seats<F> {
     }
 }
 
+impl<F> Seat<F> {
+    /// Whether a request waits for its outcome here.
+    fn is_here(&self) -> bool {
+        matches!(self.stage, Stage::Writing | Stage::Ready)
+    }
+}
+
 impl<F> State<F> {
     /// `None` when everybody has left.
     fn waiting(&self, capacity: usize) -> Option<Waiting> {
-        let here = || self.seats.iter().filter(|seat| matches!(seat.stage, Stage::Writing | Stage::Ready));
+        let here = || self.seats.iter().filter(|seat| seat.is_here());
         Some(Waiting {
             rows: here().map(|seat| seat.rows).sum(),
             full: self.rows == capacity,

@@ -76,6 +76,10 @@ impl Gateway {
         outside(py, || Ok(door::json(&self.here()?.status())))
     }
 
+    fn reasons(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        outside(py, || Ok(self.here()?.reasons()))
+    }
+
     fn metrics(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
         outside(py, || Ok(door::json(&self.here()?.metrics())))
     }

@@ -79,10 +79,12 @@ async fn accept_all(listener: &tokio::net::TcpListener, shared: &Shared, threads
 fn hand_over(stream: tokio::net::TcpStream, shared: &Shared, threads: &[Mailbox]) {
     let refuse = || shared.metrics.connections_refused.fetch_add(1, Relaxed);
     let open: usize = threads.iter().map(|thread| thread.connections.load(Relaxed)).sum();
-    // A full mailbox is passed over like a full thread.
+    // A full mailbox is passed over like a full thread, and a thread that does not come back from a run like one.
     let least = threads
         .iter()
-        .filter(|thread| thread.has_room())
+        .zip(&shared.beats)
+        .filter(|(thread, beat)| thread.has_room() && !beat.is_stuck())
+        .map(|(thread, _)| thread)
         .min_by_key(|thread| thread.connections.load(Relaxed));
     let (Some(thread), true) = (least, open < shared.config.max_connections) else {
         refuse();

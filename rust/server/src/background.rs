@@ -1,9 +1,11 @@
-//! One thread for what nobody should wait for: placement, stalls, sketch merges, freeing what was replaced.
+//! One thread for what nobody should wait for: placement, sketch merges, freeing what was replaced.
+//!
+//! Not here: runs that hold a thread up (`serving::run_watch`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use headgate_core::error::Result;
 use headgate_engine::histogram::Counts;
@@ -15,11 +17,8 @@ use crate::io::Shared;
 use crate::metrics::VersionMetrics;
 use crate::publish::Publisher;
 use crate::threads::spawn_behind;
-use crate::watchdog::Watchdog;
 
-/// How often the IO threads are looked at for stalls.
-const BEAT: Duration = Duration::from_millis(10);
-/// How often the rest is done.
+/// How often all of it is done.
 const TICK: Duration = Duration::from_secs(1);
 
 /// The running thread.
@@ -41,16 +40,10 @@ pub fn start(
     let stop = Arc::new((Mutex::new(false), Condvar::new()));
     let signal = stop.clone();
     let thread = spawn_behind("hg-background".to_owned(), move || {
-        let (watchdog, runs) = (Watchdog::default(), HashMap::new());
-        let mut keeper = Keeper { shared, engine, sketches, publisher, watchdog, runs, released: 0 };
-        let mut last = Instant::now();
+        let mut keeper = Keeper { shared, engine, sketches, publisher, runs: HashMap::new(), released: 0 };
         while !stopped(&signal) {
-            keeper.watch();
-            if last.elapsed() >= TICK {
-                last = Instant::now();
-                // A panic is printed and costs this tick; the watchdog and the sketches go on.
-                drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| keeper.tick())));
-            }
+            // A panic is printed and costs this tick; the next one comes.
+            drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| keeper.tick())));
         }
     })?;
     Ok(Background { stop, thread })
@@ -59,7 +52,7 @@ pub fn start(
 fn stopped(signal: &(Mutex<bool>, Condvar)) -> bool {
     let stop = signal.0.lock().unwrap_or_else(PoisonError::into_inner);
     let (stop, _) =
-        signal.1.wait_timeout_while(stop, BEAT, |stop| !*stop).unwrap_or_else(PoisonError::into_inner);
+        signal.1.wait_timeout_while(stop, TICK, |stop| !*stop).unwrap_or_else(PoisonError::into_inner);
     *stop
 }
 
@@ -79,7 +72,6 @@ struct Keeper {
     engine: Arc<Engine>,
     sketches: Arc<Sketches>,
     publisher: Arc<Publisher>,
-    watchdog: Watchdog,
     /// What was known of each model's runs when its place was last decided.
     runs: HashMap<usize, Counts>,
     /// Sessions that were freed when memory was last given back.
@@ -87,20 +79,6 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Takes versions that stall an IO thread off the IO threads.
-    fn watch(&mut self) {
-        let now = self.shared.now_ns();
-        let stalled = self.watchdog.look(&self.shared.beats, now);
-        if stalled.is_empty() {
-            return;
-        }
-        self.each_version(|model, _| {
-            if stalled.contains(&(Arc::as_ptr(model) as usize)) {
-                model.placement.demote(now);
-            }
-        });
-    }
-
     fn tick(&mut self) {
         self.place();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -119,6 +97,7 @@ impl Keeper {
         let now = self.shared.now_ns();
         let mut seen: HashMap<usize, (Arc<Model>, Counts)> = HashMap::new();
         self.each_version(|model, metrics| {
+            model.placement.recover(now);
             let key = Arc::as_ptr(model) as usize;
             let (_, counts) = seen.entry(key).or_insert_with(|| (model.clone(), Counts::default()));
             counts.add(&metrics.counts(|shard| &shard.run));

@@ -11,8 +11,7 @@ use arc_swap::ArcSwap;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::Snapshot;
 use headgate_core::spec::EndpointSpec;
-use headgate_engine::place::Decided;
-use headgate_engine::{Batch, Batcher, Devices, Engine, Memory, Pool, Threads, join_until};
+use headgate_engine::{Batch, Devices, Engine, Memory, Pool, Threads, join_until};
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -24,11 +23,13 @@ use crate::config::Config;
 use crate::drift::Sketches;
 use crate::fetch::Fetcher;
 use crate::guards::Guards;
-use crate::io::{self, LiveEndpoint, Mailbox, Message, Shared};
+use crate::io::{self, Mailbox, Message, Shared};
 use crate::metrics::{Gauges, Metrics, families};
 use crate::publish::Publisher;
 use crate::request::attribution;
 use crate::residency;
+use crate::serving::run_watch::{self, RunWatch};
+use crate::serving::status::describe;
 use crate::threads::{runtime, spawn, take_short_turns};
 use crate::wake::Events;
 use crate::watchdog::Beat;
@@ -70,6 +71,7 @@ struct Running {
     acceptor: JoinHandle<()>,
     io_threads: Vec<JoinHandle<bool>>,
     background: Background,
+    run_watch: RunWatch,
 }
 
 impl Gateway {
@@ -175,7 +177,7 @@ impl Gateway {
         // What can fail for want of descriptors comes first: from here on only the system's last thread may be missing.
         let runtimes = (0..=inboxes.len()).map(|_| runtime()).collect::<Result<Vec<_>>>()?;
         let mut runtimes = runtimes.into_iter();
-        self.shared.pool.start(self.shared.config.pool_threads)?;
+        self.shared.pool.start()?;
         if let Some(log) = &self.shared.access_log {
             log.start()?;
         }
@@ -202,7 +204,8 @@ impl Gateway {
             self.sketches.clone(),
             self.publisher.clone(),
         )?;
-        Ok(Running { bound, stop_accepting, acceptor, io_threads, background })
+        let run_watch = run_watch::start(self.shared.clone())?;
+        Ok(Running { bound, stop_accepting, acceptor, io_threads, background, run_watch })
     }
 
     /// Takes an endpoint's new state in; see [`Publisher::apply`].
@@ -252,6 +255,7 @@ impl Gateway {
         families.extend(residency::families(&self.engine, &self.shared.fetcher));
         families.extend(residency::devices(&self.engine));
         families.extend(attribution::families(&self.shared.snapshot.load()));
+        families.extend(run_watch::families(&self.shared, &self.shared.snapshot.load()));
         Value::Array(families)
     }
 
@@ -264,6 +268,11 @@ impl Gateway {
         let ids: Vec<u64> =
             live.versions.iter().filter_map(|version| Some(version.payload.sketch.as_ref()?.id)).collect();
         self.sketches.report(endpoint, &ids, window_seconds)
+    }
+
+    /// Why no requests should come, in words, as far as threads are concerned.
+    pub fn reasons(&self) -> Vec<String> {
+        run_watch::reasons(&self.shared)
     }
 
     /// What is live.
@@ -289,7 +298,7 @@ impl Gateway {
     /// Drains and joins every thread; true when nothing had to be cut off. Idempotent.
     ///
     /// Readiness turns false at once; requests go on for `delay`; then no new connection is taken, and what is in flight has
-    /// `grace` to finish. A run cannot be interrupted: a thread that is still in one after that is left to itself.
+    /// `grace` to finish. Runs that are still in progress then are cancelled, and a thread whose run does not end is left to itself.
     pub fn stop(&self, delay: Duration, grace: Duration) -> bool {
         self.shared.draining.store(true, Relaxed);
         self.shared.changed();
@@ -310,7 +319,7 @@ impl Gateway {
     }
 
     fn wind_down(&self, running: Running, deadline: Instant) -> bool {
-        let Running { stop_accepting, acceptor, io_threads, background, .. } = running;
+        let Running { stop_accepting, acceptor, io_threads, background, run_watch, .. } = running;
         // The acceptor may be gone already; then nobody listens.
         let _ = stop_accepting.send(());
         let mut clean = join_until(acceptor, Instant::now() + PATIENCE).is_some();
@@ -329,7 +338,9 @@ impl Gateway {
         }
         clean &= self.shared.fetcher.stop(deadline);
         clean &= self.publisher.stop(deadline);
-        clean & self.shared.pool.stop(deadline)
+        clean &= self.shared.pool.stop(deadline);
+        run_watch.stop();
+        clean
     }
 
     fn life(&self) -> std::sync::MutexGuard<'_, Life> {
@@ -343,22 +354,6 @@ impl Drop for Gateway {
     }
 }
 
-/// What a version's place was decided from.
-fn placed_by(decided: Decided) -> Value {
-    let Decided { why, runs, p99_ns, busy, batch_rows } = decided;
-    json!({"why": why, "runs": runs, "p99_us": p99_ns as f64 / 1e3, "busy": busy, "batch_rows": batch_rows})
-}
-
-/// What a version's batches were like.
-fn batches(batcher: &Batcher) -> Value {
-    let sizes = batcher.sizes();
-    let (count, rows) = sizes
-        .iter()
-        .fold((0, 0), |(count, rows), (size, of)| (count + of.count, rows + *size as u64 * of.count));
-    let cost = batcher.cost().map(|cost| json!({"fixed": cost.fixed_ns / 1e3, "row": cost.row_ns / 1e3}));
-    json!({"max_batch": batcher.max_batch(), "count": count, "rows": rows, "cost_us": cost})
-}
-
 /// Tells IO threads that outcomes of a batch are there.
 struct Doorbell(Vec<Mailbox>);
 
@@ -366,45 +361,4 @@ impl headgate_engine::Doorbell for Doorbell {
     fn ring(&self, thread: usize, batch: Arc<Batch>) -> bool {
         self.0.get(thread).is_some_and(|mailbox| mailbox.post(Message::Ran(batch)))
     }
-}
-
-fn describe(endpoint: &LiveEndpoint) -> Value {
-    let versions: Map<String, Value> = endpoint
-        .versions
-        .iter()
-        .map(|version| {
-            let state = &version.payload;
-            let runs = state.metrics.counts(|shard| &shard.run);
-            let micros = |q| runs.quantile_ns(q).map(|ns| ns as f64 / 1e3);
-            let facts = json!({
-                "memory": json!({
-                    "state": state.model.resident().state().as_str(),
-                    "bytes": state.model.resident().bytes(),
-                    "pinned": state.is_pinned(),
-                }),
-                "digest": version.digest,
-                "placement": state.model.place().as_str(),
-                "placement_fixed": state.model.placement.is_written(),
-                "placed_by": state.model.placement.decided().map(placed_by),
-                "device": state.model.device(),
-                "note": state.model.note.get(),
-                "shedding": state.model.is_shedding(),
-                "breaker": state.breaker.as_ref().map(|breaker| json!({
-                    "open": !breaker.is_closed(), "trips": breaker.trips(),
-                })),
-                "probes": attribution::shown(&state.model),
-                "run_us": {"p50": micros(0.5), "p99": micros(0.99)},
-                "batches": state.model.batcher().map(batches),
-                "load_ms": state.model.load_ns() as f64 / 1e6,
-                "signature": state.model.signature(),
-                "requests": state.metrics.requests(),
-            });
-            (version.name.to_string(), facts)
-        })
-        .collect();
-    json!({
-        "revision": endpoint.revision,
-        "champion": endpoint.versions[endpoint.champion as usize].name,
-        "versions": versions,
-    })
 }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::id::MAX_NAME;
 use headgate_core::route::{Pick, Reason, pick, pick_direct};
+use headgate_engine::runtime::cancel::Scope;
 use headgate_engine::{Lease, Place, Ran, Seat, Waiter, Warm};
 use headgate_protocol::binary;
 use headgate_protocol::envelope::Envelope;
@@ -315,33 +316,48 @@ async fn run_together(mut seat: Seat, tap: &mut Tap) -> Result<Ran> {
 }
 
 async fn run_alone(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
-    let deadline = tap.deadline();
     match lease.model().place() {
         Place::Inline => {
             let result = io::with(|io| {
                 let _beat =
                     io.shared.beats[io.thread].begin(lease.model(), io.shared.ns_at(tap.decoded_at()));
+                let _scope = Scope::begin();
                 lease.run()
             });
+            if result.as_ref().is_err_and(|error| error.code == Code::Cancelled) {
+                // It held the thread up. In the pool it may take the time that the request has.
+                return run_in_pool(lease, tap).await;
+            }
             tap.ran_inline(Instant::now());
             result.map(|()| lease)
         }
-        Place::Pool | Place::Batch => {
-            // A run outlives its request when the client leaves or the deadline passes, and so does its memory.
-            lease.attach(tap.counted().hand_over());
-            let run = io::with(|io| io.shared.pool.submit(lease, tap.waiter()))?;
-            let mut run = tap.awaits(run);
-            let Ok(outcome) = tokio::time::timeout_at(deadline.into(), &mut run).await else {
-                if run.has_begun() {
-                    tap.overran();
-                }
-                return Err(late());
-            };
-            let outcome = outcome?;
-            tap.ran_pooled(outcome.queue_ns, outcome.run_ns, true, Instant::now());
-            outcome.result.map(|()| outcome.lease)
-        }
+        Place::Pool | Place::Batch => run_in_pool(lease, tap).await,
     }
+}
+
+async fn run_in_pool(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
+    let deadline = tap.deadline();
+    // A run may outlive its request when the client leaves or the deadline passes, and so does its memory.
+    lease.attach(tap.counted().hand_over());
+    let run = io::with(|io| io.shared.pool.submit(lease, tap.waiter()))?;
+    let mut run = tap.awaits(run);
+    let Ok(outcome) = tokio::time::timeout_at(deadline.into(), &mut run).await else {
+        if run.has_begun() {
+            tap.overran();
+        }
+        return Err(late());
+    };
+    let outcome = outcome?;
+    tap.ran_pooled(outcome.queue_ns, outcome.run_ns, true, Instant::now());
+    // The watchdog may end a run at its deadline a moment before the request's own clock does.
+    let result = outcome.result.map_err(|error| match error.code {
+        Code::Cancelled => late(),
+        _ => error,
+    });
+    if result.as_ref().is_err_and(|error| error.code == Code::DeadlineExceeded) {
+        tap.overran();
+    }
+    result.map(|()| outcome.lease)
 }
 
 /// The refusal of a request that waits no longer.

@@ -106,11 +106,12 @@ impl Shared {
         self.changes.send_replace(());
     }
 
-    /// Whether requests are welcome: started, not draining, and every champion can answer.
+    /// Whether requests are welcome: started, not draining, every champion can answer, and every thread that runs models can be had.
     pub fn is_ready(&self) -> bool {
         // A snapshot is published only when all its versions were loaded; one that has left memory since comes back when it is
         // asked for. A live endpoint is a ready one.
-        self.ready.load(Relaxed) && !self.draining.load(Relaxed)
+        let held = self.beats.iter().any(Beat::is_stuck) || self.pool.threads().exhausted;
+        self.ready.load(Relaxed) && !self.draining.load(Relaxed) && !held
     }
 }
 

@@ -37,6 +37,7 @@ pub mod reply;
 pub mod request;
 pub mod residency;
 pub mod rest;
+pub mod serving;
 pub mod settings;
 pub mod sketching;
 pub mod stock;

@@ -1,19 +1,22 @@
-//! Finds runs that stall an IO thread: those that hold it for long while they compute or wait.
+//! Finds runs that stall an IO thread, those that hold it for long while they compute or wait, and ends them.
 //!
 //! A thread that is ready and gets no core holds nobody up by its own fault: under a CPU quota, or beside other work, that
 //! happens to the shortest run. So it is the thread's own time that counts, between two looks at the same run.
-//! What becomes of a model that stalls is `headgate_engine::place`'s.
+//! What becomes of a model that stalls is `headgate_engine::place`'s; the request whose run is cancelled goes to the pool.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use headgate_engine::Model;
 use headgate_engine::place::STALL_NS;
+use headgate_engine::runtime::cancel::Worker;
+use headgate_engine::{Model, STUCK_AFTER};
 
 use crate::threads::Watched;
 
 /// A run that had at least one in so many nanoseconds of a core was computing.
 const COMPUTING: u64 = 4;
+/// An inline run that stalls its thread is cancelled when it has lasted so long, in nanoseconds.
+const CANCEL_NS: u64 = 3 * STALL_NS;
 
 /// What an IO thread is running inline right now. Written twice a run: it has cache lines to itself.
 #[derive(Default)]
@@ -24,14 +27,22 @@ pub struct Beat {
     /// The model's address, as a name for it.
     model: AtomicUsize,
     /// The thread, once it runs.
-    thread: OnceLock<Watched>,
+    thread: OnceLock<Seen>,
+    /// Whether the run was cancelled and does not end.
+    stuck: AtomicBool,
+}
+
+/// A thread as the watchdog sees it.
+struct Seen {
+    watched: Watched,
+    worker: Worker,
 }
 
 impl Beat {
     /// Makes this the calling thread's.
     pub fn belongs_here(&self) {
         // Every IO thread has one of its own.
-        let _ = self.thread.set(Watched::here());
+        let _ = self.thread.set(Seen { watched: Watched::here(), worker: Worker::here() });
     }
 
     /// Notes a run for as long as the guard lives.
@@ -39,6 +50,11 @@ impl Beat {
         self.model.store(Arc::as_ptr(model) as usize, Relaxed);
         self.since_ns.store(now_ns.max(1), Relaxed);
         BeatGuard(self)
+    }
+
+    /// Whether a run holds the thread that was cancelled and does not end.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.load(Relaxed)
     }
 }
 
@@ -72,32 +88,72 @@ impl Look {
     }
 }
 
+/// What the watchdog keeps of a thread between looks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Past {
+    /// The first look at its run.
+    first: Look,
+    /// When that run was cancelled.
+    cancelled_ns: Option<u64>,
+}
+
+/// A run that stalls its thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stall {
+    /// The thread.
+    pub thread: usize,
+    /// The model, by its address.
+    pub model: usize,
+    /// Whether the run was cancelled at this look.
+    pub cancelled: bool,
+}
+
 /// Looks at every IO thread from time to time.
 #[derive(Default)]
 pub struct Watchdog {
-    /// The first look at each one's run.
-    first: Vec<Look>,
+    past: Vec<Past>,
 }
 
 impl Watchdog {
-    /// Looks, and names the models whose runs stall, by their addresses.
-    pub fn look(&mut self, beats: &[Beat], now_ns: u64) -> Vec<usize> {
-        self.first.resize(beats.len(), Look::default());
-        let stalled = beats.iter().zip(&mut self.first).filter_map(|(beat, first)| {
-            let thread = beat.thread.get()?;
-            let since_ns = beat.since_ns.load(Relaxed);
-            let model = beat.model.load(Relaxed);
-            let cpu_ns = if since_ns == 0 { 0 } else { thread.cpu_ns() };
-            let look = Look { since_ns, at_ns: now_ns, cpu_ns };
-            let stalls = look.stalls(first, || thread.sleeps());
-            if first.since_ns != since_ns {
-                *first = look;
-            }
-            // Else that run has ended meanwhile, and the address may be the next one's.
-            (stalls && beat.since_ns.load(Relaxed) == since_ns).then_some(model)
-        });
-        stalled.collect()
+    /// Looks at `now_ns`, cancels runs that have stalled their thread for long, and names those that stall it.
+    pub fn look(&mut self, beats: &[Beat], now_ns: u64) -> Vec<Stall> {
+        self.past.resize(beats.len(), Past::default());
+        let all = beats.iter().zip(&mut self.past).enumerate();
+        all.filter_map(|(thread, (beat, past))| look_at(beat, past, now_ns, thread)).collect()
     }
+}
+
+fn look_at(beat: &Beat, past: &mut Past, now_ns: u64, thread: usize) -> Option<Stall> {
+    let Seen { watched, worker } = beat.thread.get()?;
+    let since_ns = beat.since_ns.load(Relaxed);
+    let model = beat.model.load(Relaxed);
+    if past.first.since_ns != since_ns {
+        beat.stuck.store(false, Relaxed);
+    }
+    let cpu_ns = if since_ns == 0 { 0 } else { watched.cpu_ns() };
+    let look = Look { since_ns, at_ns: now_ns, cpu_ns };
+    let stalls = look.stalls(&past.first, || watched.sleeps());
+    if past.first.since_ns != since_ns {
+        *past = Past { first: look, cancelled_ns: None };
+    }
+    // The scope that is open now is that of the run which was seen before and is still there.
+    let token = worker.current();
+    // Else that run has ended meanwhile, and the address may be the next one's.
+    if !stalls || beat.since_ns.load(Relaxed) != since_ns {
+        return None;
+    }
+    let mut cancelled = false;
+    match past.cancelled_ns {
+        None if now_ns.saturating_sub(since_ns) >= CANCEL_NS => {
+            cancelled = token.is_some_and(|token| token.cancel());
+            past.cancelled_ns = Some(now_ns);
+        }
+        Some(at) if now_ns.saturating_sub(at) >= STUCK_AFTER.as_nanos() as u64 => {
+            beat.stuck.store(true, Relaxed)
+        }
+        _ => {}
+    }
+    Some(Stall { thread, model, cancelled })
 }
 
 #[cfg(test)]
@@ -162,14 +218,20 @@ mod tests {
         });
         begins.recv().unwrap();
         let mut watchdog = Watchdog::default();
-        while !beats[0].thread.get().unwrap().sleeps() {
+        while !beats[0].thread.get().unwrap().watched.sleeps() {
             std::thread::yield_now();
         }
         assert!(watchdog.look(&*beats, STALL_NS).is_empty());
-        assert_eq!(watchdog.look(&*beats, 3 * STALL_NS), [5]);
+        let stall = Stall { thread: 0, model: 5, cancelled: false };
+        assert_eq!(watchdog.look(&*beats, 3 * STALL_NS), [stall]);
+        // Cancelled, and it does not end: nothing in it can be.
+        assert_eq!(watchdog.look(&*beats, 4 * STALL_NS), [stall]);
+        let later = 4 * STALL_NS + STUCK_AFTER.as_nanos() as u64;
+        assert_eq!((watchdog.look(&*beats, later - 1), beats[0].is_stuck()), (vec![stall], false));
+        assert_eq!((watchdog.look(&*beats, later), beats[0].is_stuck()), (vec![stall], true));
         end.send(()).unwrap();
         thread.join().unwrap();
         // Of a thread that is gone nothing is known.
-        assert!(watchdog.look(&*beats, 5 * STALL_NS).is_empty());
+        assert!(watchdog.look(&*beats, later + STALL_NS).is_empty());
     }
 }

@@ -252,7 +252,7 @@ fn a_version_that_fails_again_and_again_is_left_alone_until_a_probe_succeeds() {
     assert_eq!(health.runs.load(SeqCst), 3);
     assert_eq!(metric(&gateway, "headgate_breaker_open", &of("v1")), 1);
     let shown = gateway.status()["endpoints"]["model"]["versions"]["v1"]["breaker"].clone();
-    assert_eq!(shown, json!({"open": true, "trips": 1}));
+    assert_eq!(shown, json!({"open": true, "trips": 1, "answered_by": null}));
     // A new revision of the same version does not close it.
     let versions = json!([{"name": "v1", "digest": "sha256:0", "artifact": "adopted"}]);
     let breaker = json!({"consecutive": 3, "success_rate": 0.5, "window_ms": 10000, "min_requests": 100});
@@ -372,9 +372,20 @@ fn what_expired_in_one_class_keeps_nobody_waiting_while_versions_take_turns() {
         stream.write_all(request("other", 1.0).as_bytes()).unwrap();
         stream
     };
+    // The pool has a spare thread and grows while everybody waits: these take all but one of the threads that there may be.
+    let blockers: Vec<_> = (0..17)
+        .map(|index| {
+            let (model, held) = gated();
+            let name = format!("blocker-{index}");
+            common::serve(&gateway, &name, model, false);
+            let stream = common::send(address, &name);
+            held.entered.recv_timeout(PATIENCE).unwrap();
+            (stream, held)
+        })
+        .collect();
     let mut others = vec![to_other()];
     held.entered.recv_timeout(PATIENCE).unwrap();
-    // The thread is taken; these wait, and expire.
+    // The last thread is taken; these wait, and expire.
     for _ in 0..5 {
         assert_eq!(answer(&mut send(address, "x-headgate-timeout: 5ms")).1["code"], "deadline_exceeded");
     }
@@ -388,4 +399,5 @@ fn what_expired_in_one_class_keeps_nobody_waiting_while_versions_take_turns() {
     held.leave.send(()).unwrap();
     assert_eq!(answer(&mut important).0, 200);
     others.iter_mut().for_each(|stream| assert_eq!(answer(stream).0, 200));
+    blockers.iter().for_each(|(_, held)| held.leave.send(()).unwrap());
 }

@@ -43,7 +43,9 @@ VERSION = {
     "signature": None,
     "load_ms": 3.0,
     "memory": {"state": "cold", "bytes": 3 << 19, "pinned": True},
-    "breaker": {"open": True, "trips": 2},
+    "breaker": {"open": True, "trips": 2, "answered_by": "v6"},
+    "runs": {"cancelled": 5, "stuck": 1},
+    "probes": {"runs": 3, "failed": 0},
     "message": None,
 }
 ENDPOINT: dict[str, Any] = {
@@ -112,6 +114,8 @@ def test_get_shows_one_endpoint_with_alarms_blocks_and_versions() -> None:
         "1.9/3.1 us",
         "v1 is inline: a run alone takes less than 50 us (the newest 812 runs: p99 6.4 us, 25% of the IO threads)",
         "left alone",
+        "v6 answers",
+        "1 runs stuck",
         "on cuda:0",
         "cold, 1.5 MiB",
         "v0 (bad)",

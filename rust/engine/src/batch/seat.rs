@@ -13,8 +13,8 @@ use headgate_runtime::{Binding, View};
 
 use super::{Batch, Fate, Found, Rows, with_rows};
 use crate::batcher::{KINDS, Kind};
+use crate::job::Waiter;
 use crate::model::{Model, Warm};
-use crate::pool::Waiter;
 use crate::ran::Ran;
 
 /// A request's place in a batch. Its rows are written first, then [`crate::Pool::ready`] has them run.
@@ -133,7 +133,7 @@ impl Seat {
         self.batch.seats.ready(self.index).then(|| self.batch.clone())
     }
 
-    /// Waits for the run. Whoever drops this meanwhile leaves the batch, if it has not begun.
+    /// Waits for the run. Whoever drops this meanwhile leaves the batch; the last one cancels its run.
     pub async fn done(mut self) -> Done {
         let Fate { result, queue_ns, run_ns, counts } = poll_fn(|cx| self.poll(cx)).await;
         let (batch, rows) = (self.batch.clone(), self.rows);
@@ -156,7 +156,8 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         if self.stage != Stage::Over {
-            self.batch.seats.leave(self.index);
+            let deserted = self.batch.seats.leave(self.index);
+            self.batch.given_up(self.index, deserted);
         }
     }
 }

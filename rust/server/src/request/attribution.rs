@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::io;
-use crate::metrics::family;
+use crate::serving::run_watch::per_version;
 use crate::taps::Tap;
 use crate::version::VersionState;
 
@@ -89,18 +89,9 @@ async fn told(coming: oneshot::Receiver<Finding>) -> Finding {
 /// What is counted of probes, for each version.
 #[rustfmt::skip]
 pub fn families(snapshot: &Snapshot<VersionState>) -> [Value; 2] {
-    let mut endpoints: Vec<_> = snapshot.endpoints.values().collect();
-    endpoints.sort_by(|a, b| a.name.cmp(&b.name));
-    let counter = |name: &str, help: &str, read: fn((u64, u64)) -> u64| {
-        let versions = endpoints.iter().flat_map(|endpoint| endpoint.versions.iter().map(|version| (&endpoint.name, version)));
-        family(name, help, "counter", versions.map(|(endpoint, version)| {
-            let labels = json!({"endpoint": endpoint, "version": version.name});
-            json!([labels, read(version.payload.model.probes().counts())])
-        }))
-    };
     [
-        counter("headgate_probes_total", "Runs of a known input because a request's run had failed: whose mistake that was.", |(runs, _)| runs),
-        counter("headgate_probes_failed_total", "Those that failed as well: the version is at fault, not the request.", |(_, failed)| failed),
+        per_version(snapshot, "headgate_probes_total", "Runs of a known input because a request's run had failed: whose mistake that was.", "counter", |model| model.probes().counts().0),
+        per_version(snapshot, "headgate_probes_failed_total", "Those that failed as well: the version is at fault, not the request.", "counter", |model| model.probes().counts().1),
     ]
 }
 

@@ -1,0 +1,7 @@
+//! What is served and what keeps it well, beside the requests.
+//!
+//! Lives here: the thread that looks after runs, what is shown of what is served. May come in: start and stop (`gateway`). Never known here: requests in progress,
+//! sockets.
+
+pub mod run_watch;
+pub mod status;

@@ -1,0 +1,174 @@
+//! The thread that looks after runs every ten milliseconds: those that hold an IO thread up, and those in the pool that are of no use
+//! any more or do not end.
+//!
+//! It has ordinary priority: on cores that are full, whoever frees them must get its turn.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use headgate_core::error::Result;
+use headgate_core::snapshot::Snapshot;
+use headgate_engine::Model;
+use serde_json::{Value, json};
+
+use crate::io::Shared;
+use crate::metrics::family;
+use crate::threads::spawn;
+use crate::version::VersionState;
+use crate::watchdog::{Stall, Watchdog};
+
+/// How often it looks.
+const BEAT: Duration = Duration::from_millis(10);
+
+/// The running thread.
+pub struct RunWatch {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// `internal` when the system gives no more threads.
+pub fn start(shared: Arc<Shared>) -> Result<RunWatch> {
+    let stop = Arc::<AtomicBool>::default();
+    let stopped = stop.clone();
+    let thread = spawn("hg-watch".to_owned(), move || {
+        let mut watcher = Watcher { shared, watchdog: Watchdog::default(), stuck: HashMap::new() };
+        while !stopped.load(Relaxed) {
+            std::thread::park_timeout(BEAT);
+            watcher.look();
+        }
+    })?;
+    Ok(RunWatch { stop, thread })
+}
+
+impl RunWatch {
+    /// Ends and joins the thread.
+    pub fn stop(self) {
+        self.stop.store(true, Relaxed);
+        self.thread.thread().unpark();
+        // A panic in there has been printed; nothing depends on the thread any more.
+        drop(self.thread.join());
+    }
+}
+
+struct Watcher {
+    shared: Arc<Shared>,
+    watchdog: Watchdog,
+    /// The models whose runs hold an IO thread for good, by thread.
+    stuck: HashMap<usize, Arc<Model>>,
+}
+
+impl Watcher {
+    fn look(&mut self) {
+        let shared = self.shared.clone();
+        shared.pool.watch(Instant::now());
+        let now_ns = shared.now_ns();
+        let stalls = self.watchdog.look(&shared.beats, now_ns);
+        let freed = |thread: &usize, model: &mut Arc<Model>| {
+            let stuck = shared.beats[*thread].is_stuck();
+            if !stuck {
+                model.runs().end_stuck();
+            }
+            stuck
+        };
+        let before = self.stuck.len();
+        self.stuck.retain(freed);
+        for stall in stalls {
+            if let Some(model) = model_at(&shared, stall.model) {
+                self.found(stall, model, now_ns);
+            }
+        }
+        if self.stuck.len() != before {
+            self.shared.changed();
+        }
+    }
+
+    /// Takes a version that stalls an IO thread off the IO threads.
+    fn found(&mut self, Stall { thread, cancelled, .. }: Stall, model: Arc<Model>, now_ns: u64) {
+        model.placement.demote(now_ns);
+        if cancelled {
+            model.runs().count_cancelled();
+        }
+        if self.shared.beats[thread].is_stuck() && !self.stuck.contains_key(&thread) {
+            model.runs().begin_stuck();
+            self.stuck.insert(thread, model);
+        }
+    }
+}
+
+/// The model at that address, while it is served.
+fn model_at(shared: &Shared, address: usize) -> Option<Arc<Model>> {
+    let snapshot = shared.snapshot.load_full();
+    let mut versions = snapshot.endpoints.values().flat_map(|endpoint| &endpoint.versions);
+    let found = versions.find(|version| Arc::as_ptr(&version.payload.model) as usize == address);
+    found.map(|version| version.payload.model.clone())
+}
+
+/// IO threads that are held by runs which do not end.
+pub fn stuck_io_threads(shared: &Shared) -> usize {
+    shared.beats.iter().filter(|beat| beat.is_stuck()).count()
+}
+
+/// Why requests are not welcome, in words.
+pub fn reasons(shared: &Shared) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let io = stuck_io_threads(shared);
+    if io > 0 {
+        reasons.push(format!(
+            "{io} of {} IO threads are held by runs that were cancelled and do not end",
+            shared.beats.len()
+        ));
+    }
+    let pool = shared.pool.threads();
+    if pool.exhausted {
+        reasons.push(format!(
+            "{} of {} pool threads are held by runs that were cancelled and do not end; no more are replaced",
+            pool.stuck, pool.all
+        ));
+    }
+    reasons
+}
+
+/// What is counted of runs and threads.
+#[rustfmt::skip]
+pub fn families(shared: &Shared, snapshot: &Snapshot<VersionState>) -> Vec<Value> {
+    let pool = shared.pool.threads();
+    let threads = |name: &str, help: &str, values: [usize; 2]| {
+        let kinds = ["io", "pool"].into_iter().zip(values);
+        family(name, help, "gauge", kinds.map(|(kind, value)| json!([{"kind": kind}, value])))
+    };
+    vec![
+        per_version(snapshot, "headgate_runs_cancelled_total", "Runs that were cancelled: nobody waited for them any more, or they held an IO thread up.", "counter", |model| model.runs().cancelled()),
+        per_version(snapshot, "headgate_runs_stuck", "Runs in progress that were cancelled and do not end.", "gauge", |model| model.runs().stuck() as u64),
+        threads("headgate_run_threads", "Threads that run models.", [shared.beats.len(), pool.all]),
+        threads("headgate_run_threads_stuck", "Those that are held by runs which were cancelled and do not end.", [stuck_io_threads(shared), pool.stuck]),
+    ]
+}
+
+/// A family with one series for each version that is served.
+pub fn per_version(
+    snapshot: &Snapshot<VersionState>,
+    name: &str,
+    help: &str,
+    kind: &str,
+    read: fn(&Model) -> u64,
+) -> Value {
+    let mut endpoints: Vec<_> = snapshot.endpoints.values().collect();
+    endpoints.sort_by(|a, b| a.name.cmp(&b.name));
+    let versions = endpoints
+        .iter()
+        .flat_map(|endpoint| endpoint.versions.iter().map(move |version| (endpoint, version)));
+    family(
+        name,
+        help,
+        kind,
+        versions.map(|(endpoint, version)| {
+            json!([{"endpoint": endpoint.name, "version": version.name}, read(&version.payload.model)])
+        }),
+    )
+}

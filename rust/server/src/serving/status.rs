@@ -1,0 +1,73 @@
+//! What is shown of an endpoint and its versions: where they run, how they fare, what is wrong with them.
+
+use headgate_engine::Batcher;
+use headgate_engine::place::Decided;
+use serde_json::{Map, Value, json};
+
+use crate::io::LiveEndpoint;
+use crate::request::attribution;
+
+/// An endpoint as it is served.
+pub fn describe(endpoint: &LiveEndpoint) -> Value {
+    let champion = &endpoint.versions[endpoint.champion as usize].name;
+    // Who answers for a challenger that is left alone.
+    let instead = endpoint.fallback.champion.then_some(champion);
+    let versions: Map<String, Value> = endpoint
+        .versions
+        .iter()
+        .map(|version| {
+            let state = &version.payload;
+            let runs = state.metrics.counts(|shard| &shard.run);
+            let micros = |q| runs.quantile_ns(q).map(|ns| ns as f64 / 1e3);
+            let facts = json!({
+                "memory": json!({
+                    "state": state.model.resident().state().as_str(),
+                    "bytes": state.model.resident().bytes(),
+                    "pinned": state.is_pinned(),
+                }),
+                "digest": version.digest,
+                "placement": state.model.place().as_str(),
+                "placement_fixed": state.model.placement.is_written(),
+                "placed_by": state.model.placement.decided().map(placed_by),
+                "device": state.model.device(),
+                "note": state.model.note.get(),
+                "shedding": state.model.is_shedding(),
+                "breaker": state.breaker.as_ref().map(|breaker| json!({
+                    "open": !breaker.is_closed(), "trips": breaker.trips(),
+                    "answered_by": (!breaker.is_closed() && instead != Some(&version.name)).then_some(instead).flatten(),
+                })),
+                "probes": attribution::shown(&state.model),
+                "runs": json!({
+                    "cancelled": state.model.runs().cancelled(), "stuck": state.model.runs().stuck(),
+                }),
+                "run_us": {"p50": micros(0.5), "p99": micros(0.99)},
+                "batches": state.model.batcher().map(batches),
+                "load_ms": state.model.load_ns() as f64 / 1e6,
+                "signature": state.model.signature(),
+                "requests": state.metrics.requests(),
+            });
+            (version.name.to_string(), facts)
+        })
+        .collect();
+    json!({
+        "revision": endpoint.revision,
+        "champion": champion,
+        "versions": versions,
+    })
+}
+
+/// What a version's place was decided from.
+fn placed_by(decided: Decided) -> Value {
+    let Decided { why, runs, p99_ns, busy, batch_rows } = decided;
+    json!({"why": why, "runs": runs, "p99_us": p99_ns as f64 / 1e3, "busy": busy, "batch_rows": batch_rows})
+}
+
+/// What a version's batches were like.
+fn batches(batcher: &Batcher) -> Value {
+    let sizes = batcher.sizes();
+    let (count, rows) = sizes
+        .iter()
+        .fold((0, 0), |(count, rows), (size, of)| (count + of.count, rows + *size as u64 * of.count));
+    let cost = batcher.cost().map(|cost| json!({"fixed": cost.fixed_ns / 1e3, "row": cost.row_ns / 1e3}));
+    json!({"max_batch": batcher.max_batch(), "count": count, "rows": rows, "cost_us": cost})
+}

@@ -1,0 +1,234 @@
+//! Runs that nobody wants are cancelled, and whoever misbehaves takes nothing that others need. Real models: a loop that goes on for as
+//! long as a request says, and a node that cannot be cancelled within.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+mod common;
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use common::{PATIENCE, answer, connect, eventually, gateway_with, metric};
+use headgate_core::spec::EndpointSpec;
+use headgate_server::gateway::Gateway;
+use serde_json::{Value, json};
+
+/// More turns of a loop than anybody waits for.
+const ENDLESS: i64 = i64::MAX;
+
+fn apply(gateway: &Gateway, name: &str, model: &str, run: &Value) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models").join(model);
+    let spec = json!({
+        "name": name, "revision": 1, "champion": "v1", "timeout_ms": 600_000, "fresh": true,
+        "versions": [{"name": "v1", "digest": format!("sha256:{name}"), "artifact": path, "run": run}],
+    });
+    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    let mut events = Vec::new();
+    eventually("the endpoint", || {
+        events.extend(gateway.events());
+        !events.is_empty()
+    });
+    assert_eq!(events[0]["event"], "applied", "{events:?}");
+}
+
+fn post(name: &str, body: &Value) -> String {
+    let body = body.to_string();
+    format!(
+        "POST /v2/models/{name}/infer HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Counts so far, and is given up by the gateway after so long.
+fn count(name: &str, times: i64, timeout: Duration) -> String {
+    post(
+        name,
+        &json!({
+            "parameters": {"timeout": timeout.as_micros() as u64},
+            "inputs": [
+                {"name": "x", "shape": [1], "datatype": "FP32", "data": [0.5]},
+                {"name": "times", "shape": [1], "datatype": "INT64", "data": [times]},
+            ],
+        }),
+    )
+}
+
+fn long(name: &str, size: u64, timeout: Duration) -> String {
+    post(
+        name,
+        &json!({
+            "parameters": {"timeout": timeout.as_micros() as u64},
+            "inputs": [{"name": "size", "shape": [2], "datatype": "INT64", "data": [size, size]}],
+        }),
+    )
+}
+
+fn send(address: SocketAddr, request: &str) -> TcpStream {
+    let mut stream = connect(address);
+    stream.write_all(request.as_bytes()).unwrap();
+    stream
+}
+
+fn ask(address: SocketAddr, request: &str) -> (u16, Value) {
+    answer(&mut send(address, request))
+}
+
+/// Asserts that an endpoint counts to three.
+fn counts(address: SocketAddr, name: &str) {
+    let (status, body) = ask(address, &count(name, 3, PATIENCE));
+    assert_eq!((status, &body["outputs"][0]["data"][0]), (200, &json!(3.5)), "{body}");
+}
+
+fn of(name: &str) -> Value {
+    json!({"endpoint": name, "version": "v1"})
+}
+
+#[test]
+fn an_endless_run_on_an_io_thread_moves_to_the_pool_and_ends_with_its_deadline() {
+    let (gateway, address) = gateway_with(&json!({}));
+    apply(&gateway, "endless", "count.onnx", &json!({"placement": "inline"}));
+    apply(&gateway, "good", "count.onnx", &json!({"placement": "inline"}));
+    let wait = Duration::from_millis(1_500);
+    let mut endless: Vec<_> = (0..4).map(|_| send(address, &count("endless", ENDLESS, wait))).collect();
+    for _ in 0..20 {
+        counts(address, "good");
+    }
+    for stream in &mut endless {
+        let (status, body) = answer(stream);
+        assert_eq!((status, &body["code"]), (504, &json!("deadline_exceeded")), "{body}");
+    }
+    let cancelled = || metric(&gateway, "headgate_runs_cancelled_total", &of("endless"));
+    // One on the IO thread; the version is in the pool from then on, and two ran there.
+    eventually("the ends of the runs", || cancelled() >= 3);
+    assert_eq!(metric(&gateway, "headgate_runs_cancelled_total", &of("good")), 0);
+    assert_eq!(gateway.status()["endpoints"]["endless"]["versions"]["v1"]["placement"], "pool");
+    counts(address, "endless");
+    assert_eq!(metric(&gateway, "headgate_runs_stuck", &of("endless")), 0);
+}
+
+#[test]
+fn endless_runs_in_the_pool_leave_a_thread_to_others_and_end_when_their_clients_leave() {
+    let (gateway, address) = gateway_with(&json!({}));
+    apply(&gateway, "endless", "count.onnx", &json!({"placement": "pool"}));
+    apply(&gateway, "good", "count.onnx", &json!({"placement": "pool"}));
+    let held: Vec<_> = (0..6).map(|_| send(address, &count("endless", ENDLESS, 10 * PATIENCE))).collect();
+    eventually("all of them", || metric(&gateway, "headgate_requests_in_flight", &of("endless")) == 6);
+    for _ in 0..20 {
+        counts(address, "good");
+    }
+    drop(held);
+    let labels = json!({"endpoint": "endless", "version": "v1", "code": "cancelled"});
+    eventually("the cancellations", || metric(&gateway, "headgate_requests_total", &labels) == 6);
+    counts(address, "endless");
+    assert!(gateway.stop(Duration::ZERO, PATIENCE), "no run is left");
+}
+
+#[test]
+fn several_versions_that_misbehave_do_not_hold_the_pool_between_them() {
+    let (gateway, address) = gateway_with(&json!({}));
+    for name in ["first", "second", "third", "good"] {
+        apply(&gateway, name, "count.onnx", &json!({"placement": "pool"}));
+    }
+    let bad = ["first", "second", "third"];
+    let held: Vec<_> = bad
+        .into_iter()
+        .cycle()
+        .take(9)
+        .map(|name| send(address, &count(name, ENDLESS, 10 * PATIENCE)))
+        .collect();
+    for _ in 0..5 {
+        counts(address, "good");
+    }
+    let threads = metric(&gateway, "headgate_run_threads", &json!({"kind": "pool"}));
+    assert!(threads > 3, "{threads}: each of them holds two");
+    drop(held);
+    eventually("the spare threads' end", || {
+        metric(&gateway, "headgate_run_threads", &json!({"kind": "pool"})) == 3
+    });
+}
+
+#[test]
+fn a_batch_goes_on_until_the_last_of_its_requests_is_given_up() {
+    let (gateway, address) = gateway_with(&json!({"pool_threads": 1}));
+    apply(&gateway, "rows", "patient_rows.onnx", &json!({"max_batch": 8, "placement": "pool"}));
+    let rows = |turns: f64, timeout: Duration| {
+        post(
+            "rows",
+            &json!({
+                "parameters": {"timeout": timeout.as_micros() as u64},
+                "inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [turns]}],
+            }),
+        )
+    };
+    // It holds the one thread that the version may have, so that the next two come into one batch.
+    let first = send(address, &rows(1e18, 10 * PATIENCE));
+    let begun = || gateway.status()["endpoints"]["rows"]["versions"]["v1"].clone();
+    eventually("the first run", || metric(&gateway, "headgate_requests_in_flight", &of("rows")) == 1);
+    let leaves = send(address, &rows(1e18, 10 * PATIENCE));
+    let stays = send(address, &rows(1e18, 10 * PATIENCE));
+    eventually("all three", || metric(&gateway, "headgate_requests_in_flight", &of("rows")) == 3);
+    drop(first);
+    let cancelled = || metric(&gateway, "headgate_runs_cancelled_total", &of("rows"));
+    eventually("the first run's end", || cancelled() == 1);
+    drop(leaves);
+    eventually("the departure", || metric(&gateway, "headgate_requests_in_flight", &of("rows")) == 1);
+    assert_eq!(cancelled(), 1, "somebody waits still: {}", begun());
+    drop(stays);
+    eventually("the end of the batch", || cancelled() == 2);
+    let (status, body) = ask(address, &rows(2.0, PATIENCE));
+    assert_eq!((status, &body["outputs"][0]["data"][0]), (200, &json!(2.0)));
+}
+
+#[test]
+fn a_run_that_cannot_be_cancelled_is_named_and_its_thread_replaced() {
+    let (gateway, address) = gateway_with(&json!({"pool_threads": 1}));
+    apply(&gateway, "long", "long_node.onnx", &json!({"placement": "pool"}));
+    apply(&gateway, "good", "count.onnx", &json!({"placement": "pool"}));
+    let (status, _) = ask(address, &long("long", 1_000, Duration::from_millis(50)));
+    assert_eq!(status, 504);
+    let stuck = || metric(&gateway, "headgate_runs_stuck", &of("long"));
+    eventually("the stuck run", || stuck() == 1);
+    assert_eq!(gateway.status()["endpoints"]["long"]["versions"]["v1"]["runs"]["stuck"], 1);
+    // It may have one thread, and that does not come back.
+    let (status, body) = ask(address, &long("long", 1, PATIENCE));
+    assert_eq!((status, &body["code"]), (503, &json!("overloaded")), "{body}");
+    counts(address, "good");
+    assert_eq!(metric(&gateway, "headgate_run_threads_stuck", &json!({"kind": "pool"})), 1);
+    assert!(gateway.status()["ready"].as_bool().unwrap(), "others have what they need");
+    eventually("its end", || stuck() == 0);
+    let (status, body) = ask(address, &long("long", 1, PATIENCE));
+    assert_eq!((status, &body["outputs"][0]["data"][0]), (200, &json!(1.0)), "{body}");
+}
+
+#[test]
+fn an_io_thread_that_does_not_come_back_gets_no_connections_and_turns_readiness() {
+    let (gateway, address) = gateway_with(&json!({"io_threads": 2}));
+    apply(&gateway, "long", "long_node.onnx", &json!({"placement": "inline"}));
+    apply(&gateway, "good", "count.onnx", &json!({"placement": "inline"}));
+    let stuck = || metric(&gateway, "headgate_run_threads_stuck", &json!({"kind": "io"}));
+    let mut held = send(address, &long("long", 1_000, 10 * PATIENCE));
+    eventually("the stuck thread", || stuck() == 1);
+    assert_eq!(gateway.status()["ready"], false);
+    assert!(gateway.reasons()[0].contains("1 of 2 IO threads"), "{:?}", gateway.reasons());
+    let start = Instant::now();
+    for _ in 0..4 {
+        counts(address, "good");
+    }
+    assert!(start.elapsed() < PATIENCE);
+    let (status, body) = answer(&mut held);
+    assert_eq!((status, &body["outputs"][0]["data"][0]), (200, &json!(1.0)), "{body}");
+    eventually("its end", || stuck() == 0 && gateway.status()["ready"] == true);
+}
+
+#[test]
+fn what_is_in_progress_at_the_end_of_the_grace_is_cancelled() {
+    let (gateway, address) = gateway_with(&json!({}));
+    apply(&gateway, "endless", "count.onnx", &json!({"placement": "pool"}));
+    let _held = send(address, &count("endless", ENDLESS, 10 * PATIENCE));
+    eventually("the request", || metric(&gateway, "headgate_requests_in_flight", &of("endless")) == 1);
+    let start = Instant::now();
+    gateway.stop(Duration::ZERO, Duration::from_millis(100));
+    assert!(start.elapsed() < PATIENCE);
+    assert_eq!(metric(&gateway, "headgate_run_threads", &json!({"kind": "pool"})), 0, "all threads are gone");
+}
