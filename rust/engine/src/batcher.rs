@@ -3,7 +3,7 @@
 //! Not here: one batch (`batch`), what waiting is worth (`curve`). Next: `batch`.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -58,6 +58,8 @@ pub struct Batcher {
     max_batch: usize,
     max_delay: Duration,
     buckets: Vec<usize>,
+    /// Whether nothing is batched because nobody knows whether it may be.
+    off: AtomicBool,
     /// The batches that take rows.
     pub(crate) open: Mutex<Vec<(Kind, Weak<Batch>)>>,
     free: ArrayQueue<Binding>,
@@ -110,6 +112,7 @@ impl Batcher {
             max_batch: run.max_batch as usize,
             max_delay: Duration::from_micros(run.max_delay_us),
             buckets: run.buckets.iter().map(|&rows| rows as usize).collect(),
+            off: AtomicBool::new(false),
             open: Mutex::default(),
             free: ArrayQueue::new(KEPT_SLABS),
             bytes: AtomicUsize::new(0),
@@ -122,6 +125,23 @@ impl Batcher {
     /// The most rows of a run.
     pub fn max_batch(&self) -> usize {
         self.max_batch
+    }
+
+    /// Has every request run alone from now on.
+    pub(crate) fn switch_off(&self) {
+        self.off.store(true, Relaxed);
+    }
+
+    /// Whether every request runs alone.
+    pub(crate) fn is_off(&self) -> bool {
+        self.off.load(Relaxed)
+    }
+
+    /// Whether a request with inputs of these shapes may be part of a batch: it has rows, the same number in each input, and
+    /// no more than fit. Any other request runs alone.
+    pub fn takes(&self, shapes: &[Shape]) -> bool {
+        let rows = shapes.first().map_or(1, Shape::rows);
+        (1..=self.max_batch).contains(&rows) && shapes.iter().all(|shape| shape.rows() == rows)
     }
 
     /// The rows that batches are filled up to, fewest first.

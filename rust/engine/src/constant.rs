@@ -69,21 +69,31 @@ impl Executable for Constant {
 }
 
 impl Cell {
+    /// No elements of that type yet.
+    pub(crate) fn empty(datatype: DataType) -> Cell {
+        if datatype == DataType::Bytes { Cell::Strings(Vec::new()) } else { Cell::Numbers(Vec::new()) }
+    }
+
+    /// Appends a value as an element of that type; false if it does not fit.
+    pub(crate) fn push(&mut self, datatype: DataType, value: &Value) -> bool {
+        match self {
+            Cell::Numbers(bytes) => encode(datatype, value, bytes).is_some(),
+            Cell::Strings(strings) => {
+                value.as_str().map(|text| strings.push(text.as_bytes().to_vec())).is_some()
+            }
+        }
+    }
+
     /// The values as elements of that type.
     ///
     /// # Errors
     /// The first value that does not fit it.
-    pub(crate) fn of(datatype: DataType, values: Vec<&Value>) -> std::result::Result<Cell, &Value> {
-        if datatype == DataType::Bytes {
-            let strings =
-                values.into_iter().map(|value| Ok(value.as_str().ok_or(value)?.as_bytes().to_vec()));
-            return strings.collect::<std::result::Result<_, _>>().map(Cell::Strings);
+    fn of(datatype: DataType, values: Vec<&Value>) -> std::result::Result<Cell, &Value> {
+        let mut cell = Cell::empty(datatype);
+        match values.into_iter().find(|value| !cell.push(datatype, value)) {
+            Some(wrong) => Err(wrong),
+            None => Ok(cell),
         }
-        let mut bytes = Vec::new();
-        for value in values {
-            encode(datatype, value, &mut bytes).ok_or(value)?;
-        }
-        Ok(Cell::Numbers(bytes))
     }
 }
 

@@ -17,6 +17,7 @@ pub mod lease;
 pub mod load;
 pub mod memory;
 pub mod model;
+pub mod notes;
 pub mod place;
 pub mod pool;
 mod pressure;

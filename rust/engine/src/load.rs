@@ -130,10 +130,9 @@ impl Engine {
         let executable = self.memory.bring(model.resident(), need, |executable| {
             let warm = Warm::new(model.clone(), executable.clone());
             let path = model.resident().path();
-            let warmup =
-                path.map_or(Ok(Warmup::MadeUp(1)), |path| Warmup::beside(path, model.signature()))?;
+            let warmup = path.map_or(Ok(Warmup::ZEROS), |path| Warmup::beside(path, model.signature()))?;
             let _alone = executable.alone();
-            warm::first_run(&warm, warmup)?;
+            warm::again(&warm, warmup)?;
             model.load_ns.store(start.elapsed().as_nanos() as u64, Relaxed);
             Ok(())
         })?;
@@ -169,25 +168,34 @@ impl Engine {
             let model = Arc::new(self.model((resident, how.device), run, library)?);
             Ok::<_, Error>(Warm::new(model, executable))
         };
-        let mut note = String::new();
-        for (at, device) in run.device.iter().enumerate() {
+        let mut unproven = None;
+        let mut failed = Vec::new();
+        for device in &run.device {
             let how = How::of(run, *device);
-            let last = at + 1 == run.device.len();
             let tried = made(how).and_then(|model| Ok((try_out(&model, path)?, model)));
             match tried {
-                Ok((alone, model)) => {
-                    if !note.is_empty() {
-                        // Set once: the model was made a moment ago.
-                        let _ = model.note.set(note);
-                    }
-                    return Ok(self.with_threads(how, run, (model, alone), path, made).model().clone());
+                Ok((Some(alone), model)) => {
+                    note_failures(&model, &failed);
+                    return Ok(self.with_threads(how, run, (model, Some(alone)), path, made).model().clone());
                 }
-                // Want of room for models, which is given when there is some, is no fault of the device.
-                Err(error) if last || error.retry_after.is_some() => return Err(error),
-                Err(error) => note = format!("not on {device}: {error}"),
+                // Nobody knows whether it runs there: another device may tell.
+                Ok((None, model)) => unproven = unproven.or(Some(model)),
+                // Want of room for models, which is given when there is some, is no fault of the device; nor is a load that was
+                // cancelled.
+                Err(error) if error.retry_after.is_some() || error.code == Code::Cancelled => {
+                    return Err(error);
+                }
+                Err(error) => failed.push((device, error)),
             }
         }
-        Err(Error::new(Code::Internal, "a version without a device"))
+        let why = || {
+            failed
+                .pop()
+                .map_or_else(|| Error::new(Code::Internal, "a version without a device"), |(_, error)| error)
+        };
+        let model = unproven.ok_or_else(why)?;
+        note_failures(&model, &failed);
+        Ok(model.model().clone())
     }
 
     /// The model, or one with several threads within a run where those are worth their cores.
@@ -269,7 +277,7 @@ impl Engine {
     pub fn adopt(&self, digest: &str, executable: Box<dyn Executable>, run: &RunSpec) -> Result<Arc<Model>> {
         let resident = Arc::new(Resident::fixed(Arc::from(executable)));
         let model = self.model((resident, Device::Cpu), run, self.library()?)?;
-        model.probes().keep(Warmup::MadeUp(1));
+        model.probes().keep(Warmup::ZEROS);
         Ok(self.remember(digest, run, Arc::new(model)))
     }
 
@@ -288,7 +296,7 @@ impl Engine {
         let recipe = Recipe { path: path.to_owned(), make: Box::new(make) };
         let (resident, _held) = self.memory.first(recipe, Need::Ordinary)?;
         let model = self.model((resident, Device::Cpu), run, self.library()?)?;
-        model.probes().keep(Warmup::MadeUp(1));
+        model.probes().keep(Warmup::ZEROS);
         Ok(self.remember(digest, run, Arc::new(model)))
     }
 
@@ -326,7 +334,12 @@ impl Engine {
     }
 }
 
-/// Warms a model; the median of its runs.
+/// Says of a model which devices it could not be made for.
+fn note_failures(model: &Warm, failed: &[(&Device, Error)]) {
+    failed.iter().for_each(|(device, error)| model.notes.add(format!("not on {device}: {error}")));
+}
+
+/// Warms a model; the median of its runs, if it takes what is made up.
 fn try_out(model: &Warm, path: &Path) -> Result<Option<u64>> {
     let _alone = model.executable().alone();
     warm::up(model, Warmup::beside(path, model.signature())?)

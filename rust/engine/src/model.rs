@@ -7,7 +7,7 @@
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, MutexGuard, OnceLock};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use headgate_core::error::{Code, Error, Result};
@@ -21,6 +21,7 @@ use crate::crew::{self, Crew};
 use crate::free::Free;
 use crate::histogram::Counts;
 use crate::lane::Lane;
+use crate::notes::Notes;
 use crate::place::{Place, Placement, Seen};
 use crate::pool::{Desk, Work};
 use crate::probe::Probes;
@@ -110,8 +111,8 @@ pub struct Model {
     crew: Option<Crew>,
     /// Where it runs.
     pub placement: Placement,
-    /// What there is to say about how it was made: why it is not on the device that it was to be on.
-    pub note: OnceLock<String>,
+    /// What loading found.
+    pub notes: Notes,
     /// How long loading and warming took, in nanoseconds.
     pub load_ns: AtomicU64,
     shortest: Shortest,
@@ -157,7 +158,7 @@ impl Model {
             batcher: batched.transpose()?,
             crew,
             placement,
-            note: OnceLock::new(),
+            notes: Notes::default(),
             load_ns: AtomicU64::new(0),
             shortest: Shortest::default(),
             probes: Probes::default(),
@@ -194,15 +195,15 @@ impl Model {
         }
     }
 
-    /// Its batches, where it has them.
+    /// Its batches, if its requests may be run together.
     pub fn batcher(&self) -> Option<&Batcher> {
-        self.batcher.as_ref()
+        self.batcher.as_ref().filter(|batcher| !batcher.is_off())
     }
 
     /// Where the next request runs: batches are made in the pool only.
     pub fn place(&self) -> Place {
         let place = if self.crew.is_some() { Place::Pool } else { self.placement.get() };
-        match (place, &self.batcher) {
+        match (place, self.batcher()) {
             (Place::Pool, Some(_)) => Place::Batch,
             (place, _) => place,
         }
@@ -257,7 +258,7 @@ impl Model {
         let since = self.learned_ns.swap(now_ns, Relaxed);
         let time_ns = now_ns.saturating_sub(since) * self.free.len() as u64;
         let busy = if time_ns == 0 { 0.0 } else { runs.sum_ns as f64 / time_ns as f64 };
-        let batches = self.batcher.as_ref().map(Batcher::newest);
+        let batches = self.batcher().map(Batcher::newest);
         self.placement.decide(Seen { runs, busy, batches }, now_ns);
         self.shortest.learn(runs, now_ns);
     }

@@ -15,7 +15,7 @@ use headgate_runtime::{Binding, View};
 use crate::histogram::{Counts, Histogram};
 use crate::model::Warm;
 use crate::place::MIN_RUNS;
-use crate::warmup::Warmup;
+use crate::warmup::{FILE, Warmup};
 
 /// Runs that are thrown away before the measuring begins: caches, lazily made kernels.
 const COLD_RUNS: u64 = 3;
@@ -25,6 +25,8 @@ const LONG_RUN_NS: u64 = 20_000_000;
 const WORTH_SPLITTING_NS: u64 = 500_000;
 /// The share of its time that a run with threads may take to be worth their cores.
 const GAIN: f64 = 0.7;
+/// How a note begins that says why `max_batch` has no effect.
+const UNBATCHED: &str = "not batched";
 /// Rows of the batch that is compared with its rows alone.
 const COMPARED: usize = 3;
 /// How far rows together may differ from rows alone, relative to the larger: what another order of additions makes.
@@ -34,16 +36,32 @@ const TOLERANCE_ON_DEVICE: f64 = 5e-3;
 /// The same for halves.
 const TOLERANCE_OF_HALVES: f64 = 2e-2;
 
-/// Runs a fresh model until its run time is known, and places it; the median run time in nanoseconds.
+/// Runs a fresh model until its run time is known, and places it; the median run time in nanoseconds. `None` if it takes no made-up
+/// inputs: that is noted, and nothing is known of it.
 ///
 /// # Errors
-/// `model_load_failed` for a model that fails on the requests of its artifact, or on everything that is made up, or that is to be
-/// batched and whose rows are not the same together and alone.
+/// `model_load_failed` for a model that fails on the requests of its artifact, or that is to be batched and whose rows are not the
+/// same together and alone; `overloaded` for want of memory.
 pub(crate) fn up(model: &Warm, warmup: Warmup) -> Result<Option<u64>> {
-    let warmup = first_run(model, warmup)?;
-    model.probes().keep(warmup.first());
+    let is_given = warmup.is_given();
     let histogram = Histogram::default();
-    measure(model, &warmup, &histogram)?;
+    let warmed = first_run(model, warmup).and_then(|warmup| {
+        measure(model, &warmup, &histogram)?;
+        Ok(warmup)
+    });
+    let warmup = match warmed {
+        Ok(warmup) => warmup,
+        Err(error) if is_given || !is_of_the_run(&error) => return Err(error),
+        Err(error) => {
+            guessed_wrong(model, &error);
+            if let Some(batcher) = model.batcher() {
+                batcher.switch_off();
+                model.notes.add(format!("{UNBATCHED}: its rows could not be compared"));
+            }
+            return Ok(None);
+        }
+    };
+    model.probes().keep(warmup.first());
     let mut counts = Counts::default();
     histogram.add_to(&mut counts);
     if counts.total() > 0 {
@@ -56,19 +74,45 @@ pub(crate) fn up(model: &Warm, warmup: Warmup) -> Result<Option<u64>> {
     Ok(counts.quantile_ns(0.5))
 }
 
+/// Runs a model once again that has left memory meanwhile.
+///
+/// # Errors
+/// As [`up`].
+pub(crate) fn again(model: &Warm, warmup: Warmup) -> Result<()> {
+    let is_given = warmup.is_given();
+    match first_run(model, warmup) {
+        Err(error) if !is_given && is_of_the_run(&error) => {
+            guessed_wrong(model, &error);
+            Ok(())
+        }
+        outcome => outcome.map(|_| ()),
+    }
+}
+
+/// Whether a failure says something about the inputs: want of memory, and a load that was cancelled, do not.
+fn is_of_the_run(error: &Error) -> bool {
+    !matches!(error.code, Code::Overloaded | Code::Cancelled)
+}
+
+/// No made-up input is taken. Nobody knows what the model takes, so that is no reason to refuse it.
+fn guessed_wrong(model: &Warm, error: &Error) {
+    model.notes.add(format!(
+        "served unwarmed: it runs on no made-up inputs ({error}); put a request that works into {FILE} beside the model"
+    ));
+}
+
 /// Runs a model once: on the first request of its artifact, or on made-up inputs that it takes, which are returned.
 ///
 /// # Errors
-/// `model_load_failed` when there are none; `overloaded` for want of memory.
-pub(crate) fn first_run(model: &Warm, warmup: Warmup) -> Result<Warmup> {
+/// Why it takes none.
+fn first_run(model: &Warm, warmup: Warmup) -> Result<Warmup> {
     let mut failed = None;
     for attempt in warmup.attempts(model.signature()) {
         let mut binding = model.new_binding();
         let filled = attempt.fill(&mut binding, model.signature(), 0);
         match filled.and_then(|()| model.execute(&mut binding)) {
             Ok(()) => return Ok(attempt),
-            // Want of memory says nothing about the inputs.
-            Err(error) if error.code == Code::Overloaded => return Err(error),
+            Err(error) if !is_of_the_run(&error) => return Err(error),
             Err(error) => failed = failed.or_else(|| Some(attempt.blame(0, &error))),
         }
     }

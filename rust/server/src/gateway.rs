@@ -29,7 +29,7 @@ use crate::publish::Publisher;
 use crate::request::attribution;
 use crate::residency;
 use crate::serving::run_watch::{self, RunWatch};
-use crate::serving::status::describe;
+use crate::serving::status::{self, describe};
 use crate::threads::{runtime, spawn, take_short_turns};
 use crate::wake::Events;
 use crate::watchdog::Beat;
@@ -255,6 +255,7 @@ impl Gateway {
         families.extend(residency::families(&self.engine, &self.shared.fetcher));
         families.extend(residency::devices(&self.engine));
         families.extend(attribution::families(&self.shared.snapshot.load()));
+        families.extend(status::families(&self.shared.snapshot.load()));
         families.extend(run_watch::families(&self.shared, &self.shared.snapshot.load()));
         Value::Array(families)
     }

@@ -126,8 +126,10 @@ fn decode_listed(
     if inputs.len() != specs.len() {
         check_names(inputs, specs)?;
     }
-    if warm.place() == Place::Batch {
-        return decode_into_batch(inputs, (warm, waiter)).map(Buffers::Shared);
+    if warm.place() == Place::Batch
+        && let Some(shapes) = batchable(inputs, &warm)?
+    {
+        return decode_into_batch(inputs, &shapes, (warm, waiter)).map(Buffers::Shared);
     }
     let mut lease = Lease::take(warm, waiter.thread);
     let (signature, binding) = lease.parts();
@@ -153,12 +155,22 @@ fn decode_listed(
     Ok(Buffers::Own(lease))
 }
 
-fn decode_into_batch(inputs: &[InputEnvelope<'_>], (warm, waiter): (Warm, Waiter)) -> Result<Seat> {
-    let model = warm.model().clone();
-    let specs = &model.signature().inputs;
+/// The shapes of the inputs, in the signature's order, if the request may be part of a batch.
+fn batchable(inputs: &[InputEnvelope<'_>], warm: &Warm) -> Result<Option<Vec<Shape>>> {
+    let specs = &warm.signature().inputs;
     let shapes = specs.iter().map(|spec| Ok(find(inputs, spec, specs)?.shape));
     let shapes = shapes.collect::<Result<Vec<Shape>>>()?;
-    let mut seat = Seat::take(warm, &shapes, waiter)?;
+    Ok(warm.batcher().is_some_and(|batcher| batcher.takes(&shapes)).then_some(shapes))
+}
+
+fn decode_into_batch(
+    inputs: &[InputEnvelope<'_>],
+    shapes: &[Shape],
+    (warm, waiter): (Warm, Waiter),
+) -> Result<Seat> {
+    let model = warm.model().clone();
+    let specs = &model.signature().inputs;
+    let mut seat = Seat::take(warm, shapes, waiter)?;
     for (index, spec) in specs.iter().enumerate() {
         let rows = typed_bytes(seat.input_mut(index), spec.datatype)?;
         find(inputs, spec, specs)?.decode_into(rows)?;

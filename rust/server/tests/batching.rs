@@ -215,7 +215,7 @@ fn batches_are_filled_up_to_a_bucket() {
 }
 
 #[test]
-fn a_request_of_several_rows_is_one_piece_and_too_many_are_refused() {
+fn a_request_of_several_rows_is_one_piece_and_one_of_too_many_runs_alone() {
     let (gateway, address, model, mut first) = held(json!({"max_batch": 4}));
     let post = |values: &[f32], with_it: u64| {
         let tensor = json!({"name": "x", "shape": [values.len()], "datatype": "FP32", "data": values});
@@ -231,13 +231,13 @@ fn a_request_of_several_rows_is_one_piece_and_too_many_are_refused() {
         stream
     };
     let (mut two, mut three) = (post(&[1.0, 2.0], 2), post(&[3.0, 4.0, 5.0], 3));
-    let (status, body) = answer(&mut post(&[0.0; 5], 3));
-    assert_eq!(status, 400);
-    assert!(body["error"].as_str().unwrap().contains("at most 4 (max_batch)"), "{body}");
+    let mut five = post(&[6.0; 5], 4);
     model.leave.send(()).unwrap();
     assert_eq!(value(&mut first), 200.0);
     assert_eq!(model.next(), [1.0, 2.0]);
     assert_eq!(model.next(), [3.0, 4.0, 5.0]);
+    assert_eq!(model.next(), [6.0; 5], "more than max_batch");
+    assert_eq!(answer(&mut five).1["outputs"][0]["data"], json!(vec![12.0; 5]));
     assert_eq!(answer(&mut two).1["outputs"][0]["data"], json!([2.0, 4.0]));
     assert_eq!(answer(&mut three).1["outputs"][0]["data"], json!([6.0, 8.0, 10.0]));
 }

@@ -53,28 +53,18 @@ pub struct Together {
 }
 
 impl Seat {
-    /// A place for a request whose inputs have these shapes, all with the same number of rows.
+    /// A place for a request whose inputs have these shapes, which [`crate::Batcher::takes`].
     ///
     /// # Errors
-    /// `invalid_argument` for more rows than a batch may have, or other numbers of them from input to input; `overloaded`
-    /// when too much waits already.
+    /// `overloaded` when too much waits already; `internal` for other shapes.
     pub fn take(warm: Warm, shapes: &[Shape], waiter: Waiter) -> Result<Seat> {
         let Waiter { thread: home, deadline, class } = waiter;
         let batcher =
             warm.batcher().ok_or_else(|| Error::new(Code::Internal, "a version without batches"))?;
+        if !batcher.takes(shapes) {
+            return Err(Error::new(Code::Internal, "a request that cannot be part of a batch"));
+        }
         let rows = shapes.first().map_or(1, Shape::rows);
-        if shapes.iter().any(|shape| shape.rows() != rows) {
-            return Err(Error::invalid(format!(
-                "the inputs have {:?} rows; in a batch each has the same number",
-                shapes.iter().map(Shape::rows).collect::<Vec<_>>()
-            )));
-        }
-        if rows > batcher.max_batch() {
-            return Err(Error::invalid(format!(
-                "the request has {rows} rows; this version takes at most {} (max_batch)",
-                batcher.max_batch()
-            )));
-        }
         let now = Instant::now();
         batcher.came(rows, now);
         let mut open = batcher.open.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,11 +1,22 @@
 //! What is shown of an endpoint and its versions: where they run, how they fare, what is wrong with them.
 
+use headgate_core::snapshot::Snapshot;
 use headgate_engine::Batcher;
 use headgate_engine::place::Decided;
 use serde_json::{Map, Value, json};
 
 use crate::io::LiveEndpoint;
 use crate::request::attribution;
+use crate::serving::run_watch::per_version;
+use crate::version::VersionState;
+
+/// What is counted of loading, for each version.
+#[rustfmt::skip]
+pub fn families(snapshot: &Snapshot<VersionState>) -> [Value; 1] {
+    [
+        per_version(snapshot, "headgate_version_warnings", "What loading found wrong with a version that is served all the same; `headgate get` says what.", "gauge", |model| model.notes.count() as u64),
+    ]
+}
 
 /// An endpoint as it is served.
 pub fn describe(endpoint: &LiveEndpoint) -> Value {
@@ -30,7 +41,7 @@ pub fn describe(endpoint: &LiveEndpoint) -> Value {
                 "placement_fixed": state.model.placement.is_written(),
                 "placed_by": state.model.placement.decided().map(placed_by),
                 "device": state.model.device(),
-                "note": state.model.note.get(),
+                "note": state.model.notes.shown(),
                 "shedding": state.model.is_shedding(),
                 "breaker": state.breaker.as_ref().map(|breaker| json!({
                     "open": !breaker.is_closed(), "trips": breaker.trips(),

@@ -1,0 +1,38 @@
+//! What loading found out about a version that is served all the same: it took no made-up inputs, its rows could not be compared, a
+//! device would not have it.
+//!
+//! Next: `model`.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The most notes of a model; each kind of finding makes one.
+const MOST: usize = 8;
+
+/// The notes of one model, each of them once.
+#[derive(Debug, Default)]
+pub struct Notes(Mutex<Vec<String>>);
+
+impl Notes {
+    /// Adds a note, unless it is there.
+    pub(crate) fn add(&self, note: String) {
+        let mut notes = self.notes();
+        if notes.len() < MOST && !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.notes().len()
+    }
+
+    /// All of them in one line; `None` if there are none.
+    pub fn shown(&self) -> Option<String> {
+        let notes = self.notes();
+        (!notes.is_empty()).then(|| notes.join("; "))
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

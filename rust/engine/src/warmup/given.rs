@@ -1,0 +1,368 @@
+//! The requests of an artifact's `warmup.json`: one, or a list of them, each as the Open Inference Protocol has it in JSON.
+//!
+//! `{"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 4], "data": [...]}]}`. What is wrong with the file is said with its line and
+//! its field, so parts are kept as they stand in the text until they are read.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::ops::Range;
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::tensor::{Shape, Signature, TensorSpec};
+use headgate_runtime::{Binding, Tensor};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::FILE;
+use crate::constant::Cell;
+
+/// The most requests.
+const MAX_REQUESTS: usize = 256;
+/// The deepest that lists may lie in each other in `data`.
+const MAX_DEPTH: usize = 64;
+
+/// One request: its inputs in the signature's order.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    /// Where it begins in the file.
+    line: usize,
+    inputs: Vec<Input>,
+}
+
+#[derive(Clone, Debug)]
+struct Input {
+    shape: Shape,
+    cells: Cell,
+}
+
+#[derive(Deserialize)]
+struct RequestJson<'a> {
+    #[serde(borrow)]
+    inputs: Vec<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct InputJson<'a> {
+    #[serde(borrow)]
+    name: &'a RawValue,
+    #[serde(borrow)]
+    datatype: &'a RawValue,
+    #[serde(borrow)]
+    shape: &'a RawValue,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+/// What is wrong with the file, and where.
+struct Wrong {
+    line: usize,
+    field: String,
+    why: String,
+}
+
+type Checked<T> = std::result::Result<T, Wrong>;
+
+/// The requests of a file.
+///
+/// # Errors
+/// `model_load_failed` for a file that holds none, too many, or such as do not fit the signature.
+pub(crate) fn parse(json: &[u8], signature: &Signature) -> Result<Vec<Given>> {
+    let text = std::str::from_utf8(json).map_err(|error| fault(&format!("is no UTF-8 text: {error}")))?;
+    let (requests, is_list) = split(text).map_err(|error| {
+        let what = "must be a request or a list of them, {\"inputs\": [...]}";
+        fault(&format!("{what}: {} (line {}, column {})", words(&error), error.line(), error.column()))
+    })?;
+    if requests.is_empty() || requests.len() > MAX_REQUESTS {
+        return Err(fault(&format!("has {} requests; there are 1 to {MAX_REQUESTS}", requests.len())));
+    }
+    let given = requests.into_iter().enumerate().map(|(at, request)| {
+        let field = if is_list { format!("[{at}]") } else { String::new() };
+        File { text }.request(request, field, signature).map_err(|wrong| wrong.of_request(at))
+    });
+    given.collect()
+}
+
+/// The failure of request `at` of `requests`.
+pub(crate) fn blame(requests: &[Given], at: usize, error: &Error) -> Error {
+    let field = if requests.len() > 1 { format!("[{at}]") } else { String::new() };
+    Wrong { line: requests[at].line, field, why: error.to_string() }.of_request(at)
+}
+
+/// The file is what is wrong.
+pub(crate) fn fault(why: &dyn std::fmt::Display) -> Error {
+    Error::new(Code::ModelLoadFailed, format!("{FILE}: {why}"))
+}
+
+/// The requests as they stand in the file, and whether it is a list.
+fn split(text: &str) -> serde_json::Result<(Vec<&RawValue>, bool)> {
+    let is_list = text.trim_start().starts_with('[');
+    let requests = if is_list { serde_json::from_str(text)? } else { vec![serde_json::from_str(text)?] };
+    Ok((requests, is_list))
+}
+
+/// What the parser says, without the place, which counts from the part that it was given.
+fn words(error: &serde_json::Error) -> String {
+    let words = error.to_string();
+    words.split(" at line ").next().unwrap_or_default().to_owned()
+}
+
+impl Wrong {
+    fn of_request(self, at: usize) -> Error {
+        let Wrong { line, field, why } = self;
+        let place = if field.is_empty() { format!("line {line}") } else { format!("line {line}, {field}") };
+        fault(&format!("request {at}: {why} ({place})"))
+    }
+}
+
+/// The file, whose parts know where they stand.
+#[derive(Clone, Copy)]
+struct File<'a> {
+    text: &'a str,
+}
+
+impl<'a> File<'a> {
+    fn line(self, part: &RawValue) -> usize {
+        let before = (part.get().as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
+        1 + self.text.as_bytes()[..before].iter().filter(|&&byte| byte == b'\n').count()
+    }
+
+    fn wrong(self, part: &RawValue, field: impl Into<String>, why: impl Into<String>) -> Wrong {
+        Wrong { line: self.line(part), field: field.into(), why: why.into() }
+    }
+
+    /// A part as a type.
+    fn read<T: Deserialize<'a>>(self, part: &'a RawValue, field: &str) -> Checked<T> {
+        serde_json::from_str(part.get()).map_err(|error| Wrong {
+            line: self.line(part) + error.line().saturating_sub(1),
+            field: field.to_owned(),
+            why: words(&error),
+        })
+    }
+
+    fn request(self, part: &'a RawValue, mut field: String, signature: &Signature) -> Checked<Given> {
+        let RequestJson { inputs } = self.read(part, &field)?;
+        let dot = if field.is_empty() { "" } else { "." };
+        write!(field, "{dot}inputs").expect("a string takes whatever is written");
+        let mut found: Vec<Option<Input>> = vec![None; signature.inputs.len()];
+        for (at, input) in inputs.into_iter().enumerate() {
+            let field = format!("{field}[{at}]");
+            let json: InputJson<'_> = self.read(input, &field)?;
+            let name: Cow<'_, str> = self.read(json.name, &format!("{field}.name"))?;
+            let index = signature.inputs.iter().position(|spec| *spec.name == *name);
+            let why = match index {
+                None => format!("the model has no input {name:?}"),
+                Some(index) if found[index].is_some() => format!("input {name:?} is there twice"),
+                Some(index) => {
+                    found[index] = Some(self.input(&json, &field, &signature.inputs[index])?);
+                    continue;
+                }
+            };
+            return Err(self.wrong(json.name, format!("{field}.name"), why));
+        }
+        let inputs = found.into_iter().zip(&signature.inputs).map(|(input, spec)| {
+            input.ok_or_else(|| self.wrong(part, &*field, format!("input {:?} is missing", spec.name)))
+        });
+        Ok(Given { line: self.line(part), inputs: inputs.collect::<Checked<_>>()? })
+    }
+
+    fn input(self, json: &InputJson<'a>, field: &str, spec: &TensorSpec) -> Checked<Input> {
+        let name = &spec.name;
+        let path = format!("{field}.datatype");
+        let datatype: Cow<'_, str> = self.read(json.datatype, &path)?;
+        if *datatype != *spec.datatype.to_string() {
+            let why = format!("input {name:?} is {datatype}, and the model takes {}", spec.datatype);
+            return Err(self.wrong(json.datatype, path, why));
+        }
+        let path = format!("{field}.shape");
+        let dims: Vec<i64> = self.read(json.shape, &path)?;
+        let fits = dims.len() == spec.shape.len()
+            && dims.iter().zip(&spec.shape).all(|(&size, &wanted)| wanted < 0 || size == wanted);
+        let shape = Shape::new(&dims).ok().filter(|_| fits).ok_or_else(|| {
+            let why = format!("input {name:?} has shape {dims:?}, and the model takes {:?}", spec.shape);
+            self.wrong(json.shape, path, why)
+        })?;
+        let mut path = format!("{field}.data");
+        let (mut cells, mut elements) = (Cell::empty(spec.datatype), 0);
+        let mut push = |element: &'a RawValue, path: &str| {
+            let value: Value = self.read(element, path)?;
+            elements += 1;
+            let is_right = cells.push(spec.datatype, &value);
+            let why = || format!("input {name:?} is {}, not {value}", spec.datatype);
+            if is_right { Ok(()) } else { Err(self.wrong(element, path, why())) }
+        };
+        self.flatten(json.data, (&mut path, 0), &mut push)?;
+        if elements != shape.count() {
+            let why = format!("input {name:?} has {elements} elements, and its shape {}", shape.count());
+            return Err(self.wrong(json.data, path, why));
+        }
+        Ok(Input { shape, cells })
+    }
+
+    /// Passes on the elements of lists within lists, each with its path.
+    fn flatten(
+        self,
+        part: &'a RawValue,
+        (path, depth): (&mut String, usize),
+        push: &mut dyn FnMut(&'a RawValue, &str) -> Checked<()>,
+    ) -> Checked<()> {
+        if !part.get().starts_with('[') {
+            return push(part, path);
+        }
+        if depth == MAX_DEPTH {
+            return Err(self.wrong(part, &**path, format!("more than {MAX_DEPTH} lists in each other")));
+        }
+        let length = path.len();
+        for (at, item) in self.read::<Vec<&'a RawValue>>(part, path)?.into_iter().enumerate() {
+            write!(path, "[{at}]").expect("a string takes whatever is written");
+            self.flatten(item, (path, depth + 1), push)?;
+            path.truncate(length);
+        }
+        Ok(())
+    }
+}
+
+impl Given {
+    /// Fills the inputs.
+    pub(crate) fn fill(&self, binding: &mut Binding) -> Result<()> {
+        for (index, input) in self.inputs.iter().enumerate() {
+            let tensor = binding.input_mut(index);
+            tensor.reshape(&input.shape)?;
+            input.copy_rows(tensor, 0..1, 1)?;
+        }
+        Ok(())
+    }
+
+    /// Fills the inputs with `rows` rows, those from `first` on, which come round again.
+    pub(crate) fn fill_rows(&self, binding: &mut Binding, rows: usize, first: usize) -> Result<()> {
+        for (index, input) in self.inputs.iter().enumerate() {
+            let mut dims = input.shape.dims().to_vec();
+            if let Some(batch) = dims.first_mut() {
+                *batch = rows as i64;
+            }
+            let tensor = binding.input_mut(index);
+            tensor.reshape(&Shape::new(&dims)?)?;
+            input.copy_rows(tensor, first..first + rows, input.shape.rows())?;
+        }
+        Ok(())
+    }
+}
+
+impl Input {
+    /// Copies parts of the input, which has `of` of them, into a tensor; part `of` is part 0 again.
+    fn copy_rows(&self, tensor: &mut Tensor, parts: Range<usize>, of: usize) -> Result<()> {
+        let of = of.max(1);
+        match &self.cells {
+            Cell::Numbers(bytes) => {
+                let each = bytes.len() / of;
+                let Some(all) = tensor.bytes_mut().filter(|_| each > 0) else { return Ok(()) };
+                for (part, out) in parts.zip(all.chunks_exact_mut(each)) {
+                    out.copy_from_slice(&bytes[part % of * each..][..each]);
+                }
+            }
+            Cell::Strings(strings) => {
+                let each = strings.len() / of;
+                let indices = parts.flat_map(|part| (0..each).map(move |at| part % of * each + at));
+                for (at, index) in indices.enumerate() {
+                    tensor.set_string(at, &strings[index])?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use headgate_core::tensor::DataType;
+
+    use super::*;
+
+    fn signature() -> Signature {
+        let input = |name: &str, datatype| TensorSpec {
+            name: name.into(),
+            datatype,
+            shape: vec![-1, 2],
+            symbols: Vec::new(),
+        };
+        Signature {
+            inputs: vec![input("X", DataType::Fp32), input("S", DataType::Bytes)],
+            outputs: Vec::new(),
+        }
+    }
+
+    const GOOD: &str = r#"{"inputs": [
+        {"name": "S", "datatype": "BYTES", "shape": [2, 2], "data": [["a", "b"], ["c", "d"]]},
+        {"name": "X", "datatype": "FP32", "shape": [2, 2],
+         "data": [1, 2, 3.5, 4]}]}"#;
+
+    #[test]
+    fn a_request_or_a_list_of_them_is_read_in_the_order_of_the_signature() {
+        for (json, count) in [(GOOD.to_owned(), 1), (format!("[{GOOD},\n {GOOD}]"), 2)] {
+            let requests = parse(json.as_bytes(), &signature()).unwrap();
+            assert_eq!(requests.len(), count);
+            let [Input { shape, cells: Cell::Numbers(bytes) }, Input { cells: Cell::Strings(strings), .. }] =
+                &requests[0].inputs[..]
+            else {
+                unreachable!("numbers, then strings")
+            };
+            assert_eq!(shape.dims(), [2, 2]);
+            assert_eq!(bytes[8..12], 3.5f32.to_ne_bytes());
+            assert_eq!(strings[3], b"d");
+            assert_eq!(requests.last().unwrap().line, 1 + 4 * (count - 1));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named_with_its_line_and_field() {
+        let x = "inputs[1]";
+        for (from, to, says, place) in [
+            ("\"X\"", "\"Z\"", "the model has no input \"Z\"", format!("line 3, {x}.name")),
+            ("\"X\"", "\"S\"", "input \"S\" is there twice", format!("line 3, {x}.name")),
+            ("\"X\"", "7", "invalid type", format!("line 3, {x}.name")),
+            ("\"X\", ", "\"X\", \"name\": \"X\", ", "duplicate field `name`", format!("line 3, {x}")),
+            (
+                "\"FP32\"",
+                "\"FP64\"",
+                "\"X\" is FP64, and the model takes FP32",
+                format!("line 3, {x}.datatype"),
+            ),
+            ("\"datatype\": \"FP32\", ", "", "missing field `datatype`", format!("line 4, {x}")),
+            ("[2, 2],\n", "[2, 2.5],\n", "invalid type", format!("line 3, {x}.shape")),
+            ("[2, 2],\n", "[1, 4],\n", "input \"X\" has shape [1, 4]", format!("line 3, {x}.shape")),
+            ("3.5, 4]", "3.5]", "input \"X\" has 3 elements, and its shape 4", format!("line 4, {x}.data")),
+            ("3.5, 4]", "3.5,\n\"x\"]", "input \"X\" is FP32, not \"x\"", format!("line 5, {x}.data[3]")),
+            ("1, 2, ", "[1, {}],", "input \"X\" is FP32, not {}", format!("line 4, {x}.data[0][1]")),
+            ("\"d\"", "4", "input \"S\" is BYTES, not 4", "line 2, inputs[0].data[1][1]".to_owned()),
+            ("{\"inputs\"", "{\"input\"", "missing field `inputs`", "line 4".to_owned()),
+        ] {
+            let text = GOOD.replacen(from, to, 1);
+            assert_ne!(text, GOOD, "{from}");
+            let error = parse(text.as_bytes(), &signature()).unwrap_err();
+            assert_eq!(error.code, Code::ModelLoadFailed);
+            let expected = format!("({place})");
+            assert!(error.message.starts_with("warmup.json: request 0: "), "{error}");
+            assert!(
+                error.message.contains(says) && error.message.ends_with(&expected),
+                "{error}: {expected}"
+            );
+        }
+        let second = format!("[{GOOD},\n{}]", GOOD.replacen("3.5", "true", 1));
+        let error = parse(second.as_bytes(), &signature()).unwrap_err();
+        assert!(error.message.ends_with("(line 8, [1].inputs[1].data[2])"), "{error}");
+        assert!(error.message.starts_with("warmup.json: request 1: "), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_list_of_requests_is_said_with_its_place() {
+        let says = |json: &[u8]| parse(json, &signature()).unwrap_err().message.into_owned();
+        assert!(says(b"[]").contains("has 0 requests"));
+        assert!(says(b"\xff").contains("is no UTF-8 text"));
+        for (text, place) in [("", "(line 1, column 0)"), ("[{},\n }", "(line 2, column 2)")] {
+            let said = says(text.as_bytes());
+            assert!(said.contains("must be a request or a list of them") && said.ends_with(place), "{said}");
+        }
+        let deep = GOOD.replacen("[1, 2", &format!("{}1{}, 2", "[".repeat(100), "]".repeat(99)), 1);
+        assert!(says(deep.as_bytes()).contains("more than 64 lists in each other"));
+    }
+}
