@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use headgate_core::error::{Code, Error, Result};
@@ -36,19 +36,27 @@ pub struct VersionSketch {
 }
 
 /// Everything that is sketched.
+///
+/// No lock here is held while a file is read, a plan is compiled or a report is computed: publishing and the background
+/// thread need the same ones.
 pub struct Sketches {
     enabled: bool,
     budget: Arc<Budget>,
     next: AtomicU64,
     baselines: Mutex<HashMap<String, Weak<Baseline>>>,
-    versions: Mutex<HashMap<u64, Kept>>,
+    versions: Mutex<HashMap<u64, Arc<Kept>>>,
 }
 
-/// A version's sketches and what was collected from them.
+/// A version's sketches.
 struct Kept {
     /// What makes two states of a version the same thing to sketch.
     identity: Identity,
     sketch: Arc<VersionSketch>,
+    counted: Mutex<Counted>,
+}
+
+/// What was collected from a version's threads.
+struct Counted {
     collector: Collector,
     window: Window,
 }
@@ -80,16 +88,18 @@ impl Sketches {
     /// `policy_invalid` when the file cannot be read or is no baseline.
     pub fn baseline(&self, spec: &EndpointSpec) -> Result<Option<Arc<Baseline>>> {
         let Some(path) = spec.baseline.as_ref().filter(|_| self.enabled) else { return Ok(None) };
-        let mut known = self.baselines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(baseline) = known.get(path).and_then(Weak::upgrade) {
+        if let Some(baseline) = self.baselines().get(path).and_then(Weak::upgrade) {
             return Ok(Some(baseline));
         }
         let unusable = |reason: &dyn std::fmt::Display| {
             Error::new(Code::PolicyInvalid, format!("endpoint {:?}: baseline {path:?}: {reason}", spec.name))
         };
         let bytes = std::fs::read(path).map_err(|error| unusable(&error))?;
-        let baseline = Arc::new(Baseline::from_json(&bytes).map_err(|error| unusable(&error))?);
+        let read = Arc::new(Baseline::from_json(&bytes).map_err(|error| unusable(&error))?);
+        let mut known = self.baselines();
         known.retain(|_, baseline| baseline.strong_count() > 0);
+        // Another loader may have read it meanwhile.
+        let baseline = known.get(path).and_then(Weak::upgrade).unwrap_or(read);
         known.insert(path.clone(), Arc::downgrade(&baseline));
         Ok(Some(baseline))
     }
@@ -115,26 +125,55 @@ impl Sketches {
             baseline: spec.baseline.clone(),
             columns: spec.columns.clone(),
         };
-        let mut versions = self.versions();
-        // The present one stays until the last snapshot with it is gone: this state may yet fail to be served.
-        if let Some(kept) = versions.values().find(|kept| kept.identity == identity) {
-            return Ok(Some(kept.sketch.clone()));
+        if let Some(sketch) = self.present(&identity) {
+            return Ok(Some(sketch));
         }
         let plan = FeaturePlan::compile(&tensors(signature), &spec.columns, baseline.cloned())
             .map_err(|error| Error::new(Code::PolicyInvalid, format!("endpoint {:?}: {error}", spec.name)))?;
+        Ok(Some(self.insert(identity, plan)))
+    }
+
+    /// The sketches that a version has. They stay until the last snapshot with them is gone: the state that asks may yet fail
+    /// to be served.
+    fn present(&self, identity: &Identity) -> Option<Arc<VersionSketch>> {
+        let versions = self.versions();
+        let kept = versions.values().find(|kept| kept.identity == *identity)?;
+        Some(kept.sketch.clone())
+    }
+
+    fn insert(&self, identity: Identity, plan: Arc<FeaturePlan>) -> Arc<VersionSketch> {
         let collector = Collector::new(plan.clone(), self.budget.clone());
         let id = self.next.fetch_add(1, Relaxed);
         let sketch = Arc::new(VersionSketch { id, opener: collector.opener() });
         let window = Window::new(plan, unix_now(), WINDOW_BYTES);
-        versions.insert(id, Kept { identity, sketch: sketch.clone(), collector, window });
-        Ok(Some(sketch))
+        let counted = Mutex::new(Counted { collector, window });
+        let mut versions = self.versions();
+        // Another loader may have made them while this one compiled.
+        if let Some(kept) = versions.values().find(|kept| kept.identity == identity) {
+            return kept.sketch.clone();
+        }
+        versions.insert(id, Arc::new(Kept { identity, sketch: sketch.clone(), counted }));
+        sketch
     }
 
-    /// Takes in what the threads counted, and lets go of versions that nobody serves any more.
+    /// Takes in what the threads counted, and lets go of versions that nobody serves any more. A version that a report is
+    /// being made of is left out: the report takes in what was counted itself.
     pub fn collect(&self, now: u64) {
-        let mut versions = self.versions();
-        versions.retain(|_, kept| Arc::strong_count(&kept.sketch) > 1);
-        versions.values_mut().for_each(|kept| kept.collect(now));
+        let (mut live, mut gone) = (Vec::new(), Vec::new());
+        self.versions().retain(|_, kept| {
+            let served = Arc::strong_count(&kept.sketch) > 1;
+            if served { &mut live } else { &mut gone }.push(kept.clone());
+            served
+        });
+        // Freed without the lock: windows are large.
+        drop(gone);
+        for kept in live {
+            match kept.counted.try_lock() {
+                Ok(mut counted) => counted.collect(now),
+                Err(TryLockError::Poisoned(counted)) => counted.into_inner().collect(now),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
     }
 
     /// Bytes held by the threads' sketches.
@@ -151,26 +190,40 @@ impl Sketches {
             return Err(Error::new(Code::Unsupported, "sketches are off; start with --sketches on"));
         }
         let now = unix_now();
-        let mut versions = self.versions();
-        let baseline =
-            live.iter().find_map(|id| versions.get(id)?.identity.baseline.as_deref().map(baseline_id));
+        let kept: Vec<Arc<Kept>> = {
+            let versions = self.versions();
+            live.iter().filter_map(|id| versions.get(id).cloned()).collect()
+        };
+        let baseline = kept.iter().find_map(|kept| kept.identity.baseline.as_deref().map(baseline_id));
         let mut report = Report::new(endpoint, seconds, Span { from: now, to: now }, baseline);
-        for id in live {
-            let Some(kept) = versions.get_mut(id) else { continue };
-            kept.collect(now);
-            let (counted, span) = kept.window.sum(seconds, now);
-            report.add(&kept.identity.version, kept.collector.plan(), &counted, span, &Tolerance::default());
+        for kept in kept {
+            let (plan, live, span) = kept.copy(seconds, now);
+            report.add(&kept.identity.version, &plan, &live, span, &Tolerance::default());
         }
         serde_json::from_slice(&report.to_json())
             .map_err(|error| Error::new(Code::Internal, format!("a drift report that is no JSON: {error}")))
     }
 
-    fn versions(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Kept>> {
+    fn baselines(&self) -> MutexGuard<'_, HashMap<String, Weak<Baseline>>> {
+        self.baselines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn versions(&self) -> MutexGuard<'_, HashMap<u64, Arc<Kept>>> {
         self.versions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Kept {
+    /// What was counted within the newest `seconds`, for a report that is made of the copy.
+    fn copy(&self, seconds: u64, now: u64) -> (Arc<FeaturePlan>, Live, Span) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.collect(now);
+        let (live, span) = counted.window.sum(seconds, now);
+        (counted.collector.plan().clone(), live, span)
+    }
+}
+
+impl Counted {
     fn collect(&mut self, now: u64) {
         let mut live = Live::new(self.collector.plan());
         self.collector.collect(&mut live);
@@ -204,3 +257,6 @@ fn baseline_id(path: &str) -> String {
 fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
+
+#[cfg(test)]
+mod tests;
