@@ -135,11 +135,12 @@ def pipelined(address: str, requests: Sequence[bytes], batch: int = 100) -> list
         for start in range(0, len(requests), batch):
             group = requests[start : start + batch]
             sock.sendall(b"".join(group))
-            answers += [_read_answer(stream) for _ in group]
+            answers += [read_answer(stream) for _ in group]
     return answers
 
 
-def _read_answer(stream: Any) -> Answer:
+def read_answer(stream: Any) -> Answer:
+    """The next answer of a stream of them."""
     status = int(stream.readline().split()[1])
     headers = dict(_read_headers(stream))
     return Answer(status, headers, stream.read(int(headers["content-length"])))

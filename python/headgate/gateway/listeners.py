@@ -11,17 +11,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import socket
+import struct
 from collections.abc import Generator
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headgate.errors import Conflict
 from headgate.gateway.units import Address
 
 _BACKLOG = 128
 _STOP_SECONDS = 2
+_TURN_SECONDS = 0.01
+#: Linux's socket option for a packet filter, and the filter's instruction to take a constant part of a packet.
+_SO_ATTACH_FILTER = 26
+_RETURN_CONSTANT = 0x06
 
 
 class _Server(uvicorn.Server):
@@ -53,13 +59,39 @@ def bind(address: Address, purpose: str) -> socket.socket:
     return sock
 
 
+def _take_no_more(sock: socket.socket) -> None:
+    """Has the kernel drop what asks for a connection, so that none is made which nobody would accept."""
+    none_of_the_packet = ctypes.create_string_buffer(struct.pack("HBBI", _RETURN_CONSTANT, 0, 0, 0))
+    program = struct.pack("HL", 1, ctypes.addressof(none_of_the_packet))
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+class _LastAnswers:
+    """An app whose answers, once the gateway stops, say that they are their connection's last."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.since: float | None = None
+        """When that began, by the event loop's clock."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_closing(message: Message) -> None:
+            if self.since is not None and message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
+        await self._app(scope, receive, send_closing)
+
+
 class Listener:
     """One ASGI app on one socket, in the running event loop."""
 
     def __init__(self, app: ASGIApp, sock: socket.socket) -> None:
         self._sock = sock
+        self._app = _LastAnswers(app)
         config = uvicorn.Config(
-            app,
+            self._app,
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -89,10 +121,32 @@ class Listener:
                 self._task.result()
                 raise Conflict("the listener ended before it took a connection")
 
-    async def stop(self) -> None:
-        """Takes no more connections, gives open requests a moment, then cuts them off. May be called twice."""
+    def drain(self) -> None:
+        """From now on each connection ends with its next answer; new ones are taken until :meth:`stop`."""
+        if self._app.since is None:
+            self._app.since = asyncio.get_running_loop().time()
+
+    async def stop(self, idle_seconds: float = 0.0) -> None:
+        """Takes no more connections, gives open requests a moment, then cuts them off. May be called twice.
+
+        An idle connection is closed ``idle_seconds`` after :meth:`drain`, so that a request that is on its
+        way is answered.
+        """
         if self._task is None:
             self._sock.close()
             return
+        self.drain()
+        if not self._server.should_exit:
+            await self._last_requests(idle_seconds)
         self._server.should_exit = True
         await asyncio.wait({self._task})
+
+    async def _last_requests(self, idle_seconds: float) -> None:
+        loop, since = asyncio.get_running_loop(), self._app.since or 0.0
+        _take_no_more(self._sock)
+        # A turn of the loop in which it accepts what the kernel has accepted.
+        await asyncio.sleep(_TURN_SECONDS)
+        for server in self._server.servers:
+            server.close()
+        while self._server.server_state.connections and loop.time() < since + idle_seconds:
+            await asyncio.sleep(_TURN_SECONDS)

@@ -247,9 +247,11 @@ class Process:
 
     async def _stop(self) -> None:
         """Ends the parts, event streams first, the store last; every step is taken even if one before it
-        fails.
+        fails. The admin port answers ``draining`` until the data plane has drained.
         """
         self._stop_asked.set()
+        for listener in self._listeners.values():
+            listener.drain()
         settings, loop = self._settings, asyncio.get_running_loop()
         for task in list(self._tasks):
             task.cancel()
@@ -260,17 +262,18 @@ class Process:
                 last_to_first.callback((settings.state / "addresses.json").unlink, missing_ok=True)
             for sock in self._sockets.values():
                 last_to_first.callback(sock.close)
-            if "observe" in self._listeners:
-                last_to_first.push_async_callback(self._listeners["observe"].stop)
+            last_to_first.push_async_callback(self._stop_listeners)
             if self._native is not None:
                 last_to_first.callback(loop.remove_reader, self._native.event_fd())
                 last_to_first.push_async_callback(self._drain)
-            if "admin" in self._listeners:
-                last_to_first.push_async_callback(self._listeners["admin"].stop)
             if self._control is not None:
                 last_to_first.push_async_callback(self._control.close)
             if self._native is not None:
                 last_to_first.callback(self._native.set_ready, False)
+
+    async def _stop_listeners(self) -> None:
+        idle_seconds = self._settings.drain_idle_ms / 1000
+        await asyncio.gather(*(listener.stop(idle_seconds) for listener in self._listeners.values()))
 
     async def _drain(self) -> None:
         delay, grace = self._settings.drain_delay_ms, self._settings.drain_grace_ms
@@ -299,6 +302,7 @@ def native_config(
         "access_log_share": settings.access_log_share,
         "max_connections": 10_000,
         "idle_ms": 75_000,
+        "drain_idle_ms": settings.drain_idle_ms,
         "head_timeout_ms": 10_000,
         "body_timeout_ms": 30_000,
         "sketch_memory_bytes": settings.sketch_memory_bytes,

@@ -138,6 +138,13 @@ SETTINGS: tuple[Setting, ...] = (
         "30s",
     ),
     Setting(
+        "drain-idle",
+        "TIME",
+        parse_duration,
+        "How long an idle connection may go on when the gateway stops, for a request that is on its way.",
+        "2s",
+    ),
+    Setting(
         "max-body", "SIZE", parse_size, "The largest request body, decompressed, and gRPC message.", "64MiB"
     ),
     Setting(
@@ -207,6 +214,7 @@ class Validated:
     load_wait: int | None = None
     drain_delay: int | None = None
     drain_grace: int | None = None
+    drain_idle: int | None = None
     max_body: int | None = None
     allow_repository_control: bool | None = None
     gzip_above: int | None = None
@@ -236,6 +244,7 @@ class Settings:
     load_wait_ms: int
     drain_delay_ms: int
     drain_grace_ms: int
+    drain_idle_ms: int
     max_body_bytes: int
     allow_repository_control: bool
     gzip_above_bytes: int
@@ -365,6 +374,7 @@ def resolve(
         load_wait_ms=5_000 if given.load_wait is None else given.load_wait,
         drain_delay_ms=given.drain_delay or 0,
         drain_grace_ms=30_000 if given.drain_grace is None else given.drain_grace,
+        drain_idle_ms=2_000 if given.drain_idle is None else given.drain_idle,
         max_body_bytes=64 << 20 if given.max_body is None else given.max_body,
         allow_repository_control=bool(given.allow_repository_control),
         gzip_above_bytes=16 << 10 if given.gzip_above is None else given.gzip_above,

@@ -1,18 +1,20 @@
 //! The acceptor: one thread that takes sockets from the listeners and hands each to the IO thread with the fewest.
 
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use headgate_core::error::{Code, Error, Result};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::sync::oneshot;
 
 use crate::io::{Mailbox, Message, Shared};
 
 /// Connections that the kernel may hold for us.
 const BACKLOG: i32 = 1024;
+/// The instruction of a packet filter that returns a constant, how much of the packet is taken: none.
+const DROP: u16 = 0x06;
 /// How long to wait when the process is out of descriptors.
 const BREATH: Duration = Duration::from_millis(20);
 
@@ -59,6 +61,7 @@ pub fn run(
                     _ = futures_util::future::join_all(accepting) => {}
                     _ = stop => {}
                 }
+                listeners.into_iter().for_each(|listener| close(listener, shared, threads));
             }
             // Nobody can be served: readiness says so, and whoever watches it acts.
             Err(_) => shared.ready.store(false, Relaxed),
@@ -69,15 +72,35 @@ pub fn run(
 async fn accept_all(listener: &tokio::net::TcpListener, shared: &Shared, threads: &[Mailbox]) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => hand_over(stream, shared, threads),
+            Ok((stream, _)) => match stream.into_std() {
+                Ok(socket) => hand_over(socket, shared, threads),
+                Err(_) => refuse(shared),
+            },
             // Out of descriptors or memory: the connection stays in the backlog; others closing make room.
             Err(_) => tokio::time::sleep(BREATH).await,
         }
     }
 }
 
-fn hand_over(stream: tokio::net::TcpStream, shared: &Shared, threads: &[Mailbox]) {
-    let refuse = || shared.metrics.connections_refused.fetch_add(1, Relaxed);
+/// Stops listening. Connections that the kernel has made already are served: their clients may have sent a request.
+fn close(listener: tokio::net::TcpListener, shared: &Shared, threads: &[Mailbox]) {
+    let Ok(listener) = listener.into_std() else { return };
+    // The kernel drops what asks for a connection from now on, so that none is made between the last look and the end. Without
+    // that such a connection is reset.
+    let _ = SockRef::from(&listener).attach_filter(&[SockFilter::new(DROP, 0, 0, 0)]);
+    while let Ok((socket, _)) = listener.accept() {
+        match socket.set_nonblocking(true) {
+            Ok(()) => hand_over(socket, shared, threads),
+            Err(_) => refuse(shared),
+        }
+    }
+}
+
+fn refuse(shared: &Shared) {
+    shared.metrics.connections_refused.fetch_add(1, Relaxed);
+}
+
+fn hand_over(socket: TcpStream, shared: &Shared, threads: &[Mailbox]) {
     let open: usize = threads.iter().map(|thread| thread.connections.load(Relaxed)).sum();
     // A full mailbox is passed over like a full thread, and a thread that does not come back from a run like one.
     let least = threads
@@ -87,17 +110,16 @@ fn hand_over(stream: tokio::net::TcpStream, shared: &Shared, threads: &[Mailbox]
         .map(|(thread, _)| thread)
         .min_by_key(|thread| thread.connections.load(Relaxed));
     let (Some(thread), true) = (least, open < shared.config.max_connections) else {
-        refuse();
+        refuse(shared);
         return;
     };
-    let ready = stream.set_nodelay(true).and_then(|()| stream.into_std());
-    let Ok(socket) = ready else {
-        refuse();
+    if socket.set_nodelay(true).is_err() {
+        refuse(shared);
         return;
-    };
+    }
     thread.connections.fetch_add(1, Relaxed);
     if !thread.post(Message::Socket(socket)) {
         thread.connections.fetch_sub(1, Relaxed);
-        refuse();
+        refuse(shared);
     }
 }

@@ -52,6 +52,9 @@ pub struct Config {
     /// How long a connection may stay idle, in milliseconds.
     #[serde(default = "default_idle")]
     pub idle_ms: u64,
+    /// How long an idle connection may go on once the gateway stops, for a request that is on its way, in milliseconds.
+    #[serde(default = "default_drain_idle")]
+    pub drain_idle_ms: u64,
     /// How long a request's head may take from its first byte, in milliseconds.
     #[serde(default = "default_head_timeout")]
     pub head_timeout_ms: u64,
@@ -92,6 +95,9 @@ fn default_max_connections() -> usize {
 }
 fn default_idle() -> u64 {
     75_000
+}
+fn default_drain_idle() -> u64 {
+    2_000
 }
 fn default_head_timeout() -> u64 {
     10_000
@@ -134,6 +140,11 @@ impl Config {
     /// How long a connection may stay idle.
     pub fn idle(&self) -> Duration {
         Duration::from_millis(self.idle_ms)
+    }
+
+    /// How long an idle connection may go on once the gateway stops.
+    pub fn drain_idle(&self) -> Duration {
+        Duration::from_millis(self.drain_idle_ms)
     }
 
     /// How long a request waits for a model that is out of memory.

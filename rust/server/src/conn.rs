@@ -5,9 +5,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::TcpStream;
-use std::pin::Pin;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -45,7 +45,12 @@ pub struct Conn {
     open: Cell<u32>,
     /// When each answer that waits for the peer last made progress; places of answers that are out are used again.
     unsent: RefCell<Vec<Option<Instant>>>,
-    closing: Cell<bool>,
+    /// Since when the gateway waits for its connections to end.
+    closing: Cell<Option<Instant>>,
+    /// Whether the HTTP layer must be told to take no new request.
+    retiring: Cell<bool>,
+    /// Whether hyper's last read found nothing, so that no request is behind the present one.
+    read_dry: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -58,7 +63,9 @@ impl Default for Conn {
             answered: RefCell::default(),
             open: Cell::new(0),
             unsent: RefCell::default(),
-            closing: Cell::new(false),
+            closing: Cell::default(),
+            retiring: Cell::default(),
+            read_dry: Cell::default(),
             waker: RefCell::default(),
         }
     }
@@ -138,31 +145,51 @@ impl Conn {
         }
     }
 
-    /// Waits until the connection is asked to close.
+    /// Waits until the gateway waits for its connections to end.
     async fn closed(&self) {
-        std::future::poll_fn(|cx| if self.is_closing(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+        poll_fn(|cx| {
+            self.watch(cx);
+            if self.closing.get().is_some() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
-    /// Whether the connection is asked to close.
-    pub fn is_told_to_close(&self) -> bool {
+    /// Since when the gateway waits for the connection to end.
+    pub fn closing_since(&self) -> Option<Instant> {
         self.closing.get()
     }
 
-    /// As [`Conn::is_told_to_close`], and the connection's task is woken when it is.
-    pub fn is_closing(&self, cx: &mut Context<'_>) -> bool {
+    /// Has the connection's task woken when it must look at its state again.
+    pub fn watch(&self, cx: &Context<'_>) {
         // One task has a connection from its beginning to its end.
-        if !self.closing.get() && self.waker.borrow().is_none() {
+        if self.waker.borrow().is_none() {
             *self.waker.borrow_mut() = Some(cx.waker().clone());
         }
-        self.closing.get()
     }
 
-    /// Asks the connection to finish what is in flight and close.
-    pub fn close(&self) {
-        self.closing.set(true);
+    /// Asks the connection to end: a request that is on its way is answered, and then no other one is taken.
+    pub fn close(&self, now: Instant) {
+        self.closing.set(Some(now));
+        self.retire();
+    }
+
+    /// Asks the connection to take no new request where HTTP can say so without losing one, which is HTTP/2.
+    pub fn retire(&self) {
+        self.retiring.set(true);
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
+    }
+
+    /// Notes whether hyper has read everything that was there.
+    pub fn note_read(&self, dry: bool) {
+        self.read_dry.set(dry);
+    }
+
+    /// Whether no request was behind the present one when hyper read last. hyper reads while a request is in progress, and only
+    /// when its own buffer is empty.
+    pub fn is_read_dry(&self) -> bool {
+        self.read_dry.get()
     }
 }
 
@@ -210,9 +237,13 @@ impl Drop for Unsent {
 pub async fn serve(socket: TcpStream, conn: &Rc<Conn>) {
     let config = io::with(|io| io.shared.clone());
     let config = &config.config;
+    let out_of_patience = async {
+        conn.closed().await;
+        tokio::time::sleep(config.drain_idle()).await;
+    };
     let opened = tokio::select! {
         opened = Wire::open(socket, conn.clone(), config) => opened,
-        () = conn.closed() => None,
+        () = out_of_patience => None,
     };
     let Some((wire, spoken)) = opened else { return };
     let requests = conn.clone();
@@ -224,8 +255,12 @@ pub async fn serve(socket: TcpStream, conn: &Rc<Conn>) {
             builder.max_buf_size(64 << 10).half_close(false).timer(hyper_util::rt::TokioTimer::new());
             // Time-outs are the wire's: hyper's head time-out would count idle time.
             builder.header_read_timeout(None);
-            let serving = Serving { http: Box::pin(builder.serve_connection(wire, service)), conn };
-            drop(serving.await);
+            let mut http = pin!(builder.serve_connection(wire, service));
+            let watched = poll_fn(|cx| {
+                conn.watch(cx);
+                http.as_mut().poll(cx)
+            });
+            drop(watched.await);
         }
         Spoken::Http2 => {
             let mut builder = http2::Builder::new(LocalExecutor);
@@ -239,54 +274,16 @@ pub async fn serve(socket: TcpStream, conn: &Rc<Conn>) {
                 .keep_alive_interval(config.idle())
                 .keep_alive_timeout(config.head_timeout())
                 .timer(hyper_util::rt::TokioTimer::new());
-            let serving = Serving { http: Box::pin(builder.serve_connection(wire, service)), conn };
-            drop(serving.await);
+            let mut http = pin!(builder.serve_connection(wire, service));
+            let watched = poll_fn(|cx| {
+                conn.watch(cx);
+                if conn.retiring.take() {
+                    http.as_mut().graceful_shutdown();
+                }
+                http.as_mut().poll(cx)
+            });
+            drop(watched.await);
         }
-    }
-}
-
-/// What both of hyper's connections can do.
-trait Graceful: Future {
-    fn graceful(self: Pin<&mut Self>);
-}
-
-impl<S> Graceful for http1::Connection<Wire, S>
-where
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = crate::reply::ReplyBody>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn graceful(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-impl<S> Graceful for http2::Connection<Wire, S, LocalExecutor>
-where
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = crate::reply::ReplyBody>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::Future: 'static,
-{
-    fn graceful(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-/// A connection that can be told to close, at the price of one look at a flag.
-struct Serving<'a, C> {
-    http: Pin<Box<C>>,
-    conn: &'a Conn,
-}
-
-impl<C: Graceful> Future for Serving<'_, C> {
-    type Output = C::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
-        let conn = self.conn;
-        if conn.is_closing(cx) {
-            conn.closing.set(false);
-            self.http.as_mut().graceful();
-        }
-        self.http.as_mut().poll(cx)
     }
 }
 

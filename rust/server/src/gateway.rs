@@ -45,7 +45,6 @@ pub struct Gateway {
     events: Arc<Events>,
     publisher: Arc<Publisher>,
     mailboxes: Vec<Mailbox>,
-    grace: Arc<OnceLock<Instant>>,
     life: Mutex<Life>,
 }
 
@@ -114,6 +113,7 @@ impl Gateway {
             ready: false.into(),
             draining: false.into(),
             closing: false.into(),
+            cut_off: OnceLock::new(),
             beats: (0..threads).map(|_| Beat::default()).collect(),
             epoch: Instant::now(),
             epoch_unix_ms: SystemTime::now()
@@ -139,7 +139,6 @@ impl Gateway {
             events,
             publisher,
             mailboxes,
-            grace: Arc::default(),
             life: Mutex::new(Life::Idle { inboxes }),
         })
     }
@@ -190,12 +189,11 @@ impl Gateway {
             acceptor.ok_or_else(|| Error::new(Code::Internal, "an acceptor without a runtime"))??;
         let mut io_threads = Vec::new();
         for (index, (inbox, runtime)) in inboxes.into_iter().zip(runtimes).enumerate() {
-            let (shared, mailbox, grace) =
-                (self.shared.clone(), self.mailboxes[index].clone(), self.grace.clone());
+            let (shared, mailbox) = (self.shared.clone(), self.mailboxes[index].clone());
             io_threads.push(spawn(format!("hg-io-{index}"), move || {
                 take_short_turns();
                 shared.beats[index].belongs_here();
-                io::run(index, &runtime, shared, &mailbox, inbox, &grace)
+                io::run(index, &runtime, shared, &mailbox, inbox)
             })?);
         }
         let background = background::start(
@@ -298,8 +296,9 @@ impl Gateway {
 
     /// Drains and joins every thread; true when nothing had to be cut off. Idempotent.
     ///
-    /// Readiness turns false at once; requests go on for `delay`; then no new connection is taken, and what is in flight has
-    /// `grace` to finish. Runs that are still in progress then are cancelled, and a thread whose run does not end is left to itself.
+    /// Readiness turns false at once; requests go on for `delay`; then no new connection is taken, an idle one ends with its next
+    /// request or when none comes for a while, and what is in flight has `grace` to finish. Runs that are still in progress then are
+    /// cancelled, and a thread whose run does not end is left to itself.
     pub fn stop(&self, delay: Duration, grace: Duration) -> bool {
         self.shared.draining.store(true, Relaxed);
         self.shared.changed();
@@ -324,10 +323,10 @@ impl Gateway {
         // The acceptor may be gone already; then nobody listens.
         let _ = stop_accepting.send(());
         let mut clean = join_until(acceptor, Instant::now() + PATIENCE).is_some();
+        // Set once: a gateway is stopped once.
+        let _ = self.shared.cut_off.set(deadline);
         self.shared.closing.store(true, Relaxed);
         self.shared.changed();
-        // Set once: a gateway is stopped once.
-        let _ = self.grace.set(deadline);
         let deadline = deadline + PATIENCE;
         self.mailboxes.iter().for_each(|mailbox| mailbox.close(deadline));
         for thread in io_threads {

@@ -4,6 +4,7 @@
 //! (`grpc/stream`). Everything else is rare: tonic's generated services, called directly from our HTTP/2, without its transport
 //! or a router. Next: `grpc/unary`, then `grpc/service`.
 
+pub mod drain;
 pub mod health;
 pub mod message;
 pub mod requests;
@@ -14,7 +15,6 @@ pub mod unary;
 use std::borrow::Cow;
 use std::future::Future;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -48,6 +48,7 @@ mod generated {
     pub const DESCRIPTORS: &[u8] = include_bytes!("grpc/generated/descriptors.bin");
 }
 
+use drain::Patience;
 use generated::health::health_server::HealthServer;
 use generated::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 
@@ -232,7 +233,8 @@ fn unknown(path: &str) -> Error {
 /// stops.
 async fn reflected(path: &str, request: Request<Incoming>) -> Result<Response<tonic::body::Body>> {
     // The service ends its answers when the questions end.
-    let questions = |body| StreamBody::new(BodyStream::new(body).take_until(Box::pin(closing())));
+    let no_more = async { Patience::begin().over().await };
+    let questions = |body| StreamBody::new(BodyStream::new(body).take_until(Box::pin(no_more)));
     let request = request.map(questions);
     let unreflected = |error| unreflected(&error);
     Ok(if path.starts_with(REFLECTION) {
@@ -259,16 +261,6 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 
 fn unreflected(error: &tonic_reflection::server::Error) -> Error {
     Error::new(Code::Internal, format!("the descriptors of the services cannot be read: {error}"))
-}
-
-/// Resolves when connections are told to close.
-async fn closing() {
-    let mut changes = io::with(|io| io.shared.changes.subscribe());
-    while !io::with(|io| io.shared.closing.load(Relaxed)) {
-        if changes.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
 /// A refusal that no version is to blame for.

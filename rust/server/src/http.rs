@@ -80,7 +80,7 @@ pub async fn handle(
     *head.status_mut() = status;
     head.headers_mut().extend(fields.drain(..));
     io::with(|io| io.fields.give(fields));
-    if http1 && ends {
+    if http1 && (ends || (io::is_draining() && conn.is_read_dry())) {
         head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if parts.method == Method::HEAD && !http1 {
@@ -245,7 +245,6 @@ type Parse = for<'a> fn(Headers<'_>, &'a [u8]) -> Result<Envelope<'a>>;
 
 async fn read_and_infer(ask: Ask<'_>, body: &mut Source, parse: Parse) -> Result<Answer> {
     let endpoint = infer::enter(&ask)?;
-    io::with(infer::admit)?;
     let limit = io::with(|io| io.shared.config.max_body_bytes);
     let (body, counted) = coding::read_body(body, limit, ask.headers, tensor_offset).await?;
     let envelope = parse(ask.headers, &body)?;

@@ -8,7 +8,6 @@
 //! that version. Nothing of hyper is known here.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -172,18 +171,6 @@ pub async fn infer(
     io::with(|io| io.scratch.borrow_mut().envelope.recycle(envelope));
     tap.answered(result.as_ref().err().map(|error| error.code));
     Ok(Answer { result, body: reply, tap })
-}
-
-/// Admission before anything of the request is read.
-///
-/// # Errors
-/// `draining` once connections are told to close; a request that was admitted before goes on.
-pub fn admit(io: &Io) -> Result<()> {
-    // Before that, requests are welcome even when readiness is false: who balances load needs time to notice.
-    if io.shared.closing.load(Relaxed) {
-        return Err(Error::new(Code::Draining, "the gateway is stopping; send this to another one"));
-    }
-    Ok(())
 }
 
 /// Everything of a REST request but its tensors.

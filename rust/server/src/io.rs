@@ -16,7 +16,7 @@ use headgate_core::error::Result;
 use headgate_core::snapshot::{Endpoint, Snapshot};
 use headgate_engine::{Batch, Pool};
 use http::{HeaderName, HeaderValue};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::access_log::AccessLog;
 use crate::budget::ByteBudget;
@@ -67,6 +67,8 @@ pub struct Shared {
     pub draining: AtomicBool,
     /// Whether connections have been told to close.
     pub closing: AtomicBool,
+    /// When what is still in flight is cut off; set when connections are told to close.
+    pub cut_off: OnceLock<Instant>,
     /// One for each IO thread, for the watchdog.
     pub beats: Box<[Beat]>,
     /// When the clock of [`Shared::now_ns`] began.
@@ -155,6 +157,11 @@ pub fn with<R>(use_it: impl FnOnce(&Io) -> R) -> R {
 pub fn try_with<R>(use_it: impl FnOnce(&Io) -> R) -> Option<R> {
     // Access fails only while the thread's locals are being destroyed, and then there is nobody to give to.
     IO.try_with(|io| io.get().map(use_it)).ok().flatten()
+}
+
+/// Whether the gateway is about to stop: an answer then says that it is its connection's last.
+pub fn is_draining() -> bool {
+    with(|io| io.shared.draining.load(Relaxed))
 }
 
 impl Io {
@@ -253,10 +260,30 @@ impl Mailbox {
     }
 }
 
-/// The connections of this thread, so that each can be told to close.
-type Connections = Rc<RefCell<HashMap<u64, Rc<Conn>>>>;
+/// The connections of this thread.
+#[derive(Default)]
+struct Connections {
+    open: RefCell<HashMap<u64, Rc<Conn>>>,
+    /// Told when the last one is gone.
+    emptied: Notify,
+}
 
-/// Runs an IO thread until it is told to close and its last connection is gone, or `grace` has passed since it was told;
+impl Connections {
+    /// Asks each to end.
+    fn close(&self) {
+        let now = Instant::now();
+        self.open.borrow().values().for_each(|conn| conn.close(now));
+    }
+
+    /// Waits until the last one is gone.
+    async fn emptied(&self) {
+        while !self.open.borrow().is_empty() {
+            self.emptied.notified().await;
+        }
+    }
+}
+
+/// Runs an IO thread until it is told to close and its last connection is gone, or those that are left are cut off;
 /// true when every connection finished by itself.
 ///
 /// # Panics
@@ -267,7 +294,6 @@ pub fn run(
     shared: Arc<Shared>,
     mailbox: &Mailbox,
     inbox: mpsc::Receiver<Message>,
-    grace: &std::sync::OnceLock<Instant>,
 ) -> bool {
     let io = Io {
         thread,
@@ -284,7 +310,7 @@ pub fn run(
     };
     IO.with(|slot| assert!(slot.set(io).is_ok(), "a fresh thread is no IO thread yet"));
     let local = tokio::task::LocalSet::new();
-    let clean = local.block_on(runtime, serve(inbox, mailbox, grace));
+    let clean = local.block_on(runtime, serve(inbox, mailbox));
     // Whatever is left is cut off here, on its own thread.
     drop(local);
     clean
@@ -298,40 +324,46 @@ fn seed(thread: usize) -> u64 {
 }
 
 /// The loop of an IO thread; true when every connection finished by itself.
-async fn serve(
-    mut inbox: mpsc::Receiver<Message>,
-    mailbox: &Mailbox,
-    grace: &std::sync::OnceLock<Instant>,
-) -> bool {
-    let connections = Connections::default();
-    let mut next = 0u64;
-    loop {
-        match inbox.recv().await {
-            Some(Message::Socket(socket)) => {
-                next += 1;
-                adopt(next, socket, &connections, mailbox);
-            }
-            Some(Message::Refresh) => with(Io::refresh),
-            Some(Message::Ran(batch)) => batch.wake(with(|io| io.thread)),
-            Some(Message::Close) | None => break,
-        }
-    }
-    inbox.close();
-    for conn in connections.borrow().values() {
-        conn.close();
-    }
-    let deadline = grace.get().copied().unwrap_or_else(Instant::now);
+async fn serve(mut inbox: mpsc::Receiver<Message>, mailbox: &Mailbox) -> bool {
+    let connections = Rc::<Connections>::default();
+    let mut adopted = 0u64;
+    while handle(inbox.recv().await, &mut adopted, &connections, mailbox) {}
+    connections.close();
+    let cut_off = with(|io| io.shared.cut_off.get().copied()).unwrap_or_else(Instant::now);
     let emptied = async {
-        while !connections.borrow().is_empty() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        loop {
+            tokio::select! {
+                () = connections.emptied() => return,
+                // Batches that were run still have requests to wake.
+                message = inbox.recv() => { handle(message, &mut adopted, &connections, mailbox); }
+            }
         }
     };
-    tokio::time::timeout_at(deadline.into(), emptied).await.is_ok()
+    tokio::time::timeout_at(cut_off.into(), emptied).await.is_ok()
 }
 
-fn adopt(id: u64, socket: TcpStream, connections: &Connections, mailbox: &Mailbox) {
+/// Does what a message says; false for the last one.
+fn handle(
+    message: Option<Message>,
+    adopted: &mut u64,
+    connections: &Rc<Connections>,
+    mailbox: &Mailbox,
+) -> bool {
+    match message {
+        Some(Message::Socket(socket)) => {
+            *adopted += 1;
+            adopt(*adopted, socket, connections, mailbox);
+        }
+        Some(Message::Refresh) => with(Io::refresh),
+        Some(Message::Ran(batch)) => batch.wake(with(|io| io.thread)),
+        Some(Message::Close) | None => return false,
+    }
+    true
+}
+
+fn adopt(id: u64, socket: TcpStream, connections: &Rc<Connections>, mailbox: &Mailbox) {
     let conn = Rc::new(Conn::default());
-    connections.borrow_mut().insert(id, conn.clone());
+    connections.open.borrow_mut().insert(id, conn.clone());
     with(|io| io.shared.metrics.thread(io.thread).accepted.add(1));
     let (connections, count) = (connections.clone(), mailbox.connections.clone());
     tokio::task::spawn_local(async move {
@@ -344,13 +376,14 @@ fn adopt(id: u64, socket: TcpStream, connections: &Connections, mailbox: &Mailbo
 /// A connection's place in the books, given up when dropped.
 struct Registered {
     id: u64,
-    connections: Connections,
+    connections: Rc<Connections>,
     count: Arc<AtomicUsize>,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.connections.borrow_mut().remove(&self.id);
+        self.connections.open.borrow_mut().remove(&self.id);
+        self.connections.emptied.notify_one();
         self.count.fetch_sub(1, Relaxed);
         try_with(|io| io.shared.metrics.thread(io.thread).closed.add(1));
     }

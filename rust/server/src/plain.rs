@@ -92,9 +92,7 @@ impl Line<'_> {
                 if let Some(end) = head::end(unread, searched) {
                     return Poll::Ready(Came::Head(unread.split_to(end).freeze()));
                 }
-                if self.conn.is_closing(cx) {
-                    return Poll::Ready(Came::Nothing);
-                }
+                self.conn.watch(cx);
                 if !head::may_go_on(unread, searched) {
                     return Poll::Ready(Came::Odd);
                 }
@@ -158,7 +156,7 @@ impl Line<'_> {
             self.unless_left(pin!(respond(head, Source::Here(body), received, &open))).await?
         };
         self.held.fields = fields;
-        let ends = reply.ends || plain.closes || self.conn.is_told_to_close();
+        let ends = reply.ends || plain.closes || (io::is_draining() && self.is_last());
         if ends {
             reply.fields.push((CONNECTION, HeaderValue::from_static("close")));
         }
@@ -174,6 +172,12 @@ impl Line<'_> {
             self.wire.shut_down().await;
         }
         (!ends).then_some(())
+    }
+
+    /// Whether the client has sent nothing behind the present request.
+    fn is_last(&mut self) -> bool {
+        self.skip_empty_lines();
+        self.held.unread.is_empty() && !self.wire.has_more()
     }
 
     /// Waits for an answer, and for the client to leave: then there is nobody to answer, and `work` is dropped. Who has sent the

@@ -5,16 +5,18 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::TcpStream;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncReadExt;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::time::Sleep;
 
 use crate::config::Config;
@@ -28,6 +30,8 @@ const FRAME_TYPE: usize = 3;
 const SETTINGS: u8 = 4;
 /// Bytes read ahead at most to tell HTTP/1.1 from HTTP/2.
 const AHEAD: usize = 4096;
+/// How long the peer may take to close its side of a connection that was closed on ours.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Which HTTP a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +61,13 @@ pub struct Wire {
     armed: bool,
     /// Whether the connection takes no more requests.
     retired: bool,
+    /// Whether the timer has been set since the gateway waits for its connections to end.
+    closing: bool,
+    /// Whether the peer was told that nothing more comes; what it sends is read and dropped.
+    shut: bool,
     idle: Duration,
     head: Duration,
+    drain_idle: Duration,
 }
 
 impl Wire {
@@ -83,8 +92,11 @@ impl Wire {
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: false,
             retired: false,
+            closing: false,
+            shut: false,
             idle: config.idle(),
             head: config.head_timeout(),
+            drain_idle: config.drain_idle(),
         };
         Some((wire, spoken))
     }
@@ -93,10 +105,15 @@ impl Wire {
     /// `None` while nobody waits for the peer.
     fn deadline(&self) -> Option<(Instant, Silence)> {
         let reading = match self.conn.waiting() {
-            Waiting::Idle(since) => Some(since + self.idle),
-            Waiting::Head(since) => Some(since + self.head),
+            Waiting::Idle(since) => Some((since, self.idle)),
+            Waiting::Head(since) => Some((since, self.head)),
             Waiting::Busy => None,
         };
+        let reading = reading.map(|(since, limit)| match self.conn.closing_since() {
+            None => since + limit,
+            // The next request may be on its way, and the peer has not been told that it is the last one.
+            Some(closing) => (since + limit).min(since.max(closing) + self.drain_idle),
+        });
         let writing = self.conn.unmoved_since().into_iter().flat_map(|(longest, any)| {
             // While other answers move, whoever reads them gets to do so: one that nobody takes is no reason to lose them.
             let longest = match self.retired {
@@ -115,15 +132,17 @@ impl Wire {
         if !tokio::task::coop::has_budget_remaining() {
             return false;
         }
-        if self.armed && !self.timer.is_elapsed() {
+        let closing = self.conn.closing_since().is_some();
+        if self.armed && self.closing == closing && !self.timer.is_elapsed() {
             return false;
         }
+        self.closing = closing;
         let now = Instant::now();
         let mut deadline = self.deadline();
         if let Some((at, Silence::Retires)) = deadline
             && at <= now
         {
-            self.conn.close();
+            self.conn.retire();
             self.retired = true;
             deadline = self.deadline();
         }
@@ -132,7 +151,8 @@ impl Wire {
             return true;
         }
         // Never later than the shortest limit from now: whatever begins meanwhile is noticed in time.
-        let soon = now + self.head.min(self.idle);
+        let soon = self.head.min(self.idle);
+        let soon = now + if closing { soon.min(self.drain_idle) } else { soon };
         self.timer.as_mut().reset(deadline.map_or(soon, |deadline| deadline.min(soon)).into());
         self.armed = self.timer.as_mut().poll(cx).is_pending();
         false
@@ -173,6 +193,27 @@ impl Wire {
     /// Gives back what was read but belongs to who reads next.
     pub fn put_back(&mut self, bytes: Bytes) {
         self.ahead = bytes;
+    }
+
+    /// Whether the peer has sent more than was read.
+    pub fn has_more(&self) -> bool {
+        let mut next = [MaybeUninit::uninit()];
+        // The socket itself is asked: the runtime may not have heard of its newest bytes yet.
+        !self.ahead.is_empty()
+            || SockRef::from(self.stream.inner()).peek(&mut next).is_ok_and(|length| length > 0)
+    }
+
+    /// Reads and drops what the peer sends until it closes its side, or time is up.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut dropped = [0u8; AHEAD];
+        while self.timer.as_mut().poll(cx).is_pending() {
+            let mut dropped = ReadBuf::new(&mut dropped);
+            match ready!(Pin::new(self.stream.inner_mut()).poll_read(cx, &mut dropped)) {
+                Ok(()) if !dropped.filled().is_empty() => {}
+                _ => break,
+            }
+        }
+        Poll::Ready(())
     }
 
     /// Tells the peer that nothing more comes.
@@ -253,6 +294,8 @@ impl Read for Wire {
         buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let outcome = self.read_some(cx, buf);
+        // Without budget nothing was looked for.
+        self.conn.note_read(outcome.is_pending() && tokio::task::coop::has_budget_remaining());
         self.read(cx, outcome, ())
     }
 }
@@ -285,6 +328,12 @@ impl Write for Wire {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if !self.shut {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.shut = true;
+            self.timer.as_mut().reset((Instant::now() + LINGER).into());
+        }
+        // A socket that is closed with unread bytes resets the connection, and the peer may lose the answer before it.
+        self.poll_linger(cx).map(Ok)
     }
 }

@@ -266,3 +266,19 @@ fn a_batch_that_nobody_waits_for_is_not_run_and_its_memory_comes_back() {
         "nothing holds the model"
     );
 }
+
+#[test]
+fn requests_of_a_batch_are_answered_when_it_ends_after_connections_were_told_to_close() {
+    let (gateway, address, model, mut first) = held(json!({"max_batch": 4}));
+    let mut second = waiting(&gateway, address, 1.0, 2);
+    let stopping = gateway.clone();
+    let stop = std::thread::spawn(move || stopping.stop(Duration::ZERO, PATIENCE));
+    // Nobody listens any more, and the one IO thread has been told.
+    eventually("the end of the listener", || TcpStream::connect(address).is_err());
+    eventually("the end of idle connections", || gateway.status()["connections"] == 2);
+    model.leave.send(()).unwrap();
+    assert_eq!(value(&mut first), 200.0);
+    assert_eq!(model.next(), [1.0]);
+    assert_eq!(value(&mut second), 2.0);
+    assert!(stop.join().unwrap());
+}

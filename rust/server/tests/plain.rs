@@ -98,9 +98,9 @@ fn silence_after_many_requests_in_one_write_has_limits_too() {
 }
 
 #[test]
-fn a_gateway_that_stops_waits_for_no_request_that_has_not_come() {
+fn a_gateway_that_stops_does_not_wait_long_for_a_request_that_has_not_come() {
     for behind in ["\r\n", "GET /v2 HTT"] {
-        let (gateway, address) = gateway();
+        let (gateway, address) = gateway_with(&json!({"drain_idle_ms": 50, "head_timeout_ms": 60_000}));
         serve(&gateway, "tiny", free(), true);
         let mut stream = connect(address);
         stream.write_all(format!("{}{behind}", request("tiny", 1.0)).as_bytes()).unwrap();

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +31,8 @@ class Plane(FakeNative):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[Any] = []
+        self.drained = threading.Event()
+        self.drained.set()
 
     def start(self) -> bytes:
         self.calls.append("start")
@@ -43,6 +46,7 @@ class Plane(FakeNative):
 
     def stop(self, drain_delay_ms: int, grace_ms: int) -> bool:
         self.calls.append(("stop", drain_delay_ms, grace_ms))
+        assert self.drained.wait(20)
         return True
 
     def metrics(self) -> bytes:

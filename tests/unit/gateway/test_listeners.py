@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -81,3 +82,53 @@ def test_ipv6_is_written_with_brackets() -> None:
     listener = Listener(APP, bind(Address("::1", 0), "observe"))
     assert listener.address.startswith("[::1]:")
     asyncio.run(listener.stop())
+
+
+@asynccontextmanager
+async def connected(listener: Listener) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    host, port = listener.address.rsplit(":", 1)
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def takes_connections(listener: Listener) -> bool:
+    try:
+        async with asyncio.timeout(0.2), connected(listener):
+            return True
+    except OSError:
+        return False
+
+
+def test_a_kept_connection_gets_its_last_answer_while_the_listener_stops() -> None:
+    async def work() -> None:
+        listener = Listener(APP, bind(ANY_PORT, "admin"))
+        await listener.start()
+        request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
+        async with connected(listener) as (reader, writer), connected(listener) as (silent, other):
+            writer.write(request)
+            assert b"connection: close" not in (await reader.readuntil(b"hello")).lower()
+            stopped = asyncio.create_task(listener.stop(20.0))
+            while await takes_connections(listener):
+                assert not stopped.done()
+            for one in (writer, other):
+                one.write(request)
+            for last in (reader, silent):
+                assert b"connection: close" in (await last.read()).lower()
+            await stopped
+
+    asyncio.run(work())
+
+
+def test_an_idle_connection_is_closed_in_the_end() -> None:
+    async def work() -> None:
+        listener = Listener(APP, bind(ANY_PORT, "observe"))
+        await listener.start()
+        async with connected(listener) as (reader, _):
+            await listener.stop(0.05)
+            assert await reader.read() == b""
+
+    asyncio.run(work())

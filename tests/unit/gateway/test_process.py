@@ -58,6 +58,29 @@ def test_the_socket_opens_when_everything_is_loaded_and_closes_after_readiness(t
     play(work)
 
 
+def test_the_admin_port_answers_until_the_data_plane_has_drained(tmp_path: Path) -> None:
+    async def work() -> None:
+        drained = threading.Event()
+        given = settings(tmp_path, written(tmp_path, document()), drain_idle="20s")
+        async with Running(given) as gate:
+            gate.plane.drained = drained
+            headers = {"authorization": f"Bearer {gate.announcer.tokens[0]}"}
+            async with httpx.AsyncClient(
+                base_url=f"http://{gate.announcer.addresses['admin']}", headers=headers
+            ) as admin:
+                assert (await admin.get("/v1/endpoints")).status_code == 200
+                gate.process.stop()
+                await until(lambda: any("stop" in call for call in gate.plane.calls))
+                listed = await admin.get("/v1/endpoints")
+                refused = await admin.post("/v1/endpoints/digits:rollback", json={"reason": "test"})
+                drained.set()
+            for answer in (listed, refused):
+                assert (answer.status_code, answer.json()["code"]) == (503, "draining")
+                assert answer.headers["connection"] == "close"
+
+    play(work)
+
+
 def test_the_data_plane_gets_the_settings(tmp_path: Path) -> None:
     async def work() -> None:
         given = settings(tmp_path, max_body="1MiB", sketches="off", io_threads="3", sketch_memory="2MiB")

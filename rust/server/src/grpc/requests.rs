@@ -31,15 +31,21 @@ impl Requests {
         Requests { body, came: BytesMut::new(), limit: io::with(|io| io.shared.config.max_body_bytes) }
     }
 
-    /// The next message; `None` at the end. A client may take its time between messages, not within one.
+    /// Whether there is another message, once its first byte is here. A client may take its time between messages, not within
+    /// one.
+    ///
+    /// # Errors
+    /// `invalid_argument`, `cancelled`.
+    pub async fn begins(&mut self) -> Result<bool> {
+        Ok(!self.came.is_empty() || self.more().await?)
+    }
+
+    /// The message that has begun.
     ///
     /// # Errors
     /// `invalid_argument` for a stream that ends within a message, `payload_too_large`, `request_timeout`, `cancelled`, and
     /// as [`message::plain`]; nothing can be read after an error.
-    pub async fn next(&mut self, headers: &HeaderMap) -> Result<Option<Message>> {
-        if self.came.is_empty() && !self.more().await? {
-            return Ok(None);
-        }
+    pub async fn next(&mut self, headers: &HeaderMap) -> Result<Message> {
         let timeout = io::with(|io| io.shared.config.body_timeout());
         let whole = tokio::time::timeout(timeout, self.whole());
         let (flag, message, mut counted) = whole.await.map_err(|_| {
@@ -50,7 +56,7 @@ impl Requests {
             )
         })??;
         let message = message::plain(headers, flag, message, self.limit, &mut counted).await?;
-        Ok(Some((message, counted)))
+        Ok((message, counted))
     }
 
     /// The message that has begun.

@@ -14,8 +14,9 @@ use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+use super::drain::{Patience, cut_off, last_words, stopping};
 use super::requests::{Message, Requests};
-use super::{CONTENT, closing, deadline, failed, late, message, refused, succeeded};
+use super::{CONTENT, deadline, failed, late, message, refused, succeeded};
 use crate::access_log::Protocol;
 use crate::body::Counted;
 use crate::conn::{Conn, Open};
@@ -74,18 +75,29 @@ pub fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Respon
 /// Answers the requests of a stream, until it ends or the gateway stops, or something is wrong with the stream itself.
 fn answers(call: Rc<Call>, body: Incoming) -> Answers {
     let (reader, deadline) = (call.clone(), call.deadline);
-    let requests = futures_util::stream::unfold(Some(Requests::new(body)), move |requests| {
+    let from = Some((Requests::new(body), Patience::begin()));
+    let requests = futures_util::stream::unfold(from, move |from| {
         let call = reader.clone();
         async move {
-            let mut requests = requests?;
-            match requests.next(&call.headers).await {
-                Ok(Some(request)) => Some((Ok(request), Some(requests))),
-                Ok(None) => None,
+            let (mut requests, mut patience) = from?;
+            // A message that has begun is read to its end.
+            let begun = tokio::select! {
+                biased;
+                begun = requests.begins() => begun,
+                () = patience.over() => Ok(false),
+            };
+            let next = match begun {
+                Ok(true) => requests.next(&call.headers).await,
+                Ok(false) => return None,
+                Err(error) => Err(error),
+            };
+            match next {
+                Ok(request) => Some((Ok(request), Some((requests, patience)))),
                 Err(error) => Some((Err(error), None)),
             }
         }
     });
-    let answers = requests.take_until(Box::pin(closing())).map(move |request| {
+    let answers = requests.map(move |request| {
         let call = call.clone();
         async move {
             match request {
@@ -102,10 +114,11 @@ fn answers(call: Rc<Call>, body: Incoming) -> Answers {
     let end = futures_util::stream::once(async move {
         Err(match deadline {
             Some(deadline) if deadline <= Instant::now() => failed(&late()),
+            _ if last_words().is_some_and(|at| at <= Instant::now()) => failed(&stopping()),
             _ => succeeded(),
         })
     });
-    Box::pin(in_time.chain(end))
+    Box::pin(in_time.take_until(Box::pin(cut_off())).chain(end))
 }
 
 /// Resolves when the client stops waiting.
@@ -167,7 +180,6 @@ impl Call {
 
     async fn infer(&self, (message, counted): (&Bytes, Counted), received: Instant) -> Result<Answer> {
         let unread = |error: &Error| self.write_refusal(received, error);
-        io::with(infer::admit).inspect_err(unread)?;
         let request = io::with(|io| protobuf::parse(message, &mut io.scratch.borrow_mut().envelope))
             .inspect_err(unread)?;
         let target = Target { endpoint: request.model_name, version: request.model_version };

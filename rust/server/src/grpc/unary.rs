@@ -66,7 +66,6 @@ async fn read(
     body: &mut Incoming,
     received: Instant,
 ) -> Result<(Bytes, Counted, Option<Instant>)> {
-    io::with(infer::admit)?;
     let deadline = deadline(headers, received)?;
     let limit = io::with(|io| io.shared.config.max_body_bytes);
     let most = limit.saturating_add(message::PREFIX);
