@@ -38,24 +38,33 @@ class ModelsFolder:
         self._usable: dict[_Key, Path] = {}
         self._pending: set[str] = set()
         self._said: set[str] = set()
+        self._updates: dict[str, asyncio.Task[None]] = {}
 
     async def watch(self, interval_seconds: float) -> None:
         """Passes for ever, ``interval_seconds`` between them; ends when cancelled."""
-        while True:
-            await asyncio.sleep(interval_seconds)
-            try:
-                await self.sync(time.time())
-            except HeadgateError as error:
-                # The folder is unreadable or the disk is full: what is served stays, and the next pass tries again.
-                self._once(f"--models {self._root}: {error.message}")
-            except Exception as error:
-                _log.exception("a pass over %s failed by a defect", self._root)
-                self._once(f"--models {self._root}: {error!r}; the log says more")
+        try:
+            while True:
+                await asyncio.sleep(interval_seconds)
+                await self._pass(interval_seconds)
+        finally:
+            for update in self._updates.values():
+                update.cancel()
 
-    async def sync(self, now: float | None = None) -> None:
-        """One pass. With ``now`` (seconds since 1970), folders still being written wait for a later one.
+    async def _pass(self, patience_seconds: float) -> None:
+        try:
+            await self.sync(time.time(), patience_seconds=patience_seconds)
+        except HeadgateError as error:
+            # The folder is unreadable or the disk is full: what is served stays, and the next pass tries again.
+            self._once(f"--models {self._root}: {error.message}")
+        except Exception as error:
+            _log.exception("a pass over %s failed by a defect", self._root)
+            self._once(f"--models {self._root}: {error!r}; the log says more")
 
-        Raises ``StorageFailed`` when the folder cannot be read.
+    async def sync(self, now: float | None = None, *, patience_seconds: float | None = None) -> list[str]:
+        """One pass; the endpoints that are still being loaded after ``patience_seconds`` (``None`` waits for all of them).
+
+        With ``now`` (seconds since 1970), folders still being written wait for a later pass. Endpoints are loaded side by
+        side, so that one whose load hangs keeps no other waiting. Raises ``StorageFailed`` when the folder cannot be read.
         """
 
         def look() -> tuple[Survey, SyncResult]:
@@ -66,9 +75,22 @@ class ModelsFolder:
         for skipped in seen.skipped:
             self._once(f"{skipped.folder} {skipped.reason}")
         self._note(result)
-        for endpoint in sorted(self._pending):
-            if not any(one.endpoint == endpoint for one in result.settling):
-                await self._update(endpoint)
+        settling = {one.endpoint for one in result.settling}
+        for endpoint in sorted(self._pending - settling - self._updates.keys()):
+            self._updates[endpoint] = asyncio.create_task(self._update(endpoint))
+        return await self._wait(patience_seconds)
+
+    async def _wait(self, patience_seconds: float | None) -> list[str]:
+        """Waits for the updates; those that are not over. Raises what the first of them failed with."""
+        if self._updates:
+            await asyncio.wait(self._updates.values(), timeout=patience_seconds)
+        over = {name: update for name, update in self._updates.items() if update.done()}
+        for name in over:
+            del self._updates[name]
+        errors = [error for update in over.values() if (error := update.exception()) is not None]
+        if errors:
+            raise errors[0]
+        return sorted(self._updates)
 
     def _note(self, result: SyncResult) -> None:
         """Takes over what the pass found; endpoints that gained a version are updated after it."""

@@ -41,6 +41,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SAME_SIGNAL_SECONDS = 1.0
 _FORCED_EXIT = 1
 _MODELS_POLL_SECONDS = 2.0
+# How long the start waits for the first load of what --models holds: a load that hangs must not keep the others from being served.
+_MODELS_PATIENCE_SECONDS = 30.0
 
 
 class Announcer(Protocol):
@@ -206,12 +208,15 @@ class Process:
             return
         models = ModelsFolder(self._settings.models.absolute(), plane, self._announcer.say)
         try:
-            await models.sync()
+            late = await models.sync(patience_seconds=_MODELS_PATIENCE_SECONDS)
         except HeadgateError as error:
             # As with a document at fault: what the store can go on serving is served.
             if not await plane.list():
                 raise
             self._announcer.say(f"--models {self._settings.models}: {error.message}; it is looked at again")
+        else:
+            if late:
+                self._announcer.say(f"still being loaded, the others are served: {', '.join(late)}")
         self._spawn(models.watch(_MODELS_POLL_SECONDS))
 
     async def _first_token(self, tokens: admin.Tokens) -> None:
@@ -296,6 +301,7 @@ def native_config(
         "device_libraries": [str(path) for path in device_libraries],
         "memory_budget_bytes": settings.memory_budget_bytes,
         "load_wait_ms": settings.load_wait_ms,
+        "load_timeout_ms": settings.load_timeout_ms,
         "max_body_bytes": settings.max_body_bytes,
         "gzip_above_bytes": settings.gzip_above_bytes,
         "access_log": None if settings.access_log is None else str(settings.access_log),

@@ -124,6 +124,13 @@ SETTINGS: tuple[Setting, ...] = (
         "5s",
     ),
     Setting(
+        "load-timeout",
+        "TIME",
+        parse_duration,
+        "How long loading and warming the versions of one endpoint may take before it is cancelled.",
+        "5m",
+    ),
+    Setting(
         "drain-delay",
         "TIME",
         parse_duration,
@@ -212,6 +219,7 @@ class Validated:
     io_threads: int | None = None
     memory_budget: int | None = None
     load_wait: int | None = None
+    load_timeout: int | None = None
     drain_delay: int | None = None
     drain_grace: int | None = None
     drain_idle: int | None = None
@@ -242,6 +250,7 @@ class Settings:
     pool_threads: int
     memory_budget_bytes: int | None
     load_wait_ms: int
+    load_timeout_ms: int
     drain_delay_ms: int
     drain_grace_ms: int
     drain_idle_ms: int
@@ -372,6 +381,7 @@ def resolve(
         pool_threads=usable,
         memory_budget_bytes=given.memory_budget,
         load_wait_ms=5_000 if given.load_wait is None else given.load_wait,
+        load_timeout_ms=300_000 if given.load_timeout is None else given.load_timeout,
         drain_delay_ms=given.drain_delay or 0,
         drain_grace_ms=30_000 if given.drain_grace is None else given.drain_grace,
         drain_idle_ms=2_000 if given.drain_idle is None else given.drain_idle,

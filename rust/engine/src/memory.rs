@@ -193,7 +193,7 @@ impl Memory {
         let until = Instant::now() + self.patience;
         let _loading = resident.begins_loading();
         loop {
-            let mut past = resident.past.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut past = resident.past()?;
             if let Some(present) = resident.hold() {
                 return Ok(present);
             }
@@ -229,7 +229,13 @@ impl Memory {
         // What was measured before is kept where this load shares the heap with another one.
         let made = self.make(recipe, file_bytes(&recipe.path), resident.bytes());
         let made = made.and_then(|(executable, bytes)| try_out(&executable).map(|()| (executable, bytes)));
-        let (executable, bytes) = made.inspect_err(|error| past.fail(Instant::now(), error))?;
+        // A load that was cancelled says nothing about the next one.
+        let failed = |error: &Error| error.code != Code::Cancelled;
+        let (executable, bytes) = made.inspect_err(|error| {
+            if failed(error) {
+                past.fail(Instant::now(), error);
+            }
+        })?;
         resident.fill(executable.clone(), bytes, past);
         drop(promise);
         Ok(executable)

@@ -14,12 +14,16 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use headgate_core::error::{Error, Result};
 use headgate_core::tensor::Signature;
+use headgate_runtime::cancel;
 use headgate_runtime::device::Driver;
 
 use crate::model::Executable;
 
 /// How long a load that failed is not tried again.
 const BACKOFF: Duration = Duration::from_secs(1);
+
+/// How often whoever waits for somebody else's load looks whether that is over.
+const STEP: Duration = Duration::from_millis(1);
 
 /// How something that computes is made.
 pub(crate) struct Recipe {
@@ -212,6 +216,20 @@ impl Resident {
         let executable = self.slot.swap(None)?.0.clone();
         past.last = Some(Arc::downgrade(&executable));
         Some(executable)
+    }
+
+    /// What it was before, once nobody else loads it.
+    ///
+    /// # Errors
+    /// `cancelled` when the caller's own load is cancelled before.
+    pub(crate) fn past(&self) -> Result<MutexGuard<'_, Past>> {
+        loop {
+            if let Some(past) = self.past_now() {
+                return Ok(past);
+            }
+            cancel::check()?;
+            std::thread::sleep(STEP);
+        }
     }
 
     /// What it was before, unless somebody is loading it. A load that panicked leaves nothing half done.

@@ -225,6 +225,18 @@ impl Here {
     }
 }
 
+/// Whether the calling thread's scope goes on.
+///
+/// # Errors
+/// `cancelled` if it was cancelled.
+pub fn check() -> Result<()> {
+    HERE.with(|here| {
+        let state = &here.thread.state;
+        let cancelled_now = state.current().is_some_and(|number| state.is_cancelled(number));
+        if cancelled_now { Err(cancelled()) } else { Ok(()) }
+    })
+}
+
 /// What a call fails with that was cancelled.
 fn cancelled() -> Error {
     Error::new(Code::Cancelled, "it was cancelled")

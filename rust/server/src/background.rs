@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use headgate_core::error::Result;
 use headgate_engine::histogram::Counts;
@@ -84,6 +84,8 @@ impl Keeper {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.sketches.collect(unix);
         self.publisher.sweep();
+        self.publisher.watch(Instant::now());
+        self.shared.fetcher.watch(Instant::now());
         self.engine.tidy();
         let released = self.engine.memory().released();
         if released != self.released {

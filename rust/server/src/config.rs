@@ -36,6 +36,9 @@ pub struct Config {
     /// How long a request waits for a model that is out of memory, in milliseconds.
     #[serde(default = "default_load_wait")]
     pub load_wait_ms: u64,
+    /// How long loading and warming one endpoint's state may take.
+    #[serde(default = "default_load_timeout")]
+    pub load_timeout_ms: u64,
     /// The largest request body, in bytes.
     #[serde(default = "default_max_body")]
     pub max_body_bytes: usize,
@@ -86,6 +89,9 @@ fn default_max_body() -> usize {
 }
 fn default_load_wait() -> u64 {
     5_000
+}
+fn default_load_timeout() -> u64 {
+    300_000
 }
 fn default_gzip_above() -> usize {
     16 << 10
@@ -150,6 +156,11 @@ impl Config {
     /// How long a request waits for a model that is out of memory.
     pub fn load_wait(&self) -> Duration {
         Duration::from_millis(self.load_wait_ms)
+    }
+
+    /// How long a load may take.
+    pub fn load_timeout(&self) -> Duration {
+        Duration::from_millis(self.load_timeout_ms)
     }
 
     /// How long a request's head may take.

@@ -11,6 +11,7 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_engine::{Engine, Model, Need, Warm, join_until};
 use tokio::sync::oneshot;
 
+use crate::serving::loads::{Loads, MOST_ABANDONED};
 use crate::threads::spawn_behind;
 
 /// Threads that bring models back; loads of new versions have others, so that neither waits for the other.
@@ -28,6 +29,7 @@ pub struct Fetcher {
     /// How long a request waits at most.
     patience: Duration,
     state: Mutex<State>,
+    loads: Loads<Arc<Model>>,
     waiting: AtomicUsize,
     /// Requests that found their model out of memory.
     pub waits: AtomicU64,
@@ -58,15 +60,20 @@ struct Awaited {
 enum Threads {
     #[default]
     None,
-    Running(Sender<Arc<Model>>, Vec<JoinHandle<()>>),
+    Running {
+        queue: Sender<Arc<Model>>,
+        models: Receiver<Arc<Model>>,
+        threads: Vec<JoinHandle<()>>,
+    },
     Stopped,
 }
 
 impl Fetcher {
-    /// Brings back what `engine` knows; a request waits `patience` for it.
-    pub fn new(engine: Arc<Engine>, patience: Duration) -> Arc<Fetcher> {
+    /// Brings back what `engine` knows, each within `limit`; a request waits `patience` for it.
+    pub fn new(engine: Arc<Engine>, patience: Duration, limit: Duration) -> Arc<Fetcher> {
         let (waiting, waits, misses) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Fetcher { engine, patience, state: Mutex::default(), waiting, waits, misses })
+        let (state, loads) = (Mutex::default(), Loads::new(limit));
+        Arc::new(Fetcher { engine, patience, state, loads, waiting, waits, misses })
     }
 
     /// The model in memory, waited for until `deadline`.
@@ -129,7 +136,7 @@ impl Fetcher {
         if matches!(state.threads, Threads::None) {
             state.threads = self.start()?;
         }
-        let Threads::Running(queue, _) = &state.threads else { return Err(stopping()) };
+        let Threads::Running { queue, .. } = &state.threads else { return Err(stopping()) };
         // The queue has no bound, and receivers for as long as the threads run.
         queue.send(model.clone()).map_err(|_| stopping())?;
         state.awaited.insert(key(model), Awaited { requests: vec![sender], ..Awaited::default() });
@@ -138,11 +145,13 @@ impl Fetcher {
 
     fn start(self: &Arc<Self>) -> Result<Threads> {
         let (queue, models) = unbounded();
-        let threads = (0..THREADS).map(|index| {
-            let (fetcher, models) = (self.clone(), models.clone());
-            spawn_behind(format!("hg-fetch-{index}"), move || fetcher.work(&models))
-        });
-        Ok(Threads::Running(queue, threads.collect::<Result<_>>()?))
+        let threads = (0..THREADS).map(|_| self.start_thread(&models)).collect::<Result<_>>()?;
+        Ok(Threads::Running { queue, models, threads })
+    }
+
+    fn start_thread(self: &Arc<Self>, models: &Receiver<Arc<Model>>) -> Result<JoinHandle<()>> {
+        let (fetcher, models) = (self.clone(), models.clone());
+        spawn_behind("hg-fetch".to_owned(), move || fetcher.work(&models))
     }
 
     fn work(&self, models: &Receiver<Arc<Model>>) {
@@ -150,23 +159,55 @@ impl Fetcher {
             if !self.takes_up(&model) {
                 continue;
             }
+            let load = self.loads.begin(model.clone());
             let bring = std::panic::AssertUnwindSafe(|| self.engine.bring(&model, Need::Now));
-            let outcome = std::panic::catch_unwind(bring).unwrap_or_else(|_| {
+            let mut outcome = std::panic::catch_unwind(bring).unwrap_or_else(|_| {
                 Err(Error::new(Code::Internal, "loading panicked; this is a defect of Headgate"))
             });
+            if outcome.as_ref().is_err_and(|error| error.code == Code::Cancelled) {
+                outcome = Err(self.loads.too_long());
+            }
+            if load.finish() {
+                // Another thread has taken this one's place, and its requests were told.
+                return;
+            }
             let no_room = outcome.as_ref().err().filter(|error| error.code == Code::Overloaded);
             if no_room.is_some_and(|error| self.comes_again(&model, error)) {
                 // Runs that end make room; until then others have their turn.
                 std::thread::sleep(STEP);
                 continue;
             }
-            let outcome = outcome.map_err(told);
-            let awaited = self.state().awaited.remove(&key(&model)).unwrap_or_default();
-            for request in awaited.requests {
-                // It may have left.
-                drop(request.send(outcome.clone()));
+            self.answer(&model, &outcome.map_err(told));
+        }
+    }
+
+    /// Tells everybody who waits for a model what became of it.
+    fn answer(&self, model: &Arc<Model>, outcome: &Result<Warm>) {
+        let awaited = self.state().awaited.remove(&key(model)).unwrap_or_default();
+        for request in awaited.requests {
+            // It may have left.
+            drop(request.send(outcome.clone()));
+        }
+    }
+
+    /// Looks at the loads at `now`: cancels those that take too long, and replaces threads that do not come back from theirs.
+    pub fn watch(self: &Arc<Self>, now: Instant) {
+        for model in self.loads.look(now) {
+            self.answer(&model, &Err(told(self.loads.too_long())));
+            if self.loads.stuck() > MOST_ABANDONED {
+                continue;
+            }
+            if let Threads::Running { models, threads, .. } = &mut self.state().threads {
+                threads.retain(|thread| !thread.is_finished());
+                // Without a thread in its place, the other one goes on alone.
+                threads.extend(self.start_thread(models).ok());
             }
         }
+    }
+
+    /// As [`Loads::counts`].
+    pub fn loads(&self) -> [u64; 3] {
+        self.loads.counts()
     }
 
     /// Begins to bring a model back, if somebody still waits for it; else nobody does any more.
@@ -188,7 +229,7 @@ impl Fetcher {
             awaited.no_room = Some(no_room.clone());
         }
         match &state.threads {
-            Threads::Running(queue, _) => queue.send(model.clone()).is_ok(),
+            Threads::Running { queue, .. } => queue.send(model.clone()).is_ok(),
             _ => false,
         }
     }
@@ -196,8 +237,9 @@ impl Fetcher {
     /// Ends the threads; true when they were gone by `deadline`.
     pub fn stop(&self, deadline: Instant) -> bool {
         let threads = std::mem::replace(&mut self.state().threads, Threads::Stopped);
-        let Threads::Running(queue, threads) = threads else { return true };
+        let Threads::Running { queue, threads, .. } = threads else { return true };
         drop(queue);
+        self.loads.cancel(|_| true);
         threads.into_iter().map(|thread| join_until(thread, deadline).is_some()).fold(true, |a, b| a & b)
     }
 

@@ -28,6 +28,7 @@ use crate::metrics::{Gauges, Metrics, families};
 use crate::publish::Publisher;
 use crate::request::attribution;
 use crate::residency;
+use crate::serving::loads;
 use crate::serving::run_watch::{self, RunWatch};
 use crate::serving::status::{self, describe};
 use crate::threads::{runtime, spawn, take_short_turns};
@@ -107,7 +108,7 @@ impl Gateway {
             metrics: Metrics::new(threads),
             guards: Guards::default(),
             pool,
-            fetcher: Fetcher::new(engine.clone(), config.load_wait()),
+            fetcher: Fetcher::new(engine.clone(), config.load_wait(), config.load_timeout()),
             access_log,
             large: ByteBudget::new(config.large_request_bytes),
             ready: false.into(),
@@ -254,6 +255,8 @@ impl Gateway {
         families.extend(residency::devices(&self.engine));
         families.extend(attribution::families(&self.shared.snapshot.load()));
         families.extend(status::families(&self.shared.snapshot.load()));
+        let loads = [("apply", self.publisher.loads()), ("request", self.shared.fetcher.loads())];
+        families.extend(loads::families(&loads));
         families.extend(run_watch::families(&self.shared, &self.shared.snapshot.load()));
         Value::Array(families)
     }

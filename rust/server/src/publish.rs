@@ -5,60 +5,44 @@
 //!                                                 no: a loader thread loads and warms, then swaps
 //! swap  -> unless a newer ticket of the endpoint was swapped in, or an urgent one is on its way: then "superseded"
 //! ```
-//! Urgent specs have a loader of their own, so that a rollback never queues behind somebody's large model.
+//! Urgent specs have a loader of their own, so that a rollback never queues behind somebody's large model. A load that takes too long,
+//! or that nobody wants any more, is cancelled (`serving::loads`).
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::{check, compile};
 use headgate_core::spec::EndpointSpec;
-use headgate_engine::{Engine, Model, join_until};
+use headgate_engine::{Engine, Model};
 use serde_json::{Map, Value, json};
 
 use crate::drift::Sketches;
 use crate::fit;
 use crate::io::{LiveEndpoint, Mailbox, Message, Shared};
 use crate::residency::{self, Loaded};
-use crate::threads::spawn_behind;
+use crate::serving::loaders::Loaders;
+use crate::serving::loads::{Load, Loads, Why};
+use crate::serving::orders::{Order, Reload, State};
 use crate::version::{self, LoadFailure};
 use crate::wake::Events;
 
 /// Loader threads for ordinary specs; one more takes the urgent ones.
 const LOADERS: usize = 2;
-/// Specs that may wait for a loader.
-const WAITING: usize = 4096;
-
-/// A spec on its way.
-struct Order {
-    ticket: u64,
-    spec: Arc<EndpointSpec>,
-    /// Set where it brings an endpoint back that was unloaded: nobody on the control plane asked for it.
-    reload: Option<Reload>,
-}
-
-/// A load over the protocol.
-struct Reload {
-    /// The ticket at which it was asked for.
-    asked: u64,
-    /// Who waits for the outcome.
-    waits: Arc<residency::Waiter>,
-}
+/// A load that takes longer than this does not keep others waiting.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// Publishes endpoints.
 pub struct Publisher {
     inner: Arc<Inner>,
-    loaders: Mutex<Loaders>,
+    loaders: Mutex<Threads>,
 }
 
 /// The loader threads, which are started by the first spec that needs one.
-enum Loaders {
+enum Threads {
     None,
-    Running { ordinary: Sender<Order>, urgent: Sender<Order>, threads: Vec<JoinHandle<()>> },
+    Running { ordinary: Loaders<Arc<Order>>, urgent: Loaders<Arc<Order>> },
     Stopped,
 }
 
@@ -69,42 +53,8 @@ struct Inner {
     events: Arc<Events>,
     threads: Vec<Mailbox>,
     stopping: AtomicBool,
+    loads: Loads<Arc<Order>>,
     state: Mutex<State>,
-}
-
-/// Who came last, by endpoint.
-#[derive(Default)]
-struct State {
-    ticket: u64,
-    /// The newest ticket that was swapped in: older ones are superseded.
-    floor: HashMap<String, u64>,
-    /// The newest urgent ticket on its way: ordinary ones, newer or not, are superseded.
-    urgent: HashMap<String, u64>,
-    /// Loads over the protocol that an urgent order on its way has overtaken: they end with it.
-    heirs: HashMap<String, Vec<Arc<residency::Waiter>>>,
-    /// The newest ticket at which an endpoint was taken out of memory: loads that were asked for before are superseded.
-    unloads: HashMap<String, u64>,
-    /// What each served endpoint was made from.
-    specs: HashMap<String, Arc<EndpointSpec>>,
-    /// Endpoints that were replaced; they are freed here and not on an IO thread.
-    retired: Vec<Arc<LiveEndpoint>>,
-}
-
-impl State {
-    fn next(&mut self) -> u64 {
-        self.ticket += 1;
-        self.ticket
-    }
-
-    /// Whether somebody who came later, or who is urgent and on the way, has the say over the order's endpoint.
-    fn supersedes(&self, order: &Order) -> bool {
-        let after = |table: &HashMap<String, u64>, ticket: u64| {
-            table.get(&order.spec.name).is_some_and(|&newest| newest > ticket)
-        };
-        after(&self.floor, order.ticket)
-            || order.reload.as_ref().is_some_and(|reload| after(&self.unloads, reload.asked))
-            || (!order.spec.urgent && self.urgent.contains_key(&order.spec.name))
-    }
 }
 
 impl Publisher {
@@ -116,9 +66,17 @@ impl Publisher {
         events: Arc<Events>,
         threads: Vec<Mailbox>,
     ) -> Publisher {
-        let (stopping, state) = (AtomicBool::new(false), Mutex::default());
-        let inner = Arc::new(Inner { shared, engine, sketches, events, threads, stopping, state });
-        Publisher { inner, loaders: Mutex::new(Loaders::None) }
+        let inner = Arc::new(Inner {
+            loads: Loads::new(shared.config.load_timeout()),
+            shared,
+            engine,
+            sketches,
+            events,
+            threads,
+            stopping: AtomicBool::new(false),
+            state: Mutex::default(),
+        });
+        Publisher { inner, loaders: Mutex::new(Threads::None) }
     }
 
     /// Takes a spec in and returns its ticket; an event with that ticket tells the outcome.
@@ -132,8 +90,10 @@ impl Publisher {
         }
         let order = self.inner.order(spec);
         let ticket = order.ticket;
+        // What only an older state names is not wanted any more.
+        self.inner.loads.cancel(|older| older.reload.is_none() && order.replaces(older));
         if version::is_loaded(&self.inner.engine, &order.spec) {
-            self.inner.carry_out(&order);
+            self.inner.carry_out(&order, None);
             return Ok(ticket);
         }
         let name = order.spec.name.clone();
@@ -143,19 +103,39 @@ impl Publisher {
 
     fn enqueue(&self, order: Order) -> Result<()> {
         let mut loaders = self.loaders();
-        if matches!(*loaders, Loaders::None) {
-            *loaders = start_loaders(&self.inner)?;
+        if matches!(*loaders, Threads::None) {
+            let start = |threads| {
+                let inner = self.inner.clone();
+                Loaders::start(threads, move |order| work(&inner, order))
+            };
+            *loaders = Threads::Running { ordinary: start(LOADERS)?, urgent: start(1)? };
         }
-        let Loaders::Running { ordinary, urgent, .. } = &*loaders else {
+        let Threads::Running { ordinary, urgent } = &*loaders else {
             return Err(Error::new(Code::Draining, "the gateway has been stopped"));
         };
-        let queue = if order.spec.urgent { urgent } else { ordinary };
-        queue
-            .try_send(order)
-            .map_err(|_| Error::new(Code::Overloaded, "too many endpoints wait to be loaded; try again"))
+        if order.spec.urgent { urgent.push(Arc::new(order)) } else { ordinary.push(Arc::new(order)) }
     }
 
-    fn loaders(&self) -> MutexGuard<'_, Loaders> {
+    /// Looks at the loads at `now`: cancels those that take too long, abandons those that do not end, and has no order wait behind
+    /// loads that are slow.
+    pub fn watch(&self, now: Instant) {
+        let loads = &self.inner.loads;
+        let abandoned = loads.look(now);
+        abandoned.iter().for_each(|order| self.inner.abandon(order));
+        let mut loaders = self.loaders();
+        let Threads::Running { ordinary, urgent } = &mut *loaders else { return };
+        for order in abandoned {
+            if order.spec.urgent { &mut *urgent } else { &mut *ordinary }.replace(loads.stuck());
+        }
+        ordinary.grow(loads.since(now, SLOW));
+    }
+
+    /// As [`Loads::counts`].
+    pub fn loads(&self) -> [u64; 3] {
+        self.inner.loads.counts()
+    }
+
+    fn loaders(&self) -> MutexGuard<'_, Threads> {
         self.loaders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -184,6 +164,8 @@ impl Publisher {
             state.unloads.insert(name.to_owned(), ticket);
         }
         if present.unloaded.contains_key(name) {
+            drop(state);
+            self.inner.cancel_superseded(name);
             return Ok(());
         }
         let endpoint = present.endpoint(name)?.clone();
@@ -193,6 +175,7 @@ impl Publisher {
         self.inner.shared.store(present.without(&spec));
         state.retired.push(endpoint);
         drop(state);
+        self.inner.cancel_superseded(name);
         self.inner.refresh();
         Ok(())
     }
@@ -235,14 +218,11 @@ impl Publisher {
     /// were gone by `deadline`.
     pub fn stop(&self, deadline: Instant) -> bool {
         self.inner.stopping.store(true, Relaxed);
-        let loaders = std::mem::replace(&mut *self.loaders(), Loaders::Stopped);
+        let loaders = std::mem::replace(&mut *self.loaders(), Threads::Stopped);
         let mut clean = true;
-        if let Loaders::Running { ordinary, urgent, threads } = loaders {
-            drop((ordinary, urgent));
-            clean = threads
-                .into_iter()
-                .map(|thread| join_until(thread, deadline).is_some())
-                .fold(true, |a, b| a & b);
+        self.inner.loads.cancel(|_| true);
+        if let Threads::Running { ordinary, urgent } = loaders {
+            clean = ordinary.stop(deadline) & urgent.stop(deadline);
         }
         self.inner.shared.store(headgate_core::snapshot::Snapshot::default());
         self.sweep();
@@ -250,29 +230,19 @@ impl Publisher {
     }
 }
 
-fn start_loaders(inner: &Arc<Inner>) -> Result<Loaders> {
-    let (ordinary, ordinary_orders) = bounded(WAITING);
-    let (urgent, urgent_orders) = bounded(WAITING);
-    let threads = (0..=LOADERS).map(|index| {
-        let orders = if index == LOADERS { urgent_orders.clone() } else { ordinary_orders.clone() };
-        let inner = inner.clone();
-        spawn_behind(format!("hg-load-{index}"), move || work(&inner, &orders))
-    });
-    Ok(Loaders::Running { threads: threads.collect::<Result<_>>()?, ordinary, urgent })
-}
-
-fn work(inner: &Inner, orders: &Receiver<Order>) {
-    for order in orders {
-        if inner.stopping.load(Relaxed) {
-            continue;
-        }
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| inner.carry_out(&order)));
-        if outcome.is_err() {
-            let error = Error::new(Code::Internal, "loading panicked; this is a defect of Headgate");
-            inner.tell(&order, Outcome::Failed(LoadFailure { version: String::new(), error }));
-            inner.settle(&order.spec.name, order.ticket);
-        }
+/// Loads what an order names, swaps, tells; whether the load was abandoned meanwhile.
+fn work(inner: &Inner, order: &Arc<Order>) -> bool {
+    if inner.stopping.load(Relaxed) {
+        return false;
     }
+    let load = inner.loads.begin(order.clone());
+    let carry_out = std::panic::AssertUnwindSafe(|| inner.carry_out(order, Some(&load)));
+    if std::panic::catch_unwind(carry_out).is_err() {
+        let error = Error::new(Code::Internal, "loading panicked; this is a defect of Headgate");
+        inner.tell(order, Outcome::Failed(LoadFailure { version: String::new(), error }));
+        inner.settle(&order.spec.name, order.ticket);
+    }
+    load.finish()
 }
 
 impl Inner {
@@ -294,9 +264,25 @@ impl Inner {
         self.state().supersedes(order)
     }
 
+    /// Ends the loads of an endpoint that somebody else has the say over by now.
+    fn cancel_superseded(&self, name: &str) {
+        self.loads.cancel(|order| order.spec.name == name && self.superseded(order));
+    }
+
+    /// Whoever asked for it is told, and what it brings will be thrown away.
+    fn abandon(&self, order: &Order) {
+        let outcome = match self.superseded(order) {
+            true => Outcome::Superseded,
+            false => Outcome::Failed(LoadFailure { version: String::new(), error: self.loads.too_long() }),
+        };
+        self.tell(order, outcome);
+        self.state().abandoned.insert(order.ticket);
+        self.settle(&order.spec.name, order.ticket);
+    }
+
     /// Sees an order through; an urgent one stands in the way of ordinary ones until then.
-    fn carry_out(&self, order: &Order) {
-        self.publish(order);
+    fn carry_out(&self, order: &Order, load: Option<&Load<'_, Arc<Order>>>) {
+        self.publish(order, load);
         self.settle(&order.spec.name, order.ticket);
     }
 
@@ -330,9 +316,19 @@ impl Inner {
     }
 
     /// Loads what is missing, swaps, tells.
-    fn publish(&self, order: &Order) {
-        let outcome = if self.superseded(order) { Outcome::Superseded } else { self.load_and_swap(order) };
-        self.tell(order, outcome);
+    fn publish(&self, order: &Order, load: Option<&Load<'_, Arc<Order>>>) {
+        let mut outcome =
+            if self.superseded(order) { Outcome::Superseded } else { self.load_and_swap(order) };
+        if let (Outcome::Failed(failure), Some(why)) = (&mut outcome, load.and_then(Load::cancelled)) {
+            match why {
+                Why::TooLong => failure.error = self.loads.too_long(),
+                Why::Unwanted => outcome = Outcome::Superseded,
+            }
+        }
+        // Of an abandoned load its sender has been told.
+        if !self.state().abandoned.remove(&order.ticket) {
+            self.tell(order, outcome);
+        }
     }
 
     fn load_and_swap(&self, order: &Order) -> Outcome {
@@ -396,6 +392,7 @@ impl Inner {
         self.shared.store(next);
         state.retired.extend(present.endpoints.get(name).cloned());
         drop(state);
+        self.cancel_superseded(name);
         self.refresh();
         generation
     }

@@ -4,9 +4,11 @@ import asyncio
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from headgate.documents import Document
 from headgate.errors import StorageFailed
 from headgate.gateway.models_folder import ModelsFolder
 from unit.control_harness import Gate, document, gateway, until
@@ -257,7 +259,7 @@ def test_the_watch_outlives_a_pass_that_fails(tmp_path: Path, monkeypatch: pytes
     async def work(scene: Scene) -> None:
         passes: list[float | None] = []
 
-        async def sync(now: float | None = None) -> None:
+        async def sync(now: float | None = None, *, patience_seconds: float | None = None) -> list[str]:
             passes.append(now)
             raise TypeError("a defect")
 
@@ -266,5 +268,32 @@ def test_the_watch_outlives_a_pass_that_fails(tmp_path: Path, monkeypatch: pytes
         await until(lambda: len(passes) > 2)
         watch.cancel()
         assert sum("a defect" in text for text in scene.said) == 1
+
+    play(tmp_path, work)
+
+
+def test_an_endpoint_whose_load_hangs_keeps_no_other_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(scene: Scene) -> None:
+        scene.place("bad", "1")
+        scene.place("good", "1")
+        apply, released = scene.gate.control.apply, asyncio.Event()
+
+        async def hang(document: Document, **options: Any) -> Any:
+            if document.endpoint.name == "bad":
+                await released.wait()
+            return await apply(document, **options)
+
+        monkeypatch.setattr(scene.gate.control, "apply", hang)
+        assert await scene.folder.sync(patience_seconds=0.5) == ["bad"]
+        assert await scene.versions("good") == {"1": "champion"}
+        # The next pass neither begins it again nor waits for it.
+        scene.place("later", "1")
+        assert await scene.folder.sync(patience_seconds=0.5) == ["bad"]
+        assert await scene.versions("later") == {"1": "champion"}
+        released.set()
+        assert await scene.folder.sync() == []
+        assert await scene.versions("bad") == {"1": "champion"}
 
     play(tmp_path, work)

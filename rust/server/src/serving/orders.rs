@@ -1,0 +1,77 @@
+//! Specs on their way, and who has the say over an endpoint: whoever came last, or whoever is urgent.
+//!
+//! Next: back to `publish`.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use headgate_core::spec::{EndpointSpec, VersionSpec};
+
+use crate::io::LiveEndpoint;
+use crate::residency;
+
+/// A spec on its way.
+pub(crate) struct Order {
+    pub(crate) ticket: u64,
+    pub(crate) spec: Arc<EndpointSpec>,
+    /// Set where it brings an endpoint back that was unloaded: nobody on the control plane asked for it.
+    pub(crate) reload: Option<Reload>,
+}
+
+/// A load over the protocol.
+pub(crate) struct Reload {
+    /// The ticket at which it was asked for.
+    pub(crate) asked: u64,
+    /// Who waits for the outcome.
+    pub(crate) waits: Arc<residency::Waiter>,
+}
+
+/// Who came last, by endpoint.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) ticket: u64,
+    /// The newest ticket that was swapped in: older ones are superseded.
+    pub(crate) floor: HashMap<String, u64>,
+    /// The newest urgent ticket on its way: ordinary ones, newer or not, are superseded.
+    pub(crate) urgent: HashMap<String, u64>,
+    /// Loads over the protocol that an urgent order on its way has overtaken: they end with it.
+    pub(crate) heirs: HashMap<String, Vec<Arc<residency::Waiter>>>,
+    /// The newest ticket at which an endpoint was taken out of memory: loads that were asked for before are superseded.
+    pub(crate) unloads: HashMap<String, u64>,
+    /// What each served endpoint was made from.
+    pub(crate) specs: HashMap<String, Arc<EndpointSpec>>,
+    /// The tickets of loads that were abandoned: whoever asked was told, and what they bring is thrown away.
+    pub(crate) abandoned: HashSet<u64>,
+    /// Endpoints that were replaced; they are freed here and not on an IO thread.
+    pub(crate) retired: Vec<Arc<LiveEndpoint>>,
+}
+
+impl Order {
+    /// Whether this is a newer state of the same endpoint, which does not need all of what the older one loads.
+    pub(crate) fn replaces(&self, older: &Order) -> bool {
+        let needs = |version: &VersionSpec| {
+            self.spec.versions.iter().any(|own| own.digest == version.digest && own.run == version.run)
+        };
+        self.spec.name == older.spec.name
+            && self.ticket > older.ticket
+            && !older.spec.versions.iter().all(needs)
+    }
+}
+
+impl State {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.ticket += 1;
+        self.ticket
+    }
+
+    /// Whether somebody who came later, or who is urgent and on the way, has the say over the order's endpoint.
+    pub(crate) fn supersedes(&self, order: &Order) -> bool {
+        let after = |table: &HashMap<String, u64>, ticket: u64| {
+            table.get(&order.spec.name).is_some_and(|&newest| newest > ticket)
+        };
+        self.abandoned.contains(&order.ticket)
+            || after(&self.floor, order.ticket)
+            || order.reload.as_ref().is_some_and(|reload| after(&self.unloads, reload.asked))
+            || (!order.spec.urgent && self.urgent.contains_key(&order.spec.name))
+    }
+}

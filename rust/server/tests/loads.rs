@@ -1,0 +1,136 @@
+//! Loads that hang: they end at their limit, with the next state or with a removal, and hold up nobody else.
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::{PATIENCE, eventually, gateway_with, metric};
+use headgate_core::spec::EndpointSpec;
+use headgate_server::gateway::Gateway;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+fn model(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models").join(name)
+}
+
+/// An artifact whose warm-up never ends.
+fn endless() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    std::fs::copy(model("count.onnx"), &path).unwrap();
+    let request = json!({"inputs": [
+        {"name": "x", "shape": [1], "datatype": "FP32", "data": [0.5]},
+        {"name": "times", "shape": [1], "datatype": "INT64", "data": [i64::MAX]},
+    ]});
+    std::fs::write(folder.path().join("warmup.json"), request.to_string()).unwrap();
+    (folder, path)
+}
+
+fn apply(gateway: &Gateway, name: &str, revision: u64, path: &Path) -> u64 {
+    let digest = format!("sha256:{}", path.display());
+    let spec = json!({
+        "name": name, "revision": revision, "champion": "v1", "timeout_ms": 1000, "fresh": true,
+        "versions": [{"name": "v1", "digest": digest, "artifact": path}],
+    });
+    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap()
+}
+
+/// What became of each ticket.
+fn outcomes(gateway: &Gateway, tickets: &[u64]) -> Vec<Value> {
+    let mut events = Vec::new();
+    let of =
+        |events: &[Value], ticket| events.iter().find(|event: &&Value| event["ticket"] == ticket).cloned();
+    eventually("the outcomes", || {
+        events.extend(gateway.events());
+        tickets.iter().all(|&ticket| of(&events, ticket).is_some())
+    });
+    tickets.iter().map(|&ticket| of(&events, ticket).unwrap()).collect()
+}
+
+fn is_applied(gateway: &Gateway, ticket: u64) {
+    let outcomes = outcomes(gateway, &[ticket]);
+    assert_eq!(outcomes[0]["event"], "applied", "{outcomes:?}");
+}
+
+fn count(gateway: &Gateway, name: &str) -> u64 {
+    metric(gateway, name, &json!({"kind": "apply"}))
+}
+
+#[test]
+fn a_load_that_takes_too_long_is_cancelled_and_says_so() {
+    let (gateway, _) = gateway_with(&json!({"load_timeout_ms": 300}));
+    let (_folder, path) = endless();
+    let hangs = [apply(&gateway, "one", 1, &path), apply(&gateway, "two", 1, &path)];
+    let good = apply(&gateway, "good", 1, &model("count.onnx"));
+    let outcomes = outcomes(&gateway, &[hangs[0], hangs[1], good]);
+    for event in &outcomes[..2] {
+        assert_eq!((&event["event"], &event["code"]), (&json!("failed"), &json!("model_load_failed")));
+        assert!(event["message"].as_str().unwrap().contains("--load-timeout"), "{event}");
+    }
+    assert_eq!(outcomes[2]["event"], "applied");
+    assert_eq!(count(&gateway, "headgate_loads_cancelled_total"), 2);
+    assert_eq!(count(&gateway, "headgate_loads_abandoned_total"), 0);
+    // The loaders are as they were.
+    let later = apply(&gateway, "later", 1, &model("gather.onnx"));
+    is_applied(&gateway, later);
+}
+
+#[test]
+fn the_next_state_and_a_removal_end_a_load() {
+    let (gateway, _) = gateway_with(&json!({}));
+    let (_folder, path) = endless();
+    let hangs = apply(&gateway, "model", 1, &path);
+    let next = apply(&gateway, "model", 2, &model("count.onnx"));
+    let outcomes_of = |tickets: &[u64]| -> Vec<Value> {
+        outcomes(&gateway, tickets).into_iter().map(|event| event["event"].clone()).collect()
+    };
+    assert_eq!(outcomes_of(&[hangs, next]), ["superseded", "applied"]);
+    let hangs: Vec<u64> = ["a", "b", "c"].into_iter().map(|name| apply(&gateway, name, 1, &path)).collect();
+    ["a", "b", "c"].into_iter().for_each(|name| {
+        gateway.remove(name);
+    });
+    assert_eq!(outcomes_of(&hangs), ["superseded"; 3]);
+    assert!(gateway.stop(Duration::ZERO, PATIENCE));
+}
+
+#[test]
+fn loads_that_hang_keep_no_other_waiting() {
+    let (gateway, _) = gateway_with(&json!({}));
+    let (_folder, path) = endless();
+    for name in ["a", "b", "c"] {
+        apply(&gateway, name, 1, &path);
+    }
+    let good = apply(&gateway, "good", 1, &model("count.onnx"));
+    is_applied(&gateway, good);
+    assert!(gateway.stop(Duration::ZERO, PATIENCE));
+}
+
+#[test]
+fn a_gateway_stops_while_a_load_hangs() {
+    let (gateway, _) = gateway_with(&json!({}));
+    let (_folder, path) = endless();
+    apply(&gateway, "model", 1, &path);
+    assert!(gateway.stop(Duration::ZERO, PATIENCE), "the load has ended");
+}
+
+#[test]
+fn a_load_that_cannot_be_cancelled_is_abandoned_and_its_thread_replaced() {
+    let (gateway, _) = gateway_with(&json!({"load_timeout_ms": 100}));
+    let folder = tempfile::tempdir().unwrap();
+    // Whoever opens it to read waits for somebody who writes.
+    let path = folder.path().join("model.onnx");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let hangs = [apply(&gateway, "one", 1, &path), apply(&gateway, "two", 1, &path)];
+    assert!(outcomes(&gateway, &hangs).iter().all(|event| event["event"] == "failed"));
+    assert_eq!(count(&gateway, "headgate_loads_abandoned_total"), 2);
+    assert_eq!(count(&gateway, "headgate_loads_stuck"), 2);
+    let good = apply(&gateway, "good", 1, &model("count.onnx"));
+    is_applied(&gateway, good);
+    // What they bring in the end is nobody's: the file has become readable, and holds no model.
+    drop(std::fs::OpenOptions::new().write(true).open(&path).unwrap());
+    eventually("the end of both", || count(&gateway, "headgate_loads_stuck") == 0);
+    assert!(gateway.events().iter().all(|event| event["endpoint"] == "good"));
+}
