@@ -16,9 +16,10 @@ class Gateway:
     def __new__(cls, config: bytes) -> Gateway:
         """Checks ``config`` (JSON, see ``docs/design/boundary.md``); starts nothing."""
 
-    def start(self) -> bytes:
+    def start(self, http_fd: int | None = None, grpc_fd: int | None = None) -> bytes:
         """Binds the sockets and starts the threads; JSON ``{"http": "127.0.0.1:8000", "grpc": "127.0.0.1:8001"}``, ``grpc``
-        null where the configuration names no second port."""
+        null where the configuration names no second port. A descriptor is that of a socket that is bound already; it stays
+        the caller's."""
 
     def event_fd(self) -> int:
         """A file descriptor that is readable while :meth:`events` has something; owned by the gateway."""

@@ -6,6 +6,7 @@ The process itself is gateway/process.py, the settings are gateway/settings.py. 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +18,10 @@ from headgate import runtime_library
 from headgate.cli import session as cli
 from headgate.errors import HeadgateError
 from headgate.gateway import settings as gateway_settings
-from headgate.gateway import units
+from headgate.gateway import supervise, units
 from headgate.gateway.settings import SETTINGS, Settings
+from headgate.gateway.sockets import bind
+from headgate.gateway.supervise import Supervised
 
 
 def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,18 +81,29 @@ def serve(context: click.Context, /, documents: tuple[Path, ...], **given: Any) 
     with cli.failures():
         settings = read_settings(given, documents, cli.surroundings_of(context).variables)
     try:
-        _serve(settings)
+        supervised = supervise.inherited(os.environ)
+        if settings.supervise and supervised is None:
+            context.exit(_supervise(settings))
+        _serve(settings, supervised)
     except HeadgateError as error:
         cli.fail(error, conflict=cli.EXIT_TRY_AGAIN)
 
 
-def _serve(settings: Settings) -> None:
+def _supervise(settings: Settings) -> int:
+    """Runs this same command again, below a parent that is as small as it can be."""
+    ports = ("http", "grpc", "observe", "admin")
+    sockets = {port: bind(getattr(settings, port), port) for port in ports}
+    command = [sys.executable, *sys.orig_argv[1:]]
+    return supervise.Supervisor(command, sockets, lambda text: cli.words(f"headgate: {text}")).run()
+
+
+def _serve(settings: Settings, supervised: Supervised | None) -> None:
     # Imported here: no other command should wait for the gateway's imports.
     from headgate.gateway import native_module
     from headgate.gateway.process import DataPlaneSource, run
 
     source = DataPlaneSource(native_module.load(), runtime_library.find())
-    run(settings, source, _Announcer())
+    run(settings, source, _Announcer(), supervised)
 
 
 class _Announcer:

@@ -39,26 +39,6 @@ class _Server(uvicorn.Server):
         yield
 
 
-def bind(address: Address, purpose: str) -> socket.socket:
-    """A bound socket that does not listen yet, so that a taken port is known before anything is loaded.
-
-    Raises :class:`Conflict` with the option that mends it; ``purpose`` is the option's name without dashes.
-    """
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setblocking(False)
-        sock.bind((address.host, address.port))
-    except OSError as error:
-        sock.close()
-        raise Conflict(
-            f"cannot listen at {address} ({error.strerror or error}); stop what is there, or give another "
-            f"--{purpose} HOST:PORT (port 0 takes any free one)"
-        ) from error
-    return sock
-
-
 def _take_no_more(sock: socket.socket) -> None:
     """Has the kernel drop what asks for a connection, so that none is made which nobody would accept."""
     none_of_the_packet = ctypes.create_string_buffer(struct.pack("HBBI", _RETURN_CONSTANT, 0, 0, 0))

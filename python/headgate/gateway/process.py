@@ -27,9 +27,11 @@ import headgate
 from headgate import admin, control, nvidia_libraries, observe
 from headgate.control import Control
 from headgate.errors import HeadgateError, StorageFailed
-from headgate.gateway.listeners import Listener, bind
+from headgate.gateway.listeners import Listener
 from headgate.gateway.models_folder import ModelsFolder
 from headgate.gateway.settings import Settings
+from headgate.gateway.sockets import bind
+from headgate.gateway.supervise import Supervised
 from headgate.registry import ArtifactStore
 from headgate.runtime_library import RuntimeLibrary
 from headgate.store import Store, open_store
@@ -67,23 +69,32 @@ class DataPlaneSource:
     library: RuntimeLibrary | None
 
 
-def run(settings: Settings, source: DataPlaneSource, announcer: Announcer) -> None:
+def run(
+    settings: Settings, source: DataPlaneSource, announcer: Announcer, supervised: Supervised | None = None
+) -> None:
     """Serves until SIGTERM or SIGINT, then drains; returns when everything has ended.
 
     Raises what kept it from starting: ``Conflict`` (the state folder or a port is taken), ``StorageFailed``,
     ``PolicyInvalid`` (a document, and nothing else to serve). A second signal ends the process at once.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(Process(settings, source, announcer).run())
+        runner.run(Process(settings, source, announcer, supervised).run())
 
 
 class Process:
     """The parts of one gateway; used once."""
 
-    def __init__(self, settings: Settings, source: DataPlaneSource, announcer: Announcer) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        source: DataPlaneSource,
+        announcer: Announcer,
+        supervised: Supervised | None = None,
+    ) -> None:
         self._settings = settings
         self._source = source
         self._announcer = announcer
+        self._supervised = supervised
         self._stop_asked = asyncio.Event()
         self._first_signal: float | None = None
         self._started = False
@@ -130,15 +141,17 @@ class Process:
         # The lock first: a second gateway must fail before it touches a port or a model.
         self._store = await asyncio.to_thread(open_store, settings.state)
         artifacts = await asyncio.to_thread(ArtifactStore, settings.state)
+        given = {} if self._supervised is None else self._supervised.sockets
         for name, address in (("http", settings.http), ("grpc", settings.grpc)):
-            if address.port != 0:
+            if address.port != 0 and name not in given:
                 # The data plane binds last, when everything is loaded; a taken port should be known before.
                 bind(address, name).close()
         for name, address in (("observe", settings.observe), ("admin", settings.admin)):
-            self._sockets[name] = bind(address, name)
+            self._sockets[name] = given.get(name) or bind(address, name)
         plane = self._control = self._make_control(self._store, artifacts)
         tokens = admin.Tokens(self._store)
-        sources = observe.Sources(self._native, plane, self.reasons, settings.triton_metrics)
+        restarts = 0 if self._supervised is None else self._supervised.restarts
+        sources = observe.Sources(self._native, plane, self.reasons, settings.triton_metrics, restarts)
         apps = {
             "observe": observe.create_app(sources),
             "admin": admin.create_app(plane, tokens, hosts=settings.admin_hosts),
@@ -152,7 +165,12 @@ class Process:
         await self._watch_models(plane)
         await self._first_token(tokens)
         # No inference socket before there is something to answer with.
-        bound = json.loads(await asyncio.to_thread(self._native.start))
+        fds = [given[name].fileno() for name in ("http", "grpc") if name in given]
+        bound = json.loads(await asyncio.to_thread(self._native.start, *fds))
+        for name in ("http", "grpc"):
+            if name in given:
+                # The data plane has its own descriptor of it.
+                given[name].close()
         await self._listeners["admin"].start()
         self._started = True
         self._native.set_ready(True)
@@ -162,6 +180,8 @@ class Process:
         except OSError as error:
             self._announcer.say(f"the addresses could not be left in {settings.state}: {error}")
         self._announcer.bound(addresses)
+        if self._supervised is not None:
+            self._supervised.say_ready()
 
     def _make_control(self, store: Store, artifacts: ArtifactStore) -> Control:
         settings, source = self._settings, self._source

@@ -188,6 +188,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "sketches", "on|off", units.parse_switch, "Whether inputs and outputs are sketched for drift.", "on"
     ),
+    Setting(
+        "supervise",
+        "on|off",
+        units.parse_switch,
+        "Begin a new process at once when the gateway dies; the ports stay open meanwhile.",
+        "off",
+        flag=True,
+    ),
     Setting("sketch-memory", "SIZE", parse_size, "The most memory the sketches may take.", "256MiB"),
 )
 
@@ -230,6 +238,7 @@ class Validated:
     access_log_share: float | None = None
     triton_metrics: bool | None = None
     sketches: bool | None = None
+    supervise: bool | None = None
     sketch_memory: int | None = None
 
 
@@ -261,6 +270,7 @@ class Settings:
     access_log_share: float
     triton_metrics: bool
     sketches: bool
+    supervise: bool
     sketch_memory_bytes: int
 
 
@@ -392,6 +402,7 @@ def resolve(
         access_log_share=1.0 if given.access_log_share is None else given.access_log_share,
         triton_metrics=bool(given.triton_metrics),
         sketches=True if given.sketches is None else given.sketches,
+        supervise=bool(given.supervise),
         sketch_memory_bytes=256 << 20 if given.sketch_memory is None else given.sketch_memory,
     )
 

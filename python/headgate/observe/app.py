@@ -50,6 +50,8 @@ class Sources:
     """Why no traffic should come now; empty means ready."""
     triton_names: bool = False
     """Whether the data plane's counters are shown under Triton's names as well."""
+    restarts: int = 0
+    """How often the supervisor began a new process."""
 
 
 class _Page(Collector):
@@ -114,4 +116,5 @@ class _Port:
             self._read_failures += 1
             _log.warning("metrics: the control plane's state could not be read: %s", error.message)
             endpoints = []
-        return declared.Facts(endpoints, self._sources.control.refusals(), ready, self._read_failures)
+        refusals, restarts = self._sources.control.refusals(), self._sources.restarts
+        return declared.Facts(endpoints, refusals, ready, self._read_failures, restarts)

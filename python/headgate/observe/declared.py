@@ -27,6 +27,8 @@ class Facts:
     ready: bool
     read_failures: int
     """How often these facts could not be read since the start."""
+    restarts: int = 0
+    """How often the supervisor began a new process."""
 
 
 Samples = Iterable[tuple[Mapping[str, str], float]]
@@ -59,6 +61,12 @@ DECLARED: tuple[Declared, ...] = (
         "gauge",
         "Always 1; the label tells the version of Headgate.",
         lambda _: [({"version": headgate.__version__}, 1)],
+    ),
+    Declared(
+        "headgate_process_restarts_total",
+        "counter",
+        "New processes that the supervisor began because one died (--supervise).",
+        lambda facts: [({}, float(facts.restarts))],
     ),
     Declared(
         "headgate_ready",

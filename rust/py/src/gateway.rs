@@ -1,11 +1,12 @@
 //! The class `Gateway`: the data plane of one process.
 
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::EndpointSpec;
 use headgate_server::config::Config;
-use headgate_server::gateway::Gateway as DataPlane;
+use headgate_server::gateway::{BoundSockets, Gateway as DataPlane};
 use pyo3::prelude::*;
 use serde_json::{Value, json};
 
@@ -41,6 +42,19 @@ impl Drop for Gateway {
     }
 }
 
+/// A descriptor of our own for the caller's.
+fn owned(fd: Option<RawFd>) -> Result<Option<OwnedFd>> {
+    let Some(fd) = fd else { return Ok(None) };
+    if fd < 0 {
+        return Err(Error::invalid(format!("{fd} is no descriptor")));
+    }
+    // SAFETY: only for the duplication, in which the system refuses a number that is no open descriptor; the caller holds it
+    // open meanwhile.
+    let theirs = unsafe { BorrowedFd::borrow_raw(fd) };
+    let ours = theirs.try_clone_to_owned();
+    ours.map(Some).map_err(|error| Error::invalid(format!("descriptor {fd} cannot be used: {error}")))
+}
+
 #[pymethods]
 impl Gateway {
     #[new]
@@ -49,8 +63,12 @@ impl Gateway {
         Ok(Self { inner: Some(inner), pid: std::process::id() })
     }
 
-    fn start(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
-        let bound = outside(py, || self.here()?.start())?;
+    #[pyo3(signature = (http_fd=None, grpc_fd=None))]
+    fn start(&self, py: Python<'_>, http_fd: Option<RawFd>, grpc_fd: Option<RawFd>) -> PyResult<Vec<u8>> {
+        let bound = outside(py, || {
+            let sockets = BoundSockets { http: owned(http_fd)?, grpc: owned(grpc_fd)? };
+            self.here()?.start_on(sockets)
+        })?;
         let grpc = bound.grpc.map(|address| address.to_string());
         Ok(door::json(&json!({"http": bound.http.to_string(), "grpc": grpc})))
     }

@@ -1,6 +1,7 @@
 //! The acceptor: one thread that takes sockets from the listeners and hands each to the IO thread with the fewest.
 
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -18,11 +19,11 @@ const DROP: u16 = 0x06;
 /// How long to wait when the process is out of descriptors.
 const BREATH: Duration = Duration::from_millis(20);
 
-/// Binds a data port; `setting` is what messages call it.
+/// Listens at a data port, on a socket that is bound already where there is one; `setting` is what messages call it.
 ///
 /// # Errors
 /// `invalid_argument` when the address cannot be used, with the system's reason.
-pub fn bind(setting: &str, address: &str) -> Result<(TcpListener, SocketAddr)> {
+pub fn bind(setting: &str, address: &str, bound: Option<OwnedFd>) -> Result<(TcpListener, SocketAddr)> {
     let unusable = |reason: &dyn std::fmt::Display| {
         Error::new(Code::InvalidArgument, format!("{setting}: cannot listen on {address:?}: {reason}"))
     };
@@ -32,10 +33,16 @@ pub fn bind(setting: &str, address: &str) -> Result<(TcpListener, SocketAddr)> {
         .next()
         .ok_or_else(|| unusable(&"no such address"))?;
     let listen = || -> std::io::Result<(TcpListener, SocketAddr)> {
-        let socket = Socket::new(Domain::for_address(wanted), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
+        let socket = match bound {
+            Some(bound) => Socket::from(bound),
+            None => {
+                let socket = Socket::new(Domain::for_address(wanted), Type::STREAM, Some(Protocol::TCP))?;
+                socket.set_reuse_address(true)?;
+                socket.bind(&wanted.into())?;
+                socket
+            }
+        };
         socket.set_nonblocking(true)?;
-        socket.bind(&wanted.into())?;
         socket.listen(BACKLOG)?;
         let listener = TcpListener::from(socket);
         let bound = listener.local_addr()?;

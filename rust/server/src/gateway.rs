@@ -1,7 +1,7 @@
 //! The data plane as a whole: made idle, started once, stopped once.
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -63,6 +63,15 @@ pub struct Bound {
     pub http: SocketAddr,
     /// The second data port.
     pub grpc: Option<SocketAddr>,
+}
+
+/// Sockets that were bound before the start, by somebody who keeps them when this process ends.
+#[derive(Default)]
+pub struct BoundSockets {
+    /// The data port's.
+    pub http: Option<OwnedFd>,
+    /// The second data port's.
+    pub grpc: Option<OwnedFd>,
 }
 
 struct Running {
@@ -149,6 +158,14 @@ impl Gateway {
     /// # Errors
     /// `invalid_argument` for an address that cannot be used, `conflict` when it was started before.
     pub fn start(&self) -> Result<Bound> {
+        self.start_on(BoundSockets::default())
+    }
+
+    /// As [`Gateway::start`], on sockets that were bound before where there are some.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`].
+    pub fn start_on(&self, sockets: BoundSockets) -> Result<Bound> {
         let mut life = self.life();
         match &*life {
             Life::Running(running) => return Ok(running.bound),
@@ -156,8 +173,9 @@ impl Gateway {
             Life::Idle { .. } => {}
         }
         let config = &self.shared.config;
-        let (listener, http) = accept::bind("http", &config.http)?;
-        let second = config.grpc.as_deref().map(|address| accept::bind("grpc", address)).transpose()?;
+        let (listener, http) = accept::bind("http", &config.http, sockets.http)?;
+        let second =
+            config.grpc.as_deref().map(|address| accept::bind("grpc", address, sockets.grpc)).transpose()?;
         let (second, grpc) = second.unzip();
         let listeners = std::iter::once(listener).chain(second).collect();
         let bound = Bound { http, grpc };

@@ -14,7 +14,8 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from headgate.errors import Conflict
-from headgate.gateway.listeners import Listener, bind
+from headgate.gateway.listeners import Listener
+from headgate.gateway.sockets import bind
 from headgate.gateway.units import Address
 
 ANY_PORT = Address("127.0.0.1", 0)

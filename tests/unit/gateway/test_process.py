@@ -15,8 +15,8 @@ from headgate.admin import tokens
 from headgate.control.resolve import Resolver
 from headgate.errors import Conflict, Draining, PolicyInvalid, StorageFailed
 from headgate.gateway import process
-from headgate.gateway.listeners import bind
 from headgate.gateway.process import DataPlaneSource, run
+from headgate.gateway.sockets import bind
 from headgate.gateway.units import Address
 from headgate.store import Store
 from unit.control_harness import document, until
