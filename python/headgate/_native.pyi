@@ -33,6 +33,9 @@ class Gateway:
     def remove(self, name: str) -> int:
         """Asks for an endpoint to be taken away and returns the ticket."""
 
+    def cancel(self, name: str) -> None:
+        """Ends the loads of an endpoint that are on their way, but for urgent ones: each is ``superseded``."""
+
     def status(self) -> bytes:
         """What is live: generation, endpoints, versions with state, placement and run times (JSON)."""
 

@@ -73,6 +73,14 @@ class FakeNative:
         self._advance()
         return self._ticket
 
+    def cancel(self, name: str) -> None:
+        self._ticket += 1
+        for ticket, asked in [
+            one for one in self._pending if one[1]["name"] == name and not one[1]["urgent"]
+        ]:
+            self._pending.remove((ticket, asked))
+            self._tell(event="superseded", ticket=ticket, endpoint=name, revision=asked["revision"])
+
     def remove(self, name: str) -> int:
         self._ticket += 1
         if self.served.pop(name, None) is None:

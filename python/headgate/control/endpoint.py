@@ -41,6 +41,10 @@ class EndpointState:
     """The revision that the data plane told of last, a removal included."""
     overtaken: set[int] = field(default_factory=set)
     """Revisions that were served until one took their place that was not made from them."""
+    in_load: Held | None = None
+    """The revision whose load an ordinary write waits for."""
+    cancelled: set[int] = field(default_factory=set)
+    """Revisions whose load was cancelled by a newer write."""
     unsaved: deque[tuple[RevisionRecord, Commit]] = field(default_factory=deque)
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: dict[str, int] = field(default_factory=dict)

@@ -32,6 +32,9 @@ class DataPlane(Protocol):
     def remove(self, name: str) -> int:
         """Asks for an endpoint to be taken away; the ticket of its event."""
 
+    def cancel(self, name: str) -> None:
+        """Ends the loads of an endpoint that are on their way, but for urgent ones."""
+
     def status(self) -> bytes:
         """What is live."""
 
@@ -63,6 +66,7 @@ class Native:
         self.events = gateway.events
         self.apply = gateway.apply
         self.remove = gateway.remove
+        self.cancel = gateway.cancel
         self.status = gateway.status
         self.drift = gateway.drift
 

@@ -158,6 +158,8 @@ class Control:
                 call.precondition.check(name, None if state is None else state.revision)
             intake = Intake.LOOK if call.dry_run else Intake.KEEP
             ready = await self._shop.long(lambda: self._resolver.ready(document, source_digest, intake))
+            if not call.dry_run:
+                self._writer.make_way(self._state(name), ready.text)
             decide = self._changes.apply(ready, take_traffic=take_traffic)
             return await self._writer.write(self._state(name), call, decide)
 
@@ -233,8 +235,15 @@ class Control:
         return await self._run(call, work)
 
     async def delete(self, endpoint: str, *, force: bool = False, call: Call = INTERNAL) -> Result:
-        """Takes an endpoint away; refused while it has traffic, unless forced. Its history stays."""
+        """Takes an endpoint away; refused while it has traffic, unless forced. Its history stays. Ends a load on its way."""
         await self._upkeep.sample()
+        state = self._endpoints.get(endpoint)
+        if state is not None and not call.dry_run and (force or self._busy(state) is None):
+            cancelled = self._writer.make_way(state)
+            if cancelled and state.current is None:
+                raise ModelNotFound(
+                    f"{endpoint} was not served yet; the load of its first revision was cancelled"
+                )
         decide = self._changes.delete(lambda state: None if force else self._busy(state))
         return await self._ordinary(endpoint, call, decide)
 

@@ -94,9 +94,25 @@ class Writer:
             if isinstance(begun, dict):
                 return begun
             flight, future = begun
-            event = await future
+            state.in_load = flight.held
+            try:
+                event = await future
+            finally:
+                state.in_load = None
             async with state.step:
                 return await self._land(flight, event)
+
+    def make_way(self, state: EndpointState, newer: Text | None = None) -> bool:
+        """Cancels the load that an ordinary write waits for, unless that is of ``newer`` itself; whether there was one.
+
+        Who waits for it is told that a newer write came, and the newer one need not wait for a load that may hang.
+        """
+        loading = state.in_load
+        if loading is None or (newer is not None and loading.text.raw == newer.raw):
+            return False
+        state.cancelled.add(loading.n)
+        self._shop.plane.cancel(state.name)
+        return True
 
     # === the steps ===
 
@@ -178,6 +194,8 @@ class Writer:
 
     async def _land(self, flight: _Flight, event: Event) -> Result:
         what, state = event["event"], flight.state
+        cancelled = flight.held.n in state.cancelled
+        state.cancelled.discard(flight.held.n)
         if what == "failed":
             message = f"{state.name}: {event['message']}"
             await self._end(flight, "failed", message)
@@ -187,6 +205,8 @@ class Writer:
             state.overtaken.discard(flight.held.n)
             newest = state.revision or 0
             by = f"revision {newest}" if newest > flight.held.n else "an emergency call"
+            if cancelled:
+                by = "a newer write, which cancelled its load,"
             message = f"{state.name}: revision {flight.held.n} was overtaken by {by} and is not in effect: read it again"
             await self._end(flight, "superseded", message)
             raise Conflict(message, detail={"revision": state.revision})

@@ -90,6 +90,13 @@ impl Gateway {
         outside(py, || Ok(self.here()?.remove(name)))
     }
 
+    fn cancel(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        outside(py, || {
+            self.here()?.cancel(name);
+            Ok(())
+        })
+    }
+
     fn status(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
         outside(py, || Ok(door::json(&self.here()?.status())))
     }

@@ -238,6 +238,11 @@ impl Gateway {
         self.publisher.remove(name)
     }
 
+    /// Ends an endpoint's loads; see [`Publisher::cancel`].
+    pub fn cancel(&self, name: &str) {
+        self.publisher.cancel(name);
+    }
+
     /// What loads models and knows those in memory.
     pub fn engine(&self) -> &Engine {
         &self.engine

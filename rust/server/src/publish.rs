@@ -144,11 +144,21 @@ impl Publisher {
         let mut state = self.inner.state();
         let ticket = state.next();
         state.unloads.remove(name);
+        state.cancelled.remove(name);
         let generation = self.inner.store(state, name, ticket, None);
         self.inner.events.push(json!({
             "event": "removed", "ticket": ticket, "endpoint": name, "generation": generation,
         }));
         ticket
+    }
+
+    /// Ends the loads of an endpoint that are on their way, but for urgent ones and those over the protocol; each is superseded.
+    pub fn cancel(&self, name: &str) {
+        let mut state = self.inner.state();
+        let ticket = state.next();
+        state.cancelled.insert(name.to_owned(), ticket);
+        drop(state);
+        self.inner.cancel_superseded(name);
     }
 
     /// Takes an endpoint out of memory; requests in flight finish, and a load on its way comes to nothing. Its traffic stays

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from headgate.errors import Conflict, ModelLoadFailed, StorageFailed
+from headgate.errors import Conflict, ModelLoadFailed, ModelNotFound, StorageFailed
 from headgate.store import RevisionRecord
 from unit.control.test_models import model, text
 from unit.control_harness import Gate, document, gateway, run, until
@@ -272,5 +272,55 @@ def test_an_emergency_that_could_not_be_written_and_did_not_load_is_written_as_f
             heal()
             await gate.control.flush()
             assert (await statuses(gate))[0] == ("rollback", "failed")
+
+    run(body)
+
+
+def test_a_newer_document_ends_the_load_of_the_one_before(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            gate.native.held.add("v4")
+            hangs = asyncio.create_task(gate.apply(document("{champion: v1}", "v1 v2 v3 v4")))
+            await until(lambda: len(gate.native.applied) == 2)
+            same = asyncio.create_task(gate.apply(document("{champion: v1}", "v1 v2 v3 v4")))
+            newer = await gate.apply(document("{champion: v2}"))
+            assert (newer["status"], gate.native.served["digits"]["champion"]) == ("applied", "v2")
+            with pytest.raises(Conflict, match="a newer write, which cancelled its load"):
+                await hangs
+            gate.native.release("v4")
+            await asyncio.gather(same, return_exceptions=True)
+
+    run(body)
+
+
+def test_the_same_document_said_again_waits_for_its_load(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            gate.native.held.add("v4")
+            twice = [
+                asyncio.create_task(gate.apply(document("{champion: v1}", "v1 v2 v3 v4"))) for _ in range(2)
+            ]
+            await until(lambda: len(gate.native.applied) == 1)
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+            gate.native.release("v4")
+            assert [(await one)["status"] for one in twice] == ["applied", "unchanged"]
+
+    run(body)
+
+
+def test_a_delete_ends_a_first_load_that_hangs(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            gate.native.held.add("v1")
+            hangs = asyncio.create_task(gate.apply(document("{champion: v1}")))
+            await until(lambda: len(gate.native.applied) == 1)
+            with pytest.raises(ModelNotFound, match="the load of its first revision was cancelled"):
+                await gate.control.delete("digits")
+            with pytest.raises(Conflict, match="a newer write"):
+                await hangs
+            gate.native.release("v1")
+            assert (await gate.apply(document("{champion: v1}")))["status"] == "applied"
 
     run(body)

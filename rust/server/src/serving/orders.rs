@@ -40,6 +40,8 @@ pub(crate) struct State {
     pub(crate) unloads: HashMap<String, u64>,
     /// What each served endpoint was made from.
     pub(crate) specs: HashMap<String, Arc<EndpointSpec>>,
+    /// The newest ticket at which an endpoint's loads were cancelled: ordinary ones that were asked for before are superseded.
+    pub(crate) cancelled: HashMap<String, u64>,
     /// The tickets of loads that were abandoned: whoever asked was told, and what they bring is thrown away.
     pub(crate) abandoned: HashSet<u64>,
     /// Endpoints that were replaced; they are freed here and not on an IO thread.
@@ -47,6 +49,11 @@ pub(crate) struct State {
 }
 
 impl Order {
+    /// Whether it is a new state that is not urgent.
+    fn is_ordinary(&self) -> bool {
+        self.reload.is_none() && !self.spec.urgent
+    }
+
     /// Whether this is a newer state of the same endpoint, which does not need all of what the older one loads.
     pub(crate) fn replaces(&self, older: &Order) -> bool {
         let needs = |version: &VersionSpec| {
@@ -71,6 +78,7 @@ impl State {
         };
         self.abandoned.contains(&order.ticket)
             || after(&self.floor, order.ticket)
+            || (order.is_ordinary() && after(&self.cancelled, order.ticket))
             || order.reload.as_ref().is_some_and(|reload| after(&self.unloads, reload.asked))
             || (!order.spec.urgent && self.urgent.contains_key(&order.spec.name))
     }
