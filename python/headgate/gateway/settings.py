@@ -196,7 +196,7 @@ SETTINGS: tuple[Setting, ...] = (
         "off",
         flag=True,
     ),
-    Setting("sketch-memory", "SIZE", parse_size, "The most memory the sketches may take.", "256MiB"),
+    Setting("sketch-memory", "SIZE", parse_size, "The most memory for drift sketches, all told.", "256MiB"),
 )
 
 BY_NAME: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}

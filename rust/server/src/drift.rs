@@ -11,20 +11,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::{EndpointSpec, VersionSpec};
 use headgate_core::tensor::{Signature, TensorSpec};
+use headgate_sketch::budget::{Budget, Share};
 use headgate_sketch::distance::Tolerance;
-use headgate_sketch::live::Live;
 use headgate_sketch::plan::{FeaturePlan, TensorInfo};
 use headgate_sketch::report::Report;
-use headgate_sketch::shard::{Budget, Collector, Opener};
+use headgate_sketch::shard::{Collector, Opener};
 use headgate_sketch::view::Datatype;
-use headgate_sketch::window::{Span, Window};
+use headgate_sketch::window::{Span, Sum, Window};
 use headgate_sketch::{Baseline, Direction};
 use serde_json::Value;
 
 use crate::config::Config;
 
-/// Memory for the closed sub-windows of one version, in bytes.
-const WINDOW_BYTES: usize = 8 << 20;
+/// Sub-windows of all versions together have this part of the memory for sketches, each version the same share of it.
+const WINDOWS: usize = 2;
 
 /// The sketches of one version, as its requests see them.
 #[derive(Debug)]
@@ -43,8 +43,14 @@ pub struct Sketches {
     enabled: bool,
     budget: Arc<Budget>,
     next: AtomicU64,
-    baselines: Mutex<HashMap<String, Weak<Baseline>>>,
+    baselines: Mutex<HashMap<String, KnownBaseline>>,
     versions: Mutex<HashMap<u64, Arc<Kept>>>,
+}
+
+/// A baseline that was read, with its memory while somebody has it.
+struct KnownBaseline {
+    baseline: Weak<Baseline>,
+    _memory: Share,
 }
 
 /// A version's sketches.
@@ -53,6 +59,8 @@ struct Kept {
     identity: Identity,
     sketch: Arc<VersionSketch>,
     counted: Mutex<Counted>,
+    /// The memory of the plan.
+    _plan: Share,
 }
 
 /// What was collected from a version's threads.
@@ -88,7 +96,7 @@ impl Sketches {
     /// `policy_invalid` when the file cannot be read or is no baseline.
     pub fn baseline(&self, spec: &EndpointSpec) -> Result<Option<Arc<Baseline>>> {
         let Some(path) = spec.baseline.as_ref().filter(|_| self.enabled) else { return Ok(None) };
-        if let Some(baseline) = self.baselines().get(path).and_then(Weak::upgrade) {
+        if let Some(baseline) = self.known_baseline(path) {
             return Ok(Some(baseline));
         }
         let unusable = |reason: &dyn std::fmt::Display| {
@@ -96,12 +104,25 @@ impl Sketches {
         };
         let bytes = std::fs::read(path).map_err(|error| unusable(&error))?;
         let read = Arc::new(Baseline::from_json(&bytes).map_err(|error| unusable(&error))?);
-        let mut known = self.baselines();
-        known.retain(|_, baseline| baseline.strong_count() > 0);
         // Another loader may have read it meanwhile.
-        let baseline = known.get(path).and_then(Weak::upgrade).unwrap_or(read);
-        known.insert(path.clone(), Arc::downgrade(&baseline));
-        Ok(Some(baseline))
+        if let Some(baseline) = self.known_baseline(path) {
+            return Ok(Some(baseline));
+        }
+        let memory = self.held(read.bytes());
+        let known = KnownBaseline { baseline: Arc::downgrade(&read), _memory: memory };
+        self.baselines().insert(path.clone(), known);
+        Ok(Some(read))
+    }
+
+    fn known_baseline(&self, path: &str) -> Option<Arc<Baseline>> {
+        self.baselines().get(path)?.baseline.upgrade()
+    }
+
+    /// Memory for what an operator publishes: it counts, and leaves less for what traffic needs, but is not refused.
+    fn held(&self, bytes: usize) -> Share {
+        let share = Share::new(self.budget.clone());
+        share.hold(bytes);
+        share
     }
 
     /// The sketches of a version: those it has, unless it became another thing to sketch. `None` when sketches are off.
@@ -145,14 +166,15 @@ impl Sketches {
         let collector = Collector::new(plan.clone(), self.budget.clone());
         let id = self.next.fetch_add(1, Relaxed);
         let sketch = Arc::new(VersionSketch { id, opener: collector.opener() });
-        let window = Window::new(plan, unix_now(), WINDOW_BYTES);
+        let memory = self.held(plan.bytes());
+        let window = Window::new(plan, unix_now(), &self.budget);
         let counted = Mutex::new(Counted { collector, window });
         let mut versions = self.versions();
         // Another loader may have made them while this one compiled.
         if let Some(kept) = versions.values().find(|kept| kept.identity == identity) {
             return kept.sketch.clone();
         }
-        versions.insert(id, Arc::new(Kept { identity, sketch: sketch.clone(), counted }));
+        versions.insert(id, Arc::new(Kept { identity, sketch: sketch.clone(), counted, _plan: memory }));
         sketch
     }
 
@@ -167,16 +189,18 @@ impl Sketches {
         });
         // Freed without the lock: windows are large.
         drop(gone);
+        self.baselines().retain(|_, known| known.baseline.strong_count() > 0);
+        let cap = self.budget.limit() / WINDOWS / live.len().max(1);
         for kept in live {
             match kept.counted.try_lock() {
-                Ok(mut counted) => counted.collect(now),
-                Err(TryLockError::Poisoned(counted)) => counted.into_inner().collect(now),
+                Ok(mut counted) => counted.collect(now, cap),
+                Err(TryLockError::Poisoned(counted)) => counted.into_inner().collect(now, cap),
                 Err(TryLockError::WouldBlock) => {}
             }
         }
     }
 
-    /// Bytes held by the threads' sketches.
+    /// Bytes held by all sketches: shards, windows, plans and baselines.
     pub fn bytes(&self) -> usize {
         self.budget.used()
     }
@@ -197,14 +221,14 @@ impl Sketches {
         let baseline = kept.iter().find_map(|kept| kept.identity.baseline.as_deref().map(baseline_id));
         let mut report = Report::new(endpoint, seconds, Span { from: now, to: now }, baseline);
         for kept in kept {
-            let (plan, live, span) = kept.copy(seconds, now);
-            report.add(&kept.identity.version, &plan, &live, span, &Tolerance::default());
+            let (sum, span) = kept.copy(seconds, now);
+            report.add(&kept.identity.version, &sum, span, &Tolerance::default());
         }
         serde_json::from_slice(&report.to_json())
             .map_err(|error| Error::new(Code::Internal, format!("a drift report that is no JSON: {error}")))
     }
 
-    fn baselines(&self) -> MutexGuard<'_, HashMap<String, Weak<Baseline>>> {
+    fn baselines(&self) -> MutexGuard<'_, HashMap<String, KnownBaseline>> {
         self.baselines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -215,19 +239,24 @@ impl Sketches {
 
 impl Kept {
     /// What was counted within the newest `seconds`, for a report that is made of the copy.
-    fn copy(&self, seconds: u64, now: u64) -> (Arc<FeaturePlan>, Live, Span) {
+    fn copy(&self, seconds: u64, now: u64) -> (Sum, Span) {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        counted.collect(now);
-        let (live, span) = counted.window.sum(seconds, now);
-        (counted.collector.plan().clone(), live, span)
+        counted.take(now);
+        counted.window.sum(seconds, now)
     }
 }
 
 impl Counted {
-    fn collect(&mut self, now: u64) {
-        let mut live = Live::new(self.collector.plan());
-        self.collector.collect(&mut live);
-        self.window.add(&live, now);
+    fn collect(&mut self, now: u64, cap: usize) {
+        self.take(now);
+        self.window.settle(now, cap);
+    }
+
+    /// Takes in what the threads counted; what had no traffic takes no memory.
+    fn take(&mut self, now: u64) {
+        if !self.collector.is_idle() {
+            self.collector.collect(self.window.open(now));
+        }
     }
 }
 

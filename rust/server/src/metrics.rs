@@ -345,7 +345,7 @@ fn whole(metrics: &Metrics, gauges: &Gauges) -> Vec<Value> {
         single("headgate_connections_accepted_total", "Connections taken over by an IO thread.", "counter", accepted),
         single("headgate_connections_refused_total", "Connections closed at once because there were too many.", "counter", refused),
         single("headgate_pool_waiting", "Runs waiting for a pool thread.", "gauge", gauges.waiting as u64),
-        single("headgate_sketch_bytes", "Memory held by sketches.", "gauge", gauges.sketch_bytes as u64),
+        single("headgate_sketch_bytes", "Memory held by sketches: counters of the threads, windows, plans and baselines (--sketch-memory).", "gauge", gauges.sketch_bytes as u64),
         single("headgate_large_request_bytes", "Memory held by large requests in progress.", "gauge", gauges.large_bytes as u64),
         single("headgate_access_log_dropped_total", "Lines that the access log had no room for, or could not write.", "counter", gauges.log_dropped),
         single("headgate_snapshot_generation", "The number of the live snapshot.", "gauge", gauges.generation),

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
+use headgate_sketch::budget::Budget;
 use headgate_sketch::edges::{self, Spacing};
 use headgate_sketch::exponential::ExponentialHistogram;
 use headgate_sketch::lookup::{Lane, Lookup};
 use headgate_sketch::plan::{FeaturePlan, TensorInfo};
 use headgate_sketch::sampler::{Pick, splitmix64};
-use headgate_sketch::shard::{Budget, Collector, Writer};
+use headgate_sketch::shard::{Collector, Writer};
 use headgate_sketch::view::{Datatype, TensorView};
 use headgate_sketch::{Column, Direction, fit};
 

@@ -90,74 +90,112 @@ pub fn upper(index: i32, scale: i8) -> f64 {
     (f64::from(index.saturating_add(1)) * (-f64::from(scale)).exp2()).exp2()
 }
 
-/// Counts per bucket from `offset` on.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Buckets {
-    /// The index of the first count.
-    pub offset: i32,
-    /// Values per bucket; the first and the last are not 0 unless empty.
-    pub counts: Vec<u64>,
+/// The most buckets that are kept, both signs together: beyond, the scale is halved. Normal values, of which few are near 0,
+/// fill some 900 with 100 000 rows.
+pub const MAX_BUCKETS: usize = 1024;
+/// The coarsest scale: 16 powers of two are one bucket, so that both signs together never have more than [`FEWEST`].
+pub const MIN_SCALE: i8 = -4;
+/// As many buckets as there are at [`MIN_SCALE`].
+pub const FEWEST: usize = 34;
+
+/// A bucket and its count in one number: sign, index and count, so that numbers are in the order of sign and index.
+pub(crate) mod word {
+    const COUNT_BITS: u32 = 48;
+    const NEGATIVE: u16 = 1 << 15;
+    /// Makes every index positive, so that no key is 0.
+    const BIAS: i32 = 1 << 13;
+
+    /// Sign and index; never 0.
+    #[inline]
+    pub(crate) fn key(index: i32, negative: bool) -> u16 {
+        (index + BIAS) as u16 | if negative { NEGATIVE } else { 0 }
+    }
+
+    #[inline]
+    pub(crate) fn of(key: u16, count: u64) -> u64 {
+        (u64::from(key) << COUNT_BITS) | count.min((1 << COUNT_BITS) - 1)
+    }
+
+    #[inline]
+    pub(crate) fn key_of(word: u64) -> u16 {
+        (word >> COUNT_BITS) as u16
+    }
+
+    #[inline]
+    pub(crate) fn count(word: u64) -> u64 {
+        word & ((1 << COUNT_BITS) - 1)
+    }
+
+    pub(crate) fn is_negative(word: u64) -> bool {
+        key_of(word) & NEGATIVE != 0
+    }
+
+    pub(crate) fn index(word: u64) -> i32 {
+        i32::from(key_of(word) & !NEGATIVE) - BIAS
+    }
+
+    /// The same count in the bucket that holds this one when the scale is `steps` lower.
+    pub(crate) fn coarser(word: u64, steps: u32) -> u64 {
+        of(key(index(word) >> steps, is_negative(word)), count(word))
+    }
 }
 
-impl Buckets {
-    /// Adds `count` values to a bucket.
-    pub fn add(&mut self, index: i32, count: u64) {
-        if count == 0 {
-            return;
-        }
-        if self.counts.is_empty() {
-            self.offset = index;
-        }
-        if index < self.offset {
-            let grow = (self.offset - index) as usize;
-            self.counts.splice(0..0, std::iter::repeat_n(0, grow));
-            self.offset = index;
-        }
-        let at = (index - self.offset) as usize;
-        if at >= self.counts.len() {
-            self.counts.resize(at + 1, 0);
-        }
-        self.counts[at] += count;
-    }
-
-    /// The buckets that are not empty, ascending.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (i32, u64)> + '_ {
-        let filled = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
-        filled.map(|(i, &count)| (self.offset + i as i32, count))
-    }
-
-    fn total(&self) -> u64 {
-        self.counts.iter().sum()
-    }
-}
-
-/// Counts of finite values by magnitude and sign.
+/// Counts of finite values by magnitude and sign, in at most [`MAX_BUCKETS`] buckets.
+///
+/// Only buckets with values are kept. When there are more than allowed, the scale is halved: pairs of buckets become one.
+/// Boundaries nest, so the state depends on the values alone and not on the order in which parts were merged: the scale is
+/// the finest at which all values fit, and no part has a coarser one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExponentialHistogram {
     scale: i8,
     /// Values with a magnitude below [`ZERO_BELOW`].
     pub zero: u64,
-    /// Values above 0.
-    pub positive: Buckets,
-    /// Values below 0, by magnitude.
-    pub negative: Buckets,
+    /// Buckets with their counts, ascending; no count is 0.
+    words: Vec<u64>,
 }
 
 impl Default for ExponentialHistogram {
     fn default() -> Self {
-        Self { scale: SCALE, zero: 0, positive: Buckets::default(), negative: Buckets::default() }
+        Self { scale: SCALE, zero: 0, words: Vec::new() }
     }
 }
 
 impl ExponentialHistogram {
-    /// The present scale: [`SCALE`] until downscaled.
+    /// The present scale: [`SCALE`] until there were too many buckets.
     pub fn scale(&self) -> i8 {
         self.scale
     }
 
+    /// The relative error of a quantile: `(b - 1) / (b + 1)`.
+    pub fn error(&self) -> f64 {
+        let base = (-f64::from(self.scale)).exp2().exp2();
+        (base - 1.0) / (base + 1.0)
+    }
+
     /// Values seen.
     pub fn n(&self) -> u64 {
-        self.zero + self.positive.total() + self.negative.total()
+        self.zero + self.words.iter().map(|&word| word::count(word)).sum::<u64>()
+    }
+
+    /// Buckets of values above 0, ascending.
+    pub fn positive(&self) -> impl DoubleEndedIterator<Item = (i32, u64)> + '_ {
+        self.side(false)
+    }
+
+    /// Buckets of values below 0 by magnitude, ascending.
+    pub fn negative(&self) -> impl DoubleEndedIterator<Item = (i32, u64)> + '_ {
+        self.side(true)
+    }
+
+    fn side(&self, negative: bool) -> impl DoubleEndedIterator<Item = (i32, u64)> + '_ {
+        let first = self.words.partition_point(|&word| !word::is_negative(word));
+        let words = if negative { &self.words[first..] } else { &self.words[..first] };
+        words.iter().map(|&word| (word::index(word), word::count(word)))
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.words.capacity() * size_of::<u64>()
     }
 
     /// Counts a finite value.
@@ -166,36 +204,46 @@ impl ExponentialHistogram {
             self.zero += 1;
             return;
         };
-        let index = index >> (SCALE - self.scale);
-        let side = if value > 0.0 { &mut self.positive } else { &mut self.negative };
-        side.add(index, 1);
+        self.add(self.scale, &[word::of(word::key(index >> (SCALE - self.scale), value < 0.0), 1)]);
     }
 
-    /// Halves the resolution `steps` times (pairs of buckets become one); exact, as boundaries nest. The scale stops at -10.
+    /// Halves the resolution `steps` times (pairs of buckets become one); exact, as boundaries nest. The scale stops at
+    /// [`MIN_SCALE`].
     pub fn downscale(&mut self, steps: u8) {
-        let steps = i32::from(steps).min(i32::from(self.scale) + 10);
+        let steps = i32::from(steps).min(i32::from(self.scale - MIN_SCALE));
+        if steps <= 0 {
+            return;
+        }
         self.scale -= steps as i8;
-        for side in [&mut self.positive, &mut self.negative] {
-            let mut wider = Buckets::default();
-            for (index, count) in side.iter() {
-                wider.add(index >> steps, count);
-            }
-            *side = wider;
+        self.words = united(&self.words, &[], [steps as u32, 0]);
+        self.words.shrink_to_fit();
+    }
+
+    /// Adds what another one saw; the coarser of both scales remains, or a coarser one if there are too many buckets.
+    pub fn merge(&mut self, other: &Self) {
+        self.zero += other.zero;
+        self.add(other.scale, &other.words);
+    }
+
+    /// Adds buckets of a scale, ascending.
+    pub(crate) fn add(&mut self, scale: i8, words: &[u64]) {
+        let coarsest = scale.min(self.scale);
+        let steps = [self.scale, scale].map(|scale| (scale - coarsest) as u32);
+        self.scale = coarsest;
+        match words {
+            [word] if steps == [0, 0] => self.add_one(*word),
+            [] if steps[0] == 0 => {}
+            _ => self.words = united(&self.words, words, steps),
+        }
+        while self.words.len() > MAX_BUCKETS {
+            self.downscale(1);
         }
     }
 
-    /// Adds what another one saw; the coarser of both scales remains.
-    pub fn merge(&mut self, other: &Self) {
-        if other.scale < self.scale {
-            self.downscale((self.scale - other.scale) as u8);
-        }
-        let shift = other.scale - self.scale;
-        self.zero += other.zero;
-        for (index, count) in other.positive.iter() {
-            self.positive.add(index >> shift, count);
-        }
-        for (index, count) in other.negative.iter() {
-            self.negative.add(index >> shift, count);
+    fn add_one(&mut self, new: u64) {
+        match self.words.binary_search_by_key(&word::key_of(new), |&word| word::key_of(word)) {
+            Ok(at) => self.words[at] += word::count(new),
+            Err(at) => self.words.insert(at, new),
         }
     }
 
@@ -212,8 +260,8 @@ impl ExponentialHistogram {
         let mut left = (q * n as f64).ceil().clamp(1.0, n.max(1) as f64) as u64;
         let ends = |index: i32| (upper(index - 1, self.scale), upper(index, self.scale));
         let below = |(low, high): (f64, f64)| (-high, -low);
-        let negative = self.negative.iter().rev().map(|(index, count)| (below(ends(index)), count));
-        let positive = self.positive.iter().map(|(index, count)| (ends(index), count));
+        let negative = self.negative().rev().map(|(index, count)| (below(ends(index)), count));
+        let positive = self.positive().map(|(index, count)| (ends(index), count));
         let zero = ((-ZERO_BELOW, ZERO_BELOW), self.zero);
         for (ends, count) in negative.chain([zero]).chain(positive) {
             if count >= left {
@@ -223,6 +271,29 @@ impl ExponentialHistogram {
         }
         None
     }
+}
+
+/// Two ascending lists as one, each made coarser first; equal buckets add up.
+fn united(a: &[u64], b: &[u64], steps: [u32; 2]) -> Vec<u64> {
+    let mut united: Vec<u64> = Vec::with_capacity(a.len() + b.len());
+    let mut a = a.iter().map(|&word| word::coarser(word, steps[0])).peekable();
+    let mut b = b.iter().map(|&word| word::coarser(word, steps[1])).peekable();
+    loop {
+        let next = match (a.peek(), b.peek()) {
+            (Some(one), Some(two)) if word::key_of(*one) <= word::key_of(*two) => a.next(),
+            (_, Some(_)) => b.next(),
+            (_, None) => a.next(),
+        };
+        let Some(next) = next else { break };
+        match united.last_mut() {
+            Some(last) if word::key_of(*last) == word::key_of(next) => {
+                *last = word::of(word::key_of(next), word::count(*last) + word::count(next));
+            }
+            _ => united.push(next),
+        }
+    }
+    united.shrink_to_fit();
+    united
 }
 
 #[cfg(test)]
@@ -293,7 +364,7 @@ mod tests {
         whole.downscale(2);
         assert_eq!(a, whole);
         whole.downscale(255);
-        assert_eq!((whole.scale(), whole.n()), (-10, 1999));
+        assert_eq!((whole.scale(), whole.n()), (MIN_SCALE, 1999));
     }
 
     #[test]
@@ -307,5 +378,28 @@ mod tests {
             assert!((found - exact).abs() <= 0.0109 * exact.abs(), "{q}: {found} {exact}");
         }
         assert_eq!(ExponentialHistogram::default().quantile(0.5), None);
+    }
+
+    #[test]
+    fn extremes_take_a_bucket_each_and_many_kinds_of_value_make_all_of_them_coarser() {
+        let mut histogram = ExponentialHistogram::default();
+        for value in [2e-38, 3e38, -2e-38, -3e38] {
+            (0..1000).for_each(|_| histogram.record(value));
+        }
+        assert_eq!((histogram.scale(), histogram.words.len(), histogram.n()), (SCALE, 4, 4000));
+        for exponent in -126..128 {
+            for i in 0..32 {
+                let value = (f64::from(exponent) + f64::from(i) / 32.0 + 0.01).exp2();
+                histogram.record(value);
+                histogram.record(-value);
+            }
+        }
+        assert!(histogram.words.len() <= MAX_BUCKETS && histogram.scale() < SCALE);
+        assert!(histogram.heap_bytes() <= 2 * MAX_BUCKETS * size_of::<u64>());
+        assert_eq!(histogram.n(), 4000 + 2 * 254 * 32);
+        assert!((histogram.quantile(0.999).unwrap() / 3e38 - 1.0).abs() <= histogram.error() + 1e-9);
+        histogram.downscale(255);
+        assert!(histogram.words.len() <= FEWEST, "{}", histogram.words.len());
+        assert!(histogram.quantile(0.9).unwrap().is_finite() && histogram.error() < 1.0);
     }
 }

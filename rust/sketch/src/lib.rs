@@ -6,11 +6,13 @@
 //! [`report`] holds it against the baseline with the [`distance`]s.
 //!
 //! Read in this order: [`edges`], [`baseline`], [`lookup`], [`aligned`], [`exponential`], [`moments`], [`categories`],
-//! [`special`], [`distance`], [`view`], [`sampler`], [`plan`], [`shard`], [`live`], [`window`], [`report`].
+//! [`special`], [`distance`], [`view`], [`sampler`], [`plan`], [`budget`],
+//! [`shard`], [`live`], [`window`], [`report`].
 #![forbid(unsafe_code)]
 
 pub mod aligned;
 pub mod baseline;
+pub mod budget;
 pub mod categories;
 pub mod distance;
 pub mod edges;

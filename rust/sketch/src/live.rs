@@ -41,7 +41,7 @@ pub struct LiveFeature {
     /// Their histogram on the baseline's edges, where there is one: what drift is judged by.
     pub aligned: Option<AlignedHistogram>,
     /// Their histogram on edges that are the same for every feature and version. Lacks values (its total is less than the
-    /// moments') whose buckets the memory budget refused.
+    /// moments') that came when the memory budget held no bucket at all.
     pub exponential: ExponentialHistogram,
 }
 
@@ -89,6 +89,14 @@ pub struct LiveTensor {
     pub wrong_type: u64,
 }
 
+impl LiveTensor {
+    /// Adds what another one of the same tensor saw.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.missing += other.missing;
+        self.wrong_type += other.wrong_type;
+    }
+}
+
 /// Everything counted of one version.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Live {
@@ -102,24 +110,41 @@ pub struct Live {
     pub features: Vec<LiveFeature>,
 }
 
+impl LiveFeature {
+    /// Nothing counted yet of a feature with so many slots on its baseline's edges.
+    pub(crate) fn new(slots: Option<usize>) -> Self {
+        Self {
+            special: Special::default(),
+            moments: Moments::default(),
+            aligned: slots.map(AlignedHistogram::new),
+            exponential: ExponentialHistogram::default(),
+        }
+    }
+}
+
 impl Live {
     /// Nothing counted yet.
     pub fn new(plan: &FeaturePlan) -> Self {
-        let feature = |feature| {
-            let slots = plan.reference(feature).map(|reference| reference.counts.len());
-            LiveFeature {
-                special: Special::default(),
-                moments: Moments::default(),
-                aligned: slots.map(AlignedHistogram::new),
-                exponential: ExponentialHistogram::default(),
-            }
-        };
+        let feature =
+            |feature| LiveFeature::new(plan.reference(feature).map(|reference| reference.counts.len()));
         Self {
             offered: 0,
             observed: 0,
             tensors: vec![LiveTensor::default(); plan.tensors.len()],
             features: plan.features().iter().map(feature).collect(),
         }
+    }
+
+    /// Bytes of the exponential buckets: the only part whose size depends on the values.
+    pub fn bucket_bytes(&self) -> usize {
+        self.features.iter().map(|feature| feature.exponential.heap_bytes()).sum()
+    }
+
+    /// Halves the resolution of every exponential histogram; false when all are at the coarsest.
+    pub(crate) fn coarsen(&mut self) -> bool {
+        let before = self.bucket_bytes();
+        self.features.iter_mut().for_each(|feature| feature.exponential.downscale(1));
+        self.bucket_bytes() < before
     }
 
     /// Whether nothing was counted.
@@ -135,8 +160,7 @@ impl Live {
         self.offered += other.offered;
         self.observed += other.observed;
         for (a, b) in self.tensors.iter_mut().zip(&other.tensors) {
-            a.missing += b.missing;
-            a.wrong_type += b.wrong_type;
+            a.merge(b);
         }
         for (a, b) in self.features.iter_mut().zip(&other.features).filter(|(_, b)| !b.is_empty()) {
             a.merge(b);

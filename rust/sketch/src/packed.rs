@@ -36,14 +36,47 @@ pub(crate) struct Packed {
 impl Packed {
     pub(crate) fn new(live: &Live) -> Self {
         let filled = live.features.iter().enumerate().filter(|(_, feature)| !feature.is_empty());
-        let features: Box<[PackedFeature]> = filled.map(|(at, feature)| pack(at, feature)).collect();
+        let features = filled.map(|(at, feature)| pack(at, feature)).collect();
+        Self::of((live.offered, live.observed), live.tensors.clone().into(), features)
+    }
+
+    fn of(
+        (offered, observed): (u64, u64),
+        tensors: Box<[LiveTensor]>,
+        features: Box<[PackedFeature]>,
+    ) -> Self {
         let heap: usize = features.iter().map(PackedFeature::heap_bytes).sum();
-        let bytes = size_of::<Self>()
-            + size_of_val(&*live.tensors)
-            + features.len() * size_of::<PackedFeature>()
-            + heap;
-        let tensors = live.tensors.clone().into();
-        Self { offered: live.offered, observed: live.observed, tensors, features, bytes }
+        let bytes = size_of::<Self>() + size_of_val(&*tensors) + size_of_val(&*features) + heap;
+        Self { offered, observed, tensors, features, bytes }
+    }
+
+    /// What two of the same plan saw.
+    pub(crate) fn merged(&self, other: &Self) -> Self {
+        let mut tensors = self.tensors.clone();
+        tensors.iter_mut().zip(&other.tensors).for_each(|(into, tensor)| into.merge(tensor));
+        let numbers = |packed: &Self| packed.features.iter().map(|feature| feature.at).collect::<Vec<_>>();
+        let mut all = [numbers(self), numbers(other)].concat();
+        all.sort_unstable();
+        all.dedup();
+        let features = all.into_iter().filter_map(|at| {
+            let mut feature = self.feature(at as usize).or_else(|| other.feature(at as usize))?.unpack();
+            if let (Some(_), Some(other)) = (self.feature(at as usize), other.feature(at as usize)) {
+                feature.merge(&other.unpack());
+            }
+            Some(pack(at as usize, &feature))
+        });
+        let rows = (self.offered + other.offered, self.observed + other.observed);
+        Self::of(rows, tensors, features.collect())
+    }
+
+    /// Halves the resolution of every exponential histogram.
+    pub(crate) fn coarser(&self) -> Self {
+        let features = self.features.iter().map(|feature| {
+            let mut feature = pack(feature.at as usize, &feature.unpack());
+            feature.exponential.downscale(1);
+            feature
+        });
+        Self::of((self.offered, self.observed), self.tensors.clone(), features.collect())
     }
 
     /// Bytes held.
@@ -51,17 +84,26 @@ impl Packed {
         self.bytes
     }
 
-    /// Adds everything to `live`.
-    pub(crate) fn add_to(&self, live: &mut Live) {
-        live.offered += self.offered;
-        live.observed += self.observed;
-        for (into, tensor) in live.tensors.iter_mut().zip(&self.tensors) {
-            into.missing += tensor.missing;
-            into.wrong_type += tensor.wrong_type;
+    fn feature(&self, at: usize) -> Option<&PackedFeature> {
+        let found = self.features.binary_search_by_key(&(at as u32), |feature| feature.at).ok()?;
+        Some(&self.features[found])
+    }
+
+    /// Adds one feature to `live`.
+    pub(crate) fn add_feature(&self, at: usize, live: &mut LiveFeature) {
+        if let Some(feature) = self.feature(at) {
+            live.merge(&feature.unpack());
         }
-        for feature in &self.features {
-            live.features[feature.at as usize].merge(&feature.unpack());
-        }
+    }
+
+    /// Rows that came by and rows that were sketched.
+    pub(crate) fn rows(&self) -> (u64, u64) {
+        (self.offered, self.observed)
+    }
+
+    /// Tensors in the plan's order.
+    pub(crate) fn tensors(&self) -> &[LiveTensor] {
+        &self.tensors
     }
 }
 
@@ -77,8 +119,7 @@ fn pack(at: usize, feature: &LiveFeature) -> PackedFeature {
 
 impl PackedFeature {
     fn heap_bytes(&self) -> usize {
-        let buckets = self.exponential.positive.counts.len() + self.exponential.negative.counts.len();
-        buckets * size_of::<u64>() + self.aligned.as_ref().map_or(0, PackedAligned::bytes)
+        self.exponential.heap_bytes() + self.aligned.as_ref().map_or(0, PackedAligned::bytes)
     }
 
     fn unpack(&self) -> LiveFeature {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use crate::baseline::{Baseline, Direction, FeatureBaseline};
 use crate::error::{Error, Result};
+use crate::exponential::FEWEST;
+use crate::live::{Live, LiveFeature, LiveTensor};
 use crate::lookup::{Lane, Lookup};
 use crate::view::Datatype;
 
@@ -142,6 +144,32 @@ impl FeaturePlan {
     /// Bytes of one shard before any exponential bucket is used; two buffers.
     pub fn shard_bytes(&self) -> usize {
         2 * crate::shard::buffer_bytes(self)
+    }
+
+    /// Bytes of the sum of all shards at the least: with the fewest exponential buckets.
+    pub fn live_bytes(&self) -> usize {
+        let slots = self.cells - HEADER * self.features.len();
+        size_of::<Live>()
+            + self.tensors.len() * size_of::<LiveTensor>()
+            + self.features.len() * (size_of::<LiveFeature>() + FEWEST * size_of::<u64>())
+            + slots * size_of::<(u64, f64)>()
+    }
+
+    /// Bytes of the plan itself.
+    pub fn bytes(&self) -> usize {
+        fn of<L: Lane>(places: &[Place<L>]) -> usize {
+            let lookups = places.iter().filter_map(|place| place.aligned.as_ref());
+            size_of_val(places) + lookups.map(Lookup::bytes).sum::<usize>()
+        }
+        let places = self.tensors.iter().map(|tensor| match &tensor.places {
+            Places::Single(places) => of(places),
+            Places::Double(places) => of(places),
+        });
+        let names = self.features.iter().map(|feature| feature.column.len());
+        size_of::<Self>()
+            + self.tensors.len() * size_of::<TensorPlan>()
+            + self.features.len() * size_of::<Feature>()
+            + names.chain(places).sum::<usize>()
     }
 
     fn add(&mut self, info: &TensorInfo, names: Option<&[String]>) -> Result<()> {

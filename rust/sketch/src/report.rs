@@ -10,9 +10,8 @@ use serde::Serialize;
 
 use crate::baseline::{Direction, FeatureBaseline};
 use crate::distance::{self, Bounds, Sample, TestResult, Tolerance, Unit, Verdict};
-use crate::live::{Live, LiveFeature, LiveTensor};
-use crate::plan::FeaturePlan;
-use crate::window::Span;
+use crate::live::{LiveFeature, LiveTensor};
+use crate::window::{Span, Sum};
 
 /// Quantiles shown for every feature.
 pub const QUANTILES: [&str; 7] = ["0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99"];
@@ -114,8 +113,11 @@ pub struct LiveFigures {
     /// Values above the reference's largest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub above: Option<u64>,
-    /// Quantiles by probability: within one bin of the truth and within 2.2 % of it, 1.1 % without a baseline.
+    /// Quantiles by probability: within one bin of the truth and within twice `quantile_error` of it, within
+    /// `quantile_error` without a baseline.
     pub quantiles: BTreeMap<&'static str, f64>,
+    /// The relative error of the buckets behind the quantiles: 0.011 unless values differ so much that buckets were joined.
+    pub quantile_error: f64,
 }
 
 /// The comparison with the reference.
@@ -186,10 +188,10 @@ impl Report {
     }
 
     /// Adds all features of a version; the window grows to cover `span`.
-    pub fn add(&mut self, version: &str, plan: &FeaturePlan, live: &Live, span: Span, tolerance: &Tolerance) {
+    pub fn add(&mut self, version: &str, live: &Sum, span: Span, tolerance: &Tolerance) {
         self.window.from = self.window.from.min(span.from);
         self.window.to = self.window.to.max(span.to);
-        self.features.extend(features(version, plan, live, tolerance));
+        self.features.extend(features(version, live, tolerance));
     }
 
     /// The report as JSON bytes.
@@ -198,27 +200,30 @@ impl Report {
     }
 }
 
-/// All features of a version, in the plan's order.
-pub fn features(version: &str, plan: &FeaturePlan, live: &Live, tolerance: &Tolerance) -> Vec<FeatureReport> {
-    let report = |(feature, seen): (&crate::plan::Feature, &LiveFeature)| {
+/// All features of a version, in the plan's order; one is summed at a time.
+pub fn features(version: &str, live: &Sum, tolerance: &Tolerance) -> Vec<FeatureReport> {
+    let (plan, tensors) = (live.plan(), live.tensors());
+    let (offered, observed) = (live.offered(), live.observed());
+    let report = |(at, feature): (usize, &crate::plan::Feature)| {
+        let seen = live.feature(at);
         let reference = plan.reference(feature);
-        let tensor = live.tensors[feature.tensor];
+        let tensor = tensors[feature.tensor];
         let (distances, verdict) = reference
-            .map_or((None, Verdict::Undecided), |reference| compare(reference, seen, tensor, tolerance));
+            .map_or((None, Verdict::Undecided), |reference| compare(reference, &seen, tensor, tolerance));
         FeatureReport {
             version: version.to_owned(),
             direction: plan.tensor(feature).direction,
             tensor: plan.tensor(feature).name.clone(),
             column: feature.column.clone(),
-            offered: live.offered,
-            observed: live.observed,
+            offered,
+            observed,
             reference: reference.map(reference_figures),
-            live: live_figures(seen, tensor, reference),
+            live: live_figures(&seen, tensor, reference),
             distances,
             verdict,
         }
     };
-    plan.features().iter().zip(&live.features).map(report).collect()
+    plan.features().iter().enumerate().map(report).collect()
 }
 
 /// Compares one feature with its reference.
@@ -299,6 +304,7 @@ fn live_figures(live: &LiveFeature, tensor: LiveTensor, reference: Option<&Featu
         below: outside.map(|(below, _)| below),
         above: outside.map(|(_, above)| above),
         quantiles: quantiles.collect(),
+        quantile_error: live.exponential.error(),
     }
 }
 

@@ -1,21 +1,29 @@
-//! A sliding window over what was counted: rings of tumbling minutes, hours and days. Time is given, in Unix seconds.
+//! A sliding window over what was counted: sub-windows that follow each other. Time is given, in Unix seconds.
 //!
-//! A minute closes when time passes it; closed minutes add up to an hour when that hour is over, hours to a day. A window is
-//! the sum of the newest sub-windows of the finest ring that reaches back far enough: minutes up to an hour, hours up to two
-//! days, days beyond. Minutes without traffic cost nothing. Next: `report`.
+//! A minute closes when time passes it. Minutes stay apart for an hour, then each hour becomes one sub-window; hours stay
+//! apart for two days, then each day becomes one; days stay for five weeks. A window is the sum of all sub-windows that reach
+//! into it. Minutes without traffic cost nothing.
+//!
+//! When memory is short, sub-windows join before their time, the shortest neighbours first; then their exponential buckets
+//! become coarser; what is left is dropped only if not even one sub-window fits. So nothing that is still kept is counted
+//! wrong, and the span says what a sum covers. Next: `report`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::live::Live;
+use crate::budget::{Budget, Share};
+use crate::exponential::FEWEST;
+use crate::live::{Live, LiveFeature, LiveTensor};
 use crate::packed::Packed;
-use crate::plan::FeaturePlan;
+use crate::plan::{Feature, FeaturePlan};
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 3600;
 const DAY: u64 = 86_400;
-/// Sub-windows kept: an hour of minutes, two days of hours, five weeks of days.
-const KEEP: [u64; 3] = [60, 48, 35];
+/// How long sub-windows stay apart before they become one of this length.
+const COARSER: [(u64, u64); 2] = [(HOUR, HOUR), (DAY, 2 * DAY)];
+/// How long sub-windows are kept at all.
+const KEEP: u64 = 35 * DAY;
 
 /// The time that a sum really covers; sub-windows are not cut, so it may start before what was asked for, and it starts
 /// later where nothing older is kept.
@@ -27,116 +35,146 @@ pub struct Span {
     pub to: u64,
 }
 
-/// Closed sub-windows of one length, oldest first.
+/// A closed sub-window.
 #[derive(Debug)]
-struct Ring {
-    step: u64,
-    keep: u64,
-    closed: VecDeque<(u64, Packed)>,
-    /// Everything that starts before this was dropped, by age or for memory.
-    horizon: u64,
+struct Piece {
+    from: u64,
+    to: u64,
+    packed: Arc<Packed>,
 }
 
-impl Ring {
-    fn new(step: u64, keep: u64, start: u64) -> Self {
-        Self { step, keep, closed: VecDeque::new(), horizon: start }
+impl Piece {
+    /// Both as one; `next` is the later one.
+    fn joined(&self, next: &Self) -> Self {
+        Self { from: self.from, to: next.to, packed: Arc::new(self.packed.merged(&next.packed)) }
     }
 
-    /// The sub-windows that start in the range.
-    fn within(&self, from: u64, to: u64) -> impl Iterator<Item = &Packed> {
-        self.closed.iter().filter(move |(start, _)| (from..to).contains(start)).map(|(_, packed)| packed)
-    }
-
-    fn age(&mut self, now: u64) {
-        let oldest = (now - now % self.step).saturating_sub(self.keep * self.step);
-        self.horizon = self.horizon.max(oldest);
-        while self.closed.front().is_some_and(|(start, _)| *start < oldest) {
-            self.closed.pop_front();
-        }
-    }
-
-    /// Drops the oldest sub-window if it starts before `until`, which says what a coarser ring already holds.
-    fn drop_oldest(&mut self, until: u64) -> Option<usize> {
-        self.closed.front().filter(|(start, _)| *start < until)?;
-        let (start, packed) = self.closed.pop_front()?;
-        self.horizon = self.horizon.max(start + self.step);
-        Some(packed.bytes())
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.packed.bytes()
     }
 }
 
-/// The rings of one version.
+/// The sub-windows of one version.
 #[derive(Debug)]
 pub struct Window {
     plan: Arc<FeaturePlan>,
-    open: Live,
+    /// The minute that is not over; its fixed part is in the memory of the [`crate::shard::Collector`].
+    open: Option<Live>,
     open_start: u64,
-    minutes: Ring,
-    hours: Ring,
-    days: Ring,
-    /// Hours that start before this are in the hour ring; the same for days.
-    hours_done: u64,
-    days_done: u64,
-    bytes: usize,
-    cap_bytes: usize,
+    /// Oldest first.
+    pieces: VecDeque<Piece>,
+    /// Everything that ended before this was dropped, by age or for memory.
+    horizon: u64,
+    share: Share,
+}
+
+/// What a window saw: a copy that is summed feature by feature, so that it takes no more memory than the window itself.
+#[derive(Debug)]
+pub struct Sum {
+    plan: Arc<FeaturePlan>,
+    parts: Vec<Arc<Packed>>,
+    /// The copy of the minute that is not over.
+    _share: Share,
+}
+
+impl Sum {
+    /// What was sketched.
+    pub fn plan(&self) -> &Arc<FeaturePlan> {
+        &self.plan
+    }
+
+    /// Rows that came by.
+    pub fn offered(&self) -> u64 {
+        self.parts.iter().map(|part| part.rows().0).sum()
+    }
+
+    /// Rows that the sampler kept.
+    pub fn observed(&self) -> u64 {
+        self.parts.iter().map(|part| part.rows().1).sum()
+    }
+
+    /// Tensors in the plan's order.
+    pub fn tensors(&self) -> Vec<LiveTensor> {
+        let mut tensors = vec![LiveTensor::default(); self.plan.tensors.len()];
+        for part in &self.parts {
+            tensors.iter_mut().zip(part.tensors()).for_each(|(into, tensor)| into.merge(tensor));
+        }
+        tensors
+    }
+
+    /// One feature, by its place in the plan.
+    pub fn feature(&self, at: usize) -> LiveFeature {
+        let slots = |feature: &Feature| Some(self.plan.reference(feature)?.counts.len());
+        let mut sum = LiveFeature::new(slots(&self.plan.features()[at]));
+        self.parts.iter().for_each(|part| part.add_feature(at, &mut sum));
+        sum
+    }
+
+    /// All of it at once.
+    pub fn live(&self) -> Live {
+        Live {
+            offered: self.offered(),
+            observed: self.observed(),
+            tensors: self.tensors(),
+            features: (0..self.plan.features().len()).map(|at| self.feature(at)).collect(),
+        }
+    }
 }
 
 impl Window {
-    /// An empty window. Closed sub-windows together stay below `cap_bytes`: minutes that an hour already holds go first, then
-    /// hours that a day holds, then the oldest days. The minutes of this hour and the hours of this day are never dropped.
-    pub fn new(plan: Arc<FeaturePlan>, now: u64, cap_bytes: usize) -> Self {
+    /// An empty window, whose memory counts against `budget`.
+    pub fn new(plan: Arc<FeaturePlan>, now: u64, budget: &Arc<Budget>) -> Self {
         let open_start = floor(now, MINUTE);
         Self {
-            open: Live::new(&plan),
             plan,
+            open: None,
             open_start,
-            minutes: Ring::new(MINUTE, KEEP[0], open_start),
-            hours: Ring::new(HOUR, KEEP[1], open_start),
-            days: Ring::new(DAY, KEEP[2], open_start),
-            hours_done: floor(now, HOUR),
-            days_done: floor(now, DAY),
-            bytes: 0,
-            cap_bytes,
+            pieces: VecDeque::new(),
+            horizon: open_start,
+            share: Share::new(Arc::clone(budget)),
         }
     }
 
-    /// Adds what was counted since the last call; it belongs to the minute of `now`. A clock that went back changes
-    /// nothing but the minute that takes the counts.
-    pub fn add(&mut self, counted: &Live, now: u64) {
+    /// What takes in the counts since the last call; they belong to the minute of `now`. A clock that went back changes
+    /// nothing but the minute that takes the counts. [`Window::settle`] is to follow.
+    pub fn open(&mut self, now: u64) -> &mut Live {
         self.roll(now);
-        self.open.merge(counted);
+        self.open.get_or_insert_with(|| Live::new(&self.plan))
     }
 
-    /// Bytes of all closed sub-windows.
+    /// Closes what `now` has passed, and stays within `cap` bytes and the budget: joins sub-windows, the shortest neighbours
+    /// first, then makes exponential buckets coarser, then drops the oldest.
+    pub fn settle(&mut self, now: u64, cap: usize) {
+        self.roll(now);
+        loop {
+            let wanted = self.wanted();
+            if (wanted <= cap && self.share.resize(wanted)) || !self.shrink() {
+                // Nothing can be made smaller: the memory of the collector's sum holds the rest.
+                return;
+            }
+        }
+    }
+
+    /// Bytes of all sub-windows, but for the fixed part of the open one.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.share.bytes()
     }
 
     /// The sum over the newest `seconds`, and the time that it covers.
-    pub fn sum(&mut self, seconds: u64, now: u64) -> (Live, Span) {
+    pub fn sum(&mut self, seconds: u64, now: u64) -> (Sum, Span) {
         self.roll(now);
-        let wanted = now.saturating_sub(seconds);
-        let mut sum = self.open.clone();
-        let from = if floor(wanted, MINUTE) >= self.minutes.horizon {
-            let from = floor(wanted, MINUTE);
-            self.minutes.within(from, u64::MAX).for_each(|packed| packed.add_to(&mut sum));
-            from
-        } else {
-            self.minutes.within(self.hours_done, u64::MAX).for_each(|packed| packed.add_to(&mut sum));
-            self.before_this_hour(wanted, &mut sum)
-        };
-        (sum, Span { from, to: now.max(from) })
-    }
-
-    /// Hours, and days where hours do not reach.
-    fn before_this_hour(&self, wanted: u64, sum: &mut Live) -> u64 {
-        let first = floor(wanted, HOUR);
-        if first >= self.hours.horizon {
-            self.hours.within(first, self.hours_done).for_each(|packed| packed.add_to(sum));
-            return first;
+        let first = floor(now.saturating_sub(seconds), MINUTE);
+        let within = || self.pieces.iter().filter(|piece| piece.to > first);
+        let oldest = within().next().map_or(u64::MAX, |piece| piece.from);
+        let mut parts: Vec<_> = within().map(|piece| Arc::clone(&piece.packed)).collect();
+        let share = Share::new(Arc::clone(self.share.budget()));
+        if let Some(open) = &self.open {
+            let copy = Packed::new(open);
+            share.hold(copy.bytes());
+            parts.push(Arc::new(copy));
         }
-        self.hours.within(self.days_done, self.hours_done).for_each(|packed| packed.add_to(sum));
-        self.days.within(floor(wanted, DAY), self.days_done).for_each(|packed| packed.add_to(sum));
-        floor(wanted, DAY).max(self.days.horizon)
+        let from = first.max(self.horizon).min(oldest);
+        (Sum { plan: Arc::clone(&self.plan), parts, _share: share }, Span { from, to: now.max(from) })
     }
 
     /// Closes what `now` has passed.
@@ -145,57 +183,70 @@ impl Window {
         if minute <= self.open_start {
             return;
         }
-        if !self.open.is_empty() {
-            let packed = Packed::new(&self.open);
-            self.bytes += packed.bytes();
-            self.minutes.closed.push_back((self.open_start, packed));
-            self.open = Live::new(&self.plan);
+        if let Some(open) = self.open.take().filter(|open| !open.is_empty()) {
+            let (from, to) = (self.open_start, self.open_start + MINUTE);
+            self.pieces.push_back(Piece { from, to, packed: Arc::new(Packed::new(&open)) });
         }
         self.open_start = minute;
-        let hour = floor(now, HOUR);
-        self.bytes += condense(&self.plan, &self.minutes, &mut self.hours, self.hours_done..hour);
-        self.hours_done = hour;
-        let day = floor(now, DAY);
-        self.bytes += condense(&self.plan, &self.hours, &mut self.days, self.days_done..day);
-        self.days_done = day;
-        self.shrink(now);
+        self.age(minute);
     }
 
-    fn shrink(&mut self, now: u64) {
-        for ring in [&mut self.minutes, &mut self.hours, &mut self.days] {
-            ring.age(now);
-        }
-        self.bytes = self.count_bytes();
-        while self.bytes > self.cap_bytes {
-            let (hours_done, days_done) = (self.hours_done, self.days_done);
-            let dropped = self.minutes.drop_oldest(hours_done).or_else(|| self.hours.drop_oldest(days_done));
-            match dropped.or_else(|| self.days.drop_oldest(u64::MAX)) {
-                Some(bytes) => self.bytes -= bytes,
-                None => return,
+    /// Joins what is old enough, and drops what is too old.
+    fn age(&mut self, minute: u64) {
+        for (step, apart) in COARSER {
+            let mut at = 0;
+            while at + 1 < self.pieces.len() {
+                let (from, to) = (self.pieces[at].from, self.pieces[at + 1].to);
+                let end = floor(from, step) + step;
+                if end + apart > minute {
+                    break;
+                }
+                if to <= end {
+                    self.join(at);
+                } else {
+                    at += 1;
+                }
             }
         }
+        self.horizon = self.horizon.max(floor(minute, DAY).saturating_sub(KEEP));
+        while self.pieces.front().is_some_and(|piece| piece.to <= self.horizon) {
+            self.pieces.pop_front();
+        }
     }
 
-    fn count_bytes(&self) -> usize {
-        let rings = [&self.minutes, &self.hours, &self.days];
-        rings.iter().flat_map(|ring| &ring.closed).map(|(_, packed)| packed.bytes()).sum()
+    /// Makes one of a sub-window and the next.
+    fn join(&mut self, at: usize) {
+        if let Some(next) = self.pieces.remove(at + 1) {
+            self.pieces[at] = self.pieces[at].joined(&next);
+        }
     }
-}
 
-/// Adds up the fine sub-windows of each coarse one that is over; gives the bytes that this took.
-fn condense(plan: &FeaturePlan, fine: &Ring, coarse: &mut Ring, over: std::ops::Range<u64>) -> usize {
-    let mut bytes = 0;
-    let starts = fine.closed.iter().map(|(start, _)| floor(*start, coarse.step));
-    let mut starts: Vec<u64> = starts.filter(|start| over.contains(start)).collect();
-    starts.dedup();
-    for start in starts {
-        let mut sum = Live::new(plan);
-        fine.within(start, start + coarse.step).for_each(|packed| packed.add_to(&mut sum));
-        let packed = Packed::new(&sum);
-        bytes += packed.bytes();
-        coarse.closed.push_back((start, packed));
+    fn wanted(&self) -> usize {
+        let fewest = self.plan.features().len() * FEWEST * size_of::<u64>();
+        let open = self.open.as_ref().map_or(0, |open| open.bucket_bytes().saturating_sub(fewest));
+        open + self.pieces.iter().map(Piece::bytes).sum::<usize>()
     }
-    bytes
+
+    /// Takes the next step to less memory; false when there is none.
+    fn shrink(&mut self) -> bool {
+        let length = |at: &usize| self.pieces[at + 1].to - self.pieces[*at].from;
+        if let Some(at) = (0..self.pieces.len().saturating_sub(1)).min_by_key(length) {
+            self.join(at);
+            return true;
+        }
+        let mut coarser = self.open.as_mut().is_some_and(Live::coarsen);
+        if let Some(last) = self.pieces.front_mut() {
+            let packed = last.packed.coarser();
+            coarser |= packed.bytes() < last.packed.bytes();
+            last.packed = Arc::new(packed);
+        }
+        if coarser {
+            return true;
+        }
+        let dropped = self.pieces.pop_front();
+        self.horizon = dropped.as_ref().map_or(self.horizon, |piece| piece.to);
+        dropped.is_some()
+    }
 }
 
 fn floor(time: u64, step: u64) -> u64 {
@@ -221,10 +272,9 @@ mod tests {
         FeaturePlan::compile(&[info], &BTreeMap::new(), None).unwrap()
     }
 
-    fn rows(plan: &FeaturePlan, rows: u64) -> Live {
-        let mut live = Live::new(plan);
-        live.offered = rows;
-        live
+    fn add(window: &mut Window, rows: u64, now: u64) {
+        window.open(now).offered += rows;
+        window.settle(now, usize::MAX);
     }
 
     /// 2026-01-05 00:00:00 UTC.
@@ -233,7 +283,7 @@ mod tests {
     #[test]
     fn every_row_is_in_the_window_that_reaches_back_to_it() {
         let plan = plan();
-        let mut window = Window::new(Arc::clone(&plan), START, usize::MAX);
+        let mut window = Window::new(Arc::clone(&plan), START, &Budget::new(usize::MAX));
         let mut rows_at: Vec<(u64, u64)> = Vec::new();
         // Uneven steps over six days, with gaps longer than an hour and than a day.
         let mut now = START;
@@ -242,13 +292,13 @@ mod tests {
                 + (i * 7919) % 173
                 + if i % 1000 == 999 { 90_000 } else { 0 }
                 + if i % 97 == 0 { 4000 } else { 0 };
-            window.add(&rows(&plan, i + 1), now);
+            add(&mut window, i + 1, now);
             rows_at.push((now, i + 1));
             for seconds in [30, 600, 3600, 7200, 86_400, 3 * 86_400, 30 * 86_400] {
                 let (sum, span) = window.sum(seconds, now);
                 let within =
                     rows_at.iter().filter(|(at, _)| *at >= span.from).map(|(_, rows)| rows).sum::<u64>();
-                assert_eq!(sum.offered, within, "{seconds} s at {now}, {span:?}");
+                assert_eq!(sum.offered(), within, "{seconds} s at {now}, {span:?}");
                 let wanted = now - seconds;
                 assert!(span.from <= wanted.max(START), "the window starts late: {span:?}");
                 let slack = if seconds < 3600 {
@@ -266,44 +316,57 @@ mod tests {
     #[test]
     fn old_sub_windows_are_dropped() {
         let plan = plan();
-        let mut window = Window::new(Arc::clone(&plan), START, usize::MAX);
+        let mut window = Window::new(Arc::clone(&plan), START, &Budget::new(usize::MAX));
         for minute in 0..40 * 24 * 60 {
-            window.add(&rows(&plan, 1), START + minute * 60);
+            add(&mut window, 1, START + minute * 60);
         }
-        assert_eq!(
-            (window.minutes.closed.len(), window.hours.closed.len(), window.days.closed.len()),
-            (60, 48, 35)
-        );
+        // Up to two hours of minutes, up to three days of hours, the days before.
+        assert!((60 + 48 + 32..=120 + 72 + 35).contains(&window.pieces.len()), "{}", window.pieces.len());
         let (sum, span) = window.sum(365 * DAY, START + 40 * DAY);
         assert_eq!(span.from, START + 5 * DAY);
-        assert_eq!(sum.offered, 35 * 24 * 60);
+        assert_eq!(sum.offered(), 35 * 24 * 60);
     }
 
     #[test]
-    fn a_cap_drops_detail_before_history() {
+    fn short_memory_takes_detail_before_history() {
         let plan = plan();
-        let mut unlimited = Window::new(Arc::clone(&plan), START, usize::MAX);
-        let mut capped = Window::new(Arc::clone(&plan), START, 6_500);
+        let mut unlimited = Window::new(Arc::clone(&plan), START, &Budget::new(usize::MAX));
+        let budget = Budget::new(8_000);
+        let mut limited = Window::new(Arc::clone(&plan), START, &budget);
+        let (mut now, mut most) = (START, 0);
         for minute in 0..3 * 24 * 60 + 30 {
-            unlimited.add(&rows(&plan, 1), START + minute * 60);
-            capped.add(&rows(&plan, 1), START + minute * 60);
+            now = START + minute * 60;
+            unlimited.open(now).offered += 1;
+            limited.open(now).offered += 1;
+            unlimited.settle(now, usize::MAX);
+            limited.settle(now, 5_000);
+            most = most.max(limited.bytes());
+            assert!(budget.used() == limited.bytes());
         }
-        let now = START + (3 * 24 * 60 + 30) * 60;
+        assert!(most <= 5_000 && unlimited.bytes() > 5_000, "{most} {}", unlimited.bytes());
+        let all = limited.sum(30 * DAY, now).0;
+        assert_eq!(all.live(), unlimited.sum(30 * DAY, now).0.live(), "no row is lost");
+        let (hour, span) = limited.sum(HOUR, now);
         assert!(
-            capped.bytes() <= 6_500 && unlimited.bytes() > 6_500,
-            "{} {}",
-            capped.bytes(),
-            unlimited.bytes()
+            span.from + 24 * HOUR > now && hour.offered() < all.offered(),
+            "the newest stay apart: {span:?}"
         );
-        assert_eq!(capped.sum(30 * DAY, now).0, unlimited.sum(30 * DAY, now).0);
+        drop((all, hour));
+        limited.settle(now, 0);
+        assert_eq!((limited.bytes(), budget.used()), (0, 0), "not even one sub-window fits");
+        let (rest, span) = limited.sum(30 * DAY, now);
+        assert!(
+            rest.offered() <= 1 && span.from + HOUR > now,
+            "the span says that nothing older is there: {span:?}"
+        );
     }
 
     #[test]
     fn a_clock_that_goes_back_loses_nothing() {
         let plan = plan();
-        let mut window = Window::new(Arc::clone(&plan), START, usize::MAX);
-        window.add(&rows(&plan, 1), START + 120);
-        window.add(&rows(&plan, 2), START + 10);
-        assert_eq!(window.sum(3600, START + 130).0.offered, 3);
+        let mut window = Window::new(Arc::clone(&plan), START, &Budget::new(usize::MAX));
+        add(&mut window, 1, START + 120);
+        add(&mut window, 2, START + 10);
+        assert_eq!(window.sum(3600, START + 130).0.offered(), 3);
     }
 }

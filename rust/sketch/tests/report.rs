@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use headgate_sketch::budget::Budget;
 use headgate_sketch::distance::Tolerance;
-use headgate_sketch::live::Live;
 use headgate_sketch::plan::{FeaturePlan, TensorInfo};
 use headgate_sketch::report::Report;
 use headgate_sketch::sampler::{Pick, splitmix64};
-use headgate_sketch::shard::{Budget, Collector};
+use headgate_sketch::shard::Collector;
 use headgate_sketch::view::{Datatype, TensorView};
 use headgate_sketch::window::Window;
 use headgate_sketch::{Baseline, Column, Direction, fit};
@@ -61,9 +61,10 @@ fn report(rows: u64, change: impl Fn([f64; 3]) -> [f64; 3]) -> Value {
     ];
     let columns = BTreeMap::from([("X".to_owned(), NAMES.map(str::to_owned).to_vec())]);
     let plan = FeaturePlan::compile(&tensors, &columns, Some(Arc::new(baseline(1400)))).unwrap();
-    let mut collector = Collector::new(Arc::clone(&plan), Budget::new(16 << 20));
+    let budget = Budget::new(16 << 20);
+    let mut collector = Collector::new(Arc::clone(&plan), Arc::clone(&budget));
     let mut writer = collector.opener().open().unwrap();
-    let mut window = Window::new(Arc::clone(&plan), NOW, 1 << 20);
+    let mut window = Window::new(Arc::clone(&plan), NOW, &budget);
     for request in 0..rows {
         let row = change(row(1_000_000 + request)).map(|value| value as f32);
         writer.record(|r| {
@@ -72,19 +73,16 @@ fn report(rows: u64, change: impl Fn([f64; 3]) -> [f64; 3]) -> Value {
             r.tensor(1, TensorView::F64(&[f64::from(row[1]) / 1000.0]), 1, &Pick::ALL);
         });
         if request % 500 == 0 {
-            let mut counted = Live::new(&plan);
-            collector.collect(&mut counted);
-            window.add(&counted, NOW + request / 10);
+            collector.collect(window.open(NOW + request / 10));
+            window.settle(NOW + request / 10, 1 << 20);
         }
     }
     for _ in 0..2 {
-        let mut counted = Live::new(&plan);
-        collector.collect(&mut counted);
-        window.add(&counted, NOW + rows / 10);
+        collector.collect(window.open(NOW + rows / 10));
     }
     let (live, span) = window.sum(86_400, NOW + rows / 10 + 1);
     let mut report = Report::new("digits", 86_400, span, Some("sha256:00".into()));
-    report.add("v1", &plan, &live, span, &Tolerance::default());
+    report.add("v1", &live, span, &Tolerance::default());
     serde_json::from_slice(&report.to_json()).unwrap()
 }
 

@@ -92,8 +92,15 @@ fn a_baseline_that_is_slow_to_read_delays_nobody() {
 #[test]
 fn versions_that_nobody_serves_are_let_go() {
     let sketches = sketches();
-    let (kept, gone) = (publish(&sketches, "kept"), publish(&sketches, "gone"));
-    drop(gone);
+    assert_eq!(sketches.bytes(), 0);
+    let kept = publish(&sketches, "kept");
+    let one = sketches.bytes();
+    assert!(one > 0, "a plan takes memory");
+    let gone = publish(&sketches, "gone");
+    let writer = gone.opener.open().unwrap();
+    assert!(sketches.bytes() >= 2 * one + writer.bytes());
+    drop((gone, writer));
     sketches.collect(unix_now());
     assert_eq!(sketches.versions().keys().collect::<Vec<_>>(), [&kept.id]);
+    assert_eq!(sketches.bytes(), one, "everything is given back");
 }

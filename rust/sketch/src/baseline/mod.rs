@@ -90,6 +90,15 @@ impl Baseline {
         &self.features
     }
 
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        let heap = |feature: &FeatureBaseline| {
+            let slots = feature.edges.len() + feature.counts.len() + feature.sums.len();
+            feature.tensor.len() + feature.column.len() + slots * size_of::<f64>()
+        };
+        self.features.iter().map(|feature| size_of::<FeatureBaseline>() + heap(feature)).sum()
+    }
+
     /// The features of one tensor, ascending by index, and the position of the first of them.
     pub fn of_tensor(&self, direction: Direction, tensor: &str) -> (usize, &[FeatureBaseline]) {
         let key = (direction, tensor);

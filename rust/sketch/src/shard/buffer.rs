@@ -4,13 +4,13 @@
 //! Atomics only make sharing sound; order comes from the flip, so `Relaxed` suffices and costs what plain memory costs.
 //! Not here: who may write when (`flip`). Next: `record`.
 
-use std::sync::OnceLock;
+use std::hash::{BuildHasher, RandomState};
 
-use super::budget::Share;
-use crate::exponential::{MAX_INDEX, MIN_INDEX};
+use super::table::Table;
 use crate::live::Live;
 use crate::moments::Moments;
 use crate::plan::{FeaturePlan, HEADER, Place, Places};
+use crate::sampler::splitmix64;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Two counters side by side: count and sum of a slot, or two of the header.
@@ -34,64 +34,12 @@ pub(crate) mod header {
     pub(crate) const ZERO: usize = 4;
 }
 
-/// Buckets per chunk: eight powers of two.
-const CHUNK: usize = 256;
-/// Chunks per sign.
-const CHUNKS: usize = ((MAX_INDEX - MIN_INDEX) as usize) / CHUNK + 1;
-
-type Chunk = [AtomicU64; CHUNK];
-
-/// The buckets of one sign.
-type Side = [OnceLock<Box<Chunk>>; CHUNKS];
-
-/// The exponential buckets of one feature, made in chunks as values reach them: most features need one or two.
-#[derive(Debug, Default)]
-pub(crate) struct Exponential {
-    /// Values above 0, values below 0.
-    sides: [OnceLock<Box<Side>>; 2],
-}
-
-impl Exponential {
-    /// The counter of a bucket; `None` when its chunk is missing and the budget refuses one.
-    #[inline]
-    pub(crate) fn bucket(&self, index: i32, negative: bool, share: &Share) -> Option<&AtomicU64> {
-        let at = (index - MIN_INDEX) as usize;
-        let side = made(&self.sides[usize::from(negative)], share, || {
-            Box::new(std::array::from_fn(|_| OnceLock::new()))
-        })?;
-        let chunk = made(&side[at / CHUNK], share, || Box::new(std::array::from_fn(|_| AtomicU64::new(0))))?;
-        Some(&chunk[at % CHUNK])
-    }
-
-    fn drain(&self, into: &mut crate::exponential::ExponentialHistogram) {
-        for (side, into) in self.sides.iter().zip([&mut into.positive, &mut into.negative]) {
-            let Some(side) = side.get() else { continue };
-            for (number, chunk) in side.iter().enumerate() {
-                let Some(chunk) = chunk.get() else { continue };
-                let first = MIN_INDEX + (number * CHUNK) as i32;
-                for (i, counter) in chunk.iter().enumerate() {
-                    into.add(first + i as i32, take(counter));
-                }
-            }
-        }
-    }
-}
-
-/// What a cell holds, made if the budget allows it.
-#[inline]
-fn made<'a, T>(cell: &'a OnceLock<Box<T>>, share: &Share, make: impl FnOnce() -> Box<T>) -> Option<&'a T> {
-    match cell.get() {
-        Some(made) => Some(made),
-        None => share.grow(size_of::<T>()).then(|| &**cell.get_or_init(make)),
-    }
-}
-
 /// All counters of one buffer.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     pub(crate) cells: Box<[Cell]>,
     /// By feature.
-    pub(crate) exponentials: Box<[Exponential]>,
+    pub(crate) exponentials: Box<[Table]>,
     pub(crate) offered: AtomicU64,
     pub(crate) observed: AtomicU64,
     /// Per tensor: rows that had none, tensors of another type or size.
@@ -99,10 +47,10 @@ pub(crate) struct Buffer {
     pub(crate) wrong_type: Box<[AtomicU64]>,
 }
 
-/// Bytes of one buffer before any bucket chunk is made.
+/// Bytes of one buffer before any bucket is counted.
 pub(crate) fn buffer_bytes(plan: &FeaturePlan) -> usize {
     plan.cells * size_of::<Cell>()
-        + plan.features.len() * size_of::<Exponential>()
+        + plan.features.len() * size_of::<Table>()
         + 2 * plan.tensors.len() * size_of::<AtomicU64>()
         + size_of::<Buffer>()
 }
@@ -110,9 +58,11 @@ pub(crate) fn buffer_bytes(plan: &FeaturePlan) -> usize {
 impl Buffer {
     pub(crate) fn new(plan: &FeaturePlan) -> Self {
         let zeros = |n: usize| (0..n).map(|_| AtomicU64::new(0)).collect();
+        let random = RandomState::new().hash_one(plan.cells);
+        let tables = (0..plan.features.len() as u64).map(|number| Table::new(splitmix64(random ^ number)));
         let buffer = Self {
             cells: (0..plan.cells).map(|_| Cell { a: AtomicU64::new(0), b: AtomicU64::new(0) }).collect(),
-            exponentials: plan.features.iter().map(|_| Exponential::default()).collect(),
+            exponentials: tables.collect(),
             offered: AtomicU64::new(0),
             observed: AtomicU64::new(0),
             missing: zeros(plan.tensors.len()),
@@ -203,7 +153,7 @@ pub(crate) fn set(counter: &AtomicU64, value: f64) {
 }
 
 /// Reads and zeroes; most counters of a quiet feature are 0 and need no store.
-fn take(counter: &AtomicU64) -> u64 {
+pub(crate) fn take(counter: &AtomicU64) -> u64 {
     let value = counter.load(Ordering::Relaxed);
     if value != 0 {
         counter.store(0, Ordering::Relaxed);

@@ -1,24 +1,24 @@
 //! Per-thread sketches of one version: made on a thread's first row, written by that thread alone, emptied by a collector.
 //!
-//! `flip` says who may touch which buffer, `buffer` holds the counters, `record` moves them, `budget` limits their memory.
+//! `flip` says who may touch which buffer, `buffer` holds the counters, `table` the exponential
+//! buckets among them, `record` moves them.
 //! Here: the handles. A [`Writer`] belongs to one thread, an [`Opener`] makes writers, a [`Collector`] gathers what they
 //! counted. Only opening takes a lock, once per thread and version. Next: `flip`.
 
-mod budget;
 mod buffer;
 mod flip;
 mod record;
+mod table;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::budget::{Budget, Share};
 use crate::live::Live;
 use crate::plan::FeaturePlan;
 use crate::sync::{AtomicBool, Ordering};
-use budget::Share;
 use buffer::Buffer;
 use flip::{Flip, Turn};
 
-pub use budget::Budget;
 pub(crate) use buffer::buffer_bytes;
 pub use record::Recorder;
 
@@ -71,14 +71,30 @@ impl Drop for Writer {
 pub struct Opener {
     plan: Arc<FeaturePlan>,
     budget: Arc<Budget>,
-    fresh: Arc<Mutex<Vec<Arc<Core>>>>,
+    intake: Arc<Mutex<Intake>>,
+}
+
+/// What writers leave for their collector.
+#[derive(Debug)]
+struct Intake {
+    /// Shards that it has not seen yet.
+    fresh: Vec<Arc<Core>>,
+    /// Memory for the sum of all shards; taken with the first of them.
+    sum: Share,
 }
 
 impl Opener {
+    fn intake(&self) -> MutexGuard<'_, Intake> {
+        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A writer for the calling thread, or `None` when the memory budget does not hold another shard.
     pub fn open(&self) -> Option<Writer> {
         let share = Share::new(Arc::clone(&self.budget));
-        if !share.grow(self.plan.shard_bytes()) {
+        let mut intake = self.intake();
+        if (intake.sum.bytes() == 0 && !intake.sum.grow(self.plan.live_bytes()))
+            || !share.grow(self.plan.shard_bytes())
+        {
             return None;
         }
         let core = Arc::new(Core {
@@ -88,7 +104,7 @@ impl Opener {
             share,
             closed: AtomicBool::new(false),
         });
-        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&core));
+        intake.fresh.push(Arc::clone(&core));
         Some(Writer { core })
     }
 
@@ -119,7 +135,8 @@ pub struct Collected {
 impl Collector {
     /// A collector without writers; they come from its [`Collector::opener`].
     pub fn new(plan: Arc<FeaturePlan>, budget: Arc<Budget>) -> Self {
-        Self { opener: Opener { plan, budget, fresh: Arc::default() }, sources: Vec::new() }
+        let intake = Intake { fresh: Vec::new(), sum: Share::new(Arc::clone(&budget)) };
+        Self { opener: Opener { plan, budget, intake: Arc::new(Mutex::new(intake)) }, sources: Vec::new() }
     }
 
     /// Makes writers whose counts arrive here.
@@ -132,6 +149,11 @@ impl Collector {
         &self.opener.plan
     }
 
+    /// Whether nobody writes and everything was collected.
+    pub fn is_idle(&self) -> bool {
+        self.sources.is_empty() && self.opener.intake().fresh.is_empty()
+    }
+
     /// Bytes of all shards.
     pub fn bytes(&self) -> usize {
         self.sources.iter().map(|(core, _)| core.share.bytes()).sum()
@@ -140,7 +162,7 @@ impl Collector {
     /// Flips every shard and adds what was counted before to `live`, which must be of the same plan. Every count arrives
     /// once, in this collection or, for a writer that is busy now, in the next.
     pub fn collect(&mut self, live: &mut Live) -> Collected {
-        let fresh = std::mem::take(&mut *self.opener.fresh.lock().unwrap_or_else(PoisonError::into_inner));
+        let fresh = std::mem::take(&mut self.opener.intake().fresh);
         self.sources.extend(fresh.into_iter().map(|core| (core, Turn::default())));
         let mut done = Collected::default();
         self.sources.retain_mut(|(core, turn)| {

@@ -1,12 +1,12 @@
 //! The update path: rows of typed tensors into the counters of one buffer.
 //!
 //! A value costs two table look-ups (its slot on the baseline's edges, its exponential bucket), a few comparisons and a
-//! handful of plain loads and stores; nothing here allocates (but for the first value in a range of exponential buckets),
+//! handful of plain loads and stores; nothing here allocates (but for values that make a table of buckets grow),
 //! waits or fails. Next: `live`.
 
 use super::Core;
-use super::budget::Share;
 use super::buffer::{Buffer, Cell, add, bump, get, header, set};
+use crate::budget::Share;
 use crate::exponential;
 use crate::lookup::Lane;
 use crate::plan::{HEADER, MAX_ELEMENTS, Place, Places, Rows, TensorPlan};
@@ -171,13 +171,14 @@ impl Sink<'_> {
 
     #[inline]
     fn exponential(&self, feature: usize, head: &[Cell; HEADER], value: f64) {
-        let bucket = match exponential::index(value.abs()) {
-            None => &head[header::ZERO].a,
-            Some(index) => self.buffer.exponentials[feature]
-                .bucket(index, value < 0.0, self.share)
-                .unwrap_or(&head[header::NEGATIVE].b),
-        };
-        bump(bucket, 1);
+        match exponential::index(value.abs()) {
+            None => bump(&head[header::ZERO].a, 1),
+            Some(index) => {
+                if !self.buffer.exponentials[feature].count(index, value < 0.0, 1, self.share) {
+                    bump(&head[header::NEGATIVE].b, 1);
+                }
+            }
+        }
     }
 }
 

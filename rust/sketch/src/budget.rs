@@ -1,0 +1,126 @@
+//! The memory that all sketches together may use: shards, windows, plans and baselines. Asking is cheap and never waits; a
+//! refusal is an answer.
+//!
+//! What a version needs to count at all may use all of the limit. What only makes it finer (more buckets, more sub-windows)
+//! leaves the last quarter free, so that values which need many buckets cannot keep another version from counting.
+//! Next: `shard`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A limit in bytes with what is used of it; shared by all versions.
+#[derive(Debug)]
+pub struct Budget {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+impl Budget {
+    /// A budget of that many bytes.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, used: AtomicUsize::new(0) })
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes allowed.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+}
+
+/// Bytes taken from a budget, given back on drop.
+#[derive(Debug)]
+pub struct Share {
+    budget: Arc<Budget>,
+    bytes: AtomicUsize,
+}
+
+impl Share {
+    /// A share of nothing.
+    pub fn new(budget: Arc<Budget>) -> Self {
+        Self { budget, bytes: AtomicUsize::new(0) }
+    }
+
+    /// Takes `bytes` more, or nothing when the budget does not hold them.
+    pub fn grow(&self, bytes: usize) -> bool {
+        self.grow_to(bytes, self.budget.limit)
+    }
+
+    /// As [`Share::grow`], for what makes counts finer: the last quarter of the budget stays free.
+    pub fn grow_further(&self, bytes: usize) -> bool {
+        self.grow_to(bytes, self.budget.limit / 4 * 3)
+    }
+
+    fn grow_to(&self, bytes: usize, limit: usize) -> bool {
+        let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= limit);
+        if self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
+            return false;
+        }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        true
+    }
+
+    /// Takes `bytes` more whatever the limit: for what exists already.
+    pub fn hold(&self, bytes: usize) {
+        self.budget.used.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Has this many bytes from now on: gives back what is too much, takes what is missing as [`Share::grow_further`] does.
+    pub fn resize(&mut self, bytes: usize) -> bool {
+        let present = self.bytes();
+        if bytes > present {
+            return self.grow_further(bytes - present);
+        }
+        self.budget.used.fetch_sub(present - bytes, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+        true
+    }
+
+    /// What it is a share of.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// Bytes taken.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_refused_beyond_the_limit_and_given_back() {
+        let budget = Budget::new(100);
+        let share = Share::new(Arc::clone(&budget));
+        assert!(share.grow(60) && !share.grow(41) && share.grow(40));
+        assert_eq!((budget.used(), share.bytes(), budget.limit()), (100, 100, 100));
+        drop(share);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_makes_counts_finer_leaves_a_quarter_free() {
+        let budget = Budget::new(100);
+        let mut finer = Share::new(Arc::clone(&budget));
+        assert!(finer.resize(75) && !finer.resize(76) && !finer.grow_further(1));
+        let share = Share::new(Arc::clone(&budget));
+        assert!(share.grow(25));
+        assert!(finer.resize(10) && share.grow(65));
+        share.hold(5);
+        assert_eq!(budget.used(), 105, "what is held counts, whatever the limit");
+    }
+}

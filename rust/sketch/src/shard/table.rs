@@ -1,0 +1,214 @@
+//! The exponential buckets of one feature in a shard: a hash table of sign, index and count that a single writer grows.
+//!
+//! A table begins with 64 places and grows twice if the memory budget allows it. When it is full, or may not grow, the scale
+//! is halved until the values fit: at the coarsest one they always do. So no value is refused once the first places are
+//! there, and what values a client sends decides how fine the buckets are, not how much memory they take.
+//! Next: `buffer`.
+
+use std::sync::OnceLock;
+
+use super::buffer::take;
+use crate::budget::Share;
+use crate::exponential::{ExponentialHistogram, MAX_BUCKETS, MIN_SCALE, SCALE, word};
+use crate::sync::{AtomicU64, Ordering};
+
+/// Places by level.
+const PLACES: [usize; 3] = [64, 512, 2048];
+/// The most buckets by level; [`crate::exponential::FEWEST`] fit the first.
+const BUCKETS: [u64; 3] = [48, 384, MAX_BUCKETS as u64];
+/// How often the scale can be halved.
+const HALVINGS: u8 = (SCALE - MIN_SCALE) as u8;
+
+/// Level, halvings of the scale and number of buckets; read once for each value.
+#[derive(Clone, Copy)]
+struct State {
+    level: u8,
+    halvings: u8,
+    buckets: u64,
+}
+
+impl State {
+    fn of(word: u64) -> Self {
+        Self { level: word as u8, halvings: (word >> 8) as u8, buckets: word >> 16 }
+    }
+
+    fn word(self) -> u64 {
+        u64::from(self.level) | (u64::from(self.halvings) << 8) | (self.buckets << 16)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Table {
+    levels: [OnceLock<Box<[AtomicU64]>>; 3],
+    state: AtomicU64,
+    /// What keys are multiplied with to find their place: drawn at random, or a client could send values that all have the
+    /// same one.
+    multiplier: u64,
+}
+
+impl Table {
+    /// A table without places; `random` is any number that clients do not know.
+    pub(crate) fn new(random: u64) -> Self {
+        Self {
+            levels: std::array::from_fn(|_| OnceLock::new()),
+            state: AtomicU64::new(0),
+            multiplier: random | 1,
+        }
+    }
+
+    /// Counts `by` values of a bucket at [`SCALE`]; false when the budget does not hold the first places.
+    #[inline]
+    pub(crate) fn count(&self, index: i32, negative: bool, by: u64, share: &Share) -> bool {
+        let state = State::of(self.state.load(Ordering::Relaxed));
+        if let Some(places) = self.levels[usize::from(state.level)].get() {
+            let key = word::key(index >> state.halvings, negative);
+            let (place, found) = self.find(places, key);
+            if found != 0 {
+                place.store(found + by, Ordering::Relaxed);
+                return true;
+            }
+        }
+        self.insert(index, negative, by, share)
+    }
+
+    /// Counts in a bucket that is not there yet.
+    #[cold]
+    fn insert(&self, index: i32, negative: bool, by: u64, share: &Share) -> bool {
+        if self.levels[0].get().is_none() && !self.make(0, share) {
+            return false;
+        }
+        let mut state = State::of(self.state.load(Ordering::Relaxed));
+        while state.buckets >= BUCKETS[usize::from(state.level)] && self.make_room(&mut state, share) {}
+        let key = word::key(index >> state.halvings, negative);
+        let (place, found) = self.find(self.places(state), key);
+        place.store(word::of(key, word::count(found) + by), Ordering::Relaxed);
+        state.buckets += u64::from(found == 0);
+        self.state.store(state.word(), Ordering::Relaxed);
+        true
+    }
+
+    /// The place of a key with what is in it: 0 when it is free. There always is one, as a table is never full.
+    #[inline]
+    fn find<'a>(&self, places: &'a [AtomicU64], key: u16) -> (&'a AtomicU64, u64) {
+        let mask = places.len() - 1;
+        // The highest bits of the product, as many as number the places.
+        let mut at =
+            (u64::from(key).wrapping_mul(self.multiplier) >> (places.len().leading_zeros() + 1)) as usize;
+        loop {
+            let place = &places[at & mask];
+            let word = place.load(Ordering::Relaxed);
+            if word == 0 || word::key_of(word) == key {
+                return (place, word);
+            }
+            at += 1;
+        }
+    }
+
+    fn places(&self, state: State) -> &[AtomicU64] {
+        self.levels[usize::from(state.level)].get().expect("a level is entered when it was made")
+    }
+
+    fn make(&self, level: usize, share: &Share) -> bool {
+        let made = self.levels[level].get().is_some() || share.grow_further(PLACES[level] * size_of::<u64>());
+        if made {
+            self.levels[level].get_or_init(|| (0..PLACES[level]).map(|_| AtomicU64::new(0)).collect());
+        }
+        made
+    }
+
+    /// Goes to the next level, or to the next coarser scale; false when there is neither.
+    fn make_room(&self, state: &mut State, share: &Share) -> bool {
+        let next = usize::from(state.level) + 1;
+        let grows = next < PLACES.len() && self.make(next, share);
+        if !grows && state.halvings == HALVINGS {
+            return false;
+        }
+        let words: Vec<u64> = self.places(*state).iter().map(take).filter(|&word| word != 0).collect();
+        let steps = u32::from(!grows);
+        state.level += u8::from(grows);
+        state.halvings += u8::from(!grows);
+        state.buckets = 0;
+        let places = self.places(*state);
+        for word in words {
+            let moved = word::coarser(word, steps);
+            let (place, found) = self.find(places, word::key_of(moved));
+            let count = word::count(found) + word::count(moved);
+            place.store(word::of(word::key_of(moved), count), Ordering::Relaxed);
+            state.buckets += u64::from(found == 0);
+        }
+        true
+    }
+
+    /// Moves all counts to `into`. The next ones begin one scale finer than these ended, so that one odd second does not make
+    /// all later ones coarse.
+    pub(crate) fn drain(&self, into: &mut ExponentialHistogram) {
+        let mut state = State::of(self.state.load(Ordering::Relaxed));
+        if state.buckets == 0 {
+            return;
+        }
+        let mut words: Vec<u64> = self.places(state).iter().map(take).filter(|&word| word != 0).collect();
+        words.sort_unstable();
+        into.add(SCALE - state.halvings as i8, &words);
+        state.buckets = 0;
+        state.halvings = state.halvings.saturating_sub(1);
+        self.state.store(state.word(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+    use crate::exponential::{MAX_INDEX, MIN_INDEX};
+
+    const RANDOM: u64 = 0x9e37_79b9_7f4a_7c15;
+
+    /// All indexes of both signs, twice, in an order that jumps about.
+    fn everything() -> impl Iterator<Item = (i32, bool)> {
+        let all = i64::from(MAX_INDEX - MIN_INDEX + 1);
+        (0..4 * all).map(move |i| (MIN_INDEX + (i * 7919 % all) as i32, i / all % 2 == 1))
+    }
+
+    fn filled(limit: usize) -> (ExponentialHistogram, usize) {
+        let budget = Budget::new(limit);
+        let share = Share::new(budget.clone());
+        let table = Table::new(RANDOM);
+        for (index, negative) in everything() {
+            assert!(table.count(index, negative, 3, &share));
+        }
+        let mut histogram = ExponentialHistogram::default();
+        table.drain(&mut histogram);
+        (histogram, budget.used())
+    }
+
+    #[test]
+    fn a_table_takes_every_value_in_the_memory_that_it_may_have() {
+        let values = everything().count() as u64;
+        for limit in [1 << 20, 4 * PLACES[1] * 8, 1024] {
+            let (histogram, used) = filled(limit);
+            assert_eq!(histogram.n(), 3 * values);
+            assert!(used <= limit && histogram.scale() >= MIN_SCALE, "{used} of {limit}");
+        }
+        assert_eq!(filled(1 << 20).1, 8 * PLACES.iter().sum::<usize>());
+        let share = Share::new(Budget::new(10));
+        assert!(!Table::new(RANDOM).count(0, false, 1, &share));
+    }
+
+    #[test]
+    fn a_table_counts_what_a_histogram_counts() {
+        let share = Share::new(Budget::new(1 << 20));
+        let (table, mut wanted, mut found) =
+            (Table::new(RANDOM), ExponentialHistogram::default(), ExponentialHistogram::default());
+        for round in 0..3 {
+            for i in 0..900 {
+                let value = ((f64::from(i) * 0.618).fract() * 20.0 - 10.0).exp2()
+                    * if i % 3 == 0 { -1.0 } else { 1.0 };
+                let index = crate::exponential::index(value.abs()).unwrap();
+                assert!(table.count(index, value < 0.0, 1, &share));
+                wanted.record(value);
+            }
+            table.drain(&mut found);
+            assert_eq!(found, wanted, "{round}");
+        }
+    }
+}
