@@ -19,14 +19,11 @@ from typing import Literal
 
 from headgate import runtime_library
 from headgate.errors import HeadgateError
+from headgate.gateway import descriptors
 from headgate.gateway.settings import Settings
 from headgate.gateway.units import Address, Cores
 
 Status = Literal["ok", "warn", "fail"]
-
-_FILES_WANTED = 10_500
-"""The data plane's 10 000 connections, and what the process itself needs."""
-_FILES_NEEDED = 256
 
 
 @dataclass(frozen=True)
@@ -106,18 +103,19 @@ def cores(given: Cores) -> Finding:
     return Finding("cores", "ok", text)
 
 
-def open_files(soft_limit: int) -> Finding:
-    """Whether the limit on open files allows the connections that the data plane takes."""
-    if soft_limit == resource.RLIM_INFINITY:
-        return Finding("open files", "ok", "no limit")
-    remedy = "ulimit -n 65536, or LimitNOFILE=65536 in the systemd unit"
-    if soft_limit < _FILES_NEEDED:
+def open_files(hard_limit: int) -> Finding:
+    """Whether the limit on open files, which the gateway raises as far as it may, allows the connections that are wanted."""
+    limit = descriptors.MOST if hard_limit == resource.RLIM_INFINITY else hard_limit
+    data = descriptors.share(limit).data
+    remedy = "raise the hard limit: ulimit -Hn 65536, or LimitNOFILE=65536 in the systemd unit"
+    if limit < descriptors.LEAST:
         return Finding(
-            "open files", "fail", f"the limit is {soft_limit}, {_FILES_NEEDED} is the least", remedy
+            "open files", "fail", f"the limit is {limit}, {descriptors.LEAST} is the least", remedy
         )
-    if soft_limit < _FILES_WANTED:
-        return Finding("open files", "warn", f"the limit of {soft_limit} is below 10 000 connections", remedy)
-    return Finding("open files", "ok", f"the limit is {soft_limit}")
+    text = f"the limit is {limit}, for {data} connections of the data ports"
+    if data < descriptors.DATA_MOST:
+        return Finding("open files", "warn", f"{text}, fewer than {descriptors.DATA_MOST}", remedy)
+    return Finding("open files", "ok", text)
 
 
 def port(purpose: str, address: Address, running: bool) -> Finding:
@@ -202,7 +200,7 @@ def examine(settings: Settings, machine: Machine) -> list[Finding]:
         *native(found, machine.library_info),
         telemetry(os.environ),
         cores(machine.cores()),
-        open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+        open_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
         state_folder(settings.state, running),
         port("http", settings.http, running),
         port("grpc", settings.grpc, running),

@@ -3,8 +3,8 @@ streams.
 
 uvicorn as it comes replaces the process's signal handlers, raises the captured signal again once it has
 stopped (so a drained process would end with -15 instead of 0), and waits for every open event stream. All
-three belong to the process, not to a listener. The inference port is not here: the data plane opens it.
-Next: process.py.
+three belong to the process, not to a listener. Its parser is h11 whatever is installed: httptools bounds no
+head. The inference port is not here: the data plane opens it. Next: connections.py, process.py.
 """
 
 from __future__ import annotations
@@ -20,18 +20,43 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headgate.errors import Conflict
+from headgate.gateway.acceptor import Acceptor
+from headgate.gateway.connections import Connection, Connections, Limits
 from headgate.gateway.units import Address
 
-_BACKLOG = 128
+_BACKLOG = 1024
 _STOP_SECONDS = 2
 _TURN_SECONDS = 0.01
 #: Linux's socket option for a packet filter, and the filter's instruction to take a constant part of a packet.
 _SO_ATTACH_FILTER = 26
 _RETURN_CONSTANT = 0x06
+_SWEEP_SECONDS = 1.0
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that leaves signals alone."""
+    """A uvicorn server that leaves signals alone and bounds its connections."""
+
+    def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
+        super().__init__(config)
+        self._connections = connections
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's for given sockets, with an acceptor of ours."""
+        await self.lifespan.startup()
+
+        def protocol() -> Connection:
+            return Connection(
+                self._connections,
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+            )
+
+        acceptors = [Acceptor(sock, self._connections, protocol) for sock in sockets or []]
+        for acceptor in acceptors:
+            acceptor.open(_BACKLOG)
+        self.servers = acceptors  # type: ignore[assignment]
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -67,22 +92,32 @@ class _LastAnswers:
 class Listener:
     """One ASGI app on one socket, in the running event loop."""
 
-    def __init__(self, app: ASGIApp, sock: socket.socket) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        sock: socket.socket,
+        connections: Connections | None = None,
+    ) -> None:
         self._sock = sock
         self._app = _LastAnswers(app)
+        self.connections = Connections(Limits()) if connections is None else connections
         config = uvicorn.Config(
             self._app,
+            http="h11",
+            h11_max_incomplete_event_size=self.connections.limits.head_bytes,
             log_config=None,
             access_log=False,
             lifespan="off",
             ws="none",
             server_header=False,
             proxy_headers=False,
-            backlog=_BACKLOG,
+            # The sweep sees to it, before the first answer as well.
+            timeout_keep_alive=round(self.connections.limits.idle_seconds),
             timeout_graceful_shutdown=_STOP_SECONDS,
         )
-        self._server = _Server(config)
+        self._server = _Server(config, self.connections)
         self._task: asyncio.Task[None] | None = None
+        self._sweeper: asyncio.Task[None] | None = None
 
     @property
     def address(self) -> str:
@@ -100,6 +135,12 @@ class Listener:
             if done:
                 self._task.result()
                 raise Conflict("the listener ended before it took a connection")
+        self._sweeper = asyncio.create_task(self._sweep(), name=f"sweeper {self.address}")
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            self.connections.sweep()
 
     def drain(self) -> None:
         """From now on each connection ends with its next answer; new ones are taken until :meth:`stop`."""
@@ -120,6 +161,8 @@ class Listener:
             await self._last_requests(idle_seconds)
         self._server.should_exit = True
         await asyncio.wait({self._task})
+        if self._sweeper is not None:
+            self._sweeper.cancel()
 
     async def _last_requests(self, idle_seconds: float) -> None:
         loop, since = asyncio.get_running_loop(), self._app.since or 0.0

@@ -27,6 +27,8 @@ import headgate
 from headgate import admin, control, nvidia_libraries, observe
 from headgate.control import Control
 from headgate.errors import HeadgateError, StorageFailed
+from headgate.gateway import descriptors
+from headgate.gateway.connections import Connections, Limits
 from headgate.gateway.listeners import Listener
 from headgate.gateway.models_folder import ModelsFolder
 from headgate.gateway.settings import Settings
@@ -142,21 +144,27 @@ class Process:
         self._store = await asyncio.to_thread(open_store, settings.state)
         artifacts = await asyncio.to_thread(ArtifactStore, settings.state)
         given = {} if self._supervised is None else self._supervised.sockets
+        shares = descriptors.share(descriptors.raise_limit())
         for name, address in (("http", settings.http), ("grpc", settings.grpc)):
             if address.port != 0 and name not in given:
                 # The data plane binds last, when everything is loaded; a taken port should be known before.
                 bind(address, name).close()
         for name, address in (("observe", settings.observe), ("admin", settings.admin)):
             self._sockets[name] = given.get(name) or bind(address, name)
-        plane = self._control = self._make_control(self._store, artifacts)
+        plane = self._control = self._make_control(self._store, artifacts, shares.data)
         tokens = admin.Tokens(self._store)
         restarts = 0 if self._supervised is None else self._supervised.restarts
-        sources = observe.Sources(self._native, plane, self.reasons, settings.triton_metrics, restarts)
+        sources = observe.Sources(
+            self._native, plane, self.reasons, self._connections, settings.triton_metrics, restarts
+        )
         apps = {
             "observe": observe.create_app(sources),
             "admin": admin.create_app(plane, tokens, hosts=settings.admin_hosts),
         }
-        self._listeners = {name: Listener(app, self._sockets[name]) for name, app in apps.items()}
+        limits = Limits(connections=shares.control)
+        self._listeners = {
+            name: Listener(app, self._sockets[name], Connections(limits)) for name, app in apps.items()
+        }
         # From here on health can be asked, so that a long load is seen as a start and not as a hang.
         await self._listeners["observe"].start()
         asyncio.get_running_loop().add_reader(self._native.event_fd(), plane.pump)
@@ -183,11 +191,15 @@ class Process:
         if self._supervised is not None:
             self._supervised.say_ready()
 
-    def _make_control(self, store: Store, artifacts: ArtifactStore) -> Control:
+    def _connections(self) -> dict[str, observe.Counted]:
+        """The connections of each listener, for the metrics."""
+        return {name: listener.connections for name, listener in self._listeners.items()}
+
+    def _make_control(self, store: Store, artifacts: ArtifactStore, connections: int) -> Control:
         settings, source = self._settings, self._source
         library = None if source.library is None else str(source.library.path)
         self._native = source.module.Gateway(
-            json.dumps(native_config(settings, library, nvidia_libraries.find())).encode()
+            json.dumps(native_config(settings, library, nvidia_libraries.find(), connections)).encode()
         )
         folders = [path.absolute().parent for path in settings.documents]
         folders += [folder.absolute() for folder in (settings.root, settings.models) if folder is not None]
@@ -308,7 +320,7 @@ class Process:
 
 
 def native_config(
-    settings: Settings, library: str | None, device_libraries: Sequence[Path]
+    settings: Settings, library: str | None, device_libraries: Sequence[Path], connections: int
 ) -> dict[str, Any]:
     """The data plane's configuration; ``docs/design/boundary.md`` describes each field."""
     return {
@@ -326,7 +338,7 @@ def native_config(
         "gzip_above_bytes": settings.gzip_above_bytes,
         "access_log": None if settings.access_log is None else str(settings.access_log),
         "access_log_share": settings.access_log_share,
-        "max_connections": 10_000,
+        "max_connections": connections,
         "idle_ms": 75_000,
         "drain_idle_ms": settings.drain_idle_ms,
         "head_timeout_ms": 10_000,

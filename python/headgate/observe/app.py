@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -48,6 +48,8 @@ class Sources:
     control: Watched
     reasons: Callable[[], Sequence[str]]
     """Why no traffic should come now; empty means ready."""
+    connections: Callable[[], Mapping[str, declared.Counted]] = dict
+    """The connections of the control plane's ports, by the port's name."""
     triton_names: bool = False
     """Whether the data plane's counters are shown under Triton's names as well."""
     restarts: int = 0
@@ -116,5 +118,12 @@ class _Port:
             self._read_failures += 1
             _log.warning("metrics: the control plane's state could not be read: %s", error.message)
             endpoints = []
-        refusals, restarts = self._sources.control.refusals(), self._sources.restarts
-        return declared.Facts(endpoints, refusals, ready, self._read_failures, restarts)
+        sources = self._sources
+        return declared.Facts(
+            endpoints,
+            sources.control.refusals(),
+            ready,
+            self._read_failures,
+            sources.connections(),
+            sources.restarts,
+        )

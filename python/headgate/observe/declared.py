@@ -9,11 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from prometheus_client.metrics_core import Metric
 
 import headgate
+
+
+class Counted(Protocol):
+    """The connections of a listener of the control plane."""
+
+    @property
+    def closed(self) -> Mapping[Any, int]:
+        """How many were closed, by reason."""
+
+    def __len__(self) -> int:
+        """How many are open."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,8 @@ class Facts:
     ready: bool
     read_failures: int
     """How often these facts could not be read since the start."""
+    listeners: Mapping[str, Counted]
+    """The control plane's ports by name."""
     restarts: int = 0
     """How often the supervisor began a new process."""
 
@@ -111,6 +124,23 @@ DECLARED: tuple[Declared, ...] = (
         lambda facts: [
             ({"endpoint": one["endpoint"], "version": one["version"]}, one["count"])
             for one in _distinct(facts.refusals)
+        ],
+    ),
+    Declared(
+        "headgate_control_connections",
+        "gauge",
+        "Connections open on the control plane's ports.",
+        lambda facts: [({"listener": name}, len(one)) for name, one in facts.listeners.items()],
+    ),
+    Declared(
+        "headgate_control_connections_closed_total",
+        "counter",
+        "Connections that the control plane's ports closed: idle, head_timeout, body_timeout, body_too_large, unread "
+        "(an answer that nobody takes), malformed, or crowded (to make room for a new one).",
+        lambda facts: [
+            ({"listener": name, "reason": str(reason)}, count)
+            for name, one in facts.listeners.items()
+            for reason, count in one.closed.items()
         ],
     ),
     Declared(

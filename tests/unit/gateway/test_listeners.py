@@ -133,3 +133,63 @@ def test_an_idle_connection_is_closed_in_the_end() -> None:
             assert await reader.read() == b""
 
     asyncio.run(work())
+
+
+HEAD = b"GET / HTTP/1.1\r\nHost: here\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"
+ENDLESS = {
+    "a request line": b"",
+    "a header's name": HEAD,
+    "a header's value": HEAD + b"x: ",
+    "a chunk's extension": CHUNKED + b"5;",
+    "a chunk's size": CHUNKED,
+    "a trailer": CHUNKED + b"0\r\nx: ",
+    "a body in chunks": CHUNKED + b"FFFFFFFF\r\n",
+    "a body of some length": b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 99999999999\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("begin", ENDLESS.values(), ids=ENDLESS.keys())
+def test_nothing_without_an_end_is_read_without_end(begin: bytes) -> None:
+    most = 64 << 20
+
+    async def work() -> int:
+        listener = Listener(APP, bind(ANY_PORT, "observe"))
+        await listener.start()
+        try:
+            return await asyncio.to_thread(send_all, listener.address, begin, most)
+        finally:
+            await listener.stop()
+
+    assert asyncio.run(work()) < most
+
+
+def send_all(address: str, begin: bytes, most: int) -> int:
+    """Sends one byte again and again; how many the other side took before it closed."""
+    host, port = address.rsplit(":", 1)
+    sent = 0
+    with socket.create_connection((host, int(port)), timeout=30) as client:
+        try:
+            client.sendall(begin)
+            while sent < most:
+                client.sendall(b"0" * 65536)
+                sent += 65536
+        except ConnectionError:
+            return sent
+    return sent
+
+
+@pytest.mark.parametrize("line", [b"X-A: b\r\n", b"a:\r\n"])
+def test_a_head_with_lines_without_end_is_refused_with_431(line: bytes) -> None:
+    async def work() -> bytes:
+        listener = Listener(APP, bind(ANY_PORT, "observe"))
+        await listener.start()
+        host, port = listener.address.rsplit(":", 1)
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(HEAD + line * (40_000 // len(line)))
+        answer = await reader.read(12)
+        writer.close()
+        await listener.stop()
+        return answer
+
+    assert asyncio.run(work()) == b"HTTP/1.1 431"
