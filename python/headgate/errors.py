@@ -61,6 +61,12 @@ class PayloadTooLarge(HeadgateError):
     code = "payload_too_large"
 
 
+class UnsupportedMediaType(HeadgateError):
+    """The body's ``Content-Encoding`` is not one that is decoded here."""
+
+    code = "unsupported_media_type"
+
+
 class Misdirected(HeadgateError):
     """The ``Host`` header names a server that this one is not."""
 

@@ -20,6 +20,7 @@ from headgate.admin.asked import (
     DOCUMENT_TYPES,
     JSON_TYPES,
     Asked,
+    check_content_coding,
     check_content_type,
     principal_of,
     read_body,
@@ -27,6 +28,7 @@ from headgate.admin.asked import (
 from headgate.admin.endpoints import Endpoints
 from headgate.admin.guard import Guard, Problems, on_http_exception, refuse
 from headgate.admin.openapi import describe
+from headgate.admin.paths import Paths
 from headgate.admin.rest import Rest
 from headgate.admin.table import ApiCall, calls
 from headgate.admin.tokens import Tokens
@@ -78,7 +80,7 @@ def create_app(control: Control, tokens: Tokens, *, hosts: Sequence[str] = ()) -
     routes = [Route(_with_types(path), _Dispatch(methods)) for path, methods in by_path.items()]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Problems), Middleware(Guard, tokens=tokens, hosts=hosts)],
+        middleware=[Middleware(Problems), Middleware(Guard, tokens=tokens, hosts=hosts), Middleware(Paths)],
         exception_handlers={HTTPException: on_http_exception},
     )
     app.router.redirect_slashes = False
@@ -114,6 +116,7 @@ async def _check(request: Request, call: ApiCall) -> Asked:
     if unknown:
         known = ", ".join(call.query) or "none"
         raise InvalidArgument(f"query {', '.join(unknown)}: not known here; this call takes {known}")
+    check_content_coding(request)
     body = b""
     if call.takes != "nothing":
         check_content_type(request, DOCUMENT_TYPES if call.takes == "document" else JSON_TYPES)

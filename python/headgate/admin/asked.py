@@ -5,6 +5,7 @@ Not here: what happens then (``endpoints``, ``rest``). Next: ``table``.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import re
@@ -18,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from headgate.admin.guard import PRINCIPAL
 from headgate.admin.tokens import Principal
 from headgate.control import ABSENT, ANY, EXISTS, Call, IdempotencyKey, Precondition
-from headgate.errors import InvalidArgument, PayloadTooLarge, PreconditionRequired
+from headgate.errors import InvalidArgument, PayloadTooLarge, PreconditionRequired, UnsupportedMediaType
 
 MAX_BODY_BYTES = 1024 * 1024
 _MAX_REASON = 1000
@@ -173,7 +174,18 @@ def check_content_type(request: Request, allowed: frozenset[str]) -> str:
     return found
 
 
+def check_content_coding(request: Request) -> None:
+    """Bodies of this API are small: they come as they are, in no content coding."""
+    for value in request.headers.getlist("content-encoding"):
+        if {part.strip().lower() for part in value.split(",")} - {"", "identity"}:
+            raise UnsupportedMediaType(f"Content-Encoding {value!r} is not supported; send the body as it is")
+
+
 def _strict_json(data: bytes) -> Any:
+    if data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+        raise InvalidArgument(
+            "the body begins with a byte order mark; JSON is sent as UTF-8 and without a mark"
+        )
     try:
         return json.loads(data, object_pairs_hook=_no_twice)
     except (ValueError, RecursionError) as error:

@@ -21,6 +21,7 @@ STATUS: Final[dict[str, int]] = {
     "payload_too_large": 413,
     "misdirected": 421,
     "rate_limited": 429,
+    "unsupported_media_type": 415,
     "unsupported": 501,
     "overloaded": 503,
     "model_not_ready": 503,

@@ -63,6 +63,8 @@ codes! {
     RequestTimeout = ("request_timeout", Some(408), None, true);
     /// The body is larger than the limit.
     PayloadTooLarge = ("payload_too_large", Some(413), Some(8), false);
+    /// The body's `Content-Encoding` is not one that is decoded here.
+    UnsupportedMediaType = ("unsupported_media_type", Some(415), None, false);
     /// The `Host` header names a server that this one is not.
     Misdirected = ("misdirected", Some(421), None, false);
     /// The caller's quota is used up.

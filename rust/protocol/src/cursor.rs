@@ -140,6 +140,19 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// As [`Cursor::members`], for an object whose keys have a meaning: one whose value is `null` counts as absent, since many
+    /// clients write out every optional field.
+    #[inline]
+    pub(crate) fn fields<E: From<Fault>>(
+        &mut self,
+        mut each: impl FnMut(&mut Self, Cow<'a, str>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.members(|cursor, key| match cursor.peek() {
+            Some(b'n') => Ok(cursor.word(b"null")?),
+            _ => each(cursor, key),
+        })
+    }
+
     /// Reads a list: `each` is called before every element, with its index, and must consume it.
     pub(crate) fn elements<E: From<Fault>>(
         &mut self,

@@ -7,12 +7,14 @@
 mod parse;
 mod values;
 
+pub use values::refuse_byte_order_mark;
 pub(crate) use values::refuse_shared_memory;
 
 use std::borrow::Cow;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::reuse::emptied;
+use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape, TensorSpec};
 
 use crate::binary::{self, Body};
@@ -39,6 +41,8 @@ pub struct Envelope<'a> {
     pub outputs: Vec<RequestedOutput<'a>>,
     /// Whether the inputs are listed, or only the model's signature says what they are.
     pub form: Form<'a>,
+    /// What stands in JSON for a value that is no finite number, for inputs that are not listed.
+    pub non_finite: NonFinite,
 }
 
 /// How a request says what its inputs are.
@@ -97,6 +101,8 @@ pub struct InputEnvelope<'a> {
     pub source: Source<'a>,
     /// Whether the JSON strings of a BYTES input are base64.
     pub base64: bool,
+    /// What stands in its JSON for a value that is no finite number; nothing does until [`Envelope::allow`].
+    pub non_finite: NonFinite,
 }
 
 /// Where the elements of an input are.
@@ -104,6 +110,8 @@ pub struct InputEnvelope<'a> {
 pub enum Source<'a> {
     /// A JSON list, brackets included, not yet checked inside.
     Json(&'a [u8]),
+    /// The only element of a tensor without dimensions: a JSON value without brackets.
+    Element(&'a [u8]),
     /// Binary data; of `shape` times the element size, or for BYTES at least 4 bytes for each element.
     Binary(&'a [u8]),
     /// A protobuf message with a list of elements, not yet checked inside.
@@ -160,6 +168,12 @@ impl<'a> Envelope<'a> {
                 Err(error)
             }
         }
+    }
+
+    /// Takes missing and infinite values in JSON inputs, in the words in which the endpoint's answers have them.
+    pub fn allow(&mut self, non_finite: NonFinite) {
+        self.non_finite = non_finite;
+        self.inputs.iter_mut().for_each(|input| input.non_finite = non_finite);
     }
 
     /// Whether an output is to be sent as binary data: its own flag if it has one, else the request's, else
@@ -263,7 +277,10 @@ impl InputEnvelope<'_> {
     pub fn decode_into(&self, out: TypedMut<'_>) -> Result<()> {
         binary::check_buffer(&out, self.datatype, &self.shape, &self.name)?;
         match self.source {
-            Source::Json(data) => numbers::decode_into(data, &self.shape, out, &self.name),
+            Source::Json(data) => numbers::decode_with(data, &self.shape, out, &self.name, self.non_finite),
+            Source::Element(value) => {
+                numbers::decode_with(&listed(value), &self.shape, out, &self.name, self.non_finite)
+            }
             Source::Binary(blob) => binary::copy_into(blob, &self.shape, out, &self.name),
             Source::Typed(contents) => protobuf::decode_into(contents, &self.shape, out, &self.name),
         }
@@ -281,14 +298,22 @@ impl InputEnvelope<'_> {
             ));
         }
         match self.source {
-            Source::Json(data) => {
-                strings::decode_json(data, &self.shape, out, &self.name)?;
-                if self.base64 { out.decode_base64(&self.name) } else { Ok(()) }
-            }
+            Source::Json(data) => self.decode_json_strings(data, out),
+            Source::Element(value) => self.decode_json_strings(&listed(value), out),
             Source::Binary(blob) => strings::decode_binary(blob, self.shape.count(), out, &self.name),
             Source::Typed(contents) => protobuf::decode_strings(contents, &self.shape, out, &self.name),
         }
     }
+
+    fn decode_json_strings(&self, data: &[u8], out: &mut StringTable) -> Result<()> {
+        strings::decode_json(data, &self.shape, out, &self.name)?;
+        if self.base64 { out.decode_base64(&self.name) } else { Ok(()) }
+    }
+}
+
+/// A single value as the list of it, for decoders that read lists.
+fn listed(value: &[u8]) -> Vec<u8> {
+    [b"[", value, b"]"].concat()
 }
 
 // === impl Scratch ===
@@ -302,6 +327,7 @@ impl Scratch {
             inputs: std::mem::take(&mut self.inputs),
             outputs: std::mem::take(&mut self.outputs),
             form: Form::Listed,
+            non_finite: NonFinite::Error,
         }
     }
 

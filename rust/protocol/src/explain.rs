@@ -39,7 +39,14 @@ impl Explain<'_> {
             }
             Why::Element if data.get(fault.at) == Some(&b'[') => self.count_or_nesting(),
             Why::Element if is_non_finite(&self.token(fault)) => format!(
-                "element {} is {}: JSON has no NaN or Infinity, send the tensor as binary data",
+                "element {} is {}: JSON has no NaN or Infinity; send the tensor as binary data, or such values in \
+                 the words that the endpoint's answers.non_finite allows",
+                self.index(fault),
+                self.token(fault)
+            ),
+            Why::Element if is_float(datatype) && is_word(&self.token(fault)) => format!(
+                "element {} is {}, which the endpoint's answers.non_finite does not allow; allow it there, or send \
+                 the tensor as binary data",
                 self.index(fault),
                 self.token(fault)
             ),
@@ -146,6 +153,15 @@ fn past_string(data: &[u8], mut pos: usize) -> usize {
 fn is_non_finite(token: &str) -> bool {
     let token = token.trim_start_matches(['-', '+']).to_ascii_lowercase();
     token.starts_with("nan") || token.starts_with("inf")
+}
+
+fn is_float(datatype: DataType) -> bool {
+    matches!(datatype, DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64)
+}
+
+/// Whether an element is a word for a missing or infinite value on some endpoint.
+fn is_word(token: &str) -> bool {
+    matches!(token, "null" | "\"NaN\"" | "\"Infinity\"" | "\"-Infinity\"")
 }
 
 /// What an element of a datatype is in JSON.

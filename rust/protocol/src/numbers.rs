@@ -9,6 +9,7 @@ mod int;
 mod powers;
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_core::spec::NonFinite;
 use headgate_core::tensor::Shape;
 
 use crate::cursor::skip_space;
@@ -25,6 +26,20 @@ use crate::typed::TypedMut;
 /// `invalid_argument` that names `input_name`, the element and what would be right; `internal` where `out`
 /// has another length than `shape`. The content of `out` is then unspecified.
 pub fn decode_into(data: &[u8], shape: &Shape, out: TypedMut<'_>, input_name: &str) -> Result<()> {
+    decode_with(data, shape, out, input_name, NonFinite::Error)
+}
+
+/// As [`decode_into`], with the words that `non_finite` has for NaN and the infinities among floats.
+///
+/// # Errors
+/// As [`decode_into`].
+pub fn decode_with(
+    data: &[u8],
+    shape: &Shape,
+    mut out: TypedMut<'_>,
+    input_name: &str,
+    non_finite: NonFinite,
+) -> Result<()> {
     let datatype = out.datatype();
     if out.len() != shape.count() {
         return Err(Error::new(
@@ -32,7 +47,7 @@ pub fn decode_into(data: &[u8], shape: &Shape, out: TypedMut<'_>, input_name: &s
             format!("input \"{input_name}\": shape {shape:?} was given a buffer of {} elements", out.len()),
         ));
     }
-    let result = match out {
+    let result = match &mut out {
         TypedMut::Bool(out) => fill(data, shape, out, boolean),
         TypedMut::Uint8(out) => fill(data, shape, out, int::scan::<u8>),
         TypedMut::Uint16(out) => fill(data, shape, out, int::scan::<u16>),
@@ -47,7 +62,53 @@ pub fn decode_into(data: &[u8], shape: &Shape, out: TypedMut<'_>, input_name: &s
         TypedMut::Fp16(out) => fill(data, shape, out, float::scan_f16),
         TypedMut::Bf16(out) => fill(data, shape, out, float::scan_bf16),
     };
+    let result = result.or_else(|fault| match fault.why {
+        // Words are rare: the list is read again for them, so that numbers alone pay nothing.
+        Why::Element if non_finite != NonFinite::Error => with_words(data, shape, out, non_finite, fault),
+        _ => Err(fault),
+    });
     result.map_err(|fault| Explain { data, shape, datatype, name: input_name }.error(fault))
+}
+
+/// Reads a list of floats in which words stand for NaN and the infinities; `fault` is why it is no list of numbers.
+#[cold]
+fn with_words(
+    data: &[u8],
+    shape: &Shape,
+    out: TypedMut<'_>,
+    non_finite: NonFinite,
+    fault: Fault,
+) -> Scan<()> {
+    let word = |data: &[u8], pos: usize| {
+        word(data.get(pos..)?, non_finite).map(|(value, length)| (value, pos + length))
+    };
+    macro_rules! fill_or {
+        ($out:ident, $scan:path, $from:expr) => {
+            fill(data, shape, $out, |data, pos| match word(data, pos) {
+                Some((value, end)) => Ok(($from(value), end)),
+                None => $scan(data, pos),
+            })
+        };
+    }
+    match out {
+        TypedMut::Fp32(out) => fill_or!(out, float::scan_f32, |value| value as f32),
+        TypedMut::Fp64(out) => fill_or!(out, float::scan_f64, f64::from),
+        TypedMut::Fp16(out) => fill_or!(out, float::scan_f16, |value| half::f16::from_f64(value).to_bits()),
+        TypedMut::Bf16(out) => fill_or!(out, float::scan_bf16, |value| half::bf16::from_f64(value).to_bits()),
+        _ => Err(fault),
+    }
+}
+
+/// What the word at the beginning of `text` stands for, and its length.
+fn word(text: &[u8], non_finite: NonFinite) -> Option<(f64, usize)> {
+    let words: &[(&[u8], f64)] = match non_finite {
+        NonFinite::Error => &[],
+        NonFinite::Null => &[(b"null", f64::NAN)],
+        NonFinite::String => {
+            &[(b"\"NaN\"", f64::NAN), (b"\"Infinity\"", f64::INFINITY), (b"\"-Infinity\"", f64::NEG_INFINITY)]
+        }
+    };
+    words.iter().find(|(word, _)| text.starts_with(word)).map(|(word, value)| (*value, word.len()))
 }
 
 /// Where rows of elements go.

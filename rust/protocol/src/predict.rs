@@ -14,8 +14,8 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, MAX_RANK, Shape, TensorSpec};
 
 use crate::cursor::{Cursor, Kind};
-use crate::envelope::{Envelope, Form, InputEnvelope, Scratch, Source};
-use crate::fault::Fault;
+use crate::envelope::{Envelope, Form, InputEnvelope, Scratch, Source, refuse_byte_order_mark};
+use crate::fault::{Fault, Scan};
 use crate::reply::{OutputTensor, StringStyle, Style, elements};
 use crate::strings::write_json;
 
@@ -27,9 +27,10 @@ pub fn parse<'a>(body: &'a [u8], scratch: &mut Scratch) -> Result<Envelope<'a>> 
     let mut cursor = Cursor::new(body);
     let mut form = None;
     if cursor.kind() != Kind::Object {
+        refuse_byte_order_mark(body)?;
         return Err(Error::invalid(format!("the request must be an object, not {}", cursor.kind())));
     }
-    cursor.members(|cursor, key| {
+    cursor.fields(|cursor, key| {
         let found = match &*key {
             "instances" if cursor.kind() == Kind::List => Form::Rows(cursor.value_extent()?),
             "instances" => {
@@ -59,12 +60,12 @@ pub fn parse<'a>(body: &'a [u8], scratch: &mut Scratch) -> Result<Envelope<'a>> 
 /// # Errors
 /// `invalid_argument` for inputs that are missing, unknown or given twice, and rows that are not alike.
 pub fn inputs<'b>(
-    form: Form<'_>,
+    envelope: &Envelope<'_>,
     specs: &[TensorSpec],
     buffer: &'b mut Vec<u8>,
 ) -> Result<Vec<InputEnvelope<'b>>> {
     buffer.clear();
-    let lists = match form {
+    let values = match envelope.form {
         Form::Rows(rows) => rows_by_input(rows, specs)?,
         Form::Columns(columns) => columns_by_input(columns, specs)?,
         Form::Listed | Form::Raw(_) => {
@@ -73,13 +74,13 @@ pub fn inputs<'b>(
     };
     let mut ranges: Vec<Range<usize>> = Vec::with_capacity(specs.len());
     let mut encoded = Vec::with_capacity(specs.len());
-    for (spec, list) in specs.iter().zip(&lists) {
+    for (spec, value) in specs.iter().zip(&values) {
         let start = buffer.len();
-        let has_objects = spec.datatype == DataType::Bytes && list.contains(&b'{');
+        let has_objects = spec.datatype == DataType::Bytes && value.contains(&b'{');
         if has_objects {
-            all_base64(&mut Cursor::new(list), buffer, &spec.name)?;
+            all_base64(&mut Cursor::new(value), buffer, &spec.name)?;
         } else {
-            buffer.extend_from_slice(list);
+            buffer.extend_from_slice(value);
         }
         encoded.push(has_objects);
         ranges.push(start..buffer.len());
@@ -87,9 +88,13 @@ pub fn inputs<'b>(
     let buffer: &'b [u8] = buffer;
     let input = |((spec, range), base64): ((&TensorSpec, Range<usize>), bool)| {
         let data = &buffer[range];
-        let shape = shape_of(data, spec)?;
         let name = Cow::Owned(spec.name.clone());
-        Ok(InputEnvelope { name, datatype: spec.datatype, shape, source: Source::Json(data), base64 })
+        let (shape, source) = match data.first() {
+            Some(b'[') => (shape_of(data, spec)?, Source::Json(data)),
+            _ => (scalar(data, spec)?, Source::Element(data)),
+        };
+        let (datatype, non_finite) = (spec.datatype, envelope.non_finite);
+        Ok(InputEnvelope { name, datatype, shape, source, base64, non_finite })
     };
     specs.iter().zip(ranges).zip(encoded).map(input).collect()
 }
@@ -130,11 +135,19 @@ fn rows_by_input<'a>(rows: &'a [u8], specs: &[TensorSpec]) -> Result<Vec<Cow<'a,
         .collect())
 }
 
-/// Each input's tensor as a list.
+/// Each input's tensor: a list, or the element itself where it has no dimension.
 fn columns_by_input<'a>(columns: &'a [u8], specs: &[TensorSpec]) -> Result<Vec<Cow<'a, [u8]>>> {
     let mut cursor = Cursor::new(columns);
     match (cursor.kind(), specs) {
-        (Kind::List, [_]) => Ok(vec![Cow::Borrowed(columns)]),
+        (Kind::List | Kind::Number | Kind::Text | Kind::Flag, [_]) => Ok(vec![Cow::Borrowed(columns)]),
+        // Bytes in base64, unless that is the input's name.
+        (Kind::Object, [spec])
+            if spec.datatype == DataType::Bytes
+                && spec.name != "b64"
+                && has_only_b64(&mut Cursor::new(columns)) == Ok(true) =>
+        {
+            Ok(vec![Cow::Borrowed(columns)])
+        }
         (Kind::Object, _) => {
             let values = members(&mut cursor, specs, || "\"inputs\"".into())?;
             Ok(values.into_iter().map(Cow::Borrowed).collect())
@@ -195,14 +208,33 @@ fn is_encoded(list: &[u8]) -> bool {
         if index > 0 {
             return cursor.skip();
         }
-        let mut keys = 0;
-        cursor.members(|cursor, key| {
-            keys += 1;
-            only_b64 = keys == 1 && key == "b64";
-            cursor.skip()
-        })
+        only_b64 = has_only_b64(cursor)?;
+        Ok::<(), Fault>(())
     });
     only_b64
+}
+
+/// Passes an object; whether `b64` is its only key.
+fn has_only_b64(cursor: &mut Cursor<'_>) -> Scan<bool> {
+    let (mut keys, mut found) = (0, false);
+    cursor.members(|cursor, key| {
+        keys += 1;
+        found = keys == 1 && key == "b64";
+        cursor.skip()
+    })?;
+    Ok(found)
+}
+
+/// The shape of a value without brackets, for an input that may have no dimension.
+fn scalar(value: &[u8], spec: &TensorSpec) -> Result<Shape> {
+    match Shape::new(&[]) {
+        Ok(shape) if spec.accepts(&shape) => Ok(shape),
+        _ => Err(Error::invalid(format!(
+            "input {:?}: it must be a list, not {}",
+            spec.name,
+            Cursor::new(value).kind()
+        ))),
+    }
 }
 
 /// Rewrites nested lists of texts and `{"b64": …}` as lists of base64 only.
@@ -269,6 +301,10 @@ fn shape_of(list: &[u8], spec: &TensorSpec) -> Result<Shape> {
         counted.map_err(|fault| refused(fault.into()))?;
         dims[rank] = length as i64;
         rank += 1;
+    }
+    if rank == 1 && dims[0] == 1 && spec.shape.is_empty() {
+        // A row of an input without dimensions is its only element.
+        rank = 0;
     }
     let single_column = rank == 1 && matches!(*spec.shape, [_, 1 | -1]);
     if single_column {

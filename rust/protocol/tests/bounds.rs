@@ -112,7 +112,7 @@ fn read(body: &[u8]) {
             bounded(body, || {
                 if let Ok(envelope) = predict::parse(body, &mut Scratch::default()) {
                     let mut buffer = Vec::new();
-                    let inputs = predict::inputs(envelope.form, specs, &mut buffer).unwrap_or_default();
+                    let inputs = predict::inputs(&envelope, specs, &mut buffer).unwrap_or_default();
                     inputs.iter().for_each(decode);
                 }
             });

@@ -19,7 +19,7 @@ fn spec(name: &str, datatype: DataType, shape: &[i64]) -> TensorSpec {
 fn read(body: &str, specs: &[TensorSpec]) -> Result<Vec<(Vec<i64>, Vec<f32>)>> {
     let envelope = predict::parse(body.as_bytes(), &mut Scratch::default())?;
     let mut buffer = Vec::new();
-    let inputs = predict::inputs(envelope.form, specs, &mut buffer)?;
+    let inputs = predict::inputs(&envelope, specs, &mut buffer)?;
     let values = inputs.iter().map(|input| {
         let mut out = vec![0f32; if input.datatype == DataType::Fp32 { input.shape.count() } else { 0 }];
         if input.datatype == DataType::Fp32 {
@@ -99,7 +99,7 @@ fn bytes_come_as_text_or_base64() {
     {
         let envelope = predict::parse(body.as_bytes(), &mut Scratch::default()).unwrap();
         let mut buffer = Vec::new();
-        let inputs = predict::inputs(envelope.form, &specs, &mut buffer).unwrap();
+        let inputs = predict::inputs(&envelope, &specs, &mut buffer).unwrap();
         let mut table = StringTable::default();
         inputs[0].decode_strings(&mut table).unwrap();
         assert_eq!(table.view().iter().collect::<Vec<_>>(), [&b"a"[..], b"\xff"], "{body}");
@@ -181,7 +181,7 @@ fn any_body_is_taken_or_refused() {
                 let Ok(envelope) = predict::parse(body, &mut Scratch::default()) else { continue };
                 for specs in [&specs[..], &specs[..1], &specs[1..]] {
                     let mut buffer = Vec::new();
-                    for input in predict::inputs(envelope.form, specs, &mut buffer).unwrap_or_default() {
+                    for input in predict::inputs(&envelope, specs, &mut buffer).unwrap_or_default() {
                         let _ = input.decode_strings(&mut StringTable::default());
                     }
                 }

@@ -117,7 +117,7 @@ fn same(read: &protobuf::InferRequest<'_>, wanted: &ModelInferRequest) {
         let contents = wanted_input.contents.clone().unwrap_or_default();
         match input.source {
             Source::Binary(raw) => assert_eq!(raw, &wanted.raw_input_contents[index][..]),
-            Source::Json(_) => unreachable!("no JSON in protobuf"),
+            Source::Json(_) | Source::Element(_) => unreachable!("no JSON in protobuf"),
             Source::Typed(_) if input.datatype == DataType::Fp32 => match floats(input) {
                 Ok(values) => {
                     let bits =

@@ -39,7 +39,7 @@ impl Coding {
 /// Reads a request's body, decoded as its `Content-Encoding` says.
 ///
 /// # Errors
-/// As [`Source::read`] and [`decode`]; `unsupported` for another coding.
+/// As [`Source::read`] and [`decode`]; `unsupported_media_type` for another coding.
 pub async fn read_body(
     body: &mut Source,
     limit: usize,
@@ -48,19 +48,37 @@ pub async fn read_body(
 ) -> Result<(Bytes, Counted)> {
     let coding = match headers.get("content-encoding") {
         None => None,
-        Some(name) => Coding::parse(name).ok_or_else(|| {
-            let name = name.escape_ascii();
-            Error::new(
-                Code::Unsupported,
-                format!("Content-Encoding \"{name}\" is not supported; gzip, deflate and identity are"),
-            )
-        })?,
+        Some(_) => of_body(headers)?,
     };
     let (body, mut counted) = body.read(limit, headers, align).await?;
     match coding {
         None => Ok((body, counted)),
         Some(coding) => Ok((decode(&body, coding, limit, &mut counted).await?.into(), counted)),
     }
+}
+
+/// The one coding of a body: header lines make one list, in which identity says nothing.
+///
+/// # Errors
+/// `unsupported_media_type` for another coding, and for several.
+pub fn of_body(headers: Headers<'_>) -> Result<Option<Coding>> {
+    let names = headers.values("content-encoding").flat_map(|line| line.split(|&byte| byte == b','));
+    let mut found = None;
+    for name in names.map(<[u8]>::trim_ascii) {
+        match (Coding::parse(name), found) {
+            (Some(None), _) => {}
+            (Some(coding), None) => found = coding,
+            (Some(_), Some(_)) => {
+                return Err(unsupported("several codings are not supported, one after the other"));
+            }
+            (None, _) => return Err(unsupported(&format!("\"{}\" is not supported", name.escape_ascii()))),
+        }
+    }
+    Ok(found)
+}
+
+fn unsupported(why: &str) -> Error {
+    Error::new(Code::UnsupportedMediaType, format!("Content-Encoding: {why}; send gzip, deflate or identity"))
 }
 
 /// Decodes a body into at most `limit` bytes, which are counted as they come.

@@ -2,6 +2,7 @@
 //!
 //! The hot path goes on in `infer`.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::rc::Rc;
@@ -11,7 +12,9 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::binary;
 use headgate_protocol::envelope::Envelope;
 use headgate_protocol::metadata::{self, ModelMetadata};
-use http::header::{ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY};
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY,
+};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
@@ -26,7 +29,7 @@ use crate::panic::catching;
 use crate::path::{Call, Extension};
 use crate::reply::{Fields, ReplyBody};
 use crate::taps::Tap;
-use crate::{facts, framing, grpc, io, rest};
+use crate::{facts, framing, grpc, io, path, rest};
 
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Where the JSON of a body ends, when binary data follows it.
@@ -40,6 +43,8 @@ pub struct Head<'a> {
     pub method: &'a Method,
     /// The path of its target.
     pub path: &'a str,
+    /// Whether escapes of the path are still to be decoded.
+    pub has_escapes: bool,
     /// The version of HTTP that it is read by.
     pub version: Version,
     /// The header fields.
@@ -71,6 +76,7 @@ pub async fn handle(
     let head = Head {
         method: &parts.method,
         path: parts.uri.path(),
+        has_escapes: parts.uri.path().contains('%'),
         version: parts.version,
         headers: Headers::Map(&parts.headers),
     };
@@ -148,7 +154,11 @@ async fn dispatch(
 }
 
 async fn route(head: Head<'_>, body: &mut Source, received: Instant, context: &Context) -> Reply {
-    let Some(call) = Call::parse(head.path) else {
+    let path = match head.has_escapes.then(|| path::decoded(head.path)).transpose() {
+        Ok(path) => path.unwrap_or(Cow::Borrowed(head.path)),
+        Err(error) => return refused(&error),
+    };
+    let Some(call) = Call::parse(&path) else {
         return refused(&Error::new(
             Code::NotFound,
             format!("{} is not a path of the Open Inference Protocol; GET /v2 says what there is", head.path),
@@ -298,6 +308,9 @@ fn error_reply(error: &Error, mut body: Vec<u8>) -> Reply {
     let status = error.code.http().and_then(|status| StatusCode::from_u16(status).ok());
     let status = status.unwrap_or(StatusCode::BAD_REQUEST);
     let mut reply = Reply::new(status, &JSON, body);
+    if error.code == Code::UnsupportedMediaType {
+        reply.fields.push((ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate")));
+    }
     if error.code.retry()
         && (status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS)
     {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::id::MAX_NAME;
 use headgate_core::route::{Pick, Reason, pick, pick_direct};
+use headgate_core::spec::NonFinite;
 use headgate_engine::runtime::cancel::Scope;
 use headgate_engine::{Lease, Place, Ran, Seat, Waiter, Warm};
 use headgate_protocol::binary;
@@ -152,10 +153,13 @@ pub async fn find_and_infer(ask: Ask<'_>, envelope: Envelope<'_>, body: (&Bytes,
 pub async fn infer(
     ask: Ask<'_>,
     endpoint: Arc<LiveEndpoint>,
-    envelope: Envelope<'_>,
+    mut envelope: Envelope<'_>,
     (body, counted): (&Bytes, Counted),
 ) -> Result<Answer> {
     let asked = deadline::of(ask.context.timeout.as_ref(), ask.received)?;
+    if endpoint.non_finite != NonFinite::Error {
+        envelope.allow(endpoint.non_finite);
+    }
     let mut tap = route(&ask, endpoint)?;
     tap.counted().take(counted);
     tap.sample(ask.protocol, ask.context);
@@ -178,8 +182,23 @@ pub async fn infer(
 /// # Errors
 /// `invalid_argument`, `unsupported`.
 pub fn envelope<'a>(headers: Headers<'_>, body: &'a [u8]) -> Result<Envelope<'a>> {
-    let body = binary::split(body, headers.get(binary::HEADER))?;
+    let mut lengths = headers.values(binary::HEADER);
+    let length = lengths.next();
+    if let Some(other) = lengths.find(|&other| Some(other) != length) {
+        return Err(two_lengths(length.unwrap_or_default(), other));
+    }
+    let body = binary::split(body, length)?;
     io::with(|io| Envelope::parse(body, &mut io.scratch.borrow_mut().envelope))
+}
+
+/// Two ends of the JSON: whichever is taken, a proxy in front may have taken the other.
+#[cold]
+fn two_lengths(one: &[u8], other: &[u8]) -> Error {
+    Error::invalid(format!(
+        "Inference-Header-Content-Length is both \"{}\" and \"{}\"; send it once",
+        one.escape_ascii(),
+        other.escape_ascii()
+    ))
 }
 
 /// As [`envelope`], for a request to `:predict`.

@@ -8,6 +8,7 @@ pub mod access_log;
 pub mod background;
 pub mod body;
 pub mod budget;
+pub mod call;
 pub mod clock;
 pub mod coding;
 pub mod config;

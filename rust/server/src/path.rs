@@ -1,5 +1,9 @@
 //! Which call of the protocol a path names.
 
+use std::borrow::Cow;
+
+use headgate_core::error::{Error, Result};
+
 /// A call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call<'a> {
@@ -55,6 +59,37 @@ pub enum SharedMemory {
     Register,
     /// Forget regions.
     Unregister,
+}
+
+/// A path with its escapes decoded, once. A slash that is escaped stays so: it parts no segments, and no name has one.
+///
+/// # Errors
+/// `invalid_argument` for a percent sign without two hexadecimal digits behind it, and for bytes that are not UTF-8.
+pub fn decoded(path: &str) -> Result<Cow<'_, str>> {
+    let mut parts = path.split('%');
+    let mut decoded = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let digits = part.get(..2).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or_else(|| {
+            Error::invalid(format!(
+                "the path has {:?}; an escape is % and two hexadecimal digits, such as %20",
+                escape(part)
+            ))
+        })?;
+        match byte {
+            b'/' => decoded.extend_from_slice(b"%2F"),
+            _ => decoded.push(byte),
+        }
+        decoded.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(decoded)
+        .map(Cow::Owned)
+        .map_err(|_| Error::invalid("the escapes of the path are not UTF-8"))
+}
+
+/// What stands where an escape should.
+fn escape(part: &str) -> String {
+    format!("%{}", part.chars().take(2).collect::<String>())
 }
 
 /// The endpoint, and the version when the caller names one.
@@ -183,6 +218,8 @@ fn name(path: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use headgate_core::error::Code;
+
     use super::*;
 
     const PLAIN: Target<'static> = Target { endpoint: "digits", version: None };
@@ -231,6 +268,25 @@ mod tests {
             ("/v2/systemsharedmemory/unregister", Extension::SharedMemory(SharedMemory::Unregister)),
         ] {
             assert_eq!(Call::parse(path), Some(Call::Extension(call)), "{path}");
+        }
+    }
+
+    #[test]
+    fn escapes_are_decoded_once_and_an_escaped_slash_parts_nothing() {
+        for (path, wanted) in [
+            ("/v2/models/a%2Eb/infer", "/v2/models/a.b/infer"),
+            ("/v1/models/digits%3Apredict", "/v1/models/digits:predict"),
+            ("/v2/m%6fdels/%64igits", "/v2/models/digits"),
+            ("/v2/models/a%252Eb", "/v2/models/a%2Eb"),
+            ("/v2/models%2Fdigits", "/v2/models%2Fdigits"),
+            ("/v2/models/a%2fb/infer", "/v2/models/a%2Fb/infer"),
+            ("/%C3%A9", "/\u{e9}"),
+            ("/plain", "/plain"),
+        ] {
+            assert_eq!(decoded(path).unwrap(), wanted, "{path}");
+        }
+        for path in ["/%", "/%2", "/%zz", "/%2/x", "/%+1", "/%\u{e9}", "/%FF", "/%C3"] {
+            assert_eq!(decoded(path).unwrap_err().code, Code::InvalidArgument, "{path}");
         }
     }
 

@@ -152,7 +152,9 @@ impl Line<'_> {
         let mut reply = {
             let (method, path) = (&plain.method, plain.path);
             let headers = Headers::List(head, &fields);
-            let head = Head { method, path, version: Version::HTTP_11, headers };
+            // A plain path has none ([`head::parse`]).
+            let has_escapes = false;
+            let head = Head { method, path, has_escapes, version: Version::HTTP_11, headers };
             self.unless_left(pin!(respond(head, Source::Here(body), received, &open))).await?
         };
         self.held.fields = fields;

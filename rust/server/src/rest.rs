@@ -3,12 +3,14 @@
 //! Not here: inference (`infer`) and the small bodies that health checks read all day (`headgate_protocol::metadata`).
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_protocol::envelope::refuse_byte_order_mark;
 use headgate_protocol::pb::inference as pb;
 use headgate_protocol::predict;
 use http::Method;
 use serde_json::{Map, Value, json};
 
 use crate::body::Source;
+use crate::call::origin::refuse_pages;
 use crate::headers::Headers;
 use crate::io::{self, Io};
 use crate::path::{Extension, SharedMemory, Target};
@@ -59,11 +61,13 @@ pub async fn answer(
             io::with(|io| index(io, repository, ready))?
         }
         Extension::Load(repository, name) => {
+            refuse_pages(headers)?;
             let parameters = parameters(object(headers, body).await?)?;
             residency::load(repository, name, parameters.keys().map(String::as_str)).await?;
             json!({"name": name, "load": true})
         }
         Extension::Unload(repository, name) => {
+            refuse_pages(headers)?;
             let parameters = parameters(object(headers, body).await?)?;
             let names = parameters.keys().map(String::as_str);
             io::with(|io| residency::unload(io, repository, name, names))?;
@@ -84,8 +88,12 @@ pub async fn answer(
         }
         Extension::SharedMemory(SharedMemory::Status) => json!([]),
         // Nothing is registered, so that there is nothing to forget.
-        Extension::SharedMemory(SharedMemory::Unregister) => json!({}),
+        Extension::SharedMemory(SharedMemory::Unregister) => {
+            coding::of_body(headers)?;
+            json!({})
+        }
         Extension::SharedMemory(SharedMemory::Register) => {
+            coding::of_body(headers)?;
             return Err(Error::new(
                 Code::Unsupported,
                 "shared memory is not supported; send the elements with the request",
@@ -102,14 +110,22 @@ async fn object(headers: Headers<'_>, body: &mut Source) -> Result<Map<String, V
     if bytes.is_empty() {
         return Ok(Map::new());
     }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Error::invalid(format!("the body must be a JSON object: {error}")))
+    refuse_byte_order_mark(&bytes)?;
+    let asked: Option<Map<String, Value>> = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::invalid(format!("the body must be a JSON object: {error}")))?;
+    Ok(without_nulls(asked.unwrap_or_default()))
+}
+
+/// The fields that say something: one that is null is as good as absent.
+fn without_nulls(mut fields: Map<String, Value>) -> Map<String, Value> {
+    fields.retain(|_, value| !value.is_null());
+    fields
 }
 
 fn parameters(mut asked: Map<String, Value>) -> Result<Map<String, Value>> {
     match asked.remove("parameters") {
         None => Ok(Map::new()),
-        Some(Value::Object(parameters)) => Ok(parameters),
+        Some(Value::Object(parameters)) => Ok(without_nulls(parameters)),
         Some(_) => Err(Error::invalid("\"parameters\" must be an object")),
     }
 }

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
+use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape, TensorSpec};
 use headgate_engine::runtime::Tensor;
 use headgate_engine::runtime::element::cast_mut;
@@ -59,7 +60,7 @@ pub fn decode(
 ) -> Result<Buffers> {
     let decoded = match envelope.form {
         Form::Listed => decode_listed(&envelope.inputs, body, (warm, waiter), &mut scratch.strings, counted),
-        form => decode_unlisted(form, body, (warm, waiter), scratch, counted),
+        _ => decode_unlisted(envelope, body, (warm, waiter), scratch, counted),
     };
     scratch.strings.shrink(KEPT);
     if scratch.rearranged.capacity() > KEPT {
@@ -70,7 +71,7 @@ pub fn decode(
 
 /// A request that does not list its inputs: their names are the model's.
 fn decode_unlisted(
-    form: Form<'_>,
+    envelope: &Envelope<'_>,
     body: &Bytes,
     (warm, waiter): (Warm, Waiter),
     scratch: &mut Scratch,
@@ -79,14 +80,14 @@ fn decode_unlisted(
     let Scratch { strings, rearranged, .. } = scratch;
     let model = warm.model().clone();
     let specs = &model.signature().inputs;
-    if let Form::Raw(bytes) = form {
+    if let Form::Raw(bytes) = envelope.form {
         let input = raw_input(bytes, specs)?;
         return match specs[0].datatype {
             DataType::Bytes => decode_raw_string(&input, bytes, (warm, waiter)),
             _ => decode_listed(&[input], body, (warm, waiter), strings, counted),
         };
     }
-    let inputs = predict::inputs(form, specs, rearranged)?;
+    let inputs = predict::inputs(envelope, specs, rearranged)?;
     decode_listed(&inputs, body, (warm, waiter), strings, counted)
 }
 
@@ -98,6 +99,7 @@ fn raw_input<'a>(bytes: &'a [u8], specs: &'a [TensorSpec]) -> Result<InputEnvelo
         name: specs[0].name.as_str().into(),
         source: Source::Binary(bytes),
         base64: false,
+        non_finite: NonFinite::Error,
     })
 }
 

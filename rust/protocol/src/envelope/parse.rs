@@ -5,10 +5,12 @@
 use std::borrow::Cow;
 
 use headgate_core::error::{Error, Result};
+use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape};
 
 use super::values::{
-    datatype, flag, positive, request_parameters, shape, skip, tensor_parameters, text, twice, want, whole,
+    datatype, flag, positive, refuse_byte_order_mark, request_parameters, shape, skip, tensor_parameters,
+    text, twice, want, whole,
 };
 use super::{Envelope, Form, InputEnvelope, MAX_TENSORS, RequestedOutput, Source};
 use crate::binary::{self, Blobs, Body};
@@ -26,8 +28,11 @@ pub(super) fn request<'a>(body: Body<'a>, into: &mut Envelope<'a>) -> Result<()>
         into.parameters.binary_data_output = Some(true);
         return Ok(());
     }
+    if cursor.kind() != Kind::Object {
+        refuse_byte_order_mark(body.json)?;
+    }
     want(&mut cursor, Kind::Object, || "the request".into())?;
-    cursor.members(|cursor, key| {
+    cursor.fields(|cursor, key| {
         let repeated = match &*key {
             "id" => into.id.replace(text(cursor, || "\"id\"".into())?).is_some(),
             "parameters" if !has_parameters => {
@@ -75,7 +80,7 @@ fn inputs<'a>(
     cursor.elements(|cursor, index| {
         want(cursor, Kind::Object, || format!("inputs[{index}]"))?;
         let mut draft = Draft { index, ..Draft::default() };
-        cursor.members(|cursor, key| draft.member(cursor, &key))?;
+        cursor.fields(|cursor, key| draft.member(cursor, &key))?;
         let input = draft.finish(blobs)?;
         check_new("inputs", &input.name, into.iter().map(|earlier| &*earlier.name))?;
         into.push(input);
@@ -131,19 +136,8 @@ impl<'a> Draft<'a> {
                 let shape = shape(cursor, || self.place())?;
                 self.shape.replace(shape).is_some()
             }
-            // KServe's client writes this beside the binary data of a tensor without elements.
-            "data" if cursor.kind() == Kind::Null => {
-                skip(cursor)?;
-                false
-            }
             "data" => {
-                want(cursor, Kind::List, || format!("{}: \"data\"", self.place()))?;
-                let data = cursor.list_extent().map_err(|fault| match fault.why {
-                    Why::Depth => {
-                        Error::invalid(format!("{}: \"data\" is nested too deep: {fault}", self.place()))
-                    }
-                    _ => Error::invalid(format!("{}: \"data\" has no end: {fault}", self.place())),
-                })?;
+                let data = self.data(cursor)?;
                 self.data.replace(data).is_some()
             }
             "parameters" => {
@@ -156,6 +150,18 @@ impl<'a> Draft<'a> {
             }
         };
         if repeated { Err(twice(&self.place(), key)) } else { Ok(()) }
+    }
+
+    /// The extent of the elements: a list, or a value without brackets.
+    fn data(&self, cursor: &mut Cursor<'a>) -> Result<&'a [u8]> {
+        if matches!(cursor.kind(), Kind::Number | Kind::Text | Kind::Flag) {
+            return Ok(cursor.value_extent()?);
+        }
+        want(cursor, Kind::List, || format!("{}: \"data\"", self.place()))?;
+        cursor.list_extent().map_err(|fault| match fault.why {
+            Why::Depth => Error::invalid(format!("{}: \"data\" is nested too deep: {fault}", self.place())),
+            _ => Error::invalid(format!("{}: \"data\" has no end: {fault}", self.place())),
+        })
     }
 
     fn parameters(&mut self, cursor: &mut Cursor<'a>) -> Result<()> {
@@ -198,7 +204,7 @@ impl<'a> Draft<'a> {
         let datatype = self.datatype.ok_or_else(|| missing("datatype", "\"FP32\""))?;
         let shape = self.shape.ok_or_else(|| missing("shape", "[1, 64]"))?;
         let source = match (self.data, self.binary_size) {
-            (Some(data), None) => Source::Json(json(data, &shape, &name)?),
+            (Some(data), None) => json(data, &shape, &name)?,
             (None, Some(size)) => {
                 binary::check_size(size, datatype, &shape, &name)?;
                 Source::Binary(blobs.next(size, &name)?)
@@ -215,18 +221,28 @@ impl<'a> Draft<'a> {
                 )));
             }
         };
-        Ok(InputEnvelope { name, datatype, shape, source, base64: self.base64 })
+        let non_finite = NonFinite::Error;
+        Ok(InputEnvelope { name, datatype, shape, source, base64: self.base64, non_finite })
     }
 }
 
 /// Refuses JSON data that cannot fit its shape before anyone makes a buffer of that shape.
-fn json<'a>(data: &'a [u8], shape: &Shape, name: &str) -> Result<&'a [u8]> {
+fn json<'a>(data: &'a [u8], shape: &Shape, name: &str) -> Result<Source<'a>> {
+    if data.first() != Some(&b'[') {
+        if shape.dims().is_empty() {
+            return Ok(Source::Element(data));
+        }
+        return Err(Error::invalid(format!(
+            "input \"{name}\": \"data\" must be a list for shape {shape:?}; only a tensor of shape [] may be a value \
+             without brackets"
+        )));
+    }
     // An element takes a byte and a comma or bracket, the list one bracket more.
     if shape.count() > (data.len() - 1) / 2 {
         let text = explain::too_few_or_many(shape, explain::count(data));
         return Err(Error::invalid(format!("input \"{name}\": {text}")));
     }
-    Ok(data)
+    Ok(Source::Json(data))
 }
 
 fn outputs<'a>(cursor: &mut Cursor<'a>, into: &mut Vec<RequestedOutput<'a>>) -> Result<()> {
@@ -244,7 +260,7 @@ fn output<'a>(cursor: &mut Cursor<'a>, index: usize) -> Result<RequestedOutput<'
     let mut name: Option<Cow<'a, str>> = None;
     let mut wanted = Wanted::default();
     let mut has_parameters = false;
-    cursor.members(|cursor, key| {
+    cursor.fields(|cursor, key| {
         let place = || match &name {
             Some(name) => format!("output \"{name}\""),
             None => format!("outputs[{index}]"),

@@ -112,7 +112,7 @@ pub(super) fn parameter<'a>(
 /// Reads the parameters of the request.
 pub(super) fn request_parameters<'a>(cursor: &mut Cursor<'a>, into: &mut Parameters<'a>) -> Result<()> {
     want(cursor, Kind::Object, || "\"parameters\"".into())?;
-    cursor.members(|cursor, key| {
+    cursor.fields(|cursor, key| {
         let place = || format!("parameter \"{key}\"");
         let repeated = match &*key {
             "binary_data_output" => into.binary_data_output.replace(flag(cursor, place)?).is_some(),
@@ -153,7 +153,7 @@ pub(super) fn tensor_parameters<'a>(
     mut known: impl FnMut(&mut Cursor<'a>, &str) -> Result<bool>,
 ) -> Result<()> {
     want(cursor, Kind::Object, || format!("{}: \"parameters\"", place()))?;
-    cursor.members(|cursor, key| {
+    cursor.fields(|cursor, key| {
         refuse_shared_memory(&key, &place)?;
         if !known(cursor, &key)? {
             parameter(cursor, || format!("{}: parameter \"{key}\"", place()))?;
@@ -176,6 +176,22 @@ pub(crate) fn refuse_shared_memory(key: &str, place: impl Fn() -> String) -> Res
 /// The refusal of a key that comes a second time.
 pub(super) fn twice(place: &str, key: &str) -> Error {
     Error::invalid(format!("{place} has \"{key}\" twice"))
+}
+
+/// Refuses a text in front of which an editor put a byte order mark: JSON has none (RFC 8259, section 8.1).
+///
+/// # Errors
+/// `invalid_argument` that names the encoding of which it is the mark.
+pub fn refuse_byte_order_mark(text: &[u8]) -> Result<()> {
+    let encoding = match text {
+        [0xef, 0xbb, 0xbf, ..] => "UTF-8",
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16",
+        [0, 0, 0xfe, 0xff, ..] => "UTF-32",
+        _ => return Ok(()),
+    };
+    Err(Error::invalid(format!(
+        "the body begins with the byte order mark of {encoding}; JSON is sent as UTF-8 and without a mark"
+    )))
 }
 
 /// Passes a value that nobody reads.

@@ -2,6 +2,8 @@
 //!
 //! Next: `facts`, which knows the answers.
 
+use std::collections::HashMap;
+
 use headgate_core::error::{Code, Error};
 use headgate_protocol::metadata::EXTENSIONS;
 use headgate_protocol::pb::inference::{self as pb, log_settings_response, trace_setting_response};
@@ -9,7 +11,9 @@ use tonic::{Request, Response, Status};
 
 use super::as_status;
 use super::generated::inference::grpc_inference_service_server::GrpcInferenceService;
+use crate::call::origin;
 use crate::facts;
+use crate::headers::Headers;
 use crate::io::{self, Io};
 use crate::path::Target;
 use crate::residency;
@@ -27,6 +31,18 @@ fn told<T>(tell: impl FnOnce(&Io) -> headgate_core::error::Result<T>) -> Answer<
 
 fn target<'a>(name: &'a str, version: &'a str) -> Target<'a> {
     Target { endpoint: name, version: Some(version).filter(|version| !version.is_empty()) }
+}
+
+/// As [`origin::refuse_pages`], by the call's metadata.
+fn refuse_pages<T>(request: &Request<T>) -> Result<(), Status> {
+    let headers = request.metadata().clone().into_headers();
+    origin::refuse_pages(Headers::Map(&headers)).map_err(|error| as_status(&error))
+}
+
+/// The parameters that say something: one without a value is as good as absent.
+fn given(parameters: &HashMap<String, pb::ModelRepositoryParameter>) -> impl Iterator<Item = &str> {
+    let set = parameters.iter().filter(|(_, value)| value.parameter_choice.is_some());
+    set.map(|(name, _)| name.as_str())
 }
 
 fn no_shared_memory<T>() -> Answer<T> {
@@ -125,8 +141,9 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<pb::RepositoryModelLoadRequest>,
     ) -> Answer<pb::RepositoryModelLoadResponse> {
+        refuse_pages(&request)?;
         let asked = request.into_inner();
-        let parameters = asked.parameters.keys().map(String::as_str);
+        let parameters = given(&asked.parameters);
         let loaded = residency::load(&asked.repository_name, &asked.model_name, parameters).await;
         loaded.map(|()| Response::new(pb::RepositoryModelLoadResponse {})).map_err(|error| as_status(&error))
     }
@@ -135,8 +152,9 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<pb::RepositoryModelUnloadRequest>,
     ) -> Answer<pb::RepositoryModelUnloadResponse> {
+        refuse_pages(&request)?;
         let asked = request.into_inner();
-        let parameters = asked.parameters.keys().map(String::as_str);
+        let parameters = given(&asked.parameters);
         told(|io| {
             residency::unload(io, &asked.repository_name, &asked.model_name, parameters)?;
             Ok(pb::RepositoryModelUnloadResponse {})
