@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::tensor::{MAX_RANK, Shape};
+use headgate_core::tensor::Shape;
 use headgate_runtime::cancel::Token;
 use headgate_runtime::device::Flight;
 use headgate_runtime::{Binding, View};
@@ -26,6 +26,7 @@ use crate::pool::{Doorbell, late, nanos};
 use crate::runner::{On, Runner};
 use crate::seats::{Member, Seats};
 use crate::sync::{Mutex, lock};
+use crate::warmup::with_rows;
 
 pub use seat::{Done, Seat, Together};
 
@@ -390,15 +391,4 @@ fn check_rows(output: &View<'_>, rows: usize) -> Result<()> {
         Code::BackendFailed,
         format!("a batch of {rows} rows gave an output of shape {:?}; remove max_batch", output.shape),
     ))
-}
-
-/// A shape with another number of rows.
-fn with_rows(shape: &Shape, rows: usize) -> Result<Shape> {
-    let mut dims = [0; MAX_RANK];
-    let rank = shape.dims().len();
-    dims[..rank].copy_from_slice(shape.dims());
-    if rank > 0 {
-        dims[0] = rows as i64;
-    }
-    Shape::new(&dims[..rank])
 }

@@ -4,6 +4,7 @@
 //! [`runner`], [`probe`], [`batcher`], [`batch`], [`constant`], [`resident`], [`memory`], [`load`], [`histogram`].
 
 pub mod batch;
+mod batch_check;
 pub mod batcher;
 pub mod constant;
 mod crew;
@@ -29,6 +30,7 @@ mod seats;
 mod shortest;
 mod staff;
 mod sync;
+mod tolerance;
 mod warm;
 mod warmup;
 

@@ -172,7 +172,7 @@ impl Engine {
         let mut failed = Vec::new();
         for device in &run.device {
             let how = How::of(run, *device);
-            let tried = made(how).and_then(|model| Ok((try_out(&model, path)?, model)));
+            let tried = made(how).and_then(|model| Ok((try_out(&model, path, how)?, model)));
             match tried {
                 Ok((Some(alone), model)) => {
                     note_failures(&model, &failed);
@@ -214,8 +214,8 @@ impl Engine {
         }
         let options = SessionOptions { intra_threads: cores, ..how.options };
         // A trial that fails, for want of memory say, leaves what there is.
-        let wide = made(How { options, ..how });
-        let wide = wide.and_then(|wide| Ok((try_out(&wide, path)?, wide)));
+        let how = How { options, ..how };
+        let wide = made(how).and_then(|wide| Ok((try_out(&wide, path, how)?, wide)));
         match wide {
             Ok((together, wide)) if warm::gains(alone, together) => wide,
             _ => model,
@@ -340,9 +340,10 @@ fn note_failures(model: &Warm, failed: &[(&Device, Error)]) {
 }
 
 /// Warms a model; the median of its runs, if it takes what is made up.
-fn try_out(model: &Warm, path: &Path) -> Result<Option<u64>> {
+fn try_out(model: &Warm, path: &Path, how: How) -> Result<Option<u64>> {
     let _alone = model.executable().alone();
-    warm::up(model, Warmup::beside(path, model.signature())?)
+    let exact = how.device == Device::Cpu && how.options.intra_threads == 1;
+    warm::up(model, Warmup::beside(path, model.signature())?, exact)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -5,6 +5,7 @@
 
 mod given;
 mod made_up;
+mod rows;
 
 use std::path::Path;
 
@@ -14,6 +15,7 @@ use headgate_runtime::Binding;
 
 use given::{Given, fault};
 pub(crate) use made_up::MadeUp;
+pub(crate) use rows::{Row, Rows, with_rows};
 
 /// The file's name, beside the model.
 pub(crate) const FILE: &str = "warmup.json";
@@ -92,6 +94,17 @@ impl Warmup {
         match self {
             Warmup::Given(requests) => requests[at].fill(binding),
             Warmup::MadeUp(made_up) => made_up.fill(binding, signature, 1),
+        }
+    }
+
+    /// Rows to compare: of each kind those of all given requests, or what is made up, one attempt after the other.
+    pub(crate) fn rows<'a>(
+        &'a self,
+        signature: &'a Signature,
+    ) -> Box<dyn Iterator<Item = Result<Rows>> + 'a> {
+        match self {
+            Warmup::Given(requests) => Box::new(given::rows(requests).into_iter().map(Ok)),
+            Warmup::MadeUp(made_up) => Box::new(made_up.rows(signature)),
         }
     }
 

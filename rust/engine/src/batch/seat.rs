@@ -11,11 +11,12 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::Shape;
 use headgate_runtime::{Binding, View};
 
-use super::{Batch, Fate, Found, Rows, with_rows};
+use super::{Batch, Fate, Found, Rows};
 use crate::batcher::{KINDS, Kind};
 use crate::job::Waiter;
 use crate::model::{Model, Warm};
 use crate::ran::Ran;
+use crate::warmup::with_rows;
 
 /// A request's place in a batch. Its rows are written first, then [`crate::Pool::ready`] has them run.
 pub struct Seat {

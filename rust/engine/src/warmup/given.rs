@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::FILE;
+use super::{FILE, Row, Rows, with_rows};
 use crate::constant::Cell;
 
 /// The most requests.
@@ -222,7 +222,31 @@ impl<'a> File<'a> {
     }
 }
 
+/// The rows of all requests that have the same number of them in each input, by their kind.
+pub(crate) fn rows(requests: &[Given]) -> Vec<Rows> {
+    let mut kinds: Vec<(Vec<Shape>, Vec<Row>)> = Vec::new();
+    for (each, rows) in requests.iter().filter_map(Given::rows) {
+        match kinds.iter_mut().find(|(known, _)| *known == each) {
+            Some((_, all)) => all.extend(rows),
+            None => kinds.push((each, rows)),
+        }
+    }
+    kinds.into_iter().map(|(each, rows)| Rows::of(each, rows)).collect()
+}
+
 impl Given {
+    /// The shapes of one row and all rows; `None` for a request that cannot be part of a batch.
+    fn rows(&self) -> Option<(Vec<Shape>, Vec<Row>)> {
+        let rows = self.inputs.first()?.shape.rows();
+        let each = self.inputs.iter().map(|input| {
+            let is_even = input.shape.rows() == rows && rows > 0;
+            with_rows(&input.shape, 1).ok().filter(|_| is_even)
+        });
+        let each = each.collect::<Option<_>>()?;
+        let bytes = |at: usize| self.inputs.iter().map(|input| input.row(at)).collect::<Option<Row>>();
+        Some((each, (0..rows).map(bytes).collect::<Option<_>>()?))
+    }
+
     /// Fills the inputs.
     pub(crate) fn fill(&self, binding: &mut Binding) -> Result<()> {
         for (index, input) in self.inputs.iter().enumerate() {
@@ -249,6 +273,13 @@ impl Given {
 }
 
 impl Input {
+    /// The bytes of a row; `None` for strings.
+    fn row(&self, at: usize) -> Option<Vec<u8>> {
+        let Cell::Numbers(bytes) = &self.cells else { return None };
+        let each = bytes.len() / self.shape.rows().max(1);
+        Some(bytes[at * each..][..each].to_vec())
+    }
+
     /// Copies parts of the input, which has `of` of them, into a tensor; part `of` is part 0 again.
     fn copy_rows(&self, tensor: &mut Tensor, parts: Range<usize>, of: usize) -> Result<()> {
         let of = of.max(1);

@@ -1,10 +1,13 @@
 //! Inputs that are made up from a signature.
 //!
-//! Zeros suit most models; some divide by an input, or take one for a shape, and run on ones.
+//! Zeros suit most models; some divide by an input, or take one for a shape, and run on ones. Rows that are compared with each other
+//! have to differ in every type, and a model may take whole numbers for indices: wide ranges are tried before narrow ones.
 
 use headgate_core::error::{Error, Result};
 use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
 use headgate_runtime::{Binding, Tensor};
+
+use super::rows::{MOST_ROWS, Rows};
 
 /// Sizes of open dimensions that are tried.
 const OPEN: [usize; 9] = [1, 2, 3, 4, 8, 16, 32, 64, 224];
@@ -27,6 +30,34 @@ enum Values {
     /// 1, true, "1".
     Ones,
 }
+
+/// The ranges that the elements of rows are spread over.
+#[derive(Clone, Copy, Debug)]
+struct Spread {
+    /// The lowest and the highest whole number; 0 only if it is one of them.
+    whole: (i32, i32),
+    fractions: Fractions,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fractions {
+    /// Of either sign, some rows a thousand times as large as others.
+    Signed,
+    /// The same, above 0.
+    Positive,
+    /// From 0 to 1.
+    Unit,
+}
+
+/// The spreads that are tried, the one that tells most first.
+const SPREADS: [Spread; 6] = [
+    Spread { whole: (-120, 120), fractions: Fractions::Signed },
+    Spread { whole: (1, 120), fractions: Fractions::Positive },
+    Spread { whole: (1, 10), fractions: Fractions::Signed },
+    Spread { whole: (1, 3), fractions: Fractions::Signed },
+    Spread { whole: (0, 1), fractions: Fractions::Signed },
+    Spread { whole: (0, 1), fractions: Fractions::Unit },
+];
 
 impl MadeUp {
     /// Zeros, with open dimensions of 1.
@@ -52,6 +83,32 @@ impl MadeUp {
             }
         }
         Ok(())
+    }
+
+    /// Rows that differ, one attempt after the other.
+    pub(crate) fn rows(self, signature: &Signature) -> impl Iterator<Item = Result<Rows>> {
+        SPREADS.into_iter().map(move |spread| self.spread_rows(signature, spread))
+    }
+
+    fn spread_rows(self, signature: &Signature, spread: Spread) -> Result<Rows> {
+        let shapes = signature.inputs.iter().map(|spec| self.shape(spec, 1)).collect::<Result<Vec<_>>>()?;
+        let sizes: Vec<usize> = signature
+            .inputs
+            .iter()
+            .zip(&shapes)
+            .map(|(spec, shape)| shape.count() * spec.datatype.size().unwrap_or(0))
+            .collect();
+        let row = |row: usize| {
+            let inputs = signature.inputs.iter().zip(&sizes).enumerate();
+            let bytes = |(index, (spec, &size)): (usize, (&TensorSpec, &usize))| {
+                let mut bytes = vec![0; size];
+                put(&mut bytes, spec.datatype, |at| spread.number(spec.datatype, row, (index, at)));
+                bytes
+            };
+            inputs.map(bytes).collect::<Vec<_>>()
+        };
+        let most = Rows::affordable(sizes.iter().sum()).min(MOST_ROWS);
+        Ok(Rows::of(shapes, (0..most).map(row).collect()))
     }
 
     fn shape(self, spec: &TensorSpec, rows: usize) -> Result<Shape> {
@@ -83,6 +140,47 @@ impl Values {
     }
 }
 
+impl Spread {
+    /// Element `at` of an input in a row; the same whenever it is asked for.
+    fn number(self, datatype: DataType, row: usize, (input, at): (usize, usize)) -> f64 {
+        let random = mixed((row as u64) << 48 ^ (input as u64) << 40 ^ at as u64);
+        // 53 bits, from 0 to below 1.
+        let unit = (random >> 11) as f64 / (1_u64 << 53) as f64;
+        let is_negative = random & 1 == 1;
+        match datatype {
+            DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64 => {
+                // The rows' magnitudes: 0.1, 1, 10, 100, again and again.
+                let size = (0.1 + 0.9 * unit) * 10_f64.powi(row as i32 % 4 - 1);
+                match self.fractions {
+                    Fractions::Signed if is_negative => -size,
+                    Fractions::Signed | Fractions::Positive => size,
+                    Fractions::Unit => unit,
+                }
+            }
+            DataType::Bool => f64::from(u8::from(unit < 0.5)),
+            _ => {
+                let (low, high) = (f64::from(self.whole.0), f64::from(self.whole.1));
+                let whole = (low + unit * (high - low + 1.0)).floor();
+                let unsigned = matches!(
+                    datatype,
+                    DataType::Uint8 | DataType::Uint16 | DataType::Uint32 | DataType::Uint64
+                );
+                let whole = if unsigned { whole.abs() } else { whole };
+                // A divisor of 0 fails.
+                if whole == 0.0 && low < 0.0 { 1.0 } else { whole }
+            }
+        }
+    }
+}
+
+/// A number without any pattern (SplitMix64).
+fn mixed(number: u64) -> u64 {
+    let number = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let number = (number ^ number >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let number = (number ^ number >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    number ^ number >> 31
+}
+
 /// Writes numbers as elements of a type; what it cannot hold becomes the nearest that it can.
 fn put(bytes: &mut [u8], datatype: DataType, number: impl Fn(usize) -> f64) {
     macro_rules! each {
@@ -107,5 +205,37 @@ fn put(bytes: &mut [u8], datatype: DataType, number: impl Fn(usize) -> f64) {
         DataType::Fp32 => each!(4, |number: f64| number as f32),
         DataType::Fp64 => each!(8, |number: f64| number),
         DataType::Bytes => {}
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_differ_in_every_type_and_are_the_same_whenever_they_are_made() {
+        for datatype in DataType::ALL.into_iter().filter(|&datatype| datatype != DataType::Bytes) {
+            let spec = TensorSpec { name: "x".into(), datatype, shape: vec![-1, 3], symbols: Vec::new() };
+            let signature = Signature { inputs: vec![spec], outputs: Vec::new() };
+            let rows = |spread| format!("{:?}", MadeUp::ZEROS.spread_rows(&signature, spread).unwrap());
+            for spread in SPREADS {
+                let made = MadeUp::ZEROS.spread_rows(&signature, spread).unwrap();
+                assert!(made.len() >= 4, "{datatype} {spread:?}: {}", made.len());
+                assert_eq!(rows(spread), rows(spread));
+            }
+        }
+    }
+
+    #[test]
+    fn whole_numbers_keep_to_their_range_and_leave_0_out_of_a_wide_one() {
+        for spread in SPREADS {
+            for at in 0..1_000 {
+                let number = spread.number(DataType::Int64, at % 16, (0, at));
+                assert!((f64::from(spread.whole.0)..=f64::from(spread.whole.1)).contains(&number));
+                assert!(number != 0.0 || spread.whole.0 == 0);
+                assert!(spread.number(DataType::Uint8, at % 16, (0, at)) >= 0.0);
+            }
+        }
     }
 }

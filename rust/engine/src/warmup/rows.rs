@@ -1,0 +1,100 @@
+//! Rows that are run together and alone, to see whether a model may be batched.
+
+use std::collections::BTreeSet;
+
+use headgate_core::error::Result;
+use headgate_core::tensor::{MAX_RANK, Shape};
+use headgate_runtime::Binding;
+
+/// The most rows.
+pub(crate) const MOST_ROWS: usize = 16;
+/// All rows take this at most, in bytes, unless two take more.
+const MOST_BYTES: usize = 64 << 20;
+
+/// The bytes of one row, input by input.
+pub(crate) type Row = Vec<Vec<u8>>;
+
+/// Rows of the same kind that differ from each other.
+#[derive(Clone, Debug)]
+pub(crate) struct Rows {
+    /// The shape of one row of each input.
+    each: Vec<Shape>,
+    rows: Vec<Row>,
+}
+
+impl Rows {
+    /// Some of the rows that differ, from the first to the last of those that there are.
+    pub(crate) fn of(each: Vec<Shape>, all: Vec<Row>) -> Rows {
+        let mut known = BTreeSet::new();
+        let rows: Vec<_> = all.into_iter().filter(|row| known.insert(row.clone())).collect();
+        let bytes = rows.first().map_or(0, |row| row.iter().map(Vec::len).sum());
+        let most = Rows::affordable(bytes).min(rows.len());
+        let picked = (0..most).map(|at| rows[at * rows.len() / most].clone()).collect();
+        Rows { each, rows: picked }
+    }
+
+    /// How many rows of so many bytes are compared.
+    pub(crate) fn affordable(row_bytes: usize) -> usize {
+        MOST_BYTES.checked_div(row_bytes).unwrap_or(MOST_ROWS).clamp(2, MOST_ROWS)
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Keeps the first rows.
+    pub(crate) fn truncate(&mut self, rows: usize) {
+        self.rows.truncate(rows);
+    }
+
+    /// What one row takes, in bytes.
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.rows.first().map_or(0, |row| row.iter().map(Vec::len).sum())
+    }
+
+    /// Fills the inputs with these rows in that order.
+    pub(crate) fn fill(&self, binding: &mut Binding, order: &[usize]) -> Result<()> {
+        for (index, each) in self.each.iter().enumerate() {
+            let tensor = binding.input_mut(index);
+            tensor.reshape(&with_rows(each, order.len())?)?;
+            let mut into = tensor.bytes_mut().unwrap_or_default();
+            for &row in order {
+                let bytes = &self.rows[row][index];
+                let (here, rest) = into.split_at_mut(bytes.len().min(into.len()));
+                here.copy_from_slice(&bytes[..here.len()]);
+                into = rest;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A shape with another number of rows.
+pub(crate) fn with_rows(shape: &Shape, rows: usize) -> Result<Shape> {
+    let mut dims = [0; MAX_RANK];
+    let rank = shape.dims().len();
+    dims[..rank].copy_from_slice(shape.dims());
+    if rank > 0 {
+        dims[0] = rows as i64;
+    }
+    Shape::new(&dims[..rank])
+}
+
+#[cfg(all(test, not(loom)))]
+#[allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_differ_are_picked_from_all() {
+        let each = vec![Shape::new(&[1, 2]).unwrap()];
+        let row = |value: u8| vec![vec![value; 2]];
+        let few = Rows::of(each.clone(), vec![row(1), row(1), row(2), row(1)]);
+        assert_eq!(few.rows, [row(1), row(2)]);
+        let many = Rows::of(each.clone(), (0..64).map(row).collect());
+        assert_eq!((many.len(), &many.rows[0], &many.rows[15]), (16, &row(0), &row(60)));
+        assert_eq!(Rows::of(each, Vec::new()).len(), 0);
+        assert_eq!((Rows::affordable(0), Rows::affordable(8 << 20), Rows::affordable(1 << 30)), (16, 8, 2));
+    }
+}
