@@ -312,7 +312,19 @@ def _revision(one: dict[str, Any]) -> RenderableType:
 
 
 def _drift(report: dict[str, Any]) -> RenderableType:
-    made = cli.table("VERSION", "SIDE", "FEATURE", "ROWS", "PSI", "JS nats", "KS", "WASSERSTEIN", "VERDICT")
+    made = cli.table(
+        "VERSION",
+        "SIDE",
+        "FEATURE",
+        "SEEN",
+        "SKETCHED",
+        "EFFECTIVE",
+        "PSI",
+        "JS nats",
+        "KS",
+        "WASSERSTEIN",
+        "VERDICT",
+    )
     for feature in report["features"]:
         name = _feature_name(feature["tensor"], feature.get("column"))
         cli.row(
@@ -320,7 +332,9 @@ def _drift(report: dict[str, Any]) -> RenderableType:
             feature["version"],
             feature["direction"],
             name,
+            feature["offered"],
             feature["observed"],
+            round(feature["effective"]),
             _number(feature.get("psi")),
             _number(feature.get("js_distance_nats")),
             _bracket(feature.get("ks")),

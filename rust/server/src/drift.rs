@@ -21,6 +21,7 @@ use headgate_sketch::window::{Span, Sum, Window};
 use headgate_sketch::{Baseline, Direction};
 use serde_json::Value;
 
+use crate::after::sketch_cost;
 use crate::config::Config;
 
 /// Sub-windows of all versions together have this part of the memory for sketches, each version the same share of it.
@@ -33,6 +34,8 @@ pub struct VersionSketch {
     pub id: u64,
     /// Makes an IO thread's writer.
     pub opener: Opener,
+    /// What sketching one value costs, in nanoseconds.
+    pub value_ns: f64,
 }
 
 /// Everything that is sketched.
@@ -41,6 +44,7 @@ pub struct VersionSketch {
 /// thread need the same ones.
 pub struct Sketches {
     enabled: bool,
+    value_ns: f64,
     budget: Arc<Budget>,
     next: AtomicU64,
     baselines: Mutex<HashMap<String, KnownBaseline>>,
@@ -83,6 +87,7 @@ impl Sketches {
     pub fn new(config: &Config) -> Self {
         Self {
             enabled: config.sketches,
+            value_ns: if config.sketches { sketch_cost::value_ns() } else { 0.0 },
             budget: Budget::new(config.sketch_memory_bytes),
             next: AtomicU64::new(0),
             baselines: Mutex::default(),
@@ -165,7 +170,7 @@ impl Sketches {
     fn insert(&self, identity: Identity, plan: Arc<FeaturePlan>) -> Arc<VersionSketch> {
         let collector = Collector::new(plan.clone(), self.budget.clone());
         let id = self.next.fetch_add(1, Relaxed);
-        let sketch = Arc::new(VersionSketch { id, opener: collector.opener() });
+        let sketch = Arc::new(VersionSketch { id, opener: collector.opener(), value_ns: self.value_ns });
         let memory = self.held(plan.bytes());
         let window = Window::new(plan, unix_now(), &self.budget);
         let counted = Mutex::new(Counted { collector, window });

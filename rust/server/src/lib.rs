@@ -5,11 +5,11 @@
 
 pub mod accept;
 pub mod access_log;
+pub mod after;
 pub mod background;
 pub mod body;
 pub mod budget;
 pub mod call;
-pub mod clock;
 pub mod coding;
 pub mod config;
 pub mod conn;

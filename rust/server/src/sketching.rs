@@ -1,8 +1,8 @@
 //! Sketching a request after its answer: which rows, into which writer, and what it may cost.
 //!
-//! An IO thread has its own writers and its own meter. The meter compares the time spent here with the thread's CPU time and
-//! halves the share of rows until sketching costs at most [`BUDGET`] of it; rows are then chosen by the request's hash, the
-//! same for inputs and outputs.
+//! An IO thread has its own writers and its own budget: [`BUDGET`] of the time that passes. The rate that fits it, and each
+//! version's floor, say what share of rows is sketched; rows are then chosen by the request's hash, the same for inputs and
+//! outputs. No request takes more than [`REQUEST_VALUES`], whatever its size, so that it holds nobody up.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -12,30 +12,33 @@ use headgate_core::tensor::DataType;
 use headgate_engine::Ran;
 use headgate_engine::runtime::View;
 use headgate_engine::runtime::tensor::Data;
-use headgate_sketch::sampler::{Controller, Pick};
-use headgate_sketch::shard::{Recorder, Writer};
+use headgate_sketch::meter::{Controller, Floor};
+use headgate_sketch::sampler::Pick;
+use headgate_sketch::shard::{Recorder, Taken, Writer};
 use headgate_sketch::view::TensorView;
 
-use crate::clock::thread_cpu_ns;
 use crate::drift::VersionSketch;
 use crate::metrics::Shard;
 
-/// The share of request CPU time that sketching may take.
+/// The share of time that sketching may take.
 const BUDGET: f64 = 0.01;
-/// One request in this many is timed: two looks at the clock cost as much as ten values.
-const TIMED: u32 = 16;
-/// Requests between two readings of the thread's CPU time, which is a system call.
-const READING: u32 = 512;
+/// The most values of one request that are sketched, over all its tensors: about a millisecond.
+const REQUEST_VALUES: usize = 1 << 17;
+/// What each tensor may have at least, if there are very many.
+const TENSOR_VALUES: usize = 256;
+/// What a request costs beside its values, in values.
+const REQUEST_COST: u64 = 16;
+/// Seconds that a floor is counted for.
+const MINUTE: u64 = 60;
 
-/// One IO thread's writers and meter.
+/// One IO thread's writers and budget.
 pub struct Sketcher {
-    writers: HashMap<u64, Writer>,
+    writers: HashMap<u64, (Writer, Floor)>,
     controller: Controller,
-    requests: u32,
-    spent_ns: u64,
-    pooled_ns: u64,
-    cpu_ns: u64,
-    lengths: Vec<u32>,
+    begun: Instant,
+    /// When the controller was told last, in nanoseconds since then; and what was spent afterwards.
+    told_ns: u64,
+    spent_ns: f64,
 }
 
 impl Default for Sketcher {
@@ -43,28 +46,24 @@ impl Default for Sketcher {
         Self {
             writers: HashMap::new(),
             controller: Controller::new(BUDGET),
-            requests: 0,
-            spent_ns: 0,
-            pooled_ns: 0,
-            cpu_ns: 0,
-            lengths: Vec::new(),
+            begun: Instant::now(),
+            told_ns: 0,
+            spent_ns: 0.0,
         }
     }
 }
 
 impl Sketcher {
-    /// Sketches a request's inputs and outputs. `pooled_ns` is the CPU time that it took on another thread.
-    pub fn record(&mut self, sketch: &VersionSketch, hash: u64, ran: &Ran, pooled_ns: u64, shard: &Shard) {
-        let timed = self.requests.is_multiple_of(TIMED).then(Instant::now);
-        self.rows(sketch, hash, ran, shard);
-        self.pooled_ns += pooled_ns;
-        self.requests += 1;
-        if let Some(begun) = timed {
-            self.spent_ns += begun.elapsed().as_nanos() as u64 * u64::from(TIMED);
+    /// Sketches a request's inputs and outputs, after its answer; `now` is about that time.
+    pub fn record(&mut self, sketch: &VersionSketch, hash: u64, ran: &Ran, now: Instant, shard: &Shard) {
+        let now_ns = now.saturating_duration_since(self.begun).as_nanos() as u64;
+        let passed_ns = now_ns.saturating_sub(self.told_ns);
+        if passed_ns >= Controller::PERIOD_NS {
+            self.controller.observe(self.spent_ns, passed_ns);
+            (self.told_ns, self.spent_ns) = (now_ns, 0.0);
         }
-        if self.requests >= READING {
-            self.read_meter();
-        }
+        let values = self.rows(sketch, (hash, now_ns), ran, shard);
+        self.spent_ns += (values + REQUEST_COST) as f64 * sketch.value_ns;
     }
 
     /// Lets go of writers whose version is not among `live`.
@@ -72,56 +71,52 @@ impl Sketcher {
         self.writers.retain(|&id, _| live(id));
     }
 
-    fn read_meter(&mut self) {
-        let cpu_ns = thread_cpu_ns();
-        let request_ns = cpu_ns.saturating_sub(self.cpu_ns) + self.pooled_ns;
-        if self.cpu_ns > 0 {
-            self.controller.observe(self.spent_ns, request_ns);
-        }
-        self.cpu_ns = cpu_ns;
-        (self.requests, self.spent_ns, self.pooled_ns) = (0, 0, 0);
-    }
-
-    fn rows(&mut self, sketch: &VersionSketch, hash: u64, ran: &Ran, shard: &Shard) {
+    /// Sketches the rows that are chosen; gives the values that this took.
+    fn rows(&mut self, sketch: &VersionSketch, (hash, now_ns): (u64, u64), ran: &Ran, shard: &Shard) -> u64 {
         let rows = ran.rows();
-        let pick = Pick::new(hash, self.controller.rate());
         shard.rows_seen.add(rows as u64);
-        let writer = match self.writers.entry(sketch.id) {
+        let (writer, floor) = match self.writers.entry(sketch.id) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => match sketch.opener.open() {
-                Some(writer) => entry.insert(writer),
+                Some(writer) => entry.insert((writer, Floor::new(sketch.opener.plan().row_values()))),
                 // Memory may be free again at the next request.
-                None => return shard.rows_dropped.add(rows as u64),
+                None => {
+                    shard.rows_dropped.add(rows as u64);
+                    return 0;
+                }
             },
         };
-        let kept = pick.kept(rows);
-        shard.rows_sampled.add(kept);
-        let lengths = &mut self.lengths;
-        writer.record(|recorder| {
+        let floor = floor.rate(now_ns / 1_000_000_000 / MINUTE, rows as u64);
+        let pick = Pick::of_request(hash, self.controller.rate().min(floor), rows);
+        let taken = writer.record(|recorder| {
             recorder.offer(rows, &pick);
-            if kept > 0 {
-                tensors(recorder, ran, &pick, lengths);
-            }
+            if pick.is_none() { Taken::default() } else { tensors(recorder, ran, &pick) }
         });
+        shard.rows_sampled.add(taken.rows);
+        taken.values
     }
 }
 
-/// Inputs first, then outputs: the order of the plan.
-fn tensors(recorder: &mut Recorder<'_>, ran: &Ran, pick: &Pick, lengths: &mut Vec<u32>) {
+/// Inputs first, then outputs: the order of the plan. Gives the most rows taken of one tensor, and the values of all.
+fn tensors(recorder: &mut Recorder<'_>, ran: &Ran, pick: &Pick) -> Taken {
     let signature = ran.model().signature();
+    let cap = REQUEST_VALUES / (signature.inputs.len() + signature.outputs.len()).max(1);
     let inputs = (0..signature.inputs.len()).map(|index| ran.input(index));
     let outputs = (0..signature.outputs.len()).map(|index| ran.output(index));
+    let mut all = Taken::default();
     for (place, view) in inputs.chain(outputs).enumerate() {
         // A tensor that cannot be read was not part of the answer either; there is nothing to count.
         let Ok(view) = view else { continue };
         let rows = view.shape.rows();
-        if let Some(elements) = elements(&view, lengths) {
-            recorder.tensor(place, elements, rows, pick);
+        if let Some(elements) = elements(&view) {
+            let taken = recorder.tensor_capped(place, elements, (rows, cap.max(TENSOR_VALUES)), pick);
+            all = Taken { rows: all.rows.max(taken.rows), values: all.values + taken.values };
         }
     }
+    all
 }
 
-fn elements<'a>(view: &View<'a>, lengths: &'a mut Vec<u32>) -> Option<TensorView<'a>> {
+fn elements<'a>(view: &'a View<'_>) -> Option<TensorView<'a>> {
     match view.datatype {
         DataType::Bool | DataType::Uint8 => view.elements().map(TensorView::U8),
         DataType::Uint16 => view.elements().map(TensorView::U16),
@@ -137,12 +132,7 @@ fn elements<'a>(view: &View<'a>, lengths: &'a mut Vec<u32>) -> Option<TensorView
         DataType::Fp64 => view.elements().map(TensorView::F64),
         DataType::Bytes => {
             let Data::Strings { bytes, offsets } = &view.data else { return None };
-            lengths.clear();
-            let ends = offsets.iter().skip(1).copied().chain([bytes.len()]);
-            lengths.extend(
-                offsets.iter().zip(ends).map(|(start, end)| u32::try_from(end - start).unwrap_or(u32::MAX)),
-            );
-            Some(TensorView::Lengths(lengths))
+            Some(TensorView::Strings(offsets, bytes.len()))
         }
     }
 }

@@ -337,7 +337,7 @@ impl Account {
         }
         self.write_down(code, delivered.is_some());
         if code.is_none() && !self.direct && self.instead.is_none() {
-            self.sketch();
+            self.sketch(delivered.unwrap_or(self.phase_end));
         }
     }
 
@@ -374,14 +374,13 @@ impl Account {
         });
     }
 
-    fn sketch(&mut self) {
+    fn sketch(&mut self, now: Instant) {
         let Some(ran) = self.ran.take() else { return };
         let state = &self.version().payload;
         let Some(sketch) = &state.sketch else { return };
-        let pooled_ns = self.queue_ns.and(self.run_ns).unwrap_or(0);
         io::try_with(|io| {
             let mut sketcher = io.sketcher.borrow_mut();
-            sketcher.record(sketch, self.request_hash, &ran, pooled_ns, self.shard());
+            sketcher.record(sketch, self.request_hash, &ran, now, self.shard());
         });
     }
 

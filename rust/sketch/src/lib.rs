@@ -6,7 +6,7 @@
 //! [`report`] holds it against the baseline with the [`distance`]s.
 //!
 //! Read in this order: [`edges`], [`baseline`], [`lookup`], [`aligned`], [`exponential`], [`moments`], [`categories`],
-//! [`special`], [`distance`], [`view`], [`sampler`], [`plan`], [`budget`],
+//! [`special`], [`distance`], [`view`], [`sampler`], [`meter`], [`plan`], [`budget`],
 //! [`shard`], [`live`], [`window`], [`report`].
 #![forbid(unsafe_code)]
 
@@ -20,6 +20,7 @@ pub mod error;
 pub mod exponential;
 pub mod live;
 pub mod lookup;
+pub mod meter;
 pub mod moments;
 mod packed;
 pub mod plan;

@@ -80,13 +80,22 @@ impl LiveFeature {
     }
 }
 
-/// Per tensor: what never became a value.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Per tensor: what never became a value, and how the rows count that were sketched.
+///
+/// All counts of values are weighted: a row that stands for eight counts eight times. So shares, means and quantiles are
+/// those of all rows that came by. What a test may conclude from them follows from [`LiveTensor::effective`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LiveTensor {
     /// Rows without the tensor.
     pub missing: u64,
     /// Tensors of another type or size than the signature's.
     pub wrong_type: u64,
+    /// Rows that were sketched.
+    pub rows: u64,
+    /// The sum of their weights: about the rows that came by.
+    pub weight: u64,
+    /// The sum of the squares of their weights.
+    pub squares: f64,
 }
 
 impl LiveTensor {
@@ -94,6 +103,19 @@ impl LiveTensor {
     pub(crate) fn merge(&mut self, other: &Self) {
         self.missing += other.missing;
         self.wrong_type += other.wrong_type;
+        self.rows += other.rows;
+        self.weight += other.weight;
+        self.squares += other.squares;
+    }
+
+    /// How many rows of weight 1 would say as much (Kish 1965): `(sum w)^2 / sum w^2`.
+    pub fn effective(&self) -> f64 {
+        self.weight as f64 * self.effective_share()
+    }
+
+    /// What a weighted count is multiplied with to be one of effective rows.
+    pub fn effective_share(&self) -> f64 {
+        if self.squares > 0.0 { self.weight as f64 / self.squares } else { 1.0 }
     }
 }
 

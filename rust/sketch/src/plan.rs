@@ -88,6 +88,17 @@ pub(crate) struct TensorPlan {
     pub(crate) places: Places,
 }
 
+impl TensorPlan {
+    /// Values that sketching one row of so many elements reads or counts.
+    pub(crate) fn row_values(&self, width: usize) -> usize {
+        match self.rows {
+            Rows::Elements(_) => width,
+            Rows::Statistics => width.min(MAX_ELEMENTS) + STATISTICS.len(),
+            Rows::Lengths(_) => 2 * width,
+        }
+    }
+}
+
 /// The features of one version and where each counts. Immutable and shared by all shards.
 #[derive(Debug)]
 pub struct FeaturePlan {
@@ -153,6 +164,12 @@ impl FeaturePlan {
             + self.tensors.len() * size_of::<LiveTensor>()
             + self.features.len() * (size_of::<LiveFeature>() + FEWEST * size_of::<u64>())
             + slots * size_of::<(u64, f64)>()
+    }
+
+    /// Values that sketching one row takes, about: rows of open size are taken as large ones.
+    pub fn row_values(&self) -> usize {
+        let width = |tensor: &TensorPlan| tensor.info.row_elements.unwrap_or(MAX_ELEMENTS);
+        self.tensors.iter().map(|tensor| tensor.row_values(width(tensor))).sum()
     }
 
     /// Bytes of the plan itself.

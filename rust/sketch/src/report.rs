@@ -2,7 +2,8 @@
 //!
 //! Counts of the comparison cover all slots: below, the bins, above, and one slot each for "no value" (missing and NaN), for
 //! +infinity and for -infinity; slots empty on both sides are left out. KS and Wasserstein are about finite values only.
-//! A figure that is not a number, or infinite, is `null`. This is the last file.
+//! Counts are weighted, so they are about all rows; whatever depends on how many rows were sketched (smoothing, tests) takes
+//! counts of effective rows. A figure that is not a number, or infinite, is `null`. This is the last file.
 
 use std::collections::BTreeMap;
 
@@ -53,8 +54,10 @@ pub struct FeatureReport {
     pub column: String,
     /// Rows that came by.
     pub offered: u64,
-    /// Rows that were sketched.
+    /// Rows of this tensor that were sketched; each counts for those that were not, so that counts are about all rows.
     pub observed: u64,
+    /// How many rows of equal weight would say as much: what tests conclude from.
+    pub effective: f64,
     /// The reference, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<ReferenceFigures>,
@@ -203,7 +206,7 @@ impl Report {
 /// All features of a version, in the plan's order; one is summed at a time.
 pub fn features(version: &str, live: &Sum, tolerance: &Tolerance) -> Vec<FeatureReport> {
     let (plan, tensors) = (live.plan(), live.tensors());
-    let (offered, observed) = (live.offered(), live.observed());
+    let offered = live.offered();
     let report = |(at, feature): (usize, &crate::plan::Feature)| {
         let seen = live.feature(at);
         let reference = plan.reference(feature);
@@ -216,7 +219,8 @@ pub fn features(version: &str, live: &Sum, tolerance: &Tolerance) -> Vec<Feature
             tensor: plan.tensor(feature).name.clone(),
             column: feature.column.clone(),
             offered,
-            observed,
+            observed: tensor.rows,
+            effective: tensor.effective(),
             reference: reference.map(reference_figures),
             live: live_figures(&seen, tensor, reference),
             distances,
@@ -242,8 +246,10 @@ fn compare(
     if c.iter().all(|&count| count == 0) || d.iter().all(|&count| count == 0) {
         return (None, Verdict::Undecided);
     }
+    let share = tensor.effective_share();
+    let effective: Vec<f64> = d.iter().map(|&count| count as f64 * share).collect();
     // "Below" and "above" stay apart, where a reference without values there makes every live one count.
-    let decision = distance::decide(&c, &d, 1..reference.edges.len().max(1), tolerance);
+    let decision = distance::decide(&c, &effective, 1..reference.edges.len().max(1), tolerance);
     let test = (decision.verdict != Verdict::Undecided).then_some(Evidence {
         tolerated_psi: tolerance.psi,
         alpha: tolerance.alpha,
@@ -252,16 +258,19 @@ fn compare(
         p: decision.p,
         dof: decision.dof,
     });
-    let (c, d): (Vec<u64>, Vec<u64>) = c.into_iter().zip(d).filter(|(c, d)| c + d > 0).unzip();
+    let used = |at: &usize| c[*at] + d[*at] > 0;
+    let used: Vec<usize> = (0..c.len()).filter(used).collect();
+    let effective: Vec<f64> = used.iter().map(|&at| effective[at]).collect();
+    let [c, d] = [&c, &d].map(|counts| used.iter().map(|&at| counts[at]).collect::<Vec<u64>>());
     let sides = [
         Sample { counts: &reference.counts, sums: &reference.sums },
         Sample { counts: &histogram.counts, sums: &histogram.sums },
     ];
     let distances = Distances {
-        psi: distance::psi(&c, &d),
+        psi: distance::psi(&c, &effective),
         js_distance_nats: distance::jensen_shannon_distance(&c, &d, Unit::Nats),
         js_distance_bits: distance::jensen_shannon_distance(&c, &d, Unit::Bits),
-        chi2: distance::chi_square(&c, &d).map(ReportTest::from),
+        chi2: distance::chi_square(&c, &effective).map(ReportTest::from),
         ks: distance::ks(&reference.edges, sides[0], sides[1]).map(ReportBounds::from),
         wasserstein: distance::wasserstein(&reference.edges, sides[0], sides[1]).map(ReportBounds::from),
         test,

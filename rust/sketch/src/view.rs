@@ -97,8 +97,8 @@ pub enum TensorView<'a> {
     F32(&'a [f32]),
     /// FP64.
     F64(&'a [f64]),
-    /// BYTES: the length of each element in bytes.
-    Lengths(&'a [u32]),
+    /// BYTES: where each element begins, and where the last one ends.
+    Strings(&'a [usize], usize),
 }
 
 impl TensorView<'_> {
@@ -107,7 +107,8 @@ impl TensorView<'_> {
         match self {
             Self::U8(v) => v.len(),
             Self::U16(v) | Self::F16(v) | Self::Bf16(v) => v.len(),
-            Self::U32(v) | Self::Lengths(v) => v.len(),
+            Self::U32(v) => v.len(),
+            Self::Strings(v, _) => v.len(),
             Self::U64(v) => v.len(),
             Self::I8(v) => v.len(),
             Self::I16(v) => v.len(),
@@ -139,7 +140,7 @@ impl TensorView<'_> {
                 | (Self::Bf16(_), Datatype::Bf16)
                 | (Self::F32(_), Datatype::Fp32)
                 | (Self::F64(_), Datatype::Fp64)
-                | (Self::Lengths(_), Datatype::Bytes)
+                | (Self::Strings(..), Datatype::Bytes)
         )
     }
 }

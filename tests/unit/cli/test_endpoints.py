@@ -76,6 +76,7 @@ FEATURE = {
     "column": "a",
     "offered": 10,
     "observed": 9,
+    "effective": 7.4,
     "psi": 0.5,
     "js_distance_nats": 0.1,
     "ks": {"lower": 0.1, "upper": 0.2},
@@ -209,6 +210,9 @@ def test_drift_shows_distances_and_fails_only_when_asked_to_check() -> None:
     assert " X[3] " in result.stdout
     assert "0.5000" in result.stdout
     assert "0.1000..0.2000" in result.stdout
+    header, row = (line for line in result.stdout.splitlines() if "SEEN" in line or "X.a" in line)
+    assert header.split()[3:6] == ["SEEN", "SKETCHED", "EFFECTIVE"]
+    assert row.split()[3:6] == ["10", "9", "7"]
     assert call(fake, "drift", "digits", "--check").exit_code == 1
     assert "window" not in fake.last.url.params
 

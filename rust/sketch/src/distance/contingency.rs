@@ -2,7 +2,7 @@
 //!
 //! Same numbers as `scipy.stats.chi2_contingency(correction=False)`. Next: `bracket`.
 
-use super::total;
+use super::{Count, total};
 use crate::special::chi2_sf;
 
 /// A statistic with its p-value.
@@ -17,12 +17,12 @@ pub struct TestResult {
 }
 
 /// Pearson's chi-square over all cells of both samples. `None` when a side is empty or fewer than two slots are used.
-pub fn chi_square(c: &[u64], d: &[u64]) -> Option<TestResult> {
+pub fn chi_square<C: Count>(c: &[u64], d: &[C]) -> Option<TestResult> {
     contingency(c, d, |observed, expected| (observed - expected) * (observed - expected) / expected)
 }
 
 /// The G-test (log-likelihood ratio) over all cells of both samples. `None` as for [`chi_square`].
-pub fn g_test(c: &[u64], d: &[u64]) -> Option<TestResult> {
+pub fn g_test<C: Count>(c: &[u64], d: &[C]) -> Option<TestResult> {
     contingency(c, d, |observed, expected| {
         // 2 (o ln(o/e) - (o - e)): the second part adds up to 0 and keeps the digits where o is near e.
         let u = (observed - expected) / expected;
@@ -30,13 +30,14 @@ pub fn g_test(c: &[u64], d: &[u64]) -> Option<TestResult> {
     })
 }
 
-fn contingency(c: &[u64], d: &[u64], cell: impl Fn(f64, f64) -> f64) -> Option<TestResult> {
+fn contingency<C: Count>(c: &[u64], d: &[C], cell: impl Fn(f64, f64) -> f64) -> Option<TestResult> {
     debug_assert_eq!(c.len(), d.len(), "counts on different slots");
     let (n, m) = (total(c), total(d));
     let (mut stat, mut used) = (0.0, 0u32);
-    for (&c, &d) in c.iter().zip(d).filter(|(c, d)| **c > 0 || **d > 0) {
-        let column = c as f64 + d as f64;
-        stat += cell(c as f64, column * n / (n + m)) + cell(d as f64, column * m / (n + m));
+    let pairs = c.iter().zip(d).map(|(&c, &d)| (c as f64, d.value()));
+    for (c, d) in pairs.filter(|&(c, d)| c > 0.0 || d > 0.0) {
+        let column = c + d;
+        stat += cell(c, column * n / (n + m)) + cell(d, column * m / (n + m));
         used += 1;
     }
     if used < 2 || n == 0.0 || m == 0.0 {

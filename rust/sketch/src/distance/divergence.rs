@@ -2,19 +2,19 @@
 //!
 //! Next: `contingency`.
 
-use super::{Unit, shares, total};
+use super::{Count, Unit, shares, total};
 
 /// Shares with Jeffreys' half count per slot, `(c + 1/2) / (n + B/2)`: continuous where a slot is empty.
-fn smoothed<'a>(c: &'a [u64], d: &'a [u64]) -> impl Iterator<Item = (f64, f64)> + 'a {
+fn smoothed<'a, C: Count>(c: &'a [u64], d: &'a [C]) -> impl Iterator<Item = (f64, f64)> + 'a {
     debug_assert_eq!(c.len(), d.len(), "counts on different slots");
     let half = c.len() as f64 * 0.5;
     let (n, m) = (total(c) + half, total(d) + half);
-    c.iter().zip(d).map(move |(&c, &d)| ((c as f64 + 0.5) / n, (d as f64 + 0.5) / m))
+    c.iter().zip(d).map(move |(&c, &d)| ((c as f64 + 0.5) / n, (d.value() + 0.5) / m))
 }
 
 /// The population stability index with Jeffreys smoothing: `sum (q - p) ln(q / p)`, in nats. Every slot given counts,
 /// those empty on both sides too. Under no drift it is about `(1/n + 1/m)` times a chi-square with B-1 degrees of freedom.
-pub fn psi(c: &[u64], d: &[u64]) -> f64 {
+pub fn psi<C: Count>(c: &[u64], d: &[C]) -> f64 {
     smoothed(c, d).map(|(p, q)| (q - p) * (q / p).ln()).sum()
 }
 

@@ -29,8 +29,26 @@ pub enum Unit {
     Bits,
 }
 
-fn total(counts: &[u64]) -> f64 {
-    counts.iter().map(|&count| count as f64).sum()
+/// A count: whole, or of effective rows where rows have weights.
+pub trait Count: Copy {
+    /// Its value.
+    fn value(self) -> f64;
+}
+
+impl Count for u64 {
+    fn value(self) -> f64 {
+        self as f64
+    }
+}
+
+impl Count for f64 {
+    fn value(self) -> f64 {
+        self
+    }
+}
+
+fn total<C: Count>(counts: &[C]) -> f64 {
+    counts.iter().map(|&count| count.value()).sum()
 }
 
 /// Pairs of shares; 0 for every slot of an empty side.

@@ -5,7 +5,7 @@
 //! `lambda = N_e * tolerated PSI` (the population resemblance statistic, arXiv 2307.11878): the share of false alarms is
 //! the one asked for at any traffic volume. Not here: the figures shown beside the verdict (`report`). Next: `view`.
 
-use super::{divergence::psi, total};
+use super::{Count, divergence::psi, total};
 use crate::special::{noncentral_chi2_isf, noncentral_chi2_sf};
 
 /// The most groups that a test uses; bins nest, so grouping them is exact.
@@ -63,13 +63,20 @@ impl Decision {
 }
 
 /// Tests live counts `d` against reference counts `c`. `ordered` says how many of the first slots are neighbours on a line
-/// and may be grouped (the bins between "below" and "above"); the others stay as they are.
-pub fn decide(c: &[u64], d: &[u64], ordered: std::ops::Range<usize>, tolerance: &Tolerance) -> Decision {
-    let (n, m) = (c.iter().sum::<u64>(), d.iter().sum::<u64>());
-    if n.min(m) < tolerance.min_rows.max(2 * ROWS_PER_GROUP) {
+/// and may be grouped (the bins between "below" and "above"); the others stay as they are. Live counts of rows with weights
+/// are given as counts of effective rows: their total is what the test may conclude from.
+pub fn decide<C: Count>(
+    c: &[u64],
+    d: &[C],
+    ordered: std::ops::Range<usize>,
+    tolerance: &Tolerance,
+) -> Decision {
+    // A sum of products may miss a whole number by its last digits.
+    let rows = (total(c).min(total(d)) + 1e-6) as u64;
+    if rows < tolerance.min_rows.max(2 * ROWS_PER_GROUP) {
         return Decision::UNDECIDED;
     }
-    let groups = usize::try_from(n.min(m) / ROWS_PER_GROUP).unwrap_or(MAX_GROUPS).min(MAX_GROUPS);
+    let groups = usize::try_from(rows / ROWS_PER_GROUP).unwrap_or(MAX_GROUPS).min(MAX_GROUPS);
     let (c, d) = group(c, d, ordered, groups);
     let effective = total(&c) * total(&d) / (total(&c) + total(&d));
     // One group (all values equal on both sides) leaves nothing that could differ.
@@ -84,27 +91,32 @@ pub fn decide(c: &[u64], d: &[u64], ordered: std::ops::Range<usize>, tolerance: 
 }
 
 /// Joins neighbouring slots until each group has its share of the reference; drops what is empty on both sides.
-fn group(c: &[u64], d: &[u64], ordered: std::ops::Range<usize>, groups: usize) -> (Vec<u64>, Vec<u64>) {
+fn group<C: Count>(
+    c: &[u64],
+    d: &[C],
+    ordered: std::ops::Range<usize>,
+    groups: usize,
+) -> (Vec<u64>, Vec<f64>) {
     let target = c[ordered.clone()].iter().sum::<u64>().div_ceil(groups as u64).max(1);
     let (mut grouped_c, mut grouped_d) = (Vec::new(), Vec::new());
-    let mut push = |c: u64, d: u64| {
-        if c > 0 || d > 0 {
+    let mut push = |c: u64, d: f64| {
+        if c > 0 || d > 0.0 {
             grouped_c.push(c);
             grouped_d.push(d);
         }
     };
-    let (mut sum_c, mut sum_d) = (0, 0);
+    let (mut sum_c, mut sum_d) = (0, 0.0);
     for i in ordered.clone() {
         sum_c += c[i];
-        sum_d += d[i];
+        sum_d += d[i].value();
         if sum_c >= target {
             push(sum_c, sum_d);
-            (sum_c, sum_d) = (0, 0);
+            (sum_c, sum_d) = (0, 0.0);
         }
     }
     push(sum_c, sum_d);
     for i in (0..c.len()).filter(|i| !ordered.contains(i)) {
-        push(c[i], d[i]);
+        push(c[i], d[i].value());
     }
     (grouped_c, grouped_d)
 }

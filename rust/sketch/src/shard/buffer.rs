@@ -7,7 +7,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use super::table::Table;
-use crate::live::Live;
+use crate::live::{Live, LiveTensor};
 use crate::moments::Moments;
 use crate::plan::{FeaturePlan, HEADER, Place, Places};
 use crate::sampler::splitmix64;
@@ -42,22 +42,47 @@ pub(crate) struct Buffer {
     pub(crate) exponentials: Box<[Table]>,
     pub(crate) offered: AtomicU64,
     pub(crate) observed: AtomicU64,
-    /// Per tensor: rows that had none, tensors of another type or size.
-    pub(crate) missing: Box<[AtomicU64]>,
-    pub(crate) wrong_type: Box<[AtomicU64]>,
+    pub(crate) tensors: Box<[TensorCounters]>,
+}
+
+/// What is counted for each tensor; see [`LiveTensor`].
+#[derive(Debug)]
+pub(crate) struct TensorCounters {
+    pub(crate) missing: AtomicU64,
+    pub(crate) wrong_type: AtomicU64,
+    pub(crate) rows: AtomicU64,
+    pub(crate) weight: AtomicU64,
+    /// The bits of an `f64`.
+    pub(crate) squares: AtomicU64,
+}
+
+impl TensorCounters {
+    fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self { missing: zero(), wrong_type: zero(), rows: zero(), weight: zero(), squares: zero() }
+    }
+
+    fn drain(&self) -> LiveTensor {
+        LiveTensor {
+            missing: take(&self.missing),
+            wrong_type: take(&self.wrong_type),
+            rows: take(&self.rows),
+            weight: take(&self.weight),
+            squares: f64::from_bits(take(&self.squares)),
+        }
+    }
 }
 
 /// Bytes of one buffer before any bucket is counted.
 pub(crate) fn buffer_bytes(plan: &FeaturePlan) -> usize {
     plan.cells * size_of::<Cell>()
         + plan.features.len() * size_of::<Table>()
-        + 2 * plan.tensors.len() * size_of::<AtomicU64>()
+        + plan.tensors.len() * size_of::<TensorCounters>()
         + size_of::<Buffer>()
 }
 
 impl Buffer {
     pub(crate) fn new(plan: &FeaturePlan) -> Self {
-        let zeros = |n: usize| (0..n).map(|_| AtomicU64::new(0)).collect();
         let random = RandomState::new().hash_one(plan.cells);
         let tables = (0..plan.features.len() as u64).map(|number| Table::new(splitmix64(random ^ number)));
         let buffer = Self {
@@ -65,8 +90,7 @@ impl Buffer {
             exponentials: tables.collect(),
             offered: AtomicU64::new(0),
             observed: AtomicU64::new(0),
-            missing: zeros(plan.tensors.len()),
-            wrong_type: zeros(plan.tensors.len()),
+            tensors: plan.tensors.iter().map(|_| TensorCounters::new()).collect(),
         };
         for tensor in &plan.tensors {
             match &tensor.places {
@@ -88,8 +112,7 @@ impl Buffer {
         live.offered += take(&self.offered);
         live.observed += take(&self.observed);
         for (number, tensor) in plan.tensors.iter().enumerate() {
-            live.tensors[number].missing += take(&self.missing[number]);
-            live.tensors[number].wrong_type += take(&self.wrong_type[number]);
+            live.tensors[number].merge(&self.tensors[number].drain());
             match &tensor.places {
                 Places::Single(places) => places.iter().for_each(|place| self.drain_feature(place, live)),
                 Places::Double(places) => places.iter().for_each(|place| self.drain_feature(place, live)),
@@ -130,7 +153,7 @@ impl Buffer {
     }
 }
 
-/// Adds 1; the only writer, so a load and a store lose nothing.
+/// Adds `by`; the only writer, so a load and a store lose nothing.
 #[inline]
 pub(crate) fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);

@@ -20,7 +20,7 @@ use buffer::Buffer;
 use flip::{Flip, Turn};
 
 pub(crate) use buffer::buffer_bytes;
-pub use record::Recorder;
+pub use record::{Recorder, Taken};
 
 /// What writer and collector share.
 #[derive(Debug)]

@@ -34,14 +34,22 @@ impl<'a> Recorder<'a> {
         bump(&self.buffer.observed, pick.kept(rows));
     }
 
-    /// Counts rows that came without this tensor.
+    /// Counts rows that came without this tensor. All of them: each counts once.
     pub fn missing(&mut self, tensor: usize, rows: usize) {
-        bump(&self.buffer.missing[tensor], rows as u64);
+        bump(&self.buffer.tensors[tensor].missing, rows as u64);
     }
 
     /// Takes in the rows of one tensor that `pick` keeps. `tensor` is its position in the list the plan was compiled from,
-    /// `view` holds `rows` times the elements per row. A tensor of another type or size is counted as such, once.
-    pub fn tensor(&mut self, tensor: usize, view: TensorView<'_>, rows: usize, pick: &Pick) {
+    /// `view` holds `rows` times the elements per row. A tensor of another type or size is counted as such, once. Each row
+    /// kept counts as often as `pick` says, so that all rows together count what came by. Of tensors with more than `cap`
+    /// values fewer rows are kept.
+    pub fn tensor_capped(
+        &mut self,
+        tensor: usize,
+        view: TensorView<'_>,
+        (rows, cap): (usize, usize),
+        pick: &Pick,
+    ) -> Taken {
         let plan = &self.core.plan.tensors[tensor];
         let width = match plan.rows {
             Rows::Elements(width) | Rows::Lengths(width) => width,
@@ -51,13 +59,28 @@ impl<'a> Recorder<'a> {
         let pooled = matches!(plan.rows, Rows::Lengths(_)) && plan.info.row_elements != Some(width);
         let fits = pooled || rows.checked_mul(width) == Some(view.len());
         if !view.is_of(plan.info.datatype) || !fits {
-            bump(&self.buffer.wrong_type[tensor], 1);
-            return;
+            bump(&self.buffer.tensors[tensor].wrong_type, 1);
+            return Taken::default();
         }
         if width == 0 {
-            return;
+            return Taken::default();
         }
-        let sink = Sink { buffer: self.buffer, share: &self.core.share, plan, width, pick };
+        let (rows, values) = (view.len() / width, plan.row_values(width));
+        let pick = &pick.capped(rows, values, cap);
+        let taken = self.weigh(tensor, rows, values, pick);
+        if taken.rows == 0 {
+            return taken;
+        }
+        let weight = pick.weight();
+        let sink = Sink {
+            buffer: self.buffer,
+            share: &self.core.share,
+            plan,
+            width,
+            pick,
+            weight,
+            times: weight as f64,
+        };
         match view {
             TensorView::U8(data) => sink.single(data, f32::from),
             TensorView::U16(data) => sink.single(data, f32::from),
@@ -71,9 +94,34 @@ impl<'a> Recorder<'a> {
             TensorView::U64(data) => sink.double(data, |value| value as f64),
             TensorView::I64(data) => sink.double(data, |value| value as f64),
             TensorView::F64(data) => sink.double(data, |value| value),
-            TensorView::Lengths(data) => sink.lengths(data),
+            TensorView::Strings(starts, end) => sink.lengths(starts, end),
         }
+        taken
     }
+
+    /// As [`Recorder::tensor_capped`] without a cap.
+    pub fn tensor(&mut self, tensor: usize, view: TensorView<'_>, rows: usize, pick: &Pick) -> Taken {
+        self.tensor_capped(tensor, view, (rows, usize::MAX), pick)
+    }
+
+    /// Books the rows that `pick` keeps, with their weights.
+    fn weigh(&self, tensor: usize, rows: usize, values: usize, pick: &Pick) -> Taken {
+        let (kept, weight) = (pick.kept(rows), pick.weight());
+        let counters = &self.buffer.tensors[tensor];
+        bump(&counters.rows, kept);
+        bump(&counters.weight, kept * weight);
+        add(&counters.squares, (kept * weight) as f64 * weight as f64);
+        Taken { rows: kept, values: kept * values as u64 }
+    }
+}
+
+/// What was taken of a tensor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Rows that were sketched.
+    pub rows: u64,
+    /// Values that this took: what it cost.
+    pub values: u64,
 }
 
 /// Where the rows of one tensor go.
@@ -83,6 +131,9 @@ struct Sink<'a> {
     plan: &'a TensorPlan,
     width: usize,
     pick: &'a Pick,
+    /// How often each row counts, twice.
+    weight: u64,
+    times: f64,
 }
 
 impl Sink<'_> {
@@ -106,10 +157,8 @@ impl Sink<'_> {
     fn elements<T: Copy, L: Lane>(&self, data: &[T], places: &[Place<L>], lane: impl Fn(T) -> L) {
         for (block, places) in places.chunks(BLOCK).enumerate() {
             let first = block * BLOCK;
-            for (number, row) in data.chunks_exact(self.width).enumerate() {
-                if !self.pick.keeps(number) {
-                    continue;
-                }
+            for number in self.pick.rows(data.len() / self.width) {
+                let row = &data[number * self.width..][..self.width];
                 for (place, &value) in places.iter().zip(&row[first..]) {
                     self.value(place, lane(value));
                 }
@@ -118,26 +167,25 @@ impl Sink<'_> {
     }
 
     fn statistics<T: Copy>(&self, data: &[T], places: &[Place<f64>], lane: impl Fn(T) -> f64 + Copy) {
-        for (number, row) in data.chunks_exact(self.width).enumerate() {
-            if self.pick.keeps(number) {
-                let stride = self.width.div_ceil(MAX_ELEMENTS);
-                let phase = (self.pick.mixed(number) % stride as u64) as usize;
-                let values = row[phase..].iter().step_by(stride).map(|&value| lane(value));
-                for (place, value) in places.iter().zip(describe(values)) {
-                    self.value(place, value);
-                }
+        let stride = self.width.div_ceil(MAX_ELEMENTS);
+        for number in self.pick.rows(data.len() / self.width) {
+            let row = &data[number * self.width..][..self.width];
+            let phase = (self.pick.mixed(number) % stride as u64) as usize;
+            let values = row[phase..].iter().step_by(stride).map(|&value| lane(value));
+            for (place, value) in places.iter().zip(describe(values)) {
+                self.value(place, value);
             }
         }
     }
 
-    fn lengths(&self, data: &[u32]) {
+    fn lengths(&self, starts: &[usize], end: usize) {
         let Places::Double(places) = &self.plan.places else { return };
-        for (number, row) in data.chunks_exact(self.width).enumerate() {
-            if self.pick.keeps(number) {
-                for (pair, &length) in places.chunks_exact(2).zip(row) {
-                    self.value(&pair[0], f64::from(length));
-                    self.value(&pair[1], f64::from(u8::from(length == 0)));
-                }
+        for number in self.pick.rows(starts.len() / self.width) {
+            let first = number * self.width;
+            for (pair, at) in places.chunks_exact(2).zip(first..first + self.width) {
+                let length = starts.get(at + 1).unwrap_or(&end).saturating_sub(starts[at]);
+                self.value(&pair[0], length as f64);
+                self.value(&pair[1], f64::from(u8::from(length == 0)));
             }
         }
     }
@@ -148,34 +196,34 @@ impl Sink<'_> {
         let (head, slots) = cells.split_first_chunk::<HEADER>().expect("a place begins with its header");
         let wide = value.to_f64();
         if !value.is_finite() {
-            special(head, wide);
+            special(head, wide, self.weight);
             return;
         }
         self.exponential(place.feature, head, wide);
         let centre = match &place.aligned {
             Some(lookup) => {
                 let cell = &slots[lookup.slot(value)];
-                bump(&cell.a, 1);
-                add(&cell.b, wide);
+                bump(&cell.a, self.weight);
+                add(&cell.b, wide * self.times);
                 place.centre
             }
             None => {
-                add(&head[header::ZERO].b, wide);
+                add(&head[header::ZERO].b, wide * self.times);
                 own_centre(head, wide)
             }
         };
         let distance = wide - centre;
-        add(&head[header::SQUARES].a, distance * distance);
+        add(&head[header::SQUARES].a, distance * distance * self.times);
         widen(&head[header::RANGE], wide);
     }
 
     #[inline]
     fn exponential(&self, feature: usize, head: &[Cell; HEADER], value: f64) {
         match exponential::index(value.abs()) {
-            None => bump(&head[header::ZERO].a, 1),
+            None => bump(&head[header::ZERO].a, self.weight),
             Some(index) => {
-                if !self.buffer.exponentials[feature].count(index, value < 0.0, 1, self.share) {
-                    bump(&head[header::NEGATIVE].b, 1);
+                if !self.buffer.exponentials[feature].count(index, value < 0.0, self.weight, self.share) {
+                    bump(&head[header::NEGATIVE].b, self.weight);
                 }
             }
         }
@@ -202,7 +250,7 @@ fn widen(range: &Cell, value: f64) {
 }
 
 #[cold]
-fn special(head: &[Cell; HEADER], value: f64) {
+fn special(head: &[Cell; HEADER], value: f64, weight: u64) {
     let counter = if value.is_nan() {
         &head[header::NAN].a
     } else if value > 0.0 {
@@ -210,7 +258,7 @@ fn special(head: &[Cell; HEADER], value: f64) {
     } else {
         &head[header::NEGATIVE].a
     };
-    bump(counter, 1);
+    bump(counter, weight);
 }
 
 /// Mean, standard deviation (denominator n), minimum, maximum of the finite values, and the share of the others; the first

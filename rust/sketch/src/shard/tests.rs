@@ -119,7 +119,7 @@ fn large_rows_become_statistics_and_strings_become_lengths() {
     let image = vec![2u8; 10_000];
     writer.record(|r| {
         r.tensor(0, TensorView::U8(&image), 2, &Pick::ALL);
-        r.tensor(1, TensorView::Lengths(&[5, 0]), 2, &Pick::ALL);
+        r.tensor(1, TensorView::Strings(&[0, 5], 5), 2, &Pick::ALL);
     });
     gather(&mut collector, &mut live);
     let means: Vec<f64> = live.features.iter().map(|feature| feature.moments.mean).collect();
@@ -160,7 +160,12 @@ fn sampled_rows_are_the_same_for_inputs_and_outputs() {
     gather(&mut collector, &mut live);
     assert_eq!(live.offered, 5000);
     assert!((450..800).contains(&live.observed), "{}", live.observed);
-    assert_eq!(live.features[0].moments.n, live.observed);
+    assert_eq!(live.tensors[0].rows, live.observed);
+    assert_eq!(live.features[0].moments.n, 8 * live.observed, "each row counts for eight");
+    assert_eq!(
+        (live.tensors[0].weight, live.tensors[0].effective()),
+        (8 * live.observed, live.observed as f64)
+    );
     assert!((live.features[0].moments.mean - live.features[1].moments.mean).abs() < 1e-9);
     assert_eq!(live.features[0].exponential, live.features[1].exponential);
 }

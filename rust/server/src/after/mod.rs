@@ -1,0 +1,3 @@
+//! What happens to a request after its answer. Never knows sockets or JSON.
+
+pub mod sketch_cost;

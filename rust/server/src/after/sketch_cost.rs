@@ -1,0 +1,70 @@
+//! What sketching one value costs on this machine, measured once at the start.
+//!
+//! The budget of the IO threads counts values times this cost: no clock is read for a request, and a thread that was
+//! interrupted while it sketched is not taken for a slow one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use headgate_sketch::budget::Budget;
+use headgate_sketch::plan::{FeaturePlan, TensorInfo};
+use headgate_sketch::sampler::Pick;
+use headgate_sketch::shard::Collector;
+use headgate_sketch::view::{Datatype, TensorView};
+use headgate_sketch::{Column, Direction, fit};
+
+/// Columns and rows of the measurement: more than the nearest cache holds of their counters.
+const COLUMNS: usize = 32;
+const ROWS: usize = 32;
+/// The best of so many passes is the one that nothing else on the machine disturbed.
+const PASSES: usize = 16;
+/// Bounds within which a measurement is believed, in nanoseconds.
+const BELIEVED: std::ops::RangeInclusive<f64> = 1.0..=200.0;
+/// Real rows are rarely as close together as those of the measurement.
+const COLD: f64 = 2.0;
+
+/// Nanoseconds that one value costs; 20 if it cannot be measured.
+pub fn value_ns() -> f64 {
+    measured().unwrap_or(20.0).clamp(*BELIEVED.start(), *BELIEVED.end())
+}
+
+fn measured() -> Option<f64> {
+    let values: Vec<f32> = (0..COLUMNS * ROWS).map(|i| (i as f32 * 0.618).fract() * 8.0 - 4.0).collect();
+    let reference: Vec<f64> = values.iter().map(|&value| f64::from(value)).collect();
+    let column = |index: usize| Column {
+        tensor: "x".to_owned(),
+        column: index.to_string(),
+        index: index as u32,
+        direction: Direction::Input,
+        integer: false,
+    };
+    let columns: Vec<Column> = (0..COLUMNS).map(column).collect();
+    let baseline = fit(&columns, &[reference.as_slice(); COLUMNS]).ok()?;
+    let info = TensorInfo {
+        name: "x".to_owned(),
+        direction: Direction::Input,
+        datatype: Datatype::Fp32,
+        row_elements: Some(COLUMNS),
+    };
+    let plan = FeaturePlan::compile(&[info], &BTreeMap::new(), Some(Arc::new(baseline))).ok()?;
+    let mut writer = Collector::new(plan, Budget::new(64 << 20)).opener().open()?;
+    let mut pass = || {
+        let begun = Instant::now();
+        writer.record(|recorder| recorder.tensor(0, TensorView::F32(&values), ROWS, &Pick::ALL));
+        begun.elapsed().as_nanos() as f64
+    };
+    let best = (0..PASSES).map(|_| pass()).fold(f64::INFINITY, f64::min);
+    Some(COLD * best / values.len() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_costs_something_believable() {
+        assert!(BELIEVED.contains(&value_ns()));
+        assert!(measured().is_some_and(|ns| ns > 0.0));
+    }
+}

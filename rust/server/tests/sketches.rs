@@ -1,0 +1,70 @@
+//! What of the traffic is sketched: everything while it costs little, a part that stands for all of it where it does not.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what went wrong by panicking"
+)]
+
+mod common;
+
+use std::io::Write;
+
+use common::{answer, ask, connect, free, gateway, metric, serve};
+use serde_json::{Value, json};
+
+const LABELS: [(&str, &str); 2] = [("endpoint", "model"), ("version", "v1")];
+
+fn labels() -> Value {
+    Value::Object(LABELS.iter().map(|&(name, value)| (name.to_owned(), json!(value))).collect())
+}
+
+#[test]
+fn the_few_rows_of_a_quiet_version_are_all_sketched() {
+    let (gateway, address) = gateway();
+    serve(&gateway, "model", free(), true);
+    let mut stream = connect(address);
+    for i in 0..201 {
+        ask(&mut stream, "model", i as f32 - 100.0);
+    }
+    // The last tap may run after its answer was read.
+    let report = gateway.drift("model", 3600).unwrap();
+    for feature in report["features"].as_array().unwrap() {
+        let number = |path: &str| feature.pointer(path).and_then(Value::as_f64).unwrap();
+        assert!(number("/offered") >= 200.0, "{feature}");
+        assert_eq!(number("/observed"), number("/offered"));
+        assert_eq!(number("/effective"), number("/offered"));
+        assert_eq!(number("/live/n"), number("/offered"));
+    }
+}
+
+#[test]
+fn a_large_answer_takes_no_more_than_a_capped_number_of_values() {
+    const ROWS: usize = 400_000;
+    let (gateway, address) = gateway();
+    serve(&gateway, "model", free(), false);
+    let mut stream = connect(address);
+    let data: Vec<f64> = (0..ROWS).map(|row| (row % 1000) as f64 - 500.0).collect();
+    let body =
+        json!({"inputs": [{"name": "x", "shape": [ROWS], "datatype": "FP32", "data": data}]}).to_string();
+    write!(
+        stream,
+        "POST /v2/models/model/infer HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    assert_eq!(answer(&mut stream).0, 200);
+    // Behind the first one's tap on the same thread.
+    ask(&mut stream, "model", 2.0);
+    assert!(metric(&gateway, "headgate_tap_rows_seen_total", &labels()) >= ROWS as u64);
+    let sampled = metric(&gateway, "headgate_tap_rows_sampled_total", &labels());
+    assert!((10_000..=1 << 16).contains(&sampled), "{sampled} rows were sketched");
+    let report = gateway.drift("model", 3600).unwrap();
+    for feature in report["features"].as_array().unwrap() {
+        let n = feature["live"]["n"].as_f64().unwrap();
+        assert!((n / ROWS as f64 - 1.0).abs() < 0.01, "the rows sketched stand for all: {n}");
+        assert!(feature["observed"].as_u64().unwrap() <= 1 << 16);
+        assert!(feature["effective"].as_f64().unwrap() <= feature["observed"].as_f64().unwrap());
+        assert!(feature["live"]["mean"].as_f64().unwrap().abs() < 10.0);
+    }
+}

@@ -1,0 +1,185 @@
+//! What share of rows is sketched: a thread's budget of time, and a floor for each version.
+//!
+//! The budget is a share of the time that passes, used or not: an idle gateway sketches every row, and a busy one spends at
+//! most that share of each thread. What sketching costs is counted in values times a cost that was measured once; neither
+//! clocks nor system calls are needed for a request, and an interrupted thread is not taken for a slow one.
+//!
+//! The budget alone would starve a version with few rows beside one with many. So each version has a floor: the first rows of
+//! each minute are all sketched, then half as many of twice as many, and so on, whatever the budget says. Both depend on
+//! numbers of rows and never on values, so that weighted counts stay without bias. Time is given. Next: `plan`.
+
+use crate::sampler::Rate;
+
+/// Keeps the time spent on sketches within a share of the time that passes.
+///
+/// Above the budget the rate falls at once, far enough to fit; it rises by one step for each three periods below 40 % of the
+/// budget (a step doubles the cost, so that the raised rate still fits).
+#[derive(Clone, Debug)]
+pub struct Controller {
+    budget: f64,
+    rate: Rate,
+    spent_ns: f64,
+    passed_ns: u64,
+    calm: u64,
+}
+
+impl Controller {
+    /// Time that a reading covers at least, in nanoseconds: long enough that one large request moves little.
+    pub const PERIOD_NS: u64 = 100_000_000;
+    const CALM_PERIODS: u64 = 3;
+    const CALM_SHARE: f64 = 0.4;
+    /// The lowest rate: what is rarer decides nothing within an hour.
+    const LOWEST: u8 = 10;
+
+    /// A controller that starts with every row. `budget` is the share of time allowed, such as 0.01.
+    pub fn new(budget: f64) -> Self {
+        Self { budget: budget.max(1e-6), rate: Rate::ALL, spent_ns: 0.0, passed_ns: 0, calm: 0 }
+    }
+
+    /// The rate in force.
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// Takes in what sketching cost and how much time passed since the last call, and gives the rate from now on.
+    pub fn observe(&mut self, spent_ns: f64, passed_ns: u64) -> Rate {
+        self.spent_ns += spent_ns;
+        self.passed_ns = self.passed_ns.saturating_add(passed_ns);
+        let periods = self.passed_ns / Self::PERIOD_NS;
+        if periods == 0 {
+            return self.rate;
+        }
+        let load = self.spent_ns / self.passed_ns as f64 / self.budget;
+        (self.spent_ns, self.passed_ns) = (0.0, 0);
+        let halvings = self.rate.halvings();
+        if load > 1.0 {
+            self.calm = 0;
+            let steps = load.log2().ceil().clamp(1.0, f64::from(Self::LOWEST)) as u8;
+            self.rate = Rate::halved((halvings + steps).min(Self::LOWEST));
+        } else if load < Self::CALM_SHARE {
+            self.calm += periods;
+            let steps = (self.calm / Self::CALM_PERIODS).min(u64::from(halvings)) as u8;
+            self.calm %= Self::CALM_PERIODS;
+            self.rate = Rate::halved(halvings - steps);
+        } else {
+            self.calm = 0;
+        }
+        self.rate
+    }
+}
+
+/// The share of rows that one version has in one thread and minute whatever the budget says.
+#[derive(Clone, Debug)]
+pub struct Floor {
+    rows: u64,
+    minute: u64,
+    seen: u64,
+}
+
+impl Floor {
+    /// Rows of a minute that are all sketched.
+    pub const ROWS: u64 = 256;
+    /// Values of these rows, at most: versions with very many columns have fewer rows.
+    const VALUES: u64 = 1 << 19;
+    /// Rows that even these have.
+    const FEWEST: u64 = 16;
+
+    /// A floor for rows of so many values.
+    pub fn new(row_values: usize) -> Self {
+        let rows = (Self::VALUES / (row_values as u64).max(1)).clamp(Self::FEWEST, Self::ROWS);
+        Self { rows, minute: 0, seen: 0 }
+    }
+
+    /// The least rate for the next `rows` rows, which come in this minute.
+    pub fn rate(&mut self, minute: u64, rows: u64) -> Rate {
+        if minute != self.minute {
+            (self.minute, self.seen) = (minute, 0);
+        }
+        let times = self.seen / self.rows;
+        self.seen += rows;
+        Rate::halved((u64::BITS - times.leading_zeros()) as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampler::Pick;
+
+    const PERIOD: u64 = Controller::PERIOD_NS;
+
+    #[test]
+    fn the_controller_falls_at_once_and_rises_slowly() {
+        let mut controller = Controller::new(0.01);
+        assert_eq!(controller.observe(PERIOD as f64 / 200.0, PERIOD), Rate::ALL);
+        assert_eq!(controller.observe(PERIOD as f64, PERIOD / 2), Rate::ALL, "too short to judge");
+        let mut controller = Controller::new(0.01);
+        assert_eq!(controller.observe(PERIOD as f64 * 0.12, PERIOD), Rate::halved(4));
+        for reading in 0..2 {
+            assert_eq!(controller.observe(PERIOD as f64 / 1000.0, PERIOD), Rate::halved(4), "{reading}");
+        }
+        assert_eq!(controller.observe(PERIOD as f64 / 1000.0, PERIOD), Rate::halved(3));
+        for _ in 0..100 {
+            let rate = controller.observe(PERIOD as f64 / 150.0, PERIOD);
+            assert_eq!(rate, Rate::halved(3), "between the marks nothing moves");
+        }
+        assert_eq!(
+            controller.observe(0.0, 20 * PERIOD),
+            Rate::ALL,
+            "an idle time counts as all of its periods"
+        );
+        assert_eq!(controller.observe(1e30, PERIOD), Rate::halved(10));
+    }
+
+    /// Rows sketched of a version that gets `each` rows every `gap_ns`, beside a load that costs `other` of the thread.
+    fn sketched(seconds: u64, (each, gap_ns): (u64, u64), columns: usize, other: f64) -> (u64, u64) {
+        const VALUE_NS: f64 = 8.0;
+        let (mut controller, mut floor) = (Controller::new(0.01), Floor::new(columns));
+        let (mut seen, mut kept, mut now) = (0, 0, 0);
+        while now < seconds * 1_000_000_000 {
+            now += gap_ns;
+            let rate = controller.rate().min(floor.rate(now / 60_000_000_000, each));
+            let of_request = Pick::new(now, rate).kept(each as usize);
+            seen += each;
+            kept += of_request;
+            let share = controller.rate().share();
+            let spent = of_request as f64 * columns as f64 * VALUE_NS + other * share * gap_ns as f64;
+            controller.observe(spent, gap_ns);
+        }
+        (seen, kept)
+    }
+
+    #[test]
+    fn few_requests_are_all_sketched() {
+        // 30 columns at 20 requests a second for two minutes.
+        assert_eq!(sketched(120, (1, 50_000_000), 30, 0.0), (2400, 2400));
+    }
+
+    #[test]
+    fn a_version_with_few_rows_keeps_its_floor_beside_a_heavy_one() {
+        // The thread would spend all its time on sketches of others: the budget's rate falls to 1/128.
+        let (seen, kept) = sketched(600, (1, 500_000_000), 64, 1.0);
+        assert_eq!(seen, kept, "two rows a second are below the floor");
+        let (seen, kept) = sketched(600, (1, 10_000_000), 64, 1.0);
+        assert!(seen == 60_000 && kept >= 10 * Floor::ROWS && kept < seen / 5, "{kept} of {seen}");
+    }
+
+    #[test]
+    fn a_busy_thread_stays_within_its_budget() {
+        let seconds = 60;
+        // 20 000 rows a second of 64 columns would cost 1 % and more of the thread.
+        let (seen, kept) = sketched(seconds, (1, 20_000), 64, 0.0);
+        let spent = kept as f64 * 64.0 * 8.0 / (seconds as f64 * 1e9);
+        assert!(spent < 0.013 && kept > seen / 20, "{spent} {kept} of {seen}");
+    }
+
+    #[test]
+    fn wide_versions_have_a_smaller_floor() {
+        assert_eq!(Floor::new(64).rows, 256);
+        assert_eq!(Floor::new(1 << 16).rows, 16);
+        let mut floor = Floor::new(1);
+        let rates: Vec<u8> = [256, 1, 255, 512, 1024].map(|rows| floor.rate(0, rows).halvings()).into();
+        assert_eq!(rates, [0, 1, 1, 2, 3]);
+        assert_eq!(floor.rate(1, 1), Rate::ALL, "a new minute begins anew");
+    }
+}
