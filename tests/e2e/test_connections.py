@@ -85,3 +85,25 @@ def test_a_crowd_at_one_port_shuts_nobody_out(gateway: GatewayProcess, port: str
         closed = f'headgate_control_connections_closed_total{{listener="{port}",reason="crowded"}}'
         assert any(line.startswith(closed) for line in gateway.observe("/metrics").text.splitlines())
     assert httpx.get(f"http://{gateway.http}/v2/health/ready").status_code == 200
+
+
+DATA_SENT = {
+    "nothing": b"",
+    "half a head": b"POST / HTTP/1.1\r\nHost: here\r\nX-Half",
+    "half a body": b"POST /v2/models/double/infer HTTP/1.1\r\nHost: here\r\nContent-Length: 99\r\n\r\n{",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("send", DATA_SENT.values(), ids=DATA_SENT.keys())
+def test_a_crowd_at_the_data_port_shuts_nobody_out(gateway: GatewayProcess, send: bytes) -> None:
+    with contextlib.ExitStack() as stack:
+        crowd(stack, gateway.http, send)
+        with Connection(gateway.http) as connection, Connection(gateway.grpc) as other:
+            assert connection.infer("double", ROW).status == 200
+            assert other.infer("double", ROW).status == 200
+        with gateway.admin() as admin:
+            assert admin.act("double", "rollback")["status"] == "applied"
+        lines = dict(line.rsplit(" ", 1) for line in gateway.observe("/metrics").text.splitlines())
+        assert float(lines["headgate_connections_crowded_total"]) > CLIENTS // 2
+        assert float(lines["headgate_connections_refused_total"]) == 0

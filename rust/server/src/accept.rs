@@ -1,5 +1,7 @@
 //! The acceptor: one thread that takes sockets from the listeners and hands each to the IO thread with the fewest.
 
+use std::cmp::Reverse;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -18,6 +20,8 @@ const BACKLOG: i32 = 1024;
 const DROP: u16 = 0x06;
 /// How long to wait when the process is out of descriptors.
 const BREATH: Duration = Duration::from_millis(20);
+/// How long a thread may take to make room, which is at once unless it is in a run, before another one is asked.
+const TURN: Duration = Duration::from_millis(50);
 
 /// Listens at a data port, on a socket that is bound already where there is one; `setting` is what messages call it.
 ///
@@ -80,11 +84,20 @@ async fn accept_all(listener: &tokio::net::TcpListener, shared: &Shared, threads
     loop {
         match listener.accept().await {
             Ok((stream, _)) => match stream.into_std() {
-                Ok(socket) => hand_over(socket, shared, threads),
+                Ok(socket) => {
+                    if is_crowded(shared, threads) {
+                        make_room(shared, threads).await;
+                    }
+                    hand_over(socket, shared, threads);
+                }
                 Err(_) => refuse(shared),
             },
-            // Out of descriptors or memory: the connection stays in the backlog; others closing make room.
-            Err(_) => tokio::time::sleep(BREATH).await,
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+            // Out of descriptors or memory: the connection stays in the backlog until others are closed.
+            Err(_) => {
+                make_room(shared, threads).await;
+                tokio::time::sleep(BREATH).await;
+            }
         }
     }
 }
@@ -107,8 +120,28 @@ fn refuse(shared: &Shared) {
     shared.metrics.connections_refused.fetch_add(1, Relaxed);
 }
 
-fn hand_over(socket: TcpStream, shared: &Shared, threads: &[Mailbox]) {
+fn is_crowded(shared: &Shared, threads: &[Mailbox]) -> bool {
     let open: usize = threads.iter().map(|thread| thread.connections.load(Relaxed)).sum();
+    open >= shared.config.max_connections
+}
+
+/// Has one thread after the other close what can be spared, from the fullest on, until one has.
+async fn make_room(shared: &Shared, threads: &[Mailbox]) {
+    let mut fullest: Vec<_> =
+        threads.iter().zip(&shared.beats).filter(|(_, beat)| !beat.is_stuck()).collect();
+    fullest.sort_by_key(|(thread, _)| Reverse(thread.connections.load(Relaxed)));
+    for (thread, _) in fullest {
+        let (asker, made) = oneshot::channel();
+        if !thread.post(Message::MakeRoom(asker)) {
+            continue;
+        }
+        if let Ok(Ok(1..)) = tokio::time::timeout(TURN, made).await {
+            return;
+        }
+    }
+}
+
+fn hand_over(socket: TcpStream, shared: &Shared, threads: &[Mailbox]) {
     // A full mailbox is passed over like a full thread, and a thread that does not come back from a run like one.
     let least = threads
         .iter()
@@ -116,7 +149,7 @@ fn hand_over(socket: TcpStream, shared: &Shared, threads: &[Mailbox]) {
         .filter(|(thread, beat)| thread.has_room() && !beat.is_stuck())
         .map(|(thread, _)| thread)
         .min_by_key(|thread| thread.connections.load(Relaxed));
-    let (Some(thread), true) = (least, open < shared.config.max_connections) else {
+    let (Some(thread), false) = (least, is_crowded(shared, threads)) else {
         refuse(shared);
         return;
     };

@@ -12,7 +12,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::budget::Reserved;
-use crate::conn::Open;
+use crate::conn::{Open, Receiving};
 use crate::headers::Headers;
 use crate::io;
 
@@ -65,8 +65,8 @@ impl Counted {
 
 /// The body of a REST request, by who reads it.
 pub enum Source {
-    /// hyper, when it is asked.
-    Coming(Incoming),
+    /// hyper, when it is asked; the connection is known to wait for it until it is read.
+    Coming(Incoming, Option<Receiving>),
     /// It is here: whoever read the head has read it as well.
     Here(Bytes),
 }
@@ -83,14 +83,18 @@ impl Source {
         align: Align,
     ) -> Result<(Bytes, Counted)> {
         match self {
-            Source::Coming(body) => read_aligned(body, limit, headers, align).await,
+            Source::Coming(body, receiving) => {
+                let read = read_aligned(body, limit, headers, align).await;
+                *receiving = None;
+                read
+            }
             Source::Here(body) => Ok((std::mem::take(body), Counted::default())),
         }
     }
 
     /// Reads what nobody asked for, within bounds, as [`discard`] does.
     pub fn discard(self, open: &Open) {
-        if let Source::Coming(body) = self {
+        if let Source::Coming(body, _) = self {
             discard(body, open);
         }
     }

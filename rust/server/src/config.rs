@@ -49,7 +49,7 @@ pub struct Config {
     /// whatever is more: a body, what it decompresses to, its tensors and its answer are counted.
     #[serde(default)]
     pub large_request_bytes: usize,
-    /// The most connections at once; more are closed at once.
+    /// The most connections at once; for more, others make room.
     #[serde(default = "default_max_connections")]
     pub max_connections: usize,
     /// How long a connection may stay idle, in milliseconds.

@@ -43,6 +43,10 @@ pub struct Conn {
     answered: RefCell<VecDeque<Tap>>,
     /// Requests in progress, refused bodies that are still read included.
     open: Cell<u32>,
+    /// Those of them whose body is still to come.
+    receiving: Cell<u32>,
+    /// Whether a request's head has ever been complete.
+    has_had_request: Cell<bool>,
     /// When each answer that waits for the peer last made progress; places of answers that are out are used again.
     unsent: RefCell<Vec<Option<Instant>>>,
     /// Since when the gateway waits for its connections to end.
@@ -62,6 +66,8 @@ impl Default for Conn {
             received: Cell::new(now),
             answered: RefCell::default(),
             open: Cell::new(0),
+            receiving: Cell::new(0),
+            has_had_request: Cell::default(),
             unsent: RefCell::default(),
             closing: Cell::default(),
             retiring: Cell::default(),
@@ -74,6 +80,9 @@ impl Default for Conn {
 /// A request in progress; the connection is busy while there is one.
 pub struct Open(Rc<Conn>);
 
+/// A request whose body is still to come.
+pub struct Receiving(Rc<Conn>);
+
 /// An answer on its way to the socket, and its place among those.
 pub struct Unsent(Rc<Conn>, usize);
 
@@ -82,7 +91,18 @@ impl Conn {
     pub fn begin(self: &Rc<Self>) -> Open {
         self.open.set(self.open.get() + 1);
         self.waiting.set(Waiting::Busy);
+        self.has_had_request.set(true);
         Open(self.clone())
+    }
+
+    /// Whether a request's head has ever been complete.
+    pub fn has_had_request(&self) -> bool {
+        self.has_had_request.get()
+    }
+
+    /// Whether the bodies of all requests in progress are still to come.
+    pub fn only_receives(&self) -> bool {
+        self.open.get() > 0 && self.receiving.get() == self.open.get()
     }
 
     /// An answer is about to be sent.
@@ -197,6 +217,18 @@ impl Open {
     /// The same request, held by somebody else as well.
     pub fn also(&self) -> Open {
         self.0.begin()
+    }
+
+    /// Its body is still to come, until what is returned is dropped.
+    pub fn receiving(&self) -> Receiving {
+        self.0.receiving.set(self.0.receiving.get() + 1);
+        Receiving(self.0.clone())
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.0.receiving.set(self.0.receiving.get() - 1);
     }
 }
 

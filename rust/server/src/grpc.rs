@@ -125,7 +125,9 @@ async fn message_and_answer(
     open: &Open,
 ) -> Result<Response<ReplyBody>> {
     let (mut head, mut body) = request.into_parts();
+    let receiving = open.receiving();
     let read = in_time(deadline, one_message(&head.headers, &mut body)).await;
+    drop(receiving);
     body::discard(body, open);
     let (message, _counted) = read?;
     head.headers.remove(ENCODING);

@@ -80,7 +80,7 @@ pub async fn handle(
         version: parts.version,
         headers: Headers::Map(&parts.headers),
     };
-    let reply = respond(head, Source::Coming(body), received, &open).await;
+    let reply = respond(head, Source::Coming(body, Some(open.receiving())), received, &open).await;
     let Reply { status, mut fields, body, tap, ends } = reply;
     let mut head = Response::new(());
     *head.status_mut() = status;

@@ -16,7 +16,8 @@ use headgate_core::error::Result;
 use headgate_core::snapshot::{Endpoint, Snapshot};
 use headgate_engine::{Batch, Pool};
 use http::{HeaderName, HeaderValue};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
 
 use crate::access_log::AccessLog;
 use crate::budget::ByteBudget;
@@ -31,6 +32,7 @@ use crate::sketching::Sketcher;
 use crate::stock::Stock;
 use crate::taps::Account;
 use crate::tensors::Scratch;
+use crate::thread::crowd;
 use crate::version::VersionState;
 use crate::watchdog::Beat;
 
@@ -223,6 +225,8 @@ pub enum Message {
     Refresh,
     /// A batch with requests of this thread was run.
     Ran(Arc<Batch>),
+    /// Close a connection or a few that can be spared, and say how many.
+    MakeRoom(oneshot::Sender<usize>),
     /// Finish what is in flight and take nothing new.
     Close,
 }
@@ -263,7 +267,7 @@ impl Mailbox {
 /// The connections of this thread.
 #[derive(Default)]
 struct Connections {
-    open: RefCell<HashMap<u64, Rc<Conn>>>,
+    open: RefCell<HashMap<u64, (Rc<Conn>, AbortHandle)>>,
     /// Told when the last one is gone.
     emptied: Notify,
 }
@@ -272,7 +276,20 @@ impl Connections {
     /// Asks each to end.
     fn close(&self) {
         let now = Instant::now();
-        self.open.borrow().values().for_each(|conn| conn.close(now));
+        self.open.borrow().values().for_each(|(conn, _)| conn.close(now));
+    }
+
+    /// Closes those that can be spared best; how many.
+    fn make_room(&self, count: &AtomicUsize) -> usize {
+        let mut open = self.open.borrow_mut();
+        let gone = crowd::chosen(open.iter().map(|(id, (conn, _))| (*id, &**conn)), Instant::now());
+        for task in gone.iter().filter_map(|id| open.remove(id)) {
+            // Counted down here and not at the task's end: the next socket is on its way.
+            count.fetch_sub(1, Relaxed);
+            with(|io| io.shared.metrics.connections_crowded.fetch_add(1, Relaxed));
+            task.1.abort();
+        }
+        gone.len()
     }
 
     /// Waits until the last one is gone.
@@ -355,6 +372,10 @@ fn handle(
             adopt(*adopted, socket, connections, mailbox);
         }
         Some(Message::Refresh) => with(Io::refresh),
+        Some(Message::MakeRoom(asker)) => {
+            // Whoever waits no longer has asked another thread.
+            let _ = asker.send(connections.make_room(&mailbox.connections));
+        }
         Some(Message::Ran(batch)) => batch.wake(with(|io| io.thread)),
         Some(Message::Close) | None => return false,
     }
@@ -363,14 +384,15 @@ fn handle(
 
 fn adopt(id: u64, socket: TcpStream, connections: &Rc<Connections>, mailbox: &Mailbox) {
     let conn = Rc::new(Conn::default());
-    connections.open.borrow_mut().insert(id, conn.clone());
     with(|io| io.shared.metrics.thread(io.thread).accepted.add(1));
-    let (connections, count) = (connections.clone(), mailbox.connections.clone());
-    tokio::task::spawn_local(async move {
-        // Counted down however the connection ends, by a panic too.
-        let _registered = Registered { id, connections, count };
-        conn::serve(socket, &conn).await;
+    // Counted down however the connection ends, by a panic too.
+    let registered = Registered { id, connections: connections.clone(), count: mailbox.connections.clone() };
+    let served = conn.clone();
+    let task = tokio::task::spawn_local(async move {
+        let _registered = registered;
+        conn::serve(socket, &served).await;
     });
+    connections.open.borrow_mut().insert(id, (conn, task.abort_handle()));
 }
 
 /// A connection's place in the books, given up when dropped.
@@ -382,9 +404,11 @@ struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.connections.open.borrow_mut().remove(&self.id);
+        // One that made room has been counted down.
+        if self.connections.open.borrow_mut().remove(&self.id).is_some() {
+            self.count.fetch_sub(1, Relaxed);
+        }
         self.connections.emptied.notify_one();
-        self.count.fetch_sub(1, Relaxed);
         try_with(|io| io.shared.metrics.thread(io.thread).closed.add(1));
     }
 }

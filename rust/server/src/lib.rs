@@ -44,6 +44,7 @@ pub mod sketching;
 pub mod stock;
 pub mod taps;
 pub mod tensors;
+pub mod thread;
 pub mod threads;
 pub mod version;
 pub mod wake;

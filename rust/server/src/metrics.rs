@@ -200,6 +200,8 @@ pub struct Metrics {
     versions: Mutex<HashMap<(String, String), Weak<VersionMetrics>>>,
     /// Connections closed at once because there were too many.
     pub connections_refused: AtomicU64,
+    /// Connections closed to make room for new ones.
+    pub connections_crowded: AtomicU64,
 }
 
 impl Metrics {
@@ -209,6 +211,7 @@ impl Metrics {
             threads: (0..threads).map(|_| IoShard::default()).collect(),
             versions: Mutex::default(),
             connections_refused: AtomicU64::new(0),
+            connections_crowded: AtomicU64::new(0),
         }
     }
 
@@ -343,7 +346,8 @@ fn whole(metrics: &Metrics, gauges: &Gauges) -> Vec<Value> {
     vec![
         single("headgate_connections", "Connections open.", "gauge", metrics.connections()),
         single("headgate_connections_accepted_total", "Connections taken over by an IO thread.", "counter", accepted),
-        single("headgate_connections_refused_total", "Connections closed at once because there were too many.", "counter", refused),
+        single("headgate_connections_refused_total", "Connections closed at once because there were too many and none could be spared.", "counter", refused),
+        single("headgate_connections_crowded_total", "Connections that waited for their client and were closed to make room for new ones.", "counter", metrics.connections_crowded.load(Relaxed)),
         single("headgate_pool_waiting", "Runs waiting for a pool thread.", "gauge", gauges.waiting as u64),
         single("headgate_sketch_bytes", "Memory held by sketches: counters of the threads, windows, plans and baselines (--sketch-memory).", "gauge", gauges.sketch_bytes as u64),
         single("headgate_large_request_bytes", "Memory held by large requests in progress.", "gauge", gauges.large_bytes as u64),

@@ -563,22 +563,6 @@ fn an_answer_that_nobody_takes_is_booked_as_undelivered() {
 }
 
 #[test]
-fn connections_beyond_the_limit_are_closed_and_counted() {
-    let (gateway, address) = gateway_with(&json!({"max_connections": 2}));
-    serve(&gateway, "tiny", free(), true);
-    let mut first = connect(address);
-    let mut second = connect(address);
-    assert_eq!(ask(&mut first, "tiny", 1.0) + ask(&mut second, "tiny", 2.0), 6.0);
-    let mut third = connect(address);
-    assert_eq!(third.read(&mut [0u8; 1]).unwrap_or(0), 0, "closed at once");
-    assert_eq!(metric(&gateway, "headgate_connections_refused_total", &json!({})), 1);
-    drop(first);
-    eventually("room", || gateway.status()["connections"] == 1);
-    let mut fourth = connect(address);
-    assert_eq!(ask(&mut fourth, "tiny", 3.0), 6.0);
-}
-
-#[test]
 fn requests_go_on_through_the_drain_delay_while_readiness_is_false() {
     let (gateway, address) = gateway();
     serve(&gateway, "tiny", free(), true);

@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use super::{CONTENT, deadline, failed, message, refused, succeeded};
 use crate::access_log::Protocol;
 use crate::body::{self, Counted};
-use crate::conn::{Conn, Open};
+use crate::conn::{Conn, Open, Receiving};
 use crate::context::Context;
 use crate::headers::Headers;
 use crate::infer::{self, Answer, Ask, Dialect};
@@ -32,7 +32,7 @@ pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> 
     let received = Instant::now();
     let (head, mut body) = request.into_parts();
     let context = Context::read(Headers::Map(&head.headers));
-    let answer = catching(pin!(model_infer(&head, &mut body, received, &context))).await;
+    let answer = catching(pin!(model_infer(&head, (&mut body, open.receiving()), received, &context))).await;
     body::discard(body, &open);
     match answer {
         Ok(answer) => answered(answer, &context, conn, open),
@@ -46,12 +46,13 @@ pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> 
 
 async fn model_infer(
     head: &Parts,
-    body: &mut Incoming,
+    (body, receiving): (&mut Incoming, Receiving),
     received: Instant,
     context: &Context,
 ) -> Result<Answer> {
     let unread = |error: &Error| infer::write_refusal("", Protocol::Grpc, received, context, error);
     let (message, counted, deadline) = read(&head.headers, body, received).await.inspect_err(unread)?;
+    drop(receiving);
     let request = io::with(|io| protobuf::parse(&message, &mut io.scratch.borrow_mut().envelope))
         .inspect_err(unread)?;
     let target = Target { endpoint: request.model_name, version: request.model_version };

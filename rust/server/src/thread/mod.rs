@@ -1,0 +1,5 @@
+//! An IO thread, beside its loop (`io`).
+//!
+//! Lives here: which of a thread's connections make room for new ones. May come in: the loop. Never known here: HTTP.
+
+pub mod crowd;

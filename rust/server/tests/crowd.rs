@@ -1,0 +1,102 @@
+//! More clients than connections: a new one always gets in while another one waits for its client. Which one makes room is in
+//! `thread/crowd.rs`.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what went wrong by panicking"
+)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use common::{PATIENCE, answer, ask, connect, eventually, free, gated, gateway_with, metric, request, serve};
+use headgate_server::gateway::Gateway;
+use serde_json::json;
+
+const MOST: usize = 4;
+
+fn crowded(threads: usize) -> (Arc<Gateway>, SocketAddr) {
+    let (gateway, address) = gateway_with(&json!({"max_connections": MOST, "io_threads": threads}));
+    serve(&gateway, "tiny", free(), true);
+    (gateway, address)
+}
+
+fn refused(gateway: &Gateway) -> u64 {
+    metric(gateway, "headgate_connections_refused_total", &json!({}))
+}
+
+/// Waits until the other side has closed, whatever it sent before.
+fn until_closed(stream: &mut TcpStream) {
+    let mut sent = [0u8; 4096];
+    while stream.read(&mut sent).is_ok_and(|length| length > 0) {}
+}
+
+#[test]
+fn the_connection_that_is_idle_longest_makes_room() {
+    let (gateway, address) = crowded(1);
+    let mut idle: Vec<_> = (0..MOST).map(|_| connect(address)).collect();
+    for one in &mut idle {
+        assert_eq!(ask(one, "tiny", 1.0), 2.0);
+    }
+    assert_eq!(ask(&mut idle[0], "tiny", 2.0), 4.0);
+    let mut new = connect(address);
+    assert_eq!(ask(&mut new, "tiny", 3.0), 6.0);
+    until_closed(&mut idle[1]);
+    for place in [0, 2, 3] {
+        assert_eq!(ask(&mut idle[place], "tiny", 4.0), 8.0);
+    }
+    assert_eq!(metric(&gateway, "headgate_connections_crowded_total", &json!({})), 1);
+    assert_eq!(refused(&gateway), 0);
+}
+
+#[test]
+fn clients_that_do_nothing_good_shut_nobody_out() {
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+    let body = b"POST /v2/models/tiny/infer HTTP/1.1\r\nhost: t\r\ncontent-length: 100\r\n\r\n{";
+    let chunks = b"POST /v2/models/tiny/infer HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n5;aaa";
+    let sent: [&[u8]; 8] = [
+        b"",
+        b"G",
+        b"GET / HTTP/1.1\r\nx",
+        &preface[..9],
+        preface,
+        body,
+        chunks,
+        b"GET /v2 HTTP/1.1\r\nhost: t\r\n\r\n",
+    ];
+    for threads in [1, 2] {
+        for bytes in sent {
+            let (gateway, address) = crowded(threads);
+            let mut crowd = Vec::new();
+            for _ in 0..50 {
+                let mut one = connect(address);
+                // One that made room may say so here.
+                let _ = one.write_all(bytes);
+                crowd.push(one);
+            }
+            let mut new = connect(address);
+            assert_eq!(ask(&mut new, "tiny", 1.0), 2.0, "behind {:?}", String::from_utf8_lossy(bytes));
+            assert_eq!(refused(&gateway), 0);
+            eventually("the rest", || gateway.status()["connections"].as_u64() <= Some(MOST as u64));
+        }
+    }
+}
+
+#[test]
+fn a_request_that_is_worked_on_makes_no_room() {
+    let (gateway, address) = gateway_with(&json!({"max_connections": 1}));
+    let (slow, held) = gated();
+    serve(&gateway, "slow", slow, false);
+    let mut waiting = connect(address);
+    waiting.write_all(request("slow", 5.0).as_bytes()).unwrap();
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    let mut second = connect(address);
+    until_closed(&mut second);
+    assert_eq!(refused(&gateway), 1);
+    held.leave.send(()).unwrap();
+    assert_eq!(answer(&mut waiting).1["outputs"][0]["data"][0], 10.0);
+}
