@@ -112,6 +112,10 @@ bench-batches: $(STAMPS)/native bench-peers  ## rows batched against ONNX Runtim
 bench-overload: $(STAMPS)/native  ## an open loop at 0.5 to 10 times what a model can do
 	$(PY) -m benches.overload
 
+.PHONY: bench-isolation
+bench-isolation: $(STAMPS)/native  ## a good endpoint beside clients, models and loads at their worst, against honest ones
+	$(PY) -m benches.isolation
+
 .PHONY: bench-lifecycle
 bench-lifecycle: $(STAMPS)/native  ## swaps under load, a thousand models, ten thousand loads; needs wrk
 	$(PY) -m benches.lifecycle

@@ -141,9 +141,9 @@ def giant_answers(address: str, clients: int = 2) -> contextlib.AbstractContextM
     return repeated(clients, ask)
 
 
-def bad_requests(address: str, clients: int = 2) -> contextlib.AbstractContextManager[None]:
-    """Clients whose requests are all at fault: an index out of range."""
-    request = message("table", one_input("index", [99]))
+def asking(address: str, endpoint: str, body: dict[str, Any]) -> Callable[[], None]:
+    """What asks an endpoint a hundred times over one connection."""
+    request = message(endpoint, body)
 
     def ask() -> None:
         with connect(address) as sock:
@@ -153,7 +153,12 @@ def bad_requests(address: str, clients: int = 2) -> contextlib.AbstractContextMa
                 if not sock.recv(1 << 16):
                     return
 
-    return repeated(clients, ask)
+    return ask
+
+
+def bad_requests(address: str, clients: int = 2) -> contextlib.AbstractContextManager[None]:
+    """Clients whose requests are all at fault: an index out of range."""
+    return repeated(clients, asking(address, "table", one_input("index", [99])))
 
 
 def hanging_load(admin: str, token: str) -> contextlib.AbstractContextManager[None]:
