@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import http.client
 import json
+import multiprocessing
 import os
 import resource
 import statistics
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,7 +32,7 @@ import uvloop
 
 from benches import attacks
 from benches.batches import mlp
-from benches.openloop import Pool, Stream
+from benches.openloop import Outcome, Pool, Stream
 from benches.overload import quantile
 from benches.report import machine
 from benches.servers import ROOT, Server
@@ -61,6 +63,12 @@ class Felt:
     cpu: float
 
 
+def play(host: str, port: int, request: bytes, seconds: float, seed: int) -> tuple[list[Outcome], int]:
+    """What came of the requests, and how many could not be sent; in a process that the attackers' threads do not slow."""
+    pool = Pool(host, port)
+    return uvloop.run(pool.play([Stream("good", request, PER_SECOND)], seconds, seed)), pool.unsent
+
+
 class Gateway:
     """The server with its endpoints, and what is done to it."""
 
@@ -68,6 +76,7 @@ class Gateway:
         self.server = server
         self.addresses = addresses
         self.token = token
+        self.measuring = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
     def blocks(self) -> dict[str, tuple[Block, int]]:
         """Each attack, and how many clients of an honest model stand for it."""
@@ -128,10 +137,9 @@ class Gateway:
         before = self.server.cpu_seconds()
         rollback = self.roll_back()
         begun = time.perf_counter()
-        pool = Pool(host, int(port))
-        outcomes = uvloop.run(pool.play([Stream("good", request, PER_SECOND)], seconds, seed))
+        outcomes, unsent = self.measuring.submit(play, host, int(port), request, seconds, seed).result()
         latencies = [one.latency for one in outcomes if one.status == 200]
-        failed = sum(one.status != 200 for one in outcomes) + pool.unsent
+        failed = sum(one.status != 200 for one in outcomes) + unsent
         cpu = (self.server.cpu_seconds() - before) / (time.perf_counter() - begun + rollback)
         return Felt(quantile(latencies, 0.99), failed, len(outcomes), rollback, cpu)
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import httpx
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
 from support.gateway import GatewayProcess
-from support.models import OPSETS, place
+from support.models import OPSETS, identities, place
 from support.tools import need_native
 
 TYPES = {
@@ -47,3 +48,21 @@ def test_an_input_that_is_an_output_too_comes_back_as_it_was_sent(tmp_path: Path
                 assert answer.status_code == 200, answer.text
                 outputs = {output["name"]: output["data"] for output in answer.json()["outputs"]}
                 assert outputs == {"y": [-value for value in sent], "x": sent}, datatype
+
+
+def test_a_large_answer_is_the_same_in_every_form(tmp_path: Path) -> None:
+    need_native()
+    identities(tmp_path / "models")
+    sent = (np.arange(200_000, dtype=np.float32) / 8).tolist()
+    tensor = {"name": "x", "datatype": "FP32", "shape": [len(sent)], "data": sent}
+    with GatewayProcess(tmp_path / "state", ["--models", str(tmp_path / "models")]) as gateway:
+        url = f"http://{gateway.http}/v2/models/identity-fp32"
+        predict = url.replace("/v2/", "/v1/")
+        listed = httpx.post(f"{url}/infer", json={"id": "a", "inputs": [tensor]})
+        assert (listed.json()["id"], listed.json()["outputs"][0]["data"]) == ("a", sent)
+        assert httpx.post(f"{predict}:predict", json={"instances": sent}).json() == {"predictions": sent}
+        assert httpx.post(f"{predict}:predict", json={"inputs": sent}).json() == {"outputs": sent}
+        binary = {"inputs": [tensor], "parameters": {"binary_data_output": True}}
+        answer = httpx.post(f"{url}/infer", json=binary)
+        head = int(answer.headers["inference-header-content-length"])
+        assert np.frombuffer(answer.content[head:], np.float32).tolist() == sent

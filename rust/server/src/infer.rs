@@ -29,7 +29,7 @@ use crate::headers::Headers;
 use crate::io::{self, Io, LiveEndpoint};
 use crate::outputs::{self, Manner, Outputs};
 use crate::path::Target;
-use crate::request::attempts;
+use crate::request::{attempts, large};
 use crate::taps::Tap;
 use crate::tensors::{self, Buffers};
 
@@ -248,8 +248,21 @@ async fn serve(
     };
     let buffers = decode(envelope, body, warm, begun, tap)?;
     let ran = run(buffers, tap).await?;
-    let replied = reply(envelope, dialect, tap, &ran, out);
-    tap.ran = Some(ran);
+    let replied = match reply(envelope, dialect, tap, &ran, out) {
+        Ok(Some(sent)) => {
+            tap.ran = Some(ran);
+            Ok(sent)
+        }
+        Ok(None) => {
+            let written = Box::pin(large::write(envelope, dialect, tap, ran, out)).await;
+            tap.ran = written.0;
+            written.1
+        }
+        Err(error) => {
+            tap.ran = Some(ran);
+            Err(error)
+        }
+    };
     let (sent, output_bytes) = replied?;
     tap.counted().hold(out.len() + output_bytes)?;
     Ok(sent)
@@ -371,14 +384,15 @@ fn late() -> Error {
     Error::new(Code::DeadlineExceeded, "the deadline passed before the run ended")
 }
 
-/// Writes the answer; how it is sent, and the size of the outputs that it was written from.
+/// Writes the answer; how it is sent, and the size of the outputs that it was written from. `None` for a large one, whose outputs are
+/// selected and which is to be written elsewhere.
 fn reply(
     envelope: &Envelope<'_>,
     dialect: Dialect,
     tap: &Tap,
     ran: &Ran,
     out: &mut Vec<u8>,
-) -> Result<(Sent, usize)> {
+) -> Result<Option<(Sent, usize)>> {
     io::with(|io| {
         let scratch = &mut *io.scratch.borrow_mut();
         envelope.select(&ran.model().signature().outputs, &mut scratch.selection)?;
@@ -391,11 +405,15 @@ fn reply(
         let manner = Manner { dialect, form, marks_final, rows: ran.rows() };
         let lists = &mut scratch.outputs;
         let outputs = Outputs::of(&scratch.selection, ran, tap.endpoint(), dialect, lists)?;
+        if large::is_large(&outputs) {
+            lists.keep(outputs);
+            return Ok(None);
+        }
         let tensors = outputs.tensors(lists)?;
         let sent = outputs::write(&manner, &head, &tensors, out)?;
         let bytes = outputs.bytes();
         lists.keep_tensors(tensors);
         lists.keep(outputs);
-        Ok((sent, bytes))
+        Ok(Some((sent, bytes)))
     })
 }

@@ -80,6 +80,20 @@ impl<'a> Outputs<'a> {
         Ok(Outputs { specs, shown, non_finite: endpoint.non_finite })
     }
 
+    /// Elements that are written as JSON, and bytes that are written as they are.
+    pub fn amounts(&self) -> (usize, usize) {
+        let mut amounts = (0, 0);
+        for Shown { selected, view, classes } in &self.shown {
+            match (selected.binary, &view.data) {
+                (true, Data::Bytes(bytes)) => amounts.1 += bytes.len(),
+                (_, Data::Strings { bytes, .. }) => amounts.1 += bytes.len(),
+                (false, Data::Bytes(_)) if classes.is_none() => amounts.0 += view.shape.count(),
+                (false, Data::Bytes(_)) => {}
+            }
+        }
+        amounts
+    }
+
     /// Bytes of the selected outputs.
     pub fn bytes(&self) -> usize {
         let bytes = |shown: &Shown<'_>| match &shown.view.data {

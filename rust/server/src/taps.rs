@@ -173,6 +173,11 @@ impl Account {
         &self.endpoint.versions[self.version as usize]
     }
 
+    /// The endpoint and the version's place in it, for work that goes on elsewhere.
+    pub fn chosen(&self) -> (Arc<LiveEndpoint>, usize) {
+        (self.endpoint.clone(), self.version.into())
+    }
+
     /// The headers that say who answered, and in whose place.
     pub fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
         let instead = self.instead.clone().map(|instead| (X_FALLBACK.clone(), instead));

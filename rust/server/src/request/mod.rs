@@ -5,3 +5,4 @@
 
 pub mod attempts;
 pub mod attribution;
+pub mod large;

@@ -1,0 +1,102 @@
+//! Large answers, which are written on a thread of their own: a million numbers in JSON take 30 ms, for which no other request of the IO
+//! thread could be answered.
+//!
+//! Not here: how an answer is written (`outputs`).
+
+use std::sync::Arc;
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_engine::Ran;
+use headgate_protocol::envelope::{Envelope, Form, Selection};
+use headgate_protocol::reply::ReplyHead;
+
+use crate::infer::{Dialect, Sent};
+use crate::io::{self, LiveEndpoint};
+use crate::outputs::{self, Lists, Manner, Outputs};
+use crate::taps::Tap;
+
+/// An answer that takes more than so many elements in JSON is large: about two milliseconds of a core.
+const ELEMENTS: usize = 1 << 16;
+/// Bytes in binary data that take as long as one element in JSON.
+const BYTES_PER_ELEMENT: usize = 256;
+
+/// Whether an answer is written elsewhere.
+pub fn is_large(outputs: &Outputs<'_>) -> bool {
+    let (elements, bytes) = outputs.amounts();
+    elements + bytes / BYTES_PER_ELEMENT > ELEMENTS
+}
+
+/// Everything that an answer is written from.
+struct Answer {
+    ran: Ran,
+    selection: Vec<Selection>,
+    endpoint: Arc<LiveEndpoint>,
+    version: usize,
+    id: Option<String>,
+    form: Form<'static>,
+    marks_final: bool,
+    dialect: Dialect,
+}
+
+/// Writes the answer of outputs that were selected a moment ago; the run comes back, unless writing panicked. How the answer is sent, and
+/// the size of the outputs that it was written from.
+pub async fn write(
+    envelope: &Envelope<'_>,
+    dialect: Dialect,
+    tap: &Tap,
+    ran: Ran,
+    out: &mut Vec<u8>,
+) -> (Option<Ran>, Result<(Sent, usize)>) {
+    let (endpoint, version) = tap.chosen();
+    let answer = Answer {
+        ran,
+        selection: io::with(|io| io.scratch.borrow().selection.clone()),
+        endpoint,
+        version,
+        id: envelope.id.as_deref().map(str::to_owned),
+        // Only the kind matters for an answer.
+        form: match envelope.form {
+            Form::Listed => Form::Listed,
+            Form::Raw(_) => Form::Raw(&[]),
+            Form::Rows(_) => Form::Rows(&[]),
+            Form::Columns(_) => Form::Columns(&[]),
+        },
+        marks_final: envelope.parameters.marks_final,
+        dialect,
+    };
+    let mut buffer = std::mem::take(out);
+    let written = tokio::task::spawn_blocking(move || {
+        let result = answer.write(&mut buffer);
+        (answer.ran, buffer, result)
+    });
+    match written.await {
+        Ok((ran, buffer, result)) => {
+            *out = buffer;
+            (Some(ran), result)
+        }
+        Err(_) => {
+            let words = "writing the answer panicked; this is a defect of Headgate";
+            (None, Err(Error::new(Code::Internal, words)))
+        }
+    }
+}
+
+impl Answer {
+    fn write(&self, out: &mut Vec<u8>) -> Result<(Sent, usize)> {
+        let head = ReplyHead {
+            id: self.id.as_deref(),
+            model_name: &self.endpoint.name,
+            model_version: &self.endpoint.versions[self.version].name,
+        };
+        let manner = Manner {
+            dialect: self.dialect,
+            form: self.form,
+            marks_final: self.marks_final,
+            rows: self.ran.rows(),
+        };
+        let mut lists = Lists::default();
+        let outputs = Outputs::of(&self.selection, &self.ran, &self.endpoint, self.dialect, &mut lists)?;
+        let sent = outputs::write(&manner, &head, &outputs.tensors(&mut lists)?, out)?;
+        Ok((sent, outputs.bytes()))
+    }
+}
