@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use headgate_core::error::Result;
-use headgate_runtime::View;
+use headgate_runtime::{Strings, View};
 
 use crate::batch::Together;
 use crate::lease::Lease;
@@ -55,6 +55,23 @@ impl Ran {
         match self {
             Ran::Alone(lease) => lease.binding().output(index),
             Ran::Together(together) => together.output(index),
+        }
+    }
+
+    /// The strings of an input, not copied; `None` for another type.
+    pub fn input_strings(&self, index: usize) -> Option<Strings<'_>> {
+        match self {
+            Ran::Alone(lease) => lease.binding().input(index).strings(),
+            // Strings are not batched.
+            Ran::Together(_) => None,
+        }
+    }
+
+    /// The strings of an output, not copied; `None` for another type.
+    pub fn output_strings(&self, index: usize) -> Option<Strings<'_>> {
+        match self {
+            Ran::Alone(lease) => lease.binding().output_strings(index),
+            Ran::Together(_) => None,
         }
     }
 }

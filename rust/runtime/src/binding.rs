@@ -12,6 +12,7 @@ use ort_sys::OrtValue;
 use crate::device::Driver;
 use crate::library::Library;
 use crate::session::Session;
+use crate::strings::Strings;
 use crate::tensor::{Tensor, Value, View};
 
 /// The tensors of one run of one session. Lease one for a request, give it back after the answer is out.
@@ -113,6 +114,15 @@ impl Binding {
         match &output.allocated {
             Some(value) => View::of(self.library, value),
             None => output.tensor.view(),
+        }
+    }
+
+    /// The strings of an output, not copied; `None` for another type and before the first run.
+    pub fn output_strings(&self, index: usize) -> Option<Strings<'_>> {
+        let output = &self.outputs[index];
+        match &output.allocated {
+            Some(value) => Strings::of(self.library, value),
+            None => output.tensor.strings(),
         }
     }
 

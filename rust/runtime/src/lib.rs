@@ -1,7 +1,7 @@
 //! A safe layer over ONNX Runtime's C API, opened with dlopen from the installed wheel's folder.
 //!
 //! Not here: which session runs where and when (`headgate-engine`). Every `unsafe` of the data plane's inference is in this
-//! crate. Read in this order: [`library`], [`session`], [`binding`], [`tensor`], [`buffer`], [`element`], [`device`], [`trap`],
+//! crate. Read in this order: [`library`], [`session`], [`binding`], [`tensor`], [`strings`], [`buffer`], [`element`], [`device`], [`trap`],
 //! [`cancel`].
 
 mod api;
@@ -14,6 +14,7 @@ pub mod heap;
 pub mod library;
 pub mod session;
 mod shape_rule;
+pub mod strings;
 pub mod tensor;
 pub mod trap;
 
@@ -21,4 +22,5 @@ pub use binding::Binding;
 pub use element::Element;
 pub use library::Library;
 pub use session::{Session, SessionOptions};
+pub use strings::Strings;
 pub use tensor::{Tensor, View};

@@ -14,6 +14,7 @@ use crate::buffer::Buffer;
 use crate::device::Driver;
 use crate::element::{Element, from_onnx, to_onnx};
 use crate::library::Library;
+use crate::strings::Strings;
 
 /// A value of the runtime, released when dropped.
 pub(crate) struct Value {
@@ -217,6 +218,11 @@ impl Tensor {
         Ok(View { datatype: self.datatype, shape: self.shape, data: Data::Bytes(bytes) })
     }
 
+    /// The strings that it holds, not copied; `None` for another type.
+    pub fn strings(&self) -> Option<Strings<'_>> {
+        Strings::of(self.library, self.value.as_ref()?)
+    }
+
     /// Gives strings back to the runtime and adopted bytes to their owner; the buffer is kept.
     pub(crate) fn forget(&mut self) {
         if self.datatype == DataType::Bytes || self.adopted.is_some() {
@@ -358,7 +364,7 @@ impl<'a> View<'a> {
     }
 }
 
-fn type_and_shape(library: &'static Library, value: &Value) -> Result<(DataType, Shape)> {
+pub(crate) fn type_and_shape(library: &'static Library, value: &Value) -> Result<(DataType, Shape)> {
     let mut number = 0i32;
     let mut dims = null();
     let mut rank = 0usize;

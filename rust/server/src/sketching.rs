@@ -10,8 +10,7 @@ use std::time::Instant;
 
 use headgate_core::tensor::DataType;
 use headgate_engine::Ran;
-use headgate_engine::runtime::View;
-use headgate_engine::runtime::tensor::Data;
+use headgate_engine::runtime::{Strings, View};
 use headgate_sketch::meter::{Controller, Floor};
 use headgate_sketch::sampler::Pick;
 use headgate_sketch::shard::{Recorder, Taken, Writer};
@@ -100,23 +99,67 @@ impl Sketcher {
 /// Inputs first, then outputs: the order of the plan. Gives the most rows taken of one tensor, and the values of all.
 fn tensors(recorder: &mut Recorder<'_>, ran: &Ran, pick: &Pick) -> Taken {
     let signature = ran.model().signature();
-    let cap = REQUEST_VALUES / (signature.inputs.len() + signature.outputs.len()).max(1);
-    let inputs = (0..signature.inputs.len()).map(|index| ran.input(index));
-    let outputs = (0..signature.outputs.len()).map(|index| ran.output(index));
+    let count = signature.inputs.len() + signature.outputs.len();
+    let cap = (REQUEST_VALUES / count.max(1)).max(TENSOR_VALUES);
+    let sides = [Side::Input, Side::Output].into_iter().zip([&signature.inputs, &signature.outputs]);
+    let specs = sides.flat_map(|(side, specs)| specs.iter().enumerate().map(move |spec| (side, spec)));
     let mut all = Taken::default();
-    for (place, view) in inputs.chain(outputs).enumerate() {
+    for (place, (side, (index, spec))) in specs.enumerate() {
         // A tensor that cannot be read was not part of the answer either; there is nothing to count.
-        let Ok(view) = view else { continue };
-        let rows = view.shape.rows();
-        if let Some(elements) = elements(&view) {
-            let taken = recorder.tensor_capped(place, elements, (rows, cap.max(TENSOR_VALUES)), pick);
-            all = Taken { rows: all.rows.max(taken.rows), values: all.values + taken.values };
-        }
+        let taken = if spec.datatype == DataType::Bytes {
+            side.strings(ran, index).map(|strings| {
+                let rows = strings.shape.rows();
+                recorder.tensor_capped(place, TensorView::Strings(&Lengths(strings)), (rows, cap), pick)
+            })
+        } else {
+            side.view(ran, index).and_then(|view| {
+                Some(recorder.tensor_capped(place, elements(&view)?, (view.shape.rows(), cap), pick))
+            })
+        };
+        let taken = taken.unwrap_or_default();
+        all = Taken { rows: all.rows.max(taken.rows), values: all.values + taken.values };
     }
     all
 }
 
-fn elements<'a>(view: &'a View<'_>) -> Option<TensorView<'a>> {
+#[derive(Clone, Copy)]
+enum Side {
+    Input,
+    Output,
+}
+
+impl Side {
+    fn view(self, ran: &Ran, index: usize) -> Option<View<'_>> {
+        match self {
+            Self::Input => ran.input(index).ok(),
+            Self::Output => ran.output(index).ok(),
+        }
+    }
+
+    fn strings(self, ran: &Ran, index: usize) -> Option<Strings<'_>> {
+        match self {
+            Self::Input => ran.input_strings(index),
+            Self::Output => ran.output_strings(index),
+        }
+    }
+}
+
+/// Strings as the sketches see them.
+#[derive(Debug)]
+struct Lengths<'a>(Strings<'a>);
+
+impl headgate_sketch::view::Strings for Lengths<'_> {
+    fn count(&self) -> usize {
+        self.0.shape.count()
+    }
+
+    fn length(&self, element: usize) -> usize {
+        self.0.length(element)
+    }
+}
+
+/// The elements of a tensor of fixed size; `None` for strings.
+fn elements<'a>(view: &View<'a>) -> Option<TensorView<'a>> {
     match view.datatype {
         DataType::Bool | DataType::Uint8 => view.elements().map(TensorView::U8),
         DataType::Uint16 => view.elements().map(TensorView::U16),
@@ -130,9 +173,6 @@ fn elements<'a>(view: &'a View<'_>) -> Option<TensorView<'a>> {
         DataType::Bf16 => view.elements().map(TensorView::Bf16),
         DataType::Fp32 => view.elements().map(TensorView::F32),
         DataType::Fp64 => view.elements().map(TensorView::F64),
-        DataType::Bytes => {
-            let Data::Strings { bytes, offsets } = &view.data else { return None };
-            Some(TensorView::Strings(offsets, bytes.len()))
-        }
+        DataType::Bytes => None,
     }
 }

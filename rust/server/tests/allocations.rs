@@ -80,14 +80,27 @@ fn per_request(address: SocketAddr, told: &Receiver<u64>) -> Vec<u64> {
     counts.windows(2).skip(20).map(|pair| pair[1] - pair[0]).collect()
 }
 
-#[test]
-fn a_warm_plain_request_on_the_inline_path_allocates_nothing() {
+/// What each warm request allocates on a gateway with these settings.
+fn warm_requests(settings: &serde_json::Value) -> Vec<u64> {
     let (tell, told) = channel();
-    let (gateway, address) = gateway_with(&json!({"sketches": false}));
+    let (gateway, address) = gateway_with(settings);
     let telling = Telling { signature: signature(), tell: Mutex::new(tell) };
     let model = gateway.engine().adopt("telling", Box::new(telling), &Default::default()).unwrap();
     model.placement.pin_inline();
     common::serve_adopted(&gateway, "model", "telling");
-    let counts = per_request(address, &told);
+    per_request(address, &told)
+}
+
+#[test]
+fn a_warm_plain_request_on_the_inline_path_allocates_nothing() {
+    let counts = warm_requests(&json!({"sketches": false}));
     assert_eq!(counts, vec![0; counts.len()]);
+}
+
+#[test]
+fn sketching_allocates_only_for_buckets_that_are_not_there_yet() {
+    let counts = warm_requests(&json!({"sketches": true}));
+    // The first values after a collection find an empty second buffer, once.
+    let allocating = counts.iter().filter(|&&count| count > 0).count();
+    assert!(allocating <= 1, "{counts:?}");
 }

@@ -92,9 +92,14 @@ impl Pick {
         })
     }
 
-    /// How many of the first `rows` rows are kept.
+    /// How many of the first `rows` rows are kept; as fast for many rows as for few.
     pub fn kept(&self, rows: usize) -> u64 {
-        if self.rate == Rate::ALL && self.whole == 0 { rows as u64 } else { self.rows(rows).count() as u64 }
+        if self.whole > 0 && self.is_none() {
+            return 0;
+        }
+        let (shift, mask) = (self.rate.0, (1usize << self.rate.0) - 1);
+        let (full, rest) = (rows >> shift, rows & mask);
+        full as u64 + u64::from(rest > 0 && (self.mixed(full) as usize & mask) < rest)
     }
 
     /// As this one, but for `rows` rows of `values` values each with about `cap` values at most, and one row at least.
@@ -131,6 +136,7 @@ mod tests {
                 let hash = splitmix64(hash);
                 let pick = if whole { Pick::of_request(hash, rate, rows) } else { Pick::new(hash, rate) };
                 assert!(!pick.is_none() || pick.kept(rows) == 0);
+                assert_eq!(pick.kept(rows), pick.rows(rows).count() as u64);
                 for row in pick.rows(rows) {
                     total += pick.weight();
                     first += u64::from(row == 0);
@@ -149,10 +155,6 @@ mod tests {
             assert!(
                 (found / wanted - 1.0).abs() <= 5.0 / (wanted * share).sqrt(),
                 "{halvings} {rows}: {found}"
-            );
-            assert_eq!(
-                Pick::new(3, Rate::halved(halvings)).kept(rows),
-                Pick::new(3, Rate::halved(halvings)).rows(rows).count() as u64
             );
         }
     }

@@ -70,6 +70,25 @@ pub fn brain_to_single(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
+/// The elements of a tensor of strings, of which lengths are counted. One at a time: of many only a few are asked for.
+pub trait Strings: std::fmt::Debug {
+    /// The number of elements.
+    fn count(&self) -> usize;
+    /// The number of bytes of an element.
+    fn length(&self, element: usize) -> usize;
+}
+
+/// The lengths themselves.
+impl<const N: usize> Strings for [usize; N] {
+    fn count(&self) -> usize {
+        N
+    }
+
+    fn length(&self, element: usize) -> usize {
+        self[element]
+    }
+}
+
 /// The elements of one tensor of a request or an answer, row-major: rows times elements per row.
 #[derive(Clone, Copy, Debug)]
 pub enum TensorView<'a> {
@@ -97,8 +116,8 @@ pub enum TensorView<'a> {
     F32(&'a [f32]),
     /// FP64.
     F64(&'a [f64]),
-    /// BYTES: where each element begins, and where the last one ends.
-    Strings(&'a [usize], usize),
+    /// BYTES.
+    Strings(&'a dyn Strings),
 }
 
 impl TensorView<'_> {
@@ -108,7 +127,7 @@ impl TensorView<'_> {
             Self::U8(v) => v.len(),
             Self::U16(v) | Self::F16(v) | Self::Bf16(v) => v.len(),
             Self::U32(v) => v.len(),
-            Self::Strings(v, _) => v.len(),
+            Self::Strings(v) => v.count(),
             Self::U64(v) => v.len(),
             Self::I8(v) => v.len(),
             Self::I16(v) => v.len(),

@@ -11,7 +11,7 @@ use crate::exponential;
 use crate::lookup::Lane;
 use crate::plan::{HEADER, MAX_ELEMENTS, Place, Places, Rows, TensorPlan};
 use crate::sampler::Pick;
-use crate::view::{TensorView, brain_to_single, half_to_single};
+use crate::view::{Strings, TensorView, brain_to_single, half_to_single};
 
 /// Features walked for all rows before the next ones: their tables and counters, 2 KiB each, stay in the nearest cache.
 const BLOCK: usize = 16;
@@ -94,7 +94,7 @@ impl<'a> Recorder<'a> {
             TensorView::U64(data) => sink.double(data, |value| value as f64),
             TensorView::I64(data) => sink.double(data, |value| value as f64),
             TensorView::F64(data) => sink.double(data, |value| value),
-            TensorView::Strings(starts, end) => sink.lengths(starts, end),
+            TensorView::Strings(strings) => sink.lengths(strings),
         }
         taken
     }
@@ -178,12 +178,12 @@ impl Sink<'_> {
         }
     }
 
-    fn lengths(&self, starts: &[usize], end: usize) {
+    fn lengths(&self, strings: &dyn Strings) {
         let Places::Double(places) = &self.plan.places else { return };
-        for number in self.pick.rows(starts.len() / self.width) {
+        for number in self.pick.rows(strings.count() / self.width) {
             let first = number * self.width;
             for (pair, at) in places.chunks_exact(2).zip(first..first + self.width) {
-                let length = starts.get(at + 1).unwrap_or(&end).saturating_sub(starts[at]);
+                let length = strings.length(at);
                 self.value(&pair[0], length as f64);
                 self.value(&pair[1], f64::from(u8::from(length == 0)));
             }

@@ -119,7 +119,7 @@ fn large_rows_become_statistics_and_strings_become_lengths() {
     let image = vec![2u8; 10_000];
     writer.record(|r| {
         r.tensor(0, TensorView::U8(&image), 2, &Pick::ALL);
-        r.tensor(1, TensorView::Strings(&[0, 5], 5), 2, &Pick::ALL);
+        r.tensor(1, TensorView::Strings(&[5, 0]), 2, &Pick::ALL);
     });
     gather(&mut collector, &mut live);
     let means: Vec<f64> = live.features.iter().map(|feature| feature.moments.mean).collect();

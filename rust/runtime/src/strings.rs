@@ -1,0 +1,44 @@
+//! The lengths of a string tensor's elements, one at a time: whoever needs a few of many does not copy them all.
+//!
+//! Next: `buffer`.
+
+use headgate_core::tensor::{DataType, Shape};
+
+use crate::library::Library;
+use crate::tensor::{Value, type_and_shape};
+
+/// A tensor of strings, borrowed.
+pub struct Strings<'a> {
+    library: &'static Library,
+    value: &'a Value,
+    /// The shape.
+    pub shape: Shape,
+}
+
+impl std::fmt::Debug for Strings<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Strings").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Strings<'a> {
+    /// `None` for a tensor of another type.
+    pub(crate) fn of(library: &'static Library, value: &'a Value) -> Option<Strings<'a>> {
+        let (datatype, shape) = type_and_shape(library, value).ok()?;
+        (datatype == DataType::Bytes).then_some(Strings { library, value, shape })
+    }
+
+    /// The number of bytes of an element; 0 beyond the last one.
+    pub fn length(&self, element: usize) -> usize {
+        if element >= self.shape.count() {
+            return 0;
+        }
+        let mut length = 0;
+        // SAFETY: a live string tensor with more than `element` elements, and a valid out-pointer.
+        let status = unsafe {
+            (self.library.api.GetStringTensorElementLength)(self.value.raw.as_ptr(), element, &mut length)
+        };
+        let checked = self.library.api.check(status, headgate_core::error::Code::Internal);
+        checked.map_or(0, |()| length)
+    }
+}
