@@ -51,8 +51,8 @@ def classifiers() -> dict[str, Any]:
 def to_onnx(classifier: Any) -> onnx.ModelProto:
     """The classifier as an ONNX model of plain tensors: X [rows, 64] -> label [rows], probabilities [rows, 10].
 
-    ``zipmap=False`` keeps the probabilities a tensor; with ZipMap they would be a sequence of maps, which no
-    inference protocol can carry.
+    ``zipmap=False`` keeps the probabilities a tensor; with ZipMap they would be a sequence of maps in the
+    file. Headgate serves the tensor either way; other programs that read the file do not.
     """
     model: onnx.ModelProto = convert_sklearn(
         classifier,

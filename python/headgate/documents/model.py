@@ -236,7 +236,8 @@ class Answers(_Part):
 
     non_finite: Literal["error", "null", "string"] = Field(
         "error",
-        description='What JSON answers say for NaN and infinities, and requests for missing values: "error" (the request fails), "null" (in quotes) or "string".',
+        description="What JSON answers say for NaN and infinities, and requests for missing values: "
+        '"error" (the request fails), "null" (in quotes) or "string".',
     )
 
 

@@ -107,6 +107,9 @@ impl fmt::Display for DataType {
 /// The most dimensions a tensor may have.
 pub const MAX_RANK: usize = 16;
 
+/// The most inputs, and the most outputs, that one request may list.
+pub const MAX_TENSORS: usize = 1024;
+
 /// What the dimensions of a shape without elements may multiply to, zeros aside.
 pub const MAX_EMPTY: usize = 1 << 20;
 
@@ -189,13 +192,20 @@ pub struct TensorSpec {
     /// The names of the `-1` dimensions (same name, same size); empty where unnamed. As long as `shape`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub symbols: Vec<String>,
+    /// Whether the model leaves open how many dimensions there are; `shape` is then `[-1]`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub any_rank: bool,
+    /// The names of the classes, where the model itself has some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
 }
 
 impl TensorSpec {
     /// Whether a concrete shape is one that this tensor takes.
     pub fn accepts(&self, shape: &Shape) -> bool {
-        self.shape.len() == shape.dims().len()
-            && self.shape.iter().zip(shape.dims()).all(|(&want, &have)| want < 0 || want == have)
+        let follows = self.shape.len() == shape.dims().len()
+            && self.shape.iter().zip(shape.dims()).all(|(&want, &have)| want < 0 || want == have);
+        follows || self.any_rank
     }
 }
 
@@ -235,10 +245,20 @@ mod tests {
 
     #[test]
     fn a_signature_accepts_by_rank_and_fixed_dimensions() {
-        let spec =
-            TensorSpec { name: "X".into(), datatype: DataType::Fp32, shape: vec![-1, 64], symbols: vec![] };
+        let spec = TensorSpec {
+            name: "X".into(),
+            datatype: DataType::Fp32,
+            shape: vec![-1, 64],
+            symbols: vec![],
+            any_rank: false,
+            labels: vec![],
+        };
         assert!(spec.accepts(&Shape::new(&[5, 64]).unwrap()));
         assert!(!spec.accepts(&Shape::new(&[5, 63]).unwrap()));
         assert!(!spec.accepts(&Shape::new(&[64]).unwrap()));
+        let any = TensorSpec { shape: vec![-1], any_rank: true, ..spec };
+        for dims in [&[][..], &[3], &[5, 63], &[1, 2, 3]] {
+            assert!(any.accepts(&Shape::new(dims).unwrap()), "{dims:?}");
+        }
     }
 }

@@ -98,6 +98,8 @@ impl Batcher {
         for (what, spec) in tensors.chain(signature.outputs.iter().map(|spec| ("output", spec))) {
             let why = if spec.datatype == DataType::Bytes {
                 "has strings"
+            } else if spec.any_rank {
+                "may have any number of dimensions"
             } else if spec.shape.first() != Some(&-1) {
                 "has no dynamic first dimension"
             } else {
@@ -279,8 +281,14 @@ mod tests {
     use super::*;
 
     fn batcher(max_batch: u32) -> Batcher {
-        let tensor =
-            TensorSpec { name: "x".into(), datatype: DataType::Fp32, shape: vec![-1], symbols: Vec::new() };
+        let tensor = TensorSpec {
+            name: "x".into(),
+            datatype: DataType::Fp32,
+            shape: vec![-1],
+            symbols: Vec::new(),
+            any_rank: false,
+            labels: Vec::new(),
+        };
         let signature = Signature { inputs: vec![tensor.clone()], outputs: vec![tensor] };
         Batcher::new(&RunSpec { max_batch, ..RunSpec::default() }, &signature).unwrap()
     }

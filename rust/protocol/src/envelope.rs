@@ -7,6 +7,7 @@
 mod parse;
 mod values;
 
+pub use headgate_core::tensor::MAX_TENSORS;
 pub use values::refuse_byte_order_mark;
 pub(crate) use values::refuse_shared_memory;
 
@@ -21,9 +22,6 @@ use crate::binary::{self, Body};
 use crate::strings::StringTable;
 use crate::typed::TypedMut;
 use crate::{classification, numbers, protobuf, strings};
-
-/// The most inputs, and the most outputs, that one request may list.
-pub const MAX_TENSORS: usize = 1024;
 
 /// The most parameters that a request may carry besides those with a meaning here.
 pub const MAX_PARAMETERS: usize = 64;

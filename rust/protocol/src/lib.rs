@@ -14,7 +14,7 @@
 //! let mut scratch = Scratch::default(); // one per thread
 //! let envelope = Envelope::parse(binary::split(body, header)?, &mut scratch)?;
 //! // ... route, find the version and its signature ...
-//! let y = TensorSpec { name: "Y".into(), datatype: DataType::Fp32, shape: vec![-1], symbols: vec![] };
+//! let y = TensorSpec { name: "Y".into(), datatype: DataType::Fp32, shape: vec![-1], symbols: vec![], any_rank: false, labels: Vec::new() };
 //! let mut chosen = Vec::new();
 //! envelope.select(&[y.clone()], &mut chosen)?;
 //! let input = &envelope.inputs[0];

@@ -143,6 +143,8 @@ mod tests {
             datatype: DataType::Fp32,
             shape: shape.into(),
             symbols: vec![],
+            any_rank: false,
+            labels: Vec::new(),
         };
         let signature = Signature { inputs: vec![spec("X", &[-1, 64])], outputs: vec![spec("Y", &[])] };
         let metadata = ModelMetadata {

@@ -83,6 +83,8 @@ fn a_warm_request_allocates_nothing() {
         datatype: DataType::Fp32,
         shape: vec![-1],
         symbols: vec![],
+        any_rank: false,
+        labels: Vec::new(),
     };
     let specs = [spec("Y"), spec("Z")];
     let mut buffers = Buffers {

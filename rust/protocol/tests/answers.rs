@@ -147,6 +147,8 @@ fn outputs_are_chosen_in_the_models_order_with_their_own_flag_first() {
             datatype: DataType::Fp32,
             shape: vec![],
             symbols: vec![],
+            any_rank: false,
+            labels: Vec::new(),
         })
         .into();
     let choose = |rest: &str| {

@@ -70,6 +70,8 @@ fn specs(rank: usize) -> [TensorSpec; 2] {
         datatype,
         shape: vec![-1; rank],
         symbols: vec![],
+        any_rank: false,
+        labels: Vec::new(),
     })
 }
 

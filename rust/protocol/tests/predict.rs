@@ -12,7 +12,14 @@ use headgate_protocol::envelope::Form;
 use headgate_protocol::{OutputTensor, Scratch, StringTable, TensorData, TypedMut, binary, predict};
 
 fn spec(name: &str, datatype: DataType, shape: &[i64]) -> TensorSpec {
-    TensorSpec { name: name.into(), datatype, shape: shape.into(), symbols: vec![] }
+    TensorSpec {
+        name: name.into(),
+        datatype,
+        shape: shape.into(),
+        symbols: vec![],
+        any_rank: false,
+        labels: Vec::new(),
+    }
 }
 
 /// Shapes of the inputs, and the floats of those that have some.

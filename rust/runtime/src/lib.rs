@@ -14,9 +14,11 @@ pub mod heap;
 pub mod library;
 pub mod session;
 mod shape_rule;
+mod signature;
 pub mod strings;
 pub mod tensor;
 pub mod trap;
+mod zipmap;
 
 pub use binding::Binding;
 pub use element::Element;

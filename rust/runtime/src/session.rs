@@ -4,21 +4,22 @@
 
 use std::ffi::{CString, c_char};
 use std::path::Path;
-use std::ptr::{NonNull, null, null_mut};
+use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::GraphOptimization;
 use headgate_core::tensor::{Shape, Signature, TensorSpec};
-use ort_sys::{GraphOptimizationLevel, OrtSession, OrtSessionOptions, OrtTypeInfo, OrtValue};
+use ort_sys::{GraphOptimizationLevel, OrtSession, OrtSessionOptions, OrtValue};
 
 use crate::api::{Api, string};
 use crate::cancel;
 use crate::device::{Driver, Handle};
-use crate::element::from_onnx;
 use crate::library::{Library, c_path};
 use crate::shape_rule::ShapeRule;
+use crate::signature::{check, tensor_spec};
 use crate::trap::{self, Threads};
+use crate::zipmap::{self, Unzipped};
 
 /// How a session computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,10 +75,32 @@ impl Session {
         Session::load_with(library, path, options, None)
     }
 
-    /// Loads a model file that another provider than the CPU's computes.
+    /// Loads a model file that another provider than the CPU's computes. A model that ends in ZipMap is loaded without it.
     pub(crate) fn load_with(
         library: &'static Library,
         path: &Path,
+        wanted: SessionOptions,
+        provider: Option<&Provider<'_>>,
+    ) -> Result<Session> {
+        let mut session = Session::create(library, path, None, wanted, provider)?;
+        let Err(error) = session.describe() else { return Ok(session) };
+        drop(session);
+        // Only a signature that cannot be served is a reason to read the file once more.
+        let unzipped = std::fs::read(path).ok().and_then(|model| zipmap::unzip(&model));
+        let Unzipped { model, labels } = unzipped.ok_or_else(|| explain(path, &error))?;
+        let mut session = Session::create(library, path, Some(&model), wanted, provider)?;
+        session.describe().map_err(|error| explain(path, &error))?;
+        for output in &mut session.signature.outputs {
+            output.labels = labels.get(&output.name).cloned().unwrap_or_default();
+        }
+        Ok(session)
+    }
+
+    /// A session of a model file, or of the bytes of a model in its place.
+    fn create(
+        library: &'static Library,
+        path: &Path,
+        model: Option<&[u8]>,
         wanted: SessionOptions,
         provider: Option<&Provider<'_>>,
     ) -> Result<Session> {
@@ -87,17 +110,22 @@ impl Session {
         if let Some(Provider { driver, stream }) = provider {
             driver.add_provider(library, options.raw, *stream, wanted.device_memory)?;
         }
+        if model.is_some() {
+            options.look_for_data_in(path.parent().unwrap_or(path))?;
+        }
         library.guard();
         let mut raw = null_mut();
         let create = || {
-            // SAFETY: environment, path and options are live; the out-pointer is valid.
+            let (environment, options) = (library.env.as_ptr(), options.raw.as_ptr());
+            // SAFETY: environment, path, bytes and options are live; the out-pointer is valid. The bytes are copied.
             let status = unsafe {
-                (library.api.CreateSession)(
-                    library.env.as_ptr(),
-                    file.as_ptr(),
-                    options.raw.as_ptr(),
-                    &mut raw,
-                )
+                match model {
+                    None => (library.api.CreateSession)(environment, file.as_ptr(), options, &mut raw),
+                    Some(model) => {
+                        let (bytes, length) = (model.as_ptr().cast(), model.len());
+                        (library.api.CreateSessionFromArray)(environment, bytes, length, options, &mut raw)
+                    }
+                }
             };
             library.api.check(status, Code::ModelLoadFailed)
         };
@@ -109,7 +137,7 @@ impl Session {
                 .unwrap_or_else(|| Error::new(Code::ModelLoadFailed, "no session was made")));
         };
         // From here on the session is released by Drop, whatever fails.
-        let mut session = Session {
+        let session = Session {
             library,
             raw,
             signature: Signature::default(),
@@ -121,7 +149,6 @@ impl Session {
         };
         // Constants are computed at load, so that a session may be there and be wrong.
         created?;
-        session.describe().map_err(|error| explain(path, &error))?;
         Ok(session)
     }
 
@@ -142,6 +169,7 @@ impl Session {
             inputs: (0..inputs).map(|index| self.input(index)).collect::<Result<_>>()?,
             outputs: (0..outputs).map(|index| self.output(index)).collect::<Result<_>>()?,
         };
+        check(&self.signature)?;
         self.input_names = Names::of(&self.signature.inputs)?;
         self.output_names = Names::of(&self.signature.outputs)?;
         self.rules = self
@@ -319,6 +347,17 @@ impl Options {
     }
 }
 
+impl Options {
+    /// Where the weights are that a model has beside it, for a model that comes as bytes.
+    fn look_for_data_in(&self, folder: &Path) -> Result<()> {
+        let (key, folder) = (c"session.model_external_initializers_file_folder_path", c_path(folder)?);
+        // SAFETY: live options and C strings.
+        let status =
+            unsafe { (self.api.AddSessionConfigEntry)(self.raw.as_ptr(), key.as_ptr(), folder.as_ptr()) };
+        self.api.check(status, Code::ModelLoadFailed)
+    }
+}
+
 impl Drop for Options {
     fn drop(&mut self) {
         // SAFETY: created above, released once.
@@ -375,46 +414,4 @@ unsafe fn take_string(api: Api, allocator: *mut ort_sys::OrtAllocator, text: *mu
         api.check((api.AllocatorFree)(allocator, text.cast()), Code::ModelLoadFailed)?;
         Ok(copy)
     }
-}
-
-/// # Safety
-/// `info` is a live type description; it is released here.
-unsafe fn tensor_spec(api: Api, what: &str, name: String, info: *mut OrtTypeInfo) -> Result<TensorSpec> {
-    // SAFETY: the caller's promise; the tensor description belongs to `info` and is read before it is released.
-    unsafe {
-        let spec = read_spec(api, what, name, info);
-        (api.ReleaseTypeInfo)(info);
-        spec
-    }
-}
-
-/// # Safety
-/// As [`tensor_spec`], without the release.
-unsafe fn read_spec(api: Api, what: &str, name: String, info: *const OrtTypeInfo) -> Result<TensorSpec> {
-    let refuse = |why: String| Error::new(Code::ModelLoadFailed, format!("{what} {name:?} {why}"));
-    let mut tensor = null();
-    // SAFETY: `info` is live; casting a non-tensor gives null.
-    unsafe { api.check((api.CastTypeInfoToTensorInfo)(info, &mut tensor), Code::ModelLoadFailed)? };
-    if tensor.is_null() {
-        return Err(refuse(
-            "is not a tensor (a map or a sequence). Only tensors can be served; with skl2onnx convert with \
-             options={'zipmap': False}"
-                .to_owned(),
-        ));
-    }
-    let (mut number, mut rank) = (0i32, 0usize);
-    // SAFETY: the enum is an i32 in the C API; the arrays have the length that is passed.
-    let (dims, symbols) = unsafe {
-        api.check((api.GetTensorElementType)(tensor, (&raw mut number).cast()), Code::ModelLoadFailed)?;
-        api.check((api.GetDimensionsCount)(tensor, &mut rank), Code::ModelLoadFailed)?;
-        let mut dims = vec![0i64; rank];
-        let mut symbols = vec![null(); rank];
-        api.check((api.GetDimensions)(tensor, dims.as_mut_ptr(), rank), Code::ModelLoadFailed)?;
-        api.check((api.GetSymbolicDimensions)(tensor, symbols.as_mut_ptr(), rank), Code::ModelLoadFailed)?;
-        (dims, symbols.into_iter().map(|symbol| string(symbol)).collect())
-    };
-    let datatype = from_onnx(number)
-        .ok_or_else(|| refuse(format!("has ONNX element type {number}, which the protocol cannot carry")))?;
-    let shape = dims.into_iter().map(|dim| dim.max(-1)).collect();
-    Ok(TensorSpec { name, datatype, shape, symbols })
 }

@@ -278,7 +278,9 @@ fn tensor(spec: &TensorSpec, direction: Direction) -> TensorInfo {
         name: spec.name.clone(),
         direction,
         datatype: Datatype::parse(spec.datatype.as_str()).unwrap_or(Datatype::Bytes),
-        row_elements: fixed.try_fold(1usize, |product, dim| product.checked_mul(dim?)),
+        row_elements: fixed
+            .try_fold(1usize, |product, dim| product.checked_mul(dim?))
+            .filter(|_| !spec.any_rank),
     }
 }
 

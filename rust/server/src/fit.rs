@@ -33,7 +33,7 @@ fn labels(spec: &EndpointSpec, signatures: &[&Signature]) -> Result<()> {
         let found = of_name(&outputs, tensor)
             .map_err(|known| wrong(&path, format!("is no output of any version; there are {known}")))?;
         for output in found {
-            if let Some(classes) = classes(&output.shape).filter(|&classes| classes != names.len()) {
+            if let Some(classes) = classes(output).filter(|&classes| classes != names.len()) {
                 let count = names.len();
                 return Err(wrong(&path, format!("has {count} names, and the output has {classes} classes")));
             }
@@ -51,7 +51,7 @@ fn columns(spec: &EndpointSpec, signatures: &[&Signature]) -> Result<()> {
             .map_err(|known| wrong(&path, format!("is no tensor of any version; there are {known}")))?;
         for tensor in found {
             let count = names.len();
-            match product(tensor.shape.get(1..).unwrap_or_default()) {
+            match row(tensor) {
                 Some(elements) if elements == count => {}
                 Some(elements) => {
                     return Err(wrong(
@@ -86,8 +86,13 @@ fn of_name<'a>(tensors: &[&'a TensorSpec], name: &str) -> std::result::Result<Ve
 
 /// The values of a row, which are the classes of an output; `None` where the shape leaves that open. A shape of one dimension
 /// is one row.
-fn classes(shape: &[i64]) -> Option<usize> {
-    product(if shape.len() > 1 { &shape[1..] } else { shape })
+fn classes(output: &TensorSpec) -> Option<usize> {
+    if output.shape.len() > 1 || output.any_rank { row(output) } else { product(&output.shape) }
+}
+
+/// The elements of a row; `None` where the model leaves that open.
+fn row(tensor: &TensorSpec) -> Option<usize> {
+    if tensor.any_rank { None } else { product(tensor.shape.get(1..).unwrap_or_default()) }
 }
 
 fn product(sizes: &[i64]) -> Option<usize> {
@@ -131,15 +136,18 @@ fn differs(version: &Signature, champion: &Signature) -> Option<String> {
 /// What the first tensor is that is not the same; names of dimensions and the order of tensors do not matter.
 fn difference(what: &str, challenger: &[TensorSpec], champion: &[TensorSpec]) -> Option<String> {
     let shown = |tensor: Option<&TensorSpec>| {
-        tensor.map_or("missing".to_owned(), |tensor| format!("{} {:?}", tensor.datatype, tensor.shape))
+        tensor.map_or("missing".to_owned(), |tensor| match tensor.any_rank {
+            true => format!("{} of any rank", tensor.datatype),
+            false => format!("{} {:?}", tensor.datatype, tensor.shape),
+        })
     };
     let named = |tensors: &'_ [TensorSpec], name: &str| tensors.iter().position(|tensor| tensor.name == name);
     champion.iter().chain(challenger).find_map(|tensor| {
         let mine = named(challenger, &tensor.name).map(|at| &challenger[at]);
         let theirs = named(champion, &tensor.name).map(|at| &champion[at]);
-        let same = mine
-            .zip(theirs)
-            .is_some_and(|(mine, theirs)| mine.datatype == theirs.datatype && mine.shape == theirs.shape);
+        let same = mine.zip(theirs).is_some_and(|(mine, theirs)| {
+            (mine.datatype, &mine.shape, mine.any_rank) == (theirs.datatype, &theirs.shape, theirs.any_rank)
+        });
         (!same).then(|| format!("{what} {:?} is {}, and {}", tensor.name, shown(mine), shown(theirs)))
     })
 }
@@ -150,7 +158,14 @@ mod tests {
     use headgate_core::tensor::DataType;
 
     fn tensor(name: &str, shape: &[i64]) -> TensorSpec {
-        TensorSpec { name: name.into(), datatype: DataType::Fp32, shape: shape.into(), symbols: Vec::new() }
+        TensorSpec {
+            name: name.into(),
+            datatype: DataType::Fp32,
+            shape: shape.into(),
+            symbols: Vec::new(),
+            any_rank: false,
+            labels: Vec::new(),
+        }
     }
 
     fn signature(inputs: &[&TensorSpec], outputs: &[&TensorSpec]) -> Signature {
@@ -217,7 +232,7 @@ mod tests {
             (&[-1, 2, -1], None),
             (&[-1], None),
         ] {
-            assert_eq!(classes(shape), wanted, "{shape:?}");
+            assert_eq!(classes(&tensor("y", shape)), wanted, "{shape:?}");
         }
     }
 }

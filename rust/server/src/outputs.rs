@@ -72,7 +72,7 @@ impl<'a> Outputs<'a> {
             let view = ran.output(selected.index)?;
             let classes = match selected.classification {
                 None => None,
-                Some(most) => Some(classes(&view, &specs[selected.index].name, most, endpoint)?),
+                Some(most) => Some(classes(&view, &specs[selected.index], most, endpoint)?),
             };
             let (selected, classes) = (Selection { binary, ..selected }, classes.map(Box::new));
             shown.push(Shown { selected, view, classes });
@@ -168,9 +168,16 @@ pub fn write(
     Ok(sent)
 }
 
-fn classes(view: &View<'_>, name: &str, most: u64, endpoint: &LiveEndpoint) -> Result<(StringTable, Shape)> {
-    let mut table = StringTable::default();
-    let labels = endpoint.labels.get(name).map(Vec::as_slice);
+/// The highest values as strings, with the names that the document has for them, else those of the model.
+fn classes(
+    view: &View<'_>,
+    spec: &TensorSpec,
+    most: u64,
+    endpoint: &LiveEndpoint,
+) -> Result<(StringTable, Shape)> {
+    let (mut table, name) = (StringTable::default(), &*spec.name);
+    let own = Some(&spec.labels).filter(|labels| !labels.is_empty());
+    let labels = endpoint.labels.get(name).or(own).map(Vec::as_slice);
     let (datatype, shape, data) = (view.datatype, view.shape, elements(view)?);
     let output = OutputTensor { name, datatype, shape, data, binary: false, non_finite: endpoint.non_finite };
     let shape = classify(&output, most, labels, &mut table)?;

@@ -176,9 +176,7 @@ impl<'a> File<'a> {
         }
         let path = format!("{field}.shape");
         let dims: Vec<i64> = self.read(json.shape, &path)?;
-        let fits = dims.len() == spec.shape.len()
-            && dims.iter().zip(&spec.shape).all(|(&size, &wanted)| wanted < 0 || size == wanted);
-        let shape = Shape::new(&dims).ok().filter(|_| fits).ok_or_else(|| {
+        let shape = Shape::new(&dims).ok().filter(|shape| spec.accepts(shape)).ok_or_else(|| {
             let why = format!("input {name:?} has shape {dims:?}, and the model takes {:?}", spec.shape);
             self.wrong(json.shape, path, why)
         })?;
@@ -315,6 +313,8 @@ mod tests {
             datatype,
             shape: vec![-1, 2],
             symbols: Vec::new(),
+            any_rank: false,
+            labels: Vec::new(),
         };
         Signature {
             inputs: vec![input("X", DataType::Fp32), input("S", DataType::Bytes)],

@@ -216,7 +216,14 @@ mod tests {
     #[test]
     fn rows_differ_in_every_type_and_are_the_same_whenever_they_are_made() {
         for datatype in DataType::ALL.into_iter().filter(|&datatype| datatype != DataType::Bytes) {
-            let spec = TensorSpec { name: "x".into(), datatype, shape: vec![-1, 3], symbols: Vec::new() };
+            let spec = TensorSpec {
+                name: "x".into(),
+                datatype,
+                shape: vec![-1, 3],
+                symbols: Vec::new(),
+                any_rank: false,
+                labels: Vec::new(),
+            };
             let signature = Signature { inputs: vec![spec], outputs: Vec::new() };
             let rows = |spread| format!("{:?}", MadeUp::ZEROS.spread_rows(&signature, spread).unwrap());
             for spread in SPREADS {

@@ -42,6 +42,8 @@ pub(crate) fn request(body: &[u8], header: Option<&[u8]>) -> Result<Vec<(String,
         datatype: DataType::Fp32,
         shape: vec![-1],
         symbols: vec![],
+        any_rank: false,
+        labels: Vec::new(),
     };
     envelope.select(&[spec("Y"), spec("L")], &mut Vec::new())?;
     let decoded = envelope

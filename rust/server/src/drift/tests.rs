@@ -29,6 +29,8 @@ fn signature() -> Signature {
         datatype: DataType::Fp32,
         shape: vec![-1, 4],
         symbols: vec![],
+        any_rank: false,
+        labels: Vec::new(),
     };
     Signature { inputs: vec![tensor("x")], outputs: vec![tensor("y")] }
 }

@@ -62,6 +62,8 @@ pub fn signature() -> Signature {
         datatype: DataType::Fp32,
         shape: vec![-1],
         symbols: vec!["n".to_owned()],
+        any_rank: false,
+        labels: Vec::new(),
     };
     Signature { inputs: vec![tensor("x")], outputs: vec![tensor("y")] }
 }

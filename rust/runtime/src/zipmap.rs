@@ -1,0 +1,202 @@
+//! Models that end in ZipMap, which makes a map of class and probability for each row: rewritten so that the probabilities come
+//! out as the tensor that goes into it, the classes being its labels. Converters of classifiers put it there unless told not to.
+//!
+//! Works on the bytes of the model. Not here: when (`session`). Next: `zipmap/wire`.
+
+mod wire;
+
+use std::collections::{HashMap, HashSet};
+
+use wire::{Field, blob, fields, read, text};
+
+/// A model whose maps are tensors.
+pub(crate) struct Unzipped {
+    /// The model.
+    pub(crate) model: Vec<u8>,
+    /// The names of an output's classes, by the output's name.
+    pub(crate) labels: HashMap<String, Vec<String>>,
+}
+
+/// Fields of ONNX's messages, as `onnx.proto` numbers them.
+mod number {
+    pub(super) const MODEL_GRAPH: u32 = 7;
+    pub(super) const MODEL_OPSET: u32 = 8;
+    pub(super) const GRAPH_NODE: u32 = 1;
+    pub(super) const GRAPH_OUTPUT: u32 = 12;
+    pub(super) const GRAPH_VALUE: u32 = 13;
+    pub(super) const NODE_INPUT: u32 = 1;
+    pub(super) const NODE_OUTPUT: u32 = 2;
+    pub(super) const NODE_NAME: u32 = 3;
+    pub(super) const NODE_OPERATOR: u32 = 4;
+    pub(super) const NODE_ATTRIBUTE: u32 = 5;
+    pub(super) const NODE_DOMAIN: u32 = 7;
+    pub(super) const ATTRIBUTE_INTEGERS: u32 = 8;
+    pub(super) const ATTRIBUTE_STRINGS: u32 = 9;
+    /// A value's or an operator set's name.
+    pub(super) const NAME: u32 = 1;
+    pub(super) const VALUE_TYPE: u32 = 2;
+}
+
+/// An Identity of operator set 1 or any later one does the same.
+const OPSET: &[u8] = &[0x0a, 0, 0x10, 13];
+/// `TypeProto { tensor_type { elem_type: FLOAT } }`: what goes into a ZipMap. Its shape is for the runtime to infer.
+const FLOATS: &[u8] = &[0x0a, 2, 0x08, 1];
+
+/// The model without the ZipMaps whose maps are outputs; `None` if there are none, or the bytes are no model.
+pub(crate) fn unzip(model: &[u8]) -> Option<Unzipped> {
+    let parts = read(model)?;
+    let mut graphs = parts.iter().filter(|field| field.number == number::MODEL_GRAPH);
+    let (graph, None) = (graphs.next()?.bytes?, graphs.next()) else { return None };
+    let graph = Graph::read(graph)?;
+    let maps = graph.maps();
+    if maps.zipped.is_empty() {
+        return None;
+    }
+    let mut written = Vec::with_capacity(model.len());
+    for part in &parts {
+        match part.number {
+            number::MODEL_GRAPH => blob(&mut written, number::MODEL_GRAPH, &graph.without(&maps)),
+            _ => written.extend_from_slice(part.whole),
+        }
+    }
+    let has_opset = parts.iter().any(|part| part.number == number::MODEL_OPSET && is_default_domain(part));
+    if !has_opset {
+        blob(&mut written, number::MODEL_OPSET, OPSET);
+    }
+    Some(Unzipped { model: written, labels: maps.labels })
+}
+
+fn is_default_domain(opset: &Field<'_>) -> bool {
+    let domain = opset.bytes.and_then(|bytes| text(bytes, number::NAME));
+    matches!(domain, None | Some("" | "ai.onnx"))
+}
+
+struct Graph<'a> {
+    parts: Vec<Field<'a>>,
+    /// By their place among the parts.
+    nodes: HashMap<usize, Node<'a>>,
+}
+
+struct Node<'a> {
+    parts: Vec<Field<'a>>,
+    operator: &'a str,
+    domain: &'a str,
+}
+
+/// The maps among a graph's outputs.
+struct Maps<'a> {
+    /// Nodes that make them, by their place among the parts.
+    zipped: HashSet<usize>,
+    /// Values that are maps.
+    values: HashSet<&'a str>,
+    labels: HashMap<String, Vec<String>>,
+}
+
+impl Maps<'_> {
+    /// The name of a declared value, if it is a map.
+    fn name_of<'p>(&self, part: &Field<'p>) -> Option<&'p str> {
+        let name = text(part.bytes?, number::NAME)?;
+        self.values.contains(name).then_some(name)
+    }
+}
+
+impl<'a> Graph<'a> {
+    fn read(graph: &'a [u8]) -> Option<Graph<'a>> {
+        let parts = read(graph)?;
+        let nodes = parts.iter().enumerate().filter(|(_, part)| part.number == number::GRAPH_NODE);
+        let nodes = nodes.map(|(at, part)| Some((at, Node::read(part.bytes?)?)));
+        Some(Graph { nodes: nodes.collect::<Option<_>>()?, parts })
+    }
+
+    /// What ZipMap makes for outputs. A map that something else reads as well stays one.
+    fn maps(&self) -> Maps<'a> {
+        let mut maps = Maps { zipped: HashSet::new(), values: HashSet::new(), labels: HashMap::new() };
+        let outputs = self.parts.iter().filter(|part| part.number == number::GRAPH_OUTPUT);
+        for output in outputs.filter_map(|part| text(part.bytes?, number::NAME)) {
+            let maker = self.nodes.iter().find(|(_, node)| node.outputs().any(|made| made == output));
+            let Some((&at, node)) = maker.filter(|(_, node)| node.is_zipmap()) else { continue };
+            if !self.nodes.values().any(|node| node.inputs().any(|read| read == output)) {
+                maps.labels.insert(output.to_owned(), node.labels());
+                maps.values.insert(output);
+                maps.zipped.insert(at);
+            }
+        }
+        maps
+    }
+
+    fn without(&self, maps: &Maps<'_>) -> Vec<u8> {
+        let mut graph = Vec::new();
+        for (at, part) in self.parts.iter().enumerate() {
+            match (part.number, maps.name_of(part)) {
+                (number::GRAPH_NODE, _) if maps.zipped.contains(&at) => {
+                    blob(&mut graph, number::GRAPH_NODE, &self.nodes[&at].as_identity());
+                }
+                // It says that the value is a map.
+                (number::GRAPH_VALUE, Some(_)) => {}
+                (number::GRAPH_OUTPUT, Some(name)) => {
+                    let mut output = Vec::new();
+                    blob(&mut output, number::NAME, name.as_bytes());
+                    blob(&mut output, number::VALUE_TYPE, FLOATS);
+                    blob(&mut graph, number::GRAPH_OUTPUT, &output);
+                }
+                _ => graph.extend_from_slice(part.whole),
+            }
+        }
+        graph
+    }
+}
+
+impl<'a> Node<'a> {
+    fn read(node: &'a [u8]) -> Option<Node<'a>> {
+        let operator = text(node, number::NODE_OPERATOR).unwrap_or_default();
+        let domain = text(node, number::NODE_DOMAIN).unwrap_or_default();
+        Some(Node { parts: read(node)?, operator, domain })
+    }
+
+    fn is_zipmap(&self) -> bool {
+        (self.operator, self.domain) == ("ZipMap", "ai.onnx.ml")
+    }
+
+    fn texts(&self, number: u32) -> impl Iterator<Item = &'a str> {
+        let found = self.parts.iter().filter(move |part| part.number == number);
+        found.filter_map(|part| str::from_utf8(part.bytes?).ok())
+    }
+
+    fn inputs(&self) -> impl Iterator<Item = &'a str> {
+        self.texts(number::NODE_INPUT)
+    }
+
+    fn outputs(&self) -> impl Iterator<Item = &'a str> {
+        self.texts(number::NODE_OUTPUT)
+    }
+
+    /// The classes of a ZipMap: strings, or whole numbers.
+    fn labels(&self) -> Vec<String> {
+        let attributes = self.parts.iter().filter(|part| part.number == number::NODE_ATTRIBUTE);
+        let fields = attributes.filter_map(|part| part.bytes).flat_map(|bytes| fields(bytes).flatten());
+        let mut labels = Vec::new();
+        for field in fields {
+            match (field.number, field.bytes) {
+                (number::ATTRIBUTE_STRINGS, Some(class)) => {
+                    labels.push(String::from_utf8_lossy(class).into_owned())
+                }
+                (number::ATTRIBUTE_INTEGERS, None) => labels.push((field.varint as i64).to_string()),
+                (number::ATTRIBUTE_INTEGERS, Some(packed)) => {
+                    labels.extend(wire::varints(packed).map(|class| (class as i64).to_string()));
+                }
+                _ => {}
+            }
+        }
+        labels
+    }
+
+    fn as_identity(&self) -> Vec<u8> {
+        let kept = [number::NODE_INPUT, number::NODE_OUTPUT, number::NODE_NAME];
+        let mut node = Vec::new();
+        for part in self.parts.iter().filter(|part| kept.contains(&part.number)) {
+            node.extend_from_slice(part.whole);
+        }
+        blob(&mut node, number::NODE_OPERATOR, b"Identity");
+        node
+    }
+}
