@@ -95,6 +95,8 @@ pub fn upper(index: i32, scale: i8) -> f64 {
 pub const MAX_BUCKETS: usize = 1024;
 /// The coarsest scale: 16 powers of two are one bucket, so that both signs together never have more than [`FEWEST`].
 pub const MIN_SCALE: i8 = -4;
+/// How often the scale can be halved.
+pub(crate) const HALVINGS: u8 = (SCALE - MIN_SCALE) as u8;
 /// As many buckets as there are at [`MIN_SCALE`].
 pub const FEWEST: usize = 34;
 

@@ -3,7 +3,7 @@
 //! Not here: time (`window`) and distances (`report`). Next: `window`.
 
 use crate::aligned::AlignedHistogram;
-use crate::exponential::ExponentialHistogram;
+use crate::exponential::{ExponentialHistogram, HALVINGS};
 use crate::moments::Moments;
 use crate::plan::FeaturePlan;
 
@@ -162,11 +162,14 @@ impl Live {
         self.features.iter().map(|feature| feature.exponential.heap_bytes()).sum()
     }
 
-    /// Halves the resolution of every exponential histogram; false when all are at the coarsest.
+    /// Halves the resolution of every exponential histogram until that takes less memory: buckets may lie so far apart that the
+    /// first steps join none. False when all are at the coarsest.
     pub(crate) fn coarsen(&mut self) -> bool {
         let before = self.bucket_bytes();
-        self.features.iter_mut().for_each(|feature| feature.exponential.downscale(1));
-        self.bucket_bytes() < before
+        (0..HALVINGS).any(|_| {
+            self.features.iter_mut().for_each(|feature| feature.exponential.downscale(1));
+            self.bucket_bytes() < before
+        })
     }
 
     /// Whether nothing was counted.

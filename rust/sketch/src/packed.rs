@@ -3,7 +3,7 @@
 //! Next: `window`.
 
 use crate::aligned::AlignedHistogram;
-use crate::exponential::ExponentialHistogram;
+use crate::exponential::{ExponentialHistogram, HALVINGS};
 use crate::live::{Live, LiveFeature, LiveTensor, Special};
 use crate::moments::Moments;
 
@@ -69,11 +69,15 @@ impl Packed {
         Self::of(rows, tensors, features.collect())
     }
 
-    /// Halves the resolution of every exponential histogram.
-    pub(crate) fn coarser(&self) -> Self {
+    /// The same with exponential histograms so much coarser that it takes less memory; `None` when none can be.
+    pub(crate) fn coarser(&self) -> Option<Self> {
+        (1..=HALVINGS).map(|steps| self.downscaled(steps)).find(|coarser| coarser.bytes < self.bytes)
+    }
+
+    fn downscaled(&self, steps: u8) -> Self {
         let features = self.features.iter().map(|feature| {
             let mut feature = pack(feature.at as usize, &feature.unpack());
-            feature.exponential.downscale(1);
+            feature.exponential.downscale(steps);
             feature
         });
         Self::of((self.offered, self.observed), self.tensors.clone(), features.collect())

@@ -235,10 +235,11 @@ impl Window {
             return true;
         }
         let mut coarser = self.open.as_mut().is_some_and(Live::coarsen);
-        if let Some(last) = self.pieces.front_mut() {
-            let packed = last.packed.coarser();
-            coarser |= packed.bytes() < last.packed.bytes();
+        if let Some(last) = self.pieces.front_mut()
+            && let Some(packed) = last.packed.coarser()
+        {
             last.packed = Arc::new(packed);
+            coarser = true;
         }
         if coarser {
             return true;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use headgate_sketch::budget::Budget;
-use headgate_sketch::exponential::{ExponentialHistogram, MAX_BUCKETS};
+use headgate_sketch::exponential::{ExponentialHistogram, FEWEST, MAX_BUCKETS};
 use headgate_sketch::plan::{FeaturePlan, TensorInfo};
 use headgate_sketch::sampler::Pick;
 use headgate_sketch::shard::{Collector, Writer};
@@ -151,6 +151,24 @@ fn everything_is_counted_and_given_back() {
     let (sum, _) = version.window.sum(3600, START + 60);
     drop((sum, writer, version));
     assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn buckets_that_lie_far_apart_become_coarser_too_when_nothing_else_is_left() {
+    let budget = Budget::new(64 << 20);
+    let mut version = Version::new(4, Datatype::Fp64, None, &budget);
+    let mut writer = version.collector.opener().open().unwrap();
+    for exponent in -60..60 {
+        let value = f64::from(2 * exponent).exp2();
+        rows(&mut writer, TensorView::F64(&[value, -value, value, 1.0]), 1);
+    }
+    version.collect(START, usize::MAX);
+    assert!(version.window.bytes() > 0, "more buckets than the fixed part holds");
+    version.collect(START, 0);
+    assert_eq!(version.window.bytes(), 0);
+    let feature = version.window.sum(60, START).0.feature(0);
+    assert_eq!((feature.moments.n, feature.exponential.n()), (120, 120), "no row is lost");
+    assert!(feature.exponential.positive().count() <= FEWEST);
 }
 
 /// Values over so many magnitudes that the scale has to be halved.

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use super::buffer::take;
 use crate::budget::Share;
-use crate::exponential::{ExponentialHistogram, MAX_BUCKETS, MIN_SCALE, SCALE, word};
+use crate::exponential::{ExponentialHistogram, HALVINGS, MAX_BUCKETS, SCALE, word};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Places by level.
@@ -18,8 +18,6 @@ const PLACES: [usize; 3] = [64, 512, 2048];
 const BUCKETS: [u64; 3] = [48, 384, MAX_BUCKETS as u64];
 /// By level: leaves the bits of a product that number the groups of eight places.
 const GROUP_SHIFT: [u32; 3] = [64 - 3, 64 - 6, 64 - 8];
-/// How often the scale can be halved.
-const HALVINGS: u8 = (SCALE - MIN_SCALE) as u8;
 
 /// Level, halvings of the scale and number of buckets; read once for each value.
 #[derive(Clone, Copy)]
@@ -163,7 +161,7 @@ impl Table {
 mod tests {
     use super::*;
     use crate::budget::Budget;
-    use crate::exponential::{MAX_INDEX, MIN_INDEX};
+    use crate::exponential::{MAX_INDEX, MIN_INDEX, MIN_SCALE};
 
     const RANDOM: u64 = 0x9e37_79b9_7f4a_7c15;
 
