@@ -23,7 +23,7 @@ from support import grpc_wire, models
 from support import native as plane
 from support.client import Answer, first_answer, infer_bytes, open_socket, read_answer, until_closed
 from support.grpc_calls import PAIR
-from support.h2_frames import Frames, data, headers, request
+from support.h2_frames import Frames, data, headers, request, window
 from support.tools import need_native
 
 INFER = "/v2/models/pair/infer"
@@ -249,6 +249,7 @@ def over_http2(client: Client, address: str) -> None:
                 return
             connection.send(headers(stream, request("POST", INFER), False), data(stream, GOOD))
             connection.until_end(stream)
+            connection.send(window(0, len(connection.bodies.get(stream, b" "))))
             if connection.statuses.get(stream) == 200:
                 client.answered += 1
             elif connection.last is None or stream <= connection.last:
@@ -271,6 +272,7 @@ def over_streams(client: Client, address: str) -> None:
                 while answered(connection, stream) < sent and connection.read():
                     pass
             connection.until_end(stream)
+            connection.send(window(0, len(connection.bodies.get(stream, b" "))))
             count = answered(connection, stream)
             if connection.last is not None and stream > connection.last:
                 return

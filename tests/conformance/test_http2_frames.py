@@ -557,3 +557,62 @@ def test_a_call_that_goes_on_ends_with_its_deadline(gateway: GatewayProcess, met
             connection.send(data(1, grpc_wire.frame(b""), end=True))
         connection.until_end(1)
         assert connection.fields[1]["grpc-status"] == "4"
+
+
+def metered(gateway: Any, name: str) -> int:
+    """A gauge without labels."""
+    families = {family["name"]: family["samples"] for family in json.loads(gateway.metrics())}
+    return int(families[name][0][1])
+
+
+def until_metered(gateway: Any, name: str, holds: Callable[[int], bool]) -> None:
+    """Looks until a gauge is as it should be; that it takes too long is the test's failure."""
+    deadline = time.monotonic() + SECONDS
+    while not holds(metered(gateway, name)):
+        assert time.monotonic() < deadline, metered(gateway, name)
+
+
+@pytest.mark.parametrize("kind", [post, lambda stream: call_without_message(stream, "ModelInfer")])
+def test_small_bodies_that_never_end_are_counted_refused_and_given_back(
+    tmp_path: Path, kind: Callable[[int], bytes]
+) -> None:
+    need_native()
+    model, body, streams = models.place(models.pair(), tmp_path, "pair"), b" " * 60_000, range(1, 101, 2)
+    with plane.running(small_request_bytes=2 << 20) as (started, address):
+        plane.serve(started, "pair", model)
+        with Connection(address) as other:
+            with Frames(address) as attacker:
+                assert attacker.barrier(), "the windows are open"
+                for stream in streams:
+                    pieces = [body[at : at + (1 << 14)] for at in range(0, len(body), 1 << 14)]
+                    attacker.send(kind(stream), *(data(stream, piece, False) for piece in pieces))
+                # More than there may be: the last ones were refused, and what is held is bounded.
+                attacker.until_answered(streams[-1])
+                held = metered(started, "headgate_small_request_bytes")
+                assert 1 << 20 < held <= 2 << 20
+                # A request that is here already, and alone on its connection, is not kept out by them.
+                assert other.send("POST", INFER, GOOD).status == 200
+            until_metered(started, "headgate_small_request_bytes", lambda held: held == 0)
+            assert other.send("POST", INFER, GOOD).status == 200
+        with Frames(address) as after:
+            after.send(headers(1, request("POST", INFER), False), data(1, GOOD))
+            after.until_end(1)
+            assert after.statuses == {1: 200}
+
+
+def test_small_answers_that_nobody_reads_are_counted(tmp_path: Path) -> None:
+    need_native()
+    model = models.place(models.TESTS / "models" / "identity_fp32.onnx", tmp_path, "identity")
+    tensor = {"name": "x", "shape": [4_000], "datatype": "FP32", "data": [0.5] * 4_000}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    with plane.running(small_request_bytes=1 << 20) as (started, address):
+        plane.serve(started, "identity", model)
+        with Frames(address, PREFACE + settings(initial_window_size=0)) as attacker:
+            assert attacker.barrier(), "the windows are open"
+            for stream in range(1, 201, 2):
+                attacker.send(post(stream, "/v2/models/identity/infer"), data(stream, body))
+            attacker.until_answered(199)
+            assert attacker.statuses[1] == 200
+            assert attacker.statuses[199] == 503
+            assert metered(started, "headgate_small_request_bytes") <= 1 << 20
+        until_metered(started, "headgate_small_request_bytes", lambda held: held == 0)

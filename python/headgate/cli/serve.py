@@ -58,7 +58,9 @@ def read_settings(
     )
     if config is not None:
         layers.append(gateway_settings.configuration_file(config))
-    return gateway_settings.resolve(gateway_settings.validate(layers), documents, variables, units.cores)
+    return gateway_settings.resolve(
+        gateway_settings.validate(layers), documents, variables, units.cores, units.memory
+    )
 
 
 @click.command()

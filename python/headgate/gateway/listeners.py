@@ -27,9 +27,16 @@ from headgate.gateway.units import Address
 _BACKLOG = 1024
 _STOP_SECONDS = 2
 _TURN_SECONDS = 0.01
-#: Linux's socket option for a packet filter, and the filter's instruction to take a constant part of a packet.
+#: Linux's socket option for a packet filter, and one that drops SYN without ACK in the flags of TCP. What is
+#: part of a connection passes; connections inherit the filter of their listener.
 _SO_ATTACH_FILTER = 26
-_RETURN_CONSTANT = 0x06
+_NO_MORE = (
+    (0x30, 0, 0, 13),
+    (0x54, 0, 0, 0x12),
+    (0x15, 0, 1, 0x02),
+    (0x06, 0, 0, 0),
+    (0x06, 0, 0, 0xFFFF_FFFF),
+)
 _SWEEP_SECONDS = 1.0
 
 
@@ -66,8 +73,8 @@ class _Server(uvicorn.Server):
 
 def _take_no_more(sock: socket.socket) -> None:
     """Has the kernel drop what asks for a connection, so that none is made which nobody would accept."""
-    none_of_the_packet = ctypes.create_string_buffer(struct.pack("HBBI", _RETURN_CONSTANT, 0, 0, 0))
-    program = struct.pack("HL", 1, ctypes.addressof(none_of_the_packet))
+    instructions = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in _NO_MORE))
+    program = struct.pack("HL", len(_NO_MORE), ctypes.addressof(instructions))
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 

@@ -31,7 +31,7 @@ from headgate.gateway import descriptors
 from headgate.gateway.connections import Connections, Limits
 from headgate.gateway.listeners import Listener
 from headgate.gateway.models_folder import ModelsFolder
-from headgate.gateway.settings import Settings
+from headgate.gateway.settings import SMALL_PART, Settings
 from headgate.gateway.sockets import bind
 from headgate.gateway.supervise import Supervised
 from headgate.registry import ArtifactStore
@@ -332,6 +332,8 @@ def native_config(
         "library": library,
         "device_libraries": [str(path) for path in device_libraries],
         "memory_budget_bytes": settings.memory_budget_bytes,
+        "large_request_bytes": settings.request_memory_bytes - settings.request_memory_bytes // SMALL_PART,
+        "small_request_bytes": settings.request_memory_bytes // SMALL_PART,
         "load_wait_ms": settings.load_wait_ms,
         "load_timeout_ms": settings.load_timeout_ms,
         "max_body_bytes": settings.max_body_bytes,

@@ -117,6 +117,13 @@ SETTINGS: tuple[Setting, ...] = (
         "no bound",
     ),
     Setting(
+        "request-memory",
+        "SIZE",
+        parse_size,
+        "The most memory for requests in progress: bodies, tensors and answers. Beyond it they are refused (503).",
+        "a quarter of the memory given to the process",
+    ),
+    Setting(
         "load-wait",
         "TIME",
         parse_duration,
@@ -226,6 +233,7 @@ class Validated:
     admin_host: tuple[str, ...] = ()
     io_threads: int | None = None
     memory_budget: int | None = None
+    request_memory: int | None = None
     load_wait: int | None = None
     load_timeout: int | None = None
     drain_delay: int | None = None
@@ -258,6 +266,7 @@ class Settings:
     io_threads: int
     pool_threads: int
     memory_budget_bytes: int | None
+    request_memory_bytes: int
     load_wait_ms: int
     load_timeout_ms: int
     drain_delay_ms: int
@@ -364,9 +373,10 @@ def resolve(
     documents: Sequence[Path],
     variables: Mapping[str, str],
     cores: Callable[[], units.Cores],
+    memory: Callable[[], int],
 ) -> Settings:
-    """Fills in what nobody wrote; ``variables`` is the environment, ``cores`` asks the machine for its
-    cores.
+    """Fills in what nobody wrote; ``variables`` is the environment, ``cores`` and ``memory`` ask the machine
+    for what is given to the process.
     """
     usable = cores().usable
     addresses = {
@@ -376,6 +386,7 @@ def resolve(
         "admin": given.admin or Address("127.0.0.1", 8003),
     }
     _check_distinct(addresses)
+    max_body = 64 << 20 if given.max_body is None else given.max_body
     return Settings(
         documents=tuple(documents),
         models=given.models,
@@ -390,12 +401,13 @@ def resolve(
         io_threads=given.io_threads or usable,
         pool_threads=usable,
         memory_budget_bytes=given.memory_budget,
+        request_memory_bytes=_request_memory(given.request_memory, max_body, memory),
         load_wait_ms=5_000 if given.load_wait is None else given.load_wait,
         load_timeout_ms=300_000 if given.load_timeout is None else given.load_timeout,
         drain_delay_ms=given.drain_delay or 0,
         drain_grace_ms=30_000 if given.drain_grace is None else given.drain_grace,
         drain_idle_ms=2_000 if given.drain_idle is None else given.drain_idle,
-        max_body_bytes=64 << 20 if given.max_body is None else given.max_body,
+        max_body_bytes=max_body,
         allow_repository_control=bool(given.allow_repository_control),
         gzip_above_bytes=16 << 10 if given.gzip_above is None else given.gzip_above,
         access_log=None if given.access_log is None else given.access_log.absolute(),
@@ -405,6 +417,27 @@ def resolve(
         supervise=bool(given.supervise),
         sketch_memory_bytes=256 << 20 if given.sketch_memory is None else given.sketch_memory,
     )
+
+
+#: Of the memory for requests in progress, the part that is kept for small ones.
+SMALL_PART = 8
+#: The part of the machine's memory that requests in progress may take.
+_PART_OF_MEMORY = 4
+
+
+def _request_memory(given: int | None, max_body: int, memory: Callable[[], int]) -> int:
+    """What was written, or a part of the machine. The largest body fits in any case: a request takes its body twice, as it came
+    and as tensors.
+    """
+    least = -(-2 * max_body * SMALL_PART // (SMALL_PART - 1))
+    if given is None:
+        return max(memory() // _PART_OF_MEMORY, least)
+    if given < least:
+        raise InvalidArgument(
+            f"--request-memory {given} bytes has no room for one body of --max-body ({max_body} bytes) and its tensors; "
+            f"give at least {least} bytes, or a smaller --max-body"
+        )
+    return given
 
 
 def _check_distinct(addresses: Mapping[str, Address]) -> None:

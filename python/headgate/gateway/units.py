@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 _DEEPEST_CGROUP = 32
+#: What a machine is taken to have that does not say.
+_UNKNOWN_MEMORY = 8 << 30
 
 
 @dataclass(frozen=True)
@@ -99,27 +102,56 @@ def cores(root: Path = Path("/sys/fs/cgroup"), own_groups: Path = Path("/proc/se
     return Cores(len(os.sched_getaffinity(0)), _quota(root, own_groups))
 
 
+def memory(
+    root: Path = Path("/sys/fs/cgroup"),
+    own_groups: Path = Path("/proc/self/cgroup"),
+    machine: Path = Path("/proc/meminfo"),
+) -> int:
+    """The bytes of memory that this process may use: the machine's, or a cgroup's limit where that is less."""
+    words = next((line.split() for line in _text(machine).splitlines() if line.startswith("MemTotal:")), [])
+    found = [int(words[1]) << 10] if len(words) > 1 else []
+    for group in _groups(root, own_groups):
+        found += _bytes(group / "memory.max")
+    v1 = root / "memory"
+    for group in _groups(v1, own_groups, "memory"):
+        found += _bytes(group / "memory.limit_in_bytes")
+    return min(found, default=_UNKNOWN_MEMORY)
+
+
+def _bytes(limit: Path) -> list[int]:
+    text = _text(limit)
+    return [int(text)] if text.isdecimal() else []
+
+
+def _groups(root: Path, own_groups: Path, controller: str = "") -> Iterator[Path]:
+    """The groups of this process, from its own up to the root. In a container the root may be its own."""
+    group = root / _own_group(own_groups, controller)
+    for _ in range(_DEEPEST_CGROUP):
+        yield group
+        if group == root or root not in group.parents:
+            break
+        group = group.parent
+    if group != root:
+        yield root
+
+
 def _quota(root: Path, own_groups: Path) -> float | None:
     """The smallest quota from this process's group up to the root, in cores.
 
     A file that is missing or not readable says that no quota is set there: groups without the CPU controller
     have none.
     """
-    found = [_quota_v1(root)]
-    group = root / _own_group(own_groups)
-    for _ in range(_DEEPEST_CGROUP):
-        found.append(_quota_v2(group))
-        if group == root or root not in group.parents:
-            break
-        group = group.parent
+    found = [_quota_v1(root), *(_quota_v2(group) for group in _groups(root, own_groups))]
     given = [quota for quota in found if quota is not None]
     return min(given) if given else None
 
 
-def _own_group(own_groups: Path) -> str:
+def _own_group(own_groups: Path, controller: str = "") -> str:
+    """The path of this process's group: of version 2, or of a controller of version 1."""
     for line in _text(own_groups).splitlines():
-        if line.startswith("0::"):
-            return line[3:].lstrip("/")
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controller in controllers.split(","):
+            return path.lstrip("/")
     return ""
 
 

@@ -16,8 +16,17 @@ use crate::io::{Mailbox, Message, Shared};
 
 /// Connections that the kernel may hold for us.
 const BACKLOG: i32 = 1024;
-/// The instruction of a packet filter that returns a constant, how much of the packet is taken: none.
-const DROP: u16 = 0x06;
+/// How long a connection may take to be made that the kernel has begun to make when the listener closes.
+const HANDSHAKE: Duration = Duration::from_millis(5);
+/// A packet filter that drops what asks for a connection: SYN without ACK in the flags of TCP. What is part of a connection
+/// passes; connections inherit the filter of their listener.
+const NO_MORE: [SockFilter; 5] = [
+    SockFilter::new(0x30, 0, 0, 13),
+    SockFilter::new(0x54, 0, 0, 0x12),
+    SockFilter::new(0x15, 0, 1, 0x02),
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
 /// How long to wait when the process is out of descriptors.
 const BREATH: Duration = Duration::from_millis(20);
 /// How long a thread may take to make room, which is at once unless it is in a run, before another one is asked.
@@ -72,7 +81,7 @@ pub fn run(
                     _ = futures_util::future::join_all(accepting) => {}
                     _ = stop => {}
                 }
-                listeners.into_iter().for_each(|listener| close(listener, shared, threads));
+                close(listeners, shared, threads).await;
             }
             // Nobody can be served: readiness says so, and whoever watches it acts.
             Err(_) => shared.ready.store(false, Relaxed),
@@ -102,16 +111,23 @@ async fn accept_all(listener: &tokio::net::TcpListener, shared: &Shared, threads
     }
 }
 
-/// Stops listening. Connections that the kernel has made already are served: their clients may have sent a request.
-fn close(listener: tokio::net::TcpListener, shared: &Shared, threads: &[Mailbox]) {
-    let Ok(listener) = listener.into_std() else { return };
-    // The kernel drops what asks for a connection from now on, so that none is made between the last look and the end. Without
-    // that such a connection is reset.
-    let _ = SockRef::from(&listener).attach_filter(&[SockFilter::new(DROP, 0, 0, 0)]);
-    while let Ok((socket, _)) = listener.accept() {
-        match socket.set_nonblocking(true) {
-            Ok(()) => hand_over(socket, shared, threads),
-            Err(_) => refuse(shared),
+/// Stops listening. Connections that the kernel has made, or has begun to make, are served: their clients may have sent a
+/// request, and would be reset.
+async fn close(listeners: Vec<tokio::net::TcpListener>, shared: &Shared, threads: &[Mailbox]) {
+    for listener in &listeners {
+        // Without the filter there is a moment more in which a client is reset.
+        let _ = SockRef::from(listener).attach_filter(&NO_MORE);
+    }
+    let accepting = listeners.iter().map(|listener| accept_all(listener, shared, threads));
+    // Ends only by the time-out.
+    let _ = tokio::time::timeout(HANDSHAKE, futures_util::future::join_all(accepting)).await;
+    for listener in listeners {
+        let Ok(listener) = listener.into_std() else { continue };
+        while let Ok((socket, _)) = listener.accept() {
+            match socket.set_nonblocking(true) {
+                Ok(()) => hand_over(socket, shared, threads),
+                Err(_) => refuse(shared),
+            }
         }
     }
 }

@@ -11,23 +11,35 @@ use headgate_core::error::{Code, Error, Result};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use crate::budget::Reserved;
+use crate::budget::{Reserved, SMALL};
 use crate::conn::{Open, Receiving};
 use crate::headers::Headers;
 use crate::io;
 
-/// A request's share of the memory for large ones, given back when it is over.
+/// A request's share of the memory for requests in progress, given back when it is over.
 #[derive(Default)]
-pub struct Counted(Option<Reserved>);
+pub struct Counted {
+    small: usize,
+    large: Option<Reserved>,
+    /// Whether it has its connection to itself: connections bound what such requests hold while they are small.
+    alone: bool,
+}
 
 impl Counted {
+    /// Counts a body that is here, and the tensors made of it, for a request that has its connection to itself.
+    pub fn alone(length: usize) -> Counted {
+        let mut counted = Counted { small: 0, large: None, alone: true };
+        // Such a body is small, and one that is alone is never refused.
+        let _ = counted.add(length);
+        counted
+    }
+
     /// Counts a body of `length` bytes and the tensors made of it.
     ///
     /// # Errors
     /// `overloaded`.
     pub fn add(&mut self, length: usize) -> Result<()> {
-        self.join(io::with(|io| io.shared.large.reserve(length))?);
-        Ok(())
+        if length < SMALL { self.add_small(2 * length) } else { self.add_large(length.saturating_mul(2)) }
     }
 
     /// Counts `bytes`, and nothing made of them.
@@ -35,31 +47,58 @@ impl Counted {
     /// # Errors
     /// `overloaded`.
     pub fn hold(&mut self, bytes: usize) -> Result<()> {
-        self.join(io::with(|io| io.shared.large.hold(bytes))?);
+        if bytes < SMALL { self.add_small(bytes) } else { self.add_large(bytes) }
+    }
+
+    fn add_small(&mut self, bytes: usize) -> Result<()> {
+        io::with(|io| io.shared.small.take(io.thread, bytes, !self.alone))?;
+        self.small += bytes;
+        Ok(())
+    }
+
+    fn add_large(&mut self, bytes: usize) -> Result<()> {
+        let more = io::with(|io| io.shared.large.reserve(bytes))?;
+        self.join(Some(more));
         Ok(())
     }
 
     /// Takes what another one counts over.
-    pub fn take(&mut self, other: Counted) {
-        self.join(other.0);
+    pub fn take(&mut self, mut other: Counted) {
+        self.small += std::mem::take(&mut other.small);
+        self.alone |= other.alone;
+        self.join(other.large.take());
     }
 
-    /// Hands what is counted over, in a box for somebody who only keeps it; nothing, which is usual, needs no box.
+    /// Hands what is counted and large over, in a box for somebody who only keeps it; nothing, which is usual, needs no box.
     pub fn hand_over(&mut self) -> Option<Box<dyn Any + Send + Sync>> {
-        self.0.take().map(|reserved| -> Box<dyn Any + Send + Sync> { Box::new(reserved) })
+        self.large.take().map(|reserved| -> Box<dyn Any + Send + Sync> { Box::new(reserved) })
     }
 
-    /// Whether nothing is counted.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_none()
+    /// Whether nothing large is counted.
+    pub fn is_small(&self) -> bool {
+        self.large.is_none()
     }
 
     fn join(&mut self, more: Option<Reserved>) {
-        match (&mut self.0, more) {
+        match (&mut self.large, more) {
             (Some(held), Some(more)) => held.join(more),
             (held @ None, more) => *held = more,
             (Some(_), None) => {}
         }
+    }
+
+    fn give_small(&mut self) {
+        let small = std::mem::take(&mut self.small);
+        if small > 0 {
+            // Requests end on IO threads; without one the gateway is gone.
+            io::try_with(|io| io.shared.small.give(io.thread, small));
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.give_small();
     }
 }
 
@@ -88,7 +127,10 @@ impl Source {
                 *receiving = None;
                 read
             }
-            Source::Here(body) => Ok((std::mem::take(body), Counted::default())),
+            Source::Here(body) => {
+                let counted = Counted::alone(body.len());
+                Ok((std::mem::take(body), counted))
+            }
         }
     }
 
@@ -128,7 +170,7 @@ pub async fn read_aligned(
 /// # Errors
 /// `overloaded`.
 pub fn expect(length: usize) -> Result<()> {
-    io::with(|io| io.shared.large.reserve(Counting::rounded(length))).map(drop)
+    Counted::default().add(Counting::rounded(length))
 }
 
 /// The room to make for a body of which `came` bytes are there and `declared` are said to follow: a claim that nothing comes of
@@ -301,23 +343,29 @@ pub struct Counting {
 
 impl Counting {
     /// Bytes that are counted at a time.
-    const STEP: usize = 64 << 10;
+    const STEP: usize = SMALL;
 
     /// What a body of `length` bytes is counted as.
     fn rounded(length: usize) -> usize {
         if length < Self::STEP { length } else { length.next_multiple_of(Self::STEP) }
     }
 
-    /// Sees to it that bodies of `length` bytes are counted, all but the small ones.
+    /// Sees to it that `length` bytes of a body are counted.
     ///
     /// # Errors
     /// `overloaded`.
     pub fn upto(&mut self, length: usize) -> Result<()> {
-        if length < Self::STEP || length <= self.bytes {
+        if length <= self.bytes {
             return Ok(());
         }
         let bytes = Self::rounded(length);
-        self.counted.add(bytes - self.bytes)?;
+        if bytes < Self::STEP {
+            self.counted.add_small(2 * (bytes - self.bytes))?;
+        } else {
+            let before = if self.bytes < Self::STEP { 0 } else { self.bytes };
+            self.counted.add_large(2 * (bytes - before))?;
+            self.counted.give_small();
+        }
         self.bytes = bytes;
         Ok(())
     }

@@ -1,15 +1,19 @@
-//! Memory for large requests: bodies, the tensors decoded from them and answers that wait for their client, counted over all
+//! Memory for requests in progress: bodies, the tensors decoded from them and answers that wait for their client, counted over all
 //! connections.
 //!
-//! Small requests are not counted, so that they share no counter; their number is bounded by the connections'.
+//! Large ones and small ones have a part each, so that large ones cannot keep small ones out. Small ones share no counter on
+//! their way: each IO thread takes credit in chunks and counts within it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use headgate_core::error::{Code, Error, Result};
+use serde_json::{Value, json};
 
-/// Requests below this are not counted, in bytes.
-const SMALL: usize = 64 << 10;
+/// Requests below this are small, in bytes.
+pub const SMALL: usize = 64 << 10;
+/// What a thread takes at a time for small requests, in bytes.
+const CHUNK: usize = 64 << 10;
 
 /// Bytes in use under a limit.
 pub struct ByteBudget {
@@ -34,31 +38,121 @@ impl ByteBudget {
         self.used.load(Relaxed)
     }
 
-    /// Takes what a body of `length` bytes and its tensors need; `None` for a small one.
+    /// Takes so many bytes.
     ///
     /// # Errors
     /// `overloaded` when that is more than what is left.
-    pub fn reserve(self: &Arc<Self>, length: usize) -> Result<Option<Reserved>> {
-        self.hold(if length < SMALL { 0 } else { length.saturating_mul(2) })
-    }
-
-    /// Takes what an answer of `length` bytes holds until its client has read it; `None` for a small one.
-    ///
-    /// # Errors
-    /// As [`ByteBudget::reserve`].
-    pub fn hold(self: &Arc<Self>, bytes: usize) -> Result<Option<Reserved>> {
-        if bytes < SMALL {
-            return Ok(None);
-        }
+    pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reserved> {
         let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
         self.used.fetch_update(Relaxed, Relaxed, fits).map_err(|used| {
             Error::new(
                 Code::Overloaded,
-                format!("large requests in progress hold {used} of {} bytes; try again later", self.limit),
+                format!(
+                    "large requests in progress hold {used} of {} bytes (--request-memory); try again later",
+                    self.limit
+                ),
             )
         })?;
-        Ok(Some(Reserved { budget: self.clone(), bytes }))
+        Ok(Reserved { budget: self.clone(), bytes })
     }
+
+    /// The most bytes.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+}
+
+/// The part of small requests. Only the thread that a number stands for counts within that thread's credit.
+pub struct SmallBudget {
+    /// Credit that threads have taken, used or not.
+    taken: AtomicUsize,
+    limit: usize,
+    /// The unused credit of each thread.
+    unused: Box<[Credit]>,
+}
+
+/// One thread's, on cache lines of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Credit(AtomicUsize);
+
+impl SmallBudget {
+    /// A budget of that many bytes for so many threads.
+    pub fn new(limit: usize, threads: usize) -> Self {
+        let unused = (0..threads).map(|_| Credit::default()).collect();
+        Self { taken: AtomicUsize::new(0), limit, unused }
+    }
+
+    /// Takes bytes from a thread's credit, or more than there may be where the request is not `refusable`.
+    ///
+    /// # Errors
+    /// `overloaded` when that is more than what is left.
+    pub fn take(&self, thread: usize, bytes: usize, refusable: bool) -> Result<()> {
+        let unused = &self.unused[thread].0;
+        match unused.load(Relaxed).checked_sub(bytes) {
+            Some(rest) => unused.store(rest, Relaxed),
+            None => self.take_more(thread, bytes, refusable)?,
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn take_more(&self, thread: usize, bytes: usize, refusable: bool) -> Result<()> {
+        let unused = &self.unused[thread].0;
+        let credit = unused.load(Relaxed);
+        let fits = |taken: usize, more: usize| taken.checked_add(more).filter(|&sum| sum <= self.limit);
+        let with_chunk =
+            self.taken.fetch_update(Relaxed, Relaxed, |taken| fits(taken, bytes - credit + CHUNK));
+        if with_chunk.is_ok() {
+            unused.store(CHUNK, Relaxed);
+            return Ok(());
+        }
+        let exactly = self.taken.fetch_update(Relaxed, Relaxed, |taken| {
+            if refusable { fits(taken, bytes - credit) } else { Some(taken + bytes - credit) }
+        });
+        exactly.map_err(|taken| {
+            let words = format!("small requests in progress hold {taken} of {} bytes", self.limit);
+            Error::new(Code::Overloaded, format!("{words} (--request-memory); try again later"))
+        })?;
+        unused.store(0, Relaxed);
+        Ok(())
+    }
+
+    /// Gives bytes back to a thread's credit, which keeps a chunk or two of them.
+    pub fn give(&self, thread: usize, bytes: usize) {
+        let unused = &self.unused[thread].0;
+        let mut credit = unused.load(Relaxed) + bytes;
+        if credit > 2 * CHUNK {
+            self.taken.fetch_sub(credit - CHUNK, Relaxed);
+            credit = CHUNK;
+        }
+        unused.store(credit, Relaxed);
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        let unused = self.unused.iter().map(|credit| credit.0.load(Relaxed)).sum();
+        // Two readings: what moves between them is in neither or both.
+        self.taken.load(Relaxed).saturating_sub(unused)
+    }
+}
+
+/// The metrics of both parts.
+pub fn families(large: &ByteBudget, small: &SmallBudget) -> Vec<Value> {
+    let gauge = |name: &str, help: &str, value: usize| json!({"name": name, "help": help, "type": "gauge", "samples": [[{}, value]]});
+    vec![
+        gauge(
+            "headgate_large_request_bytes",
+            "Memory held by large requests in progress (64 KiB and more).",
+            large.used(),
+        ),
+        gauge("headgate_small_request_bytes", "Memory held by small requests in progress.", small.used()),
+        gauge(
+            "headgate_request_memory_bytes",
+            "The most memory that requests in progress may hold (--request-memory).",
+            large.limit + small.limit,
+        ),
+    ]
 }
 
 impl Reserved {
@@ -81,16 +175,41 @@ mod tests {
     #[test]
     fn large_requests_share_the_budget_and_give_it_back() {
         let budget = ByteBudget::new(4 * SMALL);
-        assert!(budget.reserve(SMALL - 1).unwrap().is_none());
-        let first = budget.reserve(SMALL).unwrap();
-        let second = budget.reserve(SMALL).unwrap();
+        let mut first = budget.reserve(2 * SMALL).unwrap();
+        let second = budget.reserve(2 * SMALL).unwrap();
         assert_eq!(budget.used(), 4 * SMALL);
-        assert_eq!(budget.reserve(SMALL).err().unwrap().code, Code::Overloaded);
-        let (mut joined, second) = (first.unwrap(), second.unwrap());
-        joined.join(second);
+        assert_eq!(budget.reserve(1).err().unwrap().code, Code::Overloaded);
+        first.join(second);
         assert_eq!(budget.used(), 4 * SMALL);
-        drop(joined);
+        drop(first);
         assert_eq!(budget.used(), 0);
         assert_eq!(budget.reserve(usize::MAX).err().unwrap().code, Code::Overloaded);
+    }
+
+    #[test]
+    fn small_requests_count_within_their_threads_credit() {
+        let budget = SmallBudget::new(8 * CHUNK, 2);
+        for _ in 0..1000 {
+            budget.take(0, 100, true).unwrap();
+            budget.take(1, CHUNK, true).unwrap();
+            assert_eq!(budget.used(), 100 + CHUNK);
+            budget.give(0, 100);
+            budget.give(1, CHUNK);
+            assert_eq!(budget.used(), 0);
+        }
+        assert!(budget.taken.load(Relaxed) <= 2 * 2 * CHUNK, "threads keep little");
+    }
+
+    #[test]
+    fn small_requests_are_refused_at_the_limit_unless_they_are_bounded_otherwise() {
+        let budget = SmallBudget::new(4 * CHUNK, 1);
+        for _ in 0..4 {
+            budget.take(0, CHUNK, true).unwrap();
+        }
+        assert_eq!(budget.take(0, 1, true).unwrap_err().code, Code::Overloaded);
+        budget.take(0, 5, false).unwrap();
+        assert_eq!(budget.used(), 4 * CHUNK + 5);
+        budget.give(0, 4 * CHUNK + 5);
+        assert_eq!((budget.used(), budget.taken.load(Relaxed)), (0, CHUNK));
     }
 }

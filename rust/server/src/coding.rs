@@ -87,7 +87,10 @@ fn unsupported(why: &str) -> Error {
 /// `payload_too_large` beyond `limit`, `invalid_argument` for bytes that are not of this coding; `overloaded` when large
 /// requests hold all the memory they may.
 pub async fn decode(body: &[u8], coding: Coding, limit: usize, counted: &mut Counted) -> Result<Vec<u8>> {
-    unpack(body, coding, limit, |bytes| counted.add(bytes)).await
+    let decoded = unpack(body, coding, limit, |bytes| counted.add(bytes)).await?;
+    // Of a small one no step was counted.
+    counted.add(if decoded.len() < STEP { decoded.len() } else { 0 })?;
+    Ok(decoded)
 }
 
 async fn unpack(

@@ -45,10 +45,13 @@ pub struct Config {
     /// Answers larger than this are sent in gzip to clients that ask for it, in bytes.
     #[serde(default = "default_gzip_above")]
     pub gzip_above_bytes: usize,
-    /// The most memory for large requests in progress (over 64 KiB), in bytes; 0 takes 2 GiB, or eight of the largest bodies,
+    /// The most memory for large requests in progress (64 KiB and more), in bytes; 0 takes 2 GiB, or eight of the largest bodies,
     /// whatever is more: a body, what it decompresses to, its tensors and its answer are counted.
     #[serde(default)]
     pub large_request_bytes: usize,
+    /// The most memory for small requests in progress, in bytes; 0 takes an eighth of that for large ones.
+    #[serde(default)]
+    pub small_request_bytes: usize,
     /// The most connections at once; for more, others make room.
     #[serde(default = "default_max_connections")]
     pub max_connections: usize,
@@ -139,6 +142,9 @@ impl Config {
         }
         if config.large_request_bytes == 0 {
             config.large_request_bytes = LARGE_BYTES.max(config.max_body_bytes.saturating_mul(8));
+        }
+        if config.small_request_bytes == 0 {
+            config.small_request_bytes = config.large_request_bytes / 8;
         }
         Ok(config)
     }

@@ -52,6 +52,23 @@ struct Awaited {
     no_room: Option<Error>,
     /// Whether that was counted.
     counted: bool,
+    /// How many requests may be listed before those that have left are looked for.
+    sweep_at: usize,
+}
+
+/// The least number of requests among which those that have left are looked for.
+const SWEEP: usize = 64;
+
+impl Awaited {
+    /// Adds a request. Those that have left are swept out whenever as many have come as there were, so that a load that takes
+    /// long holds no more than twice the requests that wait.
+    fn add(&mut self, request: oneshot::Sender<Result<Warm>>) {
+        if self.requests.len() >= self.sweep_at.max(SWEEP) {
+            self.requests.retain(|request| !request.is_closed());
+            self.sweep_at = 2 * self.requests.len();
+        }
+        self.requests.push(request);
+    }
 }
 
 /// The threads, which are started by the first request that needs one; each model on its way is in the queue once, so their
@@ -130,7 +147,7 @@ impl Fetcher {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state();
         if let Some(awaited) = state.awaited.get_mut(&key(model)) {
-            awaited.requests.push(sender);
+            awaited.add(sender);
             return Ok(receiver);
         }
         if matches!(state.threads, Threads::None) {
@@ -283,4 +300,25 @@ fn told(error: Error) -> Error {
 
 fn stopping() -> Error {
     Error::new(Code::Draining, "the gateway is stopping")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_that_have_left_do_not_pile_up_behind_a_load() {
+        let mut awaited = Awaited::default();
+        let mut stay = Vec::new();
+        for at in 0..10_000 {
+            let (sender, receiver) = oneshot::channel();
+            awaited.add(sender);
+            if at % 100 == 0 {
+                stay.push(receiver);
+            }
+        }
+        assert!(awaited.requests.len() <= 2 * stay.len() + SWEEP, "{}", awaited.requests.len());
+        let waiting = awaited.requests.iter().filter(|request| !request.is_closed()).count();
+        assert_eq!(waiting, stay.len(), "whoever waits is still listed");
+    }
 }

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::accept;
 use crate::access_log::AccessLog;
 use crate::background::{self, Background};
-use crate::budget::ByteBudget;
+use crate::budget::{self, ByteBudget, SmallBudget};
 use crate::config::Config;
 use crate::drift::Sketches;
 use crate::fetch::Fetcher;
@@ -120,6 +120,7 @@ impl Gateway {
             fetcher: Fetcher::new(engine.clone(), config.load_wait(), config.load_timeout()),
             access_log,
             large: ByteBudget::new(config.large_request_bytes),
+            small: SmallBudget::new(config.small_request_bytes, threads),
             ready: false.into(),
             draining: false.into(),
             closing: false.into(),
@@ -270,10 +271,10 @@ impl Gateway {
             generation: self.shared.snapshot.load().generation,
             waiting: self.shared.pool.waiting(),
             sketch_bytes: self.sketches.bytes(),
-            large_bytes: self.shared.large.used(),
             log_dropped: self.shared.access_log.as_ref().map_or(0, |log| log.dropped.load(Relaxed)),
         };
         let mut families = families(&self.shared.metrics, &self.shared.guards, &gauges);
+        families.extend(budget::families(&self.shared.large, &self.shared.small));
         families.extend(residency::families(&self.engine, &self.shared.fetcher));
         families.extend(residency::devices(&self.engine));
         families.extend(attribution::families(&self.shared.snapshot.load()));

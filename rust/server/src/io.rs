@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::access_log::AccessLog;
-use crate::budget::ByteBudget;
+use crate::budget::{ByteBudget, SmallBudget};
 use crate::config::Config;
 use crate::conn::{self, Conn};
 use crate::fetch::Fetcher;
@@ -63,6 +63,8 @@ pub struct Shared {
     pub access_log: Option<Arc<AccessLog>>,
     /// Memory for large requests in progress.
     pub large: Arc<ByteBudget>,
+    /// Memory for small requests in progress.
+    pub small: SmallBudget,
     /// Whether the control plane says that start-up is over.
     pub ready: AtomicBool,
     /// Whether the gateway is about to stop.
@@ -195,11 +197,13 @@ impl Io {
 
     /// Lets go of the last snapshot and of what only it needed.
     fn refresh(&self) {
-        let snapshot = self.snapshot.borrow_mut().load().clone();
-        let versions = snapshot.endpoints.values().flat_map(|endpoint| &endpoint.versions);
-        let live: HashSet<u64> =
-            versions.filter_map(|version| Some(version.payload.sketch.as_ref()?.id)).collect();
+        let live: HashSet<u64> = sketched(self.snapshot.borrow_mut().load()).collect();
         self.sketcher.borrow_mut().retain(|id| live.contains(&id));
+    }
+
+    /// Whether the sketches with that number are those of a version that is served.
+    pub fn is_sketched(&self, id: u64) -> bool {
+        sketched(self.snapshot.borrow_mut().load()).any(|live| live == id)
     }
 
     /// The access log, for a request that it takes.
@@ -215,6 +219,12 @@ impl Io {
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
     }
+}
+
+/// The numbers of the sketches of what is served.
+fn sketched(snapshot: &Snapshot<VersionState>) -> impl Iterator<Item = u64> {
+    let versions = snapshot.endpoints.values().flat_map(|endpoint| &endpoint.versions);
+    versions.filter_map(|version| Some(version.payload.sketch.as_ref()?.id))
 }
 
 /// What an IO thread is told.
@@ -384,6 +394,9 @@ fn handle(
 
 fn adopt(id: u64, socket: TcpStream, connections: &Rc<Connections>, mailbox: &Mailbox) {
     let conn = Rc::new(Conn::default());
+    if with(|io| io.shared.closing.load(Relaxed)) {
+        conn.close(Instant::now());
+    }
     with(|io| io.shared.metrics.thread(io.thread).accepted.add(1));
     // Counted down however the connection ends, by a panic too.
     let registered = Registered { id, connections: connections.clone(), count: mailbox.connections.clone() };

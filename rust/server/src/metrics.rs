@@ -202,6 +202,8 @@ pub struct Metrics {
     pub connections_refused: AtomicU64,
     /// Connections closed to make room for new ones.
     pub connections_crowded: AtomicU64,
+    /// Connections closed because nobody read their answers.
+    pub connections_unread: AtomicU64,
 }
 
 impl Metrics {
@@ -212,6 +214,7 @@ impl Metrics {
             versions: Mutex::default(),
             connections_refused: AtomicU64::new(0),
             connections_crowded: AtomicU64::new(0),
+            connections_unread: AtomicU64::new(0),
         }
     }
 
@@ -254,8 +257,6 @@ pub struct Gauges {
     pub waiting: usize,
     /// Bytes held by sketches.
     pub sketch_bytes: usize,
-    /// Bytes held by large requests in progress.
-    pub large_bytes: usize,
     /// Lines that the access log had no room for.
     pub log_dropped: u64,
 }
@@ -348,9 +349,9 @@ fn whole(metrics: &Metrics, gauges: &Gauges) -> Vec<Value> {
         single("headgate_connections_accepted_total", "Connections taken over by an IO thread.", "counter", accepted),
         single("headgate_connections_refused_total", "Connections closed at once because there were too many and none could be spared.", "counter", refused),
         single("headgate_connections_crowded_total", "Connections that waited for their client and were closed to make room for new ones.", "counter", metrics.connections_crowded.load(Relaxed)),
+        single("headgate_connections_unread_total", "Connections closed because their answers were not read for as long as one may be idle.", "counter", metrics.connections_unread.load(Relaxed)),
         single("headgate_pool_waiting", "Runs waiting for a pool thread.", "gauge", gauges.waiting as u64),
         single("headgate_sketch_bytes", "Memory held by sketches: counters of the threads, windows, plans and baselines (--sketch-memory).", "gauge", gauges.sketch_bytes as u64),
-        single("headgate_large_request_bytes", "Memory held by large requests in progress.", "gauge", gauges.large_bytes as u64),
         single("headgate_access_log_dropped_total", "Lines that the access log had no room for, or could not write.", "counter", gauges.log_dropped),
         single("headgate_snapshot_generation", "The number of the live snapshot.", "gauge", gauges.generation),
     ]
@@ -415,8 +416,7 @@ mod tests {
         families.iter().find(|family| family["name"] == name).unwrap()
     }
 
-    const GAUGES: Gauges =
-        Gauges { generation: 3, waiting: 0, sketch_bytes: 0, large_bytes: 0, log_dropped: 0 };
+    const GAUGES: Gauges = Gauges { generation: 3, waiting: 0, sketch_bytes: 0, log_dropped: 0 };
 
     #[test]
     fn shards_add_up_and_series_live_as_long_as_somebody_holds_them() {

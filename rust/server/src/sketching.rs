@@ -17,6 +17,7 @@ use headgate_sketch::shard::{Recorder, Taken, Writer};
 use headgate_sketch::view::TensorView;
 
 use crate::drift::VersionSketch;
+use crate::io;
 use crate::metrics::Shard;
 
 /// The share of time that sketching may take.
@@ -76,6 +77,11 @@ impl Sketcher {
         shard.rows_seen.add(rows as u64);
         let (writer, floor) = match self.writers.entry(sketch.id) {
             Entry::Occupied(entry) => entry.into_mut(),
+            // A request may be older than the snapshot. A writer that it opened for a version that is gone would stay.
+            Entry::Vacant(_) if !io::with(|io| io.is_sketched(sketch.id)) => {
+                shard.rows_dropped.add(rows as u64);
+                return 0;
+            }
             Entry::Vacant(entry) => match sketch.opener.open() {
                 Some(writer) => entry.insert((writer, Floor::new(sketch.opener.plan().row_values()))),
                 // Memory may be free again at the next request.

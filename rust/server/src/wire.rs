@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::net::TcpStream;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use tokio::time::Sleep;
 
 use crate::config::Config;
 use crate::conn::{Conn, Waiting};
+use crate::io as thread;
 
 /// What an HTTP/2 client without TLS begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -148,6 +150,9 @@ impl Wire {
         }
         let deadline = deadline.map(|(at, _)| at);
         if deadline.is_some_and(|deadline| deadline <= now) {
+            if self.conn.unmoved_since().is_some() {
+                thread::with(|io| io.shared.metrics.connections_unread.fetch_add(1, Relaxed));
+            }
             return true;
         }
         // Never later than the shortest limit from now: whatever begins meanwhile is noticed in time.

@@ -282,3 +282,30 @@ fn requests_of_a_batch_are_answered_when_it_ends_after_connections_were_told_to_
     assert_eq!(value(&mut second), 2.0);
     assert!(stop.join().unwrap());
 }
+
+#[test]
+fn requests_without_rows_count_as_one_each_and_are_part_of_no_batch() {
+    let (gateway, address, model, mut first) = held(json!({"max_batch": 4}));
+    let body = json!({"inputs": [{"name": "x", "shape": [0], "datatype": "FP32", "data": []}]}).to_string();
+    let request = format!(
+        "POST /v2/models/batched/infer HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut empty: Vec<_> = (0..3)
+        .map(|_| {
+            let mut stream = connect(address);
+            stream.write_all(request.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    eventually("their arrival", || in_flight(&gateway) == 4);
+    model.leave.send(()).unwrap();
+    assert_eq!(value(&mut first), 200.0);
+    for _ in &empty {
+        assert_eq!(model.next(), [0.0; 0], "a run of its own");
+    }
+    for stream in &mut empty {
+        let (status, body) = answer(stream);
+        assert_eq!((status, &body["outputs"][0]["shape"]), (200, &json!([0])));
+    }
+}

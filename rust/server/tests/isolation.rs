@@ -533,21 +533,27 @@ fn a_reset_stream_leaves_nothing_open_and_the_connection_goes_on_until_it_is_idl
     eventually("the end of the connection", || gateway.status()["connections"] == 0);
 }
 
-#[test]
-fn an_answer_that_nobody_takes_is_booked_as_undelivered() {
-    const ELEMENTS: usize = 6_000_000;
-    let (gateway, address) = gateway();
-    serve(&gateway, "tiny", free(), false);
+const ELEMENTS: usize = 6_000_000;
+
+/// The head and the JSON of a request whose answer is larger than what sockets hold.
+fn head_of_large() -> String {
     let tensor = json!({
         "name": "x", "shape": [ELEMENTS], "datatype": "FP32", "parameters": {"binary_data_size": 4 * ELEMENTS},
     });
     let json = json!({"inputs": [tensor]}).to_string();
-    let head = format!(
+    format!(
         "POST /v2/models/tiny/infer HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\
          inference-header-content-length: {}\r\n\r\n{json}",
         json.len() + 4 * ELEMENTS,
         json.len()
-    );
+    )
+}
+
+#[test]
+fn an_answer_that_nobody_takes_is_booked_as_undelivered() {
+    let (gateway, address) = gateway();
+    serve(&gateway, "tiny", free(), false);
+    let head = head_of_large();
     let mut stream = connect(address);
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(&vec![0u8; 4 * ELEMENTS]).unwrap();
@@ -595,4 +601,35 @@ fn an_http2_connection_is_told_to_go_away_and_finishes_its_stream() {
     let answer: Value = serde_json::from_slice(&http2::data_until_closed(&mut stream, 1)).unwrap();
     assert_eq!(answer["outputs"][0]["data"][0], 6.0);
     assert!(stop.join().unwrap());
+}
+
+#[test]
+fn a_late_request_does_not_bring_back_the_sketches_of_a_version_that_is_gone() {
+    let (gateway, address) = gateway();
+    let (slow, held) = gated();
+    serve(&gateway, "slow", slow, false);
+    let mut stream = send(address, "slow");
+    held.entered.recv_timeout(PATIENCE).unwrap();
+    gateway.remove("slow");
+    eventually("the removal", || gateway.status()["endpoints"].as_object().unwrap().is_empty());
+    let mut other = connect(address);
+    // The one IO thread has heard of it once it has answered something else.
+    other.write_all(b"GET /v2 HTTP/1.1\r\nhost: t\r\n\r\n").unwrap();
+    assert_eq!(answer(&mut other).0, 200);
+    held.leave.send(()).unwrap();
+    assert_eq!(answer(&mut stream).0, 200);
+    other.write_all(b"GET /v2 HTTP/1.1\r\nhost: t\r\n\r\n").unwrap();
+    assert_eq!(answer(&mut other).0, 200);
+    assert_eq!(metric(&gateway, "headgate_sketch_bytes", &json!({})), 0);
+}
+
+#[test]
+fn an_answer_that_nobody_reads_is_given_up_and_counted() {
+    let (gateway, address) = gateway_with(&json!({"idle_ms": 100}));
+    serve(&gateway, "tiny", free(), false);
+    let mut stream = connect(address);
+    stream.write_all(head_of_large().as_bytes()).unwrap();
+    stream.write_all(&vec![0u8; 4 * ELEMENTS]).unwrap();
+    eventually("the end", || metric(&gateway, "headgate_connections_unread_total", &json!({})) == 1);
+    eventually("its memory", || metric(&gateway, "headgate_large_request_bytes", &json!({})) == 0);
 }

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from headgate.cli.serve import read_settings, setting_options
 from headgate.errors import InvalidArgument
 from headgate.gateway.settings import BY_NAME, Settings, default_state
-from headgate.gateway.units import Address, Cores, cores, parse_address
+from headgate.gateway.units import Address, Cores, cores, memory, parse_address
 
 HOME = {"HOME": "/home/somebody"}
 
@@ -240,3 +240,37 @@ def test_one_port_at_two_places_is_two(host: str) -> None:
 def test_a_share_has_a_percent_sign_and_lies_within_the_whole(text: str) -> None:
     with pytest.raises(InvalidArgument, match="is not a share"):
         read({"access_log_share": text})
+
+
+def test_memory_is_the_least_of_the_machine_and_the_groups_of_either_version(tmp_path: Path) -> None:
+    machine, own, root = tmp_path / "meminfo", tmp_path / "groups", tmp_path / "cgroup"
+    machine.write_text("MemTotal:       16384 kB\nMemFree:        1 kB\n")
+    assert memory(root, tmp_path / "none", machine) == 16 << 20
+    own.write_text("3:cpu,memory:/v1/pod\n0::/slice/unit\n")
+    for folder, name, text in (
+        ("slice/unit", "memory.max", "max"),
+        ("slice", "memory.max", str(8 << 20)),
+        ("memory/v1/pod", "memory.limit_in_bytes", str(4 << 20)),
+        ("memory", "memory.limit_in_bytes", str((1 << 63) - 4096)),
+        ("", "memory.max", str(2 << 20)),
+    ):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        (root / folder / name).write_text(text + "\n")
+    assert memory(root, own, machine) == 2 << 20
+    (root / "memory.max").unlink()
+    assert memory(root, own, machine) == 4 << 20
+    (root / "memory/v1/pod/memory.limit_in_bytes").unlink()
+    assert memory(root, own, machine) == 8 << 20
+    # In a container that sees only its own part, the path may lead nowhere, and the root is its own.
+    (root / "slice/memory.max").unlink()
+    (root / "memory.max").write_text(str(1 << 20))
+    own.write_text("0::/../../elsewhere\n")
+    assert memory(root, own, machine) == 1 << 20
+
+
+def test_memory_for_requests_follows_from_the_machine_and_has_room_for_the_largest_body() -> None:
+    assert read().request_memory_bytes == max(memory() // 4, -(-2 * (64 << 20) * 8 // 7))
+    given = read({"request_memory": "1GiB", "max_body": "64MiB"})
+    assert given.request_memory_bytes == 1 << 30
+    with pytest.raises(InvalidArgument, match="--request-memory"):
+        read({"request_memory": "100MiB", "max_body": "64MiB"})

@@ -14,6 +14,7 @@
 use headgate_core::error::{Code, Error, Result};
 use headgate_engine::Finding;
 
+use crate::budget::SMALL;
 use crate::fit::takes_the_same;
 use crate::infer::Sent;
 use crate::request::attribution;
@@ -121,7 +122,7 @@ pub async fn go_on(
     while let Some(next) = next(&mut last, &mut earlier).await {
         let counted = last.tap.counted();
         // A run that goes on has taken the body's share with it. Without room for another there is no further attempt.
-        if counted.is_empty() && counted.add(size).is_err() {
+        if size >= SMALL && counted.is_small() && counted.add(size).is_err() {
             break;
         }
         let mut tap = last.tap.hand_on(&next);
