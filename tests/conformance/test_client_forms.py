@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from support import grpc_calls, models
 from support.client import Answer, Connection
 from support.gateway import GatewayProcess
-from support.grpc_wire import blob, entry, frame, request
+from support.grpc_wire import blob, frame
 from support.h2_client import Http2
 from support.tools import need_native
 
@@ -393,21 +393,6 @@ def test_an_output_is_asked_for_once(ask: Connection) -> None:
     answer = ask.infer("pair", PAIR | {"outputs": [{"name": "A2"}, {"name": "A2"}]})
     assert (answer.status, answer.code) == (400, "invalid_argument")
     assert answer.json["error"] == '"outputs" has "A2" twice'
-
-
-def test_a_parameter_without_a_value_is_as_good_as_absent_over_grpc(forms: GatewayProcess) -> None:
-    none = b""
-    output = (
-        blob(1, "A2") + blob(2, entry("classification", none)) + blob(2, entry("shared_memory_region", none))
-    )
-    a = grpc_calls.A + blob(4, entry("shared_memory_region", none))
-    message = request([a, grpc_calls.B], grpc_calls.RAW)
-    message += b"".join(blob(4, entry(name, none)) for name in ("timeout", "priority", "sequence_id", "x"))
-    with Http2(forms.grpc) as connection:
-        reply = connection.call("ModelInfer", frame(message + blob(6, output)))
-        assert (reply.grpc_status, reply.grpc_message) == (0, "")
-        load = blob(2, "pair") + blob(3, entry("config", none))
-        assert connection.call("RepositoryModelLoad", frame(load)).grpc_status == 0
 
 
 @pytest.mark.parametrize("call", ["RepositoryModelLoad", "RepositoryModelUnload"])

@@ -84,9 +84,7 @@ fn request_fields<'a>(message: &'a [u8], into: &mut InferRequest<'a>, raw: &mut 
             3 => envelope.id = Some(Cow::Borrowed(value.text("id")?)),
             4 => {
                 let (key, value) = parameter(value.bytes("parameters")?)?;
-                if let Some(value) = value {
-                    request_parameter(&mut envelope.parameters, key, value)?;
-                }
+                request_parameter(&mut envelope.parameters, key, value)?;
             }
             5 => {
                 let input = input(value.bytes("inputs")?, envelope.inputs.len())?;
@@ -181,10 +179,8 @@ fn input(message: &[u8], index: usize) -> Result<InputEnvelope<'_>> {
             2 => datatype = value.text("an input's datatype")?,
             3 => dims.add(value)?,
             4 => {
-                let (key, value) = parameter(value.bytes("an input's parameters")?)?;
-                if value.is_some() {
-                    refuse_shared_memory(key, || format!("inputs[{index}]"))?;
-                }
+                let (key, _) = parameter(value.bytes("an input's parameters")?)?;
+                refuse_shared_memory(key, || format!("inputs[{index}]"))?;
             }
             5 if contents.is_some() => {
                 return Err(Error::invalid(format!("inputs[{index}] has contents twice")));
@@ -223,7 +219,6 @@ fn output(message: &[u8], index: usize) -> Result<RequestedOutput<'_>> {
             1 => output.name = Cow::Borrowed(value.text("an output's name")?),
             2 => {
                 let (key, value) = parameter(value.bytes("an output's parameters")?)?;
-                let Some(value) = value else { continue };
                 refuse_shared_memory(key, || format!("outputs[{index}]"))?;
                 if key == "classification" {
                     output.classification = Some(value.positive(key)?);
@@ -276,8 +271,8 @@ impl Dims {
     }
 }
 
-/// A map's entry: a name and an `InferParameter`, which counts as absent while none of its values is set, as `null` does in JSON.
-fn parameter(entry: &[u8]) -> Result<(&str, Option<ParameterValue<'_>>)> {
+/// A map's entry: a name and an `InferParameter`.
+fn parameter(entry: &[u8]) -> Result<(&str, ParameterValue<'_>)> {
     let mut fields = Fields::new(entry);
     let (mut key, mut chosen) = ("", None);
     while let Some((number, value)) = fields.next()? {
@@ -287,7 +282,8 @@ fn parameter(entry: &[u8]) -> Result<(&str, Option<ParameterValue<'_>>)> {
             _ => {}
         }
     }
-    Ok((key, chosen))
+    let value = chosen.ok_or_else(|| Error::invalid(format!("parameter \"{key}\" has no value")))?;
+    Ok((key, value))
 }
 
 /// The one value of an `InferParameter`; the last one counts.

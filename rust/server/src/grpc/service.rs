@@ -2,8 +2,6 @@
 //!
 //! Next: `facts`, which knows the answers.
 
-use std::collections::HashMap;
-
 use headgate_core::error::{Code, Error};
 use headgate_protocol::metadata::EXTENSIONS;
 use headgate_protocol::pb::inference::{self as pb, log_settings_response, trace_setting_response};
@@ -37,12 +35,6 @@ fn target<'a>(name: &'a str, version: &'a str) -> Target<'a> {
 fn refuse_pages<T>(request: &Request<T>) -> Result<(), Status> {
     let headers = request.metadata().clone().into_headers();
     origin::refuse_pages(Headers::Map(&headers)).map_err(|error| as_status(&error))
-}
-
-/// The parameters that say something: one without a value is as good as absent.
-fn given(parameters: &HashMap<String, pb::ModelRepositoryParameter>) -> impl Iterator<Item = &str> {
-    let set = parameters.iter().filter(|(_, value)| value.parameter_choice.is_some());
-    set.map(|(name, _)| name.as_str())
 }
 
 fn no_shared_memory<T>() -> Answer<T> {
@@ -143,7 +135,7 @@ impl GrpcInferenceService for Inference {
     ) -> Answer<pb::RepositoryModelLoadResponse> {
         refuse_pages(&request)?;
         let asked = request.into_inner();
-        let parameters = given(&asked.parameters);
+        let parameters = asked.parameters.keys().map(String::as_str);
         let loaded = residency::load(&asked.repository_name, &asked.model_name, parameters).await;
         loaded.map(|()| Response::new(pb::RepositoryModelLoadResponse {})).map_err(|error| as_status(&error))
     }
@@ -154,7 +146,7 @@ impl GrpcInferenceService for Inference {
     ) -> Answer<pb::RepositoryModelUnloadResponse> {
         refuse_pages(&request)?;
         let asked = request.into_inner();
-        let parameters = given(&asked.parameters);
+        let parameters = asked.parameters.keys().map(String::as_str);
         told(|io| {
             residency::unload(io, &asked.repository_name, &asked.model_name, parameters)?;
             Ok(pb::RepositoryModelUnloadResponse {})
