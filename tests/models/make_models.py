@@ -118,6 +118,24 @@ def main() -> None:
         [tensor("y", TensorProto.FLOAT, ["n"])],
         [numpy_helper.from_array(np.array(True), "go_on")],
     )
+    # Goes on for as long as x is below 5: for ever on what is made up, and ends at once on what it is for.
+    onward = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["v"], ["w"])],
+        "onward",
+        [tensor("i", TensorProto.INT64, []), tensor("go", TensorProto.BOOL, []), tensor("v", TensorProto.FLOAT, ["n"])],
+        [tensor("on", TensorProto.BOOL, []), tensor("w", TensorProto.FLOAT, ["n"])],
+    )  # fmt: skip
+    write(
+        "above_five",
+        [
+            helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+            helper.make_node("Less", ["most", "five"], ["below"]),
+            helper.make_node("Loop", ["", "below", "x"], ["y"], body=onward),
+        ],
+        [tensor("x", TensorProto.FLOAT, ["n"])],
+        [tensor("y", TensorProto.FLOAT, ["n"])],
+        [numpy_helper.from_array(np.float32(5), "five")],
+    )
     # The same for rows that are run together: as many turns as the largest of them says; the rows come back as they were.
     write(
         "patient_rows",

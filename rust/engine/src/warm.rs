@@ -3,8 +3,10 @@
 //!
 //! Not here: what a model is warmed with (`warmup`), how rows are compared (`batch_check`). Next: `place`.
 
+mod within;
+
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::Device;
@@ -17,6 +19,8 @@ use crate::model::Warm;
 use crate::place::MIN_RUNS;
 use crate::warmup::{FILE, Warmup};
 
+/// How long a model may take with all that is made up for its first run.
+const MADE_UP: Duration = Duration::from_secs(10);
 /// Runs that are thrown away before the measuring begins: caches, lazily made kernels.
 const COLD_RUNS: u64 = 3;
 /// A version whose first warm run takes this long is not worth measuring further: it belongs in the pool.
@@ -99,11 +103,17 @@ fn guessed_wrong(model: &Warm, error: &Error) {
 /// # Errors
 /// Why it takes none.
 fn first_run(model: &Warm, warmup: Warmup) -> Result<Warmup> {
-    let mut failed = None;
+    // What is made up may keep a model going for ever. A device's threads are its own, and are not cancelled.
+    let limited = !warmup.is_given() && model.device() == Device::Cpu;
+    let (mut failed, until) = (None, Instant::now() + MADE_UP);
     for attempt in warmup.attempts(model.signature()) {
         let mut binding = model.new_binding();
         let filled = attempt.fill(&mut binding, model.signature(), 0);
-        match filled.and_then(|()| model.execute(&mut binding)) {
+        let ran = filled.and_then(|()| match limited {
+            true => within::run(model, binding, until),
+            false => model.execute(&mut binding),
+        });
+        match ran {
             Ok(()) => return Ok(attempt),
             Err(error) if !is_of_the_run(&error) => return Err(error),
             Err(error) => failed = failed.or_else(|| Some(attempt.blame(0, &error))),

@@ -6,7 +6,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{PATIENCE, eventually, gateway_with, metric};
+use common::{PATIENCE, ask, connect, eventually, gateway_with, metric};
 use headgate_core::spec::EndpointSpec;
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
@@ -106,6 +106,16 @@ fn loads_that_hang_keep_no_other_waiting() {
     let good = apply(&gateway, "good", 1, &model("count.onnx"));
     is_applied(&gateway, good);
     assert!(gateway.stop(Duration::ZERO, PATIENCE));
+}
+
+#[test]
+fn a_model_that_goes_on_for_ever_on_what_is_made_up_is_served_unwarmed() {
+    let (gateway, address) = gateway_with(&json!({}));
+    let sound = apply(&gateway, "sound", 1, &model("above_five.onnx"));
+    is_applied(&gateway, sound);
+    let note = gateway.status()["endpoints"]["sound"]["versions"]["v1"]["note"].clone();
+    assert!(note.as_str().unwrap().contains("takes too long"), "{note}");
+    assert_eq!(ask(&mut connect(address), "sound", 7.0), 7.0);
 }
 
 #[test]
