@@ -120,6 +120,10 @@ bench-isolation: $(STAMPS)/native  ## a good endpoint beside clients, models and
 bench-lifecycle: $(STAMPS)/native  ## swaps under load, a thousand models, ten thousand loads; needs wrk
 	$(PY) -m benches.lifecycle
 
+.PHONY: bench-scrapes
+bench-scrapes: $(STAMPS)/native  ## bytes and time of a page of /metrics, for each version
+	$(PY) -m benches.scrapes
+
 .PHONY: bench-scaling
 bench-scaling: $(STAMPS)/native $(STAMPS)/digits  ## CPU time with two IO threads, latencies at half load; needs wrk
 	$(PY) -m benches.scaling

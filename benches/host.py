@@ -99,6 +99,11 @@ class Host:
         if answer.status != 200:
             raise SystemExit(f"{name}: {answer.status} {content[:300]!r}")
 
+    @property
+    def plane(self) -> _native.Gateway:
+        """The data plane itself."""
+        return self._plane
+
     def metric(self, name: str) -> int:
         """A metric without labels."""
         families = json.loads(self._plane.metrics())

@@ -42,6 +42,9 @@ class Gateway:
     def reasons(self) -> list[str]:
         """Why no traffic should come, as far as the data plane knows: threads that do not come back from their runs."""
 
+    def exposition(self, open_metrics: bool, compact: bool) -> bytes:
+        """All metric families as text: OpenMetrics' without its end mark, or Prometheus'; ``compact`` has histograms of endpoints only."""
+
     def metrics(self) -> bytes:
         """All metric families with their samples (JSON)."""
 

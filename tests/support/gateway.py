@@ -45,6 +45,8 @@ class GatewayProcess:
             "headgate",
             "serve",
             *self.arguments,
+            # A test sees what it has just done.
+            *([] if "--metrics-age" in self.arguments else ["--metrics-age", "0s"]),
             "--state",
             str(self.state),
         ]

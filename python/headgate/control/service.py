@@ -51,6 +51,10 @@ History = list[RevisionSummary]
 AuditLog = list[AuditView]
 Refusals = list[RefusalView]
 Replayed = list[EventRecord]
+Summaries = list[EndpointSummary]
+
+_SUMMARIES = 64
+"""Lines of the list of endpoints that are written in one turn of the event loop."""
 
 
 @dataclass(frozen=True)
@@ -252,8 +256,15 @@ class Control:
     async def list(self) -> list[EndpointSummary]:
         """All endpoints by name."""
         states = [state for _, state in sorted(self._endpoints.items()) if state.current is not None]
-        statuses = reads.statuses_of(await self._shop.io(self._shop.plane.status))
-        return [reads.summary(state, statuses.get(state.name, {})) for state in states]
+        statuses = await self._shop.io(lambda: reads.statuses_of(self._shop.plane.status()))
+        summaries: Summaries = []
+        for place, state in enumerate(states):
+            if place % _SUMMARIES == 0:
+                # A thousand of them take a while, and a rollback may be waiting.
+                await asyncio.sleep(0)
+            if state.current is not None:
+                summaries.append(reads.summary(state, statuses.get(state.name, {})))
+        return summaries
 
     async def get(self, endpoint: str) -> EndpointView:
         """One endpoint."""

@@ -155,7 +155,13 @@ class Process:
         tokens = admin.Tokens(self._store)
         restarts = 0 if self._supervised is None else self._supervised.restarts
         sources = observe.Sources(
-            self._native, plane, self.reasons, self._connections, settings.triton_metrics, restarts
+            self._native,
+            plane,
+            self.reasons,
+            self._connections,
+            settings.triton_metrics,
+            restarts,
+            settings.metrics_age_ms / 1000,
         )
         apps = {
             "observe": observe.create_app(sources),

@@ -185,6 +185,13 @@ SETTINGS: tuple[Setting, ...] = (
         "100%",
     ),
     Setting(
+        "metrics-age",
+        "TIME",
+        parse_duration,
+        "How long a page of /metrics is served before the next one is made.",
+        "1s",
+    ),
+    Setting(
         "triton-metrics",
         "on|off",
         units.parse_switch,
@@ -244,6 +251,7 @@ class Validated:
     gzip_above: int | None = None
     access_log: Path | None = None
     access_log_share: float | None = None
+    metrics_age: int | None = None
     triton_metrics: bool | None = None
     sketches: bool | None = None
     supervise: bool | None = None
@@ -277,6 +285,7 @@ class Settings:
     gzip_above_bytes: int
     access_log: Path | None
     access_log_share: float
+    metrics_age_ms: int
     triton_metrics: bool
     sketches: bool
     supervise: bool
@@ -412,6 +421,7 @@ def resolve(
         gzip_above_bytes=16 << 10 if given.gzip_above is None else given.gzip_above,
         access_log=None if given.access_log is None else given.access_log.absolute(),
         access_log_share=1.0 if given.access_log_share is None else given.access_log_share,
+        metrics_age_ms=1_000 if given.metrics_age is None else given.metrics_age,
         triton_metrics=bool(given.triton_metrics),
         sketches=True if given.sketches is None else given.sketches,
         supervise=bool(given.supervise),

@@ -1,7 +1,8 @@
 """The read-only port: ``/metrics``, ``/healthz``, ``/readyz``. It changes nothing and needs no token.
 
 ``/healthz`` answers as long as the event loop turns; ``/readyz`` says whether to send traffic, with reasons;
-``/metrics`` is the data plane's counters and the control plane's state in Prometheus text or OpenMetrics.
+``/metrics`` is the data plane's counters and the control plane's state in Prometheus text or OpenMetrics; with
+``?form=compact`` its histograms are those of endpoints. The data plane writes its part itself, outside Python's lock.
 Nothing about endpoints' documents or tokens is shown. Next: declared.py for the metrics' meaning.
 """
 
@@ -24,10 +25,20 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from headgate.errors import HeadgateError
-from headgate.observe import declared, native, triton
-from headgate.observe.native import Metered
+from headgate.observe import declared, triton
+from headgate.observe.scrapes import Form, Scrapes
 
 _log = logging.getLogger("headgate.observe")
+
+
+class Metered(Protocol):
+    """The part of the data plane that this port reads."""
+
+    def exposition(self, open_metrics: bool, compact: bool) -> bytes:
+        """All metric families as text."""
+
+    def metrics(self) -> bytes:
+        """All metric families with their samples (JSON), for those that are shown under other names as well."""
 
 
 class Watched(Protocol):
@@ -54,6 +65,8 @@ class Sources:
     """Whether the data plane's counters are shown under Triton's names as well."""
     restarts: int = 0
     """How often the supervisor began a new process."""
+    age_seconds: float = 1.0
+    """For how long a page of metrics is served before the next one is made."""
 
 
 class _Page(Collector):
@@ -65,6 +78,11 @@ class _Page(Collector):
     def collect(self) -> Iterable[Metric]:
         """What was handed in."""
         return self._families
+
+
+def _encoder(form: Form) -> tuple[Callable[[Collector], bytes], str]:
+    """What writes the control plane's part of a page, and the page's content type: one for each form, whatever else is accepted."""
+    return choose_encoder("application/openmetrics-text; version=1.0.0" if form.open_metrics else "")
 
 
 def create_app(sources: Sources) -> Starlette:
@@ -83,23 +101,34 @@ class _Port:
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._read_failures = 0
+        self._scrapes = Scrapes(self._page, sources.age_seconds)
         self._process = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
         GCCollector(registry=self._process)
 
     async def metrics(self, request: Request) -> Response:
+        written = request.query_params.get("form", "full")
+        if written not in ("full", "compact"):
+            return PlainTextResponse(f"form is {written!r}; it must be full or compact\n", status_code=400)
+        _, wanted = choose_encoder(request.headers.get("accept", ""))
+        form = Form(wanted.startswith("application/openmetrics-text"), written == "compact")
+        page = await self._scrapes.page(form)
+        return Response(page, headers={"content-type": _encoder(form)[1]})
+
+    async def _page(self, form: Form) -> bytes:
         facts = await self._facts()
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        encode, _ = _encoder(form)
 
         def render() -> bytes:
-            merged = json.loads(self._sources.native.metrics())
-            renamed = triton.families(merged) if self._sources.triton_names else []
-            counted = [*native.families(merged), *renamed]
-            return encode(_Page([*counted, *declared.families(facts), *self._process.collect()]))
+            counted = self._sources.native.exposition(form.open_metrics, form.compact)
+            renamed = []
+            if self._sources.triton_names:
+                renamed = triton.families(json.loads(self._sources.native.metrics()))
+            return counted + encode(_Page([*renamed, *declared.families(facts), *self._process.collect()]))
 
         # Merging the data plane's shards may wait and a page can be long: not on the event loop.
-        return Response(await anyio.to_thread.run_sync(render), headers={"content-type": content_type})
+        return await anyio.to_thread.run_sync(render)
 
     async def healthz(self, _: Request) -> Response:
         return PlainTextResponse("ok\n")

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::EndpointSpec;
+use headgate_server::after::exposition::Form;
 use headgate_server::config::Config;
 use headgate_server::gateway::{BoundSockets, Gateway as DataPlane};
 use pyo3::prelude::*;
@@ -103,6 +104,10 @@ impl Gateway {
 
     fn reasons(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         outside(py, || Ok(self.here()?.reasons()))
+    }
+
+    fn exposition(&self, py: Python<'_>, open_metrics: bool, compact: bool) -> PyResult<Vec<u8>> {
+        outside(py, || Ok(self.here()?.exposition(Form { open_metrics, compact })))
     }
 
     fn metrics(&self, py: Python<'_>) -> PyResult<Vec<u8>> {

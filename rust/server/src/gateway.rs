@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::accept;
 use crate::access_log::AccessLog;
+use crate::after::exposition::{self, Form};
 use crate::background::{self, Background};
 use crate::budget::{self, ByteBudget, SmallBudget};
 use crate::config::Config;
@@ -265,15 +266,24 @@ impl Gateway {
         self.shared.changed();
     }
 
+    /// Every metric family as text.
+    pub fn exposition(&self, form: Form) -> Vec<u8> {
+        exposition::text(&self.families(), form)
+    }
+
     /// Every metric family.
     pub fn metrics(&self) -> Value {
+        Value::Array(self.families())
+    }
+
+    fn families(&self) -> Vec<Value> {
         let gauges = Gauges {
             generation: self.shared.snapshot.load().generation,
             waiting: self.shared.pool.waiting(),
             sketch_bytes: self.sketches.bytes(),
             log_dropped: self.shared.access_log.as_ref().map_or(0, |log| log.dropped.load(Relaxed)),
         };
-        let mut families = families(&self.shared.metrics, &self.shared.guards, &gauges);
+        let mut families = families(&self.shared.metrics, &self.shared.guards, &gauges, Instant::now());
         families.extend(budget::families(&self.shared.large, &self.shared.small));
         families.extend(residency::families(&self.engine, &self.shared.fetcher));
         families.extend(residency::devices(&self.engine));
@@ -282,7 +292,7 @@ impl Gateway {
         let loads = [("apply", self.publisher.loads()), ("request", self.shared.fetcher.loads())];
         families.extend(loads::families(&loads));
         families.extend(run_watch::families(&self.shared, &self.shared.snapshot.load()));
-        Value::Array(families)
+        families
     }
 
     /// The drift report of an endpoint.

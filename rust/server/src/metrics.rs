@@ -1,11 +1,12 @@
 //! What is counted, and where: each IO thread has its own shard of every series, written by that thread alone.
 //!
 //! Handles are resolved when a snapshot is built, so a request looks up no label. A series lives as long as a snapshot or a
-//! request holds it. Rendering adds the shards up. Every metric of the data plane is declared in [`families`].
+//! request holds it, and is then shown once more: what was counted since the scrape before would be lost. Rendering adds the shards up. Every metric of the data plane is declared in [`families`].
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use headgate_core::breaker::Breaker;
 use headgate_core::error::Code;
@@ -194,10 +195,28 @@ impl IoShard {
     }
 }
 
+/// Series of versions that were taken away, and that nobody has scraped since, at most.
+const DEPARTED: usize = 1024;
+/// How long such series are shown after the first scrape that shows them: for other forms of the same page.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The series of a version.
+struct Held {
+    metrics: Arc<VersionMetrics>,
+    /// When they were shown first since nobody else holds them.
+    farewell: Option<Instant>,
+}
+
+impl Held {
+    fn is_departed(&self) -> bool {
+        Arc::strong_count(&self.metrics) == 1
+    }
+}
+
 /// The series of the whole data plane.
 pub struct Metrics {
     threads: Box<[IoShard]>,
-    versions: Mutex<HashMap<(String, String), Weak<VersionMetrics>>>,
+    versions: Mutex<HashMap<(String, String), Held>>,
     /// Connections closed at once because there were too many.
     pub connections_refused: AtomicU64,
     /// Connections closed to make room for new ones.
@@ -223,16 +242,19 @@ impl Metrics {
         &self.threads[thread]
     }
 
-    /// The series of a version: the present ones if somebody holds them, else new ones.
+    /// The series of a version: the present ones if there are any, else new ones.
     pub fn version(&self, endpoint: &str, version: &str) -> Arc<VersionMetrics> {
         let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (endpoint.to_owned(), version.to_owned());
-        if let Some(metrics) = versions.get(&key).and_then(Weak::upgrade) {
-            return metrics;
+        if let Some(held) = versions.get_mut(&key) {
+            held.farewell = None;
+            return held.metrics.clone();
+        }
+        if versions.values().filter(|held| held.is_departed()).count() >= DEPARTED {
+            versions.retain(|_, held| !held.is_departed());
         }
         let metrics = Arc::new(VersionMetrics::new(endpoint, version, self.threads.len()));
-        versions.retain(|_, metrics| metrics.strong_count() > 0);
-        versions.insert(key, Arc::downgrade(&metrics));
+        versions.insert(key, Held { metrics: metrics.clone(), farewell: None });
         metrics
     }
 
@@ -241,9 +263,17 @@ impl Metrics {
         self.threads.iter().map(|thread| thread.accepted.get().saturating_sub(thread.closed.get())).sum()
     }
 
-    fn live(&self) -> Vec<Arc<VersionMetrics>> {
-        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut live: Vec<_> = versions.values().filter_map(Weak::upgrade).collect();
+    /// What is to be shown now: the series of versions that somebody holds, and those that are shown for the last time.
+    fn shown(&self, now: Instant) -> Vec<Arc<VersionMetrics>> {
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        versions.retain(|_, held| {
+            if !held.is_departed() {
+                held.farewell = None;
+                return true;
+            }
+            now.saturating_duration_since(*held.farewell.get_or_insert(now)) < FAREWELL
+        });
+        let mut live: Vec<_> = versions.values().map(|held| held.metrics.clone()).collect();
         live.sort_by(|a, b| (&a.endpoint, &a.version).cmp(&(&b.endpoint, &b.version)));
         live
     }
@@ -262,8 +292,8 @@ pub struct Gauges {
 }
 
 /// Every family with its samples, as the control plane takes them.
-pub fn families(metrics: &Metrics, guards: &Guards, gauges: &Gauges) -> Vec<Value> {
-    let live = metrics.live();
+pub fn families(metrics: &Metrics, guards: &Guards, gauges: &Gauges, now: Instant) -> Vec<Value> {
+    let live = metrics.shown(now);
     let mut families = vec![requests(&live), refusals(metrics)];
     families.extend(counters(&live));
     families.extend(durations(&live));
@@ -409,45 +439,4 @@ fn seconds(counts: &Counts) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn named<'a>(families: &'a [Value], name: &str) -> &'a Value {
-        families.iter().find(|family| family["name"] == name).unwrap()
-    }
-
-    const GAUGES: Gauges = Gauges { generation: 3, waiting: 0, sketch_bytes: 0, log_dropped: 0 };
-
-    #[test]
-    fn shards_add_up_and_series_live_as_long_as_somebody_holds_them() {
-        let metrics = Metrics::new(2);
-        let version = metrics.version("digits", "v1");
-        assert!(Arc::ptr_eq(&version, &metrics.version("digits", "v1")));
-        for thread in 0..2 {
-            let shard = version.shard(thread);
-            shard.started.add(1);
-            shard.outcome(None);
-            shard.total.record(3_000);
-        }
-        version.shard(0).outcome(Some(Code::InvalidArgument));
-        metrics.thread(1).refused(Code::ModelNotFound);
-        let all = families(&metrics, &Guards::default(), &GAUGES);
-        let requests = named(&all, "headgate_requests_total");
-        assert_eq!(requests["samples"][0], json!([{"endpoint": "digits", "version": "v1", "code": "ok"}, 2]));
-        assert_eq!(requests["samples"][1][0]["code"], "invalid_argument");
-        assert_eq!(named(&all, "headgate_requests_in_flight")["samples"][0][1], 2);
-        assert_eq!(
-            named(&all, "headgate_requests_refused_total")["samples"][0][0]["code"],
-            "model_not_found"
-        );
-        let total = &named(&all, "headgate_request_duration_seconds")["samples"][0][1];
-        assert_eq!((total["count"].as_u64(), total["sum"].as_f64()), (Some(2), Some(6e-6)));
-        let buckets = total["buckets"].as_array().unwrap();
-        assert!(buckets.windows(2).all(|pair| pair[0][1].as_u64() <= pair[1][1].as_u64()));
-        drop(version);
-        assert_eq!(
-            named(&families(&metrics, &Guards::default(), &GAUGES), "headgate_requests_total")["samples"],
-            json!([])
-        );
-    }
-}
+mod tests;

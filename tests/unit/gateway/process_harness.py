@@ -49,8 +49,8 @@ class Plane(FakeNative):
         assert self.drained.wait(20)
         return True
 
-    def metrics(self) -> bytes:
-        return b"[]"
+    def exposition(self, open_metrics: bool, compact: bool) -> bytes:
+        return b""
 
     def apply(self, endpoint: bytes) -> int:
         self.calls.append(("apply", json.loads(endpoint)["name"]))

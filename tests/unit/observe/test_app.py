@@ -36,17 +36,13 @@ REFUSAL = {
 
 
 class Native:
+    def exposition(self, open_metrics: bool, compact: bool) -> bytes:
+        name = "headgate_requests" if open_metrics else "headgate_requests_total"
+        form = "compact" if compact else "full"
+        return f"# HELP {name} In {form} form.\n# TYPE {name} counter\nheadgate_requests_total 7.0\n".encode()
+
     def metrics(self) -> bytes:
-        return json.dumps(
-            [
-                {
-                    "name": "headgate_requests_total",
-                    "help": "Requests.",
-                    "type": "counter",
-                    "samples": [[{}, 7]],
-                }
-            ]
-        ).encode()
+        return json.dumps(_merged()).encode()
 
 
 class Control:
@@ -81,7 +77,7 @@ class Port:
 
 
 def client(*, reasons: list[str] | None = None, broken: bool = False) -> Port:
-    return Port(observe.Sources(Native(), Control(broken=broken), lambda: reasons or []))
+    return Port(observe.Sources(Native(), Control(broken=broken), lambda: reasons or [], age_seconds=0.0))
 
 
 def samples(text: str) -> dict[str, float]:
@@ -118,6 +114,14 @@ def test_a_scraper_that_wants_openmetrics_gets_it() -> None:
     assert "headgate_requests" in {
         family.name for family in openmetrics.text_string_to_metric_families(answer.text)
     }
+
+
+def test_the_compact_form_is_asked_for_by_name() -> None:
+    assert "In full form." in client().get("/metrics").text
+    assert "In full form." in client().get("/metrics?form=full").text
+    assert "In compact form." in client().get("/metrics?form=compact").text
+    refused = client().get("/metrics?form=short")
+    assert (refused.status_code, "full or compact" in refused.text) == (400, True)
 
 
 def test_the_data_planes_counters_stay_readable_when_the_store_is_not() -> None:

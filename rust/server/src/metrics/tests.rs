@@ -1,0 +1,58 @@
+use super::*;
+
+fn named<'a>(families: &'a [Value], name: &str) -> &'a Value {
+    families.iter().find(|family| family["name"] == name).unwrap()
+}
+
+const GAUGES: Gauges = Gauges { generation: 3, waiting: 0, sketch_bytes: 0, log_dropped: 0 };
+
+#[test]
+fn shards_add_up_and_series_live_as_long_as_somebody_holds_them() {
+    let (metrics, now) = (Metrics::new(2), Instant::now());
+    let version = metrics.version("digits", "v1");
+    assert!(Arc::ptr_eq(&version, &metrics.version("digits", "v1")));
+    for thread in 0..2 {
+        let shard = version.shard(thread);
+        shard.started.add(1);
+        shard.outcome(None);
+        shard.total.record(3_000);
+    }
+    version.shard(0).outcome(Some(Code::InvalidArgument));
+    metrics.thread(1).refused(Code::ModelNotFound);
+    let all = families(&metrics, &Guards::default(), &GAUGES, now);
+    let requests = named(&all, "headgate_requests_total");
+    assert_eq!(requests["samples"][0], json!([{"endpoint": "digits", "version": "v1", "code": "ok"}, 2]));
+    assert_eq!(requests["samples"][1][0]["code"], "invalid_argument");
+    assert_eq!(named(&all, "headgate_requests_in_flight")["samples"][0][1], 2);
+    assert_eq!(named(&all, "headgate_requests_refused_total")["samples"][0][0]["code"], "model_not_found");
+    let total = &named(&all, "headgate_request_duration_seconds")["samples"][0][1];
+    assert_eq!((total["count"].as_u64(), total["sum"].as_f64()), (Some(2), Some(6e-6)));
+    let buckets = total["buckets"].as_array().unwrap();
+    assert!(buckets.windows(2).all(|pair| pair[0][1].as_u64() <= pair[1][1].as_u64()));
+    drop(version);
+    // What was counted last is shown for one scrape more, and in the other forms of the same scrape.
+    let shown = |now| families(&metrics, &Guards::default(), &GAUGES, now);
+    assert_eq!(named(&shown(now), "headgate_requests_total")["samples"][0][1], 2);
+    assert_eq!(named(&shown(now + FAREWELL / 2), "headgate_requests_total")["samples"][0][1], 2);
+    assert_eq!(named(&shown(now + FAREWELL), "headgate_requests_total")["samples"], json!([]));
+}
+
+#[test]
+fn a_version_that_comes_back_in_time_goes_on_with_its_counts() {
+    let (metrics, now) = (Metrics::new(1), Instant::now());
+    metrics.version("digits", "v1").shard(0).outcome(None);
+    let shown = |now| families(&metrics, &Guards::default(), &GAUGES, now);
+    assert_eq!(named(&shown(now), "headgate_requests_total")["samples"][0][1], 1);
+    let version = metrics.version("digits", "v1");
+    version.shard(0).outcome(None);
+    assert_eq!(named(&shown(now + 2 * FAREWELL), "headgate_requests_total")["samples"][0][1], 2);
+}
+
+#[test]
+fn series_that_nobody_scrapes_are_bounded() {
+    let metrics = Metrics::new(1);
+    for number in 0..3 * DEPARTED {
+        drop(metrics.version("digits", &number.to_string()));
+    }
+    assert!(metrics.shown(Instant::now()).len() <= DEPARTED);
+}
