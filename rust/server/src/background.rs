@@ -1,9 +1,9 @@
-//! One thread for what nobody should wait for: placement, sketch merges, freeing what was replaced.
+//! One thread for what nobody should wait for: placement, sketch merges, freeing what was replaced, loads that take too long.
 //!
 //! Not here: runs that hold a thread up (`serving::run_watch`).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -21,32 +21,64 @@ use crate::threads::spawn_behind;
 /// How often all of it is done.
 const TICK: Duration = Duration::from_secs(1);
 
-/// The running thread.
+/// The thread, before, while and after it runs.
 pub struct Background {
     stop: Arc<(Mutex<bool>, Condvar)>,
-    thread: JoinHandle<()>,
+    state: Mutex<State>,
 }
 
-/// Starts the thread.
-///
-/// # Errors
-/// `internal` when the system gives no more threads.
-pub fn start(
-    shared: Arc<Shared>,
-    engine: Arc<Engine>,
-    sketches: Arc<Sketches>,
-    publisher: Arc<Publisher>,
-) -> Result<Background> {
-    let stop = Arc::new((Mutex::new(false), Condvar::new()));
-    let signal = stop.clone();
-    let thread = spawn_behind("hg-background".to_owned(), move || {
-        let mut keeper = Keeper { shared, engine, sketches, publisher, runs: HashMap::new(), released: 0 };
-        while !stopped(&signal) {
-            // A panic is printed and costs this tick; the next one comes.
-            drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| keeper.tick())));
+enum State {
+    Idle(Box<Keeper>),
+    Running(JoinHandle<()>),
+    Stopped,
+}
+
+impl Background {
+    /// It has no thread yet.
+    pub fn new(
+        shared: Arc<Shared>,
+        engine: Arc<Engine>,
+        sketches: Arc<Sketches>,
+        publisher: Arc<Publisher>,
+    ) -> Background {
+        let keeper = Keeper { shared, engine, sketches, publisher, runs: HashMap::new(), released: 0 };
+        Background { stop: Arc::default(), state: Mutex::new(State::Idle(Box::new(keeper))) }
+    }
+
+    /// Starts the thread, unless it runs or has been stopped.
+    ///
+    /// # Errors
+    /// `internal` when the system gives no more threads; it cannot be started then.
+    pub fn start(&self) -> Result<()> {
+        let mut state = self.state();
+        if !matches!(*state, State::Idle(_)) {
+            return Ok(());
         }
-    })?;
-    Ok(Background { stop, thread })
+        let State::Idle(mut keeper) = std::mem::replace(&mut *state, State::Stopped) else { return Ok(()) };
+        let signal = self.stop.clone();
+        let thread = spawn_behind("hg-background".to_owned(), move || {
+            while !stopped(&signal) {
+                // A panic is printed and costs this tick; the next one comes.
+                drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| keeper.tick())));
+            }
+        })?;
+        *state = State::Running(thread);
+        Ok(())
+    }
+
+    /// Ends and joins the thread.
+    pub fn stop(&self) {
+        let state = std::mem::replace(&mut *self.state(), State::Stopped);
+        let State::Running(thread) = state else { return };
+        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.1.notify_all();
+        // A panic in there has been printed; nothing depends on the thread any more.
+        drop(thread.join());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn stopped(signal: &(Mutex<bool>, Condvar)) -> bool {
@@ -54,16 +86,6 @@ fn stopped(signal: &(Mutex<bool>, Condvar)) -> bool {
     let (stop, _) =
         signal.1.wait_timeout_while(stop, TICK, |stop| !*stop).unwrap_or_else(PoisonError::into_inner);
     *stop
-}
-
-impl Background {
-    /// Ends and joins the thread.
-    pub fn stop(self) {
-        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.stop.1.notify_all();
-        // A panic in there has been printed; nothing depends on the thread any more.
-        drop(self.thread.join());
-    }
 }
 
 /// What the thread keeps between ticks.

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::accept;
 use crate::access_log::AccessLog;
 use crate::after::exposition::{self, Form};
-use crate::background::{self, Background};
+use crate::background::Background;
 use crate::budget::{self, ByteBudget, SmallBudget};
 use crate::config::Config;
 use crate::drift::Sketches;
@@ -46,6 +46,7 @@ pub struct Gateway {
     sketches: Arc<Sketches>,
     events: Arc<Events>,
     publisher: Arc<Publisher>,
+    background: Background,
     mailboxes: Vec<Mailbox>,
     life: Mutex<Life>,
 }
@@ -80,7 +81,6 @@ struct Running {
     stop_accepting: oneshot::Sender<()>,
     acceptor: JoinHandle<()>,
     io_threads: Vec<JoinHandle<bool>>,
-    background: Background,
     run_watch: RunWatch,
 }
 
@@ -144,12 +144,14 @@ impl Gateway {
         ));
         // Set once: the gateway is made here.
         let _ = shared.publisher.set(Arc::downgrade(&publisher));
+        let background = Background::new(shared.clone(), engine.clone(), sketches.clone(), publisher.clone());
         Ok(Gateway {
             shared,
             engine,
             sketches,
             events,
             publisher,
+            background,
             mailboxes,
             life: Mutex::new(Life::Idle { inboxes }),
         })
@@ -217,14 +219,9 @@ impl Gateway {
                 io::run(index, &runtime, shared, &mailbox, inbox)
             })?);
         }
-        let background = background::start(
-            self.shared.clone(),
-            self.engine.clone(),
-            self.sketches.clone(),
-            self.publisher.clone(),
-        )?;
+        self.background.start()?;
         let run_watch = run_watch::start(self.shared.clone())?;
-        Ok(Running { bound, stop_accepting, acceptor, io_threads, background, run_watch })
+        Ok(Running { bound, stop_accepting, acceptor, io_threads, run_watch })
     }
 
     /// Takes an endpoint's new state in; see [`Publisher::apply`].
@@ -232,6 +229,8 @@ impl Gateway {
     /// # Errors
     /// `policy_invalid`, or `draining` after the stop.
     pub fn apply(&self, spec: EndpointSpec) -> Result<u64> {
+        // Loads that hang are to end before the start too: it may wait for them.
+        self.background.start()?;
         self.publisher.apply(spec)
     }
 
@@ -346,6 +345,7 @@ impl Gateway {
                 self.wind_down(running, Instant::now() + grace)
             }
             Life::Idle { .. } => {
+                self.background.stop();
                 self.publisher.stop(Instant::now() + grace);
                 true
             }
@@ -356,7 +356,7 @@ impl Gateway {
     }
 
     fn wind_down(&self, running: Running, deadline: Instant) -> bool {
-        let Running { stop_accepting, acceptor, io_threads, background, run_watch, .. } = running;
+        let Running { stop_accepting, acceptor, io_threads, run_watch, .. } = running;
         // The acceptor may be gone already; then nobody listens.
         let _ = stop_accepting.send(());
         let mut clean = join_until(acceptor, Instant::now() + PATIENCE).is_some();
@@ -369,7 +369,7 @@ impl Gateway {
         for thread in io_threads {
             clean &= join_until(thread, deadline) == Some(true);
         }
-        background.stop();
+        self.background.stop();
         if let Some(log) = &self.shared.access_log {
             clean &= log.stop(deadline);
         }

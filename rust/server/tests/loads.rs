@@ -6,7 +6,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{PATIENCE, ask, connect, eventually, gateway_with, metric};
+use common::{PATIENCE, ask, config, connect, eventually, gateway_with, metric};
 use headgate_core::spec::EndpointSpec;
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
@@ -76,6 +76,21 @@ fn a_load_that_takes_too_long_is_cancelled_and_says_so() {
     // The loaders are as they were.
     let later = apply(&gateway, "later", 1, &model("gather.onnx"));
     is_applied(&gateway, later);
+}
+
+#[test]
+fn loads_end_and_keep_no_other_waiting_before_the_start_too() {
+    let gateway = Gateway::new(config(&json!({"load_timeout_ms": 5000}))).unwrap();
+    let (_folder, path) = endless();
+    let tickets = ["a", "b", "c"].map(|name| apply(&gateway, name, 1, &path));
+    let good = apply(&gateway, "good", 1, &model("count.onnx"));
+    let [hangs @ .., good] = &outcomes(&gateway, &[tickets.as_slice(), &[good]].concat())[..] else {
+        panic!("no outcome")
+    };
+    assert_eq!(good["event"], "applied");
+    assert!(hangs.iter().all(|event| event["event"] == "failed"), "{hangs:?}");
+    gateway.start().unwrap();
+    assert!(gateway.stop(Duration::ZERO, PATIENCE));
 }
 
 #[test]
