@@ -1,5 +1,6 @@
 //! What the tests against the real library share.
 #![allow(
+    dead_code,
     missing_docs,
     unreachable_pub,
     clippy::unwrap_used,

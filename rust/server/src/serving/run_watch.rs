@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use headgate_core::error::Result;
 use headgate_core::snapshot::Snapshot;
 use headgate_engine::Model;
+use headgate_engine::runtime::trap;
 use serde_json::{Value, json};
 
 use crate::io::Shared;
@@ -145,6 +146,7 @@ pub fn families(shared: &Shared, snapshot: &Snapshot<VersionState>) -> Vec<Value
     vec![
         per_version(snapshot, "headgate_runs_cancelled_total", "Runs that were cancelled: nobody waited for them any more, or they held an IO thread up.", "counter", |model| model.runs().cancelled()),
         per_version(snapshot, "headgate_runs_stuck", "Runs in progress that were cancelled and do not end.", "gauge", |model| model.runs().stuck() as u64),
+        family("headgate_trapped_divisions_total", "Integer divisions without a result inside models; the run of each has failed.", "counter", std::iter::once(json!([{}, trap::stepped_over()]))),
         threads("headgate_run_threads", "Threads that run models.", [shared.beats.len(), pool.all]),
         threads("headgate_run_threads_stuck", "Those that are held by runs which were cancelled and do not end.", [stuck_io_threads(shared), pool.stuck]),
     ]
