@@ -245,6 +245,10 @@ class Connection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Refuses what is no HTTP, with the status that h11 thinks fit; closes where an answer has begun."""
         self._connections.closed[Reason.MALFORMED] += 1
+        if self.cycle is not None and not self.cycle.response_complete:
+            # Nothing the application says goes out any more; uvicorn would write a defect of ours into the log for it.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         # uvicorn hands on its own words only; the error is the one that it is handling.
         error = sys.exception()
         hint = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400

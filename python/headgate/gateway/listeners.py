@@ -113,6 +113,8 @@ class Listener:
             http="h11",
             h11_max_incomplete_event_size=self.connections.limits.head_bytes,
             log_config=None,
+            # Its warnings are about what clients get wrong: counted, and no lines that anybody can have written.
+            log_level="error",
             access_log=False,
             lifespan="off",
             ws="none",

@@ -149,6 +149,26 @@ def test_a_client_that_is_waited_for_too_long_is_closed(sent: bytes, seconds: fl
     serve(work)
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"no HTTP at all\r\n\r\n",
+        PUT.replace(b"/body", b"/").replace(b"Content-Length: 100", b"Transfer-Encoding: chunked")
+        + b"no size\r\n",
+        b"GET /endless HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n",
+        GET.replace(b"Host", b"Upgrade: websocket\r\nConnection: Upgrade, close\r\nHost"),
+    ],
+    ids=["no head", "no chunk", "no chunk of a stream", "upgrade"],
+)
+def test_what_a_client_gets_wrong_writes_no_log(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async def work(port: Port) -> None:
+        assert await closed(await port.client(sent))
+        await until(lambda: len(port.connections) == 0)
+
+    serve(work)
+    assert caplog.records == []
+
+
 def test_bytes_that_trickle_in_win_no_time_for_a_head() -> None:
     async def work(port: Port) -> None:
         reader = await port.client(GET[:4])
