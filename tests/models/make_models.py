@@ -71,6 +71,13 @@ def main() -> None:
         [tensor("x", TensorProto.FLOAT, ["n"]), tensor("keep", TensorProto.BOOL, ["n"])],
         [tensor("y", TensorProto.FLOAT, ["n"])],
     )
+    # Answers with its input as well: the runtime leaves a buffer for that output as it is.
+    write(
+        "negative_and_input",
+        [helper.make_node("Neg", ["x"], ["y"])],
+        [tensor("x", TensorProto.FLOAT, ["n"])],
+        [tensor("y", TensorProto.FLOAT, ["n"]), tensor("x", TensorProto.FLOAT, ["n"])],
+    )
     write(
         "gather",
         [helper.make_node("Gather", ["table", "index"], ["y"])],

@@ -98,6 +98,10 @@ impl Executable for Sessions {
         self.session(instance).run(binding)
     }
 
+    fn check_outputs(&self, binding: &mut Binding) -> Result<()> {
+        (0..self.instances()).try_for_each(|instance| self.session(instance).check_outputs(binding))
+    }
+
     fn alone(&self) -> Option<MutexGuard<'_, ()>> {
         Some(self.instances.driver.creating().lock().unwrap_or_else(PoisonError::into_inner))
     }

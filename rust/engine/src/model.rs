@@ -43,6 +43,15 @@ pub trait Executable: Send + Sync + 'static {
     /// `backend_failed`, whoever is at fault: nobody can tell from one run. `overloaded` for want of memory.
     fn run(&self, binding: &mut Binding) -> Result<()>;
 
+    /// Finds out which outputs may have buffers before a run, by runs over the inputs in `binding`, which it takes.
+    ///
+    /// # Errors
+    /// As [`Executable::run`].
+    fn check_outputs(&self, binding: &mut Binding) -> Result<()> {
+        let _ = binding;
+        Ok(())
+    }
+
     /// How many of it compute at the same time on threads of their own; 0 where it computes on whatever thread asks.
     fn instances(&self) -> usize {
         0
@@ -87,6 +96,10 @@ impl Executable for Session {
 
     fn run(&self, binding: &mut Binding) -> Result<()> {
         binding.run(self)
+    }
+
+    fn check_outputs(&self, binding: &mut Binding) -> Result<()> {
+        binding.check_outputs(self)
     }
 }
 
@@ -312,6 +325,17 @@ impl Warm {
         std::panic::catch_unwind(run).unwrap_or_else(|_| {
             Err(Error::new(Code::Internal, "the run panicked; this is a defect of Headgate"))
         })
+    }
+}
+
+impl Warm {
+    /// Computes for the first time, and finds out which outputs may have buffers before a run.
+    ///
+    /// # Errors
+    /// As [`Warm::execute`].
+    pub(crate) fn execute_first(&self, binding: &mut Binding) -> Result<()> {
+        self.execute(binding)?;
+        self.executable.check_outputs(binding)
     }
 }
 

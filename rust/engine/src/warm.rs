@@ -111,7 +111,7 @@ fn first_run(model: &Warm, warmup: Warmup) -> Result<Warmup> {
         let filled = attempt.fill(&mut binding, model.signature(), 0);
         let ran = filled.and_then(|()| match limited {
             true => within::run(model, binding, until),
-            false => model.execute(&mut binding),
+            false => model.execute_first(&mut binding),
         });
         match ran {
             Ok(()) => return Ok(attempt),

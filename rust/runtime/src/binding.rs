@@ -11,9 +11,11 @@ use ort_sys::OrtValue;
 
 use crate::device::Driver;
 use crate::library::Library;
+use crate::output_check::{self, Found};
 use crate::session::Session;
+use crate::shape_rule::Preallocated;
 use crate::strings::Strings;
-use crate::tensor::{Tensor, Value, View};
+use crate::tensor::{Data, Tensor, Value, View};
 
 /// The tensors of one run of one session. Lease one for a request, give it back after the answer is out.
 pub struct Binding {
@@ -69,6 +71,11 @@ impl Binding {
     /// The input at its place in the signature, to be shaped and filled.
     pub fn input_mut(&mut self, index: usize) -> &mut Tensor {
         &mut self.inputs[index]
+    }
+
+    /// The shapes of the inputs.
+    pub(crate) fn input_shapes(&self) -> Vec<Shape> {
+        self.inputs.iter().map(|input| *input.shape()).collect()
     }
 
     /// An output to be shaped and filled by whoever computes without a session.
@@ -146,33 +153,91 @@ impl Binding {
     /// # Errors
     /// `backend_failed`, `overloaded` for want of memory; `internal` when an input has no shape yet.
     pub fn run(&mut self, session: &Session) -> Result<()> {
+        self.place_inputs()?;
+        let foretold = self.place_outputs(session, Preallocated::Proven, None)?;
+        let result = self.call(session);
+        let is_doubtful = match &result {
+            Ok(()) => self.is_unwritten(),
+            // Any other failure has nothing to do with buffers.
+            Err(error) => error.code == Code::BackendFailed,
+        };
+        if foretold && is_doubtful { self.run_again(session, result) } else { result }
+    }
+
+    /// Whether a run left one of our buffers as it was.
+    fn is_unwritten(&self) -> bool {
+        self.outputs.iter().zip(&self.raw_outputs).any(|(output, raw)| {
+            output.allocated.is_none() && *raw == output.tensor.raw() && output.tensor.is_marked()
+        })
+    }
+
+    /// Runs once more without buffers of ours, after a run that may have gone wrong because of them: a model may declare one size
+    /// and give another, or not write at all. Rules that did not hold are used no more.
+    #[cold]
+    fn run_again(&mut self, session: &Session, first: Result<()>) -> Result<()> {
+        let ours: Vec<bool> = self
+            .outputs
+            .iter()
+            .zip(&self.raw_outputs)
+            .map(|(output, raw)| !raw.is_null() && *raw == output.tensor.raw())
+            .collect();
+        self.place_outputs(session, Preallocated::Nothing, None)?;
+        // The request is at fault, or the model, and says so once more.
+        self.call(session).map_err(|again| first.as_ref().err().cloned().unwrap_or(again))?;
+        for index in (0..ours.len()).filter(|&index| ours[index]) {
+            let Output { tensor, allocated: Some(value) } = &self.outputs[index] else { continue };
+            let right = View::of(self.library, value)?;
+            let is_left_alone =
+                first.is_ok() && matches!(right.data, Data::Bytes(bytes) if *bytes != *tensor.bytes());
+            if right.shape != *tensor.shape() || is_left_alone {
+                session.rules.distrust(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds out which outputs may have buffers of ours, by runs over the inputs, unless it is known.
+    ///
+    /// # Errors
+    /// As [`Binding::run`].
+    pub fn check_outputs(&mut self, session: &Session) -> Result<()> {
+        self.place_inputs()?;
+        output_check::prove(&session.rules, |which, pattern| {
+            self.place_outputs(session, which, Some(pattern))?;
+            self.call(session)?;
+            (0..self.outputs.len()).map(|index| self.found(session, index)).collect()
+        })
+    }
+
+    fn found(&self, session: &Session, index: usize) -> Result<Found> {
+        let view = self.output(index)?;
+        let bytes = if let Data::Bytes(bytes) = view.data { bytes.to_vec() } else { Vec::new() };
+        let foretold = session.rules.shape(index, Preallocated::Unproven, |input| self.inputs[input].shape());
+        Ok(Found { shape: view.shape, bytes, foretold, is_ours: self.outputs[index].allocated.is_none() })
+    }
+
+    /// Sets the input pointers.
+    fn place_inputs(&mut self) -> Result<()> {
         self.check_inputs()?;
         for (raw, tensor) in self.raw_inputs.iter_mut().zip(&self.inputs) {
             *raw = tensor.raw();
         }
-        let foretold = self.place_outputs(session)?;
-        let result = self.call(session);
-        // The runtime's words for an output of another size; any other failure would only fail again.
-        let misfit = result.as_ref().is_err_and(|error| error.message.contains("shape"));
-        if misfit && foretold {
-            // A model may declare one size and give another; then the runtime must allocate.
-            self.raw_outputs.fill(null_mut());
-            if self.call(session).is_ok() {
-                session.distrust_rules();
-                return Ok(());
-            }
-        }
-        result
+        Ok(())
     }
 
-    /// Sets the output pointers; true when at least one is ours.
-    fn place_outputs(&mut self, session: &Session) -> Result<bool> {
+    /// Sets the output pointers, and marks what is ours or fills it; true when at least one is.
+    fn place_outputs(&mut self, session: &Session, which: Preallocated, fill: Option<u8>) -> Result<bool> {
         let mut foretold = false;
         for (index, output) in self.outputs.iter_mut().enumerate() {
             output.allocated = None;
-            self.raw_outputs[index] = match session.output_shape(index, |input| self.inputs[input].shape()) {
+            let shape = session.rules.shape(index, which, |input| self.inputs[input].shape());
+            self.raw_outputs[index] = match shape {
                 Some(shape) if foretells(output.tensor.datatype(), &shape) => {
                     output.tensor.reshape(&shape)?;
+                    match fill {
+                        None => output.tensor.mark(),
+                        Some(pattern) => output.tensor.bytes_mut().unwrap_or_default().fill(pattern),
+                    }
                     foretold = true;
                     output.tensor.raw()
                 }
@@ -209,4 +274,109 @@ const FORETOLD_BYTES: usize = 16 << 20;
 /// Whether an output of that shape is made before the run.
 pub(crate) fn foretells(datatype: DataType, shape: &Shape) -> bool {
     datatype.size().is_some_and(|size| shape.count() <= FORETOLD_BYTES / size)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::session::SessionOptions;
+    use crate::shape_rule::Rules;
+
+    /// A session whose input does not tell that it is an output as well: its rules are wrong.
+    fn fooled(name: &str) -> Session {
+        let path = std::env::var_os("HEADGATE_ORT_LIBRARY").expect("`make test` names the library");
+        let library = Library::open(&PathBuf::from(path)).unwrap();
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models").join(name);
+        let mut session = Session::load(library, &model, SessionOptions::default()).unwrap();
+        let mut signature = session.signature().clone();
+        signature.inputs.iter_mut().for_each(|input| input.name.push('_'));
+        session.rules = Arc::new(Rules::derive(&signature, &[]));
+        session
+    }
+
+    fn shape(session: &Session, index: usize, which: Preallocated) -> Option<Shape> {
+        let rows = Shape::new(&[3]).unwrap();
+        session.rules.shape(index, which, |_| &rows)
+    }
+
+    fn proven(session: &Session) -> Vec<bool> {
+        let outputs = 0..session.signature().outputs.len();
+        outputs.map(|index| shape(session, index, Preallocated::Proven).is_some()).collect()
+    }
+
+    fn run(session: &Session, binding: &mut Binding, values: [f32; 3]) -> Vec<Vec<f32>> {
+        fill(binding, values);
+        binding.run(session).unwrap();
+        let outputs = 0..binding.outputs();
+        outputs.map(|index| binding.output(index).unwrap().elements::<f32>().unwrap().to_vec()).collect()
+    }
+
+    fn fill(binding: &mut Binding, values: [f32; 3]) {
+        let input = binding.input_mut(0);
+        input.reshape(&Shape::new(&[3]).unwrap()).unwrap();
+        input.elements_mut::<f32>().unwrap().copy_from_slice(&values);
+    }
+
+    #[test]
+    fn an_output_that_is_left_alone_gets_no_buffer_once_it_was_checked() {
+        let session = fooled("negative_and_input.onnx");
+        let mut binding = Binding::new(session.library, session.signature());
+        assert_eq!(proven(&session), [false, false], "nothing before a run");
+        fill(&mut binding, [1.0, 2.0, 3.0]);
+        binding.check_outputs(&session).unwrap();
+        assert_eq!(proven(&session), [true, false]);
+        for first in [5.0, 6.0] {
+            let values = [first, 8.0, 9.0];
+            assert_eq!(run(&session, &mut binding, values), [values.map(|value| -value), values]);
+        }
+        assert!(binding.outputs[0].allocated.is_none() && binding.outputs[1].allocated.is_some());
+    }
+
+    #[test]
+    fn an_output_that_is_left_alone_later_is_noticed_and_right() {
+        let session = fooled("negative_and_input.onnx");
+        let mut binding = Binding::new(session.library, session.signature());
+        (0..2).for_each(|index| session.rules.trust(index));
+        let values = [7.0, 8.0, 9.0];
+        assert_eq!(run(&session, &mut binding, values), [values.map(|value| -value), values]);
+        assert_eq!(proven(&session), [true, false]);
+    }
+
+    #[test]
+    fn a_mark_is_seen_in_every_size_until_it_is_overwritten() {
+        let session = fooled("negative_and_input.onnx");
+        let mut tensor = Tensor::new(session.library, DataType::Uint8);
+        for size in 0..40 {
+            tensor.reshape(&Shape::new(&[size]).unwrap()).unwrap();
+            tensor.mark();
+            assert_eq!(tensor.is_marked(), size > 0, "{size}");
+            tensor.bytes_mut().unwrap().fill(0);
+            assert!(!tensor.is_marked(), "{size}");
+        }
+    }
+
+    #[test]
+    fn a_size_that_was_not_declared_is_noticed_without_a_look_at_words() {
+        let session = fooled("shape_liar.onnx");
+        let mut binding = Binding::new(session.library, session.signature());
+        session.rules.trust(0);
+        binding.input_mut(1).reshape(&Shape::new(&[3]).unwrap()).unwrap();
+        binding.input_mut(1).elements_mut::<u8>().unwrap().copy_from_slice(&[1, 0, 1]);
+        assert_eq!(run(&session, &mut binding, [1.0, 2.0, 3.0]), [[1.0, 3.0]]);
+        assert_eq!(proven(&session), [false]);
+    }
+
+    #[test]
+    fn a_request_that_fails_is_no_reason_to_distrust_a_rule() {
+        let session = fooled("gather.onnx");
+        let mut binding = Binding::new(session.library, session.signature());
+        session.rules.trust(0);
+        let index = binding.input_mut(0);
+        index.reshape(&Shape::new(&[1]).unwrap()).unwrap();
+        index.elements_mut::<i64>().unwrap()[0] = 99;
+        assert_eq!(binding.run(&session).unwrap_err().code, Code::BackendFailed);
+        assert_eq!(proven(&session), [true]);
+    }
 }

@@ -5,18 +5,18 @@
 use std::ffi::{CString, c_char};
 use std::path::Path;
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::GraphOptimization;
-use headgate_core::tensor::{Shape, Signature, TensorSpec};
+use headgate_core::tensor::{Signature, TensorSpec};
 use ort_sys::{GraphOptimizationLevel, OrtSession, OrtSessionOptions, OrtValue};
 
 use crate::api::{Api, string};
 use crate::cancel;
 use crate::device::{Driver, Handle};
 use crate::library::{Library, c_path};
-use crate::shape_rule::ShapeRule;
+use crate::shape_rule::Rules;
 use crate::signature::{check, tensor_spec};
 use crate::trap::{self, Threads};
 use crate::zipmap::{self, Unzipped};
@@ -55,8 +55,7 @@ pub struct Session {
     signature: Signature,
     pub(crate) input_names: Names,
     pub(crate) output_names: Names,
-    rules: Vec<Option<ShapeRule>>,
-    trust_rules: AtomicBool,
+    pub(crate) rules: Arc<Rules>,
     pub(crate) threads: Threads,
 }
 
@@ -143,8 +142,7 @@ impl Session {
             signature: Signature::default(),
             input_names: Names::default(),
             output_names: Names::default(),
-            rules: Vec::new(),
-            trust_rules: AtomicBool::new(true),
+            rules: Arc::default(),
             threads,
         };
         // Constants are computed at load, so that a session may be there and be wrong.
@@ -172,12 +170,7 @@ impl Session {
         check(&self.signature)?;
         self.input_names = Names::of(&self.signature.inputs)?;
         self.output_names = Names::of(&self.signature.outputs)?;
-        self.rules = self
-            .signature
-            .outputs
-            .iter()
-            .map(|spec| ShapeRule::derive(spec, &self.signature.inputs))
-            .collect();
+        self.rules = Arc::new(Rules::derive(&self.signature, &self.replaceable()?));
         Ok(())
     }
 
@@ -211,36 +204,33 @@ impl Session {
         }
     }
 
-    /// The shape of an output where it follows from the inputs' shapes, and the model has not been caught lying about it.
-    pub(crate) fn output_shape<'a>(
-        &self,
-        index: usize,
-        inputs: impl Fn(usize) -> &'a Shape,
-    ) -> Option<Shape> {
-        if !self.trust_rules.load(Ordering::Relaxed) {
-            return None;
+    /// The initialisers that a run may replace: the runtime answers with them as it does with inputs.
+    fn replaceable(&self) -> Result<Vec<String>> {
+        let api = self.library.api;
+        let mut count = 0usize;
+        // SAFETY: a live session and valid out-pointers; each index is below the count; the allocator is the static default one.
+        unsafe {
+            let status = (api.SessionGetOverridableInitializerCount)(self.raw.as_ptr(), &mut count);
+            api.check(status, Code::ModelLoadFailed)?;
+            let allocator = default_allocator(api)?;
+            let one = |index| {
+                let mut name = null_mut();
+                let status = (api.SessionGetOverridableInitializerName)(
+                    self.raw.as_ptr(),
+                    index,
+                    allocator,
+                    &mut name,
+                );
+                api.check(status, Code::ModelLoadFailed)?;
+                take_string(api, allocator, name)
+            };
+            (0..count).map(one).collect()
         }
-        self.rules[index].as_ref()?.apply(inputs)
-    }
-
-    /// Whether outputs have had the shapes that follow from the inputs' so far.
-    pub(crate) fn trusts_rules(&self) -> bool {
-        self.trust_rules.load(Ordering::Relaxed)
     }
 
     /// The session itself, for a binding's run.
     pub(crate) fn raw(&self) -> *mut OrtSession {
         self.raw.as_ptr()
-    }
-
-    /// Takes [`Session::distrust_rules`] back.
-    pub(crate) fn trust_rules_again(&self) {
-        self.trust_rules.store(true, Ordering::Relaxed);
-    }
-
-    /// From now on the runtime allocates every output.
-    pub(crate) fn distrust_rules(&self) {
-        self.trust_rules.store(false, Ordering::Relaxed);
     }
 
     /// One call into the runtime. Outputs may be there although it fails.

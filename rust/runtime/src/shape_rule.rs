@@ -1,11 +1,102 @@
 //! Outputs whose shape is known before the run: their buffers are made once and used again.
 //!
-//! Not here: the buffers (`binding`), and the distrust of a model that gives another shape than it declares (`session`).
+//! A rule is a guess: a model may give another shape than it declares, or leave a buffer as it is. So it is used once runs have
+//! proven it (`output_check`), and never again after a run that it did not hold for.
+//!
+//! Not here: the buffers (`binding`).
 
-use headgate_core::tensor::{MAX_RANK, Shape, TensorSpec};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+use headgate_core::tensor::{MAX_RANK, Shape, Signature, TensorSpec};
+
+/// Which outputs get a buffer before a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Preallocated {
+    /// None: the runtime makes all of them.
+    Nothing,
+    /// Those whose rules are proven.
+    Proven,
+    /// Those whose rules are not known to be wrong.
+    Unproven,
+}
+
+/// The rules of a session's outputs.
+#[derive(Default)]
+pub(crate) struct Rules(Vec<Option<Rule>>);
+
+struct Rule {
+    shape: ShapeRule,
+    state: AtomicU8,
+}
+
+impl Rule {
+    const UNPROVEN: u8 = 0;
+    const PROVEN: u8 = 1;
+    const WRONG: u8 = 2;
+}
+
+impl Rules {
+    /// The rules that follow from a signature.
+    ///
+    /// There is none for an output that is an input of the graph, or an initialiser that may be replaced like one: the runtime
+    /// answers with that tensor and leaves a buffer that it was given as it is.
+    pub(crate) fn derive(signature: &Signature, replaceable: &[String]) -> Rules {
+        let rule = |output: &TensorSpec| {
+            let inputs = signature.inputs.iter().map(|input| &input.name);
+            if inputs.chain(replaceable).any(|name| *name == output.name) {
+                return None;
+            }
+            let shape = ShapeRule::derive(output, &signature.inputs)?;
+            Some(Rule { shape, state: AtomicU8::new(Rule::UNPROVEN) })
+        };
+        Rules(signature.outputs.iter().map(rule).collect())
+    }
+
+    /// The shape of an output for inputs of these shapes, if it gets a buffer.
+    pub(crate) fn shape<'a>(
+        &self,
+        output: usize,
+        which: Preallocated,
+        inputs: impl Fn(usize) -> &'a Shape,
+    ) -> Option<Shape> {
+        let rule = self.0[output].as_ref()?;
+        let state = rule.state.load(Relaxed);
+        let applies = match which {
+            Preallocated::Nothing => false,
+            Preallocated::Proven => state == Rule::PROVEN,
+            Preallocated::Unproven => state != Rule::WRONG,
+        };
+        if applies { rule.shape.apply(inputs) } else { None }
+    }
+
+    /// Whether a rule was neither proven nor found to be wrong.
+    pub(crate) fn are_unproven(&self) -> bool {
+        self.0.iter().flatten().any(|rule| rule.state.load(Relaxed) == Rule::UNPROVEN)
+    }
+
+    /// The rule of an output holds, unless it was found to be wrong.
+    pub(crate) fn trust(&self, output: usize) {
+        if let Some(rule) = &self.0[output] {
+            // It is proven already, or wrong for good.
+            let _ = rule.state.compare_exchange(Rule::UNPROVEN, Rule::PROVEN, Relaxed, Relaxed);
+        }
+    }
+
+    /// The rule of an output does not hold.
+    pub(crate) fn distrust(&self, output: usize) {
+        if let Some(rule) = &self.0[output] {
+            rule.state.store(Rule::WRONG, Relaxed);
+        }
+    }
+
+    /// No rule holds.
+    pub(crate) fn distrust_all(&self) {
+        (0..self.0.len()).for_each(|output| self.distrust(output));
+    }
+}
 
 /// How an output's shape follows from the inputs'.
-pub(crate) struct ShapeRule(Vec<Dim>);
+struct ShapeRule(Vec<Dim>);
 
 enum Dim {
     Fixed(i64),
@@ -14,13 +105,7 @@ enum Dim {
 
 impl ShapeRule {
     /// The rule of an output if each of its dimensions is fixed or bears the name of an input's dimension.
-    ///
-    /// There is none for an output that is an input of the graph: the runtime answers with the input's tensor and leaves a buffer
-    /// that it was given as it is.
-    pub(crate) fn derive(output: &TensorSpec, inputs: &[TensorSpec]) -> Option<ShapeRule> {
-        if inputs.iter().any(|input| input.name == output.name) {
-            return None;
-        }
+    fn derive(output: &TensorSpec, inputs: &[TensorSpec]) -> Option<ShapeRule> {
         output.datatype.size()?;
         let dims = output.shape.iter().enumerate().map(|(axis, &size)| {
             if size >= 0 {
@@ -36,7 +121,7 @@ impl ShapeRule {
     }
 
     /// The output's shape for inputs of these shapes; `None` if an input lacks a dimension, or the shape would be too large.
-    pub(crate) fn apply<'a>(&self, inputs: impl Fn(usize) -> &'a Shape) -> Option<Shape> {
+    fn apply<'a>(&self, inputs: impl Fn(usize) -> &'a Shape) -> Option<Shape> {
         let mut dims = [0i64; MAX_RANK];
         for (slot, dim) in dims.iter_mut().zip(&self.0) {
             *slot = match *dim {

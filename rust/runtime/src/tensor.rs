@@ -16,6 +16,9 @@ use crate::element::{Element, from_onnx, to_onnx};
 use crate::library::Library;
 use crate::strings::Strings;
 
+/// Bytes that hardly ever are an answer.
+const MARK: [u8; 8] = [0xB7, 0x4C, 0xD9, 0x66, 0x9A, 0xE3, 0x35, 0xFB];
+
 /// A value of the runtime, released when dropped.
 pub(crate) struct Value {
     library: &'static Library,
@@ -212,10 +215,35 @@ impl Tensor {
         if self.datatype == DataType::Bytes {
             return View::of(self.library, value);
         }
+        Ok(View { datatype: self.datatype, shape: self.shape, data: Data::Bytes(self.bytes()) })
+    }
+
+    /// The elements' bytes; nothing for strings.
+    pub(crate) fn bytes(&self) -> &[u8] {
         let (start, length) = self.memory();
         // SAFETY: `length` bytes of the buffer, which is zeroed when it is made, or of the adopted ones.
-        let bytes = unsafe { std::slice::from_raw_parts(start, length) };
-        Ok(View { datatype: self.datatype, shape: self.shape, data: Data::Bytes(bytes) })
+        unsafe { std::slice::from_raw_parts(start, length) }
+    }
+
+    /// Marks the ends of the elements, so that [`Tensor::is_marked`] tells whether a run has written them.
+    pub(crate) fn mark(&mut self) {
+        let Some(bytes) = self.bytes_mut() else { return };
+        match bytes.last_chunk_mut() {
+            Some(last) => *last = MARK,
+            None => bytes.copy_from_slice(&MARK[..bytes.len()]),
+        }
+        if bytes.len() >= 2 * MARK.len() {
+            bytes[..MARK.len()].copy_from_slice(&MARK);
+        }
+    }
+
+    /// Whether the ends are as [`Tensor::mark`] left them; nothing has no ends.
+    pub(crate) fn is_marked(&self) -> bool {
+        let bytes = self.bytes();
+        match bytes.last_chunk::<8>() {
+            Some(last) => *last == MARK && (bytes.len() < 2 * MARK.len() || bytes.starts_with(&MARK)),
+            None => !bytes.is_empty() && *bytes == MARK[..bytes.len()],
+        }
     }
 
     /// The strings that it holds, not copied; `None` for another type.

@@ -26,7 +26,7 @@ pub(super) fn run(model: &Warm, mut binding: Binding, until: Instant) -> Result<
         let scope = Scope::begin();
         // The receivers are there until the run is over or given up.
         let _ = begun.send(scope.token());
-        let result = model.execute(&mut binding);
+        let result = model.execute_first(&mut binding);
         drop((binding, model));
         let _ = told.send(result);
     };

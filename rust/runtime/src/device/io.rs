@@ -1,14 +1,16 @@
-//! What ONNX Runtime wants for a bound run: the list of inputs and outputs, the run's options, the description of a memory.
+//! What ONNX Runtime wants for a bound run: the list of inputs and outputs, the run's options, the description of a memory;
+//! the streams that it computes in.
 //!
 //! Next: `session`, which binds and runs.
 
 use std::ffi::CStr;
 use std::ptr::{NonNull, null, null_mut};
+use std::sync::Arc;
 
 use headgate_core::error::{Code, Error, Result};
 use ort_sys::{OrtAllocatorType, OrtIoBinding, OrtMemType, OrtMemoryInfo, OrtRunOptions, OrtValue};
 
-use super::Driver;
+use super::{Driver, Handle};
 use crate::library::Library;
 use crate::session::Session;
 use crate::tensor::Value;
@@ -191,5 +193,27 @@ impl Drop for MemoryInfo {
     fn drop(&mut self) {
         // SAFETY: created above, released once.
         unsafe { (self.library.api.ReleaseMemoryInfo)(self.raw.as_ptr()) }
+    }
+}
+
+/// The streams of a session.
+pub(super) struct Streams {
+    driver: Arc<dyn Driver>,
+    pub(super) copy: Handle,
+    pub(super) compute: Handle,
+}
+
+impl Streams {
+    pub(super) fn new(driver: &Arc<dyn Driver>) -> Result<Streams> {
+        let copy = driver.stream()?;
+        let compute = driver.stream().inspect_err(|_| driver.end_stream(copy))?;
+        Ok(Streams { driver: driver.clone(), copy, compute })
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        self.driver.end_stream(self.copy);
+        self.driver.end_stream(self.compute);
     }
 }

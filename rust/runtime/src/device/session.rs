@@ -13,13 +13,15 @@ use std::sync::Arc;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
 
-use super::io::{IoBinding, MemoryInfo, RunOptions, inputs_on_device};
+use super::io::{IoBinding, MemoryInfo, RunOptions, Streams, inputs_on_device};
 use super::{Driver, Handle, Slab};
 use crate::binding::{Binding, foretells};
 use crate::element::to_onnx;
 use crate::library::Library;
+use crate::output_check::{self, Found};
 use crate::session::{Provider, Session, SessionOptions};
-use crate::tensor::Value;
+use crate::shape_rule::Preallocated;
+use crate::tensor::{Data, Value};
 
 /// Runs that may be in the air, of all who share the session.
 const MOST_SLOTS: usize = 8;
@@ -37,6 +39,8 @@ pub struct OnDevice {
     /// Of most runs, and of those that are waited for.
     options: [RunOptions; 2],
     runs: u64,
+    /// Whether the newest call into the runtime failed, and not one of the driver's.
+    run_failed: bool,
     memory: MemoryInfo,
     /// The inputs that nodes read on the device. Others are read where they are.
     on_device: Vec<bool>,
@@ -109,7 +113,17 @@ impl OnDevice {
         let slots = vec![Slot::new(&driver, inputs, outputs)?];
         let options = [RunOptions::new(library, false)?, RunOptions::new(library, true)?];
         let memory = MemoryInfo::new(library, &*driver)?;
-        Ok(OnDevice { slots, session, streams, options, runs: 0, memory, on_device, driver })
+        Ok(OnDevice {
+            slots,
+            session,
+            streams,
+            options,
+            runs: 0,
+            run_failed: false,
+            memory,
+            on_device,
+            driver,
+        })
     }
 
     /// What the model takes and gives.
@@ -137,22 +151,22 @@ impl OnDevice {
     pub unsafe fn begin(&mut self, binding: &mut Binding) -> Result<Flight> {
         self.driver.enter()?;
         let slot = self.free_slot()?;
-        let begun = self.launch(slot, binding);
+        let begun = self.launch(slot, binding, Preallocated::Proven, &[]);
         let Err(error) = begun else { return begun };
         // What was enqueued before the failure still reads the slabs and writes the binding.
         self.drain(slot);
-        // The runtime's words for an output of another size than the model declares; from now on it allocates them.
-        if !error.message.contains("shape") || !self.session.trusts_rules() {
+        let outputs = self.foretold(&binding.input_shapes(), Preallocated::Proven);
+        if !self.run_failed || error.code != Code::BackendFailed || outputs.iter().all(Option::is_none) {
             return Err(error);
         }
-        self.session.distrust_rules();
-        let again = self.launch(slot, binding);
-        if again.is_err() {
+        // An output may be of another size than the model declares; from now on the runtime allocates them.
+        let again = self.launch(slot, binding, Preallocated::Nothing, &[]);
+        match again {
+            Ok(_) => self.session.rules.distrust_all(),
             // It was something else.
-            self.drain(slot);
-            self.session.trust_rules_again();
+            Err(_) => self.drain(slot),
         }
-        again
+        again.map_err(|_| error)
     }
 
     fn free_slot(&mut self) -> Result<usize> {
@@ -167,9 +181,55 @@ impl OnDevice {
         Ok(self.slots.len() - 1)
     }
 
-    fn launch(&mut self, slot: usize, binding: &mut Binding) -> Result<Flight> {
+    /// Finds out which outputs may lie in our slabs, by runs over the inputs, unless it is known.
+    ///
+    /// # Errors
+    /// As [`OnDevice::run`].
+    pub fn check_outputs(&mut self, binding: &mut Binding) -> Result<()> {
+        let rules = self.session.rules.clone();
+        output_check::prove(&rules, |which, pattern| {
+            let shapes = binding.input_shapes();
+            let outputs = self.foretold(&shapes, which);
+            let specs = &self.session.signature().outputs;
+            let sizes = outputs.iter().zip(specs).map(|(shape, spec)| {
+                shape.map_or(0, |shape| shape.count() * spec.datatype.size().unwrap_or(0))
+            });
+            let fill = vec![pattern; sizes.max().unwrap_or(0)];
+            let slot = self.free_slot()?;
+            self.driver.enter()?;
+            let begun = self.launch(slot, binding, which, &fill);
+            let flight = begun.inspect_err(|_| self.drain(slot))?;
+            self.finish(flight, binding)?;
+            let foretold = self.foretold(&shapes, Preallocated::Unproven);
+            let found = outputs.iter().zip(foretold).enumerate().map(|(index, (ours, foretold))| {
+                let view = binding.output(index)?;
+                let Data::Bytes(bytes) = view.data else { return Err(unbound()) };
+                Ok(Found { shape: view.shape, bytes: bytes.to_vec(), foretold, is_ours: ours.is_some() })
+            });
+            found.collect()
+        })
+    }
+
+    /// The shapes of the outputs for inputs of these shapes, if they are to lie in our slabs.
+    fn foretold(&self, inputs: &[Shape], which: Preallocated) -> Vec<Option<Shape>> {
+        let one = |(index, spec): (usize, &TensorSpec)| {
+            let shape = self.session.rules.shape(index, which, |input| &inputs[input])?;
+            foretells(spec.datatype, &shape).then_some(shape)
+        };
+        self.session.signature().outputs.iter().enumerate().map(one).collect()
+    }
+
+    /// Begins a run in a slot; what `fill` holds is in our slabs beforehand.
+    fn launch(
+        &mut self,
+        slot: usize,
+        binding: &mut Binding,
+        which: Preallocated,
+        fill: &[u8],
+    ) -> Result<Flight> {
+        self.run_failed = false;
         binding.check_inputs()?;
-        let bound = self.bind(slot, binding)?;
+        let bound = self.bind(slot, binding, which)?;
         let (driver, streams) = (&*self.driver, &self.streams);
         let taken = &mut self.slots[slot];
         for (index, slab) in taken.inputs.iter().enumerate() {
@@ -187,6 +247,14 @@ impl OnDevice {
             // SAFETY: the slab was made for an input of this shape; the caller leaves the binding alone.
             unsafe { driver.copy_in(slab.start(), start, bytes, streams.copy)? };
         }
+        for (slab, shape) in taken.outputs.iter().zip(&taken.bound[bound].outputs) {
+            let (Some(slab), Some(_)) = (slab, shape) else { continue };
+            let bytes = slab.bytes().min(fill.len());
+            if bytes > 0 {
+                // SAFETY: as above; `fill` outlives the run, which its caller waits for.
+                unsafe { driver.copy_in(slab.start(), fill.as_ptr(), bytes, streams.copy)? };
+            }
+        }
         driver.record(taken.copied, streams.copy)?;
         driver.wait(streams.compute, taken.copied)?;
         taken.free = false;
@@ -198,7 +266,9 @@ impl OnDevice {
         }
         self.runs += 1;
         let options = &self.options[usize::from(self.runs.is_multiple_of(WAITED_FOR))];
-        taken.bound[bound].io.run(&self.session, options)?;
+        let ran = taken.bound[bound].io.run(&self.session, options);
+        self.run_failed = ran.is_err();
+        ran?;
         for (index, shape) in taken.bound[bound].outputs.iter().enumerate() {
             let Some(shape) = shape else { continue };
             let tensor = binding.output_mut(index);
@@ -248,22 +318,15 @@ impl OnDevice {
     }
 
     /// The slot's binding for the shapes of these inputs, made unless there is one.
-    fn bind(&mut self, slot: usize, binding: &Binding) -> Result<usize> {
-        let inputs: Vec<Shape> = (0..binding.inputs()).map(|index| *binding.input(index).shape()).collect();
-        let trusted = self.session.trusts_rules();
+    fn bind(&mut self, slot: usize, binding: &Binding, which: Preallocated) -> Result<usize> {
+        let inputs = binding.input_shapes();
+        let outputs = self.foretold(&inputs, which);
         let slot = &mut self.slots[slot];
-        let fits =
-            |bound: &Bound| bound.inputs == inputs && (trusted || bound.outputs.iter().all(Option::is_none));
+        let fits = |bound: &Bound| bound.inputs == inputs && bound.outputs == outputs;
         if let Some(at) = slot.bound.iter().position(fits) {
             return Ok(at);
         }
-        let foretold = |index: usize, spec: &TensorSpec| {
-            let shape = self.session.output_shape(index, |input| &inputs[input])?;
-            foretells(spec.datatype, &shape).then_some(shape)
-        };
         let specs = self.session.signature();
-        let outputs: Vec<Option<Shape>> =
-            specs.outputs.iter().enumerate().map(|(index, spec)| foretold(index, spec)).collect();
         slot.make_room(
             &specs.inputs,
             inputs.iter().zip(&self.on_device).map(|(shape, &ours)| ours.then_some(*shape)),
@@ -381,26 +444,4 @@ fn over(
     };
     library.api.check(status, Code::Internal)?;
     Value::new(library, raw)
-}
-
-/// The streams of a session.
-struct Streams {
-    driver: Arc<dyn Driver>,
-    copy: Handle,
-    compute: Handle,
-}
-
-impl Streams {
-    fn new(driver: &Arc<dyn Driver>) -> Result<Streams> {
-        let copy = driver.stream()?;
-        let compute = driver.stream().inspect_err(|_| driver.end_stream(copy))?;
-        Ok(Streams { driver: driver.clone(), copy, compute })
-    }
-}
-
-impl Drop for Streams {
-    fn drop(&mut self) {
-        self.driver.end_stream(self.copy);
-        self.driver.end_stream(self.compute);
-    }
 }

@@ -1,0 +1,128 @@
+//! Whether a model writes its outputs into buffers that it is given: found out by runs, once, before any buffer is used for an answer.
+//!
+//! One run leaves every output to the runtime. Two more get buffers that were filled beforehand, each time with another pattern: an
+//! output that is left as it was keeps the pattern, and no pattern can pass for the right answer twice. Next: `shape_rule`.
+
+use headgate_core::error::{Code, Result};
+use headgate_core::tensor::Shape;
+
+use crate::shape_rule::{Preallocated, Rules};
+
+/// What the buffers are filled with.
+const PATTERNS: [u8; 2] = [0x5A, 0xA5];
+
+/// What a run gave for one output.
+pub(crate) struct Found {
+    /// The shape.
+    pub(crate) shape: Shape,
+    /// The elements; none for strings, which have no buffer.
+    pub(crate) bytes: Vec<u8>,
+    /// The shape that its rule gives, if it has one.
+    pub(crate) foretold: Option<Shape>,
+    /// Whether it lies in a buffer that was made before the run.
+    pub(crate) is_ours: bool,
+}
+
+/// Runs the model as often as it takes and says of each output whether it may have a buffer. `run` fills those that it makes.
+///
+/// # Errors
+/// As `run`, without buffers; want of memory or a cancellation with them.
+pub(crate) fn prove(
+    rules: &Rules,
+    mut run: impl FnMut(Preallocated, u8) -> Result<Vec<Found>>,
+) -> Result<()> {
+    if !rules.are_unproven() {
+        return Ok(());
+    }
+    let expected = run(Preallocated::Nothing, 0)?;
+    for (index, output) in expected.iter().enumerate() {
+        if output.foretold.is_some_and(|shape| shape != output.shape) {
+            rules.distrust(index);
+        }
+    }
+    let mut proven = vec![true; expected.len()];
+    for pattern in PATTERNS {
+        let found = match run(Preallocated::Unproven, pattern) {
+            Ok(found) => found,
+            Err(error) if error.code == Code::BackendFailed => {
+                // It ran a moment ago: the buffers are at fault.
+                rules.distrust_all();
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            proven[index] &= found.is_ours;
+            if found.is_ours && (found.shape != expected.shape || found.bytes != expected.bytes) {
+                rules.distrust(index);
+            }
+        }
+    }
+    (0..proven.len()).filter(|&index| proven[index]).for_each(|index| rules.trust(index));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use headgate_core::error::Error;
+    use headgate_core::tensor::{DataType, Signature, TensorSpec};
+
+    use super::*;
+
+    fn rules(outputs: usize) -> Rules {
+        let spec = |name| TensorSpec {
+            name,
+            datatype: DataType::Uint8,
+            shape: vec![1],
+            symbols: Vec::new(),
+            any_rank: false,
+            labels: Vec::new(),
+        };
+        let outputs = (0..outputs).map(|at| spec(format!("y{at}"))).collect();
+        Rules::derive(&Signature { inputs: vec![spec("x".to_owned())], outputs }, &[])
+    }
+
+    fn found(bytes: u8, is_ours: bool) -> Found {
+        let shape = Shape::new(&[1]).unwrap();
+        Found { shape, bytes: vec![bytes], foretold: Some(shape), is_ours }
+    }
+
+    fn trusted(rules: &Rules, outputs: usize) -> Vec<bool> {
+        let shape = Shape::new(&[1]).unwrap();
+        (0..outputs).map(|at| rules.shape(at, Preallocated::Proven, |_| &shape).is_some()).collect()
+    }
+
+    #[test]
+    fn an_output_that_keeps_what_was_there_gets_no_buffer() {
+        let rules = rules(3);
+        assert_eq!(trusted(&rules, 3), [false; 3], "nothing before a run");
+        // The second is not written, although what is right looks like one of the patterns.
+        let runs = |which, pattern| {
+            let ours = which == Preallocated::Unproven;
+            Ok(vec![found(7, ours), found(if ours { pattern } else { PATTERNS[0] }, ours), found(9, false)])
+        };
+        prove(&rules, runs).unwrap();
+        assert_eq!(trusted(&rules, 3), [true, false, false], "the third never had a buffer");
+        rules.trust(1);
+        assert_eq!(trusted(&rules, 3), [true, false, false], "distrust is for good");
+    }
+
+    #[test]
+    fn a_model_that_fails_with_buffers_gets_none_and_want_of_memory_proves_nothing() {
+        for (code, is_error, unproven) in
+            [(Code::BackendFailed, false, false), (Code::Overloaded, true, true)]
+        {
+            let rules = rules(1);
+            let runs = |which, _| match which {
+                Preallocated::Nothing => Ok(vec![found(7, false)]),
+                _ => Err(Error::new(code, "no")),
+            };
+            assert_eq!(prove(&rules, runs).is_err(), is_error);
+            assert_eq!((trusted(&rules, 1), rules.are_unproven()), (vec![false], unproven));
+        }
+        let rules = rules(1);
+        let other = Shape::new(&[2]).unwrap();
+        prove(&rules, |_, _| Ok(vec![Found { shape: other, bytes: vec![7; 2], ..found(7, false) }])).unwrap();
+        assert!(!rules.are_unproven() && trusted(&rules, 1) == [false]);
+    }
+}
