@@ -220,17 +220,14 @@ class Process:
         """Applies each document file that changed since it was last applied.
 
         A file that fails stops the start only when there is nothing else to serve: a bad edit must not take
-        down, at the next restart, what the store can go on serving.
+        down, at the next restart, what the store can go on serving, nor what other files describe.
         """
+        failed: list[tuple[Path, HeadgateError]] = []
         for path in self._settings.documents:
             try:
                 results = await plane.apply_file(path, root=self._settings.root)
             except HeadgateError as error:
-                if not await plane.list():
-                    raise
-                self._announcer.say(
-                    f"{path} was not applied, the last applied revision is served: {error.message}"
-                )
+                failed.append((path, error))
                 continue
             for result in results:
                 self._announcer.say(
@@ -240,6 +237,10 @@ class Process:
                 self._announcer.say(
                     f"{path}: unchanged since it was last applied; the stored state is served"
                 )
+        if failed and not await plane.list():
+            raise failed[0][1]
+        for path, why in failed:
+            self._announcer.say(f"{path} was not applied, what was applied last is served: {why.message}")
 
     async def _watch_models(self, plane: Control) -> None:
         if self._settings.models is None:

@@ -166,6 +166,18 @@ def test_a_document_at_fault_stops_a_start_that_has_nothing_else_to_serve(tmp_pa
     play(work)
 
 
+def test_a_document_at_fault_leaves_what_the_next_one_describes(tmp_path: Path) -> None:
+    async def work() -> None:
+        bad = written(tmp_path, document().replace("champion: v1", "champion: v9")).rename(
+            tmp_path / "bad.yaml"
+        )
+        async with Running(settings(tmp_path, bad, written(tmp_path, document()))) as gate:
+            assert gate.plane.served["digits"]["champion"] == "v1"
+            assert any(f"{bad} was not applied" in text for text in gate.announcer.said)
+
+    play(work)
+
+
 def test_a_document_at_fault_leaves_what_was_served_last(tmp_path: Path) -> None:
     async def work() -> None:
         async with Running(settings(tmp_path, written(tmp_path, document()))):
