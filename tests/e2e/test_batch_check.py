@@ -217,6 +217,74 @@ def test_rows_come_from_all_given_requests_and_have_to_differ(tmp_path: Path) ->
     assert 'output "Y" is the same for all rows' in outcomes["always-the-same"]["message"]
 
 
+def masked(mixes: bool) -> onnx.ModelProto:
+    """x FP32 [rows, 2], mask INT64 [rows, 2] -> y = x + mask, less the mean of all rows' masks if rows are mixed."""
+    nodes = [helper.make_node("Cast", ["mask"], ["M"], to=F), helper.make_node("Add", ["x", "M"], ["S"])]
+    if mixes:
+        nodes += [
+            helper.make_node("ReduceMean", ["M"], ["mean"], axes=[0]),
+            helper.make_node("Sub", ["S", "mean"], ["y"]),
+        ]
+    else:
+        nodes.append(helper.make_node("Identity", ["S"], ["y"]))
+    graph = helper.make_graph(
+        nodes,
+        "masked",
+        [
+            helper.make_tensor_value_info("x", F, ["rows", 2]),
+            helper.make_tensor_value_info("mask", TensorProto.INT64, ["rows", 2]),
+        ],
+        [helper.make_tensor_value_info("y", F, ["rows", 2])],
+    )
+    return helper.make_model(graph, opset_imports=OPSETS, ir_version=8)
+
+
+def test_rows_that_are_mixed_by_what_all_given_requests_have_in_common_are_found(tmp_path: Path) -> None:
+    need_native()
+
+    def tensor(name: str, datatype: str, values: list[Any]) -> dict[str, Any]:
+        return {"name": name, "datatype": datatype, "shape": [1, len(values)], "data": values}
+
+    masks = [
+        {"inputs": [tensor("x", "FP32", [value, 2.0]), tensor("mask", "INT64", [1, 1])]}
+        for value in (1.0, 2.5, 7.0)
+    ]
+    columns = [{"inputs": [tensor("X", "FP32", [value, 2.0, 3.0, 4.0])]} for value in (1.0, 2.5, 7.0)]
+    ids = [{"inputs": [tensor("X", "INT64", [value, 1, 1, 1])]} for value in (0, 1)]
+    # The last column less its mean over all rows.
+    constants = {"last": np.array([0, 0, 0, 1], np.float32)}
+    mixed_column = model(
+        [
+            helper.make_node("Mul", ["X", "last"], ["L"]),
+            helper.make_node("ReduceMean", ["L"], ["M"], axes=[0]),
+            helper.make_node("Sub", ["X", "M"], ["Y"]),
+        ],
+        F,
+        constants,
+    )
+    outcomes = applied(
+        tmp_path,
+        {
+            "mask-mixed": masked(True),
+            "mask-sound": masked(False),
+            "column-mixed": mixed_column,
+            "column-sound": model(node("Neg"), F),
+            "ids-sound": SOUND["looked-up"](),
+        },
+        {
+            "mask-mixed": masks,
+            "mask-sound": masks,
+            "column-mixed": columns,
+            "column-sound": columns,
+            "ids-sound": ids,
+        },
+    )
+    for name in ("mask-mixed", "column-mixed"):
+        assert "refused" in outcomes[name], outcomes[name]
+    for name in ("mask-sound", "column-sound", "ids-sound"):
+        assert outcomes[name].get("placement") == "batched", outcomes[name]
+
+
 def test_what_changes_from_run_to_run_is_not_batched(tmp_path: Path) -> None:
     need_native()
     noise = model(

@@ -17,7 +17,7 @@ use crate::batcher::Batcher;
 use crate::model::Warm;
 use crate::tolerance::{Alone, bytes};
 use crate::warm::is_of_the_run;
-use crate::warmup::{FILE, Rows, Warmup};
+use crate::warmup::{FILE, Rows, Warmup, made_up};
 
 /// The check ends when it took this long, once batches of the first two sizes were run.
 const BUDGET: Duration = Duration::from_secs(2);
@@ -57,17 +57,38 @@ pub(crate) fn check(model: &Warm, batcher: &Batcher, warmup: &Warmup, exact: boo
         if rows.len() < 2 {
             continue;
         }
-        let verdict = Check { model, batcher, rows, exact, is_given }.run()?;
+        let given = if is_given { rows.clone() } else { Rows::default() };
+        let verdict = Check { model, batcher, rows, exact, is_given, beside_given: false }.run()?;
         match verdict {
             Verdict::Differ(_) => return Ok(verdict),
             // Of what is made up, the first that tells something is enough.
             Verdict::Same if !is_given => return Ok(verdict),
-            Verdict::Same => found = verdict,
+            Verdict::Same => {
+                if let Some(differ) = vary(model, batcher, &given, exact)? {
+                    return Ok(differ);
+                }
+                found = verdict;
+            }
             Verdict::Unknown(_) if found == Verdict::Same => {}
             Verdict::Unknown(_) => found = verdict,
         }
     }
     Ok(found)
+}
+
+/// Rows are mixed by what is the same in all given requests too, a mask say: compares rows in which that is made up, and rows that are
+/// made up as a whole. Only a difference counts: what is made up may be wrong for the model.
+fn vary(model: &Warm, batcher: &Batcher, given: &Rows, exact: bool) -> Result<Option<Verdict>> {
+    for all in [false, true] {
+        for rows in made_up::varied(given, model.signature(), all) {
+            match (Check { model, batcher, rows, exact, is_given: false, beside_given: true }).run()? {
+                Verdict::Differ(why) => return Ok(Some(Verdict::Differ(why))),
+                Verdict::Same => break,
+                Verdict::Unknown(_) => {}
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// The comparison of some rows.
@@ -77,6 +98,8 @@ struct Check<'a> {
     rows: Rows,
     exact: bool,
     is_given: bool,
+    /// Whether given rows were compared before, so that only a difference counts.
+    beside_given: bool,
 }
 
 /// What an output was for a row at a place of batches of one size: by output, place and row.
@@ -228,6 +251,9 @@ impl Check<'_> {
         Ok(Err(match (rows, self.is_given) {
             (1, false) => Verdict::Unknown(format!("its rows could not be compared ({error}); see {FILE}")),
             (1, true) => Verdict::Differ(format!("a row of {FILE} could not be run alone ({error})")),
+            (_, false) if self.beside_given => {
+                Verdict::Unknown(format!("what was made up could not be run ({error})"))
+            }
             _ => Verdict::Differ(format!(
                 "{rows} rows together could not be run, so that batches cannot be checked ({error})"
             )),

@@ -4,7 +4,7 @@
 //! Next: `warm`.
 
 mod given;
-mod made_up;
+pub(crate) mod made_up;
 mod rows;
 
 use std::path::Path;

@@ -59,6 +59,17 @@ const SPREADS: [Spread; 6] = [
     Spread { whole: (0, 1), fractions: Fractions::Unit },
 ];
 
+/// Given rows with other elements, one attempt after the other: all of them, or those that are the same in all rows.
+pub(crate) fn varied(given: &Rows, signature: &Signature, all: bool) -> impl Iterator<Item = Rows> {
+    let types: Vec<DataType> = signature.inputs.iter().map(|spec| spec.datatype).collect();
+    let sizes: Vec<usize> = types.iter().map(|datatype| datatype.size().unwrap_or(0)).collect();
+    SPREADS.into_iter().filter_map(move |spread| {
+        given.varied(&sizes, all, |row, (input, at), into| {
+            put(into, types[input], |_| spread.number(types[input], row, (input, at)));
+        })
+    })
+}
+
 impl MadeUp {
     /// Zeros, with open dimensions of 1.
     pub(crate) const ZEROS: MadeUp = MadeUp { open: 1, values: Values::Zeros };

@@ -15,7 +15,7 @@ const MOST_BYTES: usize = 64 << 20;
 pub(crate) type Row = Vec<Vec<u8>>;
 
 /// Rows of the same kind that differ from each other.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Rows {
     /// The shape of one row of each input.
     each: Vec<Shape>,
@@ -41,6 +41,36 @@ impl Rows {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// The same rows with other elements, which `write` makes up for a row, an input and an element of it: all of them, or those that are
+    /// the same in all rows. `None` if there is none. An element of input `i` takes `sizes[i]` bytes.
+    pub(crate) fn varied(
+        &self,
+        sizes: &[usize],
+        all: bool,
+        write: impl Fn(usize, (usize, usize), &mut [u8]),
+    ) -> Option<Rows> {
+        let mut rows = self.rows.clone();
+        let mut changed = false;
+        for (input, &size) in sizes.iter().enumerate().filter(|(_, size)| **size > 0) {
+            for at in 0..self.rows.first()?[input].len() / size {
+                let range = at * size..(at + 1) * size;
+                let is_alike = || {
+                    self.rows
+                        .iter()
+                        .all(|row| row[input][range.clone()] == self.rows[0][input][range.clone()])
+                };
+                if !all && !is_alike() {
+                    continue;
+                }
+                changed = true;
+                for (number, row) in rows.iter_mut().enumerate() {
+                    write(number, (input, at), &mut row[input][range.clone()]);
+                }
+            }
+        }
+        changed.then(|| Rows { each: self.each.clone(), rows })
     }
 
     /// Keeps the first rows.
