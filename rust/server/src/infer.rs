@@ -182,10 +182,12 @@ pub async fn infer(
 /// # Errors
 /// `invalid_argument`, `unsupported`.
 pub fn envelope<'a>(headers: Headers<'_>, body: &'a [u8]) -> Result<Envelope<'a>> {
-    let mut lengths = headers.values(binary::HEADER);
-    let length = lengths.next();
-    if let Some(other) = lengths.find(|&other| Some(other) != length) {
-        return Err(two_lengths(length.unwrap_or_default(), other));
+    let length = headers.get(binary::HEADER);
+    // Mostly there is none, and then nothing is looked through again.
+    if let Some(length) = length
+        && let Some(other) = headers.values(binary::HEADER).find(|&other| other != length)
+    {
+        return Err(two_lengths(length, other));
     }
     let body = binary::split(body, length)?;
     io::with(|io| Envelope::parse(body, &mut io.scratch.borrow_mut().envelope))

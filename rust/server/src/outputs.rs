@@ -57,6 +57,8 @@ impl<'a> Outputs<'a> {
     ///
     /// # Errors
     /// `internal` for an output that the runtime cannot show; `invalid_argument` for classes of what has no order.
+    // In the phase that calls it for nearly every request; large answers are the other caller.
+    #[inline(always)]
     pub fn of(
         selection: &[Selection],
         ran: &'a Ran,
@@ -107,6 +109,7 @@ impl<'a> Outputs<'a> {
     ///
     /// # Errors
     /// `internal` for strings that contradict themselves.
+    #[inline(always)]
     pub fn tensors(&self, lists: &mut Lists) -> Result<Vec<OutputTensor<'_>>> {
         let mut tensors = std::mem::take(&mut lists.tensors);
         for Shown { selected, view, classes } in &self.shown {
@@ -139,6 +142,7 @@ pub struct Manner<'a> {
 ///
 /// # Errors
 /// As [`reply::write`], [`predict::write`] and [`protobuf::write`]; `payload_too_large` beyond gRPC's 4 GiB.
+#[inline(always)]
 pub fn write(
     manner: &Manner<'_>,
     head: &ReplyHead<'_>,
