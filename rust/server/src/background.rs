@@ -18,6 +18,11 @@ use crate::metrics::VersionMetrics;
 use crate::publish::Publisher;
 use crate::threads::spawn_behind;
 
+/// The process has grown when it takes so many bytes more than it did.
+const GROWTH: u64 = 64 << 20;
+/// The unit of `/proc/self/statm`, in bytes; elsewhere another size moves the bound and nothing else.
+const PAGE: u64 = 4096;
+
 /// How often all of it is done.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -41,7 +46,8 @@ impl Background {
         sketches: Arc<Sketches>,
         publisher: Arc<Publisher>,
     ) -> Background {
-        let keeper = Keeper { shared, engine, sketches, publisher, runs: HashMap::new(), released: 0 };
+        let keeper =
+            Keeper { shared, engine, sketches, publisher, runs: HashMap::new(), released: 0, resident: 0 };
         Background { stop: Arc::default(), state: Mutex::new(State::Idle(Box::new(keeper))) }
     }
 
@@ -98,6 +104,8 @@ struct Keeper {
     runs: HashMap<usize, Counts>,
     /// Sessions that were freed when memory was last given back.
     released: u64,
+    /// The least memory of the process since then, in bytes.
+    resident: u64,
 }
 
 impl Keeper {
@@ -109,10 +117,18 @@ impl Keeper {
         self.publisher.watch(Instant::now());
         self.shared.fetcher.watch(Instant::now());
         self.engine.tidy();
-        let released = self.engine.memory().released();
-        if released != self.released {
+        self.give_memory_back();
+    }
+
+    /// Gives freed memory back to the system after sessions were freed, and whenever the process has grown: large answers are freed
+    /// by other threads than made them, and glibc keeps what they leave.
+    fn give_memory_back(&mut self) {
+        let (released, resident) = (self.engine.memory().released(), resident_bytes());
+        if released != self.released || resident > self.resident.saturating_add(GROWTH) {
             trim();
+            self.resident = resident_bytes();
         }
+        self.resident = self.resident.min(resident);
         self.released = released;
     }
 
@@ -150,6 +166,13 @@ impl Keeper {
             }
         }
     }
+}
+
+/// The memory of the process, in bytes; 0 where the system does not say.
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm");
+    let pages = pages.ok().and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
+    pages.unwrap_or(0) * PAGE
 }
 
 /// Gives freed model memory back to the system: glibc keeps it otherwise.
