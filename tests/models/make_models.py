@@ -157,25 +157,18 @@ def main() -> None:
         [tensor("z", TensorProto.FLOAT, ["n", 1])],
         [numpy_helper.from_array(np.array(True), "go_on"), numpy_helper.from_array(np.float32([0]), "zero")],
     )
-    # One node that takes as long as the square of a size, and cannot be cancelled within.
+    # One node, the first, that takes as long as its input has elements, ten thousand times over, and cannot be cancelled within.
     write(
         "long_node",
         [
-            helper.make_node("Max", ["size", "least"], ["some"]),
-            helper.make_node("Concat", ["one_image", "some"], ["shape"], axis=0),
-            helper.make_node("ConstantOfShape", ["shape"], ["ones"], value=numpy_helper.from_array(np.float32([1]))),
-            helper.make_node("AveragePool", ["ones"], ["means"], kernel_shape=[100, 100], auto_pad="SAME_UPPER"),
+            helper.make_node("AveragePool", ["x"], ["means"], kernel_shape=[100, 100], auto_pad="SAME_UPPER"),
             helper.make_node("ReduceMean", ["means"], ["mean"], keepdims=0),
             helper.make_node("Unsqueeze", ["mean", "zero"], ["y"]),
         ],
-        [tensor("size", TensorProto.INT64, [2])],
+        [tensor("x", TensorProto.FLOAT, [1, 1, "height", "width"])],
         [tensor("y", TensorProto.FLOAT, [1])],
-        [
-            numpy_helper.from_array(np.array([1, 1]), "least"),
-            numpy_helper.from_array(np.array([1, 1]), "one_image"),
-            numpy_helper.from_array(np.array([0]), "zero"),
-        ],
-    )  # fmt: skip
+        [numpy_helper.from_array(np.array([0]), "zero")],
+    )
     map_type = helper.make_map_type_proto(
         TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, [])
     )

@@ -56,23 +56,31 @@ fn count(name: &str, times: i64, timeout: Duration) -> String {
     )
 }
 
-fn long(name: &str, size: u64, timeout: Duration) -> String {
-    post(
-        name,
-        &json!({
-            "parameters": {"timeout": timeout.as_micros() as u64},
-            "inputs": [{"name": "size", "shape": [2], "datatype": "INT64", "data": [size, size]}],
-        }),
-    )
+/// A square of ones of that size, in binary data.
+fn long(name: &str, size: usize, timeout: Duration) -> Vec<u8> {
+    let data = 1_f32.to_le_bytes().repeat(size * size);
+    let json = json!({
+        "parameters": {"timeout": timeout.as_micros() as u64},
+        "inputs": [{
+            "name": "x", "shape": [1, 1, size, size], "datatype": "FP32", "parameters": {"binary_data_size": data.len()},
+        }],
+    })
+    .to_string();
+    let head = format!(
+        "POST /v2/models/{name}/infer HTTP/1.1\r\nhost: t\r\ninference-header-content-length: {}\r\ncontent-length: {}\r\n\r\n",
+        json.len(),
+        json.len() + data.len()
+    );
+    [head.into_bytes(), json.into_bytes(), data].concat()
 }
 
-fn send(address: SocketAddr, request: &str) -> TcpStream {
+fn send(address: SocketAddr, request: &(impl AsRef<[u8]> + ?Sized)) -> TcpStream {
     let mut stream = connect(address);
-    stream.write_all(request.as_bytes()).unwrap();
+    stream.write_all(request.as_ref()).unwrap();
     stream
 }
 
-fn ask(address: SocketAddr, request: &str) -> (u16, Value) {
+fn ask(address: SocketAddr, request: &(impl AsRef<[u8]> + ?Sized)) -> (u16, Value) {
     answer(&mut send(address, request))
 }
 
@@ -196,7 +204,7 @@ fn a_run_that_cannot_be_cancelled_is_named_and_its_thread_replaced() {
     let (gateway, address) = gateway_with(&json!({"pool_threads": 1}));
     apply(&gateway, "long", "long_node.onnx", &json!({"placement": "pool"}));
     apply(&gateway, "good", "count.onnx", &json!({"placement": "pool"}));
-    let (status, _) = ask(address, &long("long", 1_000, Duration::from_millis(50)));
+    let (status, _) = ask(address, &long("long", 1_000, Duration::from_millis(500)));
     assert_eq!(status, 504);
     let stuck = || metric(&gateway, "headgate_runs_stuck", &of("long"));
     eventually("the stuck run", || stuck() == 1);
