@@ -281,12 +281,22 @@ impl Inner {
 
     /// Whoever asked for it is told, and what it brings will be thrown away.
     fn abandon(&self, order: &Order) {
-        let outcome = match self.superseded(order) {
+        let superseded = {
+            let mut state = self.state();
+            if state.floor.get(&order.spec.name) == Some(&order.ticket) && order.reload.is_none() {
+                // It was swapped in at this moment after all, and whoever loaded it tells.
+                return;
+            }
+            let superseded = state.supersedes(order);
+            // Before anybody is told: from here on its thread neither swaps nor tells.
+            state.abandoned.insert(order.ticket);
+            superseded
+        };
+        let outcome = match superseded {
             true => Outcome::Superseded,
             false => Outcome::Failed(LoadFailure { version: String::new(), error: self.loads.too_long() }),
         };
         self.tell(order, outcome);
-        self.state().abandoned.insert(order.ticket);
         self.settle(&order.spec.name, order.ticket);
     }
 
