@@ -1,6 +1,7 @@
 //! A request's body, read whole, with a limit in bytes and a limit in time.
+//!
+//! Not here: what it is counted as (`counted`).
 
-use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -11,96 +12,10 @@ use headgate_core::error::{Code, Error, Result};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use crate::budget::{Reserved, SMALL};
 use crate::conn::{Open, Receiving};
+use crate::counted::{Counted, Counting};
 use crate::headers::Headers;
 use crate::io;
-
-/// A request's share of the memory for requests in progress, given back when it is over.
-#[derive(Default)]
-pub struct Counted {
-    small: usize,
-    large: Option<Reserved>,
-    /// Whether it has its connection to itself: connections bound what such requests hold while they are small.
-    alone: bool,
-}
-
-impl Counted {
-    /// Counts a body that is here, and the tensors made of it, for a request that has its connection to itself.
-    pub fn alone(length: usize) -> Counted {
-        let mut counted = Counted { small: 0, large: None, alone: true };
-        // Such a body is small, and one that is alone is never refused.
-        let _ = counted.add(length);
-        counted
-    }
-
-    /// Counts a body of `length` bytes and the tensors made of it.
-    ///
-    /// # Errors
-    /// `overloaded`.
-    pub fn add(&mut self, length: usize) -> Result<()> {
-        if length < SMALL { self.add_small(2 * length) } else { self.add_large(length.saturating_mul(2)) }
-    }
-
-    /// Counts `bytes`, and nothing made of them.
-    ///
-    /// # Errors
-    /// `overloaded`.
-    pub fn hold(&mut self, bytes: usize) -> Result<()> {
-        if bytes < SMALL { self.add_small(bytes) } else { self.add_large(bytes) }
-    }
-
-    fn add_small(&mut self, bytes: usize) -> Result<()> {
-        io::with(|io| io.shared.small.take(io.thread, bytes, !self.alone))?;
-        self.small += bytes;
-        Ok(())
-    }
-
-    fn add_large(&mut self, bytes: usize) -> Result<()> {
-        let more = io::with(|io| io.shared.large.reserve(bytes))?;
-        self.join(Some(more));
-        Ok(())
-    }
-
-    /// Takes what another one counts over.
-    pub fn take(&mut self, mut other: Counted) {
-        self.small += std::mem::take(&mut other.small);
-        self.alone |= other.alone;
-        self.join(other.large.take());
-    }
-
-    /// Hands what is counted and large over, in a box for somebody who only keeps it; nothing, which is usual, needs no box.
-    pub fn hand_over(&mut self) -> Option<Box<dyn Any + Send + Sync>> {
-        self.large.take().map(|reserved| -> Box<dyn Any + Send + Sync> { Box::new(reserved) })
-    }
-
-    /// Whether nothing large is counted.
-    pub fn is_small(&self) -> bool {
-        self.large.is_none()
-    }
-
-    fn join(&mut self, more: Option<Reserved>) {
-        match (&mut self.large, more) {
-            (Some(held), Some(more)) => held.join(more),
-            (held @ None, more) => *held = more,
-            (Some(_), None) => {}
-        }
-    }
-
-    fn give_small(&mut self) {
-        let small = std::mem::take(&mut self.small);
-        if small > 0 {
-            // Requests end on IO threads; without one the gateway is gone.
-            io::try_with(|io| io.shared.small.give(io.thread, small));
-        }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.give_small();
-    }
-}
 
 /// The body of a REST request, by who reads it.
 pub enum Source {
@@ -331,48 +246,6 @@ impl Gathered {
         }
         let lead = self.lead;
         (Bytes::from_owner(Stocked(self.rest)).slice(lead..), counted)
-    }
-}
-
-/// Counts a body as it comes: its sender takes room from others with bytes, not with claims.
-#[derive(Default)]
-pub struct Counting {
-    counted: Counted,
-    bytes: usize,
-}
-
-impl Counting {
-    /// Bytes that are counted at a time.
-    const STEP: usize = SMALL;
-
-    /// What a body of `length` bytes is counted as.
-    fn rounded(length: usize) -> usize {
-        if length < Self::STEP { length } else { length.next_multiple_of(Self::STEP) }
-    }
-
-    /// Sees to it that `length` bytes of a body are counted.
-    ///
-    /// # Errors
-    /// `overloaded`.
-    pub fn upto(&mut self, length: usize) -> Result<()> {
-        if length <= self.bytes {
-            return Ok(());
-        }
-        let bytes = Self::rounded(length);
-        if bytes < Self::STEP {
-            self.counted.add_small(2 * (bytes - self.bytes))?;
-        } else {
-            let before = if self.bytes < Self::STEP { 0 } else { self.bytes };
-            self.counted.add_large(2 * (bytes - before))?;
-            self.counted.give_small();
-        }
-        self.bytes = bytes;
-        Ok(())
-    }
-
-    /// What was counted.
-    pub fn finish(self) -> Counted {
-        self.counted
     }
 }
 

@@ -9,7 +9,8 @@ use flate2::bufread::{GzDecoder, ZlibDecoder};
 use flate2::write::GzEncoder;
 use headgate_core::error::{Code, Error, Result};
 
-use crate::body::{self, Align, Counted, Source};
+use crate::body::{self, Align, Source};
+use crate::counted::Counted;
 use crate::headers::Headers;
 
 /// A coding that is more than identity.

@@ -154,7 +154,10 @@ fn late() -> Error {
 }
 
 /// The message of a call, plain and with a prefix that says so.
-async fn one_message(headers: &HeaderMap, body: &mut Incoming) -> Result<(bytes::Bytes, body::Counted)> {
+async fn one_message(
+    headers: &HeaderMap,
+    body: &mut Incoming,
+) -> Result<(bytes::Bytes, crate::counted::Counted)> {
     let limit = body::small_limit();
     let read = body::read_counted(body, limit.saturating_add(message::PREFIX)).await;
     let (bytes, mut counted) = read.map_err(|error| message::of_message(error, limit))?;

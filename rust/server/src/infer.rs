@@ -22,8 +22,8 @@ use headgate_protocol::envelope::Envelope;
 use headgate_protocol::reply::ReplyHead;
 
 use crate::access_log::{Entry, Protocol};
-use crate::body::Counted;
 use crate::context::Context;
+use crate::counted::Counted;
 use crate::deadline;
 use crate::headers::Headers;
 use crate::io::{self, Io, LiveEndpoint};

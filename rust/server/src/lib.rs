@@ -14,6 +14,7 @@ pub mod coding;
 pub mod config;
 pub mod conn;
 pub mod context;
+pub mod counted;
 pub mod deadline;
 pub mod drift;
 pub mod facts;

@@ -19,8 +19,8 @@ use headgate_engine::{Ran, Waiter};
 use http::{HeaderName, HeaderValue};
 
 use crate::access_log::{AccessLog, Entry, Protocol};
-use crate::body::Counted;
 use crate::context::Context;
+use crate::counted::Counted;
 use crate::io::{self, LiveEndpoint};
 use crate::metrics::Shard;
 use crate::version::VersionState;

@@ -14,7 +14,7 @@ use headgate_protocol::envelope::{self, Envelope, Form, InputEnvelope, Selection
 use headgate_protocol::strings::StringTable;
 use headgate_protocol::{TypedMut, binary, predict};
 
-use crate::body::Counted;
+use crate::counted::Counted;
 use crate::outputs;
 
 /// The most bytes of a scratch buffer that are kept for the next request.

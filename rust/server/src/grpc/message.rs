@@ -7,8 +7,9 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::protobuf;
 use http::{HeaderMap, HeaderValue};
 
-use crate::body::{Counted, limit_words};
+use crate::body::limit_words;
 use crate::coding::{self, Coding};
+use crate::counted::Counted;
 
 /// A flag and the length of the message.
 pub const PREFIX: usize = 5;

@@ -12,7 +12,8 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::message::{self, PREFIX};
-use crate::body::{self, Counted, Counting};
+use crate::body;
+use crate::counted::{Counted, Counting};
 use crate::io;
 
 /// A message and its share of the memory for large requests.

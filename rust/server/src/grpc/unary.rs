@@ -17,9 +17,10 @@ use hyper::body::Incoming;
 
 use super::{CONTENT, deadline, failed, message, refused, succeeded};
 use crate::access_log::Protocol;
-use crate::body::{self, Counted};
+use crate::body;
 use crate::conn::{Conn, Open, Receiving};
 use crate::context::Context;
+use crate::counted::Counted;
 use crate::headers::Headers;
 use crate::infer::{self, Answer, Ask, Dialect};
 use crate::io;
