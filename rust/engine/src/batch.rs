@@ -207,6 +207,9 @@ impl Batch {
             Some(index) => self.seats.has_left(index),
             None => self.seats.look().is_none(),
         };
+        if unwanted {
+            running.token().cancel();
+        }
         let result = if unwanted { Err(left()) } else { run() };
         *lock(&self.run) = None;
         result

@@ -18,14 +18,20 @@ use crate::sync::{Mutex, MutexGuard, lock};
 /// How long a run may go on after it was cancelled before it counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(1);
 
-/// The runs of a model that did not go as they should.
+/// The runs of a model on pool threads now, and those that did not go as they should.
 #[derive(Debug, Default)]
 pub struct Runs {
+    in_progress: AtomicUsize,
     cancelled: AtomicU64,
     stuck: AtomicUsize,
 }
 
 impl Runs {
+    /// Runs that pool threads have begun and not ended.
+    pub fn in_progress(&self) -> usize {
+        self.in_progress.load(Relaxed)
+    }
+
     /// Runs that were cancelled because nobody waited for them any more, or because they held an IO thread up.
     pub fn cancelled(&self) -> u64 {
         self.cancelled.load(Relaxed)
@@ -53,7 +59,7 @@ impl Runs {
 }
 
 impl Model {
-    /// Its runs that did not go as they should.
+    /// Its runs on pool threads now, and those that did not go as they should.
     pub fn runs(&self) -> &Runs {
         &self.runs
     }
@@ -91,6 +97,7 @@ impl Runner {
     pub(crate) fn begin(&self, model: &Arc<Model>, until: Instant) -> Running<'_> {
         let scope = Scope::begin();
         let (token, model, begun) = (scope.token(), model.clone(), Instant::now());
+        model.runs().in_progress.fetch_add(1, Relaxed);
         *self.current() = Some(Current { token, model, begun, until, cancelled: None, stuck: false });
         Running { runner: self, scope }
     }
@@ -153,6 +160,7 @@ impl Running<'_> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         let Some(run) = self.runner.current().take() else { return };
+        run.model.runs().in_progress.fetch_sub(1, Relaxed);
         if self.scope.is_cancelled() {
             run.model.runs().count_cancelled();
         }

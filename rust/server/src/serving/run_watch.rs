@@ -144,6 +144,7 @@ pub fn families(shared: &Shared, snapshot: &Snapshot<VersionState>) -> Vec<Value
         family(name, help, "gauge", kinds.map(|(kind, value)| json!([{"kind": kind}, value])))
     };
     vec![
+        per_version(snapshot, "headgate_runs_in_progress", "Runs in progress on pool threads; those on IO threads and devices are not counted.", "gauge", |model| model.runs().in_progress() as u64),
         per_version(snapshot, "headgate_runs_cancelled_total", "Runs that were cancelled: nobody waited for them any more, or they held an IO thread up.", "counter", |model| model.runs().cancelled()),
         per_version(snapshot, "headgate_runs_stuck", "Runs in progress that were cancelled and do not end.", "gauge", |model| model.runs().stuck() as u64),
         family("headgate_trapped_divisions_total", "Integer divisions without a result inside models; the run of each has failed.", "counter", std::iter::once(json!([{}, trap::stepped_over()]))),

@@ -49,7 +49,7 @@ pub fn describe(endpoint: &LiveEndpoint) -> Value {
                 })),
                 "probes": attribution::shown(&state.model),
                 "runs": json!({
-                    "cancelled": state.model.runs().cancelled(), "stuck": state.model.runs().stuck(),
+                    "in_progress": state.model.runs().in_progress(), "cancelled": state.model.runs().cancelled(), "stuck": state.model.runs().stuck(),
                 }),
                 "run_us": {"p50": micros(0.5), "p99": micros(0.99)},
                 "batches": state.model.batcher().map(batches),
