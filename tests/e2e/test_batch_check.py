@@ -71,6 +71,32 @@ def node(operator: str, inputs: str = "X", **attributes: Any) -> Nodes:
 
 
 F = TensorProto.FLOAT
+
+
+def mixed_at(rows: int) -> onnx.ModelProto:
+    """A row minus the mean of all, in batches of one size; in all others the row itself."""
+    branches = {}
+    for branch, nodes in {
+        "then": [
+            helper.make_node("ReduceMean", ["X"], ["M"], axes=[0]),
+            helper.make_node("Sub", ["X", "M"], ["then"]),
+        ],
+        "else": [helper.make_node("Identity", ["X"], ["else"])],
+    }.items():
+        output = helper.make_tensor_value_info(branch, F, ["rows", WIDTH])
+        branches[f"{branch}_branch"] = helper.make_graph(nodes, branch, [], [output])
+    return model(
+        [
+            helper.make_node("Shape", ["X"], ["S"], end=1),
+            helper.make_node("Squeeze", ["S"], ["N"]),
+            helper.make_node("Equal", ["N", "size"], ["is_size"]),
+            helper.make_node("If", ["is_size"], ["Y"], **branches),
+        ],
+        F,
+        {"size": np.int64(rows)},
+    )
+
+
 #: What mixes rows, each in its own way.
 MIXED: dict[str, Callable[[], onnx.ModelProto]] = {
     **{f"centred-{name}": partial(centred, element) for name, element in TYPES.items()},
@@ -109,6 +135,7 @@ MIXED: dict[str, Callable[[], onnx.ModelProto]] = {
         F,
         {"zero": np.int64(0), "one": np.array([1])},
     ),
+    **{f"only-{size}-together": partial(mixed_at, size) for size in (2, 5, 6, 7, 8)},
     "quantised-as-a-whole": lambda: model(
         [
             helper.make_node("DynamicQuantizeLinear", ["X"], ["Q", "scale", "at"]),

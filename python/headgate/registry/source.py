@@ -72,6 +72,9 @@ def read(source: Source, name: str, write: Callable[[bytes], object], *, least: 
         raise ModelLoadFailed(
             f"{name} in {source.folder} is a link that leaves the folder; put the file itself there"
         )
+    irregular = ModelLoadFailed(f"{name} in {source.folder} is not a regular file")
+    if real.is_dir():  # which Python would not open below
+        raise irregular
     try:
         # O_NONBLOCK: opening a pipe must fail below, not hang here.
         handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -83,7 +86,7 @@ def read(source: Source, name: str, write: Callable[[bytes], object], *, least: 
         if source.folder not in Path(f"/proc/self/fd/{file.fileno()}").readlink().parents:
             raise ModelLoadFailed(f"{name} was moved out of {source.folder} while it was opened")
         if not stat.S_ISREG(before.st_mode):
-            raise ModelLoadFailed(f"{name} in {source.folder} is not a regular file")
+            raise irregular
         if before.st_size < least:
             raise ModelLoadFailed(
                 f"{name} has {before.st_size} bytes; the model wants at least {least}: is it whole?"

@@ -27,6 +27,8 @@ const LONG_BATCH: Duration = Duration::from_millis(250);
 const LONG_ROW: Duration = Duration::from_millis(20);
 /// The rows of such a model.
 const FEW: usize = 4;
+/// The sizes that are left are tried until the check took this long.
+const OTHERS_BUDGET: Duration = Duration::from_millis(500);
 /// Batches up to this size are tried with every pattern of neighbours.
 const SMALL: usize = 8;
 
@@ -131,7 +133,8 @@ impl Check<'_> {
     /// Runs batches of several sizes.
     fn sizes(&self, binding: &mut Binding, alone: &[Alone], row_time: Duration) -> Result<Ran<()>> {
         let begun = Instant::now();
-        let sizes = sizes(self.batcher, self.batcher.slab_rows(self.rows.row_bytes()), row_time);
+        let most = self.batcher.slab_rows(self.rows.row_bytes());
+        let sizes = sizes(self.batcher, most, row_time);
         for (at, &size) in sizes.iter().enumerate() {
             let mut seen = Seen::new();
             for first in (0..self.rows.len()).step_by(size) {
@@ -142,6 +145,30 @@ impl Check<'_> {
                 if let Err(verdict) = self.together(binding, alone, &orders, (&mut seen, begun))? {
                     return Ok(Err(verdict));
                 }
+            }
+        }
+        self.other_sizes(binding, alone, &sizes, (most, row_time, begun))
+    }
+
+    /// Runs one batch of each size that is left, twice: a model may mix rows at one size only.
+    fn other_sizes(
+        &self,
+        binding: &mut Binding,
+        alone: &[Alone],
+        tried: &[usize],
+        (most, row_time, begun): (usize, Duration, Instant),
+    ) -> Result<Ran<()>> {
+        let mut others: Vec<usize> = (2..=most).map(|size| self.batcher.padded(size)).collect();
+        others.dedup();
+        for size in others.into_iter().filter(|size| !tried.contains(size)) {
+            if begun.elapsed() > OTHERS_BUDGET || !is_short(size, row_time) {
+                break;
+            }
+            let plain: Vec<usize> = (0..size).map(|place| place % self.rows.len()).collect();
+            let reversed = plain.iter().rev().copied().collect();
+            let compared = self.together(binding, alone, &[plain, reversed], (&mut Seen::new(), begun))?;
+            if compared.is_err() {
+                return Ok(compared);
             }
         }
         Ok(Ok(()))
@@ -268,8 +295,7 @@ fn sizes(batcher: &Batcher, most: usize, row_time: Duration) -> Vec<usize> {
     let mut sizes = Vec::new();
     for size in all.into_iter().filter(|size| (2..=most).contains(size)) {
         let padded = batcher.padded(size);
-        let is_short = row_time * u32::try_from(padded).unwrap_or(u32::MAX) <= LONG_BATCH;
-        if !sizes.contains(&padded) && (is_short || sizes.len() < 2 && padded <= FEW) {
+        if !sizes.contains(&padded) && (is_short(padded, row_time) || sizes.len() < 2 && padded <= FEW) {
             sizes.push(padded);
         }
     }
@@ -277,6 +303,10 @@ fn sizes(batcher: &Batcher, most: usize, row_time: Duration) -> Vec<usize> {
         sizes.push(batcher.padded(2));
     }
     sizes
+}
+
+fn is_short(rows: usize, row_time: Duration) -> bool {
+    row_time * u32::try_from(rows).unwrap_or(u32::MAX) <= LONG_BATCH
 }
 
 /// Which rows lie at the places of batches of a size: one after the other, the other way round, and then with those places changed

@@ -84,6 +84,12 @@ impl Cell {
         }
     }
 
+    /// Appends a number, which may be NaN or infinite; false if elements are no fractions.
+    pub(crate) fn push_fraction(&mut self, datatype: DataType, value: f64) -> bool {
+        let Cell::Numbers(bytes) = self else { return false };
+        fraction(datatype, value, bytes).is_some()
+    }
+
     /// The values as elements of that type.
     ///
     /// # Errors
@@ -162,11 +168,22 @@ fn encode(datatype: DataType, value: &Value, out: &mut Vec<u8>) -> Option<()> {
         DataType::Int16 => integer!(i16),
         DataType::Int32 => integer!(i32),
         DataType::Int64 => integer!(i64),
-        DataType::Fp32 => out.extend_from_slice(&(value.as_f64()? as f32).to_ne_bytes()),
-        DataType::Fp64 => out.extend_from_slice(&value.as_f64()?.to_ne_bytes()),
-        DataType::Fp16 => out.extend_from_slice(&half::f16::from_f64(value.as_f64()?).to_ne_bytes()),
-        DataType::Bf16 => out.extend_from_slice(&half::bf16::from_f64(value.as_f64()?).to_ne_bytes()),
+        DataType::Fp32 | DataType::Fp64 | DataType::Fp16 | DataType::Bf16 => {
+            return fraction(datatype, value.as_f64()?, out);
+        }
         DataType::Bytes => return None,
+    }
+    Some(())
+}
+
+/// Appends a number in memory order; `None` if the type holds no fractions.
+fn fraction(datatype: DataType, value: f64, out: &mut Vec<u8>) -> Option<()> {
+    match datatype {
+        DataType::Fp32 => out.extend_from_slice(&(value as f32).to_ne_bytes()),
+        DataType::Fp64 => out.extend_from_slice(&value.to_ne_bytes()),
+        DataType::Fp16 => out.extend_from_slice(&half::f16::from_f64(value).to_ne_bytes()),
+        DataType::Bf16 => out.extend_from_slice(&half::bf16::from_f64(value).to_ne_bytes()),
+        _ => return None,
     }
     Some(())
 }

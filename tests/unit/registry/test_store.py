@@ -146,6 +146,16 @@ def test_a_pipe_is_refused_and_does_not_hang(store: ArtifactStore, save: Save, t
         store.ingest(folder)
 
 
+def test_a_folder_in_the_place_of_a_file_is_refused(store: ArtifactStore, save: Save, tmp_path: Path) -> None:
+    folder = save(tmp_path / "m", location="w.data", data=None)
+    (folder / "w.data").mkdir()
+    with pytest.raises(ModelLoadFailed, match="not a regular file"):
+        store.ingest(folder)
+    (save(tmp_path / "n") / "warmup.json").mkdir()
+    with pytest.raises(ModelLoadFailed, match="not a regular file"):
+        store.ingest(tmp_path / "n")
+
+
 @pytest.mark.parametrize("keep", [0, 1, 20, -10, -1])
 def test_what_is_no_whole_model_is_refused(
     keep: int, store: ArtifactStore, save: Save, tmp_path: Path

@@ -69,6 +69,9 @@ type Checked<T> = std::result::Result<T, Wrong>;
 /// `model_load_failed` for a file that holds none, too many, or such as do not fit the signature.
 pub(crate) fn parse(json: &[u8], signature: &Signature) -> Result<Vec<Given>> {
     let text = std::str::from_utf8(json).map_err(|error| fault(&format!("is no UTF-8 text: {error}")))?;
+    if text.starts_with('\u{feff}') {
+        return Err(fault(&"begins with a byte order mark; JSON has none"));
+    }
     let (requests, is_list) = split(text).map_err(|error| {
         let what = "must be a request or a list of them, {\"inputs\": [...]}";
         fault(&format!("{what}: {} (line {}, column {})", words(&error), error.line(), error.column()))
@@ -185,7 +188,8 @@ impl<'a> File<'a> {
         let mut push = |element: &'a RawValue, path: &str| {
             let value: Value = self.read(element, path)?;
             elements += 1;
-            let is_right = cells.push(spec.datatype, &value);
+            let is_right = cells.push(spec.datatype, &value)
+                || missing(&value).is_some_and(|number| cells.push_fraction(spec.datatype, number));
             let why = || format!("input {name:?} is {}, not {value}", spec.datatype);
             if is_right { Ok(()) } else { Err(self.wrong(element, path, why())) }
         };
@@ -217,6 +221,20 @@ impl<'a> File<'a> {
             path.truncate(length);
         }
         Ok(())
+    }
+}
+
+/// What a value that no JSON number can be stands for, in both words of `answers.non_finite`: a file is read under any document.
+fn missing(value: &Value) -> Option<f64> {
+    match value {
+        Value::Null => Some(f64::NAN),
+        Value::String(word) => match word.as_str() {
+            "NaN" => Some(f64::NAN),
+            "Infinity" => Some(f64::INFINITY),
+            "-Infinity" => Some(f64::NEG_INFINITY),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -385,10 +403,29 @@ mod tests {
     }
 
     #[test]
+    fn missing_values_are_read_in_both_words_of_answers() {
+        let words = "null, \"NaN\", \"Infinity\", \"-Infinity\"";
+        let text = GOOD.replacen("1, 2, 3.5, 4", words, 1);
+        let requests = parse(text.as_bytes(), &signature()).unwrap();
+        let Cell::Numbers(bytes) = &requests[0].inputs[0].cells else { unreachable!("numbers") };
+        let numbers: Vec<f32> =
+            bytes.chunks_exact(4).map(|four| f32::from_ne_bytes(four.try_into().unwrap())).collect();
+        assert!(numbers[0].is_nan() && numbers[1].is_nan());
+        assert_eq!(numbers[2..], [f32::INFINITY, f32::NEG_INFINITY]);
+        for (from, to, says) in
+            [("3.5", "\"nan\"", "FP32, not \"nan\""), ("\"d\"", "null", "BYTES, not null")]
+        {
+            let error = parse(GOOD.replacen(from, to, 1).as_bytes(), &signature()).unwrap_err();
+            assert!(error.message.contains(says), "{error}");
+        }
+    }
+
+    #[test]
     fn what_is_no_list_of_requests_is_said_with_its_place() {
         let says = |json: &[u8]| parse(json, &signature()).unwrap_err().message.into_owned();
         assert!(says(b"[]").contains("has 0 requests"));
         assert!(says(b"\xff").contains("is no UTF-8 text"));
+        assert!(says(b"\xef\xbb\xbf{}").contains("byte order mark"));
         for (text, place) in [("", "(line 1, column 0)"), ("[{},\n }", "(line 2, column 2)")] {
             let said = says(text.as_bytes());
             assert!(said.contains("must be a request or a list of them") && said.ends_with(place), "{said}");
