@@ -71,6 +71,21 @@ def main() -> None:
         [tensor("x", TensorProto.FLOAT, ["n"]), tensor("keep", TensorProto.BOOL, ["n"])],
         [tensor("y", TensorProto.FLOAT, ["n"])],
     )
+    # A request may give another shape, which is not the one that the output declares.
+    write(
+        "reshape_by_initializer",
+        [helper.make_node("Reshape", ["x", "shape"], ["r"]), helper.make_node("Neg", ["r"], ["y"])],
+        [
+            tensor("x", TensorProto.FLOAT, [6]),
+            tensor("unused", TensorProto.FLOAT, [1]),
+            tensor("shape", TensorProto.INT64, [2]),
+        ],
+        [tensor("y", TensorProto.FLOAT, [2, 3])],
+        [
+            numpy_helper.from_array(np.zeros(1, np.float32), "unused"),
+            numpy_helper.from_array(np.array([2, 3]), "shape"),
+        ],
+    )
     # Answers with its input as well: the runtime leaves a buffer for that output as it is.
     write(
         "negative_and_input",

@@ -16,6 +16,9 @@ from headgate.cli import session as cli
 from headgate.cli.client import AdminClient, segment
 from headgate.cli.session import Session
 
+#: The optional inputs of a version that are named.
+OPTIONAL_SHOWN = 8
+
 
 @click.command()
 @click.argument("endpoint", required=False)
@@ -215,7 +218,18 @@ def _endpoint(one: dict[str, Any]) -> RenderableType:
     ]
     alarms = [f"alarm: {text}" for text in one["alarms"]]
     placed = [line for name, version in one["versions"].items() if (line := _why(name, version))]
-    return Group(head, *alarms, *one["notes"], "", traffic_view(one["traffic"]), "", made, *placed, *blocks)
+    optional = [line for name, version in one["versions"].items() if (line := _optional(name, version))]
+    tables = (traffic_view(one["traffic"]), "", made)
+    return Group(head, *alarms, *one["notes"], "", *tables, *placed, *optional, *blocks)
+
+
+def _optional(name: str, version: Mapping[str, Any]) -> str | None:
+    """The inputs of a version that a request may leave out; an exporter may have listed all weights there."""
+    names = [one["name"] for one in (version["signature"] or {}).get("optional_inputs", [])]
+    if not names:
+        return None
+    more = f" and {len(names) - OPTIONAL_SHOWN} more" if len(names) > OPTIONAL_SHOWN else ""
+    return f"{name} takes optional inputs: {', '.join(names[:OPTIONAL_SHOWN])}{more}"
 
 
 def _why(name: str, version: Mapping[str, Any]) -> str | None:

@@ -51,7 +51,7 @@ class DataPlane(Protocol):
         """Fits a baseline."""
 
     def inspect(self, model: str) -> dict[str, Any]:
-        """The signature of a model file: ``{"inputs": [...], "outputs": [...]}``."""
+        """The signature of a model file: ``{"inputs": [...], "outputs": [...]}``, and ``optional_inputs`` if there are any."""
 
 
 class Native:

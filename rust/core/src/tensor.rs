@@ -212,10 +212,38 @@ impl TensorSpec {
 /// What a version takes and gives.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
-    /// The inputs, in the model's order.
+    /// The inputs that every request gives, in the model's order.
     pub inputs: Vec<TensorSpec>,
     /// The outputs, in the model's order.
     pub outputs: Vec<TensorSpec>,
+    /// The inputs that a request may leave out: the model has a value of its own for each. A given value holds for the whole request,
+    /// so its first dimension is not the batch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub optional_inputs: Vec<TensorSpec>,
+}
+
+impl Signature {
+    /// All inputs, those that every request gives first.
+    pub fn all_inputs(&self) -> impl Iterator<Item = &TensorSpec> {
+        self.inputs.iter().chain(&self.optional_inputs)
+    }
+
+    /// The names of the inputs, for people.
+    pub fn input_names(&self) -> String {
+        /// Of the optional ones there may be as many as a model has weights.
+        const SHOWN: usize = 8;
+        let names = |specs: &[TensorSpec]| -> String {
+            specs.iter().map(|spec| format!("{:?}", spec.name)).collect::<Vec<_>>().join(", ")
+        };
+        let (required, optional) = (names(&self.inputs), &self.optional_inputs);
+        if optional.is_empty() {
+            return required;
+        }
+        let (shown, more) = optional.split_at(optional.len().min(SHOWN));
+        let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+        let optional = format!("optional {}{more}", names(shown));
+        if required.is_empty() { optional } else { format!("{required}, {optional}") }
+    }
 }
 
 #[cfg(test)]

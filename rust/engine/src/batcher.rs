@@ -289,7 +289,8 @@ mod tests {
             any_rank: false,
             labels: Vec::new(),
         };
-        let signature = Signature { inputs: vec![tensor.clone()], outputs: vec![tensor] };
+        let signature =
+            Signature { inputs: vec![tensor.clone()], outputs: vec![tensor], ..Signature::default() };
         Batcher::new(&RunSpec { max_batch, ..RunSpec::default() }, &signature).unwrap()
     }
 

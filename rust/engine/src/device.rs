@@ -22,6 +22,7 @@ use crate::model::Executable;
 /// The sessions of a model on one device.
 pub(crate) struct Sessions {
     signature: Signature,
+    remark: Option<String>,
     instances: Instances,
     /// Which of them computes what nobody's thread asks for.
     next: AtomicUsize,
@@ -53,8 +54,8 @@ impl Sessions {
             drop(alone);
             made.sessions.push(Mutex::new(session?));
         }
-        let signature = lock(&made.sessions[0]).signature().clone();
-        Ok(Sessions { signature, instances: made, next: AtomicUsize::new(0) })
+        let (signature, remark) = lock(&made.sessions[0]).described();
+        Ok(Sessions { signature, remark, instances: made, next: AtomicUsize::new(0) })
     }
 
     fn session(&self, instance: usize) -> MutexGuard<'_, OnDevice> {
@@ -90,6 +91,10 @@ fn release(sessions: Vec<Mutex<OnDevice>>, driver: &dyn Driver) {
 impl Executable for Sessions {
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    fn remark(&self) -> Option<&str> {
+        self.remark.as_deref()
     }
 
     fn run(&self, binding: &mut Binding) -> Result<()> {

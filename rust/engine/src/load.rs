@@ -166,6 +166,9 @@ impl Engine {
         let made = |how: How| {
             let (resident, executable) = self.session(library, digest, path, how, need)?;
             let model = Arc::new(self.model((resident, how.device), run, library)?);
+            if let Some(remark) = executable.remark() {
+                model.notes.add(remark.to_owned());
+            }
             Ok::<_, Error>(Warm::new(model, executable))
         };
         let mut unproven = None;

@@ -37,6 +37,11 @@ pub trait Executable: Send + Sync + 'static {
     /// What it takes and gives.
     fn signature(&self) -> &Signature;
 
+    /// What it declares and does not offer, if anything, in words.
+    fn remark(&self) -> Option<&str> {
+        None
+    }
+
     /// Computes the outputs of the inputs in `binding`, which has the signature's tensors. May run on many threads at once.
     ///
     /// # Errors
@@ -92,6 +97,10 @@ pub trait Executable: Send + Sync + 'static {
 impl Executable for Session {
     fn signature(&self) -> &Signature {
         Session::signature(self)
+    }
+
+    fn remark(&self) -> Option<&str> {
+        Session::remark(self)
     }
 
     fn run(&self, binding: &mut Binding) -> Result<()> {

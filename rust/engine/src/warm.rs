@@ -56,7 +56,7 @@ pub(crate) fn up(model: &Warm, warmup: Warmup, exact: bool) -> Result<Option<u64
             return Ok(None);
         }
     };
-    model.probes().keep(warmup.first());
+    model.probes().keep(warmup.plain_only());
     let mut counts = Counts::default();
     histogram.add_to(&mut counts);
     if counts.total() > 0 {
@@ -98,7 +98,7 @@ fn guessed_wrong(model: &Warm, error: &Error) {
     ));
 }
 
-/// Runs a model once: on the first request of its artifact, or on made-up inputs that it takes, which are returned.
+/// Runs a model once: on a request of its artifact, or on made-up inputs that it takes, which are returned.
 ///
 /// # Errors
 /// Why it takes none.
@@ -108,7 +108,8 @@ fn first_run(model: &Warm, warmup: Warmup) -> Result<Warmup> {
     let (mut failed, until) = (None, Instant::now() + MADE_UP);
     for attempt in warmup.attempts(model.signature()) {
         let mut binding = model.new_binding();
-        let filled = attempt.fill(&mut binding, model.signature(), 0);
+        let at = attempt.plain();
+        let filled = attempt.fill(&mut binding, model.signature(), at);
         let ran = filled.and_then(|()| match limited {
             true => within::run(model, binding, until),
             false => model.execute_first(&mut binding),
@@ -116,7 +117,7 @@ fn first_run(model: &Warm, warmup: Warmup) -> Result<Warmup> {
         match ran {
             Ok(()) => return Ok(attempt),
             Err(error) if !is_of_the_run(&error) => return Err(error),
-            Err(error) => failed = failed.or_else(|| Some(attempt.blame(0, &error))),
+            Err(error) => failed = failed.or_else(|| Some(attempt.blame(at, &error))),
         }
     }
     Err(failed.unwrap_or_else(|| Error::new(Code::Internal, "nothing to warm a model with")))

@@ -57,10 +57,18 @@ impl Warmup {
         matches!(self, Warmup::Given(_))
     }
 
-    /// The first request alone.
-    pub(crate) fn first(&self) -> Warmup {
+    /// The first request that gives no optional input, if there is one, else the first: what a run over it tells holds for most.
+    pub(crate) fn plain(&self) -> usize {
         match self {
-            Warmup::Given(requests) => Warmup::Given(requests.iter().take(1).cloned().collect()),
+            Warmup::Given(requests) => requests.iter().position(Given::is_plain).unwrap_or(0),
+            Warmup::MadeUp(_) => 0,
+        }
+    }
+
+    /// That request alone.
+    pub(crate) fn plain_only(&self) -> Warmup {
+        match self {
+            Warmup::Given(requests) => Warmup::Given(vec![requests[self.plain()].clone()]),
             Warmup::MadeUp(made_up) => Warmup::MadeUp(*made_up),
         }
     }
@@ -117,7 +125,7 @@ impl Warmup {
         first: usize,
     ) -> Result<()> {
         match self {
-            Warmup::Given(requests) => requests[0].fill_rows(binding, rows, first),
+            Warmup::Given(requests) => requests[self.plain()].fill_rows(binding, rows, first),
             Warmup::MadeUp(made_up) => made_up.fill(binding, signature, rows),
         }
     }

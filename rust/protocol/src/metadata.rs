@@ -51,9 +51,17 @@ pub fn model(out: &mut Vec<u8>, metadata: &ModelMetadata<'_>) {
     out.extend_from_slice(b",\"platform\":");
     write_json(metadata.platform, out);
     out.extend_from_slice(b",\"inputs\":");
-    tensors(out, &metadata.signature.inputs);
+    tensors(
+        out,
+        metadata
+            .signature
+            .inputs
+            .iter()
+            .map(|spec| (spec, false))
+            .chain(metadata.signature.optional_inputs.iter().map(|spec| (spec, true))),
+    );
     out.extend_from_slice(b",\"outputs\":");
-    tensors(out, &metadata.signature.outputs);
+    tensors(out, metadata.signature.outputs.iter().map(|spec| (spec, false)));
     out.push(b'}');
 }
 
@@ -94,9 +102,10 @@ fn strings(out: &mut Vec<u8>, texts: &[&str]) {
     out.push(b']');
 }
 
-fn tensors(out: &mut Vec<u8>, specs: &[TensorSpec]) {
+/// Appends tensors, each with whether a request may leave it out.
+fn tensors<'a>(out: &mut Vec<u8>, specs: impl Iterator<Item = (&'a TensorSpec, bool)>) {
     out.push(b'[');
-    for (index, spec) in specs.iter().enumerate() {
+    for (index, (spec, is_optional)) in specs.enumerate() {
         if index > 0 {
             out.push(b',');
         }
@@ -111,7 +120,7 @@ fn tensors(out: &mut Vec<u8>, specs: &[TensorSpec]) {
             }
             write_integer(out, dim < 0, dim.unsigned_abs());
         }
-        out.extend_from_slice(b"]}");
+        out.extend_from_slice(if is_optional { b"],\"parameters\":{\"optional\":true}}" } else { b"]}" });
     }
     out.push(b']');
 }
@@ -146,7 +155,11 @@ mod tests {
             any_rank: false,
             labels: Vec::new(),
         };
-        let signature = Signature { inputs: vec![spec("X", &[-1, 64])], outputs: vec![spec("Y", &[])] };
+        let signature = Signature {
+            inputs: vec![spec("X", &[-1, 64])],
+            outputs: vec![spec("Y", &[])],
+            optional_inputs: vec![spec("k", &[1])],
+        };
         let metadata = ModelMetadata {
             name: "digits",
             versions: &["1", "2"],
@@ -157,7 +170,8 @@ mod tests {
             written(|out| model(out, &metadata)),
             concat!(
                 r#"{"name":"digits","versions":["1","2"],"platform":"onnxruntime_onnx","#,
-                r#""inputs":[{"name":"X","datatype":"FP32","shape":[-1,64]}],"#,
+                r#""inputs":[{"name":"X","datatype":"FP32","shape":[-1,64]},"#,
+                r#"{"name":"k","datatype":"FP32","shape":[1],"parameters":{"optional":true}}],"#,
                 r#""outputs":[{"name":"Y","datatype":"FP32","shape":[]}]}"#
             )
         );

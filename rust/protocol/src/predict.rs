@@ -11,7 +11,7 @@ use std::ops::Range;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::tensor::{DataType, MAX_RANK, Shape, TensorSpec};
+use headgate_core::tensor::{DataType, MAX_RANK, Shape, Signature, TensorSpec};
 
 use crate::cursor::{Cursor, Kind};
 use crate::envelope::{Envelope, Form, InputEnvelope, Scratch, Source, refuse_byte_order_mark};
@@ -54,27 +54,30 @@ pub fn parse<'a>(body: &'a [u8], scratch: &mut Scratch) -> Result<Envelope<'a>> 
     Ok(Envelope { form, ..scratch.take() })
 }
 
-/// The inputs of a model that has `specs`, out of a request in row or column form. Their data lies in `buffer` (cleared
-/// first).
+/// An input and its value as it stands in the request, or collected out of it.
+type Value<'a, 's> = (&'s TensorSpec, Cow<'a, [u8]>);
+
+/// The inputs of a model with that signature, out of a request in row or column form. Their data lies in `buffer` (cleared
+/// first). Optional inputs come in column form only: a value that holds for the whole request is nothing that each row has.
 ///
 /// # Errors
 /// `invalid_argument` for inputs that are missing, unknown or given twice, and rows that are not alike.
 pub fn inputs<'b>(
     envelope: &Envelope<'_>,
-    specs: &[TensorSpec],
+    signature: &Signature,
     buffer: &'b mut Vec<u8>,
 ) -> Result<Vec<InputEnvelope<'b>>> {
     buffer.clear();
     let values = match envelope.form {
-        Form::Rows(rows) => rows_by_input(rows, specs)?,
-        Form::Columns(columns) => columns_by_input(columns, specs)?,
+        Form::Rows(rows) => rows_by_input(rows, signature)?,
+        Form::Columns(columns) => columns_by_input(columns, signature)?,
         Form::Listed | Form::Raw(_) => {
             return Err(Error::new(Code::Internal, "a request that lists its inputs has no rows or columns"));
         }
     };
-    let mut ranges: Vec<Range<usize>> = Vec::with_capacity(specs.len());
-    let mut encoded = Vec::with_capacity(specs.len());
-    for (spec, value) in specs.iter().zip(&values) {
+    let mut ranges: Vec<Range<usize>> = Vec::with_capacity(values.len());
+    let mut encoded = Vec::with_capacity(values.len());
+    for (spec, value) in &values {
         let start = buffer.len();
         let has_objects = spec.datatype == DataType::Bytes && value.contains(&b'{');
         if has_objects {
@@ -96,19 +99,21 @@ pub fn inputs<'b>(
         let (datatype, non_finite) = (spec.datatype, envelope.non_finite);
         Ok(InputEnvelope { name, datatype, shape, source, base64, non_finite })
     };
-    specs.iter().zip(ranges).zip(encoded).map(input).collect()
+    let specs = values.iter().map(|(spec, _)| *spec);
+    specs.zip(ranges).zip(encoded).map(input).collect()
 }
 
 /// Each input's rows as a list: the rows themselves, or collected out of their objects.
-fn rows_by_input<'a>(rows: &'a [u8], specs: &[TensorSpec]) -> Result<Vec<Cow<'a, [u8]>>> {
+fn rows_by_input<'a, 's>(rows: &'a [u8], signature: &'s Signature) -> Result<Vec<Value<'a, 's>>> {
+    let specs = &signature.inputs[..];
     let objects = first_kind(rows) == Some(Kind::Object) && !is_encoded(rows);
     if !objects {
         return match specs {
-            [_] => Ok(vec![Cow::Borrowed(rows)]),
+            [spec] => Ok(vec![(spec, Cow::Borrowed(rows))]),
             _ => Err(Error::invalid(format!(
                 "the model has {} inputs; each of \"instances\" must be an object with {}",
                 specs.len(),
-                names(specs)
+                signature.input_names()
             ))),
         };
     }
@@ -118,7 +123,14 @@ fn rows_by_input<'a>(rows: &'a [u8], specs: &[TensorSpec]) -> Result<Vec<Cow<'a,
             return Err(Error::invalid(format!("instances[{row}] must be an object, as the first one is")));
         }
         let place = || format!("instances[{row}]");
-        for (list, value) in lists.iter_mut().zip(members(cursor, specs, place)?) {
+        let values = members(cursor, signature, place)?;
+        if let Some((spec, _)) = values.get(specs.len()) {
+            return Err(Error::invalid(format!(
+                "instances[{row}] has {:?}, an optional input, which holds for the whole request: ask in column form (\"inputs\")",
+                spec.name
+            )));
+        }
+        for (list, (_, value)) in lists.iter_mut().zip(values) {
             if row > 0 {
                 list.push(b',');
             }
@@ -126,51 +138,52 @@ fn rows_by_input<'a>(rows: &'a [u8], specs: &[TensorSpec]) -> Result<Vec<Cow<'a,
         }
         Ok(())
     })?;
-    Ok(lists
-        .into_iter()
-        .map(|mut list| {
-            list.push(b']');
-            Cow::Owned(list)
-        })
-        .collect())
+    let closed = |(spec, mut list): (&'s TensorSpec, Vec<u8>)| {
+        list.push(b']');
+        (spec, Cow::Owned(list))
+    };
+    Ok(specs.iter().zip(lists).map(closed).collect())
 }
 
 /// Each input's tensor: a list, or the element itself where it has no dimension.
-fn columns_by_input<'a>(columns: &'a [u8], specs: &[TensorSpec]) -> Result<Vec<Cow<'a, [u8]>>> {
+fn columns_by_input<'a, 's>(columns: &'a [u8], signature: &'s Signature) -> Result<Vec<Value<'a, 's>>> {
     let mut cursor = Cursor::new(columns);
-    match (cursor.kind(), specs) {
-        (Kind::List | Kind::Number | Kind::Text | Kind::Flag, [_]) => Ok(vec![Cow::Borrowed(columns)]),
+    match (cursor.kind(), &signature.inputs[..]) {
+        (Kind::List | Kind::Number | Kind::Text | Kind::Flag, [spec]) => {
+            Ok(vec![(spec, Cow::Borrowed(columns))])
+        }
         // Bytes in base64, unless that is the input's name.
         (Kind::Object, [spec])
             if spec.datatype == DataType::Bytes
                 && spec.name != "b64"
                 && has_only_b64(&mut Cursor::new(columns)) == Ok(true) =>
         {
-            Ok(vec![Cow::Borrowed(columns)])
+            Ok(vec![(spec, Cow::Borrowed(columns))])
         }
         (Kind::Object, _) => {
-            let values = members(&mut cursor, specs, || "\"inputs\"".into())?;
-            Ok(values.into_iter().map(Cow::Borrowed).collect())
+            let values = members(&mut cursor, signature, || "\"inputs\"".into())?;
+            Ok(values.into_iter().map(|(spec, value)| (spec, Cow::Borrowed(value))).collect())
         }
-        (found, _) => {
-            Err(Error::invalid(format!("\"inputs\" must be an object with {}, not {found}", names(specs))))
-        }
+        (found, _) => Err(Error::invalid(format!(
+            "\"inputs\" must be an object with {}, not {found}",
+            signature.input_names()
+        ))),
     }
 }
 
-/// The value of each input in an object, in the model's order.
-fn members<'a>(
+/// The value of each input in an object, in the model's order, and after them those of the optional inputs that are there.
+fn members<'a, 's>(
     cursor: &mut Cursor<'a>,
-    specs: &[TensorSpec],
+    signature: &'s Signature,
     place: impl Fn() -> String,
-) -> Result<Vec<&'a [u8]>> {
-    let mut values: Vec<Option<&[u8]>> = vec![None; specs.len()];
+) -> Result<Vec<(&'s TensorSpec, &'a [u8])>> {
+    let mut values: Vec<Option<&[u8]>> = vec![None; signature.all_inputs().count()];
     cursor.members(|cursor, key| {
-        let Some(index) = specs.iter().position(|spec| spec.name == key) else {
+        let Some(index) = signature.all_inputs().position(|spec| spec.name == key) else {
             return Err(Error::invalid(format!(
                 "{} has {key:?}, which is not an input; the model takes {}",
                 place(),
-                names(specs)
+                signature.input_names()
             )));
         };
         match values[index].replace(cursor.value_extent()?) {
@@ -179,13 +192,18 @@ fn members<'a>(
         }
     })?;
     let missing = |spec: &TensorSpec| {
-        Error::invalid(format!("{} lacks {:?}; the model takes {}", place(), spec.name, names(specs)))
+        Error::invalid(format!(
+            "{} lacks {:?}; the model takes {}",
+            place(),
+            spec.name,
+            signature.input_names()
+        ))
     };
-    values.into_iter().zip(specs).map(|(value, spec)| value.ok_or_else(|| missing(spec))).collect()
-}
-
-fn names(specs: &[TensorSpec]) -> String {
-    specs.iter().map(|spec| format!("{:?}", spec.name)).collect::<Vec<_>>().join(", ")
+    let required = signature.inputs.len();
+    let all = values.into_iter().zip(signature.all_inputs()).enumerate();
+    all.filter(|(index, (value, _))| *index < required || value.is_some())
+        .map(|(_, (value, spec))| Ok((spec, value.ok_or_else(|| missing(spec))?)))
+        .collect()
 }
 
 /// The kind of a list's first element.

@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use common::iterations;
-use headgate_core::tensor::{DataType, TensorSpec};
+use headgate_core::tensor::{DataType, Signature, TensorSpec};
 use headgate_protocol::{Envelope, InputEnvelope, Scratch, StringTable, TypedMut, binary, predict, protobuf};
 
 thread_local! {
@@ -111,10 +111,11 @@ fn read(body: &[u8]) {
     for rank in 1..=3 {
         let both = specs(rank);
         for specs in [&both[..1], &both[1..], &both] {
+            let signature = Signature { inputs: specs.to_vec(), ..Signature::default() };
             bounded(body, || {
                 if let Ok(envelope) = predict::parse(body, &mut Scratch::default()) {
                     let mut buffer = Vec::new();
-                    let inputs = predict::inputs(&envelope, specs, &mut buffer).unwrap_or_default();
+                    let inputs = predict::inputs(&envelope, &signature, &mut buffer).unwrap_or_default();
                     inputs.iter().for_each(decode);
                 }
             });

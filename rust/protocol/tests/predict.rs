@@ -7,9 +7,11 @@ mod common;
 use common::iterations;
 use headgate_core::error::{Code, Result};
 use headgate_core::spec::NonFinite;
-use headgate_core::tensor::{DataType, Shape, TensorSpec};
+use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
 use headgate_protocol::envelope::Form;
-use headgate_protocol::{OutputTensor, Scratch, StringTable, TensorData, TypedMut, binary, predict};
+use headgate_protocol::{
+    InputEnvelope, OutputTensor, Scratch, StringTable, TensorData, TypedMut, binary, predict,
+};
 
 fn spec(name: &str, datatype: DataType, shape: &[i64]) -> TensorSpec {
     TensorSpec {
@@ -22,11 +24,16 @@ fn spec(name: &str, datatype: DataType, shape: &[i64]) -> TensorSpec {
     }
 }
 
+/// A signature with these inputs.
+fn taking(specs: &[TensorSpec]) -> Signature {
+    Signature { inputs: specs.to_vec(), ..Signature::default() }
+}
+
 /// Shapes of the inputs, and the floats of those that have some.
 fn read(body: &str, specs: &[TensorSpec]) -> Result<Vec<(Vec<i64>, Vec<f32>)>> {
     let envelope = predict::parse(body.as_bytes(), &mut Scratch::default())?;
     let mut buffer = Vec::new();
-    let inputs = predict::inputs(&envelope, specs, &mut buffer)?;
+    let inputs = predict::inputs(&envelope, &taking(specs), &mut buffer)?;
     let values = inputs.iter().map(|input| {
         let mut out = vec![0f32; if input.datatype == DataType::Fp32 { input.shape.count() } else { 0 }];
         if input.datatype == DataType::Fp32 {
@@ -99,6 +106,35 @@ fn what_does_not_fit_is_refused_with_words() {
 }
 
 #[test]
+fn optional_inputs_come_in_columns_by_name() {
+    let optional_inputs = vec![spec("k", DataType::Fp32, &[2]), spec("l", DataType::Fp32, &[])];
+    let signature = Signature { optional_inputs, ..taking(&[spec("X", DataType::Fp32, &[-1])]) };
+    let read = |body: &str| {
+        let envelope = predict::parse(body.as_bytes(), &mut Scratch::default())?;
+        let mut buffer = Vec::new();
+        let inputs = predict::inputs(&envelope, &signature, &mut buffer)?;
+        let shown = |input: &InputEnvelope<'_>| (input.name.to_string(), input.shape.dims().to_vec());
+        Ok::<_, headgate_core::error::Error>(inputs.iter().map(shown).collect::<Vec<_>>())
+    };
+    let x = ("X".to_owned(), vec![3]);
+    for body in [r#"{"inputs": [1, 2, 3]}"#, r#"{"instances": [1, 2, 3]}"#, r#"{"inputs": {"X": [1, 2, 3]}}"#]
+    {
+        assert_eq!(read(body).unwrap(), std::slice::from_ref(&x), "{body}");
+    }
+    let given = read(r#"{"inputs": {"l": 7, "X": [1, 2, 3], "k": [1, 2]}}"#).unwrap();
+    assert_eq!(given, [x, ("k".to_owned(), vec![2]), ("l".to_owned(), vec![])]);
+    for (body, says) in [
+        (r#"{"instances": [{"X": 1}, {"X": 1, "k": [1, 2]}]}"#, "instances[1] has \"k\", an optional input"),
+        (r#"{"inputs": {"k": [1, 2]}}"#, "lacks \"X\"; the model takes \"X\", optional \"k\", \"l\""),
+        (r#"{"inputs": {"X": [1], "z": 1}}"#, "\"z\", which is not an input"),
+        (r#"{"inputs": {"X": [1], "k": [1, 2], "k": [1, 2]}}"#, "\"k\" twice"),
+    ] {
+        let error = read(body).unwrap_err();
+        assert!(error.message.contains(says), "{body}: {error}");
+    }
+}
+
+#[test]
 fn bytes_come_as_text_or_base64() {
     let specs = [spec("S", DataType::Bytes, &[-1])];
     for body in
@@ -106,7 +142,7 @@ fn bytes_come_as_text_or_base64() {
     {
         let envelope = predict::parse(body.as_bytes(), &mut Scratch::default()).unwrap();
         let mut buffer = Vec::new();
-        let inputs = predict::inputs(&envelope, &specs, &mut buffer).unwrap();
+        let inputs = predict::inputs(&envelope, &taking(&specs), &mut buffer).unwrap();
         let mut table = StringTable::default();
         inputs[0].decode_strings(&mut table).unwrap();
         assert_eq!(table.view().iter().collect::<Vec<_>>(), [&b"a"[..], b"\xff"], "{body}");
@@ -188,7 +224,7 @@ fn any_body_is_taken_or_refused() {
                 let Ok(envelope) = predict::parse(body, &mut Scratch::default()) else { continue };
                 for specs in [&specs[..], &specs[..1], &specs[1..]] {
                     let mut buffer = Vec::new();
-                    for input in predict::inputs(&envelope, specs, &mut buffer).unwrap_or_default() {
+                    for input in predict::inputs(&envelope, &taking(specs), &mut buffer).unwrap_or_default() {
                         let _ = input.decode_strings(&mut StringTable::default());
                     }
                 }

@@ -11,6 +11,7 @@ use ort_sys::OrtValue;
 
 use crate::device::Driver;
 use crate::library::Library;
+use crate::optional::OptionalInputs;
 use crate::output_check::{self, Found};
 use crate::session::Session;
 use crate::shape_rule::Preallocated;
@@ -20,6 +21,7 @@ use crate::tensor::{Data, Tensor, Value, View};
 /// The tensors of one run of one session. Lease one for a request, give it back after the answer is out.
 pub struct Binding {
     inputs: Vec<Tensor>,
+    optional: Option<Box<OptionalInputs>>,
     outputs: Vec<Output>,
     raw_inputs: Vec<*const OrtValue>,
     raw_outputs: Vec<*mut OrtValue>,
@@ -58,6 +60,7 @@ impl Binding {
             raw_inputs: vec![null(); inputs.len()],
             raw_outputs: vec![null_mut(); outputs.len()],
             inputs,
+            optional: OptionalInputs::new(&signature.optional_inputs),
             outputs: outputs.into_iter().map(|tensor| Output { tensor, allocated: None }).collect(),
             library,
         }
@@ -71,6 +74,24 @@ impl Binding {
     /// The input at its place in the signature, to be shaped and filled.
     pub fn input_mut(&mut self, index: usize) -> &mut Tensor {
         &mut self.inputs[index]
+    }
+
+    /// Gives the optional input at its place among the signature's, to be shaped and filled. It is given until the tensors are
+    /// told to forget.
+    pub fn give_optional_input(&mut self, index: usize) -> &mut Tensor {
+        let optional = self.optional.as_mut().expect("the signature has optional inputs");
+        optional.give(self.library, index)
+    }
+
+    /// Leaves out the optional inputs that were given.
+    pub fn leave_out_optional_inputs(&mut self) {
+        if let Some(optional) = &mut self.optional {
+            optional.forget();
+        }
+    }
+
+    fn gives_optional_inputs(&self) -> bool {
+        self.optional.as_ref().is_some_and(|optional| optional.are_given())
     }
 
     /// The shapes of the inputs.
@@ -136,6 +157,7 @@ impl Binding {
     /// Gives back what others own: outputs that could not be foretold, strings, adopted bytes.
     pub fn forget(&mut self) {
         self.inputs.iter_mut().for_each(Tensor::forget);
+        self.leave_out_optional_inputs();
         for output in &mut self.outputs {
             output.allocated = None;
             output.tensor.forget();
@@ -145,7 +167,8 @@ impl Binding {
     /// Bytes held by the tensors that we own.
     pub fn capacity(&self) -> usize {
         let outputs = self.outputs.iter().map(|output| output.tensor.capacity());
-        self.inputs.iter().map(Tensor::capacity).chain(outputs).sum()
+        let optional = self.optional.as_ref().map_or(0, |optional| optional.capacity());
+        self.inputs.iter().map(Tensor::capacity).chain(outputs).sum::<usize>() + optional
     }
 
     /// Runs the session over the inputs.
@@ -154,6 +177,9 @@ impl Binding {
     /// `backend_failed`, `overloaded` for want of memory; `internal` when an input has no shape yet.
     pub fn run(&mut self, session: &Session) -> Result<()> {
         self.place_inputs()?;
+        if self.gives_optional_inputs() {
+            return self.run_with_optional_inputs(session);
+        }
         let foretold = self.place_outputs(session, Preallocated::Proven, None)?;
         let result = self.call(session);
         let is_doubtful = match &result {
@@ -162,6 +188,20 @@ impl Binding {
             Err(error) => error.code == Code::BackendFailed,
         };
         if foretold && is_doubtful { self.run_again(session, result) } else { result }
+    }
+
+    /// As [`Binding::run`]. The rules of the outputs were proven with the model's own values and say nothing about others, so no
+    /// output gets a buffer.
+    #[cold]
+    fn run_with_optional_inputs(&mut self, session: &Session) -> Result<()> {
+        self.place_outputs(session, Preallocated::Nothing, None)?;
+        let optional = self.optional.as_mut().expect("some are given");
+        let ran = optional.place(session, &mut self.raw_inputs).and_then(|()| {
+            // SAFETY: as in `call`; the values stand in the order of their names.
+            unsafe { session.run(optional.names(), &self.raw_inputs, &mut self.raw_outputs) }
+        });
+        self.raw_inputs.truncate(self.inputs.len());
+        self.take_outputs(ran)
     }
 
     /// Whether a run left one of our buffers as it was.
@@ -196,11 +236,15 @@ impl Binding {
         Ok(())
     }
 
-    /// Finds out which outputs may have buffers of ours, by runs over the inputs, unless it is known.
+    /// Finds out which outputs may have buffers of ours, by runs over the inputs, unless it is known. Inputs with optional ones among
+    /// them tell nothing.
     ///
     /// # Errors
     /// As [`Binding::run`].
     pub fn check_outputs(&mut self, session: &Session) -> Result<()> {
+        if self.gives_optional_inputs() {
+            return Ok(());
+        }
         self.place_inputs()?;
         output_check::prove(&session.rules, |which, pattern| {
             self.place_outputs(session, which, Some(pattern))?;
@@ -250,7 +294,13 @@ impl Binding {
     fn call(&mut self, session: &Session) -> Result<()> {
         // SAFETY: inputs are live and in the signature's order (checked in `run`); outputs are null or ours, and `&mut self`
         // keeps everyone else away.
-        let ran = unsafe { session.run(&self.raw_inputs, &mut self.raw_outputs) };
+        let ran = unsafe { session.run(session.input_names.all(), &self.raw_inputs, &mut self.raw_outputs) };
+        self.take_outputs(ran)
+    }
+
+    /// Takes over what a call into the runtime made.
+    #[inline]
+    fn take_outputs(&mut self, ran: Result<()>) -> Result<()> {
         // All are taken over before any is found missing, so that none is lost; a run that failed may have made some.
         let mut missing = None;
         for (raw, output) in self.raw_outputs.iter().zip(&mut self.outputs) {
@@ -277,106 +327,4 @@ pub(crate) fn foretells(datatype: DataType, shape: &Shape) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::{Path, PathBuf};
-
-    use super::*;
-    use crate::session::SessionOptions;
-    use crate::shape_rule::Rules;
-
-    /// A session whose input does not tell that it is an output as well: its rules are wrong.
-    fn fooled(name: &str) -> Session {
-        let path = std::env::var_os("HEADGATE_ORT_LIBRARY").expect("`make test` names the library");
-        let library = Library::open(&PathBuf::from(path)).unwrap();
-        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models").join(name);
-        let mut session = Session::load(library, &model, SessionOptions::default()).unwrap();
-        let mut signature = session.signature().clone();
-        signature.inputs.iter_mut().for_each(|input| input.name.push('_'));
-        session.rules = Arc::new(Rules::derive(&signature, &[]));
-        session
-    }
-
-    fn shape(session: &Session, index: usize, which: Preallocated) -> Option<Shape> {
-        let rows = Shape::new(&[3]).unwrap();
-        session.rules.shape(index, which, |_| &rows)
-    }
-
-    fn proven(session: &Session) -> Vec<bool> {
-        let outputs = 0..session.signature().outputs.len();
-        outputs.map(|index| shape(session, index, Preallocated::Proven).is_some()).collect()
-    }
-
-    fn run(session: &Session, binding: &mut Binding, values: [f32; 3]) -> Vec<Vec<f32>> {
-        fill(binding, values);
-        binding.run(session).unwrap();
-        let outputs = 0..binding.outputs();
-        outputs.map(|index| binding.output(index).unwrap().elements::<f32>().unwrap().to_vec()).collect()
-    }
-
-    fn fill(binding: &mut Binding, values: [f32; 3]) {
-        let input = binding.input_mut(0);
-        input.reshape(&Shape::new(&[3]).unwrap()).unwrap();
-        input.elements_mut::<f32>().unwrap().copy_from_slice(&values);
-    }
-
-    #[test]
-    fn an_output_that_is_left_alone_gets_no_buffer_once_it_was_checked() {
-        let session = fooled("negative_and_input.onnx");
-        let mut binding = Binding::new(session.library, session.signature());
-        assert_eq!(proven(&session), [false, false], "nothing before a run");
-        fill(&mut binding, [1.0, 2.0, 3.0]);
-        binding.check_outputs(&session).unwrap();
-        assert_eq!(proven(&session), [true, false]);
-        for first in [5.0, 6.0] {
-            let values = [first, 8.0, 9.0];
-            assert_eq!(run(&session, &mut binding, values), [values.map(|value| -value), values]);
-        }
-        assert!(binding.outputs[0].allocated.is_none() && binding.outputs[1].allocated.is_some());
-    }
-
-    #[test]
-    fn an_output_that_is_left_alone_later_is_noticed_and_right() {
-        let session = fooled("negative_and_input.onnx");
-        let mut binding = Binding::new(session.library, session.signature());
-        (0..2).for_each(|index| session.rules.trust(index));
-        let values = [7.0, 8.0, 9.0];
-        assert_eq!(run(&session, &mut binding, values), [values.map(|value| -value), values]);
-        assert_eq!(proven(&session), [true, false]);
-    }
-
-    #[test]
-    fn a_mark_is_seen_in_every_size_until_it_is_overwritten() {
-        let session = fooled("negative_and_input.onnx");
-        let mut tensor = Tensor::new(session.library, DataType::Uint8);
-        for size in 0..40 {
-            tensor.reshape(&Shape::new(&[size]).unwrap()).unwrap();
-            tensor.mark();
-            assert_eq!(tensor.is_marked(), size > 0, "{size}");
-            tensor.bytes_mut().unwrap().fill(0);
-            assert!(!tensor.is_marked(), "{size}");
-        }
-    }
-
-    #[test]
-    fn a_size_that_was_not_declared_is_noticed_without_a_look_at_words() {
-        let session = fooled("shape_liar.onnx");
-        let mut binding = Binding::new(session.library, session.signature());
-        session.rules.trust(0);
-        binding.input_mut(1).reshape(&Shape::new(&[3]).unwrap()).unwrap();
-        binding.input_mut(1).elements_mut::<u8>().unwrap().copy_from_slice(&[1, 0, 1]);
-        assert_eq!(run(&session, &mut binding, [1.0, 2.0, 3.0]), [[1.0, 3.0]]);
-        assert_eq!(proven(&session), [false]);
-    }
-
-    #[test]
-    fn a_request_that_fails_is_no_reason_to_distrust_a_rule() {
-        let session = fooled("gather.onnx");
-        let mut binding = Binding::new(session.library, session.signature());
-        session.rules.trust(0);
-        let index = binding.input_mut(0);
-        index.reshape(&Shape::new(&[1]).unwrap()).unwrap();
-        index.elements_mut::<i64>().unwrap()[0] = 99;
-        assert_eq!(binding.run(&session).unwrap_err().code, Code::BackendFailed);
-        assert_eq!(proven(&session), [true]);
-    }
-}
+mod tests;

@@ -12,6 +12,7 @@ pub mod device;
 pub mod element;
 pub mod heap;
 pub mod library;
+mod optional;
 mod output_check;
 pub mod session;
 mod shape_rule;

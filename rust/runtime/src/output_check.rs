@@ -79,7 +79,7 @@ mod tests {
             labels: Vec::new(),
         };
         let outputs = (0..outputs).map(|at| spec(format!("y{at}"))).collect();
-        Rules::derive(&Signature { inputs: vec![spec("x".to_owned())], outputs }, &[])
+        Rules::derive(&Signature { inputs: vec![spec("x".to_owned())], outputs, ..Signature::default() }, &[])
     }
 
     fn found(bytes: u8, is_ours: bool) -> Found {

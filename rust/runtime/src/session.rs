@@ -12,12 +12,12 @@ use headgate_core::spec::GraphOptimization;
 use headgate_core::tensor::{Signature, TensorSpec};
 use ort_sys::{GraphOptimizationLevel, OrtSession, OrtSessionOptions, OrtValue};
 
-use crate::api::{Api, string};
+use crate::api::Api;
 use crate::cancel;
 use crate::device::{Driver, Handle};
 use crate::library::{Library, c_path};
 use crate::shape_rule::Rules;
-use crate::signature::{check, tensor_spec};
+use crate::signature::{Declared, check, not_offered};
 use crate::trap::{self, Threads};
 use crate::zipmap::{self, Unzipped};
 
@@ -53,7 +53,9 @@ pub struct Session {
     pub(crate) library: &'static Library,
     raw: NonNull<OrtSession>,
     signature: Signature,
+    remark: Option<String>,
     pub(crate) input_names: Names,
+    pub(crate) optional_names: Names,
     pub(crate) output_names: Names,
     pub(crate) rules: Arc<Rules>,
     pub(crate) threads: Threads,
@@ -140,7 +142,9 @@ impl Session {
             library,
             raw,
             signature: Signature::default(),
+            remark: None,
             input_names: Names::default(),
+            optional_names: Names::default(),
             output_names: Names::default(),
             rules: Arc::default(),
             threads,
@@ -155,77 +159,31 @@ impl Session {
         &self.signature
     }
 
+    /// What it declares and does not offer, if anything, in words.
+    pub fn remark(&self) -> Option<&str> {
+        self.remark.as_deref()
+    }
+
+    /// Offers no optional inputs, for that reason.
+    pub(crate) fn withhold_optional_inputs(&mut self, why: &str) {
+        let withheld = std::mem::take(&mut self.signature.optional_inputs);
+        if !withheld.is_empty() {
+            self.remark =
+                Some(not_offered(withheld.iter().map(|spec| format!("{:?} ({why})", spec.name)).collect()));
+        }
+    }
+
     fn describe(&mut self) -> Result<()> {
-        let api = self.library.api;
-        let (mut inputs, mut outputs) = (0usize, 0usize);
-        // SAFETY: a live session and valid out-pointers.
-        unsafe {
-            api.check((api.SessionGetInputCount)(self.raw.as_ptr(), &mut inputs), Code::ModelLoadFailed)?;
-            api.check((api.SessionGetOutputCount)(self.raw.as_ptr(), &mut outputs), Code::ModelLoadFailed)?;
-        }
-        self.signature = Signature {
-            inputs: (0..inputs).map(|index| self.input(index)).collect::<Result<_>>()?,
-            outputs: (0..outputs).map(|index| self.output(index)).collect::<Result<_>>()?,
-        };
-        check(&self.signature)?;
+        // SAFETY: a live session.
+        let declared = unsafe { Declared::read(self.library.api, self.raw.as_ptr())? };
+        check(&declared.signature)?;
+        self.signature = declared.signature;
+        self.remark = (!declared.left_out.is_empty()).then(|| not_offered(declared.left_out));
         self.input_names = Names::of(&self.signature.inputs)?;
+        self.optional_names = Names::of(&self.signature.optional_inputs)?;
         self.output_names = Names::of(&self.signature.outputs)?;
-        self.rules = Arc::new(Rules::derive(&self.signature, &self.replaceable()?));
+        self.rules = Arc::new(Rules::derive(&self.signature, &declared.replaceable));
         Ok(())
-    }
-
-    fn input(&self, index: usize) -> Result<TensorSpec> {
-        let api = self.library.api;
-        let (mut name, mut info) = (null_mut(), null_mut());
-        // SAFETY: index is below the count; the allocator is the static default one.
-        unsafe {
-            let allocator = default_allocator(api)?;
-            let status = (api.SessionGetInputName)(self.raw.as_ptr(), index, allocator, &mut name);
-            api.check(status, Code::ModelLoadFailed)?;
-            let name = take_string(api, allocator, name)?;
-            let status = (api.SessionGetInputTypeInfo)(self.raw.as_ptr(), index, &mut info);
-            api.check(status, Code::ModelLoadFailed)?;
-            tensor_spec(api, "input", name, info)
-        }
-    }
-
-    fn output(&self, index: usize) -> Result<TensorSpec> {
-        let api = self.library.api;
-        let (mut name, mut info) = (null_mut(), null_mut());
-        // SAFETY: as in `input`.
-        unsafe {
-            let allocator = default_allocator(api)?;
-            let status = (api.SessionGetOutputName)(self.raw.as_ptr(), index, allocator, &mut name);
-            api.check(status, Code::ModelLoadFailed)?;
-            let name = take_string(api, allocator, name)?;
-            let status = (api.SessionGetOutputTypeInfo)(self.raw.as_ptr(), index, &mut info);
-            api.check(status, Code::ModelLoadFailed)?;
-            tensor_spec(api, "output", name, info)
-        }
-    }
-
-    /// The initialisers that a run may replace: the runtime answers with them as it does with inputs.
-    fn replaceable(&self) -> Result<Vec<String>> {
-        let api = self.library.api;
-        let mut count = 0usize;
-        // SAFETY: a live session and valid out-pointers; each index is below the count; the allocator is the static default one.
-        unsafe {
-            let status = (api.SessionGetOverridableInitializerCount)(self.raw.as_ptr(), &mut count);
-            api.check(status, Code::ModelLoadFailed)?;
-            let allocator = default_allocator(api)?;
-            let one = |index| {
-                let mut name = null_mut();
-                let status = (api.SessionGetOverridableInitializerName)(
-                    self.raw.as_ptr(),
-                    index,
-                    allocator,
-                    &mut name,
-                );
-                api.check(status, Code::ModelLoadFailed)?;
-                take_string(api, allocator, name)
-            };
-            (0..count).map(one).collect()
-        }
     }
 
     /// The session itself, for a binding's run.
@@ -236,17 +194,22 @@ impl Session {
     /// One call into the runtime. Outputs may be there although it fails.
     ///
     /// # Safety
-    /// `inputs` are live values in the signature's order, `outputs` are null or live values in the signature's order, and
-    /// nobody else touches any of them during the call.
-    pub(crate) unsafe fn run(&self, inputs: &[*const OrtValue], outputs: &mut [*mut OrtValue]) -> Result<()> {
-        debug_assert_eq!((inputs.len(), outputs.len()), (self.input_names.len(), self.output_names.len()));
+    /// `inputs` are live values of the inputs with these names, all of the session's, `outputs` are null or live values in the
+    /// signature's order, and nobody else touches any of them during the call.
+    pub(crate) unsafe fn run(
+        &self,
+        names: &[*const c_char],
+        inputs: &[*const OrtValue],
+        outputs: &mut [*mut OrtValue],
+    ) -> Result<()> {
+        debug_assert_eq!((inputs.len(), outputs.len()), (names.len(), self.output_names.len()));
         let run = |options| {
             // SAFETY: the caller's promise; names are NUL-terminated and live as long as the session; the options are the thread's.
             let status = unsafe {
                 (self.library.api.Run)(
                     self.raw.as_ptr(),
                     options,
-                    self.input_names.as_ptr(),
+                    names.as_ptr(),
                     inputs.as_ptr(),
                     inputs.len(),
                     self.output_names.as_ptr(),
@@ -377,31 +340,16 @@ impl Names {
         self.pointers[index]
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> &[*const c_char] {
+        &self.pointers
+    }
+
     fn as_ptr(&self) -> *const *const c_char {
         self.pointers.as_ptr()
     }
 
     fn len(&self) -> usize {
         self.pointers.len()
-    }
-}
-
-/// # Safety
-/// `api` is a live table.
-unsafe fn default_allocator(api: Api) -> Result<*mut ort_sys::OrtAllocator> {
-    let mut allocator = null_mut();
-    // SAFETY: the out-pointer is valid.
-    api.check(unsafe { (api.GetAllocatorWithDefaultOptions)(&mut allocator) }, Code::ModelLoadFailed)?;
-    Ok(allocator)
-}
-
-/// # Safety
-/// `text` is a C string made with `allocator`; it is freed here.
-unsafe fn take_string(api: Api, allocator: *mut ort_sys::OrtAllocator, text: *mut c_char) -> Result<String> {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let copy = string(text);
-        api.check((api.AllocatorFree)(allocator, text.cast()), Code::ModelLoadFailed)?;
-        Ok(copy)
     }
 }

@@ -2,14 +2,123 @@
 //!
 //! Not here: the session (`session`), models that end in ZipMap (`zipmap`).
 
-use std::ptr::null;
+use std::ffi::c_char;
+use std::ptr::{null, null_mut};
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{MAX_RANK, MAX_TENSORS, Signature, TensorSpec};
-use ort_sys::{ONNXType, OrtTypeInfo};
+use ort_sys::{ONNXType, OrtAllocator, OrtApi, OrtSession, OrtStatusPtr, OrtTypeInfo};
 
 use crate::api::{Api, string};
 use crate::element::from_onnx;
+
+/// What a session declares.
+pub(crate) struct Declared {
+    /// What can be served of it.
+    pub(crate) signature: Signature,
+    /// The initialisers that a run may replace: the runtime answers with them as it does with inputs.
+    pub(crate) replaceable: Vec<String>,
+    /// Those that no request can give, and why.
+    pub(crate) left_out: Vec<String>,
+}
+
+impl Declared {
+    /// # Errors
+    /// `model_load_failed` that names the tensor that cannot be served.
+    ///
+    /// # Safety
+    /// The session is live.
+    pub(crate) unsafe fn read(api: Api, session: *const OrtSession) -> Result<Declared> {
+        // SAFETY: the caller's promise, and the type is the table's own.
+        unsafe {
+            let inputs = INPUTS.read(api, session)?.into_iter().map(|(_, spec)| spec);
+            let outputs = OUTPUTS.read(api, session)?.into_iter().map(|(_, spec)| spec);
+            let mut signature = Signature {
+                inputs: inputs.collect::<Result<_>>()?,
+                outputs: outputs.collect::<Result<_>>()?,
+                ..Signature::default()
+            };
+            let (mut replaceable, mut left_out) = (Vec::new(), Vec::new());
+            // What cannot be given keeps its value: that is no reason to refuse the model.
+            for (name, spec) in REPLACEABLE.read(api, session)? {
+                match spec {
+                    Ok(spec) => signature.optional_inputs.push(spec),
+                    Err(error) => left_out.push(error.message.into_owned()),
+                }
+                replaceable.push(name);
+            }
+            Ok(Declared { signature, replaceable, left_out })
+        }
+    }
+}
+
+/// Optional inputs that are not offered, in words: some of them by name.
+pub(crate) fn not_offered(mut why: Vec<String>) -> String {
+    const NAMED: usize = 3;
+    let more = why.len().saturating_sub(NAMED);
+    why.truncate(NAMED);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    format!("optional inputs that are not offered: {}{more}", why.join(", "))
+}
+
+/// The functions that describe one kind of a session's tensors.
+struct Described {
+    what: &'static str,
+    count: fn(&OrtApi) -> CountFn,
+    name: fn(&OrtApi) -> NameFn,
+    info: fn(&OrtApi) -> InfoFn,
+}
+
+type CountFn = unsafe extern "system" fn(*const OrtSession, *mut usize) -> OrtStatusPtr;
+type NameFn =
+    unsafe extern "system" fn(*const OrtSession, usize, *mut OrtAllocator, *mut *mut c_char) -> OrtStatusPtr;
+type InfoFn = unsafe extern "system" fn(*const OrtSession, usize, *mut *mut OrtTypeInfo) -> OrtStatusPtr;
+
+const INPUTS: Described = Described {
+    what: "input",
+    count: |api| api.SessionGetInputCount,
+    name: |api| api.SessionGetInputName,
+    info: |api| api.SessionGetInputTypeInfo,
+};
+const OUTPUTS: Described = Described {
+    what: "output",
+    count: |api| api.SessionGetOutputCount,
+    name: |api| api.SessionGetOutputName,
+    info: |api| api.SessionGetOutputTypeInfo,
+};
+const REPLACEABLE: Described = Described {
+    what: "input",
+    count: |api| api.SessionGetOverridableInitializerCount,
+    name: |api| api.SessionGetOverridableInitializerName,
+    info: |api| api.SessionGetOverridableInitializerTypeInfo,
+};
+
+impl Described {
+    /// Each tensor's name, and its description or why there is none.
+    ///
+    /// # Safety
+    /// The session is live.
+    unsafe fn read(&self, api: Api, session: *const OrtSession) -> Result<Vec<(String, Result<TensorSpec>)>> {
+        let (mut count, mut allocator) = (0usize, null_mut());
+        // SAFETY: the caller's promise; the out-pointers are valid, each index is below the count, and the allocator is the static
+        // default one.
+        unsafe {
+            api.check((self.count)(&api)(session, &mut count), Code::ModelLoadFailed)?;
+            api.check((api.GetAllocatorWithDefaultOptions)(&mut allocator), Code::ModelLoadFailed)?;
+            let one = |index| {
+                let (mut name, mut info) = (null_mut(), null_mut());
+                let status = (self.name)(&api)(session, index, allocator, &mut name);
+                api.check(status, Code::ModelLoadFailed)?;
+                let copy = string(name);
+                api.check((api.AllocatorFree)(allocator, name.cast()), Code::ModelLoadFailed)?;
+                let status = (self.info)(&api)(session, index, &mut info);
+                api.check(status, Code::ModelLoadFailed)?;
+                Ok((copy.clone(), tensor_spec(api, self.what, copy, info)))
+            };
+            (0..count).map(one).collect()
+        }
+    }
+}
 
 /// Refuses a signature that no request could fit, or no answer.
 ///
@@ -20,15 +129,6 @@ pub(crate) fn check(signature: &Signature) -> Result<()> {
     if signature.inputs.len() > MAX_TENSORS {
         let count = signature.inputs.len();
         return refuse(format!("the model has {count} inputs; a request can list {MAX_TENSORS} at most"));
-    }
-    let inputs = signature.inputs.iter().map(|spec| ("input", spec));
-    let outputs = signature.outputs.iter().map(|spec| ("output", spec));
-    if let Some((what, spec)) = inputs.chain(outputs).find(|(_, spec)| spec.shape.len() > MAX_RANK) {
-        let rank = spec.shape.len();
-        return refuse(format!(
-            "{what} {:?} has {rank} dimensions; a tensor can have {MAX_RANK} at most",
-            spec.name
-        ));
     }
     let mut names: Vec<&str> = signature.outputs.iter().map(|spec| &*spec.name).collect();
     names.sort_unstable();
@@ -43,12 +143,7 @@ pub(crate) fn check(signature: &Signature) -> Result<()> {
 
 /// # Safety
 /// `info` is a live type description; it is released here.
-pub(crate) unsafe fn tensor_spec(
-    api: Api,
-    what: &str,
-    name: String,
-    info: *mut OrtTypeInfo,
-) -> Result<TensorSpec> {
+unsafe fn tensor_spec(api: Api, what: &str, name: String, info: *mut OrtTypeInfo) -> Result<TensorSpec> {
     // SAFETY: the caller's promise; the tensor description belongs to `info` and is read before it is released.
     unsafe {
         let spec = read_spec(api, what, name, info);
@@ -83,6 +178,9 @@ unsafe fn read_spec(api: Api, what: &str, name: String, info: *const OrtTypeInfo
     };
     let datatype = from_onnx(number)
         .ok_or_else(|| refuse(format!("has ONNX element type {number}, which the protocol cannot carry")))?;
+    if rank > MAX_RANK {
+        return Err(refuse(format!("has {rank} dimensions; a tensor can have {MAX_RANK} at most")));
+    }
     // SAFETY: the tensor's description is live.
     let any_rank = !unsafe { (api.TensorTypeAndShape_HasShape)(tensor) };
     let shape = if any_rank { vec![-1] } else { dims.into_iter().map(|dim| dim.max(-1)).collect() };

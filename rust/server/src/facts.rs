@@ -2,6 +2,7 @@
 //!
 //! The structures are gRPC's; REST says the same as JSON (`rest`).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use headgate_core::error::{Code, Error, Result};
@@ -11,6 +12,7 @@ use headgate_engine::Batcher;
 use headgate_engine::batcher::Sizes;
 use headgate_engine::histogram::Counts;
 use headgate_protocol::pb::inference as pb;
+use pb::infer_parameter::ParameterChoice;
 use pb::model_instance_group::Kind;
 use pb::model_version_policy::{All, PolicyChoice};
 use pb::repository_index_response::ModelIndex;
@@ -43,13 +45,21 @@ pub fn versions<'e>(endpoint: &'e LiveEndpoint, target: &Target<'e>) -> Vec<&'e 
     }
 }
 
-/// What model metadata says of a tensor.
+/// What model metadata says of a tensor that every request gives.
 pub fn tensor_metadata(spec: &TensorSpec) -> pb::model_metadata_response::TensorMetadata {
     pb::model_metadata_response::TensorMetadata {
         name: spec.name.clone(),
         datatype: spec.datatype.as_str().to_owned(),
         shape: spec.shape.clone(),
+        parameters: HashMap::new(),
     }
+}
+
+/// What model metadata says of an input that a request may leave out.
+pub fn optional_metadata(spec: &TensorSpec) -> pb::model_metadata_response::TensorMetadata {
+    let yes = pb::InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
+    let parameters = HashMap::from([("optional".to_owned(), yes)]);
+    pb::model_metadata_response::TensorMetadata { parameters, ..tensor_metadata(spec) }
 }
 
 /// The configuration of the named version, or the champion's.
@@ -63,7 +73,9 @@ pub fn config(io: &Io, target: &Target<'_>) -> Result<pb::ModelConfig> {
         name: spec.name.clone(),
         data_type: data_type(spec.datatype).into(),
         dims: spec.shape.clone(),
+        optional: false,
     };
+    let optional = |spec: &TensorSpec| pb::ModelInput { optional: true, ..input(spec) };
     let output = |spec: &TensorSpec| pb::ModelOutput {
         name: spec.name.clone(),
         data_type: data_type(spec.datatype).into(),
@@ -83,7 +95,12 @@ pub fn config(io: &Io, target: &Target<'_>) -> Result<pb::ModelConfig> {
         version_policy: Some(pb::ModelVersionPolicy { policy_choice: Some(PolicyChoice::All(All {})) }),
         // The first dimension is one of the tensor's own: nothing is added in front of it.
         max_batch_size: 0,
-        input: signature.inputs.iter().map(input).collect(),
+        input: signature
+            .inputs
+            .iter()
+            .map(input)
+            .chain(signature.optional_inputs.iter().map(optional))
+            .collect(),
         output: signature.outputs.iter().map(output).collect(),
         instance_group: vec![instances],
         default_model_filename: "model.onnx".to_owned(),

@@ -122,33 +122,77 @@ fn compatible(spec: &EndpointSpec, signatures: &[&Signature]) -> std::result::Re
     Ok(())
 }
 
-/// Whether what fits one version's inputs fits the other's.
+/// Whether every request that fits one version's inputs fits the other's, whatever optional inputs it gives.
 pub fn takes_the_same(one: &Signature, other: &Signature) -> bool {
-    difference("input", &one.inputs, &other.inputs).is_none()
+    let is_taken =
+        |spec: &TensorSpec| other.all_inputs().any(|taken| taken.name == spec.name && are_alike(taken, spec));
+    difference("input", &inputs(other), &inputs(one)).is_none() && one.optional_inputs.iter().all(is_taken)
 }
 
-/// How a version differs from the champion, in words.
+/// How a version differs from the champion, in words. Optional inputs are no difference: an exporter may list all weights of a model
+/// there, and callers of an endpoint whose versions differ in them leave them out.
 fn differs(version: &Signature, champion: &Signature) -> Option<String> {
-    difference("input", &version.inputs, &champion.inputs)
-        .or_else(|| difference("output", &version.outputs, &champion.outputs))
+    difference("input", &inputs(version), &inputs(champion))
+        .or_else(|| difference("output", &required(&version.outputs), &required(&champion.outputs)))
 }
 
-/// What the first tensor is that is not the same; names of dimensions and the order of tensors do not matter.
-fn difference(what: &str, challenger: &[TensorSpec], champion: &[TensorSpec]) -> Option<String> {
-    let shown = |tensor: Option<&TensorSpec>| {
-        tensor.map_or("missing".to_owned(), |tensor| match tensor.any_rank {
-            true => format!("{} of any rank", tensor.datatype),
-            false => format!("{} {:?}", tensor.datatype, tensor.shape),
-        })
-    };
-    let named = |tensors: &'_ [TensorSpec], name: &str| tensors.iter().position(|tensor| tensor.name == name);
-    champion.iter().chain(challenger).find_map(|tensor| {
-        let mine = named(challenger, &tensor.name).map(|at| &challenger[at]);
-        let theirs = named(champion, &tensor.name).map(|at| &champion[at]);
+fn inputs(signature: &Signature) -> Vec<Tensor<'_>> {
+    let optional = signature.optional_inputs.iter().map(Tensor::Optional);
+    required(&signature.inputs).into_iter().chain(optional).collect()
+}
+
+fn required(specs: &[TensorSpec]) -> Vec<Tensor<'_>> {
+    specs.iter().map(Tensor::Required).collect()
+}
+
+/// A tensor of a signature.
+#[derive(Clone, Copy)]
+enum Tensor<'a> {
+    Required(&'a TensorSpec),
+    Optional(&'a TensorSpec),
+}
+
+impl<'a> Tensor<'a> {
+    fn spec(self) -> &'a TensorSpec {
+        let (Tensor::Required(spec) | Tensor::Optional(spec)) = self;
+        spec
+    }
+
+    fn is_required(self) -> bool {
+        matches!(self, Tensor::Required(_))
+    }
+}
+
+impl std::fmt::Display for Tensor<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let TensorSpec { datatype, shape, any_rank, .. } = self.spec();
+        let optional = if self.is_required() { "" } else { "optional " };
+        match any_rank {
+            true => write!(f, "{optional}{datatype} of any rank"),
+            false => write!(f, "{optional}{datatype} {shape:?}"),
+        }
+    }
+}
+
+/// Names of dimensions do not matter.
+fn are_alike(one: &TensorSpec, other: &TensorSpec) -> bool {
+    (one.datatype, &one.shape, one.any_rank) == (other.datatype, &other.shape, other.any_rank)
+}
+
+/// What the first tensor is that one of them requires and the challenger does not take as the champion does; the order of tensors does not
+/// matter.
+fn difference(what: &str, challenger: &[Tensor<'_>], champion: &[Tensor<'_>]) -> Option<String> {
+    let named =
+        |tensors: &[Tensor<'_>], name: &str| tensors.iter().position(|tensor| tensor.spec().name == name);
+    let shown = |tensor: Option<Tensor<'_>>| tensor.map_or("missing".to_owned(), |tensor| tensor.to_string());
+    champion.iter().chain(challenger).filter(|tensor| tensor.is_required()).find_map(|tensor| {
+        let name = &tensor.spec().name;
+        let mine = named(challenger, name).map(|at| challenger[at]);
+        let theirs = named(champion, name).map(|at| champion[at]);
         let same = mine.zip(theirs).is_some_and(|(mine, theirs)| {
-            (mine.datatype, &mine.shape, mine.any_rank) == (theirs.datatype, &theirs.shape, theirs.any_rank)
+            are_alike(mine.spec(), theirs.spec()) && (theirs.is_required() || !mine.is_required())
         });
-        (!same).then(|| format!("{what} {:?} is {}, and {}", tensor.name, shown(mine), shown(theirs)))
+        (!same).then(|| format!("{what} {name:?} is {}, and {}", shown(mine), shown(theirs)))
     })
 }
 
@@ -170,7 +214,7 @@ mod tests {
 
     fn signature(inputs: &[&TensorSpec], outputs: &[&TensorSpec]) -> Signature {
         let owned = |tensors: &[&TensorSpec]| tensors.iter().copied().cloned().collect();
-        Signature { inputs: owned(inputs), outputs: owned(outputs) }
+        Signature { inputs: owned(inputs), outputs: owned(outputs), ..Signature::default() }
     }
 
     fn spec(more: &str) -> EndpointSpec {
@@ -200,6 +244,28 @@ mod tests {
             assert!(error.message.starts_with(&format!("versions.v2: {says} in the champion v1")), "{error}");
             assert!(compatible(&spec(r#", "compatible": false"#), &[&champion, &other]).is_ok());
         }
+    }
+
+    #[test]
+    fn optional_inputs_are_no_difference_unless_the_champion_requires_them_or_the_challenger_does() {
+        let [x, k, other] = [tensor("x", &[-1, 4]), tensor("k", &[2]), tensor("k", &[3])];
+        let plain = signature(&[&x], &[]);
+        let optional = |k: &TensorSpec| Signature { optional_inputs: vec![k.clone()], ..plain.clone() };
+        let required = signature(&[&x, &k], &[]);
+        for (champion, challenger) in [
+            (&plain, &optional(&k)),
+            (&optional(&k), &plain),
+            (&optional(&k), &optional(&other)),
+            (&required, &optional(&k)),
+        ] {
+            assert_eq!(differs(challenger, champion), None);
+        }
+        let says = |champion: &_, challenger: &_| differs(challenger, champion).unwrap();
+        assert_eq!(says(&optional(&k), &required), "input \"k\" is FP32 [2], and optional FP32 [2]");
+        assert_eq!(says(&required, &optional(&other)), "input \"k\" is optional FP32 [3], and FP32 [2]");
+        assert!(takes_the_same(&plain, &optional(&k)) && takes_the_same(&optional(&k), &optional(&k)));
+        assert!(!takes_the_same(&optional(&k), &plain) && !takes_the_same(&optional(&k), &optional(&other)));
+        assert!(takes_the_same(&required, &optional(&k)) && !takes_the_same(&optional(&k), &required));
     }
 
     #[test]

@@ -198,11 +198,15 @@ fn model_statistics(model: pb::ModelStatistics) -> Value {
 /// The configuration with the names that protobuf's JSON gives it.
 fn config_json(config: &pb::ModelConfig) -> Value {
     let data_type = |of: i32| pb::DataType::try_from(of).unwrap_or_default().as_str_name();
-    let inputs: Vec<Value> = config
-        .input
-        .iter()
-        .map(|input| json!({"name": input.name, "data_type": data_type(input.data_type), "dims": input.dims}))
-        .collect();
+    let input = |input: &pb::ModelInput| {
+        let mut shown =
+            json!({"name": input.name, "data_type": data_type(input.data_type), "dims": input.dims});
+        if input.optional {
+            shown["optional"] = true.into();
+        }
+        shown
+    };
+    let inputs: Vec<Value> = config.input.iter().map(input).collect();
     let outputs: Vec<Value> = config
         .output
         .iter()

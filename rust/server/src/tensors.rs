@@ -6,9 +6,9 @@
 use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::NonFinite;
-use headgate_core::tensor::{DataType, Shape, TensorSpec};
-use headgate_engine::runtime::Tensor;
+use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
 use headgate_engine::runtime::element::cast_mut;
+use headgate_engine::runtime::{Binding, Tensor};
 use headgate_engine::{Lease, Place, Seat, Waiter, Warm};
 use headgate_protocol::envelope::{self, Envelope, Form, InputEnvelope, Selection, Source};
 use headgate_protocol::strings::StringTable;
@@ -79,7 +79,8 @@ fn decode_unlisted(
 ) -> Result<Buffers> {
     let Scratch { strings, rearranged, .. } = scratch;
     let model = warm.model().clone();
-    let specs = &model.signature().inputs;
+    let signature = model.signature();
+    let specs = &signature.inputs;
     if let Form::Raw(bytes) = envelope.form {
         let input = raw_input(bytes, specs)?;
         return match specs[0].datatype {
@@ -87,7 +88,7 @@ fn decode_unlisted(
             _ => decode_listed(&[input], body, (warm, waiter), strings, counted),
         };
     }
-    let inputs = predict::inputs(envelope, specs, rearranged)?;
+    let inputs = predict::inputs(envelope, signature, rearranged)?;
     decode_listed(&inputs, body, (warm, waiter), strings, counted)
 }
 
@@ -124,43 +125,76 @@ fn decode_listed(
     strings: &mut StringTable,
     counted: &mut Counted,
 ) -> Result<Buffers> {
-    let specs = &warm.signature().inputs;
-    if inputs.len() != specs.len() {
-        check_names(inputs, specs)?;
+    // Of another number than the required ones, what is right has optional inputs among it.
+    let has_optional = inputs.len() != warm.signature().inputs.len();
+    if has_optional {
+        check_names(inputs, warm.signature())?;
     }
     if warm.place() == Place::Batch
+        && !has_optional
         && let Some(shapes) = batchable(inputs, &warm)?
     {
         return decode_into_batch(inputs, &shapes, (warm, waiter)).map(Buffers::Shared);
     }
     let mut lease = Lease::take(warm, waiter.thread);
     let (signature, binding) = lease.parts();
-    let specs = &signature.inputs;
-    for (index, spec) in specs.iter().enumerate() {
-        let input = find(inputs, spec, specs)?;
-        let tensor = binding.input_mut(index);
-        if let Some(bytes) = adoptable(input, body, tensor) {
-            tensor.adopt(&input.shape, bytes)?;
-        } else if spec.datatype == DataType::Bytes {
-            // Their number is known to be right before the runtime makes an object for each.
-            input.decode_strings(strings)?;
-            counted.hold(input.shape.count().saturating_mul(STRING_BYTES))?;
-            tensor.reshape(&input.shape)?;
-            for (element, bytes) in strings.view().iter().enumerate() {
-                tensor.set_string(element, bytes)?;
-            }
-        } else {
-            tensor.reshape(&input.shape)?;
-            input.decode_into(typed(tensor)?)?;
-        }
+    for (index, spec) in signature.inputs.iter().enumerate() {
+        let input = find(inputs, spec, signature)?;
+        decode_tensor(input, binding.input_mut(index), body, strings, counted)?;
+    }
+    if has_optional {
+        decode_optional(inputs, (signature, binding), body, strings, counted)?;
     }
     Ok(Buffers::Own(lease))
 }
 
+/// The optional inputs of a request whose names are known to be right.
+#[cold]
+fn decode_optional(
+    inputs: &[InputEnvelope<'_>],
+    (signature, binding): (&Signature, &mut Binding),
+    body: &Bytes,
+    strings: &mut StringTable,
+    counted: &mut Counted,
+) -> Result<()> {
+    for input in inputs {
+        let specs = signature.optional_inputs.iter().enumerate();
+        let Some((index, spec)) = specs.into_iter().find(|(_, spec)| spec.name == input.name) else {
+            continue;
+        };
+        check_input(input, spec)?;
+        decode_tensor(input, binding.give_optional_input(index), body, strings, counted)?;
+    }
+    Ok(())
+}
+
+// Inlined where every request passes: a call costs a small request more than the code.
+#[inline(always)]
+fn decode_tensor(
+    input: &InputEnvelope<'_>,
+    tensor: &mut Tensor,
+    body: &Bytes,
+    strings: &mut StringTable,
+    counted: &mut Counted,
+) -> Result<()> {
+    if let Some(bytes) = adoptable(input, body, tensor) {
+        return tensor.adopt(&input.shape, bytes);
+    }
+    if tensor.datatype() != DataType::Bytes {
+        tensor.reshape(&input.shape)?;
+        return input.decode_into(typed(tensor)?);
+    }
+    // Their number is known to be right before the runtime makes an object for each.
+    input.decode_strings(strings)?;
+    counted.hold(input.shape.count().saturating_mul(STRING_BYTES))?;
+    tensor.reshape(&input.shape)?;
+    strings.view().iter().enumerate().try_for_each(|(element, bytes)| tensor.set_string(element, bytes))
+}
+
 /// The shapes of the inputs, in the signature's order, if the request may be part of a batch.
 fn batchable(inputs: &[InputEnvelope<'_>], warm: &Warm) -> Result<Option<Vec<Shape>>> {
-    let specs = &warm.signature().inputs;
-    let shapes = specs.iter().map(|spec| Ok(find(inputs, spec, specs)?.shape));
+    let signature = warm.signature();
+    let shapes = signature.inputs.iter().map(|spec| Ok(find(inputs, spec, signature)?.shape));
     let shapes = shapes.collect::<Result<Vec<Shape>>>()?;
     Ok(warm.batcher().is_some_and(|batcher| batcher.takes(&shapes)).then_some(shapes))
 }
@@ -171,11 +205,11 @@ fn decode_into_batch(
     (warm, waiter): (Warm, Waiter),
 ) -> Result<Seat> {
     let model = warm.model().clone();
-    let specs = &model.signature().inputs;
+    let signature = model.signature();
     let mut seat = Seat::take(warm, shapes, waiter)?;
-    for (index, spec) in specs.iter().enumerate() {
+    for (index, spec) in signature.inputs.iter().enumerate() {
         let rows = typed_bytes(seat.input_mut(index), spec.datatype)?;
-        find(inputs, spec, specs)?.decode_into(rows)?;
+        find(inputs, spec, signature)?.decode_into(rows)?;
     }
     Ok(seat)
 }
@@ -184,11 +218,11 @@ fn decode_into_batch(
 fn find<'a, 'b>(
     inputs: &'a [InputEnvelope<'b>],
     spec: &TensorSpec,
-    specs: &[TensorSpec],
+    signature: &Signature,
 ) -> Result<&'a InputEnvelope<'b>> {
     let Some(input) = inputs.iter().find(|input| input.name == spec.name) else {
         // Another name in its place is what the client is to be told of.
-        return Err(check_names(inputs, specs).err().unwrap_or_else(|| missing(spec, specs)));
+        return Err(check_names(inputs, signature).err().unwrap_or_else(|| missing(spec, signature)));
     };
     check_input(input, spec)?;
     Ok(input)
@@ -209,26 +243,23 @@ fn adoptable(input: &InputEnvelope<'_>, body: &Bytes, tensor: &Tensor) -> Option
 }
 
 /// Says which inputs are missing and which are too many.
-fn check_names(inputs: &[InputEnvelope<'_>], specs: &[TensorSpec]) -> Result<()> {
-    if let Some(input) = inputs.iter().find(|input| specs.iter().all(|spec| spec.name != input.name)) {
+fn check_names(inputs: &[InputEnvelope<'_>], signature: &Signature) -> Result<()> {
+    let is_unknown = |input: &&InputEnvelope<'_>| signature.all_inputs().all(|spec| spec.name != input.name);
+    if let Some(input) = inputs.iter().find(is_unknown) {
         return Err(Error::invalid(format!(
             "input {:?} is not one of the model's: {}",
             input.name,
-            names(specs)
+            signature.input_names()
         )));
     }
-    match specs.iter().find(|spec| inputs.iter().all(|input| input.name != spec.name)) {
-        Some(spec) => Err(missing(spec, specs)),
+    match signature.inputs.iter().find(|spec| inputs.iter().all(|input| input.name != spec.name)) {
+        Some(spec) => Err(missing(spec, signature)),
         None => Ok(()),
     }
 }
 
-fn missing(spec: &TensorSpec, specs: &[TensorSpec]) -> Error {
-    Error::invalid(format!("input {:?} is missing; the model takes {}", spec.name, names(specs)))
-}
-
-fn names(specs: &[TensorSpec]) -> String {
-    specs.iter().map(|spec| format!("{:?}", spec.name)).collect::<Vec<_>>().join(", ")
+fn missing(spec: &TensorSpec, signature: &Signature) -> Error {
+    Error::invalid(format!("input {:?} is missing; the model takes {}", spec.name, signature.input_names()))
 }
 
 fn check_input(input: &InputEnvelope<'_>, spec: &TensorSpec) -> Result<()> {

@@ -59,7 +59,16 @@ ENDPOINT: dict[str, Any] = {
     "traffic": TRAFFIC,
     "versions": {
         "v1": VERSION,
-        "v2": {**VERSION, "role": "challenger", "run_us": {"p50": None, "p99": None}},
+        "v2": {
+            **VERSION,
+            "role": "challenger",
+            "run_us": {"p50": None, "p99": None},
+            "signature": {
+                "inputs": [],
+                "outputs": [],
+                "optional_inputs": [{"name": f"w{at}"} for at in range(10)],
+            },
+        },
     },
     "blocks": [{"digest": "sha256:cd", "version": "v0", "since": "then", "who": "me", "reason": "bad"}],
     "frozen": {"since": "then", "who": "me", "reason": "audit"},
@@ -114,6 +123,7 @@ def test_get_shows_one_endpoint_with_alarms_blocks_and_versions() -> None:
         "a note",
         "1.9/3.1 us",
         "v1 is inline: a run alone takes less than 50 us (the newest 812 runs: p99 6.4 us, 25% of the IO threads)",
+        "v2 takes optional inputs: w0, w1, w2, w3, w4, w5, w6, w7 and 2 more",
         "left alone",
         "v6 answers",
         "1 runs stuck",

@@ -28,6 +28,8 @@ pub(crate) struct Given {
     /// Where it begins in the file.
     line: usize,
     inputs: Vec<Input>,
+    /// Those of the optional inputs that it gives, with their places among them.
+    optional: Vec<(usize, Input)>,
 }
 
 #[derive(Clone, Debug)]
@@ -147,26 +149,31 @@ impl<'a> File<'a> {
         let RequestJson { inputs } = self.read(part, &field)?;
         let dot = if field.is_empty() { "" } else { "." };
         write!(field, "{dot}inputs").expect("a string takes whatever is written");
-        let mut found: Vec<Option<Input>> = vec![None; signature.inputs.len()];
+        let mut found: Vec<Option<Input>> = vec![None; signature.all_inputs().count()];
         for (at, input) in inputs.into_iter().enumerate() {
             let field = format!("{field}[{at}]");
             let json: InputJson<'_> = self.read(input, &field)?;
             let name: Cow<'_, str> = self.read(json.name, &format!("{field}.name"))?;
-            let index = signature.inputs.iter().position(|spec| *spec.name == *name);
-            let why = match index {
+            let known = signature.all_inputs().enumerate().find(|(_, spec)| *spec.name == *name);
+            let why = match known {
                 None => format!("the model has no input {name:?}"),
-                Some(index) if found[index].is_some() => format!("input {name:?} is there twice"),
-                Some(index) => {
-                    found[index] = Some(self.input(&json, &field, &signature.inputs[index])?);
+                Some((index, _)) if found[index].is_some() => format!("input {name:?} is there twice"),
+                Some((index, spec)) => {
+                    found[index] = Some(self.input(&json, &field, spec)?);
                     continue;
                 }
             };
             return Err(self.wrong(json.name, format!("{field}.name"), why));
         }
+        let optional = found.split_off(signature.inputs.len()).into_iter().enumerate();
         let inputs = found.into_iter().zip(&signature.inputs).map(|(input, spec)| {
             input.ok_or_else(|| self.wrong(part, &*field, format!("input {:?} is missing", spec.name)))
         });
-        Ok(Given { line: self.line(part), inputs: inputs.collect::<Checked<_>>()? })
+        Ok(Given {
+            line: self.line(part),
+            inputs: inputs.collect::<Checked<_>>()?,
+            optional: optional.filter_map(|(at, input)| Some((at, input?))).collect(),
+        })
     }
 
     fn input(self, json: &InputJson<'a>, field: &str, spec: &TensorSpec) -> Checked<Input> {
@@ -251,8 +258,16 @@ pub(crate) fn rows(requests: &[Given]) -> Vec<Rows> {
 }
 
 impl Given {
+    /// Whether it leaves the model's own values as they are, as every request in a batch does.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.optional.is_empty()
+    }
+
     /// The shapes of one row and all rows; `None` for a request that cannot be part of a batch.
     fn rows(&self) -> Option<(Vec<Shape>, Vec<Row>)> {
+        if !self.is_plain() {
+            return None;
+        }
         let rows = self.inputs.first()?.shape.rows();
         let each = self.inputs.iter().map(|input| {
             let is_even = input.shape.rows() == rows && rows > 0;
@@ -265,6 +280,12 @@ impl Given {
 
     /// Fills the inputs.
     pub(crate) fn fill(&self, binding: &mut Binding) -> Result<()> {
+        binding.leave_out_optional_inputs();
+        for (index, input) in &self.optional {
+            let tensor = binding.give_optional_input(*index);
+            tensor.reshape(&input.shape)?;
+            input.copy_rows(tensor, 0..1, 1)?;
+        }
         for (index, input) in self.inputs.iter().enumerate() {
             let tensor = binding.input_mut(index);
             tensor.reshape(&input.shape)?;
@@ -275,6 +296,7 @@ impl Given {
 
     /// Fills the inputs with `rows` rows, those from `first` on, which come round again.
     pub(crate) fn fill_rows(&self, binding: &mut Binding, rows: usize, first: usize) -> Result<()> {
+        binding.leave_out_optional_inputs();
         for (index, input) in self.inputs.iter().enumerate() {
             let mut dims = input.shape.dims().to_vec();
             if let Some(batch) = dims.first_mut() {
@@ -336,7 +358,8 @@ mod tests {
         };
         Signature {
             inputs: vec![input("X", DataType::Fp32), input("S", DataType::Bytes)],
-            outputs: Vec::new(),
+            optional_inputs: vec![TensorSpec { shape: vec![1], ..input("k", DataType::Int64) }],
+            ..Signature::default()
         }
     }
 
@@ -360,6 +383,23 @@ mod tests {
             assert_eq!(strings[3], b"d");
             assert_eq!(requests.last().unwrap().line, 1 + 4 * (count - 1));
         }
+    }
+
+    #[test]
+    fn a_request_may_give_optional_inputs_and_is_then_no_part_of_a_batch() {
+        let k = r#", {"name": "k", "datatype": "INT64", "shape": [1], "data": [7]}]}"#;
+        let with_k = GOOD.replace("]}]}", &format!("]}}{k}"));
+        let requests = parse(format!("[{with_k}, {GOOD}]").as_bytes(), &signature()).unwrap();
+        assert_eq!(requests.iter().map(Given::is_plain).collect::<Vec<_>>(), [false, true]);
+        let (at, Input { shape, .. }) = &requests[0].optional[0];
+        assert_eq!((*at, shape.dims(), requests[0].inputs.len()), (0, &[1][..], 2));
+        assert!(requests[0].rows().is_none());
+        let wrong = with_k.replace("[1], \"data\": [7]", "[2], \"data\": [7, 8]");
+        let error = parse(wrong.as_bytes(), &signature()).unwrap_err();
+        assert!(error.message.contains("\"k\" has shape [2], and the model takes [1]"), "{error}");
+        let only_k = format!("{{\"inputs\": [{}", &k[2..]);
+        let error = parse(only_k.as_bytes(), &signature()).unwrap_err();
+        assert!(error.message.contains("input \"X\" is missing"), "{error}");
     }
 
     #[test]

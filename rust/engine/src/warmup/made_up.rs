@@ -235,7 +235,7 @@ mod tests {
                 any_rank: false,
                 labels: Vec::new(),
             };
-            let signature = Signature { inputs: vec![spec], outputs: Vec::new() };
+            let signature = Signature { inputs: vec![spec], ..Signature::default() };
             let rows = |spread| format!("{:?}", MadeUp::ZEROS.spread_rows(&signature, spread).unwrap());
             for spread in SPREADS {
                 let made = MadeUp::ZEROS.spread_rows(&signature, spread).unwrap();

@@ -58,7 +58,7 @@ pub struct ModelMetadataResponse {
 }
 /// Nested message and enum types in `ModelMetadataResponse`.
 pub mod model_metadata_response {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    #[derive(Clone, PartialEq, ::prost::Message)]
     pub struct TensorMetadata {
         #[prost(string, tag = "1")]
         pub name: ::prost::alloc::string::String,
@@ -67,6 +67,12 @@ pub mod model_metadata_response {
         /// -1 where a dimension takes any size.
         #[prost(int64, repeated, tag = "3")]
         pub shape: ::prost::alloc::vec::Vec<i64>,
+        /// `optional` is true for an input that a request may leave out. MLServer's field.
+        #[prost(map = "string, message", tag = "4")]
+        pub parameters: ::std::collections::HashMap<
+            ::prost::alloc::string::String,
+            super::InferParameter,
+        >,
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -239,6 +245,8 @@ pub struct ModelInput {
     pub data_type: i32,
     #[prost(int64, repeated, tag = "4")]
     pub dims: ::prost::alloc::vec::Vec<i64>,
+    #[prost(bool, tag = "8")]
+    pub optional: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ModelOutput {

@@ -95,8 +95,9 @@ impl OnDevice {
         driver.enter()?;
         let streams = Streams::new(&driver)?;
         let provider = Provider { driver: &*driver, stream: streams.compute };
-        let session = Session::load_with(library, path, options, Some(&provider))?;
-        let Signature { inputs, outputs } = session.signature();
+        let mut session = Session::load_with(library, path, options, Some(&provider))?;
+        session.withhold_optional_inputs("a device takes none");
+        let Signature { inputs, outputs, .. } = session.signature();
         if let Some(strings) = inputs.iter().chain(outputs).find(|spec| spec.datatype == DataType::Bytes) {
             return Err(Error::new(
                 Code::ModelLoadFailed,
@@ -129,6 +130,11 @@ impl OnDevice {
     /// What the model takes and gives.
     pub fn signature(&self) -> &Signature {
         self.session.signature()
+    }
+
+    /// The signature, and what the model declares and does not offer.
+    pub fn described(&self) -> (Signature, Option<String>) {
+        (self.session.signature().clone(), self.session.remark().map(str::to_owned))
     }
 
     /// Computes.
@@ -176,7 +182,7 @@ impl OnDevice {
         if self.slots.len() == MOST_SLOTS {
             return Err(Error::new(Code::Overloaded, "all slots of the device are taken"));
         }
-        let Signature { inputs, outputs } = self.session.signature();
+        let Signature { inputs, outputs, .. } = self.session.signature();
         self.slots.push(Slot::new(&self.driver, inputs, outputs)?);
         Ok(self.slots.len() - 1)
     }

@@ -32,7 +32,7 @@ fn signature() -> Signature {
         any_rank: false,
         labels: Vec::new(),
     };
-    Signature { inputs: vec![tensor("x")], outputs: vec![tensor("y")] }
+    Signature { inputs: vec![tensor("x")], outputs: vec![tensor("y")], ..Signature::default() }
 }
 
 fn publish(sketches: &Sketches, name: &str) -> Arc<VersionSketch> {

@@ -85,12 +85,15 @@ impl GrpcInferenceService for Inference {
             let target = target(&asked.name, &asked.version);
             let (endpoint, version) = facts::find(io, &target)?;
             let signature = endpoint.versions[version as usize].payload.model.signature();
+            let required = signature.inputs.iter().map(facts::tensor_metadata);
             let versions = facts::versions(&endpoint, &target).into_iter().map(str::to_owned).collect();
             Ok(pb::ModelMetadataResponse {
                 name: endpoint.name.to_string(),
                 versions,
                 platform: facts::PLATFORM.to_owned(),
-                inputs: signature.inputs.iter().map(facts::tensor_metadata).collect(),
+                inputs: required
+                    .chain(signature.optional_inputs.iter().map(facts::optional_metadata))
+                    .collect(),
                 outputs: signature.outputs.iter().map(facts::tensor_metadata).collect(),
             })
         })

@@ -65,7 +65,7 @@ pub fn signature() -> Signature {
         any_rank: false,
         labels: Vec::new(),
     };
-    Signature { inputs: vec![tensor("x")], outputs: vec![tensor("y")] }
+    Signature { inputs: vec![tensor("x")], outputs: vec![tensor("y")], ..Signature::default() }
 }
 
 /// The test's side of a gate.

@@ -1,0 +1,88 @@
+//! The optional inputs of one run: which of them the request gives, and the tensors that it gives them in.
+//!
+//! A tensor is made when an input is given for the first time, and used again. What was given is forgotten with the run, so that the
+//! next one has the model's own value. Next: `binding`.
+
+use std::ffi::c_char;
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::tensor::{DataType, TensorSpec};
+use ort_sys::OrtValue;
+
+use crate::library::Library;
+use crate::session::Session;
+use crate::tensor::Tensor;
+
+/// The optional inputs of a binding.
+#[derive(Default)]
+pub(crate) struct OptionalInputs {
+    datatypes: Box<[DataType]>,
+    /// The place in the signature and the tensor: first those that are given now, then those that were given before.
+    tensors: Vec<(usize, Tensor)>,
+    given: usize,
+    names: Vec<*const c_char>,
+}
+
+impl OptionalInputs {
+    /// None is given; `None` for a model without optional inputs, whose bindings stay as small as they are.
+    pub(crate) fn new(specs: &[TensorSpec]) -> Option<Box<OptionalInputs>> {
+        let datatypes: Box<[_]> = specs.iter().map(|spec| spec.datatype).collect();
+        (!specs.is_empty()).then(|| Box::new(OptionalInputs { datatypes, ..OptionalInputs::default() }))
+    }
+
+    /// Whether any is given.
+    pub(crate) fn are_given(&self) -> bool {
+        self.given > 0
+    }
+
+    /// Gives the one at its place, to be shaped and filled.
+    pub(crate) fn give(&mut self, library: &'static Library, index: usize) -> &mut Tensor {
+        let known = self.tensors.iter().position(|(place, _)| *place == index);
+        let at = known.unwrap_or_else(|| {
+            self.tensors.push((index, Tensor::new(library, self.datatypes[index])));
+            self.tensors.len() - 1
+        });
+        if at < self.given {
+            return &mut self.tensors[at].1;
+        }
+        self.tensors.swap(at, self.given);
+        self.given += 1;
+        &mut self.tensors[self.given - 1].1
+    }
+
+    /// Leaves all of them out.
+    pub(crate) fn forget(&mut self) {
+        self.tensors[..self.given].iter_mut().for_each(|(_, tensor)| tensor.forget());
+        self.given = 0;
+    }
+
+    /// Bytes held by the tensors.
+    pub(crate) fn capacity(&self) -> usize {
+        self.tensors.iter().map(|(_, tensor)| tensor.capacity()).sum()
+    }
+
+    /// Appends the values that are given, and sets the names of all inputs of the run.
+    ///
+    /// # Errors
+    /// `internal` for one without a shape.
+    pub(crate) fn place(&mut self, session: &Session, values: &mut Vec<*const OrtValue>) -> Result<()> {
+        self.names.clear();
+        self.names.extend_from_slice(session.input_names.all());
+        for (index, tensor) in &self.tensors[..self.given] {
+            if tensor.raw().is_null() {
+                return Err(Error::new(
+                    Code::Internal,
+                    "an optional input was given no shape before the run",
+                ));
+            }
+            self.names.push(session.optional_names.get(*index));
+            values.push(tensor.raw());
+        }
+        Ok(())
+    }
+
+    /// The names of all inputs of the run, since [`OptionalInputs::place`].
+    pub(crate) fn names(&self) -> &[*const c_char] {
+        &self.names
+    }
+}
