@@ -135,6 +135,11 @@ impl Placement {
         Self { fixed: Some(why), ..Self::new(PlaceRule::Pool) }
     }
 
+    /// Inline, for whatever reason there is.
+    pub fn inline(why: &'static str) -> Self {
+        Self { fixed: Some(why), ..Self::new(PlaceRule::Inline) }
+    }
+
     /// Whether the place was written down.
     pub fn is_written(&self) -> bool {
         self.fixed == Some(WRITTEN)
@@ -284,6 +289,13 @@ mod tests {
             placement.recover(PENALTY_NS);
             assert_eq!(placement.get(), place);
         }
+    }
+
+    #[test]
+    fn what_does_no_work_stays_inline_however_long_it_seems_to_take() {
+        let placement = Placement::inline("it does no work");
+        assert_eq!(placement.decide(seen(&runs(9_000_000, 100)), 0), Place::Inline);
+        assert_eq!((placement.decided().unwrap().why, placement.is_written()), ("it does no work", false));
     }
 
     #[test]
