@@ -11,7 +11,7 @@ const MOST_BYTES: usize = 16 << 20;
 
 /// The buffers of one thread and one model. Any thread may give them back.
 pub(crate) struct Free {
-    bindings: ArrayQueue<Binding>,
+    bindings: ArrayQueue<Box<Binding>>,
     bytes: AtomicUsize,
 }
 
@@ -22,14 +22,14 @@ impl Free {
     }
 
     /// Buffers of an earlier request.
-    pub(crate) fn take(&self) -> Option<Binding> {
+    pub(crate) fn take(&self) -> Option<Box<Binding>> {
         let binding = self.bindings.pop()?;
         self.bytes.fetch_sub(binding.capacity(), Relaxed);
         Some(binding)
     }
 
     /// Keeps buffers; where enough are kept, these go back to the allocator.
-    pub(crate) fn give(&self, binding: Binding) {
+    pub(crate) fn give(&self, binding: Box<Binding>) {
         let bytes = binding.capacity();
         if self.bytes.fetch_add(bytes, Relaxed) + bytes > MOST_BYTES || self.bindings.push(binding).is_err() {
             self.bytes.fetch_sub(bytes, Relaxed);

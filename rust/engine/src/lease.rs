@@ -17,7 +17,8 @@ use crate::model::{Model, Warm};
 pub struct Lease {
     warm: Warm,
     home: usize,
-    binding: Option<Binding>,
+    /// In a box: a lease is handed from phase to phase.
+    binding: Option<Box<Binding>>,
     /// Dropped after the binding: what must last as long as the buffers are in use.
     attached: Option<Box<dyn Any + Send + Sync>>,
 }
@@ -26,7 +27,7 @@ impl Lease {
     /// Takes buffers from the free list of IO thread `home`, or makes new ones.
     pub fn take(warm: Warm, home: usize) -> Lease {
         let home = home % warm.free.len();
-        let binding = warm.free[home].take().unwrap_or_else(|| warm.new_binding());
+        let binding = warm.free[home].take().unwrap_or_else(|| Box::new(warm.new_binding()));
         Lease { warm, home, binding: Some(binding), attached: None }
     }
 
@@ -67,7 +68,7 @@ impl Lease {
         let result = warm.execute(binding);
         if result.as_ref().is_err_and(|error| error.code == Code::Internal) {
             // After a panic nobody knows what they hold.
-            *binding = warm.new_binding();
+            **binding = warm.new_binding();
         }
         result
     }

@@ -292,7 +292,7 @@ impl Model {
 
     /// How long a run takes, if that is more than is `left`: then the request is not worth its run. Now and then one is let through
     /// to see; `now_ns` is the clock of [`Model::learn`].
-    pub fn takes_longer_than(&self, left: Duration, now_ns: u64) -> Option<Duration> {
+    pub fn takes_longer_than(&self, left: Duration, now_ns: impl FnOnce() -> u64) -> Option<Duration> {
         self.shortest.exceeds(left, now_ns)
     }
 

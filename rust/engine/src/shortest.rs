@@ -39,12 +39,12 @@ impl Shortest {
     }
 
     /// How long a run takes, if that is more than is `left`.
-    pub(crate) fn exceeds(&self, left: Duration, now_ns: u64) -> Option<Duration> {
+    pub(crate) fn exceeds(&self, left: Duration, now_ns: impl FnOnce() -> u64) -> Option<Duration> {
         let run = Duration::from_nanos(self.run_ns.load(Relaxed));
         if left >= run {
             return None;
         }
-        let since = self.since_ns.load(Relaxed);
+        let (since, now_ns) = (self.since_ns.load(Relaxed), now_ns());
         let tries = !left.is_zero()
             && now_ns.saturating_sub(since) >= BELIEVED_NS
             && self.since_ns.compare_exchange(since, now_ns, Relaxed, Relaxed).is_ok();
@@ -75,7 +75,7 @@ mod tests {
     }
 
     fn refuses(shortest: &Shortest, left_ms: u64, now_ns: u64) -> bool {
-        shortest.exceeds(Duration::from_millis(left_ms), now_ns).is_some()
+        shortest.exceeds(Duration::from_millis(left_ms), || now_ns).is_some()
     }
 
     #[test]

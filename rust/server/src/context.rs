@@ -53,12 +53,17 @@ impl Context {
         Context { trace, request_id, timeout, timed: timing == Some(b"1") }
     }
 
-    /// What there is to say in the header fields of an answer.
-    pub fn fields(&self, tap: Option<&Tap>) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
-        let trace = self.trace.as_ref().map(|trace| (TRACEPARENT.clone(), trace.header()));
-        let id = self.request_id.clone().map(|id| (REQUEST_ID.clone(), id));
-        let times = tap.filter(|_| self.timed).map(|tap| (SERVER_TIMING.clone(), times(tap)));
-        [trace, id, times].into_iter().flatten()
+    /// Adds what there is to say to the header fields of an answer.
+    pub fn add_to(&self, fields: &mut impl Extend<(HeaderName, HeaderValue)>, tap: Option<&Tap>) {
+        if let Some(trace) = &self.trace {
+            fields.extend([(TRACEPARENT.clone(), trace.header())]);
+        }
+        if let Some(id) = &self.request_id {
+            fields.extend([(REQUEST_ID.clone(), id.clone())]);
+        }
+        if let Some(tap) = tap.filter(|_| self.timed) {
+            fields.extend([(SERVER_TIMING.clone(), times(tap))]);
+        }
     }
 }
 

@@ -20,11 +20,10 @@ pub fn check(version: Version, headers: Headers<'_>) -> Result<()> {
 }
 
 fn transfer_coding(headers: Headers<'_>) -> Result<()> {
-    let mut codings = headers.values("transfer-encoding");
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(()),
-        (Some(only), None) if only.eq_ignore_ascii_case(b"chunked") => Ok(()),
-        (Some(first), _) => Err(Error::new(
+    let Some(first) = headers.get("transfer-encoding") else { return Ok(()) };
+    match headers.values("transfer-encoding").nth(1) {
+        None if first.eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Error::new(
             Code::Unsupported,
             format!(
                 "Transfer-Encoding \"{}\" is not supported; chunked alone is, and Content-Encoding for gzip",

@@ -33,6 +33,14 @@ impl Field {
     pub fn of(head: &[u8], name: &[u8], value: &[u8]) -> Option<Field> {
         Some(Field { name: Span::of(head, name)?, value: Span::of(head, value)? })
     }
+
+    /// Its value, if that is its name; of most fields the length of the name says that it is not.
+    // For every field of every look-up.
+    #[inline(always)]
+    fn value_of<'a>(&self, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
+        let is_it = usize::from(self.name.length) == name.len() && is(self.name.of_head(head), name);
+        is_it.then(|| self.value.of_head(head))
+    }
 }
 
 impl Span {
@@ -58,23 +66,19 @@ impl<'a> Headers<'a> {
 
     /// The values of a name, in their order.
     pub fn values(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let (map, fields) = match self {
-            Headers::Map(map) => (Some(map), None),
-            Headers::List(head, fields) => (None, Some(list(head, fields))),
+        let (map, (head, fields)) = match self {
+            Headers::Map(map) => (Some(map.get_all(name)), (&NOTHING, &[][..])),
+            Headers::List(head, fields) => (None, (head, fields)),
         };
-        let of_map = map.into_iter().flat_map(move |map| map.get_all(name)).map(HeaderValue::as_bytes);
-        let of_list =
-            fields.into_iter().flatten().filter(move |(own, _)| is(own, name)).map(|(_, value)| value);
-        of_map.chain(of_list)
+        let of_map = map.into_iter().flatten().map(HeaderValue::as_bytes);
+        of_map.chain(fields.iter().filter_map(move |field| field.value_of(head, name)))
     }
 
     /// The first value of a name.
     pub fn get(self, name: &str) -> Option<&'a [u8]> {
         match self {
             Headers::Map(map) => map.get(name).map(HeaderValue::as_bytes),
-            Headers::List(head, fields) => {
-                list(head, fields).find_map(|(own, value)| is(own, name).then_some(value))
-            }
+            Headers::List(head, fields) => fields.iter().find_map(|field| field.value_of(head, name)),
         }
     }
 

@@ -124,7 +124,7 @@ impl Reply {
 pub async fn respond(head: Head<'_>, body: Source, received: Instant, open: &Open) -> Reply {
     let context = Context::read(head.headers);
     let mut reply = dispatch(head, body, received, &context, open).await;
-    reply.fields.extend(context.fields(reply.tap.as_ref()));
+    context.add_to(&mut reply.fields, reply.tap.as_ref());
     // The body that was not read is still on the wire; the next request cannot be found behind it.
     reply.ends |= matches!(reply.status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT);
     reply
@@ -171,7 +171,7 @@ async fn route(head: Head<'_>, body: &mut Source, received: Instant, context: &C
             let (headers, deadline, dialect) = (head.headers, None, Dialect::Rest);
             let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
             let parse = if matches!(call, Call::Infer(_)) { infer::envelope } else { infer::predict };
-            match catching(pin!(read_and_infer(ask, body, parse))).await {
+            match catching(pin!(read_and_infer(&ask, body, parse))).await {
                 Ok(answer) => answered(answer),
                 Err(error) => {
                     ask.refused(&error);
@@ -253,8 +253,8 @@ async fn compressed(mut reply: Reply) -> Reply {
 /// What reads the envelope of a body.
 type Parse = for<'a> fn(Headers<'_>, &'a [u8]) -> Result<Envelope<'a>>;
 
-async fn read_and_infer(ask: Ask<'_>, body: &mut Source, parse: Parse) -> Result<Answer> {
-    let endpoint = infer::enter(&ask)?;
+async fn read_and_infer(ask: &Ask<'_>, body: &mut Source, parse: Parse) -> Result<Answer> {
+    let endpoint = infer::enter(ask)?;
     let limit = io::with(|io| io.shared.config.max_body_bytes);
     let (body, counted) = coding::read_body(body, limit, ask.headers, tensor_offset).await?;
     let envelope = parse(ask.headers, &body)?;
@@ -287,7 +287,7 @@ fn answered(answer: Answer) -> Reply {
         }
         Err(error) => error_reply(&error, body),
     };
-    reply.fields.extend(tap.headers());
+    tap.add_headers(&mut reply.fields);
     reply.tap = Some(tap);
     reply
 }

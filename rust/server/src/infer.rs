@@ -135,8 +135,12 @@ pub fn enter(ask: &Ask<'_>) -> Result<Arc<LiveEndpoint>> {
 ///
 /// # Errors
 /// As [`enter`] and [`infer`].
-pub async fn find_and_infer(ask: Ask<'_>, envelope: Envelope<'_>, body: (&Bytes, Counted)) -> Result<Answer> {
-    let answer = match enter(&ask) {
+pub async fn find_and_infer(
+    ask: &Ask<'_>,
+    envelope: Envelope<'_>,
+    body: (&Bytes, Counted),
+) -> Result<Answer> {
+    let answer = match enter(ask) {
         Ok(endpoint) => infer(ask, endpoint, envelope, body).await,
         Err(error) => Err(error),
     };
@@ -151,7 +155,7 @@ pub async fn find_and_infer(ask: Ask<'_>, envelope: Envelope<'_>, body: (&Bytes,
 /// `body` is what the envelope borrows from, and its share of the memory for large requests: the tensors may lie in it until
 /// the answer is out.
 pub async fn infer(
-    ask: Ask<'_>,
+    ask: &Ask<'_>,
     endpoint: Arc<LiveEndpoint>,
     mut envelope: Envelope<'_>,
     (body, counted): (&Bytes, Counted),
@@ -160,7 +164,7 @@ pub async fn infer(
     if endpoint.non_finite != NonFinite::Error {
         envelope.allow(endpoint.non_finite);
     }
-    let mut tap = route(&ask, endpoint)?;
+    let mut tap = route(ask, endpoint)?;
     tap.counted().take(counted);
     tap.sample(ask.protocol, ask.context);
     tap.limit(envelope.parameters.timeout_us.map(Duration::from_micros), [ask.deadline, asked]);
@@ -278,7 +282,7 @@ fn in_time(tap: &Tap) -> Result<Instant> {
         tap.hopeless();
         return Err(Error::new(Code::DeadlineExceeded, "the deadline passed before the run began"));
     }
-    let now_ns = io::with(|io| io.shared.ns_at(now));
+    let now_ns = || io::with(|io| io.shared.ns_at(now));
     let Some(run) = tap.version().payload.model.takes_longer_than(left, now_ns) else { return Ok(now) };
     tap.hopeless();
     Err(Error::new(
@@ -407,13 +411,13 @@ fn reply(
         let manner = Manner { dialect, form, marks_final, rows: ran.rows() };
         let lists = &mut scratch.outputs;
         let outputs = Outputs::of(&scratch.selection, ran, tap.endpoint(), dialect, lists)?;
-        if large::is_large(&outputs) {
+        let bytes = outputs.bytes();
+        if large::is_large(&outputs, bytes) {
             lists.keep(outputs);
             return Ok(None);
         }
         let tensors = outputs.tensors(lists)?;
         let sent = outputs::write(&manner, &head, &tensors, out)?;
-        let bytes = outputs.bytes();
         lists.keep_tensors(tensors);
         lists.keep(outputs);
         Ok(Some((sent, bytes)))

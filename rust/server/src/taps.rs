@@ -178,10 +178,12 @@ impl Account {
         (self.endpoint.clone(), self.version.into())
     }
 
-    /// The headers that say who answered, and in whose place.
-    pub fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
-        let instead = self.instead.clone().map(|instead| (X_FALLBACK.clone(), instead));
-        self.version().payload.headers().into_iter().chain(instead)
+    /// Adds the headers that say who answered, and in whose place.
+    pub fn add_headers(&self, fields: &mut impl Extend<(HeaderName, HeaderValue)>) {
+        fields.extend(self.version().payload.headers());
+        if let Some(instead) = &self.instead {
+            fields.extend([(X_FALLBACK.clone(), instead.clone())]);
+        }
     }
 
     /// Who waits for the run.

@@ -133,8 +133,9 @@ impl<'a> Draft<'a> {
                 self.datatype.replace(datatype).is_some()
             }
             "shape" => {
-                let shape = shape(cursor, || self.place())?;
-                self.shape.replace(shape).is_some()
+                let repeated = self.shape.is_some();
+                self.shape = Some(shape(cursor, || self.place())?);
+                repeated
             }
             "data" => {
                 let data = self.data(cursor)?;

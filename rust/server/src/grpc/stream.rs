@@ -68,7 +68,7 @@ pub fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Respon
         Err(error) => refused(&error, conn, open),
     };
     response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
-    response.headers_mut().extend(context.fields(None));
+    context.add_to(response.headers_mut(), None);
     response
 }
 
@@ -187,6 +187,6 @@ impl Call {
         let headers = Headers::Map(&self.headers);
         let (deadline, dialect, protocol) = (*deadline, Dialect::Stream, Protocol::GrpcStream);
         let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
-        infer::find_and_infer(ask, request.envelope, (message, counted)).await
+        infer::find_and_infer(&ask, request.envelope, (message, counted)).await
     }
 }

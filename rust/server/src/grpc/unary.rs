@@ -39,7 +39,7 @@ pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> 
         Ok(answer) => answered(answer, &context, conn, open),
         Err(error) => {
             let mut response = refused(&error, conn, open);
-            response.headers_mut().extend(context.fields(None));
+            context.add_to(response.headers_mut(), None);
             response
         }
     }
@@ -59,7 +59,7 @@ async fn model_infer(
     let target = Target { endpoint: request.model_name, version: request.model_version };
     let (headers, dialect, protocol) = (Headers::Map(&head.headers), Dialect::Grpc, Protocol::Grpc);
     let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
-    infer::find_and_infer(ask, request.envelope, (&message, counted)).await
+    infer::find_and_infer(&ask, request.envelope, (&message, counted)).await
 }
 
 /// The message, its share of the memory for large requests, and when its client stops waiting.
@@ -88,8 +88,8 @@ fn answered(answer: Answer, context: &Context, conn: &Rc<Conn>, open: Open) -> R
     let Answer { result, body, tap } = answer;
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(CONTENT_TYPE, CONTENT.clone());
-    headers.extend(tap.headers());
-    headers.extend(context.fields(Some(&tap)));
+    tap.add_headers(&mut headers);
+    context.add_to(&mut headers, Some(&tap));
     let body = match result {
         Ok(_) => ReplyBody::message(Some(body), succeeded(), Some(tap), conn, open),
         Err(error) => {

@@ -20,10 +20,13 @@ const ELEMENTS: usize = 1 << 16;
 /// Bytes in binary data that take as long as one element in JSON.
 const BYTES_PER_ELEMENT: usize = 256;
 
-/// Whether an answer is written elsewhere.
-pub fn is_large(outputs: &Outputs<'_>) -> bool {
-    let (elements, bytes) = outputs.amounts();
-    elements + bytes / BYTES_PER_ELEMENT > ELEMENTS
+/// Whether an answer from outputs of so many bytes is written elsewhere.
+pub fn is_large(outputs: &Outputs<'_>, bytes: usize) -> bool {
+    // No element has less than a byte: small ones are not looked at one by one.
+    bytes > ELEMENTS && {
+        let (elements, bytes) = outputs.amounts();
+        elements + bytes / BYTES_PER_ELEMENT > ELEMENTS
+    }
 }
 
 /// Everything that an answer is written from.
