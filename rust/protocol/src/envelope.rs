@@ -4,9 +4,12 @@
 //! Not here: the bytes of the tensors (`numbers`, `strings`, `binary`).
 //! Next: `envelope/parse`.
 
+mod detached;
 mod parse;
 mod values;
 
+pub use detached::Detached;
+pub(crate) use detached::place;
 pub use headgate_core::tensor::MAX_TENSORS;
 pub use values::refuse_byte_order_mark;
 pub(crate) use values::refuse_shared_memory;

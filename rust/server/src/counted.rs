@@ -67,6 +67,16 @@ impl Counted {
         self.large.take().map(|reserved| -> Box<dyn Any + Send + Sync> { Box::new(reserved) })
     }
 
+    /// Lends what is counted and large to somebody who may give it back.
+    pub fn lend(&mut self) -> Option<Reserved> {
+        self.large.take()
+    }
+
+    /// Takes back what was lent.
+    pub fn take_back(&mut self, lent: Option<Reserved>) {
+        self.join(lent);
+    }
+
     /// Whether nothing large is counted.
     pub fn is_small(&self) -> bool {
         self.large.is_none()

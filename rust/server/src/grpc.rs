@@ -161,7 +161,7 @@ async fn one_message(
     let limit = body::small_limit();
     let read = body::read_counted(body, limit.saturating_add(message::PREFIX)).await;
     let (bytes, mut counted) = read.map_err(|error| message::of_message(error, limit))?;
-    let plain = message::take(headers, bytes, limit, &mut counted).await?;
+    let plain = message::take(headers, bytes, (limit, None), &mut counted).await?;
     let mut framed = Vec::with_capacity(message::PREFIX + plain.len());
     message::begin(&mut framed);
     framed.extend_from_slice(&plain);

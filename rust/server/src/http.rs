@@ -9,9 +9,10 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_protocol::binary;
-use headgate_protocol::envelope::Envelope;
+use headgate_protocol::binary::{self, Body};
+use headgate_protocol::envelope::{self, Envelope};
 use headgate_protocol::metadata::{self, ModelMetadata};
+use headgate_protocol::predict;
 use http::header::{
     ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY,
 };
@@ -28,6 +29,7 @@ use crate::infer::{self, Answer, Ask, Dialect};
 use crate::panic::catching;
 use crate::path::{Call, Extension};
 use crate::reply::{Fields, ReplyBody};
+use crate::request::large_input::{self, Parse};
 use crate::taps::Tap;
 use crate::{facts, framing, grpc, io, path, rest};
 
@@ -170,8 +172,8 @@ async fn route(head: Head<'_>, body: &mut Source, received: Instant, context: &C
             let protocol = if head.is_http1() { Protocol::Http1 } else { Protocol::Http2 };
             let (headers, deadline, dialect) = (head.headers, None, Dialect::Rest);
             let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
-            let parse = if matches!(call, Call::Infer(_)) { infer::envelope } else { infer::predict };
-            match catching(pin!(read_and_infer(&ask, body, parse))).await {
+            let predicts = matches!(call, Call::Predict(_));
+            match catching(pin!(read_and_infer(&ask, body, predicts))).await {
                 Ok(answer) => answered(answer),
                 Err(error) => {
                     ask.refused(&error);
@@ -240,8 +242,10 @@ fn wants_gzip(reply: &Reply, asked: Headers<'_>) -> bool {
 
 /// The answer in gzip.
 async fn compressed(mut reply: Reply) -> Reply {
+    let (plain, packed) = coding::gzip(std::mem::take(&mut reply.body)).await;
+    reply.body = plain;
     // Memory takes every write; an answer that it did not take goes out as it is.
-    if let Ok(packed) = coding::gzip(&reply.body).await {
+    if let Ok(packed) = packed {
         let plain = std::mem::replace(&mut reply.body, packed);
         io::with(|io| io.replies.give(plain));
         reply.fields.push((CONTENT_ENCODING, HeaderValue::from_static("gzip")));
@@ -250,15 +254,32 @@ async fn compressed(mut reply: Reply) -> Reply {
     reply
 }
 
-/// What reads the envelope of a body.
-type Parse = for<'a> fn(Headers<'_>, &'a [u8]) -> Result<Envelope<'a>>;
-
-async fn read_and_infer(ask: &Ask<'_>, body: &mut Source, parse: Parse) -> Result<Answer> {
+async fn read_and_infer(ask: &Ask<'_>, body: &mut Source, predicts: bool) -> Result<Answer> {
     let endpoint = infer::enter(ask)?;
     let limit = io::with(|io| io.shared.config.max_body_bytes);
-    let (body, counted) = coding::read_body(body, limit, ask.headers, tensor_offset).await?;
-    let envelope = parse(ask.headers, &body)?;
+    let until = || infer::until(ask, Some(&endpoint));
+    let read = coding::read_body(body, limit, ask.headers, tensor_offset, until);
+    let (body, mut counted) = read.await?;
+    let (parse, parts): (Parse, _) = match predicts {
+        true => (predict_envelope, Body { json: &body, tail: None }),
+        false => (listed_envelope, infer::parts(ask.headers, &body)?),
+    };
+    let envelope = if parts.json.len() > large_input::INLINE {
+        Box::pin(large_input::parse(parse, parts, &body, until(), &mut counted)).await?
+    } else {
+        io::with(|io| parse(parts, &mut io.scratch.borrow_mut().envelope))?
+    };
     infer::infer(ask, endpoint, envelope, (&body, counted)).await
+}
+
+/// The envelope of a request that lists its inputs.
+fn listed_envelope<'a>(parts: Body<'a>, scratch: &mut envelope::Scratch) -> Result<Envelope<'a>> {
+    Envelope::parse(parts, scratch)
+}
+
+/// The envelope of a request to `:predict`, which has nothing but JSON.
+fn predict_envelope<'a>(parts: Body<'a>, scratch: &mut envelope::Scratch) -> Result<Envelope<'a>> {
+    predict::parse(parts.json, scratch)
 }
 
 /// Where the first binary tensor of a body begins: behind the JSON.

@@ -17,7 +17,7 @@ use headgate_core::route::{Pick, Reason, pick, pick_direct};
 use headgate_core::spec::NonFinite;
 use headgate_engine::runtime::cancel::Scope;
 use headgate_engine::{Lease, Place, Ran, Seat, Waiter, Warm};
-use headgate_protocol::binary;
+use headgate_protocol::binary::{self, Body};
 use headgate_protocol::envelope::Envelope;
 use headgate_protocol::reply::ReplyHead;
 
@@ -29,7 +29,7 @@ use crate::headers::Headers;
 use crate::io::{self, Io, LiveEndpoint};
 use crate::outputs::{self, Manner, Outputs};
 use crate::path::Target;
-use crate::request::{attempts, large};
+use crate::request::{attempts, large, large_input};
 use crate::taps::Tap;
 use crate::tensors::{self, Buffers};
 
@@ -181,11 +181,11 @@ pub async fn infer(
     Ok(Answer { result, body: reply, tap })
 }
 
-/// Everything of a REST request but its tensors.
+/// The JSON of a REST request and the binary data behind it.
 ///
 /// # Errors
-/// `invalid_argument`, `unsupported`.
-pub fn envelope<'a>(headers: Headers<'_>, body: &'a [u8]) -> Result<Envelope<'a>> {
+/// `invalid_argument`.
+pub fn parts<'a>(headers: Headers<'_>, body: &'a [u8]) -> Result<Body<'a>> {
     let length = headers.get(binary::HEADER);
     // Mostly there is none, and then nothing is looked through again.
     if let Some(length) = length
@@ -193,8 +193,7 @@ pub fn envelope<'a>(headers: Headers<'_>, body: &'a [u8]) -> Result<Envelope<'a>
     {
         return Err(two_lengths(length, other));
     }
-    let body = binary::split(body, length)?;
-    io::with(|io| Envelope::parse(body, &mut io.scratch.borrow_mut().envelope))
+    binary::split(body, length)
 }
 
 /// Two ends of the JSON: whichever is taken, a proxy in front may have taken the other.
@@ -207,12 +206,12 @@ fn two_lengths(one: &[u8], other: &[u8]) -> Error {
     ))
 }
 
-/// As [`envelope`], for a request to `:predict`.
-///
-/// # Errors
-/// `invalid_argument`.
-pub fn predict<'a>(_: Headers<'_>, body: &'a [u8]) -> Result<Envelope<'a>> {
-    io::with(|io| headgate_protocol::predict::parse(body, &mut io.scratch.borrow_mut().envelope))
+/// When a request is of no use any more, as far as that is known before its envelope.
+pub fn until(ask: &Ask<'_>, endpoint: Option<&LiveEndpoint>) -> Option<Instant> {
+    // One that cannot be read is refused with the envelope.
+    let asked = deadline::of(ask.context.timeout.as_ref(), ask.received).unwrap_or_default();
+    let ours = endpoint.map(|endpoint| ask.received + endpoint.timeout);
+    [ask.deadline, asked, ours].into_iter().flatten().min()
 }
 
 fn route(ask: &Ask<'_>, endpoint: Arc<LiveEndpoint>) -> Result<Tap> {
@@ -252,7 +251,16 @@ async fn serve(
             warm
         }
     };
-    let buffers = decode(envelope, body, warm, begun, tap)?;
+    // Looked at again where it matters; a refusal is not to cost what decoding costs.
+    warm.welcomes(tap.waiter().class)?;
+    envelope.check_outputs(&warm.signature().outputs)?;
+    let buffers = if body.len() > large_input::INLINE && large_input::takes_long(envelope) {
+        let waiter = tap.waiter();
+        Box::pin(large_input::decode(envelope, body, (warm, waiter), tap)).await?
+    } else {
+        decode(envelope, body, warm, tap)?
+    };
+    tap.decoded(begun, Instant::now());
     let ran = run(buffers, tap).await?;
     let replied = match reply(envelope, dialect, tap, &ran, out) {
         Ok(Some(sent)) => {
@@ -297,23 +305,11 @@ async fn fetch(tap: &Tap) -> Result<Warm> {
     fetcher.fetch(&tap.version().payload.model, tap.deadline()).await
 }
 
-fn decode(
-    envelope: &Envelope<'_>,
-    body: &Bytes,
-    warm: Warm,
-    begun: Instant,
-    tap: &mut Tap,
-) -> Result<Buffers> {
-    // Looked at again where it matters; a refusal is not to cost what decoding costs.
-    warm.welcomes(tap.waiter().class)?;
-    envelope.check_outputs(&warm.signature().outputs)?;
+fn decode(envelope: &Envelope<'_>, body: &Bytes, warm: Warm, tap: &mut Tap) -> Result<Buffers> {
     let waiter = tap.waiter();
     let counted = tap.counted();
-    let buffers = io::with(|io| {
-        tensors::decode(envelope, body, (warm, waiter), &mut io.scratch.borrow_mut(), counted)
-    })?;
-    tap.decoded(begun, Instant::now());
-    Ok(buffers)
+    let hold = &mut |bytes| counted.hold(bytes);
+    io::with(|io| tensors::decode(envelope, body, (warm, waiter), &mut io.scratch.borrow_mut(), hold))
 }
 
 async fn run(buffers: Buffers, tap: &mut Tap) -> Result<Ran> {

@@ -1,7 +1,7 @@
 //! What is counted, and where: each IO thread has its own shard of every series, written by that thread alone.
 //!
 //! Handles are resolved when a snapshot is built, so a request looks up no label. A series lives as long as a snapshot or a
-//! request holds it, and is then shown once more: what was counted since the scrape before would be lost. Rendering adds the shards up. Every metric of the data plane is declared in [`families`].
+//! request holds it, and is then shown for five minutes more: what was counted since a scraper's last look would be lost. Rendering adds the shards up. Every metric of the data plane is declared in [`families`].
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -195,10 +195,11 @@ impl IoShard {
     }
 }
 
-/// Series of versions that were taken away, and that nobody has scraped since, at most.
+/// Versions that were taken away and whose series are still shown, at most.
 const DEPARTED: usize = 1024;
-/// How long such series are shown after the first scrape that shows them: for other forms of the same page.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long such series are shown after the first scrape that shows them: whoever scrapes at least as often misses nothing, however
+/// many others do.
+const FAREWELL: Duration = Duration::from_secs(300);
 
 /// The series of a version.
 struct Held {
@@ -251,7 +252,11 @@ impl Metrics {
             return held.metrics.clone();
         }
         if versions.values().filter(|held| held.is_departed()).count() >= DEPARTED {
-            versions.retain(|_, held| !held.is_departed());
+            // Those that somebody has seen go first.
+            versions.retain(|_, held| !held.is_departed() || held.farewell.is_none());
+            if versions.values().filter(|held| held.is_departed()).count() >= DEPARTED {
+                versions.retain(|_, held| !held.is_departed());
+            }
         }
         let metrics = Arc::new(VersionMetrics::new(endpoint, version, self.threads.len()));
         versions.insert(key, Held { metrics: metrics.clone(), farewell: None });
@@ -263,7 +268,7 @@ impl Metrics {
         self.threads.iter().map(|thread| thread.accepted.get().saturating_sub(thread.closed.get())).sum()
     }
 
-    /// What is to be shown now: the series of versions that somebody holds, and those that are shown for the last time.
+    /// What is to be shown now: the series of versions that somebody holds, and those that were taken away not long ago.
     fn shown(&self, now: Instant) -> Vec<Arc<VersionMetrics>> {
         let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         versions.retain(|_, held| {

@@ -14,7 +14,6 @@ use headgate_protocol::envelope::{self, Envelope, Form, InputEnvelope, Selection
 use headgate_protocol::strings::StringTable;
 use headgate_protocol::{TypedMut, binary, predict};
 
-use crate::counted::Counted;
 use crate::outputs;
 
 /// The most bytes of a scratch buffer that are kept for the next request.
@@ -37,6 +36,9 @@ pub struct Scratch {
     pub rearranged: Vec<u8>,
 }
 
+/// Counts bytes that a request is about to take.
+pub type Hold<'a> = &'a mut dyn FnMut(usize) -> Result<()>;
+
 /// Where a request's inputs are, ready to be run.
 pub enum Buffers {
     /// In buffers of its own.
@@ -56,11 +58,11 @@ pub fn decode(
     body: &Bytes,
     (warm, waiter): (Warm, Waiter),
     scratch: &mut Scratch,
-    counted: &mut Counted,
+    hold: Hold<'_>,
 ) -> Result<Buffers> {
     let decoded = match envelope.form {
-        Form::Listed => decode_listed(&envelope.inputs, body, (warm, waiter), &mut scratch.strings, counted),
-        _ => decode_unlisted(envelope, body, (warm, waiter), scratch, counted),
+        Form::Listed => decode_listed(&envelope.inputs, body, (warm, waiter), &mut scratch.strings, hold),
+        _ => decode_unlisted(envelope, body, (warm, waiter), scratch, hold),
     };
     scratch.strings.shrink(KEPT);
     if scratch.rearranged.capacity() > KEPT {
@@ -75,7 +77,7 @@ fn decode_unlisted(
     body: &Bytes,
     (warm, waiter): (Warm, Waiter),
     scratch: &mut Scratch,
-    counted: &mut Counted,
+    hold: Hold<'_>,
 ) -> Result<Buffers> {
     let Scratch { strings, rearranged, .. } = scratch;
     let model = warm.model().clone();
@@ -85,11 +87,11 @@ fn decode_unlisted(
         let input = raw_input(bytes, specs)?;
         return match specs[0].datatype {
             DataType::Bytes => decode_raw_string(&input, bytes, (warm, waiter)),
-            _ => decode_listed(&[input], body, (warm, waiter), strings, counted),
+            _ => decode_listed(&[input], body, (warm, waiter), strings, hold),
         };
     }
     let inputs = predict::inputs(envelope, signature, rearranged)?;
-    decode_listed(&inputs, body, (warm, waiter), strings, counted)
+    decode_listed(&inputs, body, (warm, waiter), strings, hold)
 }
 
 /// The only input of a request that is nothing but its bytes.
@@ -123,7 +125,7 @@ fn decode_listed(
     body: &Bytes,
     (warm, waiter): (Warm, Waiter),
     strings: &mut StringTable,
-    counted: &mut Counted,
+    hold: Hold<'_>,
 ) -> Result<Buffers> {
     // Of another number than the required ones, what is right has optional inputs among it.
     let has_optional = inputs.len() != warm.signature().inputs.len();
@@ -140,10 +142,10 @@ fn decode_listed(
     let (signature, binding) = lease.parts();
     for (index, spec) in signature.inputs.iter().enumerate() {
         let input = find(inputs, spec, signature)?;
-        decode_tensor(input, binding.input_mut(index), body, strings, counted)?;
+        decode_tensor(input, binding.input_mut(index), body, strings, hold)?;
     }
     if has_optional {
-        decode_optional(inputs, (signature, binding), body, strings, counted)?;
+        decode_optional(inputs, (signature, binding), body, strings, hold)?;
     }
     Ok(Buffers::Own(lease))
 }
@@ -155,7 +157,7 @@ fn decode_optional(
     (signature, binding): (&Signature, &mut Binding),
     body: &Bytes,
     strings: &mut StringTable,
-    counted: &mut Counted,
+    hold: Hold<'_>,
 ) -> Result<()> {
     for input in inputs {
         let specs = signature.optional_inputs.iter().enumerate();
@@ -163,7 +165,7 @@ fn decode_optional(
             continue;
         };
         check_input(input, spec)?;
-        decode_tensor(input, binding.give_optional_input(index), body, strings, counted)?;
+        decode_tensor(input, binding.give_optional_input(index), body, strings, hold)?;
     }
     Ok(())
 }
@@ -175,7 +177,7 @@ fn decode_tensor(
     tensor: &mut Tensor,
     body: &Bytes,
     strings: &mut StringTable,
-    counted: &mut Counted,
+    hold: Hold<'_>,
 ) -> Result<()> {
     if let Some(bytes) = adoptable(input, body, tensor) {
         return tensor.adopt(&input.shape, bytes);
@@ -186,7 +188,7 @@ fn decode_tensor(
     }
     // Their number is known to be right before the runtime makes an object for each.
     input.decode_strings(strings)?;
-    counted.hold(input.shape.count().saturating_mul(STRING_BYTES))?;
+    hold(input.shape.count().saturating_mul(STRING_BYTES))?;
     tensor.reshape(&input.shape)?;
     strings.view().iter().enumerate().try_for_each(|(element, bytes)| tensor.set_string(element, bytes))
 }

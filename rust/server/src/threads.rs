@@ -11,15 +11,15 @@ const TURN_NS: u64 = 200_000;
 /// The priority of work that gives way: beside a thread of ordinary priority it gets a tenth of a core.
 const NICE: libc::c_int = 10;
 
-/// Threads beside an IO thread that write its large answers, while there are any.
-const WRITERS: usize = 2;
+/// Threads beside an IO thread that read its large requests and write its large answers, while there are any.
+const BESIDE: usize = 2;
 
 /// A runtime for one thread.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(WRITERS)
-        .thread_name("hg-write")
+        .max_blocking_threads(BESIDE)
+        .thread_name("hg-beside")
         .build()
         .map_err(|error| Error::new(Code::Internal, format!("the system gives no more descriptors: {error}")))
 }

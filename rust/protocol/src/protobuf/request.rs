@@ -3,6 +3,7 @@
 //! Next: `protobuf/contents`.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use headgate_core::error::{Error, Result};
 use headgate_core::spec::NonFinite;
@@ -11,8 +12,8 @@ use headgate_core::tensor::{DataType, MAX_RANK, Shape};
 use super::{Fields, Value, malformed};
 use crate::binary;
 use crate::envelope::{
-    Envelope, InputEnvelope, MAX_TENSORS, ParameterValue, Parameters, RequestedOutput, Scratch, Source,
-    refuse_shared_memory,
+    Detached, Envelope, InputEnvelope, MAX_TENSORS, ParameterValue, Parameters, RequestedOutput, Scratch,
+    Source, place, refuse_shared_memory,
 };
 
 /// A request with whom it is for.
@@ -24,6 +25,37 @@ pub struct InferRequest<'a> {
     pub model_version: Option<&'a str>,
     /// Everything else.
     pub envelope: Envelope<'a>,
+}
+
+/// An [`InferRequest`] that borrows nothing.
+#[derive(Debug)]
+pub struct DetachedRequest {
+    model_name: Range<usize>,
+    model_version: Option<Range<usize>>,
+    envelope: Detached,
+}
+
+impl InferRequest<'_> {
+    /// The same without the message that it borrows from.
+    pub fn detach(&self, message: &[u8]) -> DetachedRequest {
+        DetachedRequest {
+            model_name: place(self.model_name.as_bytes(), message),
+            model_version: self.model_version.map(|name| place(name.as_bytes(), message)),
+            envelope: self.envelope.detach(message),
+        }
+    }
+}
+
+impl DetachedRequest {
+    /// The request again, with the message that it was detached from.
+    pub fn attach(self, message: &[u8]) -> InferRequest<'_> {
+        let text = |place| std::str::from_utf8(&message[place]).expect("a name was text when it was read");
+        InferRequest {
+            model_name: text(self.model_name),
+            model_version: self.model_version.map(text),
+            envelope: self.envelope.attach(message),
+        }
+    }
 }
 
 /// Parses a `ModelInferRequest`. Tensor bytes are located, not read.

@@ -13,6 +13,7 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::collections::{HashMap, VecDeque};
 use std::ffi::CStr;
 use std::ptr::NonNull;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use headgate_core::error::{Code, Error, Result};
@@ -26,6 +27,13 @@ const RUBBISH: u8 = 0xA5;
 pub struct StandIn {
     state: Mutex<State>,
     creating: Mutex<()>,
+    gate: Mutex<Option<Arc<Gate>>>,
+}
+
+/// Where whoever asks for host memory says so and waits.
+struct Gate {
+    entered: Mutex<Sender<()>>,
+    leave: Mutex<Receiver<()>>,
 }
 
 #[derive(Default)]
@@ -68,6 +76,14 @@ impl StandIn {
     pub fn held(&self) -> (usize, usize, usize, usize) {
         let state = self.state();
         (state.device.len(), state.host.len(), state.streams.len(), state.events.len())
+    }
+
+    /// From now on whoever asks for host memory says so first, and waits until the sender is dropped.
+    pub fn hold_host(&self) -> (Receiver<()>, Sender<()>) {
+        let ((entered_tx, entered), (leave, leave_rx)) = (channel(), channel());
+        let gate = Gate { entered: Mutex::new(entered_tx), leave: Mutex::new(leave_rx) };
+        *self.gate.lock().unwrap() = Some(Arc::new(gate));
+        (entered, leave)
     }
 
     /// What was asked for since the last call.
@@ -195,6 +211,12 @@ unsafe impl Driver for StandIn {
     }
 
     fn allocate_host(&self, bytes: usize) -> Result<NonNull<u8>> {
+        let gate = self.gate.lock().unwrap().clone();
+        if let Some(gate) = gate {
+            // Nobody need count; once the test has dropped its sender, all pass.
+            let _ = gate.entered.lock().unwrap().send(());
+            let _ = gate.leave.lock().unwrap().recv();
+        }
         let (start, bytes) = block(bytes);
         self.state().host.insert(start.as_ptr() as usize, bytes);
         Ok(start)

@@ -2,6 +2,8 @@
 //!
 //! Next: `grpc/unary`.
 
+use std::time::Instant;
+
 use bytes::{Buf, Bytes};
 use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::protobuf;
@@ -18,11 +20,12 @@ pub const PREFIX: usize = 5;
 ///
 /// # Errors
 /// `invalid_argument` for a body that is not one message, `unsupported` for a compression that is not known,
-/// `payload_too_large` for more than `limit` bytes when decompressed, `overloaded` when there is no memory for them.
+/// `payload_too_large` for more than `limit` bytes when decompressed, `overloaded` when there is no memory for them,
+/// `deadline_exceeded` when that is not done at `until`.
 pub async fn take(
     headers: &HeaderMap,
     mut body: Bytes,
-    limit: usize,
+    (limit, until): (usize, Option<Instant>),
     counted: &mut Counted,
 ) -> Result<Bytes> {
     let Some((prefix, rest)) = body.split_first_chunk::<PREFIX>() else {
@@ -43,7 +46,7 @@ pub async fn take(
         )));
     }
     body.advance(PREFIX);
-    plain(headers, flag, body, limit, counted).await
+    plain(headers, flag, body, (limit, until), counted).await
 }
 
 /// The message behind its prefix, decompressed; what that takes is added to what is `counted`.
@@ -54,13 +57,16 @@ pub async fn plain(
     headers: &HeaderMap,
     flag: u8,
     message: Bytes,
-    limit: usize,
+    (limit, until): (usize, Option<Instant>),
     counted: &mut Counted,
 ) -> Result<Bytes> {
     match flag {
         0 if message.len() <= limit => Ok(message),
         0 => Err(too_large(message.len(), limit)),
-        1 => coding::decode(&message, encoding(headers)?, limit, counted).await.map(Bytes::from),
+        1 => {
+            let coding = encoding(headers)?;
+            Box::pin(coding::decode(&message, (coding, limit), until, counted)).await.map(Bytes::from)
+        }
         _ => Err(Error::invalid(format!("the message's flag is {flag}; it must be 0, or 1 when compressed"))),
     }
 }

@@ -56,7 +56,7 @@ impl Requests {
                 format!("a message of the stream did not arrive within {seconds} s"),
             )
         })??;
-        let message = message::plain(headers, flag, message, self.limit, &mut counted).await?;
+        let message = message::plain(headers, flag, message, (self.limit, None), &mut counted).await?;
         Ok((message, counted))
     }
 

@@ -27,6 +27,7 @@ use crate::io;
 use crate::panic::catching;
 use crate::path::Target;
 use crate::reply::ReplyBody;
+use crate::request::large_input;
 use crate::taps::Tap;
 
 /// Requests of one stream in progress at a time; while so many are, no more are read from it.
@@ -178,10 +179,9 @@ impl Call {
         infer::write_refusal("", Protocol::GrpcStream, received, &self.context, error);
     }
 
-    async fn infer(&self, (message, counted): (&Bytes, Counted), received: Instant) -> Result<Answer> {
+    async fn infer(&self, (message, mut counted): (&Bytes, Counted), received: Instant) -> Result<Answer> {
         let unread = |error: &Error| self.write_refusal(received, error);
-        let request = io::with(|io| protobuf::parse(message, &mut io.scratch.borrow_mut().envelope))
-            .inspect_err(unread)?;
+        let request = large_input::message(message, self.deadline, &mut counted).await.inspect_err(unread)?;
         let target = Target { endpoint: request.model_name, version: request.model_version };
         let Call { deadline, context, .. } = self;
         let headers = Headers::Map(&self.headers);

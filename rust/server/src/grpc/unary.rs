@@ -27,6 +27,7 @@ use crate::io;
 use crate::panic::catching;
 use crate::path::Target;
 use crate::reply::ReplyBody;
+use crate::request::large_input;
 
 /// Answers one call.
 pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {
@@ -52,10 +53,9 @@ async fn model_infer(
     context: &Context,
 ) -> Result<Answer> {
     let unread = |error: &Error| infer::write_refusal("", Protocol::Grpc, received, context, error);
-    let (message, counted, deadline) = read(&head.headers, body, received).await.inspect_err(unread)?;
+    let (message, mut counted, deadline) = read(&head.headers, body, received).await.inspect_err(unread)?;
     drop(receiving);
-    let request = io::with(|io| protobuf::parse(&message, &mut io.scratch.borrow_mut().envelope))
-        .inspect_err(unread)?;
+    let request = large_input::message(&message, deadline, &mut counted).await.inspect_err(unread)?;
     let target = Target { endpoint: request.model_name, version: request.model_version };
     let (headers, dialect, protocol) = (Headers::Map(&head.headers), Dialect::Grpc, Protocol::Grpc);
     let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
@@ -74,7 +74,7 @@ async fn read(
     let (body, mut counted) = body::read_aligned(body, most, Headers::NONE, tensor_offset)
         .await
         .map_err(|error| message::of_message(error, limit))?;
-    let message = message::take(headers, body, limit, &mut counted).await?;
+    let message = message::take(headers, body, (limit, deadline), &mut counted).await?;
     Ok((message, counted, deadline))
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use headgate_core::error::{Code, Error, Result};
+use headgate_core::error::Result;
 use headgate_engine::Ran;
 use headgate_protocol::envelope::{Envelope, Form, Selection};
 use headgate_protocol::reply::ReplyHead;
@@ -13,6 +13,7 @@ use headgate_protocol::reply::ReplyHead;
 use crate::infer::{Dialect, Sent};
 use crate::io::{self, LiveEndpoint};
 use crate::outputs::{self, Lists, Manner, Outputs};
+use crate::request::beside;
 use crate::taps::Tap;
 
 /// An answer that takes more than so many elements in JSON is large: about two milliseconds of a core.
@@ -41,12 +42,12 @@ struct Answer {
     dialect: Dialect,
 }
 
-/// Writes the answer of outputs that were selected a moment ago; the run comes back, unless writing panicked. How the answer is sent, and
+/// Writes the answer of outputs that were selected a moment ago; the run comes back, unless writing took too long or panicked. How the answer is sent, and
 /// the size of the outputs that it was written from.
 pub async fn write(
     envelope: &Envelope<'_>,
     dialect: Dialect,
-    tap: &Tap,
+    tap: &mut Tap,
     ran: Ran,
     out: &mut Vec<u8>,
 ) -> (Option<Ran>, Result<(Sent, usize)>) {
@@ -58,29 +59,22 @@ pub async fn write(
         version,
         id: envelope.id.as_deref().map(str::to_owned),
         // Only the kind matters for an answer.
-        form: match envelope.form {
-            Form::Listed => Form::Listed,
-            Form::Raw(_) => Form::Raw(&[]),
-            Form::Rows(_) => Form::Rows(&[]),
-            Form::Columns(_) => Form::Columns(&[]),
-        },
+        form: envelope.form.with(&[]),
         marks_final: envelope.parameters.marks_final,
         dialect,
     };
     let mut buffer = std::mem::take(out);
-    let written = tokio::task::spawn_blocking(move || {
+    let until = tap.deadline();
+    let written = beside::run(Some(until), tap.counted(), move |_| {
         let result = answer.write(&mut buffer);
-        (answer.ran, buffer, result)
+        Ok((answer.ran, buffer, result))
     });
     match written.await {
         Ok((ran, buffer, result)) => {
             *out = buffer;
             (Some(ran), result)
         }
-        Err(_) => {
-            let words = "writing the answer panicked; this is a defect of Headgate";
-            (None, Err(Error::new(Code::Internal, words)))
-        }
+        Err(error) => (None, Err(error)),
     }
 }
 

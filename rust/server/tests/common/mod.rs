@@ -162,6 +162,12 @@ pub fn whole_answer(stream: &mut TcpStream) -> (u16, String, Value) {
     (status, head, serde_json::from_slice(&body).unwrap())
 }
 
+/// Reads one answer of any kind: status and body.
+pub fn status_and_body(stream: &mut TcpStream) -> (u16, Vec<u8>) {
+    let (status, _, body) = read_answer(stream);
+    (status, body)
+}
+
 fn read_answer(stream: &mut TcpStream) -> (u16, String, Vec<u8>) {
     let mut head = Vec::new();
     let mut byte = [0u8];

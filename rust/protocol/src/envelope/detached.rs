@@ -1,0 +1,176 @@
+//! An envelope without its body: for work that another thread does, which can borrow nothing of a request.
+//!
+//! Names and parameters are copied; tensors stay where they are, and only their places are kept.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::{Envelope, Form, InputEnvelope, ParameterValue, Parameters, RequestedOutput, Source};
+
+/// An [`Envelope`] that borrows nothing.
+#[derive(Debug)]
+pub struct Detached {
+    /// Everything but the bytes of inputs, which are empty here.
+    envelope: Envelope<'static>,
+    /// Where those of a request that does not list its inputs are.
+    form: Range<usize>,
+    /// Where those of each input are.
+    sources: Vec<Range<usize>>,
+}
+
+impl Envelope<'_> {
+    /// The same without the body that it borrows from.
+    pub fn detach(&self, body: &[u8]) -> Detached {
+        let input = |input: &InputEnvelope<'_>| InputEnvelope {
+            name: owned(&input.name),
+            datatype: input.datatype,
+            shape: input.shape,
+            source: input.source.with(&[]),
+            base64: input.base64,
+            non_finite: input.non_finite,
+        };
+        let output = |output: &RequestedOutput<'_>| RequestedOutput {
+            name: owned(&output.name),
+            binary_data: output.binary_data,
+            classification: output.classification,
+        };
+        let envelope = Envelope {
+            id: self.id.as_ref().map(owned),
+            parameters: self.parameters.detach(),
+            inputs: self.inputs.iter().map(input).collect(),
+            outputs: self.outputs.iter().map(output).collect(),
+            form: self.form.with(&[]),
+            non_finite: self.non_finite,
+        };
+        Detached {
+            envelope,
+            form: place(self.form.bytes(), body),
+            sources: self.inputs.iter().map(|input| place(input.source.bytes(), body)).collect(),
+        }
+    }
+}
+
+impl Detached {
+    /// The envelope again, with the body that it was detached from.
+    pub fn attach(self, body: &[u8]) -> Envelope<'_> {
+        let Detached { envelope, form, sources } = self;
+        // Shortens the lifetime of what borrows nothing.
+        let mut envelope: Envelope<'_> = envelope;
+        envelope.form = envelope.form.with(&body[form]);
+        for (input, place) in envelope.inputs.iter_mut().zip(sources) {
+            input.source = input.source.with(&body[place]);
+        }
+        envelope
+    }
+}
+
+impl Parameters<'_> {
+    fn detach(&self) -> Parameters<'static> {
+        let value = |value: &ParameterValue<'_>| match value {
+            ParameterValue::Text(text) => ParameterValue::Text(owned(text)),
+            ParameterValue::Integer(integer) => ParameterValue::Integer(*integer),
+            ParameterValue::Number(number) => ParameterValue::Number(*number),
+            ParameterValue::Bool(flag) => ParameterValue::Bool(*flag),
+        };
+        Parameters {
+            binary_data_output: self.binary_data_output,
+            timeout_us: self.timeout_us,
+            priority: self.priority,
+            marks_final: self.marks_final,
+            custom: self.custom.iter().map(|(name, of)| (owned(name), value(of))).collect(),
+        }
+    }
+}
+
+impl<'a> Source<'a> {
+    fn bytes(&self) -> &'a [u8] {
+        match self {
+            Source::Json(bytes) | Source::Element(bytes) | Source::Binary(bytes) | Source::Typed(bytes) => {
+                bytes
+            }
+        }
+    }
+
+    fn with<'b>(&self, bytes: &'b [u8]) -> Source<'b> {
+        match self {
+            Source::Json(_) => Source::Json(bytes),
+            Source::Element(_) => Source::Element(bytes),
+            Source::Binary(_) => Source::Binary(bytes),
+            Source::Typed(_) => Source::Typed(bytes),
+        }
+    }
+}
+
+impl<'a> Form<'a> {
+    fn bytes(&self) -> &'a [u8] {
+        match self {
+            Form::Listed => &[],
+            Form::Raw(bytes) | Form::Rows(bytes) | Form::Columns(bytes) => bytes,
+        }
+    }
+
+    /// The same form with other bytes.
+    pub fn with<'b>(&self, bytes: &'b [u8]) -> Form<'b> {
+        match self {
+            Form::Listed => Form::Listed,
+            Form::Raw(_) => Form::Raw(bytes),
+            Form::Rows(_) => Form::Rows(bytes),
+            Form::Columns(_) => Form::Columns(bytes),
+        }
+    }
+}
+
+fn owned(text: &Cow<'_, str>) -> Cow<'static, str> {
+    Cow::Owned(text.as_ref().to_owned())
+}
+
+/// Where bytes are that a parser found in `body`.
+pub(crate) fn place(bytes: &[u8], body: &[u8]) -> Range<usize> {
+    if bytes.is_empty() {
+        // They may be nobody's.
+        return 0..0;
+    }
+    let start = (bytes.as_ptr() as usize).checked_sub(body.as_ptr() as usize);
+    let start = start.expect("an envelope borrows from its body");
+    start..start + bytes.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::binary::Body;
+    use crate::envelope::Scratch;
+
+    /// What an envelope says, without its memory.
+    fn said(envelope: &Envelope<'_>) -> String {
+        format!("{envelope:?}")
+    }
+
+    #[test]
+    fn an_envelope_is_the_same_with_its_body_again() {
+        let json = br#"{"id":"a\n","parameters":{"text":"t","whole":1,"number":1.5,"flag":true,"timeout":9},
+            "inputs":[{"name":"j","shape":[2],"datatype":"FP32","data":[1,2]},
+                {"name":"e","shape":[],"datatype":"FP32","data":1.5},
+                {"name":"n","shape":[0],"datatype":"INT8","parameters":{"binary_data_size":0}},
+                {"name":"b","shape":[4],"datatype":"UINT8","parameters":{"binary_data_size":4}}],
+            "outputs":[{"name":"y","parameters":{"classification":3}},{"name":"z","parameters":{"binary_data":true}}]}"#;
+        let body = [&json[..], b"abcd"].concat();
+        let (json, tail) = body.split_at(json.len());
+        let parts = Body { json, tail: Some(tail) };
+        let envelope = Envelope::parse(parts, &mut Scratch::default()).unwrap();
+        let detached = envelope.detach(&body);
+        assert_eq!(said(&detached.attach(&body)), said(&envelope));
+    }
+
+    #[test]
+    fn inputs_that_are_not_listed_keep_their_place() {
+        for body in [&br#"{"instances":[[1,2],[3,4]]}"#[..], br#"{"inputs":[5,6]}"#] {
+            let envelope = crate::predict::parse(body, &mut Scratch::default()).unwrap();
+            assert_eq!(envelope.detach(body).attach(body).form, envelope.form);
+        }
+        let raw = Body { json: b"", tail: Some(b"12345678") };
+        let envelope = Envelope::parse(raw, &mut Scratch::default()).unwrap();
+        let body = raw.tail.unwrap();
+        assert_eq!(envelope.detach(body).attach(body).form, Form::Raw(body));
+    }
+}

@@ -1,0 +1,111 @@
+//! Large requests, whose bytes are read on a thread beside the IO thread: a million numbers in JSON take more than 10 ms.
+//!
+//! Not here: how they are read (`headgate_protocol`, `tensors`), and content codings (`coding`).
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use headgate_core::error::Result;
+use headgate_core::tensor::DataType;
+use headgate_engine::{Waiter, Warm};
+use headgate_protocol::binary::Body;
+use headgate_protocol::envelope::{self, Envelope, Form, InputEnvelope, Source};
+use headgate_protocol::protobuf::{self, InferRequest};
+
+use crate::counted::Counted;
+use crate::io;
+use crate::request::beside;
+use crate::taps::Tap;
+use crate::tensors::{self, Buffers, Scratch};
+
+/// A body of at most so many bytes is read on the IO thread, whatever is in it: that takes half a millisecond of a core in JSON,
+/// and a few of them for short strings.
+pub const INLINE: usize = 256 << 10;
+/// The same for protobuf without its tensors' bytes, of which nothing is read but where they are.
+pub const INLINE_MESSAGE: usize = 1 << 20;
+/// Bytes in binary data that take as long as one byte of JSON.
+const BINARY_PER_BYTE: usize = 16;
+/// Bytes of JSON that take as long as one string, beside its bytes.
+const BYTES_PER_STRING: usize = 16;
+
+/// What reads the envelope of a body.
+pub type Parse = for<'a> fn(Body<'a>, &mut envelope::Scratch) -> Result<Envelope<'a>>;
+
+/// Reads an envelope whose JSON is more than [`INLINE`] bytes, elsewhere. `parts` are those of `body`.
+///
+/// # Errors
+/// Those of `parse`; `deadline_exceeded`.
+pub async fn parse<'a>(
+    parse: Parse,
+    parts: Body<'a>,
+    body: &'a Bytes,
+    until: Option<Instant>,
+    counted: &mut Counted,
+) -> Result<Envelope<'a>> {
+    let (json, has_tail, bytes) = (parts.json.len(), parts.tail.is_some(), body.clone());
+    let detached = beside::run(until, counted, move |_| {
+        let (json, tail) = bytes.split_at(json);
+        let parts = Body { json, tail: has_tail.then_some(tail) };
+        Ok(parse(parts, &mut envelope::Scratch::default())?.detach(&bytes))
+    });
+    Ok(detached.await?.attach(body))
+}
+
+/// Reads a `ModelInferRequest`, elsewhere if it is large.
+///
+/// # Errors
+/// As [`protobuf::parse`]; `deadline_exceeded`.
+pub async fn message<'a>(
+    message: &'a Bytes,
+    until: Option<Instant>,
+    counted: &mut Counted,
+) -> Result<InferRequest<'a>> {
+    if message.len() <= INLINE_MESSAGE {
+        return io::with(|io| protobuf::parse(message, &mut io.scratch.borrow_mut().envelope));
+    }
+    let bytes = message.clone();
+    let detached = Box::pin(beside::run(until, counted, move |_| {
+        Ok(protobuf::parse(&bytes, &mut envelope::Scratch::default())?.detach(&bytes))
+    }));
+    Ok(detached.await?.attach(message))
+}
+
+/// Whether the tensors of an envelope take long to decode; to be asked for bodies of more than [`INLINE`] bytes.
+pub fn takes_long(envelope: &Envelope<'_>) -> bool {
+    let form = match envelope.form {
+        Form::Listed => 0,
+        Form::Raw(bytes) => bytes.len() / BINARY_PER_BYTE,
+        Form::Rows(json) | Form::Columns(json) => json.len(),
+    };
+    envelope.inputs.iter().map(cost).sum::<usize>() + form > INLINE
+}
+
+/// What an input costs, in bytes of JSON.
+fn cost(input: &InputEnvelope<'_>) -> usize {
+    let bytes = match input.source {
+        Source::Json(bytes) | Source::Element(bytes) | Source::Typed(bytes) => bytes.len(),
+        Source::Binary(bytes) => bytes.len() / BINARY_PER_BYTE,
+    };
+    let strings = if input.datatype == DataType::Bytes { input.shape.count() } else { 0 };
+    // A name is compared, and told where it is wrong.
+    input.name.len() + bytes + strings.saturating_mul(BYTES_PER_STRING)
+}
+
+/// As [`tensors::decode`], elsewhere and within the request's deadline.
+///
+/// # Errors
+/// As [`tensors::decode`]; `deadline_exceeded`.
+pub async fn decode(
+    envelope: &Envelope<'_>,
+    body: &Bytes,
+    (warm, waiter): (Warm, Waiter),
+    tap: &mut Tap,
+) -> Result<Buffers> {
+    let (detached, bytes, until) = (envelope.detach(body), body.clone(), tap.deadline());
+    let decoded = beside::run(Some(until), tap.counted(), move |share| {
+        let envelope = detached.attach(&bytes);
+        let hold = &mut |bytes| share.hold(bytes);
+        tensors::decode(&envelope, &bytes, (warm, waiter), &mut Scratch::default(), hold)
+    });
+    decoded.await
+}
