@@ -6,6 +6,7 @@ is told so (GOAWAY). Not here: signals and the whole process (``e2e/test_process
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import socket
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from conformance.cases import GOOD
-from support import grpc_wire, models
+from support import environments, grpc_wire, models
 from support import native as plane
 from support.client import Answer, first_answer, infer_bytes, open_socket, read_answer, until_closed
 from support.grpc_calls import PAIR
@@ -189,6 +190,48 @@ def test_messages_of_a_stream_are_answered_until_it_ends(gateway: tuple[Any, str
             assert connection.fields[1]["grpc-status"] == "0"
             assert len(grpc_wire.unframe(connection.bodies[1])) == 3
             assert clean.result()
+
+
+def test_a_stream_without_end_is_ended_long_before_the_grace_and_each_message_is_told(
+    gateway: tuple[Any, str],
+) -> None:
+    started, address = gateway
+    message, sent = grpc_wire.frame(PAIR), 1
+    with Frames(address) as connection:
+        connection.send(headers(1, request("POST", STREAM, GRPC), False), data(1, message, False))
+        connection.until_answered(1)
+        with stopping(started, address) as clean:
+            while 1 not in connection.ended:
+                if answered(connection, 1) == sent:
+                    connection.send(window(0, 1 << 16), window(1, 1 << 16), data(1, message, False))
+                    sent += 1
+                assert connection.read() is not None
+            # The last message may have crossed the end, which tells its client to ask another gateway.
+            assert answered(connection, 1) in (sent - 1, sent)
+            assert connection.fields[1]["grpc-status"] == "14"
+            assert connection.fields[1]["x-headgate-code"] == "draining"
+            assert connection.last is not None
+            assert clean.result()
+
+
+def test_grpcio_is_told_of_the_end_of_a_stream_in_a_way_that_it_tries_again(gateway: tuple[Any, str]) -> None:
+    started, address = gateway
+    arguments = [address, STREAM, base64.b64encode(PAIR).decode()]
+    environments.python("grpcio")
+    with ThreadPoolExecutor(1) as executor:
+        client = executor.submit(environments.run, "grpcio", "conformance.clients.endless_stream", arguments)
+        while not runs(started):
+            assert not client.done(), client.result()
+        assert started.stop(0, GRACE_MS)
+        ended = client.result()
+    assert ended["code"] == "UNAVAILABLE"
+    assert ended["sent"] - ended["answered"] in (0, 1)
+
+
+def runs(gateway: Any) -> int:
+    """How often a model was run for a request."""
+    families = {family["name"]: family["samples"] for family in json.loads(gateway.metrics())}
+    return sum(sample[1] for sample in families["headgate_requests_total"])
 
 
 # --- restarts ---

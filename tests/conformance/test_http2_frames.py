@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -600,19 +601,56 @@ def test_small_bodies_that_never_end_are_counted_refused_and_given_back(
             assert after.statuses == {1: 200}
 
 
-def test_small_answers_that_nobody_reads_are_counted(tmp_path: Path) -> None:
+def test_greedy_connections_leave_room_for_the_small_requests_of_others(tmp_path: Path) -> None:
+    need_native()
+    model = models.place(models.pair(), tmp_path, "pair")
+    identity = models.place(models.TESTS / "models" / "identity_fp32.onnx", tmp_path, "identity")
+    tensor = {"name": "x", "shape": [4_000], "datatype": "FP32", "data": [0.5] * 4_000}
+    unread, body, streams = json.dumps({"inputs": [tensor]}).encode(), b" " * 60_000, range(1, 101, 2)
+    with plane.running(small_request_bytes=8 << 20) as (started, address), ExitStack() as attackers:
+        plane.serve(started, "pair", model)
+        plane.serve(started, "identity", identity)
+        for number in range(12):
+            # Half of them send bodies without an end, the others read no answer.
+            first = PREFACE + settings(initial_window_size=0) if number % 2 else PREFACE + settings()
+            attacker = attackers.enter_context(Frames(address, first))
+            assert attacker.barrier(), "the windows are open"
+            for stream in streams:
+                pieces = [body[at : at + (1 << 14)] for at in range(0, len(body), 1 << 14)]
+                if number % 2:
+                    attacker.send(post(stream, "/v2/models/identity/infer"), data(stream, unread))
+                else:
+                    attacker.send(post(stream), *(data(stream, piece, False) for piece in pieces))
+            # The last ones were refused: who holds much gets no more.
+            attacker.until_answered(streams[-1])
+        for stream in (1, 3):
+            with Frames(address) as honest:
+                honest.send(headers(stream, request("POST", INFER), False), data(stream, GOOD))
+                honest.until_end(stream)
+                assert honest.statuses == {stream: 200}
+
+
+@pytest.mark.parametrize(
+    ("elements", "streams", "part", "most"),
+    [(4_000, 100, "small_request_bytes", 1 << 20), (40_000, 20, "large_request_bytes", 4 << 20)],
+    ids=["small", "large"],
+)
+def test_answers_that_nobody_reads_are_counted(
+    tmp_path: Path, elements: int, streams: int, part: str, most: int
+) -> None:
     need_native()
     model = models.place(models.TESTS / "models" / "identity_fp32.onnx", tmp_path, "identity")
-    tensor = {"name": "x", "shape": [4_000], "datatype": "FP32", "data": [0.5] * 4_000}
-    body = json.dumps({"inputs": [tensor]}).encode()
-    with plane.running(small_request_bytes=1 << 20) as (started, address):
+    tensor = {"name": "x", "shape": [elements], "datatype": "FP32", "data": [0.5] * elements}
+    body, last = json.dumps({"inputs": [tensor]}).encode(), 2 * streams - 1
+    gauge = f"headgate_{part}"
+    with plane.running(**{part: most}) as (started, address):
         plane.serve(started, "identity", model)
         with Frames(address, PREFACE + settings(initial_window_size=0)) as attacker:
             assert attacker.barrier(), "the windows are open"
-            for stream in range(1, 201, 2):
+            for stream in range(1, 2 * streams, 2):
                 attacker.send(post(stream, "/v2/models/identity/infer"), data(stream, body))
-            attacker.until_answered(199)
+            attacker.until_answered(*range(1, 2 * streams, 2))
             assert attacker.statuses[1] == 200
-            assert attacker.statuses[199] == 503
-            assert metered(started, "headgate_small_request_bytes") <= 1 << 20
-        until_metered(started, "headgate_small_request_bytes", lambda held: held == 0)
+            assert attacker.statuses[last] == 503
+            assert most // 4 < metered(started, gauge) <= most
+        until_metered(started, gauge, lambda held: held == 0)

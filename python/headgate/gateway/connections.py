@@ -25,6 +25,8 @@ PIECE_BYTES = 64 << 10
 """Long answers are written in pieces of this size, so that one nobody reads holds no more than that in a buffer."""
 _YOUNG_SECONDS = 1.0
 """A client that has just connected is given this long to send a head before it counts as one that sends nothing."""
+_LINGER_SECONDS = 1.0
+"""A client that was told why its connection ends is given this long to take that in, whatever it still sends."""
 _SLOW_SECONDS = 5.0
 """When there is too much that nobody reads, answers that take longer than this go first."""
 
@@ -58,6 +60,10 @@ class Reason(enum.StrEnum):
     MALFORMED = "malformed"
 
 
+_STATUS = {Reason.BODY: 408, Reason.BODY_BYTES: 413}
+"""What is answered before a close, where no answer has begun."""
+
+
 class Phase(enum.IntEnum):
     """What a connection is about, in the order in which connections make room for a new one."""
 
@@ -85,6 +91,8 @@ class Connections:
         self.limits = limits
         self.clock = clock
         self.closed: Counter[Reason] = Counter()
+        self.draining = False
+        """Whether an answer says that it is its connection's last, if no request is behind it."""
         self._open: set[Connection] = set()
 
     def __len__(self) -> int:
@@ -114,11 +122,15 @@ class Connections:
         self._open.discard(connection)
 
     def end(self, connection: Connection, reason: Reason) -> None:
-        """Closes one at once, without waiting for what it has not sent."""
-        if connection in self._open:
-            self._open.discard(connection)
+        """Closes one without waiting for what it has not sent; at once, if its client cannot be told why."""
+        if connection not in self._open:
+            return
+        if not connection.told:
             self.closed[reason] += 1
-            connection.transport.abort()
+            if connection.tell(reason):
+                return
+        self._open.discard(connection)
+        connection.transport.abort()
 
     def sweep(self) -> None:
         """Closes those that have waited for their clients too long. To be called about once a second."""
@@ -158,10 +170,14 @@ class Connection(H11Protocol):
         self._body = 0
         """Bytes of the present request's body, as they came."""
         self._unread_since: float | None = None
+        self.told = False
+        """Whether the client was told why the connection ends; what it sends is dropped."""
 
     def phase(self, now: float) -> Phase:
         """What it is about."""
         cycle = self.cycle
+        if self.told:
+            return Phase.SILENT
         if self._unread_since is not None:
             return Phase.UNREAD
         if self.conn.their_state is h11.SEND_BODY:
@@ -174,6 +190,8 @@ class Connection(H11Protocol):
 
     def overdue(self, now: float) -> Reason | None:
         """Why it is to be closed now, if it is."""
+        if self.told:
+            return Reason.BODY if now - self.since >= _LINGER_SECONDS else None
         if self._unread_since is None and self.transport.is_closing():
             # What was written before the close is waited for without end otherwise.
             self._unread_since = now
@@ -205,6 +223,8 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hands the bytes on in pieces: h11 measures a head only after each of them."""
+        if self.told:
+            return
         if self.conn.their_state is h11.SEND_BODY:
             self._body += len(data)
             if self._body > self._limits.body_bytes:
@@ -245,25 +265,55 @@ class Connection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Refuses what is no HTTP, with the status that h11 thinks fit; closes where an answer has begun."""
         self._connections.closed[Reason.MALFORMED] += 1
-        if self.cycle is not None and not self.cycle.response_complete:
-            # Nothing the application says goes out any more; uvicorn would write a defect of ours into the log for it.
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        self._silence()
         # uvicorn hands on its own words only; the error is the one that it is handling.
         error = sys.exception()
         hint = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
-        text = f"{STATUS_PHRASES.get(hint, b'').decode()}: {error or msg}\n".encode("ascii", "replace")
-        headers = [("content-type", "text/plain; charset=utf-8"), ("connection", "close")]
-        try:
-            for event in (
-                h11.Response(status_code=hint, headers=headers, reason=STATUS_PHRASES.get(hint, b"")),
-                h11.Data(data=text),
-                h11.EndOfMessage(),
-            ):
-                self.transport.write(self.conn.send(event) or b"")
+        if self._answer(hint, str(error or msg)):
             self.transport.close()
-        except h11.LocalProtocolError:
+        else:
             self.transport.abort()
+
+    def tell(self, reason: Reason) -> bool:
+        """Answers why the connection ends, where no answer has begun; whether it did."""
+        status, cycle = _STATUS.get(reason), self.cycle
+        if status is None or cycle is None or cycle.response_started or self.transport.is_closing():
+            return False
+        self._silence()
+        words = {
+            Reason.BODY: f"the body did not arrive within {self._limits.body_seconds:g} s",
+            Reason.BODY_BYTES: f"the body is larger than {self._limits.body_bytes} bytes on the wire",
+        }
+        if not self._answer(status, words[reason]):
+            return False
+        self.told, self.since = True, self._connections.clock()
+        # A socket that is closed with unread bytes resets the connection, and the client may lose the answer.
+        self.flow.resume_reading()
+        self.transport.write_eof()
+        return True
+
+    def _silence(self) -> None:
+        """Has nothing go out that the application says; uvicorn would write a defect of ours into the log for it."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
+    def _answer(self, status: int, words: str) -> bool:
+        """Writes a refusal, unless an answer has begun; whether it did."""
+        phrase = STATUS_PHRASES.get(status, b"")
+        text = f"{phrase.decode()}: {words}\n".encode("ascii", "replace")
+        headers = [
+            ("content-type", "text/plain; charset=utf-8"),
+            ("content-length", str(len(text))),
+            ("connection", "close"),
+        ]
+        response = h11.Response(status_code=status, headers=headers, reason=phrase)
+        try:
+            for event in (response, h11.Data(data=text), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        except h11.LocalProtocolError:
+            return False
+        return True
 
     def shutdown(self) -> None:
         """As uvicorn's; a connection on which h11 has given up is closed too."""
@@ -272,10 +322,17 @@ class Connection(H11Protocol):
             return
         self.transport.abort()
 
+    def _is_last(self) -> bool:
+        """Whether the present answer is to be the last one: the gateway stops, and no request is behind this one."""
+        behind = self.conn.their_state is h11.DONE and self.conn.trailing_data[0]
+        return self._connections.draining and not behind
+
     async def _in_pieces(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The application, its long answers written as the client takes them."""
 
         async def send_pieces(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._is_last():
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
             body = message.get("body", b"")
             if message["type"] != "http.response.body" or len(body) <= PIECE_BYTES:
                 await send(message)

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Generator
 
 import uvicorn
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from headgate.errors import Conflict
 from headgate.gateway.acceptor import Acceptor
@@ -79,23 +79,6 @@ def _take_no_more(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
-class _LastAnswers:
-    """An app whose answers, once the gateway stops, say that they are their connection's last."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self.since: float | None = None
-        """When that began, by the event loop's clock."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_closing(message: Message) -> None:
-            if self.since is not None and message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
-            await send(message)
-
-        await self._app(scope, receive, send_closing)
-
-
 class Listener:
     """One ASGI app on one socket, in the running event loop."""
 
@@ -106,10 +89,11 @@ class Listener:
         connections: Connections | None = None,
     ) -> None:
         self._sock = sock
-        self._app = _LastAnswers(app)
+        self._since: float | None = None
+        """When each answer began to be its connection's last, by the event loop's clock."""
         self.connections = Connections(Limits()) if connections is None else connections
         config = uvicorn.Config(
-            self._app,
+            app,
             http="h11",
             h11_max_incomplete_event_size=self.connections.limits.head_bytes,
             log_config=None,
@@ -153,8 +137,9 @@ class Listener:
 
     def drain(self) -> None:
         """From now on each connection ends with its next answer; new ones are taken until :meth:`stop`."""
-        if self._app.since is None:
-            self._app.since = asyncio.get_running_loop().time()
+        if self._since is None:
+            self._since = asyncio.get_running_loop().time()
+            self.connections.draining = True
 
     async def stop(self, idle_seconds: float = 0.0) -> None:
         """Takes no more connections, gives open requests a moment, then cuts them off. May be called twice.
@@ -174,7 +159,7 @@ class Listener:
             self._sweeper.cancel()
 
     async def _last_requests(self, idle_seconds: float) -> None:
-        loop, since = asyncio.get_running_loop(), self._app.since or 0.0
+        loop, since = asyncio.get_running_loop(), self._since or 0.0
         _take_no_more(self._sock)
         # A turn of the loop in which it accepts what the kernel has accepted.
         await asyncio.sleep(_TURN_SECONDS)

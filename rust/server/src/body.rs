@@ -4,6 +4,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use headgate_core::error::{Code, Error, Result};
 use http_body::Body;
 use hyper::body::Incoming;
 
+use crate::budget::Holding;
 use crate::conn::{Open, Receiving};
 use crate::counted::{Counted, Counting};
 use crate::headers::Headers;
@@ -38,7 +40,8 @@ impl Source {
     ) -> Result<(Bytes, Counted)> {
         match self {
             Source::Coming(body, receiving) => {
-                let read = read_aligned(body, limit, headers, align).await;
+                let holding = receiving.as_ref().map(Receiving::holding).unwrap_or_default();
+                let read = read_aligned(body, &holding, limit, (headers, align)).await;
                 *receiving = None;
                 read
             }
@@ -57,12 +60,16 @@ impl Source {
     }
 }
 
-/// Reads a body within the configured time and counts it among the large ones.
+/// Reads a body within the configured time and counts it, a small one for its connection.
 ///
 /// # Errors
 /// As [`read`]; `overloaded` when large requests hold all the memory they may.
-pub async fn read_counted(body: &mut Incoming, limit: usize) -> Result<(Bytes, Counted)> {
-    read_aligned(body, limit, Headers::NONE, |_, _| None).await
+pub async fn read_counted(
+    body: &mut Incoming,
+    holding: &Rc<Holding>,
+    limit: usize,
+) -> Result<(Bytes, Counted)> {
+    read_aligned(body, holding, limit, (Headers::NONE, |_, _| None)).await
 }
 
 /// As [`read_counted`], with the tensor that `align` finds where any element type may be read in place.
@@ -71,12 +78,12 @@ pub async fn read_counted(body: &mut Incoming, limit: usize) -> Result<(Bytes, C
 /// As [`read_counted`].
 pub async fn read_aligned(
     body: &mut Incoming,
+    holding: &Rc<Holding>,
     limit: usize,
-    headers: Headers<'_>,
-    align: Align,
+    shape: (Headers<'_>, Align),
 ) -> Result<(Bytes, Counted)> {
     let timeout = io::with(|io| io.shared.config.body_timeout());
-    read(body, limit, timeout, (headers, align)).await
+    read(body, Counting::on(holding), (limit, timeout), shape).await
 }
 
 /// Refuses a body whose length is known before it comes, where there is no room for it now. What takes room is only what came
@@ -105,8 +112,8 @@ pub fn room(came: usize, declared: usize) -> usize {
 /// `invalid_argument` for a body that is framed wrongly.
 async fn read(
     body: &mut Incoming,
-    limit: usize,
-    timeout: Duration,
+    counting: Counting,
+    (limit, timeout): (usize, Duration),
     shape: (Headers<'_>, Align),
 ) -> Result<(Bytes, Counted)> {
     let (headers, align) = shape;
@@ -116,7 +123,6 @@ async fn read(
     }
     let declared = declared as usize;
     expect(declared)?;
-    let counting = Counting::default();
     let (first, rest) = (Bytes::new(), Vec::new());
     let mut gathered = Gathered { first, rest, offset: None, lead: 0, declared, limit, align, counting };
     let mut body = Pin::new(body);

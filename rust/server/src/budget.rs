@@ -4,6 +4,7 @@
 //! Large ones and small ones have a part each, so that large ones cannot keep small ones out. Small ones share no counter on
 //! their way: each IO thread takes credit in chunks and counts within it.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -71,6 +72,21 @@ pub struct SmallBudget {
     unused: Box<[Credit]>,
 }
 
+/// What one connection holds of the part of small requests.
+#[derive(Default)]
+pub struct Holding(Cell<usize>);
+
+impl Holding {
+    /// Some of it was given back.
+    pub fn gave(&self, bytes: usize) {
+        self.0.set(self.0.get().saturating_sub(bytes));
+    }
+}
+
+/// A connection may hold so many times what is free. Whoever is many takes from himself first: `n` connections that take all
+/// they can leave one part in `2 n + 1` free, for those that hold nothing.
+const SHARE: usize = 2;
+
 /// One thread's, on cache lines of its own.
 #[derive(Default)]
 #[repr(align(128))]
@@ -93,6 +109,26 @@ impl SmallBudget {
             Some(rest) => unused.store(rest, Relaxed),
             None => self.take_more(thread, bytes, refusable)?,
         }
+        Ok(())
+    }
+
+    /// As [`SmallBudget::take`], for a connection with any number of requests, which may not take what others need.
+    ///
+    /// # Errors
+    /// `overloaded` for a connection that holds more than its share, and as [`SmallBudget::take`].
+    pub fn take_share(&self, thread: usize, bytes: usize, holding: &Holding) -> Result<()> {
+        let held = holding.0.get();
+        // Credit that threads have not used counts as taken: it is little, and known without asking them.
+        let free = self.limit.saturating_sub(self.taken.load(Relaxed));
+        if held > 0 && held + bytes > SHARE * free {
+            let words = format!(
+                "small requests on this connection hold {held} bytes, and {free} of {} are free",
+                self.limit
+            );
+            return Err(Error::new(Code::Overloaded, format!("{words} (--request-memory); try again later")));
+        }
+        self.take(thread, bytes, true)?;
+        holding.0.set(held + bytes);
         Ok(())
     }
 
@@ -198,6 +234,32 @@ mod tests {
             assert_eq!(budget.used(), 0);
         }
         assert!(budget.taken.load(Relaxed) <= 2 * 2 * CHUNK, "threads keep little");
+    }
+
+    #[test]
+    fn connections_that_take_all_they_can_leave_room_for_others() {
+        const EACH: usize = 10 << 10;
+        let budget = SmallBudget::new(64 << 20, 1);
+        for greedy in [1, 9, 100, 1_000] {
+            let connections: Vec<_> = (0..greedy).map(|_| Holding::default()).collect();
+            let mut took = true;
+            while took {
+                took = false;
+                for holding in &connections {
+                    took |= budget.take_share(0, EACH, holding).is_ok();
+                }
+            }
+            let used = budget.used();
+            let alone = Holding::default();
+            budget.take_share(0, EACH, &alone).unwrap_or_else(|error| panic!("{greedy}: {error}"));
+            assert!(used > budget.limit / 2, "{greedy}: what nobody else needs may be used");
+            for holding in connections.iter().chain([&alone]) {
+                let held = holding.0.get();
+                holding.gave(held);
+                budget.give(0, held);
+            }
+            assert_eq!(budget.used(), 0);
+        }
     }
 
     #[test]

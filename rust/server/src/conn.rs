@@ -15,6 +15,7 @@ use std::time::Instant;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 
+use crate::budget::Holding;
 use crate::http::handle;
 use crate::taps::Tap;
 use crate::wire::{Spoken, Wire};
@@ -56,6 +57,8 @@ pub struct Conn {
     /// Whether hyper's last read found nothing, so that no request is behind the present one.
     read_dry: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// What its requests hold of the memory for small ones.
+    holding: Rc<Holding>,
 }
 
 impl Default for Conn {
@@ -73,6 +76,7 @@ impl Default for Conn {
             retiring: Cell::default(),
             read_dry: Cell::default(),
             waker: RefCell::default(),
+            holding: Rc::default(),
         }
     }
 }
@@ -93,6 +97,11 @@ impl Conn {
         self.waiting.set(Waiting::Busy);
         self.has_had_request.set(true);
         Open(self.clone())
+    }
+
+    /// What its requests hold of the memory for small ones.
+    pub fn holding(&self) -> &Rc<Holding> {
+        &self.holding
     }
 
     /// Whether a request's head has ever been complete.
@@ -223,6 +232,13 @@ impl Open {
     pub fn receiving(&self) -> Receiving {
         self.0.receiving.set(self.0.receiving.get() + 1);
         Receiving(self.0.clone())
+    }
+}
+
+impl Receiving {
+    /// What its connection holds of the memory for small requests.
+    pub fn holding(&self) -> Rc<Holding> {
+        self.0.holding.clone()
     }
 }
 

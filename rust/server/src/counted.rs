@@ -3,10 +3,11 @@
 //! Not here: the memory that there is (`budget`).
 
 use std::any::Any;
+use std::rc::Rc;
 
 use headgate_core::error::Result;
 
-use crate::budget::{Reserved, SMALL};
+use crate::budget::{Holding, Reserved, SMALL};
 use crate::io;
 
 /// A request's share of the memory for requests in progress, given back when it is over.
@@ -14,6 +15,8 @@ use crate::io;
 pub struct Counted {
     small: usize,
     large: Option<Reserved>,
+    /// What its connection holds of the part of small requests, where it may have others.
+    holding: Option<Rc<Holding>>,
     /// Whether it has its connection to itself: connections bound what such requests hold while they are small.
     alone: bool,
 }
@@ -21,7 +24,7 @@ pub struct Counted {
 impl Counted {
     /// Counts a body that is here, and the tensors made of it, for a request that has its connection to itself.
     pub fn alone(length: usize) -> Counted {
-        let mut counted = Counted { small: 0, large: None, alone: true };
+        let mut counted = Counted { small: 0, large: None, holding: None, alone: true };
         // Such a body is small, and one that is alone is never refused.
         let _ = counted.add(length);
         counted
@@ -44,7 +47,10 @@ impl Counted {
     }
 
     fn add_small(&mut self, bytes: usize) -> Result<()> {
-        io::with(|io| io.shared.small.take(io.thread, bytes, !self.alone))?;
+        io::with(|io| match &self.holding {
+            Some(holding) => io.shared.small.take_share(io.thread, bytes, holding),
+            None => io.shared.small.take(io.thread, bytes, !self.alone),
+        })?;
         self.small += bytes;
         Ok(())
     }
@@ -59,6 +65,8 @@ impl Counted {
     pub fn take(&mut self, mut other: Counted) {
         self.small += std::mem::take(&mut other.small);
         self.alone |= other.alone;
+        // What was taken before was nothing: a request has its body first.
+        self.holding = self.holding.take().or_else(|| other.holding.take());
         self.join(other.large.take());
     }
 
@@ -93,6 +101,9 @@ impl Counted {
     fn give_small(&mut self) {
         let small = std::mem::take(&mut self.small);
         if small > 0 {
+            if let Some(holding) = &self.holding {
+                holding.gave(small);
+            }
             // Requests end on IO threads; without one the gateway is gone.
             io::try_with(|io| io.shared.small.give(io.thread, small));
         }
@@ -113,6 +124,12 @@ pub struct Counting {
 }
 
 impl Counting {
+    /// Counts a body of a connection that may have others.
+    pub fn on(holding: &Rc<Holding>) -> Counting {
+        let counted = Counted { small: 0, large: None, holding: Some(holding.clone()), alone: false };
+        Counting { counted, bytes: 0 }
+    }
+
     /// Bytes that are counted at a time.
     pub const STEP: usize = SMALL;
 

@@ -24,6 +24,7 @@ use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
 use hyper::body::Incoming;
 
+use crate::budget::Holding;
 use crate::conn::{Conn, Open};
 use crate::headers::Headers;
 use crate::reply::ReplyBody;
@@ -126,7 +127,7 @@ async fn message_and_answer(
 ) -> Result<Response<ReplyBody>> {
     let (mut head, mut body) = request.into_parts();
     let receiving = open.receiving();
-    let read = in_time(deadline, one_message(&head.headers, &mut body)).await;
+    let read = in_time(deadline, one_message(&head.headers, &mut body, conn.holding())).await;
     drop(receiving);
     body::discard(body, open);
     let (message, _counted) = read?;
@@ -157,9 +158,10 @@ fn late() -> Error {
 async fn one_message(
     headers: &HeaderMap,
     body: &mut Incoming,
+    holding: &Rc<Holding>,
 ) -> Result<(bytes::Bytes, crate::counted::Counted)> {
     let limit = body::small_limit();
-    let read = body::read_counted(body, limit.saturating_add(message::PREFIX)).await;
+    let read = body::read_counted(body, holding, limit.saturating_add(message::PREFIX)).await;
     let (bytes, mut counted) = read.map_err(|error| message::of_message(error, limit))?;
     let plain = message::take(headers, bytes, (limit, None), &mut counted).await?;
     let mut framed = Vec::with_capacity(message::PREFIX + plain.len());
@@ -238,7 +240,7 @@ fn unknown(path: &str) -> Error {
 /// stops.
 async fn reflected(path: &str, request: Request<Incoming>) -> Result<Response<tonic::body::Body>> {
     // The service ends its answers when the questions end.
-    let no_more = async { Patience::begin().over().await };
+    let no_more = async { Patience::default().over().await };
     let questions = |body| StreamBody::new(BodyStream::new(body).take_until(Box::pin(no_more)));
     let request = request.map(questions);
     let unreflected = |error| unreflected(&error);

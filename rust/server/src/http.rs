@@ -31,6 +31,7 @@ use crate::path::{Call, Extension};
 use crate::reply::{Fields, ReplyBody};
 use crate::request::large_input::{self, Parse};
 use crate::taps::Tap;
+use crate::thread::closed::Reason;
 use crate::{facts, framing, grpc, io, path, rest};
 
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -128,7 +129,17 @@ pub async fn respond(head: Head<'_>, body: Source, received: Instant, open: &Ope
     let mut reply = dispatch(head, body, received, &context, open).await;
     context.add_to(&mut reply.fields, reply.tap.as_ref());
     // The body that was not read is still on the wire; the next request cannot be found behind it.
-    reply.ends |= matches!(reply.status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT);
+    let closed = match reply.status {
+        StatusCode::PAYLOAD_TOO_LARGE => Some(Reason::BodyTooLarge),
+        StatusCode::REQUEST_TIMEOUT => Some(Reason::BodyTimeout),
+        _ => None,
+    };
+    if let Some(reason) = closed {
+        reply.ends = true;
+        if head.is_http1() {
+            io::with(|io| io.shared.metrics.connections_closed.add(reason));
+        }
+    }
     reply
 }
 

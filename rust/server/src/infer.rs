@@ -408,7 +408,7 @@ fn reply(
         let lists = &mut scratch.outputs;
         let outputs = Outputs::of(&scratch.selection, ran, tap.endpoint(), dialect, lists)?;
         let bytes = outputs.bytes();
-        if large::is_large(&outputs, bytes) {
+        if large::is_large(&outputs, bytes, head.id) {
             lists.keep(outputs);
             return Ok(None);
         }

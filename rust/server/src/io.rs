@@ -32,6 +32,7 @@ use crate::sketching::Sketcher;
 use crate::stock::Stock;
 use crate::taps::Account;
 use crate::tensors::Scratch;
+use crate::thread::closed::Reason;
 use crate::thread::crowd;
 use crate::version::VersionState;
 use crate::watchdog::Beat;
@@ -296,7 +297,7 @@ impl Connections {
         for task in gone.iter().filter_map(|id| open.remove(id)) {
             // Counted down here and not at the task's end: the next socket is on its way.
             count.fetch_sub(1, Relaxed);
-            with(|io| io.shared.metrics.connections_crowded.fetch_add(1, Relaxed));
+            with(|io| io.shared.metrics.connections_closed.add(Reason::Crowded));
             task.1.abort();
         }
         gone.len()

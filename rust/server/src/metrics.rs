@@ -15,6 +15,7 @@ use headgate_engine::histogram::{Counts, Histogram, upper_ns};
 use serde_json::{Value, json};
 
 use crate::guards::Guards;
+use crate::thread::closed::{Closed, Reason};
 
 /// Answers by code: one counter for each code and one for success.
 const OUTCOMES: usize = Code::ALL.len() + 1;
@@ -220,10 +221,8 @@ pub struct Metrics {
     versions: Mutex<HashMap<(String, String), Held>>,
     /// Connections closed at once because there were too many.
     pub connections_refused: AtomicU64,
-    /// Connections closed to make room for new ones.
-    pub connections_crowded: AtomicU64,
-    /// Connections closed because nobody read their answers.
-    pub connections_unread: AtomicU64,
+    /// Connections closed after they had been taken.
+    pub connections_closed: Closed,
 }
 
 impl Metrics {
@@ -233,8 +232,7 @@ impl Metrics {
             threads: (0..threads).map(|_| IoShard::default()).collect(),
             versions: Mutex::default(),
             connections_refused: AtomicU64::new(0),
-            connections_crowded: AtomicU64::new(0),
-            connections_unread: AtomicU64::new(0),
+            connections_closed: Closed::default(),
         }
     }
 
@@ -383,8 +381,9 @@ fn whole(metrics: &Metrics, gauges: &Gauges) -> Vec<Value> {
         single("headgate_connections", "Connections open.", "gauge", metrics.connections()),
         single("headgate_connections_accepted_total", "Connections taken over by an IO thread.", "counter", accepted),
         single("headgate_connections_refused_total", "Connections closed at once because there were too many and none could be spared.", "counter", refused),
-        single("headgate_connections_crowded_total", "Connections that waited for their client and were closed to make room for new ones.", "counter", metrics.connections_crowded.load(Relaxed)),
-        single("headgate_connections_unread_total", "Connections closed because their answers were not read for as long as one may be idle.", "counter", metrics.connections_unread.load(Relaxed)),
+        single("headgate_connections_crowded_total", "Connections that waited for their client and were closed to make room for new ones.", "counter", metrics.connections_closed.get(Reason::Crowded)),
+        single("headgate_connections_unread_total", "Connections closed because their answers were not read for as long as one may be idle.", "counter", metrics.connections_closed.get(Reason::Unread)),
+        family("headgate_connections_closed_total", "Connections that the data ports closed before their clients did: idle, head_timeout, body_timeout, body_too_large, unread (an answer that nobody takes), or crowded (to make room for a new one).", "counter", metrics.connections_closed.samples()),
         single("headgate_pool_waiting", "Runs waiting for a pool thread.", "gauge", gauges.waiting as u64),
         single("headgate_sketch_bytes", "Memory held by sketches: counters of the threads, windows, plans and baselines (--sketch-memory).", "gauge", gauges.sketch_bytes as u64),
         single("headgate_access_log_dropped_total", "Lines that the access log had no room for, or could not write.", "counter", gauges.log_dropped),

@@ -88,7 +88,8 @@ impl<'a> Outputs<'a> {
         for Shown { selected, view, classes } in &self.shown {
             match (selected.binary, &view.data) {
                 (true, Data::Bytes(bytes)) => amounts.1 += bytes.len(),
-                (_, Data::Strings { bytes, .. }) => amounts.1 += bytes.len(),
+                // Each is looked at, and each byte of it for an escape.
+                (_, Data::Strings { bytes, offsets }) => amounts.0 += offsets.len() + bytes.len() / 16,
                 (false, Data::Bytes(_)) if classes.is_none() => amounts.0 += view.shape.count(),
                 (false, Data::Bytes(_)) => {}
             }

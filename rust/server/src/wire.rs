@@ -9,7 +9,6 @@ use std::mem::MaybeUninit;
 use std::net::TcpStream;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -23,6 +22,7 @@ use tokio::time::Sleep;
 use crate::config::Config;
 use crate::conn::{Conn, Waiting};
 use crate::io as thread;
+use crate::thread::closed::Reason;
 
 /// What an HTTP/2 client without TLS begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -76,11 +76,11 @@ impl Wire {
     /// Takes a socket over and reads until it is clear which HTTP it speaks; `None` when the peer left or was too slow.
     pub async fn open(socket: TcpStream, conn: Rc<Conn>, config: &Config) -> Option<(Wire, Spoken)> {
         let stream = tokio::net::TcpStream::from_std(socket).ok()?;
-        let first = tokio::time::timeout(config.idle(), stream.readable());
-        first.await.ok()?.ok()?;
+        let first = tokio::time::timeout(config.idle(), stream.readable()).await;
+        first.inspect_err(|_| closed(Reason::Idle)).ok()?.ok()?;
         let begun = Instant::now();
-        let reading = tokio::time::timeout(config.head_timeout(), read_ahead(&stream));
-        let (ahead, spoken) = reading.await.ok()??;
+        let reading = tokio::time::timeout(config.head_timeout(), read_ahead(&stream)).await;
+        let (ahead, spoken) = reading.inspect_err(|_| closed(Reason::HeadTimeout)).ok()??;
         // On HTTP/2 bytes between requests are no request's head: only idleness counts.
         match spoken {
             Spoken::Http1 => conn.first_byte(begun),
@@ -150,9 +150,7 @@ impl Wire {
         }
         let deadline = deadline.map(|(at, _)| at);
         if deadline.is_some_and(|deadline| deadline <= now) {
-            if self.conn.unmoved_since().is_some() {
-                thread::with(|io| io.shared.metrics.connections_unread.fetch_add(1, Relaxed));
-            }
+            self.count_close();
             return true;
         }
         // Never later than the shortest limit from now: whatever begins meanwhile is noticed in time.
@@ -161,6 +159,17 @@ impl Wire {
         self.timer.as_mut().reset(deadline.map_or(soon, |deadline| deadline.min(soon)).into());
         self.armed = self.timer.as_mut().poll(cx).is_pending();
         false
+    }
+
+    /// Counts a close for a silence that has lasted too long; one that ends a drain is no fault of the client.
+    fn count_close(&self) {
+        match self.conn.waiting() {
+            _ if self.conn.unmoved_since().is_some() => closed(Reason::Unread),
+            _ if self.conn.closing_since().is_some() => {}
+            Waiting::Head(_) => closed(Reason::HeadTimeout),
+            Waiting::Idle(_) => closed(Reason::Idle),
+            Waiting::Busy => {}
+        }
     }
 
     /// Appends what was put back, or what there is, to `unread`, for which `room` bytes or more are made; 0 is the end.
@@ -263,6 +272,11 @@ impl Wire {
             other => other,
         }
     }
+}
+
+/// Counts a connection that is closed before its client does so.
+fn closed(reason: Reason) {
+    thread::with(|io| io.shared.metrics.connections_closed.add(reason));
 }
 
 async fn read_ahead(stream: &tokio::net::TcpStream) -> Option<(Bytes, Spoken)> {

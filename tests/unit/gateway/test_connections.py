@@ -149,6 +149,58 @@ def test_a_client_that_is_waited_for_too_long_is_closed(sent: bytes, seconds: fl
     serve(work)
 
 
+@pytest.mark.parametrize("path", ["/body", "/endless"])
+def test_a_body_that_is_too_slow_is_answered_before_the_close(path: str) -> None:
+    async def work(port: Port) -> None:
+        begun = path == "/endless"
+        sent = PUT.replace(b"POST /body", b"GET " + path.encode()) if begun else PUT
+        reader = await port.client(sent + b"half of it")
+        if begun:
+            await reader.readuntil(b"first")
+        await port.asked()
+        assert port.after(LIMITS.body_seconds)[Reason.BODY] == 1
+        answer = b"" if begun else await whole(reader)
+        # Of an answer that has begun nothing else can be said.
+        assert begun or (answer.startswith(b"HTTP/1.1 408 ") and b"connection: close" in answer)
+        assert await closed(reader)
+        # The client that was told hears the end as well, and is waited for no longer than a moment.
+        port.writers[0].write(b"more of it")
+        port.after(1.0)
+        assert port.connections.closed[Reason.BODY] == 1
+        await until(lambda: all(one.transport.is_closing() is False for one in port.connections._open))
+        assert len(port.connections) == 1
+
+    serve(work)
+
+
+def test_a_body_that_is_too_large_is_answered_while_its_client_still_sends() -> None:
+    async def work(port: Port) -> None:
+        length = 4 * LIMITS.body_bytes
+        head = PUT.replace(b"Content-Length: 100", b"Content-Length: %d" % length)
+        reader = await port.client(head)
+        port.writers[0].write(bytes(length))
+        answer = await whole(reader)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"connection: close" in answer
+        assert await closed(reader)
+        assert port.connections.closed == {Reason.BODY_BYTES: 1}
+        port.writers[0].close()
+        await until(lambda: len(port.connections) == 0)
+
+    serve(work)
+
+
+def test_requests_in_one_write_are_all_answered_in_a_drain_and_the_last_one_says_so() -> None:
+    async def work(port: Port) -> None:
+        port.listener.drain()
+        reader = await port.client(3 * GET)
+        ends = [b"connection: close" in await whole(reader) for _ in range(3)]
+        assert ends == [False, False, True]
+        assert await closed(reader)
+
+    serve(work)
+
+
 @pytest.mark.parametrize(
     "sent",
     [

@@ -2,8 +2,6 @@
 //!
 //! Not here: connections (`conn`, `wire`).
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -21,22 +19,42 @@ pub async fn closing() {
     }
 }
 
-/// A caller's patience with a client that may have sent something, which ends some time after connections are told to close.
-pub struct Patience(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+/// A caller's patience with a client that goes on, which ends some time after connections are told to close, whatever comes.
+#[derive(Default)]
+pub struct Patience {
+    end: Option<Instant>,
+    /// Whether something came since connections were told to close.
+    goes_on: bool,
+}
 
 impl Patience {
-    /// The patience of a call that begins.
-    pub fn begin() -> Patience {
-        Patience(Some(Box::pin(closing())))
+    /// Whether it is over.
+    pub fn is_over(&mut self) -> bool {
+        if !io::with(|io| io.shared.closing.load(Relaxed)) {
+            return false;
+        }
+        let now = Instant::now();
+        *self.end.get_or_insert_with(|| now + io::with(|io| io.shared.config.drain_idle())) <= now
     }
 
-    /// Resolves when connections have been told to close, and nothing came since, or since this wait began.
+    /// Notes that something came.
+    pub fn came(&mut self) {
+        self.goes_on |= self.end.is_some();
+    }
+
+    /// Whether the client was in the middle of something when it ended.
+    pub fn was_needed(&self) -> bool {
+        self.goes_on
+    }
+
+    /// Resolves when it is over.
     pub async fn over(&mut self) {
-        if let Some(closing) = &mut self.0 {
-            closing.await;
-            self.0 = None;
+        closing().await;
+        if !self.is_over()
+            && let Some(end) = self.end
+        {
+            tokio::time::sleep_until(end.into()).await;
         }
-        tokio::time::sleep(io::with(|io| io.shared.config.drain_idle())).await;
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::rc::Rc;
 
 use bytes::{Buf, BytesMut};
 use headgate_core::error::{Code, Error, Result};
@@ -13,6 +14,7 @@ use hyper::body::Incoming;
 
 use super::message::{self, PREFIX};
 use crate::body;
+use crate::budget::Holding;
 use crate::counted::{Counted, Counting};
 use crate::io;
 
@@ -24,12 +26,14 @@ pub struct Requests {
     body: Incoming,
     came: BytesMut,
     limit: usize,
+    holding: Rc<Holding>,
 }
 
 impl Requests {
-    /// The messages of a body.
-    pub fn new(body: Incoming) -> Requests {
-        Requests { body, came: BytesMut::new(), limit: io::with(|io| io.shared.config.max_body_bytes) }
+    /// The messages of a body, which are counted for its connection.
+    pub fn new(body: Incoming, holding: Rc<Holding>) -> Requests {
+        let limit = io::with(|io| io.shared.config.max_body_bytes);
+        Requests { body, came: BytesMut::new(), limit, holding }
     }
 
     /// Whether there is another message, once its first byte is here. A client may take its time between messages, not within
@@ -75,7 +79,7 @@ impl Requests {
 
     /// Reads until that many bytes are there.
     async fn until(&mut self, length: usize) -> Result<Counting> {
-        let mut counting = Counting::default();
+        let mut counting = Counting::on(&self.holding);
         loop {
             counting.upto(self.came.len().min(length))?;
             if self.came.len() >= length {

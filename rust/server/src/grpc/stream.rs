@@ -2,6 +2,7 @@
 //!
 //! Next: `infer`.
 
+use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Instant;
@@ -64,7 +65,8 @@ pub fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Respon
             let wants_status = head.headers.get("triton_grpc_error").is_some_and(|value| value == "true");
             let failures = if wants_status { Failures::Final } else { Failures::Said };
             let call = Rc::new(Call { headers: head.headers, deadline, context: context.clone(), failures });
-            Response::new(ReplyBody::stream(answers(call, body), conn, open))
+            let requests = Requests::new(body, conn.holding().clone());
+            Response::new(ReplyBody::stream(answers(call, requests), conn, open))
         }
         Err(error) => refused(&error, conn, open),
     };
@@ -74,29 +76,15 @@ pub fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Respon
 }
 
 /// Answers the requests of a stream, until it ends or the gateway stops, or something is wrong with the stream itself.
-fn answers(call: Rc<Call>, body: Incoming) -> Answers {
+fn answers(call: Rc<Call>, requests: Requests) -> Answers {
     let (reader, deadline) = (call.clone(), call.deadline);
-    let from = Some((Requests::new(body), Patience::begin()));
+    // Whether requests are left to another gateway.
+    let left = Rc::new(Cell::new(false));
+    let leaving = left.clone();
+    let from = Some((requests, Patience::default()));
     let requests = futures_util::stream::unfold(from, move |from| {
-        let call = reader.clone();
-        async move {
-            let (mut requests, mut patience) = from?;
-            // A message that has begun is read to its end.
-            let begun = tokio::select! {
-                biased;
-                begun = requests.begins() => begun,
-                () = patience.over() => Ok(false),
-            };
-            let next = match begun {
-                Ok(true) => requests.next(&call.headers).await,
-                Ok(false) => return None,
-                Err(error) => Err(error),
-            };
-            match next {
-                Ok(request) => Some((Ok(request), Some((requests, patience)))),
-                Err(error) => Some((Err(error), None)),
-            }
-        }
+        let (call, left) = (reader.clone(), leaving.clone());
+        async move { next(from?, &call.headers, &left).await }
     });
     let answers = requests.map(move |request| {
         let call = call.clone();
@@ -115,11 +103,45 @@ fn answers(call: Rc<Call>, body: Incoming) -> Answers {
     let end = futures_util::stream::once(async move {
         Err(match deadline {
             Some(deadline) if deadline <= Instant::now() => failed(&late()),
-            _ if last_words().is_some_and(|at| at <= Instant::now()) => failed(&stopping()),
+            _ if left.get() || last_words().is_some_and(|at| at <= Instant::now()) => failed(&stopping()),
             _ => succeeded(),
         })
     });
     Box::pin(in_time.take_until(Box::pin(cut_off())).chain(end))
+}
+
+/// What a stream's messages are read from, until it ends.
+type Rest = (Requests, Patience);
+
+/// The next message, and what those after it are read from; `None` at the end, with `left` set if more may come.
+async fn next(
+    (mut requests, mut patience): Rest,
+    headers: &HeaderMap,
+    left: &Cell<bool>,
+) -> Option<(Result<Message>, Option<Rest>)> {
+    let begun = match patience.is_over() {
+        true => None,
+        // A message that has begun is read to its end.
+        false => tokio::select! {
+            biased;
+            begun = requests.begins() => Some(begun),
+            () = patience.over() => None,
+        },
+    };
+    let next = match begun {
+        Some(Ok(true)) => {
+            patience.came();
+            requests.next(headers).await
+        }
+        Some(Ok(false)) => return None,
+        Some(Err(error)) => Err(error),
+        None => {
+            left.set(patience.was_needed());
+            return None;
+        }
+    };
+    let rest = next.is_ok().then_some((requests, patience));
+    Some((next, rest))
 }
 
 /// Resolves when the client stops waiting.

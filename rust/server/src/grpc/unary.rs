@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use super::{CONTENT, deadline, failed, message, refused, succeeded};
 use crate::access_log::Protocol;
 use crate::body;
+use crate::budget::Holding;
 use crate::conn::{Conn, Open, Receiving};
 use crate::context::Context;
 use crate::counted::Counted;
@@ -53,7 +54,8 @@ async fn model_infer(
     context: &Context,
 ) -> Result<Answer> {
     let unread = |error: &Error| infer::write_refusal("", Protocol::Grpc, received, context, error);
-    let (message, mut counted, deadline) = read(&head.headers, body, received).await.inspect_err(unread)?;
+    let read = read(&head.headers, (body, &receiving.holding()), received).await;
+    let (message, mut counted, deadline) = read.inspect_err(unread)?;
     drop(receiving);
     let request = large_input::message(&message, deadline, &mut counted).await.inspect_err(unread)?;
     let target = Target { endpoint: request.model_name, version: request.model_version };
@@ -65,13 +67,13 @@ async fn model_infer(
 /// The message, its share of the memory for large requests, and when its client stops waiting.
 async fn read(
     headers: &HeaderMap,
-    body: &mut Incoming,
+    (body, holding): (&mut Incoming, &Rc<Holding>),
     received: Instant,
 ) -> Result<(Bytes, Counted, Option<Instant>)> {
     let deadline = deadline(headers, received)?;
     let limit = io::with(|io| io.shared.config.max_body_bytes);
     let most = limit.saturating_add(message::PREFIX);
-    let (body, mut counted) = body::read_aligned(body, most, Headers::NONE, tensor_offset)
+    let (body, mut counted) = body::read_aligned(body, holding, most, (Headers::NONE, tensor_offset))
         .await
         .map_err(|error| message::of_message(error, limit))?;
     let message = message::take(headers, body, (limit, deadline), &mut counted).await?;

@@ -21,12 +21,13 @@ const ELEMENTS: usize = 1 << 16;
 /// Bytes in binary data that take as long as one element in JSON.
 const BYTES_PER_ELEMENT: usize = 256;
 
-/// Whether an answer from outputs of so many bytes is written elsewhere.
-pub fn is_large(outputs: &Outputs<'_>, bytes: usize) -> bool {
+/// Whether an answer from outputs of so many bytes is written elsewhere. A client's name for its request comes back, however long it is.
+pub fn is_large(outputs: &Outputs<'_>, bytes: usize, id: Option<&str>) -> bool {
+    let id = id.map_or(0, str::len);
     // No element has less than a byte: small ones are not looked at one by one.
-    bytes > ELEMENTS && {
+    bytes + id > ELEMENTS && {
         let (elements, bytes) = outputs.amounts();
-        elements + bytes / BYTES_PER_ELEMENT > ELEMENTS
+        elements + (bytes + id) / BYTES_PER_ELEMENT > ELEMENTS
     }
 }
 
