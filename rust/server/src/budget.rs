@@ -118,14 +118,15 @@ impl SmallBudget {
     /// `overloaded` for a connection that holds more than its share, and as [`SmallBudget::take`].
     pub fn take_share(&self, thread: usize, bytes: usize, holding: &Holding) -> Result<()> {
         let held = holding.0.get();
-        // Credit that threads have not used counts as taken: it is little, and known without asking them.
-        let free = self.limit.saturating_sub(self.taken.load(Relaxed));
-        if held > 0 && held + bytes > SHARE * free {
-            let words = format!(
-                "small requests on this connection hold {held} bytes, and {free} of {} are free",
-                self.limit
-            );
-            return Err(Error::new(Code::Overloaded, format!("{words} (--request-memory); try again later")));
+        let beyond = |taken: usize| held > 0 && held + bytes > SHARE * self.limit.saturating_sub(taken);
+        // Only who is near the bound asks all threads for the credit that they have not used.
+        if beyond(self.taken.load(Relaxed)) && beyond(self.used()) {
+            let words =
+                format!("small requests on this connection hold {held} bytes, too much of what is left");
+            return Err(Error::new(
+                Code::Overloaded,
+                format!("{words} of {} (--request-memory); try again later", self.limit),
+            ));
         }
         self.take(thread, bytes, true)?;
         holding.0.set(held + bytes);

@@ -35,7 +35,7 @@ impl Envelope<'_> {
             classification: output.classification,
         };
         let envelope = Envelope {
-            id: self.id.as_ref().map(owned),
+            id: self.id.as_deref().map(owned),
             parameters: self.parameters.detach(),
             inputs: self.inputs.iter().map(input).collect(),
             outputs: self.outputs.iter().map(output).collect(),
@@ -120,8 +120,8 @@ impl<'a> Form<'a> {
     }
 }
 
-fn owned(text: &Cow<'_, str>) -> Cow<'static, str> {
-    Cow::Owned(text.as_ref().to_owned())
+fn owned(text: &str) -> Cow<'static, str> {
+    Cow::Owned(text.to_owned())
 }
 
 /// Where bytes are that a parser found in `body`.
