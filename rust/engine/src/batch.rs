@@ -340,6 +340,9 @@ impl Batch {
         if begun >= member.deadline {
             return Fate::failed(late(), member, begun);
         }
+        if self.seats.has_left(member.index) {
+            return Fate::failed(left(), member, begun);
+        }
         let mut lease = Lease::take(self.warm.clone(), 0);
         let filled = self.fill(&mut lease, member.rows, start);
         let run = || lease.run_on(on.instance());

@@ -169,7 +169,8 @@ fn several_versions_that_misbehave_do_not_hold_the_pool_between_them() {
 
 #[test]
 fn a_batch_goes_on_until_the_last_of_its_requests_is_given_up() {
-    let (gateway, address) = gateway_with(&json!({"pool_threads": 1}));
+    let (gateway, address) = gateway_with(&json!({"pool_threads": 1, "io_threads": 1}));
+    apply(&gateway, "good", "count.onnx", &json!({"placement": "inline"}));
     apply(&gateway, "rows", "patient_rows.onnx", &json!({"max_batch": 8, "placement": "pool"}));
     let rows = |turns: f64, timeout: Duration| {
         post(
@@ -187,11 +188,14 @@ fn a_batch_goes_on_until_the_last_of_its_requests_is_given_up() {
     let leaves = send(address, &rows(1e18, 10 * PATIENCE));
     let stays = send(address, &rows(1e18, 10 * PATIENCE));
     eventually("all three", || metric(&gateway, "headgate_requests_in_flight", &of("rows")) == 3);
+    // The IO thread answers this after it has put them into the batch.
+    counts(address, "good");
     drop(first);
     let cancelled = || metric(&gateway, "headgate_runs_cancelled_total", &of("rows"));
     eventually("the first run's end and the second's begin", || cancelled() == 1 && running());
     drop(leaves);
     eventually("the departure", || metric(&gateway, "headgate_requests_in_flight", &of("rows")) == 1);
+    counts(address, "good");
     assert_eq!(cancelled(), 1, "somebody waits still");
     drop(stays);
     eventually("the end of the batch", || cancelled() == 2);
@@ -220,14 +224,31 @@ fn a_run_that_cannot_be_cancelled_is_named_and_its_thread_replaced() {
     assert_eq!((status, &body["outputs"][0]["data"][0]), (200, &json!(1.0)), "{body}");
 }
 
+fn stuck_io_threads(gateway: &Gateway) -> u64 {
+    metric(gateway, "headgate_run_threads_stuck", &json!({"kind": "io"}))
+}
+
+/// Has a run hold an IO thread that cannot be cancelled; its client.
+///
+/// A run that waits for a core before its node begins can be cancelled still, and goes on in the pool: then the next one is tried.
+fn hold_an_io_thread(gateway: &Gateway, address: SocketAddr) -> TcpStream {
+    for name in ["long-1", "long-2", "long-3", "long-4", "long-5"] {
+        apply(gateway, name, "long_node.onnx", &json!({"placement": "inline"}));
+        let held = send(address, &long(name, 1_000, 10 * PATIENCE));
+        let in_pool = || metric(gateway, "headgate_runs_in_progress", &of(name)) == 1;
+        eventually("the run", || stuck_io_threads(gateway) == 1 || in_pool());
+        if stuck_io_threads(gateway) == 1 {
+            return held;
+        }
+    }
+    panic!("all runs went to the pool");
+}
+
 #[test]
 fn an_io_thread_that_does_not_come_back_gets_no_connections_and_turns_readiness() {
     let (gateway, address) = gateway_with(&json!({"io_threads": 2}));
-    apply(&gateway, "long", "long_node.onnx", &json!({"placement": "inline"}));
     apply(&gateway, "good", "count.onnx", &json!({"placement": "inline"}));
-    let stuck = || metric(&gateway, "headgate_run_threads_stuck", &json!({"kind": "io"}));
-    let mut held = send(address, &long("long", 1_000, 10 * PATIENCE));
-    eventually("the stuck thread", || stuck() == 1);
+    let mut held = hold_an_io_thread(&gateway, address);
     assert_eq!(gateway.status()["ready"], false);
     assert!(gateway.reasons()[0].contains("1 of 2 IO threads"), "{:?}", gateway.reasons());
     let start = Instant::now();
@@ -238,7 +259,7 @@ fn an_io_thread_that_does_not_come_back_gets_no_connections_and_turns_readiness(
     held.set_read_timeout(Some(LONG)).unwrap();
     let (status, body) = answer(&mut held);
     assert_eq!((status, &body["outputs"][0]["data"][0]), (200, &json!(1.0)), "{body}");
-    eventually("its end", || stuck() == 0 && gateway.status()["ready"] == true);
+    eventually("its end", || stuck_io_threads(&gateway) == 0 && gateway.status()["ready"] == true);
 }
 
 #[test]
