@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from support.client import Answer, Connection
 from support.gateway import GatewayProcess
 from support.grpc_wire import fields, frame, request, tensor
 from support.h2_client import Http2
-from support.models import OPSETS, place
+from support.models import OPSETS, TESTS, place
 from support.tools import need_native
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
@@ -144,6 +145,27 @@ CASES = {
     ),
 }
 
+#: Takes ids from 1000 on, and nothing that is made up.
+LATE_TABLE = helper.make_model(
+    helper.make_graph(
+        [
+            helper.make_node("Sub", ["ids", "first"], ["at"]),
+            helper.make_node("Gather", ["table", "at"], ["y"]),
+        ],
+        "late-table",
+        [helper.make_tensor_value_info("ids", INT64, ["n"])],
+        [helper.make_tensor_value_info("y", FLOAT, ["n"])],
+        [
+            numpy_helper.from_array(np.arange(10, dtype=np.float32), "table"),
+            numpy_helper.from_array(np.array(1000), "first"),
+        ],
+    ),
+    opset_imports=OPSETS,
+    ir_version=8,
+)
+UNWARMED = ("unwarmed", "unwarmed-batched")
+ENDLESS = ints(2**63 - 1)
+
 BREAKER = "limits: {breaker: {consecutive: 3, success_rate: 90%, window: 60s}}"
 
 
@@ -181,6 +203,12 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
         parts.append(document(name))
     put("batched", embedding(10))
     parts.append(document("batched", versions='"1": {model: "file:models/NAME/1", run: {max_batch: 8}}'))
+    put(UNWARMED[0], LATE_TABLE)
+    parts.append(document(UNWARMED[0]))
+    put(UNWARMED[1], LATE_TABLE)
+    parts.append(document(UNWARMED[1], versions='"1": {model: "file:models/NAME/1", run: {max_batch: 8}}'))
+    put("count", onnx.load(TESTS / "models" / "count.onnx"))
+    parts.append(document("count").replace("limits: {", "limits: {timeout: 3s, "))
     put("log", model("Log", {"x": (FLOAT, ["n"])}, (FLOAT, ["n"])), warm={"x": floats(1)})
     parts.append(document("log"))
     for name, fallback in [("tables", ""), ("alone", ", fallback: none")]:
@@ -300,3 +328,43 @@ def test_what_is_shown_of_probes(gateway: GatewayProcess) -> None:
     # 60 failures and more, and a probe a second at most.
     assert 1 <= float(runs[0].split(" ")[1]) < ROUNDS * BAD_PER_GOOD
     assert 'headgate_probes_failed_total{endpoint="gather",version="1"} 0.0' in metrics
+
+
+@pytest.mark.parametrize("name", UNWARMED)
+def test_wrong_requests_to_a_version_that_was_not_warmed_shut_it_for_nobody(
+    gateway: GatewayProcess, name: str
+) -> None:
+    good, bad = {"ids": ints(1003)}, {"ids": ints(3)}
+    with Connection(gateway.http) as connection:
+        # Nobody knows yet whose mistake these are.
+        for _ in range(ROUNDS):
+            assert connection.infer(name, in_json(bad)).status in {400, 500}
+        answer = connection.infer(name, in_json(good))
+        assert (answer.status, answer.json["outputs"][0]["data"]) == (200, [3])
+        # What it answered is known to be right from now on.
+        for _ in range(ROUNDS):
+            refused = connection.infer(name, in_json(bad))
+            assert (refused.status, refused.code) == (400, "invalid_argument"), refused.body
+        assert connection.infer(name, in_json(good)).status == 200
+    assert trips(gateway, name) == 0
+    metrics = gateway.observe("/metrics").text
+    assert f'headgate_version_warnings{{endpoint="{name}",version="1"}} ' in metrics
+    assert f'headgate_probes_failed_total{{endpoint="{name}",version="1"}} 0.0' in metrics
+
+
+def test_a_request_without_an_end_shuts_the_version_for_nobody(gateway: GatewayProcess) -> None:
+    endless = {"x": floats(0), "times": ENDLESS}
+    with ThreadPoolExecutor(ROUNDS) as clients:
+
+        def ask_for_ever(_: int) -> Answer:
+            with Connection(gateway.http) as connection:
+                return connection.infer("count", in_json(endless))
+
+        answers = list(clients.map(ask_for_ever, range(ROUNDS)))
+    assert {(answer.status, answer.code) for answer in answers} == {(504, "deadline_exceeded")}
+    with Connection(gateway.http) as connection:
+        tries = (connection.infer("count", in_json({"x": floats(0), "times": ints(3)})) for _ in range(20))
+        # A machine that stands still for longer than the time-out says nothing about the breaker.
+        good = next(answer for answer in tries if answer.status != 504)
+        assert (good.status, good.json["outputs"][0]["data"]) == (200, [3])
+    assert trips(gateway, "count") == 0

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, MAX_RANK, Shape, Signature, TensorSpec};
+use headgate_runtime::tensor::Data;
 use headgate_runtime::{Binding, Tensor};
 use serde_json::Value;
 
@@ -72,6 +73,18 @@ impl Cell {
     /// No elements of that type yet.
     pub(crate) fn empty(datatype: DataType) -> Cell {
         if datatype == DataType::Bytes { Cell::Strings(Vec::new()) } else { Cell::Numbers(Vec::new()) }
+    }
+
+    /// A copy of a tensor's elements.
+    pub(crate) fn copied(data: &Data<'_>) -> Cell {
+        match data {
+            Data::Bytes(bytes) => Cell::Numbers(bytes.to_vec()),
+            Data::Strings { bytes, offsets } => {
+                let ends = offsets.iter().skip(1).copied().chain([bytes.len()]);
+                let strings = offsets.iter().zip(ends).map(|(&start, end)| bytes[start..end].to_vec());
+                Cell::Strings(strings.collect())
+            }
+        }
     }
 
     /// Appends a value as an element of that type; false if it does not fit.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::{Device, RunSpec};
@@ -116,6 +116,7 @@ impl Engine {
                 let mut model = self.model((Arc::new(constant), Device::Cpu), run, library)?;
                 // Not by measuring: on a machine without a free core its runs seem to take long.
                 model.placement = Placement::inline("it is a constant, and does no work");
+                model.probes().keep(Warmup::ZEROS, Duration::ZERO);
                 Arc::new(model)
             }
         };
@@ -282,7 +283,7 @@ impl Engine {
     pub fn adopt(&self, digest: &str, executable: Box<dyn Executable>, run: &RunSpec) -> Result<Arc<Model>> {
         let resident = Arc::new(Resident::fixed(Arc::from(executable)));
         let model = self.model((resident, Device::Cpu), run, self.library()?)?;
-        model.probes().keep(Warmup::ZEROS);
+        model.probes().keep(Warmup::ZEROS, Duration::ZERO);
         Ok(self.remember(digest, run, Arc::new(model)))
     }
 
@@ -301,7 +302,7 @@ impl Engine {
         let recipe = Recipe { path: path.to_owned(), make: Box::new(make) };
         let (resident, _held) = self.memory.first(recipe, Need::Ordinary)?;
         let model = self.model((resident, Device::Cpu), run, self.library()?)?;
-        model.probes().keep(Warmup::ZEROS);
+        model.probes().keep(Warmup::ZEROS, Duration::ZERO);
         Ok(self.remember(digest, run, Arc::new(model)))
     }
 

@@ -1,5 +1,6 @@
 //! Whether a version still works, asked after one of its runs failed: ONNX Runtime's errors do not say whether the inputs or the
-//! model are at fault, but an input that the model is known to take does.
+//! model are at fault, but an input that the model is known to take does. It is the one that the model was warmed with, or the first
+//! small one that it answered.
 //!
 //! A probe runs that input once more, in the pool, apart from every request. One at a time for each model, and seldom: what
 //! the last one found counts until the next is due, so that a flood of failing requests is no flood of probes.
@@ -16,6 +17,7 @@ use tokio::sync::oneshot;
 use crate::lease::Lease;
 use crate::model::Model;
 use crate::pool::nanos;
+use crate::ran::Ran;
 use crate::runner::On;
 use crate::warmup::Warmup;
 
@@ -25,14 +27,22 @@ const REST: Duration = Duration::from_secs(1);
 const REST_PER_RUN: u32 = 9;
 /// How long a probe may run: an input that takes longer says that the model does not work.
 const LIMIT: Duration = Duration::from_secs(10);
+/// An input that is known to take long may take so many times as long, and so long at most.
+const SLOWER: u32 = 4;
+const LONGEST: Duration = Duration::from_secs(600);
+/// The largest input of a request that is kept, in bytes.
+const MOST_BYTES: usize = 64 << 10;
 /// Until when a probe that waits for a thread is of use: it is wanted whenever it comes to run.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a probe found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// The model takes the input that it is known to take.
-    Works,
+    /// The model takes the input that it is known to take, and ran so long.
+    Works {
+        /// The time of the run.
+        run: Duration,
+    },
     /// It does not.
     Fails,
 }
@@ -52,10 +62,18 @@ pub enum Asked {
 #[derive(Debug)]
 pub struct Probes {
     /// An input that the model is known to take.
-    input: OnceLock<Warmup>,
+    known: OnceLock<Known>,
     state: Mutex<State>,
     runs: AtomicU64,
     failed: AtomicU64,
+}
+
+/// An input that a model took.
+#[derive(Debug)]
+struct Known {
+    input: Warmup,
+    /// How long a probe with it may run.
+    limit: Duration,
 }
 
 #[derive(Debug)]
@@ -70,9 +88,9 @@ struct State {
 impl Default for Probes {
     fn default() -> Self {
         // A model with a known input has run it.
-        let state = State { last: Finding::Works, due: None, waiting: None };
+        let state = State { last: Finding::Works { run: Duration::ZERO }, due: None, waiting: None };
         let (runs, failed) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { input: OnceLock::new(), state: Mutex::new(state), runs, failed }
+        Self { known: OnceLock::new(), state: Mutex::new(state), runs, failed }
     }
 }
 
@@ -82,15 +100,15 @@ impl Probes {
         (self.runs.load(Relaxed), self.failed.load(Relaxed))
     }
 
-    /// Keeps an input that the model took; the first one stays.
-    pub(crate) fn keep(&self, input: Warmup) {
+    /// Keeps an input that the model took, and that ran so long; the first one stays.
+    pub(crate) fn keep(&self, input: Warmup, run: Duration) {
         // A second one is as good as the first.
-        let _ = self.input.set(input);
+        let _ = self.known.set(Known { input, limit: (SLOWER * run).clamp(LIMIT, LONGEST) });
     }
 
     /// Whether an input is known that the model takes.
     pub(crate) fn are_possible(&self) -> bool {
-        self.input.get().is_some()
+        self.known.get().is_some()
     }
 
     /// What is known at `now`. The caller of [`Asked::Begun`] has the probe run.
@@ -102,6 +120,11 @@ impl Probes {
         let (sender, receiver) = oneshot::channel();
         match &mut state.waiting {
             Some(waiting) => {
+                if waiting.len() == waiting.capacity() {
+                    // Whoever has left does not pile up behind a probe that takes long.
+                    waiting.retain(|waiter| !waiter.is_closed());
+                    waiting.reserve(waiting.len());
+                }
                 waiting.push(sender);
                 Asked::Awaited(receiver)
             }
@@ -137,6 +160,23 @@ impl Model {
     }
 }
 
+impl Ran {
+    /// Has the model probed with these inputs from now on, if no other one is known that it takes. The run succeeded, and took so long.
+    pub fn teach(&self, run: Duration) {
+        if !self.model().probes().are_possible() {
+            self.keep(run);
+        }
+    }
+
+    /// Once for each model, so that it costs the other requests nothing.
+    #[cold]
+    fn keep(&self, run: Duration) {
+        if let Some(input) = Warmup::of(self, MOST_BYTES) {
+            self.model().probes().keep(input, run);
+        }
+    }
+}
+
 /// A probe on its way to a thread.
 pub(crate) struct Probe {
     model: Arc<Model>,
@@ -151,11 +191,12 @@ impl Probe {
     /// Runs it; how long it waited and ran, in nanoseconds.
     pub(crate) fn run(self, on: On<'_>) -> (u64, u64) {
         let (probes, begun) = (self.model.probes(), Instant::now());
-        let running = on.begin(&self.model, begun + LIMIT);
+        let limit = probes.known.get().map_or(LIMIT, |known| known.limit);
+        let running = on.begin(&self.model, begun + limit);
         let result = self.execute(on.instance());
         drop(running);
         let finding = result.and_then(|result| match result {
-            Ok(()) => Some(Finding::Works),
+            Ok(()) => Some(Finding::Works { run: begun.elapsed() }),
             // Want of memory says nothing about the model.
             Err(error) if error.code == Code::Overloaded => None,
             Err(_) => Some(Finding::Fails),
@@ -169,10 +210,10 @@ impl Probe {
 
     /// `None` for a model that has left memory meanwhile.
     fn execute(&self, instance: Option<usize>) -> Option<Result<()>> {
-        let (input, warm) = (self.model.probes().input.get()?, self.model.hold()?);
+        let (known, warm) = (self.model.probes().known.get()?, self.model.hold()?);
         let mut lease = Lease::take(warm, 0);
         let (signature, binding) = lease.parts();
-        let filled = input.fill(binding, signature, 0);
+        let filled = known.input.fill(binding, signature, 0);
         Some(filled.and_then(|()| lease.run_on(instance)))
     }
 }
@@ -203,7 +244,15 @@ mod tests {
         assert!(matches!(probes.ask(start), Asked::Begun(_)));
         let over = start + Duration::from_secs(2);
         probes.settle(None, start, over);
-        assert_eq!(known(probes.ask(over + Duration::from_secs(17))), Finding::Works);
+        assert_eq!(known(probes.ask(over + Duration::from_secs(17))), Finding::Works { run: Duration::ZERO });
         assert!(matches!(probes.ask(over + Duration::from_secs(18)), Asked::Begun(_)));
+    }
+
+    #[test]
+    fn whoever_has_left_does_not_pile_up_behind_a_probe() {
+        let (probes, start) = (Probes::default(), Instant::now());
+        let stays: Vec<_> = (0..10_000).map(|_| probes.ask(start)).step_by(1_000).collect();
+        let waiting = probes.state().waiting.as_ref().unwrap().len();
+        assert!((stays.len()..100).contains(&waiting), "{waiting}");
     }
 }

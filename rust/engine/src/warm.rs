@@ -56,9 +56,10 @@ pub(crate) fn up(model: &Warm, warmup: Warmup, exact: bool) -> Result<Option<u64
             return Ok(None);
         }
     };
-    model.probes().keep(warmup.plain_only());
     let mut counts = Counts::default();
     histogram.add_to(&mut counts);
+    let longest_ns = counts.quantile_ns(1.0).unwrap_or_default();
+    model.probes().keep(warmup.plain_only(), Duration::from_nanos(longest_ns));
     if counts.total() > 0 {
         model.learn(&counts, 0);
     }

@@ -1,4 +1,5 @@
-//! What a model is warmed with: the requests of its artifact's `warmup.json` (`given`), or inputs that are made up (`made_up`).
+//! What a model is warmed with: the requests of its artifact's `warmup.json` (`given`), or inputs that are made up (`made_up`). A model
+//! that was not warmed is probed with the inputs of a request that it answered.
 //!
 //! What is given is known to be right, so a model that fails on it is refused. What is made up is a guess.
 //! Next: `warm`.
@@ -13,6 +14,7 @@ use headgate_core::error::{Error, Result};
 use headgate_core::tensor::Signature;
 use headgate_runtime::Binding;
 
+use crate::ran::Ran;
 use given::{Given, fault};
 pub(crate) use made_up::MadeUp;
 pub(crate) use rows::{Row, Rows, with_rows};
@@ -71,6 +73,11 @@ impl Warmup {
             Warmup::Given(requests) => Warmup::Given(vec![requests[self.plain()].clone()]),
             Warmup::MadeUp(made_up) => Warmup::MadeUp(*made_up),
         }
+    }
+
+    /// The inputs of a run that succeeded, unless they are more than `most` bytes.
+    pub(crate) fn of(ran: &Ran, most: usize) -> Option<Warmup> {
+        Given::of(ran, most).map(|given| Warmup::Given(vec![given]))
     }
 
     /// How many requests there are.

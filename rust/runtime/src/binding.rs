@@ -90,7 +90,8 @@ impl Binding {
         }
     }
 
-    fn gives_optional_inputs(&self) -> bool {
+    /// Whether some of the optional inputs are given.
+    pub fn gives_optional_inputs(&self) -> bool {
         self.optional.as_ref().is_some_and(|optional| optional.are_given())
     }
 

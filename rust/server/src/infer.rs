@@ -333,7 +333,7 @@ async fn run_together(mut seat: Seat, tap: &mut Tap) -> Result<Ran> {
         return Err(late());
     };
     tap.ran_pooled(done.queue_ns, done.run_ns, done.counts, Instant::now());
-    done.result
+    done.result.map_err(|error| ended(error, tap))
 }
 
 async fn run_alone(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
@@ -370,15 +370,16 @@ async fn run_in_pool(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
     };
     let outcome = outcome?;
     tap.ran_pooled(outcome.queue_ns, outcome.run_ns, true, Instant::now());
-    // The watchdog may end a run at its deadline a moment before the request's own clock does.
-    let result = outcome.result.map_err(|error| match error.code {
-        Code::Cancelled => late(),
-        _ => error,
-    });
-    if result.as_ref().is_err_and(|error| error.code == Code::DeadlineExceeded) {
-        tap.overran();
+    outcome.result.map(|()| outcome.lease).map_err(|error| ended(error, tap))
+}
+
+/// Why a run in the pool ended without an answer. The watchdog may end one at its deadline a moment before the request's own clock does.
+fn ended(error: Error, tap: &mut Tap) -> Error {
+    if error.code != Code::Cancelled {
+        return error;
     }
-    result.map(|()| outcome.lease)
+    tap.overran();
+    late()
 }
 
 /// The refusal of a request that waits no longer.

@@ -331,6 +331,7 @@ impl Account {
         }
         if let Some(ran) = self.ran.as_ref().filter(|_| code.is_none()) {
             shard.rows.add(ran.rows() as u64);
+            ran.teach(Duration::from_nanos(self.run_ns.unwrap_or_default()));
         }
         match delivered {
             Some(now) => {
@@ -348,15 +349,14 @@ impl Account {
         }
     }
 
-    /// Tells the breaker what the request says about the version: nothing, unless it answered, failed or ran too long. What waited
-    /// too long in the queue is shed, and no failure of the model.
+    /// Tells the breaker what the request says about the version: nothing, unless it answered or failed. What waited too long in the
+    /// queue is shed, and no failure of the model. Of a run that took too long a probe tells (`attribution::report_in_time`).
     pub fn report(&mut self, code: Option<Code>) {
         let pass = self.pass.take();
         let (Some(breaker), Some(pass)) = (&self.version().payload.breaker, pass) else { return };
         let verdict = match code {
             None => Verdict::Good,
             Some(Code::BackendFailed | Code::Internal) => Verdict::Bad,
-            Some(Code::DeadlineExceeded) if self.ours && self.overran => Verdict::Bad,
             Some(_) => Verdict::Neither,
         };
         io::try_with(|io| breaker.report(pass, verdict, self.waiter.thread, io.shared.now_ns()));

@@ -9,13 +9,15 @@ use std::ops::Range;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{Shape, Signature, TensorSpec};
-use headgate_runtime::{Binding, Tensor};
+use headgate_runtime::tensor::Data;
+use headgate_runtime::{Binding, Tensor, View};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{FILE, Row, Rows, with_rows};
 use crate::constant::Cell;
+use crate::ran::Ran;
 
 /// The most requests.
 const MAX_REQUESTS: usize = 256;
@@ -25,7 +27,7 @@ const MAX_DEPTH: usize = 64;
 /// One request: its inputs in the signature's order.
 #[derive(Clone, Debug)]
 pub(crate) struct Given {
-    /// Where it begins in the file.
+    /// Where it begins in the file, if it is of one.
     line: usize,
     inputs: Vec<Input>,
     /// Those of the optional inputs that it gives, with their places among them.
@@ -261,6 +263,25 @@ impl Given {
     /// Whether it leaves the model's own values as they are, as every request in a batch does.
     pub(crate) fn is_plain(&self) -> bool {
         self.optional.is_empty()
+    }
+
+    /// The inputs of a run, unless they are more than `most` bytes, or some of them are optional: then the others alone may not do.
+    pub(crate) fn of(ran: &Ran, most: usize) -> Option<Given> {
+        if matches!(ran, Ran::Alone(lease) if lease.binding().gives_optional_inputs()) {
+            return None;
+        }
+        let mut left = most;
+        let mut inputs = Vec::new();
+        for index in 0..ran.model().signature().inputs.len() {
+            let View { shape, data, .. } = ran.input(index).ok()?;
+            let bytes = match &data {
+                Data::Bytes(bytes) => bytes.len(),
+                Data::Strings { bytes, offsets } => bytes.len() + size_of_val(&offsets[..]),
+            };
+            left = left.checked_sub(bytes)?;
+            inputs.push(Input { shape, cells: Cell::copied(&data) });
+        }
+        Some(Given { line: 0, inputs, optional: Vec::new() })
     }
 
     /// The shapes of one row and all rows; `None` for a request that cannot be part of a batch.

@@ -4,6 +4,7 @@
 //! a run failed --> the champion, for a challenger --answered--> the failure is the challenger's
 //!                  then the fallbacks            --answered--> a probe tells, apart from the answer
 //!                  nobody answered               -----------> the request waits for what a probe tells: 400, or 500
+//! a run was late --> the fallbacks               -----------> a probe tells, apart from the answer
 //! ```
 //! A champion that takes what a challenger does not is better evidence than any probe. Other fallbacks may take what is not for
 //! them to take, so their answer is no evidence, and a constant, which takes everything, is asked only where the version is
@@ -12,12 +13,11 @@
 //! Not here: the order of the versions (`taps::fallback`), probes (`attribution`).
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_engine::Finding;
 
 use crate::budget::SMALL;
 use crate::fit::takes_the_same;
 use crate::infer::Sent;
-use crate::request::attribution;
+use crate::request::attribution::{self, Mistake};
 use crate::taps::Tap;
 use crate::taps::fallback::{Cause, Next};
 
@@ -37,8 +37,10 @@ enum Kind {
     Unwritable,
     /// The run failed, and whose mistake that is is not known yet.
     Run,
-    /// The run failed, and the error's code says whose mistake that is.
+    /// The run failed, and whose mistake that is has been asked.
     Judged,
+    /// The run was going on when the time was over that the document gives it, and whose mistake that is is not known yet.
+    Late,
     /// Anything else: its code says everything.
     Other,
 }
@@ -49,6 +51,7 @@ impl Kind {
             Code::BackendFailed => Kind::Run,
             Code::InvalidArgument if tap.is_decoded() => Kind::Unwritable,
             Code::InvalidArgument => Kind::Mistake,
+            Code::DeadlineExceeded if tap.overran_within().is_some() => Kind::Late,
             _ => Kind::Other,
         }
     }
@@ -78,10 +81,14 @@ impl Attempt {
             return;
         }
         self.kind = Kind::Judged;
-        let (code, words) = match attribution::finding(&self.tap).await {
-            Some(Finding::Fails) => return,
-            Some(Finding::Works) => (Code::InvalidArgument, "the model does not take these inputs"),
-            None => {
+        let (code, words) = match attribution::judge(&self.tap).await {
+            Mistake::Versions => return,
+            Mistake::Requests => (Code::InvalidArgument, "the model does not take these inputs"),
+            Mistake::Unknown => {
+                self.tap.excuse();
+                (Code::BackendFailed, "the run failed, and no input is known that the model takes")
+            }
+            Mistake::Untold => {
                 (Code::DeadlineExceeded, "the run failed, and the deadline passed before it was known why")
             }
         };
@@ -99,7 +106,7 @@ impl Attempt {
             answered.is_champion() && !answered.version().payload.is_constant && !self.tap.is_champion();
         match self.kind {
             Kind::Run | Kind::Unwritable if champion_took_it => self.error.code = Code::BackendFailed,
-            Kind::Run => attribution::report_in_time(&mut self.tap),
+            Kind::Run | Kind::Late => attribution::report_in_time(&mut self.tap),
             _ => {}
         }
         self.tap.pass_on(self.error.code);
@@ -156,10 +163,12 @@ async fn next(last: &mut Attempt, earlier: &mut [Attempt]) -> Option<Next> {
 
 /// Nobody answered: books what the earlier versions did, and tells the breaker of the last one; the error that is told.
 async fn conclude(last: &mut Attempt, mut earlier: Vec<Attempt>) -> Error {
-    for attempt in earlier.iter_mut() {
+    for attempt in earlier.iter_mut().chain([&mut *last]) {
         attempt.judge().await;
+        if attempt.kind == Kind::Late {
+            attribution::report_in_time(&mut attempt.tap);
+        }
     }
-    last.judge().await;
     // What the version did, whatever the answer will be.
     last.tap.report(Some(last.error.code));
     let told = {

@@ -1,8 +1,10 @@
 //! Whose mistake a failed run is: the request's, or the version's.
 //!
 //! ONNX Runtime does not say: most failures have one code, whether an index is out of range or a device is lost. So the version
-//! runs an input that it is known to take (`headgate_engine::probe`): where it does, the request was at fault, and where it does not, the
-//! version is. Of a version without such an input its answers tell: while it answers others, the request was at fault.
+//! runs an input that it is known to take (`headgate_engine::probe`): if it does, the request was at fault, and if it does not, the
+//! version is. A run that does not end in time is judged in the same way: one request may have a loop go on for ever. Of a version
+//! without such an input its answers tell: while it answers others, the request was at fault. Before it has answered anybody nobody
+//! knows, and a failure counts against nobody.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -21,6 +23,19 @@ use crate::version::VersionState;
 /// How long a version's answer to somebody else says that it works.
 const RECENT: Duration = Duration::from_secs(10);
 
+/// Whose mistake it is that a request was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// The request's: the version works.
+    Requests,
+    /// The version's.
+    Versions,
+    /// No input is known that the version takes, and it answers nobody.
+    Unknown,
+    /// What would tell did not come by the request's deadline.
+    Untold,
+}
+
 /// What a version's answers say of it.
 #[derive(Debug, Default)]
 pub struct TrackRecord(Mutex<Seen>);
@@ -35,55 +50,70 @@ struct Seen {
 
 impl TrackRecord {
     /// Whether the version, which has given so many good answers by now, gave one lately.
-    fn finding(&self, good: u64, now_ns: u64) -> Finding {
+    fn works(&self, good: u64, now_ns: u64) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if good != seen.good {
             *seen = Seen { good, more_ns: Some(now_ns) };
         }
-        let recent = |at: u64| now_ns.saturating_sub(at) < RECENT.as_nanos() as u64;
-        if seen.more_ns.is_some_and(recent) { Finding::Works } else { Finding::Fails }
+        seen.more_ns.is_some_and(|at| now_ns.saturating_sub(at) < RECENT.as_nanos() as u64)
     }
 }
 
-/// Whether the version of a run that failed works; `None` when that is not known by the request's deadline.
-pub async fn finding(tap: &Tap) -> Option<Finding> {
+/// Whose mistake a failed run is.
+pub async fn judge(tap: &Tap) -> Mistake {
     let coming = match asked(tap) {
-        Asked::Known(finding) => return Some(finding),
-        Asked::Awaited(coming) | Asked::Begun(coming) => coming,
+        None => return Mistake::Unknown,
+        Some(Asked::Known(finding)) => return mistake(finding, None),
+        Some(Asked::Awaited(coming) | Asked::Begun(coming)) => coming,
     };
-    tokio::time::timeout_at(tap.until().into(), told(coming)).await.ok()
+    let told = tokio::time::timeout_at(tap.until().into(), told(coming)).await;
+    told.map_or(Mistake::Untold, |finding| mistake(finding, None))
 }
 
-/// Tells the breaker what a failed run says about its version, now or when a probe has told; the request does not wait for that.
+/// Tells the breaker what a run that failed, or did not end in time, says about its version, now or when a probe has told; the
+/// request does not wait for that.
 pub fn report_in_time(tap: &mut Tap) {
+    let within = tap.overran_within();
     let Some(report) = tap.report_later() else { return };
     match asked(tap) {
-        Asked::Known(finding) => report.tell(verdict(finding)),
-        Asked::Begun(coming) => {
-            tokio::task::spawn_local(async move { report.tell(verdict(told(coming).await)) });
+        Some(Asked::Known(finding)) => report.tell(verdict(finding, within)),
+        Some(Asked::Begun(coming)) => {
+            tokio::task::spawn_local(async move { report.tell(verdict(told(coming).await, within)) });
         }
-        // One report for each probe: those that nobody waits for must not pile up.
-        Asked::Awaited(_) => {}
+        // One report for each probe: those that nobody waits for must not pile up. Without a probe nobody knows.
+        Some(Asked::Awaited(_)) | None => {}
     }
 }
 
-/// What a failed run says about its version.
-fn verdict(finding: Finding) -> Verdict {
+/// Whose mistake it is when a probe found that; `within` is the time that the version had, for a run that did not end in it. A version
+/// that needs longer than that for what it is known to take is too slow whatever it is asked.
+fn mistake(finding: Finding, within: Option<Duration>) -> Mistake {
     match finding {
-        Finding::Works => Verdict::Neither,
-        Finding::Fails => Verdict::Bad,
+        Finding::Works { run } if within.is_none_or(|within| run < within) => Mistake::Requests,
+        _ => Mistake::Versions,
     }
 }
 
-fn asked(tap: &Tap) -> Asked {
+fn verdict(finding: Finding, within: Option<Duration>) -> Verdict {
+    match mistake(finding, within) {
+        Mistake::Versions => Verdict::Bad,
+        _ => Verdict::Neither,
+    }
+}
+
+/// Nothing is said about a probe that comes to nothing (the gateway stops).
+const NOTHING: Finding = Finding::Works { run: Duration::ZERO };
+
+/// `None` for a version that is not known to take anything, and has not answered lately.
+fn asked(tap: &Tap) -> Option<Asked> {
     let version = &tap.version().payload;
     let (probed, now_ns) = io::with(|io| (io.shared.pool.probe(&version.model), io.shared.now_ns()));
-    probed.unwrap_or_else(|| Asked::Known(version.track.finding(version.metrics.outcome().succeeded, now_ns)))
+    let by_record = || version.track.works(version.metrics.outcome().succeeded, now_ns);
+    probed.or_else(|| by_record().then_some(Asked::Known(NOTHING)))
 }
 
-/// A probe that comes to nothing (the gateway stops) says nothing against the version.
 async fn told(coming: oneshot::Receiver<Finding>) -> Finding {
-    coming.await.unwrap_or(Finding::Works)
+    coming.await.unwrap_or(NOTHING)
 }
 
 /// What is counted of probes, for each version.
@@ -108,10 +138,20 @@ mod tests {
     #[test]
     fn a_version_that_answers_others_works_and_one_that_has_not_lately_does_not() {
         let (track, recent) = (TrackRecord::default(), RECENT.as_nanos() as u64);
-        assert_eq!(track.finding(0, 1), Finding::Fails);
-        assert_eq!(track.finding(3, 2), Finding::Works);
-        assert_eq!(track.finding(3, 1 + recent), Finding::Works);
-        assert_eq!(track.finding(3, 2 + recent), Finding::Fails);
-        assert_eq!(track.finding(4, 3 + recent), Finding::Works);
+        assert!(!track.works(0, 1));
+        assert!(track.works(3, 2));
+        assert!(track.works(3, 1 + recent));
+        assert!(!track.works(3, 2 + recent));
+        assert!(track.works(4, 3 + recent));
+    }
+
+    #[test]
+    fn a_run_that_is_late_is_the_version_s_if_that_is_slow_on_what_it_is_known_to_take() {
+        let (long, short) = (Duration::from_secs(2), Duration::from_secs(1));
+        let works = Finding::Works { run: long };
+        assert_eq!(mistake(works, None), Mistake::Requests);
+        assert_eq!(mistake(works, Some(2 * long)), Mistake::Requests);
+        assert_eq!(mistake(works, Some(short)), Mistake::Versions);
+        assert_eq!(mistake(Finding::Fails, Some(2 * long)), Mistake::Versions);
     }
 }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll, ready};
+use std::time::Duration;
 
 use headgate_core::breaker::{Pass, Verdict};
 use headgate_core::error::Result;
@@ -24,6 +25,18 @@ impl Account {
         let pass = self.pass.take()?;
         let (endpoint, version, thread) = (self.endpoint.clone(), self.version, self.waiter.thread);
         Some(Report { pass: Some(pass), endpoint, version, thread })
+    }
+
+    /// Whatever the answer is, it says nothing about the version.
+    pub fn excuse(&mut self) {
+        drop(self.report_later());
+    }
+
+    /// The time that the document gives the version, if a run was going on when it was over.
+    pub fn overran_within(&self) -> Option<Duration> {
+        let own = (!self.direct && self.version == self.first).then_some(self.endpoint.fallback.after);
+        let timeout = self.endpoint.timeout;
+        (self.ours && self.overran).then(|| own.flatten().map_or(timeout, |after| after.min(timeout)))
     }
 }
 
