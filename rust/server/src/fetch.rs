@@ -3,18 +3,16 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
 use headgate_core::error::{Code, Error, Result};
-use headgate_engine::{Engine, Model, Need, Warm, join_until};
+use headgate_engine::{Engine, Model, Need, Warm};
 use tokio::sync::oneshot;
 
-use crate::serving::loads::{Loads, MOST_ABANDONED};
-use crate::threads::spawn_behind;
+use crate::serving::loaders::Loaders;
+use crate::serving::loads::{LoadCounts, Loads};
 
-/// Threads that bring models back; loads of new versions have others, so that neither waits for the other.
+/// Threads that bring models back, more while loads hang; loads of new versions have others, so that neither waits for the other.
 const THREADS: usize = 2;
 /// Requests that may wait for models.
 const MOST_WAITING: usize = 4096;
@@ -71,17 +69,12 @@ impl Awaited {
     }
 }
 
-/// The threads, which are started by the first request that needs one; each model on its way is in the queue once, so their
-/// number bounds it.
+/// The threads, which are started by the first request that needs one; each model on its way is in the queue once.
 #[derive(Default)]
 enum Threads {
     #[default]
     None,
-    Running {
-        queue: Sender<Arc<Model>>,
-        models: Receiver<Arc<Model>>,
-        threads: Vec<JoinHandle<()>>,
-    },
+    Running(Loaders<Arc<Model>>),
     Stopped,
 }
 
@@ -153,49 +146,42 @@ impl Fetcher {
         if matches!(state.threads, Threads::None) {
             state.threads = self.start()?;
         }
-        let Threads::Running { queue, .. } = &state.threads else { return Err(stopping()) };
-        // The queue has no bound, and receivers for as long as the threads run.
-        queue.send(model.clone()).map_err(|_| stopping())?;
+        let Threads::Running(loaders) = &state.threads else { return Err(stopping()) };
+        loaders.push(model.clone())?;
         state.awaited.insert(key(model), Awaited { requests: vec![sender], ..Awaited::default() });
         Ok(receiver)
     }
 
     fn start(self: &Arc<Self>) -> Result<Threads> {
-        let (queue, models) = unbounded();
-        let threads = (0..THREADS).map(|_| self.start_thread(&models)).collect::<Result<_>>()?;
-        Ok(Threads::Running { queue, models, threads })
+        let fetcher = self.clone();
+        Loaders::start(THREADS, "hg-fetch", move |model| fetcher.work(model)).map(Threads::Running)
     }
 
-    fn start_thread(self: &Arc<Self>, models: &Receiver<Arc<Model>>) -> Result<JoinHandle<()>> {
-        let (fetcher, models) = (self.clone(), models.clone());
-        spawn_behind("hg-fetch".to_owned(), move || fetcher.work(&models))
-    }
-
-    fn work(&self, models: &Receiver<Arc<Model>>) {
-        for model in models {
-            if !self.takes_up(&model) {
-                continue;
-            }
-            let load = self.loads.begin(model.clone());
-            let bring = std::panic::AssertUnwindSafe(|| self.engine.bring(&model, Need::Now));
-            let mut outcome = std::panic::catch_unwind(bring).unwrap_or_else(|_| {
-                Err(Error::new(Code::Internal, "loading panicked; this is a defect of Headgate"))
-            });
-            if outcome.as_ref().is_err_and(|error| error.code == Code::Cancelled) {
-                outcome = Err(self.loads.too_long());
-            }
-            if load.finish() {
-                // Another thread has taken this one's place, and its requests were told.
-                return;
-            }
-            let no_room = outcome.as_ref().err().filter(|error| error.code == Code::Overloaded);
-            if no_room.is_some_and(|error| self.comes_again(&model, error)) {
-                // Runs that end make room; until then others have their turn.
-                std::thread::sleep(STEP);
-                continue;
-            }
-            self.answer(&model, &outcome.map_err(told));
+    /// Brings one model back; whether the load was abandoned meanwhile: then another thread has taken this one's place.
+    fn work(&self, model: &Arc<Model>) -> bool {
+        if !self.takes_up(model) {
+            return false;
         }
+        let load = self.loads.begin(model.clone());
+        let bring = std::panic::AssertUnwindSafe(|| self.engine.bring(model, Need::Now));
+        let mut outcome = std::panic::catch_unwind(bring).unwrap_or_else(|_| {
+            Err(Error::new(Code::Internal, "loading panicked; this is a defect of Headgate"))
+        });
+        if outcome.as_ref().is_err_and(|error| error.code == Code::Cancelled) {
+            outcome = Err(self.loads.too_long());
+        }
+        if load.finish() {
+            // Its requests were told.
+            return true;
+        }
+        let no_room = outcome.as_ref().err().filter(|error| error.code == Code::Overloaded);
+        if no_room.is_some_and(|error| self.comes_again(model, error)) {
+            // Runs that end make room; until then others have their turn.
+            std::thread::sleep(STEP);
+        } else {
+            self.answer(model, &outcome.map_err(told));
+        }
+        false
     }
 
     /// Tells everybody who waits for a model what became of it.
@@ -207,24 +193,25 @@ impl Fetcher {
         }
     }
 
-    /// Looks at the loads at `now`: cancels those that take too long, and replaces threads that do not come back from theirs.
-    pub fn watch(self: &Arc<Self>, now: Instant) {
-        for model in self.loads.look(now) {
-            self.answer(&model, &Err(told(self.loads.too_long())));
-            if self.loads.stuck() > MOST_ABANDONED {
-                continue;
-            }
-            if let Threads::Running { models, threads, .. } = &mut self.state().threads {
-                threads.retain(|thread| !thread.is_finished());
-                // Without a thread in its place, the other one goes on alone.
-                threads.extend(self.start_thread(models).ok());
-            }
+    /// Looks at the loads at `now`: cancels those that take too long, replaces threads that do not come back from theirs, and has no
+    /// model wait behind loads that hang.
+    pub fn watch(&self, now: Instant) {
+        let abandoned = self.loads.look(now);
+        for model in &abandoned {
+            self.answer(model, &Err(told(self.loads.too_long())));
         }
+        let Threads::Running(loaders) = &mut self.state().threads else { return };
+        abandoned.iter().for_each(|_| loaders.replace(self.loads.stuck()));
+        loaders.grow(|least| self.loads.since(now, least));
     }
 
-    /// As [`Loads::counts`].
-    pub fn loads(&self) -> [u64; 3] {
-        self.loads.counts()
+    /// What is counted of loads for requests.
+    pub fn load_counts(&self) -> LoadCounts {
+        let threads = match &self.state().threads {
+            Threads::Running(loaders) => loaders.counts(),
+            _ => [0; 2],
+        };
+        LoadCounts { loads: self.loads.counts(), threads }
     }
 
     /// Begins to bring a model back, if somebody still waits for it; else nobody does any more.
@@ -239,14 +226,14 @@ impl Fetcher {
         wanted
     }
 
-    /// Puts a model for which there was no room at the end of the queue; false when that is closed.
+    /// Puts a model for which there was no room at the end of the queue; false when that is closed or full.
     fn comes_again(&self, model: &Arc<Model>, no_room: &Error) -> bool {
         let mut state = self.state();
         if let Some(awaited) = state.awaited.get_mut(&key(model)) {
             awaited.no_room = Some(no_room.clone());
         }
         match &state.threads {
-            Threads::Running { queue, .. } => queue.send(model.clone()).is_ok(),
+            Threads::Running(loaders) => loaders.push(model.clone()).is_ok(),
             _ => false,
         }
     }
@@ -254,10 +241,9 @@ impl Fetcher {
     /// Ends the threads; true when they were gone by `deadline`.
     pub fn stop(&self, deadline: Instant) -> bool {
         let threads = std::mem::replace(&mut self.state().threads, Threads::Stopped);
-        let Threads::Running { queue, threads, .. } = threads else { return true };
-        drop(queue);
+        let Threads::Running(loaders) = threads else { return true };
         self.loads.cancel(|_| true);
-        threads.into_iter().map(|thread| join_until(thread, deadline).is_some()).fold(true, |a, b| a & b)
+        loaders.stop(deadline)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

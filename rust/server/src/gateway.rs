@@ -288,7 +288,7 @@ impl Gateway {
         families.extend(residency::devices(&self.engine));
         families.extend(attribution::families(&self.shared.snapshot.load()));
         families.extend(status::families(&self.shared.snapshot.load()));
-        let loads = [("apply", self.publisher.loads()), ("request", self.shared.fetcher.loads())];
+        let loads = [("apply", self.publisher.load_counts()), ("request", self.shared.fetcher.load_counts())];
         families.extend(loads::families(&loads));
         families.extend(run_watch::families(&self.shared, &self.shared.snapshot.load()));
         families

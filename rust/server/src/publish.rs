@@ -10,7 +10,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::{check, compile};
@@ -23,15 +23,13 @@ use crate::fit;
 use crate::io::{LiveEndpoint, Mailbox, Message, Shared};
 use crate::residency::{self, Loaded};
 use crate::serving::loaders::Loaders;
-use crate::serving::loads::{Load, Loads, Why};
+use crate::serving::loads::{Load, LoadCounts, Loads, Why};
 use crate::serving::orders::{Order, Reload, State};
 use crate::version::{self, LoadFailure};
 use crate::wake::Events;
 
 /// Loader threads for ordinary specs; one more takes the urgent ones.
 const LOADERS: usize = 2;
-/// A load that takes longer than this does not keep others waiting.
-const SLOW: Duration = Duration::from_secs(2);
 
 /// Publishes endpoints.
 pub struct Publisher {
@@ -106,7 +104,7 @@ impl Publisher {
         if matches!(*loaders, Threads::None) {
             let start = |threads| {
                 let inner = self.inner.clone();
-                Loaders::start(threads, move |order| work(&inner, order))
+                Loaders::start(threads, "hg-load", move |order| work(&inner, order))
             };
             *loaders = Threads::Running { ordinary: start(LOADERS)?, urgent: start(1)? };
         }
@@ -127,12 +125,21 @@ impl Publisher {
         for order in abandoned {
             if order.spec.urgent { &mut *urgent } else { &mut *ordinary }.replace(loads.stuck());
         }
-        ordinary.grow(loads.since(now, SLOW));
+        for loaders in [ordinary, urgent] {
+            loaders.grow(|least| loads.since(now, least));
+        }
     }
 
-    /// As [`Loads::counts`].
-    pub fn loads(&self) -> [u64; 3] {
-        self.inner.loads.counts()
+    /// What is counted of loads of new states.
+    pub fn load_counts(&self) -> LoadCounts {
+        let threads = match &*self.loaders() {
+            Threads::Running { ordinary, urgent } => {
+                let (ordinary, urgent) = (ordinary.counts(), urgent.counts());
+                [ordinary[0] + urgent[0], ordinary[1] + urgent[1]]
+            }
+            _ => [0; 2],
+        };
+        LoadCounts { loads: self.inner.loads.counts(), threads }
     }
 
     fn loaders(&self) -> MutexGuard<'_, Threads> {

@@ -30,12 +30,27 @@ fn endless() -> (TempDir, PathBuf) {
 }
 
 fn apply(gateway: &Gateway, name: &str, revision: u64, path: &Path) -> u64 {
+    apply_as(gateway, name, revision, path, false)
+}
+
+fn apply_as(gateway: &Gateway, name: &str, revision: u64, path: &Path, urgent: bool) -> u64 {
     let digest = format!("sha256:{}", path.display());
     let spec = json!({
-        "name": name, "revision": revision, "champion": "v1", "timeout_ms": 1000, "fresh": true,
+        "name": name, "revision": revision, "champion": "v1", "timeout_ms": 1000, "fresh": true, "urgent": urgent,
         "versions": [{"name": "v1", "digest": digest, "artifact": path}],
     });
     gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap()
+}
+
+/// A guard against waiting for ever, beside loads that take the processor.
+const LONG: Duration = Duration::from_secs(200);
+
+fn at_last(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < LONG, "{what} never came");
+        std::thread::yield_now();
+    }
 }
 
 /// What became of each ticket.
@@ -43,7 +58,7 @@ fn outcomes(gateway: &Gateway, tickets: &[u64]) -> Vec<Value> {
     let mut events = Vec::new();
     let of =
         |events: &[Value], ticket| events.iter().find(|event: &&Value| event["ticket"] == ticket).cloned();
-    eventually("the outcomes", || {
+    at_last("the outcomes", || {
         events.extend(gateway.events());
         tickets.iter().all(|&ticket| of(&events, ticket).is_some())
     });
@@ -119,6 +134,37 @@ fn loads_that_hang_keep_no_other_waiting() {
         apply(&gateway, name, 1, &path);
     }
     let good = apply(&gateway, "good", 1, &model("count.onnx"));
+    is_applied(&gateway, good);
+    assert!(gateway.stop(Duration::ZERO, PATIENCE));
+}
+
+#[test]
+fn however_many_loads_hang_none_that_is_well_waits_for_them() {
+    let (gateway, _) = gateway_with(&json!({}));
+    let (_folder, path) = endless();
+    for at in 0..20 {
+        apply(&gateway, &format!("hangs-{at}"), 1, &path);
+    }
+    let good = apply(&gateway, "good", 1, &model("count.onnx"));
+    let mut events = Vec::new();
+    // Twenty loads take the processor as well.
+    at_last("the good endpoint", || {
+        events.extend(gateway.events());
+        events.iter().any(|event| event["ticket"] == good)
+    });
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(events[0]["event"], "applied");
+    assert!(count(&gateway, "headgate_load_threads") > 20);
+    assert_eq!(count(&gateway, "headgate_loads_waiting"), 0);
+    assert!(gateway.stop(Duration::ZERO, LONG));
+}
+
+#[test]
+fn an_urgent_load_that_hangs_keeps_no_other_urgent_one_waiting() {
+    let (gateway, _) = gateway_with(&json!({}));
+    let (_folder, path) = endless();
+    apply_as(&gateway, "hangs", 1, &path, true);
+    let good = apply_as(&gateway, "good", 1, &model("count.onnx"), true);
     is_applied(&gateway, good);
     assert!(gateway.stop(Duration::ZERO, PATIENCE));
 }

@@ -1,11 +1,14 @@
 //! Threads that load, and the orders that wait for them: as many as they were made for, and more while loads are slow or do not end.
 //!
+//! Nothing that loads soon waits behind what does not: while every thread is in a slow load and orders wait, there are twice as many
+//! threads. A few come for loads that are slow, because many large models at a time take memory; the others come for loads that hang.
+//!
 //! Not here: the loads (`loads`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use headgate_core::error::{Code, Error, Result};
@@ -14,8 +17,12 @@ use headgate_engine::join_until;
 use crate::serving::loads::MOST_ABANDONED;
 use crate::threads::spawn_behind;
 
-/// Threads beyond those that there are mostly, while loads are slow.
+/// Threads beyond those that there are mostly, while loads are slow, and while they hang.
 const EXTRA: usize = 6;
+const MOST_EXTRA: usize = 62;
+/// A load that takes longer than this is slow, and one that takes longer than that is taken to hang.
+const SLOW: Duration = Duration::from_secs(2);
+const HANGS: Duration = Duration::from_secs(5);
 /// Orders that may wait.
 const WAITING: usize = 4096;
 
@@ -30,16 +37,21 @@ pub struct Loaders<T> {
     /// The threads that there are mostly, less those that abandoned loads hold and that were not replaced.
     base: usize,
     work: Arc<Work<T>>,
+    name: &'static str,
 }
 
 impl<T: Send + 'static> Loaders<T> {
-    /// Starts `base` threads.
+    /// Starts `base` threads, called by that name.
     ///
     /// # Errors
     /// `internal` when the system gives no more threads.
-    pub fn start(base: usize, work: impl Fn(&T) -> bool + Send + Sync + 'static) -> Result<Loaders<T>> {
+    pub fn start(
+        base: usize,
+        name: &'static str,
+        work: impl Fn(&T) -> bool + Send + Sync + 'static,
+    ) -> Result<Loaders<T>> {
         let (sender, orders) = bounded(WAITING);
-        let mut loaders = Loaders { sender, orders, threads: Vec::new(), base, work: Arc::new(work) };
+        let mut loaders = Loaders { sender, orders, threads: Vec::new(), base, work: Arc::new(work), name };
         (0..base).try_for_each(|_| loaders.add(false))?;
         Ok(loaders)
     }
@@ -70,22 +82,34 @@ impl<T: Send + 'static> Loaders<T> {
         }
     }
 
-    /// Adds a thread while orders wait and `slow` loads, as many as there are threads, have been in progress for long.
-    pub fn grow(&mut self, slow: usize) {
+    /// Adds threads while orders wait and every thread is in a load that takes long; `since` says how many loads have been in progress
+    /// for so long.
+    pub fn grow(&mut self, since: impl Fn(Duration) -> usize) {
         self.threads.retain(|thread| !thread.is_finished());
-        let all_slow = slow >= self.threads.len();
-        if !self.orders.is_empty() && all_slow && self.threads.len() < self.base + EXTRA {
+        let present = self.threads.len();
+        let (least, most) = if present < self.base + EXTRA { (SLOW, EXTRA) } else { (HANGS, MOST_EXTRA) };
+        if self.orders.is_empty() || since(least) < present {
+            return;
+        }
+        let room = (self.base + most).saturating_sub(present);
+        for _ in 0..self.orders.len().min(present.max(1)).min(room) {
             // The system gives no more threads: the next look tries again.
             let _ = self.add(true);
         }
+    }
+
+    /// How many threads there are, and how many orders wait for one.
+    pub fn counts(&self) -> [u64; 2] {
+        let present = self.threads.iter().filter(|thread| !thread.is_finished()).count();
+        [present as u64, self.orders.len() as u64]
     }
 
     /// Adds a thread; an extra one ends when nothing waits.
     fn add(&mut self, extra: bool) -> Result<()> {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let (orders, work) = (self.orders.clone(), self.work.clone());
-        let index = MADE.fetch_add(1, Relaxed);
-        self.threads.push(spawn_behind(format!("hg-load-{index}"), move || {
+        let (name, index) = (self.name, MADE.fetch_add(1, Relaxed));
+        self.threads.push(spawn_behind(format!("{name}-{index}"), move || {
             let next = || if extra { orders.try_recv().ok() } else { orders.recv().ok() };
             while let Some(order) = next() {
                 if work(&order) {

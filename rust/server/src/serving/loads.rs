@@ -20,7 +20,7 @@ use crate::metrics::family;
 /// How long a cancelled load gets to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Threads that may be held by abandoned loads, for each kind of load, before no more are replaced.
-pub const MOST_ABANDONED: usize = 8;
+pub const MOST_ABANDONED: usize = 64;
 
 /// Why a load was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,16 +154,28 @@ impl<T> Drop for Load<'_, T> {
     }
 }
 
+/// What is counted of loads and of the threads of their kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadCounts {
+    /// As [`Loads::counts`].
+    pub loads: [u64; 3],
+    /// As [`crate::serving::loaders::Loaders::counts`].
+    pub threads: [u64; 2],
+}
+
 /// What is counted of loads, by the kind of thread.
 #[rustfmt::skip]
-pub fn families(kinds: &[(&str, [u64; 3])]) -> [Value; 3] {
+pub fn families(kinds: &[(&str, LoadCounts)]) -> [Value; 5] {
     let each = |name: &str, help: &str, kind: &str, index: usize| {
-        family(name, help, kind, kinds.iter().map(|(label, counts)| json!([{"kind": label}, counts[index]])))
+        let counted = |counts: &LoadCounts| counts.loads.into_iter().chain(counts.threads).nth(index);
+        family(name, help, kind, kinds.iter().map(|(label, counts)| json!([{"kind": label}, counted(counts)])))
     };
     [
         each("headgate_loads_cancelled_total", "Loads that were cancelled: they took longer than --load-timeout, or nobody wanted what they loaded.", "counter", 0),
         each("headgate_loads_abandoned_total", "Those that did not end within ten seconds; their threads were replaced.", "counter", 1),
         each("headgate_loads_stuck", "Threads that abandoned loads hold now.", "gauge", 2),
+        each("headgate_load_threads", "Threads that load models; more of them while loads hang.", "gauge", 3),
+        each("headgate_loads_waiting", "Loads that wait for a thread.", "gauge", 4),
     ]
 }
 
