@@ -1,11 +1,13 @@
 """The write path: declared and live traffic, revisions, emergency calls, the start after a stop.
 
 Read in this order: ``shares`` and ``traffic`` (pure), ``merge`` (the three-way merge), ``spec`` and ``record`` (what a revision is),
-``writer`` (how it becomes durable and served), ``changes`` (what each call means), ``repair`` (the start), ``service`` (the door).
+``writer`` (how it becomes durable and served), ``changes`` (what each call means), ``repair`` (the start), ``document_files``,
+``service`` (the door).
 Not here: HTTP (``admin``), documents (``documents``), bytes of models (``registry``).
 """
 
 from headgate.control.calls import ABSENT, ANY, EXISTS, INTERNAL, Call, IdempotencyKey, Precondition, Settings
+from headgate.control.document_files import DocumentFile
 from headgate.control.native import DataPlane, Native
 from headgate.control.service import Control, Readiness
 from headgate.control.views import Plan, Result
@@ -18,6 +20,7 @@ __all__ = [
     "Call",
     "Control",
     "DataPlane",
+    "DocumentFile",
     "IdempotencyKey",
     "Native",
     "Plan",

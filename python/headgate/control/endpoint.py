@@ -36,6 +36,8 @@ class EndpointState:
     loaded: frozenset[str] = frozenset()
     omitted: dict[str, str] = field(default_factory=dict)
     broken: str | None = None
+    late: bool = False
+    """Whether its first load after a start went on when others were served already."""
     loading: dict[int, frozenset[str]] = field(default_factory=dict)
     newest: int | None = None
     """The revision that the data plane told of last, a removal included."""
@@ -45,6 +47,11 @@ class EndpointState:
     """The revision whose load an ordinary write waits for."""
     cancelled: set[int] = field(default_factory=set)
     """Revisions whose load was cancelled by a newer write."""
+    writes: int = 0
+    """Ordinary writes that have come."""
+    way: tuple[int, bytes] = (0, b"")
+    """How many of them had come when one made way last, and the document that it brought: none of these is loaded any more, unless it
+    is of that document."""
     unsaved: deque[tuple[RevisionRecord, Commit]] = field(default_factory=deque)
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: dict[str, int] = field(default_factory=dict)
@@ -62,6 +69,7 @@ class EndpointState:
         self._follows(held)
         self.current = held
         self.omitted = {version: why for version, why in omitted.items() if version in held.spec.versions}
+        self.late = False
         self.loaded = frozenset(loadable(held.spec, held.live, self.omitted))
         self.broken = None
         for version, detail in event.get("versions", {}).items():

@@ -5,6 +5,9 @@ Not here: ordinary writes (``writer``). Next: ``reads``.
 The newest proposed emergency revision is completed, because somebody wanted a model stopped; any other is marked failed, because
 nobody was told that it took effect. Either way the served state equals an acknowledged revision or the next committed one. Serving
 comes before writing: a full disk keeps nothing from being served.
+
+An endpoint holds its ``turn`` until it is served or broken: ordinary writes wait, unless they end its load (``Writer.make_way``), and
+emergency calls pass it.
 """
 
 from __future__ import annotations
@@ -35,15 +38,37 @@ class Repair:
     def __init__(self, workshop: Workshop) -> None:
         """The workshop holds store and data plane."""
         self._shop = workshop
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def start(self) -> dict[str, EndpointState]:
-        """All endpoints of the store, served or marked broken, the removed ones included without being served."""
+    async def start(self, states: dict[str, EndpointState], patience_seconds: float | None) -> None:
+        """Puts all endpoints of the store into ``states``, served or marked broken, the removed ones included without being served.
+
+        Those that are loaded still after ``patience_seconds`` are marked late, and go on behind.
+        """
         pointers = await self._shop.io(self._shop.store.endpoints)
-        states = await asyncio.gather(*(self._endpoint(pointer) for pointer in pointers))
-        return {state.name: state for state in states}
+        for pointer in pointers:
+            state = states[pointer.name] = EndpointState(pointer.name, tail=pointer.tail)
+            self._tasks[pointer.name] = asyncio.create_task(self._in_turn(state, pointer))
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=patience_seconds)
+        for name in self.loading():
+            states[name].late = True
 
-    async def _endpoint(self, pointer: EndpointRecord) -> EndpointState:
-        state = EndpointState(pointer.name, tail=pointer.tail)
+    def loading(self) -> dict[str, asyncio.Task[None]]:
+        """Those that are not over."""
+        return {name: task for name, task in self._tasks.items() if not task.done()}
+
+    async def close(self) -> None:
+        """Leaves what is loaded still; idempotent."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _in_turn(self, state: EndpointState, pointer: EndpointRecord) -> None:
+        async with state.turn:
+            await self._endpoint(state, pointer)
+
+    async def _endpoint(self, state: EndpointState, pointer: EndpointRecord) -> None:
         try:
             left = await self._shop.io(lambda: self._shop.store.proposed(pointer.name))
             ends = await self._serve_newest(state, pointer, left)
@@ -55,7 +80,6 @@ class Repair:
             # A row that cannot be understood is this endpoint's trouble, not that of the others.
             _log.exception("%s does not start", pointer.name)
             await self._broken(state, pointer, f"what is stored of it cannot be read ({error!r})")
-        return state
 
     async def _broken(self, state: EndpointState, pointer: EndpointRecord, why: str) -> None:
         state.broken = f"{pointer.name} does not start: {why}"
@@ -127,6 +151,9 @@ class Repair:
             event = await self._apply(state, held, omitted)
             if event["event"] == "applied":
                 break
+            if event["event"] == "superseded":
+                self._overtaken(state, held)
+                return
             version = event.get("version")
             if version is None or version in omitted:
                 state.broken = f"{state.name} does not answer: {event['message']}"
@@ -139,6 +166,12 @@ class Repair:
             )
         for alarm in state.alarms():
             await self._shop.alarm(state.name, held.n, alarm)
+
+    def _overtaken(self, state: EndpointState, held: Held) -> None:
+        """A newer write has the say. It may fail in its turn, and then nothing of the endpoint is loaded."""
+        state.cancelled.discard(held.n)
+        if state.current is held:
+            state.broken = f"{state.name} does not answer: a newer write ended the load of revision {held.n}"
 
     async def _damaged(self, held: Held) -> dict[str, str]:
         """Versions whose artifacts are not whole, with the reason."""
@@ -156,8 +189,17 @@ class Repair:
         shop = self._shop
         argument = await shop.io(lambda: native_apply(state.name, held, shop.paths, Load(omitted=omitted)))
 
+        ticket = shop.plane.apply(argument)
+        # An emergency call that comes meanwhile has to go through the data plane, which ends this load.
+        state.loading[ticket] = frozenset(loadable(held.spec, held.live, omitted))
+
         def seen(event: Event) -> None:
+            state.loading.pop(ticket, None)
             if event["event"] == "applied":
                 state.served(held, omitted, event)
 
-        return await shop.tickets.expect(Ticket(shop.plane.apply(argument), state.name, held.n), seen)
+        state.in_load = held
+        try:
+            return await shop.tickets.expect(Ticket(ticket, state.name, held.n), seen)
+        finally:
+            state.in_load = None

@@ -18,11 +18,12 @@ from typing import Any, cast
 from headgate.control import reads, sources
 from headgate.control.calls import INTERNAL, Call, Settings
 from headgate.control.changes import Changes, not_found, present
+from headgate.control.document_files import DocumentFile, DocumentFiles
 from headgate.control.endpoint import EndpointState
 from headgate.control.native import DataPlane
 from headgate.control.once import Once
 from headgate.control.operations import Operations
-from headgate.control.record import Held, hold, sha256
+from headgate.control.record import Held, hold
 from headgate.control.repair import Repair
 from headgate.control.resolve import Intake, Resolver
 from headgate.control.spec import Paths
@@ -42,7 +43,7 @@ from headgate.control.views import (
 )
 from headgate.control.workshop import Workshop
 from headgate.control.writer import Decide, Writer
-from headgate.documents import Document, check_name, parse, parse_weight
+from headgate.documents import Document, check_name, parse_weight
 from headgate.errors import Draining, HeadgateError, InvalidArgument, ModelNotFound
 from headgate.registry import ArtifactStore, Registry
 from headgate.store import Clock, EventRecord, Store, utc_now
@@ -85,6 +86,8 @@ class Control:
         self._changes = Changes(self._shop)
         self._resolver = Resolver(self.registry, native, paths)
         self._once = Once(self._shop)
+        self._files = DocumentFiles(self._shop, self.apply)
+        self._repair = Repair(self._shop)
         self.operations = Operations(self._shop)
         self._endpoints: dict[str, EndpointState] = {}
         self._upkeep = Upkeep(self._shop, self._writer, self._endpoints)
@@ -95,9 +98,12 @@ class Control:
 
     # === life ===
 
-    async def start(self) -> None:
-        """Serves the last applied revision of every endpoint. Register ``native.event_fd()`` for :meth:`pump` first."""
-        self._endpoints.update(await Repair(self._shop).start())
+    async def start(self, patience_seconds: float | None = None) -> None:
+        """Serves the last applied revision of every endpoint. Register ``native.event_fd()`` for :meth:`pump` first.
+
+        What is loaded still after ``patience_seconds`` (``None`` waits for all) goes on behind; see :meth:`loading`.
+        """
+        await self._repair.start(self._endpoints, patience_seconds)
         await self.operations.interrupted()
         self._started = True
         data = {state.name: state.revision for state in self._endpoints.values() if state.current is not None}
@@ -116,6 +122,7 @@ class Control:
         self._closing = True
         self._shop.feed.close()
         self._shop.stop_waiting()
+        await self._repair.close()
         self._shop.tickets.close()
         await self._upkeep.close()
         await asyncio.gather(*self._writes, return_exceptions=True)
@@ -123,12 +130,24 @@ class Control:
         await self._shop.close()
 
     def readiness(self) -> Readiness:
-        """Ready once started while every endpoint's champion answers and the gateway does not stop."""
+        """Ready once started while every endpoint's champion answers and the gateway does not stop.
+
+        One whose first load went on when others were served already is left out: it must not take traffic from them.
+        """
         reasons = [] if self._started else ["the gateway is starting"]
         if self._closing:
             reasons.append("the gateway is stopping")
-        reasons += [state.broken for state in self._endpoints.values() if state.broken is not None]
+        states = self._endpoints.values()
+        reasons += [state.broken for state in states if state.broken is not None and not state.late]
         return Readiness(not reasons, reasons)
+
+    def loading(self) -> dict[str, asyncio.Task[None]]:
+        """The endpoints that were served before the start and are loaded still."""
+        return self._repair.loading()
+
+    def serves(self) -> bool:
+        """Whether some endpoint is served."""
+        return any(state.loaded for state in self._endpoints.values())
 
     def roots_add(self, root: Path) -> None:
         """A folder that ``?source=`` may name."""
@@ -173,19 +192,20 @@ class Control:
         self, path: Path, *, root: Path | None = None, call: Call = INTERNAL
     ) -> list[Result]:
         """Applies every document of a file; ``[]`` when its bytes are the ones last applied from it."""
+        file = await self.read_file(path, root=root)
+        return [] if file is None else await self.apply_read(file, call=call)
+
+    async def read_file(self, path: Path, *, root: Path | None = None) -> DocumentFile | None:
+        """The documents of a file; ``None`` when its bytes are the ones last applied from it."""
         place = path.absolute()
         folder = place.parent if root is None else root
-        data = await self._shop.io(lambda: sources.read_file(place))
-        digest = sha256(data)
-        if await self._shop.io(lambda: self._shop.store.applied_file(str(place))) == digest:
-            self.roots_add(folder)
-            return []
-        documents = await self._shop.io(lambda: parse(data, source=str(place), root=folder))
+        file = await self._files.read(place, folder)
         self.roots_add(folder)
-        results = [await self.apply(document, call=call, source_digest=digest) for document in documents]
-        if not call.dry_run:
-            await self._shop.io(lambda: self._shop.store.put_applied_file(str(place), digest))
-        return results
+        return file
+
+    async def apply_read(self, file: DocumentFile, *, call: Call = INTERNAL) -> list[Result]:
+        """Applies the documents of a file, its endpoints side by side; those of one endpoint in the order of these calls."""
+        return await self._files.apply(file, call)
 
     # === writes: traffic ===
 
@@ -389,8 +409,14 @@ class Control:
             raise Draining("the gateway stops and takes no writes")
         task = asyncio.create_task(self._once.run(call, work))
         self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
+        task.add_done_callback(self._written)
         return await asyncio.shield(task)
+
+    def _written(self, write: asyncio.Task[Result]) -> None:
+        self._writes.discard(write)
+        if not write.cancelled():
+            # Its caller may have gone away, and the loop would complain of a failure that nobody asks for.
+            write.exception()
 
     def _stamp(self, call: Call) -> Stamp:
         return Stamp(call.principal, self._shop.now(), call.reason)

@@ -30,7 +30,7 @@ from headgate.control.tickets import Event, Ticket
 from headgate.control.traffic import LiveTraffic, Stamp
 from headgate.control.views import Plan, Result
 from headgate.control.workshop import Workshop
-from headgate.errors import Conflict, HeadgateError, StorageFailed, from_code
+from headgate.errors import Conflict, HeadgateError, NotFound, StorageFailed, from_code
 from headgate.store import AuditRecord, Commit, EventRecord, IdempotencyRecord, RevisionRecord
 from headgate.store.records import RevisionKind, RevisionStatus
 
@@ -88,6 +88,8 @@ class Writer:
             async with state.step:
                 begun = await self._begin(state, call, decide, urgency)
                 return begun if isinstance(begun, dict) else await self._land(begun[0], await begun[1])
+        state.writes += 1
+        came = state.writes
         async with state.turn:
             async with state.step:
                 begun = await self._begin(state, call, decide, urgency)
@@ -95,6 +97,10 @@ class Writer:
                 return begun
             flight, future = begun
             state.in_load = flight.held
+            before, newer = state.way
+            if came <= before and flight.held.text.raw != newer:
+                # It waited for its turn behind a load that a newer write has ended, and that write is behind it.
+                self._cancel(state, flight.held)
             try:
                 event = await future
             finally:
@@ -105,14 +111,20 @@ class Writer:
     def make_way(self, state: EndpointState, newer: Text | None = None) -> bool:
         """Cancels the load that an ordinary write waits for, unless that is of ``newer`` itself; whether there was one.
 
-        Who waits for it is told that a newer write came, and the newer one need not wait for a load that may hang.
+        The loads of writes that wait for their turn are cancelled as they begin. Who waits for a cancelled one is told that a newer
+        write came, and the newer one need not wait for a load that may hang.
         """
+        raw = b"" if newer is None else newer.raw
+        state.way = (state.writes, raw)
         loading = state.in_load
-        if loading is None or (newer is not None and loading.text.raw == newer.raw):
+        if loading is None or loading.text.raw == raw:
             return False
+        self._cancel(state, loading)
+        return True
+
+    def _cancel(self, state: EndpointState, loading: Held) -> None:
         state.cancelled.add(loading.n)
         self._shop.plane.cancel(state.name)
-        return True
 
     # === the steps ===
 
@@ -168,10 +180,12 @@ class Writer:
     async def _hand_over(self, flight: _Flight) -> asyncio.Future[Event]:
         state, held, shop = flight.state, flight.held, self._shop
         if flight.draft.after is None:
-            if not state.loaded:
+            try:
+                # Also when nothing is loaded: the data plane says of it why it is not served.
+                ticket, n = shop.plane.remove(state.name), None
+            except NotFound:
                 state.gone(held.n)
                 return _at_once("removed")
-            ticket, n = shop.plane.remove(state.name), None
         else:
             if not (state.loaded or state.loading or flight.draft.serves_more):
                 state.recorded(held)

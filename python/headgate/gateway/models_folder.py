@@ -42,13 +42,20 @@ class ModelsFolder:
 
     async def watch(self, interval_seconds: float) -> None:
         """Passes for ever, ``interval_seconds`` between them; ends when cancelled."""
-        try:
-            while True:
-                await asyncio.sleep(interval_seconds)
-                await self._pass(interval_seconds)
-        finally:
-            for update in self._updates.values():
-                update.cancel()
+        while True:
+            await asyncio.sleep(interval_seconds)
+            await self._pass(interval_seconds)
+
+    def loading(self) -> dict[str, asyncio.Task[None]]:
+        """The endpoints that are being loaded."""
+        return {name: update for name, update in self._updates.items() if not update.done()}
+
+    async def close(self) -> None:
+        """Leaves what is being loaded; idempotent."""
+        for update in self._updates.values():
+            update.cancel()
+        await asyncio.gather(*self._updates.values(), return_exceptions=True)
+        self._updates.clear()
 
     async def _pass(self, patience_seconds: float) -> None:
         try:

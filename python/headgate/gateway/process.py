@@ -1,8 +1,8 @@
 """One gateway process from start to stop: the order in which its parts begin, serve and end.
 
-It owns signals, the event loop, and the two control-plane ports. It knows no documents (models_folder.py and
+It owns signals, the event loop, and the two control-plane ports. It knows no documents (first_loads.py and
 headgate.control do) and prints nothing: it tells an :class:`Announcer`. It is safe to kill at any moment:
-everything that must survive is in the store before anyone is told. Next: listeners.py, models_folder.py,
+everything that must survive is in the store before anyone is told. Next: listeners.py, first_loads.py,
 then headgate/control.
 """
 
@@ -26,11 +26,11 @@ import uvloop
 import headgate
 from headgate import admin, control, nvidia_libraries, observe
 from headgate.control import Control
-from headgate.errors import HeadgateError, StorageFailed
+from headgate.errors import StorageFailed
 from headgate.gateway import descriptors
 from headgate.gateway.connections import Connections, Limits
+from headgate.gateway.first_loads import FirstLoads
 from headgate.gateway.listeners import Listener
-from headgate.gateway.models_folder import ModelsFolder
 from headgate.gateway.settings import SMALL_PART, Settings
 from headgate.gateway.sockets import bind
 from headgate.gateway.supervise import Supervised
@@ -44,9 +44,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: A wrapper that forwards what its process group got as well sends every signal twice; that is one wish, not two.
 _SAME_SIGNAL_SECONDS = 1.0
 _FORCED_EXIT = 1
-_MODELS_POLL_SECONDS = 2.0
-# How long the start waits for the first load of what --models holds: a load that hangs must not keep the others from being served.
-_MODELS_PATIENCE_SECONDS = 30.0
+_READY_POLL_SECONDS = 0.2
 
 
 class Announcer(Protocol):
@@ -103,6 +101,7 @@ class Process:
         self._store: Store | None = None
         self._native: Any = None
         self._control: Control | None = None
+        self._first_loads: FirstLoads | None = None
         self._sockets: dict[str, socket.socket] = {}
         self._listeners: dict[str, Listener] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -132,6 +131,8 @@ class Process:
         if self._stop_asked.is_set():
             return ["draining: the gateway is about to stop"]
         reasons = [] if self._started else ["starting: what was served last is being loaded"]
+        if self._started and self._first_loads is not None:
+            reasons += self._first_loads.reasons()
         if self._native is not None:
             reasons += self._native.reasons()
         return reasons + (list(self._control.readiness().reasons) if self._control is not None else [])
@@ -174,9 +175,9 @@ class Process:
         # From here on health can be asked, so that a long load is seen as a start and not as a hang.
         await self._listeners["observe"].start()
         asyncio.get_running_loop().add_reader(self._native.event_fd(), plane.pump)
-        await plane.start()
-        await self._apply_files(plane)
-        await self._watch_models(plane)
+        first = self._first_loads = FirstLoads(settings, plane, self._announcer.say)
+        await first.run()
+        self._spawn(first.watch())
         await self._first_token(tokens)
         # No inference socket before there is something to answer with.
         fds = [given[name].fileno() for name in ("http", "grpc") if name in given]
@@ -187,7 +188,10 @@ class Process:
                 given[name].close()
         await self._listeners["admin"].start()
         self._started = True
-        self._native.set_ready(True)
+        if first.reasons():
+            self._spawn(self._become_ready(first))
+        else:
+            self._native.set_ready(True)
         addresses = {**bound, **{name: one.address for name, one in self._listeners.items()}}
         try:
             await asyncio.to_thread(_write_addresses, settings.state, addresses)
@@ -196,6 +200,12 @@ class Process:
         self._announcer.bound(addresses)
         if self._supervised is not None:
             self._supervised.say_ready()
+
+    async def _become_ready(self, first: FirstLoads) -> None:
+        """Ready means the same on every port."""
+        while first.reasons():
+            await asyncio.sleep(_READY_POLL_SECONDS)
+        self._native.set_ready(True)
 
     def _connections(self) -> dict[str, observe.Counted]:
         """The connections of each listener, for the metrics."""
@@ -215,48 +225,6 @@ class Process:
             artifacts,
             control.Settings(root=settings.root, roots=tuple(folders)),
         )
-
-    async def _apply_files(self, plane: Control) -> None:
-        """Applies each document file that changed since it was last applied.
-
-        A file that fails stops the start only when there is nothing else to serve: a bad edit must not take
-        down, at the next restart, what the store can go on serving, nor what other files describe.
-        """
-        failed: list[tuple[Path, HeadgateError]] = []
-        for path in self._settings.documents:
-            try:
-                results = await plane.apply_file(path, root=self._settings.root)
-            except HeadgateError as error:
-                failed.append((path, error))
-                continue
-            for result in results:
-                self._announcer.say(
-                    f"{result['endpoint']}: {result['message']} (revision {result['revision']})"
-                )
-            if not results:
-                self._announcer.say(
-                    f"{path}: unchanged since it was last applied; the stored state is served"
-                )
-        if failed and not await plane.list():
-            raise failed[0][1]
-        for path, why in failed:
-            self._announcer.say(f"{path} was not applied, what was applied last is served: {why.message}")
-
-    async def _watch_models(self, plane: Control) -> None:
-        if self._settings.models is None:
-            return
-        models = ModelsFolder(self._settings.models.absolute(), plane, self._announcer.say)
-        try:
-            late = await models.sync(patience_seconds=_MODELS_PATIENCE_SECONDS)
-        except HeadgateError as error:
-            # As with a document at fault: what the store can go on serving is served.
-            if not await plane.list():
-                raise
-            self._announcer.say(f"--models {self._settings.models}: {error.message}; it is looked at again")
-        else:
-            if late:
-                self._announcer.say(f"still being loaded, the others are served: {', '.join(late)}")
-        self._spawn(models.watch(_MODELS_POLL_SECONDS))
 
     async def _first_token(self, tokens: admin.Tokens) -> None:
         try:
@@ -300,6 +268,8 @@ class Process:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._first_loads is not None:
+            await self._first_loads.close()
         async with contextlib.AsyncExitStack() as last_to_first:
             if self._store is not None:
                 last_to_first.callback(self._store.close)

@@ -26,11 +26,13 @@ pub struct Snapshot<V> {
     pub endpoints: HashMap<Box<str>, Arc<Endpoint<V>>>,
     /// What would be served under these names, and was taken out of memory.
     pub unloaded: HashMap<Box<str>, Arc<EndpointSpec>>,
+    /// Why what was served under these names before is not served now: it is being loaded, or could not be.
+    pub absent: HashMap<Box<str>, Box<str>>,
 }
 
 impl<V> Default for Snapshot<V> {
     fn default() -> Self {
-        Self { generation: 0, endpoints: HashMap::new(), unloaded: HashMap::new() }
+        Self { generation: 0, endpoints: HashMap::new(), unloaded: HashMap::new(), absent: HashMap::new() }
     }
 }
 
@@ -38,12 +40,25 @@ impl<V> Snapshot<V> {
     /// The next generation, with one endpoint set or, with `None`, taken away.
     pub fn with(&self, name: &str, endpoint: Option<Arc<Endpoint<V>>>) -> Snapshot<V> {
         let (mut endpoints, mut unloaded) = (self.endpoints.clone(), self.unloaded.clone());
+        let mut absent = self.absent.clone();
         unloaded.remove(name);
+        absent.remove(name);
         match endpoint {
             Some(endpoint) => endpoints.insert(name.into(), endpoint),
             None => endpoints.remove(name),
         };
-        Snapshot { generation: self.generation + 1, endpoints, unloaded }
+        Snapshot { generation: self.generation + 1, endpoints, unloaded, absent }
+    }
+
+    /// The same generation, which says why an endpoint is not served. `None` for one that is served, or was unloaded on purpose.
+    pub fn excusing(&self, name: &str, why: &str) -> Option<Snapshot<V>> {
+        if self.endpoints.contains_key(name) || self.unloaded.contains_key(name) {
+            return None;
+        }
+        let mut absent = self.absent.clone();
+        absent.insert(name.into(), why.into());
+        let (endpoints, unloaded) = (self.endpoints.clone(), self.unloaded.clone());
+        Some(Snapshot { generation: self.generation, endpoints, unloaded, absent })
     }
 
     /// The next generation, with one endpoint out of memory.
@@ -56,7 +71,7 @@ impl<V> Snapshot<V> {
     /// The endpoint of that name.
     ///
     /// # Errors
-    /// `model_not_found`, or `model_not_ready` for one that is out of memory.
+    /// `model_not_found`, or `model_not_ready` for one that is out of memory, or is loaded after a start.
     pub fn endpoint(&self, name: &str) -> Result<&Arc<Endpoint<V>>> {
         self.endpoints.get(name).ok_or_else(|| self.missing(name))
     }
@@ -68,6 +83,9 @@ impl<V> Snapshot<V> {
                 Code::ModelNotReady,
                 format!("endpoint {name:?} was unloaded over the protocol; load it or apply its document"),
             );
+        }
+        if let Some(why) = self.absent.get(name) {
+            return Error::new(Code::ModelNotReady, format!("endpoint {name:?} is not served yet: {why}"));
         }
         Error::new(Code::ModelNotFound, format!("no endpoint is called {name:?}"))
     }

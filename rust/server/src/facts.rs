@@ -198,6 +198,12 @@ pub fn index(io: &Io, repository: &str, ready_only: bool) -> Result<Vec<ModelInd
             state: "UNAVAILABLE".to_owned(),
             reason: "unloaded".to_owned(),
         }));
+        models.extend(io.absent().into_iter().map(|(name, reason)| ModelIndex {
+            name,
+            version: String::new(),
+            state: "UNAVAILABLE".to_owned(),
+            reason,
+        }));
     }
     Ok(models)
 }

@@ -178,6 +178,15 @@ impl Io {
         self.snapshot.borrow_mut().load().endpoint(name).cloned()
     }
 
+    /// Name of everything that is not served though it was before, and why.
+    pub fn absent(&self) -> Vec<(String, String)> {
+        let mut cache = self.snapshot.borrow_mut();
+        let absent = cache.load().absent.iter();
+        let mut absent: Vec<_> = absent.map(|(name, why)| (name.to_string(), why.to_string())).collect();
+        absent.sort();
+        absent
+    }
+
     /// Every endpoint that is served, by name.
     pub fn endpoints(&self) -> Vec<Arc<LiveEndpoint>> {
         let mut endpoints: Vec<_> = self.snapshot.borrow_mut().load().endpoints.values().cloned().collect();

@@ -95,6 +95,7 @@ impl Publisher {
             return Ok(ticket);
         }
         let name = order.spec.name.clone();
+        self.inner.excuse(&order, "it is being loaded");
         self.enqueue(order).inspect_err(|_| self.inner.settle(&name, ticket))?;
         Ok(ticket)
     }
@@ -286,6 +287,19 @@ impl Inner {
         self.loads.cancel(|order| order.spec.name == name && self.superseded(order));
     }
 
+    /// Says why an endpoint is not served that was before: after a start, while its state is on its way or when it cannot be loaded.
+    fn excuse(&self, order: &Order, why: &str) {
+        let state = self.state();
+        if order.spec.fresh || order.reload.is_some() || state.supersedes(order) {
+            return;
+        }
+        if let Some(next) = self.shared.snapshot.load().excusing(&order.spec.name, why) {
+            self.shared.store(next);
+        }
+        drop(state);
+        self.refresh();
+    }
+
     /// Whoever asked for it is told, and what it brings will be thrown away.
     fn abandon(&self, order: &Order) {
         let superseded = {
@@ -448,6 +462,9 @@ impl Inner {
             // Loads that waited for this one are not served by it.
             let heirs = self.state().heirs.remove(endpoint).unwrap_or_default();
             heirs.into_iter().for_each(|heir| heir.tell(Err(failure.error.clone())));
+        }
+        if let Outcome::Failed(failure) = &outcome {
+            self.excuse(order, &failure.error.message);
         }
         self.events.push(match outcome {
             Outcome::Applied { generation, models } => json!({

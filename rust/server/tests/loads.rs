@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -38,6 +40,15 @@ fn apply_as(gateway: &Gateway, name: &str, revision: u64, path: &Path, urgent: b
     let spec = json!({
         "name": name, "revision": revision, "champion": "v1", "timeout_ms": 1000, "fresh": true, "urgent": urgent,
         "versions": [{"name": "v1", "digest": digest, "artifact": path}],
+    });
+    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap()
+}
+
+/// Asks for a state that was served before a restart.
+fn restore(gateway: &Gateway, name: &str, path: &Path) -> u64 {
+    let spec = json!({
+        "name": name, "revision": 1, "champion": "v1", "timeout_ms": 1000, "fresh": false,
+        "versions": [{"name": "v1", "digest": format!("sha256:{}", path.display()), "artifact": path}],
     });
     gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap()
 }
@@ -177,6 +188,41 @@ fn a_model_that_goes_on_for_ever_on_what_is_made_up_is_served_unwarmed() {
     let note = gateway.status()["endpoints"]["sound"]["versions"]["v1"]["note"].clone();
     assert!(note.as_str().unwrap().contains("takes too long"), "{note}");
     assert_eq!(ask(&mut connect(address), "sound", 7.0), 7.0);
+}
+
+#[test]
+fn what_was_served_before_a_start_is_not_ready_while_its_load_hangs() {
+    let (gateway, address) = gateway_with(&json!({}));
+    let (_folder, path) = endless();
+    restore(&gateway, "hangs", &path);
+    let good = restore(&gateway, "good", &model("count.onnx"));
+    is_applied(&gateway, good);
+    let (status, why) = refused(address, "hangs");
+    assert_eq!(status, 503, "{why}");
+    assert!(why.contains("it is being loaded"), "{why}");
+    assert_eq!(refused(address, "another").0, 404);
+    gateway.remove("hangs");
+    assert_eq!(refused(address, "hangs").0, 404);
+}
+
+#[test]
+fn what_was_served_before_a_start_and_cannot_be_loaded_says_why() {
+    let (gateway, address) = gateway_with(&json!({"load_timeout_ms": 300}));
+    let (_folder, path) = endless();
+    let hangs = restore(&gateway, "hangs", &path);
+    let outcome = outcomes(&gateway, &[hangs]).remove(0);
+    assert_eq!(outcome["event"], "failed", "{outcome}");
+    let (status, why) = refused(address, "hangs");
+    assert_eq!(status, 503, "{why}");
+    assert!(why.contains("--load-timeout"), "{why}");
+}
+
+/// How a request is refused.
+fn refused(address: SocketAddr, name: &str) -> (u16, String) {
+    let mut stream = connect(address);
+    stream.write_all(common::request(name, 1.0).as_bytes()).unwrap();
+    let (status, body) = common::answer(&mut stream);
+    (status, body["error"].as_str().unwrap().to_owned())
 }
 
 #[test]

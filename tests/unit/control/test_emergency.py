@@ -283,13 +283,32 @@ def test_a_newer_document_ends_the_load_of_the_one_before(tmp_path: Path) -> Non
             gate.native.held.add("v4")
             hangs = asyncio.create_task(gate.apply(document("{champion: v1}", "v1 v2 v3 v4")))
             await until(lambda: len(gate.native.applied) == 2)
-            same = asyncio.create_task(gate.apply(document("{champion: v1}", "v1 v2 v3 v4")))
             newer = await gate.apply(document("{champion: v2}"))
             assert (newer["status"], gate.native.served["digits"]["champion"]) == ("applied", "v2")
             with pytest.raises(Conflict, match="a newer write, which cancelled its load"):
                 await hangs
-            gate.native.release("v4")
-            await asyncio.gather(same, return_exceptions=True)
+
+    run(body)
+
+
+def test_a_newer_document_ends_the_loads_of_all_that_wait_before_it(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            gate.native.held.add("v4")
+            state = gate.control._endpoints["digits"]
+            older = []
+            for _ in range(3):
+                writes = state.writes
+                older.append(asyncio.create_task(gate.apply(document("{champion: v1}", "v1 v2 v3 v4"))))
+                await until(lambda writes=writes: state.writes > writes)  # type: ignore[misc]
+            await until(lambda: len(gate.native.applied) == 2)
+            async with asyncio.timeout(20):
+                newer = await gate.apply(document("{champion: v2}"))
+            assert (newer["status"], gate.native.served["digits"]["champion"]) == ("applied", "v2")
+            for one in older:
+                with pytest.raises(Conflict, match="a newer write, which cancelled its load"):
+                    await one
 
     run(body)
 

@@ -1,0 +1,246 @@
+"""What a start loads, beside one endpoint whose load hangs: the others are served, and readiness does not come too early."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headgate.control import Control
+from headgate.errors import Conflict, ModelLoadFailed
+from headgate.gateway import first_loads
+from unit.control_harness import document, until
+from unit.gateway.process_harness import Plane, Running, play, settings
+
+MODEL = Path(__file__).resolve().parents[2] / "models" / "identity_fp32.onnx"
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for what is held by a test."""
+    monkeypatch.setattr(first_loads, "PATIENCE_SECONDS", 0.2)
+
+
+def described(folder: Path, file: str, *endpoints: tuple[str, str]) -> Path:
+    """A file of documents: each an endpoint, and the version that is its champion."""
+    path = folder / file
+    parts = [document(f"{{champion: {version}}}", version, name) for name, version in endpoints]
+    path.write_text("---\n".join(parts))
+    return path
+
+
+def hanging(*versions: str) -> Plane:
+    plane = Plane()
+    plane.held.update(versions)
+    return plane
+
+
+def control_of(gate: Running) -> Control:
+    assert gate.process._control is not None
+    return gate.process._control
+
+
+async def states(gate: Running) -> dict[str, str]:
+    return {one["name"]: one["state"] for one in await control_of(gate).list()}
+
+
+async def readiness(gate: Running) -> tuple[int, list[str]]:
+    answer = await gate.get("observe", "/readyz")
+    return answer.status_code, answer.json()["reasons"]
+
+
+def test_a_document_whose_load_hangs_keeps_none_behind_it_waiting(tmp_path: Path) -> None:
+    async def work() -> None:
+        files = [
+            described(tmp_path, f"{name}.yaml", (name, version))
+            for name, version in (("a", "w1"), ("b", "v1"))
+        ]
+        async with Running(settings(tmp_path, *files), hanging("w1")) as gate:
+            await until(lambda: set(gate.plane.served) == {"b"})
+            assert (503, [f"starting: still being loaded: {files[0]}"]) == await readiness(gate)
+            assert ("ready", True) not in gate.plane.calls
+            gate.plane.release()
+            await until(lambda: ("ready", True) in gate.plane.calls)
+            await until(lambda: set(gate.plane.served) == {"a", "b"})
+            assert await readiness(gate) == (200, [])
+            assert any(text.startswith("a: ") for text in gate.announcer.said)
+        async with Running(settings(tmp_path, *files)) as gate:
+            assert sum("unchanged since it was last applied" in text for text in gate.announcer.said) == 2
+
+    play(work)
+
+
+def test_one_document_of_a_file_keeps_no_other_of_it_waiting(tmp_path: Path) -> None:
+    async def work() -> None:
+        file = described(tmp_path, "all.yaml", ("a", "w1"), ("b", "v1"), ("c", "v1"))
+        async with Running(settings(tmp_path, file), hanging("w1")) as gate:
+            await until(lambda: set(gate.plane.served) == {"b", "c"})
+
+    play(work)
+
+
+def test_documents_of_one_endpoint_are_applied_in_the_order_of_the_files(tmp_path: Path) -> None:
+    async def work() -> None:
+        files = [described(tmp_path, f"{n}.yaml", ("a", f"v{n}")) for n in (3, 1, 2)]
+        async with Running(settings(tmp_path, *files)) as gate:
+            await until(lambda: gate.plane.served["a"]["revision"] == 3)
+            assert gate.plane.served["a"]["champion"] == "v2"
+
+    play(work)
+
+
+def test_a_document_that_fails_late_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    async def work() -> None:
+        files = [
+            described(tmp_path, f"{name}.yaml", (name, version))
+            for name, version in (("a", "w1"), ("b", "v1"))
+        ]
+        async with Running(settings(tmp_path, *files), hanging("w1")) as gate:
+            gate.plane.failing["w1"] = "it took too long"
+            gate.plane.release()
+            await until(lambda: any("it took too long" in text for text in gate.announcer.said))
+            await until(lambda: ("ready", True) in gate.plane.calls)
+            assert await states(gate) == {"b": "ready"}
+
+    play(work)
+
+
+def test_nothing_opens_before_something_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_loads, "PATIENCE_SECONDS", 0.0)
+
+    async def work() -> None:
+        file = described(tmp_path, "a.yaml", ("a", "w1"))
+        gate = Running(settings(tmp_path, file), hanging("w1"))
+        start = asyncio.create_task(gate.__aenter__())
+        await until(lambda: ("apply", "a") in gate.plane.calls)
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert gate.announcer.addresses == {}
+        gate.plane.release()
+        await start
+        assert set(gate.plane.served) == {"a"}
+        await gate.__aexit__()
+
+    play(work)
+
+
+async def restarted(folder: Path) -> Running:
+    """A gateway that was stopped, and whose endpoint ``a`` hangs at the next start."""
+    file = described(folder, "all.yaml", ("a", "w1"), ("b", "v1"))
+    async with Running(settings(folder, file)) as gate:
+        await until(lambda: set(gate.plane.served) == {"a", "b"})
+    return Running(settings(folder), hanging("w1"))
+
+
+def test_after_a_restart_what_is_well_is_served_beside_what_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with await restarted(tmp_path) as gate:
+            await until(lambda: set(gate.plane.served) == {"b"})
+            assert await states(gate) == {"a": "loading", "b": "ready"}
+            assert await readiness(gate) == (503, ["starting: still being loaded: a"])
+            # An endpoint's state is its own from then on.
+            monkeypatch.setattr(first_loads, "READY_SECONDS", 0.0)
+            await until(lambda: ("ready", True) in gate.plane.calls)
+            assert await readiness(gate) == (200, [])
+            gate.plane.failing["w1"] = "it took too long"
+            gate.plane.release()
+            control = control_of(gate)
+            await until(lambda: not control.loading())
+            assert await states(gate) == {"a": "failed", "b": "ready"}
+            assert await readiness(gate) == (200, [])
+
+    play(work)
+
+
+def test_what_hangs_after_a_restart_can_be_replaced(tmp_path: Path) -> None:
+    async def work() -> None:
+        file = described(tmp_path, "b.yaml", ("b", "v1"))
+        hangs = tmp_path / "a.yaml"
+        hangs.write_text(document("{champion: v1, weights: {w1: 10%}}", "v1 w1", "a"))
+        async with Running(settings(tmp_path, file, hangs)) as gate:
+            await until(lambda: set(gate.plane.served) == {"a", "b"})
+        async with Running(settings(tmp_path), hanging("w1")) as gate:
+            control = control_of(gate)
+            parsed = await control.parse("a", document("{champion: v1}", "v1", "a").encode())
+            async with asyncio.timeout(20):
+                assert (await control.apply(parsed))["status"] == "applied"
+            assert await states(gate) == {"a": "ready", "b": "ready"}
+            assert control.loading() == {}
+
+    play(work)
+
+
+def test_what_hangs_after_a_restart_can_be_deleted(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with await restarted(tmp_path) as gate:
+            async with asyncio.timeout(20):
+                await control_of(gate).delete("a")
+            assert await states(gate) == {"b": "ready"}
+
+    play(work)
+
+
+def test_an_emergency_call_passes_a_first_load_that_hangs(tmp_path: Path) -> None:
+    async def work() -> None:
+        file = described(tmp_path, "all.yaml", ("b", "v1"))
+        two = tmp_path / "a.yaml"
+        two.write_text(document("{champion: w1, weights: {v2: 10%}}", "w1 v2", "a"))
+        async with Running(settings(tmp_path, file, two)) as gate:
+            await until(lambda: set(gate.plane.served) == {"a", "b"})
+        async with Running(settings(tmp_path), hanging("w1")) as gate:
+            control = control_of(gate)
+            frozen = asyncio.create_task(control.freeze("a"))
+            await until(lambda: not control.loading())
+            gate.plane.release()
+            assert (await frozen)["status"] == "applied"
+            assert gate.plane.served["a"]["revision"] == 2
+            assert (await control.list())[0]["frozen"]
+
+    play(work)
+
+
+def test_an_emergency_call_that_fails_as_well_leaves_a_broken_endpoint(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with await restarted(tmp_path) as gate:
+            control = control_of(gate)
+            frozen = asyncio.create_task(control.freeze("a"))
+            await until(lambda: not control.loading())
+            gate.plane.failing["w1"] = "it took too long"
+            gate.plane.release()
+            with pytest.raises((Conflict, ModelLoadFailed)):
+                await frozen
+            assert await states(gate) == {"a": "failed", "b": "ready"}
+
+    play(work)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_stop_during_a_load_leaves_no_task_behind(tmp_path: Path, begun: bool) -> None:
+    async def work() -> None:
+        said: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+        for name in ("a", "b"):
+            target = tmp_path / "models" / name / "1"
+            target.mkdir(parents=True)
+            shutil.copy(MODEL, target / "model.onnx")
+        file = described(tmp_path, "all.yaml", ("c", "w1"), *([("d", "v1")] if begun else []))
+        gate = Running(settings(tmp_path, file, models=str(tmp_path / "models")), hanging("1", "w1"))
+        if begun:
+            await gate.__aenter__()
+        else:
+            gate.task = asyncio.create_task(gate.process.run())
+        await until(
+            lambda: {("apply", "a"), ("apply", "b"), ("apply", "c")} <= set(map(tuple, gate.plane.calls))
+        )
+        await gate.__aexit__()
+        gc.collect()
+        await asyncio.sleep(0)
+        assert said == []
+
+    play(work)
