@@ -124,6 +124,10 @@ bench-lifecycle: $(STAMPS)/native  ## swaps under load, a thousand models, ten t
 bench-scrapes: $(STAMPS)/native  ## bytes and time of a page of /metrics, for each version
 	$(PY) -m benches.scrapes
 
+.PHONY: bench-restart
+bench-restart: $(STAMPS)/native  ## from the death of a supervised gateway to the next process and its ready line
+	$(PY) -m benches.restart
+
 .PHONY: bench-scaling
 bench-scaling: $(STAMPS)/native $(STAMPS)/digits  ## CPU time with two IO threads, latencies at half load; needs wrk
 	$(PY) -m benches.scaling

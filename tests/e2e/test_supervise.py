@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +34,44 @@ def child_of(gateway: GatewayProcess) -> int:
     """The process that serves."""
     (child,) = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()
     return int(child)
+
+
+def started(gateway: GatewayProcess, before: int = 0) -> int:
+    """Waits for the next process after ``before`` to begin, and no longer."""
+    assert gateway.child is not None
+    listed = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children")
+    while True:
+        with contextlib.suppress(OSError):
+            for child in map(int, listed.read_text().split()):
+                environment = Path(f"/proc/{child}/environ").read_bytes()
+                # What the parent was a moment ago has other variables.
+                if child != before and b"HEADGATE_SUPERVISED=" in environment:
+                    return child
+        assert gateway.child.poll() is None, gateway.log.read_text()
+
+
+@contextlib.contextmanager
+def beginning(gateway: GatewayProcess) -> Iterator[subprocess.Popen[str]]:
+    """A supervised gateway that has begun to start."""
+    gateway.stop()
+    log = gateway.log.open("w")
+    ports = [f"--{port}=127.0.0.1:0" for port in ("http", "grpc", "observe", "admin")]
+    command = [
+        sys.executable,
+        "-m",
+        "headgate",
+        "serve",
+        *gateway.arguments,
+        f"--state={gateway.state}",
+        *ports,
+    ]
+    with log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as parent:
+        gateway.child = parent
+        try:
+            yield parent
+        finally:
+            if parent.poll() is None:
+                parent.kill()
 
 
 def next_ready_line(gateway: GatewayProcess) -> dict[str, str]:
@@ -72,6 +113,42 @@ def test_a_signal_to_the_child_alone_ends_both(gateway: GatewayProcess) -> None:
     os.kill(child_of(gateway), signal.SIGTERM)
     assert gateway.child is not None
     assert gateway.child.wait(60) == 0
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]])
+def test_a_signal_during_the_start_is_a_stop(gateway: GatewayProcess, numbers: list[signal.Signals]) -> None:
+    with beginning(gateway) as parent:
+        started(gateway)
+        for number in numbers:
+            parent.send_signal(number)
+        assert parent.wait(60) == 0
+
+
+def test_a_signal_during_a_restart_is_a_stop(gateway: GatewayProcess) -> None:
+    first = child_of(gateway)
+    os.kill(first, signal.SIGKILL)
+    started(gateway, first)
+    gateway.signal(signal.SIGTERM)
+    assert gateway.child is not None
+    assert gateway.child.wait(60) == 0
+
+
+def test_a_hang_up_ends_it_as_it_ends_a_gateway_without_a_parent(gateway: GatewayProcess) -> None:
+    gateway.signal(signal.SIGHUP)
+    assert gateway.child is not None
+    assert gateway.child.wait(60) == 128 + signal.SIGHUP
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_the_sixth_death_within_a_minute_is_the_last(gateway: GatewayProcess, ready: bool) -> None:
+    with contextlib.nullcontext(gateway.child) if ready else beginning(gateway) as parent:
+        assert parent is not None
+        child = 0
+        for _ in range(6):
+            child = started(gateway, child)
+            os.kill(child, signal.SIGKILL)
+        assert parent.wait(60) == 128 + signal.SIGKILL
+    assert "the 6th within 60 s: no new one begins" in gateway.log.read_text()
 
 
 def test_the_gateway_dies_with_its_parent_and_another_can_start(gateway: GatewayProcess) -> None:

@@ -86,7 +86,8 @@ def serve(context: click.Context, /, documents: tuple[Path, ...], **given: Any) 
         supervised = supervise.inherited(os.environ)
         if settings.supervise and supervised is None:
             context.exit(_supervise(settings))
-        _serve(settings, supervised)
+        with supervise.signals_held_back():
+            _serve(settings, supervised)
     except HeadgateError as error:
         cli.fail(error, conflict=cli.EXIT_TRY_AGAIN)
 

@@ -33,14 +33,13 @@ from headgate.gateway.first_loads import FirstLoads
 from headgate.gateway.listeners import Listener
 from headgate.gateway.settings import SMALL_PART, Settings
 from headgate.gateway.sockets import bind
-from headgate.gateway.supervise import Supervised
+from headgate.gateway.supervise import DRAIN_SIGNALS, Supervised
 from headgate.registry import ArtifactStore
 from headgate.runtime_library import RuntimeLibrary
 from headgate.store import Store, open_store
 
 _log = logging.getLogger("headgate.gateway")
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: A wrapper that forwards what its process group got as well sends every signal twice; that is one wish, not two.
 _SAME_SIGNAL_SECONDS = 1.0
 _FORCED_EXIT = 1
@@ -109,8 +108,10 @@ class Process:
     async def run(self) -> None:
         """Starts, waits for a signal, stops."""
         loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
+        for number in DRAIN_SIGNALS:
             loop.add_signal_handler(number, self._on_signal)
+        # What came while nothing could be drained comes now (`supervise.signals_held_back`).
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, DRAIN_SIGNALS)
         try:
             await _first(self._start(), self._stop_asked.wait())
             await self._stop_asked.wait()
@@ -119,7 +120,7 @@ class Process:
             )
         finally:
             await self._stop()
-            for number in _SIGNALS:
+            for number in DRAIN_SIGNALS:
                 loop.remove_signal_handler(number)
 
     def stop(self) -> None:

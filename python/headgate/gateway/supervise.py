@@ -16,7 +16,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -27,6 +27,8 @@ VARIABLE = "HEADGATE_SUPERVISED"
 MOST_RESTARTS = 5
 WITHIN_SECONDS = 60.0
 
+DRAIN_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+"""A gateway drains on these."""
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 _LOOK_SECONDS = 1.0
 _EXEC_FAILED = 127
@@ -48,6 +50,16 @@ class Supervised:
         """Tells the supervisor that the process serves. From now on its end is a death, and not a failed start."""
         os.write(self.ready_fd, b"1")
         os.close(self.ready_fd)
+
+
+@contextlib.contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Keeps the signals on which a gateway drains until it can: its imports take a while."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, DRAIN_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def inherited(variables: MutableMapping[str, str]) -> Supervised | None:
@@ -141,7 +153,8 @@ class Supervisor:
             for fd in (says_ready, *fds.values()):
                 os.set_inheritable(fd, True)
             handed = json.dumps({"sockets": fds, "restarts": restarts, "ready": says_ready})
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask_before)
+            # Held back until the new process can drain (`run` in process.py): before, they would kill it.
+            signal.pthread_sigmask(signal.SIG_SETMASK, {*self._mask_before, *DRAIN_SIGNALS})
             os.execve(self._command[0], [*self._command], {**os.environ, VARIABLE: handed})  # noqa: S606 (this same command)
         except OSError as error:
             self._say(f"{self._command[0]} cannot be run: {error.strerror}")
