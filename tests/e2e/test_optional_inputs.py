@@ -479,6 +479,81 @@ def test_what_no_request_can_carry_keeps_the_model_s_value_and_is_noted(place: P
     assert said.startswith("optional inputs that are not offered")
 
 
+def test_sparse_values_are_given_as_dense_ones_and_a_value_without_a_name_cannot_be_given(
+    place: Place, client: Client
+) -> None:
+    sparse = helper.make_sparse_tensor(
+        helper.make_tensor("s", TensorProto.FLOAT, [1], [5.0]),
+        helper.make_tensor("at", TensorProto.INT64, [1], [1]),
+        [2],
+    )
+    made = model(
+        [helper.make_node("Add", ["x", "s"], ["y"])],
+        [value("x", [2]), value("s", [2]), value("", [1])],
+        [value("y", [2])],
+        initializer=[helper.make_tensor("", TensorProto.FLOAT, [1], [1.0])],
+        sparse_initializer=[sparse],
+    )
+    name = place.serve(made)
+    for given, right in (({}, f32(1, 7)), ({"s": f32(3, 4)}, f32(4, 6)), ({}, f32(1, 7))):
+        assert_same(client.over_grpc(name, {"x": f32(1, 2)} | given), {"y": right})
+    assert [one["name"] for one in place.get(f"/v2/models/{name}")["inputs"]] == ["x", "s"]
+
+
+def test_versions_may_differ_in_optional_inputs(place: Place, client: Client) -> None:
+    for version, own_values in (("one", {"b": f32(1)}), ("two", {"b": f32(2), "c": f32(3)})):
+        path = place.folder / version / "model.onnx"
+        path.parent.mkdir()
+        made = model(
+            [helper.make_node("Sum", ["x", *own_values], ["y"])],
+            [value("x", ["n"]), *(value(name, [1]) for name in own_values)],
+            [value("y", ["n"])],
+            initializer=own(**own_values),
+        )
+        path.write_bytes(made.SerializeToString())
+    document = (
+        "apiVersion: headgate/v1\nkind: Endpoint\nname: both\n"
+        'versions: {"1": {model: "file:one"}, "2": {model: "file:two"}}\ntraffic: {champion: "1"}\n'
+    )
+    headers = {"content-type": "application/yaml", "if-none-match": "*"}
+    with place.gateway.admin() as admin:
+        answer = admin.http.put("/v1/endpoints/both", content=document, headers=headers)
+    assert answer.status_code == 201, answer.text
+    x = described("x", f32(0)) | {"data": [0]}
+    c = described("c", f32(0)) | {"data": [7]}
+    for version, listed, status, right in (
+        ("1", [x], 200, 1),
+        ("2", [x], 200, 5),
+        ("2", [x, c], 200, 9),
+        ("1", [x, c], 400, 'input "c" is not one of the model\'s: "x", optional "b"'),
+    ):
+        answer = client.http.post(f"/v2/models/both/versions/{version}/infer", json={"inputs": listed})
+        assert answer.status_code == status, answer.text
+        said = answer.json()
+        assert (said["error"] if status == 400 else said["outputs"][0]["data"][0]) == right
+
+
+def test_a_warm_up_may_give_optional_inputs(place: Place, client: Client) -> None:
+    path = place.folder / "warmed" / "model.onnx"
+    path.parent.mkdir()
+    path.write_bytes(LINEAR.SerializeToString())
+    rows = [described("x", ROWS[:1]) | {"data": [float(at), 1, 2]} for at in range(4)]
+    b = described("b", f32(0, 0)) | {"data": [0, 0]}
+    warmup = [{"inputs": [b, rows[0]]}, *({"inputs": [row]} for row in rows)]
+    path.with_name("warmup.json").write_text(json.dumps(warmup))
+    document = (
+        "apiVersion: headgate/v1\nkind: Endpoint\nname: warmed\n"
+        'versions: {"1": {model: "file:warmed", run: {max_batch: 4}}}\ntraffic: {champion: "1"}\n'
+    )
+    headers = {"content-type": "application/yaml", "if-none-match": "*"}
+    with place.gateway.admin() as admin:
+        answer = admin.http.put("/v1/endpoints/warmed", content=document, headers=headers)
+        assert answer.status_code == 201, answer.text
+        (version,) = admin.http.get("/v1/endpoints/warmed").json()["versions"].values()
+    assert (version["message"], version["batches"]["max_batch"]) == (None, 4)
+    assert client.over_json("warmed", {"x": ROWS[:1]})["y"].tolist() == [[11, 22]]
+
+
 def test_a_value_of_an_old_file_is_no_input(place: Place) -> None:
     """Before version 4 of the format every initialiser was listed among the inputs, and none could be replaced."""
     old = onnx.ModelProto()

@@ -161,6 +161,34 @@ def test_another_output_that_is_no_tensor_is_named_with_what_to_do(place: Place)
     assert 'input "parts" is a sequence' in said
 
 
+def test_an_input_that_no_request_can_give_is_named_with_what_to_do(place: Place) -> None:
+    sparse = helper.make_value_info("s", helper.make_sparse_tensor_type_proto(TensorProto.FLOAT, [2]))
+    said = place.refusal(model([NEG], [value("x", [2]), sparse], [value("y", [2])]))
+    assert 'input "s" is a sparse tensor; only tensors can be served' in said
+    optional = helper.make_value_info(
+        "o", helper.make_optional_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, [2]))
+    )
+    unpack = helper.make_node("OptionalGetElement", ["o"], ["y"])
+    said = place.refusal(model([unpack], [optional], [value("y", [2])]))
+    assert 'input "o" is an optional value; only tensors can be served' in said
+    said = place.refusal(model([NEG], [value("x", [2]), value("", [1])], [value("y", [2])]))
+    assert 'input "" has no name' in said
+
+
+def test_a_model_without_inputs_is_served_and_says_that_it_takes_nothing(place: Place) -> None:
+    own = helper.make_tensor("k", TensorProto.FLOAT, [1], [2.0])
+    name = place.serve(
+        model([helper.make_node("Neg", ["k"], ["y"])], [], [value("y", [1])], initializer=[own])
+    )
+    assert place.infer(name, {})["y"]["data"] == [-2]
+    path = f"http://{place.gateway.http}/v1/models/{name}:predict"
+    assert httpx.post(path, json={"inputs": {}}).json() == {"outputs": [-2]}
+    for body, says in (({"inputs": []}, "with nothing"), ({"instances": [1]}, "column form")):
+        answer = httpx.post(path, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_argument")
+        assert says in answer.json()["error"]
+
+
 def test_a_map_that_the_graph_goes_on_with_stays_one(place: Place) -> None:
     nodes = [
         helper.make_node("ZipMap", ["x"], ["z"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2]),

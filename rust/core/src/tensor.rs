@@ -237,7 +237,7 @@ impl Signature {
         };
         let (required, optional) = (names(&self.inputs), &self.optional_inputs);
         if optional.is_empty() {
-            return required;
+            return if required.is_empty() { "nothing".to_owned() } else { required };
         }
         let (shown, more) = optional.split_at(optional.len().min(SHOWN));
         let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };

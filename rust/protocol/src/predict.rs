@@ -110,6 +110,7 @@ fn rows_by_input<'a, 's>(rows: &'a [u8], signature: &'s Signature) -> Result<Vec
     if !objects {
         return match specs {
             [spec] => Ok(vec![(spec, Cow::Borrowed(rows))]),
+            [] => Err(Error::invalid("the model has no input for rows: ask in column form (\"inputs\")")),
             _ => Err(Error::invalid(format!(
                 "the model has {} inputs; each of \"instances\" must be an object with {}",
                 specs.len(),

@@ -156,13 +156,16 @@ unsafe fn tensor_spec(api: Api, what: &str, name: String, info: *mut OrtTypeInfo
 /// As [`tensor_spec`], without the release.
 unsafe fn read_spec(api: Api, what: &str, name: String, info: *const OrtTypeInfo) -> Result<TensorSpec> {
     let refuse = |why: String| Error::new(Code::ModelLoadFailed, format!("{what} {name:?} {why}"));
-    let mut tensor = null();
-    // SAFETY: `info` is live; casting a non-tensor gives null.
-    unsafe { api.check((api.CastTypeInfoToTensorInfo)(info, &mut tensor), Code::ModelLoadFailed)? };
-    if tensor.is_null() {
-        let mut kind = ONNXType::ONNX_TYPE_UNKNOWN;
-        // SAFETY: `info` is live, the out-pointer valid.
-        unsafe { api.check((api.GetOnnxTypeFromTypeInfo)(info, &mut kind), Code::ModelLoadFailed)? };
+    if name.is_empty() {
+        return Err(refuse("has no name, so that no request can mean it; give it one".to_owned()));
+    }
+    let (mut tensor, mut kind) = (null(), ONNXType::ONNX_TYPE_UNKNOWN);
+    // SAFETY: `info` is live, the out-pointers valid; casting gives null for what is no tensor, but for sparse ones.
+    unsafe {
+        api.check((api.GetOnnxTypeFromTypeInfo)(info, &mut kind), Code::ModelLoadFailed)?;
+        api.check((api.CastTypeInfoToTensorInfo)(info, &mut tensor), Code::ModelLoadFailed)?;
+    }
+    if tensor.is_null() || kind != ONNXType::ONNX_TYPE_TENSOR {
         return Err(refuse(format!("is {}; only tensors can be served: {}", words(kind), remedy(what))));
     }
     let (mut number, mut rank) = (0i32, 0usize);

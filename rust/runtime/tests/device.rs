@@ -55,6 +55,14 @@ fn outputs(binding: &Binding) -> Vec<Vec<f32>> {
 }
 
 #[test]
+fn a_device_offers_no_optional_inputs_and_says_so() {
+    let (signature, remark) = load(&StandIn::new(), "reshape_by_initializer.onnx").described();
+    assert_eq!((signature.inputs.len(), signature.optional_inputs.len()), (1, 0));
+    let said = "optional inputs that are not offered: \"unused\" (a device takes none), \"shape\" (a device takes none)";
+    assert_eq!(remark.unwrap(), said);
+}
+
+#[test]
 fn a_run_answers_what_the_processor_answers_and_binds_each_shape_once() {
     let driver = StandIn::new();
     let mut session = load(&driver, "mlp.onnx");

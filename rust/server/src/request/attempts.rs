@@ -13,6 +13,7 @@
 //! Not here: the order of the versions (`taps::fallback`), probes (`attribution`).
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_core::tensor::Signature;
 
 use crate::budget::SMALL;
 use crate::fit::takes_the_same;
@@ -61,6 +62,10 @@ impl Attempt {
     fn new(tap: Tap, error: Error) -> Attempt {
         let kind = Kind::of(&tap, error.code);
         Attempt { tap, error, kind }
+    }
+
+    fn signature(&self) -> &Signature {
+        self.tap.version().payload.model.signature()
     }
 
     /// Why another version may answer.
@@ -174,9 +179,10 @@ async fn conclude(last: &mut Attempt, mut earlier: Vec<Attempt>) -> Error {
     let told = {
         let last = &*last;
         let first = earlier.first().unwrap_or(last);
-        let inputs = |attempt: &Attempt| attempt.tap.version().payload.model.signature().clone();
         // A version that takes something else refuses what was right for the one that was asked.
-        let misfit = last.kind == Kind::Mistake && !takes_the_same(&inputs(first), &inputs(last));
+        let misfit = last.kind == Kind::Mistake
+            && !earlier.is_empty()
+            && !takes_the_same(first.signature(), last.signature());
         let requests = earlier.iter().chain([last]).find(|attempt| attempt.is_the_requests());
         requests.unwrap_or(if misfit { first } else { last }).error.clone()
     };
