@@ -246,7 +246,7 @@ fn a_run_that_outlasts_the_time_out_is_answered_without_it() {
     let (slow, held) = gated();
     let model = gateway.engine().adopt("sha256:slow", Box::new(slow), &RunSpec::default()).unwrap();
     let spec = json!({
-        "name": "slow", "revision": 1, "champion": "v1", "timeout_ms": 50,
+        "name": "slow", "revision": 1, "champion": "v1", "timeout_ms": 1000,
         "versions": [{"name": "v1", "digest": "sha256:slow", "artifact": "adopted"}],
     });
     gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
@@ -513,7 +513,7 @@ mod http2 {
 
 #[test]
 fn a_reset_stream_leaves_nothing_open_and_the_connection_goes_on_until_it_is_idle() {
-    let (gateway, address) = gateway_with(&json!({"idle_ms": 300}));
+    let (gateway, address) = gateway_with(&json!({"idle_ms": 2000}));
     let (slow, held) = gated();
     serve(&gateway, "slow", slow, false);
     serve(&gateway, "tiny", free(), true);
@@ -625,7 +625,7 @@ fn a_late_request_does_not_bring_back_the_sketches_of_a_version_that_is_gone() {
 
 #[test]
 fn an_answer_that_nobody_reads_is_given_up_and_counted() {
-    let (gateway, address) = gateway_with(&json!({"idle_ms": 100}));
+    let (gateway, address) = gateway_with(&json!({"idle_ms": 1000}));
     serve(&gateway, "tiny", free(), false);
     let mut stream = connect(address);
     stream.write_all(head_of_large().as_bytes()).unwrap();

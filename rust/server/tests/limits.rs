@@ -201,7 +201,7 @@ fn sizes_that_no_version_takes_are_the_client_s_and_others_are_another_version_s
 #[test]
 fn the_time_of_a_version_begins_when_its_request_is_there() {
     let (gateway, address) = gateway();
-    let after = Duration::from_millis(300);
+    let after = Duration::from_millis(1000);
     let fallback = json!({"fallback": {"to": ["v2"], "after_ms": after.as_millis() as u64}});
     serve(&gateway, vec![Box::new(free()), Box::new(free())], &fallback);
     let mut stream = connect(address);

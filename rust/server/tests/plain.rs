@@ -83,7 +83,7 @@ const MANY: usize = 200;
 #[test]
 fn silence_after_many_requests_in_one_write_has_limits_too() {
     let (_gateway, address) =
-        gateway_with(&json!({"idle_ms": 100, "head_timeout_ms": 50, "body_timeout_ms": 50}));
+        gateway_with(&json!({"idle_ms": 1000, "head_timeout_ms": 500, "body_timeout_ms": 500}));
     let get = "GET /v2 HTTP/1.1\r\nhost: t\r\n\r\n";
     let partial = "POST /v2/models/m/infer HTTP/1.1\r\nhost: t\r\ncontent-length: 9\r\n\r\nx";
     for behind in ["", "GET /v2 HTT", partial] {
@@ -113,7 +113,7 @@ fn a_gateway_that_stops_does_not_wait_long_for_a_request_that_has_not_come() {
 #[test]
 fn empty_lines_between_requests_are_nothing() {
     // A head that had begun would have longer than the test waits; an idle connection has not.
-    let (gateway, address) = gateway_with(&json!({"idle_ms": 500, "head_timeout_ms": 60_000}));
+    let (gateway, address) = gateway_with(&json!({"idle_ms": 2000, "head_timeout_ms": 60_000}));
     serve(&gateway, "tiny", free(), true);
     let mut stream = connect(address);
     for value in [1.0, 2.0] {
