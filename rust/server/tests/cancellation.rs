@@ -232,16 +232,17 @@ fn stuck_io_threads(gateway: &Gateway) -> u64 {
 ///
 /// A run that waits for a core before its node begins can be cancelled still, and goes on in the pool: then the next one is tried.
 fn hold_an_io_thread(gateway: &Gateway, address: SocketAddr) -> TcpStream {
-    for name in ["long-1", "long-2", "long-3", "long-4", "long-5"] {
+    let hold = |name| {
         apply(gateway, name, "long_node.onnx", &json!({"placement": "inline"}));
         let held = send(address, &long(name, 1_000, 10 * PATIENCE));
         let in_pool = || metric(gateway, "headgate_runs_in_progress", &of(name)) == 1;
         eventually("the run", || stuck_io_threads(gateway) == 1 || in_pool());
-        if stuck_io_threads(gateway) == 1 {
-            return held;
-        }
-    }
-    panic!("all runs went to the pool");
+        (stuck_io_threads(gateway) == 1).then_some(held)
+    };
+    ["long-1", "long-2", "long-3", "long-4", "long-5"]
+        .into_iter()
+        .find_map(hold)
+        .expect("a run on an IO thread")
 }
 
 #[test]
