@@ -533,6 +533,49 @@ def test_versions_may_differ_in_optional_inputs(place: Place, client: Client) ->
         assert (said["error"] if status == 400 else said["outputs"][0]["data"][0]) == right
 
 
+def test_the_champion_answers_for_a_challenger_that_lacks_an_optional_input(
+    place: Place, client: Client
+) -> None:
+    for version, own_values in (("with", {"b": f32(1)}), ("without", {})):
+        path = place.folder / version / "model.onnx"
+        path.parent.mkdir()
+        made = model(
+            [helper.make_node("Sum", ["x", *own_values], ["y"])],
+            [value("x", ["n"]), *(value(name, [1]) for name in own_values)],
+            [value("y", ["n"])],
+            initializer=own(**own_values),
+        )
+        path.write_bytes(made.SerializeToString())
+    x = described("x", f32(0)) | {"data": [0]}
+    b = described("b", f32(0)) | {"data": [5]}
+    for name, fallback in (("lacks", ""), ("lacks-alone", "fallback: none, ")):
+        document = (
+            f"apiVersion: headgate/v1\nkind: Endpoint\nname: {name}\n"
+            'versions: {"1": {model: "file:with"}, "2": {model: "file:without"}}\n'
+            f'traffic: {{champion: "1", {fallback}weights: {{"2": 50%}}}}\n'
+        )
+        headers = {"content-type": "application/yaml", "if-none-match": "*"}
+        with place.gateway.admin() as admin:
+            answer = admin.http.put(f"/v1/endpoints/{name}", content=document, headers=headers)
+        assert answer.status_code == 201, answer.text
+        path = f"/v2/models/{name}/infer"
+        answers = [client.http.post(path, json={"inputs": [x, b]}) for _ in range(60)]
+        labels = {answer.headers.get("x-headgate-fallback") for answer in answers}
+        if fallback:
+            assert {answer.status_code for answer in answers} == {200, 400}
+            assert labels == {None}
+        else:
+            assert [answer.json()["outputs"][0]["data"] for answer in answers] == [[5]] * 60
+            assert labels == {None, "2; cause=incompatible"}
+        # What the champion does not take either is told in its words.
+        wrong = [client.http.post(path, json={"inputs": [x, b | {"name": "c"}]}) for _ in range(20)]
+        assert {answer.status_code for answer in wrong} == {400}
+        if not fallback:
+            assert {answer.json()["error"] for answer in wrong} == {
+                'input "c" is not one of the model\'s: "x", optional "b"'
+            }
+
+
 def test_a_warm_up_may_give_optional_inputs(place: Place, client: Client) -> None:
     path = place.folder / "warmed" / "model.onnx"
     path.parent.mkdir()

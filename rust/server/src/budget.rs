@@ -42,8 +42,17 @@ impl ByteBudget {
     /// Takes so many bytes.
     ///
     /// # Errors
-    /// `overloaded` when that is more than what is left.
+    /// `overloaded` when that is more than what is left; `payload_too_large` when it is more than there ever is.
     pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reserved> {
+        if bytes > self.limit {
+            return Err(Error::new(
+                Code::PayloadTooLarge,
+                format!(
+                    "it takes {bytes} bytes, and large requests have {} in all (--request-memory)",
+                    self.limit
+                ),
+            ));
+        }
         let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
         self.used.fetch_update(Relaxed, Relaxed, fits).map_err(|used| {
             Error::new(

@@ -21,7 +21,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use headgate_core::error::Result;
 use headgate_core::spec::RunSpec;
-use headgate_core::tensor::Signature;
+use headgate_core::tensor::{Shape, Signature};
 use headgate_engine::Executable;
 use headgate_engine::runtime::Binding;
 use headgate_engine::runtime::device::Driver;
@@ -46,6 +46,23 @@ impl Executable for OnDriver {
 
     fn driver(&self) -> Option<&Arc<dyn Driver>> {
         Some(&self.1)
+    }
+}
+
+/// Answers with as many zeros as its input says.
+struct Zeros(Signature);
+
+impl Executable for Zeros {
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+
+    fn run(&self, binding: &mut Binding) -> Result<()> {
+        let count = binding.input(0).view()?.elements::<f32>().unwrap()[0];
+        let output = binding.output_mut(0);
+        output.reshape(&Shape::new(&[count as i64])?)?;
+        output.elements_mut::<f32>().unwrap().fill(0.0);
+        Ok(())
     }
 }
 
@@ -206,6 +223,27 @@ fn reading_and_unpacking_large_requests_waits_for_a_thread_beside_and_nothing_el
     for stream in &mut decoding {
         assert_eq!(status(stream), 200);
     }
+}
+
+#[test]
+fn an_answer_for_which_there_is_no_room_is_not_written() {
+    let (gateway, address) =
+        gateway_with(&json!({"large_request_bytes": 8 << 20, "max_body_bytes": 1 << 20}));
+    let zeros = Zeros(common::signature());
+    let _model = gateway.engine().adopt("sha256:zeros", Box::new(zeros), &RunSpec::default()).unwrap();
+    common::serve_adopted(&gateway, "zeros", "sha256:zeros");
+    let ask = |count: f32| {
+        let mut stream = connect(address);
+        stream.write_all(common::request("zeros", count).as_bytes()).unwrap();
+        answer(&mut stream)
+    };
+    for _ in 0..3 {
+        let (status, body) = ask(1e6);
+        assert_eq!((status, &body["code"]), (413, &json!("payload_too_large")), "{body}");
+        let (status, body) = ask(1e5);
+        assert_eq!((status, body["outputs"][0]["data"].as_array().map(Vec::len)), (200, Some(100_000)));
+    }
+    eventually("the memory", || metric(&gateway, "headgate_large_request_bytes", &json!({})) == 0);
 }
 
 #[test]

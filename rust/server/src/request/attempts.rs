@@ -5,6 +5,7 @@
 //!                  then the fallbacks            --answered--> a probe tells, apart from the answer
 //!                  nobody answered               -----------> the request waits for what a probe tells: 400, or 500
 //! a run was late --> the fallbacks               -----------> a probe tells, apart from the answer
+//! it takes no such inputs, but the champion does --> the champion
 //! ```
 //! A champion that takes what a challenger does not is better evidence than any probe. Other fallbacks may take what is not for
 //! them to take, so their answer is no evidence, and a constant, which takes everything, is asked only where the version is
@@ -71,6 +72,7 @@ impl Attempt {
     /// Why another version may answer.
     fn cause(&self) -> Option<Cause> {
         Some(match (self.kind, self.error.code) {
+            (Kind::Mistake, _) if self.is_incompatible() => Cause::Incompatible,
             (Kind::Run, _) | (_, Code::Internal) => Cause::Failed,
             (Kind::Unwritable, _) => Cause::Unwritable,
             (_, Code::ModelNotReady) => Cause::NotReady,
@@ -78,6 +80,12 @@ impl Attempt {
             (_, Code::Overloaded) => Cause::Overloaded,
             _ => return None,
         })
+    }
+
+    /// Whether the champion may take what the version refuses.
+    fn is_incompatible(&self) -> bool {
+        let champion = self.tap.champion().filter(|_| !self.tap.is_champion());
+        champion.is_some_and(|champion| !takes_the_same(champion.payload.model.signature(), self.signature()))
     }
 
     /// Finds out whose mistake a failed run is.
@@ -181,7 +189,7 @@ async fn conclude(last: &mut Attempt, mut earlier: Vec<Attempt>) -> Error {
         let first = earlier.first().unwrap_or(last);
         // A version that takes something else refuses what was right for the one that was asked.
         let misfit = last.kind == Kind::Mistake
-            && !earlier.is_empty()
+            && first.kind != Kind::Mistake
             && !takes_the_same(first.signature(), last.signature());
         let requests = earlier.iter().chain([last]).find(|attempt| attempt.is_the_requests());
         requests.unwrap_or(if misfit { first } else { last }).error.clone()

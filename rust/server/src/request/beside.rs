@@ -21,6 +21,14 @@ pub struct Share {
 }
 
 impl Share {
+    /// Counts `bytes` for as long as the result lives.
+    ///
+    /// # Errors
+    /// `overloaded`; `payload_too_large`.
+    pub fn reserve(&self, bytes: usize) -> Result<Reserved> {
+        self.budget.reserve(bytes)
+    }
+
     /// Counts `bytes` more.
     ///
     /// # Errors

@@ -13,13 +13,16 @@ use headgate_protocol::reply::ReplyHead;
 use crate::infer::{Dialect, Sent};
 use crate::io::{self, LiveEndpoint};
 use crate::outputs::{self, Lists, Manner, Outputs};
-use crate::request::beside;
+use crate::request::beside::{self, Share};
 use crate::taps::Tap;
 
 /// An answer that takes more than so many elements in JSON is large: about two milliseconds of a core.
 const ELEMENTS: usize = 1 << 16;
 /// Bytes in binary data that take as long as one element in JSON.
 const BYTES_PER_ELEMENT: usize = 256;
+
+/// What an element takes in JSON, in bytes, if it is a number with many digits.
+const BYTES_IN_JSON: usize = 16;
 
 /// Whether an answer from outputs of so many bytes is written elsewhere. A client's name for its request comes back, however long it is.
 pub fn is_large(outputs: &Outputs<'_>, bytes: usize, id: Option<&str>) -> bool {
@@ -43,8 +46,8 @@ struct Answer {
     dialect: Dialect,
 }
 
-/// Writes the answer of outputs that were selected a moment ago; the run comes back, unless writing took too long or panicked. How the answer is sent, and
-/// the size of the outputs that it was written from.
+/// Writes the answer of outputs that were selected a moment ago; the run comes back, unless writing took too long or panicked. How the
+/// answer is sent, and the size of the outputs that it was written from.
 pub async fn write(
     envelope: &Envelope<'_>,
     dialect: Dialect,
@@ -66,8 +69,8 @@ pub async fn write(
     };
     let mut buffer = std::mem::take(out);
     let until = tap.deadline();
-    let written = beside::run(Some(until), tap.counted(), move |_| {
-        let result = answer.write(&mut buffer);
+    let written = beside::run(Some(until), tap.counted(), move |share| {
+        let result = answer.write(share, &mut buffer);
         Ok((answer.ran, buffer, result))
     });
     match written.await {
@@ -80,7 +83,7 @@ pub async fn write(
 }
 
 impl Answer {
-    fn write(&self, out: &mut Vec<u8>) -> Result<(Sent, usize)> {
+    fn write(&self, share: &Share, out: &mut Vec<u8>) -> Result<(Sent, usize)> {
         let head = ReplyHead {
             id: self.id.as_deref(),
             model_name: &self.endpoint.name,
@@ -94,7 +97,11 @@ impl Answer {
         };
         let mut lists = Lists::default();
         let outputs = Outputs::of(&self.selection, &self.ran, &self.endpoint, self.dialect, &mut lists)?;
+        let bytes = outputs.bytes();
+        // A model may answer with any size: there must be room before it is written.
+        let (elements, raw) = outputs.amounts();
+        let _room = share.reserve(bytes + raw + elements.saturating_mul(BYTES_IN_JSON))?;
         let sent = outputs::write(&manner, &head, &outputs.tensors(&mut lists)?, out)?;
-        Ok((sent, outputs.bytes()))
+        Ok((sent, bytes))
     }
 }

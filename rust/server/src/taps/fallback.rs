@@ -1,16 +1,18 @@
 //! A request whose version did not answer goes on with another one: the failure stays the first one's, and the answer says so.
 //!
 //! The champion answers for a challenger that fails or is left alone, unless the document says `traffic.fallback: none`; then
-//! come the versions that `traffic.fallback` lists. Never on a client's mistake, never for a caller who named the version, and
-//! within the request's deadline.
+//! come the versions that `traffic.fallback` lists. Never on a client's mistake, unless the champion takes other inputs; never for
+//! a caller who named the version, and within the request's deadline.
 
 use std::time::Instant;
 
 use headgate_core::error::Code;
+use headgate_core::snapshot::Version;
 use headgate_engine::Waiter;
 use http::HeaderValue;
 
 use super::Tap;
+use crate::version::VersionState;
 
 /// Why another version is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub enum Cause {
     Failed,
     /// Its answer could not be written as it was asked for.
     Unwritable,
+    /// It takes other inputs than the champion, and the request does not fit them.
+    Incompatible,
     /// It is left alone, or out of memory.
     NotReady,
     /// It took too long.
@@ -32,6 +36,7 @@ impl Cause {
     fn as_str(self) -> &'static str {
         match self {
             Cause::Failed | Cause::Unwritable => "error",
+            Cause::Incompatible => "incompatible",
             Cause::NotReady => "not_ready",
             Cause::Late => "timeout",
             Cause::Overloaded => "overloaded",
@@ -41,7 +46,12 @@ impl Cause {
     /// Whether the champion answers though nobody wrote that it does. Not for what is late or too much: that would move a
     /// challenger's load to the champion when there is too much of it.
     fn calls_the_champion(self) -> bool {
-        matches!(self, Cause::Failed | Cause::Unwritable | Cause::NotReady)
+        !matches!(self, Cause::Late | Cause::Overloaded)
+    }
+
+    /// Whether the listed fallbacks are asked as well.
+    fn calls_the_listed(self) -> bool {
+        !matches!(self, Cause::Unwritable | Cause::Incompatible)
     }
 }
 
@@ -59,6 +69,12 @@ impl Tap {
         self.version == self.endpoint.champion
     }
 
+    /// The champion, if it is a model.
+    pub fn champion(&self) -> Option<&Version<VersionState>> {
+        let champion = &self.endpoint.versions[self.endpoint.champion as usize];
+        (!champion.payload.is_constant).then_some(champion)
+    }
+
     /// Who is asked after a failure for that cause; `None` when nobody is.
     pub fn next(&self, cause: Cause) -> Option<Next> {
         if self.direct || Instant::now() >= self.until {
@@ -71,7 +87,7 @@ impl Tap {
         if fallback.champion && cause.calls_the_champion() && !asked(champion) {
             return Some(Next { version: champion, tried: self.tried, cause });
         }
-        if cause == Cause::Unwritable {
+        if !cause.calls_the_listed() {
             return None;
         }
         let mut others = fallback.to.iter().enumerate().skip(self.tried);
