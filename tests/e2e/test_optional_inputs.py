@@ -558,8 +558,8 @@ def test_the_champion_answers_for_a_challenger_that_lacks_an_optional_input(
         with place.gateway.admin() as admin:
             answer = admin.http.put(f"/v1/endpoints/{name}", content=document, headers=headers)
         assert answer.status_code == 201, answer.text
-        path = f"/v2/models/{name}/infer"
-        answers = [client.http.post(path, json={"inputs": [x, b]}) for _ in range(60)]
+        url = f"/v2/models/{name}/infer"
+        answers = [client.http.post(url, json={"inputs": [x, b]}) for _ in range(60)]
         labels = {answer.headers.get("x-headgate-fallback") for answer in answers}
         if fallback:
             assert {answer.status_code for answer in answers} == {200, 400}
@@ -568,7 +568,7 @@ def test_the_champion_answers_for_a_challenger_that_lacks_an_optional_input(
             assert [answer.json()["outputs"][0]["data"] for answer in answers] == [[5]] * 60
             assert labels == {None, "2; cause=incompatible"}
         # What the champion does not take either is told in its words.
-        wrong = [client.http.post(path, json={"inputs": [x, b | {"name": "c"}]}) for _ in range(20)]
+        wrong = [client.http.post(url, json={"inputs": [x, b | {"name": "c"}]}) for _ in range(20)]
         assert {answer.status_code for answer in wrong} == {400}
         if not fallback:
             assert {answer.json()["error"] for answer in wrong} == {

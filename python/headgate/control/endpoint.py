@@ -37,7 +37,7 @@ class EndpointState:
     omitted: dict[str, str] = field(default_factory=dict)
     broken: str | None = None
     late: bool = False
-    """Whether its first load after a start went on when others were served already."""
+    """Whether its first load after a start takes, or took, longer than the start's patience."""
     loading: dict[int, frozenset[str]] = field(default_factory=dict)
     newest: int | None = None
     """The revision that the data plane told of last, a removal included."""

@@ -5,9 +5,6 @@ Not here: ordinary writes (``writer``). Next: ``reads``.
 The newest proposed emergency revision is completed, because somebody wanted a model stopped; any other is marked failed, because
 nobody was told that it took effect. Either way the served state equals an acknowledged revision or the next committed one. Serving
 comes before writing: a full disk keeps nothing from being served.
-
-An endpoint holds its ``turn`` until it is served or broken: ordinary writes wait, unless they end its load (``Writer.make_way``), and
-emergency calls pass it.
 """
 
 from __future__ import annotations
@@ -43,30 +40,26 @@ class Repair:
     async def start(self, states: dict[str, EndpointState], patience_seconds: float | None) -> None:
         """Puts all endpoints of the store into ``states``, served or marked broken, the removed ones included without being served.
 
-        Those that are loaded still after ``patience_seconds`` are marked late, and go on behind.
+        Those that are not over after ``patience_seconds`` are marked late. Nothing else may write meanwhile.
         """
         pointers = await self._shop.io(self._shop.store.endpoints)
         for pointer in pointers:
             state = states[pointer.name] = EndpointState(pointer.name, tail=pointer.tail)
-            self._tasks[pointer.name] = asyncio.create_task(self._in_turn(state, pointer))
-        if self._tasks:
+            self._tasks[pointer.name] = asyncio.create_task(self._endpoint(state, pointer))
+        if not self._tasks:
+            return
+        try:
             await asyncio.wait(self._tasks.values(), timeout=patience_seconds)
-        for name in self.loading():
-            states[name].late = True
+            for name in self.loading():
+                states[name].late = True
+            await asyncio.gather(*self._tasks.values())
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
 
     def loading(self) -> dict[str, asyncio.Task[None]]:
         """Those that are not over."""
         return {name: task for name, task in self._tasks.items() if not task.done()}
-
-    async def close(self) -> None:
-        """Leaves what is loaded still; idempotent."""
-        for task in self._tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-
-    async def _in_turn(self, state: EndpointState, pointer: EndpointRecord) -> None:
-        async with state.turn:
-            await self._endpoint(state, pointer)
 
     async def _endpoint(self, state: EndpointState, pointer: EndpointRecord) -> None:
         try:
@@ -151,9 +144,6 @@ class Repair:
             event = await self._apply(state, held, omitted)
             if event["event"] == "applied":
                 break
-            if event["event"] == "superseded":
-                self._overtaken(state, held)
-                return
             version = event.get("version")
             if version is None or version in omitted:
                 state.broken = f"{state.name} does not answer: {event['message']}"
@@ -166,12 +156,6 @@ class Repair:
             )
         for alarm in state.alarms():
             await self._shop.alarm(state.name, held.n, alarm)
-
-    def _overtaken(self, state: EndpointState, held: Held) -> None:
-        """A newer write has the say. It may fail in its turn, and then nothing of the endpoint is loaded."""
-        state.cancelled.discard(held.n)
-        if state.current is held:
-            state.broken = f"{state.name} does not answer: a newer write ended the load of revision {held.n}"
 
     async def _damaged(self, held: Held) -> dict[str, str]:
         """Versions whose artifacts are not whole, with the reason."""
@@ -189,17 +173,8 @@ class Repair:
         shop = self._shop
         argument = await shop.io(lambda: native_apply(state.name, held, shop.paths, Load(omitted=omitted)))
 
-        ticket = shop.plane.apply(argument)
-        # An emergency call that comes meanwhile has to go through the data plane, which ends this load.
-        state.loading[ticket] = frozenset(loadable(held.spec, held.live, omitted))
-
         def seen(event: Event) -> None:
-            state.loading.pop(ticket, None)
             if event["event"] == "applied":
                 state.served(held, omitted, event)
 
-        state.in_load = held
-        try:
-            return await shop.tickets.expect(Ticket(ticket, state.name, held.n), seen)
-        finally:
-            state.in_load = None
+        return await shop.tickets.expect(Ticket(shop.plane.apply(argument), state.name, held.n), seen)

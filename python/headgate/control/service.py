@@ -101,7 +101,8 @@ class Control:
     async def start(self, patience_seconds: float | None = None) -> None:
         """Serves the last applied revision of every endpoint. Register ``native.event_fd()`` for :meth:`pump` first.
 
-        What is loaded still after ``patience_seconds`` (``None`` waits for all) goes on behind; see :meth:`loading`.
+        Call nothing that writes before this returns. Endpoints that are loaded still after ``patience_seconds`` are in
+        :meth:`loading`, and do not count for readiness.
         """
         await self._repair.start(self._endpoints, patience_seconds)
         await self.operations.interrupted()
@@ -122,7 +123,6 @@ class Control:
         self._closing = True
         self._shop.feed.close()
         self._shop.stop_waiting()
-        await self._repair.close()
         self._shop.tickets.close()
         await self._upkeep.close()
         await asyncio.gather(*self._writes, return_exceptions=True)
@@ -132,7 +132,7 @@ class Control:
     def readiness(self) -> Readiness:
         """Ready once started while every endpoint's champion answers and the gateway does not stop.
 
-        One whose first load went on when others were served already is left out: it must not take traffic from them.
+        One whose first load took longer than the start's patience is left out: it must not take traffic from the others.
         """
         reasons = [] if self._started else ["the gateway is starting"]
         if self._closing:

@@ -30,7 +30,7 @@ from headgate.control.tickets import Event, Ticket
 from headgate.control.traffic import LiveTraffic, Stamp
 from headgate.control.views import Plan, Result
 from headgate.control.workshop import Workshop
-from headgate.errors import Conflict, HeadgateError, NotFound, StorageFailed, from_code
+from headgate.errors import Conflict, HeadgateError, StorageFailed, from_code
 from headgate.store import AuditRecord, Commit, EventRecord, IdempotencyRecord, RevisionRecord
 from headgate.store.records import RevisionKind, RevisionStatus
 
@@ -180,12 +180,8 @@ class Writer:
     async def _hand_over(self, flight: _Flight) -> asyncio.Future[Event]:
         state, held, shop = flight.state, flight.held, self._shop
         if flight.draft.after is None:
-            try:
-                # Also when nothing is loaded: the data plane says of it why it is not served.
-                ticket, n = shop.plane.remove(state.name), None
-            except NotFound:
-                state.gone(held.n)
-                return _at_once("removed")
+            # Also when nothing is loaded: the data plane says of it why it is not served.
+            ticket, n = shop.plane.remove(state.name), None
         else:
             if not (state.loaded or state.loading or flight.draft.serves_more):
                 state.recorded(held)

@@ -1,15 +1,16 @@
-"""What a start loads: what was served last, the documents of the command line, the ``--models`` folder.
+"""What a start loads: what was served last, then the documents of the command line and the ``--models`` folder.
 
-All of it is loaded side by side, and the start waits for it: a request must not come before what answers it. But one
-endpoint whose load hangs keeps no other from being served: after :data:`PATIENCE_SECONDS` the ports open with what is
-there, and the rest goes on behind. Nothing opens before something is served. Next: models_folder.py.
+Nothing writes before all that was served last is loaded or has failed, so that a restart moves nothing. The data ports
+do not wait for that if one endpoint's load hangs: after :data:`PATIENCE_SECONDS` they open with what is served. Documents
+and the folder get the same patience; what takes longer goes on behind. Next: models_folder.py.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from headgate.control import Control, DocumentFile
@@ -17,12 +18,14 @@ from headgate.errors import HeadgateError
 from headgate.gateway.models_folder import ModelsFolder
 from headgate.gateway.settings import Settings
 
-#: How long the ports stay closed for what was served last, for the documents, and for the folder, one after the other.
+#: How long the start waits for what was served last before the data ports open without it, and for documents and the
+#: folder before it goes on without them.
 PATIENCE_SECONDS = 10.0
 #: For how long what is loaded still keeps the gateway from being ready: a balancer should not send the requests of a large model too
 #: early. Beyond that an endpoint's state is its own.
 READY_SECONDS = 60.0
 _MODELS_POLL_SECONDS = 2.0
+_log = logging.getLogger(__name__)
 
 
 class FirstLoads:
@@ -42,33 +45,36 @@ class FirstLoads:
         self._clock = clock
         self._begun = clock()
         self._files: list[tuple[Path, asyncio.Task[None]]] = []
-        self._failed: list[tuple[Path, HeadgateError]] = []
+        self._late: dict[str, asyncio.Task[None]] = {}
+        self._failed: list[tuple[str, HeadgateError]] = []
         self._is_decided = False
         self._models: ModelsFolder | None = None
 
-    async def run(self) -> None:
+    async def run(self, open_data_ports: Callable[[], Awaitable[None]]) -> None:
         """Loads until all is served, or something is and the rest takes long. Raises what keeps a gateway with nothing to serve from
         starting.
+
+        ``open_data_ports`` is called if what was served last takes long.
         """
-        await self._plane.start(PATIENCE_SECONDS)
+        await self._serve_stored(open_data_ports)
         await self._apply_files()
         await self._read_models()
         while not self._plane.serves() and (pending := self._pending()):
             await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        self._failed.sort(key=lambda failed: self._settings.documents.index(failed[0]))
+        order = {str(path): at for at, path in enumerate(self._settings.documents)}
+        self._failed.sort(key=lambda failed: order.get(failed[0], len(order)))
         if self._failed and not self._pending() and not await self._plane.list():
             raise self._failed[0][1]
         self._is_decided = True
-        for path, why in self._failed:
-            self._tell(path, why)
+        for place, why in self._failed:
+            self._tell(place, why)
+        self._late = self._loading()
         if late := self.late():
             self._say(f"still being loaded, the others are served: {', '.join(late)}")
 
     def late(self) -> list[str]:
-        """What is loaded still: endpoints and files."""
-        models = {} if self._models is None else self._models.loading()
-        files = [str(path) for path, task in self._files if not task.done()]
-        return sorted({*self._plane.loading(), *models}) + files
+        """What the start went on without and is loaded still: endpoints and files."""
+        return sorted(name for name, task in self._late.items() if not task.done())
 
     def reasons(self) -> list[str]:
         """Why no traffic should come yet."""
@@ -91,10 +97,28 @@ class FirstLoads:
         if self._models is not None:
             await self._models.close()
 
+    def _loading(self) -> dict[str, asyncio.Task[None]]:
+        models = {} if self._models is None else self._models.loading()
+        return {**models, **{str(path): task for path, task in self._files if not task.done()}}
+
     def _pending(self) -> list[asyncio.Task[None]]:
-        loading = [] if self._models is None else self._models.loading().values()
-        files = [task for _, task in self._files if not task.done()]
-        return [*self._plane.loading().values(), *loading, *files]
+        return list(self._loading().values())
+
+    # === what was served last ===
+
+    async def _serve_stored(self, open_data_ports: Callable[[], Awaitable[None]]) -> None:
+        start = asyncio.create_task(self._plane.start(PATIENCE_SECONDS))
+        try:
+            await asyncio.wait({start}, timeout=PATIENCE_SECONDS)
+            while not self._plane.serves() and (loading := self._plane.loading()):
+                await asyncio.wait(loading.values(), return_when=asyncio.FIRST_COMPLETED)
+            if loading := self._plane.loading():
+                self._late = dict(loading)
+                self._say(f"still being loaded, the others are served: {', '.join(sorted(loading))}")
+                await open_data_ports()
+            await start
+        finally:
+            start.cancel()
 
     # === documents ===
 
@@ -108,7 +132,7 @@ class FirstLoads:
             try:
                 file = await self._plane.read_file(path, root=self._settings.root)
             except HeadgateError as error:
-                self._failed.append((path, error))
+                self._failed.append((str(path), error))
                 continue
             if file is None:
                 self._say(f"{path}: unchanged since it was last applied; the stored state is served")
@@ -124,15 +148,19 @@ class FirstLoads:
             results = await self._plane.apply_read(file)
         except HeadgateError as error:
             if self._is_decided:
-                self._tell(path, error)
+                self._tell(str(path), error)
             else:
-                self._failed.append((path, error))
+                self._failed.append((str(path), error))
+            return
+        except Exception as error:
+            _log.exception("%s could not be applied", path)
+            self._say(f"{path} could not be applied because of a defect of Headgate: {error!r}")
             return
         for result in results:
             self._say(f"{result['endpoint']}: {result['message']} (revision {result['revision']})")
 
-    def _tell(self, path: Path, why: HeadgateError) -> None:
-        self._say(f"{path} was not applied, what was applied last is served: {why.message}")
+    def _tell(self, place: str, why: HeadgateError) -> None:
+        self._say(f"{place} was not applied, what was applied of it before is served: {why.message}")
 
     # === the folder ===
 
@@ -144,6 +172,4 @@ class FirstLoads:
             await self._models.sync(patience_seconds=PATIENCE_SECONDS)
         except HeadgateError as error:
             # As with a document at fault: what the store can go on serving is served.
-            if not await self._plane.list():
-                raise
-            self._say(f"--models {self._settings.models}: {error.message}; it is looked at again")
+            self._failed.append((f"--models {self._settings.models}", error))

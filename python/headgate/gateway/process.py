@@ -97,6 +97,8 @@ class Process:
         self._stop_asked = asyncio.Event()
         self._first_signal: float | None = None
         self._started = False
+        self._bound: dict[str, str] = {}
+        """The addresses of the data ports, once they are open."""
         self._store: Store | None = None
         self._native: Any = None
         self._control: Control | None = None
@@ -131,12 +133,16 @@ class Process:
         """Why no traffic should come now; empty means ready."""
         if self._stop_asked.is_set():
             return ["draining: the gateway is about to stop"]
-        reasons = [] if self._started else ["starting: what was served last is being loaded"]
-        if self._started and self._first_loads is not None:
-            reasons += self._first_loads.reasons()
+        reasons = self._starting()
         if self._native is not None:
             reasons += self._native.reasons()
-        return reasons + (list(self._control.readiness().reasons) if self._control is not None else [])
+        return reasons + (list(self._control.readiness().reasons) if self._started and self._control else [])
+
+    def _starting(self) -> list[str]:
+        """Why the start keeps traffic away: the data ports are closed, or something has been loaded for less than a minute."""
+        if not self._bound or self._first_loads is None:
+            return ["starting: what was served last is being loaded"]
+        return self._first_loads.reasons()
 
     # === start ===
 
@@ -177,23 +183,13 @@ class Process:
         await self._listeners["observe"].start()
         asyncio.get_running_loop().add_reader(self._native.event_fd(), plane.pump)
         first = self._first_loads = FirstLoads(settings, plane, self._announcer.say)
-        await first.run()
+        await first.run(self._open_data_ports)
         self._spawn(first.watch())
         await self._first_token(tokens)
-        # No inference socket before there is something to answer with.
-        fds = [given[name].fileno() for name in ("http", "grpc") if name in given]
-        bound = json.loads(await asyncio.to_thread(self._native.start, *fds))
-        for name in ("http", "grpc"):
-            if name in given:
-                # The data plane has its own descriptor of it.
-                given[name].close()
+        await self._open_data_ports()
         await self._listeners["admin"].start()
         self._started = True
-        if first.reasons():
-            self._spawn(self._become_ready(first))
-        else:
-            self._native.set_ready(True)
-        addresses = {**bound, **{name: one.address for name, one in self._listeners.items()}}
+        addresses = {**self._bound, **{name: one.address for name, one in self._listeners.items()}}
         try:
             await asyncio.to_thread(_write_addresses, settings.state, addresses)
         except OSError as error:
@@ -202,9 +198,25 @@ class Process:
         if self._supervised is not None:
             self._supervised.say_ready()
 
-    async def _become_ready(self, first: FirstLoads) -> None:
+    async def _open_data_ports(self) -> None:
+        """Opens them, once: no inference socket before there is something to answer with."""
+        if self._bound:
+            return
+        given = {} if self._supervised is None else self._supervised.sockets
+        fds = [given[name].fileno() for name in ("http", "grpc") if name in given]
+        self._bound = json.loads(await asyncio.to_thread(self._native.start, *fds))
+        for name in ("http", "grpc"):
+            if name in given:
+                # The data plane has its own descriptor of it.
+                given[name].close()
+        if self._starting():
+            self._spawn(self._become_ready())
+        else:
+            self._native.set_ready(True)
+
+    async def _become_ready(self) -> None:
         """Ready means the same on every port."""
-        while first.reasons():
+        while self._starting():
             await asyncio.sleep(_READY_POLL_SECONDS)
         self._native.set_ready(True)
 

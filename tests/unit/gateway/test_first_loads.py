@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from headgate.control import Control
-from headgate.errors import Conflict, ModelLoadFailed
 from headgate.gateway import first_loads
 from unit.control_harness import document, until
 from unit.gateway.process_harness import Plane, Running, play, settings
@@ -128,94 +127,48 @@ def test_nothing_opens_before_something_is_served(tmp_path: Path, monkeypatch: p
     play(work)
 
 
-async def restarted(folder: Path) -> Running:
-    """A gateway that was stopped, and whose endpoint ``a`` hangs at the next start."""
-    file = described(folder, "all.yaml", ("a", "w1"), ("b", "v1"))
-    async with Running(settings(folder, file)) as gate:
-        await until(lambda: set(gate.plane.served) == {"a", "b"})
-    return Running(settings(folder), hanging("w1"))
-
-
 def test_after_a_restart_what_is_well_is_served_beside_what_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def work() -> None:
-        async with await restarted(tmp_path) as gate:
-            await until(lambda: set(gate.plane.served) == {"b"})
-            assert await states(gate) == {"a": "loading", "b": "ready"}
-            assert await readiness(gate) == (503, ["starting: still being loaded: a"])
-            # An endpoint's state is its own from then on.
-            monkeypatch.setattr(first_loads, "READY_SECONDS", 0.0)
-            await until(lambda: ("ready", True) in gate.plane.calls)
-            assert await readiness(gate) == (200, [])
-            gate.plane.failing["w1"] = "it took too long"
-            gate.plane.release()
-            control = control_of(gate)
-            await until(lambda: not control.loading())
-            assert await states(gate) == {"a": "failed", "b": "ready"}
-            assert await readiness(gate) == (200, [])
-
-    play(work)
-
-
-def test_what_hangs_after_a_restart_can_be_replaced(tmp_path: Path) -> None:
-    async def work() -> None:
-        file = described(tmp_path, "b.yaml", ("b", "v1"))
-        hangs = tmp_path / "a.yaml"
-        hangs.write_text(document("{champion: v1, weights: {w1: 10%}}", "v1 w1", "a"))
-        async with Running(settings(tmp_path, file, hangs)) as gate:
+        file = described(tmp_path, "all.yaml", ("a", "w1"), ("b", "v1"))
+        async with Running(settings(tmp_path, file)) as gate:
             await until(lambda: set(gate.plane.served) == {"a", "b"})
-        async with Running(settings(tmp_path), hanging("w1")) as gate:
-            control = control_of(gate)
-            parsed = await control.parse("a", document("{champion: v1}", "v1", "a").encode())
-            async with asyncio.timeout(20):
-                assert (await control.apply(parsed))["status"] == "applied"
-            assert await states(gate) == {"a": "ready", "b": "ready"}
-            assert control.loading() == {}
+        newer = described(tmp_path, "newer.yaml", ("b", "v2"))
+        gate = Running(settings(tmp_path, newer), hanging("w1"))
+        start = asyncio.create_task(gate.__aenter__())
+        # The data ports are open, and nobody can write before all that was served last is loaded or has failed.
+        await until(lambda: "start" in gate.plane.calls)
+        assert gate.plane.served["b"]["champion"] == "v1"
+        assert gate.process.reasons() == ["starting: still being loaded: a"]
+        assert ("ready", True) not in gate.plane.calls
+        assert gate.announcer.addresses == {}
+        # An endpoint's state is its own from then on.
+        monkeypatch.setattr(first_loads, "READY_SECONDS", 0.0)
+        await until(lambda: ("ready", True) in gate.plane.calls)
+        assert gate.process.reasons() == []
+        gate.plane.failing["w1"] = "it took too long"
+        gate.plane.release()
+        await start
+        assert await states(gate) == {"a": "failed", "b": "ready"}
+        assert await readiness(gate) == (200, [])
+        assert gate.plane.served["b"]["champion"] == "v2"
+        await gate.__aexit__()
 
     play(work)
 
 
-def test_what_hangs_after_a_restart_can_be_deleted(tmp_path: Path) -> None:
+def test_a_stop_ends_a_start_that_waits_for_what_was_served_last(tmp_path: Path) -> None:
     async def work() -> None:
-        async with await restarted(tmp_path) as gate:
-            async with asyncio.timeout(20):
-                await control_of(gate).delete("a")
-            assert await states(gate) == {"b": "ready"}
-
-    play(work)
-
-
-def test_an_emergency_call_passes_a_first_load_that_hangs(tmp_path: Path) -> None:
-    async def work() -> None:
-        file = described(tmp_path, "all.yaml", ("b", "v1"))
-        two = tmp_path / "a.yaml"
-        two.write_text(document("{champion: w1, weights: {v2: 10%}}", "w1 v2", "a"))
-        async with Running(settings(tmp_path, file, two)) as gate:
+        file = described(tmp_path, "all.yaml", ("a", "w1"), ("b", "v1"))
+        async with Running(settings(tmp_path, file)) as gate:
             await until(lambda: set(gate.plane.served) == {"a", "b"})
-        async with Running(settings(tmp_path), hanging("w1")) as gate:
-            control = control_of(gate)
-            frozen = asyncio.create_task(control.freeze("a"))
-            await until(lambda: not control.loading())
-            gate.plane.release()
-            assert (await frozen)["status"] == "applied"
-            assert gate.plane.served["a"]["revision"] == 2
-            assert (await control.list())[0]["frozen"]
-
-    play(work)
-
-
-def test_an_emergency_call_that_fails_as_well_leaves_a_broken_endpoint(tmp_path: Path) -> None:
-    async def work() -> None:
-        async with await restarted(tmp_path) as gate:
-            control = control_of(gate)
-            frozen = asyncio.create_task(control.freeze("a"))
-            await until(lambda: not control.loading())
-            gate.plane.failing["w1"] = "it took too long"
-            gate.plane.release()
-            with pytest.raises((Conflict, ModelLoadFailed)):
-                await frozen
-            assert await states(gate) == {"a": "failed", "b": "ready"}
+        gate = Running(settings(tmp_path), hanging("w1"))
+        gate.task = asyncio.create_task(gate.process.run())
+        await until(lambda: "start" in gate.plane.calls)
+        await gate.__aexit__()
+        async with Running(settings(tmp_path)) as again:
+            assert set(again.plane.served) == {"a", "b"}
 
     play(work)
 

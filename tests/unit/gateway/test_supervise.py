@@ -27,8 +27,9 @@ sys.exit(Supervisor([sys.executable, "-c", sys.argv[1]], {"http": sock}, say).ru
 """
 CHILD = """
 import os, signal, sys
-from headgate.gateway.supervise import inherited
+from headgate.gateway.supervise import DRAIN_SIGNALS, inherited
 supervised = inherited(os.environ)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, DRAIN_SIGNALS)
 number = supervised.restarts
 print(os.getpid(), number, supervised.sockets["http"].getsockname()[1], flush=True)
 """
