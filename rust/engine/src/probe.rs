@@ -38,9 +38,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// What a probe found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// The model takes the input that it is known to take, and ran so long.
+    /// The model takes the input that it is known to take.
     Works {
-        /// The time of the run.
+        /// The time of the run; zero for a request's input, which says nothing of how long others may take.
         run: Duration,
     },
     /// It does not.
@@ -74,6 +74,14 @@ struct Known {
     input: Warmup,
     /// How long a probe with it may run.
     limit: Duration,
+    /// Whether a request gave it.
+    is_requests: bool,
+}
+
+impl Known {
+    fn new(input: Warmup, run: Duration, is_requests: bool) -> Known {
+        Known { input, limit: (SLOWER * run).clamp(LIMIT, LONGEST), is_requests }
+    }
 }
 
 #[derive(Debug)]
@@ -103,7 +111,7 @@ impl Probes {
     /// Keeps an input that the model took, and that ran so long; the first one stays.
     pub(crate) fn keep(&self, input: Warmup, run: Duration) {
         // A second one is as good as the first.
-        let _ = self.known.set(Known { input, limit: (SLOWER * run).clamp(LIMIT, LONGEST) });
+        let _ = self.known.set(Known::new(input, run, false));
     }
 
     /// Whether an input is known that the model takes.
@@ -172,7 +180,7 @@ impl Ran {
     #[cold]
     fn keep(&self, run: Duration) {
         if let Some(input) = Warmup::of(self, MOST_BYTES) {
-            self.model().probes().keep(input, run);
+            let _ = self.model().probes().known.set(Known::new(input, run, true));
         }
     }
 }
@@ -191,11 +199,13 @@ impl Probe {
     /// Runs it; how long it waited and ran, in nanoseconds.
     pub(crate) fn run(self, on: On<'_>) -> (u64, u64) {
         let (probes, begun) = (self.model.probes(), Instant::now());
-        let limit = probes.known.get().map_or(LIMIT, |known| known.limit);
+        let known = probes.known.get();
+        let (limit, is_requests) = known.map_or((LIMIT, false), |known| (known.limit, known.is_requests));
         let running = on.begin(&self.model, begun + limit);
         let result = self.execute(on.instance());
         drop(running);
         let finding = result.and_then(|result| match result {
+            Ok(()) if is_requests => Some(Finding::Works { run: Duration::ZERO }),
             Ok(()) => Some(Finding::Works { run: begun.elapsed() }),
             // Want of memory says nothing about the model.
             Err(error) if error.code == Code::Overloaded => None,

@@ -178,19 +178,24 @@ fn members<'a, 's>(
     signature: &'s Signature,
     place: impl Fn() -> String,
 ) -> Result<Vec<(&'s TensorSpec, &'a [u8])>> {
-    let mut values: Vec<Option<&[u8]>> = vec![None; signature.all_inputs().count()];
+    let mut values: Vec<Option<&[u8]>> = vec![None; signature.inputs.len()];
+    // Few of what may be thousands: an exporter may list all weights.
+    let mut optional: Vec<(&TensorSpec, &[u8])> = Vec::new();
     cursor.members(|cursor, key| {
-        let Some(index) = signature.all_inputs().position(|spec| spec.name == key) else {
+        let is_new = if let Some(index) = signature.inputs.iter().position(|spec| spec.name == key) {
+            values[index].replace(cursor.value_extent()?).is_none()
+        } else if let Some(spec) = signature.optional_inputs.iter().find(|spec| spec.name == key) {
+            let is_new = optional.iter().all(|(given, _)| given.name != spec.name);
+            optional.push((spec, cursor.value_extent()?));
+            is_new
+        } else {
             return Err(Error::invalid(format!(
                 "{} has {key:?}, which is not an input; the model takes {}",
                 place(),
                 signature.input_names()
             )));
         };
-        match values[index].replace(cursor.value_extent()?) {
-            None => Ok(()),
-            Some(_) => Err(Error::invalid(format!("{} has {key:?} twice", place()))),
-        }
+        if is_new { Ok(()) } else { Err(Error::invalid(format!("{} has {key:?} twice", place()))) }
     })?;
     let missing = |spec: &TensorSpec| {
         Error::invalid(format!(
@@ -200,11 +205,9 @@ fn members<'a, 's>(
             signature.input_names()
         ))
     };
-    let required = signature.inputs.len();
-    let all = values.into_iter().zip(signature.all_inputs()).enumerate();
-    all.filter(|(index, (value, _))| *index < required || value.is_some())
-        .map(|(_, (value, spec))| Ok((spec, value.ok_or_else(|| missing(spec))?)))
-        .collect()
+    let required = values.into_iter().zip(&signature.inputs);
+    let required = required.map(|(value, spec)| Ok((spec, value.ok_or_else(|| missing(spec))?)));
+    required.chain(optional.into_iter().map(Ok)).collect()
 }
 
 /// The kind of a list's first element.

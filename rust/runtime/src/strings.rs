@@ -28,6 +28,19 @@ impl<'a> Strings<'a> {
         (datatype == DataType::Bytes).then_some(Strings { library, value, shape })
     }
 
+    /// Whether its elements and their offsets have more than so many bytes together.
+    pub fn is_longer_than(&self, bytes: usize) -> bool {
+        let count = self.shape.count();
+        let Some(mut left) = bytes.checked_sub(count.saturating_mul(size_of::<usize>())) else { return true };
+        (0..count).any(|element| match left.checked_sub(self.length(element)) {
+            Some(rest) => {
+                left = rest;
+                false
+            }
+            None => true,
+        })
+    }
+
     /// The number of bytes of an element; 0 beyond the last one.
     pub fn length(&self, element: usize) -> usize {
         if element >= self.shape.count() {

@@ -273,6 +273,10 @@ impl Given {
         let mut left = most;
         let mut inputs = Vec::new();
         for index in 0..ran.model().signature().inputs.len() {
+            // A view of strings copies them all.
+            if ran.input_strings(index).is_some_and(|strings| strings.is_longer_than(left)) {
+                return None;
+            }
             let View { shape, data, .. } = ran.input(index).ok()?;
             let bytes = match &data {
                 Data::Bytes(bytes) => bytes.len(),
