@@ -256,8 +256,10 @@ impl Batch {
                     (member.index, Fate { result: Ok(Found::Rows(start)), queue_ns, run_ns, counts: at == 0 })
                 }))
             }
-            Err(error) if members.len() == 1 => {
-                self.seats.settle([(members[0].index, Fate::failed(error, &members[0], now))]);
+            // A batch is cancelled when everybody has left or the last deadline has passed.
+            Err(error) if members.len() == 1 || error.code == Code::Cancelled => {
+                let fate = |member: &Member| (member.index, Fate::failed(error.clone(), member, now));
+                self.seats.settle(members.iter().map(fate));
             }
             Err(_) => {
                 for (member, &start) in members.iter().zip(starts) {
