@@ -42,15 +42,23 @@ impl ByteBudget {
     /// Takes so many bytes.
     ///
     /// # Errors
-    /// `overloaded` when that is more than what is left; `payload_too_large` when it is more than there ever is.
+    /// As [`ByteBudget::reserve_beside`].
     pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reserved> {
-        if bytes > self.limit {
+        self.reserve_beside(None, bytes)
+    }
+
+    /// Takes so many bytes for a request that holds others already.
+    ///
+    /// # Errors
+    /// `overloaded` when that is more than what is left; `payload_too_large` when it is, with what the request holds, more than
+    /// there ever is.
+    pub fn reserve_beside(self: &Arc<Self>, held: Option<&Reserved>, bytes: usize) -> Result<Reserved> {
+        let whole = held.map_or(0, |held| held.bytes).saturating_add(bytes);
+        if whole > self.limit {
+            let words = format!("this request and its answer need {whole} bytes of memory");
             return Err(Error::new(
                 Code::PayloadTooLarge,
-                format!(
-                    "it takes {bytes} bytes, and large requests have {} in all (--request-memory)",
-                    self.limit
-                ),
+                format!("{words}, and large requests have {} in all (--request-memory)", self.limit),
             ));
         }
         let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
@@ -206,6 +214,16 @@ impl Reserved {
     pub fn join(&mut self, mut other: Reserved) {
         self.bytes += std::mem::take(&mut other.bytes);
     }
+
+    /// Counts so many bytes instead, which are in memory already: also more than there may be.
+    pub fn correct(&mut self, bytes: usize) {
+        let used = &self.budget.used;
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => used.fetch_add(more, Relaxed),
+            None => used.fetch_sub(self.bytes - bytes, Relaxed),
+        };
+        self.bytes = bytes;
+    }
 }
 
 impl Drop for Reserved {
@@ -229,7 +247,33 @@ mod tests {
         assert_eq!(budget.used(), 4 * SMALL);
         drop(first);
         assert_eq!(budget.used(), 0);
-        assert_eq!(budget.reserve(usize::MAX).err().unwrap().code, Code::Overloaded);
+    }
+
+    #[test]
+    fn what_can_never_have_room_is_told_apart_from_what_has_none_now() {
+        let budget = ByteBudget::new(4 * SMALL);
+        let code = |held, bytes| budget.reserve_beside(held, bytes).err().map(|error| error.code);
+        let held = budget.reserve(SMALL).unwrap();
+        let other = budget.reserve(SMALL).unwrap();
+        assert_eq!(code(None, 4 * SMALL), Some(Code::Overloaded));
+        assert_eq!(code(None, 4 * SMALL + 1), Some(Code::PayloadTooLarge));
+        assert_eq!(code(Some(&held), 3 * SMALL), Some(Code::Overloaded));
+        assert_eq!(code(Some(&held), 3 * SMALL + 1), Some(Code::PayloadTooLarge));
+        assert_eq!(code(Some(&held), usize::MAX), Some(Code::PayloadTooLarge));
+        drop(other);
+        assert_eq!(code(Some(&held), 3 * SMALL), None);
+    }
+
+    #[test]
+    fn what_was_reserved_becomes_what_is_there() {
+        let budget = ByteBudget::new(4 * SMALL);
+        let mut room = budget.reserve(3 * SMALL).unwrap();
+        for bytes in [SMALL, 5 * SMALL] {
+            room.correct(bytes);
+            assert_eq!(budget.used(), bytes);
+        }
+        drop(room);
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]

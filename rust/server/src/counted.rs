@@ -22,6 +22,16 @@ pub struct Counted {
 }
 
 impl Counted {
+    /// Counts `bytes` for nobody's connection.
+    ///
+    /// # Errors
+    /// As [`Counted::add`].
+    pub fn of(bytes: usize) -> Result<Counted> {
+        let mut counted = Counted::default();
+        counted.hold(bytes)?;
+        Ok(counted)
+    }
+
     /// Counts a body that is here, and the tensors made of it, for a request that has its connection to itself.
     pub fn alone(length: usize) -> Counted {
         let mut counted = Counted { small: 0, large: None, holding: None, alone: true };
@@ -33,7 +43,7 @@ impl Counted {
     /// Counts a body of `length` bytes and the tensors made of it.
     ///
     /// # Errors
-    /// `overloaded`.
+    /// `overloaded`; `payload_too_large` for what can never have room.
     pub fn add(&mut self, length: usize) -> Result<()> {
         if length < SMALL { self.add_small(2 * length) } else { self.add_large(length.saturating_mul(2)) }
     }
@@ -41,7 +51,7 @@ impl Counted {
     /// Counts `bytes`, and nothing made of them.
     ///
     /// # Errors
-    /// `overloaded`.
+    /// As [`Counted::add`].
     pub fn hold(&mut self, bytes: usize) -> Result<()> {
         if bytes < SMALL { self.add_small(bytes) } else { self.add_large(bytes) }
     }
@@ -56,7 +66,7 @@ impl Counted {
     }
 
     fn add_large(&mut self, bytes: usize) -> Result<()> {
-        let more = io::with(|io| io.shared.large.reserve(bytes))?;
+        let more = io::with(|io| io.shared.large.reserve_beside(self.large.as_ref(), bytes))?;
         self.join(Some(more));
         Ok(())
     }
@@ -141,7 +151,7 @@ impl Counting {
     /// Sees to it that `length` bytes of a body are counted.
     ///
     /// # Errors
-    /// `overloaded`.
+    /// As [`Counted::add`].
     pub fn upto(&mut self, length: usize) -> Result<()> {
         if length <= self.bytes {
             return Ok(());

@@ -262,22 +262,14 @@ async fn serve(
     };
     tap.decoded(begun, Instant::now());
     let ran = run(buffers, tap).await?;
-    let replied = match reply(envelope, dialect, tap, &ran, out) {
-        Ok(Some(sent)) => {
-            tap.ran = Some(ran);
-            Ok(sent)
-        }
-        Ok(None) => {
-            let written = Box::pin(large::write(envelope, dialect, tap, ran, out)).await;
-            tap.ran = written.0;
-            written.1
-        }
-        Err(error) => {
-            tap.ran = Some(ran);
-            Err(error)
-        }
-    };
-    let (sent, output_bytes) = replied?;
+    let replied = reply(envelope, dialect, tap, &ran, out);
+    if let Ok(None) = replied {
+        let (ran, sent) = Box::pin(large::write(envelope, dialect, tap, ran, out)).await;
+        tap.ran = ran;
+        return sent;
+    }
+    tap.ran = Some(ran);
+    let (sent, output_bytes) = replied?.expect("a large answer was written elsewhere");
     tap.counted().hold(out.len() + output_bytes)?;
     Ok(sent)
 }

@@ -97,6 +97,19 @@ impl<'a> Outputs<'a> {
         amounts
     }
 
+    /// Bytes that the tensors take in an answer, at most; escapes in strings and the brackets of rows come on top.
+    pub fn written(&self) -> usize {
+        let bytes = |Shown { selected, view, classes }: &Shown<'_>| match &view.data {
+            Data::Bytes(_) if classes.is_some() => 0,
+            Data::Bytes(bytes) if selected.binary => bytes.len(),
+            Data::Bytes(_) => view.shape.count().saturating_mul(in_json(view.datatype)),
+            Data::Strings { bytes, offsets } => {
+                bytes.len().saturating_add(offsets.len() * in_json(DataType::Bytes))
+            }
+        };
+        self.shown.iter().map(bytes).fold(0, usize::saturating_add)
+    }
+
     /// Bytes of the selected outputs.
     pub fn bytes(&self) -> usize {
         let bytes = |shown: &Shown<'_>| match &shown.view.data {
@@ -124,6 +137,18 @@ impl<'a> Outputs<'a> {
             tensors.push(OutputTensor { name, datatype, shape, data, binary, non_finite });
         }
         Ok(tensors)
+    }
+}
+
+/// Bytes of an element in JSON with the comma behind it, at most; of a string, without its characters.
+const fn in_json(datatype: DataType) -> usize {
+    match datatype {
+        DataType::Bool | DataType::Uint8 | DataType::Int8 | DataType::Bytes => "false,".len(),
+        DataType::Uint16 | DataType::Int16 => "-32768,".len(),
+        DataType::Uint32 | DataType::Int32 => "-2147483648,".len(),
+        DataType::Uint64 | DataType::Int64 => "-9223372036854775808,".len(),
+        DataType::Fp16 | DataType::Bf16 | DataType::Fp32 => "-0.0000123456789,".len(),
+        DataType::Fp64 => "-0.000012345678901234567,".len(),
     }
 }
 

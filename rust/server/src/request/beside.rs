@@ -26,19 +26,24 @@ impl Share {
     /// # Errors
     /// `overloaded`; `payload_too_large`.
     pub fn reserve(&self, bytes: usize) -> Result<Reserved> {
-        self.budget.reserve(bytes)
+        self.budget.reserve_beside(self.held.as_ref(), bytes)
     }
 
-    /// Counts `bytes` more.
+    /// Counts what was reserved until the request is over.
+    pub fn keep(&mut self, reserved: Reserved) {
+        match &mut self.held {
+            Some(held) => held.join(reserved),
+            held => *held = Some(reserved),
+        }
+    }
+
+    /// Counts `bytes` more until the request is over.
     ///
     /// # Errors
-    /// `overloaded`.
+    /// As [`Share::reserve`].
     pub fn hold(&mut self, bytes: usize) -> Result<()> {
-        let more = self.budget.reserve(bytes)?;
-        match &mut self.held {
-            Some(held) => held.join(more),
-            held => *held = Some(more),
-        }
+        let more = self.reserve(bytes)?;
+        self.keep(more);
         Ok(())
     }
 }

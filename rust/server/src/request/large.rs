@@ -21,9 +21,6 @@ const ELEMENTS: usize = 1 << 16;
 /// Bytes in binary data that take as long as one element in JSON.
 const BYTES_PER_ELEMENT: usize = 256;
 
-/// What an element takes in JSON, in bytes, if it is a number with many digits.
-const BYTES_IN_JSON: usize = 16;
-
 /// Whether an answer from outputs of so many bytes is written elsewhere. A client's name for its request comes back, however long it is.
 pub fn is_large(outputs: &Outputs<'_>, bytes: usize, id: Option<&str>) -> bool {
     let id = id.map_or(0, str::len);
@@ -46,15 +43,15 @@ struct Answer {
     dialect: Dialect,
 }
 
-/// Writes the answer of outputs that were selected a moment ago; the run comes back, unless writing took too long or panicked. How the
-/// answer is sent, and the size of the outputs that it was written from.
+/// Writes the answer of outputs that were selected a moment ago; the run comes back, unless writing took too long or panicked. What the
+/// answer and its outputs take is counted by the tap.
 pub async fn write(
     envelope: &Envelope<'_>,
     dialect: Dialect,
     tap: &mut Tap,
     ran: Ran,
     out: &mut Vec<u8>,
-) -> (Option<Ran>, Result<(Sent, usize)>) {
+) -> (Option<Ran>, Result<Sent>) {
     let (endpoint, version) = tap.chosen();
     let answer = Answer {
         ran,
@@ -83,7 +80,7 @@ pub async fn write(
 }
 
 impl Answer {
-    fn write(&self, share: &Share, out: &mut Vec<u8>) -> Result<(Sent, usize)> {
+    fn write(&self, share: &mut Share, out: &mut Vec<u8>) -> Result<Sent> {
         let head = ReplyHead {
             id: self.id.as_deref(),
             model_name: &self.endpoint.name,
@@ -98,10 +95,11 @@ impl Answer {
         let mut lists = Lists::default();
         let outputs = Outputs::of(&self.selection, &self.ran, &self.endpoint, self.dialect, &mut lists)?;
         let bytes = outputs.bytes();
-        // A model may answer with any size: there must be room before it is written.
-        let (elements, raw) = outputs.amounts();
-        let _room = share.reserve(bytes + raw + elements.saturating_mul(BYTES_IN_JSON))?;
+        // A model may answer with any size: there must be room before it is written, and nobody else takes it afterwards.
+        let mut room = share.reserve(bytes.saturating_add(outputs.written()))?;
         let sent = outputs::write(&manner, &head, &outputs.tensors(&mut lists)?, out)?;
-        Ok((sent, bytes))
+        room.correct(bytes + out.len());
+        share.keep(room);
+        Ok(sent)
     }
 }
