@@ -18,13 +18,34 @@ use crate::conn::{Open, Receiving};
 use crate::counted::{Counted, Counting};
 use crate::headers::Headers;
 use crate::io;
+use crate::thread::closed::Reason;
 
 /// The body of a REST request, by who reads it.
 pub enum Source {
-    /// hyper, when it is asked; the connection is known to wait for it until it is read.
-    Coming(Incoming, Option<Receiving>),
+    /// hyper, when it is asked.
+    Coming(Incoming, Progress),
     /// It is here: whoever read the head has read it as well.
     Here(Bytes),
+}
+
+/// How far reading a body has come.
+pub enum Progress {
+    /// The connection is known to wait for it.
+    Waiting(Receiving),
+    /// It was read, or refused with an answer that others may follow.
+    Over,
+    /// It could not be read, so that the next request cannot be found behind it.
+    Lost(Reason),
+}
+
+impl Progress {
+    fn after<T>(read: &Result<T>) -> Progress {
+        match read.as_ref().map_err(|error| error.code) {
+            Err(Code::PayloadTooLarge) => Progress::Lost(Reason::BodyTooLarge),
+            Err(Code::RequestTimeout) => Progress::Lost(Reason::BodyTimeout),
+            _ => Progress::Over,
+        }
+    }
 }
 
 impl Source {
@@ -39,16 +60,27 @@ impl Source {
         align: Align,
     ) -> Result<(Bytes, Counted)> {
         match self {
-            Source::Coming(body, receiving) => {
-                let holding = receiving.as_ref().map(Receiving::holding).unwrap_or_default();
+            Source::Coming(body, progress) => {
+                let holding = match progress {
+                    Progress::Waiting(receiving) => receiving.holding(),
+                    _ => Rc::default(),
+                };
                 let read = read_aligned(body, &holding, limit, (headers, align)).await;
-                *receiving = None;
+                *progress = Progress::after(&read);
                 read
             }
             Source::Here(body) => {
                 let counted = Counted::alone(body.len());
                 Ok((std::mem::take(body), counted))
             }
+        }
+    }
+
+    /// Why no other request can be found behind it on a connection of HTTP/1.
+    pub fn lost(&self) -> Option<Reason> {
+        match self {
+            Source::Coming(_, Progress::Lost(reason)) => Some(*reason),
+            _ => None,
         }
     }
 

@@ -285,23 +285,27 @@ fn malformed(coding: &str, why: &str) -> Error {
     Error::invalid(format!("the body is not {coding}, as its content coding says: {why}"))
 }
 
-/// Encodes an answer with gzip at its fastest level, elsewhere if it is more than a few steps; the answer comes back, unless encoding
-/// it panicked.
+/// Encodes an answer with gzip at its fastest level, elsewhere and until `until` if it is more than a few steps. The answer, which is
+/// `counted`, comes back, beside what was made of it; nothing was if there is no room for that.
 ///
 /// # Errors
-/// Never in practice: memory takes every write.
-pub async fn gzip(body: Vec<u8>) -> (Vec<u8>, io::Result<Vec<u8>>) {
+/// `deadline_exceeded`; `internal` after a panic.
+pub async fn gzip(
+    body: Vec<u8>,
+    until: Option<Instant>,
+    counted: &mut Counted,
+) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
     if body.len() <= ENCODED_INLINE {
-        let packed = encode(&body);
-        return (body, packed);
+        let packed = encode(&body).ok();
+        return Ok((body, packed));
     }
-    // The answer's memory is counted by its request, which lasts longer.
-    let mut counted = Counted::default();
-    let encoded = beside::run(None, &mut counted, move |_| {
-        let packed = encode(&body);
+    let encoded = beside::run(until, counted, move |share| {
+        // Room for both while there are both; then the smaller one is sent.
+        let room = share.reserve(body.len());
+        let packed = room.ok().and_then(|_room| encode(&body).ok());
         Ok((body, packed))
     });
-    encoded.await.unwrap_or_else(|error| (Vec::new(), Err(io::Error::other(error))))
+    encoded.await
 }
 
 /// Bytes that are encoded on the IO thread: that takes about a millisecond.

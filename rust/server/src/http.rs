@@ -20,10 +20,11 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Versi
 use hyper::body::Incoming;
 
 use crate::access_log::Protocol;
-use crate::body::Source;
+use crate::body::{Progress, Source};
 use crate::coding;
 use crate::conn::{Conn, Open};
 use crate::context::Context;
+use crate::counted::Counted;
 use crate::headers::Headers;
 use crate::infer::{self, Answer, Ask, Dialect};
 use crate::panic::catching;
@@ -31,7 +32,6 @@ use crate::path::{Call, Extension};
 use crate::reply::{Fields, ReplyBody};
 use crate::request::large_input::{self, Parse};
 use crate::taps::Tap;
-use crate::thread::closed::Reason;
 use crate::{facts, framing, grpc, io, path, rest};
 
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -83,7 +83,8 @@ pub async fn handle(
         version: parts.version,
         headers: Headers::Map(&parts.headers),
     };
-    let reply = respond(head, Source::Coming(body, Some(open.receiving())), received, &open).await;
+    let reply =
+        respond(head, Source::Coming(body, Progress::Waiting(open.receiving())), received, &open).await;
     let Reply { status, mut fields, body, tap, ends } = reply;
     let mut head = Response::new(());
     *head.status_mut() = status;
@@ -128,18 +129,6 @@ pub async fn respond(head: Head<'_>, body: Source, received: Instant, open: &Ope
     let context = Context::read(head.headers);
     let mut reply = dispatch(head, body, received, &context, open).await;
     context.add_to(&mut reply.fields, reply.tap.as_ref());
-    // The body that was not read is still on the wire; the next request cannot be found behind it.
-    let closed = match reply.status {
-        StatusCode::PAYLOAD_TOO_LARGE => Some(Reason::BodyTooLarge),
-        StatusCode::REQUEST_TIMEOUT => Some(Reason::BodyTimeout),
-        _ => None,
-    };
-    if let Some(reason) = closed {
-        reply.ends = true;
-        if head.is_http1() {
-            io::with(|io| io.shared.metrics.connections_closed.add(reason));
-        }
-    }
     reply
 }
 
@@ -152,7 +141,7 @@ async fn dispatch(
 ) -> Reply {
     let http1 = head.is_http1();
     let framed = if http1 { framing::check(head.version, head.headers) } else { Ok(()) };
-    let reply = match framed {
+    let mut reply = match framed {
         Ok(()) if http1 && grpc::is_grpc_content(head.headers) => {
             refused(&Error::invalid("gRPC needs HTTP/2; send this with prior knowledge of it"))
         }
@@ -162,6 +151,12 @@ async fn dispatch(
         }
         Err(error) => Reply { ends: true, ..refused(&error) },
     };
+    if let Some(reason) = body.lost() {
+        reply.ends = true;
+        if http1 {
+            io::with(|io| io.shared.metrics.connections_closed.add(reason));
+        }
+    }
     body.discard(open);
     reply
 }
@@ -251,18 +246,39 @@ fn wants_gzip(reply: &Reply, asked: Headers<'_>) -> bool {
     reply.body.len() > least && wanted()
 }
 
-/// The answer in gzip.
+/// The answer in gzip, as it was if there is no room for both, or why there is none: then it is late, or lost with a panic.
 async fn compressed(mut reply: Reply) -> Reply {
-    let (plain, packed) = coding::gzip(std::mem::take(&mut reply.body)).await;
-    reply.body = plain;
-    // Memory takes every write; an answer that it did not take goes out as it is.
-    if let Ok(packed) = packed {
-        let plain = std::mem::replace(&mut reply.body, packed);
-        io::with(|io| io.replies.give(plain));
-        reply.fields.push((CONTENT_ENCODING, HeaderValue::from_static("gzip")));
-        reply.fields.push((VARY, HeaderValue::from_static("accept-encoding")));
+    let plain = std::mem::take(&mut reply.body);
+    let packed = match &mut reply.tap {
+        Some(tap) => {
+            let until = tap.until();
+            coding::gzip(plain, Some(until), tap.counted()).await
+        }
+        // Its memory is counted by nobody yet.
+        None => match Counted::of(plain.len()) {
+            Ok(mut counted) => coding::gzip(plain, None, &mut counted).await,
+            Err(_) => Ok((plain, None)),
+        },
+    };
+    match packed {
+        Ok((plain, None)) => reply.body = plain,
+        Ok((plain, Some(packed))) => {
+            io::with(|io| io.replies.give(plain));
+            reply.body = packed;
+            reply.fields.push((CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+            reply.fields.push((VARY, HeaderValue::from_static("accept-encoding")));
+        }
+        Err(error) => return unpacked(reply, error),
     }
     reply
+}
+
+/// The answer in place of one that could not be compressed.
+#[cold]
+fn unpacked(reply: Reply, error: Error) -> Reply {
+    let Some(mut tap) = reply.tap else { return refused(&error) };
+    tap.answered(Some(error.code));
+    answered(Answer { result: Err(error), body: Vec::new(), tap })
 }
 
 async fn read_and_infer(ask: &Ask<'_>, body: &mut Source, predicts: bool) -> Result<Answer> {
