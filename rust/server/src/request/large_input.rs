@@ -77,7 +77,8 @@ pub fn takes_long(envelope: &Envelope<'_>) -> bool {
         Form::Raw(bytes) => bytes.len() / BINARY_PER_BYTE,
         Form::Rows(json) | Form::Columns(json) => json.len(),
     };
-    envelope.inputs.iter().map(cost).sum::<usize>() + form > INLINE
+    // A shape may say anything before it is compared with the elements.
+    envelope.inputs.iter().map(cost).fold(form, usize::saturating_add) > INLINE
 }
 
 /// What an input costs, in bytes of JSON.
@@ -88,7 +89,7 @@ fn cost(input: &InputEnvelope<'_>) -> usize {
     };
     let strings = if input.datatype == DataType::Bytes { input.shape.count() } else { 0 };
     // A name is compared, and told where it is wrong.
-    input.name.len() + bytes + strings.saturating_mul(BYTES_PER_STRING)
+    strings.saturating_mul(BYTES_PER_STRING).saturating_add(input.name.len() + bytes)
 }
 
 /// As [`tensors::decode`], elsewhere and within the request's deadline.
@@ -101,11 +102,38 @@ pub async fn decode(
     (warm, waiter): (Warm, Waiter),
     tap: &mut Tap,
 ) -> Result<Buffers> {
-    let (detached, bytes, until) = (envelope.detach(body), body.clone(), tap.deadline());
+    let (detached, bytes, until) = (envelope.detach_inputs(body), body.clone(), tap.deadline());
     let decoded = beside::run(Some(until), tap.counted(), move |share| {
         let envelope = detached.attach(&bytes);
         let hold = &mut |bytes| share.hold(bytes);
         tensors::decode(&envelope, &bytes, (warm, waiter), &mut Scratch::default(), hold)
     });
     decoded.await
+}
+
+#[cfg(test)]
+mod tests {
+    use headgate_core::spec::NonFinite;
+    use headgate_core::tensor::Shape;
+
+    use super::*;
+
+    #[test]
+    fn strings_that_a_shape_claims_take_long_however_many() {
+        let input = |name: &'static str, count: i64| InputEnvelope {
+            name: name.into(),
+            datatype: DataType::Bytes,
+            shape: Shape::new(&[count]).unwrap(),
+            source: Source::Json(b"[]"),
+            base64: false,
+            non_finite: NonFinite::Error,
+        };
+        // The most elements that a shape may have.
+        let most = i64::MAX / 16;
+        for (counts, long) in [([most; 3], true), ([most, 1, 1], true), ([1, 2, 3], false)] {
+            let inputs = counts.into_iter().zip(["a", "b", "c"]);
+            let inputs = inputs.map(|(count, name)| input(name, count)).collect();
+            assert_eq!(takes_long(&Envelope { inputs, ..Envelope::default() }), long, "{counts:?}");
+        }
+    }
 }
