@@ -356,6 +356,8 @@ impl Account {
         let (Some(breaker), Some(pass)) = (&self.version().payload.breaker, pass) else { return };
         let verdict = match code {
             None => Verdict::Good,
+            // A defect before its run is none of the version's.
+            Some(Code::Internal) if !self.is_decoded() => Verdict::Neither,
             Some(Code::BackendFailed | Code::Internal) => Verdict::Bad,
             Some(_) => Verdict::Neither,
         };

@@ -20,7 +20,7 @@ use common::{PATIENCE, Probe, answer, ask, connect, eventually, free, gateway_wi
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use headgate_core::error::Result;
-use headgate_core::spec::RunSpec;
+use headgate_core::spec::{EndpointSpec, RunSpec};
 use headgate_core::tensor::{Shape, Signature};
 use headgate_engine::Executable;
 use headgate_engine::runtime::Binding;
@@ -98,12 +98,7 @@ impl Setup {
     }
 
     fn send(&self, path: &str, headers: &str, body: &[u8]) -> TcpStream {
-        let mut stream = connect(self.address);
-        let length = body.len();
-        let head = format!("POST /{path} HTTP/1.1\r\nhost: t\r\ncontent-length: {length}\r\n{headers}\r\n");
-        stream.write_all(head.as_bytes()).unwrap();
-        stream.write_all(body).unwrap();
-        stream
+        send(self.address, path, headers, body)
     }
 
     fn send_listed(&self, headers: &str) -> TcpStream {
@@ -113,6 +108,15 @@ impl Setup {
     fn small_is_answered(&self) {
         assert_eq!(ask(&mut connect(self.address), "small", 21.0), 42.0);
     }
+}
+
+fn send(address: SocketAddr, path: &str, headers: &str, body: &[u8]) -> TcpStream {
+    let mut stream = connect(address);
+    let length = body.len();
+    let head = format!("POST /{path} HTTP/1.1\r\nhost: t\r\ncontent-length: {length}\r\n{headers}\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(body).unwrap();
+    stream
 }
 
 fn numbers() -> Vec<u8> {
@@ -232,18 +236,74 @@ fn an_answer_for_which_there_is_no_room_is_not_written() {
     let zeros = Zeros(common::signature());
     let _model = gateway.engine().adopt("sha256:zeros", Box::new(zeros), &RunSpec::default()).unwrap();
     common::serve_adopted(&gateway, "zeros", "sha256:zeros");
-    let ask = |count: f32| {
-        let mut stream = connect(address);
+    // The request was read: others may follow it on its connection.
+    let mut stream = connect(address);
+    let mut ask = |count: f32| {
         stream.write_all(common::request("zeros", count).as_bytes()).unwrap();
         answer(&mut stream)
     };
     for _ in 0..3 {
         let (status, body) = ask(1e6);
         assert_eq!((status, &body["code"]), (413, &json!("payload_too_large")), "{body}");
+        assert!(body["error"].as_str().unwrap().contains("its answer need"), "{body}");
         let (status, body) = ask(1e5);
         assert_eq!((status, body["outputs"][0]["data"].as_array().map(Vec::len)), (200, Some(100_000)));
     }
+    let closed = json!({"reason": "body_too_large"});
+    assert_eq!(metric(&gateway, "headgate_connections_closed_total", &closed), 0);
     eventually("the memory", || metric(&gateway, "headgate_large_request_bytes", &json!({})) == 0);
+}
+
+#[test]
+fn an_answer_that_is_not_compressed_in_time_is_late_and_not_empty() {
+    let mut setup = setup();
+    let zeros = Zeros(common::signature());
+    let _model = setup.gateway.engine().adopt("sha256:zeros", Box::new(zeros), &RunSpec::default()).unwrap();
+    common::serve_adopted(&setup.gateway, "zeros", "sha256:zeros");
+    // Both threads are taken.
+    let mut decoding = [setup.send_listed(""), setup.send_listed("")];
+    for _ in 0..2 {
+        setup.entered.recv_timeout(PATIENCE).unwrap();
+    }
+    // The longest answer that the IO thread writes by itself, which it does not compress by itself.
+    let ask = |more: &str| {
+        let mut stream = connect(setup.address);
+        let text = common::request("zeros", 65_536.0);
+        let head = format!("host: t\r\naccept-encoding: gzip\r\n{more}");
+        stream.write_all(text.replacen("host: t\r\n", &head, 1).as_bytes()).unwrap();
+        stream
+    };
+    let (code, body) = answer(&mut ask("x-headgate-timeout: 200ms\r\n"));
+    assert_eq!((code, &body["code"]), (504, &json!("deadline_exceeded")), "{body}");
+    let mut waiting = ask("");
+    setup.small_is_answered();
+    setup.let_go();
+    let (code, packed) = common::status_and_body(&mut waiting);
+    assert_eq!((code, &packed[..2]), (200, &[0x1f, 0x8b][..]));
+    for stream in &mut decoding {
+        assert_eq!(status(stream), 200);
+    }
+}
+
+#[test]
+fn a_panic_while_a_large_request_is_decoded_is_no_failure_of_its_version() {
+    let (gateway, address) = gateway_with(&json!({}));
+    let driver = StandIn::new();
+    driver.panic_on_host();
+    let model = OnDriver(free(), driver);
+    let _model = gateway.engine().adopt("sha256:large", Box::new(model), &RunSpec::default()).unwrap();
+    let breaker = json!({"consecutive": 1, "success_rate": 0.5, "window_ms": 10000, "min_requests": 100});
+    let spec = json!({
+        "name": "large", "revision": 1, "champion": "v1", "timeout_ms": 60000, "limits": {"breaker": breaker},
+        "versions": [{"name": "v1", "digest": "sha256:large", "artifact": "adopted"}],
+    });
+    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    for _ in 0..3 {
+        let (code, body) = answer(&mut send(address, "v2/models/large/infer", "", listed().as_bytes()));
+        assert_eq!((code, &body["code"]), (500, &json!("internal")), "{body}");
+    }
+    let version = json!({"endpoint": "large", "version": "v1"});
+    assert_eq!(metric(&gateway, "headgate_breaker_open", &version), 0);
 }
 
 #[test]

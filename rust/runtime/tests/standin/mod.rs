@@ -55,6 +55,7 @@ struct State {
     on_host: Option<usize>,
     asked: usize,
     failing: Option<&'static str>,
+    host_panics: bool,
 }
 
 struct Step {
@@ -84,6 +85,11 @@ impl StandIn {
         let gate = Gate { entered: Mutex::new(entered_tx), leave: Mutex::new(leave_rx) };
         *self.gate.lock().unwrap() = Some(Arc::new(gate));
         (entered, leave)
+    }
+
+    /// From now on whoever asks for host memory panics.
+    pub fn panic_on_host(&self) {
+        self.state().host_panics = true;
     }
 
     /// What was asked for since the last call.
@@ -212,6 +218,8 @@ unsafe impl Driver for StandIn {
 
     fn allocate_host(&self, bytes: usize) -> Result<NonNull<u8>> {
         let gate = self.gate.lock().unwrap().clone();
+        let panics = self.state().host_panics;
+        assert!(!panics, "a defect");
         if let Some(gate) = gate {
             // Nobody need count; once the test has dropped its sender, all pass.
             let _ = gate.entered.lock().unwrap().send(());
