@@ -103,17 +103,16 @@ fn a_request_that_is_worked_on_makes_no_room() {
 
 #[test]
 fn connections_that_are_waited_for_too_long_are_counted_by_reason() {
-    let short =
-        json!({"idle_ms": 100, "head_timeout_ms": 100, "body_timeout_ms": 100, "max_body_bytes": 1000});
-    let (gateway, address) = gateway_with(&short);
-    serve(&gateway, "tiny", free(), true);
     let head = "POST /v2/models/tiny/infer HTTP/1.1\r\nhost: t\r\n";
-    for (reason, sent) in [
-        ("idle", String::new()),
-        ("head_timeout", head.to_owned()),
-        ("body_timeout", format!("{head}content-length: 100\r\n\r\n{{")),
-        ("body_too_large", format!("{head}content-length: 1001\r\n\r\n{{")),
+    for (reason, limit, value, sent) in [
+        ("idle", "idle_ms", 100, String::new()),
+        ("head_timeout", "head_timeout_ms", 100, head.to_owned()),
+        ("body_timeout", "body_timeout_ms", 100, format!("{head}content-length: 100\r\n\r\n{{")),
+        ("body_too_large", "max_body_bytes", 1000, format!("{head}content-length: 1001\r\n\r\n{{")),
     ] {
+        // The other limits are far away.
+        let (gateway, address) = gateway_with(&json!({limit: value}));
+        serve(&gateway, "tiny", free(), true);
         let count = || metric(&gateway, "headgate_connections_closed_total", &json!({"reason": reason}));
         assert_eq!(count(), 0, "{reason}");
         let mut client = connect(address);
