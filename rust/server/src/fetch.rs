@@ -196,13 +196,11 @@ impl Fetcher {
     /// Looks at the loads at `now`: cancels those that take too long, replaces threads that do not come back from theirs, and has no
     /// model wait behind loads that hang.
     pub fn watch(&self, now: Instant) {
-        let abandoned = self.loads.look(now);
-        for model in &abandoned {
-            self.answer(model, &Err(told(self.loads.too_long())));
+        for model in self.loads.look(now) {
+            self.answer(&model, &Err(told(self.loads.too_long())));
         }
         let Threads::Running(loaders) = &mut self.state().threads else { return };
-        abandoned.iter().for_each(|_| loaders.replace(self.loads.stuck()));
-        loaders.grow(|least| self.loads.since(now, least));
+        loaders.tend(&self.loads, now, |_| true);
     }
 
     /// What is counted of loads for requests.

@@ -40,7 +40,7 @@ pub struct Publisher {
 /// The loader threads, which are started by the first spec that needs one.
 enum Threads {
     None,
-    Running { ordinary: Loaders<Arc<Order>>, urgent: Loaders<Arc<Order>> },
+    Running { ordinary: Box<Loaders<Arc<Order>>>, urgent: Box<Loaders<Arc<Order>>> },
     Stopped,
 }
 
@@ -105,7 +105,7 @@ impl Publisher {
         if matches!(*loaders, Threads::None) {
             let start = |threads| {
                 let inner = self.inner.clone();
-                Loaders::start(threads, "hg-load", move |order| work(&inner, order))
+                Loaders::start(threads, "hg-load", move |order| work(&inner, order)).map(Box::new)
             };
             *loaders = Threads::Running { ordinary: start(LOADERS)?, urgent: start(1)? };
         }
@@ -119,16 +119,11 @@ impl Publisher {
     /// loads that are slow.
     pub fn watch(&self, now: Instant) {
         let loads = &self.inner.loads;
-        let abandoned = loads.look(now);
-        abandoned.iter().for_each(|order| self.inner.abandon(order));
+        loads.look(now).iter().for_each(|order| self.inner.abandon(order));
         let mut loaders = self.loaders();
         let Threads::Running { ordinary, urgent } = &mut *loaders else { return };
-        for order in abandoned {
-            if order.spec.urgent { &mut *urgent } else { &mut *ordinary }.replace(loads.stuck());
-        }
-        for loaders in [ordinary, urgent] {
-            loaders.grow(|least| loads.since(now, least));
-        }
+        ordinary.tend(loads, now, |order| !order.spec.urgent);
+        urgent.tend(loads, now, |order| order.spec.urgent);
     }
 
     /// What is counted of loads of new states.

@@ -2,6 +2,8 @@
 //!
 //! Nothing that loads soon waits behind what does not: while every thread is in a slow load and orders wait, there are twice as many
 //! threads. A few come for loads that are slow, because many large models at a time take memory; the others come for loads that hang.
+//! A thread that an abandoned load holds does not count: how many are needed follows at every look from how many are free, so that
+//! nothing has to be taken back when such a load ends after all.
 //!
 //! Not here: the loads (`loads`).
 
@@ -14,19 +16,21 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use headgate_core::error::{Code, Error, Result};
 use headgate_engine::join_until;
 
-use crate::serving::loads::MOST_ABANDONED;
+use crate::serving::loads::Loads;
 use crate::threads::spawn_behind;
 
 /// Threads beyond those that there are mostly, while loads are slow, and while they hang.
 const EXTRA: usize = 6;
 const MOST_EXTRA: usize = 62;
+/// Threads of one queue, with those that abandoned loads hold.
+const MOST: usize = 128;
 /// A load that takes longer than this is slow, and one that takes longer than that is taken to hang.
 const SLOW: Duration = Duration::from_secs(2);
 const HANGS: Duration = Duration::from_secs(5);
 /// Orders that may wait.
 const WAITING: usize = 4096;
 
-/// Does what an order asks for; whether it was abandoned meanwhile, so that the thread has been replaced.
+/// Does what an order asks for; whether it was abandoned meanwhile, so that the thread is to end.
 type Work<T> = dyn Fn(&T) -> bool + Send + Sync;
 
 /// One queue of orders and its threads.
@@ -34,13 +38,15 @@ pub struct Loaders<T> {
     sender: Sender<T>,
     orders: Receiver<T>,
     threads: Vec<JoinHandle<()>>,
-    /// The threads that there are mostly, less those that abandoned loads hold and that were not replaced.
+    /// The threads that there are mostly, beside those that abandoned loads hold.
     base: usize,
+    /// Whether abandoned loads hold every thread that there may be.
+    held: bool,
     work: Arc<Work<T>>,
     name: &'static str,
 }
 
-impl<T: Send + 'static> Loaders<T> {
+impl<T: Clone + Send + 'static> Loaders<T> {
     /// Starts `base` threads, called by that name.
     ///
     /// # Errors
@@ -51,7 +57,8 @@ impl<T: Send + 'static> Loaders<T> {
         work: impl Fn(&T) -> bool + Send + Sync + 'static,
     ) -> Result<Loaders<T>> {
         let (sender, orders) = bounded(WAITING);
-        let mut loaders = Loaders { sender, orders, threads: Vec::new(), base, work: Arc::new(work), name };
+        let mut loaders =
+            Loaders { sender, orders, threads: Vec::new(), base, held: false, work: Arc::new(work), name };
         (0..base).try_for_each(|_| loaders.add(false))?;
         Ok(loaders)
     }
@@ -61,10 +68,11 @@ impl<T: Send + 'static> Loaders<T> {
     /// # Errors
     /// `overloaded` when too many wait, or every thread is held by a load that does not end.
     pub fn push(&self, order: T) -> Result<()> {
-        if self.base == 0 {
+        if self.held {
             return Err(Error::new(
                 Code::Overloaded,
-                "every thread that loads models is held by a load that was cancelled and does not end; restart the gateway",
+                "every thread that loads models is held by a load that was cancelled and does not end; see to the storage that holds \
+                 the models, or restart the gateway",
             ));
         }
         self.sender.try_send(order).map_err(|error| match error {
@@ -75,24 +83,22 @@ impl<T: Send + 'static> Loaders<T> {
         })
     }
 
-    /// Has another thread take the place of one that an abandoned load holds, unless as many as `stuck` are held so by now.
-    pub fn replace(&mut self, stuck: usize) {
-        if stuck > MOST_ABANDONED || self.add(false).is_err() {
-            self.base -= 1;
-        }
-    }
-
-    /// Adds threads while orders wait and every thread is in a load that takes long; `since` says how many loads have been in progress
-    /// for so long.
-    pub fn grow(&mut self, since: impl Fn(Duration) -> usize) {
+    /// Has as many threads free of abandoned loads as there are mostly, and more while orders wait and every one of them is in a load
+    /// that takes long at `now`. Of `loads`, those count that are `of` this queue.
+    pub fn tend(&mut self, loads: &Loads<T>, now: Instant, of: impl Fn(&T) -> bool) {
         self.threads.retain(|thread| !thread.is_finished());
-        let present = self.threads.len();
-        let (least, most) = if present < self.base + EXTRA { (SLOW, EXTRA) } else { (HANGS, MOST_EXTRA) };
-        if self.orders.is_empty() || since(least) < present {
+        // Counted after the threads: a load that ends meanwhile leaves one thread too few until the next look, and never one too many.
+        let mut free = self.threads.len().saturating_sub(loads.stuck(&of));
+        while free < self.base && self.threads.len() < MOST && self.add(false).is_ok() {
+            free += 1;
+        }
+        self.held = free == 0;
+        let (least, most) = if free < self.base + EXTRA { (SLOW, EXTRA) } else { (HANGS, MOST_EXTRA) };
+        if self.orders.is_empty() || loads.since(now, least, of) < free {
             return;
         }
-        let room = (self.base + most).saturating_sub(present);
-        for _ in 0..self.orders.len().min(present.max(1)).min(room) {
+        let room = (self.base + most).saturating_sub(free).min(MOST.saturating_sub(self.threads.len()));
+        for _ in 0..self.orders.len().min(free.max(1)).min(room) {
             // The system gives no more threads: the next look tries again.
             let _ = self.add(true);
         }
@@ -124,5 +130,122 @@ impl<T: Send + 'static> Loaders<T> {
     pub fn stop(self, deadline: Instant) -> bool {
         drop(self.sender);
         self.threads.into_iter().map(|thread| join_until(thread, deadline).is_some()).fold(true, |a, b| a & b)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two queues of one kind of loads, none of which ends before the gate opens: even orders, and odd ones.
+    struct Bench {
+        loads: Arc<Loads<usize>>,
+        queues: [Loaders<usize>; 2],
+        done: Arc<AtomicUsize>,
+        gate: Option<Sender<()>>,
+    }
+
+    impl Bench {
+        fn new(bases: [usize; 2]) -> Bench {
+            let (loads, done) =
+                (Arc::new(Loads::new(Duration::from_secs(60))), Arc::<AtomicUsize>::default());
+            let (gate, opened) = bounded::<()>(0);
+            let queues = bases.map(|base| {
+                let (loads, done, opened) = (loads.clone(), done.clone(), opened.clone());
+                let work = move |order: &usize| {
+                    let load = loads.begin(*order);
+                    let _ = opened.recv();
+                    done.fetch_add(1, Relaxed);
+                    load.finish()
+                };
+                Loaders::start(base, "hg-test", work).expect("threads")
+            });
+            Bench { loads, queues, done, gate: Some(gate) }
+        }
+
+        fn tend(&mut self, now: Instant) {
+            for (odd, queue) in self.queues.iter_mut().enumerate() {
+                queue.tend(&self.loads, now, |order| order % 2 == odd);
+            }
+        }
+
+        /// Every thread of a queue has begun a load, or nothing waits.
+        fn settle(&self, odd: usize) {
+            let of = |order: &usize| order % 2 == odd;
+            let begun = || self.loads.since(Instant::now(), Duration::ZERO, of) + self.loads.stuck(of);
+            at_last(|| self.queues[odd].counts()[0] == begun() as u64 || self.queues[odd].orders.is_empty());
+        }
+
+        /// Abandons every load that has begun, and looks after the threads.
+        fn abandon(&mut self) {
+            let late = Instant::now() + Duration::from_secs(3600);
+            self.loads.look(late);
+            self.loads.look(late + Duration::from_secs(60));
+            self.tend(late);
+        }
+    }
+
+    fn at_last(mut holds: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !holds() {
+            assert!(start.elapsed() < Duration::from_secs(120), "it never came");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn however_many_loads_are_abandoned_threads_are_bounded_and_come_back() {
+        let mut bench = Bench::new([2, 1]);
+        let orders = 2 * MOST;
+        (0..orders).for_each(|order| bench.queues[0].push(2 * order).expect("room"));
+        while bench.loads.stuck(|_| true) < MOST {
+            bench.settle(0);
+            bench.abandon();
+            assert!(bench.queues[0].threads.len() <= MOST);
+            let free = bench.queues[0].threads.len() - bench.loads.stuck(|_| true);
+            assert!(free >= 2.min(MOST - bench.loads.stuck(|_| true)), "{free}");
+        }
+        let refused = bench.queues[0].push(0).expect_err("nobody is there for it");
+        assert_eq!(refused.code, Code::Overloaded);
+        // They end after all, and what waited has its turn.
+        drop(bench.gate.take());
+        at_last(|| {
+            bench.tend(Instant::now());
+            bench.done.load(Relaxed) == orders && bench.queues[0].counts() == [2, 0]
+        });
+        bench.queues[0].push(0).expect("threads are there for it");
+        at_last(|| bench.done.load(Relaxed) == orders + 1);
+    }
+
+    #[test]
+    fn abandoned_loads_of_one_queue_take_no_thread_from_another() {
+        let mut bench = Bench::new([2, 1]);
+        (0..2 * MOST).for_each(|order| bench.queues[0].push(2 * order).expect("room"));
+        bench.queues[1].push(1).expect("room");
+        at_last(|| bench.loads.since(Instant::now(), Duration::ZERO, |order| *order == 1) == 1);
+        while bench.loads.stuck(|order| order % 2 == 0) < MOST {
+            (0..2).for_each(|queue| bench.settle(queue));
+            bench.abandon();
+        }
+        assert_eq!((bench.loads.stuck(|order| *order == 1), bench.queues[1].counts()), (1, [2, 0]));
+        bench.queues[1].push(3).expect("a thread is there for it");
+        at_last(|| bench.loads.since(Instant::now(), Duration::ZERO, |order| *order == 3) == 1);
+        drop(bench.gate.take());
+    }
+
+    #[test]
+    fn a_thread_beside_the_others_that_is_abandoned_has_no_lasting_successor() {
+        let mut bench = Bench::new([1, 1]);
+        (0..6).for_each(|order| bench.queues[0].push(2 * order).expect("room"));
+        let late = Instant::now() + Duration::from_secs(30);
+        while !bench.queues[0].orders.is_empty() {
+            bench.settle(0);
+            bench.tend(late);
+        }
+        at_last(|| bench.loads.since(late, Duration::ZERO, |_| true) == 6);
+        bench.abandon();
+        assert_eq!(bench.queues[0].counts(), [7, 0], "one that is free beside six that are held");
+        drop(bench.gate.take());
+        at_last(|| bench.queues[0].counts() == [1, 0]);
     }
 }

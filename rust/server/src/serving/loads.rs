@@ -19,8 +19,6 @@ use crate::metrics::family;
 
 /// How long a cancelled load gets to end.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Threads that may be held by abandoned loads, for each kind of load, before no more are replaced.
-pub const MOST_ABANDONED: usize = 64;
 
 /// Why a load was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,14 +108,15 @@ impl<T: Clone> Loads<T> {
         }
     }
 
-    /// Threads that abandoned loads hold.
-    pub fn stuck(&self) -> usize {
-        self.state().loads.values().filter(|load| load.abandoned).count()
+    /// Threads that abandoned loads `of` a queue hold.
+    pub fn stuck(&self, of: impl Fn(&T) -> bool) -> usize {
+        self.state().loads.values().filter(|load| load.abandoned && of(&load.what)).count()
     }
 
-    /// How many have been in progress for so long at `now`.
-    pub fn since(&self, now: Instant, least: Duration) -> usize {
-        self.state().loads.values().filter(|load| now >= load.begun + least).count()
+    /// How many loads `of` a queue have been in progress for `least` at `now`, without those that were abandoned.
+    pub fn since(&self, now: Instant, least: Duration, of: impl Fn(&T) -> bool) -> usize {
+        let slow = |load: &&Entry<T>| !load.abandoned && now >= load.begun + least && of(&load.what);
+        self.state().loads.values().filter(slow).count()
     }
 
     /// What a load fails with that took too long.
@@ -128,7 +127,7 @@ impl<T: Clone> Loads<T> {
 
     /// Loads that were cancelled, those of them that were abandoned, and how many of these hold a thread now.
     pub fn counts(&self) -> [u64; 3] {
-        [self.cancelled.load(Relaxed), self.abandoned.load(Relaxed), self.stuck() as u64]
+        [self.cancelled.load(Relaxed), self.abandoned.load(Relaxed), self.stuck(|_| true) as u64]
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
