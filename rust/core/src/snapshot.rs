@@ -50,9 +50,11 @@ impl<V> Snapshot<V> {
         Snapshot { generation: self.generation + 1, endpoints, unloaded, absent }
     }
 
-    /// The same generation, which says why an endpoint is not served. `None` for one that is served, or was unloaded on purpose.
+    /// The same generation, which says why an endpoint is not served. `None` for one that is served, or was unloaded on purpose, or of
+    /// which the same is said already.
     pub fn excusing(&self, name: &str, why: &str) -> Option<Snapshot<V>> {
-        if self.endpoints.contains_key(name) || self.unloaded.contains_key(name) {
+        let said = self.absent.get(name).is_some_and(|said| **said == *why);
+        if said || self.endpoints.contains_key(name) || self.unloaded.contains_key(name) {
             return None;
         }
         let mut absent = self.absent.clone();

@@ -16,7 +16,7 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::{check, compile};
 use headgate_core::spec::EndpointSpec;
 use headgate_engine::{Engine, Model};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::drift::Sketches;
 use crate::fit;
@@ -25,6 +25,7 @@ use crate::residency::{self, Loaded};
 use crate::serving::loaders::Loaders;
 use crate::serving::loads::{Load, LoadCounts, Loads, Why};
 use crate::serving::orders::{Order, Reload, State};
+use crate::serving::outcome::{News, Outcome};
 use crate::version::{self, LoadFailure};
 use crate::wake::Events;
 
@@ -94,13 +95,16 @@ impl Publisher {
             self.inner.carry_out(&order, None);
             return Ok(ticket);
         }
-        let name = order.spec.name.clone();
-        self.inner.excuse(&order, "it is being loaded");
-        self.enqueue(order).inspect_err(|_| self.inner.settle(&name, ticket))?;
+        self.inner.excuse(&order, &News::Loading);
+        let order = Arc::new(order);
+        self.enqueue(order.clone()).inspect_err(|error| {
+            self.inner.excuse(&order, &News::Failed(&error.message));
+            self.inner.settle(&order.spec.name, ticket);
+        })?;
         Ok(ticket)
     }
 
-    fn enqueue(&self, order: Order) -> Result<()> {
+    fn enqueue(&self, order: Arc<Order>) -> Result<()> {
         let mut loaders = self.loaders();
         if matches!(*loaders, Threads::None) {
             let start = |threads| {
@@ -112,7 +116,7 @@ impl Publisher {
         let Threads::Running { ordinary, urgent } = &*loaders else {
             return Err(Error::new(Code::Draining, "the gateway has been stopped"));
         };
-        if order.spec.urgent { urgent.push(Arc::new(order)) } else { ordinary.push(Arc::new(order)) }
+        if order.spec.urgent { urgent.push(order) } else { ordinary.push(order) }
     }
 
     /// Looks at the loads at `now`: cancels those that take too long, abandons those that do not end, and has no order wait behind
@@ -209,7 +213,7 @@ impl Publisher {
         let ticket = state.floor.get(name).copied().unwrap_or_default();
         let reload = Some(Reload { asked: state.next(), waits });
         drop(state);
-        self.enqueue(Order { ticket, spec, reload })?;
+        self.enqueue(Arc::new(Order { ticket, spec, reload }))?;
         Ok(loaded)
     }
 
@@ -282,15 +286,19 @@ impl Inner {
         self.loads.cancel(|order| order.spec.name == name && self.superseded(order));
     }
 
-    /// Says why an endpoint is not served that was before: after a start, while its state is on its way or when it cannot be loaded.
-    fn excuse(&self, order: &Order, why: &str) {
-        let state = self.state();
-        if order.spec.fresh || order.reload.is_some() || state.supersedes(order) {
+    /// Says why an endpoint is not served that was before the start.
+    fn excuse(&self, order: &Order, news: &News<'_>) {
+        let mut state = self.state();
+        if !news.counts(order, &state) {
             return;
         }
-        if let Some(next) = self.shared.snapshot.load().excusing(&order.spec.name, why) {
-            self.shared.store(next);
+        let name = &order.spec.name;
+        if let Some(newest) = state.excused.get_mut(name) {
+            *newest = order.ticket;
         }
+        let Some(next) = self.shared.snapshot.load().excusing(name, news.words()) else { return };
+        state.excused.insert(name.clone(), order.ticket);
+        self.shared.store(next);
         drop(state);
         self.refresh();
     }
@@ -418,6 +426,7 @@ impl Inner {
         endpoint: Option<(Arc<LiveEndpoint>, &Arc<EndpointSpec>)>,
     ) -> u64 {
         state.floor.insert(name.to_owned(), ticket);
+        state.excused.remove(name);
         match &endpoint {
             Some((_, spec)) => state.specs.insert(name.to_owned(), Arc::clone(spec)),
             None => state.specs.remove(name),
@@ -443,9 +452,8 @@ impl Inner {
 
     /// Tells whoever asked what became of an order.
     fn tell(&self, order: &Order, outcome: Outcome) {
-        let Order { ticket, spec, reload } = order;
-        let (endpoint, revision) = (&spec.name, spec.revision);
-        if let Some(Reload { waits, .. }) = reload {
+        let endpoint = &order.spec.name;
+        if let Some(Reload { waits, .. }) = &order.reload {
             match outcome {
                 Outcome::Failed(failure) => waits.tell(Err(failure.error)),
                 Outcome::Applied { .. } => waits.tell(Ok(())),
@@ -453,49 +461,14 @@ impl Inner {
             }
             return;
         }
-        if let (Outcome::Failed(failure), true) = (&outcome, spec.urgent) {
+        if let (Outcome::Failed(failure), true) = (&outcome, order.spec.urgent) {
             // Loads that waited for this one are not served by it.
             let heirs = self.state().heirs.remove(endpoint).unwrap_or_default();
             heirs.into_iter().for_each(|heir| heir.tell(Err(failure.error.clone())));
         }
-        if let Outcome::Failed(failure) = &outcome {
-            self.excuse(order, &failure.error.message);
+        if let Some(news) = outcome.news() {
+            self.excuse(order, &news);
         }
-        self.events.push(match outcome {
-            Outcome::Applied { generation, models } => json!({
-                "event": "applied", "ticket": ticket, "endpoint": endpoint, "revision": revision,
-                "generation": generation, "versions": loaded(spec, &models),
-            }),
-            Outcome::Superseded => json!({
-                "event": "superseded", "ticket": ticket, "endpoint": endpoint, "revision": revision,
-            }),
-            Outcome::Failed(LoadFailure { version, error }) => json!({
-                "event": "failed", "ticket": ticket, "endpoint": endpoint, "revision": revision,
-                "code": error.code, "version": version, "message": error.message,
-            }),
-        });
+        self.events.push(outcome.event(order));
     }
-}
-
-/// What became of an order.
-enum Outcome {
-    /// It is served.
-    Applied { generation: u64, models: Vec<Arc<Model>> },
-    /// Somebody newer was first.
-    Superseded,
-    /// What was served before goes on.
-    Failed(LoadFailure),
-}
-
-fn loaded(spec: &EndpointSpec, models: &[Arc<Model>]) -> Value {
-    let versions: Map<String, Value> = spec
-        .versions
-        .iter()
-        .zip(models)
-        .map(|(version, model)| {
-            let facts = json!({"load_ms": model.load_ns() as f64 / 1e6, "signature": model.signature()});
-            (version.name.clone(), facts)
-        })
-        .collect();
-    Value::Object(versions)
 }

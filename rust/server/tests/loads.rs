@@ -223,6 +223,55 @@ fn what_was_served_before_a_start_and_cannot_be_loaded_says_why() {
     assert!(why.contains("--load-timeout"), "{why}");
 }
 
+#[test]
+fn what_was_served_before_a_start_says_what_became_of_its_newest_state() {
+    let (gateway, address) = gateway_with(&json!({}));
+    let (folder, path) = endless();
+    let events = |tickets: &[u64]| -> Vec<Value> {
+        outcomes(&gateway, tickets).into_iter().map(|event| event["event"].clone()).collect()
+    };
+    restore(&gateway, "fails", &path);
+    let next = apply(&gateway, "fails", 2, &folder.path().join("nowhere.onnx"));
+    assert_eq!(events(&[next]), ["failed"]);
+    let (status, why) = refused(address, "fails");
+    assert_eq!(status, 503, "{why}");
+    assert!(why.contains("nowhere.onnx"), "{why}");
+    let before = restore(&gateway, "cancelled", &path);
+    gateway.cancel("cancelled");
+    assert_eq!(events(&[before]), ["superseded"]);
+    let (status, why) = refused(address, "cancelled");
+    assert_eq!(status, 503, "{why}");
+    assert!(why.contains("its load was cancelled"), "{why}");
+    // Whoever is new here has never been served.
+    let new = apply(&gateway, "new", 1, &folder.path().join("nowhere.onnx"));
+    assert_eq!((events(&[new]), refused(address, "new").0), (vec![json!("failed")], 404));
+    for name in ["fails", "cancelled"] {
+        loads_at_last(&gateway, name, &model("count.onnx"));
+    }
+}
+
+#[test]
+fn what_was_served_before_a_start_and_is_abandoned_says_why() {
+    let (gateway, address) = gateway_with(&json!({"load_timeout_ms": 100}));
+    let folder = tempfile::tempdir().unwrap();
+    let path = pipe(&folder);
+    let hangs = restore(&gateway, "hangs", &path);
+    assert_eq!(outcomes(&gateway, &[hangs])[0]["event"], "failed");
+    assert_eq!(count(&gateway, "headgate_loads_abandoned_total"), 1);
+    let (status, why) = refused(address, "hangs");
+    assert_eq!(status, 503, "{why}");
+    assert!(why.contains("--load-timeout"), "{why}");
+    drop(std::fs::OpenOptions::new().write(true).open(&path).unwrap());
+    eventually("its end", || count(&gateway, "headgate_loads_stuck") == 0);
+}
+
+/// An artifact that whoever opens to read waits for somebody who writes.
+fn pipe(folder: &TempDir) -> PathBuf {
+    let path = folder.path().join("model.onnx");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    path
+}
+
 /// How a request is refused.
 fn refused(address: SocketAddr, name: &str) -> (u16, String) {
     let mut stream = connect(address);
@@ -243,9 +292,7 @@ fn a_gateway_stops_while_a_load_hangs() {
 fn a_load_that_cannot_be_cancelled_is_abandoned_and_its_thread_replaced() {
     let (gateway, _) = gateway_with(&json!({"load_timeout_ms": 100}));
     let folder = tempfile::tempdir().unwrap();
-    // Whoever opens it to read waits for somebody who writes.
-    let path = folder.path().join("model.onnx");
-    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let path = pipe(&folder);
     let hangs = [apply(&gateway, "one", 1, &path), apply(&gateway, "two", 1, &path)];
     assert!(outcomes(&gateway, &hangs).iter().all(|event| event["event"] == "failed"));
     assert_eq!(count(&gateway, "headgate_loads_abandoned_total"), 2);

@@ -6,5 +6,6 @@
 pub mod loaders;
 pub mod loads;
 pub mod orders;
+pub mod outcome;
 pub mod run_watch;
 pub mod status;

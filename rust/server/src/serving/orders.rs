@@ -42,6 +42,8 @@ pub(crate) struct State {
     pub(crate) specs: HashMap<String, Arc<EndpointSpec>>,
     /// The newest ticket at which an endpoint's loads were cancelled: ordinary ones that were asked for before are superseded.
     pub(crate) cancelled: HashMap<String, u64>,
+    /// The newest ticket that said why an endpoint is not served, for each in the snapshot's `absent`.
+    pub(crate) excused: HashMap<String, u64>,
     /// The tickets of loads that were abandoned: whoever asked was told, and what they bring is thrown away.
     pub(crate) abandoned: HashSet<u64>,
     /// Endpoints that were replaced; they are freed here and not on an IO thread.
