@@ -180,13 +180,13 @@ fn members<'a, 's>(
 ) -> Result<Vec<(&'s TensorSpec, &'a [u8])>> {
     let mut values: Vec<Option<&[u8]>> = vec![None; signature.inputs.len()];
     // Few of what may be thousands: an exporter may list all weights.
-    let mut optional: Vec<(&TensorSpec, &[u8])> = Vec::new();
+    let mut optional: Vec<(usize, &[u8])> = Vec::new();
     cursor.members(|cursor, key| {
         let is_new = if let Some(index) = signature.inputs.iter().position(|spec| spec.name == key) {
             values[index].replace(cursor.value_extent()?).is_none()
-        } else if let Some(spec) = signature.optional_inputs.iter().find(|spec| spec.name == key) {
-            let is_new = optional.iter().all(|(given, _)| given.name != spec.name);
-            optional.push((spec, cursor.value_extent()?));
+        } else if let Some(index) = signature.optional_inputs.iter().position(|spec| spec.name == key) {
+            let is_new = optional.iter().all(|(given, _)| *given != index);
+            optional.push((index, cursor.value_extent()?));
             is_new
         } else {
             return Err(Error::invalid(format!(
@@ -207,7 +207,9 @@ fn members<'a, 's>(
     };
     let required = values.into_iter().zip(&signature.inputs);
     let required = required.map(|(value, spec)| Ok((spec, value.ok_or_else(|| missing(spec))?)));
-    required.chain(optional.into_iter().map(Ok)).collect()
+    optional.sort_unstable_by_key(|(index, _)| *index);
+    let optional = optional.into_iter().map(|(index, value)| Ok((&signature.optional_inputs[index], value)));
+    required.chain(optional).collect()
 }
 
 /// The kind of a list's first element.

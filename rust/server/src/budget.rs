@@ -42,25 +42,8 @@ impl ByteBudget {
     /// Takes so many bytes.
     ///
     /// # Errors
-    /// As [`ByteBudget::reserve_beside`].
+    /// `overloaded` when that is more than what is left.
     pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reserved> {
-        self.reserve_beside(None, bytes)
-    }
-
-    /// Takes so many bytes for a request that holds others already.
-    ///
-    /// # Errors
-    /// `overloaded` when that is more than what is left; `payload_too_large` when it is, with what the request holds, more than
-    /// there ever is.
-    pub fn reserve_beside(self: &Arc<Self>, held: Option<&Reserved>, bytes: usize) -> Result<Reserved> {
-        let whole = held.map_or(0, |held| held.bytes).saturating_add(bytes);
-        if whole > self.limit {
-            let words = format!("this request and its answer need {whole} bytes of memory");
-            return Err(Error::new(
-                Code::PayloadTooLarge,
-                format!("{words}, and large requests have {} in all (--request-memory)", self.limit),
-            ));
-        }
         let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
         self.used.fetch_update(Relaxed, Relaxed, fits).map_err(|used| {
             Error::new(
@@ -72,6 +55,22 @@ impl ByteBudget {
             )
         })?;
         Ok(Reserved { budget: self.clone(), bytes })
+    }
+
+    /// Takes so many bytes for the answer of a request that holds others already.
+    ///
+    /// # Errors
+    /// As [`ByteBudget::reserve`]; `payload_too_large` when it is, with what the request holds, more than there ever is.
+    pub fn reserve_answer(self: &Arc<Self>, held: Option<&Reserved>, bytes: usize) -> Result<Reserved> {
+        let whole = held.map_or(0, |held| held.bytes).saturating_add(bytes);
+        if whole > self.limit {
+            let words = format!("this request and its answer need {whole} bytes of memory");
+            return Err(Error::new(
+                Code::PayloadTooLarge,
+                format!("{words}, and large requests have {} in all (--request-memory)", self.limit),
+            ));
+        }
+        self.reserve(bytes)
     }
 
     /// The most bytes.
@@ -252,7 +251,7 @@ mod tests {
     #[test]
     fn what_can_never_have_room_is_told_apart_from_what_has_none_now() {
         let budget = ByteBudget::new(4 * SMALL);
-        let code = |held, bytes| budget.reserve_beside(held, bytes).err().map(|error| error.code);
+        let code = |held, bytes| budget.reserve_answer(held, bytes).err().map(|error| error.code);
         let held = budget.reserve(SMALL).unwrap();
         let other = budget.reserve(SMALL).unwrap();
         assert_eq!(code(None, 4 * SMALL), Some(Code::Overloaded));

@@ -301,7 +301,7 @@ pub async fn gzip(
     }
     let encoded = beside::run(until, counted, move |share| {
         // Room for both while there are both; then the smaller one is sent.
-        let room = share.reserve(body.len());
+        let room = share.reserve_answer(body.len());
         let packed = room.ok().and_then(|_room| encode(&body).ok());
         Ok((body, packed))
     });

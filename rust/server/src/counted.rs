@@ -66,7 +66,7 @@ impl Counted {
     }
 
     fn add_large(&mut self, bytes: usize) -> Result<()> {
-        let more = io::with(|io| io.shared.large.reserve_beside(self.large.as_ref(), bytes))?;
+        let more = io::with(|io| io.shared.large.reserve(bytes))?;
         self.join(Some(more));
         Ok(())
     }

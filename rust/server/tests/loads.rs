@@ -290,7 +290,7 @@ fn a_gateway_stops_while_a_load_hangs() {
 
 #[test]
 fn a_load_that_cannot_be_cancelled_is_abandoned_and_its_thread_replaced() {
-    let (gateway, _) = gateway_with(&json!({"load_timeout_ms": 100}));
+    let (gateway, _) = gateway_with(&json!({"load_timeout_ms": 3_000}));
     let folder = tempfile::tempdir().unwrap();
     let path = pipe(&folder);
     let hangs = [apply(&gateway, "one", 1, &path), apply(&gateway, "two", 1, &path)];

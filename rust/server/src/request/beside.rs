@@ -21,12 +21,12 @@ pub struct Share {
 }
 
 impl Share {
-    /// Counts `bytes` for as long as the result lives.
+    /// Counts `bytes` of an answer for as long as the result lives.
     ///
     /// # Errors
     /// `overloaded`; `payload_too_large`.
-    pub fn reserve(&self, bytes: usize) -> Result<Reserved> {
-        self.budget.reserve_beside(self.held.as_ref(), bytes)
+    pub fn reserve_answer(&self, bytes: usize) -> Result<Reserved> {
+        self.budget.reserve_answer(self.held.as_ref(), bytes)
     }
 
     /// Counts what was reserved until the request is over.
@@ -40,9 +40,9 @@ impl Share {
     /// Counts `bytes` more until the request is over.
     ///
     /// # Errors
-    /// As [`Share::reserve`].
+    /// `overloaded`.
     pub fn hold(&mut self, bytes: usize) -> Result<()> {
-        let more = self.reserve(bytes)?;
+        let more = self.budget.reserve(bytes)?;
         self.keep(more);
         Ok(())
     }

@@ -96,7 +96,7 @@ impl Answer {
         let outputs = Outputs::of(&self.selection, &self.ran, &self.endpoint, self.dialect, &mut lists)?;
         let bytes = outputs.bytes();
         // A model may answer with any size: there must be room before it is written, and nobody else takes it afterwards.
-        let mut room = share.reserve(bytes.saturating_add(outputs.written()))?;
+        let mut room = share.reserve_answer(bytes.saturating_add(outputs.written()))?;
         let sent = outputs::write(&manner, &head, &outputs.tensors(&mut lists)?, out)?;
         room.correct(bytes + out.len());
         share.keep(room);
