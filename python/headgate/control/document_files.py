@@ -64,7 +64,7 @@ class DocumentFiles:
         try:
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         except asyncio.CancelledError:
-            # Each write goes on to its end; nobody asks for its outcome any more.
+            # A write that has begun goes on to its end; one that waits for another file is left out.
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
         results = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]

@@ -1,6 +1,6 @@
 //! Work of a request that takes long, done on a thread beside its IO thread: there every other request would wait for it.
 //!
-//! Each IO thread has a few such threads (`threads`), and the work waits for one in the order in which it came. What waits is
+//! Each IO thread has two such threads (`threads`), and the work waits for one in the order in which it came. What waits is
 //! bounded by the memory for large requests, which goes with the work: it is given back when the work is over, also where
 //! nobody waits for that any more. Not here: which work takes long (`large_input`, `large`, `coding`).
 
