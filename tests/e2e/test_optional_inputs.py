@@ -500,25 +500,34 @@ def test_sparse_values_are_given_as_dense_ones_and_a_value_without_a_name_cannot
     assert [one["name"] for one in place.get(f"/v2/models/{name}")["inputs"]] == ["x", "s"]
 
 
+def add_sum(place: Place, folder: str, own_values: Values) -> None:
+    """A model that adds its optional inputs, whose own values these are, to ``x``."""
+    path = place.folder / folder / "model.onnx"
+    path.parent.mkdir()
+    made = model(
+        [helper.make_node("Sum", ["x", *own_values], ["y"])],
+        [value("x", ["n"]), *(value(name, [1]) for name in own_values)],
+        [value("y", ["n"])],
+        initializer=own(**own_values),
+    )
+    path.write_bytes(made.SerializeToString())
+
+
+def create(place: Place, name: str, document: str) -> None:
+    headers = {"content-type": "application/yaml", "if-none-match": "*"}
+    with place.gateway.admin() as admin:
+        answer = admin.http.put(f"/v1/endpoints/{name}", content=document, headers=headers)
+    assert answer.status_code == 201, answer.text
+
+
 def test_versions_may_differ_in_optional_inputs(place: Place, client: Client) -> None:
     for version, own_values in (("one", {"b": f32(1)}), ("two", {"b": f32(2), "c": f32(3)})):
-        path = place.folder / version / "model.onnx"
-        path.parent.mkdir()
-        made = model(
-            [helper.make_node("Sum", ["x", *own_values], ["y"])],
-            [value("x", ["n"]), *(value(name, [1]) for name in own_values)],
-            [value("y", ["n"])],
-            initializer=own(**own_values),
-        )
-        path.write_bytes(made.SerializeToString())
+        add_sum(place, version, own_values)
     document = (
         "apiVersion: headgate/v1\nkind: Endpoint\nname: both\n"
         'versions: {"1": {model: "file:one"}, "2": {model: "file:two"}}\ntraffic: {champion: "1"}\n'
     )
-    headers = {"content-type": "application/yaml", "if-none-match": "*"}
-    with place.gateway.admin() as admin:
-        answer = admin.http.put("/v1/endpoints/both", content=document, headers=headers)
-    assert answer.status_code == 201, answer.text
+    create(place, "both", document)
     x = described("x", f32(0)) | {"data": [0]}
     c = described("c", f32(0)) | {"data": [7]}
     for version, listed, status, right in (
@@ -537,15 +546,7 @@ def test_the_champion_answers_for_a_challenger_that_lacks_an_optional_input(
     place: Place, client: Client
 ) -> None:
     for version, own_values in (("with", {"b": f32(1)}), ("without", {})):
-        path = place.folder / version / "model.onnx"
-        path.parent.mkdir()
-        made = model(
-            [helper.make_node("Sum", ["x", *own_values], ["y"])],
-            [value("x", ["n"]), *(value(name, [1]) for name in own_values)],
-            [value("y", ["n"])],
-            initializer=own(**own_values),
-        )
-        path.write_bytes(made.SerializeToString())
+        add_sum(place, version, own_values)
     x = described("x", f32(0)) | {"data": [0]}
     b = described("b", f32(0)) | {"data": [5]}
     for name, fallback in (("lacks", ""), ("lacks-alone", "fallback: none, ")):
@@ -554,10 +555,7 @@ def test_the_champion_answers_for_a_challenger_that_lacks_an_optional_input(
             'versions: {"1": {model: "file:with"}, "2": {model: "file:without"}}\n'
             f'traffic: {{champion: "1", {fallback}weights: {{"2": 50%}}}}\n'
         )
-        headers = {"content-type": "application/yaml", "if-none-match": "*"}
-        with place.gateway.admin() as admin:
-            answer = admin.http.put(f"/v1/endpoints/{name}", content=document, headers=headers)
-        assert answer.status_code == 201, answer.text
+        create(place, name, document)
         url = f"/v2/models/{name}/infer"
         answers = [client.http.post(url, json={"inputs": [x, b]}) for _ in range(60)]
         labels = {answer.headers.get("x-headgate-fallback") for answer in answers}
