@@ -9,15 +9,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, answer, connect, eventually, gateway_with, metric};
+use common::{LONG, PATIENCE, answer, at_last, connect, eventually, gateway_with, metric};
 use headgate_core::spec::EndpointSpec;
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
 
 /// More turns of a loop than anybody waits for.
 const ENDLESS: i64 = i64::MAX;
-/// What a node of five seconds may take on a machine that does other things.
-const LONG: Duration = Duration::from_secs(120);
 
 fn apply(gateway: &Gateway, name: &str, model: &str, run: &Value) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models").join(model);
@@ -82,15 +80,6 @@ fn send(address: SocketAddr, request: &(impl AsRef<[u8]> + ?Sized)) -> TcpStream
 
 fn ask(address: SocketAddr, request: &(impl AsRef<[u8]> + ?Sized)) -> (u16, Value) {
     answer(&mut send(address, request))
-}
-
-/// Waits for the end of a run that cannot be cancelled.
-fn at_last(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < LONG, "{what} never came");
-        std::thread::yield_now();
-    }
 }
 
 /// Asserts that an endpoint counts to three.

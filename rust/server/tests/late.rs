@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use common::{answer, connect, eventually, gateway, gateway_with, metric, request, signature};
+use common::{LONG, answer, at_last, connect, eventually, gateway, gateway_with, metric, request, signature};
 use headgate_core::error::Result;
 use headgate_core::spec::{EndpointSpec, RunSpec};
 use headgate_core::tensor::Signature;
@@ -23,9 +23,6 @@ use headgate_engine::runtime::{Binding, cancel};
 use headgate_engine::{Executable, Model};
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
-
-/// A guard against waiting for ever.
-const LONG: Duration = Duration::from_secs(120);
 
 /// Serves an endpoint `name` with a breaker that opens after two failures in a row.
 fn apply(gateway: &Gateway, name: &str, timeout_ms: u64, version: &Value) {
@@ -63,14 +60,6 @@ fn send(address: SocketAddr, request: &str) -> TcpStream {
 
 fn ask(address: SocketAddr, request: &str) -> (u16, Value) {
     answer(&mut send(address, request))
-}
-
-fn at_last(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < LONG, "{what} never came");
-        std::thread::yield_now();
-    }
 }
 
 /// A request to `name` with these inputs.

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{PATIENCE, ask, config, connect, eventually, gateway_with, metric};
+use common::{LONG, PATIENCE, ask, at_last, config, connect, eventually, gateway_with, metric};
 use headgate_core::spec::EndpointSpec;
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
@@ -51,17 +51,6 @@ fn restore(gateway: &Gateway, name: &str, path: &Path) -> u64 {
         "versions": [{"name": "v1", "digest": format!("sha256:{}", path.display()), "artifact": path}],
     });
     gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap()
-}
-
-/// A guard against waiting for ever, beside loads that take the processor.
-const LONG: Duration = Duration::from_secs(200);
-
-fn at_last(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = std::time::Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < LONG, "{what} never came");
-        std::thread::yield_now();
-    }
 }
 
 /// What became of each ticket.

@@ -25,6 +25,9 @@ use serde_json::{Value, json};
 /// How long a wait for something certain may take before the test is called stuck.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long it may take beside loads and runs that take the processor.
+pub const LONG: Duration = Duration::from_secs(200);
+
 /// Doubles its input, and waits to be let through when it has a gate.
 pub struct Probe {
     pub signature: Signature,
@@ -193,10 +196,19 @@ pub fn ask(stream: &mut TcpStream, name: &str, value: f32) -> f64 {
     body["outputs"][0]["data"][0].as_f64().unwrap()
 }
 
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn eventually(what: &str, holds: impl FnMut() -> bool) {
+    within(PATIENCE, what, holds);
+}
+
+/// As [`eventually`], beside work that takes the processor.
+pub fn at_last(what: &str, holds: impl FnMut() -> bool) {
+    within(LONG, what, holds);
+}
+
+fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < PATIENCE, "{what} never came");
+        assert!(start.elapsed() < limit, "{what} never came");
         std::thread::yield_now();
     }
 }
