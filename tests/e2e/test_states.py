@@ -1,0 +1,37 @@
+"""State folders that earlier builds made: a gateway of this tree finds all that was in them, and serves it as before."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.models import TESTS
+from support.tools import need_native, need_program
+
+STATES = TESTS / "states"
+SECONDS = 180
+
+
+@pytest.mark.parametrize(
+    "made", sorted(STATES.glob("*.tar.xz")), ids=lambda path: path.name.removesuffix(".tar.xz")
+)
+def test_a_state_of_an_earlier_build_is_served_as_before(made: Path) -> None:
+    need_native()
+    need_program("unshare")
+    name = made.name.removesuffix(".tar.xz")
+    command = [
+        "unshare",
+        "--map-root-user",
+        "--mount",
+        sys.executable,
+        str(STATES / "folder.py"),
+        "read",
+        name,
+    ]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    assert said.returncode == 0, said.stderr[-4000:]
+    assert json.loads(said.stdout) == json.loads((STATES / f"{name}.json").read_text())
