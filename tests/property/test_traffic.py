@@ -9,10 +9,10 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headgate.control import merge, traffic
-from headgate.control.merge import Declared, Merge
-from headgate.control.shares import EMPTY, Table, moves, owners
-from headgate.control.traffic import Fleet, LiveTraffic, Stamp
+from headgate.control.domain import merge, traffic
+from headgate.control.domain.merge import Declared, Merge
+from headgate.control.domain.shares import EMPTY, Table, moves, owners
+from headgate.control.domain.traffic import Fleet, LiveTraffic, Stamp
 from headgate.errors import Conflict, PolicyInvalid
 from support.tools import need_native
 from unit.fake_native import SLOTS, set_weights

@@ -13,7 +13,7 @@ from typing import Any
 
 import xxhash
 
-from headgate.control.shares import Run, Table
+from headgate.control.domain.shares import Run, Table
 from headgate.errors import PolicyInvalid
 
 SLOTS = 10_000

@@ -12,8 +12,8 @@ from pydantic import BaseModel, TypeAdapter
 
 import headgate
 from headgate.admin.table import ApiCall
-from headgate.control.describe import STATUS
-from headgate.control.views import OperationView, Plan, Result
+from headgate.control.domain.problems import STATUS
+from headgate.control.domain.results import OperationView, Plan, Result
 from headgate.documents import Endpoint
 
 Schema = dict[str, Any]

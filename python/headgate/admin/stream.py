@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from starlette.types import Receive, Scope, Send
 
-from headgate.control.views import EventView
+from headgate.control.reads.views import EventView
 from headgate.store import EventRecord
 
 KEEP_ALIVE_SECONDS = 15.0

@@ -15,34 +15,35 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from headgate.control import reads, sources
-from headgate.control.calls import INTERNAL, Call, Settings
-from headgate.control.changes import Changes, not_found, present
-from headgate.control.document_files import DocumentFile, DocumentFiles
-from headgate.control.endpoint import EndpointState
-from headgate.control.native import DataPlane
-from headgate.control.once import Once
-from headgate.control.operations import Operations
-from headgate.control.record import Held, hold
-from headgate.control.repair import Repair
-from headgate.control.resolve import Intake, Resolver
-from headgate.control.spec import Paths
-from headgate.control.traffic import Stamp, faults
-from headgate.control.upkeep import Upkeep
-from headgate.control.views import (
+from headgate.control.domain.calls import INTERNAL, Call, Settings
+from headgate.control.domain.results import Result
+from headgate.control.domain.revision import Held, hold
+from headgate.control.domain.spec import Paths
+from headgate.control.domain.traffic import Stamp, faults
+from headgate.control.reads import endpoints as reads
+from headgate.control.reads.views import (
     AuditView,
     EndpointSummary,
     EndpointView,
     Explanation,
     Models,
     RefusalView,
-    Result,
     RevisionSummary,
     RevisionView,
     TrafficView,
 )
-from headgate.control.workshop import Workshop
-from headgate.control.writer import Decide, Writer
+from headgate.control.writes import sources
+from headgate.control.writes.context import Workshop
+from headgate.control.writes.data_plane import DataPlane, Status, status_of, statuses_of
+from headgate.control.writes.decisions import Changes, not_found, present
+from headgate.control.writes.document_files import DocumentFile, DocumentFiles
+from headgate.control.writes.endpoint import EndpointState
+from headgate.control.writes.idempotency import Once
+from headgate.control.writes.maintenance import Upkeep
+from headgate.control.writes.operations import Operations
+from headgate.control.writes.repair import Repair
+from headgate.control.writes.resolve import Intake, Resolver
+from headgate.control.writes.writer import Decide, Writer
 from headgate.documents import Document, check_name, parse_weight
 from headgate.errors import Draining, HeadgateError, InvalidArgument, ModelNotFound
 from headgate.registry import ArtifactStore, Registry
@@ -276,7 +277,7 @@ class Control:
     async def list(self) -> list[EndpointSummary]:
         """All endpoints by name."""
         states = [state for _, state in sorted(self._endpoints.items()) if state.current is not None]
-        statuses = await self._shop.io(lambda: reads.statuses_of(self._shop.plane.status()))
+        statuses = await self._shop.io(lambda: statuses_of(self._shop.plane.status()))
         summaries: Summaries = []
         for place, state in enumerate(states):
             if place % _SUMMARIES == 0:
@@ -439,8 +440,8 @@ class Control:
             raise ModelNotFound(f"no endpoint is named {name!r}")
         return state
 
-    async def _status(self, endpoint: str) -> reads.Status:
-        return reads.status_of(await self._shop.io(self._shop.plane.status), endpoint)
+    async def _status(self, endpoint: str) -> Status:
+        return status_of(await self._shop.io(self._shop.plane.status), endpoint)
 
     def _busy(self, state: EndpointState) -> str | None:
         if state.answered is None:

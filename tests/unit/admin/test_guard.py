@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from headgate.admin.guard import Guard, host_name, is_loopback
-from headgate.control.describe import STATUS
+from headgate.control.domain.problems import STATUS
 from headgate.errors import Misdirected, StorageFailed
 from unit.admin_harness import port, problem
 from unit.control_harness import document, run

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 
-from headgate.control.feed import BACKLOG, Feed
+from headgate.control.writes.feed import BACKLOG, Feed
 from headgate.store import EventRecord
 from unit.admin_harness import port, problem
 from unit.control_harness import document, run, until

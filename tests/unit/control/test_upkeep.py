@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from headgate.control import Call, IdempotencyKey
-from headgate.control.tickets import Ticket, Tickets
+from headgate.control.writes.tickets import Ticket, Tickets
 from headgate.errors import Conflict, ModelLoadFailed, ModelNotFound
 from headgate.store import EventRecord, OperationRecord
 from unit.control.test_models import model, text

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from headgate.admin import tokens
-from headgate.control.resolve import Resolver
+from headgate.control.writes.resolve import Resolver
 from headgate.errors import Conflict, Draining, PolicyInvalid, StorageFailed
 from headgate.gateway import process
 from headgate.gateway.process import DataPlaneSource, run

@@ -11,9 +11,9 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from headgate.control.calls import Call
-from headgate.control.views import Result
-from headgate.control.workshop import Workshop
+from headgate.control.domain.calls import Call
+from headgate.control.domain.results import Result
+from headgate.control.writes.context import Workshop
 from headgate.errors import Conflict, StorageFailed
 from headgate.store import IdempotencyRecord
 

@@ -12,9 +12,9 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import cast
 
-from headgate.control.describe import problem
-from headgate.control.views import OperationView, Result
-from headgate.control.workshop import Workshop
+from headgate.control.domain.problems import problem
+from headgate.control.domain.results import OperationView, Result
+from headgate.control.writes.context import Workshop
 from headgate.errors import Draining, HeadgateError, Internal, NotFound, StorageFailed
 from headgate.store import OperationRecord
 

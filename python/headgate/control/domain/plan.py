@@ -9,11 +9,11 @@ import difflib
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from headgate.control.record import Held
-from headgate.control.shares import format_shares, moves, owners
-from headgate.control.spec import loadable
-from headgate.control.traffic import LiveTraffic
-from headgate.control.views import ChampionMove, LiveView, Plan
+from headgate.control.domain.results import ChampionMove, LiveView, Plan
+from headgate.control.domain.revision import Held
+from headgate.control.domain.shares import format_shares, moves, owners
+from headgate.control.domain.spec import loadable
+from headgate.control.domain.traffic import LiveTraffic
 from headgate.documents.values import format_weight
 
 

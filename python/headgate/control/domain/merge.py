@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from headgate.control.traffic import (
+from headgate.control.domain.traffic import (
     Change,
     Fleet,
     LiveTraffic,

@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TypeVar
 
-from headgate.control.calls import Settings
-from headgate.control.feed import Feed
-from headgate.control.native import DataPlane, slot_arithmetic
-from headgate.control.spec import Paths
-from headgate.control.tickets import Tickets
-from headgate.control.traffic import Fleet
+from headgate.control.domain.calls import Settings
+from headgate.control.domain.spec import Paths
+from headgate.control.domain.traffic import Fleet
+from headgate.control.writes.data_plane import DataPlane, slot_arithmetic
+from headgate.control.writes.feed import Feed
+from headgate.control.writes.tickets import Tickets
 from headgate.errors import Draining, StorageFailed
 from headgate.store import Clock, EventRecord, Store, stamp
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from headgate.control.plan import Step
-from headgate.control.record import Held
-from headgate.control.spec import loadable
-from headgate.control.traffic import LiveTraffic
+from headgate.control.domain.plan import Step
+from headgate.control.domain.revision import Held
+from headgate.control.domain.spec import loadable
+from headgate.control.domain.traffic import LiveTraffic
 from headgate.store import Commit, RevisionRecord
 
 Signature = dict[str, Any]

@@ -10,10 +10,10 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
-from headgate.control import reads
-from headgate.control.endpoint import EndpointState
-from headgate.control.workshop import Workshop
-from headgate.control.writer import Writer
+from headgate.control.writes.context import Workshop
+from headgate.control.writes.data_plane import requests_of
+from headgate.control.writes.endpoint import EndpointState
+from headgate.control.writes.writer import Writer
 from headgate.errors import HeadgateError, StorageFailed
 
 KEPT_EVENTS = 100_000
@@ -65,7 +65,7 @@ class Upkeep:
         """Notes which endpoints answered requests since the last look."""
         live = json.loads(await self._shop.io(self._shop.plane.status)).get("endpoints", {})
         for name, state in self._endpoints.items():
-            before, state.requests = state.requests, reads.requests_of(live.get(name, {}))
+            before, state.requests = state.requests, requests_of(live.get(name, {}))
             # Not the sum: it shrinks when a version is unloaded. A version loaded again counts from 0.
             if any(count not in (0, before.get(version)) for version, count in state.requests.items()):
                 state.answered = self._shop.clock()

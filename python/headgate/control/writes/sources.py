@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from headgate.control.record import Held
-from headgate.control.spec import loadable
-from headgate.control.traffic import faults
+from headgate.control.domain.revision import Held
+from headgate.control.domain.spec import loadable
+from headgate.control.domain.traffic import faults
 from headgate.documents import Document, Files, parse_one
 from headgate.errors import InvalidArgument
 

@@ -5,18 +5,14 @@ Not here: writes (``changes``, ``writer``). Next: ``service``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from headgate.control.changes import not_found, present
-from headgate.control.endpoint import EndpointState
-from headgate.control.merge import Declared, differences
-from headgate.control.native import DataPlane
-from headgate.control.plan import document_diff, slots_moved
-from headgate.control.record import Held, hold
-from headgate.control.shares import format_shares, owners
-from headgate.control.views import (
+from headgate.control.domain.merge import Declared, differences
+from headgate.control.domain.plan import document_diff, slots_moved
+from headgate.control.domain.revision import Held, hold
+from headgate.control.domain.shares import format_shares, owners
+from headgate.control.reads.views import (
     BlockView,
     DeclaredView,
     EndpointSummary,
@@ -33,29 +29,13 @@ from headgate.control.views import (
     TrafficView,
     VersionView,
 )
+from headgate.control.writes.data_plane import DataPlane, Status, requests_of
+from headgate.control.writes.decisions import not_found, present
+from headgate.control.writes.endpoint import EndpointState
 from headgate.documents.values import SLOTS, format_weight
 from headgate.errors import HeadgateError, InvalidArgument
 from headgate.registry import ArtifactStore, Registry
 from headgate.store import BlockRecord, RevisionRecord, Store
-
-Status = dict[str, Any]
-"""``_native.Gateway.status()`` of one endpoint."""
-
-
-def statuses_of(status: bytes) -> dict[str, Status]:
-    """What the data plane says about each endpoint that it knows."""
-    found: dict[str, Status] = json.loads(status).get("endpoints", {})
-    return found
-
-
-def status_of(status: bytes, endpoint: str) -> Status:
-    """What the data plane says about one endpoint; empty when it does not know it."""
-    return statuses_of(status).get(endpoint, {})
-
-
-def requests_of(status: Status) -> dict[str, int]:
-    """Requests answered by each version since it was loaded."""
-    return {name: int(version.get("requests", 0)) for name, version in status.get("versions", {}).items()}
 
 
 def summary(state: EndpointState, status: Status) -> EndpointSummary:

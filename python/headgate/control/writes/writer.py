@@ -20,16 +20,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from headgate.control.calls import Call
-from headgate.control.endpoint import EndpointState
-from headgate.control.plan import live_view, make_plan, slots_moved
-from headgate.control.record import Held, Text, write_down
-from headgate.control.shares import format_shares
-from headgate.control.spec import Load, Spec, native_apply
-from headgate.control.tickets import Event, Ticket
-from headgate.control.traffic import LiveTraffic, Stamp
-from headgate.control.views import Plan, Result
-from headgate.control.workshop import Workshop
+from headgate.control.domain.calls import Call
+from headgate.control.domain.plan import live_view, make_plan, slots_moved
+from headgate.control.domain.results import Plan, Result
+from headgate.control.domain.revision import Held, Text, write_down
+from headgate.control.domain.shares import format_shares
+from headgate.control.domain.spec import Load, Spec, native_apply
+from headgate.control.domain.traffic import LiveTraffic, Stamp
+from headgate.control.writes.context import Workshop
+from headgate.control.writes.endpoint import EndpointState
+from headgate.control.writes.tickets import Event, Ticket
 from headgate.errors import Conflict, HeadgateError, StorageFailed, from_code
 from headgate.store import AuditRecord, Commit, EventRecord, IdempotencyRecord, RevisionRecord
 from headgate.store.records import RevisionKind, RevisionStatus

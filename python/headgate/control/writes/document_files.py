@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from headgate.control import sources
-from headgate.control.calls import Call
-from headgate.control.record import sha256
-from headgate.control.views import Result
-from headgate.control.workshop import Workshop
+from headgate.control.domain.calls import Call
+from headgate.control.domain.results import Result
+from headgate.control.domain.revision import sha256
+from headgate.control.writes import sources
+from headgate.control.writes.context import Workshop
 from headgate.documents import Document, parse
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from headgate.control.merge import Declared
-from headgate.control.traffic import LiveTraffic
+from headgate.control.domain.merge import Declared
+from headgate.control.domain.traffic import LiveTraffic
 from headgate.drift import baseline_path
 
 

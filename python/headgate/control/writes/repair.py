@@ -13,11 +13,11 @@ import asyncio
 import logging
 from functools import partial
 
-from headgate.control.endpoint import EndpointState
-from headgate.control.record import Held, hold
-from headgate.control.spec import Load, loadable, native_apply
-from headgate.control.tickets import Event, Ticket
-from headgate.control.workshop import Workshop
+from headgate.control.domain.revision import Held, hold
+from headgate.control.domain.spec import Load, loadable, native_apply
+from headgate.control.writes.context import Workshop
+from headgate.control.writes.endpoint import EndpointState
+from headgate.control.writes.tickets import Event, Ticket
 from headgate.errors import HeadgateError, StorageFailed
 from headgate.store import Commit, EndpointRecord, EventRecord, RevisionRecord
 from headgate.store.records import RevisionStatus

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from headgate import drift
-from headgate.control.changes import Ready
-from headgate.control.merge import Declared
-from headgate.control.native import DataPlane
-from headgate.control.record import Text
-from headgate.control.sources import NOWHERE
-from headgate.control.spec import Paths, Spec, VersionSpec
-from headgate.control.traffic import faults
+from headgate.control.domain.merge import Declared
+from headgate.control.domain.revision import Text
+from headgate.control.domain.spec import Paths, Spec, VersionSpec
+from headgate.control.domain.traffic import faults
+from headgate.control.writes.data_plane import DataPlane
+from headgate.control.writes.decisions import Ready
+from headgate.control.writes.sources import NOWHERE
 from headgate.documents import ConstantOf, Document, Fault, ModelAt, resolve
 from headgate.errors import HeadgateError, PolicyInvalid, from_code
 from headgate.registry import Registry

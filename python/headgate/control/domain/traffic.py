@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from headgate.control.shares import EMPTY, Run, Table
+from headgate.control.domain.shares import EMPTY, Run, Table
 from headgate.documents.faults import Fault
 from headgate.documents.values import SLOTS, format_weight
 from headgate.errors import Conflict, PolicyInvalid

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from headgate.control.shares import Table
+from headgate.control.domain.shares import Table
 from headgate.errors import ModelLoadFailed
 
 if TYPE_CHECKING:
@@ -88,6 +88,26 @@ class Native:
             raise ModelLoadFailed("no ONNX Runtime library: install headgate[cpu] or headgate[gpu]")
         signature: dict[str, Any] = json.loads(self._module.inspect_model(self._library, model))
         return signature
+
+
+Status = dict[str, Any]
+"""``_native.Gateway.status()`` of one endpoint."""
+
+
+def statuses_of(status: bytes) -> dict[str, Status]:
+    """What the data plane says about each endpoint that it knows."""
+    found: dict[str, Status] = json.loads(status).get("endpoints", {})
+    return found
+
+
+def status_of(status: bytes, endpoint: str) -> Status:
+    """What the data plane says about one endpoint; empty when it does not know it."""
+    return statuses_of(status).get(endpoint, {})
+
+
+def requests_of(status: Status) -> dict[str, int]:
+    """Requests answered by each version since it was loaded."""
+    return {name: int(version.get("requests", 0)) for name, version in status.get("versions", {}).items()}
 
 
 def slot_arithmetic(plane: DataPlane) -> _SetWeights:

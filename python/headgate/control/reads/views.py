@@ -1,16 +1,18 @@
-"""The shapes that reads and writes answer with: JSON-ready, and the source of the schemas in ``/openapi.json``.
+"""The shapes that reads answer with: JSON-ready, and the source of the schemas in ``/openapi.json``.
 
-Not here: how they are filled (``reads``, ``plan``). Next: ``plan``. The meanings: ``docs/design/admin-api.md`` section 3.
+Not here: how they are filled (``endpoints``), what writes answer with (``domain.results``). The meanings:
+``docs/design/admin-api.md`` section 3.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired
+from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
+from headgate.control.domain.results import Kind
+
 State = Literal["ready", "loading", "failed", "unloaded"]
-Kind = Literal["apply", "traffic", "rollback", "restore", "block", "unblock", "freeze", "unfreeze", "remove"]
 Status = Literal["proposed", "applied", "failed", "superseded"]
 
 
@@ -169,48 +171,6 @@ class EndpointView(TypedDict):
     baseline: str | None
 
 
-ChampionMove = TypedDict("ChampionMove", {"from": str | None, "to": str})
-"""The champion before and after, equal where it stays; ``from`` is null at creation."""
-
-
-class Plan(TypedDict):
-    """What a write would do, or did."""
-
-    endpoint: str
-    base_revision: int | None
-    revision: int
-    changes: bool
-    champion: ChampionMove
-    moves: dict[str, int]
-    share_of_keys: str
-    load: list[str]
-    unload: list[str]
-    block: list[str]
-    notes: list[str]
-    diff: str
-
-
-class LiveView(TypedDict):
-    """The short form of live traffic."""
-
-    champion: str
-    weights: dict[str, str]
-
-
-class Result(TypedDict):
-    """The answer of every write; ``planned`` is the status of a dry run."""
-
-    endpoint: str
-    revision: int
-    status: Literal["applied", "unchanged", "already", "planned"]
-    kind: Kind
-    durable: bool
-    message: str
-    traffic: LiveView
-    plan: Plan
-    replayed: NotRequired[bool]
-
-
 class Explanation(TypedDict):
     """Which version a key gets and why."""
 
@@ -300,19 +260,6 @@ class AuditView(TypedDict):
     outcome: str
     reason: str
     detail: dict[str, Any]
-
-
-class OperationView(TypedDict):
-    """A change that outlives its request."""
-
-    id: str
-    endpoint: str
-    kind: str
-    status: Literal["running", "done", "failed"]
-    started: str
-    finished: str | None
-    result: dict[str, Any] | None
-    problem: dict[str, Any] | None
 
 
 class EventView(TypedDict):

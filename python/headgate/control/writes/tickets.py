@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from headgate.control.native import DataPlane
+from headgate.control.writes.data_plane import DataPlane
 from headgate.errors import Draining
 
 Event = dict[str, Any]

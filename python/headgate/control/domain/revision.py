@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from headgate.control.shares import Table
-from headgate.control.spec import Spec
-from headgate.control.traffic import LiveTraffic, Stamp
+from headgate.control.domain.shares import Table
+from headgate.control.domain.spec import Spec
+from headgate.control.domain.traffic import LiveTraffic, Stamp
 from headgate.store import RevisionRecord
 from headgate.store.records import RevisionKind
 

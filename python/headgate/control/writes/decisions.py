@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from headgate.control import merge, traffic
-from headgate.control.endpoint import EndpointState
-from headgate.control.record import Held, Text
-from headgate.control.spec import Spec
-from headgate.control.traffic import Change, Fleet, Stamp
-from headgate.control.workshop import Workshop
-from headgate.control.writer import Decide, Draft
+from headgate.control.domain import merge, traffic
+from headgate.control.domain.revision import Held, Text
+from headgate.control.domain.spec import Spec
+from headgate.control.domain.traffic import Change, Fleet, Stamp
+from headgate.control.writes.context import Workshop
+from headgate.control.writes.endpoint import EndpointState
+from headgate.control.writes.writer import Decide, Draft
 from headgate.errors import Conflict, ModelNotFound, NotFound, VersionNotFound
 from headgate.store.records import RevisionKind
 
