@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -174,6 +175,95 @@ def test_rollback_is_a_statement_about_the_state(live: LiveTraffic) -> None:
     assert again.already
     assert again.live == once.live
     assert again.message == f"already 100 % {once.live.champion} since {once.live.since}"
+
+
+class Suspicion:
+    """Which versions somebody moved away from because they were bad: what the state machine of ``traffic`` stands for."""
+
+    def __init__(self, live: LiveTraffic) -> None:
+        self.live = live
+        self.left: set[str] = set()
+
+    def then(self, what: str, version: str, weights: Mapping[str, int]) -> None:
+        before, self.live = self.live, call(self.live, what, version, weights)
+        away = before.champion != self.live.champion
+        if away and (what in {"rollback", "block"} or self.live.champion == before.last_good):
+            self.left.add(before.champion)
+        if what == "rollback":
+            self.left |= set(before.weights()) - {self.live.champion}
+        self.left.discard(self.live.champion)
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_rollback_never_goes_to_a_version_that_somebody_moved_away_from(data: st.DataObject) -> None:
+    history = Suspicion(fresh())
+    for _ in range(data.draw(st.integers(1, 12))):
+        what = data.draw(st.sampled_from(["patch", "crown", "rollback", "abort", "block", "unblock"]))
+        with contextlib.suppress(PolicyInvalid, Conflict):
+            history.then(what, data.draw(st.sampled_from(VERSIONS)), data.draw(challengers))
+        assert history.live.last_good not in history.left
+        assert traffic.rollback(history.live, FLEET, STAMP).live.champion not in history.left
+
+
+@given(any_traffic(), st.sampled_from(VERSIONS), challengers)
+@settings(max_examples=150, deadline=None)
+def test_a_move_can_be_rolled_back_unless_it_is_a_return(
+    live: LiveTraffic, version: str, weights: dict[str, int]
+) -> None:
+    weights = {name: slots for name, slots in weights.items() if name != version}
+    try:
+        moved = traffic.patch(live, version, weights, FLEET, NOW).live
+    except PolicyInvalid:
+        return
+    back = traffic.rollback(moved, FLEET, STAMP).live.champion
+    if version == live.champion:
+        assert back in {live.champion, live.last_good}
+    else:
+        assert back == (version if version == live.last_good else live.champion)
+
+
+def crowned(*versions: str) -> list[LiveTraffic]:
+    """The states of an endpoint that begins with the first version and moves to the others."""
+    states = [fresh(versions[0])]
+    for version in versions[1:]:
+        states.append(traffic.patch(states[-1], version, {}, FLEET, NOW).live)
+    return states
+
+
+def rolled_back(live: LiveTraffic) -> tuple[str, list[str | None]]:
+    after = traffic.rollback(live, FLEET, STAMP).live
+    return after.champion, [block.version for block in after.blocked]
+
+
+def test_a_return_with_a_share_for_the_suspect_rolls_back_to_the_good_version() -> None:
+    live = traffic.patch(crowned("v1", "v2")[-1], "v1", {"v2": 1000}, FLEET, NOW).live
+    assert rolled_back(live) == ("v1", ["v2"])
+
+
+def test_a_restore_rolls_back_to_where_the_revision_would_have() -> None:
+    first, _, last = crowned("v1", "v2", "v3")
+    trial = traffic.patch(first, None, {"v2": 1000}, FLEET, NOW).live
+    for then, expected in ((first, ("v1", [])), (trial, ("v1", ["v2"]))):
+        assert rolled_back(traffic.restore(last, then, FLEET, NOW).live) == expected
+    # A restore of what a rollback left, after its block was lifted, can be rolled back again.
+    second = crowned("v1", "v2")[-1]
+    undone = traffic.rollback(second, FLEET, STAMP).live
+    undone = traffic.unblock(undone, FLEET.digests["v2"], "v2").live
+    assert rolled_back(traffic.restore(undone, second, FLEET, NOW).live) == ("v1", ["v2"])
+
+
+def test_a_document_that_returns_rolls_back_to_the_good_version() -> None:
+    live = crowned("v1", "v2")[-1]
+    change = merged(live, Declared("v1", {"v2": 500}), Declared("v2"))
+    assert rolled_back(change.live) == ("v1", ["v2"])
+
+
+def test_the_same_bytes_under_another_name_are_a_return_too() -> None:
+    fleet = replace(FLEET, digests={**FLEET.digests, "again": FLEET.digests["v1"]})
+    live = traffic.patch(crowned("v1", "v2")[-1], "again", {"v2": 500}, fleet, NOW).live
+    after = traffic.rollback(live, fleet, STAMP).live
+    assert (after.champion, [block.version for block in after.blocked]) == ("again", ["v2"])
 
 
 @given(any_traffic(), st.sampled_from(VERSIONS))

@@ -3,6 +3,16 @@
 Not here: who may ask and when it takes effect (``service``), how slots move within a table (``SetWeights``, Rust).
 Next: ``merge`` (a document against live traffic), then ``service``.
 
+Where a rollback goes, as a state machine of ``(champion, last_good)``:
+
+    creation of A                 (A, A)
+    first weight given under A    (A, A)    the challenger is judged against A
+    move from A to B              (B, A)    if B is not the last good champion: a step forward
+    move from B to A, A last good (A, A)    a return: B is under suspicion
+    rollback from (B, A)          (A, A)    B and all challengers are blocked
+    block of B in (B, A)          (A, A)    block of A in (B, A): (B, B)
+    restore                       as the restored revision says, unless its champion is the last good one: a return
+
 Invariants that hold after each function: champion and owners of slots are not blocked; the champion owns no run of the table;
 a table without runs has no salt; ``last_good`` is not blocked.
 """
@@ -110,22 +120,32 @@ def put_weights(live: LiveTraffic, weights: Mapping[str, int], fleet: Fleet) -> 
 def move(
     live: LiveTraffic, champion: str, weights: Mapping[str, int], fleet: Fleet, when: str
 ) -> LiveTraffic:
-    """Champion and weights in one step, with the rule of the last good champion.
+    """Champion and weights in one step.
 
-    A new champion keeps its slots and gets the old one's; the old one is the last good. Without a change of champion, giving
-    the first weight declares the present champion good: it is what the challenger is judged against.
+    A new champion keeps its slots and gets the old one's. ``last_good`` follows :func:`succession`. Without a change of champion,
+    giving the first weight declares the present champion good: it is what the challenger is judged against.
     """
     crowned = champion != live.champion
     after = live
     if crowned:
         table = live.table.without(frozenset({champion}))
-        after = replace(live, champion=champion, last_good=live.champion, table=table)
+        after = replace(live, champion=champion, last_good=succession(live, champion, fleet), table=table)
     had_none = not after.table.given
     others = {version: slots for version, slots in weights.items() if version != champion}
     after = put_weights(after, others, fleet)
     if had_none and after.table.given and not crowned:
         after = replace(after, last_good=champion)
     return settle(live, after, when)
+
+
+def succession(live: LiveTraffic, champion: str, fleet: Fleet) -> str:
+    """The last good champion once ``champion`` takes over.
+
+    Moving to the version that a rollback would choose is a return: that version stays the last good one, and the version that
+    was left is under suspicion. Any other move is a step forward: the version that was left is what a rollback goes back to.
+    """
+    returns = fleet.digests.get(champion) == fleet.digests.get(live.last_good)
+    return champion if returns else live.champion
 
 
 def patch(
@@ -229,22 +249,33 @@ def unfreeze(live: LiveTraffic) -> Change:
 
 
 def restore(live: LiveTraffic, then: LiveTraffic, fleet: Fleet, when: str) -> Change:
-    """Champion, table and salt of an old revision; blocks stay as they are now, attempts never count backwards."""
+    """Champion, table, salt and last good champion of an old revision; blocks stay as they are now, attempts never count backwards."""
     found: dict[str, str] = {}
     for version in [then.champion, *then.weights()]:
         found |= blocked_fault(live, version, version, fleet)
     if found:
         raise Conflict("the revision gives traffic to what is blocked now: " + "; ".join(found.values()))
-    good = live.champion if then.champion != live.champion else live.last_good
     after = replace(
         live,
         champion=then.champion,
         table=then.table,
         attempt=max(live.attempt, then.attempt),
-        last_good=good if good in fleet.digests and not live.block_of(fleet.digests[good]) else then.champion,
+        last_good=_restored_good(live, then, fleet),
     )
     after = settle(live, after, when)
     return Change(after, describe(after))
+
+
+def _restored_good(live: LiveTraffic, then: LiveTraffic, fleet: Fleet) -> str:
+    """Where a rollback goes after a restore: where it would have gone then, unless the restore is itself a return."""
+    if then.champion == live.champion:
+        wanted = [live.last_good]
+    elif succession(live, then.champion, fleet) == then.champion:
+        wanted = []
+    else:
+        wanted = [then.last_good, live.champion]
+    usable = (good for good in wanted if good in fleet.digests and not live.block_of(fleet.digests[good]))
+    return next(usable, then.champion)
 
 
 def describe(live: LiveTraffic) -> str:
