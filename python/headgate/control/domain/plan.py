@@ -43,6 +43,7 @@ def make_plan(step: Step) -> Plan:
         champion=_champion(before, after),
         moves=moved,
         share_of_keys=format_weight(sum(moved.values())),
+        rollback_to=None if after is None else after.live.last_good,
         load=[version for version in wanted if version not in step.loaded],
         unload=sorted(version for version in step.loaded if version not in wanted),
         block=list(step.blocks),

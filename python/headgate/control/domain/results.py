@@ -16,7 +16,7 @@ ChampionMove = TypedDict("ChampionMove", {"from": str | None, "to": str})
 
 
 class Plan(TypedDict):
-    """What a write would do, or did."""
+    """What a write would do, or did; ``rollback_to`` is where a rollback goes afterwards, null at removal."""
 
     endpoint: str
     base_revision: int | None
@@ -25,6 +25,7 @@ class Plan(TypedDict):
     champion: ChampionMove
     moves: dict[str, int]
     share_of_keys: str
+    rollback_to: str | None
     load: list[str]
     unload: list[str]
     block: list[str]

@@ -92,6 +92,7 @@ def traffic(state: EndpointState, status: Status) -> TrafficView:
         revision=held.n,
         champion=live.champion,
         last_good=live.last_good,
+        rollback_to=live.last_good,
         weights=format_shares(live.weights()),
         sticky=held.spec.declared.sticky,
         salt=live.table.salt,

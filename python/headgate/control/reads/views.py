@@ -50,12 +50,13 @@ class ShareView(TypedDict):
 
 
 class TrafficView(TypedDict):
-    """Live traffic; ``table`` holds runs of slots in the order they were given away."""
+    """Live traffic; ``table`` holds runs of slots in the order they were given away, ``rollback_to`` is where a rollback goes."""
 
     endpoint: str
     revision: int
     champion: str
     last_good: str
+    rollback_to: str
     weights: dict[str, str]
     sticky: str | None
     salt: str
