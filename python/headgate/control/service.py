@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from headgate.background import Background
 from headgate.control.domain.calls import INTERNAL, Call, Settings
 from headgate.control.domain.results import Result
 from headgate.control.domain.revision import Held, hold
@@ -39,7 +40,7 @@ from headgate.control.writes.decisions import Changes, not_found, present
 from headgate.control.writes.document_files import DocumentFile, DocumentFiles
 from headgate.control.writes.endpoint import EndpointState
 from headgate.control.writes.idempotency import Once
-from headgate.control.writes.maintenance import Upkeep
+from headgate.control.writes.maintenance import Maintenance
 from headgate.control.writes.operations import Operations
 from headgate.control.writes.repair import Repair
 from headgate.control.writes.resolve import Intake, Resolver
@@ -91,7 +92,8 @@ class Control:
         self._repair = Repair(self._shop)
         self.operations = Operations(self._shop)
         self._endpoints: dict[str, EndpointState] = {}
-        self._upkeep = Upkeep(self._shop, self._writer, self._endpoints)
+        self._maintenance = Maintenance(self._shop, self._writer, self._endpoints)
+        self.background = Background(lambda: self._shop.clock().timestamp())
         self._roots: list[Path] = [root for root in (settings.root, *settings.roots) if root is not None]
         self._writes: set[asyncio.Task[Result]] = set()
         self._started = False
@@ -111,7 +113,7 @@ class Control:
         data = {state.name: state.revision for state in self._endpoints.values() if state.current is not None}
         event = EventRecord("started", self._shop.now(), None, None, "headgate", "", {"endpoints": data})
         await self._shop.tell(event)
-        self._upkeep.start()
+        self._maintenance.start(self.background)
 
     def pump(self) -> None:
         """Drains the data plane's events; call it when ``native.event_fd()`` is readable."""
@@ -125,7 +127,7 @@ class Control:
         self._shop.feed.close()
         self._shop.stop_waiting()
         self._shop.tickets.close()
-        await self._upkeep.close()
+        await self.background.close()
         await asyncio.gather(*self._writes, return_exceptions=True)
         await self.operations.close()
         await self._shop.close()
@@ -261,7 +263,7 @@ class Control:
 
     async def delete(self, endpoint: str, *, force: bool = False, call: Call = INTERNAL) -> Result:
         """Takes an endpoint away; refused while it has traffic, unless forced. Its history stays. Ends a load on its way."""
-        await self._upkeep.sample()
+        await self._maintenance.sample()
         state = self._endpoints.get(endpoint)
         if state is not None and not call.dry_run and (force or self._busy(state) is None):
             cancelled = self._writer.make_way(state)
@@ -358,7 +360,7 @@ class Control:
 
     async def flush(self) -> None:
         """Writes what emergency calls could not write; :class:`StorageFailed` when the store still cannot."""
-        await self._upkeep.flush()
+        await self._maintenance.flush()
 
     async def _ordinary(self, endpoint: str, call: Call, decide: Decide) -> Result:
         async def work() -> Result:

@@ -7,44 +7,35 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
+from headgate.background import Background
 from headgate.control.writes.context import Workshop
 from headgate.control.writes.data_plane import requests_of
 from headgate.control.writes.endpoint import EndpointState
 from headgate.control.writes.writer import Writer
-from headgate.errors import HeadgateError, StorageFailed
 
 KEPT_EVENTS = 100_000
 """Events that a reader can still catch up with."""
 KEPT_OPERATIONS = 1_000
 """Ended operations that can still be read."""
 _PRUNE_SECONDS = 3600.0
-_log = logging.getLogger(__name__)
 
 
-class Upkeep:
-    """Three loops over all endpoints. None of them ends by a failure: it is logged, and the next turn tries again."""
+class Maintenance:
+    """Three loops over all endpoints."""
 
     def __init__(self, workshop: Workshop, writer: Writer, endpoints: Mapping[str, EndpointState]) -> None:
         """``endpoints`` are all there are, now and later."""
         self._shop = workshop
         self._writer = writer
         self._endpoints = endpoints
-        self._loops: set[asyncio.Task[None]] = set()
 
-    def start(self) -> None:
+    def start(self, background: Background) -> None:
         """Begins the loops."""
-        for turn in (self._sample_later, self._write_later, self._prune_at_times):
-            self._loops.add(asyncio.create_task(_for_ever(turn)))
-
-    async def close(self) -> None:
-        """Ends the loops; idempotent."""
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
-        self._loops.clear()
+        background.run("sample_requests", self.sample, self._shop.settings.sample_seconds)
+        background.run("write_unsaved", self._write_later)
+        background.run("prune_records", self.prune, _PRUNE_SECONDS)
 
     async def flush(self) -> None:
         """Writes what could not be written at its time; :class:`StorageFailed` when the store still cannot.
@@ -75,10 +66,6 @@ class Upkeep:
         store = self._shop.store
         await self._shop.io(lambda: store.prune(events=KEPT_EVENTS, operations=KEPT_OPERATIONS))
 
-    async def _sample_later(self) -> None:
-        await asyncio.sleep(self._shop.settings.sample_seconds)
-        await self.sample()
-
     async def _write_later(self) -> None:
         await self._shop.unsaved.wait()
         await asyncio.sleep(self._shop.settings.retry_seconds)
@@ -89,21 +76,3 @@ class Upkeep:
         except BaseException:
             self._shop.unsaved.set()
             raise
-
-    async def _prune_at_times(self) -> None:
-        try:
-            await self.prune()
-        except StorageFailed as error:
-            _log.error("old records could not be removed: %s", error.message)
-        await asyncio.sleep(_PRUNE_SECONDS)
-
-
-async def _for_ever(turn: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        try:
-            await turn()
-        except HeadgateError as error:
-            _log.error("behind the calls: %s", error.message)
-        except Exception:
-            _log.exception("behind the calls: a defect; it is tried again")
-            await asyncio.sleep(1)

@@ -122,7 +122,7 @@ def test_a_version_that_is_unloaded_hides_no_requests(tmp_path: Path) -> None:
         async with gateway(tmp_path) as gate:
             await gate.apply(document(SHARED))
             gate.native.requests = {("digits", "v1"): 5, ("digits", "v2"): 1000}
-            await gate.control._upkeep.sample()
+            await gate.control._maintenance.sample()
             gate.clock.forward(61)
             await gate.control.rollback("digits")
             gate.native.requests["digits", "v1"] = 7
@@ -137,7 +137,7 @@ def test_a_version_that_is_unloaded_hides_no_requests(tmp_path: Path) -> None:
 def test_old_events_and_ended_operations_are_forgotten(tmp_path: Path) -> None:
     async def body() -> None:
         async with gateway(tmp_path) as gate:
-            await gate.control._upkeep.prune()
+            await gate.control._maintenance.prune()
             for n in range(8):
                 gate.store.add_event(EventRecord("alarm", "2027-03-01T03:12:04Z", None, n, "", "", {}))
                 status = "running" if n == 0 else "done"
