@@ -25,7 +25,7 @@ from headgate.control.endpoint import EndpointState
 from headgate.control.plan import live_view, make_plan, slots_moved
 from headgate.control.record import Held, Text, write_down
 from headgate.control.shares import format_shares
-from headgate.control.spec import Load, Spec, native_apply
+from headgate.control.spec import Content, Load, native_apply
 from headgate.control.tickets import Event, Ticket
 from headgate.control.traffic import LiveTraffic, Stamp
 from headgate.control.views import Plan, Result
@@ -44,7 +44,7 @@ class Draft:
 
     kind: RevisionKind
     message: str
-    after: tuple[Text, Spec, LiveTraffic] | None
+    after: tuple[Text, Content, LiveTraffic] | None
     status: Literal["applied", "unchanged", "already"] = "applied"
     notes: tuple[str, ...] = ()
     blocks: tuple[str, ...] = ()
@@ -147,8 +147,8 @@ class Writer:
         parent = None if before is None else before.n
         plan_after: Held | None = None
         if draft.after is not None:
-            text, spec, live = draft.after
-            plan_after = held = Held(state.tail + 1, text, spec.serving(live), live, parent)
+            text, content, live = draft.after
+            plan_after = held = Held(state.tail + 1, text, content.serving(live), live, parent)
         elif before is not None:
             held = replace(before, n=state.tail + 1, parent=parent)
         else:
