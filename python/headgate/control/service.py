@@ -56,6 +56,7 @@ Refusals = list[RefusalView]
 Replayed = list[EventRecord]
 Summaries = list[EndpointSummary]
 
+_DAY_SECONDS = 86_400
 _SUMMARIES = 64
 """Lines of the list of endpoints that are written in one turn of the event loop."""
 
@@ -162,7 +163,7 @@ class Control:
     async def parse(self, endpoint: str, data: bytes, *, source: Path | None = None) -> Document:
         """The one document of ``data``, which must be named ``endpoint``; :class:`PolicyInvalid` lists every fault."""
         state = self._endpoints.get(endpoint)
-        last = None if state is None or state.current is None else state.current.spec.root
+        last = None if state is None or state.current is None else state.current.text.root
         where = sources.Where(source, tuple(self._roots), last, self.settings.root)
         return await self._shop.io(lambda: sources.read_one(endpoint, data, where))
 
@@ -319,8 +320,9 @@ class Control:
         return await self._shop.io(lambda: reads.revision(self._shop.store, endpoint, n))
 
     async def drift(self, endpoint: str, window_seconds: int | None = None) -> dict[str, Any]:
-        """The data plane's drift report; without a window, the document's."""
-        window = window_seconds or present(self._known(endpoint)).spec.window_seconds
+        """The data plane's drift report; without a window, of a day."""
+        present(self._known(endpoint))
+        window = window_seconds or _DAY_SECONDS
         report: dict[str, Any] = json.loads(
             await self._shop.long(lambda: self._shop.plane.drift(endpoint, window))
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from headgate.errors import Conflict, Draining, ModelLoadFailed, StorageFailed
 from headgate.store import Commit, OperationRecord, Store, open_store
@@ -125,6 +125,40 @@ def test_a_row_that_cannot_be_understood_keeps_no_other_endpoint_from_starting(t
         async with gateway(tmp_path) as gate:
             assert list(gate.native.served) == ["other"]
             assert "what is stored of it cannot be read" in gate.control.readiness().reasons[0]
+
+    run(body)
+
+
+def test_a_default_that_a_later_build_fills_in_changes_no_endpoint(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            with gate.store.write() as session:
+                row = session.execute(select(Revision)).scalar_one()
+                spec = {name: part for name, part in row.resolved["spec"].items() if name != "answers"}
+                row.resolved = {**row.resolved, "spec": spec}
+        async with gateway(tmp_path) as gate:
+            assert "answers" not in gate.native.given[-1]["spec"], "a stored spec is handed over as it is"
+            planned = await gate.apply(document(SHARED), dry_run=True)
+            assert planned["plan"]["changes"] is False
+            again = await gate.apply(document(SHARED))
+            assert (again["status"], again["revision"]) == ("unchanged", 1)
+
+    run(body)
+
+
+def test_a_version_that_is_kept_stays_so_after_a_restart(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document("{champion: v1}", "v1"))
+            await gate.apply(document("{champion: v2}", "v2").replace("0.5", "1.5"))
+        async with gateway(tmp_path) as gate:
+            versions = (await gate.control.get("digits"))["versions"]
+            assert {name: v["in_document"] for name, v in versions.items()} == {"v1": False, "v2": True}
+            again = await gate.apply(document("{champion: v2}", "v2").replace("0.5", "1.5"))
+            assert again["status"] == "unchanged"
+            await gate.control.rollback("digits")
+            assert (await gate.control.get("digits"))["traffic"]["champion"] == "v1"
 
     run(body)
 

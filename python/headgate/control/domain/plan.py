@@ -83,7 +83,7 @@ def live_view(live: LiveTraffic) -> LiveView:
 def _differs(before: Held | None, after: Held | None) -> bool:
     if before is None or after is None:
         return before is not after
-    return (before.text.raw, before.spec, before.live) != (after.text.raw, after.spec, after.live)
+    return (before.text.raw, before.content, before.live) != (after.text.raw, after.content, after.live)
 
 
 def _champion(before: Held | None, after: Held | None) -> ChampionMove:

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 from headgate.control.domain.shares import Table
-from headgate.control.domain.spec import Spec
+from headgate.control.domain.spec import Content, Spec
 from headgate.control.domain.traffic import LiveTraffic, Stamp
 from headgate.store import RevisionRecord
+from headgate.store.migrations.first_spec import spec_of
 from headgate.store.records import RevisionKind
 
 
 @dataclass(frozen=True)
 class Text:
-    """A document as it came: its exact bytes and the file they came from."""
+    """A document as it came: its exact bytes, the file they came from, and the folder its ``file:`` references were found in."""
 
     raw: bytes
     source: str | None = None
     source_digest: str | None = None
+    root: str | None = None
 
     @property
     def digest(self) -> str:
@@ -35,9 +38,14 @@ class Held:
 
     n: int
     text: Text
-    spec: Spec
+    content: Content
     live: LiveTraffic
     parent: int | None = None
+
+    @property
+    def spec(self) -> Spec:
+        """What is served."""
+        return self.content.spec
 
 
 def sha256(data: bytes) -> str:
@@ -56,8 +64,17 @@ def hold(record: RevisionRecord) -> Held:
         frozen=None if record.frozen is None else Stamp(**record.frozen),
         blocked=record.blocks,
     )
-    text = Text(record.document, record.source, record.source_digest)
-    return Held(record.n, text, Spec.from_json(record.resolved), live, record.parent)
+    spec, kept, root = _resolved(record.resolved)
+    text = Text(record.document, record.source, record.source_digest, root)
+    content = Content(Spec.model_validate(spec), frozenset(kept))
+    return Held(record.n, text, content, live, record.parent)
+
+
+def _resolved(stored: dict[str, Any]) -> tuple[dict[str, Any], list[str], str | None]:
+    """Spec, kept versions and root of a row, whichever build wrote it."""
+    if "spec" in stored:
+        return stored["spec"], stored["kept"], stored["root"]
+    return spec_of(stored)
 
 
 def write_down(endpoint: str, held: Held, kind: RevisionKind, stamp: Stamp) -> RevisionRecord:
@@ -85,5 +102,9 @@ def write_down(endpoint: str, held: Held, kind: RevisionKind, stamp: Stamp) -> R
         since=live.since,
         frozen=None if frozen is None else {"who": frozen.who, "when": frozen.when, "reason": frozen.reason},
         blocks=live.blocked,
-        resolved=held.spec.to_json(),
+        resolved={
+            "spec": held.spec.dumped(),
+            "kept": sorted(held.content.kept),
+            "root": held.text.root,
+        },
     )

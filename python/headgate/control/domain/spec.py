@@ -6,114 +6,115 @@ Not here: how a document becomes a spec (``resolve``), traffic (``traffic``). Ne
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from headgate.control.domain.merge import Declared
 from headgate.control.domain.traffic import LiveTraffic
 from headgate.drift import baseline_path
 
 
-@dataclass(frozen=True)
-class VersionSpec:
-    """A version: an artifact by its digest, or a constant. ``in_document`` is false for one that is only kept because it is live;
-    ``run`` says how an artifact is run, as far as that is written, ``compatible`` whether its signature has to be the champion's.
-    """
+class _Part(BaseModel):
+    """A part of a spec: the fields that the control plane looks at. The others are kept as they are, for the data plane."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class VersionSpec(_Part):
+    """A version: an artifact by its digest, or a constant. ``compatible`` says whether its signature has to be the champion's."""
 
     digest: str
-    constant: Mapping[str, Any] | None = None
-    in_document: bool = True
-    run: Mapping[str, Any] = field(default_factory=dict)
+    constant: dict[str, Any] | None = None
     compatible: bool = True
 
 
-@dataclass(frozen=True)
-class Spec:
-    """A document resolved. ``baseline`` is a digest; ``root`` is where its ``file:`` references were found; ``limits`` and
-    ``fallback`` are as the data plane takes them; ``keep_warm`` says whether the champion and the last good one stay in memory.
-    """
+class FallbackSpec(_Part):
+    """The versions that answer when the chosen one does not."""
 
-    declared: Declared
-    versions: Mapping[str, VersionSpec]
-    columns: Mapping[str, list[str]] = field(default_factory=dict)
-    labels: Mapping[str, list[str]] = field(default_factory=dict)
-    non_finite: str = "error"
-    limits: Mapping[str, Any] = field(default_factory=dict)
-    fallback: Mapping[str, Any] | Literal["none"] | None = None
+    to: list[str]
+
+
+class TrafficSpec(_Part):
+    """What the document says of traffic, in slots; live traffic may differ since."""
+
+    champion: str
+    weights: dict[str, int] = Field(default_factory=dict)
+    sticky: str | None = None
     keep_warm: bool = False
-    timeout_ms: int = 30_000
+    fallback: FallbackSpec | Literal["none"] | None = None
+
+
+class DriftSpec(_Part):
+    """What live traffic is compared with: the digest of a baseline."""
+
     baseline: str | None = None
-    window_seconds: int = 86_400
-    root: str | None = None
+
+
+class LimitsSpec(_Part):
+    """What a request may take: its time in milliseconds."""
+
+    timeout: int
+
+
+class Spec(_Part):
+    """A document resolved: what it holds validated, with a digest for every reference."""
+
+    versions: dict[str, VersionSpec]
+    traffic: TrafficSpec
+    columns: dict[str, list[str]] = Field(default_factory=dict)
+    drift: DriftSpec | None = None
+    limits: LimitsSpec
+
+    @property
+    def declared(self) -> Declared:
+        """What the merge compares."""
+        sticky = self.traffic.sticky
+        header = None if sticky is None else sticky.removeprefix("header.")
+        return Declared(self.traffic.champion, self.traffic.weights, header)
+
+    @property
+    def baseline(self) -> str | None:
+        """The digest of the baseline."""
+        return None if self.drift is None else self.drift.baseline
 
     def digests(self) -> dict[str, str]:
         """Digest of each version."""
         return {name: version.digest for name, version in self.versions.items()}
 
-    def keeping(self, names: Collection[str], earlier: Spec) -> Spec:
+    def dumped(self) -> dict[str, Any]:
+        """As it was read, field by field: what is stored and what the data plane takes."""
+        return self.model_dump(exclude_unset=True)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a revision serves: its spec, and the versions of it that are not in the document and stay because they are live."""
+
+    spec: Spec
+    kept: frozenset[str] = frozenset()
+
+    def keeping(self, names: Collection[str], earlier: Spec) -> Content:
         """With the versions ``names`` of an earlier spec that this one lacks: they stay loaded without being in the document."""
+        present = self.spec.versions
         kept = {
-            name: replace(earlier.versions[name], in_document=False)
+            name: earlier.versions[name]
             for name in sorted(names)
-            if name not in self.versions and name in earlier.versions
+            if name not in present and name in earlier.versions
         }
-        return replace(self, versions={**self.versions, **kept}) if kept else self
+        return self._with({**present, **kept}, self.kept | kept.keys()) if kept else self
 
-    def serving(self, live: LiveTraffic) -> Spec:
+    def serving(self, live: LiveTraffic) -> Content:
         """Without the versions that are neither in the document nor live nor the last good champion."""
-        needed = {live.champion, live.last_good}
-        kept = {name: v for name, v in self.versions.items() if v.in_document or name in needed}
-        return self if len(kept) == len(self.versions) else replace(self, versions=kept)
+        gone = self.kept - {live.champion, live.last_good}
+        rest = {name: version for name, version in self.spec.versions.items() if name not in gone}
+        return self._with(rest, self.kept - gone) if gone else self
 
-    def to_json(self) -> dict[str, Any]:
-        """As stored."""
-        return {
-            "declared": {
-                "champion": self.declared.champion,
-                "weights": dict(self.declared.weights),
-                "sticky": self.declared.sticky,
-            },
-            "versions": {
-                name: {
-                    "digest": v.digest,
-                    "constant": v.constant,
-                    "in_document": v.in_document,
-                    "run": dict(v.run),
-                    "compatible": v.compatible,
-                }
-                for name, v in self.versions.items()
-            },
-            "columns": {tensor: list(names) for tensor, names in self.columns.items()},
-            "labels": {tensor: list(names) for tensor, names in self.labels.items()},
-            "non_finite": self.non_finite,
-            "limits": dict(self.limits),
-            "fallback": self.fallback,
-            "keep_warm": self.keep_warm,
-            "timeout_ms": self.timeout_ms,
-            "baseline": self.baseline,
-            "window_seconds": self.window_seconds,
-            "root": self.root,
-        }
-
-    @staticmethod
-    def from_json(stored: Mapping[str, Any]) -> Spec:
-        """The inverse of :meth:`to_json`."""
-        return Spec(
-            declared=Declared(**stored["declared"]),
-            versions={name: VersionSpec(**version) for name, version in stored["versions"].items()},
-            columns=stored["columns"],
-            labels=stored.get("labels", {}),
-            non_finite=stored.get("non_finite", "error"),
-            limits=stored.get("limits", {}),
-            fallback=stored.get("fallback"),
-            keep_warm=stored.get("keep_warm", False),
-            timeout_ms=stored["timeout_ms"],
-            baseline=stored["baseline"],
-            window_seconds=stored["window_seconds"],
-            root=stored["root"],
-        )
+    def _with(self, versions: dict[str, VersionSpec], kept: frozenset[str]) -> Content:
+        return Content(self.spec.model_copy(update={"versions": versions}), kept)
 
 
 @dataclass(frozen=True)
@@ -170,44 +171,43 @@ def native_apply(name: str, held: Serving, paths: Paths, load: Load) -> bytes:
     Slots of a version that is left out go to the champion for the time being.
     """
     spec, live = held.spec, held.live
-    versions: list[dict[str, Any]] = []
-    for version in loadable(spec, live, load.omitted):
-        entry = spec.versions[version]
-        what: dict[str, Any] = {"constant": entry.constant}
-        if entry.constant is None:
-            find = paths.place if version in load.loaded else paths.model
-            what = {
-                "artifact": str(find(entry.digest)),
-                "run": dict(entry.run),
-                "compatible": entry.compatible,
-                "pinned": spec.keep_warm and version in (live.champion, live.last_good),
-            }
-        versions.append({"name": version, "digest": entry.digest, **what})
     table = live.table.without(frozenset(load.omitted))
     return json.dumps(
         {
             "name": name,
             "revision": held.n,
-            "versions": versions,
-            "champion": live.champion,
-            "table": {"salt": table.salt, "given": [list(run) for run in table.given]},
-            "sticky": spec.declared.sticky,
-            "timeout_ms": spec.timeout_ms,
-            "columns": dict(spec.columns),
-            "labels": dict(spec.labels),
-            "non_finite": spec.non_finite,
-            "limits": dict(spec.limits),
-            "fallback": _fallback(spec, {str(version["name"]) for version in versions}),
-            "baseline": None if spec.baseline is None else str(baseline_path(paths.state, spec.baseline)),
-            "urgent": load.urgent,
-            "fresh": load.fresh,
+            "spec": spec.dumped(),
+            "traffic": {
+                "champion": live.champion,
+                "last_good": live.last_good,
+                "table": {"salt": table.salt, "given": [list(run) for run in table.given]},
+            },
+            "load": _load(spec, loadable(spec, live, load.omitted), paths, load),
         }
     ).encode()
 
 
-def _fallback(spec: Spec, loaded: Collection[str]) -> dict[str, Any] | Literal["none"] | None:
-    """The fallback among the versions that are in memory; the champion alone when none of them is."""
-    if spec.fallback is None or spec.fallback == "none":
-        return spec.fallback
-    to = [name for name in spec.fallback["to"] if name in loaded]
-    return {**spec.fallback, "to": to} if to else None
+def _load(spec: Spec, names: list[str], paths: Paths, load: Load) -> dict[str, Any]:
+    def artifact(name: str) -> str:
+        find = paths.place if name in load.loaded else paths.model
+        return str(find(spec.versions[name].digest))
+
+    return {
+        "versions": names,
+        "artifacts": {name: artifact(name) for name in names if spec.versions[name].constant is None},
+        "baseline": None if spec.baseline is None else str(baseline_path(paths.state, spec.baseline)),
+        "urgent": load.urgent,
+        "fresh": load.fresh,
+    }
+
+
+def same_content(one: Content, other: Content) -> bool:
+    """Whether two contents of the same document are the same: its references stand for the same bytes.
+
+    What else differs between their specs is what a later build fills in where the document says nothing.
+    """
+    return (one.spec.digests(), one.spec.baseline, one.kept) == (
+        other.spec.digests(),
+        other.spec.baseline,
+        other.kept,
+    )

@@ -77,8 +77,8 @@ def endpoint(state: EndpointState, status: Status) -> EndpointView:
         else FrozenView(since=frozen.when, who=frozen.who, reason=frozen.reason),
         notes=differences(live, spec.declared),
         alarms=state.alarms(),
-        columns={tensor: list(names) for tensor, names in spec.columns.items()},
-        timeout_ms=spec.timeout_ms,
+        columns=spec.columns,
+        timeout_ms=spec.limits.timeout,
         baseline=spec.baseline,
     )
 
@@ -295,7 +295,7 @@ def _versions(state: EndpointState, held: Held, status: Status) -> dict[str, Ver
             kind="artifact" if version.constant is None else "constant",
             role=_role(name, held),  # type: ignore[typeddict-item]
             state=shown,  # type: ignore[typeddict-item]
-            in_document=version.in_document,
+            in_document=name not in held.content.kept,
             placement=said.get("placement"),
             placement_fixed=said.get("placement_fixed"),
             placed_by=said.get("placed_by"),

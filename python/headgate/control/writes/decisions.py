@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from headgate.control.domain import merge, traffic
 from headgate.control.domain.revision import Held, Text
-from headgate.control.domain.spec import Spec
+from headgate.control.domain.spec import Content, same_content
 from headgate.control.domain.traffic import Change, Fleet, Stamp
 from headgate.control.writes.context import Workshop
 from headgate.control.writes.endpoint import EndpointState
@@ -24,7 +24,7 @@ class Ready:
     """A document with everything it refers to in the artifact store."""
 
     text: Text
-    spec: Spec
+    content: Content
 
 
 class Changes:
@@ -38,24 +38,24 @@ class Changes:
         """A document: three-way merge, or creation."""
 
         def decide(state: EndpointState) -> Draft:
-            text, spec, before = ready.text, ready.spec, state.current
-            now = self._shop.now()
+            text, content, before = ready.text, ready.content, state.current
+            declared, now = content.spec.declared, self._shop.now()
             if before is None:
-                fleet = self._shop.fleet(state.name, spec.digests())
-                change = merge.first(spec.declared, state.carried, fleet, now)
-                return _draft("apply", change, state, (text, spec))
+                fleet = self._shop.fleet(state.name, content.spec.digests())
+                change = merge.first(declared, state.carried, fleet, now)
+                return _draft("apply", change, state, (text, content))
             not_frozen(state.name, before)
-            named = frozenset(spec.versions)
-            spec = spec.keeping({before.live.champion, before.live.last_good}, before.spec)
-            fleet = self._shop.fleet(state.name, spec.digests())
-            three = merge.Merge(spec.declared, before.spec.declared, named, take_traffic)
+            named = frozenset(content.spec.versions)
+            content = content.keeping({before.live.champion, before.live.last_good}, before.spec)
+            fleet = self._shop.fleet(state.name, content.spec.digests())
+            three = merge.Merge(declared, before.spec.declared, named, take_traffic)
             change = merge.apply_document(before.live, three, fleet, now)
-            spec = spec.serving(change.live)
-            same = change.already and text.raw == before.text.raw and _alike(spec, before.spec)
+            content = content.serving(change.live)
+            same = change.already and text.raw == before.text.raw and same_content(content, before.content)
             if same and not state.omitted and state.broken is None:
                 unchanged = Draft("apply", f"{state.name} is as the document says already", _after(before))
                 return replace(unchanged, status="unchanged", notes=change.notes)
-            draft = _draft("apply", replace(change, already=False), state, (text, spec))
+            draft = _draft("apply", replace(change, already=False), state, (text, content))
             return replace(draft, revive=frozenset(state.omitted))
 
         return decide
@@ -74,7 +74,7 @@ class Changes:
         def decide(state: EndpointState) -> Draft:
             before = present(state)
             change = traffic.rollback(before.live, self._fleet(state.name, before), stamp)
-            return _draft("rollback", change, state, (before.text, before.spec))
+            return _draft("rollback", change, state, (before.text, before.content))
 
         return decide
 
@@ -114,11 +114,11 @@ class Changes:
         def decide(state: EndpointState) -> Draft:
             before = present(state)
             not_frozen(state.name, before)
-            spec = then.spec.keeping({before.live.champion, before.live.last_good}, before.spec)
-            fleet = self._shop.fleet(state.name, spec.digests())
+            content = then.content.keeping({before.live.champion, before.live.last_good}, before.spec)
+            fleet = self._shop.fleet(state.name, content.spec.digests())
             change = traffic.restore(before.live, then.live, fleet, self._shop.now())
             message = f"as revision {then.n}: {change.message}"
-            return _draft("restore", replace(change, message=message), state, (then.text, spec))
+            return _draft("restore", replace(change, message=message), state, (then.text, content))
 
         return decide
 
@@ -148,7 +148,7 @@ class Changes:
             if not frozen_too:
                 not_frozen(state.name, before)
             changed = change(before, self._fleet(state.name, before))
-            return _draft(kind, changed, state, (before.text, before.spec))
+            return _draft(kind, changed, state, (before.text, before.content))
 
         return decide
 
@@ -173,7 +173,7 @@ def not_found(name: str, n: int) -> NotFound:
     return NotFound(f"{name} has no revision {n}")
 
 
-def _draft(kind: RevisionKind, change: Change, state: EndpointState, what: tuple[Text, Spec]) -> Draft:
+def _draft(kind: RevisionKind, change: Change, state: EndpointState, what: tuple[Text, Content]) -> Draft:
     """The draft of a change. Versions that were left out are tried again when they get traffic that they had not."""
     before = state.current
     had = {} if before is None else before.live.weights()
@@ -191,13 +191,8 @@ def _draft(kind: RevisionKind, change: Change, state: EndpointState, what: tuple
     )
 
 
-def _after(held: Held) -> tuple[Text, Spec, traffic.LiveTraffic]:
-    return held.text, held.spec, held.live
-
-
-def _alike(one: Spec, other: Spec) -> bool:
-    """Equal but for the folder the files were found in."""
-    return replace(one, root=None) == replace(other, root=None)
+def _after(held: Held) -> tuple[Text, Content, traffic.LiveTraffic]:
+    return held.text, held.content, held.live
 
 
 def _subject(held: Held, subject: str, fleet: Fleet) -> tuple[str, str | None]:

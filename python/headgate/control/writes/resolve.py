@@ -6,20 +6,18 @@ Everything here blocks: run it in a thread.
 
 from __future__ import annotations
 
-import json
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from headgate import drift
-from headgate.control.domain.merge import Declared
 from headgate.control.domain.revision import Text
-from headgate.control.domain.spec import Paths, Spec, VersionSpec
+from headgate.control.domain.spec import Content, Paths, Spec
 from headgate.control.domain.traffic import faults
 from headgate.control.writes.data_plane import DataPlane
 from headgate.control.writes.decisions import Ready
 from headgate.control.writes.sources import NOWHERE
-from headgate.documents import ConstantOf, Document, Fault, ModelAt, resolve
+from headgate.documents import Document, Fault, locate_files
 from headgate.errors import HeadgateError, PolicyInvalid, from_code
 from headgate.registry import Registry
 
@@ -42,76 +40,59 @@ class Resolver:
 
     def ready(self, document: Document, source_digest: str | None, intake: Intake) -> Ready:
         """Raises :class:`PolicyInvalid` or :class:`ModelLoadFailed` naming every version at fault; then nothing was changed."""
-        resolved = resolve(document)
-        versions = self._versions(resolved.name, resolved.versions, intake)
+        endpoint, located = document.endpoint, locate_files(document)
+        models = self._digests(endpoint.name, located.models, intake)
+        digests = {name: v.constant_digest or models[name] for name, v in endpoint.versions.items()}
+        self._check_pins(endpoint.name, digests)
         baseline = None
-        if resolved.baseline is not None:
-            columns = {tensor: list(names) for tensor, names in resolved.columns.items()}
-            champion = versions[resolved.champion]
-            baseline = self._baseline(resolved.baseline, champion, columns, intake)
-        weights = {version: slots for version, slots in sorted(resolved.weights_in_slots.items()) if slots}
-        spec = Spec(
-            declared=Declared(resolved.champion, weights, resolved.sticky_header),
-            versions=versions,
-            columns={tensor: list(names) for tensor, names in resolved.columns.items()},
-            labels={tensor: list(names) for tensor, names in resolved.labels.items()},
-            non_finite=resolved.non_finite,
-            limits=resolved.limits,
-            fallback=resolved.fallback,
-            keep_warm=resolved.keep_warm,
-            timeout_ms=resolved.timeout_ms,
-            baseline=baseline,
-            root=None if document.root == NOWHERE else str(document.root),
-        )
-        return Ready(Text(document.raw, document.source, source_digest), spec)
+        if located.baseline is not None:
+            champion = models.get(endpoint.traffic.champion)
+            columns = {tensor: list(names) for tensor, names in endpoint.columns.items()}
+            baseline = self._baseline(located.baseline, champion, columns, intake)
+        spec = Spec.model_validate(endpoint.spec(digests, baseline))
+        root = None if document.root == NOWHERE else str(document.root)
+        return Ready(Text(document.raw, document.source, source_digest, root), Content(spec))
 
-    def _versions(
-        self, endpoint: str, found: dict[str, ModelAt | ConstantOf], intake: Intake
-    ) -> dict[str, VersionSpec]:
-        versions: dict[str, VersionSpec] = {}
+    def _digests(self, endpoint: str, models: dict[str, Path], intake: Intake) -> dict[str, str]:
+        digests: dict[str, str] = {}
         wrong: dict[str, HeadgateError] = {}
-        for name, what in found.items():
+        for name, path in models.items():
             try:
-                versions[name] = self._version(endpoint, name, what, intake)
+                if intake is Intake.LOOK:
+                    digests[name] = self._registry.store.fingerprint(path).digest
+                else:
+                    digests[name] = self._registry.admit(endpoint, name, path)
             except HeadgateError as error:
                 wrong[f"versions.{name}"] = error
         if wrong:
             raise _joined(wrong)
+        return digests
+
+    def _check_pins(self, endpoint: str, digests: dict[str, str]) -> None:
         taken: dict[str, str] = {}
-        for name, version in versions.items():
+        for name, digest in digests.items():
             pinned = self._registry.pinned(endpoint, name)
-            if pinned is not None and pinned != version.digest:
+            if pinned is not None and pinned != digest:
                 taken[f"versions.{name}"] = (
-                    f"{name} of {endpoint} is {pinned} for good, and this is {version.digest}: give it a new name"
+                    f"{name} of {endpoint} is {pinned} for good, and this is {digest}: give it a new name"
                 )
         if taken:
             raise faults(taken)
-        return versions
-
-    def _version(self, endpoint: str, name: str, what: ModelAt | ConstantOf, intake: Intake) -> VersionSpec:
-        if isinstance(what, ConstantOf):
-            # As JSON gives it back, so that a spec compares equal after it was stored.
-            return VersionSpec(what.digest, json.loads(json.dumps(what.values)))
-        if intake is Intake.LOOK:
-            digest = self._registry.store.fingerprint(what.path).digest
-        else:
-            digest = self._registry.admit(endpoint, name, what.path)
-        return VersionSpec(digest, run=what.run, compatible=what.compatible)
 
     def _baseline(
-        self, path: Path, champion: VersionSpec, columns: dict[str, list[str]], intake: Intake
+        self, path: Path, champion: str | None, columns: dict[str, list[str]], intake: Intake
     ) -> str:
-        if champion.constant is not None:
+        if champion is None:
             raise faults(
                 {
                     "drift.baseline": "the champion is a constant: a baseline needs a model that says its inputs"
                 }
             )
-        if intake is Intake.LOOK and not self._registry.store.contains(champion.digest):
+        if intake is Intake.LOOK and not self._registry.store.contains(champion):
             raise PolicyInvalid(
                 "a dry run cannot fit a baseline for a model that was never taken in: apply it"
             )
-        signature = self._plane.inspect(str(self._paths.model(champion.digest)))
+        signature = self._plane.inspect(str(self._paths.model(champion)))
         data = drift.fit(path, signature, columns, self._plane)
         if intake is Intake.LOOK:
             return drift.baseline_digest(data)

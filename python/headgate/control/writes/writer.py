@@ -25,7 +25,7 @@ from headgate.control.domain.plan import live_view, make_plan, slots_moved
 from headgate.control.domain.results import Plan, Result
 from headgate.control.domain.revision import Held, Text, write_down
 from headgate.control.domain.shares import format_shares
-from headgate.control.domain.spec import Load, Spec, native_apply
+from headgate.control.domain.spec import Content, Load, native_apply
 from headgate.control.domain.traffic import LiveTraffic, Stamp
 from headgate.control.writes.context import Workshop
 from headgate.control.writes.endpoint import EndpointState
@@ -44,7 +44,7 @@ class Draft:
 
     kind: RevisionKind
     message: str
-    after: tuple[Text, Spec, LiveTraffic] | None
+    after: tuple[Text, Content, LiveTraffic] | None
     status: Literal["applied", "unchanged", "already"] = "applied"
     notes: tuple[str, ...] = ()
     blocks: tuple[str, ...] = ()
@@ -147,8 +147,8 @@ class Writer:
         parent = None if before is None else before.n
         plan_after: Held | None = None
         if draft.after is not None:
-            text, spec, live = draft.after
-            plan_after = held = Held(state.tail + 1, text, spec.serving(live), live, parent)
+            text, content, live = draft.after
+            plan_after = held = Held(state.tail + 1, text, content.serving(live), live, parent)
         elif before is not None:
             held = replace(before, n=state.tail + 1, parent=parent)
         else:
