@@ -6,13 +6,15 @@ Not here: tables and queries (``store``). Next: ``plan``.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from headgate.control.shares import Table
 from headgate.control.spec import Spec
-from headgate.control.traffic import LiveTraffic, Stamp
-from headgate.store import RevisionRecord
-from headgate.store.records import RevisionKind
+from headgate.control.traffic import Block, LiveTraffic, Stamp
+from headgate.store import Proposal, RevisionKind, RevisionRecord, json_text
 
 
 @dataclass(frozen=True)
@@ -45,26 +47,54 @@ def sha256(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def hold(record: RevisionRecord) -> Held:
-    """A stored revision in memory."""
-    live = LiveTraffic(
-        champion=record.champion,
-        last_good=record.last_good,
-        since=record.since,
-        table=Table(record.salt, record.given),
-        attempt=record.attempt,
-        frozen=None if record.frozen is None else Stamp(**record.frozen),
-        blocked=record.blocks,
+def hold(record: RevisionRecord, content: bytes) -> Held:
+    """A stored revision in memory, with the bytes of its document."""
+    body = json.loads(record.body)
+    document = body["document"]
+    text = Text(content, document["source"], document["source_digest"])
+    return Held(record.n, text, Spec.from_json(body["spec"]), _live(body["traffic"]), record.parent)
+
+
+def live_of(record: RevisionRecord) -> LiveTraffic:
+    """The traffic of a stored revision."""
+    return _live(json.loads(record.body)["traffic"])
+
+
+def _live(traffic: Mapping[str, Any]) -> LiveTraffic:
+    table, frozen = traffic["table"], traffic["frozen"]
+    return LiveTraffic(
+        champion=traffic["champion"],
+        last_good=traffic["last_good"],
+        since=traffic["since"],
+        table=Table(table["salt"], tuple((run[0], run[1], run[2]) for run in table["given"])),
+        attempt=traffic["attempt"],
+        frozen=None if frozen is None else Stamp(**frozen),
+        blocked=tuple(Block(**block) for block in traffic["blocked"]),
     )
-    text = Text(record.document, record.source, record.source_digest)
-    return Held(record.n, text, Spec.from_json(record.resolved), live, record.parent)
 
 
-def write_down(endpoint: str, held: Held, kind: RevisionKind, stamp: Stamp) -> RevisionRecord:
-    """What the store keeps of a revision."""
-    live = held.live
-    frozen = live.frozen
-    return RevisionRecord(
+def write_down(endpoint: str, held: Held, kind: RevisionKind, stamp: Stamp) -> Proposal:
+    """What the store keeps of a revision: its body, in format 1, beside what is searched for."""
+    body = {
+        "format": 1,
+        "endpoint": endpoint,
+        "n": held.n,
+        "parent": held.parent,
+        "kind": kind,
+        "who": stamp.who,
+        "when": stamp.when,
+        "reason": stamp.reason,
+        "document": {
+            "digest": held.text.digest,
+            "source": held.text.source,
+            "source_digest": held.text.source_digest,
+            "root": held.spec.root,
+        },
+        "spec": held.spec.to_json(),
+        "kept": [name for name, version in held.spec.versions.items() if not version.in_document],
+        "traffic": _traffic(held.live),
+    }
+    record = RevisionRecord(
         endpoint=endpoint,
         n=held.n,
         parent=held.parent,
@@ -73,17 +103,20 @@ def write_down(endpoint: str, held: Held, kind: RevisionKind, stamp: Stamp) -> R
         who=stamp.who,
         when=stamp.when,
         reason=stamp.reason,
-        document=held.text.raw,
-        document_digest=held.text.digest,
+        document=held.text.digest,
         source=held.text.source,
-        source_digest=held.text.source_digest,
-        champion=live.champion,
-        salt=live.table.salt,
-        given=live.table.given,
-        attempt=live.attempt,
-        last_good=live.last_good,
-        since=live.since,
-        frozen=None if frozen is None else {"who": frozen.who, "when": frozen.when, "reason": frozen.reason},
-        blocks=live.blocked,
-        resolved=held.spec.to_json(),
+        body=json_text(body),
     )
+    return Proposal(record, held.text.raw, held.spec.digests())
+
+
+def _traffic(live: LiveTraffic) -> dict[str, Any]:
+    return {
+        "champion": live.champion,
+        "last_good": live.last_good,
+        "since": live.since,
+        "attempt": live.attempt,
+        "table": {"salt": live.table.salt, "given": [list(run) for run in live.table.given]},
+        "frozen": None if live.frozen is None else asdict(live.frozen),
+        "blocked": [asdict(block) for block in live.blocked],
+    }
