@@ -11,9 +11,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from headgate.background import Background
 from headgate.control.domain.calls import INTERNAL, Call, Settings
@@ -48,7 +48,7 @@ from headgate.control.writes.writer import Decide, Writer
 from headgate.documents import Document, check_name, parse_weight
 from headgate.errors import Draining, HeadgateError, InvalidArgument, ModelNotFound
 from headgate.registry import ArtifactStore, Registry
-from headgate.store import Clock, EventRecord, Store, utc_now
+from headgate.store import EventRecord, Store
 
 History = list[RevisionSummary]
 AuditLog = list[AuditView]
@@ -78,13 +78,12 @@ class Control:
         native: DataPlane,
         artifacts: ArtifactStore,
         settings: Settings = Settings(),  # noqa: B008 - frozen
-        clock: Clock = utc_now,
     ) -> None:
         """Nothing is served before :meth:`start`."""
         paths = Paths(artifacts.model_path, artifacts.place, store.state)
         self.registry = Registry(artifacts, store.pins)
         self.settings = settings
-        self._shop = Workshop(store, native, paths, settings, clock)
+        self._shop = Workshop(store, native, paths, settings)
         self._writer = Writer(self._shop)
         self._changes = Changes(self._shop)
         self._resolver = Resolver(self.registry, native, paths)
@@ -94,7 +93,7 @@ class Control:
         self.operations = Operations(self._shop)
         self._endpoints: dict[str, EndpointState] = {}
         self._maintenance = Maintenance(self._shop, self._writer, self._endpoints)
-        self.background = Background(lambda: self._shop.clock().timestamp())
+        self.background = Background(lambda: self._shop.store.now().timestamp())
         self._roots: list[Path] = [root for root in (settings.root, *settings.roots) if root is not None]
         self._writes: set[asyncio.Task[Result]] = set()
         self._started = False
@@ -195,12 +194,12 @@ class Control:
     async def apply_file(
         self, path: Path, *, root: Path | None = None, call: Call = INTERNAL
     ) -> list[Result]:
-        """Applies every document of a file; ``[]`` when its bytes are the ones last applied from it."""
+        """Applies every document of a file; ``[]`` when everything in it was applied from it before."""
         file = await self.read_file(path, root=root)
         return [] if file is None else await self.apply_read(file, call=call)
 
     async def read_file(self, path: Path, *, root: Path | None = None) -> DocumentFile | None:
-        """The documents of a file; ``None`` when its bytes are the ones last applied from it."""
+        """The documents of a file; ``None`` when everything in it was applied from it before."""
         place = path.absolute()
         folder = place.parent if root is None else root
         file = await self._files.read(place, folder)
@@ -347,7 +346,7 @@ class Control:
         records = await self._shop.io(
             lambda: self._shop.store.audit(endpoint=endpoint, limit=limit, before=before)
         )
-        return [cast(AuditView, asdict(record)) for record in records]
+        return [reads.audit_entry(record) for record in records]
 
     def events(self, after: int | None) -> AsyncIterator[EventRecord]:
         """Events as they happen; with ``after`` what came since that id first. Ends when the gateway stops."""
@@ -356,7 +355,7 @@ class Control:
         async def replay(cursor: int) -> Replayed:
             return await self._shop.io(lambda: store.events_after(cursor, limit=500))
 
-        return self._shop.feed.read(after, replay, lambda: self._shop.io(store.last_event_id))
+        return self._shop.feed.read(after, replay, lambda: self._shop.io(store.generation))
 
     # === behind ===
 
@@ -381,7 +380,8 @@ class Control:
             raise InvalidArgument(
                 f"revision {n} of {endpoint} was never served ({record.kind}, {record.status})"
             )
-        then = hold(record)
+        content = await self._shop.io(lambda: self._shop.store.document(record.document))
+        then = hold(record, content)
         await self._shop.long(lambda: [self._shop.paths.model(d) for d in sources.artifacts_of(then)])
         return then
 
@@ -450,7 +450,7 @@ class Control:
     def _busy(self, state: EndpointState) -> str | None:
         if state.answered is None:
             return None
-        quiet = (self._shop.clock() - state.answered).total_seconds()
+        quiet = (self._shop.store.now() - state.answered).total_seconds()
         if quiet >= self.settings.quiet_seconds:
             return None
         return (

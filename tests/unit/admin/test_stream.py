@@ -141,6 +141,6 @@ def test_a_reader_that_falls_behind_is_cut_off() -> None:
             feed.publish(EventRecord("applied", "", "e", number, "", "", {}, number))
         seen = [await first, *[event async for event in events]]
         assert len(seen) == BACKLOG
-        assert seen[-1].id == BACKLOG
+        assert seen[-1].generation == BACKLOG
 
     run(body)

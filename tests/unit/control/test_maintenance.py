@@ -239,7 +239,7 @@ def test_a_file_is_known_by_the_path_it_was_given(tmp_path: Path) -> None:
             link = tmp_path / "current.yaml"
             link.symlink_to(tmp_path / "one.yaml")
             await gate.control.apply_file(link)
-            assert gate.store.applied_file(str(link)) is not None
+            assert [name for name, _ in gate.store.applied_from(str(link))] == ["one"]
             assert (await gate.control.get("one"))["source"] == str(link)
 
     run(body)

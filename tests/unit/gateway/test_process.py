@@ -18,7 +18,7 @@ from headgate.gateway import process
 from headgate.gateway.process import DataPlaneSource, run
 from headgate.gateway.sockets import bind
 from headgate.gateway.units import Address
-from headgate.store import Store
+from headgate.store.transactions import Transactions
 from unit.control_harness import document, until
 from unit.gateway.process_harness import Announcer, Module, Plane, Running, play, settings, written
 
@@ -254,7 +254,7 @@ def test_a_full_disk_keeps_no_gateway_from_starting(tmp_path: Path, monkeypatch:
         def no_room(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(Store, "write", full)
+        monkeypatch.setattr(Transactions, "write", full)
         monkeypatch.setattr(os, "pwrite", no_room)
         monkeypatch.setattr(process, "_write_addresses", no_room)
         monkeypatch.setattr(tokens, "_write_secret", full)

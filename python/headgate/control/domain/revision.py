@@ -6,15 +6,15 @@ Not here: tables and queries (``store``). Next: ``plan``.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from headgate.control.domain.shares import Table
 from headgate.control.domain.spec import Content, Spec
-from headgate.control.domain.traffic import LiveTraffic, Stamp
-from headgate.store import RevisionRecord
-from headgate.store.migrations.first_spec import spec_of
-from headgate.store.records import RevisionKind
+from headgate.control.domain.traffic import Block, LiveTraffic, Stamp
+from headgate.store import Proposal, RevisionKind, RevisionRecord, json_text
 
 
 @dataclass(frozen=True)
@@ -53,35 +53,55 @@ def sha256(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def hold(record: RevisionRecord) -> Held:
-    """A stored revision in memory."""
-    live = LiveTraffic(
-        champion=record.champion,
-        last_good=record.last_good,
-        since=record.since,
-        table=Table(record.salt, record.given),
-        attempt=record.attempt,
-        frozen=None if record.frozen is None else Stamp(**record.frozen),
-        blocked=record.blocks,
+def hold(record: RevisionRecord, content: bytes) -> Held:
+    """A stored revision in memory, with the bytes of its document."""
+    body = json.loads(record.body)
+    document = body["document"]
+    text = Text(content, document["source"], document["source_digest"], document["root"])
+    what = Content(Spec.model_validate(body["spec"]), frozenset(body["kept"]))
+    return Held(record.n, text, what, _live(body["traffic"]), record.parent)
+
+
+def live_of(record: RevisionRecord) -> LiveTraffic:
+    """The traffic of a stored revision."""
+    return _live(json.loads(record.body)["traffic"])
+
+
+def _live(traffic: Mapping[str, Any]) -> LiveTraffic:
+    table, frozen = traffic["table"], traffic["frozen"]
+    return LiveTraffic(
+        champion=traffic["champion"],
+        last_good=traffic["last_good"],
+        since=traffic["since"],
+        table=Table(table["salt"], tuple((run[0], run[1], run[2]) for run in table["given"])),
+        attempt=traffic["attempt"],
+        frozen=None if frozen is None else Stamp(**frozen),
+        blocked=tuple(Block(**block) for block in traffic["blocked"]),
     )
-    spec, kept, root = _resolved(record.resolved)
-    text = Text(record.document, record.source, record.source_digest, root)
-    content = Content(Spec.model_validate(spec), frozenset(kept))
-    return Held(record.n, text, content, live, record.parent)
 
 
-def _resolved(stored: dict[str, Any]) -> tuple[dict[str, Any], list[str], str | None]:
-    """Spec, kept versions and root of a row, whichever build wrote it."""
-    if "spec" in stored:
-        return stored["spec"], stored["kept"], stored["root"]
-    return spec_of(stored)
-
-
-def write_down(endpoint: str, held: Held, kind: RevisionKind, stamp: Stamp) -> RevisionRecord:
-    """What the store keeps of a revision."""
-    live = held.live
-    frozen = live.frozen
-    return RevisionRecord(
+def write_down(endpoint: str, held: Held, kind: RevisionKind, stamp: Stamp) -> Proposal:
+    """What the store keeps of a revision: its body, in format 1, beside what is searched for."""
+    body = {
+        "format": 1,
+        "endpoint": endpoint,
+        "n": held.n,
+        "parent": held.parent,
+        "kind": kind,
+        "who": stamp.who,
+        "when": stamp.when,
+        "reason": stamp.reason,
+        "document": {
+            "digest": held.text.digest,
+            "source": held.text.source,
+            "source_digest": held.text.source_digest,
+            "root": held.text.root,
+        },
+        "spec": held.spec.dumped(),
+        "kept": sorted(held.content.kept),
+        "traffic": _traffic(held.live),
+    }
+    record = RevisionRecord(
         endpoint=endpoint,
         n=held.n,
         parent=held.parent,
@@ -90,21 +110,20 @@ def write_down(endpoint: str, held: Held, kind: RevisionKind, stamp: Stamp) -> R
         who=stamp.who,
         when=stamp.when,
         reason=stamp.reason,
-        document=held.text.raw,
-        document_digest=held.text.digest,
+        document=held.text.digest,
         source=held.text.source,
-        source_digest=held.text.source_digest,
-        champion=live.champion,
-        salt=live.table.salt,
-        given=live.table.given,
-        attempt=live.attempt,
-        last_good=live.last_good,
-        since=live.since,
-        frozen=None if frozen is None else {"who": frozen.who, "when": frozen.when, "reason": frozen.reason},
-        blocks=live.blocked,
-        resolved={
-            "spec": held.spec.dumped(),
-            "kept": sorted(held.content.kept),
-            "root": held.text.root,
-        },
+        body=json_text(body),
     )
+    return Proposal(record, held.text.raw, held.spec.digests())
+
+
+def _traffic(live: LiveTraffic) -> dict[str, Any]:
+    return {
+        "champion": live.champion,
+        "last_good": live.last_good,
+        "since": live.since,
+        "attempt": live.attempt,
+        "table": {"salt": live.table.salt, "given": [list(run) for run in live.table.given]},
+        "frozen": None if live.frozen is None else asdict(live.frozen),
+        "blocked": [asdict(block) for block in live.blocked],
+    }

@@ -26,7 +26,7 @@ from headgate.control.domain.shares import EMPTY, Run, Table
 from headgate.documents.faults import Fault
 from headgate.documents.values import SLOTS, format_weight
 from headgate.errors import Conflict, PolicyInvalid
-from headgate.store.records import BlockRecord
+from headgate.store import seconds
 
 SetWeights = Callable[[Table, Mapping[str, int]], Table]
 """Contract of ``headgate._native.set_weights``: slots per version, absent = 0, salt unchanged, return order kept."""
@@ -38,6 +38,17 @@ class Stamp:
 
     who: str
     when: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """A digest that may get no traffic; ``version`` is the name it had when it was blocked."""
+
+    digest: str
+    version: str | None
+    since: str
+    who: str
     reason: str
 
 
@@ -55,13 +66,13 @@ class LiveTraffic:
     table: Table = EMPTY
     attempt: int = 0
     frozen: Stamp | None = None
-    blocked: tuple[BlockRecord, ...] = ()
+    blocked: tuple[Block, ...] = ()
 
     def weights(self) -> dict[str, int]:
         """Slots of each challenger that has some."""
         return self.table.weights()
 
-    def block_of(self, digest: str | None) -> BlockRecord | None:
+    def block_of(self, digest: str | None) -> Block | None:
         """The block on a digest, if there is one."""
         return next((block for block in self.blocked if block.digest == digest), None)
 
@@ -88,7 +99,7 @@ class Change:
 
 def full(live: LiveTraffic) -> str:
     """``already 100 % v7 since 2027-03-01T03:12:04Z``."""
-    return f"already 100 % {live.champion} since {live.since}"
+    return f"already 100 % {live.champion} since {seconds(live.since)}"
 
 
 def settle(before: LiveTraffic, after: LiveTraffic, when: str) -> LiveTraffic:
@@ -208,9 +219,9 @@ def block(live: LiveTraffic, digest: str, version: str | None, fleet: Fleet, sta
     name = version or digest
     present = live.block_of(digest)
     if present is not None:
-        return Change(live, f"{name} is blocked already since {present.since}", already=True)
+        return Change(live, f"{name} is blocked already since {seconds(present.since)}", already=True)
     names = frozenset(known for known, known_digest in fleet.digests.items() if known_digest == digest)
-    record = BlockRecord(digest, version, stamp.when, stamp.who, stamp.reason)
+    record = Block(digest, version, stamp.when, stamp.who, stamp.reason)
     after = replace(live, table=live.table.without(names), blocked=(*live.blocked, record))
     if live.champion in names:
         heir = live.last_good
@@ -237,7 +248,9 @@ def unblock(live: LiveTraffic, digest: str, name: str) -> Change:
 def freeze(live: LiveTraffic, stamp: Stamp) -> Change:
     """Only emergency calls change the endpoint from now on."""
     if live.frozen is not None:
-        return Change(live, f"already frozen since {live.frozen.when} by {live.frozen.who}", already=True)
+        return Change(
+            live, f"already frozen since {seconds(live.frozen.when)} by {live.frozen.who}", already=True
+        )
     return Change(replace(live, frozen=stamp), "frozen: only emergency calls change it until it is unfrozen")
 
 
@@ -290,7 +303,9 @@ def blocked_fault(live: LiveTraffic, version: str, path: str, fleet: Fleet) -> d
     if found is None:
         return {}
     why = f" ({found.reason})" if found.reason else ""
-    return {path: f"{version} ({found.digest}) is blocked since {found.since}{why}: unblock it first"}
+    return {
+        path: f"{version} ({found.digest}) is blocked since {seconds(found.since)}{why}: unblock it first"
+    }
 
 
 def faults(found: Mapping[str, str]) -> PolicyInvalid:
@@ -300,18 +315,17 @@ def faults(found: Mapping[str, str]) -> PolicyInvalid:
     return PolicyInvalid(text, detail={"faults": listed})
 
 
-def _with_blocks(
-    live: LiveTraffic, versions: list[str], fleet: Fleet, stamp: Stamp
-) -> tuple[BlockRecord, ...]:
-    added: dict[str, BlockRecord] = {}
+def _with_blocks(live: LiveTraffic, versions: list[str], fleet: Fleet, stamp: Stamp) -> tuple[Block, ...]:
+    added: dict[str, Block] = {}
     for version in versions:
         digest = fleet.digests[version]
         if live.block_of(digest) is None:
-            added.setdefault(digest, BlockRecord(digest, version, stamp.when, stamp.who, stamp.reason))
+            added.setdefault(digest, Block(digest, version, stamp.when, stamp.who, stamp.reason))
     return (*live.blocked, *added.values())
 
 
 __all__ = [
+    "Block",
     "Change",
     "Fleet",
     "LiveTraffic",

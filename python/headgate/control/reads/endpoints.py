@@ -6,13 +6,16 @@ Not here: writes (``changes``, ``writer``). Next: ``service``.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import Any, cast
 
 from headgate.control.domain.merge import Declared, differences
 from headgate.control.domain.plan import document_diff, slots_moved
-from headgate.control.domain.revision import Held, hold
+from headgate.control.domain.revision import Held, hold, live_of
 from headgate.control.domain.shares import format_shares, owners
+from headgate.control.domain.traffic import Block
 from headgate.control.reads.views import (
+    AuditView,
     BlockView,
     DeclaredView,
     EndpointSummary,
@@ -35,7 +38,7 @@ from headgate.control.writes.endpoint import EndpointState
 from headgate.documents.values import SLOTS, format_weight
 from headgate.errors import HeadgateError, InvalidArgument
 from headgate.registry import ArtifactStore, Registry
-from headgate.store import BlockRecord, RevisionRecord, Store
+from headgate.store import AuditRecord, RevisionRecord, Store, seconds
 
 
 def summary(state: EndpointState, status: Status) -> EndpointSummary:
@@ -50,7 +53,7 @@ def summary(state: EndpointState, status: Status) -> EndpointSummary:
         weights=format_shares(live.weights()),
         frozen=live.frozen is not None,
         blocked=len(live.blocked),
-        since=live.since,
+        since=seconds(live.since),
         notes=differences(live, held.spec.declared),
         alarms=state.alarms(),
     )
@@ -74,7 +77,7 @@ def endpoint(state: EndpointState, status: Status) -> EndpointView:
         blocks=[_block(block) for block in live.blocked],
         frozen=None
         if frozen is None
-        else FrozenView(since=frozen.when, who=frozen.who, reason=frozen.reason),
+        else FrozenView(since=seconds(frozen.when), who=frozen.who, reason=frozen.reason),
         notes=differences(live, spec.declared),
         alarms=state.alarms(),
         columns=spec.columns,
@@ -98,7 +101,7 @@ def traffic(state: EndpointState, status: Status) -> TrafficView:
         salt=live.table.salt,
         attempt=live.attempt,
         table=list(live.table.given),
-        since=live.since,
+        since=seconds(live.since),
         share=ShareView(keys=_key_shares(held), requests=_request_shares(status)),
         declared=_declared(held.spec.declared),
         notes=differences(live, held.spec.declared),
@@ -160,17 +163,18 @@ def explain(
 
 def revision_summary(record: RevisionRecord) -> RevisionSummary:
     """One line of the history."""
+    live = live_of(record)
     return RevisionSummary(
         revision=record.n,
         parent=record.parent,
         kind=record.kind,
         status=record.status,
         who=record.who,
-        when=record.when,
+        when=seconds(record.when),
         reason=record.reason,
-        document_digest=record.document_digest,
-        champion=record.champion,
-        weights=format_shares(hold(record).live.weights()),
+        document_digest=record.document,
+        champion=live.champion,
+        weights=format_shares(live.weights()),
         message=record.message,
     )
 
@@ -181,21 +185,29 @@ def revision(store: Store, name: str, n: int) -> RevisionView:
     if record is None:
         raise not_found(name, n)
     parent = None if record.parent is None else store.revision(name, record.parent)
-    held, before = hold(record), None if parent is None else hold(parent)
+    held = hold(record, store.document(record.document))
+    before = None if parent is None else hold(parent, store.document(parent.document))
+    live = held.live
     return RevisionView(
         **revision_summary(record),
-        document=record.document.decode(),
-        source=record.source,
-        source_digest=record.source_digest,
-        salt=record.salt,
-        attempt=record.attempt,
-        last_good=record.last_good,
-        table=list(record.given),
-        blocks=[_block(block) for block in record.blocks],
-        frozen=record.frozen is not None,
+        document=held.text.raw.decode(),
+        source=held.text.source,
+        source_digest=held.text.source_digest,
+        salt=live.table.salt,
+        attempt=live.attempt,
+        last_good=live.last_good,
+        table=list(live.table.given),
+        blocks=[_block(block) for block in live.blocked],
+        frozen=live.frozen is not None,
         diff=document_diff(before, held),
         moves=slots_moved(before, held),
     )
+
+
+def audit_entry(record: AuditRecord) -> AuditView:
+    """One line of the audit."""
+    values = asdict(record)
+    return cast(AuditView, {"id": values.pop("generation"), **values, "when": seconds(record.when)})
 
 
 def models(store: Store, registry: Registry, serving: Collection[str]) -> Models:
@@ -205,7 +217,7 @@ def models(store: Store, registry: Registry, serving: Collection[str]) -> Models
             endpoint=pin.endpoint,
             version=pin.version,
             digest=pin.digest,
-            pinned=pin.when,
+            pinned=seconds(pin.when),
             in_use=pin.digest in serving,
             size=_size(registry.store, pin.digest),
         )
@@ -238,9 +250,13 @@ def _size(artifacts: ArtifactStore, digest: str) -> int | None:
         return None
 
 
-def _block(block: BlockRecord) -> BlockView:
+def _block(block: Block) -> BlockView:
     return BlockView(
-        digest=block.digest, version=block.version, since=block.since, who=block.who, reason=block.reason
+        digest=block.digest,
+        version=block.version,
+        since=seconds(block.since),
+        who=block.who,
+        reason=block.reason,
     )
 
 

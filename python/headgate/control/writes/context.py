@@ -1,4 +1,4 @@
-"""What every part of the write path needs at hand: store, data plane, tickets, feed, threads, clock.
+"""What every part of the write path needs at hand: store, data plane, tickets, feed, threads.
 
 Not here: decisions. Next: ``writer``.
 """
@@ -19,7 +19,7 @@ from headgate.control.writes.data_plane import DataPlane, slot_arithmetic
 from headgate.control.writes.feed import Feed
 from headgate.control.writes.tickets import Tickets
 from headgate.errors import Draining, StorageFailed
-from headgate.store import Clock, EventRecord, Store, stamp
+from headgate.store import EventRecord, Store, stamp
 
 _log = logging.getLogger(__name__)
 _KEY_LIFE = timedelta(hours=24)
@@ -29,15 +29,12 @@ T = TypeVar("T")
 class Workshop:
     """Shared tools; belongs to one event loop. Everything that blocks goes through :meth:`io`, or :meth:`long`."""
 
-    def __init__(
-        self, store: Store, plane: DataPlane, paths: Paths, settings: Settings, clock: Clock
-    ) -> None:
+    def __init__(self, store: Store, plane: DataPlane, paths: Paths, settings: Settings) -> None:
         """Starts nothing: threads come with the first use."""
         self.store = store
         self.plane = plane
         self.paths = paths
         self.settings = settings
-        self.clock = clock
         self.tickets = Tickets(plane)
         self.feed = Feed()
         self.unsaved = asyncio.Event()
@@ -79,11 +76,11 @@ class Workshop:
 
     def now(self) -> str:
         """The present time as it is written."""
-        return stamp(self.clock())
+        return stamp(self.store.now())
 
     def key_expiry(self) -> str:
         """When an idempotency key used now is forgotten."""
-        return stamp(self.clock() + _KEY_LIFE)
+        return stamp(self.store.now() + _KEY_LIFE)
 
     def fleet(self, endpoint: str, digests: dict[str, str]) -> Fleet:
         """The surroundings of the pure functions."""

@@ -16,7 +16,7 @@ from headgate.control.writes.context import Workshop
 from headgate.control.writes.endpoint import EndpointState
 from headgate.control.writes.writer import Decide, Draft
 from headgate.errors import Conflict, ModelNotFound, NotFound, VersionNotFound
-from headgate.store.records import RevisionKind
+from headgate.store import RevisionKind, seconds
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Changes:
             content = content.serving(change.live)
             same = change.already and text.raw == before.text.raw and same_content(content, before.content)
             if same and not state.omitted and state.broken is None:
-                unchanged = Draft("apply", f"{state.name} is as the document says already", _after(before))
+                after = (text, before.content, before.live)
+                unchanged = Draft("apply", f"{state.name} is as the document says already", after)
                 return replace(unchanged, status="unchanged", notes=change.notes)
             draft = _draft("apply", replace(change, already=False), state, (text, content))
             return replace(draft, revive=frozenset(state.omitted))
@@ -165,7 +166,9 @@ def not_frozen(name: str, held: Held) -> None:
     frozen = held.live.frozen
     if frozen is not None:
         why = f" ({frozen.reason})" if frozen.reason else ""
-        raise Conflict(f"{name} is frozen since {frozen.when} by {frozen.who}{why}: unfreeze it first")
+        raise Conflict(
+            f"{name} is frozen since {seconds(frozen.when)} by {frozen.who}{why}: unfreeze it first"
+        )
 
 
 def not_found(name: str, n: int) -> NotFound:
@@ -189,10 +192,6 @@ def _draft(kind: RevisionKind, change: Change, state: EndpointState, what: tuple
         frozenset(state.omitted) & (gets | {change.live.champion}),
         serves_more=crowned or bool(gets) or kind in ("apply", "restore"),
     )
-
-
-def _after(held: Held) -> tuple[Text, Content, traffic.LiveTraffic]:
-    return held.text, held.content, held.live
 
 
 def _subject(held: Held, subject: str, fleet: Fleet) -> tuple[str, str | None]:

@@ -1,4 +1,4 @@
-"""Documents that lie in files: each file is applied once for each content of it, its endpoints side by side.
+"""Documents that lie in files: each one is applied once for each content of it, the endpoints of a file side by side.
 
 Not here: what a document changes (``changes``), reading one that an API call sends (``sources``). Next: ``service``.
 
@@ -9,7 +9,8 @@ file, are applied in the order in which their files were handed over.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +20,8 @@ from headgate.control.domain.results import Result
 from headgate.control.domain.revision import sha256
 from headgate.control.writes import sources
 from headgate.control.writes.context import Workshop
-from headgate.documents import Document, parse
+from headgate.documents import Document, Files, parse
+from headgate.errors import PolicyInvalid
 
 
 class Apply(Protocol):
@@ -33,7 +35,7 @@ class Apply(Protocol):
 
 @dataclass(frozen=True)
 class DocumentFile:
-    """A file whose content has not been applied yet."""
+    """A file with the documents of it that were never applied from it."""
 
     path: Path
     digest: str
@@ -50,13 +52,15 @@ class DocumentFiles:
         self._newest: dict[str, asyncio.Task[Result]] = {}
 
     async def read(self, path: Path, root: Path) -> DocumentFile | None:
-        """The documents of a file, whose ``file:`` are relative to ``root``; ``None`` when these bytes were applied last from it."""
+        """The documents of a file, whose ``file:`` are relative to ``root``; ``None`` when all were applied from it before.
+
+        Whoever applied them: a document that was applied by hand is not applied again at a start, nor is one whose traffic was
+        moved on since.
+        """
         data = await self._shop.io(lambda: sources.read_file(path))
-        digest = sha256(data)
-        if await self._shop.io(lambda: self._shop.store.applied_file(str(path))) == digest:
-            return None
-        documents = await self._shop.io(lambda: parse(data, source=str(path), root=root))
-        return DocumentFile(path, digest, documents)
+        applied = await self._shop.io(lambda: self._shop.store.applied_from(str(path)))
+        new = await self._shop.io(lambda: _not_applied(data, path, root, applied))
+        return DocumentFile(path, sha256(data), new) if new else None
 
     async def apply(self, file: DocumentFile, call: Call) -> list[Result]:
         """Applies all documents of a file; raises what the first of those that fail failed with, when all are over."""
@@ -71,8 +75,6 @@ class DocumentFiles:
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
-        if not call.dry_run:
-            await self._shop.io(lambda: self._shop.store.put_applied_file(str(file.path), file.digest))
         return results
 
     def _begin(self, document: Document, digest: str, call: Call) -> asyncio.Task[Result]:
@@ -91,3 +93,16 @@ class DocumentFiles:
         task = self._newest[name] = asyncio.create_task(work())
         task.add_done_callback(forget)
         return task
+
+
+def _not_applied(data: bytes, path: Path, root: Path, applied: Collection[tuple[str, str]]) -> list[Document]:
+    def new(follow: Files) -> list[Document]:
+        documents = parse(data, source=str(path), root=root, follow=follow)
+        return [one for one in documents if (one.name, one.digest) not in applied]
+
+    if applied:
+        # Files that were moved away since keep nothing from being served that is stored. Faults are told below, all of them.
+        with suppress(PolicyInvalid):
+            if not new(Files.IGNORED):
+                return []
+    return new(Files.FOLLOWED)

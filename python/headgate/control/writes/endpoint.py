@@ -15,7 +15,7 @@ from headgate.control.domain.plan import Step
 from headgate.control.domain.revision import Held
 from headgate.control.domain.spec import loadable
 from headgate.control.domain.traffic import LiveTraffic
-from headgate.store import Commit, RevisionRecord
+from headgate.store import Commit, Proposal
 
 Signature = dict[str, Any]
 
@@ -52,7 +52,7 @@ class EndpointState:
     way: tuple[int, bytes] = (0, b"")
     """How many of them had come when one made way last, and the document that it brought: none of these is loaded any more, unless it
     is of that document."""
-    unsaved: deque[tuple[RevisionRecord, Commit]] = field(default_factory=deque)
+    unsaved: deque[tuple[Proposal, Commit]] = field(default_factory=deque)
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: dict[str, int] = field(default_factory=dict)
     answered: datetime | None = None
@@ -101,7 +101,7 @@ class EndpointState:
         found += [
             f"{version} is left out, because it did not load: {why}" for version, why in self.omitted.items()
         ]
-        unsaved = [record.n for record, commit in self.unsaved if commit.status == "applied"]
+        unsaved = [commit.n for _, commit in self.unsaved if commit.status == "applied"]
         if unsaved:
             numbers = ", ".join(str(n) for n in unsaved)
             found.append(f"revision {numbers} is served but could not be written to disk")

@@ -43,9 +43,9 @@ class Feed:
     async def read(
         self, after: int | None, replay: Replay, newest: Callable[[], Awaitable[int]]
     ) -> AsyncIterator[EventRecord]:
-        """Events from now on; with ``after`` those with larger ids first, read page by page by ``replay``.
+        """Events from now on; with ``after`` those with larger generations first, read page by page by ``replay``.
 
-        An ``after`` above the ``newest`` id comes from another state folder, and counts as the newest.
+        An ``after`` above the ``newest`` generation comes from another state folder, and counts as the newest.
         """
         queue: asyncio.Queue[EventRecord | None] = asyncio.Queue()
         if not self._closed:
@@ -60,9 +60,9 @@ class Feed:
                     yield event
                 if not page:
                     break
-                cursor = page[-1].id
+                cursor = page[-1].generation
             while (live := await queue.get()) is not None:
-                if live.id == 0 or cursor is None or live.id > cursor:
+                if live.generation == 0 or cursor is None or live.generation > cursor:
                     yield live
         finally:
             self._readers.discard(queue)

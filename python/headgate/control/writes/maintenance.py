@@ -59,7 +59,7 @@ class Maintenance:
             before, state.requests = state.requests, requests_of(live.get(name, {}))
             # Not the sum: it shrinks when a version is unloaded. A version loaded again counts from 0.
             if any(count not in (0, before.get(version)) for version, count in state.requests.items()):
-                state.answered = self._shop.clock()
+                state.answered = self._shop.store.now()
 
     async def prune(self) -> None:
         """Forgets the oldest events and ended operations."""

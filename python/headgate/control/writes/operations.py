@@ -16,7 +16,7 @@ from headgate.control.domain.problems import problem
 from headgate.control.domain.results import OperationView, Result
 from headgate.control.writes.context import Workshop
 from headgate.errors import Draining, HeadgateError, Internal, NotFound, StorageFailed
-from headgate.store import OperationRecord
+from headgate.store import OperationRecord, seconds
 
 _log = logging.getLogger(__name__)
 
@@ -80,4 +80,5 @@ class Operations:
 
 
 def _view(record: OperationRecord) -> OperationView:
-    return cast(OperationView, asdict(record))
+    finished = None if record.finished is None else seconds(record.finished)
+    return cast(OperationView, {**asdict(record), "started": seconds(record.started), "finished": finished})

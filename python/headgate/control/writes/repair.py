@@ -13,14 +13,13 @@ import asyncio
 import logging
 from functools import partial
 
-from headgate.control.domain.revision import Held, hold
+from headgate.control.domain.revision import Held, hold, live_of
 from headgate.control.domain.spec import Load, loadable, native_apply
 from headgate.control.writes.context import Workshop
 from headgate.control.writes.endpoint import EndpointState
 from headgate.control.writes.tickets import Event, Ticket
 from headgate.errors import HeadgateError, StorageFailed
-from headgate.store import Commit, EndpointRecord, EventRecord, RevisionRecord
-from headgate.store.records import RevisionStatus
+from headgate.store import Commit, EndpointRecord, EventRecord, Proposal, RevisionRecord, RevisionStatus
 
 _log = logging.getLogger(__name__)
 _COMPLETED = frozenset({"rollback", "block", "freeze"})
@@ -94,9 +93,9 @@ class Repair:
             if why is None:
                 return ends
         if applied is not None and pointer.removed:
-            state.carried = hold(applied).live
+            state.carried = live_of(applied)
         elif applied is not None:
-            await self._serve(state, hold(applied))
+            await self._serve(state, await self._hold(applied))
         return ends
 
     async def _serve_urgent(
@@ -104,11 +103,13 @@ class Repair:
     ) -> str | None:
         """Why it cannot be completed. One that keeps a champion which does not load changes what is written, and is completed."""
         try:
-            await self._serve(state, hold(newest))
+            await self._serve(state, await self._hold(newest))
         except HeadgateError as error:
             why = error.message
         else:
-            if state.broken is None or (applied is not None and applied.champion == newest.champion):
+            if state.broken is None or (
+                applied is not None and live_of(applied).champion == live_of(newest).champion
+            ):
                 return None
             why = state.broken
         state.broken = state.current = None
@@ -127,7 +128,7 @@ class Repair:
             self._shop.publish(await self._shop.io(lambda: self._shop.store.commit(commit)))
         except StorageFailed:
             _log.exception("%s: revision %d could not be marked %s", record.endpoint, record.n, status)
-            state.unsaved.append((record, commit))
+            state.unsaved.append((Proposal(record), commit))
             self._shop.retry_later()
 
     async def _read(self, endpoint: str, n: int) -> RevisionRecord:
@@ -135,6 +136,10 @@ class Repair:
         if record is None:
             raise HeadgateError(f"{endpoint}: revision {n} is applied, but the store has lost it")
         return record
+
+    async def _hold(self, record: RevisionRecord) -> Held:
+        content = await self._shop.io(lambda: self._shop.store.document(record.document))
+        return hold(record, content)
 
     async def _serve(self, state: EndpointState, held: Held) -> None:
         """Loads a revision; challengers that do not load are left out one by one, with an alarm each."""

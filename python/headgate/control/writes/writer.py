@@ -18,6 +18,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from headgate.control.domain.calls import Call
@@ -31,8 +32,16 @@ from headgate.control.writes.context import Workshop
 from headgate.control.writes.endpoint import EndpointState
 from headgate.control.writes.tickets import Event, Ticket
 from headgate.errors import Conflict, HeadgateError, StorageFailed, from_code
-from headgate.store import AuditRecord, Commit, EventRecord, IdempotencyRecord, RevisionRecord
-from headgate.store.records import RevisionKind, RevisionStatus
+from headgate.store import (
+    AppliedDocument,
+    AuditRecord,
+    Commit,
+    EventRecord,
+    IdempotencyRecord,
+    Proposal,
+    RevisionKind,
+    RevisionStatus,
+)
 
 _log = logging.getLogger(__name__)
 Urgency = Literal["ordinary", "emergency"]
@@ -67,7 +76,7 @@ class _Flight:
     urgency: Urgency
     before: Held | None
     held: Held
-    record: RevisionRecord
+    proposal: Proposal
     plan: Plan
     omitted: dict[str, str]
     durable: bool
@@ -138,6 +147,9 @@ class Writer:
         draft = decide(state)
         flight = self._draw_up(state, call, draft, urgency)
         if call.dry_run or draft.status != "applied":
+            applied = _applied_document(flight)
+            if applied is not None and not call.dry_run:
+                await self._shop.io(lambda: self._shop.store.add_applied(applied))
             return self._result(flight, "planned" if call.dry_run else draft.status)
         return await self._launch(flight)
 
@@ -157,14 +169,14 @@ class Writer:
             plan_after = replace(held, n=before.n)
         plan = make_plan(state.step_to(plan_after, draft.notes, draft.blocks))
         omitted = {version: why for version, why in state.omitted.items() if version not in draft.revive}
-        record = write_down(state.name, held, draft.kind, stamp)
-        return _Flight(state, call, draft, urgency, before, held, record, plan, omitted, durable=True)
+        proposal = write_down(state.name, held, draft.kind, stamp)
+        return _Flight(state, call, draft, urgency, before, held, proposal, plan, omitted, durable=True)
 
     async def _launch(self, flight: _Flight) -> tuple[_Flight, asyncio.Future[Event]]:
         state, shop = flight.state, self._shop
         try:
             await self.flush(state)
-            await shop.io(lambda: shop.store.propose(flight.record, flight.held.spec.digests()))
+            await shop.io(lambda: shop.store.propose(flight.proposal))
         except StorageFailed:
             if flight.urgency == "ordinary":
                 raise
@@ -237,12 +249,12 @@ class Writer:
                 _log.exception(
                     "%s: revision %d is served but could not be written", state.name, flight.held.n
                 )
-        state.unsaved.append((flight.record, commit))
+        state.unsaved.append((flight.proposal, commit))
         shop.retry_later()
         await shop.alarm(
             state.name, flight.held.n, f"revision {flight.held.n} is served but could not be written to disk"
         )
-        shop.publish([replace(event, id=0) for event in commit.events])
+        shop.publish([replace(event, generation=0) for event in commit.events])
         return {**result, "durable": False, "message": f"{result['message']} (not written to disk yet)"}
 
     async def _swap_back(self, flight: _Flight) -> None:
@@ -279,7 +291,7 @@ class Writer:
         """Marks a revision that is not served. When that cannot be written, the next start marks it."""
         commit = self._commit(flight, status, message, None)
         if not flight.durable:
-            commit_later = (flight.record, commit)
+            commit_later = (flight.proposal, commit)
             flight.state.unsaved.append(commit_later)
             self._shop.retry_later()
             return
@@ -313,8 +325,10 @@ class Writer:
             remembered = IdempotencyRecord(
                 key.principal, key.route, key.key, key.request, dict(result), self._shop.key_expiry()
             )
-        pins = held.spec.digests() if status == "applied" else {}
-        return Commit(name, held.n, status, message, [event], audit, remembered, pins)
+        if status != "applied":
+            return Commit(name, held.n, status, message, [event], audit, remembered)
+        applied = _applied_document(flight)
+        return Commit(name, held.n, status, message, [event], audit, remembered, held.spec.digests(), applied)
 
     def _result(
         self, flight: _Flight, status: Literal["applied", "unchanged", "already", "planned"]
@@ -338,10 +352,18 @@ class Writer:
         """Writes what emergency calls could not; :class:`StorageFailed` when it still cannot be written."""
         shop = self._shop
         while state.unsaved:
-            record, commit = state.unsaved[0]
-            await shop.io(partial(shop.store.append_ended, record, commit))
+            proposal, commit = state.unsaved[0]
+            await shop.io(partial(shop.store.append_ended, proposal, commit))
             state.unsaved.popleft()
-            _log.info("%s: revision %d was written late", record.endpoint, record.n)
+            _log.info("%s: revision %d was written late", commit.endpoint, commit.n)
+
+
+def _applied_document(flight: _Flight) -> AppliedDocument | None:
+    """The file that a document was applied from, to be remembered; None when it came without one."""
+    source = flight.held.text.source
+    if flight.draft.kind != "apply" or source is None or not Path(source).is_absolute():
+        return None
+    return AppliedDocument(source, flight.state.name, flight.held.text.digest)
 
 
 def _at_once(what: str) -> asyncio.Future[Event]:
