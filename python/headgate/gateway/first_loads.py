@@ -123,7 +123,7 @@ class FirstLoads:
     # === documents ===
 
     async def _apply_files(self) -> None:
-        """Applies each document file that changed since it was last applied.
+        """Applies of each file the documents that were never applied from it.
 
         A file that fails stops the start only when there is nothing else to serve: a bad edit must not take
         down, at the next restart, what the store can go on serving, nor what other files describe.
@@ -135,7 +135,7 @@ class FirstLoads:
                 self._failed.append((str(path), error))
                 continue
             if file is None:
-                self._say(f"{path}: unchanged since it was last applied; the stored state is served")
+                self._say(f"{path}: applied from there before; the stored state is served")
             else:
                 self._files.append((path, asyncio.create_task(self._apply(path, file))))
         if self._files:
