@@ -18,8 +18,7 @@ from typing import Any
 from headgate.background import Background
 from headgate.control.domain.calls import INTERNAL, Call, Settings
 from headgate.control.domain.results import Result
-from headgate.control.domain.revision import Held, hold
-from headgate.control.domain.spec import Paths
+from headgate.control.domain.revision import Revision
 from headgate.control.domain.traffic import Stamp, faults
 from headgate.control.reads import endpoints as reads
 from headgate.control.reads.views import (
@@ -34,14 +33,16 @@ from headgate.control.reads.views import (
     TrafficView,
 )
 from headgate.control.writes import sources
-from headgate.control.writes.context import Workshop
+from headgate.control.writes.context import Context
 from headgate.control.writes.data_plane import DataPlane, Status, status_of, statuses_of
-from headgate.control.writes.decisions import Changes, not_found, present
+from headgate.control.writes.decisions import Decisions, not_found, present
 from headgate.control.writes.document_files import DocumentFile, DocumentFiles
 from headgate.control.writes.endpoint import EndpointState
-from headgate.control.writes.idempotency import Once
+from headgate.control.writes.handover import Paths
+from headgate.control.writes.idempotency import Idempotency
 from headgate.control.writes.maintenance import Maintenance
 from headgate.control.writes.operations import Operations
+from headgate.control.writes.records import stored
 from headgate.control.writes.repair import Repair
 from headgate.control.writes.resolve import Intake, Resolver
 from headgate.control.writes.writer import Decide, Writer
@@ -83,17 +84,17 @@ class Control:
         paths = Paths(artifacts.model_path, artifacts.place, store.state)
         self.registry = Registry(artifacts, store.pins)
         self.settings = settings
-        self._shop = Workshop(store, native, paths, settings)
-        self._writer = Writer(self._shop)
-        self._changes = Changes(self._shop)
+        self._context = Context(store, native, paths, settings)
+        self._writer = Writer(self._context)
+        self._decisions = Decisions(self._context)
         self._resolver = Resolver(self.registry, native, paths)
-        self._once = Once(self._shop)
-        self._files = DocumentFiles(self._shop, self.apply)
-        self._repair = Repair(self._shop)
-        self.operations = Operations(self._shop)
+        self._idempotency = Idempotency(self._context)
+        self._files = DocumentFiles(self._context, self.apply)
+        self._repair = Repair(self._context)
+        self.operations = Operations(self._context)
         self._endpoints: dict[str, EndpointState] = {}
-        self._maintenance = Maintenance(self._shop, self._writer, self._endpoints)
-        self.background = Background(lambda: self._shop.store.now().timestamp())
+        self._maintenance = Maintenance(self._context, self._writer, self._endpoints)
+        self.background = Background(lambda: self._context.store.now().timestamp())
         self._roots: list[Path] = [root for root in (settings.root, *settings.roots) if root is not None]
         self._writes: set[asyncio.Task[Result]] = set()
         self._started = False
@@ -111,26 +112,26 @@ class Control:
         await self.operations.interrupted()
         self._started = True
         data = {state.name: state.revision for state in self._endpoints.values() if state.current is not None}
-        event = EventRecord("started", self._shop.now(), None, None, "headgate", "", {"endpoints": data})
-        await self._shop.tell(event)
+        event = EventRecord("started", self._context.now(), None, None, "headgate", "", {"endpoints": data})
+        await self._context.tell(event)
         self._maintenance.start(self.background)
 
     def pump(self) -> None:
         """Drains the data plane's events; call it when ``native.event_fd()`` is readable."""
-        self._shop.tickets.pump()
+        self._context.tickets.pump()
 
     async def close(self) -> None:
         """Ends event streams, refuses what is new, lets what waits end. Idempotent; leaves store and gateway open."""
         if self._closing:
             return
         self._closing = True
-        self._shop.feed.close()
-        self._shop.stop_waiting()
-        self._shop.tickets.close()
+        self._context.feed.close()
+        self._context.stop_waiting()
+        self._context.tickets.close()
         await self.background.close()
         await asyncio.gather(*self._writes, return_exceptions=True)
         await self.operations.close()
-        await self._shop.close()
+        await self._context.close()
 
     def readiness(self) -> Readiness:
         """Ready once started while every endpoint's champion answers and the gateway does not stop.
@@ -162,9 +163,9 @@ class Control:
     async def parse(self, endpoint: str, data: bytes, *, source: Path | None = None) -> Document:
         """The one document of ``data``, which must be named ``endpoint``; :class:`PolicyInvalid` lists every fault."""
         state = self._endpoints.get(endpoint)
-        last = None if state is None or state.current is None else state.current.text.root
+        last = None if state is None or state.current is None else state.current.document.root
         where = sources.Where(source, tuple(self._roots), last, self.settings.root)
-        return await self._shop.io(lambda: sources.read_one(endpoint, data, where))
+        return await self._context.io(lambda: sources.read_one(endpoint, data, where))
 
     async def apply(
         self,
@@ -183,10 +184,12 @@ class Control:
                 state = self._endpoints.get(name)
                 call.precondition.check(name, None if state is None else state.revision)
             intake = Intake.LOOK if call.dry_run else Intake.KEEP
-            ready = await self._shop.long(lambda: self._resolver.ready(document, source_digest, intake))
+            resolved = await self._context.long(
+                lambda: self._resolver.resolve(document, source_digest, intake)
+            )
             if not call.dry_run:
-                self._writer.make_way(self._state(name), ready.text)
-            decide = self._changes.apply(ready, take_traffic=take_traffic)
+                self._writer.cancel_older_loads(self._state(name), resolved.text)
+            decide = self._decisions.apply(resolved, take_traffic=take_traffic)
             return await self._writer.write(self._state(name), call, decide)
 
         return await self._run(call, work)
@@ -225,31 +228,31 @@ class Control:
                 wrong[f"weights.{version}"] = str(error)
         if wrong:
             raise faults(wrong)
-        return await self._ordinary(endpoint, call, self._changes.patch(slots, champion))
+        return await self._ordinary(endpoint, call, self._decisions.patch(slots, champion))
 
     async def rollback(self, endpoint: str, *, call: Call = INTERNAL) -> Result:
         """Emergency: 100 % on the last good champion; what had traffic beside it is blocked."""
-        return await self._emergency(endpoint, call, self._changes.rollback(self._stamp(call)))
+        return await self._emergency(endpoint, call, self._decisions.rollback(self._stamp(call)))
 
     async def abort(self, endpoint: str, *, call: Call = INTERNAL) -> Result:
         """Emergency: every slot back to the champion."""
-        return await self._emergency(endpoint, call, self._changes.abort(self._stamp(call)))
+        return await self._emergency(endpoint, call, self._decisions.abort(self._stamp(call)))
 
     async def block(self, endpoint: str, subject: str, *, call: Call = INTERNAL) -> Result:
         """Emergency: no traffic for a version (by name or digest)."""
-        return await self._emergency(endpoint, call, self._changes.block(subject, self._stamp(call)))
+        return await self._emergency(endpoint, call, self._decisions.block(subject, self._stamp(call)))
 
     async def freeze(self, endpoint: str, *, call: Call = INTERNAL) -> Result:
         """Emergency: only emergency calls change the endpoint from now on."""
-        return await self._emergency(endpoint, call, self._changes.freeze(self._stamp(call)))
+        return await self._emergency(endpoint, call, self._decisions.freeze(self._stamp(call)))
 
     async def unblock(self, endpoint: str, subject: str, *, call: Call = INTERNAL) -> Result:
         """Lifts a block."""
-        return await self._ordinary(endpoint, call, self._changes.unblock(subject))
+        return await self._ordinary(endpoint, call, self._decisions.unblock(subject))
 
     async def unfreeze(self, endpoint: str, *, call: Call = INTERNAL) -> Result:
         """Lifts a freeze."""
-        return await self._ordinary(endpoint, call, self._changes.unfreeze())
+        return await self._ordinary(endpoint, call, self._decisions.unfreeze())
 
     async def restore(self, endpoint: str, revision: int, *, call: Call = INTERNAL) -> Result:
         """Document and traffic of an old revision that was applied."""
@@ -257,7 +260,7 @@ class Control:
         async def work() -> Result:
             state = self._known(endpoint)
             then = await self._past(endpoint, revision)
-            return await self._writer.write(state, call, self._changes.restore(then))
+            return await self._writer.write(state, call, self._decisions.restore(then))
 
         return await self._run(call, work)
 
@@ -266,12 +269,12 @@ class Control:
         await self._maintenance.sample()
         state = self._endpoints.get(endpoint)
         if state is not None and not call.dry_run and (force or self._busy(state) is None):
-            cancelled = self._writer.make_way(state)
+            cancelled = self._writer.cancel_older_loads(state)
             if cancelled and state.current is None:
                 raise ModelNotFound(
                     f"{endpoint} was not served yet; the load of its first revision was cancelled"
                 )
-        decide = self._changes.delete(lambda state: None if force else self._busy(state))
+        decide = self._decisions.delete(lambda state: None if force else self._busy(state))
         return await self._ordinary(endpoint, call, decide)
 
     # === reads ===
@@ -279,7 +282,7 @@ class Control:
     async def list(self) -> list[EndpointSummary]:
         """All endpoints by name."""
         states = [state for _, state in sorted(self._endpoints.items()) if state.current is not None]
-        statuses = await self._shop.io(lambda: statuses_of(self._shop.plane.status()))
+        statuses = await self._context.io(lambda: statuses_of(self._context.plane.status()))
         summaries: Summaries = []
         for place, state in enumerate(states):
             if place % _SUMMARIES == 0:
@@ -303,27 +306,27 @@ class Control:
         self, endpoint: str, *, key: str | None = None, headers: Mapping[str, str] | None = None
     ) -> Explanation:
         """Which version a key gets and why."""
-        return reads.explain(self._known(endpoint), self._shop.plane, key, headers)
+        return reads.explain(self._known(endpoint), self._context.plane, key, headers)
 
     async def revisions(self, endpoint: str, *, limit: int = 50, before: int | None = None) -> History:
         """History, newest first; of removed endpoints too."""
         self._ever(endpoint)
-        records = await self._shop.io(
-            lambda: self._shop.store.revisions(endpoint, limit=limit, before=before)
+        records = await self._context.io(
+            lambda: self._context.store.revisions(endpoint, limit=limit, before=before)
         )
         return [reads.revision_summary(record) for record in records]
 
     async def revision(self, endpoint: str, n: int) -> RevisionView:
         """One revision in full."""
         self._ever(endpoint)
-        return await self._shop.io(lambda: reads.revision(self._shop.store, endpoint, n))
+        return await self._context.io(lambda: reads.revision(self._context.store, endpoint, n))
 
     async def drift(self, endpoint: str, window_seconds: int | None = None) -> dict[str, Any]:
         """The data plane's drift report; without a window, of a day."""
         present(self._known(endpoint))
         window = window_seconds or _DAY_SECONDS
         report: dict[str, Any] = json.loads(
-            await self._shop.long(lambda: self._shop.plane.drift(endpoint, window))
+            await self._context.long(lambda: self._context.plane.drift(endpoint, window))
         )
         return report
 
@@ -335,7 +338,7 @@ class Control:
             if state.current is not None
             for version in state.current.spec.versions.values()
         }
-        return await self._shop.io(lambda: reads.models(self._shop.store, self.registry, serving))
+        return await self._context.io(lambda: reads.models(self._context.store, self.registry, serving))
 
     def refusals(self) -> Refusals:
         """The models that came with other bytes and still do; reads memory alone."""
@@ -343,19 +346,19 @@ class Control:
 
     async def audit(self, *, endpoint: str | None, limit: int, before: int | None) -> AuditLog:
         """Newest first."""
-        records = await self._shop.io(
-            lambda: self._shop.store.audit(endpoint=endpoint, limit=limit, before=before)
+        records = await self._context.io(
+            lambda: self._context.store.audit(endpoint=endpoint, limit=limit, before=before)
         )
         return [reads.audit_entry(record) for record in records]
 
     def events(self, after: int | None) -> AsyncIterator[EventRecord]:
         """Events as they happen; with ``after`` what came since that id first. Ends when the gateway stops."""
-        store = self._shop.store
+        store = self._context.store
 
         async def replay(cursor: int) -> Replayed:
-            return await self._shop.io(lambda: store.events_after(cursor, limit=500))
+            return await self._context.io(lambda: store.events_after(cursor, limit=500))
 
-        return self._shop.feed.read(after, replay, lambda: self._shop.io(store.generation))
+        return self._context.feed.read(after, replay, lambda: self._context.io(store.generation))
 
     # === behind ===
 
@@ -371,36 +374,35 @@ class Control:
 
         return await self._run(call, work)
 
-    async def _past(self, endpoint: str, n: int) -> Held:
+    async def _past(self, endpoint: str, n: int) -> Revision:
         """A revision that was served once, with its models checked."""
-        record = await self._shop.io(lambda: self._shop.store.revision(endpoint, n))
+        record = await self._context.io(lambda: self._context.store.revision(endpoint, n))
         if record is None:
             raise not_found(endpoint, n)
         if record.status != "applied" or record.kind == "remove":
             raise InvalidArgument(
                 f"revision {n} of {endpoint} was never served ({record.kind}, {record.status})"
             )
-        content = await self._shop.io(lambda: self._shop.store.document(record.document))
-        then = hold(record, content)
-        await self._shop.long(lambda: [self._shop.paths.model(d) for d in sources.artifacts_of(then)])
+        then = await self._context.io(lambda: stored(self._context.store, record))
+        await self._context.long(lambda: [self._context.paths.model(d) for d in sources.artifacts_of(then)])
         return then
 
     async def _check_cold(self, state: EndpointState) -> None:
         """Hashes what is not loaded and may be now, before the write's turn: an emergency call does not wait for that."""
-        held = present(state)
+        current = present(state)
         cold = {
             v.digest
-            for name, v in held.spec.versions.items()
+            for name, v in current.spec.versions.items()
             if v.constant is None and name not in state.loaded
         }
 
         def check() -> None:
             for digest in cold:
                 with suppress(HeadgateError):  # whoever loads it is told
-                    self._shop.paths.model(digest)
+                    self._context.paths.model(digest)
 
         if cold:
-            await self._shop.long(check)
+            await self._context.long(check)
 
     async def _emergency(self, endpoint: str, call: Call, decide: Decide) -> Result:
         async def work() -> Result:
@@ -412,7 +414,7 @@ class Control:
         """In a task of its own: a caller that goes away does not leave a write between its steps."""
         if self._closing:
             raise Draining("the gateway stops and takes no writes")
-        task = asyncio.create_task(self._once.run(call, work))
+        task = asyncio.create_task(self._idempotency.run(call, work))
         self._writes.add(task)
         task.add_done_callback(self._written)
         return await asyncio.shield(task)
@@ -424,7 +426,7 @@ class Control:
             write.exception()
 
     def _stamp(self, call: Call) -> Stamp:
-        return Stamp(call.principal, self._shop.now(), call.reason)
+        return Stamp(call.principal, self._context.now(), call.reason)
 
     def _state(self, name: str) -> EndpointState:
         if name not in self._endpoints:
@@ -445,12 +447,12 @@ class Control:
         return state
 
     async def _status(self, endpoint: str) -> Status:
-        return status_of(await self._shop.io(self._shop.plane.status), endpoint)
+        return status_of(await self._context.io(self._context.plane.status), endpoint)
 
     def _busy(self, state: EndpointState) -> str | None:
         if state.answered is None:
             return None
-        quiet = (self._shop.store.now() - state.answered).total_seconds()
+        quiet = (self._context.store.now() - state.answered).total_seconds()
         if quiet >= self.settings.quiet_seconds:
             return None
         return (

@@ -156,7 +156,7 @@ def test_a_cursor_from_another_state_folder_hides_nothing(tmp_path: Path) -> Non
         async with gateway(tmp_path) as gate:
             events = gate.control.events(10**6)
             first = asyncio.ensure_future(anext(events))
-            await until(lambda: bool(gate.control._shop.feed._readers))
+            await until(lambda: bool(gate.control._context.feed._readers))
             for _ in range(20):
                 await asyncio.sleep(0.001)
             await gate.apply(document(SHARED))

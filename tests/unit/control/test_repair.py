@@ -132,7 +132,32 @@ def test_a_row_that_cannot_be_understood_keeps_no_other_endpoint_from_starting(t
                 write.session.execute(update(RevisionRecord).where(mine).values(body="{}"))
         async with gateway(tmp_path) as gate:
             assert list(gate.native.served) == ["other"]
-            assert "what is stored of it cannot be read" in gate.control.readiness().reasons[0]
+            assert (
+                "a stored revision is damaged: its body has no format" in gate.control.readiness().reasons[0]
+            )
+
+    run(body)
+
+
+def test_a_revision_of_a_newer_build_is_named_and_no_older_one_takes_its_place(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            await gate.control.rollback("digits")
+            with gate.store.transactions.write() as write:
+                newest = RevisionRecord.n == 2
+                found = json.loads(
+                    write.session.execute(select(RevisionRecord.body).where(newest)).scalar_one()
+                )
+                newer = json.dumps({**found, "format": 2, "more": {}})
+                write.session.execute(update(RevisionRecord).where(newest).values(body=newer))
+            assert gate.live()[0] == "v1", "a gateway that runs goes on with what it serves"
+        async with gateway(tmp_path) as gate:
+            assert list(gate.native.served) == []
+            (reason,) = gate.control.readiness().reasons
+            assert (
+                "revision 2 of digits was written by a newer Headgate (format 2; this one reads 1)" in reason
+            )
 
     run(body)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from headgate.control.domain.traffic import (
     Change,
-    Fleet,
+    KnownVersions,
     LiveTraffic,
     blocked_fault,
     describe,
@@ -43,7 +43,7 @@ class Merge:
     take: bool = False
 
 
-def first(declared: Declared, carried: LiveTraffic | None, fleet: Fleet, when: str) -> Change:
+def first(declared: Declared, carried: LiveTraffic | None, known: KnownVersions, when: str) -> Change:
     """The first document of an endpoint; ``carried`` is what a removed endpoint of that name left: blocks and attempts."""
     live = LiveTraffic(
         champion=declared.champion,
@@ -52,19 +52,19 @@ def first(declared: Declared, carried: LiveTraffic | None, fleet: Fleet, when: s
         attempt=carried.attempt if carried else 0,
         blocked=carried.blocked if carried else (),
     )
-    found = blocked_fault(live, declared.champion, "traffic.champion", fleet)
+    found = blocked_fault(live, declared.champion, "traffic.champion", known)
     for version in declared.weights:
-        found |= blocked_fault(live, version, f"traffic.weights.{version}", fleet)
+        found |= blocked_fault(live, version, f"traffic.weights.{version}", known)
     if found:
         raise faults(found)
-    live = put_weights(live, declared.weights, fleet)
+    live = put_weights(live, declared.weights, known)
     return Change(live, describe(live))
 
 
-def apply_document(live: LiveTraffic, merge: Merge, fleet: Fleet, when: str) -> Change:
+def apply_document(live: LiveTraffic, merge: Merge, known: KnownVersions, when: str) -> Change:
     """Merges a document into live traffic.
 
-    ``fleet`` must know the digests of the document's versions and of the live champion and last good champion. The notes say
+    ``known`` must know the digests of the document's versions and of the live champion and last good champion. The notes say
     what was kept against the document and what returned to the champion.
     """
     champion, notes = _champion(live, merge)
@@ -72,14 +72,14 @@ def apply_document(live: LiveTraffic, merge: Merge, fleet: Fleet, when: str) -> 
     notes += more
     found: dict[str, str] = {}
     if champion != live.champion:
-        found |= blocked_fault(live, champion, "traffic.champion", fleet)
+        found |= blocked_fault(live, champion, "traffic.champion", known)
     for version, slots in weights.items():
         if slots:
-            found |= blocked_fault(live, version, f"traffic.weights.{version}", fleet)
+            found |= blocked_fault(live, version, f"traffic.weights.{version}", known)
     if found:
         raise faults(found)
-    after = move(live, champion, weights, fleet, when)
-    if after.last_good not in fleet.digests:
+    after = move(live, champion, weights, known, when)
+    if after.last_good not in known.digests:
         after = replace(after, last_good=after.champion)
     return Change(after, describe(after), already=after == live, notes=tuple(notes))
 

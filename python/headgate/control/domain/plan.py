@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from headgate.control.domain.results import ChampionMove, LiveView, Plan
-from headgate.control.domain.revision import Held
+from headgate.control.domain.revision import Revision
 from headgate.control.domain.shares import format_shares, moves, owners
 from headgate.control.domain.spec import loadable
 from headgate.control.domain.traffic import LiveTraffic
@@ -23,8 +23,8 @@ class Step:
 
     endpoint: str
     n: int
-    before: Held | None
-    after: Held | None
+    before: Revision | None
+    after: Revision | None
     loaded: Collection[str] = ()
     notes: tuple[str, ...] = ()
     blocks: tuple[str, ...] = field(default=())
@@ -34,7 +34,7 @@ def make_plan(step: Step) -> Plan:
     """The plan; ``changes`` is false when nothing would be different afterwards."""
     before, after = step.before, step.after
     moved = slots_moved(before, after)
-    wanted = [] if after is None else loadable(after.spec, after.live)
+    wanted = [] if after is None else loadable(after.spec, after.traffic)
     return Plan(
         endpoint=step.endpoint,
         base_revision=None if before is None else before.n,
@@ -43,7 +43,7 @@ def make_plan(step: Step) -> Plan:
         champion=_champion(before, after),
         moves=moved,
         share_of_keys=format_weight(sum(moved.values())),
-        rollback_to=None if after is None else after.live.last_good,
+        rollback_to=None if after is None else after.traffic.last_good,
         load=[version for version in wanted if version not in step.loaded],
         unload=sorted(version for version in step.loaded if version not in wanted),
         block=list(step.blocks),
@@ -52,19 +52,20 @@ def make_plan(step: Step) -> Plan:
     )
 
 
-def slots_moved(before: Held | None, after: Held | None) -> dict[str, int]:
+def slots_moved(before: Revision | None, after: Revision | None) -> dict[str, int]:
     """Slots that change hands, by pair; none at creation and removal."""
     if before is None or after is None:
         return {}
     return moves(
-        owners(before.live.champion, before.live.table), owners(after.live.champion, after.live.table)
+        owners(before.traffic.champion, before.traffic.table),
+        owners(after.traffic.champion, after.traffic.table),
     )
 
 
-def document_diff(before: Held | None, after: Held | None) -> str:
+def document_diff(before: Revision | None, after: Revision | None) -> str:
     """A unified diff of the two documents' text; empty when they are equal."""
-    old = "" if before is None else before.text.raw.decode(errors="replace")
-    new = "" if after is None else after.text.raw.decode(errors="replace")
+    old = "" if before is None else before.text.decode(errors="replace")
+    new = "" if after is None else after.text.decode(errors="replace")
     if old == new:
         return ""
     names = (
@@ -80,13 +81,13 @@ def live_view(live: LiveTraffic) -> LiveView:
     return LiveView(champion=live.champion, weights=format_shares(live.weights()))
 
 
-def _differs(before: Held | None, after: Held | None) -> bool:
+def _differs(before: Revision | None, after: Revision | None) -> bool:
     if before is None or after is None:
         return before is not after
-    return (before.text.raw, before.content, before.live) != (after.text.raw, after.content, after.live)
+    return not before.same_state(after)
 
 
-def _champion(before: Held | None, after: Held | None) -> ChampionMove:
-    old = None if before is None else before.live.champion
-    new = old if after is None else after.live.champion
+def _champion(before: Revision | None, after: Revision | None) -> ChampionMove:
+    old = None if before is None else before.traffic.champion
+    new = old if after is None else after.traffic.champion
     return {"from": old, "to": new or ""}

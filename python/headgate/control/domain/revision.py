@@ -1,51 +1,106 @@
-"""Between what the store keeps (``RevisionRecord``) and what the write path thinks in (``Held``).
+"""A revision: one numbered state of an endpoint, immutable; what is stored of it and what is served are this one value.
 
-Not here: tables and queries (``store``). Next: ``plan``.
+A new field of a document needs no line here: it travels in ``spec``. Not here: rows and queries (``store``, ``writes.records``).
+Next: ``plan``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Literal, Self
 
-from headgate.control.domain.shares import Table
-from headgate.control.domain.spec import Content, Spec
-from headgate.control.domain.traffic import Block, LiveTraffic, Stamp
-from headgate.store import Proposal, RevisionKind, RevisionRecord, json_text
+from pydantic import BaseModel, ConfigDict, Field, SerializationInfo, field_serializer
+
+from headgate.control.domain.spec import Spec
+from headgate.control.domain.traffic import LiveTraffic, Stamp
+from headgate.errors import StorageFailed
+
+FORMAT = 1
+"""The newest form of a body that this build reads."""
+
+Kind = Literal["apply", "traffic", "rollback", "restore", "block", "unblock", "freeze", "unfreeze", "remove"]
 
 
-@dataclass(frozen=True)
-class Text:
-    """A document as it came: its exact bytes, the file they came from, and the folder its ``file:`` references were found in."""
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    raw: bytes
+
+class DocumentIdentity(_Value):
+    """Which document a revision is of: the digest of its bytes, the file they came from, and the folder of its references."""
+
+    digest: str
     source: str | None = None
     source_digest: str | None = None
     root: str | None = None
 
-    @property
-    def digest(self) -> str:
-        """``sha256:...`` of the bytes."""
-        return sha256(self.raw)
 
+class Revision(_Value):
+    """One state of an endpoint. ``text`` are the bytes of its document, which are stored apart, once for each digest.
 
-@dataclass(frozen=True)
-class Held:
-    """One revision in memory: its number, its document, what it serves and how."""
+    ``kept`` names the versions of ``spec`` that are not in the document: they stay loaded because they are live.
+    """
 
+    format: Literal[1] = 1
+    endpoint: str
     n: int
-    text: Text
-    content: Content
-    live: LiveTraffic
-    parent: int | None = None
+    parent: int | None
+    kind: Kind
+    who: str
+    when: str
+    reason: str
+    document: DocumentIdentity
+    spec: Spec
+    kept: tuple[str, ...] = ()
+    traffic: LiveTraffic
+    text: bytes = Field(default=b"", exclude=True, repr=False)
 
-    @property
-    def spec(self) -> Spec:
-        """What is served."""
-        return self.content.spec
+    @field_serializer("spec")
+    def _as_stored(self, spec: Spec, _info: SerializationInfo) -> dict[str, Any]:
+        return spec.dumped()
+
+    def body(self) -> dict[str, Any]:
+        """What is stored beside the index columns, as JSON values."""
+        return self.model_dump(mode="json")
+
+    def numbered(self, n: int, parent: int | None, kind: Kind, stamp: Stamp) -> Self:
+        """The same state as revision ``n``, made from ``parent``."""
+        who = {"who": stamp.who, "when": stamp.when, "reason": stamp.reason}
+        return self.model_copy(update={"n": n, "parent": parent, "kind": kind, **who})
+
+    def moved(self, traffic: LiveTraffic) -> Self:
+        """With other live traffic; versions that were kept only because they were live go."""
+        return self._serving(self.spec, traffic, frozenset(self.spec.versions) - frozenset(self.kept))
+
+    def documented(
+        self,
+        document: DocumentIdentity,
+        text: bytes,
+        content: tuple[Spec, Collection[str]],
+        traffic: LiveTraffic,
+    ) -> Self:
+        """With another document: ``content`` is its spec, and those of the spec's versions that are in the document."""
+        changed = self.model_copy(update={"document": document, "text": text})
+        return changed._serving(content[0], traffic, frozenset(content[1]))
+
+    def _serving(self, spec: Spec, traffic: LiveTraffic, in_document: frozenset[str]) -> Self:
+        needed = in_document | {traffic.champion, traffic.last_good}
+        spec = spec.only(needed)
+        kept = tuple(sorted(spec.versions.keys() - in_document))
+        return self.model_copy(update={"spec": spec, "kept": kept, "traffic": traffic})
+
+    def same_state(self, other: Revision) -> bool:
+        """Whether nothing differs but number, author and time."""
+        return self.same_content(other) and self.traffic == other.traffic
+
+    def same_content(self, other: Revision) -> bool:
+        """Whether both are of the same document, whose references stand for the same bytes.
+
+        What else differs between their specs is what a later build fills in where the document says nothing.
+        """
+        mine = (self.document.digest, self.spec.digests(), self.spec.baseline, self.kept)
+        return mine == (other.document.digest, other.spec.digests(), other.spec.baseline, other.kept)
 
 
 def sha256(data: bytes) -> str:
@@ -53,77 +108,26 @@ def sha256(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def hold(record: RevisionRecord, content: bytes) -> Held:
-    """A stored revision in memory, with the bytes of its document."""
-    body = json.loads(record.body)
-    document = body["document"]
-    text = Text(content, document["source"], document["source_digest"], document["root"])
-    what = Content(Spec.model_validate(body["spec"]), frozenset(body["kept"]))
-    return Held(record.n, text, what, _live(body["traffic"]), record.parent)
+def read_revision(body: str, text: bytes = b"") -> Revision:
+    """The revision of a stored body.
+
+    Raises :class:`StorageFailed` that says so for a body that a newer Headgate wrote, and for one that is damaged.
+    """
+    try:
+        stored = json.loads(body)
+        _check_format(stored)
+        return Revision.model_validate({**stored, "text": text})
+    except ValueError as error:
+        raise StorageFailed(f"a stored revision is damaged: {error}") from error
 
 
-def live_of(record: RevisionRecord) -> LiveTraffic:
-    """The traffic of a stored revision."""
-    return _live(json.loads(record.body)["traffic"])
-
-
-def _live(traffic: Mapping[str, Any]) -> LiveTraffic:
-    table, frozen = traffic["table"], traffic["frozen"]
-    return LiveTraffic(
-        champion=traffic["champion"],
-        last_good=traffic["last_good"],
-        since=traffic["since"],
-        table=Table(table["salt"], tuple((run[0], run[1], run[2]) for run in table["given"])),
-        attempt=traffic["attempt"],
-        frozen=None if frozen is None else Stamp(**frozen),
-        blocked=tuple(Block(**block) for block in traffic["blocked"]),
-    )
-
-
-def write_down(endpoint: str, held: Held, kind: RevisionKind, stamp: Stamp) -> Proposal:
-    """What the store keeps of a revision: its body, in format 1, beside what is searched for."""
-    body = {
-        "format": 1,
-        "endpoint": endpoint,
-        "n": held.n,
-        "parent": held.parent,
-        "kind": kind,
-        "who": stamp.who,
-        "when": stamp.when,
-        "reason": stamp.reason,
-        "document": {
-            "digest": held.text.digest,
-            "source": held.text.source,
-            "source_digest": held.text.source_digest,
-            "root": held.text.root,
-        },
-        "spec": held.spec.dumped(),
-        "kept": sorted(held.content.kept),
-        "traffic": _traffic(held.live),
-    }
-    record = RevisionRecord(
-        endpoint=endpoint,
-        n=held.n,
-        parent=held.parent,
-        kind=kind,
-        status="proposed",
-        who=stamp.who,
-        when=stamp.when,
-        reason=stamp.reason,
-        document=held.text.digest,
-        source=held.text.source,
-        body=json_text(body),
-    )
-    return Proposal(record, held.text.raw, held.spec.digests())
-
-
-def _traffic(live: LiveTraffic) -> dict[str, Any]:
-    return {
-        "champion": live.champion,
-        "last_good": live.last_good,
-        "since": live.since,
-        "attempt": live.attempt,
-        "table": {"salt": live.table.salt, "given": [list(run) for run in live.table.given]},
-        "frozen": None if live.frozen is None else asdict(live.frozen),
-        "blocked": [asdict(block) for block in live.blocked],
-    }
+def _check_format(stored: Any) -> None:
+    if not isinstance(stored, dict) or not isinstance(stored.get("format"), int):
+        raise ValueError("its body has no format")
+    if "unreadable" in stored:
+        raise ValueError(stored["unreadable"])
+    if stored["format"] > FORMAT:
+        raise StorageFailed(
+            f"revision {stored.get('n')} of {stored.get('endpoint')} was written by a newer Headgate (format {stored['format']}; "
+            f"this one reads {FORMAT}): upgrade this gateway, or restore the state from before"
+        )

@@ -1,21 +1,17 @@
-"""What a revision serves, with every reference replaced by a digest; and the JSON that the data plane takes.
+"""What a revision serves: its document, validated, with every reference replaced by a digest.
 
-Not here: how a document becomes a spec (``resolve``), traffic (``traffic``). Next: ``record``.
+Not here: how a document becomes a spec (``writes.resolve``), traffic (``traffic``). Next: ``revision``.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from collections.abc import Collection
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from headgate.control.domain.merge import Declared
 from headgate.control.domain.traffic import LiveTraffic
-from headgate.drift import baseline_path
 
 
 class _Part(BaseModel):
@@ -85,59 +81,26 @@ class Spec(_Part):
         """Digest of each version."""
         return {name: version.digest for name, version in self.versions.items()}
 
+    def including(self, names: Collection[str], earlier: Spec) -> Spec:
+        """With the versions ``names`` of an earlier spec that this one lacks."""
+        lacking = {
+            name: earlier.versions[name]
+            for name in sorted(names)
+            if name not in self.versions and name in earlier.versions
+        }
+        return self._with({**self.versions, **lacking}) if lacking else self
+
+    def only(self, names: Collection[str]) -> Spec:
+        """With no other versions than ``names``."""
+        rest = {name: version for name, version in self.versions.items() if name in names}
+        return self if len(rest) == len(self.versions) else self._with(rest)
+
+    def _with(self, versions: dict[str, VersionSpec]) -> Spec:
+        return self.model_copy(update={"versions": versions})
+
     def dumped(self) -> dict[str, Any]:
         """As it was read, field by field: what is stored and what the data plane takes."""
         return self.model_dump(exclude_unset=True)
-
-
-@dataclass(frozen=True)
-class Content:
-    """What a revision serves: its spec, and the versions of it that are not in the document and stay because they are live."""
-
-    spec: Spec
-    kept: frozenset[str] = frozenset()
-
-    def keeping(self, names: Collection[str], earlier: Spec) -> Content:
-        """With the versions ``names`` of an earlier spec that this one lacks: they stay loaded without being in the document."""
-        present = self.spec.versions
-        kept = {
-            name: earlier.versions[name]
-            for name in sorted(names)
-            if name not in present and name in earlier.versions
-        }
-        return self._with({**present, **kept}, self.kept | kept.keys()) if kept else self
-
-    def serving(self, live: LiveTraffic) -> Content:
-        """Without the versions that are neither in the document nor live nor the last good champion."""
-        gone = self.kept - {live.champion, live.last_good}
-        rest = {name: version for name, version in self.spec.versions.items() if name not in gone}
-        return self._with(rest, self.kept - gone) if gone else self
-
-    def _with(self, versions: dict[str, VersionSpec], kept: frozenset[str]) -> Content:
-        return Content(self.spec.model_copy(update={"versions": versions}), kept)
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Where loaded things lie: ``model`` gives the model file of an artifact's digest after checking that it is whole, ``place``
-    without looking; ``state`` is the state folder.
-    """
-
-    model: Callable[[str], Path]
-    place: Callable[[str], Path]
-    state: Path
-
-
-@dataclass(frozen=True)
-class Load:
-    """How a state is handed over: ``loaded`` versions are in memory and their files are not looked at, ``omitted`` ones stay out,
-    an ``urgent`` one overtakes a load in progress, a ``fresh`` one is asked for by a document and has to fit its models.
-    """
-
-    loaded: Collection[str] = ()
-    omitted: Collection[str] = ()
-    urgent: bool = False
-    fresh: bool = False
 
 
 def loadable(spec: Spec, live: LiveTraffic, omitted: Collection[str] = ()) -> list[str]:
@@ -147,67 +110,3 @@ def loadable(spec: Spec, live: LiveTraffic, omitted: Collection[str] = ()) -> li
         for name, version in sorted(spec.versions.items())
         if name not in omitted and live.block_of(version.digest) is None
     ]
-
-
-class Serving(Protocol):
-    """A numbered state: what ``record.Held`` is, seen from here."""
-
-    @property
-    def n(self) -> int:
-        """The revision."""
-
-    @property
-    def spec(self) -> Spec:
-        """What is served."""
-
-    @property
-    def live(self) -> LiveTraffic:
-        """How it is shared."""
-
-
-def native_apply(name: str, held: Serving, paths: Paths, load: Load) -> bytes:
-    """The argument of ``_native.Gateway.apply``; blocks, because the first use of an artifact hashes it.
-
-    Slots of a version that is left out go to the champion for the time being.
-    """
-    spec, live = held.spec, held.live
-    table = live.table.without(frozenset(load.omitted))
-    return json.dumps(
-        {
-            "name": name,
-            "revision": held.n,
-            "spec": spec.dumped(),
-            "traffic": {
-                "champion": live.champion,
-                "last_good": live.last_good,
-                "table": {"salt": table.salt, "given": [list(run) for run in table.given]},
-            },
-            "load": _load(spec, loadable(spec, live, load.omitted), paths, load),
-        }
-    ).encode()
-
-
-def _load(spec: Spec, names: list[str], paths: Paths, load: Load) -> dict[str, Any]:
-    def artifact(name: str) -> str:
-        find = paths.place if name in load.loaded else paths.model
-        return str(find(spec.versions[name].digest))
-
-    return {
-        "versions": names,
-        "artifacts": {name: artifact(name) for name in names if spec.versions[name].constant is None},
-        "baseline": None if spec.baseline is None else str(baseline_path(paths.state, spec.baseline)),
-        "urgent": load.urgent,
-        "fresh": load.fresh,
-    }
-
-
-def same_content(one: Content, other: Content) -> bool:
-    """Whether two contents of the same document are the same: its references stand for the same bytes.
-
-    What else differs between their specs is what a later build fills in where the document says nothing.
-    """
-    return (one.spec.digests(), one.spec.baseline, one.kept) == (
-        other.spec.digests(),
-        other.spec.baseline,
-        other.kept,
-    )

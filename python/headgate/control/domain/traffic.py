@@ -78,7 +78,7 @@ class LiveTraffic:
 
 
 @dataclass(frozen=True)
-class Fleet:
+class KnownVersions:
     """What the pure functions need to know around live traffic: the endpoint's name, each version's digest, the slot arithmetic."""
 
     endpoint: str
@@ -108,7 +108,7 @@ def settle(before: LiveTraffic, after: LiveTraffic, when: str) -> LiveTraffic:
     return replace(after, since=before.since if same else when)
 
 
-def put_weights(live: LiveTraffic, weights: Mapping[str, int], fleet: Fleet) -> LiveTraffic:
+def put_weights(live: LiveTraffic, weights: Mapping[str, int], known: KnownVersions) -> LiveTraffic:
     """Gives each challenger exactly ``weights`` (slots; absent = 0). Giving the first weight makes a fresh salt."""
     wanted = {version: slots for version, slots in sorted(weights.items()) if slots > 0}
     total = sum(wanted.values())
@@ -123,13 +123,13 @@ def put_weights(live: LiveTraffic, weights: Mapping[str, int], fleet: Fleet) -> 
     table, attempt = live.table, live.attempt
     if not table.given:
         attempt += 1
-        challenger = fleet.digests[next(iter(wanted))].removeprefix("sha256:")[:12]
-        table = Table(f"{fleet.endpoint}/{challenger}/{attempt}")
-    return replace(live, table=fleet.set_weights(table, wanted), attempt=attempt)
+        challenger = known.digests[next(iter(wanted))].removeprefix("sha256:")[:12]
+        table = Table(f"{known.endpoint}/{challenger}/{attempt}")
+    return replace(live, table=known.set_weights(table, wanted), attempt=attempt)
 
 
 def move(
-    live: LiveTraffic, champion: str, weights: Mapping[str, int], fleet: Fleet, when: str
+    live: LiveTraffic, champion: str, weights: Mapping[str, int], known: KnownVersions, when: str
 ) -> LiveTraffic:
     """Champion and weights in one step.
 
@@ -140,66 +140,66 @@ def move(
     after = live
     if crowned:
         table = live.table.without(frozenset({champion}))
-        after = replace(live, champion=champion, last_good=succession(live, champion, fleet), table=table)
+        after = replace(live, champion=champion, last_good=succession(live, champion, known), table=table)
     had_none = not after.table.given
     others = {version: slots for version, slots in weights.items() if version != champion}
-    after = put_weights(after, others, fleet)
+    after = put_weights(after, others, known)
     if had_none and after.table.given and not crowned:
         after = replace(after, last_good=champion)
     return settle(live, after, when)
 
 
-def succession(live: LiveTraffic, champion: str, fleet: Fleet) -> str:
+def succession(live: LiveTraffic, champion: str, known: KnownVersions) -> str:
     """The last good champion once ``champion`` takes over.
 
     Moving to the version that a rollback would choose is a return: that version stays the last good one, and the version that
     was left is under suspicion. Any other move is a step forward: the version that was left is what a rollback goes back to.
     """
-    returns = fleet.digests.get(champion) == fleet.digests.get(live.last_good)
+    returns = known.digests.get(champion) == known.digests.get(live.last_good)
     return champion if returns else live.champion
 
 
 def patch(
-    live: LiveTraffic, champion: str | None, weights: Mapping[str, int], fleet: Fleet, when: str
+    live: LiveTraffic, champion: str | None, weights: Mapping[str, int], known: KnownVersions, when: str
 ) -> Change:
     """An override: the versions named get these weights, the others keep theirs."""
     target = champion or live.champion
     found: dict[str, str] = {}
     for version in [*weights, *([champion] if champion else [])]:
         path = "champion" if version == champion else f"weights.{version}"
-        if version not in fleet.digests:
-            known = ", ".join(sorted(fleet.digests))
-            found[path] = f"{fleet.endpoint} has no version {version!r}; it has {known}"
+        if version not in known.digests:
+            names = ", ".join(sorted(known.digests))
+            found[path] = f"{known.endpoint} has no version {version!r}; it has {names}"
         elif version == target and weights.get(version, 0):
             found[path] = (
                 f"{version} is the champion: it takes what is not given away and has no weight of its own"
             )
         elif version == champion or weights.get(version, 0):
-            found |= blocked_fault(live, version, path, fleet)
+            found |= blocked_fault(live, version, path, known)
     if found:
         raise faults(found)
     merged = {**live.weights(), **weights}
-    after = move(live, target, merged, fleet, when)
+    after = move(live, target, merged, known, when)
     if after == live:
         return Change(live, "the traffic is as asked already", already=True)
     return Change(after, describe(after))
 
 
-def rollback(live: LiveTraffic, fleet: Fleet, stamp: Stamp) -> Change:
+def rollback(live: LiveTraffic, known: KnownVersions, stamp: Stamp) -> Change:
     """100 % on the last good champion; every other version that had traffic is blocked. Idempotent."""
-    target = live.last_good if live.last_good in fleet.digests else live.champion
+    target = live.last_good if live.last_good in known.digests else live.champion
     losers = sorted(({live.champion} | set(live.weights())) - {target})
     if not losers:
         return Change(live, full(live), already=True)
-    kept = fleet.digests[target]
-    bad = [version for version in losers if fleet.digests[version] != kept]
+    kept = known.digests[target]
+    bad = [version for version in losers if known.digests[version] != kept]
     after = replace(
         live,
         champion=target,
         last_good=target,
         table=EMPTY,
         since=stamp.when,
-        blocked=_with_blocks(live, bad, fleet, stamp),
+        blocked=_with_blocks(live, bad, known, stamp),
     )
     names = ", ".join(bad)
     message = f"100 % {target}" + (f"; {names} blocked until unblocked" if bad else "")
@@ -214,20 +214,20 @@ def abort(live: LiveTraffic, stamp: Stamp) -> Change:
     return Change(after, f"100 % {live.champion}")
 
 
-def block(live: LiveTraffic, digest: str, version: str | None, fleet: Fleet, stamp: Stamp) -> Change:
+def block(live: LiveTraffic, digest: str, version: str | None, known: KnownVersions, stamp: Stamp) -> Change:
     """No traffic for ``digest``: its slots go to the champion; if it is the champion, the last good one takes over."""
     name = version or digest
     present = live.block_of(digest)
     if present is not None:
         return Change(live, f"{name} is blocked already since {seconds(present.since)}", already=True)
-    names = frozenset(known for known, known_digest in fleet.digests.items() if known_digest == digest)
+    names = frozenset(known for known, known_digest in known.digests.items() if known_digest == digest)
     record = Block(digest, version, stamp.when, stamp.who, stamp.reason)
     after = replace(live, table=live.table.without(names), blocked=(*live.blocked, record))
     if live.champion in names:
         heir = live.last_good
-        if heir in names or heir not in fleet.digests:
+        if heir in names or heir not in known.digests:
             raise Conflict(
-                f"{name} is the champion of {fleet.endpoint} and there is no other good version to take its traffic: "
+                f"{name} is the champion of {known.endpoint} and there is no other good version to take its traffic: "
                 "make another version champion first, or delete the endpoint"
             )
         table = after.table.without(frozenset({heir}))
@@ -261,11 +261,11 @@ def unfreeze(live: LiveTraffic) -> Change:
     return Change(replace(live, frozen=None), "unfrozen")
 
 
-def restore(live: LiveTraffic, then: LiveTraffic, fleet: Fleet, when: str) -> Change:
+def restore(live: LiveTraffic, then: LiveTraffic, known: KnownVersions, when: str) -> Change:
     """Champion, table, salt and last good champion of an old revision; blocks stay as they are now, attempts never count backwards."""
     found: dict[str, str] = {}
     for version in [then.champion, *then.weights()]:
-        found |= blocked_fault(live, version, version, fleet)
+        found |= blocked_fault(live, version, version, known)
     if found:
         raise Conflict("the revision gives traffic to what is blocked now: " + "; ".join(found.values()))
     after = replace(
@@ -273,21 +273,21 @@ def restore(live: LiveTraffic, then: LiveTraffic, fleet: Fleet, when: str) -> Ch
         champion=then.champion,
         table=then.table,
         attempt=max(live.attempt, then.attempt),
-        last_good=_restored_good(live, then, fleet),
+        last_good=_restored_good(live, then, known),
     )
     after = settle(live, after, when)
     return Change(after, describe(after))
 
 
-def _restored_good(live: LiveTraffic, then: LiveTraffic, fleet: Fleet) -> str:
+def _restored_good(live: LiveTraffic, then: LiveTraffic, known: KnownVersions) -> str:
     """Where a rollback goes after a restore: where it would have gone then, unless the restore is itself a return."""
     if then.champion == live.champion:
         wanted = [live.last_good]
-    elif succession(live, then.champion, fleet) == then.champion:
+    elif succession(live, then.champion, known) == then.champion:
         wanted = []
     else:
         wanted = [then.last_good, live.champion]
-    usable = (good for good in wanted if good in fleet.digests and not live.block_of(fleet.digests[good]))
+    usable = (good for good in wanted if good in known.digests and not live.block_of(known.digests[good]))
     return next(usable, then.champion)
 
 
@@ -297,9 +297,9 @@ def describe(live: LiveTraffic) -> str:
     return ", ".join([f"champion {live.champion}", *weights])
 
 
-def blocked_fault(live: LiveTraffic, version: str, path: str, fleet: Fleet) -> dict[str, str]:
+def blocked_fault(live: LiveTraffic, version: str, path: str, known: KnownVersions) -> dict[str, str]:
     """One fault when ``version`` is blocked, else none."""
-    found = live.block_of(fleet.digests.get(version))
+    found = live.block_of(known.digests.get(version))
     if found is None:
         return {}
     why = f" ({found.reason})" if found.reason else ""
@@ -315,10 +315,12 @@ def faults(found: Mapping[str, str]) -> PolicyInvalid:
     return PolicyInvalid(text, detail={"faults": listed})
 
 
-def _with_blocks(live: LiveTraffic, versions: list[str], fleet: Fleet, stamp: Stamp) -> tuple[Block, ...]:
+def _with_blocks(
+    live: LiveTraffic, versions: list[str], known: KnownVersions, stamp: Stamp
+) -> tuple[Block, ...]:
     added: dict[str, Block] = {}
     for version in versions:
-        digest = fleet.digests[version]
+        digest = known.digests[version]
         if live.block_of(digest) is None:
             added.setdefault(digest, Block(digest, version, stamp.when, stamp.who, stamp.reason))
     return (*live.blocked, *added.values())
@@ -327,7 +329,7 @@ def _with_blocks(live: LiveTraffic, versions: list[str], fleet: Fleet, stamp: St
 __all__ = [
     "Block",
     "Change",
-    "Fleet",
+    "KnownVersions",
     "LiveTraffic",
     "Run",
     "SetWeights",

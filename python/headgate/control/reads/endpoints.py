@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from headgate.control.domain.merge import Declared, differences
 from headgate.control.domain.plan import document_diff, slots_moved
-from headgate.control.domain.revision import Held, hold, live_of
+from headgate.control.domain.revision import Revision, read_revision
 from headgate.control.domain.shares import format_shares, owners
 from headgate.control.domain.traffic import Block
 from headgate.control.reads.views import (
@@ -35,6 +35,7 @@ from headgate.control.reads.views import (
 from headgate.control.writes.data_plane import DataPlane, Status, requests_of
 from headgate.control.writes.decisions import not_found, present
 from headgate.control.writes.endpoint import EndpointState
+from headgate.control.writes.records import stored
 from headgate.documents.values import SLOTS, format_weight
 from headgate.errors import HeadgateError, InvalidArgument
 from headgate.registry import ArtifactStore, Registry
@@ -43,37 +44,37 @@ from headgate.store import AuditRecord, RevisionRecord, Store, seconds
 
 def summary(state: EndpointState, status: Status) -> EndpointSummary:
     """One line of the list."""
-    held = present(state)
-    live = held.live
+    current = present(state)
+    live = current.traffic
     return EndpointSummary(
         name=state.name,
-        revision=held.n,
+        revision=current.n,
         state=_state(state, status),
         champion=live.champion,
         weights=format_shares(live.weights()),
         frozen=live.frozen is not None,
         blocked=len(live.blocked),
         since=seconds(live.since),
-        notes=differences(live, held.spec.declared),
+        notes=differences(live, current.spec.declared),
         alarms=state.alarms(),
     )
 
 
 def endpoint(state: EndpointState, status: Status) -> EndpointView:
     """Everything about one endpoint."""
-    held = present(state)
-    live, spec = held.live, held.spec
+    current = present(state)
+    live, spec = current.traffic, current.spec
     frozen = live.frozen
     return EndpointView(
         name=state.name,
-        revision=held.n,
+        revision=current.n,
         state=_state(state, status),
-        document=held.text.raw.decode(),
-        document_digest=held.text.digest,
-        source=held.text.source,
+        document=current.text.decode(),
+        document_digest=current.document.digest,
+        source=current.document.source,
         declared=_declared(spec.declared),
         traffic=traffic(state, status),
-        versions=_versions(state, held, status),
+        versions=_versions(state, current, status),
         blocks=[_block(block) for block in live.blocked],
         frozen=None
         if frozen is None
@@ -88,23 +89,23 @@ def endpoint(state: EndpointState, status: Status) -> EndpointView:
 
 def traffic(state: EndpointState, status: Status) -> TrafficView:
     """Live traffic."""
-    held = present(state)
-    live = held.live
+    current = present(state)
+    live = current.traffic
     return TrafficView(
         endpoint=state.name,
-        revision=held.n,
+        revision=current.n,
         champion=live.champion,
         last_good=live.last_good,
         rollback_to=live.last_good,
         weights=format_shares(live.weights()),
-        sticky=held.spec.declared.sticky,
+        sticky=current.spec.declared.sticky,
         salt=live.table.salt,
         attempt=live.attempt,
         table=list(live.table.given),
         since=seconds(live.since),
-        share=ShareView(keys=_key_shares(held), requests=_request_shares(status)),
-        declared=_declared(held.spec.declared),
-        notes=differences(live, held.spec.declared),
+        share=ShareView(keys=_key_shares(current), requests=_request_shares(status)),
+        declared=_declared(current.spec.declared),
+        notes=differences(live, current.spec.declared),
     )
 
 
@@ -112,8 +113,8 @@ def explain(
     state: EndpointState, plane: DataPlane, key: str | None, headers: Mapping[str, str] | None
 ) -> Explanation:
     """Which version a key gets. ``headers`` are searched for the sticky one, case apart."""
-    held = present(state)
-    live, sticky = held.live, held.spec.declared.sticky
+    current = present(state)
+    live, sticky = current.traffic, current.spec.declared.sticky
     if key is None and headers is not None and sticky is not None:
         wanted = sticky.removeprefix("header.").lower()
         key = next((value for name, value in headers.items() if name.lower() == wanted), None)
@@ -149,7 +150,7 @@ def explain(
             by, why = "slot", f"slot {slot} of {SLOTS} is in the run {run[1]} to {run[2]} given to {version}"
     return Explanation(
         endpoint=state.name,
-        revision=held.n,
+        revision=current.n,
         sticky=sticky,
         key=key,
         slot=slot,
@@ -157,13 +158,13 @@ def explain(
         version=version,
         by=by,  # type: ignore[typeddict-item]
         why=why,
-        shares=_key_shares(held),
+        shares=_key_shares(current),
     )
 
 
 def revision_summary(record: RevisionRecord) -> RevisionSummary:
     """One line of the history."""
-    live = live_of(record)
+    live = read_revision(record.body).traffic
     return RevisionSummary(
         revision=record.n,
         parent=record.parent,
@@ -185,22 +186,22 @@ def revision(store: Store, name: str, n: int) -> RevisionView:
     if record is None:
         raise not_found(name, n)
     parent = None if record.parent is None else store.revision(name, record.parent)
-    held = hold(record, store.document(record.document))
-    before = None if parent is None else hold(parent, store.document(parent.document))
-    live = held.live
+    current = stored(store, record)
+    before = None if parent is None else stored(store, parent)
+    live = current.traffic
     return RevisionView(
         **revision_summary(record),
-        document=held.text.raw.decode(),
-        source=held.text.source,
-        source_digest=held.text.source_digest,
+        document=current.text.decode(),
+        source=current.document.source,
+        source_digest=current.document.source_digest,
         salt=live.table.salt,
         attempt=live.attempt,
         last_good=live.last_good,
         table=list(live.table.given),
         blocks=[_block(block) for block in live.blocked],
         frozen=live.frozen is not None,
-        diff=document_diff(before, held),
-        moves=slots_moved(before, held),
+        diff=document_diff(before, current),
+        moves=slots_moved(before, current),
     )
 
 
@@ -274,9 +275,9 @@ def _declared(declared: Declared) -> DeclaredView:
     )
 
 
-def _key_shares(held: Held) -> dict[str, str]:
+def _key_shares(current: Revision) -> dict[str, str]:
     count: dict[str, int] = {}
-    for owner in owners(held.live.champion, held.live.table):
+    for owner in owners(current.traffic.champion, current.traffic.table):
         count[owner] = count.get(owner, 0) + 1
     return format_shares(count)
 
@@ -289,12 +290,12 @@ def _request_shares(status: Status) -> dict[str, str] | None:
     return {name: format_weight(round(count * SLOTS / total)) for name, count in sorted(counts.items())}
 
 
-def _versions(state: EndpointState, held: Held, status: Status) -> dict[str, VersionView]:
-    live = held.live
+def _versions(state: EndpointState, current: Revision, status: Status) -> dict[str, VersionView]:
+    live = current.traffic
     known: dict[str, Any] = status.get("versions", {})
     waiting = frozenset().union(*state.loading.values()) if state.loading else frozenset()
     views: dict[str, VersionView] = {}
-    for name, version in sorted(held.spec.versions.items()):
+    for name, version in sorted(current.spec.versions.items()):
         said: dict[str, Any] = known.get(name, {})
         detail = state.details.get(name, {})
         shown = "ready" if name in state.loaded else "failed"
@@ -309,9 +310,9 @@ def _versions(state: EndpointState, held: Held, status: Status) -> dict[str, Ver
         views[name] = VersionView(
             digest=version.digest,
             kind="artifact" if version.constant is None else "constant",
-            role=_role(name, held),  # type: ignore[typeddict-item]
+            role=_role(name, current),  # type: ignore[typeddict-item]
             state=shown,  # type: ignore[typeddict-item]
-            in_document=name not in held.content.kept,
+            in_document=name not in current.kept,
             placement=said.get("placement"),
             placement_fixed=said.get("placement_fixed"),
             placed_by=said.get("placed_by"),
@@ -331,9 +332,9 @@ def _versions(state: EndpointState, held: Held, status: Status) -> dict[str, Ver
     return views
 
 
-def _role(name: str, held: Held) -> str:
-    if name == held.live.champion:
+def _role(name: str, current: Revision) -> str:
+    if name == current.traffic.champion:
         return "champion"
-    if held.live.weights().get(name):
+    if current.traffic.weights().get(name):
         return "challenger"
-    return "last_good" if name == held.live.last_good else "idle"
+    return "last_good" if name == current.traffic.last_good else "idle"

@@ -13,10 +13,10 @@ from datetime import timedelta
 from typing import TypeVar
 
 from headgate.control.domain.calls import Settings
-from headgate.control.domain.spec import Paths
-from headgate.control.domain.traffic import Fleet
+from headgate.control.domain.traffic import KnownVersions
 from headgate.control.writes.data_plane import DataPlane, slot_arithmetic
 from headgate.control.writes.feed import Feed
+from headgate.control.writes.handover import Paths
 from headgate.control.writes.tickets import Tickets
 from headgate.errors import Draining, StorageFailed
 from headgate.store import EventRecord, Store, stamp
@@ -26,7 +26,7 @@ _KEY_LIFE = timedelta(hours=24)
 T = TypeVar("T")
 
 
-class Workshop:
+class Context:
     """Shared tools; belongs to one event loop. Everything that blocks goes through :meth:`io`, or :meth:`long`."""
 
     def __init__(self, store: Store, plane: DataPlane, paths: Paths, settings: Settings) -> None:
@@ -82,9 +82,9 @@ class Workshop:
         """When an idempotency key used now is forgotten."""
         return stamp(self.store.now() + _KEY_LIFE)
 
-    def fleet(self, endpoint: str, digests: dict[str, str]) -> Fleet:
+    def known_versions(self, endpoint: str, digests: dict[str, str]) -> KnownVersions:
         """The surroundings of the pure functions."""
-        return Fleet(endpoint, digests, self._set_weights)
+        return KnownVersions(endpoint, digests, self._set_weights)
 
     def publish(self, events: Sequence[EventRecord]) -> None:
         """To every reader of the feed."""

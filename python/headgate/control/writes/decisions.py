@@ -1,4 +1,4 @@
-"""What each write means: from the state of an endpoint to a draft of its next one. Pure but for the slot arithmetic.
+"""What each write means: from the state of an endpoint to the decision on its next one. Pure but for the slot arithmetic.
 
 Not here: durability and order (``writer``), reading documents (``resolve``). Next: ``service``.
 """
@@ -9,161 +9,178 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from headgate.control.domain import merge, traffic
-from headgate.control.domain.revision import Held, Text
-from headgate.control.domain.spec import Content, same_content
-from headgate.control.domain.traffic import Change, Fleet, Stamp
-from headgate.control.writes.context import Workshop
+from headgate.control.domain.revision import DocumentIdentity, Kind, Revision
+from headgate.control.domain.spec import Spec
+from headgate.control.domain.traffic import Change, KnownVersions, Stamp
+from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState
-from headgate.control.writes.writer import Decide, Draft
+from headgate.control.writes.writer import Decide, Decision
 from headgate.errors import Conflict, ModelNotFound, NotFound, VersionNotFound
-from headgate.store import RevisionKind, seconds
+from headgate.store import seconds
 
 
 @dataclass(frozen=True)
-class Ready:
+class ResolvedDocument:
     """A document with everything it refers to in the artifact store."""
 
-    text: Text
-    content: Content
+    identity: DocumentIdentity
+    text: bytes
+    spec: Spec
 
 
-class Changes:
+class Decisions:
     """Makes the ``decide`` of each write."""
 
-    def __init__(self, workshop: Workshop) -> None:
-        """The workshop gives the clock and the slot arithmetic."""
-        self._shop = workshop
+    def __init__(self, context: Context) -> None:
+        """The context gives the clock and the slot arithmetic."""
+        self._context = context
 
-    def apply(self, ready: Ready, *, take_traffic: bool) -> Decide:
+    def apply(self, document: ResolvedDocument, *, take_traffic: bool) -> Decide:
         """A document: three-way merge, or creation."""
 
-        def decide(state: EndpointState) -> Draft:
-            text, content, before = ready.text, ready.content, state.current
-            declared, now = content.spec.declared, self._shop.now()
+        def decide(state: EndpointState) -> Decision:
+            before = state.current
             if before is None:
-                fleet = self._shop.fleet(state.name, content.spec.digests())
-                change = merge.first(declared, state.carried, fleet, now)
-                return _draft("apply", change, state, (text, content))
+                return self._creation(state, document)
             not_frozen(state.name, before)
-            named = frozenset(content.spec.versions)
-            content = content.keeping({before.live.champion, before.live.last_good}, before.spec)
-            fleet = self._shop.fleet(state.name, content.spec.digests())
-            three = merge.Merge(declared, before.spec.declared, named, take_traffic)
-            change = merge.apply_document(before.live, three, fleet, now)
-            content = content.serving(change.live)
-            same = change.already and text.raw == before.text.raw and same_content(content, before.content)
-            if same and not state.omitted and state.broken is None:
-                after = (text, before.content, before.live)
-                unchanged = Draft("apply", f"{state.name} is as the document says already", after)
-                return replace(unchanged, status="unchanged", notes=change.notes)
-            draft = _draft("apply", replace(change, already=False), state, (text, content))
-            return replace(draft, revive=frozenset(state.omitted))
+            named, live = frozenset(document.spec.versions), before.traffic
+            spec = document.spec.including({live.champion, live.last_good}, before.spec)
+            known = self._context.known_versions(state.name, spec.digests())
+            three = merge.Merge(spec.declared, before.spec.declared, named, take_traffic)
+            change = merge.apply_document(live, three, known, self._context.now())
+            after = before.documented(document.identity, document.text, (spec, named), change.live)
+            if change.already and after.same_content(before) and not state.omitted and state.broken is None:
+                message = f"{state.name} is as the document says already"
+                same = before.model_copy(update={"document": document.identity})
+                return Decision("apply", message, same, status="unchanged", notes=change.notes)
+            decision = _decision("apply", replace(change, already=False), state, after)
+            return replace(decision, retried=frozenset(state.omitted))
 
         return decide
+
+    def _creation(self, state: EndpointState, document: ResolvedDocument) -> Decision:
+        known = self._context.known_versions(state.name, document.spec.digests())
+        change = merge.first(document.spec.declared, state.carried, known, self._context.now())
+        first = Revision(
+            endpoint=state.name,
+            n=0,
+            parent=None,
+            kind="apply",
+            who="",
+            when="",
+            reason="",
+            document=document.identity,
+            spec=document.spec,
+            traffic=change.live,
+            text=document.text,
+        )
+        return _decision("apply", change, state, first)
 
     def patch(self, weights: Mapping[str, int], champion: str | None) -> Decide:
         """An override of live traffic."""
 
-        def change(before: Held, fleet: Fleet) -> Change:
-            return traffic.patch(before.live, champion, weights, fleet, self._shop.now())
+        def change(before: Revision, known: KnownVersions) -> Change:
+            return traffic.patch(before.traffic, champion, weights, known, self._context.now())
 
         return self._live("traffic", change)
 
     def rollback(self, stamp: Stamp) -> Decide:
         """100 % on the last good champion."""
 
-        def decide(state: EndpointState) -> Draft:
+        def decide(state: EndpointState) -> Decision:
             before = present(state)
-            change = traffic.rollback(before.live, self._fleet(state.name, before), stamp)
-            return _draft("rollback", change, state, (before.text, before.content))
+            change = traffic.rollback(before.traffic, self._fleet(state.name, before), stamp)
+            return _decision("rollback", change, state, before.moved(change.live))
 
         return decide
 
     def abort(self, stamp: Stamp) -> Decide:
         """Every slot back to the champion."""
-        return self._live("traffic", lambda before, _: traffic.abort(before.live, stamp), frozen_too=True)
+        return self._live("traffic", lambda before, _: traffic.abort(before.traffic, stamp), frozen_too=True)
 
     def block(self, subject: str, stamp: Stamp) -> Decide:
         """No traffic for a version or digest."""
 
-        def change(before: Held, fleet: Fleet) -> Change:
-            digest, version = _subject(before, subject, fleet)
-            return traffic.block(before.live, digest, version, fleet, stamp)
+        def change(before: Revision, known: KnownVersions) -> Change:
+            digest, version = _subject(before, subject, known)
+            return traffic.block(before.traffic, digest, version, known, stamp)
 
         return self._live("block", change, frozen_too=True)
 
     def unblock(self, subject: str) -> Decide:
         """Lifts a block."""
 
-        def change(before: Held, fleet: Fleet) -> Change:
-            digest, version = _subject(before, subject, fleet)
-            return traffic.unblock(before.live, digest, version or digest)
+        def change(before: Revision, known: KnownVersions) -> Change:
+            digest, version = _subject(before, subject, known)
+            return traffic.unblock(before.traffic, digest, version or digest)
 
         return self._live("unblock", change)
 
     def freeze(self, stamp: Stamp) -> Decide:
         """Only emergency calls from now on."""
-        return self._live("freeze", lambda before, _: traffic.freeze(before.live, stamp), frozen_too=True)
+        return self._live("freeze", lambda before, _: traffic.freeze(before.traffic, stamp), frozen_too=True)
 
     def unfreeze(self) -> Decide:
         """Lifts a freeze."""
-        return self._live("unfreeze", lambda before, _: traffic.unfreeze(before.live), frozen_too=True)
+        return self._live("unfreeze", lambda before, _: traffic.unfreeze(before.traffic), frozen_too=True)
 
-    def restore(self, then: Held) -> Decide:
+    def restore(self, then: Revision) -> Decide:
         """Document and traffic of an old revision."""
 
-        def decide(state: EndpointState) -> Draft:
+        def decide(state: EndpointState) -> Decision:
             before = present(state)
             not_frozen(state.name, before)
-            content = then.content.keeping({before.live.champion, before.live.last_good}, before.spec)
-            fleet = self._shop.fleet(state.name, content.spec.digests())
-            change = traffic.restore(before.live, then.live, fleet, self._shop.now())
-            message = f"as revision {then.n}: {change.message}"
-            return _draft("restore", replace(change, message=message), state, (then.text, content))
+            live, in_document = before.traffic, frozenset(then.spec.versions) - frozenset(then.kept)
+            spec = then.spec.including({live.champion, live.last_good}, before.spec)
+            known = self._context.known_versions(state.name, spec.digests())
+            change = traffic.restore(live, then.traffic, known, self._context.now())
+            change = replace(change, message=f"as revision {then.n}: {change.message}")
+            after = before.documented(then.document, then.text, (spec, in_document), change.live)
+            return _decision("restore", change, state, after)
 
         return decide
 
     def delete(self, busy: Callable[[EndpointState], str | None]) -> Decide:
         """Takes the endpoint away; ``busy`` says why that must not be."""
 
-        def decide(state: EndpointState) -> Draft:
+        def decide(state: EndpointState) -> Decision:
             before = present(state)
             not_frozen(state.name, before)
             reason = busy(state)
             if reason is not None:
                 raise Conflict(reason)
-            return Draft("remove", f"{state.name} removed; its history stays", None)
+            return Decision("remove", f"{state.name} removed; its history stays", None)
 
         return decide
 
-    def _fleet(self, name: str, before: Held) -> Fleet:
-        return self._shop.fleet(name, before.spec.digests())
+    def _fleet(self, name: str, before: Revision) -> KnownVersions:
+        return self._context.known_versions(name, before.spec.digests())
 
     def _live(
-        self, kind: RevisionKind, change: Callable[[Held, Fleet], Change], *, frozen_too: bool = False
+        self, kind: Kind, change: Callable[[Revision, KnownVersions], Change], *, frozen_too: bool = False
     ) -> Decide:
         """A change of live traffic that leaves the document as it is."""
 
-        def decide(state: EndpointState) -> Draft:
+        def decide(state: EndpointState) -> Decision:
             before = present(state)
             if not frozen_too:
                 not_frozen(state.name, before)
             changed = change(before, self._fleet(state.name, before))
-            return _draft(kind, changed, state, (before.text, before.content))
+            return _decision(kind, changed, state, before.moved(changed.live))
 
         return decide
 
 
-def present(state: EndpointState) -> Held:
+def present(state: EndpointState) -> Revision:
     """What is served; :class:`ModelNotFound` when nothing is."""
     if state.current is None:
         raise ModelNotFound(f"no endpoint is named {state.name!r}")
     return state.current
 
 
-def not_frozen(name: str, held: Held) -> None:
+def not_frozen(name: str, revision: Revision) -> None:
     """:class:`Conflict` while the endpoint is frozen."""
-    frozen = held.live.frozen
+    frozen = revision.traffic.frozen
     if frozen is not None:
         why = f" ({frozen.reason})" if frozen.reason else ""
         raise Conflict(
@@ -176,16 +193,16 @@ def not_found(name: str, n: int) -> NotFound:
     return NotFound(f"{name} has no revision {n}")
 
 
-def _draft(kind: RevisionKind, change: Change, state: EndpointState, what: tuple[Text, Content]) -> Draft:
-    """The draft of a change. Versions that were left out are tried again when they get traffic that they had not."""
+def _decision(kind: Kind, change: Change, state: EndpointState, after: Revision) -> Decision:
+    """The decision of a change. Versions that were left out are tried again when they get traffic that they had not."""
     before = state.current
-    had = {} if before is None else before.live.weights()
+    had = {} if before is None else before.traffic.weights()
     gets = {version for version, slots in change.live.weights().items() if slots > had.get(version, 0)}
-    crowned = before is None or change.live.champion != before.live.champion
-    return Draft(
+    crowned = before is None or change.live.champion != before.traffic.champion
+    return Decision(
         kind,
         change.message,
-        (*what, change.live),
+        after,
         "already" if change.already else "applied",
         change.notes,
         change.blocks,
@@ -194,17 +211,17 @@ def _draft(kind: RevisionKind, change: Change, state: EndpointState, what: tuple
     )
 
 
-def _subject(held: Held, subject: str, fleet: Fleet) -> tuple[str, str | None]:
+def _subject(revision: Revision, subject: str, known: KnownVersions) -> tuple[str, str | None]:
     """The digest and name of what is to be blocked or unblocked."""
     if subject.startswith("sha256:"):
-        name = next((version for version, digest in fleet.digests.items() if digest == subject), None)
+        name = next((version for version, digest in known.digests.items() if digest == subject), None)
         return subject, name
-    if subject in fleet.digests:
-        return fleet.digests[subject], subject
-    for block in held.live.blocked:
+    if subject in known.digests:
+        return known.digests[subject], subject
+    for block in revision.traffic.blocked:
         if block.version == subject:
             return block.digest, subject
-    known = ", ".join(sorted(fleet.digests))
+    names = ", ".join(sorted(known.digests))
     raise VersionNotFound(
-        f"{fleet.endpoint} has no version {subject!r}; it has {known}; a digest is possible too"
+        f"{known.endpoint} has no version {subject!r}; it has {names}; a digest is possible too"
     )

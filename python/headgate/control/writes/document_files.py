@@ -19,7 +19,7 @@ from headgate.control.domain.calls import Call
 from headgate.control.domain.results import Result
 from headgate.control.domain.revision import sha256
 from headgate.control.writes import sources
-from headgate.control.writes.context import Workshop
+from headgate.control.writes.context import Context
 from headgate.documents import Document, Files, parse
 from headgate.errors import PolicyInvalid
 
@@ -45,9 +45,9 @@ class DocumentFile:
 class DocumentFiles:
     """Applies files; belongs to one event loop."""
 
-    def __init__(self, workshop: Workshop, apply: Apply) -> None:
+    def __init__(self, context: Context, apply: Apply) -> None:
         """``apply`` carries one document out."""
-        self._shop = workshop
+        self._context = context
         self._apply = apply
         self._newest: dict[str, asyncio.Task[Result]] = {}
 
@@ -57,9 +57,9 @@ class DocumentFiles:
         Whoever applied them: a document that was applied by hand is not applied again at a start, nor is one whose traffic was
         moved on since.
         """
-        data = await self._shop.io(lambda: sources.read_file(path))
-        applied = await self._shop.io(lambda: self._shop.store.applied_from(str(path)))
-        new = await self._shop.io(lambda: _not_applied(data, path, root, applied))
+        data = await self._context.io(lambda: sources.read_file(path))
+        applied = await self._context.io(lambda: self._context.store.applied_from(str(path)))
+        new = await self._context.io(lambda: _not_applied(data, path, root, applied))
         return DocumentFile(path, sha256(data), new) if new else None
 
     async def apply(self, file: DocumentFile, call: Call) -> list[Result]:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from headgate.control.domain.plan import Step
-from headgate.control.domain.revision import Held
+from headgate.control.domain.revision import Revision
 from headgate.control.domain.spec import loadable
 from headgate.control.domain.traffic import LiveTraffic
 from headgate.store import Commit, Proposal
@@ -31,7 +31,7 @@ class EndpointState:
 
     name: str
     tail: int = 0
-    current: Held | None = None
+    current: Revision | None = None
     carried: LiveTraffic | None = None
     loaded: frozenset[str] = frozenset()
     omitted: dict[str, str] = field(default_factory=dict)
@@ -43,15 +43,15 @@ class EndpointState:
     """The revision that the data plane told of last, a removal included."""
     overtaken: set[int] = field(default_factory=set)
     """Revisions that were served until one took their place that was not made from them."""
-    in_load: Held | None = None
+    in_load: Revision | None = None
     """The revision whose load an ordinary write waits for."""
     cancelled: set[int] = field(default_factory=set)
     """Revisions whose load was cancelled by a newer write."""
     writes: int = 0
     """Ordinary writes that have come."""
-    way: tuple[int, bytes] = (0, b"")
-    """How many of them had come when one made way last, and the document that it brought: none of these is loaded any more, unless it
-    is of that document."""
+    cancelled_before: tuple[int, bytes] = (0, b"")
+    """How many ordinary writes had come when the newest of them cancelled the loads of those before it, and the document that it
+    brought: none of these is loaded any more, unless it is of that document."""
     unsaved: deque[tuple[Proposal, Commit]] = field(default_factory=deque)
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: dict[str, int] = field(default_factory=dict)
@@ -64,36 +64,40 @@ class EndpointState:
         """The number that If-Match is compared with; None: there is no such endpoint."""
         return None if self.current is None else self.current.n
 
-    def served(self, held: Held, omitted: dict[str, str], event: dict[str, Any]) -> None:
-        """The data plane says that it serves ``held``."""
-        self._follows(held)
-        self.current = held
-        self.omitted = {version: why for version, why in omitted.items() if version in held.spec.versions}
+    def served(self, revision: Revision, omitted: dict[str, str], event: dict[str, Any]) -> None:
+        """The data plane says that it serves ``revision``."""
+        self._follows(revision)
+        self.current = revision
+        self.omitted = {version: why for version, why in omitted.items() if version in revision.spec.versions}
         self.late = False
-        self.loaded = frozenset(loadable(held.spec, held.live, self.omitted))
+        self.loaded = frozenset(loadable(revision.spec, revision.traffic, self.omitted))
         self.broken = None
         for version, detail in event.get("versions", {}).items():
             self.details[version] = detail
 
-    def recorded(self, held: Held) -> None:
-        """``held`` is in force although nothing of it is loaded: the champion does not answer, before and after."""
-        self._follows(held)
-        self.current = held
+    def recorded(self, revision: Revision) -> None:
+        """``revision`` is in force although nothing of it is loaded: the champion does not answer, before and after."""
+        self._follows(revision)
+        self.current = revision
 
     def gone(self, n: int) -> None:
         """Revision ``n`` took the endpoint away; its blocks and attempts are carried to a later namesake."""
         self.newest = n
-        self.carried = None if self.current is None else self.current.live
+        self.carried = None if self.current is None else self.current.traffic
         self.current = None
         self.loaded = frozenset()
         self.omitted = {}
         self.details = {}
         self.broken = None
 
-    def _follows(self, held: Held) -> None:
-        if self.newest is not None and held.parent is not None and held.parent != self.newest < held.n:
+    def _follows(self, revision: Revision) -> None:
+        if (
+            self.newest is not None
+            and revision.parent is not None
+            and revision.parent != self.newest < revision.n
+        ):
             self.overtaken.add(self.newest)
-        self.newest = held.n
+        self.newest = revision.n
 
     def alarms(self) -> list[str]:
         """What somebody should look at now."""
@@ -107,6 +111,8 @@ class EndpointState:
             found.append(f"revision {numbers} is served but could not be written to disk")
         return found
 
-    def step_to(self, after: Held | None, notes: tuple[str, ...] = (), blocks: tuple[str, ...] = ()) -> Step:
+    def step_to(
+        self, after: Revision | None, notes: tuple[str, ...] = (), blocks: tuple[str, ...] = ()
+    ) -> Step:
         """The step from here to ``after``, for a plan."""
         return Step(self.name, self.tail + 1, self.current, after, self.loaded, notes, blocks)

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from headgate.control.domain.calls import Call
 from headgate.control.domain.results import Result
-from headgate.control.writes.context import Workshop
+from headgate.control.writes.context import Context
 from headgate.errors import Conflict, StorageFailed
 from headgate.store import IdempotencyRecord
 
@@ -29,12 +29,12 @@ class _Turn:
     callers: int = 0
 
 
-class Once:
+class Idempotency:
     """Runs work at most once per key."""
 
-    def __init__(self, workshop: Workshop) -> None:
-        """The workshop holds the store."""
-        self._shop = workshop
+    def __init__(self, context: Context) -> None:
+        """The context holds the store."""
+        self._context = context
         self._running: dict[tuple[str, str, str], _Turn] = {}
 
     async def run(self, call: Call, work: Work) -> Result:
@@ -57,8 +57,8 @@ class Once:
         key = call.key
         assert key is not None, "run() comes here with a key only"  # noqa: S101
         try:
-            stored = await self._shop.io(
-                lambda: self._shop.store.idempotent(key.principal, key.route, key.key)
+            stored = await self._context.io(
+                lambda: self._context.store.idempotent(key.principal, key.route, key.key)
             )
         except StorageFailed:
             # An emergency call must go through; an ordinary one fails at its own write.
@@ -78,9 +78,9 @@ class Once:
         key = call.key
         assert key is not None, "run() comes here with a key only"  # noqa: S101
         record = IdempotencyRecord(
-            key.principal, key.route, key.key, key.request, dict(result), self._shop.key_expiry()
+            key.principal, key.route, key.key, key.request, dict(result), self._context.key_expiry()
         )
         try:
-            await self._shop.io(lambda: self._shop.store.put_idempotent(record))
+            await self._context.io(lambda: self._context.store.put_idempotent(record))
         except StorageFailed:
             _log.exception("an idempotency key could not be written; repeating the call has the same outcome")

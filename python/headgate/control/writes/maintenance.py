@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 
 from headgate.background import Background
-from headgate.control.writes.context import Workshop
+from headgate.control.writes.context import Context
 from headgate.control.writes.data_plane import requests_of
 from headgate.control.writes.endpoint import EndpointState
 from headgate.control.writes.writer import Writer
@@ -25,15 +25,15 @@ _PRUNE_SECONDS = 3600.0
 class Maintenance:
     """Three loops over all endpoints."""
 
-    def __init__(self, workshop: Workshop, writer: Writer, endpoints: Mapping[str, EndpointState]) -> None:
+    def __init__(self, context: Context, writer: Writer, endpoints: Mapping[str, EndpointState]) -> None:
         """``endpoints`` are all there are, now and later."""
-        self._shop = workshop
+        self._context = context
         self._writer = writer
         self._endpoints = endpoints
 
     def start(self, background: Background) -> None:
         """Begins the loops."""
-        background.run("sample_requests", self.sample, self._shop.settings.sample_seconds)
+        background.run("sample_requests", self.sample, self._context.settings.sample_seconds)
         background.run("write_unsaved", self._write_later)
         background.run("prune_records", self.prune, _PRUNE_SECONDS)
 
@@ -54,25 +54,25 @@ class Maintenance:
 
     async def sample(self) -> None:
         """Notes which endpoints answered requests since the last look."""
-        live = json.loads(await self._shop.io(self._shop.plane.status)).get("endpoints", {})
+        live = json.loads(await self._context.io(self._context.plane.status)).get("endpoints", {})
         for name, state in self._endpoints.items():
             before, state.requests = state.requests, requests_of(live.get(name, {}))
             # Not the sum: it shrinks when a version is unloaded. A version loaded again counts from 0.
             if any(count not in (0, before.get(version)) for version, count in state.requests.items()):
-                state.answered = self._shop.store.now()
+                state.answered = self._context.store.now()
 
     async def prune(self) -> None:
         """Forgets the oldest events and ended operations."""
-        store = self._shop.store
-        await self._shop.io(lambda: store.prune(events=KEPT_EVENTS, operations=KEPT_OPERATIONS))
+        store = self._context.store
+        await self._context.io(lambda: store.prune(events=KEPT_EVENTS, operations=KEPT_OPERATIONS))
 
     async def _write_later(self) -> None:
-        await self._shop.unsaved.wait()
-        await asyncio.sleep(self._shop.settings.retry_seconds)
+        await self._context.unsaved.wait()
+        await asyncio.sleep(self._context.settings.retry_seconds)
         # Cleared first: what comes to be unsaved meanwhile sets it again.
-        self._shop.unsaved.clear()
+        self._context.unsaved.clear()
         try:
             await self.flush()
         except BaseException:
-            self._shop.unsaved.set()
+            self._context.unsaved.set()
             raise

@@ -13,10 +13,12 @@ import asyncio
 import logging
 from functools import partial
 
-from headgate.control.domain.revision import Held, hold, live_of
-from headgate.control.domain.spec import Load, loadable, native_apply
-from headgate.control.writes.context import Workshop
+from headgate.control.domain.revision import Revision, read_revision
+from headgate.control.domain.spec import loadable
+from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState
+from headgate.control.writes.handover import Load, native_apply
+from headgate.control.writes.records import stored
 from headgate.control.writes.tickets import Event, Ticket
 from headgate.errors import HeadgateError, StorageFailed
 from headgate.store import Commit, EndpointRecord, EventRecord, Proposal, RevisionRecord, RevisionStatus
@@ -31,9 +33,9 @@ _End = tuple[RevisionStatus, str]
 class Repair:
     """Brings endpoints up, each on its own: one that is broken keeps no other from starting."""
 
-    def __init__(self, workshop: Workshop) -> None:
-        """The workshop holds store and data plane."""
-        self._shop = workshop
+    def __init__(self, context: Context) -> None:
+        """The context holds store and data plane."""
+        self._context = context
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def start(self, states: dict[str, EndpointState], patience_seconds: float | None) -> None:
@@ -41,7 +43,7 @@ class Repair:
 
         Those that are not over after ``patience_seconds`` are marked late. Nothing else may write meanwhile.
         """
-        pointers = await self._shop.io(self._shop.store.endpoints)
+        pointers = await self._context.io(self._context.store.endpoints)
         for pointer in pointers:
             state = states[pointer.name] = EndpointState(pointer.name, tail=pointer.tail)
             self._tasks[pointer.name] = asyncio.create_task(self._endpoint(state, pointer))
@@ -62,7 +64,7 @@ class Repair:
 
     async def _endpoint(self, state: EndpointState, pointer: EndpointRecord) -> None:
         try:
-            left = await self._shop.io(lambda: self._shop.store.proposed(pointer.name))
+            left = await self._context.io(lambda: self._context.store.proposed(pointer.name))
             ends = await self._serve_newest(state, pointer, left)
             for record in left:
                 await self._end(state, record, *ends.get(record.n, ("failed", _UNCONFIRMED)))
@@ -75,7 +77,7 @@ class Repair:
 
     async def _broken(self, state: EndpointState, pointer: EndpointRecord, why: str) -> None:
         state.broken = f"{pointer.name} does not start: {why}"
-        await self._shop.alarm(pointer.name, pointer.applied, state.broken)
+        await self._context.alarm(pointer.name, pointer.applied, state.broken)
 
     async def _serve_newest(
         self, state: EndpointState, pointer: EndpointRecord, left: list[RevisionRecord]
@@ -93,9 +95,9 @@ class Repair:
             if why is None:
                 return ends
         if applied is not None and pointer.removed:
-            state.carried = live_of(applied)
+            state.carried = read_revision(applied.body).traffic
         elif applied is not None:
-            await self._serve(state, await self._hold(applied))
+            await self._serve(state, await self._revision_of(applied))
         return ends
 
     async def _serve_urgent(
@@ -103,13 +105,11 @@ class Repair:
     ) -> str | None:
         """Why it cannot be completed. One that keeps a champion which does not load changes what is written, and is completed."""
         try:
-            await self._serve(state, await self._hold(newest))
+            await self._serve(state, await self._revision_of(newest))
         except HeadgateError as error:
             why = error.message
         else:
-            if state.broken is None or (
-                applied is not None and live_of(applied).champion == live_of(newest).champion
-            ):
+            if state.broken is None or (applied is not None and _champion(applied) == _champion(newest)):
                 return None
             why = state.broken
         state.broken = state.current = None
@@ -121,32 +121,31 @@ class Repair:
         """Ends what was proposed; what cannot be written now is written later, and what is served is served all the same."""
         data = {"kind": record.kind, "message": why}
         event = EventRecord(
-            status, self._shop.now(), record.endpoint, record.n, record.who, record.reason, data
+            status, self._context.now(), record.endpoint, record.n, record.who, record.reason, data
         )
         commit = Commit(record.endpoint, record.n, status, why, [event])
         try:
-            self._shop.publish(await self._shop.io(lambda: self._shop.store.commit(commit)))
+            self._context.publish(await self._context.io(lambda: self._context.store.commit(commit)))
         except StorageFailed:
             _log.exception("%s: revision %d could not be marked %s", record.endpoint, record.n, status)
             state.unsaved.append((Proposal(record), commit))
-            self._shop.retry_later()
+            self._context.retry_later()
 
     async def _read(self, endpoint: str, n: int) -> RevisionRecord:
-        record = await self._shop.io(lambda: self._shop.store.revision(endpoint, n))
+        record = await self._context.io(lambda: self._context.store.revision(endpoint, n))
         if record is None:
             raise HeadgateError(f"{endpoint}: revision {n} is applied, but the store has lost it")
         return record
 
-    async def _hold(self, record: RevisionRecord) -> Held:
-        content = await self._shop.io(lambda: self._shop.store.document(record.document))
-        return hold(record, content)
+    async def _revision_of(self, record: RevisionRecord) -> Revision:
+        return await self._context.io(lambda: stored(self._context.store, record))
 
-    async def _serve(self, state: EndpointState, held: Held) -> None:
+    async def _serve(self, state: EndpointState, revision: Revision) -> None:
         """Loads a revision; challengers that do not load are left out one by one, with an alarm each."""
-        state.current = held
-        omitted = await self._damaged(held)
-        while held.live.champion not in omitted:
-            event = await self._apply(state, held, omitted)
+        state.current = revision
+        omitted = await self._damaged(revision)
+        while revision.traffic.champion not in omitted:
+            event = await self._apply(state, revision, omitted)
             if event["event"] == "applied":
                 break
             version = event.get("version")
@@ -155,31 +154,37 @@ class Repair:
                 break
             omitted[version] = event["message"]
         else:
-            why = omitted[held.live.champion]
+            why = omitted[revision.traffic.champion]
             state.broken = (
-                f"{state.name} does not answer: its champion {held.live.champion} did not load: {why}"
+                f"{state.name} does not answer: its champion {revision.traffic.champion} did not load: {why}"
             )
         for alarm in state.alarms():
-            await self._shop.alarm(state.name, held.n, alarm)
+            await self._context.alarm(state.name, revision.n, alarm)
 
-    async def _damaged(self, held: Held) -> dict[str, str]:
+    async def _damaged(self, revision: Revision) -> dict[str, str]:
         """Versions whose artifacts are not whole, with the reason."""
         omitted: dict[str, str] = {}
-        for version in loadable(held.spec, held.live):
-            entry = held.spec.versions[version]
+        for version in loadable(revision.spec, revision.traffic):
+            entry = revision.spec.versions[version]
             if entry.constant is None:
                 try:
-                    await self._shop.io(partial(self._shop.paths.model, entry.digest))
+                    await self._context.io(partial(self._context.paths.model, entry.digest))
                 except HeadgateError as error:
                     omitted[version] = error.message
         return omitted
 
-    async def _apply(self, state: EndpointState, held: Held, omitted: dict[str, str]) -> Event:
-        shop = self._shop
-        argument = await shop.io(lambda: native_apply(state.name, held, shop.paths, Load(omitted=omitted)))
+    async def _apply(self, state: EndpointState, revision: Revision, omitted: dict[str, str]) -> Event:
+        context = self._context
+        argument = await context.io(lambda: native_apply(revision, context.paths, Load(omitted=omitted)))
 
         def seen(event: Event) -> None:
             if event["event"] == "applied":
-                state.served(held, omitted, event)
+                state.served(revision, omitted, event)
 
-        return await shop.tickets.expect(Ticket(shop.plane.apply(argument), state.name, held.n), seen)
+        return await context.tickets.expect(
+            Ticket(context.plane.apply(argument), state.name, revision.n), seen
+        )
+
+
+def _champion(record: RevisionRecord) -> str:
+    return read_revision(record.body).traffic.champion

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from headgate import drift
-from headgate.control.domain.revision import Text
-from headgate.control.domain.spec import Content, Paths, Spec
+from headgate.control.domain.revision import DocumentIdentity, sha256
+from headgate.control.domain.spec import Spec
 from headgate.control.domain.traffic import faults
 from headgate.control.writes.data_plane import DataPlane
-from headgate.control.writes.decisions import Ready
+from headgate.control.writes.decisions import ResolvedDocument
+from headgate.control.writes.handover import Paths
 from headgate.control.writes.sources import NOWHERE
 from headgate.documents import Document, Fault, locate_files
 from headgate.errors import HeadgateError, PolicyInvalid, from_code
@@ -38,7 +39,7 @@ class Resolver:
         self._plane = plane
         self._paths = paths
 
-    def ready(self, document: Document, source_digest: str | None, intake: Intake) -> Ready:
+    def resolve(self, document: Document, source_digest: str | None, intake: Intake) -> ResolvedDocument:
         """Raises :class:`PolicyInvalid` or :class:`ModelLoadFailed` naming every version at fault; then nothing was changed."""
         endpoint, located = document.endpoint, locate_files(document)
         models = self._digests(endpoint.name, located.models, intake)
@@ -51,7 +52,10 @@ class Resolver:
             baseline = self._baseline(located.baseline, champion, columns, intake)
         spec = Spec.model_validate(endpoint.spec(digests, baseline))
         root = None if document.root == NOWHERE else str(document.root)
-        return Ready(Text(document.raw, document.source, source_digest, root), Content(spec))
+        identity = DocumentIdentity(
+            digest=sha256(document.raw), source=document.source, source_digest=source_digest, root=root
+        )
+        return ResolvedDocument(identity, document.raw, spec)
 
     def _digests(self, endpoint: str, models: dict[str, Path], intake: Intake) -> dict[str, str]:
         digests: dict[str, str] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from headgate.control.domain.revision import Held
+from headgate.control.domain.revision import Revision
 from headgate.control.domain.spec import loadable
 from headgate.control.domain.traffic import faults
 from headgate.documents import Document, Files, parse_one
@@ -59,9 +59,9 @@ def read_one(endpoint: str, data: bytes, where: Where) -> Document:
     return document
 
 
-def artifacts_of(held: Held) -> list[str]:
-    """The digests of the artifacts that serving ``held`` needs."""
-    entries = (held.spec.versions[name] for name in loadable(held.spec, held.live))
+def artifacts_of(revision: Revision) -> list[str]:
+    """The digests of the artifacts that serving ``revision`` needs."""
+    entries = (revision.spec.versions[name] for name in loadable(revision.spec, revision.traffic))
     return [entry.digest for entry in entries if entry.constant is None]
 
 
