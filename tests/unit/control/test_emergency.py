@@ -324,7 +324,8 @@ def test_the_same_document_said_again_waits_for_its_load(tmp_path: Path) -> None
             for _ in range(20):
                 await asyncio.sleep(0.001)
             gate.native.release("v4")
-            assert [(await one)["status"] for one in twice] == ["applied", "unchanged"]
+            # Either may be the first to be read.
+            assert sorted([(await one)["status"] for one in twice]) == ["applied", "unchanged"]
 
     run(body)
 
