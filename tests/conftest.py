@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from headgate.gateway.settings_table import SETTINGS
 from support import models
 from support.gateway import GatewayProcess
 from support.tools import need_digits, need_native
 
 # Set before anything imports ONNX Runtime, which would otherwise report to its maker.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+# What somebody has set for a gateway of their own, such as its state folder, is not the tests'.
+for _variable in ("HEADGATE_CONFIG", "HEADGATE_TOKEN", *(setting.variable for setting in SETTINGS)):
+    os.environ.pop(_variable, None)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -51,6 +51,10 @@ class Gateway:
     def drift(self, endpoint: str, window_seconds: int) -> bytes:
         """The drift report of an endpoint over the newest ``window_seconds`` (JSON)."""
 
+    def reopen_access_log(self) -> None:
+        """Opens the path of the access log anew, for one that was moved away; nothing without one. What cannot be opened raises,
+        and the file that was open is written on."""
+
     def set_ready(self, ready: bool) -> None:
         """What ``/v2/health/ready`` says beyond the models' own state."""
 

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from support import models
 from support.client import Connection
 from support.models import ROOT
@@ -44,6 +46,7 @@ with plane.running() as (gateway, address):
 """
 
 
+@pytest.mark.alone
 def test_the_lock_held_for_five_seconds_stops_no_request(tmp_path: Path) -> None:
     need_native()
     model = models.place(models.scale(2.0), tmp_path, "scale")

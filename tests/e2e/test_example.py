@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.gateway import ANY_PORT_OPTIONS
 from support.models import ROOT, digits_scripts
 from support.tools import need_digits, need_native, need_program
 
@@ -23,8 +24,7 @@ def serving(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]
     """``examples/digits/serve.py`` in a process group of its own, and the lines that it printed."""
     need_native()
     script = need_digits() / "serve.py"
-    command = [sys.executable, str(script), "--state", str(tmp_path / "state"), "--http", "127.0.0.1:0"]
-    command += ["--grpc", "127.0.0.1:0", "--observe", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    command = [sys.executable, str(script), "--state", str(tmp_path / "state"), *ANY_PORT_OPTIONS]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, start_new_session=True)
     assert child.stdout is not None
     lines: list[str] = []

@@ -14,7 +14,7 @@ import pytest
 
 from support import models
 from support.client import Connection, infer_bytes, open_socket, until_closed
-from support.gateway import STOP_SECONDS, GatewayProcess
+from support.gateway import ANY_PORT_OPTIONS, STOP_SECONDS, GatewayProcess
 from support.tools import need_native
 
 
@@ -64,16 +64,7 @@ def test_an_event_tells_of_a_change_of_traffic(digits: GatewayProcess) -> None:
 
 def test_a_second_gateway_on_the_same_state_refuses_to_start(digits: GatewayProcess) -> None:
     command = [sys.executable, "-m", "headgate", "serve", "--state", str(digits.state)]
-    command += [
-        "--http",
-        "127.0.0.1:0",
-        "--grpc",
-        "127.0.0.1:0",
-        "--observe",
-        "127.0.0.1:0",
-        "--admin",
-        "127.0.0.1:0",
-    ]
+    command += ANY_PORT_OPTIONS
     second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode in {2, 3}
     assert "another" in second.stderr

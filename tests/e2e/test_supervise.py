@@ -15,7 +15,7 @@ import pytest
 
 from support import models
 from support.client import Connection, open_socket, read_answer
-from support.gateway import GatewayProcess
+from support.gateway import ANY_PORT_OPTIONS, GatewayProcess
 from support.tools import need_native
 
 BODY = {"inputs": [{"name": "X", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
@@ -55,7 +55,6 @@ def beginning(gateway: GatewayProcess) -> Iterator[subprocess.Popen[str]]:
     """A supervised gateway that has begun to start."""
     gateway.stop()
     log = gateway.log.open("w")
-    ports = [f"--{port}=127.0.0.1:0" for port in ("http", "grpc", "observe", "admin")]
     command = [
         sys.executable,
         "-m",
@@ -63,7 +62,7 @@ def beginning(gateway: GatewayProcess) -> Iterator[subprocess.Popen[str]]:
         "serve",
         *gateway.arguments,
         f"--state={gateway.state}",
-        *ports,
+        *ANY_PORT_OPTIONS,
     ]
     with log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as parent:
         gateway.child = parent
@@ -131,12 +130,6 @@ def test_a_signal_during_a_restart_is_a_stop(gateway: GatewayProcess) -> None:
     gateway.signal(signal.SIGTERM)
     assert gateway.child is not None
     assert gateway.child.wait(60) == 0
-
-
-def test_a_hang_up_ends_it_as_it_ends_a_gateway_without_a_parent(gateway: GatewayProcess) -> None:
-    gateway.signal(signal.SIGHUP)
-    assert gateway.child is not None
-    assert gateway.child.wait(60) == 128 + signal.SIGHUP
 
 
 @pytest.mark.parametrize("ready", [True, False])

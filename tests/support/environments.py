@@ -7,6 +7,7 @@ do is in ``tests/conformance/clients``.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import json
@@ -15,7 +16,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +67,27 @@ def _made(name: str) -> Path | str:
     interpreter = folder / "bin" / "python"
     if not (folder / STAMP).exists():
         try:
-            _install(requirements, folder)
+            with _alone(folder):
+                _install(requirements, folder)
         except (subprocess.SubprocessError, OSError) as error:
             said = getattr(error, "stderr", None) or ""
             return f"the environment {name} cannot be installed: {error}\n{said[-2000:]}"
     return interpreter
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Tests that run side by side install an environment once: the others wait for the first."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _install(requirements: Path, folder: Path) -> None:
-    """Installs under another name and renames at the end: nobody ever sees half an environment."""
+    """Installs under another name and renames at the end: half an environment is never seen under its name."""
+    if (folder / STAMP).exists():
+        return
     begun = time.monotonic()
     half = folder.with_name(f"{folder.name}.{os.getpid()}")
     shutil.rmtree(half, ignore_errors=True)
@@ -85,9 +99,8 @@ def _install(requirements: Path, folder: Path) -> None:
             [*pip, "--no-compile", "--no-input", *_options(requirements), "--requirement", str(requirements)]
         )
         (half / STAMP).write_text(json.dumps({"seconds": round(time.monotonic() - begun, 1)}))
-        if not (folder / STAMP).exists():  # else another run was faster
-            shutil.rmtree(folder, ignore_errors=True)
-            half.rename(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        half.rename(folder)
     finally:
         shutil.rmtree(half, ignore_errors=True)
 

@@ -21,6 +21,10 @@ import httpx
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
+#: Every port of a gateway, by its setting, wherever the system has room: gateways of other tests, of other workers and of the
+#: person at this machine run at the same time.
+ANY_PORT = dict.fromkeys(("http", "grpc", "observe", "admin"), "127.0.0.1:0")
+ANY_PORT_OPTIONS = [part for name, address in ANY_PORT.items() for part in (f"--{name}", address)]
 
 
 @dataclass
@@ -49,9 +53,8 @@ class GatewayProcess:
             *([] if "--metrics-age" in self.arguments else ["--metrics-age", "0s"]),
             "--state",
             str(self.state),
+            *ANY_PORT_OPTIONS,
         ]
-        for port in ("http", "grpc", "observe", "admin"):
-            command += [f"--{port}", "127.0.0.1:0"]
         self.log = self.state.with_name(self.state.name + ".log")
         with self.log.open("a") as log:
             self.child = subprocess.Popen(

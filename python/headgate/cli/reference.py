@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import click
 
 from headgate.cli import COMMANDS, main
-from headgate.gateway.settings import SETTINGS
+from headgate.gateway.settings_table import SETTINGS
 
 _WIDTH = 100
 

@@ -6,22 +6,27 @@ The process itself is gateway/process.py, the settings are gateway/settings.py. 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from headgate import runtime_library
 from headgate.cli import session as cli
 from headgate.errors import HeadgateError
+from headgate.gateway import logs, signals, supervise, units
 from headgate.gateway import settings as gateway_settings
-from headgate.gateway import supervise, units
-from headgate.gateway.settings import SETTINGS, Settings
+from headgate.gateway.settings import Settings
+from headgate.gateway.settings_table import SETTINGS
 from headgate.gateway.sockets import bind
+from headgate.gateway.streams import Output
 from headgate.gateway.supervise import Supervised
+
+_log = logging.getLogger(__name__)
 
 
 def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,24 +77,35 @@ def serve(context: click.Context, /, documents: tuple[Path, ...], **given: Any) 
 
     A drained gateway exits 0. What was applied last is served again after a restart; a document given here
     is applied only if these bytes were never applied from that file before. When the start is over, one JSON
-    line on stdout tells the bound addresses (port 0 takes any free one). The command line goes before
-    HEADGATE_* variables, those before --config.
+    line on stdout tells the bound addresses (port 0 takes any free one); the log is on stderr. SIGHUP opens
+    the access log anew. The command line goes before HEADGATE_* variables, those before --config.
 
     \b
     Example:
       headgate serve digits.yaml
       headgate serve --models models --http 0.0.0.0:8000
     """
+    signals.take()
     with cli.failures():
         settings = read_settings(given, documents, cli.surroundings_of(context).variables)
+    for_a_person = logs.configure(settings.log_format, settings.log_level)
     try:
         supervised = supervise.inherited(os.environ)
         if settings.supervise and supervised is None:
             context.exit(_supervise(settings))
-        with supervise.signals_held_back():
-            _serve(settings, supervised)
+        _serve(settings, supervised)
     except HeadgateError as error:
+        _fail(error, for_a_person)
+    finally:
+        signals.ignore()
+
+
+def _fail(error: HeadgateError, for_a_person: bool) -> NoReturn:
+    """Says what kept the gateway from serving, in the form of the log."""
+    if for_a_person:
         cli.fail(error, conflict=cli.EXIT_TRY_AGAIN)
+    _log.error("%s", error.message, extra={"code": error.code, **error.detail})
+    sys.exit(cli.EXIT_TRY_AGAIN if error.code == "conflict" else cli.exit_code(error))
 
 
 def _supervise(settings: Settings) -> int:
@@ -97,7 +113,7 @@ def _supervise(settings: Settings) -> int:
     ports = ("http", "grpc", "observe", "admin")
     sockets = {port: bind(getattr(settings, port), port) for port in ports}
     command = [sys.executable, *sys.orig_argv[1:]]
-    return supervise.Supervisor(command, sockets, lambda text: cli.words(f"headgate: {text}")).run()
+    return supervise.Supervisor(command, sockets).run()
 
 
 def _serve(settings: Settings, supervised: Supervised | None) -> None:
@@ -110,18 +126,18 @@ def _serve(settings: Settings, supervised: Supervised | None) -> None:
 
 
 class _Announcer:
-    """Tells the person on stderr and the program on stdout."""
+    """Tells the program on stdout; a person gets the token on the terminal."""
 
     def bound(self, addresses: dict[str, str]) -> None:
-        click.echo(json.dumps(addresses))
-        sys.stdout.flush()
-        cli.words(
-            f"serving: inference http://{addresses['http']} and grpc://{addresses['grpc']}  "
-            f"admin http://{addresses['admin']}"
+        if not Output(sys.stdout.fileno()).write(json.dumps(addresses)):
+            _log.warning("the addresses could not be written to stdout: it is closed, or nobody reads it")
+        _log.info(
+            "serving: inference http://%s and grpc://%s  admin http://%s",
+            *(addresses[port] for port in ("http", "grpc", "admin")),
         )
 
     def first_token(self, token: str, path: Path) -> None:
-        cli.words(f"admin token, shown this once and kept in {path}:\n  {token}")
-
-    def say(self, text: str) -> None:
-        cli.words(f"headgate: {text}")
+        # A log is kept and read by others: the token stands in its file alone.
+        _log.info("an admin token was made and is kept in %s", path)
+        if sys.stderr.isatty():
+            Output(sys.stderr.fileno()).write(f"admin token, shown this once:\n  {token}")

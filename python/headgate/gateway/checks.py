@@ -21,6 +21,7 @@ from headgate import runtime_library
 from headgate.errors import HeadgateError
 from headgate.gateway import descriptors
 from headgate.gateway.settings import Settings
+from headgate.gateway.sockets import refusal
 from headgate.gateway.units import Address, Cores
 
 Status = Literal["ok", "warn", "fail"]
@@ -129,7 +130,7 @@ def port(purpose: str, address: Address, running: bool) -> Finding:
         try:
             probe.bind((address.host, address.port))
         except OSError as error:
-            text = f"{address}: {error.strerror or error}"
+            text = f"{address}: {refusal(address, error)}"
             if running:
                 return Finding(check, "ok", f"{text}; a gateway runs on this state folder")
             return Finding(check, "fail", text, f"stop what is there, or give another --{purpose} HOST:PORT")

@@ -35,13 +35,10 @@ class FirstLoads:
         self,
         settings: Settings,
         plane: Control,
-        say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``say`` gets one sentence for each thing a person should know."""
         self._settings = settings
         self._plane = plane
-        self._say = say
         self._clock = clock
         self._begun = clock()
         self._files: list[tuple[Path, asyncio.Task[None]]] = []
@@ -70,7 +67,7 @@ class FirstLoads:
             self._tell(place, why)
         self._late = self._loading()
         if late := self.late():
-            self._say(f"still being loaded, the others are served: {', '.join(late)}")
+            _log.warning("still being loaded, the others are served: %s", ", ".join(late))
 
     def late(self) -> list[str]:
         """What the start went on without and is loaded still: endpoints and files."""
@@ -114,7 +111,7 @@ class FirstLoads:
                 await asyncio.wait(loading.values(), return_when=asyncio.FIRST_COMPLETED)
             if loading := self._plane.loading():
                 self._late = dict(loading)
-                self._say(f"still being loaded, the others are served: {', '.join(sorted(loading))}")
+                _log.warning("still being loaded, the others are served: %s", ", ".join(sorted(loading)))
                 await open_data_ports()
             await start
         finally:
@@ -135,7 +132,7 @@ class FirstLoads:
                 self._failed.append((str(path), error))
                 continue
             if file is None:
-                self._say(f"{path}: applied from there before; the stored state is served")
+                _log.info("%s: applied from there before; the stored state is served", path)
             else:
                 self._files.append((path, asyncio.create_task(self._apply(path, file))))
         if self._files:
@@ -152,22 +149,25 @@ class FirstLoads:
             else:
                 self._failed.append((str(path), error))
             return
-        except Exception as error:
-            _log.exception("%s could not be applied", path)
-            self._say(f"{path} could not be applied because of a defect of Headgate: {error!r}")
+        except Exception:
+            _log.exception("%s could not be applied because of a defect of Headgate", path)
             return
         for result in results:
-            self._say(f"{result['endpoint']}: {result['message']} (revision {result['revision']})")
+            known = {"endpoint": result["endpoint"], "revision": result["revision"]}
+            _log.info("%(endpoint)s: %(message)s (revision %(revision)s)", result, extra=known)
 
     def _tell(self, place: str, why: HeadgateError) -> None:
-        self._say(f"{place} was not applied, what was applied of it before is served: {why.message}")
+        told = {"document": place, "code": why.code}
+        _log.error(
+            "%s was not applied, what was applied of it before is served: %s", place, why.message, extra=told
+        )
 
     # === the folder ===
 
     async def _read_models(self) -> None:
         if self._settings.models is None:
             return
-        self._models = ModelsFolder(self._settings.models.absolute(), self._plane, self._say)
+        self._models = ModelsFolder(self._settings.models.absolute(), self._plane)
         try:
             await self._models.sync(patience_seconds=PATIENCE_SECONDS)
         except HeadgateError as error:

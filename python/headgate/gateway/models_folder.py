@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,10 @@ _Key = tuple[str, str]
 class ModelsFolder:
     """Keeps endpoints up to date with one folder; belongs to one event loop."""
 
-    def __init__(self, root: Path, control: Control, say: Callable[[str], None]) -> None:
-        """``say`` gets one sentence for each thing a person should know, once."""
+    def __init__(self, root: Path, control: Control) -> None:
         self._root = root
         self._control = control
         self._tree = TreeSync(control.registry)
-        self._say = say
         self._usable: dict[_Key, Path] = {}
         self._pending: set[str] = set()
         self._said: set[str] = set()
@@ -64,8 +62,7 @@ class ModelsFolder:
             # The folder is unreadable or the disk is full: what is served stays, and the next pass tries again.
             self._once(f"--models {self._root}: {error.message}")
         except Exception as error:
-            _log.exception("a pass over %s failed by a defect", self._root)
-            self._once(f"--models {self._root}: {error!r}; the log says more")
+            self._once(f"a pass over {self._root} failed by a defect of Headgate: {error!r}", exc_info=error)
 
     async def sync(self, now: float | None = None, *, patience_seconds: float | None = None) -> list[str]:
         """One pass; the endpoints that are still being loaded after ``patience_seconds`` (``None`` waits for all of them).
@@ -187,24 +184,25 @@ class ModelsFolder:
         if present is None:
             others = [name for name in document.endpoint.versions if name != champion]
             rest = f", {', '.join(others)} without traffic" if others else ""
-            self._say(f"{endpoint}: {champion} is champion{rest}")
+            _log.info("%s: %s is champion%s", endpoint, champion, rest, extra={"endpoint": endpoint})
             return
         before = {name for name, version in present["versions"].items() if version["in_document"]}
         for version in document.endpoint.versions:
             if version not in before:
-                self._say(
-                    f"{endpoint}: {version} is loaded and gets no traffic yet; give it some with: "
-                    f"headgate traffic {endpoint} {version}=10%"
+                _log.info(
+                    "%s: %s is loaded and gets no traffic yet; give it some with: headgate traffic %s %s=10%%",
+                    *(endpoint, version, endpoint, version),
+                    extra={"endpoint": endpoint, "version": version},
                 )
 
     def _set_aside(self, found: Found, message: str) -> None:
         self._usable.pop(_key(found), None)
         self._once(f"refused: {found.folder}: {message}")
 
-    def _once(self, text: str) -> None:
+    def _once(self, text: str, exc_info: BaseException | None = None) -> None:
         if text not in self._said:
             self._said.add(text)
-            self._say(text)
+            _log.warning("%s", text, exc_info=exc_info)
 
 
 def _key(found: Found) -> _Key:

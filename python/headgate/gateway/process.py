@@ -26,14 +26,14 @@ import uvloop
 import headgate
 from headgate import admin, control, nvidia_libraries, observe
 from headgate.control import Control
-from headgate.errors import StorageFailed
-from headgate.gateway import descriptors
+from headgate.errors import HeadgateError, StorageFailed
+from headgate.gateway import descriptors, signals
 from headgate.gateway.connections import Connections, Limits
 from headgate.gateway.first_loads import FirstLoads
 from headgate.gateway.listeners import Listener
 from headgate.gateway.settings import SMALL_PART, Settings
 from headgate.gateway.sockets import bind
-from headgate.gateway.supervise import DRAIN_SIGNALS, Supervised
+from headgate.gateway.supervise import Supervised
 from headgate.registry import ArtifactStore
 from headgate.runtime_library import RuntimeLibrary
 from headgate.store import Store, open_store
@@ -47,16 +47,13 @@ _READY_POLL_SECONDS = 0.2
 
 
 class Announcer(Protocol):
-    """Who tells the person; the command line prints to stdout and stderr."""
+    """Who tells the program or person that started it, apart from the log."""
 
     def bound(self, addresses: dict[str, str]) -> None:
         """Everything serves, at these addresses: ``http``, ``grpc``, ``observe``, ``admin``."""
 
     def first_token(self, token: str, path: Path) -> None:
         """The admin token made at the first start; it is shown this once."""
-
-    def say(self, text: str) -> None:
-        """Anything else, one sentence."""
 
 
 @dataclass(frozen=True)
@@ -109,21 +106,13 @@ class Process:
 
     async def run(self) -> None:
         """Starts, waits for a signal, stops."""
-        loop = asyncio.get_running_loop()
-        for number in DRAIN_SIGNALS:
-            loop.add_signal_handler(number, self._on_signal)
-        # What came while nothing could be drained comes now (`supervise.signals_held_back`).
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, DRAIN_SIGNALS)
-        try:
-            await _first(self._start(), self._stop_asked.wait())
-            await self._stop_asked.wait()
-            self._announcer.say(
-                "draining: no new requests; those in flight finish (a second signal cuts them off)"
-            )
-        finally:
-            await self._stop()
-            for number in DRAIN_SIGNALS:
-                loop.remove_signal_handler(number)
+        with signals.handled(self._signal_handlers()):
+            try:
+                await _first(self._start(), self._stop_asked.wait())
+                await self._stop_asked.wait()
+                _log.info("draining: no new requests; those in flight finish (a second signal cuts them off)")
+            finally:
+                await self._stop()
 
     def stop(self) -> None:
         """Asks for what the first signal asks for."""
@@ -182,7 +171,7 @@ class Process:
         # From here on health can be asked, so that a long load is seen as a start and not as a hang.
         await self._listeners["observe"].start()
         asyncio.get_running_loop().add_reader(self._native.event_fd(), plane.pump)
-        first = self._first_loads = FirstLoads(settings, plane, self._announcer.say)
+        first = self._first_loads = FirstLoads(settings, plane)
         await first.run(self._open_data_ports)
         self._spawn(first.watch())
         await self._first_token(tokens)
@@ -193,7 +182,7 @@ class Process:
         try:
             await asyncio.to_thread(_write_addresses, settings.state, addresses)
         except OSError as error:
-            self._announcer.say(f"the addresses could not be left in {settings.state}: {error}")
+            _log.warning("the addresses could not be left in %s: %s", settings.state, error)
         self._announcer.bound(addresses)
         if self._supervised is not None:
             self._supervised.say_ready()
@@ -243,7 +232,7 @@ class Process:
         try:
             token = await asyncio.to_thread(tokens.ensure_first, self._settings.state)
         except StorageFailed as error:
-            self._announcer.say(f"no admin token could be made: {error.message}; the next start tries again")
+            _log.warning("no admin token could be made: %s; the next start tries again", error.message)
             return
         if token is not None:
             self._announcer.first_token(token, self._settings.state / "admin-token")
@@ -256,9 +245,42 @@ class Process:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # === stop ===
+    # === signals ===
 
-    def _on_signal(self) -> None:
+    def _signal_handlers(self) -> dict[signal.Signals, signals.Handler]:
+        """What each signal does, in the event loop: a handler itself may come between any two steps of it."""
+        loop = asyncio.get_running_loop()
+
+        def on_loop(act: signals.Handler) -> signals.Handler:
+            def handler(number: signal.Signals) -> None:
+                loop.call_soon_threadsafe(act, number)
+
+            return handler
+
+        return {
+            **dict.fromkeys(signals.STOP, on_loop(self._on_stop)),
+            signals.REOPEN: on_loop(self._on_reopen),
+            **dict.fromkeys(signals.UNUSED, on_loop(self._on_unused)),
+        }
+
+    def _on_reopen(self, number: signal.Signals) -> None:
+        if self._settings.access_log is None or self._native is None:
+            _log.info("%s: there is no access log to open anew", number.name)
+        else:
+            self._spawn(self._reopen_access_log())
+
+    async def _reopen_access_log(self) -> None:
+        try:
+            await asyncio.to_thread(self._native.reopen_access_log)
+        except HeadgateError as error:
+            _log.error("%s; the file that was open is written on", error.message)
+        else:
+            _log.info("the access log %s was opened anew", self._settings.access_log)
+
+    def _on_unused(self, number: signal.Signals) -> None:
+        _log.info("%s changes nothing here; SIGTERM drains, SIGHUP opens the access log anew", number.name)
+
+    def _on_stop(self, _number: signal.Signals) -> None:
         now = asyncio.get_running_loop().time()
         if self._first_signal is None:
             self._first_signal = now
@@ -266,9 +288,11 @@ class Process:
             if now - self._first_signal < _SAME_SIGNAL_SECONDS:
                 return
             # Nothing is lost that must survive: the store is on disk before anyone is told. See the top.
-            self._announcer.say("forced: requests in flight are cut off")
+            _log.warning("forced: requests in flight are cut off")
             os._exit(_FORCED_EXIT)
         self._stop_asked.set()
+
+    # === stop ===
 
     async def _stop(self) -> None:
         """Ends the parts, event streams first, the store last; every step is taken even if one before it
@@ -306,7 +330,7 @@ class Process:
         delay, grace = self._settings.drain_delay_ms, self._settings.drain_grace_ms
         clean = await asyncio.to_thread(self._native.stop, delay, grace)
         if not clean:
-            self._announcer.say(f"requests that ran longer than the {grace} ms of --drain-grace were cut off")
+            _log.warning("requests that ran longer than the %s ms of --drain-grace were cut off", grace)
 
 
 def native_config(

@@ -12,208 +12,16 @@ import difflib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from headgate.documents import parse_duration, parse_size
 from headgate.errors import InvalidArgument
-from headgate.gateway import units
+from headgate.gateway import addresses, units
+from headgate.gateway.settings_table import BY_NAME, SETTINGS, Setting, parse_path
 from headgate.gateway.units import Address
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting in every place it can be written: ``--max-body``, ``HEADGATE_MAX_BODY``, ``max-body:``."""
-
-    name: str
-    """The long option without dashes; also the key in a configuration file."""
-    metavar: str
-    parse: Callable[[str], Any]
-    help: str
-    default: str
-    """What holds when nobody writes it, in words."""
-    many: bool = False
-    """May be given several times; in an environment variable the values are separated by commas."""
-    flag: bool = False
-    """An option without a value; elsewhere ``on`` or ``off``."""
-
-    @property
-    def variable(self) -> str:
-        """The environment variable."""
-        return "HEADGATE_" + self.key.upper()
-
-    @property
-    def key(self) -> str:
-        """The attribute of :class:`Validated` and :class:`Settings`."""
-        return self.name.replace("-", "_")
-
-
-def _path(text: str) -> Path:
-    if not text:
-        raise ValueError("an empty path; write a folder or file")
-    return Path(text).expanduser()
-
-
-SETTINGS: tuple[Setting, ...] = (
-    Setting("models", "DIR", _path, "Serve every NAME/VERSION/model.onnx below this folder.", "no folder"),
-    Setting(
-        "state",
-        "DIR",
-        _path,
-        "Where revisions, artifacts and tokens are kept; one gateway per folder.",
-        "$XDG_STATE_HOME/headgate, else ~/.local/state/headgate",
-    ),
-    Setting(
-        "root", "DIR", _path, "What `file:` paths in documents resolve below.", "each document's own folder"
-    ),
-    Setting(
-        "http",
-        "ADDR",
-        units.parse_address,
-        "Where inference requests are taken (HTTP/1.1, HTTP/2 and gRPC).",
-        "127.0.0.1:8000",
-    ),
-    Setting(
-        "grpc",
-        "ADDR",
-        units.parse_address,
-        "A second data port, where gRPC's clients look first; both speak everything.",
-        "127.0.0.1:8001",
-    ),
-    Setting(
-        "observe",
-        "ADDR",
-        units.parse_address,
-        "Where /metrics, /healthz and /readyz are read.",
-        "127.0.0.1:8002",
-    ),
-    Setting(
-        "admin",
-        "ADDR",
-        units.parse_address,
-        "Where the admin API is; a bearer token is always needed.",
-        "127.0.0.1:8003",
-    ),
-    Setting(
-        "admin-host",
-        "NAME",
-        units.parse_host_name,
-        "A further name the admin API may be called by.",
-        "loopback names only",
-        many=True,
-    ),
-    Setting(
-        "io-threads", "N", units.parse_count, "Threads that take requests.", "the cores given to the process"
-    ),
-    Setting(
-        "memory-budget",
-        "SIZE",
-        parse_size,
-        "The most memory for models; those unused longest leave it, and come back when they are asked for.",
-        "no bound",
-    ),
-    Setting(
-        "request-memory",
-        "SIZE",
-        parse_size,
-        "The most memory for requests in progress: bodies, tensors and answers. Beyond it they are refused (503).",
-        "a quarter of the memory given to the process",
-    ),
-    Setting(
-        "load-wait",
-        "TIME",
-        parse_duration,
-        "How long a request waits for a model that has left memory, before it is told to come back (503).",
-        "5s",
-    ),
-    Setting(
-        "load-timeout",
-        "TIME",
-        parse_duration,
-        "How long loading and warming the versions of one endpoint may take before it is cancelled.",
-        "5m",
-    ),
-    Setting(
-        "drain-delay",
-        "TIME",
-        parse_duration,
-        "How long to go on serving after readiness turns false, so that balancers look away first.",
-        "0s",
-    ),
-    Setting(
-        "drain-grace",
-        "TIME",
-        parse_duration,
-        "How long requests in flight may take to finish before they are cut off.",
-        "30s",
-    ),
-    Setting(
-        "drain-idle",
-        "TIME",
-        parse_duration,
-        "How long an idle connection may go on when the gateway stops, for a request that is on its way.",
-        "2s",
-    ),
-    Setting(
-        "max-body", "SIZE", parse_size, "The largest request body, decompressed, and gRPC message.", "64MiB"
-    ),
-    Setting(
-        "allow-repository-control",
-        "on|off",
-        units.parse_switch,
-        "Let clients load and unload endpoints over the protocol: memory only, never traffic.",
-        "off",
-        flag=True,
-    ),
-    Setting(
-        "gzip-above",
-        "SIZE",
-        parse_size,
-        "Answers larger than this are sent in gzip to clients that ask for it.",
-        "16KiB",
-    ),
-    Setting("access-log", "FILE", _path, "Append a JSON line for each sampled request here.", "no log"),
-    Setting(
-        "access-log-share",
-        "SHARE",
-        units.parse_share,
-        "The share of requests that the access log takes.",
-        "100%",
-    ),
-    Setting(
-        "metrics-age",
-        "TIME",
-        parse_duration,
-        "How long a page of /metrics is served before the next one is made.",
-        "1s",
-    ),
-    Setting(
-        "triton-metrics",
-        "on|off",
-        units.parse_switch,
-        "Show Triton's metric names (nv_inference_...) on /metrics as well.",
-        "off",
-        flag=True,
-    ),
-    Setting(
-        "sketches", "on|off", units.parse_switch, "Whether inputs and outputs are sketched for drift.", "on"
-    ),
-    Setting(
-        "supervise",
-        "on|off",
-        units.parse_switch,
-        "Begin a new process at once when the gateway dies; the ports stay open meanwhile.",
-        "off",
-        flag=True,
-    ),
-    Setting("sketch-memory", "SIZE", parse_size, "The most memory for drift sketches, all told.", "256MiB"),
-)
-
-BY_NAME: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
 
 
 @dataclass(frozen=True)
@@ -251,6 +59,8 @@ class Validated:
     gzip_above: int | None = None
     access_log: Path | None = None
     access_log_share: float | None = None
+    log_format: str | None = None
+    log_level: str | None = None
     metrics_age: int | None = None
     triton_metrics: bool | None = None
     sketches: bool | None = None
@@ -285,6 +95,8 @@ class Settings:
     gzip_above_bytes: int
     access_log: Path | None
     access_log_share: float
+    log_format: str
+    log_level: str
     metrics_age_ms: int
     triton_metrics: bool
     sketches: bool
@@ -350,7 +162,7 @@ def _texts(path: Path, name: str, value: object) -> list[str]:
             raise InvalidArgument(
                 f"{path}: {name}: {one!r} is not what {setting.metavar} means; {setting.help}"
             )
-    if setting.parse is _path:
+    if setting.parse is parse_path:
         return [str(path.parent / Path(text).expanduser()) for text in texts]
     return texts
 
@@ -388,13 +200,13 @@ def resolve(
     for what is given to the process.
     """
     usable = cores().usable
-    addresses = {
+    ports = {
         "http": given.http or Address("127.0.0.1", 8000),
         "grpc": given.grpc or Address("127.0.0.1", 8001),
         "observe": given.observe or Address("127.0.0.1", 8002),
         "admin": given.admin or Address("127.0.0.1", 8003),
     }
-    _check_distinct(addresses)
+    _check_distinct(ports)
     max_body = 64 << 20 if given.max_body is None else given.max_body
     return Settings(
         documents=tuple(documents),
@@ -402,10 +214,10 @@ def resolve(
         state=(given.state or default_state(variables)).absolute(),
         # Absolute: it is stored with revisions, and the next start may be made from another folder.
         root=None if given.root is None else given.root.absolute(),
-        http=addresses["http"],
-        grpc=addresses["grpc"],
-        observe=addresses["observe"],
-        admin=addresses["admin"],
+        http=ports["http"],
+        grpc=ports["grpc"],
+        observe=ports["observe"],
+        admin=ports["admin"],
         admin_hosts=given.admin_host,
         io_threads=given.io_threads or usable,
         pool_threads=usable,
@@ -421,6 +233,8 @@ def resolve(
         gzip_above_bytes=16 << 10 if given.gzip_above is None else given.gzip_above,
         access_log=None if given.access_log is None else given.access_log.absolute(),
         access_log_share=1.0 if given.access_log_share is None else given.access_log_share,
+        log_format=given.log_format or "auto",
+        log_level=given.log_level or "info",
         metrics_age_ms=1_000 if given.metrics_age is None else given.metrics_age,
         triton_metrics=bool(given.triton_metrics),
         sketches=True if given.sketches is None else given.sketches,
@@ -450,40 +264,13 @@ def _request_memory(given: int | None, max_body: int, memory: Callable[[], int])
     return given
 
 
-def _check_distinct(addresses: Mapping[str, Address]) -> None:
+def _check_distinct(given: Mapping[str, Address]) -> None:
     """Raises :class:`InvalidArgument` for two ports of ours at one place: the system would say so only when both listen."""
-    for (name, one), (other, two) in itertools.combinations(addresses.items(), 2):
-        if one.port == two.port != 0 and _meet(one.host, two.host):
+    for (name, one), (other, two) in itertools.combinations(given.items(), 2):
+        if one.port == two.port != 0 and addresses.meet(one.host, two.host):
             raise InvalidArgument(
                 f"--{name} {one} and --{other} {two} are one place; give each a port of its own"
             )
-
-
-def _meet(one: str, two: str) -> bool:
-    """Whether two hosts have an address of this machine in common, as far as their text says so."""
-    ones, twos = _addresses(one), _addresses(two)
-    if not (ones and twos):
-        # A name is some address of this machine, and whoever listens at all of them is there as well.
-        return one.lower() == two.lower() or any(address.is_unspecified for address in ones + twos)
-    return any(
-        first == second or _covers(first, second) or _covers(second, first)
-        for first in ones
-        for second in twos
-    )
-
-
-def _covers(one: IPv4Address | IPv6Address, two: IPv4Address | IPv6Address) -> bool:
-    """Whether a listener at one takes what is meant for the other: ``0.0.0.0`` takes all of IPv4, ``::`` everything."""
-    return one.is_unspecified and one.version >= two.version
-
-
-def _addresses(host: str) -> list[IPv4Address | IPv6Address]:
-    """The addresses that a host stands for; none for a name that only the system can look up."""
-    try:
-        names = ["127.0.0.1", "::1"] if host.lower() == "localhost" else [host]
-        return [ip_address(name) for name in names]
-    except ValueError:
-        return []
 
 
 def default_state(variables: Mapping[str, str]) -> Path:

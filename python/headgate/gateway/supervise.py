@@ -11,25 +11,25 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import logging
 import os
 import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from headgate.errors import InvalidArgument
+from headgate.gateway import signals
 
 #: How a process learns that it is supervised; not a setting.
 VARIABLE = "HEADGATE_SUPERVISED"
 MOST_RESTARTS = 5
 WITHIN_SECONDS = 60.0
 
-DRAIN_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
-"""A gateway drains on these."""
-_STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
+_log = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 _EXEC_FAILED = 127
 _BY_SIGNAL = 128
@@ -50,16 +50,6 @@ class Supervised:
         """Tells the supervisor that the process serves. From now on its end is a death, and not a failed start."""
         os.write(self.ready_fd, b"1")
         os.close(self.ready_fd)
-
-
-@contextlib.contextmanager
-def signals_held_back() -> Iterator[None]:
-    """Keeps the signals on which a gateway drains until it can: its imports take a while."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, DRAIN_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def inherited(variables: MutableMapping[str, str]) -> Supervised | None:
@@ -83,12 +73,9 @@ def inherited(variables: MutableMapping[str, str]) -> Supervised | None:
 class Supervisor:
     """Runs one gateway process after the other; used once, by a process with one thread."""
 
-    def __init__(
-        self, command: Sequence[str], sockets: Mapping[str, socket.socket], say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, command: Sequence[str], sockets: Mapping[str, socket.socket]) -> None:
         self._command = command
         self._sockets = sockets
-        self._say = say
         self._libc = ctypes.CDLL(None)
         self._mask_before: set[int | signal.Signals] = set()
         self._stopping = False
@@ -97,13 +84,13 @@ class Supervisor:
     def run(self) -> int:
         """Returns the exit code: that of the process that was told to stop, or could not start, or died too often."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        # Blocked, so that none is lost between a look and a wait; the child gets the mask that was there before.
-        self._mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_STOP_SIGNALS, signal.SIGCHLD})
+        # Blocked, so that none is lost between a look and a wait, and to the end: what comes then changes nothing. The child
+        # gets the mask that was there before.
+        self._mask_before = signal.pthread_sigmask(signal.SIG_BLOCK, {*signals.ALL, signal.SIGCHLD})
         try:
             return self._one_after_the_other()
         finally:
             self._close_sockets()
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask_before)
 
     def _one_after_the_other(self) -> int:
         deaths: deque[float] = deque()
@@ -117,13 +104,13 @@ class Supervisor:
             while deaths[0] < now - WITHIN_SECONDS:
                 deaths.popleft()
             if len(deaths) > MOST_RESTARTS:
-                self._say(
-                    f"the gateway process {pid} {_words(code)}, the {len(deaths)}th within {WITHIN_SECONDS:.0f} s: "
-                    "no new one begins"
-                )
+                times = f"the {len(deaths)}th within {WITHIN_SECONDS:.0f} s"
+                _log.error("the gateway process %s %s, %s: no new one begins", pid, _words(code), times)
                 return _exit_code(code)
             restarts += 1
-            self._say(f"the gateway process {pid} {_words(code)}; a new one begins (restart {restarts})")
+            _log.error(
+                "the gateway process %s %s; a new one begins (restart %s)", pid, _words(code), restarts
+            )
 
     def _run_one(self, restarts: int) -> tuple[int, int]:
         """Runs a process to its end; its id, and its exit code, negative for a signal."""
@@ -153,22 +140,23 @@ class Supervisor:
             for fd in (says_ready, *fds.values()):
                 os.set_inheritable(fd, True)
             handed = json.dumps({"sockets": fds, "restarts": restarts, "ready": says_ready})
-            # Held back until the new process can drain (`run` in process.py): before, they would kill it.
-            signal.pthread_sigmask(signal.SIG_SETMASK, {*self._mask_before, *DRAIN_SIGNALS})
+            # Held back until the new process takes them (`signals.take`): before, they would kill it.
+            signal.pthread_sigmask(signal.SIG_SETMASK, {*self._mask_before, *signals.ALL})
             os.execve(self._command[0], [*self._command], {**os.environ, VARIABLE: handed})  # noqa: S606 (this same command)
         except OSError as error:
-            self._say(f"{self._command[0]} cannot be run: {error.strerror}")
+            _log.error("%s cannot be run: %s", self._command[0], error.strerror)
         finally:
             os._exit(_EXEC_FAILED)
 
     def _wait(self, child: int) -> int:
         """Passes signals on until the child has ended; its status."""
         while True:
-            got = signal.sigtimedwait({*_STOP_SIGNALS, signal.SIGCHLD}, _LOOK_SECONDS)
-            if got is not None and got.si_signo in _STOP_SIGNALS:
+            got = signal.sigtimedwait({*signals.ALL, signal.SIGCHLD}, _LOOK_SECONDS)
+            if got is not None and got.si_signo in signals.STOP:
                 self._stopping = True
                 # The child's are the last ones then: a connection is refused as soon as it closes them.
                 self._close_sockets()
+            if got is not None and got.si_signo in signals.ALL:
                 os.kill(child, got.si_signo)
             ended = _reaped()
             if child in ended:

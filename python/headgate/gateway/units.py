@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,18 @@ def parse_switch(text: str) -> bool:
         return {"on": True, "off": False}[text.strip().lower()]
     except KeyError:
         raise ValueError(f"{text!r} is neither on nor off") from None
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """A parser that takes one of these words."""
+
+    def parse(text: str) -> str:
+        word = text.strip().lower()
+        if word not in words:
+            raise ValueError(f"{text!r} is not one of {', '.join(words)}")
+        return word
+
+    return parse
 
 
 def parse_share(text: str) -> float:

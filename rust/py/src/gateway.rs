@@ -118,6 +118,10 @@ impl Gateway {
         outside(py, || Ok(door::json(&self.here()?.drift(endpoint, window_seconds)?)))
     }
 
+    fn reopen_access_log(&self, py: Python<'_>) -> PyResult<()> {
+        outside(py, || self.here()?.reopen_access_log())
+    }
+
     fn set_ready(&self, py: Python<'_>, ready: bool) -> PyResult<()> {
         outside(py, || {
             self.here()?.set_ready(ready);

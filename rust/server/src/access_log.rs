@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -88,7 +88,9 @@ pub struct AccessLog {
     until: OnceLock<Instant>,
     back: Mutex<Option<Receiver<Entry>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    file: Mutex<Option<File>>,
+    path: PathBuf,
+    /// A file that was opened and that the thread has not begun to write to: the first one, or one in the place of another.
+    opened: Mutex<Option<File>>,
 }
 
 impl AccessLog {
@@ -100,9 +102,7 @@ impl AccessLog {
         if !(0.0..=1.0).contains(&share) {
             return Err(Error::invalid(format!("access_log_share is {share}; it must be from 0 to 1")));
         }
-        let file = File::options().create(true).append(true).open(path).map_err(|error| {
-            Error::invalid(format!("the access log {} cannot be opened: {error}", path.display()))
-        })?;
+        let file = open(path)?;
         let (lines, back) = bounded(WAITING);
         // Rounds up to everything at 1: the largest draw is below it too.
         let threshold = (share * u64::MAX as f64) as u64;
@@ -114,8 +114,19 @@ impl AccessLog {
             until: OnceLock::new(),
             back: Mutex::new(Some(back)),
             thread: Mutex::default(),
-            file: Mutex::new(Some(file)),
+            path: path.to_owned(),
+            opened: Mutex::new(Some(file)),
         })
+    }
+
+    /// Opens the path anew, for a log that was moved away: every line that is logged after this goes to the new file.
+    ///
+    /// # Errors
+    /// `invalid_argument` if the path cannot be opened; the file that was open is written on.
+    pub fn reopen(&self) -> Result<()> {
+        let file = open(&self.path)?;
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+        Ok(())
     }
 
     /// Starts the thread that writes.
@@ -123,7 +134,7 @@ impl AccessLog {
     /// # Errors
     /// `internal` when the system gives no more threads.
     pub fn start(self: &std::sync::Arc<Self>) -> Result<()> {
-        let (Some(back), Some(file)) = (take(&self.back), take(&self.file)) else { return Ok(()) };
+        let (Some(back), Some(file)) = (take(&self.back), take(&self.opened)) else { return Ok(()) };
         let log = self.clone();
         let thread = spawn("hg-access-log".to_owned(), move || log.write(&back, BufWriter::new(file)))?;
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
@@ -166,12 +177,14 @@ impl AccessLog {
             match back.recv_timeout(if stopping.is_some() { Duration::ZERO } else { wait }) {
                 Ok(entry) if entry.is_end() => {}
                 Ok(entry) => {
+                    self.change(&mut file);
                     flush_at.get_or_insert_with(|| Instant::now() + FLUSH);
                     self.count(writeln!(file, "{}", entry.line(self.share)));
                 }
                 Err(RecvTimeoutError::Timeout) if stopping.is_none() => {
                     flush_at = None;
                     self.count(file.flush());
+                    self.change(&mut file);
                 }
                 Err(_) => break,
             }
@@ -181,12 +194,26 @@ impl AccessLog {
         self.count(file.flush());
     }
 
+    /// Takes the file that was opened in the place of the present one, if there is one. What is buffered belongs to the old.
+    fn change(&self, file: &mut BufWriter<File>) {
+        if let Some(opened) = take(&self.opened) {
+            self.count(file.flush());
+            *file = BufWriter::new(opened);
+        }
+    }
+
     /// A full disk costs lines, which are counted, and nothing else.
     fn count(&self, written: std::io::Result<()>) {
         if written.is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }
     }
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::options().create(true).append(true).open(path).map_err(|error| {
+        Error::invalid(format!("the access log {} cannot be opened: {error}", path.display()))
+    })
 }
 
 fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
@@ -283,6 +310,43 @@ mod tests {
         assert_eq!(lines[7]["endpoint"], "endpoint \"7\"\n");
         assert_eq!(lines[7]["time"], "2026-01-05T00:00:00.123Z");
         assert_eq!((&lines[7]["run_us"], &lines[7]["total_us"]), (&json!(1.5), &json!(20.0)));
+    }
+
+    #[test]
+    fn a_log_that_was_moved_away_is_opened_anew_and_no_line_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
+        let log = Arc::new(AccessLog::open(&path, 1.0).unwrap());
+        log.start().unwrap();
+        let written = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+        log.log(entry("before"));
+        while written(&path).is_empty() {
+            std::thread::yield_now();
+        }
+        std::fs::rename(&path, &moved).unwrap();
+        log.log(entry("between"));
+        while written(&moved).lines().count() < 2 {
+            std::thread::yield_now();
+        }
+        log.reopen().unwrap();
+        log.log(entry("after"));
+        assert!(log.stop(Instant::now() + Duration::from_secs(10)));
+        assert!(written(&moved).contains("between") && !written(&moved).contains("after"));
+        assert_eq!((written(&path).lines().count(), log.dropped.load(Relaxed)), (1, 0));
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_opened_anew_costs_no_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("logs/log");
+        std::fs::create_dir(folder.path().join("logs")).unwrap();
+        let log = Arc::new(AccessLog::open(&path, 1.0).unwrap());
+        log.start().unwrap();
+        std::fs::rename(folder.path().join("logs"), folder.path().join("old")).unwrap();
+        assert!(log.reopen().unwrap_err().to_string().contains("logs/log"));
+        log.log(entry("e"));
+        assert!(log.stop(Instant::now() + Duration::from_secs(10)));
+        assert_eq!(std::fs::read_to_string(folder.path().join("old/log")).unwrap().lines().count(), 1);
     }
 
     #[test]

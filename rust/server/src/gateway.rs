@@ -265,6 +265,14 @@ impl Gateway {
         self.shared.changed();
     }
 
+    /// Opens the access log's path anew; nothing without one.
+    ///
+    /// # Errors
+    /// `invalid_argument` if the path cannot be opened; the file that was open is written on.
+    pub fn reopen_access_log(&self) -> Result<()> {
+        self.shared.access_log.as_ref().map_or(Ok(()), |log| log.reopen())
+    }
+
     /// Every metric family as text.
     pub fn exposition(&self, form: Form) -> Vec<u8> {
         exposition::text(&self.families(), form)

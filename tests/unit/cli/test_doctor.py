@@ -15,18 +15,9 @@ from headgate.gateway.checks import Machine
 from headgate.gateway.units import Cores
 from headgate.runtime_library import RuntimeLibrary, RuntimeLibraryError
 from support.elf import library_that_needs
+from support.gateway import ANY_PORT_OPTIONS
 
 LIBRARY = RuntimeLibrary(Path("/lib/libonnxruntime.so.1.32.0"), "1.32.0", "onnxruntime")
-PORTS = [
-    "--http",
-    "127.0.0.1:0",
-    "--grpc",
-    "127.0.0.1:0",
-    "--observe",
-    "127.0.0.1:0",
-    "--admin",
-    "127.0.0.1:0",
-]
 
 
 def info(path: str) -> bytes:
@@ -39,7 +30,7 @@ def no_wheel() -> RuntimeLibrary:
 
 def doctor(machine: Machine, state: Path, *more: str) -> Result:
     around = Surroundings(variables={}, machine=machine)
-    return CliRunner().invoke(main, ["doctor", "--state", str(state), *PORTS, *more], obj=around)
+    return CliRunner().invoke(main, ["doctor", "--state", str(state), *ANY_PORT_OPTIONS, *more], obj=around)
 
 
 @pytest.fixture(autouse=True)

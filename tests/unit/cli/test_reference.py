@@ -4,7 +4,7 @@ from pathlib import Path
 
 from headgate.cli import COMMANDS
 from headgate.cli.reference import page
-from headgate.gateway.settings import SETTINGS
+from headgate.gateway.settings_table import SETTINGS
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "cli.md"
 

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, Self
 
 import httpx
 
 from headgate.cli.serve import read_settings
 from headgate.gateway.process import DataPlaneSource, Process
 from headgate.gateway.settings import Settings
+from support.gateway import ANY_PORT
 from unit.control_harness import until
 from unit.fake_native import FakeNative
-
-ANY_PORT = {"http": "127.0.0.1:0", "observe": "127.0.0.1:0", "admin": "127.0.0.1:0"}
 
 
 class Plane(FakeNative):
@@ -73,13 +73,32 @@ class Module(ModuleType):
         return self.plane
 
 
+class Said(logging.Handler):
+    """Keeps the messages of the package's log while it is attached."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+    def __enter__(self) -> Self:
+        log = logging.getLogger("headgate")
+        log.setLevel(logging.INFO)
+        log.addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("headgate").removeHandler(self)
+
+
 class Announcer:
-    """Keeps what a person would see."""
+    """Keeps what the program and the person would be told."""
 
     def __init__(self) -> None:
         self.addresses: dict[str, str] = {}
         self.tokens: list[str] = []
-        self.said: list[str] = []
         self.ready: Callable[[], None] = lambda: None
 
     def bound(self, addresses: dict[str, str]) -> None:
@@ -89,9 +108,6 @@ class Announcer:
     def first_token(self, token: str, path: Path) -> None:
         assert path.read_text().strip() == token
         self.tokens.append(token)
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 class Running:
@@ -103,12 +119,25 @@ class Running:
         self.module = Module(self.plane)
         self.process = Process(settings, DataPlaneSource(self.module, None), self.announcer)
         self.task: asyncio.Task[None] | None = None
+        self._log = Said()
+        self.said = self._log.texts
+        """The messages of the log."""
+
+    def begin(self) -> asyncio.Task[None]:
+        """Starts, without waiting for anything."""
+
+        async def run() -> None:
+            with self._log:
+                await self.process.run()
+
+        self.task = asyncio.create_task(run())
+        return self.task
 
     async def __aenter__(self) -> Running:
-        self.task = asyncio.create_task(self.process.run())
-        await until(lambda: bool(self.announcer.addresses) or cast("asyncio.Task[None]", self.task).done())
-        if self.task.done():
-            self.task.result()
+        task = self.begin()
+        await until(lambda: bool(self.announcer.addresses) or task.done())
+        if task.done():
+            task.result()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -66,9 +66,9 @@ def test_a_document_whose_load_hangs_keeps_none_behind_it_waiting(tmp_path: Path
             await until(lambda: ("ready", True) in gate.plane.calls)
             await until(lambda: set(gate.plane.served) == {"a", "b"})
             assert await readiness(gate) == (200, [])
-            assert any(text.startswith("a: ") for text in gate.announcer.said)
+            assert any(text.startswith("a: ") for text in gate.said)
         async with Running(settings(tmp_path, *files)) as gate:
-            assert sum("applied from there before" in text for text in gate.announcer.said) == 2
+            assert sum("applied from there before" in text for text in gate.said) == 2
 
     play(work)
 
@@ -101,7 +101,7 @@ def test_a_document_that_fails_late_is_told_and_the_others_go_on(tmp_path: Path)
         async with Running(settings(tmp_path, *files), hanging("w1")) as gate:
             gate.plane.failing["w1"] = "it took too long"
             gate.plane.release()
-            await until(lambda: any("it took too long" in text for text in gate.announcer.said))
+            await until(lambda: any("it took too long" in text for text in gate.said))
             await until(lambda: ("ready", True) in gate.plane.calls)
             assert await states(gate) == {"b": "ready"}
 
@@ -164,7 +164,7 @@ def test_a_stop_ends_a_start_that_waits_for_what_was_served_last(tmp_path: Path)
         async with Running(settings(tmp_path, file)) as gate:
             await until(lambda: set(gate.plane.served) == {"a", "b"})
         gate = Running(settings(tmp_path), hanging("w1"))
-        gate.task = asyncio.create_task(gate.process.run())
+        gate.begin()
         await until(lambda: "start" in gate.plane.calls)
         await gate.__aexit__()
         async with Running(settings(tmp_path)) as again:
@@ -187,7 +187,7 @@ def test_a_stop_during_a_load_leaves_no_task_behind(tmp_path: Path, begun: bool)
         if begun:
             await gate.__aenter__()
         else:
-            gate.task = asyncio.create_task(gate.process.run())
+            gate.begin()
         await until(
             lambda: {("apply", "a"), ("apply", "b"), ("apply", "c")} <= set(map(tuple, gate.plane.calls))
         )

@@ -13,6 +13,7 @@ from headgate.errors import StorageFailed
 from headgate.gateway.models_folder import ModelsFolder
 from unit.control_harness import Gate, document, gateway, until
 from unit.fake_native import FakeNative
+from unit.gateway.process_harness import Said
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 FIRST, SECOND = MODELS / "identity_fp32.onnx", MODELS / "identity_fp64.onnx"
@@ -24,8 +25,9 @@ class Scene:
     def __init__(self, tree: Path, gate: Gate) -> None:
         self.tree = tree
         self.gate = gate
-        self.said: list[str] = []
-        self.folder = ModelsFolder(tree, gate.control, self.said.append)
+        self.log = Said()
+        self.said = self.log.texts
+        self.folder = ModelsFolder(tree, gate.control)
 
     def place(self, endpoint: str, version: str, model: Path = FIRST) -> Path:
         target = self.tree / endpoint / version
@@ -45,7 +47,9 @@ def play(folder: Path, work: Callable[[Scene], Awaitable[None]], native: FakeNat
     async def body() -> None:
         (folder / "models").mkdir(exist_ok=True)
         async with gateway(folder, native) as gate:
-            await work(Scene(folder / "models", gate))
+            scene = Scene(folder / "models", gate)
+            with scene.log:
+                await work(scene)
 
     asyncio.run(body())
 

@@ -173,7 +173,7 @@ def test_a_document_at_fault_leaves_what_the_next_one_describes(tmp_path: Path) 
         )
         async with Running(settings(tmp_path, bad, written(tmp_path, document()))) as gate:
             assert gate.plane.served["digits"]["champion"] == "v1"
-            assert any(f"{bad} was not applied" in text for text in gate.announcer.said)
+            assert any(f"{bad} was not applied" in text for text in gate.said)
 
     play(work)
 
@@ -185,7 +185,7 @@ def test_a_document_at_fault_leaves_what_was_served_last(tmp_path: Path) -> None
         bad = written(tmp_path, document().replace("champion: v1", "champion: v9"))
         async with Running(settings(tmp_path, bad)) as gate:
             assert gate.plane.served["digits"]["champion"] == "v1"
-            assert any("was not applied" in text for text in gate.announcer.said)
+            assert any("was not applied" in text for text in gate.said)
 
     play(work)
 
@@ -200,7 +200,7 @@ def test_a_file_is_applied_again_only_when_it_changed(tmp_path: Path) -> None:
         async with Running(settings(tmp_path, path)) as gate:
             assert gate.plane.served["digits"]["revision"] == 2
             assert gate.plane.served["digits"]["table"]["given"] == [["v2", 0, 499]]
-            assert any("applied from there before" in text for text in gate.announcer.said)
+            assert any("applied from there before" in text for text in gate.said)
         written(tmp_path, document("{champion: v3}"))
         async with Running(settings(tmp_path, path)) as gate:
             assert gate.plane.served["digits"]["champion"] == "v3"
@@ -215,7 +215,7 @@ def test_a_signal_during_a_long_load_ends_the_start(tmp_path: Path) -> None:
         plane = Plane()
         plane.held.add("v1")
         gate = Running(settings(tmp_path), plane)
-        task = asyncio.create_task(gate.process.run())
+        task = gate.begin()
         await until(lambda: ("apply", "digits") in plane.calls)
         assert gate.process.reasons()[0].startswith("starting")
         gate.process.stop()
@@ -237,7 +237,7 @@ def test_a_models_folder_that_is_gone_leaves_what_was_served_last(tmp_path: Path
             pass
         async with Running(settings(tmp_path, models=gone)) as gate:
             assert gate.plane.served["digits"]["champion"] == "v1"
-            assert any("does not exist" in text for text in gate.announcer.said)
+            assert any("does not exist" in text for text in gate.said)
 
     play(work)
 
@@ -261,7 +261,7 @@ def test_a_full_disk_keeps_no_gateway_from_starting(tmp_path: Path, monkeypatch:
         async with Running(settings(tmp_path)) as gate:
             assert gate.plane.served["digits"]["champion"] == "v1"
             assert (await gate.get("observe", "/readyz")).status_code == 200
-            assert any("no admin token could be made" in text for text in gate.announcer.said)
+            assert any("no admin token could be made" in text for text in gate.said)
 
     play(work)
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from headgate.errors import InvalidArgument
-from headgate.gateway import supervise
+from headgate.gateway import signals, supervise
 
 PARENT = """
 import sys
@@ -22,14 +22,14 @@ from headgate.gateway.sockets import bind
 from headgate.gateway.supervise import Supervisor
 from headgate.gateway.units import Address
 sock = bind(Address("127.0.0.1", 0), "http")
-say = lambda text: print(text, file=sys.stderr, flush=True)
-sys.exit(Supervisor([sys.executable, "-c", sys.argv[1]], {"http": sock}, say).run())
+sys.exit(Supervisor([sys.executable, "-c", sys.argv[1]], {"http": sock}).run())
 """
 CHILD = """
 import os, signal, sys
-from headgate.gateway.supervise import DRAIN_SIGNALS, inherited
+from headgate.gateway import signals
+from headgate.gateway.supervise import inherited
 supervised = inherited(os.environ)
-signal.pthread_sigmask(signal.SIG_UNBLOCK, DRAIN_SIGNALS)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.ALL)
 number = supervised.restarts
 print(os.getpid(), number, supervised.sockets["http"].getsockname()[1], flush=True)
 """
@@ -85,8 +85,8 @@ def test_a_start_that_fails_after_a_good_one_is_tried_again() -> None:
     assert (code, len(lines)) == (0, 4)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_signals_are_passed_on_and_the_exit_code_is_the_childs(number: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_is_passed_on_and_the_exit_code_is_the_childs(number: int) -> None:
     child = (
         f"signal.signal({number}, lambda *_: sys.exit(7))\nprint(1, flush=True)\nwhile True: signal.pause()"
     )
@@ -96,6 +96,22 @@ def test_signals_are_passed_on_and_the_exit_code_is_the_childs(number: int) -> N
         assert process.stdout.readline() == "1\n"
         process.send_signal(number)
         assert process.wait(60) == 7
+
+
+@pytest.mark.parametrize("number", sorted(signals.ALL - signals.STOP))
+def test_a_signal_that_stops_nothing_is_passed_on_and_a_death_after_it_is_a_death(number: int) -> None:
+    child = (
+        f"signal.signal({number}, lambda *_: os.abort())\n"
+        "print(1, flush=True)\nnumber or signal.pause()\nsys.exit(0)"
+    )
+    with parent(READY + child) as process:
+        assert process.stdout is not None
+        assert len(process.stdout.readline().split()) == 3
+        assert process.stdout.readline() == "1\n"
+        process.send_signal(number)
+        # The child that was told died of it, and is followed by another.
+        assert process.stdout.readline().split()[1] == "1"
+        assert process.wait(60) == 0
 
 
 def test_a_child_that_dies_of_the_signal_is_not_begun_again() -> None:
