@@ -14,6 +14,7 @@ OBSERVE ?= 127.0.0.1:8002
 ADMIN ?= 127.0.0.1:8003
 STATE ?= .state
 PYTEST_ARGS ?=
+WORKERS ?= auto
 FUZZ ?= 100
 
 VENV := .venv
@@ -50,8 +51,9 @@ test-models:  ## model checking: every order of the threads that meet in a sketc
 	cargo test --locked -p headgate-sketch -p headgate-runtime -p headgate-engine --features headgate-sketch/loom,headgate-engine/loom --lib models
 
 .PHONY: test-python
-test-python: $(STAMPS)/native $(STAMPS)/digits  ## run pytest; PYTEST_ARGS="-k traffic" narrows it
-	$(PY) -m pytest $(PYTEST_ARGS)
+test-python: $(STAMPS)/native $(STAMPS)/digits  ## run pytest, WORKERS processes side by side; PYTEST_ARGS="-k traffic" narrows it
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not alone" $(PYTEST_ARGS)
+	$(PY) -m pytest -m alone $(PYTEST_ARGS) || test $$? = 5  # 5: PYTEST_ARGS left none of these
 
 .PHONY: fuzz
 fuzz:  ## the fuzz targets of the crates, FUZZ times as long as in `make test`
