@@ -12,6 +12,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ Summaries = list[EndpointSummary]
 _DAY_SECONDS = 86_400
 _SUMMARIES = 64
 """Lines of the list of endpoints that are written in one turn of the event loop."""
+_EVENTS = 500
+"""Events that are read from the store at a time."""
 
 
 @dataclass(frozen=True)
@@ -300,10 +303,16 @@ class Control:
         return reads.traffic(state, await self._status(endpoint))
 
     async def explain(
-        self, endpoint: str, *, key: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        endpoint: str,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        at: int | None = None,
     ) -> Explanation:
-        """Which version a key gets and why."""
-        return reads.explain(self._known(endpoint), self._shop.plane, key, headers)
+        """Which version a key gets and why: now, or ``at`` a revision that was served."""
+        state = self._known(endpoint) if at is None else await self._at(endpoint, at)
+        return reads.explain(state, self._shop.plane, key, headers)
 
     async def revisions(self, endpoint: str, *, limit: int = 50, before: int | None = None) -> History:
         """History, newest first; of removed endpoints too."""
@@ -353,9 +362,16 @@ class Control:
         store = self._shop.store
 
         async def replay(cursor: int) -> Replayed:
-            return await self._shop.io(lambda: store.events_after(cursor, limit=500))
+            return await self._shop.io(lambda: store.events_after(cursor, limit=_EVENTS))
 
         return self._shop.feed.read(after, replay, lambda: self._shop.io(store.generation))
+
+    async def stored_events(self, after: int) -> AsyncIterator[EventRecord]:
+        """The events after that id that are stored, oldest first."""
+        while page := await self._shop.io(partial(self._shop.store.events_after, after, limit=_EVENTS)):
+            for event in page:
+                yield event
+            after = page[-1].generation
 
     # === behind ===
 
@@ -371,8 +387,13 @@ class Control:
 
         return await self._run(call, work)
 
-    async def _past(self, endpoint: str, n: int) -> Held:
-        """A revision that was served once, with its models checked."""
+    async def _at(self, endpoint: str, n: int) -> EndpointState:
+        """The endpoint as it was at a revision, with nothing left out."""
+        self._ever(endpoint)
+        return EndpointState(endpoint, current=await self._served(endpoint, n))
+
+    async def _served(self, endpoint: str, n: int) -> Held:
+        """A revision that was served once."""
         record = await self._shop.io(lambda: self._shop.store.revision(endpoint, n))
         if record is None:
             raise not_found(endpoint, n)
@@ -381,7 +402,11 @@ class Control:
                 f"revision {n} of {endpoint} was never served ({record.kind}, {record.status})"
             )
         content = await self._shop.io(lambda: self._shop.store.document(record.document))
-        then = hold(record, content)
+        return hold(record, content)
+
+    async def _past(self, endpoint: str, n: int) -> Held:
+        """A revision that was served once, with its models checked."""
+        then = await self._served(endpoint, n)
         await self._shop.long(lambda: [self._shop.paths.model(d) for d in sources.artifacts_of(then)])
         return then
 

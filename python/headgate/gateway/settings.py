@@ -22,7 +22,7 @@ from ruamel.yaml.error import YAMLError
 from headgate.documents import parse_duration, parse_size
 from headgate.errors import InvalidArgument
 from headgate.gateway import units
-from headgate.gateway.units import Address
+from headgate.gateway.units import Address, default_state
 
 
 @dataclass(frozen=True)
@@ -484,13 +484,3 @@ def _addresses(host: str) -> list[IPv4Address | IPv6Address]:
         return [ip_address(name) for name in names]
     except ValueError:
         return []
-
-
-def default_state(variables: Mapping[str, str]) -> Path:
-    """``$XDG_STATE_HOME/headgate``, else ``~/.local/state/headgate``: the same from every working directory.
-
-    The command line finds the gateway's token there, wherever it is called from.
-    """
-    base = variables.get("XDG_STATE_HOME")
-    home = Path(base) if base else Path(variables.get("HOME") or "~").expanduser() / ".local" / "state"
-    return home / "headgate"
