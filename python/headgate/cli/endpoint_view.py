@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from headgate.cli.output import Lines, Table
+from headgate.cli.recent_view import recent_view
 from headgate.cli.traffic_view import traffic_view, traffic_words
 from headgate.cli.version_words import memory_words, optional_inputs, place, place_reason, run_times
 
@@ -36,7 +37,7 @@ def endpoint_view(one: dict[str, Any]) -> Lines:
     lines += [f"alarm: {alarm}" for alarm in one["alarms"]]
     lines += one["notes"]
     versions = one["versions"]
-    lines += ["", *traffic_view(one["traffic"]), "", *_versions(versions)]
+    lines += ["", *traffic_view(one["traffic"]), "", *recent_view(versions), *_versions(versions)]
     lines += [line for name, version in versions.items() if (line := place_reason(name, version))]
     lines += [line for name, version in versions.items() if (line := optional_inputs(name, version))]
     lines += [
@@ -48,7 +49,15 @@ def endpoint_view(one: dict[str, Any]) -> Lines:
 
 def _versions(versions: dict[str, dict[str, Any]]) -> Lines:
     made = Table(
-        "VERSION", "ROLE", "STATE", "PLACED", "RUN p50/p99", "MEMORY", "REQUESTS", "DIGEST", "MESSAGE"
+        "VERSION",
+        "ROLE",
+        "STATE",
+        "PLACED",
+        "RUN p50/p99",
+        "MEMORY",
+        "REQUESTS SINCE LOAD",
+        "DIGEST",
+        "MESSAGE",
     )
     for name, version in versions.items():
         made.row(

@@ -15,7 +15,7 @@ def traffic_words(champion: str, weights: Mapping[str, str]) -> str:
 
 def traffic_view(traffic: Mapping[str, Any]) -> Lines:
     """The live traffic of one endpoint beside what its document says."""
-    made = Table("VERSION", "ROLE", "WEIGHT", "OF KEYS", "OF REQUESTS")
+    made = Table("VERSION", "ROLE", "WEIGHT", "OF KEYS", "OF REQUESTS LATELY")
     requests = traffic["share"]["requests"] or {}
     versions = [traffic["champion"], *(name for name in traffic["weights"] if name != traffic["champion"])]
     for version in versions:

@@ -23,6 +23,7 @@ from headgate.control.domain.revision import Held, hold
 from headgate.control.domain.spec import Paths
 from headgate.control.domain.traffic import Stamp, faults
 from headgate.control.reads import endpoints as reads
+from headgate.control.reads.recent import Recent
 from headgate.control.reads.views import (
     AuditView,
     EndpointSummary,
@@ -95,6 +96,7 @@ class Control:
         self._repair = Repair(self._shop)
         self.operations = Operations(self._shop)
         self._endpoints: dict[str, EndpointState] = {}
+        self._recent = Recent(lambda: native.exposition(open_metrics=False, compact=False))
         self._maintenance = Maintenance(self._shop, self._writer, self._endpoints)
         self.background = Background(lambda: self._shop.store.now().timestamp())
         self._roots: list[Path] = [root for root in (settings.root, *settings.roots) if root is not None]
@@ -117,6 +119,7 @@ class Control:
         event = EventRecord("started", self._shop.now(), None, None, "headgate", "", {"endpoints": data})
         await self._shop.tell(event)
         self._maintenance.start(self.background)
+        self.background.run("sample_metrics", self._recent.turn)
 
     def pump(self) -> None:
         """Drains the data plane's events; call it when ``native.event_fd()`` is readable."""
@@ -295,12 +298,13 @@ class Control:
     async def get(self, endpoint: str) -> EndpointView:
         """One endpoint."""
         state = self._known(endpoint)
-        return reads.endpoint(state, await self._status(endpoint))
+        recent = await self._recent.of(endpoint)
+        return reads.endpoint(state, await self._status(endpoint), recent)
 
     async def traffic(self, endpoint: str) -> TrafficView:
         """Live traffic of one endpoint."""
         state = self._known(endpoint)
-        return reads.traffic(state, await self._status(endpoint))
+        return reads.traffic(state, await self._recent.of(endpoint))
 
     async def explain(
         self,

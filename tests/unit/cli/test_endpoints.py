@@ -110,6 +110,25 @@ def test_get_shows_one_endpoint_with_alarms_blocks_and_versions() -> None:
         assert part in result.stdout
 
 
+def test_get_shows_what_versions_did_lately_beside_the_champion() -> None:
+    def recent(requests: int, p95: float, **codes: int) -> dict[str, Any]:
+        return {
+            "seconds": 300, "requests": requests, "share": "50%", "errors": requests - codes["ok"], "codes": codes,
+            "request_us": {"p50": 900.0, "p95": p95}, "rows": {"seen": 20, "sketched": 7},
+        }  # fmt: skip
+
+    shown = copy.deepcopy(ENDPOINT)
+    shown["versions"]["v2"]["recent"] = recent(400, 201_000, ok=390, internal=8, invalid_argument=2)
+    shown["versions"]["v1"]["recent"] = recent(800, 100_500, ok=800)
+    shown["versions"] = dict(reversed(shown["versions"].items()))
+    lines = call(FakeAdmin({"GET /v1/endpoints/digits": ok(shown, 41)}), "get", "digits").stdout.splitlines()
+    at = next(place for place, line in enumerate(lines) if line.startswith("LAST 5 min"))
+    assert "OF REQUESTS LATELY" in "\n".join(lines[:at])
+    assert lines[at + 1].split() == ["v1", "800", "0", "900", "us/0.1", "s", "-", "20", "7"]
+    assert "400       10 (2.5%): 8 internal, 2 invalid_argument" in lines[at + 2]
+    assert "900 us/0.2 s  p95 2 times, errors 2.5% against 0%" in lines[at + 2]
+
+
 def test_get_prints_the_document_byte_for_byte() -> None:
     fake = FakeAdmin({"GET /v1/endpoints/digits": ok(ENDPOINT, 41)})
     assert call(fake, "get", "digits", "--document").stdout == "name: digits\n"
