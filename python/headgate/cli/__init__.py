@@ -9,42 +9,42 @@ from __future__ import annotations
 import click
 
 import headgate
-from headgate.cli.groups import LazyGroup
+from headgate.cli.groups import Entry, LazyGroup
 
-COMMANDS: dict[str, str] = {
-    "serve": "serve",
-    "validate": "documents",
-    "plan": "documents",
-    "apply": "documents",
-    "delete": "removal",
-    "get": "endpoints",
-    "traffic": "changes",
-    "rollback": "changes",
-    "abort": "changes",
-    "restore": "changes",
-    "block": "changes",
-    "unblock": "changes",
-    "freeze": "changes",
-    "unfreeze": "changes",
-    "explain": "explanation",
-    "history": "history",
-    "drift": "drift",
-    "models": "models",
-    "events": "events",
-    "audit": "journal",
-    "operations": "journal",
-    "whoami": "journal",
-    "token": "tokens",
-    "context": "context",
-    "doctor": "doctor",
-    "completion": "shells",
+COMMANDS: dict[str, Entry] = {
+    "serve": Entry("serve", "Serve until SIGTERM or Ctrl-C, then drain."),
+    "validate": Entry("documents", "Check documents without a gateway."),
+    "plan": Entry("documents", "Show what applying documents would do."),
+    "apply": Entry("documents", "Make documents the desired state."),
+    "delete": Entry("removal", "Take an endpoint away; its history stays."),
+    "get": Entry("endpoints", "Show all endpoints, or one in full."),
+    "traffic": Entry("changes", "Show live traffic, or move it."),
+    "rollback": Entry("changes", "Go back to the last good champion, now."),
+    "abort": Entry("changes", "Give all traffic back to the champion."),
+    "restore": Entry("changes", "Bring an old revision back, as a new one."),
+    "block": Entry("changes", "Keep a version from traffic."),
+    "unblock": Entry("changes", "Allow a blocked version again."),
+    "freeze": Entry("changes", "Refuse all but the emergency calls."),
+    "unfreeze": Entry("changes", "Allow changes of an endpoint again."),
+    "explain": Entry("explanation", "Say which version answers a caller, and why."),
+    "history": Entry("history", "List the revisions of an endpoint, or show one with its differences."),
+    "drift": Entry("drift", "Compare live inputs and outputs with the baseline; what matters comes first."),
+    "models": Entry("models", "List models, and what was refused."),
+    "events": Entry("events", "Show what happened, or follow what happens."),
+    "audit": Entry("journal", "Show who changed what, and how it ended."),
+    "operations": Entry("journal", "Show a change that outlived its request, or wait for its end."),
+    "whoami": Entry("journal", "Say which gateway is called, and as whom."),
+    "token": Entry("tokens", "Make, list and revoke admin tokens."),
+    "context": Entry("context", "Name gateways, each with its address and its token."),
+    "doctor": Entry("doctor", "Check this machine."),
+    "completion": Entry("shells", "Print the script for completion in a shell."),
 }
-"""Every command and the file it is in, in the order in which help lists them."""
+"""Every command in the order in which help lists them."""
 
 
 @click.command(
     cls=LazyGroup,
-    modules=COMMANDS,
+    entries=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(headgate.__version__, prog_name="headgate")

@@ -23,6 +23,8 @@ EXIT_NOT_THERE = 4
 EXIT_REFUSED = 5
 EXIT_NOT_ALLOWED = 6
 
+_INTERRUPTED = 130
+
 MEANINGS = {
     0: "done",
     EXIT_NO: "a check said no: `--check`, `doctor`",
@@ -74,6 +76,9 @@ def failures(hint: Callable[[HeadgateError], str | None] = lambda _: None) -> It
         yield
     except HeadgateError as error:
         fail(error, hint=hint(error))
+    except KeyboardInterrupt:
+        # As the shell says it of a program that a signal ended; nothing more needs to be said.
+        sys.exit(_INTERRUPTED)
     except (click.ClickException, click.Abort, OSError):
         raise
     except Exception as error:
@@ -85,8 +90,11 @@ def failures(hint: Callable[[HeadgateError], str | None] = lambda _: None) -> It
         sys.exit(EXIT_TRY_AGAIN)
 
 
-def fail(error: HeadgateError, *, code: int | None = None, hint: str | None = None) -> NoReturn:
-    """Says the error and what it lists, each once, then exits; ``code`` is for a kind that means something else here."""
+def fail(error: HeadgateError, *, conflict: int = EXIT_REFUSED, hint: str | None = None) -> NoReturn:
+    """Says the error and what it lists, each once, then exits with the code of its kind.
+
+    ``conflict`` is the exit code of a conflict: for a gateway that cannot start because another one runs it is 3.
+    """
     first, *more = error.message.removeprefix("headgate: ").rstrip().splitlines() or [error.code]
     words(f"headgate: {first}")
     for line in more:
@@ -99,7 +107,7 @@ def fail(error: HeadgateError, *, code: int | None = None, hint: str | None = No
         words("  somebody else changed it meanwhile; look with `headgate get`, then run the command again")
     if hint:
         words(f"  {hint}")
-    sys.exit(exit_code(error) if code is None else code)
+    sys.exit(conflict if error.code == "conflict" else exit_code(error))
 
 
 def _fault(fault: Any) -> str:

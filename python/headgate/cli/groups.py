@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import click
 from click.exceptions import NoSuchCommand
@@ -64,30 +65,44 @@ class Group(click.Group):
     """The options that most commands have: they tell where a mistyped command stands."""
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A command that is not imported yet: the module it is in, and the first sentence of its help."""
+
+    module: str
+    help: str
+
+
 class LazyGroup(Group):
     """Commands that are imported when they are called: a short command must not wait for a gateway's imports."""
 
-    def __init__(self, *args: object, modules: Mapping[str, str], **more: object) -> None:
+    def __init__(self, *args: object, entries: Mapping[str, Entry], **more: object) -> None:
         super().__init__(*args, **more)  # type: ignore[arg-type]
-        self._modules = modules
+        self._entries = entries
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         """All of them, in the order in which help lists them."""
-        return list(self._modules)
+        return list(self._entries)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The list of commands in the help, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in self._entries.items()])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """The command, imported."""
-        if cmd_name not in self._modules:
+        if cmd_name not in self._entries:
             return None
-        module = importlib.import_module(f"headgate.cli.{self._modules[cmd_name]}")
+        module = importlib.import_module(f"headgate.cli.{self._entries[cmd_name].module}")
         command: click.Command = getattr(module, cmd_name)
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """The names alone: a shell waits, and help texts would import every command."""
+        """The commands that begin so, without importing them."""
         if incomplete.startswith("-"):
             return super(click.Group, self).shell_complete(ctx, incomplete)
-        return [CompletionItem(name) for name in self._modules if name.startswith(incomplete)]
+        found = self._entries.items()
+        return [CompletionItem(name, help=entry.help) for name, entry in found if name.startswith(incomplete)]
 
 
 def _behind(args: Sequence[str], at: int) -> list[str]:

@@ -15,10 +15,10 @@ from headgate.cli.session import Session
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Exit 1 when any model is refused or did not load.")
+@click.option("--check", is_flag=True, help="Exit 1 when any model is refused.")
 @cli.client_options
 def models(session: Session, check: bool) -> None:
-    """List models, and what was refused or did not load.
+    """List models, and what was refused.
 
     \b
     Example:

@@ -16,8 +16,6 @@ import click
 
 from headgate import runtime_library
 from headgate.cli import session as cli
-from headgate.cli.exits import EXIT_TRY_AGAIN, fail, failures
-from headgate.cli.output import words
 from headgate.errors import HeadgateError
 from headgate.gateway import settings as gateway_settings
 from headgate.gateway import supervise, units
@@ -82,7 +80,7 @@ def serve(context: click.Context, /, documents: tuple[Path, ...], **given: Any) 
       headgate serve digits.yaml
       headgate serve --models models --http 0.0.0.0:8000
     """
-    with failures():
+    with cli.failures():
         settings = read_settings(given, documents, cli.surroundings_of(context).variables)
     try:
         supervised = supervise.inherited(os.environ)
@@ -91,8 +89,7 @@ def serve(context: click.Context, /, documents: tuple[Path, ...], **given: Any) 
         with supervise.signals_held_back():
             _serve(settings, supervised)
     except HeadgateError as error:
-        # Another gateway runs on the state folder: it may have ended the next time.
-        fail(error, code=EXIT_TRY_AGAIN if error.code == "conflict" else None)
+        cli.fail(error, conflict=cli.EXIT_TRY_AGAIN)
 
 
 def _supervise(settings: Settings) -> int:
@@ -100,7 +97,7 @@ def _supervise(settings: Settings) -> int:
     ports = ("http", "grpc", "observe", "admin")
     sockets = {port: bind(getattr(settings, port), port) for port in ports}
     command = [sys.executable, *sys.orig_argv[1:]]
-    return supervise.Supervisor(command, sockets, lambda text: words(f"headgate: {text}")).run()
+    return supervise.Supervisor(command, sockets, lambda text: cli.words(f"headgate: {text}")).run()
 
 
 def _serve(settings: Settings, supervised: Supervised | None) -> None:
@@ -118,17 +115,13 @@ class _Announcer:
     def bound(self, addresses: dict[str, str]) -> None:
         click.echo(json.dumps(addresses))
         sys.stdout.flush()
-        words(
+        cli.words(
             f"serving: inference http://{addresses['http']} and grpc://{addresses['grpc']}  "
             f"admin http://{addresses['admin']}"
         )
 
     def first_token(self, token: str, path: Path) -> None:
-        # What is no terminal is a log, and logs are read by more people than the state folder.
-        if sys.stderr.isatty():
-            words(f"admin token, shown this once and kept in {path}:\n  {token}")
-        else:
-            words(f"headgate: the first admin token is in {path}")
+        cli.words(f"admin token, shown this once and kept in {path}:\n  {token}")
 
     def say(self, text: str) -> None:
-        words(f"headgate: {text}")
+        cli.words(f"headgate: {text}")

@@ -19,14 +19,27 @@ import click
 from headgate.cli import completion, output
 from headgate.cli.address import AdminAddress
 from headgate.cli.client import AdminClient, Patience
-from headgate.cli.exits import failures
-from headgate.cli.output import FORMATS, Format, Names, View
+from headgate.cli.exits import EXIT_TRY_AGAIN, exit_code, fail, failures
+from headgate.cli.output import FORMATS, Format, Names, View, words
 from headgate.cli.suggestions import meant
 from headgate.cli.target import Where, find_target
 from headgate.cli.transport import Transport
 
 if TYPE_CHECKING:
     from headgate.gateway.checks import Machine
+
+__all__ = [
+    "EXIT_TRY_AGAIN",
+    "Session",
+    "Surroundings",
+    "client_options",
+    "exit_code",
+    "fail",
+    "failures",
+    "output_options",
+    "surroundings_of",
+    "words",
+]
 
 
 @dataclass(frozen=True)

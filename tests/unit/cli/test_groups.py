@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
-from headgate.cli import main
+from headgate.cli import COMMANDS, main
 from unit.cli.fake_admin import RESULT, TRAFFIC, FakeAdmin, around, call, ok, problem
 
 LIST = {"GET /v1/endpoints": ok({"endpoints": []})}
@@ -61,6 +64,24 @@ def test_a_mistyped_command_or_option_is_told_what_it_is_near_to(arguments: list
     result = call(FakeAdmin(), *arguments)
     assert result.exit_code == 2
     assert f"'{meant}'" in result.stderr
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_the_list_of_commands_says_what_their_own_help_says(name: str) -> None:
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    assert COMMANDS[name].help == (command.help or "").split("\n\n", maxsplit=1)[0].replace("\n", " ")
+
+
+def test_help_imports_no_command() -> None:
+    code = "import sys; from headgate.cli import main; main(['--help'], standalone_mode=False); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *shown, modules = done.stdout.splitlines()
+    assert any("rollback" in line and COMMANDS["rollback"].help in line for line in shown)
+    assert {name for name in modules.split() if name.startswith("headgate.")} == {
+        "headgate.cli",
+        "headgate.cli.groups",
+    }
 
 
 def test_formats_exclude_each_other() -> None:
