@@ -31,6 +31,7 @@ _QUERY: dict[str, tuple[Schema, str]] = {
     "before": ({"type": "integer", "minimum": 1}, "Only what is older than this one."),
     "window": ({"type": "string", "examples": ["24h"]}, "How far back."),
     "endpoint": ({"type": "string"}, "Only of this endpoint."),
+    "follow": ({"type": "boolean", "default": True}, "false: the stream ends with what is stored."),
 }
 _PATH: dict[str, Schema] = {
     "endpoint": {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"},

@@ -143,7 +143,7 @@ def _other_calls(r: Rest) -> list[ApiCall]:
     token = "/v1/tokens/{id}"  # noqa: S105 - a path
     return [
         _read("/v1/models", r.models, views.Models, "Every version with its digest, and what was refused."),
-        _read("/v1/events", r.events, "text/event-stream", "Events as they happen.", "endpoint"),
+        _read("/v1/events", r.events, "text/event-stream", "Events as they happen.", "endpoint", "follow"),
         ApiCall(
             "GET",
             "/v1/audit",

@@ -12,6 +12,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from headgate.control.domain.results import Result
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.traffic import Stamp, faults
 from headgate.control.reads import endpoints as reads
+from headgate.control.reads.recent import Recent
 from headgate.control.reads.views import (
     AuditView,
     EndpointSummary,
@@ -60,6 +62,8 @@ Summaries = list[EndpointSummary]
 _DAY_SECONDS = 86_400
 _SUMMARIES = 64
 """Lines of the list of endpoints that are written in one turn of the event loop."""
+_EVENTS = 500
+"""Events that are read from the store at a time."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class Control:
         self._repair = Repair(self._context)
         self.operations = Operations(self._context)
         self._endpoints: dict[str, EndpointState] = {}
+        self._recent = Recent(lambda: native.exposition(open_metrics=False, compact=False))
         self._maintenance = Maintenance(self._context, self._writer, self._endpoints)
         self.background = Background(lambda: self._context.store.now().timestamp())
         self._roots: list[Path] = [root for root in (settings.root, *settings.roots) if root is not None]
@@ -115,6 +120,7 @@ class Control:
         event = EventRecord("started", self._context.now(), None, None, "headgate", "", {"endpoints": data})
         await self._context.tell(event)
         self._maintenance.start(self.background)
+        self.background.run("sample_metrics", self._recent.turn)
 
     def pump(self) -> None:
         """Drains the data plane's events; call it when ``native.event_fd()`` is readable."""
@@ -295,18 +301,25 @@ class Control:
     async def get(self, endpoint: str) -> EndpointView:
         """One endpoint."""
         state = self._known(endpoint)
-        return reads.endpoint(state, await self._status(endpoint))
+        recent = await self._recent.of(endpoint)
+        return reads.endpoint(state, await self._status(endpoint), recent)
 
     async def traffic(self, endpoint: str) -> TrafficView:
         """Live traffic of one endpoint."""
         state = self._known(endpoint)
-        return reads.traffic(state, await self._status(endpoint))
+        return reads.traffic(state, await self._recent.of(endpoint))
 
     async def explain(
-        self, endpoint: str, *, key: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        endpoint: str,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        at: int | None = None,
     ) -> Explanation:
-        """Which version a key gets and why."""
-        return reads.explain(self._known(endpoint), self._context.plane, key, headers)
+        """Which version a key gets and why: now, or ``at`` a revision that was served."""
+        state = self._known(endpoint) if at is None else await self._at(endpoint, at)
+        return reads.explain(state, self._context.plane, key, headers)
 
     async def revisions(self, endpoint: str, *, limit: int = 50, before: int | None = None) -> History:
         """History, newest first; of removed endpoints too."""
@@ -356,9 +369,16 @@ class Control:
         store = self._context.store
 
         async def replay(cursor: int) -> Replayed:
-            return await self._context.io(lambda: store.events_after(cursor, limit=500))
+            return await self._context.io(lambda: store.events_after(cursor, limit=_EVENTS))
 
         return self._context.feed.read(after, replay, lambda: self._context.io(store.generation))
+
+    async def stored_events(self, after: int) -> AsyncIterator[EventRecord]:
+        """The events after that id that are stored, oldest first."""
+        while page := await self._context.io(partial(self._context.store.events_after, after, limit=_EVENTS)):
+            for event in page:
+                yield event
+            after = page[-1].generation
 
     # === behind ===
 
@@ -374,8 +394,13 @@ class Control:
 
         return await self._run(call, work)
 
-    async def _past(self, endpoint: str, n: int) -> Revision:
-        """A revision that was served once, with its models checked."""
+    async def _at(self, endpoint: str, n: int) -> EndpointState:
+        """The endpoint as it was at a revision, with nothing left out."""
+        self._ever(endpoint)
+        return EndpointState(endpoint, current=await self._served(endpoint, n))
+
+    async def _served(self, endpoint: str, n: int) -> Revision:
+        """A revision that was served once."""
         record = await self._context.io(lambda: self._context.store.revision(endpoint, n))
         if record is None:
             raise not_found(endpoint, n)
@@ -383,7 +408,11 @@ class Control:
             raise InvalidArgument(
                 f"revision {n} of {endpoint} was never served ({record.kind}, {record.status})"
             )
-        then = await self._context.io(lambda: stored(self._context.store, record))
+        return await self._context.io(lambda: stored(self._context.store, record))
+
+    async def _past(self, endpoint: str, n: int) -> Revision:
+        """A revision that was served once, with its models checked."""
+        then = await self._served(endpoint, n)
         await self._context.long(lambda: [self._context.paths.model(d) for d in sources.artifacts_of(then)])
         return then
 

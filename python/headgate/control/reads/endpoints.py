@@ -24,6 +24,7 @@ from headgate.control.reads.views import (
     FrozenView,
     Models,
     ModelView,
+    RecentView,
     RefusalView,
     RevisionSummary,
     RevisionView,
@@ -32,11 +33,11 @@ from headgate.control.reads.views import (
     TrafficView,
     VersionView,
 )
-from headgate.control.writes.data_plane import DataPlane, Status, requests_of
+from headgate.control.writes.data_plane import DataPlane, Status
 from headgate.control.writes.decisions import not_found, present
 from headgate.control.writes.endpoint import EndpointState
 from headgate.control.writes.records import stored
-from headgate.documents.values import SLOTS, format_weight
+from headgate.documents.values import SLOTS
 from headgate.errors import HeadgateError, InvalidArgument
 from headgate.registry import ArtifactStore, Registry
 from headgate.store import AuditRecord, RevisionRecord, Store, seconds
@@ -60,7 +61,7 @@ def summary(state: EndpointState, status: Status) -> EndpointSummary:
     )
 
 
-def endpoint(state: EndpointState, status: Status) -> EndpointView:
+def endpoint(state: EndpointState, status: Status, recent: Mapping[str, RecentView]) -> EndpointView:
     """Everything about one endpoint."""
     current = present(state)
     live, spec = current.traffic, current.spec
@@ -73,8 +74,8 @@ def endpoint(state: EndpointState, status: Status) -> EndpointView:
         document_digest=current.document.digest,
         source=current.document.source,
         declared=_declared(spec.declared),
-        traffic=traffic(state, status),
-        versions=_versions(state, current, status),
+        traffic=traffic(state, recent),
+        versions=_versions(state, current, status, recent),
         blocks=[_block(block) for block in live.blocked],
         frozen=None
         if frozen is None
@@ -87,7 +88,7 @@ def endpoint(state: EndpointState, status: Status) -> EndpointView:
     )
 
 
-def traffic(state: EndpointState, status: Status) -> TrafficView:
+def traffic(state: EndpointState, recent: Mapping[str, RecentView]) -> TrafficView:
     """Live traffic."""
     current = present(state)
     live = current.traffic
@@ -103,7 +104,7 @@ def traffic(state: EndpointState, status: Status) -> TrafficView:
         attempt=live.attempt,
         table=list(live.table.given),
         since=seconds(live.since),
-        share=ShareView(keys=_key_shares(current), requests=_request_shares(status)),
+        share=ShareView(keys=_key_shares(current), requests=_request_shares(recent)),
         declared=_declared(current.spec.declared),
         notes=differences(live, current.spec.declared),
     )
@@ -282,15 +283,13 @@ def _key_shares(current: Revision) -> dict[str, str]:
     return format_shares(count)
 
 
-def _request_shares(status: Status) -> dict[str, str] | None:
-    counts = requests_of(status)
-    total = sum(counts.values())
-    if total == 0:
-        return None
-    return {name: format_weight(round(count * SLOTS / total)) for name, count in sorted(counts.items())}
+def _request_shares(recent: Mapping[str, RecentView]) -> dict[str, str] | None:
+    return {name: one["share"] for name, one in sorted(recent.items())} or None
 
 
-def _versions(state: EndpointState, current: Revision, status: Status) -> dict[str, VersionView]:
+def _versions(
+    state: EndpointState, current: Revision, status: Status, recent: Mapping[str, RecentView]
+) -> dict[str, VersionView]:
     live = current.traffic
     known: dict[str, Any] = status.get("versions", {})
     waiting = frozenset().union(*state.loading.values()) if state.loading else frozenset()
@@ -321,6 +320,7 @@ def _versions(state: EndpointState, current: Revision, status: Status) -> dict[s
             batches=said.get("batches"),
             run_us=said.get("run_us"),
             requests=said.get("requests"),
+            recent=recent.get(name),
             signature=said.get("signature") or detail.get("signature"),
             load_ms=detail.get("load_ms"),
             memory=said.get("memory"),

@@ -43,7 +43,7 @@ class FrozenView(TypedDict):
 
 
 class ShareView(TypedDict):
-    """Share of keys by slots; share of requests by counts since each version was loaded."""
+    """Share of keys by slots; share of requests by those that were answered in the last minutes."""
 
     keys: dict[str, str]
     requests: dict[str, str] | None
@@ -100,6 +100,20 @@ class ProbesView(TypedDict):
     failed: int
 
 
+class RecentView(TypedDict):
+    """What a version did in the last ``seconds``: requests it answered and its share of them, those that failed, by code too,
+    times from the request's first byte to the answer's last, and rows that came by and that were sketched.
+    """
+
+    seconds: int
+    requests: int
+    share: str
+    errors: int
+    codes: dict[str, int]
+    request_us: dict[str, float | None]
+    rows: dict[str, int]
+
+
 class PlacedBy(TypedDict):
     """What the data plane decided a version's place from last: its newest runs."""
 
@@ -127,6 +141,7 @@ class VersionView(TypedDict):
     batches: dict[str, Any] | None
     run_us: dict[str, float | None] | None
     requests: int | None
+    recent: RecentView | None
     signature: dict[str, Any] | None
     load_ms: float | None
     memory: MemoryView | None

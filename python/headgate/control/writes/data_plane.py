@@ -38,6 +38,9 @@ class DataPlane(Protocol):
     def status(self) -> bytes:
         """What is live."""
 
+    def exposition(self, open_metrics: bool, compact: bool) -> bytes:
+        """All counters as text."""
+
     def drift(self, endpoint: str, window_seconds: int) -> bytes:
         """The drift report."""
 
@@ -69,6 +72,7 @@ class Native:
         self.cancel = gateway.cancel
         self.status = gateway.status
         self.drift = gateway.drift
+        self.exposition = gateway.exposition
 
     def set_weights(self, table: bytes, weights: bytes) -> bytes:
         """Moves slots."""
