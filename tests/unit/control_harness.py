@@ -109,11 +109,9 @@ def document(traffic: str = "{champion: v1}", versions: str = "v1 v2 v3", name: 
 
 async def until(true: Callable[[], bool]) -> None:
     """Lets the loop run until something is true; order comes from the loop, not from time."""
-    for _ in range(2000):
-        if true():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it never came true")
+    async with asyncio.timeout(60):
+        while not true():
+            await asyncio.sleep(0.001)
 
 
 def run(work: Callable[[], Awaitable[None]]) -> None:

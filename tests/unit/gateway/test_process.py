@@ -277,7 +277,7 @@ def test_a_model_that_is_being_read_does_not_hold_up_the_drain(
             assert go.wait(30)
             return ""
 
-        monkeypatch.setattr(Resolver, "ready", slow)
+        monkeypatch.setattr(Resolver, "resolve", slow)
         try:
             async with Running(settings(tmp_path)) as gate:
                 control = gate.process._control
