@@ -1,6 +1,6 @@
 """Control: the one object that the admin API, the command line's gateway and the sync loop talk to.
 
-Not here: HTTP (``admin``), what a write means (``changes``), how it becomes durable (``writer``). Next: ``admin.app``.
+Not here: HTTP (``admin``), what a write means (``writes.decisions``), how it becomes durable (``writes.writer``). Next: ``admin.app``.
 
 Everything runs on one event loop; what blocks runs in threads. Reads answer from memory where they can.
 """

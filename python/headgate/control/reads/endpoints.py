@@ -1,6 +1,6 @@
 """What can be read: endpoints, traffic, versions, history, explanations. Nothing here changes anything.
 
-Not here: writes (``changes``, ``writer``). Next: ``service``.
+Not here: writes (``writes``). Next: ``service``.
 """
 
 from __future__ import annotations
