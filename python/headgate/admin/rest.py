@@ -34,6 +34,11 @@ class Rest:
         """Pins and refusals."""
         return JSONResponse(await self._control.models())
 
+    async def unpin(self, asked: Asked) -> Response:
+        """Lets a version's name stand for other bytes."""
+        call = asked.call()
+        return JSONResponse(await self._control.unpin(asked.endpoint, asked.path("version"), call=call))
+
     async def events(self, asked: Asked) -> ASGIApp:
         """The event stream; with ``follow=false`` only what is stored."""
         said = asked.request.headers.get("last-event-id")
@@ -84,9 +89,8 @@ class Rest:
 
     async def revoke_token(self, asked: Asked) -> Response:
         """Ends a token."""
-        return JSONResponse(
-            await asyncio.to_thread(self._tokens.revoke, asked.path("id"), asked.principal.name)
-        )
+        token, by, force = asked.path("id"), asked.principal.name, asked.flag("force")
+        return JSONResponse(await asyncio.to_thread(lambda: self._tokens.revoke(token, by, force=force)))
 
     async def whoami(self, asked: Asked) -> Response:
         """Who the caller is."""

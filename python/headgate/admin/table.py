@@ -143,6 +143,15 @@ def _other_calls(r: Rest) -> list[ApiCall]:
     token = "/v1/tokens/{id}"  # noqa: S105 - a path
     return [
         _read("/v1/models", r.models, views.Models, "Every version with its digest, and what was refused."),
+        ApiCall(
+            "DELETE",
+            "/v1/models/{endpoint}/{version}",
+            "admin",
+            r.unpin,
+            views.PinView,
+            "Lets a version's name stand for other bytes; refused while the endpoint has the version.",
+            query=("reason",),
+        ),
         _read("/v1/events", r.events, "text/event-stream", "Events as they happen.", "endpoint", "follow"),
         ApiCall(
             "GET",
@@ -168,6 +177,14 @@ def _other_calls(r: Rest) -> list[ApiCall]:
             "json",
             status=201,
         ),
-        ApiCall("DELETE", token, "admin", r.revoke_token, TokenView, "Ends a token."),
+        ApiCall(
+            "DELETE",
+            token,
+            "admin",
+            r.revoke_token,
+            TokenView,
+            "Ends a token; the last admin token only when forced.",
+            query=("force",),
+        ),
         _read("/v1/whoami", r.whoami, {"name": str, "role": str, "token": str}, "Who the caller is."),
     ]

@@ -1,4 +1,4 @@
-"""The command ``models``: what versions stand for, and what was refused. Next: session.py."""
+"""The commands ``models`` and ``models unpin``: what versions stand for, and what was refused. Next: session.py."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 
 import click
 
+from headgate.cli import completion, text
 from headgate.cli import session as cli
-from headgate.cli import text
+from headgate.cli.client import segment
 from headgate.cli.exits import EXIT_NO
+from headgate.cli.groups import Group
 from headgate.cli.output import Lines, Table, words
 from headgate.cli.session import Session
 
 
-@click.command()
+@click.group(cls=Group, invoke_without_command=True)
 @click.option("--check", is_flag=True, help="Exit 1 when any model is refused.")
 @cli.client_options
 def models(session: Session, check: bool) -> None:
@@ -24,7 +26,10 @@ def models(session: Session, check: bool) -> None:
     Example:
       headgate models
       headgate models --check
+      headgate models unpin digits v3
     """
+    if click.get_current_context().invoked_subcommand is not None:
+        return
     with session.client() as client:
         found = client.get("/models").body
     session.show(
@@ -37,6 +42,32 @@ def models(session: Session, check: bool) -> None:
         words(line)
     if check and refused:
         sys.exit(EXIT_NO)
+
+
+@models.command()
+@click.argument("endpoint", shell_complete=completion.endpoints)
+@click.argument("version")
+@click.option("--reason", "-m", metavar="TEXT", help="Why; kept in the audit.")
+@cli.client_options
+def unpin(session: Session, endpoint: str, version: str, reason: str | None) -> None:
+    """Let a version's name stand for other bytes from now on.
+
+    Refused while the endpoint has the version: what is served never changes under its name. The audit keeps the
+    digest that it stood for.
+
+    \b
+    Example:
+      headgate models unpin digits v3 --reason "trained again before anyone used it"
+    """
+    with session.client() as client:
+        gone = client.delete(
+            f"/models/{segment(endpoint)}/{segment(version)}", params={"reason": reason}
+        ).body
+    session.show(
+        gone,
+        lambda data: [f"{data['endpoint']} {data['version']} stands for {data['digest']} no more"],
+        lambda data: [f"{data['endpoint']}/{data['version']}"],
+    )
 
 
 def _models(models: list[dict[str, Any]]) -> Lines:

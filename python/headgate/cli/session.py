@@ -24,6 +24,7 @@ from headgate.cli.output import FORMATS, Format, Names, View, words
 from headgate.cli.suggestions import meant
 from headgate.cli.target import Where, find_target
 from headgate.cli.transport import Transport
+from headgate.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from headgate.gateway.checks import Machine
@@ -71,6 +72,12 @@ class Session:
         """The admin API of the gateway that was named, or of the one on this machine."""
         with self.surroundings.client(self.where, self.surroundings.patience) as client:
             yield client
+
+    def state_folder(self) -> Path:
+        """The state folder that is named, for a command that works on it without the gateway."""
+        if self.where.admin is not None or self.where.context is not None:
+            raise InvalidArgument("--offline works on a state folder: name it with --state, not a gateway")
+        return self.where.state_folder(self.surroundings.variables)
 
     def show(self, data: Any, view: View, names: Names) -> None:
         """Prints an answer: as a table that ``view`` draws, as JSON or YAML, or only its ``names``."""

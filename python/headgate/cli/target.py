@@ -33,6 +33,15 @@ class Where:
     state: Path | None = None
     context: str | None = None
 
+    def named_state(self, variables: Mapping[str, str]) -> Path | None:
+        """The state folder that the option or the variable names."""
+        written = variables.get("HEADGATE_STATE")
+        return self.state or (Path(written) if written else None)
+
+    def state_folder(self, variables: Mapping[str, str]) -> Path:
+        """The state folder that is named, else the usual one."""
+        return self.named_state(variables) or default_state(variables)
+
 
 @dataclass(frozen=True)
 class _Credential:
@@ -76,8 +85,8 @@ class _Finder:
             )
         self._where = where
         self._variables = variables
-        self._named = where.state or self._path("HEADGATE_STATE")
-        self.state = self._named or default_state(variables)
+        self._named = where.named_state(variables)
+        self.state = where.state_folder(variables)
 
     def address(self) -> AdminAddress:
         """The first that is said."""
@@ -136,10 +145,6 @@ class _Finder:
 
     def _of(self, context: Context) -> AdminAddress:
         return admin_address(context.admin, "the context's address")
-
-    def _path(self, variable: str) -> Path | None:
-        written = self._variables.get(variable)
-        return Path(written) if written else None
 
 
 def _choose(finder: _Finder, address: AdminAddress) -> _Credential:

@@ -29,6 +29,7 @@ from headgate.control.reads.views import (
     EndpointView,
     Explanation,
     Models,
+    PinView,
     RefusalView,
     RevisionSummary,
     RevisionView,
@@ -47,6 +48,7 @@ from headgate.control.writes.operations import Operations
 from headgate.control.writes.records import stored
 from headgate.control.writes.repair import Repair
 from headgate.control.writes.resolve import Intake, Resolver
+from headgate.control.writes.unpin import unpin
 from headgate.control.writes.writer import Decide, Writer
 from headgate.documents import Document, check_name, parse_weight
 from headgate.errors import Draining, HeadgateError, InvalidArgument, ModelNotFound
@@ -282,6 +284,11 @@ class Control:
                 )
         decide = self._decisions.delete(lambda state: None if force else self._busy(state))
         return await self._ordinary(endpoint, call, decide)
+
+    async def unpin(self, endpoint: str, version: str, *, call: Call = INTERNAL) -> PinView:
+        """Lets a version's name stand for other bytes; refused while the endpoint has the version."""
+        state = self._endpoints.get(endpoint) or EndpointState(endpoint)
+        return await unpin(self._context, self.registry, state, version, call)
 
     # === reads ===
 

@@ -120,11 +120,21 @@ def test_tokens_are_made_listed_revoked_and_expire(tmp_path: Path) -> None:
     run(body)
 
 
+def test_the_gateways_own_names_are_taken(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            for name in ("first", "headgate", "offline", "serve"):
+                answer = await p.admin.post("/v1/tokens", json={"name": name, "role": "viewer"})
+                assert problem(answer) == (400, "invalid_argument"), name
+
+    run(body)
+
+
 def test_the_first_token(tmp_path: Path) -> None:
     async def body() -> None:
         async with port(tmp_path) as p:
             for token in p.tokens.list():
-                p.tokens.revoke(token["id"], "test")
+                p.tokens.revoke(token["id"], "test", force=True)
             secret = p.tokens.ensure_first(tmp_path)
             assert secret is not None
             path = tmp_path / "admin-token"
@@ -145,7 +155,7 @@ def test_a_first_token_that_nobody_can_know_is_made_again(
     async def body() -> None:
         async with port(tmp_path) as p:
             for token in p.tokens.list():
-                p.tokens.revoke(token["id"], "test")
+                p.tokens.revoke(token["id"], "test", force=True)
 
             def killed(*_: object) -> None:
                 raise StorageFailed("the process ended here")

@@ -111,6 +111,76 @@ def test_an_endpoint_that_is_deleted_is_gone_and_its_history_stays(tmp_path: Pat
     play(work)
 
 
+def test_a_name_is_taken_from_a_version_that_is_not_in_use(tmp_path: Path) -> None:
+    async def work() -> None:
+        path = written(tmp_path, document(TRAFFIC))
+        async with Running(settings(tmp_path, path)):
+            shell = Shell(tmp_path / "state")
+            refused = await shell("models", "unpin", "digits", "v2")
+            assert (refused.exit_code, "never changes" in refused.stderr) == (5, True)
+            await shell.ok("apply", str(written(tmp_path, document("{champion: v1}", "v1"))))
+            assert "stands for sha256:" in await shell.ok("models", "unpin", "digits", "v3", "-m", "unused")
+            assert "digits/v3" not in await shell.ok("models", "-o", "name")
+            assert "unused" in await shell.ok("audit", "digits")
+            assert (await shell("models", "unpin", "digits", "v3")).exit_code == 4
+
+    play(work)
+
+
+def test_who_lost_the_token_makes_one_on_the_state_folder_while_the_gateway_runs(tmp_path: Path) -> None:
+    async def work() -> None:
+        state = tmp_path / "state"
+        made = (
+            "token",
+            "create",
+            "--offline",
+            "--state",
+            str(state),
+            "--name",
+            "me",
+            "--role",
+            "admin",
+            "--json",
+        )
+        shell = Shell(state)
+        async with Running(settings(tmp_path)):
+            await shell.ok("get")
+            (state / "admin-token").unlink()
+            assert (await shell("get")).exit_code == 6
+            secret = json.loads(await shell.ok(*made))["secret"]
+            mine = Shell(state)
+            mine._around = Surroundings(variables={"HEADGATE_STATE": str(state), "HEADGATE_TOKEN": secret})
+            assert "me (admin)" in await mine.ok("whoami")
+            assert "offline" in await mine.ok("audit")
+        # And while it does not run.
+        assert "headgate_" in await shell.ok(*made)
+        for wrong in (["--context", "x"], ["--admin", "127.0.0.1:1"]):
+            assert (await shell(*wrong, *made[:3], *made[5:])).exit_code == 2
+        nowhere = await shell(
+            "token", "create", "--offline", "--state", str(tmp_path), "--name", "a", "--role", "viewer"
+        )
+        assert (nowhere.exit_code, "headgate.db" in nowhere.stderr) == (3, True)
+
+    play(work)
+
+
+def test_the_last_admin_token_is_revoked_only_when_forced(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Running(settings(tmp_path)):
+            shell = Shell(tmp_path / "state")
+            (first,) = json.loads(await shell.ok("token", "list", "--json"))["tokens"]
+            await shell.ok("token", "create", "--name", "ci", "--role", "operator")
+            refused = await shell("token", "revoke", first["id"])
+            assert (refused.exit_code, "last admin token" in refused.stderr) == (5, True)
+            other = json.loads(await shell.ok("token", "create", "--name", "b", "--role", "admin", "--json"))
+            await shell.ok("token", "revoke", other["id"])
+            assert (await shell("token", "revoke", first["id"])).exit_code == 5
+            await shell.ok("token", "revoke", first["id"], "--force")
+            assert (await shell("get")).exit_code == 6
+
+    play(work)
+
+
 def test_a_frozen_endpoint_says_no(tmp_path: Path) -> None:
     async def work() -> None:
         async with Running(settings(tmp_path, written(tmp_path, document(TRAFFIC)))):

@@ -1,0 +1,49 @@
+"""What is done on a state folder without the gateway: who may write there owns the gateway anyway.
+
+Not here: the commands (``tokens``). Next: headgate/store/store.py, ``open_beside``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from headgate.admin.tokens import OFFLINE, Tokens
+from headgate.documents import parse_duration
+from headgate.errors import InvalidArgument, PermissionDenied, StorageFailed
+from headgate.store import open_beside
+
+
+def create_token(state: Path, name: str, role: str, expires: str | None) -> dict[str, Any]:
+    """Makes a token as the API would; a gateway that runs on the folder takes it at once."""
+    _check_owner(state)
+    store = open_beside(state)
+    try:
+        token, secret = Tokens(store).create(
+            name=name, role=role, expires_seconds=_seconds(expires), by=OFFLINE
+        )
+    finally:
+        store.close()
+    return {**token, "secret": secret}
+
+
+def _check_owner(state: Path) -> None:
+    """Another user's files beside the database would keep the gateway from opening it."""
+    try:
+        owner = state.stat().st_uid
+    except OSError as error:
+        raise StorageFailed(f"the state folder {state} cannot be used: {error.strerror}") from error
+    if owner != os.geteuid():
+        raise PermissionDenied(
+            f"{state} belongs to user {owner}: run the command as that user (sudo -u '#{owner}')"
+        )
+
+
+def _seconds(expires: str | None) -> int | None:
+    if expires is None:
+        return None
+    try:
+        return parse_duration(expires) // 1000
+    except ValueError as error:
+        raise InvalidArgument(f"--expires: {error}") from error
