@@ -29,7 +29,7 @@ COMMANDS: dict[str, Entry] = {
     "explain": Entry("explanation", "Say which version answers a caller, and why."),
     "history": Entry("history", "List the revisions of an endpoint, or show one with its differences."),
     "drift": Entry("drift", "Compare live inputs and outputs with the baseline; what matters comes first."),
-    "models": Entry("models", "List models, and what was refused."),
+    "models": Entry("models", "List models, and what was refused or did not load."),
     "events": Entry("events", "Show what happened, or follow what happens."),
     "audit": Entry("journal", "Show who changed what, and how it ended."),
     "operations": Entry("journal", "Show a change that outlived its request, or wait for its end."),

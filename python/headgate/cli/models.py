@@ -1,4 +1,4 @@
-"""The commands ``models`` and ``models unpin``: what versions stand for, and what was refused. Next: session.py."""
+"""The commands ``models`` and ``models unpin``: what versions stand for, and what was refused or did not load. Next: session.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from headgate.cli import completion, text
 from headgate.cli import session as cli
-from headgate.cli.client import segment
+from headgate.cli.client import AdminClient, segment
 from headgate.cli.exits import EXIT_NO
 from headgate.cli.groups import Group
 from headgate.cli.output import Lines, Table, words
@@ -17,10 +17,10 @@ from headgate.cli.session import Session
 
 
 @click.group(cls=Group, invoke_without_command=True)
-@click.option("--check", is_flag=True, help="Exit 1 when any model is refused.")
+@click.option("--check", is_flag=True, help="Exit 1 when any model is refused or did not load.")
 @cli.client_options
 def models(session: Session, check: bool) -> None:
-    """List models, and what was refused.
+    """List models, and what was refused or did not load.
 
     \b
     Example:
@@ -32,15 +32,16 @@ def models(session: Session, check: bool) -> None:
         return
     with session.client() as client:
         found = client.get("/models").body
+        found["not_loaded"] = _not_loaded(client)
     session.show(
         found,
         lambda data: _models(data["models"]),
         lambda data: [f"{one['endpoint']}/{one['version']}" for one in data["models"]],
     )
-    refused = _refusals(found["refusals"])
-    for line in refused if session.for_person else []:
+    missing = [*map(_refusal, found["refusals"]), *map(_failure, found["not_loaded"])]
+    for line in missing if session.for_person else []:
         words(line)
-    if check and refused:
+    if check and missing:
         sys.exit(EXIT_NO)
 
 
@@ -84,8 +85,27 @@ def _models(models: list[dict[str, Any]]) -> Lines:
     return made.lines()
 
 
-def _refusals(refusals: list[dict[str, Any]]) -> Lines:
-    return [
-        text.escape(f"refused: {one['endpoint']} {one['version']}: {one['message']} (found {one['found']})")
-        for one in refusals
-    ]
+def _not_loaded(client: AdminClient) -> list[dict[str, Any]]:
+    """The versions of endpoints that did not load, with the reason."""
+    found = []
+    for one in client.get("/endpoints").body["endpoints"]:
+        # Only an endpoint with such a version has an alarm: the others need not be asked for.
+        versions = client.get(f"/endpoints/{segment(one['name'])}").body["versions"] if one["alarms"] else {}
+        failed = {
+            name: version["message"] for name, version in versions.items() if version["state"] == "failed"
+        }
+        found += [
+            {"endpoint": one["name"], "version": name, "message": message or "; ".join(one["alarms"])}
+            for name, message in failed.items()
+        ]
+    return found
+
+
+def _refusal(one: dict[str, Any]) -> str:
+    """A model of a folder that was refused; what has no name is named by its folder."""
+    names = [one[key] for key in ("endpoint", "version") if one[key] is not None]
+    return text.escape(f"refused: {' '.join(names) or one.get('folder')}: {one['message']}")
+
+
+def _failure(one: dict[str, Any]) -> str:
+    return text.escape(f"did not load: {one['endpoint']} {one['version']}: {one['message']}")
