@@ -6,6 +6,9 @@ session.py for what all client commands share, serve.py for the one that runs a 
 
 from __future__ import annotations
 
+import io
+import sys
+
 import click
 
 import headgate
@@ -61,3 +64,7 @@ def main() -> None:
       headgate get
       headgate traffic digits v2=5%
     """
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal's encoding does not have, such as an arrow, is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -24,6 +24,7 @@ from headgate.cli.exits import EXIT_NO, EXIT_USAGE, failures
 from headgate.cli.output import Format, Lines
 from headgate.cli.plan_view import plan_view
 from headgate.cli.session import Session
+from headgate.cli.text import escape
 from headgate.documents import Document, json_schema, locate_files
 from headgate.errors import HeadgateError, NotFound, PolicyInvalid
 
@@ -210,4 +211,4 @@ def _valid_names(reports: list[dict[str, Any]]) -> Lines:
 def _fault_words(file: str, fault: Mapping[str, Any]) -> str:
     line = f":{fault['line']}" if fault["line"] is not None else ""
     where = f"{fault['path']}: " if fault["path"] else ""
-    return f"{file}{line}: {where}{fault['message']}"
+    return escape(f"{file}{line}: {where}{fault['message']}")

@@ -6,12 +6,19 @@ Not here: which commands there are (``__init__``). Next: session.py.
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import click
 from click.exceptions import NoSuchCommand
 from click.shell_completion import CompletionItem
+
+_TRY_AGAIN = 3
+"""As in ``exits``, which help does not import."""
 
 Arity = Mapping[str, bool]
 """Each option, and whether a value follows it."""
@@ -79,6 +86,17 @@ class LazyGroup(Group):
     def __init__(self, *args: object, entries: Mapping[str, Entry], **more: object) -> None:
         super().__init__(*args, **more)  # type: ignore[arg-type]
         self._entries = entries
+
+    def main(self, *args: Any, **more: Any) -> Any:
+        """Runs the command line; output that cannot be written, on a full disk, is one line and no traceback."""
+        try:
+            return super().main(*args, **more)
+        except OSError as error:
+            # What is buffered cannot be written either, and Python would say so at its end.
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            click.echo(f"headgate: the output could not be written: {error.strerror or error}", err=True)
+            sys.exit(_TRY_AGAIN)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         """All of them, in the order in which help lists them."""

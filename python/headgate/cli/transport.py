@@ -134,6 +134,11 @@ class HttpTransport:
             connection = http.client.HTTPConnection(host, port, timeout=self._connect_seconds)
         try:
             connection.connect()
+        except ssl.SSLCertVerificationError as error:
+            raise UnreachableError(
+                f"{self._address} is not trusted, and nothing was sent to it: {error.verify_message}; if the certificate is "
+                "one of your own, SSL_CERT_FILE names the authority that signed it"
+            ) from error
         except OSError as error:
             raise UnreachableError(
                 f"no gateway answers at {self._address} ({_reason(error)}); start one with `headgate serve`, or name "
@@ -148,7 +153,5 @@ class HttpTransport:
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "it took too long"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
     strerror = getattr(error, "strerror", None)
     return str(strerror or error or type(error).__name__)
