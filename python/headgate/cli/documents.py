@@ -18,7 +18,7 @@ from headgate.cli import output
 from headgate.cli import session as cli
 from headgate.cli.changes import dry, show_change
 from headgate.cli.client import AdminClient, if_match
-from headgate.cli.document_files import Given, file_arguments, parse_file, read_all
+from headgate.cli.document_files import ReadDocument, file_arguments, parse_file, read_all
 from headgate.cli.endpoints import revision_of
 from headgate.cli.exits import EXIT_NO, EXIT_USAGE, failures
 from headgate.cli.output import Format, Lines
@@ -170,7 +170,7 @@ def _precondition(client: AdminClient, endpoint: str, revision: int | None) -> d
         return {"if-none-match": "*"}
 
 
-def _parameters(one: Given, options: Mapping[str, Any]) -> dict[str, str]:
+def _parameters(one: ReadDocument, options: Mapping[str, Any]) -> dict[str, str]:
     """The query of a PUT."""
     return ({} if options["remote"] else one.source) | (
         {"take_traffic": "true"} if options["take_traffic"] else {}

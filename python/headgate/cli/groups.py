@@ -54,12 +54,12 @@ class Group(click.Group):
         for at in commands:
             command = self.get_command(ctx, args[at])
             if command is not None and _options_end(args, dict(_options_of(command))) == at:
-                return _behind(args, at)
+                return _command_first(args, at)
         end = _options_end(args, self.shared_options)
         if end is not None and end < len(args) and not ctx.resilient_parsing:
             raise NoSuchCommand(args[end], possibilities=self.list_commands(ctx), ctx=ctx)
         # An option that no command has: the command that follows says what it is near to.
-        return _behind(args, commands[0]) if commands else args
+        return _command_first(args, commands[0]) if commands else args
 
     shared_options: Arity = {
         "--admin": True,
@@ -123,7 +123,7 @@ class LazyGroup(Group):
         return [CompletionItem(name, help=entry.help) for name, entry in found if name.startswith(incomplete)]
 
 
-def _behind(args: Sequence[str], at: int) -> list[str]:
+def _command_first(args: Sequence[str], at: int) -> list[str]:
     """The command at that place first, then the options before it, then the rest."""
     return [args[at], *args[:at], *args[at + 1 :]]
 

@@ -26,7 +26,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Where:
+class GatewayOptions:
     """What the options of a command say about it; ``None`` where nothing was written."""
 
     admin: str | None = None
@@ -52,9 +52,9 @@ class _Credential:
     made_for: AdminAddress | None
 
 
-def find_target(where: Where, variables: Mapping[str, str]) -> Target:
+def find_target(options: GatewayOptions, variables: Mapping[str, str]) -> Target:
     """The target of a command; :class:`Unauthenticated` or :class:`PermissionDenied` without a token for it."""
-    finder = _Finder(where, variables)
+    finder = _TargetFinder(options, variables)
     address = finder.address()
     credential = _choose(finder, address)
     if not address.is_private:
@@ -75,27 +75,27 @@ def read_addresses(state: Path) -> dict[str, str]:
     return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
-class _Finder:
+class _TargetFinder:
     """What each source says, from the strongest to the weakest."""
 
-    def __init__(self, where: Where, variables: Mapping[str, str]) -> None:
-        if where.context is not None and (where.admin is not None or where.state is not None):
+    def __init__(self, options: GatewayOptions, variables: Mapping[str, str]) -> None:
+        if options.context is not None and (options.admin is not None or options.state is not None):
             raise InvalidArgument(
                 "--context names a gateway with its address and token: give it without --admin and --state"
             )
-        self._where = where
+        self._options = options
         self._variables = variables
-        self._named = where.named_state(variables)
-        self.state = where.state_folder(variables)
+        self._named = options.named_state(variables)
+        self.state = options.state_folder(variables)
 
     def address(self) -> AdminAddress:
         """The first that is said."""
-        where, variable = self._where, self._variables.get("HEADGATE_ADMIN")
-        if where.admin is not None:
-            return admin_address(where.admin)
-        if where.context is not None:
-            return self._of(self._contexts().get(where.context))
-        if where.state is not None:
+        options, variable = self._options, self._variables.get("HEADGATE_ADMIN")
+        if options.admin is not None:
+            return admin_address(options.admin)
+        if options.context is not None:
+            return self._of(self._contexts().get(options.context))
+        if options.state is not None:
             return self._left_in_state()
         if variable:
             return admin_address(variable, "HEADGATE_ADMIN")
@@ -118,7 +118,7 @@ class _Finder:
             yield self._of_state()
 
     def _of_context(self) -> Iterator[_Credential]:
-        found = self._context(self._where.context)
+        found = self._context(self._options.context)
         if found is not None:
             name, context = found
             yield _Credential(
@@ -147,7 +147,7 @@ class _Finder:
         return admin_address(context.admin, "the context's address")
 
 
-def _choose(finder: _Finder, address: AdminAddress) -> _Credential:
+def _choose(finder: _TargetFinder, address: AdminAddress) -> _Credential:
     """The first token that was made for the address."""
     others = []
     for credential in finder.credentials():

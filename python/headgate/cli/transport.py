@@ -82,10 +82,10 @@ class HttpTransport:
             self.close()
             if kept and request.method == "GET":
                 return self.send(request)
-            raise self._silent(error) from error
+            raise self._no_answer(error) from error
         except (http.client.HTTPException, OSError) as error:
             self.close()
-            raise self._silent(error) from error
+            raise self._no_answer(error) from error
 
     @contextmanager
     def stream(self, request: Request) -> Iterator[Stream]:
@@ -93,7 +93,7 @@ class HttpTransport:
         try:
             yield self._begin(request)
         except (http.client.HTTPException, OSError) as error:
-            raise self._silent(error) from error
+            raise self._no_answer(error) from error
         finally:
             self.close()
 
@@ -146,7 +146,7 @@ class HttpTransport:
             ) from error
         return connection
 
-    def _silent(self, error: Exception) -> UnreachableError:
+    def _no_answer(self, error: Exception) -> UnreachableError:
         return UnreachableError(f"{self._address} did not answer: {_reason(error)}")
 
 

@@ -6,9 +6,9 @@ import pytest
 from click.testing import CliRunner
 
 from headgate.cli import main
-from headgate.cli.client import Patience
+from headgate.cli.client import Timing
 from headgate.cli.session import Surroundings
-from unit.cli.fake_admin import RESULT, TRAFFIC, Carrier, FakeAdmin, call, ok, problem
+from unit.cli.fake_admin import RESULT, TRAFFIC, FakeAdmin, FakeTransport, call, ok, problem
 
 ENTRY = {
     "id": 9, "when": "then", "who": "ci", "role": "operator", "action": "traffic", "endpoint": "digits", "revision": 41,
@@ -40,8 +40,8 @@ class Operation(FakeAdmin):
     def run(self, *arguments: str, seconds: float = 900.0):  # type: ignore[no-untyped-def]
         around = Surroundings(
             variables={"HEADGATE_TOKEN": "headgate_a_b", "HOME": "/nonexistent"},
-            carry=lambda address: Carrier(self, str(address)),
-            patience=Patience(write_seconds=seconds, sleep=self.slept.append, clock=lambda: sum(self.slept)),
+            make_transport=lambda address: FakeTransport(self, str(address)),
+            timing=Timing(write_seconds=seconds, sleep=self.slept.append, clock=lambda: sum(self.slept)),
         )
         return CliRunner().invoke(main, list(arguments), obj=around)
 
