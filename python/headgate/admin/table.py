@@ -148,7 +148,7 @@ def _other_calls(r: Rest) -> list[ApiCall]:
             "/v1/models/{endpoint}/{version}",
             "admin",
             r.unpin,
-            views.PinView,
+            results.PinView,
             "Lets a version's name stand for other bytes; refused while the endpoint has the version.",
             query=("reason",),
         ),

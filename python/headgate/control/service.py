@@ -18,7 +18,7 @@ from typing import Any
 
 from headgate.background import Background
 from headgate.control.domain.calls import INTERNAL, Call, Settings
-from headgate.control.domain.results import Result
+from headgate.control.domain.results import PinView, Result
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.traffic import Stamp, faults
 from headgate.control.reads import endpoints as reads
@@ -29,7 +29,6 @@ from headgate.control.reads.views import (
     EndpointView,
     Explanation,
     Models,
-    PinView,
     RefusalView,
     RevisionSummary,
     RevisionView,

@@ -245,15 +245,6 @@ class ModelView(TypedDict):
     size: int | None
 
 
-class PinView(TypedDict):
-    """A version's name and the digest that it stood for until now."""
-
-    endpoint: str
-    version: str
-    digest: str
-    pinned: str
-
-
 class RefusalView(TypedDict):
     """A version that came with other bytes than the ones it stands for; the pinned ones go on serving."""
 

@@ -6,7 +6,7 @@ Not here: how names are pinned (``store.pins``), which files are refused for it 
 from __future__ import annotations
 
 from headgate.control.domain.calls import Call
-from headgate.control.reads.views import PinView
+from headgate.control.domain.results import PinView
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState
 from headgate.errors import Conflict, VersionNotFound
