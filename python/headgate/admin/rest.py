@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from headgate.admin.asked import Asked
 from headgate.admin.bodies import NewToken
-from headgate.admin.stream import KEEP_ALIVE_SECONDS, EventStream
+from headgate.admin.open_streams import OpenStreams
 from headgate.admin.tokens import Tokens
 from headgate.control import Control
 from headgate.documents import parse_duration
@@ -29,6 +29,7 @@ class Rest:
         """The objects that answer."""
         self._control = control
         self._tokens = tokens
+        self._streams = OpenStreams(tokens)
 
     async def models(self, _asked: Asked) -> Response:
         """Pins and refusals."""
@@ -47,7 +48,7 @@ class Rest:
         after = None if said is None else int(said)
         follow = asked.flag("follow", default=True)
         events = self._control.events(after) if follow else self._control.stored_events(after or 0)
-        return EventStream(events, asked.query("endpoint"), KEEP_ALIVE_SECONDS)
+        return self._streams.answer(asked.principal.id, events, asked.query("endpoint"))
 
     async def audit(self, asked: Asked) -> Response:
         """The audit."""
@@ -88,9 +89,11 @@ class Rest:
         return JSONResponse(made, 201, {"cache-control": "no-store"})
 
     async def revoke_token(self, asked: Asked) -> Response:
-        """Ends a token."""
+        """Ends a token, and the event streams that it opened."""
         token, by, force = asked.path("id"), asked.principal.name, asked.flag("force")
-        return JSONResponse(await asyncio.to_thread(lambda: self._tokens.revoke(token, by, force=force)))
+        revoked = await asyncio.to_thread(lambda: self._tokens.revoke(token, by, force=force))
+        self._streams.end(token)
+        return JSONResponse(revoked)
 
     async def whoami(self, asked: Asked) -> Response:
         """Who the caller is."""

@@ -151,6 +151,11 @@ class Tokens:
         self._touch(record)
         return Principal(record.id, record.name, cast(Role, record.role))
 
+    def is_usable(self, token_id: str) -> bool:
+        """Whether a token is neither revoked nor expired."""
+        record = self._store.tokens.get(token_id)
+        return record is not None and self._usable(record)
+
     def _usable(self, record: TokenRecord) -> bool:
         return record.revoked is None and (
             record.expires is None or record.expires > stamp(self._store.now())

@@ -37,6 +37,21 @@ def test_host(tmp_path: Path, host: str, passes: bool) -> None:
     run(body)
 
 
+@pytest.mark.parametrize("second", ["localhost", "evil.example.com"])
+def test_two_hosts_are_refused(tmp_path: Path, second: str) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            twice = [
+                ("host", "localhost"),
+                ("host", second),
+                ("authorization", p.viewer.headers["authorization"]),
+            ]
+            answer = await p.nobody.get("/v1/endpoints", headers=twice)
+            assert problem(answer) == (400, "invalid_argument")
+
+    run(body)
+
+
 def test_an_ipv6_host_is_named_in_brackets_with_or_without_a_port() -> None:
     async def nothing(*_: object) -> None:
         raise AssertionError("never called")
