@@ -239,11 +239,11 @@ def refusals(registry: Registry) -> list[RefusalView]:
         RefusalView(
             endpoint=refusal.endpoint,
             version=refusal.version,
+            folder=refusal.folder,
             pinned=refusal.pinned,
             found=refusal.found,
             count=refusal.count,
-            message=f"{refusal.version} of {refusal.endpoint} came with other bytes; the pinned artifact goes on "
-            "serving; give the new model a new version",
+            message=refusal.message,
         )
         for refusal in registry.refusals()
     ]

@@ -61,6 +61,8 @@ class FirstLoads:
         order = {str(path): at for at, path in enumerate(self._settings.documents)}
         self._failed.sort(key=lambda failed: order.get(failed[0], len(order)))
         if self._failed and not self._pending() and not await self._plane.list():
+            for place, why in self._failed[1:]:
+                self._tell(place, why)
             raise self._failed[0][1]
         self._is_decided = True
         for place, why in self._failed:
@@ -159,7 +161,7 @@ class FirstLoads:
     def _tell(self, place: str, why: HeadgateError) -> None:
         told = {"document": place, "code": why.code}
         _log.error(
-            "%s was not applied, what was applied of it before is served: %s", place, why.message, extra=told
+            "%s was not applied, what was applied of it before stays: %s", place, why.message, extra=told
         )
 
     # === the folder ===
