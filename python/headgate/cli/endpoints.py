@@ -132,15 +132,11 @@ def models(session: Session, check: bool) -> None:
         found = client.get("/models").body
     session.show(found, lambda: _models(found))
     for refusal in [] if session.as_json else found["refusals"]:
-        cli.words(f"refused: {refusal_place(refusal)}: {refusal['message']}")
+        cli.words(
+            f"refused: {refusal['endpoint']} {refusal['version']}: {refusal['message']} (found {refusal['found']})"
+        )
     if check and found["refusals"]:
         sys.exit(cli.EXIT_NO)
-
-
-def refusal_place(refusal: Mapping[str, Any]) -> str:
-    """Name and version, or the folder of what has neither."""
-    names = [refusal[key] for key in ("endpoint", "version") if refusal[key] is not None]
-    return " ".join(names) or str(refusal["folder"])
 
 
 def revision_of(client: AdminClient, endpoint: str) -> int | None:
