@@ -14,6 +14,7 @@ OBSERVE ?= 127.0.0.1:8002
 ADMIN ?= 127.0.0.1:8003
 STATE ?= .state
 PYTEST_ARGS ?=
+WORKERS ?= auto
 FUZZ ?= 100
 
 VENV := .venv
@@ -21,6 +22,8 @@ PY := $(VENV)/bin/python
 STAMPS := $(VENV)/stamps
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 EXAMPLE := examples/digits
+# What the gRPC code is generated from, and that code.
+PROTO_FILES := $(sort $(wildcard proto/*.proto) $(wildcard tools/proto/Cargo.* tools/proto/src/*.rs) $(wildcard rust/*/src/generated/* rust/*/src/*/generated/*))
 
 # ONNX Runtime reports to its maker unless this is set before it loads.
 export ORT_DISABLE_TELEMETRY := 1
@@ -45,11 +48,12 @@ test-rust: $(STAMPS)/native $(STAMPS)/digits  ## run the tests of the crates
 
 .PHONY: test-models
 test-models:  ## model checking: every order of the threads that meet in a sketch's shard, a batch and a queue (loom)
-	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --locked -p headgate-sketch -p headgate-runtime -p headgate-engine --lib models
+	cargo test --locked -p headgate-sketch -p headgate-runtime -p headgate-engine --features headgate-sketch/loom,headgate-engine/loom --lib models
 
 .PHONY: test-python
-test-python: $(STAMPS)/native $(STAMPS)/digits  ## run pytest; PYTEST_ARGS="-k traffic" narrows it
-	$(PY) -m pytest $(PYTEST_ARGS)
+test-python: $(STAMPS)/native $(STAMPS)/digits  ## run pytest, WORKERS processes side by side; PYTEST_ARGS="-k traffic" narrows it
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not alone" $(PYTEST_ARGS)
+	$(PY) -m pytest -m alone $(PYTEST_ARGS) || test $$? = 5  # 5: PYTEST_ARGS left none of these
 
 .PHONY: fuzz
 fuzz:  ## the fuzz targets of the crates, FUZZ times as long as in `make test`
@@ -71,13 +75,11 @@ lint: $(STAMPS)/native  ## formatting, clippy, ruff, strict mypy, the stub, the 
 .PHONY: proto
 proto:  ## generate the gRPC messages and services from proto/, without protoc
 	CARGO_TARGET_DIR=target/proto cargo run --quiet --locked --manifest-path tools/proto/Cargo.toml -- .
+	sha256sum $(PROTO_FILES) > proto/generated.sha256
 
 .PHONY: proto-check
-proto-check:  ## check that what is generated from proto/ is what is checked in
-	@rm -rf target/proto/fresh && mkdir -p target/proto/fresh && cp -r proto target/proto/fresh/
-	@CARGO_TARGET_DIR=target/proto cargo run --quiet --locked --manifest-path tools/proto/Cargo.toml -- target/proto/fresh
-	diff -r rust/protocol/src/generated target/proto/fresh/rust/protocol/src/generated
-	diff -r rust/server/src/grpc/generated target/proto/fresh/rust/server/src/grpc/generated
+proto-check:  ## check that what is generated from proto/, and what it is made from, is as `make proto` left it
+	@sha256sum $(PROTO_FILES) | diff proto/generated.sha256 - || { echo "Run: make proto" >&2; exit 1; }
 
 .PHONY: format
 format: $(STAMPS)/python  ## format all sources

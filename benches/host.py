@@ -68,17 +68,22 @@ class Host:
 
     def apply(self, name: str, versions: Sequence[tuple[str, str, Path]]) -> None:
         """Serves versions, each a name, a digest and a file; returns when they are served."""
-        listed = [
-            {"name": version, "digest": digest, "artifact": str(path)} for version, digest, path in versions
-        ]
-        spec = {
+        champion = versions[0][0]
+        state = {
             "name": name,
             "revision": 1,
-            "champion": listed[0]["name"],
-            "timeout_ms": 10_000,
-            "versions": listed,
+            "spec": {
+                "versions": {version: {"digest": digest} for version, digest, _ in versions},
+                "traffic": {"champion": champion},
+                "limits": {"timeout": 10_000},
+            },
+            "traffic": {"champion": champion, "last_good": champion},
+            "load": {
+                "versions": [version for version, _, _ in versions],
+                "artifacts": {version: str(path) for version, _, path in versions},
+            },
         }
-        ticket = self._plane.apply(json.dumps(spec).encode())
+        ticket = self._plane.apply(json.dumps(state).encode())
         while True:
             for event in json.loads(self._plane.events()):
                 if event.get("ticket") == ticket:

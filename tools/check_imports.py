@@ -1,6 +1,7 @@
 """Checks that imports run one way: between the modules of the package, and between the crates.
 
 Python:  cli -> gateway -> admin, observe -> control -> registry, drift -> store, documents -> errors
+         inside control: service -> reads -> writes -> domain
 Rust:    the table of CONTRIBUTING.md, written below as CRATES
 
 A module may import what is below it, any number of steps down; never what stands beside or above it.
@@ -21,7 +22,7 @@ PACKAGE = ROOT / "python" / "headgate"
 #: From the bottom to the top. Helpers without knowledge of the domain stand just above ``errors``.
 LAYERS: list[set[str]] = [
     {"errors", "_native", "__init__"},
-    {"runtime_library", "nvidia_libraries"},
+    {"runtime_library", "nvidia_libraries", "background"},
     {"store", "documents"},
     {"registry", "drift"},
     {"control"},
@@ -30,6 +31,11 @@ LAYERS: list[set[str]] = [
     {"cli"},
     {"__main__"},
 ]
+
+#: The rooms of a module, from the bottom to the top: a file may import its own room and those below.
+ROOMS: dict[str, list[set[str]]] = {
+    "control": [{"domain"}, {"writes"}, {"reads"}, {"service"}, {"__init__"}],
+}
 
 #: What each crate may depend on among ours.
 CRATES: dict[str, set[str]] = {
@@ -51,9 +57,15 @@ def layer_of(module: str) -> int | None:
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
     """The line and top-level module of each import that a file makes from the package; ``__init__`` for the root."""
+    known = {entry.stem for entry in PACKAGE.iterdir()}
+    for line, target in targets_of(path):
+        yield line, target[1] if len(target) > 1 and target[1] in known else "__init__"
+
+
+def targets_of(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """The line and dotted name, in parts, of each import that a file makes from the package."""
     inside = path.relative_to(PACKAGE.parent).with_suffix("").parts
     package = inside[:-1]
-    known = {entry.stem for entry in PACKAGE.iterdir()}
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             targets = [tuple(alias.name.split(".")) for alias in node.names]
@@ -64,10 +76,25 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
             targets = [(*base, alias.name) for alias in node.names]
         else:
             continue
-        for target in targets:
-            if target[0] != "headgate":
+        yield from ((node.lineno, target) for target in targets if target[0] == "headgate")
+
+
+def room_faults() -> Iterator[str]:
+    """One sentence for each import inside a module that goes up from one of its rooms to another."""
+    for module, rooms in ROOMS.items():
+        ranks = {room: rank for rank, names in enumerate(rooms) for room in names}
+        for path in sorted((PACKAGE / module).rglob("*.py")):
+            own = path.relative_to(PACKAGE / module).with_suffix("").parts[0]
+            where = path.relative_to(ROOT)
+            if own not in ranks:
+                yield f"{where}: {own!r} is no room of {module!r}; add it to ROOMS in tools/check_imports.py"
                 continue
-            yield node.lineno, target[1] if len(target) > 1 and target[1] in known else "__init__"
+            for line, target in targets_of(path):
+                if target[1:2] != (module,):
+                    continue
+                room = target[2] if len(target) > 2 and target[2] in ranks else "__init__"
+                if ranks[room] > ranks[own]:
+                    yield f"{where}:{line}: {own!r} imports {room!r}, which is not below it in {module!r}"
 
 
 def module_faults() -> Iterator[str]:
@@ -104,11 +131,11 @@ def crate_faults() -> Iterator[str]:
 
 def main() -> int:
     """Prints the faults; 1 when there are any."""
-    faults = [*module_faults(), *crate_faults()]
+    faults = [*module_faults(), *room_faults(), *crate_faults()]
     for fault in faults:
         print(fault, file=sys.stderr)
     if not faults:
-        print("imports and crates run one way")
+        print("imports, rooms and crates run one way")
     return 1 if faults else 0
 
 

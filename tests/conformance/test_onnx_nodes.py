@@ -94,8 +94,8 @@ def make(folder: Path) -> tuple[list[NodeCase], dict[str, str]]:
 def endpoint(name: str, model: Path) -> bytes:
     """The state of an endpoint whose digest is its file's: models with the same digest are loaded once."""
     state = json.loads(native.endpoint(name, model))
-    state["versions"][0]["digest"] = f"sha256:{hashlib.sha256(model.read_bytes()).hexdigest()}"
-    state["non_finite"] = "string"
+    state["spec"]["versions"]["v1"]["digest"] = f"sha256:{hashlib.sha256(model.read_bytes()).hexdigest()}"
+    state["spec"]["answers"] = {"non_finite": "string"}
     return json.dumps(state).encode()
 
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from headgate.documents import Document, format_weight, is_name, parse, parse_one, parse_weight
+from headgate.control.domain.spec import Spec
+from headgate.documents import Document, Endpoint, format_weight, is_name, parse, parse_one, parse_weight
 from headgate.errors import PolicyInvalid
 
 ROOT = Path("root-of-the-document")
@@ -45,6 +46,31 @@ versions = st.one_of(
 )
 
 
+durations = st.builds(lambda n, unit: f"{n}{unit}", st.integers(1, 1000), st.sampled_from(["ms", "s", "m"]))
+limits = st.fixed_dictionaries(
+    {},
+    optional={
+        "timeout": durations | st.just("30s"),
+        "rate": st.fixed_dictionaries(
+            {"per_second": st.integers(1, 1000) | st.floats(0.001, 1000)},
+            optional={"by": st.just("header.X-Caller"), "burst": st.integers(1, 100)},
+        ),
+        "breaker": st.fixed_dictionaries(
+            {},
+            optional={
+                "consecutive": st.integers(1, 9),
+                "success_rate": st.integers(0, 10_000).map(format_weight),
+                "window": durations,
+            },
+        ),
+        "priority": st.fixed_dictionaries(
+            {"by": st.just("header.X-Class"), "classes": st.just(["first", "second"])},
+            optional={"unnamed": st.just("first")},
+        ),
+    },
+)
+
+
 @st.composite
 def documents(draw: st.DrawFn) -> dict[str, Any]:
     """A document as written, without faults."""
@@ -69,7 +95,9 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.booleans()):
         out["columns"] = draw(st.dictionaries(labels, st.lists(labels, min_size=1, max_size=4), max_size=3))
     if draw(st.booleans()):
-        out["limits"] = {"timeout": f"{draw(st.integers(1, 1000))}{draw(st.sampled_from(['ms', 's', 'm']))}"}
+        out["limits"] = draw(limits)
+    if draw(st.booleans()):
+        out["answers"] = {"non_finite": draw(st.sampled_from(["error", "null", "string"]))}
     return out
 
 
@@ -93,6 +121,20 @@ def test_json_and_normal_form_give_the_same_endpoint(value: dict[str, Any]) -> N
         if isinstance(version, dict) and "constant" in version:
             held = first.endpoint.as_written()["versions"][name]["constant"]
             assert json.dumps(held) == json.dumps(version["constant"])
+
+
+@patient
+@given(documents())
+def test_the_spec_outlives_writing_and_storing(value: dict[str, Any]) -> None:
+    def spec(endpoint: Endpoint) -> dict[str, Any]:
+        return endpoint.spec({name: f"sha256:{name}" for name in endpoint.versions}, "sha256:baseline")
+
+    first = read(json.dumps(value).encode()).endpoint
+    made = spec(first)
+    assert spec(read(json.dumps(first.as_written()).encode()).endpoint) == made
+    stored = json.loads(json.dumps(Spec.model_validate(made).dumped()))
+    assert stored == made
+    assert Spec.model_validate(stored) == Spec.model_validate(made)
 
 
 @patient

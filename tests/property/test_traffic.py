@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,16 +10,16 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headgate.control import merge, traffic
-from headgate.control.merge import Declared, Merge
-from headgate.control.shares import EMPTY, Table, moves, owners
-from headgate.control.traffic import Fleet, LiveTraffic, Stamp
+from headgate.control.domain import merge, traffic
+from headgate.control.domain.merge import Declared, Merge
+from headgate.control.domain.shares import EMPTY, Table, moves, owners
+from headgate.control.domain.traffic import KnownVersions, LiveTraffic, Stamp
 from headgate.errors import Conflict, PolicyInvalid
 from support.tools import need_native
 from unit.fake_native import SLOTS, set_weights
 
 VERSIONS = ["v1", "v2", "v3", "v4"]
-FLEET = Fleet("e", {name: f"sha256:{name * 20}" for name in VERSIONS}, set_weights)
+KNOWN = KnownVersions("e", {name: f"sha256:{name * 20}" for name in VERSIONS}, set_weights)
 STAMP = Stamp("ann", "2027-01-01T00:00:01Z", "why")
 NOW = STAMP.when
 
@@ -57,17 +58,17 @@ def draw_call(draw: st.DrawFn, live: LiveTraffic) -> LiveTraffic:
 
 
 def call(live: LiveTraffic, what: str, version: str, weights: Mapping[str, int]) -> LiveTraffic:
-    digest = FLEET.digests[version]
+    digest = KNOWN.digests[version]
     if what == "patch":
-        return traffic.patch(live, None, weights, FLEET, NOW).live
+        return traffic.patch(live, None, weights, KNOWN, NOW).live
     if what == "crown":
-        return traffic.patch(live, version, {}, FLEET, NOW).live
+        return traffic.patch(live, version, {}, KNOWN, NOW).live
     if what == "rollback":
-        return traffic.rollback(live, FLEET, STAMP).live
+        return traffic.rollback(live, KNOWN, STAMP).live
     if what == "abort":
         return traffic.abort(live, STAMP).live
     if what == "block":
-        return traffic.block(live, digest, version, FLEET, STAMP).live
+        return traffic.block(live, digest, version, KNOWN, STAMP).live
     return traffic.unblock(live, digest, version).live
 
 
@@ -82,7 +83,7 @@ def check(live: LiveTraffic) -> None:
     assert live.champion not in given_away
     blocked = {block.digest for block in live.blocked}
     for version in {live.champion, live.last_good, *given_away}:
-        assert FLEET.digests[version] not in blocked
+        assert KNOWN.digests[version] not in blocked
     assert bool(live.table.salt) == bool(live.table.given)
     slots = [s for _, a, b in live.table.given for s in range(min(a, b), max(a, b) + 1)]
     assert len(slots) == len(set(slots))
@@ -112,8 +113,8 @@ def _next(data: st.DataObject, live: LiveTraffic) -> LiveTraffic:
 @given(st.integers(1, 9000), st.integers(0, 1000))
 @settings(deadline=None)
 def test_raising_moves_nobody_off_the_challenger_and_only_what_is_needed(low: int, more: int) -> None:
-    before = traffic.patch(fresh(), None, {"v2": low}, FLEET, NOW).live
-    after = traffic.patch(before, None, {"v2": low + more}, FLEET, NOW).live
+    before = traffic.patch(fresh(), None, {"v2": low}, KNOWN, NOW).live
+    after = traffic.patch(before, None, {"v2": low + more}, KNOWN, NOW).live
     moved = moves(table_owners(before), table_owners(after))
     assert moved == ({"v1→v2": more} if more else {})
     assert after.table.salt == before.table.salt
@@ -123,7 +124,7 @@ def test_raising_moves_nobody_off_the_challenger_and_only_what_is_needed(low: in
 @settings(max_examples=150, deadline=None)
 def test_a_change_of_weights_moves_the_minimum(live: LiveTraffic, weights: dict[str, int]) -> None:
     try:
-        after = traffic.patch(live, None, weights, FLEET, NOW).live
+        after = traffic.patch(live, None, weights, KNOWN, NOW).live
     except PolicyInvalid:
         return
     old, new = live.weights(), after.weights()
@@ -137,12 +138,12 @@ def test_a_change_of_weights_moves_the_minimum(live: LiveTraffic, weights: dict[
 @given(st.integers(0, 3000), st.lists(st.integers(1, 3000), min_size=1, max_size=4))
 @settings(deadline=None)
 def test_lowering_back_restores_table_and_salt_exactly(base: int, raises: list[int]) -> None:
-    before = traffic.patch(fresh(), None, {"v2": base}, FLEET, NOW).live
+    before = traffic.patch(fresh(), None, {"v2": base}, KNOWN, NOW).live
     live, total = before, base
     for step in raises:
         total = min(SLOTS, total + step)
-        live = traffic.patch(live, None, {"v2": total}, FLEET, NOW).live
-    live = traffic.patch(live, None, {"v2": base}, FLEET, NOW).live
+        live = traffic.patch(live, None, {"v2": total}, KNOWN, NOW).live
+    live = traffic.patch(live, None, {"v2": base}, KNOWN, NOW).live
     assert live.table == before.table
 
 
@@ -153,11 +154,11 @@ def test_abort_restores_the_table_before_the_trial(live: LiveTraffic) -> None:
     assert start.table == EMPTY
     for version in ("v2", "v3"):
         try:
-            trial = traffic.patch(start, None, {version: 500}, FLEET, NOW).live
+            trial = traffic.patch(start, None, {version: 500}, KNOWN, NOW).live
         except PolicyInvalid:
             continue
         assert trial.attempt == start.attempt + 1
-        assert trial.table.salt == f"e/{FLEET.digests[version][7:19]}/{trial.attempt}"
+        assert trial.table.salt == f"e/{KNOWN.digests[version][7:19]}/{trial.attempt}"
         back = traffic.abort(trial, STAMP).live
         assert (back.champion, back.table) == (start.champion, start.table)
 
@@ -165,31 +166,120 @@ def test_abort_restores_the_table_before_the_trial(live: LiveTraffic) -> None:
 @given(any_traffic())
 @settings(max_examples=150, deadline=None)
 def test_rollback_is_a_statement_about_the_state(live: LiveTraffic) -> None:
-    once = traffic.rollback(live, FLEET, STAMP)
+    once = traffic.rollback(live, KNOWN, STAMP)
     assert once.live.table == EMPTY
     assert once.live.champion == live.last_good
     losers = ({live.champion} | set(live.weights())) - {live.last_good}
-    assert {FLEET.digests[v] for v in losers} <= {block.digest for block in once.live.blocked}
-    again = traffic.rollback(once.live, FLEET, replace(STAMP, when="2027-01-02T00:00:00Z"))
+    assert {KNOWN.digests[v] for v in losers} <= {block.digest for block in once.live.blocked}
+    again = traffic.rollback(once.live, KNOWN, replace(STAMP, when="2027-01-02T00:00:00Z"))
     assert again.already
     assert again.live == once.live
     assert again.message == f"already 100 % {once.live.champion} since {once.live.since}"
 
 
+class Suspicion:
+    """Which versions somebody moved away from because they were bad: what the state machine of ``traffic`` stands for."""
+
+    def __init__(self, live: LiveTraffic) -> None:
+        self.live = live
+        self.left: set[str] = set()
+
+    def then(self, what: str, version: str, weights: Mapping[str, int]) -> None:
+        before, self.live = self.live, call(self.live, what, version, weights)
+        away = before.champion != self.live.champion
+        if away and (what in {"rollback", "block"} or self.live.champion == before.last_good):
+            self.left.add(before.champion)
+        if what == "rollback":
+            self.left |= set(before.weights()) - {self.live.champion}
+        self.left.discard(self.live.champion)
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_a_rollback_never_goes_to_a_version_that_somebody_moved_away_from(data: st.DataObject) -> None:
+    history = Suspicion(fresh())
+    for _ in range(data.draw(st.integers(1, 12))):
+        what = data.draw(st.sampled_from(["patch", "crown", "rollback", "abort", "block", "unblock"]))
+        with contextlib.suppress(PolicyInvalid, Conflict):
+            history.then(what, data.draw(st.sampled_from(VERSIONS)), data.draw(challengers))
+        assert history.live.last_good not in history.left
+        assert traffic.rollback(history.live, KNOWN, STAMP).live.champion not in history.left
+
+
+@given(any_traffic(), st.sampled_from(VERSIONS), challengers)
+@settings(max_examples=150, deadline=None)
+def test_a_move_can_be_rolled_back_unless_it_is_a_return(
+    live: LiveTraffic, version: str, weights: dict[str, int]
+) -> None:
+    weights = {name: slots for name, slots in weights.items() if name != version}
+    try:
+        moved = traffic.patch(live, version, weights, KNOWN, NOW).live
+    except PolicyInvalid:
+        return
+    back = traffic.rollback(moved, KNOWN, STAMP).live.champion
+    if version == live.champion:
+        assert back in {live.champion, live.last_good}
+    else:
+        assert back == (version if version == live.last_good else live.champion)
+
+
+def crowned(*versions: str) -> list[LiveTraffic]:
+    """The states of an endpoint that begins with the first version and moves to the others."""
+    states = [fresh(versions[0])]
+    for version in versions[1:]:
+        states.append(traffic.patch(states[-1], version, {}, KNOWN, NOW).live)
+    return states
+
+
+def rolled_back(live: LiveTraffic) -> tuple[str, list[str | None]]:
+    after = traffic.rollback(live, KNOWN, STAMP).live
+    return after.champion, [block.version for block in after.blocked]
+
+
+def test_a_return_with_a_share_for_the_suspect_rolls_back_to_the_good_version() -> None:
+    live = traffic.patch(crowned("v1", "v2")[-1], "v1", {"v2": 1000}, KNOWN, NOW).live
+    assert rolled_back(live) == ("v1", ["v2"])
+
+
+def test_a_restore_rolls_back_to_where_the_revision_would_have() -> None:
+    first, _, last = crowned("v1", "v2", "v3")
+    trial = traffic.patch(first, None, {"v2": 1000}, KNOWN, NOW).live
+    for then, expected in ((first, ("v1", [])), (trial, ("v1", ["v2"]))):
+        assert rolled_back(traffic.restore(last, then, KNOWN, NOW).live) == expected
+    # A restore of what a rollback left, after its block was lifted, can be rolled back again.
+    second = crowned("v1", "v2")[-1]
+    undone = traffic.rollback(second, KNOWN, STAMP).live
+    undone = traffic.unblock(undone, KNOWN.digests["v2"], "v2").live
+    assert rolled_back(traffic.restore(undone, second, KNOWN, NOW).live) == ("v1", ["v2"])
+
+
+def test_a_document_that_returns_rolls_back_to_the_good_version() -> None:
+    live = crowned("v1", "v2")[-1]
+    change = merged(live, Declared("v1", {"v2": 500}), Declared("v2"))
+    assert rolled_back(change.live) == ("v1", ["v2"])
+
+
+def test_the_same_bytes_under_another_name_are_a_return_too() -> None:
+    known = replace(KNOWN, digests={**KNOWN.digests, "again": KNOWN.digests["v1"]})
+    live = traffic.patch(crowned("v1", "v2")[-1], "again", {"v2": 500}, known, NOW).live
+    after = traffic.rollback(live, known, STAMP).live
+    assert (after.champion, [block.version for block in after.blocked]) == ("again", ["v2"])
+
+
 @given(any_traffic(), st.sampled_from(VERSIONS))
 @settings(deadline=None)
 def test_block_is_idempotent_and_final(live: LiveTraffic, version: str) -> None:
-    digest = FLEET.digests[version]
+    digest = KNOWN.digests[version]
     try:
-        once = traffic.block(live, digest, version, FLEET, STAMP).live
+        once = traffic.block(live, digest, version, KNOWN, STAMP).live
     except Conflict:
         assert live.champion == version
         assert live.last_good == version
         return
     assert version not in set(table_owners(once))
-    assert traffic.block(once, digest, version, FLEET, STAMP).already
+    assert traffic.block(once, digest, version, KNOWN, STAMP).already
     try:
-        traffic.patch(once, None, {version: 1}, FLEET, NOW)
+        traffic.patch(once, None, {version: 1}, KNOWN, NOW)
     except PolicyInvalid as error:
         assert "unblock it first" in error.message
     else:
@@ -202,7 +292,7 @@ def test_block_is_idempotent_and_final(live: LiveTraffic, version: str) -> None:
 
 
 def merged(live: LiveTraffic, new: Declared, base: Declared, *, take: bool = False) -> traffic.Change:
-    return merge.apply_document(live, Merge(new, base, frozenset(VERSIONS), take), FLEET, NOW)
+    return merge.apply_document(live, Merge(new, base, frozenset(VERSIONS), take), KNOWN, NOW)
 
 
 @given(any_traffic(), declared())
@@ -216,7 +306,7 @@ def test_the_same_document_again_changes_nothing(live: LiveTraffic, document: De
 @given(declared(), declared())
 @settings(max_examples=150, deadline=None)
 def test_without_overrides_a_document_is_taken_as_it_is(base: Declared, new: Declared) -> None:
-    live = merge.first(base, None, FLEET, NOW).live
+    live = merge.first(base, None, KNOWN, NOW).live
     change = merged(live, new, base)
     assert change.live.champion == new.champion
     assert change.live.weights() == dict(new.weights)
@@ -255,7 +345,7 @@ def test_a_removed_version_gives_its_slots_to_the_champion(live: LiveTraffic) ->
     for gone in live.weights():
         rest = frozenset(VERSIONS) - {gone}
         three = Merge(Declared(live.champion), Declared(live.champion), rest)
-        after = merge.apply_document(live, three, FLEET, NOW).live
+        after = merge.apply_document(live, three, KNOWN, NOW).live
         lost = moves(table_owners(live), table_owners(after))
         assert lost == {f"{gone}→{live.champion}": live.weights()[gone]}
 

@@ -48,14 +48,13 @@ def endpoint(name: str, model: Path, revision: int = 1) -> bytes:
         {
             "name": name,
             "revision": revision,
-            "versions": [{"name": "v1", "digest": digest(model), "artifact": str(model)}],
-            "champion": "v1",
-            "table": {"salt": "", "given": []},
-            "sticky": None,
-            "timeout_ms": 30_000,
-            "columns": {},
-            "baseline": None,
-            "urgent": False,
+            "spec": {
+                "versions": {"v1": {"digest": digest(model)}},
+                "traffic": {"champion": "v1"},
+                "limits": {"timeout": 30_000},
+            },
+            "traffic": {"champion": "v1", "last_good": "v1"},
+            "load": {"versions": ["v1"], "artifacts": {"v1": str(model)}},
         }
     ).encode()
 

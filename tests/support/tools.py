@@ -38,6 +38,14 @@ def need_program(name: str, package: str | None = None) -> str:
     return path
 
 
+def need_postgres() -> Path:
+    """The folder of PostgreSQL's programs, of the newest version that is installed; skips without one."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
+    if not found:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    return found[-1].parent
+
+
 def thread_count() -> int:
     """How many threads this process has, the interpreter's and all others."""
     return len(list(Path("/proc/self/task").iterdir()))

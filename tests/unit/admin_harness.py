@@ -33,7 +33,7 @@ class Port:
 @asynccontextmanager
 async def port(folder: Path, **settings: Any) -> AsyncIterator[Port]:
     async with gateway(folder, **settings) as gate:
-        tokens = Tokens(gate.store, gate.clock)
+        tokens = Tokens(gate.store)
         app = create_app(gate.control, tokens, hosts=["gw.example.com"])
         clients = {}
         for role in ("viewer", "operator", "admin"):

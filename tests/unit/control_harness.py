@@ -55,15 +55,15 @@ class Gate:
 
     def full_disk(self) -> Callable[[], None]:
         """Every write to the store fails until the result is called."""
-        write = self.store.write
+        write = self.store.transactions.write
 
         def fail() -> Any:
             raise StorageFailed("the state could not be written: database or disk is full")
 
-        self.store.write = fail  # type: ignore[method-assign]
+        self.store.transactions.write = fail  # type: ignore[method-assign]
 
         def heal() -> None:
-            self.store.write = write  # type: ignore[method-assign]
+            self.store.transactions.write = write  # type: ignore[method-assign]
 
         return heal
 
@@ -75,7 +75,7 @@ async def gateway(
     """Starts on the state folder and stops at the end; the data plane is a new one, as after a restart."""
     clock, native, state = clock or Clock(), native or FakeNative(), folder / "state"
     store = open_store(state, clock=clock)
-    control = Control(store, native, ArtifactStore(state), Settings(**settings), clock)
+    control = Control(store, native, ArtifactStore(state), Settings(**settings))
     loop = asyncio.get_running_loop()
     loop.add_reader(native.event_fd(), control.pump)
     try:
@@ -109,11 +109,9 @@ def document(traffic: str = "{champion: v1}", versions: str = "v1 v2 v3", name: 
 
 async def until(true: Callable[[], bool]) -> None:
     """Lets the loop run until something is true; order comes from the loop, not from time."""
-    for _ in range(2000):
-        if true():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it never came true")
+    async with asyncio.timeout(60):
+        while not true():
+            await asyncio.sleep(0.001)
 
 
 def run(work: Callable[[], Awaitable[None]]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import xxhash
 
-from headgate.control.shares import Run, Table
+from headgate.control.domain.shares import Run, Table
 from headgate.errors import PolicyInvalid
 
 SLOTS = 10_000
@@ -39,6 +39,7 @@ class FakeNative:
         self.held: set[str] = set()
         self.failing: dict[str, str] = {}
         self.served: dict[str, dict[str, Any]] = {}
+        self.given: list[dict[str, Any]] = []
         self.applied: list[dict[str, Any]] = []
         self.requests: dict[tuple[str, str], int] = {}
 
@@ -57,7 +58,8 @@ class FakeNative:
         return json.dumps(events).encode()
 
     def apply(self, endpoint: bytes) -> int:
-        asked = json.loads(endpoint)
+        self.given.append(json.loads(endpoint))
+        asked = flat(self.given[-1])
         check(asked)
         self._ticket += 1
         self.applied.append(asked)
@@ -109,6 +111,13 @@ class FakeNative:
             for name, served in self.served.items()
         }
         return json.dumps({"generation": self._generation, "ready": True, "endpoints": endpoints}).encode()
+
+    def exposition(self, open_metrics: bool, compact: bool) -> bytes:
+        lines = [
+            f'headgate_requests_total{{code="ok",endpoint="{endpoint}",version="{version}"}} {count}.0'
+            for (endpoint, version), count in self.requests.items()
+        ]
+        return "\n".join(["# TYPE headgate_requests_total counter", *lines, ""]).encode()
 
     def drift(self, endpoint: str, window_seconds: int) -> bytes:
         window = {"seconds": window_seconds, "from": 0, "to": window_seconds}
@@ -184,6 +193,34 @@ class FakeNative:
         table = Table(served["table"]["salt"], tuple(tuple(run) for run in served["table"]["given"]))
         found = table.owner(self.slot_of(table.salt, key.encode())) if table.given else None
         return served["champion"] if found is None else found[0]
+
+
+def flat(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state as the data plane works with it: live traffic and the versions that are to be in memory; what is not known is refused."""
+    if unknown := state.keys() - {"name", "revision", "spec", "traffic", "load"}:
+        raise PolicyInvalid(f"unknown keys {unknown}")
+    spec, traffic, load = state["spec"], state["traffic"], state["load"]
+    kept = {traffic["champion"], traffic["last_good"]} if spec["traffic"]["keep_warm"] else set()
+    sticky = spec["traffic"].get("sticky")
+    return {
+        "name": state["name"],
+        "revision": state["revision"],
+        "versions": [
+            {
+                "name": name,
+                "artifact": load["artifacts"].get(name),
+                "pinned": name in kept,
+                **spec["versions"][name],
+            }
+            for name in load["versions"]
+        ],
+        "champion": traffic["champion"],
+        "table": traffic["table"],
+        "sticky": None if sticky is None else sticky.removeprefix("header."),
+        "timeout_ms": spec["limits"]["timeout"],
+        "baseline": load["baseline"],
+        "urgent": load["urgent"],
+    }
 
 
 def check(asked: Mapping[str, Any]) -> None:

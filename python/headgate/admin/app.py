@@ -5,8 +5,10 @@ Not here: sockets and the server (``gateway``). Next: ``openapi``.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
+import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
@@ -68,10 +70,12 @@ _PARAMETERS = {"{endpoint}": "{endpoint:endpoint_name}", "{n}": "{n:revision}"}
 def create_app(control: Control, tokens: Tokens, *, hosts: Sequence[str] = ()) -> Starlette:
     """The app. ``hosts`` are the names beside loopback that callers may use."""
     table = calls(Endpoints(control), Rest(control, tokens))
-    schema = describe(table)
+    described_calls = list(table)
+    description = functools.cache(lambda: describe(described_calls))
 
     async def openapi(_asked: Asked) -> ASGIApp:
-        return JSONResponse(schema)
+        # Made when somebody asks: it takes a third of a second that a start should not wait for, nor the event loop.
+        return JSONResponse(await anyio.to_thread.run_sync(description))
 
     table.append(ApiCall("GET", "/openapi.json", "viewer", openapi, dict, "This description."))
     by_path: dict[str, dict[str, ApiCall]] = {}

@@ -54,12 +54,12 @@ class Asked:
             raise InvalidArgument(f"query {name}: it is given {len(values)} times; give it once")
         return values[0] if values else None
 
-    def flag(self, name: str) -> bool:
-        """A parameter that is true or false; false when absent."""
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        """A parameter that is true or false; ``default`` when absent."""
         value = self.query(name)
         if value not in (None, "true", "false"):
             raise InvalidArgument(f"query {name}: {value!r} is neither true nor false")
-        return value == "true"
+        return default if value is None else value == "true"
 
     def number(self, name: str, low: int, high: int) -> int | None:
         """A whole number of the query."""
@@ -83,6 +83,10 @@ class Asked:
         why = why or ""
         if len(why) > _MAX_REASON:
             raise InvalidArgument(f"reason: it has {len(why)} characters; {_MAX_REASON} are kept at most")
+        if not why.isprintable():
+            raise InvalidArgument(
+                f"reason: {why!r} has characters that cannot be printed; write one line of text"
+            )
         return Call(
             principal=self.principal.name,
             role=self.principal.role,

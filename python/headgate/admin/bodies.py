@@ -47,11 +47,14 @@ class RestoreTo(Body):
 
 
 class ExplainKey(BaseModel):
-    """A sticky key, or the headers it would come in."""
+    """A sticky key, or the headers it would come in; at a revision, or now."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     key: Annotated[str, Field(max_length=8192)] | None = None
     headers: dict[str, str] | None = None
+    revision: Annotated[int, Field(ge=1, le=10**15)] | None = Field(
+        None, description="The revision to explain; the present one when absent."
+    )
 
 
 class NewToken(BaseModel):

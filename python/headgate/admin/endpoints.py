@@ -51,7 +51,9 @@ class Endpoints:
         body = asked.read(ExplainKey)
         if body.key is not None and body.headers is not None:
             raise InvalidArgument("send either key or headers, not both")
-        found = await self._control.explain(asked.endpoint, key=body.key, headers=body.headers)
+        found = await self._control.explain(
+            asked.endpoint, key=body.key, headers=body.headers, at=body.revision
+        )
         return JSONResponse(found, headers=_etag(found["revision"]))
 
     async def revisions(self, asked: Asked) -> Response:

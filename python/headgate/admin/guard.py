@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headgate.admin.tokens import Tokens
-from headgate.control.describe import problem, status_of
+from headgate.control.domain.problems import problem, status_of
 from headgate.errors import (
     HeadgateError,
     Internal,

@@ -12,8 +12,8 @@ from pydantic import BaseModel, TypeAdapter
 
 import headgate
 from headgate.admin.table import ApiCall
-from headgate.control.describe import STATUS
-from headgate.control.views import OperationView, Plan, Result
+from headgate.control.domain.problems import STATUS
+from headgate.control.domain.results import OperationView, Plan, Result
 from headgate.documents import Endpoint
 
 Schema = dict[str, Any]
@@ -31,6 +31,7 @@ _QUERY: dict[str, tuple[Schema, str]] = {
     "before": ({"type": "integer", "minimum": 1}, "Only what is older than this one."),
     "window": ({"type": "string", "examples": ["24h"]}, "How far back."),
     "endpoint": ({"type": "string"}, "Only of this endpoint."),
+    "follow": ({"type": "boolean", "default": True}, "false: the stream ends with what is stored."),
 }
 _PATH: dict[str, Schema] = {
     "endpoint": {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"},

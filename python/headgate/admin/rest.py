@@ -35,11 +35,13 @@ class Rest:
         return JSONResponse(await self._control.models())
 
     async def events(self, asked: Asked) -> ASGIApp:
-        """The event stream."""
+        """The event stream; with ``follow=false`` only what is stored."""
         said = asked.request.headers.get("last-event-id")
         if said is not None and not (said.isascii() and said.isdigit() and len(said) <= 18):
             raise InvalidArgument(f"Last-Event-ID: {said!r} is not the id of an event")
-        events = self._control.events(None if said is None else int(said))
+        after = None if said is None else int(said)
+        follow = asked.flag("follow", default=True)
+        events = self._control.events(after) if follow else self._control.stored_events(after or 0)
         return EventStream(events, asked.query("endpoint"), KEEP_ALIVE_SECONDS)
 
     async def audit(self, asked: Asked) -> Response:

@@ -12,8 +12,8 @@ from contextlib import suppress
 
 from starlette.types import Receive, Scope, Send
 
-from headgate.control.views import EventView
-from headgate.store import EventRecord
+from headgate.control.reads.views import EventView
+from headgate.store import EventRecord, seconds
 
 KEEP_ALIVE_SECONDS = 15.0
 _HEAD = [
@@ -26,9 +26,9 @@ _HEAD = [
 def view(event: EventRecord) -> EventView:
     """The JSON of an event."""
     return EventView(
-        id=event.id or None,
+        id=event.generation or None,
         type=event.type,
-        when=event.when,
+        when=seconds(event.when),
         endpoint=event.endpoint,
         revision=event.revision,
         who=event.who,
@@ -39,7 +39,7 @@ def view(event: EventRecord) -> EventView:
 
 def encode(event: EventRecord) -> bytes:
     """The wire form; an event that was never stored has no id, so that the reader keeps its last one."""
-    lines = [f"id: {event.id}"] if event.id else []
+    lines = [f"id: {event.generation}"] if event.generation else []
     lines += [f"event: {event.type}", f"data: {json.dumps(view(event), ensure_ascii=False)}"]
     return ("\n".join(lines) + "\n\n").encode()
 

@@ -17,7 +17,8 @@ from headgate.admin.asked import Asked
 from headgate.admin.endpoints import Endpoints
 from headgate.admin.rest import Rest
 from headgate.admin.tokens import Role, TokenView
-from headgate.control import views
+from headgate.control.domain import results
+from headgate.control.reads import views
 
 Handler = Callable[[Asked], Awaitable[ASGIApp]]
 Takes = Literal["nothing", "json", "document"]
@@ -44,7 +45,7 @@ class ApiCall:
     @property
     def writes(self) -> bool:
         """Whether it changes something."""
-        return self.answer is views.Result
+        return self.answer is results.Result
 
 
 _E = "/v1/endpoints/{endpoint}"
@@ -57,7 +58,7 @@ def _read(path: str, handler: Handler, answer: Any, summary: str, *query: str) -
 
 def _act(verb: str, handler: Handler, summary: str, body: type[BaseModel], **more: Any) -> ApiCall:
     return ApiCall(
-        "POST", f"{_E}:{verb}", "operator", handler, views.Result, summary, body, "json", _WRITE, **more
+        "POST", f"{_E}:{verb}", "operator", handler, results.Result, summary, body, "json", _WRITE, **more
     )
 
 
@@ -76,7 +77,7 @@ def _endpoint_calls(e: Endpoints) -> list[ApiCall]:
             _E,
             "operator",
             e.put,
-            views.Result,
+            results.Result,
             "Applies a document: a three-way merge, or creation.",
             takes="document",
             query=(*_WRITE, "take_traffic", "source"),
@@ -89,7 +90,7 @@ def _endpoint_calls(e: Endpoints) -> list[ApiCall]:
             _E,
             "admin",
             e.delete,
-            views.Result,
+            results.Result,
             "Takes an endpoint away; refused under traffic, history stays.",
             query=(*_WRITE, "force"),
             matches=True,
@@ -100,7 +101,7 @@ def _endpoint_calls(e: Endpoints) -> list[ApiCall]:
             f"{_E}/traffic",
             "operator",
             e.patch,
-            views.Result,
+            results.Result,
             "Overrides weights or champion.",
             bodies.TrafficPatch,
             "json",
@@ -142,7 +143,7 @@ def _other_calls(r: Rest) -> list[ApiCall]:
     token = "/v1/tokens/{id}"  # noqa: S105 - a path
     return [
         _read("/v1/models", r.models, views.Models, "Every version with its digest, and what was refused."),
-        _read("/v1/events", r.events, "text/event-stream", "Events as they happen.", "endpoint"),
+        _read("/v1/events", r.events, "text/event-stream", "Events as they happen.", "endpoint", "follow"),
         ApiCall(
             "GET",
             "/v1/audit",
@@ -152,7 +153,9 @@ def _other_calls(r: Rest) -> list[ApiCall]:
             "Who did what, newest first.",
             query=("endpoint", "limit", "before"),
         ),
-        _read("/v1/operations/{id}", r.operation, views.OperationView, "A change that outlived its request."),
+        _read(
+            "/v1/operations/{id}", r.operation, results.OperationView, "A change that outlived its request."
+        ),
         ApiCall("GET", "/v1/tokens", "admin", r.tokens, {"tokens": [TokenView]}, "All tokens."),
         ApiCall(
             "POST",

@@ -21,7 +21,7 @@ from typing import Final, Literal, cast, get_args
 from typing_extensions import TypedDict
 
 from headgate.errors import InvalidArgument, NotFound, StorageFailed, Unauthenticated
-from headgate.store import AuditRecord, Clock, Store, TokenRecord, stamp, unstamp, utc_now
+from headgate.store import AuditRecord, Store, TokenRecord, seconds, stamp, unstamp
 
 Role = Literal["viewer", "operator", "admin"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
@@ -65,10 +65,9 @@ class Principal:
 class Tokens:
     """The tokens of one gateway; blocks on the disk, so call it from a thread."""
 
-    def __init__(self, store: Store, clock: Clock = utc_now) -> None:
+    def __init__(self, store: Store) -> None:
         """On the gateway's store."""
         self._store = store
-        self._clock = clock
 
     def ensure_first(self, state: Path) -> str | None:
         """Makes an admin token when none can be used any more, and keeps it in ``state/admin-token`` (0600).
@@ -111,7 +110,7 @@ class Tokens:
     def _make(self, name: str, role: str, expires_seconds: int | None) -> tuple[TokenRecord, str]:
         kid, secret = _letters(_KID_LETTERS), _letters(_SECRET_LETTERS)
         text = f"headgate_{kid}_{secret}"
-        now = self._clock()
+        now = self._store.now()
         expires = None if expires_seconds is None else stamp(now + timedelta(seconds=expires_seconds))
         return TokenRecord(kid, _hash(text), role, name, stamp(now), expires, None, None), text
 
@@ -145,10 +144,12 @@ class Tokens:
         return Principal(record.id, record.name, cast(Role, record.role))
 
     def _usable(self, record: TokenRecord) -> bool:
-        return record.revoked is None and (record.expires is None or record.expires > stamp(self._clock()))
+        return record.revoked is None and (
+            record.expires is None or record.expires > stamp(self._store.now())
+        )
 
     def _touch(self, record: TokenRecord) -> None:
-        now = self._clock()
+        now = self._store.now()
         if record.last_used is not None and now - unstamp(record.last_used) < _TOUCH_EVERY:
             return
         try:
@@ -158,7 +159,7 @@ class Tokens:
             _log.exception("the last use of token %s could not be written", record.id)
 
     def _audit(self, by: str, action: str, detail: dict[str, str]) -> AuditRecord:
-        return AuditRecord(stamp(self._clock()), by, "admin", action, None, None, "applied", "", detail)
+        return AuditRecord(stamp(self._store.now()), by, "admin", action, None, None, "applied", "", detail)
 
 
 def _write_secret(path: Path, secret: str) -> None:
@@ -187,4 +188,6 @@ def _hash(text: str) -> str:
 def _view(record: TokenRecord) -> TokenView:
     values = asdict(record)
     del values["sha256"]
+    for name in ("created", "expires", "last_used", "revoked"):
+        values[name] = None if values[name] is None else seconds(values[name])
     return cast(TokenView, values)

@@ -1,66 +1,59 @@
 """The command line: one file per command group, each loaded when its command is called.
 
-A command parses, calls, prints and exits; it decides nothing about serving. Next: session.py for what all
-client commands share, serve.py for the one that runs a gateway.
+A command parses, calls, prints and exits; it decides nothing about serving. Next: groups.py for how commands are found,
+session.py for what all client commands share, serve.py for the one that runs a gateway.
 """
 
 from __future__ import annotations
 
-import importlib
-
 import click
 
 import headgate
+from headgate.cli.groups import Entry, LazyGroup
 
-COMMANDS: dict[str, str] = {
-    "serve": "serve",
-    "validate": "documents",
-    "plan": "documents",
-    "apply": "documents",
-    "get": "endpoints",
-    "traffic": "changes",
-    "rollback": "changes",
-    "abort": "changes",
-    "restore": "changes",
-    "block": "changes",
-    "unblock": "changes",
-    "freeze": "changes",
-    "unfreeze": "changes",
-    "explain": "endpoints",
-    "history": "endpoints",
-    "drift": "endpoints",
-    "models": "endpoints",
-    "token": "tokens",
-    "doctor": "doctor",
+COMMANDS: dict[str, Entry] = {
+    "serve": Entry("serve", "Serve until SIGTERM or Ctrl-C, then drain."),
+    "validate": Entry("documents", "Check documents without a gateway."),
+    "plan": Entry("documents", "Show what applying documents would do."),
+    "apply": Entry("documents", "Make documents the desired state."),
+    "delete": Entry("removal", "Take an endpoint away; its history stays."),
+    "get": Entry("endpoints", "Show all endpoints, or one in full."),
+    "traffic": Entry("changes", "Show live traffic, or move it."),
+    "rollback": Entry("changes", "Go back to the last good champion, now."),
+    "abort": Entry("changes", "Give all traffic back to the champion."),
+    "restore": Entry("changes", "Bring an old revision back, as a new one."),
+    "block": Entry("changes", "Keep a version from traffic."),
+    "unblock": Entry("changes", "Allow a blocked version again."),
+    "freeze": Entry("changes", "Refuse all but the emergency calls."),
+    "unfreeze": Entry("changes", "Allow changes of an endpoint again."),
+    "explain": Entry("explanation", "Say which version answers a caller, and why."),
+    "history": Entry("history", "List the revisions of an endpoint, or show one with its differences."),
+    "drift": Entry("drift", "Compare live inputs and outputs with the baseline; what matters comes first."),
+    "models": Entry("models", "List models, and what was refused."),
+    "events": Entry("events", "Show what happened, or follow what happens."),
+    "audit": Entry("journal", "Show who changed what, and how it ended."),
+    "operations": Entry("journal", "Show a change that outlived its request, or wait for its end."),
+    "whoami": Entry("journal", "Say which gateway is called, and as whom."),
+    "token": Entry("tokens", "Make, list and revoke admin tokens."),
+    "context": Entry("context", "Name gateways, each with its address and its token."),
+    "doctor": Entry("doctor", "Check this machine."),
+    "completion": Entry("shells", "Print the script for completion in a shell."),
 }
-"""Every command and the file it is in, in the order in which help lists them."""
-
-
-class _Commands(click.Group):
-    """Commands that are imported when they are called: a short command must not wait for a gateway's
-    imports.
-    """
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"headgate.cli.{COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name)
-        return command
+"""Every command in the order in which help lists them."""
 
 
 @click.command(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=LazyGroup,
+    entries=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(headgate.__version__, prog_name="headgate")
 def main() -> None:
     """Serve models, split their traffic, and decide with numbers.
 
-    stdout is data, stderr is words; --json prints JSON. Exit codes: 0 done, 1 the check said no, 2 wrong
-    usage or document, 3 could not reach the gateway or try again.
+    stdout is data, stderr is words; -o json, yaml or name prints for programs. Options stand before or after the
+    command. Exit codes: 0 done, 1 a check said no, 2 wrong usage or document, 3 could not reach the gateway or try
+    again, 4 no such thing, 5 refused or changed meanwhile, 6 not allowed.
 
     \b
     Example:

@@ -10,12 +10,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
-from rich.console import Group, RenderableType
 
+from headgate.cli import completion
 from headgate.cli import session as cli
-from headgate.cli.client import if_match, segment
-from headgate.cli.endpoints import revision_of, traffic_view, traffic_words
+from headgate.cli.client import AdminClient, if_match, segment
+from headgate.cli.endpoints import revision_of
+from headgate.cli.output import words
+from headgate.cli.plan_view import plan_view, result_view
 from headgate.cli.session import Session
+from headgate.cli.traffic_view import traffic_view
+from headgate.errors import HeadgateError, PolicyInvalid, VersionNotFound
 
 
 def change_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -35,37 +39,23 @@ def dry(dry_run: bool) -> dict[str, str]:
 
 def show_change(session: Session, answer: Mapping[str, Any], dry_run: bool) -> None:
     """Prints a ``Plan`` after a dry run, else a ``Result``."""
-    if dry_run:
-        session.show(answer, lambda: plan_view(answer))
-        return
-    session.show(answer, lambda: _result(answer))
-    if not answer["durable"]:
-        cli.words(
+    session.show(answer, plan_view if dry_run else result_view, lambda data: [data["endpoint"]])
+    if not dry_run and not answer["durable"]:
+        words(
             "headgate: the change is live but could not be stored: a restart would undo it; mend the state folder "
             "(see the endpoint's alarms in `headgate get`)"
         )
 
 
-def plan_view(plan: Mapping[str, Any]) -> RenderableType:
-    """What a change would do, in words."""
-    champion = plan["champion"]
-    if not plan["changes"]:
-        return Group(f"{plan['endpoint']}: no changes", *_indented(plan["notes"]))
-    base = (
-        "new" if plan["base_revision"] is None else f"revision {plan['base_revision']} -> {plan['revision']}"
-    )
-    lines = [f"{plan['endpoint']}: {base}"]
-    if champion["from"] != champion["to"]:
-        lines.append(f"  champion: {champion['from'] or 'none'} -> {champion['to']}")
-    lines += [f"  {pair}: {slots / 100:g}% of keys" for pair, slots in plan["moves"].items()]
-    lines += [f"  {verb}: {', '.join(plan[verb])}" for verb in ("load", "unload", "block") if plan[verb]]
-    return Group(*lines, *_indented(plan["notes"]), *([plan["diff"].rstrip("\n")] if plan["diff"] else []))
-
-
 @click.command()
-@click.argument("endpoint")
-@click.argument("weights", nargs=-1, metavar="[VERSION=SHARE%]...")
-@click.option("--champion", metavar="VERSION", help="Make this version the champion.")
+@click.argument("endpoint", shell_complete=completion.endpoints)
+@click.argument("weights", nargs=-1, metavar="[VERSION=SHARE%]...", shell_complete=completion.versions)
+@click.option(
+    "--champion",
+    metavar="VERSION",
+    shell_complete=completion.versions,
+    help="Make this version the champion.",
+)
 @change_options
 @cli.client_options
 def traffic(
@@ -91,16 +81,21 @@ def traffic(
     with session.client() as client:
         if not given and champion is None:
             live = client.get(path).body
-            session.show(live, lambda: traffic_view(live))
+            session.show(live, traffic_view, lambda data: [data["endpoint"]])
             return
         body = {"weights": given or None, "champion": champion, "reason": reason}
         revision = client.get(path).revision
-        answer = client.patch(path, body, if_match(revision), dry(dry_run)).body
+        try:
+            answer = client.patch(path, body, if_match(revision), dry(dry_run)).body
+        except PolicyInvalid as error:
+            raise _named_wrongly(
+                client, endpoint, {*given, *([champion] if champion else [])}, error
+            ) from error
     show_change(session, answer, dry_run)
 
 
 @click.command()
-@click.argument("endpoint")
+@click.argument("endpoint", shell_complete=completion.endpoints)
 @change_options
 @cli.client_options
 def rollback(session: Session, endpoint: str, reason: str | None, dry_run: bool) -> None:
@@ -117,7 +112,7 @@ def rollback(session: Session, endpoint: str, reason: str | None, dry_run: bool)
 
 
 @click.command()
-@click.argument("endpoint")
+@click.argument("endpoint", shell_complete=completion.endpoints)
 @change_options
 @cli.client_options
 def abort(session: Session, endpoint: str, reason: str | None, dry_run: bool) -> None:
@@ -133,8 +128,8 @@ def abort(session: Session, endpoint: str, reason: str | None, dry_run: bool) ->
 
 
 @click.command()
-@click.argument("endpoint")
-@click.argument("subject", metavar="VERSION|DIGEST")
+@click.argument("endpoint", shell_complete=completion.endpoints)
+@click.argument("subject", metavar="VERSION|DIGEST", shell_complete=completion.versions)
 @change_options
 @cli.client_options
 def block(session: Session, endpoint: str, subject: str, reason: str | None, dry_run: bool) -> None:
@@ -150,7 +145,7 @@ def block(session: Session, endpoint: str, subject: str, reason: str | None, dry
 
 
 @click.command()
-@click.argument("endpoint")
+@click.argument("endpoint", shell_complete=completion.endpoints)
 @change_options
 @cli.client_options
 def freeze(session: Session, endpoint: str, reason: str | None, dry_run: bool) -> None:
@@ -164,7 +159,7 @@ def freeze(session: Session, endpoint: str, reason: str | None, dry_run: bool) -
 
 
 @click.command()
-@click.argument("endpoint")
+@click.argument("endpoint", shell_complete=completion.endpoints)
 @change_options
 @cli.client_options
 def unfreeze(session: Session, endpoint: str, reason: str | None, dry_run: bool) -> None:
@@ -178,8 +173,8 @@ def unfreeze(session: Session, endpoint: str, reason: str | None, dry_run: bool)
 
 
 @click.command()
-@click.argument("endpoint")
-@click.argument("subject", metavar="VERSION|DIGEST")
+@click.argument("endpoint", shell_complete=completion.endpoints)
+@click.argument("subject", metavar="VERSION|DIGEST", shell_complete=completion.versions)
 @change_options
 @cli.client_options
 def unblock(session: Session, endpoint: str, subject: str, reason: str | None, dry_run: bool) -> None:
@@ -195,7 +190,7 @@ def unblock(session: Session, endpoint: str, subject: str, reason: str | None, d
 
 
 @click.command()
-@click.argument("endpoint")
+@click.argument("endpoint", shell_complete=completion.endpoints)
 @click.argument("revision", type=click.IntRange(min=1))
 @change_options
 @cli.client_options
@@ -208,6 +203,14 @@ def restore(session: Session, endpoint: str, revision: int, reason: str | None, 
       headgate restore digits 38
     """
     _guarded(session, endpoint, "restore", {"revision": revision, "reason": reason}, dry_run)
+
+
+def _named_wrongly(
+    client: AdminClient, endpoint: str, versions: set[str], error: PolicyInvalid
+) -> HeadgateError:
+    """The same refusal, as one about a version that is not there if that is so."""
+    known = client.get(f"/endpoints/{segment(endpoint)}").body["versions"]
+    return error if versions <= set(known) else VersionNotFound(error.message, detail=error.detail)
 
 
 def _emergency(session: Session, endpoint: str, verb: str, body: Mapping[str, Any], dry_run: bool) -> None:
@@ -241,18 +244,3 @@ def _weights(written: tuple[str, ...]) -> dict[str, str]:
 
 def _subject(text: str) -> dict[str, str]:
     return {"digest": text} if text.startswith("sha256:") else {"version": text}
-
-
-def _result(answer: Mapping[str, Any]) -> RenderableType:
-    traffic = answer["traffic"]
-    said, name = answer["message"] or answer["status"], answer["endpoint"]
-    head = f"{said if said.startswith(name) else f'{name}: {said}'} (revision {answer['revision']})"
-    return Group(
-        head,
-        f"  traffic: {traffic_words(traffic['champion'], traffic['weights'])}",
-        *_indented(answer["plan"]["notes"]),
-    )
-
-
-def _indented(lines: list[str]) -> list[str]:
-    return [f"  {line}" for line in lines]

@@ -6,7 +6,6 @@ The checks are gateway/checks.py and gpu_checks.py; this file prints them. Next:
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +13,11 @@ from typing import Any
 import click
 
 from headgate import runtime_library
-from headgate.cli import gpu_checks
+from headgate.cli import gpu_checks, output
 from headgate.cli import session as cli
+from headgate.cli.exits import EXIT_NO, failures
 from headgate.cli.gpu_checks import Gpus
+from headgate.cli.output import Format, Lines
 from headgate.cli.serve import read_settings, setting_options
 from headgate.errors import HeadgateError, Unsupported
 from headgate.gateway import checks, native_module, units
@@ -28,9 +29,9 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 @click.command()
 @setting_options
-@cli.json_option
+@cli.output_options
 @click.pass_context
-def doctor(context: click.Context, /, as_json: bool, **given: Any) -> None:
+def doctor(context: click.Context, /, form: Format, **given: Any) -> None:
     """Check this machine.
 
     ONNX Runtime, GPUs, telemetry, cores, limits, ports, state folder; takes the settings of serve. Exits 1
@@ -42,15 +43,18 @@ def doctor(context: click.Context, /, as_json: bool, **given: Any) -> None:
       headgate doctor --state S --http 127.0.0.1:18000 --json
     """
     around = cli.surroundings_of(context)
-    with cli.failures():
+    with failures():
         settings = read_settings(given, (), around.variables)
     findings = examine(settings, around.machine or this_machine(), gpu_checks.this_machine())
-    if as_json:
-        click.echo(json.dumps({"findings": [finding.as_json() for finding in findings]}, indent=2))
-    else:
-        _draw(findings)
+    found = {"findings": [finding.as_json() for finding in findings]}
+    output.show(
+        form,
+        found,
+        lambda data: _lines(data["findings"]),
+        lambda data: [one["check"] for one in data["findings"]],
+    )
     if any(finding.status == "fail" for finding in findings):
-        sys.exit(cli.EXIT_NO)
+        sys.exit(EXIT_NO)
 
 
 def examine(settings: Settings, machine: Machine, gpus: Gpus) -> list[Finding]:
@@ -74,10 +78,12 @@ def _library_info() -> Callable[[str], bytes] | None:
     return found
 
 
-def _draw(findings: list[Finding]) -> None:
-    width = max(len(finding.check) for finding in findings)
-    for finding in findings:
-        mark = click.style(f"{finding.status:<4}", fg=_COLOURS[finding.status])
-        click.echo(f"{mark}  {finding.check:<{width}}  {finding.message}")
-        if finding.remedy:
-            click.echo(f"{'':<4}  {'':<{width}}  -> {finding.remedy}")
+def _lines(findings: list[dict[str, Any]]) -> Lines:
+    width = max(len(one["check"]) for one in findings)
+    lines = []
+    for one in findings:
+        mark = click.style(f"{one['status']:<4}", fg=_COLOURS[one["status"]])
+        lines.append(f"{mark}  {one['check']:<{width}}  {one['message']}")
+        if one["remedy"]:
+            lines.append(f"{'':<4}  {'':<{width}}  -> {one['remedy']}")
+    return lines

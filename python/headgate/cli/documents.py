@@ -1,7 +1,7 @@
 """Commands about documents: validate, plan, apply. What a document may say is headgate/documents' business.
 
-``validate`` needs no gateway. A file may hold several documents; each is sent to its own endpoint, byte for
-byte. Next: changes.py for how plans and results are shown.
+``validate`` needs no gateway. A file may hold several documents; each is sent to its own endpoint, byte for byte. Next:
+document_files.py for how they are read, plan_view.py for how plans and results are shown.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from typing import Any
 
 import click
 
+from headgate.cli import output
 from headgate.cli import session as cli
-from headgate.cli.changes import dry, plan_view, show_change
+from headgate.cli.changes import dry, show_change
 from headgate.cli.client import AdminClient, if_match
+from headgate.cli.document_files import Given, file_arguments, parse_file, read_all
 from headgate.cli.endpoints import revision_of
+from headgate.cli.exits import EXIT_NO, EXIT_USAGE, failures
+from headgate.cli.output import Format, Lines
+from headgate.cli.plan_view import plan_view
 from headgate.cli.session import Session
-from headgate.documents import Document, json_schema, parse
-from headgate.errors import InvalidArgument, NotFound, PolicyInvalid
+from headgate.documents import json_schema
+from headgate.errors import HeadgateError, NotFound, PolicyInvalid
 
-_files = click.argument(
-    "files", nargs=-1, metavar="FILE...", type=click.Path(path_type=Path, dir_okay=False, allow_dash=False)
-)
 _root = click.option(
     "--root",
     metavar="DIR",
@@ -41,11 +43,11 @@ _remote = click.option(
 
 
 @click.command()
-@_files
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of documents instead.")
 @_root
-@cli.json_option
-def validate(files: tuple[Path, ...], schema: bool, root: Path | None, as_json: bool) -> None:
+@file_arguments
+@cli.output_options
+def validate(files: tuple[Path, ...], schema: bool, root: Path | None, form: Format) -> None:
     """Check documents without a gateway.
 
     Every fault is listed with its path.
@@ -60,25 +62,27 @@ def validate(files: tuple[Path, ...], schema: bool, root: Path | None, as_json: 
     if schema:
         click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
         return
-    with cli.failures():
+    with failures():
         reports = [_report(path, root) for path in files]
-    if as_json:
-        click.echo(json.dumps({"files": reports}, indent=2, ensure_ascii=False))
-    for report in reports:
-        for endpoint in [] if as_json else report["endpoints"]:
-            click.echo(f"{report['file']}: {endpoint}: ok")
+    output.show(
+        form,
+        {"files": reports},
+        lambda data: _checked(data["files"]),
+        lambda data: _valid_names(data["files"]),
+    )
+    for report in reports if form in ("table", "name") else []:
         for fault in report["faults"]:
-            cli.words(_fault_words(report["file"], fault))
+            output.words(_fault_words(report["file"], fault))
     if any(report["faults"] for report in reports):
-        sys.exit(cli.EXIT_USAGE)
+        sys.exit(EXIT_USAGE)
 
 
 @click.command()
-@_files
 @click.option("--take-traffic", is_flag=True, help="Show what `apply --take-traffic` would do.")
 @click.option("--check", is_flag=True, help="Exit 1 when anything would change.")
 @_remote
 @_root
+@file_arguments
 @cli.client_options
 def plan(session: Session, files: tuple[Path, ...], check: bool, root: Path | None, **options: Any) -> None:
     """Show what applying documents would do.
@@ -88,22 +92,24 @@ def plan(session: Session, files: tuple[Path, ...], check: bool, root: Path | No
       headgate plan digits.yaml
       headgate plan --check digits.yaml
     """
-    _some(files)
-    plans = []
+    documents = read_all(files, root)
     with session.client() as client:
-        for path, document in _read(files, root):
-            params = _parameters(path, document, options) | dry(dry_run=True)
-            plans.append(client.put_document(document.name, document.raw, {}, params).body)
-    for one in plans if not session.as_json else []:
-        cli.draw(plan_view(one))
-    if session.as_json:
-        session.show({"plans": plans}, str)
+        plans = [
+            client.put_document(
+                one.document.name, one.document.raw, {}, _parameters(one, options) | dry(dry_run=True)
+            ).body
+            for one in documents
+        ]
+    session.show(
+        {"plans": plans},
+        lambda data: [line for one in data["plans"] for line in plan_view(one)],
+        lambda data: [one["endpoint"] for one in data["plans"]],
+    )
     if check and any(one["changes"] for one in plans):
-        sys.exit(cli.EXIT_NO)
+        sys.exit(EXIT_NO)
 
 
 @click.command()
-@_files
 @click.option("--take-traffic", is_flag=True, help="Move live traffic to what the document says.")
 @click.option(
     "--if-revision", metavar="N", type=click.IntRange(min=1), help="Only if the endpoint is at revision N."
@@ -111,6 +117,7 @@ def plan(session: Session, files: tuple[Path, ...], check: bool, root: Path | No
 @click.option("--reason", "-m", metavar="TEXT", help="Why; kept in the revision and the audit.")
 @_remote
 @_root
+@file_arguments
 @cli.client_options
 def apply(
     session: Session, files: tuple[Path, ...], root: Path | None, reason: str | None, **options: Any
@@ -123,19 +130,32 @@ def apply(
     \b
     Example:
       headgate apply digits.yaml --reason "v2 at 10%"
+      sed s/TAG/v3/ digits.yaml | headgate apply -f -
     """
-    _some(files)
-    results = []
+    documents = read_all(files, root)
+    results: list[dict[str, Any]] = []
     with session.client() as client:
-        for path, document in _read(files, root):
-            params = _parameters(path, document, options) | ({"reason": reason} if reason else {})
-            headers = _precondition(client, document.name, options["if_revision"])
-            answer = client.put_document(document.name, document.raw, headers, params).body
-            results.append(answer)
-            if not session.as_json:
-                show_change(session, answer, dry_run=False)
-    if session.as_json:
-        session.show({"results": results}, str)
+        try:
+            for one in documents:
+                params = _parameters(one, options) | ({"reason": reason} if reason else {})
+                headers = _precondition(client, one.document.name, options["if_revision"])
+                answer = client.put_document(one.document.name, one.document.raw, headers, params).body
+                results.append(answer)
+                if session.for_person:
+                    show_change(session, answer, dry_run=False)
+        except HeadgateError:
+            # What was applied before the fault is applied, and must be told.
+            if results and not session.for_person:
+                _show_results(session, results)
+            raise
+    if not session.for_person:
+        _show_results(session, results)
+
+
+def _show_results(session: Session, results: list[dict[str, Any]]) -> None:
+    session.show(
+        {"results": results}, lambda _: [], lambda data: [one["endpoint"] for one in data["results"]]
+    )
 
 
 def _precondition(client: AdminClient, endpoint: str, revision: int | None) -> dict[str, str]:
@@ -148,50 +168,28 @@ def _precondition(client: AdminClient, endpoint: str, revision: int | None) -> d
         return {"if-none-match": "*"}
 
 
-def _parameters(path: Path, document: Document, options: Mapping[str, Any]) -> dict[str, str]:
-    """The query of a PUT. The gateway learns the path only of a document with files: others may come from
-    anywhere.
-    """
-    where = {"source": str(path.absolute())} if _has_files(document) and not options["remote"] else {}
-    return where | ({"take_traffic": "true"} if options["take_traffic"] else {})
-
-
-def _has_files(document: Document) -> bool:
-    endpoint = document.endpoint
-    models = any(version.model is not None for version in endpoint.versions.values())
-    return models or (endpoint.drift is not None and endpoint.drift.baseline is not None)
-
-
-def _some(files: tuple[Path, ...]) -> None:
-    if not files:
-        raise click.UsageError("name at least one file")
-
-
-def _read(files: tuple[Path, ...], root: Path | None) -> list[tuple[Path, Document]]:
-    """Every document of every file, all parsed before the first is sent: a fault in the last one changes
-    nothing.
-    """
-    found: list[tuple[Path, Document]] = []
-    for path in files:
-        found += [(path, document) for document in _parse(path, root)]
-    return found
-
-
-def _parse(path: Path, root: Path | None) -> list[Document]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InvalidArgument(f"{path} cannot be read: {error.strerror}") from error
-    return parse(data, source=str(path), root=root or path.absolute().parent)
+def _parameters(one: Given, options: Mapping[str, Any]) -> dict[str, str]:
+    """The query of a PUT."""
+    return ({} if options["remote"] else one.source) | (
+        {"take_traffic": "true"} if options["take_traffic"] else {}
+    )
 
 
 def _report(path: Path, root: Path | None) -> dict[str, Any]:
     """One file's endpoints, or its faults."""
     try:
-        documents = _parse(path, root)
+        documents = parse_file(path, root)
     except PolicyInvalid as error:
         return {"file": str(path), "endpoints": [], "faults": error.detail["faults"]}
     return {"file": str(path), "endpoints": [document.name for document in documents], "faults": []}
+
+
+def _checked(reports: list[dict[str, Any]]) -> Lines:
+    return [f"{report['file']}: {endpoint}: ok" for report in reports for endpoint in report["endpoints"]]
+
+
+def _valid_names(reports: list[dict[str, Any]]) -> Lines:
+    return [endpoint for report in reports for endpoint in report["endpoints"]]
 
 
 def _fault_words(file: str, fault: Mapping[str, Any]) -> str:

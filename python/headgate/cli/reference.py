@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import click
 
 from headgate.cli import COMMANDS, main
+from headgate.cli.exits import MEANINGS
 from headgate.gateway.settings_table import SETTINGS
 
 _WIDTH = 100
@@ -20,24 +21,34 @@ _HEAD = """# Command line
 
 Made by `python -m headgate.cli.reference`; edit the commands, not this page.
 
-stdout is data, stderr is words; `--json` prints JSON. Exit codes of every command:
+stdout is data, stderr is words. `-o json`, `-o yaml` and `-o name` print for programs; `--json` is the same as `-o json`.
+Options stand before or after the command.
 
-| code | meaning |
-|---|---|
-| 0 | done |
-| 1 | the check said no: a conflict, a model that does not load, a failing `--check` or `doctor` |
-| 2 | wrong usage or document; also a missing or too weak token |
-| 3 | could not reach the gateway, or try again: draining, the store failed, somebody else changed it |
+## Which gateway is called, and with which token
 
-Client commands call the admin API at `--admin`, else `HEADGATE_ADMIN`, else the address that the gateway left in its
-state folder (`addresses.json`), else `127.0.0.1:8003`. The token is `HEADGATE_TOKEN`, else the file `admin-token` in
-the state folder (`--state`, else `HEADGATE_STATE`, else `$XDG_STATE_HOME/headgate`, else `~/.local/state/headgate`).
+The address is, in this order: `--admin`; that of `--context`; the one that the gateway left in the folder of `--state`
+(`addresses.json`); `HEADGATE_ADMIN`; the one left in `HEADGATE_STATE`; that of `HEADGATE_CONTEXT`; that of the context in use
+(`headgate context use`); the one left in the usual state folder (`$XDG_STATE_HOME/headgate`, else `~/.local/state/headgate`); and
+`127.0.0.1:8003`.
+
+A token is sent only to the address it was made for: `HEADGATE_TOKEN` to `HEADGATE_ADMIN` (if that is not set, to whatever is
+called), the token of a context to its address, the file `admin-token` of a state folder to the address beside it. Of several that
+fit, the first is sent. Beyond this machine a token is sent over TLS only: name the gateway as `https://HOST`, behind a proxy that
+ends TLS, or call it through a tunnel (`ssh -L 8003:127.0.0.1:8003 HOST`).
 """
 
 
 def page() -> str:
     """The whole page, as Markdown."""
-    return "\n".join([_HEAD, *_settings(), "", *_commands()]).rstrip("\n") + "\n"
+    return "\n".join([_HEAD, *_exit_codes(), "", *_settings(), "", *_commands()]).rstrip("\n") + "\n"
+
+
+def _exit_codes() -> Iterator[str]:
+    yield "## Exit codes\n"
+    yield "| code | meaning |"
+    yield "|---|---|"
+    for code, meaning in MEANINGS.items():
+        yield f"| {code} | {meaning} |"
 
 
 def _settings() -> Iterator[str]:

@@ -76,7 +76,7 @@ def serve(context: click.Context, /, documents: tuple[Path, ...], **given: Any) 
     """Serve until SIGTERM or Ctrl-C, then drain.
 
     A drained gateway exits 0. What was applied last is served again after a restart; a document given here
-    is applied only if it changed since it was last applied from that file. When the start is over, one JSON
+    is applied only if these bytes were never applied from that file before. When the start is over, one JSON
     line on stdout tells the bound addresses (port 0 takes any free one); the log is on stderr. SIGHUP opens
     the access log anew. The command line goes before HEADGATE_* variables, those before --config.
 

@@ -1,53 +1,45 @@
 """What every client command shares: options, the client, output, exit codes.
 
-stdout is data, stderr is words. Exit codes: 0 done, 1 the check said no, 2 wrong usage or document, 3 could
-not reach the gateway or try again. No command prints or exits in another way. Next: endpoints.py for
-commands that use it.
+stdout is data, stderr is words. A command gets a :class:`Session` first; it prints through ``show`` and ends through
+``exits``. Not here: which gateway is called (``target``). Next: endpoints.py for commands that use it.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
-import httpx
-from rich.console import Console, RenderableType
-from rich.table import Table
 
-from headgate.cli.client import AdminClient, Target, UnreachableError, read_addresses
-from headgate.errors import HeadgateError, InvalidArgument, Unauthenticated
-from headgate.gateway.checks import Machine
-from headgate.gateway.settings import default_state
-from headgate.gateway.units import parse_address
+from headgate.cli import completion, output
+from headgate.cli.address import AdminAddress
+from headgate.cli.client import AdminClient, Patience
+from headgate.cli.exits import EXIT_TRY_AGAIN, exit_code, fail, failures
+from headgate.cli.output import FORMATS, Format, Names, View, words
+from headgate.cli.suggestions import meant
+from headgate.cli.target import Where, find_target
+from headgate.cli.transport import Transport
 
-EXIT_NO = 1
-EXIT_USAGE = 2
-EXIT_TRY_AGAIN = 3
+if TYPE_CHECKING:
+    from headgate.gateway.checks import Machine
 
-_EXIT_BY_CODE = {
-    "conflict": EXIT_NO,
-    "model_load_failed": EXIT_NO,
-    "unreachable": EXIT_TRY_AGAIN,
-    "revision_conflict": EXIT_TRY_AGAIN,
-    "rate_limited": EXIT_TRY_AGAIN,
-    "overloaded": EXIT_TRY_AGAIN,
-    "model_not_ready": EXIT_TRY_AGAIN,
-    "draining": EXIT_TRY_AGAIN,
-    "storage_failed": EXIT_TRY_AGAIN,
-    "deadline_exceeded": EXIT_TRY_AGAIN,
-    "backend_failed": EXIT_TRY_AGAIN,
-    "internal": EXIT_TRY_AGAIN,
-}
-_PIPE_WIDTH = 4_000
-"""Wide enough that a table that is not read by eye is never folded or cut."""
+__all__ = [
+    "EXIT_TRY_AGAIN",
+    "Session",
+    "Surroundings",
+    "client_options",
+    "exit_code",
+    "fail",
+    "failures",
+    "output_options",
+    "surroundings_of",
+    "words",
+]
 
 
 @dataclass(frozen=True)
@@ -55,8 +47,15 @@ class Surroundings:
     """What the command line takes from outside itself; the tests hand in another one as click's ``obj``."""
 
     variables: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    transport: httpx.BaseTransport | None = None
+    carry: Callable[[AdminAddress], Transport] | None = None
+    """What carries requests to an address; HTTP if it is not given."""
+    patience: Patience = field(default_factory=Patience)
     machine: Machine | None = None
+
+    def client(self, where: Where, patience: Patience) -> AdminClient:
+        """The admin API of the gateway that ``where`` and the variables name."""
+        target = find_target(where, self.variables)
+        return AdminClient(target, None if self.carry is None else self.carry(target.address), patience)
 
 
 @dataclass(frozen=True)
@@ -64,59 +63,23 @@ class Session:
     """One client command: where it calls and how it prints."""
 
     surroundings: Surroundings
-    admin: str | None
-    state: Path | None
-    as_json: bool
+    where: Where
+    form: Format
 
     @contextmanager
     def client(self) -> Iterator[AdminClient]:
         """The admin API of the gateway that was named, or of the one on this machine."""
-        with AdminClient(self._target()) as client:
+        with self.surroundings.client(self.where, self.surroundings.patience) as client:
             yield client
 
-    def show(self, data: Any, render: Callable[[], RenderableType]) -> None:
-        """Prints ``data``: as JSON when asked for, else as ``render`` draws it."""
-        if self.as_json:
-            click.echo(json.dumps(data, indent=2, ensure_ascii=False))
-        else:
-            draw(render())
+    def show(self, data: Any, view: View, names: Names) -> None:
+        """Prints an answer: as a table that ``view`` draws, as JSON or YAML, or only its ``names``."""
+        output.show(self.form, data, view, names)
 
-    def _target(self) -> Target:
-        variables = self.surroundings.variables
-        state = self.state or (Path(variables["HEADGATE_STATE"]) if variables.get("HEADGATE_STATE") else None)
-        folder = state or default_state(variables)
-        written = self.admin or variables.get("HEADGATE_ADMIN") or read_addresses(folder).get("admin")
-        return Target(
-            url=admin_url(written or "127.0.0.1:8003"),
-            token=_token(variables, folder),
-            transport=self.surroundings.transport,
-        )
-
-
-def admin_url(text: str) -> str:
-    """``http://HOST:PORT`` of an address or URL; an address that means every interface becomes loopback."""
-    if text.startswith("https://"):
-        return text.rstrip("/")
-    try:
-        address = parse_address(text)
-    except ValueError as error:
-        raise InvalidArgument(f"--admin: {error}") from error
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104
-    return f"http://[{host}]:{address.port}" if ":" in host else f"http://{host}:{address.port}"
-
-
-def _token(variables: Mapping[str, str], folder: Path) -> str:
-    given = variables.get("HEADGATE_TOKEN")
-    if given:
-        return given.strip()
-    path = folder / "admin-token"
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise Unauthenticated(
-            f"no token: HEADGATE_TOKEN is not set and {path} cannot be read ({error.strerror}); set the variable, or "
-            "name the gateway's state folder with --state DIR"
-        ) from error
+    @property
+    def for_person(self) -> bool:
+        """Whether the output is a table, so that words beside it help."""
+        return self.form == "table"
 
 
 def surroundings_of(context: click.Context) -> Surroundings:
@@ -126,7 +89,9 @@ def surroundings_of(context: click.Context) -> Surroundings:
 
 
 def client_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds ``--admin``, ``--state`` and ``--json``, and hands the command a :class:`Session` first."""
+    """Adds ``--admin``, ``--state``, ``--context`` and the options of the output, and hands the command a
+    :class:`Session` first.
+    """
 
     @click.option(
         "--admin",
@@ -139,76 +104,46 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
         type=click.Path(path_type=Path),
         help="The gateway's state folder, for its token and address. [HEADGATE_STATE]",
     )
-    @json_option
+    @click.option(
+        "--context",
+        metavar="NAME",
+        shell_complete=completion.contexts,
+        help="A gateway that `headgate context add` named. [HEADGATE_CONTEXT; default: the one in use]",
+    )
+    @output_options
     @click.pass_context
     def wrapped(
-        context: click.Context, /, admin: str | None, state: Path | None, as_json: bool, **rest: Any
+        context: click.Context,
+        /,
+        admin: str | None,
+        state: Path | None,
+        form: Format,
+        **rest: Any,
     ) -> None:
-        session = Session(surroundings_of(context), admin, state, as_json)
-        with failures():
+        session = Session(surroundings_of(context), Where(admin, state, rest.pop("context")), form)
+        with failures(lambda error: meant(error, rest, session.client)):
             command(session, **rest)
 
     return functools.update_wrapper(wrapped, command, updated=())
 
 
-def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds ``--json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds ``-o`` and ``--json``; the command gets what they say as ``form``."""
 
-
-@contextmanager
-def failures() -> Iterator[None]:
-    """Turns every error of ours into words on stderr and an exit code."""
-    try:
-        yield
-    except HeadgateError as error:
-        fail(error)
-
-
-def fail(error: HeadgateError, *, conflict: int = EXIT_NO) -> NoReturn:
-    """Says the error and everything it lists, then exits with the code of its kind.
-
-    ``conflict`` is the exit code of a conflict: for a gateway that cannot start because another one runs it
-    is 3.
-    """
-    words(f"headgate: {error.message}")
-    faults = error.detail.get("faults", [])
-    # The message of a document read here lists its faults itself; one from the gateway may not.
-    for fault in faults if "\n" not in error.message else []:
-        words(f"  {fault['path']}: {fault['message']}" if isinstance(fault, dict) else f"  {fault}")
-    if error.code == "revision_conflict":
-        words("  somebody else changed it meanwhile; look with `headgate get`, then run the command again")
-    sys.exit(conflict if error.code == "conflict" else exit_code(error))
-
-
-def exit_code(error: HeadgateError) -> int:
-    """1 for a refusal, 3 for what may work later, 2 for everything that the caller has to write differently."""
-    if isinstance(error, UnreachableError):
-        return EXIT_TRY_AGAIN
-    return _EXIT_BY_CODE.get(error.code, EXIT_USAGE)
-
-
-def words(text: str) -> None:
-    """A sentence for the person, on stderr."""
-    click.echo(text, err=True)
-
-
-def draw(item: RenderableType) -> None:
-    """Draws a table or text on stdout; markup in data means nothing."""
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False, soft_wrap=True).print(
-        item
+    @click.option(
+        "-o",
+        "--output",
+        "written",
+        type=click.Choice(FORMATS),
+        metavar="FORMAT",
+        help="json, yaml, name (one a line) or table. [default: table]",
     )
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON: the same as -o json.")
+    def wrapped(*given: Any, written: Format | None, as_json: bool, **rest: Any) -> Any:
+        if as_json and written not in (None, "json"):
+            raise click.UsageError(f"--json and -o {written} exclude each other")
+        form: Format = "json" if as_json else written or "table"
+        return command(*given, form=form, **rest)
 
-
-def table(*columns: str) -> Table:
-    """An empty table without lines, in the way of ``ps``."""
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        made.add_column(column, overflow="fold")
-    return made
-
-
-def row(made: Table, *cells: object) -> None:
-    """Adds a row; ``None`` is shown as a dash."""
-    made.add_row(*("-" if cell is None or cell == "" else str(cell) for cell in cells))
+    # click collects the options of what it wraps from here.
+    return functools.update_wrapper(wrapped, command, updated=("__dict__",))

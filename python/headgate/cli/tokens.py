@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from rich.console import RenderableType
 
 from headgate.cli import session as cli
 from headgate.cli.client import segment
+from headgate.cli.groups import Group
+from headgate.cli.output import Lines, Table, words
 from headgate.cli.session import Session
 
 
-@click.group()
+@click.group(cls=Group)
 def token() -> None:
     """Make, list and revoke admin tokens.
 
@@ -40,11 +41,9 @@ def create(session: Session, name: str, role: str, expires: str | None) -> None:
     """
     with session.client() as client:
         made = client.post("/tokens", {"name": name, "role": role, "expires_in": expires}).body
-    session.show(made, lambda: str(made["secret"]))
-    if not session.as_json:
-        cli.words(
-            f"token {made['id']} ({made['role']}) made for {made['name']}; the secret is not shown again"
-        )
+    session.show(made, lambda data: [data["secret"]], lambda data: [data["id"]])
+    if session.for_person:
+        words(f"token {made['id']} ({made['role']}) made for {made['name']}; the secret is not shown again")
 
 
 @token.command("list")
@@ -58,7 +57,9 @@ def list_tokens(session: Session) -> None:
     """
     with session.client() as client:
         found = client.get("/tokens").body
-    session.show(found, lambda: _tokens(found["tokens"]))
+    session.show(
+        found, lambda data: _tokens(data["tokens"]), lambda data: [one["id"] for one in data["tokens"]]
+    )
 
 
 @token.command()
@@ -73,14 +74,17 @@ def revoke(session: Session, token_id: str) -> None:
     """
     with session.client() as client:
         gone = client.delete(f"/tokens/{segment(token_id)}").body
-    session.show(gone, lambda: f"token {gone['id']} ({gone['name']}) revoked {gone['revoked']}")
+    session.show(
+        gone,
+        lambda data: [f"token {data['id']} ({data['name']}) revoked {data['revoked']}"],
+        lambda data: [data["id"]],
+    )
 
 
-def _tokens(tokens: list[dict[str, Any]]) -> RenderableType:
-    made = cli.table("ID", "NAME", "ROLE", "CREATED", "EXPIRES", "LAST USED", "REVOKED")
+def _tokens(tokens: list[dict[str, Any]]) -> Lines:
+    made = Table("ID", "NAME", "ROLE", "CREATED", "EXPIRES", "LAST USED", "REVOKED")
     for one in tokens:
-        cli.row(
-            made,
+        made.row(
             one["id"],
             one["name"],
             one["role"],
@@ -89,4 +93,4 @@ def _tokens(tokens: list[dict[str, Any]]) -> RenderableType:
             one["last_used"],
             one["revoked"],
         )
-    return made
+    return made.lines()

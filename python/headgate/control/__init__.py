@@ -6,11 +6,20 @@ Read in this order: ``shares`` and ``traffic`` (pure), ``merge`` (the three-way 
 Not here: HTTP (``admin``), documents (``documents``), bytes of models (``registry``).
 """
 
-from headgate.control.calls import ABSENT, ANY, EXISTS, INTERNAL, Call, IdempotencyKey, Precondition, Settings
-from headgate.control.document_files import DocumentFile
-from headgate.control.native import DataPlane, Native
+from headgate.control.domain.calls import (
+    ABSENT,
+    ANY,
+    EXISTS,
+    INTERNAL,
+    Call,
+    IdempotencyKey,
+    Precondition,
+    Settings,
+)
+from headgate.control.domain.results import Plan, Result
 from headgate.control.service import Control, Readiness
-from headgate.control.views import Plan, Result
+from headgate.control.writes.data_plane import DataPlane, Native
+from headgate.control.writes.document_files import DocumentFile
 
 __all__ = [
     "ABSENT",

@@ -11,42 +11,47 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from headgate.control import reads, sources
-from headgate.control.calls import INTERNAL, Call, Settings
-from headgate.control.changes import Changes, not_found, present
-from headgate.control.document_files import DocumentFile, DocumentFiles
-from headgate.control.endpoint import EndpointState
-from headgate.control.native import DataPlane
-from headgate.control.once import Once
-from headgate.control.operations import Operations
-from headgate.control.record import Held, hold
-from headgate.control.repair import Repair
-from headgate.control.resolve import Intake, Resolver
-from headgate.control.spec import Paths
-from headgate.control.traffic import Stamp, faults
-from headgate.control.upkeep import Upkeep
-from headgate.control.views import (
+from headgate.background import Background
+from headgate.control.domain.calls import INTERNAL, Call, Settings
+from headgate.control.domain.results import Result
+from headgate.control.domain.revision import Revision
+from headgate.control.domain.traffic import Stamp, faults
+from headgate.control.reads import endpoints as reads
+from headgate.control.reads.recent import Recent
+from headgate.control.reads.views import (
     AuditView,
     EndpointSummary,
     EndpointView,
     Explanation,
     Models,
     RefusalView,
-    Result,
     RevisionSummary,
     RevisionView,
     TrafficView,
 )
-from headgate.control.workshop import Workshop
-from headgate.control.writer import Decide, Writer
+from headgate.control.writes import sources
+from headgate.control.writes.context import Context
+from headgate.control.writes.data_plane import DataPlane, Status, status_of, statuses_of
+from headgate.control.writes.decisions import Decisions, not_found, present
+from headgate.control.writes.document_files import DocumentFile, DocumentFiles
+from headgate.control.writes.endpoint import EndpointState
+from headgate.control.writes.handover import Paths
+from headgate.control.writes.idempotency import Idempotency
+from headgate.control.writes.maintenance import Maintenance
+from headgate.control.writes.operations import Operations
+from headgate.control.writes.records import stored
+from headgate.control.writes.repair import Repair
+from headgate.control.writes.resolve import Intake, Resolver
+from headgate.control.writes.writer import Decide, Writer
 from headgate.documents import Document, check_name, parse_weight
 from headgate.errors import Draining, HeadgateError, InvalidArgument, ModelNotFound
 from headgate.registry import ArtifactStore, Registry
-from headgate.store import Clock, EventRecord, Store, utc_now
+from headgate.store import EventRecord, Store
 
 History = list[RevisionSummary]
 AuditLog = list[AuditView]
@@ -54,8 +59,11 @@ Refusals = list[RefusalView]
 Replayed = list[EventRecord]
 Summaries = list[EndpointSummary]
 
+_DAY_SECONDS = 86_400
 _SUMMARIES = 64
 """Lines of the list of endpoints that are written in one turn of the event loop."""
+_EVENTS = 500
+"""Events that are read from the store at a time."""
 
 
 @dataclass(frozen=True)
@@ -75,22 +83,23 @@ class Control:
         native: DataPlane,
         artifacts: ArtifactStore,
         settings: Settings = Settings(),  # noqa: B008 - frozen
-        clock: Clock = utc_now,
     ) -> None:
         """Nothing is served before :meth:`start`."""
         paths = Paths(artifacts.model_path, artifacts.place, store.state)
         self.registry = Registry(artifacts, store.pins)
         self.settings = settings
-        self._shop = Workshop(store, native, paths, settings, clock)
-        self._writer = Writer(self._shop)
-        self._changes = Changes(self._shop)
+        self._context = Context(store, native, paths, settings)
+        self._writer = Writer(self._context)
+        self._decisions = Decisions(self._context)
         self._resolver = Resolver(self.registry, native, paths)
-        self._once = Once(self._shop)
-        self._files = DocumentFiles(self._shop, self.apply)
-        self._repair = Repair(self._shop)
-        self.operations = Operations(self._shop)
+        self._idempotency = Idempotency(self._context)
+        self._files = DocumentFiles(self._context, self.apply)
+        self._repair = Repair(self._context)
+        self.operations = Operations(self._context)
         self._endpoints: dict[str, EndpointState] = {}
-        self._upkeep = Upkeep(self._shop, self._writer, self._endpoints)
+        self._recent = Recent(lambda: native.exposition(open_metrics=False, compact=False))
+        self._maintenance = Maintenance(self._context, self._writer, self._endpoints)
+        self.background = Background(lambda: self._context.store.now().timestamp())
         self._roots: list[Path] = [root for root in (settings.root, *settings.roots) if root is not None]
         self._writes: set[asyncio.Task[Result]] = set()
         self._started = False
@@ -108,26 +117,27 @@ class Control:
         await self.operations.interrupted()
         self._started = True
         data = {state.name: state.revision for state in self._endpoints.values() if state.current is not None}
-        event = EventRecord("started", self._shop.now(), None, None, "headgate", "", {"endpoints": data})
-        await self._shop.tell(event)
-        self._upkeep.start()
+        event = EventRecord("started", self._context.now(), None, None, "headgate", "", {"endpoints": data})
+        await self._context.tell(event)
+        self._maintenance.start(self.background)
+        self.background.run("sample_metrics", self._recent.turn)
 
     def pump(self) -> None:
         """Drains the data plane's events; call it when ``native.event_fd()`` is readable."""
-        self._shop.tickets.pump()
+        self._context.tickets.pump()
 
     async def close(self) -> None:
         """Ends event streams, refuses what is new, lets what waits end. Idempotent; leaves store and gateway open."""
         if self._closing:
             return
         self._closing = True
-        self._shop.feed.close()
-        self._shop.stop_waiting()
-        self._shop.tickets.close()
-        await self._upkeep.close()
+        self._context.feed.close()
+        self._context.stop_waiting()
+        self._context.tickets.close()
+        await self.background.close()
         await asyncio.gather(*self._writes, return_exceptions=True)
         await self.operations.close()
-        await self._shop.close()
+        await self._context.close()
 
     def readiness(self) -> Readiness:
         """Ready once started while every endpoint's champion answers and the gateway does not stop.
@@ -159,9 +169,9 @@ class Control:
     async def parse(self, endpoint: str, data: bytes, *, source: Path | None = None) -> Document:
         """The one document of ``data``, which must be named ``endpoint``; :class:`PolicyInvalid` lists every fault."""
         state = self._endpoints.get(endpoint)
-        last = None if state is None or state.current is None else state.current.spec.root
+        last = None if state is None or state.current is None else state.current.document.root
         where = sources.Where(source, tuple(self._roots), last, self.settings.root)
-        return await self._shop.io(lambda: sources.read_one(endpoint, data, where))
+        return await self._context.io(lambda: sources.read_one(endpoint, data, where))
 
     async def apply(
         self,
@@ -180,10 +190,12 @@ class Control:
                 state = self._endpoints.get(name)
                 call.precondition.check(name, None if state is None else state.revision)
             intake = Intake.LOOK if call.dry_run else Intake.KEEP
-            ready = await self._shop.long(lambda: self._resolver.ready(document, source_digest, intake))
+            resolved = await self._context.long(
+                lambda: self._resolver.resolve(document, source_digest, intake)
+            )
             if not call.dry_run:
-                self._writer.make_way(self._state(name), ready.text)
-            decide = self._changes.apply(ready, take_traffic=take_traffic)
+                self._writer.cancel_older_loads(self._state(name), resolved.text)
+            decide = self._decisions.apply(resolved, take_traffic=take_traffic)
             return await self._writer.write(self._state(name), call, decide)
 
         return await self._run(call, work)
@@ -191,12 +203,12 @@ class Control:
     async def apply_file(
         self, path: Path, *, root: Path | None = None, call: Call = INTERNAL
     ) -> list[Result]:
-        """Applies every document of a file; ``[]`` when its bytes are the ones last applied from it."""
+        """Applies every document of a file; ``[]`` when everything in it was applied from it before."""
         file = await self.read_file(path, root=root)
         return [] if file is None else await self.apply_read(file, call=call)
 
     async def read_file(self, path: Path, *, root: Path | None = None) -> DocumentFile | None:
-        """The documents of a file; ``None`` when its bytes are the ones last applied from it."""
+        """The documents of a file; ``None`` when everything in it was applied from it before."""
         place = path.absolute()
         folder = place.parent if root is None else root
         file = await self._files.read(place, folder)
@@ -222,31 +234,31 @@ class Control:
                 wrong[f"weights.{version}"] = str(error)
         if wrong:
             raise faults(wrong)
-        return await self._ordinary(endpoint, call, self._changes.patch(slots, champion))
+        return await self._ordinary(endpoint, call, self._decisions.patch(slots, champion))
 
     async def rollback(self, endpoint: str, *, call: Call = INTERNAL) -> Result:
         """Emergency: 100 % on the last good champion; what had traffic beside it is blocked."""
-        return await self._emergency(endpoint, call, self._changes.rollback(self._stamp(call)))
+        return await self._emergency(endpoint, call, self._decisions.rollback(self._stamp(call)))
 
     async def abort(self, endpoint: str, *, call: Call = INTERNAL) -> Result:
         """Emergency: every slot back to the champion."""
-        return await self._emergency(endpoint, call, self._changes.abort(self._stamp(call)))
+        return await self._emergency(endpoint, call, self._decisions.abort(self._stamp(call)))
 
     async def block(self, endpoint: str, subject: str, *, call: Call = INTERNAL) -> Result:
         """Emergency: no traffic for a version (by name or digest)."""
-        return await self._emergency(endpoint, call, self._changes.block(subject, self._stamp(call)))
+        return await self._emergency(endpoint, call, self._decisions.block(subject, self._stamp(call)))
 
     async def freeze(self, endpoint: str, *, call: Call = INTERNAL) -> Result:
         """Emergency: only emergency calls change the endpoint from now on."""
-        return await self._emergency(endpoint, call, self._changes.freeze(self._stamp(call)))
+        return await self._emergency(endpoint, call, self._decisions.freeze(self._stamp(call)))
 
     async def unblock(self, endpoint: str, subject: str, *, call: Call = INTERNAL) -> Result:
         """Lifts a block."""
-        return await self._ordinary(endpoint, call, self._changes.unblock(subject))
+        return await self._ordinary(endpoint, call, self._decisions.unblock(subject))
 
     async def unfreeze(self, endpoint: str, *, call: Call = INTERNAL) -> Result:
         """Lifts a freeze."""
-        return await self._ordinary(endpoint, call, self._changes.unfreeze())
+        return await self._ordinary(endpoint, call, self._decisions.unfreeze())
 
     async def restore(self, endpoint: str, revision: int, *, call: Call = INTERNAL) -> Result:
         """Document and traffic of an old revision that was applied."""
@@ -254,21 +266,21 @@ class Control:
         async def work() -> Result:
             state = self._known(endpoint)
             then = await self._past(endpoint, revision)
-            return await self._writer.write(state, call, self._changes.restore(then))
+            return await self._writer.write(state, call, self._decisions.restore(then))
 
         return await self._run(call, work)
 
     async def delete(self, endpoint: str, *, force: bool = False, call: Call = INTERNAL) -> Result:
         """Takes an endpoint away; refused while it has traffic, unless forced. Its history stays. Ends a load on its way."""
-        await self._upkeep.sample()
+        await self._maintenance.sample()
         state = self._endpoints.get(endpoint)
         if state is not None and not call.dry_run and (force or self._busy(state) is None):
-            cancelled = self._writer.make_way(state)
+            cancelled = self._writer.cancel_older_loads(state)
             if cancelled and state.current is None:
                 raise ModelNotFound(
                     f"{endpoint} was not served yet; the load of its first revision was cancelled"
                 )
-        decide = self._changes.delete(lambda state: None if force else self._busy(state))
+        decide = self._decisions.delete(lambda state: None if force else self._busy(state))
         return await self._ordinary(endpoint, call, decide)
 
     # === reads ===
@@ -276,7 +288,7 @@ class Control:
     async def list(self) -> list[EndpointSummary]:
         """All endpoints by name."""
         states = [state for _, state in sorted(self._endpoints.items()) if state.current is not None]
-        statuses = await self._shop.io(lambda: reads.statuses_of(self._shop.plane.status()))
+        statuses = await self._context.io(lambda: statuses_of(self._context.plane.status()))
         summaries: Summaries = []
         for place, state in enumerate(states):
             if place % _SUMMARIES == 0:
@@ -289,37 +301,45 @@ class Control:
     async def get(self, endpoint: str) -> EndpointView:
         """One endpoint."""
         state = self._known(endpoint)
-        return reads.endpoint(state, await self._status(endpoint))
+        recent = await self._recent.of(endpoint)
+        return reads.endpoint(state, await self._status(endpoint), recent)
 
     async def traffic(self, endpoint: str) -> TrafficView:
         """Live traffic of one endpoint."""
         state = self._known(endpoint)
-        return reads.traffic(state, await self._status(endpoint))
+        return reads.traffic(state, await self._recent.of(endpoint))
 
     async def explain(
-        self, endpoint: str, *, key: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        endpoint: str,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        at: int | None = None,
     ) -> Explanation:
-        """Which version a key gets and why."""
-        return reads.explain(self._known(endpoint), self._shop.plane, key, headers)
+        """Which version a key gets and why: now, or ``at`` a revision that was served."""
+        state = self._known(endpoint) if at is None else await self._at(endpoint, at)
+        return reads.explain(state, self._context.plane, key, headers)
 
     async def revisions(self, endpoint: str, *, limit: int = 50, before: int | None = None) -> History:
         """History, newest first; of removed endpoints too."""
         self._ever(endpoint)
-        records = await self._shop.io(
-            lambda: self._shop.store.revisions(endpoint, limit=limit, before=before)
+        records = await self._context.io(
+            lambda: self._context.store.revisions(endpoint, limit=limit, before=before)
         )
         return [reads.revision_summary(record) for record in records]
 
     async def revision(self, endpoint: str, n: int) -> RevisionView:
         """One revision in full."""
         self._ever(endpoint)
-        return await self._shop.io(lambda: reads.revision(self._shop.store, endpoint, n))
+        return await self._context.io(lambda: reads.revision(self._context.store, endpoint, n))
 
     async def drift(self, endpoint: str, window_seconds: int | None = None) -> dict[str, Any]:
-        """The data plane's drift report; without a window, the document's."""
-        window = window_seconds or present(self._known(endpoint)).spec.window_seconds
+        """The data plane's drift report; without a window, of a day."""
+        present(self._known(endpoint))
+        window = window_seconds or _DAY_SECONDS
         report: dict[str, Any] = json.loads(
-            await self._shop.long(lambda: self._shop.plane.drift(endpoint, window))
+            await self._context.long(lambda: self._context.plane.drift(endpoint, window))
         )
         return report
 
@@ -331,7 +351,7 @@ class Control:
             if state.current is not None
             for version in state.current.spec.versions.values()
         }
-        return await self._shop.io(lambda: reads.models(self._shop.store, self.registry, serving))
+        return await self._context.io(lambda: reads.models(self._context.store, self.registry, serving))
 
     def refusals(self) -> Refusals:
         """The models that came with other bytes and still do; reads memory alone."""
@@ -339,25 +359,32 @@ class Control:
 
     async def audit(self, *, endpoint: str | None, limit: int, before: int | None) -> AuditLog:
         """Newest first."""
-        records = await self._shop.io(
-            lambda: self._shop.store.audit(endpoint=endpoint, limit=limit, before=before)
+        records = await self._context.io(
+            lambda: self._context.store.audit(endpoint=endpoint, limit=limit, before=before)
         )
-        return [cast(AuditView, asdict(record)) for record in records]
+        return [reads.audit_entry(record) for record in records]
 
     def events(self, after: int | None) -> AsyncIterator[EventRecord]:
         """Events as they happen; with ``after`` what came since that id first. Ends when the gateway stops."""
-        store = self._shop.store
+        store = self._context.store
 
         async def replay(cursor: int) -> Replayed:
-            return await self._shop.io(lambda: store.events_after(cursor, limit=500))
+            return await self._context.io(lambda: store.events_after(cursor, limit=_EVENTS))
 
-        return self._shop.feed.read(after, replay, lambda: self._shop.io(store.last_event_id))
+        return self._context.feed.read(after, replay, lambda: self._context.io(store.generation))
+
+    async def stored_events(self, after: int) -> AsyncIterator[EventRecord]:
+        """The events after that id that are stored, oldest first."""
+        while page := await self._context.io(partial(self._context.store.events_after, after, limit=_EVENTS)):
+            for event in page:
+                yield event
+            after = page[-1].generation
 
     # === behind ===
 
     async def flush(self) -> None:
         """Writes what emergency calls could not write; :class:`StorageFailed` when the store still cannot."""
-        await self._upkeep.flush()
+        await self._maintenance.flush()
 
     async def _ordinary(self, endpoint: str, call: Call, decide: Decide) -> Result:
         async def work() -> Result:
@@ -367,35 +394,44 @@ class Control:
 
         return await self._run(call, work)
 
-    async def _past(self, endpoint: str, n: int) -> Held:
-        """A revision that was served once, with its models checked."""
-        record = await self._shop.io(lambda: self._shop.store.revision(endpoint, n))
+    async def _at(self, endpoint: str, n: int) -> EndpointState:
+        """The endpoint as it was at a revision, with nothing left out."""
+        self._ever(endpoint)
+        return EndpointState(endpoint, current=await self._served(endpoint, n))
+
+    async def _served(self, endpoint: str, n: int) -> Revision:
+        """A revision that was served once."""
+        record = await self._context.io(lambda: self._context.store.revision(endpoint, n))
         if record is None:
             raise not_found(endpoint, n)
         if record.status != "applied" or record.kind == "remove":
             raise InvalidArgument(
                 f"revision {n} of {endpoint} was never served ({record.kind}, {record.status})"
             )
-        then = hold(record)
-        await self._shop.long(lambda: [self._shop.paths.model(d) for d in sources.artifacts_of(then)])
+        return await self._context.io(lambda: stored(self._context.store, record))
+
+    async def _past(self, endpoint: str, n: int) -> Revision:
+        """A revision that was served once, with its models checked."""
+        then = await self._served(endpoint, n)
+        await self._context.long(lambda: [self._context.paths.model(d) for d in sources.artifacts_of(then)])
         return then
 
     async def _check_cold(self, state: EndpointState) -> None:
         """Hashes what is not loaded and may be now, before the write's turn: an emergency call does not wait for that."""
-        held = present(state)
+        current = present(state)
         cold = {
             v.digest
-            for name, v in held.spec.versions.items()
+            for name, v in current.spec.versions.items()
             if v.constant is None and name not in state.loaded
         }
 
         def check() -> None:
             for digest in cold:
                 with suppress(HeadgateError):  # whoever loads it is told
-                    self._shop.paths.model(digest)
+                    self._context.paths.model(digest)
 
         if cold:
-            await self._shop.long(check)
+            await self._context.long(check)
 
     async def _emergency(self, endpoint: str, call: Call, decide: Decide) -> Result:
         async def work() -> Result:
@@ -407,7 +443,7 @@ class Control:
         """In a task of its own: a caller that goes away does not leave a write between its steps."""
         if self._closing:
             raise Draining("the gateway stops and takes no writes")
-        task = asyncio.create_task(self._once.run(call, work))
+        task = asyncio.create_task(self._idempotency.run(call, work))
         self._writes.add(task)
         task.add_done_callback(self._written)
         return await asyncio.shield(task)
@@ -419,7 +455,7 @@ class Control:
             write.exception()
 
     def _stamp(self, call: Call) -> Stamp:
-        return Stamp(call.principal, self._shop.now(), call.reason)
+        return Stamp(call.principal, self._context.now(), call.reason)
 
     def _state(self, name: str) -> EndpointState:
         if name not in self._endpoints:
@@ -439,13 +475,13 @@ class Control:
             raise ModelNotFound(f"no endpoint is named {name!r}")
         return state
 
-    async def _status(self, endpoint: str) -> reads.Status:
-        return reads.status_of(await self._shop.io(self._shop.plane.status), endpoint)
+    async def _status(self, endpoint: str) -> Status:
+        return status_of(await self._context.io(self._context.plane.status), endpoint)
 
     def _busy(self, state: EndpointState) -> str | None:
         if state.answered is None:
             return None
-        quiet = (self._shop.clock() - state.answered).total_seconds()
+        quiet = (self._context.store.now() - state.answered).total_seconds()
         if quiet >= self.settings.quiet_seconds:
             return None
         return (

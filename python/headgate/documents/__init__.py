@@ -2,7 +2,7 @@
 
 Read in this order: ``faults`` (what a fault is), ``values`` (the grammar of single values), ``nodes`` and
 ``reading`` (bytes to trees), ``files`` (references), ``model`` (the fields), ``rules``, ``parsing``,
-``resolved``, ``schema``, ``from_tree``. Not here: durable state (``headgate.store``), artifacts
+``locating``, ``schema``, ``from_tree``. Not here: durable state (``headgate.store``), artifacts
 (``headgate.registry``).
 """
 
@@ -10,9 +10,9 @@ from headgate.documents.faults import Fault, policy_invalid
 from headgate.documents.fields import ConstantValue
 from headgate.documents.files import locate
 from headgate.documents.from_tree import from_models_tree, highest
+from headgate.documents.locating import Located, locate_files
 from headgate.documents.model import API_VERSION, Endpoint, Version
 from headgate.documents.parsing import Document, Files, parse, parse_one
-from headgate.documents.resolved import ConstantOf, ModelAt, Resolved, resolve
 from headgate.documents.schema import json_schema
 from headgate.documents.values import (
     SLOTS,
@@ -29,14 +29,12 @@ from headgate.documents.values import (
 __all__ = [
     "API_VERSION",
     "SLOTS",
-    "ConstantOf",
     "ConstantValue",
     "Document",
     "Endpoint",
     "Fault",
     "Files",
-    "ModelAt",
-    "Resolved",
+    "Located",
     "Version",
     "check_name",
     "format_duration",
@@ -46,6 +44,7 @@ __all__ = [
     "is_name",
     "json_schema",
     "locate",
+    "locate_files",
     "natural_key",
     "parse",
     "parse_duration",
@@ -53,5 +52,4 @@ __all__ = [
     "parse_size",
     "parse_weight",
     "policy_invalid",
-    "resolve",
 ]

@@ -2,15 +2,15 @@
 validated.
 
 As written: YAML or JSON with units ("2.5%", "200ms"). Validated: :class:`Endpoint`, with slots and
-milliseconds. Resolved: ``resolved.Resolved``, defaults filled in and files located. Rules between fields are
-in ``rules``.
+milliseconds. Its spec (:meth:`Endpoint.spec`) is what is stored and served: all of it, with a digest for every
+reference. Rules between fields are in ``rules``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -24,7 +24,6 @@ from pydantic import (
     model_validator,
 )
 
-from headgate.documents import values
 from headgate.documents.fields import (
     MAX_TENSORS,
     MAX_VERSIONS,
@@ -51,8 +50,8 @@ from headgate.documents.fields import (
 API_VERSION = "headgate/v1"
 """The one version of documents that this build reads."""
 
-DEFAULT_TIMEOUT_MS = 30_000
-"""``limits.timeout`` where none is written."""
+NOT_IN_SPEC = frozenset({"api_version", "kind", "name", "owner"})
+"""Fields of an endpoint that say nothing of how it is served, and are not in its spec."""
 
 
 class _Part(BaseModel):
@@ -113,17 +112,6 @@ class Run(_Part):
         None, description="Memory of the device that an instance may take; all there is unless written."
     )
 
-    def settings(self) -> dict[str, Any]:
-        """What is written, as the data plane takes it: the delay in microseconds, 0 threads for auto."""
-        written = self.model_dump(exclude_defaults=True)
-        if "max_delay" in written:
-            written["max_delay_us"] = written.pop("max_delay")
-        if "buckets" in written:
-            written["buckets"] = list(written["buckets"])
-        if "device" in written:
-            written["device"] = list(written["device"])
-        return written
-
 
 class Version(_Part):
     """One servable thing: a model file, or a constant answer. A string is short for ``{model: ...}``."""
@@ -152,7 +140,7 @@ class Version(_Part):
     def _short_form(cls, data: Any) -> Any:
         return {"model": data} if isinstance(data, str) else data
 
-    @model_serializer(mode="wrap")
+    @model_serializer(mode="wrap", when_used="json")
     def _as_short_as_possible(self, handler: SerializerFunctionWrapHandler) -> Any:
         if self.model is not None and self.run is None and self.compatible:
             return self.model
@@ -179,10 +167,6 @@ class Fallback(_Part):
     after: Timeout | None = Field(
         None, description="How long the chosen version has; the request's whole time unless written."
     )
-
-    def settings(self) -> dict[str, Any]:
-        """As the data plane takes it."""
-        return {"to": list(self.to), "after_ms": self.after}
 
 
 FORMS = ("[mapping]", "[word]")
@@ -232,10 +216,10 @@ class Drift(_Part):
 
 
 class Answers(_Part):
-    """How answers are written."""
+    """How answers are written where JSON has no word."""
 
     non_finite: Literal["error", "null", "string"] = Field(
-        "error",
+        default="error",
         description="What JSON answers say for NaN and infinities, and requests for missing values: "
         '"error" (the request fails), "null" (in quotes) or "string".',
     )
@@ -254,11 +238,6 @@ class Rate(_Part):
         None, description="Requests at once; those of one second unless written."
     )
 
-    def settings(self) -> dict[str, Any]:
-        """As the data plane takes it."""
-        burst = math.ceil(self.per_second) if self.burst is None else self.burst
-        return {"by": _header_name(self.by), "per_second": self.per_second, "burst": burst}
-
 
 class Breaker(_Part):
     """When a version that fails is left alone: for a second, then twice as long each time, until one probe succeeds."""
@@ -272,15 +251,6 @@ class Breaker(_Part):
         20, description="Answers below which that share says nothing."
     )
 
-    def settings(self) -> dict[str, Any]:
-        """As the data plane takes it."""
-        return {
-            "consecutive": self.consecutive,
-            "success_rate": self.success_rate / values.SLOTS,
-            "window_ms": self.window,
-            "min_requests": self.min_requests,
-        }
-
 
 class Priority(_Part):
     """Who is run first while requests wait. Whoever may write the header chooses the class: let a proxy write it."""
@@ -293,28 +263,14 @@ class Priority(_Part):
         None, description="The class of requests that name none of them; the last unless written."
     )
 
-    def settings(self) -> dict[str, Any]:
-        """As the data plane takes it."""
-        unnamed = self.classes[-1] if self.unnamed is None else self.unnamed
-        return {"by": _header_name(self.by), "classes": list(self.classes), "unnamed": unnamed}
-
 
 class Limits(_Part):
-    """What a request may take."""
+    """What a request may take, who comes first, and when a version is left alone."""
 
-    timeout: Timeout | None = Field(None, description="How long one request may take; 30s unless written.")
-    rate: Rate | None = Field(None, description="How often a caller may come.")
-    breaker: Breaker | None = Field(None, description="When a version that fails is left alone.")
-    priority: Priority | None = Field(None, description="Who is run first while requests wait.")
-
-    def settings(self) -> dict[str, Any]:
-        """What is written beside the time-out, as the data plane takes it."""
-        parts = {"rate": self.rate, "breaker": self.breaker, "priority": self.priority}
-        return {name: part.settings() for name, part in parts.items() if part is not None}
-
-
-def _header_name(header: str | None) -> str | None:
-    return None if header is None else header.removeprefix("header.")
+    timeout: Timeout = Field(default=30_000, description="How long one request may take; 30s unless written.")
+    rate: Rate | None = Field(default=None, description="How often a caller may come.")
+    breaker: Breaker | None = Field(default=None, description="When a version that fails is left alone.")
+    priority: Priority | None = Field(default=None, description="Who is run first while requests wait.")
 
 
 class Endpoint(_Part):
@@ -338,31 +294,30 @@ class Endpoint(_Part):
     )
     traffic: Traffic = Field(description="How requests are shared among the versions.")
     drift: Drift | None = Field(None, description="What live traffic is compared with.")
-    limits: Limits | None = Field(None, description="What a request may take.")
-    answers: Answers | None = Field(None, description="How answers are written.")
-
-    @property
-    def weights_in_slots(self) -> dict[str, int]:
-        """Slots of 0.01 % by version, as declared, zeros included; the champion takes the rest of 10 000."""
-        return dict(self.traffic.weights)
-
-    @property
-    def sticky_header(self) -> str | None:
-        """The sticky key's header in lower case, or None."""
-        return _header_name(self.traffic.sticky)
-
-    @property
-    def timeout_ms(self) -> int:
-        """The time-out in milliseconds, the default where none is written."""
-        written = self.limits.timeout if self.limits else None
-        return DEFAULT_TIMEOUT_MS if written is None else written
-
-    @property
-    def non_finite(self) -> str:
-        """What JSON answers say for NaN and infinities."""
-        return self.answers.non_finite if self.answers else "error"
+    limits: Limits = Field(default_factory=Limits, description="What a request may take.")
+    answers: Answers = Field(default_factory=Answers, description="How answers are written.")
 
     def as_written(self) -> dict[str, Any]:
         """The document as JSON values with units, in normal form: parsing it gives an equal endpoint."""
         written: dict[str, Any] = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
         return written
+
+    def spec(self, digests: Mapping[str, str], baseline: str | None) -> dict[str, Any]:
+        """What is served, as JSON values: all that is held, with the digest of each version and of the baseline in the place of its
+        reference.
+
+        It is made from whatever fields there are, so that a new one needs no line here. ``digests`` has an entry for each version.
+        """
+        held = self.model_dump(exclude_none=True, exclude=set(NOT_IN_SPEC))
+        held["traffic"]["weights"] = {name: slots for name, slots in self.traffic.weights.items() if slots}
+        for name, version in held["versions"].items():
+            version.pop("model", None)
+            held["versions"][name] = {"digest": digests[name], **version}
+        drift = {**held.pop("drift", {}), "baseline": baseline}
+        if baseline is None:
+            del drift["baseline"]
+        if drift:
+            held["drift"] = drift
+        # As JSON gives it back: a spec that was stored equals one that was not.
+        spec: dict[str, Any] = json.loads(json.dumps(held, allow_nan=False))
+        return spec

@@ -1,6 +1,6 @@
 """Documents from bytes: syntax, rules and files, with every fault of every document at once.
 
-Next: ``resolved``, what the rest of the program works with.
+Next: ``locating``, the files that they refer to.
 """
 
 from __future__ import annotations

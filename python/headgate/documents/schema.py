@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import SchemaSerializer, core_schema
+
 from headgate.documents.model import Endpoint
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -14,10 +17,20 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema 2020-12 of one document of kind ``Endpoint`` as written, units and short forms included."""
-    schema = Endpoint.model_json_schema(by_alias=True, mode="validation")
+    schema = Endpoint.model_json_schema(by_alias=True, mode="validation", schema_generator=_AsWritten)
     _allow_short_form(schema["$defs"])
     _tidy(schema)
     return {"$schema": _DIALECT, **schema, "title": "Headgate document of kind Endpoint"}
+
+
+class _AsWritten(GenerateJsonSchema):
+    """Defaults with their units, as one would write them."""
+
+    def get_default_value(self, schema: core_schema.WithDefaultSchema) -> Any:
+        default = super().get_default_value(schema)
+        if "default" not in schema or default is None:
+            return default
+        return SchemaSerializer(schema["schema"]).to_python(default, mode="json")
 
 
 def _allow_short_form(definitions: dict[str, Any]) -> None:

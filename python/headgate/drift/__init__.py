@@ -5,14 +5,11 @@ Read in this order: ``layout`` (what a sample must look like), ``loading`` and `
 """
 
 from headgate.drift.fitting import Native, baseline_digest, baseline_path, fit, keep_baseline
-from headgate.drift.loading import Column, load_baseline
 
 __all__ = [
-    "Column",
     "Native",
     "baseline_digest",
     "baseline_path",
     "fit",
     "keep_baseline",
-    "load_baseline",
 ]

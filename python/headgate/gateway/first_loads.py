@@ -25,6 +25,7 @@ PATIENCE_SECONDS = 10.0
 #: early. Beyond that an endpoint's state is its own.
 READY_SECONDS = 60.0
 _MODELS_POLL_SECONDS = 2.0
+_LOOK_SECONDS = 0.2
 _log = logging.getLogger(__name__)
 
 
@@ -57,7 +58,8 @@ class FirstLoads:
         await self._apply_files()
         await self._read_models()
         while not self._plane.serves() and (pending := self._pending()):
-            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            # A file is over with the last of its documents, and the first one that is served is enough.
+            await asyncio.wait(pending, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         order = {str(path): at for at, path in enumerate(self._settings.documents)}
         self._failed.sort(key=lambda failed: order.get(failed[0], len(order)))
         if self._failed and not self._pending() and not await self._plane.list():
@@ -82,10 +84,10 @@ class FirstLoads:
             return []
         return [f"starting: still being loaded: {', '.join(late)}"]
 
-    async def watch(self) -> None:
-        """Keeps the endpoints of the folder up to date, for ever; ends when cancelled."""
+    def watch(self) -> None:
+        """Keeps the endpoints of the folder up to date from now on, as a loop of the control plane."""
         if self._models is not None:
-            await self._models.watch(_MODELS_POLL_SECONDS)
+            self._plane.background.run("models_folder", self._models.turn, _MODELS_POLL_SECONDS)
 
     async def close(self) -> None:
         """Leaves what is loaded still; idempotent."""
@@ -122,7 +124,7 @@ class FirstLoads:
     # === documents ===
 
     async def _apply_files(self) -> None:
-        """Applies each document file that changed since it was last applied.
+        """Applies of each file the documents that were never applied from it.
 
         A file that fails stops the start only when there is nothing else to serve: a bad edit must not take
         down, at the next restart, what the store can go on serving, nor what other files describe.
@@ -134,7 +136,7 @@ class FirstLoads:
                 self._failed.append((str(path), error))
                 continue
             if file is None:
-                _log.info("%s: unchanged since it was last applied; the stored state is served", path)
+                _log.info("%s: applied from there before; the stored state is served", path)
             else:
                 self._files.append((path, asyncio.create_task(self._apply(path, file))))
         if self._files:

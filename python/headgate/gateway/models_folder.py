@@ -25,6 +25,8 @@ from headgate.registry import Found, Refusal, Skipped, Survey, SyncResult, TreeS
 _log = logging.getLogger(__name__)
 _Key = tuple[str, str]
 _REFUSALS = "models"
+#: How long a turn waits for what it loads: an endpoint whose load hangs keeps no other from being taken up.
+PATIENCE_SECONDS = 2.0
 
 
 class ModelsFolder:
@@ -38,6 +40,7 @@ class ModelsFolder:
         self._pending: set[str] = set()
         self._said: dict[str, str] = {}
         self._updates: dict[str, asyncio.Task[None]] = {}
+        self._is_closed = False
         # What is refused, each by where it was found out.
         self._unreadable: str | None = None
         self._skipped: list[Skipped] = []
@@ -45,33 +48,21 @@ class ModelsFolder:
         self._not_applied: dict[str, str] = {}
         self._refusals: dict[tuple[str, ...], Refusal] = {}
 
-    async def watch(self, interval_seconds: float) -> None:
-        """Passes for ever, ``interval_seconds`` between them; ends when cancelled."""
-        while True:
-            await asyncio.sleep(interval_seconds)
-            await self._pass(interval_seconds)
+    async def turn(self) -> None:
+        """A pass, as often as somebody likes; what is loaded longer goes on behind it. Raises as :meth:`sync`."""
+        await self.sync(time.time(), patience_seconds=PATIENCE_SECONDS)
 
     def loading(self) -> dict[str, asyncio.Task[None]]:
         """The endpoints that are being loaded."""
         return {name: update for name, update in self._updates.items() if not update.done()}
 
     async def close(self) -> None:
-        """Leaves what is being loaded; idempotent."""
+        """Leaves what is being loaded and takes up nothing more; idempotent."""
+        self._is_closed = True
         for update in self._updates.values():
             update.cancel()
         await asyncio.gather(*self._updates.values(), return_exceptions=True)
         self._updates.clear()
-
-    async def _pass(self, patience_seconds: float) -> None:
-        try:
-            await self.sync(time.time(), patience_seconds=patience_seconds)
-        except StorageFailed as error:
-            # The folder is unreadable or the disk is full: what is served stays, and the next pass tries again.
-            self._once(str(self._root), f"--models {self._root}: {error.message}")
-        except Exception as error:
-            self._once(
-                str(self._root), f"a pass over {self._root} failed by a defect of Headgate: {error!r}", error
-            )
 
     async def sync(self, now: float | None = None, *, patience_seconds: float | None = None) -> list[str]:
         """One pass; the endpoints that are still being loaded after ``patience_seconds`` (``None`` waits for all of them).
@@ -93,7 +84,7 @@ class ModelsFolder:
         self._unreadable, self._skipped = None, seen.skipped
         self._note(result)
         settling = {one.endpoint for one in result.settling}
-        for endpoint in sorted(self._pending - settling - self._updates.keys()):
+        for endpoint in [] if self._is_closed else sorted(self._pending - settling - self._updates.keys()):
             self._updates[endpoint] = asyncio.create_task(self._update(endpoint))
         self._publish()
         return await self._wait(patience_seconds)
@@ -273,11 +264,11 @@ class ModelsFolder:
         for endpoint, message in self._not_applied.items():
             yield (endpoint,), Refusal(message, endpoint, folder=str(self._root / endpoint))
 
-    def _once(self, place: str, text: str, error: BaseException | None = None) -> None:
+    def _once(self, place: str, text: str) -> None:
         """Logs what is to be said of a place, unless that was the last that was said of it."""
         if self._said.get(place) != text:
             self._said[place] = text
-            _log.warning("%s", text, exc_info=error)
+            _log.warning("%s", text)
 
 
 def _key(found: Found) -> _Key:

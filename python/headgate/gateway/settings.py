@@ -21,7 +21,7 @@ from ruamel.yaml.error import YAMLError
 from headgate.errors import InvalidArgument
 from headgate.gateway import addresses, units
 from headgate.gateway.settings_table import BY_NAME, SETTINGS, Setting, parse_path
-from headgate.gateway.units import Address
+from headgate.gateway.units import Address, default_state
 
 
 @dataclass(frozen=True)
@@ -271,13 +271,3 @@ def _check_distinct(given: Mapping[str, Address]) -> None:
             raise InvalidArgument(
                 f"--{name} {one} and --{other} {two} are one place; give each a port of its own"
             )
-
-
-def default_state(variables: Mapping[str, str]) -> Path:
-    """``$XDG_STATE_HOME/headgate``, else ``~/.local/state/headgate``: the same from every working directory.
-
-    The command line finds the gateway's token there, wherever it is called from.
-    """
-    base = variables.get("XDG_STATE_HOME")
-    home = Path(base) if base else Path(variables.get("HOME") or "~").expanduser() / ".local" / "state"
-    return home / "headgate"

@@ -1,4 +1,4 @@
-"""Values as people write them in settings: addresses, switches, counts; and the cores given to a process.
+"""Values as people write them in settings: addresses, switches, counts; the cores given to a process; its usual state folder.
 
 It does not know which setting wants which unit; gateway/settings.py does. Every parser raises ``ValueError``
 with what was written and what would be right. Next: settings.py.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,3 +184,13 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+def default_state(variables: Mapping[str, str]) -> Path:
+    """``$XDG_STATE_HOME/headgate``, else ``~/.local/state/headgate``: the same from every working directory.
+
+    The command line finds the gateway's token there, wherever it is called from.
+    """
+    base = variables.get("XDG_STATE_HOME")
+    home = Path(base) if base else Path(variables.get("HOME") or "~").expanduser() / ".local" / "state"
+    return home / "headgate"

@@ -24,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from headgate.background import Background
 from headgate.errors import HeadgateError
 from headgate.observe import declared, triton
 from headgate.observe.scrapes import Form, Scrapes
@@ -49,6 +50,10 @@ class Watched(Protocol):
 
     def refusals(self) -> Sequence[Any]:
         """``Refusal`` objects of the admin API; from memory: a scrape reads no files."""
+
+    @property
+    def background(self) -> Background:
+        """The loops that run beside the calls."""
 
 
 @dataclass(frozen=True)
@@ -155,4 +160,5 @@ class _Port:
             self._read_failures,
             sources.connections(),
             sources.restarts,
+            sources.control.background.status(),
         )

@@ -8,12 +8,13 @@ app.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from prometheus_client.metrics_core import Metric
 
 import headgate
+from headgate.background import LoopStatus
 
 
 class Counted(Protocol):
@@ -42,6 +43,8 @@ class Facts:
     """The control plane's ports by name."""
     restarts: int = 0
     """How often the supervisor began a new process."""
+    loops: Mapping[str, LoopStatus] = field(default_factory=dict)
+    """The loops that run beside the calls, by name."""
 
 
 Samples = Iterable[tuple[Mapping[str, str], float]]
@@ -66,6 +69,10 @@ class Declared:
 
 def _per_endpoint(value: Callable[[Mapping[str, Any]], float]) -> Callable[[Facts], Samples]:
     return lambda facts: [({"endpoint": one["name"]}, value(one)) for one in facts.endpoints]
+
+
+def _per_loop(value: Callable[[LoopStatus], float]) -> Callable[[Facts], Samples]:
+    return lambda facts: [({"loop": name}, value(status)) for name, status in facts.loops.items()]
 
 
 DECLARED: tuple[Declared, ...] = (
@@ -140,6 +147,24 @@ DECLARED: tuple[Declared, ...] = (
             for name, one in facts.listeners.items()
             for reason, count in one.closed.items()
         ],
+    ),
+    Declared(
+        "headgate_loop_last_success_timestamp_seconds",
+        "gauge",
+        "When a loop of the control plane last did its work, in seconds since 1970; 0 before the first time.",
+        _per_loop(lambda status: status.last_success),
+    ),
+    Declared(
+        "headgate_loop_last_failure_timestamp_seconds",
+        "gauge",
+        "When a loop of the control plane last failed, in seconds since 1970; 0 if it never did. The log says why.",
+        _per_loop(lambda status: status.last_failure),
+    ),
+    Declared(
+        "headgate_loop_failures_total",
+        "counter",
+        "Failures of a loop of the control plane; the next turn tries again.",
+        _per_loop(lambda status: float(status.failures)),
     ),
     Declared(
         "headgate_control_read_failures_total",

@@ -20,12 +20,18 @@ from pathlib import Path
 
 from headgate.errors import HeadgateError, NotFound, StorageFailed
 from headgate.registry import source as sources
-from headgate.registry.external import external_files
 from headgate.registry.manifest import MANIFEST, MODEL, Entry, Manifest, hex_of
 from headgate.registry.source import Source
 
 _CHUNK = 1 << 20
 _READ_ONLY = 0o444
+
+
+def _external_files(model: Path) -> dict[str, int]:
+    # Imported here, because a gateway that takes no model in starts sooner without the onnx package.
+    from headgate.registry.external import external_files
+
+    return external_files(model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,7 @@ class ArtifactStore:
         model = source.path_of(MODEL)
         before = sources.identity(model)
         files = {MODEL: sources.read(source, MODEL, _drop)}
-        needed = external_files(model)
+        needed = _external_files(model)
         if sources.identity(model) != before:
             raise sources.Unsettled(f"{model} changed while it was read; try again when it is whole")
         for name in source.extras:
@@ -85,7 +91,7 @@ class ArtifactStore:
             for name in source.extras:
                 files[name] = self._stage(source, name, work, 0)
             # Read from the copy: the bytes that were hashed are the bytes that were judged.
-            for name, least in external_files(work / files[MODEL].sha256).items():
+            for name, least in _external_files(work / files[MODEL].sha256).items():
                 files[name] = self._stage(source, name, work, least)
             manifest = Manifest(files)
             with _storage(f"{path} cannot be stored"):

@@ -1,37 +1,47 @@
-"""Durable state: revisions, blocks, pins, tokens, idempotency, audit and events, in SQLite or any SQLAlchemy database.
+"""Durable state: revisions, documents, pins, tokens, idempotency, audit and events, in SQLite or PostgreSQL.
 
 Not here: what a revision means (``control``), how a request is authorised (``admin``).
-Next: ``records`` (what goes in and out), ``database`` (opening, locking, migrating), ``store`` (the door).
+Next: ``models`` (what goes in and out), ``database`` (opening, locking, migrating), ``store`` (the door).
 """
 
-from headgate.store.clock import Clock, stamp, unstamp, utc_now
-from headgate.store.records import (
+from headgate.store.chain import Damage
+from headgate.store.clock import Clock, seconds, stamp, unstamp, utc_now
+from headgate.store.columns import json_text
+from headgate.store.models import (
+    AppliedDocument,
     AuditRecord,
-    BlockRecord,
     EndpointRecord,
     EventRecord,
     IdempotencyRecord,
     OperationRecord,
     PinRecord,
+    RevisionKind,
     RevisionRecord,
+    RevisionStatus,
     TokenRecord,
 )
-from headgate.store.store import Commit, Store, open_store
+from headgate.store.store import Commit, Proposal, Store, open_store
 
 __all__ = [
+    "AppliedDocument",
     "AuditRecord",
-    "BlockRecord",
     "Clock",
     "Commit",
+    "Damage",
     "EndpointRecord",
     "EventRecord",
     "IdempotencyRecord",
     "OperationRecord",
     "PinRecord",
+    "Proposal",
+    "RevisionKind",
     "RevisionRecord",
+    "RevisionStatus",
     "Store",
     "TokenRecord",
+    "json_text",
     "open_store",
+    "seconds",
     "stamp",
     "unstamp",
     "utc_now",

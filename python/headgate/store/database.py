@@ -1,8 +1,8 @@
 """Opens the state folder and its database: lock, folders, pragmas, migrations.
 
-Not here: what is read and written (``store``). Next: ``migrations/versions``, then ``store``.
+Not here: what is read and written (``store``). Next: ``migrations/versions``, then ``transactions``.
 
-One code path serves SQLite and any other SQLAlchemy URL; the only difference is the pragmas set on a SQLite connection.
+One code path serves SQLite and PostgreSQL. They differ in the pragmas of a connection and in the lock of a migration.
 """
 
 from __future__ import annotations
@@ -18,15 +18,18 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from headgate.errors import Conflict, StorageFailed
+from headgate.errors import Conflict, HeadgateError, StorageFailed
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _FOLDERS = ("baselines", "artifacts", "blobs")
 _BUSY_MS = 5000
+_MIGRATION_BUSY_MS = 600_000
+"""How long an opening waits for another one that migrates; a large history takes minutes."""
+_MIGRATION_LOCK = 0x6865616467617465  # "headgate": any number that no other use of the database takes
 
 
 class FolderLock:
@@ -73,6 +76,8 @@ def make_folders(state: Path) -> None:
 def open_engine(state: Path, url: str | None) -> Engine:
     """An engine on ``url``, or on ``headgate.db`` in the state folder, migrated to the newest schema."""
     target = make_url(url) if url is not None else make_url(f"sqlite:///{state / 'headgate.db'}")
+    if target.drivername == "postgresql":
+        target = target.set(drivername="postgresql+psycopg")
     engine = create_engine(target)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _on_connect)
@@ -88,6 +93,8 @@ def open_engine(state: Path, url: str | None) -> Engine:
 def _on_connect(connection: Any, _record: Any) -> None:
     # Python's driver would begin transactions for some statements only, and leave a migration half done after a crash.
     connection.isolation_level = None
+    # A flipped byte must not take the rows around it out of reach: what is no UTF-8 is found by the chain's check.
+    connection.text_factory = _decode
     # FULL: an acknowledged write survives a power cut; WAL alone would only survive a crash of the process.
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={_BUSY_MS}"):
@@ -95,8 +102,13 @@ def _on_connect(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
+def _decode(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
 def _on_begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    how = connection.get_execution_options().get("sqlite_begin", "BEGIN")
+    connection.exec_driver_sql(how)
 
 
 def migration_config() -> Config:
@@ -113,9 +125,16 @@ def newest_schema() -> str | None:
 
 
 def migrate(engine: Engine) -> None:
-    """Brings the schema to the newest migration; a schema from a newer Headgate is refused."""
+    """Brings the schema to the newest migration; a schema from a newer Headgate is refused.
+
+    Under a lock of the database: of two processes that open it at once, one migrates, and the other finds it done.
+    """
     config = migration_config()
-    with storage_errors("the database schema could not be brought up to date"), engine.begin() as connection:
+    with (
+        storage_errors("the database schema could not be brought up to date"),
+        engine.connect() as connection,
+        _migration_lock(connection),
+    ):
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, "head")
@@ -127,10 +146,30 @@ def migrate(engine: Engine) -> None:
 
 
 @contextmanager
+def _migration_lock(connection: Connection) -> Iterator[None]:
+    """A transaction that no other migration of this database runs beside."""
+    if connection.dialect.name != "sqlite":
+        with connection.begin():
+            connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            yield
+        return
+    driver: Any = connection.connection.driver_connection
+    driver.execute(f"PRAGMA busy_timeout={_MIGRATION_BUSY_MS}")
+    try:
+        with connection.execution_options(sqlite_begin="BEGIN IMMEDIATE").begin():
+            yield
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+
+
+@contextmanager
 def storage_errors(what: str) -> Iterator[None]:
     """Turns what the database raises into :class:`StorageFailed`, with ``what`` as the beginning of its sentence."""
     try:
         yield
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
+        if isinstance(cause, HeadgateError):
+            # A column refused a value; the library wraps what it does not know.
+            raise cause from None
         raise StorageFailed(f"{what}: {cause}") from error

@@ -1,133 +1,69 @@
-"""Queries on idempotency, events, audit, operations and applied files, inside a session the caller owns.
+"""Queries on idempotency, events, audit and operations, inside a transaction the caller owns.
 
-Not here: transactions (``store``). Next: ``tokens``.
+Not here: transactions (``transactions``). Next: ``tokens``.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from datetime import datetime
-from typing import Literal, cast
-
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from headgate.store.clock import stamp
-from headgate.store.models import AppliedFile, Audit, Event, Idempotency, Operation
-from headgate.store.records import AuditRecord, EventRecord, IdempotencyRecord, OperationRecord
+from headgate.store.columns import LARGEST
+from headgate.store.models import AuditRecord, EventRecord, Generation, IdempotencyRecord, OperationRecord
+from headgate.store.transactions import Write
 
 
-def get_idempotency(
-    session: Session, identity: tuple[str, str, str], now: datetime
-) -> IdempotencyRecord | None:
+def get_idempotency(session: Session, identity: tuple[str, str, str], now: str) -> IdempotencyRecord | None:
     """The record of ``(principal, route, key)``, unless it has expired."""
-    row = session.get(Idempotency, identity)
-    if row is None or row.expires <= stamp(now):
-        return None
-    return IdempotencyRecord(row.principal, row.route, row.key, row.request, row.response, row.expires)
+    found = session.get(IdempotencyRecord, identity)
+    return None if found is None or found.expires <= now else found
 
 
-def put_idempotency(session: Session, record: IdempotencyRecord, now: datetime) -> None:
+def put_idempotency(write: Write, record: IdempotencyRecord) -> None:
     """Inserts or replaces a record and deletes those that have expired."""
-    session.execute(delete(Idempotency).where(Idempotency.expires <= stamp(now)))
-    session.merge(Idempotency(**asdict(record)))
+    write.session.execute(
+        delete(IdempotencyRecord)
+        .where(IdempotencyRecord.expires <= write.now)
+        .execution_options(synchronize_session=False)
+    )
+    write.session.merge(record)
 
 
-def add_event(session: Session, event: EventRecord) -> EventRecord:
-    """Appends an event and gives it back with its id."""
-    values = asdict(event)
-    del values["id"]
-    row = Event(**values)
-    session.add(row)
-    session.flush()
-    return replace(event, id=row.id)
+def generation(session: Session) -> int:
+    """The number of the newest write, 0 when there was none."""
+    return session.scalars(select(Generation.value)).one()
 
 
 def events_after(session: Session, cursor: int, limit: int, endpoint: str | None) -> list[EventRecord]:
     """Oldest first."""
-    query = select(Event).where(Event.id > cursor).order_by(Event.id).limit(limit)
+    query = select(EventRecord).where(EventRecord.generation > min(cursor, LARGEST))
     if endpoint is not None:
-        query = query.where(Event.endpoint == endpoint)
-    return [
-        EventRecord(row.type, row.when, row.endpoint, row.revision, row.who, row.reason, row.data, row.id)
-        for row in session.scalars(query)
-    ]
-
-
-def last_event_id(session: Session) -> int:
-    """0 when there is none."""
-    return session.scalar(select(func.max(Event.id))) or 0
-
-
-def add_audit(session: Session, record: AuditRecord) -> None:
-    """Appends."""
-    values = asdict(record)
-    del values["id"]
-    session.add(Audit(**values))
+        query = query.where(EventRecord.endpoint == endpoint)
+    return list(session.scalars(query.order_by(EventRecord.generation).limit(limit)))
 
 
 def audit(session: Session, endpoint: str | None, limit: int, before: int | None) -> list[AuditRecord]:
     """Newest first."""
-    query = select(Audit).order_by(Audit.id.desc()).limit(limit)
+    query = select(AuditRecord)
     if endpoint is not None:
-        query = query.where(Audit.endpoint == endpoint)
+        query = query.where(AuditRecord.endpoint == endpoint)
     if before is not None:
-        query = query.where(Audit.id < before)
-    return [
-        AuditRecord(
-            when=row.when,
-            who=row.who,
-            role=row.role,
-            action=row.action,
-            endpoint=row.endpoint,
-            revision=row.revision,
-            outcome=row.outcome,
-            reason=row.reason,
-            detail=row.detail,
-            id=row.id,
-        )
-        for row in session.scalars(query)
-    ]
-
-
-def put_operation(session: Session, record: OperationRecord) -> None:
-    """Inserts or replaces."""
-    session.merge(Operation(**asdict(record)))
-
-
-def get_operation(session: Session, operation_id: str) -> OperationRecord | None:
-    """One operation."""
-    row = session.get(Operation, operation_id)
-    return None if row is None else _operation(row)
+        query = query.where(AuditRecord.generation < min(before, LARGEST))
+    return list(session.scalars(query.order_by(AuditRecord.generation.desc()).limit(limit)))
 
 
 def running_operations(session: Session) -> list[OperationRecord]:
     """Oldest first."""
-    rows = session.scalars(select(Operation).where(Operation.status == "running").order_by(Operation.started))
-    return [_operation(row) for row in rows]
-
-
-def _operation(row: Operation) -> OperationRecord:
-    status = cast(Literal["running", "done", "failed"], row.status)
-    return OperationRecord(
-        row.id, row.endpoint, row.kind, status, row.started, row.finished, row.result, row.problem
-    )
+    query = select(OperationRecord).where(OperationRecord.status == "running")
+    return list(session.scalars(query.order_by(OperationRecord.started, OperationRecord.id)))
 
 
 def prune(session: Session, events: int, operations: int) -> None:
     """Keeps the newest ``events``, the newest ``operations`` that have ended, and those that run."""
-    session.execute(delete(Event).where(Event.id <= last_event_id(session) - events))
-    ended = select(Operation.id).where(Operation.status != "running")
-    old = ended.order_by(Operation.started.desc(), Operation.id).limit(-1).offset(operations)
-    session.execute(delete(Operation).where(Operation.id.in_(session.scalars(old).all())))
-
-
-def applied_file(session: Session, path: str) -> str | None:
-    """The digest last applied from ``path``."""
-    row = session.get(AppliedFile, path)
-    return None if row is None else row.digest
-
-
-def put_applied_file(session: Session, path: str, digest: str, now: datetime) -> None:
-    """Inserts or replaces."""
-    session.merge(AppliedFile(path=path, digest=digest, when=stamp(now)))
+    newest = select(EventRecord.generation).order_by(EventRecord.generation.desc()).offset(events).limit(1)
+    last_to_go = session.scalar(newest)
+    if last_to_go is not None:
+        session.execute(delete(EventRecord).where(EventRecord.generation <= last_to_go))
+    ended = select(OperationRecord.id).where(OperationRecord.status != "running")
+    old = ended.order_by(OperationRecord.started.desc(), OperationRecord.id).offset(operations)
+    session.execute(delete(OperationRecord).where(OperationRecord.id.in_(old)))

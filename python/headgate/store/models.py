@@ -1,164 +1,188 @@
-"""The tables. A change here needs a migration in ``migrations/versions``; a test compares the two.
+"""The tables, and the values that go into the store and come out: a record is a row. A change here needs a migration in
+``migrations/versions``; a test compares the two.
 
-Not here: queries (``store`` and its parts). Next: ``database``.
+Not here: queries (``store`` and its parts), what a revision's body says (``control``). Next: ``database``.
+
+Treat a record as frozen: the store never changes one that it was given, and one that it gives out belongs to no session any
+more. ``dataclasses.replace`` makes a changed copy. Names of constraints are fixed, so that migrations can address them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from sqlalchemy import JSON, Index, Integer, LargeBinary, MetaData, String, Text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, MetaData
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
+
+from headgate.store.columns import Json, Stamp, Text
+
+RevisionKind = Literal[
+    "apply", "traffic", "rollback", "restore", "block", "unblock", "freeze", "unfreeze", "remove"
+]
+RevisionStatus = Literal["proposed", "applied", "failed", "superseded"]
+OperationStatus = Literal["running", "done", "failed"]
+
+Key = Annotated[str, mapped_column(Text, primary_key=True)]
+NumberKey = Annotated[int, mapped_column(BigInteger, primary_key=True, autoincrement=False)]
+When = Annotated[str, mapped_column(Stamp)]
+JsonObject = dict[str, Any]
 
 _NAMES = {
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "pk": "pk_%(table_name)s",
 }
 
 
-class Base(DeclarativeBase):
-    """Every table of Headgate; constraint names are fixed, so that migrations can address them on any database."""
+class Base(MappedAsDataclass, DeclarativeBase):
+    """Every table of Headgate."""
 
     metadata = MetaData(naming_convention=_NAMES)
-    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON}
+    type_annotation_map = {str: Text, int: BigInteger, JsonObject: Json}
 
 
-class Endpoint(Base):
-    """Current pointers: ``applied`` is the revision that a start serves, ``tail`` the highest number used."""
+class Generation(Base):
+    """One row: the number of the newest write. Taken inside each write's transaction, so the numbers are dense and in the order of
+    the commits, whichever gateway commits.
+    """
+
+    __tablename__ = "generation"
+    id: Mapped[NumberKey]
+    value: Mapped[int]
+
+
+class EndpointRecord(Base):
+    """Where an endpoint stands: the revision that a start serves, the highest number used, whether it was removed."""
 
     __tablename__ = "endpoints"
-    name: Mapped[str] = mapped_column(String(128), primary_key=True)
-    applied: Mapped[int | None] = mapped_column(Integer)
-    tail: Mapped[int] = mapped_column(Integer)
+    name: Mapped[Key]
+    applied: Mapped[int | None]
+    tail: Mapped[int]
     removed: Mapped[bool]
+    generation: Mapped[int]
 
 
-class Revision(Base):
-    """Append-only: after the insert only ``status`` and ``message`` change, and only away from ``proposed``."""
+class DocumentRecord(Base):
+    """The exact bytes of a document, once for each digest."""
+
+    __tablename__ = "documents"
+    digest: Mapped[Key]
+    content: Mapped[bytes] = mapped_column(LargeBinary, repr=False)
+
+
+class RevisionRecord(Base):
+    """One numbered state of an endpoint. Append-only: after the insert only ``status``, ``message`` and ``ended`` change, and only
+    away from ``proposed``.
+
+    ``body`` is all that never changes, as JSON that the store does not read; the columns beside it are there to be searched.
+    ``digest`` chains it to the revision before it (``chain``). ``generation`` and ``ended`` are the writes that proposed and ended
+    it, 0 for those from before writes were numbered. The store fills in these three.
+    """
 
     __tablename__ = "revisions"
-    endpoint: Mapped[str] = mapped_column(String(128), primary_key=True)
-    n: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    parent: Mapped[int | None] = mapped_column(Integer)
-    kind: Mapped[str] = mapped_column(String(16))
-    status: Mapped[str] = mapped_column(String(16))
-    who: Mapped[str] = mapped_column(String(200))
-    when: Mapped[str] = mapped_column(String(20))
-    reason: Mapped[str] = mapped_column(Text)
-    document: Mapped[bytes] = mapped_column(LargeBinary)
-    document_digest: Mapped[str] = mapped_column(String(80))
-    source: Mapped[str | None] = mapped_column(Text)
-    source_digest: Mapped[str | None] = mapped_column(String(80))
-    champion: Mapped[str] = mapped_column(String(128))
-    salt: Mapped[str] = mapped_column(Text)
-    given: Mapped[list[Any]]
-    attempt: Mapped[int] = mapped_column(Integer)
-    last_good: Mapped[str] = mapped_column(String(128))
-    since: Mapped[str] = mapped_column(String(20))
-    frozen: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    blocks: Mapped[list[Any]]
-    resolved: Mapped[dict[str, Any]]
-    message: Mapped[str | None] = mapped_column(Text)
+    endpoint: Mapped[Key]
+    n: Mapped[NumberKey]
+    parent: Mapped[int | None]
+    kind: Mapped[RevisionKind] = mapped_column(Text)
+    status: Mapped[RevisionStatus] = mapped_column(Text)
+    who: Mapped[str]
+    when: Mapped[When]
+    reason: Mapped[str]
+    document: Mapped[str] = mapped_column(Text, ForeignKey("documents.digest"))
+    source: Mapped[str | None]
+    body: Mapped[str]
+    message: Mapped[str | None] = mapped_column(default=None)
+    digest: Mapped[str] = mapped_column(default="")
+    generation: Mapped[int] = mapped_column(default=0)
+    ended: Mapped[int | None] = mapped_column(default=None)
 
 
-class Pin(Base):
-    """What a version's name stands for, for ever."""
+class PinRecord(Base):
+    """The digest that a version's name stands for, for ever."""
 
     __tablename__ = "pins"
-    endpoint: Mapped[str] = mapped_column(String(128), primary_key=True)
-    version: Mapped[str] = mapped_column(String(128), primary_key=True)
-    digest: Mapped[str] = mapped_column(String(80))
-    when: Mapped[str] = mapped_column(String(20))
+    endpoint: Mapped[Key]
+    version: Mapped[Key]
+    digest: Mapped[str]
+    when: Mapped[When]
 
 
-class Block(Base):
-    """The blocks in force now; the history of blocks is in the revisions."""
+class AppliedDocument(Base):
+    """A document that was applied from a file: the same bytes from the same file are not applied again at a start."""
 
-    __tablename__ = "blocks"
-    endpoint: Mapped[str] = mapped_column(String(128), primary_key=True)
-    digest: Mapped[str] = mapped_column(String(80), primary_key=True)
-    version: Mapped[str | None] = mapped_column(String(128))
-    since: Mapped[str] = mapped_column(String(20))
-    who: Mapped[str] = mapped_column(String(200))
-    reason: Mapped[str] = mapped_column(Text)
+    __tablename__ = "applied_documents"
+    path: Mapped[Key]
+    endpoint: Mapped[Key]
+    digest: Mapped[Key]
+    generation: Mapped[int] = mapped_column(default=0)
 
 
-class Token(Base):
-    """Bearer tokens: the hash, never the secret."""
+class TokenRecord(Base):
+    """A bearer token: the SHA-256 of its text, never the text."""
 
     __tablename__ = "tokens"
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    sha256: Mapped[str] = mapped_column(String(64))
-    role: Mapped[str] = mapped_column(String(16))
-    name: Mapped[str] = mapped_column(String(200))
-    created: Mapped[str] = mapped_column(String(20))
-    expires: Mapped[str | None] = mapped_column(String(20))
-    last_used: Mapped[str | None] = mapped_column(String(20))
-    revoked: Mapped[str | None] = mapped_column(String(20))
+    id: Mapped[Key]
+    sha256: Mapped[str]
+    role: Mapped[str]
+    name: Mapped[str]
+    created: Mapped[When]
+    expires: Mapped[When | None]
+    last_used: Mapped[When | None]
+    revoked: Mapped[When | None]
 
 
-class Idempotency(Base):
-    """Answers by key, written in the transaction of the write they answer."""
+class IdempotencyRecord(Base):
+    """The answer that a key stands for, written in the transaction of the write that it answers; ``request`` is a SHA-256."""
 
     __tablename__ = "idempotency"
-    principal: Mapped[str] = mapped_column(String(200), primary_key=True)
-    route: Mapped[str] = mapped_column(String(300), primary_key=True)
-    key: Mapped[str] = mapped_column(String(200), primary_key=True)
-    request: Mapped[str] = mapped_column(String(64))
-    response: Mapped[dict[str, Any]]
-    expires: Mapped[str] = mapped_column(String(20), index=True)
+    principal: Mapped[Key]
+    route: Mapped[Key]
+    key: Mapped[Key]
+    request: Mapped[str]
+    response: Mapped[JsonObject]
+    expires: Mapped[When] = mapped_column(index=True)
 
 
-class Event(Base):
-    """What the event stream replays; the id is the cursor."""
+class EventRecord(Base):
+    """Something that happened, as the event stream replays it; ``generation`` is the cursor, 0 until it is stored."""
 
     __tablename__ = "events"
-    __table_args__ = ({"sqlite_autoincrement": True},)
-    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
-    type: Mapped[str] = mapped_column(String(32))
-    when: Mapped[str] = mapped_column(String(20))
-    endpoint: Mapped[str | None] = mapped_column(String(128))
-    revision: Mapped[int | None] = mapped_column(Integer)
-    who: Mapped[str] = mapped_column(String(200))
-    reason: Mapped[str] = mapped_column(Text)
-    data: Mapped[dict[str, Any]]
+    type: Mapped[str]
+    when: Mapped[When]
+    endpoint: Mapped[str | None]
+    revision: Mapped[int | None]
+    who: Mapped[str]
+    reason: Mapped[str]
+    data: Mapped[JsonObject] = mapped_column(default_factory=dict)
+    generation: Mapped[NumberKey] = mapped_column(default=0)
 
 
-class Audit(Base):
-    """Append-only: who did what, and how it ended."""
+class AuditRecord(Base):
+    """Who did what and how it ended. Append-only; ``generation`` is 0 until it is stored."""
 
     __tablename__ = "audit"
-    __table_args__ = (Index("ix_audit_endpoint_id", "endpoint", "id"), {"sqlite_autoincrement": True})
-    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
-    when: Mapped[str] = mapped_column(String(20))
-    who: Mapped[str] = mapped_column(String(200))
-    role: Mapped[str] = mapped_column(String(16))
-    action: Mapped[str] = mapped_column(String(64))
-    endpoint: Mapped[str | None] = mapped_column(String(128))
-    revision: Mapped[int | None] = mapped_column(Integer)
-    outcome: Mapped[str] = mapped_column(String(32))
-    reason: Mapped[str] = mapped_column(Text)
-    detail: Mapped[dict[str, Any]]
+    __table_args__ = (Index("ix_audit_endpoint_generation", "endpoint", "generation"),)
+    when: Mapped[When]
+    who: Mapped[str]
+    role: Mapped[str]
+    action: Mapped[str]
+    endpoint: Mapped[str | None]
+    revision: Mapped[int | None]
+    outcome: Mapped[str]
+    reason: Mapped[str]
+    detail: Mapped[JsonObject] = mapped_column(default_factory=dict)
+    generation: Mapped[NumberKey] = mapped_column(default=0)
 
 
-class AppliedFile(Base):
-    """The digest last applied from a file given to ``serve``: the same bytes are not applied again at start."""
-
-    __tablename__ = "applied_files"
-    path: Mapped[str] = mapped_column(Text, primary_key=True)
-    digest: Mapped[str] = mapped_column(String(80))
-    when: Mapped[str] = mapped_column(String(20))
-
-
-class Operation(Base):
-    """Changes that outlived their request."""
+class OperationRecord(Base):
+    """A change that outlived its request."""
 
     __tablename__ = "operations"
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    endpoint: Mapped[str] = mapped_column(String(128))
-    kind: Mapped[str] = mapped_column(String(16))
-    status: Mapped[str] = mapped_column(String(16))
-    started: Mapped[str] = mapped_column(String(20))
-    finished: Mapped[str | None] = mapped_column(String(20))
-    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    problem: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    id: Mapped[Key]
+    endpoint: Mapped[str]
+    kind: Mapped[str]
+    status: Mapped[OperationStatus] = mapped_column(Text)
+    started: Mapped[When]
+    finished: Mapped[When | None] = mapped_column(default=None)
+    result: Mapped[JsonObject | None] = mapped_column(default=None)
+    problem: Mapped[JsonObject | None] = mapped_column(default=None)

@@ -6,54 +6,48 @@ Not here: what happens to a version that comes back with other bytes (``registry
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from headgate.errors import Conflict
-from headgate.store.clock import stamp
-from headgate.store.models import Pin
-from headgate.store.records import PinRecord
-
-if TYPE_CHECKING:
-    from headgate.store.store import Store
+from headgate.store.clock import seconds
+from headgate.store.models import PinRecord
+from headgate.store.transactions import Transactions, Write
 
 
-def add_pins(session: Session, endpoint: str, pins: Mapping[str, str], now: datetime) -> None:
+def add_pins(write: Write, endpoint: str, pins: Mapping[str, str]) -> None:
     """Pins what is not pinned yet; what is stays as it is."""
     for version, digest in pins.items():
-        if session.get(Pin, (endpoint, version)) is None:
-            session.add(Pin(endpoint=endpoint, version=version, digest=digest, when=stamp(now)))
+        if write.session.get(PinRecord, (endpoint, version)) is None:
+            write.add(PinRecord(endpoint, version, digest, write.now))
 
 
 def check_pins(session: Session, endpoint: str, digests: Mapping[str, str]) -> None:
     """:class:`~headgate.errors.Conflict` when a version stands for another digest."""
     for version, digest in digests.items():
-        row = session.get(Pin, (endpoint, version))
-        if row is not None and row.digest != digest:
+        pin = session.get(PinRecord, (endpoint, version))
+        if pin is not None and pin.digest != digest:
             raise Conflict(
-                f"version {version} of {endpoint} is {row.digest} since {row.when}, and this is {digest}: a version never "
-                "changes; give the new model a new version"
+                f"version {version} of {endpoint} is {pin.digest} since {seconds(pin.when)}, and this is {digest}: a version "
+                "never changes; give the new model a new version"
             )
 
 
 class StorePins:
     """The table of pins."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, transactions: Transactions) -> None:
         """Use ``Store.pins``."""
-        self._store = store
+        self._transactions = transactions
 
     def get(self, endpoint: str, version: str) -> str | None:
         """The digest pinned, or None."""
-        with self._store.read() as session:
-            row = session.get(Pin, (endpoint, version))
-            return None if row is None else row.digest
+        with self._transactions.read() as session:
+            pin = session.get(PinRecord, (endpoint, version))
+            return None if pin is None else pin.digest
 
     def all(self) -> list[PinRecord]:
         """Every pin, by endpoint and version."""
-        with self._store.read() as session:
-            rows = session.scalars(select(Pin).order_by(Pin.endpoint, Pin.version))
-            return [PinRecord(row.endpoint, row.version, row.digest, row.when) for row in rows]
+        with self._transactions.read() as session:
+            return list(session.scalars(select(PinRecord).order_by(PinRecord.endpoint, PinRecord.version)))

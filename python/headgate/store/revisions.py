@@ -1,128 +1,137 @@
-"""Queries on revisions, the endpoints' pointers and the blocks in force, inside a session the caller owns.
+"""Queries on revisions, their documents and the endpoints' pointers, inside a transaction the caller owns.
 
-Not here: transactions (``store``). Next: ``journal``.
+Not here: transactions (``transactions``). Next: ``journal``.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import cast
+from dataclasses import replace
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import exists, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from headgate.errors import StorageFailed
-from headgate.store.models import Block, Endpoint, Revision
-from headgate.store.records import BlockRecord, EndpointRecord, RevisionKind, RevisionRecord, RevisionStatus
-
-_LARGEST = 2**63 - 1
-"""More than any database keeps as a number of a revision."""
+from headgate.errors import RevisionConflict, StorageFailed
+from headgate.store.chain import chain_digest
+from headgate.store.columns import LARGEST, plain
+from headgate.store.models import (
+    AppliedDocument,
+    DocumentRecord,
+    EndpointRecord,
+    RevisionRecord,
+    RevisionStatus,
+)
+from headgate.store.transactions import Write
 
 
 def endpoints(session: Session) -> list[EndpointRecord]:
     """All endpoints by name."""
-    rows = session.scalars(select(Endpoint).order_by(Endpoint.name))
-    return [EndpointRecord(row.name, row.applied, row.tail, row.removed) for row in rows]
+    return list(session.scalars(select(EndpointRecord).order_by(EndpointRecord.name)))
 
 
-def append(session: Session, record: RevisionRecord) -> None:
-    """Inserts ``record`` and moves the endpoint's tail to it; a number that is not the next one is refused."""
-    pointer = session.get(Endpoint, record.endpoint)
-    tail = pointer.tail if pointer is not None else 0
-    if record.n != tail + 1:
+def append(write: Write, record: RevisionRecord, content: bytes | None) -> None:
+    """Inserts ``record`` as proposed and moves the endpoint's tail to it.
+
+    :class:`RevisionConflict` when its number is taken: another writer was there first. ``content`` is its document, None for one
+    that is stored already.
+    """
+    session, name = write.session, record.endpoint
+    pointer = session.get(EndpointRecord, name)
+    tail = 0 if pointer is None else pointer.tail
+    if record.n <= tail:
+        raise taken(record, tail)
+    if record.n > tail + 1:
         raise StorageFailed(
-            f"{record.endpoint}: revision {record.n} cannot follow revision {tail}: the state was changed by another writer"
+            f"{name}: revision {record.n} cannot follow revision {tail}: the state was exchanged under the running gateway"
         )
+    if not session.scalar(select(exists().where(DocumentRecord.digest == record.document))):
+        if content is None:
+            raise StorageFailed(
+                f"{name}: the store has lost the document {record.document} of revision {record.n}"
+            )
+        write.add(DocumentRecord(record.document, content))
+    before = "" if tail == 0 else session.get_one(RevisionRecord, (name, tail)).digest
+    digest = chain_digest(before, plain(record.body))
+    try:
+        write.add(replace(record, status="proposed", digest=digest, generation=write.generation, ended=None))
+    except IntegrityError as error:
+        # The key is what keeps two revisions of one number apart, whatever was read before.
+        raise taken(record, tail) from error
     if pointer is None:
-        session.add(Endpoint(name=record.endpoint, applied=None, tail=record.n, removed=False))
+        write.add(EndpointRecord(name, None, record.n, False, write.generation))
     else:
-        pointer.tail = record.n
-    values = asdict(record)
-    values["given"] = [list(run) for run in record.given]
-    values["blocks"] = [asdict(block) for block in record.blocks]
-    session.execute(insert(Revision).values(**values))
+        pointer.tail, pointer.generation = record.n, write.generation
 
 
-def finish(session: Session, endpoint: str, n: int, status: RevisionStatus, message: str | None) -> bool:
-    """Moves a proposed revision to ``status``; ``applied`` also moves the pointer and the blocks. False: nothing to move."""
-    changed = session.execute(
-        update(Revision)
-        .where(Revision.endpoint == endpoint, Revision.n == n, Revision.status == "proposed")
-        .values(status=status, message=message)
-        .returning(Revision.kind, Revision.blocks)
-    ).one_or_none()
-    if changed is None:
+def taken(record: RevisionRecord, present: int) -> RevisionConflict:
+    """The exception for a number that another writer took first."""
+    return RevisionConflict(
+        f"{record.endpoint} is at revision {present} by now, so revision {record.n} cannot be written: read it again",
+        detail={"revision": present},
+    )
+
+
+def finish(write: Write, endpoint: str, n: int, ended: tuple[RevisionStatus, str | None]) -> bool:
+    """Moves a proposed revision to a status, with a message; ``applied`` also moves the pointer. False: nothing to move."""
+    status, message = ended
+    kind = write.session.execute(
+        update(RevisionRecord)
+        .where(
+            RevisionRecord.endpoint == endpoint, RevisionRecord.n == n, RevisionRecord.status == "proposed"
+        )
+        .values(status=status, message=message, ended=write.generation)
+        .returning(RevisionRecord.kind)
+        .execution_options(synchronize_session=False)
+    ).scalar_one_or_none()
+    if kind is None:
         return False
     if status == "applied":
-        _point_to(session, endpoint, n, changed.kind, changed.blocks)
+        # Revisions that pass each other in the data plane may be confirmed in another order: the highest number is the state.
+        write.session.execute(
+            update(EndpointRecord)
+            .where(
+                EndpointRecord.name == endpoint,
+                or_(EndpointRecord.applied.is_(None), EndpointRecord.applied < n),
+            )
+            .values(applied=n, removed=kind == "remove", generation=write.generation)
+            .execution_options(synchronize_session=False)
+        )
     return True
-
-
-def _point_to(
-    session: Session, endpoint: str, n: int, kind: str, blocks: list[dict[str, str | None]]
-) -> None:
-    # Revisions that pass each other in the data plane may be confirmed in another order: the highest number is the state.
-    moved = session.execute(
-        update(Endpoint)
-        .where(Endpoint.name == endpoint, or_(Endpoint.applied.is_(None), Endpoint.applied < n))
-        .values(applied=n, removed=kind == "remove")
-        .returning(Endpoint.name)
-    ).one_or_none()
-    if moved is None:
-        return
-    session.execute(delete(Block).where(Block.endpoint == endpoint))
-    if blocks:
-        session.execute(insert(Block), [{"endpoint": endpoint, **block} for block in blocks])
 
 
 def get(session: Session, endpoint: str, n: int) -> RevisionRecord | None:
     """One revision."""
-    if not 0 < n <= _LARGEST:
-        return None
-    row = session.get(Revision, (endpoint, n))
-    return None if row is None else _record(row)
+    return session.get(RevisionRecord, (endpoint, n)) if 0 < n <= LARGEST else None
 
 
 def newest(session: Session, endpoint: str, limit: int, before: int | None) -> list[RevisionRecord]:
     """Newest first."""
-    query = select(Revision).where(Revision.endpoint == endpoint).order_by(Revision.n.desc()).limit(limit)
+    query = select(RevisionRecord).where(RevisionRecord.endpoint == endpoint)
     if before is not None:
-        query = query.where(Revision.n < before)
-    return [_record(row) for row in session.scalars(query)]
+        query = query.where(RevisionRecord.n < min(before, LARGEST))
+    return list(session.scalars(query.order_by(RevisionRecord.n.desc()).limit(limit)))
 
 
 def proposed(session: Session, endpoint: str) -> list[RevisionRecord]:
     """Oldest first."""
-    query = (
-        select(Revision)
-        .where(Revision.endpoint == endpoint, Revision.status == "proposed")
-        .order_by(Revision.n)
+    query = select(RevisionRecord).where(
+        RevisionRecord.endpoint == endpoint, RevisionRecord.status == "proposed"
     )
-    return [_record(row) for row in session.scalars(query)]
+    return list(session.scalars(query.order_by(RevisionRecord.n)))
 
 
-def _record(row: Revision) -> RevisionRecord:
-    return RevisionRecord(
-        endpoint=row.endpoint,
-        n=row.n,
-        parent=row.parent,
-        kind=cast(RevisionKind, row.kind),
-        status=cast(RevisionStatus, row.status),
-        who=row.who,
-        when=row.when,
-        reason=row.reason,
-        document=row.document,
-        document_digest=row.document_digest,
-        source=row.source,
-        source_digest=row.source_digest,
-        champion=row.champion,
-        salt=row.salt,
-        given=tuple((run[0], run[1], run[2]) for run in row.given),
-        attempt=row.attempt,
-        last_good=row.last_good,
-        since=row.since,
-        frozen=row.frozen,
-        blocks=tuple(BlockRecord(**block) for block in row.blocks),
-        resolved=row.resolved,
-        message=row.message,
-    )
+def document(session: Session, digest: str) -> bytes | None:
+    """The bytes of a document."""
+    return session.scalar(select(DocumentRecord.content).where(DocumentRecord.digest == digest))
+
+
+def applied_from(session: Session, path: str) -> frozenset[tuple[str, str]]:
+    """Endpoint and digest of every document that was ever applied from a file."""
+    query = select(AppliedDocument.endpoint, AppliedDocument.digest).where(AppliedDocument.path == path)
+    return frozenset((row.endpoint, row.digest) for row in session.execute(query))
+
+
+def add_applied(write: Write, record: AppliedDocument) -> None:
+    """Remembers an applied document; the first time stays."""
+    if write.session.get(AppliedDocument, (record.path, record.endpoint, record.digest)) is None:
+        write.add(replace(record, generation=write.generation))

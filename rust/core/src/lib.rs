@@ -1,7 +1,7 @@
 //! The domain of Headgate, pure: no I/O, no clock, no threads, no unsafe.
 //!
-//! Read in this order: [`error`], [`id`], [`tensor`], [`spec`], [`limits`], [`snapshot`], [`route`],
-//! [`slots`], [`rate`], [`breaker`]; [`reuse`] is for everybody.
+//! Read in this order: [`error`], [`id`], [`tensor`], [`spec`], [`limits`], `state`, [`snapshot`],
+//! [`route`], [`slots`], [`rate`], [`breaker`]; [`reuse`] is for everybody.
 #![forbid(unsafe_code)]
 
 pub mod breaker;
@@ -14,4 +14,5 @@ pub mod route;
 pub mod slots;
 pub mod snapshot;
 pub mod spec;
+mod state;
 pub mod tensor;

@@ -4,11 +4,39 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+
+use crate::slots::SLOTS;
+
+/// The name of a header in lower case; written `header.<name>`.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Header(String);
+
+impl TryFrom<String> for Header {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Header, String> {
+        match text.strip_prefix("header.") {
+            Some(name) if !name.is_empty() => Ok(Header(name.to_ascii_lowercase())),
+            _ => Err(format!("{text:?} names no header: \"header.<name>\"")),
+        }
+    }
+}
+
+impl From<Header> for String {
+    fn from(header: Header) -> String {
+        header.0
+    }
+}
+
+/// A share in slots of 0.01 %.
+fn share<'de, D: Deserializer<'de>>(written: D) -> Result<f64, D::Error> {
+    Ok(f64::from(u16::deserialize(written)?) / SLOTS as f64)
+}
 
 /// The limits of an endpoint, beside its time-out.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct LimitsSpec {
     /// How often a caller may come.
     pub rate: Option<RateSpec>,
@@ -20,15 +48,32 @@ pub struct LimitsSpec {
 
 /// How often a caller may come.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "WrittenRate")]
 pub struct RateSpec {
     /// The header that tells callers apart, in lower case; without one they share the rate.
-    #[serde(default)]
     pub by: Option<String>,
     /// Requests in a second, in the long run.
     pub per_second: f64,
     /// Requests at once.
     pub burst: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRate {
+    #[serde(default)]
+    by: Option<Header>,
+    per_second: f64,
+    #[serde(default)]
+    burst: Option<u32>,
+}
+
+impl From<WrittenRate> for RateSpec {
+    /// The requests of one second may come at once, unless something else is written.
+    fn from(WrittenRate { by, per_second, burst }: WrittenRate) -> RateSpec {
+        let burst = burst.unwrap_or(per_second.ceil() as u32);
+        RateSpec { by: by.map(String::from), per_second, burst }
+    }
 }
 
 /// When a version that fails is left alone.
@@ -38,8 +83,10 @@ pub struct BreakerSpec {
     /// Failures in a row.
     pub consecutive: u32,
     /// The least share of good answers, from 0 to 1.
+    #[serde(deserialize_with = "share")]
     pub success_rate: f64,
     /// How long failures and good answers are counted for that share, in milliseconds.
+    #[serde(rename = "window")]
     pub window_ms: u64,
     /// Answers below which that share says nothing.
     pub min_requests: u32,
@@ -47,7 +94,7 @@ pub struct BreakerSpec {
 
 /// Who is run first.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "WrittenPriority")]
 pub struct PrioritySpec {
     /// The header that names the class, in lower case.
     pub by: String,
@@ -57,9 +104,26 @@ pub struct PrioritySpec {
     pub unnamed: String,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenPriority {
+    by: Header,
+    classes: Vec<String>,
+    #[serde(default)]
+    unnamed: Option<String>,
+}
+
+impl From<WrittenPriority> for PrioritySpec {
+    /// Who names no class is of the last one, unless something else is written.
+    fn from(WrittenPriority { by, classes, unnamed }: WrittenPriority) -> PrioritySpec {
+        let unnamed = unnamed.or_else(|| classes.last().cloned()).unwrap_or_default();
+        PrioritySpec { by: by.into(), classes, unnamed }
+    }
+}
+
 /// Who answers when the chosen version does not, beside the champion.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(untagged, expecting = "fallback must be \"none\" or {to, after_ms}")]
+#[serde(untagged, expecting = "must be \"none\" or {to, after}")]
 pub enum FallbackSpec {
     /// `"none"`: not even the champion.
     Nobody(Nobody),
@@ -82,11 +146,22 @@ pub struct FallbackList {
     /// The versions to ask, in their order.
     pub to: Vec<String>,
     /// How long the chosen version has, in milliseconds; the request's whole time unless written.
-    #[serde(default)]
+    #[serde(rename = "after", default)]
     pub after_ms: Option<u64>,
 }
 
 impl FallbackSpec {
+    /// The same among these versions; nothing if none of them is listed.
+    pub(crate) fn among(mut self, versions: &[String]) -> Option<FallbackSpec> {
+        if let FallbackSpec::Listed(list) = &mut self {
+            list.to.retain(|name| versions.contains(name));
+            if list.to.is_empty() {
+                return None;
+            }
+        }
+        Some(self)
+    }
+
     /// The versions that are written, in their order.
     pub fn to(&self) -> &[String] {
         match self {

@@ -1,59 +1,47 @@
-//! An endpoint's state as the control plane hands it over: plain data, parsed, not yet checked.
+//! An endpoint's state as the data plane works with it: plain data with nothing left open, not yet checked.
 //!
-//! Not here: the checks and the compiled form (`snapshot`).
+//! Not here: the form in which it is handed over (`state`), the checks and the compiled form (`snapshot`).
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::{Code, Error, Result};
 use crate::limits::{FallbackSpec, LimitsSpec};
 use crate::slots::TableState;
 
 /// The whole state of one endpoint.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct EndpointSpec {
     /// The name clients call.
     pub name: String,
     /// The control plane's number for this state; answers carry it.
     pub revision: u64,
-    /// Every version to be loaded, in the document's order.
+    /// Every version to be loaded.
     pub versions: Vec<VersionSpec>,
     /// The version that takes every slot not given away.
     pub champion: String,
     /// The slots given away.
-    #[serde(default)]
     pub table: TableState,
     /// The header that holds the sticky key, in lower case; `None` draws per request.
-    #[serde(default)]
     pub sticky: Option<String>,
     /// How long a request may take, in milliseconds.
     pub timeout_ms: u64,
     /// Names for a tensor's columns, by tensor.
-    #[serde(default)]
     pub columns: BTreeMap<String, Vec<String>>,
     /// Names for the classes of an output, by tensor: what the classification extension says.
-    #[serde(default)]
     pub labels: BTreeMap<String, Vec<String>>,
     /// What JSON answers say where a number is none.
-    #[serde(default)]
     pub non_finite: NonFinite,
     /// What callers may take.
-    #[serde(default)]
     pub limits: LimitsSpec,
     /// Who answers when the chosen version does not.
-    #[serde(default)]
     pub fallback: Option<FallbackSpec>,
     /// The file that holds the drift baseline.
-    #[serde(default)]
     pub baseline: Option<String>,
     /// Whether a document asks for this now, so that it has to fit its models; what was served before is not judged again.
-    #[serde(default)]
     pub fresh: bool,
     /// Whether this state overtakes a load of the same endpoint that is in progress.
-    #[serde(default)]
     pub urgent: bool,
 }
 
@@ -71,32 +59,22 @@ pub enum NonFinite {
 }
 
 /// One version: exactly one of `artifact` and `constant`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct VersionSpec {
     /// The version's name.
     pub name: String,
     /// What it is, whatever it is called: equal digests are the same thing.
     pub digest: String,
     /// The model file to load.
-    #[serde(default)]
     pub artifact: Option<String>,
     /// Outputs that are always the same, by output name: a scalar or one row's values.
-    #[serde(default)]
     pub constant: Option<BTreeMap<String, Value>>,
     /// How it is run.
-    #[serde(default)]
     pub run: RunSpec,
     /// Whether it stays in memory whatever else needs room.
-    #[serde(default)]
     pub pinned: bool,
     /// Whether callers may take it for the champion: its signature has to be the same.
-    #[serde(default = "yes")]
     pub compatible: bool,
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// What a version computes on.
@@ -151,6 +129,7 @@ pub struct RunSpec {
     /// Rows that are run together at most; 1 is no batching.
     pub max_batch: u32,
     /// How long a batch may wait for rows that are expected, in microseconds.
+    #[serde(rename = "max_delay")]
     pub max_delay_us: u64,
     /// Sizes that batches are filled up to, ascending, the last one `max_batch`; empty runs them as they are.
     pub buckets: Vec<u32>,
@@ -240,16 +219,5 @@ impl RunSpec {
             return Some("buckets must ascend from 1 and end with max_batch");
         }
         None
-    }
-}
-
-impl EndpointSpec {
-    /// Reads the JSON form.
-    ///
-    /// # Errors
-    /// `policy_invalid` with the parser's words.
-    pub fn from_json(json: &[u8]) -> Result<EndpointSpec> {
-        serde_json::from_slice(json)
-            .map_err(|error| Error::new(Code::PolicyInvalid, format!("endpoint state: {error}")))
     }
 }

@@ -174,14 +174,14 @@ impl<F> Seats<F> {
         }
     }
 
-    #[cfg(not(loom))]
+    #[cfg(not(feature = "loom"))]
     fn pause<'a>(&'a self, state: MutexGuard<'a, State<F>>, left: Duration) -> MutexGuard<'a, State<F>> {
         let waited = self.changed.wait_timeout(state, left);
         waited.unwrap_or_else(std::sync::PoisonError::into_inner).0
     }
 
     /// loom has no clock: a wait ends when something changes.
-    #[cfg(loom)]
+    #[cfg(feature = "loom")]
     fn pause<'a>(&'a self, state: MutexGuard<'a, State<F>>, _: Duration) -> MutexGuard<'a, State<F>> {
         self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -273,7 +273,7 @@ impl<F> State<F> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -366,7 +366,7 @@ mod tests {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, feature = "loom"))]
 mod models {
     use super::*;
     use loom::sync::Arc;

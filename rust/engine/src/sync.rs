@@ -1,8 +1,8 @@
 //! The locks of a batch and of a lane: the standard library's, or loom's where every interleaving is to be tried.
 
-#[cfg(loom)]
+#[cfg(feature = "loom")]
 pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 
 /// Takes a lock; one that was poisoned by a panic still guards what it guards.

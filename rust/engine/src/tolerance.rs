@@ -99,7 +99,7 @@ fn fractions(datatype: DataType, bytes: &[u8]) -> Option<Vec<f64>> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
 

@@ -222,9 +222,11 @@ mod tests {
 
     fn spec(more: &str) -> EndpointSpec {
         let json = format!(
-            r#"{{"name": "e", "revision": 1, "champion": "v1", "timeout_ms": 1, "versions": [
-                {{"name": "v1", "digest": "1", "artifact": "1"}},
-                {{"name": "v2", "digest": "2", "artifact": "2"{more}}}]}}"#
+            r#"{{"name": "e", "revision": 1,
+                "spec": {{"versions": {{"v1": {{"digest": "1"}}, "v2": {{"digest": "2"{more}}}}},
+                    "traffic": {{"champion": "v1"}}, "limits": {{"timeout": 1}}}},
+                "traffic": {{"champion": "v1", "last_good": "v1"}},
+                "load": {{"versions": ["v1", "v2"], "artifacts": {{"v1": "1", "v2": "2"}}}}}}"#
         );
         EndpointSpec::from_json(json.as_bytes()).unwrap()
     }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use common::{connect, eventually, gateway, metric, signature, whole_answer};
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::spec::{EndpointSpec, RunSpec};
+use headgate_core::spec::RunSpec;
 use headgate_core::tensor::Signature;
 use headgate_engine::Executable;
 use headgate_engine::runtime::Binding;
@@ -68,7 +68,7 @@ fn table(rows: f32) -> (Table, Arc<State>) {
 
 /// Opens after two failures in a row.
 fn breaker() -> Value {
-    json!({"breaker": {"consecutive": 2, "success_rate": 0.0, "window_ms": 10000, "min_requests": 1000000}})
+    json!({"breaker": {"consecutive": 2, "success_rate": 0, "window": 10000, "min_requests": 1000000}})
 }
 
 /// Every slot is the challenger's.
@@ -129,7 +129,7 @@ impl Served {
             spec.as_object_mut().unwrap().remove("constant");
             spec["versions"].as_array_mut().unwrap().push(constant);
         }
-        gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+        gateway.apply(common::spec(&spec)).unwrap();
         let mut told = Vec::new();
         eventually("the outcome", || {
             told.extend(gateway.events());

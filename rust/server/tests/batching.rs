@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use common::{PATIENCE, answer, connect, eventually, gateway, metric, request, signature};
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::spec::EndpointSpec;
 use headgate_core::tensor::{Shape, Signature};
 use headgate_engine::Executable;
 use headgate_engine::runtime::Binding;
@@ -91,7 +90,7 @@ fn serve(gateway: &Gateway, run: Value) -> Model {
         "name": "batched", "revision": 1, "champion": "v1", "timeout_ms": 60_000,
         "versions": [{"name": "v1", "digest": "sha256:batched", "artifact": "adopted", "run": run}],
     });
-    let spec = EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap();
+    let spec = common::spec(&spec);
     let kept = gateway.engine().adopt("sha256:batched", Box::new(told), &spec.versions[0].run).unwrap();
     gateway.apply(spec).unwrap();
     let applied = gateway.events();

@@ -20,7 +20,7 @@ use common::{PATIENCE, Probe, answer, ask, connect, eventually, free, gateway_wi
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use headgate_core::error::Result;
-use headgate_core::spec::{EndpointSpec, RunSpec};
+use headgate_core::spec::RunSpec;
 use headgate_core::tensor::{Shape, Signature};
 use headgate_engine::Executable;
 use headgate_engine::runtime::Binding;
@@ -292,12 +292,12 @@ fn a_panic_while_a_large_request_is_decoded_is_no_failure_of_its_version() {
     driver.panic_on_host();
     let model = OnDriver(free(), driver);
     let _model = gateway.engine().adopt("sha256:large", Box::new(model), &RunSpec::default()).unwrap();
-    let breaker = json!({"consecutive": 1, "success_rate": 0.5, "window_ms": 10000, "min_requests": 100});
+    let breaker = json!({"consecutive": 1, "success_rate": 5000, "window": 10000, "min_requests": 100});
     let spec = json!({
         "name": "large", "revision": 1, "champion": "v1", "timeout_ms": 60000, "limits": {"breaker": breaker},
         "versions": [{"name": "v1", "digest": "sha256:large", "artifact": "adopted"}],
     });
-    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    gateway.apply(common::spec(&spec)).unwrap();
     for _ in 0..3 {
         let (code, body) = answer(&mut send(address, "v2/models/large/infer", "", listed().as_bytes()));
         assert_eq!((code, &body["code"]), (500, &json!("internal")), "{body}");

@@ -10,7 +10,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::{LONG, PATIENCE, answer, at_last, connect, eventually, gateway_with, metric};
-use headgate_core::spec::EndpointSpec;
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
 
@@ -23,7 +22,7 @@ fn apply(gateway: &Gateway, name: &str, model: &str, run: &Value) {
         "name": name, "revision": 1, "champion": "v1", "timeout_ms": 600_000, "fresh": true,
         "versions": [{"name": "v1", "digest": format!("sha256:{name}"), "artifact": path, "run": run}],
     });
-    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    gateway.apply(common::spec(&spec)).unwrap();
     let mut events = Vec::new();
     eventually("the endpoint", || {
         events.extend(gateway.events());

@@ -22,7 +22,7 @@ use std::thread::ThreadId;
 
 use common::{PATIENCE, answer, connect, eventually, free, request, signature};
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::spec::{EndpointSpec, RunSpec};
+use headgate_core::spec::RunSpec;
 use headgate_core::tensor::Signature;
 use headgate_engine::runtime::Binding;
 use headgate_engine::runtime::device::Flight;
@@ -46,7 +46,7 @@ fn apply(gateway: &Gateway, digest: &str, artifact: &str, run: &Value) -> Value 
         "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 20000,
         "versions": [{"name": "v1", "digest": digest, "artifact": artifact, "run": run}],
     });
-    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    gateway.apply(common::spec(&spec)).unwrap();
     let mut told = None;
     eventually("the outcome", || {
         told = gateway.events().pop();
@@ -110,7 +110,7 @@ fn a_version_on_a_device_answers_what_it_answers_on_the_processor() {
     for run in [
         json!({"device": ["cuda:0"]}),
         json!({"device": ["cuda:0"], "instances": 2}),
-        json!({"device": ["cuda:0"], "max_batch": 8, "buckets": [1, 4, 8], "max_delay_us": 500}),
+        json!({"device": ["cuda:0"], "max_batch": 8, "buckets": [1, 4, 8], "max_delay": 500}),
     ] {
         let (got, facts, driver) = answers(&run);
         assert_eq!(got, wanted, "{run}");

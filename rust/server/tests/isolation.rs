@@ -17,7 +17,7 @@ use common::{
     PATIENCE, answer, ask, connect, eventually, free, gated, gateway, gateway_with, metric, request, send,
     serve, whole_answer,
 };
-use headgate_core::spec::{EndpointSpec, RunSpec};
+use headgate_core::spec::RunSpec;
 use headgate_engine::histogram::{Counts, Histogram};
 use serde_json::{Value, json};
 
@@ -130,7 +130,7 @@ fn a_swap_leaves_requests_in_flight_on_their_version() {
         "name": "model", "revision": 2, "champion": "v2", "timeout_ms": 60000,
         "versions": [{"name": "v2", "digest": "sha256:new", "artifact": "adopted"}],
     });
-    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    gateway.apply(common::spec(&spec)).unwrap();
     drop(model);
     let mut other = connect(address);
     other.write_all(request("model", 1.0).as_bytes()).unwrap();
@@ -150,7 +150,7 @@ fn a_newer_urgent_state_supersedes_a_load_that_waits() {
             "name": "model", "revision": revision, "champion": "v1", "timeout_ms": 1000, "urgent": urgent,
             "versions": [{"name": "v1", "digest": digest, "artifact": artifact}],
         });
-        gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap()
+        gateway.apply(common::spec(&spec)).unwrap()
     };
     let slow = state(2, false, "nowhere.onnx", "sha256:missing");
     let urgent = state(3, true, "adopted", digest);
@@ -224,7 +224,7 @@ fn a_version_that_fills_its_queue_leaves_room_to_others() {
         "name": "slow", "revision": 1, "champion": "v1", "timeout_ms": 60000,
         "versions": [{"name": "v1", "digest": "sha256:slow", "artifact": "adopted", "run": {"instances": 1}}],
     });
-    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    gateway.apply(common::spec(&spec)).unwrap();
     serve(&gateway, "other", free(), false);
     // Two pool threads: 512 may wait, 256 of them for one version.
     let mut waiting = vec![send(address, "slow")];
@@ -249,7 +249,7 @@ fn a_run_that_outlasts_the_time_out_is_answered_without_it() {
         "name": "slow", "revision": 1, "champion": "v1", "timeout_ms": 1000,
         "versions": [{"name": "v1", "digest": "sha256:slow", "artifact": "adopted"}],
     });
-    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    gateway.apply(common::spec(&spec)).unwrap();
     drop(model);
     let mut stream = connect(address);
     stream.write_all(request("slow", 1.0).as_bytes()).unwrap();
@@ -308,7 +308,7 @@ fn an_urgent_state_on_its_way_is_not_overtaken_by_an_ordinary_one() {
             "name": "model", "revision": revision, "champion": "v1", "timeout_ms": 1000, "urgent": urgent,
             "versions": [{"name": "v1", "digest": digest, "artifact": artifact}],
         });
-        gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap()
+        gateway.apply(common::spec(&spec)).unwrap()
     };
     // The named pipe holds the loader until the test opens its other end.
     let folder = tempfile::tempdir().unwrap();
@@ -352,7 +352,7 @@ fn an_unload_undoes_a_load_that_is_on_its_way() {
         "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 1000,
         "versions": [{"name": "v1", "digest": "sha256:model", "artifact": pipe}],
     });
-    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    gateway.apply(common::spec(&spec)).unwrap();
     drop(kept);
     let mut control = connect(address);
     assert_eq!(repository(&mut control, "model/unload").0, 200);
@@ -381,7 +381,7 @@ fn a_load_that_an_urgent_state_overtakes_ends_with_that_state() {
             "name": "model", "revision": revision, "champion": "v1", "timeout_ms": 1000, "urgent": urgent,
             "versions": [{"name": "v1", "digest": digest, "artifact": artifact}],
         });
-        gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap()
+        gateway.apply(common::spec(&spec)).unwrap()
     };
     state(1, false, &path, "sha256:model");
     let mut control = connect(address);
@@ -416,7 +416,7 @@ fn names_that_do_not_fit_a_tensor_are_refused() {
             "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 1000, "fresh": fresh, key: names,
             "versions": [{"name": "v1", "digest": "sha256:wide", "artifact": "adopted"}],
         });
-        gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+        gateway.apply(common::spec(&spec)).unwrap();
         gateway.events().pop().unwrap()
     };
     assert_eq!(outcome("labels", &json!({"y": ["a", "b", "c"]}), true)["event"], "applied");

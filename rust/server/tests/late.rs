@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use common::{LONG, answer, at_last, connect, eventually, gateway, gateway_with, metric, request, signature};
 use headgate_core::error::Result;
-use headgate_core::spec::{EndpointSpec, RunSpec};
+use headgate_core::spec::RunSpec;
 use headgate_core::tensor::Signature;
 use headgate_engine::runtime::{Binding, cancel};
 use headgate_engine::{Executable, Model};
@@ -31,10 +31,10 @@ fn apply(gateway: &Gateway, name: &str, timeout_ms: u64, version: &Value) {
     let spec = json!({
         "name": name, "revision": 1, "champion": "v1", "timeout_ms": timeout_ms, "versions": [first],
         "limits": {
-            "breaker": {"consecutive": 2, "success_rate": 0.0, "window_ms": 600_000, "min_requests": 1_000_000},
+            "breaker": {"consecutive": 2, "success_rate": 0, "window": 600_000, "min_requests": 1_000_000},
         },
     });
-    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    gateway.apply(common::spec(&spec)).unwrap();
     let mut events = Vec::new();
     eventually("the endpoint", || {
         events.extend(gateway.events());

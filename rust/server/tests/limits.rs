@@ -76,7 +76,7 @@ fn apply(gateway: &Gateway, revision: u64, versions: &Value, more: &Value) {
         "name": "model", "revision": revision, "champion": "v1", "timeout_ms": 20000, "versions": versions,
     });
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    gateway.apply(common::spec(&spec)).unwrap();
     let told = gateway.events();
     assert_eq!(told.last().unwrap()["event"], "applied", "{told:?}");
 }
@@ -202,7 +202,7 @@ fn sizes_that_no_version_takes_are_the_client_s_and_others_are_another_version_s
 fn the_time_of_a_version_begins_when_its_request_is_there() {
     let (gateway, address) = gateway();
     let after = Duration::from_millis(1000);
-    let fallback = json!({"fallback": {"to": ["v2"], "after_ms": after.as_millis() as u64}});
+    let fallback = json!({"fallback": {"to": ["v2"], "after": after.as_millis() as u64}});
     serve(&gateway, vec![Box::new(free()), Box::new(free())], &fallback);
     let mut stream = connect(address);
     let asked = request("model", 2.0);
@@ -219,7 +219,7 @@ fn the_time_of_a_version_begins_when_its_request_is_there() {
 fn another_version_answers_for_one_that_takes_too_long() {
     let (gateway, address) = gateway();
     let (slow, held) = gated();
-    let fallback = json!({"fallback": {"to": ["v2"], "after_ms": 50}});
+    let fallback = json!({"fallback": {"to": ["v2"], "after": 50}});
     serve(&gateway, vec![Box::new(slow), Box::new(free())], &fallback);
     let mut waiting = send(address, "x: y");
     held.entered.recv_timeout(PATIENCE).unwrap();
@@ -238,7 +238,7 @@ fn another_version_answers_for_one_that_takes_too_long() {
 fn a_version_that_fails_again_and_again_is_left_alone_until_a_probe_succeeds() {
     let (gateway, address) = gateway();
     let (broken, health) = fragile(true);
-    let breaker = json!({"consecutive": 3, "success_rate": 0.5, "window_ms": 10000, "min_requests": 100});
+    let breaker = json!({"consecutive": 3, "success_rate": 5000, "window": 10000, "min_requests": 100});
     serve(&gateway, vec![Box::new(broken)], &json!({"limits": {"breaker": breaker}}));
     let mut stream = connect(address);
     let mut ask = || {
@@ -255,7 +255,7 @@ fn a_version_that_fails_again_and_again_is_left_alone_until_a_probe_succeeds() {
     assert_eq!(shown, json!({"open": true, "trips": 1, "answered_by": null}));
     // A new revision of the same version does not close it.
     let versions = json!([{"name": "v1", "digest": "sha256:0", "artifact": "adopted"}]);
-    let breaker = json!({"consecutive": 3, "success_rate": 0.5, "window_ms": 10000, "min_requests": 100});
+    let breaker = json!({"consecutive": 3, "success_rate": 5000, "window": 10000, "min_requests": 100});
     apply(&gateway, 2, &versions, &json!({"limits": {"breaker": breaker}}));
     assert_eq!(ask().2["code"], "model_not_ready");
     health.broken.store(false, SeqCst);
@@ -268,7 +268,7 @@ fn a_version_that_fails_again_and_again_is_left_alone_until_a_probe_succeeds() {
 fn what_an_open_breaker_keeps_away_goes_to_the_fallback() {
     let (gateway, address) = gateway();
     let (broken, health) = fragile(true);
-    let breaker = json!({"consecutive": 1, "success_rate": 0.5, "window_ms": 10000, "min_requests": 100});
+    let breaker = json!({"consecutive": 1, "success_rate": 5000, "window": 10000, "min_requests": 100});
     let more = json!({"limits": {"breaker": breaker}, "fallback": {"to": ["v2"]}});
     serve(&gateway, vec![Box::new(broken), Box::new(free())], &more);
     for cause in ["error", "not_ready"] {
@@ -284,7 +284,7 @@ fn what_an_open_breaker_keeps_away_goes_to_the_fallback() {
 #[test]
 fn a_caller_that_comes_too_often_waits_and_others_do_not() {
     let (gateway, address) = gateway();
-    let rate = json!({"limits": {"rate": {"by": "x-tenant", "per_second": 0.1, "burst": 2}}});
+    let rate = json!({"limits": {"rate": {"by": "header.x-tenant", "per_second": 0.1, "burst": 2}}});
     serve(&gateway, vec![Box::new(free())], &rate);
     let ask = |tenant: &str| whole_answer(&mut send(address, &format!("x-tenant: {tenant}")));
     (0..2).for_each(|_| assert_eq!(ask("a").0, 200));
@@ -297,7 +297,7 @@ fn a_caller_that_comes_too_often_waits_and_others_do_not() {
     assert_eq!(ask("a").0, 429);
     let endpoint = json!({"endpoint": "model"});
     assert_eq!(metric(&gateway, "headgate_requests_rate_limited_total", &endpoint), 2);
-    let other = json!({"limits": {"rate": {"by": "x-tenant", "per_second": 0.1, "burst": 3}}});
+    let other = json!({"limits": {"rate": {"by": "header.x-tenant", "per_second": 0.1, "burst": 3}}});
     apply(&gateway, 3, &json!([{"name": "v1", "digest": "sha256:0", "artifact": "adopted"}]), &other);
     assert_eq!(ask("a").0, 200);
 }
@@ -306,7 +306,7 @@ fn a_caller_that_comes_too_often_waits_and_others_do_not() {
 fn the_first_class_runs_first() {
     let (gateway, address) = gateway_with(&json!({"pool_threads": 1}));
     let (slow, held) = gated();
-    let priority = json!({"by": "x-class", "classes": ["gold", "batch"], "unnamed": "batch"});
+    let priority = json!({"by": "header.x-class", "classes": ["gold", "batch"], "unnamed": "batch"});
     serve(&gateway, vec![Box::new(slow)], &json!({"limits": {"priority": priority}}));
     let mut running = send(address, "x-class: batch");
     held.entered.recv_timeout(PATIENCE).unwrap();
@@ -344,7 +344,7 @@ fn contradictions_are_refused() {
         (json!({"fallback": {"to": ["v9"]}}), "v9"),
         (json!({"limits": {"rate": {"per_second": 0.0, "burst": 1}}}), "per_second"),
         (
-            json!({"limits": {"priority": {"by": "x", "classes": ["a"], "unnamed": "b"}}}),
+            json!({"limits": {"priority": {"by": "header.x", "classes": ["a"], "unnamed": "b"}}}),
             "\"b\" is not among",
         ),
     ] {
@@ -353,7 +353,9 @@ fn contradictions_are_refused() {
             "versions": [{"name": "v1", "digest": "d", "artifact": "a"}],
         });
         spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let error = gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap_err();
+        let written = common::written(&spec).to_string();
+        let read = EndpointSpec::from_json(written.as_bytes());
+        let error = read.and_then(|spec| gateway.apply(spec)).unwrap_err();
         assert_eq!(error.code, Code::PolicyInvalid);
         assert!(error.message.contains(says), "{error}");
     }
@@ -363,7 +365,7 @@ fn contradictions_are_refused() {
 fn what_expired_in_one_class_keeps_nobody_waiting_while_versions_take_turns() {
     let (gateway, address) = gateway_with(&json!({"pool_threads": 1}));
     let (model, gold) = gated();
-    let priority = json!({"by": "x-class", "classes": ["gold", "batch"], "unnamed": "batch"});
+    let priority = json!({"by": "header.x-class", "classes": ["gold", "batch"], "unnamed": "batch"});
     serve(&gateway, vec![Box::new(model)], &json!({"limits": {"priority": priority}}));
     let (other, held) = gated();
     common::serve(&gateway, "other", other, false);

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::{LONG, PATIENCE, ask, at_last, config, connect, eventually, gateway_with, metric};
-use headgate_core::spec::EndpointSpec;
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -41,7 +40,7 @@ fn apply_as(gateway: &Gateway, name: &str, revision: u64, path: &Path, urgent: b
         "name": name, "revision": revision, "champion": "v1", "timeout_ms": 1000, "fresh": true, "urgent": urgent,
         "versions": [{"name": "v1", "digest": digest, "artifact": path}],
     });
-    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap()
+    gateway.apply(common::spec(&spec)).unwrap()
 }
 
 /// Asks for a state that was served before a restart.
@@ -50,7 +49,7 @@ fn restore(gateway: &Gateway, name: &str, path: &Path) -> u64 {
         "name": name, "revision": 1, "champion": "v1", "timeout_ms": 1000, "fresh": false,
         "versions": [{"name": "v1", "digest": format!("sha256:{}", path.display()), "artifact": path}],
     });
-    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap()
+    gateway.apply(common::spec(&spec)).unwrap()
 }
 
 /// What became of each ticket.

@@ -20,7 +20,7 @@ use common::{
     whole_answer,
 };
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::spec::{EndpointSpec, RunSpec};
+use headgate_core::spec::RunSpec;
 use headgate_engine::{Executable, Model, Need, Source};
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
@@ -113,7 +113,7 @@ fn apply(gateway: &Gateway, name: &str, versions: &Value, more: &Value) {
         "name": name, "revision": 1, "champion": "v1", "timeout_ms": 20000, "versions": versions,
     });
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    gateway.apply(common::spec(&spec)).unwrap();
     let told = applied(gateway);
     assert_eq!(told["event"], "applied", "{told}");
 }
@@ -345,7 +345,7 @@ fn an_endpoint_for_which_there_is_no_room_is_refused_unless_it_is_urgent() {
             "name": "large", "revision": 1, "champion": "v1", "timeout_ms": 20000, "urgent": urgent, "fresh": true,
             "versions": [{"name": "v1", "digest": "large", "artifact": large.to_str().unwrap()}],
         });
-        EndpointSpec::from_json(text.to_string().as_bytes()).unwrap()
+        common::spec(&text)
     };
     gateway.apply(spec(false)).unwrap();
     let told = applied(&gateway);

@@ -1,5 +1,5 @@
 //! What sketches may take: extremes do not make them grow, everything counts, the limit holds.
-#![cfg(not(loom))]
+#![cfg(not(feature = "loom"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail a test")]
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! What must hold for all inputs: merging is associative, subtracting undoes it, every value lands in exactly one slot, the
 //! fast lookup equals the slow ones, bounds bound, and a baseline survives its bytes.
-#![cfg(not(loom))]
+#![cfg(not(feature = "loom"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail a test")]
 
 use headgate_sketch::aligned::AlignedHistogram;

@@ -1,5 +1,5 @@
 //! From training data over shards and a window to the report that an operator reads.
-#![cfg(not(loom))]
+#![cfg(not(feature = "loom"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail a test")]
 
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 //!
 //! Counts must be exact, PSI, JS, KL, chi-square and the Wasserstein figures equal to 1e-9; the raw Kolmogorov-Smirnov and
 //! Wasserstein distances must lie between their bounds. Samples come from `make_drift_samples.py`.
-#![cfg(not(loom))]
+#![cfg(not(feature = "loom"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail a test")]
 
 use std::path::PathBuf;

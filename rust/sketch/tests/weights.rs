@@ -1,5 +1,5 @@
 //! Rows that stand for others: what several rates add up to, and how often tests alarm on it.
-#![cfg(not(loom))]
+#![cfg(not(feature = "loom"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail a test")]
 
 use std::collections::BTreeMap;

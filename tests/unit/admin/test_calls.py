@@ -123,7 +123,7 @@ def test_traffic(tmp_path: Path) -> None:
             found = (await p.viewer.get(f"{E}/traffic")).json()
             assert found["share"] == {
                 "keys": {"v1": "90%", "v2": "10%"},
-                "requests": {"v1": "75%", "v2": "25%", "v3": "0%"},
+                "requests": {"v1": "75%", "v2": "25%"},
             }
             assert found["table"] == [["v2", 0, 999]]
             answer = await p.operator.patch(
@@ -268,6 +268,13 @@ def test_explain_drift_models_audit_whoami(tmp_path: Path) -> None:
             assert answer["version"] == p.gate.native.owner("digits", "user-1")
             both = await p.viewer.post(f"{E}:explain", json={"key": "a", "headers": {}})
             assert problem(both) == (400, "invalid_argument")
+            await p.operator.patch(f"{E}/traffic", json={"weights": {"v2": "0%"}}, headers=at(1))
+            then = (await p.viewer.post(f"{E}:explain", json={"key": "user-1", "revision": 1})).json()
+            assert then == answer
+            now = (await p.viewer.post(f"{E}:explain", json={"key": "user-1", "revision": 2})).json()
+            assert (now["version"], now["by"], now["revision"]) == ("v1", "champion", 2)
+            never = await p.viewer.post(f"{E}:explain", json={"key": "user-1", "revision": 3})
+            assert problem(never) == (404, "not_found")
             report = (await p.viewer.get(f"{E}/drift", params={"window": "1h"})).json()
             assert report["window"]["seconds"] == 3600
             assert problem(await p.viewer.get(f"{E}/drift", params={"window": "1"})) == (
@@ -282,7 +289,8 @@ def test_explain_drift_models_audit_whoami(tmp_path: Path) -> None:
             ]
             entries = (await p.operator.get("/v1/audit", params={"endpoint": "digits"})).json()["entries"]
             assert [(one["who"], one["action"], one["outcome"]) for one in entries] == [
-                ("the operator", "apply", "applied")
+                ("the operator", "traffic", "applied"),
+                ("the operator", "apply", "applied"),
             ]
             who = (await p.viewer.get("/v1/whoami")).json()
             assert (who["name"], who["role"]) == ("the viewer", "viewer")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from headgate.admin.guard import Guard, host_name, is_loopback
-from headgate.control.describe import STATUS
+from headgate.control.domain.problems import STATUS
 from headgate.errors import Misdirected, StorageFailed
 from unit.admin_harness import port, problem
 from unit.control_harness import document, run
@@ -213,6 +213,9 @@ def test_bodies_and_queries_are_checked(tmp_path: Path) -> None:
                 assert problem(answer) == (400, "invalid_argument"), wrong
             answer = await p.operator.post(f"{E}:rollback", json={"reason": "x" * 1001})
             assert problem(answer) == (400, "invalid_argument")
+            for reason in ("two\nlines", "\x1b[31mred", "\u202eright to left", "a\x00b"):
+                answer = await p.operator.post(f"{E}:rollback", json={"reason": reason})
+                assert problem(answer) == (400, "invalid_argument"), reason
             answer = await p.operator.post(f"{E}:rollback", json={}, params={"dryrun": "true"})
             assert problem(answer) == (400, "invalid_argument")
             answer = await p.operator.post(f"{E}:rollback?dry_run=yes", json={})

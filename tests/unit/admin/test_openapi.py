@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from headgate.admin.tokens import TokenView
-from headgate.control import views
+from headgate.control.domain import results
+from headgate.control.reads import views
 from unit.admin_harness import port
 from unit.control_harness import document, run
 
@@ -79,9 +80,9 @@ def test_answers_have_the_shapes_it_says(tmp_path: Path) -> None:
                 content=document("{champion: v1, weights: {v2: 10%}, sticky: header.x-user-id}"),
                 headers={"content-type": "application/yaml", "if-none-match": "*"},
             )
-            fits(views.Result, made.json())
-            fits(views.Result, (await p.operator.post(f"{E}:block", json={"version": "v3"})).json())
-            fits(views.Plan, (await p.operator.post(f"{E}:rollback?dry_run=true", json={})).json())
+            fits(results.Result, made.json())
+            fits(results.Result, (await p.operator.post(f"{E}:block", json={"version": "v3"})).json())
+            fits(results.Plan, (await p.operator.post(f"{E}:rollback?dry_run=true", json={})).json())
             fits(views.EndpointView, (await p.viewer.get(E)).json())
             fits(views.TrafficView, (await p.viewer.get(f"{E}/traffic")).json())
             fits(views.Explanation, (await p.viewer.post(f"{E}:explain", json={})).json())

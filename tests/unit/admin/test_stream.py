@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 
-from headgate.control.feed import BACKLOG, Feed
+from headgate.control.writes.feed import BACKLOG, Feed
 from headgate.store import EventRecord
 from unit.admin_harness import port, problem
 from unit.control_harness import document, run, until
@@ -104,6 +104,25 @@ def test_last_event_id_brings_what_was_missed(tmp_path: Path) -> None:
     run(body)
 
 
+def test_without_following_the_stream_ends_with_what_is_stored(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            token = p.viewer.headers["authorization"]
+            await p.gate.apply(document(name="other"))
+            await p.gate.apply(document())
+            for query, last, expected in [
+                ("follow=false", None, ["started", "applied", "applied"]),
+                ("follow=false&endpoint=digits", "0", ["applied"]),
+                ("follow=false", "1000", []),
+            ]:
+                reader = Reader(p.app, token, query=query, last=last)
+                await asyncio.wait_for(reader.task, 5)
+                assert (reader.types(), reader.ended) == (expected, True)
+            assert problem(await p.viewer.get("/v1/events?follow=no")) == (400, "invalid_argument")
+
+    run(body)
+
+
 def test_an_alarm_that_cannot_be_stored_is_told_without_an_id(tmp_path: Path) -> None:
     async def body() -> None:
         async with port(tmp_path) as p:
@@ -141,6 +160,6 @@ def test_a_reader_that_falls_behind_is_cut_off() -> None:
             feed.publish(EventRecord("applied", "", "e", number, "", "", {}, number))
         seen = [await first, *[event async for event in events]]
         assert len(seen) == BACKLOG
-        assert seen[-1].id == BACKLOG
+        assert seen[-1].generation == BACKLOG
 
     run(body)

@@ -5,8 +5,10 @@ It checks no rule of the real one; that is what tests/e2e does. Next: the tests 
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +17,14 @@ from click.testing import CliRunner, Result
 
 from headgate.cli import main
 from headgate.cli.session import Surroundings
+from headgate.cli.transport import Request, Response
 
 TRAFFIC: dict[str, Any] = {
     "endpoint": "digits",
     "revision": 41,
     "champion": "v1",
     "last_good": "v1",
+    "rollback_to": "v1",
     "weights": {"v2": "10%"},
     "sticky": "x-user-id",
     "salt": "digits/abc/1",
@@ -40,6 +44,7 @@ PLAN: dict[str, Any] = {
     "champion": {"from": "v1", "to": "v1"},
     "moves": {"v1→v2": 400},
     "share_of_keys": "4%",
+    "rollback_to": "v1",
     "load": ["v2"],
     "unload": [],
     "block": [],
@@ -95,8 +100,63 @@ class FakeAdmin:
         return json.loads(self.last.content)
 
 
-def call(admin: Callable[[httpx.Request], httpx.Response], *arguments: str, **variables: str) -> Result:
-    """Runs a client command against ``admin`` with a token in its environment."""
-    environment = {"HEADGATE_TOKEN": "headgate_kid_secret", "HOME": "/nonexistent", **variables}
-    around = Surroundings(variables=environment, transport=httpx.MockTransport(admin))
-    return CliRunner().invoke(main, list(arguments), obj=around)
+class Carrier:
+    """The command line's transport in front of ``answer``; requests become those of httpx, which are easy to look at."""
+
+    def __init__(self, answer: Callable[[httpx.Request], httpx.Response], base: str) -> None:
+        self._answer = answer
+        self._base = base
+
+    def send(self, request: Request) -> Response:
+        """One exchange."""
+        made = httpx.Request(
+            request.method,
+            f"{self._base}{request.target}",
+            headers=dict(request.headers),
+            content=request.body,
+        )
+        answer = self._answer(made)
+        return Response(answer.status_code, dict(answer.headers), answer.content)
+
+    @contextmanager
+    def stream(self, request: Request) -> Iterator[Any]:
+        """The whole answer as a stream."""
+        answer = self.send(request)
+        yield Streamed(answer.status, io.BytesIO(answer.body))
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+@dataclass
+class Streamed:
+    """An answer whose bytes lie ready."""
+
+    status: int
+    content: io.BytesIO
+
+    def readline(self, limit: int, /) -> bytes:
+        """The next line."""
+        return self.content.readline(limit)
+
+    def read(self, amount: int, /) -> bytes:
+        """What follows."""
+        return self.content.read(amount)
+
+
+def around(answer: Callable[[httpx.Request], httpx.Response], **variables: str) -> Surroundings:
+    """What the command line finds around itself: these variables, and ``answer`` wherever it calls."""
+    return Surroundings(
+        variables={"HOME": "/nonexistent", **variables}, carry=lambda address: Carrier(answer, str(address))
+    )
+
+
+def call(
+    answer: Callable[[httpx.Request], httpx.Response],
+    *arguments: str,
+    stdin: bytes | None = None,
+    **variables: str,
+) -> Result:
+    """Runs a client command against ``answer`` with a token in its environment."""
+    obj = around(answer, HEADGATE_TOKEN="headgate_kid_secret", **variables)
+    return CliRunner().invoke(main, list(arguments), obj=obj, input=stdin, prog_name="headgate")

@@ -115,10 +115,12 @@ def test_a_change_that_could_not_be_stored_is_said_on_stderr_and_is_done() -> No
 @pytest.mark.parametrize(
     ("answer", "code"),
     [
-        (problem(409, "conflict", "digits is frozen"), 1),
-        (problem(422, "model_load_failed", "v2 does not load"), 1),
-        (problem(403, "permission_denied", "viewer may not"), 2),
-        (problem(404, "model_not_found", "no endpoint is named 'digits'"), 2),
+        (problem(409, "conflict", "digits is frozen"), 5),
+        (problem(422, "model_load_failed", "v2 does not load"), 5),
+        (problem(403, "permission_denied", "viewer may not"), 6),
+        (problem(404, "model_not_found", "no endpoint is named 'digits'"), 4),
+        (problem(401, "unauthenticated", "not known"), 6),
+        (problem(404, "version_not_found", "no v9"), 4),
         (problem(400, "invalid_argument", "no"), 2),
         (problem(503, "storage_failed", "disk full"), 3),
         (problem(503, "draining", "about to stop"), 3),
@@ -139,6 +141,6 @@ def test_a_revision_that_moved_meanwhile_asks_to_look_and_try_again() -> None:
         412, "revision_conflict", "digits is at revision 42, If-Match says 41", facts={"revision": 42}
     )
     result = call(admin(**{f"PATCH {PATH}/traffic": moved}), "traffic", "digits", "v2=5%")
-    assert result.exit_code == 3
+    assert result.exit_code == 5
     assert "If-Match says 41" in result.stderr
     assert "run the command again" in result.stderr

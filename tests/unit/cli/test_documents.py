@@ -133,3 +133,32 @@ def test_the_gateway_learns_the_path_of_a_document_with_files_only(document: Pat
     assert fake.last.url.params["source"] == str(document)
     assert call(fake, "plan", "--remote", str(document)).exit_code == 0
     assert "source" not in fake.last.url.params
+
+
+def test_documents_come_from_stdin_and_from_an_option_as_well(document: Path) -> None:
+    missing = problem(404, "model_not_found", "no endpoint is named 'digits'")
+    answers = {f"GET {PATH}/traffic": missing, f"PUT {PATH}": ok(RESULT, 1)}
+    for arguments in (["-"], ["-f", "-"], ["--file", str(document)]):
+        fake = FakeAdmin(answers)
+        result = call(fake, "apply", *arguments, stdin=DOCUMENT.encode())
+        assert result.exit_code == 0, result.output
+        assert fake.last.content == DOCUMENT.encode()
+        assert "source" not in fake.last.url.params
+    assert call(FakeAdmin(), "apply").exit_code == 2
+    assert call(FakeAdmin(), "apply", "-", stdin=b"name: x\n").exit_code == 2
+    checked = call(FakeAdmin(), "validate", "-", stdin=DOCUMENT.encode())
+    assert (checked.exit_code, checked.stdout) == (0, "-: digits: ok\n")
+
+
+def test_what_was_applied_before_a_refusal_is_told(document: Path) -> None:
+    document.write_text(DOCUMENT + "---\n" + DOCUMENT.replace("digits", "other"))
+    missing = problem(404, "model_not_found", "no")
+    answers = {
+        f"GET {PATH}/traffic": missing,
+        f"PUT {PATH}": ok(RESULT, 1),
+        "GET /v1/endpoints/other/traffic": missing,
+        "PUT /v1/endpoints/other": problem(409, "conflict", "other is frozen"),
+    }
+    result = call(FakeAdmin(answers), "apply", str(document), "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (5, {"results": [RESULT]})
+    assert "digits" in call(FakeAdmin(answers), "apply", str(document)).stdout

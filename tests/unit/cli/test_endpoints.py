@@ -78,30 +78,6 @@ ENDPOINT: dict[str, Any] = {
     "timeout_ms": 30000,
     "baseline": None,
 }
-FEATURE = {
-    "version": "v1",
-    "direction": "input",
-    "tensor": "X",
-    "column": "a",
-    "offered": 10,
-    "observed": 9,
-    "effective": 7.4,
-    "psi": 0.5,
-    "js_distance_nats": 0.1,
-    "ks": {"lower": 0.1, "upper": 0.2},
-    "wasserstein": {"lower": 1.0, "upper": 2.0},
-    "verdict": "fail",
-}
-REPORT = {
-    "endpoint": "digits",
-    "window": {"seconds": 3600, "from": 0, "to": 3600},
-    "baseline": "sha256:00",
-    "features": [
-        FEATURE,
-        {k: v for k, v in FEATURE.items() if k not in {"psi", "ks"}}
-        | {"verdict": "undecided", "column": "X[3]"},
-    ],
-}
 
 
 def test_get_lists_endpoints_one_to_a_line_with_their_traffic() -> None:
@@ -126,12 +102,31 @@ def test_get_shows_one_endpoint_with_alarms_blocks_and_versions() -> None:
         "v2 takes optional inputs: w0, w1, w2, w3, w4, w5, w6, w7 and 2 more",
         "left alone",
         "v6 answers",
-        "1 runs stuck",
+        "1 run that does not end",
         "on cuda:0",
         "cold, 1.5 MiB",
         "v0 (bad)",
     ]:
         assert part in result.stdout
+
+
+def test_get_shows_what_versions_did_lately_beside_the_champion() -> None:
+    def recent(requests: int, p95: float, **codes: int) -> dict[str, Any]:
+        return {
+            "seconds": 300, "requests": requests, "share": "50%", "errors": requests - codes["ok"], "codes": codes,
+            "request_us": {"p50": 900.0, "p95": p95}, "rows": {"seen": 20, "sketched": 7},
+        }  # fmt: skip
+
+    shown = copy.deepcopy(ENDPOINT)
+    shown["versions"]["v2"]["recent"] = recent(400, 201_000, ok=390, internal=8, invalid_argument=2)
+    shown["versions"]["v1"]["recent"] = recent(800, 100_500, ok=800)
+    shown["versions"] = dict(reversed(shown["versions"].items()))
+    lines = call(FakeAdmin({"GET /v1/endpoints/digits": ok(shown, 41)}), "get", "digits").stdout.splitlines()
+    at = next(place for place, line in enumerate(lines) if line.startswith("LAST 5 min"))
+    assert "OF REQUESTS LATELY" in "\n".join(lines[:at])
+    assert lines[at + 1].split() == ["v1", "800", "0", "900", "us/0.1", "s", "-", "20", "7"]
+    assert "400       10 (2.5%): 8 internal, 2 invalid_argument" in lines[at + 2]
+    assert "900 us/0.2 s  p95 2 times, errors 2.5% against 0%" in lines[at + 2]
 
 
 def test_get_prints_the_document_byte_for_byte() -> None:
@@ -170,6 +165,8 @@ def test_explain_sends_a_key_or_headers() -> None:
     assert fake.body == {"key": "u"}
     assert call(fake, "explain", "digits", "--header", "X-User-Id:  u").exit_code == 0
     assert fake.body == {"headers": {"x-user-id": "u"}}
+    assert call(fake, "explain", "digits", "--key", "u", "--at", "38").exit_code == 0
+    assert fake.body == {"key": "u", "revision": 38}
     assert call(fake, "explain", "digits", "--header", "nothing").exit_code == 2
     assert call(fake, "explain", "digits", "--header", "a: b", "--key", "u").exit_code == 2
 
@@ -198,33 +195,21 @@ def test_history_lists_and_shows_one() -> None:
         "document_digest": "sha256:00",
         "champion": "v1",
         "weights": {},
-        "message": None,
+        "message": "what came of it",
     }
     full = one | {"diff": "-a\n+b\n", "moves": {"v1→v2": 400}}
     base = "GET /v1/endpoints/digits/revisions"
     fake = FakeAdmin({base: ok({"revisions": [one]}), f"{base}/41": ok(full)})
-    listed = call(fake, "history", "digits", "--limit", "5")
+    listed = call(fake, "history", "digits", "--limit", "5", "--before", "42")
     assert "why" in listed.stdout
-    assert fake.last.url.params["limit"] == "5"
+    assert "what came of it" in listed.stdout
+    assert dict(fake.last.url.params) == {"limit": "5", "before": "42"}
+    assert listed.stderr == ""
+    full_page = call(fake, "history", "digits", "--limit", "1")
+    assert "headgate history digits --before 41" in full_page.stderr
     shown = call(fake, "history", "digits", "41").stdout
-    assert "v1→v2: 400 slots" in shown
+    assert "v1→v2: 4% of keys" in shown
     assert "+b" in shown
-
-
-def test_drift_shows_distances_and_fails_only_when_asked_to_check() -> None:
-    fake = FakeAdmin({"GET /v1/endpoints/digits/drift": ok(REPORT)})
-    result = call(fake, "drift", "digits", "--window", "1h")
-    assert result.exit_code == 0, result.output
-    assert fake.last.url.params["window"] == "1h"
-    assert "X.a" in result.stdout
-    assert " X[3] " in result.stdout
-    assert "0.5000" in result.stdout
-    assert "0.1000..0.2000" in result.stdout
-    header, row = (line for line in result.stdout.splitlines() if "SEEN" in line or "X.a" in line)
-    assert header.split()[3:6] == ["SEEN", "SKETCHED", "EFFECTIVE"]
-    assert row.split()[3:6] == ["10", "9", "7"]
-    assert call(fake, "drift", "digits", "--check").exit_code == 1
-    assert "window" not in fake.last.url.params
 
 
 @pytest.mark.parametrize(("refused", "code"), [(True, 1), (False, 0)])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from headgate.errors import Conflict, ModelLoadFailed, ModelNotFound, StorageFailed
-from headgate.store import RevisionRecord
+from headgate.store import Proposal
 from unit.control.test_models import model, text
 from unit.control_harness import Gate, document, gateway, run, until
 from unit.fake_native import FakeNative
@@ -26,13 +25,13 @@ class SlowPropose:
         self.reached, self.go = threading.Event(), threading.Event()
         propose = gate.store.propose
 
-        def slow(record: RevisionRecord, digests: Mapping[str, str] | None = None) -> None:
-            if record.kind == kind:
+        def slow(proposal: Proposal) -> None:
+            if proposal.record.kind == kind:
                 self.reached.set()
                 assert self.go.wait(10)
                 if then is not None:
                     raise then
-            propose(record, digests)
+            propose(proposal)
 
         gate.store.propose = slow  # type: ignore[method-assign]
 
@@ -324,7 +323,7 @@ def test_the_same_document_said_again_waits_for_its_load(tmp_path: Path) -> None
             for _ in range(20):
                 await asyncio.sleep(0.001)
             gate.native.release("v4")
-            # Either may be the first to be read.
+            # Which of the two is read first is not told.
             assert sorted([(await one)["status"] for one in twice]) == ["applied", "unchanged"]
 
     run(body)

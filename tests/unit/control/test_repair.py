@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from headgate.errors import Conflict, Draining, ModelLoadFailed, StorageFailed
-from headgate.store import Commit, OperationRecord, Store, open_store
-from headgate.store.models import Revision
-from headgate.store.records import RevisionKind
+from headgate.store import Commit, OperationRecord, Proposal, RevisionKind, RevisionRecord, open_store
+from headgate.store.transactions import Transactions
 from unit.control_harness import Gate, document, gateway, run, until
 from unit.fake_native import FakeNative
 
 SHARED = "{champion: v1, weights: {v2: 10%}, sticky: header.x-user-id}"
 KEYS = [f"user-{n}" for n in range(500)]
+
+
+def left_behind(first: RevisionRecord, n: int, kind: RevisionKind) -> Proposal:
+    """What a stop leaves of a change that takes every slot back."""
+    body = json.loads(first.body)
+    body |= {"n": n, "parent": 1, "kind": kind}
+    body["traffic"]["table"] = {"salt": "", "given": []}
+    return Proposal(replace(first, n=n, parent=1, kind=kind, body=json.dumps(body)))
 
 
 async def assignment(gate: Gate) -> list[str]:
@@ -53,8 +61,7 @@ def test_a_proposed_revision_is_completed_or_undone(
             await gate.apply(document(SHARED))
             first = gate.store.revision("digits", 1)
             assert first is not None
-            left = replace(first, n=2, parent=1, kind=kind, salt="", given=())
-            gate.store.propose(left)
+            gate.store.propose(left_behind(first, 2, kind))
         async with gateway(tmp_path) as gate:
             assert gate.native.served["digits"]["revision"] == served
             history = await gate.control.revisions("digits")
@@ -74,7 +81,7 @@ def test_a_rollback_below_a_newer_proposal_is_completed(tmp_path: Path) -> None:
             assert first is not None
             left: list[RevisionKind] = ["freeze", "rollback", "traffic"]
             for n, kind in enumerate(left, start=2):
-                gate.store.propose(replace(first, n=n, parent=1, kind=kind, salt="", given=()))
+                gate.store.propose(left_behind(first, n, kind))
         async with gateway(tmp_path) as gate:
             assert gate.native.served["digits"]["revision"] == 3
             history = await gate.control.revisions("digits")
@@ -90,16 +97,16 @@ def test_a_full_disk_keeps_nothing_from_being_served(tmp_path: Path, monkeypatch
             await gate.apply(document(SHARED))
             first = gate.store.revision("digits", 1)
             assert first is not None
-            gate.store.propose(replace(first, n=2, parent=1, kind="rollback", salt="", given=()))
+            gate.store.propose(left_behind(first, 2, "rollback"))
             gate.store.put_operation(
                 OperationRecord("op1", "digits", "apply", "running", "2027-03-01T03:12:04Z")
             )
 
-        def full(_store: Store) -> Any:
+        def full(_: Transactions) -> Any:
             raise StorageFailed("the disk is full")
 
         with monkeypatch.context() as patched:
-            patched.setattr(Store, "write", full)
+            patched.setattr(Transactions, "write", full)
             async with gateway(tmp_path) as gate:
                 assert gate.native.served["digits"]["revision"] == 2
                 assert gate.control.readiness().ready
@@ -120,11 +127,71 @@ def test_a_row_that_cannot_be_understood_keeps_no_other_endpoint_from_starting(t
         async with gateway(tmp_path) as gate:
             await gate.apply(document(SHARED))
             await gate.apply(document(SHARED, name="other"))
-            with gate.store.write() as session:
-                session.execute(update(Revision).where(Revision.endpoint == "digits").values(resolved={}))
+            with gate.store.transactions.write() as write:
+                mine = RevisionRecord.endpoint == "digits"
+                write.session.execute(update(RevisionRecord).where(mine).values(body="{}"))
         async with gateway(tmp_path) as gate:
             assert list(gate.native.served) == ["other"]
-            assert "what is stored of it cannot be read" in gate.control.readiness().reasons[0]
+            assert (
+                "a stored revision is damaged: its body has no format" in gate.control.readiness().reasons[0]
+            )
+
+    run(body)
+
+
+def test_a_revision_of_a_newer_build_is_named_and_no_older_one_takes_its_place(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            await gate.control.rollback("digits")
+            with gate.store.transactions.write() as write:
+                newest = RevisionRecord.n == 2
+                found = json.loads(
+                    write.session.execute(select(RevisionRecord.body).where(newest)).scalar_one()
+                )
+                newer = json.dumps({**found, "format": 2, "more": {}})
+                write.session.execute(update(RevisionRecord).where(newest).values(body=newer))
+            assert gate.live()[0] == "v1", "a gateway that runs goes on with what it serves"
+        async with gateway(tmp_path) as gate:
+            assert list(gate.native.served) == []
+            (reason,) = gate.control.readiness().reasons
+            assert (
+                "revision 2 of digits was written by a newer Headgate (format 2; this one reads 1)" in reason
+            )
+
+    run(body)
+
+
+def test_a_default_that_a_later_build_fills_in_changes_no_endpoint(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            with gate.store.transactions.write() as write:
+                body = json.loads(write.session.execute(select(RevisionRecord.body)).scalar_one())
+                del body["spec"]["answers"]
+                write.session.execute(update(RevisionRecord).values(body=json.dumps(body)))
+        async with gateway(tmp_path) as gate:
+            assert "answers" not in gate.native.given[-1]["spec"], "a stored spec is handed over as it is"
+            planned = await gate.apply(document(SHARED), dry_run=True)
+            assert planned["plan"]["changes"] is False
+            again = await gate.apply(document(SHARED))
+            assert (again["status"], again["revision"]) == ("unchanged", 1)
+
+    run(body)
+
+
+def test_a_version_that_is_kept_stays_so_after_a_restart(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document("{champion: v1}", "v1"))
+            await gate.apply(document("{champion: v2}", "v2").replace("0.5", "1.5"))
+        async with gateway(tmp_path) as gate:
+            versions = (await gate.control.get("digits"))["versions"]
+            assert {name: v["in_document"] for name, v in versions.items()} == {"v1": False, "v2": True}
+            again = await gate.apply(document("{champion: v2}", "v2").replace("0.5", "1.5"))
+            assert again["status"] == "unchanged"
+            await gate.control.rollback("digits")
+            assert (await gate.control.get("digits"))["traffic"]["champion"] == "v1"
 
     run(body)
 

@@ -1,7 +1,8 @@
-"""Resolved documents, the JSON Schema, and documents made for a model tree."""
+"""What documents hold, their files, the JSON Schema, and documents made for a model tree."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -10,15 +11,12 @@ from typing import Any
 import pytest
 
 from headgate.documents import (
-    ConstantOf,
     Endpoint,
-    ModelAt,
     from_models_tree,
     json_schema,
+    locate_files,
     parse_one,
-    resolve,
 )
-from headgate.documents.model import Fallback
 from headgate.errors import PolicyInvalid
 
 TEXT = """\
@@ -40,8 +38,54 @@ def endpoint(text: str, root: Path) -> Endpoint:
     return parse_one(text.encode(), source="x.yaml", root=root).endpoint
 
 
+DIGESTS = {"v1": "sha256:1", "v2": "sha256:2", "prior": "sha256:p"}
+
+
+def spec(text: str, root: Path, baseline: str | None = "sha256:b") -> dict[str, Any]:
+    return endpoint(text, root).spec(DIGESTS, baseline)
+
+
+def test_the_spec_holds_the_document_with_digests_for_references(tmp_path: Path) -> None:
+    text = TEXT.replace("weights: {v2: 10.00%}", "weights: {v2: 10.00%, prior: 0%}")
+    assert spec(text + "owner: {team: us}\n", tmp_path) == {
+        "versions": {
+            "v1": {"digest": "sha256:1", "compatible": True},
+            "v2": {"digest": "sha256:2", "compatible": True},
+            "prior": {"digest": "sha256:p", "constant": {"score": [0.03, 1]}, "compatible": True},
+        },
+        "traffic": {
+            "champion": "v1",
+            "weights": {"v2": 1000},
+            "sticky": "header.x-user-id",
+            "keep_warm": False,
+        },
+        "columns": {"X": ["a", "b"]},
+        "labels": {},
+        "drift": {"baseline": "sha256:b"},
+        "limits": {"timeout": 1500},
+        "answers": {"non_finite": "error"},
+    }
+    canonical = "sha256:" + hashlib.sha256(b'{"score":[0.03,1]}').hexdigest()
+    assert endpoint(text, tmp_path).versions["prior"].constant_digest == canonical
+    without = spec(TEXT.replace('drift: {baseline: "file:sample.npz"}\n', ""), tmp_path, baseline=None)
+    assert "drift" not in without
+    bare = TEXT.replace("limits: {timeout: 1500ms}\n", "")
+    assert spec(bare, tmp_path)["limits"] == {"timeout": 30_000}
+
+
+RUN = {
+    "placement": "auto",
+    "threads": 1,
+    "max_batch": 1,
+    "max_delay": 0,
+    "arena": False,
+    "graph_optimization": "all",
+    "device": ["cpu"],
+}
+
+
 @pytest.mark.parametrize(
-    ("written", "settings"),
+    ("written", "differs"),
     [
         ("{}", {}),
         ("{placement: pool, instances: 2}", {"placement": "pool", "instances": 2}),
@@ -50,8 +94,8 @@ def endpoint(text: str, root: Path) -> Endpoint:
             "{threads: 4, arena: true, graph_optimization: basic}",
             {"threads": 4, "arena": True, "graph_optimization": "basic"},
         ),
-        ("{max_batch: 16, max_delay: 500us}", {"max_batch": 16, "max_delay_us": 500}),
-        ("{max_batch: 16, max_delay: 1.5ms}", {"max_batch": 16, "max_delay_us": 1500}),
+        ("{max_batch: 16, max_delay: 500us}", {"max_batch": 16, "max_delay": 500}),
+        ("{max_batch: 16, max_delay: 1.5ms}", {"max_batch": 16, "max_delay": 1500}),
         ("{device: 'cuda:0'}", {"device": ["cuda:0"]}),
         (
             "{device: [cuda:1, cpu], device_memory: 4GiB, instances: 2}",
@@ -60,32 +104,25 @@ def endpoint(text: str, root: Path) -> Endpoint:
         ("{max_batch: 8, buckets: [1, 4, 8]}", {"max_batch": 8, "buckets": [1, 4, 8]}),
     ],
 )
-def test_how_a_model_is_run_is_handed_on_as_far_as_it_is_written(
-    written: str, settings: dict[str, Any], tmp_path: Path
-) -> None:
+def test_the_spec_says_how_a_model_is_run(written: str, differs: dict[str, Any], tmp_path: Path) -> None:
     text = TEXT.replace('"file:models/1"', f'{{model: "file:models/1", run: {written}}}')
-    run = endpoint(text, tmp_path).versions["v1"].run
-    assert run is not None
-    assert run.settings() == settings
+    assert spec(text, tmp_path)["versions"]["v1"]["run"] == RUN | differs
 
 
-def test_resolving_locates_every_file(tmp_path: Path) -> None:
+def test_every_file_is_located(tmp_path: Path) -> None:
     document = parse_one(TEXT.encode(), source="x.yaml", root=tmp_path)
     with pytest.raises(PolicyInvalid) as caught:
-        resolve(document)
+        locate_files(document)
     paths = [fault["path"] for fault in caught.value.detail["faults"]]
     assert paths == ["versions.v1.model", "versions.v2.model", "drift.baseline"]
     (tmp_path / "models" / "1").mkdir(parents=True)
     (tmp_path / "models" / "2").mkdir()
     (tmp_path / "models" / "2" / "model.onnx").touch()
     (tmp_path / "sample.npz").touch()
-    resolved = resolve(document)
-    assert resolved.versions["v1"] == ModelAt((tmp_path / "models/1").resolve(), {})
-    assert isinstance(resolved.versions["prior"], ConstantOf)
-    assert resolved.versions["prior"].values == {"score": (0.03, 1)}
-    assert resolved.weights_in_slots == {"v2": 1000}
-    assert (resolved.sticky_header, resolved.timeout_ms) == ("x-user-id", 1500)
-    assert resolved.baseline == (tmp_path / "sample.npz").resolve()
+    located = locate_files(document)
+    models = {"v1": tmp_path / "models/1", "v2": tmp_path / "models/2/model.onnx"}
+    assert located.models == {name: path.resolve() for name, path in models.items()}
+    assert located.baseline == (tmp_path / "sample.npz").resolve()
 
 
 def test_a_link_swapped_after_parsing_is_refused(tmp_path: Path) -> None:
@@ -95,7 +132,7 @@ def test_a_link_swapped_after_parsing_is_refused(tmp_path: Path) -> None:
     (root / "models" / "1").rmdir()
     (root / "models" / "1").symlink_to(tmp_path)
     with pytest.raises(PolicyInvalid, match=r"versions\.v1\.model: .*outside"):
-        resolve(document)
+        locate_files(document)
 
 
 def test_as_written_parses_to_the_same_endpoint(tmp_path: Path) -> None:
@@ -136,6 +173,14 @@ def test_the_schema_describes_documents_as_written() -> None:
     assert {"type": "null"} not in _nodes(schema), "an absent field is left out, not null"
     undescribed = [name for name, node in schema["properties"].items() if not node.get("description")]
     assert undescribed == []
+    defaults = {
+        (part, name): field["default"]
+        for part, definition in schema["$defs"].items()
+        for name, field in definition.get("properties", {}).items()
+        if "default" in field
+    }
+    assert defaults["Breaker", "success_rate"] == "80%", "a default is written as one would write it"
+    assert (defaults["Breaker", "window"], defaults["Limits", "timeout"]) == ("10s", "30s")
     traffic = resolve_reference(schema, schema["properties"]["traffic"])
     weight = resolve_reference(schema, *traffic["properties"]["weights"]["patternProperties"].values())
     assert re.search(weight["pattern"], "2.5%")
@@ -155,7 +200,7 @@ def test_a_tree_becomes_the_smallest_document(tmp_path: Path) -> None:
     assert document.endpoint.traffic.champion == "10"
     assert list(document.endpoint.versions) == ["2", "9", "10"]
     assert document.endpoint.versions["9"].model == "file:digits/9"
-    assert document.endpoint.weights_in_slots == {}
+    assert document.endpoint.traffic.weights == {}
     assert parse_one(document.raw, source="again", root=tmp_path).endpoint == document.endpoint
 
 
@@ -163,7 +208,7 @@ def test_a_folder_that_appears_later_gets_no_traffic(tmp_path: Path) -> None:
     folders = {version: tmp_path / "digits" / version for version in ("1", "2")}
     document = from_models_tree("digits", folders, root=tmp_path, champion="1")
     assert document.endpoint.traffic.champion == "1"
-    assert document.endpoint.weights_in_slots == {}
+    assert document.endpoint.traffic.weights == {}
     with pytest.raises(PolicyInvalid, match="has no folder"):
         from_models_tree("digits", folders, root=tmp_path, champion="3")
     with pytest.raises(PolicyInvalid, match="model.onnx"):
@@ -175,9 +220,9 @@ def test_a_folder_that_appears_later_gets_no_traffic(tmp_path: Path) -> None:
 def test_labels_and_the_word_for_what_is_no_number(tmp_path: Path) -> None:
     text = TEXT + "labels: {probabilities: [zero, one]}\nanswers: {non_finite: string}\n"
     read = endpoint(text, tmp_path)
-    assert (read.labels, read.non_finite) == ({"probabilities": ("zero", "one")}, "string")
+    assert (read.labels, read.answers.non_finite) == ({"probabilities": ("zero", "one")}, "string")
     assert endpoint(json.dumps(read.as_written()), tmp_path) == read
-    assert endpoint(TEXT, tmp_path).non_finite == "error"
+    assert endpoint(TEXT, tmp_path).answers.non_finite == "error"
     with pytest.raises(PolicyInvalid, match="answers.non_finite"):
         endpoint(TEXT + "answers: {non_finite: nan}\n", tmp_path)
 
@@ -191,32 +236,27 @@ limits:
 """
 
 
-def test_limits_and_the_fallback_as_the_data_plane_takes_them(tmp_path: Path) -> None:
+def test_the_spec_holds_limits_and_the_fallback_in_slots_and_milliseconds(tmp_path: Path) -> None:
     text = TEXT.replace("limits: {timeout: 1500ms}\n", LIMITS)
     text = text.replace("sticky:", "fallback: {to: [v1, prior], after: 120ms}, keep_warm: true, sticky:")
-    read = endpoint(text, tmp_path)
-    assert read.limits is not None
-    assert read.limits.settings() == {
-        "rate": {"by": "x-tenant", "per_second": 0.5, "burst": 3},
-        "breaker": {"consecutive": 5, "success_rate": 0.625, "window_ms": 20_000, "min_requests": 20},
-        "priority": {"by": "x-class", "classes": ["gold", "batch"], "unnamed": "batch"},
+    made = spec(text, tmp_path)
+    assert made["limits"] == {
+        "timeout": 1000,
+        "rate": {"by": "header.x-tenant", "per_second": 0.5, "burst": 3},
+        "breaker": {"consecutive": 5, "success_rate": 6250, "window": 20_000, "min_requests": 20},
+        "priority": {"by": "header.x-class", "classes": ["gold", "batch"]},
     }
-    assert read.traffic.keep_warm
-    assert isinstance(read.traffic.fallback, Fallback)
-    assert read.traffic.fallback.settings() == {"to": ["v1", "prior"], "after_ms": 120}
+    assert made["traffic"]["keep_warm"]
+    assert made["traffic"]["fallback"] == {"to": ["v1", "prior"], "after": 120}
+    read = endpoint(text, tmp_path)
     assert endpoint(json.dumps(read.as_written()), tmp_path) == read
 
 
 def test_a_document_may_say_that_nobody_answers_for_another_version(tmp_path: Path) -> None:
     read = endpoint(TEXT.replace("sticky:", "fallback: none, sticky:"), tmp_path)
     assert read.traffic.fallback == "none"
+    assert read.spec(DIGESTS, None)["traffic"]["fallback"] == "none"
     assert endpoint(json.dumps(read.as_written()), tmp_path) == read
-
-
-def test_a_rate_without_a_burst_lets_a_second_of_it_in_at_once(tmp_path: Path) -> None:
-    read = endpoint(TEXT.replace("timeout: 1500ms", "rate: {per_second: 12.5}"), tmp_path)
-    assert read.limits is not None
-    assert read.limits.settings() == {"rate": {"by": None, "per_second": 12.5, "burst": 13}}
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,9 @@ def test_the_smallest_document(tmp_path: Path) -> None:
     assert document.name == "digits"
     assert endpoint.versions["v1"].model == "file:models/digits/1"
     assert endpoint.traffic.champion == "v1"
-    assert endpoint.weights_in_slots == {}
-    assert endpoint.sticky_header is None
-    assert endpoint.timeout_ms == 30_000
+    assert endpoint.traffic.weights == {}
+    assert endpoint.traffic.sticky is None
+    assert endpoint.limits.timeout == 30_000
     assert document.raw == SMALLEST.encode()
     assert document.digest == "sha256:" + hashlib.sha256(SMALLEST.encode()).hexdigest()
 
@@ -75,9 +75,9 @@ limits: {timeout: 200ms}
     endpoint = parse_one(text.encode(), source="x.yaml", root=tmp_path).endpoint
     assert list(endpoint.versions) == ["7", "v8", "prior"]
     assert endpoint.traffic.champion == "7"
-    assert endpoint.weights_in_slots == {"v8": 250, "prior": 0}
-    assert endpoint.sticky_header == "x-user-id"
-    assert endpoint.timeout_ms == 200
+    assert endpoint.traffic.weights == {"v8": 250, "prior": 0}
+    assert endpoint.traffic.sticky == "header.x-user-id"
+    assert endpoint.limits.timeout == 200
     assert endpoint.columns == {"X": ("amount", "age")}
     constant = endpoint.versions["prior"].constant
     assert constant == {"score": 0.03, "label": ("yes", "no"), "n": (1, 2.5), "ok": True}
@@ -235,7 +235,7 @@ def test_weights_never_reach_the_champion_or_pass_100(tmp_path: Path) -> None:
     over = two.replace("champion: v1", "champion: v1, weights: {v2: 50.01%, v3: 50%}")
     assert "100.01%" in faults(over, tmp_path)["traffic.weights"]
     exact = parse_one(over.replace("50.01", "50").encode(), source="x", root=tmp_path)
-    assert exact.endpoint.weights_in_slots == {"v2": 5000, "v3": 5000}
+    assert exact.endpoint.traffic.weights == {"v2": 5000, "v3": 5000}
 
 
 def test_duplicates_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headgate.drift import Column, load_baseline, loading
+from headgate.drift import loading
+from headgate.drift.loading import Column, load_baseline
 from headgate.errors import PolicyInvalid
 
 SIGNATURE: dict[str, Any] = {

@@ -45,6 +45,12 @@ READS = [
     ("drift", "digits", "--window", "1h"),
     ("models",),
     ("token", "list"),
+    ("explain", "digits", "--key", "ada", "--at", "1"),
+    ("audit",),
+    ("audit", "digits"),
+    ("events",),
+    ("events", "digits", "--after", "1"),
+    ("whoami",),
 ]
 
 
@@ -55,6 +61,8 @@ def test_every_command_that_looks_prints_text_and_json(tmp_path: Path) -> None:
             for arguments in READS:
                 await shell.ok(*arguments)
                 json.loads(await shell.ok(*arguments, "--json"))
+                await shell.ok("-o", "yaml", *arguments)
+                await shell.ok(*arguments, "-o", "name")
             assert "v1, 10% to v2" in await shell.ok("get")
             assert await shell.ok("get", "digits", "--document") == document(TRAFFIC)
             assert "each request draws its own version" in await shell.ok("explain", "digits")
@@ -90,13 +98,26 @@ def test_traffic_moves_comes_back_and_is_kept_from_a_blocked_version(tmp_path: P
     play(work)
 
 
+def test_an_endpoint_that_is_deleted_is_gone_and_its_history_stays(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Running(settings(tmp_path, written(tmp_path, document(TRAFFIC)))):
+            shell = Shell(tmp_path / "state")
+            assert "removed" in await shell.ok("delete", "digits", "--force", "--reason", "moved")
+            gone = await shell("get", "digits")
+            assert (gone.exit_code, gone.stdout) == (4, "")
+            assert "moved" in await shell.ok("history", "digits")
+            assert (await shell("delete", "digits")).exit_code == 4
+
+    play(work)
+
+
 def test_a_frozen_endpoint_says_no(tmp_path: Path) -> None:
     async def work() -> None:
         async with Running(settings(tmp_path, written(tmp_path, document(TRAFFIC)))):
             shell = Shell(tmp_path / "state")
             await shell.ok("freeze", "digits", "--reason", "audit")
             refused = await shell("traffic", "digits", "v2=1%")
-            assert (refused.exit_code, "audit" in refused.stderr) == (1, True)
+            assert (refused.exit_code, "audit" in refused.stderr) == (5, True)
             assert "frozen since" in await shell.ok("get", "digits")
             await shell.ok("unfreeze", "digits")
             await shell.ok("traffic", "digits", "v2=1%")
@@ -116,7 +137,7 @@ def test_apply_creates_and_refuses_with_the_gateways_faults(tmp_path: Path) -> N
     play(work)
 
 
-@pytest.mark.parametrize(("role", "code"), [("viewer", 2), ("operator", 0)])
+@pytest.mark.parametrize(("role", "code"), [("viewer", 6), ("operator", 0)])
 def test_a_token_does_what_its_role_allows_until_it_is_revoked(tmp_path: Path, role: str, code: int) -> None:
     async def work() -> None:
         async with Running(settings(tmp_path, written(tmp_path, document(TRAFFIC)))) as gate:
@@ -132,6 +153,6 @@ def test_a_token_does_what_its_role_allows_until_it_is_revoked(tmp_path: Path, r
             await other.ok("get")
             assert (await other("rollback", "digits")).exit_code == code
             assert "revoked" in await shell.ok("token", "revoke", made["id"])
-            assert (await other("get")).exit_code == 2
+            assert (await other("get")).exit_code == 6
 
     play(work)

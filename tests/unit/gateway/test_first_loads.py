@@ -68,7 +68,7 @@ def test_a_document_whose_load_hangs_keeps_none_behind_it_waiting(tmp_path: Path
             assert await readiness(gate) == (200, [])
             assert any(text.startswith("a: ") for text in gate.said)
         async with Running(settings(tmp_path, *files)) as gate:
-            assert sum("unchanged since it was last applied" in text for text in gate.said) == 2
+            assert sum("applied from there before" in text for text in gate.said) == 2
 
     play(work)
 
@@ -78,6 +78,26 @@ def test_one_document_of_a_file_keeps_no_other_of_it_waiting(tmp_path: Path) -> 
         file = described(tmp_path, "all.yaml", ("a", "w1"), ("b", "v1"), ("c", "v1"))
         async with Running(settings(tmp_path, file), hanging("w1")) as gate:
             await until(lambda: set(gate.plane.served) == {"b", "c"})
+
+    play(work)
+
+
+def test_a_document_of_a_file_that_is_served_late_is_not_waited_for_with_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first_loads, "PATIENCE_SECONDS", 0.0)
+
+    async def work() -> None:
+        file = described(tmp_path, "all.yaml", ("a", "w1"), ("b", "x1"))
+        plane = hanging("w1", "x1")
+        start = asyncio.create_task(Running(settings(tmp_path, file), plane).__aenter__())
+        await until(lambda: {("apply", "a"), ("apply", "b")} <= set(map(tuple, plane.calls)))
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        plane.release("x1")
+        gate = await start
+        assert set(gate.plane.served) == {"b"}
+        await gate.__aexit__()
 
     play(work)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from headgate import background
 from headgate.documents import Document
 from headgate.errors import StorageFailed
 from headgate.gateway.models_folder import ModelsFolder
@@ -274,9 +275,12 @@ def test_the_watch_outlives_a_pass_that_fails(tmp_path: Path, monkeypatch: pytes
             raise TypeError("a defect")
 
         monkeypatch.setattr(scene.folder, "sync", sync)
-        watch = asyncio.create_task(scene.folder.watch(0.001))
+        monkeypatch.setattr(background, "_PAUSE_AFTER_DEFECT_SECONDS", 0.001)
+        loops = background.Background(lambda: 7.0)
+        loops.run("models_folder", scene.folder.turn)
         await until(lambda: len(passes) > 2)
-        watch.cancel()
+        await loops.close()
+        assert loops.status()["models_folder"].failures > 2
         assert sum("a defect" in text for text in scene.said) == 1
 
     play(tmp_path, work)
@@ -295,12 +299,17 @@ def test_an_endpoint_whose_load_hangs_keeps_no_other_waiting(
                 await released.wait()
             return await apply(document, **options)
 
+        async def only_bad_is_left() -> None:
+            async with asyncio.timeout(60):
+                while await scene.folder.sync(patience_seconds=0.2) != ["bad"]:
+                    pass
+
         monkeypatch.setattr(scene.gate.control, "apply", hang)
-        assert await scene.folder.sync(patience_seconds=0.5) == ["bad"]
+        await only_bad_is_left()
         assert await scene.versions("good") == {"1": "champion"}
         # The next pass neither begins it again nor waits for it.
         scene.place("later", "1")
-        assert await scene.folder.sync(patience_seconds=0.5) == ["bad"]
+        await only_bad_is_left()
         assert await scene.versions("later") == {"1": "champion"}
         released.set()
         assert await scene.folder.sync() == []

@@ -12,13 +12,13 @@ import httpx
 import pytest
 
 from headgate.admin import tokens
-from headgate.control.resolve import Resolver
+from headgate.control.writes.resolve import Resolver
 from headgate.errors import Conflict, Draining, PolicyInvalid, StorageFailed
 from headgate.gateway import process
 from headgate.gateway.process import DataPlaneSource, run
 from headgate.gateway.sockets import bind
 from headgate.gateway.units import Address
-from headgate.store import Store
+from headgate.store.transactions import Transactions
 from unit.control_harness import document, until
 from unit.gateway.process_harness import Announcer, Module, Plane, Running, play, settings, written
 
@@ -200,7 +200,7 @@ def test_a_file_is_applied_again_only_when_it_changed(tmp_path: Path) -> None:
         async with Running(settings(tmp_path, path)) as gate:
             assert gate.plane.served["digits"]["revision"] == 2
             assert gate.plane.served["digits"]["table"]["given"] == [["v2", 0, 499]]
-            assert any("unchanged since it was last applied" in text for text in gate.said)
+            assert any("applied from there before" in text for text in gate.said)
         written(tmp_path, document("{champion: v3}"))
         async with Running(settings(tmp_path, path)) as gate:
             assert gate.plane.served["digits"]["champion"] == "v3"
@@ -254,7 +254,7 @@ def test_a_full_disk_keeps_no_gateway_from_starting(tmp_path: Path, monkeypatch:
         def no_room(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(Store, "write", full)
+        monkeypatch.setattr(Transactions, "write", full)
         monkeypatch.setattr(os, "pwrite", no_room)
         monkeypatch.setattr(process, "_write_addresses", no_room)
         monkeypatch.setattr(tokens, "_write_secret", full)
@@ -277,7 +277,7 @@ def test_a_model_that_is_being_read_does_not_hold_up_the_drain(
             assert go.wait(30)
             return ""
 
-        monkeypatch.setattr(Resolver, "ready", slow)
+        monkeypatch.setattr(Resolver, "resolve", slow)
         try:
             async with Running(settings(tmp_path)) as gate:
                 control = gate.process._control

@@ -10,9 +10,9 @@ from click.testing import CliRunner
 
 from headgate.cli.serve import read_settings, setting_options
 from headgate.errors import InvalidArgument
-from headgate.gateway.settings import Settings, default_state
+from headgate.gateway.settings import Settings
 from headgate.gateway.settings_table import BY_NAME
-from headgate.gateway.units import Address, Cores, cores, memory, parse_address
+from headgate.gateway.units import Address, Cores, cores, default_state, memory, parse_address
 
 HOME = {"HOME": "/home/somebody"}
 

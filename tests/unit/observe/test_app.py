@@ -9,6 +9,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from headgate import observe
+from headgate.background import Background
 from headgate.errors import StorageFailed
 from headgate.observe import triton
 from headgate.observe.declared import DECLARED
@@ -53,6 +54,10 @@ class Control:
         if self.broken:
             raise StorageFailed("disk gone")
         return [ENDPOINT]
+
+    @property
+    def background(self) -> Background:
+        return Background(lambda: 0.0)
 
     def refusals(self) -> list[dict[str, Any]]:
         return [REFUSAL, REFUSAL]

@@ -1,84 +1,75 @@
-"""The store on a real SQLite file: migrations, numbering, one transaction per transition, the lock."""
+"""The store on SQLite and on PostgreSQL: numbering, one transaction per transition, what comes back."""
 
 from __future__ import annotations
 
-import os
-import stat
-import subprocess
-import sys
-from collections.abc import Iterator
+import hashlib
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, text
 
-from headgate.errors import Conflict, StorageFailed
+from headgate.errors import Conflict, RevisionConflict, StorageFailed
 from headgate.store import (
+    AppliedDocument,
     AuditRecord,
-    BlockRecord,
     Commit,
     EventRecord,
     IdempotencyRecord,
+    OperationRecord,
+    Proposal,
     RevisionRecord,
     Store,
-    open_store,
-    stamp,
-    unstamp,
 )
-from headgate.store.models import Base
+from headgate.store.chain import chain_digest
 from unit.control_harness import Clock
+from unit.store_harness import Place
 
-NOW = "2027-03-01T03:12:04Z"
-BLOCK = BlockRecord("sha256:2", "v2", NOW, "ann", "bad")
+NOW = "2027-03-01T03:12:04.000000Z"
+CONTENT = b"\x00bytes\xff"
+DOCUMENT = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 
 
 def record(n: int = 1, **changes: object) -> RevisionRecord:
     first = RevisionRecord(
         endpoint="digits", n=n, parent=n - 1 or None, kind="apply", status="proposed", who="ann", when=NOW,
-        reason="why", document=b"\x00bytes\xff", document_digest="sha256:d", source="/a.yaml", source_digest="sha256:s",
-        champion="v1", salt="digits/abc/1", given=(("v2", 0, 499), ("v2", 999, 500)), attempt=1, last_good="v1",
-        since=NOW, frozen=None, blocks=(BLOCK,), resolved={"versions": {}},
+        reason="why", document=DOCUMENT, source="/a.yaml", body=f'{{"format":1,"n":{n}}}',
     )  # fmt: skip
     return replace(first, **changes)  # type: ignore[arg-type]
+
+
+def proposal(n: int = 1, **changes: object) -> Proposal:
+    return Proposal(record(n, **changes), CONTENT)
 
 
 def event(n: int = 1) -> EventRecord:
     return EventRecord("applied", NOW, "digits", n, "ann", "why", {"a": 1})
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with_clock = open_store(tmp_path / "state", clock=Clock())
-    yield with_clock
-    with_clock.close()
-
-
 def test_a_revision_comes_back_as_it_was(store: Store) -> None:
-    store.propose(record())
-    found = store.revision("digits", 1)
-    assert found == record()
+    store.propose(proposal())
+    digest = chain_digest("", record().body)
+    assert store.revision("digits", 1) == record(digest=digest, generation=1)
+    assert store.document(DOCUMENT) == CONTENT
     assert store.endpoints()[0].applied is None
     events = store.commit(Commit("digits", 1, "applied", None, [event()]))
-    assert events[0].id == 1
+    assert events == [replace(event(), generation=2)]
     found = store.revision("digits", 1)
     assert found is not None
-    assert found.status == "applied"
+    assert (found.status, found.generation, found.ended) == ("applied", 1, 2)
     assert (store.endpoints()[0].applied, store.endpoints()[0].tail) == (1, 1)
 
 
 def test_history_is_append_only(store: Store) -> None:
-    store.propose(record(1))
+    store.propose(proposal(1))
     with pytest.raises(StorageFailed, match="revision 3 cannot follow revision 1"):
-        store.propose(record(3))
-    with pytest.raises(StorageFailed, match="revision 1 cannot follow revision 1"):
-        store.propose(record(1))
+        store.propose(proposal(3))
+    with pytest.raises(
+        RevisionConflict, match="digits is at revision 1 by now, so revision 1 cannot be written"
+    ):
+        store.propose(proposal(1))
     store.commit(Commit("digits", 1, "failed", "broken"))
     with pytest.raises(StorageFailed, match="no proposed revision 1"):
         store.commit(Commit("digits", 1, "applied"))
-    store.propose(record(2))
+    store.propose(proposal(2))
     store.commit(Commit("digits", 2, "applied"))
     assert [(r.n, r.status, r.message) for r in store.revisions("digits", limit=9)] == [
         (2, "applied", None), (1, "failed", "broken"),
@@ -87,158 +78,145 @@ def test_history_is_append_only(store: Store) -> None:
 
 
 def test_confirmations_in_another_order_keep_the_highest(store: Store) -> None:
-    store.propose(record(1))
-    store.propose(record(2, blocks=()))
+    store.propose(proposal(1))
+    store.propose(proposal(2))
     store.commit(Commit("digits", 2, "applied"))
     store.commit(Commit("digits", 1, "applied"))
     assert store.endpoints()[0].applied == 2
 
 
 def test_a_transition_is_whole_or_not_there(store: Store) -> None:
-    store.propose(record(1))
+    store.propose(proposal(1))
     bad = EventRecord("applied", NOW, "digits", 1, "ann", "", {"not json": object()})
-    key = IdempotencyRecord("kid", "PUT /x", "k", "req", {"a": 1}, "2027-03-02T03:12:04Z")
+    key = IdempotencyRecord("kid", "PUT /x", "k", "req", {"a": 1}, "2027-03-02T03:12:04.000000Z")
     audit = AuditRecord(NOW, "ann", "admin", "apply", "digits", 1, "applied", "")
+    file = AppliedDocument("/a.yaml", "digits", DOCUMENT)
+    whole = Commit("digits", 1, "applied", None, [event()], audit, key, {"v1": "sha256:1"}, file)
     with pytest.raises((StorageFailed, TypeError)):
-        store.commit(Commit("digits", 1, "applied", None, [event(), bad], audit, key, {"v1": "sha256:1"}))
+        store.commit(replace(whole, events=[event(), bad]))
     assert store.endpoints()[0].applied is None
     assert store.idempotent("kid", "PUT /x", "k") is None
     assert store.audit(endpoint=None, limit=9, before=None) == []
     assert store.events_after(0, limit=9) == []
     assert store.pins.get("digits", "v1") is None
-    store.commit(Commit("digits", 1, "applied", None, [event()], audit, key, {"v1": "sha256:1"}))
+    assert store.applied_from("/a.yaml") == frozenset()
+    store.commit(whole)
     assert store.idempotent("kid", "PUT /x", "k") == key
+    assert store.applied_from("/a.yaml") == {("digits", DOCUMENT)}
     assert store.audit(endpoint="digits", limit=9, before=None)[0].action == "apply"
     assert store.pins.get("digits", "v1") == "sha256:1"
 
 
 def test_what_is_written_late_is_written_once(store: Store) -> None:
     commit = Commit("digits", 1, "applied", None, [event()])
-    assert len(store.append_ended(record(1), commit)) == 1
-    assert store.append_ended(record(1), commit) == []
-    store.propose(record(2))
-    assert len(store.append_ended(record(2), Commit("digits", 2, "applied", None, [event(2)]))) == 1
+    assert len(store.append_ended(proposal(1), commit)) == 1
+    assert store.append_ended(proposal(1), commit) == []
+    store.propose(proposal(2))
+    assert len(store.append_ended(proposal(2), Commit("digits", 2, "applied", None, [event(2)]))) == 1
     assert store.endpoints()[0].applied == 2
 
 
-def test_keys_expire(store: Store) -> None:
-    key = IdempotencyRecord("kid", "PUT /x", "k", "req", {"a": 1}, "2027-03-01T03:12:05Z")
+def test_keys_expire(place: Place) -> None:
+    clock = Clock()
+    store = place.open(clock=clock)
+    key = IdempotencyRecord("kid", "PUT /x", "k", "req", {"a": 1}, "2027-03-01T03:12:05.000000Z")
     store.put_idempotent(key)
     assert store.idempotent("kid", "PUT /x", "k") == key
-    store.clock.forward(1)  # type: ignore[attr-defined]
+    clock.forward(1)
     assert store.idempotent("kid", "PUT /x", "k") is None
 
 
 def test_pins_never_change(store: Store) -> None:
-    store.propose(record(1), {"v1": "sha256:1"})
+    store.propose(Proposal(record(1), CONTENT, {"v1": "sha256:1"}))
     assert store.pins.get("digits", "v1") is None
     store.commit(Commit("digits", 1, "applied", pins={"v1": "sha256:1"}))
-    store.propose(record(2), {"v1": "sha256:1"})
+    store.propose(Proposal(record(2), CONTENT, {"v1": "sha256:1"}))
     with pytest.raises(Conflict, match="version v1 of digits is sha256:1 since .*, and this is sha256:2"):
-        store.propose(record(3), {"v1": "sha256:2"})
+        store.propose(Proposal(record(3), CONTENT, {"v1": "sha256:2"}))
     store.commit(Commit("digits", 2, "applied", pins={"v1": "sha256:2"}))
     assert [(p.version, p.digest) for p in store.pins.all()] == [("v1", "sha256:1")]
 
 
-def test_everything_survives_a_close(tmp_path: Path) -> None:
-    store = open_store(tmp_path / "state")
-    store.propose(record())
+def test_everything_survives_a_close(place: Place) -> None:
+    store = place.open()
+    store.propose(proposal())
     store.commit(Commit("digits", 1, "applied", None, [event()]))
-    store.put_applied_file("/a.yaml", "sha256:s")
     store.close()
     store.close()
-    store = open_store(tmp_path / "state")
-    assert store.revision("digits", 1) == replace(record(), status="applied")
-    assert store.applied_file("/a.yaml") == "sha256:s"
-    assert store.last_event_id() == 1
-    store.close()
+    store = place.open()
+    found = store.revision("digits", 1)
+    assert found == record(status="applied", digest=chain_digest("", record().body), generation=1, ended=2)
+    assert store.generation() == 2
 
 
-def test_the_database_is_durable_and_private(tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    store = open_store(state)
-    with store.read() as session:
-        assert session.execute(text("PRAGMA journal_mode")).scalar() == "wal"
-        assert session.execute(text("PRAGMA synchronous")).scalar() == 2
-    for folder in (state, state / "baselines", state / "blobs", state / "artifacts"):
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    store.close()
+def test_a_number_that_another_gateway_took_is_a_conflict(place: Place) -> None:
+    one, other = place.open("one"), place.open("other")
+    one.propose(proposal(1))
+    for attempt in (record(1), record(1, body="{}")):
+        with pytest.raises(RevisionConflict, match="digits is at revision 1 by now") as refused:
+            other.propose(Proposal(attempt, CONTENT))
+        assert refused.value.detail == {"revision": 1}
+    other.propose(proposal(2))
+    with pytest.raises(RevisionConflict, match="is at revision 2 by now"):
+        one.propose(proposal(2))
+    with pytest.raises(RevisionConflict):
+        one.append_ended(proposal(2, body="{}"), Commit("digits", 2, "applied"))
+    assert [(found.n, found.body) for found in one.revisions("digits", limit=9)] == [
+        (2, record(2).body),
+        (1, record(1).body),
+    ]
 
 
-def test_models_and_migrations_agree(tmp_path: Path) -> None:
-    store = open_store(tmp_path / "state")
-    store.close()
-    engine = create_engine(f"sqlite:///{tmp_path / 'state' / 'headgate.db'}")
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, Base.metadata) == []
-    engine.dispose()
+def test_a_document_is_kept_once(store: Store) -> None:
+    store.propose(proposal(1))
+    store.propose(Proposal(record(2)))
+    store.propose(proposal(3))
+    assert store.document(DOCUMENT) == CONTENT
+    with pytest.raises(StorageFailed, match="lost the document sha256:gone of revision 4"):
+        store.propose(Proposal(record(4, document="sha256:gone")))
+    with pytest.raises(StorageFailed, match="lost the document"):
+        store.document("sha256:gone")
 
 
-def test_a_schema_from_the_future_is_refused(tmp_path: Path) -> None:
-    open_store(tmp_path / "state").close()
-    engine = create_engine(f"sqlite:///{tmp_path / 'state' / 'headgate.db'}")
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    engine.dispose()
-    with pytest.raises(StorageFailed, match="newer version"):
-        open_store(tmp_path / "state")
+def test_a_document_applied_from_a_file_is_remembered_for_ever(store: Store) -> None:
+    for digest in ("sha256:1", "sha256:2", "sha256:1"):
+        store.add_applied(AppliedDocument("/a.yaml", "digits", digest))
+    store.add_applied(AppliedDocument("/b.yaml", "digits", "sha256:3"))
+    assert store.applied_from("/a.yaml") == {("digits", "sha256:1"), ("digits", "sha256:2")}
+    # What is known already is no write.
+    assert store.generation() == 3
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "headgate.db").write_bytes(
-        b"not a database, but long enough to be read as one" * 20
+def test_an_operation_is_replaced(store: Store) -> None:
+    running = OperationRecord("op", "digits", "apply", "running", NOW)
+    store.put_operation(running)
+    assert store.running_operations() == [running]
+    done = replace(running, status="done", finished=NOW, result={"a": None})
+    store.put_operation(done)
+    assert (store.operation("op"), store.running_operations()) == (done, [])
+
+
+def test_the_newest_events_and_operations_are_kept(store: Store) -> None:
+    for n in range(1, 8):
+        store.add_event(event(n))
+        store.put_operation(
+            OperationRecord(f"op{n}", "digits", "apply", "running" if n == 1 else "done", NOW)
+        )
+    store.prune(events=3, operations=2)
+    assert [one.revision for one in store.events_after(0, limit=99)] == [5, 6, 7]
+    assert sum(store.operation(f"op{n}") is not None for n in range(1, 8)) == 3
+    assert store.operation("op1") is not None
+    store.prune(events=3, operations=2)
+    assert [one.revision for one in store.events_after(0, limit=99)] == [5, 6, 7]
+
+
+def test_numbers_beyond_what_a_column_holds_find_nothing_or_everything(store: Store) -> None:
+    store.propose(proposal(1))
+    store.commit(
+        Commit("digits", 1, "applied", None, [event()], AuditRecord(NOW, "", "", "", None, None, "", ""))
     )
-    with pytest.raises(StorageFailed):
-        open_store(tmp_path / "state")
-
-
-def test_another_process_is_kept_out_until_this_one_ends(tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    code = (
-        f"from pathlib import Path; from headgate.store import open_store; open_store(Path({str(state)!r}))"
-    )
-    here = Path(__file__).parents[3] / "python"
-    environment = {**os.environ, "PYTHONPATH": str(here)}
-    store = open_store(state)
-    other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert other.returncode != 0
-    assert f"another gateway (process {os.getpid()})" in other.stderr
-    with pytest.raises(Conflict):
-        open_store(state)
-    store.close()
-    other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert other.returncode == 0, other.stderr
-
-
-def test_a_state_that_is_a_file(tmp_path: Path) -> None:
-    (tmp_path / "state").write_text("")
-    with pytest.raises(StorageFailed, match="cannot be used"):
-        open_store(tmp_path / "state")
-
-
-def test_stamps() -> None:
-    assert stamp(unstamp(NOW)) == NOW
-    with pytest.raises(ValueError, match="time zone"):
-        stamp(unstamp(NOW).replace(tzinfo=None))
-
-
-def test_a_migration_that_is_cut_off_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from alembic.operations import Operations
-
-    create = Operations.create_table
-    calls = []
-
-    def cut_off(self: Operations, name: str, *columns: object, **more: object) -> object:
-        calls.append(name)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return create(self, name, *columns, **more)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Operations, "create_table", cut_off)
-    with pytest.raises(KeyboardInterrupt):
-        open_store(tmp_path / "state")
-    monkeypatch.undo()
-    assert len(calls) == 4
-    open_store(tmp_path / "state").close()
+    beyond = 10**30
+    assert store.revision("digits", beyond) is None
+    assert len(store.revisions("digits", limit=9, before=beyond)) == 1
+    assert len(store.audit(endpoint=None, limit=9, before=beyond)) == 1
+    assert store.events_after(beyond, limit=9) == []

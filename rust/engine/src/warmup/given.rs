@@ -366,7 +366,7 @@ impl Input {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use headgate_core::tensor::DataType;
 

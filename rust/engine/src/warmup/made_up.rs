@@ -219,7 +219,7 @@ fn put(bytes: &mut [u8], datatype: DataType, number: impl Fn(usize) -> f64) {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(feature = "loom")))]
 #[allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 mod tests {
     use super::*;

@@ -111,7 +111,7 @@ pub(crate) fn with_rows(shape: &Shape, rows: usize) -> Result<Shape> {
     Shape::new(&dims[..rank])
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(feature = "loom")))]
 #[allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 mod tests {
     use super::*;

@@ -9,9 +9,9 @@
 //!
 //! Next: back to `cancel`.
 
-#[cfg(loom)]
+#[cfg(feature = "loom")]
 use loom::sync::atomic::{AtomicU64, Ordering::*};
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 use std::sync::atomic::{AtomicU64, Ordering::*};
 
 const IDLE: u64 = 0;
@@ -77,9 +77,9 @@ impl State {
         }
         while stage(self.0.load(Acquire)) != CANCELLED {
             // Whoever cancels is between two lines of `cancel`; it may need this core.
-            #[cfg(loom)]
+            #[cfg(feature = "loom")]
             loom::thread::yield_now();
-            #[cfg(not(loom))]
+            #[cfg(not(feature = "loom"))]
             std::thread::yield_now();
         }
         true
@@ -132,7 +132,7 @@ fn stage(word: u64) -> u64 {
     word & ((1 << BITS) - 1)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
 
@@ -164,7 +164,7 @@ mod tests {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, feature = "loom"))]
 mod models {
     use super::*;
     use loom::sync::Arc;

@@ -16,11 +16,20 @@ fn sketches() -> Arc<Sketches> {
 }
 
 fn spec(name: &str, baseline: Option<&str>) -> EndpointSpec {
-    serde_json::from_value(json!({
-        "name": name, "revision": 1, "champion": "1", "timeout_ms": 1000, "baseline": baseline,
-        "versions": [{"name": "1", "digest": "sha256:00", "artifact": "/nowhere"}],
-    }))
-    .unwrap()
+    let drift = baseline.map_or(json!({}), |_| json!({"baseline": "sha256:11"}));
+    let state = json!({
+        "name": name,
+        "revision": 1,
+        "spec": {
+            "versions": {"1": {"digest": "sha256:00"}},
+            "traffic": {"champion": "1"},
+            "limits": {"timeout": 1000},
+            "drift": drift,
+        },
+        "traffic": {"champion": "1", "last_good": "1"},
+        "load": {"versions": ["1"], "artifacts": {"1": "/nowhere"}, "baseline": baseline},
+    });
+    EndpointSpec::from_json(state.to_string().as_bytes()).unwrap()
 }
 
 fn signature() -> Signature {

@@ -20,7 +20,7 @@ use headgate_engine::Executable;
 use headgate_engine::runtime::Binding;
 use headgate_server::config::Config;
 use headgate_server::gateway::Gateway;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// How long a wait for something certain may take before the test is called stuck.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -120,13 +120,53 @@ pub fn serve(gateway: &Gateway, name: &str, probe: Probe, inline: bool) {
     serve_adopted(gateway, name, &digest);
 }
 
+/// The state of an endpoint that is said in few words: versions in a list with all about them, and what is told apart otherwise
+/// (document, live traffic, load) side by side.
+pub fn spec(short: &Value) -> EndpointSpec {
+    let mut spec = EndpointSpec::from_json(written(short).to_string().as_bytes()).unwrap();
+    for version in &mut spec.versions {
+        let listed = short["versions"].as_array().unwrap().iter().find(|one| one["name"] == *version.name);
+        version.pinned = listed.unwrap()["pinned"] == true;
+    }
+    spec
+}
+
+/// The same as the control plane writes it.
+pub fn written(short: &Value) -> Value {
+    let part = |from: &Value, keys: &[&str]| -> Map<String, Value> {
+        let written = keys.iter().filter_map(|key| Some(((*key).to_owned(), from.get(key)?.clone())));
+        written.collect()
+    };
+    let listed = short["versions"].as_array().unwrap();
+    let name = |version: &Value| version["name"].as_str().unwrap().to_owned();
+    let artifact = |version: &Value| Some((name(version), version.get("artifact")?.clone()));
+    let mut limits = part(&short["limits"], &["rate", "breaker", "priority"]);
+    limits.insert("timeout".to_owned(), short["timeout_ms"].clone());
+    let mut spec = part(short, &["columns", "labels"]);
+    let versions: Map<_, _> = listed
+        .iter()
+        .map(|version| (name(version), part(version, &["digest", "constant", "run", "compatible"]).into()))
+        .collect();
+    spec.insert("versions".to_owned(), versions.into());
+    spec.insert("traffic".to_owned(), part(short, &["champion", "fallback"]).into());
+    spec.insert("limits".to_owned(), limits.into());
+    let mut traffic = part(short, &["champion", "table"]);
+    traffic.insert("last_good".to_owned(), short["champion"].clone());
+    let mut load = part(short, &["urgent", "fresh"]);
+    load.insert("versions".to_owned(), listed.iter().map(name).collect());
+    load.insert("artifacts".to_owned(), listed.iter().filter_map(artifact).collect::<Map<_, _>>().into());
+    json!({
+        "name": short["name"], "revision": short["revision"], "spec": spec, "traffic": traffic, "load": load,
+    })
+}
+
 /// Serves a model that was adopted under that digest.
 pub fn serve_adopted(gateway: &Gateway, name: &str, digest: &str) {
-    let spec = json!({
+    let adopted = json!({
         "name": name, "revision": 1, "champion": "v1", "timeout_ms": 60000,
         "versions": [{"name": "v1", "digest": digest, "artifact": "adopted"}],
     });
-    gateway.apply(EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()).unwrap();
+    gateway.apply(spec(&adopted)).unwrap();
     let applied = gateway.events();
     assert_eq!(applied.last().unwrap()["event"], "applied", "{applied:?}");
 }

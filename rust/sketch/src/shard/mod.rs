@@ -184,6 +184,6 @@ impl Collector {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(feature = "loom")))]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail a test")]
 mod tests;

@@ -1,0 +1,72 @@
+"""The documents that a command was given: files, several to each, or stdin. Next: documents.py, the commands."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from headgate.documents import Document, parse
+from headgate.errors import InvalidArgument
+
+_STDIN = Path("-")
+
+
+@dataclass(frozen=True)
+class Given:
+    """One document and the file it came from."""
+
+    path: Path
+    document: Document
+
+    @property
+    def source(self) -> dict[str, str]:
+        """The path as the query of a write; only of a document with files: others may come from anywhere."""
+        return (
+            {"source": str(self.path.absolute())} if self.path != _STDIN and _has_files(self.document) else {}
+        )
+
+
+def file_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds ``FILE...`` and ``-f FILE``; the command gets both as ``files``. ``-`` is stdin."""
+    path = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+
+    @click.argument("files", nargs=-1, metavar="[FILE]...", type=path)
+    @click.option(
+        "-f", "--file", "more", multiple=True, metavar="FILE", type=path, help="The same as FILE; - is stdin."
+    )
+    def wrapped(*given: Any, files: tuple[Path, ...], more: tuple[Path, ...], **rest: Any) -> Any:
+        return command(*given, files=(*files, *more), **rest)
+
+    made = functools.update_wrapper(wrapped, command, updated=())
+    made.__click_params__ = [*getattr(command, "__click_params__", []), *made.__click_params__]  # type: ignore[attr-defined]
+    return made
+
+
+def read_all(files: Sequence[Path], root: Path | None) -> list[Given]:
+    """Every document of every file, all parsed before the first is used: a fault in the last one changes nothing."""
+    if not files:
+        raise click.UsageError("name at least one file; - is stdin")
+    return [Given(path, document) for path in files for document in parse_file(path, root)]
+
+
+def parse_file(path: Path, root: Path | None) -> list[Document]:
+    """The documents of one file; :class:`~headgate.errors.PolicyInvalid` lists every fault."""
+    if path == _STDIN:
+        return parse(sys.stdin.buffer.read(), source="stdin", root=root or Path.cwd())
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidArgument(f"{path} cannot be read: {error.strerror}") from error
+    return parse(data, source=str(path), root=root or path.absolute().parent)
+
+
+def _has_files(document: Document) -> bool:
+    endpoint = document.endpoint
+    models = any(version.model is not None for version in endpoint.versions.values())
+    return models or (endpoint.drift is not None and endpoint.drift.baseline is not None)

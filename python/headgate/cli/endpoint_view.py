@@ -1,0 +1,74 @@
+"""How endpoints are drawn: a line each, or one with its versions, what they do and why. Next: version_words.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headgate.cli.output import Lines, Table
+from headgate.cli.recent_view import recent_view
+from headgate.cli.traffic_view import traffic_view, traffic_words
+from headgate.cli.version_words import memory_words, optional_inputs, place, place_reason, run_times
+
+
+def endpoints_view(endpoints: list[dict[str, Any]]) -> Lines:
+    """One line for each."""
+    made = Table("ENDPOINT", "REVISION", "STATE", "TRAFFIC", "SINCE", "NOTES")
+    for one in endpoints:
+        flags = ["frozen"] if one["frozen"] else []
+        flags += [f"{one['blocked']} blocked"] if one["blocked"] else []
+        made.row(
+            one["name"],
+            one["revision"],
+            one["state"],
+            traffic_words(one["champion"], one["weights"]),
+            one["since"],
+            "; ".join([*flags, *one["alarms"], *one["notes"]]),
+        )
+    return made.lines()
+
+
+def endpoint_view(one: dict[str, Any]) -> Lines:
+    """Everything about one."""
+    lines = [f"{one['name']}  revision {one['revision']}  {one['state']}"]
+    if one["frozen"]:
+        lines.append(
+            f"frozen since {one['frozen']['since']} by {one['frozen']['who']}: {one['frozen']['reason']}"
+        )
+    lines += [f"alarm: {alarm}" for alarm in one["alarms"]]
+    lines += one["notes"]
+    versions = one["versions"]
+    lines += ["", *traffic_view(one["traffic"]), "", *recent_view(versions), *_versions(versions)]
+    lines += [line for name, version in versions.items() if (line := place_reason(name, version))]
+    lines += [line for name, version in versions.items() if (line := optional_inputs(name, version))]
+    lines += [
+        f"blocked since {block['since']}: {block['version'] or block['digest']} ({block['reason']})"
+        for block in one["blocks"]
+    ]
+    return lines
+
+
+def _versions(versions: dict[str, dict[str, Any]]) -> Lines:
+    made = Table(
+        "VERSION",
+        "ROLE",
+        "STATE",
+        "PLACED",
+        "RUN p50/p99",
+        "MEMORY",
+        "REQUESTS SINCE LOAD",
+        "DIGEST",
+        "MESSAGE",
+    )
+    for name, version in versions.items():
+        made.row(
+            name,
+            version["role"],
+            version["state"],
+            place(version),
+            run_times(version["run_us"]),
+            memory_words(version["memory"]),
+            version["requests"],
+            version["digest"][:19],
+            version["message"],
+        )
+    return made.lines()

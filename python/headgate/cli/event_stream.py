@@ -1,0 +1,80 @@
+"""The gateway's event stream (server-sent events) as Python objects; it reconnects with the last id and so misses nothing.
+
+Not here: how events are shown (``events``). Next: client.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from headgate.cli.client import AdminClient
+from headgate.cli.exits import UnreachableError
+from headgate.cli.transport import Stream
+from headgate.errors import Draining
+
+_LONGEST_PAUSE_SECONDS = 45.0
+"""The gateway writes a comment every 15 s; after three that did not come nobody is there."""
+_LINE_BYTES = 4 << 20
+_FIRST_BACKOFF_SECONDS = 0.5
+_LONGEST_BACKOFF_SECONDS = 30.0
+
+Event = dict[str, Any]
+
+
+def stored(client: AdminClient, endpoint: str | None, after: int) -> Iterator[Event]:
+    """The events that the gateway keeps, oldest first."""
+    yield from _read(client, endpoint, after, follow=False)
+
+
+def follow(
+    client: AdminClient,
+    endpoint: str | None,
+    after: int | None,
+    sleep: Callable[[float], None],
+    say: Callable[[str], None],
+) -> Iterator[Event]:
+    """Events as they happen, without an end. The first connection must succeed; a lost one is made again."""
+    backoff, connected = _FIRST_BACKOFF_SECONDS, False
+    while True:
+        try:
+            for event in _read(client, endpoint, after, follow=True):
+                connected, backoff = True, _FIRST_BACKOFF_SECONDS
+                if event is _OPEN:
+                    continue
+                after = event["id"] or after
+                yield event
+            reason = "it ended the stream"
+        except (UnreachableError, Draining) as error:
+            if not connected:
+                raise
+            reason = error.message
+        say(f"headgate: {reason}; again in {backoff:g} s")
+        sleep(backoff)
+        backoff = min(2 * backoff, _LONGEST_BACKOFF_SECONDS)
+
+
+_OPEN: Event = {}
+"""Stands for the first comment of a stream."""
+
+
+def _read(client: AdminClient, endpoint: str | None, after: int | None, *, follow: bool) -> Iterator[Event]:
+    headers = {} if after is None else {"last-event-id": str(after)}
+    params = {"endpoint": endpoint, "follow": None if follow else "false"}
+    with client.stream("/events", params, headers, _LONGEST_PAUSE_SECONDS) as stream:
+        if follow:
+            yield _OPEN
+        yield from _events(stream)
+
+
+def _events(stream: Stream) -> Iterator[Event]:
+    """The ``data`` of each event; comments and what is cut off at the end are left out."""
+    data: list[bytes] = []
+    while line := stream.readline(_LINE_BYTES):
+        line = line.rstrip(b"\r\n")
+        if line.startswith(b"data:"):
+            data.append(line[5:].removeprefix(b" "))
+        elif not line and data:
+            yield json.loads(b"\n".join(data))
+            data = []

@@ -1,0 +1,139 @@
+"""The three-way merge: a document changes live traffic only where its ``traffic`` differs from the document before it.
+
+Not here: reading documents (``documents``), the other changes of live traffic (``traffic``). Next: ``resolve``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from headgate.control.domain.traffic import (
+    Change,
+    KnownVersions,
+    LiveTraffic,
+    blocked_fault,
+    describe,
+    faults,
+    move,
+    put_weights,
+)
+from headgate.documents.values import format_weight
+
+
+@dataclass(frozen=True)
+class Declared:
+    """The ``traffic`` of a document: ``weights`` in slots, zero weights left out."""
+
+    champion: str
+    weights: Mapping[str, int] = field(default_factory=dict)
+    sticky: str | None = None
+
+
+@dataclass(frozen=True)
+class Merge:
+    """The document to apply (``new``), the last applied one (``base``) and the versions the document names.
+
+    ``take`` makes live traffic what the document declares, whatever it is now.
+    """
+
+    new: Declared
+    base: Declared
+    versions: frozenset[str]
+    take: bool = False
+
+
+def first(declared: Declared, carried: LiveTraffic | None, known: KnownVersions, when: str) -> Change:
+    """The first document of an endpoint; ``carried`` is what a removed endpoint of that name left: blocks and attempts."""
+    live = LiveTraffic(
+        champion=declared.champion,
+        last_good=declared.champion,
+        since=when,
+        attempt=carried.attempt if carried else 0,
+        blocked=carried.blocked if carried else (),
+    )
+    found = blocked_fault(live, declared.champion, "traffic.champion", known)
+    for version in declared.weights:
+        found |= blocked_fault(live, version, f"traffic.weights.{version}", known)
+    if found:
+        raise faults(found)
+    live = put_weights(live, declared.weights, known)
+    return Change(live, describe(live))
+
+
+def apply_document(live: LiveTraffic, merge: Merge, known: KnownVersions, when: str) -> Change:
+    """Merges a document into live traffic.
+
+    ``known`` must know the digests of the document's versions and of the live champion and last good champion. The notes say
+    what was kept against the document and what returned to the champion.
+    """
+    champion, notes = _champion(live, merge)
+    weights, more = _weights(live, merge, champion)
+    notes += more
+    found: dict[str, str] = {}
+    if champion != live.champion:
+        found |= blocked_fault(live, champion, "traffic.champion", known)
+    for version, slots in weights.items():
+        if slots:
+            found |= blocked_fault(live, version, f"traffic.weights.{version}", known)
+    if found:
+        raise faults(found)
+    after = move(live, champion, weights, known, when)
+    if after.last_good not in known.digests:
+        after = replace(after, last_good=after.champion)
+    return Change(after, describe(after), already=after == live, notes=tuple(notes))
+
+
+def differences(live: LiveTraffic, declared: Declared) -> list[str]:
+    """What a reader should know: where live traffic is not what the document says."""
+    notes = []
+    if live.champion != declared.champion:
+        notes.append(f"live champion is {live.champion}, your document says {declared.champion}")
+    present = live.weights()
+    for version in sorted({*present, *declared.weights} - {live.champion}):
+        now, said = present.get(version, 0), declared.weights.get(version, 0)
+        if now != said:
+            notes.append(
+                f"live weight of {version} is {format_weight(now)}, your document says {format_weight(said)}"
+            )
+    return notes
+
+
+def _champion(live: LiveTraffic, merge: Merge) -> tuple[str, list[str]]:
+    said = merge.new.champion
+    if merge.take or said != merge.base.champion or said == live.champion:
+        return said, []
+    notes = [f"live champion is {live.champion}, your document says {said}: kept (--take-traffic to move)"]
+    if live.champion not in merge.versions:
+        notes.append(
+            f"{live.champion} is not among your document's versions and stays loaded, because it is live"
+        )
+    return live.champion, notes
+
+
+def _weights(live: LiveTraffic, merge: Merge, champion: str) -> tuple[dict[str, int], list[str]]:
+    """Slots per version after the merge, the champion left out."""
+    present = live.weights()
+    merged: dict[str, int] = {}
+    notes = []
+    for version in sorted({*present, *merge.new.weights, *merge.base.weights} - {champion}):
+        now = present.get(version, 0)
+        said = merge.new.weights.get(version, 0)
+        if version not in merge.versions:
+            merged[version] = 0
+            if now:
+                notes.append(f"{version} is removed: its {now} slots return to the champion {champion}")
+        elif merge.take or said != merge.base.weights.get(version, 0):
+            merged[version] = said
+        else:
+            merged[version] = now
+            if now != said:
+                notes.append(
+                    f"live weight of {version} is {format_weight(now)}, your document says {format_weight(said)}: "
+                    "kept (--take-traffic to move)"
+                )
+    if champion == live.champion and merge.new.weights.get(champion, 0) != merge.base.weights.get(
+        champion, 0
+    ):
+        notes.append(f"{champion} is the live champion: the weight your document gives it has no effect")
+    return merged, notes

@@ -1,0 +1,112 @@
+"""What a revision serves: its document, validated, with every reference replaced by a digest.
+
+Not here: how a document becomes a spec (``writes.resolve``), traffic (``traffic``). Next: ``revision``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from headgate.control.domain.merge import Declared
+from headgate.control.domain.traffic import LiveTraffic
+
+
+class _Part(BaseModel):
+    """A part of a spec: the fields that the control plane looks at. The others are kept as they are, for the data plane."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class VersionSpec(_Part):
+    """A version: an artifact by its digest, or a constant. ``compatible`` says whether its signature has to be the champion's."""
+
+    digest: str
+    constant: dict[str, Any] | None = None
+    compatible: bool = True
+
+
+class FallbackSpec(_Part):
+    """The versions that answer when the chosen one does not."""
+
+    to: list[str]
+
+
+class TrafficSpec(_Part):
+    """What the document says of traffic, in slots; live traffic may differ since."""
+
+    champion: str
+    weights: dict[str, int] = Field(default_factory=dict)
+    sticky: str | None = None
+    keep_warm: bool = False
+    fallback: FallbackSpec | Literal["none"] | None = None
+
+
+class DriftSpec(_Part):
+    """What live traffic is compared with: the digest of a baseline."""
+
+    baseline: str | None = None
+
+
+class LimitsSpec(_Part):
+    """What a request may take: its time in milliseconds."""
+
+    timeout: int
+
+
+class Spec(_Part):
+    """A document resolved: what it holds validated, with a digest for every reference."""
+
+    versions: dict[str, VersionSpec]
+    traffic: TrafficSpec
+    columns: dict[str, list[str]] = Field(default_factory=dict)
+    drift: DriftSpec | None = None
+    limits: LimitsSpec
+
+    @property
+    def declared(self) -> Declared:
+        """What the merge compares."""
+        sticky = self.traffic.sticky
+        header = None if sticky is None else sticky.removeprefix("header.")
+        return Declared(self.traffic.champion, self.traffic.weights, header)
+
+    @property
+    def baseline(self) -> str | None:
+        """The digest of the baseline."""
+        return None if self.drift is None else self.drift.baseline
+
+    def digests(self) -> dict[str, str]:
+        """Digest of each version."""
+        return {name: version.digest for name, version in self.versions.items()}
+
+    def including(self, names: Collection[str], earlier: Spec) -> Spec:
+        """With the versions ``names`` of an earlier spec that this one lacks."""
+        lacking = {
+            name: earlier.versions[name]
+            for name in sorted(names)
+            if name not in self.versions and name in earlier.versions
+        }
+        return self._with({**self.versions, **lacking}) if lacking else self
+
+    def only(self, names: Collection[str]) -> Spec:
+        """With no other versions than ``names``."""
+        rest = {name: version for name, version in self.versions.items() if name in names}
+        return self if len(rest) == len(self.versions) else self._with(rest)
+
+    def _with(self, versions: dict[str, VersionSpec]) -> Spec:
+        return self.model_copy(update={"versions": versions})
+
+    def dumped(self) -> dict[str, Any]:
+        """As it was read, field by field: what is stored and what the data plane takes."""
+        return self.model_dump(exclude_unset=True)
+
+
+def loadable(spec: Spec, live: LiveTraffic, omitted: Collection[str] = ()) -> list[str]:
+    """The versions to hold in memory: all but the blocked and those left out because they did not load."""
+    return [
+        name
+        for name, version in sorted(spec.versions.items())
+        if name not in omitted and live.block_of(version.digest) is None
+    ]

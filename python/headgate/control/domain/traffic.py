@@ -1,0 +1,347 @@
+"""Live traffic of one endpoint and every way it may change. Pure: values in, values out, no clock, no store, no data plane.
+
+Not here: who may ask and when it takes effect (``service``), how slots move within a table (``SetWeights``, Rust).
+Next: ``merge`` (a document against live traffic), then ``service``.
+
+Where a rollback goes, as a state machine of ``(champion, last_good)``:
+
+    creation of A                 (A, A)
+    first weight given under A    (A, A)    the challenger is judged against A
+    move from A to B              (B, A)    if B is not the last good champion: a step forward
+    move from B to A, A last good (A, A)    a return: B is under suspicion
+    rollback from (B, A)          (A, A)    B and all challengers are blocked
+    block of B in (B, A)          (A, A)    block of A in (B, A): (B, B)
+    restore                       as the restored revision says, unless its champion is the last good one: a return
+
+Invariants that hold after each function: champion and owners of slots are not blocked; the champion owns no run of the table;
+a table without runs has no salt; ``last_good`` is not blocked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from headgate.control.domain.shares import EMPTY, Run, Table
+from headgate.documents.faults import Fault
+from headgate.documents.values import SLOTS, format_weight
+from headgate.errors import Conflict, PolicyInvalid
+from headgate.store import seconds
+
+SetWeights = Callable[[Table, Mapping[str, int]], Table]
+"""Contract of ``headgate._native.set_weights``: slots per version, absent = 0, salt unchanged, return order kept."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Who changes something, when (RFC 3339) and why."""
+
+    who: str
+    when: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """A digest that may get no traffic; ``version`` is the name it had when it was blocked."""
+
+    digest: str
+    version: str | None
+    since: str
+    who: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LiveTraffic:
+    """What the table does now.
+
+    ``attempt`` counts how often weight was given while none was given away; ``last_good`` is where a rollback goes;
+    ``since`` is when champion or table changed last; ``frozen`` says who froze the endpoint.
+    """
+
+    champion: str
+    last_good: str
+    since: str
+    table: Table = EMPTY
+    attempt: int = 0
+    frozen: Stamp | None = None
+    blocked: tuple[Block, ...] = ()
+
+    def weights(self) -> dict[str, int]:
+        """Slots of each challenger that has some."""
+        return self.table.weights()
+
+    def block_of(self, digest: str | None) -> Block | None:
+        """The block on a digest, if there is one."""
+        return next((block for block in self.blocked if block.digest == digest), None)
+
+
+@dataclass(frozen=True)
+class KnownVersions:
+    """What the pure functions need to know around live traffic: the endpoint's name, each version's digest, the slot arithmetic."""
+
+    endpoint: str
+    digests: Mapping[str, str]
+    set_weights: SetWeights
+
+
+@dataclass(frozen=True)
+class Change:
+    """The outcome: ``live`` is the new state; with ``already`` it is the old one, and ``message`` says so."""
+
+    live: LiveTraffic
+    message: str
+    already: bool = False
+    notes: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
+
+
+def full(live: LiveTraffic) -> str:
+    """``already 100 % v7 since 2027-03-01T03:12:04Z``."""
+    return f"already 100 % {live.champion} since {seconds(live.since)}"
+
+
+def settle(before: LiveTraffic, after: LiveTraffic, when: str) -> LiveTraffic:
+    """Dates ``after`` when champion or table differ from ``before``."""
+    same = (before.champion, before.table) == (after.champion, after.table)
+    return replace(after, since=before.since if same else when)
+
+
+def put_weights(live: LiveTraffic, weights: Mapping[str, int], known: KnownVersions) -> LiveTraffic:
+    """Gives each challenger exactly ``weights`` (slots; absent = 0). Giving the first weight makes a fresh salt."""
+    wanted = {version: slots for version, slots in sorted(weights.items()) if slots > 0}
+    total = sum(wanted.values())
+    if total > SLOTS:
+        raise faults(
+            {"traffic.weights": f"the weights add up to {total / 100:g}%; at most 100% can be given away"}
+        )
+    if wanted == live.weights():
+        return live
+    if not wanted:
+        return replace(live, table=EMPTY)
+    table, attempt = live.table, live.attempt
+    if not table.given:
+        attempt += 1
+        challenger = known.digests[next(iter(wanted))].removeprefix("sha256:")[:12]
+        table = Table(f"{known.endpoint}/{challenger}/{attempt}")
+    return replace(live, table=known.set_weights(table, wanted), attempt=attempt)
+
+
+def move(
+    live: LiveTraffic, champion: str, weights: Mapping[str, int], known: KnownVersions, when: str
+) -> LiveTraffic:
+    """Champion and weights in one step.
+
+    A new champion keeps its slots and gets the old one's. ``last_good`` follows :func:`succession`. Without a change of champion,
+    giving the first weight declares the present champion good: it is what the challenger is judged against.
+    """
+    crowned = champion != live.champion
+    after = live
+    if crowned:
+        table = live.table.without(frozenset({champion}))
+        after = replace(live, champion=champion, last_good=succession(live, champion, known), table=table)
+    had_none = not after.table.given
+    others = {version: slots for version, slots in weights.items() if version != champion}
+    after = put_weights(after, others, known)
+    if had_none and after.table.given and not crowned:
+        after = replace(after, last_good=champion)
+    return settle(live, after, when)
+
+
+def succession(live: LiveTraffic, champion: str, known: KnownVersions) -> str:
+    """The last good champion once ``champion`` takes over.
+
+    Moving to the version that a rollback would choose is a return: that version stays the last good one, and the version that
+    was left is under suspicion. Any other move is a step forward: the version that was left is what a rollback goes back to.
+    """
+    returns = known.digests.get(champion) == known.digests.get(live.last_good)
+    return champion if returns else live.champion
+
+
+def patch(
+    live: LiveTraffic, champion: str | None, weights: Mapping[str, int], known: KnownVersions, when: str
+) -> Change:
+    """An override: the versions named get these weights, the others keep theirs."""
+    target = champion or live.champion
+    found: dict[str, str] = {}
+    for version in [*weights, *([champion] if champion else [])]:
+        path = "champion" if version == champion else f"weights.{version}"
+        if version not in known.digests:
+            names = ", ".join(sorted(known.digests))
+            found[path] = f"{known.endpoint} has no version {version!r}; it has {names}"
+        elif version == target and weights.get(version, 0):
+            found[path] = (
+                f"{version} is the champion: it takes what is not given away and has no weight of its own"
+            )
+        elif version == champion or weights.get(version, 0):
+            found |= blocked_fault(live, version, path, known)
+    if found:
+        raise faults(found)
+    merged = {**live.weights(), **weights}
+    after = move(live, target, merged, known, when)
+    if after == live:
+        return Change(live, "the traffic is as asked already", already=True)
+    return Change(after, describe(after))
+
+
+def rollback(live: LiveTraffic, known: KnownVersions, stamp: Stamp) -> Change:
+    """100 % on the last good champion; every other version that had traffic is blocked. Idempotent."""
+    target = live.last_good if live.last_good in known.digests else live.champion
+    losers = sorted(({live.champion} | set(live.weights())) - {target})
+    if not losers:
+        return Change(live, full(live), already=True)
+    kept = known.digests[target]
+    bad = [version for version in losers if known.digests[version] != kept]
+    after = replace(
+        live,
+        champion=target,
+        last_good=target,
+        table=EMPTY,
+        since=stamp.when,
+        blocked=_with_blocks(live, bad, known, stamp),
+    )
+    names = ", ".join(bad)
+    message = f"100 % {target}" + (f"; {names} blocked until unblocked" if bad else "")
+    return Change(after, message, blocks=tuple(bad))
+
+
+def abort(live: LiveTraffic, stamp: Stamp) -> Change:
+    """Every slot back to the champion, nothing blocked. Idempotent."""
+    if not live.table.given:
+        return Change(live, full(live), already=True)
+    after = replace(live, table=EMPTY, since=stamp.when)
+    return Change(after, f"100 % {live.champion}")
+
+
+def block(live: LiveTraffic, digest: str, version: str | None, known: KnownVersions, stamp: Stamp) -> Change:
+    """No traffic for ``digest``: its slots go to the champion; if it is the champion, the last good one takes over."""
+    name = version or digest
+    present = live.block_of(digest)
+    if present is not None:
+        return Change(live, f"{name} is blocked already since {seconds(present.since)}", already=True)
+    names = frozenset(known for known, known_digest in known.digests.items() if known_digest == digest)
+    record = Block(digest, version, stamp.when, stamp.who, stamp.reason)
+    after = replace(live, table=live.table.without(names), blocked=(*live.blocked, record))
+    if live.champion in names:
+        heir = live.last_good
+        if heir in names or heir not in known.digests:
+            raise Conflict(
+                f"{name} is the champion of {known.endpoint} and there is no other good version to take its traffic: "
+                "make another version champion first, or delete the endpoint"
+            )
+        table = after.table.without(frozenset({heir}))
+        after = replace(after, champion=heir, last_good=heir, table=table)
+    elif live.last_good in names:
+        after = replace(after, last_good=live.champion)
+    return Change(settle(live, after, stamp.when), f"{name} blocked until unblocked", blocks=(name,))
+
+
+def unblock(live: LiveTraffic, digest: str, name: str) -> Change:
+    """Lifts a block; traffic stays as it is."""
+    if live.block_of(digest) is None:
+        return Change(live, f"{name} is not blocked", already=True)
+    kept = tuple(block for block in live.blocked if block.digest != digest)
+    return Change(replace(live, blocked=kept), f"{name} unblocked; it has no traffic until it is given some")
+
+
+def freeze(live: LiveTraffic, stamp: Stamp) -> Change:
+    """Only emergency calls change the endpoint from now on."""
+    if live.frozen is not None:
+        return Change(
+            live, f"already frozen since {seconds(live.frozen.when)} by {live.frozen.who}", already=True
+        )
+    return Change(replace(live, frozen=stamp), "frozen: only emergency calls change it until it is unfrozen")
+
+
+def unfreeze(live: LiveTraffic) -> Change:
+    """Lifts a freeze."""
+    if live.frozen is None:
+        return Change(live, "not frozen", already=True)
+    return Change(replace(live, frozen=None), "unfrozen")
+
+
+def restore(live: LiveTraffic, then: LiveTraffic, known: KnownVersions, when: str) -> Change:
+    """Champion, table, salt and last good champion of an old revision; blocks stay as they are now, attempts never count backwards."""
+    found: dict[str, str] = {}
+    for version in [then.champion, *then.weights()]:
+        found |= blocked_fault(live, version, version, known)
+    if found:
+        raise Conflict("the revision gives traffic to what is blocked now: " + "; ".join(found.values()))
+    after = replace(
+        live,
+        champion=then.champion,
+        table=then.table,
+        attempt=max(live.attempt, then.attempt),
+        last_good=_restored_good(live, then, known),
+    )
+    after = settle(live, after, when)
+    return Change(after, describe(after))
+
+
+def _restored_good(live: LiveTraffic, then: LiveTraffic, known: KnownVersions) -> str:
+    """Where a rollback goes after a restore: where it would have gone then, unless the restore is itself a return."""
+    if then.champion == live.champion:
+        wanted = [live.last_good]
+    elif succession(live, then.champion, known) == then.champion:
+        wanted = []
+    else:
+        wanted = [then.last_good, live.champion]
+    usable = (good for good in wanted if good in known.digests and not live.block_of(known.digests[good]))
+    return next(usable, then.champion)
+
+
+def describe(live: LiveTraffic) -> str:
+    """``champion v7, v8 5%``."""
+    weights = [f"{version} {format_weight(slots)}" for version, slots in sorted(live.weights().items())]
+    return ", ".join([f"champion {live.champion}", *weights])
+
+
+def blocked_fault(live: LiveTraffic, version: str, path: str, known: KnownVersions) -> dict[str, str]:
+    """One fault when ``version`` is blocked, else none."""
+    found = live.block_of(known.digests.get(version))
+    if found is None:
+        return {}
+    why = f" ({found.reason})" if found.reason else ""
+    return {
+        path: f"{version} ({found.digest}) is blocked since {seconds(found.since)}{why}: unblock it first"
+    }
+
+
+def faults(found: Mapping[str, str]) -> PolicyInvalid:
+    """One exception that names every fault with its path."""
+    listed = [Fault(path, None, message).as_dict() for path, message in found.items()]
+    text = "; ".join(f"{path}: {message}" for path, message in found.items())
+    return PolicyInvalid(text, detail={"faults": listed})
+
+
+def _with_blocks(
+    live: LiveTraffic, versions: list[str], known: KnownVersions, stamp: Stamp
+) -> tuple[Block, ...]:
+    added: dict[str, Block] = {}
+    for version in versions:
+        digest = known.digests[version]
+        if live.block_of(digest) is None:
+            added.setdefault(digest, Block(digest, version, stamp.when, stamp.who, stamp.reason))
+    return (*live.blocked, *added.values())
+
+
+__all__ = [
+    "Block",
+    "Change",
+    "KnownVersions",
+    "LiveTraffic",
+    "Run",
+    "SetWeights",
+    "Stamp",
+    "abort",
+    "block",
+    "describe",
+    "freeze",
+    "move",
+    "patch",
+    "restore",
+    "rollback",
+    "unblock",
+    "unfreeze",
+]

@@ -1,0 +1,340 @@
+"""What can be read: endpoints, traffic, versions, history, explanations. Nothing here changes anything.
+
+Not here: writes (``changes``, ``writer``). Next: ``service``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from typing import Any, cast
+
+from headgate.control.domain.merge import Declared, differences
+from headgate.control.domain.plan import document_diff, slots_moved
+from headgate.control.domain.revision import Revision, read_revision
+from headgate.control.domain.shares import format_shares, owners
+from headgate.control.domain.traffic import Block
+from headgate.control.reads.views import (
+    AuditView,
+    BlockView,
+    DeclaredView,
+    EndpointSummary,
+    EndpointView,
+    Explanation,
+    FrozenView,
+    Models,
+    ModelView,
+    RecentView,
+    RefusalView,
+    RevisionSummary,
+    RevisionView,
+    ShareView,
+    State,
+    TrafficView,
+    VersionView,
+)
+from headgate.control.writes.data_plane import DataPlane, Status
+from headgate.control.writes.decisions import not_found, present
+from headgate.control.writes.endpoint import EndpointState
+from headgate.control.writes.records import stored
+from headgate.documents.values import SLOTS
+from headgate.errors import HeadgateError, InvalidArgument
+from headgate.registry import ArtifactStore, Registry
+from headgate.store import AuditRecord, RevisionRecord, Store, seconds
+
+
+def summary(state: EndpointState, status: Status) -> EndpointSummary:
+    """One line of the list."""
+    current = present(state)
+    live = current.traffic
+    return EndpointSummary(
+        name=state.name,
+        revision=current.n,
+        state=_state(state, status),
+        champion=live.champion,
+        weights=format_shares(live.weights()),
+        frozen=live.frozen is not None,
+        blocked=len(live.blocked),
+        since=seconds(live.since),
+        notes=differences(live, current.spec.declared),
+        alarms=state.alarms(),
+    )
+
+
+def endpoint(state: EndpointState, status: Status, recent: Mapping[str, RecentView]) -> EndpointView:
+    """Everything about one endpoint."""
+    current = present(state)
+    live, spec = current.traffic, current.spec
+    frozen = live.frozen
+    return EndpointView(
+        name=state.name,
+        revision=current.n,
+        state=_state(state, status),
+        document=current.text.decode(),
+        document_digest=current.document.digest,
+        source=current.document.source,
+        declared=_declared(spec.declared),
+        traffic=traffic(state, recent),
+        versions=_versions(state, current, status, recent),
+        blocks=[_block(block) for block in live.blocked],
+        frozen=None
+        if frozen is None
+        else FrozenView(since=seconds(frozen.when), who=frozen.who, reason=frozen.reason),
+        notes=differences(live, spec.declared),
+        alarms=state.alarms(),
+        columns=spec.columns,
+        timeout_ms=spec.limits.timeout,
+        baseline=spec.baseline,
+    )
+
+
+def traffic(state: EndpointState, recent: Mapping[str, RecentView]) -> TrafficView:
+    """Live traffic."""
+    current = present(state)
+    live = current.traffic
+    return TrafficView(
+        endpoint=state.name,
+        revision=current.n,
+        champion=live.champion,
+        last_good=live.last_good,
+        rollback_to=live.last_good,
+        weights=format_shares(live.weights()),
+        sticky=current.spec.declared.sticky,
+        salt=live.table.salt,
+        attempt=live.attempt,
+        table=list(live.table.given),
+        since=seconds(live.since),
+        share=ShareView(keys=_key_shares(current), requests=_request_shares(recent)),
+        declared=_declared(current.spec.declared),
+        notes=differences(live, current.spec.declared),
+    )
+
+
+def explain(
+    state: EndpointState, plane: DataPlane, key: str | None, headers: Mapping[str, str] | None
+) -> Explanation:
+    """Which version a key gets. ``headers`` are searched for the sticky one, case apart."""
+    current = present(state)
+    live, sticky = current.traffic, current.spec.declared.sticky
+    if key is None and headers is not None and sticky is not None:
+        wanted = sticky.removeprefix("header.").lower()
+        key = next((value for name, value in headers.items() if name.lower() == wanted), None)
+    key = (key or "").strip() or None
+    if key is not None and sticky is None:
+        raise InvalidArgument(
+            f'{state.name} has no sticky key: write traffic.sticky in its document, as "header.x-user-id"'
+        )
+    table = live.table.without(frozenset(state.omitted))
+    salt = table.salt
+    slot: int | None = None
+    version: str | None = live.champion
+    if not table.given:
+        by, why = "champion", f"no weight is given away: {live.champion} takes every request"
+        left_out = sorted(set(live.weights()) & set(state.omitted))
+        if left_out:
+            why = (
+                f"{', '.join(left_out)} did not load: {live.champion} takes every request for the time being"
+            )
+    elif key is None:
+        name = "" if sticky is None else f" {sticky}"
+        by, why, version = "draw", f"without a sticky key{name} each request draws a slot of its own", None
+    else:
+        slot = plane.slot_of(salt, key.encode())
+        found = table.owner(slot)
+        if found is None:
+            missing = live.table.owner(slot)
+            by, why = "champion", f"slot {slot} of {SLOTS} is not given away"
+            if missing is not None:
+                why = f"slot {slot} belongs to {missing[0]}, which did not load: the champion answers for the time being"
+        else:
+            version, run = found
+            by, why = "slot", f"slot {slot} of {SLOTS} is in the run {run[1]} to {run[2]} given to {version}"
+    return Explanation(
+        endpoint=state.name,
+        revision=current.n,
+        sticky=sticky,
+        key=key,
+        slot=slot,
+        salt=salt,
+        version=version,
+        by=by,  # type: ignore[typeddict-item]
+        why=why,
+        shares=_key_shares(current),
+    )
+
+
+def revision_summary(record: RevisionRecord) -> RevisionSummary:
+    """One line of the history."""
+    live = read_revision(record.body).traffic
+    return RevisionSummary(
+        revision=record.n,
+        parent=record.parent,
+        kind=record.kind,
+        status=record.status,
+        who=record.who,
+        when=seconds(record.when),
+        reason=record.reason,
+        document_digest=record.document,
+        champion=live.champion,
+        weights=format_shares(live.weights()),
+        message=record.message,
+    )
+
+
+def revision(store: Store, name: str, n: int) -> RevisionView:
+    """One revision with its differences from its parent; blocks on the disk."""
+    record = store.revision(name, n)
+    if record is None:
+        raise not_found(name, n)
+    parent = None if record.parent is None else store.revision(name, record.parent)
+    current = stored(store, record)
+    before = None if parent is None else stored(store, parent)
+    live = current.traffic
+    return RevisionView(
+        **revision_summary(record),
+        document=current.text.decode(),
+        source=current.document.source,
+        source_digest=current.document.source_digest,
+        salt=live.table.salt,
+        attempt=live.attempt,
+        last_good=live.last_good,
+        table=list(live.table.given),
+        blocks=[_block(block) for block in live.blocked],
+        frozen=live.frozen is not None,
+        diff=document_diff(before, current),
+        moves=slots_moved(before, current),
+    )
+
+
+def audit_entry(record: AuditRecord) -> AuditView:
+    """One line of the audit."""
+    values = asdict(record)
+    return cast(AuditView, {"id": values.pop("generation"), **values, "when": seconds(record.when)})
+
+
+def models(store: Store, registry: Registry, serving: Collection[str]) -> Models:
+    """Every name and version with the digest it stands for, and what was refused; blocks on the disk."""
+    known = [
+        ModelView(
+            endpoint=pin.endpoint,
+            version=pin.version,
+            digest=pin.digest,
+            pinned=seconds(pin.when),
+            in_use=pin.digest in serving,
+            size=_size(registry.store, pin.digest),
+        )
+        for pin in store.pins.all()
+    ]
+    return Models(models=known, refusals=refusals(registry))
+
+
+def refusals(registry: Registry) -> list[RefusalView]:
+    """The refusals that stand; reads memory alone."""
+    return [
+        RefusalView(
+            endpoint=refusal.endpoint,
+            version=refusal.version,
+            folder=refusal.folder,
+            pinned=refusal.pinned,
+            found=refusal.found,
+            count=refusal.count,
+            message=refusal.message,
+        )
+        for refusal in registry.refusals()
+    ]
+
+
+def _size(artifacts: ArtifactStore, digest: str) -> int | None:
+    """The bytes of an artifact; None for a constant, and for one that is missing or damaged."""
+    try:
+        return artifacts.manifest(digest).size
+    except HeadgateError:
+        return None
+
+
+def _block(block: Block) -> BlockView:
+    return BlockView(
+        digest=block.digest,
+        version=block.version,
+        since=seconds(block.since),
+        who=block.who,
+        reason=block.reason,
+    )
+
+
+def _state(state: EndpointState, status: Status) -> State:
+    if state.broken is not None:
+        return "failed"
+    if status.get("unloaded"):
+        return "unloaded"
+    return "ready" if state.loaded else "loading"
+
+
+def _declared(declared: Declared) -> DeclaredView:
+    return DeclaredView(
+        champion=declared.champion, weights=format_shares(declared.weights), sticky=declared.sticky
+    )
+
+
+def _key_shares(current: Revision) -> dict[str, str]:
+    count: dict[str, int] = {}
+    for owner in owners(current.traffic.champion, current.traffic.table):
+        count[owner] = count.get(owner, 0) + 1
+    return format_shares(count)
+
+
+def _request_shares(recent: Mapping[str, RecentView]) -> dict[str, str] | None:
+    return {name: one["share"] for name, one in sorted(recent.items())} or None
+
+
+def _versions(
+    state: EndpointState, current: Revision, status: Status, recent: Mapping[str, RecentView]
+) -> dict[str, VersionView]:
+    live = current.traffic
+    known: dict[str, Any] = status.get("versions", {})
+    waiting = frozenset().union(*state.loading.values()) if state.loading else frozenset()
+    views: dict[str, VersionView] = {}
+    for name, version in sorted(current.spec.versions.items()):
+        said: dict[str, Any] = known.get(name, {})
+        detail = state.details.get(name, {})
+        shown = "ready" if name in state.loaded else "failed"
+        if live.block_of(version.digest) is not None:
+            shown = "blocked"
+        elif name in state.omitted:
+            shown = "failed"
+        elif name in waiting:
+            shown = "loading"
+        elif status.get("unloaded"):
+            shown = "unloaded"
+        views[name] = VersionView(
+            digest=version.digest,
+            kind="artifact" if version.constant is None else "constant",
+            role=_role(name, current),  # type: ignore[typeddict-item]
+            state=shown,  # type: ignore[typeddict-item]
+            in_document=name not in current.kept,
+            placement=said.get("placement"),
+            placement_fixed=said.get("placement_fixed"),
+            placed_by=said.get("placed_by"),
+            device=said.get("device"),
+            shedding=said.get("shedding"),
+            batches=said.get("batches"),
+            run_us=said.get("run_us"),
+            requests=said.get("requests"),
+            recent=recent.get(name),
+            signature=said.get("signature") or detail.get("signature"),
+            load_ms=detail.get("load_ms"),
+            memory=said.get("memory"),
+            breaker=said.get("breaker"),
+            runs=said.get("runs"),
+            probes=said.get("probes"),
+            message=state.omitted.get(name) or said.get("note"),
+        )
+    return views
+
+
+def _role(name: str, current: Revision) -> str:
+    if name == current.traffic.champion:
+        return "champion"
+    if current.traffic.weights().get(name):
+        return "challenger"
+    return "last_good" if name == current.traffic.last_good else "idle"

@@ -1,0 +1,129 @@
+"""The data plane as the control plane sees it: one protocol, and the adapter that joins a gateway with its module.
+
+Not here: what the JSON means in full (``docs/design/boundary.md``). Next: ``tickets``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from headgate.control.domain.shares import Table
+from headgate.errors import ModelLoadFailed
+
+if TYPE_CHECKING:
+    from headgate import _native
+
+
+class DataPlane(Protocol):
+    """What control calls; bytes are JSON."""
+
+    def event_fd(self) -> int:
+        """Readable while :meth:`events` has something."""
+
+    def events(self) -> bytes:
+        """What happened since the last call, oldest first."""
+
+    def apply(self, endpoint: bytes) -> int:
+        """Asks for an endpoint's new state; the ticket of its event."""
+
+    def remove(self, name: str) -> int:
+        """Asks for an endpoint to be taken away; the ticket of its event."""
+
+    def cancel(self, name: str) -> None:
+        """Ends the loads of an endpoint that are on their way, but for urgent ones."""
+
+    def status(self) -> bytes:
+        """What is live."""
+
+    def exposition(self, open_metrics: bool, compact: bool) -> bytes:
+        """All counters as text."""
+
+    def drift(self, endpoint: str, window_seconds: int) -> bytes:
+        """The drift report."""
+
+    def set_weights(self, table: bytes, weights: bytes) -> bytes:
+        """Moves slots."""
+
+    def slot_of(self, salt: str, key: bytes) -> int:
+        """The slot of a key."""
+
+    def fit_baseline(self, columns: bytes, values: Sequence[object]) -> bytes:
+        """Fits a baseline."""
+
+    def inspect(self, model: str) -> dict[str, Any]:
+        """The signature of a model file: ``{"inputs": [...], "outputs": [...]}``, and ``optional_inputs`` if there are any."""
+
+
+class Native:
+    """A started ``_native.Gateway`` and the functions of ``_native`` as one :class:`DataPlane`."""
+
+    def __init__(self, gateway: _native.Gateway, module: ModuleType, library: str | None) -> None:
+        """``library`` is the ONNX Runtime library; None: only constants can be served."""
+        self._gateway = gateway
+        self._module = module
+        self._library = library
+        self.event_fd = gateway.event_fd
+        self.events = gateway.events
+        self.apply = gateway.apply
+        self.remove = gateway.remove
+        self.cancel = gateway.cancel
+        self.status = gateway.status
+        self.drift = gateway.drift
+        self.exposition = gateway.exposition
+
+    def set_weights(self, table: bytes, weights: bytes) -> bytes:
+        """Moves slots."""
+        return cast(bytes, self._module.set_weights(table, weights))
+
+    def slot_of(self, salt: str, key: bytes) -> int:
+        """The slot of a key."""
+        return cast(int, self._module.slot_of(salt, key))
+
+    def fit_baseline(self, columns: bytes, values: Sequence[object]) -> bytes:
+        """Fits a baseline."""
+        return cast(bytes, self._module.fit_baseline(columns, values))
+
+    def inspect(self, model: str) -> dict[str, Any]:
+        """The signature of a model file; :class:`ModelLoadFailed` without ONNX Runtime."""
+        if self._library is None:
+            raise ModelLoadFailed("no ONNX Runtime library: install headgate[cpu] or headgate[gpu]")
+        signature: dict[str, Any] = json.loads(self._module.inspect_model(self._library, model))
+        return signature
+
+
+Status = dict[str, Any]
+"""``_native.Gateway.status()`` of one endpoint."""
+
+
+def statuses_of(status: bytes) -> dict[str, Status]:
+    """What the data plane says about each endpoint that it knows."""
+    found: dict[str, Status] = json.loads(status).get("endpoints", {})
+    return found
+
+
+def status_of(status: bytes, endpoint: str) -> Status:
+    """What the data plane says about one endpoint; empty when it does not know it."""
+    return statuses_of(status).get(endpoint, {})
+
+
+def requests_of(status: Status) -> dict[str, int]:
+    """Requests answered by each version since it was loaded."""
+    return {name: int(version.get("requests", 0)) for name, version in status.get("versions", {}).items()}
+
+
+def slot_arithmetic(plane: DataPlane) -> _SetWeights:
+    """The ``SetWeights`` of the pure functions, answered by the data plane."""
+
+    def set_weights(table: Table, weights: Mapping[str, int]) -> Table:
+        asked = json.dumps({"salt": table.salt, "given": [list(run) for run in table.given]})
+        answer = json.loads(plane.set_weights(asked.encode(), json.dumps(dict(weights)).encode()))["table"]
+        return Table(answer["salt"], tuple((run[0], run[1], run[2]) for run in answer["given"]))
+
+    return set_weights
+
+
+class _SetWeights(Protocol):
+    def __call__(self, table: Table, weights: Mapping[str, int], /) -> Table: ...

@@ -1,0 +1,227 @@
+"""What each write means: from the state of an endpoint to the decision on its next one. Pure but for the slot arithmetic.
+
+Not here: durability and order (``writer``), reading documents (``resolve``). Next: ``service``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from headgate.control.domain import merge, traffic
+from headgate.control.domain.revision import DocumentIdentity, Kind, Revision
+from headgate.control.domain.spec import Spec
+from headgate.control.domain.traffic import Change, KnownVersions, Stamp
+from headgate.control.writes.context import Context
+from headgate.control.writes.endpoint import EndpointState
+from headgate.control.writes.writer import Decide, Decision
+from headgate.errors import Conflict, ModelNotFound, NotFound, VersionNotFound
+from headgate.store import seconds
+
+
+@dataclass(frozen=True)
+class ResolvedDocument:
+    """A document with everything it refers to in the artifact store."""
+
+    identity: DocumentIdentity
+    text: bytes
+    spec: Spec
+
+
+class Decisions:
+    """Makes the ``decide`` of each write."""
+
+    def __init__(self, context: Context) -> None:
+        """The context gives the clock and the slot arithmetic."""
+        self._context = context
+
+    def apply(self, document: ResolvedDocument, *, take_traffic: bool) -> Decide:
+        """A document: three-way merge, or creation."""
+
+        def decide(state: EndpointState) -> Decision:
+            before = state.current
+            if before is None:
+                return self._creation(state, document)
+            not_frozen(state.name, before)
+            named, live = frozenset(document.spec.versions), before.traffic
+            spec = document.spec.including({live.champion, live.last_good}, before.spec)
+            known = self._context.known_versions(state.name, spec.digests())
+            three = merge.Merge(spec.declared, before.spec.declared, named, take_traffic)
+            change = merge.apply_document(live, three, known, self._context.now())
+            after = before.documented(document.identity, document.text, (spec, named), change.live)
+            if change.already and after.same_content(before) and not state.omitted and state.broken is None:
+                message = f"{state.name} is as the document says already"
+                same = before.model_copy(update={"document": document.identity})
+                return Decision("apply", message, same, status="unchanged", notes=change.notes)
+            decision = _decision("apply", replace(change, already=False), state, after)
+            return replace(decision, retried=frozenset(state.omitted))
+
+        return decide
+
+    def _creation(self, state: EndpointState, document: ResolvedDocument) -> Decision:
+        known = self._context.known_versions(state.name, document.spec.digests())
+        change = merge.first(document.spec.declared, state.carried, known, self._context.now())
+        first = Revision(
+            endpoint=state.name,
+            n=0,
+            parent=None,
+            kind="apply",
+            who="",
+            when="",
+            reason="",
+            document=document.identity,
+            spec=document.spec,
+            traffic=change.live,
+            text=document.text,
+        )
+        return _decision("apply", change, state, first)
+
+    def patch(self, weights: Mapping[str, int], champion: str | None) -> Decide:
+        """An override of live traffic."""
+
+        def change(before: Revision, known: KnownVersions) -> Change:
+            return traffic.patch(before.traffic, champion, weights, known, self._context.now())
+
+        return self._live("traffic", change)
+
+    def rollback(self, stamp: Stamp) -> Decide:
+        """100 % on the last good champion."""
+
+        def decide(state: EndpointState) -> Decision:
+            before = present(state)
+            change = traffic.rollback(before.traffic, self._fleet(state.name, before), stamp)
+            return _decision("rollback", change, state, before.moved(change.live))
+
+        return decide
+
+    def abort(self, stamp: Stamp) -> Decide:
+        """Every slot back to the champion."""
+        return self._live("traffic", lambda before, _: traffic.abort(before.traffic, stamp), frozen_too=True)
+
+    def block(self, subject: str, stamp: Stamp) -> Decide:
+        """No traffic for a version or digest."""
+
+        def change(before: Revision, known: KnownVersions) -> Change:
+            digest, version = _subject(before, subject, known)
+            return traffic.block(before.traffic, digest, version, known, stamp)
+
+        return self._live("block", change, frozen_too=True)
+
+    def unblock(self, subject: str) -> Decide:
+        """Lifts a block."""
+
+        def change(before: Revision, known: KnownVersions) -> Change:
+            digest, version = _subject(before, subject, known)
+            return traffic.unblock(before.traffic, digest, version or digest)
+
+        return self._live("unblock", change)
+
+    def freeze(self, stamp: Stamp) -> Decide:
+        """Only emergency calls from now on."""
+        return self._live("freeze", lambda before, _: traffic.freeze(before.traffic, stamp), frozen_too=True)
+
+    def unfreeze(self) -> Decide:
+        """Lifts a freeze."""
+        return self._live("unfreeze", lambda before, _: traffic.unfreeze(before.traffic), frozen_too=True)
+
+    def restore(self, then: Revision) -> Decide:
+        """Document and traffic of an old revision."""
+
+        def decide(state: EndpointState) -> Decision:
+            before = present(state)
+            not_frozen(state.name, before)
+            live, in_document = before.traffic, frozenset(then.spec.versions) - frozenset(then.kept)
+            spec = then.spec.including({live.champion, live.last_good}, before.spec)
+            known = self._context.known_versions(state.name, spec.digests())
+            change = traffic.restore(live, then.traffic, known, self._context.now())
+            change = replace(change, message=f"as revision {then.n}: {change.message}")
+            after = before.documented(then.document, then.text, (spec, in_document), change.live)
+            return _decision("restore", change, state, after)
+
+        return decide
+
+    def delete(self, busy: Callable[[EndpointState], str | None]) -> Decide:
+        """Takes the endpoint away; ``busy`` says why that must not be."""
+
+        def decide(state: EndpointState) -> Decision:
+            before = present(state)
+            not_frozen(state.name, before)
+            reason = busy(state)
+            if reason is not None:
+                raise Conflict(reason)
+            return Decision("remove", f"{state.name} removed; its history stays", None)
+
+        return decide
+
+    def _fleet(self, name: str, before: Revision) -> KnownVersions:
+        return self._context.known_versions(name, before.spec.digests())
+
+    def _live(
+        self, kind: Kind, change: Callable[[Revision, KnownVersions], Change], *, frozen_too: bool = False
+    ) -> Decide:
+        """A change of live traffic that leaves the document as it is."""
+
+        def decide(state: EndpointState) -> Decision:
+            before = present(state)
+            if not frozen_too:
+                not_frozen(state.name, before)
+            changed = change(before, self._fleet(state.name, before))
+            return _decision(kind, changed, state, before.moved(changed.live))
+
+        return decide
+
+
+def present(state: EndpointState) -> Revision:
+    """What is served; :class:`ModelNotFound` when nothing is."""
+    if state.current is None:
+        raise ModelNotFound(f"no endpoint is named {state.name!r}")
+    return state.current
+
+
+def not_frozen(name: str, revision: Revision) -> None:
+    """:class:`Conflict` while the endpoint is frozen."""
+    frozen = revision.traffic.frozen
+    if frozen is not None:
+        why = f" ({frozen.reason})" if frozen.reason else ""
+        raise Conflict(
+            f"{name} is frozen since {seconds(frozen.when)} by {frozen.who}{why}: unfreeze it first"
+        )
+
+
+def not_found(name: str, n: int) -> NotFound:
+    """The exception for a revision that is not there."""
+    return NotFound(f"{name} has no revision {n}")
+
+
+def _decision(kind: Kind, change: Change, state: EndpointState, after: Revision) -> Decision:
+    """The decision of a change. Versions that were left out are tried again when they get traffic that they had not."""
+    before = state.current
+    had = {} if before is None else before.traffic.weights()
+    gets = {version for version, slots in change.live.weights().items() if slots > had.get(version, 0)}
+    crowned = before is None or change.live.champion != before.traffic.champion
+    return Decision(
+        kind,
+        change.message,
+        after,
+        "already" if change.already else "applied",
+        change.notes,
+        change.blocks,
+        frozenset(state.omitted) & (gets | {change.live.champion}),
+        serves_more=crowned or bool(gets) or kind in ("apply", "restore"),
+    )
+
+
+def _subject(revision: Revision, subject: str, known: KnownVersions) -> tuple[str, str | None]:
+    """The digest and name of what is to be blocked or unblocked."""
+    if subject.startswith("sha256:"):
+        name = next((version for version, digest in known.digests.items() if digest == subject), None)
+        return subject, name
+    if subject in known.digests:
+        return known.digests[subject], subject
+    for block in revision.traffic.blocked:
+        if block.version == subject:
+            return block.digest, subject
+    names = ", ".join(sorted(known.digests))
+    raise VersionNotFound(
+        f"{known.endpoint} has no version {subject!r}; it has {names}; a digest is possible too"
+    )

@@ -1,0 +1,108 @@
+"""Documents that lie in files: each one is applied once for each content of it, the endpoints of a file side by side.
+
+Not here: what a document changes (``changes``), reading one that an API call sends (``sources``). Next: ``service``.
+
+Endpoints are independent, so that one whose load hangs keeps no other from being served. Documents of the same endpoint, in whatever
+file, are applied in the order in which their files were handed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from headgate.control.domain.calls import Call
+from headgate.control.domain.results import Result
+from headgate.control.domain.revision import sha256
+from headgate.control.writes import sources
+from headgate.control.writes.context import Context
+from headgate.documents import Document, Files, parse
+from headgate.errors import PolicyInvalid
+
+
+class Apply(Protocol):
+    """:meth:`Control.apply`."""
+
+    async def __call__(
+        self, document: Document, *, call: Call = ..., source_digest: str | None = ...
+    ) -> Result:
+        """The result, when the document is served."""
+
+
+@dataclass(frozen=True)
+class DocumentFile:
+    """A file with the documents of it that were never applied from it."""
+
+    path: Path
+    digest: str
+    documents: Sequence[Document]
+
+
+class DocumentFiles:
+    """Applies files; belongs to one event loop."""
+
+    def __init__(self, context: Context, apply: Apply) -> None:
+        """``apply`` carries one document out."""
+        self._context = context
+        self._apply = apply
+        self._newest: dict[str, asyncio.Task[Result]] = {}
+
+    async def read(self, path: Path, root: Path) -> DocumentFile | None:
+        """The documents of a file, whose ``file:`` are relative to ``root``; ``None`` when all were applied from it before.
+
+        Whoever applied them: a document that was applied by hand is not applied again at a start, nor is one whose traffic was
+        moved on since.
+        """
+        data = await self._context.io(lambda: sources.read_file(path))
+        applied = await self._context.io(lambda: self._context.store.applied_from(str(path)))
+        new = await self._context.io(lambda: _not_applied(data, path, root, applied))
+        return DocumentFile(path, sha256(data), new) if new else None
+
+    async def apply(self, file: DocumentFile, call: Call) -> list[Result]:
+        """Applies all documents of a file; raises what the first of those that fail failed with, when all are over."""
+        tasks = [self._begin(document, file.digest, call) for document in file.documents]
+        try:
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        except asyncio.CancelledError:
+            # A write that has begun goes on to its end; one that waits for another file is left out.
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+        results = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return results
+
+    def _begin(self, document: Document, digest: str, call: Call) -> asyncio.Task[Result]:
+        name = document.endpoint.name
+        before = self._newest.get(name)
+
+        async def work() -> Result:
+            if before is not None:
+                await asyncio.wait({before})
+            return await self._apply(document, call=call, source_digest=digest)
+
+        def forget(over: asyncio.Task[Result]) -> None:
+            if self._newest.get(name) is over:
+                del self._newest[name]
+
+        task = self._newest[name] = asyncio.create_task(work())
+        task.add_done_callback(forget)
+        return task
+
+
+def _not_applied(data: bytes, path: Path, root: Path, applied: Collection[tuple[str, str]]) -> list[Document]:
+    def new(follow: Files) -> list[Document]:
+        documents = parse(data, source=str(path), root=root, follow=follow)
+        return [one for one in documents if (one.name, one.digest) not in applied]
+
+    if applied:
+        # Files that were moved away since keep nothing from being served that is stored. Faults are told below, all of them.
+        with suppress(PolicyInvalid):
+            if not new(Files.IGNORED):
+                return []
+    return new(Files.FOLLOWED)

@@ -1,0 +1,118 @@
+"""What the control plane remembers of one endpoint between calls. Belongs to one event loop.
+
+Not here: the steps of a write (``writer``). Next: ``writer``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from headgate.control.domain.plan import Step
+from headgate.control.domain.revision import Revision
+from headgate.control.domain.spec import loadable
+from headgate.control.domain.traffic import LiveTraffic
+from headgate.store import Commit, Proposal
+
+Signature = dict[str, Any]
+
+
+@dataclass
+class EndpointState:
+    """``current`` is what the data plane serves; the store may be one step behind or ahead of it, never more.
+
+    ``turn`` lets one ordinary write in at a time, waiting for its load included. ``step`` guards ``current`` and ``tail``: an ordinary
+    write holds it at its beginning and at its end but not while it loads, an emergency call holds it throughout. So an emergency call
+    passes a load, and a write that was passed learns it before it is answered.
+    """
+
+    name: str
+    tail: int = 0
+    current: Revision | None = None
+    carried: LiveTraffic | None = None
+    loaded: frozenset[str] = frozenset()
+    omitted: dict[str, str] = field(default_factory=dict)
+    broken: str | None = None
+    late: bool = False
+    """Whether its first load after a start takes, or took, longer than the start's patience."""
+    loading: dict[int, frozenset[str]] = field(default_factory=dict)
+    newest: int | None = None
+    """The revision that the data plane told of last, a removal included."""
+    overtaken: set[int] = field(default_factory=set)
+    """Revisions that were served until one took their place that was not made from them."""
+    in_load: Revision | None = None
+    """The revision whose load an ordinary write waits for."""
+    cancelled: set[int] = field(default_factory=set)
+    """Revisions whose load was cancelled by a newer write."""
+    writes: int = 0
+    """Ordinary writes that have come."""
+    cancelled_before: tuple[int, bytes] = (0, b"")
+    """How many ordinary writes had come when the newest of them cancelled the loads of those before it, and the document that it
+    brought: none of these is loaded any more, unless it is of that document."""
+    unsaved: deque[tuple[Proposal, Commit]] = field(default_factory=deque)
+    details: dict[str, dict[str, Any]] = field(default_factory=dict)
+    requests: dict[str, int] = field(default_factory=dict)
+    answered: datetime | None = None
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    step: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def revision(self) -> int | None:
+        """The number that If-Match is compared with; None: there is no such endpoint."""
+        return None if self.current is None else self.current.n
+
+    def served(self, revision: Revision, omitted: dict[str, str], event: dict[str, Any]) -> None:
+        """The data plane says that it serves ``revision``."""
+        self._follows(revision)
+        self.current = revision
+        self.omitted = {version: why for version, why in omitted.items() if version in revision.spec.versions}
+        self.late = False
+        self.loaded = frozenset(loadable(revision.spec, revision.traffic, self.omitted))
+        self.broken = None
+        for version, detail in event.get("versions", {}).items():
+            self.details[version] = detail
+
+    def recorded(self, revision: Revision) -> None:
+        """``revision`` is in force although nothing of it is loaded: the champion does not answer, before and after."""
+        self._follows(revision)
+        self.current = revision
+
+    def gone(self, n: int) -> None:
+        """Revision ``n`` took the endpoint away; its blocks and attempts are carried to a later namesake."""
+        self.newest = n
+        self.carried = None if self.current is None else self.current.traffic
+        self.current = None
+        self.loaded = frozenset()
+        self.omitted = {}
+        self.details = {}
+        self.broken = None
+
+    def _follows(self, revision: Revision) -> None:
+        if (
+            self.newest is not None
+            and revision.parent is not None
+            and revision.parent != self.newest < revision.n
+        ):
+            self.overtaken.add(self.newest)
+        self.newest = revision.n
+
+    def alarms(self) -> list[str]:
+        """What somebody should look at now."""
+        found = [] if self.broken is None else [self.broken]
+        found += [
+            f"{version} is left out, because it did not load: {why}" for version, why in self.omitted.items()
+        ]
+        unsaved = [commit.n for _, commit in self.unsaved if commit.status == "applied"]
+        if unsaved:
+            numbers = ", ".join(str(n) for n in unsaved)
+            found.append(f"revision {numbers} is served but could not be written to disk")
+        return found
+
+    def step_to(
+        self, after: Revision | None, notes: tuple[str, ...] = (), blocks: tuple[str, ...] = ()
+    ) -> Step:
+        """The step from here to ``after``, for a plan."""
+        return Step(self.name, self.tail + 1, self.current, after, self.loaded, notes, blocks)

@@ -1,0 +1,86 @@
+"""Idempotency keys: the same key and request give the stored answer, the same key and another request a conflict.
+
+Not here: where the answer is written: in the write's own transaction (``writer``). Next: ``service``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from headgate.control.domain.calls import Call
+from headgate.control.domain.results import Result
+from headgate.control.writes.context import Context
+from headgate.errors import Conflict, StorageFailed
+from headgate.store import IdempotencyRecord
+
+_log = logging.getLogger(__name__)
+Work = Callable[[], Coroutine[Any, Any, Result]]
+
+
+@dataclass
+class _Turn:
+    """One key in use: callers take turns, and the last one to leave forgets it."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    callers: int = 0
+
+
+class Idempotency:
+    """Runs work at most once per key."""
+
+    def __init__(self, context: Context) -> None:
+        """The context holds the store."""
+        self._context = context
+        self._running: dict[tuple[str, str, str], _Turn] = {}
+
+    async def run(self, call: Call, work: Work) -> Result:
+        """The result of ``work``, or the stored one with ``replayed`` set."""
+        key = call.key
+        if key is None or call.dry_run:
+            return await work()
+        identity = (key.principal, key.route, key.key)
+        turn = self._running.setdefault(identity, _Turn())
+        turn.callers += 1
+        try:
+            async with turn.lock:
+                return await self._under_key(call, work)
+        finally:
+            turn.callers -= 1
+            if turn.callers == 0:
+                del self._running[identity]
+
+    async def _under_key(self, call: Call, work: Work) -> Result:
+        key = call.key
+        assert key is not None, "run() comes here with a key only"  # noqa: S101
+        try:
+            stored = await self._context.io(
+                lambda: self._context.store.idempotent(key.principal, key.route, key.key)
+            )
+        except StorageFailed:
+            # An emergency call must go through; an ordinary one fails at its own write.
+            _log.exception("idempotency keys cannot be read")
+            stored = None
+        if stored is None:
+            result = await work()
+            if result["status"] in ("already", "unchanged"):
+                await self._remember(call, result)
+            return result
+        if stored.request != key.request:
+            raise Conflict(f"Idempotency-Key {key.key!r} was used for another request: take a new key")
+        return cast(Result, {**stored.response, "replayed": True})
+
+    async def _remember(self, call: Call, result: Result) -> None:
+        """The answer of a write that had nothing to do, and so no transaction of its own."""
+        key = call.key
+        assert key is not None, "run() comes here with a key only"  # noqa: S101
+        record = IdempotencyRecord(
+            key.principal, key.route, key.key, key.request, dict(result), self._context.key_expiry()
+        )
+        try:
+            await self._context.io(lambda: self._context.store.put_idempotent(record))
+        except StorageFailed:
+            _log.exception("an idempotency key could not be written; repeating the call has the same outcome")

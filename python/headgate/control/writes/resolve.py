@@ -1,0 +1,115 @@
+"""From a document to a spec: models into the artifact store, names against their pins, the baseline fitted.
+
+Not here: reading documents (``documents``), copying and hashing (``registry``), fitting (``drift``). Next: ``changes``.
+Everything here blocks: run it in a thread.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from headgate import drift
+from headgate.control.domain.revision import DocumentIdentity, sha256
+from headgate.control.domain.spec import Spec
+from headgate.control.domain.traffic import faults
+from headgate.control.writes.data_plane import DataPlane
+from headgate.control.writes.decisions import ResolvedDocument
+from headgate.control.writes.handover import Paths
+from headgate.control.writes.sources import NOWHERE
+from headgate.documents import Document, Fault, locate_files
+from headgate.errors import HeadgateError, PolicyInvalid, from_code
+from headgate.registry import Registry
+
+
+class Intake(Enum):
+    """Whether what a document refers to is taken in or only looked at."""
+
+    KEEP = "keep"
+    LOOK = "look"
+
+
+class Resolver:
+    """Turns documents into specs."""
+
+    def __init__(self, registry: Registry, plane: DataPlane, paths: Paths) -> None:
+        """The registry takes models in and knows the pins, the data plane knows the signatures of models."""
+        self._registry = registry
+        self._plane = plane
+        self._paths = paths
+
+    def resolve(self, document: Document, source_digest: str | None, intake: Intake) -> ResolvedDocument:
+        """Raises :class:`PolicyInvalid` or :class:`ModelLoadFailed` naming every version at fault; then nothing was changed."""
+        endpoint, located = document.endpoint, locate_files(document)
+        models = self._digests(endpoint.name, located.models, intake)
+        digests = {name: v.constant_digest or models[name] for name, v in endpoint.versions.items()}
+        self._check_pins(endpoint.name, digests)
+        baseline = None
+        if located.baseline is not None:
+            champion = models.get(endpoint.traffic.champion)
+            columns = {tensor: list(names) for tensor, names in endpoint.columns.items()}
+            baseline = self._baseline(located.baseline, champion, columns, intake)
+        spec = Spec.model_validate(endpoint.spec(digests, baseline))
+        root = None if document.root == NOWHERE else str(document.root)
+        identity = DocumentIdentity(
+            digest=sha256(document.raw), source=document.source, source_digest=source_digest, root=root
+        )
+        return ResolvedDocument(identity, document.raw, spec)
+
+    def _digests(self, endpoint: str, models: dict[str, Path], intake: Intake) -> dict[str, str]:
+        digests: dict[str, str] = {}
+        wrong: dict[str, HeadgateError] = {}
+        for name, path in models.items():
+            try:
+                if intake is Intake.LOOK:
+                    digests[name] = self._registry.store.fingerprint(path).digest
+                else:
+                    digests[name] = self._registry.admit(endpoint, name, path)
+            except HeadgateError as error:
+                wrong[f"versions.{name}"] = error
+        if wrong:
+            raise _joined(wrong)
+        return digests
+
+    def _check_pins(self, endpoint: str, digests: dict[str, str]) -> None:
+        taken: dict[str, str] = {}
+        for name, digest in digests.items():
+            pinned = self._registry.pinned(endpoint, name)
+            if pinned is not None and pinned != digest:
+                taken[f"versions.{name}"] = (
+                    f"{name} of {endpoint} is {pinned} for good, and this is {digest}: give it a new name"
+                )
+        if taken:
+            raise faults(taken)
+
+    def _baseline(
+        self, path: Path, champion: str | None, columns: dict[str, list[str]], intake: Intake
+    ) -> str:
+        if champion is None:
+            raise faults(
+                {
+                    "drift.baseline": "the champion is a constant: a baseline needs a model that says its inputs"
+                }
+            )
+        if intake is Intake.LOOK and not self._registry.store.contains(champion):
+            raise PolicyInvalid(
+                "a dry run cannot fit a baseline for a model that was never taken in: apply it"
+            )
+        signature = self._plane.inspect(str(self._paths.model(champion)))
+        data = drift.fit(path, signature, columns, self._plane)
+        if intake is Intake.LOOK:
+            return drift.baseline_digest(data)
+        digest, _ = drift.keep_baseline(self._paths.state, data)
+        return digest
+
+
+def _joined(wrong: dict[str, HeadgateError]) -> HeadgateError:
+    first = next(iter(wrong.values()))
+    message = "; ".join(f"{path}: {error.message}" for path, error in wrong.items())
+    detail: dict[str, Any] = {
+        "faults": [Fault(path, None, error.message).as_dict() for path, error in wrong.items()]
+    }
+    if len(wrong) == 1:
+        detail["version"] = next(iter(wrong)).removeprefix("versions.")
+    return from_code(first.code, message, detail)

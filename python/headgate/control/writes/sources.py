@@ -1,0 +1,91 @@
+"""Where documents come from: files given to the gateway, bodies sent to the API, and the folders ``file:`` may lead to.
+
+Not here: what a document says (``documents``). Next: ``resolve``. Everything here blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from headgate.control.domain.revision import Revision
+from headgate.control.domain.spec import loadable
+from headgate.control.domain.traffic import faults
+from headgate.documents import Document, Files, parse_one
+from headgate.errors import InvalidArgument
+
+NOWHERE = Path("/nonexistent")
+"""The root of a document that has none and needs none."""
+
+MAX_FILE_BYTES = 4 * 1024 * 1024
+"""The largest file of documents that is read; ``documents`` may refuse it for less."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a body's ``file:`` references may lead: its own file, if that lies below an allowed folder; else the folder of the
+    endpoint's last document; else the gateway's root.
+    """
+
+    source: Path | None
+    allowed: tuple[Path, ...]
+    last: str | None
+    root: Path | None
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a document's file; :class:`InvalidArgument` names the file."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise InvalidArgument(f"{path} is larger than {MAX_FILE_BYTES} bytes: is it a document?")
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidArgument(f"{path} cannot be read: {error.strerror}") from error
+
+
+def read_one(endpoint: str, data: bytes, where: Where) -> Document:
+    """The one document of a body, named ``endpoint``."""
+    root = _root(where)
+    name = str(where.source) if where.source is not None else f"the document of {endpoint}"
+    if root is None:
+        document = parse_one(data, source=name, root=NOWHERE, follow=Files.IGNORED)
+        _needs_no_files(document)
+    else:
+        document = parse_one(data, source=name, root=root)
+    if document.endpoint.name != endpoint:
+        raise faults(
+            {"name": f"the document describes {document.endpoint.name}, the address says {endpoint}"}
+        )
+    return document
+
+
+def artifacts_of(revision: Revision) -> list[str]:
+    """The digests of the artifacts that serving ``revision`` needs."""
+    entries = (revision.spec.versions[name] for name in loadable(revision.spec, revision.traffic))
+    return [entry.digest for entry in entries if entry.constant is None]
+
+
+def _root(where: Where) -> Path | None:
+    if where.source is None:
+        return Path(where.last) if where.last is not None else where.root
+    folder = where.source.resolve().parent
+    for allowed in where.allowed:
+        base = allowed.resolve()
+        if folder == base or base in folder.parents:
+            return folder
+    raise InvalidArgument(
+        f"source: {where.source} does not lie below a folder of this gateway: start it with --root {folder}, or put "
+        "the document below one it has"
+    )
+
+
+def _needs_no_files(document: Document) -> None:
+    found = {
+        f"versions.{name}": "file: needs a folder: send ?source= with the document's own path, or start the gateway with --root"
+        for name, version in document.endpoint.versions.items()
+        if version.model is not None
+    }
+    if document.endpoint.drift is not None and document.endpoint.drift.baseline is not None:
+        found["drift.baseline"] = "file: needs a folder: start the gateway with --root"
+    if found:
+        raise faults(found)

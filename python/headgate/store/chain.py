@@ -1,0 +1,88 @@
+"""The chain of an endpoint's revisions: each digest covers the body of its revision and the digest of the one before it.
+
+Not here: what a body says (``control``), what is done about damage. Next: ``revisions``.
+
+So a byte that was flipped in a body, and a revision that was lost or put in, are found. A document is found by its own digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from headgate.store.models import DocumentRecord, EndpointRecord, RevisionRecord
+
+_ROWS = 200
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What is wrong with a revision."""
+
+    endpoint: str
+    n: int
+    what: str
+
+
+def content_digest(content: bytes) -> str:
+    """``sha256:`` and the digest in hexadecimal."""
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def chain_digest(before: str, body: str) -> str:
+    """The digest of a revision after the one with the digest ``before`` (empty: the first). A digest holds no line break, so no
+    two pairs give the same bytes.
+    """
+    return content_digest(f"{before}\n{body}".encode())
+
+
+def damages(session: Session, endpoint: str | None) -> Iterator[Damage]:
+    """Every revision that is not as it was written, of one endpoint or of all; reads everything."""
+    whole = _whole_documents(session)
+    columns = (RevisionRecord.endpoint, RevisionRecord.n, RevisionRecord.body, RevisionRecord.digest,
+               RevisionRecord.document, RevisionRecord.status)  # fmt: skip
+    query = select(*columns).order_by(RevisionRecord.endpoint, RevisionRecord.n)
+    pointers = select(EndpointRecord).order_by(EndpointRecord.name)
+    if endpoint is not None:
+        query = query.where(RevisionRecord.endpoint == endpoint)
+        pointers = pointers.where(EndpointRecord.name == endpoint)
+    known = {pointer.name: pointer for pointer in session.scalars(pointers)}
+    rows = session.execute(query.execution_options(yield_per=_ROWS))
+    for name, revisions in groupby(rows, key=lambda row: str(row.endpoint)):
+        yield from _damages_of(name, known.pop(name, None), revisions, whole)
+    for name, pointer in known.items():
+        yield Damage(name, pointer.tail, "all its revisions are missing")
+
+
+def _damages_of(
+    name: str,
+    pointer: EndpointRecord | None,
+    rows: Iterator[Any],
+    whole: set[str],
+) -> Iterator[Damage]:
+    before, last, applied = "", 0, None
+    for row in rows:
+        if row.n != last + 1:
+            yield Damage(name, row.n, f"revision {row.n - 1} is missing before it")
+        elif chain_digest(before, row.body) != row.digest:
+            yield Damage(name, row.n, "its body is not the one that was written, or not after that revision")
+        if row.document not in whole:
+            yield Damage(name, row.n, f"its document {row.document} is missing or has other bytes")
+        before, last = row.digest, row.n
+        applied = row.n if row.status == "applied" else applied
+    tail, points = (0, None) if pointer is None else (pointer.tail, pointer.applied)
+    if tail != last:
+        yield Damage(name, max(tail, last), f"the highest number used should be {last}, and is {tail}")
+    if points != applied:
+        yield Damage(name, points or last, f"the revision in force should be {applied}, and is {points}")
+
+
+def _whole_documents(session: Session) -> set[str]:
+    query = select(DocumentRecord.digest, DocumentRecord.content).execution_options(yield_per=_ROWS)
+    return {row.digest for row in session.execute(query) if content_digest(row.content) == row.digest}

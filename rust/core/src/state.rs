@@ -1,0 +1,213 @@
+//! An endpoint's state as the control plane hands it over: the stored spec as it is, the live traffic, and what is to be loaded.
+//!
+//! A spec has the names and units of a document, so that a new field of one needs nothing between its document and here. It becomes
+//! an [`EndpointSpec`] at once, where everything that a document leaves open is filled in. Where a field may be missing, a build
+//! before it wrote none.
+//! Not here: what contradicts itself in a spec (`snapshot`). Next: `spec`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::error::{Code, Error, Result};
+use crate::limits::{BreakerSpec, FallbackSpec, Header, LimitsSpec, PrioritySpec, RateSpec};
+use crate::slots::TableState;
+use crate::spec::{EndpointSpec, NonFinite, RunSpec, VersionSpec};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    name: String,
+    revision: u64,
+    spec: Spec,
+    traffic: Live,
+    load: Load,
+}
+
+/// What a document says, with every reference replaced by a digest.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Spec {
+    versions: BTreeMap<String, Version>,
+    traffic: Declared,
+    #[serde(default)]
+    columns: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    labels: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    drift: Drift,
+    limits: Limits,
+    #[serde(default)]
+    answers: Answers,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Version {
+    digest: String,
+    #[serde(default)]
+    constant: Option<BTreeMap<String, Value>>,
+    #[serde(default)]
+    run: RunSpec,
+    #[serde(default = "yes")]
+    compatible: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What a document says of traffic. Champion and weights are where live traffic began; it may differ since.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Declared {
+    champion: String,
+    #[serde(default)]
+    weights: BTreeMap<String, u16>,
+    #[serde(default)]
+    sticky: Option<Header>,
+    #[serde(default)]
+    keep_warm: bool,
+    #[serde(default)]
+    fallback: Option<FallbackSpec>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Drift {
+    #[serde(default)]
+    baseline: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limits {
+    timeout: u64,
+    #[serde(default)]
+    rate: Option<RateSpec>,
+    #[serde(default)]
+    breaker: Option<BreakerSpec>,
+    #[serde(default)]
+    priority: Option<PrioritySpec>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answers {
+    #[serde(default)]
+    non_finite: NonFinite,
+}
+
+/// How traffic is shared now.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Live {
+    champion: String,
+    last_good: String,
+    #[serde(default)]
+    table: TableState,
+}
+
+/// The versions to hold in memory, in their order, and the files of those that are models.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Load {
+    versions: Vec<String>,
+    #[serde(default)]
+    artifacts: BTreeMap<String, String>,
+    #[serde(default)]
+    baseline: Option<String>,
+    #[serde(default)]
+    urgent: bool,
+    #[serde(default)]
+    fresh: bool,
+}
+
+impl EndpointSpec {
+    /// Reads what the control plane hands over.
+    ///
+    /// # Errors
+    /// `policy_invalid` with the path of what is wrong.
+    pub fn from_json(json: &[u8]) -> Result<EndpointSpec> {
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        let state: State = serde_path_to_error::deserialize(&mut reader)
+            .map_err(|error| refused(format!("{}: {}", error.path(), error.inner())))?;
+        reader.end().map_err(|error| refused(error.to_string()))?;
+        state.into_spec().map_err(refused)
+    }
+}
+
+fn refused(message: String) -> Error {
+    Error::new(Code::PolicyInvalid, format!("endpoint state: {message}"))
+}
+
+type Checked<T> = std::result::Result<T, String>;
+
+impl State {
+    fn into_spec(self) -> Checked<EndpointSpec> {
+        let Self { name, revision, spec, traffic, load } = self;
+        spec.traffic.check(&spec.versions)?;
+        if load.baseline.is_some() && spec.drift.baseline.is_none() {
+            return Err("load.baseline: spec.drift names no baseline".to_owned());
+        }
+        let fallback = spec.traffic.fallback.and_then(|fallback| fallback.among(&load.versions));
+        let kept = |version: &str| version == traffic.champion || version == traffic.last_good;
+        let pinned = |version: &str| spec.traffic.keep_warm && kept(version);
+        let versions = loaded(spec.versions, load.versions, load.artifacts, pinned)?;
+        let Limits { timeout, rate, breaker, priority } = spec.limits;
+        Ok(EndpointSpec {
+            name,
+            revision,
+            versions,
+            champion: traffic.champion,
+            table: traffic.table,
+            sticky: spec.traffic.sticky.map(String::from),
+            timeout_ms: timeout,
+            columns: spec.columns,
+            labels: spec.labels,
+            non_finite: spec.answers.non_finite,
+            limits: LimitsSpec { rate, breaker, priority },
+            fallback,
+            baseline: load.baseline,
+            fresh: load.fresh,
+            urgent: load.urgent,
+        })
+    }
+}
+
+impl Declared {
+    fn check(&self, versions: &BTreeMap<String, Version>) -> Checked<()> {
+        let weights = self.weights.keys().map(|name| ("weights", name));
+        let fallback = self.fallback.iter().flat_map(FallbackSpec::to).map(|name| ("fallback.to", name));
+        let mut named = weights.chain(fallback).chain([("champion", &self.champion)]);
+        match named.find(|(_, name)| !versions.contains_key(*name)) {
+            Some((key, name)) => Err(format!("spec.traffic.{key}: {name:?} is not among spec.versions")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The versions that are to be in memory, with the files of those that are models.
+fn loaded(
+    mut described: BTreeMap<String, Version>,
+    names: Vec<String>,
+    mut artifacts: BTreeMap<String, String>,
+    pinned: impl Fn(&str) -> bool,
+) -> Checked<Vec<VersionSpec>> {
+    let mut versions = Vec::with_capacity(names.len());
+    for name in names {
+        let Some(Version { digest, constant, run, compatible }) = described.remove(&name) else {
+            return Err(format!("load.versions: {name:?} is not among spec.versions, or is there twice"));
+        };
+        let (artifact, pinned) = (artifacts.remove(&name), pinned(&name));
+        versions.push(VersionSpec { name, digest, artifact, constant, run, pinned, compatible });
+    }
+    match artifacts.into_keys().next() {
+        Some(name) => Err(format!("load.artifacts: {name:?} is not among load.versions")),
+        None => Ok(versions),
+    }
+}
+
+#[cfg(test)]
+mod tests;

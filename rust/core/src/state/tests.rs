@@ -1,0 +1,133 @@
+//! What the control plane hands over becomes what the data plane works with.
+
+use serde_json::json;
+
+use super::*;
+
+/// A state in which every field is said, and none as a build would fill it in.
+fn full() -> Value {
+    json!({
+        "name": "digits",
+        "revision": 7,
+        "spec": {
+            "versions": {
+                "v1": {"digest": "sha256:1", "compatible": true, "run": {
+                    "placement": "pool", "instances": 2, "threads": 3, "max_batch": 8, "max_delay": 500,
+                    "buckets": [4, 8], "arena": true, "graph_optimization": "basic",
+                    "device": ["cuda:1", "cpu"], "device_memory": 1024,
+                }},
+                "v2": {"digest": "sha256:2", "compatible": false},
+                "v3": {"digest": "sha256:3", "constant": {"Y": [1, 2]}, "compatible": true},
+            },
+            "traffic": {
+                "champion": "v1", "weights": {"v2": 500}, "sticky": "header.X-User", "keep_warm": true,
+                "fallback": {"to": ["v3", "v2"], "after": 250},
+            },
+            "columns": {"X": ["a", "b"]},
+            "labels": {"Y": ["one", "two"]},
+            "drift": {"baseline": "sha256:4"},
+            "limits": {
+                "timeout": 2000,
+                "rate": {"by": "header.x-caller", "per_second": 12.5, "burst": 40},
+                "breaker": {"consecutive": 7, "success_rate": 7500, "window": 20_000, "min_requests": 10},
+                "priority": {"by": "header.X-Class", "classes": ["gold", "batch"], "unnamed": "gold"},
+            },
+            "answers": {"non_finite": "string"},
+        },
+        "traffic": {
+            "champion": "v2", "last_good": "v1", "table": {"salt": "digits/1/1", "given": [["v3", 0, 99]]},
+        },
+        "load": {
+            "versions": ["v1", "v2", "v3"], "artifacts": {"v1": "one.onnx", "v2": "two.onnx"},
+            "baseline": "/kept", "urgent": true, "fresh": true,
+        },
+    })
+}
+
+fn read(state: &Value) -> Result<EndpointSpec> {
+    EndpointSpec::from_json(state.to_string().as_bytes())
+}
+
+#[test]
+fn everything_that_is_said_is_taken_over() {
+    let spec = read(&full()).unwrap();
+    assert_eq!((spec.name.as_str(), spec.revision, spec.champion.as_str()), ("digits", 7, "v2"));
+    assert_eq!(spec.table.given, [("v3".to_owned(), 0, 99)]);
+    assert_eq!((spec.sticky.as_deref(), spec.timeout_ms), (Some("x-user"), 2000));
+    assert_eq!((spec.columns["X"].len(), spec.labels["Y"].len()), (2, 2));
+    assert_eq!(spec.non_finite, NonFinite::String);
+    assert_eq!(spec.baseline.as_deref(), Some("/kept"));
+    assert!(spec.urgent && spec.fresh);
+    let rate = spec.limits.rate.unwrap();
+    assert_eq!((rate.by.as_deref(), rate.per_second, rate.burst), (Some("x-caller"), 12.5, 40));
+    let breaker = BreakerSpec { consecutive: 7, success_rate: 0.75, window_ms: 20_000, min_requests: 10 };
+    assert_eq!(spec.limits.breaker, Some(breaker));
+    let priority = spec.limits.priority.unwrap();
+    assert_eq!((priority.by.as_str(), priority.unnamed.as_str()), ("x-class", "gold"));
+    let fallback = spec.fallback.unwrap();
+    assert_eq!((fallback.to(), fallback.after_ms()), (&["v3".to_owned(), "v2".to_owned()][..], Some(250)));
+    let [first, second, third] = &spec.versions[..] else { panic!("three versions") };
+    assert_eq!((first.artifact.as_deref(), second.artifact.as_deref()), (Some("one.onnx"), Some("two.onnx")));
+    assert!(third.artifact.is_none() && third.constant.is_some());
+    assert!(first.compatible && !second.compatible);
+    assert_eq!((first.run.max_delay_us, first.run.device_memory), (500, 1024));
+}
+
+#[test]
+fn champion_and_last_good_stay_in_memory_if_the_document_says_so() {
+    let pinned = |state: &Value| -> Vec<bool> {
+        read(state).unwrap().versions.iter().map(|version| version.pinned).collect()
+    };
+    let mut state = full();
+    assert_eq!(pinned(&state), [true, true, false]);
+    state["spec"]["traffic"]["keep_warm"] = json!(false);
+    assert_eq!(pinned(&state), [false; 3]);
+}
+
+#[test]
+fn what_a_document_leaves_open_is_filled_in() {
+    let mut state = full();
+    let limits = &mut state["spec"]["limits"];
+    limits["rate"].as_object_mut().unwrap().remove("burst");
+    limits["priority"].as_object_mut().unwrap().remove("unnamed");
+    let spec = read(&state).unwrap();
+    assert_eq!(spec.limits.rate.unwrap().burst, 13);
+    assert_eq!(spec.limits.priority.unwrap().unnamed, "batch");
+    assert_eq!(spec.versions[1].run, RunSpec::default());
+}
+
+#[test]
+fn a_fallback_is_asked_only_if_it_is_in_memory() {
+    let mut state = full();
+    state["load"]["versions"] = json!(["v1", "v2"]);
+    assert_eq!(read(&state).unwrap().fallback.unwrap().to(), ["v2"]);
+    state["spec"]["traffic"]["fallback"]["to"] = json!(["v3"]);
+    assert_eq!(read(&state).unwrap().fallback, None);
+    state["spec"]["traffic"]["fallback"] = json!("none");
+    assert!(read(&state).unwrap().fallback.is_some());
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_path() {
+    for (path, wrong, says) in [
+        ("/spec/limits/rate/by", json!("x-caller"), "spec.limits.rate.by: \"x-caller\" names no header"),
+        ("/spec/limits/breaker/windows", json!(1), "spec.limits.breaker"),
+        ("/spec/versions/v1/run/device", json!(["gpu"]), "spec.versions.v1.run.device[0]: "),
+        ("/spec/traffic/fallback", json!({"to": ["v2"], "before": 1}), "spec.traffic.fallback: must be"),
+        ("/spec/traffic/champion", json!("v9"), "spec.traffic.champion: \"v9\" is not among spec.versions"),
+        ("/spec/traffic/weights", json!({"v8": 1}), "spec.traffic.weights: \"v8\""),
+        ("/spec/traffic/fallback", json!({"to": ["v7"]}), "spec.traffic.fallback.to: \"v7\""),
+        ("/load/versions", json!(["v1", "v1"]), "load.versions: \"v1\""),
+        ("/load/artifacts/v9", json!("nine.onnx"), "load.artifacts: \"v9\""),
+        ("/spec/drift", json!({}), "load.baseline"),
+        ("/surprise", json!(1), "unknown field `surprise`"),
+    ] {
+        let mut state = full();
+        let (parent, key) = path.rsplit_once('/').unwrap();
+        let target = state.pointer_mut(parent).unwrap();
+        target.as_object_mut().unwrap().insert(key.to_owned(), wrong);
+        let error = read(&state).unwrap_err();
+        assert_eq!(error.code, Code::PolicyInvalid);
+        assert!(error.message.contains(says), "{error}");
+    }
+}

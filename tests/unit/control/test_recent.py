@@ -1,0 +1,165 @@
+"""The figures of the last minutes, from pages of metrics and a clock that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+
+from headgate.control.reads.recent import PAUSE_SECONDS, WINDOW_SECONDS, Recent, quantile, read_counters
+
+BOUNDS = ("0.001", "0.002", "0.004", "+Inf")
+
+
+class Plane:
+    """A data plane's page; ``counts`` are requests by endpoint, version and code, all of them within one bucket."""
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[str, str, str], int] = {}
+        self.bucket: dict[tuple[str, str], int] = {}
+        self.now = 0.0
+        self.pages = 0
+
+    def page(self) -> bytes:
+        self.pages += 1
+        lines = ["# HELP headgate_requests_total Words.", "# TYPE headgate_requests_total counter"]
+        lines += [
+            f'headgate_requests_total{{code="{code}",endpoint="{endpoint}",version="{version}"}} {count}.0'
+            for (endpoint, version, code), count in self.counts.items()
+        ]
+        lines += [
+            "# HELP headgate_request_duration_seconds Words.",
+            "# TYPE headgate_request_duration_seconds histogram",
+        ]
+        for (endpoint, version), total in self.totals().items():
+            at = self.bucket.get((endpoint, version), 0)
+            for place, bound in enumerate(BOUNDS):
+                count = total if place >= at else 0
+                labels = f'endpoint="{endpoint}",le="{bound}",version="{version}"'
+                lines.append(f"headgate_request_duration_seconds_bucket{{{labels}}} {count}.0")
+            lines.append(
+                f'headgate_request_duration_seconds_count{{endpoint="{endpoint}",version="{version}"}} {total}.0'
+            )
+        for name, factor in (("seen", 2), ("sampled", 1)):
+            lines += [
+                f"# HELP headgate_tap_rows_{name}_total Words.",
+                f"# TYPE headgate_tap_rows_{name}_total counter",
+            ]
+            lines += [
+                f'headgate_tap_rows_{name}_total{{endpoint="{endpoint}",version="{version}"}} {total * factor}.0'
+                for (endpoint, version), total in self.totals().items()
+            ]
+        return "\n".join([*lines, ""]).encode()
+
+    def totals(self) -> Mapping[tuple[str, str], int]:
+        found: dict[tuple[str, str], int] = {}
+        for (endpoint, version, _), count in self.counts.items():
+            found[endpoint, version] = found.get((endpoint, version), 0) + count
+        return found
+
+
+@pytest.fixture
+def plane() -> Plane:
+    return Plane()
+
+
+@pytest.fixture
+def recent(plane: Plane) -> Recent:
+    return Recent(plane.page, lambda: plane.now)
+
+
+def test_errors_times_shares_and_rows_by_version(plane: Plane, recent: Recent) -> None:
+    plane.counts = {
+        ("a", "v1", "ok"): 890,
+        ("a", "v1", "internal"): 10,
+        ("a", "v2", "ok"): 100,
+        ("b", "v1", "ok"): 7,
+    }
+    plane.bucket[("a", "v2")] = 2
+    plane.now = 60.0
+    found = asyncio.run(recent.of("a"))
+    assert found["v1"] == {
+        "seconds": 60, "requests": 900, "share": "90%", "errors": 10, "codes": {"internal": 10, "ok": 890},
+        "request_us": {"p50": 500.0, "p95": 950.0}, "rows": {"seen": 1800, "sketched": 900},
+    }  # fmt: skip
+    assert found["v2"]["share"] == "10%"
+    assert found["v2"]["request_us"] == {"p50": 3000.0, "p95": 3900.0}
+    assert set(asyncio.run(recent.of("b"))) == {"v1"}
+    assert asyncio.run(recent.of("c")) == {}
+
+
+def test_what_is_older_than_the_window_does_not_count(plane: Plane, recent: Recent) -> None:
+    async def work() -> None:
+        plane.counts = {("a", "v1", "ok"): 1000}
+        for _ in range(100):
+            plane.now += PAUSE_SECONDS
+            await recent.look()
+        assert await recent.of("a") == {}
+        plane.counts[("a", "v1", "ok")] += 3
+        plane.now += PAUSE_SECONDS
+        found = (await recent.of("a"))["v1"]
+        assert found["requests"] == 3
+        assert WINDOW_SECONDS <= found["seconds"] <= WINDOW_SECONDS + PAUSE_SECONDS
+        assert len(recent._looks) <= WINDOW_SECONDS / PAUSE_SECONDS + 2
+
+    asyncio.run(work())
+
+
+def test_calls_at_any_rate_keep_no_more_looks_and_share_one(plane: Plane, recent: Recent) -> None:
+    async def work() -> None:
+        plane.counts = {("a", "v1", "ok"): 1}
+        plane.now = 2.0
+        await asyncio.gather(*(recent.of("a") for _ in range(50)))
+        assert plane.pages == 1
+        for _ in range(100):
+            plane.now += 2.0
+            await recent.of("a")
+        assert len(recent._looks) <= 200 / PAUSE_SECONDS + 2
+
+    asyncio.run(work())
+
+
+def test_a_version_that_was_loaded_again_counts_from_nothing(plane: Plane, recent: Recent) -> None:
+    async def work() -> None:
+        plane.counts = {("a", "v1", "ok"): 1000}
+        plane.now = PAUSE_SECONDS
+        await recent.look()
+        plane.now += WINDOW_SECONDS
+        await recent.look()
+        plane.counts = {("a", "v1", "ok"): 5}
+        plane.now += PAUSE_SECONDS
+        assert (await recent.of("a"))["v1"]["requests"] == 5
+
+    asyncio.run(work())
+
+
+def test_a_gateway_whose_page_takes_long_looks_less_often(plane: Plane) -> None:
+    def slow() -> bytes:
+        plane.now += 0.5
+        return plane.page()
+
+    async def work() -> None:
+        recent = Recent(slow, lambda: plane.now)
+        assert recent.pause_seconds == PAUSE_SECONDS
+        await recent.look()
+        assert recent.pause_seconds == 100.0
+        plane.now += 50
+        await recent.of("a")
+        assert plane.pages == 1
+
+    asyncio.run(work())
+
+
+def test_quantiles_stay_within_their_bucket() -> None:
+    bounds = [1.0, 2.0, 4.0, float("inf")]
+    assert quantile(0.5, bounds, [10, 20, 20, 20]) == 1.0
+    assert quantile(0.75, bounds, [10, 20, 20, 20]) == 1.5
+    assert quantile(0.95, bounds, [0, 0, 0, 5]) == 4.0
+    assert quantile(0.5, bounds, [0, 0, 0, 0]) is None
+    assert quantile(0.5, [], []) is None
+
+
+def test_a_page_without_versions_has_no_counters() -> None:
+    assert read_counters(b"", 1.0).versions == {}
+    assert read_counters(b"# TYPE headgate_requests_total counter\n# HELP x y\n", 1.0).versions == {}
