@@ -476,7 +476,7 @@ class Control:
         return state
 
     async def _status(self, endpoint: str) -> Status:
-        return status_of(await self._context.io(self._context.plane.status), endpoint)
+        return status_of(await self._context.io(lambda: self._context.plane.status(endpoint)), endpoint)
 
     def _busy(self, state: EndpointState) -> str | None:
         if state.answered is None:
