@@ -16,4 +16,6 @@ def loaded_by(module: str) -> set[str]:
 
 
 def test_a_gateway_starts_without_the_packages_that_read_models_and_samples() -> None:
-    assert not loaded_by("headgate.gateway.process") & {"numpy", "onnx", "google", "onnxruntime"}
+    needless = {"numpy", "onnx", "google", "onnxruntime", "alembic", "mako", "rich", "pygments"}
+    assert not loaded_by("headgate.gateway.process") & needless
+    assert not loaded_by("headgate.cli.serve") & needless

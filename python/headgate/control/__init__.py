@@ -1,8 +1,7 @@
-"""The write path: declared and live traffic, revisions, emergency calls, the start after a stop.
+"""The control plane: declared and live traffic, revisions, emergency calls, the start after a stop.
 
-Read in this order: ``shares`` and ``traffic`` (pure), ``merge`` (the three-way merge), ``spec`` and ``record`` (what a revision is),
-``writer`` (how it becomes durable and served), ``changes`` (what each call means), ``repair`` (the start), ``document_files``,
-``service`` (the door).
+Three rooms, each of which knows only those before it: ``domain`` (pure values and rules), ``writes`` (how a change becomes durable
+and served), ``reads`` (what can be read). ``service`` is the door. ``docs/design/control-plane.md`` tells the way of a change.
 Not here: HTTP (``admin``), documents (``documents``), bytes of models (``registry``).
 """
 

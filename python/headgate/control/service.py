@@ -1,6 +1,6 @@
 """Control: the one object that the admin API, the command line's gateway and the sync loop talk to.
 
-Not here: HTTP (``admin``), what a write means (``changes``), how it becomes durable (``writer``). Next: ``admin.app``.
+Not here: HTTP (``admin``), what a write means (``writes.decisions``), how it becomes durable (``writes.writer``). Next: ``admin.app``.
 
 Everything runs on one event loop; what blocks runs in threads. Reads answer from memory where they can.
 """
@@ -476,7 +476,7 @@ class Control:
         return state
 
     async def _status(self, endpoint: str) -> Status:
-        return status_of(await self._context.io(self._context.plane.status), endpoint)
+        return status_of(await self._context.io(lambda: self._context.plane.status(endpoint)), endpoint)
 
     def _busy(self, state: EndpointState) -> str | None:
         if state.answered is None:

@@ -1,8 +1,8 @@
-"""Opens the state folder and its database: lock, folders, pragmas, migrations.
+"""Opens the state folder and its database: lock, folders, pragmas.
 
-Not here: what is read and written (``store``). Next: ``migrations/versions``, then ``transactions``.
+Not here: the schema (``schema``), what is read and written (``store``). Next: ``schema``, then ``transactions``.
 
-One code path serves SQLite and PostgreSQL. They differ in the pragmas of a connection and in the lock of a migration.
+One code path serves SQLite and PostgreSQL. They differ in the pragmas of a connection.
 """
 
 from __future__ import annotations
@@ -14,22 +14,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from headgate.errors import Conflict, HeadgateError, StorageFailed
+from headgate.store import schema
 
-_MIGRATIONS = Path(__file__).with_name("migrations")
 _FOLDERS = ("baselines", "artifacts", "blobs")
-_BUSY_MS = 5000
-_MIGRATION_BUSY_MS = 600_000
-"""How long an opening waits for another one that migrates; a large history takes minutes."""
-_MIGRATION_LOCK = 0x6865616467617465  # "headgate": any number that no other use of the database takes
+BUSY_MS = 5000
+"""How long a statement waits for another process's transaction on SQLite."""
 
 
 class FolderLock:
@@ -83,7 +77,8 @@ def open_engine(state: Path, url: str | None) -> Engine:
         event.listen(engine, "connect", _on_connect)
         event.listen(engine, "begin", _on_begin)
     try:
-        migrate(engine)
+        with storage_errors("the database schema could not be brought up to date"):
+            schema.bring_up_to_date(engine, BUSY_MS)
     except BaseException:
         engine.dispose()
         raise
@@ -97,7 +92,7 @@ def _on_connect(connection: Any, _record: Any) -> None:
     connection.text_factory = _decode
     # FULL: an acknowledged write survives a power cut; WAL alone would only survive a crash of the process.
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={_BUSY_MS}"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_MS}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
@@ -109,57 +104,6 @@ def _decode(data: bytes) -> str:
 def _on_begin(connection: Connection) -> None:
     how = connection.get_execution_options().get("sqlite_begin", "BEGIN")
     connection.exec_driver_sql(how)
-
-
-def migration_config() -> Config:
-    """Alembic's configuration, without a file on disk."""
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-def newest_schema() -> str | None:
-    """The id of the newest migration in this package."""
-    return ScriptDirectory.from_config(migration_config()).get_current_head()
-
-
-def migrate(engine: Engine) -> None:
-    """Brings the schema to the newest migration; a schema from a newer Headgate is refused.
-
-    Under a lock of the database: of two processes that open it at once, one migrates, and the other finds it done.
-    """
-    config = migration_config()
-    with (
-        storage_errors("the database schema could not be brought up to date"),
-        engine.connect() as connection,
-        _migration_lock(connection),
-    ):
-        config.attributes["connection"] = connection
-        try:
-            command.upgrade(config, "head")
-        except CommandError as error:
-            raise StorageFailed(
-                f"the database schema is not one this version of Headgate knows ({error}): it was written by a newer "
-                "version; upgrade Headgate or restore the state folder's copy"
-            ) from error
-
-
-@contextmanager
-def _migration_lock(connection: Connection) -> Iterator[None]:
-    """A transaction that no other migration of this database runs beside."""
-    if connection.dialect.name != "sqlite":
-        with connection.begin():
-            connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-            yield
-        return
-    driver: Any = connection.connection.driver_connection
-    driver.execute(f"PRAGMA busy_timeout={_MIGRATION_BUSY_MS}")
-    try:
-        with connection.execution_options(sqlite_begin="BEGIN IMMEDIATE").begin():
-            yield
-    finally:
-        driver.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
 
 
 @contextmanager

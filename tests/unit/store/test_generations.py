@@ -44,7 +44,7 @@ def test_a_write_that_fails_leaves_no_gap(store: Store) -> None:
 def test_no_write_is_beside_another_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """So nothing with a higher number can be read before something with a lower one."""
     one = place.open("one")
-    monkeypatch.setattr(database, "_BUSY_MS", 0)
+    monkeypatch.setattr(database, "BUSY_MS", 0)
     impatient = place.open("other", more="&options=-c%20lock_timeout%3D1" if place.postgres else "")
     with one.transactions.write() as write:
         write.add_numbered(event("first"))

@@ -20,9 +20,10 @@ from sqlalchemy import Engine, MetaData, create_engine, make_url, text
 
 from headgate.errors import StorageFailed
 from headgate.store import EventRecord, open_store
-from headgate.store.database import migration_config
+from headgate.store.migrating import migration_config, newest_migration
 from headgate.store.migrations.first_spec import spec_of
 from headgate.store.models import Base
+from headgate.store.schema import NEWEST
 from support.models import TESTS
 from unit.store_harness import Place
 
@@ -179,13 +180,20 @@ def test_a_state_folder_that_a_gateway_made_is_whole(tmp_path: Path) -> None:
     store.close()
 
 
-def test_models_and_migrations_agree(empty_place: Place) -> None:
+@pytest.mark.parametrize("begun", ["empty", "old"])
+def test_models_and_migrations_agree(empty_place: Place, request: pytest.FixtureRequest, begun: str) -> None:
+    if begun == "old":
+        request.getfixturevalue("old_place")
     empty_place.open().close()
     engine = engine_of(empty_place)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Base.metadata) == []
     engine.dispose()
+
+
+def test_an_empty_database_gets_the_newest_schema() -> None:
+    assert newest_migration() == NEWEST
 
 
 def test_a_schema_from_the_future_is_refused(empty_place: Place) -> None:

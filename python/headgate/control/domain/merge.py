@@ -1,6 +1,6 @@
 """The three-way merge: a document changes live traffic only where its ``traffic`` differs from the document before it.
 
-Not here: reading documents (``documents``), the other changes of live traffic (``traffic``). Next: ``resolve``.
+Not here: reading documents (``documents``), the other changes of live traffic (``traffic``). Next: ``spec``.
 """
 
 from __future__ import annotations

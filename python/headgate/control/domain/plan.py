@@ -1,6 +1,6 @@
 """The plan of a write: what moves, what loads, what the reader should know. Pure.
 
-Not here: computing the new state (``traffic``, ``merge``). Next: ``writer``.
+Not here: computing the new state (``traffic``, ``merge``). Next: ``writes``.
 """
 
 from __future__ import annotations

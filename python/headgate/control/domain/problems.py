@@ -1,6 +1,6 @@
 """Errors as ``application/problem+json`` (RFC 9457): the one place where a code becomes a status.
 
-Not here: which code an error has (``errors``), how an answer is sent (``admin``). Next: ``operations``.
+Not here: which code an error has (``errors``), how an answer is sent (``admin``). Next: ``writes``.
 The statuses are those of ``rust/core/src/error.rs``; a test compares the two.
 """
 

@@ -1,7 +1,7 @@
 """Live traffic of one endpoint and every way it may change. Pure: values in, values out, no clock, no store, no data plane.
 
 Not here: who may ask and when it takes effect (``service``), how slots move within a table (``SetWeights``, Rust).
-Next: ``merge`` (a document against live traffic), then ``service``.
+Next: ``merge`` (a document against live traffic).
 
 Where a rollback goes, as a state machine of ``(champion, last_good)``:
 

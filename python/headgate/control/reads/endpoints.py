@@ -1,6 +1,6 @@
 """What can be read: endpoints, traffic, versions, history, explanations. Nothing here changes anything.
 
-Not here: writes (``changes``, ``writer``). Next: ``service``.
+Not here: writes (``writes``). Next: ``service``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, cast
 from headgate.control.domain.merge import Declared, differences
 from headgate.control.domain.plan import document_diff, slots_moved
 from headgate.control.domain.revision import Revision, read_revision
-from headgate.control.domain.shares import format_shares, owners
+from headgate.control.domain.shares import format_shares
 from headgate.control.domain.traffic import Block
 from headgate.control.reads.views import (
     AuditView,
@@ -277,10 +277,9 @@ def _declared(declared: Declared) -> DeclaredView:
 
 
 def _key_shares(current: Revision) -> dict[str, str]:
-    count: dict[str, int] = {}
-    for owner in owners(current.traffic.champion, current.traffic.table):
-        count[owner] = count.get(owner, 0) + 1
-    return format_shares(count)
+    given = current.traffic.weights()
+    rest = SLOTS - sum(given.values())
+    return format_shares({**given, current.traffic.champion: rest} if rest else given)
 
 
 def _request_shares(recent: Mapping[str, RecentView]) -> dict[str, str] | None:

@@ -1,6 +1,6 @@
 """Documents that lie in files: each one is applied once for each content of it, the endpoints of a file side by side.
 
-Not here: what a document changes (``changes``), reading one that an API call sends (``sources``). Next: ``service``.
+Not here: what a document changes (``decisions``), reading one that an API call sends (``sources``). Next: ``service``.
 
 Endpoints are independent, so that one whose load hangs keeps no other from being served. Documents of the same endpoint, in whatever
 file, are applied in the order in which their files were handed over.

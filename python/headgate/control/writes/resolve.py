@@ -1,6 +1,6 @@
 """From a document to a spec: models into the artifact store, names against their pins, the baseline fitted.
 
-Not here: reading documents (``documents``), copying and hashing (``registry``), fitting (``drift``). Next: ``changes``.
+Not here: reading documents (``documents``), copying and hashing (``registry``), fitting (``drift``). Next: ``decisions``.
 Everything here blocks: run it in a thread.
 """
 

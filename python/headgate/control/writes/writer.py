@@ -1,6 +1,6 @@
 """The write path: propose to the store, hand to the data plane, wait, confirm to the store, tell.
 
-Not here: what a write means (``changes``), the state at start (``repair``). Next: ``changes``.
+Not here: what a write means (``decisions``), the state at start (``repair``). Next: ``decisions``.
 
     decide (in memory)  ->  store: proposed  ->  data plane: ticket ... event  ->  store: applied | failed | superseded  ->  feed
 
