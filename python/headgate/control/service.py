@@ -298,6 +298,11 @@ class Control:
                 summaries.append(reads.summary(state, statuses.get(state.name, {})))
         return summaries
 
+    def current(self, endpoint: str) -> Revision | None:
+        """The revision in force; None if there is no such endpoint. Reads memory alone."""
+        state = self._endpoints.get(endpoint)
+        return None if state is None else state.current
+
     async def get(self, endpoint: str) -> EndpointView:
         """One endpoint."""
         state = self._known(endpoint)
