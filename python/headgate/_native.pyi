@@ -36,8 +36,8 @@ class Gateway:
     def cancel(self, name: str) -> None:
         """Ends the loads of an endpoint that are on their way, but for urgent ones: each is ``superseded``."""
 
-    def status(self) -> bytes:
-        """What is live: generation, endpoints, versions with state, placement and run times (JSON)."""
+    def status(self, endpoint: str | None = None) -> bytes:
+        """What is live: generation, endpoints (or one of them), versions with state, placement and run times (JSON)."""
 
     def reasons(self) -> list[str]:
         """Why no traffic should come, as far as the data plane knows: threads that do not come back from their runs."""

@@ -29,13 +29,18 @@ class LoopStatus:
 
 
 class Background:
-    """Supervises loops: a turn that fails is logged and counted, and the next turn tries again. Belongs to one event loop."""
+    """Supervises loops: a turn that fails is counted, and the next turn tries again. Belongs to one event loop.
+
+    The log has a failure once, however often it comes back without a good turn between.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """``clock`` gives the time in seconds since 1970."""
         self._clock = clock
         self._status: dict[str, LoopStatus] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._repeated: set[str] = set()
+        """The loops whose last turn failed."""
 
     def run(self, name: str, turn: Turn, pause_seconds: float = 0.0) -> None:
         """Repeats ``turn`` until :meth:`close`, with a pause after each; without one, the turn must wait for its own time."""
@@ -59,19 +64,24 @@ class Background:
             try:
                 await turn()
             except HeadgateError as error:
-                _log.error("%s: %s", name, error.message)
-                self._failed(name, error.message)
+                if self._failed(name, error.message):
+                    _log.error("%s: %s", name, error.message)
             except Exception as error:
-                _log.exception("%s: a defect; it is tried again", name)
-                self._failed(name, repr(error))
+                if self._failed(name, repr(error)):
+                    _log.exception("%s: a defect; it is tried again", name)
                 pause = max(pause, _PAUSE_AFTER_DEFECT_SECONDS)
             else:
                 self._status[name].last_success = self._clock()
+                self._repeated.discard(name)
             if pause:
                 await asyncio.sleep(pause)
 
-    def _failed(self, name: str, error: str) -> None:
+    def _failed(self, name: str, error: str) -> bool:
+        """Notes a failure; whether it is another one than that of the turn before."""
         status = self._status[name]
+        is_new = name not in self._repeated or status.last_error != error
+        self._repeated.add(name)
         status.failures += 1
         status.last_failure = self._clock()
         status.last_error = error
+        return is_new

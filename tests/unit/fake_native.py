@@ -91,7 +91,7 @@ class FakeNative:
         self._tell(event="removed", ticket=self._ticket, endpoint=name, generation=self._generation)
         return self._ticket
 
-    def status(self) -> bytes:
+    def status(self, endpoint: str | None = None) -> bytes:
         endpoints = {
             name: {
                 "revision": served["revision"],
@@ -109,6 +109,7 @@ class FakeNative:
                 },
             }
             for name, served in self.served.items()
+            if endpoint in (None, name)
         }
         return json.dumps({"generation": self._generation, "ready": True, "endpoints": endpoints}).encode()
 

@@ -304,6 +304,11 @@ class Control:
                 summaries.append(reads.summary(state, statuses.get(state.name, {})))
         return summaries
 
+    def current(self, endpoint: str) -> Revision | None:
+        """The revision in force; None if there is no such endpoint. Reads memory alone."""
+        state = self._endpoints.get(endpoint)
+        return None if state is None else state.current
+
     async def get(self, endpoint: str) -> EndpointView:
         """One endpoint."""
         state = self._known(endpoint)
@@ -482,7 +487,7 @@ class Control:
         return state
 
     async def _status(self, endpoint: str) -> Status:
-        return status_of(await self._context.io(self._context.plane.status), endpoint)
+        return status_of(await self._context.io(lambda: self._context.plane.status(endpoint)), endpoint)
 
     def _busy(self, state: EndpointState) -> str | None:
         if state.answered is None:

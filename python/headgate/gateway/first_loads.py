@@ -25,6 +25,7 @@ PATIENCE_SECONDS = 10.0
 #: early. Beyond that an endpoint's state is its own.
 READY_SECONDS = 60.0
 _MODELS_POLL_SECONDS = 2.0
+_LOOK_SECONDS = 0.2
 _log = logging.getLogger(__name__)
 
 
@@ -57,10 +58,13 @@ class FirstLoads:
         await self._apply_files()
         await self._read_models()
         while not self._plane.serves() and (pending := self._pending()):
-            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            # A file is over with the last of its documents, and the first one that is served is enough.
+            await asyncio.wait(pending, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         order = {str(path): at for at, path in enumerate(self._settings.documents)}
         self._failed.sort(key=lambda failed: order.get(failed[0], len(order)))
         if self._failed and not self._pending() and not await self._plane.list():
+            for place, why in self._failed[1:]:
+                self._tell(place, why)
             raise self._failed[0][1]
         self._is_decided = True
         for place, why in self._failed:
@@ -80,10 +84,10 @@ class FirstLoads:
             return []
         return [f"starting: still being loaded: {', '.join(late)}"]
 
-    async def watch(self) -> None:
-        """Keeps the endpoints of the folder up to date, for ever; ends when cancelled."""
+    def watch(self) -> None:
+        """Keeps the endpoints of the folder up to date from now on, as a loop of the control plane."""
         if self._models is not None:
-            await self._models.watch(_MODELS_POLL_SECONDS)
+            self._plane.background.run("models_folder", self._models.turn, _MODELS_POLL_SECONDS)
 
     async def close(self) -> None:
         """Leaves what is loaded still; idempotent."""
@@ -159,7 +163,7 @@ class FirstLoads:
     def _tell(self, place: str, why: HeadgateError) -> None:
         told = {"document": place, "code": why.code}
         _log.error(
-            "%s was not applied, what was applied of it before is served: %s", place, why.message, extra=told
+            "%s was not applied, what was applied of it before stays: %s", place, why.message, extra=told
         )
 
     # === the folder ===

@@ -173,7 +173,7 @@ class Process:
         asyncio.get_running_loop().add_reader(self._native.event_fd(), plane.pump)
         first = self._first_loads = FirstLoads(settings, plane)
         await first.run(self._open_data_ports)
-        self._spawn(first.watch())
+        first.watch()
         await self._first_token(tokens)
         await self._open_data_ports()
         await self._listeners["admin"].start()

@@ -127,11 +127,9 @@ DECLARED: tuple[Declared, ...] = (
     Declared(
         "headgate_models_refused",
         "gauge",
-        "How often files came with other bytes under a version's name; gone once the first bytes are back.",
-        lambda facts: [
-            ({"endpoint": one["endpoint"], "version": one["version"]}, one["count"])
-            for one in _distinct(facts.refusals)
-        ],
+        "How often models or their folders were refused: other bytes under a version's name, or what does not load; gone once "
+        "it is mended. `headgate models` has the reasons.",
+        lambda facts: _refused(facts.refusals),
     ),
     Declared(
         "headgate_control_connections",
@@ -182,6 +180,12 @@ def families(facts: Facts) -> list[Metric]:
     return [declared.family(facts) for declared in DECLARED]
 
 
-def _distinct(refusals: Sequence[Mapping[str, Any]]) -> Iterable[Mapping[str, Any]]:
+def _refused(refusals: Sequence[Mapping[str, Any]]) -> Samples:
     """One per endpoint and version: a second sample with the same labels would make the whole page invalid."""
-    return {(one["endpoint"], one["version"]): one for one in refusals}.values()
+    counts: dict[tuple[str, str], int] = {}
+    for one in refusals:
+        key = (one["endpoint"] or "", one["version"] or "")
+        counts[key] = max(counts.get(key, 0), one["count"])
+    return [
+        ({"endpoint": endpoint, "version": version}, count) for (endpoint, version), count in counts.items()
+    ]

@@ -2,12 +2,13 @@
 tree.
 
 Read in this order: ``manifest``, ``external``, ``source`` (what belongs to a model), ``store`` (where it is
-kept), ``registry`` (pins and refusals), ``tree`` and ``sync`` (a ``--models`` folder). Not here: documents,
+kept), ``registry`` (pins), ``refusals``, ``tree``, ``versions`` and ``sync`` (a ``--models`` folder). Not here: documents,
 traffic.
 """
 
 from headgate.registry.manifest import Entry, Manifest
-from headgate.registry.registry import Pins, Refusal, Refused, Registry
+from headgate.registry.refusals import Refusal, Refusals
+from headgate.registry.registry import Pins, Refused, Registry
 from headgate.registry.source import Unsettled
 from headgate.registry.store import ArtifactStore, Collected
 from headgate.registry.sync import Admitted, Failed, SyncResult, TreeSync
@@ -23,6 +24,7 @@ __all__ = [
     "Manifest",
     "Pins",
     "Refusal",
+    "Refusals",
     "Refused",
     "Registry",
     "Skipped",

@@ -6,16 +6,14 @@ here: files (``store``), watching (``sync``). Next: ``tree``.
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from headgate.errors import Conflict, StorageFailed
+from headgate.registry.refusals import Refusal, Refusals
 from headgate.registry.store import ArtifactStore
 
-MAX_REFUSALS = 1000
-"""How many refusals are listed; all are counted."""
+_SOURCE = "bytes"
 
 
 class Pins(Protocol):
@@ -40,25 +38,13 @@ class Refused(Conflict):
         self.found = found
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A refusal that stands: ``count`` times since the start, last with the digest ``found``."""
-
-    endpoint: str
-    version: str
-    pinned: str
-    found: str
-    count: int
-
-
 class Registry:
     """Brings models in under a name and version, and holds them to their first digest; thread-safe."""
 
     def __init__(self, store: ArtifactStore, pins: Pins) -> None:
         self.store = store
         self._pins = pins
-        self._lock = threading.Lock()
-        self._refusals: dict[tuple[str, str], Refusal] = {}
+        self.refused = Refusals()
 
     def admit(self, endpoint: str, version: str, path: Path) -> str:
         """Takes in the model at ``path`` as this version and returns its digest; blocking, hashes every file.
@@ -87,24 +73,18 @@ class Registry:
         return self._pins.get(endpoint, version)
 
     def refusals(self) -> list[Refusal]:
-        """The refusals that stand, by endpoint and version; gone once the pinned bytes are back."""
-        with self._lock:
-            return sorted(self._refusals.values(), key=lambda r: (r.endpoint, r.version))
+        """Every refusal that stands, of whatever source, by endpoint and version."""
+        return self.refused.all()
 
     def forget(self, endpoint: str, version: str) -> None:
         """The refusal stands no more: the files that were refused are gone or whole again."""
-        with self._lock:
-            self._refusals.pop((endpoint, version), None)
+        self.refused.drop(_SOURCE, (endpoint, version))
 
     def _refuse(self, endpoint: str, version: str, pinned: str, found: str) -> Refused:
-        key = (endpoint, version)
-        with self._lock:
-            known = self._refusals.get(key)
-            if known is not None:
-                self._refusals[key] = replace(known, found=found, count=known.count + 1)
-            elif len(self._refusals) < MAX_REFUSALS:
-                self._refusals[key] = Refusal(endpoint, version, pinned, found, 1)
-        return Refused(endpoint, version, pinned, found)
+        error = Refused(endpoint, version, pinned, found)
+        refusal = Refusal(error.message, endpoint, version, pinned=pinned, found=found)
+        self.refused.put(_SOURCE, (endpoint, version), refusal)
+        return error
 
     def _is_sound(self, digest: str) -> bool:
         """Whether the artifact is in the store and whole; a damaged one is repaired from the same bytes."""

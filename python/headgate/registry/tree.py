@@ -1,6 +1,7 @@
 """The tree of a ``--models`` folder: ``<endpoint>/<version>/model.onnx``, found without reading any model.
 
-Hidden folders and folders without a ``model.onnx`` (a copy under way) are passed over. Next: ``sync``.
+Hidden folders are passed over. What looks like a model, an endpoint or a version and is none of it is listed with the reason, a
+copy under way included. Next: ``sync``.
 """
 
 from __future__ import annotations
@@ -28,10 +29,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A folder that looks like an endpoint or version and is not taken, and why."""
+    """A folder or model that is not taken, and why, as the end of a sentence that begins with its path."""
 
     folder: Path
     reason: str
+    endpoint: str | None = None
+    """Whose folder it is or lies in, if it could be one's."""
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +57,26 @@ def survey(root: Path) -> Survey:
     entries."""
     walk = _Walk(root)
     found: list[Found] = []
-    for endpoint, folder in walk.folders(root, "endpoint"):
-        for version, inner in walk.folders(folder, "version"):
+    endpoints = walk.folders(root, None)
+    if not endpoints and not walk.skipped:
+        walk.skipped.append(Skipped(root, f"is empty: it should hold <endpoint>/<version>/{MODEL}"))
+    for endpoint, folder in endpoints:
+        before = len(walk.skipped)
+        versions = walk.folders(folder, endpoint)
+        if not versions and len(walk.skipped) == before:
+            walk.skipped.append(
+                Skipped(folder, f"holds no version: it should hold <version>/{MODEL}", endpoint)
+            )
+        for version, inner in versions:
             try:
                 whole = (inner / MODEL).is_file()
             except OSError as error:
-                walk.skipped.append(Skipped(inner, f"cannot be read: {error.strerror}"))
+                walk.skipped.append(Skipped(inner, f"cannot be read: {error.strerror}", endpoint, version))
                 continue
             if whole:
                 found.append(Found(endpoint, version, inner))
             else:
-                walk.skipped.append(Skipped(inner, f"holds no {MODEL} (yet)"))
+                walk.skipped.append(Skipped(inner, f"holds no {MODEL} (yet)", endpoint, version))
     found.sort(key=lambda f: (f.endpoint, natural_key(f.version)))
     return Survey(found, walk.skipped)
 
@@ -84,50 +97,61 @@ class _Walk:
         self._root = root.resolve()
         self._left = MAX_ENTRIES
 
-    def folders(self, parent: Path, what: str) -> list[tuple[str, Path]]:
+    def folders(self, parent: Path, endpoint: str | None) -> list[tuple[str, Path]]:
         """The usable subfolders of ``parent``: their names and real paths, sorted by name.
 
-        A ``parent`` that cannot be read is passed over, unless it is the root.
+        ``endpoint`` is whose folder ``parent`` is, ``None`` for the root. A ``parent`` that cannot be read is passed over,
+        unless it is the root.
         """
         try:
             with os.scandir(parent) as entries:
-                names = []
-                for entry in entries:
-                    self._left -= 1
-                    if self._left < 0:
-                        raise StorageFailed(
-                            f"{self._root} has more than {MAX_ENTRIES} entries: is it a model tree?"
-                        )
-                    if not entry.name.startswith(".") and _is_folder(entry):
-                        names.append(entry.name)
+                names = [entry.name for entry in entries if self._is_folder(entry, endpoint)]
         except OSError as error:
-            if what == "endpoint":
+            if endpoint is None:
                 missing = isinstance(error, FileNotFoundError)
                 why = "does not exist" if missing else f"cannot be read: {error.strerror}"
                 raise StorageFailed(f"{parent} {why}; it should hold <endpoint>/<version>/{MODEL}") from None
             if not isinstance(error, FileNotFoundError):  # else it was taken away while the scan ran
-                self.skipped.append(Skipped(parent, f"cannot be read: {error.strerror}"))
+                self.skipped.append(Skipped(parent, f"cannot be read: {error.strerror}", endpoint))
             return []
-        return [(name, real) for name in sorted(names) if (real := self._usable(parent / name, name, what))]
+        return [(name, real) for name in sorted(names) if (real := self._usable(parent / name, endpoint))]
 
-    def _usable(self, path: Path, name: str, what: str) -> Path | None:
-        if not is_name(name):
-            self.skipped.append(Skipped(path, f"its name is not valid for {what}s: use A-Z a-z 0-9 . _ -"))
+    def _is_folder(self, entry: os.DirEntry[str], endpoint: str | None) -> bool:
+        """Whether it is a folder or a link to one; a model in its place is passed over with the reason."""
+        self._left -= 1
+        if self._left < 0:
+            raise StorageFailed(f"{self._root} has more than {MAX_ENTRIES} entries: is it a model tree?")
+        if entry.name.startswith("."):
+            return False
+        path = Path(entry.path)
+        try:
+            if entry.is_dir():
+                return True
+            lost = entry.is_symlink() and not path.exists()
+        except OSError:  # a link to itself
+            lost = True
+        if lost:
+            self.skipped.append(Skipped(path, "is a link to nothing", endpoint))
+        elif path.suffix == ".onnx":
+            place = f"{endpoint or path.stem}/1/{MODEL}"
+            self.skipped.append(
+                Skipped(path, f"lies beside the folders of versions: move it to {place}", endpoint or None)
+            )
+        return False
+
+    def _usable(self, path: Path, endpoint: str | None) -> Path | None:
+        what = "version" if endpoint else "endpoint"
+        if not is_name(path.name):
+            reason = f"its name is not valid for {what}s: use A-Z a-z 0-9 . _ -"
+            self.skipped.append(Skipped(path, reason, endpoint))
             return None
+        names = (endpoint, path.name) if endpoint else (path.name, None)
         try:
             real = path.resolve()
         except (OSError, RuntimeError) as error:
-            self.skipped.append(Skipped(path, f"cannot be read: {error}"))
+            self.skipped.append(Skipped(path, f"cannot be read: {error}", *names))
             return None
         if self._root not in real.parents:
-            self.skipped.append(Skipped(path, f"is a link that leaves {self._root}"))
+            self.skipped.append(Skipped(path, f"is a link that leaves {self._root}", *names))
             return None
         return real
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder or a link to one; what cannot be told (a link to itself) is none."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False

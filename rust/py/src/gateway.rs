@@ -98,8 +98,10 @@ impl Gateway {
         })
     }
 
-    fn status(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
-        outside(py, || Ok(door::json(&self.here()?.status())))
+    #[pyo3(signature = (endpoint=None))]
+    fn status(&self, py: Python<'_>, endpoint: Option<&str>) -> PyResult<Vec<u8>> {
+        let wanted = |name: &str| endpoint.is_none_or(|endpoint| endpoint == name);
+        outside(py, || Ok(door::json(&self.here()?.status_of(wanted))))
     }
 
     fn reasons(&self, py: Python<'_>) -> PyResult<Vec<String>> {

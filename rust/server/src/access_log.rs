@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -210,8 +211,13 @@ impl AccessLog {
     }
 }
 
+/// Opens a log. A pipe without a reader fails at once: waiting for one would hold the caller for ever.
 fn open(path: &Path) -> Result<File> {
-    File::options().create(true).append(true).open(path).map_err(|error| {
+    let open = |flags| File::options().create(true).append(true).custom_flags(flags).open(path);
+    // A pipe that has a reader is opened once more, to wait in its own thread if the reader is slow.
+    let file =
+        open(libc::O_NONBLOCK).and_then(|file| if file.metadata()?.is_file() { Ok(file) } else { open(0) });
+    file.map_err(|error| {
         Error::invalid(format!("the access log {} cannot be opened: {error}", path.display()))
     })
 }
@@ -333,6 +339,17 @@ mod tests {
         assert!(log.stop(Instant::now() + Duration::from_secs(10)));
         assert!(written(&moved).contains("between") && !written(&moved).contains("after"));
         assert_eq!((written(&path).lines().count(), log.dropped.load(Relaxed)), (1, 0));
+    }
+
+    #[test]
+    fn a_pipe_without_a_reader_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(AccessLog::open(&path, 1.0).is_err());
+        let both = File::options().read(true).write(true).open(&path).unwrap();
+        assert!(AccessLog::open(&path, 1.0).unwrap().reopen().is_ok());
+        drop(both);
     }
 
     #[test]

@@ -82,6 +82,26 @@ def test_one_document_of_a_file_keeps_no_other_of_it_waiting(tmp_path: Path) -> 
     play(work)
 
 
+def test_a_document_of_a_file_that_is_served_late_is_not_waited_for_with_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(first_loads, "PATIENCE_SECONDS", 0.0)
+
+    async def work() -> None:
+        file = described(tmp_path, "all.yaml", ("a", "w1"), ("b", "x1"))
+        plane = hanging("w1", "x1")
+        start = asyncio.create_task(Running(settings(tmp_path, file), plane).__aenter__())
+        await until(lambda: {("apply", "a"), ("apply", "b")} <= set(map(tuple, plane.calls)))
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        plane.release("x1")
+        gate = await start
+        assert set(gate.plane.served) == {"b"}
+        await gate.__aexit__()
+
+    play(work)
+
+
 def test_documents_of_one_endpoint_are_applied_in_the_order_of_the_files(tmp_path: Path) -> None:
     async def work() -> None:
         files = [described(tmp_path, f"{n}.yaml", ("a", f"v{n}")) for n in (3, 1, 2)]

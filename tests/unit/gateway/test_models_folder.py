@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from headgate import background
 from headgate.documents import Document
 from headgate.errors import StorageFailed
 from headgate.gateway.models_folder import ModelsFolder
@@ -41,6 +42,11 @@ class Scene:
 
     def heard(self, part: str) -> bool:
         return any(part in text for text in self.said)
+
+    async def refused(self) -> dict[str, str]:
+        """Why, by the place below the folder."""
+        listed = (await self.gate.control.models())["refusals"]
+        return {str(Path(one["folder"]).relative_to(self.tree)): one["message"] for one in listed}
 
 
 def play(folder: Path, work: Callable[[Scene], Awaitable[None]], native: FakeNative | None = None) -> None:
@@ -111,8 +117,9 @@ def test_other_bytes_under_a_served_name_are_refused_and_change_nothing(tmp_path
         view = await scene.gate.control.get("digits")
         assert view["versions"]["1"]["digest"] == digest
         assert view["traffic"]["champion"] == "1"
-        (refusal,) = (await scene.gate.control.models())["refusals"]
-        assert (refusal["endpoint"], refusal["version"]) == ("digits", "1")
+        waits, refusal = (await scene.gate.control.models())["refusals"]
+        assert (refusal["endpoint"], refusal["version"], refusal["pinned"]) == ("digits", "1", digest)
+        assert (waits["endpoint"], waits["version"], waits["pinned"]) == ("digits", None, None)
         assert scene.heard("refused: ")
         assert scene.heard("new folders wait")
         scene.place("digits", "1")
@@ -190,7 +197,7 @@ def test_a_file_that_is_no_model_is_said_and_keeps_no_other_waiting(tmp_path: Pa
         assert set(await scene.versions()) == {"1"}
         assert [one["name"] for one in await scene.gate.control.list()] == ["digits"]
         assert scene.heard("broken")
-        assert scene.heard("half-copied holds no model.onnx")
+        assert scene.heard("half-copied: holds no model.onnx")
 
     play(tmp_path, work)
 
@@ -268,9 +275,12 @@ def test_the_watch_outlives_a_pass_that_fails(tmp_path: Path, monkeypatch: pytes
             raise TypeError("a defect")
 
         monkeypatch.setattr(scene.folder, "sync", sync)
-        watch = asyncio.create_task(scene.folder.watch(0.001))
+        monkeypatch.setattr(background, "_PAUSE_AFTER_DEFECT_SECONDS", 0.001)
+        loops = background.Background(lambda: 7.0)
+        loops.run("models_folder", scene.folder.turn)
         await until(lambda: len(passes) > 2)
-        watch.cancel()
+        await loops.close()
+        assert loops.status()["models_folder"].failures > 2
         assert sum("a defect" in text for text in scene.said) == 1
 
     play(tmp_path, work)
@@ -289,15 +299,140 @@ def test_an_endpoint_whose_load_hangs_keeps_no_other_waiting(
                 await released.wait()
             return await apply(document, **options)
 
+        async def only_bad_is_left() -> None:
+            async with asyncio.timeout(60):
+                while await scene.folder.sync(patience_seconds=0.2) != ["bad"]:
+                    pass
+
         monkeypatch.setattr(scene.gate.control, "apply", hang)
-        assert await scene.folder.sync(patience_seconds=0.5) == ["bad"]
+        await only_bad_is_left()
         assert await scene.versions("good") == {"1": "champion"}
         # The next pass neither begins it again nor waits for it.
         scene.place("later", "1")
-        assert await scene.folder.sync(patience_seconds=0.5) == ["bad"]
+        await only_bad_is_left()
         assert await scene.versions("later") == {"1": "champion"}
         released.set()
         assert await scene.folder.sync() == []
         assert await scene.versions("bad") == {"1": "champion"}
+
+    play(tmp_path, work)
+
+
+def test_what_is_no_number_is_loaded_without_traffic_and_a_line_says_so(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        for version in ("1.9.9", "v1.10.0", "1.10.1-rc1", "old", "Untitled"):
+            scene.place("digits", version, SECOND if version == "old" else FIRST)
+        (scene.tree / "digits" / "latest").symlink_to("v1.10.0")
+        await scene.folder.sync()
+        roles = await scene.versions()
+        assert roles.pop("v1.10.0") == "champion"
+        assert roles == dict.fromkeys(["1.9.9", "1.10.1-rc1", "old", "Untitled", "latest"], "idle")
+        assert scene.gate.live() == ("v1.10.0", [], "")
+        for said in (
+            "latest is a link to v1.10.0: it is loaded and gets no traffic yet",
+            "old is no number: it is loaded",
+            "1.10.1-rc1 is not a number alone, but begins with one: it is loaded",
+            "headgate traffic digits Untitled=10%",
+        ):
+            assert scene.heard(said)
+        assert await scene.refused() == {}
+
+    play(tmp_path, work)
+
+
+def test_a_word_that_is_alone_is_champion_and_what_comes_later_gets_nothing(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        scene.place("digits", "production")
+        await scene.folder.sync()
+        assert await scene.versions() == {"production": "champion"}
+        scene.place("digits", "7", SECOND)
+        scene.place("digits", "backup")
+        await scene.folder.sync()
+        assert await scene.versions() == {"production": "champion", "7": "idle", "backup": "idle"}
+        assert scene.heard("backup is no number: it is loaded")
+        assert scene.heard("digits: 7 is loaded")
+
+    play(tmp_path, work)
+
+
+def test_several_words_are_not_served_until_something_says_which(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        scene.place("digits", "old")
+        scene.place("digits", "new", SECOND)
+        scene.place("two", "a")
+        scene.place("two", "b", SECOND)
+        scene.place("other", "1")
+        await scene.folder.sync()
+        assert [one["name"] for one in await scene.gate.control.list()] == ["other"]
+        assert "none of new, old is a number" in (await scene.refused())["digits"]
+        await scene.folder.sync()
+        assert sum("none of new, old" in text for text in scene.said) == 1
+        scene.place("digits", "1")
+        shutil.rmtree(scene.tree / "two" / "b")
+        await scene.folder.sync()
+        assert (await scene.versions())["1"] == "champion"
+        assert await scene.versions("two") == {"a": "champion"}
+        assert await scene.refused() == {}
+
+    play(tmp_path, work)
+
+
+def test_what_did_not_load_is_listed_with_its_reason_until_it_is_mended(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        scene.gate.native.failing["2"] = "unsupported operator"
+        scene.gate.native.failing["9"] = "unsupported operator"
+        scene.place("good", "1")
+        scene.place("good", "2", SECOND)
+        scene.place("good", "3")
+        scene.place("champion", "9")
+        cut = scene.place("cut", "1") / "model.onnx"
+        cut.write_bytes(FIRST.read_bytes()[:40])
+        shutil.copy(FIRST, scene.place("loose", "x").with_name("model.onnx"))
+        shutil.rmtree(scene.tree / "loose" / "x")
+        shutil.copy(FIRST, scene.tree / "lost.onnx")
+        (scene.tree / "empty" / "1").mkdir(parents=True)
+        (scene.tree / "none").mkdir()
+        (scene.tree / "bad name" / "1").mkdir(parents=True)
+        (scene.tree / "away").symlink_to("/proc")
+        await scene.folder.sync()
+        refused = await scene.refused()
+        reasons = {
+            "good/2": "unsupported operator",
+            "champion": "unsupported operator",
+            "cut/1": "not an ONNX model, or not whole",
+            "loose/model.onnx": "move it to loose/1/model.onnx",
+            "lost.onnx": "move it to lost/1/model.onnx",
+            "empty/1": "holds no model.onnx (yet)",
+            "none": "holds no version",
+            "bad name": "its name is not valid for endpoints",
+            "away": "is a link that leaves",
+        }
+        assert refused.keys() == reasons.keys()
+        for place, reason in reasons.items():
+            assert reason in refused[place]
+            assert sum(f"{place}: " in text for text in scene.said) == 1
+        assert (await scene.versions("good"))["3"] == "champion"
+        shutil.rmtree(scene.tree)
+        for version in ("1", "2", "3"):
+            scene.place("good", version, SECOND if version == "2" else FIRST)
+        scene.gate.native.failing.clear()
+        await scene.folder.sync()
+        assert await scene.refused() == {}
+        assert set(await scene.versions("good")) == {"1", "2", "3"}
+
+    play(tmp_path, work)
+
+
+def test_a_folder_that_is_empty_or_gone_is_listed_as_such(tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        await scene.folder.sync()
+        assert "is empty" in (await scene.refused())["."]
+        scene.tree.rmdir()
+        with pytest.raises(StorageFailed):
+            await scene.folder.sync()
+        assert "does not exist" in (await scene.refused())["."]
+        scene.place("digits", "1")
+        await scene.folder.sync()
+        assert await scene.refused() == {}
 
     play(tmp_path, work)

@@ -79,6 +79,7 @@ def test_folders_that_cannot_be_read_are_passed_over(tmp_path: Path, monkeypatch
     assert [(f.endpoint, f.version) for f in taken.found] == [("a", "1")]
     assert sorted((s.folder.name, s.reason) for s in taken.skipped) == [
         ("closed", "cannot be read: Permission denied"),
+        ("loop", "is a link to nothing"),
         ("shut", "cannot be read: Permission denied"),
     ]
 

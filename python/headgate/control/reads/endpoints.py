@@ -12,7 +12,7 @@ from typing import Any, cast
 from headgate.control.domain.merge import Declared, differences
 from headgate.control.domain.plan import document_diff, slots_moved
 from headgate.control.domain.revision import Revision, read_revision
-from headgate.control.domain.shares import format_shares, owners
+from headgate.control.domain.shares import format_shares
 from headgate.control.domain.traffic import Block
 from headgate.control.reads.views import (
     AuditView,
@@ -234,11 +234,11 @@ def refusals(registry: Registry) -> list[RefusalView]:
         RefusalView(
             endpoint=refusal.endpoint,
             version=refusal.version,
+            folder=refusal.folder,
             pinned=refusal.pinned,
             found=refusal.found,
             count=refusal.count,
-            message=f"{refusal.version} of {refusal.endpoint} came with other bytes; the pinned artifact goes on "
-            "serving; give the new model a new version",
+            message=refusal.message,
         )
         for refusal in registry.refusals()
     ]
@@ -277,10 +277,9 @@ def _declared(declared: Declared) -> DeclaredView:
 
 
 def _key_shares(current: Revision) -> dict[str, str]:
-    count: dict[str, int] = {}
-    for owner in owners(current.traffic.champion, current.traffic.table):
-        count[owner] = count.get(owner, 0) + 1
-    return format_shares(count)
+    given = current.traffic.weights()
+    rest = SLOTS - sum(given.values())
+    return format_shares({**given, current.traffic.champion: rest} if rest else given)
 
 
 def _request_shares(recent: Mapping[str, RecentView]) -> dict[str, str] | None:

@@ -246,12 +246,16 @@ class ModelView(TypedDict):
 
 
 class RefusalView(TypedDict):
-    """A version that came with other bytes than the ones it stands for; the pinned ones go on serving."""
+    """A model, or a folder that should hold one, that was refused: other bytes than the version stands for, or what does not load.
 
-    endpoint: str
-    version: str
-    pinned: str
-    found: str
+    ``pinned`` (these bytes go on serving) and ``found`` are digests, and null unless a version came with other bytes.
+    """
+
+    endpoint: str | None
+    version: str | None
+    folder: str | None
+    pinned: str | None
+    found: str | None
     count: int
     message: str
 

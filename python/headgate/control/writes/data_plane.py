@@ -35,8 +35,8 @@ class DataPlane(Protocol):
     def cancel(self, name: str) -> None:
         """Ends the loads of an endpoint that are on their way, but for urgent ones."""
 
-    def status(self) -> bytes:
-        """What is live."""
+    def status(self, endpoint: str | None = None) -> bytes:
+        """What is live, of all endpoints or of one."""
 
     def exposition(self, open_metrics: bool, compact: bool) -> bytes:
         """All counters as text."""

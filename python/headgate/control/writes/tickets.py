@@ -65,7 +65,7 @@ class Tickets:
                 _tell(waiting, event)
             elif event.get("event") == "lost":
                 lost = True
-            else:
+            elif not self._closed:
                 _log.warning("the data plane answered a ticket that nobody holds: %s", event)
         if lost:
             self._find_out()
