@@ -38,6 +38,7 @@ COMMANDS: dict[str, Entry] = {
     "operations": Entry("journal", "Show a change that outlived its request, or wait for its end."),
     "whoami": Entry("journal", "Say which gateway is called, and as whom."),
     "token": Entry("tokens", "Make, list and revoke admin tokens."),
+    "state": Entry("state", "Look after what a gateway keeps, whether it runs or not."),
     "context": Entry("context", "Name gateways, each with its address and its token."),
     "doctor": Entry("doctor", "Check this machine."),
     "completion": Entry("shells", "Print the script for completion in a shell."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,30 @@ def test_who_lost_the_token_makes_one_on_the_state_folder_while_the_gateway_runs
             "token", "create", "--offline", "--state", str(tmp_path), "--name", "a", "--role", "viewer"
         )
         assert (nowhere.exit_code, "headgate.db" in nowhere.stderr) == (3, True)
+
+    play(work)
+
+
+def test_the_state_is_checked_beside_the_gateway_and_damage_is_named(tmp_path: Path) -> None:
+    async def work() -> None:
+        folder = tmp_path / "state"
+        shell = Shell(folder)
+        async with Running(settings(tmp_path, written(tmp_path, document(TRAFFIC)))):
+            await shell.ok("freeze", "digits")
+            assert "whole (endpoints: 1, files of models: 0)" in await shell.ok("state", "check")
+        blob = folder / "blobs" / "sha256" / ("ab" * 32)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(b"model")
+        with sqlite3.connect(folder / "headgate.db") as database:
+            database.execute("UPDATE revisions SET body = replace(body, 'v2', 'v9') WHERE n = 2")
+        damaged = await shell("state", "check")
+        assert damaged.exit_code == 1
+        first, second = damaged.stdout.splitlines()
+        assert first.startswith("damaged: revision 2 of digits: ")
+        assert second.startswith(f"damaged: {blob}: its bytes are sha256:")
+        found = json.loads((await shell("state", "check", "--json")).stdout)
+        assert [one["revision"] for one in found["revisions"]] == [2]
+        assert (await shell("state", "check", "--state", str(tmp_path / "nothing"))).exit_code == 3
 
     play(work)
 
