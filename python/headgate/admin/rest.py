@@ -20,6 +20,7 @@ from headgate.documents import parse_duration
 from headgate.errors import InvalidArgument
 
 _AUDIT_MAX = 1000
+_OPERATIONS_MAX = 1000
 
 
 class Rest:
@@ -56,6 +57,11 @@ class Rest:
         before = asked.number("before", 1, 10**18)
         entries = await self._control.audit(endpoint=asked.query("endpoint"), limit=limit, before=before)
         return JSONResponse({"entries": entries})
+
+    async def operations(self, asked: Asked) -> Response:
+        """Operations, newest first."""
+        limit = asked.number("limit", 1, _OPERATIONS_MAX) or 50
+        return JSONResponse({"operations": await self._control.operations.list(limit)})
 
     async def operation(self, asked: Asked) -> Response:
         """One operation."""

@@ -163,6 +163,13 @@ def _other_calls(r: Rest) -> list[ApiCall]:
             query=("endpoint", "limit", "before"),
         ),
         _read(
+            "/v1/operations",
+            r.operations,
+            {"operations": [results.OperationView]},
+            "Changes that outlived their requests, newest first.",
+            "limit",
+        ),
+        _read(
             "/v1/operations/{id}", r.operation, results.OperationView, "A change that outlived its request."
         ),
         ApiCall("GET", "/v1/tokens", "admin", r.tokens, {"tokens": [TokenView]}, "All tokens."),

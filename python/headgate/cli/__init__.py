@@ -35,7 +35,9 @@ COMMANDS: dict[str, Entry] = {
     "models": Entry("models", "List models, and what was refused or did not load."),
     "events": Entry("events", "Show what happened, or follow what happens."),
     "audit": Entry("journal", "Show who changed what, and how it ended."),
-    "operations": Entry("journal", "Show a change that outlived its request, or wait for its end."),
+    "operations": Entry(
+        "journal", "List changes that outlived their requests, or show one, or wait for its end."
+    ),
     "whoami": Entry("journal", "Say which gateway is called, and as whom."),
     "token": Entry("tokens", "Make, list and revoke admin tokens."),
     "state": Entry("state", "Look after what a gateway keeps, whether it runs or not."),

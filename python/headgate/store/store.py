@@ -224,6 +224,11 @@ class Store:
         with self.transactions.read() as session:
             return session.get(OperationRecord, operation_id)
 
+    def operations(self, *, limit: int) -> list[OperationRecord]:
+        """Operations that run or have ended, newest first."""
+        with self.transactions.read() as session:
+            return journal.operations(session, limit)
+
     def running_operations(self) -> list[OperationRecord]:
         """What a stop left running."""
         with self.transactions.read() as session:

@@ -75,6 +75,19 @@ def test_an_operation_is_shown_and_waited_for(end: dict[str, object], code: int,
     assert says in waited.output
 
 
+def test_operations_are_listed() -> None:
+    fake = FakeAdmin({"GET /v1/operations": ok({"operations": [FAILED, DONE]})})
+    result = call(fake, "operations", "--limit", "7")
+    assert result.exit_code == 0, result.output
+    assert fake.last.url.params["limit"] == "7"
+    first, second = result.stdout.splitlines()[1:]
+    assert first.split("  ")[0] == "3f9a"
+    assert "v2 does not load" in first
+    assert "v1, 5% to v2" in second
+    assert call(fake, "operations", "-o", "name").stdout == "3f9a\n3f9a\n"
+    assert call(fake, "operations", "--wait").exit_code == 2
+
+
 def test_an_operation_that_does_not_end_in_time_is_exit_code_3() -> None:
     gateway = Operation(DONE)
     assert gateway.run("operations", "3f9a", "--wait", "--timeout", "0.5").exit_code == 3

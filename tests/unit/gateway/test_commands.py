@@ -52,6 +52,7 @@ READS = [
     ("events",),
     ("events", "digits", "--after", "1"),
     ("whoami",),
+    ("operations",),
 ]
 
 
