@@ -109,7 +109,7 @@ class _TargetFinder:
             written = self._variables.get("HEADGATE_ADMIN")
             made_for = admin_address(written, "HEADGATE_ADMIN") if written else None
             yield _Credential("HEADGATE_TOKEN", lambda: variable, made_for)
-        # Who names a state folder needs no file of contexts, and is not kept by a broken one.
+        # With a state folder the file of contexts is not needed, and a broken one must not be in the way.
         if self._named is not None:
             yield self._of_state()
             yield from self._of_context()
