@@ -89,6 +89,23 @@ def test_a_folder_that_appears_later_gets_no_traffic_and_the_command_is_said(tmp
     play(tmp_path, work)
 
 
+def test_unchanged_endpoints_are_looked_at_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Describing all of them for each of them would make the start of a thousand take minutes."""
+
+    async def work(scene: Scene) -> None:
+        for number in range(5):
+            scene.place(f"model{number}", "1")
+        await scene.folder.sync()
+        asked: list[str | None] = []
+        monkeypatch.setattr(scene.gate.native, "status", asked.append)
+        applied = len(scene.gate.native.given)
+        await ModelsFolder(scene.tree, scene.gate.control).sync()
+        assert asked == []
+        assert len(scene.gate.native.given) == applied
+
+    play(tmp_path, work)
+
+
 def test_live_traffic_stays_where_a_person_moved_it(tmp_path: Path) -> None:
     async def work(scene: Scene) -> None:
         scene.place("digits", "1")
