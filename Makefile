@@ -126,6 +126,10 @@ bench-lifecycle: $(STAMPS)/native  ## swaps under load, a thousand models, ten t
 bench-scrapes: $(STAMPS)/native  ## bytes and time of a page of /metrics, for each version
 	$(PY) -m benches.scrapes
 
+.PHONY: bench-commands
+bench-commands: $(STAMPS)/native  ## wall and processor time of client commands
+	$(PY) -m benches.commands
+
 .PHONY: bench-restart
 bench-restart: $(STAMPS)/native  ## from the death of a supervised gateway to the next process and its ready line
 	$(PY) -m benches.restart

@@ -107,6 +107,9 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        if len(hosts) > 1:
+            raise InvalidArgument("Host is given twice")
         host = headers.get("host", "").lower()
         self._check_host(host)
         _check_origin(headers.getlist("origin"), host)

@@ -26,7 +26,10 @@ _QUERY: dict[str, tuple[Schema, str]] = {
         {"type": "string"},
         "The document's absolute path on the gateway's machine, for file: references.",
     ),
-    "force": ({"type": "boolean", "default": False}, "Removes an endpoint that has traffic."),
+    "force": (
+        {"type": "boolean", "default": False},
+        "Removes an endpoint that has traffic, or revokes the last admin token.",
+    ),
     "limit": ({"type": "integer", "minimum": 1}, "At most so many."),
     "before": ({"type": "integer", "minimum": 1}, "Only what is older than this one."),
     "window": ({"type": "string", "examples": ["24h"]}, "How far back."),
@@ -35,6 +38,7 @@ _QUERY: dict[str, tuple[Schema, str]] = {
 }
 _PATH: dict[str, Schema] = {
     "endpoint": {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"},
+    "version": {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"},
     "n": {"type": "integer", "minimum": 1},
     "id": {"type": "string"},
 }

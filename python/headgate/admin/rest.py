@@ -13,13 +13,14 @@ from starlette.types import ASGIApp
 
 from headgate.admin.asked import Asked
 from headgate.admin.bodies import NewToken
-from headgate.admin.stream import KEEP_ALIVE_SECONDS, EventStream
+from headgate.admin.open_streams import OpenStreams
 from headgate.admin.tokens import Tokens
 from headgate.control import Control
 from headgate.documents import parse_duration
 from headgate.errors import InvalidArgument
 
 _AUDIT_MAX = 1000
+_OPERATIONS_MAX = 1000
 
 
 class Rest:
@@ -29,10 +30,16 @@ class Rest:
         """The objects that answer."""
         self._control = control
         self._tokens = tokens
+        self._streams = OpenStreams(tokens)
 
     async def models(self, _asked: Asked) -> Response:
         """Pins and refusals."""
         return JSONResponse(await self._control.models())
+
+    async def unpin(self, asked: Asked) -> Response:
+        """Lets a version's name stand for other bytes."""
+        call = asked.call()
+        return JSONResponse(await self._control.unpin(asked.endpoint, asked.path("version"), call=call))
 
     async def events(self, asked: Asked) -> ASGIApp:
         """The event stream; with ``follow=false`` only what is stored."""
@@ -42,7 +49,7 @@ class Rest:
         after = None if said is None else int(said)
         follow = asked.flag("follow", default=True)
         events = self._control.events(after) if follow else self._control.stored_events(after or 0)
-        return EventStream(events, asked.query("endpoint"), KEEP_ALIVE_SECONDS)
+        return self._streams.answer(asked.principal.id, events, asked.query("endpoint"))
 
     async def audit(self, asked: Asked) -> Response:
         """The audit."""
@@ -50,6 +57,11 @@ class Rest:
         before = asked.number("before", 1, 10**18)
         entries = await self._control.audit(endpoint=asked.query("endpoint"), limit=limit, before=before)
         return JSONResponse({"entries": entries})
+
+    async def operations(self, asked: Asked) -> Response:
+        """Operations, newest first."""
+        limit = asked.number("limit", 1, _OPERATIONS_MAX) or 50
+        return JSONResponse({"operations": await self._control.operations.list(limit)})
 
     async def operation(self, asked: Asked) -> Response:
         """One operation."""
@@ -83,10 +95,11 @@ class Rest:
         return JSONResponse(made, 201, {"cache-control": "no-store"})
 
     async def revoke_token(self, asked: Asked) -> Response:
-        """Ends a token."""
-        return JSONResponse(
-            await asyncio.to_thread(self._tokens.revoke, asked.path("id"), asked.principal.name)
-        )
+        """Ends a token, and the event streams that it opened."""
+        token, by, force = asked.path("id"), asked.principal.name, asked.flag("force")
+        revoked = await asyncio.to_thread(lambda: self._tokens.revoke(token, by, force=force))
+        self._streams.end(token)
+        return JSONResponse(revoked)
 
     async def whoami(self, asked: Asked) -> Response:
         """Who the caller is."""

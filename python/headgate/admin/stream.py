@@ -1,13 +1,13 @@
 """Server-sent events (WHATWG HTML, section 9.2): one answer that goes on until the reader leaves or the gateway stops.
 
-Not here: what is sent (``control.feed``). Next: ``endpoints``.
+Not here: what is sent (``control.feed``), which streams a token has (``open_streams``). Next: ``open_streams``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 from starlette.types import Receive, Scope, Send
@@ -48,28 +48,48 @@ class EventStream:
     """An ASGI answer that writes events as they come and a comment when none came for a while."""
 
     def __init__(
-        self, events: AsyncIterator[EventRecord], endpoint: str | None, keep_alive_seconds: float
+        self,
+        events: AsyncIterator[EventRecord],
+        endpoint: str | None,
+        keep_alive_seconds: float,
+        is_allowed: Callable[[], Awaitable[bool]],
     ) -> None:
-        """Only events of ``endpoint``, when one is named."""
+        """Only events of ``endpoint``, when one is named. It is asked again and again whether the reader is still allowed."""
         self._events = events
         self._endpoint = endpoint
         self._keep_alive_seconds = keep_alive_seconds
+        self._is_allowed = is_allowed
+        self._ended = asyncio.Event()
+
+    def end(self) -> None:
+        """Ends it now."""
+        self._ended.set()
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
-        """Ends with the events, or when the reader leaves."""
+        """Ends with the events, when the reader leaves, or when it is not allowed any more."""
         await send({"type": "http.response.start", "status": 200, "headers": _HEAD})
         await send({"type": "http.response.body", "body": b": open\n\n", "more_body": True})
         gone = asyncio.ensure_future(_disconnected(receive))
         writer = asyncio.ensure_future(self._write(send))
+        refused = asyncio.ensure_future(self._refused())
         try:
-            await asyncio.wait({gone, writer}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({gone, writer, refused}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (gone, writer):
+            for task in (gone, writer, refused):
                 task.cancel()
             with suppress(asyncio.CancelledError):
                 await writer
         if not gone.done() or gone.cancelled():
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _refused(self) -> None:
+        """Returns when it was ended, or when the reader is not allowed any more."""
+        while not self._ended.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), self._keep_alive_seconds)
+                return
+            if not await self._is_allowed():
+                return
 
     async def _write(self, send: Send) -> None:
         following = asyncio.ensure_future(anext(self._events, None))

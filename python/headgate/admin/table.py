@@ -143,6 +143,15 @@ def _other_calls(r: Rest) -> list[ApiCall]:
     token = "/v1/tokens/{id}"  # noqa: S105 - a path
     return [
         _read("/v1/models", r.models, views.Models, "Every version with its digest, and what was refused."),
+        ApiCall(
+            "DELETE",
+            "/v1/models/{endpoint}/{version}",
+            "admin",
+            r.unpin,
+            results.PinView,
+            "Lets a version's name stand for other bytes; refused while the endpoint has the version.",
+            query=("reason",),
+        ),
         _read("/v1/events", r.events, "text/event-stream", "Events as they happen.", "endpoint", "follow"),
         ApiCall(
             "GET",
@@ -152,6 +161,13 @@ def _other_calls(r: Rest) -> list[ApiCall]:
             {"entries": [views.AuditView]},
             "Who did what, newest first.",
             query=("endpoint", "limit", "before"),
+        ),
+        _read(
+            "/v1/operations",
+            r.operations,
+            {"operations": [results.OperationView]},
+            "Changes that outlived their requests, newest first.",
+            "limit",
         ),
         _read(
             "/v1/operations/{id}", r.operation, results.OperationView, "A change that outlived its request."
@@ -168,6 +184,14 @@ def _other_calls(r: Rest) -> list[ApiCall]:
             "json",
             status=201,
         ),
-        ApiCall("DELETE", token, "admin", r.revoke_token, TokenView, "Ends a token."),
+        ApiCall(
+            "DELETE",
+            token,
+            "admin",
+            r.revoke_token,
+            TokenView,
+            "Ends a token; the last admin token only when forced.",
+            query=("force",),
+        ),
         _read("/v1/whoami", r.whoami, {"name": str, "role": str, "token": str}, "Who the caller is."),
     ]

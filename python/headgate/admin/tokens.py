@@ -28,6 +28,9 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 """From least to most; each may do what those before it may."""
 
 _FIRST = "first"
+OFFLINE = "offline"
+"""Who makes a token on the state folder, without the gateway."""
+_OWN_NAMES = frozenset({_FIRST, OFFLINE, "headgate", "serve"})
 FIRST_TOKEN_FILE = "admin-token"  # noqa: S105 - a file name
 _ALPHABET = string.digits + string.ascii_letters
 _KID_LETTERS = 8
@@ -101,6 +104,10 @@ class Tokens:
             raise InvalidArgument(f"role: {role!r} is not a role; there are {', '.join(ROLES)}")
         if not name or len(name) > _NAME_MAX or not name.isprintable():
             raise InvalidArgument(f"name: it needs 1 to {_NAME_MAX} printable characters")
+        if name in _OWN_NAMES:
+            raise InvalidArgument(
+                f"name: {name!r} is what the gateway calls itself in the audit; take another one"
+            )
         if expires_seconds is not None and expires_seconds <= 0:
             raise InvalidArgument("expires_in: it must be longer than nothing")
         record, text = self._make(name, role, expires_seconds)
@@ -122,9 +129,10 @@ class Tokens:
         """All tokens, oldest first, revoked and expired ones included."""
         return [_view(record) for record in self._store.tokens.list()]
 
-    def revoke(self, token_id: str, by: str) -> TokenView:
-        """Ends a token at once; idempotent."""
-        record = self._store.tokens.revoke(token_id, self._audit(by, "token_revoke", {"token": token_id}))
+    def revoke(self, token_id: str, by: str, *, force: bool = False) -> TokenView:
+        """Ends a token at once; idempotent. :class:`Conflict` for the last admin token, unless forced."""
+        audit = self._audit(by, "token_revoke", {"token": token_id})
+        record = self._store.tokens.revoke(token_id, audit, force=force)
         if record is None:
             raise NotFound(f"there is no token {token_id!r}")
         return _view(record)
@@ -142,6 +150,11 @@ class Tokens:
             raise refused
         self._touch(record)
         return Principal(record.id, record.name, cast(Role, record.role))
+
+    def is_usable(self, token_id: str) -> bool:
+        """Whether a token is neither revoked nor expired."""
+        record = self._store.tokens.get(token_id)
+        return record is not None and self._usable(record)
 
     def _usable(self, record: TokenRecord) -> bool:
         return record.revoked is None and (

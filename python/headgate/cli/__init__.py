@@ -6,6 +6,9 @@ session.py for what all client commands share, serve.py for the one that runs a 
 
 from __future__ import annotations
 
+import io
+import sys
+
 import click
 
 import headgate
@@ -29,12 +32,15 @@ COMMANDS: dict[str, Entry] = {
     "explain": Entry("explanation", "Say which version answers a caller, and why."),
     "history": Entry("history", "List the revisions of an endpoint, or show one with its differences."),
     "drift": Entry("drift", "Compare live inputs and outputs with the baseline; what matters comes first."),
-    "models": Entry("models", "List models, and what was refused."),
+    "models": Entry("models", "List models, and what was refused or did not load."),
     "events": Entry("events", "Show what happened, or follow what happens."),
     "audit": Entry("journal", "Show who changed what, and how it ended."),
-    "operations": Entry("journal", "Show a change that outlived its request, or wait for its end."),
+    "operations": Entry(
+        "journal", "List changes that outlived their requests, or show one, or wait for its end."
+    ),
     "whoami": Entry("journal", "Say which gateway is called, and as whom."),
     "token": Entry("tokens", "Make, list and revoke admin tokens."),
+    "state": Entry("state", "Look after what a gateway keeps, whether it runs or not."),
     "context": Entry("context", "Name gateways, each with its address and its token."),
     "doctor": Entry("doctor", "Check this machine."),
     "completion": Entry("shells", "Print the script for completion in a shell."),
@@ -61,3 +67,7 @@ def main() -> None:
       headgate get
       headgate traffic digits v2=5%
     """
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal's encoding does not have, such as an arrow, is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

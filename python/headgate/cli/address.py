@@ -30,7 +30,7 @@ class AdminAddress:
 
     @property
     def is_private(self) -> bool:
-        """Whether nobody can read along: TLS, or this machine."""
+        """Whether what is sent there cannot be read on the way: TLS, or this machine."""
         return self.scheme == "https" or _is_loopback(self.host)
 
 

@@ -36,7 +36,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timing:
     """How long an answer may take, and how time passes meanwhile; tests replace it."""
 
     connect_seconds: float = 5.0
@@ -49,13 +49,11 @@ class Patience:
 class AdminClient:
     """The admin API of one gateway; use it as a context manager."""
 
-    def __init__(
-        self, target: Target, transport: Transport | None = None, patience: Patience = Patience()
-    ) -> None:
+    def __init__(self, target: Target, transport: Transport | None = None, timing: Timing = Timing()) -> None:
         self.address = target.address
         self._headers = {"authorization": f"Bearer {target.token}", "accept": "application/json"}
-        self._transport = transport or HttpTransport(target.address, patience.connect_seconds)
-        self._patience = patience
+        self._transport = transport or HttpTransport(target.address, timing.connect_seconds)
+        self._timing = timing
 
     def __enter__(self) -> AdminClient:
         return self
@@ -118,12 +116,12 @@ class AdminClient:
 
     def operation(self, operation_id: str, wait_seconds: float = 0.0) -> dict[str, Any]:
         """An operation, once it has ended or ``wait_seconds`` have passed."""
-        end = self._patience.clock() + wait_seconds
+        end = self._timing.clock() + wait_seconds
         while True:
             found: dict[str, Any] = self.get(f"/operations/{segment(operation_id)}").body
-            if found["status"] != "running" or self._patience.clock() >= end:
+            if found["status"] != "running" or self._timing.clock() >= end:
                 return found
-            self._patience.sleep(_POLL_SECONDS)
+            self._timing.sleep(_POLL_SECONDS)
 
     def _write(
         self,
@@ -133,11 +131,11 @@ class AdminClient:
         headers: Mapping[str, str],
         content: bytes | None,
     ) -> Answer:
-        """A write; one that takes longer goes on as an operation, which is followed while patience lasts."""
+        """A write; one that takes longer goes on as an operation, which is followed for ``write_seconds``."""
         answer = self._call(method, path, params, {"prefer": "respond-async", **headers}, content)
         if answer.status != 202:
             return answer
-        ended = self.operation(answer.body["id"], self._patience.write_seconds)
+        ended = self.operation(answer.body["id"], self._timing.write_seconds)
         if ended["status"] == "running":
             raise UnreachableError(
                 f"the change of {ended['endpoint']} goes on; follow it with `headgate operations {ended['id']} --wait`"
@@ -154,7 +152,7 @@ class AdminClient:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
     ) -> Answer:
-        seconds = self._patience.read_seconds if method == "GET" else self._patience.write_seconds
+        seconds = self._timing.read_seconds if method == "GET" else self._timing.write_seconds
         sent = {**self._headers, **(headers or {})}
         response = self._transport.send(Request(method, _target(path, params), sent, content, seconds))
         if not 200 <= response.status < 300:

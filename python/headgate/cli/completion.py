@@ -66,15 +66,15 @@ def _names_of_endpoints(admin: AdminClient) -> list[str]:
 
 
 def _asked(context: click.Context, incomplete: str, ask: Callable[[AdminClient], Iterable[Any]]) -> list[str]:
-    from headgate.cli.client import Patience
+    from headgate.cli.client import Timing
     from headgate.cli.session import surroundings_of
-    from headgate.cli.target import Where
+    from headgate.cli.target import GatewayOptions
 
     around, given = surroundings_of(context), context.params
 
     def known() -> Iterable[Any]:
-        where = Where(given.get("admin"), given.get("state"), given.get("context"))
-        with around.client(where, Patience(read_seconds=_SECONDS, connect_seconds=_SECONDS)) as admin:
+        options = GatewayOptions(given.get("admin"), given.get("state"), given.get("context"))
+        with around.client(options, Timing(read_seconds=_SECONDS, connect_seconds=_SECONDS)) as admin:
             return ask(admin)
 
     return _silently(known, incomplete)

@@ -18,7 +18,7 @@ _STDIN = Path("-")
 
 
 @dataclass(frozen=True)
-class Given:
+class ReadDocument:
     """One document and the file it came from."""
 
     path: Path
@@ -48,11 +48,11 @@ def file_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
-def read_all(files: Sequence[Path], root: Path | None) -> list[Given]:
+def read_all(files: Sequence[Path], root: Path | None) -> list[ReadDocument]:
     """Every document of every file, all parsed before the first is used: a fault in the last one changes nothing."""
     if not files:
         raise click.UsageError("name at least one file; - is stdin")
-    return [Given(path, document) for path in files for document in parse_file(path, root)]
+    return [ReadDocument(path, document) for path in files for document in parse_file(path, root)]
 
 
 def parse_file(path: Path, root: Path | None) -> list[Document]:

@@ -18,13 +18,14 @@ from headgate.cli import output
 from headgate.cli import session as cli
 from headgate.cli.changes import dry, show_change
 from headgate.cli.client import AdminClient, if_match
-from headgate.cli.document_files import Given, file_arguments, parse_file, read_all
+from headgate.cli.document_files import ReadDocument, file_arguments, parse_file, read_all
 from headgate.cli.endpoints import revision_of
 from headgate.cli.exits import EXIT_NO, EXIT_USAGE, failures
 from headgate.cli.output import Format, Lines
 from headgate.cli.plan_view import plan_view
 from headgate.cli.session import Session
-from headgate.documents import json_schema
+from headgate.cli.text import escape
+from headgate.documents import Document, json_schema, locate_files
 from headgate.errors import HeadgateError, NotFound, PolicyInvalid
 
 _root = click.option(
@@ -44,13 +45,14 @@ _remote = click.option(
 
 @click.command()
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of documents instead.")
+@click.option("--remote", is_flag=True, help="The models lie on another machine: do not look for them.")
 @_root
 @file_arguments
 @cli.output_options
-def validate(files: tuple[Path, ...], schema: bool, root: Path | None, form: Format) -> None:
+def validate(files: tuple[Path, ...], schema: bool, remote: bool, root: Path | None, form: Format) -> None:
     """Check documents without a gateway.
 
-    Every fault is listed with its path.
+    Every fault is listed with its path; a model or baseline that is not there is one.
 
     \b
     Example:
@@ -63,7 +65,7 @@ def validate(files: tuple[Path, ...], schema: bool, root: Path | None, form: For
         click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
         return
     with failures():
-        reports = [_report(path, root) for path in files]
+        reports = [_report(path, root, look=not remote) for path in files]
     output.show(
         form,
         {"files": reports},
@@ -168,20 +170,34 @@ def _precondition(client: AdminClient, endpoint: str, revision: int | None) -> d
         return {"if-none-match": "*"}
 
 
-def _parameters(one: Given, options: Mapping[str, Any]) -> dict[str, str]:
+def _parameters(one: ReadDocument, options: Mapping[str, Any]) -> dict[str, str]:
     """The query of a PUT."""
     return ({} if options["remote"] else one.source) | (
         {"take_traffic": "true"} if options["take_traffic"] else {}
     )
 
 
-def _report(path: Path, root: Path | None) -> dict[str, Any]:
-    """One file's endpoints, or its faults."""
+def _report(path: Path, root: Path | None, *, look: bool) -> dict[str, Any]:
+    """One file's endpoints without a fault, and the faults of the others."""
     try:
         documents = parse_file(path, root)
     except PolicyInvalid as error:
         return {"file": str(path), "endpoints": [], "faults": error.detail["faults"]}
-    return {"file": str(path), "endpoints": [document.name for document in documents], "faults": []}
+    missing = {document.name: _missing_files(document) if look else [] for document in documents}
+    return {
+        "file": str(path),
+        "endpoints": [name for name, faults in missing.items() if not faults],
+        "faults": [fault for faults in missing.values() for fault in faults],
+    }
+
+
+def _missing_files(document: Document) -> list[dict[str, Any]]:
+    try:
+        locate_files(document)
+    except PolicyInvalid as error:
+        faults: list[dict[str, Any]] = error.detail["faults"]
+        return faults
+    return []
 
 
 def _checked(reports: list[dict[str, Any]]) -> Lines:
@@ -195,4 +211,4 @@ def _valid_names(reports: list[dict[str, Any]]) -> Lines:
 def _fault_words(file: str, fault: Mapping[str, Any]) -> str:
     line = f":{fault['line']}" if fault["line"] is not None else ""
     where = f"{fault['path']}: " if fault["path"] else ""
-    return f"{file}{line}: {where}{fault['message']}"
+    return escape(f"{file}{line}: {where}{fault['message']}")

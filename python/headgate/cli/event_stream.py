@@ -15,7 +15,7 @@ from headgate.cli.transport import Stream
 from headgate.errors import Draining
 
 _LONGEST_PAUSE_SECONDS = 45.0
-"""The gateway writes a comment every 15 s; after three that did not come nobody is there."""
+"""The gateway writes a comment every 15 s; a connection on which three did not come is lost."""
 _LINE_BYTES = 4 << 20
 _FIRST_BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF_SECONDS = 30.0

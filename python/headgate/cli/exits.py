@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NoReturn
 import click
 
 from headgate.cli.output import words
+from headgate.cli.text import escape
 from headgate.errors import HeadgateError
 
 EXIT_NO = 1
@@ -112,5 +113,6 @@ def fail(error: HeadgateError, *, conflict: int = EXIT_REFUSED, hint: str | None
 
 def _fault(fault: Any) -> str:
     if not isinstance(fault, dict):
-        return str(fault)
-    return f"{fault['path']}: {fault['message']}" if fault.get("path") else str(fault.get("message", ""))
+        return escape(str(fault))
+    message = f"{fault['path']}: {fault['message']}" if fault.get("path") else str(fault.get("message", ""))
+    return escape(message)

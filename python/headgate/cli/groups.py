@@ -6,12 +6,19 @@ Not here: which commands there are (``__init__``). Next: session.py.
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import click
 from click.exceptions import NoSuchCommand
 from click.shell_completion import CompletionItem
+
+_TRY_AGAIN = 3
+"""As in ``exits``, which help does not import."""
 
 Arity = Mapping[str, bool]
 """Each option, and whether a value follows it."""
@@ -47,12 +54,12 @@ class Group(click.Group):
         for at in commands:
             command = self.get_command(ctx, args[at])
             if command is not None and _options_end(args, dict(_options_of(command))) == at:
-                return _behind(args, at)
+                return _command_first(args, at)
         end = _options_end(args, self.shared_options)
         if end is not None and end < len(args) and not ctx.resilient_parsing:
             raise NoSuchCommand(args[end], possibilities=self.list_commands(ctx), ctx=ctx)
         # An option that no command has: the command that follows says what it is near to.
-        return _behind(args, commands[0]) if commands else args
+        return _command_first(args, commands[0]) if commands else args
 
     shared_options: Arity = {
         "--admin": True,
@@ -80,6 +87,17 @@ class LazyGroup(Group):
         super().__init__(*args, **more)  # type: ignore[arg-type]
         self._entries = entries
 
+    def main(self, *args: Any, **more: Any) -> Any:
+        """Runs the command line; output that cannot be written, on a full disk, is one line and no traceback."""
+        try:
+            return super().main(*args, **more)
+        except OSError as error:
+            # What is buffered cannot be written either, and Python would say so at its end.
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            click.echo(f"headgate: the output could not be written: {error.strerror or error}", err=True)
+            sys.exit(_TRY_AGAIN)
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         """All of them, in the order in which help lists them."""
         return list(self._entries)
@@ -105,7 +123,7 @@ class LazyGroup(Group):
         return [CompletionItem(name, help=entry.help) for name, entry in found if name.startswith(incomplete)]
 
 
-def _behind(args: Sequence[str], at: int) -> list[str]:
+def _command_first(args: Sequence[str], at: int) -> list[str]:
     """The command at that place first, then the options before it, then the rest."""
     return [args[at], *args[:at], *args[at + 1 :]]
 

@@ -43,8 +43,15 @@ def audit(session: Session, endpoint: str | None, limit: int, before: int | None
 
 
 @click.command()
-@click.argument("operation_id", metavar="ID")
+@click.argument("operation_id", metavar="[ID]", required=False)
 @click.option("--wait", is_flag=True, help="Until it has ended.")
+@click.option(
+    "--limit",
+    default=20,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="How many without an ID, newest first.",
+)
 @click.option(
     "--timeout",
     metavar="SECONDS",
@@ -54,17 +61,23 @@ def audit(session: Session, endpoint: str | None, limit: int, before: int | None
     help="For --wait.",
 )
 @cli.client_options
-def operations(session: Session, operation_id: str, wait: bool, timeout: float) -> None:
-    """Show a change that outlived its request, or wait for its end.
+def operations(session: Session, operation_id: str | None, wait: bool, timeout: float, limit: int) -> None:
+    """List changes that outlived their requests, or show one, or wait for its end.
 
-    Exits as the change would have: 0 when it is done, the code of its error when it failed, 3 while it runs and
+    With an ID it exits as the change would have: 0 when it is done, the code of its error when it failed, 3 while it runs and
     --wait was over.
 
     \b
     Example:
+      headgate operations
       headgate operations 3f9a1c0b2d4e5f60
       headgate operations 3f9a1c0b2d4e5f60 --wait
     """
+    if operation_id is None:
+        if wait:
+            raise click.UsageError("--wait needs the ID of an operation")
+        _list_operations(session, limit)
+        return
     with session.client() as client:
         found = client.operation(operation_id, timeout if wait else 0.0)
     session.show(found, _operation, lambda data: [data["id"]])
@@ -91,6 +104,26 @@ def whoami(session: Session) -> None:
         lambda data: [f"{data['name']} ({data['role']}), token {data['token']}, at {data['admin']}"],
         lambda data: [data["name"]],
     )
+
+
+def _list_operations(session: Session, limit: int) -> None:
+    with session.client() as client:
+        found = client.get("/operations", {"limit": limit}).body
+    session.show(
+        found,
+        lambda data: _operations(data["operations"]),
+        lambda data: [one["id"] for one in data["operations"]],
+    )
+
+
+def _operations(operations: list[dict[str, Any]]) -> Lines:
+    made = Table("ID", "ENDPOINT", "KIND", "STATUS", "STARTED", "FINISHED", "MESSAGE")
+    for one in operations:
+        said = one["problem"]["detail"] if one["problem"] else (one["result"] or {}).get("message")
+        made.row(
+            one["id"], one["endpoint"], one["kind"], one["status"], one["started"], one["finished"], said
+        )
+    return made.lines()
 
 
 def _entries(entries: list[dict[str, Any]]) -> Lines:

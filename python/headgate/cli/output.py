@@ -46,7 +46,7 @@ def to_json(data: Any, indent: int | None = 2) -> str:
 
 def to_yaml(data: Any) -> str:
     """The same data as YAML."""
-    # Imported here: only who asks for YAML waits for its writer.
+    # Imported here: only a command that prints YAML waits for its writer.
     from ruamel.yaml import YAML
 
     writer = YAML(typ="safe", pure=True)

@@ -22,6 +22,8 @@ def plan_view(plan: Mapping[str, Any]) -> Lines:
         lines.append(f"  champion: {champion['from'] or 'none'} -> {champion['to']}")
     lines += [f"  {pair}: {slots / 100:g}% of keys" for pair, slots in plan["moves"].items()]
     lines += [f"  {verb}: {', '.join(plan[verb])}" for verb in ("load", "unload", "block") if plan[verb]]
+    if plan["rollback_to"] is not None:
+        lines.append(f"  a rollback then goes to {plan['rollback_to']}")
     return [*lines, *_indented(plan["notes"]), *plan["diff"].splitlines()]
 
 

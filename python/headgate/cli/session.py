@@ -18,12 +18,13 @@ import click
 
 from headgate.cli import completion, output
 from headgate.cli.address import AdminAddress
-from headgate.cli.client import AdminClient, Patience
+from headgate.cli.client import AdminClient, Timing
 from headgate.cli.exits import EXIT_TRY_AGAIN, exit_code, fail, failures
 from headgate.cli.output import FORMATS, Format, Names, View, words
-from headgate.cli.suggestions import meant
-from headgate.cli.target import Where, find_target
+from headgate.cli.suggestions import suggestion
+from headgate.cli.target import GatewayOptions, find_target
 from headgate.cli.transport import Transport
+from headgate.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from headgate.gateway.checks import Machine
@@ -47,15 +48,17 @@ class Surroundings:
     """What the command line takes from outside itself; the tests hand in another one as click's ``obj``."""
 
     variables: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    carry: Callable[[AdminAddress], Transport] | None = None
+    make_transport: Callable[[AdminAddress], Transport] | None = None
     """What carries requests to an address; HTTP if it is not given."""
-    patience: Patience = field(default_factory=Patience)
+    timing: Timing = field(default_factory=Timing)
     machine: Machine | None = None
 
-    def client(self, where: Where, patience: Patience) -> AdminClient:
-        """The admin API of the gateway that ``where`` and the variables name."""
-        target = find_target(where, self.variables)
-        return AdminClient(target, None if self.carry is None else self.carry(target.address), patience)
+    def client(self, options: GatewayOptions, timing: Timing) -> AdminClient:
+        """The admin API of the gateway that ``options`` and the variables name."""
+        target = find_target(options, self.variables)
+        return AdminClient(
+            target, None if self.make_transport is None else self.make_transport(target.address), timing
+        )
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,20 @@ class Session:
     """One client command: where it calls and how it prints."""
 
     surroundings: Surroundings
-    where: Where
+    options: GatewayOptions
     form: Format
 
     @contextmanager
     def client(self) -> Iterator[AdminClient]:
         """The admin API of the gateway that was named, or of the one on this machine."""
-        with self.surroundings.client(self.where, self.surroundings.patience) as client:
+        with self.surroundings.client(self.options, self.surroundings.timing) as client:
             yield client
+
+    def state_folder(self) -> Path:
+        """The state folder that is named, for a command that works on it without the gateway."""
+        if self.options.admin is not None or self.options.context is not None:
+            raise InvalidArgument("--offline works on a state folder: name it with --state, not a gateway")
+        return self.options.state_folder(self.surroundings.variables)
 
     def show(self, data: Any, view: View, names: Names) -> None:
         """Prints an answer: as a table that ``view`` draws, as JSON or YAML, or only its ``names``."""
@@ -120,8 +129,8 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
         form: Format,
         **rest: Any,
     ) -> None:
-        session = Session(surroundings_of(context), Where(admin, state, rest.pop("context")), form)
-        with failures(lambda error: meant(error, rest, session.client)):
+        session = Session(surroundings_of(context), GatewayOptions(admin, state, rest.pop("context")), form)
+        with failures(lambda error: suggestion(error, rest, session.client)):
             command(session, **rest)
 
     return functools.update_wrapper(wrapped, command, updated=())

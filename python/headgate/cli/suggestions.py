@@ -18,7 +18,7 @@ _LONGEST = 200
 """A name that is longer is no mistyped one, and comparing takes the square of its length."""
 
 
-def meant(
+def suggestion(
     error: HeadgateError, given: Mapping[str, Any], client: Callable[[], AbstractContextManager[AdminClient]]
 ) -> str | None:
     """``did you mean digits?``, when an endpoint or version that was given is near to one there is."""

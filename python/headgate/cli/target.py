@@ -26,12 +26,21 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Where:
+class GatewayOptions:
     """What the options of a command say about it; ``None`` where nothing was written."""
 
     admin: str | None = None
     state: Path | None = None
     context: str | None = None
+
+    def named_state(self, variables: Mapping[str, str]) -> Path | None:
+        """The state folder that the option or the variable names."""
+        written = variables.get("HEADGATE_STATE")
+        return self.state or (Path(written) if written else None)
+
+    def state_folder(self, variables: Mapping[str, str]) -> Path:
+        """The state folder that is named, else the usual one."""
+        return self.named_state(variables) or default_state(variables)
 
 
 @dataclass(frozen=True)
@@ -43,9 +52,9 @@ class _Credential:
     made_for: AdminAddress | None
 
 
-def find_target(where: Where, variables: Mapping[str, str]) -> Target:
+def find_target(options: GatewayOptions, variables: Mapping[str, str]) -> Target:
     """The target of a command; :class:`Unauthenticated` or :class:`PermissionDenied` without a token for it."""
-    finder = _Finder(where, variables)
+    finder = _TargetFinder(options, variables)
     address = finder.address()
     credential = _choose(finder, address)
     if not address.is_private:
@@ -66,27 +75,27 @@ def read_addresses(state: Path) -> dict[str, str]:
     return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
-class _Finder:
+class _TargetFinder:
     """What each source says, from the strongest to the weakest."""
 
-    def __init__(self, where: Where, variables: Mapping[str, str]) -> None:
-        if where.context is not None and (where.admin is not None or where.state is not None):
+    def __init__(self, options: GatewayOptions, variables: Mapping[str, str]) -> None:
+        if options.context is not None and (options.admin is not None or options.state is not None):
             raise InvalidArgument(
                 "--context names a gateway with its address and token: give it without --admin and --state"
             )
-        self._where = where
+        self._options = options
         self._variables = variables
-        self._named = where.state or self._path("HEADGATE_STATE")
-        self.state = self._named or default_state(variables)
+        self._named = options.named_state(variables)
+        self.state = options.state_folder(variables)
 
     def address(self) -> AdminAddress:
         """The first that is said."""
-        where, variable = self._where, self._variables.get("HEADGATE_ADMIN")
-        if where.admin is not None:
-            return admin_address(where.admin)
-        if where.context is not None:
-            return self._of(self._contexts().get(where.context))
-        if where.state is not None:
+        options, variable = self._options, self._variables.get("HEADGATE_ADMIN")
+        if options.admin is not None:
+            return admin_address(options.admin)
+        if options.context is not None:
+            return self._of(self._contexts().get(options.context))
+        if options.state is not None:
             return self._left_in_state()
         if variable:
             return admin_address(variable, "HEADGATE_ADMIN")
@@ -100,7 +109,7 @@ class _Finder:
             written = self._variables.get("HEADGATE_ADMIN")
             made_for = admin_address(written, "HEADGATE_ADMIN") if written else None
             yield _Credential("HEADGATE_TOKEN", lambda: variable, made_for)
-        # Who names a state folder needs no file of contexts, and is not kept by a broken one.
+        # With a state folder the file of contexts is not needed, and a broken one must not be in the way.
         if self._named is not None:
             yield self._of_state()
             yield from self._of_context()
@@ -109,7 +118,7 @@ class _Finder:
             yield self._of_state()
 
     def _of_context(self) -> Iterator[_Credential]:
-        found = self._context(self._where.context)
+        found = self._context(self._options.context)
         if found is not None:
             name, context = found
             yield _Credential(
@@ -137,12 +146,8 @@ class _Finder:
     def _of(self, context: Context) -> AdminAddress:
         return admin_address(context.admin, "the context's address")
 
-    def _path(self, variable: str) -> Path | None:
-        written = self._variables.get(variable)
-        return Path(written) if written else None
 
-
-def _choose(finder: _Finder, address: AdminAddress) -> _Credential:
+def _choose(finder: _TargetFinder, address: AdminAddress) -> _Credential:
     """The first token that was made for the address."""
     others = []
     for credential in finder.credentials():

@@ -31,16 +31,28 @@ def token() -> None:
 @click.option(
     "--expires", metavar="TIME", help="How long it is good for, such as 90d. [default: until revoked]"
 )
+@click.option(
+    "--offline",
+    is_flag=True,
+    help="Write it to the state folder, without a token and whether the gateway runs or not: for those who lost theirs.",
+)
 @cli.client_options
-def create(session: Session, name: str, role: str, expires: str | None) -> None:
+def create(session: Session, name: str, role: str, expires: str | None, offline: bool) -> None:
     """Make a token; its secret is printed this once.
 
     \b
     Example:
       headgate token create --name ci --role operator --expires 90d
+      headgate token create --offline --state /var/lib/headgate --name me --role admin
     """
-    with session.client() as client:
-        made = client.post("/tokens", {"name": name, "role": role, "expires_in": expires}).body
+    if offline:
+        # Imported here: it opens the database, and no other command waits for that.
+        from headgate.cli.offline import create_token
+
+        made = create_token(session.state_folder(), name, role, expires)
+    else:
+        with session.client() as client:
+            made = client.post("/tokens", {"name": name, "role": role, "expires_in": expires}).body
     session.show(made, lambda data: [data["secret"]], lambda data: [data["id"]])
     if session.for_person:
         words(f"token {made['id']} ({made['role']}) made for {made['name']}; the secret is not shown again")
@@ -64,8 +76,9 @@ def list_tokens(session: Session) -> None:
 
 @token.command()
 @click.argument("token_id", metavar="ID")
+@click.option("--force", is_flag=True, help="Even if it is the last admin token that can be used.")
 @cli.client_options
-def revoke(session: Session, token_id: str) -> None:
+def revoke(session: Session, token_id: str, force: bool) -> None:
     """Make a token worthless at once.
 
     \b
@@ -73,7 +86,8 @@ def revoke(session: Session, token_id: str) -> None:
       headgate token revoke 3f9a1c
     """
     with session.client() as client:
-        gone = client.delete(f"/tokens/{segment(token_id)}").body
+        params = {"force": "true"} if force else {}
+        gone = client.delete(f"/tokens/{segment(token_id)}", params=params).body
     session.show(
         gone,
         lambda data: [f"token {data['id']} ({data['name']}) revoked {data['revoked']}"],

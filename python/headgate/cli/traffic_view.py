@@ -27,4 +27,4 @@ def traffic_view(traffic: Mapping[str, Any]) -> Lines:
             traffic["share"]["keys"].get(version),
             requests.get(version),
         )
-    return [*made.lines(), *traffic["notes"]]
+    return [*made.lines(), f"a rollback goes to {traffic['rollback_to']}", *traffic["notes"]]

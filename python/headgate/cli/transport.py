@@ -82,10 +82,10 @@ class HttpTransport:
             self.close()
             if kept and request.method == "GET":
                 return self.send(request)
-            raise self._silent(error) from error
+            raise self._no_answer(error) from error
         except (http.client.HTTPException, OSError) as error:
             self.close()
-            raise self._silent(error) from error
+            raise self._no_answer(error) from error
 
     @contextmanager
     def stream(self, request: Request) -> Iterator[Stream]:
@@ -93,7 +93,7 @@ class HttpTransport:
         try:
             yield self._begin(request)
         except (http.client.HTTPException, OSError) as error:
-            raise self._silent(error) from error
+            raise self._no_answer(error) from error
         finally:
             self.close()
 
@@ -134,6 +134,11 @@ class HttpTransport:
             connection = http.client.HTTPConnection(host, port, timeout=self._connect_seconds)
         try:
             connection.connect()
+        except ssl.SSLCertVerificationError as error:
+            raise UnreachableError(
+                f"{self._address} is not trusted, and nothing was sent to it: {error.verify_message}; if the certificate is "
+                "one of your own, SSL_CERT_FILE names the authority that signed it"
+            ) from error
         except OSError as error:
             raise UnreachableError(
                 f"no gateway answers at {self._address} ({_reason(error)}); start one with `headgate serve`, or name "
@@ -141,14 +146,12 @@ class HttpTransport:
             ) from error
         return connection
 
-    def _silent(self, error: Exception) -> UnreachableError:
+    def _no_answer(self, error: Exception) -> UnreachableError:
         return UnreachableError(f"{self._address} did not answer: {_reason(error)}")
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "it took too long"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}"
     strerror = getattr(error, "strerror", None)
     return str(strerror or error or type(error).__name__)

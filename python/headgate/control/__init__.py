@@ -16,6 +16,7 @@ from headgate.control.domain.calls import (
     Settings,
 )
 from headgate.control.domain.results import Plan, Result
+from headgate.control.domain.revision import Revision
 from headgate.control.service import Control, Readiness
 from headgate.control.writes.data_plane import DataPlane, Native
 from headgate.control.writes.document_files import DocumentFile
@@ -35,5 +36,6 @@ __all__ = [
     "Precondition",
     "Readiness",
     "Result",
+    "Revision",
     "Settings",
 ]

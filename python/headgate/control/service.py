@@ -18,7 +18,7 @@ from typing import Any
 
 from headgate.background import Background
 from headgate.control.domain.calls import INTERNAL, Call, Settings
-from headgate.control.domain.results import Result
+from headgate.control.domain.results import PinView, Result
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.traffic import Stamp, faults
 from headgate.control.reads import endpoints as reads
@@ -47,6 +47,7 @@ from headgate.control.writes.operations import Operations
 from headgate.control.writes.records import stored
 from headgate.control.writes.repair import Repair
 from headgate.control.writes.resolve import Intake, Resolver
+from headgate.control.writes.unpin import unpin
 from headgate.control.writes.writer import Decide, Writer
 from headgate.documents import Document, check_name, parse_weight
 from headgate.errors import Draining, HeadgateError, InvalidArgument, ModelNotFound
@@ -283,6 +284,11 @@ class Control:
         decide = self._decisions.delete(lambda state: None if force else self._busy(state))
         return await self._ordinary(endpoint, call, decide)
 
+    async def unpin(self, endpoint: str, version: str, *, call: Call = INTERNAL) -> PinView:
+        """Lets a version's name stand for other bytes; refused while the endpoint has the version."""
+        state = self._endpoints.get(endpoint) or EndpointState(endpoint)
+        return await unpin(self._context, self.registry, state, version, call)
+
     # === reads ===
 
     async def list(self) -> list[EndpointSummary]:
@@ -297,6 +303,11 @@ class Control:
             if state.current is not None:
                 summaries.append(reads.summary(state, statuses.get(state.name, {})))
         return summaries
+
+    def current(self, endpoint: str) -> Revision | None:
+        """The revision in force; None if there is no such endpoint. Reads memory alone."""
+        state = self._endpoints.get(endpoint)
+        return None if state is None else state.current
 
     async def get(self, endpoint: str) -> EndpointView:
         """One endpoint."""

@@ -13,13 +13,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from headgate.control import Control
+from headgate.control import Control, Revision
 from headgate.documents import Document, from_models_tree
-from headgate.errors import Conflict, HeadgateError, ModelLoadFailed, NotFound, PolicyInvalid, StorageFailed
+from headgate.errors import Conflict, HeadgateError, ModelLoadFailed, PolicyInvalid, StorageFailed
 from headgate.registry import Found, Refusal, Skipped, Survey, SyncResult, TreeSync, survey, versions
 
 _log = logging.getLogger(__name__)
@@ -132,7 +131,7 @@ class ModelsFolder:
 
     async def _apply(self, endpoint: str) -> str | None:
         """Why the folders were not applied; ``None`` if they were or need not be, and empty if they can be tried once more."""
-        present = await self._present(endpoint)
+        present = self._control.current(endpoint)
         if present is not None and not self._may_change(endpoint, present):
             return None
         self._pending.discard(endpoint)
@@ -140,7 +139,7 @@ class ModelsFolder:
             document = self._document(endpoint, present)
             if isinstance(document, str):
                 return document
-            if document is None or (present is not None and present["document_digest"] == document.digest):
+            if document is None or (present is not None and present.document.digest == document.digest):
                 return None
             await self._control.apply(document)
         except HeadgateError as error:
@@ -148,31 +147,25 @@ class ModelsFolder:
         self._tell(endpoint, document, present)
         return None
 
-    def _may_change(self, endpoint: str, present: Mapping[str, Any]) -> bool:
+    def _may_change(self, endpoint: str, present: Revision) -> bool:
         """Whether an endpoint that is served is this folder's and not frozen."""
-        if present["source"] != _source(endpoint):
+        if present.document.source != _source(endpoint):
             self._pending.discard(endpoint)
-            author = present["source"] or "a document"
+            author = present.document.source or "a document"
             self._once(
                 endpoint, f"{endpoint} is described by {author}; {self._root / endpoint} is not used for it"
             )
             return False
-        if present["frozen"]:
+        if present.traffic.frozen is not None:
             folder = self._root / endpoint
             self._once(endpoint, f"{endpoint} is frozen: new versions in {folder} wait until it is unfrozen")
             return False
         return True
 
-    async def _present(self, endpoint: str) -> Mapping[str, Any] | None:
-        try:
-            return await self._control.get(endpoint)
-        except NotFound:
-            return None
-
     def _folders(self, endpoint: str) -> dict[str, Path]:
         return {version: path for (name, version), path in self._usable.items() if name == endpoint}
 
-    def _document(self, endpoint: str, present: Mapping[str, Any] | None) -> Document | str | None:
+    def _document(self, endpoint: str, present: Revision | None) -> Document | str | None:
         """The folders' document, if there are any; why there is none if nothing says who is champion, or if it would take away
         something that is live.
         """
@@ -184,11 +177,11 @@ class ModelsFolder:
             if choice.champion is None:
                 return choice.why_none
             return from_models_tree(endpoint, folders, root=self._root, champion=choice.champion)
-        live = present["traffic"]
-        champion = present["declared"]["champion"]
+        live = present.traffic
+        champion = present.spec.declared.champion
         if champion not in folders:
-            champion = live["champion"]
-        missing = sorted({champion, *live["weights"]} - {live["champion"], *folders})
+            champion = live.champion
+        missing = sorted({champion, *live.weights()} - {live.champion, *folders})
         if champion not in folders:
             missing = sorted({champion, *missing})
         if missing:
@@ -198,14 +191,14 @@ class ModelsFolder:
             )
         return from_models_tree(endpoint, folders, root=self._root, champion=champion)
 
-    def _failed(self, endpoint: str, present: Mapping[str, Any] | None, error: HeadgateError) -> str:
+    def _failed(self, endpoint: str, present: Revision | None, error: HeadgateError) -> str:
         """Why the folders were not applied; empty if a new version that does not load was set aside, and the others can go on.
 
         At first sight the champion is not: it is what somebody wants served, and no other is asked for in its place.
         """
         version = str(error.detail.get("version"))
         folders = self._folders(endpoint)
-        kept = set(present["versions"]) if present is not None else {versions.choose(folders).champion}
+        kept = set(present.spec.versions) if present is not None else {versions.choose(folders).champion}
         if isinstance(error, ModelLoadFailed | PolicyInvalid) and version in folders and version not in kept:
             self._not_loaded[endpoint, version] = folders[version], error.message
             del self._usable[endpoint, version]
@@ -215,15 +208,15 @@ class ModelsFolder:
             self._pending.add(endpoint)
         return f"the versions were not applied: {error.message}"
 
-    def _tell(self, endpoint: str, document: Document, present: Mapping[str, Any] | None) -> None:
+    def _tell(self, endpoint: str, document: Document, present: Revision | None) -> None:
         champion, known = document.endpoint.traffic.champion, {"endpoint": endpoint}
-        before = set()
+        before: set[str] = set()
         if present is None:
             others = [name for name in document.endpoint.versions if name != champion]
             rest = f", {', '.join(others)} without traffic" if others else ""
             _log.info("%s: %s is champion%s", endpoint, champion, rest, extra=known)
         else:
-            before = {name for name, version in present["versions"].items() if version["in_document"]}
+            before = present.spec.versions.keys() - set(present.kept)
         folders = self._folders(endpoint)
         for version in document.endpoint.versions:
             why = versions.why_no_traffic(version, folders) if version in folders else None

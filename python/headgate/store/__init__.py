@@ -20,7 +20,7 @@ from headgate.store.models import (
     RevisionStatus,
     TokenRecord,
 )
-from headgate.store.store import Commit, Proposal, Store, open_store
+from headgate.store.store import Commit, Proposal, Store, open_beside, open_store
 
 __all__ = [
     "AppliedDocument",
@@ -40,6 +40,7 @@ __all__ = [
     "Store",
     "TokenRecord",
     "json_text",
+    "open_beside",
     "open_store",
     "seconds",
     "stamp",

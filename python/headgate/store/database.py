@@ -69,19 +69,47 @@ def make_folders(state: Path) -> None:
 
 def open_engine(state: Path, url: str | None) -> Engine:
     """An engine on ``url``, or on ``headgate.db`` in the state folder, migrated to the newest schema."""
-    target = make_url(url) if url is not None else make_url(f"sqlite:///{state / 'headgate.db'}")
-    if target.drivername == "postgresql":
-        target = target.set(drivername="postgresql+psycopg")
-    engine = create_engine(target)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _on_connect)
-        event.listen(engine, "begin", _on_begin)
+    engine = _engine(url if url is not None else _file_url(state))
     try:
         with storage_errors("the database schema could not be brought up to date"):
             schema.bring_up_to_date(engine, BUSY_MS)
     except BaseException:
         engine.dispose()
         raise
+    return engine
+
+
+def open_migrated(state: Path) -> Engine:
+    """An engine on ``headgate.db``, which must be there with the newest schema: a gateway may be using it."""
+    if not (state / "headgate.db").is_file():
+        raise StorageFailed(f"{state} is not the state folder of a gateway: there is no headgate.db")
+    engine = _engine(_file_url(state))
+    try:
+        with storage_errors("the state could not be read"):
+            found = schema.version(engine)
+        if found != schema.NEWEST:
+            raise StorageFailed(
+                f"{state} was written by another version of Headgate (schema {found}); use that one's command line, or "
+                "start this one's gateway on it first"
+            )
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _file_url(state: Path) -> str:
+    return f"sqlite:///{state / 'headgate.db'}"
+
+
+def _engine(url: str) -> Engine:
+    target = make_url(url)
+    if target.drivername == "postgresql":
+        target = target.set(drivername="postgresql+psycopg")
+    engine = create_engine(target)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _on_connect)
+        event.listen(engine, "begin", _on_begin)
     return engine
 
 

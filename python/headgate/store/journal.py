@@ -52,6 +52,12 @@ def audit(session: Session, endpoint: str | None, limit: int, before: int | None
     return list(session.scalars(query.order_by(AuditRecord.generation.desc()).limit(limit)))
 
 
+def operations(session: Session, limit: int) -> list[OperationRecord]:
+    """Newest first."""
+    newest = select(OperationRecord).order_by(OperationRecord.started.desc(), OperationRecord.id).limit(limit)
+    return list(session.scalars(newest))
+
+
 def running_operations(session: Session) -> list[OperationRecord]:
     """Oldest first."""
     query = select(OperationRecord).where(OperationRecord.status == "running")

@@ -6,13 +6,14 @@ Not here: what happens to a version that comes back with other bytes (``registry
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from headgate.errors import Conflict
 from headgate.store.clock import seconds
-from headgate.store.models import PinRecord
+from headgate.store.models import AuditRecord, PinRecord
 from headgate.store.transactions import Transactions, Write
 
 
@@ -51,3 +52,13 @@ class StorePins:
         """Every pin, by endpoint and version."""
         with self._transactions.read() as session:
             return list(session.scalars(select(PinRecord).order_by(PinRecord.endpoint, PinRecord.version)))
+
+    def remove(self, endpoint: str, version: str, audit: AuditRecord) -> PinRecord | None:
+        """Takes a pin away and notes in the audit what it was; None: there is none."""
+        with self._transactions.write() as write:
+            pin = write.session.get(PinRecord, (endpoint, version))
+            if pin is not None:
+                write.session.delete(pin)
+                detail = {"version": version, "digest": pin.digest, "pinned": pin.when}
+                write.add_numbered(replace(audit, detail=detail))
+            return pin

@@ -41,6 +41,12 @@ def bring_up_to_date(engine: Engine, busy_ms: int) -> None:
             upgrade(connection)
 
 
+def version(engine: Engine) -> str | None:
+    """The schema that a database has; nothing is changed."""
+    with engine.connect() as connection:
+        return _version(connection, inspect(connection).get_table_names())
+
+
 def _make(connection: Connection) -> None:
     Base.metadata.create_all(connection)
     _VERSION.create(connection)

@@ -17,7 +17,7 @@ from headgate.errors import StorageFailed
 from headgate.store import journal, revisions
 from headgate.store.chain import Damage, damages
 from headgate.store.clock import Clock, stamp
-from headgate.store.database import FolderLock, make_folders, open_engine
+from headgate.store.database import FolderLock, make_folders, open_engine, open_migrated
 from headgate.store.models import (
     AppliedDocument,
     AuditRecord,
@@ -76,11 +76,19 @@ def open_store(state: Path, *, url: str | None = None, clock: Clock | None = Non
         raise
 
 
+def open_beside(state: Path) -> Store:
+    """The store in a folder on which a gateway may run: it takes no lock and migrates nothing.
+
+    :class:`~headgate.errors.StorageFailed` when there is none, or one of another version of Headgate.
+    """
+    return Store(state, Transactions(open_migrated(state)), None)
+
+
 class Store:
     """Durable state of one gateway; thread-safe, one writer at a time."""
 
-    def __init__(self, state: Path, transactions: Transactions, lock: FolderLock) -> None:
-        """Use :func:`open_store`."""
+    def __init__(self, state: Path, transactions: Transactions, lock: FolderLock | None) -> None:
+        """Use :func:`open_store`, or :func:`open_beside`."""
         self.state = state
         self.transactions = transactions
         self._lock = lock
@@ -90,7 +98,8 @@ class Store:
     def close(self) -> None:
         """Closes the database and frees the folder; idempotent."""
         self.transactions.close()
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def now(self) -> datetime:
         """The present time, by the one clock of everything that is written."""
@@ -214,6 +223,11 @@ class Store:
         """One operation."""
         with self.transactions.read() as session:
             return session.get(OperationRecord, operation_id)
+
+    def operations(self, *, limit: int) -> list[OperationRecord]:
+        """Operations that run or have ended, newest first."""
+        with self.transactions.read() as session:
+            return journal.operations(session, limit)
 
     def running_operations(self) -> list[OperationRecord]:
         """What a stop left running."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import select, update
 
+from headgate.errors import Conflict
 from headgate.store.models import AuditRecord, TokenRecord
-from headgate.store.transactions import Transactions
+from headgate.store.transactions import Transactions, Write
 
 
 class StoreTokens:
@@ -31,11 +32,19 @@ class StoreTokens:
         with self._transactions.read() as session:
             return list(session.scalars(select(TokenRecord).order_by(TokenRecord.created, TokenRecord.id)))
 
-    def revoke(self, token_id: str, audit: AuditRecord) -> TokenRecord | None:
-        """Marks a token as revoked now; the time of the first revocation stays. None: no such token."""
+    def revoke(self, token_id: str, audit: AuditRecord, *, force: bool = False) -> TokenRecord | None:
+        """Marks a token as revoked now; the time of the first revocation stays. None: no such token.
+
+        :class:`Conflict` for the last admin token that can be used, unless forced: nobody could make another one.
+        """
         with self._transactions.write() as write:
             record = write.session.get(TokenRecord, token_id)
             if record is not None and record.revoked is None:
+                if not force and _is_last_admin(write, record):
+                    raise Conflict(
+                        f"{token_id} is the last admin token that can be used: make another one first, or revoke it with "
+                        "force"
+                    )
                 record.revoked = write.now
                 write.add_numbered(audit)
             return record
@@ -46,3 +55,11 @@ class StoreTokens:
             write.session.execute(
                 update(TokenRecord).where(TokenRecord.id == token_id).values(last_used=when)
             )
+
+
+def _is_last_admin(write: Write, record: TokenRecord) -> bool:
+    admins = write.session.scalars(select(TokenRecord).where(TokenRecord.role == "admin"))
+    usable = [
+        one.id for one in admins if one.revoked is None and (one.expires is None or one.expires > write.now)
+    ]
+    return usable == [record.id]

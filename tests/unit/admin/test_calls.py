@@ -255,6 +255,10 @@ def test_what_takes_long_becomes_an_operation(tmp_path: Path) -> None:
             p.gate.native.release()
             done = await ended(p, answer.headers["location"])
             assert (done["status"], done["problem"]["code"]) == ("failed", "model_load_failed")
+            listed = (await p.viewer.get("/v1/operations")).json()["operations"]
+            assert done in listed
+            one = (await p.viewer.get("/v1/operations", params={"limit": "1"})).json()["operations"]
+            assert one == listed[:1]
             assert problem(await p.viewer.get("/v1/operations/nope")) == (404, "not_found")
 
     run(body)

@@ -37,6 +37,21 @@ def test_host(tmp_path: Path, host: str, passes: bool) -> None:
     run(body)
 
 
+@pytest.mark.parametrize("second", ["localhost", "evil.example.com"])
+def test_two_hosts_are_refused(tmp_path: Path, second: str) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            twice = [
+                ("host", "localhost"),
+                ("host", second),
+                ("authorization", p.viewer.headers["authorization"]),
+            ]
+            answer = await p.nobody.get("/v1/endpoints", headers=twice)
+            assert problem(answer) == (400, "invalid_argument")
+
+    run(body)
+
+
 def test_an_ipv6_host_is_named_in_brackets_with_or_without_a_port() -> None:
     async def nothing(*_: object) -> None:
         raise AssertionError("never called")
@@ -120,11 +135,21 @@ def test_tokens_are_made_listed_revoked_and_expire(tmp_path: Path) -> None:
     run(body)
 
 
+def test_the_gateways_own_names_are_taken(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            for name in ("first", "headgate", "offline", "serve"):
+                answer = await p.admin.post("/v1/tokens", json={"name": name, "role": "viewer"})
+                assert problem(answer) == (400, "invalid_argument"), name
+
+    run(body)
+
+
 def test_the_first_token(tmp_path: Path) -> None:
     async def body() -> None:
         async with port(tmp_path) as p:
             for token in p.tokens.list():
-                p.tokens.revoke(token["id"], "test")
+                p.tokens.revoke(token["id"], "test", force=True)
             secret = p.tokens.ensure_first(tmp_path)
             assert secret is not None
             path = tmp_path / "admin-token"
@@ -145,7 +170,7 @@ def test_a_first_token_that_nobody_can_know_is_made_again(
     async def body() -> None:
         async with port(tmp_path) as p:
             for token in p.tokens.list():
-                p.tokens.revoke(token["id"], "test")
+                p.tokens.revoke(token["id"], "test", force=True)
 
             def killed(*_: object) -> None:
                 raise StorageFailed("the process ended here")

@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from starlette.applications import Starlette
 
+from headgate.admin.open_streams import OpenStreams
 from headgate.control.writes.feed import BACKLOG, Feed
 from headgate.store import EventRecord
 from unit.admin_harness import port, problem
@@ -119,6 +121,52 @@ def test_without_following_the_stream_ends_with_what_is_stored(tmp_path: Path) -
                 await asyncio.wait_for(reader.task, 5)
                 assert (reader.types(), reader.ended) == (expected, True)
             assert problem(await p.viewer.get("/v1/events?follow=no")) == (400, "invalid_argument")
+
+    run(body)
+
+
+def test_a_token_that_is_revoked_ends_its_streams_and_no_others(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            mine = [
+                Reader(p.app, p.viewer.headers["authorization"], query=query) for query in ("", "endpoint=x")
+            ]
+            other = Reader(p.app, p.operator.headers["authorization"])
+            for reader in (*mine, other):
+                await until(lambda reader=reader: ": open" in reader.text)  # type: ignore[misc]
+            viewer = (await p.viewer.get("/v1/whoami")).json()["token"]
+            assert (await p.admin.delete(f"/v1/tokens/{viewer}")).status_code == 200
+            for reader in mine:
+                await asyncio.wait_for(reader.task, 5)
+                assert reader.ended
+            assert not other.task.done()
+            other.leave.set()
+            await asyncio.wait_for(other.task, 5)
+
+    run(body)
+
+
+@pytest.mark.parametrize("forgotten", ["expired", "revoked on the state folder"])
+def test_a_token_that_is_good_no_more_ends_its_streams_at_the_next_keep_alive(
+    tmp_path: Path, forgotten: str
+) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            token, secret = p.tokens.create(name="ann", role="viewer", expires_seconds=60)
+            p.tokens.authenticate(secret)
+            streams = OpenStreams(p.tokens, keep_alive_seconds=0.001)
+            reader = Reader(
+                streams.answer(token["id"], p.gate.control.events(None), None),  # type: ignore[arg-type]
+                "",
+            )
+            await until(lambda: "still here" in reader.text)
+            if forgotten == "expired":
+                p.gate.clock.forward(61)
+            else:
+                p.tokens.revoke(token["id"], "offline")
+            await asyncio.wait_for(reader.task, 5)
+            assert reader.ended
+            assert streams._open == {}
 
     run(body)
 

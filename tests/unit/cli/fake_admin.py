@@ -100,7 +100,7 @@ class FakeAdmin:
         return json.loads(self.last.content)
 
 
-class Carrier:
+class FakeTransport:
     """The command line's transport in front of ``answer``; requests become those of httpx, which are easy to look at."""
 
     def __init__(self, answer: Callable[[httpx.Request], httpx.Response], base: str) -> None:
@@ -147,7 +147,8 @@ class Streamed:
 def around(answer: Callable[[httpx.Request], httpx.Response], **variables: str) -> Surroundings:
     """What the command line finds around itself: these variables, and ``answer`` wherever it calls."""
     return Surroundings(
-        variables={"HOME": "/nonexistent", **variables}, carry=lambda address: Carrier(answer, str(address))
+        variables={"HOME": "/nonexistent", **variables},
+        make_transport=lambda address: FakeTransport(answer, str(address)),
     )
 
 

@@ -19,6 +19,7 @@ def test_traffic_without_weights_shows_what_is_live_and_changes_nothing() -> Non
     assert result.exit_code == 0, result.output
     assert "v1       champion" in result.stdout
     assert "10%" in result.stdout
+    assert "a rollback goes to v1" in result.stdout
     assert [request.method for request in fake.requests] == ["GET"]
 
 
@@ -67,6 +68,7 @@ def test_a_dry_run_prints_the_plan() -> None:
     assert fake.last.url.params["dry_run"] == "true"
     assert "revision 41 -> 42" in result.stdout
     assert "v1→v2: 4% of keys" in result.stdout
+    assert "a rollback then goes to v1" in result.stdout
     assert "kept (--take-traffic to move)" in result.stdout
 
 

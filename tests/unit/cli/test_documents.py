@@ -162,3 +162,19 @@ def test_what_was_applied_before_a_refusal_is_told(document: Path) -> None:
     result = call(FakeAdmin(answers), "apply", str(document), "--json")
     assert (result.exit_code, json.loads(result.stdout)) == (5, {"results": [RESULT]})
     assert "digits" in call(FakeAdmin(answers), "apply", str(document)).stdout
+
+
+def test_validate_names_every_model_and_baseline_that_is_not_there(document: Path, tmp_path: Path) -> None:
+    text = (
+        DOCUMENT.replace("{constant: {score: 0.5}}", "'file:models/1'")
+        + "drift: {baseline: 'file:base.npz'}\n"
+    )
+    document.write_text(text + "---\n" + DOCUMENT.replace("digits", "other"))
+    result = CliRunner().invoke(main, ["validate", str(document)])
+    assert (result.exit_code, result.stdout) == (2, f"{document}: other: ok\n")
+    assert "versions.v1" in result.stderr
+    assert "drift.baseline" in result.stderr
+    assert CliRunner().invoke(main, ["validate", "--remote", str(document)]).exit_code == 0
+    (tmp_path / "models" / "1").mkdir(parents=True)
+    (tmp_path / "base.npz").touch()
+    assert CliRunner().invoke(main, ["validate", str(document)]).exit_code == 0

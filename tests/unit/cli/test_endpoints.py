@@ -212,20 +212,55 @@ def test_history_lists_and_shows_one() -> None:
     assert "+b" in shown
 
 
-@pytest.mark.parametrize(("refused", "code"), [(True, 1), (False, 0)])
-def test_models_says_refusals_on_stderr_and_check_fails_on_them(refused: bool, code: int) -> None:
-    model = {
-        "endpoint": "digits",
-        "version": "1",
-        "digest": "sha256:00",
-        "pinned": "then",
-        "in_use": True,
-        "size": None,
-    }
-    refusal = {"endpoint": "digits", "version": "2", "pinned": "sha256:00", "found": "sha256:11", "count": 1}
-    refusals = [refusal | {"message": "other bytes"}] if refused else []
-    fake = FakeAdmin({"GET /v1/models": ok({"models": [model], "refusals": refusals})})
+MODELS = {
+    "models": [
+        {
+            "endpoint": "digits",
+            "version": "1",
+            "digest": "sha256:00",
+            "pinned": "then",
+            "in_use": True,
+            "size": None,
+        }
+    ],
+    "refusals": [],
+}
+REFUSAL = {"endpoint": "digits", "version": "2", "pinned": "sha256:00", "found": "sha256:11", "count": 1}
+FOLDER = {
+    "endpoint": None,
+    "version": None,
+    "folder": "/models/new",
+    "pinned": None,
+    "found": None,
+    "count": 1,
+}
+OMITTED = {
+    "versions": {"v1": {"state": "ready", "message": None}, "v2": {"state": "failed", "message": "cut off"}}
+}
+
+
+@pytest.mark.parametrize(
+    ("refusals", "alarms", "says"),
+    [
+        ([], [], None),
+        ([REFUSAL | {"message": "other bytes"}], [], "refused: digits 2: other bytes\n"),
+        ([FOLDER | {"message": "is empty"}], [], "refused: /models/new: is empty\n"),
+        ([], ["v2 is left out"], "did not load: digits v2: cut off\n"),
+    ],
+)
+def test_models_says_what_was_refused_or_did_not_load_and_check_fails_on_it(
+    refusals: list[dict[str, Any]], alarms: list[str], says: str | None
+) -> None:
+    fake = FakeAdmin(
+        {
+            "GET /v1/models": ok(MODELS | {"refusals": refusals}),
+            "GET /v1/endpoints": ok({"endpoints": [SUMMARY | {"alarms": alarms}]}),
+            "GET /v1/endpoints/digits": ok(OMITTED),
+        }
+    )
     result = call(fake, "models", "--check")
-    assert result.exit_code == code, result.output
-    assert ("other bytes" in result.stderr) is refused
+    assert (result.exit_code, result.stderr) == (0 if says is None else 1, says or "")
     assert "sha256:00" in result.stdout
+    assert call(fake, "models").exit_code == 0
+    in_json = json.loads(call(fake, "models", "--json").stdout)
+    assert [one["version"] for one in in_json["not_loaded"]] == (["v2"] if alarms else [])

@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from headgate.cli import main
-from headgate.cli.client import Patience
+from headgate.cli.client import Timing
 from headgate.cli.session import Surroundings
-from unit.cli.fake_admin import Carrier, call
+from unit.cli.fake_admin import FakeTransport, call
 
 
 def event(number: int | None, **more: Any) -> dict[str, Any]:
@@ -51,8 +51,8 @@ class Gateway:
     def follow(self, *arguments: str) -> Result:
         around = Surroundings(
             variables={"HEADGATE_TOKEN": "headgate_a_b", "HOME": "/nonexistent"},
-            carry=lambda address: Carrier(self, str(address)),
-            patience=Patience(sleep=self.slept.append),
+            make_transport=lambda address: FakeTransport(self, str(address)),
+            timing=Timing(sleep=self.slept.append),
         )
         return CliRunner().invoke(main, ["events", "--follow", *arguments], obj=around)
 

@@ -6,9 +6,9 @@ import pytest
 from click.testing import CliRunner
 
 from headgate.cli import main
-from headgate.cli.client import Patience
+from headgate.cli.client import Timing
 from headgate.cli.session import Surroundings
-from unit.cli.fake_admin import RESULT, TRAFFIC, Carrier, FakeAdmin, call, ok, problem
+from unit.cli.fake_admin import RESULT, TRAFFIC, FakeAdmin, FakeTransport, call, ok, problem
 
 ENTRY = {
     "id": 9, "when": "then", "who": "ci", "role": "operator", "action": "traffic", "endpoint": "digits", "revision": 41,
@@ -40,8 +40,8 @@ class Operation(FakeAdmin):
     def run(self, *arguments: str, seconds: float = 900.0):  # type: ignore[no-untyped-def]
         around = Surroundings(
             variables={"HEADGATE_TOKEN": "headgate_a_b", "HOME": "/nonexistent"},
-            carry=lambda address: Carrier(self, str(address)),
-            patience=Patience(write_seconds=seconds, sleep=self.slept.append, clock=lambda: sum(self.slept)),
+            make_transport=lambda address: FakeTransport(self, str(address)),
+            timing=Timing(write_seconds=seconds, sleep=self.slept.append, clock=lambda: sum(self.slept)),
         )
         return CliRunner().invoke(main, list(arguments), obj=around)
 
@@ -73,6 +73,19 @@ def test_an_operation_is_shown_and_waited_for(end: dict[str, object], code: int,
     waited = Operation(end).run("operations", "3f9a", "--wait")
     assert waited.exit_code == code
     assert says in waited.output
+
+
+def test_operations_are_listed() -> None:
+    fake = FakeAdmin({"GET /v1/operations": ok({"operations": [FAILED, DONE]})})
+    result = call(fake, "operations", "--limit", "7")
+    assert result.exit_code == 0, result.output
+    assert fake.last.url.params["limit"] == "7"
+    first, second = result.stdout.splitlines()[1:]
+    assert first.split("  ")[0] == "3f9a"
+    assert "v2 does not load" in first
+    assert "v1, 5% to v2" in second
+    assert call(fake, "operations", "-o", "name").stdout == "3f9a\n3f9a\n"
+    assert call(fake, "operations", "--wait").exit_code == 2
 
 
 def test_an_operation_that_does_not_end_in_time_is_exit_code_3() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -87,3 +89,46 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
 def test_an_unknown_command_or_option_is_wrong_usage() -> None:
     assert CliRunner().invoke(main, ["sevre"]).exit_code == 2
     assert CliRunner().invoke(main, ["get", "--colour"]).exit_code == 2
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_not_followed_so_that_the_token_goes_nowhere_else(status: int) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(status, headers={"location": "http://10.0.0.1/"})
+
+    assert call(answer, "get").exit_code == 3
+    assert asked == ["http://127.0.0.1:8003/v1/endpoints"]
+
+
+def program(*arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    shell = f"{sys.executable} -m headgate {' '.join(arguments)}"
+    return subprocess.run(
+        ["bash", "-c", shell],
+        env={"HOME": "/nonexistent", "PATH": "/usr/bin:/bin", **variables},
+        capture_output=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "command", ["context list > /dev/full", "--help > /dev/full", "context list -o json > /dev/full"]
+)
+def test_a_disk_that_is_full_is_said_in_one_line(command: str) -> None:
+    done = program(command)
+    assert done.returncode not in (0, 1)
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_reader_that_leaves_is_no_fault() -> None:
+    assert program("completion zsh | true").stderr == b""
+
+
+def test_a_terminal_that_lacks_a_character_gets_it_escaped(tmp_path: Path) -> None:
+    document = tmp_path / "a→b.yaml"
+    document.write_text("name: x\n")
+    done = program("validate", f"'{document}'", PYTHONIOENCODING="latin-1")
+    assert done.returncode == 2
+    assert rb"a\u2192b.yaml" in done.stderr

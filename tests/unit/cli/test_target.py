@@ -9,7 +9,7 @@ import pytest
 
 from headgate.cli.address import admin_address
 from headgate.cli.contexts import Context, Contexts, contexts_file, write_contexts
-from headgate.cli.target import Where, find_target
+from headgate.cli.target import GatewayOptions, find_target
 from headgate.errors import HeadgateError, InvalidArgument, NotFound, PermissionDenied, Unauthenticated
 
 
@@ -32,48 +32,48 @@ def home(tmp_path: Path) -> dict[str, str]:
     return variables
 
 
-def found(where: Where, variables: dict[str, str]) -> tuple[str, str]:
-    target = find_target(where, variables)
+def found(options: GatewayOptions, variables: dict[str, str]) -> tuple[str, str]:
+    target = find_target(options, variables)
     return str(target.address), target.token
 
 
 def test_a_state_folder_gives_the_address_and_its_token(state: Path) -> None:
     expected = ("http://127.0.0.1:3", "headgate_state_secret")
-    assert found(Where(state=state), {}) == expected
-    assert found(Where(), {"HEADGATE_STATE": str(state)}) == expected
-    assert found(Where(state=state), {"HEADGATE_ADMIN": "127.0.0.1:2"}) == expected
+    assert found(GatewayOptions(state=state), {}) == expected
+    assert found(GatewayOptions(), {"HEADGATE_STATE": str(state)}) == expected
+    assert found(GatewayOptions(state=state), {"HEADGATE_ADMIN": "127.0.0.1:2"}) == expected
 
 
 def test_the_token_of_a_state_folder_goes_to_no_other_address(state: Path) -> None:
-    for where, variables in [
-        (Where(admin="127.0.0.1:1", state=state), {}),
-        (Where(admin="localhost:4", state=state), {}),
-        (Where(admin="https://127.0.0.1:3", state=state), {}),
-        (Where(admin="https://gate.example", state=state), {}),
-        (Where(), {"HEADGATE_STATE": str(state), "HEADGATE_ADMIN": "127.0.0.1:2"}),
+    for options, variables in [
+        (GatewayOptions(admin="127.0.0.1:1", state=state), {}),
+        (GatewayOptions(admin="localhost:4", state=state), {}),
+        (GatewayOptions(admin="https://127.0.0.1:3", state=state), {}),
+        (GatewayOptions(admin="https://gate.example", state=state), {}),
+        (GatewayOptions(), {"HEADGATE_STATE": str(state), "HEADGATE_ADMIN": "127.0.0.1:2"}),
     ]:
         with pytest.raises(PermissionDenied, match="only to the address it was made for"):
-            find_target(where, variables)
+            find_target(options, variables)
 
 
 def test_a_state_folder_of_a_gateway_that_told_no_address_is_for_the_default_one(state: Path) -> None:
     (state / "addresses.json").unlink()
-    assert found(Where(state=state), {})[0] == "http://127.0.0.1:8003"
+    assert found(GatewayOptions(state=state), {})[0] == "http://127.0.0.1:8003"
     with pytest.raises(PermissionDenied, match="made for"):
-        find_target(Where(admin="127.0.0.1:9", state=state), {})
+        find_target(GatewayOptions(admin="127.0.0.1:9", state=state), {})
 
 
 def test_the_variable_with_the_token_goes_to_what_is_called_unless_the_other_variable_says_where(
     state: Path,
 ) -> None:
     token = {"HEADGATE_TOKEN": "headgate_var_secret"}
-    assert found(Where(admin="127.0.0.1:1"), token) == ("http://127.0.0.1:1", "headgate_var_secret")
-    assert found(Where(state=state), token) == ("http://127.0.0.1:3", "headgate_var_secret")
+    assert found(GatewayOptions(admin="127.0.0.1:1"), token) == ("http://127.0.0.1:1", "headgate_var_secret")
+    assert found(GatewayOptions(state=state), token) == ("http://127.0.0.1:3", "headgate_var_secret")
     both = {**token, "HEADGATE_ADMIN": "https://gate.example"}
-    assert found(Where(), both) == ("https://gate.example", "headgate_var_secret")
-    assert found(Where(state=state), both) == ("http://127.0.0.1:3", "headgate_state_secret")
+    assert found(GatewayOptions(), both) == ("https://gate.example", "headgate_var_secret")
+    assert found(GatewayOptions(state=state), both) == ("http://127.0.0.1:3", "headgate_state_secret")
     with pytest.raises(PermissionDenied, match="HEADGATE_TOKEN is for https://gate.example"):
-        find_target(Where(admin="127.0.0.1:1"), both)
+        find_target(GatewayOptions(admin="127.0.0.1:1"), both)
 
 
 def test_contexts_are_named_by_option_variable_or_in_use(home: dict[str, str], state: Path) -> None:
@@ -81,33 +81,34 @@ def test_contexts_are_named_by_option_variable_or_in_use(home: dict[str, str], s
         ("http://127.0.0.1:7", "headgate_near_secret"),
         ("https://gate.example", "headgate_far_secret"),
     )
-    assert found(Where(), home) == near
-    assert found(Where(context="far"), home) == far
-    assert found(Where(), {**home, "HEADGATE_CONTEXT": "far"}) == far
-    assert found(Where(state=state), home) == ("http://127.0.0.1:3", "headgate_state_secret")
-    assert found(Where(admin="https://gate.example"), {**home, "HEADGATE_CONTEXT": "far"}) == far
+    assert found(GatewayOptions(), home) == near
+    assert found(GatewayOptions(context="far"), home) == far
+    assert found(GatewayOptions(), {**home, "HEADGATE_CONTEXT": "far"}) == far
+    assert found(GatewayOptions(state=state), home) == ("http://127.0.0.1:3", "headgate_state_secret")
+    assert found(GatewayOptions(admin="https://gate.example"), {**home, "HEADGATE_CONTEXT": "far"}) == far
 
 
 def test_variables_go_before_the_context_in_use_and_its_token_stays_at_home(home: dict[str, str]) -> None:
-    assert found(Where(), {**home, "HEADGATE_TOKEN": "headgate_var_secret"}) == (
+    assert found(GatewayOptions(), {**home, "HEADGATE_TOKEN": "headgate_var_secret"}) == (
         "http://127.0.0.1:7",
         "headgate_var_secret",
     )
     with pytest.raises(PermissionDenied, match="context near is for http://127.0.0.1:7"):
-        find_target(Where(), {**home, "HEADGATE_ADMIN": "127.0.0.1:8"})
+        find_target(GatewayOptions(), {**home, "HEADGATE_ADMIN": "127.0.0.1:8"})
 
 
 @pytest.mark.parametrize(
-    "other", [Where(admin="127.0.0.1:1", context="far"), Where(state=Path("x"), context="far")]
+    "other",
+    [GatewayOptions(admin="127.0.0.1:1", context="far"), GatewayOptions(state=Path("x"), context="far")],
 )
-def test_a_context_names_everything(other: Where, home: dict[str, str]) -> None:
+def test_a_context_names_everything(other: GatewayOptions, home: dict[str, str]) -> None:
     with pytest.raises(InvalidArgument, match="--context"):
         find_target(other, home)
 
 
 def test_a_context_that_is_not_there_says_which_are(home: dict[str, str]) -> None:
     with pytest.raises(NotFound, match="far, near"):
-        find_target(Where(context="nera"), home)
+        find_target(GatewayOptions(context="nera"), home)
 
 
 @pytest.mark.parametrize(
@@ -115,21 +116,21 @@ def test_a_context_that_is_not_there_says_which_are(home: dict[str, str]) -> Non
 )
 def test_a_token_is_never_sent_in_clear_text_beyond_this_machine(address: str) -> None:
     with pytest.raises(PermissionDenied, match="https://"):
-        find_target(Where(admin=address), {"HEADGATE_TOKEN": "headgate_a_b"})
+        find_target(GatewayOptions(admin=address), {"HEADGATE_TOKEN": "headgate_a_b"})
 
 
 @pytest.mark.parametrize(
     "address", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "0.0.0.0:1", "[::]:1", ":1"]
 )
 def test_this_machine_takes_clear_text(address: str) -> None:
-    assert find_target(Where(admin=address), {"HEADGATE_TOKEN": "headgate_a_b"}).address.is_private
+    assert find_target(GatewayOptions(admin=address), {"HEADGATE_TOKEN": "headgate_a_b"}).address.is_private
 
 
 @pytest.mark.parametrize("token", ["two words", "line\nbreak", "ümlaut", "\x1b[31m", ""])
 def test_what_cannot_be_a_token_is_not_sent_and_not_shown(token: str, state: Path) -> None:
     (state / "admin-token").write_text(token, encoding="utf-8")
     with pytest.raises(Unauthenticated) as refused:
-        find_target(Where(state=state), {})
+        find_target(GatewayOptions(state=state), {})
     assert "printable ASCII" in refused.value.message
     assert not token or token not in refused.value.message
 

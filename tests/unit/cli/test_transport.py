@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -134,3 +138,37 @@ def test_tls_is_asked_for_and_a_server_without_it_is_an_error_in_words() -> None
             secure.send(GET)
         server.join(10)
     assert first == [b"\x16"], "the first byte of a TLS handshake"
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", *made], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    requests: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        for _ in range(2):
+            connection, _ = listener.accept()
+            with suppress(OSError), context.wrap_socket(connection, server_side=True) as secured:
+                requests.append(_request(secured))  # type: ignore[arg-type]
+                secured.sendall(OK)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,), daemon=True)
+        server.start()
+        address = AdminAddress("https", "127.0.0.1", listener.getsockname()[1])
+        with pytest.raises(UnreachableError, match=r"not trusted, and nothing was sent"):
+            HttpTransport(address, 5).send(GET)
+        assert requests == []
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("SSL_CERT_FILE", str(certificate))
+            trusting = HttpTransport(address, 5)
+            assert trusting.send(GET).body == b"{}"
+            trusting.close()
+        server.join(10)
+    assert requests[0].startswith(b"GET /v1/endpoints")

@@ -94,19 +94,19 @@ def test_what_is_older_than_the_window_does_not_count(plane: Plane, recent: Rece
         plane.counts = {("a", "v1", "ok"): 1000}
         for _ in range(100):
             plane.now += PAUSE_SECONDS
-            await recent.look()
+            await recent.sample()
         assert await recent.of("a") == {}
         plane.counts[("a", "v1", "ok")] += 3
         plane.now += PAUSE_SECONDS
         found = (await recent.of("a"))["v1"]
         assert found["requests"] == 3
         assert WINDOW_SECONDS <= found["seconds"] <= WINDOW_SECONDS + PAUSE_SECONDS
-        assert len(recent._looks) <= WINDOW_SECONDS / PAUSE_SECONDS + 2
+        assert len(recent._samples) <= WINDOW_SECONDS / PAUSE_SECONDS + 2
 
     asyncio.run(work())
 
 
-def test_calls_at_any_rate_keep_no_more_looks_and_share_one(plane: Plane, recent: Recent) -> None:
+def test_calls_at_any_rate_keep_no_more_samples_and_share_one(plane: Plane, recent: Recent) -> None:
     async def work() -> None:
         plane.counts = {("a", "v1", "ok"): 1}
         plane.now = 2.0
@@ -115,7 +115,7 @@ def test_calls_at_any_rate_keep_no_more_looks_and_share_one(plane: Plane, recent
         for _ in range(100):
             plane.now += 2.0
             await recent.of("a")
-        assert len(recent._looks) <= 200 / PAUSE_SECONDS + 2
+        assert len(recent._samples) <= 200 / PAUSE_SECONDS + 2
 
     asyncio.run(work())
 
@@ -124,9 +124,9 @@ def test_a_version_that_was_loaded_again_counts_from_nothing(plane: Plane, recen
     async def work() -> None:
         plane.counts = {("a", "v1", "ok"): 1000}
         plane.now = PAUSE_SECONDS
-        await recent.look()
+        await recent.sample()
         plane.now += WINDOW_SECONDS
-        await recent.look()
+        await recent.sample()
         plane.counts = {("a", "v1", "ok"): 5}
         plane.now += PAUSE_SECONDS
         assert (await recent.of("a"))["v1"]["requests"] == 5
@@ -134,7 +134,7 @@ def test_a_version_that_was_loaded_again_counts_from_nothing(plane: Plane, recen
     asyncio.run(work())
 
 
-def test_a_gateway_whose_page_takes_long_looks_less_often(plane: Plane) -> None:
+def test_a_gateway_whose_page_takes_long_samples_less_often(plane: Plane) -> None:
     def slow() -> bytes:
         plane.now += 0.5
         return plane.page()
@@ -142,7 +142,7 @@ def test_a_gateway_whose_page_takes_long_looks_less_often(plane: Plane) -> None:
     async def work() -> None:
         recent = Recent(slow, lambda: plane.now)
         assert recent.pause_seconds == PAUSE_SECONDS
-        await recent.look()
+        await recent.sample()
         assert recent.pause_seconds == 100.0
         plane.now += 50
         await recent.of("a")

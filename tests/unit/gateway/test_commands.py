@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ READS = [
     ("events",),
     ("events", "digits", "--after", "1"),
     ("whoami",),
+    ("operations",),
 ]
 
 
@@ -107,6 +109,100 @@ def test_an_endpoint_that_is_deleted_is_gone_and_its_history_stays(tmp_path: Pat
             assert (gone.exit_code, gone.stdout) == (4, "")
             assert "moved" in await shell.ok("history", "digits")
             assert (await shell("delete", "digits")).exit_code == 4
+
+    play(work)
+
+
+def test_a_name_is_taken_from_a_version_that_is_not_in_use(tmp_path: Path) -> None:
+    async def work() -> None:
+        path = written(tmp_path, document(TRAFFIC))
+        async with Running(settings(tmp_path, path)):
+            shell = Shell(tmp_path / "state")
+            refused = await shell("models", "unpin", "digits", "v2")
+            assert (refused.exit_code, "never changes" in refused.stderr) == (5, True)
+            await shell.ok("apply", str(written(tmp_path, document("{champion: v1}", "v1"))))
+            assert "stands for sha256:" in await shell.ok("models", "unpin", "digits", "v3", "-m", "unused")
+            assert "digits/v3" not in await shell.ok("models", "-o", "name")
+            assert "unused" in await shell.ok("audit", "digits")
+            assert (await shell("models", "unpin", "digits", "v3")).exit_code == 4
+
+    play(work)
+
+
+def test_who_lost_the_token_makes_one_on_the_state_folder_while_the_gateway_runs(tmp_path: Path) -> None:
+    async def work() -> None:
+        state = tmp_path / "state"
+        made = (
+            "token",
+            "create",
+            "--offline",
+            "--state",
+            str(state),
+            "--name",
+            "me",
+            "--role",
+            "admin",
+            "--json",
+        )
+        shell = Shell(state)
+        async with Running(settings(tmp_path)):
+            await shell.ok("get")
+            (state / "admin-token").unlink()
+            assert (await shell("get")).exit_code == 6
+            secret = json.loads(await shell.ok(*made))["secret"]
+            mine = Shell(state)
+            mine._around = Surroundings(variables={"HEADGATE_STATE": str(state), "HEADGATE_TOKEN": secret})
+            assert "me (admin)" in await mine.ok("whoami")
+            assert "offline" in await mine.ok("audit")
+        # And while it does not run.
+        assert "headgate_" in await shell.ok(*made)
+        for wrong in (["--context", "x"], ["--admin", "127.0.0.1:1"]):
+            assert (await shell(*wrong, *made[:3], *made[5:])).exit_code == 2
+        nowhere = await shell(
+            "token", "create", "--offline", "--state", str(tmp_path), "--name", "a", "--role", "viewer"
+        )
+        assert (nowhere.exit_code, "headgate.db" in nowhere.stderr) == (3, True)
+
+    play(work)
+
+
+def test_the_state_is_checked_beside_the_gateway_and_damage_is_named(tmp_path: Path) -> None:
+    async def work() -> None:
+        folder = tmp_path / "state"
+        shell = Shell(folder)
+        async with Running(settings(tmp_path, written(tmp_path, document(TRAFFIC)))):
+            await shell.ok("freeze", "digits")
+            assert "whole (endpoints: 1, files of models: 0)" in await shell.ok("state", "check")
+        blob = folder / "blobs" / "sha256" / ("ab" * 32)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(b"model")
+        with sqlite3.connect(folder / "headgate.db") as database:
+            database.execute("UPDATE revisions SET body = replace(body, 'v2', 'v9') WHERE n = 2")
+        damaged = await shell("state", "check")
+        assert damaged.exit_code == 1
+        first, second = damaged.stdout.splitlines()
+        assert first.startswith("damaged: revision 2 of digits: ")
+        assert second.startswith(f"damaged: {blob}: its bytes are sha256:")
+        found = json.loads((await shell("state", "check", "--json")).stdout)
+        assert [one["revision"] for one in found["revisions"]] == [2]
+        assert (await shell("state", "check", "--state", str(tmp_path / "nothing"))).exit_code == 3
+
+    play(work)
+
+
+def test_the_last_admin_token_is_revoked_only_when_forced(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Running(settings(tmp_path)):
+            shell = Shell(tmp_path / "state")
+            (first,) = json.loads(await shell.ok("token", "list", "--json"))["tokens"]
+            await shell.ok("token", "create", "--name", "ci", "--role", "operator")
+            refused = await shell("token", "revoke", first["id"])
+            assert (refused.exit_code, "last admin token" in refused.stderr) == (5, True)
+            other = json.loads(await shell.ok("token", "create", "--name", "b", "--role", "admin", "--json"))
+            await shell.ok("token", "revoke", other["id"])
+            assert (await shell("token", "revoke", first["id"])).exit_code == 5
+            await shell.ok("token", "revoke", first["id"], "--force")
+            assert (await shell("get")).exit_code == 6
 
     play(work)
 

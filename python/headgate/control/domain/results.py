@@ -65,3 +65,12 @@ class OperationView(TypedDict):
     finished: str | None
     result: dict[str, Any] | None
     problem: dict[str, Any] | None
+
+
+class PinView(TypedDict):
+    """A version's name and the digest that it stood for until now."""
+
+    endpoint: str
+    version: str
+    digest: str
+    pinned: str

@@ -1,6 +1,6 @@
 """What each version did in the last minutes: requests, errors, times, rows. Made of the data plane's counters, which only grow.
 
-A look keeps the counters; what happened since is the difference to an older look. So nothing is counted twice, and a version that
+A sample keeps the counters; what happened since is the difference to an older sample. So nothing is counted twice, and a version that
 was loaded again counts from 0. Not here: what the counters mean (``docs/reference/metrics.md``). Next: ``endpoints``.
 """
 
@@ -20,10 +20,10 @@ from headgate.documents.values import SLOTS, format_weight
 WINDOW_SECONDS = 300.0
 PAUSE_SECONDS = 15.0
 _SHARE_OF_TIME = 200
-"""Looks take at most one part in so many of the time: a gateway of many versions looks less often."""
+"""Sampling takes at most one part in so many of the time: a gateway with many versions is sampled less often."""
 _FRESH_SECONDS = 1.0
 _QUICK_SECONDS = 0.05
-"""A look that took longer is not repeated for a call that waits for it."""
+"""A sample that took longer is not taken again for a call that waits for it."""
 
 _FAMILIES = {
     "requests": b"headgate_requests_total",
@@ -31,7 +31,7 @@ _FAMILIES = {
     "seen": b"headgate_tap_rows_seen_total",
     "sketched": b"headgate_tap_rows_sampled_total",
 }
-_SAMPLE = re.compile(
+_LINE = re.compile(
     rb'^\w+?(_sum|_count)?\{(?:code="([^"]*)",)?endpoint="([^"]*)",(?:le="([^"]*)",)?version="([^"]*)"\} (\S+)$',
     re.M,
 )
@@ -63,7 +63,7 @@ class Counters:
 
 
 @dataclass(frozen=True)
-class Look:
+class Sample:
     """All counters at one time; ``bounds`` are the upper ends of the buckets in seconds."""
 
     when: float
@@ -71,12 +71,12 @@ class Look:
     versions: Mapping[Version, Counters]
 
 
-def read_counters(text: bytes, when: float) -> Look:
+def read_counters(text: bytes, when: float) -> Sample:
     """The counters in a page of metrics (Prometheus' text format)."""
     versions: dict[Version, Counters] = {}
     bounds: dict[bytes, None] = {}
     for family, name in _FAMILIES.items():
-        for code, endpoint, bound, version, value in _samples(text, name):
+        for code, endpoint, bound, version, value in _family(text, name):
             one = versions.setdefault((endpoint.decode(), version.decode()), Counters())
             if family == "requests":
                 one.codes[code.decode()] += int(float(value))
@@ -85,7 +85,7 @@ def read_counters(text: bytes, when: float) -> Look:
                 one.durations.append(float(value))
             else:
                 setattr(one, family, int(float(value)))
-    return Look(when, [float(bound) for bound in bounds], versions)
+    return Sample(when, [float(bound) for bound in bounds], versions)
 
 
 def quantile(share: float, bounds: Sequence[float], cumulative: Sequence[float]) -> float | None:
@@ -102,37 +102,37 @@ def quantile(share: float, bounds: Sequence[float], cumulative: Sequence[float])
 
 
 class Recent:
-    """The looks of the last minutes. Belongs to one event loop."""
+    """The samples of the last minutes. Belongs to one event loop."""
 
     def __init__(self, page: Callable[[], bytes], clock: Callable[[], float] = time.monotonic) -> None:
         """``page`` gives the data plane's metrics as text; it blocks."""
         self._page = page
         self._clock = clock
-        self._looks: deque[Look] = deque([Look(clock(), (), {})])
+        self._samples: deque[Sample] = deque([Sample(clock(), (), {})])
         self._took = 0.0
         self._turn = asyncio.Lock()
 
     async def turn(self) -> None:
-        """A pause and a look: what the loop repeats."""
+        """A pause and a sample: what the loop repeats."""
         await asyncio.sleep(self.pause_seconds)
-        await self.look()
+        await self.sample()
 
     @property
     def pause_seconds(self) -> float:
-        """How long to wait until the next look."""
+        """How long to wait until the next sample."""
         return max(PAUSE_SECONDS, self._took * _SHARE_OF_TIME)
 
-    async def look(self) -> None:
+    async def sample(self) -> None:
         """Notes the counters, and forgets what is older than the window."""
         async with self._turn:
-            await self._look()
+            await self._take()
 
     async def of(self, endpoint: str) -> dict[str, RecentView]:
         """The figures of an endpoint's versions that answered requests in the last minutes."""
         async with self._turn:
             if self._is_stale():
-                await self._look()
-        first, last = self._looks[0], self._looks[-1]
+                await self._take()
+        first, last = self._samples[0], self._samples[-1]
         counted = {
             version: counters.since(first.versions.get((name, version), Counters()))
             for (name, version), counters in last.versions.items()
@@ -147,23 +147,23 @@ class Recent:
         }
 
     def _is_stale(self) -> bool:
-        """Whether a call looks by itself: the newest look is old, and one takes next to no time."""
-        never = len(self._looks) == 1
+        """Whether a call takes a sample of its own: the newest one is old, and taking one is cheap."""
+        never = len(self._samples) == 1
         return never or (
-            self._clock() - self._looks[-1].when > _FRESH_SECONDS and self._took < _QUICK_SECONDS
+            self._clock() - self._samples[-1].when > _FRESH_SECONDS and self._took < _QUICK_SECONDS
         )
 
-    async def _look(self) -> None:
+    async def _take(self) -> None:
         begun = self._clock()
-        look = await asyncio.to_thread(lambda: read_counters(self._page(), begun))
+        sample = await asyncio.to_thread(lambda: read_counters(self._page(), begun))
         self._took = self._clock() - begun
-        if len(self._looks) > 1 and self._looks[-1].when - self._looks[-2].when < PAUSE_SECONDS:
-            # Looks for calls come at any rate; one for each pause is kept.
-            self._looks.pop()
-        self._looks.append(look)
-        # The newest look that is older than the window stays: figures begin there.
-        while len(self._looks) > 2 and begun - self._looks[1].when >= WINDOW_SECONDS:
-            self._looks.popleft()
+        if len(self._samples) > 1 and self._samples[-1].when - self._samples[-2].when < PAUSE_SECONDS:
+            # Calls come at any rate; one sample for each pause is kept.
+            self._samples.pop()
+        self._samples.append(sample)
+        # The newest sample that is older than the window stays: figures begin there.
+        while len(self._samples) > 2 and begun - self._samples[1].when >= WINDOW_SECONDS:
+            self._samples.popleft()
 
 
 def _view(counted: Counters, bounds: Sequence[float], total: int, seconds: int) -> RecentView:
@@ -180,13 +180,13 @@ def _view(counted: Counters, bounds: Sequence[float], total: int, seconds: int) 
     )
 
 
-def _samples(text: bytes, family: bytes) -> Iterator[tuple[bytes, bytes, bytes, bytes, bytes]]:
+def _family(text: bytes, family: bytes) -> Iterator[tuple[bytes, bytes, bytes, bytes, bytes]]:
     begin = text.find(b"# TYPE " + family + b" ")
     if begin < 0:
         return
     begin = text.find(b"\n", begin) + 1
     end = text.find(b"\n# ", begin)
-    for found in _SAMPLE.finditer(text, begin, len(text) if end < 0 else end + 1):
+    for found in _LINE.finditer(text, begin, len(text) if end < 0 else end + 1):
         summed, code, endpoint, bound, version, value = found.groups()
         if summed is None:
             yield code, endpoint, bound, version, value

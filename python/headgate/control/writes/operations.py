@@ -45,6 +45,11 @@ class Operations:
             raise NotFound(f"there is no operation {operation_id!r}")
         return _view(record)
 
+    async def list(self, limit: int) -> list[OperationView]:
+        """Those that run and the newest that have ended, newest first."""
+        records = await self._context.io(lambda: self._context.store.operations(limit=limit))
+        return [_view(record) for record in records]
+
     async def interrupted(self) -> None:
         """Ends what a stop left running."""
         described = problem(
