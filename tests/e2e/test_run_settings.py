@@ -80,18 +80,14 @@ def test_every_setting_gives_the_same_answers_and_is_shown(gateway: GatewayProce
     for version in ("plain", "batched", "inline", "pool", "wide"):
         assert ask(gateway, version, [[1.0, 2.0, 3.0, -4.0]]) == [2.0, 4.0, 6.0, -8.0]
     versions = shown(gateway)
-    placed = {name: (one["placement"], one["placement_fixed"]) for name, one in versions.items()}
-    assert placed == {
-        "plain": ("inline", False),
-        "batched": ("batched", True),
-        "inline": ("inline", True),
-        "pool": ("pool", True),
-        "wide": ("inline", False),
-    }
+    # Where the others run follows from their times, which a busy machine makes longer.
+    placed = {name: one["placement"] for name, one in versions.items() if one["placement_fixed"]}
+    assert placed == {"batched": "batched", "inline": "inline", "pool": "pool"}
     # From the warm runs on.
     assert all(one["placed_by"]["runs"] >= 20 and one["placed_by"]["p99_us"] > 0 for one in versions.values())
     assert versions["pool"]["placed_by"]["why"] == "run.placement is written"
-    assert versions["plain"]["placed_by"]["why"].startswith("a run alone takes less than 50 us")
+    inline = versions["plain"]["placement"] == "inline"
+    assert versions["plain"]["placed_by"]["why"].startswith("a run alone takes less than 50 us") == inline
 
 
 def test_requests_that_come_together_are_run_together(gateway: GatewayProcess) -> None:
