@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from headgate.gateway.settings_table import SETTINGS
@@ -18,6 +19,12 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 # What somebody has set for a gateway of their own, such as its state folder, is not the tests'.
 for _variable in ("HEADGATE_CONFIG", "HEADGATE_TOKEN", *(setting.variable for setting in SETTINGS)):
     os.environ.pop(_variable, None)
+
+# How long an example takes says nothing here: other tests, builds and gateways run beside this one.
+hypothesis.settings.register_profile(
+    "beside-others", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("beside-others")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

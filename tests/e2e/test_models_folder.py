@@ -94,9 +94,14 @@ def test_every_document_that_is_refused_is_said_and_hides_no_other(tmp_path: Pat
     for name, champion in (("bad", "v8"), ("good", "v1"), ("worse", "v9")):
         files.append(tmp_path / f"{name}.yaml")
         files[-1].write_text(DOCUMENT.format(name=name, champion=champion))
-    with GatewayProcess(tmp_path / "state", [str(path) for path in files]) as gateway:
+    together = tmp_path / "together.yaml"
+    together.write_text(
+        DOCUMENT.format(name="sound", champion="v1") + "---\n" + DOCUMENT.format(name="wrong", champion="v7")
+    )
+    with GatewayProcess(tmp_path / "state", [*map(str, files), str(together)]) as gateway:
         with Connection(gateway.http) as connection:
-            assert connection.send("GET", "/v2/models/good/ready").status == 200
+            for name in ("good", "sound"):
+                assert connection.send("GET", f"/v2/models/{name}/ready").status == 200
         said = gateway.log.read_text()
-        assert f"{files[0]} was not applied" in said
-        assert f"{files[2]} was not applied" in said
+        for file in (files[0], files[2], together):
+            assert f"{file} was not applied" in said

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -142,6 +143,25 @@ def test_a_reader_that_leaves_later_stops_nothing(tmp_path: Path) -> None:
         for stream in (child.stdin, child.stdout, child.stderr):
             stream.close()
         goes_on(tmp_path, child)
+
+
+@pytest.mark.parametrize("way", ["no-reader", "full-pipe"])
+def test_a_supervisor_that_nobody_hears_begins_the_next_process(tmp_path: Path, way: str) -> None:
+    need_native()
+    with (
+        WAYS[way]() as stream,
+        subprocess.Popen([*served(tmp_path), "--supervise"], stdout=stream, stderr=stream) as child,
+    ):
+        http = addresses(tmp_path, child)["http"]
+        below = Path(f"/proc/{child.pid}/task/{child.pid}/children")
+        first = below.read_text()
+        os.kill(int(first), signal.SIGKILL)
+        while below.read_text() in {"", first}:
+            pause(child)
+        with Connection(http) as connection:
+            assert connection.infer("scale", BODY).status in {200, 503}
+        child.terminate()
+        assert child.wait(STOP_SECONDS) == 0
 
 
 @pytest.mark.parametrize("way", ["no-reader", "full-pipe"])

@@ -39,6 +39,33 @@ def test_a_loop_outlives_failures_and_defects_and_counts_them(monkeypatch: pytes
     run(body)
 
 
+def test_a_failure_that_comes_back_is_logged_once_until_a_turn_is_good(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    turns: list[int] = []
+
+    async def turn() -> None:
+        turns.append(len(turns))
+        if len(turns) == 9:
+            await asyncio.Event().wait()
+        if len(turns) != 5:
+            raise StorageFailed("the disk is full" if len(turns) != 8 else "the disk is gone")
+
+    async def body() -> None:
+        loops = Background(lambda: 1.0)
+        loops.run("work", turn)
+        await until(lambda: len(turns) == 9)
+        assert loops.status()["work"].failures == 7
+        await loops.close()
+
+    run(body)
+    assert [one.getMessage() for one in caplog.records] == [
+        "work: the disk is full",
+        "work: the disk is full",
+        "work: the disk is gone",
+    ]
+
+
 def test_one_loop_that_waits_keeps_no_other_from_its_work() -> None:
     done: list[str] = []
 

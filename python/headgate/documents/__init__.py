@@ -12,7 +12,7 @@ from headgate.documents.files import locate
 from headgate.documents.from_tree import from_models_tree, highest
 from headgate.documents.locating import Located, locate_files
 from headgate.documents.model import API_VERSION, Endpoint, Version
-from headgate.documents.parsing import Document, Files, parse, parse_one
+from headgate.documents.parsing import Document, Files, Parsed, parse, parse_each, parse_one
 from headgate.documents.schema import json_schema
 from headgate.documents.values import (
     SLOTS,
@@ -35,6 +35,7 @@ __all__ = [
     "Fault",
     "Files",
     "Located",
+    "Parsed",
     "Version",
     "check_name",
     "format_duration",
@@ -48,6 +49,7 @@ __all__ = [
     "natural_key",
     "parse",
     "parse_duration",
+    "parse_each",
     "parse_one",
     "parse_size",
     "parse_weight",

@@ -14,6 +14,7 @@ from headgate.documents import faults, files, nodes, reading, rules
 from headgate.documents.faults import Fault, format_path, policy_invalid
 from headgate.documents.model import Endpoint
 from headgate.documents.nodes import Node, describe
+from headgate.errors import PolicyInvalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,27 @@ def parse(data: bytes, *, source: str, root: Path, follow: Files = Files.FOLLOWE
     Raises ``PolicyInvalid`` with ``detail["faults"]``, a list of ``{"path", "line", "message"}`` of all
     documents.
     """
+    parsed = parse_each(data, source=source, root=root, follow=follow)
+    if parsed.refused is not None:
+        raise parsed.refused
+    return parsed.documents
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What came of the documents of one file."""
+
+    documents: list[Document]
+    """Those without a fault, in order."""
+    refused: PolicyInvalid | None
+    """The faults of the others, as :func:`parse` raises them."""
+
+
+def parse_each(data: bytes, *, source: str, root: Path, follow: Files = Files.FOLLOWED) -> Parsed:
+    """As :func:`parse`, with the documents that are sound beside those that are not.
+
+    Raises ``PolicyInvalid`` for what is no YAML: nothing tells where its next document begins.
+    """
     found: list[Fault] = []
     documents: list[Document] = []
     pieces = reading.read(data, source)
@@ -70,12 +92,12 @@ def parse(data: bytes, *, source: str, root: Path, follow: Files = Files.FOLLOWE
                     f"the first is at line {line}",
                 )
             seen.setdefault(endpoint.name, nodes.line_of(piece.root, ("name",)))
+        faulty = list(collector.faults())
+        if endpoint is not None and not faulty:
             digest = "sha256:" + hashlib.sha256(piece.raw).hexdigest()
             documents.append(Document(endpoint, piece.raw, digest, source, root))
-        found.extend(collector.faults())
-    if found:
-        raise policy_invalid(source, found)
-    return documents
+        found.extend(faulty)
+    return Parsed(documents, policy_invalid(source, found) if found else None)
 
 
 def parse_one(data: bytes, *, source: str, root: Path, follow: Files = Files.FOLLOWED) -> Document:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 from headgate.control import Control, DocumentFile
@@ -25,8 +26,8 @@ PATIENCE_SECONDS = 10.0
 #: early. Beyond that an endpoint's state is its own.
 READY_SECONDS = 60.0
 _MODELS_POLL_SECONDS = 2.0
-_LOOK_SECONDS = 0.2
 _log = logging.getLogger(__name__)
+_Named = tuple[str, asyncio.Task[None]]
 
 
 class FirstLoads:
@@ -43,7 +44,7 @@ class FirstLoads:
         self._clock = clock
         self._begun = clock()
         self._files: list[tuple[Path, asyncio.Task[None]]] = []
-        self._late: dict[str, asyncio.Task[None]] = {}
+        self._late: list[_Named] = []
         self._failed: list[tuple[str, HeadgateError]] = []
         self._is_decided = False
         self._models: ModelsFolder | None = None
@@ -58,8 +59,7 @@ class FirstLoads:
         await self._apply_files()
         await self._read_models()
         while not self._plane.serves() and (pending := self._pending()):
-            # A file is over with the last of its documents, and the first one that is served is enough.
-            await asyncio.wait(pending, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         order = {str(path): at for at, path in enumerate(self._settings.documents)}
         self._failed.sort(key=lambda failed: order.get(failed[0], len(order)))
         if self._failed and not self._pending() and not await self._plane.list():
@@ -75,7 +75,7 @@ class FirstLoads:
 
     def late(self) -> list[str]:
         """What the start went on without and is loaded still: endpoints and files."""
-        return sorted(name for name, task in self._late.items() if not task.done())
+        return sorted({name for name, task in self._late if not task.done()})
 
     def reasons(self) -> list[str]:
         """Why no traffic should come yet."""
@@ -98,12 +98,13 @@ class FirstLoads:
         if self._models is not None:
             await self._models.close()
 
-    def _loading(self) -> dict[str, asyncio.Task[None]]:
+    def _loading(self) -> list[_Named]:
+        """What is loaded now: endpoints of the folder, and each document by its file."""
         models = {} if self._models is None else self._models.loading()
-        return {**models, **{str(path): task for path, task in self._files if not task.done()}}
+        return [*models.items(), *((str(path), task) for path, task in self._files if not task.done())]
 
     def _pending(self) -> list[asyncio.Task[None]]:
-        return list(self._loading().values())
+        return [task for _, task in self._loading()]
 
     # === what was served last ===
 
@@ -114,7 +115,7 @@ class FirstLoads:
             while not self._plane.serves() and (loading := self._plane.loading()):
                 await asyncio.wait(loading.values(), return_when=asyncio.FIRST_COMPLETED)
             if loading := self._plane.loading():
-                self._late = dict(loading)
+                self._late = list(loading.items())
                 _log.warning("still being loaded, the others are served: %s", ", ".join(sorted(loading)))
                 await open_data_ports()
             await start
@@ -137,8 +138,13 @@ class FirstLoads:
                 continue
             if file is None:
                 _log.info("%s: applied from there before; the stored state is served", path)
-            else:
-                self._files.append((path, asyncio.create_task(self._apply(path, file))))
+                continue
+            if file.refused is not None:
+                self._failed.append((str(path), file.refused))
+            # Each by itself: one that fails or hangs is no reason not to tell of the others, or to wait for them.
+            for document in file.documents:
+                one = replace(file, documents=[document], refused=None)
+                self._files.append((path, asyncio.create_task(self._apply(path, one))))
         if self._files:
             done, _ = await asyncio.wait([task for _, task in self._files], timeout=PATIENCE_SECONDS)
             for task in done:

@@ -35,7 +35,8 @@ class ModelsFolder:
         self._root = root
         self._control = control
         self._tree = TreeSync(control.registry)
-        self._usable: dict[_Key, Path] = {}
+        self._usable: dict[str, dict[str, Path]] = {}
+        """The folders that can be served, by endpoint and version."""
         self._pending: set[str] = set()
         self._said: dict[str, str] = {}
         self._updates: dict[str, asyncio.Task[None]] = {}
@@ -86,7 +87,11 @@ class ModelsFolder:
         for endpoint in [] if self._is_closed else sorted(self._pending - settling - self._updates.keys()):
             self._updates[endpoint] = asyncio.create_task(self._update(endpoint))
         self._publish()
-        return await self._wait(patience_seconds)
+        try:
+            return await self._wait(patience_seconds)
+        finally:
+            # What ends after that is published by the next pass.
+            self._publish()
 
     async def _wait(self, patience_seconds: float | None) -> list[str]:
         """Waits for the updates; those that are not over. Raises what the first of them failed with."""
@@ -103,17 +108,18 @@ class ModelsFolder:
     def _note(self, result: SyncResult) -> None:
         """Takes over what the pass found; endpoints that gained a version are updated after it."""
         for admitted in result.new:
-            self._usable[_key(admitted.found)] = admitted.found.folder
+            found = admitted.found
+            self._usable.setdefault(found.endpoint, {})[found.version] = found.folder
             self._not_loaded.pop(_key(admitted.found), None)
             self._pending.add(admitted.found.endpoint)
         for refused in result.refused:
-            self._usable.pop((refused.endpoint, refused.version), None)
+            self._drop(refused.endpoint, refused.version)
             folder = self._root / refused.endpoint / refused.version
             self._once(str(folder), f"refused: {folder}: {refused.message}")
         for failed in result.failed:
-            self._usable.pop(_key(failed.found), None)
+            self._drop(*_key(failed.found))
         for key in result.gone:
-            self._usable.pop(key, None)
+            self._drop(*key)
             self._not_loaded.pop(key, None)
             if key[0] in self._not_applied:
                 self._pending.add(key[0])
@@ -127,7 +133,6 @@ class ModelsFolder:
             self._not_applied.pop(endpoint, None)
         else:
             self._not_applied[endpoint] = why
-        self._publish()
 
     async def _apply(self, endpoint: str) -> str | None:
         """Why the folders were not applied; ``None`` if they were or need not be, and empty if they can be tried once more."""
@@ -163,7 +168,10 @@ class ModelsFolder:
         return True
 
     def _folders(self, endpoint: str) -> dict[str, Path]:
-        return {version: path for (name, version), path in self._usable.items() if name == endpoint}
+        return dict(self._usable.get(endpoint, {}))
+
+    def _drop(self, endpoint: str, version: str) -> None:
+        self._usable.get(endpoint, {}).pop(version, None)
 
     def _document(self, endpoint: str, present: Revision | None) -> Document | str | None:
         """The folders' document, if there are any; why there is none if nothing says who is champion, or if it would take away
@@ -201,7 +209,7 @@ class ModelsFolder:
         kept = set(present.spec.versions) if present is not None else {versions.choose(folders).champion}
         if isinstance(error, ModelLoadFailed | PolicyInvalid) and version in folders and version not in kept:
             self._not_loaded[endpoint, version] = folders[version], error.message
-            del self._usable[endpoint, version]
+            self._drop(endpoint, version)
             return ""
         if isinstance(error, Conflict):
             # Somebody changed the endpoint meanwhile, or it was frozen: the next pass looks again.

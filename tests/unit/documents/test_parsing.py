@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from headgate.documents import Files, parse, parse_one
+from headgate.documents import Files, parse, parse_each, parse_one
 from headgate.documents.reading import MAX_BYTES
 from headgate.errors import PolicyInvalid
 
@@ -415,3 +415,16 @@ def test_hostile_names_are_quoted_in_messages(tmp_path: Path) -> None:
     assert "\x1b" not in found
     assert "\n" not in found
     assert len(found) < 250
+
+
+def test_the_sound_documents_of_a_file_are_told_apart_from_those_with_faults(tmp_path: Path) -> None:
+    named = [SMALLEST.replace("digits\n", f"{name}\n") for name in ("a", "b", "c", "b")]
+    text = "---\n".join([named[0], named[1], named[2].replace("champion: v1", "champion: v9"), named[3]])
+    parsed = parse_each(text.encode(), source="x.yaml", root=tmp_path)
+    assert [one.name for one in parsed.documents] == ["a", "b"]
+    assert parsed.refused is not None
+    with pytest.raises(PolicyInvalid) as caught:
+        parse(text.encode(), source="x.yaml", root=tmp_path)
+    assert parsed.refused.detail == caught.value.detail
+    assert len(parsed.refused.detail["faults"]) == 2
+    assert parse_each(named[0].encode(), source="x.yaml", root=tmp_path).refused is None

@@ -82,6 +82,25 @@ def test_one_document_of_a_file_keeps_no_other_of_it_waiting(tmp_path: Path) -> 
     play(work)
 
 
+def test_a_document_that_is_refused_or_fails_hides_no_other_of_its_file(tmp_path: Path) -> None:
+    async def work() -> None:
+        file = described(tmp_path, "all.yaml", ("a", "w1"), ("b", "v1"), ("c", "v1"), ("d", "v1"))
+        text = file.read_text()
+        last = text.rindex("champion: v1")
+        file.write_text(text[:last] + "champion: v9" + text[last + len("champion: v1") :])
+        plane = Plane()
+        plane.failing["w1"] = "unsupported operator"
+        async with Running(settings(tmp_path, file), plane) as gate:
+            assert set(gate.plane.served) == {"b", "c"}
+            for said in ("unsupported operator", "v9", "b: ", "c: "):
+                assert any(said in text for text in gate.said)
+        file.write_text(text)
+        async with Running(settings(tmp_path, file)) as gate:
+            assert set(gate.plane.served) == {"a", "b", "c", "d"}
+
+    play(work)
+
+
 def test_a_document_of_a_file_that_is_served_late_is_not_waited_for_with_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

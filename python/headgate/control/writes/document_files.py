@@ -20,7 +20,7 @@ from headgate.control.domain.results import Result
 from headgate.control.domain.revision import sha256
 from headgate.control.writes import sources
 from headgate.control.writes.context import Context
-from headgate.documents import Document, Files, parse
+from headgate.documents import Document, Files, Parsed, parse_each
 from headgate.errors import PolicyInvalid
 
 
@@ -40,6 +40,8 @@ class DocumentFile:
     path: Path
     digest: str
     documents: Sequence[Document]
+    refused: PolicyInvalid | None = None
+    """The faults of its documents that cannot be applied; they keep the others from nothing."""
 
 
 class DocumentFiles:
@@ -54,16 +56,22 @@ class DocumentFiles:
     async def read(self, path: Path, root: Path) -> DocumentFile | None:
         """The documents of a file, whose ``file:`` are relative to ``root``; ``None`` when all were applied from it before.
 
+        Raises ``PolicyInvalid`` if there is nothing else than documents with faults.
+
         Whoever applied them: a document that was applied by hand is not applied again at a start, nor is one whose traffic was
         moved on since.
         """
         data = await self._context.io(lambda: sources.read_file(path))
         applied = await self._context.io(lambda: self._context.store.applied_from(str(path)))
         new = await self._context.io(lambda: _not_applied(data, path, root, applied))
-        return DocumentFile(path, sha256(data), new) if new else None
+        if new.refused is not None and not new.documents:
+            raise new.refused
+        return DocumentFile(path, sha256(data), new.documents, new.refused) if new.documents else None
 
     async def apply(self, file: DocumentFile, call: Call) -> list[Result]:
-        """Applies all documents of a file; raises what the first of those that fail failed with, when all are over."""
+        """Applies all documents of a file; raises what the first of those that fail failed with, or are refused for, when all are
+        over.
+        """
         tasks = [self._begin(document, file.digest, call) for document in file.documents]
         try:
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
@@ -75,6 +83,8 @@ class DocumentFiles:
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
+        if file.refused is not None:
+            raise file.refused
         return results
 
     def _begin(self, document: Document, digest: str, call: Call) -> asyncio.Task[Result]:
@@ -95,14 +105,16 @@ class DocumentFiles:
         return task
 
 
-def _not_applied(data: bytes, path: Path, root: Path, applied: Collection[tuple[str, str]]) -> list[Document]:
-    def new(follow: Files) -> list[Document]:
-        documents = parse(data, source=str(path), root=root, follow=follow)
-        return [one for one in documents if (one.name, one.digest) not in applied]
+def _not_applied(data: bytes, path: Path, root: Path, applied: Collection[tuple[str, str]]) -> Parsed:
+    def new(follow: Files) -> Parsed:
+        parsed = parse_each(data, source=str(path), root=root, follow=follow)
+        documents = [one for one in parsed.documents if (one.name, one.digest) not in applied]
+        return Parsed(documents, parsed.refused)
 
     if applied:
         # Files that were moved away since keep nothing from being served that is stored. Faults are told below, all of them.
         with suppress(PolicyInvalid):
-            if not new(Files.IGNORED):
-                return []
+            unread = new(Files.IGNORED)
+            if not unread.documents and unread.refused is None:
+                return unread
     return new(Files.FOLLOWED)
