@@ -1,15 +1,13 @@
 """``headgate`` and ``python -m headgate``: what has to hold before anything that takes time is imported.
 
-The commands are in :mod:`headgate.cli`. Here are the standard streams, and the signals of a gateway that starts.
+The commands are in :mod:`headgate.cli`. Here are the standard streams, and the signals of a gateway that starts. Every import up
+to :func:`headgate.gateway.signals.take` is time in which a signal kills, so that there are few.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import sys
-from typing import NoReturn
 
 from headgate.gateway import signals
 
@@ -32,14 +30,18 @@ def main() -> None:
         _leave(end.code or 0)
 
 
-def _leave(code: int) -> NoReturn:
+def _leave(code: int) -> None:
     """Ends the process at once. What must be on disk is there; taking the interpreter apart would add half a second of CPU time to
     each restart.
     """
+    import logging
+
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+        try:
             stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue
     os._exit(code)
 
 

@@ -1,7 +1,7 @@
 """Signals to a real gateway process, from its first line of Python to its last.
 
 The moment is forced and not waited for: a ``sitecustomize`` in the gateway's own interpreter sends the signal when a module is
-about to be imported, when the interpreter ends, or when it takes its modules down.
+about to be imported, or right before the process leaves.
 """
 
 from __future__ import annotations
@@ -24,18 +24,14 @@ from support.tools import need_native
 BODY = {"inputs": [{"name": "X", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
 #: Sends a signal from within, in the process that is supervised or not: to itself, or to the parent.
 CUSTOMIZE = """
-import atexit, json, os, signal, sys
+import json, os, signal, sys
 asked = json.loads(os.environ["TEST_SIGNAL"])
 if asked["below"] == ("HEADGATE_SUPERVISED" in os.environ):
     def send(kill=os.kill, target=os.getppid() if asked["to_parent"] else os.getpid(), number=asked["number"]):
         kill(target, number)
-    class Last:
-        def __del__(self, send=send):
-            send()
     if asked["when"] == "exit":
-        atexit.register(send)
-    elif asked["when"] == "teardown":
-        last = Last()
+        leave = os._exit
+        os._exit = lambda code: (send(), leave(code))
     else:
         class Watch:
             def find_spec(self, name, path=None, target=None):
@@ -112,10 +108,9 @@ def test_other_signals_during_the_imports_change_nothing(tmp_path: Path, number:
 
 
 @pytest.mark.parametrize("below", [False, True])
-@pytest.mark.parametrize("when", ["exit", "teardown"])
-def test_a_second_stop_after_the_drain_changes_no_exit_code(tmp_path: Path, when: str, below: bool) -> None:
+def test_a_second_stop_after_the_drain_changes_no_exit_code(tmp_path: Path, below: bool) -> None:
     need_native()
-    variables = customized(tmp_path, when, below=below)
+    variables = customized(tmp_path, "exit", below=below)
     options = ["--supervise"] if below else []
     with GatewayProcess(tmp_path / "state", options, environment=variables) as gateway:
         assert gateway.stop() == 0
@@ -128,11 +123,22 @@ def test_a_second_stop_of_the_parent_changes_no_exit_code(tmp_path: Path) -> Non
         assert gateway.stop() == 0
 
 
-@pytest.mark.parametrize("when", ["exit", "teardown"])
-def test_a_stop_of_a_gateway_that_could_not_start_keeps_its_exit_code(tmp_path: Path, when: str) -> None:
+def test_a_stop_of_a_gateway_that_could_not_start_keeps_its_exit_code(tmp_path: Path) -> None:
     need_native()
     with GatewayProcess(tmp_path / "state"):
-        assert ended(tmp_path, customized(tmp_path, when)).returncode == 3
+        assert ended(tmp_path, customized(tmp_path, "exit")).returncode == 3
+
+
+def test_few_modules_are_imported_before_signals_are_taken() -> None:
+    program = (
+        "import sys; before = set(sys.modules); import headgate.__main__; print(*set(sys.modules) - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    ours = {"headgate", "headgate.__main__", "headgate.gateway", "headgate.gateway.signals"}
+    loaded = set(done.stdout.split())
+    assert ours <= loaded
+    assert not {name for name in loaded - ours if name.startswith("headgate")}
+    assert not loaded & {"typing", "contextlib", "logging", "re", "json", "pathlib"}
 
 
 @pytest.fixture(params=[False, True], ids=["alone", "supervised"])

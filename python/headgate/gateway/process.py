@@ -106,7 +106,7 @@ class Process:
 
     async def run(self) -> None:
         """Starts, waits for a signal, stops."""
-        with signals.handled(self._signal_handlers()):
+        with signals.Handled(self._signal_handlers()):
             try:
                 await _first(self._start(), self._stop_asked.wait())
                 await self._stop_asked.wait()

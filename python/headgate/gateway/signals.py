@@ -1,7 +1,7 @@
 """What signals mean to ``headgate serve``, from its first line of Python to its last.
 
 SIGTERM and SIGINT stop it, SIGHUP has it open its access log anew, SIGQUIT, SIGUSR1 and SIGUSR2 change nothing. Three phases:
-:func:`take` at the first line, when nothing has begun that a stop would have to end; :func:`handled` while a gateway runs;
+:func:`take` at the first line, when nothing has begun that a stop would have to end; :class:`Handled` while a gateway runs;
 after it, every signal is ignored, because the end is under way already. The handlers are Python's and not the event loop's:
 a loop gives the system's default back when it closes, and the second SIGTERM of a wrapper would then kill what has drained.
 
@@ -10,25 +10,30 @@ Nothing is imported that takes time. Next: process.py, supervise.py.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
-from types import FrameType
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as typing has it, which takes milliseconds to import
+    from collections.abc import Callable, Mapping
+    from types import FrameType
+
+    Handler = Callable[[signal.Signals], None]
 
 STOP = frozenset({signal.SIGTERM, signal.SIGINT})
 REOPEN = signal.SIGHUP
 UNUSED = frozenset({signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2})
 ALL = STOP | {REOPEN} | UNUSED
-
-Handler = Callable[[signal.Signals], None]
+_TERMINAL = (signal.SIGTTOU, signal.SIGTTIN)
+"""They stop a process in the background that writes to its terminal, or reads from it."""
 
 
 def take() -> None:
     """From now on a stop ends the process with 0, and no other signal does. May be called twice."""
     for number in ALL:
         signal.signal(number, _leave if number in STOP else _do_nothing)
+    for number in _TERMINAL:
+        signal.signal(number, signal.SIG_IGN)
     # A supervisor starts its gateway with all of them blocked: before this line, each would have killed it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ALL)
 
@@ -39,19 +44,21 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-@contextlib.contextmanager
-def handled(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
-    """Handles signals until the end of the block; what :func:`take` took is ignored from then on."""
+class Handled:
+    """A context in which signals are handled; what :func:`take` took is ignored after it."""
 
-    def handler(number: int, _frame: FrameType | None) -> None:
-        handlers[signal.Signals(number)](signal.Signals(number))
+    def __init__(self, handlers: Mapping[signal.Signals, Handler]) -> None:
+        self._handlers = handlers
 
-    before = {number: signal.signal(number, handler) for number in handlers}
-    try:
-        yield
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, signal.SIG_IGN if previous in (_leave, _do_nothing) else previous)
+    def __enter__(self) -> None:
+        self._before = {number: signal.signal(number, self._handle) for number in self._handlers}
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, signal.SIG_IGN if before in (_leave, _do_nothing) else before)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        self._handlers[signal.Signals(number)](signal.Signals(number))
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
@@ -59,5 +66,5 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
     os._exit(0)
 
 
-def _do_nothing(_number: int, _frame: FrameType | None) -> Any:
+def _do_nothing(_number: int, _frame: FrameType | None) -> None:
     """Not ``SIG_IGN``, which a child that is started would inherit."""
