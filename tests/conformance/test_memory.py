@@ -56,6 +56,7 @@ def send_all(gateway: GatewayProcess) -> int:
     return len(REST) + len(CALLS) + len(WIRE) + len(BROKEN)
 
 
+@pytest.mark.alone
 def test_memory_is_given_back_and_no_connection_is_left(gateway: GatewayProcess) -> None:
     for _ in range(WARM):
         send_all(gateway)
