@@ -14,7 +14,7 @@ from headgate.gateway import signals
 
 def main() -> None:
     """Runs the command line."""
-    serves = _command(sys.argv[1:]) == "serve"
+    serves = _serves(sys.argv[1:])
     if serves:
         signals.take()
     from headgate.gateway import streams
@@ -45,9 +45,18 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
-def _command(arguments: list[str]) -> str | None:
-    """The first word that is no option; options of the group itself have no values."""
-    return next((word for word in arguments if not word.startswith("-")), None)
+def _serves(arguments: list[str]) -> bool:
+    """Whether the command is ``serve``: before it stand options, and words that may be their values. Which options have values is
+    known to the commands, whose import takes too long; where it is unclear, taking the signals does no harm.
+    """
+    behind_option = False
+    for word in arguments:
+        if word == "serve":
+            return True
+        if not (word.startswith("-") or behind_option):
+            return False
+        behind_option = word.startswith("-")
+    return False
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from headgate.admin.asked import Asked
 from headgate.admin.bodies import NewToken
 from headgate.admin.open_streams import OpenStreams
+from headgate.admin.stream import encode
 from headgate.admin.tokens import Tokens
 from headgate.control import Control
 from headgate.documents import parse_duration
@@ -21,6 +22,7 @@ from headgate.errors import InvalidArgument
 
 _AUDIT_MAX = 1000
 _OPERATIONS_MAX = 1000
+_EVENTS_MAX = 10_000
 
 
 class Rest:
@@ -47,9 +49,13 @@ class Rest:
         if said is not None and not (said.isascii() and said.isdigit() and len(said) <= 18):
             raise InvalidArgument(f"Last-Event-ID: {said!r} is not the id of an event")
         after = None if said is None else int(said)
-        follow = asked.flag("follow", default=True)
-        events = self._control.events(after) if follow else self._control.stored_events(after or 0)
-        return self._streams.answer(asked.principal.id, events, asked.query("endpoint"))
+        limit, endpoint = asked.number("limit", 1, _EVENTS_MAX), asked.query("endpoint")
+        if asked.flag("follow", default=True):
+            if limit is not None:
+                raise InvalidArgument("query limit: it goes with follow=false; what is followed has no end")
+            return self._streams.answer(asked.principal.id, self._control.events(after), endpoint)
+        stored = await self._control.stored_events(after or 0, limit=limit or _EVENTS_MAX, endpoint=endpoint)
+        return Response(b"".join(map(encode, stored)), media_type="text/event-stream")
 
     async def audit(self, asked: Asked) -> Response:
         """The audit."""

@@ -152,7 +152,15 @@ def _other_calls(r: Rest) -> list[ApiCall]:
             "Lets a version's name stand for other bytes; refused while the endpoint has the version.",
             query=("reason",),
         ),
-        _read("/v1/events", r.events, "text/event-stream", "Events as they happen.", "endpoint", "follow"),
+        _read(
+            "/v1/events",
+            r.events,
+            "text/event-stream",
+            "Events as they happen.",
+            "endpoint",
+            "follow",
+            "limit",
+        ),
         ApiCall(
             "GET",
             "/v1/audit",

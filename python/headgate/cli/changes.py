@@ -235,9 +235,9 @@ def _weights(written: tuple[str, ...]) -> dict[str, str]:
         if not equals or not version or not share:
             raise click.UsageError(f"{text!r}: write a weight as VERSION=SHARE%, such as v2=5%")
         if not share.endswith("%"):
-            raise click.UsageError(f"{text!r}: the percent sign is required, such as {version}={share}%")
+            raise click.UsageError(f"{text!r}: the percent sign is required, such as {text + '%'!r}")
         if version in weights:
-            raise click.UsageError(f"{version} is given two weights")
+            raise click.UsageError(f"{version!r} is given two weights")
         weights[version] = share
     return weights
 

@@ -183,12 +183,23 @@ def _report(path: Path, root: Path | None, *, look: bool) -> dict[str, Any]:
         documents = parse_file(path, root)
     except PolicyInvalid as error:
         return {"file": str(path), "endpoints": [], "faults": error.detail["faults"]}
-    missing = {document.name: _missing_files(document) if look else [] for document in documents}
+    found = {
+        document.name: [*_constants_alone(document), *(_missing_files(document) if look else [])]
+        for document in documents
+    }
     return {
         "file": str(path),
-        "endpoints": [name for name, faults in missing.items() if not faults],
-        "faults": [fault for faults in missing.values() for fault in faults],
+        "endpoints": [name for name, faults in found.items() if not faults],
+        "faults": [fault for faults in found.values() for fault in faults],
     }
+
+
+def _constants_alone(document: Document) -> list[dict[str, Any]]:
+    """What the data plane refuses: it knows the signature of a constant from a model beside it."""
+    if any(version.model is not None for version in document.endpoint.versions.values()):
+        return []
+    message = f"{document.name} has constants alone, and a constant answers under a model's signature; add a version with a model"
+    return [{"path": "versions", "line": None, "message": message}]
 
 
 def _missing_files(document: Document) -> list[dict[str, Any]]:

@@ -23,9 +23,12 @@ _LONGEST_BACKOFF_SECONDS = 30.0
 Event = dict[str, Any]
 
 
-def stored(client: AdminClient, endpoint: str | None, after: int) -> Iterator[Event]:
-    """The events that the gateway keeps, oldest first."""
-    yield from _read(client, endpoint, after, follow=False)
+def stored(client: AdminClient, endpoint: str | None, after: int, limit: int) -> Iterator[Event]:
+    """The newest events that the gateway keeps, oldest first."""
+    params = {"endpoint": endpoint, "follow": "false", "limit": limit}
+    headers = {"last-event-id": str(after)}
+    with client.stream("/events", params, headers, _LONGEST_PAUSE_SECONDS) as stream:
+        yield from _events(stream)
 
 
 def follow(
@@ -39,7 +42,7 @@ def follow(
     backoff, connected = _FIRST_BACKOFF_SECONDS, False
     while True:
         try:
-            for event in _read(client, endpoint, after, follow=True):
+            for event in _read(client, endpoint, after):
                 connected, backoff = True, _FIRST_BACKOFF_SECONDS
                 if event is _OPEN:
                     continue
@@ -59,12 +62,10 @@ _OPEN: Event = {}
 """Stands for the first comment of a stream."""
 
 
-def _read(client: AdminClient, endpoint: str | None, after: int | None, *, follow: bool) -> Iterator[Event]:
+def _read(client: AdminClient, endpoint: str | None, after: int | None) -> Iterator[Event]:
     headers = {} if after is None else {"last-event-id": str(after)}
-    params = {"endpoint": endpoint, "follow": None if follow else "false"}
-    with client.stream("/events", params, headers, _LONGEST_PAUSE_SECONDS) as stream:
-        if follow:
-            yield _OPEN
+    with client.stream("/events", {"endpoint": endpoint}, headers, _LONGEST_PAUSE_SECONDS) as stream:
+        yield _OPEN
         yield from _events(stream)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,7 +22,7 @@ from headgate.cli.session import Session
     "--limit",
     default=50,
     show_default=True,
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 10_000),
     help="The newest so many; not for --follow.",
 )
 @cli.client_options
@@ -43,7 +42,7 @@ def events(session: Session, endpoint: str | None, following: bool, after: int |
             for event in follow(client, endpoint, after, session.surroundings.timing.sleep, words):
                 _print(session, event)
             return
-        found = {"events": list(deque(stored(client, endpoint, after or 0), maxlen=limit))}
+        found = {"events": list(stored(client, endpoint, after or 0, limit))}
     session.show(
         found, lambda data: _table(data["events"]), lambda data: [one["id"] for one in data["events"]]
     )

@@ -13,7 +13,7 @@ from typing import Any
 from headgate.admin.tokens import OFFLINE, Tokens
 from headgate.documents import parse_duration
 from headgate.errors import InvalidArgument, PermissionDenied, StorageFailed
-from headgate.store import open_beside
+from headgate.store import open_beside, write_backup
 
 
 def create_token(state: Path, name: str, role: str, expires: str | None) -> dict[str, Any]:
@@ -46,6 +46,12 @@ def check_state(state: Path) -> dict[str, Any]:
         "revisions": revisions,
         "files": files,
     }
+
+
+def backup_state(state: Path, target: Path) -> None:
+    """Writes a backup."""
+    _check_owner(state)
+    write_backup(state, target)
 
 
 def _damage(path: Path) -> str | None:

@@ -12,7 +12,6 @@ import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -384,12 +383,10 @@ class Control:
 
         return self._context.feed.read(after, replay, lambda: self._context.io(store.generation))
 
-    async def stored_events(self, after: int) -> AsyncIterator[EventRecord]:
-        """The events after that id that are stored, oldest first."""
-        while page := await self._context.io(partial(self._context.store.events_after, after, limit=_EVENTS)):
-            for event in page:
-                yield event
-            after = page[-1].generation
+    async def stored_events(self, after: int, *, limit: int, endpoint: str | None) -> Replayed:
+        """The newest events after that id that are stored, oldest first."""
+        store = self._context.store
+        return await self._context.io(lambda: store.newest_events(after, limit=limit, endpoint=endpoint))
 
     # === behind ===
 

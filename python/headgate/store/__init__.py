@@ -4,6 +4,7 @@ Not here: what a revision means (``control``), how a request is authorised (``ad
 Next: ``models`` (what goes in and out), ``database`` (opening, locking, migrating), ``store`` (the door).
 """
 
+from headgate.store.backup import restore_backup, write_backup
 from headgate.store.chain import Damage
 from headgate.store.clock import Clock, seconds, stamp, unstamp, utc_now
 from headgate.store.columns import json_text
@@ -42,8 +43,10 @@ __all__ = [
     "json_text",
     "open_beside",
     "open_store",
+    "restore_backup",
     "seconds",
     "stamp",
     "unstamp",
     "utc_now",
+    "write_backup",
 ]

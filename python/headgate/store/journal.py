@@ -52,6 +52,15 @@ def audit(session: Session, endpoint: str | None, limit: int, before: int | None
     return list(session.scalars(query.order_by(AuditRecord.generation.desc()).limit(limit)))
 
 
+def newest_events(session: Session, cursor: int, limit: int, endpoint: str | None) -> list[EventRecord]:
+    """The newest so many after ``cursor``, oldest first."""
+    query = select(EventRecord).where(EventRecord.generation > min(cursor, LARGEST))
+    if endpoint is not None:
+        query = query.where(EventRecord.endpoint == endpoint)
+    found = session.scalars(query.order_by(EventRecord.generation.desc()).limit(limit))
+    return list(found)[::-1]
+
+
 def operations(session: Session, limit: int) -> list[OperationRecord]:
     """Newest first."""
     newest = select(OperationRecord).order_by(OperationRecord.started.desc(), OperationRecord.id).limit(limit)

@@ -204,6 +204,11 @@ class Store:
         with self.transactions.write() as write:
             return write.add_numbered(event)
 
+    def newest_events(self, cursor: int, *, limit: int, endpoint: str | None = None) -> list[EventRecord]:
+        """The newest events after an id, oldest first."""
+        with self.transactions.read() as session:
+            return journal.newest_events(session, cursor, limit, endpoint)
+
     def events_after(self, cursor: int, *, limit: int, endpoint: str | None = None) -> list[EventRecord]:
         """Events with generations above ``cursor``, oldest first."""
         with self.transactions.read() as session:

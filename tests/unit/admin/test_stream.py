@@ -116,11 +116,14 @@ def test_without_following_the_stream_ends_with_what_is_stored(tmp_path: Path) -
                 ("follow=false", None, ["started", "applied", "applied"]),
                 ("follow=false&endpoint=digits", "0", ["applied"]),
                 ("follow=false", "1000", []),
+                ("follow=false&limit=1", None, ["applied"]),
+                ("follow=false&limit=2", "0", ["applied", "applied"]),
             ]:
                 reader = Reader(p.app, token, query=query, last=last)
                 await asyncio.wait_for(reader.task, 5)
                 assert (reader.types(), reader.ended) == (expected, True)
-            assert problem(await p.viewer.get("/v1/events?follow=no")) == (400, "invalid_argument")
+            for wrong in ("follow=no", "limit=1", "follow=false&limit=0", "follow=false&limit=10001"):
+                assert problem(await p.viewer.get(f"/v1/events?{wrong}")) == (400, "invalid_argument"), wrong
 
     run(body)
 

@@ -18,6 +18,10 @@ traffic: {champion: v1, weights: {v2: 10%}}
 PATH = "/v1/endpoints/digits"
 
 
+MODEL = DOCUMENT.replace("{constant: {score: 0.5}}", "'file:models/1'")
+"""One that a gateway would take: with a model that lies beside it."""
+
+
 @pytest.fixture
 def document(tmp_path: Path) -> Path:
     path = tmp_path / "digits.yaml"
@@ -25,26 +29,33 @@ def document(tmp_path: Path) -> Path:
     return path
 
 
-def test_validate_names_each_endpoint_of_each_file(document: Path) -> None:
-    document.write_text(DOCUMENT + "---\n" + DOCUMENT.replace("digits", "other"))
-    result = CliRunner().invoke(main, ["validate", str(document)])
+@pytest.fixture
+def valid(document: Path) -> Path:
+    (document.parent / "models" / "1").mkdir(parents=True)
+    document.write_text(MODEL)
+    return document
+
+
+def test_validate_names_each_endpoint_of_each_file(valid: Path) -> None:
+    valid.write_text(MODEL + "---\n" + MODEL.replace("digits", "other"))
+    result = CliRunner().invoke(main, ["validate", str(valid)])
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines() == [f"{document}: digits: ok", f"{document}: other: ok"]
+    assert result.stdout.splitlines() == [f"{valid}: digits: ok", f"{valid}: other: ok"]
 
 
-def test_validate_lists_every_fault_of_every_file_on_stderr(document: Path, tmp_path: Path) -> None:
+def test_validate_lists_every_fault_of_every_file_on_stderr(valid: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
-    bad.write_text(DOCUMENT.replace("10%", "10").replace("champion: v1", "champion: v9"))
-    result = CliRunner().invoke(main, ["validate", str(bad), str(document)])
+    bad.write_text(MODEL.replace("10%", "10").replace("champion: v1", "champion: v9"))
+    result = CliRunner().invoke(main, ["validate", str(bad), str(valid)])
     assert result.exit_code == 2
     assert "traffic.weights.v2" in result.stderr
     assert "traffic.champion" in result.stderr
-    assert f"{document}: digits: ok" in result.stdout
+    assert f"{valid}: digits: ok" in result.stdout
 
 
-def test_validate_as_json_tells_faults_with_path_and_line(document: Path) -> None:
-    document.write_text(DOCUMENT.replace("10%", "10"))
-    result = CliRunner().invoke(main, ["validate", str(document), "--json"])
+def test_validate_as_json_tells_faults_with_path_and_line(valid: Path) -> None:
+    valid.write_text(MODEL.replace("10%", "10"))
+    result = CliRunner().invoke(main, ["validate", str(valid), "--json"])
     assert result.exit_code == 2
     (report,) = json.loads(result.stdout)["files"]
     assert report["endpoints"] == []
@@ -146,7 +157,7 @@ def test_documents_come_from_stdin_and_from_an_option_as_well(document: Path) ->
         assert "source" not in fake.last.url.params
     assert call(FakeAdmin(), "apply").exit_code == 2
     assert call(FakeAdmin(), "apply", "-", stdin=b"name: x\n").exit_code == 2
-    checked = call(FakeAdmin(), "validate", "-", stdin=DOCUMENT.encode())
+    checked = call(FakeAdmin(), "validate", "--remote", "-", stdin=MODEL.encode())
     assert (checked.exit_code, checked.stdout) == (0, "-: digits: ok\n")
 
 
@@ -164,17 +175,22 @@ def test_what_was_applied_before_a_refusal_is_told(document: Path) -> None:
     assert "digits" in call(FakeAdmin(answers), "apply", str(document)).stdout
 
 
-def test_validate_names_every_model_and_baseline_that_is_not_there(document: Path, tmp_path: Path) -> None:
-    text = (
-        DOCUMENT.replace("{constant: {score: 0.5}}", "'file:models/1'")
-        + "drift: {baseline: 'file:base.npz'}\n"
-    )
-    document.write_text(text + "---\n" + DOCUMENT.replace("digits", "other"))
-    result = CliRunner().invoke(main, ["validate", str(document)])
-    assert (result.exit_code, result.stdout) == (2, f"{document}: other: ok\n")
+def test_validate_names_every_model_and_baseline_that_is_not_there(valid: Path, tmp_path: Path) -> None:
+    (tmp_path / "models" / "1").rmdir()
+    other = MODEL.replace("digits", "other").replace("models/1", "models")
+    valid.write_text(MODEL + "drift: {baseline: 'file:base.npz'}\n---\n" + other)
+    result = CliRunner().invoke(main, ["validate", str(valid)])
+    assert (result.exit_code, result.stdout) == (2, f"{valid}: other: ok\n")
     assert "versions.v1" in result.stderr
     assert "drift.baseline" in result.stderr
-    assert CliRunner().invoke(main, ["validate", "--remote", str(document)]).exit_code == 0
-    (tmp_path / "models" / "1").mkdir(parents=True)
+    assert CliRunner().invoke(main, ["validate", "--remote", str(valid)]).exit_code == 0
+    (tmp_path / "models" / "1").mkdir()
     (tmp_path / "base.npz").touch()
-    assert CliRunner().invoke(main, ["validate", str(document)]).exit_code == 0
+    assert CliRunner().invoke(main, ["validate", str(valid)]).exit_code == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--remote"]])
+def test_validate_refuses_constants_alone_as_a_gateway_does(document: Path, options: list[str]) -> None:
+    result = CliRunner().invoke(main, ["validate", *options, str(document)])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "versions: digits has constants alone" in result.stderr

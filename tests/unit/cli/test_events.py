@@ -64,7 +64,7 @@ def lost() -> Exception:
 
 
 def test_what_is_stored_is_shown_newest_so_many() -> None:
-    gateway = Gateway(stream(event(1), event(2), event(3, who="\x1b[31m")))
+    gateway = Gateway(stream(event(2), event(3, who="\x1b[31m")))
     result = call(gateway, "events", "digits", "--limit", "2")
     assert result.exit_code == 0, result.output
     header, first, second = result.stdout.splitlines()
@@ -72,7 +72,7 @@ def test_what_is_stored_is_shown_newest_so_many() -> None:
     assert first.split() == ["2", "then", "applied", "digits", "7", "ann", "kind=traffic", "why"]
     assert r"\x1b[31m" in second
     (request,) = gateway.requests
-    assert dict(request.url.params) == {"endpoint": "digits", "follow": "false"}
+    assert dict(request.url.params) == {"endpoint": "digits", "follow": "false", "limit": "2"}
     assert request.headers["last-event-id"] == "0"
 
 

@@ -11,6 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from headgate.__main__ import _serves
 from headgate.cli import COMMANDS, main
 from unit.cli.fake_admin import RESULT, TRAFFIC, FakeAdmin, around, call, ok, problem
 
@@ -34,6 +35,18 @@ def test_options_stand_before_or_after_the_command(arguments: list[str], tmp_pat
     result = CliRunner().invoke(main, given, obj=around(FakeAdmin(LIST)))
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == {"endpoints": []}
+
+
+@pytest.mark.parametrize(
+    ("line", "serves"),
+    [
+        ("serve", True), ("serve a.yaml", True), ("--state S serve", True), ("--supervise serve", True),
+        ("--state=S --http A serve a.yaml", True), ("get serve", False), ("", False), ("--help", False),
+        ("traffic serve v2=5%", False), ("validate serve", False),
+    ],
+)  # fmt: skip
+def test_a_serve_behind_options_takes_its_signals_at_once(line: str, serves: bool) -> None:
+    assert _serves(line.split()) is serves
 
 
 def test_options_of_one_command_stand_before_it_as_well() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,23 @@ def test_the_state_is_checked_beside_the_gateway_and_damage_is_named(tmp_path: P
         found = json.loads((await shell("state", "check", "--json")).stdout)
         assert [one["revision"] for one in found["revisions"]] == [2]
         assert (await shell("state", "check", "--state", str(tmp_path / "nothing"))).exit_code == 3
+
+    play(work)
+
+
+def test_a_backup_is_made_beside_the_gateway_and_another_one_serves_what_it_holds(tmp_path: Path) -> None:
+    async def work() -> None:
+        backup, other = tmp_path / "backup.tar", tmp_path / "other"
+        shell = Shell(tmp_path / "state")
+        async with Running(settings(tmp_path, written(tmp_path, document(TRAFFIC)))):
+            await shell.ok("traffic", "digits", "v2=20%")
+            await shell.ok("state", "backup", str(backup))
+            await shell.ok("traffic", "digits", "v2=30%")
+            assert (await shell("state", "backup", str(backup))).exit_code == 5
+            assert (await shell("state", "restore", str(backup))).exit_code == 5
+        assert "whole (endpoints: 1" in await shell.ok("state", "restore", str(backup), "--state", str(other))
+        async with Running(replace(settings(tmp_path), state=other)) as gate:
+            assert gate.live_weights() == {"v2": 2000}
 
     play(work)
 
