@@ -33,6 +33,9 @@ class Gateway:
     def remove(self, name: str) -> int:
         """Asks for an endpoint to be taken away and returns the ticket."""
 
+    def excuse(self, name: str, why: str) -> None:
+        """Says why an endpoint is not served: calls get ``model_not_ready`` with it. Nothing for one that is served."""
+
     def cancel(self, name: str) -> None:
         """Ends the loads of an endpoint that are on their way, but for urgent ones: each is ``superseded``."""
 

@@ -38,6 +38,7 @@ class FakeNative:
         self._pending: list[tuple[int, dict[str, Any]]] = []
         self.held: set[str] = set()
         self.failing: dict[str, str] = {}
+        self.excused: dict[str, str] = {}
         self.served: dict[str, dict[str, Any]] = {}
         self.given: list[dict[str, Any]] = []
         self.applied: list[dict[str, Any]] = []
@@ -74,6 +75,10 @@ class FakeNative:
         self._pending.append((self._ticket, asked))
         self._advance()
         return self._ticket
+
+    def excuse(self, name: str, why: str) -> None:
+        if name not in self.served:
+            self.excused[name] = why
 
     def cancel(self, name: str) -> None:
         self._ticket += 1
@@ -180,6 +185,7 @@ class FakeNative:
                 return None
         self._loaded[name] = {(v["name"], v["digest"]) for v in asked["versions"]}
         self.served[name] = asked
+        self.excused.pop(name, None)
         self._generation += 1
         details = {v["name"]: {"load_ms": 1.5, "signature": SIGNATURE} for v in asked["versions"]}
         return {"event": "applied", "generation": self._generation, "versions": details}

@@ -40,7 +40,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "whoami": Entry("journal", "Say which gateway is called, and as whom."),
     "token": Entry("tokens", "Make, list and revoke admin tokens."),
-    "state": Entry("state", "Look after what a gateway keeps, whether it runs or not."),
+    "state": Entry("state", "Check a state folder, copy it to a file, bring it back from one."),
     "context": Entry("context", "Name gateways, each with its address and its token."),
     "doctor": Entry("doctor", "Check this machine."),
     "completion": Entry("shells", "Print the script for completion in a shell."),

@@ -1,120 +1,121 @@
-"""The commands ``headgate state check|backup|restore``: what a gateway keeps, whole and copied. Next: offline.py."""
+"""The commands ``headgate state check|backup|restore``: what can be done about a state folder without its gateway.
+
+The work is gateway/state_folder.py; this file prints. Next: that one.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
+from headgate.cli import output
 from headgate.cli import session as cli
 from headgate.cli.exits import EXIT_NO, failures
 from headgate.cli.groups import Group
-from headgate.cli.output import Format, Lines, show, words
+from headgate.cli.output import Format, words
 from headgate.cli.target import GatewayOptions
+
+
+def _folder(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds ``--state`` and hands the command the folder."""
+
+    @click.option(
+        "--state", metavar="DIR", type=click.Path(path_type=Path), help="The state folder. [HEADGATE_STATE]"
+    )
+    @click.pass_context
+    @wraps(command)
+    def wrapped(context: click.Context, /, state: Path | None, **rest: Any) -> None:
+        variables = cli.surroundings_of(context).variables
+        with failures():
+            command(GatewayOptions(state=state).state_folder(variables).absolute(), **rest)
+
+    return wrapped
 
 
 @click.group(cls=Group)
 def state() -> None:
-    """Look after what a gateway keeps, whether it runs or not.
+    """Check a state folder, copy it to a file, bring it back from one.
+
+    A gateway may be running on the folder, except that one is restored into a new folder.
 
     \b
     Example:
-      headgate state check --state /var/lib/headgate
+      headgate state check
       headgate state backup headgate-monday.tar
     """
-
-
-_folder = click.option(
-    "--state",
-    "folder",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="The gateway's state folder. [HEADGATE_STATE]",
-)
-
-
-def _named(context: click.Context, folder: Path | None) -> Path:
-    """The folder of the option, else of the variable, else the usual one."""
-    return GatewayOptions(state=folder).state_folder(cli.surroundings_of(context).variables)
 
 
 @state.command()
 @_folder
 @cli.output_options
-@click.pass_context
-def check(context: click.Context, folder: Path | None, form: Format) -> None:
-    """Compare every revision, document and model file with its digest.
-
-    Reads everything and changes nothing. Exits 1 when anything is not as it was written.
+def check(folder: Path, form: Format) -> None:
+    """Read everything and say what is damaged; exit code 1 if something is.
 
     \b
     Example:
-      headgate state check
-      headgate state check --state /var/lib/headgate -o json
+      headgate state check --state S
     """
-    with failures():
-        # Imported here: it opens the database, and help need not wait for that.
-        from headgate.cli.offline import check_state
+    from headgate.gateway import state_folder
 
-        found = check_state(_named(context, folder))
-    show(form, found, _lines, lambda data: [one["file"] for one in data["files"]])
-    if found["revisions"] or found["files"]:
+    found = state_folder.check(folder)
+    data = {
+        "state": str(folder),
+        "checked": {"endpoints": found.endpoints, "files": found.files},
+        "database": found.database,
+        "revisions": [{"endpoint": name, "revision": n, "what": what} for name, n, what in found.revisions],
+        "files": found.damaged_files,
+    }
+    damages = found.lines()
+    whole = f"{folder}: whole (endpoints: {found.endpoints}, files of models: {found.files})"
+    lines = [f"damaged: {line}" for line in damages] or [whole]
+    output.show(form, data, lambda _: lines, lambda _: damages)
+    if damages:
+        words("  `headgate state restore FILE` brings a backup back into an empty folder")
         sys.exit(EXIT_NO)
 
 
 @state.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @_folder
-@click.pass_context
-def backup(context: click.Context, file: Path, folder: Path | None) -> None:
-    """Copy the state into one file, whether the gateway runs or not.
+def backup(folder: Path, file: Path) -> None:
+    """Write one file with everything that serving and history need, while the gateway goes on.
 
-    Revisions, documents, tokens (as hashes), audit, models and baselines; not the file of the first admin token.
+    A damaged state is not copied: exit code 1, with what is damaged. Keep the file as safe as the folder. The text of the
+    first admin token is not in it.
 
     \b
     Example:
-      headgate state backup headgate-monday.tar --state /var/lib/headgate
+      headgate state backup headgate-monday.tar
     """
-    with failures():
-        from headgate.cli.offline import backup_state
+    from headgate.gateway import state_folder
 
-        backup_state(_named(context, folder), file)
-    words(f"{file} holds the state of {_named(context, folder)}")
+    found = state_folder.backup(folder, file)
+    if found:
+        for line in found:
+            words(f"headgate: {line}")
+        words("  nothing was written: a backup of a damaged state would take the place of a good one")
+        sys.exit(EXIT_NO)
+    words(f"{folder} was copied to {file}")
 
 
 @state.command()
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 @_folder
-@click.pass_context
-def restore(context: click.Context, file: Path, folder: Path | None) -> None:
-    """Bring a backup back into an empty folder, and check it.
+def restore(folder: Path, file: Path) -> None:
+    """Make an empty folder the state of a backup, or of the applied.json of a folder that lost its database.
 
     \b
     Example:
-      headgate state restore headgate-monday.tar --state /var/lib/headgate-restored
+      headgate state restore headgate-monday.tar --state S2
+      headgate serve --state S2
     """
-    place = _named(context, folder)
-    with failures():
-        from headgate.cli.offline import check_state
-        from headgate.store import restore_backup
+    from headgate.gateway import state_folder
 
-        restore_backup(file, place)
-        found = check_state(place)
-    show("table", found, _lines, lambda _: [])
-    if found["revisions"] or found["files"]:
-        sys.exit(EXIT_NO)
-
-
-def _lines(found: dict[str, Any]) -> Lines:
-    damages = [
-        f"damaged: revision {one['revision']} of {one['endpoint']}: {one['what']}"
-        for one in found["revisions"]
-    ]
-    damages += [f"damaged: {one['file']}: {one['what']}" for one in found["files"]]
-    checked = found["checked"]
-    whole = (
-        f"{found['state']}: whole (endpoints: {checked['endpoints']}, files of models: {checked['files']})"
+    words(
+        f"{folder} holds {state_folder.restore(file, folder)}; start it with `headgate serve --state {folder}`"
     )
-    return damages or [whole]

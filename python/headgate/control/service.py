@@ -40,7 +40,9 @@ from headgate.control.writes.decisions import Decisions, not_found, present
 from headgate.control.writes.document_files import DocumentFile, DocumentFiles
 from headgate.control.writes.endpoint import EndpointState
 from headgate.control.writes.handover import Paths
+from headgate.control.writes.healing import HEAL_SECONDS, Healing
 from headgate.control.writes.idempotency import Idempotency
+from headgate.control.writes.integrity import Integrity
 from headgate.control.writes.maintenance import Maintenance
 from headgate.control.writes.operations import Operations
 from headgate.control.writes.records import stored
@@ -49,7 +51,8 @@ from headgate.control.writes.resolve import Intake, Resolver
 from headgate.control.writes.unpin import unpin
 from headgate.control.writes.writer import Decide, Writer
 from headgate.documents import Document, check_name, parse_weight
-from headgate.errors import Draining, HeadgateError, InvalidArgument, ModelNotFound
+from headgate.drift import KeptBaselines
+from headgate.errors import Draining, HeadgateError, InvalidArgument, ModelNotFound, StorageFailed
 from headgate.registry import ArtifactStore, Registry
 from headgate.store import EventRecord, Store
 
@@ -68,7 +71,7 @@ _EVENTS = 500
 
 @dataclass(frozen=True)
 class Readiness:
-    """Whether the gateway should get traffic; ``reasons`` say why not. Challengers do not decide it."""
+    """Whether the gateway should get traffic; ``reasons`` say why not."""
 
     ready: bool
     reasons: list[str]
@@ -85,7 +88,7 @@ class Control:
         settings: Settings = Settings(),  # noqa: B008 - frozen
     ) -> None:
         """Nothing is served before :meth:`start`."""
-        paths = Paths(artifacts.model_path, artifacts.place, store.state)
+        paths = Paths(artifacts.model_path, artifacts.place, store.state, KeptBaselines(store.state))
         self.registry = Registry(artifacts, store.pins)
         self.settings = settings
         self._context = Context(store, native, paths, settings)
@@ -99,6 +102,8 @@ class Control:
         self._endpoints: dict[str, EndpointState] = {}
         self._recent = Recent(lambda: native.exposition(open_metrics=False, compact=False))
         self._maintenance = Maintenance(self._context, self._writer, self._endpoints)
+        self._integrity = Integrity(self._context, self._endpoints)
+        self._healing = Healing(self._context, artifacts, self._endpoints)
         self.background = Background(lambda: self._context.store.now().timestamp())
         self._roots: list[Path] = [root for root in (settings.root, *settings.roots) if root is not None]
         self._writes: set[asyncio.Task[Result]] = set()
@@ -113,13 +118,15 @@ class Control:
         Call nothing that writes before this returns. Endpoints that are loaded still after ``patience_seconds`` are in
         :meth:`loading`, and do not count for readiness.
         """
-        await self._repair.start(self._endpoints, patience_seconds)
+        await self._repair.start(self._endpoints, await self._integrity.at_start(), patience_seconds)
         await self.operations.interrupted()
         self._started = True
         data = {state.name: state.revision for state in self._endpoints.values() if state.current is not None}
         event = EventRecord("started", self._context.now(), None, None, "headgate", "", {"endpoints": data})
         await self._context.tell(event)
         self._maintenance.start(self.background)
+        self._integrity.start(self.background)
+        self.background.run("repair_artifacts", self._healing.turn, HEAL_SECONDS)
         self.background.run("sample_metrics", self._recent.turn)
 
     def pump(self) -> None:
@@ -137,23 +144,26 @@ class Control:
         await self.background.close()
         await asyncio.gather(*self._writes, return_exceptions=True)
         await self.operations.close()
+        with suppress(StorageFailed):  # the database is what counts; the next start writes the file
+            await self._integrity.write()
         await self._context.close()
 
     def readiness(self) -> Readiness:
-        """Ready once started while every endpoint's champion answers and the gateway does not stop.
-
-        One whose first load took longer than the start's patience is left out: it must not take traffic from the others.
+        """Ready once started and until the stop. Endpoints have no part in it: one that does not answer must not take traffic from
+        the others.
         """
         reasons = [] if self._started else ["the gateway is starting"]
         if self._closing:
             reasons.append("the gateway is stopping")
-        states = self._endpoints.values()
-        reasons += [state.broken for state in states if state.broken is not None and not state.late]
         return Readiness(not reasons, reasons)
 
     def loading(self) -> dict[str, asyncio.Task[None]]:
         """The endpoints that were served before the start and are loaded still."""
         return self._repair.loading()
+
+    def damage(self) -> list[str]:
+        """What is wrong with the database as a whole, each with its remedy; reads memory alone."""
+        return self._integrity.alarms()
 
     def serves(self) -> bool:
         """Whether some endpoint is served."""
@@ -292,14 +302,14 @@ class Control:
 
     async def list(self) -> list[EndpointSummary]:
         """All endpoints by name."""
-        states = [state for _, state in sorted(self._endpoints.items()) if state.current is not None]
+        states = [state for _, state in sorted(self._endpoints.items()) if state.current or state.broken]
         statuses = await self._context.io(lambda: statuses_of(self._context.plane.status()))
         summaries: Summaries = []
         for place, state in enumerate(states):
             if place % _SUMMARIES == 0:
                 # A thousand of them take a while, and a rollback may be waiting.
                 await asyncio.sleep(0)
-            if state.current is not None:
+            if state.current or state.broken:
                 summaries.append(reads.summary(state, statuses.get(state.name, {})))
         return summaries
 
@@ -346,11 +356,14 @@ class Control:
 
     async def drift(self, endpoint: str, window_seconds: int | None = None) -> dict[str, Any]:
         """The data plane's drift report; without a window, of a day."""
-        present(self._known(endpoint))
+        state = self._known(endpoint)
+        present(state)
         window = window_seconds or _DAY_SECONDS
         report: dict[str, Any] = json.loads(
             await self._context.long(lambda: self._context.plane.drift(endpoint, window))
         )
+        if state.no_drift is not None:
+            report["fault"] = state.no_drift
         return report
 
     async def models(self) -> Models:
@@ -419,9 +432,18 @@ class Control:
         return await self._context.io(lambda: stored(self._context.store, record))
 
     async def _past(self, endpoint: str, n: int) -> Revision:
-        """A revision that was served once, with its models checked."""
+        """A revision that was served once, with the models checked that it gives traffic to."""
         then = await self._served(endpoint, n)
-        await self._context.long(lambda: [self._context.paths.model(d) for d in sources.artifacts_of(then)])
+        needed, others = sources.artifacts_of(then)
+
+        def check() -> None:
+            for digest in needed:
+                self._context.paths.model(digest)
+            for digest in others:
+                with suppress(HeadgateError):  # it is left out where it is to be loaded
+                    self._context.paths.model(digest)
+
+        await self._context.long(check)
         return then
 
     async def _check_cold(self, state: EndpointState) -> None:
@@ -479,6 +501,8 @@ class Control:
 
     def _known(self, name: str) -> EndpointState:
         state = self._endpoints.get(name)
+        if state is not None and state.broken is not None:
+            present(state)
         if state is None or state.current is None:
             raise ModelNotFound(f"no endpoint is named {name!r}")
         return state

@@ -1,12 +1,14 @@
 """Drift on the Python side: reference samples, and fitting them.
 
 Read in this order: ``layout`` (what a sample must look like), ``loading`` and ``table`` (reading one),
-``fitting``. The sketches, distances and reports are Rust (``rust/sketch``).
+``fitting``, ``kept``. The sketches, distances and reports are Rust (``rust/sketch``).
 """
 
 from headgate.drift.fitting import Native, baseline_digest, baseline_path, fit, keep_baseline
+from headgate.drift.kept import KeptBaselines
 
 __all__ = [
+    "KeptBaselines",
     "Native",
     "baseline_digest",
     "baseline_path",

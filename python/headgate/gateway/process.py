@@ -299,6 +299,9 @@ class Process:
         fails. The admin port answers ``draining`` until the data plane has drained.
         """
         self._stop_asked.set()
+        if self._native is not None:
+            # Before anything that may wait: readiness means the same on every port.
+            self._native.set_ready(False)
         for listener in self._listeners.values():
             listener.drain()
         settings, loop = self._settings, asyncio.get_running_loop()
@@ -319,8 +322,6 @@ class Process:
                 last_to_first.push_async_callback(self._drain)
             if self._control is not None:
                 last_to_first.push_async_callback(self._control.close)
-            if self._native is not None:
-                last_to_first.callback(self._native.set_ready, False)
 
     async def _stop_listeners(self) -> None:
         idle_seconds = self._settings.drain_idle_ms / 1000

@@ -51,6 +51,9 @@ class Watched(Protocol):
     def refusals(self) -> Sequence[Any]:
         """``Refusal`` objects of the admin API; from memory: a scrape reads no files."""
 
+    def damage(self) -> Sequence[str]:
+        """What is wrong with the database as a whole; from memory."""
+
     @property
     def background(self) -> Background:
         """The loops that run beside the calls."""
@@ -161,4 +164,5 @@ class _Port:
             sources.connections(),
             sources.restarts,
             sources.control.background.status(),
+            len(sources.control.damage()),
         )

@@ -45,6 +45,8 @@ class Facts:
     """How often the supervisor began a new process."""
     loops: Mapping[str, LoopStatus] = field(default_factory=dict)
     """The loops that run beside the calls, by name."""
+    damage: int = 0
+    """What is wrong with the database as a whole."""
 
 
 Samples = Iterable[tuple[Mapping[str, str], float]]
@@ -123,6 +125,12 @@ DECLARED: tuple[Declared, ...] = (
         "gauge",
         "Alarms that stand, such as a change that is live but could not be stored.",
         _per_endpoint(lambda one: len(one["alarms"])),
+    ),
+    Declared(
+        "headgate_state_damage",
+        "gauge",
+        "Faults that the database has found in its own pages; `headgate state check` says which, and 0 means none.",
+        lambda facts: [({}, float(facts.damage))],
     ),
     Declared(
         "headgate_models_refused",

@@ -7,6 +7,7 @@ traffic.
 """
 
 from headgate.registry.manifest import Entry, Manifest
+from headgate.registry.offline import artifact_fault, artifact_folder, lone_blob_faults
 from headgate.registry.refusals import Refusal, Refusals
 from headgate.registry.registry import Pins, Refused, Registry
 from headgate.registry.source import Unsettled
@@ -32,7 +33,10 @@ __all__ = [
     "SyncResult",
     "TreeSync",
     "Unsettled",
+    "artifact_fault",
+    "artifact_folder",
     "by_endpoint",
+    "lone_blob_faults",
     "scan",
     "survey",
 ]

@@ -4,10 +4,12 @@ Not here: what a revision means (``control``), how a request is authorised (``ad
 Next: ``models`` (what goes in and out), ``database`` (opening, locking, migrating), ``store`` (the door).
 """
 
-from headgate.store.backup import restore_backup, write_backup
+from headgate.store.applied_file import NAME as APPLIED_FILE
+from headgate.store.applied_file import Applied, AppliedState, read_applied
 from headgate.store.chain import Damage
 from headgate.store.clock import Clock, seconds, stamp, unstamp, utc_now
 from headgate.store.columns import json_text
+from headgate.store.database import FILE as DATABASE
 from headgate.store.models import (
     AppliedDocument,
     AuditRecord,
@@ -24,7 +26,11 @@ from headgate.store.models import (
 from headgate.store.store import Commit, Proposal, Store, open_beside, open_store
 
 __all__ = [
+    "APPLIED_FILE",
+    "DATABASE",
+    "Applied",
     "AppliedDocument",
+    "AppliedState",
     "AuditRecord",
     "Clock",
     "Commit",
@@ -43,10 +49,9 @@ __all__ = [
     "json_text",
     "open_beside",
     "open_store",
-    "restore_backup",
+    "read_applied",
     "seconds",
     "stamp",
     "unstamp",
     "utc_now",
-    "write_backup",
 ]

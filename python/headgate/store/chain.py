@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from headgate.store.models import DocumentRecord, EndpointRecord, RevisionRecord
 
 _ROWS = 200
+_OTHER_BODY = "its body is not the one that was written, or not after that revision"
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,64 @@ def _damages_of(
         if row.n != last + 1:
             yield Damage(name, row.n, f"revision {row.n - 1} is missing before it")
         elif chain_digest(before, row.body) != row.digest:
-            yield Damage(name, row.n, "its body is not the one that was written, or not after that revision")
+            yield Damage(name, row.n, _OTHER_BODY)
         if row.document not in whole:
             yield Damage(name, row.n, f"its document {row.document} is missing or has other bytes")
         before, last = row.digest, row.n
         applied = row.n if row.status == "applied" else applied
-    tail, points = (0, None) if pointer is None else (pointer.tail, pointer.applied)
+    yield from _pointer_damages(name, pointer, last, applied)
+
+
+def damages_in_force(session: Session) -> Iterator[Damage]:
+    """What is wrong with what a start serves: every endpoint's pointer, and its revisions from the one in force on. Reads no
+    history, so that a start can wait for it.
+    """
+    pointers = {pointer.name: pointer for pointer in session.scalars(select(EndpointRecord))}
+    applied = func.max(case((RevisionRecord.status == "applied", RevisionRecord.n)))
+    numbers = select(RevisionRecord.endpoint, func.max(RevisionRecord.n), applied).group_by(
+        RevisionRecord.endpoint
+    )
+    known = {name: (last, in_force) for name, last, in_force in session.execute(numbers)}
+    for name in sorted(pointers.keys() | known.keys()):
+        last, in_force = known.get(name, (0, None))
+        yield from _pointer_damages(name, pointers.get(name), last, in_force)
+    columns = (RevisionRecord.endpoint, RevisionRecord.n, RevisionRecord.body, RevisionRecord.digest,
+               RevisionRecord.kind, EndpointRecord.applied, EndpointRecord.removed, DocumentRecord.digest.label("document"),
+               DocumentRecord.content)  # fmt: skip
+    rows = session.execute(
+        select(*columns)
+        .join(EndpointRecord, EndpointRecord.name == RevisionRecord.endpoint)
+        .outerjoin(DocumentRecord, DocumentRecord.digest == RevisionRecord.document)
+        .where(RevisionRecord.n >= func.coalesce(EndpointRecord.applied, 1) - 1)
+        .order_by(RevisionRecord.endpoint, RevisionRecord.n)
+        .execution_options(yield_per=_ROWS)
+    )
+    for name, revisions in groupby(rows, key=lambda row: str(row.endpoint)):
+        yield from _damages_in_force(name, revisions)
+
+
+def _damages_in_force(name: str, rows: Iterator[Any]) -> Iterator[Damage]:
+    before, last = "", 0
+    for row in rows:
+        if row.n >= (row.applied or 1):
+            if row.n != last + 1:
+                yield Damage(name, row.n, f"revision {row.n - 1} is missing before it")
+            elif chain_digest(before, row.body) != row.digest:
+                yield Damage(name, row.n, _OTHER_BODY)
+            if row.document is None or content_digest(row.content) != row.document:
+                yield Damage(name, row.n, "its document is missing or has other bytes")
+        if row.n == row.applied and row.removed != (row.kind == "remove"):
+            yield Damage(name, row.n, "whether the endpoint was removed contradicts its revision")
+        before, last = row.digest, row.n
+
+
+def _pointer_damages(
+    name: str, pointer: EndpointRecord | None, last: int, applied: int | None
+) -> Iterator[Damage]:
+    if pointer is None:
+        yield Damage(name, last, "the line that says which revision is in force is missing")
+        return
+    tail, points = pointer.tail, pointer.applied
     if tail != last:
         yield Damage(name, max(tail, last), f"the highest number used should be {last}, and is {tail}")
     if points != applied:

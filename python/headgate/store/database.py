@@ -21,7 +21,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from headgate.errors import Conflict, HeadgateError, StorageFailed
 from headgate.store import schema
 
+FILE = "headgate.db"
+"""The database in the state folder."""
 _FOLDERS = ("baselines", "artifacts", "blobs")
+REMEDY = "`headgate state check` says what is damaged, `headgate state restore FILE` brings a backup back into an empty folder"
+_FOUND = 10
 BUSY_MS = 5000
 """How long a statement waits for another process's transaction on SQLite."""
 
@@ -81,7 +85,7 @@ def open_engine(state: Path, url: str | None) -> Engine:
 
 def open_migrated(state: Path) -> Engine:
     """An engine on ``headgate.db``, which must be there with the newest schema: a gateway may be using it."""
-    if not (state / "headgate.db").is_file():
+    if not (state / FILE).is_file():
         raise StorageFailed(f"{state} is not the state folder of a gateway: there is no headgate.db")
     engine = _engine(_file_url(state))
     try:
@@ -99,7 +103,7 @@ def open_migrated(state: Path) -> Engine:
 
 
 def _file_url(state: Path) -> str:
-    return f"sqlite:///{state / 'headgate.db'}"
+    return f"sqlite:///{state / FILE}"
 
 
 def _engine(url: str) -> Engine:
@@ -111,6 +115,14 @@ def _engine(url: str) -> Engine:
         event.listen(engine, "connect", _on_connect)
         event.listen(engine, "begin", _on_begin)
     return engine
+
+
+def quick_check(connection: Connection) -> list[str]:
+    """What SQLite finds wrong with its pages, at most a few lines; PostgreSQL checks each page as it reads it."""
+    if connection.dialect.name != "sqlite":
+        return []
+    found = [str(row[0]) for row in connection.exec_driver_sql(f"PRAGMA quick_check({_FOUND})")]
+    return [line for text in found if text != "ok" for line in text.splitlines()]
 
 
 def _on_connect(connection: Any, _record: Any) -> None:
@@ -141,6 +153,8 @@ def storage_errors(what: str) -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         cause = getattr(error, "orig", None) or error
+        if getattr(cause, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            what, cause = f"the database is damaged: {what}", f"{cause}; {REMEDY}"
         if isinstance(cause, HeadgateError):
             # A column refused a value; the library wraps what it does not know.
             raise cause from None

@@ -8,14 +8,15 @@ Every method but ``now`` blocks on the disk: call it from a thread, never from t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from headgate.errors import StorageFailed
-from headgate.store import journal, revisions
-from headgate.store.chain import Damage, damages
+from headgate.store import applied_file, database, journal, revisions
+from headgate.store.chain import Damage, damages, damages_in_force
 from headgate.store.clock import Clock, stamp
 from headgate.store.database import FolderLock, make_folders, open_engine, open_migrated
 from headgate.store.models import (
@@ -31,6 +32,8 @@ from headgate.store.models import (
 from headgate.store.pins import StorePins, add_pins, check_pins
 from headgate.store.tokens import StoreTokens
 from headgate.store.transactions import Transactions, Write
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,13 @@ def open_store(state: Path, *, url: str | None = None, clock: Clock | None = Non
     lock = FolderLock(state)
     try:
         make_folders(state)
-        return Store(state, Transactions(open_engine(state, url), clock), lock)
+        applied = _compared_with(state) if url is None else None
+        store = Store(state, Transactions(open_engine(state, url), clock), lock)
+        store.applied = applied
+        if applied is not None and applied.endpoints and not store.endpoints():
+            store.transactions.close()
+            raise _lost(state)
+        return store
     except BaseException:
         lock.release()
         raise
@@ -84,6 +93,28 @@ def open_beside(state: Path) -> Store:
     return Store(state, Transactions(open_migrated(state)), None)
 
 
+def _compared_with(state: Path) -> applied_file.Applied | None:
+    """What was applied last, as the file beside the database says; :class:`StorageFailed` when there is no database to compare."""
+    try:
+        applied = applied_file.read_applied(state)
+    except StorageFailed as error:
+        _log.error("%s; it is written anew", error.message)
+        return None
+    file = state / database.FILE
+    if applied is not None and applied.endpoints and not (file.exists() and file.stat().st_size):
+        raise _lost(state)
+    return applied
+
+
+def _lost(state: Path) -> StorageFailed:
+    """A start that served nothing would look like a new gateway. So it is refused, and somebody decides what is to be served."""
+    return StorageFailed(
+        f"the database of {state} is lost or empty, and endpoints were served from it: bring a backup back with `headgate state "
+        f"restore FILE`, or the last applied state with `headgate state restore {state / applied_file.NAME}`, each into an empty "
+        f"folder; to begin with nothing, remove {state / applied_file.NAME}"
+    )
+
+
 class Store:
     """Durable state of one gateway; thread-safe, one writer at a time."""
 
@@ -92,6 +123,8 @@ class Store:
         self.state = state
         self.transactions = transactions
         self._lock = lock
+        self.applied: applied_file.Applied | None = None
+        """The last applied state as it was written beside the database."""
         self.pins = StorePins(transactions)
         self.tokens = StoreTokens(transactions)
 
@@ -181,6 +214,33 @@ class Store:
         """Every revision that is not as it was written, of one endpoint or of all; empty when all is whole. Reads everything."""
         with self.transactions.read() as session:
             return list(damages(session, endpoint))
+
+    def check_in_force(self) -> list[Damage]:
+        """What is wrong with what a start serves, the file of the last applied state compared; the history is not read."""
+        with self.transactions.read() as session:
+            found = list(damages_in_force(session))
+            known = {(damage.endpoint, damage.n) for damage in found}
+            forgotten = [] if self.applied is None else applied_file.lost(session, self.applied)
+            return found + [damage for damage in forgotten if (damage.endpoint, damage.n) not in known]
+
+    def check_pages(self) -> list[str]:
+        """What the database says of its own pages; empty when they are whole, and where it checks them itself."""
+        try:
+            with self.transactions.read() as session:
+                return database.quick_check(session.connection())
+        except StorageFailed as error:
+            return [error.message]
+
+    def write_applied(self, without: Collection[str] = ()) -> bool:
+        """Brings the file of the last applied state up to date, but for damaged endpoints; whether there was something new."""
+        with self.transactions.read() as session:
+            before = self.applied or applied_file.Applied()
+            now = applied_file.newer(session, before, without)
+        if now is before:
+            return False
+        applied_file.write_applied(self.state, now)
+        self.applied = now
+        return True
 
     # === journal ===
 

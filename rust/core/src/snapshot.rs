@@ -87,7 +87,7 @@ impl<V> Snapshot<V> {
             );
         }
         if let Some(why) = self.absent.get(name) {
-            return Error::new(Code::ModelNotReady, format!("endpoint {name:?} is not served yet: {why}"));
+            return Error::new(Code::ModelNotReady, format!("endpoint {name:?} is not served: {why}"));
         }
         Error::new(Code::ModelNotFound, format!("no endpoint is called {name:?}"))
     }

@@ -91,6 +91,13 @@ impl Gateway {
         outside(py, || Ok(self.here()?.remove(name)))
     }
 
+    fn excuse(&self, py: Python<'_>, name: &str, why: &str) -> PyResult<()> {
+        outside(py, || {
+            self.here()?.excuse(name, why);
+            Ok(())
+        })
+    }
+
     fn cancel(&self, py: Python<'_>, name: &str) -> PyResult<()> {
         outside(py, || {
             self.here()?.cancel(name);

@@ -84,7 +84,7 @@ pub fn run(
                 close(listeners, shared, threads).await;
             }
             // Nobody can be served: readiness says so, and whoever watches it acts.
-            Err(_) => shared.ready.store(false, Relaxed),
+            Err(_) => shared.deaf.store(true, Relaxed),
         }
     });
 }

@@ -123,6 +123,7 @@ impl Gateway {
             large: ByteBudget::new(config.large_request_bytes),
             small: SmallBudget::new(config.small_request_bytes, threads),
             ready: false.into(),
+            deaf: false.into(),
             draining: false.into(),
             closing: false.into(),
             cut_off: OnceLock::new(),
@@ -237,6 +238,11 @@ impl Gateway {
     /// Takes an endpoint away; see [`Publisher::remove`].
     pub fn remove(&self, name: &str) -> u64 {
         self.publisher.remove(name)
+    }
+
+    /// Says why an endpoint is not served; see [`Publisher::excuse`].
+    pub fn excuse(&self, name: &str, why: &str) {
+        self.publisher.excuse(name, why);
     }
 
     /// Ends an endpoint's loads; see [`Publisher::cancel`].

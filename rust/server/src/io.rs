@@ -68,6 +68,8 @@ pub struct Shared {
     pub small: SmallBudget,
     /// Whether the control plane says that start-up is over.
     pub ready: AtomicBool,
+    /// Whether nobody accepts connections: the listening sockets could not be used.
+    pub deaf: AtomicBool,
     /// Whether the gateway is about to stop.
     pub draining: AtomicBool,
     /// Whether connections have been told to close.
@@ -113,12 +115,11 @@ impl Shared {
         self.changes.send_replace(());
     }
 
-    /// Whether requests are welcome: started, not draining, every champion can answer, and every thread that runs models can be had.
+    /// Whether requests are welcome: started, not draining, and every thread that accepts or runs can be had.
     pub fn is_ready(&self) -> bool {
-        // A snapshot is published only when all its versions were loaded; one that has left memory since comes back when it is
-        // asked for. A live endpoint is a ready one.
+        // Endpoints have no part in it: one that cannot answer must not take traffic from the others.
         let held = self.beats.iter().any(Beat::is_stuck) || self.pool.threads().exhausted;
-        self.ready.load(Relaxed) && !self.draining.load(Relaxed) && !held
+        self.ready.load(Relaxed) && !self.draining.load(Relaxed) && !held && !self.deaf.load(Relaxed)
     }
 }
 

@@ -168,6 +168,18 @@ impl Publisher {
         self.inner.cancel_superseded(name);
     }
 
+    /// Says why an endpoint is not served that cannot even be asked for: its state or its files are damaged. Nothing for one that is
+    /// served.
+    pub fn excuse(&self, name: &str, why: &str) {
+        let mut state = self.inner.state();
+        let Some(next) = self.inner.shared.snapshot.load().excusing(name, why) else { return };
+        let ticket = state.next();
+        state.excused.insert(name.to_owned(), ticket);
+        self.inner.shared.store(next);
+        drop(state);
+        self.inner.refresh();
+    }
+
     /// Takes an endpoint out of memory; requests in flight finish, and a load on its way comes to nothing. Its traffic stays
     /// as it is for when it comes back.
     ///

@@ -59,6 +59,9 @@ class Control:
     def background(self) -> Background:
         return Background(lambda: 0.0)
 
+    def damage(self) -> list[str]:
+        return ["the database is damaged"]
+
     def refusals(self) -> list[dict[str, Any]]:
         return [REFUSAL, REFUSAL]
 

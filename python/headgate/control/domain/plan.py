@@ -6,14 +6,14 @@ Not here: computing the new state (``traffic``, ``merge``). Next: ``writes``.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from headgate.control.domain.results import ChampionMove, LiveView, Plan
 from headgate.control.domain.revision import Revision
-from headgate.control.domain.shares import format_shares, moves, owners
+from headgate.control.domain.shares import Table, format_shares, moves, owners
 from headgate.control.domain.spec import loadable
-from headgate.control.domain.traffic import LiveTraffic
+from headgate.control.domain.traffic import KnownVersions, LiveTraffic, rollback_target
 from headgate.documents.values import format_weight
 
 
@@ -28,6 +28,8 @@ class Step:
     loaded: Collection[str] = ()
     notes: tuple[str, ...] = ()
     blocks: tuple[str, ...] = field(default=())
+    unloadable: Mapping[str, str] = field(default_factory=dict)
+    """Versions that cannot be loaded, with the reason."""
 
 
 def make_plan(step: Step) -> Plan:
@@ -43,13 +45,24 @@ def make_plan(step: Step) -> Plan:
         champion=_champion(before, after),
         moves=moved,
         share_of_keys=format_weight(sum(moved.values())),
-        rollback_to=None if after is None else after.traffic.last_good,
+        rollback_to=None if after is None else rollback_to(after, step.unloadable),
         load=[version for version in wanted if version not in step.loaded],
         unload=sorted(version for version in step.loaded if version not in wanted),
         block=list(step.blocks),
         notes=list(step.notes),
         diff=document_diff(before, after),
     )
+
+
+def rollback_to(revision: Revision, unloadable: Mapping[str, str]) -> str | None:
+    """Where a rollback would go; None: nowhere, because nothing that it may go to can be loaded."""
+    spec = revision.spec
+    known = KnownVersions(revision.endpoint, spec.digests(), _moves_nothing, unloadable, spec.fallback)
+    return rollback_target(revision.traffic, known)
+
+
+def _moves_nothing(table: Table, _weights: Mapping[str, int]) -> Table:
+    return table
 
 
 def slots_moved(before: Revision | None, after: Revision | None) -> dict[str, int]:

@@ -77,6 +77,12 @@ class Spec(_Part):
         """The digest of the baseline."""
         return None if self.drift is None else self.drift.baseline
 
+    @property
+    def fallback(self) -> tuple[str, ...]:
+        """The versions that answer when the chosen one does not, in their order."""
+        declared = self.traffic.fallback
+        return tuple(declared.to) if isinstance(declared, FallbackSpec) else ()
+
     def digests(self) -> dict[str, str]:
         """Digest of each version."""
         return {name: version.digest for name, version in self.versions.items()}
@@ -110,3 +116,9 @@ def loadable(spec: Spec, live: LiveTraffic, omitted: Collection[str] = ()) -> li
         for name, version in sorted(spec.versions.items())
         if name not in omitted and live.block_of(version.digest) is None
     ]
+
+
+def answering(spec: Spec, live: LiveTraffic, omitted: Collection[str]) -> str | None:
+    """Who takes the slots that are not given away: the champion, or its fallback where it is left out; None: nobody can."""
+    able = loadable(spec, live, omitted)
+    return next((name for name in (live.champion, *spec.fallback) if name in able), None)

@@ -11,6 +11,7 @@ Where a rollback goes, as a state machine of ``(champion, last_good)``:
     move from B to A, A last good (A, A)    a return: B is under suspicion
     rollback from (B, A)          (A, A)    B and all challengers are blocked
     block of B in (B, A)          (A, A)    block of A in (B, A): (B, B)
+    rollback from (B, A), A damaged (B, B)  B stays: a version that cannot be loaded is never gone back to
     restore                       as the restored revision says, unless its champion is the last good one: a return
 
 Invariants that hold after each function: champion and owners of slots are not blocked; the champion owns no run of the table;
@@ -20,7 +21,7 @@ a table without runs has no salt; ``last_good`` is not blocked.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from headgate.control.domain.shares import EMPTY, Run, Table
 from headgate.documents.faults import Fault
@@ -79,11 +80,22 @@ class LiveTraffic:
 
 @dataclass(frozen=True)
 class KnownVersions:
-    """What the pure functions need to know around live traffic: the endpoint's name, each version's digest, the slot arithmetic."""
+    """What the pure functions need to know around live traffic: the endpoint's name, each version's digest, the slot arithmetic.
+
+    ``unloadable`` names the versions that cannot be loaded, with the reason; ``fallback`` those that the document has answer when
+    the champion does not, in their order.
+    """
 
     endpoint: str
     digests: Mapping[str, str]
     set_weights: SetWeights
+    unloadable: Mapping[str, str] = field(default_factory=dict)
+    fallback: tuple[str, ...] = ()
+
+    def usable(self, live: LiveTraffic, version: str) -> bool:
+        """Whether a version may get all traffic: it is known, can be loaded, and is not blocked."""
+        digest = self.digests.get(version)
+        return digest is not None and version not in self.unloadable and live.block_of(digest) is None
 
 
 @dataclass(frozen=True)
@@ -186,11 +198,21 @@ def patch(
 
 
 def rollback(live: LiveTraffic, known: KnownVersions, stamp: Stamp) -> Change:
-    """100 % on the last good champion; every other version that had traffic is blocked. Idempotent."""
-    target = live.last_good if live.last_good in known.digests else live.champion
+    """100 % on :func:`rollback_target`; every other version that had traffic is blocked. Idempotent."""
+    target = rollback_target(live, known)
+    if target is None:
+        raise Conflict(
+            f"no rollback of {known.endpoint}: {_unloadable(known, (live.last_good, live.champion))}; "
+            f"{_another(live, known, frozenset())}"
+        )
     losers = sorted(({live.champion} | set(live.weights())) - {target})
+    note = (
+        ""
+        if target == live.last_good
+        else f"; {_unloadable(known, (live.last_good,))}, so {target} {_keeps(live, target)}"
+    )
     if not losers:
-        return Change(live, full(live), already=True)
+        return Change(live, full(live) + note, already=True)
     kept = known.digests[target]
     bad = [version for version in losers if known.digests[version] != kept]
     after = replace(
@@ -202,8 +224,38 @@ def rollback(live: LiveTraffic, known: KnownVersions, stamp: Stamp) -> Change:
         blocked=_with_blocks(live, bad, known, stamp),
     )
     names = ", ".join(bad)
-    message = f"100 % {target}" + (f"; {names} blocked until unblocked" if bad else "")
+    message = f"100 % {target}" + (f"; {names} blocked until unblocked" if bad else "") + note
     return Change(after, message, blocks=tuple(bad))
+
+
+def rollback_target(live: LiveTraffic, known: KnownVersions) -> str | None:
+    """Where a rollback goes: to the last good champion if it can be loaded. Else the champion stays, and if that cannot be loaded
+    either, its fallback takes over. None: no such version can be loaded.
+    """
+    wanted = (live.last_good, live.champion, *known.fallback)
+    return next((version for version in wanted if known.usable(live, version)), None)
+
+
+def _keeps(live: LiveTraffic, target: str) -> str:
+    return "stays" if target == live.champion else "takes over as the fallback"
+
+
+def _unloadable(known: KnownVersions, versions: tuple[str, ...]) -> str:
+    """Which of the versions cannot be loaded, each once, and why."""
+    found = [
+        f"{name} cannot be loaded ({known.unloadable[name]})"
+        for name in dict.fromkeys(versions)
+        if name in known.unloadable
+    ]
+    return ", ".join(found) or f"{', '.join(dict.fromkeys(versions))} cannot be used"
+
+
+def _another(live: LiveTraffic, known: KnownVersions, without: frozenset[str]) -> str:
+    """What helps when no version may take over by itself."""
+    able = [name for name in sorted(known.digests) if name not in without and known.usable(live, name)]
+    if not able:
+        return "apply a document with a version that can be loaded, or delete the endpoint"
+    return f"make another version champion ({', '.join(able)} can be loaded), or delete the endpoint"
 
 
 def abort(live: LiveTraffic, stamp: Stamp) -> Change:
@@ -224,11 +276,12 @@ def block(live: LiveTraffic, digest: str, version: str | None, known: KnownVersi
     record = Block(digest, version, stamp.when, stamp.who, stamp.reason)
     after = replace(live, table=live.table.without(names), blocked=(*live.blocked, record))
     if live.champion in names:
-        heir = live.last_good
-        if heir in names or heir not in known.digests:
+        heirs = (live.last_good, *known.fallback)
+        heir = next((one for one in heirs if one not in names and known.usable(live, one)), None)
+        if heir is None:
             raise Conflict(
-                f"{name} is the champion of {known.endpoint} and there is no other good version to take its traffic: "
-                "make another version champion first, or delete the endpoint"
+                f"{name} is the champion of {known.endpoint} and there is no other good version to take its traffic: first "
+                f"{_another(live, known, names)}"
             )
         table = after.table.without(frozenset({heir}))
         after = replace(after, champion=heir, last_good=heir, table=table)

@@ -10,9 +10,10 @@ from dataclasses import asdict
 from typing import Any, cast
 
 from headgate.control.domain.merge import Declared, differences
-from headgate.control.domain.plan import document_diff, slots_moved
+from headgate.control.domain.plan import document_diff, rollback_to, slots_moved
 from headgate.control.domain.revision import Revision, read_revision
 from headgate.control.domain.shares import format_shares
+from headgate.control.domain.spec import answering
 from headgate.control.domain.traffic import Block
 from headgate.control.reads.views import (
     AuditView,
@@ -44,7 +45,9 @@ from headgate.store import AuditRecord, RevisionRecord, Store, seconds
 
 
 def summary(state: EndpointState, status: Status) -> EndpointSummary:
-    """One line of the list."""
+    """One line of the list; of one whose state is damaged, only that."""
+    if state.current is None and state.broken is not None:
+        return _damaged(state)
     current = present(state)
     live = current.traffic
     return EndpointSummary(
@@ -57,6 +60,21 @@ def summary(state: EndpointState, status: Status) -> EndpointSummary:
         blocked=len(live.blocked),
         since=seconds(live.since),
         notes=differences(live, current.spec.declared),
+        alarms=state.alarms(),
+    )
+
+
+def _damaged(state: EndpointState) -> EndpointSummary:
+    return EndpointSummary(
+        name=state.name,
+        revision=state.tail,
+        state="failed",
+        champion="",
+        weights={},
+        frozen=False,
+        blocked=0,
+        since="",
+        notes=[],
         alarms=state.alarms(),
     )
 
@@ -97,7 +115,7 @@ def traffic(state: EndpointState, recent: Mapping[str, RecentView]) -> TrafficVi
         revision=current.n,
         champion=live.champion,
         last_good=live.last_good,
-        rollback_to=live.last_good,
+        rollback_to=rollback_to(current, state.omitted),
         weights=format_shares(live.weights()),
         sticky=current.spec.declared.sticky,
         salt=live.table.salt,
@@ -124,17 +142,16 @@ def explain(
         raise InvalidArgument(
             f'{state.name} has no sticky key: write traffic.sticky in its document, as "header.x-user-id"'
         )
-    table = live.table.without(frozenset(state.omitted))
+    champion = answering(current.spec, live, state.omitted) or live.champion
+    table = live.table.without(frozenset({*state.omitted, champion}))
     salt = table.salt
     slot: int | None = None
-    version: str | None = live.champion
+    version: str | None = champion
     if not table.given:
-        by, why = "champion", f"no weight is given away: {live.champion} takes every request"
-        left_out = sorted(set(live.weights()) & set(state.omitted))
+        by, why = "champion", f"no weight is given away: {champion} takes every request"
+        left_out = sorted({live.champion, *live.weights()} & set(state.omitted))
         if left_out:
-            why = (
-                f"{', '.join(left_out)} did not load: {live.champion} takes every request for the time being"
-            )
+            why = f"{', '.join(left_out)} did not load: {champion} takes every request for the time being"
     elif key is None:
         name = "" if sticky is None else f" {sticky}"
         by, why, version = "draw", f"without a sticky key{name} each request draws a slot of its own", None
@@ -145,7 +162,7 @@ def explain(
             missing = live.table.owner(slot)
             by, why = "champion", f"slot {slot} of {SLOTS} is not given away"
             if missing is not None:
-                why = f"slot {slot} belongs to {missing[0]}, which did not load: the champion answers for the time being"
+                why = f"slot {slot} belongs to {missing[0]}, which did not load: {champion} answers for the time being"
         else:
             version, run = found
             by, why = "slot", f"slot {slot} of {SLOTS} is in the run {run[1]} to {run[2]} given to {version}"

@@ -50,13 +50,15 @@ class ShareView(TypedDict):
 
 
 class TrafficView(TypedDict):
-    """Live traffic; ``table`` holds runs of slots in the order they were given away, ``rollback_to`` is where a rollback goes."""
+    """Live traffic; ``table`` holds runs of slots in the order they were given away, ``rollback_to`` is where a rollback goes,
+    null where nothing it may go to can be loaded.
+    """
 
     endpoint: str
     revision: int
     champion: str
     last_good: str
-    rollback_to: str
+    rollback_to: str | None
     weights: dict[str, str]
     sticky: str | None
     salt: str

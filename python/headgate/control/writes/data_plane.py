@@ -32,6 +32,9 @@ class DataPlane(Protocol):
     def remove(self, name: str) -> int:
         """Asks for an endpoint to be taken away; the ticket of its event."""
 
+    def excuse(self, name: str, why: str) -> None:
+        """Says why an endpoint is not served, so that calls are told."""
+
     def cancel(self, name: str) -> None:
         """Ends the loads of an endpoint that are on their way, but for urgent ones."""
 
@@ -70,6 +73,7 @@ class Native:
         self.apply = gateway.apply
         self.remove = gateway.remove
         self.cancel = gateway.cancel
+        self.excuse = gateway.excuse
         self.status = gateway.status
         self.drift = gateway.drift
         self.exposition = gateway.exposition

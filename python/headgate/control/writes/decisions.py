@@ -15,8 +15,10 @@ from headgate.control.domain.traffic import Change, KnownVersions, Stamp
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState
 from headgate.control.writes.writer import Decide, Decision
-from headgate.errors import Conflict, ModelNotFound, NotFound, VersionNotFound
+from headgate.errors import Conflict, ModelNotFound, ModelNotReady, NotFound, VersionNotFound
 from headgate.store import seconds
+
+_EMERGENCIES = frozenset({"rollback", "abort", "block", "freeze"})
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class Decisions:
 
         def decide(state: EndpointState) -> Decision:
             before = state.current
+            if before is None and state.broken is not None and not take_traffic:
+                raise ModelNotReady(
+                    f"{state.broken}; to begin anew with the document's own traffic, apply it with --take-traffic"
+                )
             if before is None:
                 return self._creation(state, document)
             not_frozen(state.name, before)
@@ -49,7 +55,11 @@ class Decisions:
             three = merge.Merge(spec.declared, before.spec.declared, named, take_traffic)
             change = merge.apply_document(live, three, known, self._context.now())
             after = before.documented(document.identity, document.text, (spec, named), change.live)
-            if change.already and after.same_content(before) and not state.omitted and state.broken is None:
+            if (
+                change.already
+                and after.same_content(before)
+                and not (state.omitted or state.broken or state.no_drift)
+            ):
                 message = f"{state.name} is as the document says already"
                 same = before.model_copy(update={"document": document.identity})
                 return Decision("apply", message, same, status="unchanged", notes=change.notes)
@@ -89,7 +99,7 @@ class Decisions:
 
         def decide(state: EndpointState) -> Decision:
             before = present(state)
-            change = traffic.rollback(before.traffic, self._fleet(state.name, before), stamp)
+            change = traffic.rollback(before.traffic, self._fleet(state, before), stamp)
             return _decision("rollback", change, state, before.moved(change.live))
 
         return decide
@@ -153,8 +163,9 @@ class Decisions:
 
         return decide
 
-    def _fleet(self, name: str, before: Revision) -> KnownVersions:
-        return self._context.known_versions(name, before.spec.digests())
+    def _fleet(self, state: EndpointState, before: Revision) -> KnownVersions:
+        known = self._context.known_versions(state.name, before.spec.digests())
+        return replace(known, unloadable=state.omitted, fallback=before.spec.fallback)
 
     def _live(
         self, kind: Kind, change: Callable[[Revision, KnownVersions], Change], *, frozen_too: bool = False
@@ -165,14 +176,16 @@ class Decisions:
             before = present(state)
             if not frozen_too:
                 not_frozen(state.name, before)
-            changed = change(before, self._fleet(state.name, before))
+            changed = change(before, self._fleet(state, before))
             return _decision(kind, changed, state, before.moved(changed.live))
 
         return decide
 
 
 def present(state: EndpointState) -> Revision:
-    """What is served; :class:`ModelNotFound` when nothing is."""
+    """What is served; :class:`ModelNotFound` when nothing is, :class:`ModelNotReady` when it is not known what."""
+    if state.current is None and state.broken is not None:
+        raise ModelNotReady(state.broken)
     if state.current is None:
         raise ModelNotFound(f"no endpoint is named {state.name!r}")
     return state.current
@@ -198,7 +211,13 @@ def _decision(kind: Kind, change: Change, state: EndpointState, after: Revision)
     before = state.current
     had = {} if before is None else before.traffic.weights()
     gets = {version for version, slots in change.live.weights().items() if slots > had.get(version, 0)}
-    crowned = before is None or change.live.champion != before.traffic.champion
+    champion = change.live.champion
+    crowned = before is None or champion != before.traffic.champion
+    gains = frozenset(gets | {champion} if crowned else gets)
+    written = {} if before is None or kind != "apply" else before.spec.versions
+    named = [] if kind != "apply" else after.spec.versions.items()
+    # An emergency call does not try again what has just failed, unless nothing else is there.
+    retried = gains if kind in _EMERGENCIES and state.loaded else gains | {champion}
     return Decision(
         kind,
         change.message,
@@ -206,7 +225,8 @@ def _decision(kind: Kind, change: Change, state: EndpointState, after: Revision)
         "already" if change.already else "applied",
         change.notes,
         change.blocks,
-        frozenset(state.omitted) & (gets | {change.live.champion}),
+        frozenset(state.omitted) & retried,
+        needed=gains | {name for name, version in named if written.get(name) != version},
         serves_more=crowned or bool(gets) or kind in ("apply", "restore"),
     )
 

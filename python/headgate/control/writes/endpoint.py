@@ -13,7 +13,7 @@ from typing import Any
 
 from headgate.control.domain.plan import Step
 from headgate.control.domain.revision import Revision
-from headgate.control.domain.spec import loadable
+from headgate.control.domain.spec import answering, loadable
 from headgate.control.domain.traffic import LiveTraffic
 from headgate.store import Commit, Proposal
 
@@ -35,9 +35,13 @@ class EndpointState:
     carried: LiveTraffic | None = None
     loaded: frozenset[str] = frozenset()
     omitted: dict[str, str] = field(default_factory=dict)
+    damaged: set[str] = field(default_factory=set)
+    """Those of ``omitted`` whose files were damaged when they were to be loaded: a repair may bring them back."""
     broken: str | None = None
-    late: bool = False
-    """Whether its first load after a start takes, or took, longer than the start's patience."""
+    damage: tuple[str, ...] = ()
+    """What is not as it was written in its history."""
+    no_drift: str | None = None
+    """Why drift is not measured although the document says with what."""
     loading: dict[int, frozenset[str]] = field(default_factory=dict)
     newest: int | None = None
     """The revision that the data plane told of last, a removal included."""
@@ -69,7 +73,7 @@ class EndpointState:
         self._follows(revision)
         self.current = revision
         self.omitted = {version: why for version, why in omitted.items() if version in revision.spec.versions}
-        self.late = False
+        self.damaged &= self.omitted.keys()
         self.loaded = frozenset(loadable(revision.spec, revision.traffic, self.omitted))
         self.broken = None
         for version, detail in event.get("versions", {}).items():
@@ -102,17 +106,28 @@ class EndpointState:
     def alarms(self) -> list[str]:
         """What somebody should look at now."""
         found = [] if self.broken is None else [self.broken]
-        found += [
-            f"{version} is left out, because it did not load: {why}" for version, why in self.omitted.items()
-        ]
+        if self.broken is None:
+            found += [self._left_out(version, why) for version, why in self.omitted.items()]
+        found += self.damage
+        if self.no_drift is not None:
+            found.append(self.no_drift)
         unsaved = [commit.n for _, commit in self.unsaved if commit.status == "applied"]
         if unsaved:
             numbers = ", ".join(str(n) for n in unsaved)
             found.append(f"revision {numbers} is served but could not be written to disk")
         return found
 
+    def _left_out(self, version: str, why: str) -> str:
+        said = f"{version} is left out, because it did not load: {why}"
+        current = self.current
+        if current is None or version != current.traffic.champion:
+            return said
+        return (
+            f"{said}; {answering(current.spec, current.traffic, self.omitted)}, its fallback, answers for it"
+        )
+
     def step_to(
         self, after: Revision | None, notes: tuple[str, ...] = (), blocks: tuple[str, ...] = ()
     ) -> Step:
         """The step from here to ``after``, for a plan."""
-        return Step(self.name, self.tail + 1, self.current, after, self.loaded, notes, blocks)
+        return Step(self.name, self.tail + 1, self.current, after, self.loaded, notes, blocks, self.omitted)

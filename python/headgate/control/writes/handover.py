@@ -6,35 +6,37 @@ Not here: the data plane itself (``data_plane``). Next: ``tickets``. The keys: `
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from headgate.control.domain.revision import Revision
-from headgate.control.domain.spec import Spec, loadable
-from headgate.drift import baseline_path
+from headgate.control.domain.spec import Spec, answering, loadable
+from headgate.drift import KeptBaselines
+from headgate.errors import HeadgateError, ModelLoadFailed, from_code
 
 
 @dataclass(frozen=True)
 class Paths:
     """Where loaded things lie: ``model`` gives the model file of an artifact's digest after checking that it is whole, ``place``
-    without looking; ``state`` is the state folder.
+    without looking; ``state`` is the state folder, ``baselines`` are those in it.
     """
 
     model: Callable[[str], Path]
     place: Callable[[str], Path]
     state: Path
+    baselines: KeptBaselines
 
 
 @dataclass(frozen=True)
 class Load:
-    """How a state is handed over: ``loaded`` versions are in memory and their files are not looked at, ``omitted`` ones stay out,
-    an ``urgent`` one overtakes a load in progress, a ``fresh`` one is asked for by a document and has to fit its models.
+    """How a state is handed over: ``loaded`` versions are in memory and their files are not looked at, ``omitted`` ones stay out
+    for a reason, an ``urgent`` one overtakes a load in progress, a ``fresh`` one is asked for by a document and has to fit its models.
     """
 
     loaded: Collection[str] = ()
-    omitted: Collection[str] = ()
+    omitted: Mapping[str, str] = field(default_factory=dict)
     urgent: bool = False
     fresh: bool = False
 
@@ -42,17 +44,21 @@ class Load:
 def native_apply(revision: Revision, paths: Paths, load: Load) -> bytes:
     """The argument of ``_native.Gateway.apply``; blocks, because the first use of an artifact hashes it.
 
-    Slots of a version that is left out go to the champion for the time being.
+    Slots of a version that is left out go to the champion for the time being, those of a champion that is left out to its fallback.
+    Raises what keeps a version from being loaded, with its name in ``detail``.
     """
     spec, live = revision.spec, revision.traffic
-    table = live.table.without(frozenset(load.omitted))
+    champion = answering(spec, live, load.omitted)
+    if champion is None:
+        raise no_answer(revision, load.omitted)
+    table = live.table.without(frozenset({*load.omitted, champion}))
     return json.dumps(
         {
             "name": revision.endpoint,
             "revision": revision.n,
             "spec": spec.dumped(),
             "traffic": {
-                "champion": live.champion,
+                "champion": champion,
                 "last_good": live.last_good,
                 "table": {"salt": table.salt, "given": [list(run) for run in table.given]},
             },
@@ -61,15 +67,31 @@ def native_apply(revision: Revision, paths: Paths, load: Load) -> bytes:
     ).encode()
 
 
+def no_answer(revision: Revision, omitted: Mapping[str, str]) -> ModelLoadFailed:
+    """The exception for a state in which nobody would take the champion's slots."""
+    champion = revision.traffic.champion
+    return ModelLoadFailed(
+        f"its champion {champion} did not load: {omitted.get(champion, 'it is blocked')}",
+        detail={"version": champion},
+    )
+
+
 def _load(spec: Spec, names: list[str], paths: Paths, load: Load) -> dict[str, Any]:
     def artifact(name: str) -> str:
         find = paths.place if name in load.loaded else paths.model
-        return str(find(spec.versions[name].digest))
+        try:
+            return str(find(spec.versions[name].digest))
+        except HeadgateError as error:
+            raise from_code(
+                error.code, f"{name}: {error.message}", {**error.detail, "version": name}
+            ) from error
+
+    baseline = paths.baselines.find(spec.baseline)
 
     return {
         "versions": names,
         "artifacts": {name: artifact(name) for name in names if spec.versions[name].constant is None},
-        "baseline": None if spec.baseline is None else str(baseline_path(paths.state, spec.baseline)),
+        "baseline": None if baseline is None else str(baseline),
         "urgent": load.urgent,
         "fresh": load.fresh,
     }

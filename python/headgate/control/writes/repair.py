@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from functools import partial
 
 from headgate.control.domain.revision import Revision, read_revision
-from headgate.control.domain.spec import loadable
+from headgate.control.domain.spec import answering, loadable
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState
-from headgate.control.writes.handover import Load, native_apply
+from headgate.control.writes.handover import Load, native_apply, no_answer
 from headgate.control.writes.records import stored
 from headgate.control.writes.tickets import Event, Ticket
 from headgate.errors import HeadgateError, StorageFailed
@@ -38,12 +39,22 @@ class Repair:
         self._context = context
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def start(self, states: dict[str, EndpointState], patience_seconds: float | None) -> None:
+    async def start(
+        self, states: dict[str, EndpointState], damaged: Mapping[str, str], patience_seconds: float | None
+    ) -> None:
         """Puts all endpoints of the store into ``states``, served or marked broken, the removed ones included without being served.
 
-        Those that are not over after ``patience_seconds`` are marked late. Nothing else may write meanwhile.
+        Those that are ``damaged`` are not served, for the reason given: no older revision takes the place of one that was in force.
+        Nothing else may write meanwhile.
         """
         pointers = await self._context.io(self._context.store.endpoints)
+        for name, why in damaged.items():
+            pointer = next(
+                (one for one in pointers if one.name == name), EndpointRecord(name, None, 0, False, 0)
+            )
+            states[name] = EndpointState(name, tail=pointer.tail)
+            await self._broken(states[name], pointer, why)
+        pointers = [pointer for pointer in pointers if pointer.name not in damaged]
         for pointer in pointers:
             state = states[pointer.name] = EndpointState(pointer.name, tail=pointer.tail)
             self._tasks[pointer.name] = asyncio.create_task(self._endpoint(state, pointer))
@@ -51,8 +62,6 @@ class Repair:
             return
         try:
             await asyncio.wait(self._tasks.values(), timeout=patience_seconds)
-            for name in self.loading():
-                states[name].late = True
             await asyncio.gather(*self._tasks.values())
         finally:
             for task in self._tasks.values():
@@ -77,6 +86,7 @@ class Repair:
 
     async def _broken(self, state: EndpointState, pointer: EndpointRecord, why: str) -> None:
         state.broken = f"{pointer.name} does not start: {why}"
+        await self._context.io(lambda: self._context.plane.excuse(pointer.name, why))
         await self._context.alarm(pointer.name, pointer.applied, state.broken)
 
     async def _serve_newest(
@@ -113,6 +123,7 @@ class Repair:
                 return None
             why = state.broken
         state.broken = state.current = None
+        state.omitted = {}
         return why
 
     async def _end(
@@ -141,25 +152,28 @@ class Repair:
         return await self._context.io(lambda: stored(self._context.store, record))
 
     async def _serve(self, state: EndpointState, revision: Revision) -> None:
-        """Loads a revision; challengers that do not load are left out one by one, with an alarm each."""
+        """Loads a revision; versions that do not load are left out one by one, with an alarm each."""
         state.current = revision
         omitted = await self._damaged(revision)
-        while revision.traffic.champion not in omitted:
+        state.damaged = set(omitted)
+        while answering(revision.spec, revision.traffic, omitted) is not None:
             event = await self._apply(state, revision, omitted)
             if event["event"] == "applied":
                 break
             version = event.get("version")
             if version is None or version in omitted:
-                state.broken = f"{state.name} does not answer: {event['message']}"
+                await self._mute(state, event["message"], omitted)
                 break
             omitted[version] = event["message"]
         else:
-            why = omitted[revision.traffic.champion]
-            state.broken = (
-                f"{state.name} does not answer: its champion {revision.traffic.champion} did not load: {why}"
-            )
+            await self._mute(state, no_answer(revision, omitted).message, omitted)
         for alarm in state.alarms():
             await self._context.alarm(state.name, revision.n, alarm)
+
+    async def _mute(self, state: EndpointState, why: str, omitted: dict[str, str]) -> None:
+        """Nothing of an endpoint can answer: its calls are told why."""
+        state.broken, state.omitted = f"{state.name} does not answer: {why}", omitted
+        await self._context.io(lambda: self._context.plane.excuse(state.name, why))
 
     async def _damaged(self, revision: Revision) -> dict[str, str]:
         """Versions whose artifacts are not whole, with the reason."""
@@ -180,6 +194,7 @@ class Repair:
         def seen(event: Event) -> None:
             if event["event"] == "applied":
                 state.served(revision, omitted, event)
+                state.no_drift = context.paths.baselines.fault(revision.spec.baseline)
 
         return await context.tickets.expect(
             Ticket(context.plane.apply(argument), state.name, revision.n), seen

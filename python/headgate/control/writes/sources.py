@@ -59,10 +59,16 @@ def read_one(endpoint: str, data: bytes, where: Where) -> Document:
     return document
 
 
-def artifacts_of(revision: Revision) -> list[str]:
-    """The digests of the artifacts that serving ``revision`` needs."""
-    entries = (revision.spec.versions[name] for name in loadable(revision.spec, revision.traffic))
-    return [entry.digest for entry in entries if entry.constant is None]
+def artifacts_of(revision: Revision) -> tuple[list[str], list[str]]:
+    """The digests of the artifacts that ``revision`` gives traffic to, and those of its others that are to be loaded."""
+    live = {revision.traffic.champion, *revision.traffic.weights()}
+    needed: list[str] = []
+    others: list[str] = []
+    for name in loadable(revision.spec, revision.traffic):
+        entry = revision.spec.versions[name]
+        if entry.constant is None:
+            (needed if name in live else others).append(entry.digest)
+    return needed, others
 
 
 def _root(where: Where) -> Path | None:

@@ -26,6 +26,7 @@ from headgate.control.domain.plan import live_view, make_plan, slots_moved
 from headgate.control.domain.results import Plan, Result
 from headgate.control.domain.revision import Kind, Revision
 from headgate.control.domain.shares import format_shares
+from headgate.control.domain.spec import answering
 from headgate.control.domain.traffic import Stamp
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState
@@ -58,6 +59,8 @@ class Decision:
     blocks: tuple[str, ...] = ()
     retried: frozenset[str] = frozenset()
     """Versions that were left out because they did not load, and are to be tried again."""
+    needed: frozenset[str] = frozenset()
+    """Versions that must load. Others that do not are left out: they keep nobody from moving away from them."""
     serves_more: bool = True
     """False: no version gets anything that it had not, so that there is nothing to load."""
 
@@ -79,6 +82,17 @@ class _Transition:
     omitted: dict[str, str]
     durable: bool
 
+    def leaves_out(self, version: str | None, why: str) -> bool:
+        """Whether the write can do without a version that does not load; then it is left out from here on."""
+        revision, dispensable = self.revision, version is not None and version not in self.decision.needed
+        if version is None or not dispensable or version in self.omitted or version in self.state.loaded:
+            return False
+        if answering(revision.spec, revision.traffic, {*self.omitted, version}) is None:
+            return False
+        self.omitted[version] = why
+        _log.warning("%s: %s is left out, because it did not load: %s", revision.endpoint, version, why)
+        return True
+
 
 class Writer:
     """Carries writes out, one ordinary one per endpoint at a time; emergency calls pass it."""
@@ -94,7 +108,9 @@ class Writer:
         if urgency == "emergency":
             async with state.step:
                 begun = await self._begin(state, call, decide, urgency)
-                return begun if isinstance(begun, dict) else await self._conclude(begun[0], await begun[1])
+                if isinstance(begun, dict):
+                    return begun
+                return await self._conclude(begun[0], await self._outcome(*begun))
         state.writes += 1
         came = state.writes
         async with state.turn:
@@ -109,7 +125,7 @@ class Writer:
                 # It waited for its turn behind a load that a newer write has ended, and that write is behind it.
                 self._cancel(state, transition.revision)
             try:
-                event = await future
+                event = await self._outcome(transition, future)
             finally:
                 state.in_load = None
             async with state.step:
@@ -179,10 +195,28 @@ class Writer:
             transition = replace(transition, durable=False)
         state.tail = transition.revision.n
         try:
-            return transition, await self._hand_over(transition)
+            return transition, await self._hand_over_what_loads(transition)
         except HeadgateError as error:
             await self._end(transition, "failed", error.message)
             raise
+
+    async def _hand_over_what_loads(self, transition: _Transition) -> asyncio.Future[Event]:
+        """Without the versions whose artifacts are damaged, as far as the write can do without them."""
+        while True:
+            try:
+                return await self._hand_over(transition)
+            except HeadgateError as error:
+                version = error.detail.get("version")
+                if not transition.leaves_out(version, error.message):
+                    raise
+                transition.state.damaged.add(str(version))
+
+    async def _outcome(self, transition: _Transition, future: asyncio.Future[Event]) -> Event:
+        """The event that ends it. Versions that the data plane cannot load are left out one by one, as far as that is possible."""
+        event = await future
+        while event["event"] == "failed" and transition.leaves_out(event.get("version"), event["message"]):
+            event = await (await self._hand_over_what_loads(transition))
+        return event
 
     async def _hand_over(self, transition: _Transition) -> asyncio.Future[Event]:
         state, revision, context = transition.state, transition.revision, self._context
@@ -204,6 +238,7 @@ class Writer:
             state.loading.pop(ticket, None)
             if event["event"] == "applied":
                 state.served(revision, transition.omitted, event)
+                state.no_drift = context.paths.baselines.fault(revision.spec.baseline)
             elif event["event"] == "removed":
                 state.gone(revision.n)
 

@@ -132,6 +132,10 @@ pub fn reasons(shared: &Shared) -> Vec<String> {
             pool.stuck, pool.all
         ));
     }
+    if shared.deaf.load(Relaxed) {
+        reasons
+            .push("nobody accepts connections on the data ports: their sockets could not be used".to_owned());
+    }
     reasons
 }
 

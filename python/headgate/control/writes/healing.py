@@ -1,0 +1,146 @@
+"""Versions that were left out because their files were damaged: repaired from where they came from, and served again.
+
+Not here: leaving them out (``repair``, ``writer``). Next: ``service``.
+
+A version that the data plane refused although its files are whole is not tried again here: that may take minutes, and a new
+document or more traffic tries it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from headgate.control.domain.revision import Revision
+from headgate.control.writes.context import Context
+from headgate.control.writes.endpoint import EndpointState
+from headgate.control.writes.handover import Load, native_apply
+from headgate.control.writes.tickets import Event, Ticket
+from headgate.documents import Files, locate, parse_one
+from headgate.errors import HeadgateError
+from headgate.registry import ArtifactStore
+
+HEAL_SECONDS = 5.0
+_log = logging.getLogger(__name__)
+_Seen = tuple[tuple[int, int, int] | None, ...]
+
+
+class Healing:
+    """Looks at what is left out, again and again; a file that has not changed is not read twice."""
+
+    def __init__(
+        self, context: Context, artifacts: ArtifactStore, endpoints: Mapping[str, EndpointState]
+    ) -> None:
+        """``endpoints`` are all there are, now and later."""
+        self._context = context
+        self._artifacts = artifacts
+        self._endpoints = endpoints
+        self._seen: dict[tuple[str, str], _Seen] = {}
+
+    async def turn(self) -> None:
+        """One look at every endpoint that lacks something."""
+        for state in list(self._endpoints.values()):
+            if state.current is not None and (state.damaged or state.no_drift) and not state.turn.locked():
+                async with state.turn:
+                    await self._endpoint(state)
+
+    async def _endpoint(self, state: EndpointState) -> None:
+        revision = state.current
+        if revision is None:
+            return
+        whole = await self._context.long(lambda: self._whole(revision, sorted(state.damaged)))
+        baselines, digest = self._context.paths.baselines, revision.spec.baseline
+        measured = state.no_drift and await self._context.io(lambda: baselines.find(digest)) is not None
+        if (whole or measured) and state.current is revision:
+            await self._serve(state, revision, whole)
+
+    def _whole(self, revision: Revision, names: list[str]) -> set[str]:
+        """Those of the versions whose files are whole again."""
+        return {name for name in names if self._is_repaired(revision, name)}
+
+    def _is_repaired(self, revision: Revision, name: str) -> bool:
+        version = revision.spec.versions.get(name)
+        if version is None or version.constant is not None:
+            return False
+        source = _source(revision, name)
+        kept = self._artifacts.place(version.digest)
+        seen = (_identity(kept), _identity(kept.with_name("manifest.json")), *map(_identity, _files(source)))
+        key = (revision.endpoint, version.digest)
+        if self._seen.get(key) == seen:
+            return False
+        self._seen[key] = seen
+        try:
+            self._artifacts.model_path(version.digest)
+            return True
+        except HeadgateError:
+            return source is not None and self._brought_back(source, version.digest, name)
+
+    def _brought_back(self, source: Path, digest: str, name: str) -> bool:
+        try:
+            if self._artifacts.fingerprint(source).digest != digest:
+                return False
+            brought = self._artifacts.ingest(source) == digest
+        except HeadgateError as error:
+            _log.info("%s could not be repaired from %s: %s", name, source, error.message)
+            return False
+        _log.info("the artifact of %s was repaired from %s", name, source)
+        return brought
+
+    async def _serve(self, state: EndpointState, revision: Revision, whole: set[str]) -> None:
+        """Hands the same revision over once more, with what is whole again; what is served stays if that does not load."""
+        context = self._context
+        omitted = {name: why for name, why in state.omitted.items() if name not in whole}
+        state.in_load = revision
+        try:
+            load = Load(state.loaded, omitted)
+            argument = await context.io(lambda: native_apply(revision, context.paths, load))
+
+            def seen(event: Event) -> None:
+                if event["event"] == "applied":
+                    state.served(revision, omitted, event)
+                    state.no_drift = context.paths.baselines.fault(revision.spec.baseline)
+
+            asked = Ticket(context.plane.apply(argument), state.name, revision.n)
+            event = await context.tickets.expect(asked, seen)
+        except HeadgateError as error:
+            _log.info("%s: %s is not served yet: %s", state.name, ", ".join(sorted(whole)), error.message)
+            return
+        finally:
+            state.in_load = None
+            state.cancelled.discard(revision.n)
+        state.damaged -= whole
+        if event["event"] == "applied":
+            _log.info("%s: served again: %s", state.name, ", ".join(sorted(whole)) or "drift")
+        elif event["event"] == "failed" and event.get("version") in state.omitted:
+            state.omitted[event["version"]] = event["message"]
+
+
+def _source(revision: Revision, name: str) -> Path | None:
+    """Where the document of a revision says that a version comes from; None where it does not say so any more."""
+    root = revision.document.root
+    if root is None:
+        return None
+    try:
+        document = parse_one(
+            revision.text, source=revision.document.source or "", root=Path(root), follow=Files.IGNORED
+        )
+        version = document.endpoint.versions.get(name)
+        if version is None or version.model is None:
+            return None
+        return locate(version.model, Path(root))
+    except (HeadgateError, ValueError, OSError):
+        return None
+
+
+def _files(source: Path | None) -> list[Path]:
+    """The files whose change means that a source is worth another look."""
+    return [] if source is None else [source, source / "model.onnx"]
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_ino, status.st_size, status.st_mtime_ns)

@@ -1,0 +1,264 @@
+"""A state folder as a whole, from outside of the gateway: checked, copied to a file, brought back from one.
+
+Not here: the database (``store``), artifacts (``registry``), baselines (``drift``). Next: ``cli.state``.
+
+A gateway may be running on the folder: nothing here takes its lock, and the database is looked at through a copy that SQLite makes
+of it, which is one state however much is written meanwhile. Artifacts and baselines never change once they are there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sqlite3
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headgate.drift import KeptBaselines, baseline_path
+from headgate.errors import Conflict, HeadgateError, InvalidArgument, NotFound, StorageFailed
+from headgate.registry import artifact_fault, artifact_folder, lone_blob_faults
+from headgate.store import (
+    APPLIED_FILE,
+    DATABASE,
+    AppliedDocument,
+    AppliedState,
+    Commit,
+    Proposal,
+    RevisionRecord,
+    Store,
+    json_text,
+    open_store,
+    read_applied,
+)
+
+_PAGE = 1000
+_MESSAGE = "restored from the last applied state"
+
+
+@dataclass
+class References:
+    """The digests of artifacts and baselines that revisions name."""
+
+    artifacts: set[str] = field(default_factory=set)
+    baselines: set[str] = field(default_factory=set)
+
+    def add(self, body: str) -> None:
+        """Those of one revision; of one that cannot be read, none."""
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            spec = json.loads(body)["spec"]
+            self.artifacts |= {one["digest"] for one in spec["versions"].values() if "constant" not in one}
+            baseline = spec.get("drift", {}).get("baseline")
+            self.baselines |= set() if baseline is None else {baseline}
+
+    def faults(self, state: Path) -> list[str]:
+        """Those that are not whole."""
+        kept = KeptBaselines(state)
+        found = [artifact_fault(state, digest) for digest in sorted(self.artifacts)]
+        for digest in sorted(self.baselines):
+            kept.find(digest)
+            found.append(kept.fault(digest))
+        return [fault for fault in found if fault is not None]
+
+
+@dataclass
+class Found:
+    """What a look at a folder found: how much was looked at, and what is damaged."""
+
+    endpoints: int = 0
+    files: int = 0
+    database: list[str] = field(default_factory=list)
+    revisions: list[tuple[str, int, str]] = field(default_factory=list)
+    damaged_files: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Everything that is damaged, one sentence each; empty when all is whole."""
+        rows = [f"revision {n} of {endpoint}: {what}" for endpoint, n, what in self.revisions]
+        return [*self.database, *rows, *self.damaged_files]
+
+
+def check(state: Path) -> Found:
+    """Reads everything and changes nothing."""
+    if not (state / DATABASE).exists():
+        raise StorageFailed(f"{state} holds no state: there is no {DATABASE} in it{_known(state)}")
+    try:
+        with _snapshot(state) as (store, references):
+            return _found(store, references, state)
+    except StorageFailed as error:
+        return Found(database=[error.message])
+
+
+def backup(state: Path, target: Path) -> list[str]:
+    """Writes one file with everything that serving and history need; nothing, and what is damaged, if something is."""
+    if not (state / DATABASE).exists():
+        raise StorageFailed(f"{state} holds no state: there is no {DATABASE} in it")
+    if target.exists():
+        raise Conflict(f"{target} exists already: name a new file")
+    with _snapshot(state) as (store, references):
+        found = _found(store, references, state).lines()
+        if found:
+            return found
+        store.write_applied()
+        copy = store.state
+        store.close()
+        partial = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            with tarfile.open(partial, "x") as archive:
+                partial.chmod(0o600)
+                for name in (DATABASE, APPLIED_FILE):
+                    if (copy / name).exists():
+                        archive.add(copy / name, name)
+                for digest in sorted(references.artifacts):
+                    folder = artifact_folder(state, digest)
+                    archive.add(folder, f"artifacts/{folder.name}")
+                for digest in sorted(references.baselines):
+                    path = baseline_path(state, digest)
+                    archive.add(path, f"baselines/{path.name}")
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.rename(target)
+        except OSError as error:
+            raise StorageFailed(f"{target} could not be written: {error}") from error
+        finally:
+            partial.unlink(missing_ok=True)
+    return []
+
+
+def restore(source: Path, state: Path) -> str:
+    """Makes an empty folder the state of ``source``, a backup or a last applied state; what was brought back, in words."""
+    if state.exists() and any(state.iterdir()):
+        raise Conflict(f"{state} is not empty: give --state a new folder, or move what is there away first")
+    if not source.is_file():
+        raise NotFound(f"there is no file {source}")
+    state.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=state.parent, prefix=f".{state.name}."))
+    try:
+        said = _extract(source, work) if tarfile.is_tarfile(source) else _begin_from(source, work)
+        (work / "lock").unlink(missing_ok=True)
+        found = check(work).lines()
+        if found:
+            raise InvalidArgument(f"{source} is damaged and nothing was changed: {'; '.join(found)}")
+        work.rename(state)
+    except (OSError, tarfile.TarError) as error:
+        raise StorageFailed(f"{source} could not be restored: {error}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return said
+
+
+def _extract(source: Path, work: Path) -> str:
+    with tarfile.open(source) as archive:
+        archive.extractall(work, filter="data")
+    with _snapshot(work) as (store, _):
+        return f"{len(store.endpoints())} endpoints with their history"
+
+
+def _begin_from(source: Path, work: Path) -> str:
+    """A new history from the last applied state of a folder, with the artifacts that lie beside it there."""
+    applied = read_applied(source.parent) if source.name == APPLIED_FILE else None
+    if applied is None:
+        raise InvalidArgument(f"{source} is neither a backup nor an {APPLIED_FILE}")
+    served = {name: entry for name, entry in applied.endpoints.items() if not entry.removed}
+    references = References()
+    for entry in served.values():
+        references.add(entry.body)
+    store = open_store(work)
+    try:
+        for name, entry in served.items():
+            _write(store, name, entry)
+        store.write_applied()
+    finally:
+        store.close()
+    for digest in references.artifacts:
+        shutil.copytree(
+            artifact_folder(source.parent, digest), artifact_folder(work, digest), dirs_exist_ok=True
+        )
+    for digest in references.baselines:
+        shutil.copy2(baseline_path(source.parent, digest), baseline_path(work, digest))
+    return f"{len(served)} endpoints as they were served last, without history and tokens"
+
+
+def _write(store: Store, name: str, entry: AppliedState) -> None:
+    body: dict[str, Any] = {**json.loads(entry.body), "n": 1, "parent": None, "kind": "apply"}
+    digests = {version: one["digest"] for version, one in body["spec"]["versions"].items()}
+    source = body["document"]["source"]
+    record = RevisionRecord(
+        endpoint=name,
+        n=1,
+        parent=None,
+        kind="apply",
+        status="proposed",
+        who=body["who"],
+        when=body["when"],
+        reason=body["reason"],
+        document=entry.document,
+        source=source,
+        body=json_text(body),
+    )
+    # So that a start with this file does not apply it once more.
+    file = None if source is None else AppliedDocument(source, name, entry.document)
+    commit = Commit(name, 1, "applied", _MESSAGE, pins=digests, applied=file)
+    store.append_ended(Proposal(record, entry.content.encode(), digests), commit)
+
+
+def _found(store: Store, references: References, state: Path) -> Found:
+    every = (*store.check(), *store.check_in_force())
+    damages = {(damage.endpoint, damage.n, damage.what) for damage in every}
+    return Found(
+        len(store.endpoints()),
+        len(references.artifacts) + len(references.baselines),
+        [f"the database: {line}" for line in store.check_pages()],
+        sorted(damages),
+        references.faults(state) + lone_blob_faults(state),
+    )
+
+
+@contextmanager
+def _snapshot(state: Path) -> Iterator[tuple[Store, References]]:
+    """A store on a copy of the folder's database, and what its revisions name; the copy is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="headgate-state-") as folder:
+        copy = Path(folder)
+        # This file first: it may lag behind the database, and is never ahead of it.
+        if (state / APPLIED_FILE).exists():
+            shutil.copy2(state / APPLIED_FILE, copy)
+        _copy_database(state / DATABASE, copy / DATABASE)
+        store = open_store(copy)
+        try:
+            references = References()
+            for pointer in store.endpoints():
+                before: int | None = None
+                while page := store.revisions(pointer.name, limit=_PAGE, before=before):
+                    for record in page:
+                        references.add(record.body)
+                    before = page[-1].n
+            yield store, references
+        finally:
+            store.close()
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    """SQLite's own copy: one state of the database, its write-ahead log included, while others write."""
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as old,
+            contextlib.closing(sqlite3.connect(target)) as new,
+        ):
+            old.backup(new)
+    except sqlite3.Error as error:
+        raise StorageFailed(f"the database {source} is damaged and cannot be copied: {error}") from error
+
+
+def _known(state: Path) -> str:
+    try:
+        applied = read_applied(state)
+    except HeadgateError as error:
+        return f", and {error.message}"
+    if applied is None:
+        return ""
+    return f", and {APPLIED_FILE} knows {len(applied.endpoints)} endpoints that were served from it"

@@ -1,0 +1,55 @@
+"""Looking at artifacts of a state folder that another process may be using: nothing is made and nothing cleaned away.
+
+Not here: taking models in (``store``). Next: ``manifest``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from headgate.errors import HeadgateError
+from headgate.registry.manifest import MANIFEST, Manifest, hex_of
+
+
+def artifact_folder(state: Path, digest: str) -> Path:
+    """Where an artifact lies, or would."""
+    return state / "artifacts" / hex_of(digest)
+
+
+def lone_blob_faults(state: Path) -> list[str]:
+    """Files that are not the ones that their names say, of those that no artifact has: the others are checked with it."""
+    found = []
+    for path in sorted((state / "blobs" / "sha256").glob("*")):
+        try:
+            if path.stat().st_nlink > 1:
+                continue
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            continue  # the gateway has just collected it
+        except OSError as error:
+            found.append(f"{path}: it cannot be read: {error.strerror}")
+        else:
+            found += [] if digest == path.name else [f"{path}: its bytes are sha256:{digest}"]
+    return found
+
+
+def artifact_fault(state: Path, digest: str) -> str | None:
+    """What is wrong with an artifact; None for one that is whole. Hashes all its files."""
+    folder = artifact_folder(state, digest)
+    try:
+        data = (folder / MANIFEST).read_bytes()
+        if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
+            return f"artifact {digest} is damaged: its manifest has other bytes"
+        for name, entry in Manifest.from_bytes(data).files.items():
+            with (folder / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != entry.sha256:
+                    return f"artifact {digest} is damaged: {name} has other bytes"
+    except FileNotFoundError as error:
+        return f"artifact {digest} is not whole: {error.filename} is missing"
+    except OSError as error:
+        return f"artifact {digest} cannot be read: {error}"
+    except HeadgateError as error:
+        return error.message
+    return None
