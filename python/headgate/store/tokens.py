@@ -42,7 +42,8 @@ class StoreTokens:
             if record is not None and record.revoked is None:
                 if not force and _is_last_admin(write, record):
                     raise Conflict(
-                        f"{token_id} is the last admin token that can be used: make another one first, or revoke it with "
+                        f"{token_id} is the last admin token that can be used: make another one first "
+                        "(`headgate token create --role admin`), or revoke it with "
                         "force"
                     )
                 record.revoked = write.now

@@ -201,7 +201,8 @@ def test_a_backup_is_made_beside_the_gateway_and_another_one_serves_what_it_hold
             await shell.ok("traffic", "digits", "v2=30%")
             assert (await shell("state", "backup", str(backup))).exit_code == 5
             assert (await shell("state", "restore", str(backup))).exit_code == 5
-        assert "whole (endpoints: 1" in await shell.ok("state", "restore", str(backup), "--state", str(other))
+        await shell.ok("state", "restore", str(backup), "--state", str(other))
+        assert "whole (endpoints: 1" in await shell.ok("state", "check", "--state", str(other))
         async with Running(replace(settings(tmp_path), state=other)) as gate:
             assert gate.live_weights() == {"v2": 2000}
 
