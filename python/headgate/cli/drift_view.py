@@ -35,6 +35,7 @@ def drift_view(report: Mapping[str, Any], *, everything: bool) -> Lines:
         or "nothing was sketched"
     )
     lines = [f"{report['endpoint']}  last {report['window']['seconds']} s  baseline {baseline}  {said}"]
+    lines += [report["fault"]] if report.get("fault") else []
     lines += _table(shown) if shown else []
     return lines + [
         f"{count} undecided: {reason} (--all shows them)" for reason, count in folded.most_common()

@@ -17,7 +17,7 @@ from headgate.store import open_beside
 
 def create_token(state: Path, name: str, role: str, expires: str | None) -> dict[str, Any]:
     """Makes a token as the API would; a gateway that runs on the folder takes it at once."""
-    _check_owner(state)
+    check_owner(state)
     store = open_beside(state)
     try:
         token, secret = Tokens(store).create(
@@ -28,7 +28,7 @@ def create_token(state: Path, name: str, role: str, expires: str | None) -> dict
     return {**token, "secret": secret}
 
 
-def _check_owner(state: Path) -> None:
+def check_owner(state: Path) -> None:
     """Another user's files beside the database would keep the gateway from opening it."""
     try:
         owner = state.stat().st_uid

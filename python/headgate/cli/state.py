@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,9 @@ from headgate.cli.exits import EXIT_NO, failures
 from headgate.cli.groups import Group
 from headgate.cli.output import Format, words
 from headgate.cli.target import GatewayOptions
+
+if TYPE_CHECKING:
+    from headgate.gateway.state_folder import Found
 
 
 def _folder(command: Callable[..., None]) -> Callable[..., None]:
@@ -60,9 +63,18 @@ def check(folder: Path, form: Format) -> None:
     Example:
       headgate state check --state S
     """
+    from headgate.cli.offline import check_owner
     from headgate.gateway import state_folder
 
+    check_owner(folder)
     found = state_folder.check(folder)
+    _show(folder, found, form)
+    if found.lines():
+        words("  `headgate state restore FILE` brings a backup back into an empty folder")
+        sys.exit(EXIT_NO)
+
+
+def _show(folder: Path, found: Found, form: Format) -> None:
     data = {
         "state": str(folder),
         "checked": {"endpoints": found.endpoints, "files": found.files},
@@ -74,9 +86,6 @@ def check(folder: Path, form: Format) -> None:
     whole = f"{folder}: whole (endpoints: {found.endpoints}, files of models: {found.files})"
     lines = [f"damaged: {line}" for line in damages] or [whole]
     output.show(form, data, lambda _: lines, lambda _: damages)
-    if damages:
-        words("  `headgate state restore FILE` brings a backup back into an empty folder")
-        sys.exit(EXIT_NO)
 
 
 @state.command()
@@ -92,8 +101,10 @@ def backup(folder: Path, file: Path) -> None:
     Example:
       headgate state backup headgate-monday.tar
     """
+    from headgate.cli.offline import check_owner
     from headgate.gateway import state_folder
 
+    check_owner(folder)
     found = state_folder.backup(folder, file)
     if found:
         for line in found:
@@ -116,6 +127,5 @@ def restore(folder: Path, file: Path) -> None:
     """
     from headgate.gateway import state_folder
 
-    words(
-        f"{folder} holds {state_folder.restore(file, folder)}; start it with `headgate serve --state {folder}`"
-    )
+    _show(folder, state_folder.restore(file, folder), "table")
+    words(f"start it with `headgate serve --state {folder}`")

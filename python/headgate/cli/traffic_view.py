@@ -27,4 +27,6 @@ def traffic_view(traffic: Mapping[str, Any]) -> Lines:
             traffic["share"]["keys"].get(version),
             requests.get(version),
         )
-    return [*made.lines(), f"a rollback goes to {traffic['rollback_to']}", *traffic["notes"]]
+    target = traffic["rollback_to"]
+    goes = f"a rollback goes to {target}" if target else "no rollback: no version that it may go to can be loaded"
+    return [*made.lines(), goes, *traffic["notes"]]

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import sqlite3
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +25,7 @@ from headgate.registry import artifact_fault, artifact_folder, lone_blob_faults
 from headgate.store import (
     APPLIED_FILE,
     DATABASE,
+    Applied,
     AppliedDocument,
     AppliedState,
     Commit,
@@ -36,6 +35,8 @@ from headgate.store import (
     json_text,
     open_store,
     read_applied,
+    restore_backup,
+    write_backup,
 )
 
 _PAGE = 1000
@@ -95,75 +96,48 @@ def check(state: Path) -> Found:
 
 
 def backup(state: Path, target: Path) -> list[str]:
-    """Writes one file with everything that serving and history need; nothing, and what is damaged, if something is."""
-    if not (state / DATABASE).exists():
-        raise StorageFailed(f"{state} holds no state: there is no {DATABASE} in it")
+    """Writes one file with everything that is kept; nothing, and what is damaged, if something is."""
     if target.exists():
-        raise Conflict(f"{target} exists already: name a new file")
-    with _snapshot(state) as (store, references):
-        found = _found(store, references, state).lines()
-        if found:
-            return found
-        store.write_applied()
-        copy = store.state
-        store.close()
-        partial = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            with tarfile.open(partial, "x") as archive:
-                partial.chmod(0o600)
-                for name in (DATABASE, APPLIED_FILE):
-                    if (copy / name).exists():
-                        archive.add(copy / name, name)
-                for digest in sorted(references.artifacts):
-                    folder = artifact_folder(state, digest)
-                    archive.add(folder, f"artifacts/{folder.name}")
-                for digest in sorted(references.baselines):
-                    path = baseline_path(state, digest)
-                    archive.add(path, f"baselines/{path.name}")
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.rename(target)
-        except OSError as error:
-            raise StorageFailed(f"{target} could not be written: {error}") from error
-        finally:
-            partial.unlink(missing_ok=True)
-    return []
+        raise Conflict(f"{target} is there already; give a backup a name of its own")
+    found = check(state).lines()
+    if not found:
+        write_backup(state, target)
+    return found
 
 
-def restore(source: Path, state: Path) -> str:
-    """Makes an empty folder the state of ``source``, a backup or a last applied state; what was brought back, in words."""
+def restore(source: Path, state: Path) -> Found:
+    """Makes an empty folder the state of ``source``, a backup or the last applied state of a folder that lost its database; what
+    was found in it. A source that is damaged changes nothing.
+    """
     if state.exists() and any(state.iterdir()):
-        raise Conflict(f"{state} is not empty: give --state a new folder, or move what is there away first")
+        raise Conflict(f"{state} is not empty: restore into a folder of its own, or move what is there aside")
     if not source.is_file():
         raise NotFound(f"there is no file {source}")
-    state.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=state.parent, prefix=f".{state.name}."))
     try:
-        said = _extract(source, work) if tarfile.is_tarfile(source) else _begin_from(source, work)
+        state.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=state.parent, prefix=f".{state.name}."))
+    except OSError as error:
+        raise StorageFailed(f"{state} cannot be made: {error}") from error
+    try:
+        if source.name == APPLIED_FILE:
+            _begin_from(source, work)
+        else:
+            restore_backup(source, work)
+        found = check(work)
+        if found.lines():
+            raise InvalidArgument(f"{source} is damaged, and nothing was changed: {'; '.join(found.lines())}")
         (work / "lock").unlink(missing_ok=True)
-        found = check(work).lines()
-        if found:
-            raise InvalidArgument(f"{source} is damaged and nothing was changed: {'; '.join(found)}")
         work.rename(state)
-    except (OSError, tarfile.TarError) as error:
+    except OSError as error:
         raise StorageFailed(f"{source} could not be restored: {error}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return said
+    return found
 
 
-def _extract(source: Path, work: Path) -> str:
-    with tarfile.open(source) as archive:
-        archive.extractall(work, filter="data")
-    with _snapshot(work) as (store, _):
-        return f"{len(store.endpoints())} endpoints with their history"
-
-
-def _begin_from(source: Path, work: Path) -> str:
+def _begin_from(source: Path, work: Path) -> None:
     """A new history from the last applied state of a folder, with the artifacts that lie beside it there."""
-    applied = read_applied(source.parent) if source.name == APPLIED_FILE else None
-    if applied is None:
-        raise InvalidArgument(f"{source} is neither a backup nor an {APPLIED_FILE}")
+    applied = read_applied(source.parent) or Applied()
     served = {name: entry for name, entry in applied.endpoints.items() if not entry.removed}
     references = References()
     for entry in served.values():
@@ -181,7 +155,6 @@ def _begin_from(source: Path, work: Path) -> str:
         )
     for digest in references.baselines:
         shutil.copy2(baseline_path(source.parent, digest), baseline_path(work, digest))
-    return f"{len(served)} endpoints as they were served last, without history and tokens"
 
 
 def _write(store: Store, name: str, entry: AppliedState) -> None:

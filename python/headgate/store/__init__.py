@@ -6,6 +6,7 @@ Next: ``models`` (what goes in and out), ``database`` (opening, locking, migrati
 
 from headgate.store.applied_file import NAME as APPLIED_FILE
 from headgate.store.applied_file import Applied, AppliedState, read_applied
+from headgate.store.backup import restore_backup, write_backup
 from headgate.store.chain import Damage
 from headgate.store.clock import Clock, seconds, stamp, unstamp, utc_now
 from headgate.store.columns import json_text
@@ -50,8 +51,10 @@ __all__ = [
     "open_beside",
     "open_store",
     "read_applied",
+    "restore_backup",
     "seconds",
     "stamp",
     "unstamp",
     "utc_now",
+    "write_backup",
 ]

@@ -121,9 +121,22 @@ def newer(session: Session, before: Applied, without: Collection[str]) -> Applie
 
 def lost(session: Session, applied: Applied) -> Iterator[Damage]:
     """What the database has lost since the file was written: revisions that were in force and are not in it any more."""
+    in_force = (
+        select(RevisionRecord.endpoint, RevisionRecord.digest, RevisionRecord.status)
+        .select_from(EndpointRecord)
+        .join(
+            RevisionRecord,
+            (RevisionRecord.endpoint == EndpointRecord.name) & (RevisionRecord.n == EndpointRecord.applied),
+        )
+    )
+    present = {row.endpoint: (row.digest, row.status) for row in session.execute(in_force)}
     for name, entry in sorted(applied.endpoints.items()):
-        row = session.get(RevisionRecord, (name, entry.n))
-        if row is None or row.digest != entry.digest or row.status != "applied":
-            yield Damage(
-                name, entry.n, f"it was in force, and the database has lost it ({NAME} beside it knows it)"
-            )
+        if present.get(name) != (entry.digest, "applied"):
+            # Something newer may be in force: then this one is in the history.
+            row = session.get(RevisionRecord, (name, entry.n))
+            if row is None or (row.digest, row.status) != (entry.digest, "applied"):
+                yield Damage(
+                    name,
+                    entry.n,
+                    f"it was in force, and the database has lost it ({NAME} beside it knows it)",
+                )

@@ -125,6 +125,7 @@ class Store:
         self._lock = lock
         self.applied: applied_file.Applied | None = None
         """The last applied state as it was written beside the database."""
+        self._compared = -1
         self.pins = StorePins(transactions)
         self.tokens = StoreTokens(transactions)
 
@@ -234,8 +235,10 @@ class Store:
     def write_applied(self, without: Collection[str] = ()) -> bool:
         """Brings the file of the last applied state up to date, but for damaged endpoints; whether there was something new."""
         with self.transactions.read() as session:
+            newest = journal.generation(session)
             before = self.applied or applied_file.Applied()
-            now = applied_file.newer(session, before, without)
+            now = before if newest == self._compared else applied_file.newer(session, before, without)
+        self._compared = newest
         if now is before:
             return False
         applied_file.write_applied(self.state, now)

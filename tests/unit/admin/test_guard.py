@@ -314,22 +314,3 @@ def test_statuses_are_those_of_the_closed_table() -> None:
     rows = re.findall(r'= \("(\w+)", (?:Some\((\d+)\)|None), ', source.read_text())
     assert len(rows) > 20
     assert {name: int(status) for name, status in rows if status} == STATUS
-
-
-def test_the_last_admin_token_is_revoked_by_force_alone(tmp_path: Path) -> None:
-    async def body() -> None:
-        async with port(tmp_path) as p:
-            for token in p.tokens.list():
-                if token["role"] != "admin":
-                    p.tokens.revoke(token["id"], "test")
-            (last,) = [token for token in p.tokens.list() if token["revoked"] is None]
-            p.tokens.create(name="soon over", role="admin", expires_seconds=1)
-            p.gate.clock.forward(2)
-            refused = await p.admin.delete(f"/v1/tokens/{last['id']}")
-            assert problem(refused) == (409, "conflict")
-            assert "headgate token create --role admin" in refused.json()["detail"]
-            other, _ = p.tokens.create(name="other", role="admin")
-            assert (await p.admin.delete(f"/v1/tokens/{other['id']}")).status_code == 200
-            assert (await p.admin.delete(f"/v1/tokens/{last['id']}?force=true")).status_code == 200
-
-    run(body)
