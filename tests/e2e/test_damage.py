@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import onnx
 
 from support.gateway import ANY_PORT_OPTIONS, GatewayProcess
 from support.grpc_wire import frame
@@ -73,6 +74,36 @@ def test_a_damaged_champion_is_503_with_its_reason_and_turns_no_readiness(tmp_pa
             assert (refused_too.grpc_status, refused_too.code) == (UNAVAILABLE, "model_not_ready")
         source.write_bytes(whole)
         until(lambda: httpx.post(f"{base}/models/broken/infer", json=BODY).status_code == 200)
+
+
+def test_a_version_that_is_left_out_is_503_by_its_name_and_its_fallback_answers(tmp_path: Path) -> None:
+    need_native()
+    state, source = tmp_path / "state", tmp_path / "broken" / "model.onnx"
+    document = served(tmp_path, "broken", "fp64")
+    (tmp_path / "other").mkdir()
+    shutil.copy(TESTS / "models" / "identity_fp64.onnx", tmp_path / "other" / "model.onnx")
+    changed = onnx.load(tmp_path / "other" / "model.onnx")
+    changed.producer_name = "another"
+    onnx.save(changed, tmp_path / "other" / "model.onnx")
+    text = document.read_text().replace('v1: "file:broken"', 'v1: "file:broken", v2: "file:other"')
+    document.write_text(text.replace("champion: v1}", "champion: v1, fallback: {to: [v2]}}"))
+    with GatewayProcess(state, [str(document)]):
+        pass
+    whole = source.read_bytes()
+    source.unlink()
+    for model in state.glob("artifacts/*/model.onnx"):
+        if model.read_bytes() == whole:
+            model.chmod(0o600)
+            model.write_bytes(whole[:20] + bytes([whole[20] ^ 0xFF]) + whole[21:])
+    with GatewayProcess(state) as gateway:
+        base = f"http://{gateway.http}/v2/models/broken"
+        answered = httpx.post(f"{base}/infer", json=BODY)
+        assert (answered.status_code, answered.json()["model_version"]) == (200, "v2")
+        refused = httpx.post(f"{base}/versions/v1/infer", json=BODY)
+        assert (refused.status_code, refused.json()["code"]) == (503, "model_not_ready")
+        assert "is damaged" in refused.text
+        assert httpx.get(f"{base}/versions/v1/ready").status_code == 503
+        assert httpx.post(f"{base}/versions/v9/infer", json=BODY).status_code == 404
 
 
 def test_a_damaged_row_is_503_and_a_lost_database_does_not_start(tmp_path: Path) -> None:

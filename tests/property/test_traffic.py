@@ -236,6 +236,29 @@ def rolled_back(live: LiveTraffic) -> tuple[str, list[str | None]]:
     return after.champion, [block.version for block in after.blocked]
 
 
+@given(any_traffic(), st.sets(st.sampled_from(VERSIONS)), st.lists(st.sampled_from(VERSIONS), max_size=2))
+@settings(max_examples=150, deadline=None)
+def test_what_cannot_be_loaded_is_never_gone_back_to(
+    live: LiveTraffic, damaged: set[str], fallback: list[str]
+) -> None:
+    known = replace(KNOWN, unloadable=dict.fromkeys(damaged, "it is damaged"), fallback=tuple(fallback))
+    target = traffic.rollback_target(live, known)
+    try:
+        after = traffic.rollback(live, known, STAMP)
+    except Conflict as refused:
+        assert target is None
+        assert {live.champion, live.last_good} <= damaged
+        assert "cannot be loaded (it is damaged)" in refused.message
+        return
+    check(after.live)
+    assert after.live.champion == target
+    assert target not in damaged
+    assert target not in after.blocks
+    with contextlib.suppress(Conflict):
+        heir = traffic.block(live, KNOWN.digests[live.champion], live.champion, known, STAMP)
+        assert heir.already or heir.live.champion not in damaged
+
+
 def test_a_return_with_a_share_for_the_suspect_rolls_back_to_the_good_version() -> None:
     live = traffic.patch(crowned("v1", "v2")[-1], "v1", {"v2": 1000}, KNOWN, NOW).live
     assert rolled_back(live) == ("v1", ["v2"])

@@ -28,5 +28,9 @@ def traffic_view(traffic: Mapping[str, Any]) -> Lines:
             requests.get(version),
         )
     target = traffic["rollback_to"]
-    goes = f"a rollback goes to {target}" if target else "no rollback: no version that it may go to can be loaded"
+    goes = (
+        f"a rollback goes to {target}"
+        if target
+        else "no rollback: no version that it may go to can be loaded"
+    )
     return [*made.lines(), goes, *traffic["notes"]]

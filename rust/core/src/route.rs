@@ -41,22 +41,25 @@ pub fn pick<V>(endpoint: &Endpoint<V>, key: Option<&[u8]>, draw: impl FnOnce() -
 /// Picks the version that the caller named.
 ///
 /// # Errors
-/// `version_not_found`, naming the versions there are.
+/// `version_not_found`, naming the versions there are; `model_not_ready` with the reason for one that is left out because it does
+/// not load.
 pub fn pick_direct<V>(endpoint: &Endpoint<V>, version: &str) -> Result<Pick> {
     match endpoint.version(version) {
         Some((version, _)) => Ok(Pick { version, reason: Reason::Direct, slot: None }),
-        None => {
-            let names: Vec<&str> = endpoint.versions.iter().map(|version| &*version.name).collect();
-            Err(Error::new(
-                Code::VersionNotFound,
-                format!(
-                    "endpoint {:?} has no version {version:?}; it has {}",
-                    endpoint.name,
-                    names.join(", ")
-                ),
-            ))
-        }
+        None => Err(absent(endpoint, version)),
     }
+}
+
+#[cold]
+fn absent<V>(endpoint: &Endpoint<V>, version: &str) -> Error {
+    if let Some(why) = endpoint.omitted.get(version) {
+        let message = format!("version {version:?} of endpoint {:?} is not served: {why}", endpoint.name);
+        return Error::new(Code::ModelNotReady, message);
+    }
+    let names: Vec<&str> = endpoint.versions.iter().map(|version| &*version.name).collect();
+    let there = names.join(", ");
+    let message = format!("endpoint {:?} has no version {version:?}; it has {there}", endpoint.name);
+    Error::new(Code::VersionNotFound, message)
 }
 
 #[cfg(test)]
@@ -85,6 +88,12 @@ mod tests {
     fn a_named_version_is_taken_or_refused() {
         let endpoint = compile(&fixtures::spec(fixtures::TWO), |_| Ok(())).unwrap();
         assert_eq!(pick_direct(&endpoint, "v2").unwrap().version, 1);
+        let left_out = fixtures::spec(
+            &fixtures::TWO.replace(r#""artifacts":"#, r#""omitted":{"v3":"it is damaged"},"artifacts":"#),
+        );
+        let left_out = pick_direct(&compile(&left_out, |_| Ok(())).unwrap(), "v3").unwrap_err();
+        assert_eq!(left_out.code, Code::ModelNotReady);
+        assert!(left_out.message.ends_with("it is damaged"), "{left_out}");
         let error = pick_direct(&endpoint, "v9").unwrap_err();
         assert_eq!(error.code, Code::VersionNotFound);
         assert!(error.message.contains("v1, v2"), "{error}");

@@ -122,6 +122,8 @@ pub struct Endpoint<V> {
     pub priority: Option<Priority>,
     /// Who answers when the chosen version does not.
     pub fallback: Fallback,
+    /// Versions that are left out because they do not load, with the reason.
+    pub omitted: BTreeMap<String, String>,
 }
 
 /// How often callers may come, and what tells them apart.
@@ -227,6 +229,7 @@ pub fn compile<V>(
         quota: None,
         priority: spec.limits.priority.as_ref().map(priority),
         fallback: fallback(spec.fallback.as_ref(), index)?,
+        omitted: spec.omitted.clone(),
     })
 }
 

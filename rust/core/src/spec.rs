@@ -37,6 +37,8 @@ pub struct EndpointSpec {
     pub limits: LimitsSpec,
     /// Who answers when the chosen version does not.
     pub fallback: Option<FallbackSpec>,
+    /// Versions that are left out because they do not load, with the reason.
+    pub omitted: BTreeMap<String, String>,
     /// The file that holds the drift baseline.
     pub baseline: Option<String>,
     /// Whether a document asks for this now, so that it has to fit its models; what was served before is not judged again.

@@ -117,6 +117,8 @@ struct Load {
     #[serde(default)]
     artifacts: BTreeMap<String, String>,
     #[serde(default)]
+    omitted: BTreeMap<String, String>,
+    #[serde(default)]
     baseline: Option<String>,
     #[serde(default)]
     urgent: bool,
@@ -169,6 +171,7 @@ impl State {
             non_finite: spec.answers.non_finite,
             limits: LimitsSpec { rate, breaker, priority },
             fallback,
+            omitted: load.omitted,
             baseline: load.baseline,
             fresh: load.fresh,
             urgent: load.urgent,

@@ -91,6 +91,7 @@ def _load(spec: Spec, names: list[str], paths: Paths, load: Load) -> dict[str, A
     return {
         "versions": names,
         "artifacts": {name: artifact(name) for name in names if spec.versions[name].constant is None},
+        "omitted": {name: why for name, why in load.omitted.items() if name in spec.versions},
         "baseline": None if baseline is None else str(baseline),
         "urgent": load.urgent,
         "fresh": load.fresh,
