@@ -43,6 +43,12 @@ def served(folder: Path, name: str, datatype: str) -> Path:
     return path
 
 
+def headgate(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command of the command line, called as a program."""
+    command = [sys.executable, "-m", "headgate", *words, "--state", str(state)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
 def test_a_damaged_champion_is_503_with_its_reason_and_turns_no_readiness(tmp_path: Path) -> None:
     need_native()
     state, source = tmp_path / "state", tmp_path / "broken" / "model.onnx"
@@ -109,16 +115,24 @@ def test_a_version_that_is_left_out_is_503_by_its_name_and_its_fallback_answers(
 def test_a_damaged_row_is_503_and_a_lost_database_does_not_start(tmp_path: Path) -> None:
     need_native()
     state = tmp_path / "state"
-    with GatewayProcess(state, [str(served(tmp_path, "beside", "fp32"))]):
+    document = str(served(tmp_path, "beside", "fp32"))
+    with GatewayProcess(state, [document]):
         pass
     with sqlite3.connect(state / "headgate.db") as database:
         database.execute("UPDATE revisions SET body = replace(body, '30000', '30001')")
     database.close()
-    with GatewayProcess(state) as gateway:
+    with GatewayProcess(state, [document]) as gateway:
         refused = httpx.post(f"http://{gateway.http}/v2/models/beside/infer", json={"inputs": []})
         assert refused.status_code == 503
         assert "headgate state check" in refused.text
         assert gateway.observe("/readyz").status_code == 200
+        refused_write = headgate(state, "apply", document)
+        assert refused_write.returncode == 3
+        assert "--take-traffic" in refused_write.stderr
+        assert headgate(state, "apply", "--take-traffic", document).returncode == 0
+        assert httpx.get(f"http://{gateway.http}/v2/models/beside/ready").status_code == 200
+    with GatewayProcess(state) as gateway:
+        assert httpx.get(f"http://{gateway.http}/v2/models/beside/ready").status_code == 200
     (state / "headgate.db").unlink()
     command = [sys.executable, "-m", "headgate", "serve", "--state", str(state), *ANY_PORT_OPTIONS]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -26,7 +26,7 @@ from headgate.cli.plan_view import plan_view
 from headgate.cli.session import Session
 from headgate.cli.text import escape
 from headgate.documents import Document, json_schema, locate_files
-from headgate.errors import HeadgateError, NotFound, PolicyInvalid
+from headgate.errors import HeadgateError, ModelNotReady, NotFound, PolicyInvalid
 
 _root = click.option(
     "--root",
@@ -166,7 +166,7 @@ def _precondition(client: AdminClient, endpoint: str, revision: int | None) -> d
         return if_match(revision)
     try:
         return if_match(revision_of(client, endpoint))
-    except NotFound:
+    except (NotFound, ModelNotReady):  # there is none, or nobody knows what it is
         return {"if-none-match": "*"}
 
 
