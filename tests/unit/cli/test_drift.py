@@ -79,3 +79,10 @@ def test_the_window_is_sent_only_when_it_is_given() -> None:
     assert "window" not in fake.last.url.params
     call(fake, "drift", "digits", "--window", "1h")
     assert fake.last.url.params["window"] == "1h"
+
+
+def test_a_report_without_its_baseline_says_why() -> None:
+    fault = "drift is not measured: its baseline has other bytes than were kept"
+    report = {**REPORT, "baseline": None, "features": [], "fault": fault}
+    shown = call(FakeAdmin({"GET /v1/endpoints/digits/drift": ok(report)}), "drift", "digits").stdout
+    assert shown.splitlines()[1] == fault

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from headgate.cli.traffic_view import traffic_view
 from unit.cli.fake_admin import TRAFFIC, FakeAdmin, call, ok
 
 SUMMARY = {
@@ -264,3 +265,9 @@ def test_models_says_what_was_refused_or_did_not_load_and_check_fails_on_it(
     assert call(fake, "models").exit_code == 0
     in_json = json.loads(call(fake, "models", "--json").stdout)
     assert [one["version"] for one in in_json["not_loaded"]] == (["v2"] if alarms else [])
+
+
+def test_a_rollback_that_can_go_nowhere_is_said() -> None:
+    live = {"endpoint": "digits", "revision": 3, "champion": "v1", "weights": {}, "share": {"keys": {}, "requests": None},
+            "since": "2027-03-01T03:12:04Z", "notes": [], "rollback_to": None}  # fmt: skip
+    assert traffic_view(live)[-1] == "no rollback: no version that it may go to can be loaded"
