@@ -42,6 +42,13 @@ def forget_sources(folder: Path) -> None:
         path.unlink()
 
 
+async def look(gate: Gate) -> None:
+    """What the loop does every few seconds, once it is not at it itself."""
+    state = gate.control._endpoints["scale"]
+    async with state.turn:
+        await gate.control._healing._endpoint(state)
+
+
 @asynccontextmanager
 async def damaged(
     folder: Path,
@@ -253,13 +260,13 @@ def test_a_damaged_artifact_is_repaired_from_its_source_and_served(tmp_path: Pat
     async def body() -> None:
         async with damaged(tmp_path, "v1") as gate:
             assert gate.native.served == {}
-            await gate.control._healing.turn()
+            await look(gate)
             assert gate.native.served == {}, "the source is gone"
             model(tmp_path / "models" / "v1", 9.0)
-            await gate.control._healing.turn()
+            await look(gate)
             assert gate.native.served == {}, "the source has other bytes"
             model(tmp_path / "models" / "v1", 1.0)
-            await gate.control._healing.turn()
+            await look(gate)
             assert gate.native.served["scale"]["champion"] == "v1"
             view = await gate.control.get("scale")
             assert (view["state"], view["alarms"], view["revision"]) == ("ready", [], 1)
@@ -280,7 +287,7 @@ def test_a_challenger_that_was_brought_back_by_hand_gets_its_slots_again(tmp_pat
         async with gateway(tmp_path) as gate:
             assert gate.live("scale")[1] == []
             kept.write_bytes(whole)
-            await gate.control._healing.turn()
+            await look(gate)
             assert gate.live("scale") == before
 
     run(body)
@@ -291,12 +298,34 @@ def test_a_repair_that_does_not_load_leaves_what_is_served(tmp_path: Path) -> No
         async with damaged(tmp_path, "v2") as gate:
             gate.native.failing["v2"] = "not enough memory"
             model(tmp_path / "models" / "v2", 2.0)
-            await gate.control._healing.turn()
+            await look(gate)
             assert gate.native.served["scale"]["champion"] == "v1"
             asked = len(gate.native.applied)
-            await gate.control._healing.turn()
+            await look(gate)
             assert len(gate.native.applied) == asked, "what has not changed is not tried again"
             (alarm,) = (await gate.control.get("scale"))["alarms"]
             assert "not enough memory" in alarm
+
+    run(body)
+
+
+def test_a_version_that_is_kept_is_repaired_from_where_it_came_from(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.control.apply_file(write(tmp_path, "{champion: v1}"))
+            await gate.control.patch_traffic("scale", weights={}, champion="v2")
+            await gate.control.patch_traffic("scale", weights={}, champion="v1")
+            await gate.control.apply_file(write(tmp_path, "{champion: v1, weights: {v3: 5%}}", "v1 v3"))
+            await gate.control.patch_traffic("scale", weights={}, champion="v3")
+            await gate.control.apply_file(write(tmp_path, "{champion: v3}", "v3"))
+            assert (await gate.control.get("scale"))["versions"]["v1"]["in_document"] is False
+            kept = {v["name"]: Path(v["artifact"]) for v in gate.native.served["scale"]["versions"]}["v1"]
+        forget_sources(tmp_path)
+        flip(kept)
+        async with gateway(tmp_path) as gate:
+            assert (await gate.control.traffic("scale"))["rollback_to"] == "v3"
+            model(tmp_path / "models" / "v1", 1.0)
+            await look(gate)
+            assert (await gate.control.traffic("scale"))["rollback_to"] == "v1"
 
     run(body)

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 from headgate.control.domain.revision import Revision
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState
 from headgate.control.writes.handover import Load, native_apply
+from headgate.control.writes.records import stored
 from headgate.control.writes.tickets import Event, Ticket
 from headgate.documents import Files, locate, parse_one
 from headgate.errors import HeadgateError
 from headgate.registry import ArtifactStore
 
 HEAL_SECONDS = 5.0
+_EARLIER = 100
+"""Earlier revisions that are searched for where a version came from."""
 _log = logging.getLogger(__name__)
 _Seen = tuple[tuple[int, int, int] | None, ...]
 
@@ -37,6 +41,7 @@ class Healing:
         self._artifacts = artifacts
         self._endpoints = endpoints
         self._seen: dict[tuple[str, str], _Seen] = {}
+        self._sources: dict[tuple[str, str], Path | None] = {}
 
     async def turn(self) -> None:
         """One look at every endpoint that lacks something."""
@@ -63,7 +68,7 @@ class Healing:
         version = revision.spec.versions.get(name)
         if version is None or version.constant is not None:
             return False
-        source = _source(revision, name)
+        source = self._source(revision, name, version.digest)
         kept = self._artifacts.place(version.digest)
         seen = (_identity(kept), _identity(kept.with_name("manifest.json")), *map(_identity, _files(source)))
         key = (revision.endpoint, version.digest)
@@ -75,6 +80,20 @@ class Healing:
             return True
         except HeadgateError:
             return source is not None and self._brought_back(source, version.digest, name)
+
+    def _source(self, revision: Revision, name: str, digest: str) -> Path | None:
+        """Where a version comes from: as its document says, or the newest earlier one for a version that is kept without being in it."""
+        key = (revision.endpoint, digest)
+        if key not in self._sources:
+            store = self._context.store
+            earlier = (stored(store, one) for one in store.revisions(revision.endpoint, limit=_EARLIER))
+            named = (
+                _named(one, name)
+                for one in chain([revision], earlier)
+                if one.spec.digests().get(name) == digest
+            )
+            self._sources[key] = next((path for path in named if path is not None), None)
+        return self._sources[key]
 
     def _brought_back(self, source: Path, digest: str, name: str) -> bool:
         try:
@@ -116,7 +135,7 @@ class Healing:
             state.omitted[event["version"]] = event["message"]
 
 
-def _source(revision: Revision, name: str) -> Path | None:
+def _named(revision: Revision, name: str) -> Path | None:
     """Where the document of a revision says that a version comes from; None where it does not say so any more."""
     root = revision.document.root
     if root is None:
