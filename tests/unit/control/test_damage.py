@@ -329,3 +329,17 @@ def test_a_version_that_is_kept_is_repaired_from_where_it_came_from(tmp_path: Pa
             assert (await gate.control.traffic("scale"))["rollback_to"] == "v1"
 
     run(body)
+
+
+def test_a_restore_succeeds_although_the_damaged_version_is_in_the_old_document(tmp_path: Path) -> None:
+    async def body() -> None:
+        moves = ({"weights": {}, "champion": "v2"}, {"weights": {}, "champion": "v1"})
+        async with damaged(tmp_path, "v1", traffic="{champion: v1}", moves=moves) as gate:
+            restored = await gate.control.restore("scale", 2)
+            assert restored["traffic"]["champion"] == "v2"
+            assert restored["plan"]["rollback_to"] == "v2"
+            with pytest.raises(HeadgateError, match="is damaged"):
+                await gate.control.restore("scale", 1)
+            assert gate.native.served["scale"]["champion"] == "v2"
+
+    run(body)
