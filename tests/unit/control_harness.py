@@ -16,6 +16,8 @@ from headgate.registry import ArtifactStore
 from headgate.store import Store, open_store
 from unit.fake_native import FakeNative
 
+_PATIENCE_SECONDS = 0.1
+"""What a test leaves unsaved is given up soon."""
 START = datetime(2027, 3, 1, 3, 12, 4, tzinfo=UTC)
 
 
@@ -67,6 +69,12 @@ class Gate:
 
         return heal
 
+    def hung_disk(self) -> Callable[[], None]:
+        """Every write to the store waits, as behind an fsync that does not return, until the result is called."""
+        writer = self.store.transactions._writer
+        assert writer.acquire(timeout=60)
+        return writer.release
+
 
 @asynccontextmanager
 async def gateway(
@@ -82,7 +90,7 @@ async def gateway(
         await control.start()
         yield Gate(store, native, control, clock, state)
     finally:
-        await control.close()
+        await control.close(_PATIENCE_SECONDS)
         loop.remove_reader(native.event_fd())
         store.close()
         native.close()

@@ -20,6 +20,7 @@ from typing import Final, Literal, cast, get_args
 
 from typing_extensions import TypedDict
 
+from headgate.control.domain.calls import OURS
 from headgate.errors import InvalidArgument, NotFound, StorageFailed, Unauthenticated
 from headgate.store import AuditRecord, Store, TokenRecord, seconds, stamp, unstamp
 
@@ -28,8 +29,6 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 """From least to most; each may do what those before it may."""
 
 _FIRST = "first"
-_OURS = frozenset({"headgate", "serve", _FIRST})
-"""Principals of the gateway itself: in the history and the audit they must not stand for anybody else."""
 FIRST_TOKEN_FILE = "admin-token"  # noqa: S105 - a file name
 _ALPHABET = string.digits + string.ascii_letters
 _KID_LETTERS = 8
@@ -103,7 +102,7 @@ class Tokens:
             raise InvalidArgument(f"role: {role!r} is not a role; there are {', '.join(ROLES)}")
         if not name or len(name) > _NAME_MAX or not name.isprintable():
             raise InvalidArgument(f"name: it needs 1 to {_NAME_MAX} printable characters")
-        if name.strip().casefold() in _OURS:
+        if name.strip().casefold() in OURS:
             raise InvalidArgument(f"name: {name!r} is a name of the gateway itself; take another one")
         if expires_seconds is not None and expires_seconds <= 0:
             raise InvalidArgument("expires_in: it must be longer than nothing")

@@ -17,7 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_co
 from headgate.store.columns import Json, Stamp, Text
 
 RevisionKind = Literal[
-    "apply", "traffic", "rollback", "restore", "block", "unblock", "freeze", "unfreeze", "remove"
+    "apply", "traffic", "abort", "rollback", "restore", "block", "unblock", "freeze", "unfreeze", "remove"
 ]
 RevisionStatus = Literal["proposed", "applied", "failed", "superseded"]
 OperationStatus = Literal["running", "done", "failed"]

@@ -59,7 +59,7 @@ class DocumentFiles:
         """
         data = await self._context.io(lambda: sources.read_file(path))
         applied = await self._context.io(lambda: self._context.store.applied_from(str(path)))
-        new = await self._context.io(lambda: _not_applied(data, path, root, applied))
+        new = await self._context.parsing(lambda: _not_applied(data, path, root, applied))
         return DocumentFile(path, sha256(data), new) if new else None
 
     async def apply(self, file: DocumentFile, call: Call) -> list[Result]:
