@@ -83,7 +83,9 @@ async def gateway(
     """Starts on the state folder and stops at the end; the data plane is a new one, as after a restart."""
     clock, native, state = clock or Clock(), native or FakeNative(), folder / "state"
     store = open_store(state, clock=clock)
-    control = Control(store, native, ArtifactStore(state), Settings(**settings))
+    control = Control(
+        store, native, ArtifactStore(state), Settings(**{"refused_pause_seconds": 0.01, **settings})
+    )
     loop = asyncio.get_running_loop()
     loop.add_reader(native.event_fd(), control.pump)
     try:

@@ -5,7 +5,6 @@ Not here: calls about endpoints (``endpoints``). Next: ``table``.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -59,7 +58,7 @@ class Rest:
 
     async def tokens(self, _asked: Asked) -> Response:
         """All tokens."""
-        return JSONResponse({"tokens": await asyncio.to_thread(self._tokens.list)})
+        return JSONResponse({"tokens": await self._control.reading(self._tokens.list)})
 
     async def create_token(self, asked: Asked) -> Response:
         """A new token; its secret is in this answer and nowhere else, so a key cannot replay it."""
@@ -74,9 +73,9 @@ class Rest:
                 seconds = parse_duration(body.expires_in) // 1000
             except ValueError as error:
                 raise InvalidArgument(f"expires_in: {error}") from None
-        token, secret = await asyncio.to_thread(
+        token, secret = await self._control.storing(
             lambda: self._tokens.create(
-                name=body.name, role=body.role, expires_seconds=seconds, by=asked.principal.name
+                name=body.name, role=body.role, expires_seconds=seconds, by=asked.principal
             )
         )
         made: dict[str, Any] = {**token, "secret": secret}
@@ -85,7 +84,7 @@ class Rest:
     async def revoke_token(self, asked: Asked) -> Response:
         """Ends a token."""
         return JSONResponse(
-            await asyncio.to_thread(self._tokens.revoke, asked.path("id"), asked.principal.name)
+            await self._control.storing(lambda: self._tokens.revoke(asked.path("id"), asked.principal))
         )
 
     async def whoami(self, asked: Asked) -> Response:

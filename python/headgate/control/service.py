@@ -47,6 +47,7 @@ from headgate.control.writes.idempotency import Idempotency, Work
 from headgate.control.writes.maintenance import Maintenance
 from headgate.control.writes.operations import Operations
 from headgate.control.writes.records import stored
+from headgate.control.writes.refused_callers import RefusedCallers
 from headgate.control.writes.repair import Repair
 from headgate.control.writes.resolve import Intake, Resolver
 from headgate.control.writes.transition import Decide
@@ -97,6 +98,7 @@ class Control:
         self._endpoints: dict[str, EndpointState] = {}
         self._behind = WriteBehind(self._context, self._endpoints)
         self.audit_log = Recorder(self._context)
+        self.refused_callers = RefusedCallers(self._context)
         self._writer = Writer(self._context, self._behind)
         self._emergencies = Emergency(self._context, self._behind)
         self._decisions = Decisions(self._context)
@@ -131,6 +133,7 @@ class Control:
         self._maintenance.start(self.background)
         self.background.run("write_unsaved", self._behind.turn)
         self.background.run("write_audit", self.audit_log.turn)
+        self.background.run("write_refused_callers", self.refused_callers.turn)
         self._behind.wake()
         self.background.run("sample_metrics", self._recent.turn)
 
@@ -163,7 +166,9 @@ class Control:
         def left() -> float:
             return max(deadline - asyncio.get_running_loop().time(), 0.01)
 
-        revisions, rows = await asyncio.gather(self._behind.drain(left()), self.audit_log.drain(left()))
+        revisions, rows, _ = await asyncio.gather(
+            self._behind.drain(left()), self.audit_log.drain(left()), self.refused_callers.drain(left())
+        )
         self._is_hung = not await self._context.close(left())
         return revisions + rows
 
@@ -421,6 +426,7 @@ class Control:
 
     async def audit(self, *, endpoint: str | None, limit: int, before: int | None) -> AuditLog:
         """Newest first."""
+        await self.refused_callers.drain(self.settings.durable_seconds)
         records = await self._context.io(
             lambda: self._context.store.audit(endpoint=endpoint, limit=limit, before=before)
         )
@@ -447,6 +453,10 @@ class Control:
     async def storing(self, work: Callable[[], T]) -> T:
         """Runs a write to the store that belongs to no endpoint."""
         return await self._context.write(work)
+
+    async def judging(self, work: Callable[[], T]) -> T:
+        """Looks at a caller's token, in threads that no other call keeps busy."""
+        return await self._context.judging(work)
 
     async def reading(self, work: Callable[[], T]) -> T:
         """Runs a read of the store."""

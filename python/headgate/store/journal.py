@@ -5,7 +5,7 @@ Not here: transactions (``transactions``). Next: ``tokens``.
 
 from __future__ import annotations
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from headgate.store.columns import LARGEST
@@ -50,6 +50,19 @@ def audit(session: Session, endpoint: str | None, limit: int, before: int | None
     if before is not None:
         query = query.where(AuditRecord.generation < min(before, LARGEST))
     return list(session.scalars(query.order_by(AuditRecord.generation.desc()).limit(limit)))
+
+
+def put_audit(write: Write, record: AuditRecord) -> AuditRecord:
+    """Inserts a row, or replaces the detail of one that has a number."""
+    if record.generation == 0:
+        return write.add_numbered(record)
+    write.session.execute(
+        update(AuditRecord)
+        .where(AuditRecord.generation == record.generation)
+        .values(detail=record.detail)
+        .execution_options(synchronize_session=False)
+    )
+    return record
 
 
 def running_operations(session: Session) -> list[OperationRecord]:

@@ -158,7 +158,9 @@ class EventRecord(Base):
 
 
 class AuditRecord(Base):
-    """Who did what and how it ended. Append-only; ``generation`` is 0 until it is stored."""
+    """Who did what and how it ended. Append-only, but that a row which counts refusals counts on for a minute; ``generation`` is 0
+    until it is stored.
+    """
 
     __tablename__ = "audit"
     __table_args__ = (Index("ix_audit_endpoint_generation", "endpoint", "generation"),)

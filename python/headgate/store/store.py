@@ -198,6 +198,11 @@ class Store:
         with self.transactions.write() as write:
             return write.add_numbered(event)
 
+    def put_audit(self, records: Sequence[AuditRecord]) -> list[AuditRecord]:
+        """Stores rows that count: one without a number is inserted, of the others the detail is replaced. Gives them back numbered."""
+        with self.transactions.write() as write:
+            return [journal.put_audit(write, record) for record in records]
+
     def events_after(self, cursor: int, *, limit: int, endpoint: str | None = None) -> list[EventRecord]:
         """Events with generations above ``cursor``, oldest first."""
         with self.transactions.read() as session:

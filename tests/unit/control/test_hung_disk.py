@@ -273,7 +273,7 @@ def test_documents_that_are_read_hold_no_emergency(tmp_path: Path, monkeypatch: 
             dry = [begin(gate.control.put("digits", text, call=Call("ann", dry_run=True))) for _ in range(12)]
             await until(lambda: reading.acquire(blocking=False))
             try:
-                assert (await gate.control.rollback("digits"))["durable"]
+                assert (await gate.control.rollback("digits"))["status"] == "applied"
                 assert await gate.control.revisions("digits")
             finally:
                 go.set()

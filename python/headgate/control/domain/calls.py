@@ -84,7 +84,8 @@ class Settings:
     ``root`` is where a document without a file of its own finds ``file:``; ``roots`` are folders that ``?source=`` may name;
     an endpoint that answered within ``quiet_seconds`` is under traffic and not deleted; ``retry_seconds`` is the pause between
     attempts to write what could not be written; a caller that asked for it gets an operation after ``answer_seconds``;
-    an emergency call waits ``durable_seconds`` for its row to be on disk; ``threads`` do short work, ``model_threads`` what may
+    an emergency call waits ``durable_seconds`` for its row to be on disk; a caller that is refused again and again waits for up to
+    ``refused_pause_seconds``; ``threads`` do short work, ``model_threads`` what may
     take minutes.
     """
 
@@ -95,6 +96,7 @@ class Settings:
     retry_seconds: float = 5.0
     answer_seconds: float = 1.0
     durable_seconds: float = 1.0
+    refused_pause_seconds: float = 2.0
     threads: int = 4
     urgent_threads: int = 2
     parse_threads: int = 2

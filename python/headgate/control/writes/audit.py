@@ -110,13 +110,16 @@ class Recorder:
         self._wake.set()
         if waits:
             with suppress(TimeoutError):
-                await asyncio.wait_for(entry.tried.wait(), self._context.settings.durable_seconds)
+                async with asyncio.timeout(self._context.settings.durable_seconds):
+                    await entry.tried.wait()
 
     async def turn(self) -> None:
         """Waits for rows, or for the time to try again, and writes them."""
         pause = self._context.settings.retry_seconds if self._waiting else None
+        # Not wait_for: in Python 3.11 it may swallow that the loop is cancelled.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), pause)
+            async with asyncio.timeout(pause):
+                await self._wake.wait()
         self._wake.clear()
         await self.flush()
 

@@ -37,8 +37,10 @@ class WriteBehind:
     async def turn(self) -> None:
         """Waits for something to write, or for the time to try again, and writes what can be written."""
         pause = self._context.settings.retry_seconds if any(self._waiting()) else None
+        # Not wait_for: in Python 3.11 it may swallow that the loop is cancelled.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), pause)
+            async with asyncio.timeout(pause):
+                await self._wake.wait()
         self._wake.clear()
         await self.flush()
 
