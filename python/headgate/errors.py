@@ -12,6 +12,8 @@ class HeadgateError(Exception):
     """The base of all; ``code`` is the row of the closed error table, ``detail`` holds structured facts."""
 
     code: ClassVar[str] = "internal"
+    audited = False
+    """Whether the audit tells of it already."""
 
     def __init__(self, message: str, *, detail: dict[str, Any] | None = None) -> None:
         super().__init__(message)

@@ -16,6 +16,8 @@ from headgate.registry import ArtifactStore
 from headgate.store import Store, open_store
 from unit.fake_native import FakeNative
 
+_PATIENCE_SECONDS = 0.1
+"""What a test leaves unsaved is given up soon."""
 START = datetime(2027, 3, 1, 3, 12, 4, tzinfo=UTC)
 
 
@@ -67,6 +69,12 @@ class Gate:
 
         return heal
 
+    def hung_disk(self) -> Callable[[], None]:
+        """Every write to the store waits, as behind an fsync that does not return, until the result is called."""
+        writer = self.store.transactions._writer
+        assert writer.acquire(timeout=60)
+        return writer.release
+
 
 @asynccontextmanager
 async def gateway(
@@ -75,14 +83,16 @@ async def gateway(
     """Starts on the state folder and stops at the end; the data plane is a new one, as after a restart."""
     clock, native, state = clock or Clock(), native or FakeNative(), folder / "state"
     store = open_store(state, clock=clock)
-    control = Control(store, native, ArtifactStore(state), Settings(**settings))
+    control = Control(
+        store, native, ArtifactStore(state), Settings(**{"refused_pause_seconds": 0.01, **settings})
+    )
     loop = asyncio.get_running_loop()
     loop.add_reader(native.event_fd(), control.pump)
     try:
         await control.start()
         yield Gate(store, native, control, clock, state)
     finally:
-        await control.close()
+        await control.close(_PATIENCE_SECONDS)
         loop.remove_reader(native.event_fd())
         store.close()
         native.close()

@@ -27,6 +27,7 @@ from headgate.admin.asked import (
     principal_of,
     read_body,
 )
+from headgate.admin.callers import Callers
 from headgate.admin.endpoints import Endpoints
 from headgate.admin.guard import Guard, Problems, on_http_exception, refuse
 from headgate.admin.openapi import describe
@@ -34,8 +35,8 @@ from headgate.admin.paths import Paths
 from headgate.admin.rest import Rest
 from headgate.admin.table import ApiCall, calls
 from headgate.admin.tokens import Tokens
-from headgate.control import Control
-from headgate.errors import InvalidArgument, PermissionDenied, Unsupported
+from headgate.control import Call, Control, Recorder
+from headgate.errors import HeadgateError, InvalidArgument, PermissionDenied, Unsupported
 
 
 class _Name(Convertor[str]):
@@ -81,10 +82,16 @@ def create_app(control: Control, tokens: Tokens, *, hosts: Sequence[str] = ()) -
     by_path: dict[str, dict[str, ApiCall]] = {}
     for call in table:
         by_path.setdefault(call.path, {})[call.method] = call
-    routes = [Route(_with_types(path), _Dispatch(methods)) for path, methods in by_path.items()]
+    routes = [
+        Route(_with_types(path), _Dispatch(methods, control.audit_log)) for path, methods in by_path.items()
+    ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Problems), Middleware(Guard, tokens=tokens, hosts=hosts), Middleware(Paths)],
+        middleware=[
+            Middleware(Problems),
+            Middleware(Guard, callers=Callers(control, tokens), hosts=hosts),
+            Middleware(Paths),
+        ],
         exception_handlers={HTTPException: on_http_exception},
     )
     app.router.redirect_slashes = False
@@ -94,8 +101,9 @@ def create_app(control: Control, tokens: Tokens, *, hosts: Sequence[str] = ()) -
 class _Dispatch:
     """The calls of one path: method, role, query and content type, then the handler."""
 
-    def __init__(self, methods: dict[str, ApiCall]) -> None:
+    def __init__(self, methods: dict[str, ApiCall], audit: Recorder) -> None:
         self._methods = methods
+        self._audit = audit
         if "GET" in methods and methods["GET"].answer != "text/event-stream":
             self._methods = {**methods, "HEAD": methods["GET"]}
 
@@ -106,8 +114,21 @@ class _Dispatch:
             error = Unsupported(f"{request.method} is not a method of {request.url.path}")
             await refuse(error, status=405, allow=list(self._methods))(scope, receive, send)
             return
-        answer = await call.handler(await _check(request, call))
+        try:
+            answer = await call.handler(await _check(request, call))
+        except HeadgateError as error:
+            await self._refused(request, call, error)
+            raise
         await answer(scope, receive, send)
+
+    async def _refused(self, request: Request, call: ApiCall, error: HeadgateError) -> None:
+        """What control has not recorded itself: of reads, only that somebody may not read."""
+        if not (call.changes or isinstance(error, PermissionDenied)):
+            return
+        who = principal_of(request)
+        dry_run = request.query_params.get("dry_run") == "true" and not isinstance(error, PermissionDenied)
+        asked = Call(who.name, who.role, who.id, dry_run=dry_run)
+        await self._audit.refused(asked, (call.action, request.path_params.get("endpoint")), error)
 
 
 async def _check(request: Request, call: ApiCall) -> Asked:

@@ -90,6 +90,7 @@ class Asked:
         return Call(
             principal=self.principal.name,
             role=self.principal.role,
+            token=self.principal.id,
             reason=why,
             precondition=precondition,
             dry_run=self.flag("dry_run"),

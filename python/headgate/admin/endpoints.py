@@ -90,12 +90,14 @@ class Endpoints:
             raise InvalidArgument(f"query source: {source!r} is not an absolute path")
         take = asked.flag("take_traffic")
 
-        async def work() -> Result:
-            path = None if source is None else Path(source)
-            document = await self._control.parse(asked.endpoint, asked.body, source=path)
-            return await self._control.apply(document, call=call, take_traffic=take)
-
-        return await self._answer(asked, call, "apply", work())
+        work = self._control.put(
+            asked.endpoint,
+            asked.body,
+            source=None if source is None else Path(source),
+            call=call,
+            take_traffic=take,
+        )
+        return await self._answer(asked, call, "apply", work)
 
     async def delete(self, asked: Asked) -> Response:
         """Takes an endpoint away."""
@@ -180,7 +182,8 @@ def written(result: Result) -> Response:
     if result["status"] == "planned":
         return JSONResponse(result["plan"])
     created = result["kind"] == "apply" and result["plan"]["base_revision"] is None
-    headers = _etag(result["revision"])
+    revision = result["revision"]
+    headers = {"cache-control": "no-store"} if revision is None else _etag(revision)
     if replayed:
         headers["idempotency-replayed"] = "true"
     return JSONResponse(body, 201 if created else 200, headers)

@@ -7,7 +7,6 @@ Not here: which role a call needs (``app``). Next: ``asked``.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import logging
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headgate.admin.tokens import Tokens
+from headgate.admin.callers import Callers
 from headgate.control.domain.problems import problem, status_of
 from headgate.errors import (
     HeadgateError,
@@ -93,10 +92,10 @@ class Problems:
 class Guard:
     """Host, Origin, token; leaves the principal in the scope."""
 
-    def __init__(self, app: ASGIApp, tokens: Tokens, hosts: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, callers: Callers, hosts: Sequence[str]) -> None:
         """``hosts`` are names, with or without a port, that callers may use beside loopback."""
         self._app = app
-        self._tokens = tokens
+        self._callers = callers
         names = {host.lower() for host in hosts}
         # An IPv6 address is written in brackets and compared without them.
         self._hosts = names | {host_name(name) for name in names if name.endswith("]")}
@@ -112,9 +111,13 @@ class Guard:
             raise InvalidArgument("Host is given twice")
         host = headers.get("host", "").lower()
         self._check_host(host)
-        _check_origin(headers.getlist("origin"), host)
-        text = _bearer(headers.getlist("authorization"))
-        scope[PRINCIPAL] = await asyncio.to_thread(self._tokens.authenticate, text)
+        try:
+            _check_origin(headers.getlist("origin"), host)
+            scope[PRINCIPAL] = await self._callers.principal(_bearer(headers.getlist("authorization")))
+        except (PermissionDenied, Unauthenticated) as error:
+            client = scope.get("client")
+            await self._callers.refused(str(client[0]) if client else "unknown", error)
+            raise
         await self._app(scope, receive, send)
 
     def _check_host(self, host: str) -> None:

@@ -5,7 +5,6 @@ Not here: calls about endpoints (``endpoints``). Next: ``table``.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -77,7 +76,7 @@ class Rest:
 
     async def tokens(self, _asked: Asked) -> Response:
         """All tokens."""
-        return JSONResponse({"tokens": await asyncio.to_thread(self._tokens.list)})
+        return JSONResponse({"tokens": await self._control.reading(self._tokens.list)})
 
     async def create_token(self, asked: Asked) -> Response:
         """A new token; its secret is in this answer and nowhere else, so a key cannot replay it."""
@@ -92,9 +91,9 @@ class Rest:
                 seconds = parse_duration(body.expires_in) // 1000
             except ValueError as error:
                 raise InvalidArgument(f"expires_in: {error}") from None
-        token, secret = await asyncio.to_thread(
+        token, secret = await self._control.storing(
             lambda: self._tokens.create(
-                name=body.name, role=body.role, expires_seconds=seconds, by=asked.principal.name
+                name=body.name, role=body.role, expires_seconds=seconds, by=asked.principal
             )
         )
         made: dict[str, Any] = {**token, "secret": secret}
@@ -102,8 +101,8 @@ class Rest:
 
     async def revoke_token(self, asked: Asked) -> Response:
         """Ends a token, and the event streams that it opened."""
-        token, by, force = asked.path("id"), asked.principal.name, asked.flag("force")
-        revoked = await asyncio.to_thread(lambda: self._tokens.revoke(token, by, force=force))
+        token, by, force = asked.path("id"), asked.principal, asked.flag("force")
+        revoked = await self._control.storing(lambda: self._tokens.revoke(token, by, force=force))
         self._streams.end(token)
         return JSONResponse(revoked)
 

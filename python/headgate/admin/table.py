@@ -47,8 +47,27 @@ class ApiCall:
         """Whether it changes something."""
         return self.answer is results.Result
 
+    @property
+    def changes(self) -> bool:
+        """Whether it may change anything, tokens included: such a call leaves a row in the audit."""
+        return self.method != "GET" and self.answer is not views.Explanation
+
+    @property
+    def action(self) -> str:
+        """What the audit calls it."""
+        _, colon, verb = self.path.rpartition(":")
+        return verb if colon else _ACTIONS.get((self.method, self.path), f"{self.method} {self.path}")
+
 
 _E = "/v1/endpoints/{endpoint}"
+_ACTIONS = {
+    ("PUT", _E): "apply",
+    ("DELETE", _E): "remove",
+    ("PATCH", f"{_E}/traffic"): "traffic",
+    ("POST", "/v1/tokens"): "token_create",
+    ("DELETE", "/v1/tokens/{id}"): "token_revoke",
+}
+"""Beside the verbs that stand behind a colon."""
 _WRITE = ("reason", "dry_run")
 
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import os
 import secrets
 import string
-from dataclasses import asdict, dataclass
+import threading
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal, cast, get_args
 
 from typing_extensions import TypedDict
 
+from headgate.control.domain.calls import OURS, Call
+from headgate.control.writes.audit import audit_record
 from headgate.errors import InvalidArgument, NotFound, StorageFailed, Unauthenticated
 from headgate.store import AuditRecord, Store, TokenRecord, seconds, stamp, unstamp
 
@@ -37,7 +39,8 @@ _KID_LETTERS = 8
 _SECRET_LETTERS = 43  # 62 ** 43 > 2 ** 256
 _NAME_MAX = 100
 _TOUCH_EVERY = timedelta(seconds=60)
-_log = logging.getLogger(__name__)
+_KEPT = 1_000
+"""Tokens that are remembered for a store that does not answer."""
 
 
 class TokenView(TypedDict):
@@ -71,6 +74,12 @@ class Tokens:
     def __init__(self, store: Store) -> None:
         """On the gateway's store."""
         self._store = store
+        self._lock = threading.Lock()
+        self._found: dict[str, TokenRecord] = {}
+        """Tokens as the store had them last, the newest last."""
+        self._used: dict[str, str] = {}
+        """When they were used last."""
+        self._unwritten: set[str] = set()
 
     def ensure_first(self, state: Path) -> str | None:
         """Makes an admin token when none can be used any more, and keeps it in ``state/admin-token`` (0600).
@@ -89,7 +98,7 @@ class Tokens:
 
     def _reached_somebody(self, token: TokenRecord, path: Path) -> bool:
         """A first token that was never used and whose file is gone was perhaps never seen by anyone."""
-        if token.name != _FIRST or token.last_used is not None:
+        if token.name != _FIRST or self._used.get(token.id, token.last_used) is not None:
             return True
         try:
             return _hash(path.read_text().strip()) == token.sha256
@@ -97,17 +106,15 @@ class Tokens:
             return False
 
     def create(
-        self, *, name: str, role: str, expires_seconds: int | None = None, by: str = "serve"
+        self, *, name: str, role: str, expires_seconds: int | None = None, by: Principal | str = "serve"
     ) -> tuple[TokenView, str]:
         """A new token and its text, which is shown this once and kept nowhere."""
         if role not in ROLES:
             raise InvalidArgument(f"role: {role!r} is not a role; there are {', '.join(ROLES)}")
         if not name or len(name) > _NAME_MAX or not name.isprintable():
             raise InvalidArgument(f"name: it needs 1 to {_NAME_MAX} printable characters")
-        if name in _OWN_NAMES:
-            raise InvalidArgument(
-                f"name: {name!r} is what the gateway calls itself in the audit; take another one"
-            )
+        if name.strip().casefold() in OURS:
+            raise InvalidArgument(f"name: {name!r} is a name of the gateway itself; take another one")
         if expires_seconds is not None and expires_seconds <= 0:
             raise InvalidArgument("expires_in: it must be longer than nothing")
         record, text = self._make(name, role, expires_seconds)
@@ -121,16 +128,21 @@ class Tokens:
         expires = None if expires_seconds is None else stamp(now + timedelta(seconds=expires_seconds))
         return TokenRecord(kid, _hash(text), role, name, stamp(now), expires, None, None), text
 
-    def _add(self, record: TokenRecord, by: str) -> None:
+    def _add(self, record: TokenRecord, by: Principal | str) -> None:
         detail = {"token": record.id, "name": record.name, "role": record.role}
         self._store.tokens.add(record, self._audit(by, "token_create", detail))
 
     def list(self) -> list[TokenView]:
         """All tokens, oldest first, revoked and expired ones included."""
-        return [_view(record) for record in self._store.tokens.list()]
+        return [
+            _view(replace(record, last_used=self._used.get(record.id, record.last_used)))
+            for record in self._store.tokens.list()
+        ]
 
-    def revoke(self, token_id: str, by: str, *, force: bool = False) -> TokenView:
+    def revoke(self, token_id: str, by: Principal | str, *, force: bool = False) -> TokenView:
         """Ends a token at once; idempotent. :class:`Conflict` for the last admin token, unless forced."""
+        with self._lock:
+            self._found.pop(token_id, None)
         audit = self._audit(by, "token_revoke", {"token": token_id})
         record = self._store.tokens.revoke(token_id, audit, force=force)
         if record is None:
@@ -138,17 +150,29 @@ class Tokens:
         return _view(record)
 
     def authenticate(self, text: str) -> Principal:
-        """Whose token this is; :class:`Unauthenticated` says nothing about which part was wrong."""
-        refused = Unauthenticated("the token is not known, expired or revoked")
-        parts = text.split("_")
-        if len(parts) != 3 or parts[0] != "headgate":
-            raise refused
-        record = self._store.tokens.get(parts[1])
+        """Whose token this is; :class:`Unauthenticated` says nothing about which part was wrong. Reads the store, writes nothing."""
+        token_id = _id_of(text)
+        record = None if token_id is None else self._store.tokens.get(token_id)
+        principal = self._judge(text, record)
+        if principal is None or record is None:
+            raise Unauthenticated("the token is not known, expired or revoked")
+        with self._lock:
+            self._found.pop(record.id, None)
+            self._found[record.id] = record
+            if len(self._found) > _KEPT:
+                del self._found[next(iter(self._found))]
+        self._touch(record)
+        return principal
+
+    def recall(self, text: str) -> Principal | None:
+        """Whose token this is by what the store said last; None when it has not said."""
+        return self._judge(text, self._found.get(_id_of(text) or ""))
+
+    def _judge(self, text: str, record: TokenRecord | None) -> Principal | None:
         # Compared even without a record, so that the time does not tell which ids exist.
         same = hmac.compare_digest(_hash(text), record.sha256 if record is not None else _hash(""))
         if record is None or not same or not self._usable(record):
-            raise refused
-        self._touch(record)
+            return None
         return Principal(record.id, record.name, cast(Role, record.role))
 
     def is_usable(self, token_id: str) -> bool:
@@ -162,17 +186,31 @@ class Tokens:
         )
 
     def _touch(self, record: TokenRecord) -> None:
-        now = self._store.now()
-        if record.last_used is not None and now - unstamp(record.last_used) < _TOUCH_EVERY:
-            return
-        try:
-            self._store.tokens.touch(record.id, stamp(now))
-        except StorageFailed:
-            # A full disk must not keep anyone from an emergency call.
-            _log.exception("the last use of token %s could not be written", record.id)
+        now, last = self._store.now(), self._used.get(record.id, record.last_used)
+        if last is None or now - unstamp(last) >= _TOUCH_EVERY:
+            with self._lock:
+                self._used[record.id] = stamp(now)
+                self._unwritten.add(record.id)
 
-    def _audit(self, by: str, action: str, detail: dict[str, str]) -> AuditRecord:
-        return AuditRecord(stamp(self._store.now()), by, "admin", action, None, None, "applied", "", detail)
+    def has_uses(self) -> bool:
+        """Whether :meth:`write_uses` has something to write."""
+        return bool(self._unwritten)
+
+    def write_uses(self) -> None:
+        """Writes when tokens were used last; what fails is written with the next use."""
+        with self._lock:
+            uses = {token_id: self._used[token_id] for token_id in self._unwritten}
+            self._unwritten.clear()
+        self._store.tokens.touch(uses)
+
+    def _audit(self, by: Principal | str, action: str, detail: dict[str, str]) -> AuditRecord:
+        who = Call(by) if isinstance(by, str) else Call(by.name, by.role, by.id)
+        return audit_record(who, stamp(self._store.now()), action, (None, None), ("applied", detail))
+
+
+def _id_of(text: str) -> str | None:
+    parts = text.split("_")
+    return parts[1] if len(parts) == 3 and parts[0] == "headgate" else None
 
 
 def _write_secret(path: Path, secret: str) -> None:

@@ -160,6 +160,6 @@ def _operation(one: dict[str, Any]) -> Lines:
     ]
     if one["result"] is not None:
         lines.append(
-            f"  {one['result']['message'] or one['result']['status']} (revision {one['result']['revision']})"
+            f"  {one['result']['message'] or one['result']['status']} (revision {one['result']['revision'] or 'not on disk yet'})"
         )
     return lines

@@ -32,7 +32,7 @@ def result_view(answer: Mapping[str, Any]) -> Lines:
     traffic = answer["traffic"]
     said, name = answer["message"] or answer["status"], answer["endpoint"]
     return [
-        f"{said if said.startswith(name) else f'{name}: {said}'} (revision {answer['revision']})",
+        f"{said if said.startswith(name) else f'{name}: {said}'} ({_revision(answer)})",
         f"  traffic: {traffic_words(traffic['champion'], traffic['weights'])}",
         *_indented(answer["plan"]["notes"]),
     ]
@@ -40,3 +40,8 @@ def result_view(answer: Mapping[str, Any]) -> Lines:
 
 def _indented(lines: list[str]) -> Lines:
     return [f"  {line}" for line in lines]
+
+
+def _revision(answer: Mapping[str, Any]) -> str:
+    n = answer["revision"]
+    return "its revision is not on disk yet" if n is None else f"revision {n}"

@@ -18,6 +18,7 @@ from headgate.control.domain.calls import (
 from headgate.control.domain.results import Plan, Result
 from headgate.control.domain.revision import Revision
 from headgate.control.service import Control, Readiness
+from headgate.control.writes.audit import Recorder
 from headgate.control.writes.data_plane import DataPlane, Native
 from headgate.control.writes.document_files import DocumentFile
 
@@ -35,6 +36,7 @@ __all__ = [
     "Plan",
     "Precondition",
     "Readiness",
+    "Recorder",
     "Result",
     "Revision",
     "Settings",

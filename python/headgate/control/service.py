@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from headgate.background import Background
 from headgate.control.domain.calls import INTERNAL, Call, Settings
@@ -34,22 +34,27 @@ from headgate.control.reads.views import (
     TrafficView,
 )
 from headgate.control.writes import sources
+from headgate.control.writes.audit import Recorder
 from headgate.control.writes.context import Context
 from headgate.control.writes.data_plane import DataPlane, Status, status_of, statuses_of
 from headgate.control.writes.decisions import Decisions, not_found, present
 from headgate.control.writes.document_files import DocumentFile, DocumentFiles
+from headgate.control.writes.emergency import Emergency
 from headgate.control.writes.endpoint import EndpointState
 from headgate.control.writes.handover import Paths
 from headgate.control.writes.healing import HEAL_SECONDS, Healing
-from headgate.control.writes.idempotency import Idempotency
+from headgate.control.writes.idempotency import Idempotency, Work
 from headgate.control.writes.integrity import Integrity
 from headgate.control.writes.maintenance import Maintenance
 from headgate.control.writes.operations import Operations
 from headgate.control.writes.records import stored
+from headgate.control.writes.refused_callers import RefusedCallers
 from headgate.control.writes.repair import Repair
 from headgate.control.writes.resolve import Intake, Resolver
+from headgate.control.writes.transition import Decide
 from headgate.control.writes.unpin import unpin
-from headgate.control.writes.writer import Decide, Writer
+from headgate.control.writes.write_behind import WriteBehind
+from headgate.control.writes.writer import Writer
 from headgate.documents import Document, check_name, parse_weight
 from headgate.drift import KeptBaselines
 from headgate.errors import Draining, HeadgateError, InvalidArgument, ModelNotFound, StorageFailed
@@ -61,6 +66,7 @@ AuditLog = list[AuditView]
 Refusals = list[RefusalView]
 Replayed = list[EventRecord]
 Summaries = list[EndpointSummary]
+T = TypeVar("T")
 
 _DAY_SECONDS = 86_400
 _SUMMARIES = 64
@@ -92,16 +98,20 @@ class Control:
         self.registry = Registry(artifacts, store.pins)
         self.settings = settings
         self._context = Context(store, native, paths, settings)
-        self._writer = Writer(self._context)
+        self._endpoints: dict[str, EndpointState] = {}
+        self._behind = WriteBehind(self._context, self._endpoints)
+        self.audit_log = Recorder(self._context)
+        self.refused_callers = RefusedCallers(self._context)
+        self._writer = Writer(self._context, self._behind)
+        self._emergencies = Emergency(self._context, self._behind)
         self._decisions = Decisions(self._context)
         self._resolver = Resolver(self.registry, native, paths)
         self._idempotency = Idempotency(self._context)
         self._files = DocumentFiles(self._context, self.apply)
         self._repair = Repair(self._context)
         self.operations = Operations(self._context)
-        self._endpoints: dict[str, EndpointState] = {}
         self._recent = Recent(lambda: native.exposition(open_metrics=False, compact=False))
-        self._maintenance = Maintenance(self._context, self._writer, self._endpoints)
+        self._maintenance = Maintenance(self._context, self._endpoints)
         self._integrity = Integrity(self._context, self._endpoints)
         self._healing = Healing(self._context, artifacts, self._endpoints)
         self.background = Background(lambda: self._context.store.now().timestamp())
@@ -109,6 +119,7 @@ class Control:
         self._writes: set[asyncio.Task[Result]] = set()
         self._started = False
         self._closing = False
+        self._is_hung = False
 
     # === life ===
 
@@ -127,14 +138,18 @@ class Control:
         self._maintenance.start(self.background)
         self._integrity.start(self.background)
         self.background.run("repair_artifacts", self._healing.turn, HEAL_SECONDS)
+        self.background.run("write_unsaved", self._behind.turn)
+        self.background.run("write_audit", self.audit_log.turn)
+        self.background.run("write_refused_callers", self.refused_callers.turn)
+        self._behind.wake()
         self.background.run("sample_metrics", self._recent.turn)
 
     def pump(self) -> None:
         """Drains the data plane's events; call it when ``native.event_fd()`` is readable."""
         self._context.tickets.pump()
 
-    async def close(self) -> None:
-        """Ends event streams, refuses what is new, lets what waits end. Idempotent; leaves store and gateway open."""
+    async def stop(self, patience_seconds: float = 1.0) -> None:
+        """Ends event streams, refuses what is new, lets what waits end, but waits for no disk that hangs. Idempotent."""
         if self._closing:
             return
         self._closing = True
@@ -142,11 +157,36 @@ class Control:
         self._context.stop_waiting()
         self._context.tickets.close()
         await self.background.close()
-        await asyncio.gather(*self._writes, return_exceptions=True)
-        await self.operations.close()
-        with suppress(StorageFailed):  # the database is what counts; the next start writes the file
-            await self._integrity.write()
-        await self._context.close()
+        if self._writes:
+            await asyncio.wait(self._writes, timeout=patience_seconds)
+        await self.operations.close(patience_seconds)
+        self._context.refuse_reads()
+
+    async def close(self, patience_seconds: float = 5.0) -> list[str]:
+        """Stops, writes what is in force and not on disk, and names what is lost. Leaves store and gateway open.
+
+        Idempotent. When a thread hangs in the store after that, :meth:`is_hung`.
+        """
+        deadline = asyncio.get_running_loop().time() + patience_seconds
+        await self.stop(min(patience_seconds, 1.0))
+
+        def left() -> float:
+            return max(deadline - asyncio.get_running_loop().time(), 0.01)
+
+        revisions, rows, _ = await asyncio.gather(
+            self._behind.drain(left()), self.audit_log.drain(left()), self.refused_callers.drain(left())
+        )
+        with suppress(
+            StorageFailed, TimeoutError
+        ):  # the database is what counts; the next start writes the file
+            async with asyncio.timeout(left()):
+                await self._integrity.write()
+        self._is_hung = not await self._context.close(left())
+        return revisions + rows
+
+    def is_hung(self) -> bool:
+        """Whether a thread waits for the disk although everything was closed."""
+        return self._is_hung
 
     def readiness(self) -> Readiness:
         """Ready once started and until the stop. Endpoints have no part in it: one that does not answer must not take traffic from
@@ -181,7 +221,24 @@ class Control:
         state = self._endpoints.get(endpoint)
         last = None if state is None or state.current is None else state.current.document.root
         where = sources.Where(source, tuple(self._roots), last, self.settings.root)
-        return await self._context.io(lambda: sources.read_one(endpoint, data, where))
+        return await self._context.parsing(lambda: sources.read_one(endpoint, data, where))
+
+    async def put(
+        self,
+        endpoint: str,
+        data: bytes,
+        *,
+        source: Path | None = None,
+        call: Call = INTERNAL,
+        take_traffic: bool = False,
+    ) -> Result:
+        """Applies the one document of ``data``: :meth:`parse` and :meth:`apply` as one call."""
+
+        async def work() -> Result:
+            document = await self.parse(endpoint, data, source=source)
+            return await self._apply(document, call, take_traffic=take_traffic)
+
+        return await self._run(call, ("apply", endpoint), work)
 
     async def apply(
         self,
@@ -192,23 +249,26 @@ class Control:
         source_digest: str | None = None,
     ) -> Result:
         """Three-way merge of a document; creation when there is no such endpoint."""
-        name = document.endpoint.name
 
         async def work() -> Result:
-            if not call.dry_run:
-                # Before the models are read: a stale caller should not wait for that.
-                state = self._endpoints.get(name)
-                call.precondition.check(name, None if state is None else state.revision)
-            intake = Intake.LOOK if call.dry_run else Intake.KEEP
-            resolved = await self._context.long(
-                lambda: self._resolver.resolve(document, source_digest, intake)
-            )
-            if not call.dry_run:
-                self._writer.cancel_older_loads(self._state(name), resolved.text)
-            decide = self._decisions.apply(resolved, take_traffic=take_traffic)
-            return await self._writer.write(self._state(name), call, decide)
+            return await self._apply(document, call, take_traffic=take_traffic, source_digest=source_digest)
 
-        return await self._run(call, work)
+        return await self._run(call, ("apply", document.endpoint.name), work)
+
+    async def _apply(
+        self, document: Document, call: Call, *, take_traffic: bool, source_digest: str | None = None
+    ) -> Result:
+        name = document.endpoint.name
+        if not call.dry_run:
+            # Before the models are read: a stale caller should not wait for that.
+            state = self._endpoints.get(name)
+            call.precondition.check(name, None if state is None else state.revision)
+        intake = Intake.LOOK if call.dry_run else Intake.KEEP
+        resolved = await self._context.long(lambda: self._resolver.resolve(document, source_digest, intake))
+        if not call.dry_run:
+            self._writer.cancel_older_loads(self._state(name), resolved.text)
+        decide = self._decisions.apply(resolved, take_traffic=take_traffic)
+        return await self._writer.write(self._state(name), call, decide)
 
     async def apply_file(
         self, path: Path, *, root: Path | None = None, call: Call = INTERNAL
@@ -235,40 +295,41 @@ class Control:
         self, endpoint: str, *, weights: Mapping[str, str], champion: str | None = None, call: Call = INTERNAL
     ) -> Result:
         """Overrides weights (``{"v8": "5%"}``, the others keep theirs) and champion."""
-        wrong: dict[str, str] = {}
-        slots: dict[str, int] = {}
-        for version, share in weights.items():
-            try:
-                slots[version] = parse_weight(share)
-            except ValueError as error:
-                wrong[f"weights.{version}"] = str(error)
-        if wrong:
-            raise faults(wrong)
-        return await self._ordinary(endpoint, call, self._decisions.patch(slots, champion))
+
+        async def work() -> Result:
+            state, slots = self._known(endpoint), _slots(weights)
+            await self._check_cold(state)
+            return await self._writer.write(state, call, self._decisions.patch(slots, champion))
+
+        return await self._run(call, ("traffic", endpoint), work)
 
     async def rollback(self, endpoint: str, *, call: Call = INTERNAL) -> Result:
         """Emergency: 100 % on the last good champion; what had traffic beside it is blocked."""
-        return await self._emergency(endpoint, call, self._decisions.rollback(self._stamp(call)))
+        return await self._emergency(
+            ("rollback", endpoint), call, self._decisions.rollback(self._stamp(call))
+        )
 
     async def abort(self, endpoint: str, *, call: Call = INTERNAL) -> Result:
         """Emergency: every slot back to the champion."""
-        return await self._emergency(endpoint, call, self._decisions.abort(self._stamp(call)))
+        return await self._emergency(("abort", endpoint), call, self._decisions.abort(self._stamp(call)))
 
     async def block(self, endpoint: str, subject: str, *, call: Call = INTERNAL) -> Result:
         """Emergency: no traffic for a version (by name or digest)."""
-        return await self._emergency(endpoint, call, self._decisions.block(subject, self._stamp(call)))
+        return await self._emergency(
+            ("block", endpoint), call, self._decisions.block(subject, self._stamp(call))
+        )
 
     async def freeze(self, endpoint: str, *, call: Call = INTERNAL) -> Result:
         """Emergency: only emergency calls change the endpoint from now on."""
-        return await self._emergency(endpoint, call, self._decisions.freeze(self._stamp(call)))
+        return await self._emergency(("freeze", endpoint), call, self._decisions.freeze(self._stamp(call)))
 
     async def unblock(self, endpoint: str, subject: str, *, call: Call = INTERNAL) -> Result:
         """Lifts a block."""
-        return await self._ordinary(endpoint, call, self._decisions.unblock(subject))
+        return await self._ordinary(("unblock", endpoint), call, self._decisions.unblock(subject))
 
     async def unfreeze(self, endpoint: str, *, call: Call = INTERNAL) -> Result:
         """Lifts a freeze."""
-        return await self._ordinary(endpoint, call, self._decisions.unfreeze())
+        return await self._ordinary(("unfreeze", endpoint), call, self._decisions.unfreeze())
 
     async def restore(self, endpoint: str, revision: int, *, call: Call = INTERNAL) -> Result:
         """Document and traffic of an old revision that was applied."""
@@ -278,20 +339,29 @@ class Control:
             then = await self._past(endpoint, revision)
             return await self._writer.write(state, call, self._decisions.restore(then))
 
-        return await self._run(call, work)
+        return await self._run(call, ("restore", endpoint), work)
 
     async def delete(self, endpoint: str, *, force: bool = False, call: Call = INTERNAL) -> Result:
         """Takes an endpoint away; refused while it has traffic, unless forced. Its history stays. Ends a load on its way."""
-        await self._maintenance.sample()
+
+        async def work() -> Result:
+            await self._maintenance.sample()
+            self._end_first_load(endpoint, call, force=force)
+            state = self._known(endpoint)
+            await self._check_cold(state)
+            decide = self._decisions.delete(lambda state: None if force else self._busy(state))
+            return await self._writer.write(state, call, decide)
+
+        return await self._run(call, ("remove", endpoint), work)
+
+    def _end_first_load(self, endpoint: str, call: Call, *, force: bool) -> None:
         state = self._endpoints.get(endpoint)
-        if state is not None and not call.dry_run and (force or self._busy(state) is None):
-            cancelled = self._writer.cancel_older_loads(state)
-            if cancelled and state.current is None:
-                raise ModelNotFound(
-                    f"{endpoint} was not served yet; the load of its first revision was cancelled"
-                )
-        decide = self._decisions.delete(lambda state: None if force else self._busy(state))
-        return await self._ordinary(endpoint, call, decide)
+        if state is None or call.dry_run or not (force or self._busy(state) is None):
+            return
+        if self._writer.cancel_older_loads(state) and state.current is None:
+            raise ModelNotFound(
+                f"{endpoint} was not served yet; the load of its first revision was cancelled"
+            )
 
     async def unpin(self, endpoint: str, version: str, *, call: Call = INTERNAL) -> PinView:
         """Lets a version's name stand for other bytes; refused while the endpoint has the version."""
@@ -382,6 +452,7 @@ class Control:
 
     async def audit(self, *, endpoint: str | None, limit: int, before: int | None) -> AuditLog:
         """Newest first."""
+        await self.refused_callers.drain(self.settings.durable_seconds)
         records = await self._context.io(
             lambda: self._context.store.audit(endpoint=endpoint, limit=limit, before=before)
         )
@@ -403,17 +474,29 @@ class Control:
 
     # === behind ===
 
+    async def storing(self, work: Callable[[], T]) -> T:
+        """Runs a write to the store that belongs to no endpoint."""
+        return await self._context.write(work)
+
+    async def judging(self, work: Callable[[], T]) -> T:
+        """Looks at a caller's token, in threads that no other call keeps busy."""
+        return await self._context.judging(work)
+
+    async def reading(self, work: Callable[[], T]) -> T:
+        """Runs a read of the store."""
+        return await self._context.io(work)
+
     async def flush(self) -> None:
         """Writes what emergency calls could not write; :class:`StorageFailed` when the store still cannot."""
-        await self._maintenance.flush()
+        await self._behind.flush()
 
-    async def _ordinary(self, endpoint: str, call: Call, decide: Decide) -> Result:
+    async def _ordinary(self, about: tuple[str, str], call: Call, decide: Decide) -> Result:
         async def work() -> Result:
-            state = self._known(endpoint)
+            state = self._known(about[1])
             await self._check_cold(state)
             return await self._writer.write(state, call, decide)
 
-        return await self._run(call, work)
+        return await self._run(call, about, work)
 
     async def _at(self, endpoint: str, n: int) -> EndpointState:
         """The endpoint as it was at a revision, with nothing left out."""
@@ -463,20 +546,33 @@ class Control:
         if cold:
             await self._context.long(check)
 
-    async def _emergency(self, endpoint: str, call: Call, decide: Decide) -> Result:
+    async def _emergency(self, about: tuple[str, str], call: Call, decide: Decide) -> Result:
         async def work() -> Result:
-            return await self._writer.write(self._known(endpoint), call, decide, "emergency")
+            return await self._emergencies.write(self._known(about[1]), call, decide)
 
-        return await self._run(call, work)
+        return await self._run(call, about, work, self.settings.durable_seconds / 4)
 
-    async def _run(self, call: Call, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-        """In a task of its own: a caller that goes away does not leave a write between its steps."""
+    async def _run(
+        self, call: Call, about: tuple[str, str], work: Work, patience_seconds: float | None = None
+    ) -> Result:
+        """In a task of its own: a caller that goes away does not leave a write between its steps. ``about``: action and endpoint."""
         if self._closing:
             raise Draining("the gateway stops and takes no writes")
-        task = asyncio.create_task(self._idempotency.run(call, work))
+        task = asyncio.create_task(self._audited(call, about, work, patience_seconds))
         self._writes.add(task)
         task.add_done_callback(self._written)
         return await asyncio.shield(task)
+
+    async def _audited(
+        self, call: Call, about: tuple[str, str], work: Work, patience_seconds: float | None
+    ) -> Result:
+        try:
+            result = await self._idempotency.run(call, work, patience_seconds)
+        except HeadgateError as error:
+            await self.audit_log.refused(call, about, error)
+            raise
+        await self.audit_log.ended(call, about, result)
+        return result
 
     def _written(self, write: asyncio.Task[Result]) -> None:
         self._writes.discard(write)
@@ -520,3 +616,16 @@ class Control:
             f"{state.name} answered a request {int(quiet)} s ago: it is removed once it had none for "
             f"{self.settings.quiet_seconds} s, or with force=true"
         )
+
+
+def _slots(weights: Mapping[str, str]) -> dict[str, int]:
+    wrong: dict[str, str] = {}
+    slots: dict[str, int] = {}
+    for version, share in weights.items():
+        try:
+            slots[version] = parse_weight(share)
+        except ValueError as error:
+            wrong[f"weights.{version}"] = str(error)
+    if wrong:
+        raise faults(wrong)
+    return slots

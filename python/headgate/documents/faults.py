@@ -9,6 +9,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from headgate.errors import PolicyInvalid
 
@@ -20,6 +21,10 @@ MAX_FAULTS = 100
 
 _PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9_-]+\Z")
 _MAX_QUOTED = 60
+_MAX_COMPARED = 50
+"""Names that a word is compared with; whoever writes the file may write thousands."""
+_MAX_FOLDED = 32
+"""Characters of a name that are compared: the time for two names grows with the square of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +65,8 @@ def quoted(text: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like ``word`` (case and ``_ -`` apart), or None when none is near."""
-    folded = {_fold(name): name for name in known}
+    """The known word most like ``word`` (case and ``_ -`` apart), or None when none is near; only the first fifty are looked at."""
+    folded = {_fold(name): name for name in islice(known, _MAX_COMPARED)}
     match = difflib.get_close_matches(_fold(word), list(folded), n=1, cutoff=0.6)
     return folded[match[0]] if match else None
 
@@ -88,4 +93,4 @@ def policy_invalid(source: str, faults: Iterable[Fault]) -> PolicyInvalid:
 
 
 def _fold(word: str) -> str:
-    return word[:_MAX_QUOTED].lower().replace("_", "").replace("-", "")
+    return word[:_MAX_FOLDED].lower().replace("_", "").replace("-", "")

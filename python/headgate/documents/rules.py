@@ -20,6 +20,9 @@ from headgate.documents.values import SLOTS, format_weight, parse_weight
 LATER_KINDS = ("RolloutPlan", "Defaults")
 """Kinds of the design that are not built."""
 
+_MAX_HINTS = 10
+"""Hints on names that are not versions, in each document."""
+
 _REQUIRED: dict[Path, str] = {
     ("apiVersion",): f'is required: write "apiVersion: {API_VERSION}"',
     ("kind",): 'is required: write "kind: Endpoint"',
@@ -155,10 +158,9 @@ def _rules_between(known: dict[str, Any], data: dict[str, Any], report: Report) 
     if isinstance(limits, dict) and isinstance(limits.get("priority"), dict):
         _priority(limits["priority"], report)
     versions = known.get("versions")
-    names: list[str] = []
+    names = _Names(list(versions) if isinstance(versions, dict) else [])
     if isinstance(versions, dict):
-        names = list(versions)
-        for name in names:
+        for name in versions:
             _one_source(name, versions[name], data["versions"][name], report)
     traffic = known.get("traffic")
     if not isinstance(traffic, dict):
@@ -166,11 +168,8 @@ def _rules_between(known: dict[str, Any], data: dict[str, Any], report: Report) 
     champion = traffic.get("champion")
     if isinstance(champion, WrittenInt):
         champion = champion.text
-    if isinstance(champion, str) and names and champion not in names:
-        report(
-            ("traffic", "champion"),
-            f"{quoted(champion)} is not among the versions; {did_you_mean(champion, names)}",
-        )
+    if isinstance(champion, str) and (missing := names.missing(champion)):
+        report(("traffic", "champion"), missing)
     fallback = traffic.get("fallback")
     if isinstance(fallback, dict) and isinstance(fallback.get("to"), list | tuple):
         _fallback(fallback["to"], names, report)
@@ -224,35 +223,53 @@ def _run(run: dict[str, Any], path: Path, report: Report) -> None:
         report((*path, "buckets"), f"must end with max_batch, which is {int(max_batch)}")
 
 
-def _fallback(to: Any, names: list[str], report: Report) -> None:
+class _Names:
+    """The names of the versions; none are known when the versions themselves are wrong."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._listed = names
+        self._known = frozenset(names)
+        self._hints = 0
+
+    def missing(self, name: str) -> str | None:
+        """What is wrong with a name that is not among them. The first few get a hint: each costs a search."""
+        if not self._known or name in self._known:
+            return None
+        self._hints += 1
+        hint = f"; {did_you_mean(name, self._listed)}" if self._hints <= _MAX_HINTS else ""
+        return f"{quoted(name)} is not among the versions{hint}"
+
+
+def _fallback(to: Any, names: _Names, report: Report) -> None:
+    seen = set()
     for at, name in enumerate(to):
         written = name.text if isinstance(name, WrittenInt) else name
-        if isinstance(written, str) and names and written not in names:
-            report(
-                ("traffic", "fallback", "to", at),
-                f"{quoted(written)} is not among the versions; {did_you_mean(written, names)}",
-            )
-        if name in to[:at]:
+        if isinstance(written, str) and (missing := names.missing(written)):
+            report(("traffic", "fallback", "to", at), missing)
+        if repr(name) in seen:
             report(("traffic", "fallback", "to", at), "is there twice")
+        seen.add(repr(name))
 
 
 def _priority(priority: dict[str, Any], report: Report) -> None:
     classes, unnamed = priority.get("classes"), priority.get("unnamed")
     if not isinstance(classes, list | tuple):
         return
+    seen = set()
     for at, name in enumerate(classes):
-        if name in classes[:at]:
+        if repr(name) in seen:
             report(("limits", "priority", "classes", at), "is there twice")
+        seen.add(repr(name))
     if isinstance(unnamed, str) and unnamed not in classes:
         report(("limits", "priority", "unnamed"), f"{quoted(unnamed)} is not among the classes")
 
 
-def _weights(weights: dict[str, Any], names: list[str], champion: Any, report: Report) -> None:
+def _weights(weights: dict[str, Any], names: _Names, champion: Any, report: Report) -> None:
     total = 0
     for name, weight in weights.items():
         path = ("traffic", "weights", name)
-        if names and name not in names:
-            report(path, f"{quoted(name)} is not among the versions; {did_you_mean(name, names)}")
+        if missing := names.missing(name):
+            report(path, missing)
         if name == champion:
             report(path, "is the champion, which takes what is not given away; remove its weight")
         try:

@@ -15,6 +15,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,11 @@ _log = logging.getLogger("headgate.gateway")
 _SAME_SIGNAL_SECONDS = 1.0
 _FORCED_EXIT = 1
 _READY_POLL_SECONDS = 0.2
+#: How much longer than the drain a stop may take: for what is in force and not on disk yet.
+_WRITE_SECONDS = 5.0
+#: Kept of that for the last steps.
+_LAST_STEPS_SECONDS = 1.0
+_LOST_EXIT = 1
 
 
 class Announcer(Protocol):
@@ -73,8 +79,17 @@ def run(
     Raises what kept it from starting: ``Conflict`` (the state folder or a port is taken), ``StorageFailed``,
     ``PolicyInvalid`` (a document, and nothing else to serve). A second signal ends the process at once.
     """
+    process = Process(settings, source, announcer, supervised)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(Process(settings, source, announcer, supervised).run())
+        runner.run(process.run())
+        if process.is_hung:
+            # The loop and Python's own end would wait for the thread.
+            process.end_at_once()
+        # As they would for one that the loop started itself.
+        guard = process.end_within(_LAST_STEPS_SECONDS)
+    guard.cancel()
+    if process.lost:
+        raise SystemExit(_LOST_EXIT)
 
 
 class Process:
@@ -103,6 +118,10 @@ class Process:
         self._sockets: dict[str, socket.socket] = {}
         self._listeners: dict[str, Listener] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.lost: list[str] = []
+        """What was in force and could not be written to disk before the end."""
+        self.is_hung = False
+        """Whether a thread hangs in the state folder at the end."""
 
     async def run(self) -> None:
         """Starts, waits for a signal, stops."""
@@ -112,7 +131,16 @@ class Process:
                 await self._stop_asked.wait()
                 _log.info("draining: no new requests; those in flight finish (a second signal cuts them off)")
             finally:
+                guard = self.end_within(self._stop_seconds())
                 await self._stop()
+                guard.cancel()
+
+    def end_within(self, seconds: float) -> threading.Timer:
+        """A thread that ends the process when that time is over, whatever hangs; it can be cancelled."""
+        guard = threading.Timer(seconds, self.end_at_once)
+        guard.daemon = True
+        guard.start()
+        return guard
 
     def stop(self) -> None:
         """Asks for what the first signal asks for."""
@@ -302,6 +330,7 @@ class Process:
         if self._native is not None:
             # Before anything that may wait: readiness means the same on every port.
             self._native.set_ready(False)
+        deadline = asyncio.get_running_loop().time() + self._stop_seconds() - _LAST_STEPS_SECONDS
         for listener in self._listeners.values():
             listener.drain()
         settings, loop = self._settings, asyncio.get_running_loop()
@@ -312,8 +341,10 @@ class Process:
             await self._first_loads.close()
         async with contextlib.AsyncExitStack() as last_to_first:
             if self._store is not None:
-                last_to_first.callback(self._store.close)
+                last_to_first.callback(self._close, self._store)
                 last_to_first.callback((settings.state / "addresses.json").unlink, missing_ok=True)
+            if self._control is not None:
+                last_to_first.push_async_callback(self._write_what_waits, self._control, deadline)
             for sock in self._sockets.values():
                 last_to_first.callback(sock.close)
             last_to_first.push_async_callback(self._stop_listeners)
@@ -321,7 +352,28 @@ class Process:
                 last_to_first.callback(loop.remove_reader, self._native.event_fd())
                 last_to_first.push_async_callback(self._drain)
             if self._control is not None:
-                last_to_first.push_async_callback(self._control.close)
+                last_to_first.push_async_callback(self._control.stop)
+
+    def _stop_seconds(self) -> float:
+        return (self._settings.drain_delay_ms + self._settings.drain_grace_ms) / 1000 + _WRITE_SECONDS
+
+    def end_at_once(self) -> None:
+        """Leaves behind what hangs."""
+        _log.error("the disk does not answer: the process ends without it")
+        os._exit(_LOST_EXIT if self.lost else 0)
+
+    async def _write_what_waits(self, plane: Control, deadline: float) -> None:
+        """Until the deadline; what hangs beyond it is left behind."""
+        left = max(deadline - asyncio.get_running_loop().time(), _LAST_STEPS_SECONDS)
+        self.lost = await plane.close(left)
+        for what in self.lost:
+            _log.error("lost, because the disk did not take it: %s", what)
+        self.is_hung = plane.is_hung()
+
+    def _close(self, store: Store) -> None:
+        if not self.is_hung:
+            # It would wait for the same disk.
+            store.close()
 
     async def _stop_listeners(self) -> None:
         idle_seconds = self._settings.drain_idle_ms / 1000

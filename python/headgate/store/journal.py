@@ -5,7 +5,7 @@ Not here: transactions (``transactions``). Next: ``tokens``.
 
 from __future__ import annotations
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from headgate.store.columns import LARGEST
@@ -65,6 +65,19 @@ def operations(session: Session, limit: int) -> list[OperationRecord]:
     """Newest first."""
     newest = select(OperationRecord).order_by(OperationRecord.started.desc(), OperationRecord.id).limit(limit)
     return list(session.scalars(newest))
+
+
+def put_audit(write: Write, record: AuditRecord) -> AuditRecord:
+    """Inserts a row, or replaces the detail of one that has a number."""
+    if record.generation == 0:
+        return write.add_numbered(record)
+    write.session.execute(
+        update(AuditRecord)
+        .where(AuditRecord.generation == record.generation)
+        .values(detail=record.detail)
+        .execution_options(synchronize_session=False)
+    )
+    return record
 
 
 def running_operations(session: Session) -> list[OperationRecord]:

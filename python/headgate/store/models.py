@@ -17,7 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_co
 from headgate.store.columns import Json, Stamp, Text
 
 RevisionKind = Literal[
-    "apply", "traffic", "rollback", "restore", "block", "unblock", "freeze", "unfreeze", "remove"
+    "apply", "traffic", "abort", "rollback", "restore", "block", "unblock", "freeze", "unfreeze", "remove"
 ]
 RevisionStatus = Literal["proposed", "applied", "failed", "superseded"]
 OperationStatus = Literal["running", "done", "failed"]
@@ -158,7 +158,9 @@ class EventRecord(Base):
 
 
 class AuditRecord(Base):
-    """Who did what and how it ended. Append-only; ``generation`` is 0 until it is stored."""
+    """Who did what and how it ended. Append-only, but that a row which counts refusals counts on for a minute; ``generation`` is 0
+    until it is stored.
+    """
 
     __tablename__ = "audit"
     __table_args__ = (Index("ix_audit_endpoint_generation", "endpoint", "generation"),)

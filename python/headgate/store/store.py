@@ -257,10 +257,13 @@ class Store:
         with self.transactions.read() as session:
             return journal.get_idempotency(session, (principal, route, key), stamp(self.now()))
 
-    def put_idempotent(self, record: IdempotencyRecord) -> None:
-        """Stores the answer of a write that needed no revision."""
+    def add_audit(self, records: Sequence[AuditRecord], answers: Sequence[IdempotencyRecord] = ()) -> None:
+        """Stores rows of the audit that belong to no revision, and answers of writes that needed none."""
         with self.transactions.write() as write:
-            journal.put_idempotency(write, record)
+            for record in records:
+                write.add_numbered(record)
+            for answer in answers:
+                journal.put_idempotency(write, answer)
 
     def add_event(self, event: EventRecord) -> EventRecord:
         """Stores an event that belongs to no transition."""
@@ -271,6 +274,11 @@ class Store:
         """The newest events after an id, oldest first."""
         with self.transactions.read() as session:
             return journal.newest_events(session, cursor, limit, endpoint)
+
+    def put_audit(self, records: Sequence[AuditRecord]) -> list[AuditRecord]:
+        """Stores rows that count: one without a number is inserted, of the others the detail is replaced. Gives them back numbered."""
+        with self.transactions.write() as write:
+            return [journal.put_audit(write, record) for record in records]
 
     def events_after(self, cursor: int, *, limit: int, endpoint: str | None = None) -> list[EventRecord]:
         """Events with generations above ``cursor``, oldest first."""

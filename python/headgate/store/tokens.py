@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from sqlalchemy import select, update
 
 from headgate.errors import Conflict
@@ -39,23 +42,24 @@ class StoreTokens:
         """
         with self._transactions.write() as write:
             record = write.session.get(TokenRecord, token_id)
-            if record is not None and record.revoked is None:
-                if not force and _is_last_admin(write, record):
-                    raise Conflict(
-                        f"{token_id} is the last admin token that can be used: make another one first "
-                        "(`headgate token create --role admin`), or revoke it with "
-                        "force"
-                    )
-                record.revoked = write.now
-                write.add_numbered(audit)
+            if record is None:
+                return None
+            if record.revoked is None and not force and _is_last_admin(write, record):
+                raise Conflict(
+                    f"{token_id} is the last admin token that can be used: make another one first "
+                    "(`headgate token create --role admin`), or revoke it with force"
+                )
+            write.add_numbered(audit if record.revoked is None else replace(audit, outcome="already"))
+            record.revoked = record.revoked or write.now
             return record
 
-    def touch(self, token_id: str, when: str) -> None:
-        """Notes the last use."""
+    def touch(self, uses: Mapping[str, str]) -> None:
+        """Notes the last use of tokens, by their ids."""
         with self._transactions.write() as write:
-            write.session.execute(
-                update(TokenRecord).where(TokenRecord.id == token_id).values(last_used=when)
-            )
+            for token_id, when in uses.items():
+                write.session.execute(
+                    update(TokenRecord).where(TokenRecord.id == token_id).values(last_used=when)
+                )
 
 
 def _is_last_admin(write: Write, record: TokenRecord) -> bool:

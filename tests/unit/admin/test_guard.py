@@ -127,6 +127,9 @@ def test_tokens_are_made_listed_revoked_and_expire(tmp_path: Path) -> None:
             assert problem(await p.nobody.get("/v1/whoami", headers=use)) == (401, "unauthenticated")
             for wrong in ({"name": "x", "role": "root"}, {"name": "", "role": "viewer"}, {"name": "x"}):
                 assert problem(await p.admin.post("/v1/tokens", json=wrong)) == (400, "invalid_argument")
+            for ours in ("headgate", "serve", "first", "Serve", " first "):
+                taken = await p.admin.post("/v1/tokens", json={"name": ours, "role": "viewer"})
+                assert problem(taken) == (400, "invalid_argument")
             keyed = await p.admin.post(
                 "/v1/tokens", json={"name": "k", "role": "viewer"}, headers={"idempotency-key": "k"}
             )

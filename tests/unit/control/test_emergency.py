@@ -10,30 +10,11 @@ from typing import Any
 import pytest
 
 from headgate.errors import Conflict, ModelLoadFailed, ModelNotFound, StorageFailed
-from headgate.store import Proposal
 from unit.control.test_models import model, text
 from unit.control_harness import Gate, document, gateway, run, until
 from unit.fake_native import FakeNative
 
 SHARED = "{champion: v1, weights: {v2: 10%}, sticky: header.x-user-id}"
-
-
-class SlowPropose:
-    """Holds the writing of one kind of revision until ``go``; ``then`` is what the write raises."""
-
-    def __init__(self, gate: Gate, kind: str, then: Exception | None = None) -> None:
-        self.reached, self.go = threading.Event(), threading.Event()
-        propose = gate.store.propose
-
-        def slow(proposal: Proposal) -> None:
-            if proposal.record.kind == kind:
-                self.reached.set()
-                assert self.go.wait(10)
-                if then is not None:
-                    raise then
-            propose(proposal)
-
-        gate.store.propose = slow  # type: ignore[method-assign]
 
 
 def truncated() -> FakeNative:
@@ -44,55 +25,6 @@ def truncated() -> FakeNative:
 
 async def statuses(gate: Gate, endpoint: str = "digits") -> list[tuple[str, str]]:
     return [(r["kind"], r["status"]) for r in await gate.control.revisions(endpoint)]
-
-
-async def a_load_that_ends_while_a_freeze_is_written(
-    gate: Gate, then: Exception | None = None
-) -> tuple[asyncio.Task[dict[str, Any]], asyncio.Task[Any]]:
-    await gate.apply(document(SHARED))
-    gate.native.held.add("v4")
-    slow = asyncio.create_task(gate.apply(document("{champion: v1}", "v1 v2 v3 v4")))
-    await until(lambda: len(gate.native.applied) == 2)
-    written = SlowPropose(gate, "freeze", then)
-    urgent = asyncio.create_task(gate.control.freeze("digits"))
-    await until(written.reached.is_set)
-    gate.native.release("v4")
-    await until(lambda: gate.native.served["digits"]["revision"] == 2)
-    for _ in range(20):
-        await asyncio.sleep(0.001)
-    written.go.set()
-    return slow, urgent
-
-
-def test_a_write_whose_load_ends_while_an_emergency_is_written_is_told_that_it_was_passed(
-    tmp_path: Path,
-) -> None:
-    async def body() -> None:
-        async with gateway(tmp_path) as gate:
-            slow, urgent = await a_load_that_ends_while_a_freeze_is_written(gate)
-            with pytest.raises(Conflict, match="revision 2 was overtaken by revision 3"):
-                await slow
-            assert (await urgent)["plan"]["base_revision"] == 1
-            assert await statuses(gate) == [
-                ("freeze", "applied"),
-                ("apply", "superseded"),
-                ("apply", "applied"),
-            ]
-
-    run(body)
-
-
-def test_a_write_stands_when_the_emergency_beside_it_fails(tmp_path: Path) -> None:
-    async def body() -> None:
-        async with gateway(tmp_path) as gate:
-            slow, urgent = await a_load_that_ends_while_a_freeze_is_written(gate, Conflict("no"))
-            with pytest.raises(Conflict, match="no"):
-                await urgent
-            assert (await slow)["revision"] == 2
-            assert (await gate.control.get("digits"))["revision"] == 2
-            assert gate.native.served["digits"]["revision"] == 2
-
-    run(body)
 
 
 def test_a_swapped_write_stands_when_the_emergency_after_it_does_not_load(tmp_path: Path) -> None:

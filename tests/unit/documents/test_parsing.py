@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from pathlib import Path
@@ -428,3 +429,26 @@ def test_the_sound_documents_of_a_file_are_told_apart_from_those_with_faults(tmp
     assert parsed.refused.detail == caught.value.detail
     assert len(parsed.refused.detail["faults"]) == 2
     assert parse_each(named[0].encode(), source="x.yaml", root=tmp_path).refused is None
+
+
+@pytest.mark.parametrize("field", ["weights: {%s}", "fallback: {to: [%s]}"])
+def test_hints_compare_a_bounded_number_of_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    compared = 0
+    ratio = difflib.SequenceMatcher.real_quick_ratio
+
+    def counted(matcher: Any) -> float:
+        nonlocal compared
+        compared += 1
+        assert len(matcher.a) <= 32
+        assert len(matcher.b) <= 32
+        return float(ratio(matcher))
+
+    monkeypatch.setattr(difflib.SequenceMatcher, "real_quick_ratio", counted)
+    names = ", ".join(f"{'known' * 12}{n}: {{constant: {{y: 1}}}}" for n in range(300))
+    wrong = ", ".join(f"{'knwon' * 12}{n}" + (": 0%" if "weights" in field else "") for n in range(300))
+    text = SMALLEST.replace('v1: "file:models/digits/1"', f"v1: {{constant: {{y: 1}}}}, {names}")
+    found = faults(text.replace("champion: v1", f"champion: v1, {field % wrong}"), tmp_path)
+    assert len(found) == 101 or len(found) == 100
+    assert 0 < compared <= 10 * 50

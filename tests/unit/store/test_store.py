@@ -120,7 +120,7 @@ def test_keys_expire(place: Place) -> None:
     clock = Clock()
     store = place.open(clock=clock)
     key = IdempotencyRecord("kid", "PUT /x", "k", "req", {"a": 1}, "2027-03-01T03:12:05.000000Z")
-    store.put_idempotent(key)
+    store.add_audit([], [key])
     assert store.idempotent("kid", "PUT /x", "k") == key
     clock.forward(1)
     assert store.idempotent("kid", "PUT /x", "k") is None

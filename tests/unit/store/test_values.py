@@ -41,7 +41,7 @@ def test_texts_that_no_database_keeps_are_the_callers_mistake(store: Store, text
         lambda: store.commit(Commit("digits", 1, "failed", text)),
         lambda: store.commit(Commit("digits", 1, "applied", audit=audit)),
         lambda: store.commit(Commit("digits", 1, "applied", pins={text: "sha256:1"})),
-        lambda: store.put_idempotent(key),
+        lambda: store.add_audit([], [key]),
         lambda: store.add_event(replace(EVENT, data={"a": [{"b": text}]})),
         lambda: store.add_event(replace(EVENT, data={text: 1})),
         lambda: store.tokens.add(TokenRecord("kid", "", "", text, NOW, None, None, None), audit),

@@ -11,6 +11,9 @@ from typing import Literal
 
 from headgate.errors import RevisionConflict
 
+OURS = frozenset({"headgate", "serve", "first"})
+"""Principals of the gateway itself, and of the token that it makes: no other token may have such a name."""
+
 
 @dataclass(frozen=True)
 class Precondition:
@@ -62,6 +65,8 @@ class Call:
 
     principal: str = "serve"
     role: str = "admin"
+    token: str = ""
+    """The id of the caller's token; empty for the gateway itself."""
     reason: str = ""
     precondition: Precondition = ANY
     dry_run: bool = False
@@ -79,7 +84,9 @@ class Settings:
     ``root`` is where a document without a file of its own finds ``file:``; ``roots`` are folders that ``?source=`` may name;
     an endpoint that answered within ``quiet_seconds`` is under traffic and not deleted; ``retry_seconds`` is the pause between
     attempts to write what could not be written; a caller that asked for it gets an operation after ``answer_seconds``;
-    ``threads`` do short work, ``model_threads`` what may take minutes.
+    an emergency call waits ``durable_seconds`` for its row to be on disk; a caller that is refused again and again waits for up to
+    ``refused_pause_seconds``; ``threads`` do short work, ``model_threads`` what may
+    take minutes.
     """
 
     root: Path | None = None
@@ -88,5 +95,9 @@ class Settings:
     sample_seconds: float = 5.0
     retry_seconds: float = 5.0
     answer_seconds: float = 1.0
+    durable_seconds: float = 1.0
+    refused_pause_seconds: float = 2.0
     threads: int = 4
+    urgent_threads: int = 2
+    parse_threads: int = 2
     model_threads: int = 2

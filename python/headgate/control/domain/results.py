@@ -9,7 +9,9 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-Kind = Literal["apply", "traffic", "rollback", "restore", "block", "unblock", "freeze", "unfreeze", "remove"]
+Kind = Literal[
+    "apply", "traffic", "abort", "rollback", "restore", "block", "unblock", "freeze", "unfreeze", "remove"
+]
 
 ChampionMove = TypedDict("ChampionMove", {"from": str | None, "to": str})
 """The champion before and after, equal where it stays; ``from`` is null at creation."""
@@ -41,10 +43,10 @@ class LiveView(TypedDict):
 
 
 class Result(TypedDict):
-    """The answer of every write; ``planned`` is the status of a dry run."""
+    """The answer of every write; ``planned`` is the status of a dry run. ``revision`` is null while it is not ``durable``."""
 
     endpoint: str
-    revision: int
+    revision: int | None
     status: Literal["applied", "unchanged", "already", "planned"]
     kind: Kind
     durable: bool

@@ -20,7 +20,9 @@ from headgate.errors import StorageFailed
 FORMAT = 1
 """The newest form of a body that this build reads."""
 
-Kind = Literal["apply", "traffic", "rollback", "restore", "block", "unblock", "freeze", "unfreeze", "remove"]
+Kind = Literal[
+    "apply", "traffic", "abort", "rollback", "restore", "block", "unblock", "freeze", "unfreeze", "remove"
+]
 
 
 class _Value(BaseModel):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TypeVar
 
@@ -17,6 +16,7 @@ from headgate.control.domain.traffic import KnownVersions
 from headgate.control.writes.data_plane import DataPlane, slot_arithmetic
 from headgate.control.writes.feed import Feed
 from headgate.control.writes.handover import Paths
+from headgate.control.writes.threads import Threads, Work
 from headgate.control.writes.tickets import Tickets
 from headgate.errors import Draining, StorageFailed
 from headgate.store import EventRecord, Store, stamp
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class Context:
-    """Shared tools; belongs to one event loop. Everything that blocks goes through :meth:`io`, or :meth:`long`."""
+    """Shared tools; belongs to one event loop. Everything that blocks goes through one of its kinds of threads."""
 
     def __init__(self, store: Store, plane: DataPlane, paths: Paths, settings: Settings) -> None:
         """Starts nothing: threads come with the first use."""
@@ -37,16 +37,33 @@ class Context:
         self.settings = settings
         self.tickets = Tickets(plane)
         self.feed = Feed()
-        self.unsaved = asyncio.Event()
-        self._closed = False
+        self._threads = Threads(settings)
         self._stopping = asyncio.Event()
         self._set_weights = slot_arithmetic(plane)
-        self._short = ThreadPoolExecutor(settings.threads, thread_name_prefix="headgate-control")
-        self._long = ThreadPoolExecutor(settings.model_threads, thread_name_prefix="headgate-models")
 
     async def io(self, work: Callable[[], T]) -> T:
-        """Runs short blocking work in a thread: the store, the data plane, small files."""
-        return await self._run(self._short, work)
+        """Runs short blocking work in a thread: reads of the store, the data plane, small files."""
+        return await self._threads.run(Work.READ, work)
+
+    async def write(self, work: Callable[[], T]) -> T:
+        """Runs a write to the store, which may wait for a disk that hangs."""
+        return await self._threads.run(Work.WRITE, work)
+
+    async def urgent(self, work: Callable[[], T]) -> T:
+        """Runs what an emergency call waits for: nothing else runs there."""
+        return await self._threads.run(Work.URGENT, work)
+
+    async def judging(self, work: Callable[[], T]) -> T:
+        """Runs the look at a caller's token."""
+        return await self._threads.run(Work.JUDGE, work)
+
+    async def behind(self, work: Callable[[], T]) -> T:
+        """Runs a write of what took effect before (``write_behind``)."""
+        return await self._threads.run(Work.BEHIND, work)
+
+    async def parsing(self, work: Callable[[], T]) -> T:
+        """Runs the reading of a document."""
+        return await self._threads.run(Work.PARSE, work)
 
     async def long(self, work: Callable[[], T]) -> T:
         """Runs work that may take minutes (copying, hashing, inspecting, fitting) where no emergency call waits for it.
@@ -54,7 +71,7 @@ class Context:
         :class:`Draining` as soon as the gateway stops: the work ends in its thread, and nobody takes its result. So it must leave
         nothing behind that a later start does not understand.
         """
-        job = asyncio.ensure_future(self._run(self._long, work))
+        job = asyncio.ensure_future(self._threads.run(Work.MODEL, work))
         stop = asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait({job, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -68,11 +85,6 @@ class Context:
     def stop_waiting(self) -> None:
         """Nobody waits for long work any more."""
         self._stopping.set()
-
-    async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        if self._closed:
-            raise Draining("the gateway stops")
-        return await asyncio.get_running_loop().run_in_executor(threads, work)
 
     def now(self) -> str:
         """The present time as it is written."""
@@ -91,10 +103,6 @@ class Context:
         for event in events:
             self.feed.publish(event)
 
-    def retry_later(self) -> None:
-        """Wakes the task that writes what could not be written."""
-        self.unsaved.set()
-
     async def alarm(self, endpoint: str | None, revision: int | None, message: str) -> None:
         """Tells people; an alarm that cannot be stored is still told, without an id."""
         _log.error("%s: %s", endpoint or "gateway", message)
@@ -103,15 +111,18 @@ class Context:
         )
 
     async def tell(self, event: EventRecord) -> None:
-        """Stores and publishes an event that belongs to no revision."""
+        """Stores and publishes an event that belongs to no revision; a disk that hangs keeps it from nobody."""
         try:
-            event = await self.io(lambda: self.store.add_event(event))
-        except StorageFailed:
+            async with asyncio.timeout(self.settings.durable_seconds):
+                event = await self.write(lambda: self.store.add_event(event))
+        except (StorageFailed, TimeoutError):
             _log.exception("the event could not be stored: %s", event.type)
         self.publish([event])
 
-    async def close(self) -> None:
-        """Waits for the short work that is under way."""
-        self._closed = True
-        self._long.shutdown(wait=False, cancel_futures=True)
-        await asyncio.to_thread(self._short.shutdown)
+    def refuse_reads(self) -> None:
+        """Who asks now is told that the gateway stops."""
+        self._threads.refuse(Work.READ, Work.PARSE)
+
+    async def close(self, patience_seconds: float) -> bool:
+        """Whether the short work that is under way has ended in time."""
+        return await self._threads.close(patience_seconds)

@@ -14,7 +14,7 @@ from headgate.control.domain.spec import Spec
 from headgate.control.domain.traffic import Change, KnownVersions, Stamp
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState
-from headgate.control.writes.writer import Decide, Decision
+from headgate.control.writes.transition import Decide, Decision
 from headgate.errors import Conflict, ModelNotFound, ModelNotReady, NotFound, VersionNotFound
 from headgate.store import seconds
 
@@ -106,7 +106,7 @@ class Decisions:
 
     def abort(self, stamp: Stamp) -> Decide:
         """Every slot back to the champion."""
-        return self._live("traffic", lambda before, _: traffic.abort(before.traffic, stamp), frozen_too=True)
+        return self._live("abort", lambda before, _: traffic.abort(before.traffic, stamp), frozen_too=True)
 
     def block(self, subject: str, stamp: Stamp) -> Decide:
         """No traffic for a version or digest."""

@@ -63,7 +63,7 @@ class DocumentFiles:
         """
         data = await self._context.io(lambda: sources.read_file(path))
         applied = await self._context.io(lambda: self._context.store.applied_from(str(path)))
-        new = await self._context.io(lambda: _not_applied(data, path, root, applied))
+        new = await self._context.parsing(lambda: _not_applied(data, path, root, applied))
         if new.refused is not None and not new.documents:
             raise new.refused
         return DocumentFile(path, sha256(data), new.documents, new.refused) if new.documents else None

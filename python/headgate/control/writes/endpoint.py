@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,18 +16,46 @@ from headgate.control.domain.plan import Step
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.spec import answering, loadable
 from headgate.control.domain.traffic import LiveTraffic
-from headgate.store import Commit, Proposal
+from headgate.store import Commit, EventRecord, Proposal
 
 Signature = dict[str, Any]
 
 
+@dataclass(eq=False)
+class Row:
+    """A revision that was handed to the data plane before it was written; ``commit`` comes when its outcome is known.
+
+    ``late`` is one whose call was answered without it.
+    """
+
+    proposal: Proposal
+    commit: Commit | None = None
+    proposed: bool = False
+    late: bool = False
+    events: Sequence[EventRecord] = ()
+
+    def can_be_written(self) -> bool:
+        """Whether there is something to write of it now."""
+        return self.commit is not None or not self.proposed
+
+    def is_in_force(self) -> bool:
+        """Whether it is served, or perhaps about to be."""
+        return self.commit is None or self.commit.status == "applied"
+
+    def named(self) -> str:
+        """As an operator knows it."""
+        record = self.proposal.record
+        return f"revision {record.n} of {record.endpoint} ({record.kind} by {record.who})"
+
+
 @dataclass
 class EndpointState:
-    """``current`` is what the data plane serves; the store may be one step behind or ahead of it, never more.
+    """``current`` is what the data plane serves. The store may be behind it: by the rows in ``unsaved``, and by ``unconfirmed``.
 
     ``turn`` lets one ordinary write in at a time, waiting for its load included. ``step`` guards ``current`` and ``tail``: an ordinary
-    write holds it at its beginning and at its end but not while it loads, an emergency call holds it throughout. So an emergency call
-    passes a load, and a write that was passed learns it before it is answered.
+    write takes it to decide and to look whether it was passed, and never while it waits for anything else; an emergency call holds it
+    from its decision until the data plane has answered. So an emergency call waits neither for a load nor for the disk, and a write
+    that was passed learns it before it is answered. ``storing`` keeps the rows in order: its holder writes a row.
     """
 
     name: str
@@ -56,17 +85,24 @@ class EndpointState:
     cancelled_before: tuple[int, bytes] = (0, b"")
     """How many ordinary writes had come when the newest of them cancelled the loads of those before it, and the document that it
     brought: none of these is loaded any more, unless it is of that document."""
-    unsaved: deque[tuple[Proposal, Commit]] = field(default_factory=deque)
+    unsaved: deque[Row] = field(default_factory=deque)
+    unconfirmed: int | None = None
+    """The revision of an ordinary write that is served while its end is written."""
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: dict[str, int] = field(default_factory=dict)
     answered: datetime | None = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     step: asyncio.Lock = field(default_factory=asyncio.Lock)
+    storing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def revision(self) -> int | None:
         """The number that If-Match is compared with; None: there is no such endpoint."""
         return None if self.current is None else self.current.n
+
+    def is_durable(self) -> bool:
+        """Whether what is served is on disk."""
+        return self.unconfirmed is None and not any(row.is_in_force() for row in self.unsaved)
 
     def served(self, revision: Revision, omitted: dict[str, str], event: dict[str, Any]) -> None:
         """The data plane says that it serves ``revision``."""
@@ -111,7 +147,7 @@ class EndpointState:
         found += self.damage
         if self.no_drift is not None:
             found.append(self.no_drift)
-        unsaved = [commit.n for _, commit in self.unsaved if commit.status == "applied"]
+        unsaved = [row.proposal.record.n for row in self.unsaved if row.late]
         if unsaved:
             numbers = ", ".join(str(n) for n in unsaved)
             found.append(f"revision {numbers} is served but could not be written to disk")

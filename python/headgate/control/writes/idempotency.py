@@ -1,6 +1,6 @@
 """Idempotency keys: the same key and request give the stored answer, the same key and another request a conflict.
 
-Not here: where the answer is written: in the write's own transaction (``writer``). Next: ``service``.
+Not here: where the answer is written: with its revision (``transition``) or its row of the audit (``audit``). Next: ``service``.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Idempotency:
         self._context = context
         self._running: dict[tuple[str, str, str], _Turn] = {}
 
-    async def run(self, call: Call, work: Work) -> Result:
-        """The result of ``work``, or the stored one with ``replayed`` set."""
+    async def run(self, call: Call, work: Work, patience_seconds: float | None = None) -> Result:
+        """The result of ``work``, or the stored one with ``replayed`` set. A store that does not answer in time knows no key."""
         key = call.key
         if key is None or call.dry_run:
             return await work()
@@ -47,40 +47,36 @@ class Idempotency:
         turn.callers += 1
         try:
             async with turn.lock:
-                return await self._under_key(call, work)
+                return await self._under_key(call, work, patience_seconds)
         finally:
             turn.callers -= 1
             if turn.callers == 0:
                 del self._running[identity]
 
-    async def _under_key(self, call: Call, work: Work) -> Result:
+    async def _under_key(self, call: Call, work: Work, patience_seconds: float | None) -> Result:
         key = call.key
         assert key is not None, "run() comes here with a key only"  # noqa: S101
         try:
-            stored = await self._context.io(
-                lambda: self._context.store.idempotent(key.principal, key.route, key.key)
-            )
-        except StorageFailed:
+            async with asyncio.timeout(patience_seconds):
+                stored = await self._context.io(
+                    lambda: self._context.store.idempotent(key.principal, key.route, key.key)
+                )
+        except (StorageFailed, TimeoutError):
             # An emergency call must go through; an ordinary one fails at its own write.
             _log.exception("idempotency keys cannot be read")
             stored = None
         if stored is None:
-            result = await work()
-            if result["status"] in ("already", "unchanged"):
-                await self._remember(call, result)
-            return result
+            return await work()
         if stored.request != key.request:
             raise Conflict(f"Idempotency-Key {key.key!r} was used for another request: take a new key")
         return cast(Result, {**stored.response, "replayed": True})
 
-    async def _remember(self, call: Call, result: Result) -> None:
-        """The answer of a write that had nothing to do, and so no transaction of its own."""
-        key = call.key
-        assert key is not None, "run() comes here with a key only"  # noqa: S101
-        record = IdempotencyRecord(
-            key.principal, key.route, key.key, key.request, dict(result), self._context.key_expiry()
-        )
-        try:
-            await self._context.io(lambda: self._context.store.put_idempotent(record))
-        except StorageFailed:
-            _log.exception("an idempotency key could not be written; repeating the call has the same outcome")
+
+def remembered(context: Context, call: Call, result: Result) -> IdempotencyRecord | None:
+    """The answer under the call's idempotency key; None when it has none."""
+    key = call.key
+    if key is None:
+        return None
+    return IdempotencyRecord(
+        key.principal, key.route, key.key, key.request, dict(result), context.key_expiry()
+    )

@@ -32,7 +32,7 @@ class Operations:
     async def adopt(self, work: asyncio.Task[Result], endpoint: str, kind: str) -> OperationView:
         """An operation that follows ``work`` to its end."""
         record = OperationRecord(secrets.token_hex(8), endpoint, kind, "running", self._context.now())
-        await self._context.io(lambda: self._context.store.put_operation(record))
+        await self._context.write(lambda: self._context.store.put_operation(record))
         follower = asyncio.create_task(self._follow(work, record))
         self._following.add(follower)
         follower.add_done_callback(self._following.discard)
@@ -58,14 +58,15 @@ class Operations:
         try:
             for record in await self._context.io(self._context.store.running_operations):
                 ended = replace(record, status="failed", finished=self._context.now(), problem=described)
-                await self._context.io(partial(self._context.store.put_operation, ended))
+                await self._context.write(partial(self._context.store.put_operation, ended))
         except StorageFailed:
             # The next start tries again; nothing that is served depends on it.
             _log.exception("operations that a stop left running could not be ended")
 
-    async def close(self) -> None:
-        """Waits for the ends to be written."""
-        await asyncio.gather(*self._following, return_exceptions=True)
+    async def close(self, patience_seconds: float) -> None:
+        """Waits for the ends to be written, but not longer."""
+        if self._following:
+            await asyncio.wait(self._following, timeout=patience_seconds)
 
     async def _follow(self, work: asyncio.Task[Result], record: OperationRecord) -> None:
         try:
@@ -79,7 +80,7 @@ class Operations:
         else:
             ended = replace(record, status="done", finished=self._context.now(), result=dict(result))
         try:
-            await self._context.io(lambda: self._context.store.put_operation(ended))
+            await self._context.write(lambda: self._context.store.put_operation(ended))
         except StorageFailed:
             _log.exception("the end of operation %s could not be written", record.id)
 

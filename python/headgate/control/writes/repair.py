@@ -14,10 +14,12 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 
+from headgate.control.domain.calls import Call
 from headgate.control.domain.revision import Revision, read_revision
 from headgate.control.domain.spec import answering, loadable
+from headgate.control.writes.audit import audit_record
 from headgate.control.writes.context import Context
-from headgate.control.writes.endpoint import EndpointState
+from headgate.control.writes.endpoint import EndpointState, Row
 from headgate.control.writes.handover import Load, native_apply, no_answer
 from headgate.control.writes.records import stored
 from headgate.control.writes.tickets import Event, Ticket
@@ -25,7 +27,7 @@ from headgate.errors import HeadgateError, StorageFailed
 from headgate.store import Commit, EndpointRecord, EventRecord, Proposal, RevisionRecord, RevisionStatus
 
 _log = logging.getLogger(__name__)
-_COMPLETED = frozenset({"rollback", "block", "freeze"})
+_COMPLETED = frozenset({"rollback", "abort", "block", "freeze"})
 _COMPLETED_NOW = "completed at start"
 _UNCONFIRMED = "the gateway stopped before this revision was confirmed"
 _End = tuple[RevisionStatus, str]
@@ -134,13 +136,15 @@ class Repair:
         event = EventRecord(
             status, self._context.now(), record.endpoint, record.n, record.who, record.reason, data
         )
-        commit = Commit(record.endpoint, record.n, status, why, [event])
+        call = Call(record.who, "", reason=record.reason)
+        told = {**data, "ended_by": "headgate"}
+        audit = audit_record(call, event.when, record.kind, (record.endpoint, record.n), (status, told))
+        commit = Commit(record.endpoint, record.n, status, why, [event], audit)
         try:
-            self._context.publish(await self._context.io(lambda: self._context.store.commit(commit)))
+            self._context.publish(await self._context.write(lambda: self._context.store.commit(commit)))
         except StorageFailed:
             _log.exception("%s: revision %d could not be marked %s", record.endpoint, record.n, status)
-            state.unsaved.append((Proposal(record), commit))
-            self._context.retry_later()
+            state.unsaved.append(Row(Proposal(record), commit, proposed=True, late=status == "applied"))
 
     async def _read(self, endpoint: str, n: int) -> RevisionRecord:
         record = await self._context.io(lambda: self._context.store.revision(endpoint, n))

@@ -1,0 +1,219 @@
+"""One change on its way: from a decision to a numbered revision, to the data plane, and to what is written of it.
+
+Not here: the order of these steps (``writer``, ``emergency``), what a change means (``decisions``). Next: ``writer``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from headgate.control.domain.calls import Call
+from headgate.control.domain.plan import live_view, make_plan, slots_moved
+from headgate.control.domain.results import Plan, Result
+from headgate.control.domain.revision import Kind, Revision
+from headgate.control.domain.shares import format_shares
+from headgate.control.domain.spec import answering
+from headgate.control.domain.traffic import Stamp
+from headgate.control.writes.audit import audit_record
+from headgate.control.writes.context import Context
+from headgate.control.writes.endpoint import EndpointState
+from headgate.control.writes.handover import Load, native_apply
+from headgate.control.writes.idempotency import remembered
+from headgate.control.writes.tickets import Event, Ticket
+from headgate.errors import Conflict, HeadgateError
+from headgate.store import AppliedDocument, Commit, EventRecord, RevisionStatus
+
+_log = logging.getLogger(__name__)
+Run = Callable[[Callable[[], bytes]], Awaitable[bytes]]
+"""Runs work in a thread."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a write wants: the next state (``None`` removes the endpoint), or that nothing needs to be done (``status``)."""
+
+    kind: Kind
+    message: str
+    after: Revision | None
+    status: Literal["applied", "unchanged", "already"] = "applied"
+    notes: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
+    retried: frozenset[str] = frozenset()
+    """Versions that were left out because they did not load, and are to be tried again."""
+    needed: frozenset[str] = frozenset()
+    """Versions that must load. Others that do not are left out: they keep nobody from moving away from them."""
+    serves_more: bool = True
+    """False: no version gets anything that it had not, so that there is nothing to load."""
+
+
+Decide = Callable[[EndpointState], Decision]
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A numbered revision that is not served yet."""
+
+    state: EndpointState
+    call: Call
+    decision: Decision
+    before: Revision | None
+    revision: Revision
+    plan: Plan
+    omitted: dict[str, str]
+
+    @property
+    def changes(self) -> bool:
+        """Whether it is to be carried out."""
+        return self.decision.status == "applied" and not self.call.dry_run
+
+    @property
+    def loads_nothing(self) -> bool:
+        """Whether the data plane has no part in it: nothing of the endpoint is loaded, and no version gets anything new."""
+        state = self.state
+        return self.decision.after is not None and not (
+            state.loaded or state.loading or self.decision.serves_more
+        )
+
+    def leaves_out(self, version: str | None, why: str) -> bool:
+        """Whether the change can do without a version that does not load; then it is left out from here on."""
+        revision, dispensable = self.revision, version is not None and version not in self.decision.needed
+        if version is None or not dispensable or version in self.omitted or version in self.state.loaded:
+            return False
+        if answering(revision.spec, revision.traffic, {*self.omitted, version}) is None:
+            return False
+        self.omitted[version] = why
+        _log.warning("%s: %s is left out, because it did not load: %s", revision.endpoint, version, why)
+        return True
+
+
+def prepare(context: Context, state: EndpointState, call: Call, decision: Decision) -> Transition:
+    """The next revision of an endpoint, numbered."""
+    before = state.current
+    stamp = Stamp(call.principal, context.now(), call.reason)
+    parent = None if before is None else before.n
+    wanted = decision.after or before
+    if wanted is None:
+        raise Conflict(f"{state.name} does not exist")
+    revision = wanted.numbered(state.tail + 1, parent, decision.kind, stamp)
+    plan_after = None if decision.after is None else revision
+    if decision.status != "applied" and before is not None:
+        plan_after = wanted
+    plan = make_plan(state.step_to(plan_after, decision.notes, decision.blocks))
+    omitted = {version: why for version, why in state.omitted.items() if version not in decision.retried}
+    return Transition(state, call, decision, before, revision, plan, omitted)
+
+
+async def argument_of(run: Run, context: Context, transition: Transition, *, urgent: bool) -> bytes | None:
+    """What the data plane is told; None where it has no part in it, and at a removal.
+
+    ``run`` runs it in a thread, because a cold artifact is hashed. Versions whose artifacts are damaged are left out, as far as the
+    change can do without them.
+    """
+    if transition.decision.after is None or transition.loads_nothing:
+        return None
+    while True:
+        load = Load(transition.state.loaded, transition.omitted, urgent, transition.decision.kind == "apply")
+        try:
+            return await run(partial(native_apply, transition.revision, context.paths, load))
+        except HeadgateError as error:
+            version = error.detail.get("version")
+            if not transition.leaves_out(version, error.message):
+                raise
+            transition.state.damaged.add(str(version))
+
+
+def hand_over(
+    context: Context, transition: Transition, argument: bytes | None, *, confirms: bool
+) -> asyncio.Future[Event]:
+    """Tells the data plane; the future of its event. With ``confirms`` the revision counts as unconfirmed from the swap on."""
+    state, revision = transition.state, transition.revision
+    if transition.decision.after is not None and argument is None:
+        state.recorded(revision)
+        state.unconfirmed = revision.n if confirms else state.unconfirmed
+        return at_once("recorded")
+    if argument is None:
+        # Also when nothing is loaded: the data plane says of it why it is not served.
+        ticket, n = context.plane.remove(state.name), None
+    else:
+        ticket, n = context.plane.apply(argument), revision.n
+    state.loading[ticket] = frozenset(transition.plan["load"])
+
+    def seen(event: Event) -> None:
+        state.loading.pop(ticket, None)
+        if event["event"] == "applied":
+            state.served(revision, transition.omitted, event)
+            state.no_drift = context.paths.baselines.fault(revision.spec.baseline)
+        elif event["event"] == "removed":
+            state.gone(revision.n)
+        if confirms and event["event"] in ("applied", "removed"):
+            state.unconfirmed = revision.n
+
+    return context.tickets.expect(Ticket(ticket, state.name, n), seen)
+
+
+def commit_of(
+    context: Context, transition: Transition, status: RevisionStatus, message: str | None = None
+) -> Commit:
+    """What is written with the end of a revision."""
+    call, revision, name, now = transition.call, transition.revision, transition.state.name, context.now()
+    removed = status == "applied" and transition.decision.after is None
+    data = {
+        "kind": transition.decision.kind,
+        "champion": revision.traffic.champion,
+        "weights": format_shares(revision.traffic.weights()),
+        "moves": slots_moved(transition.before, revision),
+        "notes": list(transition.decision.notes),
+        "message": message or transition.decision.message,
+    }
+    event = EventRecord(
+        "removed" if removed else status, now, name, revision.n, call.principal, call.reason, data
+    )
+    audit = audit_record(call, now, transition.decision.kind, (name, revision.n), (status, data))
+    if status != "applied":
+        return Commit(name, revision.n, status, message, [event], audit)
+    key = remembered(context, call, result_of(transition, "applied"))
+    digests, document = revision.spec.digests(), applied_document(transition)
+    return Commit(name, revision.n, status, message, [event], audit, key, digests, document)
+
+
+def result_of(
+    transition: Transition,
+    status: Literal["applied", "unchanged", "already", "planned"],
+    *,
+    durable: bool = True,
+) -> Result:
+    """The answer; what is not on disk has no revision yet that would outlive a crash."""
+    stays = transition.decision.status != "applied" and transition.before is not None
+    revision = transition.before.n if stays and transition.before is not None else transition.revision.n
+    message = transition.decision.message
+    return Result(
+        endpoint=transition.state.name,
+        revision=revision if durable else None,
+        status=status,
+        kind=transition.decision.kind,
+        durable=durable,
+        message=message if durable else f"{message} (not written to disk yet)",
+        traffic=live_view(transition.revision.traffic),
+        plan=transition.plan,
+    )
+
+
+def applied_document(transition: Transition) -> AppliedDocument | None:
+    """The file that a document was applied from, to be remembered; None when it came without one."""
+    source = transition.revision.document.source
+    if transition.decision.kind != "apply" or source is None or not Path(source).is_absolute():
+        return None
+    return AppliedDocument(source, transition.state.name, transition.revision.document.digest)
+
+
+def at_once(what: str) -> asyncio.Future[Event]:
+    """The event of a change that the data plane has no part in: it does not know an endpoint of which nothing is loaded."""
+    done: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+    done.set_result({"event": what})
+    return done
