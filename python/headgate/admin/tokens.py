@@ -32,7 +32,6 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 _FIRST = "first"
 OFFLINE = "offline"
 """Who makes a token on the state folder, without the gateway."""
-_OWN_NAMES = frozenset({_FIRST, OFFLINE, "headgate", "serve"})
 FIRST_TOKEN_FILE = "admin-token"  # noqa: S105 - a file name
 _ALPHABET = string.digits + string.ascii_letters
 _KID_LETTERS = 8

@@ -176,9 +176,8 @@ class Control:
         revisions, rows, _ = await asyncio.gather(
             self._behind.drain(left()), self.audit_log.drain(left()), self.refused_callers.drain(left())
         )
-        with suppress(
-            StorageFailed, TimeoutError
-        ):  # the database is what counts; the next start writes the file
+        # The database is what counts; the next start writes the file.
+        with suppress(StorageFailed, TimeoutError, Draining):
             async with asyncio.timeout(left()):
                 await self._integrity.write()
         self._is_hung = not await self._context.close(left())

@@ -11,8 +11,8 @@ from typing import Literal
 
 from headgate.errors import RevisionConflict
 
-OURS = frozenset({"headgate", "serve", "first"})
-"""Principals of the gateway itself, and of the token that it makes: no other token may have such a name."""
+OURS = frozenset({"headgate", "serve", "first", "offline"})
+"""Principals of the gateway itself, of the token that it makes, and of who works on its folder: no token may have such a name."""
 
 
 @dataclass(frozen=True)

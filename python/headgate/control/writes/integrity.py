@@ -60,7 +60,7 @@ class Integrity:
             for name, state in self._endpoints.items()
             if state.current is None and state.broken is not None
         }
-        await self._context.io(lambda: self._context.store.write_applied(damaged))
+        await self._context.write(lambda: self._context.store.write_applied(damaged))
 
     async def check_history(self) -> None:
         """Reads every revision; damage that was not known is an alarm of its endpoint."""
