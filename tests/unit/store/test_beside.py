@@ -24,7 +24,7 @@ def test_it_writes_while_a_gateway_holds_the_folder_and_both_number_their_writes
         found = gateway.tokens.get("kid")
         assert found is not None
         assert found.name == "me"
-        gateway.tokens.touch("kid", TOKEN.created)
+        gateway.tokens.touch({"kid": TOKEN.created})
         beside.tokens.revoke("kid", AUDIT, force=True)
         beside.close()
         numbers = [entry.generation for entry in gateway.audit(endpoint=None, limit=10, before=None)]
