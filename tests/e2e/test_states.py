@@ -36,7 +36,11 @@ def test_a_state_of_an_earlier_build_is_served_as_before(made: Path) -> None:
     said = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
     assert said.returncode == 0, said.stderr[-4000:]
     recorded = json.loads((STATES / f"{name}.json").read_text())
-    assert without_additions(json.loads(said.stdout), recorded) == recorded
+    found = json.loads(said.stdout)
+    # A start leaves rows of its own for what it completes.
+    rows = {row["id"] for row in recorded["audit"]}
+    found["audit"] = [row for row in found["audit"] if row["id"] in rows]
+    assert without_additions(found, recorded) == recorded
 
 
 def without_additions(found: Any, recorded: Any) -> Any:
