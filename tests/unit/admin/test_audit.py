@@ -138,11 +138,13 @@ def test_what_a_start_ends_leaves_a_row(tmp_path: Path) -> None:
             await gate.apply(document(SHARED))
             heal = gate.full_disk()
             await gate.control.rollback("digits")
-            heal()
-            # As when the process dies between the two writes.
-            unsaved = gate.control._endpoints["digits"].unsaved
-            gate.store.propose(unsaved[0].proposal)
-            unsaved.clear()
+            state = gate.control._endpoints["digits"]
+            # As when the process dies between the two writes: nothing may write the second one meanwhile.
+            await gate.control.background.close()
+            async with state.storing:
+                heal()
+                gate.store.propose(state.unsaved[0].proposal)
+                state.unsaved.clear()
         async with gateway(tmp_path) as gate:
             row = gate.store.audit(endpoint="digits", limit=1, before=None)[0]
             assert (row.action, row.outcome, row.revision) == ("rollback", "applied", 2)
