@@ -24,11 +24,22 @@ BODY = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1.5]
 
 
 def until(true: Callable[[], bool]) -> None:
-    """Waits for what happens behind, every few seconds; the limit is there against hanging."""
+    """Waits for what a loop of the gateway does now and then; the limit is there against hanging."""
     end = time.monotonic() + 60
     while not true():
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def damaged(state: Path, source: Path) -> bytes:
+    """Flips a byte of the artifact that was made of a model, and takes the model away; its bytes as they were."""
+    whole = source.read_bytes()
+    source.unlink()
+    for model in state.glob("artifacts/*/model.onnx"):
+        if model.read_bytes() == whole:
+            model.chmod(0o600)
+            model.write_bytes(whole[:20] + bytes([whole[20] ^ 0xFF]) + whole[21:])
+    return whole
 
 
 def served(folder: Path, name: str, datatype: str) -> Path:
@@ -55,12 +66,7 @@ def test_a_damaged_champion_is_503_with_its_reason_and_turns_no_readiness(tmp_pa
     documents = [str(served(tmp_path, "broken", "fp64")), str(served(tmp_path, "beside", "fp32"))]
     with GatewayProcess(state, documents) as gateway:
         assert httpx.post(f"http://{gateway.http}/v2/models/broken/infer", json=BODY).status_code == 200
-    whole = source.read_bytes()
-    source.unlink()
-    for model in state.glob("artifacts/*/model.onnx"):
-        if model.read_bytes() == whole:
-            model.chmod(0o600)
-            model.write_bytes(whole[:20] + bytes([whole[20] ^ 0xFF]) + whole[21:])
+    whole = damaged(state, source)
     with GatewayProcess(state) as gateway:
         base = f"http://{gateway.http}/v2"
         refused = httpx.post(f"{base}/models/broken/infer", json=BODY)
@@ -95,12 +101,7 @@ def test_a_version_that_is_left_out_is_503_by_its_name_and_its_fallback_answers(
     document.write_text(text.replace("champion: v1}", "champion: v1, fallback: {to: [v2]}}"))
     with GatewayProcess(state, [str(document)]):
         pass
-    whole = source.read_bytes()
-    source.unlink()
-    for model in state.glob("artifacts/*/model.onnx"):
-        if model.read_bytes() == whole:
-            model.chmod(0o600)
-            model.write_bytes(whole[:20] + bytes([whole[20] ^ 0xFF]) + whole[21:])
+    damaged(state, source)
     with GatewayProcess(state) as gateway:
         base = f"http://{gateway.http}/v2/models/broken"
         answered = httpx.post(f"{base}/infer", json=BODY)

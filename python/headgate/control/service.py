@@ -8,71 +8,45 @@ Everything runs on one event loop; what blocks runs in threads. Reads answer fro
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from headgate.background import Background
 from headgate.control.domain.calls import INTERNAL, Call, Settings
 from headgate.control.domain.results import PinView, Result
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.traffic import Stamp, faults
-from headgate.control.reads import endpoints as reads
-from headgate.control.reads.recent import Recent
-from headgate.control.reads.views import (
-    AuditView,
-    EndpointSummary,
-    EndpointView,
-    Explanation,
-    Models,
-    RefusalView,
-    RevisionSummary,
-    RevisionView,
-    TrafficView,
-)
+from headgate.control.reads.queries import Queries
 from headgate.control.writes import sources
 from headgate.control.writes.audit import Recorder
 from headgate.control.writes.context import Context
-from headgate.control.writes.data_plane import DataPlane, Status, status_of, statuses_of
-from headgate.control.writes.decisions import Decisions, not_found, present
+from headgate.control.writes.data_plane import DataPlane
+from headgate.control.writes.decisions import Decisions
 from headgate.control.writes.document_files import DocumentFile, DocumentFiles
 from headgate.control.writes.emergency import Emergency
-from headgate.control.writes.endpoint import EndpointState
+from headgate.control.writes.endpoint import Endpoints, EndpointState, present
 from headgate.control.writes.handover import Paths
 from headgate.control.writes.healing import HEAL_SECONDS, Healing
-from headgate.control.writes.idempotency import Idempotency, Work
 from headgate.control.writes.integrity import Integrity
 from headgate.control.writes.maintenance import Maintenance
 from headgate.control.writes.operations import Operations
-from headgate.control.writes.records import stored
-from headgate.control.writes.refused_callers import RefusedCallers
 from headgate.control.writes.repair import Repair
 from headgate.control.writes.resolve import Intake, Resolver
+from headgate.control.writes.runner import Runner
 from headgate.control.writes.transition import Decide
 from headgate.control.writes.unpin import unpin
 from headgate.control.writes.write_behind import WriteBehind
 from headgate.control.writes.writer import Writer
-from headgate.documents import Document, check_name, parse_weight
+from headgate.documents import Document, parse_weight
 from headgate.drift import KeptBaselines
-from headgate.errors import Draining, HeadgateError, InvalidArgument, ModelNotFound, StorageFailed
+from headgate.errors import Draining, HeadgateError, ModelNotFound, StorageFailed
 from headgate.registry import ArtifactStore, Registry
 from headgate.store import EventRecord, Store
 
-History = list[RevisionSummary]
-AuditLog = list[AuditView]
-Refusals = list[RefusalView]
-Replayed = list[EventRecord]
-Summaries = list[EndpointSummary]
 T = TypeVar("T")
-
-_DAY_SECONDS = 86_400
-_SUMMARIES = 64
-"""Lines of the list of endpoints that are written in one turn of the event loop."""
-_EVENTS = 500
-"""Events that are read from the store at a time."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +57,8 @@ class Readiness:
     reasons: list[str]
 
 
-class Control:
-    """The control plane of one gateway."""
+class Control(Queries):
+    """The control plane of one gateway: what can be asked, and below what can be changed."""
 
     def __init__(
         self,
@@ -95,28 +69,25 @@ class Control:
     ) -> None:
         """Nothing is served before :meth:`start`."""
         paths = Paths(artifacts.model_path, artifacts.place, store.state, KeptBaselines(store.state))
-        self.registry = Registry(artifacts, store.pins)
+        super().__init__(
+            Context(store, native, paths, settings), Endpoints(), Registry(artifacts, store.pins)
+        )
         self.settings = settings
-        self._context = Context(store, native, paths, settings)
-        self._endpoints: dict[str, EndpointState] = {}
         self._behind = WriteBehind(self._context, self._endpoints)
         self.audit_log = Recorder(self._context)
-        self.refused_callers = RefusedCallers(self._context)
+        self._runner = Runner(self._context, self.audit_log)
         self._writer = Writer(self._context, self._behind)
         self._emergencies = Emergency(self._context, self._behind)
         self._decisions = Decisions(self._context)
         self._resolver = Resolver(self.registry, native, paths)
-        self._idempotency = Idempotency(self._context)
         self._files = DocumentFiles(self._context, self.apply)
         self._repair = Repair(self._context)
         self.operations = Operations(self._context)
-        self._recent = Recent(lambda: native.exposition(open_metrics=False, compact=False))
         self._maintenance = Maintenance(self._context, self._endpoints)
         self._integrity = Integrity(self._context, self._endpoints)
         self._healing = Healing(self._context, artifacts, self._endpoints)
         self.background = Background(lambda: self._context.store.now().timestamp())
         self._roots: list[Path] = [root for root in (settings.root, *settings.roots) if root is not None]
-        self._writes: set[asyncio.Task[Result]] = set()
         self._started = False
         self._closing = False
         self._is_hung = False
@@ -153,12 +124,12 @@ class Control:
         if self._closing:
             return
         self._closing = True
+        self._runner.refuse()
         self._context.feed.close()
         self._context.stop_waiting()
         self._context.tickets.close()
         await self.background.close()
-        if self._writes:
-            await asyncio.wait(self._writes, timeout=patience_seconds)
+        await self._runner.ended(patience_seconds)
         await self.operations.close(patience_seconds)
         self._context.refuse_reads()
 
@@ -237,7 +208,7 @@ class Control:
             document = await self.parse(endpoint, data, source=source)
             return await self._apply(document, call, take_traffic=take_traffic)
 
-        return await self._run(call, ("apply", endpoint), work)
+        return await self._runner.run(call, ("apply", endpoint), work)
 
     async def apply(
         self,
@@ -252,7 +223,7 @@ class Control:
         async def work() -> Result:
             return await self._apply(document, call, take_traffic=take_traffic, source_digest=source_digest)
 
-        return await self._run(call, ("apply", document.endpoint.name), work)
+        return await self._runner.run(call, ("apply", document.endpoint.name), work)
 
     async def _apply(
         self, document: Document, call: Call, *, take_traffic: bool, source_digest: str | None = None
@@ -265,9 +236,9 @@ class Control:
         intake = Intake.LOOK if call.dry_run else Intake.KEEP
         resolved = await self._context.long(lambda: self._resolver.resolve(document, source_digest, intake))
         if not call.dry_run:
-            self._writer.cancel_older_loads(self._state(name), resolved.text)
+            self._writer.cancel_older_loads(self._endpoints.made(name), resolved.text)
         decide = self._decisions.apply(resolved, take_traffic=take_traffic)
-        return await self._writer.write(self._state(name), call, decide)
+        return await self._writer.write(self._endpoints.made(name), call, decide)
 
     async def apply_file(
         self, path: Path, *, root: Path | None = None, call: Call = INTERNAL
@@ -296,11 +267,11 @@ class Control:
         """Overrides weights (``{"v8": "5%"}``, the others keep theirs) and champion."""
 
         async def work() -> Result:
-            state, slots = self._known(endpoint), _slots(weights)
+            state, slots = self._endpoints.known(endpoint), _slots(weights)
             await self._check_cold(state)
             return await self._writer.write(state, call, self._decisions.patch(slots, champion))
 
-        return await self._run(call, ("traffic", endpoint), work)
+        return await self._runner.run(call, ("traffic", endpoint), work)
 
     async def rollback(self, endpoint: str, *, call: Call = INTERNAL) -> Result:
         """Emergency: 100 % on the last good champion; what had traffic beside it is blocked."""
@@ -334,11 +305,11 @@ class Control:
         """Document and traffic of an old revision that was applied."""
 
         async def work() -> Result:
-            state = self._known(endpoint)
+            state = self._endpoints.known(endpoint)
             then = await self._past(endpoint, revision)
             return await self._writer.write(state, call, self._decisions.restore(then))
 
-        return await self._run(call, ("restore", endpoint), work)
+        return await self._runner.run(call, ("restore", endpoint), work)
 
     async def delete(self, endpoint: str, *, force: bool = False, call: Call = INTERNAL) -> Result:
         """Takes an endpoint away; refused while it has traffic, unless forced. Its history stays. Ends a load on its way."""
@@ -346,12 +317,12 @@ class Control:
         async def work() -> Result:
             await self._maintenance.sample()
             self._end_first_load(endpoint, call, force=force)
-            state = self._known(endpoint)
+            state = self._endpoints.known(endpoint)
             await self._check_cold(state)
             decide = self._decisions.delete(lambda state: None if force else self._busy(state))
             return await self._writer.write(state, call, decide)
 
-        return await self._run(call, ("remove", endpoint), work)
+        return await self._runner.run(call, ("remove", endpoint), work)
 
     def _end_first_load(self, endpoint: str, call: Call, *, force: bool) -> None:
         state = self._endpoints.get(endpoint)
@@ -366,110 +337,6 @@ class Control:
         """Lets a version's name stand for other bytes; refused while the endpoint has the version."""
         state = self._endpoints.get(endpoint) or EndpointState(endpoint)
         return await unpin(self._context, self.registry, state, version, call)
-
-    # === reads ===
-
-    async def list(self) -> list[EndpointSummary]:
-        """All endpoints by name."""
-        states = [state for _, state in sorted(self._endpoints.items()) if state.current or state.broken]
-        statuses = await self._context.io(lambda: statuses_of(self._context.plane.status()))
-        summaries: Summaries = []
-        for place, state in enumerate(states):
-            if place % _SUMMARIES == 0:
-                # A thousand of them take a while, and a rollback may be waiting.
-                await asyncio.sleep(0)
-            if state.current or state.broken:
-                summaries.append(reads.summary(state, statuses.get(state.name, {})))
-        return summaries
-
-    def current(self, endpoint: str) -> Revision | None:
-        """The revision in force; None if there is no such endpoint. Reads memory alone."""
-        state = self._endpoints.get(endpoint)
-        return None if state is None else state.current
-
-    async def get(self, endpoint: str) -> EndpointView:
-        """One endpoint."""
-        state = self._known(endpoint)
-        recent = await self._recent.of(endpoint)
-        return reads.endpoint(state, await self._status(endpoint), recent)
-
-    async def traffic(self, endpoint: str) -> TrafficView:
-        """Live traffic of one endpoint."""
-        state = self._known(endpoint)
-        return reads.traffic(state, await self._recent.of(endpoint))
-
-    async def explain(
-        self,
-        endpoint: str,
-        *,
-        key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        at: int | None = None,
-    ) -> Explanation:
-        """Which version a key gets and why: now, or ``at`` a revision that was served."""
-        state = self._known(endpoint) if at is None else await self._at(endpoint, at)
-        return reads.explain(state, self._context.plane, key, headers)
-
-    async def revisions(self, endpoint: str, *, limit: int = 50, before: int | None = None) -> History:
-        """History, newest first; of removed endpoints too."""
-        self._ever(endpoint)
-        records = await self._context.io(
-            lambda: self._context.store.revisions(endpoint, limit=limit, before=before)
-        )
-        return [reads.revision_summary(record) for record in records]
-
-    async def revision(self, endpoint: str, n: int) -> RevisionView:
-        """One revision in full."""
-        self._ever(endpoint)
-        return await self._context.io(lambda: reads.revision(self._context.store, endpoint, n))
-
-    async def drift(self, endpoint: str, window_seconds: int | None = None) -> dict[str, Any]:
-        """The data plane's drift report; without a window, of a day."""
-        state = self._known(endpoint)
-        present(state)
-        window = window_seconds or _DAY_SECONDS
-        report: dict[str, Any] = json.loads(
-            await self._context.long(lambda: self._context.plane.drift(endpoint, window))
-        )
-        if state.no_drift is not None:
-            report["fault"] = state.no_drift
-        return report
-
-    async def models(self) -> Models:
-        """Every name and version with the digest it stands for, and what was refused."""
-        serving = {
-            version.digest
-            for state in self._endpoints.values()
-            if state.current is not None
-            for version in state.current.spec.versions.values()
-        }
-        return await self._context.io(lambda: reads.models(self._context.store, self.registry, serving))
-
-    def refusals(self) -> Refusals:
-        """The models that came with other bytes and still do; reads memory alone."""
-        return reads.refusals(self.registry)
-
-    async def audit(self, *, endpoint: str | None, limit: int, before: int | None) -> AuditLog:
-        """Newest first."""
-        await self.refused_callers.drain(self.settings.durable_seconds)
-        records = await self._context.io(
-            lambda: self._context.store.audit(endpoint=endpoint, limit=limit, before=before)
-        )
-        return [reads.audit_entry(record) for record in records]
-
-    def events(self, after: int | None) -> AsyncIterator[EventRecord]:
-        """Events as they happen; with ``after`` what came since that id first. Ends when the gateway stops."""
-        store = self._context.store
-
-        async def replay(cursor: int) -> Replayed:
-            return await self._context.io(lambda: store.events_after(cursor, limit=_EVENTS))
-
-        return self._context.feed.read(after, replay, lambda: self._context.io(store.generation))
-
-    async def stored_events(self, after: int, *, limit: int, endpoint: str | None) -> Replayed:
-        """The newest events after that id that are stored, oldest first."""
-        store = self._context.store
-        return await self._context.io(lambda: store.newest_events(after, limit=limit, endpoint=endpoint))
 
     # === behind ===
 
@@ -491,31 +358,15 @@ class Control:
 
     async def _ordinary(self, about: tuple[str, str], call: Call, decide: Decide) -> Result:
         async def work() -> Result:
-            state = self._known(about[1])
+            state = self._endpoints.known(about[1])
             await self._check_cold(state)
             return await self._writer.write(state, call, decide)
 
-        return await self._run(call, about, work)
-
-    async def _at(self, endpoint: str, n: int) -> EndpointState:
-        """The endpoint as it was at a revision, with nothing left out."""
-        self._ever(endpoint)
-        return EndpointState(endpoint, current=await self._served(endpoint, n))
-
-    async def _served(self, endpoint: str, n: int) -> Revision:
-        """A revision that was served once."""
-        record = await self._context.io(lambda: self._context.store.revision(endpoint, n))
-        if record is None:
-            raise not_found(endpoint, n)
-        if record.status != "applied" or record.kind == "remove":
-            raise InvalidArgument(
-                f"revision {n} of {endpoint} was never served ({record.kind}, {record.status})"
-            )
-        return await self._context.io(lambda: stored(self._context.store, record))
+        return await self._runner.run(call, about, work)
 
     async def _past(self, endpoint: str, n: int) -> Revision:
         """A revision that was served once, with the models checked that it gives traffic to."""
-        then = await self._served(endpoint, n)
+        then = await self.served_once(endpoint, n)
         needed, others = sources.artifacts_of(then)
 
         def check() -> None:
@@ -547,63 +398,12 @@ class Control:
 
     async def _emergency(self, about: tuple[str, str], call: Call, decide: Decide) -> Result:
         async def work() -> Result:
-            return await self._emergencies.write(self._known(about[1]), call, decide)
+            return await self._emergencies.write(self._endpoints.known(about[1]), call, decide)
 
-        return await self._run(call, about, work, self.settings.durable_seconds / 4)
-
-    async def _run(
-        self, call: Call, about: tuple[str, str], work: Work, patience_seconds: float | None = None
-    ) -> Result:
-        """In a task of its own: a caller that goes away does not leave a write between its steps. ``about``: action and endpoint."""
-        if self._closing:
-            raise Draining("the gateway stops and takes no writes")
-        task = asyncio.create_task(self._audited(call, about, work, patience_seconds))
-        self._writes.add(task)
-        task.add_done_callback(self._written)
-        return await asyncio.shield(task)
-
-    async def _audited(
-        self, call: Call, about: tuple[str, str], work: Work, patience_seconds: float | None
-    ) -> Result:
-        try:
-            result = await self._idempotency.run(call, work, patience_seconds)
-        except HeadgateError as error:
-            await self.audit_log.refused(call, about, error)
-            raise
-        await self.audit_log.ended(call, about, result)
-        return result
-
-    def _written(self, write: asyncio.Task[Result]) -> None:
-        self._writes.discard(write)
-        if not write.cancelled():
-            # Its caller may have gone away, and the loop would complain of a failure that nobody asks for.
-            write.exception()
+        return await self._runner.run(call, about, work, self.settings.durable_seconds / 4)
 
     def _stamp(self, call: Call) -> Stamp:
         return Stamp(call.principal, self._context.now(), call.reason)
-
-    def _state(self, name: str) -> EndpointState:
-        if name not in self._endpoints:
-            check_name("endpoint", name)
-            self._endpoints[name] = EndpointState(name)
-        return self._endpoints[name]
-
-    def _ever(self, name: str) -> EndpointState:
-        state = self._endpoints.get(name)
-        if state is None or state.tail == 0:
-            raise ModelNotFound(f"no endpoint is named {name!r}")
-        return state
-
-    def _known(self, name: str) -> EndpointState:
-        state = self._endpoints.get(name)
-        if state is not None and state.broken is not None:
-            present(state)
-        if state is None or state.current is None:
-            raise ModelNotFound(f"no endpoint is named {name!r}")
-        return state
-
-    async def _status(self, endpoint: str) -> Status:
-        return status_of(await self._context.io(lambda: self._context.plane.status(endpoint)), endpoint)
 
     def _busy(self, state: EndpointState) -> str | None:
         if state.answered is None:

@@ -21,11 +21,10 @@ class _Part(BaseModel):
 
 
 class VersionSpec(_Part):
-    """A version: an artifact by its digest, or a constant. ``compatible`` says whether its signature has to be the champion's."""
+    """A version: an artifact by its digest, or a constant."""
 
     digest: str
     constant: dict[str, Any] | None = None
-    compatible: bool = True
 
 
 class FallbackSpec(_Part):
@@ -40,7 +39,6 @@ class TrafficSpec(_Part):
     champion: str
     weights: dict[str, int] = Field(default_factory=dict)
     sticky: str | None = None
-    keep_warm: bool = False
     fallback: FallbackSpec | Literal["none"] | None = None
 
 

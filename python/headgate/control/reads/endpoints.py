@@ -35,8 +35,8 @@ from headgate.control.reads.views import (
     VersionView,
 )
 from headgate.control.writes.data_plane import DataPlane, Status
-from headgate.control.writes.decisions import not_found, present
-from headgate.control.writes.endpoint import EndpointState
+from headgate.control.writes.decisions import not_found
+from headgate.control.writes.endpoint import EndpointState, present
 from headgate.control.writes.records import stored
 from headgate.documents.values import SLOTS
 from headgate.errors import HeadgateError, InvalidArgument

@@ -13,9 +13,9 @@ from headgate.control.domain.revision import DocumentIdentity, Kind, Revision
 from headgate.control.domain.spec import Spec
 from headgate.control.domain.traffic import Change, KnownVersions, Stamp
 from headgate.control.writes.context import Context
-from headgate.control.writes.endpoint import EndpointState
+from headgate.control.writes.endpoint import EndpointState, present
 from headgate.control.writes.transition import Decide, Decision
-from headgate.errors import Conflict, ModelNotFound, ModelNotReady, NotFound, VersionNotFound
+from headgate.errors import Conflict, ModelNotReady, NotFound, VersionNotFound
 from headgate.store import seconds
 
 _EMERGENCIES = frozenset({"rollback", "abort", "block", "freeze"})
@@ -180,15 +180,6 @@ class Decisions:
             return _decision(kind, changed, state, before.moved(changed.live))
 
         return decide
-
-
-def present(state: EndpointState) -> Revision:
-    """What is served; :class:`ModelNotFound` when nothing is, :class:`ModelNotReady` when it is not known what."""
-    if state.current is None and state.broken is not None:
-        raise ModelNotReady(state.broken)
-    if state.current is None:
-        raise ModelNotFound(f"no endpoint is named {state.name!r}")
-    return state.current
 
 
 def not_frozen(name: str, revision: Revision) -> None:

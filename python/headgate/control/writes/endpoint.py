@@ -16,6 +16,8 @@ from headgate.control.domain.plan import Step
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.spec import answering, loadable
 from headgate.control.domain.traffic import LiveTraffic
+from headgate.documents import check_name
+from headgate.errors import ModelNotFound, ModelNotReady
 from headgate.store import Commit, EventRecord, Proposal
 
 Signature = dict[str, Any]
@@ -167,3 +169,36 @@ class EndpointState:
     ) -> Step:
         """The step from here to ``after``, for a plan."""
         return Step(self.name, self.tail + 1, self.current, after, self.loaded, notes, blocks, self.omitted)
+
+
+def present(state: EndpointState) -> Revision:
+    """What is served; :class:`ModelNotFound` when nothing is, :class:`ModelNotReady` when it is not known what."""
+    if state.current is None and state.broken is not None:
+        raise ModelNotReady(state.broken)
+    if state.current is None:
+        raise ModelNotFound(f"no endpoint is named {state.name!r}")
+    return state.current
+
+
+class Endpoints(dict[str, EndpointState]):
+    """Every endpoint that there is or was, by name."""
+
+    def known(self, name: str) -> EndpointState:
+        """One that is served; the errors of :func:`present`."""
+        state = self.get(name) or EndpointState(name)
+        present(state)
+        return state
+
+    def ever(self, name: str) -> EndpointState:
+        """One that has a history; :class:`ModelNotFound`."""
+        state = self.get(name)
+        if state is None or state.tail == 0:
+            raise ModelNotFound(f"no endpoint is named {name!r}")
+        return state
+
+    def made(self, name: str) -> EndpointState:
+        """One that is, or is about to be."""
+        if name not in self:
+            check_name("endpoint", name)
+            self[name] = EndpointState(name)
+        return self[name]

@@ -1,0 +1,179 @@
+"""What can be asked: the reading half of ``Control``. Nothing here changes anything; memory answers where it can.
+
+Not here: how the answers are filled (``endpoints``), their shapes (``views``). Next: ``service``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from headgate.control.domain.revision import Revision
+from headgate.control.reads import endpoints
+from headgate.control.reads.recent import Recent
+from headgate.control.reads.views import (
+    AuditView,
+    EndpointSummary,
+    EndpointView,
+    Explanation,
+    Models,
+    RefusalView,
+    RevisionSummary,
+    RevisionView,
+    TrafficView,
+)
+from headgate.control.writes.context import Context
+from headgate.control.writes.data_plane import Status, status_of, statuses_of
+from headgate.control.writes.decisions import not_found
+from headgate.control.writes.endpoint import Endpoints, EndpointState
+from headgate.control.writes.records import stored
+from headgate.control.writes.refused_callers import RefusedCallers
+from headgate.errors import InvalidArgument
+from headgate.registry import Registry
+from headgate.store import EventRecord
+
+History = list[RevisionSummary]
+AuditLog = list[AuditView]
+Refusals = list[RefusalView]
+Replayed = list[EventRecord]
+Summaries = list[EndpointSummary]
+
+_DAY_SECONDS = 86_400
+_SUMMARIES = 64
+"""Lines of the list of endpoints that are written in one turn of the event loop."""
+_EVENTS = 500
+"""Events that are read from the store at a time."""
+
+
+class Queries:
+    """What one control plane tells."""
+
+    def __init__(self, context: Context, endpoints: Endpoints, registry: Registry) -> None:
+        """``endpoints`` are all there are, now and later."""
+        self.registry = registry
+        self.refused_callers = RefusedCallers(context)
+        self._context = context
+        self._endpoints = endpoints
+        self._recent = Recent(lambda: context.plane.exposition(open_metrics=False, compact=False))
+
+    async def list(self) -> list[EndpointSummary]:
+        """All endpoints by name."""
+        states = [state for _, state in sorted(self._endpoints.items()) if state.current or state.broken]
+        statuses = await self._context.io(lambda: statuses_of(self._context.plane.status()))
+        summaries: Summaries = []
+        for place, state in enumerate(states):
+            if place % _SUMMARIES == 0:
+                # A thousand of them take a while, and a rollback may be waiting.
+                await asyncio.sleep(0)
+            if state.current or state.broken:
+                summaries.append(endpoints.summary(state, statuses.get(state.name, {})))
+        return summaries
+
+    def current(self, endpoint: str) -> Revision | None:
+        """The revision in force; None if there is no such endpoint. Reads memory alone."""
+        state = self._endpoints.get(endpoint)
+        return None if state is None else state.current
+
+    async def get(self, endpoint: str) -> EndpointView:
+        """One endpoint."""
+        state = self._endpoints.known(endpoint)
+        recent = await self._recent.of(endpoint)
+        return endpoints.endpoint(state, await self._status(endpoint), recent)
+
+    async def traffic(self, endpoint: str) -> TrafficView:
+        """Live traffic of one endpoint."""
+        state = self._endpoints.known(endpoint)
+        return endpoints.traffic(state, await self._recent.of(endpoint))
+
+    async def explain(
+        self,
+        endpoint: str,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        at: int | None = None,
+    ) -> Explanation:
+        """Which version a key gets and why: now, or ``at`` a revision that was served."""
+        state = self._endpoints.known(endpoint) if at is None else await self._at(endpoint, at)
+        return endpoints.explain(state, self._context.plane, key, headers)
+
+    async def revisions(self, endpoint: str, *, limit: int = 50, before: int | None = None) -> History:
+        """History, newest first; of removed endpoints too."""
+        self._endpoints.ever(endpoint)
+        records = await self._context.io(
+            lambda: self._context.store.revisions(endpoint, limit=limit, before=before)
+        )
+        return [endpoints.revision_summary(record) for record in records]
+
+    async def revision(self, endpoint: str, n: int) -> RevisionView:
+        """One revision in full."""
+        self._endpoints.ever(endpoint)
+        return await self._context.io(lambda: endpoints.revision(self._context.store, endpoint, n))
+
+    async def drift(self, endpoint: str, window_seconds: int | None = None) -> dict[str, Any]:
+        """The data plane's drift report; without a window, of a day."""
+        state = self._endpoints.known(endpoint)
+        window = window_seconds or _DAY_SECONDS
+        report: dict[str, Any] = json.loads(
+            await self._context.long(lambda: self._context.plane.drift(endpoint, window))
+        )
+        if state.no_drift is not None:
+            report["fault"] = state.no_drift
+        return report
+
+    async def models(self) -> Models:
+        """Every name and version with the digest it stands for, and what was refused."""
+        serving = {
+            version.digest
+            for state in self._endpoints.values()
+            if state.current is not None
+            for version in state.current.spec.versions.values()
+        }
+        return await self._context.io(lambda: endpoints.models(self._context.store, self.registry, serving))
+
+    def refusals(self) -> Refusals:
+        """The models that came with other bytes and still do; reads memory alone."""
+        return endpoints.refusals(self.registry)
+
+    async def audit(self, *, endpoint: str | None, limit: int, before: int | None) -> AuditLog:
+        """Newest first."""
+        await self.refused_callers.drain(self._context.settings.durable_seconds)
+        records = await self._context.io(
+            lambda: self._context.store.audit(endpoint=endpoint, limit=limit, before=before)
+        )
+        return [endpoints.audit_entry(record) for record in records]
+
+    def events(self, after: int | None) -> AsyncIterator[EventRecord]:
+        """Events as they happen; with ``after`` what came since that id first. Ends when the gateway stops."""
+        store = self._context.store
+
+        async def replay(cursor: int) -> Replayed:
+            return await self._context.io(lambda: store.events_after(cursor, limit=_EVENTS))
+
+        return self._context.feed.read(after, replay, lambda: self._context.io(store.generation))
+
+    async def stored_events(self, after: int, *, limit: int, endpoint: str | None) -> Replayed:
+        """The newest events after that id that are stored, oldest first."""
+        store = self._context.store
+        return await self._context.io(lambda: store.newest_events(after, limit=limit, endpoint=endpoint))
+
+    async def _at(self, endpoint: str, n: int) -> EndpointState:
+        """The endpoint as it was at a revision, with nothing left out."""
+        self._endpoints.ever(endpoint)
+        return EndpointState(endpoint, current=await self.served_once(endpoint, n))
+
+    async def served_once(self, endpoint: str, n: int) -> Revision:
+        """A revision that was served once."""
+        record = await self._context.io(lambda: self._context.store.revision(endpoint, n))
+        if record is None:
+            raise not_found(endpoint, n)
+        if record.status != "applied" or record.kind == "remove":
+            raise InvalidArgument(
+                f"revision {n} of {endpoint} was never served ({record.kind}, {record.status})"
+            )
+        return await self._context.io(lambda: stored(self._context.store, record))
+
+    async def _status(self, endpoint: str) -> Status:
+        return status_of(await self._context.io(lambda: self._context.plane.status(endpoint)), endpoint)

@@ -1,0 +1,63 @@
+"""How a call that changes something is run: in a task of its own, once for each idempotency key, with its row in the audit.
+
+Not here: what the calls do. Next: ``service``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from headgate.control.domain.calls import Call
+from headgate.control.domain.results import Result
+from headgate.control.writes.audit import Recorder
+from headgate.control.writes.context import Context
+from headgate.control.writes.idempotency import Idempotency, Work
+from headgate.errors import Draining, HeadgateError
+
+
+class Runner:
+    """Runs the calls of one control plane. Belongs to one event loop."""
+
+    def __init__(self, context: Context, audit_log: Recorder) -> None:
+        """``audit_log`` takes the rows of calls that made no revision."""
+        self._idempotency = Idempotency(context)
+        self._audit_log = audit_log
+        self._tasks: set[asyncio.Task[Result]] = set()
+        self._closed = False
+
+    def refuse(self) -> None:
+        """Takes no more calls."""
+        self._closed = True
+
+    async def ended(self, patience_seconds: float) -> None:
+        """Waits for the calls that are under way, but not for longer than that."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=patience_seconds)
+
+    async def run(
+        self, call: Call, about: tuple[str, str], work: Work, patience_seconds: float | None = None
+    ) -> Result:
+        """In a task of its own: a caller that goes away does not leave a write between its steps. ``about``: action and endpoint."""
+        if self._closed:
+            raise Draining("the gateway stops and takes no writes")
+        task = asyncio.create_task(self._audited(call, about, work, patience_seconds))
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return await asyncio.shield(task)
+
+    async def _audited(
+        self, call: Call, about: tuple[str, str], work: Work, patience_seconds: float | None
+    ) -> Result:
+        try:
+            result = await self._idempotency.run(call, work, patience_seconds)
+        except HeadgateError as error:
+            await self._audit_log.refused(call, about, error)
+            raise
+        await self._audit_log.ended(call, about, result)
+        return result
+
+    def _forget(self, task: asyncio.Task[Result]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # Its caller may have gone away, and the loop would complain of a failure that nobody asks for.
+            task.exception()
