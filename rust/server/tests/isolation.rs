@@ -312,14 +312,14 @@ fn an_urgent_state_on_its_way_is_not_overtaken_by_an_ordinary_one() {
     };
     // The named pipe holds the loader until the test opens its other end.
     let folder = tempfile::tempdir().unwrap();
-    let pipe = folder.path().join("model.onnx");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let pipe = common::pipe(&folder);
     let urgent = state(2, true, pipe.to_str().unwrap(), "sha256:cold");
     let ordinary = state(3, false, "adopted", "sha256:model");
     let told = gateway.events();
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!((&told[0]["ticket"], &told[0]["event"]), (&json!(ordinary), &json!("superseded")));
-    std::fs::write(&pipe, b"this is no model").unwrap();
+    // The file has become readable, and holds no model.
+    drop(common::other_end(&pipe));
     let mut told = Vec::new();
     eventually("the urgent state's outcome", || {
         told.extend(gateway.events());
@@ -345,8 +345,7 @@ fn an_unload_undoes_a_load_that_is_on_its_way() {
         std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models/identity_fp32.onnx");
     // The named pipe holds the loader until the test opens its other end.
     let folder = tempfile::tempdir().unwrap();
-    let pipe = folder.path().join("model.onnx");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let pipe = common::pipe(&folder);
     let kept = gateway.engine().adopt("sha256:model", Box::new(free()), &RunSpec::default()).unwrap();
     let spec = json!({
         "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 1000,
@@ -361,7 +360,7 @@ fn an_unload_undoes_a_load_that_is_on_its_way() {
     let load = "POST /v2/repository/models/model/load HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\n\r\n";
     waiting.write_all(load.as_bytes()).unwrap();
     // Opens when the loader has opened its end.
-    let mut writer = std::fs::File::options().write(true).open(&pipe).unwrap();
+    let mut writer = common::other_end(&pipe);
     assert_eq!(repository(&mut control, "model/unload").0, 200);
     writer.write_all(&std::fs::read(model).unwrap()).unwrap();
     drop(writer);
@@ -388,10 +387,9 @@ fn a_load_that_an_urgent_state_overtakes_ends_with_that_state() {
     assert_eq!(repository(&mut control, "model/unload").0, 200);
     // The named pipe holds the urgent state until the test opens its other end.
     let folder = tempfile::tempdir().unwrap();
-    let pipe = folder.path().join("model.onnx");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let pipe = common::pipe(&folder);
     state(2, true, &pipe, "sha256:urgent");
-    let mut writer = std::fs::File::options().write(true).open(&pipe).unwrap();
+    let mut writer = common::other_end(&pipe);
     let mut waiting = connect(address);
     let load = "POST /v2/repository/models/model/load HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\n\r\n";
     waiting.write_all(load.as_bytes()).unwrap();

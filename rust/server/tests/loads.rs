@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{LONG, PATIENCE, ask, at_last, config, connect, eventually, gateway_with, metric};
+use common::{LONG, PATIENCE, ask, at_last, config, connect, eventually, gateway_with, metric, other_end, pipe};
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -249,15 +249,8 @@ fn what_was_served_before_a_start_and_is_abandoned_says_why() {
     let (status, why) = refused(address, "hangs");
     assert_eq!(status, 503, "{why}");
     assert!(why.contains("--load-timeout"), "{why}");
-    drop(std::fs::OpenOptions::new().write(true).open(&path).unwrap());
+    drop(other_end(&path));
     eventually("its end", || count(&gateway, "headgate_loads_stuck") == 0);
-}
-
-/// An artifact that whoever opens to read waits for somebody who writes.
-fn pipe(folder: &TempDir) -> PathBuf {
-    let path = folder.path().join("model.onnx");
-    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-    path
 }
 
 /// How a request is refused.
@@ -287,7 +280,7 @@ fn a_load_that_cannot_be_cancelled_is_abandoned_and_its_thread_replaced() {
     assert_eq!(count(&gateway, "headgate_loads_stuck"), 2);
     loads_at_last(&gateway, "good", &model("count.onnx"));
     // What they bring in the end is nobody's: the file has become readable, and holds no model.
-    drop(std::fs::OpenOptions::new().write(true).open(&path).unwrap());
+    drop(other_end(&path));
     eventually("the end of both", || count(&gateway, "headgate_loads_stuck") == 0);
     assert!(gateway.events().iter().all(|event| event["endpoint"] == "good"));
 }

@@ -56,13 +56,15 @@ impl Order {
         self.reload.is_none() && !self.spec.urgent
     }
 
-    /// Whether this is a newer state of the same endpoint, which does not need all of what the older one loads.
+    /// Whether this is a newer state of the same endpoint, which does not need all of what the older one loads. An ordinary state
+    /// never replaces an urgent one: the urgent one has the say, and a load that both lost would serve neither.
     pub(crate) fn replaces(&self, older: &Order) -> bool {
         let needs = |version: &VersionSpec| {
             self.spec.versions.iter().any(|own| own.digest == version.digest && own.run == version.run)
         };
         self.spec.name == older.spec.name
             && self.ticket > older.ticket
+            && (self.spec.urgent || !older.spec.urgent)
             && !older.spec.versions.iter().all(needs)
     }
 }

@@ -7,8 +7,11 @@
     reason = "each test binary uses a part, and panics to say what went wrong"
 )]
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -243,6 +246,24 @@ pub fn eventually(what: &str, holds: impl FnMut() -> bool) {
 /// As [`eventually`], beside work that takes the processor.
 pub fn at_last(what: &str, holds: impl FnMut() -> bool) {
     within(LONG, what, holds);
+}
+
+/// An artifact that whoever opens to read waits for somebody who writes: see [`other_end`].
+pub fn pipe(folder: &tempfile::TempDir) -> PathBuf {
+    let path = folder.path().join("model.onnx");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    path
+}
+
+/// The end to write to of a pipe that a loader has begun to read. It never waits in the kernel, so a loader that does not come
+/// fails the test and does not hang it.
+pub fn other_end(pipe: &Path) -> File {
+    let mut end = None;
+    at_last("the loader", || {
+        end = File::options().write(true).custom_flags(libc::O_NONBLOCK).open(pipe).ok();
+        end.is_some()
+    });
+    end.unwrap()
 }
 
 fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
