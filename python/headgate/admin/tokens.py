@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 import string
 import threading
@@ -23,6 +22,7 @@ from typing_extensions import TypedDict
 from headgate.control.domain.calls import OURS, Call
 from headgate.control.writes.audit import audit_record
 from headgate.errors import InvalidArgument, NotFound, StorageFailed, Unauthenticated
+from headgate.private_files import replace_file
 from headgate.store import AuditRecord, Store, TokenRecord, seconds, stamp, unstamp
 
 Role = Literal["viewer", "operator", "admin"]
@@ -215,14 +215,7 @@ def _id_of(text: str) -> str | None:
 def _write_secret(path: Path, secret: str) -> None:
     """Replaces the file in one step; it is on disk and readable by its owner only (0600) when this returns."""
     try:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.unlink(missing_ok=True)
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(secret + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        replace_file(path, f"{secret}\n".encode())
     except OSError as error:
         raise StorageFailed(f"{path} could not be written: {error}") from error
 
