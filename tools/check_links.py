@@ -6,10 +6,10 @@ Only links within the repository are followed; other hosts are not asked. Anchor
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -49,7 +49,7 @@ def anchors(page: Path) -> set[str]:
     seen: Counter[str] = Counter()
     found = set()
     tokens = _tokens(page)
-    for before, token in zip(tokens, tokens[1:], strict=False):
+    for before, token in pairwise(tokens):
         if before.type == "heading_open":
             anchor = _anchor("".join(child.content for child in token.children or ()))
             found.add(f"{anchor}-{seen[anchor]}" if seen[anchor] else anchor)
@@ -67,10 +67,8 @@ def _tokens(page: Path) -> list[Token]:
 
 
 def pages() -> list[Path]:
-    """The pages that git knows, and those that are new."""
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
-    done = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
-    return [path for line in done.stdout.splitlines() if (path := ROOT / line).exists()]
+    """The pages at the top and those of ``docs``."""
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ import pytest
 
 from support.guide_player import Step, play
 from support.models import ROOT
-from support.pages import PAGES, Block, Command, blocks, commands
+from support.pages import PAGES, Block, Command, blocks, commands, name_of
 from support.tools import need_digits, need_native, need_program
 
 
@@ -82,10 +82,6 @@ PROGRAMS = (
     "nginx ",
 )
 GUIDES = [page for page in PAGES if any(block.language == "console" for block in blocks(page))]
-
-
-def name_of(page: Path) -> str:
-    return str(page.relative_to(ROOT))
 
 
 def exception_of(command: Command) -> NotAsWritten | None:

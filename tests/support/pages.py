@@ -18,6 +18,11 @@ from support.models import ROOT
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
+def name_of(page: Path) -> str:
+    """A page as messages name it."""
+    return page.relative_to(ROOT).as_posix()
+
+
 @dataclass(frozen=True)
 class Block:
     """A fenced block; ``line`` is that of its fence."""
@@ -49,12 +54,11 @@ class Command:
 
 def blocks(page: Path) -> list[Block]:
     """The fenced blocks of a page, in lists and quotes too."""
-    name = str(page.relative_to(ROOT))
     found = []
     for token in MarkdownIt("commonmark").parse(page.read_text(encoding="utf-8")):
         if token.type == "fence" and token.map is not None:
             language, file = [*token.info.split(), "", ""][:2]
-            found.append(Block(name, token.map[0] + 1, language, file or None, token.content))
+            found.append(Block(name_of(page), token.map[0] + 1, language, file or None, token.content))
     return found
 
 
