@@ -47,15 +47,17 @@ def check_owner(folder: Path) -> None:
     Root can do that anyway. A folder of root's that we can write is one in which others can write too.
     """
     try:
-        owner = folder.lstat().st_uid
+        # Who owns a link decides where it leads. Under systemd's DynamicUser it is root's, and what it leads to is ours.
+        owners = [folder.lstat().st_uid, folder.stat().st_uid]
     except OSError as error:
         raise StorageFailed(f"the state folder {folder} cannot be used: {error.strerror}") from error
-    if owner == os.geteuid() or (owner == 0 and os.access(folder, os.W_OK)):
-        return
-    raise PermissionDenied(
-        f"the state folder {folder} belongs to user {owner}, and this is user {os.geteuid()}: run this as that user "
-        f"(sudo -u '#{owner}'), or name another folder with --state"
-    )
+    own = {os.geteuid(), 0} if os.access(folder, os.W_OK) else {os.geteuid()}
+    other = next((owner for owner in owners if owner not in own), None)
+    if other is not None:
+        raise PermissionDenied(
+            f"the state folder {folder} belongs to user {other}, and this is user {os.geteuid()}: run this as that user "
+            f"(sudo -u '#{other}'), or name another folder with --state"
+        )
 
 
 def make_folder(folder: Path) -> None:
@@ -101,7 +103,7 @@ def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 def close_to_others(folder: Path) -> None:
     """Takes from a folder and all below it what others may do there; what another user owns is left alone."""
-    for path, entry in [(folder, folder.lstat()), *_below(folder)]:
+    for path, entry in [(folder, folder.stat()), *_below(folder)]:
         # What is read-only stays so.
         wanted = FOLDER_MODE if stat.S_ISDIR(entry.st_mode) else (entry.st_mode & FILE_MODE) or FILE_MODE
         is_plain = stat.S_ISDIR(entry.st_mode) or stat.S_ISREG(entry.st_mode)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -115,28 +115,74 @@ def test_the_usual_folder_and_one_that_is_not_there_yet_are_used_themselves(tmp_
     assert state_place(tmp_path) == tmp_path
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_what_another_user_owns_is_refused(tmp_path: Path) -> None:
-    shared = tmp_path / "shared"
-    shared.mkdir()
-    shared.chmod(0o777)
-    os.chown(shared, OTHERS, OTHERS)
-    # Another user's volume may hold a folder of ours, but not a database that is served.
+@pytest.fixture
+def give_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Has another user own a path. Only root can do that; for anybody else this process is another user's from then on."""
+
+    def give(path: Path) -> None:
+        if os.geteuid() == 0:
+            os.lchown(path, OTHERS, OTHERS)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: OTHERS)
+
+    return give
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o777)
+    return folder
+
+
+def test_a_database_of_another_user_is_no_state_from_before(
+    shared: Path, give_away: Callable[[Path], None]
+) -> None:
     (shared / "headgate.db").touch()
-    os.chown(shared / "headgate.db", OTHERS, OTHERS)
+    assert state_place(shared) == shared
+    give_away(shared / "headgate.db")
+    assert state_place(shared) == shared / "headgate"
+
+
+def test_a_folder_of_another_user_is_refused(shared: Path, give_away: Callable[[Path], None]) -> None:
     place = state_place(shared)
-    assert place == shared / "headgate"
     open_store(place).close()
-    os.chown(place, OTHERS, OTHERS)
-    with pytest.raises(PermissionDenied, match=f"{place} belongs to user {OTHERS}.*--state"):
+    give_away(place)
+    with pytest.raises(PermissionDenied, match=f"{place} belongs to user .*--state"):
         open_store(place)
     with pytest.raises(PermissionDenied, match="belongs to user"):
         private_files.check_owner(place)
-    # A link would lead to where its maker wants.
-    own = tmp_path / "own"
-    own.mkdir()
-    place.rename(shared / "moved")
-    place.symlink_to(own)
-    os.lchown(place, OTHERS, OTHERS)
+
+
+def test_a_link_of_another_user_is_refused(
+    tmp_path: Path, shared: Path, give_away: Callable[[Path], None]
+) -> None:
+    (tmp_path / "own").mkdir()
+    state_place(shared).symlink_to(tmp_path / "own")
+    give_away(shared / "headgate")
     with pytest.raises(PermissionDenied, match="belongs to user"):
-        open_store(place)
+        open_store(state_place(shared))
+
+
+def test_a_link_of_our_own_leads_to_no_folder_of_another_user(
+    tmp_path: Path, give_away: Callable[[Path], None]
+) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    open_store(tmp_path / "link").close()
+    assert modes(tmp_path / "target") == {}
+    give_away(tmp_path / "target")
+    with pytest.raises(PermissionDenied, match="belongs to user"):
+        open_store(tmp_path / "link")
+
+
+def test_a_volume_of_another_user_may_hold_a_folder_of_ours(tmp_path: Path) -> None:
+    # A Kubernetes emptyDir is root's, so nothing is asked of who owns it.
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    volume.chmod(0o777)
+    if os.geteuid() == 0:
+        os.chown(volume, OTHERS, OTHERS)
+    open_store(state_place(volume)).close()
+    assert modes(volume / "headgate") == {}
