@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from support.guide_player import Step, play
 from support.models import ROOT
 from support.pages import PAGES, Block, Command, blocks, commands, name_of
-from support.tools import need_digits, need_native, need_program
+from support.tools import need_digits, need_native, need_network_namespace
 
 
 @dataclass(frozen=True)
@@ -121,16 +120,6 @@ def folder(tmp_path: Path) -> Path:
         (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {words} "$@"\n')
         (programs / name).chmod(0o755)
     return made
-
-
-def need_network_namespace() -> None:
-    """Skips where a process may have no network of its own; see CONTRIBUTING.md."""
-    need_program("unshare", "util-linux")
-    done = subprocess.run(["unshare", "-rn", "true"], capture_output=True, text=True)
-    if done.returncode != 0:
-        pytest.skip(
-            f"unshare -rn is not permitted, so the default ports cannot be had: {done.stderr.strip()}"
-        )
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=name_of)
