@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -46,6 +48,14 @@ def test_no_umask_opens_or_closes_a_file_of_the_state(tmp_path: Path, umask: str
         assert {"headgate.db", "headgate.db-wal", "admin-token", "addresses.json", "access.jsonl"} <= {
             path.name for path in state.iterdir()
         }
+        assert modes(state) == {}
+        log.rename(state / "access.1.jsonl")
+        gateway.signal(signal.SIGHUP)
+        deadline = time.monotonic() + SECONDS
+        while "was opened anew" not in gateway.log.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert log.exists()
         assert modes(state) == {}
     assert (state / "applied.json").exists()
     assert modes(state) == {}
