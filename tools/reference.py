@@ -53,7 +53,9 @@ def metrics() -> Iterator[str]:
     yield "Durations are in seconds, sizes in bytes.\n"
     yield "| metric | type | meaning |"
     yield "|---|---|---|"
-    gateway = _native.Gateway(b'{"http": "127.0.0.1:0", "io_threads": 1, "pool_threads": 1}')
+    # With every setting that has metrics of its own.
+    config = {"http": "127.0.0.1:0", "io_threads": 1, "pool_threads": 1, "memory_budget_bytes": 1 << 30}
+    gateway = _native.Gateway(json.dumps(config).encode())
     for family in json.loads(gateway.metrics()):
         yield f"| `{family['name']}` | {family['type']} | {family['help']} |"
     for declared in DECLARED:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import stat
 from typing import Any
 
@@ -68,6 +70,45 @@ def test_a_foreign_origin_is_refused(digits: GatewayProcess, origin: str) -> Non
         answer = admin.http.post("/v1/endpoints/digits:rollback", json={}, headers={"Origin": origin})
         assert refusal(answer) == (403, "permission_denied")
         assert "access-control-allow-origin" not in answer.headers
+
+
+def on_the_wire(address: str, path: str, *fields: str) -> tuple[int, str, str]:
+    """Status, code and words of the answer to a GET with exactly these fields."""
+    host, _, port = address.rpartition(":")
+    lines = [f"GET {path} HTTP/1.1", *fields, "Connection: close", "", ""]
+    with socket.create_connection((host, int(port)), timeout=30) as client:
+        client.sendall("\r\n".join(lines).encode())
+        with client.makefile("rb") as answer:
+            head, _, body = answer.read().partition(b"\r\n\r\n")
+    found = json.loads(body)
+    return int(head.split()[1]), found["code"], found.get("error") or found["detail"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (["Host: localhost", "Host: localhost"], "Host is given twice"),
+        (["Host: localhost", "host: evil.example"], "Host is given twice"),
+        (["Host: localhost, evil.example"], "Host is not a host and a port"),
+        (["Host: me@localhost"], "Host is not a host and a port"),
+        ([], "HTTP/1.1 needs a Host header"),
+    ],
+)
+def test_the_admin_port_refuses_a_host_as_the_data_port_does(
+    digits: GatewayProcess, fields: list[str], words: str
+) -> None:
+    refused = (400, "invalid_argument", words)
+    assert on_the_wire(digits.http, "/v2/models", *fields) == refused
+    assert on_the_wire(digits.addresses["admin"], TRAFFIC, *fields) == refused
+
+
+def test_an_escaped_slash_parts_no_path(digits: GatewayProcess) -> None:
+    token = (digits.state / "admin-token").read_text().strip()
+    fields = ("Host: localhost", f"Authorization: Bearer {token}")
+    for escaped in ("%2F", "%2f", "%252F"):
+        for path in (f"digits{escaped}traffic", f"..{escaped}endpoints{escaped}digits", f"{escaped}digits"):
+            assert on_the_wire(digits.addresses["admin"], f"/v1/endpoints/{path}", *fields)[0] == 404, path
+            assert on_the_wire(digits.http, f"/v2/models/{path}", *fields)[0] == 404, path
 
 
 def test_a_write_must_say_that_it_is_json(digits: GatewayProcess) -> None:

@@ -51,7 +51,7 @@ def play(folder: Path, lines: list[str]) -> dict[str, object]:
 
 def test_the_guide_on_backups_does_what_it_says(tmp_path: Path) -> None:
     need_native()
-    making, bringing_back, lost = blocks()
+    _, making, bringing_back, lost = blocks()
     with GatewayProcess(tmp_path / "state", [str(need_digits() / "digits.yaml")]) as gateway:
         with gateway.admin() as admin:
             admin.set_weights("digits", {"2": "12.5%"})

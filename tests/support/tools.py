@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,16 @@ def need_program(name: str, package: str | None = None) -> str:
     if path is None:
         pytest.skip(f"{name} is not installed: apt-get install {package or name}")
     return path
+
+
+def need_network_namespace() -> None:
+    """Skips where a process may have no network of its own."""
+    need_program("unshare", "util-linux")
+    done = subprocess.run(["unshare", "-rn", "true"], capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(
+            f"unshare -rn is not permitted, so the default ports cannot be had: {done.stderr.strip()}"
+        )
 
 
 def need_postgres() -> Path:

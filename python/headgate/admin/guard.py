@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -34,6 +35,8 @@ _log = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 1
 PRINCIPAL = "headgate.principal"
 """Where the guard leaves the caller in ``scope``."""
+_HOST = re.compile(r"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")
+"""The characters of host and port (RFC 3986, 3.2.2), as the data port takes them."""
 
 
 def refuse(error: HeadgateError, *, status: int | None = None, allow: Sequence[str] = ()) -> Response:
@@ -109,6 +112,8 @@ class Guard:
         hosts = headers.getlist("host")
         if len(hosts) > 1:
             raise InvalidArgument("Host is given twice")
+        if not all(map(_HOST.fullmatch, hosts)):
+            raise InvalidArgument("Host is not a host and a port")
         host = headers.get("host", "").lower()
         self._check_host(host)
         try:

@@ -85,23 +85,21 @@ class Rest:
                 "Idempotency-Key: a secret is never stored, so this call cannot be replayed"
             )
         body = asked.read(NewToken)
-        seconds = None
+        seconds, call = None, asked.call(body.reason)
         if body.expires_in is not None:
             try:
                 seconds = parse_duration(body.expires_in) // 1000
             except ValueError as error:
                 raise InvalidArgument(f"expires_in: {error}") from None
         token, secret = await self._control.storing(
-            lambda: self._tokens.create(
-                name=body.name, role=body.role, expires_seconds=seconds, by=asked.principal
-            )
+            lambda: self._tokens.create(name=body.name, role=body.role, expires_seconds=seconds, by=call)
         )
         made: dict[str, Any] = {**token, "secret": secret}
         return JSONResponse(made, 201, {"cache-control": "no-store"})
 
     async def revoke_token(self, asked: Asked) -> Response:
         """Ends a token, and the event streams that it opened."""
-        token, by, force = asked.path("id"), asked.principal, asked.flag("force")
+        token, by, force = asked.path("id"), asked.call(), asked.flag("force")
         revoked = await self._control.storing(lambda: self._tokens.revoke(token, by, force=force))
         self._streams.end(token)
         return JSONResponse(revoked)

@@ -218,7 +218,7 @@ def _other_calls(r: Rest) -> list[ApiCall]:
             r.revoke_token,
             TokenView,
             "Ends a token; the last admin token only when forced.",
-            query=("force",),
+            query=("reason", "force"),
         ),
         _read("/v1/whoami", r.whoami, {"name": str, "role": str, "token": str}, "Who the caller is."),
     ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 import string
 import threading
@@ -23,6 +22,7 @@ from typing_extensions import TypedDict
 from headgate.control.domain.calls import OURS, Call
 from headgate.control.writes.audit import audit_record
 from headgate.errors import InvalidArgument, NotFound, StorageFailed, Unauthenticated
+from headgate.private_files import replace_file
 from headgate.store import AuditRecord, Store, TokenRecord, seconds, stamp, unstamp
 
 Role = Literal["viewer", "operator", "admin"]
@@ -105,7 +105,7 @@ class Tokens:
             return False
 
     def create(
-        self, *, name: str, role: str, expires_seconds: int | None = None, by: Principal | str = "serve"
+        self, *, name: str, role: str, expires_seconds: int | None = None, by: Call | str = "serve"
     ) -> tuple[TokenView, str]:
         """A new token and its text, which is shown this once and kept nowhere."""
         if role not in ROLES:
@@ -127,7 +127,7 @@ class Tokens:
         expires = None if expires_seconds is None else stamp(now + timedelta(seconds=expires_seconds))
         return TokenRecord(kid, _hash(text), role, name, stamp(now), expires, None, None), text
 
-    def _add(self, record: TokenRecord, by: Principal | str) -> None:
+    def _add(self, record: TokenRecord, by: Call | str) -> None:
         detail = {"token": record.id, "name": record.name, "role": record.role}
         self._store.tokens.add(record, self._audit(by, "token_create", detail))
 
@@ -138,7 +138,7 @@ class Tokens:
             for record in self._store.tokens.list()
         ]
 
-    def revoke(self, token_id: str, by: Principal | str, *, force: bool = False) -> TokenView:
+    def revoke(self, token_id: str, by: Call | str, *, force: bool = False) -> TokenView:
         """Ends a token at once; idempotent. :class:`Conflict` for the last admin token, unless forced."""
         with self._lock:
             self._found.pop(token_id, None)
@@ -202,8 +202,8 @@ class Tokens:
             self._unwritten.clear()
         self._store.tokens.touch(uses)
 
-    def _audit(self, by: Principal | str, action: str, detail: dict[str, str]) -> AuditRecord:
-        who = Call(by) if isinstance(by, str) else Call(by.name, by.role, by.id)
+    def _audit(self, by: Call | str, action: str, detail: dict[str, str]) -> AuditRecord:
+        who = Call(by) if isinstance(by, str) else by
         return audit_record(who, stamp(self._store.now()), action, (None, None), ("applied", detail))
 
 
@@ -215,14 +215,7 @@ def _id_of(text: str) -> str | None:
 def _write_secret(path: Path, secret: str) -> None:
     """Replaces the file in one step; it is on disk and readable by its owner only (0600) when this returns."""
     try:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.unlink(missing_ok=True)
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(secret + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        replace_file(path, f"{secret}\n".encode())
     except OSError as error:
         raise StorageFailed(f"{path} could not be written: {error}") from error
 

@@ -5,13 +5,13 @@ Not here: the commands (``tokens``). Next: headgate/store/store.py, ``open_besid
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from headgate.admin.tokens import OFFLINE, Tokens
 from headgate.documents import parse_duration
-from headgate.errors import InvalidArgument, PermissionDenied, StorageFailed
+from headgate.errors import InvalidArgument
+from headgate.private_files import check_owner
 from headgate.store import open_beside
 
 
@@ -26,18 +26,6 @@ def create_token(state: Path, name: str, role: str, expires: str | None) -> dict
     finally:
         store.close()
     return {**token, "secret": secret}
-
-
-def check_owner(state: Path) -> None:
-    """Another user's files beside the database would keep the gateway from opening it."""
-    try:
-        owner = state.stat().st_uid
-    except OSError as error:
-        raise StorageFailed(f"the state folder {state} cannot be used: {error.strerror}") from error
-    if owner != os.geteuid():
-        raise PermissionDenied(
-            f"{state} belongs to user {owner}: run the command as that user (sudo -u '#{owner}')"
-        )
 
 
 def _seconds(expires: str | None) -> int | None:

@@ -19,6 +19,7 @@ from headgate.cli.exits import EXIT_NO, failures
 from headgate.cli.groups import Group
 from headgate.cli.output import Format, words
 from headgate.cli.target import GatewayOptions
+from headgate.private_files import check_owner
 
 if TYPE_CHECKING:
     from headgate.gateway.state_folder import Found
@@ -63,7 +64,6 @@ def check(folder: Path, form: Format) -> None:
     Example:
       headgate state check --state S
     """
-    from headgate.cli.offline import check_owner
     from headgate.gateway import state_folder
 
     check_owner(folder)
@@ -101,7 +101,6 @@ def backup(folder: Path, file: Path) -> None:
     Example:
       headgate state backup headgate-monday.tar
     """
-    from headgate.cli.offline import check_owner
     from headgate.gateway import state_folder
 
     check_owner(folder)

@@ -15,6 +15,7 @@ from headgate.cli.address import DEFAULT, AdminAddress, admin_address
 from headgate.cli.contexts import Context, Contexts, contexts_file, read_contexts
 from headgate.errors import InvalidArgument, PermissionDenied, Unauthenticated
 from headgate.gateway.units import default_state
+from headgate.private_files import state_place
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class GatewayOptions:
         return self.state or (Path(written) if written else None)
 
     def state_folder(self, variables: Mapping[str, str]) -> Path:
-        """The state folder that is named, else the usual one."""
-        return self.named_state(variables) or default_state(variables)
+        """Where the state lies: in the folder that is named, else in the usual one."""
+        return state_place(self.named_state(variables) or default_state(variables))
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,8 @@ class Run(_Part):
     )
     max_batch: BatchSize = Field(
         1,
-        description="Rows that are run together at most; 1 is no batching. Every input and output needs a dynamic first dimension.",
+        description="Rows that are run together at most; 1 is no batching. A request with more rows runs alone. "
+        "Every input and output needs a dynamic first dimension.",
     )
     max_delay: Delay = Field(
         0, description="How long a batch may wait for rows that are expected; no longer than it pays."

@@ -44,9 +44,7 @@ def is_endpoint(data: Mapping[str, Any], report: Report) -> bool:
     if kind in LATER_KINDS:
         report(("kind",), f"kind {kind} is not supported yet")
     elif isinstance(kind, str):
-        report(
-            ("kind",), f"kind {quoted(kind)} is not known; {did_you_mean(kind, ['Endpoint', *LATER_KINDS])}"
-        )
+        report(("kind",), f"kind {quoted(kind)} is not known; {did_you_mean(kind, ['Endpoint'])}")
     else:
         report(("kind",), f"must be a string, not {describe(kind)}")
     return False
@@ -87,7 +85,7 @@ def _known_only(model: type[_Part], data: dict[str, Any], path: Path, report: Re
         elif key not in fields:
             unknown += 1
             # A hint costs a search; beyond what is listed nobody would read it.
-            report(here, _unknown(key, model, list(fields)) if unknown <= MAX_FAULTS else "is not known here")
+            report(here, _unknown(key, list(fields)) if unknown <= MAX_FAULTS else "is not known here")
         else:
             out[key] = _inner(fields[key], value, here, report)
     return out
@@ -126,13 +124,13 @@ def _each_of(annotation: Any) -> type[_Part] | None:
     return _part_of(get_args(inner)[1]) if get_origin(inner) is dict else None
 
 
-def _unknown(key: str, model: type[_Part], known: list[str]) -> str:
-    siblings = [*known, *sorted(model.not_yet)]
-    if nearest(key, siblings) is None:
+def _unknown(key: str, known: list[str]) -> str:
+    # Fields that are not built are never named: who wrote one of them then would be told to remove it.
+    if nearest(key, known) is None:
         elsewhere = _HOMES.get(key)
         if elsewhere is not None:
             return f"is not known here; {quoted(key)} belongs under {elsewhere}"
-    return f"is not known here; {did_you_mean(key, siblings)}"
+    return f"is not known here; {did_you_mean(key, known)}"
 
 
 def _homes(model: type[BaseModel], path: str) -> dict[str, str]:
@@ -142,7 +140,7 @@ def _homes(model: type[BaseModel], path: str) -> dict[str, str]:
         part = _part_of(info.annotation)
         if part is not None:
             here = f"{path}.{name}" if path else name
-            out |= dict.fromkeys((*part.model_fields, *part.not_yet), here) | _homes(part, here)
+            out |= dict.fromkeys(part.model_fields, here) | _homes(part, here)
     return out
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from headgate.errors import Internal, StorageFailed
+from headgate.private_files import FILE_MODE, make_folder
 
 FORMAT = "headgate.baseline/1"
 """What the ``format`` field of a baseline says."""
@@ -79,11 +80,12 @@ def keep_baseline(state: Path, fitted: bytes) -> tuple[str, Path]:
     try:
         if target.exists() and target.read_bytes() == fitted:
             return digest, target
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".new-", delete=False) as file:
             try:
                 file.write(fitted)
                 file.flush()
+                os.fchmod(file.fileno(), FILE_MODE)
                 os.fsync(file.fileno())
                 Path(file.name).replace(target)
             except OSError:

@@ -23,6 +23,7 @@ from headgate.gateway import descriptors
 from headgate.gateway.settings import Settings
 from headgate.gateway.sockets import refusal
 from headgate.gateway.units import Address, Cores
+from headgate.private_files import check_owner
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -143,6 +144,11 @@ def state_folder(folder: Path, running: bool) -> Finding:
     nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not nearest.is_dir():
         return Finding("state folder", "fail", f"{nearest} is not a folder", remedy)
+    try:
+        if nearest == folder:
+            check_owner(folder)
+    except HeadgateError as error:
+        return Finding("state folder", "fail", error.message, remedy)
     try:
         with tempfile.TemporaryFile(dir=nearest):
             pass

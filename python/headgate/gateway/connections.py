@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import heapq
+import json
 import sys
 import time
 from collections import Counter
@@ -20,6 +21,9 @@ from typing import Any
 import h11
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+
+from headgate.control.domain.problems import problem
+from headgate.errors import from_code
 
 PIECE_BYTES = 64 << 10
 """Long answers are written in pieces of this size, so that one nobody reads holds no more than that in a buffer."""
@@ -62,6 +66,12 @@ class Reason(enum.StrEnum):
 
 _STATUS = {Reason.BODY: 408, Reason.BODY_BYTES: 413}
 """What is answered before a close, where no answer has begun."""
+_CODES = {408: "request_timeout", 413: "payload_too_large", 431: "payload_too_large", 501: "unsupported"}
+_WORDS = {
+    "Found multiple Host: headers": "Host is given twice",
+    "Missing mandatory Host: header": "HTTP/1.1 needs a Host header",
+}
+"""What the data port says for what h11 says."""
 
 
 class Phase(enum.IntEnum):
@@ -300,14 +310,14 @@ class Connection(H11Protocol):
 
     def _answer(self, status: int, words: str) -> bool:
         """Writes a refusal, unless an answer has begun; whether it did."""
-        phrase = STATUS_PHRASES.get(status, b"")
-        text = f"{phrase.decode()}: {words}\n".encode("ascii", "replace")
+        error = from_code(_CODES.get(status, "invalid_argument"), _WORDS.get(words, words))
+        text = json.dumps(problem(error, status)).encode()
         headers = [
-            ("content-type", "text/plain; charset=utf-8"),
+            ("content-type", "application/problem+json"),
             ("content-length", str(len(text))),
             ("connection", "close"),
         ]
-        response = h11.Response(status_code=status, headers=headers, reason=phrase)
+        response = h11.Response(status_code=status, headers=headers, reason=STATUS_PHRASES.get(status, b""))
         try:
             for event in (response, h11.Data(data=text), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")

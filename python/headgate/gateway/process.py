@@ -35,6 +35,7 @@ from headgate.gateway.listeners import Listener
 from headgate.gateway.settings import SMALL_PART, Settings
 from headgate.gateway.sockets import bind
 from headgate.gateway.supervise import Supervised
+from headgate.private_files import create_file, replace_file
 from headgate.registry import ArtifactStore
 from headgate.runtime_library import RuntimeLibrary
 from headgate.store import Store, open_store
@@ -244,6 +245,7 @@ class Process:
     def _make_control(self, store: Store, artifacts: ArtifactStore, connections: int) -> Control:
         settings, source = self._settings, self._source
         library = None if source.library is None else str(source.library.path)
+        make_access_log(settings)
         self._native = source.module.Gateway(
             json.dumps(native_config(settings, library, nvidia_libraries.find(), connections)).encode()
         )
@@ -299,6 +301,7 @@ class Process:
 
     async def _reopen_access_log(self) -> None:
         try:
+            await asyncio.to_thread(make_access_log, self._settings)
             await asyncio.to_thread(self._native.reopen_access_log)
         except HeadgateError as error:
             _log.error("%s; the file that was open is written on", error.message)
@@ -418,6 +421,14 @@ def native_config(
     }
 
 
+def make_access_log(settings: Settings) -> None:
+    """One in the state folder is as private as all that is there. Elsewhere its readers are the umask's and the folder's affair."""
+    path = settings.access_log
+    if path is not None and path.absolute().is_relative_to(settings.state):
+        with contextlib.suppress(OSError):  # who opens it says so
+            os.close(create_file(path, flags=os.O_APPEND))
+
+
 async def _first(work: Awaitable[None], end: Awaitable[object]) -> None:
     """Runs ``work`` to its end, or cancels it as soon as ``end`` happens."""
     job = asyncio.ensure_future(work)
@@ -434,6 +445,5 @@ async def _first(work: Awaitable[None], end: Awaitable[object]) -> None:
 
 def _write_addresses(state: Path, addresses: dict[str, str]) -> None:
     """Leaves the bound addresses for the command line on this machine; replaced in one step."""
-    partial = state / "addresses.json.new"
-    partial.write_text(json.dumps(addresses) + "\n", encoding="utf-8")
-    partial.replace(state / "addresses.json")
+    # Not waited for by a disk that hangs: it says where this process is, and nothing after a crash.
+    replace_file(state / "addresses.json", f"{json.dumps(addresses)}\n".encode(), durable=False)

@@ -22,6 +22,7 @@ from headgate.errors import InvalidArgument
 from headgate.gateway import addresses, units
 from headgate.gateway.settings_table import BY_NAME, SETTINGS, Setting, parse_path
 from headgate.gateway.units import Address, default_state
+from headgate.private_files import state_place
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def resolve(
     return Settings(
         documents=tuple(documents),
         models=given.models,
-        state=(given.state or default_state(variables)).absolute(),
+        state=state_place((given.state or default_state(variables)).absolute()),
         # Absolute: it is stored with revisions, and the next start may be made from another folder.
         root=None if given.root is None else given.root.absolute(),
         http=ports["http"],

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from typing import Any
 
 from headgate.drift import KeptBaselines, baseline_path
 from headgate.errors import Conflict, HeadgateError, InvalidArgument, NotFound, StorageFailed
+from headgate.private_files import create_file, make_folder, temporary_folder
 from headgate.registry import artifact_fault, artifact_folder, lone_blob_faults
 from headgate.store import (
     APPLIED_FILE,
@@ -114,24 +115,25 @@ def restore(source: Path, state: Path) -> Found:
     if not source.is_file():
         raise NotFound(f"there is no file {source}")
     try:
-        state.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=state.parent, prefix=f".{state.name}."))
+        make_folder(state.parent)
+        with temporary_folder(state.parent, f".{state.name}.") as work:
+            found = _restored(source, work)
+            work.rename(state)
     except OSError as error:
-        raise StorageFailed(f"{state} cannot be made: {error}") from error
-    try:
-        if source.name == APPLIED_FILE:
-            _begin_from(source, work)
-        else:
-            restore_backup(source, work)
-        found = check(work)
-        if found.lines():
-            raise InvalidArgument(f"{source} is damaged, and nothing was changed: {'; '.join(found.lines())}")
-        (work / "lock").unlink(missing_ok=True)
-        work.rename(state)
-    except OSError as error:
-        raise StorageFailed(f"{source} could not be restored: {error}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        raise StorageFailed(f"{source} could not be restored into {state}: {error}") from error
+    return found
+
+
+def _restored(source: Path, work: Path) -> Found:
+    """The state of ``source`` in ``work``, ready to be used, and what was found in it."""
+    if source.name == APPLIED_FILE:
+        _begin_from(source, work)
+    else:
+        restore_backup(source, work)
+    found = check(work)
+    if found.lines():
+        raise InvalidArgument(f"{source} is damaged, and nothing was changed: {'; '.join(found.lines())}")
+    (work / "lock").unlink(missing_ok=True)
     return found
 
 
@@ -195,8 +197,7 @@ def _found(store: Store, references: References, state: Path) -> Found:
 @contextmanager
 def _snapshot(state: Path) -> Iterator[tuple[Store, References]]:
     """A store on a copy of the folder's database, and what its revisions name; the copy is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="headgate-state-") as folder:
-        copy = Path(folder)
+    with temporary_folder(prefix="headgate-state-") as copy:
         # This file first: it may lag behind the database, and is never ahead of it.
         if (state / APPLIED_FILE).exists():
             shutil.copy2(state / APPLIED_FILE, copy)
@@ -217,6 +218,7 @@ def _snapshot(state: Path) -> Iterator[tuple[Store, References]]:
 
 def _copy_database(source: Path, target: Path) -> None:
     """SQLite's own copy: one state of the database, its write-ahead log included, while others write."""
+    os.close(create_file(target))
     try:
         with (
             contextlib.closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as old,

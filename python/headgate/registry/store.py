@@ -8,6 +8,7 @@ and hash whole files: never make them on an event loop. Not here: names and vers
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -19,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headgate.errors import HeadgateError, NotFound, StorageFailed
+from headgate.private_files import READ_ONLY, make_folder, temporary_folder
 from headgate.registry import source as sources
 from headgate.registry.manifest import MANIFEST, MODEL, Entry, Manifest, hex_of
 from headgate.registry.source import Source
 
 _CHUNK = 1 << 20
-_READ_ONLY = 0o444
 
 
 def _external_files(model: Path) -> dict[str, int]:
@@ -55,7 +56,7 @@ class ArtifactStore:
         self._verified: dict[str, tuple[tuple[int, ...] | None, ...]] = {}
         with _storage("the artifact store cannot be made"):
             for folder in (self._blobs, self._artifacts, self._staging):
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
             # What a process that was killed left behind. Nobody else writes here: the state folder is locked.
             for leftover in self._staging.iterdir():
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -107,7 +108,7 @@ class ArtifactStore:
             with os.fdopen(handle, "wb") as copy:
                 entry = sources.read(source, name, copy.write, least=least)
                 copy.flush()
-                os.fchmod(copy.fileno(), _READ_ONLY)
+                os.fchmod(copy.fileno(), READ_ONLY)
                 os.fsync(copy.fileno())
             Path(partial).rename(work / entry.sha256)
         return entry
@@ -132,15 +133,15 @@ class ArtifactStore:
             except StorageFailed:
                 # A damaged artifact is set aside first: a folder cannot be replaced in one step.
                 target.rename(built.with_name("damaged"))
-        built.mkdir()
+        make_folder(built)
         for name, entry in manifest.files.items():
             link = built / name
-            link.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(link.parent)
             os.link(self._blobs / entry.sha256, link)
         with (built / MANIFEST).open("wb") as file:
             file.write(manifest.to_bytes())
             file.flush()
-            os.fchmod(file.fileno(), _READ_ONLY)
+            os.fchmod(file.fileno(), READ_ONLY)
             os.fsync(file.fileno())
         for folder in (built, *(path for path in built.rglob("*") if path.is_dir())):
             _sync_folder(folder)
@@ -222,8 +223,8 @@ class ArtifactStore:
             for path in gone:
                 self._verified.pop(f"sha256:{path.name}", None)
                 # Renamed first: a crash leaves a leftover in staging, never half an artifact.
-                aside = Path(tempfile.mkdtemp(dir=self._staging)) / "gone"
-                path.rename(aside)
+                with temporary_folder(self._staging) as aside:
+                    path.rename(aside / "gone")
             needed = {e.sha256 for digest in self.digests() for e in self.manifest(digest).files.values()}
             blobs = [path for path in self._blobs.iterdir() if path.name not in needed]
             size = sum(path.stat().st_size for path in blobs)
@@ -235,12 +236,10 @@ class ArtifactStore:
 
     @contextmanager
     def _workspace(self) -> Iterator[Path]:
-        with _storage("there is no room to copy a model"):
-            work = Path(tempfile.mkdtemp(dir=self._staging))
-        try:
+        with contextlib.ExitStack() as stack:
+            with _storage("there is no room to copy a model"):
+                work = stack.enter_context(temporary_folder(self._staging))
             yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)  # a leftover is removed at the next start
 
 
 @contextmanager

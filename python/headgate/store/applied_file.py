@@ -9,7 +9,6 @@ database has lost something.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
 from headgate.errors import StorageFailed
+from headgate.private_files import replace_file
 from headgate.store.chain import Damage, chain_digest, content_digest
 from headgate.store.models import DocumentRecord, EndpointRecord, Generation, RevisionRecord
 
@@ -76,14 +76,9 @@ def write_applied(state: Path, applied: Applied) -> None:
     entries = {name: asdict(entry) for name, entry in sorted(applied.endpoints.items())}
     made = {"format": _FORMAT, "generation": applied.generation, "endpoints": entries}
     text = json.dumps(made, ensure_ascii=False, separators=(",", ":"))
-    path, partial = state / NAME, state / f".{NAME}.new"
+    path = state / NAME
     try:
-        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(f"{content_digest(text.encode())}\n{text}")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        replace_file(path, f"{content_digest(text.encode())}\n{text}".encode())
     except OSError as error:
         raise StorageFailed(f"{path} could not be written: {error}") from error
 

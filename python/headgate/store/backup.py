@@ -13,20 +13,19 @@ import re
 import shutil
 import sqlite3
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from headgate.errors import Conflict, InvalidArgument, StorageFailed
+from headgate.private_files import FILE_MODE, create_file, make_folder, temporary_folder
 
 _DATABASE = "headgate.db"
 _FOLDERS = ("blobs", "artifacts", "baselines")
 _NAME = re.compile(
     rf"{re.escape(_DATABASE)}|(?:{'|'.join(_FOLDERS)})(?:/(?!\.{{1,2}}(?:/|$))[A-Za-z0-9._-]+)*"
 )
-_FILE_MODE, _FOLDER_MODE = 0o600, 0o700
 
 
 def write_backup(state: Path, target: Path) -> None:
@@ -36,9 +35,9 @@ def write_backup(state: Path, target: Path) -> None:
     with _storage(f"the backup {target} could not be written"):
         if target.exists():
             raise Conflict(f"{target} is there already; give a backup a name of its own")
-        # Beside the target, so that it can be renamed; 0600 and 0700 by the contract of tempfile.
-        with tempfile.TemporaryDirectory(prefix=".backup", dir=target.absolute().parent) as folder:
-            copy, archive = Path(folder) / _DATABASE, Path(folder) / "backup.tar"
+        # Beside the target, so that it can be renamed.
+        with temporary_folder(target.absolute().parent, ".backup") as folder:
+            copy, archive = folder / _DATABASE, folder / "backup.tar"
             _copy_database(state / _DATABASE, copy)
             with _created(archive) as file:
                 with tarfile.open(fileobj=file, mode="w") as tar:
@@ -65,7 +64,7 @@ def restore_backup(backup: Path, state: Path) -> None:
                     raise InvalidArgument(
                         f"{backup} is not a backup of a state folder: there is no {_DATABASE} in it"
                     )
-                state.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+                make_folder(state)
                 for member in sorted(members, key=lambda one: (one.name == _DATABASE, one.islnk())):
                     _extract(tar, member, state)
         except tarfile.TarError as error:
@@ -76,6 +75,7 @@ def restore_backup(backup: Path, state: Path) -> None:
 
 
 def _copy_database(source: Path, target: Path) -> None:
+    os.close(create_file(target))
     with closing(sqlite3.connect(source)) as database, closing(sqlite3.connect(target)) as copy:
         database.backup(copy)
         # One file: the journal of the copy would have to come along.
@@ -99,9 +99,9 @@ def _checked(member: tarfile.TarInfo, backup: Path) -> tarfile.TarInfo:
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, state: Path) -> None:
     place = state / member.name
     if member.isdir():
-        place.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        make_folder(place)
         return
-    place.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+    make_folder(place.parent)
     if member.islnk():
         os.link(state / member.linkname, place)
         return
@@ -113,12 +113,12 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, state: Path) -> None
         file.flush()
         os.fsync(file.fileno())
     if member.name != _DATABASE:
-        place.chmod(member.mode & _FILE_MODE)  # A model file is read-only.
+        place.chmod(member.mode & FILE_MODE)  # A model file is read-only.
 
 
 def _created(path: Path) -> BinaryIO:
     """A new file that only its owner may open."""
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE), "wb")
+    return os.fdopen(create_file(path), "wb")
 
 
 def _sync_folder(folder: Path) -> None:

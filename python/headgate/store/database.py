@@ -18,10 +18,11 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from headgate import private_files
 from headgate.errors import Conflict, HeadgateError, StorageFailed
 from headgate.store import schema
 
-FILE = "headgate.db"
+FILE = private_files.DATABASE
 """The database in the state folder."""
 _FOLDERS = ("baselines", "artifacts", "blobs")
 REMEDY = "`headgate state check` says what is damaged, `headgate state restore FILE` brings a backup back into an empty folder"
@@ -34,10 +35,13 @@ class FolderLock:
     """An exclusive lock on a state folder, held by an open file and freed by the kernel when the process ends."""
 
     def __init__(self, state: Path) -> None:
-        """Creates the folder (0700) and takes the lock; :class:`Conflict` when another process holds it."""
+        """Creates the folder (0700) and takes the lock; :class:`Conflict` when another process holds it, and
+        :class:`PermissionDenied` if another user owns the folder.
+        """
         try:
-            state.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._fd: int | None = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            private_files.make_folder(state)
+            private_files.check_owner(state)
+            self._fd: int | None = private_files.create_file(state / "lock", flags=0)
         except OSError as error:
             raise StorageFailed(f"the state folder {state} cannot be used: {error}") from error
         try:
@@ -63,16 +67,19 @@ class FolderLock:
 
 
 def make_folders(state: Path) -> None:
-    """The folders below the state folder, readable by their owner only."""
+    """The folders below the state folder; everything in it is its owner's only, what is there from before as well."""
     try:
         for name in _FOLDERS:
-            (state / name).mkdir(mode=0o700, exist_ok=True)
+            private_files.make_folder(state / name)
+        private_files.close_to_others(state)
     except OSError as error:
         raise StorageFailed(f"the state folder {state} cannot be used: {error}") from error
 
 
 def open_engine(state: Path, url: str | None) -> Engine:
     """An engine on ``url``, or on ``headgate.db`` in the state folder, migrated to the newest schema."""
+    if url is None:
+        _make_database(state)
     engine = _engine(url if url is not None else _file_url(state))
     try:
         with storage_errors("the database schema could not be brought up to date"):
@@ -100,6 +107,14 @@ def open_migrated(state: Path) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+def _make_database(state: Path) -> None:
+    """SQLite takes the umask for the database, and for its other files the database's mode."""
+    try:
+        os.close(private_files.create_file(state / FILE, flags=0))
+    except OSError as error:
+        raise StorageFailed(f"the database {state / FILE} cannot be used: {error}") from error
 
 
 def _file_url(state: Path) -> str:

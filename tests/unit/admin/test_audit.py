@@ -243,3 +243,26 @@ def test_the_use_of_a_token_is_noted_behind_the_call(tmp_path: Path) -> None:
             await until(lambda: getattr(p.gate.store.tokens.get(me), "last_used", None) is not None)
 
     run(body)
+
+
+def test_why_a_token_was_made_and_revoked_is_kept_if_it_is_a_line_of_text(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            made = await p.admin.post(
+                "/v1/tokens", json={"name": "ci", "role": "viewer", "reason": "a new pipeline"}
+            )
+            path = f"/v1/tokens/{made.json()['id']}"
+            assert (await p.admin.delete(path, params={"reason": "it leaked"})).status_code == 200
+            kept = [
+                (row.action, row.reason) for row in p.gate.store.audit(endpoint=None, limit=2, before=None)
+            ]
+            assert kept == [("token_revoke", "it leaked"), ("token_create", "a new pipeline")]
+            for reason in ("two\nlines", "\x1b[31mred"):
+                wrong = {"name": "x", "role": "viewer", "reason": reason}
+                assert problem(await p.admin.post("/v1/tokens", json=wrong)) == (400, "invalid_argument")
+                assert problem(await p.admin.delete(path, params={"reason": reason})) == (
+                    400,
+                    "invalid_argument",
+                )
+
+    run(body)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
-from headgate.documents import Files, parse, parse_each, parse_one
+from headgate.documents import Endpoint, Files, parse, parse_each, parse_one
 from headgate.documents.reading import MAX_BYTES
 from headgate.errors import PolicyInvalid
 
@@ -213,6 +216,34 @@ def test_unknown_keys_name_the_nearest(tmp_path: Path) -> None:
     assert 'did you mean "apiVersion"?' in found["APIversion"]
     assert "known here: apiVersion, kind" in found["zzz"]
     assert 'did you mean "timeout"?' in found["limits.time_out"]
+
+
+def unbuilt(part: type[BaseModel]) -> Iterator[str]:
+    """The names of all fields that are not built, below a part of the document."""
+    yield from getattr(part, "not_yet", ())
+    for field in part.model_fields.values():
+        for inner in parts_of(field.annotation):
+            yield from unbuilt(inner)
+
+
+def parts_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from parts_of(argument)
+
+
+def test_no_hint_names_what_is_not_built(tmp_path: Path) -> None:
+    names = sorted({*unbuilt(Endpoint)})
+    assert {"window", "shadow", "upstream", "rollout"} <= {*names}
+    wrong = ", ".join(f"{name}x: 1" for name in names)
+    text = with_(f"drift: {{{wrong}}}\nlimits: {{{wrong}}}\n{wrong.replace(', ', chr(10))}\n")
+    text = text.replace("champion: v1", f"champion: v1, {wrong}")
+    found = faults(text, tmp_path)
+    assert len(found) == 4 * len(names)
+    for path, message in found.items():
+        assert not {*names} & {*re.findall(r"\w+", message)}, path
+    assert "Rollout" not in faults("apiVersion: headgate/v1\nkind: RollOutPlan\nname: a\n", tmp_path)["kind"]
 
 
 def test_absence_never_promotes(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import resource
 import socket
 from pathlib import Path
@@ -44,6 +45,14 @@ def test_a_state_folder_that_is_not_there_yet_is_made(tmp_path: Path) -> None:
 def test_a_state_folder_that_is_a_file_fails(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert checks.state_folder(tmp_path / "file", running=False).status == "fail"
+
+
+def test_a_state_folder_of_another_user_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = tmp_path.stat().st_uid + 1
+    os.chown(tmp_path, owner, -1) if os.geteuid() == 0 else monkeypatch.setattr(os, "geteuid", lambda: owner)
+    found = checks.state_folder(tmp_path, running=False)
+    assert found.status == "fail"
+    assert "belongs to user" in found.message
 
 
 def test_the_lock_of_a_running_gateway_is_seen_and_left_alone(tmp_path: Path) -> None:
