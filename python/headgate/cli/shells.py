@@ -26,4 +26,6 @@ def completion(shell: str) -> None:
     made = get_completion_class(shell)
     if made is None:
         raise LookupError(f"click knows no {shell}")
-    click.echo(made(main, {}, "headgate", "_HEADGATE_COMPLETE").source())
+    script = made(main, {}, "headgate", "_HEADGATE_COMPLETE").source()
+    # click's script for fish cuts a description at its first comma.
+    click.echo(script.replace('string split ","', 'string split --max 1 ","'))

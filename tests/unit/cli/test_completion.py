@@ -63,6 +63,11 @@ def test_the_script_of_each_shell_calls_headgate(shell: str) -> None:
     assert f"_HEADGATE_COMPLETE={shell}_complete" in result.stdout
 
 
+def test_fish_shows_a_description_to_its_end() -> None:
+    script = CliRunner().invoke(main, ["completion", "fish"]).stdout
+    assert 'string split --max 1 ","' in script
+
+
 def test_bash_completes_with_the_script(tmp_path: Path) -> None:
     if shutil.which("bash") is None:
         pytest.skip("bash is not installed")
