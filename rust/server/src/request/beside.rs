@@ -11,8 +11,8 @@ use headgate_core::error::{Code, Error, Result};
 use tokio::task::JoinHandle;
 
 use crate::budget::{ByteBudget, Reserved};
-use crate::counted::Counted;
-use crate::io;
+use crate::thread::counted::Counted;
+use crate::thread::io;
 
 /// The share of the memory for large requests that belongs to the work.
 pub struct Share {

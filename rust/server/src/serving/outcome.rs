@@ -9,7 +9,7 @@ use headgate_engine::Model;
 use serde_json::{Map, Value, json};
 
 use crate::serving::orders::{Order, State};
-use crate::version::LoadFailure;
+use crate::serving::version::LoadFailure;
 
 /// What became of an order.
 pub(crate) enum Outcome {

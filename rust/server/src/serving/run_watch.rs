@@ -15,11 +15,11 @@ use headgate_engine::Model;
 use headgate_engine::runtime::trap;
 use serde_json::{Value, json};
 
-use crate::io::Shared;
 use crate::metrics::family;
-use crate::threads::spawn;
-use crate::version::VersionState;
-use crate::watchdog::{Stall, Watchdog};
+use crate::scheduling::spawn;
+use crate::serving::shared::Shared;
+use crate::serving::version::VersionState;
+use crate::serving::watchdog::{Stall, Watchdog};
 
 /// How often it looks.
 const BEAT: Duration = Duration::from_millis(10);

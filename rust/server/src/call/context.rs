@@ -1,0 +1,134 @@
+//! What a client says around its request, and gets back: a trace to be part of, a name for the request, the wish to see times.
+//!
+//! Not here: the request's own id, which is the protocol's (`envelope`).
+
+use http::header::{HeaderName, HeaderValue};
+
+use crate::after::taps::Tap;
+use crate::call::headers::Headers;
+use crate::thread::io;
+
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// The most bytes of a request id that are echoed and logged.
+const MAX_ID: usize = 256;
+
+/// What came with one request.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// The trace, with a span of our own in it.
+    pub trace: Option<Trace>,
+    /// The client's name for the request.
+    pub request_id: Option<HeaderValue>,
+    /// How long the client waits, in its words.
+    pub timeout: Option<HeaderValue>,
+    /// Whether the answer tells its times.
+    timed: bool,
+}
+
+/// A place in a trace (W3C Trace Context, version 00).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// The trace's number.
+    pub id: u128,
+    /// Our caller's span.
+    pub parent: u64,
+    /// Our own span.
+    pub span: u64,
+    /// The caller's flags.
+    flags: u8,
+}
+
+impl Context {
+    /// Reads the headers of a request. Of a name that is given more than once the first value counts.
+    pub fn read(headers: Headers<'_>) -> Context {
+        let names = ["traceparent", "x-request-id", "x-headgate-timing", "x-headgate-timeout"];
+        let [trace, id, timing, timeout] = headers.of_names(names);
+        let span = || io::with(io::Io::draw).max(1);
+        let trace = trace.and_then(|value| Trace::parse(value, span));
+        let request_id = id.filter(|id| !id.is_empty() && id.len() <= MAX_ID);
+        let [request_id, timeout] = [request_id, timeout].map(|value| headers.keep(value?));
+        Context { trace, request_id, timeout, timed: timing == Some(b"1") }
+    }
+
+    /// Adds what there is to say to the header fields of an answer.
+    pub fn add_to(&self, fields: &mut impl Extend<(HeaderName, HeaderValue)>, tap: Option<&Tap>) {
+        if let Some(trace) = &self.trace {
+            fields.extend([(TRACEPARENT.clone(), trace.header())]);
+        }
+        if let Some(id) = &self.request_id {
+            fields.extend([(REQUEST_ID.clone(), id.clone())]);
+        }
+        if let Some(tap) = tap.filter(|_| self.timed) {
+            fields.extend([(SERVER_TIMING.clone(), times(tap))]);
+        }
+    }
+}
+
+impl Trace {
+    /// Takes up a caller's trace with a new span; `None` for what is not `00-<32 hex>-<16 hex>-<2 hex>`, lower case, with
+    /// numbers that are not 0: such a header is to be ignored.
+    fn parse(value: &[u8], span: impl FnOnce() -> u64) -> Option<Trace> {
+        let text = std::str::from_utf8(value).ok()?;
+        let [version, id, parent, flags] = text.split('-').collect::<Vec<_>>().try_into().ok()?;
+        let hex = |text: &str, digits: usize| {
+            text.len() == digits
+                && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        };
+        if version != "00" || !hex(id, 32) || !hex(parent, 16) || !hex(flags, 2) {
+            return None;
+        }
+        let id = u128::from_str_radix(id, 16).ok().filter(|&id| id != 0)?;
+        let parent = u64::from_str_radix(parent, 16).ok().filter(|&parent| parent != 0)?;
+        let flags = u8::from_str_radix(flags, 16).ok()?;
+        Some(Trace { id, parent, span: span(), flags })
+    }
+
+    /// The header that passes the trace on, with our span as the parent.
+    fn header(&self) -> HeaderValue {
+        let text = format!("00-{:032x}-{:016x}-{:02x}", self.id, self.span, self.flags);
+        HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    }
+}
+
+/// The phases as `Server-Timing` has them, in milliseconds.
+fn times(tap: &Tap) -> HeaderValue {
+    use std::fmt::Write;
+    let mut text = String::with_capacity(96);
+    for (name, ns) in tap.times() {
+        let separator = if text.is_empty() { "" } else { ", " };
+        // A string takes every write.
+        let _ = write!(text, "{separator}{name};dur={:.3}", ns as f64 / 1e6);
+    }
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_traceparent_is_taken_up_whole_or_ignored() {
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let read = |text: &[u8]| Trace::parse(text, || 7);
+        let trace = read(good.as_bytes()).unwrap();
+        assert_eq!(
+            (trace.id, trace.parent, trace.span),
+            (0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c, 0xb7ad_6b71_6920_3331, 7)
+        );
+        assert_eq!(trace.header(), "00-0af7651916cd43dd8448eb211c80319c-0000000000000007-01");
+        bolero::check!().with_type::<(Vec<u8>, u8)>().for_each(|(bytes, at)| {
+            let mut changed = good.as_bytes().to_vec();
+            let at = usize::from(*at) % changed.len();
+            changed.splice(at..at + 1, bytes.iter().copied());
+            for text in [bytes, &changed] {
+                if let Some(trace) = read(text) {
+                    assert_eq!(text.len(), good.len());
+                    assert_ne!((trace.id, trace.parent), (0, 0));
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,395 @@
+//! One connection: which HTTP it speaks, how long it may be silent, and when its answers are out.
+//!
+//! Not here: bytes and timers (`wire`), plain requests one after the other (`plain`), what is asked (`http`). The hot path goes on
+//! in `plain`.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::net::TcpStream;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+
+use crate::after::taps::Tap;
+use crate::budget::Holding;
+use crate::call::http::handle;
+use crate::thread::io;
+use crate::transport::http1 as plain;
+use crate::transport::wire::{Spoken, Wire};
+
+/// What a connection is waiting for; decides which time-out applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// For a request's first byte, since then.
+    Idle(Instant),
+    /// For the rest of a request's head, since its first byte.
+    Head(Instant),
+    /// For ourselves, or for a body, which has its own time-out.
+    Busy,
+}
+
+/// A connection's state, shared by its wire, its requests and its answers, all on one thread.
+///
+/// ```text
+/// Idle --first byte (HTTP/1)--> Head --head complete--> Busy --last request over, its answer flushed--> Idle
+/// ```
+pub struct Conn {
+    waiting: Cell<Waiting>,
+    received: Cell<Instant>,
+    /// Answers whose bytes are all written, until they are flushed.
+    answered: RefCell<VecDeque<Tap>>,
+    /// Requests in progress, refused bodies that are still read included.
+    open: Cell<u32>,
+    /// Those of them whose body is still to come.
+    receiving: Cell<u32>,
+    /// Whether a request's head has ever been complete.
+    has_had_request: Cell<bool>,
+    /// When each answer that waits for the peer last made progress; places of answers that are out are used again.
+    unsent: RefCell<Vec<Option<Instant>>>,
+    /// Since when the gateway waits for its connections to end.
+    closing: Cell<Option<Instant>>,
+    /// Whether the HTTP layer must be told to take no new request.
+    retiring: Cell<bool>,
+    /// Whether hyper's last read found nothing, so that no request is behind the present one.
+    read_dry: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    /// What its requests hold of the memory for small ones.
+    holding: Rc<Holding>,
+}
+
+impl Default for Conn {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self {
+            waiting: Cell::new(Waiting::Idle(now)),
+            received: Cell::new(now),
+            answered: RefCell::default(),
+            open: Cell::new(0),
+            receiving: Cell::new(0),
+            has_had_request: Cell::default(),
+            unsent: RefCell::default(),
+            closing: Cell::default(),
+            retiring: Cell::default(),
+            read_dry: Cell::default(),
+            waker: RefCell::default(),
+            holding: Rc::default(),
+        }
+    }
+}
+
+/// A request in progress; the connection is busy while there is one.
+pub struct Open(Rc<Conn>);
+
+/// A request whose body is still to come.
+pub struct Receiving(Rc<Conn>);
+
+/// An answer on its way to the socket, and its place among those.
+pub struct Unsent(Rc<Conn>, usize);
+
+impl Conn {
+    /// A request's head is complete.
+    pub fn begin(self: &Rc<Self>) -> Open {
+        self.open.set(self.open.get() + 1);
+        self.waiting.set(Waiting::Busy);
+        self.has_had_request.set(true);
+        Open(self.clone())
+    }
+
+    /// What its requests hold of the memory for small ones.
+    pub fn holding(&self) -> &Rc<Holding> {
+        &self.holding
+    }
+
+    /// Whether a request's head has ever been complete.
+    pub fn has_had_request(&self) -> bool {
+        self.has_had_request.get()
+    }
+
+    /// Whether the bodies of all requests in progress are still to come.
+    pub fn only_receives(&self) -> bool {
+        self.open.get() > 0 && self.receiving.get() == self.open.get()
+    }
+
+    /// An answer is about to be sent.
+    pub fn sending(self: &Rc<Self>, now: Instant) -> Unsent {
+        let mut unsent = self.unsent.borrow_mut();
+        let place = unsent.iter().position(Option::is_none).unwrap_or_else(|| {
+            unsent.push(None);
+            unsent.len() - 1
+        });
+        unsent[place] = Some(now);
+        Unsent(self.clone(), place)
+    }
+
+    /// When the newest request's first byte came: on HTTP/1 the time at which its clock begins.
+    pub fn received(&self) -> Instant {
+        self.received.get()
+    }
+
+    /// A request's first byte is here.
+    pub fn first_byte(&self, now: Instant) {
+        self.waiting.set(Waiting::Head(now));
+        self.received.set(now);
+    }
+
+    /// Nobody waits for anything since `now`.
+    pub fn rest(&self, now: Instant) {
+        self.waiting.set(Waiting::Idle(now));
+        self.received.set(now);
+    }
+
+    /// What the connection waits for.
+    pub fn waiting(&self) -> Waiting {
+        self.waiting.get()
+    }
+
+    /// Since when the answer that was taken last has not moved, and since when the one that moved last; `None` while there is
+    /// no answer.
+    pub fn unmoved_since(&self) -> Option<(Instant, Instant)> {
+        let unsent = self.unsent.borrow();
+        let moved = || unsent.iter().flatten().copied();
+        moved().min().zip(moved().max())
+    }
+
+    /// Every byte that the HTTP layer wrote is with the socket: the taps of complete answers run.
+    pub fn flushed(&self) {
+        if self.waiting.get() != Waiting::Busy {
+            return;
+        }
+        let now = Instant::now();
+        loop {
+            // The borrow ends before the tap runs.
+            let tap = self.answered.borrow_mut().pop_front();
+            match tap {
+                Some(tap) => tap.delivered(now),
+                None => break,
+            }
+        }
+        if self.open.get() == 0 {
+            self.rest(now);
+        }
+    }
+
+    /// Waits until the gateway waits for its connections to end.
+    async fn closed(&self) {
+        poll_fn(|cx| {
+            self.watch(cx);
+            if self.closing.get().is_some() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Since when the gateway waits for the connection to end.
+    pub fn closing_since(&self) -> Option<Instant> {
+        self.closing.get()
+    }
+
+    /// Has the connection's task woken when it must look at its state again.
+    pub fn watch(&self, cx: &Context<'_>) {
+        // One task has a connection from its beginning to its end.
+        if self.waker.borrow().is_none() {
+            *self.waker.borrow_mut() = Some(cx.waker().clone());
+        }
+    }
+
+    /// Asks the connection to end: a request that is on its way is answered, and then no other one is taken.
+    pub fn close(&self, now: Instant) {
+        self.closing.set(Some(now));
+        self.retire();
+    }
+
+    /// Asks the connection to take no new request where HTTP can say so without losing one, which is HTTP/2.
+    pub fn retire(&self) {
+        self.retiring.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Notes whether hyper has read everything that was there.
+    pub fn note_read(&self, dry: bool) {
+        self.read_dry.set(dry);
+    }
+
+    /// Whether no request was behind the present one when hyper read last. hyper reads while a request is in progress, and only
+    /// when its own buffer is empty.
+    pub fn is_read_dry(&self) -> bool {
+        self.read_dry.get()
+    }
+}
+
+impl Open {
+    /// The same request, held by somebody else as well.
+    pub fn also(&self) -> Open {
+        self.0.begin()
+    }
+
+    /// Its body is still to come, until what is returned is dropped.
+    pub fn receiving(&self) -> Receiving {
+        self.0.receiving.set(self.0.receiving.get() + 1);
+        Receiving(self.0.clone())
+    }
+}
+
+impl Receiving {
+    /// What its connection holds of the memory for small requests.
+    pub fn holding(&self) -> Rc<Holding> {
+        self.0.holding.clone()
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.0.receiving.set(self.0.receiving.get() - 1);
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let conn = &self.0;
+        conn.open.set(conn.open.get() - 1);
+        // With a tap on its way the flush that runs it ends the busy time; without one there may be no flush to come.
+        if conn.open.get() == 0 && conn.answered.borrow().is_empty() {
+            conn.rest(Instant::now());
+        }
+    }
+}
+
+impl Unsent {
+    /// Some of the answer was taken.
+    pub fn moved(&self) {
+        self.0.unsent.borrow_mut()[self.1] = Some(Instant::now());
+    }
+
+    /// All of the answer was taken: its tap waits for the flush.
+    pub fn complete(&self, tap: Tap) {
+        self.0.answered.borrow_mut().push_back(tap);
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        let mut unsent = self.0.unsent.borrow_mut();
+        unsent[self.1] = None;
+        while unsent.last().is_some_and(Option::is_none) {
+            unsent.pop();
+        }
+    }
+}
+
+/// Serves one socket to its end. Errors of the peer end the connection and are nobody else's business.
+pub async fn serve(socket: TcpStream, conn: &Rc<Conn>) {
+    let config = io::with(|io| io.shared.clone());
+    let config = &config.config;
+    let out_of_patience = async {
+        conn.closed().await;
+        tokio::time::sleep(config.drain_idle()).await;
+    };
+    let opened = tokio::select! {
+        opened = Wire::open(socket, conn.clone(), config) => opened,
+        () = out_of_patience => None,
+    };
+    let Some((wire, spoken)) = opened else { return };
+    let requests = conn.clone();
+    let service = service_fn(move |request| handle(requests.clone(), request));
+    match spoken {
+        Spoken::Http1 => {
+            let Some(wire) = plain::serve(wire, conn).await else { return };
+            let mut builder = http1::Builder::new();
+            builder.max_buf_size(64 << 10).half_close(false).timer(hyper_util::rt::TokioTimer::new());
+            // Time-outs are the wire's: hyper's head time-out would count idle time.
+            builder.header_read_timeout(None);
+            let mut http = pin!(builder.serve_connection(wire, service));
+            let watched = poll_fn(|cx| {
+                conn.watch(cx);
+                http.as_mut().poll(cx)
+            });
+            drop(watched.await);
+        }
+        Spoken::Http2 => {
+            let mut builder = http2::Builder::new(LocalExecutor);
+            builder
+                .initial_stream_window_size(1 << 20)
+                .initial_connection_window_size(4 << 20)
+                .max_frame_size(1 << 20)
+                .max_concurrent_streams(256)
+                .max_header_list_size(64 << 10)
+                // A peer that is gone without a word leaves its streams open for ever otherwise.
+                .keep_alive_interval(config.idle())
+                .keep_alive_timeout(config.head_timeout())
+                .timer(hyper_util::rt::TokioTimer::new());
+            let mut http = pin!(builder.serve_connection(wire, service));
+            let watched = poll_fn(|cx| {
+                conn.watch(cx);
+                if conn.retiring.take() {
+                    http.as_mut().graceful_shutdown();
+                }
+                http.as_mut().poll(cx)
+            });
+            drop(watched.await);
+        }
+    }
+}
+
+/// Runs HTTP/2's tasks on the IO thread that has the connection.
+#[derive(Clone, Copy)]
+pub struct LocalExecutor;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, task: F) {
+        drop(tokio::task::spawn_local(task));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_busy_until_its_last_request_is_over() {
+        let conn = Rc::new(Conn::default());
+        conn.first_byte(Instant::now());
+        assert!(matches!(conn.waiting(), Waiting::Head(_)));
+        let request = conn.begin();
+        let refused_body = request.also();
+        assert_eq!(conn.waiting(), Waiting::Busy);
+        drop(request);
+        conn.flushed();
+        assert_eq!(conn.waiting(), Waiting::Busy);
+        drop(refused_body);
+        assert!(matches!(conn.waiting(), Waiting::Idle(_)));
+    }
+
+    #[test]
+    fn a_request_that_is_dropped_before_its_answer_leaves_nothing_open() {
+        let conn = Rc::new(Conn::default());
+        for _ in 0..3 {
+            drop(conn.begin());
+        }
+        assert!(matches!(conn.waiting(), Waiting::Idle(_)));
+    }
+
+    #[test]
+    fn answers_that_do_not_move_are_noticed_beside_others_that_do() {
+        let conn = Rc::new(Conn::default());
+        assert_eq!(conn.unmoved_since(), None);
+        let (first, stuck) = (conn.sending(Instant::now()), conn.sending(Instant::now()));
+        let since = conn.unsent.borrow()[1].unwrap();
+        drop(first);
+        assert_eq!(conn.unmoved_since(), Some((since, since)));
+        let other = conn.sending(Instant::now());
+        other.moved();
+        let (longest, any) = conn.unmoved_since().unwrap();
+        assert_eq!(longest, since);
+        assert!(any > since);
+        drop(stuck);
+        assert_eq!(conn.unmoved_since(), Some((any, any)));
+        drop(other);
+        assert_eq!(conn.unmoved_since(), None);
+    }
+}

@@ -1,0 +1,208 @@
+//! Answers as the HTTP layer takes them: bytes in a buffer that goes back to its thread, and the tap that waits for them.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Buf;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
+
+use crate::after::taps::Tap;
+use crate::call::grpc;
+use crate::call::grpc::stream::{Answers, Piece};
+use crate::thread::io;
+use crate::transport::conn::{Conn, Open, Unsent};
+
+/// The header fields of an answer, those of its framing aside.
+pub type Fields = Vec<(HeaderName, HeaderValue)>;
+
+/// An answer's bytes on their way to the socket. Dropped when the last one is written, or when nobody takes them any more.
+pub struct ReplyBuf {
+    bytes: Vec<u8>,
+    sent: usize,
+    tap: Option<Tap>,
+    unsent: Unsent,
+    _open: Open,
+}
+
+impl ReplyBuf {
+    /// These bytes, which end the request `open` when they are written.
+    pub fn new(bytes: Vec<u8>, tap: Option<Tap>, conn: &Rc<Conn>, (open, now): (Open, Instant)) -> Self {
+        Self { bytes, sent: 0, tap, unsent: conn.sending(now), _open: open }
+    }
+}
+
+impl Buf for ReplyBuf {
+    fn remaining(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    fn advance(&mut self, count: usize) {
+        assert!(count <= self.remaining(), "advanced beyond the end of an answer");
+        self.sent += count;
+        if self.has_remaining() {
+            self.unsent.moved();
+        }
+    }
+}
+
+impl Drop for ReplyBuf {
+    fn drop(&mut self) {
+        // A tap that is not handed on here books its answer as undelivered.
+        if let Some(tap) = self.tap.take().filter(|_| !self.has_remaining()) {
+            self.unsent.complete(tap);
+        }
+        io::try_with(|io| io.replies.give(std::mem::take(&mut self.bytes)));
+    }
+}
+
+/// The body of an answer.
+pub enum ReplyBody {
+    /// In one piece.
+    Whole(Option<ReplyBuf>),
+    /// A gRPC message, if there is one, and how the call ended.
+    Message(Option<ReplyBuf>, Option<Trailers>),
+    /// gRPC messages one after the other; `None` once the call has ended.
+    Stream(Option<Answers>, Writing),
+    /// What one of tonic's services answers, until its caller stops waiting.
+    Service(tonic::body::Body, Option<Pin<Box<Sleep>>>, Writing),
+}
+
+/// Whose pieces are written.
+pub struct Writing {
+    conn: Rc<Conn>,
+    open: Open,
+}
+
+impl Writing {
+    fn piece(&self, bytes: Vec<u8>, start: usize, tap: Option<Tap>) -> ReplyBuf {
+        ReplyBuf {
+            bytes,
+            sent: start,
+            tap,
+            unsent: self.conn.sending(Instant::now()),
+            _open: self.open.also(),
+        }
+    }
+}
+
+/// How a gRPC call ended.
+pub struct Trailers {
+    fields: HeaderMap,
+    /// The tap of an answer without a message, and the request that the trailers end.
+    tap: Option<Tap>,
+    unsent: Unsent,
+    _open: Open,
+}
+
+impl ReplyBody {
+    /// A body of these bytes, which ends the request `open` when it is written.
+    pub fn new(bytes: Vec<u8>, tap: Option<Tap>, conn: &Rc<Conn>, open: Open) -> Self {
+        Self::Whole(Some(ReplyBuf::new(bytes, tap, conn, (open, Instant::now()))))
+    }
+
+    /// A gRPC message, or none, and trailers, which end the request `open`.
+    pub fn message(
+        bytes: Option<Vec<u8>>,
+        fields: HeaderMap,
+        mut tap: Option<Tap>,
+        conn: &Rc<Conn>,
+        open: Open,
+    ) -> Self {
+        let bytes = bytes.map(|bytes| ReplyBuf::new(bytes, tap.take(), conn, (open.also(), Instant::now())));
+        Self::Message(
+            bytes,
+            Some(Trailers { fields, tap, unsent: conn.sending(Instant::now()), _open: open }),
+        )
+    }
+
+    /// gRPC messages as they come; their end is the end of the request `open`.
+    pub fn stream(answers: Answers, conn: &Rc<Conn>, open: Open) -> Self {
+        Self::Stream(Some(answers), Writing { conn: conn.clone(), open })
+    }
+
+    /// The body of a service's answer, which ends the request `open`; cut off at `deadline`.
+    pub fn service(body: tonic::body::Body, deadline: Option<Instant>, conn: &Rc<Conn>, open: Open) -> Self {
+        let late = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline.into())));
+        Self::Service(body, late, Writing { conn: conn.clone(), open })
+    }
+}
+
+impl Trailers {
+    /// The fields; the tap, if it is still here, waits for their flush.
+    fn take(mut self) -> HeaderMap {
+        if let Some(tap) = self.tap.take() {
+            self.unsent.complete(tap);
+        }
+        std::mem::take(&mut self.fields)
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = ReplyBuf;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<ReplyBuf>, tonic::Status>>> {
+        match &mut *self {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Message(bytes, trailers) => Poll::Ready(match bytes.take() {
+                Some(bytes) => Some(Ok(Frame::data(bytes))),
+                None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers.take()))),
+            }),
+            Self::Stream(answers, writing) => {
+                let Some(stream) = answers else { return Poll::Ready(None) };
+                stream.as_mut().poll_next(cx).map(|answer| match answer? {
+                    Ok(Piece { bytes, start, tap }) => {
+                        Some(Ok(Frame::data(writing.piece(bytes, start, tap))))
+                    }
+                    Err(trailers) => {
+                        // Whatever is still in progress goes with the stream.
+                        *answers = None;
+                        Some(Ok(Frame::trailers(trailers)))
+                    }
+                })
+            }
+            Self::Service(body, late, writing) => {
+                if late.as_mut().is_some_and(|late| late.as_mut().poll(cx).is_ready()) {
+                    (*body, *late) = (tonic::body::Body::empty(), None);
+                    return Poll::Ready(Some(Ok(Frame::trailers(grpc::too_late()))));
+                }
+                Pin::new(body).poll_frame(cx).map(|frame| {
+                    frame.map(|frame| {
+                        frame.map(|frame| frame.map_data(|bytes| writing.piece(bytes.into(), 0, None)))
+                    })
+                })
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Message(bytes, trailers) => bytes.is_none() && trailers.is_none(),
+            Self::Stream(answers, _) => answers.is_none(),
+            Self::Service(body, ..) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.remaining() as u64))
+            }
+            Self::Message(..) | Self::Stream(..) => SizeHint::default(),
+            Self::Service(body, ..) => body.size_hint(),
+        }
+    }
+}
