@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::after::access_log::AccessLog;
 use crate::after::state as after;
+use crate::call::http::Calls;
 use crate::serving::shared::Shared;
 use crate::thread::io::{self, Io, Mailbox, Message};
 use crate::transport::connections::Connections;
@@ -56,7 +57,7 @@ async fn serve(mut inbox: mpsc::Receiver<Message>, mailbox: &Mailbox) -> bool {
 /// Does what a message says; false for the last one.
 fn handle(message: Option<Message>, connections: &Rc<Connections>, mailbox: &Mailbox) -> bool {
     match message {
-        Some(Message::Socket(socket)) => connections.adopt(socket, &mailbox.connections),
+        Some(Message::Socket(socket)) => connections.adopt::<Calls>(socket, &mailbox.connections),
         Some(Message::Refresh) => after::retain(&io::with(Io::refresh)),
         Some(Message::MakeRoom(asker)) => {
             // Whoever waits no longer has asked another thread.

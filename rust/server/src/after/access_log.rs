@@ -18,7 +18,7 @@ use headgate_engine::join_until;
 use http::HeaderValue;
 use serde_json::json;
 
-use crate::call::context::Context;
+use crate::context::Context;
 use crate::scheduling::spawn;
 
 /// Lines that may wait to be written.

@@ -19,20 +19,25 @@ use headgate_engine::{Ran, Waiter};
 use http::{HeaderName, HeaderValue};
 
 use crate::after::access_log::{AccessLog, Entry, Protocol};
-use crate::after::state;
-use crate::call::context::Context;
+use crate::after::state::{self, After};
+use crate::context::Context;
 use crate::metrics::Shard;
 use crate::serving::shared::LiveEndpoint;
 use crate::serving::version::VersionState;
 use crate::thread::counted::Counted;
 use crate::thread::io;
+use crate::transport::exchange::Delivery;
 
 static X_FALLBACK: HeaderName = HeaderName::from_static("x-headgate-fallback");
 
 /// A request that a version was chosen for, until everything about it is booked.
 ///
-/// A list of one, in memory of the thread's stock: it is handed from phase to phase as a pointer and allocates nothing.
-pub struct Tap(Vec<Account>);
+/// In memory of the thread's stock: it is handed from phase to phase as a pointer and allocates nothing.
+pub struct Tap(Box<Slot>);
+
+/// Memory for one request.
+#[derive(Default)]
+pub(crate) struct Slot(Option<Account>);
 
 /// What a [`Tap`] knows of its request.
 pub struct Account {
@@ -91,9 +96,8 @@ struct Answer(Option<Code>);
 impl Tap {
     /// Begins to account for a request.
     pub fn begin(endpoint: Arc<LiveEndpoint>, version: u8, waiter: Waiter, received: Instant) -> Tap {
-        let mut list = state::try_with(|after| after.taps.take()).unwrap_or_default();
-        list.reserve_exact(1);
-        list.push(Account {
+        let mut slot = state::try_with(After::slot).unwrap_or_default();
+        slot.0 = Some(Account {
             endpoint,
             version,
             waiter,
@@ -121,29 +125,45 @@ impl Tap {
             run_ns: None,
             counts_run: true,
         });
-        let tap = Tap(list);
+        let tap = Tap(slot);
         tap.shard().started.add(1);
         tap
     }
 
     /// The answer's bytes are with the socket.
-    pub fn delivered(mut self, now: Instant) {
-        self.book(Some(now));
+    pub fn delivered(self, now: Instant) {
+        self.0.delivered(now);
+    }
+
+    /// What is told when the answer is out.
+    pub fn into_delivery(self) -> Box<dyn Delivery> {
+        self.0
     }
 }
+
+impl Delivery for Slot {
+    fn delivered(mut self: Box<Self>, now: Instant) {
+        if let Some(mut account) = self.0.take() {
+            account.book(Some(now));
+        }
+        state::try_with(|after| after.keep(self));
+    }
+}
+
+/// Taken out by the delivery alone, which takes the tap.
+const WHOLE: &str = "a tap has its account from beginning to end";
 
 impl Deref for Tap {
     type Target = Account;
 
     fn deref(&self) -> &Account {
-        // One from beginning to end.
-        &self.0[0]
+        self.0.0.as_ref().expect(WHOLE)
     }
 }
 
 impl DerefMut for Tap {
     fn deref_mut(&mut self) -> &mut Account {
-        &mut self.0[0]
+        self.0.0.as_mut().expect(WHOLE)
     }
 }
 
@@ -403,12 +423,11 @@ impl Account {
     }
 }
 
-impl Drop for Tap {
+impl Drop for Account {
     fn drop(&mut self) {
         if !self.booked {
             self.abandoned();
         }
-        state::try_with(|after| after.taps.give(std::mem::take(&mut self.0)));
     }
 }
 

@@ -25,11 +25,11 @@ use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
 use hyper::body::Incoming;
 
 use crate::budget::Holding;
-use crate::call::headers::Headers;
+use crate::headers::Headers;
 use crate::thread::io;
 use crate::transport::body;
 use crate::transport::conn::{Conn, Open};
-use crate::transport::reply::ReplyBody;
+use crate::transport::reply::{End, ReplyBody};
 
 /// The generated services of `proto/`; `make proto` makes them anew.
 #[allow(
@@ -209,12 +209,13 @@ fn streaming(
     conn: &Rc<Conn>,
     open: &Open,
 ) -> Response<ReplyBody> {
-    response.map(|body| ReplyBody::service(body, deadline, conn, open.also()))
-}
-
-/// The trailers of a call that goes on when its deadline is over.
-pub fn too_late() -> HeaderMap {
-    failed(&late())
+    let end = deadline.map(|deadline| -> End {
+        Box::pin(async move {
+            tokio::time::sleep_until(deadline.into()).await;
+            failed(&late())
+        })
+    });
+    response.map(|body| ReplyBody::service(body, end, conn, open.also()))
 }
 
 /// Says in our words what tonic refuses without asking the service: a call that there is not, a message that is none.

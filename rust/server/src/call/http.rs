@@ -21,13 +21,13 @@ use hyper::body::Incoming;
 
 use crate::after::access_log::Protocol;
 use crate::after::taps::Tap;
-use crate::call::context::Context;
 use crate::call::facts;
 use crate::call::grpc;
-use crate::call::headers::Headers;
 use crate::call::path;
 use crate::call::path::{Call, Extension};
 use crate::call::rest;
+use crate::context::Context;
+use crate::headers::Headers;
 use crate::request::infer::{self, Answer, Ask, Dialect};
 use crate::request::large_input::{self, Parse};
 use crate::request::tensors;
@@ -37,35 +37,14 @@ use crate::thread::panic::catching;
 use crate::transport::body::{Progress, Source};
 use crate::transport::coding;
 use crate::transport::conn::{Conn, Open};
+use crate::transport::exchange::{self, Head, Service};
 use crate::transport::framing;
-use crate::transport::reply::{Fields, ReplyBody};
+use crate::transport::reply::ReplyBody;
 
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Where the JSON of a body ends, when binary data follows it.
 static JSON_LENGTH: HeaderName = HeaderName::from_static(binary::HEADER);
 static BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
-
-/// What is known of a request before its body.
-#[derive(Clone, Copy)]
-pub struct Head<'a> {
-    /// The method.
-    pub method: &'a Method,
-    /// The path of its target.
-    pub path: &'a str,
-    /// Whether escapes of the path are still to be decoded.
-    pub has_escapes: bool,
-    /// The version of HTTP that it is read by.
-    pub version: Version,
-    /// The header fields.
-    pub headers: Headers<'a>,
-}
-
-impl Head<'_> {
-    /// Whether the request has the connection to itself.
-    fn is_http1(&self) -> bool {
-        self.version < Version::HTTP_2
-    }
-}
 
 /// Answers one of hyper's requests.
 ///
@@ -91,7 +70,7 @@ pub async fn handle(
     };
     let reply =
         respond(head, Source::Coming(body, Progress::Waiting(open.receiving())), received, &open).await;
-    let Reply { status, mut fields, body, tap, ends } = reply;
+    let exchange::Reply { status, mut fields, body, delivery, ends } = reply;
     let mut head = Response::new(());
     *head.status_mut() = status;
     head.headers_mut().extend(fields.drain(..));
@@ -105,37 +84,41 @@ pub async fn handle(
         io::with(|io| io.replies.give(body));
         return Ok(head.map(|()| ReplyBody::Whole(None)));
     }
-    Ok(head.map(|()| ReplyBody::new(body, tap, &conn, open)))
+    Ok(head.map(|()| ReplyBody::new(body, delivery, &conn, open)))
 }
 
-/// An answer before it becomes bytes on a wire.
-pub struct Reply {
-    /// The status.
-    pub status: StatusCode,
-    /// The header fields, each name at most once.
-    pub fields: Fields,
-    /// The body.
-    pub body: Vec<u8>,
-    /// What is left to do when it is out.
-    pub tap: Option<Tap>,
-    /// Whether no other request can be trusted to follow on a connection of HTTP/1.
-    pub ends: bool,
+/// An answer that a tap may wait for.
+type Reply = exchange::Reply<Tap>;
+
+fn whole(status: StatusCode, content: &HeaderValue, body: Vec<u8>) -> Reply {
+    let mut fields = io::with(|io| io.fields.take());
+    fields.push((CONTENT_TYPE, content.clone()));
+    Reply { status, fields, body, delivery: None, ends: false }
 }
 
-impl Reply {
-    fn new(status: StatusCode, content: &HeaderValue, body: Vec<u8>) -> Reply {
-        let mut fields = io::with(|io| io.fields.take());
-        fields.push((CONTENT_TYPE, content.clone()));
-        Reply { status, fields, body, tap: None, ends: false }
+/// The calls of the Open Inference Protocol.
+pub struct Calls;
+
+impl Service for Calls {
+    async fn respond(head: Head<'_>, body: Source, received: Instant, open: &Open) -> exchange::Reply {
+        respond(head, body, received, open).await
+    }
+
+    async fn handle(
+        conn: Rc<Conn>,
+        request: Request<Incoming>,
+    ) -> std::result::Result<Response<ReplyBody>, Infallible> {
+        handle(conn, request).await
     }
 }
 
 /// Answers one request, whoever took it apart.
-pub async fn respond(head: Head<'_>, body: Source, received: Instant, open: &Open) -> Reply {
-    let context = Context::read(head.headers);
+pub async fn respond(head: Head<'_>, body: Source, received: Instant, open: &Open) -> exchange::Reply {
+    let context = Context::read(head.headers, || io::with(io::Io::draw));
     let mut reply = dispatch(head, body, received, &context, open).await;
-    context.add_to(&mut reply.fields, reply.tap.as_ref());
-    reply
+    context.add_to(&mut reply.fields, reply.delivery.as_ref().map(|tap| || tap.times()));
+    let Reply { status, fields, body, delivery, ends } = reply;
+    exchange::Reply { status, fields, body, delivery: delivery.map(Tap::into_delivery), ends }
 }
 
 async fn dispatch(
@@ -240,7 +223,7 @@ async fn extension(call: &Extension<'_>, head: Head<'_>, body: &mut Source) -> R
         catching(answering.as_mut()).await
     };
     match done {
-        Ok(()) => Reply::new(StatusCode::OK, &JSON, out),
+        Ok(()) => whole(StatusCode::OK, &JSON, out),
         Err(error) => refused(&error),
     }
 }
@@ -255,7 +238,7 @@ fn wants_gzip(reply: &Reply, asked: Headers<'_>) -> bool {
 /// The answer in gzip, as it was if there is no room for both, or why there is none: then it is late, or lost with a panic.
 async fn compressed(mut reply: Reply) -> Reply {
     let plain = std::mem::take(&mut reply.body);
-    let packed = match &mut reply.tap {
+    let packed = match &mut reply.delivery {
         Some(tap) => {
             let until = tap.until();
             coding::gzip(plain, Some(until), tap.counted()).await
@@ -282,7 +265,7 @@ async fn compressed(mut reply: Reply) -> Reply {
 /// The answer in place of one that could not be compressed.
 #[cold]
 fn unpacked(reply: Reply, error: Error) -> Reply {
-    let Some(mut tap) = reply.tap else { return refused(&error) };
+    let Some(mut tap) = reply.delivery else { return refused(&error) };
     tap.answered(Some(error.code));
     answered(Answer { result: Err(error), body: Vec::new(), tap })
 }
@@ -323,7 +306,7 @@ fn tensor_offset(_: &[u8], headers: Headers<'_>) -> Option<usize> {
 fn described(write: impl FnOnce(&mut Vec<u8>) -> Result<StatusCode>) -> Reply {
     let mut body = io::with(|io| io.replies.take());
     match write(&mut body) {
-        Ok(status) => Reply::new(status, &JSON, body),
+        Ok(status) => whole(status, &JSON, body),
         Err(error) => refused(&error),
     }
 }
@@ -333,7 +316,7 @@ fn answered(answer: Answer) -> Reply {
     let mut reply = match result {
         Ok(sent) => {
             let content = if sent.json_length.is_some() { &BINARY } else { &JSON };
-            let mut reply = Reply::new(StatusCode::OK, content, body);
+            let mut reply = whole(StatusCode::OK, content, body);
             if let Some(length) = sent.json_length {
                 reply.fields.push((JSON_LENGTH.clone(), HeaderValue::from(length)));
             }
@@ -342,7 +325,7 @@ fn answered(answer: Answer) -> Reply {
         Err(error) => error_reply(&error, body),
     };
     tap.add_headers(&mut reply.fields);
-    reply.tap = Some(tap);
+    reply.delivery = Some(tap);
     reply
 }
 
@@ -361,7 +344,7 @@ fn error_reply(error: &Error, mut body: Vec<u8>) -> Reply {
     // A cancelled request has nobody to answer, unless the client only stopped sending: then its request was incomplete.
     let status = error.code.http().and_then(|status| StatusCode::from_u16(status).ok());
     let status = status.unwrap_or(StatusCode::BAD_REQUEST);
-    let mut reply = Reply::new(status, &JSON, body);
+    let mut reply = whole(status, &JSON, body);
     if error.code == Code::UnsupportedMediaType {
         reply.fields.push((ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate")));
     }

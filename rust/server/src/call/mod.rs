@@ -3,11 +3,8 @@
 //! Lives here: the paths of the Open Inference Protocol over HTTP (`http`, `rest`) and gRPC (`grpc`). May come in: `transport`.
 //! Never known here: sockets.
 
-pub mod context;
-pub mod deadline;
 pub mod facts;
 pub mod grpc;
-pub mod headers;
 pub mod http;
 pub mod origin;
 pub mod path;

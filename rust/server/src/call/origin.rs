@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use headgate_core::error::{Code, Error, Result};
 
-use crate::call::headers::Headers;
+use crate::headers::Headers;
 
 /// Refuses a request that a page of another site made.
 ///

@@ -1,5 +1,6 @@
 //! Which call of the protocol a path names.
 
+use crate::request::infer::Target;
 use std::borrow::Cow;
 
 use headgate_core::error::{Error, Result};
@@ -90,15 +91,6 @@ pub fn decoded(path: &str) -> Result<Cow<'_, str>> {
 /// What stands where an escape should.
 fn escape(part: &str) -> String {
     format!("%{}", part.chars().take(2).collect::<String>())
-}
-
-/// The endpoint, and the version when the caller names one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Target<'a> {
-    /// The endpoint's name.
-    pub endpoint: &'a str,
-    /// The version's name.
-    pub version: Option<&'a str>,
 }
 
 impl<'a> Call<'a> {

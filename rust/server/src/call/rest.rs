@@ -10,11 +10,12 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 use crate::call::facts;
-use crate::call::headers::Headers;
 use crate::call::origin::refuse_pages;
-use crate::call::path::{Extension, SharedMemory, Target};
+use crate::call::path::{Extension, SharedMemory};
 use crate::call::repository;
 use crate::call::settings;
+use crate::headers::Headers;
+use crate::request::infer::Target;
 use crate::thread::io::{self, Io};
 use crate::transport::body;
 use crate::transport::body::Source;

@@ -24,16 +24,23 @@ use headgate_protocol::reply::ReplyHead;
 use crate::after::access_log::{Entry, Protocol};
 use crate::after::state;
 use crate::after::taps::Tap;
-use crate::call::context::Context;
-use crate::call::deadline;
-use crate::call::headers::Headers;
-use crate::call::path::Target;
+use crate::context::Context;
+use crate::headers::Headers;
 use crate::request::outputs::{self, Manner, Outputs};
 use crate::request::tensors::{self, Buffers};
-use crate::request::{attempts, large, large_input};
+use crate::request::{attempts, deadline, large, large_input};
 use crate::serving::shared::LiveEndpoint;
 use crate::thread::counted::Counted;
 use crate::thread::io::{self, Io};
+
+/// The endpoint, and the version when the caller names one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// The endpoint's name.
+    pub endpoint: &'a str,
+    /// The version's name.
+    pub version: Option<&'a str>,
+}
 
 /// A request, its body aside.
 #[derive(Clone, Copy)]
@@ -87,14 +94,21 @@ pub fn write_refusal(
 }
 
 /// How an answer is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Dialect {
     /// JSON, with binary data behind it where that is asked for, or in the form of `:predict`.
     Rest,
-    /// A gRPC message with its prefix.
-    Grpc,
-    /// A protobuf message with room for what a stream puts in front.
-    Stream,
+    /// A protobuf message in the framing of its wire.
+    Protobuf(Framing),
+}
+
+/// What a wire puts around a message.
+#[derive(Clone, Copy, Debug)]
+pub struct Framing {
+    /// Leaves room in front of the message.
+    pub begin: fn(&mut Vec<u8>),
+    /// Completes it once the message is written.
+    pub end: fn(&mut [u8]) -> Result<()>,
 }
 
 /// What a version answered, good or bad.

@@ -11,11 +11,11 @@ use headgate_protocol::envelope::{Envelope, Form, Selection};
 use headgate_protocol::reply::ReplyHead;
 
 use crate::after::taps::Tap;
-use crate::request::beside::{self, Share};
 use crate::request::infer::{Dialect, Sent};
 use crate::request::outputs::{self, Lists, Manner, Outputs};
 use crate::request::tensors;
 use crate::serving::shared::LiveEndpoint;
+use crate::thread::beside::{self, Share};
 
 /// An answer that takes more than so many elements in JSON is large: about two milliseconds of a core.
 const ELEMENTS: usize = 1 << 16;

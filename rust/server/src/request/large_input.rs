@@ -13,8 +13,8 @@ use headgate_protocol::envelope::{self, Envelope, Form, InputEnvelope, Source};
 use headgate_protocol::protobuf::{self, InferRequest};
 
 use crate::after::taps::Tap;
-use crate::request::beside;
 use crate::request::tensors::{self, Buffers, Scratch};
+use crate::thread::beside;
 use crate::thread::counted::Counted;
 
 /// A body of at most so many bytes is read on the IO thread, whatever is in it: that takes half a millisecond of a core in JSON,

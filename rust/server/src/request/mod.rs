@@ -5,7 +5,7 @@
 
 pub mod attempts;
 pub mod attribution;
-pub mod beside;
+pub mod deadline;
 pub mod infer;
 pub mod large;
 pub mod large_input;

@@ -14,7 +14,6 @@ use headgate_protocol::reply::{self, OutputTensor, ReplyHead, TensorData};
 use headgate_protocol::strings::{StringTable, Strings};
 use headgate_protocol::{predict, protobuf};
 
-use crate::call::grpc::message;
 use crate::request::infer::{Dialect, Sent};
 use crate::serving::shared::LiveEndpoint;
 
@@ -70,7 +69,7 @@ impl<'a> Outputs<'a> {
         let mut shown = std::mem::take(&mut lists.shown);
         for &selected in selection {
             // Protobuf answers are always raw.
-            let binary = selected.binary || dialect != Dialect::Rest;
+            let binary = selected.binary || !matches!(dialect, Dialect::Rest);
             let view = ran.output(selected.index)?;
             let classes = match selected.classification {
                 None => None,
@@ -184,15 +183,10 @@ pub fn write(
             sent.json_length = binary.then_some(written.json_len);
         }
         (Dialect::Rest, form) => predict::write(out, form, manner.rows, outputs)?,
-        (Dialect::Grpc, _) => {
-            message::begin(out);
+        (Dialect::Protobuf(framing), _) => {
+            (framing.begin)(out);
             protobuf::write(out, head, outputs, manner.marks_final)?;
-            message::end(out)?;
-        }
-        (Dialect::Stream, _) => {
-            // Behind the room for what a stream puts in front.
-            message::begin_in_stream(out);
-            protobuf::write(out, head, outputs, manner.marks_final)?;
+            (framing.end)(out)?;
         }
     }
     Ok(sent)

@@ -2,6 +2,7 @@
 //!
 //! May come in: every other room. Never known here: HTTP.
 
+pub mod beside;
 pub mod counted;
 pub mod io;
 pub mod panic;

@@ -14,7 +14,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::budget::Holding;
-use crate::call::headers::Headers;
+use crate::headers::Headers;
 use crate::metrics::closed::Reason;
 use crate::thread::counted::{Counted, Counting};
 use crate::thread::io;

@@ -10,8 +10,8 @@ use flate2::bufread::{GzDecoder, ZlibDecoder};
 use flate2::write::GzEncoder;
 use headgate_core::error::{Code, Error, Result};
 
-use crate::call::headers::Headers;
-use crate::request::beside;
+use crate::headers::Headers;
+use crate::thread::beside;
 use crate::thread::counted::Counted;
 use crate::transport::body::{self, Align, Source};
 

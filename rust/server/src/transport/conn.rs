@@ -15,10 +15,9 @@ use std::time::Instant;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 
-use crate::after::taps::Tap;
 use crate::budget::Holding;
-use crate::call::http::handle;
 use crate::thread::io;
+use crate::transport::exchange::{Delivery, Service};
 use crate::transport::http1 as plain;
 use crate::transport::wire::{Spoken, Wire};
 
@@ -42,7 +41,7 @@ pub struct Conn {
     waiting: Cell<Waiting>,
     received: Cell<Instant>,
     /// Answers whose bytes are all written, until they are flushed.
-    answered: RefCell<VecDeque<Tap>>,
+    answered: RefCell<VecDeque<Box<dyn Delivery>>>,
     /// Requests in progress, refused bodies that are still read included.
     open: Cell<u32>,
     /// Those of them whose body is still to come.
@@ -156,17 +155,17 @@ impl Conn {
         moved().min().zip(moved().max())
     }
 
-    /// Every byte that the HTTP layer wrote is with the socket: the taps of complete answers run.
+    /// Every byte that the HTTP layer wrote is with the socket: what waits for complete answers is told.
     pub fn flushed(&self) {
         if self.waiting.get() != Waiting::Busy {
             return;
         }
         let now = Instant::now();
         loop {
-            // The borrow ends before the tap runs.
-            let tap = self.answered.borrow_mut().pop_front();
-            match tap {
-                Some(tap) => tap.delivered(now),
+            // The borrow ends before it is told.
+            let delivery = self.answered.borrow_mut().pop_front();
+            match delivery {
+                Some(delivery) => delivery.delivered(now),
                 None => break,
             }
         }
@@ -253,7 +252,7 @@ impl Drop for Open {
     fn drop(&mut self) {
         let conn = &self.0;
         conn.open.set(conn.open.get() - 1);
-        // With a tap on its way the flush that runs it ends the busy time; without one there may be no flush to come.
+        // With an answer on its way the flush that delivers it ends the busy time; without one there may be no flush to come.
         if conn.open.get() == 0 && conn.answered.borrow().is_empty() {
             conn.rest(Instant::now());
         }
@@ -266,9 +265,9 @@ impl Unsent {
         self.0.unsent.borrow_mut()[self.1] = Some(Instant::now());
     }
 
-    /// All of the answer was taken: its tap waits for the flush.
-    pub fn complete(&self, tap: Tap) {
-        self.0.answered.borrow_mut().push_back(tap);
+    /// All of the answer was taken: what waits for it waits for the flush.
+    pub fn complete(&self, delivery: Box<dyn Delivery>) {
+        self.0.answered.borrow_mut().push_back(delivery);
     }
 }
 
@@ -283,7 +282,7 @@ impl Drop for Unsent {
 }
 
 /// Serves one socket to its end. Errors of the peer end the connection and are nobody else's business.
-pub async fn serve(socket: TcpStream, conn: &Rc<Conn>) {
+pub async fn serve<S: Service>(socket: TcpStream, conn: &Rc<Conn>) {
     let config = io::with(|io| io.shared.clone());
     let config = &config.config;
     let out_of_patience = async {
@@ -296,10 +295,10 @@ pub async fn serve(socket: TcpStream, conn: &Rc<Conn>) {
     };
     let Some((wire, spoken)) = opened else { return };
     let requests = conn.clone();
-    let service = service_fn(move |request| handle(requests.clone(), request));
+    let service = service_fn(move |request| S::handle(requests.clone(), request));
     match spoken {
         Spoken::Http1 => {
-            let Some(wire) = plain::serve(wire, conn).await else { return };
+            let Some(wire) = plain::serve::<S>(wire, conn).await else { return };
             let mut builder = http1::Builder::new();
             builder.max_buf_size(64 << 10).half_close(false).timer(hyper_util::rt::TokioTimer::new());
             // Time-outs are the wire's: hyper's head time-out would count idle time.

@@ -15,6 +15,7 @@ use crate::metrics::closed::Reason;
 use crate::thread::io;
 use crate::transport::conn::{self, Conn};
 use crate::transport::crowd;
+use crate::transport::exchange::Service;
 
 /// The connections of this thread.
 #[derive(Default)]
@@ -54,7 +55,7 @@ impl Connections {
     }
 
     /// Serves a socket; `count` is counted down when its connection ends.
-    pub fn adopt(self: &Rc<Self>, socket: TcpStream, count: &Arc<AtomicUsize>) {
+    pub fn adopt<S: Service>(self: &Rc<Self>, socket: TcpStream, count: &Arc<AtomicUsize>) {
         let id = self.adopted.get() + 1;
         self.adopted.set(id);
         let conn = Rc::new(Conn::default());
@@ -67,7 +68,7 @@ impl Connections {
         let served = conn.clone();
         let task = tokio::task::spawn_local(async move {
             let _registered = registered;
-            conn::serve(socket, &served).await;
+            conn::serve::<S>(socket, &served).await;
         });
         self.open.borrow_mut().insert(id, (conn, task.abort_handle()));
     }

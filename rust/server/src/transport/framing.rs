@@ -4,7 +4,7 @@
 use headgate_core::error::{Code, Error, Result};
 use http::Version;
 
-use crate::call::headers::Headers;
+use crate::headers::Headers;
 
 /// Checks the head of a request on HTTP/1.
 ///

@@ -23,11 +23,11 @@ use bytes::{Buf, Bytes};
 use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Version};
 
-use crate::call::headers::Headers;
-use crate::call::http::{Head, respond};
+use crate::headers::Headers;
 use crate::thread::io;
 use crate::transport::body::Source;
 use crate::transport::conn::Conn;
+use crate::transport::exchange::{Head, Service};
 use crate::transport::reply::ReplyBuf;
 use crate::transport::wire::Wire;
 use buffers::{Buffers, ROOM};
@@ -40,7 +40,7 @@ const MOST: usize = (64 << 10) - 1;
 const MOMENT: Duration = Duration::from_millis(5);
 
 /// Serves a connection for as long as its requests are plain; what is left of it for hyper, if it is not over.
-pub async fn serve(wire: Wire, conn: &Rc<Conn>) -> Option<Wire> {
+pub async fn serve<S: Service>(wire: Wire, conn: &Rc<Conn>) -> Option<Wire> {
     let mut line = Line { wire, conn, held: Buffers::default() };
     let most = io::with(|io| io.shared.config.max_body_bytes).min(MOST);
     loop {
@@ -55,7 +55,7 @@ pub async fn serve(wire: Wire, conn: &Rc<Conn>) -> Option<Wire> {
         let Some(body) = line.body(plain.length).await else {
             return Some(line.hand_over(&head));
         };
-        line.exchange(plain, &head, body).await?;
+        line.exchange::<S>(plain, &head, body).await?;
         line.held.fields.clear();
     }
 }
@@ -146,7 +146,7 @@ impl Line<'_> {
     }
 
     /// Answers a request and writes the answer; `None` when the connection is over.
-    async fn exchange(&mut self, plain: Plain<'_>, head: &Bytes, body: Bytes) -> Option<()> {
+    async fn exchange<S: Service>(&mut self, plain: Plain<'_>, head: &Bytes, body: Bytes) -> Option<()> {
         let (received, open) = (self.conn.received(), self.conn.begin());
         let fields = std::mem::take(&mut self.held.fields);
         let mut reply = {
@@ -155,7 +155,7 @@ impl Line<'_> {
             // A plain path has none ([`head::parse`]).
             let has_escapes = false;
             let head = Head { method, path, has_escapes, version: Version::HTTP_11, headers };
-            self.unless_left(pin!(respond(head, Source::Here(body), received, &open))).await?
+            self.unless_left(pin!(S::respond(head, Source::Here(body), received, &open))).await?
         };
         self.held.fields = fields;
         let ends = reply.ends || plain.closes || (io::is_draining() && self.is_last());
@@ -168,7 +168,7 @@ impl Line<'_> {
         if plain.method == Method::HEAD {
             io::with(|io| io.replies.give(std::mem::take(&mut reply.body)));
         }
-        let body = ReplyBuf::new(reply.body, reply.tap, self.conn, (open, now));
+        let body = ReplyBuf::new(reply.body, reply.delivery, self.conn, (open, now));
         answer::send(&mut self.wire, &mut self.held.written, body).await.ok()?;
         if ends {
             self.wire.shut_down().await;

@@ -10,6 +10,7 @@ pub mod coding;
 pub mod conn;
 pub mod connections;
 pub mod crowd;
+pub mod exchange;
 pub mod framing;
 pub mod http1;
 pub mod reply;

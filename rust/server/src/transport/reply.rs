@@ -1,4 +1,4 @@
-//! Answers as the HTTP layer takes them: bytes in a buffer that goes back to its thread, and the tap that waits for them.
+//! Answers as the HTTP layer takes them: bytes in a buffer that goes back to its thread, and what waits for them.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,32 +7,31 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Buf;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Sleep;
 
-use crate::after::taps::Tap;
-use crate::call::grpc;
-use crate::call::grpc::stream::{Answers, Piece};
 use crate::thread::io;
 use crate::transport::conn::{Conn, Open, Unsent};
-
-/// The header fields of an answer, those of its framing aside.
-pub type Fields = Vec<(HeaderName, HeaderValue)>;
+use crate::transport::exchange::{Answers, Delivery, Piece};
 
 /// An answer's bytes on their way to the socket. Dropped when the last one is written, or when nobody takes them any more.
 pub struct ReplyBuf {
     bytes: Vec<u8>,
     sent: usize,
-    tap: Option<Tap>,
+    delivery: Option<Box<dyn Delivery>>,
     unsent: Unsent,
     _open: Open,
 }
 
 impl ReplyBuf {
     /// These bytes, which end the request `open` when they are written.
-    pub fn new(bytes: Vec<u8>, tap: Option<Tap>, conn: &Rc<Conn>, (open, now): (Open, Instant)) -> Self {
-        Self { bytes, sent: 0, tap, unsent: conn.sending(now), _open: open }
+    pub fn new(
+        bytes: Vec<u8>,
+        delivery: Option<Box<dyn Delivery>>,
+        conn: &Rc<Conn>,
+        (open, now): (Open, Instant),
+    ) -> Self {
+        Self { bytes, sent: 0, delivery, unsent: conn.sending(now), _open: open }
     }
 }
 
@@ -56,9 +55,9 @@ impl Buf for ReplyBuf {
 
 impl Drop for ReplyBuf {
     fn drop(&mut self) {
-        // A tap that is not handed on here books its answer as undelivered.
-        if let Some(tap) = self.tap.take().filter(|_| !self.has_remaining()) {
-            self.unsent.complete(tap);
+        // What is not handed on here books its answer as undelivered.
+        if let Some(delivery) = self.delivery.take().filter(|_| !self.has_remaining()) {
+            self.unsent.complete(delivery);
         }
         io::try_with(|io| io.replies.give(std::mem::take(&mut self.bytes)));
     }
@@ -73,8 +72,11 @@ pub enum ReplyBody {
     /// gRPC messages one after the other; `None` once the call has ended.
     Stream(Option<Answers>, Writing),
     /// What one of tonic's services answers, until its caller stops waiting.
-    Service(tonic::body::Body, Option<Pin<Box<Sleep>>>, Writing),
+    Service(tonic::body::Body, Option<End>, Writing),
 }
+
+/// When a call is cut off, and the trailers that say so.
+pub type End = Pin<Box<dyn Future<Output = HeaderMap>>>;
 
 /// Whose pieces are written.
 pub struct Writing {
@@ -83,11 +85,11 @@ pub struct Writing {
 }
 
 impl Writing {
-    fn piece(&self, bytes: Vec<u8>, start: usize, tap: Option<Tap>) -> ReplyBuf {
+    fn piece(&self, bytes: Vec<u8>, start: usize, delivery: Option<Box<dyn Delivery>>) -> ReplyBuf {
         ReplyBuf {
             bytes,
             sent: start,
-            tap,
+            delivery,
             unsent: self.conn.sending(Instant::now()),
             _open: self.open.also(),
         }
@@ -97,30 +99,31 @@ impl Writing {
 /// How a gRPC call ended.
 pub struct Trailers {
     fields: HeaderMap,
-    /// The tap of an answer without a message, and the request that the trailers end.
-    tap: Option<Tap>,
+    /// What waits for an answer without a message, and the request that the trailers end.
+    delivery: Option<Box<dyn Delivery>>,
     unsent: Unsent,
     _open: Open,
 }
 
 impl ReplyBody {
     /// A body of these bytes, which ends the request `open` when it is written.
-    pub fn new(bytes: Vec<u8>, tap: Option<Tap>, conn: &Rc<Conn>, open: Open) -> Self {
-        Self::Whole(Some(ReplyBuf::new(bytes, tap, conn, (open, Instant::now()))))
+    pub fn new(bytes: Vec<u8>, delivery: Option<Box<dyn Delivery>>, conn: &Rc<Conn>, open: Open) -> Self {
+        Self::Whole(Some(ReplyBuf::new(bytes, delivery, conn, (open, Instant::now()))))
     }
 
     /// A gRPC message, or none, and trailers, which end the request `open`.
     pub fn message(
         bytes: Option<Vec<u8>>,
         fields: HeaderMap,
-        mut tap: Option<Tap>,
+        mut delivery: Option<Box<dyn Delivery>>,
         conn: &Rc<Conn>,
         open: Open,
     ) -> Self {
-        let bytes = bytes.map(|bytes| ReplyBuf::new(bytes, tap.take(), conn, (open.also(), Instant::now())));
+        let bytes =
+            bytes.map(|bytes| ReplyBuf::new(bytes, delivery.take(), conn, (open.also(), Instant::now())));
         Self::Message(
             bytes,
-            Some(Trailers { fields, tap, unsent: conn.sending(Instant::now()), _open: open }),
+            Some(Trailers { fields, delivery, unsent: conn.sending(Instant::now()), _open: open }),
         )
     }
 
@@ -129,18 +132,17 @@ impl ReplyBody {
         Self::Stream(Some(answers), Writing { conn: conn.clone(), open })
     }
 
-    /// The body of a service's answer, which ends the request `open`; cut off at `deadline`.
-    pub fn service(body: tonic::body::Body, deadline: Option<Instant>, conn: &Rc<Conn>, open: Open) -> Self {
-        let late = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline.into())));
-        Self::Service(body, late, Writing { conn: conn.clone(), open })
+    /// The body of a service's answer, which ends the request `open`; cut off by `end`.
+    pub fn service(body: tonic::body::Body, end: Option<End>, conn: &Rc<Conn>, open: Open) -> Self {
+        Self::Service(body, end, Writing { conn: conn.clone(), open })
     }
 }
 
 impl Trailers {
-    /// The fields; the tap, if it is still here, waits for their flush.
+    /// The fields; what waits for them, if it is still here, waits for their flush.
     fn take(mut self) -> HeaderMap {
-        if let Some(tap) = self.tap.take() {
-            self.unsent.complete(tap);
+        if let Some(delivery) = self.delivery.take() {
+            self.unsent.complete(delivery);
         }
         std::mem::take(&mut self.fields)
     }
@@ -163,8 +165,8 @@ impl Body for ReplyBody {
             Self::Stream(answers, writing) => {
                 let Some(stream) = answers else { return Poll::Ready(None) };
                 stream.as_mut().poll_next(cx).map(|answer| match answer? {
-                    Ok(Piece { bytes, start, tap }) => {
-                        Some(Ok(Frame::data(writing.piece(bytes, start, tap))))
+                    Ok(Piece { bytes, start, delivery }) => {
+                        Some(Ok(Frame::data(writing.piece(bytes, start, delivery))))
                     }
                     Err(trailers) => {
                         // Whatever is still in progress goes with the stream.
@@ -174,9 +176,9 @@ impl Body for ReplyBody {
                 })
             }
             Self::Service(body, late, writing) => {
-                if late.as_mut().is_some_and(|late| late.as_mut().poll(cx).is_ready()) {
+                if let Some(Poll::Ready(trailers)) = late.as_mut().map(|late| late.as_mut().poll(cx)) {
                     (*body, *late) = (tonic::body::Body::empty(), None);
-                    return Poll::Ready(Some(Ok(Frame::trailers(grpc::too_late()))));
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }
                 Pin::new(body).poll_frame(cx).map(|frame| {
                     frame.map(|frame| {

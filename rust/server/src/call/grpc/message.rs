@@ -9,6 +9,7 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::protobuf;
 use http::{HeaderMap, HeaderValue};
 
+use crate::request::infer::{Dialect, Framing};
 use crate::thread::counted::Counted;
 use crate::transport::body::limit_words;
 use crate::transport::coding::{self, Coding};
@@ -106,6 +107,12 @@ fn encoding(headers: &HeaderMap) -> Result<Coding> {
         )),
     }
 }
+
+/// One answer in one call.
+pub const ONE: Dialect = Dialect::Protobuf(Framing { begin, end });
+
+/// An answer in a stream: only the room is left for it, since the stream may say more ([`end_in_stream`]).
+pub const STREAMED: Dialect = Dialect::Protobuf(Framing { begin: begin_in_stream, end: |_| Ok(()) });
 
 /// Leaves room for the prefix of a message that will follow in `out`.
 pub fn begin(out: &mut Vec<u8>) {

@@ -10,11 +10,11 @@ use tonic::{Request, Response, Status};
 use super::as_status;
 use super::generated::inference::grpc_inference_service_server::GrpcInferenceService;
 use crate::call::facts;
-use crate::call::headers::Headers;
 use crate::call::origin;
-use crate::call::path::Target;
 use crate::call::repository;
 use crate::call::settings;
+use crate::headers::Headers;
+use crate::request::infer::Target;
 use crate::thread::io::{self, Io};
 
 /// The service; its state is the IO thread's.

@@ -3,12 +3,12 @@
 //! Next: `infer`.
 
 use std::cell::Cell;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::protobuf;
 use http::header::{CONTENT_TYPE, HeaderMap};
@@ -20,32 +20,20 @@ use super::requests::{Message, Requests};
 use super::{CONTENT, deadline, failed, late, message, refused, succeeded};
 use crate::after::access_log::Protocol;
 use crate::after::taps::Tap;
-use crate::call::context::Context;
-use crate::call::headers::Headers;
-use crate::call::path::Target;
-use crate::request::infer::{self, Answer, Ask, Dialect};
+use crate::context::{Context, UNTIMED};
+use crate::headers::Headers;
+use crate::request::infer::Target;
+use crate::request::infer::{self, Answer, Ask};
 use crate::request::large_input;
 use crate::thread::counted::Counted;
 use crate::thread::io;
 use crate::thread::panic::catching;
 use crate::transport::conn::{Conn, Open};
+use crate::transport::exchange::{Answers, Piece};
 use crate::transport::reply::ReplyBody;
 
 /// Requests of one stream in progress at a time; while so many are, no more are read from it.
 const WINDOW: usize = 16;
-
-/// A message on its way out.
-pub struct Piece {
-    /// Its bytes, prefix included.
-    pub bytes: Vec<u8>,
-    /// Where they begin.
-    pub start: usize,
-    /// What is left to do when they are out.
-    pub tap: Option<Tap>,
-}
-
-/// The answers of one call, and how it ends.
-pub type Answers = Pin<Box<dyn Stream<Item = std::result::Result<Piece, HeaderMap>>>>;
 
 /// How a failed request is told.
 #[derive(Clone, Copy)]
@@ -59,7 +47,7 @@ enum Failures {
 /// Answers one call.
 pub fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {
     let (head, body) = request.into_parts();
-    let context = Context::read(Headers::Map(&head.headers));
+    let context = Context::read(Headers::Map(&head.headers), || io::with(io::Io::draw));
     let mut response = match deadline(&head.headers, Instant::now()) {
         Ok(deadline) => {
             let wants_status = head.headers.get("triton_grpc_error").is_some_and(|value| value == "true");
@@ -71,7 +59,7 @@ pub fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Respon
         Err(error) => refused(&error, conn, open),
     };
     response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
-    context.add_to(response.headers_mut(), None);
+    context.add_to(response.headers_mut(), UNTIMED);
     response
 }
 
@@ -165,7 +153,9 @@ impl Call {
         let (error, tap) = match catching(pin!(self.infer((&request, counted), Instant::now()))).await {
             Ok(Answer { result, mut body, tap }) => {
                 match result.and_then(|_| message::end_in_stream(&mut body)) {
-                    Ok(start) => return Ok(Piece { bytes: body, start, tap: Some(tap) }),
+                    Ok(start) => {
+                        return Ok(Piece { bytes: body, start, delivery: Some(tap.into_delivery()) });
+                    }
                     Err(error) => (error, Some(tap)),
                 }
             }
@@ -191,7 +181,7 @@ impl Call {
                 protobuf::write_failure(&mut bytes, &error.message, protobuf::id(&request));
                 // A sentence and an id are never 4 GiB.
                 message::end(&mut bytes).map_err(|error| failed(&error))?;
-                Ok(Piece { bytes, start: 0, tap })
+                Ok(Piece { bytes, start: 0, delivery: tap.map(Tap::into_delivery) })
             }
         }
     }
@@ -207,7 +197,7 @@ impl Call {
         let target = Target { endpoint: request.model_name, version: request.model_version };
         let Call { deadline, context, .. } = self;
         let headers = Headers::Map(&self.headers);
-        let (deadline, dialect, protocol) = (*deadline, Dialect::Stream, Protocol::GrpcStream);
+        let (deadline, dialect, protocol) = (*deadline, message::STREAMED, Protocol::GrpcStream);
         let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
         infer::find_and_infer(&ask, request.envelope, (message, counted)).await
     }

@@ -18,10 +18,10 @@ use hyper::body::Incoming;
 use super::{CONTENT, deadline, failed, message, refused, succeeded};
 use crate::after::access_log::Protocol;
 use crate::budget::Holding;
-use crate::call::context::Context;
-use crate::call::headers::Headers;
-use crate::call::path::Target;
-use crate::request::infer::{self, Answer, Ask, Dialect};
+use crate::context::{Context, UNTIMED};
+use crate::headers::Headers;
+use crate::request::infer::Target;
+use crate::request::infer::{self, Answer, Ask};
 use crate::request::large_input;
 use crate::thread::counted::Counted;
 use crate::thread::io;
@@ -34,14 +34,14 @@ use crate::transport::reply::ReplyBody;
 pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {
     let received = Instant::now();
     let (head, mut body) = request.into_parts();
-    let context = Context::read(Headers::Map(&head.headers));
+    let context = Context::read(Headers::Map(&head.headers), || io::with(io::Io::draw));
     let answer = catching(pin!(model_infer(&head, (&mut body, open.receiving()), received, &context))).await;
     body::discard(body, &open);
     match answer {
         Ok(answer) => answered(answer, &context, conn, open),
         Err(error) => {
             let mut response = refused(&error, conn, open);
-            context.add_to(response.headers_mut(), None);
+            context.add_to(response.headers_mut(), UNTIMED);
             response
         }
     }
@@ -59,7 +59,7 @@ async fn model_infer(
     drop(receiving);
     let request = large_input::message(&message, deadline, &mut counted).await.inspect_err(unread)?;
     let target = Target { endpoint: request.model_name, version: request.model_version };
-    let (headers, dialect, protocol) = (Headers::Map(&head.headers), Dialect::Grpc, Protocol::Grpc);
+    let (headers, dialect, protocol) = (Headers::Map(&head.headers), message::ONE, Protocol::Grpc);
     let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
     infer::find_and_infer(&ask, request.envelope, (&message, counted)).await
 }
@@ -91,12 +91,12 @@ fn answered(answer: Answer, context: &Context, conn: &Rc<Conn>, open: Open) -> R
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(CONTENT_TYPE, CONTENT.clone());
     tap.add_headers(&mut headers);
-    context.add_to(&mut headers, Some(&tap));
+    context.add_to(&mut headers, Some(|| tap.times()));
     let body = match result {
-        Ok(_) => ReplyBody::message(Some(body), succeeded(), Some(tap), conn, open),
+        Ok(_) => ReplyBody::message(Some(body), succeeded(), Some(tap.into_delivery()), conn, open),
         Err(error) => {
             io::with(|io| io.replies.give(body));
-            ReplyBody::message(None, failed(&error), Some(tap), conn, open)
+            ReplyBody::message(None, failed(&error), Some(tap.into_delivery()), conn, open)
         }
     };
     let mut response = Response::new(body);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Buf;
 use hyper::rt::Write as _;
 
-use crate::call::http::Reply;
+use crate::transport::exchange::Reply;
 use crate::transport::reply::ReplyBuf;
 use crate::transport::wire::Wire;
 

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use bytes::BytesMut;
 
-use crate::call::headers::Field;
+use crate::headers::Field;
 
 /// The least room that a read has, in bytes; buffers of twice as much are kept.
 pub const ROOM: usize = 8 << 10;

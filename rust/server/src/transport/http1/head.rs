@@ -7,7 +7,7 @@ use http::Method;
 use httparse::Status;
 use memchr::memmem::Finder;
 
-use crate::call::headers::Field;
+use crate::headers::Field;
 
 /// The end of a head.
 static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
@@ -121,7 +121,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
-    use crate::call::headers::list;
+    use crate::headers::list;
 
     const MOST: usize = 1000;
 
