@@ -11,7 +11,10 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// No times, for an answer that no version gave.
-pub const UNTIMED: Option<fn() -> std::iter::Empty<(&'static str, u64)>> = None;
+pub const UNTIMED: Option<fn() -> std::iter::Empty<Phase>> = None;
+
+/// A phase and how long it took, in nanoseconds.
+pub type Phase = (&'static str, u64);
 
 /// The most bytes of a request id that are echoed and logged.
 const MAX_ID: usize = 256;
@@ -55,7 +58,7 @@ impl Context {
     }
 
     /// Adds what there is to say to the header fields of an answer; `times` are its phases and how long they took, in nanoseconds.
-    pub fn add_to<T: Iterator<Item = (&'static str, u64)>>(
+    pub fn add_to<T: Iterator<Item = Phase>>(
         &self,
         fields: &mut impl Extend<(HeaderName, HeaderValue)>,
         times: Option<impl FnOnce() -> T>,
@@ -99,7 +102,7 @@ impl Trace {
 }
 
 /// The phases as `Server-Timing` has them, in milliseconds.
-fn server_timing(times: impl Iterator<Item = (&'static str, u64)>) -> HeaderValue {
+fn server_timing(times: impl Iterator<Item = Phase>) -> HeaderValue {
     use std::fmt::Write;
     let mut text = String::with_capacity(96);
     for (name, ns) in times {

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -29,7 +29,7 @@ use crate::serving::guards::{self, Guards};
 use crate::serving::loads;
 use crate::serving::probes;
 use crate::serving::publish::{Publisher, Refreshed};
-use crate::serving::residency;
+use crate::serving::residency::{self, Repository};
 use crate::serving::run_watch::{self, RunWatch};
 use crate::serving::shared::Shared;
 use crate::serving::status::{self, describe};
@@ -135,7 +135,7 @@ impl Gateway {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_millis() as u64),
             changes: watch::Sender::default(),
-            publisher: OnceLock::new(),
+            repository: OnceLock::new(),
             config,
         });
         let publisher = Arc::new(Publisher::new(
@@ -146,7 +146,8 @@ impl Gateway {
             refreshed(mailboxes.clone()),
         ));
         // Set once: the gateway is made here.
-        let _ = shared.publisher.set(Arc::downgrade(&publisher));
+        let repository: Weak<dyn Repository> = Arc::downgrade(&(publisher.clone() as Arc<dyn Repository>));
+        let _ = shared.repository.set(repository);
         let background = Background::new(shared.clone(), engine.clone(), sketches.clone(), publisher.clone());
         Ok(Gateway {
             shared,

@@ -6,21 +6,15 @@ use std::sync::Arc;
 
 use crate::after::access_log::AccessLog;
 use crate::after::sketching::Sketcher;
-use crate::after::taps::Slot;
 use crate::thread::io;
 
-/// A thread's memory for requests, its sketches, its access log.
+/// A thread's sketches and its access log.
 pub(crate) struct After {
-    /// Memory for requests that a version will be chosen for.
-    slots: RefCell<Vec<Box<Slot>>>,
     /// This thread's sketches.
     pub(crate) sketcher: RefCell<Sketcher>,
     /// Where sampled requests are written down.
     log: Option<Arc<AccessLog>>,
 }
-
-/// Requests whose memory a thread keeps at most.
-const KEPT: usize = 256;
 
 thread_local! {
     static AFTER: OnceCell<After> = const { OnceCell::new() };
@@ -31,23 +25,8 @@ thread_local! {
 /// # Panics
 /// When it has been prepared already.
 pub fn install(log: Option<Arc<AccessLog>>) {
-    let after = After { slots: RefCell::default(), sketcher: RefCell::default(), log };
+    let after = After { sketcher: RefCell::default(), log };
     AFTER.with(|slot| assert!(slot.set(after).is_ok(), "an IO thread is prepared once"));
-}
-
-impl After {
-    /// Memory for a request.
-    pub(crate) fn slot(&self) -> Box<Slot> {
-        self.slots.borrow_mut().pop().unwrap_or_default()
-    }
-
-    /// Takes memory back.
-    pub(crate) fn keep(&self, slot: Box<Slot>) {
-        let mut slots = self.slots.borrow_mut();
-        if slots.len() < KEPT {
-            slots.push(slot);
-        }
-    }
 }
 
 /// Lends this IO thread's state; `None` on any other thread, and while the thread's locals are being destroyed.

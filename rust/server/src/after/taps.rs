@@ -5,9 +5,10 @@
 //! (the client left while the request was queued) counts as cancelled. Each connection holds at most as many taps as it has
 //! requests in progress, so there is no queue that could grow.
 
-mod after;
 pub mod fallback;
+mod late;
 
+use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -19,14 +20,14 @@ use headgate_engine::{Ran, Waiter};
 use http::{HeaderName, HeaderValue};
 
 use crate::after::access_log::{AccessLog, Entry, Protocol};
-use crate::after::state::{self, After};
+use crate::after::state;
 use crate::context::Context;
 use crate::metrics::Shard;
 use crate::serving::shared::LiveEndpoint;
 use crate::serving::version::VersionState;
 use crate::thread::counted::Counted;
 use crate::thread::io;
-use crate::transport::exchange::Delivery;
+use crate::transport::delivery::Delivery;
 
 static X_FALLBACK: HeaderName = HeaderName::from_static("x-headgate-fallback");
 
@@ -38,6 +39,30 @@ pub struct Tap(Box<Slot>);
 /// Memory for one request.
 #[derive(Default)]
 pub(crate) struct Slot(Option<Account>);
+
+/// Requests whose memory a thread keeps at most.
+const KEPT: usize = 256;
+
+thread_local! {
+    #[expect(clippy::vec_box, reason = "a tap is the box, and takes it along")]
+    static SLOTS: RefCell<Vec<Box<Slot>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Memory for a request.
+fn spare_slot() -> Box<Slot> {
+    SLOTS.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+/// Takes memory back.
+fn keep(slot: Box<Slot>) {
+    // Fails only while the thread's locals are being destroyed.
+    let _ = SLOTS.try_with(|slots| {
+        let mut slots = slots.borrow_mut();
+        if slots.len() < KEPT {
+            slots.push(slot);
+        }
+    });
+}
 
 /// What a [`Tap`] knows of its request.
 pub struct Account {
@@ -96,7 +121,7 @@ struct Answer(Option<Code>);
 impl Tap {
     /// Begins to account for a request.
     pub fn begin(endpoint: Arc<LiveEndpoint>, version: u8, waiter: Waiter, received: Instant) -> Tap {
-        let mut slot = state::try_with(After::slot).unwrap_or_default();
+        let mut slot = spare_slot();
         slot.0 = Some(Account {
             endpoint,
             version,
@@ -146,7 +171,7 @@ impl Delivery for Slot {
         if let Some(mut account) = self.0.take() {
             account.book(Some(now));
         }
-        state::try_with(|after| after.keep(self));
+        keep(self);
     }
 }
 

@@ -5,54 +5,38 @@
 //! or a router. Next: `grpc/unary`, then `grpc/service`.
 
 pub mod drain;
+mod generated;
 pub mod health;
 pub mod message;
 pub mod requests;
 pub mod service;
+pub mod status;
 pub mod stream;
+pub mod timeout;
 pub mod unary;
 
-use std::borrow::Cow;
 use std::future::Future;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::StreamExt;
 use headgate_core::error::{Code, Error, Result};
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
-use http::{HeaderValue, Request, Response};
+use http::header::{CONTENT_TYPE, HeaderMap};
+use http::{Request, Response};
 use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
 use hyper::body::Incoming;
 
 use crate::budget::Holding;
 use crate::headers::Headers;
-use crate::thread::io;
 use crate::transport::body;
 use crate::transport::conn::{Conn, Open};
 use crate::transport::reply::{End, ReplyBody};
 
-/// The generated services of `proto/`; `make proto` makes them anew.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
-    clippy::too_many_lines,
-    reason = "generated code; proto/ documents it"
-)]
-mod generated {
-    pub mod inference {
-        include!("grpc/generated/inference.rs");
-    }
-    pub mod health {
-        include!("grpc/generated/grpc.health.v1.rs");
-    }
-    /// What reflection tells.
-    pub const DESCRIPTORS: &[u8] = include_bytes!("grpc/generated/descriptors.bin");
-}
-
 use drain::Patience;
 use generated::health::health_server::HealthServer;
 use generated::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use status::{CODE, CONTENT, failed, late, refused};
+use timeout::deadline;
 
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
@@ -64,16 +48,6 @@ const REFLECTION_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/";
 
 /// The largest question about the services, in bytes: they ask for a name.
 const QUESTION: usize = 4 << 10;
-
-/// How the messages of a request are compressed.
-const ENCODING: &str = "grpc-encoding";
-
-static CONTENT: HeaderValue = HeaderValue::from_static("application/grpc");
-static STATUS: HeaderName = HeaderName::from_static("grpc-status");
-static MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-static PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
-static CODE: HeaderName = HeaderName::from_static("x-headgate-code");
-static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Whether a request is gRPC's: by its content type, as the protocol has it.
 pub fn is_grpc<B>(request: &Request<B>) -> bool {
@@ -132,7 +106,7 @@ async fn message_and_answer(
     drop(receiving);
     body::discard(body, open);
     let (message, _counted) = read?;
-    head.headers.remove(ENCODING);
+    head.headers.remove(message::ENCODING);
     let request = Request::from_parts(head, Full::new(message));
     if path == WATCH {
         let watched = call(HealthServer::new(health::Health), request).await;
@@ -148,11 +122,6 @@ async fn in_time<T>(deadline: Option<Instant>, part: impl Future<Output = Result
         Some(deadline) if deadline <= Instant::now() => Err(late()),
         Some(deadline) => tokio::time::timeout_at(deadline.into(), part).await.map_err(|_| late())?,
     }
-}
-
-/// The refusal of a call whose deadline is over.
-fn late() -> Error {
-    Error::new(Code::DeadlineExceeded, "the call's deadline (grpc-timeout) passed")
 }
 
 /// The message of a call, plain and with a prefix that says so.
@@ -272,175 +241,11 @@ fn unreflected(error: &tonic_reflection::server::Error) -> Error {
     Error::new(Code::Internal, format!("the descriptors of the services cannot be read: {error}"))
 }
 
-/// A refusal that no version is to blame for.
-fn refused(error: &Error, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {
-    io::with(|io| io.shared.metrics.thread(io.thread).refused(error.code));
-    let mut response = Response::new(ReplyBody::message(None, failed(error), None, conn, open));
-    response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
-    response
-}
-
-/// The trailers of a good answer.
-fn succeeded() -> HeaderMap {
-    let mut trailers = HeaderMap::with_capacity(1);
-    trailers.insert(STATUS.clone(), HeaderValue::from_static("0"));
-    trailers
-}
-
-/// The trailers of a failure.
-fn failed(error: &Error) -> HeaderMap {
-    let mut trailers = HeaderMap::with_capacity(4);
-    trailers.insert(STATUS.clone(), HeaderValue::from(u16::from(status(error.code))));
-    trailers.insert(MESSAGE.clone(), encoded(&error.message));
-    trailers.insert(CODE.clone(), HeaderValue::from_static(error.code.as_str()));
-    if error.code.retry() {
-        let wait = error.retry_after.map_or(1000, |wait| wait.as_millis().max(1) as u64);
-        trailers.insert(PUSHBACK.clone(), HeaderValue::from(wait));
-    }
-    trailers
-}
-
-/// The status of a code. A body that did not come in time has none of its own.
-fn status(code: Code) -> u8 {
-    code.grpc().or(Code::DeadlineExceeded.grpc()).unwrap_or_default()
-}
-
-/// An error as tonic's services take it.
-fn as_status(error: &Error) -> tonic::Status {
-    let mut status = tonic::Status::new(i32::from(status(error.code)).into(), told(&error.message));
-    if let Ok(code) = error.code.as_str().parse() {
-        status.metadata_mut().insert(CODE.as_str(), code);
-    }
-    status
-}
-
-/// The most bytes of a message in a header: clients refuse trailers beyond 8 KiB, and with them the status.
-const MESSAGE_BYTES: usize = 2 << 10;
-
-/// As much of a message as a header holds once it is encoded.
-fn told(message: &str) -> Cow<'_, str> {
-    let mut room = MESSAGE_BYTES;
-    let mut fits = |(_, char): &(usize, char)| {
-        let encoded = if matches!(char, ' '..='~') && *char != '%' { 1 } else { 3 * char.len_utf8() };
-        let left = room.checked_sub(encoded);
-        room = left.unwrap_or_default();
-        left.is_some()
-    };
-    match message.char_indices().find(|place| !fits(place)) {
-        None => Cow::Borrowed(message),
-        Some((end, _)) => Cow::Owned(format!("{}...", &message[..end])),
-    }
-}
-
-/// A message as a header value: everything but printable ASCII is percent-encoded (gRPC over HTTP/2, "Status-Message").
-fn encoded(message: &str) -> HeaderValue {
-    let message = told(message);
-    let mut out = Vec::with_capacity(message.len());
-    for byte in message.bytes() {
-        match byte {
-            b'%' | 0..=0x1f | 0x7f.. => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
-            byte => out.push(byte),
-        }
-    }
-    HeaderValue::from_bytes(&out).unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
-/// When the client stops waiting, by `grpc-timeout`.
-///
-/// # Errors
-/// As [`timeout`].
-fn deadline(headers: &HeaderMap, received: Instant) -> Result<Option<Instant>> {
-    Ok(timeout(headers)?.and_then(|timeout| received.checked_add(timeout)))
-}
-
-/// How long the client waits, by `grpc-timeout`: at most eight digits and a unit.
-///
-/// # Errors
-/// `invalid_argument` for a value of another form.
-fn timeout(headers: &HeaderMap) -> Result<Option<Duration>> {
-    let Some(value) = headers.get(&TIMEOUT) else { return Ok(None) };
-    let parts = value.to_str().ok().and_then(|text| text.split_at_checked(text.len().checked_sub(1)?));
-    let digits =
-        parts.filter(|(digits, _)| digits.len() <= 8 && digits.bytes().all(|byte| byte.is_ascii_digit()));
-    let parsed = digits.and_then(|(digits, unit)| {
-        let number: u64 = digits.parse().ok()?;
-        Some(match unit {
-            "H" => Duration::from_secs(number * 3600),
-            "M" => Duration::from_secs(number * 60),
-            "S" => Duration::from_secs(number),
-            "m" => Duration::from_millis(number),
-            "u" => Duration::from_micros(number),
-            "n" => Duration::from_nanos(number),
-            _ => return None,
-        })
-    });
-    let wrong = || {
-        Error::invalid(format!(
-            "grpc-timeout is {value:?}; it must be one to eight digits and one of H, M, S, m, u, n"
-        ))
-    };
-    parsed.map(Some).ok_or_else(wrong)
-}
-
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
-
-    #[test]
-    fn timeouts_have_at_most_eight_digits_and_a_unit() {
-        let read = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(TIMEOUT.clone(), HeaderValue::from_str(value).unwrap());
-            timeout(&headers)
-        };
-        assert_eq!(timeout(&HeaderMap::new()).unwrap(), None);
-        for (value, wanted) in [
-            ("1H", Duration::from_secs(3600)),
-            ("2M", Duration::from_secs(120)),
-            ("3S", Duration::from_secs(3)),
-            ("0m", Duration::ZERO),
-            ("5u", Duration::from_micros(5)),
-            ("99999999n", Duration::from_nanos(99_999_999)),
-        ] {
-            assert_eq!(read(value).unwrap(), Some(wanted), "{value}");
-        }
-        for value in ["", "S", "1", "-1S", "1 S", "1.5S", "123456789S", "1s", "1SS"] {
-            assert_eq!(read(value).unwrap_err().code, Code::InvalidArgument, "{value}");
-        }
-    }
-
-    #[test]
-    fn any_header_value_is_read_or_refused() {
-        bolero::check!().with_type::<Vec<u8>>().for_each(|bytes| {
-            let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
-            let mut headers = HeaderMap::new();
-            headers.insert(TIMEOUT.clone(), value.clone());
-            headers.insert(CONTENT_TYPE, value);
-            if let Ok(Some(timeout)) = timeout(&headers) {
-                assert!(timeout <= Duration::from_secs(3600 * 99_999_999) && bytes.len() <= 9);
-            }
-            is_grpc_content(Headers::Map(&headers));
-            crate::transport::coding::asks_for_gzip(bytes);
-            crate::transport::coding::Coding::parse(bytes);
-            assert!(encoded(&String::from_utf8_lossy(bytes)).to_str().is_ok());
-        });
-    }
-
-    #[test]
-    fn messages_are_percent_encoded() {
-        assert_eq!(encoded("50 % of \"Bär\"\n"), "50 %25 of \"B%C3%A4r\"%0A");
-    }
-
-    #[test]
-    fn long_messages_are_cut_between_characters() {
-        assert_eq!(told("short"), "short");
-        for message in ["x".repeat(9_000), "ä".repeat(9_000), "%\u{1F980}".repeat(9_000)] {
-            let told = told(&message);
-            assert!(message.starts_with(told.strip_suffix("...").unwrap()));
-            let length = encoded(&message).len();
-            assert!((MESSAGE_BYTES - 12..=MESSAGE_BYTES + 3).contains(&length), "{length}");
-        }
-    }
 
     #[test]
     fn a_call_is_grpc_by_its_content_type() {
@@ -451,5 +256,15 @@ mod tests {
         for content in ["application/grpc-web", "application/json", "application/grpcx", ""] {
             assert!(!is_grpc(&request(content)), "{content}");
         }
+    }
+
+    #[test]
+    fn any_content_type_is_grpc_s_or_not() {
+        bolero::check!().with_type::<Vec<u8>>().for_each(|bytes| {
+            let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, value);
+            is_grpc_content(Headers::Map(&headers));
+        });
     }
 }

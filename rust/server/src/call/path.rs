@@ -1,6 +1,6 @@
 //! Which call of the protocol a path names.
 
-use crate::request::infer::Target;
+use crate::request::ask::Target;
 use std::borrow::Cow;
 
 use headgate_core::error::{Error, Result};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use headgate_core::error::{Code, Error, Result};
 
 use crate::call::facts;
-use crate::serving::publish::Publisher;
+use crate::serving::residency::Repository;
 use crate::thread::io::{self, Io};
 
 /// Brings an endpoint into memory and waits until it is served.
@@ -16,7 +16,7 @@ use crate::thread::io::{self, Io};
 pub async fn load<'a>(repository: &str, name: &str, parameters: impl Iterator<Item = &'a str>) -> Result<()> {
     let loaded = io::with(|io| {
         check(io, repository, parameters)?;
-        publisher(io)?.load(name)
+        repository_of(io)?.load(name)
     })?;
     loaded.wait().await.map_err(|error| match error.code {
         // The control plane's word for it; on the data port it is the backend that fails.
@@ -36,7 +36,7 @@ pub fn unload<'a>(
     parameters: impl Iterator<Item = &'a str>,
 ) -> Result<()> {
     check(io, repository, parameters)?;
-    publisher(io)?.unload(name)
+    repository_of(io)?.unload(name)
 }
 
 fn check<'a>(io: &Io, repository: &str, parameters: impl Iterator<Item = &'a str>) -> Result<()> {
@@ -59,7 +59,7 @@ fn check<'a>(io: &Io, repository: &str, parameters: impl Iterator<Item = &'a str
     }
 }
 
-fn publisher(io: &Io) -> Result<Arc<Publisher>> {
-    let publisher = io.shared.publisher.get().and_then(Weak::upgrade);
-    publisher.ok_or_else(|| Error::new(Code::Draining, "the gateway is stopping"))
+fn repository_of(io: &Io) -> Result<Arc<dyn Repository>> {
+    let repository = io.shared.repository.get().and_then(Weak::upgrade);
+    repository.ok_or_else(|| Error::new(Code::Draining, "the gateway is stopping"))
 }

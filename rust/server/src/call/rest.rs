@@ -15,7 +15,7 @@ use crate::call::path::{Extension, SharedMemory};
 use crate::call::repository;
 use crate::call::settings;
 use crate::headers::Headers;
-use crate::request::infer::Target;
+use crate::request::ask::Target;
 use crate::thread::io::{self, Io};
 use crate::transport::body;
 use crate::transport::body::Source;

@@ -8,7 +8,7 @@ use headgate_core::spec::{EndpointSpec, VersionSpec};
 use headgate_core::tensor::{Signature, TensorSpec};
 use headgate_engine::Model;
 
-use crate::serving::version::LoadFailure;
+use crate::serving::load_versions::LoadFailure;
 
 /// Checks everything.
 ///

@@ -20,13 +20,14 @@ use serde_json::json;
 
 use crate::serving::drift::Sketches;
 use crate::serving::fit;
+use crate::serving::load_versions::{self, LoadFailure};
 use crate::serving::loaders::Loaders;
 use crate::serving::loads::{Load, LoadCounts, Loads, Why};
 use crate::serving::orders::{Order, Reload, State};
 use crate::serving::outcome::{News, Outcome};
-use crate::serving::residency::{self, Loaded};
+use crate::serving::residency::{self, Loaded, Repository};
 use crate::serving::shared::{LiveEndpoint, Shared};
-use crate::serving::version::{self, LoadFailure};
+use crate::serving::version;
 use crate::wake::Events;
 
 /// Loader threads for ordinary specs; one more takes the urgent ones.
@@ -94,7 +95,7 @@ impl Publisher {
         let ticket = order.ticket;
         // What only an older state names is not wanted any more.
         self.inner.loads.cancel(|older| older.reload.is_none() && order.replaces(older));
-        if version::is_loaded(&self.inner.engine, &order.spec) {
+        if load_versions::is_loaded(&self.inner.engine, &order.spec) {
             self.inner.carry_out(&order, None);
             return Ok(ticket);
         }
@@ -183,55 +184,6 @@ impl Publisher {
         self.inner.refresh();
     }
 
-    /// Takes an endpoint out of memory; requests in flight finish, and a load on its way comes to nothing. Its traffic stays
-    /// as it is for when it comes back.
-    ///
-    /// # Errors
-    /// `model_not_found`. One that is out already is no error.
-    pub fn unload(&self, name: &str) -> Result<()> {
-        let mut state = self.inner.state();
-        let present = self.inner.shared.snapshot.load_full();
-        if present.unloaded.contains_key(name) || present.endpoints.contains_key(name) {
-            let ticket = state.next();
-            state.unloads.insert(name.to_owned(), ticket);
-        }
-        if present.unloaded.contains_key(name) {
-            drop(state);
-            self.inner.cancel_superseded(name);
-            return Ok(());
-        }
-        let endpoint = present.endpoint(name)?.clone();
-        let spec = state.specs.get(name).cloned();
-        let spec =
-            spec.ok_or_else(|| Error::new(Code::Internal, "an endpoint that was made from nothing"))?;
-        self.inner.shared.store(present.without(&spec));
-        state.retired.push(endpoint);
-        drop(state);
-        self.inner.cancel_superseded(name);
-        self.inner.refresh();
-        Ok(())
-    }
-
-    /// Brings an endpoint back into memory; the receiver is told when it is served. At once for one that is.
-    ///
-    /// # Errors
-    /// `model_not_found`; `overloaded` when too many wait.
-    pub fn load(&self, name: &str) -> Result<Loaded> {
-        let (waits, loaded) = residency::waiter();
-        // Under one lock, so that the spec is the one that its ticket stands for.
-        let mut state = self.inner.state();
-        let snapshot = self.inner.shared.snapshot.load_full();
-        let Some(spec) = snapshot.unloaded.get(name).cloned() else {
-            return snapshot.endpoint(name).map(|_| Loaded::already());
-        };
-        // The ticket of the state that was unloaded: whatever the control plane sends meanwhile is newer.
-        let ticket = state.floor.get(name).copied().unwrap_or_default();
-        let reload = Some(Reload { asked: state.next(), waits });
-        drop(state);
-        self.enqueue(Arc::new(Order { ticket, spec, reload }))?;
-        Ok(loaded)
-    }
-
     /// Frees replaced endpoints that no request holds any more.
     pub fn sweep(&self) {
         let freed: Vec<_> = {
@@ -275,6 +227,49 @@ fn work(inner: &Inner, order: &Arc<Order>) -> bool {
         inner.settle(&order.spec.name, order.ticket);
     }
     load.finish()
+}
+
+impl Repository for Publisher {
+    /// Requests in flight finish, and a load on its way comes to nothing. The traffic stays as it is for when the endpoint comes back.
+    fn unload(&self, name: &str) -> Result<()> {
+        let mut state = self.inner.state();
+        let present = self.inner.shared.snapshot.load_full();
+        if present.unloaded.contains_key(name) || present.endpoints.contains_key(name) {
+            let ticket = state.next();
+            state.unloads.insert(name.to_owned(), ticket);
+        }
+        if present.unloaded.contains_key(name) {
+            drop(state);
+            self.inner.cancel_superseded(name);
+            return Ok(());
+        }
+        let endpoint = present.endpoint(name)?.clone();
+        let spec = state.specs.get(name).cloned();
+        let spec =
+            spec.ok_or_else(|| Error::new(Code::Internal, "an endpoint that was made from nothing"))?;
+        self.inner.shared.store(present.without(&spec));
+        state.retired.push(endpoint);
+        drop(state);
+        self.inner.cancel_superseded(name);
+        self.inner.refresh();
+        Ok(())
+    }
+
+    fn load(&self, name: &str) -> Result<Loaded> {
+        let (waits, loaded) = residency::waiter();
+        // Under one lock, so that the spec is the one that its ticket stands for.
+        let mut state = self.inner.state();
+        let snapshot = self.inner.shared.snapshot.load_full();
+        let Some(spec) = snapshot.unloaded.get(name).cloned() else {
+            return snapshot.endpoint(name).map(|_| Loaded::already());
+        };
+        // The ticket of the state that was unloaded: whatever the control plane sends meanwhile is newer.
+        let ticket = state.floor.get(name).copied().unwrap_or_default();
+        let reload = Some(Reload { asked: state.next(), waits });
+        drop(state);
+        self.enqueue(Arc::new(Order { ticket, spec, reload }))?;
+        Ok(loaded)
+    }
 }
 
 impl Inner {
@@ -392,7 +387,7 @@ impl Inner {
 
     fn load_and_swap(&self, order: &Order) -> Outcome {
         let spec = &order.spec;
-        let built = version::load(&self.engine, spec).and_then(|loaded| {
+        let built = load_versions::load(&self.engine, spec).and_then(|loaded| {
             if spec.fresh {
                 fit::check(spec, &loaded.models)?;
             }
@@ -417,7 +412,7 @@ impl Inner {
             let model = models.next().cloned();
             let model = model.ok_or_else(|| Error::new(Code::Internal, "a version without a model"))?;
             let sketch = self.sketches.version(spec, version, model.signature(), baseline.as_ref())?;
-            version::state((spec, version), model, &self.shared, sketch)
+            version::state((spec, version), model, (&self.shared.metrics, &self.shared.guards), sketch)
         })?;
         endpoint.quota = self.shared.guards.quota(spec);
         Ok(endpoint)

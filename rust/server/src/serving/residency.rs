@@ -12,6 +12,21 @@ use tokio::sync::oneshot;
 use crate::metrics::family;
 use crate::serving::fetch::Fetcher;
 
+/// Brings endpoints into memory and takes them out.
+pub trait Repository: Send + Sync {
+    /// Brings an endpoint back into memory; at once for one that is there.
+    ///
+    /// # Errors
+    /// `model_not_found`; `overloaded` when too many wait.
+    fn load(&self, name: &str) -> Result<Loaded>;
+
+    /// Takes an endpoint out of memory. One that is out already is no error.
+    ///
+    /// # Errors
+    /// `model_not_found`.
+    fn unload(&self, name: &str) -> Result<()>;
+}
+
 /// Somebody who waits until an endpoint is served.
 pub struct Waiter(Mutex<Option<oneshot::Sender<Result<()>>>>);
 

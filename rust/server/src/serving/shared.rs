@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::serving::fetch::Fetcher;
 use crate::serving::guards::Guards;
-use crate::serving::publish::Publisher;
+use crate::serving::residency::Repository;
 use crate::serving::version::VersionState;
 use crate::serving::watchdog::Beat;
 
@@ -61,7 +61,7 @@ pub struct Shared {
     /// Moved whenever readiness or what is served changes.
     pub changes: watch::Sender<()>,
     /// Who brings endpoints into memory and takes them out; set once.
-    pub publisher: OnceLock<Weak<Publisher>>,
+    pub repository: OnceLock<Weak<dyn Repository>>,
 }
 
 impl Shared {

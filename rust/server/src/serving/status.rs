@@ -6,9 +6,9 @@ use headgate_engine::place::Decided;
 use serde_json::{Map, Value, json};
 
 use crate::serving::probes;
-use crate::serving::run_watch::per_version;
 use crate::serving::shared::LiveEndpoint;
 use crate::serving::version::VersionState;
+use crate::serving::version_gauges::per_version;
 
 /// What is counted of loading, for each version.
 #[rustfmt::skip]

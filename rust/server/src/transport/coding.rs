@@ -340,6 +340,14 @@ mod tests {
     }
 
     #[test]
+    fn any_header_value_is_read() {
+        bolero::check!().with_type::<Vec<u8>>().for_each(|bytes| {
+            asks_for_gzip(bytes);
+            Coding::parse(bytes);
+        });
+    }
+
+    #[test]
     fn what_was_encoded_is_decoded_within_the_limit() {
         let body = vec![7u8; 1 << 20];
         let packed = gzip(&body);

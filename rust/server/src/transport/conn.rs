@@ -1,25 +1,16 @@
-//! One connection: which HTTP it speaks, how long it may be silent, and when its answers are out.
+//! A connection's state: what it waits for, which requests are open, when its answers are out.
 //!
-//! Not here: bytes and timers (`wire`), plain requests one after the other (`plain`), what is asked (`http`). The hot path goes on
-//! in `plain`.
+//! Not here: bytes and timers (`wire`), serving it (`serve`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
-use std::net::TcpStream;
-use std::pin::pin;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-
 use crate::budget::Holding;
-use crate::thread::io;
-use crate::transport::exchange::{Delivery, Service};
-use crate::transport::http1 as plain;
-use crate::transport::wire::{Spoken, Wire};
+use crate::transport::delivery::Delivery;
 
 /// What a connection is waiting for; decides which time-out applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +166,7 @@ impl Conn {
     }
 
     /// Waits until the gateway waits for its connections to end.
-    async fn closed(&self) {
+    pub async fn closed(&self) {
         poll_fn(|cx| {
             self.watch(cx);
             if self.closing.get().is_some() { Poll::Ready(()) } else { Poll::Pending }
@@ -208,6 +199,11 @@ impl Conn {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
+    }
+
+    /// Whether the HTTP layer must be told to take no new request; true once.
+    pub fn retires(&self) -> bool {
+        self.retiring.take()
     }
 
     /// Notes whether hyper has read everything that was there.
@@ -278,70 +274,6 @@ impl Drop for Unsent {
         while unsent.last().is_some_and(Option::is_none) {
             unsent.pop();
         }
-    }
-}
-
-/// Serves one socket to its end. Errors of the peer end the connection and are nobody else's business.
-pub async fn serve<S: Service>(socket: TcpStream, conn: &Rc<Conn>) {
-    let config = io::with(|io| io.shared.clone());
-    let config = &config.config;
-    let out_of_patience = async {
-        conn.closed().await;
-        tokio::time::sleep(config.drain_idle()).await;
-    };
-    let opened = tokio::select! {
-        opened = Wire::open(socket, conn.clone(), config) => opened,
-        () = out_of_patience => None,
-    };
-    let Some((wire, spoken)) = opened else { return };
-    let requests = conn.clone();
-    let service = service_fn(move |request| S::handle(requests.clone(), request));
-    match spoken {
-        Spoken::Http1 => {
-            let Some(wire) = plain::serve::<S>(wire, conn).await else { return };
-            let mut builder = http1::Builder::new();
-            builder.max_buf_size(64 << 10).half_close(false).timer(hyper_util::rt::TokioTimer::new());
-            // Time-outs are the wire's: hyper's head time-out would count idle time.
-            builder.header_read_timeout(None);
-            let mut http = pin!(builder.serve_connection(wire, service));
-            let watched = poll_fn(|cx| {
-                conn.watch(cx);
-                http.as_mut().poll(cx)
-            });
-            drop(watched.await);
-        }
-        Spoken::Http2 => {
-            let mut builder = http2::Builder::new(LocalExecutor);
-            builder
-                .initial_stream_window_size(1 << 20)
-                .initial_connection_window_size(4 << 20)
-                .max_frame_size(1 << 20)
-                .max_concurrent_streams(256)
-                .max_header_list_size(64 << 10)
-                // A peer that is gone without a word leaves its streams open for ever otherwise.
-                .keep_alive_interval(config.idle())
-                .keep_alive_timeout(config.head_timeout())
-                .timer(hyper_util::rt::TokioTimer::new());
-            let mut http = pin!(builder.serve_connection(wire, service));
-            let watched = poll_fn(|cx| {
-                conn.watch(cx);
-                if conn.retiring.take() {
-                    http.as_mut().graceful_shutdown();
-                }
-                http.as_mut().poll(cx)
-            });
-            drop(watched.await);
-        }
-    }
-}
-
-/// Runs HTTP/2's tasks on the IO thread that has the connection.
-#[derive(Clone, Copy)]
-pub struct LocalExecutor;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, task: F) {
-        drop(tokio::task::spawn_local(task));
     }
 }
 

@@ -13,9 +13,10 @@ use tokio::task::AbortHandle;
 
 use crate::metrics::closed::Reason;
 use crate::thread::io;
-use crate::transport::conn::{self, Conn};
+use crate::transport::conn::Conn;
 use crate::transport::crowd;
 use crate::transport::exchange::Service;
+use crate::transport::serve;
 
 /// The connections of this thread.
 #[derive(Default)]
@@ -68,7 +69,7 @@ impl Connections {
         let served = conn.clone();
         let task = tokio::task::spawn_local(async move {
             let _registered = registered;
-            conn::serve::<S>(socket, &served).await;
+            serve::serve::<S>(socket, &served).await;
         });
         self.open.borrow_mut().insert(id, (conn, task.abort_handle()));
     }

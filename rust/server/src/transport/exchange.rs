@@ -2,24 +2,17 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Instant;
 
-use futures_util::Stream;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::headers::Headers;
 use crate::transport::body::Source;
 use crate::transport::conn::{Conn, Open};
+use crate::transport::delivery::Delivery;
 use crate::transport::reply::ReplyBody;
-
-/// What waits for an answer to be out. Dropped without being told, it knows that nobody took the answer.
-pub trait Delivery {
-    /// The answer's bytes are with the socket.
-    fn delivered(self: Box<Self>, now: Instant);
-}
 
 /// Answers requests.
 pub trait Service: 'static {
@@ -71,16 +64,3 @@ pub struct Reply<D = Box<dyn Delivery>> {
     /// Whether no other request can be trusted to follow on a connection of HTTP/1.
     pub ends: bool,
 }
-
-/// A message of a stream on its way out.
-pub struct Piece {
-    /// Its bytes, prefix included.
-    pub bytes: Vec<u8>,
-    /// Where they begin.
-    pub start: usize,
-    /// What is told when they are out.
-    pub delivery: Option<Box<dyn Delivery>>,
-}
-
-/// The answers of a stream, and the trailers that end it.
-pub type Answers = Pin<Box<dyn Stream<Item = std::result::Result<Piece, HeaderMap>>>>;

@@ -7,12 +7,26 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Buf;
+use futures_util::Stream;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::thread::io;
 use crate::transport::conn::{Conn, Open, Unsent};
-use crate::transport::exchange::{Answers, Delivery, Piece};
+use crate::transport::delivery::Delivery;
+
+/// A message of a stream on its way out.
+pub struct Piece {
+    /// Its bytes, prefix included.
+    pub bytes: Vec<u8>,
+    /// Where they begin.
+    pub start: usize,
+    /// What is told when they are out.
+    pub delivery: Option<Box<dyn Delivery>>,
+}
+
+/// The answers of a stream, and the trailers that end it.
+pub type Answers = Pin<Box<dyn Stream<Item = std::result::Result<Piece, HeaderMap>>>>;
 
 /// An answer's bytes on their way to the socket. Dropped when the last one is written, or when nobody takes them any more.
 pub struct ReplyBuf {

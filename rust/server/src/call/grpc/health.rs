@@ -11,8 +11,8 @@ use headgate_protocol::pb::health::{HealthCheckRequest, HealthCheckResponse};
 use tonic::codegen::tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::as_status;
 use super::generated::health::health_server::Health as HealthService;
+use super::status::as_status;
 use crate::thread::io::{self, Io};
 
 /// The service; its state is the IO thread's.

@@ -9,10 +9,13 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::protobuf;
 use http::{HeaderMap, HeaderValue};
 
-use crate::request::infer::{Dialect, Framing};
+use crate::request::ask::{Dialect, Framing};
 use crate::thread::counted::Counted;
 use crate::transport::body::limit_words;
 use crate::transport::coding::{self, Coding};
+
+/// How the messages of a request are compressed.
+pub const ENCODING: &str = "grpc-encoding";
 
 /// A flag and the length of the message.
 pub const PREFIX: usize = 5;
@@ -89,7 +92,7 @@ pub fn too_large(length: usize, limit: usize) -> Error {
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Coding> {
-    let name = headers.get(super::ENCODING).map(HeaderValue::as_bytes);
+    let name = headers.get(ENCODING).map(HeaderValue::as_bytes);
     match name.and_then(Coding::parse) {
         Some(Some(coding)) => Ok(coding),
         Some(None) => {

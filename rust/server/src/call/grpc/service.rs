@@ -7,14 +7,14 @@ use headgate_protocol::metadata::EXTENSIONS;
 use headgate_protocol::pb::inference::{self as pb, log_settings_response, trace_setting_response};
 use tonic::{Request, Response, Status};
 
-use super::as_status;
 use super::generated::inference::grpc_inference_service_server::GrpcInferenceService;
+use super::status::as_status;
 use crate::call::facts;
 use crate::call::origin;
 use crate::call::repository;
 use crate::call::settings;
 use crate::headers::Headers;
-use crate::request::infer::Target;
+use crate::request::ask::Target;
 use crate::thread::io::{self, Io};
 
 /// The service; its state is the IO thread's.

@@ -16,21 +16,24 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::drain::{Patience, cut_off, last_words, stopping};
+use super::message;
 use super::requests::{Message, Requests};
-use super::{CONTENT, deadline, failed, late, message, refused, succeeded};
+use super::status::{CONTENT, failed, late, refused, succeeded};
+use super::timeout::deadline;
 use crate::after::access_log::Protocol;
 use crate::after::taps::Tap;
 use crate::context::{Context, UNTIMED};
 use crate::headers::Headers;
-use crate::request::infer::Target;
-use crate::request::infer::{self, Answer, Ask};
+use crate::request::ask::Target;
+use crate::request::ask::{self, Answer, Ask};
+use crate::request::infer;
 use crate::request::large_input;
 use crate::thread::counted::Counted;
 use crate::thread::io;
 use crate::thread::panic::catching;
 use crate::transport::conn::{Conn, Open};
-use crate::transport::exchange::{Answers, Piece};
 use crate::transport::reply::ReplyBody;
+use crate::transport::reply::{Answers, Piece};
 
 /// Requests of one stream in progress at a time; while so many are, no more are read from it.
 const WINDOW: usize = 16;
@@ -188,7 +191,7 @@ impl Call {
 
     /// Writes a request down that did not say which endpoint it is for.
     fn write_refusal(&self, received: Instant, error: &Error) {
-        infer::write_refusal("", Protocol::GrpcStream, received, &self.context, error);
+        ask::write_refusal("", Protocol::GrpcStream, received, &self.context, error);
     }
 
     async fn infer(&self, (message, mut counted): (&Bytes, Counted), received: Instant) -> Result<Answer> {

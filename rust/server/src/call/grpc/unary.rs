@@ -15,13 +15,16 @@ use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use super::{CONTENT, deadline, failed, message, refused, succeeded};
+use super::message;
+use super::status::{CONTENT, failed, refused, succeeded};
+use super::timeout::deadline;
 use crate::after::access_log::Protocol;
 use crate::budget::Holding;
 use crate::context::{Context, UNTIMED};
 use crate::headers::Headers;
-use crate::request::infer::Target;
-use crate::request::infer::{self, Answer, Ask};
+use crate::request::ask::Target;
+use crate::request::ask::{self, Answer, Ask};
+use crate::request::infer;
 use crate::request::large_input;
 use crate::thread::counted::Counted;
 use crate::thread::io;
@@ -53,7 +56,7 @@ async fn model_infer(
     received: Instant,
     context: &Context,
 ) -> Result<Answer> {
-    let unread = |error: &Error| infer::write_refusal("", Protocol::Grpc, received, context, error);
+    let unread = |error: &Error| ask::write_refusal("", Protocol::Grpc, received, context, error);
     let read = read(&head.headers, (body, &receiving.holding()), received).await;
     let (message, mut counted, deadline) = read.inspect_err(unread)?;
     drop(receiving);
