@@ -69,6 +69,7 @@ lint: $(STAMPS)/native  ## formatting, clippy, ruff, strict mypy, the stub, the 
 	$(PY) -m mypy
 	$(PY) tools/check_stub.py
 	$(PY) tools/check_imports.py
+	$(PY) tools/check_rooms.py
 	$(PY) tools/reference.py --check
 	$(MAKE) --no-print-directory proto-check
 
