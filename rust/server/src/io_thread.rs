@@ -1,6 +1,6 @@
 //! An IO thread: one single-threaded runtime, the connections it was given, and the messages that other threads send it.
 //!
-//! It hands each message to the room that it is for. Next: `transport::conn`.
+//! It hands each message to the room that it is for. Next: `transport::connections`.
 
 use std::rc::Rc;
 use std::sync::Arc;

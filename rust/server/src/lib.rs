@@ -1,7 +1,9 @@
-//! The data plane's server: sockets, HTTP, the phases of a request, taps, metrics, drain.
+//! The data plane's server: connections, calls, the phases of a request, what happens after it, what is served, its threads.
 //!
-//! The hot path in order: [`conn`], [`plain`], [`http`], [`infer`], then `headgate_core::route`, `headgate_engine::place` and
-//! `headgate_runtime::session`. Around it: [`gateway`] (start and stop), [`publish`] (new states), [`taps`], [`background`].
+//! Each folder is a room, and its `mod.rs` says what lives there; an import never goes up. From the top: [`gateway`] (start and
+//! stop), [`io_thread`] (a thread's loop), [`call`], [`request`], [`after`], [`transport`], [`thread`], [`serving`], and what stands
+//! alone. The hot path in order: `transport::http1`, `call::http`, `request::infer`, then `headgate_core::route`,
+//! `headgate_engine::place` and `headgate_runtime::session`.
 
 pub mod after;
 pub mod budget;

@@ -1,7 +1,7 @@
 //! What only one IO thread touches, and how other threads reach it.
 //!
 //! Phases of a request are `Send`, so they reach their thread's state through [`with`], and never across an await.
-//! Next: `conn`.
+//! Next: `io_thread`.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashSet;
