@@ -23,7 +23,7 @@ STAMPS := $(VENV)/stamps
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 EXAMPLE := examples/digits
 # What the gRPC code is generated from, and that code.
-PROTO_FILES := $(sort $(wildcard proto/*.proto) $(wildcard tools/proto/Cargo.* tools/proto/src/*.rs) $(wildcard rust/*/src/generated/* rust/*/src/*/generated/*))
+PROTO_FILES := $(sort $(wildcard proto/*.proto) $(wildcard tools/proto/Cargo.* tools/proto/src/*.rs) $(wildcard rust/*/src/generated/* rust/*/src/*/generated/* rust/*/src/*/*/generated/*))
 
 # ONNX Runtime reports to its maker unless this is set before it loads.
 export ORT_DISABLE_TELEMETRY := 1
@@ -69,6 +69,7 @@ lint: $(STAMPS)/native  ## formatting, clippy, ruff, strict mypy, the stub, the 
 	$(PY) -m mypy
 	$(PY) tools/check_stub.py
 	$(PY) tools/check_imports.py
+	$(PY) tools/check_rooms.py
 	$(PY) tools/reference.py --check
 	$(PY) tools/check_links.py
 	$(MAKE) --no-print-directory proto-check

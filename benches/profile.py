@@ -29,7 +29,7 @@ WARM, COUNTED = 200, 2000
 SHOWN = 200
 """Functions with fewer instructions a request are left out."""
 INLINED = re.compile(r"::\{\{closure\}\}")
-ANSWERS = "headgate_server::conn::serve::{{closure}}"
+ANSWERS = "headgate_server::request::infer::infer"
 """The function that only the IO thread runs."""
 
 
@@ -133,7 +133,7 @@ def by_function(counts: Path) -> tuple[Counter[str], Counter[str]]:
 
 def report(threads: list[tuple[Counter[str], Counter[str]]]) -> str:
     """The IO thread's as tables, and the sum of the others."""
-    own, whole = next(thread for thread in threads if ANSWERS in thread[0])
+    own, whole = next(thread for thread in threads if any(name.startswith(ANSWERS) for name in thread[0]))
     others = sum(sum(thread[0].values()) for thread in threads) - sum(own.values())
     lines = [f"# profile, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", ""]
     lines += [

@@ -5,12 +5,16 @@
 use http::header::{HeaderName, HeaderValue};
 
 use crate::headers::Headers;
-use crate::io;
-use crate::taps::Tap;
 
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+/// No times, for an answer that no version gave.
+pub const UNTIMED: Option<fn() -> std::iter::Empty<Phase>> = None;
+
+/// A phase and how long it took, in nanoseconds.
+pub type Phase = (&'static str, u64);
 
 /// The most bytes of a request id that are echoed and logged.
 const MAX_ID: usize = 256;
@@ -42,27 +46,31 @@ pub struct Trace {
 }
 
 impl Context {
-    /// Reads the headers of a request. Of a name that is given more than once the first value counts.
-    pub fn read(headers: Headers<'_>) -> Context {
+    /// Reads the headers of a request; `draw` numbers a span of our own. Of a name that is given more than once the first value counts.
+    pub fn read(headers: Headers<'_>, draw: impl FnOnce() -> u64) -> Context {
         let names = ["traceparent", "x-request-id", "x-headgate-timing", "x-headgate-timeout"];
         let [trace, id, timing, timeout] = headers.of_names(names);
-        let span = || io::with(io::Io::draw).max(1);
+        let span = || draw().max(1);
         let trace = trace.and_then(|value| Trace::parse(value, span));
         let request_id = id.filter(|id| !id.is_empty() && id.len() <= MAX_ID);
         let [request_id, timeout] = [request_id, timeout].map(|value| headers.keep(value?));
         Context { trace, request_id, timeout, timed: timing == Some(b"1") }
     }
 
-    /// Adds what there is to say to the header fields of an answer.
-    pub fn add_to(&self, fields: &mut impl Extend<(HeaderName, HeaderValue)>, tap: Option<&Tap>) {
+    /// Adds what there is to say to the header fields of an answer; `times` are its phases and how long they took, in nanoseconds.
+    pub fn add_to<T: Iterator<Item = Phase>>(
+        &self,
+        fields: &mut impl Extend<(HeaderName, HeaderValue)>,
+        times: Option<impl FnOnce() -> T>,
+    ) {
         if let Some(trace) = &self.trace {
             fields.extend([(TRACEPARENT.clone(), trace.header())]);
         }
         if let Some(id) = &self.request_id {
             fields.extend([(REQUEST_ID.clone(), id.clone())]);
         }
-        if let Some(tap) = tap.filter(|_| self.timed) {
-            fields.extend([(SERVER_TIMING.clone(), times(tap))]);
+        if let Some(times) = times.filter(|_| self.timed) {
+            fields.extend([(SERVER_TIMING.clone(), server_timing(times()))]);
         }
     }
 }
@@ -94,10 +102,10 @@ impl Trace {
 }
 
 /// The phases as `Server-Timing` has them, in milliseconds.
-fn times(tap: &Tap) -> HeaderValue {
+fn server_timing(times: impl Iterator<Item = Phase>) -> HeaderValue {
     use std::fmt::Write;
     let mut text = String::with_capacity(96);
-    for (name, ns) in tap.times() {
+    for (name, ns) in times {
         let separator = if text.is_empty() { "" } else { ", " };
         // A string takes every write.
         let _ = write!(text, "{separator}{name};dur={:.3}", ns as f64 / 1e6);

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,26 +15,28 @@ use headgate_engine::{Batch, Devices, Engine, Memory, Pool, Threads, join_until}
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::accept;
-use crate::access_log::AccessLog;
+use crate::after::access_log::AccessLog;
 use crate::after::exposition::{self, Form};
-use crate::background::Background;
 use crate::budget::{self, ByteBudget, SmallBudget};
 use crate::config::Config;
-use crate::drift::Sketches;
-use crate::fetch::Fetcher;
-use crate::guards::Guards;
-use crate::io::{self, Mailbox, Message, Shared};
+use crate::io_thread;
 use crate::metrics::{Gauges, Metrics, families};
-use crate::publish::Publisher;
-use crate::request::attribution;
-use crate::residency;
+use crate::scheduling::{runtime, spawn, take_short_turns};
+use crate::serving::background::Background;
+use crate::serving::drift::Sketches;
+use crate::serving::fetch::Fetcher;
+use crate::serving::guards::{self, Guards};
 use crate::serving::loads;
+use crate::serving::probes;
+use crate::serving::publish::{Publisher, Refreshed};
+use crate::serving::residency::{self, Repository};
 use crate::serving::run_watch::{self, RunWatch};
+use crate::serving::shared::Shared;
 use crate::serving::status::{self, describe};
-use crate::threads::{runtime, spawn, take_short_turns};
+use crate::serving::watchdog::Beat;
+use crate::thread::io::{Mailbox, Message};
+use crate::transport::accept;
 use crate::wake::Events;
-use crate::watchdog::Beat;
 
 /// What threads that were told to end get on top of the grace, to do so.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -45,6 +47,7 @@ pub struct Gateway {
     engine: Arc<Engine>,
     sketches: Arc<Sketches>,
     events: Arc<Events>,
+    access_log: Option<Arc<AccessLog>>,
     publisher: Arc<Publisher>,
     background: Background,
     mailboxes: Vec<Mailbox>,
@@ -119,7 +122,6 @@ impl Gateway {
             guards: Guards::default(),
             pool,
             fetcher: Fetcher::new(engine.clone(), config.load_wait(), config.load_timeout()),
-            access_log,
             large: ByteBudget::new(config.large_request_bytes),
             small: SmallBudget::new(config.small_request_bytes, threads),
             ready: false.into(),
@@ -133,7 +135,7 @@ impl Gateway {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_millis() as u64),
             changes: watch::Sender::default(),
-            publisher: OnceLock::new(),
+            repository: OnceLock::new(),
             config,
         });
         let publisher = Arc::new(Publisher::new(
@@ -141,16 +143,18 @@ impl Gateway {
             engine.clone(),
             sketches.clone(),
             events.clone(),
-            mailboxes.clone(),
+            refreshed(mailboxes.clone()),
         ));
         // Set once: the gateway is made here.
-        let _ = shared.publisher.set(Arc::downgrade(&publisher));
+        let repository: Weak<dyn Repository> = Arc::downgrade(&(publisher.clone() as Arc<dyn Repository>));
+        let _ = shared.repository.set(repository);
         let background = Background::new(shared.clone(), engine.clone(), sketches.clone(), publisher.clone());
         Ok(Gateway {
             shared,
             engine,
             sketches,
             events,
+            access_log,
             publisher,
             background,
             mailboxes,
@@ -201,7 +205,7 @@ impl Gateway {
         let runtimes = (0..=inboxes.len()).map(|_| runtime()).collect::<Result<Vec<_>>>()?;
         let mut runtimes = runtimes.into_iter();
         self.shared.pool.start()?;
-        if let Some(log) = &self.shared.access_log {
+        if let Some(log) = &self.access_log {
             log.start()?;
         }
         let (stop_accepting, stop) = oneshot::channel();
@@ -214,10 +218,11 @@ impl Gateway {
         let mut io_threads = Vec::new();
         for (index, (inbox, runtime)) in inboxes.into_iter().zip(runtimes).enumerate() {
             let (shared, mailbox) = (self.shared.clone(), self.mailboxes[index].clone());
+            let log = self.access_log.clone();
             io_threads.push(spawn(format!("hg-io-{index}"), move || {
                 take_short_turns();
                 shared.beats[index].belongs_here();
-                io::run(index, &runtime, shared, &mailbox, inbox)
+                io_thread::run(&runtime, index, (shared, log), &mailbox, inbox)
             })?);
         }
         self.background.start()?;
@@ -276,7 +281,7 @@ impl Gateway {
     /// # Errors
     /// `invalid_argument` if the path cannot be opened; the file that was open is written on.
     pub fn reopen_access_log(&self) -> Result<()> {
-        self.shared.access_log.as_ref().map_or(Ok(()), |log| log.reopen())
+        self.access_log.as_ref().map_or(Ok(()), |log| log.reopen())
     }
 
     /// Every metric family as text.
@@ -294,13 +299,14 @@ impl Gateway {
             generation: self.shared.snapshot.load().generation,
             waiting: self.shared.pool.waiting(),
             sketch_bytes: self.sketches.bytes(),
-            log_dropped: self.shared.access_log.as_ref().map_or(0, |log| log.dropped.load(Relaxed)),
+            log_dropped: self.access_log.as_ref().map_or(0, |log| log.dropped.load(Relaxed)),
         };
-        let mut families = families(&self.shared.metrics, &self.shared.guards, &gauges, Instant::now());
+        let mut families = families(&self.shared.metrics, &gauges, Instant::now());
+        families.extend(guards::families(&self.shared.guards));
         families.extend(budget::families(&self.shared.large, &self.shared.small));
         families.extend(residency::families(&self.engine, &self.shared.fetcher));
         families.extend(residency::devices(&self.engine));
-        families.extend(attribution::families(&self.shared.snapshot.load()));
+        families.extend(probes::families(&self.shared.snapshot.load()));
         families.extend(status::families(&self.shared.snapshot.load()));
         let loads = [("apply", self.publisher.load_counts()), ("request", self.shared.fetcher.load_counts())];
         families.extend(loads::families(&loads));
@@ -390,7 +396,7 @@ impl Gateway {
             clean &= join_until(thread, deadline) == Some(true);
         }
         self.background.stop();
-        if let Some(log) = &self.shared.access_log {
+        if let Some(log) = &self.access_log {
             clean &= log.stop(deadline);
         }
         clean &= self.shared.fetcher.stop(deadline);
@@ -409,6 +415,16 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.stop(Duration::ZERO, Duration::ZERO);
     }
+}
+
+/// Has every IO thread look at the snapshot.
+fn refreshed(threads: Vec<Mailbox>) -> Refreshed {
+    Box::new(move || {
+        for thread in &threads {
+            // A full mailbox means a busy thread, which looks at the snapshot anyway.
+            thread.post(Message::Refresh);
+        }
+    })
 }
 
 /// Tells IO threads that outcomes of a batch are there.

@@ -1,53 +1,23 @@
-//! The data plane's server: sockets, HTTP, the phases of a request, taps, metrics, drain.
+//! The data plane's server: connections, calls, the phases of a request, what happens after it, what is served, its threads.
 //!
-//! The hot path in order: [`conn`], [`plain`], [`http`], [`infer`], then `headgate_core::route`, `headgate_engine::place` and
-//! `headgate_runtime::session`. Around it: [`gateway`] (start and stop), [`publish`] (new states), [`taps`], [`background`].
+//! Each folder is a room, and its `mod.rs` says what lives there; an import never goes up. From the top: [`gateway`] (start and
+//! stop), [`io_thread`] (a thread's loop), [`call`], [`request`], [`after`], [`transport`], [`thread`], [`serving`], and what stands
+//! alone. The hot path in order: `transport::http1`, `call::http`, `request::infer`, then `headgate_core::route`,
+//! `headgate_engine::place` and `headgate_runtime::session`.
 
-pub mod accept;
-pub mod access_log;
 pub mod after;
-pub mod background;
-pub mod body;
 pub mod budget;
 pub mod call;
-pub mod coding;
 pub mod config;
-pub mod conn;
 pub mod context;
-pub mod counted;
-pub mod deadline;
-pub mod drift;
-pub mod facts;
-pub mod fetch;
-pub mod fit;
-pub mod framing;
 pub mod gateway;
-pub mod grpc;
-pub mod guards;
 pub mod headers;
-pub mod http;
-pub mod infer;
 pub mod inspect;
-pub mod io;
+pub mod io_thread;
 pub mod metrics;
-pub mod outputs;
-pub mod panic;
-pub mod path;
-pub mod plain;
-pub mod publish;
-pub mod reply;
 pub mod request;
-pub mod residency;
-pub mod rest;
+pub mod scheduling;
 pub mod serving;
-pub mod settings;
-pub mod sketching;
-pub mod stock;
-pub mod taps;
-pub mod tensors;
 pub mod thread;
-pub mod threads;
-pub mod version;
+pub mod transport;
 pub mod wake;
-pub mod watchdog;
-pub mod wire;

@@ -3,19 +3,18 @@
 //! Handles are resolved when a snapshot is built, so a request looks up no label. A series lives as long as a snapshot or a
 //! request holds it, and is then shown for five minutes more: what was counted since a scraper's last look would be lost. Rendering adds the shards up. Every metric of the data plane is declared in [`families`].
 
+pub mod closed;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use headgate_core::breaker::Breaker;
 use headgate_core::error::Code;
-use headgate_core::rate::Limiter;
 use headgate_engine::histogram::{Counts, Histogram, upper_ns};
 use serde_json::{Value, json};
 
-use crate::guards::Guards;
-use crate::thread::closed::{Closed, Reason};
+use self::closed::{Closed, Reason};
 
 /// Answers by code: one counter for each code and one for success.
 const OUTCOMES: usize = Code::ALL.len() + 1;
@@ -55,7 +54,7 @@ pub struct Shard {
     pub failure_ns: Counter,
     /// Rows of good answers.
     pub rows: Counter,
-    /// When the newest run ended, on [`crate::io::Shared::now_ns`]'s clock; 0 before the first.
+    /// When the newest run ended, on [`crate::serving::shared::Shared::now_ns`]'s clock; 0 before the first.
     pub last_run_ns: Counter,
     /// Requests that named the version themselves.
     pub direct: Counter,
@@ -175,7 +174,7 @@ pub struct Outcome {
     pub failure_ns: u64,
     /// Rows of good answers.
     pub rows: u64,
-    /// When the newest run ended, on [`crate::io::Shared::now_ns`]'s clock.
+    /// When the newest run ended, on [`crate::serving::shared::Shared::now_ns`]'s clock.
     pub last_ns: Option<u64>,
 }
 
@@ -295,12 +294,11 @@ pub struct Gauges {
 }
 
 /// Every family with its samples, as the control plane takes them.
-pub fn families(metrics: &Metrics, guards: &Guards, gauges: &Gauges, now: Instant) -> Vec<Value> {
+pub fn families(metrics: &Metrics, gauges: &Gauges, now: Instant) -> Vec<Value> {
     let live = metrics.shown(now);
     let mut families = vec![requests(&live), refusals(metrics)];
     families.extend(counters(&live));
     families.extend(durations(&live));
-    families.extend(guarded(guards));
     families.extend(whole(metrics, gauges));
     families
 }
@@ -348,27 +346,6 @@ fn durations(live: &[Arc<VersionMetrics>]) -> [Value; 5] {
         histogram("headgate_queue_duration_seconds", "Waiting for a pool thread; inline runs do not wait.", |s| &s.queue),
         histogram("headgate_run_duration_seconds", "The model's run, for each request that was part of it.", |s| &s.run),
         histogram("headgate_reply_duration_seconds", "From the run's end until the bytes are with the socket.", |s| &s.reply),
-    ]
-}
-
-/// Rates and breakers.
-#[rustfmt::skip]
-fn guarded(guards: &Guards) -> [Value; 4] {
-    let (limiters, breakers) = (guards.limiters(), guards.breakers());
-    let limiter = |name: &str, help: &str, read: fn(&Limiter) -> u64| {
-        family(name, help, "counter", limiters.iter().map(|(endpoint, one)| json!([{"endpoint": endpoint}, read(one)])))
-    };
-    let breaker = |name: &str, help: &str, kind: &str, read: fn(&Breaker) -> u64| {
-        let samples = breakers.iter().map(|((endpoint, version), one)| {
-            json!([{"endpoint": endpoint, "version": version}, read(one)])
-        });
-        family(name, help, kind, samples)
-    };
-    [
-        limiter("headgate_requests_rate_limited_total", "Requests of callers that came too often (limits.rate).", Limiter::refused),
-        limiter("headgate_rate_crowded_total", "Requests of callers that shared a bucket because there were too many.", Limiter::crowded),
-        breaker("headgate_breaker_open", "Whether the version is left alone (limits.breaker).", "gauge", |b| u64::from(!b.is_closed())),
-        breaker("headgate_breaker_trips_total", "How often the version was left alone.", "counter", Breaker::trips),
     ]
 }
 

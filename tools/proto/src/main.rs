@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(std::env::args().nth(1).ok_or("usage: headgate-proto PROJECT_ROOT")?);
     let descriptors = protox::compile(["inference.proto", "health.proto"], [root.join("proto")])?;
     let protocol = root.join("rust/protocol/src/generated");
-    let server = root.join("rust/server/src/grpc/generated");
+    let server = root.join("rust/server/src/call/grpc/generated");
     for folder in [&protocol, &server] {
         std::fs::create_dir_all(folder)?;
     }

@@ -1,4 +1,9 @@
-//! What happens to a request after its answer. Never knows sockets or JSON.
+//! What happens to a request after its response: counters, sketches, the access log.
+//!
+//! May come in: `request` and `transport`, which say when a response is out. Never known here: sockets, JSON.
 
+pub mod access_log;
 pub mod exposition;
-pub mod sketch_cost;
+pub mod sketching;
+pub mod state;
+pub mod taps;

@@ -1,5 +1,13 @@
-//! What a call says beside its tensors, and who may make it.
+//! What a call asks for and what it says beside its tensors: path, headers, deadline, origin; and what answers each path.
 //!
-//! Lives here: where a call comes from (`origin`). May come in: what answers a path (`rest`, `grpc`). Never known here: sockets.
+//! Lives here: the paths of the Open Inference Protocol over HTTP (`http`, `rest`) and gRPC (`grpc`). May come in: `transport`.
+//! Never known here: sockets.
 
+pub mod facts;
+pub mod grpc;
+pub mod http;
 pub mod origin;
+pub mod path;
+pub mod repository;
+pub mod rest;
+pub mod settings;

@@ -19,7 +19,7 @@ fn shards_add_up_and_series_live_as_long_as_somebody_holds_them() {
     }
     version.shard(0).outcome(Some(Code::InvalidArgument));
     metrics.thread(1).refused(Code::ModelNotFound);
-    let all = families(&metrics, &Guards::default(), &GAUGES, now);
+    let all = families(&metrics, &GAUGES, now);
     let requests = named(&all, "headgate_requests_total");
     assert_eq!(requests["samples"][0], json!([{"endpoint": "digits", "version": "v1", "code": "ok"}, 2]));
     assert_eq!(requests["samples"][1][0]["code"], "invalid_argument");
@@ -31,7 +31,7 @@ fn shards_add_up_and_series_live_as_long_as_somebody_holds_them() {
     assert!(buckets.windows(2).all(|pair| pair[0][1].as_u64() <= pair[1][1].as_u64()));
     drop(version);
     // What was counted last is shown to every scraper that comes within five minutes of the first.
-    let shown = |now| families(&metrics, &Guards::default(), &GAUGES, now);
+    let shown = |now| families(&metrics, &GAUGES, now);
     assert_eq!(named(&shown(now), "headgate_requests_total")["samples"][0][1], 2);
     assert_eq!(named(&shown(now + Duration::from_secs(299)), "headgate_requests_total")["samples"][0][1], 2);
     assert_eq!(named(&shown(now + FAREWELL), "headgate_requests_total")["samples"], json!([]));
@@ -41,7 +41,7 @@ fn shards_add_up_and_series_live_as_long_as_somebody_holds_them() {
 fn a_version_that_comes_back_in_time_goes_on_with_its_counts() {
     let (metrics, now) = (Metrics::new(1), Instant::now());
     metrics.version("digits", "v1").shard(0).outcome(None);
-    let shown = |now| families(&metrics, &Guards::default(), &GAUGES, now);
+    let shown = |now| families(&metrics, &GAUGES, now);
     assert_eq!(named(&shown(now), "headgate_requests_total")["samples"][0][1], 1);
     let version = metrics.version("digits", "v1");
     version.shard(0).outcome(None);

@@ -16,12 +16,12 @@
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::Signature;
 
+use crate::after::taps::Tap;
+use crate::after::taps::fallback::{Cause, Next};
 use crate::budget::SMALL;
-use crate::fit::takes_the_same;
-use crate::infer::Sent;
+use crate::request::ask::Sent;
 use crate::request::attribution::{self, Mistake};
-use crate::taps::Tap;
-use crate::taps::fallback::{Cause, Next};
+use crate::serving::fit::takes_the_same;
 
 /// A version that was asked and did not answer.
 struct Attempt {

@@ -10,11 +10,12 @@ use headgate_engine::Ran;
 use headgate_protocol::envelope::{Envelope, Form, Selection};
 use headgate_protocol::reply::ReplyHead;
 
-use crate::infer::{Dialect, Sent};
-use crate::io::{self, LiveEndpoint};
-use crate::outputs::{self, Lists, Manner, Outputs};
-use crate::request::beside::{self, Share};
-use crate::taps::Tap;
+use crate::after::taps::Tap;
+use crate::request::ask::{Dialect, Sent};
+use crate::request::outputs::{self, Lists, Manner, Outputs};
+use crate::request::tensors;
+use crate::serving::shared::LiveEndpoint;
+use crate::thread::beside::{self, Share};
 
 /// An answer that takes more than so many elements in JSON is large: about two milliseconds of a core.
 const ELEMENTS: usize = 1 << 16;
@@ -55,7 +56,7 @@ pub async fn write(
     let (endpoint, version) = tap.chosen();
     let answer = Answer {
         ran,
-        selection: io::with(|io| io.scratch.borrow().selection.clone()),
+        selection: tensors::with_scratch(|scratch| scratch.selection.clone()),
         endpoint,
         version,
         id: envelope.id.as_deref().map(str::to_owned),

@@ -12,11 +12,10 @@ use headgate_protocol::binary::Body;
 use headgate_protocol::envelope::{self, Envelope, Form, InputEnvelope, Source};
 use headgate_protocol::protobuf::{self, InferRequest};
 
-use crate::counted::Counted;
-use crate::io;
-use crate::request::beside;
-use crate::taps::Tap;
-use crate::tensors::{self, Buffers, Scratch};
+use crate::after::taps::Tap;
+use crate::request::tensors::{self, Buffers, Scratch};
+use crate::thread::beside;
+use crate::thread::counted::Counted;
 
 /// A body of at most so many bytes is read on the IO thread, whatever is in it: that takes half a millisecond of a core in JSON,
 /// and a few of them for short strings.
@@ -61,7 +60,7 @@ pub async fn message<'a>(
     counted: &mut Counted,
 ) -> Result<InferRequest<'a>> {
     if message.len() <= INLINE_MESSAGE {
-        return io::with(|io| protobuf::parse(message, &mut io.scratch.borrow_mut().envelope));
+        return tensors::with_scratch(|scratch| protobuf::parse(message, &mut scratch.envelope));
     }
     let bytes = message.clone();
     let detached = Box::pin(beside::run(until, counted, move |_| {

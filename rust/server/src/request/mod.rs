@@ -1,10 +1,14 @@
-//! A request's way through the versions of its endpoint, whichever wire it came by.
+//! An inference request's way from bytes to a response: admit, decode, run, write; and through the versions of its endpoint.
 //!
-//! Lives here: whose mistake a failure is, who answers instead, and what is done beside the IO threads. May come in: the phases (`infer`). Never known here:
-//! sockets, HTTP, how an answer is written.
+//! Lives here: the phases (`infer`), tensors in and out, whose mistake a failure is, who answers instead, what is done beside the
+//! IO threads. May come in: `call`. Never known here: which wire the request came by.
 
+pub mod ask;
 pub mod attempts;
 pub mod attribution;
-pub mod beside;
+pub mod deadline;
+pub mod infer;
 pub mod large;
 pub mod large_input;
+pub mod outputs;
+pub mod tensors;

@@ -16,8 +16,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use headgate_core::error::{Code, Error, Result};
 use headgate_engine::join_until;
 
+use crate::scheduling::spawn_behind;
 use crate::serving::loads::Loads;
-use crate::threads::spawn_behind;
 
 /// Threads beyond those that there are mostly, while loads are slow, and while they hang.
 const EXTRA: usize = 6;

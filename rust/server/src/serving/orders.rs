@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use headgate_core::spec::{EndpointSpec, VersionSpec};
 
-use crate::io::LiveEndpoint;
-use crate::residency;
+use crate::serving::residency;
+use crate::serving::shared::LiveEndpoint;
 
 /// A spec on its way.
 pub(crate) struct Order {

@@ -8,8 +8,8 @@ use headgate_core::spec::EndpointSpec;
 use headgate_engine::Model;
 use serde_json::{Map, Value, json};
 
+use crate::serving::load_versions::LoadFailure;
 use crate::serving::orders::{Order, State};
-use crate::version::LoadFailure;
 
 /// What became of an order.
 pub(crate) enum Outcome {

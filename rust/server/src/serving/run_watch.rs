@@ -15,11 +15,12 @@ use headgate_engine::Model;
 use headgate_engine::runtime::trap;
 use serde_json::{Value, json};
 
-use crate::io::Shared;
 use crate::metrics::family;
-use crate::threads::spawn;
-use crate::version::VersionState;
-use crate::watchdog::{Stall, Watchdog};
+use crate::scheduling::spawn;
+use crate::serving::shared::Shared;
+use crate::serving::version::VersionState;
+use crate::serving::version_gauges::per_version;
+use crate::serving::watchdog::{Stall, Watchdog};
 
 /// How often it looks.
 const BEAT: Duration = Duration::from_millis(10);
@@ -155,27 +156,4 @@ pub fn families(shared: &Shared, snapshot: &Snapshot<VersionState>) -> Vec<Value
         threads("headgate_run_threads", "Threads that run models.", [shared.beats.len(), pool.all]),
         threads("headgate_run_threads_stuck", "Those that are held by runs which were cancelled and do not end.", [stuck_io_threads(shared), pool.stuck]),
     ]
-}
-
-/// A family with one series for each version that is served.
-pub fn per_version(
-    snapshot: &Snapshot<VersionState>,
-    name: &str,
-    help: &str,
-    kind: &str,
-    read: fn(&Model) -> u64,
-) -> Value {
-    let mut endpoints: Vec<_> = snapshot.endpoints.values().collect();
-    endpoints.sort_by(|a, b| a.name.cmp(&b.name));
-    let versions = endpoints
-        .iter()
-        .flat_map(|endpoint| endpoint.versions.iter().map(move |version| (endpoint, version)));
-    family(
-        name,
-        help,
-        kind,
-        versions.map(|(endpoint, version)| {
-            json!([{"endpoint": endpoint.name, "version": version.name}, read(&version.payload.model)])
-        }),
-    )
 }

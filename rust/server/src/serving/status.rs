@@ -5,10 +5,10 @@ use headgate_engine::Batcher;
 use headgate_engine::place::Decided;
 use serde_json::{Map, Value, json};
 
-use crate::io::LiveEndpoint;
-use crate::request::attribution;
-use crate::serving::run_watch::per_version;
-use crate::version::VersionState;
+use crate::serving::probes;
+use crate::serving::shared::LiveEndpoint;
+use crate::serving::version::VersionState;
+use crate::serving::version_gauges::per_version;
 
 /// What is counted of loading, for each version.
 #[rustfmt::skip]
@@ -47,7 +47,7 @@ pub fn describe(endpoint: &LiveEndpoint) -> Value {
                     "open": !breaker.is_closed(), "trips": breaker.trips(),
                     "answered_by": (!breaker.is_closed() && instead != Some(&version.name)).then_some(instead).flatten(),
                 })),
-                "probes": attribution::shown(&state.model),
+                "probes": probes::shown(&state.model),
                 "runs": json!({
                     "in_progress": state.model.runs().in_progress(), "cancelled": state.model.runs().cancelled(), "stuck": state.model.runs().stuck(),
                 }),

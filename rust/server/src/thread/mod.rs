@@ -1,6 +1,9 @@
-//! An IO thread, beside its loop (`io`).
+//! An IO thread: its state and its loop, its memory for the next request, how threads share cores, panics.
 //!
-//! Lives here: which of a thread's connections make room for new ones. May come in: the loop. Never known here: HTTP.
+//! May come in: every other room. Never known here: HTTP.
 
-pub mod closed;
-pub mod crowd;
+pub mod beside;
+pub mod counted;
+pub mod io;
+pub mod panic;
+pub mod stock;

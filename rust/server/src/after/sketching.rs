@@ -1,0 +1,184 @@
+//! Sketching a request after its answer: which rows, into which writer, and what it may cost.
+//!
+//! An IO thread has its own writers and its own budget: [`BUDGET`] of the time that passes. The rate that fits it, and each
+//! version's floor, say what share of rows is sketched; rows are then chosen by the request's hash, the same for inputs and
+//! outputs. No request takes more than [`REQUEST_VALUES`], whatever its size, so that it holds nobody up.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::time::Instant;
+
+use headgate_core::tensor::DataType;
+use headgate_engine::Ran;
+use headgate_engine::runtime::{Strings, View};
+use headgate_sketch::meter::{Controller, Floor};
+use headgate_sketch::sampler::Pick;
+use headgate_sketch::shard::{Recorder, Taken, Writer};
+use headgate_sketch::view::TensorView;
+
+use crate::metrics::Shard;
+use crate::serving::drift::VersionSketch;
+use crate::thread::io;
+
+/// The share of time that sketching may take.
+const BUDGET: f64 = 0.01;
+/// The most values of one request that are sketched, over all its tensors: about a millisecond.
+const REQUEST_VALUES: usize = 1 << 17;
+/// What each tensor may have at least, if there are very many.
+const TENSOR_VALUES: usize = 256;
+/// What a request costs beside its values, in values.
+const REQUEST_COST: u64 = 16;
+/// Seconds that a floor is counted for.
+const MINUTE: u64 = 60;
+
+/// One IO thread's writers and budget.
+pub struct Sketcher {
+    writers: HashMap<u64, (Writer, Floor)>,
+    controller: Controller,
+    begun: Instant,
+    /// When the controller was told last, in nanoseconds since then; and what was spent afterwards.
+    told_ns: u64,
+    spent_ns: f64,
+}
+
+impl Default for Sketcher {
+    fn default() -> Self {
+        Self {
+            writers: HashMap::new(),
+            controller: Controller::new(BUDGET),
+            begun: Instant::now(),
+            told_ns: 0,
+            spent_ns: 0.0,
+        }
+    }
+}
+
+impl Sketcher {
+    /// Sketches a request's inputs and outputs, after its answer; `now` is about that time.
+    pub fn record(&mut self, sketch: &VersionSketch, hash: u64, ran: &Ran, now: Instant, shard: &Shard) {
+        let now_ns = now.saturating_duration_since(self.begun).as_nanos() as u64;
+        let passed_ns = now_ns.saturating_sub(self.told_ns);
+        if passed_ns >= Controller::PERIOD_NS {
+            self.controller.observe(self.spent_ns, passed_ns);
+            (self.told_ns, self.spent_ns) = (now_ns, 0.0);
+        }
+        let values = self.rows(sketch, (hash, now_ns), ran, shard);
+        self.spent_ns += (values + REQUEST_COST) as f64 * sketch.value_ns;
+    }
+
+    /// Lets go of writers whose version is not among `live`.
+    pub fn retain(&mut self, live: impl Fn(u64) -> bool) {
+        self.writers.retain(|&id, _| live(id));
+    }
+
+    /// Sketches the rows that are chosen; gives the values that this took.
+    fn rows(&mut self, sketch: &VersionSketch, (hash, now_ns): (u64, u64), ran: &Ran, shard: &Shard) -> u64 {
+        let rows = ran.rows();
+        shard.rows_seen.add(rows as u64);
+        let (writer, floor) = match self.writers.entry(sketch.id) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            // A request may be older than the snapshot. A writer that it opened for a version that is gone would stay.
+            Entry::Vacant(_) if !io::with(|io| io.is_sketched(sketch.id)) => {
+                shard.rows_dropped.add(rows as u64);
+                return 0;
+            }
+            Entry::Vacant(entry) => match sketch.opener.open() {
+                Some(writer) => entry.insert((writer, Floor::new(sketch.opener.plan().row_values()))),
+                // Memory may be free again at the next request.
+                None => {
+                    shard.rows_dropped.add(rows as u64);
+                    return 0;
+                }
+            },
+        };
+        let floor = floor.rate(now_ns / 1_000_000_000 / MINUTE, rows as u64);
+        let pick = Pick::of_request(hash, self.controller.rate().min(floor), rows);
+        let taken = writer.record(|recorder| {
+            recorder.offer(rows, &pick);
+            if pick.is_none() { Taken::default() } else { tensors(recorder, ran, &pick) }
+        });
+        shard.rows_sampled.add(taken.rows);
+        taken.values
+    }
+}
+
+/// Inputs first, then outputs: the order of the plan. Gives the most rows taken of one tensor, and the values of all.
+fn tensors(recorder: &mut Recorder<'_>, ran: &Ran, pick: &Pick) -> Taken {
+    let signature = ran.model().signature();
+    let count = signature.inputs.len() + signature.outputs.len();
+    let cap = (REQUEST_VALUES / count.max(1)).max(TENSOR_VALUES);
+    let sides = [Side::Input, Side::Output].into_iter().zip([&signature.inputs, &signature.outputs]);
+    let specs = sides.flat_map(|(side, specs)| specs.iter().enumerate().map(move |spec| (side, spec)));
+    let mut all = Taken::default();
+    for (place, (side, (index, spec))) in specs.enumerate() {
+        // A tensor that cannot be read was not part of the answer either; there is nothing to count.
+        let taken = if spec.datatype == DataType::Bytes {
+            side.strings(ran, index).map(|strings| {
+                let rows = strings.shape.rows();
+                recorder.tensor_capped(place, TensorView::Strings(&Lengths(strings)), (rows, cap), pick)
+            })
+        } else {
+            side.view(ran, index).and_then(|view| {
+                Some(recorder.tensor_capped(place, elements(&view)?, (view.shape.rows(), cap), pick))
+            })
+        };
+        let taken = taken.unwrap_or_default();
+        all = Taken { rows: all.rows.max(taken.rows), values: all.values + taken.values };
+    }
+    all
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Input,
+    Output,
+}
+
+impl Side {
+    fn view(self, ran: &Ran, index: usize) -> Option<View<'_>> {
+        match self {
+            Self::Input => ran.input(index).ok(),
+            Self::Output => ran.output(index).ok(),
+        }
+    }
+
+    fn strings(self, ran: &Ran, index: usize) -> Option<Strings<'_>> {
+        match self {
+            Self::Input => ran.input_strings(index),
+            Self::Output => ran.output_strings(index),
+        }
+    }
+}
+
+/// Strings as the sketches see them.
+#[derive(Debug)]
+struct Lengths<'a>(Strings<'a>);
+
+impl headgate_sketch::view::Strings for Lengths<'_> {
+    fn count(&self) -> usize {
+        self.0.shape.count()
+    }
+
+    fn length(&self, element: usize) -> usize {
+        self.0.length(element)
+    }
+}
+
+/// The elements of a tensor of fixed size; `None` for strings.
+fn elements<'a>(view: &View<'a>) -> Option<TensorView<'a>> {
+    match view.datatype {
+        DataType::Bool | DataType::Uint8 => view.elements().map(TensorView::U8),
+        DataType::Uint16 => view.elements().map(TensorView::U16),
+        DataType::Uint32 => view.elements().map(TensorView::U32),
+        DataType::Uint64 => view.elements().map(TensorView::U64),
+        DataType::Int8 => view.elements().map(TensorView::I8),
+        DataType::Int16 => view.elements().map(TensorView::I16),
+        DataType::Int32 => view.elements().map(TensorView::I32),
+        DataType::Int64 => view.elements().map(TensorView::I64),
+        DataType::Fp16 => view.elements().map(TensorView::F16),
+        DataType::Bf16 => view.elements().map(TensorView::Bf16),
+        DataType::Fp32 => view.elements().map(TensorView::F32),
+        DataType::Fp64 => view.elements().map(TensorView::F64),
+        DataType::Bytes => None,
+    }
+}

@@ -1,0 +1,270 @@
+//! gRPC on the data ports: which call a path names, and how an outcome is said in trailers.
+//!
+//! Inference goes through the same phases as REST and is framed by us: one request (`grpc/unary`) or a stream of them
+//! (`grpc/stream`). Everything else is rare: tonic's generated services, called directly from our HTTP/2, without its transport
+//! or a router. Next: `grpc/unary`, then `grpc/service`.
+
+pub mod drain;
+mod generated;
+pub mod health;
+pub mod message;
+pub mod requests;
+pub mod service;
+pub mod status;
+pub mod stream;
+pub mod timeout;
+pub mod unary;
+
+use std::future::Future;
+use std::rc::Rc;
+use std::time::Instant;
+
+use futures_util::StreamExt;
+use headgate_core::error::{Code, Error, Result};
+use http::header::{CONTENT_TYPE, HeaderMap};
+use http::{Request, Response};
+use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
+use hyper::body::Incoming;
+
+use crate::budget::Holding;
+use crate::headers::Headers;
+use crate::transport::body;
+use crate::transport::conn::{Conn, Open};
+use crate::transport::reply::{End, ReplyBody};
+
+use drain::Patience;
+use generated::health::health_server::HealthServer;
+use generated::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use status::{CODE, CONTENT, failed, late, refused};
+use timeout::deadline;
+
+const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
+const INFERENCE: &str = "/inference.GRPCInferenceService/";
+const HEALTH: &str = "/grpc.health.v1.Health/";
+const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/";
+const REFLECTION_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/";
+
+/// The largest question about the services, in bytes: they ask for a name.
+const QUESTION: usize = 4 << 10;
+
+/// Whether a request is gRPC's: by its content type, as the protocol has it.
+pub fn is_grpc<B>(request: &Request<B>) -> bool {
+    is_grpc_content(Headers::Map(request.headers()))
+}
+
+/// As [`is_grpc`], by the headers.
+pub fn is_grpc_content(headers: Headers<'_>) -> bool {
+    let content = headers.get("content-type");
+    content.and_then(|content| content.strip_prefix(b"application/grpc")).is_some_and(|rest| {
+        // `application/grpc-web` is another protocol.
+        matches!(rest.first(), None | Some(b'+' | b';'))
+    })
+}
+
+/// Answers one call.
+pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {
+    match request.uri().path() {
+        INFER => return unary::handle(conn, request, open).await,
+        STREAM => return stream::handle(conn, request, open),
+        _ => {}
+    }
+    let answer = match deadline(request.headers(), Instant::now()) {
+        Ok(deadline) => other(request, deadline, conn, &open).await,
+        Err(error) => Err(error),
+    };
+    answer.unwrap_or_else(|error| refused(&error, conn, open))
+}
+
+/// A call that is no inference.
+async fn other(
+    request: Request<Incoming>,
+    deadline: Option<Instant>,
+    conn: &Rc<Conn>,
+    open: &Open,
+) -> Result<Response<ReplyBody>> {
+    let path = request.uri().path().to_owned();
+    if path.starts_with(REFLECTION) || path.starts_with(REFLECTION_ALPHA) {
+        return Ok(streaming(reflected(&path, request).await?, deadline, conn, open));
+    }
+    message_and_answer(&path, request, deadline, conn, open).await
+}
+
+/// A call with one message, as a service answers it. The message is read whole and unpacked by us, so that the limits of every
+/// body hold and what is wrong with it is said in our words.
+async fn message_and_answer(
+    path: &str,
+    request: Request<Incoming>,
+    deadline: Option<Instant>,
+    conn: &Rc<Conn>,
+    open: &Open,
+) -> Result<Response<ReplyBody>> {
+    let (mut head, mut body) = request.into_parts();
+    let receiving = open.receiving();
+    let read = in_time(deadline, one_message(&head.headers, &mut body, conn.holding())).await;
+    drop(receiving);
+    body::discard(body, open);
+    let (message, _counted) = read?;
+    head.headers.remove(message::ENCODING);
+    let request = Request::from_parts(head, Full::new(message));
+    if path == WATCH {
+        let watched = call(HealthServer::new(health::Health), request).await;
+        return Ok(streaming(watched, deadline, conn, open));
+    }
+    in_time(deadline, buffered(path, request, conn, open)).await
+}
+
+/// Part of a call, until its deadline.
+async fn in_time<T>(deadline: Option<Instant>, part: impl Future<Output = Result<T>>) -> Result<T> {
+    match deadline {
+        None => part.await,
+        Some(deadline) if deadline <= Instant::now() => Err(late()),
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), part).await.map_err(|_| late())?,
+    }
+}
+
+/// The message of a call, plain and with a prefix that says so.
+async fn one_message(
+    headers: &HeaderMap,
+    body: &mut Incoming,
+    holding: &Rc<Holding>,
+) -> Result<(bytes::Bytes, crate::thread::counted::Counted)> {
+    let limit = body::small_limit();
+    let read = body::read_counted(body, holding, limit.saturating_add(message::PREFIX)).await;
+    let (bytes, mut counted) = read.map_err(|error| message::of_message(error, limit))?;
+    let plain = message::take(headers, bytes, (limit, None), &mut counted).await?;
+    let mut framed = Vec::with_capacity(message::PREFIX + plain.len());
+    message::begin(&mut framed);
+    framed.extend_from_slice(&plain);
+    message::end(&mut framed)?;
+    Ok((framed.into(), counted))
+}
+
+/// A call whose answer is one message, too.
+async fn buffered(
+    path: &str,
+    request: Request<Full<bytes::Bytes>>,
+    conn: &Rc<Conn>,
+    open: &Open,
+) -> Result<Response<ReplyBody>> {
+    let response = if path.starts_with(INFERENCE) {
+        let service = GrpcInferenceServiceServer::new(service::Inference)
+            .max_decoding_message_size(usize::MAX)
+            .max_encoding_message_size(usize::MAX);
+        call(service, request).await
+    } else if path.starts_with(HEALTH) {
+        call(HealthServer::new(health::Health), request).await
+    } else {
+        return Err(unknown(path));
+    };
+    let (head, body) = response.into_parts();
+    let collected = body.collect().await.map_err(|status| {
+        Error::new(Code::Internal, format!("a service did not finish its answer: {}", status.message()))
+    })?;
+    let trailers = collected.trailers().cloned().unwrap_or_else(|| head.headers.clone());
+    own_words(path, &trailers)?;
+    let bytes: Vec<u8> = collected.to_bytes().into();
+    let body = ReplyBody::message((!bytes.is_empty()).then_some(bytes), trailers, None, conn, open.also());
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
+    Ok(response)
+}
+
+/// An answer that goes on, until its deadline at most.
+fn streaming(
+    response: Response<tonic::body::Body>,
+    deadline: Option<Instant>,
+    conn: &Rc<Conn>,
+    open: &Open,
+) -> Response<ReplyBody> {
+    let end = deadline.map(|deadline| -> End {
+        Box::pin(async move {
+            tokio::time::sleep_until(deadline.into()).await;
+            failed(&late())
+        })
+    });
+    response.map(|body| ReplyBody::service(body, end, conn, open.also()))
+}
+
+/// Says in our words what tonic refuses without asking the service: a call that there is not, a message that is none.
+fn own_words(path: &str, trailers: &HeaderMap) -> Result<()> {
+    if trailers.contains_key(&CODE) {
+        return Ok(());
+    }
+    let Some(status) = tonic::Status::from_header_map(trailers) else { return Ok(()) };
+    match status.code() {
+        tonic::Code::Unimplemented if status.message().is_empty() => Err(unknown(path)),
+        // Whatever a service itself fails with carries a code: this is a message that could not be read.
+        tonic::Code::Internal => {
+            Err(Error::invalid(format!("the message cannot be read: {}", status.message())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn unknown(path: &str) -> Error {
+    Error::new(Code::Unsupported, format!("{path} is not a call of a service that is served here"))
+}
+
+/// What the server's services are, as a service tells it: messages both ways, until the client has enough or the gateway
+/// stops.
+async fn reflected(path: &str, request: Request<Incoming>) -> Result<Response<tonic::body::Body>> {
+    // The service ends its answers when the questions end.
+    let no_more = async { Patience::default().over().await };
+    let questions = |body| StreamBody::new(BodyStream::new(body).take_until(Box::pin(no_more)));
+    let request = request.map(questions);
+    let unreflected = |error| unreflected(&error);
+    Ok(if path.starts_with(REFLECTION) {
+        let service = reflection().build_v1().map_err(unreflected)?;
+        call(service.max_decoding_message_size(QUESTION), request).await
+    } else {
+        let service = reflection().build_v1alpha().map_err(unreflected)?;
+        call(service.max_decoding_message_size(QUESTION), request).await
+    })
+}
+
+async fn call<S, B>(mut service: S, request: Request<B>) -> S::Response
+where
+    S: tonic::codegen::Service<Request<B>, Error = std::convert::Infallible>,
+{
+    let Ok(response) = service.call(request).await;
+    response
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(generated::DESCRIPTORS)
+}
+
+fn unreflected(error: &tonic_reflection::server::Error) -> Error {
+    Error::new(Code::Internal, format!("the descriptors of the services cannot be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_call_is_grpc_by_its_content_type() {
+        let request = |content: &str| Request::builder().header(CONTENT_TYPE, content).body(()).unwrap();
+        for content in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
+            assert!(is_grpc(&request(content)), "{content}");
+        }
+        for content in ["application/grpc-web", "application/json", "application/grpcx", ""] {
+            assert!(!is_grpc(&request(content)), "{content}");
+        }
+    }
+
+    #[test]
+    fn any_content_type_is_grpc_s_or_not() {
+        bolero::check!().with_type::<Vec<u8>>().for_each(|bytes| {
+            let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, value);
+            is_grpc_content(Headers::Map(&headers));
+        });
+    }
+}

@@ -1,0 +1,78 @@
+//! The ends of calls that go on when the gateway stops: how long they wait for their client, and what they say.
+//!
+//! Not here: connections (`conn`, `wire`).
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use headgate_core::error::{Code, Error};
+
+use crate::thread::io;
+
+/// Resolves when connections are told to close.
+pub async fn closing() {
+    let mut changes = io::with(|io| io.shared.changes.subscribe());
+    while !io::with(|io| io.shared.closing.load(Relaxed)) {
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A caller's patience with a client that goes on, which ends some time after connections are told to close, whatever comes.
+#[derive(Default)]
+pub struct Patience {
+    end: Option<Instant>,
+    /// Whether something came since connections were told to close.
+    goes_on: bool,
+}
+
+impl Patience {
+    /// Whether it is over.
+    pub fn is_over(&mut self) -> bool {
+        if !io::with(|io| io.shared.closing.load(Relaxed)) {
+            return false;
+        }
+        let now = Instant::now();
+        *self.end.get_or_insert_with(|| now + io::with(|io| io.shared.config.drain_idle())) <= now
+    }
+
+    /// Notes that something came.
+    pub fn came(&mut self) {
+        self.goes_on |= self.end.is_some();
+    }
+
+    /// Whether the client was in the middle of something when it ended.
+    pub fn was_needed(&self) -> bool {
+        self.goes_on
+    }
+
+    /// Resolves when it is over.
+    pub async fn over(&mut self) {
+        closing().await;
+        if !self.is_over()
+            && let Some(end) = self.end
+        {
+            tokio::time::sleep_until(end.into()).await;
+        }
+    }
+}
+
+/// How long before it would be cut off a call that goes on is ended.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+
+/// When a call that goes on must end, once that is known.
+pub fn last_words() -> Option<Instant> {
+    io::with(|io| io.shared.cut_off.get()?.checked_sub(LAST_WORDS))
+}
+
+/// Resolves shortly before what is in flight is cut off.
+pub async fn cut_off() {
+    closing().await;
+    tokio::time::sleep_until(last_words().unwrap_or_else(Instant::now).into()).await;
+}
+
+/// The refusal of what goes on for as long as the gateway waits when it stops.
+pub fn stopping() -> Error {
+    Error::new(Code::Draining, "the gateway is stopping; send what was not answered to another one")
+}

@@ -1,0 +1,157 @@
+//! Messages on the wire: five bytes in front of each, compressed if the client says so.
+//!
+//! Next: `grpc/unary`.
+
+use std::time::Instant;
+
+use bytes::{Buf, Bytes};
+use headgate_core::error::{Code, Error, Result};
+use headgate_protocol::protobuf;
+use http::{HeaderMap, HeaderValue};
+
+use crate::request::ask::{Dialect, Framing};
+use crate::thread::counted::Counted;
+use crate::transport::body::limit_words;
+use crate::transport::coding::{self, Coding};
+
+/// How the messages of a request are compressed.
+pub const ENCODING: &str = "grpc-encoding";
+
+/// A flag and the length of the message.
+pub const PREFIX: usize = 5;
+
+/// Takes the message out of a body.
+///
+/// # Errors
+/// `invalid_argument` for a body that is not one message, `unsupported` for a compression that is not known,
+/// `payload_too_large` for more than `limit` bytes when decompressed, `overloaded` when there is no memory for them,
+/// `deadline_exceeded` when that is not done at `until`.
+pub async fn take(
+    headers: &HeaderMap,
+    mut body: Bytes,
+    (limit, until): (usize, Option<Instant>),
+    counted: &mut Counted,
+) -> Result<Bytes> {
+    let Some((prefix, rest)) = body.split_first_chunk::<PREFIX>() else {
+        return Err(Error::invalid(format!(
+            "the body is {} bytes; a call has one message with {PREFIX} bytes in front",
+            body.len()
+        )));
+    };
+    let [flag, length @ ..] = *prefix;
+    let length = u32::from_be_bytes(length) as usize;
+    if length > limit {
+        return Err(too_large(length, limit));
+    }
+    if rest.len() != length {
+        return Err(Error::invalid(format!(
+            "the message is said to be {length} bytes, and {} follow; a call has exactly one message",
+            rest.len()
+        )));
+    }
+    body.advance(PREFIX);
+    plain(headers, flag, body, (limit, until), counted).await
+}
+
+/// The message behind its prefix, decompressed; what that takes is added to what is `counted`.
+///
+/// # Errors
+/// As [`take`].
+pub async fn plain(
+    headers: &HeaderMap,
+    flag: u8,
+    message: Bytes,
+    (limit, until): (usize, Option<Instant>),
+    counted: &mut Counted,
+) -> Result<Bytes> {
+    match flag {
+        0 if message.len() <= limit => Ok(message),
+        0 => Err(too_large(message.len(), limit)),
+        1 => {
+            let coding = encoding(headers)?;
+            Box::pin(coding::decode(&message, (coding, limit), until, counted)).await.map(Bytes::from)
+        }
+        _ => Err(Error::invalid(format!("the message's flag is {flag}; it must be 0, or 1 when compressed"))),
+    }
+}
+
+/// The refusal of a body that is larger than a message of `limit` bytes with its prefix, in words about the message.
+pub fn of_message(error: Error, limit: usize) -> Error {
+    if error.code != Code::PayloadTooLarge {
+        return error;
+    }
+    Error::new(error.code, format!("the message is larger than {}", limit_words(limit)))
+}
+
+/// The refusal of a message beyond the limit.
+pub fn too_large(length: usize, limit: usize) -> Error {
+    Error::new(
+        Code::PayloadTooLarge,
+        format!("a message of {length} bytes is larger than {}", limit_words(limit)),
+    )
+}
+
+fn encoding(headers: &HeaderMap) -> Result<Coding> {
+    let name = headers.get(ENCODING).map(HeaderValue::as_bytes);
+    match name.and_then(Coding::parse) {
+        Some(Some(coding)) => Ok(coding),
+        Some(None) => {
+            Err(Error::invalid("the message is flagged as compressed, but grpc-encoding is identity"))
+        }
+        None if name.is_none() => {
+            Err(Error::invalid("the message is flagged as compressed, but there is no grpc-encoding"))
+        }
+        None => Err(Error::new(
+            Code::Unsupported,
+            format!(
+                "grpc-encoding {:?} is not supported; gzip, deflate and identity are",
+                name.map(String::from_utf8_lossy).unwrap_or_default()
+            ),
+        )),
+    }
+}
+
+/// One answer in one call.
+pub const ONE: Dialect = Dialect::Protobuf(Framing { begin, end });
+
+/// An answer in a stream: only the room is left for it, since the stream may say more ([`end_in_stream`]).
+pub const STREAMED: Dialect = Dialect::Protobuf(Framing { begin: begin_in_stream, end: |_| Ok(()) });
+
+/// Leaves room for the prefix of a message that will follow in `out`.
+pub fn begin(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[0; PREFIX]);
+}
+
+/// Completes the prefix once the message is written.
+///
+/// # Errors
+/// `payload_too_large` for a message whose length 32 bits do not hold.
+pub fn end(out: &mut [u8]) -> Result<()> {
+    let length = u32::try_from(out.len() - PREFIX).map_err(|_| {
+        Error::new(Code::PayloadTooLarge, "the answer is larger than 4 GiB, the limit of a gRPC message")
+    })?;
+    out[1..PREFIX].copy_from_slice(&length.to_be_bytes());
+    Ok(())
+}
+
+/// The most bytes in front of an answer in a stream: the prefix, and a field's tag and length.
+const STREAM_HEAD: usize = PREFIX + 1 + 10;
+
+/// Leaves room in front of an answer that a stream will carry.
+pub fn begin_in_stream(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[0; STREAM_HEAD]);
+}
+
+/// Wraps a `ModelInferResponse` behind its room as a `ModelStreamInferResponse` with its prefix; returns where that begins.
+///
+/// # Errors
+/// As [`end`].
+pub fn end_in_stream(out: &mut [u8]) -> Result<usize> {
+    let mut head = Vec::with_capacity(STREAM_HEAD);
+    begin(&mut head);
+    protobuf::open_response(&mut head, out.len() - STREAM_HEAD);
+    let start = STREAM_HEAD - head.len();
+    out[start..STREAM_HEAD].copy_from_slice(&head);
+    end(&mut out[start..])?;
+    Ok(start)
+}

@@ -1,0 +1,113 @@
+//! The messages of a stream as they come: each within its time and counted like every large request.
+//!
+//! Next: `grpc/stream`.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use bytes::{Buf, BytesMut};
+use headgate_core::error::{Code, Error, Result};
+use http::HeaderMap;
+use http_body::Body;
+use hyper::body::Incoming;
+
+use super::message::{self, PREFIX};
+use crate::budget::Holding;
+use crate::thread::counted::{Counted, Counting};
+use crate::thread::io;
+use crate::transport::body;
+
+/// A message and its share of the memory for large requests.
+pub type Message = (bytes::Bytes, Counted);
+
+/// What a client sends on one stream.
+pub struct Requests {
+    body: Incoming,
+    came: BytesMut,
+    limit: usize,
+    holding: Rc<Holding>,
+}
+
+impl Requests {
+    /// The messages of a body, which are counted for its connection.
+    pub fn new(body: Incoming, holding: Rc<Holding>) -> Requests {
+        let limit = io::with(|io| io.shared.config.max_body_bytes);
+        Requests { body, came: BytesMut::new(), limit, holding }
+    }
+
+    /// Whether there is another message, once its first byte is here. A client may take its time between messages, not within
+    /// one.
+    ///
+    /// # Errors
+    /// `invalid_argument`, `cancelled`.
+    pub async fn begins(&mut self) -> Result<bool> {
+        Ok(!self.came.is_empty() || self.more().await?)
+    }
+
+    /// The message that has begun.
+    ///
+    /// # Errors
+    /// `invalid_argument` for a stream that ends within a message, `payload_too_large`, `request_timeout`, `cancelled`, and
+    /// as [`message::plain`]; nothing can be read after an error.
+    pub async fn next(&mut self, headers: &HeaderMap) -> Result<Message> {
+        let timeout = io::with(|io| io.shared.config.body_timeout());
+        let whole = tokio::time::timeout(timeout, self.whole());
+        let (flag, message, mut counted) = whole.await.map_err(|_| {
+            let seconds = timeout.as_secs_f64();
+            Error::new(
+                Code::RequestTimeout,
+                format!("a message of the stream did not arrive within {seconds} s"),
+            )
+        })??;
+        let message = message::plain(headers, flag, message, (self.limit, None), &mut counted).await?;
+        Ok((message, counted))
+    }
+
+    /// The message that has begun.
+    async fn whole(&mut self) -> Result<(u8, bytes::Bytes, Counted)> {
+        self.until(PREFIX).await?;
+        let mut prefix = self.came.split_to(PREFIX);
+        let (flag, length) = (prefix.get_u8(), prefix.get_u32() as usize);
+        if length > self.limit {
+            return Err(message::too_large(length, self.limit));
+        }
+        body::expect(length)?;
+        let counting = self.until(length).await?;
+        Ok((flag, self.came.split_to(length).freeze(), counting.finish()))
+    }
+
+    /// Reads until that many bytes are there.
+    async fn until(&mut self, length: usize) -> Result<Counting> {
+        let mut counting = Counting::on(&self.holding);
+        loop {
+            counting.upto(self.came.len().min(length))?;
+            if self.came.len() >= length {
+                return Ok(counting);
+            }
+            let came = self.came.len();
+            self.came.reserve(body::room(came, length) - came);
+            if !self.more().await? {
+                return Err(Error::invalid("the stream ends within a message"));
+            }
+        }
+    }
+
+    /// Reads some bytes; false at the end.
+    async fn more(&mut self) -> Result<bool> {
+        loop {
+            let frame = poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await;
+            match frame.transpose().map_err(|error| body::broken(&error))? {
+                None => return Ok(false),
+                Some(frame) => match frame.into_data() {
+                    Ok(data) if !data.is_empty() => {
+                        self.came.extend_from_slice(&data);
+                        return Ok(true);
+                    }
+                    // Trailers, and frames without a byte.
+                    _ => {}
+                },
+            }
+        }
+    }
+}

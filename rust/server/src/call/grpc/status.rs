@@ -1,0 +1,126 @@
+//! How an outcome is said: in trailers, in our words and gRPC's codes.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use headgate_core::error::{Code, Error};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
+use http::{HeaderValue, Response};
+
+use crate::thread::io;
+use crate::transport::conn::{Conn, Open};
+use crate::transport::reply::ReplyBody;
+
+/// The content type of every answer.
+pub static CONTENT: HeaderValue = HeaderValue::from_static("application/grpc");
+static STATUS: HeaderName = HeaderName::from_static("grpc-status");
+static MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+static PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+/// Our own code of a failure.
+pub static CODE: HeaderName = HeaderName::from_static("x-headgate-code");
+
+/// The refusal of a call whose deadline is over.
+pub fn late() -> Error {
+    Error::new(Code::DeadlineExceeded, "the call's deadline (grpc-timeout) passed")
+}
+
+/// A refusal that no version is to blame for.
+pub fn refused(error: &Error, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {
+    io::with(|io| io.shared.metrics.thread(io.thread).refused(error.code));
+    let mut response = Response::new(ReplyBody::message(None, failed(error), None, conn, open));
+    response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
+    response
+}
+
+/// The trailers of a good answer.
+pub fn succeeded() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(STATUS.clone(), HeaderValue::from_static("0"));
+    trailers
+}
+
+/// The trailers of a failure.
+pub fn failed(error: &Error) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(4);
+    trailers.insert(STATUS.clone(), HeaderValue::from(u16::from(status(error.code))));
+    trailers.insert(MESSAGE.clone(), encoded(&error.message));
+    trailers.insert(CODE.clone(), HeaderValue::from_static(error.code.as_str()));
+    if error.code.retry() {
+        let wait = error.retry_after.map_or(1000, |wait| wait.as_millis().max(1) as u64);
+        trailers.insert(PUSHBACK.clone(), HeaderValue::from(wait));
+    }
+    trailers
+}
+
+/// The status of a code. A body that did not come in time has none of its own.
+pub fn status(code: Code) -> u8 {
+    code.grpc().or(Code::DeadlineExceeded.grpc()).unwrap_or_default()
+}
+
+/// An error as tonic's services take it.
+pub fn as_status(error: &Error) -> tonic::Status {
+    let mut status = tonic::Status::new(i32::from(status(error.code)).into(), told(&error.message));
+    if let Ok(code) = error.code.as_str().parse() {
+        status.metadata_mut().insert(CODE.as_str(), code);
+    }
+    status
+}
+
+/// The most bytes of a message in a header: clients refuse trailers beyond 8 KiB, and with them the status.
+const MESSAGE_BYTES: usize = 2 << 10;
+
+/// As much of a message as a header holds once it is encoded.
+pub fn told(message: &str) -> Cow<'_, str> {
+    let mut room = MESSAGE_BYTES;
+    let mut fits = |(_, char): &(usize, char)| {
+        let encoded = if matches!(char, ' '..='~') && *char != '%' { 1 } else { 3 * char.len_utf8() };
+        let left = room.checked_sub(encoded);
+        room = left.unwrap_or_default();
+        left.is_some()
+    };
+    match message.char_indices().find(|place| !fits(place)) {
+        None => Cow::Borrowed(message),
+        Some((end, _)) => Cow::Owned(format!("{}...", &message[..end])),
+    }
+}
+
+/// A message as a header value: everything but printable ASCII is percent-encoded (gRPC over HTTP/2, "Status-Message").
+pub fn encoded(message: &str) -> HeaderValue {
+    let message = told(message);
+    let mut out = Vec::with_capacity(message.len());
+    for byte in message.bytes() {
+        match byte {
+            b'%' | 0..=0x1f | 0x7f.. => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+            byte => out.push(byte),
+        }
+    }
+    HeaderValue::from_bytes(&out).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_percent_encoded() {
+        assert_eq!(encoded("50 % of \"Bär\"\n"), "50 %25 of \"B%C3%A4r\"%0A");
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        assert_eq!(told("short"), "short");
+        for message in ["x".repeat(9_000), "ä".repeat(9_000), "%\u{1F980}".repeat(9_000)] {
+            let told = told(&message);
+            assert!(message.starts_with(told.strip_suffix("...").unwrap()));
+            let length = encoded(&message).len();
+            assert!((MESSAGE_BYTES - 12..=MESSAGE_BYTES + 3).contains(&length), "{length}");
+        }
+    }
+
+    #[test]
+    fn any_message_can_be_a_header() {
+        bolero::check!().with_type::<Vec<u8>>().for_each(|bytes| {
+            assert!(encoded(&String::from_utf8_lossy(bytes)).to_str().is_ok());
+        });
+    }
+}

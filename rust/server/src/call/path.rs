@@ -1,0 +1,316 @@
+//! Which call of the protocol a path names.
+
+use crate::request::ask::Target;
+use std::borrow::Cow;
+
+use headgate_core::error::{Error, Result};
+
+/// A call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call<'a> {
+    /// `/v2/models/{endpoint}[/versions/{version}]/infer`
+    Infer(Target<'a>),
+    /// `/v1/models/{endpoint}[/versions/{version}]:predict`
+    Predict(Target<'a>),
+    /// `/v2`
+    Server,
+    /// `/v2/health/live`
+    Live,
+    /// `/v2/health/ready`
+    Ready,
+    /// `/v2/models/{endpoint}[/versions/{version}]`
+    Model(Target<'a>),
+    /// `/v2/models/{endpoint}[/versions/{version}]/ready`
+    ModelReady(Target<'a>),
+    /// Anything else of the protocol.
+    Extension(Extension<'a>),
+}
+
+/// A call of one of the protocol's extensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extension<'a> {
+    /// `/v2/models` and `/v1/models`
+    Models,
+    /// `/v1/models/{endpoint}[/versions/{version}]`
+    ModelStatus(Target<'a>),
+    /// `/v2/models/{endpoint}[/versions/{version}]/config`
+    Config(Target<'a>),
+    /// `/v2/models/stats`, `/v2/models/{endpoint}[/versions/{version}]/stats`
+    Statistics(Option<Target<'a>>),
+    /// `/v2/repository[/{repository}]/index`
+    Index(&'a str),
+    /// `/v2/repository[/{repository}]/models/{endpoint}/load`
+    Load(&'a str, &'a str),
+    /// `/v2/repository[/{repository}]/models/{endpoint}/unload`
+    Unload(&'a str, &'a str),
+    /// `/v2/trace/setting`, `/v2/models/{endpoint}[/versions/{version}]/trace/setting`
+    Trace(Option<Target<'a>>),
+    /// `/v2/logging`
+    Logging,
+    /// `/v2/{system,cuda}sharedmemory[/region/{region}]/{status,register,unregister}`
+    SharedMemory(SharedMemory),
+}
+
+/// What is asked of shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedMemory {
+    /// Which regions there are.
+    Status,
+    /// Take a region.
+    Register,
+    /// Forget regions.
+    Unregister,
+}
+
+/// A path with its escapes decoded, once. A slash that is escaped stays so: it parts no segments, and no name has one.
+///
+/// # Errors
+/// `invalid_argument` for a percent sign without two hexadecimal digits behind it, and for bytes that are not UTF-8.
+pub fn decoded(path: &str) -> Result<Cow<'_, str>> {
+    let mut parts = path.split('%');
+    let mut decoded = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let digits = part.get(..2).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or_else(|| {
+            Error::invalid(format!(
+                "the path has {:?}; an escape is % and two hexadecimal digits, such as %20",
+                escape(part)
+            ))
+        })?;
+        match byte {
+            b'/' => decoded.extend_from_slice(b"%2F"),
+            _ => decoded.push(byte),
+        }
+        decoded.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(decoded)
+        .map(Cow::Owned)
+        .map_err(|_| Error::invalid("the escapes of the path are not UTF-8"))
+}
+
+/// What stands where an escape should.
+fn escape(part: &str) -> String {
+    format!("%{}", part.chars().take(2).collect::<String>())
+}
+
+impl<'a> Call<'a> {
+    /// The call that a path names.
+    pub fn parse(path: &'a str) -> Option<Call<'a>> {
+        if let Some(rest) = path.strip_prefix("/v2/models/") {
+            return Call::of_model(rest);
+        }
+        if let Some(rest) = path.strip_prefix("/v1/models") {
+            return Call::of_v1(rest);
+        }
+        match path.strip_prefix("/v2")? {
+            "" | "/" => Some(Call::Server),
+            "/health/live" => Some(Call::Live),
+            "/health/ready" => Some(Call::Ready),
+            rest => Extension::parse(rest).map(Call::Extension),
+        }
+    }
+
+    fn of_model(rest: &'a str) -> Option<Call<'a>> {
+        if rest == "stats" {
+            return Some(Call::Extension(Extension::Statistics(None)));
+        }
+        let (target, rest) = Target::parse(rest)?;
+        Some(match rest {
+            "" => Call::Model(target),
+            "/infer" => Call::Infer(target),
+            "/ready" => Call::ModelReady(target),
+            "/config" => Call::Extension(Extension::Config(target)),
+            "/stats" => Call::Extension(Extension::Statistics(Some(target))),
+            "/trace/setting" => Call::Extension(Extension::Trace(Some(target))),
+            _ => return None,
+        })
+    }
+
+    fn of_v1(rest: &'a str) -> Option<Call<'a>> {
+        let Some(rest) = rest.strip_prefix('/') else {
+            return rest.is_empty().then_some(Call::Extension(Extension::Models));
+        };
+        // Names have no colon, so that what follows one is the verb.
+        let (path, verb) = rest.split_once(':').map_or((rest, None), |(path, verb)| (path, Some(verb)));
+        let (target, left) = Target::parse(path)?;
+        match (left, verb) {
+            ("", None) => Some(Call::Extension(Extension::ModelStatus(target))),
+            ("", Some("predict")) => Some(Call::Predict(target)),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> Extension<'a> {
+    fn parse(rest: &'a str) -> Option<Extension<'a>> {
+        let (family, rest) = rest.strip_prefix('/')?.split_once('/').unwrap_or((&rest[1..], ""));
+        match (family, rest) {
+            ("models", "") => Some(Extension::Models),
+            ("trace", "setting") => Some(Extension::Trace(None)),
+            ("logging", "") => Some(Extension::Logging),
+            ("repository", rest) => Extension::of_repository(rest),
+            ("systemsharedmemory" | "cudasharedmemory", rest) => {
+                let (region, verb) = rest.rsplit_once('/').unwrap_or(("", rest));
+                if !region.is_empty() && region.strip_prefix("region/").is_none_or(str::is_empty) {
+                    return None;
+                }
+                Some(Extension::SharedMemory(match verb {
+                    "status" => SharedMemory::Status,
+                    "register" => SharedMemory::Register,
+                    "unregister" => SharedMemory::Unregister,
+                    _ => return None,
+                }))
+            }
+            _ => None,
+        }
+    }
+
+    fn of_repository(rest: &'a str) -> Option<Extension<'a>> {
+        let mut parts = rest.split('/');
+        let mut first = parts.next()?;
+        let mut repository = "";
+        if !matches!(first, "index" | "models") {
+            (repository, first) = (first, parts.next()?);
+        }
+        let found = match first {
+            "index" => Extension::Index(repository),
+            "models" => {
+                let endpoint = parts.next().filter(|name| !name.is_empty())?;
+                match parts.next()? {
+                    "load" => Extension::Load(repository, endpoint),
+                    "unload" => Extension::Unload(repository, endpoint),
+                    _ => return None,
+                }
+            }
+            _ => return None,
+        };
+        parts.next().is_none().then_some(found)
+    }
+}
+
+impl<'a> Target<'a> {
+    /// `{endpoint}[/versions/{version}]`, and what follows.
+    fn parse(path: &'a str) -> Option<(Target<'a>, &'a str)> {
+        let (endpoint, rest) = name(path)?;
+        match rest.strip_prefix("/versions/") {
+            None => Some((Target { endpoint, version: None }, rest)),
+            Some(rest) => {
+                let (version, rest) = name(rest)?;
+                Some((Target { endpoint, version: Some(version) }, rest))
+            }
+        }
+    }
+}
+
+/// The part in front of the next slash, which is not empty, and what follows, the slash included.
+fn name(path: &str) -> Option<(&str, &str)> {
+    let end = path.find('/').unwrap_or(path.len());
+    (end > 0).then(|| path.split_at(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use headgate_core::error::Code;
+
+    use super::*;
+
+    const PLAIN: Target<'static> = Target { endpoint: "digits", version: None };
+    const DIRECT: Target<'static> = Target { endpoint: "digits", version: Some("v2") };
+
+    #[test]
+    fn every_call_of_the_protocol_is_known() {
+        for (path, call) in [
+            ("/v2", Call::Server),
+            ("/v2/", Call::Server),
+            ("/v2/health/live", Call::Live),
+            ("/v2/health/ready", Call::Ready),
+            ("/v2/models/digits", Call::Model(PLAIN)),
+            ("/v2/models/digits/versions/v2", Call::Model(DIRECT)),
+            ("/v2/models/digits/ready", Call::ModelReady(PLAIN)),
+            ("/v2/models/digits/versions/v2/ready", Call::ModelReady(DIRECT)),
+            ("/v2/models/digits/infer", Call::Infer(PLAIN)),
+            ("/v2/models/digits/versions/v2/infer", Call::Infer(DIRECT)),
+            ("/v1/models/digits:predict", Call::Predict(PLAIN)),
+            ("/v1/models/digits/versions/v2:predict", Call::Predict(DIRECT)),
+        ] {
+            assert_eq!(Call::parse(path), Some(call), "{path}");
+        }
+    }
+
+    #[test]
+    fn every_call_of_an_extension_is_known() {
+        for (path, call) in [
+            ("/v2/models", Extension::Models),
+            ("/v1/models", Extension::Models),
+            ("/v1/models/digits", Extension::ModelStatus(PLAIN)),
+            ("/v1/models/digits/versions/v2", Extension::ModelStatus(DIRECT)),
+            ("/v2/models/digits/config", Extension::Config(PLAIN)),
+            ("/v2/models/digits/versions/v2/config", Extension::Config(DIRECT)),
+            ("/v2/models/stats", Extension::Statistics(None)),
+            ("/v2/models/digits/stats", Extension::Statistics(Some(PLAIN))),
+            ("/v2/models/digits/trace/setting", Extension::Trace(Some(PLAIN))),
+            ("/v2/trace/setting", Extension::Trace(None)),
+            ("/v2/logging", Extension::Logging),
+            ("/v2/repository/index", Extension::Index("")),
+            ("/v2/repository/other/index", Extension::Index("other")),
+            ("/v2/repository/models/digits/load", Extension::Load("", "digits")),
+            ("/v2/repository/other/models/digits/unload", Extension::Unload("other", "digits")),
+            ("/v2/systemsharedmemory/status", Extension::SharedMemory(SharedMemory::Status)),
+            ("/v2/cudasharedmemory/region/r/register", Extension::SharedMemory(SharedMemory::Register)),
+            ("/v2/systemsharedmemory/unregister", Extension::SharedMemory(SharedMemory::Unregister)),
+        ] {
+            assert_eq!(Call::parse(path), Some(Call::Extension(call)), "{path}");
+        }
+    }
+
+    #[test]
+    fn escapes_are_decoded_once_and_an_escaped_slash_parts_nothing() {
+        for (path, wanted) in [
+            ("/v2/models/a%2Eb/infer", "/v2/models/a.b/infer"),
+            ("/v1/models/digits%3Apredict", "/v1/models/digits:predict"),
+            ("/v2/m%6fdels/%64igits", "/v2/models/digits"),
+            ("/v2/models/a%252Eb", "/v2/models/a%2Eb"),
+            ("/v2/models%2Fdigits", "/v2/models%2Fdigits"),
+            ("/v2/models/a%2fb/infer", "/v2/models/a%2Fb/infer"),
+            ("/%C3%A9", "/\u{e9}"),
+            ("/plain", "/plain"),
+        ] {
+            assert_eq!(decoded(path).unwrap(), wanted, "{path}");
+        }
+        for path in ["/%", "/%2", "/%zz", "/%2/x", "/%+1", "/%\u{e9}", "/%FF", "/%C3"] {
+            assert_eq!(decoded(path).unwrap_err().code, Code::InvalidArgument, "{path}");
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_a_call() {
+        for path in [
+            "",
+            "/",
+            "/v1",
+            "/v2x",
+            "/v2/health",
+            "/v2/models/",
+            "/v2/models//infer",
+            "/v2/models/digits/",
+            "/v2/models/digits/versions",
+            "/v2/models/digits/versions//infer",
+            "/v2/models/digits/infer/more",
+            "/v2/models/digits/other",
+            "/v1/models/",
+            "/v1/models/digits:classify",
+            "/v1/models/digits:predict/more",
+            "/v1/models/:predict",
+            "/v1/modelsx",
+            "/v2/repository",
+            "/v2/repository/models/digits",
+            "/v2/repository/models//load",
+            "/v2/repository/models/digits/load/more",
+            "/v2/systemsharedmemory",
+            "/v2/systemsharedmemory/region//status",
+            "/v2/systemsharedmemory/regions/r/status",
+        ] {
+            assert_eq!(Call::parse(path), None, "{path}");
+        }
+    }
+}

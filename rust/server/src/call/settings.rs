@@ -1,0 +1,54 @@
+//! What the trace and logging extensions tell: how things are. Neither can be changed over the protocol.
+
+use headgate_core::error::{Code, Error, Result};
+
+use crate::thread::io::Io;
+
+/// A logging setting's value.
+#[derive(Clone, Copy, Debug)]
+pub enum Log {
+    /// On or off.
+    Flag(bool),
+    /// A number.
+    Number(u32),
+    /// Words.
+    Text(&'static str),
+}
+
+/// Logging: diagnostics go to standard error.
+pub const LOG: [(&str, Log); 6] = [
+    ("log_file", Log::Text("")),
+    ("log_info", Log::Flag(true)),
+    ("log_warning", Log::Flag(true)),
+    ("log_error", Log::Flag(true)),
+    ("log_verbose_level", Log::Number(0)),
+    ("log_format", Log::Text("default")),
+];
+
+/// Tracing: off; a client's own trace context is passed on. Triton's clients expect every value to be a string.
+pub const TRACE: [(&str, &str); 6] = [
+    ("trace_level", "OFF"),
+    ("trace_rate", "0"),
+    ("trace_count", "-1"),
+    ("log_frequency", "0"),
+    ("trace_file", ""),
+    ("trace_mode", "triton"),
+];
+
+/// Refuses a request to change settings; one without settings asks what they are.
+///
+/// # Errors
+/// `permission_denied`, or `unsupported` where the operator lets clients control the gateway, naming the first setting.
+pub fn refuse_changes<'a>(io: &Io, mut names: impl Iterator<Item = &'a String>) -> Result<()> {
+    match names.next() {
+        None => Ok(()),
+        Some(_) if !io.shared.config.allow_repository_control => Err(Error::new(
+            Code::PermissionDenied,
+            "changing settings over the protocol is off; start with --allow-repository-control",
+        )),
+        Some(name) => Err(Error::new(
+            Code::Unsupported,
+            format!("setting {name:?} cannot be changed over the protocol; see `headgate serve --help`"),
+        )),
+    }
+}

@@ -1,0 +1,70 @@
+//! An IO thread: one single-threaded runtime, the connections it was given, and the messages that other threads send it.
+//!
+//! It hands each message to the room that it is for. Next: `transport::connections`.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use crate::after::access_log::AccessLog;
+use crate::after::state as after;
+use crate::call::http::Calls;
+use crate::serving::shared::Shared;
+use crate::thread::io::{self, Io, Mailbox, Message};
+use crate::transport::connections::Connections;
+
+/// Runs an IO thread until it is told to close and its last connection is gone, or those that are left are cut off;
+/// true when every connection finished by itself.
+///
+/// # Panics
+/// When the calling thread runs one already.
+pub fn run(
+    runtime: &tokio::runtime::Runtime,
+    thread: usize,
+    (shared, log): (Arc<Shared>, Option<Arc<AccessLog>>),
+    mailbox: &Mailbox,
+    inbox: mpsc::Receiver<Message>,
+) -> bool {
+    io::install(thread, shared);
+    after::install(log);
+    let local = tokio::task::LocalSet::new();
+    let clean = local.block_on(runtime, serve(inbox, mailbox));
+    // Whatever is left is cut off here, on its own thread.
+    drop(local);
+    clean
+}
+
+/// The loop of an IO thread; true when every connection finished by itself.
+async fn serve(mut inbox: mpsc::Receiver<Message>, mailbox: &Mailbox) -> bool {
+    let connections = Rc::<Connections>::default();
+    while handle(inbox.recv().await, &connections, mailbox) {}
+    connections.close();
+    let cut_off = io::with(|io| io.shared.cut_off.get().copied()).unwrap_or_else(Instant::now);
+    let emptied = async {
+        loop {
+            tokio::select! {
+                () = connections.emptied() => return,
+                // Batches that were run still have requests to wake.
+                message = inbox.recv() => { handle(message, &connections, mailbox); }
+            }
+        }
+    };
+    tokio::time::timeout_at(cut_off.into(), emptied).await.is_ok()
+}
+
+/// Does what a message says; false for the last one.
+fn handle(message: Option<Message>, connections: &Rc<Connections>, mailbox: &Mailbox) -> bool {
+    match message {
+        Some(Message::Socket(socket)) => connections.adopt::<Calls>(socket, &mailbox.connections),
+        Some(Message::Refresh) => after::retain(&io::with(Io::refresh)),
+        Some(Message::MakeRoom(asker)) => {
+            // Whoever waits no longer has asked another thread.
+            let _ = asker.send(connections.make_room(&mailbox.connections));
+        }
+        Some(Message::Ran(batch)) => batch.wake(io::with(|io| io.thread)),
+        Some(Message::Close) | None => return false,
+    }
+    true
+}

@@ -1,0 +1,329 @@
+//! The phases of an inference request, one function each, in their order.
+//!
+//! ```text
+//! snapshot -> admit -> body -> envelope -> route -> decode -> run -> reply     (taps follow the flush)
+//! ```
+//! `http` and `grpc` call the first four, in the order in which their wire has the names and the tensors. Routing knows the
+//! version before a tensor's bytes are decoded. Until a version is chosen a failure is nobody's; from then on it is booked on
+//! that version. Nothing of hyper is known here.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::route::{Pick, Reason, pick, pick_direct};
+use headgate_core::spec::NonFinite;
+use headgate_engine::runtime::cancel::Scope;
+use headgate_engine::{Lease, Place, Ran, Seat, Waiter, Warm};
+use headgate_protocol::binary::{self, Body};
+use headgate_protocol::envelope::Envelope;
+use headgate_protocol::reply::ReplyHead;
+
+use crate::after::taps::Tap;
+use crate::headers::Headers;
+use crate::request::ask::{Answer, Ask, Dialect, Sent};
+use crate::request::outputs::{self, Manner, Outputs};
+use crate::request::tensors::{self, Buffers};
+use crate::request::{attempts, deadline, large, large_input};
+use crate::serving::shared::LiveEndpoint;
+use crate::thread::counted::Counted;
+use crate::thread::io::{self, Io};
+
+/// The endpoint as it is now, which the request keeps to its end, for a caller that may come.
+///
+/// # Errors
+/// `model_not_found`; `rate_limited` for one that comes too often.
+pub fn enter(ask: &Ask<'_>) -> Result<Arc<LiveEndpoint>> {
+    let endpoint = io::with(|io| io.endpoint(ask.target.endpoint))?;
+    let Some(quota) = &endpoint.quota else { return Ok(endpoint) };
+    let caller = quota.by.as_deref().and_then(|name| ask.headers.get(name)).unwrap_or_default();
+    let now_ns = io::with(|io| io.shared.now_ns());
+    quota.limiter.take(caller, now_ns).map_err(|wait| {
+        let whose = if quota.by.is_some() { "this caller comes" } else { "requests come" };
+        let words = format!("{whose} more often than endpoint {:?} allows (limits.rate)", endpoint.name);
+        Error::new(Code::RateLimited, words).after(wait)
+    })?;
+    Ok(endpoint)
+}
+
+/// Answers one request whose message named the endpoint.
+///
+/// # Errors
+/// As [`enter`] and [`infer`].
+pub async fn find_and_infer(
+    ask: &Ask<'_>,
+    envelope: Envelope<'_>,
+    body: (&Bytes, Counted),
+) -> Result<Answer> {
+    let answer = match enter(ask) {
+        Ok(endpoint) => infer(ask, endpoint, envelope, body).await,
+        Err(error) => Err(error),
+    };
+    answer.inspect_err(|error| ask.refused(error))
+}
+
+/// Answers one request whose envelope is known.
+///
+/// # Errors
+/// What refuses a request before a version is chosen: `version_not_found`, and `invalid_argument` for a time-out of another form.
+///
+/// `body` is what the envelope borrows from, and its share of the memory for large requests: the tensors may lie in it until
+/// the answer is out.
+pub async fn infer(
+    ask: &Ask<'_>,
+    endpoint: Arc<LiveEndpoint>,
+    mut envelope: Envelope<'_>,
+    (body, counted): (&Bytes, Counted),
+) -> Result<Answer> {
+    let asked = deadline::of(ask.context.timeout.as_ref(), ask.received)?;
+    if endpoint.non_finite != NonFinite::Error {
+        envelope.allow(endpoint.non_finite);
+    }
+    let mut tap = route(ask, endpoint)?;
+    tap.counted().take(counted);
+    tap.sample(ask.protocol, ask.context);
+    tap.limit(envelope.parameters.timeout_us.map(Duration::from_micros), [ask.deadline, asked]);
+    let mut reply = io::with(|io| io.replies.take());
+    let mut result = serve(&envelope, body, ask.dialect, &mut tap, &mut reply).await;
+    if let Err(error) = result {
+        let again =
+            async |tap: &mut Tap, out: &mut Vec<u8>| serve(&envelope, body, ask.dialect, tap, out).await;
+        // In a box: what seldom happens is not to make every request's future larger.
+        (tap, result) = Box::pin(attempts::go_on((tap, error), body.len(), &mut reply, again)).await;
+    }
+    tensors::with_scratch(|scratch| scratch.envelope.recycle(envelope));
+    tap.answered(result.as_ref().err().map(|error| error.code));
+    Ok(Answer { result, body: reply, tap })
+}
+
+/// The JSON of a REST request and the binary data behind it.
+///
+/// # Errors
+/// `invalid_argument`.
+pub fn parts<'a>(headers: Headers<'_>, body: &'a [u8]) -> Result<Body<'a>> {
+    let length = headers.get(binary::HEADER);
+    // Mostly there is none, and then nothing is looked through again.
+    if let Some(length) = length
+        && let Some(other) = headers.values(binary::HEADER).find(|&other| other != length)
+    {
+        return Err(two_lengths(length, other));
+    }
+    binary::split(body, length)
+}
+
+/// Two ends of the JSON: whichever is taken, a proxy in front may have taken the other.
+#[cold]
+fn two_lengths(one: &[u8], other: &[u8]) -> Error {
+    Error::invalid(format!(
+        "Inference-Header-Content-Length is both \"{}\" and \"{}\"; send it once",
+        one.escape_ascii(),
+        other.escape_ascii()
+    ))
+}
+
+/// When a request is of no use any more, as far as that is known before its envelope.
+pub fn until(ask: &Ask<'_>, endpoint: Option<&LiveEndpoint>) -> Option<Instant> {
+    // One that cannot be read is refused with the envelope.
+    let asked = deadline::of(ask.context.timeout.as_ref(), ask.received).unwrap_or_default();
+    let ours = endpoint.map(|endpoint| ask.received + endpoint.timeout);
+    [ask.deadline, asked, ours].into_iter().flatten().min()
+}
+
+fn route(ask: &Ask<'_>, endpoint: Arc<LiveEndpoint>) -> Result<Tap> {
+    let Pick { version, reason, .. } = match ask.target.version {
+        Some(version) => pick_direct(&endpoint, version)?,
+        None => {
+            let header = endpoint.sticky.as_deref().and_then(|name| ask.headers.get(name));
+            pick(&endpoint, header.filter(|key| !key.is_empty()), || io::with(Io::draw))
+        }
+    };
+    let class =
+        endpoint.priority.as_ref().map_or(0, |priority| priority.class(ask.headers.get(&priority.by)));
+    Ok(io::with(|io| {
+        let waiter = Waiter { thread: io.thread, deadline: ask.received + endpoint.timeout, class };
+        let mut tap = Tap::begin(endpoint, version, waiter, ask.received);
+        tap.direct = reason == Reason::Direct;
+        tap.request_hash = io.draw();
+        tap
+    }))
+}
+
+/// The phases that a version answers for.
+async fn serve(
+    envelope: &Envelope<'_>,
+    body: &Bytes,
+    dialect: Dialect,
+    tap: &mut Tap,
+    out: &mut Vec<u8>,
+) -> Result<Sent> {
+    tap.admit()?;
+    let mut begun = in_time(tap)?;
+    let warm = match tap.version().payload.model.hold() {
+        Some(warm) => warm,
+        None => {
+            let warm = Box::pin(fetch(tap)).await?;
+            begun = in_time(tap)?;
+            warm
+        }
+    };
+    // Looked at again where it matters; a refusal is not to cost what decoding costs.
+    warm.welcomes(tap.waiter().class)?;
+    envelope.check_outputs(&warm.signature().outputs)?;
+    let buffers = if body.len() > large_input::INLINE && large_input::takes_long(envelope) {
+        let waiter = tap.waiter();
+        Box::pin(large_input::decode(envelope, body, (warm, waiter), tap)).await?
+    } else {
+        decode(envelope, body, warm, tap)?
+    };
+    tap.decoded(begun, Instant::now());
+    let ran = run(buffers, tap).await?;
+    let replied = reply(envelope, dialect, tap, &ran, out);
+    if let Ok(None) = replied {
+        let (ran, sent) = Box::pin(large::write(envelope, dialect, tap, ran, out)).await;
+        tap.ran = ran;
+        return sent;
+    }
+    tap.ran = Some(ran);
+    let (sent, output_bytes) = replied?.expect("a large answer was written elsewhere");
+    tap.counted().hold(out.len() + output_bytes)?;
+    Ok(sent)
+}
+
+/// The present time, unless too little is left for a run: what is refused here has cost no work.
+fn in_time(tap: &Tap) -> Result<Instant> {
+    let now = Instant::now();
+    let left = tap.deadline().saturating_duration_since(now);
+    if left.is_zero() {
+        tap.hopeless();
+        return Err(Error::new(Code::DeadlineExceeded, "the deadline passed before the run began"));
+    }
+    let now_ns = || io::with(|io| io.shared.ns_at(now));
+    let Some(run) = tap.version().payload.model.takes_longer_than(left, now_ns) else { return Ok(now) };
+    tap.hopeless();
+    Err(Error::new(
+        Code::DeadlineExceeded,
+        format!("a run takes about {run:.1?}, and {left:.1?} are left before the deadline"),
+    ))
+}
+
+/// Waits for a version that is out of memory.
+async fn fetch(tap: &Tap) -> Result<Warm> {
+    let fetcher = io::with(|io| io.shared.fetcher.clone());
+    fetcher.fetch(&tap.version().payload.model, tap.deadline()).await
+}
+
+fn decode(envelope: &Envelope<'_>, body: &Bytes, warm: Warm, tap: &mut Tap) -> Result<Buffers> {
+    let waiter = tap.waiter();
+    let counted = tap.counted();
+    let hold = &mut |bytes| counted.hold(bytes);
+    tensors::with_scratch(|scratch| tensors::decode(envelope, body, (warm, waiter), scratch, hold))
+}
+
+async fn run(buffers: Buffers, tap: &mut Tap) -> Result<Ran> {
+    if tap.decoded_at() >= tap.deadline() {
+        return Err(Error::new(Code::DeadlineExceeded, "the deadline passed before the run began"));
+    }
+    match buffers {
+        Buffers::Own(lease) => run_alone(lease, tap).await.map(Ran::Alone),
+        Buffers::Shared(seat) => run_together(seat, tap).await,
+    }
+}
+
+async fn run_together(mut seat: Seat, tap: &mut Tap) -> Result<Ran> {
+    io::with(|io| io.shared.pool.ready(&mut seat));
+    // Late or left, the request gives its seat up, and the batch goes on without it.
+    let batch = seat.batch().clone();
+    let Ok(done) = tokio::time::timeout_at(tap.deadline().into(), seat.done()).await else {
+        if batch.has_begun() {
+            tap.overran();
+        }
+        return Err(late());
+    };
+    tap.ran_pooled(done.queue_ns, done.run_ns, done.counts, Instant::now());
+    done.result.map_err(|error| ended(error, tap))
+}
+
+async fn run_alone(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
+    match lease.model().place() {
+        Place::Inline => {
+            let result = io::with(|io| {
+                let _beat =
+                    io.shared.beats[io.thread].begin(lease.model(), io.shared.ns_at(tap.decoded_at()));
+                let _scope = Scope::begin();
+                lease.run()
+            });
+            if result.as_ref().is_err_and(|error| error.code == Code::Cancelled) {
+                // It held the thread up. In the pool it may take the time that the request has.
+                return run_in_pool(lease, tap).await;
+            }
+            tap.ran_inline(Instant::now());
+            result.map(|()| lease)
+        }
+        Place::Pool | Place::Batch => run_in_pool(lease, tap).await,
+    }
+}
+
+async fn run_in_pool(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
+    let deadline = tap.deadline();
+    // A run may outlive its request when the client leaves or the deadline passes, and so does its memory.
+    lease.attach(tap.counted().hand_over());
+    let run = io::with(|io| io.shared.pool.submit(lease, tap.waiter()))?;
+    let mut run = tap.awaits(run);
+    let Ok(outcome) = tokio::time::timeout_at(deadline.into(), &mut run).await else {
+        if run.has_begun() {
+            tap.overran();
+        }
+        return Err(late());
+    };
+    let outcome = outcome?;
+    tap.ran_pooled(outcome.queue_ns, outcome.run_ns, true, Instant::now());
+    outcome.result.map(|()| outcome.lease).map_err(|error| ended(error, tap))
+}
+
+/// Why a run in the pool ended without an answer. The watchdog may end one at its deadline a moment before the request's own clock does.
+fn ended(error: Error, tap: &mut Tap) -> Error {
+    if error.code != Code::Cancelled {
+        return error;
+    }
+    tap.overran();
+    late()
+}
+
+/// The refusal of a request that waits no longer.
+fn late() -> Error {
+    Error::new(Code::DeadlineExceeded, "the deadline passed before the run ended")
+}
+
+/// Writes the answer; how it is sent, and the size of the outputs that it was written from. `None` for a large one, whose outputs are
+/// selected and which is to be written elsewhere.
+fn reply(
+    envelope: &Envelope<'_>,
+    dialect: Dialect,
+    tap: &Tap,
+    ran: &Ran,
+    out: &mut Vec<u8>,
+) -> Result<Option<(Sent, usize)>> {
+    tensors::with_scratch(|scratch| {
+        envelope.select(&ran.model().signature().outputs, &mut scratch.selection)?;
+        let head = ReplyHead {
+            id: envelope.id.as_deref(),
+            model_name: &tap.endpoint().name,
+            model_version: &tap.version().name,
+        };
+        let (form, marks_final) = (envelope.form, envelope.parameters.marks_final);
+        let manner = Manner { dialect, form, marks_final, rows: ran.rows() };
+        let lists = &mut scratch.outputs;
+        let outputs = Outputs::of(&scratch.selection, ran, tap.endpoint(), dialect, lists)?;
+        let bytes = outputs.bytes();
+        if large::is_large(&outputs, bytes, head.id) {
+            lists.keep(outputs);
+            return Ok(None);
+        }
+        let tensors = outputs.tensors(lists)?;
+        let sent = outputs::write(&manner, &head, &tensors, out)?;
+        lists.keep_tensors(tensors);
+        lists.keep(outputs);
+        Ok(Some((sent, bytes)))
+    })
+}

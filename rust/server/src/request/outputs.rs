@@ -1,0 +1,243 @@
+//! From the runtime to the wire: the outputs that are wanted, in the form in which they are wanted. Elements are written
+//! straight from the buffer that the run filled.
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::reuse::emptied;
+use headgate_core::spec::NonFinite;
+use headgate_core::tensor::{DataType, Shape, TensorSpec};
+use headgate_engine::Ran;
+use headgate_engine::runtime::View;
+use headgate_engine::runtime::tensor::Data;
+use headgate_protocol::classification::classify;
+use headgate_protocol::envelope::{Form, Selection};
+use headgate_protocol::reply::{self, OutputTensor, ReplyHead, TensorData};
+use headgate_protocol::strings::{StringTable, Strings};
+use headgate_protocol::{predict, protobuf};
+
+use crate::request::ask::{Dialect, Sent};
+use crate::serving::shared::LiveEndpoint;
+
+/// The selected outputs of a run; [`OutputTensor`]s borrow from them.
+pub struct Outputs<'a> {
+    specs: &'a [TensorSpec],
+    shown: Vec<Shown<'a>>,
+    non_finite: NonFinite,
+}
+
+/// One output.
+struct Shown<'a> {
+    selected: Selection,
+    view: View<'a>,
+    /// Its highest values as strings, where they are wanted in its place.
+    classes: Option<Box<(StringTable, Shape)>>,
+}
+
+/// The lists of past answers, for the next one.
+#[derive(Default)]
+pub struct Lists {
+    shown: Vec<Shown<'static>>,
+    tensors: Vec<OutputTensor<'static>>,
+}
+
+impl Lists {
+    /// Takes a list of [`Outputs::tensors`] back.
+    pub fn keep_tensors(&mut self, tensors: Vec<OutputTensor<'_>>) {
+        self.tensors = emptied(tensors);
+    }
+
+    /// Takes the lists of outputs back.
+    pub fn keep(&mut self, outputs: Outputs<'_>) {
+        self.shown = emptied(outputs.shown);
+    }
+}
+
+impl<'a> Outputs<'a> {
+    /// The selected outputs of a run.
+    ///
+    /// # Errors
+    /// `internal` for an output that the runtime cannot show; `invalid_argument` for classes of what has no order.
+    // In the phase that calls it for nearly every request; large answers are the other caller.
+    #[inline(always)]
+    pub fn of(
+        selection: &[Selection],
+        ran: &'a Ran,
+        endpoint: &LiveEndpoint,
+        dialect: Dialect,
+        lists: &mut Lists,
+    ) -> Result<Outputs<'a>> {
+        let specs = &ran.model().signature().outputs;
+        let mut shown = std::mem::take(&mut lists.shown);
+        for &selected in selection {
+            // Protobuf answers are always raw.
+            let binary = selected.binary || !matches!(dialect, Dialect::Rest);
+            let view = ran.output(selected.index)?;
+            let classes = match selected.classification {
+                None => None,
+                Some(most) => Some(classes(&view, &specs[selected.index], most, endpoint)?),
+            };
+            let (selected, classes) = (Selection { binary, ..selected }, classes.map(Box::new));
+            shown.push(Shown { selected, view, classes });
+        }
+        Ok(Outputs { specs, shown, non_finite: endpoint.non_finite })
+    }
+
+    /// Elements that are written as JSON, and bytes that are written as they are.
+    pub fn amounts(&self) -> (usize, usize) {
+        let mut amounts = (0, 0);
+        for Shown { selected, view, classes } in &self.shown {
+            match (selected.binary, &view.data) {
+                (true, Data::Bytes(bytes)) => amounts.1 += bytes.len(),
+                // Each is looked at, and each byte of it for an escape.
+                (_, Data::Strings { bytes, offsets }) => amounts.0 += offsets.len() + bytes.len() / 16,
+                (false, Data::Bytes(_)) if classes.is_none() => amounts.0 += view.shape.count(),
+                (false, Data::Bytes(_)) => {}
+            }
+        }
+        amounts
+    }
+
+    /// Bytes that the tensors take in an answer, at most; escapes in strings and the brackets of rows come on top.
+    pub fn written(&self) -> usize {
+        let bytes = |Shown { selected, view, classes }: &Shown<'_>| match &view.data {
+            Data::Bytes(_) if classes.is_some() => 0,
+            Data::Bytes(bytes) if selected.binary => bytes.len(),
+            Data::Bytes(_) => view.shape.count().saturating_mul(in_json(view.datatype)),
+            Data::Strings { bytes, offsets } => {
+                bytes.len().saturating_add(offsets.len() * in_json(DataType::Bytes))
+            }
+        };
+        self.shown.iter().map(bytes).fold(0, usize::saturating_add)
+    }
+
+    /// Bytes of the selected outputs.
+    pub fn bytes(&self) -> usize {
+        let bytes = |shown: &Shown<'_>| match &shown.view.data {
+            Data::Bytes(bytes) => bytes.len(),
+            Data::Strings { bytes, offsets } => bytes.len() + size_of_val(&offsets[..]),
+        };
+        self.shown.iter().map(bytes).sum()
+    }
+
+    /// The outputs as writers take them.
+    ///
+    /// # Errors
+    /// `internal` for strings that contradict themselves.
+    #[inline(always)]
+    pub fn tensors(&self, lists: &mut Lists) -> Result<Vec<OutputTensor<'_>>> {
+        let mut tensors = std::mem::take(&mut lists.tensors);
+        for Shown { selected, view, classes } in &self.shown {
+            let (datatype, shape, data) = match classes.as_deref() {
+                Some((classes, shape)) => (DataType::Bytes, *shape, TensorData::Strings(classes.view())),
+                None if selected.binary => (view.datatype, view.shape, blob(view)?),
+                None => (view.datatype, view.shape, elements(view)?),
+            };
+            let name = &self.specs[selected.index].name;
+            let (binary, non_finite) = (selected.binary, self.non_finite);
+            tensors.push(OutputTensor { name, datatype, shape, data, binary, non_finite });
+        }
+        Ok(tensors)
+    }
+}
+
+/// Bytes of an element in JSON with the comma behind it, at most; of a string, without its characters.
+const fn in_json(datatype: DataType) -> usize {
+    match datatype {
+        DataType::Bool | DataType::Uint8 | DataType::Int8 | DataType::Bytes => "false,".len(),
+        DataType::Uint16 | DataType::Int16 => "-32768,".len(),
+        DataType::Uint32 | DataType::Int32 => "-2147483648,".len(),
+        DataType::Uint64 | DataType::Int64 => "-9223372036854775808,".len(),
+        DataType::Fp16 | DataType::Bf16 | DataType::Fp32 => "-0.0000123456789,".len(),
+        DataType::Fp64 => "-0.000012345678901234567,".len(),
+    }
+}
+
+/// What says how an answer is written.
+pub struct Manner<'a> {
+    /// The wire.
+    pub dialect: Dialect,
+    /// The form of the request.
+    pub form: Form<'a>,
+    /// Whether the answer says that it is the last one.
+    pub marks_final: bool,
+    /// The rows of the request.
+    pub rows: usize,
+}
+
+/// Writes an answer.
+///
+/// # Errors
+/// As [`reply::write`], [`predict::write`] and [`protobuf::write`]; `payload_too_large` beyond gRPC's 4 GiB.
+#[inline(always)]
+pub fn write(
+    manner: &Manner<'_>,
+    head: &ReplyHead<'_>,
+    outputs: &[OutputTensor<'_>],
+    out: &mut Vec<u8>,
+) -> Result<Sent> {
+    let mut sent = Sent { json_length: None };
+    match (manner.dialect, manner.form) {
+        (Dialect::Rest, Form::Listed | Form::Raw(_)) => {
+            let written = reply::write(out, head, outputs)?;
+            // An empty tensor sent as binary data leaves no byte behind the JSON, and still is binary data.
+            let binary = outputs.iter().any(|output| output.binary);
+            sent.json_length = binary.then_some(written.json_len);
+        }
+        (Dialect::Rest, form) => predict::write(out, form, manner.rows, outputs)?,
+        (Dialect::Protobuf(framing), _) => {
+            (framing.begin)(out);
+            protobuf::write(out, head, outputs, manner.marks_final)?;
+            (framing.end)(out)?;
+        }
+    }
+    Ok(sent)
+}
+
+/// The highest values as strings, with the names that the document has for them, else those of the model.
+fn classes(
+    view: &View<'_>,
+    spec: &TensorSpec,
+    most: u64,
+    endpoint: &LiveEndpoint,
+) -> Result<(StringTable, Shape)> {
+    let (mut table, name) = (StringTable::default(), &*spec.name);
+    let own = Some(&spec.labels).filter(|labels| !labels.is_empty());
+    let labels = endpoint.labels.get(name).or(own).map(Vec::as_slice);
+    let (datatype, shape, data) = (view.datatype, view.shape, elements(view)?);
+    let output = OutputTensor { name, datatype, shape, data, binary: false, non_finite: endpoint.non_finite };
+    let shape = classify(&output, most, labels, &mut table)?;
+    Ok((table, shape))
+}
+
+/// A view's elements as the writers of binary data take them: in one piece.
+fn blob<'a>(view: &'a View<'a>) -> Result<TensorData<'a>> {
+    match &view.data {
+        Data::Bytes(bytes) => Ok(TensorData::Raw(bytes)),
+        Data::Strings { bytes, offsets } => Strings::new(bytes, offsets).map(TensorData::Strings),
+    }
+}
+
+/// A view's elements as the writer of JSON takes them.
+fn elements<'a>(view: &'a View<'a>) -> Result<TensorData<'a>> {
+    if let Data::Strings { bytes, offsets } = &view.data {
+        return Strings::new(bytes, offsets).map(TensorData::Strings);
+    }
+    let typed = match view.datatype {
+        DataType::Bool | DataType::Uint8 => view.elements().map(TensorData::Uint8),
+        DataType::Uint16 | DataType::Fp16 | DataType::Bf16 => view.elements().map(TensorData::Uint16),
+        DataType::Uint32 => view.elements().map(TensorData::Uint32),
+        DataType::Uint64 => view.elements().map(TensorData::Uint64),
+        DataType::Int8 => view.elements().map(TensorData::Int8),
+        DataType::Int16 => view.elements().map(TensorData::Int16),
+        DataType::Int32 => view.elements().map(TensorData::Int32),
+        DataType::Int64 => view.elements().map(TensorData::Int64),
+        DataType::Fp32 => view.elements().map(TensorData::Fp32),
+        DataType::Fp64 => view.elements().map(TensorData::Fp64),
+        DataType::Bytes => None,
+    };
+    match (typed, &view.data) {
+        (Some(elements), _) => Ok(elements),
+        // Memory that is not aligned for its type is still good bytes.
+        (None, Data::Bytes(bytes)) => Ok(TensorData::Raw(bytes)),
+        (None, Data::Strings { .. }) => Err(Error::new(Code::Internal, "strings under a number's type")),
+    }
+}

@@ -1,0 +1,317 @@
+//! From the wire to the runtime: which input goes where, and as which type. Elements are decoded straight into the buffer that
+//! the run reads.
+//!
+//! Not here: the way back (`outputs`).
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::spec::NonFinite;
+use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
+use headgate_engine::runtime::element::cast_mut;
+use headgate_engine::runtime::{Binding, Tensor};
+use headgate_engine::{Lease, Place, Seat, Waiter, Warm};
+use headgate_protocol::envelope::{self, Envelope, Form, InputEnvelope, Selection, Source};
+use headgate_protocol::strings::StringTable;
+use headgate_protocol::{TypedMut, binary, predict};
+
+use crate::request::outputs;
+
+/// The most bytes of a scratch buffer that are kept for the next request.
+const KEPT: usize = 1 << 20;
+/// What the runtime takes for each string, beside its characters: a `std::string`.
+const STRING_BYTES: usize = 32;
+
+/// Memory of past requests for the next one.
+#[derive(Default)]
+pub struct Scratch {
+    /// The envelope's lists.
+    pub envelope: envelope::Scratch,
+    /// Decoded BYTES elements.
+    pub strings: StringTable,
+    /// The outputs that were asked for.
+    pub selection: Vec<Selection>,
+    /// The outputs that are written.
+    pub outputs: outputs::Lists,
+    /// The JSON of inputs that a request does not list.
+    pub rearranged: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Lends this thread's memory of past requests, for one phase at a time.
+pub fn with_scratch<R>(use_it: impl FnOnce(&mut Scratch) -> R) -> R {
+    SCRATCH.with_borrow_mut(use_it)
+}
+
+/// Counts bytes that a request is about to take.
+pub type Hold<'a> = &'a mut dyn FnMut(usize) -> Result<()>;
+
+/// Where a request's inputs are, ready to be run.
+pub enum Buffers {
+    /// In buffers of its own.
+    Own(Lease),
+    /// Among the rows of a batch.
+    Shared(Seat),
+}
+
+/// Decodes every input of the request to where the model reads it: its own buffers, or the rows of a batch.
+///
+/// # Errors
+/// `invalid_argument` for an input that is missing, unknown, of another type or shape, or has wrong elements; `overloaded`.
+///
+/// `body` is what the envelope borrows from: a large tensor in it that is aligned is read where it is.
+pub fn decode(
+    envelope: &Envelope<'_>,
+    body: &Bytes,
+    (warm, waiter): (Warm, Waiter),
+    scratch: &mut Scratch,
+    hold: Hold<'_>,
+) -> Result<Buffers> {
+    let decoded = match envelope.form {
+        Form::Listed => decode_listed(&envelope.inputs, body, (warm, waiter), &mut scratch.strings, hold),
+        _ => decode_unlisted(envelope, body, (warm, waiter), scratch, hold),
+    };
+    scratch.strings.shrink(KEPT);
+    if scratch.rearranged.capacity() > KEPT {
+        scratch.rearranged = Vec::new();
+    }
+    decoded
+}
+
+/// A request that does not list its inputs: their names are the model's.
+fn decode_unlisted(
+    envelope: &Envelope<'_>,
+    body: &Bytes,
+    (warm, waiter): (Warm, Waiter),
+    scratch: &mut Scratch,
+    hold: Hold<'_>,
+) -> Result<Buffers> {
+    let Scratch { strings, rearranged, .. } = scratch;
+    let model = warm.model().clone();
+    let signature = model.signature();
+    let specs = &signature.inputs;
+    if let Form::Raw(bytes) = envelope.form {
+        let input = raw_input(bytes, specs)?;
+        return match specs[0].datatype {
+            DataType::Bytes => decode_raw_string(&input, bytes, (warm, waiter)),
+            _ => decode_listed(&[input], body, (warm, waiter), strings, hold),
+        };
+    }
+    let inputs = predict::inputs(envelope, signature, rearranged)?;
+    decode_listed(&inputs, body, (warm, waiter), strings, hold)
+}
+
+/// The only input of a request that is nothing but its bytes.
+fn raw_input<'a>(bytes: &'a [u8], specs: &'a [TensorSpec]) -> Result<InputEnvelope<'a>> {
+    Ok(InputEnvelope {
+        shape: binary::raw_shape(bytes, specs)?,
+        datatype: specs[0].datatype,
+        name: specs[0].name.as_str().into(),
+        source: Source::Binary(bytes),
+        base64: false,
+        non_finite: NonFinite::Error,
+    })
+}
+
+/// A BYTES element without JSON has no length in front of it either.
+fn decode_raw_string(
+    input: &InputEnvelope<'_>,
+    bytes: &[u8],
+    (warm, waiter): (Warm, Waiter),
+) -> Result<Buffers> {
+    check_input(input, &warm.signature().inputs[0])?;
+    let mut lease = Lease::take(warm, waiter.thread);
+    let tensor = lease.binding_mut().input_mut(0);
+    tensor.reshape(&input.shape)?;
+    tensor.set_string(0, bytes)?;
+    Ok(Buffers::Own(lease))
+}
+
+fn decode_listed(
+    inputs: &[InputEnvelope<'_>],
+    body: &Bytes,
+    (warm, waiter): (Warm, Waiter),
+    strings: &mut StringTable,
+    hold: Hold<'_>,
+) -> Result<Buffers> {
+    // Of another number than the required ones, what is right has optional inputs among it.
+    let has_optional = inputs.len() != warm.signature().inputs.len();
+    if has_optional {
+        check_names(inputs, warm.signature())?;
+    }
+    if warm.place() == Place::Batch
+        && !has_optional
+        && let Some(shapes) = batchable(inputs, &warm)?
+    {
+        return decode_into_batch(inputs, &shapes, (warm, waiter)).map(Buffers::Shared);
+    }
+    let mut lease = Lease::take(warm, waiter.thread);
+    let (signature, binding) = lease.parts();
+    for (index, spec) in signature.inputs.iter().enumerate() {
+        let input = find(inputs, spec, signature)?;
+        decode_tensor(input, binding.input_mut(index), body, strings, hold)?;
+    }
+    if has_optional {
+        decode_optional(inputs, (signature, binding), body, strings, hold)?;
+    }
+    Ok(Buffers::Own(lease))
+}
+
+/// The optional inputs of a request whose names are known to be right.
+#[cold]
+fn decode_optional(
+    inputs: &[InputEnvelope<'_>],
+    (signature, binding): (&Signature, &mut Binding),
+    body: &Bytes,
+    strings: &mut StringTable,
+    hold: Hold<'_>,
+) -> Result<()> {
+    for input in inputs {
+        let specs = signature.optional_inputs.iter().enumerate();
+        let Some((index, spec)) = specs.into_iter().find(|(_, spec)| spec.name == input.name) else {
+            continue;
+        };
+        check_input(input, spec)?;
+        decode_tensor(input, binding.give_optional_input(index), body, strings, hold)?;
+    }
+    Ok(())
+}
+
+// Inlined where every request passes: a call costs a small request more than the code.
+#[inline(always)]
+fn decode_tensor(
+    input: &InputEnvelope<'_>,
+    tensor: &mut Tensor,
+    body: &Bytes,
+    strings: &mut StringTable,
+    hold: Hold<'_>,
+) -> Result<()> {
+    if let Some(bytes) = adoptable(input, body, tensor) {
+        return tensor.adopt(&input.shape, bytes);
+    }
+    if tensor.datatype() != DataType::Bytes {
+        tensor.reshape(&input.shape)?;
+        return input.decode_into(typed(tensor)?);
+    }
+    // Their number is known to be right before the runtime makes an object for each.
+    input.decode_strings(strings)?;
+    hold(input.shape.count().saturating_mul(STRING_BYTES))?;
+    tensor.reshape(&input.shape)?;
+    strings.view().iter().enumerate().try_for_each(|(element, bytes)| tensor.set_string(element, bytes))
+}
+
+/// The shapes of the inputs, in the signature's order, if the request may be part of a batch.
+fn batchable(inputs: &[InputEnvelope<'_>], warm: &Warm) -> Result<Option<Vec<Shape>>> {
+    let signature = warm.signature();
+    let shapes = signature.inputs.iter().map(|spec| Ok(find(inputs, spec, signature)?.shape));
+    let shapes = shapes.collect::<Result<Vec<Shape>>>()?;
+    Ok(warm.batcher().is_some_and(|batcher| batcher.takes(&shapes)).then_some(shapes))
+}
+
+fn decode_into_batch(
+    inputs: &[InputEnvelope<'_>],
+    shapes: &[Shape],
+    (warm, waiter): (Warm, Waiter),
+) -> Result<Seat> {
+    let model = warm.model().clone();
+    let signature = model.signature();
+    let mut seat = Seat::take(warm, shapes, waiter)?;
+    for (index, spec) in signature.inputs.iter().enumerate() {
+        let rows = typed_bytes(seat.input_mut(index), spec.datatype)?;
+        find(inputs, spec, signature)?.decode_into(rows)?;
+    }
+    Ok(seat)
+}
+
+/// The request's input of that name, of a type and a shape that the model takes.
+fn find<'a, 'b>(
+    inputs: &'a [InputEnvelope<'b>],
+    spec: &TensorSpec,
+    signature: &Signature,
+) -> Result<&'a InputEnvelope<'b>> {
+    let Some(input) = inputs.iter().find(|input| input.name == spec.name) else {
+        // Another name in its place is what the client is to be told of.
+        return Err(check_names(inputs, signature).err().unwrap_or_else(|| missing(spec, signature)));
+    };
+    check_input(input, spec)?;
+    Ok(input)
+}
+
+/// Tensors below this are copied: that costs less than a new value of the runtime, and keeps no body.
+const ADOPT_FROM: usize = 16 << 10;
+
+/// The bytes of a large tensor in the body that can be read where they are.
+fn adoptable(input: &InputEnvelope<'_>, body: &Bytes, tensor: &Tensor) -> Option<Bytes> {
+    match input.source {
+        Source::Binary(bytes) if bytes.len() >= ADOPT_FROM && tensor.can_adopt(bytes) => {
+            // Only what lies in this body can be kept alive by it.
+            body.as_ptr_range().contains(&bytes.as_ptr()).then(|| body.slice_ref(bytes))
+        }
+        _ => None,
+    }
+}
+
+/// Says which inputs are missing and which are too many.
+fn check_names(inputs: &[InputEnvelope<'_>], signature: &Signature) -> Result<()> {
+    let is_unknown = |input: &&InputEnvelope<'_>| signature.all_inputs().all(|spec| spec.name != input.name);
+    if let Some(input) = inputs.iter().find(is_unknown) {
+        return Err(Error::invalid(format!(
+            "input {:?} is not one of the model's: {}",
+            input.name,
+            signature.input_names()
+        )));
+    }
+    match signature.inputs.iter().find(|spec| inputs.iter().all(|input| input.name != spec.name)) {
+        Some(spec) => Err(missing(spec, signature)),
+        None => Ok(()),
+    }
+}
+
+fn missing(spec: &TensorSpec, signature: &Signature) -> Error {
+    Error::invalid(format!("input {:?} is missing; the model takes {}", spec.name, signature.input_names()))
+}
+
+fn check_input(input: &InputEnvelope<'_>, spec: &TensorSpec) -> Result<()> {
+    if input.datatype != spec.datatype {
+        return Err(Error::invalid(format!(
+            "input {:?} is {}, the request says {}",
+            spec.name, spec.datatype, input.datatype
+        )));
+    }
+    if !spec.accepts(&input.shape) {
+        return Err(Error::invalid(format!(
+            "input {:?} has shape {:?}, the model takes {:?} (-1 is any size)",
+            spec.name, input.shape, spec.shape
+        )));
+    }
+    Ok(())
+}
+
+/// A tensor's elements under the protocol's types.
+fn typed(tensor: &mut Tensor) -> Result<TypedMut<'_>> {
+    let datatype = tensor.datatype();
+    let bytes = tensor.bytes_mut().ok_or_else(not_its_type)?;
+    typed_bytes(bytes, datatype)
+}
+
+/// The elements in a buffer under the protocol's types.
+fn typed_bytes(bytes: &mut [u8], datatype: DataType) -> Result<TypedMut<'_>> {
+    macro_rules! by_type {
+        ($($datatype:ident),+) => {
+            match datatype {
+                $(DataType::$datatype => cast_mut(bytes).map(TypedMut::$datatype),)+
+                DataType::Bytes => None,
+            }
+        };
+    }
+    by_type!(Bool, Uint8, Uint16, Uint32, Uint64, Int8, Int16, Int32, Int64, Fp16, Bf16, Fp32, Fp64)
+        .ok_or_else(not_its_type)
+}
+
+fn not_its_type() -> Error {
+    Error::new(Code::Internal, "a tensor without elements of its own type")
+}

@@ -1,0 +1,185 @@
+//! One thread for what nobody should wait for: placement, sketch merges, freeing what was replaced, loads that take too long.
+//!
+//! Not here: runs that hold a thread up (`serving::run_watch`).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use headgate_core::error::Result;
+use headgate_engine::histogram::Counts;
+use headgate_engine::place::MIN_RUNS;
+use headgate_engine::{Engine, Model};
+
+use crate::metrics::VersionMetrics;
+use crate::scheduling::spawn_behind;
+use crate::serving::drift::Sketches;
+use crate::serving::publish::Publisher;
+use crate::serving::shared::Shared;
+
+/// The process has grown when it takes so many bytes more than it did.
+const GROWTH: u64 = 64 << 20;
+/// The unit of `/proc/self/statm`, in bytes; elsewhere another size moves the bound and nothing else.
+const PAGE: u64 = 4096;
+
+/// How often all of it is done.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The thread, before, while and after it runs.
+pub struct Background {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    state: Mutex<State>,
+}
+
+enum State {
+    Idle(Box<Keeper>),
+    Running(JoinHandle<()>),
+    Stopped,
+}
+
+impl Background {
+    /// It has no thread yet.
+    pub fn new(
+        shared: Arc<Shared>,
+        engine: Arc<Engine>,
+        sketches: Arc<Sketches>,
+        publisher: Arc<Publisher>,
+    ) -> Background {
+        let keeper =
+            Keeper { shared, engine, sketches, publisher, runs: HashMap::new(), released: 0, resident: 0 };
+        Background { stop: Arc::default(), state: Mutex::new(State::Idle(Box::new(keeper))) }
+    }
+
+    /// Starts the thread, unless it runs or has been stopped.
+    ///
+    /// # Errors
+    /// `internal` when the system gives no more threads; it cannot be started then.
+    pub fn start(&self) -> Result<()> {
+        let mut state = self.state();
+        if !matches!(*state, State::Idle(_)) {
+            return Ok(());
+        }
+        let State::Idle(mut keeper) = std::mem::replace(&mut *state, State::Stopped) else { return Ok(()) };
+        let signal = self.stop.clone();
+        let thread = spawn_behind("hg-background".to_owned(), move || {
+            while !stopped(&signal) {
+                // A panic is printed and costs this tick; the next one comes.
+                drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| keeper.tick())));
+            }
+        })?;
+        *state = State::Running(thread);
+        Ok(())
+    }
+
+    /// Ends and joins the thread.
+    pub fn stop(&self) {
+        let state = std::mem::replace(&mut *self.state(), State::Stopped);
+        let State::Running(thread) = state else { return };
+        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.1.notify_all();
+        // A panic in there has been printed; nothing depends on the thread any more.
+        drop(thread.join());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn stopped(signal: &(Mutex<bool>, Condvar)) -> bool {
+    let stop = signal.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let (stop, _) =
+        signal.1.wait_timeout_while(stop, TICK, |stop| !*stop).unwrap_or_else(PoisonError::into_inner);
+    *stop
+}
+
+/// What the thread keeps between ticks.
+struct Keeper {
+    shared: Arc<Shared>,
+    engine: Arc<Engine>,
+    sketches: Arc<Sketches>,
+    publisher: Arc<Publisher>,
+    /// What was known of each model's runs when its place was last decided.
+    runs: HashMap<usize, Counts>,
+    /// Sessions that were freed when memory was last given back.
+    released: u64,
+    /// The least memory of the process since then, in bytes.
+    resident: u64,
+}
+
+impl Keeper {
+    fn tick(&mut self) {
+        self.place();
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.sketches.collect(unix);
+        self.publisher.sweep();
+        self.publisher.watch(Instant::now());
+        self.shared.fetcher.watch(Instant::now());
+        self.engine.tidy();
+        self.give_memory_back();
+    }
+
+    /// Gives freed memory back to the system after sessions were freed, and whenever the process has grown: large answers are freed
+    /// by other threads than made them, and glibc keeps what they leave.
+    fn give_memory_back(&mut self) {
+        let (released, resident) = (self.engine.memory().released(), resident_bytes());
+        if released != self.released || resident > self.resident.saturating_add(GROWTH) {
+            trim();
+            self.resident = resident_bytes();
+        }
+        self.resident = self.resident.min(resident);
+        self.released = released;
+    }
+
+    /// Decides each model's place from its runs since the last decision, once there are enough of them.
+    fn place(&mut self) {
+        let now = self.shared.now_ns();
+        let mut seen: HashMap<usize, (Arc<Model>, Counts)> = HashMap::new();
+        self.each_version(|model, metrics| {
+            model.placement.recover(now);
+            let key = Arc::as_ptr(model) as usize;
+            let (_, counts) = seen.entry(key).or_insert_with(|| (model.clone(), Counts::default()));
+            counts.add(&metrics.counts(|shard| &shard.run));
+        });
+        self.runs.retain(|key, _| seen.contains_key(key));
+        for (key, (model, counts)) in seen {
+            let earlier = self.runs.entry(key).or_default();
+            if counts.total() < earlier.total() {
+                // An endpoint that shared the model is gone, and its runs with it.
+                *earlier = counts;
+                continue;
+            }
+            let fresh = counts.since(earlier);
+            if fresh.total() >= MIN_RUNS {
+                model.learn(&fresh, now);
+                *earlier = counts;
+            }
+        }
+    }
+
+    fn each_version(&self, mut visit: impl FnMut(&Arc<Model>, &VersionMetrics)) {
+        let snapshot = self.shared.snapshot.load_full();
+        for endpoint in snapshot.endpoints.values() {
+            for version in &endpoint.versions {
+                visit(&version.payload.model, &version.payload.metrics);
+            }
+        }
+    }
+}
+
+/// The memory of the process, in bytes; 0 where the system does not say.
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm");
+    let pages = pages.ok().and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
+    pages.unwrap_or(0) * PAGE
+}
+
+/// Gives freed model memory back to the system: glibc keeps it otherwise.
+#[allow(unsafe_code, reason = "malloc_trim has no safe wrapper")]
+fn trim() {
+    // SAFETY: may be called at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

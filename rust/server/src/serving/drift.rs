@@ -1,0 +1,298 @@
+//! Which sketches there are: one set for each version of an endpoint, kept while a snapshot holds it.
+//!
+//! Not here: the counting on the request path (`sketching`), bins and distances (`headgate-sketch`).
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::spec::{EndpointSpec, VersionSpec};
+use headgate_core::tensor::{Signature, TensorSpec};
+use headgate_sketch::budget::{Budget, Share};
+use headgate_sketch::distance::Tolerance;
+use headgate_sketch::plan::{FeaturePlan, TensorInfo};
+use headgate_sketch::report::Report;
+use headgate_sketch::shard::{Collector, Opener};
+use headgate_sketch::view::Datatype;
+use headgate_sketch::window::{Span, Sum, Window};
+use headgate_sketch::{Baseline, Direction};
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::serving::sketch_cost;
+
+/// Sub-windows of all versions together have this part of the memory for sketches, each version the same share of it.
+const WINDOWS: usize = 2;
+
+/// The sketches of one version, as its requests see them.
+#[derive(Debug)]
+pub struct VersionSketch {
+    /// A number of its own, by which IO threads find their writers.
+    pub id: u64,
+    /// Makes an IO thread's writer.
+    pub opener: Opener,
+    /// What sketching one value costs, in nanoseconds.
+    pub value_ns: f64,
+}
+
+/// Everything that is sketched.
+///
+/// No lock here is held while a file is read, a plan is compiled or a report is computed: publishing and the background
+/// thread need the same ones.
+pub struct Sketches {
+    enabled: bool,
+    value_ns: f64,
+    budget: Arc<Budget>,
+    next: AtomicU64,
+    baselines: Mutex<HashMap<String, KnownBaseline>>,
+    versions: Mutex<HashMap<u64, Arc<Kept>>>,
+}
+
+/// A baseline that was read, with its memory while somebody has it.
+struct KnownBaseline {
+    baseline: Weak<Baseline>,
+    _memory: Share,
+}
+
+/// A version's sketches.
+struct Kept {
+    /// What makes two states of a version the same thing to sketch.
+    identity: Identity,
+    sketch: Arc<VersionSketch>,
+    counted: Mutex<Counted>,
+    /// The memory of the plan.
+    _plan: Share,
+}
+
+/// What was collected from a version's threads.
+struct Counted {
+    collector: Collector,
+    window: Window,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Identity {
+    endpoint: String,
+    version: String,
+    digest: String,
+    baseline: Option<String>,
+    columns: std::collections::BTreeMap<String, Vec<String>>,
+}
+
+impl Sketches {
+    /// Sketches under the configuration's memory limit.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            enabled: config.sketches,
+            value_ns: if config.sketches { sketch_cost::value_ns() } else { 0.0 },
+            budget: Budget::new(config.sketch_memory_bytes),
+            next: AtomicU64::new(0),
+            baselines: Mutex::default(),
+            versions: Mutex::default(),
+        }
+    }
+
+    /// The baseline that a spec names, read once; `None` for a spec without one, or when sketches are off.
+    ///
+    /// # Errors
+    /// `policy_invalid` when the file cannot be read or is no baseline.
+    pub fn baseline(&self, spec: &EndpointSpec) -> Result<Option<Arc<Baseline>>> {
+        let Some(path) = spec.baseline.as_ref().filter(|_| self.enabled) else { return Ok(None) };
+        if let Some(baseline) = self.known_baseline(path) {
+            return Ok(Some(baseline));
+        }
+        let unusable = |reason: &dyn std::fmt::Display| {
+            Error::new(Code::PolicyInvalid, format!("endpoint {:?}: baseline {path:?}: {reason}", spec.name))
+        };
+        let bytes = std::fs::read(path).map_err(|error| unusable(&error))?;
+        let read = Arc::new(Baseline::from_json(&bytes).map_err(|error| unusable(&error))?);
+        // Another loader may have read it meanwhile.
+        if let Some(baseline) = self.known_baseline(path) {
+            return Ok(Some(baseline));
+        }
+        let memory = self.held(read.bytes());
+        let known = KnownBaseline { baseline: Arc::downgrade(&read), _memory: memory };
+        self.baselines().insert(path.clone(), known);
+        Ok(Some(read))
+    }
+
+    fn known_baseline(&self, path: &str) -> Option<Arc<Baseline>> {
+        self.baselines().get(path)?.baseline.upgrade()
+    }
+
+    /// Memory for what an operator publishes: it counts, and leaves less for what traffic needs, but is not refused.
+    fn held(&self, bytes: usize) -> Share {
+        let share = Share::new(self.budget.clone());
+        share.hold(bytes);
+        share
+    }
+
+    /// The sketches of a version: those it has, unless it became another thing to sketch. `None` when sketches are off.
+    ///
+    /// # Errors
+    /// `policy_invalid` when the column names do not fit the signature.
+    pub fn version(
+        &self,
+        spec: &EndpointSpec,
+        version: &VersionSpec,
+        signature: &Signature,
+        baseline: Option<&Arc<Baseline>>,
+    ) -> Result<Option<Arc<VersionSketch>>> {
+        if !self.enabled {
+            return Ok(None);
+        }
+        let identity = Identity {
+            endpoint: spec.name.clone(),
+            version: version.name.clone(),
+            digest: version.digest.clone(),
+            baseline: spec.baseline.clone(),
+            columns: spec.columns.clone(),
+        };
+        if let Some(sketch) = self.present(&identity) {
+            return Ok(Some(sketch));
+        }
+        let plan = FeaturePlan::compile(&tensors(signature), &spec.columns, baseline.cloned())
+            .map_err(|error| Error::new(Code::PolicyInvalid, format!("endpoint {:?}: {error}", spec.name)))?;
+        Ok(Some(self.insert(identity, plan)))
+    }
+
+    /// The sketches that a version has. They stay until the last snapshot with them is gone: the state that asks may yet fail
+    /// to be served.
+    fn present(&self, identity: &Identity) -> Option<Arc<VersionSketch>> {
+        let versions = self.versions();
+        let kept = versions.values().find(|kept| kept.identity == *identity)?;
+        Some(kept.sketch.clone())
+    }
+
+    fn insert(&self, identity: Identity, plan: Arc<FeaturePlan>) -> Arc<VersionSketch> {
+        let collector = Collector::new(plan.clone(), self.budget.clone());
+        let id = self.next.fetch_add(1, Relaxed);
+        let sketch = Arc::new(VersionSketch { id, opener: collector.opener(), value_ns: self.value_ns });
+        let memory = self.held(plan.bytes());
+        let window = Window::new(plan, unix_now(), &self.budget);
+        let counted = Mutex::new(Counted { collector, window });
+        let mut versions = self.versions();
+        // Another loader may have made them while this one compiled.
+        if let Some(kept) = versions.values().find(|kept| kept.identity == identity) {
+            return kept.sketch.clone();
+        }
+        versions.insert(id, Arc::new(Kept { identity, sketch: sketch.clone(), counted, _plan: memory }));
+        sketch
+    }
+
+    /// Takes in what the threads counted, and lets go of versions that nobody serves any more. A version that a report is
+    /// being made of is left out: the report takes in what was counted itself.
+    pub fn collect(&self, now: u64) {
+        let (mut live, mut gone) = (Vec::new(), Vec::new());
+        self.versions().retain(|_, kept| {
+            let served = Arc::strong_count(&kept.sketch) > 1;
+            if served { &mut live } else { &mut gone }.push(kept.clone());
+            served
+        });
+        // Freed without the lock: windows are large.
+        drop(gone);
+        self.baselines().retain(|_, known| known.baseline.strong_count() > 0);
+        let cap = self.budget.limit() / WINDOWS / live.len().max(1);
+        for kept in live {
+            match kept.counted.try_lock() {
+                Ok(mut counted) => counted.collect(now, cap),
+                Err(TryLockError::Poisoned(counted)) => counted.into_inner().collect(now, cap),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+    }
+
+    /// Bytes held by all sketches: shards, windows, plans and baselines.
+    pub fn bytes(&self) -> usize {
+        self.budget.used()
+    }
+
+    /// The drift report of an endpoint over the newest `seconds`; `live` are the ids of the sketches that it is served with.
+    ///
+    /// # Errors
+    /// `unsupported` when sketches are off.
+    pub fn report(&self, endpoint: &str, live: &[u64], seconds: u64) -> Result<Value> {
+        if !self.enabled {
+            return Err(Error::new(Code::Unsupported, "sketches are off; start with --sketches on"));
+        }
+        let now = unix_now();
+        let kept: Vec<Arc<Kept>> = {
+            let versions = self.versions();
+            live.iter().filter_map(|id| versions.get(id).cloned()).collect()
+        };
+        let baseline = kept.iter().find_map(|kept| kept.identity.baseline.as_deref().map(baseline_id));
+        let mut report = Report::new(endpoint, seconds, Span { from: now, to: now }, baseline);
+        for kept in kept {
+            let (sum, span) = kept.copy(seconds, now);
+            report.add(&kept.identity.version, &sum, span, &Tolerance::default());
+        }
+        serde_json::from_slice(&report.to_json())
+            .map_err(|error| Error::new(Code::Internal, format!("a drift report that is no JSON: {error}")))
+    }
+
+    fn baselines(&self) -> MutexGuard<'_, HashMap<String, KnownBaseline>> {
+        self.baselines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn versions(&self) -> MutexGuard<'_, HashMap<u64, Arc<Kept>>> {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    /// What was counted within the newest `seconds`, for a report that is made of the copy.
+    fn copy(&self, seconds: u64, now: u64) -> (Sum, Span) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.take(now);
+        counted.window.sum(seconds, now)
+    }
+}
+
+impl Counted {
+    fn collect(&mut self, now: u64, cap: usize) {
+        self.take(now);
+        self.window.settle(now, cap);
+    }
+
+    /// Takes in what the threads counted; what had no traffic takes no memory.
+    fn take(&mut self, now: u64) {
+        if !self.collector.is_idle() {
+            self.collector.collect(self.window.open(now));
+        }
+    }
+}
+
+/// The tensors of a signature, inputs first; `sketching` counts on this order.
+fn tensors(signature: &Signature) -> Vec<TensorInfo> {
+    let inputs = signature.inputs.iter().map(|spec| tensor(spec, Direction::Input));
+    inputs.chain(signature.outputs.iter().map(|spec| tensor(spec, Direction::Output))).collect()
+}
+
+fn tensor(spec: &TensorSpec, direction: Direction) -> TensorInfo {
+    let rest = spec.shape.get(1..).unwrap_or_default();
+    let mut fixed = rest.iter().map(|&dim| usize::try_from(dim).ok());
+    TensorInfo {
+        name: spec.name.clone(),
+        direction,
+        datatype: Datatype::parse(spec.datatype.as_str()).unwrap_or(Datatype::Bytes),
+        row_elements: fixed
+            .try_fold(1usize, |product, dim| product.checked_mul(dim?))
+            .filter(|_| !spec.any_rank),
+    }
+}
+
+/// A baseline's file is named after its digest.
+fn baseline_id(path: &str) -> String {
+    let stem = Path::new(path).file_stem().map_or_else(Default::default, |stem| stem.to_string_lossy());
+    format!("sha256:{stem}")
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,309 @@
+//! Whether a document fits the models that it names. Looked at when somebody asks for it; what was served before is served again
+//! without being judged anew.
+
+use std::sync::Arc;
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::spec::{EndpointSpec, VersionSpec};
+use headgate_core::tensor::{Signature, TensorSpec};
+use headgate_engine::Model;
+
+use crate::serving::load_versions::LoadFailure;
+
+/// Checks everything.
+///
+/// # Errors
+/// `policy_invalid` for names of classes or columns that their tensor does not have, and for a version that takes or gives
+/// something else than the champion without saying so.
+pub fn check(spec: &EndpointSpec, models: &[Arc<Model>]) -> std::result::Result<(), LoadFailure> {
+    let signatures: Vec<&Signature> = models.iter().map(|model| model.signature()).collect();
+    let named = labels(spec, &signatures).and_then(|()| columns(spec, &signatures));
+    named.map_err(|error| LoadFailure { version: String::new(), error })?;
+    compatible(spec, &signatures)
+}
+
+fn wrong(path: &str, why: impl std::fmt::Display) -> Error {
+    Error::new(Code::PolicyInvalid, format!("{path}: {why}"))
+}
+
+fn labels(spec: &EndpointSpec, signatures: &[&Signature]) -> Result<()> {
+    let outputs: Vec<&TensorSpec> = signatures.iter().flat_map(|signature| &signature.outputs).collect();
+    for (tensor, names) in &spec.labels {
+        let path = format!("labels.{tensor}");
+        let found = of_name(&outputs, tensor)
+            .map_err(|known| wrong(&path, format!("is no output of any version; there are {known}")))?;
+        for output in found {
+            if let Some(classes) = classes(output).filter(|&classes| classes != names.len()) {
+                let count = names.len();
+                return Err(wrong(&path, format!("has {count} names, and the output has {classes} classes")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn columns(spec: &EndpointSpec, signatures: &[&Signature]) -> Result<()> {
+    let tensors = signatures.iter().flat_map(|signature| signature.inputs.iter().chain(&signature.outputs));
+    let tensors: Vec<&TensorSpec> = tensors.collect();
+    for (tensor, names) in &spec.columns {
+        let path = format!("columns.{tensor}");
+        let found = of_name(&tensors, tensor)
+            .map_err(|known| wrong(&path, format!("is no tensor of any version; there are {known}")))?;
+        for tensor in found {
+            let count = names.len();
+            match row(tensor) {
+                Some(elements) if elements == count => {}
+                Some(elements) => {
+                    return Err(wrong(
+                        &path,
+                        format!("has {count} names, and a row has {elements} elements"),
+                    ));
+                }
+                None => {
+                    let why = "has names, but the model leaves open how many elements a row has";
+                    return Err(wrong(&path, why));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The tensors of that name.
+///
+/// # Errors
+/// The names that there are, when there is none.
+fn of_name<'a>(tensors: &[&'a TensorSpec], name: &str) -> std::result::Result<Vec<&'a TensorSpec>, String> {
+    let found: Vec<_> = tensors.iter().filter(|tensor| tensor.name == name).copied().collect();
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let mut known: Vec<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    known.sort_unstable();
+    known.dedup();
+    Err(known.join(", "))
+}
+
+/// The values of a row, which are the classes of an output; `None` where the shape leaves that open. A shape of one dimension
+/// is one row.
+fn classes(output: &TensorSpec) -> Option<usize> {
+    if output.shape.len() > 1 || output.any_rank { row(output) } else { product(&output.shape) }
+}
+
+/// The elements of a row; `None` where the model leaves that open.
+fn row(tensor: &TensorSpec) -> Option<usize> {
+    if tensor.any_rank { None } else { product(tensor.shape.get(1..).unwrap_or_default()) }
+}
+
+fn product(sizes: &[i64]) -> Option<usize> {
+    sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(usize::try_from(size).ok()?))
+}
+
+fn compatible(spec: &EndpointSpec, signatures: &[&Signature]) -> std::result::Result<(), LoadFailure> {
+    let is_champion = |version: &VersionSpec| version.name == spec.champion && version.artifact.is_some();
+    let Some(champion) = spec.versions.iter().position(is_champion) else { return Ok(()) };
+    let champion = signatures[champion];
+    let models = spec.versions.iter().zip(signatures).filter(|(version, _)| version.artifact.is_some());
+    for (version, signature) in models {
+        let Some(why) = differs(signature, champion) else { continue };
+        let why = format!("{why} in the champion {}", spec.champion);
+        let stands_in = spec.fallback.as_ref().is_some_and(|fallback| fallback.to().contains(&version.name));
+        let error = if !version.compatible && stands_in {
+            // Whoever asked for the champion would be told that the request is wrong, or get another answer than he reads.
+            wrong("traffic.fallback.to", format!("{} cannot stand in: {why}", version.name))
+        } else if !version.compatible {
+            continue;
+        } else {
+            let hint = "write compatible: false where callers know that";
+            wrong(&format!("versions.{}", version.name), format!("{why}; {hint}"))
+        };
+        return Err(LoadFailure { error, version: version.name.clone() });
+    }
+    Ok(())
+}
+
+/// Whether every request that fits one version's inputs fits the other's, whatever optional inputs it gives.
+pub fn takes_the_same(one: &Signature, other: &Signature) -> bool {
+    let is_taken =
+        |spec: &TensorSpec| other.all_inputs().any(|taken| taken.name == spec.name && are_alike(taken, spec));
+    // What differs may take long to find among thousands of optional inputs, and nothing differs mostly.
+    let same = one.inputs == other.inputs && one.optional_inputs == other.optional_inputs;
+    same || difference("input", &inputs(other), &inputs(one)).is_none()
+        && one.optional_inputs.iter().all(is_taken)
+}
+
+/// How a version differs from the champion, in words. Optional inputs are no difference: an exporter may list all weights of a model
+/// there, and callers of an endpoint whose versions differ in them leave them out.
+fn differs(version: &Signature, champion: &Signature) -> Option<String> {
+    difference("input", &inputs(version), &inputs(champion))
+        .or_else(|| difference("output", &required(&version.outputs), &required(&champion.outputs)))
+}
+
+fn inputs(signature: &Signature) -> Vec<Tensor<'_>> {
+    let optional = signature.optional_inputs.iter().map(Tensor::Optional);
+    required(&signature.inputs).into_iter().chain(optional).collect()
+}
+
+fn required(specs: &[TensorSpec]) -> Vec<Tensor<'_>> {
+    specs.iter().map(Tensor::Required).collect()
+}
+
+/// A tensor of a signature.
+#[derive(Clone, Copy)]
+enum Tensor<'a> {
+    Required(&'a TensorSpec),
+    Optional(&'a TensorSpec),
+}
+
+impl<'a> Tensor<'a> {
+    fn spec(self) -> &'a TensorSpec {
+        let (Tensor::Required(spec) | Tensor::Optional(spec)) = self;
+        spec
+    }
+
+    fn is_required(self) -> bool {
+        matches!(self, Tensor::Required(_))
+    }
+}
+
+impl std::fmt::Display for Tensor<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let TensorSpec { datatype, shape, any_rank, .. } = self.spec();
+        let optional = if self.is_required() { "" } else { "optional " };
+        match any_rank {
+            true => write!(f, "{optional}{datatype} of any rank"),
+            false => write!(f, "{optional}{datatype} {shape:?}"),
+        }
+    }
+}
+
+/// Names of dimensions do not matter.
+fn are_alike(one: &TensorSpec, other: &TensorSpec) -> bool {
+    (one.datatype, &one.shape, one.any_rank) == (other.datatype, &other.shape, other.any_rank)
+}
+
+/// What the first tensor is that one of them requires and the challenger does not take as the champion does; the order of tensors does not
+/// matter.
+fn difference(what: &str, challenger: &[Tensor<'_>], champion: &[Tensor<'_>]) -> Option<String> {
+    let named =
+        |tensors: &[Tensor<'_>], name: &str| tensors.iter().position(|tensor| tensor.spec().name == name);
+    let shown = |tensor: Option<Tensor<'_>>| tensor.map_or("missing".to_owned(), |tensor| tensor.to_string());
+    champion.iter().chain(challenger).filter(|tensor| tensor.is_required()).find_map(|tensor| {
+        let name = &tensor.spec().name;
+        let mine = named(challenger, name).map(|at| challenger[at]);
+        let theirs = named(champion, name).map(|at| champion[at]);
+        let same = mine.zip(theirs).is_some_and(|(mine, theirs)| {
+            are_alike(mine.spec(), theirs.spec()) && (theirs.is_required() || !mine.is_required())
+        });
+        (!same).then(|| format!("{what} {name:?} is {}, and {}", shown(mine), shown(theirs)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use headgate_core::tensor::DataType;
+
+    fn tensor(name: &str, shape: &[i64]) -> TensorSpec {
+        TensorSpec {
+            name: name.into(),
+            datatype: DataType::Fp32,
+            shape: shape.into(),
+            symbols: Vec::new(),
+            any_rank: false,
+            labels: Vec::new(),
+        }
+    }
+
+    fn signature(inputs: &[&TensorSpec], outputs: &[&TensorSpec]) -> Signature {
+        let owned = |tensors: &[&TensorSpec]| tensors.iter().copied().cloned().collect();
+        Signature { inputs: owned(inputs), outputs: owned(outputs), ..Signature::default() }
+    }
+
+    fn spec(more: &str) -> EndpointSpec {
+        let json = format!(
+            r#"{{"name": "e", "revision": 1,
+                "spec": {{"versions": {{"v1": {{"digest": "1"}}, "v2": {{"digest": "2"{more}}}}},
+                    "traffic": {{"champion": "v1"}}, "limits": {{"timeout": 1}}}},
+                "traffic": {{"champion": "v1", "last_good": "v1"}},
+                "load": {{"versions": ["v1", "v2"], "artifacts": {{"v1": "1", "v2": "2"}}}}}}"#
+        );
+        EndpointSpec::from_json(json.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_version_that_takes_or_gives_something_else_says_so() {
+        let [x, y] = [tensor("x", &[-1, 4]), tensor("y", &[-1, 3])];
+        let champion = signature(&[&x, &y], &[&y]);
+        assert!(compatible(&spec(""), &[&champion, &signature(&[&y, &x], &[&y])]).is_ok());
+        let integers = TensorSpec { datatype: DataType::Int64, ..x.clone() };
+        let (wider, more) = (tensor("x", &[-1, 5]), tensor("z", &[-1]));
+        for (other, says) in [
+            (signature(&[&wider, &y], &[&y]), "input \"x\" is FP32 [-1, 5], and FP32 [-1, 4]"),
+            (signature(&[&integers, &y], &[&y]), "input \"x\" is INT64 [-1, 4], and FP32 [-1, 4]"),
+            (signature(&[&x], &[&y]), "input \"y\" is missing, and FP32 [-1, 3]"),
+            (signature(&[&x, &y], &[&y, &more]), "output \"z\" is FP32 [-1], and missing"),
+        ] {
+            let LoadFailure { version, error } = compatible(&spec(""), &[&champion, &other]).unwrap_err();
+            assert_eq!(version, "v2");
+            assert!(error.message.starts_with(&format!("versions.v2: {says} in the champion v1")), "{error}");
+            assert!(compatible(&spec(r#", "compatible": false"#), &[&champion, &other]).is_ok());
+        }
+    }
+
+    #[test]
+    fn optional_inputs_are_no_difference_unless_the_champion_requires_them_or_the_challenger_does() {
+        let [x, k, other] = [tensor("x", &[-1, 4]), tensor("k", &[2]), tensor("k", &[3])];
+        let plain = signature(&[&x], &[]);
+        let optional = |k: &TensorSpec| Signature { optional_inputs: vec![k.clone()], ..plain.clone() };
+        let required = signature(&[&x, &k], &[]);
+        for (champion, challenger) in [
+            (&plain, &optional(&k)),
+            (&optional(&k), &plain),
+            (&optional(&k), &optional(&other)),
+            (&required, &optional(&k)),
+        ] {
+            assert_eq!(differs(challenger, champion), None);
+        }
+        let says = |champion: &_, challenger: &_| differs(challenger, champion).unwrap();
+        assert_eq!(says(&optional(&k), &required), "input \"k\" is FP32 [2], and optional FP32 [2]");
+        assert_eq!(says(&required, &optional(&other)), "input \"k\" is optional FP32 [3], and FP32 [2]");
+        assert!(takes_the_same(&plain, &optional(&k)) && takes_the_same(&optional(&k), &optional(&k)));
+        assert!(!takes_the_same(&optional(&k), &plain) && !takes_the_same(&optional(&k), &optional(&other)));
+        assert!(takes_the_same(&required, &optional(&k)) && !takes_the_same(&optional(&k), &required));
+    }
+
+    #[test]
+    fn a_champion_that_is_unlike_others_excuses_only_itself() {
+        let [x, y] = [tensor("x", &[-1, 4]), tensor("x", &[-1, 5])];
+        let (ours, other) = (signature(&[&x], &[]), signature(&[&y], &[]));
+        let mut spec = spec("");
+        spec.versions[0].compatible = false;
+        assert_eq!(compatible(&spec, &[&ours, &other]).unwrap_err().version, "v2");
+        assert!(compatible(&spec, &[&ours, &ours]).is_ok());
+    }
+
+    #[test]
+    fn who_stands_in_takes_what_the_champion_takes() {
+        let [x, y] = [tensor("x", &[-1, 4]), tensor("x", &[-1, 5])];
+        let (ours, other) = (signature(&[&x], &[]), signature(&[&y], &[]));
+        let mut spec = spec(r#", "compatible": false"#);
+        spec.fallback = Some(serde_json::from_str(r#"{"to": ["v2"]}"#).unwrap());
+        let error = compatible(&spec, &[&ours, &other]).unwrap_err().error;
+        assert!(error.message.starts_with("traffic.fallback.to: v2 cannot stand in"), "{error}");
+        assert!(compatible(&spec, &[&ours, &ours]).is_ok());
+    }
+
+    #[test]
+    fn classes_are_the_values_of_a_row() {
+        for (shape, wanted) in [
+            (&[-1, 1000, 1, 1][..], Some(1000)),
+            (&[-1, 4, 10], Some(40)),
+            (&[10], Some(10)),
+            (&[-1, 2, -1], None),
+            (&[-1], None),
+        ] {
+            assert_eq!(classes(&tensor("y", shape)), wanted, "{shape:?}");
+        }
+    }
+}

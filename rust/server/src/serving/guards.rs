@@ -1,0 +1,99 @@
+//! Rates and breakers, which outlive the revisions that name them: a change of weights gives no caller a new burst and no failing
+//! version a new start.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use headgate_core::breaker::Breaker;
+use headgate_core::limits::{BreakerSpec, RateSpec};
+use headgate_core::rate::Limiter;
+use headgate_core::snapshot::Quota;
+use headgate_core::spec::{EndpointSpec, VersionSpec};
+use serde_json::{Value, json};
+
+use crate::metrics::family;
+
+/// Those that some snapshot or request holds.
+#[derive(Default)]
+pub struct Guards {
+    limiters: Mutex<HashMap<String, (RateSpec, Weak<Limiter>)>>,
+    /// By endpoint, version and digest.
+    breakers: Mutex<HashMap<(String, String, String), Weak<Breaker>>>,
+}
+
+impl Guards {
+    /// The quota of an endpoint's callers: the present one, unless its rate has changed.
+    pub fn quota(&self, spec: &EndpointSpec) -> Option<Quota> {
+        let rate = spec.limits.rate.as_ref()?;
+        let by = rate.by.as_deref().map(Into::into);
+        let mut limiters = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
+        let present = limiters.get(&spec.name).filter(|(known, _)| known == rate);
+        if let Some(limiter) = present.and_then(|(_, limiter)| limiter.upgrade()) {
+            return Some(Quota { by, limiter });
+        }
+        let limiter = Arc::new(Limiter::new(rate, RandomState::new().build_hasher().finish()));
+        limiters.retain(|_, (_, limiter)| limiter.strong_count() > 0);
+        limiters.insert(spec.name.clone(), (rate.clone(), Arc::downgrade(&limiter)));
+        Some(Quota { by, limiter })
+    }
+
+    /// The breaker of a version: the present one, unless its rule or the version has changed.
+    pub fn breaker(&self, spec: &EndpointSpec, version: &VersionSpec) -> Option<Arc<Breaker>> {
+        let rule: &BreakerSpec = spec.limits.breaker.as_ref()?;
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (spec.name.clone(), version.name.clone(), version.digest.clone());
+        let present = breakers.get(&key).and_then(Weak::upgrade).filter(|breaker| breaker.rule() == rule);
+        if let Some(breaker) = present {
+            return Some(breaker);
+        }
+        let breaker = Arc::new(Breaker::new(rule.clone()));
+        breakers.retain(|_, breaker| breaker.strong_count() > 0);
+        breakers.insert(key, Arc::downgrade(&breaker));
+        Some(breaker)
+    }
+
+    /// The limiters, by endpoint.
+    pub fn limiters(&self) -> Vec<(String, Arc<Limiter>)> {
+        let limiters = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
+        let live =
+            limiters.iter().filter_map(|(name, (_, limiter))| Some((name.clone(), limiter.upgrade()?)));
+        sorted(live)
+    }
+
+    /// The breakers, by endpoint and version.
+    pub fn breakers(&self) -> Vec<((String, String), Arc<Breaker>)> {
+        let breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = breakers.iter().filter_map(|((endpoint, version, _), breaker)| {
+            Some(((endpoint.clone(), version.clone()), breaker.upgrade()?))
+        });
+        sorted(live)
+    }
+}
+
+/// The metrics of rates and breakers.
+#[rustfmt::skip]
+pub fn families(guards: &Guards) -> [Value; 4] {
+    let (limiters, breakers) = (guards.limiters(), guards.breakers());
+    let limiter = |name: &str, help: &str, read: fn(&Limiter) -> u64| {
+        family(name, help, "counter", limiters.iter().map(|(endpoint, one)| json!([{"endpoint": endpoint}, read(one)])))
+    };
+    let breaker = |name: &str, help: &str, kind: &str, read: fn(&Breaker) -> u64| {
+        let samples = breakers.iter().map(|((endpoint, version), one)| {
+            json!([{"endpoint": endpoint, "version": version}, read(one)])
+        });
+        family(name, help, kind, samples)
+    };
+    [
+        limiter("headgate_requests_rate_limited_total", "Requests of callers that came too often (limits.rate).", Limiter::refused),
+        limiter("headgate_rate_crowded_total", "Requests of callers that shared a bucket because there were too many.", Limiter::crowded),
+        breaker("headgate_breaker_open", "Whether the version is left alone (limits.breaker).", "gauge", |b| u64::from(!b.is_closed())),
+        breaker("headgate_breaker_trips_total", "How often the version was left alone.", "counter", Breaker::trips),
+    ]
+}
+
+fn sorted<K: Ord, V>(live: impl Iterator<Item = (K, V)>) -> Vec<(K, V)> {
+    let mut live: Vec<_> = live.collect();
+    live.sort_by(|(a, _), (b, _)| a.cmp(b));
+    live
+}

@@ -1,0 +1,110 @@
+//! Loading the versions of an endpoint's new state.
+
+use std::sync::Arc;
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::spec::{EndpointSpec, VersionSpec};
+use headgate_core::tensor::Signature;
+use headgate_engine::{Engine, Model, Need, Source, Warm};
+
+/// A version that could not be loaded.
+#[derive(Debug)]
+pub struct LoadFailure {
+    /// Its name; empty when the fault is the endpoint's.
+    pub version: String,
+    /// Why.
+    pub error: Error,
+}
+
+/// The models of a spec's versions in its order, and those that stay in memory until the spec is served.
+pub struct LoadedVersions {
+    /// All of them.
+    pub models: Vec<Arc<Model>>,
+    /// Those that get traffic, or are pinned.
+    _held: Vec<Warm>,
+}
+
+/// Loads all versions of a spec. Blocks.
+///
+/// # Errors
+/// The first version that cannot be loaded.
+pub fn load(engine: &Engine, spec: &EndpointSpec) -> std::result::Result<LoadedVersions, LoadFailure> {
+    let mut models: Vec<Option<Arc<Model>>> = vec![None; spec.versions.len()];
+    let failed =
+        |version: &VersionSpec, error| LoadFailure { version: version.name.clone(), error: told(error) };
+    for (slot, version) in models.iter_mut().zip(&spec.versions) {
+        if let Some(path) = &version.artifact {
+            let source = Source::Artifact(std::path::Path::new(path));
+            let model = engine.load(&version.digest, &source, &version.run, need(spec, version));
+            *slot = Some(model.map_err(|error| failed(version, error))?);
+        }
+    }
+    // When all are loaded: the last of them may have moved the first out again.
+    let mut held = Vec::new();
+    for (model, version) in models.iter().zip(&spec.versions) {
+        if let Some(model) = model.as_ref().filter(|_| stays(spec, version)) {
+            held.push(engine.bring(model, need(spec, version)).map_err(|error| failed(version, error))?);
+        }
+    }
+    let reference = reference_signature(spec, &models);
+    for (slot, version) in models.iter_mut().zip(&spec.versions).filter(|(slot, _)| slot.is_none()) {
+        let model = load_constant(engine, version, reference.as_ref());
+        *slot = Some(model.map_err(|error| failed(version, error))?);
+    }
+    Ok(LoadedVersions { models: models.into_iter().flatten().collect(), _held: held })
+}
+
+/// Whether everything that a spec names was loaded, and is in memory where it is to be, so that it can be served at once.
+pub fn is_loaded(engine: &Engine, spec: &EndpointSpec) -> bool {
+    spec.versions.iter().filter(|version| version.artifact.is_some()).all(|version| {
+        let model = engine.loaded(&version.digest, &version.run);
+        model.is_some_and(|model| !stays(spec, version) || model.hold().is_some())
+    })
+}
+
+/// Whether a version is in memory when the spec is served: requests come to it by themselves, or it is to stay there.
+fn stays(spec: &EndpointSpec, version: &VersionSpec) -> bool {
+    spec.champion == version.name || spec.table.gives(&version.name) || version.pinned
+}
+
+/// What was served before is served again, whatever room there is: after a start, and after a change of traffic.
+fn need(spec: &EndpointSpec, version: &VersionSpec) -> Need {
+    let kept = !spec.fresh && (spec.champion == version.name || version.pinned);
+    if spec.urgent || kept { Need::Urgent } else { Need::Ordinary }
+}
+
+/// A failed load in the words of the control plane.
+fn told(error: Error) -> Error {
+    match error.code {
+        Code::Overloaded => Error { code: Code::ModelLoadFailed, ..error },
+        _ => error,
+    }
+}
+
+/// The signature that constants take over: the champion's, or the first model's when the champion is a constant itself.
+fn reference_signature(spec: &EndpointSpec, models: &[Option<Arc<Model>>]) -> Option<Signature> {
+    let champion = spec.versions.iter().position(|version| version.name == spec.champion);
+    let chosen = champion.and_then(|index| models[index].as_ref()).or_else(|| models.iter().flatten().next());
+    chosen.map(|model| model.signature().clone())
+}
+
+fn load_constant(
+    engine: &Engine,
+    version: &VersionSpec,
+    reference: Option<&Signature>,
+) -> Result<Arc<Model>> {
+    let (Some(values), Some(signature)) = (&version.constant, reference) else {
+        return Err(Error::new(
+            Code::ModelLoadFailed,
+            "a constant answers under a model's signature, and this endpoint has no version with a model",
+        ));
+    };
+    // A constant under another signature is another model: the signature is part of its name.
+    let described = serde_json::to_string(signature).unwrap_or_default();
+    engine.load(
+        &format!("{}|{described}", version.digest),
+        &Source::Constant(values, signature),
+        &version.run,
+        Need::Ordinary,
+    )
+}

@@ -1,0 +1,106 @@
+//! What is in memory, never who gets traffic: who waits for a load, and the figures of it.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_engine::Engine;
+use headgate_engine::runtime::device::nvml::Reading;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use crate::metrics::family;
+use crate::serving::fetch::Fetcher;
+
+/// Brings endpoints into memory and takes them out.
+pub trait Repository: Send + Sync {
+    /// Brings an endpoint back into memory; at once for one that is there.
+    ///
+    /// # Errors
+    /// `model_not_found`; `overloaded` when too many wait.
+    fn load(&self, name: &str) -> Result<Loaded>;
+
+    /// Takes an endpoint out of memory. One that is out already is no error.
+    ///
+    /// # Errors
+    /// `model_not_found`.
+    fn unload(&self, name: &str) -> Result<()>;
+}
+
+/// Somebody who waits until an endpoint is served.
+pub struct Waiter(Mutex<Option<oneshot::Sender<Result<()>>>>);
+
+/// Resolves when an endpoint is served.
+pub struct Loaded(Option<oneshot::Receiver<Result<()>>>);
+
+/// A waiter and what it waits for.
+pub fn waiter() -> (Arc<Waiter>, Loaded) {
+    let (sender, receiver) = oneshot::channel();
+    (Arc::new(Waiter(Mutex::new(Some(sender)))), Loaded(Some(receiver)))
+}
+
+impl Waiter {
+    /// Tells the outcome, once; nobody may be listening any more.
+    pub fn tell(&self, outcome: Result<()>) {
+        if let Some(sender) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            drop(sender.send(outcome));
+        }
+    }
+}
+
+impl Loaded {
+    /// Nothing to wait for.
+    pub fn already() -> Self {
+        Self(None)
+    }
+
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// Whatever loading fails with; `draining` when the gateway stops.
+    pub async fn wait(self) -> Result<()> {
+        let Some(receiver) = self.0 else { return Ok(()) };
+        let stopped = |_| Error::new(Code::Draining, "the gateway is stopping");
+        receiver.await.map_err(stopped)?
+    }
+}
+
+/// The metrics of models in memory.
+#[rustfmt::skip]
+pub fn families(engine: &Engine, fetcher: &Fetcher) -> Vec<Value> {
+    let single = |name: &str, help: &str, kind: &str, value: u64| {
+        family(name, help, kind, std::iter::once(json!([{}, value])))
+    };
+    let states = engine.states();
+    let states = states.iter().map(|(state, count)| json!([{"state": state.as_str()}, count]));
+    let (memory, counters) = (engine.memory(), &engine.memory().counters);
+    let mut families = vec![
+        family("headgate_models", "Models that endpoints name, by where they are: cold (out of memory), loading, warm, draining (in memory until the last run ends).", "gauge", states),
+        single("headgate_model_memory_bytes", "Memory that models take, as measured when they were loaded.", "gauge", memory.used()),
+        single("headgate_model_loads_total", "Sessions made, the first time or again.", "counter", counters.loads.load(Relaxed)),
+        single("headgate_model_evictions_total", "Models that left memory to make room (--memory-budget).", "counter", counters.evictions.load(Relaxed)),
+        single("headgate_model_loads_refused_total", "Loads for which there was no room: everything else was pinned or running.", "counter", counters.refusals.load(Relaxed)),
+        single("headgate_cold_requests_total", "Requests that found their model out of memory and waited for it.", "counter", fetcher.waits.load(Relaxed)),
+        single("headgate_cold_requests_failed_total", "Those of them that did not get it: too slow, no room, a failed load.", "counter", fetcher.misses.load(Relaxed)),
+        single("headgate_cold_requests_waiting", "Requests that wait for a model now.", "gauge", fetcher.waiting() as u64),
+    ];
+    if let Some(budget) = memory.budget() {
+        families.push(single("headgate_model_memory_budget_bytes", "The most memory that models may take.", "gauge", budget));
+    }
+    families
+}
+
+/// The metrics of devices that models compute on.
+#[rustfmt::skip]
+pub fn devices(engine: &Engine) -> Vec<Value> {
+    let readings = engine.devices().readings();
+    let gauge = |name: &str, help: &str, read: fn(&Reading) -> Option<f64>| {
+        let known = readings.iter().filter_map(|(device, one)| Some(json!([{"device": device}, read(one)?])));
+        family(name, help, "gauge", known)
+    };
+    vec![
+        gauge("headgate_device_memory_used_bytes", "Memory of the device that is taken, by all processes.", |one| Some(one.used_bytes as f64)),
+        gauge("headgate_device_memory_bytes", "All memory of the device.", |one| Some(one.total_bytes as f64)),
+        gauge("headgate_device_busy_ratio", "The share of the last second or so in which the device computed.", |one| Some(f64::from(one.busy_percent?) / 100.0)),
+    ]
+}

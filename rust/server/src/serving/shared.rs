@@ -1,0 +1,100 @@
+//! What all threads of the data plane share, and the snapshot that they serve.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use headgate_core::snapshot::{Endpoint, Snapshot};
+use headgate_engine::Pool;
+use tokio::sync::watch;
+
+use crate::budget::{ByteBudget, SmallBudget};
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::serving::fetch::Fetcher;
+use crate::serving::guards::Guards;
+use crate::serving::residency::Repository;
+use crate::serving::version::VersionState;
+use crate::serving::watchdog::Beat;
+
+/// The snapshot that is served, replaced as a whole.
+pub type Live = Arc<ArcSwap<Snapshot<VersionState>>>;
+
+/// An endpoint as requests see it.
+pub type LiveEndpoint = Endpoint<VersionState>;
+
+/// What all threads of the data plane share.
+pub struct Shared {
+    /// Decided once, before the start.
+    pub config: Config,
+    /// What is served.
+    pub snapshot: Live,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Rates and breakers.
+    pub guards: Guards,
+    /// Threads for long runs.
+    pub pool: Pool,
+    /// Who brings models back into memory.
+    pub fetcher: Arc<Fetcher>,
+    /// Memory for large requests in progress.
+    pub large: Arc<ByteBudget>,
+    /// Memory for small requests in progress.
+    pub small: SmallBudget,
+    /// Whether the control plane says that start-up is over.
+    pub ready: AtomicBool,
+    /// Whether nobody accepts connections: the listening sockets could not be used.
+    pub deaf: AtomicBool,
+    /// Whether the gateway is about to stop.
+    pub draining: AtomicBool,
+    /// Whether connections have been told to close.
+    pub closing: AtomicBool,
+    /// When what is still in flight is cut off; set when connections are told to close.
+    pub cut_off: OnceLock<Instant>,
+    /// One for each IO thread, for the watchdog.
+    pub beats: Box<[Beat]>,
+    /// When the clock of [`Shared::now_ns`] began.
+    pub epoch: Instant,
+    /// The same moment in milliseconds since 1970.
+    pub epoch_unix_ms: u64,
+    /// Moved whenever readiness or what is served changes.
+    pub changes: watch::Sender<()>,
+    /// Who brings endpoints into memory and takes them out; set once.
+    pub repository: OnceLock<Weak<dyn Repository>>,
+}
+
+impl Shared {
+    /// Nanoseconds since the gateway was made.
+    pub fn now_ns(&self) -> u64 {
+        self.ns_at(Instant::now())
+    }
+
+    /// Nanoseconds from then to `at`.
+    pub fn ns_at(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.epoch).as_nanos() as u64
+    }
+
+    /// Milliseconds since 1970 at a time of [`Shared::now_ns`]'s clock.
+    pub fn unix_ms_at(&self, ns: u64) -> u64 {
+        self.epoch_unix_ms + ns / 1_000_000
+    }
+
+    /// Serves another snapshot.
+    pub fn store(&self, next: Snapshot<VersionState>) {
+        self.snapshot.store(Arc::new(next));
+        self.changed();
+    }
+
+    /// Wakes whoever waits for readiness or for another snapshot.
+    pub fn changed(&self) {
+        self.changes.send_replace(());
+    }
+
+    /// Whether requests are welcome: started, not draining, and every thread that accepts or runs can be had.
+    pub fn is_ready(&self) -> bool {
+        // Endpoints have no part in it: one that cannot answer must not take traffic from the others.
+        let held = self.beats.iter().any(Beat::is_stuck) || self.pool.threads().exhausted;
+        self.ready.load(Relaxed) && !self.draining.load(Relaxed) && !held && !self.deaf.load(Relaxed)
+    }
+}

@@ -1,0 +1,45 @@
+//! Whether a version answers anybody: what is known of one that has no known input to probe it with.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long a version's answer to somebody else says that it works.
+const RECENT: Duration = Duration::from_secs(10);
+
+/// What a version's answers say of it.
+#[derive(Debug, Default)]
+pub struct TrackRecord(Mutex<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// Good answers at the last look.
+    good: u64,
+    /// When a look found more of them than the one before.
+    more_ns: Option<u64>,
+}
+
+impl TrackRecord {
+    /// Whether the version, which has given so many good answers by now, gave one lately.
+    pub fn works(&self, good: u64, now_ns: u64) -> bool {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if good != seen.good {
+            *seen = Seen { good, more_ns: Some(now_ns) };
+        }
+        seen.more_ns.is_some_and(|at| now_ns.saturating_sub(at) < RECENT.as_nanos() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_answers_others_works_and_one_that_has_not_lately_does_not() {
+        let (track, recent) = (TrackRecord::default(), RECENT.as_nanos() as u64);
+        assert!(!track.works(0, 1));
+        assert!(track.works(3, 2));
+        assert!(track.works(3, 1 + recent));
+        assert!(!track.works(3, 2 + recent));
+        assert!(track.works(4, 3 + recent));
+    }
+}

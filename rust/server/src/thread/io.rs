@@ -1,0 +1,197 @@
+//! What only one IO thread touches, and how other threads reach it.
+//!
+//! Phases of a request are `Send`, so they reach their thread's state through [`with`], and never across an await.
+//! Next: `io_thread`.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashSet;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
+
+use arc_swap::Cache;
+use headgate_core::error::Result;
+use headgate_core::snapshot::Snapshot;
+use headgate_engine::Batch;
+use http::{HeaderName, HeaderValue};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::serving::shared::{Live, LiveEndpoint, Shared};
+use crate::serving::version::VersionState;
+use crate::thread::stock::Stock;
+
+/// Messages that may wait for an IO thread; sockets beyond are closed at once.
+const MAILBOX: usize = 1024;
+
+/// What one IO thread has to itself.
+pub struct Io {
+    /// The thread's number.
+    pub thread: usize,
+    /// What it shares.
+    pub shared: Arc<Shared>,
+    /// Buffers for answers.
+    pub replies: Stock<u8>,
+    /// Lists for the header fields of answers.
+    pub fields: Stock<(HeaderName, HeaderValue)>,
+    /// Buffers for bodies that come in pieces.
+    pub bodies: Stock<u8>,
+    snapshot: RefCell<Cache<Live, Arc<Snapshot<VersionState>>>>,
+    random: Cell<u64>,
+}
+
+thread_local! {
+    static IO: OnceCell<Io> = const { OnceCell::new() };
+}
+
+/// Lends this IO thread's state.
+///
+/// # Panics
+/// On any other thread.
+pub fn with<R>(use_it: impl FnOnce(&Io) -> R) -> R {
+    IO.with(|io| use_it(io.get().expect("phases of a request run on IO threads")))
+}
+
+/// As [`with`], but does nothing on any other thread: for buffers that may outlive their thread's work.
+pub fn try_with<R>(use_it: impl FnOnce(&Io) -> R) -> Option<R> {
+    // Access fails only while the thread's locals are being destroyed, and then there is nobody to give to.
+    IO.try_with(|io| io.get().map(use_it)).ok().flatten()
+}
+
+/// Whether the gateway is about to stop: an answer then says that it is its connection's last.
+pub fn is_draining() -> bool {
+    with(|io| io.shared.draining.load(Relaxed))
+}
+
+/// Makes the calling thread an IO thread.
+///
+/// # Panics
+/// When it is one already.
+pub fn install(thread: usize, shared: Arc<Shared>) {
+    let io = Io {
+        thread,
+        replies: Stock::of_replies(),
+        fields: Stock::of_fields(),
+        bodies: Stock::of_bodies(),
+        snapshot: RefCell::new(Cache::new(shared.snapshot.clone())),
+        random: Cell::new(seed(thread)),
+        shared,
+    };
+    IO.with(|slot| assert!(slot.set(io).is_ok(), "a fresh thread is no IO thread yet"));
+}
+
+fn seed(thread: usize) -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let mut hasher = std::hash::RandomState::new().build_hasher();
+    hasher.write_usize(thread);
+    hasher.finish()
+}
+
+impl Io {
+    /// The endpoint of that name in the live snapshot; the caller keeps it to the request's end.
+    ///
+    /// # Errors
+    /// `model_not_found`.
+    pub fn endpoint(&self, name: &str) -> Result<Arc<LiveEndpoint>> {
+        self.snapshot.borrow_mut().load().endpoint(name).cloned()
+    }
+
+    /// Name of everything that is not served though it was before, and why.
+    pub fn absent(&self) -> Vec<(String, String)> {
+        let mut cache = self.snapshot.borrow_mut();
+        let absent = cache.load().absent.iter();
+        let mut absent: Vec<_> = absent.map(|(name, why)| (name.to_string(), why.to_string())).collect();
+        absent.sort();
+        absent
+    }
+
+    /// Every endpoint that is served, by name.
+    pub fn endpoints(&self) -> Vec<Arc<LiveEndpoint>> {
+        let mut endpoints: Vec<_> = self.snapshot.borrow_mut().load().endpoints.values().cloned().collect();
+        endpoints.sort_by(|a, b| a.name.cmp(&b.name));
+        endpoints
+    }
+
+    /// Name and version of everything that was taken out of memory.
+    pub fn unloaded(&self) -> Vec<(String, String)> {
+        let mut cache = self.snapshot.borrow_mut();
+        let specs = cache.load().unloaded.values();
+        let versions = specs
+            .flat_map(|spec| spec.versions.iter().map(|version| (spec.name.clone(), version.name.clone())));
+        let mut versions: Vec<_> = versions.collect();
+        versions.sort();
+        versions
+    }
+
+    /// Lets go of the last snapshot; the numbers of the sketches that the present one has.
+    pub fn refresh(&self) -> HashSet<u64> {
+        sketched(self.snapshot.borrow_mut().load()).collect()
+    }
+
+    /// Whether the sketches with that number are those of a version that is served.
+    pub fn is_sketched(&self, id: u64) -> bool {
+        sketched(self.snapshot.borrow_mut().load()).any(|live| live == id)
+    }
+
+    /// A uniform 64-bit draw (splitmix64, Steele, Lea and Flood 2014).
+    pub fn draw(&self) -> u64 {
+        let state = self.random.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.random.set(state);
+        let mut z = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+}
+
+/// The numbers of the sketches of what is served.
+fn sketched(snapshot: &Snapshot<VersionState>) -> impl Iterator<Item = u64> {
+    let versions = snapshot.endpoints.values().flat_map(|endpoint| &endpoint.versions);
+    versions.filter_map(|version| Some(version.payload.sketch.as_ref()?.id))
+}
+
+/// What an IO thread is told.
+pub enum Message {
+    /// A socket to serve.
+    Socket(TcpStream),
+    /// The snapshot changed: let go of the old one even when no request comes.
+    Refresh,
+    /// A batch with requests of this thread was run.
+    Ran(Arc<Batch>),
+    /// Close a connection or a few that can be spared, and say how many.
+    MakeRoom(oneshot::Sender<usize>),
+    /// Finish what is in flight and take nothing new.
+    Close,
+}
+
+/// The handle to a running IO thread.
+#[derive(Clone)]
+pub struct Mailbox {
+    sender: mpsc::Sender<Message>,
+    /// Connections given to the thread and not yet closed.
+    pub connections: Arc<AtomicUsize>,
+}
+
+impl Mailbox {
+    /// A mailbox and its receiving end.
+    pub fn new() -> (Mailbox, mpsc::Receiver<Message>) {
+        let (sender, receiver) = mpsc::channel(MAILBOX);
+        (Mailbox { sender, connections: Arc::default() }, receiver)
+    }
+
+    /// Gives the thread a message unless its mailbox is full; says whether it did.
+    pub fn post(&self, message: Message) -> bool {
+        self.sender.try_send(message).is_ok()
+    }
+
+    /// Whether the thread lives and its mailbox has room.
+    pub fn has_room(&self) -> bool {
+        !self.sender.is_closed() && self.sender.capacity() > 0
+    }
+
+    /// Tells the thread to close, waiting for room in its mailbox until `deadline`.
+    pub fn close(&self, deadline: Instant) {
+        while !self.post(Message::Close) && !self.sender.is_closed() && Instant::now() < deadline {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+}

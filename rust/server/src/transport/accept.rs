@@ -1,0 +1,182 @@
+//! The acceptor: one thread that takes sockets from the listeners and hands each to the IO thread with the fewest.
+
+use std::cmp::Reverse;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use headgate_core::error::{Code, Error, Result};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
+use tokio::sync::oneshot;
+
+use crate::serving::shared::Shared;
+use crate::thread::io::{Mailbox, Message};
+
+/// Connections that the kernel may hold for us.
+const BACKLOG: i32 = 1024;
+/// How long a connection may take to be made that the kernel has begun to make when the listener closes.
+const HANDSHAKE: Duration = Duration::from_millis(5);
+/// A packet filter that drops what asks for a connection: SYN without ACK in the flags of TCP. What is part of a connection
+/// passes; connections inherit the filter of their listener.
+const NO_MORE: [SockFilter; 5] = [
+    SockFilter::new(0x30, 0, 0, 13),
+    SockFilter::new(0x54, 0, 0, 0x12),
+    SockFilter::new(0x15, 0, 1, 0x02),
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
+/// How long to wait when the process is out of descriptors.
+const BREATH: Duration = Duration::from_millis(20);
+/// How long a thread may take to make room, which is at once unless it is in a run, before another one is asked.
+const TURN: Duration = Duration::from_millis(50);
+
+/// Listens at a data port, on a socket that is bound already where there is one; `setting` is what messages call it.
+///
+/// # Errors
+/// `invalid_argument` when the address cannot be used, with the system's reason.
+pub fn bind(setting: &str, address: &str, bound: Option<OwnedFd>) -> Result<(TcpListener, SocketAddr)> {
+    let unusable = |reason: &dyn std::fmt::Display| {
+        Error::new(Code::InvalidArgument, format!("{setting}: cannot listen on {address:?}: {reason}"))
+    };
+    let wanted = address
+        .to_socket_addrs()
+        .map_err(|error| unusable(&error))?
+        .next()
+        .ok_or_else(|| unusable(&"no such address"))?;
+    let listen = || -> std::io::Result<(TcpListener, SocketAddr)> {
+        let socket = match bound {
+            Some(bound) => Socket::from(bound),
+            None => {
+                let socket = Socket::new(Domain::for_address(wanted), Type::STREAM, Some(Protocol::TCP))?;
+                socket.set_reuse_address(true)?;
+                socket.bind(&wanted.into())?;
+                socket
+            }
+        };
+        socket.set_nonblocking(true)?;
+        socket.listen(BACKLOG)?;
+        let listener = TcpListener::from(socket);
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    listen().map_err(|error| unusable(&error))
+}
+
+/// Accepts until `stop` is sent or dropped.
+pub fn run(
+    runtime: &tokio::runtime::Runtime,
+    listeners: Vec<TcpListener>,
+    shared: &Arc<Shared>,
+    threads: &[Mailbox],
+    stop: oneshot::Receiver<()>,
+) {
+    runtime.block_on(async {
+        let listeners = listeners.into_iter().map(tokio::net::TcpListener::from_std);
+        match listeners.collect::<std::io::Result<Vec<_>>>() {
+            Ok(listeners) => {
+                let accepting = listeners.iter().map(|listener| accept_all(listener, shared, threads));
+                tokio::select! {
+                    _ = futures_util::future::join_all(accepting) => {}
+                    _ = stop => {}
+                }
+                close(listeners, shared, threads).await;
+            }
+            // Nobody can be served: readiness says so, and whoever watches it acts.
+            Err(_) => shared.deaf.store(true, Relaxed),
+        }
+    });
+}
+
+async fn accept_all(listener: &tokio::net::TcpListener, shared: &Shared, threads: &[Mailbox]) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => match stream.into_std() {
+                Ok(socket) => {
+                    if is_crowded(shared, threads) {
+                        make_room(shared, threads).await;
+                    }
+                    hand_over(socket, shared, threads);
+                }
+                Err(_) => refuse(shared),
+            },
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+            // Out of descriptors or memory: the connection stays in the backlog until others are closed.
+            Err(_) => {
+                make_room(shared, threads).await;
+                tokio::time::sleep(BREATH).await;
+            }
+        }
+    }
+}
+
+/// Stops listening. Connections that the kernel has made, or has begun to make, are served: their clients may have sent a
+/// request, and would be reset.
+async fn close(listeners: Vec<tokio::net::TcpListener>, shared: &Shared, threads: &[Mailbox]) {
+    for listener in &listeners {
+        // Without the filter there is a moment more in which a client is reset.
+        let _ = SockRef::from(listener).attach_filter(&NO_MORE);
+    }
+    let accepting = listeners.iter().map(|listener| accept_all(listener, shared, threads));
+    // Ends only by the time-out.
+    let _ = tokio::time::timeout(HANDSHAKE, futures_util::future::join_all(accepting)).await;
+    for listener in listeners {
+        let Ok(listener) = listener.into_std() else { continue };
+        while let Ok((socket, _)) = listener.accept() {
+            match socket.set_nonblocking(true) {
+                Ok(()) => hand_over(socket, shared, threads),
+                Err(_) => refuse(shared),
+            }
+        }
+    }
+}
+
+fn refuse(shared: &Shared) {
+    shared.metrics.connections_refused.fetch_add(1, Relaxed);
+}
+
+fn is_crowded(shared: &Shared, threads: &[Mailbox]) -> bool {
+    let open: usize = threads.iter().map(|thread| thread.connections.load(Relaxed)).sum();
+    open >= shared.config.max_connections
+}
+
+/// Has one thread after the other close what can be spared, from the fullest on, until one has.
+async fn make_room(shared: &Shared, threads: &[Mailbox]) {
+    let mut fullest: Vec<_> =
+        threads.iter().zip(&shared.beats).filter(|(_, beat)| !beat.is_stuck()).collect();
+    fullest.sort_by_key(|(thread, _)| Reverse(thread.connections.load(Relaxed)));
+    for (thread, _) in fullest {
+        let (asker, made) = oneshot::channel();
+        if !thread.post(Message::MakeRoom(asker)) {
+            continue;
+        }
+        if let Ok(Ok(1..)) = tokio::time::timeout(TURN, made).await {
+            return;
+        }
+    }
+}
+
+fn hand_over(socket: TcpStream, shared: &Shared, threads: &[Mailbox]) {
+    // A full mailbox is passed over like a full thread, and a thread that does not come back from a run like one.
+    let least = threads
+        .iter()
+        .zip(&shared.beats)
+        .filter(|(thread, beat)| thread.has_room() && !beat.is_stuck())
+        .map(|(thread, _)| thread)
+        .min_by_key(|thread| thread.connections.load(Relaxed));
+    let (Some(thread), false) = (least, is_crowded(shared, threads)) else {
+        refuse(shared);
+        return;
+    };
+    if socket.set_nodelay(true).is_err() {
+        refuse(shared);
+        return;
+    }
+    thread.connections.fetch_add(1, Relaxed);
+    if !thread.post(Message::Socket(socket)) {
+        thread.connections.fetch_sub(1, Relaxed);
+        refuse(shared);
+    }
+}

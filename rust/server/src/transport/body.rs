@@ -1,0 +1,374 @@
+//! A request's body, read whole, with a limit in bytes and a limit in time.
+//!
+//! Not here: what it is counted as (`counted`).
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use headgate_core::error::{Code, Error, Result};
+use http_body::Body;
+use hyper::body::Incoming;
+
+use crate::budget::Holding;
+use crate::headers::Headers;
+use crate::metrics::closed::Reason;
+use crate::thread::counted::{Counted, Counting};
+use crate::thread::io;
+use crate::transport::conn::{Open, Receiving};
+
+/// The body of a REST request, by who reads it.
+pub enum Source {
+    /// hyper, when it is asked.
+    Coming(Incoming, Progress),
+    /// It is here: whoever read the head has read it as well.
+    Here(Bytes),
+}
+
+/// How far reading a body has come.
+pub enum Progress {
+    /// The connection is known to wait for it.
+    Waiting(Receiving),
+    /// It was read, or refused with an answer that others may follow.
+    Over,
+    /// It could not be read, so that the next request cannot be found behind it.
+    Lost(Reason),
+}
+
+impl Progress {
+    fn after<T>(read: &Result<T>) -> Progress {
+        match read.as_ref().map_err(|error| error.code) {
+            Err(Code::PayloadTooLarge) => Progress::Lost(Reason::BodyTooLarge),
+            Err(Code::RequestTimeout) => Progress::Lost(Reason::BodyTimeout),
+            _ => Progress::Over,
+        }
+    }
+}
+
+impl Source {
+    /// The body, as [`read_aligned`] reads it where it is still to come.
+    ///
+    /// # Errors
+    /// As [`read_aligned`].
+    pub async fn read(
+        &mut self,
+        limit: usize,
+        headers: Headers<'_>,
+        align: Align,
+    ) -> Result<(Bytes, Counted)> {
+        match self {
+            Source::Coming(body, progress) => {
+                let holding = match progress {
+                    Progress::Waiting(receiving) => receiving.holding(),
+                    _ => Rc::default(),
+                };
+                let read = read_aligned(body, &holding, limit, (headers, align)).await;
+                *progress = Progress::after(&read);
+                read
+            }
+            Source::Here(body) => {
+                let counted = Counted::alone(body.len());
+                Ok((std::mem::take(body), counted))
+            }
+        }
+    }
+
+    /// Why no other request can be found behind it on a connection of HTTP/1.
+    pub fn lost(&self) -> Option<Reason> {
+        match self {
+            Source::Coming(_, Progress::Lost(reason)) => Some(*reason),
+            _ => None,
+        }
+    }
+
+    /// Reads what nobody asked for, within bounds, as [`discard`] does.
+    pub fn discard(self, open: &Open) {
+        if let Source::Coming(body, _) = self {
+            discard(body, open);
+        }
+    }
+}
+
+/// Reads a body within the configured time and counts it, a small one for its connection.
+///
+/// # Errors
+/// As [`read`]; `overloaded` when large requests hold all the memory they may.
+pub async fn read_counted(
+    body: &mut Incoming,
+    holding: &Rc<Holding>,
+    limit: usize,
+) -> Result<(Bytes, Counted)> {
+    read_aligned(body, holding, limit, (Headers::NONE, |_, _| None)).await
+}
+
+/// As [`read_counted`], with the tensor that `align` finds where any element type may be read in place.
+///
+/// # Errors
+/// As [`read_counted`].
+pub async fn read_aligned(
+    body: &mut Incoming,
+    holding: &Rc<Holding>,
+    limit: usize,
+    shape: (Headers<'_>, Align),
+) -> Result<(Bytes, Counted)> {
+    let timeout = io::with(|io| io.shared.config.body_timeout());
+    read(body, Counting::on(holding), (limit, timeout), shape).await
+}
+
+/// Refuses a body whose length is known before it comes, where there is no room for it now. What takes room is only what came
+/// of it ([`Counting`]).
+///
+/// # Errors
+/// `overloaded`.
+pub fn expect(length: usize) -> Result<()> {
+    Counted::default().add(Counting::rounded(length))
+}
+
+/// The room to make for a body of which `came` bytes are there and `declared` are said to follow: a claim that nothing comes of
+/// costs little, and one that is kept few copies.
+pub fn room(came: usize, declared: usize) -> usize {
+    if declared < came {
+        // Nobody says how much follows: twice as much each time, so that no byte is moved often.
+        return 2 * came.max(Counting::STEP);
+    }
+    declared.min(8 * came.max(Counting::STEP)).max(came)
+}
+
+/// Reads a body. The timer is made only when the body is not there at once.
+///
+/// # Errors
+/// `payload_too_large`, `request_timeout`, `cancelled` when the client left in the middle, `overloaded`, or
+/// `invalid_argument` for a body that is framed wrongly.
+async fn read(
+    body: &mut Incoming,
+    counting: Counting,
+    (limit, timeout): (usize, Duration),
+    shape: (Headers<'_>, Align),
+) -> Result<(Bytes, Counted)> {
+    let (headers, align) = shape;
+    let declared = body.size_hint().lower();
+    if declared > limit as u64 {
+        return Err(too_large(limit));
+    }
+    let declared = declared as usize;
+    expect(declared)?;
+    let (first, rest) = (Bytes::new(), Vec::new());
+    let mut gathered = Gathered { first, rest, offset: None, lead: 0, declared, limit, align, counting };
+    let mut body = Pin::new(body);
+    let at_once = poll_fn(|cx| Poll::Ready(gathered.poll(body.as_mut(), headers, cx))).await;
+    if let Poll::Ready(done) = at_once {
+        return done.map(|()| gathered.finish());
+    }
+    let mut late = pin!(tokio::time::sleep(timeout));
+    poll_fn(|cx| match gathered.poll(body.as_mut(), headers, cx) {
+        Poll::Pending => late.as_mut().poll(cx).map(|()| Err(too_slow(timeout))),
+        done => done,
+    })
+    .await
+    .map(|()| gathered.finish())
+}
+
+/// What any element type and any vector unit wants, in bytes.
+const ALIGNMENT: usize = 64;
+/// Bytes of a refused body that are read all the same.
+const DISCARD_BYTES: usize = 4 << 20;
+/// How long a refused body is read, at most.
+const DISCARD_TIME: Duration = Duration::from_secs(2);
+
+/// Reads what is left of a body whose request is already refused, within bounds and beside the answer: a client that is
+/// still sending when its connection closes loses the answer.
+///
+/// `open` keeps the connection busy meanwhile: these bytes are nobody's next request.
+pub fn discard(mut body: Incoming, open: &Open) {
+    if body.is_end_stream() {
+        return;
+    }
+    let open = open.also();
+    tokio::task::spawn_local(tokio::time::timeout(DISCARD_TIME, async move {
+        let _open = open;
+        let mut left = DISCARD_BYTES;
+        while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            if length > left {
+                return;
+            }
+            left -= length;
+        }
+    }));
+}
+
+/// What has come: nearly always one piece, which then is not copied. Several are gathered in a buffer of this thread's stock.
+struct Gathered {
+    first: Bytes,
+    rest: Vec<u8>,
+    counting: Counting,
+    /// Where a large tensor begins, and the bytes in front of `rest`'s content that align it.
+    offset: Option<usize>,
+    lead: usize,
+    declared: usize,
+    limit: usize,
+    align: Align,
+}
+
+/// Says at which offset of a body, given its first piece, a large tensor begins.
+pub type Align = fn(&[u8], Headers<'_>) -> Option<usize>;
+
+impl Gathered {
+    fn poll(
+        &mut self,
+        mut body: Pin<&mut Incoming>,
+        headers: Headers<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<()>> {
+        loop {
+            match body.as_mut().poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(broken(&error))),
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.add(data, headers)?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn length(&self) -> usize {
+        self.first.len() + self.rest.len() - self.lead
+    }
+
+    fn add(&mut self, data: Bytes, headers: Headers<'_>) -> Result<()> {
+        if self.length() + data.len() > self.limit {
+            return Err(too_large(self.limit));
+        }
+        self.counting.upto(self.length() + data.len())?;
+        if self.first.is_empty() && self.rest.is_empty() {
+            self.first = data;
+            return Ok(());
+        }
+        if self.rest.is_empty() {
+            let first = std::mem::take(&mut self.first);
+            self.offset = (self.align)(&first, headers);
+            self.move_to(&first, first.len() + data.len());
+        } else if self.rest.capacity() - self.rest.len() < data.len() {
+            let (rest, lead) = (std::mem::take(&mut self.rest), self.lead);
+            self.move_to(&rest[lead..], rest.len() - lead + data.len());
+            io::with(|io| io.bodies.give(rest));
+        }
+        self.rest.extend_from_slice(&data);
+        Ok(())
+    }
+
+    /// Goes on in a buffer with room for `came` bytes and some of those that are to come; there is room in front as well, so that
+    /// what is at `offset` of the body is aligned for any element.
+    fn move_to(&mut self, begun: &[u8], came: usize) {
+        self.rest = io::with(|io| io.bodies.take());
+        self.rest.reserve(room(came, self.declared) + ALIGNMENT);
+        self.lead = 0;
+        if let Some(offset) = self.offset {
+            let address = (self.rest.as_ptr() as usize).wrapping_add(offset);
+            self.lead = address.wrapping_neg() % ALIGNMENT;
+            self.rest.resize(self.lead, 0);
+        }
+        self.rest.extend_from_slice(begun);
+    }
+
+    fn finish(self) -> (Bytes, Counted) {
+        let counted = self.counting.finish();
+        if self.rest.is_empty() {
+            return (self.first, counted);
+        }
+        let lead = self.lead;
+        (Bytes::from_owner(Stocked(self.rest)).slice(lead..), counted)
+    }
+}
+
+/// A gathered body; its buffer goes back to the stock of the thread on which the last part of it is let go of.
+struct Stocked(Vec<u8>);
+
+impl AsRef<[u8]> for Stocked {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Stocked {
+    fn drop(&mut self) {
+        io::try_with(|io| io.bodies.give(std::mem::take(&mut self.0)));
+    }
+}
+
+fn too_large(limit: usize) -> Error {
+    Error::new(Code::PayloadTooLarge, format!("the body is larger than {}", limit_words(limit)))
+}
+
+/// The most bytes of a request that carries no tensors.
+const SMALL_BODY: usize = 1 << 20;
+
+/// The limit of requests that carry no tensors, in bytes.
+pub fn small_limit() -> usize {
+    io::with(|io| io.shared.config.max_body_bytes.min(SMALL_BODY))
+}
+
+/// A limit in bytes, and where it comes from.
+pub fn limit_words(limit: usize) -> String {
+    let configured = io::try_with(|io| io.shared.config.max_body_bytes).is_none_or(|most| limit >= most);
+    let whose = if configured { "the limit (--max-body)" } else { "the limit of requests without tensors" };
+    format!("{limit} bytes, {whose}")
+}
+
+fn too_slow(timeout: Duration) -> Error {
+    Error::new(Code::RequestTimeout, format!("the body did not arrive within {} s", timeout.as_secs_f64()))
+}
+
+/// A peer that leaves in the middle is not the same as one that frames its body wrongly.
+pub fn broken(error: &hyper::Error) -> Error {
+    if left(error) {
+        return Error::new(Code::Cancelled, "the client left before its body was complete");
+    }
+    Error::invalid(format!("the body is not well-formed HTTP: {error}"))
+}
+
+/// Whether the cause is the peer's going away: hyper wraps what it was told by the socket.
+fn left(error: &hyper::Error) -> bool {
+    use std::error::Error as _;
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+        return true;
+    }
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if matches!(io, Some(BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_in_small_pieces_is_moved_few_times_and_claims_little() {
+        let (piece, whole) = (8 << 10, 64 << 20);
+        for declared in [0, whole] {
+            let (mut capacity, mut moves, mut moved) = (0, 0, 0);
+            for came in (piece..=whole).step_by(piece) {
+                if came > capacity {
+                    capacity = room(came, declared);
+                    (moves, moved) = (moves + 1, moved + came - piece);
+                    assert!((came..=8 * came.max(Counting::STEP)).contains(&capacity));
+                }
+            }
+            assert!(moves <= 12 && moved <= 2 * whole, "{declared}: {moves} moves of {moved} bytes");
+        }
+        assert_eq!(room(100, 100), 100);
+    }
+}

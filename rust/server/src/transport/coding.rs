@@ -1,0 +1,463 @@
+//! Content codings: gzip and deflate, decoded within bounds, and gzip for answers that are asked for so.
+//!
+//! What takes more than a step is done on a thread beside the IO thread.
+
+use std::io::{self, BufRead, Read, Write};
+use std::time::Instant;
+
+use bytes::Bytes;
+use flate2::bufread::{GzDecoder, ZlibDecoder};
+use flate2::write::GzEncoder;
+use headgate_core::error::{Code, Error, Result};
+
+use crate::headers::Headers;
+use crate::thread::beside;
+use crate::thread::counted::Counted;
+use crate::transport::body::{self, Align, Source};
+
+/// A coding that is more than identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 1950, as HTTP has it: deflate within zlib's frame.
+    Deflate,
+}
+
+/// Bytes that are read and decoded, or encoded, on the IO thread: that takes some hundred microseconds.
+const STEP: usize = 64 << 10;
+
+impl Coding {
+    /// The coding of that name; the inner `None` is identity, the outer one an unknown name.
+    pub fn parse(name: &[u8]) -> Option<Option<Coding>> {
+        match name.to_ascii_lowercase().as_slice() {
+            b"" | b"identity" => Some(None),
+            b"gzip" | b"x-gzip" => Some(Some(Coding::Gzip)),
+            b"deflate" => Some(Some(Coding::Deflate)),
+            _ => None,
+        }
+    }
+}
+
+/// Reads a request's body, decoded as its `Content-Encoding` says; `until` says when nobody waits for it any more.
+///
+/// # Errors
+/// As [`Source::read`] and [`decode`]; `unsupported_media_type` for another coding.
+pub async fn read_body(
+    body: &mut Source,
+    limit: usize,
+    headers: Headers<'_>,
+    align: Align,
+    until: impl FnOnce() -> Option<Instant>,
+) -> Result<(Bytes, Counted)> {
+    let coding = match headers.get("content-encoding") {
+        None => None,
+        Some(_) => of_body(headers)?,
+    };
+    let (body, mut counted) = body.read(limit, headers, align).await?;
+    match coding {
+        None => Ok((body, counted)),
+        Some(coding) => {
+            let decoded = Box::pin(decode(&body, (coding, limit), until(), &mut counted)).await?;
+            Ok((decoded.into(), counted))
+        }
+    }
+}
+
+/// The one coding of a body: header lines make one list, in which identity says nothing.
+///
+/// # Errors
+/// `unsupported_media_type` for another coding, and for several.
+pub fn of_body(headers: Headers<'_>) -> Result<Option<Coding>> {
+    let names = headers.values("content-encoding").flat_map(|line| line.split(|&byte| byte == b','));
+    let mut found = None;
+    for name in names.map(<[u8]>::trim_ascii) {
+        match (Coding::parse(name), found) {
+            (Some(None), _) => {}
+            (Some(coding), None) => found = coding,
+            (Some(_), Some(_)) => {
+                return Err(unsupported("several codings are not supported, one after the other"));
+            }
+            (None, _) => return Err(unsupported(&format!("\"{}\" is not supported", name.escape_ascii()))),
+        }
+    }
+    Ok(found)
+}
+
+fn unsupported(why: &str) -> Error {
+    Error::new(Code::UnsupportedMediaType, format!("Content-Encoding: {why}; send gzip, deflate or identity"))
+}
+
+/// Decodes a body into at most `limit` bytes, which are counted as they come; elsewhere if it takes more than a step.
+///
+/// # Errors
+/// `payload_too_large` beyond `limit`, `invalid_argument` for bytes that are not of this coding; `overloaded` when large
+/// requests hold all the memory they may; `deadline_exceeded`.
+pub async fn decode(
+    body: &Bytes,
+    (coding, limit): (Coding, usize),
+    until: Option<Instant>,
+    counted: &mut Counted,
+) -> Result<Vec<u8>> {
+    // A small one is counted when it is known how long it is.
+    match unpack(body, coding, (limit.min(STEP), STEP), |_| Ok(())) {
+        Err(Stopped::AtLimit | Stopped::Unfinished) => {}
+        Err(Stopped::Refused(error)) => return Err(error),
+        Ok(decoded) => {
+            counted.add(decoded.len())?;
+            return Ok(decoded);
+        }
+    }
+    let body = body.clone();
+    let decoded = beside::run(until, counted, move |share| {
+        // As much again for the tensors made of it.
+        let count = |bytes: usize| share.hold(bytes.saturating_mul(2));
+        Ok(unpack(&body, coding, (limit, usize::MAX), count))
+    });
+    // Told here: the words are the thread's.
+    decoded.await?.map_err(|stopped| stopped.told(limit))
+}
+
+/// Why decoding stopped before its end.
+#[derive(Debug)]
+enum Stopped {
+    /// There is more than what is allowed.
+    AtLimit,
+    /// It takes more work than what is allowed.
+    Unfinished,
+    /// The body is wrong, or there is no memory for it.
+    Refused(Error),
+}
+
+impl Stopped {
+    /// What the client is told, who may send `limit` bytes.
+    fn told(self, limit: usize) -> Error {
+        match self {
+            Stopped::Refused(error) => error,
+            Stopped::AtLimit | Stopped::Unfinished => Error::new(
+                Code::PayloadTooLarge,
+                format!("the decompressed body is larger than {}", body::limit_words(limit)),
+            ),
+        }
+    }
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Stopped {
+        Stopped::Refused(error)
+    }
+}
+
+/// Decodes at most `limit` bytes with at most `work`, which is counted in bytes that are read or decoded.
+fn unpack(
+    body: &[u8],
+    coding: Coding,
+    (limit, work): (usize, usize),
+    count: impl FnMut(usize) -> Result<()>,
+) -> std::result::Result<Vec<u8>, Stopped> {
+    let mut decoded = Decoded { bytes: Vec::new(), limit, counted: 0, count };
+    let steps = Steps { rest: body, left: work };
+    match coding {
+        Coding::Gzip => gunzip(steps, &mut decoded)?,
+        Coding::Deflate => {
+            let mut stream = ZlibDecoder::new(steps);
+            decoded.fill(&mut stream, "deflate")?;
+            if !stream.into_inner().rest.is_empty() {
+                return Err(malformed("deflate", "bytes follow its end").into());
+            }
+        }
+    }
+    Ok(decoded.bytes)
+}
+
+/// What a member costs beside its bytes, as bytes of a step.
+const MEMBER: usize = 1 << 10;
+/// Members that may have any number of bytes; of more, each has so many on average.
+const FREE_MEMBERS: usize = 1 << 10;
+/// See [`FREE_MEMBERS`].
+const LEAST: usize = 64;
+
+/// Decodes one member after the other; zeros behind the last one are padding, as for gzip itself.
+fn gunzip<F: FnMut(usize) -> Result<()>>(
+    mut steps: Steps<'_>,
+    decoded: &mut Decoded<F>,
+) -> std::result::Result<(), Stopped> {
+    let mut members = 0;
+    loop {
+        let mut member = GzDecoder::new(steps);
+        decoded.fill(&mut member, "gzip")?;
+        steps = member.into_inner();
+        if steps.end()? {
+            return Ok(());
+        }
+        members += 1;
+        if members > FREE_MEMBERS + decoded.bytes.len() / LEAST {
+            let why = format!("more than {FREE_MEMBERS} members must have {LEAST} bytes each on average");
+            return Err(malformed("gzip", &why).into());
+        }
+        steps.spend(MEMBER);
+    }
+}
+
+/// A body as a decoder takes it: so much of it, and then `WouldBlock`.
+struct Steps<'a> {
+    rest: &'a [u8],
+    left: usize,
+}
+
+impl Steps<'_> {
+    fn spend(&mut self, bytes: usize) {
+        self.left = self.left.saturating_sub(bytes);
+    }
+
+    /// Whether the body ends here, or with nothing but zeros.
+    ///
+    /// # Errors
+    /// `invalid_argument` for zeros that something follows.
+    fn end(&self) -> Result<bool> {
+        match self.rest {
+            [] => Ok(true),
+            [0, rest @ ..] if rest.iter().all(|&byte| byte == 0) => Ok(true),
+            [0, ..] => Err(malformed("gzip", "zeros are within it")),
+            _ => Ok(false),
+        }
+    }
+}
+
+impl BufRead for Steps<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.left == 0 && !self.rest.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(&self.rest[..self.left.min(self.rest.len())])
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.rest = &self.rest[bytes..];
+        self.spend(bytes);
+    }
+}
+
+impl Read for Steps<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(buf)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+/// What was decoded so far, within its limit.
+struct Decoded<F> {
+    bytes: Vec<u8>,
+    limit: usize,
+    /// Bytes that there may be.
+    counted: usize,
+    /// Takes the bytes of a step before they are decoded.
+    count: F,
+}
+
+impl<F: FnMut(usize) -> Result<()>> Decoded<F> {
+    /// Reads a decoder to its end.
+    fn fill(&mut self, from: &mut impl Read, name: &str) -> std::result::Result<(), Stopped> {
+        loop {
+            let before = self.bytes.len();
+            // A byte beyond the limit tells that there is more.
+            let step = STEP.min(self.limit.saturating_add(1) - before);
+            if before + step > self.counted {
+                (self.count)(STEP)?;
+                self.counted += STEP;
+            }
+            let outcome = from.take(step as u64).read_to_end(&mut self.bytes);
+            if self.bytes.len() > self.limit {
+                return Err(Stopped::AtLimit);
+            }
+            match outcome {
+                Ok(_) if self.bytes.len() - before < step => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Stopped::Unfinished),
+                Err(error) => return Err(malformed(name, &error.to_string()).into()),
+            }
+        }
+    }
+}
+
+fn malformed(coding: &str, why: &str) -> Error {
+    Error::invalid(format!("the body is not {coding}, as its content coding says: {why}"))
+}
+
+/// Encodes an answer with gzip at its fastest level, elsewhere and until `until` if it is more than a few steps. The answer, which is
+/// `counted`, comes back, beside what was made of it; nothing was if there is no room for that.
+///
+/// # Errors
+/// `deadline_exceeded`; `internal` after a panic.
+pub async fn gzip(
+    body: Vec<u8>,
+    until: Option<Instant>,
+    counted: &mut Counted,
+) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
+    if body.len() <= ENCODED_INLINE {
+        let packed = encode(&body).ok();
+        return Ok((body, packed));
+    }
+    let encoded = beside::run(until, counted, move |share| {
+        // Room for both while there are both; then the smaller one is sent.
+        let room = share.reserve_answer(body.len());
+        let packed = room.ok().and_then(|_room| encode(&body).ok());
+        Ok((body, packed))
+    });
+    encoded.await
+}
+
+/// Bytes that are encoded on the IO thread: that takes about a millisecond.
+const ENCODED_INLINE: usize = 4 * STEP;
+
+fn encode(body: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 3), flate2::Compression::fast());
+    encoder.write_all(body)?;
+    encoder.finish()
+}
+
+/// Whether an `Accept-Encoding` header asks for gzip: named, with a weight above 0. `*` does not ask for anything.
+pub fn asks_for_gzip(header: &[u8]) -> bool {
+    header.split(|&byte| byte == b',').any(|entry| {
+        let mut parts = entry.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+        let named = parts.next().is_some_and(|name| matches!(Coding::parse(name), Some(Some(Coding::Gzip))));
+        let weight = parts.find_map(|part| part.strip_prefix(b"q=").or_else(|| part.strip_prefix(b"Q=")));
+        named && weight.is_none_or(|weight| weight.iter().any(|byte| (b'1'..=b'9').contains(byte)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gzip(body: &[u8]) -> Vec<u8> {
+        encode(body).unwrap()
+    }
+
+    fn decoded(body: &[u8], coding: Coding, limit: usize) -> Result<Vec<u8>> {
+        unpack(body, coding, (limit, usize::MAX), |_| Ok(())).map_err(|stopped| stopped.told(limit))
+    }
+
+    #[test]
+    fn any_header_value_is_read() {
+        bolero::check!().with_type::<Vec<u8>>().for_each(|bytes| {
+            asks_for_gzip(bytes);
+            Coding::parse(bytes);
+        });
+    }
+
+    #[test]
+    fn what_was_encoded_is_decoded_within_the_limit() {
+        let body = vec![7u8; 1 << 20];
+        let packed = gzip(&body);
+        assert!(packed.len() < 20_000);
+        assert_eq!(decoded(&packed, Coding::Gzip, 1 << 20).unwrap(), body);
+        let error = decoded(&packed, Coding::Gzip, (1 << 20) - 1).unwrap_err();
+        assert_eq!(error.code, Code::PayloadTooLarge);
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        zlib.write_all(b"abc").unwrap();
+        assert_eq!(decoded(&zlib.finish().unwrap(), Coding::Deflate, 3).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn every_step_is_counted_before_it_is_made() {
+        let packed = gzip(&vec![7u8; 4 * STEP]);
+        let mut left = 2;
+        let count = |bytes| {
+            assert_eq!(bytes, STEP);
+            left -= 1;
+            if left < 0 { Err(Error::new(Code::Overloaded, "enough")) } else { Ok(()) }
+        };
+        let refused = unpack(&packed, Coding::Gzip, (usize::MAX - 1, usize::MAX), count).unwrap_err();
+        assert_eq!((refused.told(0).code, left), (Code::Overloaded, -1));
+    }
+
+    #[test]
+    fn gzip_may_have_several_members() {
+        let packed = [gzip(b"one "), gzip(b"two")].concat();
+        assert_eq!(decoded(&packed, Coding::Gzip, 100).unwrap(), b"one two");
+    }
+
+    #[test]
+    fn zeros_behind_the_last_member_are_padding() {
+        let packed = gzip(b"some words");
+        for zeros in [1, 511, 3 * STEP] {
+            let padded = [packed.clone(), vec![0; zeros]].concat();
+            assert_eq!(decoded(&padded, Coding::Gzip, 100).unwrap(), b"some words");
+            let error = decoded(&[padded, vec![1]].concat(), Coding::Gzip, 100).unwrap_err();
+            assert_eq!(error.code, Code::InvalidArgument);
+        }
+    }
+
+    #[test]
+    fn a_member_that_ends_with_a_step_is_followed_like_any_other() {
+        // A stored member has its bytes, 5 for each block of at most 65 535, and 18 around them.
+        let stored = |bytes: usize| {
+            let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::none());
+            encoder.write_all(&vec![b' '; bytes]).unwrap();
+            encoder.finish().unwrap()
+        };
+        let second = gzip(b"second");
+        for bytes in STEP - 64..STEP + 8 {
+            let first = stored(bytes);
+            let both = [first.clone(), second.clone()].concat();
+            assert!(decoded(&both, Coding::Gzip, usize::MAX).unwrap().ends_with(b" second"), "{bytes}");
+            for behind in [&b"GARBAGE"[..], b"\0\0G", &[&[0; 3 * STEP][..], b"G"].concat()] {
+                let body = [&first[..], behind].concat();
+                let error = decoded(&body, Coding::Gzip, usize::MAX).unwrap_err();
+                assert_eq!(error.code, Code::InvalidArgument, "{bytes}");
+            }
+        }
+    }
+
+    #[test]
+    fn more_members_than_bytes_to_show_for_them_are_refused() {
+        let empty = gzip(b"");
+        let several = [gzip(b"words"), empty.repeat(100)].concat();
+        assert_eq!(decoded(&several, Coding::Gzip, 100).unwrap(), b"words");
+        let error = decoded(&empty.repeat(100_000), Coding::Gzip, 100).unwrap_err();
+        assert_eq!(error.code, Code::InvalidArgument);
+        // Lines that were flushed one by one, and blocks as bgzip makes them, however many.
+        let lines = gzip(&[7; 80]).repeat(20_000);
+        assert_eq!(decoded(&lines, Coding::Gzip, usize::MAX).unwrap().len(), 20_000 * 80);
+        let blocks = gzip(&[7; 4096]).repeat(3_000);
+        assert_eq!(decoded(&blocks, Coding::Gzip, usize::MAX).unwrap().len(), 3_000 * 4096);
+    }
+
+    #[test]
+    fn what_takes_more_than_a_step_is_left_to_others() {
+        // Blocks of deflate that are stored and empty, members without a byte, and a body that grows a thousandfold.
+        let nothing = [vec![0x78, 0x01], [0, 0, 0, 0xff, 0xff].repeat(STEP)].concat();
+        let members = gzip(b"").repeat(STEP / MEMBER + 2);
+        let (grows, fits) = (gzip(&vec![7; STEP + 1]), gzip(&vec![7; STEP]));
+        let inline = |body: &[u8], coding| unpack(body, coding, (STEP, STEP), |_| Ok(()));
+        assert!(matches!(inline(&nothing, Coding::Deflate), Err(Stopped::Unfinished)));
+        assert!(matches!(inline(&members, Coding::Gzip), Err(Stopped::Unfinished)));
+        assert!(matches!(inline(&grows, Coding::Gzip), Err(Stopped::AtLimit)));
+        assert_eq!(inline(&fits, Coding::Gzip).unwrap().len(), STEP);
+    }
+
+    #[test]
+    fn what_is_not_of_the_coding_or_cut_off_is_refused() {
+        let packed = gzip(b"some words");
+        for broken in [&b"plain"[..], b"", &packed[..packed.len() - 3]] {
+            let error = decoded(broken, Coding::Gzip, 100).unwrap_err();
+            assert_eq!(error.code, Code::InvalidArgument, "{error}");
+        }
+        let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        zlib.write_all(b"abc").unwrap();
+        let followed = [zlib.finish().unwrap(), vec![0]].concat();
+        assert_eq!(decoded(&followed, Coding::Deflate, 3).unwrap_err().code, Code::InvalidArgument);
+    }
+
+    #[test]
+    fn gzip_is_used_when_it_is_asked_for() {
+        for header in ["gzip", "deflate, gzip;q=0.5", "GZIP;q=1.0", "br , x-gzip"] {
+            assert!(asks_for_gzip(header.as_bytes()), "{header}");
+        }
+        for header in ["", "*", "identity", "gzip;q=0", "gzip;q=0.000", "gzipx", "deflate"] {
+            assert!(!asks_for_gzip(header.as_bytes()), "{header}");
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! A connection's state: what it waits for, which requests are open, when its answers are out.
+//!
+//! Not here: bytes and timers (`wire`), serving it (`serve`).
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use crate::budget::Holding;
+use crate::transport::delivery::Delivery;
+
+/// What a connection is waiting for; decides which time-out applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// For a request's first byte, since then.
+    Idle(Instant),
+    /// For the rest of a request's head, since its first byte.
+    Head(Instant),
+    /// For ourselves, or for a body, which has its own time-out.
+    Busy,
+}
+
+/// A connection's state, shared by its wire, its requests and its answers, all on one thread.
+///
+/// ```text
+/// Idle --first byte (HTTP/1)--> Head --head complete--> Busy --last request over, its answer flushed--> Idle
+/// ```
+pub struct Conn {
+    waiting: Cell<Waiting>,
+    received: Cell<Instant>,
+    /// Answers whose bytes are all written, until they are flushed.
+    answered: RefCell<VecDeque<Box<dyn Delivery>>>,
+    /// Requests in progress, refused bodies that are still read included.
+    open: Cell<u32>,
+    /// Those of them whose body is still to come.
+    receiving: Cell<u32>,
+    /// Whether a request's head has ever been complete.
+    has_had_request: Cell<bool>,
+    /// When each answer that waits for the peer last made progress; places of answers that are out are used again.
+    unsent: RefCell<Vec<Option<Instant>>>,
+    /// Since when the gateway waits for its connections to end.
+    closing: Cell<Option<Instant>>,
+    /// Whether the HTTP layer must be told to take no new request.
+    retiring: Cell<bool>,
+    /// Whether hyper's last read found nothing, so that no request is behind the present one.
+    read_dry: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    /// What its requests hold of the memory for small ones.
+    holding: Rc<Holding>,
+}
+
+impl Default for Conn {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self {
+            waiting: Cell::new(Waiting::Idle(now)),
+            received: Cell::new(now),
+            answered: RefCell::default(),
+            open: Cell::new(0),
+            receiving: Cell::new(0),
+            has_had_request: Cell::default(),
+            unsent: RefCell::default(),
+            closing: Cell::default(),
+            retiring: Cell::default(),
+            read_dry: Cell::default(),
+            waker: RefCell::default(),
+            holding: Rc::default(),
+        }
+    }
+}
+
+/// A request in progress; the connection is busy while there is one.
+pub struct Open(Rc<Conn>);
+
+/// A request whose body is still to come.
+pub struct Receiving(Rc<Conn>);
+
+/// An answer on its way to the socket, and its place among those.
+pub struct Unsent(Rc<Conn>, usize);
+
+impl Conn {
+    /// A request's head is complete.
+    pub fn begin(self: &Rc<Self>) -> Open {
+        self.open.set(self.open.get() + 1);
+        self.waiting.set(Waiting::Busy);
+        self.has_had_request.set(true);
+        Open(self.clone())
+    }
+
+    /// What its requests hold of the memory for small ones.
+    pub fn holding(&self) -> &Rc<Holding> {
+        &self.holding
+    }
+
+    /// Whether a request's head has ever been complete.
+    pub fn has_had_request(&self) -> bool {
+        self.has_had_request.get()
+    }
+
+    /// Whether the bodies of all requests in progress are still to come.
+    pub fn only_receives(&self) -> bool {
+        self.open.get() > 0 && self.receiving.get() == self.open.get()
+    }
+
+    /// An answer is about to be sent.
+    pub fn sending(self: &Rc<Self>, now: Instant) -> Unsent {
+        let mut unsent = self.unsent.borrow_mut();
+        let place = unsent.iter().position(Option::is_none).unwrap_or_else(|| {
+            unsent.push(None);
+            unsent.len() - 1
+        });
+        unsent[place] = Some(now);
+        Unsent(self.clone(), place)
+    }
+
+    /// When the newest request's first byte came: on HTTP/1 the time at which its clock begins.
+    pub fn received(&self) -> Instant {
+        self.received.get()
+    }
+
+    /// A request's first byte is here.
+    pub fn first_byte(&self, now: Instant) {
+        self.waiting.set(Waiting::Head(now));
+        self.received.set(now);
+    }
+
+    /// Nobody waits for anything since `now`.
+    pub fn rest(&self, now: Instant) {
+        self.waiting.set(Waiting::Idle(now));
+        self.received.set(now);
+    }
+
+    /// What the connection waits for.
+    pub fn waiting(&self) -> Waiting {
+        self.waiting.get()
+    }
+
+    /// Since when the answer that was taken last has not moved, and since when the one that moved last; `None` while there is
+    /// no answer.
+    pub fn unmoved_since(&self) -> Option<(Instant, Instant)> {
+        let unsent = self.unsent.borrow();
+        let moved = || unsent.iter().flatten().copied();
+        moved().min().zip(moved().max())
+    }
+
+    /// Every byte that the HTTP layer wrote is with the socket: what waits for complete answers is told.
+    pub fn flushed(&self) {
+        if self.waiting.get() != Waiting::Busy {
+            return;
+        }
+        let now = Instant::now();
+        loop {
+            // The borrow ends before it is told.
+            let delivery = self.answered.borrow_mut().pop_front();
+            match delivery {
+                Some(delivery) => delivery.delivered(now),
+                None => break,
+            }
+        }
+        if self.open.get() == 0 {
+            self.rest(now);
+        }
+    }
+
+    /// Waits until the gateway waits for its connections to end.
+    pub async fn closed(&self) {
+        poll_fn(|cx| {
+            self.watch(cx);
+            if self.closing.get().is_some() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Since when the gateway waits for the connection to end.
+    pub fn closing_since(&self) -> Option<Instant> {
+        self.closing.get()
+    }
+
+    /// Has the connection's task woken when it must look at its state again.
+    pub fn watch(&self, cx: &Context<'_>) {
+        // One task has a connection from its beginning to its end.
+        if self.waker.borrow().is_none() {
+            *self.waker.borrow_mut() = Some(cx.waker().clone());
+        }
+    }
+
+    /// Asks the connection to end: a request that is on its way is answered, and then no other one is taken.
+    pub fn close(&self, now: Instant) {
+        self.closing.set(Some(now));
+        self.retire();
+    }
+
+    /// Asks the connection to take no new request where HTTP can say so without losing one, which is HTTP/2.
+    pub fn retire(&self) {
+        self.retiring.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether the HTTP layer must be told to take no new request; true once.
+    pub fn retires(&self) -> bool {
+        self.retiring.take()
+    }
+
+    /// Notes whether hyper has read everything that was there.
+    pub fn note_read(&self, dry: bool) {
+        self.read_dry.set(dry);
+    }
+
+    /// Whether no request was behind the present one when hyper read last. hyper reads while a request is in progress, and only
+    /// when its own buffer is empty.
+    pub fn is_read_dry(&self) -> bool {
+        self.read_dry.get()
+    }
+}
+
+impl Open {
+    /// The same request, held by somebody else as well.
+    pub fn also(&self) -> Open {
+        self.0.begin()
+    }
+
+    /// Its body is still to come, until what is returned is dropped.
+    pub fn receiving(&self) -> Receiving {
+        self.0.receiving.set(self.0.receiving.get() + 1);
+        Receiving(self.0.clone())
+    }
+}
+
+impl Receiving {
+    /// What its connection holds of the memory for small requests.
+    pub fn holding(&self) -> Rc<Holding> {
+        self.0.holding.clone()
+    }
+}
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        self.0.receiving.set(self.0.receiving.get() - 1);
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let conn = &self.0;
+        conn.open.set(conn.open.get() - 1);
+        // With an answer on its way the flush that delivers it ends the busy time; without one there may be no flush to come.
+        if conn.open.get() == 0 && conn.answered.borrow().is_empty() {
+            conn.rest(Instant::now());
+        }
+    }
+}
+
+impl Unsent {
+    /// Some of the answer was taken.
+    pub fn moved(&self) {
+        self.0.unsent.borrow_mut()[self.1] = Some(Instant::now());
+    }
+
+    /// All of the answer was taken: what waits for it waits for the flush.
+    pub fn complete(&self, delivery: Box<dyn Delivery>) {
+        self.0.answered.borrow_mut().push_back(delivery);
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        let mut unsent = self.0.unsent.borrow_mut();
+        unsent[self.1] = None;
+        while unsent.last().is_some_and(Option::is_none) {
+            unsent.pop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_busy_until_its_last_request_is_over() {
+        let conn = Rc::new(Conn::default());
+        conn.first_byte(Instant::now());
+        assert!(matches!(conn.waiting(), Waiting::Head(_)));
+        let request = conn.begin();
+        let refused_body = request.also();
+        assert_eq!(conn.waiting(), Waiting::Busy);
+        drop(request);
+        conn.flushed();
+        assert_eq!(conn.waiting(), Waiting::Busy);
+        drop(refused_body);
+        assert!(matches!(conn.waiting(), Waiting::Idle(_)));
+    }
+
+    #[test]
+    fn a_request_that_is_dropped_before_its_answer_leaves_nothing_open() {
+        let conn = Rc::new(Conn::default());
+        for _ in 0..3 {
+            drop(conn.begin());
+        }
+        assert!(matches!(conn.waiting(), Waiting::Idle(_)));
+    }
+
+    #[test]
+    fn answers_that_do_not_move_are_noticed_beside_others_that_do() {
+        let conn = Rc::new(Conn::default());
+        assert_eq!(conn.unmoved_since(), None);
+        let (first, stuck) = (conn.sending(Instant::now()), conn.sending(Instant::now()));
+        let since = conn.unsent.borrow()[1].unwrap();
+        drop(first);
+        assert_eq!(conn.unmoved_since(), Some((since, since)));
+        let other = conn.sending(Instant::now());
+        other.moved();
+        let (longest, any) = conn.unmoved_since().unwrap();
+        assert_eq!(longest, since);
+        assert!(any > since);
+        drop(stuck);
+        assert_eq!(conn.unmoved_since(), Some((any, any)));
+        drop(other);
+        assert_eq!(conn.unmoved_since(), None);
+    }
+}

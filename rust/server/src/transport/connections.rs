@@ -1,0 +1,94 @@
+//! The connections of an IO thread.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use crate::metrics::closed::Reason;
+use crate::thread::io;
+use crate::transport::conn::Conn;
+use crate::transport::crowd;
+use crate::transport::exchange::Service;
+use crate::transport::serve;
+
+/// The connections of this thread.
+#[derive(Default)]
+pub struct Connections {
+    /// Sockets that were taken over so far.
+    adopted: Cell<u64>,
+    open: RefCell<HashMap<u64, (Rc<Conn>, AbortHandle)>>,
+    /// Told when the last one is gone.
+    emptied: Notify,
+}
+
+impl Connections {
+    /// Asks each to end.
+    pub fn close(&self) {
+        let now = Instant::now();
+        self.open.borrow().values().for_each(|(conn, _)| conn.close(now));
+    }
+
+    /// Closes those that can be spared best; how many.
+    pub fn make_room(&self, count: &AtomicUsize) -> usize {
+        let mut open = self.open.borrow_mut();
+        let gone = crowd::chosen(open.iter().map(|(id, (conn, _))| (*id, &**conn)), Instant::now());
+        for task in gone.iter().filter_map(|id| open.remove(id)) {
+            // Counted down here and not at the task's end: the next socket is on its way.
+            count.fetch_sub(1, Relaxed);
+            io::with(|io| io.shared.metrics.connections_closed.add(Reason::Crowded));
+            task.1.abort();
+        }
+        gone.len()
+    }
+
+    /// Waits until the last one is gone.
+    pub async fn emptied(&self) {
+        while !self.open.borrow().is_empty() {
+            self.emptied.notified().await;
+        }
+    }
+
+    /// Serves a socket; `count` is counted down when its connection ends.
+    pub fn adopt<S: Service>(self: &Rc<Self>, socket: TcpStream, count: &Arc<AtomicUsize>) {
+        let id = self.adopted.get() + 1;
+        self.adopted.set(id);
+        let conn = Rc::new(Conn::default());
+        if io::with(|io| io.shared.closing.load(Relaxed)) {
+            conn.close(Instant::now());
+        }
+        io::with(|io| io.shared.metrics.thread(io.thread).accepted.add(1));
+        // Counted down however the connection ends, by a panic too.
+        let registered = Registered { id, connections: self.clone(), count: count.clone() };
+        let served = conn.clone();
+        let task = tokio::task::spawn_local(async move {
+            let _registered = registered;
+            serve::serve::<S>(socket, &served).await;
+        });
+        self.open.borrow_mut().insert(id, (conn, task.abort_handle()));
+    }
+}
+
+/// A connection's place in the books, given up when dropped.
+struct Registered {
+    id: u64,
+    connections: Rc<Connections>,
+    count: Arc<AtomicUsize>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        // One that made room has been counted down.
+        if self.connections.open.borrow_mut().remove(&self.id).is_some() {
+            self.count.fetch_sub(1, Relaxed);
+        }
+        self.connections.emptied.notify_one();
+        io::try_with(|io| io.shared.metrics.thread(io.thread).closed.add(1));
+    }
+}

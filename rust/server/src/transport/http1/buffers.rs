@@ -1,0 +1,45 @@
+//! What a connection has between a request's first byte and its answer's last one. The connections of a thread take turns with few
+//! of these: who is idle holds none, and the memory is warm.
+
+use std::cell::RefCell;
+
+use bytes::BytesMut;
+
+use crate::headers::Field;
+
+/// The least room that a read has, in bytes; buffers of twice as much are kept.
+pub const ROOM: usize = 8 << 10;
+/// Buffers that a thread keeps at most.
+const KEPT: usize = 64;
+
+/// The buffers of one connection.
+#[derive(Default)]
+pub struct Buffers {
+    /// What was read and belongs to no request yet.
+    pub unread: BytesMut,
+    /// The header fields of the present request.
+    pub fields: Vec<Field>,
+    /// The head of the present answer, and its body where that is short.
+    pub written: Vec<u8>,
+}
+
+thread_local! {
+    /// A thread's spare buffers.
+    static SPARE: RefCell<Vec<Buffers>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Buffers with nothing in them.
+pub fn take() -> Buffers {
+    SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+/// Takes buffers back; what a long body took is not kept.
+pub fn give(mut buffers: Buffers) {
+    buffers.unread.clear();
+    buffers.fields.clear();
+    SPARE.with_borrow_mut(|kept| {
+        if kept.len() < KEPT && buffers.unread.capacity() <= 2 * ROOM {
+            kept.push(buffers);
+        }
+    });
+}

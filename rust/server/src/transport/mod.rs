@@ -1,0 +1,19 @@
+//! Connections and their bytes: sockets, HTTP/1.1, hyper, bodies as they come, responses as they leave.
+//!
+//! Lives here: accepting, one connection's life, the fast reader of HTTP/1.1 (`http1`) and the hand-over to hyper, the encodings of
+//! bodies, which connections are closed when there are too many. May come in: start and stop (`gateway`). Never known here:
+//! versions, statistics, sketches.
+
+pub mod accept;
+pub mod body;
+pub mod coding;
+pub mod conn;
+pub mod connections;
+pub mod crowd;
+pub mod delivery;
+pub mod exchange;
+pub mod framing;
+pub mod http1;
+pub mod reply;
+pub mod serve;
+pub mod wire;

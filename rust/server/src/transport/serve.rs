@@ -1,0 +1,81 @@
+//! Serving a connection: which HTTP it speaks, by us as long as its requests are plain, by hyper from there on.
+//!
+//! The hot path goes on in `http1`.
+
+use std::future::{Future, poll_fn};
+use std::net::TcpStream;
+use std::pin::pin;
+use std::rc::Rc;
+
+use hyper::server::conn::{http1 as hyper_http1, http2};
+use hyper::service::service_fn;
+
+use crate::thread::io;
+use crate::transport::conn::Conn;
+use crate::transport::exchange::Service;
+use crate::transport::http1;
+use crate::transport::wire::{Spoken, Wire};
+
+/// Serves one socket to its end. Errors of the peer end the connection and are nobody else's business.
+pub async fn serve<S: Service>(socket: TcpStream, conn: &Rc<Conn>) {
+    let config = io::with(|io| io.shared.clone());
+    let config = &config.config;
+    let out_of_patience = async {
+        conn.closed().await;
+        tokio::time::sleep(config.drain_idle()).await;
+    };
+    let opened = tokio::select! {
+        opened = Wire::open(socket, conn.clone(), config) => opened,
+        () = out_of_patience => None,
+    };
+    let Some((wire, spoken)) = opened else { return };
+    let requests = conn.clone();
+    let service = service_fn(move |request| S::handle(requests.clone(), request));
+    match spoken {
+        Spoken::Http1 => {
+            let Some(wire) = http1::serve::<S>(wire, conn).await else { return };
+            let mut builder = hyper_http1::Builder::new();
+            builder.max_buf_size(64 << 10).half_close(false).timer(hyper_util::rt::TokioTimer::new());
+            // Time-outs are the wire's: hyper's head time-out would count idle time.
+            builder.header_read_timeout(None);
+            let mut http = pin!(builder.serve_connection(wire, service));
+            let watched = poll_fn(|cx| {
+                conn.watch(cx);
+                http.as_mut().poll(cx)
+            });
+            drop(watched.await);
+        }
+        Spoken::Http2 => {
+            let mut builder = http2::Builder::new(LocalExecutor);
+            builder
+                .initial_stream_window_size(1 << 20)
+                .initial_connection_window_size(4 << 20)
+                .max_frame_size(1 << 20)
+                .max_concurrent_streams(256)
+                .max_header_list_size(64 << 10)
+                // A peer that is gone without a word leaves its streams open for ever otherwise.
+                .keep_alive_interval(config.idle())
+                .keep_alive_timeout(config.head_timeout())
+                .timer(hyper_util::rt::TokioTimer::new());
+            let mut http = pin!(builder.serve_connection(wire, service));
+            let watched = poll_fn(|cx| {
+                conn.watch(cx);
+                if conn.retires() {
+                    http.as_mut().graceful_shutdown();
+                }
+                http.as_mut().poll(cx)
+            });
+            drop(watched.await);
+        }
+    }
+}
+
+/// Runs HTTP/2's tasks on the IO thread that has the connection.
+#[derive(Clone, Copy)]
+pub struct LocalExecutor;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, task: F) {
+        drop(tokio::task::spawn_local(task));
+    }
+}

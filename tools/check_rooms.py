@@ -1,0 +1,155 @@
+"""Checks the rooms inside the Rust crates: an import never goes up from one room to another, and no files import each other in a circle.
+
+A room is a folder of ``src``, or a file that stands there alone. An import is a path that begins with ``crate``, ``super`` or
+``self``, in a ``use`` or anywhere else; declaring a module is none. Test modules are left out: they may use what they like.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: The rooms of a crate, from the bottom to the top.
+ROOMS: dict[str, list[set[str]]] = {
+    "server": [
+        {"budget", "config", "context", "headers", "inspect", "metrics", "scheduling", "wake"},
+        {"serving"},
+        {"thread"},
+        {"transport"},
+        {"after"},
+        {"request"},
+        {"call"},
+        {"io_thread"},
+        {"gateway"},
+        {"lib"},
+    ],
+}
+#: The crates whose files must not import each other in a circle.
+WITHOUT_CIRCLES = ["server"]
+
+COMMENT = re.compile(r"//[^\n]*")
+TESTS = re.compile(r"^#\[cfg\((?:all\()?test\b.*", re.DOTALL | re.MULTILINE)
+USE = re.compile(r"\buse\s+([^;]+);")
+PATH = re.compile(r"\b(?:crate|super)(?:::\w+)+")
+
+
+def modules_of(source: Path) -> dict[str, Path]:
+    """The files of a crate by the path of their module; generated code and tests are left out."""
+    found = {}
+    for path in sorted(source.rglob("*.rs")):
+        parts = path.relative_to(source).with_suffix("").parts
+        if "generated" in parts[:-1] or parts[-1] == "tests":
+            continue
+        found["::".join(parts[:-1] if parts[-1] in ("mod", "lib") else parts)] = path
+    return found
+
+
+def leaves(tree: str) -> Iterator[str]:
+    """The paths of a ``use`` tree: ``a::{b, c::{d, e}}`` has three."""
+    head, brace, rest = tree.partition("{")
+    if not brace:
+        yield tree.split(" as ")[0].strip()
+        return
+    depth, start, inner = 0, 0, rest[: rest.rindex("}")]
+    for at, char in enumerate(f"{inner},"):
+        depth += (char == "{") - (char == "}")
+        if char == "," and depth == 0:
+            if inner[start:at].strip():
+                yield from (head.strip() + leaf for leaf in leaves(inner[start:at].strip()))
+            start = at + 1
+
+
+def absolute(path: str, module: str) -> str | None:
+    """A path from the root of the crate, as written in `module`; ``None`` for one that begins elsewhere."""
+    parts, base = path.split("::"), module.split("::") if module else []
+    if parts[0] not in ("crate", "super", "self"):
+        return None
+    base = [] if parts[0] == "crate" else base
+    while parts and parts[0] in ("crate", "super", "self"):
+        base = base[:-1] if parts.pop(0) == "super" else base
+    return "::".join([*base, *(part for part in parts if part != "self")])
+
+
+def imports_of(text: str, module: str, known: set[str]) -> set[str]:
+    """The modules among `known` that the text of a module imports from."""
+    text = TESTS.sub("", COMMENT.sub("", text))
+    paths = [leaf for use in USE.finditer(text) for leaf in leaves(" ".join(use[1].split()))]
+    paths += [path[0] for path in PATH.finditer(USE.sub("", text))]
+    found = set()
+    for path in paths:
+        target = absolute(path, module)
+        # An item belongs to the file of the longest module in front of it.
+        while target and target not in known:
+            target = target.rpartition("::")[0]
+        if target and target != module:
+            found.add(target)
+    return found
+
+
+def graph_of(source: Path) -> dict[str, set[str]]:
+    """The modules of a crate and what each imports from."""
+    modules = modules_of(source)
+    return {name: imports_of(path.read_text(), name, set(modules)) for name, path in modules.items()}
+
+
+def circles(graph: dict[str, set[str]]) -> Iterator[list[str]]:
+    """Each set of modules of which every one reaches every other."""
+    reach = {name: reachable(graph, name) for name in graph}
+    seen: set[str] = set()
+    for name in sorted(graph):
+        together = {other for other in reach[name] if name in reach[other]}
+        if together and name not in seen:
+            seen |= together
+            yield sorted(together)
+
+
+def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    """What a module imports, directly or not."""
+    found: set[str] = set()
+    ahead = [start]
+    while ahead:
+        new = graph[ahead.pop()] - found
+        found |= new
+        ahead.extend(new)
+    return found
+
+
+def room_faults(crate: str, graph: dict[str, set[str]], rooms: list[set[str]]) -> Iterator[str]:
+    """One sentence for each import that goes up from one room to another."""
+    ranks = {room: rank for rank, names in enumerate(rooms) for room in names}
+    for module, targets in sorted(graph.items()):
+        own = module.split("::")[0] or "lib"
+        if own not in ranks:
+            yield f"{crate}: {own!r} is no room; add it to ROOMS in tools/check_rooms.py"
+            continue
+        for target in sorted(targets):
+            room = target.split("::")[0]
+            if ranks.get(room, -1) > ranks[own]:
+                yield f"{crate}: {module} imports {target}, and {room!r} is not below {own!r}"
+
+
+def faults() -> Iterator[str]:
+    """Everything that is wrong, one sentence each."""
+    for crate, rooms in ROOMS.items():
+        yield from room_faults(crate, graph_of(ROOT / "rust" / crate / "src"), rooms)
+    for crate in WITHOUT_CIRCLES:
+        for circle in circles(graph_of(ROOT / "rust" / crate / "src")):
+            yield f"{crate}: these files import each other in a circle: {', '.join(circle)}"
+
+
+def main() -> int:
+    """Prints the faults; 1 when there are any."""
+    found = list(faults())
+    for fault in found:
+        print(fault, file=sys.stderr)
+    if not found:
+        print("rooms of the crates run one way")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
