@@ -72,6 +72,11 @@ class Call:
     dry_run: bool = False
     key: IdempotencyKey | None = None
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether the gateway itself asks."""
+        return not self.token and self.principal in OURS
+
 
 INTERNAL = Call()
 """The gateway itself asks: no precondition."""
