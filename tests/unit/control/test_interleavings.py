@@ -134,7 +134,7 @@ def test_a_repair_that_finds_no_room_is_tried_again(tmp_path: Path) -> None:
             model(tmp_path / "models" / "v2", 2.0)
             apply = gate.native.apply
 
-            def full(_: bytes) -> int:
+            def full(endpoint: bytes) -> int:
                 raise HeadgateError("too many endpoints wait to be loaded; try again")
 
             gate.native.apply = full  # type: ignore[method-assign]
@@ -288,7 +288,7 @@ def test_the_end_of_an_operation_is_written_when_the_disk_takes_it(tmp_path: Pat
         async with gateway(tmp_path, **SOON) as gate:
             await gate.apply(document(SHARED))
             gate.native.held.add("v4")
-            work = asyncio.create_task(gate.apply(document("{champion: v1}", "v1 v2 v3 v4")))
+            work: Any = asyncio.create_task(gate.apply(document("{champion: v1}", "v1 v2 v3 v4")))
             operations = gate.control.operations
             running = await operations.adopt(work, "digits", "apply")
             heal = gate.full_disk()
