@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from headgate.control import Call
-from headgate.control.writes import healing
+from headgate.control.writes import healing, transition
 from headgate.errors import Conflict, Draining, HeadgateError, StorageFailed
 from unit.control.test_damage import damaged, look
 from unit.control.test_models import model
@@ -304,6 +304,36 @@ def test_the_end_of_an_operation_is_written_when_the_disk_takes_it(tmp_path: Pat
 
 
 # === threads and queues ===
+
+
+def test_emergency_calls_whose_files_do_not_come_hold_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            names = [f"e{n}" for n in range(8)]
+            for name in names:
+                await gate.apply(document(SHARED, name=name))
+            go, came = threading.Event(), threading.Semaphore(0)
+            real = transition.native_apply
+
+            def slow(revision: Any, *given: Any) -> bytes:
+                if revision.endpoint != names[-1]:
+                    came.release()
+                    assert go.wait(60)
+                return real(revision, *given)
+
+            monkeypatch.setattr(transition, "native_apply", slow)
+            waiting = [asyncio.create_task(gate.control.rollback(name)) for name in names[:-1]]
+            await until(lambda: came.acquire(blocking=False))
+            try:
+                async with asyncio.timeout(20):
+                    await gate.control.rollback(names[-1])
+            finally:
+                go.set()
+                await asyncio.gather(*waiting)
+
+    run(body)
 
 
 def test_unpins_on_a_disk_that_hangs_hold_no_read(tmp_path: Path) -> None:
