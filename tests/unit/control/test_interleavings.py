@@ -1,4 +1,4 @@
-"""Calls that meet each other between two steps: repairs, refused proposals, a stop, operations on a disk that hangs."""
+"""Calls that meet each other between two steps: refused proposals, a stop, operations and a start on a disk that hangs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 
 from headgate.control import Call
-from headgate.control.writes import healing, transition
+from headgate.control.domain.traffic import Stamp
+from headgate.control.writes import handover, transition
+from headgate.control.writes.records import proposal
 from headgate.errors import Conflict, Draining, HeadgateError, StorageFailed
-from unit.control.test_damage import damaged, look
-from unit.control.test_models import model
-from unit.control_harness import Gate, document, gateway, run, until
+from headgate.store import OperationRecord, open_store
+from unit import control_harness
+from unit.control_harness import Gate, document, gateway, holding, run, until
 from unit.fake_native import FakeNative
 
 SHARED = "{champion: v1, weights: {v2: 10%}, sticky: header.x-user-id}"
 SOON: dict[str, Any] = {"durable_seconds": 0.05, "retry_seconds": 0.01}
-THREE: dict[str, Any] = {"names": "v1 v2 v3", "traffic": "{champion: v1, weights: {v2: 10%, v3: 5%}}"}
 
 
 async def statuses(gate: Gate, endpoint: str = "digits") -> list[tuple[int, str, str]]:
@@ -28,122 +29,6 @@ async def statuses(gate: Gate, endpoint: str = "digits") -> list[tuple[int, str,
 
 async def all_written(gate: Gate) -> None:
     await until(lambda: not any(state.unsaved for state in gate.control._endpoints.values()))
-
-
-def holding(
-    monkeypatch: pytest.MonkeyPatch, place: Any, name: str
-) -> tuple[threading.Event, threading.Event]:
-    """The first call of a function waits: an event when it has come, and one that lets it go on."""
-    reached, go = threading.Event(), threading.Event()
-    real = getattr(place, name)
-
-    def held(*given: Any, **named: Any) -> Any:
-        if not reached.is_set():
-            reached.set()
-            assert go.wait(60)
-        return real(*given, **named)
-
-    monkeypatch.setattr(place, name, held)
-    return reached, go
-
-
-# === a repair of damaged files ===
-
-
-def test_an_emergency_call_is_not_undone_by_a_repair_that_began_before_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def body() -> None:
-        async with damaged(tmp_path, "v3", **THREE) as gate:
-            await gate.control.background.close()
-            model(tmp_path / "models" / "v3", 3.0)
-            reached, go = holding(monkeypatch, healing, "native_apply")
-            repair = asyncio.create_task(look(gate))
-            await until(reached.is_set)
-            assert (await gate.control.rollback("scale"))["revision"] == 2
-            go.set()
-            await repair
-            assert gate.live("scale")[:2] == ("v1", [])
-            assert (await gate.control.get("scale"))["revision"] == 2
-            assert gate.native.served["scale"]["revision"] == gate.store.endpoints()[0].applied == 2
-
-    run(body)
-
-
-def test_a_freeze_beside_a_repair_that_loads_is_not_undone_by_it(tmp_path: Path) -> None:
-    async def body() -> None:
-        async with damaged(tmp_path, "v1") as gate:
-            await gate.control.background.close()
-            model(tmp_path / "models" / "v1", 1.0)
-            gate.native.held.add("v1")
-            repair = asyncio.create_task(look(gate))
-            await until(lambda: bool(gate.native.applied))
-            freezing = asyncio.create_task(gate.control.freeze("scale"))
-            await until(lambda: freezing.done() or gate.native.applied[-1]["urgent"])
-            gate.native.release()
-            assert (await freezing)["revision"] == 2
-            await repair
-            one = (await gate.control.list())[0]
-            assert (one["revision"], one["frozen"], one["state"]) == (2, True, "ready")
-
-    run(body)
-
-
-def test_a_repair_that_an_emergency_call_passes_is_tried_again(tmp_path: Path) -> None:
-    async def body() -> None:
-        async with damaged(tmp_path, "v3", **THREE) as gate:
-            await gate.control.background.close()
-            model(tmp_path / "models" / "v3", 3.0)
-            gate.native.held.add("v3")
-            asked = len(gate.native.applied)
-            repair = asyncio.create_task(look(gate))
-            await until(lambda: len(gate.native.applied) > asked)
-            await gate.control.block("scale", "v2")
-            await repair
-            gate.native.release()
-            await look(gate)
-            assert [v["name"] for v in gate.native.served["scale"]["versions"]] == ["v1", "v3"]
-            assert (await gate.control.get("scale"))["alarms"] == []
-
-    run(body)
-
-
-def test_a_repaired_version_is_served_although_another_one_is_refused(tmp_path: Path) -> None:
-    async def body() -> None:
-        async with damaged(tmp_path, "v2", "v3", **THREE) as gate:
-            await gate.control.background.close()
-            model(tmp_path / "models" / "v2", 2.0)
-            model(tmp_path / "models" / "v3", 3.0)
-            gate.native.failing["v2"] = "not enough memory"
-            await look(gate)
-            await look(gate)
-            assert [v["name"] for v in gate.native.served["scale"]["versions"]] == ["v1", "v3"]
-            (alarm,) = (await gate.control.get("scale"))["alarms"]
-            assert "not enough memory" in alarm
-            asked = len(gate.native.applied)
-            await look(gate)
-            assert len(gate.native.applied) == asked
-
-    run(body)
-
-
-def test_a_repair_that_finds_no_room_is_tried_again(tmp_path: Path) -> None:
-    async def body() -> None:
-        async with damaged(tmp_path, "v2") as gate:
-            await gate.control.background.close()
-            model(tmp_path / "models" / "v2", 2.0)
-            apply = gate.native.apply
-
-            def full(endpoint: bytes) -> int:
-                raise HeadgateError("too many endpoints wait to be loaded; try again")
-
-            gate.native.apply = full  # type: ignore[method-assign]
-            await look(gate)
-            gate.native.apply = apply  # type: ignore[method-assign]
-            await look(gate)
-            assert (await gate.control.get("scale"))["alarms"] == []
-
-    run(body)
 
 
 # === proposals that are refused ===
@@ -303,6 +188,51 @@ def test_the_end_of_an_operation_is_written_when_the_disk_takes_it(tmp_path: Pat
     run(body)
 
 
+# === a start on a disk that hangs ===
+
+
+def test_a_start_waits_for_no_disk_that_takes_no_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            revision = gate.control._endpoints["digits"].current
+            assert revision is not None
+            left = revision.numbered(2, 1, "traffic", Stamp("ann", gate.store.now().isoformat(), ""))
+            gate.store.propose(proposal(left))
+            gate.store.put_operation(
+                OperationRecord("0011", "digits", "apply", "running", gate.control._context.now())
+            )
+        stores: list[Any] = []
+
+        def opened(*given: Any, **named: Any) -> Any:
+            stores.append(open_store(*given, **named))
+            assert stores[0].transactions._writer.acquire(timeout=60)
+            return stores[0]
+
+        monkeypatch.setattr(control_harness, "open_store", opened)
+        opening = gateway(tmp_path, **SOON)
+        starting = asyncio.create_task(opening.__aenter__())
+        try:
+            async with asyncio.timeout(20):
+                gate = await asyncio.shield(starting)
+            assert gate.live()[1] == [["v2", 0, 999]]
+            assert (await gate.control.rollback("digits"))["status"] == "applied"
+        finally:
+            stores[0].transactions._writer.release()
+        await all_written(gate)
+        await until(lambda: stores[0].operation("0011").status == "failed")
+        assert await statuses(gate) == [
+            (3, "rollback", "applied"),
+            (2, "traffic", "failed"),
+            (1, "apply", "applied"),
+        ]
+        await opening.__aexit__(None, None, None)
+
+    run(body)
+
+
 # === threads and queues ===
 
 
@@ -315,7 +245,7 @@ def test_emergency_calls_whose_files_do_not_come_hold_no_other(
             for name in names:
                 await gate.apply(document(SHARED, name=name))
             go, came = threading.Event(), threading.Semaphore(0)
-            real = transition.native_apply
+            real = handover.native_apply
 
             def slow(revision: Any, *given: Any) -> bytes:
                 if revision.endpoint != names[-1]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from headgate.control.domain.problems import problem
 from headgate.control.domain.results import OperationView, Result
@@ -43,9 +44,7 @@ class Operations:
         with suppress(HeadgateError, TimeoutError):
             async with asyncio.timeout(self._context.settings.durable_seconds):
                 await self._context.write(partial(self._context.store.put_operation, record))
-        follower = asyncio.create_task(self._follow(work, record))
-        self._following.add(follower)
-        follower.add_done_callback(self._following.discard)
+        self._begin(self._follow(work, record))
         return _view(record)
 
     async def get(self, operation_id: str) -> OperationView:
@@ -66,15 +65,17 @@ class Operations:
         return [_view(record) for record in newest[:limit]]
 
     async def interrupted(self) -> None:
-        """Ends what a stop left running."""
+        """Ends what a stop left running. Nothing that is served depends on it: it is waited for, but not long."""
         stopped = Draining("the gateway stopped before the operation ended; read the endpoint and ask again")
         try:
-            for record in await self._context.io(self._context.store.running_operations):
-                ended = self._failed(record, stopped)
-                await self._context.write(partial(self._context.store.put_operation, ended))
+            left = await self._context.io(self._context.store.running_operations)
         except StorageFailed:
-            # The next start tries again; nothing that is served depends on it.
             _log.exception("operations that a stop left running could not be ended")
+            return
+        for record in left:
+            self._begin(self._keep(self._failed(record, stopped)))
+        if self._following:
+            await asyncio.wait(self._following, timeout=self._context.settings.durable_seconds)
 
     async def close(self, patience_seconds: float) -> None:
         """Waits for the ends to be written, but not longer."""
@@ -88,8 +89,17 @@ class Operations:
             _log.error("the end of operation %s is forgotten: the store does not take it", one)
             del self._known[one]
 
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+
     async def _follow(self, work: asyncio.Task[Result], record: OperationRecord) -> None:
-        ended = self._known[record.id] = await self._end_of(work, record)
+        await self._keep(await self._end_of(work, record))
+
+    async def _keep(self, ended: OperationRecord) -> None:
+        """Writes the end of one, again and again until the store takes it."""
+        self._known[ended.id] = ended
         while ended.id in self._known:
             try:
                 await self._context.write(partial(self._context.store.put_operation, ended))

@@ -152,8 +152,9 @@ class Repair:
         audit = audit_record(call, event.when, record.kind, (record.endpoint, record.n), (status, told))
         commit = Commit(record.endpoint, record.n, status, why, [event], audit)
         try:
-            self._context.publish(await self._context.write(lambda: self._context.store.commit(commit)))
-        except StorageFailed:
+            async with asyncio.timeout(self._context.settings.durable_seconds):
+                self._context.publish(await self._context.write(lambda: self._context.store.commit(commit)))
+        except (StorageFailed, TimeoutError):
             _log.exception("%s: revision %d could not be marked %s", record.endpoint, record.n, status)
             state.unsaved.append(Row(Proposal(record), commit, proposed=True, late=status == "applied"))
 
