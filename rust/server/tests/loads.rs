@@ -11,7 +11,6 @@ use std::time::Duration;
 use common::{
     LONG, PATIENCE, ask, at_last, config, connect, eventually, gateway_with, metric, other_end, pipe,
 };
-use headgate_core::spec::RunSpec;
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -294,7 +293,10 @@ fn a_load_over_the_protocol_that_is_abandoned_stands_in_no_way_of_the_next_one()
     let (gateway, address) = gateway_with(&changes);
     let folder = tempfile::tempdir().unwrap();
     let path = pipe(&folder);
-    let kept = gateway.engine().adopt("sha256:model", Box::new(common::free()), &RunSpec::default()).unwrap();
+    let kept = gateway
+        .engine()
+        .adopt("sha256:model", Box::new(common::free()), &headgate_core::spec::RunSpec::default())
+        .unwrap();
     let spec = json!({
         "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 1000,
         "versions": [{"name": "v1", "digest": "sha256:model", "artifact": path}],
@@ -308,7 +310,9 @@ fn a_load_over_the_protocol_that_is_abandoned_stands_in_no_way_of_the_next_one()
         common::answer(&mut control)
     };
     assert_eq!(asks("unload").0, 200);
-    eventually("the model's end", || gateway.engine().loaded("sha256:model", &RunSpec::default()).is_none());
+    eventually("the model's end", || {
+        gateway.engine().loaded("sha256:model", &headgate_core::spec::RunSpec::default()).is_none()
+    });
     let (status, why) = asks("load");
     assert!(status == 500 && why["error"].as_str().unwrap().contains("--load-timeout"), "{status} {why}");
     assert_eq!(count(&gateway, "headgate_loads_stuck"), 1);
