@@ -54,6 +54,11 @@ def test_an_emergency_call_and_the_end_do_not_wait_for_an_fsync(tmp_path: Path) 
                     "/v1/endpoints/b/traffic", json={"weights": {"v2": "1%"}}, headers={"If-Match": '"1"'}
                 )
                 assert (refused.status_code, refused.json()["code"]) == (503, "storage_failed")
+                # As the command line sends it: its operation is no reason to wait for the disk either.
+                frozen = admin.http.post(
+                    "/v1/endpoints/b:freeze", json={}, headers={"Prefer": "respond-async"}
+                )
+                assert frozen.status_code in {200, 202}, frozen.text
             gateway.signal(signal.SIGTERM)
             deadline = time.monotonic() + HELD_SECONDS
             while "the process ends without it" not in gateway.log.read_text():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from headgate.control import Call, Control, Precondition, Settings
 from headgate.errors import StorageFailed
@@ -135,3 +138,20 @@ def run(work: Callable[[], Awaitable[None]]) -> None:
 
 def at(n: int) -> Precondition:
     return Precondition.at(n)
+
+
+def holding(
+    monkeypatch: pytest.MonkeyPatch, place: Any, name: str
+) -> tuple[threading.Event, threading.Event]:
+    """The first call of a function waits: an event when it has come, and one that lets it go on."""
+    reached, go = threading.Event(), threading.Event()
+    real = getattr(place, name)
+
+    def held(*given: Any, **named: Any) -> Any:
+        if not reached.is_set():
+            reached.set()
+            assert go.wait(60)
+        return real(*given, **named)
+
+    monkeypatch.setattr(place, name, held)
+    return reached, go

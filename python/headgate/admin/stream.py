@@ -77,16 +77,20 @@ class EventStream:
         finally:
             for task in (gone, writer, refused):
                 task.cancel()
-            with suppress(asyncio.CancelledError):
-                await writer
+            # Not awaited itself: its cancellation could not be told from the one of this task.
+            await asyncio.wait({writer})
+        if not writer.cancelled():
+            writer.result()
         if not gone.done() or gone.cancelled():
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _refused(self) -> None:
         """Returns when it was ended, or when the reader is not allowed any more."""
         while not self._ended.is_set():
+            # Not wait_for: in Python 3.11 it may swallow that the task is cancelled.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), self._keep_alive_seconds)
+                async with asyncio.timeout(self._keep_alive_seconds):
+                    await self._ended.wait()
                 return
             if not await self._is_allowed():
                 return

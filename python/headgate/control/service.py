@@ -175,6 +175,10 @@ class Control(Queries):
         """What is wrong with the database as a whole, each with its remedy; reads memory alone."""
         return self._integrity.alarms()
 
+    def audit_lost(self) -> int:
+        """Rows of the audit that were dropped, because its queue was full."""
+        return self.audit_log.dropped
+
     def serves(self) -> bool:
         """Whether some endpoint is served."""
         return any(state.loaded for state in self._endpoints.values())

@@ -439,8 +439,10 @@ async def _first(work: Awaitable[None], end: Awaitable[object]) -> None:
         job.result()
         return
     job.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await job
+    # Not awaited itself: its cancellation could not be told from the one of the caller.
+    await asyncio.wait({job})
+    if not job.cancelled():
+        job.result()
 
 
 def _write_addresses(state: Path, addresses: dict[str, str]) -> None:

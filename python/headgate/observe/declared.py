@@ -47,6 +47,8 @@ class Facts:
     """The loops that run beside the calls, by name."""
     damage: int = 0
     """What is wrong with the database as a whole."""
+    audit_lost: int = 0
+    """Rows of the audit that found its queue full."""
 
 
 Samples = Iterable[tuple[Mapping[str, str], float]]
@@ -131,6 +133,12 @@ DECLARED: tuple[Declared, ...] = (
         "gauge",
         "Faults that the database has found in its own pages; `headgate state check` says which, and 0 means none.",
         lambda facts: [({}, float(facts.damage))],
+    ),
+    Declared(
+        "headgate_audit_rows_lost_total",
+        "counter",
+        "Rows of the audit that were dropped because the disk took none and too many waited; the log has them.",
+        lambda facts: [({}, float(facts.audit_lost))],
     ),
     Declared(
         "headgate_models_refused",

@@ -9,7 +9,7 @@ from headgate.store.applied_file import Applied, AppliedState, read_applied
 from headgate.store.backup import restore_backup, write_backup
 from headgate.store.chain import Damage
 from headgate.store.clock import Clock, seconds, stamp, unstamp, utc_now
-from headgate.store.columns import json_text
+from headgate.store.columns import json_text, keepable
 from headgate.store.database import FILE as DATABASE
 from headgate.store.models import (
     AppliedDocument,
@@ -48,6 +48,7 @@ __all__ = [
     "Store",
     "TokenRecord",
     "json_text",
+    "keepable",
     "open_beside",
     "open_store",
     "read_applied",

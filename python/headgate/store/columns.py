@@ -50,6 +50,17 @@ def plain(text: str) -> str:
     return text
 
 
+def keepable(value: Any) -> Any:
+    """``value`` with that escaped in its texts which :func:`plain` refuses: for what must be told, whatever it quotes."""
+    if isinstance(value, str):
+        return value.replace("\0", "\\0").encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {keepable(name): keepable(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [keepable(one) for one in value]
+    return value
+
+
 def _begin(text: str) -> str:
     return ascii(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
 

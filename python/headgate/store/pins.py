@@ -59,6 +59,6 @@ class StorePins:
             pin = write.session.get(PinRecord, (endpoint, version))
             if pin is not None:
                 write.session.delete(pin)
-                detail = {"version": version, "digest": pin.digest, "pinned": pin.when}
+                detail = {**audit.detail, "version": version, "digest": pin.digest, "pinned": pin.when}
                 write.add_numbered(replace(audit, detail=detail))
             return pin

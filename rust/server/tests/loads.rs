@@ -286,3 +286,39 @@ fn a_load_that_cannot_be_cancelled_is_abandoned_and_its_thread_replaced() {
     eventually("the end of both", || count(&gateway, "headgate_loads_stuck") == 0);
     assert!(gateway.events().iter().all(|event| event["endpoint"] == "good"));
 }
+
+#[test]
+fn a_load_over_the_protocol_that_is_abandoned_stands_in_no_way_of_the_next_one() {
+    let changes = json!({"load_timeout_ms": 100, "allow_repository_control": true});
+    let (gateway, address) = gateway_with(&changes);
+    let folder = tempfile::tempdir().unwrap();
+    let path = pipe(&folder);
+    let kept = gateway
+        .engine()
+        .adopt("sha256:model", Box::new(common::free()), &headgate_core::spec::RunSpec::default())
+        .unwrap();
+    let spec = json!({
+        "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 1000,
+        "versions": [{"name": "v1", "digest": "sha256:model", "artifact": path}],
+    });
+    gateway.apply(common::spec(&spec)).unwrap();
+    drop(kept);
+    let mut control = connect(address);
+    let mut asks = |what: &str| {
+        let head = "HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\n\r\n";
+        control.write_all(format!("POST /v2/repository/models/model/{what} {head}").as_bytes()).unwrap();
+        common::answer(&mut control)
+    };
+    assert_eq!(asks("unload").0, 200);
+    eventually("the model's end", || {
+        gateway.engine().loaded("sha256:model", &headgate_core::spec::RunSpec::default()).is_none()
+    });
+    let (status, why) = asks("load");
+    assert!(status == 500 && why["error"].as_str().unwrap().contains("--load-timeout"), "{status} {why}");
+    assert_eq!(count(&gateway, "headgate_loads_stuck"), 1);
+    // The next one is a load of its own, which takes as long; it is not told that somebody else had the say.
+    let (status, why) = asks("load");
+    assert!(status == 500 && why["error"].as_str().unwrap().contains("--load-timeout"), "{status} {why}");
+    drop(other_end(&path));
+    eventually("the end of both", || count(&gateway, "headgate_loads_stuck") == 0);
+}

@@ -318,3 +318,25 @@ def test_a_viewer_changes_nothing(tmp_path: Path, method: str, path: str) -> Non
             assert problem(await p.nobody.request(method, path, json={})) == (401, "unauthenticated")
 
     run(body)
+
+
+def test_an_emergency_call_that_may_become_an_operation_is_answered_although_the_disk_hangs(
+    tmp_path: Path,
+) -> None:
+    async def body() -> None:
+        async with port(tmp_path, durable_seconds=0.05, retry_seconds=0.01, answer_seconds=0.01) as p:
+            assert (await p.operator.put(E, content=document(SHARED), headers=NEW)).status_code == 201
+            heal = p.gate.hung_disk()
+            try:
+                async with asyncio.timeout(20):
+                    answer = await p.operator.post(
+                        f"{E}:rollback", json={}, headers={"prefer": "respond-async"}
+                    )
+                    assert answer.status_code == 202
+                    found = await ended(p, answer.headers["location"])
+                assert (found["status"], found["result"]["durable"]) == ("done", False)
+                assert p.gate.live() == ("v1", [], "")
+            finally:
+                heal()
+
+    run(body)

@@ -59,6 +59,9 @@ class Control:
     def background(self) -> Background:
         return Background(lambda: 0.0)
 
+    def audit_lost(self) -> int:
+        return 2
+
     def damage(self) -> list[str]:
         return ["the database is damaged"]
 

@@ -72,6 +72,11 @@ class Call:
     dry_run: bool = False
     key: IdempotencyKey | None = None
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether the gateway itself asks."""
+        return not self.token and self.principal in OURS
+
 
 INTERNAL = Call()
 """The gateway itself asks: no precondition."""
@@ -86,7 +91,7 @@ class Settings:
     attempts to write what could not be written; a caller that asked for it gets an operation after ``answer_seconds``;
     an emergency call waits ``durable_seconds`` for its row to be on disk; a caller that is refused again and again waits for up to
     ``refused_pause_seconds``; ``threads`` do short work, ``model_threads`` what may
-    take minutes.
+    take minutes; ``urgent_threads`` emergency calls may wait for the files of what they load, beside any other.
     """
 
     root: Path | None = None
@@ -98,6 +103,6 @@ class Settings:
     durable_seconds: float = 1.0
     refused_pause_seconds: float = 2.0
     threads: int = 4
-    urgent_threads: int = 2
+    urgent_threads: int = 32
     parse_threads: int = 2
     model_threads: int = 2

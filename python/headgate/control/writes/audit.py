@@ -15,13 +15,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from headgate.control.domain.calls import OURS, Call
+from headgate.control.domain.calls import Call
 from headgate.control.domain.problems import status_of
 from headgate.control.domain.results import Result
+from headgate.control.writes.coalesced import Coalesced
 from headgate.control.writes.context import Context
 from headgate.control.writes.idempotency import remembered
 from headgate.errors import HeadgateError
-from headgate.store import AuditRecord, IdempotencyRecord
+from headgate.store import AuditRecord, IdempotencyRecord, keepable
 
 _log = logging.getLogger(__name__)
 _QUEUE = 10_000
@@ -38,12 +39,23 @@ def audit_record(
     about: tuple[str | None, int | None],
     ended: tuple[str, dict[str, Any]],
 ) -> AuditRecord:
-    """A row: ``about`` are endpoint and revision, ``ended`` the outcome and its detail. The caller's token is named in the detail."""
+    """A row: ``about`` are endpoint and revision, ``ended`` the outcome and its detail. The caller's token is named in the detail.
+
+    It is kept whatever it quotes: one that the store refuses would hold up all behind it.
+    """
     endpoint, revision = about
     outcome, detail = ended
     told = {**detail, "token_id": call.token, "token_name": call.principal} if call.token else detail
     return AuditRecord(
-        when, call.principal, call.role, action, endpoint, revision, outcome, call.reason, told
+        when,
+        call.principal,
+        call.role,
+        action,
+        endpoint,
+        revision,
+        outcome,
+        keepable(call.reason),
+        keepable(told),
     )
 
 
@@ -62,7 +74,7 @@ class Recorder:
         self._context = context
         self._waiting: deque[_Entry] = deque()
         self._wake = asyncio.Event()
-        self._writing: asyncio.Task[None] | None = None
+        self._writing = Coalesced(self._write)
         self.dropped = 0
         """Rows that found the queue full."""
 
@@ -73,7 +85,7 @@ class Recorder:
         replayed = result.get("replayed", False)
         if result["status"] == "applied" and not replayed:
             return
-        if result["status"] == "unchanged" and _is_ours(call):
+        if result["status"] == "unchanged" and call.is_ours:
             # A file that is as it was is no news.
             return
         outcome = "replayed" if replayed else result["status"]
@@ -90,7 +102,7 @@ class Recorder:
         if error.audited:
             return
         error.audited = True
-        if call.dry_run or _is_ours(call):
+        if call.dry_run or call.is_ours:
             return
         action, endpoint = about
         detail = {"code": error.code, "status": status_of(error.code), "message": error.message[:_MESSAGE]}
@@ -125,9 +137,7 @@ class Recorder:
 
     async def flush(self) -> None:
         """Writes what waits. Who is cancelled leaves the write to its end: no row is written twice."""
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write())
-        await asyncio.shield(self._writing)
+        await self._writing.run()
 
     async def drain(self, patience_seconds: float) -> list[str]:
         """Writes what waits until it is written or the time is over; says what is lost."""
@@ -154,7 +164,3 @@ class Recorder:
             finally:
                 for entry in batch:
                     entry.tried.set()
-
-
-def _is_ours(call: Call) -> bool:
-    return not call.token and call.principal in OURS

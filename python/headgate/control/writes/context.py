@@ -19,7 +19,7 @@ from headgate.control.writes.handover import Paths
 from headgate.control.writes.threads import Threads, Work
 from headgate.control.writes.tickets import Tickets
 from headgate.errors import Draining, StorageFailed
-from headgate.store import EventRecord, Store, stamp
+from headgate.store import EventRecord, Store, keepable, stamp
 
 _log = logging.getLogger(__name__)
 _KEY_LIFE = timedelta(hours=24)
@@ -106,9 +106,8 @@ class Context:
     async def alarm(self, endpoint: str | None, revision: int | None, message: str) -> None:
         """Tells people; an alarm that cannot be stored is still told, without an id."""
         _log.error("%s: %s", endpoint or "gateway", message)
-        await self.tell(
-            EventRecord("alarm", self.now(), endpoint, revision, "headgate", "", {"message": message})
-        )
+        data = {"message": keepable(message)}
+        await self.tell(EventRecord("alarm", self.now(), endpoint, revision, "headgate", "", data))
 
     async def tell(self, event: EventRecord) -> None:
         """Stores and publishes an event that belongs to no revision; a disk that hangs keeps it from nobody."""

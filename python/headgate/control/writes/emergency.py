@@ -18,7 +18,6 @@ from headgate.control.domain.calls import Call
 from headgate.control.domain.results import Result
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState, Row
-from headgate.control.writes.records import proposal
 from headgate.control.writes.tickets import Event
 from headgate.control.writes.transition import (
     Decide,
@@ -30,7 +29,7 @@ from headgate.control.writes.transition import (
     result_of,
 )
 from headgate.control.writes.write_behind import WriteBehind
-from headgate.errors import Conflict, HeadgateError, from_code
+from headgate.errors import Conflict, Draining, HeadgateError, Internal, from_code
 from headgate.store import EventRecord, RevisionStatus
 
 _log = logging.getLogger(__name__)
@@ -56,55 +55,63 @@ class Emergency:
         if call.dry_run:
             return result_of(transition, "planned")
         durable = await self._behind.settled(state)
-        if row is not None and row.commit is not None:
-            if row not in state.unsaved:
-                self._context.publish(row.events)
-            elif refused is None:
-                self._answered_without(transition, row)
         if refused is not None:
             refused.audited = True
             raise refused
+        if row is not None and row in state.unsaved:
+            self._answered_without(transition, row)
         status = "applied" if row is not None else transition.decision.status
         return result_of(transition, status, durable=durable)
 
     async def _carry_out(self, transition: Transition) -> tuple[Row, HeadgateError | None]:
-        """The revision's row, and why it is not in force."""
-        context, state = self._context, transition.state
-        # Made first: what no store could keep is refused before it is in force.
-        row = Row(proposal(transition.revision))
-        refused: HeadgateError | None
+        """The revision's row, and why it is not in force.
+
+        The row of a call that a stop cuts off stays proposed: the next start completes it.
+        """
+        state, row = transition.state, Row(transition.proposal)
+        refused: HeadgateError | None = None
         try:
-            argument = await argument_of(context.urgent, context, transition, urgent=True)
-            future = hand_over(context, transition, argument, confirms=False)
+            future = await self._handed_over(transition)
+        except Draining:
+            raise
         except HeadgateError as error:
-            future, refused = None, error
+            refused = error
         state.tail = transition.revision.n
         state.unsaved.append(row)
-        if future is not None:
+        if refused is None:
             # A load may take minutes: should the gateway die meanwhile, the next start completes what is written of it.
             self._behind.wake()
             refused = await self._outcome(transition, future)
         status: RevisionStatus = "applied" if refused is None else "failed"
-        row.commit = commit_of(context, transition, status, None if refused is None else refused.message)
+        message = None if refused is None else refused.message
+        row.commit = commit_of(self._context, transition, status, message)
         return row, refused
 
     async def _outcome(self, transition: Transition, future: asyncio.Future[Event]) -> HeadgateError | None:
         """What became of it other than that it is served. Versions that do not load are left out one by one, as far as possible."""
-        event = await future
         try:
+            event = await future
             while event["event"] == "failed" and transition.leaves_out(
                 event.get("version"), event["message"]
             ):
-                argument = await argument_of(self._context.urgent, self._context, transition, urgent=True)
-                event = await hand_over(self._context, transition, argument, confirms=False)
+                event = await (await self._handed_over(transition))
+        except Draining:
+            raise
         except HeadgateError as error:
             return error
+        except Exception as error:
+            _log.exception("%s: the outcome of %s is not known", transition.state.name, transition.revision.n)
+            return Internal(f"{transition.state.name}: a defect of Headgate: {error!r}")
         return _refused(transition, event)
+
+    async def _handed_over(self, transition: Transition) -> asyncio.Future[Event]:
+        argument = await argument_of(self._context.urgent, self._context, transition, urgent=True)
+        return hand_over(self._context, transition, argument, confirms=False)
 
     def _answered_without(self, transition: Transition, row: Row) -> None:
         """Tells people at once; the store would not take an alarm either."""
         state, revision, call = transition.state, transition.revision, transition.call
-        row.late = True
+        row.late = row.told = True
         message = f"revision {revision.n} is served but could not be written to disk"
         _log.error("%s: %s", state.name, message)
         now = self._context.now()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -18,7 +17,7 @@ from headgate.control.domain.spec import answering, loadable
 from headgate.control.domain.traffic import LiveTraffic
 from headgate.documents import check_name
 from headgate.errors import ModelNotFound, ModelNotReady
-from headgate.store import Commit, EventRecord, Proposal
+from headgate.store import Commit, Proposal
 
 Signature = dict[str, Any]
 
@@ -27,14 +26,14 @@ Signature = dict[str, Any]
 class Row:
     """A revision that was handed to the data plane before it was written; ``commit`` comes when its outcome is known.
 
-    ``late`` is one whose call was answered without it.
+    ``late`` is one whose call was answered without it, ``told`` one whose outcome the feed has without it.
     """
 
     proposal: Proposal
     commit: Commit | None = None
     proposed: bool = False
     late: bool = False
-    events: Sequence[EventRecord] = ()
+    told: bool = False
 
     def can_be_written(self) -> bool:
         """Whether there is something to write of it now."""

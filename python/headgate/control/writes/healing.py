@@ -14,11 +14,13 @@ from itertools import chain
 from pathlib import Path
 
 from headgate.control.domain.revision import Revision
+from headgate.control.writes import swap
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState
 from headgate.control.writes.handover import Load, native_apply
 from headgate.control.writes.records import stored
-from headgate.control.writes.tickets import Event, Ticket
+from headgate.control.writes.swap import Wanted
+from headgate.control.writes.tickets import Event
 from headgate.documents import Files, locate, parse_one
 from headgate.errors import HeadgateError
 from headgate.registry import ArtifactStore
@@ -41,7 +43,9 @@ class Healing:
         self._artifacts = artifacts
         self._endpoints = endpoints
         self._seen: dict[tuple[str, str], _Seen] = {}
-        self._sources: dict[tuple[str, str], Path | None] = {}
+        """The files of artifacts that are still damaged, as they were at the last look."""
+        self._sources: dict[tuple[str, str], tuple[int, Path | None]] = {}
+        """Where a version's artifact came from, as of a revision of its endpoint."""
 
     async def turn(self) -> None:
         """One look at every endpoint that lacks something."""
@@ -74,17 +78,19 @@ class Healing:
         key = (revision.endpoint, version.digest)
         if self._seen.get(key) == seen:
             return False
-        self._seen[key] = seen
         try:
             self._artifacts.model_path(version.digest)
             return True
         except HeadgateError:
-            return source is not None and self._brought_back(source, version.digest, name)
+            if source is not None and self._brought_back(source, version.digest, name):
+                return True
+        self._seen[key] = seen
+        return False
 
     def _source(self, revision: Revision, name: str, digest: str) -> Path | None:
         """Where a version comes from: as its document says, or the newest earlier one for a version that is kept without being in it."""
         key = (revision.endpoint, digest)
-        if key not in self._sources:
+        if key not in self._sources or self._sources[key][0] != revision.n:
             store = self._context.store
             earlier = (stored(store, one) for one in store.revisions(revision.endpoint, limit=_EARLIER))
             named = (
@@ -92,8 +98,8 @@ class Healing:
                 for one in chain([revision], earlier)
                 if one.spec.digests().get(name) == digest
             )
-            self._sources[key] = next((path for path in named if path is not None), None)
-        return self._sources[key]
+            self._sources[key] = (revision.n, next((path for path in named if path is not None), None))
+        return self._sources[key][1]
 
     def _brought_back(self, source: Path, digest: str, name: str) -> bool:
         try:
@@ -108,31 +114,44 @@ class Healing:
 
     async def _serve(self, state: EndpointState, revision: Revision, whole: set[str]) -> None:
         """Hands the same revision over once more, with what is whole again; what is served stays if that does not load."""
-        context = self._context
-        omitted = {name: why for name, why in state.omitted.items() if name not in whole}
         state.in_load = revision
         try:
-            load = Load(state.loaded, omitted)
-            argument = await context.io(lambda: native_apply(revision, context.paths, load))
-
-            def seen(event: Event) -> None:
-                if event["event"] == "applied":
-                    state.served(revision, omitted, event)
-                    state.no_drift = context.paths.baselines.fault(revision.spec.baseline)
-
-            asked = Ticket(context.plane.apply(argument), state.name, revision.n)
-            event = await context.tickets.expect(asked, seen)
+            event = await self._outcome(state, revision, whole)
         except HeadgateError as error:
+            # Not for good: the next look tries again.
             _log.info("%s: %s is not served yet: %s", state.name, ", ".join(sorted(whole)), error.message)
             return
         finally:
             state.in_load = None
             state.cancelled.discard(revision.n)
-        state.damaged -= whole
         if event["event"] == "applied":
+            state.damaged -= whole
             _log.info("%s: served again: %s", state.name, ", ".join(sorted(whole)) or "drift")
-        elif event["event"] == "failed" and event.get("version") in state.omitted:
-            state.omitted[event["version"]] = event["message"]
+        elif event["event"] == "failed":
+            self._refused(state, whole, event)
+
+    async def _outcome(self, state: EndpointState, revision: Revision, whole: set[str]) -> Event:
+        context = self._context
+        omitted = {name: why for name, why in state.omitted.items() if name not in whole}
+        argument = await context.io(
+            lambda: native_apply(revision, context.paths, Load(state.loaded, omitted))
+        )
+        async with state.step:
+            context.tickets.pump()
+            if state.current is not revision:
+                # An emergency call passed. Handing this over now would undo it.
+                return {"event": "superseded"}
+            future = swap.serve(context, state, Wanted(revision, omitted, argument))
+        return await future
+
+    def _refused(self, state: EndpointState, whole: set[str], event: Event) -> None:
+        """What the data plane refuses although it is whole is not tried again; what came with it is."""
+        version = event.get("version")
+        if version in whole:
+            state.omitted[version] = event["message"]
+            state.damaged.discard(version)
+        else:
+            state.damaged -= whole
 
 
 def _named(revision: Revision, name: str) -> Path | None:

@@ -65,7 +65,7 @@ class Integrity:
     async def check_history(self) -> None:
         """Reads every revision; damage that was not known is an alarm of its endpoint."""
         found = _told(await self._context.long(self._context.store.check))
-        for name, state in self._endpoints.items():
+        for name, state in list(self._endpoints.items()):
             known, state.damage = (
                 state.damage,
                 (f"its history is damaged: {found[name]}; {REMEDY}",) if name in found else (),

@@ -88,7 +88,7 @@ class RefusedCallers:
 
     async def flush(self) -> None:
         """Writes what was counted since; who is cancelled leaves the write to its end."""
-        if self._writing is not None and not self._writing.done():
+        while self._writing is not None and not self._writing.done():
             # It does not know what was counted since it began.
             await asyncio.wait({self._writing})
         self._writing = asyncio.create_task(self._write())

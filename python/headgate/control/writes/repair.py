@@ -17,14 +17,24 @@ from functools import partial
 from headgate.control.domain.calls import Call
 from headgate.control.domain.revision import Revision, read_revision
 from headgate.control.domain.spec import answering, loadable
+from headgate.control.writes import swap
 from headgate.control.writes.audit import audit_record
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState, Row
 from headgate.control.writes.handover import Load, native_apply, no_answer
 from headgate.control.writes.records import stored
-from headgate.control.writes.tickets import Event, Ticket
+from headgate.control.writes.swap import Wanted
+from headgate.control.writes.tickets import Event
 from headgate.errors import HeadgateError, StorageFailed
-from headgate.store import Commit, EndpointRecord, EventRecord, Proposal, RevisionRecord, RevisionStatus
+from headgate.store import (
+    Commit,
+    EndpointRecord,
+    EventRecord,
+    Proposal,
+    RevisionRecord,
+    RevisionStatus,
+    keepable,
+)
 
 _log = logging.getLogger(__name__)
 _COMPLETED = frozenset({"rollback", "abort", "block", "freeze"})
@@ -132,6 +142,7 @@ class Repair:
         self, state: EndpointState, record: RevisionRecord, status: RevisionStatus, why: str
     ) -> None:
         """Ends what was proposed; what cannot be written now is written later, and what is served is served all the same."""
+        why = keepable(why)
         data = {"kind": record.kind, "message": why}
         event = EventRecord(
             status, self._context.now(), record.endpoint, record.n, record.who, record.reason, data
@@ -141,8 +152,9 @@ class Repair:
         audit = audit_record(call, event.when, record.kind, (record.endpoint, record.n), (status, told))
         commit = Commit(record.endpoint, record.n, status, why, [event], audit)
         try:
-            self._context.publish(await self._context.write(lambda: self._context.store.commit(commit)))
-        except StorageFailed:
+            async with asyncio.timeout(self._context.settings.durable_seconds):
+                self._context.publish(await self._context.write(lambda: self._context.store.commit(commit)))
+        except (StorageFailed, TimeoutError):
             _log.exception("%s: revision %d could not be marked %s", record.endpoint, record.n, status)
             state.unsaved.append(Row(Proposal(record), commit, proposed=True, late=status == "applied"))
 
@@ -194,15 +206,7 @@ class Repair:
     async def _apply(self, state: EndpointState, revision: Revision, omitted: dict[str, str]) -> Event:
         context = self._context
         argument = await context.io(lambda: native_apply(revision, context.paths, Load(omitted=omitted)))
-
-        def seen(event: Event) -> None:
-            if event["event"] == "applied":
-                state.served(revision, omitted, event)
-                state.no_drift = context.paths.baselines.fault(revision.spec.baseline)
-
-        return await context.tickets.expect(
-            Ticket(context.plane.apply(argument), state.name, revision.n), seen
-        )
+        return await swap.serve(context, state, Wanted(revision, omitted, argument))
 
 
 def _champion(record: RevisionRecord) -> str:

@@ -12,7 +12,10 @@ from headgate.control.domain.results import Result
 from headgate.control.writes.audit import Recorder
 from headgate.control.writes.context import Context
 from headgate.control.writes.idempotency import Idempotency, Work
-from headgate.errors import Draining, HeadgateError
+from headgate.errors import Draining, HeadgateError, from_code
+
+MOST = 1000
+"""Calls of one kind that are under way at most: ordinary ones, and emergencies. Those of the gateway itself are not counted."""
 
 
 class Runner:
@@ -22,7 +25,8 @@ class Runner:
         """``audit_log`` takes the rows of calls that made no revision."""
         self._idempotency = Idempotency(context)
         self._audit_log = audit_log
-        self._tasks: set[asyncio.Task[Result]] = set()
+        self._tasks: dict[asyncio.Task[Result], str] = {}
+        """What is under way, and of which kind: ``ours``, ``emergency`` or ``ordinary``."""
         self._closed = False
 
     def refuse(self) -> None:
@@ -40,8 +44,14 @@ class Runner:
         """In a task of its own: a caller that goes away does not leave a write between its steps. ``about``: action and endpoint."""
         if self._closed:
             raise Draining("the gateway stops and takes no writes")
+        kind = "ours" if call.is_ours else "ordinary" if patience_seconds is None else "emergency"
+        if kind != "ours" and sum(one == kind for one in self._tasks.values()) >= MOST:
+            # A caller that goes away leaves its call here: on a disk that hangs, each repetition would stay.
+            raise from_code(
+                "overloaded", f"{MOST} changes wait already, for the disk or for a load; try again"
+            )
         task = asyncio.create_task(self._audited(call, about, work, patience_seconds))
-        self._tasks.add(task)
+        self._tasks[task] = kind
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
 
@@ -57,7 +67,7 @@ class Runner:
         return result
 
     def _forget(self, task: asyncio.Task[Result]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled():
             # Its caller may have gone away, and the loop would complain of a failure that nobody asks for.
             task.exception()

@@ -20,14 +20,17 @@ from headgate.control.domain.revision import Kind, Revision
 from headgate.control.domain.shares import format_shares
 from headgate.control.domain.spec import answering
 from headgate.control.domain.traffic import Stamp
+from headgate.control.writes import swap
 from headgate.control.writes.audit import audit_record
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState
 from headgate.control.writes.handover import Load, native_apply
 from headgate.control.writes.idempotency import remembered
-from headgate.control.writes.tickets import Event, Ticket
+from headgate.control.writes.records import proposal
+from headgate.control.writes.swap import Wanted
+from headgate.control.writes.tickets import Event
 from headgate.errors import Conflict, HeadgateError
-from headgate.store import AppliedDocument, Commit, EventRecord, RevisionStatus
+from headgate.store import AppliedDocument, Commit, EventRecord, Proposal, RevisionStatus, keepable
 
 _log = logging.getLogger(__name__)
 Run = Callable[[Callable[[], bytes]], Awaitable[bytes]]
@@ -64,6 +67,8 @@ class Transition:
     decision: Decision
     before: Revision | None
     revision: Revision
+    proposal: Proposal
+    """What is written of it before its end."""
     plan: Plan
     omitted: dict[str, str]
 
@@ -93,7 +98,7 @@ class Transition:
 
 
 def prepare(context: Context, state: EndpointState, call: Call, decision: Decision) -> Transition:
-    """The next revision of an endpoint, numbered."""
+    """The next revision of an endpoint, numbered. What no store could keep is refused here, before it is in force anywhere."""
     before = state.current
     stamp = Stamp(call.principal, context.now(), call.reason)
     parent = None if before is None else before.n
@@ -106,7 +111,7 @@ def prepare(context: Context, state: EndpointState, call: Call, decision: Decisi
         plan_after = wanted
     plan = make_plan(state.step_to(plan_after, decision.notes, decision.blocks))
     omitted = {version: why for version, why in state.omitted.items() if version not in decision.retried}
-    return Transition(state, call, decision, before, revision, plan, omitted)
+    return Transition(state, call, decision, before, revision, proposal(revision), plan, omitted)
 
 
 async def argument_of(run: Run, context: Context, transition: Transition, *, urgent: bool) -> bytes | None:
@@ -133,28 +138,18 @@ def hand_over(
 ) -> asyncio.Future[Event]:
     """Tells the data plane; the future of its event. With ``confirms`` the revision counts as unconfirmed from the swap on."""
     state, revision = transition.state, transition.revision
-    if transition.decision.after is not None and argument is None:
-        state.recorded(revision)
-        state.unconfirmed = revision.n if confirms else state.unconfirmed
-        return at_once("recorded")
-    if argument is None:
-        # Also when nothing is loaded: the data plane says of it why it is not served.
-        ticket, n = context.plane.remove(state.name), None
-    else:
-        ticket, n = context.plane.apply(argument), revision.n
-    state.loading[ticket] = frozenset(transition.plan["load"])
 
-    def seen(event: Event) -> None:
-        state.loading.pop(ticket, None)
-        if event["event"] == "applied":
-            state.served(revision, transition.omitted, event)
-            state.no_drift = context.paths.baselines.fault(revision.spec.baseline)
-        elif event["event"] == "removed":
-            state.gone(revision.n)
-        if confirms and event["event"] in ("applied", "removed"):
+    def swapped() -> None:
+        if confirms:
             state.unconfirmed = revision.n
 
-    return context.tickets.expect(Ticket(ticket, state.name, n), seen)
+    if transition.decision.after is None:
+        return swap.remove(context, state, revision.n, swapped)
+    if argument is None:
+        state.recorded(revision)
+        swapped()
+        return swap.at_once("recorded")
+    return swap.serve(context, state, Wanted(revision, transition.omitted, argument), swapped)
 
 
 def commit_of(
@@ -163,6 +158,8 @@ def commit_of(
     """What is written with the end of a revision."""
     call, revision, name, now = transition.call, transition.revision, transition.state.name, context.now()
     removed = status == "applied" and transition.decision.after is None
+    # A message quotes what it is about, and the end of a revision must be written all the same.
+    message = None if message is None else keepable(message)
     data = {
         "kind": transition.decision.kind,
         "champion": revision.traffic.champion,
@@ -210,10 +207,3 @@ def applied_document(transition: Transition) -> AppliedDocument | None:
     if transition.decision.kind != "apply" or source is None or not Path(source).is_absolute():
         return None
     return AppliedDocument(source, transition.state.name, transition.revision.document.digest)
-
-
-def at_once(what: str) -> asyncio.Future[Event]:
-    """The event of a change that the data plane has no part in: it does not know an endpoint of which nothing is loaded."""
-    done: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
-    done.set_result({"event": what})
-    return done

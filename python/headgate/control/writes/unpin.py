@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from headgate.control.domain.calls import Call
 from headgate.control.domain.results import PinView
+from headgate.control.writes.audit import audit_record
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState
 from headgate.errors import Conflict, VersionNotFound
 from headgate.registry import Registry
-from headgate.store import AuditRecord, seconds
+from headgate.store import seconds
 
 
 async def unpin(
@@ -25,12 +26,10 @@ async def unpin(
             f"{state.name} has version {version}: what is served never changes under its name; take the version out of the "
             "document first, or give the new model a new version"
         )
-    audit = AuditRecord(
-        context.now(), call.principal, call.role, "unpin", state.name, None, "applied", call.reason
-    )
+    audit = audit_record(call, context.now(), "unpin", (state.name, None), ("applied", {}))
     # The turn is held, so that no write pins the name meanwhile.
     async with state.turn:
-        pin = await context.io(lambda: context.store.pins.remove(state.name, version, audit))
+        pin = await context.write(lambda: context.store.pins.remove(state.name, version, audit))
     if pin is None:
         raise VersionNotFound(f"version {version} of {state.name} stands for nothing yet")
     registry.forget(state.name, version)

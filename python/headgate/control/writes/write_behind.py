@@ -14,9 +14,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 
+from headgate.control.writes.coalesced import Coalesced
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState, Row
 from headgate.errors import HeadgateError, RevisionConflict, StorageFailed
+from headgate.store import Commit
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ class WriteBehind:
         self._context = context
         self._endpoints = endpoints
         self._wake = asyncio.Event()
+        self._writes: dict[str, Coalesced] = {}
 
     def wake(self) -> None:
         """Something waits to be written."""
@@ -57,19 +60,27 @@ class WriteBehind:
 
     async def write(self, state: EndpointState) -> None:
         """Writes the rows of one endpoint, the oldest first. A row whose outcome is not known yet is written as proposed."""
+        await self._writes.setdefault(state.name, Coalesced(partial(self._write, state))).run()
+
+    async def _write(self, state: EndpointState) -> None:
         async with state.storing:
             while state.unsaved:
                 row = state.unsaved[0]
                 if row.commit is not None:
-                    append = partial(self._context.store.append_ended, row.proposal, row.commit)
-                    row.events = await self._context.behind(append)
-                    state.unsaved.remove(row)
-                    if row.late:
-                        _log.info("%s: revision %d was written late", state.name, row.proposal.record.n)
+                    await self._end(state, row, row.commit)
                 elif row.proposed:
                     return
                 else:
                     await self._propose(row)
+
+    async def _end(self, state: EndpointState, row: Row, commit: Commit) -> None:
+        append = partial(self._context.store.append_ended, row.proposal, commit)
+        events = await self._context.behind(append)
+        state.unsaved.remove(row)
+        if row.late:
+            _log.info("%s: revision %d was written late", state.name, commit.n)
+        if not row.told:
+            self._context.publish(events)
 
     async def _propose(self, row: Row) -> None:
         # An attempt that was reported as failed may have reached the disk; the end of the row compares what lies there.

@@ -17,25 +17,25 @@ from functools import partial
 from headgate.control.domain.calls import Call
 from headgate.control.domain.results import Result
 from headgate.control.domain.revision import Revision
+from headgate.control.writes import swap
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState, Row
 from headgate.control.writes.handover import Load, native_apply
-from headgate.control.writes.records import proposal
-from headgate.control.writes.tickets import Event, Ticket
+from headgate.control.writes.swap import Wanted
+from headgate.control.writes.tickets import Event
 from headgate.control.writes.transition import (
     Decide,
     Transition,
     applied_document,
     argument_of,
-    at_once,
     commit_of,
     hand_over,
     prepare,
     result_of,
 )
 from headgate.control.writes.write_behind import WriteBehind
-from headgate.errors import Conflict, HeadgateError, StorageFailed, from_code
-from headgate.store import Commit, RevisionStatus
+from headgate.errors import Conflict, Draining, HeadgateError, StorageFailed, from_code
+from headgate.store import Commit, Proposal, RevisionStatus
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +91,10 @@ class Writer:
             async with state.step:
                 if call.dry_run or not state.unsaved:
                     return self._decide(state, call, decide)
+                for row in state.unsaved:
+                    if row.commit is None:
+                        # Its call is over without an outcome: the gateway stops, and the next start completes it.
+                        raise Draining(f"what becomes of {row.named()} is not known before the next start")
 
     def _decide(self, state: EndpointState, call: Call, decide: Decide) -> Transition:
         self._context.tickets.pump()
@@ -110,20 +114,36 @@ class Writer:
         return result_of(transition, transition.decision.status)
 
     async def _propose(self, transition: Transition) -> None:
-        state, n = transition.state, transition.revision.n
+        state = transition.state
         async with state.storing:
             try:
-                row = Row(proposal(transition.revision))
-                await self._context.write(partial(self._context.store.propose, row.proposal))
+                await self._context.write(partial(self._context.store.propose, transition.proposal))
             except HeadgateError as error:
-                if state.tail == n:
-                    state.tail = n - 1
-                elif isinstance(error, StorageFailed):
-                    # An emergency call took the next number meanwhile, and the store keeps no gaps.
-                    row.commit = commit_of(self._context, transition, "failed", error.message)
-                    state.unsaved.appendleft(row)
-                    error.audited = True
+                await self._not_proposed(transition, error)
                 raise
+
+    async def _not_proposed(self, transition: Transition, error: HeadgateError) -> None:
+        """Gives the number back; where that cannot be, a failed row takes it, because the store keeps no gaps.
+
+        An emergency call may have taken the next number meanwhile, and a proposal whose answer was lost may be on disk.
+        """
+        state, n = transition.state, transition.revision.n
+        is_kept = await self._is_kept(transition.proposal)
+        if state.tail == n and not is_kept:
+            state.tail = n - 1
+            return
+        error.audited = True
+        commit = commit_of(self._context, transition, "failed", error.message)
+        state.unsaved.appendleft(Row(transition.proposal, commit))
+        self._behind.wake()
+
+    async def _is_kept(self, proposal: Proposal) -> bool:
+        record = proposal.record
+        try:
+            found = await self._context.io(lambda: self._context.store.revision(record.endpoint, record.n))
+        except HeadgateError:
+            return True  # nobody knows
+        return found is not None and found.body == record.body
 
     async def _load(self, transition: Transition, came: int) -> Event:
         """What became of it in the data plane. Versions that it cannot load are left out one by one, as far as that is possible."""
@@ -194,7 +214,7 @@ class Writer:
     def _write_later(self, transition: Transition, commit: Commit) -> None:
         """The end of a proposed revision, in front of what was made from it."""
         late = commit.status == "applied"
-        row = Row(proposal(transition.revision), commit, proposed=True, late=late)
+        row = Row(transition.proposal, commit, proposed=True, late=late)
         transition.state.unsaved.appendleft(row)
         self._behind.wake()
 
@@ -262,14 +282,7 @@ def _back(context: Context, transition: Transition, argument: bytes | None) -> a
     state, before = transition.state, transition.before
     if before is not None and not state.loaded and not transition.decision.serves_more:
         state.recorded(before)
-        return at_once("recorded")
-
-    def seen(event: Event) -> None:
-        if event["event"] == "removed":
-            state.gone(transition.revision.n)
-        elif event["event"] == "applied" and before is not None:
-            state.served(before, transition.omitted, event)
-
+        return swap.at_once("recorded")
     if argument is None or before is None:
-        return context.tickets.expect(Ticket(context.plane.remove(state.name), state.name), seen)
-    return context.tickets.expect(Ticket(context.plane.apply(argument), state.name, before.n), seen)
+        return swap.remove(context, state, transition.revision.n)
+    return swap.serve(context, state, Wanted(before, transition.omitted, argument))

@@ -44,13 +44,23 @@ pub(crate) struct State {
     pub(crate) cancelled: HashMap<String, u64>,
     /// The newest ticket that said why an endpoint is not served, for each in the snapshot's `absent`.
     pub(crate) excused: HashMap<String, u64>,
-    /// The tickets of loads that were abandoned: whoever asked was told, and what they bring is thrown away.
+    /// The ids of loads that were abandoned: whoever asked was told, and what they bring is thrown away.
     pub(crate) abandoned: HashSet<u64>,
     /// Endpoints that were replaced; they are freed here and not on an IO thread.
     pub(crate) retired: Vec<Arc<LiveEndpoint>>,
 }
 
 impl Order {
+    /// What tells it from every other order: the ticket of a load over the protocol is that of the state that it brings back.
+    pub(crate) fn id(&self) -> u64 {
+        self.reload.as_ref().map_or(self.ticket, |reload| reload.asked)
+    }
+
+    /// Whether it is a new state that is urgent. To bring one back is not: clients must not keep the urgent loader busy.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.reload.is_none() && self.spec.urgent
+    }
+
     /// Whether it is a new state that is not urgent.
     fn is_ordinary(&self) -> bool {
         self.reload.is_none() && !self.spec.urgent
@@ -64,7 +74,7 @@ impl Order {
         };
         self.spec.name == older.spec.name
             && self.ticket > older.ticket
-            && (self.spec.urgent || !older.spec.urgent)
+            && (self.is_urgent() || !older.is_urgent())
             && !older.spec.versions.iter().all(needs)
     }
 }
@@ -80,10 +90,49 @@ impl State {
         let after = |table: &HashMap<String, u64>, ticket: u64| {
             table.get(&order.spec.name).is_some_and(|&newest| newest > ticket)
         };
-        self.abandoned.contains(&order.ticket)
+        self.abandoned.contains(&order.id())
             || after(&self.floor, order.ticket)
             || (order.is_ordinary() && after(&self.cancelled, order.ticket))
             || order.reload.as_ref().is_some_and(|reload| after(&self.unloads, reload.asked))
-            || (!order.spec.urgent && self.urgent.contains_key(&order.spec.name))
+            || (!order.is_urgent() && self.urgent.contains_key(&order.spec.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(ticket: u64, urgent: bool, reload: Option<u64>) -> Order {
+        let spec = serde_json::json!({
+            "name": "model", "revision": ticket,
+            "spec": {
+                "versions": {"v1": {"digest": "sha256:1"}},
+                "traffic": {"champion": "v1"}, "limits": {"timeout": 1000},
+            },
+            "traffic": {"champion": "v1", "last_good": "v1"},
+            "load": {"versions": ["v1"], "artifacts": {"v1": "nowhere"}, "urgent": urgent},
+        });
+        let spec = EndpointSpec::from_json(spec.to_string().as_bytes()).expect("a spec");
+        let reload = reload.map(|asked| Reload { asked, waits: residency::waiter().0 });
+        Order { ticket, spec: Arc::new(spec), reload }
+    }
+
+    #[test]
+    fn what_brings_an_urgent_state_back_is_not_urgent_itself() {
+        let mut state = State::default();
+        state.urgent.insert("model".to_owned(), 3);
+        assert!(!state.supersedes(&order(3, true, None)));
+        let back = order(1, true, Some(2));
+        assert!(!back.is_urgent() && state.supersedes(&back), "an urgent state is on its way");
+        assert!(!back.replaces(&order(3, true, None)));
+    }
+
+    #[test]
+    fn an_abandoned_load_takes_nothing_from_the_next_one_of_the_same_state() {
+        let mut state = State::default();
+        let (abandoned, next) = (order(1, false, Some(2)), order(1, false, Some(3)));
+        state.abandoned.insert(abandoned.id());
+        assert!(state.supersedes(&abandoned) && !state.supersedes(&next));
+        assert!(!state.supersedes(&order(1, false, None)));
     }
 }

@@ -120,7 +120,7 @@ impl Publisher {
         let Threads::Running { ordinary, urgent } = &*loaders else {
             return Err(Error::new(Code::Draining, "the gateway has been stopped"));
         };
-        if order.spec.urgent { urgent.push(order) } else { ordinary.push(order) }
+        if order.is_urgent() { urgent.push(order) } else { ordinary.push(order) }
     }
 
     /// Looks at the loads at `now`: cancels those that take too long, abandons those that do not end, and has no order wait behind
@@ -130,8 +130,8 @@ impl Publisher {
         loads.look(now).iter().for_each(|order| self.inner.abandon(order));
         let mut loaders = self.loaders();
         let Threads::Running { ordinary, urgent } = &mut *loaders else { return };
-        ordinary.tend(loads, now, |order| !order.spec.urgent);
-        urgent.tend(loads, now, |order| order.spec.urgent);
+        ordinary.tend(loads, now, |order| !order.is_urgent());
+        urgent.tend(loads, now, |order| order.is_urgent());
     }
 
     /// What is counted of loads of new states.
@@ -323,7 +323,7 @@ impl Inner {
             }
             let superseded = state.supersedes(order);
             // Before anybody is told: from here on its thread neither swaps nor tells.
-            state.abandoned.insert(order.ticket);
+            state.abandoned.insert(order.id());
             superseded
         };
         let outcome = match superseded {
@@ -380,7 +380,7 @@ impl Inner {
             }
         }
         // Of an abandoned load its sender has been told.
-        if !self.state().abandoned.remove(&order.ticket) {
+        if !self.state().abandoned.remove(&order.id()) {
             self.tell(order, outcome);
         }
     }
@@ -468,7 +468,7 @@ impl Inner {
             }
             return;
         }
-        if let (Outcome::Failed(failure), true) = (&outcome, order.spec.urgent) {
+        if let (Outcome::Failed(failure), true) = (&outcome, order.is_urgent()) {
             // Loads that waited for this one are not served by it.
             let heirs = self.state().heirs.remove(endpoint).unwrap_or_default();
             heirs.into_iter().for_each(|heir| heir.tell(Err(failure.error.clone())));
