@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use arc_swap::{ArcSwap, Cache};
 use headgate_core::error::Result;
-use headgate_core::snapshot::{Endpoint, Snapshot};
+use headgate_core::snapshot::{Endpoint, Refused, Snapshot};
 use headgate_engine::{Batch, Pool};
 use http::{HeaderName, HeaderValue};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -186,6 +186,11 @@ impl Io {
         let mut absent: Vec<_> = absent.map(|(name, why)| (name.to_string(), why.to_string())).collect();
         absent.sort();
         absent
+    }
+
+    /// What was never served, and why.
+    pub fn refused(&self) -> Arc<Refused> {
+        self.snapshot.borrow_mut().load().refused.clone()
     }
 
     /// Every endpoint that is served, by name.

@@ -8,7 +8,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{LONG, PATIENCE, ask, at_last, config, connect, eventually, gateway_with, metric, other_end, pipe};
+use common::{
+    LONG, PATIENCE, ask, at_last, config, connect, eventually, gateway_with, metric, other_end, pipe,
+};
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -7,5 +7,6 @@ pub mod loaders;
 pub mod loads;
 pub mod orders;
 pub mod outcome;
+pub mod rehearsal;
 pub mod run_watch;
 pub mod status;
