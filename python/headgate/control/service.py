@@ -232,18 +232,18 @@ class Control(Queries):
         self, document: Document, call: Call, *, take_traffic: bool, source_digest: str | None = None
     ) -> Result:
         name = document.endpoint.name
-        if not call.dry_run:
-            # Before the models are read: a stale caller should not wait for that.
-            state = self._endpoints.get(name)
-            call.precondition.check(name, None if state is None else state.revision)
+        state = self._endpoints.get(name)
+        # Before the models are read: a stale caller should not wait for that.
+        call.precondition.check(name, None if state is None else state.revision)
         intake = Intake.LOOK if call.dry_run else Intake.KEEP
         resolved = await self._context.long(lambda: self._resolver.resolve(document, source_digest, intake))
-        if not call.dry_run:
-            self._writer.cancel_older_loads(self._endpoints.made(name), resolved.text)
         decide = self._decisions.apply(resolved, take_traffic=take_traffic)
-        result = await self._writer.write(self._endpoints.made(name), call, decide)
-        if not call.dry_run:
-            self.refused_documents.applied(name, document.source)
+        if call.dry_run:
+            return await self._writer.write(self._endpoints.get(name) or EndpointState(name), call, decide)
+        state = self._endpoints.made(name)
+        self._writer.cancel_older_loads(state, resolved.text)
+        result = await self._writer.write(state, call, decide)
+        self.refused_documents.applied(name, document.source)
         return result
 
     async def apply_file(

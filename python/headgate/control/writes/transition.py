@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -50,6 +50,8 @@ class Decision:
     """Versions that must load. Others that do not are left out: they keep nobody from moving away from them."""
     serves_more: bool = True
     """False: no version gets anything that it had not, so that there is nothing to load."""
+    sources: Mapping[str, Path] = field(default_factory=dict)
+    """The models of a dry run's document by digest: they are not taken in."""
 
 
 Decide = Callable[[EndpointState], Decision]
@@ -88,7 +90,8 @@ class Transition:
         if answering(revision.spec, revision.traffic, {*self.omitted, version}) is None:
             return False
         self.omitted[version] = why
-        _log.warning("%s: %s is left out, because it did not load: %s", revision.endpoint, version, why)
+        if not self.call.dry_run:
+            _log.warning("%s: %s is left out, because it did not load: %s", revision.endpoint, version, why)
         return True
 
 
@@ -117,15 +120,19 @@ async def argument_of(run: Run, context: Context, transition: Transition, *, urg
     """
     if transition.decision.after is None or transition.loads_nothing:
         return None
+    decision = transition.decision
     while True:
-        load = Load(transition.state.loaded, transition.omitted, urgent, transition.decision.kind == "apply")
+        load = Load(
+            transition.state.loaded, transition.omitted, urgent, decision.kind == "apply", decision.sources
+        )
         try:
             return await run(partial(native_apply, transition.revision, context.paths, load))
         except HeadgateError as error:
             version = error.detail.get("version")
             if not transition.leaves_out(version, error.message):
                 raise
-            transition.state.damaged.add(str(version))
+            if not transition.call.dry_run:
+                transition.state.damaged.add(str(version))
 
 
 def hand_over(

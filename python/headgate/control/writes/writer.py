@@ -21,6 +21,7 @@ from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState, Row
 from headgate.control.writes.handover import Load, native_apply
 from headgate.control.writes.records import proposal
+from headgate.control.writes.rehearsal import rehearse
 from headgate.control.writes.tickets import Event, Ticket
 from headgate.control.writes.transition import (
     Decide,
@@ -49,7 +50,14 @@ class Writer:
         self._behind = behind
 
     async def write(self, state: EndpointState, call: Call, decide: Decide) -> Result:
-        """Carries one write out. ``decide`` runs when its turn has come and sees the state of that moment."""
+        """Carries one write out. ``decide`` runs when its turn has come and sees the state of that moment.
+
+        A dry run has no turn: it sees what is served now.
+        """
+        if call.dry_run:
+            async with state.step:
+                transition = self._decide(state, call, decide)
+            return await rehearse(self._context, transition)
         state.writes += 1
         came = state.writes
         async with state.turn:
@@ -86,24 +94,20 @@ class Writer:
     async def _begin(self, state: EndpointState, call: Call, decide: Decide) -> Transition:
         """Decides when no emergency call is on its way and the rows of those before are written."""
         while True:
-            if not call.dry_run:
-                await self._behind.require(state)
+            await self._behind.require(state)
             async with state.step:
-                if call.dry_run or not state.unsaved:
+                if not state.unsaved:
                     return self._decide(state, call, decide)
 
     def _decide(self, state: EndpointState, call: Call, decide: Decide) -> Transition:
         self._context.tickets.pump()
-        if not call.dry_run:
-            call.precondition.check(state.name, state.revision)
+        call.precondition.check(state.name, state.revision)
         transition = prepare(self._context, state, call, decide(state))
         if transition.changes:
             state.tail = transition.revision.n
         return transition
 
     async def _nothing_to_do(self, transition: Transition) -> Result:
-        if transition.call.dry_run:
-            return result_of(transition, "planned")
         applied = applied_document(transition)
         if applied is not None:
             await self._context.write(lambda: self._context.store.add_applied(applied))
