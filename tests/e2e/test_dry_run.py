@@ -132,6 +132,24 @@ def told(answer: httpx.Response) -> tuple[int, Any, Any]:
     return answer.status_code, body.get("code"), body.get("facts", {}).get("version") or None
 
 
+def test_what_does_not_fit_a_live_champion_says_that_it_was_kept(admin: AdminClient) -> None:
+    both = '"file:scale", v2: {model: "file:identity_fp64.onnx", compatible: false}'
+    end = "}\ntraffic: {champion: v1}\n"
+    put(admin, "kept", f"versions: {{v1: {both}{end}", dry=False)
+    moved = admin.http.patch("/v1/endpoints/kept/traffic", json={"champion": "v2"}, headers={"if-match": "*"})
+    assert moved.status_code == 200, moved.text
+    for query in ("?dry_run=true", ""):
+        answer = admin.http.put(
+            f"/v1/endpoints/kept{query}",
+            content=HEAD.format(name="kept") + f'versions: {{v1: {both}, v3: "file:scale"{end}',
+            headers={"content-type": "application/yaml", "if-match": "*"},
+        )
+        assert (answer.status_code, answer.json()["code"]) == (422, "policy_invalid")
+        told = answer.json()["detail"]
+        assert "live champion is v2, your document says v1: kept (--take-traffic to move)" in told
+    admin.http.delete("/v1/endpoints/kept?force=true", headers={"if-match": "*"})
+
+
 def test_a_dry_run_takes_what_an_apply_takes(admin: AdminClient, folder: Path) -> None:
     text = (
         'versions: {v1: "file:scale", v2: {constant: {Y: [1, 2, 3, 4]}}}\ntraffic: {champion: v1}\n'

@@ -1,13 +1,15 @@
-"""One NumPy array from a file, whose header is compared with the bytes that are there before any room is made for them.
+"""NumPy arrays from files that may lie: headers are compared with the bytes that are there before any room is made for them.
 
-NumPy believes the header: ``read_array`` asks for as much memory as it says. Next: ``loading``, which knows the limits.
+NumPy believes the header, and asks for as much memory as it says; ``zipfile`` makes an object for each member of a directory,
+however long it is. Next: ``loading``, which knows the limits.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from typing import IO, Any
+import os
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -15,8 +17,25 @@ from numpy.typing import NDArray
 
 _NUMBERS = "biuf"
 _CHUNK = 1 << 20
+_END, _LOCATOR, _LOCATOR_BYTES = b"PK\x05\x06", b"PK\x06\x07", 20
+_MOST_END = 22 + 65_535
+"""Bytes that the end of an archive's directory and its comment take."""
+_MOST_DIRECTORY = 1 << 20
 _MOST_HEADER = 16_384
 """Bytes that are looked at for the header; NumPy reads no more than 10 000."""
+
+
+def check_directory(file: BinaryIO) -> None:
+    """``ValueError`` for a zip archive whose directory is longer than that of any sample; nothing for what is none."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _MOST_END))
+    end = file.read()
+    at = end.rfind(_END)
+    # zipfile takes the numbers of the 64-bit form where there is one, which an archive below 4 GiB does not need.
+    large = end[max(0, at - _LOCATOR_BYTES) : at].startswith(_LOCATOR)
+    if at >= 0 and (large or int.from_bytes(end[at + 12 : at + 16], "little") > _MOST_DIRECTORY):
+        raise ValueError("holds more arrays than a model has tensors")
+    file.seek(0)
 
 
 def read_array(file: IO[bytes], size: int, most_values: int) -> NDArray[Any]:

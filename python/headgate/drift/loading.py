@@ -13,13 +13,13 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headgate.documents.faults import Fault, policy_invalid
-from headgate.drift.arrays import read_array
+from headgate.drift.arrays import check_directory, read_array
 from headgate.drift.layout import Layout, Tensor
 from headgate.drift.table import read_table
 from headgate.regular_files import check_regular, open_regular
@@ -29,6 +29,9 @@ MAX_VALUES = 2**26
 
 MAX_FILE_BYTES = 2**30
 """The largest sample file, and the most an ``.npz`` may expand to."""
+
+MAX_LINE = 2**20
+"""Characters of a line of CSV: 4096 features have room."""
 
 PATH = "drift.baseline"
 """The document's field that faults of a sample are reported at."""
@@ -92,6 +95,7 @@ def _fault(path: Path, messages: list[str]) -> Exception:
 
 def _read_npz(file: BinaryIO, layout: Layout) -> list[Column]:
     columns: list[Column] = []
+    check_directory(file)
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -130,10 +134,18 @@ def _array(name: str, file: IO[bytes], size: int) -> NDArray[Any]:
 
 def _read_csv(file: BinaryIO, layout: Layout) -> list[Column]:
     with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as lines:
-        places, values = read_table(lines, layout, MAX_VALUES)
+        places, values = read_table(_short(lines), layout, MAX_VALUES)
     return [
         _column(tensor, index, layout, data) for (tensor, index), data in zip(places, values, strict=True)
     ]
+
+
+def _short(lines: TextIO) -> Iterator[str]:
+    """The lines, none of them so long that it would be a burden."""
+    while line := lines.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise ValueError(f"has a line of more than {MAX_LINE} characters; is it a table?")
+        yield line
 
 
 def _features(tensor: Tensor, array: NDArray[Any], layout: Layout) -> Iterator[Column]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,8 +139,6 @@ def test_other_bytes_are_refused_as_an_apply_refuses_them(tmp_path: Path) -> Non
 
 def test_a_dry_run_waits_for_no_write(tmp_path: Path) -> None:
     async def body() -> None:
-        import asyncio
-
         async with gateway(tmp_path) as gate:
             await gate.apply(document(versions="v1"))
             gate.native.held.add("v2")
@@ -193,5 +195,70 @@ def test_a_merge_that_is_refused_names_what_is_kept_and_how_to_move(tmp_path: Pa
             with pytest.raises(PolicyInvalid, match=r"110% \(v2 60%, v3 50%\)"):
                 await gate.control.patch_traffic("digits", weights={"v3": "50%"})
             await gate.apply(document("{champion: v1, weights: {v3: 50%}}"), take_traffic=True)
+
+    run(body)
+
+
+# === a plan says what happens ===
+
+NAMES = ("v1", "v2", "v3", "v4")
+
+
+def random_document(dice: random.Random) -> str:
+    """One of some of the versions, each a constant of its own; what it says of traffic may not fit what is live."""
+    named = dice.sample(NAMES, dice.randint(1, 4))
+    champion = dice.choice(named)
+    weights = {name: f"{dice.choice((0, 10, 40, 70))}%" for name in named if name != champion}
+    lines = [f"  {name}: {{constant: {{score: {name[1:]}.5}}}}" for name in named]
+    weighed = ", ".join(f"{name}: {share}" for name, share in weights.items())
+    head = "apiVersion: headgate/v1\nkind: Endpoint\nname: digits\nversions:\n"
+    return head + "\n".join(lines) + f"\ntraffic: {{champion: {champion}, weights: {{{weighed}}}}}\n"
+
+
+def random_write(dice: random.Random, gate: Gate) -> Callable[[Call], Awaitable[Any]]:
+    """Some write, to be called twice; often about a version that is not in the document."""
+    control, live, share = gate.control, gate.control.current("digits"), f"{dice.choice((0, 1, 30, 60))}%"
+    kept, n = ((), 1) if live is None else (live.kept, dice.randint(1, live.n))
+    version = dice.choice((*NAMES, *kept * 4))
+    text, take = random_document(dice), dice.random() < 0.2
+    if live is None:
+        return lambda call: control.put("digits", text.encode(), call=call)
+    return dice.choice(
+        [
+            lambda call: control.put("digits", text.encode(), call=call, take_traffic=take),
+            lambda call: control.put("digits", text.encode(), call=call, take_traffic=take),
+            *[lambda call: control.patch_traffic("digits", weights={version: share}, call=call)] * 3,
+            lambda call: control.patch_traffic("digits", weights={}, champion=version, call=call),
+            lambda call: control.rollback("digits", call=call),
+            lambda call: control.abort("digits", call=call),
+            lambda call: control.block("digits", version, call=call),
+            *[lambda call: control.unblock("digits", version, call=call)] * 3,
+            lambda call: control.restore("digits", n, call=call),
+        ]
+    )
+
+
+async def outcome(work: Awaitable[Any]) -> Any:
+    try:
+        result = await work
+    except HeadgateError as error:
+        return error.code, error.message
+    return {**result["plan"], "revision": None}, result["message"], result["traffic"]
+
+
+@pytest.mark.parametrize("seed", range(0, 12, 2))
+def test_a_write_does_what_its_plan_says_whatever_came_before(seed: int, tmp_path: Path) -> None:
+    async def body() -> None:
+        dice, refused = random.Random(seed), 0
+        async with gateway(tmp_path) as gate:
+            for _ in range(60):
+                write = random_write(dice, gate)
+                planned, done = await outcome(write(DRY)), await outcome(write(Call("ann")))
+                assert planned == done
+                assert "overlaps" not in str(done), "what is decided must not contradict itself"
+                refused += isinstance(planned[0], str)
+                live = gate.control.current("digits")
+                assert live is None or live.traffic.named() <= live.spec.versions.keys()
+        assert 0 < refused < 60
 
     run(body)

@@ -249,6 +249,19 @@ def test_archives_that_lie_are_refused(tmp_path: Path) -> None:
     assert "two arrays of the same name" in fault(path)
 
 
+def test_a_directory_without_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "MAX_LINE", 100)
+    assert "a line of more than 100 characters" in fault(csv(tmp_path, "amount,age,rate\n1,2," + "3" * 200))
+    path = npz(tmp_path, X=np.ones((2, 3)))
+    whole, end = path.read_bytes(), path.read_bytes().rindex(b"PK\x05\x06")
+    long = whole[: end + 12] + (2**21).to_bytes(4, "little") + whole[end + 16 :]
+    large = whole[:end] + b"PK\x06\x07" + bytes(16) + whole[end:]
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    for faulty in (long, large):
+        path.write_bytes(faulty)
+        assert "more arrays than a model has tensors" in fault(path)
+
+
 @pytest.mark.parametrize("name", ["a.npz", "a.npy", "a.csv"])
 def test_what_is_no_regular_file_is_refused_and_does_not_hang(name: str, tmp_path: Path) -> None:
     path = tmp_path / name

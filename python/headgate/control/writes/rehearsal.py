@@ -7,14 +7,11 @@ no write of the same endpoint. Not here: what only a load shows (warm-up, batche
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from headgate.control.domain.results import Result
 from headgate.control.writes.context import Context
-from headgate.control.writes.transition import Transition, argument_of, result_of
-from headgate.errors import HeadgateError, from_code
+from headgate.control.writes.transition import Transition, argument_of, refusal, result_of
 
 
 async def rehearse(context: Context, transition: Transition) -> Result:
@@ -40,12 +37,7 @@ async def _ask(context: Context, transition: Transition) -> list[str]:
         if refused is None:
             return list(found["unopened"])
         if not transition.leaves_out(refused["version"], refused["message"]):
-            raise _error(transition, refused)
-
-
-def _error(transition: Transition, refused: Mapping[str, Any]) -> HeadgateError:
-    name = transition.state.name
-    return from_code(refused["code"], f"{name}: {refused['message']}", {"version": refused["version"]})
+            raise refusal(transition, refused)
 
 
 def _left_out(transition: Transition) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from headgate.control.domain.calls import Call
 from headgate.control.domain.plan import live_view, make_plan, slots_moved
@@ -26,7 +26,7 @@ from headgate.control.writes.endpoint import EndpointState
 from headgate.control.writes.handover import Load, native_apply
 from headgate.control.writes.idempotency import remembered
 from headgate.control.writes.tickets import Event, Ticket
-from headgate.errors import Conflict, HeadgateError
+from headgate.errors import Conflict, HeadgateError, PolicyInvalid, from_code
 from headgate.store import AppliedDocument, Commit, EventRecord, RevisionStatus
 
 _log = logging.getLogger(__name__)
@@ -217,6 +217,16 @@ def applied_document(transition: Transition) -> AppliedDocument | None:
     if transition.decision.kind != "apply" or source is None or not Path(source).is_absolute():
         return None
     return AppliedDocument(source, transition.state.name, transition.revision.document.digest)
+
+
+def refusal(transition: Transition, refused: Mapping[str, Any]) -> HeadgateError:
+    """What the data plane refuses a change for, as ``{"version", "code", "message"}``.
+
+    What a document does not fit may be live and not in it, so the notes of a merge are told as well.
+    """
+    notes = transition.decision.notes if refused["code"] == PolicyInvalid.code else ()
+    message = "; ".join([f"{transition.state.name}: {refused['message']}", *notes])
+    return from_code(refused["code"], message, {"version": refused.get("version") or None})
 
 
 def at_once(what: str) -> asyncio.Future[Event]:

@@ -32,10 +32,11 @@ from headgate.control.writes.transition import (
     commit_of,
     hand_over,
     prepare,
+    refusal,
     result_of,
 )
 from headgate.control.writes.write_behind import WriteBehind
-from headgate.errors import Conflict, HeadgateError, StorageFailed, from_code
+from headgate.errors import Conflict, HeadgateError, StorageFailed
 from headgate.store import Commit, RevisionStatus
 
 _log = logging.getLogger(__name__)
@@ -158,8 +159,8 @@ class Writer:
         cancelled = n in state.cancelled
         state.cancelled.discard(n)
         if what == "failed":
-            detail = {"version": event.get("version"), "revision": n}
-            failure = from_code(event["code"], f"{state.name}: {event['message']}", detail)
+            failure = refusal(transition, event)
+            failure.detail["revision"] = n
             await self._end(transition, "failed", failure)
             raise failure
         async with state.step:
