@@ -36,6 +36,14 @@ class Gateway:
     def excuse(self, name: str, why: str) -> None:
         """Says why an endpoint is not served: calls get ``model_not_ready`` with it. Nothing for one that is served."""
 
+    def refuse(self, refused: bytes) -> None:
+        """Says of which endpoints and versions nothing was ever served and why (JSON ``{endpoint: {version: why}}``; the version is
+        empty for a whole endpoint), in the place of what was said before."""
+
+    def rehearse(self, endpoint: bytes) -> bytes:
+        """What :meth:`apply` would refuse the same argument for, as far as that shows without running a model: JSON
+        ``{"refused": {"version", "code", "message"} or null, "unopened": [...]}``. Serves nothing."""
+
     def cancel(self, name: str) -> None:
         """Ends the loads of an endpoint that are on their way, but for urgent ones: each is ``superseded``."""
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +62,6 @@ def test_what_does_not_load_is_listed_logged_and_counted(tmp_path: Path) -> None
         with Connection(gateway.http) as connection:
             assert connection.infer("good", BODY).json["outputs"][0]["data"] == [2, 4, 6, 8]
             assert connection.send("GET", "/v2/models/good/versions/latest/ready").status == 200
-            assert connection.infer("words", BODY).status in {404, 503}
         listed = refusals(gateway)
         assert listed.keys() == reasons.keys()
         page = gateway.observe("/metrics").text
@@ -71,6 +73,108 @@ def test_what_does_not_load_is_listed_logged_and_counted(tmp_path: Path) -> None
             told = [line for line in log if line["level"] == "warning" and line.get("endpoint") == endpoint]
             assert any(reason in line["message"] for line in told)
         assert any("latest is no number: it is loaded" in line["message"] for line in log)
+        unavailable = index(gateway)
+        assert unavailable.keys() == {(endpoint, version or "") for endpoint, version in reasons}
+        for (endpoint, version), reason in reasons.items():
+            assert reason in unavailable[str(endpoint), version or ""]
+        with gateway.admin() as admin, Connection(gateway.http) as connection:
+            shown = {one["name"]: one for one in admin.get("/v1/endpoints")["endpoints"]}
+            assert shown["good"]["state"] == "ready"
+            assert shown["good"]["alarms"] == []
+            for (endpoint, _), reason in reasons.items():
+                assert shown[str(endpoint)]["state"] == "failed"
+                assert reason in shown[str(endpoint)]["alarms"][0]
+                one = admin.http.get(f"/v1/endpoints/{endpoint}")
+                assert (one.status_code, one.json()["code"]) == (503, "model_not_ready")
+                answer = connection.infer(str(endpoint), BODY)
+                assert (answer.status, answer.code) == (503, "model_not_ready")
+                assert reason in answer.json["error"]
+                assert connection.send("GET", f"/v2/models/{endpoint}/ready").status == 503
+            assert connection.infer("nobody", BODY).status == 404
+            assert admin.http.get("/v1/endpoints/nobody").status_code == 404
+
+
+def index(gateway: GatewayProcess) -> dict[tuple[str, str], str]:
+    """The reason for each that the repository's index lists as unavailable, over REST; gRPC says the same."""
+    with Connection(gateway.http) as connection:
+        listed = connection.send("POST", "/v2/repository/index", b"{}").json
+        ready = connection.send("POST", "/v2/repository/index", b'{"ready": true}').json
+    assert ready == [one for one in listed if one["state"] == "READY"]
+    names = [(one["name"], one["version"]) for one in listed]
+    assert len(names) == len(set(names))
+    return {(one["name"], one["version"]): one["reason"] for one in listed if one["state"] == "UNAVAILABLE"}
+
+
+def test_the_index_follows_what_comes_and_goes(tmp_path: Path) -> None:
+    need_native()
+    tree = tmp_path / "models"
+    models.place(models.scale(2.0), tree, "good", "1")
+    models.place(models.TESTS / "models" / "unknown_operator.onnx", tree, "good", "old")
+    (tree / "empty").mkdir()
+    path = tmp_path / "many.yaml"
+    models.place(models.scale(2.0), tmp_path, "scale")
+    names = ("a", "b", "c")
+    parts = [DOCUMENT.format(name=name, champion="v9" if name == "b" else "v1") for name in names]
+    path.write_text(
+        "---\n".join(parts) + "---\n" + parts[0].replace("name: a", "name: d").replace("scale", "no")
+    )
+    with GatewayProcess(tmp_path / "state", [str(path), "--models", str(tree)]) as gateway:
+        found = index(gateway)
+        assert found.keys() == {("good", "old"), ("empty", ""), ("b", ""), ("d", "")}
+        assert "No Op registered" in found["good", "old"]
+        assert f"{path} was not applied" in found["b", ""]
+        assert "v9" in found["b", ""]
+        assert "does not exist" in found["d", ""]
+        with gateway.admin() as admin:
+            listed = {one["name"]: one for one in admin.get("/v1/endpoints")["endpoints"]}
+            assert {name: one["state"] for name, one in listed.items()} == {
+                **dict.fromkeys("ac", "ready"),
+                **dict.fromkeys(("b", "d", "empty"), "failed"),
+                "good": "ready",
+            }
+            assert any("refused: old: " in alarm for alarm in listed["good"]["alarms"])
+            refused = {(one["endpoint"], one["folder"]) for one in admin.get("/v1/models")["refusals"]}
+            assert {("b", str(path)), ("d", str(path))} <= refused
+            assert 'headgate_models_refused{endpoint="b",version=""} 1.0' in gateway.observe("/metrics").text
+            # Mended: by a document of the same endpoint, and by what comes into the folder or goes.
+            headers = {"content-type": "application/yaml", "if-none-match": "*"}
+            mended = admin.http.put(
+                f"/v1/endpoints/b?source={path}",
+                content=DOCUMENT.format(name="b", champion="v1"),
+                headers=headers,
+            )
+            assert mended.status_code == 201, mended.text
+            shutil.rmtree(tree / "empty")
+            shutil.rmtree(tree / "good" / "old")
+            until(lambda: index(gateway).keys() == {("d", "")})
+            assert "headgate_models_refused" in gateway.observe("/metrics").text
+
+
+def test_a_version_that_was_left_out_is_in_the_index(tmp_path: Path) -> None:
+    need_native()
+    path = tmp_path / "good.yaml"
+    for version, factor in (("1", 2.0), ("2", 3.0)):
+        models.place(models.scale(factor), tmp_path, "scale", version)
+    text = DOCUMENT.replace("{{v1: ", '{{v2: "file:scale/2", v1: ')
+    path.write_text(text.format(name="good", champion="v1"))
+    state = tmp_path / "state"
+    with GatewayProcess(state, [str(path)]):
+        pass
+    whole = (tmp_path / "scale" / "2" / "model.onnx").read_bytes()
+    shutil.rmtree(tmp_path / "scale" / "2")
+    [damaged] = [one for one in state.glob("artifacts/*/model.onnx") if one.read_bytes() == whole]
+    damaged.chmod(0o600)
+    damaged.write_bytes(whole[:-1])
+    with GatewayProcess(state) as gateway:
+        assert "is damaged" in index(gateway)["good", "v2"]
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Waits for a loop of the gateway; the limit is there against hanging."""
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def test_a_folder_that_cannot_be_reached_is_listed_beside_what_is_served(tmp_path: Path) -> None:

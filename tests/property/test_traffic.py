@@ -315,7 +315,8 @@ def test_block_is_idempotent_and_final(live: LiveTraffic, version: str) -> None:
 
 
 def merged(live: LiveTraffic, new: Declared, base: Declared, *, take: bool = False) -> traffic.Change:
-    return merge.apply_document(live, Merge(new, base, frozenset(VERSIONS), take), KNOWN, NOW)
+    everything = frozenset(VERSIONS)
+    return merge.apply_document(live, Merge(new, base, everything, everything, take), KNOWN, NOW)
 
 
 @given(any_traffic(), declared())
@@ -367,10 +368,21 @@ def test_only_what_differs_is_changed(live: LiveTraffic, base: Declared, version
 def test_a_removed_version_gives_its_slots_to_the_champion(live: LiveTraffic) -> None:
     for gone in live.weights():
         rest = frozenset(VERSIONS) - {gone}
-        three = Merge(Declared(live.champion), Declared(live.champion), rest)
+        three = Merge(Declared(live.champion), Declared(live.champion), rest, frozenset(VERSIONS))
         after = merge.apply_document(live, three, KNOWN, NOW).live
         lost = moves(table_owners(live), table_owners(after))
         assert lost == {f"{gone}→{live.champion}": live.weights()[gone]}
+
+
+@given(any_traffic(), st.booleans())
+@settings(deadline=None)
+def test_a_version_that_neither_document_names_keeps_its_weight(live: LiveTraffic, take: bool) -> None:
+    for kept in live.weights():
+        rest = frozenset(VERSIONS) - {kept}
+        same = Declared(live.champion, {name: n for name, n in live.weights().items() if name != kept})
+        change = merge.apply_document(live, Merge(same, same, rest, rest, take), KNOWN, NOW)
+        assert change.live.weights() == (dict(same.weights) if take else live.weights())
+        assert any(kept in note for note in change.notes)
 
 
 @given(st.lists(challengers, min_size=1, max_size=5))

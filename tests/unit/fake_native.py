@@ -24,7 +24,8 @@ SIGNATURE = {
 
 
 class FakeNative:
-    """``held`` and ``failing`` name versions whose loading waits, or ends with a message.
+    """``held`` and ``failing`` name versions whose loading waits, or ends with a message; ``unopenable`` those that a dry run cannot
+    open, ``unopened`` those for which it has no room.
 
     An urgent ``apply`` ends the ones of its endpoint that wait; an ordinary one never passes an urgent one.
     """
@@ -39,6 +40,9 @@ class FakeNative:
         self.held: set[str] = set()
         self.failing: dict[str, str] = {}
         self.excused: dict[str, str] = {}
+        self.refused: dict[str, dict[str, str]] = {}
+        self.unopenable: dict[str, str] = {}
+        self.unopened: list[str] = []
         self.served: dict[str, dict[str, Any]] = {}
         self.given: list[dict[str, Any]] = []
         self.applied: list[dict[str, Any]] = []
@@ -79,6 +83,21 @@ class FakeNative:
     def excuse(self, name: str, why: str) -> None:
         if name not in self.served:
             self.excused[name] = why
+
+    def refuse(self, refused: bytes) -> None:
+        self.refused = json.loads(refused)
+
+    def rehearse(self, endpoint: bytes) -> bytes:
+        asked = flat(json.loads(endpoint))
+        found = next((v["name"] for v in asked["versions"] if v["name"] in self.unopenable), None)
+        refused = None
+        try:
+            check(asked)
+        except PolicyInvalid as error:
+            refused = {"version": None, "code": error.code, "message": error.message}
+        if refused is None and found is not None:
+            refused = {"version": found, "code": "model_load_failed", "message": self.unopenable[found]}
+        return json.dumps({"refused": refused, "unopened": self.unopened}).encode()
 
     def cancel(self, name: str) -> None:
         self._ticket += 1

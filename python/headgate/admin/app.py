@@ -137,6 +137,8 @@ async def _check(request: Request, call: ApiCall) -> Asked:
         raise PermissionDenied(
             f"this call needs the role {call.role}; token {principal.name!r} has {principal.role}"
         )
+    if any("\0" in part for item in request.query_params.multi_items() for part in item):
+        raise InvalidArgument("the query has a NUL (%00), which no name, path or reason has")
     unknown = sorted(set(request.query_params) - set(call.query))
     if unknown:
         known = ", ".join(call.query) or "none"

@@ -23,6 +23,8 @@ from headgate.errors import InvalidArgument, PayloadTooLarge, PreconditionRequir
 
 MAX_BODY_BYTES = 1024 * 1024
 _MAX_REASON = 1000
+_SHOWN = 200
+"""Characters of a name that a message repeats."""
 _REVISION = re.compile(r'"?([1-9]\d{0,9})"?', re.ASCII)
 _KEY = re.compile(r"[!-~]{1,200}", re.ASCII)
 JSON_TYPES = frozenset({"application/json"})
@@ -209,7 +211,7 @@ def _no_twice(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
 def _words(error: ValidationError) -> list[str]:
     words = []
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
-        path = ".".join(str(part) for part in fault["loc"]) or "body"
+        path = ".".join(str(part)[:_SHOWN] for part in fault["loc"]) or "body"
         message = "unknown field" if fault["type"] == "extra_forbidden" else fault["msg"]
         words.append(f"{path}: {message}")
     return words

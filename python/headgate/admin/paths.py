@@ -24,9 +24,12 @@ def decoded(raw: bytes) -> str:
             f"the path has {bad[0].decode('latin-1')!r}; an escape is % and two hexadecimal digits, such as %20"
         )
     try:
-        return unquote_to_bytes(_SLASH.sub(b"%252F", raw)).decode()
+        path = unquote_to_bytes(_SLASH.sub(b"%252F", raw)).decode()
     except UnicodeDecodeError:
         raise InvalidArgument("the escapes of the path are not UTF-8") from None
+    if "\0" in path:
+        raise InvalidArgument("the path has a NUL (%00), which no name has")
+    return path
 
 
 class Paths:

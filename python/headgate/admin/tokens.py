@@ -37,6 +37,9 @@ _ALPHABET = string.digits + string.ascii_letters
 _KID_LETTERS = 8
 _SECRET_LETTERS = 43  # 62 ** 43 > 2 ** 256
 _NAME_MAX = 100
+_DAY_SECONDS = 86_400
+_MOST_SECONDS = 3650 * _DAY_SECONDS
+"""The longest life of a token: what is meant to last longer is meant to last until it is revoked."""
 _TOUCH_EVERY = timedelta(seconds=60)
 _KEPT = 1_000
 """Tokens that are remembered for a store that does not answer."""
@@ -114,8 +117,10 @@ class Tokens:
             raise InvalidArgument(f"name: it needs 1 to {_NAME_MAX} printable characters")
         if name.strip().casefold() in OURS:
             raise InvalidArgument(f"name: {name!r} is a name of the gateway itself; take another one")
-        if expires_seconds is not None and expires_seconds <= 0:
-            raise InvalidArgument("expires_in: it must be longer than nothing")
+        if expires_seconds is not None and not 1 <= expires_seconds <= _MOST_SECONDS:
+            raise InvalidArgument(
+                f"expires_in: it must be from 1s to {_MOST_SECONDS // _DAY_SECONDS}d; a token without it is good until it is revoked"
+            )
         record, text = self._make(name, role, expires_seconds)
         self._add(record, by)
         return _view(record), text

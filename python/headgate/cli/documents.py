@@ -16,7 +16,7 @@ import click
 
 from headgate.cli import output
 from headgate.cli import session as cli
-from headgate.cli.changes import dry, show_change
+from headgate.cli.changes import change_options, dry, show_change
 from headgate.cli.client import AdminClient, if_match
 from headgate.cli.document_files import ReadDocument, file_arguments, parse_file, read_all
 from headgate.cli.endpoints import revision_of
@@ -34,6 +34,9 @@ _root = click.option(
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Where this command's own check looks for `file:` paths; the gateway resolves them by itself. "
     "[default: each file's own folder]",
+)
+_if_revision = click.option(
+    "--if-revision", metavar="N", type=click.IntRange(min=1), help="Only if the endpoint is at revision N."
 )
 _remote = click.option(
     "--remote",
@@ -82,6 +85,7 @@ def validate(files: tuple[Path, ...], schema: bool, remote: bool, root: Path | N
 @click.command()
 @click.option("--take-traffic", is_flag=True, help="Show what `apply --take-traffic` would do.")
 @click.option("--check", is_flag=True, help="Exit 1 when anything would change.")
+@_if_revision
 @_remote
 @_root
 @file_arguments
@@ -89,16 +93,20 @@ def validate(files: tuple[Path, ...], schema: bool, remote: bool, root: Path | N
 def plan(session: Session, files: tuple[Path, ...], check: bool, root: Path | None, **options: Any) -> None:
     """Show what applying documents would do.
 
+    What `apply` refuses is refused here, but for what only a load shows: models are opened and compared, and not
+    run.
+
     \b
     Example:
       headgate plan digits.yaml
       headgate plan --check digits.yaml
     """
     documents = read_all(files, root)
+    based_on = {} if options["if_revision"] is None else if_match(options["if_revision"])
     with session.client() as client:
         plans = [
             client.put_document(
-                one.document.name, one.document.raw, {}, _parameters(one, options) | dry(dry_run=True)
+                one.document.name, one.document.raw, based_on, _parameters(one, options) | dry(dry_run=True)
             ).body
             for one in documents
         ]
@@ -113,16 +121,19 @@ def plan(session: Session, files: tuple[Path, ...], check: bool, root: Path | No
 
 @click.command()
 @click.option("--take-traffic", is_flag=True, help="Move live traffic to what the document says.")
-@click.option(
-    "--if-revision", metavar="N", type=click.IntRange(min=1), help="Only if the endpoint is at revision N."
-)
-@click.option("--reason", "-m", metavar="TEXT", help="Why; kept in the revision and the audit.")
+@_if_revision
+@change_options
 @_remote
 @_root
 @file_arguments
 @cli.client_options
 def apply(
-    session: Session, files: tuple[Path, ...], root: Path | None, reason: str | None, **options: Any
+    session: Session,
+    files: tuple[Path, ...],
+    root: Path | None,
+    reason: str | None,
+    dry_run: bool,
+    **options: Any,
 ) -> None:
     """Make documents the desired state.
 
@@ -139,12 +150,12 @@ def apply(
     with session.client() as client:
         try:
             for one in documents:
-                params = _parameters(one, options) | ({"reason": reason} if reason else {})
+                params = _parameters(one, options) | ({"reason": reason} if reason else {}) | dry(dry_run)
                 headers = _precondition(client, one.document.name, options["if_revision"])
                 answer = client.put_document(one.document.name, one.document.raw, headers, params).body
                 results.append(answer)
                 if session.for_person:
-                    show_change(session, answer, dry_run=False)
+                    show_change(session, answer, dry_run)
         except HeadgateError:
             # What was applied before the fault is applied, and must be told.
             if results and not session.for_person:
@@ -203,12 +214,24 @@ def _constants_alone(document: Document) -> list[dict[str, Any]]:
 
 
 def _missing_files(document: Document) -> list[dict[str, Any]]:
+    """Models and baselines that a gateway could not read, as far as that shows without one."""
+    # Imported here, because the commands that speak to a gateway start faster without it.
+    from headgate.drift import sample_fault
+    from headgate.registry import model_fault
+
     try:
-        locate_files(document)
+        located = locate_files(document)
     except PolicyInvalid as error:
         faults: list[dict[str, Any]] = error.detail["faults"]
         return faults
-    return []
+    found = {f"versions.{name}.model": model_fault(path) for name, path in located.models.items()}
+    if located.baseline is not None:
+        found["drift.baseline"] = sample_fault(located.baseline)
+    return [
+        {"path": path, "line": None, "message": message}
+        for path, message in found.items()
+        if message is not None
+    ]
 
 
 def _checked(reports: list[dict[str, Any]]) -> Lines:

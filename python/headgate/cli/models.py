@@ -14,6 +14,7 @@ from headgate.cli.exits import EXIT_NO
 from headgate.cli.groups import Group
 from headgate.cli.output import Lines, Table, words
 from headgate.cli.session import Session
+from headgate.errors import ModelNotReady, NotFound
 
 
 @click.group(cls=Group, invoke_without_command=True)
@@ -32,7 +33,12 @@ def models(session: Session, check: bool) -> None:
         return
     with session.client() as client:
         found = client.get("/models").body
-        found["not_loaded"] = _not_loaded(client)
+        refused = {one["endpoint"] for one in found["refusals"]}
+        failed = _not_loaded(client)
+        # What was never served is among the refusals already.
+        found["not_loaded"] = [
+            one for one in failed if one["version"] is not None or one["endpoint"] not in refused
+        ]
     session.show(
         found,
         lambda data: _models(data["models"]),
@@ -90,13 +96,18 @@ def _not_loaded(client: AdminClient) -> list[dict[str, Any]]:
     found = []
     for one in client.get("/endpoints").body["endpoints"]:
         # Only an endpoint with such a version has an alarm: the others need not be asked for.
-        versions = client.get(f"/endpoints/{segment(one['name'])}").body["versions"] if one["alarms"] else {}
-        failed = {
-            name: version["message"] for name, version in versions.items() if version["state"] == "failed"
-        }
+        if not one["alarms"]:
+            continue
+        alarms = "; ".join(one["alarms"])
+        try:
+            versions = client.get(f"/endpoints/{segment(one['name'])}").body["versions"]
+        except (ModelNotReady, NotFound):  # nothing of it is known, or it has just been deleted
+            found.append({"endpoint": one["name"], "version": None, "message": alarms})
+            continue
         found += [
-            {"endpoint": one["name"], "version": name, "message": message or "; ".join(one["alarms"])}
-            for name, message in failed.items()
+            {"endpoint": one["name"], "version": name, "message": version["message"] or alarms}
+            for name, version in versions.items()
+            if version["state"] == "failed"
         ]
     return found
 
@@ -108,4 +119,5 @@ def _refusal(one: dict[str, Any]) -> str:
 
 
 def _failure(one: dict[str, Any]) -> str:
-    return text.escape(f"did not load: {one['endpoint']} {one['version']}: {one['message']}")
+    names = [one[key] for key in ("endpoint", "version") if one[key] is not None]
+    return text.escape(f"did not load: {' '.join(names)}: {one['message']}")

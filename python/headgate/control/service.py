@@ -8,6 +8,7 @@ Everything runs on one event loop; what blocks runs in threads. Reads answer fro
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from headgate.control.writes.healing import HEAL_SECONDS, Healing
 from headgate.control.writes.integrity import Integrity
 from headgate.control.writes.maintenance import Maintenance
 from headgate.control.writes.operations import Operations
+from headgate.control.writes.refused_documents import RefusedDocuments
 from headgate.control.writes.repair import Repair
 from headgate.control.writes.resolve import Intake, Resolver
 from headgate.control.writes.runner import Runner
@@ -43,7 +45,7 @@ from headgate.control.writes.writer import Writer
 from headgate.documents import Document, parse_weight
 from headgate.drift import KeptBaselines
 from headgate.errors import Draining, HeadgateError, ModelNotFound, StorageFailed
-from headgate.registry import ArtifactStore, Registry
+from headgate.registry import ArtifactStore, Registry, by_name
 from headgate.store import EventRecord, Store
 
 T = TypeVar("T")
@@ -69,9 +71,10 @@ class Control(Queries):
     ) -> None:
         """Nothing is served before :meth:`start`."""
         paths = Paths(artifacts.model_path, artifacts.place, store.state, KeptBaselines(store.state))
-        super().__init__(
-            Context(store, native, paths, settings), Endpoints(), Registry(artifacts, store.pins)
-        )
+        registry = Registry(artifacts, store.pins)
+        super().__init__(Context(store, native, paths, settings), Endpoints(registry.refused.why), registry)
+        self.refused_documents = RefusedDocuments(registry.refused)
+        registry.refused.tell(lambda refused: native.refuse(json.dumps(by_name(refused)).encode()))
         self.settings = settings
         self._behind = WriteBehind(self._context, self._endpoints)
         self.audit_log = Recorder(self._context)
@@ -233,16 +236,19 @@ class Control(Queries):
         self, document: Document, call: Call, *, take_traffic: bool, source_digest: str | None = None
     ) -> Result:
         name = document.endpoint.name
-        if not call.dry_run:
-            # Before the models are read: a stale caller should not wait for that.
-            state = self._endpoints.get(name)
-            call.precondition.check(name, None if state is None else state.revision)
+        state = self._endpoints.get(name)
+        # Before the models are read: a stale caller should not wait for that.
+        call.precondition.check(name, None if state is None else state.revision)
         intake = Intake.LOOK if call.dry_run else Intake.KEEP
         resolved = await self._context.long(lambda: self._resolver.resolve(document, source_digest, intake))
-        if not call.dry_run:
-            self._writer.cancel_older_loads(self._endpoints.made(name), resolved.text)
         decide = self._decisions.apply(resolved, take_traffic=take_traffic)
-        return await self._writer.write(self._endpoints.made(name), call, decide)
+        if call.dry_run:
+            return await self._writer.write(self._endpoints.get(name) or EndpointState(name), call, decide)
+        state = self._endpoints.made(name)
+        self._writer.cancel_older_loads(state, resolved.text)
+        result = await self._writer.write(state, call, decide)
+        self.refused_documents.applied(name, document.source)
+        return result
 
     async def apply_file(
         self, path: Path, *, root: Path | None = None, call: Call = INTERNAL

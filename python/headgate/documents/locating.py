@@ -12,6 +12,7 @@ from headgate.documents import files
 from headgate.documents.faults import Fault, format_path, policy_invalid
 from headgate.documents.faults import Path as FaultPath
 from headgate.documents.parsing import Document
+from headgate.regular_files import check_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Located:
 
 
 def locate_files(document: Document) -> Located:
-    """Locates every file and requires that it exists.
+    """Locates every file and requires that it exists: a model is a regular file or a folder, a baseline a regular file.
 
     Raises ``PolicyInvalid`` listing every reference that leads nowhere or outside the document's root.
     """
@@ -35,10 +36,15 @@ def locate_files(document: Document) -> Located:
             target = files.locate(reference, document.root)
             if not target.exists():
                 raise ValueError(f"{reference} does not exist below {document.root}")
-        except (ValueError, OSError) as error:
+            if path[-1] != "model" or not target.is_dir():
+                check_regular(target)
+        except OSError as error:
+            found.append(Fault(format_path(path), None, f"{reference} cannot be read: {error.strerror}"))
+        except ValueError as error:
             found.append(Fault(format_path(path), None, str(error)))
-            return document.root
-        return target
+        else:
+            return target
+        return document.root
 
     models = {
         name: locate(("versions", name, "model"), version.model)

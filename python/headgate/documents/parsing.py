@@ -14,6 +14,7 @@ from headgate.documents import faults, files, nodes, reading, rules
 from headgate.documents.faults import Fault, format_path, policy_invalid
 from headgate.documents.model import Endpoint
 from headgate.documents.nodes import Node, describe
+from headgate.documents.values import is_name
 from headgate.errors import PolicyInvalid
 
 
@@ -69,6 +70,8 @@ class Parsed:
     """Those without a fault, in order."""
     refused: PolicyInvalid | None
     """The faults of the others, as :func:`parse` raises them."""
+    refused_names: tuple[str, ...] = ()
+    """The endpoints of the others, as far as they have a name."""
 
 
 def parse_each(data: bytes, *, source: str, root: Path, follow: Files = Files.FOLLOWED) -> Parsed:
@@ -78,6 +81,7 @@ def parse_each(data: bytes, *, source: str, root: Path, follow: Files = Files.FO
     """
     found: list[Fault] = []
     documents: list[Document] = []
+    names: list[str] = []
     pieces = reading.read(data, source)
     seen: dict[str, int | None] = {}
     for piece in pieces:
@@ -97,7 +101,9 @@ def parse_each(data: bytes, *, source: str, root: Path, follow: Files = Files.FO
             digest = "sha256:" + hashlib.sha256(piece.raw).hexdigest()
             documents.append(Document(endpoint, piece.raw, digest, source, root))
         found.extend(faulty)
-    return Parsed(documents, policy_invalid(source, found) if found else None)
+        if faulty and (name := _name_of(piece.root)) is not None:
+            names.append(name)
+    return Parsed(documents, policy_invalid(source, found) if found else None, tuple(names))
 
 
 def parse_one(data: bytes, *, source: str, root: Path, follow: Files = Files.FOLLOWED) -> Document:
@@ -133,6 +139,14 @@ class _Collector:
             for path, message in self._found
         ]
         return sorted(located, key=lambda fault: fault.line or 0)
+
+
+def _name_of(root: Node) -> str | None:
+    """The name that a document gives its endpoint, whatever else is wrong with it."""
+    for key, value in root.entries if isinstance(root, nodes.Mapping) else ():
+        if isinstance(key, nodes.Scalar) and key.value == "name" and isinstance(value, nodes.Scalar):
+            return value.value if isinstance(value.value, str) and is_name(value.value) else None
+    return None
 
 
 def _endpoint(root_node: Node, root: Path, follow: Files, collector: _Collector) -> Endpoint | None:

@@ -60,6 +60,19 @@ def fit(
     return fitted
 
 
+def sample_fault(path: Path) -> str | None:
+    """Why the file at ``path`` cannot be a sample, whatever the model is; None if it can. Reads nothing of it."""
+    from headgate.drift.loading import check_sample
+
+    try:
+        check_sample(path)
+    except OSError as error:
+        return f"{path}: cannot be read: {error.strerror or error}"
+    except ValueError as error:
+        return f"{path}: {error}"
+    return None
+
+
 def baseline_digest(fitted: bytes) -> str:
     """``sha256:`` and the hex digest of a baseline's canonical bytes: its id."""
     return "sha256:" + hashlib.sha256(fitted).hexdigest()

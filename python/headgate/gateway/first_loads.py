@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headgate.control import Control, DocumentFile
@@ -30,6 +30,16 @@ _log = logging.getLogger(__name__)
 _Named = tuple[str, asyncio.Task[None]]
 
 
+@dataclass(frozen=True)
+class _Failure:
+    """What could not be loaded: a file, or one of its documents, or the folder."""
+
+    place: str
+    error: HeadgateError
+    file: Path | None = None
+    endpoints: tuple[str, ...] = ()
+
+
 class FirstLoads:
     """The first loads of one process; used once."""
 
@@ -45,7 +55,7 @@ class FirstLoads:
         self._begun = clock()
         self._files: list[tuple[Path, asyncio.Task[None]]] = []
         self._late: list[_Named] = []
-        self._failed: list[tuple[str, HeadgateError]] = []
+        self._failed: list[_Failure] = []
         self._is_decided = False
         self._models: ModelsFolder | None = None
 
@@ -61,14 +71,14 @@ class FirstLoads:
         while not self._plane.serves() and (pending := self._pending()):
             await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         order = {str(path): at for at, path in enumerate(self._settings.documents)}
-        self._failed.sort(key=lambda failed: order.get(failed[0], len(order)))
-        if self._failed and not self._pending() and not await self._plane.list():
-            for place, why in self._failed[1:]:
-                self._tell(place, why)
-            raise self._failed[0][1]
+        self._failed.sort(key=lambda failed: order.get(failed.place, len(order)))
+        if self._failed and not self._pending() and self._plane.is_empty():
+            for failure in self._failed[1:]:
+                self._tell(failure)
+            raise self._failed[0].error
         self._is_decided = True
-        for place, why in self._failed:
-            self._tell(place, why)
+        for failure in self._failed:
+            self._tell(failure)
         self._late = self._loading()
         if late := self.late():
             _log.warning("still being loaded, the others are served: %s", ", ".join(late))
@@ -134,13 +144,13 @@ class FirstLoads:
             try:
                 file = await self._plane.read_file(path, root=self._settings.root)
             except HeadgateError as error:
-                self._failed.append((str(path), error))
+                self._failed.append(_Failure(str(path), error, path))
                 continue
             if file is None:
                 _log.info("%s: applied from there before; the stored state is served", path)
                 continue
             if file.refused is not None:
-                self._failed.append((str(path), file.refused))
+                self._failed.append(_Failure(str(path), file.refused, path, file.refused_names))
             # Each by itself: one that fails or hangs is no reason not to tell of the others, or to wait for them.
             for document in file.documents:
                 one = replace(file, documents=[document], refused=None)
@@ -154,10 +164,12 @@ class FirstLoads:
         try:
             results = await self._plane.apply_read(file)
         except HeadgateError as error:
+            names = tuple(document.name for document in file.documents)
+            failure = _Failure(str(path), error, path, names)
             if self._is_decided:
-                self._tell(str(path), error)
+                self._tell(failure)
             else:
-                self._failed.append((str(path), error))
+                self._failed.append(failure)
             return
         except Exception:
             _log.exception("%s could not be applied because of a defect of Headgate", path)
@@ -166,11 +178,14 @@ class FirstLoads:
             known = {"endpoint": result["endpoint"], "revision": result["revision"]}
             _log.info("%(endpoint)s: %(message)s (revision %(revision)s)", result, extra=known)
 
-    def _tell(self, place: str, why: HeadgateError) -> None:
+    def _tell(self, failure: _Failure) -> None:
+        place, why = failure.place, failure.error
         told = {"document": place, "code": why.code}
         _log.error(
             "%s was not applied, what was applied of it before stays: %s", place, why.message, extra=told
         )
+        if failure.file is not None:
+            self._plane.refused_documents.note(failure.file.absolute(), failure.endpoints, why.message)
 
     # === the folder ===
 
@@ -182,4 +197,4 @@ class FirstLoads:
             await self._models.sync(patience_seconds=PATIENCE_SECONDS)
         except HeadgateError as error:
             # As with a document at fault: what the store can go on serving is served.
-            self._failed.append((f"--models {self._settings.models}", error))
+            self._failed.append(_Failure(f"--models {self._settings.models}", error))

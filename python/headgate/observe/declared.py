@@ -143,8 +143,8 @@ DECLARED: tuple[Declared, ...] = (
     Declared(
         "headgate_models_refused",
         "gauge",
-        "How often models or their folders were refused: other bytes under a version's name, or what does not load; gone once "
-        "it is mended. `headgate models` has the reasons.",
+        "How often models, their folders or the documents of a start were refused: other bytes under a version's name, or what does "
+        "not load; gone once it is mended. `headgate models` has the reasons.",
         lambda facts: _refused(facts.refusals),
     ),
     Declared(

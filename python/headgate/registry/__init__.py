@@ -7,10 +7,10 @@ traffic.
 """
 
 from headgate.registry.manifest import Entry, Manifest
-from headgate.registry.offline import artifact_fault, artifact_folder, lone_blob_faults
-from headgate.registry.refusals import Refusal, Refusals
+from headgate.registry.offline import artifact_fault, artifact_folder, lone_blob_faults, model_fault
+from headgate.registry.refusals import Refusal, Refusals, by_name
 from headgate.registry.registry import Pins, Refused, Registry
-from headgate.registry.source import Unsettled
+from headgate.registry.source import Unsettled, model_file
 from headgate.registry.store import ArtifactStore, Collected
 from headgate.registry.sync import Admitted, Failed, SyncResult, TreeSync
 from headgate.registry.tree import Found, Skipped, Survey, by_endpoint, scan, survey
@@ -36,7 +36,10 @@ __all__ = [
     "artifact_fault",
     "artifact_folder",
     "by_endpoint",
+    "by_name",
     "lone_blob_faults",
+    "model_fault",
+    "model_file",
     "scan",
     "survey",
 ]

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from headgate.errors import HeadgateError, ModelLoadFailed
 from headgate.registry.manifest import EXTRAS, MANIFEST, MAX_FILES, MODEL, is_inside
+from headgate.regular_files import open_regular
 
 MAX_MODEL_BYTES = 2**31 - 1
 """The largest ``model.onnx``: protobuf reads no more; bigger models keep their tensors in external data."""
@@ -41,7 +42,8 @@ def _external_files(model: Path) -> dict[str, int]:
     if model.stat().st_size > MAX_MODEL_BYTES:
         raise ModelLoadFailed(f"{MODEL} has more than 2 GiB: save it with external data")
     try:
-        proto = onnx.load(model, load_external_data=False)
+        with open_regular(model) as file:
+            proto = onnx.load_model_from_string(file.read())
     except DecodeError:
         raise ModelLoadFailed(f"{MODEL} is not an ONNX model, or not whole: it cannot be decoded") from None
     if not proto.opset_import or not proto.graph.output:

@@ -1,4 +1,4 @@
-"""Looking at artifacts of a state folder that another process may be using: nothing is made and nothing cleaned away.
+"""Looking at models and at artifacts of a state folder that another process may be using: nothing is made and nothing cleaned away.
 
 Not here: taking models in (``store``). Next: ``manifest``.
 """
@@ -9,12 +9,30 @@ import hashlib
 from pathlib import Path
 
 from headgate.errors import HeadgateError
-from headgate.registry.manifest import MANIFEST, Manifest, hex_of
+from headgate.registry import source as sources
+from headgate.registry.manifest import MANIFEST, MODEL, Manifest, hex_of
 
 
 def artifact_folder(state: Path, digest: str) -> Path:
     """Where an artifact lies, or would."""
     return state / "artifacts" / hex_of(digest)
+
+
+def model_fault(path: Path) -> str | None:
+    """Why the model at ``path`` could not be taken in; None for one that could. Its graph is read, and no other file."""
+    # Imported here: the onnx package takes a second, and most commands need none of it.
+    from headgate.registry.external import external_files
+
+    try:
+        source = sources.find(path)
+        sources.check(source, MODEL)
+        for name in source.extras:
+            sources.check(source, name)
+        for name, least in external_files(source.path_of(MODEL)).items():
+            sources.check(source, name, least=least)
+    except HeadgateError as error:
+        return error.message
+    return None
 
 
 def lone_blob_faults(state: Path) -> list[str]:

@@ -68,6 +68,13 @@ class Registry:
                 raise self._refuse(endpoint, version, pinned, repaired)
         return pinned
 
+    def look(self, endpoint: str, version: str, path: Path) -> str:
+        """The digest that :meth:`admit` would return, and its errors; takes nothing in, and no refusal stands after it."""
+        pinned, found = self._pins.get(endpoint, version), self.store.fingerprint(path).digest
+        if pinned is not None and found != pinned:
+            raise Refused(endpoint, version, pinned, found)
+        return found
+
     def pinned(self, endpoint: str, version: str) -> str | None:
         """The digest this version stands for, or None when it was never served."""
         return self._pins.get(endpoint, version)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from headgate.errors import Conflict, ModelLoadFailed
 from headgate.registry.manifest import EXTRAS, MODEL, Entry
+from headgate.regular_files import NotRegularError, open_regular
 
 _CHUNK = 1 << 20
 
@@ -57,40 +58,20 @@ def find(path: Path) -> Source:
     raise ModelLoadFailed(f"{path} does not exist: it must be an .onnx file or a folder that holds {MODEL}")
 
 
+def model_file(path: Path) -> Path:
+    """The model's own file of the source at ``path``; errors as :func:`find`."""
+    return find(path).path_of(MODEL)
+
+
 def read(source: Source, name: str, write: Callable[[bytes], object], *, least: int = 0) -> Entry:
     """Streams the file ``name`` of the artifact through ``write`` and returns its hash and size.
 
     Raises ``ModelLoadFailed`` when it is missing, leads outside the folder, is no regular file or is smaller
     than ``least`` bytes; ``Unsettled`` when it changed meanwhile.
     """
-    path = source.path_of(name)
-    try:
-        real = path.resolve(strict=True)
-    except (OSError, RuntimeError):
-        raise ModelLoadFailed(f"{name} is missing from {source.folder}") from None
-    if source.folder not in real.parents:
-        raise ModelLoadFailed(
-            f"{name} in {source.folder} is a link that leaves the folder; put the file itself there"
-        )
-    irregular = ModelLoadFailed(f"{name} in {source.folder} is not a regular file")
-    if real.is_dir():  # which Python would not open below
-        raise irregular
-    try:
-        # O_NONBLOCK: opening a pipe must fail below, not hang here.
-        handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise ModelLoadFailed(f"{name} in {source.folder} cannot be opened: {error.strerror}") from None
-    with os.fdopen(handle, "rb", buffering=0) as file:
+    with _opened(source, name) as file:
         before = os.fstat(file.fileno())
-        # Where the file that is open lies: a folder above it may have become a link since it was looked at.
-        if source.folder not in Path(f"/proc/self/fd/{file.fileno()}").readlink().parents:
-            raise ModelLoadFailed(f"{name} was moved out of {source.folder} while it was opened")
-        if not stat.S_ISREG(before.st_mode):
-            raise irregular
-        if before.st_size < least:
-            raise ModelLoadFailed(
-                f"{name} has {before.st_size} bytes; the model wants at least {least}: is it whole?"
-            )
+        _check_size(name, before, least)
         hashed = hashlib.sha256()
         size = 0
         # Never past the size it had: a file that grows as fast as it is read would have no end.
@@ -102,6 +83,42 @@ def read(source: Source, name: str, write: Callable[[bytes], object], *, least: 
     if size != before.st_size or _identity(before) != _identity(after):
         raise Unsettled(f"{name} in {source.folder} changed while it was read; try again when it is whole")
     return Entry(hashed.hexdigest(), size)
+
+
+def check(source: Source, name: str, *, least: int = 0) -> None:
+    """Raises what :func:`read` would raise for a file that nobody writes meanwhile; reads nothing of it."""
+    with _opened(source, name) as file:
+        _check_size(name, os.fstat(file.fileno()), least)
+
+
+def _opened(source: Source, name: str) -> BinaryIO:
+    path = source.path_of(name)
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        raise ModelLoadFailed(f"{name} is missing from {source.folder}") from None
+    if source.folder not in real.parents:
+        raise ModelLoadFailed(
+            f"{name} in {source.folder} is a link that leaves the folder; put the file itself there"
+        )
+    try:
+        file = open_regular(real, os.O_NOFOLLOW)
+    except NotRegularError:
+        raise ModelLoadFailed(f"{name} in {source.folder} is not a regular file") from None
+    except OSError as error:
+        raise ModelLoadFailed(f"{name} in {source.folder} cannot be opened: {error.strerror}") from None
+    # Where the file that is open lies: a folder above it may have become a link since it was looked at.
+    if source.folder not in Path(f"/proc/self/fd/{file.fileno()}").readlink().parents:
+        file.close()
+        raise ModelLoadFailed(f"{name} was moved out of {source.folder} while it was opened")
+    return file
+
+
+def _check_size(name: str, status: os.stat_result, least: int) -> None:
+    if status.st_size < least:
+        raise ModelLoadFailed(
+            f"{name} has {status.st_size} bytes; the model wants at least {least}: is it whole?"
+        )
 
 
 def identity(path: Path) -> tuple[int, ...] | None:

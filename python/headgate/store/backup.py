@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 from headgate.errors import Conflict, InvalidArgument, StorageFailed
 from headgate.private_files import FILE_MODE, create_file, make_folder, temporary_folder
+from headgate.regular_files import open_regular
 
 _DATABASE = "headgate.db"
 _FOLDERS = ("blobs", "artifacts", "baselines")
@@ -58,7 +59,7 @@ def restore_backup(backup: Path, state: Path) -> None:
                 f"{state} is not empty: restore into a folder of its own, or move what is there aside"
             )
         try:
-            with tarfile.open(backup) as tar:
+            with open_regular(backup) as file, tarfile.open(fileobj=file) as tar:
                 members = [_checked(member, backup) for member in tar]
                 if not any(member.name == _DATABASE for member in members):
                     raise InvalidArgument(

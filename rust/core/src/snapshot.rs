@@ -28,11 +28,22 @@ pub struct Snapshot<V> {
     pub unloaded: HashMap<Box<str>, Arc<EndpointSpec>>,
     /// Why what was served under these names before is not served now: it is being loaded, or could not be.
     pub absent: HashMap<Box<str>, Box<str>>,
+    /// What was never served, and why.
+    pub refused: Arc<Refused>,
 }
+
+/// Why something is not served that never was, by endpoint and version; an empty version stands for the whole endpoint.
+pub type Refused = BTreeMap<Box<str>, BTreeMap<Box<str>, Box<str>>>;
 
 impl<V> Default for Snapshot<V> {
     fn default() -> Self {
-        Self { generation: 0, endpoints: HashMap::new(), unloaded: HashMap::new(), absent: HashMap::new() }
+        Self {
+            generation: 0,
+            endpoints: HashMap::new(),
+            unloaded: HashMap::new(),
+            absent: HashMap::new(),
+            refused: Arc::default(),
+        }
     }
 }
 
@@ -47,7 +58,13 @@ impl<V> Snapshot<V> {
             Some(endpoint) => endpoints.insert(name.into(), endpoint),
             None => endpoints.remove(name),
         };
-        Snapshot { generation: self.generation + 1, endpoints, unloaded, absent }
+        Snapshot {
+            generation: self.generation + 1,
+            endpoints,
+            unloaded,
+            absent,
+            refused: self.refused.clone(),
+        }
     }
 
     /// The same generation, which says why an endpoint is not served. `None` for one that is served, or was unloaded on purpose, or of
@@ -59,8 +76,22 @@ impl<V> Snapshot<V> {
         }
         let mut absent = self.absent.clone();
         absent.insert(name.into(), why.into());
-        let (endpoints, unloaded) = (self.endpoints.clone(), self.unloaded.clone());
-        Some(Snapshot { generation: self.generation, endpoints, unloaded, absent })
+        Some(Snapshot { absent, ..self.same() })
+    }
+
+    /// The same generation, which says what was never served.
+    pub fn refusing(&self, refused: Refused) -> Snapshot<V> {
+        Snapshot { refused: Arc::new(refused), ..self.same() }
+    }
+
+    fn same(&self) -> Snapshot<V> {
+        Snapshot {
+            generation: self.generation,
+            endpoints: self.endpoints.clone(),
+            unloaded: self.unloaded.clone(),
+            absent: self.absent.clone(),
+            refused: self.refused.clone(),
+        }
     }
 
     /// The next generation, with one endpoint out of memory.
@@ -73,7 +104,7 @@ impl<V> Snapshot<V> {
     /// The endpoint of that name.
     ///
     /// # Errors
-    /// `model_not_found`, or `model_not_ready` for one that is out of memory, or is loaded after a start.
+    /// `model_not_found`, or `model_not_ready` for one that is out of memory, is loaded after a start, or was refused.
     pub fn endpoint(&self, name: &str) -> Result<&Arc<Endpoint<V>>> {
         self.endpoints.get(name).ok_or_else(|| self.missing(name))
     }
@@ -89,8 +120,17 @@ impl<V> Snapshot<V> {
         if let Some(why) = self.absent.get(name) {
             return Error::new(Code::ModelNotReady, format!("endpoint {name:?} is not served: {why}"));
         }
+        if let Some(versions) = self.refused.get(name) {
+            let why: Vec<_> = versions.iter().map(|(version, why)| told(version, why)).collect();
+            let message = format!("endpoint {name:?} was never served: {}", why.join("; "));
+            return Error::new(Code::ModelNotReady, message);
+        }
         Error::new(Code::ModelNotFound, format!("no endpoint is called {name:?}"))
     }
+}
+
+fn told(version: &str, why: &str) -> String {
+    if version.is_empty() { why.to_owned() } else { format!("{version}: {why}") }
 }
 
 /// One endpoint, ready to route.
@@ -340,6 +380,28 @@ pub(crate) mod tests {
             assert_eq!(error.code, Code::PolicyInvalid);
             assert!(error.message.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn what_was_never_served_is_not_ready_and_says_why() {
+        let of = |name: &str, version: &str, why: &str| {
+            Refused::from([(name.into(), [(version.into(), why.into())].into())])
+        };
+        let first = Snapshot::<()>::default().refusing(of("a", "v1", "no such operator"));
+        let error = first.endpoint("a").unwrap_err();
+        assert_eq!(
+            (error.code, &*error.message),
+            (Code::ModelNotReady, "endpoint \"a\" was never served: v1: no such operator")
+        );
+        assert_eq!(first.endpoint("b").unwrap_err().code, Code::ModelNotFound);
+        let served = first.with("a", Some(Arc::new(compile(&spec(TWO), |_| Ok(())).unwrap())));
+        assert!(served.endpoint("a").is_ok());
+        // What was said last counts, through every other change.
+        let second = served.with("a", None).refusing(of("b", "", "its folder is empty"));
+        assert_eq!(second.generation, served.generation + 1);
+        assert_eq!(second.endpoint("a").unwrap_err().code, Code::ModelNotFound);
+        let error = second.excusing("c", "damaged").unwrap().endpoint("b").unwrap_err();
+        assert!(error.message.ends_with("never served: its folder is empty"), "{error}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::spec::{Device, RunSpec};
+use headgate_core::spec::{Device, GraphOptimization, RunSpec};
 use headgate_core::tensor::Signature;
 use headgate_runtime::{Library, Session, SessionOptions};
 use serde_json::Value;
@@ -122,6 +122,24 @@ impl Engine {
         };
         model.load_ns.store(start.elapsed().as_nanos() as u64, Relaxed);
         Ok(self.remember(digest, run, model))
+    }
+
+    /// The signature of a model's file, which is opened as it is: not optimised, run or kept. Blocks.
+    ///
+    /// # Errors
+    /// `model_load_failed` for what is no model or has operators that nobody knows, and if no device of `run` is there;
+    /// `overloaded` if there is no room.
+    pub fn inspect(&self, path: &Path, run: &RunSpec) -> Result<Signature> {
+        let library = self.library()?;
+        let missing = |device: &Device| self.devices.driver(*device).err();
+        // As in a load, one device of them is enough, and the last one says what is wrong.
+        if let Some(Some(error)) = run.device.iter().map(missing).reduce(|one, other| one.and(other)) {
+            return Err(error);
+        }
+        self.memory.check_room(path)?;
+        let options =
+            SessionOptions { graph_optimization: GraphOptimization::Off, ..SessionOptions::default() };
+        Ok(Session::load(library, path, options)?.signature().clone())
     }
 
     /// Brings a model back into memory, unless it is there. Blocks.

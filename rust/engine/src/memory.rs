@@ -263,6 +263,18 @@ impl Memory {
         }
     }
 
+    /// Whether a model's file could be opened beside all that is in memory now.
+    ///
+    /// # Errors
+    /// `overloaded`.
+    pub(crate) fn check_room(&self, path: &Path) -> Result<()> {
+        let (bytes, used) = (file_bytes(path), self.used());
+        match self.budget {
+            Some(budget) if used + bytes > budget => Err(no_room(bytes, budget, used)),
+            _ => Ok(()),
+        }
+    }
+
     fn room_now(&self, bytes: u64, need: Need) -> Result<Promise<'_>> {
         // Sessions are released when the lock is: a large one takes milliseconds.
         let mut emptied = Vec::new();

@@ -98,6 +98,19 @@ impl Gateway {
         })
     }
 
+    fn refuse(&self, py: Python<'_>, refused: &[u8]) -> PyResult<()> {
+        outside(py, || {
+            let refused = serde_json::from_slice(refused)
+                .map_err(|error| Error::invalid(format!("refused: {error}")))?;
+            self.here()?.refuse(refused);
+            Ok(())
+        })
+    }
+
+    fn rehearse(&self, py: Python<'_>, endpoint: &[u8]) -> PyResult<Vec<u8>> {
+        outside(py, || Ok(door::json(&self.here()?.rehearse(&EndpointSpec::from_json(endpoint)?).to_json())))
+    }
+
     fn cancel(&self, py: Python<'_>, name: &str) -> PyResult<()> {
         outside(py, || {
             self.here()?.cancel(name);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::snapshot::Snapshot;
+use headgate_core::snapshot::{Refused, Snapshot};
 use headgate_core::spec::EndpointSpec;
 use headgate_engine::{Batch, Devices, Engine, Memory, Pool, Threads, join_until};
 use serde_json::{Map, Value, json};
@@ -29,6 +29,7 @@ use crate::serving::guards::{self, Guards};
 use crate::serving::loads;
 use crate::serving::probes;
 use crate::serving::publish::{Publisher, Refreshed};
+use crate::serving::rehearsal::{Rehearsal, rehearse};
 use crate::serving::residency::{self, Repository};
 use crate::serving::run_watch::{self, RunWatch};
 use crate::serving::shared::Shared;
@@ -248,6 +249,16 @@ impl Gateway {
     /// Says why an endpoint is not served; see [`Publisher::excuse`].
     pub fn excuse(&self, name: &str, why: &str) {
         self.publisher.excuse(name, why);
+    }
+
+    /// Says what was never served and why; see [`Publisher::refuse`].
+    pub fn refuse(&self, refused: Refused) {
+        self.publisher.refuse(refused);
+    }
+
+    /// What a state would be refused for, found without serving it. Blocks.
+    pub fn rehearse(&self, spec: &EndpointSpec) -> Rehearsal {
+        rehearse(&self.engine, spec)
     }
 
     /// Ends an endpoint's loads; see [`Publisher::cancel`].

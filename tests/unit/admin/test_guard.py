@@ -255,6 +255,77 @@ def test_bodies_and_queries_are_checked(tmp_path: Path) -> None:
     run(body)
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "source=%00",
+        "source=/a%00b",
+        "source=/" + "x" * 300,
+        "source=/" + "x/" * 3000,
+        "source=relative",
+        "reason=%00",
+        "%00=1",
+        "dry_run=true%00",
+    ],
+)
+def test_queries_that_lead_nowhere_are_refused(query: str, tmp_path: Path) -> None:
+    async def body() -> None:
+        (tmp_path / "loop").symlink_to(tmp_path / "loop")
+        async with port(tmp_path) as p:
+            headers = {"content-type": "application/yaml", "if-none-match": "*"}
+            for one in (query, f"source={tmp_path}/loop/x"):
+                for dry_run in ("", "&dry_run=true"):
+                    text = document()
+                    answer = await p.operator.put(f"{E}?{one}{dry_run}", content=text, headers=headers)
+                    assert problem(answer) == (400, "invalid_argument"), one
+
+    run(body)
+
+
+def test_numbers_and_texts_beyond_reason_are_refused(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            headers = {"content-type": "application/yaml", "if-none-match": "*"}
+            await p.operator.put(E, content=document(), headers=headers)
+            here = {"if-match": '"1"'}
+            kind = {"content-type": "application/json"}
+            for path in (
+                f"{E}%00",
+                f"{E}/revisions/1%00",
+                "/v1/models/digits/v%00",
+                "/v1/operations/%00",
+                "/v1/tokens/a%00",
+            ):
+                assert problem(await p.admin.get(path)) == (400, "invalid_argument"), path
+            for call in (
+                p.viewer.get("/v1/events", params={"endpoint": "\0", "follow": "false"}),
+                p.viewer.get("/v1/audit", params={"endpoint": "\0"}),
+                p.viewer.get(f"{E}/drift", params={"window": "999999999999d"}),
+                p.viewer.get(f"{E}/drift", params={"window": "\0"}),
+                p.operator.patch(
+                    f"{E}/traffic", content=b'{"weights": {"\\ud800": "5%"}}', headers=here | kind
+                ),
+                p.operator.patch(f"{E}/traffic", content=b'{"champion": "\\ud800"}', headers=here | kind),
+            ):
+                answer = await call
+                assert answer.status_code in (400, 403), (answer.request.url, answer.text)
+            for n in (10**12, 2**63, 10**30):
+                answer = await p.operator.post(f"{E}:restore", json={"revision": n}, headers=here)
+                assert answer.status_code in (400, 404), answer.text
+                assert (await p.viewer.get(f"{E}/revisions/{n}")).status_code in (400, 404)
+                answer = await p.viewer.post(f"{E}:explain", json={"key": "a", "revision": n})
+                assert answer.status_code in (400, 404), answer.text
+            for expires in ("999999999999d", "3651d", "0s", "1ms", "1.5ns", "-1d", "\0", "9" * 400 + "d"):
+                new = {"name": "ci", "role": "viewer", "expires_in": expires}
+                answer = await p.admin.post("/v1/tokens", json=new)
+                assert problem(answer) == (400, "invalid_argument"), expires
+            assert len((await p.admin.get("/v1/tokens")).json()["tokens"]) == 3
+            new = {"name": "ci", "role": "viewer", "expires_in": "3650d"}
+            assert (await p.admin.post("/v1/tokens", json=new)).status_code == 201
+
+    run(body)
+
+
 def test_large_bodies_are_refused(tmp_path: Path) -> None:
     async def body() -> None:
         async with port(tmp_path) as p:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ traffic: {champion: v1, weights: {v2: 10%}}
 PATH = "/v1/endpoints/digits"
 
 
+IDENTITY = Path(__file__).resolve().parents[2] / "models" / "identity_fp32.onnx"
 MODEL = DOCUMENT.replace("{constant: {score: 0.5}}", "'file:models/1'")
 """One that a gateway would take: with a model that lies beside it."""
 
@@ -32,6 +35,7 @@ def document(tmp_path: Path) -> Path:
 @pytest.fixture
 def valid(document: Path) -> Path:
     (document.parent / "models" / "1").mkdir(parents=True)
+    shutil.copy(IDENTITY, document.parent / "models" / "1" / "model.onnx")
     document.write_text(MODEL)
     return document
 
@@ -63,6 +67,40 @@ def test_validate_as_json_tells_faults_with_path_and_line(valid: Path) -> None:
     assert report["faults"][0]["line"] == 5
 
 
+def test_validate_refuses_models_and_samples_that_no_gateway_could_read(valid: Path) -> None:
+    valid.write_text(MODEL + 'drift: {baseline: "file:sample.npz"}\n')
+    model, sample = valid.parent / "models" / "1" / "model.onnx", valid.parent / "sample.npz"
+
+    def faults() -> dict[str, str]:
+        result = CliRunner().invoke(main, ["validate", str(valid), "--json"])
+        assert result.exit_code == 2, result.output
+        (report,) = json.loads(result.stdout)["files"]
+        return {fault["path"]: fault["message"] for fault in report["faults"]}
+
+    assert "does not exist" in faults()["drift.baseline"]
+    os.mkfifo(sample)
+    assert "it is a pipe" in faults()["drift.baseline"]
+    sample.unlink()
+    sample.write_bytes(b"")
+    os.mkfifo(model.with_name("warmup.json"))
+    assert "warmup.json" in faults()["versions.v1.model"]
+    model.with_name("warmup.json").unlink()
+    for wrong, says in ((b"hello", "not an ONNX model"), (None, "holds no model.onnx")):
+        model.unlink()
+        if wrong is None:
+            os.mkfifo(model)
+        else:
+            model.write_bytes(wrong)
+        assert says in faults()["versions.v1.model"]
+    shutil.rmtree(model.parent)
+    assert "does not exist" in faults()["versions.v1.model"]
+    valid.write_text(valid.read_text().replace("sample.npz", "sample.parquet"))
+    (valid.parent / "sample.parquet").touch()
+    model.parent.mkdir()
+    shutil.copy(IDENTITY, model)
+    assert "write an .npz, .npy or .csv" in faults()["drift.baseline"]
+
+
 def test_validate_prints_the_schema_and_wants_either_that_or_files(document: Path) -> None:
     result = CliRunner().invoke(main, ["validate", "--schema"])
     assert json.loads(result.stdout)["$schema"].startswith("https://json-schema.org/")
@@ -85,6 +123,17 @@ def test_plan_is_a_dry_run_and_check_fails_when_anything_would_change(document: 
     assert call(fake, "plan", "--check", str(document)).exit_code == 1
     unchanged = FakeAdmin({f"PUT {PATH}": ok({**PLAN, "changes": False})})
     assert call(unchanged, "plan", "--check", str(document)).exit_code == 0
+
+
+def test_plan_and_a_dry_apply_send_the_revision_they_are_based_on(document: Path) -> None:
+    fake = FakeAdmin({f"PUT {PATH}": ok(PLAN)})
+    assert call(fake, "plan", str(document), "--if-revision", "7").exit_code == 0
+    assert fake.last.headers["if-match"] == '"7"'
+    fake = FakeAdmin({f"GET {PATH}/traffic": ok(TRAFFIC, 41), f"PUT {PATH}": ok(PLAN)})
+    result = call(fake, "apply", str(document), "--dry-run")
+    assert "kept (--take-traffic to move)" in result.stdout
+    assert fake.last.headers["if-match"] == '"41"'
+    assert fake.last.url.params["dry_run"] == "true"
 
 
 def test_apply_sends_the_exact_bytes_at_the_revision_it_read(document: Path) -> None:
@@ -176,15 +225,15 @@ def test_what_was_applied_before_a_refusal_is_told(document: Path) -> None:
 
 
 def test_validate_names_every_model_and_baseline_that_is_not_there(valid: Path, tmp_path: Path) -> None:
-    (tmp_path / "models" / "1").rmdir()
-    other = MODEL.replace("digits", "other").replace("models/1", "models")
+    (tmp_path / "models" / "1").rename(tmp_path / "models" / "2")
+    other = MODEL.replace("digits", "other").replace("models/1", "models/2")
     valid.write_text(MODEL + "drift: {baseline: 'file:base.npz'}\n---\n" + other)
     result = CliRunner().invoke(main, ["validate", str(valid)])
     assert (result.exit_code, result.stdout) == (2, f"{valid}: other: ok\n")
     assert "versions.v1" in result.stderr
     assert "drift.baseline" in result.stderr
     assert CliRunner().invoke(main, ["validate", "--remote", str(valid)]).exit_code == 0
-    (tmp_path / "models" / "1").mkdir()
+    shutil.copytree(tmp_path / "models" / "2", tmp_path / "models" / "1")
     (tmp_path / "base.npz").touch()
     assert CliRunner().invoke(main, ["validate", str(valid)]).exit_code == 0
 

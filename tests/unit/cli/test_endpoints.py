@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from headgate.cli.traffic_view import traffic_view
-from unit.cli.fake_admin import TRAFFIC, FakeAdmin, call, ok
+from unit.cli.fake_admin import TRAFFIC, FakeAdmin, call, ok, problem
 
 SUMMARY = {
     "name": "digits",
@@ -265,6 +265,31 @@ def test_models_says_what_was_refused_or_did_not_load_and_check_fails_on_it(
     assert call(fake, "models").exit_code == 0
     in_json = json.loads(call(fake, "models", "--json").stdout)
     assert [one["version"] for one in in_json["not_loaded"]] == (["v2"] if alarms else [])
+
+
+def test_models_lists_what_is_damaged_and_what_was_never_served_once_each() -> None:
+    never = {"endpoint": "new", "version": None, "folder": "/models/new", "pinned": None, "found": None}
+    absent = SUMMARY | {"state": "failed", "champion": "", "weights": {}}
+    fake = FakeAdmin(
+        {
+            "GET /v1/models": ok(MODELS | {"refusals": [never | {"count": 1, "message": "is empty"}]}),
+            "GET /v1/endpoints": ok(
+                {
+                    "endpoints": [
+                        absent | {"name": "cut", "alarms": ["its state is damaged"]},
+                        absent | {"name": "new", "alarms": ["new was never served: is empty"]},
+                    ]
+                }
+            ),
+            "GET /v1/endpoints/cut": problem(503, "model_not_ready", "its state is damaged"),
+            "GET /v1/endpoints/new": problem(503, "model_not_ready", "new was never served: is empty"),
+        }
+    )
+    result = call(fake, "models", "--check")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "refused: new: is empty\ndid not load: cut: its state is damaged\n",
+    )
 
 
 def test_a_rollback_that_can_go_nowhere_is_said() -> None:

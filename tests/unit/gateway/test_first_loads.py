@@ -142,7 +142,12 @@ def test_a_document_that_fails_late_is_told_and_the_others_go_on(tmp_path: Path)
             gate.plane.release()
             await until(lambda: any("it took too long" in text for text in gate.said))
             await until(lambda: ("ready", True) in gate.plane.calls)
-            assert await states(gate) == {"b": "ready"}
+            assert await states(gate) == {"a": "failed", "b": "ready"}
+            assert "it took too long" in gate.plane.refused["a"][""]
+            gate.plane.failing.clear()
+            await control_of(gate).apply_file(files[0])
+            assert await states(gate) == {"a": "ready", "b": "ready"}
+            assert gate.plane.refused == {}
 
     play(work)
 

@@ -10,7 +10,7 @@ import pytest
 
 from headgate import background
 from headgate.documents import Document
-from headgate.errors import StorageFailed
+from headgate.errors import ModelNotReady, StorageFailed
 from headgate.gateway.models_folder import ModelsFolder
 from unit.control_harness import Gate, document, gateway, until
 from unit.fake_native import FakeNative
@@ -39,6 +39,9 @@ class Scene:
     async def versions(self, endpoint: str = "digits") -> dict[str, str]:
         view = await self.gate.control.get(endpoint)
         return {name: version["role"] for name, version in view["versions"].items() if version["in_document"]}
+
+    async def states(self) -> dict[str, str]:
+        return {one["name"]: one["state"] for one in await self.gate.control.list()}
 
     def heard(self, part: str) -> bool:
         return any(part in text for text in self.said)
@@ -212,7 +215,7 @@ def test_a_file_that_is_no_model_is_said_and_keeps_no_other_waiting(tmp_path: Pa
         (scene.tree / "digits" / "half-copied").mkdir()
         await scene.folder.sync()
         assert set(await scene.versions()) == {"1"}
-        assert [one["name"] for one in await scene.gate.control.list()] == ["digits"]
+        assert await scene.states() == {"broken": "failed", "digits": "ready"}
         assert scene.heard("broken")
         assert scene.heard("half-copied: holds no model.onnx")
 
@@ -277,7 +280,10 @@ def test_at_first_sight_no_lower_version_takes_the_place_of_a_champion_that_does
         scene.place("digits", "1")
         scene.place("digits", "2", SECOND)
         await scene.folder.sync()
-        assert await scene.gate.control.list() == []
+        assert await scene.states() == {"digits": "failed"}
+        with pytest.raises(ModelNotReady, match="never served: .*unsupported operator"):
+            await scene.gate.control.get("digits")
+        assert "unsupported operator" in scene.gate.native.refused["digits"][""]
         assert scene.heard("were not applied: digits: unsupported operator")
 
     play(tmp_path, work)
@@ -380,7 +386,7 @@ def test_several_words_are_not_served_until_something_says_which(tmp_path: Path)
         scene.place("two", "b", SECOND)
         scene.place("other", "1")
         await scene.folder.sync()
-        assert [one["name"] for one in await scene.gate.control.list()] == ["other"]
+        assert await scene.states() == {"digits": "failed", "two": "failed", "other": "ready"}
         assert "none of new, old is a number" in (await scene.refused())["digits"]
         await scene.folder.sync()
         assert sum("none of new, old" in text for text in scene.said) == 1

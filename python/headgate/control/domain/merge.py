@@ -17,6 +17,7 @@ from headgate.control.domain.traffic import (
     faults,
     move,
     put_weights,
+    too_much_fault,
 )
 from headgate.documents.values import format_weight
 
@@ -32,7 +33,7 @@ class Declared:
 
 @dataclass(frozen=True)
 class Merge:
-    """The document to apply (``new``), the last applied one (``base``) and the versions the document names.
+    """The document to apply (``new``), the last applied one (``base``), and the versions that each of them names.
 
     ``take`` makes live traffic what the document declares, whatever it is now.
     """
@@ -40,6 +41,7 @@ class Merge:
     new: Declared
     base: Declared
     versions: frozenset[str]
+    base_versions: frozenset[str]
     take: bool = False
 
 
@@ -70,14 +72,15 @@ def apply_document(live: LiveTraffic, merge: Merge, known: KnownVersions, when: 
     champion, notes = _champion(live, merge)
     weights, more = _weights(live, merge, champion)
     notes += more
-    found: dict[str, str] = {}
+    found = too_much_fault(weights)
     if champion != live.champion:
         found |= blocked_fault(live, champion, "traffic.champion", known)
     for version, slots in weights.items():
         if slots:
             found |= blocked_fault(live, version, f"traffic.weights.{version}", known)
     if found:
-        raise faults(found)
+        # What is refused may not be in the document, but live.
+        raise faults({path: "; ".join([why, *notes]) for path, why in found.items()})
     after = move(live, champion, weights, known, when)
     if after.last_good not in known.digests:
         after = replace(after, last_good=after.champion)
@@ -119,10 +122,18 @@ def _weights(live: LiveTraffic, merge: Merge, champion: str) -> tuple[dict[str, 
     for version in sorted({*present, *merge.new.weights, *merge.base.weights} - {champion}):
         now = present.get(version, 0)
         said = merge.new.weights.get(version, 0)
-        if version not in merge.versions:
+        removed = version in merge.base_versions or merge.take
+        if version not in merge.versions and removed:
             merged[version] = 0
             if now:
                 notes.append(f"{version} is removed: its {now} slots return to the champion {champion}")
+        elif version not in merge.versions:
+            merged[version] = now
+            if now:
+                notes.append(
+                    f"{version} is not among your document's versions and keeps its live weight of {format_weight(now)} "
+                    "(--take-traffic to move)"
+                )
         elif merge.take or said != merge.base.weights.get(version, 0):
             merged[version] = said
         else:

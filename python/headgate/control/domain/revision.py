@@ -72,8 +72,12 @@ class Revision(_Value):
         return self.model_copy(update={"n": n, "parent": parent, "kind": kind, **who})
 
     def moved(self, traffic: LiveTraffic) -> Self:
-        """With other live traffic; versions that were kept only because they were live go."""
-        return self._serving(self.spec, traffic, frozenset(self.spec.versions) - frozenset(self.kept))
+        """With other live traffic. Versions that are not in the document are kept as long as they are live."""
+        return self._serving(self.spec, traffic, self.in_document())
+
+    def in_document(self) -> frozenset[str]:
+        """The versions of the spec that its document names."""
+        return frozenset(self.spec.versions) - frozenset(self.kept)
 
     def documented(
         self,
@@ -87,7 +91,7 @@ class Revision(_Value):
         return changed._serving(content[0], traffic, frozenset(content[1]))
 
     def _serving(self, spec: Spec, traffic: LiveTraffic, in_document: frozenset[str]) -> Self:
-        needed = in_document | {traffic.champion, traffic.last_good}
+        needed = in_document | traffic.named()
         spec = spec.only(needed)
         kept = tuple(sorted(spec.versions.keys() - in_document))
         return self.model_copy(update={"spec": spec, "kept": kept, "traffic": traffic})

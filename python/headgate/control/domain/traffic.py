@@ -73,6 +73,10 @@ class LiveTraffic:
         """Slots of each challenger that has some."""
         return self.table.weights()
 
+    def named(self) -> frozenset[str]:
+        """The versions that it cannot do without: the champion, the one a rollback goes to, and those with weight."""
+        return frozenset({self.champion, self.last_good, *self.weights()})
+
     def block_of(self, digest: str | None) -> Block | None:
         """The block on a digest, if there is one."""
         return next((block for block in self.blocked if block.digest == digest), None)
@@ -123,11 +127,9 @@ def settle(before: LiveTraffic, after: LiveTraffic, when: str) -> LiveTraffic:
 def put_weights(live: LiveTraffic, weights: Mapping[str, int], known: KnownVersions) -> LiveTraffic:
     """Gives each challenger exactly ``weights`` (slots; absent = 0). Giving the first weight makes a fresh salt."""
     wanted = {version: slots for version, slots in sorted(weights.items()) if slots > 0}
-    total = sum(wanted.values())
-    if total > SLOTS:
-        raise faults(
-            {"traffic.weights": f"the weights add up to {total / 100:g}%; at most 100% can be given away"}
-        )
+    too_much = too_much_fault(wanted)
+    if too_much:
+        raise faults(too_much)
     if wanted == live.weights():
         return live
     if not wanted:
@@ -358,6 +360,19 @@ def blocked_fault(live: LiveTraffic, version: str, path: str, known: KnownVersio
     why = f" ({found.reason})" if found.reason else ""
     return {
         path: f"{version} ({found.digest}) is blocked since {seconds(found.since)}{why}: unblock it first"
+    }
+
+
+def too_much_fault(weights: Mapping[str, int]) -> dict[str, str]:
+    """One fault when more than all slots would be given away, else none."""
+    total = sum(weights.values())
+    if total <= SLOTS:
+        return {}
+    each = ", ".join(
+        f"{version} {format_weight(slots)}" for version, slots in sorted(weights.items()) if slots
+    )
+    return {
+        "traffic.weights": f"the weights add up to {total / 100:g}% ({each}); at most 100% can be given away"
     }
 
 

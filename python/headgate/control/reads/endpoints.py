@@ -5,7 +5,7 @@ Not here: writes (``writes``). Next: ``service``.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -37,6 +37,7 @@ from headgate.control.reads.views import (
 from headgate.control.writes.data_plane import DataPlane, Status
 from headgate.control.writes.decisions import not_found
 from headgate.control.writes.endpoint import EndpointState, present
+from headgate.control.writes.endpoint import never_served as told_never_served
 from headgate.control.writes.records import stored
 from headgate.documents.values import SLOTS
 from headgate.errors import HeadgateError, InvalidArgument
@@ -44,10 +45,10 @@ from headgate.registry import ArtifactStore, Registry
 from headgate.store import AuditRecord, RevisionRecord, Store, seconds
 
 
-def summary(state: EndpointState, status: Status) -> EndpointSummary:
-    """One line of the list; of one whose state is damaged, only that."""
+def summary(state: EndpointState, status: Status, refused: Sequence[str] = ()) -> EndpointSummary:
+    """One line of the list; of one whose state is damaged, only that. ``refused`` is what was refused of it."""
     if state.current is None and state.broken is not None:
-        return _damaged(state)
+        return _absent(state, state.alarms())
     current = present(state)
     live = current.traffic
     return EndpointSummary(
@@ -60,11 +61,20 @@ def summary(state: EndpointState, status: Status) -> EndpointSummary:
         blocked=len(live.blocked),
         since=seconds(live.since),
         notes=differences(live, current.spec.declared),
-        alarms=state.alarms(),
+        alarms=[*state.alarms(), *_refused(refused)],
     )
 
 
-def _damaged(state: EndpointState) -> EndpointSummary:
+def never_served(state: EndpointState, refused: Sequence[str]) -> EndpointSummary:
+    """The line of an endpoint that is there and was refused."""
+    return _absent(state, [told_never_served(state.name, refused)])
+
+
+def _refused(refused: Sequence[str]) -> list[str]:
+    return [f"refused: {one}" for one in refused]
+
+
+def _absent(state: EndpointState, alarms: list[str]) -> EndpointSummary:
     return EndpointSummary(
         name=state.name,
         revision=state.tail,
@@ -75,12 +85,14 @@ def _damaged(state: EndpointState) -> EndpointSummary:
         blocked=0,
         since="",
         notes=[],
-        alarms=state.alarms(),
+        alarms=alarms,
     )
 
 
-def endpoint(state: EndpointState, status: Status, recent: Mapping[str, RecentView]) -> EndpointView:
-    """Everything about one endpoint."""
+def endpoint(
+    state: EndpointState, status: Status, recent: Mapping[str, RecentView], refused: Sequence[str] = ()
+) -> EndpointView:
+    """Everything about one endpoint; ``refused`` is what was refused of it."""
     current = present(state)
     live, spec = current.traffic, current.spec
     frozen = live.frozen
@@ -99,7 +111,7 @@ def endpoint(state: EndpointState, status: Status, recent: Mapping[str, RecentVi
         if frozen is None
         else FrozenView(since=seconds(frozen.when), who=frozen.who, reason=frozen.reason),
         notes=differences(live, spec.declared),
-        alarms=state.alarms(),
+        alarms=[*state.alarms(), *_refused(refused)],
         columns=spec.columns,
         timeout_ms=spec.limits.timeout,
         baseline=spec.baseline,

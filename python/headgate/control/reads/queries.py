@@ -59,7 +59,7 @@ class Queries:
         self._recent = Recent(lambda: context.plane.exposition(open_metrics=False, compact=False))
 
     async def list(self) -> list[EndpointSummary]:
-        """All endpoints by name."""
+        """All endpoints by name, those included that are not served because they were refused."""
         states = [state for _, state in sorted(self._endpoints.items()) if state.current or state.broken]
         statuses = await self._context.io(lambda: statuses_of(self._context.plane.status()))
         summaries: Summaries = []
@@ -68,8 +68,22 @@ class Queries:
                 # A thousand of them take a while, and a rollback may be waiting.
                 await asyncio.sleep(0)
             if state.current or state.broken:
-                summaries.append(endpoints.summary(state, statuses.get(state.name, {})))
-        return summaries
+                why = self._endpoints.refused(state.name)
+                summaries.append(endpoints.summary(state, statuses.get(state.name, {}), why))
+        return sorted([*summaries, *self._never_served()], key=lambda one: one["name"])
+
+    def _never_served(self) -> Summaries:
+        names = {one.endpoint for one in self.registry.refusals() if one.endpoint is not None}
+        states = (self._endpoints.get(name) or EndpointState(name) for name in names if self._is_absent(name))
+        return [endpoints.never_served(state, self._endpoints.refused(state.name)) for state in states]
+
+    def _is_absent(self, name: str) -> bool:
+        state = self._endpoints.get(name)
+        return state is None or (state.current is None and state.broken is None)
+
+    def is_empty(self) -> bool:
+        """Whether there is no endpoint, served or damaged. Reads memory alone."""
+        return all(map(self._is_absent, self._endpoints))
 
     def current(self, endpoint: str) -> Revision | None:
         """The revision in force; None if there is no such endpoint. Reads memory alone."""
@@ -80,7 +94,8 @@ class Queries:
         """One endpoint."""
         state = self._endpoints.known(endpoint)
         recent = await self._recent.of(endpoint)
-        return endpoints.endpoint(state, await self._status(endpoint), recent)
+        why = self._endpoints.refused(endpoint)
+        return endpoints.endpoint(state, await self._status(endpoint), recent, why)
 
     async def traffic(self, endpoint: str) -> TrafficView:
         """Live traffic of one endpoint."""

@@ -35,6 +35,12 @@ class DataPlane(Protocol):
     def excuse(self, name: str, why: str) -> None:
         """Says why an endpoint is not served, so that calls are told."""
 
+    def refuse(self, refused: bytes) -> None:
+        """Says of which endpoints and versions nothing was ever served and why, in the place of what was said before."""
+
+    def rehearse(self, endpoint: bytes) -> bytes:
+        """What :meth:`apply` would refuse, as far as that shows without running a model."""
+
     def cancel(self, name: str) -> None:
         """Ends the loads of an endpoint that are on their way, but for urgent ones."""
 
@@ -74,6 +80,8 @@ class Native:
         self.remove = gateway.remove
         self.cancel = gateway.cancel
         self.excuse = gateway.excuse
+        self.refuse = gateway.refuse
+        self.rehearse = gateway.rehearse
         self.status = gateway.status
         self.drift = gateway.drift
         self.exposition = gateway.exposition

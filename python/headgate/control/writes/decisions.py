@@ -6,7 +6,8 @@ Not here: durability and order (``writer``), reading documents (``resolve``). Ne
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from headgate.control.domain import merge, traffic
 from headgate.control.domain.revision import DocumentIdentity, Kind, Revision
@@ -23,11 +24,12 @@ _EMERGENCIES = frozenset({"rollback", "abort", "block", "freeze"})
 
 @dataclass(frozen=True)
 class ResolvedDocument:
-    """A document with everything it refers to in the artifact store."""
+    """A document with everything it refers to in the artifact store; that of a dry run has it at ``sources``, by digest."""
 
     identity: DocumentIdentity
     text: bytes
     spec: Spec
+    sources: Mapping[str, Path] = field(default_factory=dict)
 
 
 class Decisions:
@@ -50,9 +52,11 @@ class Decisions:
                 return self._creation(state, document)
             not_frozen(state.name, before)
             named, live = frozenset(document.spec.versions), before.traffic
-            spec = document.spec.including({live.champion, live.last_good}, before.spec)
+            spec = document.spec.including(live.named(), before.spec)
             known = self._context.known_versions(state.name, spec.digests())
-            three = merge.Merge(spec.declared, before.spec.declared, named, take_traffic)
+            three = merge.Merge(
+                spec.declared, before.spec.declared, named, before.in_document(), take_traffic
+            )
             change = merge.apply_document(live, three, known, self._context.now())
             after = before.documented(document.identity, document.text, (spec, named), change.live)
             if (
@@ -64,7 +68,7 @@ class Decisions:
                 same = before.model_copy(update={"document": document.identity})
                 return Decision("apply", message, same, status="unchanged", notes=change.notes)
             decision = _decision("apply", replace(change, already=False), state, after)
-            return replace(decision, retried=frozenset(state.omitted))
+            return replace(decision, retried=frozenset(state.omitted), sources=document.sources)
 
         return decide
 
@@ -84,7 +88,7 @@ class Decisions:
             traffic=change.live,
             text=document.text,
         )
-        return _decision("apply", change, state, first)
+        return replace(_decision("apply", change, state, first), sources=document.sources)
 
     def patch(self, weights: Mapping[str, int], champion: str | None) -> Decide:
         """An override of live traffic."""
@@ -140,7 +144,7 @@ class Decisions:
         def decide(state: EndpointState) -> Decision:
             before = present(state)
             not_frozen(state.name, before)
-            live, in_document = before.traffic, frozenset(then.spec.versions) - frozenset(then.kept)
+            live, in_document = before.traffic, then.in_document()
             spec = then.spec.including({live.champion, live.last_good}, before.spec)
             known = self._context.known_versions(state.name, spec.digests())
             change = traffic.restore(live, then.traffic, known, self._context.now())

@@ -42,6 +42,8 @@ class DocumentFile:
     documents: Sequence[Document]
     refused: PolicyInvalid | None = None
     """The faults of its documents that cannot be applied; they keep the others from nothing."""
+    refused_names: tuple[str, ...] = ()
+    """The endpoints that these describe, as far as they have a name."""
 
 
 class DocumentFiles:
@@ -56,7 +58,7 @@ class DocumentFiles:
     async def read(self, path: Path, root: Path) -> DocumentFile | None:
         """The documents of a file, whose ``file:`` are relative to ``root``; ``None`` when all were applied from it before.
 
-        Raises ``PolicyInvalid`` if there is nothing else than documents with faults.
+        Raises ``PolicyInvalid`` for what is no YAML.
 
         Whoever applied them: a document that was applied by hand is not applied again at a start, nor is one whose traffic was
         moved on since.
@@ -64,9 +66,9 @@ class DocumentFiles:
         data = await self._context.io(lambda: sources.read_file(path))
         applied = await self._context.io(lambda: self._context.store.applied_from(str(path)))
         new = await self._context.parsing(lambda: _not_applied(data, path, root, applied))
-        if new.refused is not None and not new.documents:
-            raise new.refused
-        return DocumentFile(path, sha256(data), new.documents, new.refused) if new.documents else None
+        if new.refused is None and not new.documents:
+            return None
+        return DocumentFile(path, sha256(data), new.documents, new.refused, new.refused_names)
 
     async def apply(self, file: DocumentFile, call: Call) -> list[Result]:
         """Applies all documents of a file; raises what the first of those that fail failed with, or are refused for, when all are
@@ -109,7 +111,7 @@ def _not_applied(data: bytes, path: Path, root: Path, applied: Collection[tuple[
     def new(follow: Files) -> Parsed:
         parsed = parse_each(data, source=str(path), root=root, follow=follow)
         documents = [one for one in parsed.documents if (one.name, one.digest) not in applied]
-        return Parsed(documents, parsed.refused)
+        return Parsed(documents, parsed.refused, parsed.refused_names)
 
     if applied:
         # Files that were moved away since keep nothing from being served that is stored. Faults are told below, all of them.

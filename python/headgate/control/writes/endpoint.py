@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -170,6 +171,11 @@ class EndpointState:
         return Step(self.name, self.tail + 1, self.current, after, self.loaded, notes, blocks, self.omitted)
 
 
+def never_served(name: str, why: Sequence[str]) -> str:
+    """What is said of an endpoint that is not served because it was refused."""
+    return f"{name} was never served: {'; '.join(why)}"
+
+
 def present(state: EndpointState) -> Revision:
     """What is served; :class:`ModelNotFound` when nothing is, :class:`ModelNotReady` when it is not known what."""
     if state.current is None and state.broken is not None:
@@ -182,9 +188,16 @@ def present(state: EndpointState) -> Revision:
 class Endpoints(dict[str, EndpointState]):
     """Every endpoint that there is or was, by name."""
 
+    def __init__(self, refused: Callable[[str], Sequence[str]] = lambda _name: ()) -> None:
+        """``refused`` says what was refused of a name, whatever is served under it."""
+        super().__init__()
+        self.refused = refused
+
     def known(self, name: str) -> EndpointState:
-        """One that is served; the errors of :func:`present`."""
+        """One that is served; the errors of :func:`present`, and :class:`ModelNotReady` for one that never was, with the reason."""
         state = self.get(name) or EndpointState(name)
+        if state.current is None and state.broken is None and (why := self.refused(name)):
+            raise ModelNotReady(never_served(name, why))
         present(state)
         return state
 

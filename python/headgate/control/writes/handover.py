@@ -33,12 +33,14 @@ class Paths:
 class Load:
     """How a state is handed over: ``loaded`` versions are in memory and their files are not looked at, ``omitted`` ones stay out
     for a reason, an ``urgent`` one overtakes a load in progress, a ``fresh`` one is asked for by a document and has to fit its models.
+    ``sources`` are the models of a dry run by digest: they are not taken in, and lie where the document says.
     """
 
     loaded: Collection[str] = ()
     omitted: Mapping[str, str] = field(default_factory=dict)
     urgent: bool = False
     fresh: bool = False
+    sources: Mapping[str, Path] = field(default_factory=dict)
 
 
 def native_apply(revision: Revision, paths: Paths, load: Load) -> bytes:
@@ -78,15 +80,19 @@ def no_answer(revision: Revision, omitted: Mapping[str, str]) -> ModelLoadFailed
 
 def _load(spec: Spec, names: list[str], paths: Paths, load: Load) -> dict[str, Any]:
     def artifact(name: str) -> str:
+        digest = spec.versions[name].digest
+        if digest in load.sources:
+            return str(load.sources[digest])
         find = paths.place if name in load.loaded else paths.model
         try:
-            return str(find(spec.versions[name].digest))
+            return str(find(digest))
         except HeadgateError as error:
             raise from_code(
                 error.code, f"{name}: {error.message}", {**error.detail, "version": name}
             ) from error
 
-    baseline = paths.baselines.find(spec.baseline)
+    # A dry run keeps no baseline either.
+    baseline = None if load.sources else paths.baselines.find(spec.baseline)
 
     return {
         "versions": names,

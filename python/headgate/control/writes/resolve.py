@@ -6,6 +6,7 @@ Everything here blocks: run it in a thread.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from headgate.control.writes.decisions import ResolvedDocument
 from headgate.control.writes.handover import Paths
 from headgate.control.writes.sources import NOWHERE
 from headgate.documents import Document, Fault, locate_files
-from headgate.errors import HeadgateError, PolicyInvalid, from_code
-from headgate.registry import Registry
+from headgate.errors import HeadgateError, from_code
+from headgate.registry import Registry, model_file
 
 
 class Intake(Enum):
@@ -45,17 +46,19 @@ class Resolver:
         models = self._digests(endpoint.name, located.models, intake)
         digests = {name: v.constant_digest or models[name] for name, v in endpoint.versions.items()}
         self._check_pins(endpoint.name, digests)
+        look = intake is Intake.LOOK
+        sources = {models[name]: model_file(path) for name, path in located.models.items()} if look else {}
         baseline = None
         if located.baseline is not None:
-            champion = models.get(endpoint.traffic.champion)
             columns = {tensor: list(names) for tensor, names in endpoint.columns.items()}
+            champion = self._champion(models.get(endpoint.traffic.champion), sources)
             baseline = self._baseline(located.baseline, champion, columns, intake)
         spec = Spec.model_validate(endpoint.spec(digests, baseline))
         root = None if document.root == NOWHERE else str(document.root)
         identity = DocumentIdentity(
             digest=sha256(document.raw), source=document.source, source_digest=source_digest, root=root
         )
-        return ResolvedDocument(identity, document.raw, spec)
+        return ResolvedDocument(identity, document.raw, spec, sources)
 
     def _digests(self, endpoint: str, models: dict[str, Path], intake: Intake) -> dict[str, str]:
         digests: dict[str, str] = {}
@@ -63,7 +66,7 @@ class Resolver:
         for name, path in models.items():
             try:
                 if intake is Intake.LOOK:
-                    digests[name] = self._registry.store.fingerprint(path).digest
+                    digests[name] = self._registry.look(endpoint, name, path)
                 else:
                     digests[name] = self._registry.admit(endpoint, name, path)
             except HeadgateError as error:
@@ -83,20 +86,18 @@ class Resolver:
         if taken:
             raise faults(taken)
 
-    def _baseline(
-        self, path: Path, champion: str | None, columns: dict[str, list[str]], intake: Intake
-    ) -> str:
-        if champion is None:
+    def _champion(self, digest: str | None, sources: Mapping[str, Path]) -> Path:
+        """The champion's model file: in the store, or where a dry run found it."""
+        if digest is None:
             raise faults(
                 {
                     "drift.baseline": "the champion is a constant: a baseline needs a model that says its inputs"
                 }
             )
-        if intake is Intake.LOOK and not self._registry.store.contains(champion):
-            raise PolicyInvalid(
-                "a dry run cannot fit a baseline for a model that was never taken in: apply it"
-            )
-        signature = self._plane.inspect(str(self._paths.model(champion)))
+        return sources[digest] if digest in sources else self._paths.model(digest)
+
+    def _baseline(self, path: Path, champion: Path, columns: dict[str, list[str]], intake: Intake) -> str:
+        signature = self._plane.inspect(str(champion))
         data = drift.fit(path, signature, columns, self._plane)
         if intake is Intake.LOOK:
             return drift.baseline_digest(data)

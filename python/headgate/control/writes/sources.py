@@ -13,12 +13,16 @@ from headgate.control.domain.spec import loadable
 from headgate.control.domain.traffic import faults
 from headgate.documents import Document, Files, parse_one
 from headgate.errors import InvalidArgument
+from headgate.regular_files import read_regular
 
 NOWHERE = Path("/nonexistent")
 """The root of a document that has none and needs none."""
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 """The largest file of documents that is read; ``documents`` may refuse it for less."""
+
+_SHOWN = 200
+"""Characters of a path that a message repeats."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,7 @@ class Where:
 def read_file(path: Path) -> bytes:
     """The bytes of a document's file; :class:`InvalidArgument` names the file."""
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise InvalidArgument(f"{path} is larger than {MAX_FILE_BYTES} bytes: is it a document?")
-        return path.read_bytes()
+        return read_regular(path, MAX_FILE_BYTES)
     except OSError as error:
         raise InvalidArgument(f"{path} cannot be read: {error.strerror}") from error
 
@@ -74,7 +76,10 @@ def artifacts_of(revision: Revision) -> tuple[list[str], list[str]]:
 def _root(where: Where) -> Path | None:
     if where.source is None:
         return Path(where.last) if where.last is not None else where.root
-    folder = where.source.resolve().parent
+    try:
+        folder = where.source.resolve().parent
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InvalidArgument(f"source: {str(where.source)[:_SHOWN]!r} leads nowhere: {error}") from None
     for allowed in where.allowed:
         base = allowed.resolve()
         if folder == base or base in folder.parents:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from headgate.control.domain.calls import Call
 from headgate.control.domain.plan import live_view, make_plan, slots_moved
@@ -29,7 +29,7 @@ from headgate.control.writes.idempotency import remembered
 from headgate.control.writes.records import proposal
 from headgate.control.writes.swap import Wanted
 from headgate.control.writes.tickets import Event
-from headgate.errors import Conflict, HeadgateError
+from headgate.errors import Conflict, HeadgateError, PolicyInvalid, from_code
 from headgate.store import AppliedDocument, Commit, EventRecord, Proposal, RevisionStatus, keepable
 
 _log = logging.getLogger(__name__)
@@ -53,6 +53,8 @@ class Decision:
     """Versions that must load. Others that do not are left out: they keep nobody from moving away from them."""
     serves_more: bool = True
     """False: no version gets anything that it had not, so that there is nothing to load."""
+    sources: Mapping[str, Path] = field(default_factory=dict)
+    """The models of a dry run's document by digest: they are not taken in."""
 
 
 Decide = Callable[[EndpointState], Decision]
@@ -93,7 +95,8 @@ class Transition:
         if answering(revision.spec, revision.traffic, {*self.omitted, version}) is None:
             return False
         self.omitted[version] = why
-        _log.warning("%s: %s is left out, because it did not load: %s", revision.endpoint, version, why)
+        if not self.call.dry_run:
+            _log.warning("%s: %s is left out, because it did not load: %s", revision.endpoint, version, why)
         return True
 
 
@@ -122,15 +125,19 @@ async def argument_of(run: Run, context: Context, transition: Transition, *, urg
     """
     if transition.decision.after is None or transition.loads_nothing:
         return None
+    decision = transition.decision
     while True:
-        load = Load(transition.state.loaded, transition.omitted, urgent, transition.decision.kind == "apply")
+        load = Load(
+            transition.state.loaded, transition.omitted, urgent, decision.kind == "apply", decision.sources
+        )
         try:
             return await run(partial(native_apply, transition.revision, context.paths, load))
         except HeadgateError as error:
             version = error.detail.get("version")
             if not transition.leaves_out(version, error.message):
                 raise
-            transition.state.damaged.add(str(version))
+            if not transition.call.dry_run:
+                transition.state.damaged.add(str(version))
 
 
 def hand_over(
@@ -207,3 +214,13 @@ def applied_document(transition: Transition) -> AppliedDocument | None:
     if transition.decision.kind != "apply" or source is None or not Path(source).is_absolute():
         return None
     return AppliedDocument(source, transition.state.name, transition.revision.document.digest)
+
+
+def refusal(transition: Transition, refused: Mapping[str, Any]) -> HeadgateError:
+    """What the data plane refuses a change for, as ``{"version", "code", "message"}``.
+
+    What a document does not fit may be live and not in it, so the notes of a merge are told as well.
+    """
+    notes = transition.decision.notes if refused["code"] == PolicyInvalid.code else ()
+    message = "; ".join([f"{transition.state.name}: {refused['message']}", *notes])
+    return from_code(refused["code"], message, {"version": refused.get("version") or None})

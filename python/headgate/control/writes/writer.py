@@ -21,6 +21,7 @@ from headgate.control.writes import swap
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState, Row
 from headgate.control.writes.handover import Load, native_apply
+from headgate.control.writes.rehearsal import rehearse
 from headgate.control.writes.swap import Wanted
 from headgate.control.writes.tickets import Event
 from headgate.control.writes.transition import (
@@ -31,10 +32,11 @@ from headgate.control.writes.transition import (
     commit_of,
     hand_over,
     prepare,
+    refusal,
     result_of,
 )
 from headgate.control.writes.write_behind import WriteBehind
-from headgate.errors import Conflict, Draining, HeadgateError, StorageFailed, from_code
+from headgate.errors import Conflict, Draining, HeadgateError, StorageFailed
 from headgate.store import Commit, Proposal, RevisionStatus
 
 _log = logging.getLogger(__name__)
@@ -49,7 +51,14 @@ class Writer:
         self._behind = behind
 
     async def write(self, state: EndpointState, call: Call, decide: Decide) -> Result:
-        """Carries one write out. ``decide`` runs when its turn has come and sees the state of that moment."""
+        """Carries one write out. ``decide`` runs when its turn has come and sees the state of that moment.
+
+        A dry run has no turn: it sees what is served now.
+        """
+        if call.dry_run:
+            async with state.step:
+                transition = self._decide(state, call, decide)
+            return await rehearse(self._context, transition)
         state.writes += 1
         came = state.writes
         async with state.turn:
@@ -86,10 +95,9 @@ class Writer:
     async def _begin(self, state: EndpointState, call: Call, decide: Decide) -> Transition:
         """Decides when no emergency call is on its way and the rows of those before are written."""
         while True:
-            if not call.dry_run:
-                await self._behind.require(state)
+            await self._behind.require(state)
             async with state.step:
-                if call.dry_run or not state.unsaved:
+                if not state.unsaved:
                     return self._decide(state, call, decide)
                 for row in state.unsaved:
                     if row.commit is None:
@@ -98,16 +106,13 @@ class Writer:
 
     def _decide(self, state: EndpointState, call: Call, decide: Decide) -> Transition:
         self._context.tickets.pump()
-        if not call.dry_run:
-            call.precondition.check(state.name, state.revision)
+        call.precondition.check(state.name, state.revision)
         transition = prepare(self._context, state, call, decide(state))
         if transition.changes:
             state.tail = transition.revision.n
         return transition
 
     async def _nothing_to_do(self, transition: Transition) -> Result:
-        if transition.call.dry_run:
-            return result_of(transition, "planned")
         applied = applied_document(transition)
         if applied is not None:
             await self._context.write(lambda: self._context.store.add_applied(applied))
@@ -174,8 +179,8 @@ class Writer:
         cancelled = n in state.cancelled
         state.cancelled.discard(n)
         if what == "failed":
-            detail = {"version": event.get("version"), "revision": n}
-            failure = from_code(event["code"], f"{state.name}: {event['message']}", detail)
+            failure = refusal(transition, event)
+            failure.detail["revision"] = n
             await self._end(transition, "failed", failure)
             raise failure
         async with state.step:

@@ -17,6 +17,7 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_engine::join_until;
 use http::HeaderValue;
 use serde_json::json;
+use socket2::SockRef;
 
 use crate::context::Context;
 use crate::scheduling::spawn;
@@ -213,12 +214,16 @@ impl AccessLog {
 
 /// Opens a log. A pipe without a reader fails at once: waiting for one would hold the caller for ever.
 fn open(path: &Path) -> Result<File> {
-    let open = |flags| File::options().create(true).append(true).custom_flags(flags).open(path);
-    // A pipe that has a reader is opened once more, to wait in its own thread if the reader is slow.
-    let file =
-        open(libc::O_NONBLOCK).and_then(|file| if file.metadata()?.is_file() { Ok(file) } else { open(0) });
-    file.map_err(|error| {
-        Error::invalid(format!("the access log {} cannot be opened: {error}", path.display()))
+    // A pipe without a reader fails instead of waiting for one.
+    let file = File::options().create(true).append(true).custom_flags(libc::O_NONBLOCK).open(path);
+    // From here on it waits, in its own thread, if a reader is slow. Opened anew it would wait for a reader that has just left.
+    // The call is the same for sockets and pipes.
+    file.and_then(|file| SockRef::from(&file).set_nonblocking(false).map(|()| file)).map_err(|error| {
+        let why = match error.raw_os_error() {
+            Some(libc::ENXIO) => "it is a pipe that nobody reads, or a socket".to_owned(),
+            _ => error.to_string(),
+        };
+        Error::invalid(format!("the access log {} cannot be opened: {why}", path.display()))
     })
 }
 
@@ -346,7 +351,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
-        assert!(AccessLog::open(&path, 1.0).is_err());
+        let error = AccessLog::open(&path, 1.0).err().unwrap();
+        assert!(error.message.ends_with("it is a pipe that nobody reads, or a socket"), "{error}");
         let both = File::options().read(true).write(true).open(&path).unwrap();
         assert!(AccessLog::open(&path, 1.0).unwrap().reopen().is_ok());
         drop(both);

@@ -2,7 +2,7 @@
 //!
 //! The structures are gRPC's; REST says the same as JSON (`rest`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use headgate_core::error::{Code, Error, Result};
@@ -183,8 +183,9 @@ fn batch_statistics(batcher: &Batcher) -> Vec<pb::InferBatchStatistics> {
 /// `not_found` for a repository other than the only one, which has no name.
 pub fn index(io: &Io, repository: &str, ready_only: bool) -> Result<Vec<ModelIndex>> {
     check_repository(repository)?;
+    let endpoints = io.endpoints();
     let mut models = Vec::new();
-    for endpoint in io.endpoints() {
+    for endpoint in &endpoints {
         models.extend(endpoint.versions.iter().map(|version| ModelIndex {
             name: endpoint.name.to_string(),
             version: version.name.to_string(),
@@ -192,21 +193,37 @@ pub fn index(io: &Io, repository: &str, ready_only: bool) -> Result<Vec<ModelInd
             reason: String::new(),
         }));
     }
-    if !ready_only {
-        models.extend(io.unloaded().into_iter().map(|(name, version)| ModelIndex {
-            name,
-            version,
-            state: "UNAVAILABLE".to_owned(),
-            reason: "unloaded".to_owned(),
-        }));
-        models.extend(io.absent().into_iter().map(|(name, reason)| ModelIndex {
-            name,
-            version: String::new(),
-            state: "UNAVAILABLE".to_owned(),
-            reason,
-        }));
+    if ready_only {
+        return Ok(models);
+    }
+    for endpoint in &endpoints {
+        models
+            .extend(endpoint.omitted.iter().map(|(version, why)| unavailable(&endpoint.name, version, why)));
+    }
+    models.extend(io.unloaded().iter().map(|(name, version)| unavailable(name, version, "unloaded")));
+    models.extend(io.absent().iter().map(|(name, why)| unavailable(name, "", why)));
+    let served: HashSet<String> = endpoints.iter().map(|endpoint| endpoint.name.to_string()).collect();
+    let listed: HashSet<(String, String)> =
+        models.iter().map(|model| (model.name.clone(), model.version.clone())).collect();
+    for (name, versions) in io.refused().iter() {
+        // A version that is served was refused with other bytes; an endpoint that is served, in another document.
+        let is_known = |version: &str| {
+            listed.contains(&(name.to_string(), version.to_owned()))
+                || (version.is_empty() && served.contains(&**name))
+        };
+        let new = versions.iter().filter(|(version, _)| !is_known(version));
+        models.extend(new.map(|(version, why)| unavailable(name, version, why)));
     }
     Ok(models)
+}
+
+fn unavailable(name: &str, version: &str, reason: &str) -> ModelIndex {
+    ModelIndex {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        state: "UNAVAILABLE".to_owned(),
+        reason: reason.to_owned(),
+    }
 }
 
 /// Refuses a repository by name: there is one, and it has none.

@@ -1,25 +1,21 @@
 //! Whether a document fits the models that it names. Looked at when somebody asks for it; what was served before is served again
 //! without being judged anew.
 
-use std::sync::Arc;
-
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::{EndpointSpec, VersionSpec};
 use headgate_core::tensor::{Signature, TensorSpec};
-use headgate_engine::Model;
 
 use crate::serving::load_versions::LoadFailure;
 
-/// Checks everything.
+/// Checks everything; `signatures` are those of the versions, in the spec's order.
 ///
 /// # Errors
 /// `policy_invalid` for names of classes or columns that their tensor does not have, and for a version that takes or gives
 /// something else than the champion without saying so.
-pub fn check(spec: &EndpointSpec, models: &[Arc<Model>]) -> std::result::Result<(), LoadFailure> {
-    let signatures: Vec<&Signature> = models.iter().map(|model| model.signature()).collect();
-    let named = labels(spec, &signatures).and_then(|()| columns(spec, &signatures));
+pub fn check(spec: &EndpointSpec, signatures: &[&Signature]) -> std::result::Result<(), LoadFailure> {
+    let named = labels(spec, signatures).and_then(|()| columns(spec, signatures));
     named.map_err(|error| LoadFailure { version: String::new(), error })?;
-    compatible(spec, &signatures)
+    compatible(spec, signatures)
 }
 
 fn wrong(path: &str, why: impl std::fmt::Display) -> Error {

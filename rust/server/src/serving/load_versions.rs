@@ -46,7 +46,7 @@ pub fn load(engine: &Engine, spec: &EndpointSpec) -> std::result::Result<LoadedV
             held.push(engine.bring(model, need(spec, version)).map_err(|error| failed(version, error))?);
         }
     }
-    let reference = reference_signature(spec, &models);
+    let reference = reference(spec, |index| models[index].as_ref().map(|model| model.signature())).cloned();
     for (slot, version) in models.iter_mut().zip(&spec.versions).filter(|(slot, _)| slot.is_none()) {
         let model = load_constant(engine, version, reference.as_ref());
         *slot = Some(model.map_err(|error| failed(version, error))?);
@@ -82,10 +82,21 @@ fn told(error: Error) -> Error {
 }
 
 /// The signature that constants take over: the champion's, or the first model's when the champion is a constant itself.
-fn reference_signature(spec: &EndpointSpec, models: &[Option<Arc<Model>>]) -> Option<Signature> {
+/// `signature` gives that of a version that is a model, by its place.
+pub fn reference<'s>(
+    spec: &EndpointSpec,
+    signature: impl Fn(usize) -> Option<&'s Signature>,
+) -> Option<&'s Signature> {
     let champion = spec.versions.iter().position(|version| version.name == spec.champion);
-    let chosen = champion.and_then(|index| models[index].as_ref()).or_else(|| models.iter().flatten().next());
-    chosen.map(|model| model.signature().clone())
+    champion.and_then(&signature).or_else(|| (0..spec.versions.len()).find_map(signature))
+}
+
+/// The error of a constant beside no model.
+pub fn no_signature() -> Error {
+    Error::new(
+        Code::ModelLoadFailed,
+        "a constant answers under a model's signature, and this endpoint has no version with a model",
+    )
 }
 
 fn load_constant(
@@ -94,10 +105,7 @@ fn load_constant(
     reference: Option<&Signature>,
 ) -> Result<Arc<Model>> {
     let (Some(values), Some(signature)) = (&version.constant, reference) else {
-        return Err(Error::new(
-            Code::ModelLoadFailed,
-            "a constant answers under a model's signature, and this endpoint has no version with a model",
-        ));
+        return Err(no_signature());
     };
     // A constant under another signature is another model: the signature is part of its name.
     let described = serde_json::to_string(signature).unwrap_or_default();

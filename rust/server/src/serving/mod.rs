@@ -15,6 +15,7 @@ pub mod orders;
 pub mod outcome;
 pub mod probes;
 pub mod publish;
+pub mod rehearsal;
 pub mod residency;
 pub mod run_watch;
 pub mod shared;

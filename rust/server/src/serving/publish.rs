@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::snapshot::{check, compile};
+use headgate_core::snapshot::{Refused, check, compile};
 use headgate_core::spec::EndpointSpec;
 use headgate_engine::{Engine, Model};
 use serde_json::json;
@@ -179,6 +179,15 @@ impl Publisher {
         let Some(next) = self.inner.shared.snapshot.load().excusing(name, why) else { return };
         let ticket = state.next();
         state.excused.insert(name.to_owned(), ticket);
+        self.inner.shared.store(next);
+        drop(state);
+        self.inner.refresh();
+    }
+
+    /// Says of which endpoints and versions nothing was ever served, and why, in the place of what was said before.
+    pub fn refuse(&self, refused: Refused) {
+        let state = self.inner.state();
+        let next = self.inner.shared.snapshot.load().refusing(refused);
         self.inner.shared.store(next);
         drop(state);
         self.inner.refresh();
@@ -389,7 +398,8 @@ impl Inner {
         let spec = &order.spec;
         let built = load_versions::load(&self.engine, spec).and_then(|loaded| {
             if spec.fresh {
-                fit::check(spec, &loaded.models)?;
+                let signatures: Vec<_> = loaded.models.iter().map(|model| model.signature()).collect();
+                fit::check(spec, &signatures)?;
             }
             let endpoint = self.build(spec, &loaded.models);
             endpoint

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use arc_swap::Cache;
 use headgate_core::error::Result;
-use headgate_core::snapshot::Snapshot;
+use headgate_core::snapshot::{Refused, Snapshot};
 use headgate_engine::Batch;
 use http::{HeaderName, HeaderValue};
 use tokio::sync::{mpsc, oneshot};
@@ -103,6 +103,11 @@ impl Io {
         let mut absent: Vec<_> = absent.map(|(name, why)| (name.to_string(), why.to_string())).collect();
         absent.sort();
         absent
+    }
+
+    /// What was never served, and why.
+    pub fn refused(&self) -> Arc<Refused> {
+        self.snapshot.borrow_mut().load().refused.clone()
     }
 
     /// Every endpoint that is served, by name.

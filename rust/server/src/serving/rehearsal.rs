@@ -1,0 +1,87 @@
+//! What a new state would be refused for, as far as that shows without running a model and without serving anything.
+//!
+//! A rehearsal opens each model that is not loaded, one after the other, without optimising it, and compares the signatures as a
+//! load does (`fit`). Not here: warm-up, batches and room in memory, which only a load tries (`engine::load`).
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::snapshot::check;
+use headgate_core::spec::{EndpointSpec, VersionSpec};
+use headgate_core::tensor::Signature;
+use headgate_engine::Engine;
+use headgate_engine::constant::Constant;
+use serde_json::{Value, json};
+
+use crate::serving::fit;
+use crate::serving::load_versions::{self, LoadFailure};
+
+/// What a rehearsal found.
+#[derive(Debug, Default)]
+pub struct Rehearsal {
+    /// What the state would be refused for.
+    pub refused: Option<LoadFailure>,
+    /// Versions that were not opened, because the memory budget has no room for them now.
+    pub unopened: Vec<String>,
+}
+
+impl Rehearsal {
+    /// As JSON: `{"refused": {"version", "code", "message"} | null, "unopened": [...]}`.
+    pub fn to_json(&self) -> Value {
+        let refused = self.refused.as_ref().map(|failure| {
+            let version = Some(&failure.version).filter(|version| !version.is_empty());
+            json!({"version": version, "code": failure.error.code.as_str(), "message": failure.error.message})
+        });
+        json!({"refused": refused, "unopened": self.unopened})
+    }
+}
+
+/// Rehearses a state. Blocks.
+pub fn rehearse(engine: &Engine, spec: &EndpointSpec) -> Rehearsal {
+    let mut unopened = Vec::new();
+    let refused = judge(engine, spec, &mut unopened).err();
+    Rehearsal { refused, unopened }
+}
+
+fn judge(
+    engine: &Engine,
+    spec: &EndpointSpec,
+    unopened: &mut Vec<String>,
+) -> std::result::Result<(), LoadFailure> {
+    check(spec).map_err(|error| LoadFailure { version: String::new(), error })?;
+    let of = |version: &VersionSpec, error| LoadFailure { version: version.name.clone(), error };
+    let mut signatures: Vec<Option<Signature>> = Vec::with_capacity(spec.versions.len());
+    for version in &spec.versions {
+        let found = match &version.artifact {
+            Some(path) => signature(engine, version, path).map_err(|error| of(version, error))?,
+            None => None,
+        };
+        if version.artifact.is_some() && found.is_none() {
+            unopened.push(version.name.clone());
+        }
+        signatures.push(found);
+    }
+    let reference = load_versions::reference(spec, |index| signatures[index].as_ref()).cloned();
+    if reference.is_none() && !unopened.is_empty() {
+        return Ok(());
+    }
+    for (version, slot) in spec.versions.iter().zip(&mut signatures) {
+        if let Some(values) = &version.constant {
+            let made = reference.as_ref().ok_or_else(load_versions::no_signature);
+            let made = made.and_then(|signature| Constant::new(values, signature).map(|_| signature.clone()));
+            *slot = Some(made.map_err(|error| of(version, error))?);
+        }
+    }
+    let known: Vec<&Signature> = signatures.iter().flatten().collect();
+    // Which version a signature is of follows from its place.
+    if spec.fresh && known.len() == spec.versions.len() { fit::check(spec, &known) } else { Ok(()) }
+}
+
+/// The signature of a model, from memory or its file; `None` if there is no room to open it.
+fn signature(engine: &Engine, version: &VersionSpec, path: &str) -> Result<Option<Signature>> {
+    if let Some(model) = engine.loaded(&version.digest, &version.run) {
+        return Ok(Some(model.signature().clone()));
+    }
+    match engine.inspect(std::path::Path::new(path), &version.run) {
+        Err(Error { code: Code::Overloaded, .. }) => Ok(None),
+        outcome => outcome.map(Some),
+    }
+}
