@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from headgate.documents.faults import Fault, policy_invalid
 from headgate.drift.layout import Layout, Tensor
 from headgate.drift.table import read_table
+from headgate.errors import is_out_of_descriptors
 
 MAX_VALUES = 2**26
 """How many values a sample may hold over all its columns: 512 MiB as float64."""
@@ -65,6 +66,8 @@ def load_baseline(
         if loaded[0].values.size == 0:
             raise ValueError("holds no rows")
     except OSError as error:
+        if is_out_of_descriptors(error):
+            raise
         raise _fault(path, [f"cannot be read: {error.strerror or error}"]) from None
     except ValueError as error:
         raise _fault(path, [str(line) for line in error.args]) from None
