@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from headgate.errors import Conflict, ModelLoadFailed
+from headgate.errors import Conflict, ModelLoadFailed, StorageFailed, is_out_of_descriptors
 from headgate.registry.manifest import EXTRAS, MODEL, Entry
 
 _CHUNK = 1 << 20
@@ -61,7 +61,7 @@ def read(source: Source, name: str, write: Callable[[bytes], object], *, least: 
     """Streams the file ``name`` of the artifact through ``write`` and returns its hash and size.
 
     Raises ``ModelLoadFailed`` when it is missing, leads outside the folder, is no regular file or is smaller
-    than ``least`` bytes; ``Unsettled`` when it changed meanwhile.
+    than ``least`` bytes; ``Unsettled`` when it changed meanwhile; ``StorageFailed`` while the process has no descriptor left.
     """
     path = source.path_of(name)
     try:
@@ -79,7 +79,9 @@ def read(source: Source, name: str, write: Callable[[bytes], object], *, least: 
         # O_NONBLOCK: opening a pipe must fail below, not hang here.
         handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise ModelLoadFailed(f"{name} in {source.folder} cannot be opened: {error.strerror}") from None
+        message = f"{name} in {source.folder} cannot be opened: {error.strerror}"
+        # Without descriptors every model fails, and not for ever: this one is tried again.
+        raise (StorageFailed if is_out_of_descriptors(error) else ModelLoadFailed)(message) from None
     with os.fdopen(handle, "rb", buffering=0) as file:
         before = os.fstat(file.fileno())
         # Where the file that is open lies: a folder above it may have become a link since it was looked at.

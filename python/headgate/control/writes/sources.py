@@ -12,7 +12,7 @@ from headgate.control.domain.revision import Revision
 from headgate.control.domain.spec import loadable
 from headgate.control.domain.traffic import faults
 from headgate.documents import Document, Files, parse_one
-from headgate.errors import InvalidArgument
+from headgate.errors import InvalidArgument, StorageFailed, is_out_of_descriptors
 
 NOWHERE = Path("/nonexistent")
 """The root of a document that has none and needs none."""
@@ -40,7 +40,8 @@ def read_file(path: Path) -> bytes:
             raise InvalidArgument(f"{path} is larger than {MAX_FILE_BYTES} bytes: is it a document?")
         return path.read_bytes()
     except OSError as error:
-        raise InvalidArgument(f"{path} cannot be read: {error.strerror}") from error
+        kind = StorageFailed if is_out_of_descriptors(error) else InvalidArgument
+        raise kind(f"{path} cannot be read: {error.strerror}") from error
 
 
 def read_one(endpoint: str, data: bytes, where: Where) -> Document:
