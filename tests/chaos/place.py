@@ -11,6 +11,7 @@ import os
 import selectors
 import shutil
 import signal
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,22 @@ class Place:
 
     def worker(self) -> int:
         """The process that serves."""
-        listed = Path(f"/proc/{self.gateway.pid}/task/{self.gateway.pid}/children").read_text().split()
-        return int(listed[0])
+        return self._workers()[0]
+
+    def _workers(self) -> list[int]:
+        listed = Path(f"/proc/{self.gateway.pid}/task/{self.gateway.pid}/children").read_text()
+        return [int(pid) for pid in listed.split() if not is_gone(int(pid))]
+
+    def kill_starting_worker(self, after_seconds: float) -> None:
+        """SIGKILL of the process that follows a killed one, so long after it began."""
+        until(self._workers, "the next gateway to begin")
+        threading.Event().wait(after_seconds)  # any moment of a start, not a wait for something
+        self.kill_worker()
+        # It may have been ready: what it said is not what the next one says.
+        while self._says_something(0.0):
+            assert self.gateway.child is not None
+            assert self.gateway.child.stdout is not None
+            self.gateway.child.stdout.readline()
 
     def kill_worker(self) -> None:
         """SIGKILL; returns when the process is gone."""
@@ -87,14 +102,20 @@ class Place:
 
     def await_worker(self) -> None:
         """Waits for the next process to be ready."""
+        ready = self._says_something(GUARD_SECONDS)
+        assert self.gateway.child is not None
+        assert self.gateway.child.stdout is not None
+        line = self.gateway.child.stdout.readline() if ready else ""
+        assert line, f"no ready line after a kill:\n{self.gateway.log.read_text()[-3000:]}"
+        assert json.loads(line) == self.gateway.addresses
+
+    def _says_something(self, within_seconds: float) -> bool:
+        """Whether there is a line on the gateway's standard output."""
         assert self.gateway.child is not None
         assert self.gateway.child.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self.gateway.child.stdout, selectors.EVENT_READ)
-            ready = selector.select(GUARD_SECONDS)
-        line = self.gateway.child.stdout.readline() if ready else ""
-        assert line, f"no ready line after a kill:\n{self.gateway.log.read_text()[-3000:]}"
-        assert json.loads(line) == self.gateway.addresses
+            return bool(selector.select(within_seconds))
 
     def kill_supervisor(self) -> None:
         """SIGKILL of the supervisor, which takes the gateway along."""

@@ -54,6 +54,8 @@ class Episode:
     """How a disk that hangs or is full ends: ``healed``, ``killed`` or ``stopped``."""
     delay_seconds: float
     """From the last write's call to the kill."""
+    again_after_seconds: float | None
+    """When the next process is killed as well, while it starts."""
     clock_seconds: float
     descriptors: int
     damage: str
@@ -89,6 +91,7 @@ def _episode(number: int, fault: str, draw: random.Random) -> Episode:
         writes=tuple(_write(draw) for _ in range(draw.randint(4, 10))),
         ending=draw.choice(("healed", "healed", "killed", "stopped")),
         delay_seconds=draw.choice((0.0, draw.uniform(0, 0.01), draw.uniform(0, 0.06))),
+        again_after_seconds=draw.uniform(0, 2) if draw.random() < 0.4 else None,
         clock_seconds=draw.choice((-1, 1)) * draw.choice(_CLOCK_SECONDS),
         descriptors=draw.randint(0, 6),
         damage=draw.choice(DAMAGES),

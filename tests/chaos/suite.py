@@ -83,6 +83,12 @@ class Suite:
         self._die(worker=episode.fault == "kill worker")
         last.join()
         self.writes.conclude(last)
+        if (
+            self._worker_died
+            and episode.again_after_seconds is not None
+            and not self.place.is_killed_too_often()
+        ):
+            self.place.kill_starting_worker(episode.again_after_seconds)
         self._arise()
 
     def _die(self, worker: bool) -> None:

@@ -111,8 +111,6 @@ class Writes:
         overtaken = endpoint.now != asked.before
         if outcome.kind == "done":
             self._done(asked, endpoint, overtaken)
-        elif outcome.kind == "refused" and "Too many open files" in outcome.said:
-            self._report.noted("refused for want of descriptors")
         elif outcome.kind == "refused" and asked.expected is not None and not overtaken:
             self._report.violate(f"{asked.write} on {asked.before} was refused: {outcome.said}")
         elif outcome.kind == "unknown" and asked.expected not in (None, asked.before):
