@@ -51,6 +51,8 @@ class Suite:
     def __enter__(self) -> Suite:
         self.place.start()
         self.checks.begin()
+        for name in ENDPOINTS:
+            self.writes.carry_out(Write("apply", name, "v1", "v2", slots=2000, pick=1.0))
         return self
 
     def __exit__(self, *_: object) -> None:
