@@ -142,7 +142,7 @@ class Checks:
 
     def has_late_rows(self) -> bool:
         """Whether an emergency call was answered without its row, as far as is known."""
-        return any(endpoint.uncertain for endpoint in self.endpoints.values())
+        return any(endpoint.late for endpoint in self.endpoints.values())
 
     def settle(self) -> None:
         """The disk is well again: what is in force gets there."""

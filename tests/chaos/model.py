@@ -256,6 +256,8 @@ class Endpoint:
     """Acknowledged with ``durable: true``, or seen after a start. None: never made."""
     uncertain: list[State] = field(default_factory=list)
     """In force without being on disk, or not answered: each may be there after a crash, in this order."""
+    late: bool = False
+    """Whether a call was answered without its row, and none with it since."""
     now: State | None = None
     table: Table | None = None
     history: dict[int, State] = field(default_factory=dict)
@@ -264,13 +266,13 @@ class Endpoint:
     def acknowledged(self, after: State, revision: int | None) -> None:
         """An answer with ``durable: true``."""
         self.now = self.durable = after
-        self.uncertain = []
+        self.uncertain, self.late = [], False
         if revision is not None:
             self.history[revision] = after
 
     def in_force(self, after: State) -> None:
-        """An answer with ``durable: false``, or something seen that nobody acknowledged."""
-        self.now = after
+        """An answer with ``durable: false``."""
+        self.now, self.late = after, True
         if after != self.durable or self.uncertain:
             self.uncertain.append(after)
 
@@ -285,4 +287,4 @@ class Endpoint:
     def started(self, found: State | None) -> None:
         """What a start serves is on disk."""
         self.now = self.durable = found
-        self.uncertain = []
+        self.uncertain, self.late = [], False

@@ -138,6 +138,7 @@ class Place:
                 base_url=f"http://{self.gateway.addresses['admin']}/v1",
                 headers={"Authorization": f"Bearer {token}"},
                 timeout=ANSWER_SECONDS,
+                limits=httpx.Limits(keepalive_expiry=ANSWER_SECONDS),
             )
         return self._client
 

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from chaos.place import Outcome
 from chaos.sequence import FAULTS, Episode
 
+_SLOW_SECONDS = 5.0
+"""What a long run tells at once."""
+
 
 class Report:
     """Counts by fault; every violation with what was being done."""
@@ -49,8 +52,10 @@ class Report:
         else:
             self._row["refused write" if outcome.kind == "refused" else "unknown"] += 1
 
-    def time(self, what: str, seconds: float) -> None:
+    def time(self, what: str, seconds: float, of: str = "") -> None:
         """Something that took so long."""
+        if self._loud and seconds > _SLOW_SECONDS:
+            self._say(f"slow: {what} {of} took {seconds:.1f} s")
         self.times[what, "none" if self._episode is None else self._episode.fault].append(seconds)
 
     def noted(self, what: str) -> None:
