@@ -16,6 +16,9 @@ STATE ?= .state
 PYTEST_ARGS ?=
 WORKERS ?= auto
 FUZZ ?= 100
+SECONDS ?= 600
+SEED ?=
+FAULT ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -54,6 +57,10 @@ test-models:  ## model checking: every order of the threads that meet in a sketc
 test-python: $(STAMPS)/native $(STAMPS)/digits  ## run pytest, WORKERS processes side by side; PYTEST_ARGS="-k traffic" narrows it
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not alone" $(PYTEST_ARGS)
 	$(PY) -m pytest -m alone $(PYTEST_ARGS) || test $$? = 5  # 5: PYTEST_ARGS left none of these
+
+.PHONY: chaos
+chaos: $(STAMPS)/native  ## a gateway under random writes and faults for SECONDS, in the order of SEED (one is drawn and printed without it)
+	PYTHONPATH=python:tests $(PY) -m chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(FAULT),--fault $(FAULT))
 
 .PHONY: fuzz
 fuzz:  ## the fuzz targets of the crates, FUZZ times as long as in `make test`
@@ -131,6 +138,10 @@ bench-scrapes: $(STAMPS)/native  ## bytes and time of a page of /metrics, for ea
 .PHONY: bench-commands
 bench-commands: $(STAMPS)/native  ## wall and processor time of client commands
 	$(PY) -m benches.commands
+
+.PHONY: bench-control-plane
+bench-control-plane: $(STAMPS)/native  ## starts, commands, calls and rollbacks with 1 000 endpoints and 50 000 revisions
+	$(PY) -m benches.control_plane
 
 .PHONY: bench-restart
 bench-restart: $(STAMPS)/native  ## from the death of a supervised gateway to the next process and its ready line

@@ -5,6 +5,7 @@ The codes are the rows of the table in ``rust/core/src/error.rs``; ``from_code``
 
 from __future__ import annotations
 
+import errno
 from typing import Any, ClassVar
 
 
@@ -101,6 +102,11 @@ class StorageFailed(HeadgateError):
 
 class Internal(HeadgateError):
     """A defect of Headgate itself."""
+
+
+def is_out_of_descriptors(error: OSError) -> bool:
+    """Whether the process or the machine has no file descriptor left: nobody who called is at fault, and later it works."""
+    return error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 class Conflict(HeadgateError):

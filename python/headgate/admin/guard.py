@@ -28,7 +28,9 @@ from headgate.errors import (
     Misdirected,
     NotFound,
     PermissionDenied,
+    StorageFailed,
     Unauthenticated,
+    is_out_of_descriptors,
 )
 
 _log = logging.getLogger(__name__)
@@ -84,12 +86,21 @@ class Problems:
             if begun:
                 raise
             await refuse(error)(scope, receive, send)
-        except Exception:
-            _log.exception("%s %s failed by a defect", scope["method"], scope["path"])
+        except Exception as error:
+            told = _told(error)
+            _log.exception("%s %s failed: %s", scope["method"], scope["path"], told.message)
             if begun:
                 raise
-            answer = Internal("the call failed by a defect of Headgate; its log says more")
-            await refuse(answer)(scope, receive, send)
+            await refuse(told)(scope, receive, send)
+
+
+def _told(error: Exception) -> HeadgateError:
+    """What a caller is told of an exception that nothing else has translated."""
+    if isinstance(error, OSError) and is_out_of_descriptors(error):
+        return StorageFailed(
+            "the gateway has no file descriptors left: raise its limit on open files, or try again"
+        )
+    return Internal("the call failed by a defect of Headgate; its log says more")
 
 
 class Guard:

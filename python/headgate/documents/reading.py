@@ -8,6 +8,7 @@ mean (``model``). Next: ``parsing``.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -100,7 +101,8 @@ def _decode(data: bytes) -> str:
     if len(data) > MAX_BYTES:
         raise _UnreadableError(f"has {len(data)} bytes; a file of documents may have {MAX_BYTES}")
     try:
-        return data.decode("utf-8-sig")
+        # Not utf-8-sig: Python imports that codec at its first use, which fails while the process has no descriptors left.
+        return data.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise _UnreadableError(f"is not UTF-8 at byte {error.start}", line) from None

@@ -22,6 +22,7 @@ from headgate.documents.faults import Fault, policy_invalid
 from headgate.drift.arrays import check_directory, read_array
 from headgate.drift.layout import Layout, Tensor
 from headgate.drift.table import read_table
+from headgate.errors import is_out_of_descriptors
 from headgate.regular_files import check_regular, open_regular
 
 MAX_VALUES = 2**26
@@ -68,6 +69,8 @@ def load_baseline(
         if loaded[0].values.size == 0:
             raise ValueError("holds no rows")
     except OSError as error:
+        if is_out_of_descriptors(error):
+            raise
         raise _fault(path, [f"cannot be read: {error.strerror or error}"]) from None
     except UnicodeDecodeError as error:
         raise _fault(path, [f"is not UTF-8 text: {error.reason}"]) from None

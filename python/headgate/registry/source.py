@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from headgate.errors import Conflict, ModelLoadFailed
+from headgate.errors import Conflict, ModelLoadFailed, StorageFailed, is_out_of_descriptors
 from headgate.registry.manifest import EXTRAS, MODEL, Entry
 from headgate.regular_files import NotRegularError, open_regular
 
@@ -67,7 +67,7 @@ def read(source: Source, name: str, write: Callable[[bytes], object], *, least: 
     """Streams the file ``name`` of the artifact through ``write`` and returns its hash and size.
 
     Raises ``ModelLoadFailed`` when it is missing, leads outside the folder, is no regular file or is smaller
-    than ``least`` bytes; ``Unsettled`` when it changed meanwhile.
+    than ``least`` bytes; ``Unsettled`` when it changed meanwhile; ``StorageFailed`` while the process has no descriptor left.
     """
     with _opened(source, name) as file:
         before = os.fstat(file.fileno())
@@ -106,7 +106,9 @@ def _opened(source: Source, name: str) -> BinaryIO:
     except NotRegularError:
         raise ModelLoadFailed(f"{name} in {source.folder} is not a regular file") from None
     except OSError as error:
-        raise ModelLoadFailed(f"{name} in {source.folder} cannot be opened: {error.strerror}") from None
+        message = f"{name} in {source.folder} cannot be opened: {error.strerror}"
+        # Without descriptors every model fails, and not for ever: this one is tried again.
+        raise (StorageFailed if is_out_of_descriptors(error) else ModelLoadFailed)(message) from None
     # Where the file that is open lies: a folder above it may have become a link since it was looked at.
     if source.folder not in Path(f"/proc/self/fd/{file.fileno()}").readlink().parents:
         file.close()

@@ -2,8 +2,8 @@
 
 Not here: what is done about damage (``control``, ``cli.state``). Next: ``chain``.
 
-The file is replaced in one step, at most every second. So it may lag behind the database and is never ahead of it, unless the
-database has lost something.
+The file is replaced in one step, at most every second, after every kind of write. So it may lag behind the database and is never
+ahead of it, unless the database has lost something: then its generation is the higher one, or an endpoint's entry is missing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class AppliedState:
 
 @dataclass(frozen=True)
 class Applied:
-    """The state of all endpoints at a generation."""
+    """The state of all endpoints at a generation, that of the newest write of any kind."""
 
     generation: int = 0
     endpoints: dict[str, AppliedState] = field(default_factory=dict)
@@ -111,7 +111,7 @@ def newer(session: Session, before: Applied, without: Collection[str]) -> Applie
         )
         if pointer.name not in without and before.endpoints.get(pointer.name) != entry:
             changed[pointer.name] = entry
-    return Applied(generation, {**before.endpoints, **changed}) if changed else before
+    return Applied(generation, {**before.endpoints, **changed})
 
 
 def lost(session: Session, applied: Applied) -> Iterator[Damage]:

@@ -224,6 +224,17 @@ class Store:
             forgotten = [] if self.applied is None else applied_file.lost(session, self.applied)
             return found + [damage for damage in forgotten if (damage.endpoint, damage.n) not in known]
 
+    def check_newest(self) -> list[str]:
+        """Whether the database has lost its newest writes: it is behind the file beside it. Call it before anything is written."""
+        known = 0 if self.applied is None else self.applied.generation
+        found = self.generation()
+        if found >= known:
+            return []
+        return [
+            f"the database has lost its newest writes: it is at generation {found}, and {applied_file.NAME} beside it at {known}; what "
+            "was changed in between is as before, tokens, what versions stand for and the audit included"
+        ]
+
     def check_pages(self) -> list[str]:
         """What the database says of its own pages; empty when they are whole, and where it checks them itself."""
         try:
@@ -235,14 +246,11 @@ class Store:
     def write_applied(self, without: Collection[str] = ()) -> bool:
         """Brings the file of the last applied state up to date, but for damaged endpoints; whether there was something new."""
         with self.transactions.read() as session:
-            newest = journal.generation(session)
-            before = self.applied or applied_file.Applied()
-            now = before if newest == self._compared else applied_file.newer(session, before, without)
-        self._compared = newest
-        if now is before:
-            return False
+            if journal.generation(session) == self._compared:
+                return False
+            now = applied_file.newer(session, self.applied or applied_file.Applied(), without)
         applied_file.write_applied(self.state, now)
-        self.applied = now
+        self.applied, self._compared = now, now.generation
         return True
 
     # === journal ===

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import stat
 from pathlib import Path
@@ -381,6 +383,25 @@ def test_a_defect_is_a_problem_without_its_text(tmp_path: Path, caplog: pytest.L
 
     run(body)
     assert "secret detail" in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_a_process_without_descriptors_is_no_defect_and_no_fault_of_the_client(
+    tmp_path: Path, number: int
+) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+
+            def exhausted() -> object:
+                raise OSError(number, os.strerror(number), "a_module.py")
+
+            p.gate.control.list = exhausted  # type: ignore[assignment,method-assign]
+            answer = await p.viewer.get("/v1/endpoints")
+            assert problem(answer) == (503, "storage_failed")
+            assert "descriptors" in answer.text
+            assert answer.headers["retry-after"]
+
+    run(body)
 
 
 def test_statuses_are_those_of_the_closed_table() -> None:

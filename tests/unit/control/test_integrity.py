@@ -9,10 +9,23 @@ from pathlib import Path
 import pytest
 
 from headgate.errors import ModelNotReady, StorageFailed
-from headgate.store.applied_file import NAME
+from headgate.store import AuditRecord, TokenRecord
+from headgate.store.applied_file import NAME, read_applied
 from unit.control_harness import Gate, document, gateway, run
 
 SHARED = "{champion: v1, weights: {v2: 20%}, sticky: header.x-user-id}"
+
+TOKEN = TokenRecord(
+    "kid",
+    "0" * 64,
+    "operator",
+    "ci",
+    "2026-01-01T00:00:00.000000Z",
+    expires=None,
+    last_used=None,
+    revoked=None,
+)
+AUDIT = AuditRecord(TOKEN.created, "first", "admin", "token", None, None, "applied", "")
 
 
 def replaced(folder: Path, old: bytes, new: bytes) -> None:
@@ -153,6 +166,48 @@ def test_a_log_that_lost_everything_is_no_new_gateway(tmp_path: Path) -> None:
         with pytest.raises(StorageFailed, match="lost or empty"):
             async with gateway(tmp_path):
                 pass
+
+    run(body)
+
+
+def test_a_log_that_lost_what_is_of_no_endpoint_is_an_alarm(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            gate.store.tokens.add(TOKEN, AUDIT)
+            gate.store.tokens.revoke(TOKEN.id, AUDIT)
+            await gate.control._integrity.write()
+            names = ("headgate.db", "headgate.db-wal", NAME)
+            kept = {name: bytearray((gate.state / name).read_bytes()) for name in names}
+        kept["headgate.db-wal"][-2000] ^= 0xFF
+        for name, data in kept.items():
+            (tmp_path / "state" / name).write_bytes(data)
+        async with gateway(tmp_path) as gate:
+            # The token that was revoked is accepted again: nothing of the rows that are left says so.
+            token = gate.store.tokens.get(TOKEN.id)
+            assert token is not None
+            assert token.revoked is None
+            assert set(gate.native.served) == {"digits"}
+            (line,) = gate.control.damage()
+            assert "has lost its newest writes" in line
+            assert "tokens" in line
+
+    run(body)
+
+
+def test_a_file_that_could_not_be_written_is_written_at_the_next_turn(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            obstacle = gate.state / f".{NAME}.new"
+            obstacle.mkdir()
+            with pytest.raises(StorageFailed, match="could not be written"):
+                await gate.control._integrity.write()
+            obstacle.rmdir()
+            await gate.control._integrity.write()
+            known = read_applied(gate.state)
+            assert known is not None
+            assert set(known.endpoints) == {"digits"}
 
     run(body)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -27,6 +28,18 @@ SIGNATURE: dict[str, Any] = {
     ],
 }
 COLUMNS = {"X": ["amount", "age", "rate"]}
+
+
+def test_a_process_without_descriptors_is_no_fault_of_the_sample(tmp_path: Path) -> None:
+    path = tmp_path / "sample.npz"
+    np.savez(path, X=np.zeros((4, 3), np.float32))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            load(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def load(path: Path, columns: dict[str, list[str]] | None = None) -> dict[tuple[str, str, int], Column]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from pathlib import Path
 
 import pytest
 
+from headgate.errors import StorageFailed
 from headgate.registry import ArtifactStore, Manifest, Registry, SyncResult, TreeSync, scan
 from headgate.registry.sync import SETTLE_SECONDS
 
@@ -113,6 +115,24 @@ def test_a_full_disk_is_tried_again_at_the_next_pass(
         assert len(tree.sync(scan(root)).failed) == 2
         assert len(tree.sync(scan(root)).failed) == 2
     assert len(tree.sync(scan(root)).new) == 2
+
+
+def test_a_process_without_descriptors_tries_again_at_the_next_pass(
+    tree: TreeSync, root: Path, pins: MemoryPins
+) -> None:
+    found = scan(root)
+    for admitted in tree.sync(found).new:
+        pins.pin(admitted.found.endpoint, admitted.found.version, admitted.digest)
+        os.utime(admitted.found.folder / "model.onnx")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        failed = tree.sync(found).failed
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert {type(one.error) for one in failed} == {StorageFailed}
+    assert "Too many open files" in failed[0].error.message
+    assert len(tree.sync(found).new) == len(found)
 
 
 def test_a_fresh_folder_settles_first(tree: TreeSync, root: Path) -> None:

@@ -31,12 +31,15 @@ class Integrity:
         """``endpoints`` are all there are, now and later."""
         self._context = context
         self._endpoints = endpoints
-        self._pages: list[str] = []
+        self._database: list[str] = []
+        """What is wrong with the database as a whole."""
 
     async def at_start(self) -> dict[str, str]:
         """What is wrong with the endpoints that cannot be served as they were, by name; alarms of what is wrong with the database."""
         store = self._context.store
-        self._pages = await self._context.io(store.check_pages)
+        pages = await self._context.io(store.check_pages)
+        newest = await self._context.io(store.check_newest)
+        self._database = [*(f"pages of the database are damaged: {line}" for line in pages), *newest]
         for line in self.alarms():
             await self._context.alarm(None, None, line)
         return {
@@ -46,7 +49,7 @@ class Integrity:
 
     def alarms(self) -> list[str]:
         """What is wrong with the database as a whole."""
-        return [f"pages of the database are damaged: {line}; {REMEDY}" for line in self._pages]
+        return [f"{line}; {REMEDY}" for line in self._database]
 
     def start(self, background: Background) -> None:
         """Begins the loops."""

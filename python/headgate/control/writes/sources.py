@@ -12,7 +12,7 @@ from headgate.control.domain.revision import Revision
 from headgate.control.domain.spec import loadable
 from headgate.control.domain.traffic import faults
 from headgate.documents import Document, Files, parse_one
-from headgate.errors import InvalidArgument
+from headgate.errors import InvalidArgument, StorageFailed, is_out_of_descriptors
 from headgate.regular_files import read_regular
 
 NOWHERE = Path("/nonexistent")
@@ -42,7 +42,8 @@ def read_file(path: Path) -> bytes:
     try:
         return read_regular(path, MAX_FILE_BYTES)
     except OSError as error:
-        raise InvalidArgument(f"{path} cannot be read: {error.strerror}") from error
+        kind = StorageFailed if is_out_of_descriptors(error) else InvalidArgument
+        raise kind(f"{path} cannot be read: {error.strerror}") from error
 
 
 def read_one(endpoint: str, data: bytes, where: Where) -> Document:
