@@ -22,7 +22,7 @@ PACKAGE = ROOT / "python" / "headgate"
 #: From the bottom to the top. Helpers without knowledge of the domain stand just above ``errors``.
 LAYERS: list[set[str]] = [
     {"errors", "_native", "__init__"},
-    {"runtime_library", "nvidia_libraries", "background"},
+    {"runtime_library", "nvidia_libraries", "background", "leases"},
     {"store", "documents"},
     {"registry", "drift"},
     {"control"},

@@ -43,7 +43,8 @@ from headgate.control.writes.writer import Writer
 from headgate.documents import Document, parse_weight
 from headgate.drift import KeptBaselines
 from headgate.errors import Draining, HeadgateError, ModelNotFound, StorageFailed
-from headgate.registry import ArtifactStore, Registry
+from headgate.leases import Lease
+from headgate.registry import ArtifactStore, Collected, Registry
 from headgate.store import EventRecord, Store
 
 T = TypeVar("T")
@@ -175,6 +176,10 @@ class Control(Queries):
         """What is wrong with the database as a whole, each with its remedy; reads memory alone."""
         return self._integrity.alarms()
 
+    def collected(self) -> Collected:
+        """What was removed since the start because nobody referenced it."""
+        return self._maintenance.collection.total
+
     def serves(self) -> bool:
         """Whether some endpoint is served."""
         return any(state.loaded for state in self._endpoints.values())
@@ -234,11 +239,14 @@ class Control(Queries):
             state = self._endpoints.get(name)
             call.precondition.check(name, None if state is None else state.revision)
         intake = Intake.LOOK if call.dry_run else Intake.KEEP
-        resolved = await self._context.long(lambda: self._resolver.resolve(document, source_digest, intake))
-        if not call.dry_run:
-            self._writer.cancel_older_loads(self._endpoints.made(name), resolved.text)
-        decide = self._decisions.apply(resolved, take_traffic=take_traffic)
-        return await self._writer.write(self._endpoints.made(name), call, decide)
+        with Lease() as lease:
+            resolved = await self._context.long(
+                lambda: self._resolver.resolve(document, source_digest, intake, lease)
+            )
+            if not call.dry_run:
+                self._writer.cancel_older_loads(self._endpoints.made(name), resolved.text)
+            decide = self._decisions.apply(resolved, take_traffic=take_traffic)
+            return await self._writer.write(self._endpoints.made(name), call, decide)
 
     async def apply_file(
         self, path: Path, *, root: Path | None = None, call: Call = INTERNAL
@@ -306,8 +314,9 @@ class Control(Queries):
 
         async def work() -> Result:
             state = self._endpoints.known(endpoint)
-            then = await self._past(endpoint, revision)
-            return await self._writer.write(state, call, self._decisions.restore(then))
+            with Lease() as lease:
+                then = await self._past(endpoint, revision, lease)
+                return await self._writer.write(state, call, self._decisions.restore(then))
 
         return await self._runner.run(call, ("restore", endpoint), work)
 
@@ -364,12 +373,15 @@ class Control(Queries):
 
         return await self._runner.run(call, about, work)
 
-    async def _past(self, endpoint: str, n: int) -> Revision:
-        """A revision that was served once, with the models checked that it gives traffic to."""
+    async def _past(self, endpoint: str, n: int, lease: Lease) -> Revision:
+        """A revision that was served once, with the models checked that it gives traffic to. ``lease`` holds what it refers to."""
         then = await self.served_once(endpoint, n)
         needed, others = sources.artifacts_of(then)
 
         def check() -> None:
+            self._context.paths.baselines.hold(then.spec.baseline, lease)
+            for digest in (*needed, *others):
+                self.registry.store.hold(digest, lease)
             for digest in needed:
                 self._context.paths.model(digest)
             for digest in others:

@@ -21,7 +21,16 @@ from typing import Any
 
 from headgate.drift import KeptBaselines, baseline_path
 from headgate.errors import Conflict, HeadgateError, InvalidArgument, NotFound, StorageFailed
-from headgate.registry import artifact_fault, artifact_folder, lone_blob_faults
+from headgate.leases import Lease
+from headgate.registry import (
+    Collected,
+    Unreferenced,
+    artifact_fault,
+    artifact_folder,
+    lone_blob_faults,
+    unreferenced,
+)
+from headgate.registry import collect as collect_unreferenced
 from headgate.store import (
     APPLIED_FILE,
     DATABASE,
@@ -33,6 +42,7 @@ from headgate.store import (
     RevisionRecord,
     Store,
     json_text,
+    open_beside,
     open_store,
     read_applied,
     restore_backup,
@@ -40,6 +50,8 @@ from headgate.store import (
 )
 
 _PAGE = 1000
+_AT_ONCE = 100
+"""Artifacts, baselines and files of models, each, that are removed at a time: those that use them wait meanwhile."""
 _MESSAGE = "restored from the last applied state"
 
 
@@ -89,7 +101,7 @@ def check(state: Path) -> Found:
     if not (state / DATABASE).exists():
         raise StorageFailed(f"{state} holds no state: there is no {DATABASE} in it{_known(state)}")
     try:
-        with _snapshot(state) as (store, references):
+        with _in_use(state), _snapshot(state) as (store, references):
             return _found(store, references, state)
     except StorageFailed as error:
         return Found(database=[error.message])
@@ -101,8 +113,27 @@ def backup(state: Path, target: Path) -> list[str]:
         raise Conflict(f"{target} is there already; give a backup a name of its own")
     found = check(state).lines()
     if not found:
-        write_backup(state, target)
+        with _in_use(state):
+            write_backup(state, target)
     return found
+
+
+def collect(state: Path, *, dry_run: bool) -> Collected | Unreferenced:
+    """Removes what nobody references, or says what that is; :class:`StorageFailed` for a damaged state, whose rows may name more."""
+    store = open_beside(state)
+    try:
+        found = [*store.check_pages(), *(f"{one.endpoint}: {one.what}" for one in store.check())]
+        if found:
+            raise StorageFailed(f"nothing is collected, because the state is damaged: {'; '.join(found)}")
+        if dry_run:
+            return unreferenced(state, store.referenced_digests)
+        total = collected = collect_unreferenced(state, store.referenced_digests, _AT_ONCE)
+        while collected.more:
+            collected = collect_unreferenced(state, store.referenced_digests, _AT_ONCE)
+            total += collected
+        return total
+    finally:
+        store.close()
 
 
 def restore(source: Path, state: Path) -> Found:
@@ -149,12 +180,13 @@ def _begin_from(source: Path, work: Path) -> None:
         store.write_applied()
     finally:
         store.close()
-    for digest in references.artifacts:
-        shutil.copytree(
-            artifact_folder(source.parent, digest), artifact_folder(work, digest), dirs_exist_ok=True
-        )
-    for digest in references.baselines:
-        shutil.copy2(baseline_path(source.parent, digest), baseline_path(work, digest))
+    with _in_use(source.parent):
+        for digest in references.artifacts:
+            shutil.copytree(
+                artifact_folder(source.parent, digest), artifact_folder(work, digest), dirs_exist_ok=True
+            )
+        for digest in references.baselines:
+            shutil.copy2(baseline_path(source.parent, digest), baseline_path(work, digest))
 
 
 def _write(store: Store, name: str, entry: AppliedState) -> None:
@@ -190,6 +222,15 @@ def _found(store: Store, references: References, state: Path) -> Found:
         sorted(damages),
         references.faults(state) + lone_blob_faults(state),
     )
+
+
+@contextmanager
+def _in_use(state: Path) -> Iterator[None]:
+    """Keeps everybody from collecting artifacts and baselines meanwhile."""
+    with Lease() as lease:
+        lease.hold(state / "artifacts")
+        lease.hold(state / "baselines")
+        yield
 
 
 @contextmanager

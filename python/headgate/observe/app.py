@@ -54,6 +54,9 @@ class Watched(Protocol):
     def damage(self) -> Sequence[str]:
         """What is wrong with the database as a whole; from memory."""
 
+    def collected(self) -> declared.Removed:
+        """What was removed since the start because nobody referenced it; from memory."""
+
     @property
     def background(self) -> Background:
         """The loops that run beside the calls."""
@@ -165,4 +168,5 @@ class _Port:
             sources.restarts,
             sources.control.background.status(),
             len(sources.control.damage()),
+            sources.control.collected(),
         )

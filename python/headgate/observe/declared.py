@@ -28,6 +28,26 @@ class Counted(Protocol):
         """How many are open."""
 
 
+class Removed(Protocol):
+    """What was removed from the state folder because nobody referenced it."""
+
+    @property
+    def artifacts(self) -> int:
+        """Artifacts."""
+
+    @property
+    def baselines(self) -> int:
+        """Baselines."""
+
+    @property
+    def blobs(self) -> int:
+        """Files of models."""
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of files and baselines."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What the control plane says of itself at one scrape."""
@@ -47,6 +67,8 @@ class Facts:
     """The loops that run beside the calls, by name."""
     damage: int = 0
     """What is wrong with the database as a whole."""
+    collected: Removed | None = None
+    """What was collected since the start."""
 
 
 Samples = Iterable[tuple[Mapping[str, str], float]]
@@ -133,6 +155,19 @@ DECLARED: tuple[Declared, ...] = (
         lambda facts: [({}, float(facts.damage))],
     ),
     Declared(
+        "headgate_state_collected_total",
+        "counter",
+        "What was removed from the state folder because no revision, pin or change in progress referenced it, by kind: artifact, "
+        "baseline, blob (a file of a model). The loop collect_unreferenced removes it.",
+        lambda facts: _collected(facts.collected),
+    ),
+    Declared(
+        "headgate_state_collected_bytes_total",
+        "counter",
+        "The bytes that this freed.",
+        lambda facts: [({}, 0.0 if facts.collected is None else float(facts.collected.bytes))],
+    ),
+    Declared(
         "headgate_models_refused",
         "gauge",
         "How often models or their folders were refused: other bytes under a version's name, or what does not load; gone once "
@@ -186,6 +221,13 @@ DECLARED: tuple[Declared, ...] = (
 def families(facts: Facts) -> list[Metric]:
     """All families of the control plane."""
     return [declared.family(facts) for declared in DECLARED]
+
+
+def _collected(removed: Removed | None) -> Samples:
+    if removed is None:
+        return []
+    counts = {"artifact": removed.artifacts, "baseline": removed.baselines, "blob": removed.blobs}
+    return [({"kind": kind}, float(count)) for kind, count in counts.items()]
 
 
 def _refused(refusals: Sequence[Mapping[str, Any]]) -> Samples:

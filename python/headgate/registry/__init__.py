@@ -2,16 +2,17 @@
 tree.
 
 Read in this order: ``manifest``, ``external``, ``source`` (what belongs to a model), ``store`` (where it is
-kept), ``registry`` (pins), ``refusals``, ``tree``, ``versions`` and ``sync`` (a ``--models`` folder). Not here: documents,
+kept), ``collecting``, ``registry`` (pins), ``refusals``, ``tree``, ``versions`` and ``sync`` (a ``--models`` folder). Not here: documents,
 traffic.
 """
 
+from headgate.registry.collecting import Collected, Unreferenced, collect, unreferenced
 from headgate.registry.manifest import Entry, Manifest
 from headgate.registry.offline import artifact_fault, artifact_folder, lone_blob_faults
 from headgate.registry.refusals import Refusal, Refusals
 from headgate.registry.registry import Pins, Refused, Registry
 from headgate.registry.source import Unsettled
-from headgate.registry.store import ArtifactStore, Collected
+from headgate.registry.store import ArtifactStore
 from headgate.registry.sync import Admitted, Failed, SyncResult, TreeSync
 from headgate.registry.tree import Found, Skipped, Survey, by_endpoint, scan, survey
 
@@ -32,11 +33,14 @@ __all__ = [
     "Survey",
     "SyncResult",
     "TreeSync",
+    "Unreferenced",
     "Unsettled",
     "artifact_fault",
     "artifact_folder",
     "by_endpoint",
+    "collect",
     "lone_blob_faults",
     "scan",
     "survey",
+    "unreferenced",
 ]

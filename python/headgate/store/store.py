@@ -30,6 +30,7 @@ from headgate.store.models import (
     RevisionStatus,
 )
 from headgate.store.pins import StorePins, add_pins, check_pins
+from headgate.store.references import digests_in, referenced_digests
 from headgate.store.tokens import StoreTokens
 from headgate.store.transactions import Transactions, Write
 
@@ -244,6 +245,12 @@ class Store:
         applied_file.write_applied(self.state, now)
         self.applied = now
         return True
+
+    def referenced_digests(self) -> set[str]:
+        """Every digest that a revision, a pin or the file of the last applied state names. Reads all revisions."""
+        with self.transactions.read() as session:
+            found = referenced_digests(session)
+        return found | digests_in(applied_file.text_of(self.state))
 
     # === journal ===
 

@@ -13,6 +13,7 @@ from headgate.background import Background
 from headgate.errors import StorageFailed
 from headgate.observe import triton
 from headgate.observe.declared import DECLARED
+from headgate.registry import Collected
 
 ENDPOINT = {
     "name": "digits",
@@ -58,6 +59,9 @@ class Control:
     @property
     def background(self) -> Background:
         return Background(lambda: 0.0)
+
+    def collected(self) -> Collected:
+        return Collected(artifacts=2, blobs=3, bytes=100)
 
     def damage(self) -> list[str]:
         return ["the database is damaged"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from headgate.leases import Lease
 from headgate.registry import ArtifactStore, Manifest, Registry, SyncResult, TreeSync, scan
 from headgate.registry.sync import SETTLE_SECONDS
 
@@ -91,10 +92,10 @@ def test_a_folder_that_fails_in_an_unforeseen_way_keeps_no_other_waiting(
 ) -> None:
     ingest = ArtifactStore.ingest
 
-    def odd(store: ArtifactStore, path: Path) -> str:
+    def odd(store: ArtifactStore, path: Path, lease: Lease | None) -> str:
         if path.name == "1":
             raise TypeError("a type that does not fit")
-        return ingest(store, path)
+        return ingest(store, path, lease)
 
     monkeypatch.setattr(ArtifactStore, "ingest", odd)
     result = tree.sync(scan(root))

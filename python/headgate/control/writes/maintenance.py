@@ -1,6 +1,6 @@
 """What goes on behind the calls: noting which endpoints are in use, forgetting old records.
 
-Not here: the calls (``service``). Next: ``reads``.
+Not here: the calls (``service``). Next: ``collection``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 
 from headgate.background import Background
+from headgate.control.writes.collection import Collection
 from headgate.control.writes.context import Context
 from headgate.control.writes.data_plane import requests_of
 from headgate.control.writes.endpoint import EndpointState
@@ -21,17 +22,19 @@ _PRUNE_SECONDS = 3600.0
 
 
 class Maintenance:
-    """Two loops over all endpoints."""
+    """The loops over all endpoints."""
 
     def __init__(self, context: Context, endpoints: Mapping[str, EndpointState]) -> None:
         """``endpoints`` are all there are, now and later."""
         self._context = context
         self._endpoints = endpoints
+        self.collection = Collection(context, endpoints)
 
     def start(self, background: Background) -> None:
         """Begins the loops."""
         background.run("sample_requests", self.sample, self._context.settings.sample_seconds)
         background.run("prune_records", self.prune, _PRUNE_SECONDS)
+        background.run("collect_unreferenced", self.collection.turn)
 
     async def sample(self) -> None:
         """Notes which endpoints answered requests since the last look."""

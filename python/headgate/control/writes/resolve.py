@@ -20,6 +20,7 @@ from headgate.control.writes.handover import Paths
 from headgate.control.writes.sources import NOWHERE
 from headgate.documents import Document, Fault, locate_files
 from headgate.errors import HeadgateError, PolicyInvalid, from_code
+from headgate.leases import Lease
 from headgate.registry import Registry
 
 
@@ -39,17 +40,24 @@ class Resolver:
         self._plane = plane
         self._paths = paths
 
-    def resolve(self, document: Document, source_digest: str | None, intake: Intake) -> ResolvedDocument:
-        """Raises :class:`PolicyInvalid` or :class:`ModelLoadFailed` naming every version at fault; then nothing was changed."""
+    def resolve(
+        self, document: Document, source_digest: str | None, intake: Intake, lease: Lease
+    ) -> ResolvedDocument:
+        """Raises :class:`PolicyInvalid` or :class:`ModelLoadFailed` naming every version at fault; then nothing was changed.
+
+        ``lease`` holds what the spec refers to: no row references it yet.
+        """
         endpoint, located = document.endpoint, locate_files(document)
-        models = self._digests(endpoint.name, located.models, intake)
+        models = self._digests(endpoint.name, located.models, intake, lease)
         digests = {name: v.constant_digest or models[name] for name, v in endpoint.versions.items()}
         self._check_pins(endpoint.name, digests)
         baseline = None
         if located.baseline is not None:
-            champion = models.get(endpoint.traffic.champion)
-            columns = {tensor: list(names) for tensor, names in endpoint.columns.items()}
-            baseline = self._baseline(located.baseline, champion, columns, intake)
+            fitted = self._fit(located.baseline, document, models, intake)
+            if intake is Intake.LOOK:
+                baseline = drift.baseline_digest(fitted)
+            else:
+                baseline, _ = drift.keep_baseline(self._paths.state, fitted, lease)
         spec = Spec.model_validate(endpoint.spec(digests, baseline))
         root = None if document.root == NOWHERE else str(document.root)
         identity = DocumentIdentity(
@@ -57,15 +65,18 @@ class Resolver:
         )
         return ResolvedDocument(identity, document.raw, spec)
 
-    def _digests(self, endpoint: str, models: dict[str, Path], intake: Intake) -> dict[str, str]:
+    def _digests(
+        self, endpoint: str, models: dict[str, Path], intake: Intake, lease: Lease
+    ) -> dict[str, str]:
         digests: dict[str, str] = {}
         wrong: dict[str, HeadgateError] = {}
         for name, path in models.items():
             try:
                 if intake is Intake.LOOK:
                     digests[name] = self._registry.store.fingerprint(path).digest
+                    self._registry.store.hold(digests[name], lease)
                 else:
-                    digests[name] = self._registry.admit(endpoint, name, path)
+                    digests[name] = self._registry.admit(endpoint, name, path, lease)
             except HeadgateError as error:
                 wrong[f"versions.{name}"] = error
         if wrong:
@@ -83,9 +94,8 @@ class Resolver:
         if taken:
             raise faults(taken)
 
-    def _baseline(
-        self, path: Path, champion: str | None, columns: dict[str, list[str]], intake: Intake
-    ) -> str:
+    def _fit(self, path: Path, document: Document, models: dict[str, str], intake: Intake) -> bytes:
+        champion = models.get(document.endpoint.traffic.champion)
         if champion is None:
             raise faults(
                 {
@@ -96,12 +106,9 @@ class Resolver:
             raise PolicyInvalid(
                 "a dry run cannot fit a baseline for a model that was never taken in: apply it"
             )
+        columns = {tensor: list(names) for tensor, names in document.endpoint.columns.items()}
         signature = self._plane.inspect(str(self._paths.model(champion)))
-        data = drift.fit(path, signature, columns, self._plane)
-        if intake is Intake.LOOK:
-            return drift.baseline_digest(data)
-        digest, _ = drift.keep_baseline(self._paths.state, data)
-        return digest
+        return drift.fit(path, signature, columns, self._plane)
 
 
 def _joined(wrong: dict[str, HeadgateError]) -> HeadgateError:
