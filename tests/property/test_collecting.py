@@ -1,4 +1,4 @@
-"""What is collected: for any history of rows, pins, leases and time, what is referenced or in use is whole, and nothing else stays."""
+"""What is collected: for any history of rows, pins, leases and time, what is referenced or in use stays, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from hypothesis import given, settings
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 
 from headgate.leases import Lease
 from headgate.registry import ArtifactStore, Entry, Manifest, collect
-from headgate.store import AuditRecord, Commit, Proposal, RevisionRecord, Store, open_store
-from unit.control_harness import START, Clock
+from headgate.store import AuditRecord, Commit, Kept, Proposal, RevisionRecord, Store, open_store, stamp
+from unit.control_harness import Clock
 
 NOW = "2027-03-01T03:12:04Z"
+DOCUMENT = "sha256:" + hashlib.sha256(b"document").hexdigest()
 MODELS = range(5)
 AUDIT = AuditRecord(NOW, "ann", "admin", "unpin", "scale", None, "applied", "")
 
@@ -29,6 +31,8 @@ step = st.one_of(
     st.tuples(st.just("unpin"), model),
     st.tuples(st.just("use"), model),
     st.tuples(st.just("free"), model),
+    st.tuples(st.just("a week passes"), st.just(0)),
+    st.tuples(st.just("drop"), st.integers(1, 3)),
     st.tuples(st.just("collect"), st.integers(1, 3)),
 )
 
@@ -43,12 +47,14 @@ def content(n: int) -> tuple[Manifest, bytes]:
 class History:
     """A state folder, and beside it what has to be in it."""
 
-    def __init__(self, folder: Path, store: Store) -> None:
+    def __init__(self, folder: Path, store: Store, clock: Clock) -> None:
         self.folder = folder
         self.store = store
+        self.clock = clock
         self.artifacts = ArtifactStore(folder)
         self.tail = 0
-        self.named: set[str] = set()
+        self.revisions: dict[int, tuple[str, str, bool]] = {}
+        """Digest, stamp, and whether it was applied."""
         self.pinned: dict[int, str] = {}
         self.leases: dict[int, Lease] = {}
 
@@ -71,13 +77,14 @@ class History:
             self.artifacts.hold(digest, lease)
             self.tail += 1
             body = json.dumps({"format": 99, "spec": {"versions": {f"v{n}": {"digest": digest}}}})
+            now = stamp(self.clock())
             record = RevisionRecord(
-                "scale", self.tail, None, "apply", "proposed", "ann", NOW, "", "sha256:d", None, body
+                "scale", self.tail, None, "apply", "proposed", "ann", now, "", DOCUMENT, None, body
             )
             self.store.propose(Proposal(record, b"document"))
             pins = {f"v{n}": digest} if applied else {}
             self.store.commit(Commit("scale", self.tail, "applied" if applied else "failed", pins=pins))
-            self.named.add(digest)
+            self.revisions[self.tail] = (digest, now, applied)
             if applied:
                 self.pinned[n] = digest
 
@@ -90,11 +97,27 @@ class History:
         if n in self.leases:
             self.leases.pop(n).__exit__()
 
+    def drop(self, newest: int) -> None:
+        """What is older than a month goes, but the newest, and what is in force with the one before it."""
+        since = stamp(self.clock() - timedelta(days=30))
+        while self.store.drop_revisions("scale", Kept(newest, since), ()):
+            pass
+        applied = max((n for n, one in self.revisions.items() if one[2]), default=1)
+        self.revisions = {
+            n: one
+            for n, one in self.revisions.items()
+            if n >= min(applied - 1, self.tail - newest + 1) or one[1] >= since
+        }
+        assert [one.n for one in self.store.revisions("scale", limit=99)] == sorted(
+            self.revisions, reverse=True
+        )
+        assert self.store.check() == self.store.check_in_force() == []
+
     def collected(self, most: int) -> None:
         while collect(self.folder, self.store.referenced_digests, most).more:
             pass
         used = {content(n)[0].digest for n in self.leases}
-        expected = self.named | set(self.pinned.values()) | used
+        expected = {one[0] for one in self.revisions.values()} | set(self.pinned.values()) | used
         assert set(self.artifacts.digests()) == expected
         for digest in expected:
             self.artifacts.verify(digest)
@@ -108,9 +131,8 @@ class History:
 def history() -> Iterator[History]:
     with tempfile.TemporaryDirectory() as folder:
         clock = Clock()
-        assert clock() == START
         store = open_store(Path(folder), clock=clock)
-        made = History(Path(folder), store)
+        made = History(Path(folder), store, clock)
         try:
             yield made
         finally:
@@ -120,7 +142,7 @@ def history() -> Iterator[History]:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(step, max_size=25))
+@given(st.lists(step, max_size=40))
 def test_what_is_referenced_or_in_use_stays_and_nothing_else(steps: list[tuple[str, int]]) -> None:
     with history() as made:
         for what, n in [*steps, ("collect", 1)]:
@@ -135,5 +157,9 @@ def test_what_is_referenced_or_in_use_stays_and_nothing_else(steps: list[tuple[s
                 made.use(n)
             elif what == "free":
                 made.free(n)
+            elif what == "drop":
+                made.drop(n)
+            elif what == "a week passes":
+                made.clock.forward(7 * 86_400)
             else:
                 made.collected(n)

@@ -23,7 +23,7 @@ from typing_extensions import TypedDict
 from headgate.control.domain.calls import OURS, Call
 from headgate.control.writes.audit import audit_record
 from headgate.errors import InvalidArgument, NotFound, StorageFailed, Unauthenticated
-from headgate.store import AuditRecord, Store, TokenRecord, seconds, stamp, unstamp
+from headgate.store import AuditRecord, Store, TokenRecord, is_whole, seconds, stamp, unstamp
 
 Role = Literal["viewer", "operator", "admin"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
@@ -154,7 +154,7 @@ class Tokens:
         record = None if token_id is None else self._store.tokens.get(token_id)
         principal = self._judge(text, record)
         if principal is None or record is None:
-            raise Unauthenticated("the token is not known, expired or revoked")
+            raise Unauthenticated(_why(text, record))
         with self._lock:
             self._found.pop(record.id, None)
             self._found[record.id] = record
@@ -180,8 +180,11 @@ class Tokens:
         return record is not None and self._usable(record)
 
     def _usable(self, record: TokenRecord) -> bool:
-        return record.revoked is None and (
-            record.expires is None or record.expires > stamp(self._store.now())
+        # A damaged row is nobody's token: it must never give more rights than it had.
+        return (
+            record.revoked is None
+            and is_whole(record)
+            and (record.expires is None or record.expires > stamp(self._store.now()))
         )
 
     def _touch(self, record: TokenRecord) -> None:
@@ -205,6 +208,13 @@ class Tokens:
     def _audit(self, by: Principal | str, action: str, detail: dict[str, str]) -> AuditRecord:
         who = Call(by) if isinstance(by, str) else Call(by.name, by.role, by.id)
         return audit_record(who, stamp(self._store.now()), action, (None, None), ("applied", detail))
+
+
+def _why(text: str, record: TokenRecord | None) -> str:
+    """Why a token is refused; who has its text is told that its row is damaged."""
+    if record is None or is_whole(record) or not hmac.compare_digest(_hash(text), record.sha256):
+        return "the token is not known, expired or revoked"
+    return f"the row of token {record.id} is damaged, so that it is refused: make another one (`headgate token create --offline`)"
 
 
 def _id_of(text: str) -> str | None:
@@ -237,7 +247,7 @@ def _hash(text: str) -> str:
 
 def _view(record: TokenRecord) -> TokenView:
     values = asdict(record)
-    del values["sha256"]
+    del values["sha256"], values["checksum"]
     for name in ("created", "expires", "last_used", "revoked"):
         values[name] = None if values[name] is None else seconds(values[name])
     return cast(TokenView, values)

@@ -1,4 +1,4 @@
-"""The commands ``headgate state check|backup|restore|collect``: what can be done about a state folder without its gateway.
+"""The commands ``headgate state check|backup|restore|collect|export``: what can be done about a state folder without its gateway.
 
 The work is gateway/state_folder.py; this file prints. Next: that one.
 """
@@ -160,6 +160,25 @@ def collect(folder: Path, form: Format, dry_run: bool) -> None:
         words(
             "  not everything was looked at, because a backup or another command uses the folder: try again later"
         )
+
+
+@state.command()
+@_folder
+def export(folder: Path) -> None:
+    """Print every revision with its document, and the audit, as JSON, one object a line.
+
+    A gateway drops both when they are old (--keep-history, --keep-audit): export them before that, if they must stay longer.
+
+    \b
+    Example:
+      headgate state export > headgate-history.jsonl
+    """
+    from headgate.cli.offline import check_owner
+    from headgate.gateway import state_folder
+
+    check_owner(folder)
+    for one in state_folder.export(folder):
+        click.echo(output.to_json(one, indent=None))
 
 
 def _names(found: dict[str, Any]) -> list[str]:

@@ -180,6 +180,10 @@ class Control(Queries):
         """What was removed since the start because nobody referenced it."""
         return self._maintenance.collection.total
 
+    def dropped(self) -> Mapping[str, int]:
+        """Rows that were dropped since the start because of their age, by kind."""
+        return self._maintenance.retention.total
+
     def serves(self) -> bool:
         """Whether some endpoint is served."""
         return any(state.loaded for state in self._endpoints.values())

@@ -15,7 +15,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,11 @@ def collect(state: Path, *, dry_run: bool) -> Collected | Unreferenced:
     """Removes what nobody references, or says what that is; :class:`StorageFailed` for a damaged state, whose rows may name more."""
     store = open_beside(state)
     try:
-        found = [*store.check_pages(), *(f"{one.endpoint}: {one.what}" for one in store.check())]
+        found = [
+            *store.check_pages(),
+            *store.check_rows(),
+            *(f"{one.endpoint}: {one.what}" for one in store.check()),
+        ]
         if found:
             raise StorageFailed(f"nothing is collected, because the state is damaged: {'; '.join(found)}")
         if dry_run:
@@ -134,6 +138,41 @@ def collect(state: Path, *, dry_run: bool) -> Collected | Unreferenced:
         return total
     finally:
         store.close()
+
+
+def export(state: Path) -> Iterator[dict[str, Any]]:
+    """Every revision with its document, by endpoint, and then every row of the audit, newest first; all of one moment."""
+    if not (state / DATABASE).exists():
+        raise StorageFailed(f"{state} holds no state: there is no {DATABASE} in it{_known(state)}")
+    with _snapshot(state) as (store, _):
+        for pointer in store.endpoints():
+            for record in _revisions(store, pointer.name):
+                document = store.document(record.document).decode(errors="replace")
+                yield {
+                    "record": "revision",
+                    **asdict(record),
+                    "body": _read(record.body),
+                    "document": document,
+                }
+        before: int | None = None
+        while page := store.audit(endpoint=None, limit=_PAGE, before=before):
+            yield from ({"record": "audit", **asdict(entry)} for entry in page)
+            before = page[-1].generation
+
+
+def _read(body: str) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body  # it is damaged, and exported as it is
+
+
+def _revisions(store: Store, endpoint: str) -> Iterator[RevisionRecord]:
+    """All of an endpoint, newest first."""
+    before: int | None = None
+    while page := store.revisions(endpoint, limit=_PAGE, before=before):
+        yield from page
+        before = page[-1].n
 
 
 def restore(source: Path, state: Path) -> Found:
@@ -218,7 +257,7 @@ def _found(store: Store, references: References, state: Path) -> Found:
     return Found(
         len(store.endpoints()),
         len(references.artifacts) + len(references.baselines),
-        [f"the database: {line}" for line in store.check_pages()],
+        [*(f"the database: {line}" for line in store.check_pages()), *store.check_rows()],
         sorted(damages),
         references.faults(state) + lone_blob_faults(state),
     )
@@ -246,11 +285,8 @@ def _snapshot(state: Path) -> Iterator[tuple[Store, References]]:
         try:
             references = References()
             for pointer in store.endpoints():
-                before: int | None = None
-                while page := store.revisions(pointer.name, limit=_PAGE, before=before):
-                    for record in page:
-                        references.add(record.body)
-                    before = page[-1].n
+                for record in _revisions(store, pointer.name):
+                    references.add(record.body)
             yield store, references
         finally:
             store.close()

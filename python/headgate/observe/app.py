@@ -57,6 +57,9 @@ class Watched(Protocol):
     def collected(self) -> declared.Removed:
         """What was removed since the start because nobody referenced it; from memory."""
 
+    def dropped(self) -> Mapping[str, int]:
+        """Rows that were dropped since the start because of their age, by kind; from memory."""
+
     @property
     def background(self) -> Background:
         """The loops that run beside the calls."""
@@ -169,4 +172,5 @@ class _Port:
             sources.control.background.status(),
             len(sources.control.damage()),
             sources.control.collected(),
+            sources.control.dropped(),
         )

@@ -69,6 +69,8 @@ class Facts:
     """What is wrong with the database as a whole."""
     collected: Removed | None = None
     """What was collected since the start."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Rows that were dropped because of their age since the start, by kind."""
 
 
 Samples = Iterable[tuple[Mapping[str, str], float]]
@@ -151,7 +153,7 @@ DECLARED: tuple[Declared, ...] = (
     Declared(
         "headgate_state_damage",
         "gauge",
-        "Faults that the database has found in its own pages; `headgate state check` says which, and 0 means none.",
+        "Damaged pages of the database, tokens, pins and rows of applied documents; `headgate state check` says which, and 0 means none.",
         lambda facts: [({}, float(facts.damage))],
     ),
     Declared(
@@ -166,6 +168,12 @@ DECLARED: tuple[Declared, ...] = (
         "counter",
         "The bytes that this freed.",
         lambda facts: [({}, 0.0 if facts.collected is None else float(facts.collected.bytes))],
+    ),
+    Declared(
+        "headgate_state_dropped_rows_total",
+        "counter",
+        "Rows that were dropped because of their age, by kind: revision (--keep-history, --keep-revisions), audit (--keep-audit), event.",
+        lambda facts: [({"kind": kind}, float(count)) for kind, count in facts.dropped.items()],
     ),
     Declared(
         "headgate_models_refused",

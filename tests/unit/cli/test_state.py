@@ -182,3 +182,15 @@ def test_a_check_holds_what_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(state_folder, "artifact_fault", looked)
     assert state("check", "--state", str(tmp_path / "state")).exit_code == 0
     assert found == [True, True]
+
+
+def test_history_and_audit_can_be_exported(tmp_path: Path) -> None:
+    run(lambda: made(tmp_path))
+    exported = state("export", "--state", str(tmp_path / "state"))
+    assert exported.exit_code == 0
+    lines = [json.loads(line) for line in exported.stdout.splitlines()]
+    revisions = [line for line in lines if line["record"] == "revision"]
+    assert [(one["endpoint"], one["n"]) for one in revisions] == [("scale", 3), ("scale", 2), ("scale", 1)]
+    assert revisions[0]["body"]["traffic"]["champion"] == "v1"
+    assert "name: scale" in revisions[0]["document"]
+    assert [line["action"] for line in lines if line["record"] == "audit"] == ["traffic", "traffic", "apply"]

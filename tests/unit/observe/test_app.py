@@ -63,6 +63,9 @@ class Control:
     def collected(self) -> Collected:
         return Collected(artifacts=2, blobs=3, bytes=100)
 
+    def dropped(self) -> dict[str, int]:
+        return {"revision": 4}
+
     def damage(self) -> list[str]:
         return ["the database is damaged"]
 

@@ -35,9 +35,8 @@ from headgate.control.reads.views import (
     VersionView,
 )
 from headgate.control.writes.data_plane import DataPlane, Status
-from headgate.control.writes.decisions import not_found
 from headgate.control.writes.endpoint import EndpointState, present
-from headgate.control.writes.records import stored
+from headgate.control.writes.records import missing, stored
 from headgate.documents.values import SLOTS
 from headgate.errors import HeadgateError, InvalidArgument
 from headgate.registry import ArtifactStore, Registry
@@ -202,7 +201,7 @@ def revision(store: Store, name: str, n: int) -> RevisionView:
     """One revision with its differences from its parent; blocks on the disk."""
     record = store.revision(name, n)
     if record is None:
-        raise not_found(name, n)
+        raise missing(store, name, n)
     parent = None if record.parent is None else store.revision(name, record.parent)
     current = stored(store, record)
     before = None if parent is None else stored(store, parent)

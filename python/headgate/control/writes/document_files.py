@@ -21,7 +21,7 @@ from headgate.control.domain.revision import sha256
 from headgate.control.writes import sources
 from headgate.control.writes.context import Context
 from headgate.documents import Document, Files, Parsed, parse_each
-from headgate.errors import PolicyInvalid
+from headgate.errors import PolicyInvalid, StorageFailed
 
 
 class Apply(Protocol):
@@ -66,6 +66,18 @@ class DocumentFiles:
         new = await self._context.parsing(lambda: _not_applied(data, path, root, applied))
         if new.refused is not None and not new.documents:
             raise new.refused
+        damaged = await self._context.io(self._context.store.damaged_applied)
+        unsure = {
+            one.name
+            for one in new.documents
+            for row in damaged
+            if str(path) == row.path or one.name == row.endpoint
+        }
+        if unsure:
+            raise StorageFailed(
+                f"{path}: whether {', '.join(sorted(unsure))} was applied from it is not known, because rows of the state are damaged: "
+                f"`headgate apply {path}` applies it and writes them anew"
+            )
         return DocumentFile(path, sha256(data), new.documents, new.refused) if new.documents else None
 
     async def apply(self, file: DocumentFile, call: Call) -> list[Result]:

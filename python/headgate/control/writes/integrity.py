@@ -32,11 +32,14 @@ class Integrity:
         self._context = context
         self._endpoints = endpoints
         self._pages: list[str] = []
+        self._rows: list[str] = []
+        """Tokens, pins and applied documents that are damaged."""
 
     async def at_start(self) -> dict[str, str]:
         """What is wrong with the endpoints that cannot be served as they were, by name; alarms of what is wrong with the database."""
         store = self._context.store
         self._pages = await self._context.io(store.check_pages)
+        self._rows = await self._context.io(store.check_rows)
         for line in self.alarms():
             await self._context.alarm(None, None, line)
         return {
@@ -46,7 +49,7 @@ class Integrity:
 
     def alarms(self) -> list[str]:
         """What is wrong with the database as a whole."""
-        return [f"pages of the database are damaged: {line}; {REMEDY}" for line in self._pages]
+        return [f"pages of the database are damaged: {line}; {REMEDY}" for line in self._pages] + self._rows
 
     def start(self, background: Background) -> None:
         """Begins the loops."""
@@ -63,7 +66,10 @@ class Integrity:
         await self._context.write(lambda: self._context.store.write_applied(damaged))
 
     async def check_history(self) -> None:
-        """Reads every revision; damage that was not known is an alarm of its endpoint."""
+        """Reads every revision, token and pin; damage that was not known is an alarm."""
+        known_rows, self._rows = self._rows, await self._context.io(self._context.store.check_rows)
+        for line in sorted(set(self._rows) - set(known_rows)):
+            await self._context.alarm(None, None, line)
         found = _told(await self._context.long(self._context.store.check))
         for name, state in self._endpoints.items():
             known, state.damage = (
