@@ -130,6 +130,10 @@ bench-scrapes: $(STAMPS)/native  ## bytes and time of a page of /metrics, for ea
 bench-commands: $(STAMPS)/native  ## wall and processor time of client commands
 	$(PY) -m benches.commands
 
+.PHONY: bench-intake
+bench-intake: $(STAMPS)/native  ## how long a large model that is taken in keeps other threads from Python
+	$(PY) -m benches.intake
+
 .PHONY: bench-restart
 bench-restart: $(STAMPS)/native  ## from the death of a supervised gateway to the next process and its ready line
 	$(PY) -m benches.restart

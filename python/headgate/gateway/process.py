@@ -167,7 +167,7 @@ class Process:
         settings = self._settings
         # The lock first: a second gateway must fail before it touches a port or a model.
         self._store = await asyncio.to_thread(open_store, settings.state)
-        artifacts = await asyncio.to_thread(ArtifactStore, settings.state)
+        artifacts = await asyncio.to_thread(ArtifactStore, settings.state, settings.memory_budget_bytes)
         given = {} if self._supervised is None else self._supervised.sockets
         shares = descriptors.share(descriptors.raise_limit())
         for name, address in (("http", settings.http), ("grpc", settings.grpc)):

@@ -20,6 +20,8 @@ from pathlib import Path
 from headgate.errors import HeadgateError, NotFound, StorageFailed
 from headgate.leases import Lease
 from headgate.registry import source as sources
+from headgate.registry.external import external_files
+from headgate.registry.limits import Limits
 from headgate.registry.manifest import MANIFEST, MODEL, Entry, Manifest, hex_of
 from headgate.registry.source import Source
 
@@ -27,17 +29,12 @@ _CHUNK = 1 << 20
 _READ_ONLY = 0o444
 
 
-def _external_files(model: Path) -> dict[str, int]:
-    # Imported here, because a gateway that takes no model in starts sooner without the onnx package.
-    from headgate.registry.external import external_files
-
-    return external_files(model)
-
-
 class ArtifactStore:
     """Artifacts below one state folder; safe to use from several threads of one process."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, memory_budget_bytes: int | None = None) -> None:
+        """With a memory budget, a model that can never be loaded is not taken in."""
+        self._limits = Limits(memory_budget_bytes)
         self._blobs = state / "blobs" / "sha256"
         self._artifacts = state / "artifacts"
         self._staging = state / "staging"
@@ -57,10 +54,11 @@ class ArtifactStore:
         """The manifest that ingesting ``path`` would give; hashes its files, copies none. Errors as
         :meth:`ingest`."""
         source = sources.find(path)
+        self._limits.check_model(source)
         model = source.path_of(MODEL)
         before = sources.identity(model)
         files = {MODEL: sources.read(source, MODEL, _drop)}
-        needed = _external_files(model)
+        needed = external_files(model)
         if sources.identity(model) != before:
             raise sources.Unsettled(f"{model} changed while it was read; try again when it is whole")
         for name in source.extras:
@@ -77,12 +75,17 @@ class ArtifactStore:
         when it changes meanwhile, ``StorageFailed`` when the disk fails. Nothing is left behind on failure.
         """
         source = sources.find(path)
+        self._limits.check_model(source)
+        self._limits.check_memory(source)
         with self._lock, self._workspace() as work:
+            self._limits.check_room(source, (MODEL, *source.extras), work)
             files = {MODEL: self._stage(source, MODEL, work, 0)}
             for name in source.extras:
                 files[name] = self._stage(source, name, work, 0)
             # Read from the copy: the bytes that were hashed are the bytes that were judged.
-            for name, least in _external_files(work / files[MODEL].sha256).items():
+            needed = external_files(work / files[MODEL].sha256)
+            self._limits.check_room(source, needed, work)
+            for name, least in needed.items():
                 files[name] = self._stage(source, name, work, least)
             manifest = Manifest(files)
             with _storage(f"{path} cannot be stored"), Lease() as publishing:
