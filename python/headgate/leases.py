@@ -58,20 +58,31 @@ class Lease:
 @contextmanager
 def exclusive(path: Path) -> Iterator[bool]:
     """Whether nobody holds what lies at ``path``. If so, whoever wants to hold it waits until the block ends."""
-    try:
-        handle = _open(path)
-    except FileNotFoundError:
+    handle = _locked(path)
+    if handle is None:
         yield False
         return
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield _is_at(handle, path)
+        yield True
     finally:
         os.close(handle)
+
+
+def _locked(path: Path) -> int | None:
+    """A handle with the exclusive lock; None: there is nothing, or somebody holds it."""
+    try:
+        handle = _open(path)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    if _is_at(handle, path):
+        return handle
+    os.close(handle)
+    return None
 
 
 def _open(path: Path) -> int:

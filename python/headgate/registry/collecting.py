@@ -10,6 +10,7 @@ a row that references it. So either the row is seen here, or the lease is refuse
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -23,6 +24,7 @@ from headgate.leases import exclusive
 
 _GONE = "gone-"
 """What a folder in ``staging`` begins with that holds a removed artifact."""
+_NAME = re.compile(r"[0-9a-f]{64}(\.json)?")
 _PARTIAL = ".new-"
 """What a baseline is called while it is written."""
 
@@ -167,15 +169,20 @@ def _remove_blobs(state: Path, most: int) -> tuple[int, int]:
 
 
 def _artifacts(state: Path) -> Iterator[Path]:
-    return (path for path in sorted((state / "artifacts").glob("*")) if path.is_dir())
+    return (path for path in _ours(state / "artifacts") if path.is_dir())
 
 
 def _baselines(state: Path) -> Iterator[Path]:
-    return iter(sorted((state / "baselines").glob("[!.]*.json")))
+    return (path for path in _ours(state / "baselines") if path.suffix == ".json")
 
 
 def _blobs(state: Path) -> Iterator[Path]:
-    return iter(sorted((state / "blobs" / "sha256").glob("*")))
+    return _ours(state / "blobs" / "sha256")
+
+
+def _ours(folder: Path) -> Iterator[Path]:
+    """What is named by its digest. What else lies there, such as ``lost+found``, is somebody else's."""
+    return (path for path in sorted(folder.glob("*")) if _NAME.fullmatch(path.name))
 
 
 def _artifact_digest(path: Path) -> str:

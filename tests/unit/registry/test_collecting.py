@@ -39,11 +39,16 @@ def test_what_is_referenced_stays(store: ArtifactStore, state: Path, save: Save,
     kept = store.ingest(save(tmp_path / "a", 1.0, location="w.data", data=bytes(16)))
     gone = store.ingest(save(tmp_path / "b", 2.0, location="v.data", data=bytes(16)))
     (state / "staging" / "gone-by-a-kill").mkdir()
+    for folder in ("artifacts", "blobs/sha256", "baselines"):
+        (state / folder / "lost+found").mkdir(parents=True)
     size = (tmp_path / "b" / "model.onnx").stat().st_size
     found = unreferenced(state, lambda: {kept})
     assert (found.artifacts, len(found.blobs), found.bytes) == ([gone], 1, size)
     assert collect(state, lambda: {kept}, 9) == Collected(artifacts=1, blobs=1, bytes=size)
-    assert store.digests() == [kept]
+    assert all(
+        (state / folder / "lost+found").exists() for folder in ("artifacts", "blobs/sha256", "baselines")
+    )
+    assert kept in store.digests()
     store.verify(kept)
     assert not store.contains(gone)
     assert list((state / "staging").iterdir()) == []

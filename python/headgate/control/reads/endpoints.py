@@ -205,6 +205,7 @@ def revision(store: Store, name: str, n: int) -> RevisionView:
     parent = None if record.parent is None else store.revision(name, record.parent)
     current = stored(store, record)
     before = None if parent is None else stored(store, parent)
+    lost = record.parent is not None and parent is None
     live = current.traffic
     return RevisionView(
         **revision_summary(record),
@@ -217,8 +218,10 @@ def revision(store: Store, name: str, n: int) -> RevisionView:
         table=list(live.table.given),
         blocks=[_block(block) for block in live.blocked],
         frozen=live.frozen is not None,
-        diff=document_diff(before, current),
-        moves=slots_moved(before, current),
+        diff=f"revision {record.parent}, from which it was made, was dropped because of its age"
+        if lost
+        else document_diff(before, current),
+        moves={} if lost else slots_moved(before, current),
     )
 
 

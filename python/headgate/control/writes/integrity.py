@@ -57,19 +57,20 @@ class Integrity:
         background.run("check_history", self._check_later)
 
     async def write(self) -> None:
-        """Brings the file of the last applied state up to date. What is damaged stays in it as it was."""
+        """Brings the file of the last applied state up to date. What is damaged stays in it as it was. Looks at damaged rows again."""
         damaged = {
             name
             for name, state in self._endpoints.items()
             if state.current is None and state.broken is not None
         }
         await self._context.write(lambda: self._context.store.write_applied(damaged))
+        if self._rows:
+            # An alarm ends as soon as its cause does.
+            await self._check_rows()
 
     async def check_history(self) -> None:
         """Reads every revision, token and pin; damage that was not known is an alarm."""
-        known_rows, self._rows = self._rows, await self._context.io(self._context.store.check_rows)
-        for line in sorted(set(self._rows) - set(known_rows)):
-            await self._context.alarm(None, None, line)
+        await self._check_rows()
         found = _told(await self._context.long(self._context.store.check))
         for name, state in self._endpoints.items():
             known, state.damage = (
@@ -78,6 +79,11 @@ class Integrity:
             )
             for line in set(state.damage) - set(known):
                 await self._context.alarm(name, state.revision, line)
+
+    async def _check_rows(self) -> None:
+        known, self._rows = self._rows, await self._context.io(self._context.store.check_rows)
+        for line in sorted(set(self._rows) - set(known)):
+            await self._context.alarm(None, None, line)
 
     async def _check_later(self) -> None:
         await asyncio.sleep(_HISTORY_SECONDS)
