@@ -36,7 +36,9 @@ class Collection:
         """Waits for its time and collects."""
         await asyncio.sleep(_SHORT_PAUSE_SECONDS if self._has_more else _PAUSE_SECONDS)
         self._has_more = False
-        self._has_more = (await self.collect()).more
+        found = await self.collect()
+        # A folder in use as a whole, by a backup or a model that is taken in, is free soon.
+        self._has_more = found.more or found.busy
 
     async def collect(self) -> Collected:
         """Removes what nobody references. :class:`StorageFailed` while rows that may name something cannot be read."""
