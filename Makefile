@@ -143,6 +143,10 @@ bench-commands: $(STAMPS)/native  ## wall and processor time of client commands
 bench-control-plane: $(STAMPS)/native  ## starts, commands, calls and rollbacks with 1 000 endpoints and 50 000 revisions
 	$(PY) -m benches.control_plane
 
+.PHONY: bench-intake
+bench-intake: $(STAMPS)/native  ## how long a large model that is taken in keeps other threads from Python
+	$(PY) -m benches.intake
+
 .PHONY: bench-restart
 bench-restart: $(STAMPS)/native  ## from the death of a supervised gateway to the next process and its ready line
 	$(PY) -m benches.restart

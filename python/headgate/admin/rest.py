@@ -48,6 +48,7 @@ class Rest:
         if said is not None and not (said.isascii() and said.isdigit() and len(said) <= 18):
             raise InvalidArgument(f"Last-Event-ID: {said!r} is not the id of an event")
         after = None if said is None else int(said)
+        await self._control.check_cursor(after)
         limit, endpoint = asked.number("limit", 1, _EVENTS_MAX), asked.query("endpoint")
         if asked.flag("follow", default=True):
             if limit is not None:

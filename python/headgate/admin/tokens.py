@@ -23,7 +23,7 @@ from headgate.control.domain.calls import OURS, Call
 from headgate.control.writes.audit import audit_record
 from headgate.errors import InvalidArgument, NotFound, StorageFailed, Unauthenticated
 from headgate.private_files import replace_file
-from headgate.store import AuditRecord, Store, TokenRecord, seconds, stamp, unstamp
+from headgate.store import AuditRecord, Store, TokenRecord, is_whole, seconds, stamp, unstamp
 
 Role = Literal["viewer", "operator", "admin"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
@@ -159,7 +159,7 @@ class Tokens:
         record = None if token_id is None else self._store.tokens.get(token_id)
         principal = self._judge(text, record)
         if principal is None or record is None:
-            raise Unauthenticated("the token is not known, expired or revoked")
+            raise Unauthenticated(_why(text, record))
         with self._lock:
             self._found.pop(record.id, None)
             self._found[record.id] = record
@@ -185,8 +185,11 @@ class Tokens:
         return record is not None and self._usable(record)
 
     def _usable(self, record: TokenRecord) -> bool:
-        return record.revoked is None and (
-            record.expires is None or record.expires > stamp(self._store.now())
+        # A damaged row is nobody's token: it must never give more rights than it had.
+        return (
+            record.revoked is None
+            and is_whole(record)
+            and (record.expires is None or record.expires > stamp(self._store.now()))
         )
 
     def _touch(self, record: TokenRecord) -> None:
@@ -212,6 +215,13 @@ class Tokens:
         return audit_record(who, stamp(self._store.now()), action, (None, None), ("applied", detail))
 
 
+def _why(text: str, record: TokenRecord | None) -> str:
+    """Why a token is refused; who has its text is told that its row is damaged."""
+    if record is None or is_whole(record) or not hmac.compare_digest(_hash(text), record.sha256):
+        return "the token is not known, expired or revoked"
+    return f"the row of token {record.id} is damaged, so that it is refused: make another one (`headgate token create --offline`)"
+
+
 def _id_of(text: str) -> str | None:
     parts = text.split("_")
     return parts[1] if len(parts) == 3 and parts[0] == "headgate" else None
@@ -235,7 +245,7 @@ def _hash(text: str) -> str:
 
 def _view(record: TokenRecord) -> TokenView:
     values = asdict(record)
-    del values["sha256"]
+    del values["sha256"], values["checksum"]
     for name in ("created", "expires", "last_used", "revoked"):
         values[name] = None if values[name] is None else seconds(values[name])
     return cast(TokenView, values)

@@ -15,6 +15,8 @@ from headgate.cli.exits import EXIT_TRY_AGAIN, fail
 from headgate.cli.output import Lines, Table, words
 from headgate.cli.session import Session
 
+_PAGE = 1000
+
 
 @click.command()
 @click.argument("endpoint", required=False, shell_complete=completion.endpoints)
@@ -22,22 +24,29 @@ from headgate.cli.session import Session
     "--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="How many, newest first."
 )
 @click.option("--before", metavar="ID", type=click.IntRange(min=1), help="Only entries below that id.")
+@click.option("--all", "every", is_flag=True, help="Everything that is kept; without --limit.")
 @cli.client_options
-def audit(session: Session, endpoint: str | None, limit: int, before: int | None) -> None:
+def audit(session: Session, endpoint: str | None, limit: int, before: int | None, every: bool) -> None:
     """Show who changed what, and how it ended.
 
     \b
     Example:
       headgate audit
       headgate audit digits --limit 200 -o json
+      headgate audit --all -o json
     """
     with session.client() as client:
-        found = client.get("/audit", {"endpoint": endpoint, "limit": limit, "before": before}).body
+        params = {"endpoint": endpoint, "limit": _PAGE if every else limit, "before": before}
+        found = client.get("/audit", params).body
+        page = found["entries"]
+        while every and len(page) == _PAGE:
+            page = client.get("/audit", {**params, "before": page[-1]["id"]}).body["entries"]
+            found["entries"] += page
     session.show(
         found, lambda data: _entries(data["entries"]), lambda data: [one["id"] for one in data["entries"]]
     )
     entries = found["entries"]
-    if session.for_person and len(entries) == limit:
+    if session.for_person and len(entries) == limit and not every:
         named = "" if endpoint is None else f"{endpoint} "
         words(f"older ones: headgate audit {named}--before {entries[-1]['id']}")
 

@@ -1,4 +1,4 @@
-"""The commands ``headgate state check|backup|restore``: what can be done about a state folder without its gateway.
+"""The commands ``headgate state check|backup|restore|collect|export``: what can be done about a state folder without its gateway.
 
 The work is gateway/state_folder.py; this file prints. Next: that one.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ def _folder(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group(cls=Group)
 def state() -> None:
-    """Check a state folder, copy it to a file, bring it back from one.
+    """Check a state folder, copy it, bring a copy back, remove what nobody references.
 
     A gateway may be running on the folder, except that one is restored into a new folder.
 
@@ -128,3 +129,54 @@ def restore(folder: Path, file: Path) -> None:
 
     _show(folder, state_folder.restore(file, folder), "table")
     words(f"start it with `headgate serve --state {folder}`")
+
+
+@state.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@_folder
+@cli.output_options
+def collect(folder: Path, form: Format, dry_run: bool) -> None:
+    """Remove models and baselines that no revision, version name or change in progress references.
+
+    A gateway does that by itself every five minutes. What a revision in the history references stays.
+
+    \b
+    Example:
+      headgate state collect --dry-run
+    """
+    from headgate.gateway import state_folder
+
+    check_owner(folder)
+    found = asdict(state_folder.collect(folder, dry_run=dry_run))
+    counts = {name: len(value) if isinstance(value, list) else value for name, value in found.items()}
+    said = "would be removed" if dry_run else "removed"
+    line = "{artifacts} models, {baselines} baselines, {blobs} files of models, {bytes} bytes".format(
+        **counts
+    )
+    output.show(form, found, lambda _: [f"{folder}: {said}: {line}"], lambda _: _names(found))
+    if found.get("busy"):
+        words(
+            "  not everything was looked at, because a backup or another command uses the folder: try again later"
+        )
+
+
+@state.command()
+@_folder
+def export(folder: Path) -> None:
+    """Print every revision with its document, and the audit, as JSON, one object a line.
+
+    A gateway drops both when they are old (--keep-history, --keep-audit): export them before that, if they must stay longer.
+
+    \b
+    Example:
+      headgate state export > headgate-history.jsonl
+    """
+    from headgate.gateway import state_folder
+
+    check_owner(folder)
+    for one in state_folder.export(folder):
+        click.echo(output.to_json(one, indent=None))
+
+
+def _names(found: dict[str, Any]) -> list[str]:
+    return [name for value in found.values() if isinstance(value, list) for name in value]

@@ -45,7 +45,8 @@ from headgate.control.writes.writer import Writer
 from headgate.documents import Document, parse_weight
 from headgate.drift import KeptBaselines
 from headgate.errors import Draining, HeadgateError, ModelNotFound, StorageFailed
-from headgate.registry import ArtifactStore, Registry, by_name
+from headgate.leases import Lease
+from headgate.registry import ArtifactStore, Collected, Registry, by_name
 from headgate.store import EventRecord, Store
 
 T = TypeVar("T")
@@ -182,6 +183,14 @@ class Control(Queries):
         """Rows of the audit that were dropped, because its queue was full."""
         return self.audit_log.dropped
 
+    def collected(self) -> Collected:
+        """What was removed since the start because nobody referenced it."""
+        return self._maintenance.collection.total
+
+    def dropped(self) -> Mapping[str, int]:
+        """Rows that were dropped since the start because of their age, by kind."""
+        return self._maintenance.retention.total
+
     def serves(self) -> bool:
         """Whether some endpoint is served."""
         return any(state.loaded for state in self._endpoints.values())
@@ -240,13 +249,18 @@ class Control(Queries):
         # Before the models are read: a stale caller should not wait for that.
         call.precondition.check(name, None if state is None else state.revision)
         intake = Intake.LOOK if call.dry_run else Intake.KEEP
-        resolved = await self._context.long(lambda: self._resolver.resolve(document, source_digest, intake))
-        decide = self._decisions.apply(resolved, take_traffic=take_traffic)
-        if call.dry_run:
-            return await self._writer.write(self._endpoints.get(name) or EndpointState(name), call, decide)
-        state = self._endpoints.made(name)
-        self._writer.cancel_older_loads(state, resolved.text)
-        result = await self._writer.write(state, call, decide)
+        with Lease() as lease:
+            resolved = await self._context.long(
+                lambda: self._resolver.resolve(document, source_digest, intake, lease)
+            )
+            decide = self._decisions.apply(resolved, take_traffic=take_traffic)
+            if call.dry_run:
+                return await self._writer.write(
+                    self._endpoints.get(name) or EndpointState(name), call, decide
+                )
+            state = self._endpoints.made(name)
+            self._writer.cancel_older_loads(state, resolved.text)
+            result = await self._writer.write(state, call, decide)
         self.refused_documents.applied(name, document.source)
         return result
 
@@ -316,8 +330,9 @@ class Control(Queries):
 
         async def work() -> Result:
             state = self._endpoints.known(endpoint)
-            then = await self._past(endpoint, revision)
-            return await self._writer.write(state, call, self._decisions.restore(then))
+            with Lease() as lease:
+                then = await self._past(endpoint, revision, lease)
+                return await self._writer.write(state, call, self._decisions.restore(then))
 
         return await self._runner.run(call, ("restore", endpoint), work)
 
@@ -374,12 +389,15 @@ class Control(Queries):
 
         return await self._runner.run(call, about, work)
 
-    async def _past(self, endpoint: str, n: int) -> Revision:
-        """A revision that was served once, with the models checked that it gives traffic to."""
+    async def _past(self, endpoint: str, n: int, lease: Lease) -> Revision:
+        """A revision that was served once, with the models checked that it gives traffic to. ``lease`` holds what it refers to."""
         then = await self.served_once(endpoint, n)
         needed, others = sources.artifacts_of(then)
 
         def check() -> None:
+            self._context.paths.baselines.hold(then.spec.baseline, lease)
+            for digest in (*needed, *others):
+                self.registry.store.hold(digest, lease)
             for digest in needed:
                 self._context.paths.model(digest)
             for digest in others:

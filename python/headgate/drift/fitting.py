@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from headgate.errors import Internal, StorageFailed
+from headgate.leases import Lease
 from headgate.private_files import FILE_MODE, make_folder
 
 FORMAT = "headgate.baseline/1"
@@ -83,32 +84,40 @@ def baseline_path(state: Path, digest: str) -> Path:
     return state / "baselines" / f"{digest.removeprefix('sha256:')}.json"
 
 
-def keep_baseline(state: Path, fitted: bytes) -> tuple[str, Path]:
-    """Writes a baseline below the state folder, durably and in one step; its digest and path.
+def keep_baseline(state: Path, fitted: bytes, lease: Lease | None = None) -> tuple[str, Path]:
+    """Writes a baseline below the state folder, durably and in one step; its digest and path. ``lease`` holds it from then on.
 
     ``StorageFailed`` when the disk does.
     """
     digest = baseline_digest(fitted)
     target = baseline_path(state, digest)
     try:
-        if target.exists() and target.read_bytes() == fitted:
-            return digest, target
         make_folder(target.parent)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".new-", delete=False) as file:
-            try:
-                file.write(fitted)
-                file.flush()
-                os.fchmod(file.fileno(), FILE_MODE)
-                os.fsync(file.fileno())
-                Path(file.name).replace(target)
-            except OSError:
-                Path(file.name).unlink()
-                raise
-        handle = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        with Lease() as writing:
+            # Else it might be collected before it is held.
+            writing.hold(target.parent)
+            if not (target.exists() and target.read_bytes() == fitted):
+                _write(target, fitted)
+            if lease is not None:
+                lease.hold(target)
     except OSError as error:
         raise StorageFailed(f"baseline {digest} cannot be kept: {error}") from error
     return digest, target
+
+
+def _write(target: Path, fitted: bytes) -> None:
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".new-", delete=False) as file:
+        try:
+            file.write(fitted)
+            file.flush()
+            os.fchmod(file.fileno(), FILE_MODE)
+            os.fsync(file.fileno())
+            Path(file.name).replace(target)
+        except OSError:
+            Path(file.name).unlink()
+            raise
+    handle = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -9,6 +9,7 @@ import hashlib
 from pathlib import Path
 
 from headgate.drift.fitting import baseline_path
+from headgate.leases import Lease
 
 _Identity = tuple[int, int, int, int]
 
@@ -40,6 +41,11 @@ class KeptBaselines:
             return None
         self._faults.pop(digest, None)
         return path
+
+    def hold(self, digest: str | None, lease: Lease) -> None:
+        """Holds a baseline that is there, so that nobody collects it."""
+        if digest is not None:
+            lease.hold(baseline_path(self._state, digest))
 
     def fault(self, digest: str | None) -> str | None:
         """Why drift is not measured with that baseline, as :meth:`find` saw it last; reads memory alone."""

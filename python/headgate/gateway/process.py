@@ -168,7 +168,7 @@ class Process:
         settings = self._settings
         # The lock first: a second gateway must fail before it touches a port or a model.
         self._store = await asyncio.to_thread(open_store, settings.state)
-        artifacts = await asyncio.to_thread(ArtifactStore, settings.state)
+        artifacts = await asyncio.to_thread(ArtifactStore, settings.state, settings.memory_budget_bytes)
         given = {} if self._supervised is None else self._supervised.sockets
         shares = descriptors.share(descriptors.raise_limit())
         for name, address in (("http", settings.http), ("grpc", settings.grpc)):
@@ -255,7 +255,13 @@ class Process:
             store,
             control.Native(self._native, source.module, library),
             artifacts,
-            control.Settings(root=settings.root, roots=tuple(folders)),
+            control.Settings(
+                root=settings.root,
+                roots=tuple(folders),
+                revisions=settings.keep_revisions,
+                revision_seconds=settings.keep_history_ms // 1000,
+                audit_seconds=settings.keep_audit_ms // 1000,
+            ),
         )
 
     async def _first_token(self, tokens: admin.Tokens) -> None:

@@ -41,6 +41,9 @@ class Validated:
 
     models: Path | None = None
     state: Path | None = None
+    keep_revisions: int | None = None
+    keep_history: int | None = None
+    keep_audit: int | None = None
     root: Path | None = None
     http: Address | None = None
     grpc: Address | None = None
@@ -76,6 +79,9 @@ class Settings:
     documents: tuple[Path, ...]
     models: Path | None
     state: Path
+    keep_revisions: int
+    keep_history_ms: int
+    keep_audit_ms: int
     root: Path | None
     http: Address
     grpc: Address
@@ -213,6 +219,9 @@ def resolve(
         documents=tuple(documents),
         models=given.models,
         state=state_place((given.state or default_state(variables)).absolute()),
+        keep_revisions=given.keep_revisions or 1_000,
+        keep_history_ms=90 * _DAY_MS if given.keep_history is None else given.keep_history,
+        keep_audit_ms=400 * _DAY_MS if given.keep_audit is None else given.keep_audit,
         # Absolute: it is stored with revisions, and the next start may be made from another folder.
         root=None if given.root is None else given.root.absolute(),
         http=ports["http"],
@@ -244,6 +253,7 @@ def resolve(
     )
 
 
+_DAY_MS = 86_400_000
 #: Of the memory for requests in progress, the part that is kept for small ones.
 SMALL_PART = 8
 #: The part of the machine's memory that requests in progress may take.

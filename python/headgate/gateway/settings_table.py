@@ -60,6 +60,27 @@ SETTINGS: tuple[Setting, ...] = (
         "$XDG_STATE_HOME/headgate, else ~/.local/state/headgate",
     ),
     Setting(
+        "keep-revisions",
+        "N",
+        units.parse_count,
+        "How many of the newest revisions of an endpoint are kept whatever their age.",
+        "1000",
+    ),
+    Setting(
+        "keep-history",
+        "TIME",
+        parse_duration,
+        "How long revisions are kept at least. What is served, what a rollback goes to, and blocked versions stay longer.",
+        "90d",
+    ),
+    Setting(
+        "keep-audit",
+        "TIME",
+        parse_duration,
+        "How long the audit is kept at least; the newest 100000 entries stay longer.",
+        "400d",
+    ),
+    Setting(
         "root",
         "DIR",
         parse_path,

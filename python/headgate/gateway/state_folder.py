@@ -15,14 +15,23 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from headgate.drift import KeptBaselines, baseline_path
 from headgate.errors import Conflict, HeadgateError, InvalidArgument, NotFound, StorageFailed
+from headgate.leases import Lease
 from headgate.private_files import create_file, make_folder, temporary_folder
-from headgate.registry import artifact_fault, artifact_folder, lone_blob_faults
+from headgate.registry import (
+    Collected,
+    Unreferenced,
+    artifact_fault,
+    artifact_folder,
+    lone_blob_faults,
+    unreferenced,
+)
+from headgate.registry import collect as collect_unreferenced
 from headgate.store import (
     APPLIED_FILE,
     DATABASE,
@@ -34,6 +43,7 @@ from headgate.store import (
     RevisionRecord,
     Store,
     json_text,
+    open_beside,
     open_store,
     read_applied,
     restore_backup,
@@ -41,6 +51,8 @@ from headgate.store import (
 )
 
 _PAGE = 1000
+_AT_ONCE = 100
+"""Artifacts, baselines and files of models, each, that are removed at a time: those that use them wait meanwhile."""
 _MESSAGE = "restored from the last applied state"
 
 
@@ -90,7 +102,7 @@ def check(state: Path) -> Found:
     if not (state / DATABASE).exists():
         raise StorageFailed(f"{state} holds no state: there is no {DATABASE} in it{_known(state)}")
     try:
-        with _snapshot(state) as (store, references):
+        with _in_use(state), _snapshot(state) as (store, references):
             return _found(store, references, state)
     except StorageFailed as error:
         return Found(database=[error.message])
@@ -102,8 +114,66 @@ def backup(state: Path, target: Path) -> list[str]:
         raise Conflict(f"{target} is there already; give a backup a name of its own")
     found = check(state).lines()
     if not found:
-        write_backup(state, target)
+        with _in_use(state):
+            write_backup(state, target)
     return found
+
+
+def collect(state: Path, *, dry_run: bool) -> Collected | Unreferenced:
+    """Removes what nobody references, or says what that is; :class:`StorageFailed` for a damaged state, whose rows may name more."""
+    store = open_beside(state)
+    try:
+        found = [
+            *store.check_pages(),
+            *store.check_rows(),
+            *(f"{one.endpoint}: {one.what}" for one in store.check()),
+        ]
+        if found:
+            raise StorageFailed(f"nothing is collected, because the state is damaged: {'; '.join(found)}")
+        if dry_run:
+            return unreferenced(state, store.referenced_digests)
+        total = collected = collect_unreferenced(state, store.referenced_digests, _AT_ONCE)
+        while collected.more:
+            collected = collect_unreferenced(state, store.referenced_digests, _AT_ONCE)
+            total += collected
+        return total
+    finally:
+        store.close()
+
+
+def export(state: Path) -> Iterator[dict[str, Any]]:
+    """Every revision with its document, by endpoint, and then every row of the audit, newest first; all of one moment."""
+    if not (state / DATABASE).exists():
+        raise StorageFailed(f"{state} holds no state: there is no {DATABASE} in it{_known(state)}")
+    with _snapshot(state) as (store, _):
+        for pointer in store.endpoints():
+            for record in _revisions(store, pointer.name):
+                document = store.document(record.document).decode(errors="replace")
+                yield {
+                    "record": "revision",
+                    **asdict(record),
+                    "body": _read(record.body),
+                    "document": document,
+                }
+        before: int | None = None
+        while page := store.audit(endpoint=None, limit=_PAGE, before=before):
+            yield from ({"record": "audit", **asdict(entry)} for entry in page)
+            before = page[-1].generation
+
+
+def _read(body: str) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body  # it is damaged, and exported as it is
+
+
+def _revisions(store: Store, endpoint: str) -> Iterator[RevisionRecord]:
+    """All of an endpoint, newest first."""
+    before: int | None = None
+    while page := store.revisions(endpoint, limit=_PAGE, before=before):
+        yield from page
+        before = page[-1].n
 
 
 def restore(source: Path, state: Path) -> Found:
@@ -151,12 +221,13 @@ def _begin_from(source: Path, work: Path) -> None:
         store.write_applied()
     finally:
         store.close()
-    for digest in references.artifacts:
-        shutil.copytree(
-            artifact_folder(source.parent, digest), artifact_folder(work, digest), dirs_exist_ok=True
-        )
-    for digest in references.baselines:
-        shutil.copy2(baseline_path(source.parent, digest), baseline_path(work, digest))
+    with _in_use(source.parent):
+        for digest in references.artifacts:
+            shutil.copytree(
+                artifact_folder(source.parent, digest), artifact_folder(work, digest), dirs_exist_ok=True
+            )
+        for digest in references.baselines:
+            shutil.copy2(baseline_path(source.parent, digest), baseline_path(work, digest))
 
 
 def _write(store: Store, name: str, entry: AppliedState) -> None:
@@ -188,10 +259,19 @@ def _found(store: Store, references: References, state: Path) -> Found:
     return Found(
         len(store.endpoints()),
         len(references.artifacts) + len(references.baselines),
-        [f"the database: {line}" for line in store.check_pages()],
+        [*(f"the database: {line}" for line in store.check_pages()), *store.check_rows()],
         sorted(damages),
         references.faults(state) + lone_blob_faults(state),
     )
+
+
+@contextmanager
+def _in_use(state: Path) -> Iterator[None]:
+    """Keeps everybody from collecting artifacts and baselines meanwhile."""
+    with Lease() as lease:
+        lease.hold(state / "artifacts")
+        lease.hold(state / "baselines")
+        yield
 
 
 @contextmanager
@@ -206,11 +286,8 @@ def _snapshot(state: Path) -> Iterator[tuple[Store, References]]:
         try:
             references = References()
             for pointer in store.endpoints():
-                before: int | None = None
-                while page := store.revisions(pointer.name, limit=_PAGE, before=before):
-                    for record in page:
-                        references.add(record.body)
-                    before = page[-1].n
+                for record in _revisions(store, pointer.name):
+                    references.add(record.body)
             yield store, references
         finally:
             store.close()

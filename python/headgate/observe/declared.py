@@ -28,6 +28,26 @@ class Counted(Protocol):
         """How many are open."""
 
 
+class Removed(Protocol):
+    """What was removed from the state folder because nobody referenced it."""
+
+    @property
+    def artifacts(self) -> int:
+        """Artifacts."""
+
+    @property
+    def baselines(self) -> int:
+        """Baselines."""
+
+    @property
+    def blobs(self) -> int:
+        """Files of models."""
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of files and baselines."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What the control plane says of itself at one scrape."""
@@ -49,6 +69,10 @@ class Facts:
     """What is wrong with the database as a whole."""
     audit_lost: int = 0
     """Rows of the audit that found its queue full."""
+    collected: Removed | None = None
+    """What was collected since the start."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Rows that were dropped because of their age since the start, by kind."""
 
 
 Samples = Iterable[tuple[Mapping[str, str], float]]
@@ -131,7 +155,7 @@ DECLARED: tuple[Declared, ...] = (
     Declared(
         "headgate_state_damage",
         "gauge",
-        "Faults that the database has found in its own pages; `headgate state check` says which, and 0 means none.",
+        "Damaged pages of the database, tokens, pins and rows of applied documents; `headgate state check` says which, and 0 means none.",
         lambda facts: [({}, float(facts.damage))],
     ),
     Declared(
@@ -139,6 +163,25 @@ DECLARED: tuple[Declared, ...] = (
         "counter",
         "Rows of the audit that were dropped because the disk took none and too many waited; the log has them.",
         lambda facts: [({}, float(facts.audit_lost))],
+    ),
+    Declared(
+        "headgate_state_collected_total",
+        "counter",
+        "What was removed from the state folder because no revision, pin or change in progress referenced it, by kind: artifact, "
+        "baseline, blob (a file of a model). The loop collect_unreferenced removes it.",
+        lambda facts: _collected(facts.collected),
+    ),
+    Declared(
+        "headgate_state_collected_bytes_total",
+        "counter",
+        "The bytes that this freed.",
+        lambda facts: [({}, 0.0 if facts.collected is None else float(facts.collected.bytes))],
+    ),
+    Declared(
+        "headgate_state_dropped_rows_total",
+        "counter",
+        "Rows that were dropped because of their age, by kind: revision (--keep-history, --keep-revisions), audit (--keep-audit), event.",
+        lambda facts: [({"kind": kind}, float(count)) for kind, count in facts.dropped.items()],
     ),
     Declared(
         "headgate_models_refused",
@@ -194,6 +237,13 @@ DECLARED: tuple[Declared, ...] = (
 def families(facts: Facts) -> list[Metric]:
     """All families of the control plane."""
     return [declared.family(facts) for declared in DECLARED]
+
+
+def _collected(removed: Removed | None) -> Samples:
+    if removed is None:
+        return []
+    counts = {"artifact": removed.artifacts, "baseline": removed.baselines, "blob": removed.blobs}
+    return [({"kind": kind}, float(count)) for kind, count in counts.items()]
 
 
 def _refused(refusals: Sequence[Mapping[str, Any]]) -> Samples:

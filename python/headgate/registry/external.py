@@ -1,26 +1,38 @@
 """External data: which other files an ONNX model refers to, and whether they hold the bytes it wants.
 
-The graph is read with the onnx package, its tensors are not. Not here: copying and hashing (``store``).
-Format: ``TensorProto.external_data`` in https://github.com/onnx/onnx/blob/main/docs/ExternalData.md.
+The graph is walked in the file and its tensors are skipped (``wire``). Not here: copying and hashing (``store``).
+Formats: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, and for ``TensorProto.external_data``
+https://github.com/onnx/onnx/blob/main/docs/ExternalData.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-
-import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from headgate.errors import HeadgateError, ModelLoadFailed
 from headgate.registry.manifest import EXTRAS, MANIFEST, MAX_FILES, MODEL, is_inside
+from headgate.registry.wire import Malformed, MessageFile, Span
 from headgate.regular_files import open_regular
 
-MAX_MODEL_BYTES = 2**31 - 1
-"""The largest ``model.onnx``: protobuf reads no more; bigger models keep their tensors in external data."""
-
 _MAX_LOCATION = 1024
+_MAX_TEXT_BYTES = 8 * _MAX_LOCATION
 _MAX_GRAPH_DEPTH = 64
+
+_CHILDREN: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+"""By message, the fields that hold a tensor, or lead to one."""
+_OPSET_IMPORT, _GRAPH, _GRAPH_OUTPUT = 8, 7, 12
+_TENSOR_NAME, _EXTERNAL_DATA, _DATA_LOCATION = 8, 13, 14
+_EXTERNAL = 1
+_KEY, _VALUE = 1, 2
 
 
 def external_files(model: Path) -> dict[str, int]:
@@ -30,41 +42,92 @@ def external_files(model: Path) -> dict[str, int]:
     clashes with a file the artifact has anyway.
     """
     try:
-        return _external_files(model)
+        with open_regular(model) as file:
+            return _external_files(MessageFile(file))
     except HeadgateError:
         raise
-    except Exception as error:
-        # The file is anybody's: text that is no UTF-8, types that do not fit, whatever protobuf makes of them.
+    except Malformed:
+        raise ModelLoadFailed(f"{MODEL} is not an ONNX model, or not whole: it cannot be decoded") from None
+    except (OSError, ValueError) as error:
+        # The file is anybody's: text that is no UTF-8 among it.
         raise ModelLoadFailed(f"{MODEL} cannot be understood: {error}") from error
 
 
-def _external_files(model: Path) -> dict[str, int]:
-    if model.stat().st_size > MAX_MODEL_BYTES:
-        raise ModelLoadFailed(f"{MODEL} has more than 2 GiB: save it with external data")
-    try:
-        with open_regular(model) as file:
-            proto = onnx.load_model_from_string(file.read())
-    except DecodeError:
-        raise ModelLoadFailed(f"{MODEL} is not an ONNX model, or not whole: it cannot be decoded") from None
-    if not proto.opset_import or not proto.graph.output:
-        raise ModelLoadFailed(
-            f"{MODEL} is not an ONNX model, or not whole: it names no operator set or no output"
-        )
+def _external_files(file: MessageFile) -> dict[str, int]:
+    _check_is_model(file)
     needed: dict[str, int] = {}
-    for tensor in _tensors(proto):
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+    for tensor in _tensors(file):
+        found = _place(file, tensor)
+        if found is None:
             continue
-        location, end = _place(tensor)
+        location, end = found
         needed[location] = max(needed.get(location, 0), end)
         if len(needed) > MAX_FILES - len(EXTRAS) - 1:
             raise ModelLoadFailed(f"{MODEL} refers to more than {MAX_FILES} files")
     return needed
 
 
-def _place(tensor: onnx.TensorProto) -> tuple[str, int]:
-    fields = {entry.key: entry.value for entry in tensor.external_data}
-    what = f"tensor {tensor.name[:100]!r} of {MODEL}"
-    location = fields.get("location", "")
+def _check_is_model(file: MessageFile) -> None:
+    has_opset = has_output = False
+    for number, value in file.fields(file.whole()):
+        has_opset = has_opset or number == _OPSET_IMPORT
+        if number == _GRAPH and isinstance(value, Span):
+            has_output = has_output or any(field == _GRAPH_OUTPUT for field, _ in file.fields(value))
+    if not (has_opset and has_output):
+        raise ModelLoadFailed(
+            f"{MODEL} is not an ONNX model, or not whole: it names no operator set or no output"
+        )
+
+
+def _tensors(file: MessageFile) -> Iterator[Span]:
+    """Every tensor of the model: initializers, attributes, subgraphs, functions, training graphs."""
+    open_messages = [("model", file.fields(file.whole()))]
+    while open_messages:
+        kind, rest = open_messages[-1]
+        for number, value in rest:
+            child = _CHILDREN[kind].get(number)
+            if child is None or not isinstance(value, Span):
+                continue
+            if child == "tensor":
+                yield value
+                continue
+            open_messages.append((child, file.fields(value)))
+            if sum(kind == "graph" for kind, _ in open_messages) > _MAX_GRAPH_DEPTH + 1:
+                raise ModelLoadFailed(f"{MODEL} nests graphs deeper than {_MAX_GRAPH_DEPTH}")
+            break
+        else:
+            open_messages.pop()
+
+
+def _place(file: MessageFile, tensor: Span) -> tuple[str, int] | None:
+    """Where a tensor lies and where it ends there; None for one whose bytes are in the model."""
+    name, entries, is_external = Span(0, 0), [], False
+    for number, value in file.fields(tensor):
+        if number == _DATA_LOCATION:
+            is_external = value == _EXTERNAL
+        elif number == _EXTERNAL_DATA and isinstance(value, Span):
+            entries.append(value)
+        elif number == _TENSOR_NAME and isinstance(value, Span):
+            name = value
+    if not is_external:
+        return None
+    named = file.read(name, _MAX_TEXT_BYTES).decode(errors="replace")
+    what = f"tensor {named[:100]!r} of {MODEL}"
+    return _checked(dict(_entry(file, entry) for entry in entries), what)
+
+
+def _entry(file: MessageFile, entry: Span) -> tuple[str, str]:
+    """A key and its value."""
+    texts = {
+        number: file.read(value, _MAX_TEXT_BYTES).decode()
+        for number, value in file.fields(entry)
+        if isinstance(value, Span) and number in (_KEY, _VALUE)
+    }
+    return texts.get(_KEY, ""), texts.get(_VALUE, "")
+
+
+def _checked(entries: dict[str, str], what: str) -> tuple[str, int]:
+    location = entries.get("location", "")
     if len(location) > _MAX_LOCATION or not is_inside(location) or "\\" in location:
         raise ModelLoadFailed(
             f"{what} refers to external data at {location[:200]!r}; it must be a relative path below the model's "
@@ -76,49 +139,9 @@ def _place(tensor: onnx.TensorProto) -> tuple[str, int]:
             f"{what} keeps its external data in {path!r}, a name that is taken; rename that file"
         )
     try:
-        offset, length = int(fields.get("offset", "0")), int(fields.get("length", "0"))
+        offset, length = int(entries.get("offset", "0")), int(entries.get("length", "0"))
     except ValueError:
         raise ModelLoadFailed(f"{what} has an external data offset or length that is not a number") from None
     if offset < 0 or length < 0:
         raise ModelLoadFailed(f"{what} has a negative external data offset or length")
     return path, offset + length
-
-
-def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of the model: initializers, attributes, subgraphs, functions, training graphs."""
-    yield from _of_graph(proto.graph, 0)
-    for function in proto.functions:
-        yield from _of_nodes(function.node, 0)
-        yield from _of_attributes(function.attribute_proto, 0)
-    for training in proto.training_info:
-        yield from _of_graph(training.initialization, 0)
-        yield from _of_graph(training.algorithm, 0)
-
-
-def _of_graph(graph: onnx.GraphProto, depth: int) -> Iterator[onnx.TensorProto]:
-    if depth > _MAX_GRAPH_DEPTH:
-        raise ModelLoadFailed(f"{MODEL} nests graphs deeper than {_MAX_GRAPH_DEPTH}")
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    yield from _of_nodes(graph.node, depth)
-
-
-def _of_nodes(nodes: Iterable[onnx.NodeProto], depth: int) -> Iterator[onnx.TensorProto]:
-    for node in nodes:
-        yield from _of_attributes(node.attribute, depth)
-
-
-def _of_attributes(attributes: Iterable[onnx.AttributeProto], depth: int) -> Iterator[onnx.TensorProto]:
-    for attribute in attributes:
-        if attribute.HasField("t"):
-            yield attribute.t
-        yield from attribute.tensors
-        if attribute.HasField("sparse_tensor"):
-            yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
-        for sparse in attribute.sparse_tensors:
-            yield from (sparse.values, sparse.indices)
-        if attribute.HasField("g"):
-            yield from _of_graph(attribute.g, depth + 1)
-        for graph in attribute.graphs:
-            yield from _of_graph(graph, depth + 1)

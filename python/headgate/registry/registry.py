@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from headgate.errors import Conflict, StorageFailed
+from headgate.leases import Lease
 from headgate.registry.refusals import Refusal, Refusals
 from headgate.registry.store import ArtifactStore
 
@@ -46,8 +47,9 @@ class Registry:
         self._pins = pins
         self.refused = Refusals()
 
-    def admit(self, endpoint: str, version: str, path: Path) -> str:
+    def admit(self, endpoint: str, version: str, path: Path, lease: Lease | None = None) -> str:
         """Takes in the model at ``path`` as this version and returns its digest; blocking, hashes every file.
+        ``lease`` holds the artifact: nobody references it yet.
 
         The digest is not pinned by that: a version stands for bytes once a revision with them was applied.
         Raises ``Refused`` when the pair is pinned to another digest (which stays in the store and in use), and
@@ -56,14 +58,16 @@ class Registry:
         pinned = self._pins.get(endpoint, version)
         if pinned is None:
             self.forget(endpoint, version)
-            return self.store.ingest(path)
+            return self.store.ingest(path, lease)
         # Hashed where it lies: bytes that are going to be refused are not copied.
         found = self.store.fingerprint(path).digest
         if found != pinned:
             raise self._refuse(endpoint, version, pinned, found)
         self.forget(endpoint, version)
+        if lease is not None:
+            self.store.hold(pinned, lease)
         if not self._is_sound(pinned):
-            repaired = self.store.ingest(path)
+            repaired = self.store.ingest(path, lease)
             if repaired != pinned:
                 raise self._refuse(endpoint, version, pinned, repaired)
         return pinned

@@ -63,6 +63,12 @@ def model_file(path: Path) -> Path:
     return find(path).path_of(MODEL)
 
 
+def size_of(source: Source, name: str) -> int:
+    """The bytes of the file ``name`` of the artifact, unread; 0 for one that :func:`read` refuses anyway."""
+    found = identity(source.path_of(name))
+    return 0 if found is None else found[_SIZE]
+
+
 def read(source: Source, name: str, write: Callable[[bytes], object], *, least: int = 0) -> Entry:
     """Streams the file ``name`` of the artifact through ``write`` and returns its hash and size.
 
@@ -130,6 +136,9 @@ def identity(path: Path) -> tuple[int, ...] | None:
         return _identity(path.stat())
     except OSError:
         return None
+
+
+_SIZE = 2
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

@@ -2,8 +2,8 @@
 
 ``blobs/sha256/<hex>`` holds files, ``artifacts/<hex>/`` an artifact with its ``manifest.json``, ``staging/``
 what is not whole yet. Everything becomes visible by one atomic rename after its bytes are on disk. Calls read
-and hash whole files: never make them on an event loop. Not here: names and versions (``registry``). Next:
-``registry``.
+and hash whole files: never make them on an event loop. Not here: removing what nobody references (``collecting``), names and
+versions (``registry``). Next: ``collecting``, then ``registry``.
 """
 
 from __future__ import annotations
@@ -16,42 +16,30 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from headgate.errors import HeadgateError, NotFound, StorageFailed
+from headgate.leases import Lease
 from headgate.private_files import READ_ONLY, make_folder, temporary_folder
 from headgate.registry import source as sources
+from headgate.registry.external import external_files
+from headgate.registry.limits import Limits
 from headgate.registry.manifest import MANIFEST, MODEL, Entry, Manifest, hex_of
 from headgate.registry.source import Source
 
 _CHUNK = 1 << 20
 
 
-def _external_files(model: Path) -> dict[str, int]:
-    # Imported here, because a gateway that takes no model in starts sooner without the onnx package.
-    from headgate.registry.external import external_files
-
-    return external_files(model)
-
-
-@dataclass(frozen=True, slots=True)
-class Collected:
-    """What :meth:`ArtifactStore.collect` removed: counts, and the bytes of the removed blobs."""
-
-    artifacts: int
-    blobs: int
-    bytes: int
-
-
 class ArtifactStore:
     """Artifacts below one state folder; safe to use from several threads of one process."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, memory_budget_bytes: int | None = None) -> None:
+        """With a memory budget, a model that can never be loaded is not taken in."""
+        self._limits = Limits(memory_budget_bytes)
         self._blobs = state / "blobs" / "sha256"
         self._artifacts = state / "artifacts"
         self._staging = state / "staging"
-        # Between taking in and collecting only: no emergency call may wait for a copy to end.
+        # One model is taken in at a time. No emergency call waits for that.
         self._lock = threading.Lock()
         self._verified: dict[str, tuple[tuple[int, ...] | None, ...]] = {}
         with _storage("the artifact store cannot be made"):
@@ -67,10 +55,11 @@ class ArtifactStore:
         """The manifest that ingesting ``path`` would give; hashes its files, copies none. Errors as
         :meth:`ingest`."""
         source = sources.find(path)
+        self._limits.check_model(source)
         model = source.path_of(MODEL)
         before = sources.identity(model)
         files = {MODEL: sources.read(source, MODEL, _drop)}
-        needed = _external_files(model)
+        needed = external_files(model)
         if sources.identity(model) != before:
             raise sources.Unsettled(f"{model} changed while it was read; try again when it is whole")
         for name in source.extras:
@@ -79,26 +68,33 @@ class ArtifactStore:
             files[name] = sources.read(source, name, _drop, least=least)
         return Manifest(files)
 
-    def ingest(self, path: Path) -> str:
+    def ingest(self, path: Path, lease: Lease | None = None) -> str:
         """Takes in the model at ``path`` (a folder with ``model.onnx``, or an ``.onnx`` file); returns its
-        digest.
+        digest. ``lease`` holds the artifact from the moment when it is there.
 
         Raises ``ModelLoadFailed`` when it is no whole ONNX model or refers outside its folder, ``Unsettled``
         when it changes meanwhile, ``StorageFailed`` when the disk fails. Nothing is left behind on failure.
         """
         source = sources.find(path)
+        self._limits.check_model(source)
+        self._limits.check_memory(source)
         with self._lock, self._workspace() as work:
+            self._limits.check_room(source, (MODEL, *source.extras), work)
             files = {MODEL: self._stage(source, MODEL, work, 0)}
             for name in source.extras:
                 files[name] = self._stage(source, name, work, 0)
             # Read from the copy: the bytes that were hashed are the bytes that were judged.
-            for name, least in _external_files(work / files[MODEL].sha256).items():
+            needed = external_files(work / files[MODEL].sha256)
+            self._limits.check_room(source, needed, work)
+            for name, least in needed.items():
                 files[name] = self._stage(source, name, work, least)
             manifest = Manifest(files)
-            with _storage(f"{path} cannot be stored"):
+            with _storage(f"{path} cannot be stored"), Lease() as publishing:
+                # Else a blob would be collected before its artifact links to it.
+                publishing.hold(self._artifacts)
                 for entry in files.values():
                     self._publish_blob(work / entry.sha256, entry)
-                self._publish_artifact(manifest, work / "artifact")
+                self._publish_artifact(manifest, work / "artifact", lease or publishing)
             self._verified[manifest.digest] = self._identities(manifest)
         return manifest.digest
 
@@ -123,10 +119,10 @@ class ArtifactStore:
         staged.replace(target)
         _sync_folder(self._blobs)
 
-    def _publish_artifact(self, manifest: Manifest, built: Path) -> None:
+    def _publish_artifact(self, manifest: Manifest, built: Path, lease: Lease) -> None:
         digest = manifest.digest
         target = self._artifacts / hex_of(digest)
-        if target.exists():
+        if lease.hold(target):
             try:
                 self.verify(digest)
                 return
@@ -145,6 +141,7 @@ class ArtifactStore:
             os.fsync(file.fileno())
         for folder in (built, *(path for path in built.rglob("*") if path.is_dir())):
             _sync_folder(folder)
+        lease.hold(built)
         built.rename(target)
         _sync_folder(self._artifacts)
 
@@ -158,6 +155,10 @@ class ArtifactStore:
     def contains(self, digest: str) -> bool:
         """Whether the artifact is there, unverified."""
         return (self._artifacts / hex_of(digest) / MANIFEST).is_file()
+
+    def hold(self, digest: str, lease: Lease) -> bool:
+        """Holds an artifact, so that nobody collects it; False: it is not there."""
+        return lease.hold(self._artifacts / hex_of(digest))
 
     def manifest(self, digest: str) -> Manifest:
         """The manifest of an artifact, checked against its digest; ``NotFound``, or ``StorageFailed`` if
@@ -208,31 +209,6 @@ class ArtifactStore:
     def _identities(self, manifest: Manifest) -> tuple[tuple[int, ...] | None, ...]:
         folder = self._artifacts / hex_of(manifest.digest)
         return tuple(_identity(folder / name) for name in sorted(manifest.files))
-
-    # === away ===
-
-    def collect(self, keep: set[str]) -> Collected:
-        """Removes every artifact whose digest is not in ``keep``, then every blob no artifact refers to.
-
-        The caller names all digests in use, those about to be recorded included. ``StorageFailed`` when the
-        disk does.
-        """
-        kept = {hex_of(digest) for digest in keep}
-        with self._lock, _storage("the artifact store cannot be cleaned"):
-            gone = [path for path in self._artifacts.iterdir() if path.name not in kept]
-            for path in gone:
-                self._verified.pop(f"sha256:{path.name}", None)
-                # Renamed first: a crash leaves a leftover in staging, never half an artifact.
-                with temporary_folder(self._staging) as aside:
-                    path.rename(aside / "gone")
-            needed = {e.sha256 for digest in self.digests() for e in self.manifest(digest).files.values()}
-            blobs = [path for path in self._blobs.iterdir() if path.name not in needed]
-            size = sum(path.stat().st_size for path in blobs)
-            for path in blobs:
-                path.unlink()
-            for leftover in self._staging.iterdir():
-                shutil.rmtree(leftover)
-        return Collected(len(gone), len(blobs), size)
 
     @contextmanager
     def _workspace(self) -> Iterator[Path]:

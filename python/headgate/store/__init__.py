@@ -8,6 +8,7 @@ from headgate.store.applied_file import NAME as APPLIED_FILE
 from headgate.store.applied_file import Applied, AppliedState, read_applied
 from headgate.store.backup import restore_backup, write_backup
 from headgate.store.chain import Damage
+from headgate.store.checksums import is_whole
 from headgate.store.clock import Clock, seconds, stamp, unstamp, utc_now
 from headgate.store.columns import json_text, keepable
 from headgate.store.database import FILE as DATABASE
@@ -24,6 +25,7 @@ from headgate.store.models import (
     RevisionStatus,
     TokenRecord,
 )
+from headgate.store.retention import Kept
 from headgate.store.store import Commit, Proposal, Store, open_beside, open_store
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "EndpointRecord",
     "EventRecord",
     "IdempotencyRecord",
+    "Kept",
     "OperationRecord",
     "PinRecord",
     "Proposal",
@@ -47,6 +50,7 @@ __all__ = [
     "RevisionStatus",
     "Store",
     "TokenRecord",
+    "is_whole",
     "json_text",
     "keepable",
     "open_beside",

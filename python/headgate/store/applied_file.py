@@ -71,6 +71,16 @@ def read_applied(state: Path) -> Applied | None:
         raise StorageFailed(f"{path} cannot be read: {error}") from error
 
 
+def text_of(state: Path) -> str:
+    """The file as it is, damaged or not; empty without one."""
+    try:
+        return (state / NAME).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise StorageFailed(f"{state / NAME} cannot be read: {error}") from error
+
+
 def write_applied(state: Path, applied: Applied) -> None:
     """Replaces the file in one step; it is on disk when this returns."""
     entries = {name: asdict(entry) for name, entry in sorted(applied.endpoints.items())}

@@ -3,6 +3,7 @@
 Not here: what a body says (``control``), what is done about damage. Next: ``revisions``.
 
 So a byte that was flipped in a body, and a revision that was lost or put in, are found. A document is found by its own digest.
+Revisions that retention dropped have left their numbers and the last digest (``DroppedRevisions``): the chain goes on from there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
-from headgate.store.models import DocumentRecord, EndpointRecord, RevisionRecord
+from headgate.store.models import DocumentRecord, DroppedRevisions, EndpointRecord, RevisionRecord
 
 _ROWS = 200
 _OTHER_BODY = "its body is not the one that was written, or not after that revision"
@@ -54,29 +55,53 @@ def damages(session: Session, endpoint: str | None) -> Iterator[Damage]:
         query = query.where(RevisionRecord.endpoint == endpoint)
         pointers = pointers.where(EndpointRecord.name == endpoint)
     known = {pointer.name: pointer for pointer in session.scalars(pointers)}
+    ranges = _ranges(session)
     rows = session.execute(query.execution_options(yield_per=_ROWS))
     for name, revisions in groupby(rows, key=lambda row: str(row.endpoint)):
-        yield from _damages_of(name, known.pop(name, None), revisions, whole)
+        pointer = known.pop(name, None)
+        yield from _damages_of(name, pointer, revisions, _Beside(whole, ranges.get(name, {})))
     for name, pointer in known.items():
         yield Damage(name, pointer.tail, "all its revisions are missing")
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What the revisions of an endpoint are compared with: whole documents, and dropped ranges by their first number."""
+
+    whole: set[str]
+    ranges: dict[int, DroppedRevisions]
+
+
+def _ranges(session: Session) -> dict[str, dict[int, DroppedRevisions]]:
+    found: dict[str, dict[int, DroppedRevisions]] = {}
+    for one in session.scalars(select(DroppedRevisions)):
+        found.setdefault(one.endpoint, {})[one.first] = one
+    return found
 
 
 def _damages_of(
     name: str,
     pointer: EndpointRecord | None,
     rows: Iterator[Any],
-    whole: set[str],
+    beside: _Beside,
 ) -> Iterator[Damage]:
     before, last, applied = "", 0, None
     for row in rows:
+        gone = beside.ranges.pop(last + 1, None)
+        if gone is not None:
+            before, last = gone.digest, gone.last
         if row.n != last + 1:
             yield Damage(name, row.n, f"revision {row.n - 1} is missing before it")
         elif chain_digest(before, row.body) != row.digest:
             yield Damage(name, row.n, _OTHER_BODY)
-        if row.document not in whole:
+        if row.document not in beside.whole:
             yield Damage(name, row.n, f"its document {row.document} is missing or has other bytes")
         before, last = row.digest, row.n
         applied = row.n if row.status == "applied" else applied
+    for gone in beside.ranges.values():
+        yield Damage(
+            name, gone.first, "the row that says which revisions were dropped contradicts the others"
+        )
     yield from _pointer_damages(name, pointer, last, applied)
 
 

@@ -86,12 +86,8 @@ def running_operations(session: Session) -> list[OperationRecord]:
     return list(session.scalars(query.order_by(OperationRecord.started, OperationRecord.id)))
 
 
-def prune(session: Session, events: int, operations: int) -> None:
-    """Keeps the newest ``events``, the newest ``operations`` that have ended, and those that run."""
-    newest = select(EventRecord.generation).order_by(EventRecord.generation.desc()).offset(events).limit(1)
-    last_to_go = session.scalar(newest)
-    if last_to_go is not None:
-        session.execute(delete(EventRecord).where(EventRecord.generation <= last_to_go))
+def prune_operations(session: Session, newest: int) -> None:
+    """Keeps the newest operations that have ended, and those that run."""
     ended = select(OperationRecord.id).where(OperationRecord.status != "running")
-    old = ended.order_by(OperationRecord.started.desc(), OperationRecord.id).offset(operations)
+    old = ended.order_by(OperationRecord.started.desc(), OperationRecord.id).offset(newest)
     session.execute(delete(OperationRecord).where(OperationRecord.id.in_(old)))

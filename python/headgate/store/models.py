@@ -88,13 +88,31 @@ class RevisionRecord(Base):
     who: Mapped[str]
     when: Mapped[When]
     reason: Mapped[str]
-    document: Mapped[str] = mapped_column(Text, ForeignKey("documents.digest"))
+    document: Mapped[str] = mapped_column(Text, ForeignKey("documents.digest"), index=True)
     source: Mapped[str | None]
     body: Mapped[str]
     message: Mapped[str | None] = mapped_column(default=None)
     digest: Mapped[str] = mapped_column(default="")
     generation: Mapped[int] = mapped_column(default=0)
     ended: Mapped[int | None] = mapped_column(default=None)
+
+
+class DroppedRevisions(Base):
+    """Revisions ``first`` to ``last`` of an endpoint, which retention dropped; ``digest`` is that of the last one."""
+
+    __tablename__ = "dropped_revisions"
+    endpoint: Mapped[Key]
+    first: Mapped[NumberKey]
+    last: Mapped[int]
+    digest: Mapped[str]
+
+
+class Floor(Base):
+    """The highest generation that was dropped from a journal: ``events`` or ``audit``."""
+
+    __tablename__ = "floors"
+    journal: Mapped[Key]
+    generation: Mapped[int]
 
 
 class PinRecord(Base):
@@ -105,6 +123,7 @@ class PinRecord(Base):
     version: Mapped[Key]
     digest: Mapped[str]
     when: Mapped[When]
+    checksum: Mapped[str] = mapped_column(default="", repr=False)
 
 
 class AppliedDocument(Base):
@@ -115,6 +134,7 @@ class AppliedDocument(Base):
     endpoint: Mapped[Key]
     digest: Mapped[Key]
     generation: Mapped[int] = mapped_column(default=0)
+    checksum: Mapped[str] = mapped_column(default="", repr=False)
 
 
 class TokenRecord(Base):
@@ -129,6 +149,7 @@ class TokenRecord(Base):
     expires: Mapped[When | None]
     last_used: Mapped[When | None]
     revoked: Mapped[When | None]
+    checksum: Mapped[str] = mapped_column(default="", repr=False)
 
 
 class IdempotencyRecord(Base):

@@ -11,7 +11,8 @@ from dataclasses import replace
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from headgate.errors import Conflict
+from headgate.errors import Conflict, StorageFailed
+from headgate.store.checksums import checked, is_whole
 from headgate.store.clock import seconds
 from headgate.store.models import AuditRecord, PinRecord
 from headgate.store.transactions import Transactions, Write
@@ -21,13 +22,13 @@ def add_pins(write: Write, endpoint: str, pins: Mapping[str, str]) -> None:
     """Pins what is not pinned yet; what is stays as it is."""
     for version, digest in pins.items():
         if write.session.get(PinRecord, (endpoint, version)) is None:
-            write.add(PinRecord(endpoint, version, digest, write.now))
+            write.add(checked(PinRecord(endpoint, version, digest, write.now)))
 
 
 def check_pins(session: Session, endpoint: str, digests: Mapping[str, str]) -> None:
     """:class:`~headgate.errors.Conflict` when a version stands for another digest."""
     for version, digest in digests.items():
-        pin = session.get(PinRecord, (endpoint, version))
+        pin = _whole(session.get(PinRecord, (endpoint, version)))
         if pin is not None and pin.digest != digest:
             raise Conflict(
                 f"version {version} of {endpoint} is {pin.digest} since {seconds(pin.when)}, and this is {digest}: a version "
@@ -43,15 +44,29 @@ class StorePins:
         self._transactions = transactions
 
     def get(self, endpoint: str, version: str) -> str | None:
-        """The digest pinned, or None."""
+        """The digest pinned, or None; :class:`StorageFailed` for a damaged pin, which stands for nothing."""
         with self._transactions.read() as session:
-            pin = session.get(PinRecord, (endpoint, version))
+            pin = _whole(session.get(PinRecord, (endpoint, version)))
             return None if pin is None else pin.digest
 
     def all(self) -> list[PinRecord]:
         """Every pin, by endpoint and version."""
         with self._transactions.read() as session:
             return list(session.scalars(select(PinRecord).order_by(PinRecord.endpoint, PinRecord.version)))
+
+    def renew(self, endpoint: str, version: str, digest: str, audit: AuditRecord) -> PinRecord | None:
+        """Pins a version anew whose pin is damaged, and notes that in the audit; None: it is not damaged."""
+        with self._transactions.write() as write:
+            pin = write.session.get(PinRecord, (endpoint, version))
+            if pin is None or is_whole(pin):
+                return None
+            write.session.delete(pin)
+            write.session.flush()
+            renewed = checked(PinRecord(endpoint, version, digest, write.now))
+            write.add(renewed)
+            detail = {"version": version, "digest": digest, "damaged": pin.digest}
+            write.add_numbered(replace(audit, outcome="renewed", detail=detail))
+            return renewed
 
     def remove(self, endpoint: str, version: str, audit: AuditRecord) -> PinRecord | None:
         """Takes a pin away and notes in the audit what it was; None: there is none."""
@@ -62,3 +77,12 @@ class StorePins:
                 detail = {**audit.detail, "version": version, "digest": pin.digest, "pinned": pin.when}
                 write.add_numbered(replace(audit, detail=detail))
             return pin
+
+
+def _whole(pin: PinRecord | None) -> PinRecord | None:
+    if pin is not None and not is_whole(pin):
+        raise StorageFailed(
+            f"the pin of version {pin.version} of {pin.endpoint} is damaged, so that nobody knows what the version stands for: "
+            f"`headgate models unpin {pin.endpoint} {pin.version}` lets it be pinned anew"
+        )
+    return pin

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from headgate.errors import RevisionConflict, StorageFailed
 from headgate.store.chain import chain_digest
+from headgate.store.checksums import checked, damaged_applied, is_whole
 from headgate.store.columns import LARGEST, plain
 from headgate.store.models import (
     AppliedDocument,
@@ -126,12 +127,16 @@ def document(session: Session, digest: str) -> bytes | None:
 
 
 def applied_from(session: Session, path: str) -> frozenset[tuple[str, str]]:
-    """Endpoint and digest of every document that was ever applied from a file."""
-    query = select(AppliedDocument.endpoint, AppliedDocument.digest).where(AppliedDocument.path == path)
-    return frozenset((row.endpoint, row.digest) for row in session.execute(query))
+    """Endpoint and digest of every document that was ever applied from a file; damaged rows are left out."""
+    query = select(AppliedDocument).where(AppliedDocument.path == path)
+    return frozenset((row.endpoint, row.digest) for row in session.scalars(query) if is_whole(row))
 
 
 def add_applied(write: Write, record: AppliedDocument) -> None:
-    """Remembers an applied document; the first time stays."""
+    """Remembers an applied document; the first time stays. It takes the place of damaged rows of its file or its endpoint."""
+    for damaged in damaged_applied(write.session):
+        if damaged.path == record.path or damaged.endpoint == record.endpoint:
+            write.session.delete(damaged)
+    write.session.flush()
     if write.session.get(AppliedDocument, (record.path, record.endpoint, record.digest)) is None:
-        write.add(replace(record, generation=write.generation))
+        write.add(checked(replace(record, generation=write.generation)))

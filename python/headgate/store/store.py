@@ -17,6 +17,7 @@ from pathlib import Path
 from headgate.errors import StorageFailed
 from headgate.store import applied_file, database, journal, revisions
 from headgate.store.chain import Damage, damages, damages_in_force
+from headgate.store.checksums import damaged_applied, damaged_rows
 from headgate.store.clock import Clock, stamp
 from headgate.store.database import FolderLock, make_folders, open_engine, open_migrated
 from headgate.store.models import (
@@ -30,6 +31,16 @@ from headgate.store.models import (
     RevisionStatus,
 )
 from headgate.store.pins import StorePins, add_pins, check_pins
+from headgate.store.references import digests_in, referenced_digests
+from headgate.store.retention import (
+    Journal,
+    Kept,
+    drop_journal,
+    drop_revisions,
+    droppable,
+    dropped,
+    floor,
+)
 from headgate.store.tokens import StoreTokens
 from headgate.store.transactions import Transactions, Write
 
@@ -205,6 +216,11 @@ class Store:
         with self.transactions.read() as session:
             return revisions.applied_from(session, path)
 
+    def damaged_applied(self) -> list[AppliedDocument]:
+        """Rows of applied documents of which nobody knows any more what they said."""
+        with self.transactions.read() as session:
+            return damaged_applied(session)
+
     def add_applied(self, record: AppliedDocument) -> None:
         """Remembers an apply that had nothing to do, and so no revision of its own."""
         if (record.endpoint, record.digest) not in self.applied_from(record.path):
@@ -235,6 +251,14 @@ class Store:
             "was changed in between is as before, tokens, what versions stand for and the audit included"
         ]
 
+    def check_rows(self) -> list[str]:
+        """Tokens, pins and applied documents that are not as they were written, each with what is done about it."""
+        try:
+            with self.transactions.read() as session:
+                return list(damaged_rows(session))
+        except StorageFailed as error:
+            return [error.message]
+
     def check_pages(self) -> list[str]:
         """What the database says of its own pages; empty when they are whole, and where it checks them itself."""
         try:
@@ -252,6 +276,12 @@ class Store:
         applied_file.write_applied(self.state, now)
         self.applied, self._compared = now, now.generation
         return True
+
+    def referenced_digests(self) -> set[str]:
+        """Every digest that a revision, a pin or the file of the last applied state names. Reads all revisions."""
+        with self.transactions.read() as session:
+            found = referenced_digests(session)
+        return found | digests_in(applied_file.text_of(self.state))
 
     # === journal ===
 
@@ -318,10 +348,43 @@ class Store:
         with self.transactions.read() as session:
             return journal.running_operations(session)
 
-    def prune(self, *, events: int, operations: int) -> None:
-        """Forgets all but the newest ``events``, and all but the newest ``operations`` that have ended. The audit stays whole."""
+    def prune_operations(self, newest: int) -> None:
+        """Forgets all operations that have ended but the newest."""
         with self.transactions.write() as write:
-            journal.prune(write.session, events, operations)
+            journal.prune_operations(write.session, newest)
+
+    # === retention ===
+
+    def drop_journal(self, which: Journal, kept: Kept) -> int:
+        """Drops old rows of the events or the audit, as many as one transaction may; how many."""
+        with self.transactions.write() as write:
+            return drop_journal(write, which, kept)
+
+    def floor(self, which: Journal) -> int:
+        """The highest generation that was dropped from the events or the audit; 0 when none was."""
+        with self.transactions.read() as session:
+            return floor(session, which)
+
+    def droppable(self, endpoint: str, kept: Kept, numbers: Collection[int] = ()) -> list[int]:
+        """Revisions that :meth:`drop_revisions` would drop next, the oldest first."""
+        with self.transactions.read() as session:
+            return droppable(session, endpoint, kept, self._also(endpoint, numbers))
+
+    def drop_revisions(self, endpoint: str, kept: Kept, numbers: Collection[int]) -> int:
+        """Drops old revisions but those with ``numbers``, as many as one transaction may; how many."""
+        with self.transactions.write() as write:
+            gone = droppable(write.session, endpoint, kept, self._also(endpoint, numbers))
+            return drop_revisions(write, endpoint, gone)
+
+    def was_dropped(self, endpoint: str, n: int) -> bool:
+        """Whether retention dropped revision ``n``."""
+        with self.transactions.read() as session:
+            return any(one.first <= n <= one.last for one in dropped(session, endpoint))
+
+    def _also(self, endpoint: str, numbers: Collection[int]) -> set[int]:
+        """The file of the last applied state may lag behind; what it names must not look lost."""
+        named = None if self.applied is None else self.applied.endpoints.get(endpoint)
+        return {*numbers} if named is None else {*numbers, named.n}
 
 
 def _commit(write: Write, commit: Commit) -> list[EventRecord]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from sqlalchemy import select, update
 
 from headgate.errors import Conflict
+from headgate.store.checksums import checked, is_whole
 from headgate.store.models import AuditRecord, TokenRecord
 from headgate.store.transactions import Transactions, Write
 
@@ -22,7 +23,7 @@ class StoreTokens:
     def add(self, record: TokenRecord, audit: AuditRecord) -> None:
         """Appends a token."""
         with self._transactions.write() as write:
-            write.add(record)
+            write.add(checked(record))
             write.add_numbered(audit)
 
     def get(self, token_id: str) -> TokenRecord | None:
@@ -51,6 +52,8 @@ class StoreTokens:
                 )
             write.add_numbered(audit if record.revoked is None else replace(audit, outcome="already"))
             record.revoked = record.revoked or write.now
+            # A damaged token that is revoked is whole again: it has no rights that could be wrong.
+            record.checksum = checked(record).checksum
             return record
 
     def touch(self, uses: Mapping[str, str]) -> None:
@@ -65,6 +68,8 @@ class StoreTokens:
 def _is_last_admin(write: Write, record: TokenRecord) -> bool:
     admins = write.session.scalars(select(TokenRecord).where(TokenRecord.role == "admin"))
     usable = [
-        one.id for one in admins if one.revoked is None and (one.expires is None or one.expires > write.now)
+        one.id
+        for one in admins
+        if one.revoked is None and is_whole(one) and (one.expires is None or one.expires > write.now)
     ]
     return usable == [record.id]

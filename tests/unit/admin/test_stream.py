@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 
 from headgate.admin.open_streams import OpenStreams
 from headgate.control.writes.feed import BACKLOG, Feed
-from headgate.store import EventRecord
+from headgate.store import EventRecord, Kept
 from unit.admin_harness import port, problem
 from unit.control_harness import document, run, until
 
@@ -102,6 +102,26 @@ def test_last_event_id_brings_what_was_missed(tmp_path: Path) -> None:
             assert ids == sorted(set(ids))
             bad = await p.viewer.get("/v1/events", headers={"last-event-id": "x"})
             assert problem(bad) == (400, "invalid_argument")
+
+    run(body)
+
+
+def test_an_id_whose_successors_were_dropped_is_told(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            for name in ("one", "two", "three"):
+                await p.gate.apply(document(name=name))
+            p.gate.store.drop_journal("events", Kept(1))
+            floor = p.gate.store.floor("events")
+            for query in ({}, {"follow": "false"}):
+                gone = await p.viewer.get("/v1/events", params=query, headers={"last-event-id": "1"})
+                assert problem(gone) == (404, "not_found")
+                assert gone.json()["facts"] == {"floor": floor}
+            for last in ("0", str(floor)):
+                kept = await p.viewer.get(
+                    "/v1/events", params={"follow": "false"}, headers={"last-event-id": last}
+                )
+                assert kept.text.count("event: ") == 1
 
     run(body)
 

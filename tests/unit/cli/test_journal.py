@@ -46,6 +46,25 @@ class Operation(FakeAdmin):
         return CliRunner().invoke(main, list(arguments), obj=around)
 
 
+class Pages(FakeAdmin):
+    """2 500 entries, as the API gives them."""
+
+    def __call__(self, request):  # type: ignore[no-untyped-def]
+        first = int(request.url.params.get("before", 2_501)) - 1
+        last = max(first - int(request.url.params["limit"]), 0)
+        entries = [ENTRY | {"id": n} for n in range(first, last, -1)]
+        self.answers["GET /v1/audit"] = ok({"entries": entries})
+        return super().__call__(request)
+
+
+def test_the_whole_audit_is_read_in_pages() -> None:
+    fake = Pages()
+    result = call(fake, "audit", "digits", "--all", "-o", "name")
+    assert result.stdout.split() == [str(n) for n in range(2_500, 0, -1)]
+    assert [one.url.params.get("before") for one in fake.requests] == [None, "1501", "501"]
+    assert "older ones" not in call(Pages(), "audit", "--all").stderr
+
+
 def test_audit_lists_entries_and_says_where_it_goes_on() -> None:
     fake = FakeAdmin({"GET /v1/audit": ok({"entries": [ENTRY]})})
     result = call(fake, "audit", "digits", "--limit", "1", "--before", "10")

@@ -10,6 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from headgate.cli import main
+from headgate.gateway import state_folder
+from headgate.leases import Lease
+from headgate.registry import collect
 from unit.control.test_models import model, text
 from unit.control_harness import gateway, run
 
@@ -130,3 +133,64 @@ def test_a_lost_database_is_begun_anew_from_the_last_applied_state(tmp_path: Pat
             assert (await gate.control.patch_traffic("scale", weights={"v2": "35%"}))["revision"] == 2
 
     run(body)
+
+
+def test_what_nobody_references_is_named_and_removed(tmp_path: Path) -> None:
+    async def body() -> None:
+        await made(tmp_path)
+        async with gateway(tmp_path) as gate:
+            orphan = gate.control.registry.admit("scale", "v3", model(tmp_path / "models" / "v3", 3.0))
+            where = ("--state", str(gate.state))
+            looked = json.loads(state("collect", "--dry-run", "--json", *where).stdout)
+            assert (looked["artifacts"], looked["baselines"], len(looked["blobs"])) == ([orphan], [], 1)
+            assert state("collect", "--dry-run", "-o", "name", *where).stdout.splitlines()[0] == orphan
+            assert gate.control.registry.store.contains(orphan)
+            with Lease() as lease:
+                lease.hold(gate.state / "artifacts")
+                busy = state("collect", *where)
+                assert "try again later" in busy.output
+            removed = state("collect", *where)
+            assert (removed.exit_code, "removed: 1 models, 0 baselines, 1 files" in removed.stdout) == (
+                0,
+                True,
+            )
+            assert not gate.control.registry.store.contains(orphan)
+        assert state("check", *where).exit_code == 0
+
+    run(body)
+
+
+def test_nothing_of_a_damaged_folder_is_removed(tmp_path: Path) -> None:
+    run(lambda: made(tmp_path))
+    with sqlite3.connect(tmp_path / "state" / "headgate.db") as database:
+        database.execute("UPDATE revisions SET body = replace(body, 'v2', 'v3') WHERE n = 2")
+    database.close()
+    refused = state("collect", "--state", str(tmp_path / "state"))
+    assert refused.exit_code == 3
+    assert "nothing is collected, because the state is damaged: scale: its body" in refused.output
+
+
+def test_a_check_holds_what_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(lambda: made(tmp_path))
+    found: list[bool] = []
+    faults = state_folder.artifact_fault
+
+    def looked(folder: Path, digest: str) -> str | None:
+        found.append(collect(folder, set, 9).busy)
+        return faults(folder, digest)
+
+    monkeypatch.setattr(state_folder, "artifact_fault", looked)
+    assert state("check", "--state", str(tmp_path / "state")).exit_code == 0
+    assert found == [True, True]
+
+
+def test_history_and_audit_can_be_exported(tmp_path: Path) -> None:
+    run(lambda: made(tmp_path))
+    exported = state("export", "--state", str(tmp_path / "state"))
+    assert exported.exit_code == 0
+    lines = [json.loads(line) for line in exported.stdout.splitlines()]
+    revisions = [line for line in lines if line["record"] == "revision"]
+    assert [(one["endpoint"], one["n"]) for one in revisions] == [("scale", 3), ("scale", 2), ("scale", 1)]
+    assert revisions[0]["body"]["traffic"]["champion"] == "v1"
+    assert "name: scale" in revisions[0]["document"]
+    assert [line["action"] for line in lines if line["record"] == "audit"] == ["traffic", "traffic", "apply"]

@@ -13,6 +13,7 @@ from headgate.background import Background
 from headgate.errors import StorageFailed
 from headgate.observe import triton
 from headgate.observe.declared import DECLARED
+from headgate.registry import Collected
 
 ENDPOINT = {
     "name": "digits",
@@ -61,6 +62,12 @@ class Control:
 
     def audit_lost(self) -> int:
         return 2
+
+    def collected(self) -> Collected:
+        return Collected(artifacts=2, blobs=3, bytes=100)
+
+    def dropped(self) -> dict[str, int]:
+        return {"revision": 4}
 
     def damage(self) -> list[str]:
         return ["the database is damaged"]

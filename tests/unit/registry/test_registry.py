@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.registry import ArtifactStore, Refused, Registry
+from headgate.registry import ArtifactStore, Refused, Registry, collect
 
 from .conftest import Save
 
@@ -79,7 +79,7 @@ def test_a_lost_artifact_is_taken_in_again(
     folder = save(tmp_path / "1")
     digest = registry.admit("digits", "1", folder)
     pins.pin("digits", "1", digest)
-    registry.store.collect(set())
+    collect(tmp_path / "state", set, 9)
     assert registry.admit("digits", "1", folder) == digest
     registry.store.verify(digest)
     path = registry.store.model_path(digest)

@@ -295,25 +295,6 @@ def test_equal_files_are_kept_once(store: ArtifactStore, save: Save, tmp_path: P
     assert {blob.name for blob in blobs} == hashes
 
 
-def test_collecting_keeps_what_is_named(store: ArtifactStore, save: Save, tmp_path: Path) -> None:
-    kept = store.ingest(save(tmp_path / "a", 1.0, location="w.data", data=bytes(16)))
-    gone = store.ingest(save(tmp_path / "b", 2.0, location="v.data", data=bytes(16)))
-    (tmp_path / "state" / "staging" / "left-by-a-crash").mkdir()
-    collected = store.collect({kept})
-    assert (collected.artifacts, collected.blobs) == (1, 1)
-    assert collected.bytes == store_size(tmp_path / "b")
-    assert store.digests() == [kept]
-    store.verify(kept)
-    assert not store.contains(gone)
-    assert no_leftovers(tmp_path)
-    assert store.collect({kept}).artifacts == 0
-    assert store.ingest(tmp_path / "b") == gone
-
-
-def store_size(folder: Path) -> int:
-    return (folder / "model.onnx").stat().st_size
-
-
 def test_a_disk_that_fails_is_said(
     store: ArtifactStore, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from headgate.errors import StorageFailed
+from headgate.leases import Lease
 from headgate.registry import ArtifactStore, Manifest, Registry, SyncResult, TreeSync, scan
 from headgate.registry.sync import SETTLE_SECONDS
 
@@ -93,10 +94,10 @@ def test_a_folder_that_fails_in_an_unforeseen_way_keeps_no_other_waiting(
 ) -> None:
     ingest = ArtifactStore.ingest
 
-    def odd(store: ArtifactStore, path: Path) -> str:
+    def odd(store: ArtifactStore, path: Path, lease: Lease | None) -> str:
         if path.name == "1":
             raise TypeError("a type that does not fit")
-        return ingest(store, path)
+        return ingest(store, path, lease)
 
     monkeypatch.setattr(ArtifactStore, "ingest", odd)
     result = tree.sync(scan(root))

@@ -115,7 +115,8 @@ def old_place(empty_place: Place) -> Place:
 
 def test_rows_of_the_first_schema_are_brought_along(old_place: Place) -> None:
     store = old_place.open()
-    assert store.check() == []
+    assert store.check() == store.check_rows() == []
+    assert store.floor("events") == 0
     assert [(e.name, e.applied, e.tail, e.removed) for e in store.endpoints()] == [
         ("digits", 2, 3, False),
         ("other", 1, 1, True),

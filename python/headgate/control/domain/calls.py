@@ -90,7 +90,8 @@ class Settings:
     an endpoint that answered within ``quiet_seconds`` is under traffic and not deleted; ``retry_seconds`` is the pause between
     attempts to write what could not be written; a caller that asked for it gets an operation after ``answer_seconds``;
     an emergency call waits ``durable_seconds`` for its row to be on disk; a caller that is refused again and again waits for up to
-    ``refused_pause_seconds``; ``threads`` do short work, ``model_threads`` what may
+    ``refused_pause_seconds``; the newest ``revisions`` of an endpoint are kept, and all of the last
+    ``revision_seconds``; the audit is kept for ``audit_seconds``; ``threads`` do short work, ``model_threads`` what may
     take minutes; ``urgent_threads`` emergency calls may wait for the files of what they load, beside any other.
     """
 
@@ -102,6 +103,9 @@ class Settings:
     answer_seconds: float = 1.0
     durable_seconds: float = 1.0
     refused_pause_seconds: float = 2.0
+    revisions: int = 1_000
+    revision_seconds: int = 90 * 86_400
+    audit_seconds: int = 400 * 86_400
     threads: int = 4
     urgent_threads: int = 32
     parse_threads: int = 2

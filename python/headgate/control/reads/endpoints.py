@@ -35,10 +35,9 @@ from headgate.control.reads.views import (
     VersionView,
 )
 from headgate.control.writes.data_plane import DataPlane, Status
-from headgate.control.writes.decisions import not_found
 from headgate.control.writes.endpoint import EndpointState, present
 from headgate.control.writes.endpoint import never_served as told_never_served
-from headgate.control.writes.records import stored
+from headgate.control.writes.records import missing, stored
 from headgate.documents.values import SLOTS
 from headgate.errors import HeadgateError, InvalidArgument
 from headgate.registry import ArtifactStore, Registry
@@ -214,10 +213,11 @@ def revision(store: Store, name: str, n: int) -> RevisionView:
     """One revision with its differences from its parent; blocks on the disk."""
     record = store.revision(name, n)
     if record is None:
-        raise not_found(name, n)
+        raise missing(store, name, n)
     parent = None if record.parent is None else store.revision(name, record.parent)
     current = stored(store, record)
     before = None if parent is None else stored(store, parent)
+    lost = record.parent is not None and parent is None
     live = current.traffic
     return RevisionView(
         **revision_summary(record),
@@ -230,8 +230,10 @@ def revision(store: Store, name: str, n: int) -> RevisionView:
         table=list(live.table.given),
         blocks=[_block(block) for block in live.blocked],
         frozen=live.frozen is not None,
-        diff=document_diff(before, current),
-        moves=slots_moved(before, current),
+        diff=f"revision {record.parent}, from which it was made, was dropped because of its age"
+        if lost
+        else document_diff(before, current),
+        moves={} if lost else slots_moved(before, current),
     )
 
 

@@ -26,11 +26,10 @@ from headgate.control.reads.views import (
 )
 from headgate.control.writes.context import Context
 from headgate.control.writes.data_plane import Status, status_of, statuses_of
-from headgate.control.writes.decisions import not_found
 from headgate.control.writes.endpoint import Endpoints, EndpointState
-from headgate.control.writes.records import stored
+from headgate.control.writes.records import missing, stored
 from headgate.control.writes.refused_callers import RefusedCallers
-from headgate.errors import InvalidArgument
+from headgate.errors import InvalidArgument, NotFound
 from headgate.registry import Registry
 from headgate.store import EventRecord
 
@@ -165,9 +164,20 @@ class Queries:
         store = self._context.store
 
         async def replay(cursor: int) -> Replayed:
+            # Again with each page: what is read slowly may be dropped meanwhile.
+            await self.check_cursor(cursor)
             return await self._context.io(lambda: store.events_after(cursor, limit=_EVENTS))
 
         return self._context.feed.read(after, replay, lambda: self._context.io(store.generation))
+
+    async def check_cursor(self, after: int | None) -> None:
+        """:class:`NotFound` when events after that id were dropped. 0 and None ask for what there is."""
+        floor = await self._context.io(lambda: self._context.store.floor("events")) if after else 0
+        if after is not None and 0 < after < floor:
+            raise NotFound(
+                f"events after {after} were dropped, up to {floor}: begin after {floor}, or after 0 with all that are kept",
+                detail={"floor": floor},
+            )
 
     async def stored_events(self, after: int, *, limit: int, endpoint: str | None) -> Replayed:
         """The newest events after that id that are stored, oldest first."""
@@ -183,7 +193,7 @@ class Queries:
         """A revision that was served once."""
         record = await self._context.io(lambda: self._context.store.revision(endpoint, n))
         if record is None:
-            raise not_found(endpoint, n)
+            raise await self._context.io(lambda: missing(self._context.store, endpoint, n))
         if record.status != "applied" or record.kind == "remove":
             raise InvalidArgument(
                 f"revision {n} of {endpoint} was never served ({record.kind}, {record.status})"

@@ -16,7 +16,7 @@ from headgate.control.domain.traffic import Change, KnownVersions, Stamp
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState, present
 from headgate.control.writes.transition import Decide, Decision
-from headgate.errors import Conflict, ModelNotReady, NotFound, VersionNotFound
+from headgate.errors import Conflict, ModelNotReady, VersionNotFound
 from headgate.store import seconds
 
 _EMERGENCIES = frozenset({"rollback", "abort", "block", "freeze"})
@@ -194,11 +194,6 @@ def not_frozen(name: str, revision: Revision) -> None:
         raise Conflict(
             f"{name} is frozen since {seconds(frozen.when)} by {frozen.who}{why}: unfreeze it first"
         )
-
-
-def not_found(name: str, n: int) -> NotFound:
-    """The exception for a revision that is not there."""
-    return NotFound(f"{name} has no revision {n}")
 
 
 def _decision(kind: Kind, change: Change, state: EndpointState, after: Revision) -> Decision:

@@ -21,7 +21,7 @@ from headgate.control.domain.revision import sha256
 from headgate.control.writes import sources
 from headgate.control.writes.context import Context
 from headgate.documents import Document, Files, Parsed, parse_each
-from headgate.errors import PolicyInvalid
+from headgate.errors import PolicyInvalid, StorageFailed
 
 
 class Apply(Protocol):
@@ -68,6 +68,18 @@ class DocumentFiles:
         new = await self._context.parsing(lambda: _not_applied(data, path, root, applied))
         if new.refused is None and not new.documents:
             return None
+        damaged = await self._context.io(self._context.store.damaged_applied)
+        unsure = {
+            one.name
+            for one in new.documents
+            for row in damaged
+            if str(path) == row.path or one.name == row.endpoint
+        }
+        if unsure:
+            raise StorageFailed(
+                f"{path}: whether {', '.join(sorted(unsure))} was applied from it is not known, because rows of the state are damaged: "
+                f"`headgate apply {path}` applies it and writes them anew"
+            )
         return DocumentFile(path, sha256(data), new.documents, new.refused, new.refused_names)
 
     async def apply(self, file: DocumentFile, call: Call) -> list[Result]:

@@ -33,6 +33,8 @@ class Integrity:
         self._endpoints = endpoints
         self._database: list[str] = []
         """What is wrong with the database as a whole."""
+        self._rows: list[str] = []
+        """Tokens, pins and applied documents that are damaged."""
 
     async def at_start(self) -> dict[str, str]:
         """What is wrong with the endpoints that cannot be served as they were, by name; alarms of what is wrong with the database."""
@@ -40,6 +42,7 @@ class Integrity:
         pages = await self._context.io(store.check_pages)
         newest = await self._context.io(store.check_newest)
         self._database = [*(f"pages of the database are damaged: {line}" for line in pages), *newest]
+        self._rows = await self._context.io(store.check_rows)
         for line in self.alarms():
             await self._context.alarm(None, None, line)
         return {
@@ -49,7 +52,7 @@ class Integrity:
 
     def alarms(self) -> list[str]:
         """What is wrong with the database as a whole."""
-        return [f"{line}; {REMEDY}" for line in self._database]
+        return [f"{line}; {REMEDY}" for line in self._database] + self._rows
 
     def start(self, background: Background) -> None:
         """Begins the loops."""
@@ -57,16 +60,20 @@ class Integrity:
         background.run("check_history", self._check_later)
 
     async def write(self) -> None:
-        """Brings the file of the last applied state up to date. What is damaged stays in it as it was."""
+        """Brings the file of the last applied state up to date. What is damaged stays in it as it was. Looks at damaged rows again."""
         damaged = {
             name
             for name, state in self._endpoints.items()
             if state.current is None and state.broken is not None
         }
         await self._context.write(lambda: self._context.store.write_applied(damaged))
+        if self._rows:
+            # An alarm ends as soon as its cause does.
+            await self._check_rows()
 
     async def check_history(self) -> None:
-        """Reads every revision; damage that was not known is an alarm of its endpoint."""
+        """Reads every revision, token and pin; damage that was not known is an alarm."""
+        await self._check_rows()
         found = _told(await self._context.long(self._context.store.check))
         for name, state in list(self._endpoints.items()):
             known, state.damage = (
@@ -75,6 +82,11 @@ class Integrity:
             )
             for line in set(state.damage) - set(known):
                 await self._context.alarm(name, state.revision, line)
+
+    async def _check_rows(self) -> None:
+        known, self._rows = self._rows, await self._context.io(self._context.store.check_rows)
+        for line in sorted(set(self._rows) - set(known)):
+            await self._context.alarm(None, None, line)
 
     async def _check_later(self) -> None:
         await asyncio.sleep(_HISTORY_SECONDS)

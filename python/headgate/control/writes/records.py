@@ -6,6 +6,7 @@ Not here: what a revision is (``domain.revision``), tables and queries (``store`
 from __future__ import annotations
 
 from headgate.control.domain.revision import Revision, read_revision
+from headgate.errors import NotFound
 from headgate.store import Proposal, RevisionRecord, Store, json_text
 
 
@@ -30,3 +31,12 @@ def proposal(revision: Revision) -> Proposal:
 def stored(store: Store, record: RevisionRecord) -> Revision:
     """The revision of a row, with the bytes of its document; blocks on the disk."""
     return read_revision(record.body, store.document(record.document))
+
+
+def missing(store: Store, endpoint: str, n: int) -> NotFound:
+    """The exception for a revision that is not there, and whether it ever was; blocks on the disk."""
+    if store.was_dropped(endpoint, n):
+        return NotFound(
+            f"revision {n} of {endpoint} was dropped because of its age: `headgate history {endpoint}` lists what is kept"
+        )
+    return NotFound(f"{endpoint} has no revision {n}")

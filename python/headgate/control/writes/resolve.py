@@ -21,6 +21,7 @@ from headgate.control.writes.handover import Paths
 from headgate.control.writes.sources import NOWHERE
 from headgate.documents import Document, Fault, locate_files
 from headgate.errors import HeadgateError, from_code
+from headgate.leases import Lease
 from headgate.registry import Registry, model_file
 
 
@@ -40,10 +41,15 @@ class Resolver:
         self._plane = plane
         self._paths = paths
 
-    def resolve(self, document: Document, source_digest: str | None, intake: Intake) -> ResolvedDocument:
-        """Raises :class:`PolicyInvalid` or :class:`ModelLoadFailed` naming every version at fault; then nothing was changed."""
+    def resolve(
+        self, document: Document, source_digest: str | None, intake: Intake, lease: Lease
+    ) -> ResolvedDocument:
+        """Raises :class:`PolicyInvalid` or :class:`ModelLoadFailed` naming every version at fault; then nothing was changed.
+
+        ``lease`` holds what the spec refers to: no row references it yet.
+        """
         endpoint, located = document.endpoint, locate_files(document)
-        models = self._digests(endpoint.name, located.models, intake)
+        models = self._digests(endpoint.name, located.models, intake, lease)
         digests = {name: v.constant_digest or models[name] for name, v in endpoint.versions.items()}
         self._check_pins(endpoint.name, digests)
         look = intake is Intake.LOOK
@@ -52,7 +58,11 @@ class Resolver:
         if located.baseline is not None:
             columns = {tensor: list(names) for tensor, names in endpoint.columns.items()}
             champion = self._champion(models.get(endpoint.traffic.champion), sources)
-            baseline = self._baseline(located.baseline, champion, columns, intake)
+            fitted = drift.fit(located.baseline, self._plane.inspect(str(champion)), columns, self._plane)
+            if intake is Intake.LOOK:
+                baseline = drift.baseline_digest(fitted)
+            else:
+                baseline, _ = drift.keep_baseline(self._paths.state, fitted, lease)
         spec = Spec.model_validate(endpoint.spec(digests, baseline))
         root = None if document.root == NOWHERE else str(document.root)
         identity = DocumentIdentity(
@@ -60,15 +70,18 @@ class Resolver:
         )
         return ResolvedDocument(identity, document.raw, spec, sources)
 
-    def _digests(self, endpoint: str, models: dict[str, Path], intake: Intake) -> dict[str, str]:
+    def _digests(
+        self, endpoint: str, models: dict[str, Path], intake: Intake, lease: Lease
+    ) -> dict[str, str]:
         digests: dict[str, str] = {}
         wrong: dict[str, HeadgateError] = {}
         for name, path in models.items():
             try:
                 if intake is Intake.LOOK:
                     digests[name] = self._registry.look(endpoint, name, path)
+                    self._registry.store.hold(digests[name], lease)
                 else:
-                    digests[name] = self._registry.admit(endpoint, name, path)
+                    digests[name] = self._registry.admit(endpoint, name, path, lease)
             except HeadgateError as error:
                 wrong[f"versions.{name}"] = error
         if wrong:
@@ -95,14 +108,6 @@ class Resolver:
                 }
             )
         return sources[digest] if digest in sources else self._paths.model(digest)
-
-    def _baseline(self, path: Path, champion: Path, columns: dict[str, list[str]], intake: Intake) -> str:
-        signature = self._plane.inspect(str(champion))
-        data = drift.fit(path, signature, columns, self._plane)
-        if intake is Intake.LOOK:
-            return drift.baseline_digest(data)
-        digest, _ = drift.keep_baseline(self._paths.state, data)
-        return digest
 
 
 def _joined(wrong: dict[str, HeadgateError]) -> HeadgateError:
