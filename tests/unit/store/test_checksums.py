@@ -36,7 +36,7 @@ def test_a_damaged_token_is_refused(store: Store, damage: str) -> None:
     _, admin = tokens.create(name="ann", role="admin")
     view, secret = tokens.create(name="ci", role="viewer", expires_seconds=60)
     if damage == "revoked = NULL":
-        tokens.revoke(view["id"], tokens.authenticate(admin))
+        tokens.revoke(view["id"], tokens.authenticate(admin).name)
     tokens.write_uses()
     assert store.check_rows() == []
     change(store, f"UPDATE tokens SET {damage} WHERE id = '{view['id']}'")
@@ -49,7 +49,7 @@ def test_a_damaged_token_is_refused(store: Store, damage: str) -> None:
     with pytest.raises(Unauthenticated, match="not known, expired or revoked"):
         tokens.authenticate(secret[:-1] + ("a" if secret[-1] != "a" else "b"))
     # Revoking it ends the alarm.
-    tokens.revoke(view["id"], tokens.authenticate(admin))
+    tokens.revoke(view["id"], tokens.authenticate(admin).name)
     assert store.check_rows() == []
 
 
@@ -68,7 +68,7 @@ def test_the_last_admin_is_one_that_can_be_used(store: Store) -> None:
     good, secret = tokens.create(name="bob", role="admin")
     change(store, f"UPDATE tokens SET name = 'eve' WHERE id = '{damaged['id']}'")
     with pytest.raises(Conflict, match="last admin token"):
-        tokens.revoke(good["id"], tokens.authenticate(secret))
+        tokens.revoke(good["id"], tokens.authenticate(secret).name)
 
 
 def pinned(store: Store) -> None:
