@@ -59,6 +59,9 @@ class Gateway:
     def metrics(self) -> bytes:
         """All metric families with their samples (JSON)."""
 
+    def totals(self) -> bytes:
+        """What was counted of each version (JSON): requests by code, durations by bucket, rows."""
+
     def drift(self, endpoint: str, window_seconds: int) -> bytes:
         """The drift report of an endpoint over the newest ``window_seconds`` (JSON)."""
 

@@ -137,12 +137,19 @@ class FakeNative:
         }
         return json.dumps({"generation": self._generation, "ready": True, "endpoints": endpoints}).encode()
 
-    def exposition(self, open_metrics: bool, compact: bool) -> bytes:
-        lines = [
-            f'headgate_requests_total{{code="ok",endpoint="{endpoint}",version="{version}"}} {count}.0'
+    def totals(self) -> bytes:
+        versions = [
+            {
+                "endpoint": endpoint,
+                "version": version,
+                "codes": {"ok": count},
+                "durations": [],
+                "seen": 0,
+                "sketched": 0,
+            }
             for (endpoint, version), count in self.requests.items()
         ]
-        return "\n".join(["# TYPE headgate_requests_total counter", *lines, ""]).encode()
+        return json.dumps({"upper_ns": [None], "versions": versions}).encode()
 
     def drift(self, endpoint: str, window_seconds: int) -> bytes:
         window = {"seconds": window_seconds, "from": 0, "to": window_seconds}

@@ -136,6 +136,10 @@ impl Gateway {
         outside(py, || Ok(door::json(&self.here()?.metrics())))
     }
 
+    fn totals(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
+        outside(py, || Ok(door::json(&self.here()?.totals())))
+    }
+
     fn drift(&self, py: Python<'_>, endpoint: &str, window_seconds: u64) -> PyResult<Vec<u8>> {
         outside(py, || Ok(door::json(&self.here()?.drift(endpoint, window_seconds)?)))
     }

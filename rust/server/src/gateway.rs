@@ -20,7 +20,7 @@ use crate::after::exposition::{self, Form};
 use crate::budget::{self, ByteBudget, SmallBudget};
 use crate::config::Config;
 use crate::io_thread;
-use crate::metrics::{Gauges, Metrics, families};
+use crate::metrics::{Gauges, Metrics, families, totals};
 use crate::scheduling::{runtime, spawn, take_short_turns};
 use crate::serving::background::Background;
 use crate::serving::drift::Sketches;
@@ -303,6 +303,11 @@ impl Gateway {
     /// Every metric family.
     pub fn metrics(&self) -> Value {
         Value::Array(self.families())
+    }
+
+    /// What was counted of each version; see [`totals`].
+    pub fn totals(&self) -> Value {
+        totals(&self.shared.metrics, Instant::now())
     }
 
     fn families(&self) -> Vec<Value> {

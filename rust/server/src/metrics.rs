@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use headgate_core::error::Code;
-use headgate_engine::histogram::{Counts, Histogram, upper_ns};
-use serde_json::{Value, json};
+use headgate_engine::histogram::{BUCKETS, Counts, Histogram, upper_ns};
+use serde_json::{Map, Value, json};
 
 use self::closed::{Closed, Reason};
 
@@ -291,6 +291,37 @@ pub struct Gauges {
     pub sketch_bytes: usize,
     /// Lines that the access log had no room for.
     pub log_dropped: u64,
+}
+
+/// What was counted of each version that is served, for figures of the last minutes:
+///
+/// ```json
+/// {"upper_ns": [256, ..., null], "versions": [
+///     {"endpoint": "e", "version": "v", "codes": {"ok": 3}, "durations": [[12, 3]], "seen": 3, "sketched": 3}]}
+/// ```
+/// `durations` are the buckets that have any, by their place in `upper_ns`.
+pub fn totals(metrics: &Metrics, now: Instant) -> Value {
+    let versions = metrics.shown(now).into_iter().map(|version| {
+        let codes: Map<String, Value> = (0..OUTCOMES)
+            .map(|index| (outcome_name(index), version.sum(|shard| shard.outcomes[index].get())))
+            .filter(|&(_, count)| count > 0)
+            .map(|(name, count)| (name.to_owned(), json!(count)))
+            .collect();
+        let durations = version.counts(|shard| &shard.total).counts;
+        let durations: Vec<_> = durations.iter().enumerate().filter(|&(_, &count)| count > 0).collect();
+        json!({
+            "endpoint": version.endpoint,
+            "version": version.version,
+            "codes": codes,
+            "durations": durations,
+            "seen": version.sum(|shard| shard.rows_seen.get()),
+            "sketched": version.sum(|shard| shard.rows_sampled.get()),
+        })
+    });
+    json!({
+        "upper_ns": (0..BUCKETS).map(upper_ns).collect::<Vec<_>>(),
+        "versions": versions.collect::<Vec<_>>(),
+    })
 }
 
 /// Every family with its samples, as the control plane takes them.

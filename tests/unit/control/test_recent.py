@@ -1,56 +1,43 @@
-"""The figures of the last minutes, from pages of metrics and a clock that the test moves."""
+"""The figures of the last minutes, from counters and a clock that the test moves."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 
 import pytest
 
 from headgate.control.reads.recent import PAUSE_SECONDS, WINDOW_SECONDS, Recent, quantile, read_counters
 
-BOUNDS = ("0.001", "0.002", "0.004", "+Inf")
+BOUNDS = (1_000_000, 2_000_000, 4_000_000, None)
 
 
 class Plane:
-    """A data plane's page; ``counts`` are requests by endpoint, version and code, all of them within one bucket."""
+    """A data plane's counters; ``counts`` are requests by endpoint, version and code, all of them within one bucket."""
 
     def __init__(self) -> None:
         self.counts: dict[tuple[str, str, str], int] = {}
         self.bucket: dict[tuple[str, str], int] = {}
         self.now = 0.0
-        self.pages = 0
+        self.asked = 0
 
     def page(self) -> bytes:
-        self.pages += 1
-        lines = ["# HELP headgate_requests_total Words.", "# TYPE headgate_requests_total counter"]
-        lines += [
-            f'headgate_requests_total{{code="{code}",endpoint="{endpoint}",version="{version}"}} {count}.0'
-            for (endpoint, version, code), count in self.counts.items()
+        self.asked += 1
+        versions = [
+            {
+                "endpoint": endpoint,
+                "version": version,
+                "codes": {
+                    code: n for (e, v, code), n in self.counts.items() if (e, v) == (endpoint, version)
+                },
+                "durations": [[self.bucket.get((endpoint, version), 0), total]],
+                "seen": total * 2,
+                "sketched": total,
+            }
+            for (endpoint, version), total in self.totals().items()
         ]
-        lines += [
-            "# HELP headgate_request_duration_seconds Words.",
-            "# TYPE headgate_request_duration_seconds histogram",
-        ]
-        for (endpoint, version), total in self.totals().items():
-            at = self.bucket.get((endpoint, version), 0)
-            for place, bound in enumerate(BOUNDS):
-                count = total if place >= at else 0
-                labels = f'endpoint="{endpoint}",le="{bound}",version="{version}"'
-                lines.append(f"headgate_request_duration_seconds_bucket{{{labels}}} {count}.0")
-            lines.append(
-                f'headgate_request_duration_seconds_count{{endpoint="{endpoint}",version="{version}"}} {total}.0'
-            )
-        for name, factor in (("seen", 2), ("sampled", 1)):
-            lines += [
-                f"# HELP headgate_tap_rows_{name}_total Words.",
-                f"# TYPE headgate_tap_rows_{name}_total counter",
-            ]
-            lines += [
-                f'headgate_tap_rows_{name}_total{{endpoint="{endpoint}",version="{version}"}} {total * factor}.0'
-                for (endpoint, version), total in self.totals().items()
-            ]
-        return "\n".join([*lines, ""]).encode()
+        return json.dumps({"upper_ns": BOUNDS, "versions": versions}).encode()
 
     def totals(self) -> Mapping[tuple[str, str], int]:
         found: dict[tuple[str, str], int] = {}
@@ -111,7 +98,7 @@ def test_calls_at_any_rate_keep_no_more_samples_and_share_one(plane: Plane, rece
         plane.counts = {("a", "v1", "ok"): 1}
         plane.now = 2.0
         await asyncio.gather(*(recent.of("a") for _ in range(50)))
-        assert plane.pages == 1
+        assert plane.asked == 1
         for _ in range(100):
             plane.now += 2.0
             await recent.of("a")
@@ -146,20 +133,19 @@ def test_a_gateway_whose_page_takes_long_samples_less_often(plane: Plane) -> Non
         assert recent.pause_seconds == 100.0
         plane.now += 50
         await recent.of("a")
-        assert plane.pages == 1
+        assert plane.asked == 1
 
     asyncio.run(work())
 
 
 def test_quantiles_stay_within_their_bucket() -> None:
-    bounds = [1.0, 2.0, 4.0, float("inf")]
-    assert quantile(0.5, bounds, [10, 20, 20, 20]) == 1.0
-    assert quantile(0.75, bounds, [10, 20, 20, 20]) == 1.5
-    assert quantile(0.95, bounds, [0, 0, 0, 5]) == 4.0
-    assert quantile(0.5, bounds, [0, 0, 0, 0]) is None
-    assert quantile(0.5, [], []) is None
+    bounds = [1, 2, 4, None]
+    assert quantile(0.5, bounds, {0: 10, 1: 10}) == 1.0
+    assert quantile(0.75, bounds, {0: 10, 1: 10}) == 1.5
+    assert quantile(0.95, bounds, {3: 5}) == 4.0
+    assert quantile(0.95, bounds, {0: 0, 3: 5}) == 4.0
+    assert quantile(0.5, bounds, {}) is None
 
 
-def test_a_page_without_versions_has_no_counters() -> None:
-    assert read_counters(b"", 1.0).versions == {}
-    assert read_counters(b"# TYPE headgate_requests_total counter\n# HELP x y\n", 1.0).versions == {}
+def test_a_gateway_without_versions_has_no_counters() -> None:
+    assert read_counters(b'{"upper_ns": [], "versions": []}', 1.0).versions == {}

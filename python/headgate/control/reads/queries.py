@@ -55,7 +55,7 @@ class Queries:
         self.refused_callers = RefusedCallers(context)
         self._context = context
         self._endpoints = endpoints
-        self._recent = Recent(lambda: context.plane.exposition(open_metrics=False, compact=False))
+        self._recent = Recent(context.plane.totals)
 
     async def list(self) -> list[EndpointSummary]:
         """All endpoints by name, those included that are not served because they were refused."""

@@ -7,11 +7,10 @@ was loaded again counts from 0. Not here: what the counters mean (``docs/referen
 from __future__ import annotations
 
 import asyncio
-import re
+import json
 import time
-from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headgate.control.reads.views import RecentView
@@ -25,26 +24,16 @@ _FRESH_SECONDS = 1.0
 _QUICK_SECONDS = 0.05
 """A sample that took longer is not taken again for a call that waits for it."""
 
-_FAMILIES = {
-    "requests": b"headgate_requests_total",
-    "durations": b"headgate_request_duration_seconds",
-    "seen": b"headgate_tap_rows_seen_total",
-    "sketched": b"headgate_tap_rows_sampled_total",
-}
-_LINE = re.compile(
-    rb'^\w+?(_sum|_count)?\{(?:code="([^"]*)",)?endpoint="([^"]*)",(?:le="([^"]*)",)?version="([^"]*)"\} (\S+)$',
-    re.M,
-)
 Version = tuple[str, str]
 """Endpoint and version."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Counters:
-    """The counters of one version; ``durations`` are cumulative, a bucket each."""
+    """The counters of one version: requests by code, durations by the place of their bucket, rows."""
 
     codes: Counter[str] = field(default_factory=Counter)
-    durations: array[float] = field(default_factory=lambda: array("d"))
+    durations: Counter[int] = field(default_factory=Counter)
     seen: int = 0
     sketched: int = 0
 
@@ -52,11 +41,9 @@ class Counters:
         """What came to be counted since ``before``; all of it when a counter was begun anew."""
         if any(count > self.codes[code] for code, count in before.codes.items()) or before.seen > self.seen:
             return self
-        longest = max(len(self.durations), len(before.durations))
-        padded = array("d", [*before.durations, *[0.0] * (longest - len(before.durations))])
         return Counters(
             self.codes - before.codes,
-            array("d", (new - old for new, old in zip(self.durations, padded, strict=False))),
+            self.durations - before.durations,
             self.seen - before.seen,
             self.sketched - before.sketched,
         )
@@ -64,49 +51,42 @@ class Counters:
 
 @dataclass(frozen=True)
 class Sample:
-    """All counters at one time; ``bounds`` are the upper ends of the buckets in seconds."""
+    """All counters at one time; ``bounds`` are the upper ends of the buckets in nanoseconds, None for none."""
 
     when: float
-    bounds: Sequence[float]
+    bounds: Sequence[int | None]
     versions: Mapping[Version, Counters]
 
 
-def read_counters(text: bytes, when: float) -> Sample:
-    """The counters in a page of metrics (Prometheus' text format)."""
-    versions: dict[Version, Counters] = {}
-    bounds: dict[bytes, None] = {}
-    for family, name in _FAMILIES.items():
-        for code, endpoint, bound, version, value in _family(text, name):
-            one = versions.setdefault((endpoint.decode(), version.decode()), Counters())
-            if family == "requests":
-                one.codes[code.decode()] += int(float(value))
-            elif family == "durations":
-                bounds[bound] = None
-                one.durations.append(float(value))
-            else:
-                setattr(one, family, int(float(value)))
-    return Sample(when, [float(bound) for bound in bounds], versions)
+def read_counters(totals: bytes, when: float) -> Sample:
+    """The counters in what the data plane tells (``_native.Gateway.totals``)."""
+    told = json.loads(totals)
+    versions = {
+        (one["endpoint"], one["version"]): Counters(
+            Counter(one["codes"]), Counter(dict(one["durations"])), one["seen"], one["sketched"]
+        )
+        for one in told["versions"]
+    }
+    return Sample(when, told["upper_ns"], versions)
 
 
-def quantile(share: float, bounds: Sequence[float], cumulative: Sequence[float]) -> float | None:
-    """The value that this share of all is at most, in seconds: within its bucket as if all were spread evenly there."""
-    if not cumulative or cumulative[-1] <= 0:
-        return None
-    wanted = share * cumulative[-1]
-    at = next(place for place, count in enumerate(cumulative) if count >= wanted)
-    low, high = (bounds[at - 1] if at else 0.0), bounds[at]
-    if high == float("inf"):
-        return low
-    below = cumulative[at - 1] if at else 0.0
-    return low + (high - low) * (wanted - below) / max(cumulative[at] - below, 1e-9)
+def quantile(share: float, bounds: Sequence[int | None], counts: Mapping[int, int]) -> float | None:
+    """The value that this share of all is at most, in nanoseconds: within its bucket as if all were spread evenly there."""
+    wanted, below = share * sum(counts.values()), 0
+    for place, count in sorted(counts.items()):
+        if below + count >= wanted and count:
+            low, high = (bounds[place - 1] or 0 if place else 0), bounds[place]
+            return float(low) if high is None else low + (high - low) * (wanted - below) / count
+        below += count
+    return None
 
 
 class Recent:
     """The samples of the last minutes. Belongs to one event loop."""
 
-    def __init__(self, page: Callable[[], bytes], clock: Callable[[], float] = time.monotonic) -> None:
-        """``page`` gives the data plane's metrics as text; it blocks."""
-        self._page = page
+    def __init__(self, totals: Callable[[], bytes], clock: Callable[[], float] = time.monotonic) -> None:
+        """``totals`` gives the data plane's counters; it blocks."""
+        self._totals = totals
         self._clock = clock
         self._samples: deque[Sample] = deque([Sample(clock(), (), {})])
         self._took = 0.0
@@ -155,7 +135,7 @@ class Recent:
 
     async def _take(self) -> None:
         begun = self._clock()
-        sample = await asyncio.to_thread(lambda: read_counters(self._page(), begun))
+        sample = await asyncio.to_thread(lambda: read_counters(self._totals(), begun))
         self._took = self._clock() - begun
         if len(self._samples) > 1 and self._samples[-1].when - self._samples[-2].when < PAUSE_SECONDS:
             # Calls come at any rate; one sample for each pause is kept.
@@ -166,7 +146,7 @@ class Recent:
             self._samples.popleft()
 
 
-def _view(counted: Counters, bounds: Sequence[float], total: int, seconds: int) -> RecentView:
+def _view(counted: Counters, bounds: Sequence[int | None], total: int, seconds: int) -> RecentView:
     requests = counted.codes.total()
     p50, p95 = (quantile(share, bounds, counted.durations) for share in (0.5, 0.95))
     return RecentView(
@@ -180,17 +160,5 @@ def _view(counted: Counters, bounds: Sequence[float], total: int, seconds: int) 
     )
 
 
-def _family(text: bytes, family: bytes) -> Iterator[tuple[bytes, bytes, bytes, bytes, bytes]]:
-    begin = text.find(b"# TYPE " + family + b" ")
-    if begin < 0:
-        return
-    begin = text.find(b"\n", begin) + 1
-    end = text.find(b"\n# ", begin)
-    for found in _LINE.finditer(text, begin, len(text) if end < 0 else end + 1):
-        summed, code, endpoint, bound, version, value = found.groups()
-        if summed is None:
-            yield code, endpoint, bound, version, value
-
-
-def _micros(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1e6, 1)
+def _micros(nanoseconds: float | None) -> float | None:
+    return None if nanoseconds is None else round(nanoseconds / 1e3, 1)

@@ -47,8 +47,8 @@ class DataPlane(Protocol):
     def status(self, endpoint: str | None = None) -> bytes:
         """What is live, of all endpoints or of one."""
 
-    def exposition(self, open_metrics: bool, compact: bool) -> bytes:
-        """All counters as text."""
+    def totals(self) -> bytes:
+        """What was counted of each version."""
 
     def drift(self, endpoint: str, window_seconds: int) -> bytes:
         """The drift report."""
@@ -84,7 +84,7 @@ class Native:
         self.rehearse = gateway.rehearse
         self.status = gateway.status
         self.drift = gateway.drift
-        self.exposition = gateway.exposition
+        self.totals = gateway.totals
 
     def set_weights(self, table: bytes, weights: bytes) -> bytes:
         """Moves slots."""
