@@ -46,7 +46,7 @@ from headgate.documents import Document, parse_weight
 from headgate.drift import KeptBaselines
 from headgate.errors import Draining, HeadgateError, ModelNotFound, StorageFailed
 from headgate.leases import Lease
-from headgate.registry import ArtifactStore, Collected, Registry, by_name
+from headgate.registry import ArtifactStore, Registry, by_name
 from headgate.store import EventRecord, Store
 
 T = TypeVar("T")
@@ -183,13 +183,9 @@ class Control(Queries):
         """Rows of the audit that were dropped, because its queue was full."""
         return self.audit_log.dropped
 
-    def collected(self) -> Collected:
-        """What was removed since the start because nobody referenced it."""
-        return self._maintenance.collection.total
-
-    def dropped(self) -> Mapping[str, int]:
-        """Rows that were dropped since the start because of their age, by kind."""
-        return self._maintenance.retention.total
+    def removed(self) -> Mapping[str, int]:
+        """What was removed since the start: rows for their age, files that nobody referenced; by kind, and the files' ``bytes``."""
+        return self._maintenance.removed()
 
     def serves(self) -> bool:
         """Whether some endpoint is served."""
@@ -255,9 +251,8 @@ class Control(Queries):
             )
             decide = self._decisions.apply(resolved, take_traffic=take_traffic)
             if call.dry_run:
-                return await self._writer.write(
-                    self._endpoints.get(name) or EndpointState(name), call, decide
-                )
+                there = self._endpoints.get(name) or EndpointState(name)
+                return await self._writer.write(there, call, decide)
             state = self._endpoints.made(name)
             self._writer.cancel_older_loads(state, resolved.text)
             result = await self._writer.write(state, call, decide)

@@ -255,13 +255,7 @@ class Process:
             store,
             control.Native(self._native, source.module, library),
             artifacts,
-            control.Settings(
-                root=settings.root,
-                roots=tuple(folders),
-                revisions=settings.keep_revisions,
-                revision_seconds=settings.keep_history_ms // 1000,
-                audit_seconds=settings.keep_audit_ms // 1000,
-            ),
+            control.Settings(root=settings.root, roots=tuple(folders), **settings.kept),
         )
 
     async def _first_token(self, tokens: admin.Tokens) -> None:

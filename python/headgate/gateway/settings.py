@@ -110,6 +110,15 @@ class Settings:
     supervise: bool
     sketch_memory_bytes: int
 
+    @property
+    def kept(self) -> dict[str, int]:
+        """How much of the past is kept, as the control plane takes it."""
+        return {
+            "revisions": self.keep_revisions,
+            "revision_seconds": self.keep_history_ms // 1000,
+            "audit_seconds": self.keep_audit_ms // 1000,
+        }
+
 
 def command_line(given: Mapping[str, str | Sequence[str] | None]) -> Layer:
     """The layer of the command line: setting names to what was written, ``None`` or empty where nothing was."""

@@ -57,11 +57,8 @@ class Watched(Protocol):
     def audit_lost(self) -> int:
         """Rows of the audit that were dropped."""
 
-    def collected(self) -> declared.Removed:
-        """What was removed since the start because nobody referenced it; from memory."""
-
-    def dropped(self) -> Mapping[str, int]:
-        """Rows that were dropped since the start because of their age, by kind; from memory."""
+    def removed(self) -> Mapping[str, int]:
+        """Rows and files that were removed since the start, by kind; from memory."""
 
     @property
     def background(self) -> Background:
@@ -175,6 +172,5 @@ class _Port:
             sources.control.background.status(),
             len(sources.control.damage()),
             sources.control.audit_lost(),
-            sources.control.collected(),
-            sources.control.dropped(),
+            sources.control.removed(),
         )

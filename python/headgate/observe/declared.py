@@ -28,26 +28,6 @@ class Counted(Protocol):
         """How many are open."""
 
 
-class Removed(Protocol):
-    """What was removed from the state folder because nobody referenced it."""
-
-    @property
-    def artifacts(self) -> int:
-        """Artifacts."""
-
-    @property
-    def baselines(self) -> int:
-        """Baselines."""
-
-    @property
-    def blobs(self) -> int:
-        """Files of models."""
-
-    @property
-    def bytes(self) -> int:
-        """The bytes of files and baselines."""
-
-
 @dataclass(frozen=True)
 class Facts:
     """What the control plane says of itself at one scrape."""
@@ -69,10 +49,8 @@ class Facts:
     """What is wrong with the database as a whole."""
     audit_lost: int = 0
     """Rows of the audit that found its queue full."""
-    collected: Removed | None = None
-    """What was collected since the start."""
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    """Rows that were dropped because of their age since the start, by kind."""
+    removed: Mapping[str, int] = field(default_factory=dict)
+    """What was removed since the start: rows for their age, files that nobody referenced; by kind, and the files' ``bytes``."""
 
 
 Samples = Iterable[tuple[Mapping[str, str], float]]
@@ -101,6 +79,12 @@ def _per_endpoint(value: Callable[[Mapping[str, Any]], float]) -> Callable[[Fact
 
 def _per_loop(value: Callable[[LoopStatus], float]) -> Callable[[Facts], Samples]:
     return lambda facts: [({"loop": name}, value(status)) for name, status in facts.loops.items()]
+
+
+def _removed(*kinds: str) -> Callable[[Facts], Samples]:
+    return lambda facts: [
+        ({"kind": kind}, float(facts.removed[kind])) for kind in kinds if kind in facts.removed
+    ]
 
 
 DECLARED: tuple[Declared, ...] = (
@@ -169,19 +153,19 @@ DECLARED: tuple[Declared, ...] = (
         "counter",
         "What was removed from the state folder because no revision, pin or change in progress referenced it, by kind: artifact, "
         "baseline, blob (a file of a model). The loop collect_unreferenced removes it.",
-        lambda facts: _collected(facts.collected),
+        _removed("artifact", "baseline", "blob"),
     ),
     Declared(
         "headgate_state_collected_bytes_total",
         "counter",
         "The bytes that this freed.",
-        lambda facts: [({}, 0.0 if facts.collected is None else float(facts.collected.bytes))],
+        lambda facts: [({}, float(facts.removed.get("bytes", 0)))],
     ),
     Declared(
         "headgate_state_dropped_rows_total",
         "counter",
         "Rows that were dropped because of their age, by kind: revision (--keep-history, --keep-revisions), audit (--keep-audit), event.",
-        lambda facts: [({"kind": kind}, float(count)) for kind, count in facts.dropped.items()],
+        _removed("revision", "audit", "event"),
     ),
     Declared(
         "headgate_models_refused",
@@ -237,13 +221,6 @@ DECLARED: tuple[Declared, ...] = (
 def families(facts: Facts) -> list[Metric]:
     """All families of the control plane."""
     return [declared.family(facts) for declared in DECLARED]
-
-
-def _collected(removed: Removed | None) -> Samples:
-    if removed is None:
-        return []
-    counts = {"artifact": removed.artifacts, "baseline": removed.baselines, "blob": removed.blobs}
-    return [({"kind": kind}, float(count)) for kind, count in counts.items()]
 
 
 def _refused(refusals: Sequence[Mapping[str, Any]]) -> Samples:

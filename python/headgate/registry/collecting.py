@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from headgate.errors import StorageFailed
 from headgate.leases import exclusive
+from headgate.private_files import make_folder, temporary_folder
 
 _GONE = "gone-"
 """What a folder in ``staging`` begins with that holds a removed artifact."""
@@ -147,10 +147,9 @@ def _locked(
 
 def _remove_artifact(path: Path, staging: Path) -> None:
     # Renamed first: whoever is killed here leaves a leftover, and never half an artifact.
-    staging.mkdir(exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=_GONE, dir=staging))
-    path.rename(aside / path.name)
-    shutil.rmtree(aside)
+    make_folder(staging)
+    with temporary_folder(staging, _GONE) as aside:
+        path.rename(aside / path.name)
 
 
 def _remove_leftovers(staging: Path) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from headgate.errors import HeadgateError
 from headgate.registry import source as sources
+from headgate.registry.external import external_files
+from headgate.registry.limits import Limits
 from headgate.registry.manifest import MANIFEST, MODEL, Manifest, hex_of
 
 
@@ -20,14 +22,12 @@ def artifact_folder(state: Path, digest: str) -> Path:
 
 def model_fault(path: Path) -> str | None:
     """Why the model at ``path`` could not be taken in; None for one that could. Its graph is read, and no other file."""
-    # Imported here: the onnx package takes a second, and most commands need none of it.
-    from headgate.registry.external import external_files
-
     try:
         source = sources.find(path)
         sources.check(source, MODEL)
         for name in source.extras:
             sources.check(source, name)
+        Limits().check_model(source)
         for name, least in external_files(source.path_of(MODEL)).items():
             sources.check(source, name, least=least)
     except HeadgateError as error:

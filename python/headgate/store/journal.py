@@ -12,6 +12,8 @@ from headgate.store.columns import LARGEST
 from headgate.store.models import AuditRecord, EventRecord, Generation, IdempotencyRecord, OperationRecord
 from headgate.store.transactions import Write
 
+_OPERATIONS_AT_ONCE = 5_000
+
 
 def get_idempotency(session: Session, identity: tuple[str, str, str], now: str) -> IdempotencyRecord | None:
     """The record of ``(principal, route, key)``, unless it has expired."""
@@ -86,8 +88,13 @@ def running_operations(session: Session) -> list[OperationRecord]:
     return list(session.scalars(query.order_by(OperationRecord.started, OperationRecord.id)))
 
 
-def prune_operations(session: Session, newest: int) -> None:
-    """Keeps the newest operations that have ended, and those that run."""
+def old_operations(session: Session, newest: int) -> list[str]:
+    """Operations that have ended, but the newest; some of them, if they are many."""
     ended = select(OperationRecord.id).where(OperationRecord.status != "running")
-    old = ended.order_by(OperationRecord.started.desc(), OperationRecord.id).offset(newest)
-    session.execute(delete(OperationRecord).where(OperationRecord.id.in_(old)))
+    ordered = ended.order_by(OperationRecord.started.desc(), OperationRecord.id)
+    return list(session.scalars(ordered.offset(newest).limit(_OPERATIONS_AT_ONCE)))
+
+
+def prune_operations(session: Session, newest: int) -> None:
+    """Drops :func:`old_operations`."""
+    session.execute(delete(OperationRecord).where(OperationRecord.id.in_(old_operations(session, newest))))

@@ -64,7 +64,7 @@ class StorePins:
             write.session.flush()
             renewed = checked(PinRecord(endpoint, version, digest, write.now))
             write.add(renewed)
-            detail = {"version": version, "digest": digest, "damaged": pin.digest}
+            detail = {**audit.detail, "version": version, "digest": digest, "damaged": pin.digest}
             write.add_numbered(replace(audit, outcome="renewed", detail=detail))
             return renewed
 

@@ -104,17 +104,23 @@ def dropped(session: Session, endpoint: str) -> list[DroppedRevisions]:
     return list(session.scalars(query.order_by(DroppedRevisions.first)))
 
 
-def drop_journal(write: Write, journal: Journal, kept: Kept) -> int:
-    """Drops the oldest rows that are neither among the newest nor young; how many, at most ``AT_ONCE``."""
-    table, session = _TABLES[journal], write.session
+def old_rows(session: Session, journal: Journal, kept: Kept) -> list[int]:
+    """The oldest rows that are neither among the newest nor young; at most ``AT_ONCE``."""
+    table = _TABLES[journal]
     newest = select(table.generation).order_by(table.generation.desc()).offset(kept.newest).limit(1)
     last = session.scalar(newest)
     if last is None:
-        return 0
+        return []
     query = select(table.generation).where(table.generation <= last)
     if kept.since is not None:
         query = query.where(table.when < kept.since)
-    gone = list(session.scalars(query.order_by(table.generation).limit(AT_ONCE)))
+    return list(session.scalars(query.order_by(table.generation).limit(AT_ONCE)))
+
+
+def drop_journal(write: Write, journal: Journal, kept: Kept) -> int:
+    """Drops :func:`old_rows`; how many."""
+    table, session = _TABLES[journal], write.session
+    gone = old_rows(session, journal, kept)
     if not gone:
         return 0
     session.execute(

@@ -40,6 +40,7 @@ from headgate.store.retention import (
     droppable,
     dropped,
     floor,
+    old_rows,
 )
 from headgate.store.tokens import StoreTokens
 from headgate.store.transactions import Transactions, Write
@@ -349,14 +350,20 @@ class Store:
             return journal.running_operations(session)
 
     def prune_operations(self, newest: int) -> None:
-        """Forgets all operations that have ended but the newest."""
+        """Forgets all operations that have ended but the newest. Writes nothing if there is nothing to forget."""
+        with self.transactions.read() as session:
+            if not journal.old_operations(session, newest):
+                return
         with self.transactions.write() as write:
             journal.prune_operations(write.session, newest)
 
     # === retention ===
 
     def drop_journal(self, which: Journal, kept: Kept) -> int:
-        """Drops old rows of the events or the audit, as many as one transaction may; how many."""
+        """Drops old rows of the events or the audit, as many as one transaction may; how many. Writes nothing if there are none."""
+        with self.transactions.read() as session:
+            if not old_rows(session, which, kept):
+                return 0
         with self.transactions.write() as write:
             return drop_journal(write, which, kept)
 

@@ -56,7 +56,7 @@ def test_a_refused_document_leaves_nothing(tmp_path: Path) -> None:
             found = await collect(gate)
             assert (found.artifacts, found.baselines, found.blobs) == (1, 0, 1)
             assert kept(gate) == (2, 1, 2)
-            assert gate.control.collected().blobs == 1
+            assert gate.control.removed()["blob"] == 1
 
     run(body)
 

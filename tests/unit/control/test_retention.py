@@ -49,7 +49,7 @@ def test_old_revisions_go_and_the_young_and_the_newest_stay(
             gate.clock.forward(60 * DAY)
             await drop(gate)
             assert await numbers(gate) == [9, 10, 11]
-            assert gate.control.dropped()["revision"] == 8
+            assert gate.control.removed()["revision"] == 8
             assert gate.store.check() == []
             with pytest.raises(NotFound, match="revision 4 of digits was dropped because of its age"):
                 await gate.control.restore("digits", 4)
@@ -128,7 +128,7 @@ def test_the_audit_is_kept_for_its_time_and_its_newest_rows_for_ever(
             gate.clock.forward(2 * DAY)
             await drop(gate)
             assert [one.revision for one in gate.store.audit(endpoint=None, limit=99, before=None)] == [5, 4]
-            assert gate.control.dropped()["audit"] == 3
+            assert gate.control.removed()["audit"] == 3
 
     run(body)
 

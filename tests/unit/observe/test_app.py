@@ -13,7 +13,6 @@ from headgate.background import Background
 from headgate.errors import StorageFailed
 from headgate.observe import triton
 from headgate.observe.declared import DECLARED
-from headgate.registry import Collected
 
 ENDPOINT = {
     "name": "digits",
@@ -63,11 +62,8 @@ class Control:
     def audit_lost(self) -> int:
         return 2
 
-    def collected(self) -> Collected:
-        return Collected(artifacts=2, blobs=3, bytes=100)
-
-    def dropped(self) -> dict[str, int]:
-        return {"revision": 4}
+    def removed(self) -> dict[str, int]:
+        return {"artifact": 2, "blob": 3, "bytes": 100, "revision": 4}
 
     def damage(self) -> list[str]:
         return ["the database is damaged"]

@@ -164,6 +164,14 @@ def test_journals_have_a_floor(store: Store, monkeypatch: pytest.MonkeyPatch) ->
     assert store.floor("events") == store.events_after(0, limit=99)[0].generation - 2
 
 
+def test_nothing_is_written_if_nothing_is_old(store: Store) -> None:
+    fill(store, 3)
+    before = store.generation()
+    assert store.drop_journal("events", Kept(9)) == store.drop_journal("audit", Kept(9)) == 0
+    store.prune_operations(9)
+    assert store.generation() == before
+
+
 def test_a_row_of_a_clock_that_was_wrong_keeps_no_other(store: Store) -> None:
     for n in (9_999, 1, 2, 3):
         store.add_audit([AuditRecord(day(n), "ann", "admin", "x", None, None, "applied", "")])

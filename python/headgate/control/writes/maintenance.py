@@ -40,3 +40,9 @@ class Maintenance:
             # Not the sum: it shrinks when a version is unloaded. A version loaded again counts from 0.
             if any(count not in (0, before.get(version)) for version, count in state.requests.items()):
                 state.answered = self._context.store.now()
+
+    def removed(self) -> dict[str, int]:
+        """Rows and files that were removed since the start, by kind."""
+        files = self.collection.total
+        counts = {"artifact": files.artifacts, "baseline": files.baselines, "blob": files.blobs}
+        return {**counts, "bytes": files.bytes, **self.retention.total}

@@ -59,7 +59,7 @@ class Resolver:
             columns = {tensor: list(names) for tensor, names in endpoint.columns.items()}
             champion = self._champion(models.get(endpoint.traffic.champion), sources)
             fitted = drift.fit(located.baseline, self._plane.inspect(str(champion)), columns, self._plane)
-            if intake is Intake.LOOK:
+            if look:
                 baseline = drift.baseline_digest(fitted)
             else:
                 baseline, _ = drift.keep_baseline(self._paths.state, fitted, lease)
