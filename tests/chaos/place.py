@@ -195,7 +195,8 @@ class Place:
         """What the gateway says of an endpoint; (None, None) when it says that there is none."""
         answer = self.get(f"/endpoints/{name}")
         assert answer is not None, f"{name} cannot be read"
-        if answer.status_code == 404:
+        if answer.status_code == 404 or "was never served" in answer.text:
+            # The second says why a document that was refused is not served.
             return None, None
         assert answer.is_success, answer.text
         body = answer.json()
