@@ -3,7 +3,9 @@
 //! Handles are resolved when a snapshot is built, so a request looks up no label. A series lives as long as a snapshot or a
 //! request holds it, and is then shown for five minutes more: what was counted since a scraper's last look would be lost. Rendering adds the shards up. Every metric of the data plane is declared in [`families`].
 
+pub mod by_reason;
 pub mod closed;
+pub mod handed_over;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,7 +16,9 @@ use headgate_core::error::Code;
 use headgate_engine::histogram::{BUCKETS, Counts, Histogram, upper_ns};
 use serde_json::{Map, Value, json};
 
-use self::closed::{Closed, Reason};
+use self::by_reason::ByReason;
+use self::closed::Reason;
+use self::handed_over::HandOver;
 
 /// Answers by code: one counter for each code and one for success.
 const OUTCOMES: usize = Code::ALL.len() + 1;
@@ -221,7 +225,9 @@ pub struct Metrics {
     /// Connections closed at once because there were too many.
     pub connections_refused: AtomicU64,
     /// Connections closed after they had been taken.
-    pub connections_closed: Closed,
+    pub connections_closed: ByReason<Reason>,
+    /// Connections that were handed to hyper.
+    pub handed_over: ByReason<HandOver>,
 }
 
 impl Metrics {
@@ -231,7 +237,8 @@ impl Metrics {
             threads: (0..threads).map(|_| IoShard::default()).collect(),
             versions: Mutex::default(),
             connections_refused: AtomicU64::new(0),
-            connections_closed: Closed::default(),
+            connections_closed: ByReason::default(),
+            handed_over: ByReason::default(),
         }
     }
 
@@ -392,6 +399,7 @@ fn whole(metrics: &Metrics, gauges: &Gauges) -> Vec<Value> {
         single("headgate_connections_crowded_total", "Connections that waited for their client and were closed to make room for new ones.", "counter", metrics.connections_closed.get(Reason::Crowded)),
         single("headgate_connections_unread_total", "Connections closed because their answers were not read for as long as one may be idle.", "counter", metrics.connections_closed.get(Reason::Unread)),
         family("headgate_connections_closed_total", "Connections that the data ports closed before their clients did: idle, head_timeout, body_timeout, body_too_large, unread (an answer that nobody takes), or crowded (to make room for a new one).", "counter", metrics.connections_closed.samples()),
+        family("headgate_connections_handed_over_total", "Connections of HTTP/1.1 that the fast reader gave to hyper for good, which costs more for each request: head (no whole head, or a long one), request (chunks, escapes, a long body), body (it came behind its head).", "counter", metrics.handed_over.samples()),
         single("headgate_pool_waiting", "Runs waiting for a pool thread.", "gauge", gauges.waiting as u64),
         single("headgate_sketch_bytes", "Memory held by sketches: counters of the threads, windows, plans and baselines (--sketch-memory).", "gauge", gauges.sketch_bytes as u64),
         single("headgate_access_log_dropped_total", "Lines that the access log had no room for, or could not write.", "counter", gauges.log_dropped),

@@ -233,3 +233,26 @@ fn the_last_request_is_answered_and_ends_the_connection() {
     assert!(head.contains("\r\nconnection: close\r\n"), "{head}");
     assert!(ends(&mut stream));
 }
+
+#[test]
+fn a_connection_that_is_handed_to_hyper_is_counted_by_the_reason() {
+    let (gateway, address) = gateway();
+    serve(&gateway, "tiny", free(), true);
+    let count =
+        |reason: &str| metric(&gateway, "headgate_connections_handed_over_total", &json!({"reason": reason}));
+    let whole = request("tiny", 1.0);
+    let (head, body) = whole.split_at(whole.find("\r\n\r\n").unwrap() + 4);
+    let long = format!("GET /v2 HTTP/1.1\r\nhost: t\r\nx-long: {}\r\n\r\n", "x".repeat(9_000));
+    let mut expected = [("head", 0), ("request", 0), ("body", 0)];
+    for (at, first, rest) in [(0, &long[..], ""), (1, &chunked("tiny", 1.0), ""), (2, head, body)] {
+        let mut stream = connect(address);
+        stream.write_all(whole.as_bytes()).unwrap();
+        assert_eq!(answer(&mut stream).0, 200);
+        stream.write_all(first.as_bytes()).unwrap();
+        expected[at].1 += 1;
+        eventually("the hand-over", || count(expected[at].0) == expected[at].1);
+        stream.write_all(rest.as_bytes()).unwrap();
+        assert_eq!(answer(&mut stream).0, 200);
+        assert_eq!(expected.map(|(reason, _)| (reason, count(reason))), expected);
+    }
+}

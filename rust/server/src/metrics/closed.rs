@@ -1,8 +1,6 @@
 //! Why the gateway closed connections of the data ports before their clients did.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-use serde_json::{Value, json};
+use crate::metrics::by_reason::Labelled;
 
 /// The reason for a close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,8 +19,8 @@ pub enum Reason {
     Crowded,
 }
 
-impl Reason {
-    const ALL: [Reason; 6] = [
+impl Labelled for Reason {
+    const ALL: &[Reason] = &[
         Reason::Idle,
         Reason::HeadTimeout,
         Reason::BodyTimeout,
@@ -32,7 +30,7 @@ impl Reason {
     ];
 
     /// As the control plane's ports call it.
-    const fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Reason::Idle => "idle",
             Reason::HeadTimeout => "head_timeout",
@@ -42,25 +40,8 @@ impl Reason {
             Reason::Crowded => "crowded",
         }
     }
-}
 
-/// How many connections were closed, by reason.
-#[derive(Default)]
-pub struct Closed([AtomicU64; Reason::ALL.len()]);
-
-impl Closed {
-    /// One more.
-    pub fn add(&self, reason: Reason) {
-        self.0[reason as usize].fetch_add(1, Relaxed);
-    }
-
-    /// How many for that reason.
-    pub fn get(&self, reason: Reason) -> u64 {
-        self.0[reason as usize].load(Relaxed)
-    }
-
-    /// The samples of the metric.
-    pub fn samples(&self) -> impl Iterator<Item = Value> {
-        Reason::ALL.into_iter().map(|reason| json!([{"reason": reason.name()}, self.get(reason)]))
+    fn place(self) -> usize {
+        self as usize
     }
 }
