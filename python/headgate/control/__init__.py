@@ -15,9 +15,9 @@ from headgate.control.domain.calls import (
     Precondition,
     Settings,
 )
-from headgate.control.domain.results import Plan, Result
+from headgate.control.domain.results import Plan, Readiness, Result
 from headgate.control.domain.revision import Revision
-from headgate.control.service import Control, Readiness
+from headgate.control.service import Control
 from headgate.control.writes.audit import Recorder
 from headgate.control.writes.data_plane import DataPlane, Native
 from headgate.control.writes.document_files import DocumentFile

@@ -11,13 +11,12 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from headgate.background import Background
 from headgate.control.domain.calls import INTERNAL, Call, Settings
-from headgate.control.domain.results import PinView, Result
+from headgate.control.domain.results import PinView, Readiness, Result
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.traffic import Stamp, faults
 from headgate.control.reads.queries import Queries
@@ -50,14 +49,6 @@ from headgate.registry import ArtifactStore, Registry, by_name
 from headgate.store import EventRecord, Store
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Readiness:
-    """Whether the gateway should get traffic; ``reasons`` say why not."""
-
-    ready: bool
-    reasons: list[str]
 
 
 class Control(Queries):

@@ -16,7 +16,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +24,6 @@ from typing import Any, Protocol
 
 import uvloop
 
-import headgate
 from headgate import admin, control, nvidia_libraries, observe
 from headgate.control import Control
 from headgate.errors import HeadgateError, StorageFailed
@@ -32,7 +31,8 @@ from headgate.gateway import descriptors, signals
 from headgate.gateway.connections import Connections, Limits
 from headgate.gateway.first_loads import FirstLoads
 from headgate.gateway.listeners import Listener
-from headgate.gateway.settings import SMALL_PART, Settings
+from headgate.gateway.native_config import native_config
+from headgate.gateway.settings import Settings
 from headgate.gateway.sockets import bind
 from headgate.gateway.supervise import Supervised
 from headgate.private_files import create_file, replace_file
@@ -387,38 +387,6 @@ class Process:
         clean = await asyncio.to_thread(self._native.stop, delay, grace)
         if not clean:
             _log.warning("requests that ran longer than the %s ms of --drain-grace were cut off", grace)
-
-
-def native_config(
-    settings: Settings, library: str | None, device_libraries: Sequence[Path], connections: int
-) -> dict[str, Any]:
-    """The data plane's configuration; ``docs/design/boundary.md`` describes each field."""
-    return {
-        "http": str(settings.http),
-        "grpc": str(settings.grpc),
-        "allow_repository_control": settings.allow_repository_control,
-        "io_threads": settings.io_threads,
-        "pool_threads": settings.pool_threads,
-        "library": library,
-        "device_libraries": [str(path) for path in device_libraries],
-        "memory_budget_bytes": settings.memory_budget_bytes,
-        "large_request_bytes": settings.request_memory_bytes - settings.request_memory_bytes // SMALL_PART,
-        "small_request_bytes": settings.request_memory_bytes // SMALL_PART,
-        "load_wait_ms": settings.load_wait_ms,
-        "load_timeout_ms": settings.load_timeout_ms,
-        "max_body_bytes": settings.max_body_bytes,
-        "gzip_above_bytes": settings.gzip_above_bytes,
-        "access_log": None if settings.access_log is None else str(settings.access_log),
-        "access_log_share": settings.access_log_share,
-        "max_connections": connections,
-        "idle_ms": 75_000,
-        "drain_idle_ms": settings.drain_idle_ms,
-        "head_timeout_ms": 10_000,
-        "body_timeout_ms": 30_000,
-        "sketch_memory_bytes": settings.sketch_memory_bytes,
-        "sketches": settings.sketches,
-        "version": headgate.__version__,
-    }
 
 
 def make_access_log(settings: Settings) -> None:

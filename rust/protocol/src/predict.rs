@@ -5,6 +5,8 @@
 //! The model's signature says the types; the nesting of the lists says the shapes. Bytes that are no text are
 //! `{"b64": "…"}`, both ways. Next: `reply`.
 
+mod response;
+
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -16,8 +18,9 @@ use headgate_core::tensor::{DataType, MAX_RANK, Shape, Signature, TensorSpec};
 use crate::cursor::{Cursor, Kind};
 use crate::envelope::{Envelope, Form, InputEnvelope, Scratch, Source, refuse_byte_order_mark};
 use crate::fault::{Fault, Scan};
-use crate::reply::{OutputTensor, StringStyle, Style, elements};
 use crate::strings::write_json;
+
+pub use response::{status, write};
 
 /// Parses a request: which form it has, and where its values are.
 ///
@@ -343,111 +346,4 @@ fn shape_of(list: &[u8], spec: &TensorSpec) -> Result<Shape> {
         ))));
     }
     Ok(shape)
-}
-
-/// Appends the answer to a request of that form with `count` rows.
-///
-/// # Errors
-/// `unsupported` in row form for outputs that do not have a row for each of the request's; else as [`crate::reply::write`].
-pub fn write(out: &mut Vec<u8>, form: Form<'_>, count: usize, outputs: &[OutputTensor<'_>]) -> Result<()> {
-    let start = out.len();
-    let result = match form {
-        Form::Columns(_) => columns(out, outputs),
-        _ => rows(out, count, outputs),
-    };
-    if result.is_err() {
-        out.truncate(start);
-    }
-    result
-}
-
-fn rows(out: &mut Vec<u8>, count: usize, outputs: &[OutputTensor<'_>]) -> Result<()> {
-    if let Some(odd) =
-        outputs.iter().find(|output| output.shape.dims().is_empty() || output.shape.rows() != count)
-    {
-        return Err(Error::new(
-            Code::Unsupported,
-            format!(
-                "output {:?} has shape {:?}, which is no row for each instance; ask in column form (\"inputs\")",
-                odd.name, odd.shape
-            ),
-        ));
-    }
-    out.extend_from_slice(b"{\"predictions\":[");
-    match outputs {
-        [output] => list(out, output, output.shape.dims())?,
-        _ => {
-            for row in 0..count {
-                if row > 0 {
-                    out.push(b',');
-                }
-                object(out, outputs, |out, output| value(out, &output.row(row), &output.shape.dims()[1..]))?;
-            }
-        }
-    }
-    out.extend_from_slice(b"]}");
-    Ok(())
-}
-
-fn columns(out: &mut Vec<u8>, outputs: &[OutputTensor<'_>]) -> Result<()> {
-    out.extend_from_slice(b"{\"outputs\":");
-    match outputs {
-        [output] => value(out, output, output.shape.dims())?,
-        _ => object(out, outputs, |out, output| value(out, output, output.shape.dims()))?,
-    }
-    out.push(b'}');
-    Ok(())
-}
-
-/// Appends an object with a value for each output.
-fn object(
-    out: &mut Vec<u8>,
-    outputs: &[OutputTensor<'_>],
-    mut write: impl FnMut(&mut Vec<u8>, &OutputTensor<'_>) -> Result<()>,
-) -> Result<()> {
-    out.push(b'{');
-    for (index, output) in outputs.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        write_json(output.name, out);
-        out.push(b':');
-        write(out, output)?;
-    }
-    out.push(b'}');
-    Ok(())
-}
-
-/// Appends a tensor: nested lists, or the element itself where it has no dimension.
-fn value(out: &mut Vec<u8>, output: &OutputTensor<'_>, nesting: &[i64]) -> Result<()> {
-    if nesting.is_empty() {
-        return list(out, output, nesting);
-    }
-    out.push(b'[');
-    list(out, output, nesting)?;
-    out.push(b']');
-    Ok(())
-}
-
-fn list(out: &mut Vec<u8>, output: &OutputTensor<'_>, nesting: &[i64]) -> Result<()> {
-    let style = Style { non_finite: output.non_finite, strings: StringStyle::Objects, nesting };
-    elements::write_json_list(out, output, style)
-}
-
-/// Appends what `GET /v1/models/{endpoint}` tells: TensorFlow Serving's list of versions, and KServe's word.
-pub fn status(out: &mut Vec<u8>, name: &str, versions: &[&str]) {
-    out.extend_from_slice(b"{\"name\":");
-    write_json(name, out);
-    out.extend_from_slice(b",\"ready\":true,\"model_version_status\":[");
-    for (index, version) in versions.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(b"{\"version\":");
-        write_json(version, out);
-        out.extend_from_slice(
-            b",\"state\":\"AVAILABLE\",\"status\":{\"error_code\":\"OK\",\"error_message\":\"\"}}",
-        );
-    }
-    out.extend_from_slice(b"]}");
 }

@@ -5,6 +5,7 @@ Not here: how they are filled (``plan``, ``writes``). Next: ``plan``. The meanin
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
@@ -76,3 +77,11 @@ class PinView(TypedDict):
     version: str
     digest: str
     pinned: str
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether the gateway should get traffic; ``reasons`` say why not."""
+
+    ready: bool
+    reasons: list[str]

@@ -8,6 +8,8 @@
 //! Urgent specs have a loader of their own, so that a rollback never queues behind somebody's large model. A load that takes too long,
 //! or that nobody wants any more, is cancelled (`serving::loads`).
 
+mod telling;
+
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -305,23 +307,6 @@ impl Inner {
         self.loads.cancel(|order| order.spec.name == name && self.superseded(order));
     }
 
-    /// Says why an endpoint is not served that was before the start.
-    fn excuse(&self, order: &Order, news: &News<'_>) {
-        let mut state = self.state();
-        if !news.counts(order, &state) {
-            return;
-        }
-        let name = &order.spec.name;
-        if let Some(newest) = state.excused.get_mut(name) {
-            *newest = order.ticket;
-        }
-        let Some(next) = self.shared.snapshot.load().excusing(name, news.words()) else { return };
-        state.excused.insert(name.clone(), order.ticket);
-        self.shared.store(next);
-        drop(state);
-        self.refresh();
-    }
-
     /// Whoever asked for it is told, and what it brings will be thrown away.
     fn abandon(&self, order: &Order) {
         let superseded = {
@@ -347,35 +332,6 @@ impl Inner {
     fn carry_out(&self, order: &Order, load: Option<&Load<'_, Arc<Order>>>) {
         self.publish(order, load);
         self.settle(&order.spec.name, order.ticket);
-    }
-
-    /// An urgent order no longer stands in anybody's way.
-    fn settle(&self, name: &str, ticket: u64) {
-        let mut state = self.state();
-        if state.urgent.get(name) != Some(&ticket) {
-            return;
-        }
-        state.urgent.remove(name);
-        let heirs = state.heirs.remove(name).unwrap_or_default();
-        drop(state);
-        heirs.into_iter().for_each(|heir| heir.tell(self.served(name)));
-    }
-
-    /// Whether an endpoint is served.
-    fn served(&self, name: &str) -> Result<()> {
-        self.shared.snapshot.load().endpoint(name).map(|_| ())
-    }
-
-    /// Tells a load over the protocol that somebody else had the say. A newer state that is served instead is as good, and so
-    /// is one that is on its way.
-    fn overtaken(&self, name: &str, waits: &Arc<residency::Waiter>) {
-        let mut state = self.state();
-        if state.urgent.contains_key(name) {
-            state.heirs.entry(name.to_owned()).or_default().push(waits.clone());
-            return;
-        }
-        drop(state);
-        waits.tell(self.served(name));
     }
 
     /// Loads what is missing, swaps, tells.
@@ -465,27 +421,5 @@ impl Inner {
     /// Has every IO thread look at the snapshot, so that none holds on to an old one.
     fn refresh(&self) {
         (self.refreshed)();
-    }
-
-    /// Tells whoever asked what became of an order.
-    fn tell(&self, order: &Order, outcome: Outcome) {
-        let endpoint = &order.spec.name;
-        if let Some(Reload { waits, .. }) = &order.reload {
-            match outcome {
-                Outcome::Failed(failure) => waits.tell(Err(failure.error)),
-                Outcome::Applied { .. } => waits.tell(Ok(())),
-                Outcome::Superseded => self.overtaken(endpoint, waits),
-            }
-            return;
-        }
-        if let (Outcome::Failed(failure), true) = (&outcome, order.is_urgent()) {
-            // Loads that waited for this one are not served by it.
-            let heirs = self.state().heirs.remove(endpoint).unwrap_or_default();
-            heirs.into_iter().for_each(|heir| heir.tell(Err(failure.error.clone())));
-        }
-        if let Some(news) = outcome.news() {
-            self.excuse(order, &news);
-        }
-        self.events.push(outcome.event(order));
     }
 }
