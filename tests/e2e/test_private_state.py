@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import stat
 import subprocess
 import sys
 import time
@@ -14,23 +13,13 @@ import httpx
 import pytest
 
 from support.gateway import GatewayProcess
+from support.modes import modes
 from support.tools import need_digits, need_native, need_program
 
 REQUEST = b'{"inputs":[{"name":"X","datatype":"FP32","shape":[1,64],"data":[' + b"0," * 63 + b"0]}]}"
 SECONDS = 60
 #: Root opens what its mode closes; without these rights it is held to the modes as everybody is.
 AS_ANYBODY = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-
-
-def modes(folder: Path) -> dict[str, int]:
-    """The mode of everything that is not as it has to be."""
-    found = {}
-    for path in (folder, *folder.rglob("*")):
-        mode = stat.S_IMODE(path.lstat().st_mode)
-        is_artifact = {"blobs", "artifacts"} & {*path.parts}
-        if mode != (0o700 if path.is_dir() else 0o400 if is_artifact else 0o600):
-            found[str(path.relative_to(folder))] = mode
-    return found
 
 
 @pytest.mark.parametrize("umask", ["000", "777"])

@@ -21,6 +21,7 @@ from headgate.registry import ArtifactStore
 from headgate.store import Applied, open_store
 from headgate.store.applied_file import write_applied
 from support.models import TESTS
+from support.modes import modes
 
 OTHERS = 54_321
 
@@ -30,17 +31,6 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
     before = os.umask(request.param)
     yield request.param
     os.umask(before)
-
-
-def modes(folder: Path) -> dict[str, int]:
-    """The mode of everything that is not as it has to be."""
-    found = {}
-    for path in (folder, *folder.rglob("*")):
-        mode = stat.S_IMODE(path.lstat().st_mode)
-        is_artifact = {"blobs", "artifacts"} & {*path.parts}
-        if mode != (0o700 if path.is_dir() else 0o400 if is_artifact else 0o600):
-            found[str(path.relative_to(folder))] = mode
-    return found
 
 
 def settings(state: Path) -> Settings:

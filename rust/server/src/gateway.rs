@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::{Refused, Snapshot};
 use headgate_core::spec::EndpointSpec;
-use headgate_engine::{Batch, Devices, Engine, Memory, Pool, Threads, join_until};
+use headgate_engine::{Devices, Engine, Memory, Pool, Threads, join_until};
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -28,7 +28,7 @@ use crate::serving::fetch::Fetcher;
 use crate::serving::guards::{self, Guards};
 use crate::serving::loads;
 use crate::serving::probes;
-use crate::serving::publish::{Publisher, Refreshed};
+use crate::serving::publish::Publisher;
 use crate::serving::rehearsal::{Rehearsal, rehearse};
 use crate::serving::residency::{self, Repository};
 use crate::serving::run_watch::{self, RunWatch};
@@ -36,6 +36,7 @@ use crate::serving::shared::Shared;
 use crate::serving::status::{self, describe};
 use crate::serving::watchdog::Beat;
 use crate::thread::io::{Mailbox, Message};
+use crate::thread::mailboxes::{self, Doorbell};
 use crate::transport::accept;
 use crate::wake::Events;
 
@@ -144,7 +145,7 @@ impl Gateway {
             engine.clone(),
             sketches.clone(),
             events.clone(),
-            refreshed(mailboxes.clone()),
+            mailboxes::refreshed(mailboxes.clone()),
         ));
         // Set once: the gateway is made here.
         let repository: Weak<dyn Repository> = Arc::downgrade(&(publisher.clone() as Arc<dyn Repository>));
@@ -430,24 +431,5 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         self.stop(Duration::ZERO, Duration::ZERO);
-    }
-}
-
-/// Has every IO thread look at the snapshot.
-fn refreshed(threads: Vec<Mailbox>) -> Refreshed {
-    Box::new(move || {
-        for thread in &threads {
-            // A full mailbox means a busy thread, which looks at the snapshot anyway.
-            thread.post(Message::Refresh);
-        }
-    })
-}
-
-/// Tells IO threads that outcomes of a batch are there.
-struct Doorbell(Vec<Mailbox>);
-
-impl headgate_engine::Doorbell for Doorbell {
-    fn ring(&self, thread: usize, batch: Arc<Batch>) -> bool {
-        self.0.get(thread).is_some_and(|mailbox| mailbox.post(Message::Ran(batch)))
     }
 }

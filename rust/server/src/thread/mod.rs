@@ -5,5 +5,6 @@
 pub mod beside;
 pub mod counted;
 pub mod io;
+pub mod mailboxes;
 pub mod panic;
 pub mod stock;

@@ -1,0 +1,27 @@
+//! What is told to IO threads by those that do not know them: the pool, and whoever changes what is served.
+
+use std::sync::Arc;
+
+use headgate_engine::Batch;
+
+use crate::serving::publish::Refreshed;
+use crate::thread::io::{Mailbox, Message};
+
+/// Has every IO thread look at the snapshot.
+pub fn refreshed(threads: Vec<Mailbox>) -> Refreshed {
+    Box::new(move || {
+        for thread in &threads {
+            // A full mailbox means a busy thread, which looks at the snapshot anyway.
+            thread.post(Message::Refresh);
+        }
+    })
+}
+
+/// Tells IO threads that outcomes of a batch are there.
+pub struct Doorbell(pub Vec<Mailbox>);
+
+impl headgate_engine::Doorbell for Doorbell {
+    fn ring(&self, thread: usize, batch: Arc<Batch>) -> bool {
+        self.0.get(thread).is_some_and(|mailbox| mailbox.post(Message::Ran(batch)))
+    }
+}
