@@ -1,3 +1,6 @@
+use serde_json::{Value, json};
+
+use super::rendering::{Gauges, families};
 use super::*;
 
 fn named<'a>(families: &'a [Value], name: &str) -> &'a Value {

@@ -12,7 +12,7 @@ use headgate_core::snapshot::Quota;
 use headgate_core::spec::{EndpointSpec, VersionSpec};
 use serde_json::{Value, json};
 
-use crate::metrics::family;
+use crate::metrics::rendering::family;
 
 /// Those that some snapshot or request holds.
 #[derive(Default)]

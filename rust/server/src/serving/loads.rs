@@ -15,7 +15,7 @@ use headgate_core::error::{Code, Error};
 use headgate_engine::runtime::cancel::{Scope, Token};
 use serde_json::{Value, json};
 
-use crate::metrics::family;
+use crate::metrics::rendering::family;
 
 /// How long a cancelled load gets to end.
 const PATIENCE: Duration = Duration::from_secs(10);

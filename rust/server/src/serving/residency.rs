@@ -9,7 +9,7 @@ use headgate_engine::runtime::device::nvml::Reading;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use crate::metrics::family;
+use crate::metrics::rendering::family;
 use crate::serving::fetch::Fetcher;
 
 /// Brings endpoints into memory and takes them out.

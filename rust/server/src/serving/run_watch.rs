@@ -15,7 +15,7 @@ use headgate_engine::Model;
 use headgate_engine::runtime::trap;
 use serde_json::{Value, json};
 
-use crate::metrics::family;
+use crate::metrics::rendering::family;
 use crate::scheduling::spawn;
 use crate::serving::shared::Shared;
 use crate::serving::version::VersionState;

@@ -4,7 +4,7 @@ use headgate_core::snapshot::Snapshot;
 use headgate_engine::Model;
 use serde_json::{Value, json};
 
-use crate::metrics::family;
+use crate::metrics::rendering::family;
 use crate::serving::version::VersionState;
 
 /// A family with one series for each version that is served.

@@ -1,0 +1,182 @@
+//! The counters as the control plane takes them: families of metrics, and what was counted of each version.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use headgate_core::error::Code;
+use headgate_engine::histogram::{BUCKETS, Counts, Histogram, upper_ns};
+use serde_json::{Map, Value, json};
+
+use super::closed::Reason;
+use super::{Metrics, OUTCOMES, Shard, VersionMetrics};
+
+/// Numbers that other parts know.
+pub struct Gauges {
+    /// The snapshot's generation.
+    pub generation: u64,
+    /// Jobs waiting for a pool thread.
+    pub waiting: usize,
+    /// Bytes held by sketches.
+    pub sketch_bytes: usize,
+    /// Lines that the access log had no room for.
+    pub log_dropped: u64,
+}
+
+/// What was counted of each version that is served, for figures of the last minutes:
+///
+/// ```json
+/// {"upper_ns": [256, ..., null], "versions": [
+///     {"endpoint": "e", "version": "v", "codes": {"ok": 3}, "durations": [[12, 3]], "seen": 3, "sketched": 3}]}
+/// ```
+/// `durations` are the buckets that have any, by their place in `upper_ns`.
+pub fn totals(metrics: &Metrics, now: Instant) -> Value {
+    let versions = metrics.shown(now).into_iter().map(|version| {
+        let codes: Map<String, Value> = (0..OUTCOMES)
+            .map(|index| (outcome_name(index), version.sum(|shard| shard.outcomes[index].get())))
+            .filter(|&(_, count)| count > 0)
+            .map(|(name, count)| (name.to_owned(), json!(count)))
+            .collect();
+        let durations = version.counts(|shard| &shard.total).counts;
+        let durations: Vec<_> = durations.iter().enumerate().filter(|&(_, &count)| count > 0).collect();
+        json!({
+            "endpoint": version.endpoint,
+            "version": version.version,
+            "codes": codes,
+            "durations": durations,
+            "seen": version.sum(|shard| shard.rows_seen.get()),
+            "sketched": version.sum(|shard| shard.rows_sampled.get()),
+        })
+    });
+    json!({
+        "upper_ns": (0..BUCKETS).map(upper_ns).collect::<Vec<_>>(),
+        "versions": versions.collect::<Vec<_>>(),
+    })
+}
+
+/// Every family with its samples, as the control plane takes them.
+pub fn families(metrics: &Metrics, gauges: &Gauges, now: Instant) -> Vec<Value> {
+    let live = metrics.shown(now);
+    let mut families = vec![requests(&live), refusals(metrics)];
+    families.extend(counters(&live));
+    families.extend(durations(&live));
+    families.extend(whole(metrics, gauges));
+    families
+}
+
+fn counter(live: &[Arc<VersionMetrics>], name: &str, help: &str, read: fn(&Shard) -> u64) -> Value {
+    family(name, help, "counter", live.iter().map(|version| json!([labels(version), version.sum(read)])))
+}
+
+/// One family; samples are pairs of labels and a value.
+pub fn family(name: &str, help: &str, kind: &str, samples: impl Iterator<Item = Value>) -> Value {
+    json!({"name": name, "help": help, "type": kind, "samples": samples.collect::<Vec<_>>()})
+}
+
+/// What is counted for each version.
+#[rustfmt::skip]
+fn counters(live: &[Arc<VersionMetrics>]) -> Vec<Value> {
+    let counter = |name, help, read| counter(live, name, help, read);
+    let seconds = live.iter().map(|v| json!([labels(v), v.sum(|s| s.success_ns.get()) as f64 / 1e9]));
+    let in_flight = live.iter().map(|v| json!([labels(v), v.in_flight()]));
+    vec![
+        counter("headgate_rows_total", "Rows of good answers.", |s| s.rows.get()),
+        family("headgate_request_success_seconds_total", "Time of good answers, from the request's first byte to the answer's last.", "counter", seconds),
+        counter("headgate_requests_direct_total", "Requests that named the version themselves; outside gates and drift.", |s| s.direct.get()),
+        counter("headgate_requests_hopeless_total", "Requests refused before any work: less time was left than a run takes.", |s| s.hopeless.get()),
+        counter("headgate_requests_passed_on_total", "Requests that another version answered (traffic.fallback), on the version that did not.", |s| s.passed_on.get()),
+        counter("headgate_requests_fallback_total", "Requests that this version answered in place of another; outside gates and drift.", |s| s.fallback.get()),
+        counter("headgate_requests_undelivered_total", "Answers whose client left before the bytes were with the socket.", |s| s.undelivered.get()),
+        family("headgate_requests_in_flight", "Requests begun and not finished.", "gauge", in_flight),
+        counter("headgate_runs_total", "Runs of the model; a batch is one.", |s| s.runs.get()),
+        counter("headgate_tap_rows_seen_total", "Rows that passed the taps.", |s| s.rows_seen.get()),
+        counter("headgate_tap_rows_sampled_total", "Rows that were sketched.", |s| s.rows_sampled.get()),
+        counter("headgate_tap_rows_dropped_total", "Rows that no sketch could take: the memory cap was reached.", |s| s.rows_dropped.get()),
+    ]
+}
+
+/// How long the phases took, for each version.
+#[rustfmt::skip]
+fn durations(live: &[Arc<VersionMetrics>]) -> [Value; 5] {
+    let histogram = |name: &str, help: &str, read: fn(&Shard) -> &Histogram| {
+        family(name, help, "histogram", live.iter().map(|v| json!([labels(v), seconds(&v.counts(read))])))
+    };
+    [
+        histogram("headgate_request_duration_seconds", "From the request's first byte to the answer's last.", |s| &s.total),
+        histogram("headgate_decode_duration_seconds", "From the body's bytes to typed values.", |s| &s.decode),
+        histogram("headgate_queue_duration_seconds", "Waiting for a pool thread; inline runs do not wait.", |s| &s.queue),
+        histogram("headgate_run_duration_seconds", "The model's run, for each request that was part of it.", |s| &s.run),
+        histogram("headgate_reply_duration_seconds", "From the run's end until the bytes are with the socket.", |s| &s.reply),
+    ]
+}
+
+/// What belongs to no version.
+#[rustfmt::skip]
+fn whole(metrics: &Metrics, gauges: &Gauges) -> Vec<Value> {
+    let accepted = metrics.threads.iter().map(|thread| thread.accepted.get()).sum();
+    let refused = metrics.connections_refused.load(Relaxed);
+    vec![
+        single("headgate_connections", "Connections open.", "gauge", metrics.connections()),
+        single("headgate_connections_accepted_total", "Connections taken over by an IO thread.", "counter", accepted),
+        single("headgate_connections_refused_total", "Connections closed at once because there were too many and none could be spared.", "counter", refused),
+        single("headgate_connections_crowded_total", "Connections that waited for their client and were closed to make room for new ones.", "counter", metrics.connections_closed.get(Reason::Crowded)),
+        single("headgate_connections_unread_total", "Connections closed because their answers were not read for as long as one may be idle.", "counter", metrics.connections_closed.get(Reason::Unread)),
+        family("headgate_connections_closed_total", "Connections that the data ports closed before their clients did: idle, head_timeout, body_timeout, body_too_large, unread (an answer that nobody takes), or crowded (to make room for a new one).", "counter", metrics.connections_closed.samples()),
+        family("headgate_connections_handed_over_total", "Connections of HTTP/1.1 that the fast reader gave to hyper for good, which costs more for each request: head (no whole head, or a long one), request (chunks, escapes, a long body), body (it came behind its head).", "counter", metrics.handed_over.samples()),
+        single("headgate_pool_waiting", "Runs waiting for a pool thread.", "gauge", gauges.waiting as u64),
+        single("headgate_sketch_bytes", "Memory held by sketches: counters of the threads, windows, plans and baselines (--sketch-memory).", "gauge", gauges.sketch_bytes as u64),
+        single("headgate_access_log_dropped_total", "Lines that the access log had no room for, or could not write.", "counter", gauges.log_dropped),
+        single("headgate_snapshot_generation", "The number of the live snapshot.", "gauge", gauges.generation),
+    ]
+}
+
+fn labels(version: &VersionMetrics) -> Value {
+    json!({"endpoint": version.endpoint, "version": version.version})
+}
+
+fn single(name: &str, help: &str, kind: &str, value: u64) -> Value {
+    json!({"name": name, "help": help, "type": kind, "samples": [[{}, value]]})
+}
+
+fn requests(live: &[Arc<VersionMetrics>]) -> Value {
+    let mut samples = Vec::new();
+    for version in live {
+        for index in 0..OUTCOMES {
+            let count = version.sum(|shard| shard.outcomes[index].get());
+            if count > 0 || index == 0 {
+                let mut labels = labels(version);
+                labels["code"] = json!(outcome_name(index));
+                samples.push(json!([labels, count]));
+            }
+        }
+    }
+    json!({"name": "headgate_requests_total", "help": "Inference requests by the version that answered and the code.",
+        "type": "counter", "samples": samples})
+}
+
+fn refusals(metrics: &Metrics) -> Value {
+    let samples = (1..OUTCOMES)
+        .map(|index| (index, metrics.threads.iter().map(|thread| thread.refusals[index].get()).sum::<u64>()))
+        .filter(|(_, count)| *count > 0)
+        .map(|(index, count)| json!([{"code": outcome_name(index)}, count]))
+        .collect::<Vec<_>>();
+    json!({"name": "headgate_requests_refused_total", "help": "Requests refused before a version was known, by code.",
+        "type": "counter", "samples": samples})
+}
+
+fn outcome_name(index: usize) -> &'static str {
+    if index == 0 { "ok" } else { Code::ALL[index - 1].as_str() }
+}
+
+/// A histogram as Prometheus has it: cumulative, bounds in seconds, one bucket for each power of two.
+fn seconds(counts: &Counts) -> Value {
+    let mut cumulative = 0;
+    let mut buckets = Vec::new();
+    for (index, count) in counts.counts.iter().enumerate() {
+        cumulative += count;
+        if let Some(bound) = upper_ns(index).filter(|bound| bound.is_power_of_two()) {
+            buckets.push(json!([bound as f64 / 1e9, cumulative]));
+        }
+    }
+    json!({"buckets": buckets, "sum": counts.sum_ns as f64 / 1e9, "count": cumulative})
+}
