@@ -45,8 +45,16 @@ struct State {
     /// How long it is left alone the next time.
     wait: Duration,
     failed: u64,
-    /// Moments of the window, and what had been good and failed by then.
-    moments: VecDeque<(u64, u64, u64)>,
+    /// What was counted at moments of the window, the oldest first.
+    moments: VecDeque<CountSample>,
+}
+
+/// What had been counted at one time.
+#[derive(Clone, Copy, Debug)]
+struct CountSample {
+    at_ns: u64,
+    good: u64,
+    failed: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -193,7 +201,7 @@ impl Breaker {
         self.due_ns.store(now_ns + window.as_nanos() as u64 / MOMENTS, Relaxed);
         state.forget(now_ns, window);
         let failed = state.failed;
-        state.moments.push_back((now_ns, self.good(), failed));
+        state.moments.push_back(CountSample { at_ns: now_ns, good: self.good(), failed });
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -205,15 +213,15 @@ impl State {
     /// Forgets what was before the window.
     fn forget(&mut self, now_ns: u64, window: Duration) {
         let window_ns = window.as_nanos() as u64;
-        while self.moments.front().is_some_and(|(at, ..)| now_ns.saturating_sub(*at) > window_ns) {
+        while self.moments.front().is_some_and(|oldest| now_ns.saturating_sub(oldest.at_ns) > window_ns) {
             self.moments.pop_front();
         }
     }
 
     /// Whether too few of the answers since the oldest moment of the window are good.
     fn is_poor(&self, good: u64, rule: &BreakerSpec) -> bool {
-        let Some((_, good_then, failed_then)) = self.moments.front() else { return false };
-        let (good, failed) = (good.saturating_sub(*good_then), self.failed - failed_then);
+        let Some(oldest) = self.moments.front() else { return false };
+        let (good, failed) = (good.saturating_sub(oldest.good), self.failed - oldest.failed);
         let all = good + failed;
         all >= u64::from(rule.min_requests) && (good as f64) < rule.success_rate * all as f64
     }

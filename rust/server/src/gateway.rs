@@ -19,7 +19,7 @@ use crate::after::access_log::AccessLog;
 use crate::after::exposition::{self, Form};
 use crate::budget::{self, ByteBudget, SmallBudget};
 use crate::config::Config;
-use crate::io_thread;
+use crate::io_thread::{self, IoThread};
 use crate::metrics::Metrics;
 use crate::metrics::rendering::{Gauges, families, totals};
 use crate::scheduling::{runtime, spawn, take_short_turns};
@@ -220,12 +220,17 @@ impl Gateway {
             acceptor.ok_or_else(|| Error::new(Code::Internal, "an acceptor without a runtime"))??;
         let mut io_threads = Vec::new();
         for (index, (inbox, runtime)) in inboxes.into_iter().zip(runtimes).enumerate() {
-            let (shared, mailbox) = (self.shared.clone(), self.mailboxes[index].clone());
-            let log = self.access_log.clone();
+            let thread = IoThread {
+                number: index,
+                shared: self.shared.clone(),
+                access_log: self.access_log.clone(),
+                mailbox: self.mailboxes[index].clone(),
+                inbox,
+            };
             io_threads.push(spawn(format!("hg-io-{index}"), move || {
                 take_short_turns();
-                shared.beats[index].belongs_here();
-                io_thread::run(&runtime, index, (shared, log), &mailbox, inbox)
+                thread.shared.beats[index].belongs_here();
+                io_thread::run(&runtime, thread)
             })?);
         }
         self.background.start()?;

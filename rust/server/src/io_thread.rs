@@ -15,22 +15,31 @@ use crate::serving::shared::Shared;
 use crate::thread::io::{self, Io, Mailbox, Message};
 use crate::transport::connections::Connections;
 
+/// What an IO thread begins with.
+pub struct IoThread {
+    /// Its number.
+    pub number: usize,
+    /// What it shares with the others.
+    pub shared: Arc<Shared>,
+    /// The access log, if there is one.
+    pub access_log: Option<Arc<AccessLog>>,
+    /// What other threads send to.
+    pub mailbox: Mailbox,
+    /// What it receives.
+    pub inbox: mpsc::Receiver<Message>,
+}
+
 /// Runs an IO thread until it is told to close and its last connection is gone, or those that are left are cut off;
 /// true when every connection finished by itself.
 ///
 /// # Panics
 /// When the calling thread runs one already.
-pub fn run(
-    runtime: &tokio::runtime::Runtime,
-    thread: usize,
-    (shared, log): (Arc<Shared>, Option<Arc<AccessLog>>),
-    mailbox: &Mailbox,
-    inbox: mpsc::Receiver<Message>,
-) -> bool {
-    io::install(thread, shared);
-    after::install(log);
+pub fn run(runtime: &tokio::runtime::Runtime, thread: IoThread) -> bool {
+    let IoThread { number, shared, access_log, mailbox, inbox } = thread;
+    io::install(number, shared);
+    after::install(access_log);
     let local = tokio::task::LocalSet::new();
-    let clean = local.block_on(runtime, serve(inbox, mailbox));
+    let clean = local.block_on(runtime, serve(inbox, &mailbox));
     // Whatever is left is cut off here, on its own thread.
     drop(local);
     clean

@@ -10,7 +10,7 @@ use headgate_engine::{Engine, Model, Need, Warm};
 use tokio::sync::oneshot;
 
 use crate::serving::loaders::Loaders;
-use crate::serving::loads::{LoadCounts, Loads};
+use crate::serving::loads::{LoadCounts, LoaderCounts, Loads};
 
 /// Threads that bring models back, more while loads hang; loads of new versions have others, so that neither waits for the other.
 const THREADS: usize = 2;
@@ -207,9 +207,9 @@ impl Fetcher {
     pub fn load_counts(&self) -> LoadCounts {
         let threads = match &self.state().threads {
             Threads::Running(loaders) => loaders.counts(),
-            _ => [0; 2],
+            _ => LoaderCounts::default(),
         };
-        LoadCounts { loads: self.loads.counts(), threads }
+        self.loads.counts(threads)
     }
 
     /// Begins to bring a model back, if somebody still waits for it; else nobody does any more.

@@ -17,7 +17,7 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_engine::join_until;
 
 use crate::scheduling::spawn_behind;
-use crate::serving::loads::Loads;
+use crate::serving::loads::{LoaderCounts, Loads};
 
 /// Threads beyond those that there are mostly, while loads are slow, and while they hang.
 const EXTRA: usize = 6;
@@ -105,9 +105,9 @@ impl<T: Clone + Send + 'static> Loaders<T> {
     }
 
     /// How many threads there are, and how many orders wait for one.
-    pub fn counts(&self) -> [u64; 2] {
-        let present = self.threads.iter().filter(|thread| !thread.is_finished()).count();
-        [present as u64, self.orders.len() as u64]
+    pub fn counts(&self) -> LoaderCounts {
+        let threads = self.threads.iter().filter(|thread| !thread.is_finished()).count();
+        LoaderCounts { threads: threads as u64, waiting: self.orders.len() as u64 }
     }
 
     /// Adds a thread; an extra one ends when nothing waits.
@@ -169,11 +169,18 @@ mod tests {
             }
         }
 
+        fn counts(&self, queue: usize) -> [u64; 2] {
+            let LoaderCounts { threads, waiting } = self.queues[queue].counts();
+            [threads, waiting]
+        }
+
         /// Every thread of a queue has begun a load, or nothing waits.
         fn settle(&self, odd: usize) {
             let of = |order: &usize| order % 2 == odd;
             let begun = || self.loads.since(Instant::now(), Duration::ZERO, of) + self.loads.stuck(of);
-            at_last(|| self.queues[odd].counts()[0] == begun() as u64 || self.queues[odd].orders.is_empty());
+            at_last(|| {
+                self.queues[odd].counts().threads == begun() as u64 || self.queues[odd].orders.is_empty()
+            });
         }
 
         /// Abandons every load that has begun, and looks after the threads.
@@ -211,7 +218,7 @@ mod tests {
         drop(bench.gate.take());
         at_last(|| {
             bench.tend(Instant::now());
-            bench.done.load(Relaxed) == orders && bench.queues[0].counts() == [2, 0]
+            bench.done.load(Relaxed) == orders && bench.counts(0) == [2, 0]
         });
         bench.queues[0].push(0).expect("threads are there for it");
         at_last(|| bench.done.load(Relaxed) == orders + 1);
@@ -227,7 +234,7 @@ mod tests {
             (0..2).for_each(|queue| bench.settle(queue));
             bench.abandon();
         }
-        assert_eq!((bench.loads.stuck(|order| *order == 1), bench.queues[1].counts()), (1, [2, 0]));
+        assert_eq!((bench.loads.stuck(|order| *order == 1), bench.counts(1)), (1, [2, 0]));
         bench.queues[1].push(3).expect("a thread is there for it");
         at_last(|| bench.loads.since(Instant::now(), Duration::ZERO, |order| *order == 3) == 1);
         drop(bench.gate.take());
@@ -244,8 +251,8 @@ mod tests {
         }
         at_last(|| bench.loads.since(late, Duration::ZERO, |_| true) == 6);
         bench.abandon();
-        assert_eq!(bench.queues[0].counts(), [7, 0], "one that is free beside six that are held");
+        assert_eq!(bench.counts(0), [7, 0], "one that is free beside six that are held");
         drop(bench.gate.take());
-        at_last(|| bench.queues[0].counts() == [1, 0]);
+        at_last(|| bench.counts(0) == [1, 0]);
     }
 }

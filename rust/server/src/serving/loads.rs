@@ -125,9 +125,14 @@ impl<T: Clone> Loads<T> {
         Error::new(Code::ModelLoadFailed, words)
     }
 
-    /// Loads that were cancelled, those of them that were abandoned, and how many of these hold a thread now.
-    pub fn counts(&self) -> [u64; 3] {
-        [self.cancelled.load(Relaxed), self.abandoned.load(Relaxed), self.stuck(|_| true) as u64]
+    /// What is counted of these loads and of the threads that they run on.
+    pub fn counts(&self, threads: LoaderCounts) -> LoadCounts {
+        LoadCounts {
+            cancelled: self.cancelled.load(Relaxed),
+            abandoned: self.abandoned.load(Relaxed),
+            stuck: self.stuck(|_| true) as u64,
+            threads,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
@@ -156,31 +161,48 @@ impl<T> Drop for Load<'_, T> {
 /// What is counted of loads and of the threads of their kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoadCounts {
-    /// As [`Loads::counts`].
-    pub loads: [u64; 3],
-    /// As [`crate::serving::loaders::Loaders::counts`].
-    pub threads: [u64; 2],
+    /// Loads that were cancelled.
+    pub cancelled: u64,
+    /// Those of them that were abandoned.
+    pub abandoned: u64,
+    /// Threads that abandoned loads hold now.
+    pub stuck: u64,
+    /// The threads.
+    pub threads: LoaderCounts,
+}
+
+/// What is counted of threads that load.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoaderCounts {
+    /// Threads that there are.
+    pub threads: u64,
+    /// Loads that wait for one.
+    pub waiting: u64,
 }
 
 /// What is counted of loads, by the kind of thread.
 #[rustfmt::skip]
 pub fn families(kinds: &[(&str, LoadCounts)]) -> [Value; 5] {
-    let each = |name: &str, help: &str, kind: &str, index: usize| {
-        let counted = |counts: &LoadCounts| counts.loads.into_iter().chain(counts.threads).nth(index);
-        family(name, help, kind, kinds.iter().map(|(label, counts)| json!([{"kind": label}, counted(counts)])))
+    let each = |name: &str, help: &str, kind: &str, read: fn(&LoadCounts) -> u64| {
+        family(name, help, kind, kinds.iter().map(|(label, counts)| json!([{"kind": label}, read(counts)])))
     };
     [
-        each("headgate_loads_cancelled_total", "Loads that were cancelled: they took longer than --load-timeout, or nobody wanted what they loaded.", "counter", 0),
-        each("headgate_loads_abandoned_total", "Those that did not end within ten seconds; their threads were replaced.", "counter", 1),
-        each("headgate_loads_stuck", "Threads that abandoned loads hold now.", "gauge", 2),
-        each("headgate_load_threads", "Threads that load models; more of them while loads hang.", "gauge", 3),
-        each("headgate_loads_waiting", "Loads that wait for a thread.", "gauge", 4),
+        each("headgate_loads_cancelled_total", "Loads that were cancelled: they took longer than --load-timeout, or nobody wanted what they loaded.", "counter", |counts| counts.cancelled),
+        each("headgate_loads_abandoned_total", "Those that did not end within ten seconds; their threads were replaced.", "counter", |counts| counts.abandoned),
+        each("headgate_loads_stuck", "Threads that abandoned loads hold now.", "gauge", |counts| counts.stuck),
+        each("headgate_load_threads", "Threads that load models; more of them while loads hang.", "gauge", |counts| counts.threads.threads),
+        each("headgate_loads_waiting", "Loads that wait for a thread.", "gauge", |counts| counts.threads.waiting),
     ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn counts(loads: &Loads<&str>) -> [u64; 3] {
+        let LoadCounts { cancelled, abandoned, stuck, .. } = loads.counts(LoaderCounts::default());
+        [cancelled, abandoned, stuck]
+    }
 
     #[test]
     fn a_load_ends_at_its_limit_and_is_abandoned_when_it_does_not() {
@@ -193,9 +215,9 @@ mod tests {
         assert_eq!(load.cancelled(), Some(Why::TooLong));
         assert_eq!(loads.look(over + PATIENCE), ["model"]);
         assert!(loads.look(over + 2 * PATIENCE).is_empty(), "once");
-        assert_eq!(loads.counts(), [1, 1, 1]);
+        assert_eq!(counts(&loads), [1, 1, 1]);
         assert!(load.finish());
-        assert_eq!(loads.counts(), [1, 1, 0]);
+        assert_eq!(counts(&loads), [1, 1, 0]);
     }
 
     #[test]
@@ -207,6 +229,6 @@ mod tests {
         loads.cancel(|what| *what == "wanted");
         assert_eq!(load.cancelled(), Some(Why::Unwanted));
         assert!(!load.finish());
-        assert_eq!(loads.counts(), [1, 0, 0]);
+        assert_eq!(counts(&loads), [1, 0, 0]);
     }
 }

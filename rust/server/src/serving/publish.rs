@@ -24,12 +24,12 @@ use crate::serving::drift::Sketches;
 use crate::serving::fit;
 use crate::serving::load_versions::{self, LoadFailure};
 use crate::serving::loaders::Loaders;
-use crate::serving::loads::{Load, LoadCounts, Loads, Why};
+use crate::serving::loads::{Load, LoadCounts, LoaderCounts, Loads, Why};
 use crate::serving::orders::{Order, Reload, State};
 use crate::serving::outcome::{News, Outcome};
 use crate::serving::residency::{self, Loaded, Repository};
 use crate::serving::shared::{LiveEndpoint, Shared};
-use crate::serving::version;
+use crate::serving::version::{VersionParts, VersionState};
 use crate::wake::Events;
 
 /// Loader threads for ordinary specs; one more takes the urgent ones.
@@ -141,11 +141,14 @@ impl Publisher {
         let threads = match &*self.loaders() {
             Threads::Running { ordinary, urgent } => {
                 let (ordinary, urgent) = (ordinary.counts(), urgent.counts());
-                [ordinary[0] + urgent[0], ordinary[1] + urgent[1]]
+                LoaderCounts {
+                    threads: ordinary.threads + urgent.threads,
+                    waiting: ordinary.waiting + urgent.waiting,
+                }
             }
-            _ => [0; 2],
+            _ => LoaderCounts::default(),
         };
-        LoadCounts { loads: self.inner.loads.counts(), threads }
+        self.inner.loads.counts(threads)
     }
 
     fn loaders(&self) -> MutexGuard<'_, Threads> {
@@ -378,7 +381,9 @@ impl Inner {
             let model = models.next().cloned();
             let model = model.ok_or_else(|| Error::new(Code::Internal, "a version without a model"))?;
             let sketch = self.sketches.version(spec, version, model.signature(), baseline.as_ref())?;
-            version::state((spec, version), model, (&self.shared.metrics, &self.shared.guards), sketch)
+            let metrics = self.shared.metrics.version(&spec.name, &version.name);
+            let breaker = self.shared.guards.breaker(spec, version);
+            VersionState::new(spec, version, VersionParts { model, metrics, sketch, breaker })
         })?;
         endpoint.quota = self.shared.guards.quota(spec);
         Ok(endpoint)

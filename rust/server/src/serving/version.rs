@@ -9,9 +9,8 @@ use headgate_engine::Model;
 use headgate_engine::resident::Pin;
 use http::{HeaderName, HeaderValue};
 
-use crate::metrics::{Metrics, VersionMetrics};
+use crate::metrics::VersionMetrics;
 use crate::serving::drift::VersionSketch;
-use crate::serving::guards::Guards;
 use crate::serving::track_record::TrackRecord;
 
 static X_VERSION: HeaderName = HeaderName::from_static("x-headgate-version");
@@ -39,7 +38,42 @@ pub struct VersionState {
     pub revision_header: HeaderValue,
 }
 
+/// What a version's state is put together from, beside its spec.
+pub struct VersionParts {
+    /// What computes.
+    pub model: Arc<Model>,
+    /// What is counted.
+    pub metrics: Arc<VersionMetrics>,
+    /// What is sketched, unless sketches are off.
+    pub sketch: Option<Arc<VersionSketch>>,
+    /// The breaker, if the endpoint has a rule for one.
+    pub breaker: Option<Arc<Breaker>>,
+}
+
 impl VersionState {
+    /// The state of a version of `spec`.
+    ///
+    /// # Errors
+    /// `internal` when a name cannot be a header value, which the names' grammar rules out.
+    pub fn new(spec: &EndpointSpec, version: &VersionSpec, parts: VersionParts) -> Result<VersionState> {
+        let VersionParts { model, metrics, sketch, breaker } = parts;
+        let header = |text: &str| {
+            HeaderValue::from_str(text)
+                .map_err(|_| Error::new(Code::Internal, format!("{text:?} is no header value")))
+        };
+        Ok(VersionState {
+            is_constant: version.constant.is_some(),
+            track: TrackRecord::default(),
+            pin: version.pinned.then(|| model.resident().pin()),
+            model,
+            metrics,
+            sketch,
+            breaker,
+            version_header: header(&version.name)?,
+            revision_header: header(&spec.revision.to_string())?,
+        })
+    }
+
     /// Whether it is to stay in memory.
     pub fn is_pinned(&self) -> bool {
         self.pin.is_some()
@@ -55,31 +89,4 @@ impl std::fmt::Debug for VersionState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("VersionState").field("version", &self.metrics.version).finish_non_exhaustive()
     }
-}
-
-/// Puts a version's state together.
-///
-/// # Errors
-/// `internal` when a name cannot be a header value, which the names' grammar rules out.
-pub fn state(
-    (spec, version): (&EndpointSpec, &VersionSpec),
-    model: Arc<Model>,
-    (metrics, guards): (&Metrics, &Guards),
-    sketch: Option<Arc<VersionSketch>>,
-) -> Result<VersionState> {
-    let header = |text: &str| {
-        HeaderValue::from_str(text)
-            .map_err(|_| Error::new(Code::Internal, format!("{text:?} is no header value")))
-    };
-    Ok(VersionState {
-        is_constant: version.constant.is_some(),
-        track: TrackRecord::default(),
-        pin: version.pinned.then(|| model.resident().pin()),
-        sketch,
-        model,
-        metrics: metrics.version(&spec.name, &version.name),
-        breaker: guards.breaker(spec, version),
-        version_header: header(&version.name)?,
-        revision_header: header(&spec.revision.to_string())?,
-    })
 }
