@@ -15,24 +15,24 @@ use std::time::Duration;
 use crate::limits::BreakerSpec;
 
 /// How long a version is left alone the first time, and at most.
-const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(60);
+const FIRST_OPEN: Duration = Duration::from_secs(1);
+const LONGEST_OPEN: Duration = Duration::from_secs(60);
 /// Stripes of the count of good answers.
 const STRIPES: usize = 8;
 /// Moments of a window that are remembered.
-const MOMENTS: u64 = 32;
+const SAMPLES: u64 = 32;
 
 /// The breaker of one version.
 #[derive(Debug)]
 pub struct Breaker {
     rule: BreakerSpec,
     closed: AtomicBool,
-    in_row: AtomicU32,
-    good: [Stripe; STRIPES],
+    failures_in_row: AtomicU32,
+    successes: [Stripe; STRIPES],
     trips: AtomicU64,
     /// When what was good and failed is remembered next.
     due_ns: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<BreakerState>,
 }
 
 #[derive(Debug, Default)]
@@ -40,25 +40,25 @@ pub struct Breaker {
 struct Stripe(AtomicU64);
 
 #[derive(Debug, Default)]
-struct State {
-    stage: Stage,
+struct BreakerState {
+    stage: BreakerStage,
     /// How long it is left alone the next time.
     wait: Duration,
-    failed: u64,
+    failures: u64,
     /// What was counted at moments of the window, the oldest first.
-    moments: VecDeque<CountSample>,
+    samples: VecDeque<CountSample>,
 }
 
 /// What had been counted at one time.
 #[derive(Clone, Copy, Debug)]
 struct CountSample {
     at_ns: u64,
-    good: u64,
-    failed: u64,
+    successes: u64,
+    failures: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stage {
+enum BreakerStage {
     #[default]
     Closed,
     Open {
@@ -69,7 +69,7 @@ enum Stage {
 
 /// How a request may reach the version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pass {
+pub enum BreakerPermit {
     /// As always.
     Normal,
     /// As the one that finds out whether the version works again.
@@ -78,13 +78,13 @@ pub enum Pass {
 
 /// What a request says about the version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum HealthSignal {
     /// It answered.
-    Good,
+    Success,
     /// It failed.
-    Bad,
+    Failure,
     /// Nothing: the client was at fault, or left.
-    Neither,
+    Neutral,
 }
 
 impl Breaker {
@@ -93,11 +93,11 @@ impl Breaker {
         Self {
             rule,
             closed: AtomicBool::new(true),
-            in_row: AtomicU32::new(0),
-            good: Default::default(),
+            failures_in_row: AtomicU32::new(0),
+            successes: Default::default(),
             trips: AtomicU64::new(0),
             due_ns: AtomicU64::new(0),
-            state: Mutex::new(State { wait: FIRST, ..State::default() }),
+            state: Mutex::new(BreakerState { wait: FIRST_OPEN, ..BreakerState::default() }),
         }
     }
 
@@ -120,110 +120,115 @@ impl Breaker {
     ///
     /// # Errors
     /// How long it is left alone.
-    pub fn pass(&self, now_ns: u64) -> Result<Pass, Duration> {
+    pub fn permit(&self, now_ns: u64) -> Result<BreakerPermit, Duration> {
         if self.is_closed() {
-            return Ok(Pass::Normal);
+            return Ok(BreakerPermit::Normal);
         }
         let mut state = self.state();
         match state.stage {
-            Stage::Closed => Ok(Pass::Normal),
-            Stage::Open { until_ns } if now_ns < until_ns => Err(Duration::from_nanos(until_ns - now_ns)),
-            Stage::Open { .. } => {
-                state.stage = Stage::Probing;
-                Ok(Pass::Probe)
+            BreakerStage::Closed => Ok(BreakerPermit::Normal),
+            BreakerStage::Open { until_ns } if now_ns < until_ns => {
+                Err(Duration::from_nanos(until_ns - now_ns))
+            }
+            BreakerStage::Open { .. } => {
+                state.stage = BreakerStage::Probing;
+                Ok(BreakerPermit::Probe)
             }
             // The probe is on its way; who comes meanwhile had better look again soon.
-            Stage::Probing => Err(FIRST),
+            BreakerStage::Probing => Err(FIRST_OPEN),
         }
     }
 
     /// What became of a request, on thread `thread`.
-    pub fn report(&self, pass: Pass, verdict: Verdict, thread: usize, now_ns: u64) {
+    pub fn report(&self, permit: BreakerPermit, signal: HealthSignal, thread: usize, now_ns: u64) {
         if now_ns >= self.due_ns.load(Relaxed) {
-            self.remember(now_ns);
+            self.take_sample(now_ns);
         }
-        match (pass, verdict) {
-            (Pass::Normal, Verdict::Good) => {
-                self.good[thread % STRIPES].0.fetch_add(1, Relaxed);
-                if self.in_row.load(Relaxed) > 0 {
-                    self.in_row.store(0, Relaxed);
+        match (permit, signal) {
+            (BreakerPermit::Normal, HealthSignal::Success) => {
+                self.successes[thread % STRIPES].0.fetch_add(1, Relaxed);
+                if self.failures_in_row.load(Relaxed) > 0 {
+                    self.failures_in_row.store(0, Relaxed);
                 }
             }
-            (Pass::Normal, Verdict::Bad) => self.failed(now_ns),
-            (Pass::Normal, Verdict::Neither) => {}
-            (Pass::Probe, verdict) => self.probed(verdict, now_ns),
+            (BreakerPermit::Normal, HealthSignal::Failure) => self.count_failure(now_ns),
+            (BreakerPermit::Normal, HealthSignal::Neutral) => {}
+            (BreakerPermit::Probe, signal) => self.end_probe(signal, now_ns),
         }
     }
 
-    fn failed(&self, now_ns: u64) {
+    fn count_failure(&self, now_ns: u64) {
         let mut state = self.state();
-        if state.stage != Stage::Closed {
+        if state.stage != BreakerStage::Closed {
             // Begun before it tripped.
             return;
         }
-        let in_row = self.in_row.fetch_add(1, Relaxed) + 1;
-        state.failed += 1;
-        state.forget(now_ns, self.rule.window());
-        if in_row >= self.rule.consecutive || state.is_poor(self.good(), &self.rule) {
+        let failures_in_row = self.failures_in_row.fetch_add(1, Relaxed) + 1;
+        state.failures += 1;
+        state.drop_old_samples(now_ns, self.rule.window());
+        if failures_in_row >= self.rule.consecutive
+            || state.is_below_success_rate(self.successes(), &self.rule)
+        {
             self.open(&mut state, now_ns);
         }
     }
 
-    fn probed(&self, verdict: Verdict, now_ns: u64) {
+    fn end_probe(&self, signal: HealthSignal, now_ns: u64) {
         let mut state = self.state();
-        match verdict {
-            Verdict::Good => {
-                *state = State { wait: FIRST, ..State::default() };
-                self.in_row.store(0, Relaxed);
+        match signal {
+            HealthSignal::Success => {
+                *state = BreakerState { wait: FIRST_OPEN, ..BreakerState::default() };
+                self.failures_in_row.store(0, Relaxed);
                 self.closed.store(true, Relaxed);
             }
-            Verdict::Bad => self.open(&mut state, now_ns),
-            Verdict::Neither => state.stage = Stage::Open { until_ns: now_ns },
+            HealthSignal::Failure => self.open(&mut state, now_ns),
+            HealthSignal::Neutral => state.stage = BreakerStage::Open { until_ns: now_ns },
         }
     }
 
-    fn open(&self, state: &mut State, now_ns: u64) {
-        state.stage = Stage::Open { until_ns: now_ns + state.wait.as_nanos() as u64 };
-        state.wait = (2 * state.wait).min(LONGEST);
+    fn open(&self, state: &mut BreakerState, now_ns: u64) {
+        state.stage = BreakerStage::Open { until_ns: now_ns + state.wait.as_nanos() as u64 };
+        state.wait = (2 * state.wait).min(LONGEST_OPEN);
         self.closed.store(false, Relaxed);
         self.trips.fetch_add(1, Relaxed);
     }
 
     /// Answers that were good so far.
-    fn good(&self) -> u64 {
-        self.good.iter().map(|stripe| stripe.0.load(Relaxed)).sum()
+    fn successes(&self) -> u64 {
+        self.successes.iter().map(|stripe| stripe.0.load(Relaxed)).sum()
     }
 
     /// Takes the counts down, a few dozen times in a window.
-    fn remember(&self, now_ns: u64) {
+    fn take_sample(&self, now_ns: u64) {
         let mut state = self.state();
         let window = self.rule.window();
-        self.due_ns.store(now_ns + window.as_nanos() as u64 / MOMENTS, Relaxed);
-        state.forget(now_ns, window);
-        let failed = state.failed;
-        state.moments.push_back(CountSample { at_ns: now_ns, good: self.good(), failed });
+        self.due_ns.store(now_ns + window.as_nanos() as u64 / SAMPLES, Relaxed);
+        state.drop_old_samples(now_ns, window);
+        let failures = state.failures;
+        state.samples.push_back(CountSample { at_ns: now_ns, successes: self.successes(), failures });
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BreakerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl BreakerState {
     /// Forgets what was before the window.
-    fn forget(&mut self, now_ns: u64, window: Duration) {
+    fn drop_old_samples(&mut self, now_ns: u64, window: Duration) {
         let window_ns = window.as_nanos() as u64;
-        while self.moments.front().is_some_and(|oldest| now_ns.saturating_sub(oldest.at_ns) > window_ns) {
-            self.moments.pop_front();
+        while self.samples.front().is_some_and(|oldest| now_ns.saturating_sub(oldest.at_ns) > window_ns) {
+            self.samples.pop_front();
         }
     }
 
     /// Whether too few of the answers since the oldest moment of the window are good.
-    fn is_poor(&self, good: u64, rule: &BreakerSpec) -> bool {
-        let Some(oldest) = self.moments.front() else { return false };
-        let (good, failed) = (good.saturating_sub(oldest.good), self.failed - oldest.failed);
-        let all = good + failed;
-        all >= u64::from(rule.min_requests) && (good as f64) < rule.success_rate * all as f64
+    fn is_below_success_rate(&self, successes: u64, rule: &BreakerSpec) -> bool {
+        let Some(oldest) = self.samples.front() else { return false };
+        let (successes, failures) =
+            (successes.saturating_sub(oldest.successes), self.failures - oldest.failures);
+        let all = successes + failures;
+        all >= u64::from(rule.min_requests) && (successes as f64) < rule.success_rate * all as f64
     }
 }
 
@@ -237,45 +242,45 @@ mod tests {
         Breaker::new(BreakerSpec { consecutive: 5, success_rate: 0.8, window_ms: 10_000, min_requests: 20 })
     }
 
-    fn report(breaker: &Breaker, verdict: Verdict, times: usize, now_ns: u64) {
-        (0..times).for_each(|at| breaker.report(Pass::Normal, verdict, at, now_ns));
+    fn report(breaker: &Breaker, signal: HealthSignal, times: usize, now_ns: u64) {
+        (0..times).for_each(|at| breaker.report(BreakerPermit::Normal, signal, at, now_ns));
     }
 
     #[test]
     fn failures_in_a_row_trip_it_and_one_good_answer_ends_the_row() {
         let breaker = breaker();
-        report(&breaker, Verdict::Bad, 4, 1);
-        report(&breaker, Verdict::Good, 1, 1);
-        report(&breaker, Verdict::Neither, 9, 1);
-        report(&breaker, Verdict::Bad, 4, 1);
-        assert_eq!(breaker.pass(1), Ok(Pass::Normal));
-        report(&breaker, Verdict::Bad, 1, 1);
-        assert_eq!((breaker.pass(1), breaker.trips()), (Err(Duration::from_secs(1)), 1));
+        report(&breaker, HealthSignal::Failure, 4, 1);
+        report(&breaker, HealthSignal::Success, 1, 1);
+        report(&breaker, HealthSignal::Neutral, 9, 1);
+        report(&breaker, HealthSignal::Failure, 4, 1);
+        assert_eq!(breaker.permit(1), Ok(BreakerPermit::Normal));
+        report(&breaker, HealthSignal::Failure, 1, 1);
+        assert_eq!((breaker.permit(1), breaker.trips()), (Err(Duration::from_secs(1)), 1));
     }
 
     #[test]
     fn one_probe_decides_and_the_time_doubles() {
         let breaker = breaker();
-        report(&breaker, Verdict::Bad, 5, 0);
+        report(&breaker, HealthSignal::Failure, 5, 0);
         let mut now = 0;
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
             now += seconds * SECOND;
-            assert_eq!(breaker.pass(now - 1), Err(Duration::from_nanos(1)));
-            assert_eq!(breaker.pass(now), Ok(Pass::Probe));
-            assert!(breaker.pass(now).is_err(), "there is one probe");
+            assert_eq!(breaker.permit(now - 1), Err(Duration::from_nanos(1)));
+            assert_eq!(breaker.permit(now), Ok(BreakerPermit::Probe));
+            assert!(breaker.permit(now).is_err(), "there is one probe");
             // A client that left says nothing, and the next one probes.
-            breaker.report(Pass::Probe, Verdict::Neither, 0, now);
-            assert_eq!(breaker.pass(now), Ok(Pass::Probe));
-            breaker.report(Pass::Probe, Verdict::Bad, 0, now);
+            breaker.report(BreakerPermit::Probe, HealthSignal::Neutral, 0, now);
+            assert_eq!(breaker.permit(now), Ok(BreakerPermit::Probe));
+            breaker.report(BreakerPermit::Probe, HealthSignal::Failure, 0, now);
         }
         now += 60 * SECOND;
-        assert_eq!(breaker.pass(now), Ok(Pass::Probe));
-        breaker.report(Pass::Probe, Verdict::Good, 0, now);
-        assert_eq!(breaker.pass(now), Ok(Pass::Normal));
-        report(&breaker, Verdict::Bad, 4, now);
-        assert_eq!(breaker.pass(now), Ok(Pass::Normal));
-        report(&breaker, Verdict::Bad, 1, now);
-        assert_eq!(breaker.pass(now), Err(Duration::from_secs(1)), "and the time begins anew");
+        assert_eq!(breaker.permit(now), Ok(BreakerPermit::Probe));
+        breaker.report(BreakerPermit::Probe, HealthSignal::Success, 0, now);
+        assert_eq!(breaker.permit(now), Ok(BreakerPermit::Normal));
+        report(&breaker, HealthSignal::Failure, 4, now);
+        assert_eq!(breaker.permit(now), Ok(BreakerPermit::Normal));
+        report(&breaker, HealthSignal::Failure, 1, now);
+        assert_eq!(breaker.permit(now), Err(Duration::from_secs(1)), "and the time begins anew");
     }
 
     #[test]
@@ -283,26 +288,41 @@ mod tests {
         // Three of four are good: below 80 %, and never five failures in a row.
         let poor = breaker();
         for at in 0..30 {
-            report(&poor, if at % 4 == 0 { Verdict::Bad } else { Verdict::Good }, 1, at * SECOND / 10);
+            report(
+                &poor,
+                if at % 4 == 0 { HealthSignal::Failure } else { HealthSignal::Success },
+                1,
+                at * SECOND / 10,
+            );
         }
         assert_eq!(poor.trips(), 1);
-        let good = breaker();
+        let successes = breaker();
         for at in 0..1_000 {
-            report(&good, if at % 10 == 0 { Verdict::Bad } else { Verdict::Good }, 1, at * SECOND / 10);
+            report(
+                &successes,
+                if at % 10 == 0 { HealthSignal::Failure } else { HealthSignal::Success },
+                1,
+                at * SECOND / 10,
+            );
         }
-        assert_eq!(good.trips(), 0);
+        assert_eq!(successes.trips(), 0);
         // What was good before the first failure counts as well.
         let sudden = breaker();
-        report(&sudden, Verdict::Good, 500, SECOND);
+        report(&sudden, HealthSignal::Success, 500, SECOND);
         for at in 1..=8 {
-            report(&sudden, Verdict::Bad, 1, SECOND + at);
-            report(&sudden, Verdict::Good, 1, SECOND + at);
+            report(&sudden, HealthSignal::Failure, 1, SECOND + at);
+            report(&sudden, HealthSignal::Success, 1, SECOND + at);
         }
         assert_eq!(sudden.trips(), 0);
         // Few answers say nothing, and old ones are forgotten.
         let rare = breaker();
         for at in 0..100 {
-            report(&rare, if at % 2 == 0 { Verdict::Bad } else { Verdict::Good }, 1, at * SECOND);
+            report(
+                &rare,
+                if at % 2 == 0 { HealthSignal::Failure } else { HealthSignal::Success },
+                1,
+                at * SECOND,
+            );
         }
         assert_eq!(rare.trips(), 0);
     }
@@ -310,9 +330,9 @@ mod tests {
     #[test]
     fn what_began_before_it_tripped_changes_nothing() {
         let breaker = breaker();
-        report(&breaker, Verdict::Bad, 20, 0);
-        assert_eq!((breaker.trips(), breaker.pass(0)), (1, Err(Duration::from_secs(1))));
-        report(&breaker, Verdict::Good, 20, 0);
-        assert!(breaker.pass(0).is_err());
+        report(&breaker, HealthSignal::Failure, 20, 0);
+        assert_eq!((breaker.trips(), breaker.permit(0)), (1, Err(Duration::from_secs(1))));
+        report(&breaker, HealthSignal::Success, 20, 0);
+        assert!(breaker.permit(0).is_err());
     }
 }

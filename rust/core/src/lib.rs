@@ -1,10 +1,11 @@
 //! The domain of Headgate, pure: no I/O, no clock, no threads, no unsafe.
 //!
-//! Read in this order: [`error`], [`id`], [`tensor`], [`spec`], [`limits`], `state`, [`snapshot`],
+//! Read in this order: [`error`], [`id`], [`tensor`], [`spec`], [`limits`], `endpoint_state`, [`snapshot`],
 //! [`route`], [`slots`], [`rate`], [`breaker`]; [`reuse`] is for everybody.
 #![forbid(unsafe_code)]
 
 pub mod breaker;
+mod endpoint_state;
 pub mod error;
 pub mod id;
 pub mod limits;
@@ -14,5 +15,4 @@ pub mod route;
 pub mod slots;
 pub mod snapshot;
 pub mod spec;
-mod state;
 pub mod tensor;

@@ -11,27 +11,27 @@ use crate::slots::SLOTS;
 /// The name of a header in lower case; written `header.<name>`.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
-pub(crate) struct Header(String);
+pub(crate) struct HeaderRef(String);
 
-impl TryFrom<String> for Header {
+impl TryFrom<String> for HeaderRef {
     type Error = String;
 
-    fn try_from(text: String) -> Result<Header, String> {
+    fn try_from(text: String) -> Result<HeaderRef, String> {
         match text.strip_prefix("header.") {
-            Some(name) if !name.is_empty() => Ok(Header(name.to_ascii_lowercase())),
+            Some(name) if !name.is_empty() => Ok(HeaderRef(name.to_ascii_lowercase())),
             _ => Err(format!("{text:?} names no header: \"header.<name>\"")),
         }
     }
 }
 
-impl From<Header> for String {
-    fn from(header: Header) -> String {
+impl From<HeaderRef> for String {
+    fn from(header: HeaderRef) -> String {
         header.0
     }
 }
 
 /// A share in slots of 0.01 %.
-fn share<'de, D: Deserializer<'de>>(written: D) -> Result<f64, D::Error> {
+fn slots_as_fraction<'de, D: Deserializer<'de>>(written: D) -> Result<f64, D::Error> {
     Ok(f64::from(u16::deserialize(written)?) / SLOTS as f64)
 }
 
@@ -62,7 +62,7 @@ pub struct RateSpec {
 #[serde(deny_unknown_fields)]
 struct WrittenRate {
     #[serde(default)]
-    by: Option<Header>,
+    by: Option<HeaderRef>,
     per_second: f64,
     #[serde(default)]
     burst: Option<u32>,
@@ -83,7 +83,7 @@ pub struct BreakerSpec {
     /// Failures in a row.
     pub consecutive: u32,
     /// The least share of good answers, from 0 to 1.
-    #[serde(deserialize_with = "share")]
+    #[serde(deserialize_with = "slots_as_fraction")]
     pub success_rate: f64,
     /// How long failures and good answers are counted for that share, in milliseconds.
     #[serde(rename = "window")]
@@ -107,7 +107,7 @@ pub struct PrioritySpec {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenPriority {
-    by: Header,
+    by: HeaderRef,
     classes: Vec<String>,
     #[serde(default)]
     unnamed: Option<String>,
@@ -126,15 +126,15 @@ impl From<WrittenPriority> for PrioritySpec {
 #[serde(untagged, expecting = "must be \"none\" or {to, after}")]
 pub enum FallbackSpec {
     /// `"none"`: not even the champion.
-    Nobody(Nobody),
+    Disabled(NoFallback),
     /// These, after the champion.
     Listed(FallbackList),
 }
 
 /// The word `"none"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub enum Nobody {
-    /// See [`FallbackSpec::Nobody`].
+pub enum NoFallback {
+    /// See [`FallbackSpec::Disabled`].
     #[serde(rename = "none")]
     None,
 }
@@ -152,7 +152,7 @@ pub struct FallbackList {
 
 impl FallbackSpec {
     /// The same among these versions; nothing if none of them is listed.
-    pub(crate) fn among(mut self, versions: &[String]) -> Option<FallbackSpec> {
+    pub(crate) fn restricted_to(mut self, versions: &[String]) -> Option<FallbackSpec> {
         if let FallbackSpec::Listed(list) = &mut self {
             list.to.retain(|name| versions.contains(name));
             if list.to.is_empty() {
@@ -165,7 +165,7 @@ impl FallbackSpec {
     /// The versions that are written, in their order.
     pub fn to(&self) -> &[String] {
         match self {
-            FallbackSpec::Nobody(_) => &[],
+            FallbackSpec::Disabled(_) => &[],
             FallbackSpec::Listed(list) => &list.to,
         }
     }
@@ -173,7 +173,7 @@ impl FallbackSpec {
     /// How long the chosen version has, in milliseconds, where that is written.
     pub fn after_ms(&self) -> Option<u64> {
         match self {
-            FallbackSpec::Nobody(_) => None,
+            FallbackSpec::Disabled(_) => None,
             FallbackSpec::Listed(list) => list.after_ms,
         }
     }

@@ -22,24 +22,24 @@ const MOST_NS: u64 = u64::MAX / 4;
 
 /// The rate of an endpoint's callers.
 #[derive(Debug)]
-pub struct Limiter {
+pub struct RateLimiter {
     period_ns: f64,
     burst_ns: u64,
     seed: u64,
-    places: Box<[Place]>,
+    cells: Box<[CallerCell]>,
     crowded: AtomicU64,
     refused: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Place {
+struct CallerCell {
     /// The hash of the caller that has it; 0 is nobody.
     caller: AtomicU64,
     /// When the caller's bucket is full again, in nanoseconds; the theoretical arrival time.
     full_ns: AtomicU64,
 }
 
-impl Limiter {
+impl RateLimiter {
     /// A limiter whose table is laid out by `seed`, which no caller should know.
     pub fn new(rate: &RateSpec, seed: u64) -> Self {
         let period_ns = 1e9 / rate.per_second;
@@ -48,7 +48,7 @@ impl Limiter {
             period_ns,
             burst_ns: ((period_ns * f64::from(rate.burst)) as u64).min(MOST_NS),
             seed,
-            places: (0..sets * WAYS).map(|_| Place::default()).collect(),
+            cells: (0..sets * WAYS).map(|_| CallerCell::default()).collect(),
             crowded: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }
@@ -59,8 +59,8 @@ impl Limiter {
     /// # Errors
     /// How long it would have to wait.
     pub fn take(&self, caller: &[u8], now_ns: u64) -> Result<(), Duration> {
-        let place = self.place(xxh64(caller, self.seed).max(1), now_ns);
-        let mut full_ns = place.full_ns.load(Relaxed);
+        let cell = self.cell(xxh64(caller, self.seed).max(1), now_ns);
+        let mut full_ns = cell.full_ns.load(Relaxed);
         loop {
             let next_ns = full_ns.max(now_ns).saturating_add(self.period_ns as u64);
             let early = (next_ns - now_ns).saturating_sub(self.burst_ns.max(self.period_ns as u64));
@@ -68,7 +68,7 @@ impl Limiter {
                 self.refused.fetch_add(1, Relaxed);
                 return Err(Duration::from_nanos(early));
             }
-            match place.full_ns.compare_exchange_weak(full_ns, next_ns, Relaxed, Relaxed) {
+            match cell.full_ns.compare_exchange_weak(full_ns, next_ns, Relaxed, Relaxed) {
                 Ok(_) => return Ok(()),
                 Err(present) => full_ns = present,
             }
@@ -85,18 +85,18 @@ impl Limiter {
         self.refused.load(Relaxed)
     }
 
-    fn place(&self, hash: u64, now_ns: u64) -> &Place {
-        let set = hash as usize % (self.places.len() / WAYS);
-        let places = &self.places[set * WAYS..][..WAYS];
-        if let Some(known) = places.iter().find(|place| place.caller.load(Relaxed) == hash) {
+    fn cell(&self, hash: u64, now_ns: u64) -> &CallerCell {
+        let set = hash as usize % (self.cells.len() / WAYS);
+        let cells = &self.cells[set * WAYS..][..WAYS];
+        if let Some(known) = cells.iter().find(|cell| cell.caller.load(Relaxed) == hash) {
             return known;
         }
-        let free = places.iter().find(|place| {
-            let caller = place.caller.load(Relaxed);
+        let free = cells.iter().find(|cell| {
+            let caller = cell.caller.load(Relaxed);
             // Another thread may have found the place for the same caller a moment ago.
             caller == hash
-                || place.full_ns.load(Relaxed) <= now_ns
-                    && place
+                || cell.full_ns.load(Relaxed) <= now_ns
+                    && cell
                         .caller
                         .compare_exchange(caller, hash, Relaxed, Relaxed)
                         .map_or_else(|present| present == hash, |_| true)
@@ -104,7 +104,7 @@ impl Limiter {
         free.unwrap_or_else(|| {
             self.crowded.fetch_add(1, Relaxed);
             // A set is never empty.
-            places.iter().min_by_key(|place| place.full_ns.load(Relaxed)).unwrap_or(&self.places[0])
+            cells.iter().min_by_key(|cell| cell.full_ns.load(Relaxed)).unwrap_or(&self.cells[0])
         })
     }
 }
@@ -113,8 +113,8 @@ impl Limiter {
 mod tests {
     use super::*;
 
-    fn limiter(by: Option<&str>, per_second: f64, burst: u32) -> Limiter {
-        Limiter::new(&RateSpec { by: by.map(str::to_owned), per_second, burst }, 7)
+    fn limiter(by: Option<&str>, per_second: f64, burst: u32) -> RateLimiter {
+        RateLimiter::new(&RateSpec { by: by.map(str::to_owned), per_second, burst }, 7)
     }
 
     const SECOND: u64 = 1_000_000_000;

@@ -1,7 +1,7 @@
 //! The memory of past requests, for the next one.
 
 /// The memory of a vector, under another lifetime of its elements.
-pub fn emptied<T, U>(mut from: Vec<T>) -> Vec<U> {
+pub fn reuse_allocation<T, U>(mut from: Vec<T>) -> Vec<U> {
     from.clear();
     // Collecting a vector's own iterator keeps its allocation, where the sizes of both elements are the same.
     from.into_iter().filter_map(|_| None).collect()
@@ -16,7 +16,7 @@ mod tests {
         let text = String::from("a b c");
         let words: Vec<&str> = text.split(' ').collect();
         let (address, room) = (words.as_ptr() as usize, words.capacity());
-        let kept: Vec<&'static str> = emptied(words);
+        let kept: Vec<&'static str> = reuse_allocation(words);
         assert_eq!((kept.as_ptr() as usize, kept.capacity(), kept.len()), (address, room, 0));
     }
 }

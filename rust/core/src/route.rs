@@ -4,12 +4,12 @@
 //! Next on the hot path: the engine's placement.
 
 use crate::error::{Code, Error, Result};
-use crate::slots::{scale, slot_of};
+use crate::slots::{slot_of, slot_of_hash};
 use crate::snapshot::Endpoint;
 
 /// How a request came to its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum RouteReason {
     /// By the slot of its sticky key.
     Sticky,
     /// By a draw: the endpoint has no sticky key, or the request did not bring it.
@@ -20,22 +20,26 @@ pub enum Reason {
 
 /// The decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pick {
+pub struct RouteDecision {
     /// The version's index in the endpoint.
     pub version: u8,
     /// How it was chosen.
-    pub reason: Reason,
+    pub reason: RouteReason,
     /// The slot, unless the caller named the version.
     pub slot: Option<u16>,
 }
 
 /// Picks by sticky key, or by `draw` where there is none.
-pub fn pick<V>(endpoint: &Endpoint<V>, key: Option<&[u8]>, draw: impl FnOnce() -> u64) -> Pick {
+pub fn choose_version<V>(
+    endpoint: &Endpoint<V>,
+    key: Option<&[u8]>,
+    draw: impl FnOnce() -> u64,
+) -> RouteDecision {
     let (slot, reason) = match key {
-        Some(key) => (slot_of(&endpoint.salt, key), Reason::Sticky),
-        None => (scale(draw()), Reason::Drawn),
+        Some(key) => (slot_of(&endpoint.salt, key), RouteReason::Sticky),
+        None => (slot_of_hash(draw()), RouteReason::Drawn),
     };
-    Pick { version: endpoint.table[slot as usize], reason, slot: Some(slot) }
+    RouteDecision { version: endpoint.table[slot as usize], reason, slot: Some(slot) }
 }
 
 /// Picks the version that the caller named.
@@ -43,15 +47,15 @@ pub fn pick<V>(endpoint: &Endpoint<V>, key: Option<&[u8]>, draw: impl FnOnce() -
 /// # Errors
 /// `version_not_found`, naming the versions there are; `model_not_ready` with the reason for one that is left out because it does
 /// not load.
-pub fn pick_direct<V>(endpoint: &Endpoint<V>, version: &str) -> Result<Pick> {
+pub fn choose_named_version<V>(endpoint: &Endpoint<V>, version: &str) -> Result<RouteDecision> {
     match endpoint.version(version) {
-        Some((version, _)) => Ok(Pick { version, reason: Reason::Direct, slot: None }),
-        None => Err(absent(endpoint, version)),
+        Some((version, _)) => Ok(RouteDecision { version, reason: RouteReason::Direct, slot: None }),
+        None => Err(unknown_version(endpoint, version)),
     }
 }
 
 #[cold]
-fn absent<V>(endpoint: &Endpoint<V>, version: &str) -> Error {
+fn unknown_version<V>(endpoint: &Endpoint<V>, version: &str) -> Error {
     if let Some(why) = endpoint.omitted.get(version) {
         let message = format!("version {version:?} of endpoint {:?} is not served: {why}", endpoint.name);
         return Error::new(Code::ModelNotReady, message);
@@ -73,28 +77,32 @@ mod tests {
         let mut challenger = 0;
         for user in 0..10_000 {
             let key = format!("user-{user}");
-            let first = pick(&endpoint, Some(key.as_bytes()), || unreachable!("a key needs no draw"));
-            assert_eq!(first, pick(&endpoint, Some(key.as_bytes()), || unreachable!("a key needs no draw")));
-            assert_eq!(first.reason, Reason::Sticky);
+            let first =
+                choose_version(&endpoint, Some(key.as_bytes()), || unreachable!("a key needs no draw"));
+            assert_eq!(
+                first,
+                choose_version(&endpoint, Some(key.as_bytes()), || unreachable!("a key needs no draw"))
+            );
+            assert_eq!(first.reason, RouteReason::Sticky);
             challenger += usize::from(first.version == 1);
         }
         assert!((900..1100).contains(&challenger), "{challenger} of 10 000 keys on 10 %");
-        assert_eq!(pick(&endpoint, None, || 0).version, 1);
-        assert_eq!(pick(&endpoint, None, || u64::MAX).version, 0);
-        assert_eq!(pick(&endpoint, None, || 0).reason, Reason::Drawn);
+        assert_eq!(choose_version(&endpoint, None, || 0).version, 1);
+        assert_eq!(choose_version(&endpoint, None, || u64::MAX).version, 0);
+        assert_eq!(choose_version(&endpoint, None, || 0).reason, RouteReason::Drawn);
     }
 
     #[test]
     fn a_named_version_is_taken_or_refused() {
         let endpoint = compile(&fixtures::spec(fixtures::TWO), |_| Ok(())).unwrap();
-        assert_eq!(pick_direct(&endpoint, "v2").unwrap().version, 1);
+        assert_eq!(choose_named_version(&endpoint, "v2").unwrap().version, 1);
         let left_out = fixtures::spec(
             &fixtures::TWO.replace(r#""artifacts":"#, r#""omitted":{"v3":"it is damaged"},"artifacts":"#),
         );
-        let left_out = pick_direct(&compile(&left_out, |_| Ok(())).unwrap(), "v3").unwrap_err();
+        let left_out = choose_named_version(&compile(&left_out, |_| Ok(())).unwrap(), "v3").unwrap_err();
         assert_eq!(left_out.code, Code::ModelNotReady);
         assert!(left_out.message.ends_with("it is damaged"), "{left_out}");
-        let error = pick_direct(&endpoint, "v9").unwrap_err();
+        let error = choose_named_version(&endpoint, "v9").unwrap_err();
         assert_eq!(error.code, Code::VersionNotFound);
         assert!(error.message.contains("v1, v2"), "{error}");
     }

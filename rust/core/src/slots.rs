@@ -35,33 +35,33 @@ pub fn slot_of(salt: &str, key: &[u8]) -> u16 {
         hasher.update(key);
         hasher.digest()
     };
-    scale(hash)
+    slot_of_hash(hash)
 }
 
 /// The slot of a uniform 64-bit draw, for requests without a key.
-pub fn scale(hash: u64) -> u16 {
+pub fn slot_of_hash(hash: u64) -> u16 {
     ((u128::from(hash) * SLOTS as u128) >> 64) as u16
 }
 
 /// One run of slots given to a version, `from` first; `from > to` runs downwards. Both ends belong to it.
-type Run = (String, u16, u16);
+type SlotRange = (String, u16, u16);
 
 /// The table as it is stored and travels: the champion owns what is not given away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TableState {
+pub struct SlotTable {
     /// What the keys are hashed with; the same for as long as anything is given away.
     pub salt: String,
     /// The slots given away, in the order in which they were given.
-    pub given: Vec<Run>,
+    pub given: Vec<SlotRange>,
 }
 
 /// Slots moved from one version to another; `None` is the champion.
-pub type Move = (Option<String>, Option<String>, u16);
+pub type SlotMove = (Option<String>, Option<String>, u16);
 
-impl TableState {
+impl SlotTable {
     /// Whether a version has any slot.
-    pub fn gives(&self, version: &str) -> bool {
+    pub fn has_slots(&self, version: &str) -> bool {
         self.given.iter().any(|(name, ..)| name == version)
     }
 
@@ -95,7 +95,7 @@ impl TableState {
     /// The number of slots of each version that has any.
     ///
     /// # Errors
-    /// As [`TableState::entries`].
+    /// As [`SlotTable::entries`].
     pub fn weights(&self) -> Result<BTreeMap<&str, u16>> {
         let mut weights = BTreeMap::new();
         for (_, version) in self.entries()? {
@@ -111,7 +111,7 @@ impl TableState {
     ///
     /// # Errors
     /// `invalid_argument` when the weights exceed 100 % or this table is not sound.
-    pub fn with_weights(&self, wanted: &BTreeMap<String, u16>) -> Result<(TableState, Vec<Move>)> {
+    pub fn with_weights(&self, wanted: &BTreeMap<String, u16>) -> Result<(SlotTable, Vec<SlotMove>)> {
         let total: usize = wanted.values().map(|&slots| slots as usize).sum();
         if total > SLOTS {
             return Err(Error::invalid(format!(
@@ -142,7 +142,7 @@ impl TableState {
             .into_iter()
             .map(|((from, to), slots)| (from.map(str::to_owned), to.map(str::to_owned), slots))
             .collect();
-        Ok((TableState { salt: self.salt.clone(), given: runs(&entries) }, moves))
+        Ok((SlotTable { salt: self.salt.clone(), given: ranges(&entries) }, moves))
     }
 }
 
@@ -197,22 +197,22 @@ impl ChampionSlots {
 }
 
 /// Run-length form of the entries that keeps their order.
-fn runs(entries: &[(u16, &str)]) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
+fn ranges(entries: &[(u16, &str)]) -> Vec<SlotRange> {
+    let mut ranges: Vec<SlotRange> = Vec::new();
     for &(slot, version) in entries {
-        if let Some((last, from, to)) = runs.last_mut()
+        if let Some((last, from, to)) = ranges.last_mut()
             && last == version
-            && continues(*from, *to, slot)
+            && extends(*from, *to, slot)
         {
             *to = slot;
             continue;
         }
-        runs.push((version.to_owned(), slot, slot));
+        ranges.push((version.to_owned(), slot, slot));
     }
-    runs
+    ranges
 }
 
-fn continues(from: u16, to: u16, slot: u16) -> bool {
+fn extends(from: u16, to: u16, slot: u16) -> bool {
     (from <= to && slot == to + 1) || (from >= to && slot + 1 == to)
 }
 
@@ -225,7 +225,7 @@ mod tests {
         pairs.iter().map(|(version, slots)| ((*version).to_owned(), *slots)).collect()
     }
 
-    fn owners(table: &TableState) -> Vec<Option<String>> {
+    fn owners(table: &SlotTable) -> Vec<Option<String>> {
         let mut owners = vec![None; SLOTS];
         for (slot, version) in table.entries().unwrap() {
             owners[slot as usize] = Some(version.to_owned());
@@ -233,7 +233,7 @@ mod tests {
         owners
     }
 
-    fn changed(a: &TableState, b: &TableState) -> usize {
+    fn changed(a: &SlotTable, b: &SlotTable) -> usize {
         owners(a).iter().zip(&owners(b)).filter(|(a, b)| a != b).count()
     }
 
@@ -247,26 +247,26 @@ mod tests {
         let long = vec![b'x'; 5000];
         let mut whole = b"fraud/r7\0".to_vec();
         whole.extend_from_slice(&long);
-        assert_eq!(slot_of("fraud/r7", &long), scale(xxh64(&whole, 0)));
+        assert_eq!(slot_of("fraud/r7", &long), slot_of_hash(xxh64(&whole, 0)));
     }
 
     #[test]
     fn one_hundredth_of_a_percent_is_one_slot() {
-        let (table, moves) = TableState::default().with_weights(&weights(&[("v2", 1)])).unwrap();
+        let (table, moves) = SlotTable::default().with_weights(&weights(&[("v2", 1)])).unwrap();
         assert_eq!(table.given, vec![("v2".to_owned(), 0, 0)]);
         assert_eq!(moves, vec![(None, Some("v2".to_owned()), 1)]);
     }
 
     #[test]
     fn all_slots_may_go_and_none_more() {
-        let (table, _) = TableState::default().with_weights(&weights(&[("v2", 10_000)])).unwrap();
+        let (table, _) = SlotTable::default().with_weights(&weights(&[("v2", 10_000)])).unwrap();
         assert_eq!(table.weights().unwrap()["v2"], 10_000);
         assert!(table.with_weights(&weights(&[("v2", 9_999), ("v3", 2)])).is_err());
     }
 
     #[test]
     fn a_trade_between_challengers_leaves_the_champion_alone() {
-        let (before, _) = TableState::default().with_weights(&weights(&[("b", 1000), ("c", 1000)])).unwrap();
+        let (before, _) = SlotTable::default().with_weights(&weights(&[("b", 1000), ("c", 1000)])).unwrap();
         let (after, moves) = before.with_weights(&weights(&[("b", 400), ("c", 1600)])).unwrap();
         assert_eq!(moves, vec![(Some("b".to_owned()), Some("c".to_owned()), 600)]);
         assert_eq!(changed(&before, &after), 600);
@@ -274,9 +274,9 @@ mod tests {
 
     #[test]
     fn unsound_tables_are_refused() {
-        let twice = TableState { salt: String::new(), given: vec![("a".into(), 0, 5), ("b".into(), 5, 9)] };
+        let twice = SlotTable { salt: String::new(), given: vec![("a".into(), 0, 5), ("b".into(), 5, 9)] };
         assert!(twice.entries().is_err());
-        let outside = TableState { salt: String::new(), given: vec![("a".into(), 9_999, 10_000)] };
+        let outside = SlotTable { salt: String::new(), given: vec![("a".into(), 9_999, 10_000)] };
         assert!(outside.entries().is_err());
     }
 
@@ -285,9 +285,9 @@ mod tests {
     }
 
     /// A table that has lived: a few weight changes from empty.
-    fn any_table() -> impl Strategy<Value = TableState> {
+    fn any_table() -> impl Strategy<Value = SlotTable> {
         proptest::collection::vec(any_weights(), 0..5).prop_map(|changes| {
-            let start = TableState { salt: "e/d/1".into(), given: vec![] };
+            let start = SlotTable { salt: "e/d/1".into(), given: vec![] };
             changes.iter().fold(start, |table, wanted| table.with_weights(wanted).unwrap().0)
         })
     }
@@ -344,7 +344,7 @@ mod tests {
         #[test]
         fn the_stored_form_keeps_the_order(table in any_table()) {
             let json = serde_json::to_vec(&table).unwrap();
-            let back: TableState = serde_json::from_slice(&json).unwrap();
+            let back: SlotTable = serde_json::from_slice(&json).unwrap();
             prop_assert_eq!(back.entries().unwrap(), table.entries().unwrap());
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::error::{Code, Error, Result};
 use crate::id::is_name;
 use crate::limits::{FallbackSpec, PrioritySpec};
-use crate::rate::Limiter;
+use crate::rate::RateLimiter;
 use crate::slots::SLOTS;
 use crate::spec::{EndpointSpec, NonFinite, VersionSpec};
 
@@ -27,13 +27,13 @@ pub struct Snapshot<V> {
     /// What would be served under these names, and was taken out of memory.
     pub unloaded: HashMap<Box<str>, Arc<EndpointSpec>>,
     /// Why what was served under these names before is not served now: it is being loaded, or could not be.
-    pub absent: HashMap<Box<str>, Box<str>>,
+    pub unavailable: HashMap<Box<str>, Box<str>>,
     /// What was never served, and why.
-    pub refused: Arc<Refused>,
+    pub refusals: Arc<Refusals>,
 }
 
 /// Why something is not served that never was, by endpoint and version; an empty version stands for the whole endpoint.
-pub type Refused = BTreeMap<Box<str>, BTreeMap<Box<str>, Box<str>>>;
+pub type Refusals = BTreeMap<Box<str>, BTreeMap<Box<str>, Box<str>>>;
 
 impl<V> Default for Snapshot<V> {
     fn default() -> Self {
@@ -41,19 +41,19 @@ impl<V> Default for Snapshot<V> {
             generation: 0,
             endpoints: HashMap::new(),
             unloaded: HashMap::new(),
-            absent: HashMap::new(),
-            refused: Arc::default(),
+            unavailable: HashMap::new(),
+            refusals: Arc::default(),
         }
     }
 }
 
 impl<V> Snapshot<V> {
     /// The next generation, with one endpoint set or, with `None`, taken away.
-    pub fn with(&self, name: &str, endpoint: Option<Arc<Endpoint<V>>>) -> Snapshot<V> {
+    pub fn with_endpoint(&self, name: &str, endpoint: Option<Arc<Endpoint<V>>>) -> Snapshot<V> {
         let (mut endpoints, mut unloaded) = (self.endpoints.clone(), self.unloaded.clone());
-        let mut absent = self.absent.clone();
+        let mut unavailable = self.unavailable.clone();
         unloaded.remove(name);
-        absent.remove(name);
+        unavailable.remove(name);
         match endpoint {
             Some(endpoint) => endpoints.insert(name.into(), endpoint),
             None => endpoints.remove(name),
@@ -62,41 +62,41 @@ impl<V> Snapshot<V> {
             generation: self.generation + 1,
             endpoints,
             unloaded,
-            absent,
-            refused: self.refused.clone(),
+            unavailable,
+            refusals: self.refusals.clone(),
         }
     }
 
     /// The same generation, which says why an endpoint is not served. `None` for one that is served, or was unloaded on purpose, or of
     /// which the same is said already.
-    pub fn excusing(&self, name: &str, why: &str) -> Option<Snapshot<V>> {
-        let said = self.absent.get(name).is_some_and(|said| **said == *why);
+    pub fn with_unavailable(&self, name: &str, why: &str) -> Option<Snapshot<V>> {
+        let said = self.unavailable.get(name).is_some_and(|said| **said == *why);
         if said || self.endpoints.contains_key(name) || self.unloaded.contains_key(name) {
             return None;
         }
-        let mut absent = self.absent.clone();
-        absent.insert(name.into(), why.into());
-        Some(Snapshot { absent, ..self.same() })
+        let mut unavailable = self.unavailable.clone();
+        unavailable.insert(name.into(), why.into());
+        Some(Snapshot { unavailable, ..self.duplicate() })
     }
 
     /// The same generation, which says what was never served.
-    pub fn refusing(&self, refused: Refused) -> Snapshot<V> {
-        Snapshot { refused: Arc::new(refused), ..self.same() }
+    pub fn with_refusals(&self, refusals: Refusals) -> Snapshot<V> {
+        Snapshot { refusals: Arc::new(refusals), ..self.duplicate() }
     }
 
-    fn same(&self) -> Snapshot<V> {
+    fn duplicate(&self) -> Snapshot<V> {
         Snapshot {
             generation: self.generation,
             endpoints: self.endpoints.clone(),
             unloaded: self.unloaded.clone(),
-            absent: self.absent.clone(),
-            refused: self.refused.clone(),
+            unavailable: self.unavailable.clone(),
+            refusals: self.refusals.clone(),
         }
     }
 
     /// The next generation, with one endpoint out of memory.
-    pub fn without(&self, spec: &Arc<EndpointSpec>) -> Snapshot<V> {
-        let mut next = self.with(&spec.name, None);
+    pub fn with_unloaded(&self, spec: &Arc<EndpointSpec>) -> Snapshot<V> {
+        let mut next = self.with_endpoint(&spec.name, None);
         next.unloaded.insert(spec.name.as_str().into(), spec.clone());
         next
     }
@@ -106,22 +106,22 @@ impl<V> Snapshot<V> {
     /// # Errors
     /// `model_not_found`, or `model_not_ready` for one that is out of memory, is loaded after a start, or was refused.
     pub fn endpoint(&self, name: &str) -> Result<&Arc<Endpoint<V>>> {
-        self.endpoints.get(name).ok_or_else(|| self.missing(name))
+        self.endpoints.get(name).ok_or_else(|| self.not_served_error(name))
     }
 
     #[cold]
-    fn missing(&self, name: &str) -> Error {
+    fn not_served_error(&self, name: &str) -> Error {
         if self.unloaded.contains_key(name) {
             return Error::new(
                 Code::ModelNotReady,
                 format!("endpoint {name:?} was unloaded over the protocol; load it or apply its document"),
             );
         }
-        if let Some(why) = self.absent.get(name) {
+        if let Some(why) = self.unavailable.get(name) {
             return Error::new(Code::ModelNotReady, format!("endpoint {name:?} is not served: {why}"));
         }
-        if let Some(versions) = self.refused.get(name) {
-            let why: Vec<_> = versions.iter().map(|(version, why)| told(version, why)).collect();
+        if let Some(versions) = self.refusals.get(name) {
+            let why: Vec<_> = versions.iter().map(|(version, why)| describe_refusal(version, why)).collect();
             let message = format!("endpoint {name:?} was never served: {}", why.join("; "));
             return Error::new(Code::ModelNotReady, message);
         }
@@ -129,7 +129,7 @@ impl<V> Snapshot<V> {
     }
 }
 
-fn told(version: &str, why: &str) -> String {
+fn describe_refusal(version: &str, why: &str) -> String {
     if version.is_empty() { why.to_owned() } else { format!("{version}: {why}") }
 }
 
@@ -172,7 +172,7 @@ pub struct Quota {
     /// The header, in lower case; without one all callers are one.
     pub by: Option<Box<str>>,
     /// What counts; it outlives the revision, so that a change of weights gives nobody a new burst.
-    pub limiter: Arc<Limiter>,
+    pub limiter: Arc<RateLimiter>,
 }
 
 /// Who is run first.
@@ -276,7 +276,7 @@ pub fn compile<V>(
 fn fallback(spec: Option<&FallbackSpec>, index: impl Fn(&str) -> Result<u8>) -> Result<Fallback> {
     let to = spec.map_or(&[][..], FallbackSpec::to).iter().map(|name| index(name)).collect::<Result<_>>()?;
     let after = spec.and_then(FallbackSpec::after_ms).map(Duration::from_millis);
-    Ok(Fallback { champion: !matches!(spec, Some(FallbackSpec::Nobody(_))), to, after })
+    Ok(Fallback { champion: !matches!(spec, Some(FallbackSpec::Disabled(_))), to, after })
 }
 
 fn priority(spec: &PrioritySpec) -> Priority {
@@ -385,30 +385,31 @@ pub(crate) mod tests {
     #[test]
     fn what_was_never_served_is_not_ready_and_says_why() {
         let of = |name: &str, version: &str, why: &str| {
-            Refused::from([(name.into(), [(version.into(), why.into())].into())])
+            Refusals::from([(name.into(), [(version.into(), why.into())].into())])
         };
-        let first = Snapshot::<()>::default().refusing(of("a", "v1", "no such operator"));
+        let first = Snapshot::<()>::default().with_refusals(of("a", "v1", "no such operator"));
         let error = first.endpoint("a").unwrap_err();
         assert_eq!(
             (error.code, &*error.message),
             (Code::ModelNotReady, "endpoint \"a\" was never served: v1: no such operator")
         );
         assert_eq!(first.endpoint("b").unwrap_err().code, Code::ModelNotFound);
-        let served = first.with("a", Some(Arc::new(compile(&spec(TWO), |_| Ok(())).unwrap())));
+        let served = first.with_endpoint("a", Some(Arc::new(compile(&spec(TWO), |_| Ok(())).unwrap())));
         assert!(served.endpoint("a").is_ok());
         // What was said last counts, through every other change.
-        let second = served.with("a", None).refusing(of("b", "", "its folder is empty"));
+        let second = served.with_endpoint("a", None).with_refusals(of("b", "", "its folder is empty"));
         assert_eq!(second.generation, served.generation + 1);
         assert_eq!(second.endpoint("a").unwrap_err().code, Code::ModelNotFound);
-        let error = second.excusing("c", "damaged").unwrap().endpoint("b").unwrap_err();
+        let error = second.with_unavailable("c", "damaged").unwrap().endpoint("b").unwrap_err();
         assert!(error.message.ends_with("never served: its folder is empty"), "{error}");
     }
 
     #[test]
     fn a_snapshot_changes_one_endpoint_and_keeps_the_others() {
-        let first = Snapshot::default().with("a", Some(Arc::new(compile(&spec(TWO), |_| Ok(())).unwrap())));
-        let second = first.with("b", Some(first.endpoint("a").unwrap().clone()));
-        let third = second.with("a", None);
+        let first =
+            Snapshot::default().with_endpoint("a", Some(Arc::new(compile(&spec(TWO), |_| Ok(())).unwrap())));
+        let second = first.with_endpoint("b", Some(first.endpoint("a").unwrap().clone()));
+        let third = second.with_endpoint("a", None);
         assert_eq!((first.generation, second.generation, third.generation), (1, 2, 3));
         assert!(second.endpoint("a").is_ok() && second.endpoint("b").is_ok());
         assert_eq!(third.endpoint("a").unwrap_err().code, Code::ModelNotFound);

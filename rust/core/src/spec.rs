@@ -1,6 +1,6 @@
 //! An endpoint's state as the data plane works with it: plain data with nothing left open, not yet checked.
 //!
-//! Not here: the form in which it is handed over (`state`), the checks and the compiled form (`snapshot`).
+//! Not here: the form in which it is handed over (`endpoint_state`), the checks and the compiled form (`snapshot`).
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::limits::{FallbackSpec, LimitsSpec};
-use crate::slots::TableState;
+use crate::slots::SlotTable;
 
 /// The whole state of one endpoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +22,7 @@ pub struct EndpointSpec {
     /// The version that takes every slot not given away.
     pub champion: String,
     /// The slots given away.
-    pub table: TableState,
+    pub table: SlotTable,
     /// The header that holds the sticky key, in lower case; `None` draws per request.
     pub sticky: Option<String>,
     /// How long a request may take, in milliseconds.
@@ -123,7 +123,7 @@ impl TryFrom<String> for Device {
 #[serde(deny_unknown_fields, default)]
 pub struct RunSpec {
     /// On which thread.
-    pub placement: PlaceRule,
+    pub placement: PlacementRule,
     /// Runs at the same time at most; 0 is as many as there are pool threads.
     pub instances: u16,
     /// Threads within one run; 0 measures one against all cores when the model is loaded.
@@ -148,7 +148,7 @@ pub struct RunSpec {
 impl Default for RunSpec {
     fn default() -> Self {
         Self {
-            placement: PlaceRule::Auto,
+            placement: PlacementRule::Auto,
             instances: 0,
             threads: 1,
             max_batch: 1,
@@ -165,7 +165,7 @@ impl Default for RunSpec {
 /// Which thread runs a version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum PlaceRule {
+pub enum PlacementRule {
     /// Decided from measured run times.
     #[default]
     Auto,
@@ -203,14 +203,14 @@ impl RunSpec {
         if !batched && (self.max_delay_us > 0 || !self.buckets.is_empty()) {
             return Some("max_delay and buckets are about batches: max_batch must be above 1");
         }
-        if batched && self.placement == PlaceRule::Inline {
+        if batched && self.placement == PlacementRule::Inline {
             return Some("nothing is batched inline");
         }
         let devices = self.device.iter().any(|device| *device != Device::Cpu);
         if self.device.is_empty() {
             return Some("device must name at least one");
         }
-        if devices && self.placement == PlaceRule::Inline {
+        if devices && self.placement == PlacementRule::Inline {
             return Some("a device has threads of its own, so nothing runs inline there");
         }
         if !devices && self.device_memory > 0 {

@@ -11,7 +11,7 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::spec::{Device, PlaceRule, RunSpec};
+use headgate_core::spec::{Device, PlacementRule, RunSpec};
 use headgate_core::tensor::Signature;
 use headgate_runtime::device::{Driver, Flight};
 use headgate_runtime::{Binding, Library, Session};
@@ -168,7 +168,7 @@ impl Model {
         let bounded = run.instances > 0 && usize::from(run.instances) < threads;
         let placement = match run.placement {
             _ if crew.is_some() => Placement::in_pool("it has threads of its own for its device"),
-            PlaceRule::Auto if bounded => Placement::in_pool("run.instances is less than the IO threads"),
+            PlacementRule::Auto if bounded => Placement::in_pool("run.instances is less than the IO threads"),
             rule => Placement::new(rule),
         };
         Ok(Self {

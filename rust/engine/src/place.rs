@@ -12,7 +12,7 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use headgate_core::spec::PlaceRule;
+use headgate_core::spec::PlacementRule;
 
 use crate::curve::Cost;
 use crate::histogram::Counts;
@@ -124,20 +124,20 @@ pub struct Placement {
 
 impl Placement {
     /// A version's place at first, as its rule has it.
-    pub fn new(rule: PlaceRule) -> Self {
-        let place = if rule == PlaceRule::Inline { Place::Inline } else { Place::Pool };
-        let fixed = (rule != PlaceRule::Auto).then_some(WRITTEN);
+    pub fn new(rule: PlacementRule) -> Self {
+        let place = if rule == PlacementRule::Inline { Place::Inline } else { Place::Pool };
+        let fixed = (rule != PlacementRule::Auto).then_some(WRITTEN);
         Self { place: AtomicU8::new(place as u8), home: place, fixed, ..Self::default() }
     }
 
     /// The pool, for whatever reason there is.
     pub fn in_pool(why: &'static str) -> Self {
-        Self { fixed: Some(why), ..Self::new(PlaceRule::Pool) }
+        Self { fixed: Some(why), ..Self::new(PlacementRule::Pool) }
     }
 
     /// Inline, for whatever reason there is.
     pub fn inline(why: &'static str) -> Self {
-        Self { fixed: Some(why), ..Self::new(PlaceRule::Inline) }
+        Self { fixed: Some(why), ..Self::new(PlacementRule::Inline) }
     }
 
     /// Whether the place was written down.
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_place_that_is_written_down_stays() {
-        for (rule, place) in [(PlaceRule::Inline, Place::Inline), (PlaceRule::Pool, Place::Pool)] {
+        for (rule, place) in [(PlacementRule::Inline, Place::Inline), (PlacementRule::Pool, Place::Pool)] {
             let placement = Placement::new(rule);
             let ns = if place == Place::Inline { 9_000_000 } else { 2_000 };
             assert_eq!(placement.decide(seen(&runs(ns, 100)), 0), place);

@@ -17,7 +17,7 @@ pub(crate) use values::refuse_shared_memory;
 use std::borrow::Cow;
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::reuse::emptied;
+use headgate_core::reuse::reuse_allocation;
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape, TensorSpec};
 
@@ -334,9 +334,9 @@ impl Scratch {
 
     /// Takes back the memory of an envelope that is no longer needed.
     pub fn recycle(&mut self, envelope: Envelope<'_>) {
-        self.inputs = emptied(envelope.inputs);
-        self.outputs = emptied(envelope.outputs);
-        self.custom = emptied(envelope.parameters.custom);
+        self.inputs = reuse_allocation(envelope.inputs);
+        self.outputs = reuse_allocation(envelope.outputs);
+        self.custom = reuse_allocation(envelope.parameters.custom);
     }
 
     /// An empty list of raw contents in the memory of past ones.
@@ -345,6 +345,6 @@ impl Scratch {
     }
 
     pub(crate) fn recycle_raw(&mut self, raw: Vec<&[u8]>) {
-        self.raw = emptied(raw);
+        self.raw = reuse_allocation(raw);
     }
 }

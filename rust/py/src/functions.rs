@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::slots::{self, TableState};
+use headgate_core::slots::{self, SlotTable};
 use headgate_server::inspect;
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
@@ -28,7 +28,7 @@ fn argument<T: serde::de::DeserializeOwned>(name: &str, json: &[u8]) -> Result<T
 #[pyfunction]
 fn set_weights(py: Python<'_>, table: &[u8], weights: &[u8]) -> PyResult<Vec<u8>> {
     outside(py, || {
-        let table: TableState = argument("table", table)?;
+        let table: SlotTable = argument("table", table)?;
         let weights: BTreeMap<String, u16> = argument("weights", weights)?;
         let (table, moves) = table.with_weights(&weights)?;
         Ok(door::json(&json!({"table": table, "moves": moves})))

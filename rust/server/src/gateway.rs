@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::snapshot::{Refused, Snapshot};
+use headgate_core::snapshot::{Refusals, Snapshot};
 use headgate_core::spec::EndpointSpec;
 use headgate_engine::{Devices, Engine, Memory, Pool, Threads, join_until};
 use serde_json::{Map, Value, json};
@@ -259,7 +259,7 @@ impl Gateway {
     }
 
     /// Says what was never served and why; see [`Publisher::refuse`].
-    pub fn refuse(&self, refused: Refused) {
+    pub fn refuse(&self, refused: Refusals) {
         self.publisher.refuse(refused);
     }
 

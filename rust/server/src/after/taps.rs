@@ -14,7 +14,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headgate_core::breaker::Pass;
+use headgate_core::breaker::BreakerPermit;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::Version;
 use headgate_engine::{Ran, Waiter};
@@ -80,7 +80,7 @@ pub struct Account {
     /// Whether the run went on beyond the deadline.
     overran: bool,
     /// How it reached the version, where that has a breaker.
-    pass: Option<Pass>,
+    pass: Option<BreakerPermit>,
     /// The version that was chosen; whether the champion was asked in its place, and how many of the fallbacks.
     first: u8,
     asked_champion: bool,
@@ -247,7 +247,7 @@ impl Account {
     /// `model_not_ready` while its breaker is open.
     pub fn admit(&mut self) -> Result<()> {
         let Some(breaker) = &self.version().payload.breaker else { return Ok(()) };
-        let pass = breaker.pass(io::with(|io| io.shared.now_ns())).map_err(|wait| {
+        let pass = breaker.permit(io::with(|io| io.shared.now_ns())).map_err(|wait| {
             let name = &self.version().name;
             let words = format!(
                 "version {name} has failed too often and is left alone for {wait:.1?} (limits.breaker)"

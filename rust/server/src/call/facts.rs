@@ -32,7 +32,7 @@ pub const PLATFORM: &str = "onnxruntime_onnx";
 pub fn find(io: &Io, target: &Target<'_>) -> Result<(Arc<LiveEndpoint>, u8)> {
     let endpoint = io.endpoint(target.endpoint)?;
     let version = match target.version {
-        Some(version) => headgate_core::route::pick_direct(&endpoint, version)?.version,
+        Some(version) => headgate_core::route::choose_named_version(&endpoint, version)?.version,
         None => endpoint.champion,
     };
     Ok((endpoint, version))
@@ -123,7 +123,7 @@ pub fn statistics(io: &Io, target: &Target<'_>) -> Result<Vec<pb::ModelStatistic
     let endpoint = io.endpoint(target.endpoint)?;
     let chosen = match target.version {
         Some(name) => {
-            let index = headgate_core::route::pick_direct(&endpoint, name)?.version as usize;
+            let index = headgate_core::route::choose_named_version(&endpoint, name)?.version as usize;
             &endpoint.versions[index..=index]
         }
         None => &endpoint.versions[..],
@@ -201,11 +201,11 @@ pub fn index(io: &Io, repository: &str, ready_only: bool) -> Result<Vec<ModelInd
             .extend(endpoint.omitted.iter().map(|(version, why)| unavailable(&endpoint.name, version, why)));
     }
     models.extend(io.unloaded().iter().map(|(name, version)| unavailable(name, version, "unloaded")));
-    models.extend(io.absent().iter().map(|(name, why)| unavailable(name, "", why)));
+    models.extend(io.unavailable().iter().map(|(name, why)| unavailable(name, "", why)));
     let served: HashSet<String> = endpoints.iter().map(|endpoint| endpoint.name.to_string()).collect();
     let listed: HashSet<(String, String)> =
         models.iter().map(|model| (model.name.clone(), model.version.clone())).collect();
-    for (name, versions) in io.refused().iter() {
+    for (name, versions) in io.refusals().iter() {
         // A version that is served was refused with other bytes; an endpoint that is served, in another document.
         let is_known = |version: &str| {
             listed.contains(&(name.to_string(), version.to_owned()))

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use headgate_core::breaker::Verdict;
+use headgate_core::breaker::HealthSignal;
 use headgate_engine::{Asked, Finding};
 use tokio::sync::oneshot;
 
@@ -63,10 +63,10 @@ fn mistake(finding: Finding, within: Option<Duration>) -> Mistake {
     }
 }
 
-fn verdict(finding: Finding, within: Option<Duration>) -> Verdict {
+fn verdict(finding: Finding, within: Option<Duration>) -> HealthSignal {
     match mistake(finding, within) {
-        Mistake::Versions => Verdict::Bad,
-        _ => Verdict::Neither,
+        Mistake::Versions => HealthSignal::Failure,
+        _ => HealthSignal::Neutral,
     }
 }
 

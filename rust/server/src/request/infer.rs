@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::route::{Pick, Reason, pick, pick_direct};
+use headgate_core::route::{RouteDecision, RouteReason, choose_named_version, choose_version};
 use headgate_core::spec::NonFinite;
 use headgate_engine::runtime::cancel::Scope;
 use headgate_engine::{Lease, Place, Ran, Seat, Waiter, Warm};
@@ -131,11 +131,11 @@ pub fn until(ask: &Ask<'_>, endpoint: Option<&LiveEndpoint>) -> Option<Instant> 
 }
 
 fn route(ask: &Ask<'_>, endpoint: Arc<LiveEndpoint>) -> Result<Tap> {
-    let Pick { version, reason, .. } = match ask.target.version {
-        Some(version) => pick_direct(&endpoint, version)?,
+    let RouteDecision { version, reason, .. } = match ask.target.version {
+        Some(version) => choose_named_version(&endpoint, version)?,
         None => {
             let header = endpoint.sticky.as_deref().and_then(|name| ask.headers.get(name));
-            pick(&endpoint, header.filter(|key| !key.is_empty()), || io::with(Io::draw))
+            choose_version(&endpoint, header.filter(|key| !key.is_empty()), || io::with(Io::draw))
         }
     };
     let class =
@@ -143,7 +143,7 @@ fn route(ask: &Ask<'_>, endpoint: Arc<LiveEndpoint>) -> Result<Tap> {
     Ok(io::with(|io| {
         let waiter = Waiter { thread: io.thread, deadline: ask.received + endpoint.timeout, class };
         let mut tap = Tap::begin(endpoint, version, waiter, ask.received);
-        tap.direct = reason == Reason::Direct;
+        tap.direct = reason == RouteReason::Direct;
         tap.request_hash = io.draw();
         tap
     }))

@@ -2,7 +2,7 @@
 //! straight from the buffer that the run filled.
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::reuse::emptied;
+use headgate_core::reuse::reuse_allocation;
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape, TensorSpec};
 use headgate_engine::Ran;
@@ -42,12 +42,12 @@ pub struct Lists {
 impl Lists {
     /// Takes a list of [`Outputs::tensors`] back.
     pub fn keep_tensors(&mut self, tensors: Vec<OutputTensor<'_>>) {
-        self.tensors = emptied(tensors);
+        self.tensors = reuse_allocation(tensors);
     }
 
     /// Takes the lists of outputs back.
     pub fn keep(&mut self, outputs: Outputs<'_>) {
-        self.shown = emptied(outputs.shown);
+        self.shown = reuse_allocation(outputs.shown);
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use headgate_core::breaker::Breaker;
 use headgate_core::limits::{BreakerSpec, RateSpec};
-use headgate_core::rate::Limiter;
+use headgate_core::rate::RateLimiter;
 use headgate_core::snapshot::Quota;
 use headgate_core::spec::{EndpointSpec, VersionSpec};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use crate::metrics::rendering::family;
 /// Those that some snapshot or request holds.
 #[derive(Default)]
 pub struct Guards {
-    limiters: Mutex<HashMap<String, (RateSpec, Weak<Limiter>)>>,
+    limiters: Mutex<HashMap<String, (RateSpec, Weak<RateLimiter>)>>,
     /// By endpoint, version and digest.
     breakers: Mutex<HashMap<(String, String, String), Weak<Breaker>>>,
 }
@@ -32,7 +32,7 @@ impl Guards {
         if let Some(limiter) = present.and_then(|(_, limiter)| limiter.upgrade()) {
             return Some(Quota { by, limiter });
         }
-        let limiter = Arc::new(Limiter::new(rate, RandomState::new().build_hasher().finish()));
+        let limiter = Arc::new(RateLimiter::new(rate, RandomState::new().build_hasher().finish()));
         limiters.retain(|_, (_, limiter)| limiter.strong_count() > 0);
         limiters.insert(spec.name.clone(), (rate.clone(), Arc::downgrade(&limiter)));
         Some(Quota { by, limiter })
@@ -54,7 +54,7 @@ impl Guards {
     }
 
     /// The limiters, by endpoint.
-    pub fn limiters(&self) -> Vec<(String, Arc<Limiter>)> {
+    pub fn limiters(&self) -> Vec<(String, Arc<RateLimiter>)> {
         let limiters = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
         let live =
             limiters.iter().filter_map(|(name, (_, limiter))| Some((name.clone(), limiter.upgrade()?)));
@@ -75,7 +75,7 @@ impl Guards {
 #[rustfmt::skip]
 pub fn families(guards: &Guards) -> [Value; 4] {
     let (limiters, breakers) = (guards.limiters(), guards.breakers());
-    let limiter = |name: &str, help: &str, read: fn(&Limiter) -> u64| {
+    let limiter = |name: &str, help: &str, read: fn(&RateLimiter) -> u64| {
         family(name, help, "counter", limiters.iter().map(|(endpoint, one)| json!([{"endpoint": endpoint}, read(one)])))
     };
     let breaker = |name: &str, help: &str, kind: &str, read: fn(&Breaker) -> u64| {
@@ -85,8 +85,8 @@ pub fn families(guards: &Guards) -> [Value; 4] {
         family(name, help, kind, samples)
     };
     [
-        limiter("headgate_requests_rate_limited_total", "Requests of callers that came too often (limits.rate).", Limiter::refused),
-        limiter("headgate_rate_crowded_total", "Requests of callers that shared a bucket because there were too many.", Limiter::crowded),
+        limiter("headgate_requests_rate_limited_total", "Requests of callers that came too often (limits.rate).", RateLimiter::refused),
+        limiter("headgate_rate_crowded_total", "Requests of callers that shared a bucket because there were too many.", RateLimiter::crowded),
         breaker("headgate_breaker_open", "Whether the version is left alone (limits.breaker).", "gauge", |b| u64::from(!b.is_closed())),
         breaker("headgate_breaker_trips_total", "How often the version was left alone.", "counter", Breaker::trips),
     ]

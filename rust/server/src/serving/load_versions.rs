@@ -64,7 +64,7 @@ pub fn is_loaded(engine: &Engine, spec: &EndpointSpec) -> bool {
 
 /// Whether a version is in memory when the spec is served: requests come to it by themselves, or it is to stay there.
 fn stays(spec: &EndpointSpec, version: &VersionSpec) -> bool {
-    spec.champion == version.name || spec.table.gives(&version.name) || version.pinned
+    spec.champion == version.name || spec.table.has_slots(&version.name) || version.pinned
 }
 
 /// What was served before is served again, whatever room there is: after a start, and after a change of traffic.

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::snapshot::{Refused, check, compile};
+use headgate_core::snapshot::{Refusals, check, compile};
 use headgate_core::spec::EndpointSpec;
 use headgate_engine::{Engine, Model};
 use serde_json::json;
@@ -181,7 +181,7 @@ impl Publisher {
     /// served.
     pub fn excuse(&self, name: &str, why: &str) {
         let mut state = self.inner.state();
-        let Some(next) = self.inner.shared.snapshot.load().excusing(name, why) else { return };
+        let Some(next) = self.inner.shared.snapshot.load().with_unavailable(name, why) else { return };
         let ticket = state.next();
         state.excused.insert(name.to_owned(), ticket);
         self.inner.shared.store(next);
@@ -190,9 +190,9 @@ impl Publisher {
     }
 
     /// Says of which endpoints and versions nothing was ever served, and why, in the place of what was said before.
-    pub fn refuse(&self, refused: Refused) {
+    pub fn refuse(&self, refused: Refusals) {
         let state = self.inner.state();
-        let next = self.inner.shared.snapshot.load().refusing(refused);
+        let next = self.inner.shared.snapshot.load().with_refusals(refused);
         self.inner.shared.store(next);
         drop(state);
         self.inner.refresh();
@@ -261,7 +261,7 @@ impl Repository for Publisher {
         let spec = state.specs.get(name).cloned();
         let spec =
             spec.ok_or_else(|| Error::new(Code::Internal, "an endpoint that was made from nothing"))?;
-        self.inner.shared.store(present.without(&spec));
+        self.inner.shared.store(present.with_unloaded(&spec));
         state.retired.push(endpoint);
         drop(state);
         self.inner.cancel_superseded(name);
@@ -413,7 +413,7 @@ impl Inner {
             None => state.specs.remove(name),
         };
         let present = self.shared.snapshot.load_full();
-        let next = present.with(name, endpoint.map(|(endpoint, _)| endpoint));
+        let next = present.with_endpoint(name, endpoint.map(|(endpoint, _)| endpoint));
         let generation = next.generation;
         self.shared.store(next);
         state.retired.extend(present.endpoints.get(name).cloned());

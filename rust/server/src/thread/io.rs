@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use arc_swap::Cache;
 use headgate_core::error::Result;
-use headgate_core::snapshot::{Refused, Snapshot};
+use headgate_core::snapshot::{Refusals, Snapshot};
 use headgate_engine::Batch;
 use http::{HeaderName, HeaderValue};
 use tokio::sync::{mpsc, oneshot};
@@ -97,17 +97,18 @@ impl Io {
     }
 
     /// Name of everything that is not served though it was before, and why.
-    pub fn absent(&self) -> Vec<(String, String)> {
+    pub fn unavailable(&self) -> Vec<(String, String)> {
         let mut cache = self.snapshot.borrow_mut();
-        let absent = cache.load().absent.iter();
-        let mut absent: Vec<_> = absent.map(|(name, why)| (name.to_string(), why.to_string())).collect();
-        absent.sort();
-        absent
+        let unavailable = cache.load().unavailable.iter();
+        let mut unavailable: Vec<_> =
+            unavailable.map(|(name, why)| (name.to_string(), why.to_string())).collect();
+        unavailable.sort();
+        unavailable
     }
 
     /// What was never served, and why.
-    pub fn refused(&self) -> Arc<Refused> {
-        self.snapshot.borrow_mut().load().refused.clone()
+    pub fn refusals(&self) -> Arc<Refusals> {
+        self.snapshot.borrow_mut().load().refusals.clone()
     }
 
     /// Every endpoint that is served, by name.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use headgate_core::breaker::Verdict;
+use headgate_core::breaker::HealthSignal;
 use headgate_core::error::Code;
 use headgate_engine::Ran;
 
@@ -74,11 +74,11 @@ impl Account {
         let pass = self.pass.take();
         let (Some(breaker), Some(pass)) = (&self.version().payload.breaker, pass) else { return };
         let verdict = match code {
-            None => Verdict::Good,
+            None => HealthSignal::Success,
             // A defect before its run is none of the version's.
-            Some(Code::Internal) if !self.is_decoded() => Verdict::Neither,
-            Some(Code::BackendFailed | Code::Internal) => Verdict::Bad,
-            Some(_) => Verdict::Neither,
+            Some(Code::Internal) if !self.is_decoded() => HealthSignal::Neutral,
+            Some(Code::BackendFailed | Code::Internal) => HealthSignal::Failure,
+            Some(_) => HealthSignal::Neutral,
         };
         io::try_with(|io| breaker.report(pass, verdict, self.waiter.thread, io.shared.now_ns()));
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{self, Poll, ready};
 use std::time::Duration;
 
-use headgate_core::breaker::{Pass, Verdict};
+use headgate_core::breaker::{BreakerPermit, HealthSignal};
 use headgate_core::error::Result;
 use headgate_engine::{Outcome, Pending};
 
@@ -85,7 +85,7 @@ impl Drop for Awaited {
 
 /// What is still to be told to a version's breaker; nothing is, where it is dropped before.
 pub struct Report {
-    pass: Option<Pass>,
+    pass: Option<BreakerPermit>,
     endpoint: Arc<LiveEndpoint>,
     version: u8,
     thread: usize,
@@ -93,11 +93,11 @@ pub struct Report {
 
 impl Report {
     /// Tells it.
-    pub fn tell(mut self, verdict: Verdict) {
+    pub fn tell(mut self, verdict: HealthSignal) {
         self.say(verdict);
     }
 
-    fn say(&mut self, verdict: Verdict) {
+    fn say(&mut self, verdict: HealthSignal) {
         let version = &self.endpoint.versions[self.version as usize];
         let (Some(breaker), Some(pass)) = (&version.payload.breaker, self.pass.take()) else { return };
         io::try_with(|io| breaker.report(pass, verdict, self.thread, io.shared.now_ns()));
@@ -106,6 +106,6 @@ impl Report {
 
 impl Drop for Report {
     fn drop(&mut self) {
-        self.say(Verdict::Neither);
+        self.say(HealthSignal::Neutral);
     }
 }

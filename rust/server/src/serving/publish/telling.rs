@@ -20,7 +20,7 @@ impl Inner {
         if let Some(newest) = state.excused.get_mut(name) {
             *newest = order.ticket;
         }
-        let Some(next) = self.shared.snapshot.load().excusing(name, news.words()) else { return };
+        let Some(next) = self.shared.snapshot.load().with_unavailable(name, news.words()) else { return };
         state.excused.insert(name.clone(), order.ticket);
         self.shared.store(next);
         drop(state);

@@ -11,62 +11,62 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{Code, Error, Result};
-use crate::limits::{BreakerSpec, FallbackSpec, Header, LimitsSpec, PrioritySpec, RateSpec};
-use crate::slots::TableState;
+use crate::limits::{BreakerSpec, FallbackSpec, HeaderRef, LimitsSpec, PrioritySpec, RateSpec};
+use crate::slots::SlotTable;
 use crate::spec::{EndpointSpec, NonFinite, RunSpec, VersionSpec};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct State {
+struct EndpointState {
     name: String,
     revision: u64,
-    spec: Spec,
-    traffic: Live,
-    load: Load,
+    spec: DocumentSpec,
+    traffic: LiveTraffic,
+    load: LoadSection,
 }
 
 /// What a document says, with every reference replaced by a digest.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Spec {
-    versions: BTreeMap<String, Version>,
-    traffic: Declared,
+struct DocumentSpec {
+    versions: BTreeMap<String, DocumentVersion>,
+    traffic: DeclaredTraffic,
     #[serde(default)]
     columns: BTreeMap<String, Vec<String>>,
     #[serde(default)]
     labels: BTreeMap<String, Vec<String>>,
     #[serde(default)]
-    drift: Drift,
-    limits: Limits,
+    drift: DriftSection,
+    limits: LimitsSection,
     #[serde(default)]
-    answers: Answers,
+    answers: AnswersSection,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Version {
+struct DocumentVersion {
     digest: String,
     #[serde(default)]
     constant: Option<BTreeMap<String, Value>>,
     #[serde(default)]
     run: RunSpec,
-    #[serde(default = "yes")]
+    #[serde(default = "default_true")]
     compatible: bool,
 }
 
-fn yes() -> bool {
+fn default_true() -> bool {
     true
 }
 
 /// What a document says of traffic. Champion and weights are where live traffic began; it may differ since.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Declared {
+struct DeclaredTraffic {
     champion: String,
     #[serde(default)]
     weights: BTreeMap<String, u16>,
     #[serde(default)]
-    sticky: Option<Header>,
+    sticky: Option<HeaderRef>,
     #[serde(default)]
     keep_warm: bool,
     #[serde(default)]
@@ -75,14 +75,14 @@ struct Declared {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Drift {
+struct DriftSection {
     #[serde(default)]
     baseline: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Limits {
+struct LimitsSection {
     timeout: u64,
     #[serde(default)]
     rate: Option<RateSpec>,
@@ -94,7 +94,7 @@ struct Limits {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Answers {
+struct AnswersSection {
     #[serde(default)]
     non_finite: NonFinite,
 }
@@ -102,17 +102,17 @@ struct Answers {
 /// How traffic is shared now.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Live {
+struct LiveTraffic {
     champion: String,
     last_good: String,
     #[serde(default)]
-    table: TableState,
+    table: SlotTable,
 }
 
 /// The versions to hold in memory, in their order, and the files of those that are models.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Load {
+struct LoadSection {
     versions: Vec<String>,
     #[serde(default)]
     artifacts: BTreeMap<String, String>,
@@ -133,31 +133,31 @@ impl EndpointSpec {
     /// `policy_invalid` with the path of what is wrong.
     pub fn from_json(json: &[u8]) -> Result<EndpointSpec> {
         let mut reader = serde_json::Deserializer::from_slice(json);
-        let state: State = serde_path_to_error::deserialize(&mut reader)
-            .map_err(|error| refused(format!("{}: {}", error.path(), error.inner())))?;
-        reader.end().map_err(|error| refused(error.to_string()))?;
-        state.into_spec().map_err(refused)
+        let state: EndpointState = serde_path_to_error::deserialize(&mut reader)
+            .map_err(|error| invalid_state(format!("{}: {}", error.path(), error.inner())))?;
+        reader.end().map_err(|error| invalid_state(error.to_string()))?;
+        state.into_spec().map_err(invalid_state)
     }
 }
 
-fn refused(message: String) -> Error {
+fn invalid_state(message: String) -> Error {
     Error::new(Code::PolicyInvalid, format!("endpoint state: {message}"))
 }
 
-type Checked<T> = std::result::Result<T, String>;
+type Validated<T> = std::result::Result<T, String>;
 
-impl State {
-    fn into_spec(self) -> Checked<EndpointSpec> {
+impl EndpointState {
+    fn into_spec(self) -> Validated<EndpointSpec> {
         let Self { name, revision, spec, traffic, load } = self;
         spec.traffic.check(&spec.versions)?;
         if load.baseline.is_some() && spec.drift.baseline.is_none() {
             return Err("load.baseline: spec.drift names no baseline".to_owned());
         }
-        let fallback = spec.traffic.fallback.and_then(|fallback| fallback.among(&load.versions));
+        let fallback = spec.traffic.fallback.and_then(|fallback| fallback.restricted_to(&load.versions));
         let kept = |version: &str| version == traffic.champion || version == traffic.last_good;
         let pinned = |version: &str| spec.traffic.keep_warm && kept(version);
-        let versions = loaded(spec.versions, load.versions, load.artifacts, pinned)?;
-        let Limits { timeout, rate, breaker, priority } = spec.limits;
+        let versions = version_specs(spec.versions, load.versions, load.artifacts, pinned)?;
+        let LimitsSection { timeout, rate, breaker, priority } = spec.limits;
         Ok(EndpointSpec {
             name,
             revision,
@@ -179,8 +179,8 @@ impl State {
     }
 }
 
-impl Declared {
-    fn check(&self, versions: &BTreeMap<String, Version>) -> Checked<()> {
+impl DeclaredTraffic {
+    fn check(&self, versions: &BTreeMap<String, DocumentVersion>) -> Validated<()> {
         let weights = self.weights.keys().map(|name| ("weights", name));
         let fallback = self.fallback.iter().flat_map(FallbackSpec::to).map(|name| ("fallback.to", name));
         let mut named = weights.chain(fallback).chain([("champion", &self.champion)]);
@@ -192,15 +192,15 @@ impl Declared {
 }
 
 /// The versions that are to be in memory, with the files of those that are models.
-fn loaded(
-    mut described: BTreeMap<String, Version>,
+fn version_specs(
+    mut described: BTreeMap<String, DocumentVersion>,
     names: Vec<String>,
     mut artifacts: BTreeMap<String, String>,
     pinned: impl Fn(&str) -> bool,
-) -> Checked<Vec<VersionSpec>> {
+) -> Validated<Vec<VersionSpec>> {
     let mut versions = Vec::with_capacity(names.len());
     for name in names {
-        let Some(Version { digest, constant, run, compatible }) = described.remove(&name) else {
+        let Some(DocumentVersion { digest, constant, run, compatible }) = described.remove(&name) else {
             return Err(format!("load.versions: {name:?} is not among spec.versions, or is there twice"));
         };
         let (artifact, pinned) = (artifacts.remove(&name), pinned(&name));
