@@ -93,7 +93,7 @@ impl Gateway {
 
     fn excuse(&self, py: Python<'_>, name: &str, why: &str) -> PyResult<()> {
         outside(py, || {
-            self.here()?.excuse(name, why);
+            self.here()?.mark_unavailable(name, why);
             Ok(())
         })
     }
@@ -102,13 +102,13 @@ impl Gateway {
         outside(py, || {
             let refused = serde_json::from_slice(refused)
                 .map_err(|error| Error::invalid(format!("refused: {error}")))?;
-            self.here()?.refuse(refused);
+            self.here()?.set_refusals(refused);
             Ok(())
         })
     }
 
     fn rehearse(&self, py: Python<'_>, endpoint: &[u8]) -> PyResult<Vec<u8>> {
-        outside(py, || Ok(door::json(&self.here()?.rehearse(&EndpointSpec::from_json(endpoint)?).to_json())))
+        outside(py, || Ok(door::json(&self.here()?.dry_run(&EndpointSpec::from_json(endpoint)?).to_json())))
     }
 
     fn cancel(&self, py: Python<'_>, name: &str) -> PyResult<()> {
@@ -125,7 +125,7 @@ impl Gateway {
     }
 
     fn reasons(&self, py: Python<'_>) -> PyResult<Vec<String>> {
-        outside(py, || Ok(self.here()?.reasons()))
+        outside(py, || Ok(self.here()?.not_ready_reasons()))
     }
 
     fn exposition(&self, py: Python<'_>, open_metrics: bool, compact: bool) -> PyResult<Vec<u8>> {

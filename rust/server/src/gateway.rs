@@ -23,19 +23,19 @@ use crate::io_thread::{self, IoThread};
 use crate::metrics::Metrics;
 use crate::metrics::rendering::{Gauges, families, totals};
 use crate::scheduling::{runtime, spawn, take_short_turns};
-use crate::serving::background::Background;
-use crate::serving::drift::Sketches;
-use crate::serving::fetch::Fetcher;
-use crate::serving::guards::{self, Guards};
-use crate::serving::loads;
+use crate::serving::background::BackgroundThread;
+use crate::serving::dry_run::{DryRun, dry_run};
+use crate::serving::fetcher::Fetcher;
+use crate::serving::limit_registry::{self, LimitRegistry};
+use crate::serving::load_tracker;
 use crate::serving::probes;
-use crate::serving::publish::Publisher;
-use crate::serving::rehearsal::{Rehearsal, rehearse};
-use crate::serving::residency::{self, Repository};
-use crate::serving::run_watch::{self, RunWatch};
+use crate::serving::publisher::Publisher;
+use crate::serving::residency::{self, ModelRepository};
+use crate::serving::run_monitor::{self, RunMonitorThread};
 use crate::serving::shared::Shared;
-use crate::serving::status::{self, describe};
-use crate::serving::watchdog::Beat;
+use crate::serving::sketch_registry::SketchRegistry;
+use crate::serving::status::{self, endpoint_status};
+use crate::serving::watchdog::Heartbeat;
 use crate::thread::io::{Mailbox, Message};
 use crate::thread::mailboxes::{self, Doorbell};
 use crate::transport::accept;
@@ -48,11 +48,11 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub struct Gateway {
     shared: Arc<Shared>,
     engine: Arc<Engine>,
-    sketches: Arc<Sketches>,
+    sketches: Arc<SketchRegistry>,
     events: Arc<Events>,
     access_log: Option<Arc<AccessLog>>,
     publisher: Arc<Publisher>,
-    background: Background,
+    background: BackgroundThread,
     mailboxes: Vec<Mailbox>,
     life: Mutex<Life>,
 }
@@ -87,7 +87,7 @@ struct Running {
     stop_accepting: oneshot::Sender<()>,
     acceptor: JoinHandle<()>,
     io_threads: Vec<JoinHandle<bool>>,
-    run_watch: RunWatch,
+    run_monitor: RunMonitorThread,
 }
 
 impl Gateway {
@@ -114,7 +114,7 @@ impl Gateway {
             Memory::new(config.memory_budget_bytes, config.load_wait()),
             devices,
         ));
-        let sketches = Arc::new(Sketches::new(&config));
+        let sketches = Arc::new(SketchRegistry::new(&config));
         let events = Arc::new(Events::new()?);
         let access_log =
             config.access_log.as_deref().map(|path| AccessLog::open(path, config.access_log_share));
@@ -122,17 +122,17 @@ impl Gateway {
         let shared = Arc::new(Shared {
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             metrics: Metrics::new(threads),
-            guards: Guards::default(),
+            limit_registry: LimitRegistry::default(),
             pool,
             fetcher: Fetcher::new(engine.clone(), config.load_wait(), config.load_timeout()),
-            large: ByteBudget::new(config.large_request_bytes),
-            small: SmallBudget::new(config.small_request_bytes, threads),
+            large_requests: ByteBudget::new(config.large_request_bytes),
+            small_requests: SmallBudget::new(config.small_request_bytes, threads),
             ready: false.into(),
-            deaf: false.into(),
+            accept_failed: false.into(),
             draining: false.into(),
             closing: false.into(),
-            cut_off: OnceLock::new(),
-            beats: (0..threads).map(|_| Beat::default()).collect(),
+            cut_off_at: OnceLock::new(),
+            heartbeats: (0..threads).map(|_| Heartbeat::default()).collect(),
             epoch: Instant::now(),
             epoch_unix_ms: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
@@ -146,12 +146,14 @@ impl Gateway {
             engine.clone(),
             sketches.clone(),
             events.clone(),
-            mailboxes::refreshed(mailboxes.clone()),
+            mailboxes::snapshot_refresher(mailboxes.clone()),
         ));
         // Set once: the gateway is made here.
-        let repository: Weak<dyn Repository> = Arc::downgrade(&(publisher.clone() as Arc<dyn Repository>));
+        let repository: Weak<dyn ModelRepository> =
+            Arc::downgrade(&(publisher.clone() as Arc<dyn ModelRepository>));
         let _ = shared.repository.set(repository);
-        let background = Background::new(shared.clone(), engine.clone(), sketches.clone(), publisher.clone());
+        let background =
+            BackgroundThread::new(shared.clone(), engine.clone(), sketches.clone(), publisher.clone());
         Ok(Gateway {
             shared,
             engine,
@@ -229,13 +231,13 @@ impl Gateway {
             };
             io_threads.push(spawn(format!("hg-io-{index}"), move || {
                 take_short_turns();
-                thread.shared.beats[index].belongs_here();
+                thread.shared.heartbeats[index].bind_to_current_thread();
                 io_thread::run(&runtime, thread)
             })?);
         }
         self.background.start()?;
-        let run_watch = run_watch::start(self.shared.clone())?;
-        Ok(Running { bound, stop_accepting, acceptor, io_threads, run_watch })
+        let run_monitor = run_monitor::start(self.shared.clone())?;
+        Ok(Running { bound, stop_accepting, acceptor, io_threads, run_monitor })
     }
 
     /// Takes an endpoint's new state in; see [`Publisher::apply`].
@@ -253,19 +255,19 @@ impl Gateway {
         self.publisher.remove(name)
     }
 
-    /// Says why an endpoint is not served; see [`Publisher::excuse`].
-    pub fn excuse(&self, name: &str, why: &str) {
-        self.publisher.excuse(name, why);
+    /// Says why an endpoint is not served; see [`Publisher::mark_unavailable`].
+    pub fn mark_unavailable(&self, name: &str, why: &str) {
+        self.publisher.mark_unavailable(name, why);
     }
 
-    /// Says what was never served and why; see [`Publisher::refuse`].
-    pub fn refuse(&self, refused: Refusals) {
-        self.publisher.refuse(refused);
+    /// Says what was never served and why; see [`Publisher::set_refusals`].
+    pub fn set_refusals(&self, refused: Refusals) {
+        self.publisher.set_refusals(refused);
     }
 
     /// What a state would be refused for, found without serving it. Blocks.
-    pub fn rehearse(&self, spec: &EndpointSpec) -> Rehearsal {
-        rehearse(&self.engine, spec)
+    pub fn dry_run(&self, spec: &EndpointSpec) -> DryRun {
+        dry_run(&self.engine, spec)
     }
 
     /// Ends an endpoint's loads; see [`Publisher::cancel`].
@@ -291,7 +293,7 @@ impl Gateway {
     /// Says whether start-up is over, for `/v2/health/ready`.
     pub fn set_ready(&self, ready: bool) {
         self.shared.ready.store(ready, Relaxed);
-        self.shared.changed();
+        self.shared.notify_changed();
     }
 
     /// Opens the access log's path anew; nothing without one.
@@ -325,15 +327,15 @@ impl Gateway {
             log_dropped: self.access_log.as_ref().map_or(0, |log| log.dropped.load(Relaxed)),
         };
         let mut families = families(&self.shared.metrics, &gauges, Instant::now());
-        families.extend(guards::families(&self.shared.guards));
-        families.extend(budget::families(&self.shared.large, &self.shared.small));
+        families.extend(limit_registry::families(&self.shared.limit_registry));
+        families.extend(budget::families(&self.shared.large_requests, &self.shared.small_requests));
         families.extend(residency::families(&self.engine, &self.shared.fetcher));
-        families.extend(residency::devices(&self.engine));
+        families.extend(residency::device_families(&self.engine));
         families.extend(probes::families(&self.shared.snapshot.load()));
         families.extend(status::families(&self.shared.snapshot.load()));
         let loads = [("apply", self.publisher.load_counts()), ("request", self.shared.fetcher.load_counts())];
-        families.extend(loads::families(&loads));
-        families.extend(run_watch::families(&self.shared, &self.shared.snapshot.load()));
+        families.extend(load_tracker::families(&loads));
+        families.extend(run_monitor::families(&self.shared, &self.shared.snapshot.load()));
         families
     }
 
@@ -349,8 +351,8 @@ impl Gateway {
     }
 
     /// Why no requests should come, in words, as far as threads are concerned.
-    pub fn reasons(&self) -> Vec<String> {
-        run_watch::reasons(&self.shared)
+    pub fn not_ready_reasons(&self) -> Vec<String> {
+        run_monitor::not_ready_reasons(&self.shared)
     }
 
     /// What is live.
@@ -362,7 +364,7 @@ impl Gateway {
     pub fn status_of(&self, wanted: impl Fn(&str) -> bool) -> Value {
         let snapshot = self.shared.snapshot.load_full();
         let live = snapshot.endpoints.iter().filter(|(name, _)| wanted(name));
-        let live = live.map(|(name, endpoint)| (name.to_string(), describe(endpoint)));
+        let live = live.map(|(name, endpoint)| (name.to_string(), endpoint_status(endpoint)));
         let unloaded = snapshot.unloaded.iter().filter(|(name, _)| wanted(name)).map(|(name, spec)| {
             let facts = json!({
                 "revision": spec.revision, "champion": spec.champion, "versions": {}, "unloaded": true,
@@ -386,7 +388,7 @@ impl Gateway {
     /// cancelled, and a thread whose run does not end is left to itself.
     pub fn stop(&self, delay: Duration, grace: Duration) -> bool {
         self.shared.draining.store(true, Relaxed);
-        self.shared.changed();
+        self.shared.notify_changed();
         let mut life = self.life();
         let clean = match std::mem::replace(&mut *life, Life::Stopped { clean: true }) {
             Life::Running(running) => {
@@ -405,14 +407,14 @@ impl Gateway {
     }
 
     fn wind_down(&self, running: Running, deadline: Instant) -> bool {
-        let Running { stop_accepting, acceptor, io_threads, run_watch, .. } = running;
+        let Running { stop_accepting, acceptor, io_threads, run_monitor, .. } = running;
         // The acceptor may be gone already; then nobody listens.
         let _ = stop_accepting.send(());
         let mut clean = join_until(acceptor, Instant::now() + PATIENCE).is_some();
         // Set once: a gateway is stopped once.
-        let _ = self.shared.cut_off.set(deadline);
+        let _ = self.shared.cut_off_at.set(deadline);
         self.shared.closing.store(true, Relaxed);
-        self.shared.changed();
+        self.shared.notify_changed();
         let deadline = deadline + PATIENCE;
         self.mailboxes.iter().for_each(|mailbox| mailbox.close(deadline));
         for thread in io_threads {
@@ -425,7 +427,7 @@ impl Gateway {
         clean &= self.shared.fetcher.stop(deadline);
         clean &= self.publisher.stop(deadline);
         clean &= self.shared.pool.stop(deadline);
-        run_watch.stop();
+        run_monitor.stop();
         clean
     }
 

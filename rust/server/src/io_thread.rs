@@ -50,7 +50,7 @@ async fn serve(mut inbox: mpsc::Receiver<Message>, mailbox: &Mailbox) -> bool {
     let connections = Rc::<Connections>::default();
     while handle(inbox.recv().await, &connections, mailbox) {}
     connections.close();
-    let cut_off = io::with(|io| io.shared.cut_off.get().copied()).unwrap_or_else(Instant::now);
+    let cut_off = io::with(|io| io.shared.cut_off_at.get().copied()).unwrap_or_else(Instant::now);
     let emptied = async {
         loop {
             tokio::select! {

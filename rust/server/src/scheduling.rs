@@ -62,20 +62,20 @@ pub fn spawn<T: Send + 'static>(
 
 /// A thread as another one sees it.
 #[derive(Debug)]
-pub struct Watched {
+pub struct ThreadProbe {
     /// Its state and times, as the kernel writes them (`proc_pid_stat(5)`).
     status: String,
     clock: Option<libc::clockid_t>,
 }
 
-impl Watched {
+impl ThreadProbe {
     /// The calling thread.
-    pub fn here() -> Watched {
+    pub fn current() -> ThreadProbe {
         let mut clock = 0;
         // SAFETY: the calling thread is alive; a valid out-pointer.
         let (thread, known) =
             unsafe { (libc::gettid(), libc::pthread_getcpuclockid(libc::pthread_self(), &mut clock)) };
-        Watched { status: format!("/proc/self/task/{thread}/stat"), clock: (known == 0).then_some(clock) }
+        ThreadProbe { status: format!("/proc/self/task/{thread}/stat"), clock: (known == 0).then_some(clock) }
     }
 
     /// The CPU time that it has used, in nanoseconds; 0 when it has ended.

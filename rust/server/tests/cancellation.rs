@@ -239,7 +239,11 @@ fn an_io_thread_that_does_not_come_back_gets_no_connections_and_turns_readiness(
     apply(&gateway, "good", "count.onnx", &json!({"placement": "inline"}));
     let mut held = hold_an_io_thread(&gateway, address);
     assert_eq!(gateway.status()["ready"], false);
-    assert!(gateway.reasons()[0].contains("1 of 2 IO threads"), "{:?}", gateway.reasons());
+    assert!(
+        gateway.not_ready_reasons()[0].contains("1 of 2 IO threads"),
+        "{:?}",
+        gateway.not_ready_reasons()
+    );
     let start = Instant::now();
     for _ in 0..4 {
         counts(address, "good");

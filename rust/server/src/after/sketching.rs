@@ -17,7 +17,7 @@ use headgate_sketch::shard::{Recorder, Taken, Writer};
 use headgate_sketch::view::TensorView;
 
 use crate::metrics::Shard;
-use crate::serving::drift::VersionSketch;
+use crate::serving::sketch_registry::VersionSketch;
 use crate::thread::io;
 
 /// The share of time that sketching may take.

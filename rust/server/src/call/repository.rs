@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use headgate_core::error::{Code, Error, Result};
 
 use crate::call::facts;
-use crate::serving::residency::Repository;
+use crate::serving::residency::ModelRepository;
 use crate::thread::io::{self, Io};
 
 /// Brings an endpoint into memory and waits until it is served.
@@ -59,7 +59,7 @@ fn check<'a>(io: &Io, repository: &str, parameters: impl Iterator<Item = &'a str
     }
 }
 
-fn repository_of(io: &Io) -> Result<Arc<dyn Repository>> {
+fn repository_of(io: &Io) -> Result<Arc<dyn ModelRepository>> {
     let repository = io.shared.repository.get().and_then(Weak::upgrade);
     repository.ok_or_else(|| Error::new(Code::Draining, "the gateway is stopping"))
 }

@@ -21,7 +21,7 @@ use crate::after::taps::fallback::{Cause, Next};
 use crate::budget::SMALL;
 use crate::request::ask::Sent;
 use crate::request::attribution::{self, Mistake};
-use crate::serving::fit::takes_the_same;
+use crate::serving::compatibility::accepts_same_inputs;
 
 /// A version that was asked and did not answer.
 struct Attempt {
@@ -85,7 +85,9 @@ impl Attempt {
     /// Whether the champion may take what the version refuses.
     fn is_incompatible(&self) -> bool {
         let champion = self.tap.champion().filter(|_| !self.tap.is_champion());
-        champion.is_some_and(|champion| !takes_the_same(champion.payload.model.signature(), self.signature()))
+        champion.is_some_and(|champion| {
+            !accepts_same_inputs(champion.payload.model.signature(), self.signature())
+        })
     }
 
     /// Finds out whose mistake a failed run is.
@@ -190,7 +192,7 @@ async fn conclude(last: &mut Attempt, mut earlier: Vec<Attempt>) -> Error {
         // A version that takes something else refuses what was right for the one that was asked.
         let misfit = last.kind == Kind::Mistake
             && first.kind != Kind::Mistake
-            && !takes_the_same(first.signature(), last.signature());
+            && !accepts_same_inputs(first.signature(), last.signature());
         let requests = earlier.iter().chain([last]).find(|attempt| attempt.is_the_requests());
         requests.unwrap_or(if misfit { first } else { last }).error.clone()
     };

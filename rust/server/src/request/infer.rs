@@ -248,8 +248,8 @@ async fn run_alone(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
     match lease.model().place() {
         Place::Inline => {
             let result = io::with(|io| {
-                let _beat =
-                    io.shared.beats[io.thread].begin(lease.model(), io.shared.ns_at(tap.decoded_at()));
+                let _heartbeat =
+                    io.shared.heartbeats[io.thread].begin(lease.model(), io.shared.ns_at(tap.decoded_at()));
                 let _scope = Scope::begin();
                 lease.run()
             });

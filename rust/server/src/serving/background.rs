@@ -1,6 +1,6 @@
 //! One thread for what nobody should wait for: placement, sketch merges, freeing what was replaced, loads that take too long.
 //!
-//! Not here: runs that hold a thread up (`serving::run_watch`).
+//! Not here: runs that hold a thread up (`serving::run_monitor`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,9 +14,9 @@ use headgate_engine::{Engine, Model};
 
 use crate::metrics::VersionMetrics;
 use crate::scheduling::spawn_behind;
-use crate::serving::drift::Sketches;
-use crate::serving::publish::Publisher;
+use crate::serving::publisher::Publisher;
 use crate::serving::shared::Shared;
+use crate::serving::sketch_registry::SketchRegistry;
 
 /// The process has grown when it takes so many bytes more than it did.
 const GROWTH: u64 = 64 << 20;
@@ -27,28 +27,35 @@ const PAGE: u64 = 4096;
 const TICK: Duration = Duration::from_secs(1);
 
 /// The thread, before, while and after it runs.
-pub struct Background {
+pub struct BackgroundThread {
     stop: Arc<(Mutex<bool>, Condvar)>,
-    state: Mutex<State>,
+    state: Mutex<BackgroundState>,
 }
 
-enum State {
-    Idle(Box<Keeper>),
+enum BackgroundState {
+    Idle(Box<BackgroundTasks>),
     Running(JoinHandle<()>),
     Stopped,
 }
 
-impl Background {
+impl BackgroundThread {
     /// It has no thread yet.
     pub fn new(
         shared: Arc<Shared>,
         engine: Arc<Engine>,
-        sketches: Arc<Sketches>,
+        sketches: Arc<SketchRegistry>,
         publisher: Arc<Publisher>,
-    ) -> Background {
-        let keeper =
-            Keeper { shared, engine, sketches, publisher, runs: HashMap::new(), released: 0, resident: 0 };
-        Background { stop: Arc::default(), state: Mutex::new(State::Idle(Box::new(keeper))) }
+    ) -> BackgroundThread {
+        let tasks = BackgroundTasks {
+            shared,
+            engine,
+            sketches,
+            publisher,
+            run_counts: HashMap::new(),
+            released: 0,
+            resident: 0,
+        };
+        BackgroundThread { stop: Arc::default(), state: Mutex::new(BackgroundState::Idle(Box::new(tasks))) }
     }
 
     /// Starts the thread, unless it runs or has been stopped.
@@ -57,37 +64,40 @@ impl Background {
     /// `internal` when the system gives no more threads; it cannot be started then.
     pub fn start(&self) -> Result<()> {
         let mut state = self.state();
-        if !matches!(*state, State::Idle(_)) {
+        if !matches!(*state, BackgroundState::Idle(_)) {
             return Ok(());
         }
-        let State::Idle(mut keeper) = std::mem::replace(&mut *state, State::Stopped) else { return Ok(()) };
+        let BackgroundState::Idle(mut tasks) = std::mem::replace(&mut *state, BackgroundState::Stopped)
+        else {
+            return Ok(());
+        };
         let signal = self.stop.clone();
         let thread = spawn_behind("hg-background".to_owned(), move || {
-            while !stopped(&signal) {
+            while !wait_for_stop(&signal) {
                 // A panic is printed and costs this tick; the next one comes.
-                drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| keeper.tick())));
+                drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tasks.tick())));
             }
         })?;
-        *state = State::Running(thread);
+        *state = BackgroundState::Running(thread);
         Ok(())
     }
 
     /// Ends and joins the thread.
     pub fn stop(&self) {
-        let state = std::mem::replace(&mut *self.state(), State::Stopped);
-        let State::Running(thread) = state else { return };
+        let state = std::mem::replace(&mut *self.state(), BackgroundState::Stopped);
+        let BackgroundState::Running(thread) = state else { return };
         *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.stop.1.notify_all();
         // A panic in there has been printed; nothing depends on the thread any more.
         drop(thread.join());
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BackgroundState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn stopped(signal: &(Mutex<bool>, Condvar)) -> bool {
+fn wait_for_stop(signal: &(Mutex<bool>, Condvar)) -> bool {
     let stop = signal.0.lock().unwrap_or_else(PoisonError::into_inner);
     let (stop, _) =
         signal.1.wait_timeout_while(stop, TICK, |stop| !*stop).unwrap_or_else(PoisonError::into_inner);
@@ -95,27 +105,27 @@ fn stopped(signal: &(Mutex<bool>, Condvar)) -> bool {
 }
 
 /// What the thread keeps between ticks.
-struct Keeper {
+struct BackgroundTasks {
     shared: Arc<Shared>,
     engine: Arc<Engine>,
-    sketches: Arc<Sketches>,
+    sketches: Arc<SketchRegistry>,
     publisher: Arc<Publisher>,
     /// What was known of each model's runs when its place was last decided.
-    runs: HashMap<usize, Counts>,
+    run_counts: HashMap<usize, Counts>,
     /// Sessions that were freed when memory was last given back.
     released: u64,
     /// The least memory of the process since then, in bytes.
     resident: u64,
 }
 
-impl Keeper {
+impl BackgroundTasks {
     fn tick(&mut self) {
-        self.place();
+        self.update_placements();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.sketches.collect(unix);
-        self.publisher.sweep();
-        self.publisher.watch(Instant::now());
-        self.shared.fetcher.watch(Instant::now());
+        self.publisher.free_retired();
+        self.publisher.check_loads(Instant::now());
+        self.shared.fetcher.check_loads(Instant::now());
         self.engine.tidy();
         self.give_memory_back();
     }
@@ -133,7 +143,7 @@ impl Keeper {
     }
 
     /// Decides each model's place from its runs since the last decision, once there are enough of them.
-    fn place(&mut self) {
+    fn update_placements(&mut self) {
         let now = self.shared.now_ns();
         let mut seen: HashMap<usize, (Arc<Model>, Counts)> = HashMap::new();
         self.each_version(|model, metrics| {
@@ -142,9 +152,9 @@ impl Keeper {
             let (_, counts) = seen.entry(key).or_insert_with(|| (model.clone(), Counts::default()));
             counts.add(&metrics.counts(|shard| &shard.run));
         });
-        self.runs.retain(|key, _| seen.contains_key(key));
+        self.run_counts.retain(|key, _| seen.contains_key(key));
         for (key, (model, counts)) in seen {
-            let earlier = self.runs.entry(key).or_default();
+            let earlier = self.run_counts.entry(key).or_default();
             if counts.total() < earlier.total() {
                 // An endpoint that shared the model is gone, and its runs with it.
                 *earlier = counts;

@@ -21,7 +21,7 @@ pub struct LoadedVersions {
     /// All of them.
     pub models: Vec<Arc<Model>>,
     /// Those that get traffic, or are pinned.
-    _held: Vec<Warm>,
+    _warm: Vec<Warm>,
 }
 
 /// Loads all versions of a spec. Blocks.
@@ -30,51 +30,54 @@ pub struct LoadedVersions {
 /// The first version that cannot be loaded.
 pub fn load(engine: &Engine, spec: &EndpointSpec) -> std::result::Result<LoadedVersions, LoadFailure> {
     let mut models: Vec<Option<Arc<Model>>> = vec![None; spec.versions.len()];
-    let failed =
-        |version: &VersionSpec, error| LoadFailure { version: version.name.clone(), error: told(error) };
+    let failed = |version: &VersionSpec, error| LoadFailure {
+        version: version.name.clone(),
+        error: as_load_failure(error),
+    };
     for (slot, version) in models.iter_mut().zip(&spec.versions) {
         if let Some(path) = &version.artifact {
             let source = Source::Artifact(std::path::Path::new(path));
-            let model = engine.load(&version.digest, &source, &version.run, need(spec, version));
+            let model = engine.load(&version.digest, &source, &version.run, need_of(spec, version));
             *slot = Some(model.map_err(|error| failed(version, error))?);
         }
     }
     // When all are loaded: the last of them may have moved the first out again.
-    let mut held = Vec::new();
+    let mut warm = Vec::new();
     for (model, version) in models.iter().zip(&spec.versions) {
-        if let Some(model) = model.as_ref().filter(|_| stays(spec, version)) {
-            held.push(engine.bring(model, need(spec, version)).map_err(|error| failed(version, error))?);
+        if let Some(model) = model.as_ref().filter(|_| stays_in_memory(spec, version)) {
+            warm.push(engine.bring(model, need_of(spec, version)).map_err(|error| failed(version, error))?);
         }
     }
-    let reference = reference(spec, |index| models[index].as_ref().map(|model| model.signature())).cloned();
+    let reference =
+        reference_signature(spec, |index| models[index].as_ref().map(|model| model.signature())).cloned();
     for (slot, version) in models.iter_mut().zip(&spec.versions).filter(|(slot, _)| slot.is_none()) {
         let model = load_constant(engine, version, reference.as_ref());
         *slot = Some(model.map_err(|error| failed(version, error))?);
     }
-    Ok(LoadedVersions { models: models.into_iter().flatten().collect(), _held: held })
+    Ok(LoadedVersions { models: models.into_iter().flatten().collect(), _warm: warm })
 }
 
 /// Whether everything that a spec names was loaded, and is in memory where it is to be, so that it can be served at once.
 pub fn is_loaded(engine: &Engine, spec: &EndpointSpec) -> bool {
     spec.versions.iter().filter(|version| version.artifact.is_some()).all(|version| {
         let model = engine.loaded(&version.digest, &version.run);
-        model.is_some_and(|model| !stays(spec, version) || model.hold().is_some())
+        model.is_some_and(|model| !stays_in_memory(spec, version) || model.hold().is_some())
     })
 }
 
 /// Whether a version is in memory when the spec is served: requests come to it by themselves, or it is to stay there.
-fn stays(spec: &EndpointSpec, version: &VersionSpec) -> bool {
+fn stays_in_memory(spec: &EndpointSpec, version: &VersionSpec) -> bool {
     spec.champion == version.name || spec.table.has_slots(&version.name) || version.pinned
 }
 
 /// What was served before is served again, whatever room there is: after a start, and after a change of traffic.
-fn need(spec: &EndpointSpec, version: &VersionSpec) -> Need {
+fn need_of(spec: &EndpointSpec, version: &VersionSpec) -> Need {
     let kept = !spec.fresh && (spec.champion == version.name || version.pinned);
     if spec.urgent || kept { Need::Urgent } else { Need::Ordinary }
 }
 
 /// A failed load in the words of the control plane.
-fn told(error: Error) -> Error {
+fn as_load_failure(error: Error) -> Error {
     match error.code {
         Code::Overloaded => Error { code: Code::ModelLoadFailed, ..error },
         _ => error,
@@ -83,7 +86,7 @@ fn told(error: Error) -> Error {
 
 /// The signature that constants take over: the champion's, or the first model's when the champion is a constant itself.
 /// `signature` gives that of a version that is a model, by its place.
-pub fn reference<'s>(
+pub fn reference_signature<'s>(
     spec: &EndpointSpec,
     signature: impl Fn(usize) -> Option<&'s Signature>,
 ) -> Option<&'s Signature> {
@@ -92,7 +95,7 @@ pub fn reference<'s>(
 }
 
 /// The error of a constant beside no model.
-pub fn no_signature() -> Error {
+pub fn no_signature_error() -> Error {
     Error::new(
         Code::ModelLoadFailed,
         "a constant answers under a model's signature, and this endpoint has no version with a model",
@@ -105,7 +108,7 @@ fn load_constant(
     reference: Option<&Signature>,
 ) -> Result<Arc<Model>> {
     let (Some(values), Some(signature)) = (&version.constant, reference) else {
-        return Err(no_signature());
+        return Err(no_signature_error());
     };
     // A constant under another signature is another model: the signature is part of its name.
     let described = serde_json::to_string(signature).unwrap_or_default();

@@ -4,24 +4,24 @@
 //! the threads that look after runs. May come in: start and stop (`gateway`). Never known here: requests in progress, sockets.
 
 pub mod background;
-pub mod drift;
-pub mod fetch;
-pub mod fit;
-pub mod guards;
+pub mod compatibility;
+pub mod dry_run;
+pub mod fetcher;
+pub mod limit_registry;
+pub mod load_tracker;
 pub mod load_versions;
-pub mod loaders;
-pub mod loads;
-pub mod orders;
-pub mod outcome;
+pub mod loader_pool;
 pub mod probes;
-pub mod publish;
-pub mod rehearsal;
+pub mod publisher;
+pub mod recent_success;
 pub mod residency;
-pub mod run_watch;
+pub mod run_monitor;
 pub mod shared;
 pub mod sketch_cost;
+pub mod sketch_registry;
 pub mod status;
-pub mod track_record;
+pub mod update_outcome;
+pub mod updates;
 pub mod version;
-pub mod version_gauges;
+pub mod version_families;
 pub mod watchdog;

@@ -5,7 +5,7 @@ use headgate_engine::Model;
 use serde_json::{Value, json};
 
 use crate::serving::version::VersionState;
-use crate::serving::version_gauges::per_version;
+use crate::serving::version_families::per_version;
 
 /// What is counted of probes, for each version.
 #[rustfmt::skip]
@@ -17,7 +17,7 @@ pub fn families(snapshot: &Snapshot<VersionState>) -> [Value; 2] {
 }
 
 /// What is shown of a version's probes.
-pub fn shown(model: &Model) -> Value {
+pub fn probe_status(model: &Model) -> Value {
     let (runs, failed) = model.probes().counts();
     json!({"runs": runs, "failed": failed})
 }

@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use crate::metrics::rendering::family;
-use crate::serving::fetch::Fetcher;
+use crate::serving::fetcher::Fetcher;
 
 /// Brings endpoints into memory and takes them out.
-pub trait Repository: Send + Sync {
+pub trait ModelRepository: Send + Sync {
     /// Brings an endpoint back into memory; at once for one that is there.
     ///
     /// # Errors
     /// `model_not_found`; `overloaded` when too many wait.
-    fn load(&self, name: &str) -> Result<Loaded>;
+    fn load(&self, name: &str) -> Result<LoadCompletion>;
 
     /// Takes an endpoint out of memory. One that is out already is no error.
     ///
@@ -28,29 +28,29 @@ pub trait Repository: Send + Sync {
 }
 
 /// Somebody who waits until an endpoint is served.
-pub struct Waiter(Mutex<Option<oneshot::Sender<Result<()>>>>);
+pub struct LoadNotifier(Mutex<Option<oneshot::Sender<Result<()>>>>);
 
 /// Resolves when an endpoint is served.
-pub struct Loaded(Option<oneshot::Receiver<Result<()>>>);
+pub struct LoadCompletion(Option<oneshot::Receiver<Result<()>>>);
 
 /// A waiter and what it waits for.
-pub fn waiter() -> (Arc<Waiter>, Loaded) {
+pub fn load_completion() -> (Arc<LoadNotifier>, LoadCompletion) {
     let (sender, receiver) = oneshot::channel();
-    (Arc::new(Waiter(Mutex::new(Some(sender)))), Loaded(Some(receiver)))
+    (Arc::new(LoadNotifier(Mutex::new(Some(sender)))), LoadCompletion(Some(receiver)))
 }
 
-impl Waiter {
+impl LoadNotifier {
     /// Tells the outcome, once; nobody may be listening any more.
-    pub fn tell(&self, outcome: Result<()>) {
+    pub fn notify(&self, outcome: Result<()>) {
         if let Some(sender) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
             drop(sender.send(outcome));
         }
     }
 }
 
-impl Loaded {
+impl LoadCompletion {
     /// Nothing to wait for.
-    pub fn already() -> Self {
+    pub fn ready() -> Self {
         Self(None)
     }
 
@@ -80,8 +80,8 @@ pub fn families(engine: &Engine, fetcher: &Fetcher) -> Vec<Value> {
         single("headgate_model_loads_total", "Sessions made, the first time or again.", "counter", counters.loads.load(Relaxed)),
         single("headgate_model_evictions_total", "Models that left memory to make room (--memory-budget).", "counter", counters.evictions.load(Relaxed)),
         single("headgate_model_loads_refused_total", "Loads for which there was no room: everything else was pinned or running.", "counter", counters.refusals.load(Relaxed)),
-        single("headgate_cold_requests_total", "Requests that found their model out of memory and waited for it.", "counter", fetcher.waits.load(Relaxed)),
-        single("headgate_cold_requests_failed_total", "Those of them that did not get it: too slow, no room, a failed load.", "counter", fetcher.misses.load(Relaxed)),
+        single("headgate_cold_requests_total", "Requests that found their model out of memory and waited for it.", "counter", fetcher.cold_requests.load(Relaxed)),
+        single("headgate_cold_requests_failed_total", "Those of them that did not get it: too slow, no room, a failed load.", "counter", fetcher.cold_failures.load(Relaxed)),
         single("headgate_cold_requests_waiting", "Requests that wait for a model now.", "gauge", fetcher.waiting() as u64),
     ];
     if let Some(budget) = memory.budget() {
@@ -92,7 +92,7 @@ pub fn families(engine: &Engine, fetcher: &Fetcher) -> Vec<Value> {
 
 /// The metrics of devices that models compute on.
 #[rustfmt::skip]
-pub fn devices(engine: &Engine) -> Vec<Value> {
+pub fn device_families(engine: &Engine) -> Vec<Value> {
     let readings = engine.devices().readings();
     let gauge = |name: &str, help: &str, read: fn(&Reading) -> Option<f64>| {
         let known = readings.iter().filter_map(|(device, one)| Some(json!([{"device": device}, read(one)?])));

@@ -12,14 +12,14 @@ use tokio::sync::watch;
 use crate::budget::{ByteBudget, SmallBudget};
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::serving::fetch::Fetcher;
-use crate::serving::guards::Guards;
-use crate::serving::residency::Repository;
+use crate::serving::fetcher::Fetcher;
+use crate::serving::limit_registry::LimitRegistry;
+use crate::serving::residency::ModelRepository;
 use crate::serving::version::VersionState;
-use crate::serving::watchdog::Beat;
+use crate::serving::watchdog::Heartbeat;
 
 /// The snapshot that is served, replaced as a whole.
-pub type Live = Arc<ArcSwap<Snapshot<VersionState>>>;
+pub type SnapshotCell = Arc<ArcSwap<Snapshot<VersionState>>>;
 
 /// An endpoint as requests see it.
 pub type LiveEndpoint = Endpoint<VersionState>;
@@ -29,31 +29,31 @@ pub struct Shared {
     /// Decided once, before the start.
     pub config: Config,
     /// What is served.
-    pub snapshot: Live,
+    pub snapshot: SnapshotCell,
     /// What is counted.
     pub metrics: Metrics,
     /// Rates and breakers.
-    pub guards: Guards,
+    pub limit_registry: LimitRegistry,
     /// Threads for long runs.
     pub pool: Pool,
     /// Who brings models back into memory.
     pub fetcher: Arc<Fetcher>,
     /// Memory for large requests in progress.
-    pub large: Arc<ByteBudget>,
+    pub large_requests: Arc<ByteBudget>,
     /// Memory for small requests in progress.
-    pub small: SmallBudget,
+    pub small_requests: SmallBudget,
     /// Whether the control plane says that start-up is over.
     pub ready: AtomicBool,
     /// Whether nobody accepts connections: the listening sockets could not be used.
-    pub deaf: AtomicBool,
+    pub accept_failed: AtomicBool,
     /// Whether the gateway is about to stop.
     pub draining: AtomicBool,
     /// Whether connections have been told to close.
     pub closing: AtomicBool,
     /// When what is still in flight is cut off; set when connections are told to close.
-    pub cut_off: OnceLock<Instant>,
+    pub cut_off_at: OnceLock<Instant>,
     /// One for each IO thread, for the watchdog.
-    pub beats: Box<[Beat]>,
+    pub heartbeats: Box<[Heartbeat]>,
     /// When the clock of [`Shared::now_ns`] began.
     pub epoch: Instant,
     /// The same moment in milliseconds since 1970.
@@ -61,7 +61,7 @@ pub struct Shared {
     /// Moved whenever readiness or what is served changes.
     pub changes: watch::Sender<()>,
     /// Who brings endpoints into memory and takes them out; set once.
-    pub repository: OnceLock<Weak<dyn Repository>>,
+    pub repository: OnceLock<Weak<dyn ModelRepository>>,
 }
 
 impl Shared {
@@ -83,18 +83,21 @@ impl Shared {
     /// Serves another snapshot.
     pub fn store(&self, next: Snapshot<VersionState>) {
         self.snapshot.store(Arc::new(next));
-        self.changed();
+        self.notify_changed();
     }
 
     /// Wakes whoever waits for readiness or for another snapshot.
-    pub fn changed(&self) {
+    pub fn notify_changed(&self) {
         self.changes.send_replace(());
     }
 
     /// Whether requests are welcome: started, not draining, and every thread that accepts or runs can be had.
     pub fn is_ready(&self) -> bool {
         // Endpoints have no part in it: one that cannot answer must not take traffic from the others.
-        let held = self.beats.iter().any(Beat::is_stuck) || self.pool.threads().exhausted;
-        self.ready.load(Relaxed) && !self.draining.load(Relaxed) && !held && !self.deaf.load(Relaxed)
+        let is_blocked = self.heartbeats.iter().any(Heartbeat::is_stuck) || self.pool.threads().exhausted;
+        self.ready.load(Relaxed)
+            && !self.draining.load(Relaxed)
+            && !is_blocked
+            && !self.accept_failed.load(Relaxed)
     }
 }

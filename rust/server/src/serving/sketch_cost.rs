@@ -20,16 +20,16 @@ const ROWS: usize = 32;
 /// The best of so many passes is the one that nothing else on the machine disturbed.
 const PASSES: usize = 16;
 /// Bounds within which a measurement is believed, in nanoseconds.
-const BELIEVED: std::ops::RangeInclusive<f64> = 1.0..=200.0;
+const PLAUSIBLE_NS: std::ops::RangeInclusive<f64> = 1.0..=200.0;
 /// Real rows are rarely as close together as those of the measurement.
-const COLD: f64 = 2.0;
+const CACHE_MISS_FACTOR: f64 = 2.0;
 
 /// Nanoseconds that one value costs; 20 if it cannot be measured.
 pub fn value_ns() -> f64 {
-    measured().unwrap_or(20.0).clamp(*BELIEVED.start(), *BELIEVED.end())
+    measure().unwrap_or(20.0).clamp(*PLAUSIBLE_NS.start(), *PLAUSIBLE_NS.end())
 }
 
-fn measured() -> Option<f64> {
+fn measure() -> Option<f64> {
     let values: Vec<f32> = (0..COLUMNS * ROWS).map(|i| (i as f32 * 0.618).fract() * 8.0 - 4.0).collect();
     let reference: Vec<f64> = values.iter().map(|&value| f64::from(value)).collect();
     let column = |index: usize| Column {
@@ -55,7 +55,7 @@ fn measured() -> Option<f64> {
         begun.elapsed().as_nanos() as f64
     };
     let best = (0..PASSES).map(|_| pass()).fold(f64::INFINITY, f64::min);
-    Some(COLD * best / values.len() as f64)
+    Some(CACHE_MISS_FACTOR * best / values.len() as f64)
 }
 
 #[cfg(test)]
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_value_costs_something_believable() {
-        assert!(BELIEVED.contains(&value_ns()));
-        assert!(measured().is_some_and(|ns| ns > 0.0));
+        assert!(PLAUSIBLE_NS.contains(&value_ns()));
+        assert!(measure().is_some_and(|ns| ns > 0.0));
     }
 }

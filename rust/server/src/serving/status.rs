@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::serving::probes;
 use crate::serving::shared::LiveEndpoint;
 use crate::serving::version::VersionState;
-use crate::serving::version_gauges::per_version;
+use crate::serving::version_families::per_version;
 
 /// What is counted of loading, for each version.
 #[rustfmt::skip]
@@ -19,7 +19,7 @@ pub fn families(snapshot: &Snapshot<VersionState>) -> [Value; 1] {
 }
 
 /// An endpoint as it is served.
-pub fn describe(endpoint: &LiveEndpoint) -> Value {
+pub fn endpoint_status(endpoint: &LiveEndpoint) -> Value {
     let champion = &endpoint.versions[endpoint.champion as usize].name;
     // Who answers for a challenger that is left alone.
     let instead = endpoint.fallback.champion.then_some(champion);
@@ -47,7 +47,7 @@ pub fn describe(endpoint: &LiveEndpoint) -> Value {
                     "open": !breaker.is_closed(), "trips": breaker.trips(),
                     "answered_by": (!breaker.is_closed() && instead != Some(&version.name)).then_some(instead).flatten(),
                 })),
-                "probes": probes::shown(&state.model),
+                "probes": probes::probe_status(&state.model),
                 "runs": json!({
                     "in_progress": state.model.runs().in_progress(), "cancelled": state.model.runs().cancelled(), "stuck": state.model.runs().stuck(),
                 }),

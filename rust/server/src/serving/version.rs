@@ -10,8 +10,8 @@ use headgate_engine::resident::Pin;
 use http::{HeaderName, HeaderValue};
 
 use crate::metrics::VersionMetrics;
-use crate::serving::drift::VersionSketch;
-use crate::serving::track_record::TrackRecord;
+use crate::serving::recent_success::RecentSuccess;
+use crate::serving::sketch_registry::VersionSketch;
 
 static X_VERSION: HeaderName = HeaderName::from_static("x-headgate-version");
 static X_REVISION: HeaderName = HeaderName::from_static("x-headgate-revision");
@@ -27,7 +27,7 @@ pub struct VersionState {
     /// Whether it is a constant, which answers everything that fits its signature.
     pub is_constant: bool,
     /// What its answers say of it, where no input is known that it takes.
-    pub track: TrackRecord,
+    pub recent_success: RecentSuccess,
     /// Keeps it in memory, where it is to stay there.
     pin: Option<Pin>,
     /// When it is left alone, where its endpoint has a rule for that.
@@ -63,7 +63,7 @@ impl VersionState {
         };
         Ok(VersionState {
             is_constant: version.constant.is_some(),
-            track: TrackRecord::default(),
+            recent_success: RecentSuccess::default(),
             pin: version.pinned.then(|| model.resident().pin()),
             model,
             metrics,

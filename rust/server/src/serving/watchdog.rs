@@ -11,7 +11,7 @@ use headgate_engine::place::STALL_NS;
 use headgate_engine::runtime::cancel::Worker;
 use headgate_engine::{Model, STUCK_AFTER};
 
-use crate::scheduling::Watched;
+use crate::scheduling::ThreadProbe;
 
 /// A run that had at least one in so many nanoseconds of a core was computing.
 const COMPUTING: u64 = 4;
@@ -21,35 +21,35 @@ const CANCEL_NS: u64 = 3 * STALL_NS;
 /// What an IO thread is running inline right now. Written twice a run: it has cache lines to itself.
 #[derive(Default)]
 #[repr(align(128))]
-pub struct Beat {
+pub struct Heartbeat {
     /// When the run began, on `Shared::now_ns`'s clock; 0 while there is none.
     since_ns: AtomicU64,
     /// The model's address, as a name for it.
     model: AtomicUsize,
     /// The thread, once it runs.
-    thread: OnceLock<Seen>,
+    thread: OnceLock<WatchedThread>,
     /// Whether the run was cancelled and does not end.
     stuck: AtomicBool,
 }
 
 /// A thread as the watchdog sees it.
-struct Seen {
-    watched: Watched,
+struct WatchedThread {
+    probe: ThreadProbe,
     worker: Worker,
 }
 
-impl Beat {
+impl Heartbeat {
     /// Makes this the calling thread's.
-    pub fn belongs_here(&self) {
+    pub fn bind_to_current_thread(&self) {
         // Every IO thread has one of its own.
-        let _ = self.thread.set(Seen { watched: Watched::here(), worker: Worker::here() });
+        let _ = self.thread.set(WatchedThread { probe: ThreadProbe::current(), worker: Worker::here() });
     }
 
     /// Notes a run for as long as the guard lives.
-    pub fn begin(&self, model: &Arc<Model>, now_ns: u64) -> BeatGuard<'_> {
+    pub fn begin(&self, model: &Arc<Model>, now_ns: u64) -> HeartbeatGuard<'_> {
         self.model.store(Arc::as_ptr(model) as usize, Relaxed);
         self.since_ns.store(now_ns.max(1), Relaxed);
-        BeatGuard(self)
+        HeartbeatGuard(self)
     }
 
     /// Whether a run holds the thread that was cancelled and does not end.
@@ -58,10 +58,10 @@ impl Beat {
     }
 }
 
-/// Ends a [`Beat`].
-pub struct BeatGuard<'a>(&'a Beat);
+/// Ends a [`Heartbeat`].
+pub struct HeartbeatGuard<'a>(&'a Heartbeat);
 
-impl Drop for BeatGuard<'_> {
+impl Drop for HeartbeatGuard<'_> {
     fn drop(&mut self) {
         self.0.since_ns.store(0, Relaxed);
     }
@@ -69,7 +69,7 @@ impl Drop for BeatGuard<'_> {
 
 /// What was seen of a thread at one look.
 #[derive(Clone, Copy, Debug, Default)]
-struct Look {
+struct RunSample {
     /// When its run began; 0 without one.
     since_ns: u64,
     at_ns: u64,
@@ -77,12 +77,12 @@ struct Look {
     cpu_ns: u64,
 }
 
-impl Look {
+impl RunSample {
     /// Whether the run that this look and one before saw stalls its thread.
-    fn stalls(&self, before: &Look, sleeps: impl FnOnce() -> bool) -> bool {
-        let same = self.since_ns != 0 && self.since_ns == before.since_ns;
-        let computed = self.cpu_ns.saturating_sub(before.cpu_ns);
-        let passed = self.at_ns.saturating_sub(before.at_ns);
+    fn stalls(&self, earlier: &RunSample, sleeps: impl FnOnce() -> bool) -> bool {
+        let same = self.since_ns != 0 && self.since_ns == earlier.since_ns;
+        let computed = self.cpu_ns.saturating_sub(earlier.cpu_ns);
+        let passed = self.at_ns.saturating_sub(earlier.at_ns);
         same && self.at_ns.saturating_sub(self.since_ns) >= STALL_NS
             && (computed >= STALL_NS || computed.saturating_mul(COMPUTING) >= passed || sleeps())
     }
@@ -90,9 +90,9 @@ impl Look {
 
 /// What the watchdog keeps of a thread between looks.
 #[derive(Clone, Copy, Debug, Default)]
-struct Past {
+struct ObservedRun {
     /// The first look at its run.
-    first: Look,
+    first: RunSample,
     /// When that run was cancelled.
     cancelled_ns: Option<u64>,
 }
@@ -111,45 +111,51 @@ pub struct Stall {
 /// Looks at every IO thread from time to time.
 #[derive(Default)]
 pub struct Watchdog {
-    past: Vec<Past>,
+    observed: Vec<ObservedRun>,
 }
 
 impl Watchdog {
     /// Looks at `now_ns`, cancels runs that have stalled their thread for long, and names those that stall it.
-    pub fn look(&mut self, beats: &[Beat], now_ns: u64) -> Vec<Stall> {
-        self.past.resize(beats.len(), Past::default());
-        let all = beats.iter().zip(&mut self.past).enumerate();
-        all.filter_map(|(thread, (beat, past))| look_at(beat, past, now_ns, thread)).collect()
+    pub fn check(&mut self, heartbeats: &[Heartbeat], now_ns: u64) -> Vec<Stall> {
+        self.observed.resize(heartbeats.len(), ObservedRun::default());
+        let all = heartbeats.iter().zip(&mut self.observed).enumerate();
+        all.filter_map(|(thread, (heartbeat, observed))| check_thread(heartbeat, observed, now_ns, thread))
+            .collect()
     }
 }
 
-fn look_at(beat: &Beat, past: &mut Past, now_ns: u64, thread: usize) -> Option<Stall> {
-    let Seen { watched, worker } = beat.thread.get()?;
-    let since_ns = beat.since_ns.load(Relaxed);
-    let model = beat.model.load(Relaxed);
-    if past.first.since_ns != since_ns {
-        beat.stuck.store(false, Relaxed);
+fn check_thread(
+    heartbeat: &Heartbeat,
+    observed: &mut ObservedRun,
+    now_ns: u64,
+    thread: usize,
+) -> Option<Stall> {
+    let WatchedThread { probe, worker } = heartbeat.thread.get()?;
+    let since_ns = heartbeat.since_ns.load(Relaxed);
+    let model = heartbeat.model.load(Relaxed);
+    if observed.first.since_ns != since_ns {
+        heartbeat.stuck.store(false, Relaxed);
     }
-    let cpu_ns = if since_ns == 0 { 0 } else { watched.cpu_ns() };
-    let look = Look { since_ns, at_ns: now_ns, cpu_ns };
-    let stalls = look.stalls(&past.first, || watched.sleeps());
-    if past.first.since_ns != since_ns {
-        *past = Past { first: look, cancelled_ns: None };
+    let cpu_ns = if since_ns == 0 { 0 } else { probe.cpu_ns() };
+    let sample = RunSample { since_ns, at_ns: now_ns, cpu_ns };
+    let stalls = sample.stalls(&observed.first, || probe.sleeps());
+    if observed.first.since_ns != since_ns {
+        *observed = ObservedRun { first: sample, cancelled_ns: None };
     }
     // The scope that is open now is that of the run which was seen before and is still there.
     let token = worker.current();
     // Else that run has ended meanwhile, and the address may be the next one's.
-    if !stalls || beat.since_ns.load(Relaxed) != since_ns {
+    if !stalls || heartbeat.since_ns.load(Relaxed) != since_ns {
         return None;
     }
     let mut cancelled = false;
-    match past.cancelled_ns {
+    match observed.cancelled_ns {
         None if now_ns.saturating_sub(since_ns) >= CANCEL_NS => {
             cancelled = token.is_some_and(|token| token.cancel());
-            past.cancelled_ns = Some(now_ns);
+            observed.cancelled_ns = Some(now_ns);
         }
         Some(at) if now_ns.saturating_sub(at) >= STUCK_AFTER.as_nanos() as u64 => {
-            beat.stuck.store(true, Relaxed)
+            heartbeat.stuck.store(true, Relaxed)
         }
         _ => {}
     }
@@ -165,8 +171,8 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     fn stalls(since: [u64; 2], computed_ms: u64, sleeps: bool) -> bool {
-        let before = Look { since_ns: since[0] * MS, at_ns: 20 * MS, cpu_ns: 7 * MS };
-        let now = Look { since_ns: since[1] * MS, at_ns: 30 * MS, cpu_ns: (7 + computed_ms) * MS };
+        let before = RunSample { since_ns: since[0] * MS, at_ns: 20 * MS, cpu_ns: 7 * MS };
+        let now = RunSample { since_ns: since[1] * MS, at_ns: 30 * MS, cpu_ns: (7 + computed_ms) * MS };
         now.stalls(&before, || sleeps)
     }
 
@@ -189,28 +195,31 @@ mod tests {
 
     #[test]
     fn who_computes_for_long_with_little_of_a_core_does_so_in_the_end() {
-        let before = Look { since_ns: 15 * MS, at_ns: 20 * MS, cpu_ns: 0 };
-        let after =
-            |passed: u64, cpu: u64| Look { since_ns: 15 * MS, at_ns: (20 + passed) * MS, cpu_ns: cpu * MS };
+        let before = RunSample { since_ns: 15 * MS, at_ns: 20 * MS, cpu_ns: 0 };
+        let after = |passed: u64, cpu: u64| RunSample {
+            since_ns: 15 * MS,
+            at_ns: (20 + passed) * MS,
+            cpu_ns: cpu * MS,
+        };
         assert!(!after(90, 9).stalls(&before, || false));
         assert!(after(100, 10).stalls(&before, || false));
     }
 
     #[test]
     fn a_run_is_short_before_it_is_long() {
-        let before = Look { since_ns: 15 * MS, at_ns: 16 * MS, cpu_ns: 0 };
-        let now = Look { since_ns: 15 * MS, at_ns: 24 * MS, cpu_ns: 8 * MS };
+        let before = RunSample { since_ns: 15 * MS, at_ns: 16 * MS, cpu_ns: 0 };
+        let now = RunSample { since_ns: 15 * MS, at_ns: 24 * MS, cpu_ns: 8 * MS };
         assert!(!now.stalls(&before, || true));
     }
 
     #[test]
     fn a_thread_that_waits_in_a_run_is_found_by_its_state() {
-        let beats = Arc::new([Beat::default()]);
+        let heartbeats = Arc::new([Heartbeat::default()]);
         let (begun, begins) = channel();
         let (end, ends) = channel::<()>();
-        let theirs = beats.clone();
+        let theirs = heartbeats.clone();
         let thread = std::thread::spawn(move || {
-            theirs[0].belongs_here();
+            theirs[0].bind_to_current_thread();
             theirs[0].model.store(5, Relaxed);
             theirs[0].since_ns.store(1, Relaxed);
             begun.send(()).unwrap();
@@ -218,20 +227,20 @@ mod tests {
         });
         begins.recv().unwrap();
         let mut watchdog = Watchdog::default();
-        while !beats[0].thread.get().unwrap().watched.sleeps() {
+        while !heartbeats[0].thread.get().unwrap().probe.sleeps() {
             std::thread::yield_now();
         }
-        assert!(watchdog.look(&*beats, STALL_NS).is_empty());
+        assert!(watchdog.check(&*heartbeats, STALL_NS).is_empty());
         let stall = Stall { thread: 0, model: 5, cancelled: false };
-        assert_eq!(watchdog.look(&*beats, 3 * STALL_NS), [stall]);
+        assert_eq!(watchdog.check(&*heartbeats, 3 * STALL_NS), [stall]);
         // Cancelled, and it does not end: nothing in it can be.
-        assert_eq!(watchdog.look(&*beats, 4 * STALL_NS), [stall]);
+        assert_eq!(watchdog.check(&*heartbeats, 4 * STALL_NS), [stall]);
         let later = 4 * STALL_NS + STUCK_AFTER.as_nanos() as u64;
-        assert_eq!((watchdog.look(&*beats, later - 1), beats[0].is_stuck()), (vec![stall], false));
-        assert_eq!((watchdog.look(&*beats, later), beats[0].is_stuck()), (vec![stall], true));
+        assert_eq!((watchdog.check(&*heartbeats, later - 1), heartbeats[0].is_stuck()), (vec![stall], false));
+        assert_eq!((watchdog.check(&*heartbeats, later), heartbeats[0].is_stuck()), (vec![stall], true));
         end.send(()).unwrap();
         thread.join().unwrap();
         // Of a thread that is gone nothing is known.
-        assert!(watchdog.look(&*beats, later + STALL_NS).is_empty());
+        assert!(watchdog.check(&*heartbeats, later + STALL_NS).is_empty());
     }
 }

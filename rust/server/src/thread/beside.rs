@@ -59,7 +59,7 @@ pub async fn run<T: Send + 'static>(
     counted: &mut Counted,
     work: impl FnOnce(&mut Share) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let mut share = Share { budget: io::with(|io| io.shared.large.clone()), held: counted.lend() };
+    let mut share = Share { budget: io::with(|io| io.shared.large_requests.clone()), held: counted.lend() };
     let mut work = Wanted(tokio::task::spawn_blocking(move || {
         let result = work(&mut share);
         (share.held, result)

@@ -58,15 +58,15 @@ impl Counted {
 
     fn add_small(&mut self, bytes: usize) -> Result<()> {
         io::with(|io| match &self.holding {
-            Some(holding) => io.shared.small.take_share(io.thread, bytes, holding),
-            None => io.shared.small.take(io.thread, bytes, !self.alone),
+            Some(holding) => io.shared.small_requests.take_share(io.thread, bytes, holding),
+            None => io.shared.small_requests.take(io.thread, bytes, !self.alone),
         })?;
         self.small += bytes;
         Ok(())
     }
 
     fn add_large(&mut self, bytes: usize) -> Result<()> {
-        let more = io::with(|io| io.shared.large.reserve(bytes))?;
+        let more = io::with(|io| io.shared.large_requests.reserve(bytes))?;
         self.join(Some(more));
         Ok(())
     }
@@ -115,7 +115,7 @@ impl Counted {
                 holding.gave(small);
             }
             // Requests end on IO threads; without one the gateway is gone.
-            io::try_with(|io| io.shared.small.give(io.thread, small));
+            io::try_with(|io| io.shared.small_requests.give(io.thread, small));
         }
     }
 }

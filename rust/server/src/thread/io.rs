@@ -17,7 +17,7 @@ use headgate_engine::Batch;
 use http::{HeaderName, HeaderValue};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::serving::shared::{Live, LiveEndpoint, Shared};
+use crate::serving::shared::{LiveEndpoint, Shared, SnapshotCell};
 use crate::serving::version::VersionState;
 use crate::thread::stock::Stock;
 
@@ -36,7 +36,7 @@ pub struct Io {
     pub fields: Stock<(HeaderName, HeaderValue)>,
     /// Buffers for bodies that come in pieces.
     pub bodies: Stock<u8>,
-    snapshot: RefCell<Cache<Live, Arc<Snapshot<VersionState>>>>,
+    snapshot: RefCell<Cache<SnapshotCell, Arc<Snapshot<VersionState>>>>,
     random: Cell<u64>,
 }
 

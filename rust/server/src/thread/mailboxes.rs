@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use headgate_engine::Batch;
 
-use crate::serving::publish::Refreshed;
+use crate::serving::publisher::SnapshotRefresher;
 use crate::thread::io::{Mailbox, Message};
 
 /// Has every IO thread look at the snapshot.
-pub fn refreshed(threads: Vec<Mailbox>) -> Refreshed {
+pub fn snapshot_refresher(threads: Vec<Mailbox>) -> SnapshotRefresher {
     Box::new(move || {
         for thread in &threads {
             // A full mailbox means a busy thread, which looks at the snapshot anyway.

@@ -85,7 +85,7 @@ pub fn run(
                 close(listeners, shared, threads).await;
             }
             // Nobody can be served: readiness says so, and whoever watches it acts.
-            Err(_) => shared.deaf.store(true, Relaxed),
+            Err(_) => shared.accept_failed.store(true, Relaxed),
         }
     });
 }
@@ -145,7 +145,7 @@ fn is_crowded(shared: &Shared, threads: &[Mailbox]) -> bool {
 /// Has one thread after the other close what can be spared, from the fullest on, until one has.
 async fn make_room(shared: &Shared, threads: &[Mailbox]) {
     let mut fullest: Vec<_> =
-        threads.iter().zip(&shared.beats).filter(|(_, beat)| !beat.is_stuck()).collect();
+        threads.iter().zip(&shared.heartbeats).filter(|(_, heartbeat)| !heartbeat.is_stuck()).collect();
     fullest.sort_by_key(|(thread, _)| Reverse(thread.connections.load(Relaxed)));
     for (thread, _) in fullest {
         let (asker, made) = oneshot::channel();
@@ -162,8 +162,8 @@ fn hand_over(socket: TcpStream, shared: &Shared, threads: &[Mailbox]) {
     // A full mailbox is passed over like a full thread, and a thread that does not come back from a run like one.
     let least = threads
         .iter()
-        .zip(&shared.beats)
-        .filter(|(thread, beat)| thread.has_room() && !beat.is_stuck())
+        .zip(&shared.heartbeats)
+        .filter(|(thread, heartbeat)| thread.has_room() && !heartbeat.is_stuck())
         .map(|(thread, _)| thread)
         .min_by_key(|thread| thread.connections.load(Relaxed));
     let (Some(thread), false) = (least, is_crowded(shared, threads)) else {

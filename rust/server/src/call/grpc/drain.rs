@@ -63,7 +63,7 @@ const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// When a call that goes on must end, once that is known.
 pub fn last_words() -> Option<Instant> {
-    io::with(|io| io.shared.cut_off.get()?.checked_sub(LAST_WORDS))
+    io::with(|io| io.shared.cut_off_at.get()?.checked_sub(LAST_WORDS))
 }
 
 /// Resolves shortly before what is in flight is cut off.

@@ -9,42 +9,42 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_engine::{Engine, Model, Need, Warm};
 use tokio::sync::oneshot;
 
-use crate::serving::loaders::Loaders;
-use crate::serving::loads::{LoadCounts, LoaderCounts, Loads};
+use crate::serving::load_tracker::{LoadCounts, LoadTracker, LoaderPoolCounts};
+use crate::serving::loader_pool::LoaderPool;
 
 /// Threads that bring models back, more while loads hang; loads of new versions have others, so that neither waits for the other.
 const THREADS: usize = 2;
 /// Requests that may wait for models.
-const MOST_WAITING: usize = 4096;
+const MAX_WAITING: usize = 4096;
 /// How long a thread rests after a load that found no room.
-const STEP: Duration = Duration::from_millis(2);
+const NO_ROOM_PAUSE: Duration = Duration::from_millis(2);
 /// When to ask again for a model that was too long on its way.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Brings models back into memory for requests.
 pub struct Fetcher {
     engine: Arc<Engine>,
     /// How long a request waits at most.
-    patience: Duration,
-    state: Mutex<State>,
-    loads: Loads<Arc<Model>>,
+    max_wait: Duration,
+    state: Mutex<FetcherState>,
+    loads: LoadTracker<Arc<Model>>,
     waiting: AtomicUsize,
     /// Requests that found their model out of memory.
-    pub waits: AtomicU64,
+    pub cold_requests: AtomicU64,
     /// Requests that went without: it took too long, it failed, there was no room.
-    pub misses: AtomicU64,
+    pub cold_failures: AtomicU64,
 }
 
 #[derive(Default)]
-struct State {
+struct FetcherState {
     /// Models that are waited for, by their addresses. Each is in the queue or being loaded.
-    awaited: HashMap<usize, Awaited>,
-    threads: Threads,
+    pending: HashMap<usize, PendingModel>,
+    threads: FetcherThreads,
 }
 
 /// A model that is waited for.
 #[derive(Default)]
-struct Awaited {
+struct PendingModel {
     requests: Vec<oneshot::Sender<Result<Warm>>>,
     /// Why there was no room when it was last tried, until it is tried again.
     no_room: Option<Error>,
@@ -55,13 +55,13 @@ struct Awaited {
 }
 
 /// The least number of requests among which those that have left are looked for.
-const SWEEP: usize = 64;
+const SWEEP_MIN: usize = 64;
 
-impl Awaited {
+impl PendingModel {
     /// Adds a request. Those that have left are swept out whenever as many have come as there were, so that a load that takes
     /// long holds no more than twice the requests that wait.
     fn add(&mut self, request: oneshot::Sender<Result<Warm>>) {
-        if self.requests.len() >= self.sweep_at.max(SWEEP) {
+        if self.requests.len() >= self.sweep_at.max(SWEEP_MIN) {
             self.requests.retain(|request| !request.is_closed());
             self.sweep_at = 2 * self.requests.len();
         }
@@ -71,19 +71,20 @@ impl Awaited {
 
 /// The threads, which are started by the first request that needs one; each model on its way is in the queue once.
 #[derive(Default)]
-enum Threads {
+enum FetcherThreads {
     #[default]
     None,
-    Running(Loaders<Arc<Model>>),
+    Running(LoaderPool<Arc<Model>>),
     Stopped,
 }
 
 impl Fetcher {
     /// Brings back what `engine` knows, each within `limit`; a request waits `patience` for it.
-    pub fn new(engine: Arc<Engine>, patience: Duration, limit: Duration) -> Arc<Fetcher> {
-        let (waiting, waits, misses) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        let (state, loads) = (Mutex::default(), Loads::new(limit));
-        Arc::new(Fetcher { engine, patience, state, loads, waiting, waits, misses })
+    pub fn new(engine: Arc<Engine>, max_wait: Duration, limit: Duration) -> Arc<Fetcher> {
+        let (waiting, cold_requests, cold_failures) =
+            (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        let (state, loads) = (Mutex::default(), LoadTracker::new(limit));
+        Arc::new(Fetcher { engine, max_wait, state, loads, waiting, cold_requests, cold_failures })
     }
 
     /// The model in memory, waited for until `deadline`.
@@ -92,11 +93,11 @@ impl Fetcher {
     /// `model_not_ready` when it takes too long or cannot be loaded; `overloaded` when there is no room, or too many wait;
     /// `deadline_exceeded`.
     pub async fn fetch(self: &Arc<Self>, model: &Arc<Model>, deadline: Instant) -> Result<Warm> {
-        self.waits.fetch_add(1, Relaxed);
-        let _waiting = Waiting::new(&self.waiting);
+        self.cold_requests.fetch_add(1, Relaxed);
+        let _waiting = WaitingGuard::new(&self.waiting);
         let found = self.wait(model, deadline).await;
         if found.is_err() {
-            self.misses.fetch_add(1, Relaxed);
+            self.cold_failures.fetch_add(1, Relaxed);
         }
         found
     }
@@ -107,59 +108,60 @@ impl Fetcher {
     }
 
     async fn wait(self: &Arc<Self>, model: &Arc<Model>, deadline: Instant) -> Result<Warm> {
-        if self.waiting() > MOST_WAITING {
+        if self.waiting() > MAX_WAITING {
             let why = "too many requests wait for models to be loaded; try again later";
-            return Err(Error::new(Code::Overloaded, why).after(RETRY));
+            return Err(Error::new(Code::Overloaded, why).after(RETRY_AFTER));
         }
-        let until = deadline.min(Instant::now() + self.patience);
-        let loaded = self.ask(model)?;
+        let until = deadline.min(Instant::now() + self.max_wait);
+        let loaded = self.request_load(model)?;
         match tokio::time::timeout_at(until.into(), loaded).await {
             Ok(outcome) => outcome.map_err(|_| stopping())?,
             Err(_) if until == deadline => {
                 Err(Error::new(Code::DeadlineExceeded, "the deadline passed while the model was loaded"))
             }
-            Err(_) => Err(self.why_not(model)),
+            Err(_) => Err(self.not_ready_error(model)),
         }
     }
 
     /// Why a model is not back in time.
-    fn why_not(&self, model: &Arc<Model>) -> Error {
+    fn not_ready_error(&self, model: &Arc<Model>) -> Error {
         let mut state = self.state();
-        if let Some(Awaited { no_room: Some(error), counted, .. }) = state.awaited.get_mut(&key(model)) {
+        if let Some(PendingModel { no_room: Some(error), counted, .. }) = state.pending.get_mut(&key(model)) {
             let first = !std::mem::replace(counted, true);
             self.engine.memory().counters.refusals.fetch_add(u64::from(first), Relaxed);
             return error.clone();
         }
         let words =
-            format!("the model was out of memory and is not back after {:.1?} (--load-wait)", self.patience);
-        Error::new(Code::ModelNotReady, words).after(RETRY)
+            format!("the model was out of memory and is not back after {:.1?} (--load-wait)", self.max_wait);
+        Error::new(Code::ModelNotReady, words).after(RETRY_AFTER)
     }
 
     /// Has a model loaded, unless somebody has already asked for it.
-    fn ask(self: &Arc<Self>, model: &Arc<Model>) -> Result<oneshot::Receiver<Result<Warm>>> {
+    fn request_load(self: &Arc<Self>, model: &Arc<Model>) -> Result<oneshot::Receiver<Result<Warm>>> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state();
-        if let Some(awaited) = state.awaited.get_mut(&key(model)) {
-            awaited.add(sender);
+        if let Some(pending) = state.pending.get_mut(&key(model)) {
+            pending.add(sender);
             return Ok(receiver);
         }
-        if matches!(state.threads, Threads::None) {
+        if matches!(state.threads, FetcherThreads::None) {
             state.threads = self.start()?;
         }
-        let Threads::Running(loaders) = &state.threads else { return Err(stopping()) };
+        let FetcherThreads::Running(loaders) = &state.threads else { return Err(stopping()) };
         loaders.push(model.clone())?;
-        state.awaited.insert(key(model), Awaited { requests: vec![sender], ..Awaited::default() });
+        state.pending.insert(key(model), PendingModel { requests: vec![sender], ..PendingModel::default() });
         Ok(receiver)
     }
 
-    fn start(self: &Arc<Self>) -> Result<Threads> {
+    fn start(self: &Arc<Self>) -> Result<FetcherThreads> {
         let fetcher = self.clone();
-        Loaders::start(THREADS, "hg-fetch", move |model| fetcher.work(model)).map(Threads::Running)
+        LoaderPool::start(THREADS, "hg-fetch", move |model| fetcher.load_one(model))
+            .map(FetcherThreads::Running)
     }
 
     /// Brings one model back; whether the load was abandoned meanwhile: then another thread has taken this one's place.
-    fn work(&self, model: &Arc<Model>) -> bool {
-        if !self.takes_up(model) {
+    fn load_one(&self, model: &Arc<Model>) -> bool {
+        if !self.claim(model) {
             return false;
         }
         let load = self.loads.begin(model.clone());
@@ -168,26 +170,26 @@ impl Fetcher {
             Err(Error::new(Code::Internal, "loading panicked; this is a defect of Headgate"))
         });
         if outcome.as_ref().is_err_and(|error| error.code == Code::Cancelled) {
-            outcome = Err(self.loads.too_long());
+            outcome = Err(self.loads.timeout_error());
         }
         if load.finish() {
             // Its requests were told.
             return true;
         }
         let no_room = outcome.as_ref().err().filter(|error| error.code == Code::Overloaded);
-        if no_room.is_some_and(|error| self.comes_again(model, error)) {
+        if no_room.is_some_and(|error| self.requeue(model, error)) {
             // Runs that end make room; until then others have their turn.
-            std::thread::sleep(STEP);
+            std::thread::sleep(NO_ROOM_PAUSE);
         } else {
-            self.answer(model, &outcome.map_err(told));
+            self.complete(model, &outcome.map_err(as_not_ready));
         }
         false
     }
 
     /// Tells everybody who waits for a model what became of it.
-    fn answer(&self, model: &Arc<Model>, outcome: &Result<Warm>) {
-        let awaited = self.state().awaited.remove(&key(model)).unwrap_or_default();
-        for request in awaited.requests {
+    fn complete(&self, model: &Arc<Model>, outcome: &Result<Warm>) {
+        let pending = self.state().pending.remove(&key(model)).unwrap_or_default();
+        for request in pending.requests {
             // It may have left.
             drop(request.send(outcome.clone()));
         }
@@ -195,71 +197,71 @@ impl Fetcher {
 
     /// Looks at the loads at `now`: cancels those that take too long, replaces threads that do not come back from theirs, and has no
     /// model wait behind loads that hang.
-    pub fn watch(&self, now: Instant) {
-        for model in self.loads.look(now) {
-            self.answer(&model, &Err(told(self.loads.too_long())));
+    pub fn check_loads(&self, now: Instant) {
+        for model in self.loads.check(now) {
+            self.complete(&model, &Err(as_not_ready(self.loads.timeout_error())));
         }
-        let Threads::Running(loaders) = &mut self.state().threads else { return };
-        loaders.tend(&self.loads, now, |_| true);
+        let FetcherThreads::Running(loaders) = &mut self.state().threads else { return };
+        loaders.adjust_threads(&self.loads, now, |_| true);
     }
 
     /// What is counted of loads for requests.
     pub fn load_counts(&self) -> LoadCounts {
         let threads = match &self.state().threads {
-            Threads::Running(loaders) => loaders.counts(),
-            _ => LoaderCounts::default(),
+            FetcherThreads::Running(loaders) => loaders.counts(),
+            _ => LoaderPoolCounts::default(),
         };
         self.loads.counts(threads)
     }
 
     /// Begins to bring a model back, if somebody still waits for it; else nobody does any more.
-    fn takes_up(&self, model: &Arc<Model>) -> bool {
+    fn claim(&self, model: &Arc<Model>) -> bool {
         let mut state = self.state();
-        let Some(awaited) = state.awaited.get_mut(&key(model)) else { return false };
-        awaited.no_room = None;
-        let wanted = awaited.requests.iter().any(|request| !request.is_closed());
+        let Some(pending) = state.pending.get_mut(&key(model)) else { return false };
+        pending.no_room = None;
+        let wanted = pending.requests.iter().any(|request| !request.is_closed());
         if !wanted {
-            state.awaited.remove(&key(model));
+            state.pending.remove(&key(model));
         }
         wanted
     }
 
     /// Puts a model for which there was no room at the end of the queue; false when that is closed or full.
-    fn comes_again(&self, model: &Arc<Model>, no_room: &Error) -> bool {
+    fn requeue(&self, model: &Arc<Model>, no_room: &Error) -> bool {
         let mut state = self.state();
-        if let Some(awaited) = state.awaited.get_mut(&key(model)) {
-            awaited.no_room = Some(no_room.clone());
+        if let Some(pending) = state.pending.get_mut(&key(model)) {
+            pending.no_room = Some(no_room.clone());
         }
         match &state.threads {
-            Threads::Running(loaders) => loaders.push(model.clone()).is_ok(),
+            FetcherThreads::Running(loaders) => loaders.push(model.clone()).is_ok(),
             _ => false,
         }
     }
 
     /// Ends the threads; true when they were gone by `deadline`.
     pub fn stop(&self, deadline: Instant) -> bool {
-        let threads = std::mem::replace(&mut self.state().threads, Threads::Stopped);
-        let Threads::Running(loaders) = threads else { return true };
+        let threads = std::mem::replace(&mut self.state().threads, FetcherThreads::Stopped);
+        let FetcherThreads::Running(loaders) = threads else { return true };
         self.loads.cancel(|_| true);
         loaders.stop(deadline)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FetcherState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Counts a request for as long as it waits.
-struct Waiting<'a>(&'a AtomicUsize);
+struct WaitingGuard<'a>(&'a AtomicUsize);
 
-impl Waiting<'_> {
-    fn new(count: &AtomicUsize) -> Waiting<'_> {
+impl WaitingGuard<'_> {
+    fn new(count: &AtomicUsize) -> WaitingGuard<'_> {
         count.fetch_add(1, Relaxed);
-        Waiting(count)
+        WaitingGuard(count)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
@@ -270,13 +272,13 @@ fn key(model: &Arc<Model>) -> usize {
 }
 
 /// A failed load in the words of the data port: the model was served before, and may be again.
-fn told(error: Error) -> Error {
+fn as_not_ready(error: Error) -> Error {
     match error.code {
         Code::ModelLoadFailed => Error {
             code: Code::ModelNotReady,
             message: format!("the model was out of memory and could not be brought back: {}", error.message)
                 .into(),
-            retry_after: error.retry_after.or(Some(RETRY)),
+            retry_after: error.retry_after.or(Some(RETRY_AFTER)),
         },
         _ => error,
     }
@@ -292,17 +294,17 @@ mod tests {
 
     #[test]
     fn requests_that_have_left_do_not_pile_up_behind_a_load() {
-        let mut awaited = Awaited::default();
+        let mut pending = PendingModel::default();
         let mut stay = Vec::new();
         for at in 0..10_000 {
             let (sender, receiver) = oneshot::channel();
-            awaited.add(sender);
+            pending.add(sender);
             if at % 100 == 0 {
                 stay.push(receiver);
             }
         }
-        assert!(awaited.requests.len() <= 2 * stay.len() + SWEEP, "{}", awaited.requests.len());
-        let waiting = awaited.requests.iter().filter(|request| !request.is_closed()).count();
+        assert!(pending.requests.len() <= 2 * stay.len() + SWEEP_MIN, "{}", pending.requests.len());
+        let waiting = pending.requests.iter().filter(|request| !request.is_closed()).count();
         assert_eq!(waiting, stay.len(), "whoever waits is still listed");
     }
 }

@@ -6,9 +6,9 @@
 //! swap  -> unless a newer ticket of the endpoint was swapped in, or an urgent one is on its way: then "superseded"
 //! ```
 //! Urgent specs have a loader of their own, so that a rollback never queues behind somebody's large model. A load that takes too long,
-//! or that nobody wants any more, is cancelled (`serving::loads`).
+//! or that nobody wants any more, is cancelled (`serving::load_tracker`).
 
-mod telling;
+mod reporting;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,15 +20,15 @@ use headgate_core::spec::EndpointSpec;
 use headgate_engine::{Engine, Model};
 use serde_json::json;
 
-use crate::serving::drift::Sketches;
-use crate::serving::fit;
+use crate::serving::compatibility;
+use crate::serving::load_tracker::{CancelReason, LoadCounts, LoadGuard, LoadTracker, LoaderPoolCounts};
 use crate::serving::load_versions::{self, LoadFailure};
-use crate::serving::loaders::Loaders;
-use crate::serving::loads::{Load, LoadCounts, LoaderCounts, Loads, Why};
-use crate::serving::orders::{Order, Reload, State};
-use crate::serving::outcome::{News, Outcome};
-use crate::serving::residency::{self, Loaded, Repository};
+use crate::serving::loader_pool::LoaderPool;
+use crate::serving::residency::{self, LoadCompletion, ModelRepository};
 use crate::serving::shared::{LiveEndpoint, Shared};
+use crate::serving::sketch_registry::SketchRegistry;
+use crate::serving::update_outcome::{UnavailableReason, UpdateOutcome};
+use crate::serving::updates::{EndpointUpdate, PublishState, Reload};
 use crate::serving::version::{VersionParts, VersionState};
 use crate::wake::Events;
 
@@ -37,29 +37,29 @@ const LOADERS: usize = 2;
 
 /// Publishes endpoints.
 pub struct Publisher {
-    inner: Arc<Inner>,
-    loaders: Mutex<Threads>,
+    inner: Arc<PublisherCore>,
+    loaders: Mutex<LoaderThreads>,
 }
 
 /// Tells every IO thread to look at the snapshot.
-pub type Refreshed = Box<dyn Fn() + Send + Sync>;
+pub type SnapshotRefresher = Box<dyn Fn() + Send + Sync>;
 
 /// The loader threads, which are started by the first spec that needs one.
-enum Threads {
+enum LoaderThreads {
     None,
-    Running { ordinary: Box<Loaders<Arc<Order>>>, urgent: Box<Loaders<Arc<Order>>> },
+    Running { ordinary: Box<LoaderPool<Arc<EndpointUpdate>>>, urgent: Box<LoaderPool<Arc<EndpointUpdate>>> },
     Stopped,
 }
 
-struct Inner {
+struct PublisherCore {
     shared: Arc<Shared>,
     engine: Arc<Engine>,
-    sketches: Arc<Sketches>,
+    sketches: Arc<SketchRegistry>,
     events: Arc<Events>,
-    refreshed: Refreshed,
+    refresher: SnapshotRefresher,
     stopping: AtomicBool,
-    loads: Loads<Arc<Order>>,
-    state: Mutex<State>,
+    loads: LoadTracker<Arc<EndpointUpdate>>,
+    state: Mutex<PublishState>,
 }
 
 impl Publisher {
@@ -67,21 +67,21 @@ impl Publisher {
     pub fn new(
         shared: Arc<Shared>,
         engine: Arc<Engine>,
-        sketches: Arc<Sketches>,
+        sketches: Arc<SketchRegistry>,
         events: Arc<Events>,
-        refreshed: Refreshed,
+        refresher: SnapshotRefresher,
     ) -> Publisher {
-        let inner = Arc::new(Inner {
-            loads: Loads::new(shared.config.load_timeout()),
+        let inner = Arc::new(PublisherCore {
+            loads: LoadTracker::new(shared.config.load_timeout()),
             shared,
             engine,
             sketches,
             events,
-            refreshed,
+            refresher,
             stopping: AtomicBool::new(false),
             state: Mutex::default(),
         });
-        Publisher { inner, loaders: Mutex::new(Threads::None) }
+        Publisher { inner, loaders: Mutex::new(LoaderThreads::None) }
     }
 
     /// Takes a spec in and returns its ticket; an event with that ticket tells the outcome.
@@ -93,72 +93,72 @@ impl Publisher {
         if self.inner.stopping.load(Relaxed) {
             return Err(Error::new(Code::Draining, "the gateway has been stopped"));
         }
-        let order = self.inner.order(spec);
-        let ticket = order.ticket;
+        let update = self.inner.new_update(spec);
+        let ticket = update.ticket;
         // What only an older state names is not wanted any more.
-        self.inner.loads.cancel(|older| older.reload.is_none() && order.replaces(older));
-        if load_versions::is_loaded(&self.inner.engine, &order.spec) {
-            self.inner.carry_out(&order, None);
+        self.inner.loads.cancel(|older| older.reload.is_none() && update.replaces(older));
+        if load_versions::is_loaded(&self.inner.engine, &update.spec) {
+            self.inner.process(&update, None);
             return Ok(ticket);
         }
-        self.inner.excuse(&order, &News::Loading);
-        let order = Arc::new(order);
-        self.enqueue(order.clone()).inspect_err(|error| {
-            self.inner.excuse(&order, &News::Failed(&error.message));
-            self.inner.settle(&order.spec.name, ticket);
+        self.inner.mark_unavailable(&update, &UnavailableReason::Loading);
+        let update = Arc::new(update);
+        self.enqueue(update.clone()).inspect_err(|error| {
+            self.inner.mark_unavailable(&update, &UnavailableReason::Failed(&error.message));
+            self.inner.release_urgent(&update.spec.name, ticket);
         })?;
         Ok(ticket)
     }
 
-    fn enqueue(&self, order: Arc<Order>) -> Result<()> {
+    fn enqueue(&self, update: Arc<EndpointUpdate>) -> Result<()> {
         let mut loaders = self.loaders();
-        if matches!(*loaders, Threads::None) {
+        if matches!(*loaders, LoaderThreads::None) {
             let start = |threads| {
                 let inner = self.inner.clone();
-                Loaders::start(threads, "hg-load", move |order| work(&inner, order)).map(Box::new)
+                LoaderPool::start(threads, "hg-load", move |update| run_update(&inner, update)).map(Box::new)
             };
-            *loaders = Threads::Running { ordinary: start(LOADERS)?, urgent: start(1)? };
+            *loaders = LoaderThreads::Running { ordinary: start(LOADERS)?, urgent: start(1)? };
         }
-        let Threads::Running { ordinary, urgent } = &*loaders else {
+        let LoaderThreads::Running { ordinary, urgent } = &*loaders else {
             return Err(Error::new(Code::Draining, "the gateway has been stopped"));
         };
-        if order.is_urgent() { urgent.push(order) } else { ordinary.push(order) }
+        if update.is_urgent() { urgent.push(update) } else { ordinary.push(update) }
     }
 
     /// Looks at the loads at `now`: cancels those that take too long, abandons those that do not end, and has no order wait behind
     /// loads that are slow.
-    pub fn watch(&self, now: Instant) {
+    pub fn check_loads(&self, now: Instant) {
         let loads = &self.inner.loads;
-        loads.look(now).iter().for_each(|order| self.inner.abandon(order));
+        loads.check(now).iter().for_each(|update| self.inner.abandon(update));
         let mut loaders = self.loaders();
-        let Threads::Running { ordinary, urgent } = &mut *loaders else { return };
-        ordinary.tend(loads, now, |order| !order.is_urgent());
-        urgent.tend(loads, now, |order| order.is_urgent());
+        let LoaderThreads::Running { ordinary, urgent } = &mut *loaders else { return };
+        ordinary.adjust_threads(loads, now, |update| !update.is_urgent());
+        urgent.adjust_threads(loads, now, |update| update.is_urgent());
     }
 
     /// What is counted of loads of new states.
     pub fn load_counts(&self) -> LoadCounts {
         let threads = match &*self.loaders() {
-            Threads::Running { ordinary, urgent } => {
+            LoaderThreads::Running { ordinary, urgent } => {
                 let (ordinary, urgent) = (ordinary.counts(), urgent.counts());
-                LoaderCounts {
+                LoaderPoolCounts {
                     threads: ordinary.threads + urgent.threads,
                     waiting: ordinary.waiting + urgent.waiting,
                 }
             }
-            _ => LoaderCounts::default(),
+            _ => LoaderPoolCounts::default(),
         };
         self.inner.loads.counts(threads)
     }
 
-    fn loaders(&self) -> MutexGuard<'_, Threads> {
+    fn loaders(&self) -> MutexGuard<'_, LoaderThreads> {
         self.loaders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes an endpoint away and returns the ticket.
     pub fn remove(&self, name: &str) -> u64 {
         let mut state = self.inner.state();
-        let ticket = state.next();
+        let ticket = state.next_ticket();
         state.unloads.remove(name);
         state.cancelled.remove(name);
         let generation = self.inner.store(state, name, ticket, None);
@@ -171,7 +171,7 @@ impl Publisher {
     /// Ends the loads of an endpoint that are on their way, but for urgent ones and those over the protocol; each is superseded.
     pub fn cancel(&self, name: &str) {
         let mut state = self.inner.state();
-        let ticket = state.next();
+        let ticket = state.next_ticket();
         state.cancelled.insert(name.to_owned(), ticket);
         drop(state);
         self.inner.cancel_superseded(name);
@@ -179,18 +179,18 @@ impl Publisher {
 
     /// Says why an endpoint is not served that cannot even be asked for: its state or its files are damaged. Nothing for one that is
     /// served.
-    pub fn excuse(&self, name: &str, why: &str) {
+    pub fn mark_unavailable(&self, name: &str, why: &str) {
         let mut state = self.inner.state();
         let Some(next) = self.inner.shared.snapshot.load().with_unavailable(name, why) else { return };
-        let ticket = state.next();
-        state.excused.insert(name.to_owned(), ticket);
+        let ticket = state.next_ticket();
+        state.reason_tickets.insert(name.to_owned(), ticket);
         self.inner.shared.store(next);
         drop(state);
         self.inner.refresh();
     }
 
     /// Says of which endpoints and versions nothing was ever served, and why, in the place of what was said before.
-    pub fn refuse(&self, refused: Refusals) {
+    pub fn set_refusals(&self, refused: Refusals) {
         let state = self.inner.state();
         let next = self.inner.shared.snapshot.load().with_refusals(refused);
         self.inner.shared.store(next);
@@ -199,7 +199,7 @@ impl Publisher {
     }
 
     /// Frees replaced endpoints that no request holds any more.
-    pub fn sweep(&self) {
+    pub fn free_retired(&self) {
         let freed: Vec<_> = {
             let mut state = self.inner.state();
             let (free, held) = std::mem::take(&mut state.retired)
@@ -216,40 +216,40 @@ impl Publisher {
     /// were gone by `deadline`.
     pub fn stop(&self, deadline: Instant) -> bool {
         self.inner.stopping.store(true, Relaxed);
-        let loaders = std::mem::replace(&mut *self.loaders(), Threads::Stopped);
+        let loaders = std::mem::replace(&mut *self.loaders(), LoaderThreads::Stopped);
         let mut clean = true;
         self.inner.loads.cancel(|_| true);
-        if let Threads::Running { ordinary, urgent } = loaders {
+        if let LoaderThreads::Running { ordinary, urgent } = loaders {
             clean = ordinary.stop(deadline) & urgent.stop(deadline);
         }
         self.inner.shared.store(headgate_core::snapshot::Snapshot::default());
-        self.sweep();
+        self.free_retired();
         clean
     }
 }
 
 /// Loads what an order names, swaps, tells; whether the load was abandoned meanwhile.
-fn work(inner: &Inner, order: &Arc<Order>) -> bool {
+fn run_update(inner: &PublisherCore, update: &Arc<EndpointUpdate>) -> bool {
     if inner.stopping.load(Relaxed) {
         return false;
     }
-    let load = inner.loads.begin(order.clone());
-    let carry_out = std::panic::AssertUnwindSafe(|| inner.carry_out(order, Some(&load)));
-    if std::panic::catch_unwind(carry_out).is_err() {
+    let load = inner.loads.begin(update.clone());
+    let process = std::panic::AssertUnwindSafe(|| inner.process(update, Some(&load)));
+    if std::panic::catch_unwind(process).is_err() {
         let error = Error::new(Code::Internal, "loading panicked; this is a defect of Headgate");
-        inner.tell(order, Outcome::Failed(LoadFailure { version: String::new(), error }));
-        inner.settle(&order.spec.name, order.ticket);
+        inner.report(update, UpdateOutcome::Failed(LoadFailure { version: String::new(), error }));
+        inner.release_urgent(&update.spec.name, update.ticket);
     }
     load.finish()
 }
 
-impl Repository for Publisher {
+impl ModelRepository for Publisher {
     /// Requests in flight finish, and a load on its way comes to nothing. The traffic stays as it is for when the endpoint comes back.
     fn unload(&self, name: &str) -> Result<()> {
         let mut state = self.inner.state();
         let present = self.inner.shared.snapshot.load_full();
         if present.unloaded.contains_key(name) || present.endpoints.contains_key(name) {
-            let ticket = state.next();
+            let ticket = state.next_ticket();
             state.unloads.insert(name.to_owned(), ticket);
         }
         if present.unloaded.contains_key(name) {
@@ -269,96 +269,101 @@ impl Repository for Publisher {
         Ok(())
     }
 
-    fn load(&self, name: &str) -> Result<Loaded> {
-        let (waits, loaded) = residency::waiter();
+    fn load(&self, name: &str) -> Result<LoadCompletion> {
+        let (notifier, loaded) = residency::load_completion();
         // Under one lock, so that the spec is the one that its ticket stands for.
         let mut state = self.inner.state();
         let snapshot = self.inner.shared.snapshot.load_full();
         let Some(spec) = snapshot.unloaded.get(name).cloned() else {
-            return snapshot.endpoint(name).map(|_| Loaded::already());
+            return snapshot.endpoint(name).map(|_| LoadCompletion::ready());
         };
         // The ticket of the state that was unloaded: whatever the control plane sends meanwhile is newer.
-        let ticket = state.floor.get(name).copied().unwrap_or_default();
-        let reload = Some(Reload { asked: state.next(), waits });
+        let ticket = state.applied.get(name).copied().unwrap_or_default();
+        let reload = Some(Reload { ticket: state.next_ticket(), notifier });
         drop(state);
-        self.enqueue(Arc::new(Order { ticket, spec, reload }))?;
+        self.enqueue(Arc::new(EndpointUpdate { ticket, spec, reload }))?;
         Ok(loaded)
     }
 }
 
-impl Inner {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl PublisherCore {
+    fn state(&self) -> MutexGuard<'_, PublishState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Numbers a spec; an urgent one stands in the way of ordinary ones from here on.
-    fn order(&self, spec: EndpointSpec) -> Order {
+    fn new_update(&self, spec: EndpointSpec) -> EndpointUpdate {
         let mut state = self.state();
-        let ticket = state.next();
+        let ticket = state.next_ticket();
         if spec.urgent {
             state.urgent.insert(spec.name.clone(), ticket);
         }
-        Order { ticket, spec: Arc::new(spec), reload: None }
+        EndpointUpdate { ticket, spec: Arc::new(spec), reload: None }
     }
 
-    fn superseded(&self, order: &Order) -> bool {
-        self.state().supersedes(order)
+    fn is_superseded(&self, update: &EndpointUpdate) -> bool {
+        self.state().supersedes(update)
     }
 
     /// Ends the loads of an endpoint that somebody else has the say over by now.
     fn cancel_superseded(&self, name: &str) {
-        self.loads.cancel(|order| order.spec.name == name && self.superseded(order));
+        self.loads.cancel(|update| update.spec.name == name && self.is_superseded(update));
     }
 
     /// Whoever asked for it is told, and what it brings will be thrown away.
-    fn abandon(&self, order: &Order) {
+    fn abandon(&self, update: &EndpointUpdate) {
         let superseded = {
             let mut state = self.state();
-            if state.floor.get(&order.spec.name) == Some(&order.ticket) && order.reload.is_none() {
+            if state.applied.get(&update.spec.name) == Some(&update.ticket) && update.reload.is_none() {
                 // It was swapped in at this moment after all, and whoever loaded it tells.
                 return;
             }
-            let superseded = state.supersedes(order);
+            let superseded = state.supersedes(update);
             // Before anybody is told: from here on its thread neither swaps nor tells.
-            state.abandoned.insert(order.id());
+            state.abandoned.insert(update.id());
             superseded
         };
         let outcome = match superseded {
-            true => Outcome::Superseded,
-            false => Outcome::Failed(LoadFailure { version: String::new(), error: self.loads.too_long() }),
+            true => UpdateOutcome::Superseded,
+            false => UpdateOutcome::Failed(LoadFailure {
+                version: String::new(),
+                error: self.loads.timeout_error(),
+            }),
         };
-        self.tell(order, outcome);
-        self.settle(&order.spec.name, order.ticket);
+        self.report(update, outcome);
+        self.release_urgent(&update.spec.name, update.ticket);
     }
 
     /// Sees an order through; an urgent one stands in the way of ordinary ones until then.
-    fn carry_out(&self, order: &Order, load: Option<&Load<'_, Arc<Order>>>) {
-        self.publish(order, load);
-        self.settle(&order.spec.name, order.ticket);
+    fn process(&self, update: &EndpointUpdate, load: Option<&LoadGuard<'_, Arc<EndpointUpdate>>>) {
+        self.load_and_report(update, load);
+        self.release_urgent(&update.spec.name, update.ticket);
     }
 
     /// Loads what is missing, swaps, tells.
-    fn publish(&self, order: &Order, load: Option<&Load<'_, Arc<Order>>>) {
+    fn load_and_report(&self, update: &EndpointUpdate, load: Option<&LoadGuard<'_, Arc<EndpointUpdate>>>) {
         let mut outcome =
-            if self.superseded(order) { Outcome::Superseded } else { self.load_and_swap(order) };
-        if let (Outcome::Failed(failure), Some(why)) = (&mut outcome, load.and_then(Load::cancelled)) {
+            if self.is_superseded(update) { UpdateOutcome::Superseded } else { self.load_and_swap(update) };
+        if let (UpdateOutcome::Failed(failure), Some(why)) =
+            (&mut outcome, load.and_then(LoadGuard::cancel_reason))
+        {
             match why {
-                Why::TooLong => failure.error = self.loads.too_long(),
-                Why::Unwanted => outcome = Outcome::Superseded,
+                CancelReason::TimedOut => failure.error = self.loads.timeout_error(),
+                CancelReason::Unwanted => outcome = UpdateOutcome::Superseded,
             }
         }
         // Of an abandoned load its sender has been told.
-        if !self.state().abandoned.remove(&order.id()) {
-            self.tell(order, outcome);
+        if !self.state().abandoned.remove(&update.id()) {
+            self.report(update, outcome);
         }
     }
 
-    fn load_and_swap(&self, order: &Order) -> Outcome {
-        let spec = &order.spec;
+    fn load_and_swap(&self, update: &EndpointUpdate) -> UpdateOutcome {
+        let spec = &update.spec;
         let built = load_versions::load(&self.engine, spec).and_then(|loaded| {
             if spec.fresh {
                 let signatures: Vec<_> = loaded.models.iter().map(|model| model.signature()).collect();
-                fit::check(spec, &signatures)?;
+                compatibility::check(spec, &signatures)?;
             }
             let endpoint = self.build(spec, &loaded.models);
             endpoint
@@ -366,10 +371,10 @@ impl Inner {
                 .map_err(|error| LoadFailure { version: String::new(), error })
         });
         match built {
-            Err(failure) => Outcome::Failed(failure),
-            Ok((endpoint, loaded)) => match self.swap(order, endpoint) {
-                Some(generation) => Outcome::Applied { generation, models: loaded.models },
-                None => Outcome::Superseded,
+            Err(failure) => UpdateOutcome::Failed(failure),
+            Ok((endpoint, loaded)) => match self.swap(update, endpoint) {
+                Some(generation) => UpdateOutcome::Applied { generation, models: loaded.models },
+                None => UpdateOutcome::Superseded,
             },
         }
     }
@@ -382,32 +387,32 @@ impl Inner {
             let model = model.ok_or_else(|| Error::new(Code::Internal, "a version without a model"))?;
             let sketch = self.sketches.version(spec, version, model.signature(), baseline.as_ref())?;
             let metrics = self.shared.metrics.version(&spec.name, &version.name);
-            let breaker = self.shared.guards.breaker(spec, version);
+            let breaker = self.shared.limit_registry.breaker(spec, version);
             VersionState::new(spec, version, VersionParts { model, metrics, sketch, breaker })
         })?;
-        endpoint.quota = self.shared.guards.quota(spec);
+        endpoint.quota = self.shared.limit_registry.quota(spec);
         Ok(endpoint)
     }
 
     /// Serves what an order asks for, and returns the generation; `None` when somebody else has the say by now.
-    fn swap(&self, order: &Order, endpoint: Arc<LiveEndpoint>) -> Option<u64> {
+    fn swap(&self, update: &EndpointUpdate, endpoint: Arc<LiveEndpoint>) -> Option<u64> {
         let state = self.state();
-        if state.supersedes(order) {
+        if state.supersedes(update) {
             return None;
         }
-        Some(self.store(state, &order.spec.name, order.ticket, Some((endpoint, &order.spec))))
+        Some(self.store(state, &update.spec.name, update.ticket, Some((endpoint, &update.spec))))
     }
 
     /// The one store that makes a change visible.
     fn store(
         &self,
-        mut state: MutexGuard<'_, State>,
+        mut state: MutexGuard<'_, PublishState>,
         name: &str,
         ticket: u64,
         endpoint: Option<(Arc<LiveEndpoint>, &Arc<EndpointSpec>)>,
     ) -> u64 {
-        state.floor.insert(name.to_owned(), ticket);
-        state.excused.remove(name);
+        state.applied.insert(name.to_owned(), ticket);
+        state.reason_tickets.remove(name);
         match &endpoint {
             Some((_, spec)) => state.specs.insert(name.to_owned(), Arc::clone(spec)),
             None => state.specs.remove(name),
@@ -425,6 +430,6 @@ impl Inner {
 
     /// Has every IO thread look at the snapshot, so that none holds on to an old one.
     fn refresh(&self) {
-        (self.refreshed)();
+        (self.refresher)();
     }
 }

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::serving::sketch_cost;
 
 /// Sub-windows of all versions together have this part of the memory for sketches, each version the same share of it.
-const WINDOWS: usize = 2;
+const WINDOW_SHARE: usize = 2;
 
 /// The sketches of one version, as its requests see them.
 #[derive(Debug)]
@@ -42,39 +42,39 @@ pub struct VersionSketch {
 ///
 /// No lock here is held while a file is read, a plan is compiled or a report is computed: publishing and the background
 /// thread need the same ones.
-pub struct Sketches {
+pub struct SketchRegistry {
     enabled: bool,
     value_ns: f64,
     budget: Arc<Budget>,
     next: AtomicU64,
-    baselines: Mutex<HashMap<String, KnownBaseline>>,
-    versions: Mutex<HashMap<u64, Arc<Kept>>>,
+    baselines: Mutex<HashMap<String, CachedBaseline>>,
+    versions: Mutex<HashMap<u64, Arc<VersionEntry>>>,
 }
 
 /// A baseline that was read, with its memory while somebody has it.
-struct KnownBaseline {
+struct CachedBaseline {
     baseline: Weak<Baseline>,
     _memory: Share,
 }
 
 /// A version's sketches.
-struct Kept {
+struct VersionEntry {
     /// What makes two states of a version the same thing to sketch.
-    identity: Identity,
+    identity: SketchIdentity,
     sketch: Arc<VersionSketch>,
-    counted: Mutex<Counted>,
+    counts: Mutex<CollectedCounts>,
     /// The memory of the plan.
     _plan: Share,
 }
 
 /// What was collected from a version's threads.
-struct Counted {
+struct CollectedCounts {
     collector: Collector,
     window: Window,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Identity {
+struct SketchIdentity {
     endpoint: String,
     version: String,
     digest: String,
@@ -82,7 +82,7 @@ struct Identity {
     columns: std::collections::BTreeMap<String, Vec<String>>,
 }
 
-impl Sketches {
+impl SketchRegistry {
     /// Sketches under the configuration's memory limit.
     pub fn new(config: &Config) -> Self {
         Self {
@@ -101,7 +101,7 @@ impl Sketches {
     /// `policy_invalid` when the file cannot be read or is no baseline.
     pub fn baseline(&self, spec: &EndpointSpec) -> Result<Option<Arc<Baseline>>> {
         let Some(path) = spec.baseline.as_ref().filter(|_| self.enabled) else { return Ok(None) };
-        if let Some(baseline) = self.known_baseline(path) {
+        if let Some(baseline) = self.cached_baseline(path) {
             return Ok(Some(baseline));
         }
         let unusable = |reason: &dyn std::fmt::Display| {
@@ -110,21 +110,21 @@ impl Sketches {
         let bytes = std::fs::read(path).map_err(|error| unusable(&error))?;
         let read = Arc::new(Baseline::from_json(&bytes).map_err(|error| unusable(&error))?);
         // Another loader may have read it meanwhile.
-        if let Some(baseline) = self.known_baseline(path) {
+        if let Some(baseline) = self.cached_baseline(path) {
             return Ok(Some(baseline));
         }
-        let memory = self.held(read.bytes());
-        let known = KnownBaseline { baseline: Arc::downgrade(&read), _memory: memory };
+        let memory = self.reserve(read.bytes());
+        let known = CachedBaseline { baseline: Arc::downgrade(&read), _memory: memory };
         self.baselines().insert(path.clone(), known);
         Ok(Some(read))
     }
 
-    fn known_baseline(&self, path: &str) -> Option<Arc<Baseline>> {
+    fn cached_baseline(&self, path: &str) -> Option<Arc<Baseline>> {
         self.baselines().get(path)?.baseline.upgrade()
     }
 
     /// Memory for what an operator publishes: it counts, and leaves less for what traffic needs, but is not refused.
-    fn held(&self, bytes: usize) -> Share {
+    fn reserve(&self, bytes: usize) -> Share {
         let share = Share::new(self.budget.clone());
         share.hold(bytes);
         share
@@ -144,42 +144,43 @@ impl Sketches {
         if !self.enabled {
             return Ok(None);
         }
-        let identity = Identity {
+        let identity = SketchIdentity {
             endpoint: spec.name.clone(),
             version: version.name.clone(),
             digest: version.digest.clone(),
             baseline: spec.baseline.clone(),
             columns: spec.columns.clone(),
         };
-        if let Some(sketch) = self.present(&identity) {
+        if let Some(sketch) = self.find(&identity) {
             return Ok(Some(sketch));
         }
-        let plan = FeaturePlan::compile(&tensors(signature), &spec.columns, baseline.cloned())
+        let plan = FeaturePlan::compile(&tensor_infos(signature), &spec.columns, baseline.cloned())
             .map_err(|error| Error::new(Code::PolicyInvalid, format!("endpoint {:?}: {error}", spec.name)))?;
         Ok(Some(self.insert(identity, plan)))
     }
 
     /// The sketches that a version has. They stay until the last snapshot with them is gone: the state that asks may yet fail
     /// to be served.
-    fn present(&self, identity: &Identity) -> Option<Arc<VersionSketch>> {
+    fn find(&self, identity: &SketchIdentity) -> Option<Arc<VersionSketch>> {
         let versions = self.versions();
-        let kept = versions.values().find(|kept| kept.identity == *identity)?;
-        Some(kept.sketch.clone())
+        let entry = versions.values().find(|entry| entry.identity == *identity)?;
+        Some(entry.sketch.clone())
     }
 
-    fn insert(&self, identity: Identity, plan: Arc<FeaturePlan>) -> Arc<VersionSketch> {
+    fn insert(&self, identity: SketchIdentity, plan: Arc<FeaturePlan>) -> Arc<VersionSketch> {
         let collector = Collector::new(plan.clone(), self.budget.clone());
         let id = self.next.fetch_add(1, Relaxed);
         let sketch = Arc::new(VersionSketch { id, opener: collector.opener(), value_ns: self.value_ns });
-        let memory = self.held(plan.bytes());
+        let memory = self.reserve(plan.bytes());
         let window = Window::new(plan, unix_now(), &self.budget);
-        let counted = Mutex::new(Counted { collector, window });
+        let counts = Mutex::new(CollectedCounts { collector, window });
         let mut versions = self.versions();
         // Another loader may have made them while this one compiled.
-        if let Some(kept) = versions.values().find(|kept| kept.identity == identity) {
-            return kept.sketch.clone();
+        if let Some(entry) = versions.values().find(|entry| entry.identity == identity) {
+            return entry.sketch.clone();
         }
-        versions.insert(id, Arc::new(Kept { identity, sketch: sketch.clone(), counted, _plan: memory }));
+        versions
+            .insert(id, Arc::new(VersionEntry { identity, sketch: sketch.clone(), counts, _plan: memory }));
         sketch
     }
 
@@ -187,19 +188,19 @@ impl Sketches {
     /// being made of is left out: the report takes in what was counted itself.
     pub fn collect(&self, now: u64) {
         let (mut live, mut gone) = (Vec::new(), Vec::new());
-        self.versions().retain(|_, kept| {
-            let served = Arc::strong_count(&kept.sketch) > 1;
-            if served { &mut live } else { &mut gone }.push(kept.clone());
+        self.versions().retain(|_, entry| {
+            let served = Arc::strong_count(&entry.sketch) > 1;
+            if served { &mut live } else { &mut gone }.push(entry.clone());
             served
         });
         // Freed without the lock: windows are large.
         drop(gone);
         self.baselines().retain(|_, known| known.baseline.strong_count() > 0);
-        let cap = self.budget.limit() / WINDOWS / live.len().max(1);
-        for kept in live {
-            match kept.counted.try_lock() {
-                Ok(mut counted) => counted.collect(now, cap),
-                Err(TryLockError::Poisoned(counted)) => counted.into_inner().collect(now, cap),
+        let cap = self.budget.limit() / WINDOW_SHARE / live.len().max(1);
+        for entry in live {
+            match entry.counts.try_lock() {
+                Ok(mut counts) => counts.collect(now, cap),
+                Err(TryLockError::Poisoned(counts)) => counts.into_inner().collect(now, cap),
                 Err(TryLockError::WouldBlock) => {}
             }
         }
@@ -219,46 +220,46 @@ impl Sketches {
             return Err(Error::new(Code::Unsupported, "sketches are off; start with --sketches on"));
         }
         let now = unix_now();
-        let kept: Vec<Arc<Kept>> = {
+        let entries: Vec<Arc<VersionEntry>> = {
             let versions = self.versions();
             live.iter().filter_map(|id| versions.get(id).cloned()).collect()
         };
-        let baseline = kept.iter().find_map(|kept| kept.identity.baseline.as_deref().map(baseline_id));
+        let baseline = entries.iter().find_map(|entry| entry.identity.baseline.as_deref().map(baseline_id));
         let mut report = Report::new(endpoint, seconds, Span { from: now, to: now }, baseline);
-        for kept in kept {
-            let (sum, span) = kept.copy(seconds, now);
-            report.add(&kept.identity.version, &sum, span, &Tolerance::default());
+        for entry in entries {
+            let (sum, span) = entry.sum_of(seconds, now);
+            report.add(&entry.identity.version, &sum, span, &Tolerance::default());
         }
         serde_json::from_slice(&report.to_json())
             .map_err(|error| Error::new(Code::Internal, format!("a drift report that is no JSON: {error}")))
     }
 
-    fn baselines(&self) -> MutexGuard<'_, HashMap<String, KnownBaseline>> {
+    fn baselines(&self) -> MutexGuard<'_, HashMap<String, CachedBaseline>> {
         self.baselines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn versions(&self) -> MutexGuard<'_, HashMap<u64, Arc<Kept>>> {
+    fn versions(&self) -> MutexGuard<'_, HashMap<u64, Arc<VersionEntry>>> {
         self.versions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
+impl VersionEntry {
     /// What was counted within the newest `seconds`, for a report that is made of the copy.
-    fn copy(&self, seconds: u64, now: u64) -> (Sum, Span) {
-        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        counted.take(now);
-        counted.window.sum(seconds, now)
+    fn sum_of(&self, seconds: u64, now: u64) -> (Sum, Span) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.take_counts(now);
+        counts.window.sum(seconds, now)
     }
 }
 
-impl Counted {
+impl CollectedCounts {
     fn collect(&mut self, now: u64, cap: usize) {
-        self.take(now);
+        self.take_counts(now);
         self.window.settle(now, cap);
     }
 
     /// Takes in what the threads counted; what had no traffic takes no memory.
-    fn take(&mut self, now: u64) {
+    fn take_counts(&mut self, now: u64) {
         if !self.collector.is_idle() {
             self.collector.collect(self.window.open(now));
         }
@@ -266,12 +267,12 @@ impl Counted {
 }
 
 /// The tensors of a signature, inputs first; `sketching` counts on this order.
-fn tensors(signature: &Signature) -> Vec<TensorInfo> {
-    let inputs = signature.inputs.iter().map(|spec| tensor(spec, Direction::Input));
-    inputs.chain(signature.outputs.iter().map(|spec| tensor(spec, Direction::Output))).collect()
+fn tensor_infos(signature: &Signature) -> Vec<TensorInfo> {
+    let inputs = signature.inputs.iter().map(|spec| tensor_info(spec, Direction::Input));
+    inputs.chain(signature.outputs.iter().map(|spec| tensor_info(spec, Direction::Output))).collect()
 }
 
-fn tensor(spec: &TensorSpec, direction: Direction) -> TensorInfo {
+fn tensor_info(spec: &TensorSpec, direction: Direction) -> TensorInfo {
     let rest = spec.shape.get(1..).unwrap_or_default();
     let mut fixed = rest.iter().map(|&dim| usize::try_from(dim).ok());
     TensorInfo {

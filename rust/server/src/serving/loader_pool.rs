@@ -17,36 +17,36 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_engine::join_until;
 
 use crate::scheduling::spawn_behind;
-use crate::serving::loads::{LoaderCounts, Loads};
+use crate::serving::load_tracker::{LoadTracker, LoaderPoolCounts};
 
 /// Threads beyond those that there are mostly, while loads are slow, and while they hang.
-const EXTRA: usize = 6;
-const MOST_EXTRA: usize = 62;
+const EXTRA_THREADS: usize = 6;
+const MAX_EXTRA_THREADS: usize = 62;
 /// Threads of one queue, with those that abandoned loads hold.
-const MOST: usize = 128;
+const MAX_THREADS: usize = 128;
 /// A load that takes longer than this is slow, and one that takes longer than that is taken to hang.
-const SLOW: Duration = Duration::from_secs(2);
-const HANGS: Duration = Duration::from_secs(5);
+const SLOW_AFTER: Duration = Duration::from_secs(2);
+const HUNG_AFTER: Duration = Duration::from_secs(5);
 /// Orders that may wait.
-const WAITING: usize = 4096;
+const MAX_QUEUED: usize = 4096;
 
 /// Does what an order asks for; whether it was abandoned meanwhile, so that the thread is to end.
-type Work<T> = dyn Fn(&T) -> bool + Send + Sync;
+type LoadFn<T> = dyn Fn(&T) -> bool + Send + Sync;
 
 /// One queue of orders and its threads.
-pub struct Loaders<T> {
+pub struct LoaderPool<T> {
     sender: Sender<T>,
-    orders: Receiver<T>,
+    queue: Receiver<T>,
     threads: Vec<JoinHandle<()>>,
     /// The threads that there are mostly, beside those that abandoned loads hold.
     base: usize,
     /// Whether abandoned loads hold every thread that there may be.
-    held: bool,
-    work: Arc<Work<T>>,
+    exhausted: bool,
+    load: Arc<LoadFn<T>>,
     name: &'static str,
 }
 
-impl<T: Clone + Send + 'static> Loaders<T> {
+impl<T: Clone + Send + 'static> LoaderPool<T> {
     /// Starts `base` threads, called by that name.
     ///
     /// # Errors
@@ -54,12 +54,19 @@ impl<T: Clone + Send + 'static> Loaders<T> {
     pub fn start(
         base: usize,
         name: &'static str,
-        work: impl Fn(&T) -> bool + Send + Sync + 'static,
-    ) -> Result<Loaders<T>> {
-        let (sender, orders) = bounded(WAITING);
-        let mut loaders =
-            Loaders { sender, orders, threads: Vec::new(), base, held: false, work: Arc::new(work), name };
-        (0..base).try_for_each(|_| loaders.add(false))?;
+        load: impl Fn(&T) -> bool + Send + Sync + 'static,
+    ) -> Result<LoaderPool<T>> {
+        let (sender, queue) = bounded(MAX_QUEUED);
+        let mut loaders = LoaderPool {
+            sender,
+            queue,
+            threads: Vec::new(),
+            base,
+            exhausted: false,
+            load: Arc::new(load),
+            name,
+        };
+        (0..base).try_for_each(|_| loaders.add_thread(false))?;
         Ok(loaders)
     }
 
@@ -67,15 +74,15 @@ impl<T: Clone + Send + 'static> Loaders<T> {
     ///
     /// # Errors
     /// `overloaded` when too many wait, or every thread is held by a load that does not end.
-    pub fn push(&self, order: T) -> Result<()> {
-        if self.held {
+    pub fn push(&self, item: T) -> Result<()> {
+        if self.exhausted {
             return Err(Error::new(
                 Code::Overloaded,
                 "every thread that loads models is held by a load that was cancelled and does not end; see to the storage that holds \
                  the models, or restart the gateway",
             ));
         }
-        self.sender.try_send(order).map_err(|error| match error {
+        self.sender.try_send(item).map_err(|error| match error {
             TrySendError::Full(_) => {
                 Error::new(Code::Overloaded, "too many endpoints wait to be loaded; try again")
             }
@@ -85,40 +92,45 @@ impl<T: Clone + Send + 'static> Loaders<T> {
 
     /// Has as many threads free of abandoned loads as there are mostly, and more while orders wait and every one of them is in a load
     /// that takes long at `now`. Of `loads`, those count that are `of` this queue.
-    pub fn tend(&mut self, loads: &Loads<T>, now: Instant, of: impl Fn(&T) -> bool) {
+    pub fn adjust_threads(&mut self, loads: &LoadTracker<T>, now: Instant, of: impl Fn(&T) -> bool) {
         self.threads.retain(|thread| !thread.is_finished());
         // Counted after the threads: a load that ends meanwhile leaves one thread too few until the next look, and never one too many.
-        let mut free = self.threads.len().saturating_sub(loads.stuck(&of));
-        while free < self.base && self.threads.len() < MOST && self.add(false).is_ok() {
+        let mut free = self.threads.len().saturating_sub(loads.stuck_threads(&of));
+        while free < self.base && self.threads.len() < MAX_THREADS && self.add_thread(false).is_ok() {
             free += 1;
         }
-        self.held = free == 0;
-        let (least, most) = if free < self.base + EXTRA { (SLOW, EXTRA) } else { (HANGS, MOST_EXTRA) };
-        if self.orders.is_empty() || loads.since(now, least, of) < free {
+        self.exhausted = free == 0;
+        let (least, most) = if free < self.base + EXTRA_THREADS {
+            (SLOW_AFTER, EXTRA_THREADS)
+        } else {
+            (HUNG_AFTER, MAX_EXTRA_THREADS)
+        };
+        if self.queue.is_empty() || loads.running_for(now, least, of) < free {
             return;
         }
-        let room = (self.base + most).saturating_sub(free).min(MOST.saturating_sub(self.threads.len()));
-        for _ in 0..self.orders.len().min(free.max(1)).min(room) {
+        let room =
+            (self.base + most).saturating_sub(free).min(MAX_THREADS.saturating_sub(self.threads.len()));
+        for _ in 0..self.queue.len().min(free.max(1)).min(room) {
             // The system gives no more threads: the next look tries again.
-            let _ = self.add(true);
+            let _ = self.add_thread(true);
         }
     }
 
     /// How many threads there are, and how many orders wait for one.
-    pub fn counts(&self) -> LoaderCounts {
+    pub fn counts(&self) -> LoaderPoolCounts {
         let threads = self.threads.iter().filter(|thread| !thread.is_finished()).count();
-        LoaderCounts { threads: threads as u64, waiting: self.orders.len() as u64 }
+        LoaderPoolCounts { threads: threads as u64, waiting: self.queue.len() as u64 }
     }
 
     /// Adds a thread; an extra one ends when nothing waits.
-    fn add(&mut self, extra: bool) -> Result<()> {
+    fn add_thread(&mut self, extra: bool) -> Result<()> {
         static MADE: AtomicUsize = AtomicUsize::new(0);
-        let (orders, work) = (self.orders.clone(), self.work.clone());
+        let (queue, load) = (self.queue.clone(), self.load.clone());
         let (name, index) = (self.name, MADE.fetch_add(1, Relaxed));
         self.threads.push(spawn_behind(format!("{name}-{index}"), move || {
-            let next = || if extra { orders.try_recv().ok() } else { orders.recv().ok() };
-            while let Some(order) = next() {
-                if work(&order) {
+            let next = || if extra { queue.try_recv().ok() } else { queue.recv().ok() };
+            while let Some(item) = next() {
+                if load(&item) {
                     return;
                 }
             }
@@ -138,17 +150,17 @@ mod tests {
     use super::*;
 
     /// Two queues of one kind of loads, none of which ends before the gate opens: even orders, and odd ones.
-    struct Bench {
-        loads: Arc<Loads<usize>>,
-        queues: [Loaders<usize>; 2],
+    struct LoaderFixture {
+        loads: Arc<LoadTracker<usize>>,
+        queues: [LoaderPool<usize>; 2],
         done: Arc<AtomicUsize>,
         gate: Option<Sender<()>>,
     }
 
-    impl Bench {
-        fn new(bases: [usize; 2]) -> Bench {
+    impl LoaderFixture {
+        fn new(bases: [usize; 2]) -> LoaderFixture {
             let (loads, done) =
-                (Arc::new(Loads::new(Duration::from_secs(60))), Arc::<AtomicUsize>::default());
+                (Arc::new(LoadTracker::new(Duration::from_secs(60))), Arc::<AtomicUsize>::default());
             let (gate, opened) = bounded::<()>(0);
             let queues = bases.map(|base| {
                 let (loads, done, opened) = (loads.clone(), done.clone(), opened.clone());
@@ -158,37 +170,38 @@ mod tests {
                     done.fetch_add(1, Relaxed);
                     load.finish()
                 };
-                Loaders::start(base, "hg-test", work).expect("threads")
+                LoaderPool::start(base, "hg-test", work).expect("threads")
             });
-            Bench { loads, queues, done, gate: Some(gate) }
+            LoaderFixture { loads, queues, done, gate: Some(gate) }
         }
 
-        fn tend(&mut self, now: Instant) {
+        fn adjust_threads(&mut self, now: Instant) {
             for (odd, queue) in self.queues.iter_mut().enumerate() {
-                queue.tend(&self.loads, now, |order| order % 2 == odd);
+                queue.adjust_threads(&self.loads, now, |order| order % 2 == odd);
             }
         }
 
         fn counts(&self, queue: usize) -> [u64; 2] {
-            let LoaderCounts { threads, waiting } = self.queues[queue].counts();
+            let LoaderPoolCounts { threads, waiting } = self.queues[queue].counts();
             [threads, waiting]
         }
 
         /// Every thread of a queue has begun a load, or nothing waits.
         fn settle(&self, odd: usize) {
             let of = |order: &usize| order % 2 == odd;
-            let begun = || self.loads.since(Instant::now(), Duration::ZERO, of) + self.loads.stuck(of);
+            let begun =
+                || self.loads.running_for(Instant::now(), Duration::ZERO, of) + self.loads.stuck_threads(of);
             at_last(|| {
-                self.queues[odd].counts().threads == begun() as u64 || self.queues[odd].orders.is_empty()
+                self.queues[odd].counts().threads == begun() as u64 || self.queues[odd].queue.is_empty()
             });
         }
 
         /// Abandons every load that has begun, and looks after the threads.
         fn abandon(&mut self) {
             let late = Instant::now() + Duration::from_secs(3600);
-            self.loads.look(late);
-            self.loads.look(late + Duration::from_secs(60));
-            self.tend(late);
+            self.loads.check(late);
+            self.loads.check(late + Duration::from_secs(60));
+            self.adjust_threads(late);
         }
     }
 
@@ -202,57 +215,57 @@ mod tests {
 
     #[test]
     fn however_many_loads_are_abandoned_threads_are_bounded_and_come_back() {
-        let mut bench = Bench::new([2, 1]);
-        let orders = 2 * MOST;
-        (0..orders).for_each(|order| bench.queues[0].push(2 * order).expect("room"));
-        while bench.loads.stuck(|_| true) < MOST {
-            bench.settle(0);
-            bench.abandon();
-            assert!(bench.queues[0].threads.len() <= MOST);
-            let free = bench.queues[0].threads.len() - bench.loads.stuck(|_| true);
-            assert!(free >= 2.min(MOST - bench.loads.stuck(|_| true)), "{free}");
+        let mut fixture = LoaderFixture::new([2, 1]);
+        let orders = 2 * MAX_THREADS;
+        (0..orders).for_each(|order| fixture.queues[0].push(2 * order).expect("room"));
+        while fixture.loads.stuck_threads(|_| true) < MAX_THREADS {
+            fixture.settle(0);
+            fixture.abandon();
+            assert!(fixture.queues[0].threads.len() <= MAX_THREADS);
+            let free = fixture.queues[0].threads.len() - fixture.loads.stuck_threads(|_| true);
+            assert!(free >= 2.min(MAX_THREADS - fixture.loads.stuck_threads(|_| true)), "{free}");
         }
-        let refused = bench.queues[0].push(0).expect_err("nobody is there for it");
+        let refused = fixture.queues[0].push(0).expect_err("nobody is there for it");
         assert_eq!(refused.code, Code::Overloaded);
         // They end after all, and what waited has its turn.
-        drop(bench.gate.take());
+        drop(fixture.gate.take());
         at_last(|| {
-            bench.tend(Instant::now());
-            bench.done.load(Relaxed) == orders && bench.counts(0) == [2, 0]
+            fixture.adjust_threads(Instant::now());
+            fixture.done.load(Relaxed) == orders && fixture.counts(0) == [2, 0]
         });
-        bench.queues[0].push(0).expect("threads are there for it");
-        at_last(|| bench.done.load(Relaxed) == orders + 1);
+        fixture.queues[0].push(0).expect("threads are there for it");
+        at_last(|| fixture.done.load(Relaxed) == orders + 1);
     }
 
     #[test]
     fn abandoned_loads_of_one_queue_take_no_thread_from_another() {
-        let mut bench = Bench::new([2, 1]);
-        (0..2 * MOST).for_each(|order| bench.queues[0].push(2 * order).expect("room"));
-        bench.queues[1].push(1).expect("room");
-        at_last(|| bench.loads.since(Instant::now(), Duration::ZERO, |order| *order == 1) == 1);
-        while bench.loads.stuck(|order| order % 2 == 0) < MOST {
-            (0..2).for_each(|queue| bench.settle(queue));
-            bench.abandon();
+        let mut fixture = LoaderFixture::new([2, 1]);
+        (0..2 * MAX_THREADS).for_each(|order| fixture.queues[0].push(2 * order).expect("room"));
+        fixture.queues[1].push(1).expect("room");
+        at_last(|| fixture.loads.running_for(Instant::now(), Duration::ZERO, |order| *order == 1) == 1);
+        while fixture.loads.stuck_threads(|order| order % 2 == 0) < MAX_THREADS {
+            (0..2).for_each(|queue| fixture.settle(queue));
+            fixture.abandon();
         }
-        assert_eq!((bench.loads.stuck(|order| *order == 1), bench.counts(1)), (1, [2, 0]));
-        bench.queues[1].push(3).expect("a thread is there for it");
-        at_last(|| bench.loads.since(Instant::now(), Duration::ZERO, |order| *order == 3) == 1);
-        drop(bench.gate.take());
+        assert_eq!((fixture.loads.stuck_threads(|order| *order == 1), fixture.counts(1)), (1, [2, 0]));
+        fixture.queues[1].push(3).expect("a thread is there for it");
+        at_last(|| fixture.loads.running_for(Instant::now(), Duration::ZERO, |order| *order == 3) == 1);
+        drop(fixture.gate.take());
     }
 
     #[test]
     fn a_thread_beside_the_others_that_is_abandoned_has_no_lasting_successor() {
-        let mut bench = Bench::new([1, 1]);
-        (0..6).for_each(|order| bench.queues[0].push(2 * order).expect("room"));
+        let mut fixture = LoaderFixture::new([1, 1]);
+        (0..6).for_each(|order| fixture.queues[0].push(2 * order).expect("room"));
         let late = Instant::now() + Duration::from_secs(30);
-        while !bench.queues[0].orders.is_empty() {
-            bench.settle(0);
-            bench.tend(late);
+        while !fixture.queues[0].queue.is_empty() {
+            fixture.settle(0);
+            fixture.adjust_threads(late);
         }
-        at_last(|| bench.loads.since(late, Duration::ZERO, |_| true) == 6);
-        bench.abandon();
-        assert_eq!(bench.counts(0), [7, 0], "one that is free beside six that are held");
-        drop(bench.gate.take());
-        at_last(|| bench.counts(0) == [1, 0]);
+        at_last(|| fixture.loads.running_for(late, Duration::ZERO, |_| true) == 6);
+        fixture.abandon();
+        assert_eq!(fixture.counts(0), [7, 0], "one that is free beside six that are held");
+        drop(fixture.gate.take());
+        at_last(|| fixture.counts(0) == [1, 0]);
     }
 }

@@ -16,13 +16,13 @@ use crate::metrics::rendering::family;
 
 /// Those that some snapshot or request holds.
 #[derive(Default)]
-pub struct Guards {
+pub struct LimitRegistry {
     limiters: Mutex<HashMap<String, (RateSpec, Weak<RateLimiter>)>>,
     /// By endpoint, version and digest.
     breakers: Mutex<HashMap<(String, String, String), Weak<Breaker>>>,
 }
 
-impl Guards {
+impl LimitRegistry {
     /// The quota of an endpoint's callers: the present one, unless its rate has changed.
     pub fn quota(&self, spec: &EndpointSpec) -> Option<Quota> {
         let rate = spec.limits.rate.as_ref()?;
@@ -73,8 +73,8 @@ impl Guards {
 
 /// The metrics of rates and breakers.
 #[rustfmt::skip]
-pub fn families(guards: &Guards) -> [Value; 4] {
-    let (limiters, breakers) = (guards.limiters(), guards.breakers());
+pub fn families(registry: &LimitRegistry) -> [Value; 4] {
+    let (limiters, breakers) = (registry.limiters(), registry.breakers());
     let limiter = |name: &str, help: &str, read: fn(&RateLimiter) -> u64| {
         family(name, help, "counter", limiters.iter().map(|(endpoint, one)| json!([{"endpoint": endpoint}, read(one)])))
     };

@@ -11,19 +11,19 @@ use headgate_engine::Engine;
 use headgate_engine::constant::Constant;
 use serde_json::{Value, json};
 
-use crate::serving::fit;
+use crate::serving::compatibility;
 use crate::serving::load_versions::{self, LoadFailure};
 
 /// What a rehearsal found.
 #[derive(Debug, Default)]
-pub struct Rehearsal {
+pub struct DryRun {
     /// What the state would be refused for.
     pub refused: Option<LoadFailure>,
     /// Versions that were not opened, because the memory budget has no room for them now.
     pub unopened: Vec<String>,
 }
 
-impl Rehearsal {
+impl DryRun {
     /// As JSON: `{"refused": {"version", "code", "message"} | null, "unopened": [...]}`.
     pub fn to_json(&self) -> Value {
         let refused = self.refused.as_ref().map(|failure| {
@@ -35,13 +35,13 @@ impl Rehearsal {
 }
 
 /// Rehearses a state. Blocks.
-pub fn rehearse(engine: &Engine, spec: &EndpointSpec) -> Rehearsal {
+pub fn dry_run(engine: &Engine, spec: &EndpointSpec) -> DryRun {
     let mut unopened = Vec::new();
-    let refused = judge(engine, spec, &mut unopened).err();
-    Rehearsal { refused, unopened }
+    let refused = check_state(engine, spec, &mut unopened).err();
+    DryRun { refused, unopened }
 }
 
-fn judge(
+fn check_state(
     engine: &Engine,
     spec: &EndpointSpec,
     unopened: &mut Vec<String>,
@@ -59,20 +59,20 @@ fn judge(
         }
         signatures.push(found);
     }
-    let reference = load_versions::reference(spec, |index| signatures[index].as_ref()).cloned();
+    let reference = load_versions::reference_signature(spec, |index| signatures[index].as_ref()).cloned();
     if reference.is_none() && !unopened.is_empty() {
         return Ok(());
     }
     for (version, slot) in spec.versions.iter().zip(&mut signatures) {
         if let Some(values) = &version.constant {
-            let made = reference.as_ref().ok_or_else(load_versions::no_signature);
+            let made = reference.as_ref().ok_or_else(load_versions::no_signature_error);
             let made = made.and_then(|signature| Constant::new(values, signature).map(|_| signature.clone()));
             *slot = Some(made.map_err(|error| of(version, error))?);
         }
     }
     let known: Vec<&Signature> = signatures.iter().flatten().collect();
     // Which version a signature is of follows from its place.
-    if spec.fresh && known.len() == spec.versions.len() { fit::check(spec, &known) } else { Ok(()) }
+    if spec.fresh && known.len() == spec.versions.len() { compatibility::check(spec, &known) } else { Ok(()) }
 }
 
 /// The signature of a model, from memory or its file; `None` if there is no room to open it.

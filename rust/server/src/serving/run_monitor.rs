@@ -19,14 +19,14 @@ use crate::metrics::rendering::family;
 use crate::scheduling::spawn;
 use crate::serving::shared::Shared;
 use crate::serving::version::VersionState;
-use crate::serving::version_gauges::per_version;
+use crate::serving::version_families::per_version;
 use crate::serving::watchdog::{Stall, Watchdog};
 
 /// How often it looks.
-const BEAT: Duration = Duration::from_millis(10);
+const INTERVAL: Duration = Duration::from_millis(10);
 
 /// The running thread.
-pub struct RunWatch {
+pub struct RunMonitorThread {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
@@ -35,20 +35,20 @@ pub struct RunWatch {
 ///
 /// # Errors
 /// `internal` when the system gives no more threads.
-pub fn start(shared: Arc<Shared>) -> Result<RunWatch> {
+pub fn start(shared: Arc<Shared>) -> Result<RunMonitorThread> {
     let stop = Arc::<AtomicBool>::default();
     let stopped = stop.clone();
     let thread = spawn("hg-watch".to_owned(), move || {
-        let mut watcher = Watcher { shared, watchdog: Watchdog::default(), stuck: HashMap::new() };
+        let mut monitor = RunMonitor { shared, watchdog: Watchdog::default(), stuck: HashMap::new() };
         while !stopped.load(Relaxed) {
-            std::thread::park_timeout(BEAT);
-            watcher.look();
+            std::thread::park_timeout(INTERVAL);
+            monitor.check();
         }
     })?;
-    Ok(RunWatch { stop, thread })
+    Ok(RunMonitorThread { stop, thread })
 }
 
-impl RunWatch {
+impl RunMonitorThread {
     /// Ends and joins the thread.
     pub fn stop(self) {
         self.stop.store(true, Relaxed);
@@ -58,21 +58,21 @@ impl RunWatch {
     }
 }
 
-struct Watcher {
+struct RunMonitor {
     shared: Arc<Shared>,
     watchdog: Watchdog,
     /// The models whose runs hold an IO thread for good, by thread.
     stuck: HashMap<usize, Arc<Model>>,
 }
 
-impl Watcher {
-    fn look(&mut self) {
+impl RunMonitor {
+    fn check(&mut self) {
         let shared = self.shared.clone();
         shared.pool.watch(Instant::now());
         let now_ns = shared.now_ns();
-        let stalls = self.watchdog.look(&shared.beats, now_ns);
+        let stalls = self.watchdog.check(&shared.heartbeats, now_ns);
         let freed = |thread: &usize, model: &mut Arc<Model>| {
-            let stuck = shared.beats[*thread].is_stuck();
+            let stuck = shared.heartbeats[*thread].is_stuck();
             if !stuck {
                 model.runs().end_stuck();
             }
@@ -82,21 +82,21 @@ impl Watcher {
         self.stuck.retain(freed);
         for stall in stalls {
             if let Some(model) = model_at(&shared, stall.model) {
-                self.found(stall, model, now_ns);
+                self.handle_stall(stall, model, now_ns);
             }
         }
         if self.stuck.len() != before {
-            self.shared.changed();
+            self.shared.notify_changed();
         }
     }
 
     /// Takes a version that stalls an IO thread off the IO threads.
-    fn found(&mut self, Stall { thread, cancelled, .. }: Stall, model: Arc<Model>, now_ns: u64) {
+    fn handle_stall(&mut self, Stall { thread, cancelled, .. }: Stall, model: Arc<Model>, now_ns: u64) {
         model.placement.demote(now_ns);
         if cancelled {
             model.runs().count_cancelled();
         }
-        if self.shared.beats[thread].is_stuck() && !self.stuck.contains_key(&thread) {
+        if self.shared.heartbeats[thread].is_stuck() && !self.stuck.contains_key(&thread) {
             model.runs().begin_stuck();
             self.stuck.insert(thread, model);
         }
@@ -113,17 +113,17 @@ fn model_at(shared: &Shared, address: usize) -> Option<Arc<Model>> {
 
 /// IO threads that are held by runs which do not end.
 pub fn stuck_io_threads(shared: &Shared) -> usize {
-    shared.beats.iter().filter(|beat| beat.is_stuck()).count()
+    shared.heartbeats.iter().filter(|heartbeat| heartbeat.is_stuck()).count()
 }
 
 /// Why requests are not welcome, in words.
-pub fn reasons(shared: &Shared) -> Vec<String> {
+pub fn not_ready_reasons(shared: &Shared) -> Vec<String> {
     let mut reasons = Vec::new();
     let io = stuck_io_threads(shared);
     if io > 0 {
         reasons.push(format!(
             "{io} of {} IO threads are held by runs that were cancelled and do not end",
-            shared.beats.len()
+            shared.heartbeats.len()
         ));
     }
     let pool = shared.pool.threads();
@@ -133,7 +133,7 @@ pub fn reasons(shared: &Shared) -> Vec<String> {
             pool.stuck, pool.all
         ));
     }
-    if shared.deaf.load(Relaxed) {
+    if shared.accept_failed.load(Relaxed) {
         reasons
             .push("nobody accepts connections on the data ports: their sockets could not be used".to_owned());
     }
@@ -153,7 +153,7 @@ pub fn families(shared: &Shared, snapshot: &Snapshot<VersionState>) -> Vec<Value
         per_version(snapshot, "headgate_runs_cancelled_total", "Runs that were cancelled: nobody waited for them any more, or they held an IO thread up.", "counter", |model| model.runs().cancelled()),
         per_version(snapshot, "headgate_runs_stuck", "Runs in progress that were cancelled and do not end.", "gauge", |model| model.runs().stuck() as u64),
         family("headgate_trapped_divisions_total", "Integer divisions without a result inside models; the run of each has failed.", "counter", std::iter::once(json!([{}, trap::stepped_over()]))),
-        threads("headgate_run_threads", "Threads that run models.", [shared.beats.len(), pool.all]),
+        threads("headgate_run_threads", "Threads that run models.", [shared.heartbeats.len(), pool.all]),
         threads("headgate_run_threads_stuck", "Those that are held by runs which were cancelled and do not end.", [stuck_io_threads(shared), pool.stuck]),
     ]
 }

@@ -18,89 +18,89 @@ use serde_json::{Value, json};
 use crate::metrics::rendering::family;
 
 /// How long a cancelled load gets to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CANCEL_GRACE: Duration = Duration::from_secs(10);
 
 /// Why a load was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum CancelReason {
     /// It took longer than the limit.
-    TooLong,
+    TimedOut,
     /// Nobody wants what it loads.
     Unwanted,
 }
 
 /// The loads in progress of one kind of thread; `T` is what is loaded.
-pub struct Loads<T> {
+pub struct LoadTracker<T> {
     limit: Duration,
-    state: Mutex<State<T>>,
+    state: Mutex<TrackedLoads<T>>,
     cancelled: AtomicU64,
     abandoned: AtomicU64,
 }
 
-struct State<T> {
+struct TrackedLoads<T> {
     next: u64,
-    loads: HashMap<u64, Entry<T>>,
+    loads: HashMap<u64, TrackedLoad<T>>,
 }
 
-struct Entry<T> {
-    what: T,
+struct TrackedLoad<T> {
+    item: T,
     token: Token,
     begun: Instant,
-    cancelled: Option<(Why, Instant)>,
+    cancelled: Option<(CancelReason, Instant)>,
     abandoned: bool,
 }
 
 /// A load of the calling thread, until this is dropped.
-pub struct Load<'a, T> {
-    loads: &'a Loads<T>,
+pub struct LoadGuard<'a, T> {
+    loads: &'a LoadTracker<T>,
     id: u64,
     _scope: Scope,
 }
 
-impl<T: Clone> Loads<T> {
+impl<T: Clone> LoadTracker<T> {
     /// Loads that may take `limit`.
-    pub fn new(limit: Duration) -> Loads<T> {
-        let state = Mutex::new(State { next: 0, loads: HashMap::new() });
-        Loads { limit, state, cancelled: AtomicU64::new(0), abandoned: AtomicU64::new(0) }
+    pub fn new(limit: Duration) -> LoadTracker<T> {
+        let state = Mutex::new(TrackedLoads { next: 0, loads: HashMap::new() });
+        LoadTracker { limit, state, cancelled: AtomicU64::new(0), abandoned: AtomicU64::new(0) }
     }
 
     /// Begins one on the calling thread.
-    pub fn begin(&self, what: T) -> Load<'_, T> {
+    pub fn begin(&self, item: T) -> LoadGuard<'_, T> {
         let scope = Scope::begin();
         let mut state = self.state();
         state.next += 1;
         let (id, begun) = (state.next, Instant::now());
         state
             .loads
-            .insert(id, Entry { what, token: scope.token(), begun, cancelled: None, abandoned: false });
-        Load { loads: self, id, _scope: scope }
+            .insert(id, TrackedLoad { item, token: scope.token(), begun, cancelled: None, abandoned: false });
+        LoadGuard { loads: self, id, _scope: scope }
     }
 
     /// Cancels the loads of what nobody wants.
     pub fn cancel(&self, unwanted: impl Fn(&T) -> bool) {
         let now = Instant::now();
-        for load in self.state().loads.values_mut().filter(|load| unwanted(&load.what)) {
-            self.end(load, Why::Unwanted, now);
+        for load in self.state().loads.values_mut().filter(|load| unwanted(&load.item)) {
+            self.cancel_one(load, CancelReason::Unwanted, now);
         }
     }
 
     /// Cancels what takes too long at `now`; those loads that are abandoned from now on.
-    pub fn look(&self, now: Instant) -> Vec<T> {
+    pub fn check(&self, now: Instant) -> Vec<T> {
         let mut abandoned = Vec::new();
         for load in self.state().loads.values_mut() {
             if now >= load.begun + self.limit {
-                self.end(load, Why::TooLong, now);
+                self.cancel_one(load, CancelReason::TimedOut, now);
             }
-            if !load.abandoned && load.cancelled.is_some_and(|(_, at)| now >= at + PATIENCE) {
+            if !load.abandoned && load.cancelled.is_some_and(|(_, at)| now >= at + CANCEL_GRACE) {
                 load.abandoned = true;
                 self.abandoned.fetch_add(1, Relaxed);
-                abandoned.push(load.what.clone());
+                abandoned.push(load.item.clone());
             }
         }
         abandoned
     }
 
-    fn end(&self, load: &mut Entry<T>, why: Why, now: Instant) {
+    fn cancel_one(&self, load: &mut TrackedLoad<T>, why: CancelReason, now: Instant) {
         if load.cancelled.is_none() {
             load.cancelled = Some((why, now));
             self.cancelled.fetch_add(1, Relaxed);
@@ -109,40 +109,40 @@ impl<T: Clone> Loads<T> {
     }
 
     /// Threads that abandoned loads `of` a queue hold.
-    pub fn stuck(&self, of: impl Fn(&T) -> bool) -> usize {
-        self.state().loads.values().filter(|load| load.abandoned && of(&load.what)).count()
+    pub fn stuck_threads(&self, of: impl Fn(&T) -> bool) -> usize {
+        self.state().loads.values().filter(|load| load.abandoned && of(&load.item)).count()
     }
 
     /// How many loads `of` a queue have been in progress for `least` at `now`, without those that were abandoned.
-    pub fn since(&self, now: Instant, least: Duration, of: impl Fn(&T) -> bool) -> usize {
-        let slow = |load: &&Entry<T>| !load.abandoned && now >= load.begun + least && of(&load.what);
+    pub fn running_for(&self, now: Instant, least: Duration, of: impl Fn(&T) -> bool) -> usize {
+        let slow = |load: &&TrackedLoad<T>| !load.abandoned && now >= load.begun + least && of(&load.item);
         self.state().loads.values().filter(slow).count()
     }
 
     /// What a load fails with that took too long.
-    pub fn too_long(&self) -> Error {
+    pub fn timeout_error(&self) -> Error {
         let words = format!("loading took longer than {:?} (--load-timeout) and was cancelled", self.limit);
         Error::new(Code::ModelLoadFailed, words)
     }
 
     /// What is counted of these loads and of the threads that they run on.
-    pub fn counts(&self, threads: LoaderCounts) -> LoadCounts {
+    pub fn counts(&self, threads: LoaderPoolCounts) -> LoadCounts {
         LoadCounts {
             cancelled: self.cancelled.load(Relaxed),
             abandoned: self.abandoned.load(Relaxed),
-            stuck: self.stuck(|_| true) as u64,
+            stuck: self.stuck_threads(|_| true) as u64,
             threads,
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State<T>> {
+    fn state(&self) -> MutexGuard<'_, TrackedLoads<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T: Clone> Load<'_, T> {
+impl<T: Clone> LoadGuard<'_, T> {
     /// Why it was cancelled; `None` for one that was not.
-    pub fn cancelled(&self) -> Option<Why> {
+    pub fn cancel_reason(&self) -> Option<CancelReason> {
         Some(self.loads.state().loads.get(&self.id)?.cancelled?.0)
     }
 
@@ -152,7 +152,7 @@ impl<T: Clone> Load<'_, T> {
     }
 }
 
-impl<T> Drop for Load<'_, T> {
+impl<T> Drop for LoadGuard<'_, T> {
     fn drop(&mut self) {
         self.loads.state.lock().unwrap_or_else(PoisonError::into_inner).loads.remove(&self.id);
     }
@@ -168,12 +168,12 @@ pub struct LoadCounts {
     /// Threads that abandoned loads hold now.
     pub stuck: u64,
     /// The threads.
-    pub threads: LoaderCounts,
+    pub threads: LoaderPoolCounts,
 }
 
 /// What is counted of threads that load.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct LoaderCounts {
+pub struct LoaderPoolCounts {
     /// Threads that there are.
     pub threads: u64,
     /// Loads that wait for one.
@@ -199,22 +199,22 @@ pub fn families(kinds: &[(&str, LoadCounts)]) -> [Value; 5] {
 mod tests {
     use super::*;
 
-    fn counts(loads: &Loads<&str>) -> [u64; 3] {
-        let LoadCounts { cancelled, abandoned, stuck, .. } = loads.counts(LoaderCounts::default());
+    fn counts(loads: &LoadTracker<&str>) -> [u64; 3] {
+        let LoadCounts { cancelled, abandoned, stuck, .. } = loads.counts(LoaderPoolCounts::default());
         [cancelled, abandoned, stuck]
     }
 
     #[test]
     fn a_load_ends_at_its_limit_and_is_abandoned_when_it_does_not() {
-        let loads = Loads::new(Duration::from_secs(60));
+        let loads = LoadTracker::new(Duration::from_secs(60));
         let load = loads.begin("model");
         let start = Instant::now();
-        assert!(loads.look(start).is_empty() && load.cancelled().is_none());
+        assert!(loads.check(start).is_empty() && load.cancel_reason().is_none());
         let over = start + Duration::from_secs(60);
-        assert!(loads.look(over).is_empty());
-        assert_eq!(load.cancelled(), Some(Why::TooLong));
-        assert_eq!(loads.look(over + PATIENCE), ["model"]);
-        assert!(loads.look(over + 2 * PATIENCE).is_empty(), "once");
+        assert!(loads.check(over).is_empty());
+        assert_eq!(load.cancel_reason(), Some(CancelReason::TimedOut));
+        assert_eq!(loads.check(over + CANCEL_GRACE), ["model"]);
+        assert!(loads.check(over + 2 * CANCEL_GRACE).is_empty(), "once");
         assert_eq!(counts(&loads), [1, 1, 1]);
         assert!(load.finish());
         assert_eq!(counts(&loads), [1, 1, 0]);
@@ -222,12 +222,12 @@ mod tests {
 
     #[test]
     fn what_nobody_wants_is_cancelled_and_nothing_else() {
-        let loads = Loads::new(Duration::from_secs(60));
+        let loads = LoadTracker::new(Duration::from_secs(60));
         let load = loads.begin("wanted");
-        loads.cancel(|what| *what == "another");
-        assert_eq!(load.cancelled(), None);
-        loads.cancel(|what| *what == "wanted");
-        assert_eq!(load.cancelled(), Some(Why::Unwanted));
+        loads.cancel(|item| *item == "another");
+        assert_eq!(load.cancel_reason(), None);
+        loads.cancel(|item| *item == "wanted");
+        assert_eq!(load.cancel_reason(), Some(CancelReason::Unwanted));
         assert!(!load.finish());
         assert_eq!(counts(&loads), [1, 0, 0]);
     }

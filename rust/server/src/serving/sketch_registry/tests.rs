@@ -11,8 +11,8 @@ use super::*;
 /// After this long a test is stuck.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn sketches() -> Arc<Sketches> {
-    Arc::new(Sketches::new(&Config::from_json(br#"{"http": "127.0.0.1:0"}"#).unwrap()))
+fn sketches() -> Arc<SketchRegistry> {
+    Arc::new(SketchRegistry::new(&Config::from_json(br#"{"http": "127.0.0.1:0"}"#).unwrap()))
 }
 
 fn spec(name: &str, baseline: Option<&str>) -> EndpointSpec {
@@ -44,7 +44,7 @@ fn signature() -> Signature {
     Signature { inputs: vec![tensor("x")], outputs: vec![tensor("y")], ..Signature::default() }
 }
 
-fn publish(sketches: &Sketches, name: &str) -> Arc<VersionSketch> {
+fn publish(sketches: &SketchRegistry, name: &str) -> Arc<VersionSketch> {
     let spec = spec(name, None);
     sketches.version(&spec, &spec.versions[0], &signature(), None).unwrap().unwrap()
 }
@@ -60,9 +60,9 @@ fn within_patience<T: Send + 'static>(task: impl FnOnce() -> T + Send + 'static)
 fn publishing_and_collecting_go_on_while_a_report_is_made() {
     let sketches = sketches();
     let reported = publish(&sketches, "reported");
-    let kept = sketches.versions().get(&reported.id).unwrap().clone();
+    let entry = sketches.versions().get(&reported.id).unwrap().clone();
     // What a report holds while it takes its copy.
-    let _report = kept.counted.lock().unwrap();
+    let _report = entry.counts.lock().unwrap();
     let shared = sketches.clone();
     let (same, other) = within_patience(move || {
         shared.collect(unix_now());

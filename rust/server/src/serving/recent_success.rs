@@ -8,24 +8,24 @@ const RECENT: Duration = Duration::from_secs(10);
 
 /// What a version's answers say of it.
 #[derive(Debug, Default)]
-pub struct TrackRecord(Mutex<Seen>);
+pub struct RecentSuccess(Mutex<LastSuccess>);
 
 #[derive(Debug, Default)]
-struct Seen {
+struct LastSuccess {
     /// Good answers at the last look.
     good: u64,
     /// When a look found more of them than the one before.
     more_ns: Option<u64>,
 }
 
-impl TrackRecord {
+impl RecentSuccess {
     /// Whether the version, which has given so many good answers by now, gave one lately.
-    pub fn works(&self, good: u64, now_ns: u64) -> bool {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if good != seen.good {
-            *seen = Seen { good, more_ns: Some(now_ns) };
+    pub fn is_recent(&self, good: u64, now_ns: u64) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if good != last.good {
+            *last = LastSuccess { good, more_ns: Some(now_ns) };
         }
-        seen.more_ns.is_some_and(|at| now_ns.saturating_sub(at) < RECENT.as_nanos() as u64)
+        last.more_ns.is_some_and(|at| now_ns.saturating_sub(at) < RECENT.as_nanos() as u64)
     }
 }
 
@@ -35,11 +35,11 @@ mod tests {
 
     #[test]
     fn a_version_that_answers_others_works_and_one_that_has_not_lately_does_not() {
-        let (track, recent) = (TrackRecord::default(), RECENT.as_nanos() as u64);
-        assert!(!track.works(0, 1));
-        assert!(track.works(3, 2));
-        assert!(track.works(3, 1 + recent));
-        assert!(!track.works(3, 2 + recent));
-        assert!(track.works(4, 3 + recent));
+        let (success, recent) = (RecentSuccess::default(), RECENT.as_nanos() as u64);
+        assert!(!success.is_recent(0, 1));
+        assert!(success.is_recent(3, 2));
+        assert!(success.is_recent(3, 1 + recent));
+        assert!(!success.is_recent(3, 2 + recent));
+        assert!(success.is_recent(4, 3 + recent));
     }
 }

@@ -18,7 +18,7 @@ pub fn check(spec: &EndpointSpec, signatures: &[&Signature]) -> std::result::Res
     compatible(spec, signatures)
 }
 
-fn wrong(path: &str, why: impl std::fmt::Display) -> Error {
+fn invalid(path: &str, why: impl std::fmt::Display) -> Error {
     Error::new(Code::PolicyInvalid, format!("{path}: {why}"))
 }
 
@@ -26,12 +26,15 @@ fn labels(spec: &EndpointSpec, signatures: &[&Signature]) -> Result<()> {
     let outputs: Vec<&TensorSpec> = signatures.iter().flat_map(|signature| &signature.outputs).collect();
     for (tensor, names) in &spec.labels {
         let path = format!("labels.{tensor}");
-        let found = of_name(&outputs, tensor)
-            .map_err(|known| wrong(&path, format!("is no output of any version; there are {known}")))?;
+        let found = tensors_named(&outputs, tensor)
+            .map_err(|known| invalid(&path, format!("is no output of any version; there are {known}")))?;
         for output in found {
             if let Some(classes) = classes(output).filter(|&classes| classes != names.len()) {
                 let count = names.len();
-                return Err(wrong(&path, format!("has {count} names, and the output has {classes} classes")));
+                return Err(invalid(
+                    &path,
+                    format!("has {count} names, and the output has {classes} classes"),
+                ));
             }
         }
     }
@@ -43,21 +46,21 @@ fn columns(spec: &EndpointSpec, signatures: &[&Signature]) -> Result<()> {
     let tensors: Vec<&TensorSpec> = tensors.collect();
     for (tensor, names) in &spec.columns {
         let path = format!("columns.{tensor}");
-        let found = of_name(&tensors, tensor)
-            .map_err(|known| wrong(&path, format!("is no tensor of any version; there are {known}")))?;
+        let found = tensors_named(&tensors, tensor)
+            .map_err(|known| invalid(&path, format!("is no tensor of any version; there are {known}")))?;
         for tensor in found {
             let count = names.len();
-            match row(tensor) {
+            match row_elements(tensor) {
                 Some(elements) if elements == count => {}
                 Some(elements) => {
-                    return Err(wrong(
+                    return Err(invalid(
                         &path,
                         format!("has {count} names, and a row has {elements} elements"),
                     ));
                 }
                 None => {
                     let why = "has names, but the model leaves open how many elements a row has";
-                    return Err(wrong(&path, why));
+                    return Err(invalid(&path, why));
                 }
             }
         }
@@ -69,7 +72,10 @@ fn columns(spec: &EndpointSpec, signatures: &[&Signature]) -> Result<()> {
 ///
 /// # Errors
 /// The names that there are, when there is none.
-fn of_name<'a>(tensors: &[&'a TensorSpec], name: &str) -> std::result::Result<Vec<&'a TensorSpec>, String> {
+fn tensors_named<'a>(
+    tensors: &[&'a TensorSpec],
+    name: &str,
+) -> std::result::Result<Vec<&'a TensorSpec>, String> {
     let found: Vec<_> = tensors.iter().filter(|tensor| tensor.name == name).copied().collect();
     if !found.is_empty() {
         return Ok(found);
@@ -83,11 +89,11 @@ fn of_name<'a>(tensors: &[&'a TensorSpec], name: &str) -> std::result::Result<Ve
 /// The values of a row, which are the classes of an output; `None` where the shape leaves that open. A shape of one dimension
 /// is one row.
 fn classes(output: &TensorSpec) -> Option<usize> {
-    if output.shape.len() > 1 || output.any_rank { row(output) } else { product(&output.shape) }
+    if output.shape.len() > 1 || output.any_rank { row_elements(output) } else { product(&output.shape) }
 }
 
 /// The elements of a row; `None` where the model leaves that open.
-fn row(tensor: &TensorSpec) -> Option<usize> {
+fn row_elements(tensor: &TensorSpec) -> Option<usize> {
     if tensor.any_rank { None } else { product(tensor.shape.get(1..).unwrap_or_default()) }
 }
 
@@ -101,17 +107,17 @@ fn compatible(spec: &EndpointSpec, signatures: &[&Signature]) -> std::result::Re
     let champion = signatures[champion];
     let models = spec.versions.iter().zip(signatures).filter(|(version, _)| version.artifact.is_some());
     for (version, signature) in models {
-        let Some(why) = differs(signature, champion) else { continue };
+        let Some(why) = describe_difference(signature, champion) else { continue };
         let why = format!("{why} in the champion {}", spec.champion);
         let stands_in = spec.fallback.as_ref().is_some_and(|fallback| fallback.to().contains(&version.name));
         let error = if !version.compatible && stands_in {
             // Whoever asked for the champion would be told that the request is wrong, or get another answer than he reads.
-            wrong("traffic.fallback.to", format!("{} cannot stand in: {why}", version.name))
+            invalid("traffic.fallback.to", format!("{} cannot stand in: {why}", version.name))
         } else if !version.compatible {
             continue;
         } else {
             let hint = "write compatible: false where callers know that";
-            wrong(&format!("versions.{}", version.name), format!("{why}; {hint}"))
+            invalid(&format!("versions.{}", version.name), format!("{why}; {hint}"))
         };
         return Err(LoadFailure { error, version: version.name.clone() });
     }
@@ -119,9 +125,10 @@ fn compatible(spec: &EndpointSpec, signatures: &[&Signature]) -> std::result::Re
 }
 
 /// Whether every request that fits one version's inputs fits the other's, whatever optional inputs it gives.
-pub fn takes_the_same(one: &Signature, other: &Signature) -> bool {
-    let is_taken =
-        |spec: &TensorSpec| other.all_inputs().any(|taken| taken.name == spec.name && are_alike(taken, spec));
+pub fn accepts_same_inputs(one: &Signature, other: &Signature) -> bool {
+    let is_taken = |spec: &TensorSpec| {
+        other.all_inputs().any(|taken| taken.name == spec.name && same_type_and_shape(taken, spec))
+    };
     // What differs may take long to find among thousands of optional inputs, and nothing differs mostly.
     let same = one.inputs == other.inputs && one.optional_inputs == other.optional_inputs;
     same || difference("input", &inputs(other), &inputs(one)).is_none()
@@ -130,39 +137,39 @@ pub fn takes_the_same(one: &Signature, other: &Signature) -> bool {
 
 /// How a version differs from the champion, in words. Optional inputs are no difference: an exporter may list all weights of a model
 /// there, and callers of an endpoint whose versions differ in them leave them out.
-fn differs(version: &Signature, champion: &Signature) -> Option<String> {
+fn describe_difference(version: &Signature, champion: &Signature) -> Option<String> {
     difference("input", &inputs(version), &inputs(champion))
         .or_else(|| difference("output", &required(&version.outputs), &required(&champion.outputs)))
 }
 
-fn inputs(signature: &Signature) -> Vec<Tensor<'_>> {
-    let optional = signature.optional_inputs.iter().map(Tensor::Optional);
+fn inputs(signature: &Signature) -> Vec<SignatureTensor<'_>> {
+    let optional = signature.optional_inputs.iter().map(SignatureTensor::Optional);
     required(&signature.inputs).into_iter().chain(optional).collect()
 }
 
-fn required(specs: &[TensorSpec]) -> Vec<Tensor<'_>> {
-    specs.iter().map(Tensor::Required).collect()
+fn required(specs: &[TensorSpec]) -> Vec<SignatureTensor<'_>> {
+    specs.iter().map(SignatureTensor::Required).collect()
 }
 
 /// A tensor of a signature.
 #[derive(Clone, Copy)]
-enum Tensor<'a> {
+enum SignatureTensor<'a> {
     Required(&'a TensorSpec),
     Optional(&'a TensorSpec),
 }
 
-impl<'a> Tensor<'a> {
+impl<'a> SignatureTensor<'a> {
     fn spec(self) -> &'a TensorSpec {
-        let (Tensor::Required(spec) | Tensor::Optional(spec)) = self;
+        let (SignatureTensor::Required(spec) | SignatureTensor::Optional(spec)) = self;
         spec
     }
 
     fn is_required(self) -> bool {
-        matches!(self, Tensor::Required(_))
+        matches!(self, SignatureTensor::Required(_))
     }
 }
 
-impl std::fmt::Display for Tensor<'_> {
+impl std::fmt::Display for SignatureTensor<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let TensorSpec { datatype, shape, any_rank, .. } = self.spec();
         let optional = if self.is_required() { "" } else { "optional " };
@@ -174,22 +181,29 @@ impl std::fmt::Display for Tensor<'_> {
 }
 
 /// Names of dimensions do not matter.
-fn are_alike(one: &TensorSpec, other: &TensorSpec) -> bool {
+fn same_type_and_shape(one: &TensorSpec, other: &TensorSpec) -> bool {
     (one.datatype, &one.shape, one.any_rank) == (other.datatype, &other.shape, other.any_rank)
 }
 
 /// What the first tensor is that one of them requires and the challenger does not take as the champion does; the order of tensors does not
 /// matter.
-fn difference(what: &str, challenger: &[Tensor<'_>], champion: &[Tensor<'_>]) -> Option<String> {
-    let named =
-        |tensors: &[Tensor<'_>], name: &str| tensors.iter().position(|tensor| tensor.spec().name == name);
-    let shown = |tensor: Option<Tensor<'_>>| tensor.map_or("missing".to_owned(), |tensor| tensor.to_string());
+fn difference(
+    what: &str,
+    challenger: &[SignatureTensor<'_>],
+    champion: &[SignatureTensor<'_>],
+) -> Option<String> {
+    let named = |tensors: &[SignatureTensor<'_>], name: &str| {
+        tensors.iter().position(|tensor| tensor.spec().name == name)
+    };
+    let shown = |tensor: Option<SignatureTensor<'_>>| {
+        tensor.map_or("missing".to_owned(), |tensor| tensor.to_string())
+    };
     champion.iter().chain(challenger).filter(|tensor| tensor.is_required()).find_map(|tensor| {
         let name = &tensor.spec().name;
         let mine = named(challenger, name).map(|at| challenger[at]);
         let theirs = named(champion, name).map(|at| champion[at]);
         let same = mine.zip(theirs).is_some_and(|(mine, theirs)| {
-            are_alike(mine.spec(), theirs.spec()) && (theirs.is_required() || !mine.is_required())
+            same_type_and_shape(mine.spec(), theirs.spec()) && (theirs.is_required() || !mine.is_required())
         });
         (!same).then(|| format!("{what} {name:?} is {}, and {}", shown(mine), shown(theirs)))
     })
@@ -259,14 +273,21 @@ mod tests {
             (&optional(&k), &optional(&other)),
             (&required, &optional(&k)),
         ] {
-            assert_eq!(differs(challenger, champion), None);
+            assert_eq!(describe_difference(challenger, champion), None);
         }
-        let says = |champion: &_, challenger: &_| differs(challenger, champion).unwrap();
+        let says = |champion: &_, challenger: &_| describe_difference(challenger, champion).unwrap();
         assert_eq!(says(&optional(&k), &required), "input \"k\" is FP32 [2], and optional FP32 [2]");
         assert_eq!(says(&required, &optional(&other)), "input \"k\" is optional FP32 [3], and FP32 [2]");
-        assert!(takes_the_same(&plain, &optional(&k)) && takes_the_same(&optional(&k), &optional(&k)));
-        assert!(!takes_the_same(&optional(&k), &plain) && !takes_the_same(&optional(&k), &optional(&other)));
-        assert!(takes_the_same(&required, &optional(&k)) && !takes_the_same(&optional(&k), &required));
+        assert!(
+            accepts_same_inputs(&plain, &optional(&k)) && accepts_same_inputs(&optional(&k), &optional(&k))
+        );
+        assert!(
+            !accepts_same_inputs(&optional(&k), &plain)
+                && !accepts_same_inputs(&optional(&k), &optional(&other))
+        );
+        assert!(
+            accepts_same_inputs(&required, &optional(&k)) && !accepts_same_inputs(&optional(&k), &required)
+        );
     }
 
     #[test]

@@ -9,10 +9,10 @@ use headgate_engine::Model;
 use serde_json::{Map, Value, json};
 
 use crate::serving::load_versions::LoadFailure;
-use crate::serving::orders::{Order, State};
+use crate::serving::updates::{EndpointUpdate, PublishState};
 
 /// What became of an order.
-pub(crate) enum Outcome {
+pub(crate) enum UpdateOutcome {
     /// It is served.
     Applied { generation: u64, models: Vec<Arc<Model>> },
     /// Somebody newer was first.
@@ -21,29 +21,29 @@ pub(crate) enum Outcome {
     Failed(LoadFailure),
 }
 
-impl Outcome {
+impl UpdateOutcome {
     /// What it is to clients of an endpoint that is not served; `None` for one that is.
-    pub(crate) fn news(&self) -> Option<News<'_>> {
+    pub(crate) fn reason(&self) -> Option<UnavailableReason<'_>> {
         match self {
-            Outcome::Applied { .. } => None,
-            Outcome::Superseded => Some(News::Overtaken),
-            Outcome::Failed(failure) => Some(News::Failed(&failure.error.message)),
+            UpdateOutcome::Applied { .. } => None,
+            UpdateOutcome::Superseded => Some(UnavailableReason::Superseded),
+            UpdateOutcome::Failed(failure) => Some(UnavailableReason::Failed(&failure.error.message)),
         }
     }
 
     /// The event for whoever asked.
-    pub(crate) fn event(self, order: &Order) -> Value {
-        let Order { ticket, spec, .. } = order;
+    pub(crate) fn event(self, update: &EndpointUpdate) -> Value {
+        let EndpointUpdate { ticket, spec, .. } = update;
         let (endpoint, revision) = (&spec.name, spec.revision);
         match self {
-            Outcome::Applied { generation, models } => json!({
+            UpdateOutcome::Applied { generation, models } => json!({
                 "event": "applied", "ticket": ticket, "endpoint": endpoint, "revision": revision,
-                "generation": generation, "versions": loaded(spec, &models),
+                "generation": generation, "versions": loaded_versions(spec, &models),
             }),
-            Outcome::Superseded => json!({
+            UpdateOutcome::Superseded => json!({
                 "event": "superseded", "ticket": ticket, "endpoint": endpoint, "revision": revision,
             }),
-            Outcome::Failed(LoadFailure { version, error }) => json!({
+            UpdateOutcome::Failed(LoadFailure { version, error }) => json!({
                 "event": "failed", "ticket": ticket, "endpoint": endpoint, "revision": revision,
                 "code": error.code, "version": version, "message": error.message,
             }),
@@ -51,7 +51,7 @@ impl Outcome {
     }
 }
 
-fn loaded(spec: &EndpointSpec, models: &[Arc<Model>]) -> Value {
+fn loaded_versions(spec: &EndpointSpec, models: &[Arc<Model>]) -> Value {
     let versions: Map<String, Value> = spec
         .versions
         .iter()
@@ -65,18 +65,18 @@ fn loaded(spec: &EndpointSpec, models: &[Arc<Model>]) -> Value {
 }
 
 /// Why an endpoint is not served that was before the start.
-pub(crate) enum News<'a> {
+pub(crate) enum UnavailableReason<'a> {
     Loading,
     Failed(&'a str),
-    Overtaken,
+    Superseded,
 }
 
-impl News<'_> {
-    pub(crate) fn words(&self) -> &str {
+impl UnavailableReason<'_> {
+    pub(crate) fn message(&self) -> &str {
         match self {
-            News::Loading => "it is being loaded",
-            News::Failed(why) => why,
-            News::Overtaken => {
+            UnavailableReason::Loading => "it is being loaded",
+            UnavailableReason::Failed(why) => why,
+            UnavailableReason::Superseded => {
                 "its load was cancelled for a newer state; if that does not come, apply its document again"
             }
         }
@@ -84,17 +84,21 @@ impl News<'_> {
 
     /// Whether this is the last that is known of the order's endpoint. The newest order has the say: what becomes of an older one
     /// is not what clients wait for.
-    pub(crate) fn counts(&self, order: &Order, state: &State) -> bool {
-        if order.reload.is_some() {
+    pub(crate) fn is_current(&self, update: &EndpointUpdate, state: &PublishState) -> bool {
+        if update.reload.is_some() {
             return false;
         }
-        let newest = state.excused.get(&order.spec.name).copied();
+        let newest = state.reason_tickets.get(&update.spec.name).copied();
         match (self, newest) {
-            (News::Overtaken, newest) => newest == Some(order.ticket),
-            (News::Loading | News::Failed(_), None) => !order.spec.fresh && !state.supersedes(order),
-            (News::Loading, Some(newest)) => order.ticket >= newest && !state.supersedes(order),
+            (UnavailableReason::Superseded, newest) => newest == Some(update.ticket),
+            (UnavailableReason::Loading | UnavailableReason::Failed(_), None) => {
+                !update.spec.fresh && !state.supersedes(update)
+            }
+            (UnavailableReason::Loading, Some(newest)) => {
+                update.ticket >= newest && !state.supersedes(update)
+            }
             // One that was abandoned is superseded from then on, and its failure is known all the same.
-            (News::Failed(_), Some(newest)) => order.ticket >= newest,
+            (UnavailableReason::Failed(_), Some(newest)) => update.ticket >= newest,
         }
     }
 }
