@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: The rooms of a crate, from the bottom to the top.
 ROOMS: dict[str, list[set[str]]] = {
     "server": [
-        {"budget", "config", "context", "headers", "inspect", "metrics", "scheduling", "wake"},
+        {"budget", "config", "request_context", "headers", "inspect", "metrics", "scheduling", "event_queue"},
         {"serving"},
         {"thread"},
         {"transport"},

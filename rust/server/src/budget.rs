@@ -12,7 +12,7 @@ use headgate_core::error::{Code, Error, Result};
 use serde_json::{Value, json};
 
 /// Requests below this are small, in bytes.
-pub const SMALL: usize = 64 << 10;
+pub const SMALL_REQUEST: usize = 64 << 10;
 /// What a thread takes at a time for small requests, in bytes.
 const CHUNK: usize = 64 << 10;
 
@@ -23,7 +23,7 @@ pub struct ByteBudget {
 }
 
 /// Bytes taken from a budget, given back when dropped.
-pub struct Reserved {
+pub struct ByteReservation {
     budget: Arc<ByteBudget>,
     bytes: usize,
 }
@@ -43,7 +43,7 @@ impl ByteBudget {
     ///
     /// # Errors
     /// `overloaded` when that is more than what is left.
-    pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reserved> {
+    pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<ByteReservation> {
         let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
         self.used.fetch_update(Relaxed, Relaxed, fits).map_err(|used| {
             Error::new(
@@ -54,14 +54,18 @@ impl ByteBudget {
                 ),
             )
         })?;
-        Ok(Reserved { budget: self.clone(), bytes })
+        Ok(ByteReservation { budget: self.clone(), bytes })
     }
 
     /// Takes so many bytes for the answer of a request that holds others already.
     ///
     /// # Errors
     /// As [`ByteBudget::reserve`]; `payload_too_large` when it is, with what the request holds, more than there ever is.
-    pub fn reserve_answer(self: &Arc<Self>, held: Option<&Reserved>, bytes: usize) -> Result<Reserved> {
+    pub fn reserve_response(
+        self: &Arc<Self>,
+        held: Option<&ByteReservation>,
+        bytes: usize,
+    ) -> Result<ByteReservation> {
         let whole = held.map_or(0, |held| held.bytes).saturating_add(bytes);
         if whole > self.limit {
             let words = format!("this request and its answer need {whole} bytes of memory");
@@ -81,37 +85,37 @@ impl ByteBudget {
 
 /// The part of small requests. Only the thread that a number stands for counts within that thread's credit.
 pub struct SmallBudget {
-    /// Credit that threads have taken, used or not.
+    /// ThreadCredit that threads have taken, used or not.
     taken: AtomicUsize,
     limit: usize,
     /// The unused credit of each thread.
-    unused: Box<[Credit]>,
+    unused: Box<[ThreadCredit]>,
 }
 
 /// What one connection holds of the part of small requests.
 #[derive(Default)]
-pub struct Holding(Cell<usize>);
+pub struct ConnectionMemory(Cell<usize>);
 
-impl Holding {
+impl ConnectionMemory {
     /// Some of it was given back.
-    pub fn gave(&self, bytes: usize) {
+    pub fn release(&self, bytes: usize) {
         self.0.set(self.0.get().saturating_sub(bytes));
     }
 }
 
 /// A connection may hold so many times what is free. Whoever is many takes from himself first: `n` connections that take all
 /// they can leave one part in `2 n + 1` free, for those that hold nothing.
-const SHARE: usize = 2;
+const CONNECTION_SHARE: usize = 2;
 
 /// One thread's, on cache lines of its own.
 #[derive(Default)]
 #[repr(align(128))]
-struct Credit(AtomicUsize);
+struct ThreadCredit(AtomicUsize);
 
 impl SmallBudget {
     /// A budget of that many bytes for so many threads.
     pub fn new(limit: usize, threads: usize) -> Self {
-        let unused = (0..threads).map(|_| Credit::default()).collect();
+        let unused = (0..threads).map(|_| ThreadCredit::default()).collect();
         Self { taken: AtomicUsize::new(0), limit, unused }
     }
 
@@ -123,7 +127,7 @@ impl SmallBudget {
         let unused = &self.unused[thread].0;
         match unused.load(Relaxed).checked_sub(bytes) {
             Some(rest) => unused.store(rest, Relaxed),
-            None => self.take_more(thread, bytes, refusable)?,
+            None => self.take_credit(thread, bytes, refusable)?,
         }
         Ok(())
     }
@@ -132,9 +136,10 @@ impl SmallBudget {
     ///
     /// # Errors
     /// `overloaded` for a connection that holds more than its share, and as [`SmallBudget::take`].
-    pub fn take_share(&self, thread: usize, bytes: usize, holding: &Holding) -> Result<()> {
+    pub fn take_for_connection(&self, thread: usize, bytes: usize, holding: &ConnectionMemory) -> Result<()> {
         let held = holding.0.get();
-        let beyond = |taken: usize| held > 0 && held + bytes > SHARE * self.limit.saturating_sub(taken);
+        let beyond =
+            |taken: usize| held > 0 && held + bytes > CONNECTION_SHARE * self.limit.saturating_sub(taken);
         // Only who is near the bound asks all threads for the credit that they have not used.
         if beyond(self.taken.load(Relaxed)) && beyond(self.used()) {
             let words =
@@ -150,7 +155,7 @@ impl SmallBudget {
     }
 
     #[cold]
-    fn take_more(&self, thread: usize, bytes: usize, refusable: bool) -> Result<()> {
+    fn take_credit(&self, thread: usize, bytes: usize, refusable: bool) -> Result<()> {
         let unused = &self.unused[thread].0;
         let credit = unused.load(Relaxed);
         let fits = |taken: usize, more: usize| taken.checked_add(more).filter(|&sum| sum <= self.limit);
@@ -208,14 +213,14 @@ pub fn families(large: &ByteBudget, small: &SmallBudget) -> Vec<Value> {
     ]
 }
 
-impl Reserved {
+impl ByteReservation {
     /// Takes another part of the same budget over.
-    pub fn join(&mut self, mut other: Reserved) {
+    pub fn merge(&mut self, mut other: ByteReservation) {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
     /// Counts so many bytes instead, which are in memory already: also more than there may be.
-    pub fn correct(&mut self, bytes: usize) {
+    pub fn resize(&mut self, bytes: usize) {
         let used = &self.budget.used;
         match bytes.checked_sub(self.bytes) {
             Some(more) => used.fetch_add(more, Relaxed),
@@ -225,7 +230,7 @@ impl Reserved {
     }
 }
 
-impl Drop for Reserved {
+impl Drop for ByteReservation {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.bytes, Relaxed);
     }
@@ -237,38 +242,38 @@ mod tests {
 
     #[test]
     fn large_requests_share_the_budget_and_give_it_back() {
-        let budget = ByteBudget::new(4 * SMALL);
-        let mut first = budget.reserve(2 * SMALL).unwrap();
-        let second = budget.reserve(2 * SMALL).unwrap();
-        assert_eq!(budget.used(), 4 * SMALL);
+        let budget = ByteBudget::new(4 * SMALL_REQUEST);
+        let mut first = budget.reserve(2 * SMALL_REQUEST).unwrap();
+        let second = budget.reserve(2 * SMALL_REQUEST).unwrap();
+        assert_eq!(budget.used(), 4 * SMALL_REQUEST);
         assert_eq!(budget.reserve(1).err().unwrap().code, Code::Overloaded);
-        first.join(second);
-        assert_eq!(budget.used(), 4 * SMALL);
+        first.merge(second);
+        assert_eq!(budget.used(), 4 * SMALL_REQUEST);
         drop(first);
         assert_eq!(budget.used(), 0);
     }
 
     #[test]
     fn what_can_never_have_room_is_told_apart_from_what_has_none_now() {
-        let budget = ByteBudget::new(4 * SMALL);
-        let code = |held, bytes| budget.reserve_answer(held, bytes).err().map(|error| error.code);
-        let held = budget.reserve(SMALL).unwrap();
-        let other = budget.reserve(SMALL).unwrap();
-        assert_eq!(code(None, 4 * SMALL), Some(Code::Overloaded));
-        assert_eq!(code(None, 4 * SMALL + 1), Some(Code::PayloadTooLarge));
-        assert_eq!(code(Some(&held), 3 * SMALL), Some(Code::Overloaded));
-        assert_eq!(code(Some(&held), 3 * SMALL + 1), Some(Code::PayloadTooLarge));
+        let budget = ByteBudget::new(4 * SMALL_REQUEST);
+        let code = |held, bytes| budget.reserve_response(held, bytes).err().map(|error| error.code);
+        let held = budget.reserve(SMALL_REQUEST).unwrap();
+        let other = budget.reserve(SMALL_REQUEST).unwrap();
+        assert_eq!(code(None, 4 * SMALL_REQUEST), Some(Code::Overloaded));
+        assert_eq!(code(None, 4 * SMALL_REQUEST + 1), Some(Code::PayloadTooLarge));
+        assert_eq!(code(Some(&held), 3 * SMALL_REQUEST), Some(Code::Overloaded));
+        assert_eq!(code(Some(&held), 3 * SMALL_REQUEST + 1), Some(Code::PayloadTooLarge));
         assert_eq!(code(Some(&held), usize::MAX), Some(Code::PayloadTooLarge));
         drop(other);
-        assert_eq!(code(Some(&held), 3 * SMALL), None);
+        assert_eq!(code(Some(&held), 3 * SMALL_REQUEST), None);
     }
 
     #[test]
     fn what_was_reserved_becomes_what_is_there() {
-        let budget = ByteBudget::new(4 * SMALL);
-        let mut room = budget.reserve(3 * SMALL).unwrap();
-        for bytes in [SMALL, 5 * SMALL] {
-            room.correct(bytes);
+        let budget = ByteBudget::new(4 * SMALL_REQUEST);
+        let mut room = budget.reserve(3 * SMALL_REQUEST).unwrap();
+        for bytes in [SMALL_REQUEST, 5 * SMALL_REQUEST] {
+            room.resize(bytes);
             assert_eq!(budget.used(), bytes);
         }
         drop(room);
@@ -294,21 +299,21 @@ mod tests {
         const EACH: usize = 10 << 10;
         let budget = SmallBudget::new(64 << 20, 1);
         for greedy in [1, 9, 100, 1_000] {
-            let connections: Vec<_> = (0..greedy).map(|_| Holding::default()).collect();
+            let connections: Vec<_> = (0..greedy).map(|_| ConnectionMemory::default()).collect();
             let mut took = true;
             while took {
                 took = false;
                 for holding in &connections {
-                    took |= budget.take_share(0, EACH, holding).is_ok();
+                    took |= budget.take_for_connection(0, EACH, holding).is_ok();
                 }
             }
             let used = budget.used();
-            let alone = Holding::default();
-            budget.take_share(0, EACH, &alone).unwrap_or_else(|error| panic!("{greedy}: {error}"));
+            let alone = ConnectionMemory::default();
+            budget.take_for_connection(0, EACH, &alone).unwrap_or_else(|error| panic!("{greedy}: {error}"));
             assert!(used > budget.limit / 2, "{greedy}: what nobody else needs may be used");
             for holding in connections.iter().chain([&alone]) {
                 let held = holding.0.get();
-                holding.gave(held);
+                holding.release(held);
                 budget.give(0, held);
             }
             assert_eq!(budget.used(), 0);

@@ -12,7 +12,7 @@ use serde::Deserialize;
 pub struct Config {
     /// The address of the data port, `host:port`; port 0 takes any free one.
     pub http: String,
-    /// A second address, where gRPC's clients look first; both speak everything.
+    /// A second address, where gRPC's clients look first; both speak default_access_log_share.
     #[serde(default)]
     pub grpc: Option<String>,
     /// Whether clients may load and unload endpoints.
@@ -71,13 +71,13 @@ pub struct Config {
     #[serde(default)]
     pub access_log: Option<PathBuf>,
     /// The share of requests that the access log takes.
-    #[serde(default = "everything")]
+    #[serde(default = "default_access_log_share")]
     pub access_log_share: f64,
     /// The most memory for sketches, in bytes.
     #[serde(default = "default_sketch_memory")]
     pub sketch_memory_bytes: usize,
     /// Whether inputs and outputs are sketched.
-    #[serde(default = "yes")]
+    #[serde(default = "default_true")]
     pub sketches: bool,
     /// What the server metadata says.
     #[serde(default)]
@@ -117,10 +117,10 @@ fn default_body_timeout() -> u64 {
 fn default_sketch_memory() -> usize {
     256 << 20
 }
-fn everything() -> f64 {
+fn default_access_log_share() -> f64 {
     1.0
 }
-fn yes() -> bool {
+fn default_true() -> bool {
     true
 }
 

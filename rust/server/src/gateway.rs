@@ -19,10 +19,11 @@ use crate::after::access_log::AccessLog;
 use crate::after::exposition::{self, Form};
 use crate::budget::{self, ByteBudget, SmallBudget};
 use crate::config::Config;
+use crate::event_queue::EventQueue;
 use crate::io_thread::{self, IoThread};
 use crate::metrics::Metrics;
 use crate::metrics::rendering::{Gauges, families, totals};
-use crate::scheduling::{runtime, spawn, take_short_turns};
+use crate::scheduling::{request_short_slices, runtime, spawn};
 use crate::serving::background::BackgroundThread;
 use crate::serving::dry_run::{DryRun, dry_run};
 use crate::serving::fetcher::Fetcher;
@@ -36,37 +37,36 @@ use crate::serving::shared::Shared;
 use crate::serving::sketch_registry::SketchRegistry;
 use crate::serving::status::{self, endpoint_status};
 use crate::serving::watchdog::Heartbeat;
-use crate::thread::io::{Mailbox, Message};
-use crate::thread::mailboxes::{self, Doorbell};
+use crate::thread::io::{IoMessage, Mailbox};
+use crate::thread::mailboxes::{self, MailboxWaker};
 use crate::transport::accept;
-use crate::wake::Events;
 
 /// What threads that were told to end get on top of the grace, to do so.
-const PATIENCE: Duration = Duration::from_millis(500);
+const JOIN_GRACE: Duration = Duration::from_millis(500);
 
 /// The data plane.
 pub struct Gateway {
     shared: Arc<Shared>,
     engine: Arc<Engine>,
     sketches: Arc<SketchRegistry>,
-    events: Arc<Events>,
+    events: Arc<EventQueue>,
     access_log: Option<Arc<AccessLog>>,
     publisher: Arc<Publisher>,
     background: BackgroundThread,
     mailboxes: Vec<Mailbox>,
-    life: Mutex<Life>,
+    lifecycle: Mutex<Lifecycle>,
 }
 
 /// What exists at each stage of a gateway's life.
-enum Life {
-    Idle { inboxes: Vec<mpsc::Receiver<Message>> },
-    Running(Running),
+enum Lifecycle {
+    Idle { inboxes: Vec<mpsc::Receiver<IoMessage>> },
+    Running(RunningThreads),
     Stopped { clean: bool },
 }
 
 /// The addresses that were bound.
 #[derive(Clone, Copy, Debug)]
-pub struct Bound {
+pub struct BoundAddresses {
     /// The data port.
     pub http: SocketAddr,
     /// The second data port.
@@ -82,8 +82,8 @@ pub struct BoundSockets {
     pub grpc: Option<OwnedFd>,
 }
 
-struct Running {
-    bound: Bound,
+struct RunningThreads {
+    bound: BoundAddresses,
     stop_accepting: oneshot::Sender<()>,
     acceptor: JoinHandle<()>,
     io_threads: Vec<JoinHandle<bool>>,
@@ -107,7 +107,7 @@ impl Gateway {
     pub fn with_devices(config: Config, devices: Devices) -> Result<Gateway> {
         let threads = config.io_threads;
         let (mailboxes, inboxes): (Vec<_>, Vec<_>) = (0..threads).map(|_| Mailbox::new()).unzip();
-        let pool = Pool::new(config.pool_threads, Box::new(Doorbell(mailboxes.clone())));
+        let pool = Pool::new(config.pool_threads, Box::new(MailboxWaker(mailboxes.clone())));
         let engine = Arc::new(Engine::new(
             config.library.clone(),
             (Threads { io: threads, pool: config.pool_threads }, pool.desk().clone()),
@@ -115,7 +115,7 @@ impl Gateway {
             devices,
         ));
         let sketches = Arc::new(SketchRegistry::new(&config));
-        let events = Arc::new(Events::new()?);
+        let events = Arc::new(EventQueue::new()?);
         let access_log =
             config.access_log.as_deref().map(|path| AccessLog::open(path, config.access_log_share));
         let access_log = access_log.transpose()?.map(Arc::new);
@@ -163,7 +163,7 @@ impl Gateway {
             publisher,
             background,
             mailboxes,
-            life: Mutex::new(Life::Idle { inboxes }),
+            lifecycle: Mutex::new(Lifecycle::Idle { inboxes }),
         })
     }
 
@@ -171,7 +171,7 @@ impl Gateway {
     ///
     /// # Errors
     /// `invalid_argument` for an address that cannot be used, `conflict` when it was started before.
-    pub fn start(&self) -> Result<Bound> {
+    pub fn start(&self) -> Result<BoundAddresses> {
         self.start_on(BoundSockets::default())
     }
 
@@ -179,12 +179,14 @@ impl Gateway {
     ///
     /// # Errors
     /// As [`Gateway::start`].
-    pub fn start_on(&self, sockets: BoundSockets) -> Result<Bound> {
-        let mut life = self.life();
-        match &*life {
-            Life::Running(running) => return Ok(running.bound),
-            Life::Stopped { .. } => return Err(Error::new(Code::Conflict, "the gateway has been stopped")),
-            Life::Idle { .. } => {}
+    pub fn start_on(&self, sockets: BoundSockets) -> Result<BoundAddresses> {
+        let mut lifecycle = self.lifecycle();
+        match &*lifecycle {
+            Lifecycle::Running(running) => return Ok(running.bound),
+            Lifecycle::Stopped { .. } => {
+                return Err(Error::new(Code::Conflict, "the gateway has been stopped"));
+            }
+            Lifecycle::Idle { .. } => {}
         }
         let config = &self.shared.config;
         let (listener, http) = accept::bind("http", &config.http, sockets.http)?;
@@ -192,20 +194,22 @@ impl Gateway {
             config.grpc.as_deref().map(|address| accept::bind("grpc", address, sockets.grpc)).transpose()?;
         let (second, grpc) = second.unzip();
         let listeners = std::iter::once(listener).chain(second).collect();
-        let bound = Bound { http, grpc };
-        let Life::Idle { inboxes } = std::mem::replace(&mut *life, Life::Stopped { clean: true }) else {
+        let bound = BoundAddresses { http, grpc };
+        let Lifecycle::Idle { inboxes } =
+            std::mem::replace(&mut *lifecycle, Lifecycle::Stopped { clean: true })
+        else {
             return Err(Error::new(Code::Internal, "the gateway changed while it was locked"));
         };
-        *life = Life::Running(self.run(listeners, bound, inboxes)?);
+        *lifecycle = Lifecycle::Running(self.start_threads(listeners, bound, inboxes)?);
         Ok(bound)
     }
 
-    fn run(
+    fn start_threads(
         &self,
         listeners: Vec<TcpListener>,
-        bound: Bound,
-        inboxes: Vec<mpsc::Receiver<Message>>,
-    ) -> Result<Running> {
+        bound: BoundAddresses,
+        inboxes: Vec<mpsc::Receiver<IoMessage>>,
+    ) -> Result<RunningThreads> {
         // What can fail for want of descriptors comes first: from here on only the system's last thread may be missing.
         let runtimes = (0..=inboxes.len()).map(|_| runtime()).collect::<Result<Vec<_>>>()?;
         let mut runtimes = runtimes.into_iter();
@@ -230,14 +234,14 @@ impl Gateway {
                 inbox,
             };
             io_threads.push(spawn(format!("hg-io-{index}"), move || {
-                take_short_turns();
+                request_short_slices();
                 thread.shared.heartbeats[index].bind_to_current_thread();
                 io_thread::run(&runtime, thread)
             })?);
         }
         self.background.start()?;
         let run_monitor = run_monitor::start(self.shared.clone())?;
-        Ok(Running { bound, stop_accepting, acceptor, io_threads, run_monitor })
+        Ok(RunningThreads { bound, stop_accepting, acceptor, io_threads, run_monitor })
     }
 
     /// Takes an endpoint's new state in; see [`Publisher::apply`].
@@ -389,33 +393,33 @@ impl Gateway {
     pub fn stop(&self, delay: Duration, grace: Duration) -> bool {
         self.shared.draining.store(true, Relaxed);
         self.shared.notify_changed();
-        let mut life = self.life();
-        let clean = match std::mem::replace(&mut *life, Life::Stopped { clean: true }) {
-            Life::Running(running) => {
+        let mut lifecycle = self.lifecycle();
+        let clean = match std::mem::replace(&mut *lifecycle, Lifecycle::Stopped { clean: true }) {
+            Lifecycle::Running(running) => {
                 std::thread::sleep(delay);
-                self.wind_down(running, Instant::now() + grace)
+                self.stop_threads(running, Instant::now() + grace)
             }
-            Life::Idle { .. } => {
+            Lifecycle::Idle { .. } => {
                 self.background.stop();
                 self.publisher.stop(Instant::now() + grace);
                 true
             }
-            Life::Stopped { clean } => clean,
+            Lifecycle::Stopped { clean } => clean,
         };
-        *life = Life::Stopped { clean };
+        *lifecycle = Lifecycle::Stopped { clean };
         clean
     }
 
-    fn wind_down(&self, running: Running, deadline: Instant) -> bool {
-        let Running { stop_accepting, acceptor, io_threads, run_monitor, .. } = running;
+    fn stop_threads(&self, running: RunningThreads, deadline: Instant) -> bool {
+        let RunningThreads { stop_accepting, acceptor, io_threads, run_monitor, .. } = running;
         // The acceptor may be gone already; then nobody listens.
         let _ = stop_accepting.send(());
-        let mut clean = join_until(acceptor, Instant::now() + PATIENCE).is_some();
+        let mut clean = join_until(acceptor, Instant::now() + JOIN_GRACE).is_some();
         // Set once: a gateway is stopped once.
         let _ = self.shared.cut_off_at.set(deadline);
         self.shared.closing.store(true, Relaxed);
         self.shared.notify_changed();
-        let deadline = deadline + PATIENCE;
+        let deadline = deadline + JOIN_GRACE;
         self.mailboxes.iter().for_each(|mailbox| mailbox.close(deadline));
         for thread in io_threads {
             clean &= join_until(thread, deadline) == Some(true);
@@ -431,8 +435,8 @@ impl Gateway {
         clean
     }
 
-    fn life(&self) -> std::sync::MutexGuard<'_, Life> {
-        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lifecycle(&self) -> std::sync::MutexGuard<'_, Lifecycle> {
+        self.lifecycle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

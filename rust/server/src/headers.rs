@@ -11,46 +11,46 @@ pub enum Headers<'a> {
     /// As hyper reads them.
     Map(&'a HeaderMap),
     /// A head, and the fields in it.
-    List(&'a Bytes, &'a [Field]),
+    List(&'a Bytes, &'a [HeaderField]),
 }
 
 /// Where a field is in its head.
 #[derive(Clone, Copy, Debug)]
-pub struct Field {
-    name: Span,
-    value: Span,
+pub struct HeaderField {
+    name: ByteRange,
+    value: ByteRange,
 }
 
 /// A part of a head, by its first byte and its length.
 #[derive(Clone, Copy, Debug, Default)]
-struct Span {
+struct ByteRange {
     start: u16,
     length: u16,
 }
 
-impl Field {
+impl HeaderField {
     /// The field with that name and value, both of them parts of `head`; `None` for a head that is too long.
-    pub fn of(head: &[u8], name: &[u8], value: &[u8]) -> Option<Field> {
-        Some(Field { name: Span::of(head, name)?, value: Span::of(head, value)? })
+    pub fn of(head: &[u8], name: &[u8], value: &[u8]) -> Option<HeaderField> {
+        Some(HeaderField { name: ByteRange::of(head, name)?, value: ByteRange::of(head, value)? })
     }
 
     /// Its value, if that is its name; of most fields the length of the name says that it is not.
     // For every field of every look-up.
     #[inline(always)]
     fn value_of<'a>(&self, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
-        let is_it = usize::from(self.name.length) == name.len() && is(self.name.of_head(head), name);
+        let is_it = usize::from(self.name.length) == name.len() && names_match(self.name.of_head(head), name);
         is_it.then(|| self.value.of_head(head))
     }
 }
 
-impl Span {
-    fn of(head: &[u8], part: &[u8]) -> Option<Span> {
+impl ByteRange {
+    fn of(head: &[u8], part: &[u8]) -> Option<ByteRange> {
         if part.is_empty() {
             // It may be anybody's.
-            return Some(Span::default());
+            return Some(ByteRange::default());
         }
         let start = (part.as_ptr() as usize).checked_sub(head.as_ptr() as usize)?;
-        Some(Span { start: start.try_into().ok()?, length: part.len().try_into().ok()? })
+        Some(ByteRange { start: start.try_into().ok()?, length: part.len().try_into().ok()? })
     }
 
     fn of_head(self, head: &[u8]) -> &[u8] {
@@ -83,22 +83,24 @@ impl<'a> Headers<'a> {
     }
 
     /// The first value of each of some names, by one pass over the fields: a look-up in a map hashes the name.
-    pub fn of_names<const N: usize>(self, names: [&str; N]) -> [Option<&'a [u8]>; N] {
+    pub fn first_values<const N: usize>(self, names: [&str; N]) -> [Option<&'a [u8]>; N] {
         let mut values = [None; N];
         let mut see = |own: &[u8], value: &'a [u8]| {
-            if let Some(at) = names.iter().position(|name| is(own, name)) {
+            if let Some(at) = names.iter().position(|name| names_match(own, name)) {
                 values[at].get_or_insert(value);
             }
         };
         match self {
             Headers::Map(map) => map.iter().for_each(|(own, value)| see(own.as_ref(), value.as_bytes())),
-            Headers::List(head, fields) => list(head, fields).for_each(|(own, value)| see(own, value)),
+            Headers::List(head, fields) => {
+                name_value_pairs(head, fields).for_each(|(own, value)| see(own, value))
+            }
         }
         values
     }
 
     /// A value as it outlives the request; of a list, without a copy.
-    pub fn keep(self, value: &'a [u8]) -> Option<HeaderValue> {
+    pub fn to_value(self, value: &'a [u8]) -> Option<HeaderValue> {
         match self {
             Headers::Map(_) => HeaderValue::from_bytes(value).ok(),
             Headers::List(head, _) => HeaderValue::from_maybe_shared(head.slice_ref(value)).ok(),
@@ -107,11 +109,14 @@ impl<'a> Headers<'a> {
 }
 
 /// The names and values of a list.
-pub fn list<'a>(head: &'a [u8], fields: &'a [Field]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+pub fn name_value_pairs<'a>(
+    head: &'a [u8],
+    fields: &'a [HeaderField],
+) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
     fields.iter().map(move |field| (field.name.of_head(head), field.value.of_head(head)))
 }
 
-fn is(own: &[u8], name: &str) -> bool {
+fn names_match(own: &[u8], name: &str) -> bool {
     own.eq_ignore_ascii_case(name.as_bytes())
 }
 
@@ -134,14 +139,14 @@ mod tests {
         let head: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let head = Bytes::from(head);
         let mut start = 0;
-        let list: Vec<Field> = fields
+        let list: Vec<HeaderField> = fields
             .iter()
             .map(|(name, value)| {
                 let name_at = start;
                 let value_at = name_at + name.len() + 2;
                 start = value_at + value.len() + 2;
                 let (name, value) = (&head[name_at..][..name.len()], &head[value_at..][..value.len()]);
-                Field::of(&head, name, value).unwrap()
+                HeaderField::of(&head, name, value).unwrap()
             })
             .collect();
         see(Headers::List(&head, &list));
@@ -156,10 +161,13 @@ mod tests {
             assert_eq!(headers.get("x"), None);
             assert_eq!(headers.values("host").collect::<Vec<_>>(), [b"a"]);
             assert_eq!(headers.values("x-y").collect::<Vec<_>>(), [b"1", b"2"]);
-            assert_eq!(headers.of_names(["x-y", "none", "empty"]), [Some(&b"1"[..]), None, Some(&b""[..])]);
+            assert_eq!(
+                headers.first_values(["x-y", "none", "empty"]),
+                [Some(&b"1"[..]), None, Some(&b""[..])]
+            );
             for name in ["x-y", "empty"] {
                 let value = headers.get(name).unwrap();
-                assert_eq!(headers.keep(value).unwrap().as_bytes(), value);
+                assert_eq!(headers.to_value(value).unwrap().as_bytes(), value);
             }
         });
     }
@@ -167,8 +175,8 @@ mod tests {
     #[test]
     fn what_is_not_a_part_of_the_head_is_no_field() {
         let around = vec![b'x'; 200_000];
-        assert!(Field::of(&around[70_000..], &around[..1], b"").is_none());
-        assert!(Field::of(&around, &around[70_000..70_001], b"").is_none());
-        assert!(Field::of(&around, &around[..70_000], b"").is_none());
+        assert!(HeaderField::of(&around[70_000..], &around[..1], b"").is_none());
+        assert!(HeaderField::of(&around, &around[70_000..70_001], b"").is_none());
+        assert!(HeaderField::of(&around, &around[..70_000], b"").is_none());
     }
 }

@@ -12,7 +12,7 @@ use crate::after::access_log::AccessLog;
 use crate::after::state as after;
 use crate::call::http::Calls;
 use crate::serving::shared::Shared;
-use crate::thread::io::{self, Io, Mailbox, Message};
+use crate::thread::io::{self, Io, IoMessage, Mailbox};
 use crate::transport::connections::Connections;
 
 /// What an IO thread begins with.
@@ -26,7 +26,7 @@ pub struct IoThread {
     /// What other threads send to.
     pub mailbox: Mailbox,
     /// What it receives.
-    pub inbox: mpsc::Receiver<Message>,
+    pub inbox: mpsc::Receiver<IoMessage>,
 }
 
 /// Runs an IO thread until it is told to close and its last connection is gone, or those that are left are cut off;
@@ -46,7 +46,7 @@ pub fn run(runtime: &tokio::runtime::Runtime, thread: IoThread) -> bool {
 }
 
 /// The loop of an IO thread; true when every connection finished by itself.
-async fn serve(mut inbox: mpsc::Receiver<Message>, mailbox: &Mailbox) -> bool {
+async fn serve(mut inbox: mpsc::Receiver<IoMessage>, mailbox: &Mailbox) -> bool {
     let connections = Rc::<Connections>::default();
     while handle(inbox.recv().await, &connections, mailbox) {}
     connections.close();
@@ -64,16 +64,16 @@ async fn serve(mut inbox: mpsc::Receiver<Message>, mailbox: &Mailbox) -> bool {
 }
 
 /// Does what a message says; false for the last one.
-fn handle(message: Option<Message>, connections: &Rc<Connections>, mailbox: &Mailbox) -> bool {
+fn handle(message: Option<IoMessage>, connections: &Rc<Connections>, mailbox: &Mailbox) -> bool {
     match message {
-        Some(Message::Socket(socket)) => connections.adopt::<Calls>(socket, &mailbox.connections),
-        Some(Message::Refresh) => after::retain(&io::with(Io::refresh)),
-        Some(Message::MakeRoom(asker)) => {
+        Some(IoMessage::Socket(socket)) => connections.adopt::<Calls>(socket, &mailbox.connections),
+        Some(IoMessage::Refresh) => after::retain(&io::with(Io::refresh)),
+        Some(IoMessage::MakeRoom(asker)) => {
             // Whoever waits no longer has asked another thread.
             let _ = asker.send(connections.make_room(&mailbox.connections));
         }
-        Some(Message::Ran(batch)) => batch.wake(io::with(|io| io.thread)),
-        Some(Message::Close) | None => return false,
+        Some(IoMessage::BatchDone(batch)) => batch.wake(io::with(|io| io.thread)),
+        Some(IoMessage::Close) | None => return false,
     }
     true
 }

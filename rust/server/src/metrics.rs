@@ -3,9 +3,9 @@
 //! Handles are resolved when a snapshot is built, so a request looks up no label. A series lives as long as a snapshot or a
 //! request holds it, and is then shown for five minutes more: what was counted since a scraper's last look would be lost. Rendering adds the shards up. The metrics of versions and connections are declared in [`rendering`].
 
-pub mod by_reason;
-pub mod closed;
-pub mod handed_over;
+pub mod close_reason;
+pub mod hand_over_reason;
+pub mod reason_counters;
 pub mod rendering;
 
 use std::collections::HashMap;
@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use headgate_core::error::Code;
 use headgate_engine::histogram::{Counts, Histogram};
 
-use self::by_reason::ByReason;
-use self::closed::Reason;
-use self::handed_over::HandOver;
+use self::close_reason::CloseReason;
+use self::hand_over_reason::HandOverReason;
+use self::reason_counters::ReasonCounters;
 
 /// Answers by code: one counter for each code and one for success.
 const OUTCOMES: usize = Code::ALL.len() + 1;
@@ -92,7 +92,7 @@ pub struct Shard {
 
 impl Shard {
     /// Counts an answer: `None` is success.
-    pub fn outcome(&self, code: Option<Code>) {
+    pub fn count_outcome(&self, code: Option<Code>) {
         self.outcomes[code.map_or(0, |code| 1 + code as usize)].add(1);
     }
 }
@@ -147,9 +147,9 @@ impl VersionMetrics {
     }
 
     /// How requests ended.
-    pub fn outcome(&self) -> Outcome {
+    pub fn request_totals(&self) -> RequestTotals {
         let succeeded = self.sum(|shard| shard.outcomes[0].get());
-        Outcome {
+        RequestTotals {
             succeeded,
             failed: self.requests() - succeeded,
             success_ns: self.sum(|shard| shard.success_ns.get()),
@@ -167,7 +167,7 @@ impl VersionMetrics {
 
 /// How the requests of a version ended.
 #[derive(Clone, Copy, Debug)]
-pub struct Outcome {
+pub struct RequestTotals {
     /// Good answers.
     pub succeeded: u64,
     /// All others.
@@ -194,25 +194,25 @@ pub struct IoShard {
 
 impl IoShard {
     /// Counts a refusal that came before a version was known.
-    pub fn refused(&self, code: Code) {
+    pub fn count_refusal(&self, code: Code) {
         self.refusals[1 + code as usize].add(1);
     }
 }
 
 /// Versions that were taken away and whose series are still shown, at most.
-const DEPARTED: usize = 1024;
+const MAX_DEPARTED: usize = 1024;
 /// How long such series are shown after the first scrape that shows them: whoever scrapes at least as often misses nothing, however
 /// many others do.
-const FAREWELL: Duration = Duration::from_secs(300);
+const DEPARTED_SHOWN_FOR: Duration = Duration::from_secs(300);
 
 /// The series of a version.
-struct Held {
+struct VersionSeries {
     metrics: Arc<VersionMetrics>,
     /// When they were shown first since nobody else holds them.
-    farewell: Option<Instant>,
+    shown_since: Option<Instant>,
 }
 
-impl Held {
+impl VersionSeries {
     fn is_departed(&self) -> bool {
         Arc::strong_count(&self.metrics) == 1
     }
@@ -221,13 +221,13 @@ impl Held {
 /// The series of the whole data plane.
 pub struct Metrics {
     threads: Box<[IoShard]>,
-    versions: Mutex<HashMap<(String, String), Held>>,
+    versions: Mutex<HashMap<(String, String), VersionSeries>>,
     /// Connections closed at once because there were too many.
     pub connections_refused: AtomicU64,
     /// Connections closed after they had been taken.
-    pub connections_closed: ByReason<Reason>,
+    pub connections_closed: ReasonCounters<CloseReason>,
     /// Connections that were handed to hyper.
-    pub handed_over: ByReason<HandOver>,
+    pub handed_over: ReasonCounters<HandOverReason>,
 }
 
 impl Metrics {
@@ -237,8 +237,8 @@ impl Metrics {
             threads: (0..threads).map(|_| IoShard::default()).collect(),
             versions: Mutex::default(),
             connections_refused: AtomicU64::new(0),
-            connections_closed: ByReason::default(),
-            handed_over: ByReason::default(),
+            connections_closed: ReasonCounters::default(),
+            handed_over: ReasonCounters::default(),
         }
     }
 
@@ -251,19 +251,19 @@ impl Metrics {
     pub fn version(&self, endpoint: &str, version: &str) -> Arc<VersionMetrics> {
         let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (endpoint.to_owned(), version.to_owned());
-        if let Some(held) = versions.get_mut(&key) {
-            held.farewell = None;
-            return held.metrics.clone();
+        if let Some(series) = versions.get_mut(&key) {
+            series.shown_since = None;
+            return series.metrics.clone();
         }
-        if versions.values().filter(|held| held.is_departed()).count() >= DEPARTED {
+        if versions.values().filter(|series| series.is_departed()).count() >= MAX_DEPARTED {
             // Those that somebody has seen go first.
-            versions.retain(|_, held| !held.is_departed() || held.farewell.is_none());
-            if versions.values().filter(|held| held.is_departed()).count() >= DEPARTED {
-                versions.retain(|_, held| !held.is_departed());
+            versions.retain(|_, series| !series.is_departed() || series.shown_since.is_none());
+            if versions.values().filter(|series| series.is_departed()).count() >= MAX_DEPARTED {
+                versions.retain(|_, series| !series.is_departed());
             }
         }
         let metrics = Arc::new(VersionMetrics::new(endpoint, version, self.threads.len()));
-        versions.insert(key, Held { metrics: metrics.clone(), farewell: None });
+        versions.insert(key, VersionSeries { metrics: metrics.clone(), shown_since: None });
         metrics
     }
 
@@ -273,16 +273,16 @@ impl Metrics {
     }
 
     /// What is to be shown now: the series of versions that somebody holds, and those that were taken away not long ago.
-    fn shown(&self, now: Instant) -> Vec<Arc<VersionMetrics>> {
+    fn visible(&self, now: Instant) -> Vec<Arc<VersionMetrics>> {
         let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
-        versions.retain(|_, held| {
-            if !held.is_departed() {
-                held.farewell = None;
+        versions.retain(|_, series| {
+            if !series.is_departed() {
+                series.shown_since = None;
                 return true;
             }
-            now.saturating_duration_since(*held.farewell.get_or_insert(now)) < FAREWELL
+            now.saturating_duration_since(*series.shown_since.get_or_insert(now)) < DEPARTED_SHOWN_FOR
         });
-        let mut live: Vec<_> = versions.values().map(|held| held.metrics.clone()).collect();
+        let mut live: Vec<_> = versions.values().map(|series| series.metrics.clone()).collect();
         live.sort_by(|a, b| (&a.endpoint, &a.version).cmp(&(&b.endpoint, &b.version)));
         live
     }

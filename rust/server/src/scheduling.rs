@@ -7,19 +7,19 @@ use headgate_core::error::{Code, Error, Result};
 
 /// How long an IO thread asks to run at a stretch, in nanoseconds. Its turns are shorter, and on Linux from 6.12 on a thread
 /// that asks for little is let in at once when it wakes, instead of after the slice of whoever computes there.
-const TURN_NS: u64 = 200_000;
+const SLICE_NS: u64 = 200_000;
 /// The priority of work that gives way: beside a thread of ordinary priority it gets a tenth of a core.
 const NICE: libc::c_int = 10;
 
 /// Threads beside an IO thread that read its large requests and write its large answers, while there are any.
-const BESIDE: usize = 2;
+const OFFLOAD_THREADS: usize = 2;
 
 /// A runtime for one thread.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(BESIDE)
-        .thread_name("hg-beside")
+        .max_blocking_threads(OFFLOAD_THREADS)
+        .thread_name("hg-offload")
         .build()
         .map_err(|error| Error::new(Code::Internal, format!("the system gives no more descriptors: {error}")))
 }
@@ -28,18 +28,18 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 ///
 /// # Errors
 /// As [`spawn`].
-pub fn spawn_behind<T: Send + 'static>(
+pub fn spawn_low_priority<T: Send + 'static>(
     name: String,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>> {
     spawn(name, move || {
-        give_way();
+        lower_priority();
         work()
     })
 }
 
 /// Lowers the calling thread's priority.
-fn give_way() {
+fn lower_priority() {
     // SAFETY: takes no pointers; on Linux, process 0 is the calling thread. A system that refuses leaves it as it was.
     unsafe {
         libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
@@ -99,7 +99,7 @@ impl ThreadProbe {
 /// `struct sched_attr` of Linux, in its first form.
 #[repr(C)]
 #[derive(Default)]
-struct Attributes {
+struct SchedAttr {
     size: u32,
     policy: u32,
     flags: u64,
@@ -111,13 +111,13 @@ struct Attributes {
 }
 
 /// Has the calling thread let in at once when it wakes, where the system can do that.
-pub fn take_short_turns() {
-    let size = size_of::<Attributes>();
-    let mut present = Attributes::default();
+pub fn request_short_slices() {
+    let size = size_of::<SchedAttr>();
+    let mut present = SchedAttr::default();
     // SAFETY: the structure is as large as is said; a system that refuses leaves the thread as it was.
     unsafe {
         if libc::syscall(libc::SYS_sched_getattr, 0, &raw mut present, size, 0) == 0 {
-            let wanted = Attributes { size: size as u32, runtime: TURN_NS, ..present };
+            let wanted = SchedAttr { size: size as u32, runtime: SLICE_NS, ..present };
             libc::syscall(libc::SYS_sched_setattr, 0, &raw const wanted, 0);
         }
     }

@@ -27,10 +27,10 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
-struct Counting;
+struct BodyMemory;
 
 // SAFETY: every call is passed on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
+unsafe impl GlobalAlloc for BodyMemory {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // Fails only while a thread's locals are being destroyed.
         let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
@@ -45,7 +45,7 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: BodyMemory = BodyMemory;
 
 /// Doubles its input, and says how often its thread has allocated so far.
 struct Telling {

@@ -19,7 +19,7 @@ use http::HeaderValue;
 use serde_json::json;
 use socket2::SockRef;
 
-use crate::context::Context;
+use crate::request_context::RequestContext;
 use crate::scheduling::spawn;
 
 /// Lines that may wait to be written.
@@ -75,7 +75,7 @@ pub struct Entry {
     /// The phases that were reached and the total, by name, in nanoseconds.
     pub times_ns: Vec<(&'static str, u64)>,
     /// What came with it.
-    pub context: Context,
+    pub context: RequestContext,
 }
 
 /// The log's front: what requests see.
@@ -245,7 +245,7 @@ impl Entry {
             rows: 0,
             fallback: None,
             times_ns: Vec::new(),
-            context: Context::default(),
+            context: RequestContext::default(),
         }
     }
 

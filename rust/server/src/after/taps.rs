@@ -22,11 +22,11 @@ use http::{HeaderName, HeaderValue};
 
 use crate::after::access_log::{AccessLog, Protocol};
 use crate::after::state;
-use crate::context::Context;
+use crate::request_context::RequestContext;
 use crate::serving::shared::LiveEndpoint;
 use crate::serving::version::VersionState;
-use crate::thread::counted::Counted;
 use crate::thread::io;
+use crate::thread::request_memory::RequestMemory;
 use crate::transport::delivery::Delivery;
 
 static X_FALLBACK: HeaderName = HeaderName::from_static("x-headgate-fallback");
@@ -96,7 +96,7 @@ pub struct Account {
     /// Whether the caller named the version.
     pub direct: bool,
     /// The memory of large strings in the request, and of a large answer.
-    held: Counted,
+    held: RequestMemory,
     /// What the access log says of it, where it was sampled.
     log: Option<Box<Logged>>,
     /// When the newest phase ended.
@@ -111,7 +111,7 @@ pub struct Account {
 struct Logged {
     log: Arc<AccessLog>,
     protocol: Protocol,
-    context: Context,
+    context: RequestContext,
 }
 
 /// The answer as far as a tap cares: its code, `None` for success.
@@ -142,7 +142,7 @@ impl Tap {
             ran: None,
             request_hash: 0,
             direct: false,
-            held: Counted::default(),
+            held: RequestMemory::default(),
             log: None,
             phase_end: received,
             decode_ns: None,
@@ -194,7 +194,7 @@ impl DerefMut for Tap {
 
 impl Account {
     /// Has the access log write it down, if this is one that it takes.
-    pub fn sample(&mut self, protocol: Protocol, context: &Context) {
+    pub fn sample(&mut self, protocol: Protocol, context: &RequestContext) {
         self.log =
             state::sampled_log().map(|log| Box::new(Logged { log, protocol, context: context.clone() }));
     }
@@ -327,7 +327,7 @@ impl Account {
     }
 
     /// What counts the request's memory beside its body's, until its answer is out.
-    pub fn counted(&mut self) -> &mut Counted {
+    pub fn counted(&mut self) -> &mut RequestMemory {
         &mut self.held
     }
 

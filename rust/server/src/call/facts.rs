@@ -137,7 +137,7 @@ fn version_statistics(
     version: &Version<VersionState>,
 ) -> pb::ModelStatistics {
     let metrics = &version.payload.metrics;
-    let outcome = metrics.outcome();
+    let outcome = metrics.request_totals();
     let duration = |count, ns| Some(pb::StatisticDuration { count, ns });
     let phase = |counts: &Counts| duration(counts.total(), counts.sum_ns);
     let run = metrics.counts(|shard| &shard.run);

@@ -26,7 +26,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
 use hyper::body::Incoming;
 
-use crate::budget::Holding;
+use crate::budget::ConnectionMemory;
 use crate::headers::Headers;
 use crate::transport::body;
 use crate::transport::conn::{Conn, Open};
@@ -128,8 +128,8 @@ async fn in_time<T>(deadline: Option<Instant>, part: impl Future<Output = Result
 async fn one_message(
     headers: &HeaderMap,
     body: &mut Incoming,
-    holding: &Rc<Holding>,
-) -> Result<(bytes::Bytes, crate::thread::counted::Counted)> {
+    holding: &Rc<ConnectionMemory>,
+) -> Result<(bytes::Bytes, crate::thread::request_memory::RequestMemory)> {
     let limit = body::small_limit();
     let read = body::read_counted(body, holding, limit.saturating_add(message::PREFIX)).await;
     let (bytes, mut counted) = read.map_err(|error| message::of_message(error, limit))?;

@@ -26,15 +26,15 @@ use crate::call::grpc;
 use crate::call::path;
 use crate::call::path::{Call, Extension};
 use crate::call::rest;
-use crate::context::Context;
 use crate::headers::Headers;
 use crate::request::ask::{Answer, Ask, Dialect};
 use crate::request::infer;
 use crate::request::large_input::{self, Parse};
 use crate::request::tensors;
-use crate::thread::counted::Counted;
+use crate::request_context::RequestContext;
+use crate::thread::catch_panic::catch_panic;
 use crate::thread::io;
-use crate::thread::panic::catching;
+use crate::thread::request_memory::RequestMemory;
 use crate::transport::body::{Progress, Source};
 use crate::transport::coding;
 use crate::transport::conn::{Conn, Open};
@@ -115,7 +115,7 @@ impl Service for Calls {
 
 /// Answers one request, whoever took it apart.
 pub async fn respond(head: Head<'_>, body: Source, received: Instant, open: &Open) -> exchange::Reply {
-    let context = Context::read(head.headers, || io::with(io::Io::draw));
+    let context = RequestContext::read(head.headers, || io::with(io::Io::draw));
     let mut reply = dispatch(head, body, received, &context, open).await;
     context.add_to(&mut reply.fields, reply.delivery.as_ref().map(|tap| || tap.times()));
     let Reply { status, fields, body, delivery, ends } = reply;
@@ -126,7 +126,7 @@ async fn dispatch(
     head: Head<'_>,
     mut body: Source,
     received: Instant,
-    context: &Context,
+    context: &RequestContext,
     open: &Open,
 ) -> Reply {
     let http1 = head.is_http1();
@@ -151,7 +151,7 @@ async fn dispatch(
     reply
 }
 
-async fn route(head: Head<'_>, body: &mut Source, received: Instant, context: &Context) -> Reply {
+async fn route(head: Head<'_>, body: &mut Source, received: Instant, context: &RequestContext) -> Reply {
     let path = match head.has_escapes.then(|| path::decoded(head.path)).transpose() {
         Ok(path) => path.unwrap_or(Cow::Borrowed(head.path)),
         Err(error) => return refused(&error),
@@ -169,7 +169,7 @@ async fn route(head: Head<'_>, body: &mut Source, received: Instant, context: &C
             let (headers, deadline, dialect) = (head.headers, None, Dialect::Rest);
             let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
             let predicts = matches!(call, Call::Predict(_));
-            match catching(pin!(read_and_infer(&ask, body, predicts))).await {
+            match catch_panic(pin!(read_and_infer(&ask, body, predicts))).await {
                 Ok(answer) => answered(answer),
                 Err(error) => {
                     ask.refused(&error);
@@ -221,7 +221,7 @@ async fn extension(call: &Extension<'_>, head: Head<'_>, body: &mut Source) -> R
     let done = {
         // Seldom asked for: its state is not to be part of every request's.
         let mut answering = Box::pin(rest::answer(call, head.headers, body, &mut out));
-        catching(answering.as_mut()).await
+        catch_panic(answering.as_mut()).await
     };
     match done {
         Ok(()) => whole(StatusCode::OK, &JSON, out),
@@ -245,7 +245,7 @@ async fn compressed(mut reply: Reply) -> Reply {
             coding::gzip(plain, Some(until), tap.counted()).await
         }
         // Its memory is counted by nobody yet.
-        None => match Counted::of(plain.len()) {
+        None => match RequestMemory::with_bytes(plain.len()) {
             Ok(mut counted) => coding::gzip(plain, None, &mut counted).await,
             Err(_) => Ok((plain, None)),
         },
@@ -333,7 +333,7 @@ fn answered(answer: Answer) -> Reply {
 /// A refusal that no version is to blame for.
 fn refused(error: &Error) -> Reply {
     let body = io::with(|io| {
-        io.shared.metrics.thread(io.thread).refused(error.code);
+        io.shared.metrics.thread(io.thread).count_refusal(error.code);
         io.replies.take()
     });
     error_reply(error, body)

@@ -8,7 +8,7 @@ use headgate_core::error::Code;
 use headgate_engine::histogram::{BUCKETS, Counts, Histogram, upper_ns};
 use serde_json::{Map, Value, json};
 
-use super::closed::Reason;
+use super::close_reason::CloseReason;
 use super::{Metrics, OUTCOMES, Shard, VersionMetrics};
 
 /// Numbers that other parts know.
@@ -31,7 +31,7 @@ pub struct Gauges {
 /// ```
 /// `durations` are the buckets that have any, by their place in `upper_ns`.
 pub fn totals(metrics: &Metrics, now: Instant) -> Value {
-    let versions = metrics.shown(now).into_iter().map(|version| {
+    let versions = metrics.visible(now).into_iter().map(|version| {
         let codes: Map<String, Value> = (0..OUTCOMES)
             .map(|index| (outcome_name(index), version.sum(|shard| shard.outcomes[index].get())))
             .filter(|&(_, count)| count > 0)
@@ -56,11 +56,11 @@ pub fn totals(metrics: &Metrics, now: Instant) -> Value {
 
 /// Every family with its samples, as the control plane takes them.
 pub fn families(metrics: &Metrics, gauges: &Gauges, now: Instant) -> Vec<Value> {
-    let live = metrics.shown(now);
+    let live = metrics.visible(now);
     let mut families = vec![requests(&live), refusals(metrics)];
     families.extend(counters(&live));
     families.extend(durations(&live));
-    families.extend(whole(metrics, gauges));
+    families.extend(gateway_families(metrics, gauges));
     families
 }
 
@@ -112,15 +112,15 @@ fn durations(live: &[Arc<VersionMetrics>]) -> [Value; 5] {
 
 /// What belongs to no version.
 #[rustfmt::skip]
-fn whole(metrics: &Metrics, gauges: &Gauges) -> Vec<Value> {
+fn gateway_families(metrics: &Metrics, gauges: &Gauges) -> Vec<Value> {
     let accepted = metrics.threads.iter().map(|thread| thread.accepted.get()).sum();
     let refused = metrics.connections_refused.load(Relaxed);
     vec![
         single("headgate_connections", "Connections open.", "gauge", metrics.connections()),
         single("headgate_connections_accepted_total", "Connections taken over by an IO thread.", "counter", accepted),
         single("headgate_connections_refused_total", "Connections closed at once because there were too many and none could be spared.", "counter", refused),
-        single("headgate_connections_crowded_total", "Connections that waited for their client and were closed to make room for new ones.", "counter", metrics.connections_closed.get(Reason::Crowded)),
-        single("headgate_connections_unread_total", "Connections closed because their answers were not read for as long as one may be idle.", "counter", metrics.connections_closed.get(Reason::Unread)),
+        single("headgate_connections_crowded_total", "Connections that waited for their client and were closed to make room for new ones.", "counter", metrics.connections_closed.get(CloseReason::Crowded)),
+        single("headgate_connections_unread_total", "Connections closed because their answers were not read for as long as one may be idle.", "counter", metrics.connections_closed.get(CloseReason::Unread)),
         family("headgate_connections_closed_total", "Connections that the data ports closed before their clients did: idle, head_timeout, body_timeout, body_too_large, unread (an answer that nobody takes), or crowded (to make room for a new one).", "counter", metrics.connections_closed.samples()),
         family("headgate_connections_handed_over_total", "Connections of HTTP/1.1 that the fast reader gave to hyper for good, which costs more for each request: head (no whole head, or a long one), request (chunks, escapes, a long body), body (it came behind its head).", "counter", metrics.handed_over.samples()),
         single("headgate_pool_waiting", "Runs waiting for a pool thread.", "gauge", gauges.waiting as u64),

@@ -17,11 +17,11 @@ fn shards_add_up_and_series_live_as_long_as_somebody_holds_them() {
     for thread in 0..2 {
         let shard = version.shard(thread);
         shard.started.add(1);
-        shard.outcome(None);
+        shard.count_outcome(None);
         shard.total.record(3_000);
     }
-    version.shard(0).outcome(Some(Code::InvalidArgument));
-    metrics.thread(1).refused(Code::ModelNotFound);
+    version.shard(0).count_outcome(Some(Code::InvalidArgument));
+    metrics.thread(1).count_refusal(Code::ModelNotFound);
     let all = families(&metrics, &GAUGES, now);
     let requests = named(&all, "headgate_requests_total");
     assert_eq!(requests["samples"][0], json!([{"endpoint": "digits", "version": "v1", "code": "ok"}, 2]));
@@ -37,29 +37,29 @@ fn shards_add_up_and_series_live_as_long_as_somebody_holds_them() {
     let shown = |now| families(&metrics, &GAUGES, now);
     assert_eq!(named(&shown(now), "headgate_requests_total")["samples"][0][1], 2);
     assert_eq!(named(&shown(now + Duration::from_secs(299)), "headgate_requests_total")["samples"][0][1], 2);
-    assert_eq!(named(&shown(now + FAREWELL), "headgate_requests_total")["samples"], json!([]));
+    assert_eq!(named(&shown(now + DEPARTED_SHOWN_FOR), "headgate_requests_total")["samples"], json!([]));
 }
 
 #[test]
 fn a_version_that_comes_back_in_time_goes_on_with_its_counts() {
     let (metrics, now) = (Metrics::new(1), Instant::now());
-    metrics.version("digits", "v1").shard(0).outcome(None);
+    metrics.version("digits", "v1").shard(0).count_outcome(None);
     let shown = |now| families(&metrics, &GAUGES, now);
     assert_eq!(named(&shown(now), "headgate_requests_total")["samples"][0][1], 1);
     let version = metrics.version("digits", "v1");
-    version.shard(0).outcome(None);
-    assert_eq!(named(&shown(now + 2 * FAREWELL), "headgate_requests_total")["samples"][0][1], 2);
+    version.shard(0).count_outcome(None);
+    assert_eq!(named(&shown(now + 2 * DEPARTED_SHOWN_FOR), "headgate_requests_total")["samples"][0][1], 2);
 }
 
 #[test]
 fn series_that_nobody_scrapes_are_bounded() {
     let metrics = Metrics::new(1);
-    for number in 0..3 * DEPARTED {
+    for number in 0..3 * MAX_DEPARTED {
         drop(metrics.version("digits", &number.to_string()));
     }
-    assert!(metrics.shown(Instant::now()).len() <= DEPARTED);
+    assert!(metrics.visible(Instant::now()).len() <= MAX_DEPARTED);
     // Those that were shown make room for those that were not.
     drop(metrics.version("digits", "new"));
-    let versions: Vec<_> = metrics.shown(Instant::now()).iter().map(|of| of.version.to_string()).collect();
-    assert!(versions.len() <= DEPARTED && versions.contains(&"new".to_owned()));
+    let versions: Vec<_> = metrics.visible(Instant::now()).iter().map(|of| of.version.to_string()).collect();
+    assert!(versions.len() <= MAX_DEPARTED && versions.contains(&"new".to_owned()));
 }

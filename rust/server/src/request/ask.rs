@@ -8,8 +8,8 @@ use headgate_core::id::MAX_NAME;
 use crate::after::access_log::{Entry, Protocol};
 use crate::after::state;
 use crate::after::taps::Tap;
-use crate::context::Context;
 use crate::headers::Headers;
+use crate::request_context::RequestContext;
 
 /// The endpoint, and the version when the caller names one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct Ask<'a> {
     /// Which wire it came by.
     pub protocol: Protocol,
     /// What came with it.
-    pub context: &'a Context,
+    pub context: &'a RequestContext,
 }
 
 impl Ask<'_> {
@@ -51,7 +51,7 @@ pub fn write_refusal(
     endpoint: &str,
     protocol: Protocol,
     received: Instant,
-    context: &Context,
+    context: &RequestContext,
     error: &Error,
 ) {
     let Some(log) = state::sampled_log() else { return };

@@ -18,7 +18,7 @@ use headgate_core::tensor::Signature;
 
 use crate::after::taps::Tap;
 use crate::after::taps::fallback::{Cause, Next};
-use crate::budget::SMALL;
+use crate::budget::SMALL_REQUEST;
 use crate::request::ask::Sent;
 use crate::request::attribution::{self, Mistake};
 use crate::serving::compatibility::accepts_same_inputs;
@@ -144,7 +144,7 @@ pub async fn go_on(
     while let Some(next) = next(&mut last, &mut earlier).await {
         let counted = last.tap.counted();
         // A run that goes on has taken the body's share with it. Without room for another there is no further attempt.
-        if size >= SMALL && counted.is_small() && counted.add(size).is_err() {
+        if size >= SMALL_REQUEST && counted.is_small() && counted.add_body(size).is_err() {
             break;
         }
         let mut tap = last.tap.hand_on(&next);

@@ -77,7 +77,7 @@ const NOTHING: Finding = Finding::Works { run: Duration::ZERO };
 fn asked(tap: &Tap) -> Option<Asked> {
     let version = &tap.version().payload;
     let (probed, now_ns) = io::with(|io| (io.shared.pool.probe(&version.model), io.shared.now_ns()));
-    let by_record = || version.recent_success.is_recent(version.metrics.outcome().succeeded, now_ns);
+    let by_record = || version.recent_success.is_recent(version.metrics.request_totals().succeeded, now_ns);
     probed.or_else(|| by_record().then_some(Asked::Known(NOTHING)))
 }
 

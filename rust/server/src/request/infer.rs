@@ -27,8 +27,8 @@ use crate::request::outputs::{self, Manner, Outputs};
 use crate::request::tensors::{self, Buffers};
 use crate::request::{attempts, deadline, large, large_input};
 use crate::serving::shared::LiveEndpoint;
-use crate::thread::counted::Counted;
 use crate::thread::io::{self, Io};
+use crate::thread::request_memory::RequestMemory;
 
 /// The endpoint as it is now, which the request keeps to its end, for a caller that may come.
 ///
@@ -54,7 +54,7 @@ pub fn enter(ask: &Ask<'_>) -> Result<Arc<LiveEndpoint>> {
 pub async fn find_and_infer(
     ask: &Ask<'_>,
     envelope: Envelope<'_>,
-    body: (&Bytes, Counted),
+    body: (&Bytes, RequestMemory),
 ) -> Result<Answer> {
     let answer = match enter(ask) {
         Ok(endpoint) => infer(ask, endpoint, envelope, body).await,
@@ -74,14 +74,14 @@ pub async fn infer(
     ask: &Ask<'_>,
     endpoint: Arc<LiveEndpoint>,
     mut envelope: Envelope<'_>,
-    (body, counted): (&Bytes, Counted),
+    (body, counted): (&Bytes, RequestMemory),
 ) -> Result<Answer> {
     let asked = deadline::of(ask.context.timeout.as_ref(), ask.received)?;
     if endpoint.non_finite != NonFinite::Error {
         envelope.allow(endpoint.non_finite);
     }
     let mut tap = route(ask, endpoint)?;
-    tap.counted().take(counted);
+    tap.counted().merge(counted);
     tap.sample(ask.protocol, ask.context);
     tap.limit(envelope.parameters.timeout_us.map(Duration::from_micros), [ask.deadline, asked]);
     let mut reply = io::with(|io| io.replies.take());
@@ -186,7 +186,7 @@ async fn serve(
     }
     tap.ran = Some(ran);
     let (sent, output_bytes) = replied?.expect("a large answer was written elsewhere");
-    tap.counted().hold(out.len() + output_bytes)?;
+    tap.counted().add_bytes(out.len() + output_bytes)?;
     Ok(sent)
 }
 
@@ -216,7 +216,7 @@ async fn fetch(tap: &Tap) -> Result<Warm> {
 fn decode(envelope: &Envelope<'_>, body: &Bytes, warm: Warm, tap: &mut Tap) -> Result<Buffers> {
     let waiter = tap.waiter();
     let counted = tap.counted();
-    let hold = &mut |bytes| counted.hold(bytes);
+    let hold = &mut |bytes| counted.add_bytes(bytes);
     tensors::with_scratch(|scratch| tensors::decode(envelope, body, (warm, waiter), scratch, hold))
 }
 
@@ -267,7 +267,7 @@ async fn run_alone(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
 async fn run_in_pool(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
     let deadline = tap.deadline();
     // A run may outlive its request when the client leaves or the deadline passes, and so does its memory.
-    lease.attach(tap.counted().hand_over());
+    lease.attach(tap.counted().take_large_boxed());
     let run = io::with(|io| io.shared.pool.submit(lease, tap.waiter()))?;
     let mut run = tap.awaits(run);
     let Ok(outcome) = tokio::time::timeout_at(deadline.into(), &mut run).await else {

@@ -15,7 +15,7 @@ use crate::request::ask::{Dialect, Sent};
 use crate::request::outputs::{self, Lists, Manner, Outputs};
 use crate::request::tensors;
 use crate::serving::shared::LiveEndpoint;
-use crate::thread::beside::{self, Share};
+use crate::thread::offload::{self, OffloadMemory};
 
 /// An answer that takes more than so many elements in JSON is large: about two milliseconds of a core.
 const ELEMENTS: usize = 1 << 16;
@@ -67,7 +67,7 @@ pub async fn write(
     };
     let mut buffer = std::mem::take(out);
     let until = tap.deadline();
-    let written = beside::run(Some(until), tap.counted(), move |share| {
+    let written = offload::run(Some(until), tap.counted(), move |share| {
         let result = answer.write(share, &mut buffer);
         Ok((answer.ran, buffer, result))
     });
@@ -81,7 +81,7 @@ pub async fn write(
 }
 
 impl Answer {
-    fn write(&self, share: &mut Share, out: &mut Vec<u8>) -> Result<Sent> {
+    fn write(&self, share: &mut OffloadMemory, out: &mut Vec<u8>) -> Result<Sent> {
         let head = ReplyHead {
             id: self.id.as_deref(),
             model_name: &self.endpoint.name,
@@ -97,10 +97,10 @@ impl Answer {
         let outputs = Outputs::of(&self.selection, &self.ran, &self.endpoint, self.dialect, &mut lists)?;
         let bytes = outputs.bytes();
         // A model may answer with any size: there must be room before it is written, and nobody else takes it afterwards.
-        let mut room = share.reserve_answer(bytes.saturating_add(outputs.written()))?;
+        let mut room = share.reserve_response(bytes.saturating_add(outputs.written()))?;
         let sent = outputs::write(&manner, &head, &outputs.tensors(&mut lists)?, out)?;
-        room.correct(bytes + out.len());
-        share.keep(room);
+        room.resize(bytes + out.len());
+        share.merge(room);
         Ok(sent)
     }
 }

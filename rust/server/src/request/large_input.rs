@@ -14,8 +14,8 @@ use headgate_protocol::protobuf::{self, InferRequest};
 
 use crate::after::taps::Tap;
 use crate::request::tensors::{self, Buffers, Scratch};
-use crate::thread::beside;
-use crate::thread::counted::Counted;
+use crate::thread::offload;
+use crate::thread::request_memory::RequestMemory;
 
 /// A body of at most so many bytes is read on the IO thread, whatever is in it: that takes half a millisecond of a core in JSON,
 /// and a few of them for short strings.
@@ -39,10 +39,10 @@ pub async fn parse<'a>(
     parts: Body<'a>,
     body: &'a Bytes,
     until: Option<Instant>,
-    counted: &mut Counted,
+    counted: &mut RequestMemory,
 ) -> Result<Envelope<'a>> {
     let (json, has_tail, bytes) = (parts.json.len(), parts.tail.is_some(), body.clone());
-    let detached = beside::run(until, counted, move |_| {
+    let detached = offload::run(until, counted, move |_| {
         let (json, tail) = bytes.split_at(json);
         let parts = Body { json, tail: has_tail.then_some(tail) };
         Ok(parse(parts, &mut envelope::Scratch::default())?.detach(&bytes))
@@ -57,13 +57,13 @@ pub async fn parse<'a>(
 pub async fn message<'a>(
     message: &'a Bytes,
     until: Option<Instant>,
-    counted: &mut Counted,
+    counted: &mut RequestMemory,
 ) -> Result<InferRequest<'a>> {
     if message.len() <= INLINE_MESSAGE {
         return tensors::with_scratch(|scratch| protobuf::parse(message, &mut scratch.envelope));
     }
     let bytes = message.clone();
-    let detached = Box::pin(beside::run(until, counted, move |_| {
+    let detached = Box::pin(offload::run(until, counted, move |_| {
         Ok(protobuf::parse(&bytes, &mut envelope::Scratch::default())?.detach(&bytes))
     }));
     Ok(detached.await?.attach(message))
@@ -102,9 +102,9 @@ pub async fn decode(
     tap: &mut Tap,
 ) -> Result<Buffers> {
     let (detached, bytes, until) = (envelope.detach_inputs(body), body.clone(), tap.deadline());
-    let decoded = beside::run(Some(until), tap.counted(), move |share| {
+    let decoded = offload::run(Some(until), tap.counted(), move |share| {
         let envelope = detached.attach(&bytes);
-        let hold = &mut |bytes| share.hold(bytes);
+        let hold = &mut |bytes| share.add_bytes(bytes);
         tensors::decode(&envelope, &bytes, (warm, waiter), &mut Scratch::default(), hold)
     });
     decoded.await

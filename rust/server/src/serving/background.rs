@@ -13,7 +13,7 @@ use headgate_engine::place::MIN_RUNS;
 use headgate_engine::{Engine, Model};
 
 use crate::metrics::VersionMetrics;
-use crate::scheduling::spawn_behind;
+use crate::scheduling::spawn_low_priority;
 use crate::serving::publisher::Publisher;
 use crate::serving::shared::Shared;
 use crate::serving::sketch_registry::SketchRegistry;
@@ -72,7 +72,7 @@ impl BackgroundThread {
             return Ok(());
         };
         let signal = self.stop.clone();
-        let thread = spawn_behind("hg-background".to_owned(), move || {
+        let thread = spawn_low_priority("hg-background".to_owned(), move || {
             while !wait_for_stop(&signal) {
                 // A panic is printed and costs this tick; the next one comes.
                 drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tasks.tick())));

@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use headgate_core::error::{Code, Error, Result};
 use headgate_engine::join_until;
 
-use crate::scheduling::spawn_behind;
+use crate::scheduling::spawn_low_priority;
 use crate::serving::load_tracker::{LoadTracker, LoaderPoolCounts};
 
 /// Threads beyond those that there are mostly, while loads are slow, and while they hang.
@@ -127,7 +127,7 @@ impl<T: Clone + Send + 'static> LoaderPool<T> {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let (queue, load) = (self.queue.clone(), self.load.clone());
         let (name, index) = (self.name, MADE.fetch_add(1, Relaxed));
-        self.threads.push(spawn_behind(format!("{name}-{index}"), move || {
+        self.threads.push(spawn_low_priority(format!("{name}-{index}"), move || {
             let next = || if extra { queue.try_recv().ok() } else { queue.recv().ok() };
             while let Some(item) = next() {
                 if load(&item) {

@@ -20,6 +20,7 @@ use headgate_core::spec::EndpointSpec;
 use headgate_engine::{Engine, Model};
 use serde_json::json;
 
+use crate::event_queue::EventQueue;
 use crate::serving::compatibility;
 use crate::serving::load_tracker::{CancelReason, LoadCounts, LoadGuard, LoadTracker, LoaderPoolCounts};
 use crate::serving::load_versions::{self, LoadFailure};
@@ -30,7 +31,6 @@ use crate::serving::sketch_registry::SketchRegistry;
 use crate::serving::update_outcome::{UnavailableReason, UpdateOutcome};
 use crate::serving::updates::{EndpointUpdate, PublishState, Reload};
 use crate::serving::version::{VersionParts, VersionState};
-use crate::wake::Events;
 
 /// Loader threads for ordinary specs; one more takes the urgent ones.
 const LOADERS: usize = 2;
@@ -55,7 +55,7 @@ struct PublisherCore {
     shared: Arc<Shared>,
     engine: Arc<Engine>,
     sketches: Arc<SketchRegistry>,
-    events: Arc<Events>,
+    events: Arc<EventQueue>,
     refresher: SnapshotRefresher,
     stopping: AtomicBool,
     loads: LoadTracker<Arc<EndpointUpdate>>,
@@ -68,7 +68,7 @@ impl Publisher {
         shared: Arc<Shared>,
         engine: Arc<Engine>,
         sketches: Arc<SketchRegistry>,
-        events: Arc<Events>,
+        events: Arc<EventQueue>,
         refresher: SnapshotRefresher,
     ) -> Publisher {
         let inner = Arc::new(PublisherCore {

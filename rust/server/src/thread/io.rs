@@ -19,10 +19,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::serving::shared::{LiveEndpoint, Shared, SnapshotCell};
 use crate::serving::version::VersionState;
-use crate::thread::stock::Stock;
+use crate::thread::free_list::FreeList;
 
 /// Messages that may wait for an IO thread; sockets beyond are closed at once.
-const MAILBOX: usize = 1024;
+const MAILBOX_CAPACITY: usize = 1024;
 
 /// What one IO thread has to itself.
 pub struct Io {
@@ -31,11 +31,11 @@ pub struct Io {
     /// What it shares.
     pub shared: Arc<Shared>,
     /// Buffers for answers.
-    pub replies: Stock<u8>,
+    pub replies: FreeList<u8>,
     /// Lists for the header fields of answers.
-    pub fields: Stock<(HeaderName, HeaderValue)>,
+    pub fields: FreeList<(HeaderName, HeaderValue)>,
     /// Buffers for bodies that come in pieces.
-    pub bodies: Stock<u8>,
+    pub bodies: FreeList<u8>,
     snapshot: RefCell<Cache<SnapshotCell, Arc<Snapshot<VersionState>>>>,
     random: Cell<u64>,
 }
@@ -70,9 +70,9 @@ pub fn is_draining() -> bool {
 pub fn install(thread: usize, shared: Arc<Shared>) {
     let io = Io {
         thread,
-        replies: Stock::of_replies(),
-        fields: Stock::of_fields(),
-        bodies: Stock::of_bodies(),
+        replies: FreeList::for_replies(),
+        fields: FreeList::for_fields(),
+        bodies: FreeList::for_bodies(),
         snapshot: RefCell::new(Cache::new(shared.snapshot.clone())),
         random: Cell::new(seed(thread)),
         shared,
@@ -156,13 +156,13 @@ fn sketched(snapshot: &Snapshot<VersionState>) -> impl Iterator<Item = u64> {
 }
 
 /// What an IO thread is told.
-pub enum Message {
+pub enum IoMessage {
     /// A socket to serve.
     Socket(TcpStream),
     /// The snapshot changed: let go of the old one even when no request comes.
     Refresh,
     /// A batch with requests of this thread was run.
-    Ran(Arc<Batch>),
+    BatchDone(Arc<Batch>),
     /// Close a connection or a few that can be spared, and say how many.
     MakeRoom(oneshot::Sender<usize>),
     /// Finish what is in flight and take nothing new.
@@ -172,20 +172,20 @@ pub enum Message {
 /// The handle to a running IO thread.
 #[derive(Clone)]
 pub struct Mailbox {
-    sender: mpsc::Sender<Message>,
+    sender: mpsc::Sender<IoMessage>,
     /// Connections given to the thread and not yet closed.
     pub connections: Arc<AtomicUsize>,
 }
 
 impl Mailbox {
     /// A mailbox and its receiving end.
-    pub fn new() -> (Mailbox, mpsc::Receiver<Message>) {
-        let (sender, receiver) = mpsc::channel(MAILBOX);
+    pub fn new() -> (Mailbox, mpsc::Receiver<IoMessage>) {
+        let (sender, receiver) = mpsc::channel(MAILBOX_CAPACITY);
         (Mailbox { sender, connections: Arc::default() }, receiver)
     }
 
     /// Gives the thread a message unless its mailbox is full; says whether it did.
-    pub fn post(&self, message: Message) -> bool {
+    pub fn post(&self, message: IoMessage) -> bool {
         self.sender.try_send(message).is_ok()
     }
 
@@ -196,7 +196,7 @@ impl Mailbox {
 
     /// Tells the thread to close, waiting for room in its mailbox until `deadline`.
     pub fn close(&self, deadline: Instant) {
-        while !self.post(Message::Close) && !self.sender.is_closed() && Instant::now() < deadline {
+        while !self.post(IoMessage::Close) && !self.sender.is_closed() && Instant::now() < deadline {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }

@@ -5,23 +5,23 @@ use std::sync::Arc;
 use headgate_engine::Batch;
 
 use crate::serving::publisher::SnapshotRefresher;
-use crate::thread::io::{Mailbox, Message};
+use crate::thread::io::{IoMessage, Mailbox};
 
 /// Has every IO thread look at the snapshot.
 pub fn snapshot_refresher(threads: Vec<Mailbox>) -> SnapshotRefresher {
     Box::new(move || {
         for thread in &threads {
             // A full mailbox means a busy thread, which looks at the snapshot anyway.
-            thread.post(Message::Refresh);
+            thread.post(IoMessage::Refresh);
         }
     })
 }
 
 /// Tells IO threads that outcomes of a batch are there.
-pub struct Doorbell(pub Vec<Mailbox>);
+pub struct MailboxWaker(pub Vec<Mailbox>);
 
-impl headgate_engine::Doorbell for Doorbell {
+impl headgate_engine::Doorbell for MailboxWaker {
     fn ring(&self, thread: usize, batch: Arc<Batch>) -> bool {
-        self.0.get(thread).is_some_and(|mailbox| mailbox.post(Message::Ran(batch)))
+        self.0.get(thread).is_some_and(|mailbox| mailbox.post(IoMessage::BatchDone(batch)))
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! May come in: every other room. Never known here: HTTP.
 
-pub mod beside;
-pub mod counted;
+pub mod catch_panic;
+pub mod free_list;
 pub mod io;
 pub mod mailboxes;
-pub mod panic;
-pub mod stock;
+pub mod offload;
+pub mod request_memory;

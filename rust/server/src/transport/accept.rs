@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::sync::oneshot;
 
 use crate::serving::shared::Shared;
-use crate::thread::io::{Mailbox, Message};
+use crate::thread::io::{IoMessage, Mailbox};
 
 /// Connections that the kernel may hold for us.
 const BACKLOG: i32 = 1024;
@@ -149,7 +149,7 @@ async fn make_room(shared: &Shared, threads: &[Mailbox]) {
     fullest.sort_by_key(|(thread, _)| Reverse(thread.connections.load(Relaxed)));
     for (thread, _) in fullest {
         let (asker, made) = oneshot::channel();
-        if !thread.post(Message::MakeRoom(asker)) {
+        if !thread.post(IoMessage::MakeRoom(asker)) {
             continue;
         }
         if let Ok(Ok(1..)) = tokio::time::timeout(TURN, made).await {
@@ -175,7 +175,7 @@ fn hand_over(socket: TcpStream, shared: &Shared, threads: &[Mailbox]) {
         return;
     }
     thread.connections.fetch_add(1, Relaxed);
-    if !thread.post(Message::Socket(socket)) {
+    if !thread.post(IoMessage::Socket(socket)) {
         thread.connections.fetch_sub(1, Relaxed);
         refuse(shared);
     }

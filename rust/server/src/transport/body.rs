@@ -13,11 +13,11 @@ use headgate_core::error::{Code, Error, Result};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use crate::budget::Holding;
+use crate::budget::ConnectionMemory;
 use crate::headers::Headers;
-use crate::metrics::closed::Reason;
-use crate::thread::counted::{Counted, Counting};
+use crate::metrics::close_reason::CloseReason;
 use crate::thread::io;
+use crate::thread::request_memory::{BodyMemory, RequestMemory};
 use crate::transport::conn::{Open, Receiving};
 
 /// The body of a REST request, by who reads it.
@@ -35,14 +35,14 @@ pub enum Progress {
     /// It was read, or refused with an answer that others may follow.
     Over,
     /// It could not be read, so that the next request cannot be found behind it.
-    Lost(Reason),
+    Lost(CloseReason),
 }
 
 impl Progress {
     fn after<T>(read: &Result<T>) -> Progress {
         match read.as_ref().map_err(|error| error.code) {
-            Err(Code::PayloadTooLarge) => Progress::Lost(Reason::BodyTooLarge),
-            Err(Code::RequestTimeout) => Progress::Lost(Reason::BodyTimeout),
+            Err(Code::PayloadTooLarge) => Progress::Lost(CloseReason::BodyTooLarge),
+            Err(Code::RequestTimeout) => Progress::Lost(CloseReason::BodyTimeout),
             _ => Progress::Over,
         }
     }
@@ -58,7 +58,7 @@ impl Source {
         limit: usize,
         headers: Headers<'_>,
         align: Align,
-    ) -> Result<(Bytes, Counted)> {
+    ) -> Result<(Bytes, RequestMemory)> {
         match self {
             Source::Coming(body, progress) => {
                 let holding = match progress {
@@ -70,14 +70,14 @@ impl Source {
                 read
             }
             Source::Here(body) => {
-                let counted = Counted::alone(body.len());
+                let counted = RequestMemory::exclusive(body.len());
                 Ok((std::mem::take(body), counted))
             }
         }
     }
 
     /// Why no other request can be found behind it on a connection of HTTP/1.
-    pub fn lost(&self) -> Option<Reason> {
+    pub fn lost(&self) -> Option<CloseReason> {
         match self {
             Source::Coming(_, Progress::Lost(reason)) => Some(*reason),
             _ => None,
@@ -98,9 +98,9 @@ impl Source {
 /// As [`read`]; `overloaded` when large requests hold all the memory they may.
 pub async fn read_counted(
     body: &mut Incoming,
-    holding: &Rc<Holding>,
+    holding: &Rc<ConnectionMemory>,
     limit: usize,
-) -> Result<(Bytes, Counted)> {
+) -> Result<(Bytes, RequestMemory)> {
     read_aligned(body, holding, limit, (Headers::NONE, |_, _| None)).await
 }
 
@@ -110,21 +110,21 @@ pub async fn read_counted(
 /// As [`read_counted`].
 pub async fn read_aligned(
     body: &mut Incoming,
-    holding: &Rc<Holding>,
+    holding: &Rc<ConnectionMemory>,
     limit: usize,
     shape: (Headers<'_>, Align),
-) -> Result<(Bytes, Counted)> {
+) -> Result<(Bytes, RequestMemory)> {
     let timeout = io::with(|io| io.shared.config.body_timeout());
-    read(body, Counting::on(holding), (limit, timeout), shape).await
+    read(body, BodyMemory::of_connection(holding), (limit, timeout), shape).await
 }
 
 /// Refuses a body whose length is known before it comes, where there is no room for it now. What takes room is only what came
-/// of it ([`Counting`]).
+/// of it ([`BodyMemory`]).
 ///
 /// # Errors
 /// `overloaded`.
 pub fn expect(length: usize) -> Result<()> {
-    Counted::default().add(Counting::rounded(length))
+    RequestMemory::default().add_body(BodyMemory::rounded_length(length))
 }
 
 /// The room to make for a body of which `came` bytes are there and `declared` are said to follow: a claim that nothing comes of
@@ -132,9 +132,9 @@ pub fn expect(length: usize) -> Result<()> {
 pub fn room(came: usize, declared: usize) -> usize {
     if declared < came {
         // Nobody says how much follows: twice as much each time, so that no byte is moved often.
-        return 2 * came.max(Counting::STEP);
+        return 2 * came.max(BodyMemory::STEP);
     }
-    declared.min(8 * came.max(Counting::STEP)).max(came)
+    declared.min(8 * came.max(BodyMemory::STEP)).max(came)
 }
 
 /// Reads a body. The timer is made only when the body is not there at once.
@@ -144,10 +144,10 @@ pub fn room(came: usize, declared: usize) -> usize {
 /// `invalid_argument` for a body that is framed wrongly.
 async fn read(
     body: &mut Incoming,
-    counting: Counting,
+    counting: BodyMemory,
     (limit, timeout): (usize, Duration),
     shape: (Headers<'_>, Align),
-) -> Result<(Bytes, Counted)> {
+) -> Result<(Bytes, RequestMemory)> {
     let (headers, align) = shape;
     let declared = body.size_hint().lower();
     if declared > limit as u64 {
@@ -204,7 +204,7 @@ pub fn discard(mut body: Incoming, open: &Open) {
 struct Gathered {
     first: Bytes,
     rest: Vec<u8>,
-    counting: Counting,
+    counting: BodyMemory,
     /// Where a large tensor begins, and the bytes in front of `rest`'s content that align it.
     offset: Option<usize>,
     lead: usize,
@@ -245,7 +245,7 @@ impl Gathered {
         if self.length() + data.len() > self.limit {
             return Err(too_large(self.limit));
         }
-        self.counting.upto(self.length() + data.len())?;
+        self.counting.count_to(self.length() + data.len())?;
         if self.first.is_empty() && self.rest.is_empty() {
             self.first = data;
             return Ok(());
@@ -277,7 +277,7 @@ impl Gathered {
         self.rest.extend_from_slice(begun);
     }
 
-    fn finish(self) -> (Bytes, Counted) {
+    fn finish(self) -> (Bytes, RequestMemory) {
         let counted = self.counting.finish();
         if self.rest.is_empty() {
             return (self.first, counted);
@@ -364,7 +364,7 @@ mod tests {
                 if came > capacity {
                     capacity = room(came, declared);
                     (moves, moved) = (moves + 1, moved + came - piece);
-                    assert!((came..=8 * came.max(Counting::STEP)).contains(&capacity));
+                    assert!((came..=8 * came.max(BodyMemory::STEP)).contains(&capacity));
                 }
             }
             assert!(moves <= 12 && moved <= 2 * whole, "{declared}: {moves} moves of {moved} bytes");

@@ -11,8 +11,8 @@ use flate2::write::GzEncoder;
 use headgate_core::error::{Code, Error, Result};
 
 use crate::headers::Headers;
-use crate::thread::beside;
-use crate::thread::counted::Counted;
+use crate::thread::offload;
+use crate::thread::request_memory::RequestMemory;
 use crate::transport::body::{self, Align, Source};
 
 /// A coding that is more than identity.
@@ -49,7 +49,7 @@ pub async fn read_body(
     headers: Headers<'_>,
     align: Align,
     until: impl FnOnce() -> Option<Instant>,
-) -> Result<(Bytes, Counted)> {
+) -> Result<(Bytes, RequestMemory)> {
     let coding = match headers.get("content-encoding") {
         None => None,
         Some(_) => of_body(headers)?,
@@ -97,21 +97,21 @@ pub async fn decode(
     body: &Bytes,
     (coding, limit): (Coding, usize),
     until: Option<Instant>,
-    counted: &mut Counted,
+    counted: &mut RequestMemory,
 ) -> Result<Vec<u8>> {
     // A small one is counted when it is known how long it is.
     match unpack(body, coding, (limit.min(STEP), STEP), |_| Ok(())) {
         Err(Stopped::AtLimit | Stopped::Unfinished) => {}
         Err(Stopped::Refused(error)) => return Err(error),
         Ok(decoded) => {
-            counted.add(decoded.len())?;
+            counted.add_body(decoded.len())?;
             return Ok(decoded);
         }
     }
     let body = body.clone();
-    let decoded = beside::run(until, counted, move |share| {
+    let decoded = offload::run(until, counted, move |share| {
         // As much again for the tensors made of it.
-        let count = |bytes: usize| share.hold(bytes.saturating_mul(2));
+        let count = |bytes: usize| share.add_bytes(bytes.saturating_mul(2));
         Ok(unpack(&body, coding, (limit, usize::MAX), count))
     });
     // Told here: the words are the thread's.
@@ -293,15 +293,15 @@ fn malformed(coding: &str, why: &str) -> Error {
 pub async fn gzip(
     body: Vec<u8>,
     until: Option<Instant>,
-    counted: &mut Counted,
+    counted: &mut RequestMemory,
 ) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
     if body.len() <= ENCODED_INLINE {
         let packed = encode(&body).ok();
         return Ok((body, packed));
     }
-    let encoded = beside::run(until, counted, move |share| {
+    let encoded = offload::run(until, counted, move |share| {
         // Room for both while there are both; then the smaller one is sent.
-        let room = share.reserve_answer(body.len());
+        let room = share.reserve_response(body.len());
         let packed = room.ok().and_then(|_room| encode(&body).ok());
         Ok((body, packed))
     });

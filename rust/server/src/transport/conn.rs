@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use crate::budget::Holding;
+use crate::budget::ConnectionMemory;
 use crate::transport::delivery::Delivery;
 
 /// What a connection is waiting for; decides which time-out applies.
@@ -49,7 +49,7 @@ pub struct Conn {
     read_dry: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// What its requests hold of the memory for small ones.
-    holding: Rc<Holding>,
+    holding: Rc<ConnectionMemory>,
 }
 
 impl Default for Conn {
@@ -91,7 +91,7 @@ impl Conn {
     }
 
     /// What its requests hold of the memory for small ones.
-    pub fn holding(&self) -> &Rc<Holding> {
+    pub fn holding(&self) -> &Rc<ConnectionMemory> {
         &self.holding
     }
 
@@ -233,7 +233,7 @@ impl Open {
 
 impl Receiving {
     /// What its connection holds of the memory for small requests.
-    pub fn holding(&self) -> Rc<Holding> {
+    pub fn holding(&self) -> Rc<ConnectionMemory> {
         self.0.holding.clone()
     }
 }

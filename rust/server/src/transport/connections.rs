@@ -11,7 +11,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use crate::metrics::closed::Reason;
+use crate::metrics::close_reason::CloseReason;
 use crate::thread::io;
 use crate::transport::conn::Conn;
 use crate::transport::crowd;
@@ -42,7 +42,7 @@ impl Connections {
         for task in gone.iter().filter_map(|id| open.remove(id)) {
             // Counted down here and not at the task's end: the next socket is on its way.
             count.fetch_sub(1, Relaxed);
-            io::with(|io| io.shared.metrics.connections_closed.add(Reason::Crowded));
+            io::with(|io| io.shared.metrics.connections_closed.add(CloseReason::Crowded));
             task.1.abort();
         }
         gone.len()

@@ -24,7 +24,7 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Version};
 
 use crate::headers::Headers;
-use crate::metrics::handed_over::HandOver;
+use crate::metrics::hand_over_reason::HandOverReason;
 use crate::thread::io;
 use crate::transport::body::Source;
 use crate::transport::conn::Conn;
@@ -47,14 +47,14 @@ pub async fn serve<S: Service>(wire: Wire, conn: &Rc<Conn>) -> Option<Wire> {
     loop {
         let head = match line.head().await {
             Came::Head(head) => head,
-            Came::Odd => return Some(line.hand_over(HandOver::Head, &[])),
+            Came::Odd => return Some(line.hand_over(HandOverReason::Head, &[])),
             Came::Nothing => return None,
         };
         let Some(plain) = head::parse(&head, &mut line.held.fields, most) else {
-            return Some(line.hand_over(HandOver::Request, &head));
+            return Some(line.hand_over(HandOverReason::Request, &head));
         };
         let Some(body) = line.body(plain.length).await else {
-            return Some(line.hand_over(HandOver::Body, &head));
+            return Some(line.hand_over(HandOverReason::Body, &head));
         };
         line.exchange::<S>(plain, &head, body).await?;
         line.held.fields.clear();
@@ -206,7 +206,7 @@ impl Line<'_> {
     }
 
     /// The wire, from which `head` and what was read behind it are read again.
-    fn hand_over(mut self, why: HandOver, head: &[u8]) -> Wire {
+    fn hand_over(mut self, why: HandOverReason, head: &[u8]) -> Wire {
         io::with(|io| io.shared.metrics.handed_over.add(why));
         self.wire.put_back([head, &self.held.unread].concat().into());
         self.wire

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use tokio::time::Sleep;
 
 use crate::config::Config;
-use crate::metrics::closed::Reason;
+use crate::metrics::close_reason::CloseReason;
 use crate::thread::io as thread;
 use crate::transport::conn::{Conn, Waiting};
 
@@ -77,10 +77,10 @@ impl Wire {
     pub async fn open(socket: TcpStream, conn: Rc<Conn>, config: &Config) -> Option<(Wire, Spoken)> {
         let stream = tokio::net::TcpStream::from_std(socket).ok()?;
         let first = tokio::time::timeout(config.idle(), stream.readable()).await;
-        first.inspect_err(|_| closed(Reason::Idle)).ok()?.ok()?;
+        first.inspect_err(|_| closed(CloseReason::Idle)).ok()?.ok()?;
         let begun = Instant::now();
         let reading = tokio::time::timeout(config.head_timeout(), read_ahead(&stream)).await;
-        let (ahead, spoken) = reading.inspect_err(|_| closed(Reason::HeadTimeout)).ok()??;
+        let (ahead, spoken) = reading.inspect_err(|_| closed(CloseReason::HeadTimeout)).ok()??;
         // On HTTP/2 bytes between requests are no request's head: only idleness counts.
         match spoken {
             Spoken::Http1 => conn.first_byte(begun),
@@ -164,10 +164,10 @@ impl Wire {
     /// Counts a close for a silence that has lasted too long; one that ends a drain is no fault of the client.
     fn count_close(&self) {
         match self.conn.waiting() {
-            _ if self.conn.unmoved_since().is_some() => closed(Reason::Unread),
+            _ if self.conn.unmoved_since().is_some() => closed(CloseReason::Unread),
             _ if self.conn.closing_since().is_some() => {}
-            Waiting::Head(_) => closed(Reason::HeadTimeout),
-            Waiting::Idle(_) => closed(Reason::Idle),
+            Waiting::Head(_) => closed(CloseReason::HeadTimeout),
+            Waiting::Idle(_) => closed(CloseReason::Idle),
             Waiting::Busy => {}
         }
     }
@@ -275,7 +275,7 @@ impl Wire {
 }
 
 /// Counts a connection that is closed before its client does so.
-fn closed(reason: Reason) {
+fn closed(reason: CloseReason) {
     thread::with(|io| io.shared.metrics.connections_closed.add(reason));
 }
 

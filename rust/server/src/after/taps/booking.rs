@@ -22,7 +22,7 @@ impl Account {
         self.booked = true;
         let Some(Answer(code)) = self.answer else { return };
         let shard = self.shard();
-        shard.outcome(code);
+        shard.count_outcome(code);
         shard.finished.add(1);
         if self.direct {
             shard.direct.add(1);

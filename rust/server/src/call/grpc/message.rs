@@ -10,7 +10,7 @@ use headgate_protocol::protobuf;
 use http::{HeaderMap, HeaderValue};
 
 use crate::request::ask::{Dialect, Framing};
-use crate::thread::counted::Counted;
+use crate::thread::request_memory::RequestMemory;
 use crate::transport::body::limit_words;
 use crate::transport::coding::{self, Coding};
 
@@ -30,7 +30,7 @@ pub async fn take(
     headers: &HeaderMap,
     mut body: Bytes,
     (limit, until): (usize, Option<Instant>),
-    counted: &mut Counted,
+    counted: &mut RequestMemory,
 ) -> Result<Bytes> {
     let Some((prefix, rest)) = body.split_first_chunk::<PREFIX>() else {
         return Err(Error::invalid(format!(
@@ -62,7 +62,7 @@ pub async fn plain(
     flag: u8,
     message: Bytes,
     (limit, until): (usize, Option<Instant>),
-    counted: &mut Counted,
+    counted: &mut RequestMemory,
 ) -> Result<Bytes> {
     match flag {
         0 if message.len() <= limit => Ok(message),

@@ -13,25 +13,25 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::message::{self, PREFIX};
-use crate::budget::Holding;
-use crate::thread::counted::{Counted, Counting};
+use crate::budget::ConnectionMemory;
 use crate::thread::io;
+use crate::thread::request_memory::{BodyMemory, RequestMemory};
 use crate::transport::body;
 
 /// A message and its share of the memory for large requests.
-pub type Message = (bytes::Bytes, Counted);
+pub type Message = (bytes::Bytes, RequestMemory);
 
 /// What a client sends on one stream.
 pub struct Requests {
     body: Incoming,
     came: BytesMut,
     limit: usize,
-    holding: Rc<Holding>,
+    holding: Rc<ConnectionMemory>,
 }
 
 impl Requests {
     /// The messages of a body, which are counted for its connection.
-    pub fn new(body: Incoming, holding: Rc<Holding>) -> Requests {
+    pub fn new(body: Incoming, holding: Rc<ConnectionMemory>) -> Requests {
         let limit = io::with(|io| io.shared.config.max_body_bytes);
         Requests { body, came: BytesMut::new(), limit, holding }
     }
@@ -65,7 +65,7 @@ impl Requests {
     }
 
     /// The message that has begun.
-    async fn whole(&mut self) -> Result<(u8, bytes::Bytes, Counted)> {
+    async fn whole(&mut self) -> Result<(u8, bytes::Bytes, RequestMemory)> {
         self.until(PREFIX).await?;
         let mut prefix = self.came.split_to(PREFIX);
         let (flag, length) = (prefix.get_u8(), prefix.get_u32() as usize);
@@ -78,10 +78,10 @@ impl Requests {
     }
 
     /// Reads until that many bytes are there.
-    async fn until(&mut self, length: usize) -> Result<Counting> {
-        let mut counting = Counting::on(&self.holding);
+    async fn until(&mut self, length: usize) -> Result<BodyMemory> {
+        let mut counting = BodyMemory::of_connection(&self.holding);
         loop {
-            counting.upto(self.came.len().min(length))?;
+            counting.count_to(self.came.len().min(length))?;
             if self.came.len() >= length {
                 return Ok(counting);
             }

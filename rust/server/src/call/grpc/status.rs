@@ -26,7 +26,7 @@ pub fn late() -> Error {
 
 /// A refusal that no version is to blame for.
 pub fn refused(error: &Error, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {
-    io::with(|io| io.shared.metrics.thread(io.thread).refused(error.code));
+    io::with(|io| io.shared.metrics.thread(io.thread).count_refusal(error.code));
     let mut response = Response::new(ReplyBody::message(None, failed(error), None, conn, open));
     response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
     response

@@ -22,15 +22,15 @@ use super::status::{CONTENT, failed, late, refused, succeeded};
 use super::timeout::deadline;
 use crate::after::access_log::Protocol;
 use crate::after::taps::Tap;
-use crate::context::{Context, UNTIMED};
 use crate::headers::Headers;
 use crate::request::ask::Target;
 use crate::request::ask::{self, Answer, Ask};
 use crate::request::infer;
 use crate::request::large_input;
-use crate::thread::counted::Counted;
+use crate::request_context::{RequestContext, UNTIMED};
+use crate::thread::catch_panic::catch_panic;
 use crate::thread::io;
-use crate::thread::panic::catching;
+use crate::thread::request_memory::RequestMemory;
 use crate::transport::conn::{Conn, Open};
 use crate::transport::reply::ReplyBody;
 use crate::transport::reply::{Answers, Piece};
@@ -50,7 +50,7 @@ enum Failures {
 /// Answers one call.
 pub fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {
     let (head, body) = request.into_parts();
-    let context = Context::read(Headers::Map(&head.headers), || io::with(io::Io::draw));
+    let context = RequestContext::read(Headers::Map(&head.headers), || io::with(io::Io::draw));
     let mut response = match deadline(&head.headers, Instant::now()) {
         Ok(deadline) => {
             let wants_status = head.headers.get("triton_grpc_error").is_some_and(|value| value == "true");
@@ -83,7 +83,7 @@ fn answers(call: Rc<Call>, requests: Requests) -> Answers {
             match request {
                 Ok(message) => call.answer(message).await,
                 Err(error) => {
-                    io::with(|io| io.shared.metrics.thread(io.thread).refused(error.code));
+                    io::with(|io| io.shared.metrics.thread(io.thread).count_refusal(error.code));
                     call.write_refusal(Instant::now(), &error);
                     Err(failed(&error))
                 }
@@ -147,13 +147,13 @@ async fn until(deadline: Option<Instant>) {
 struct Call {
     headers: HeaderMap,
     deadline: Option<Instant>,
-    context: Context,
+    context: RequestContext,
     failures: Failures,
 }
 
 impl Call {
     async fn answer(&self, (request, counted): Message) -> std::result::Result<Piece, HeaderMap> {
-        let (error, tap) = match catching(pin!(self.infer((&request, counted), Instant::now()))).await {
+        let (error, tap) = match catch_panic(pin!(self.infer((&request, counted), Instant::now()))).await {
             Ok(Answer { result, mut body, tap }) => {
                 match result.and_then(|_| message::end_in_stream(&mut body)) {
                     Ok(start) => {
@@ -163,7 +163,7 @@ impl Call {
                 }
             }
             Err(error) => {
-                io::with(|io| io.shared.metrics.thread(io.thread).refused(error.code));
+                io::with(|io| io.shared.metrics.thread(io.thread).count_refusal(error.code));
                 (error, None)
             }
         };
@@ -194,7 +194,11 @@ impl Call {
         ask::write_refusal("", Protocol::GrpcStream, received, &self.context, error);
     }
 
-    async fn infer(&self, (message, mut counted): (&Bytes, Counted), received: Instant) -> Result<Answer> {
+    async fn infer(
+        &self,
+        (message, mut counted): (&Bytes, RequestMemory),
+        received: Instant,
+    ) -> Result<Answer> {
         let unread = |error: &Error| self.write_refusal(received, error);
         let request = large_input::message(message, self.deadline, &mut counted).await.inspect_err(unread)?;
         let target = Target { endpoint: request.model_name, version: request.model_version };

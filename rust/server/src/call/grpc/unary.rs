@@ -19,16 +19,16 @@ use super::message;
 use super::status::{CONTENT, failed, refused, succeeded};
 use super::timeout::deadline;
 use crate::after::access_log::Protocol;
-use crate::budget::Holding;
-use crate::context::{Context, UNTIMED};
+use crate::budget::ConnectionMemory;
 use crate::headers::Headers;
 use crate::request::ask::Target;
 use crate::request::ask::{self, Answer, Ask};
 use crate::request::infer;
 use crate::request::large_input;
-use crate::thread::counted::Counted;
+use crate::request_context::{RequestContext, UNTIMED};
+use crate::thread::catch_panic::catch_panic;
 use crate::thread::io;
-use crate::thread::panic::catching;
+use crate::thread::request_memory::RequestMemory;
 use crate::transport::body;
 use crate::transport::conn::{Conn, Open, Receiving};
 use crate::transport::reply::ReplyBody;
@@ -37,8 +37,9 @@ use crate::transport::reply::ReplyBody;
 pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {
     let received = Instant::now();
     let (head, mut body) = request.into_parts();
-    let context = Context::read(Headers::Map(&head.headers), || io::with(io::Io::draw));
-    let answer = catching(pin!(model_infer(&head, (&mut body, open.receiving()), received, &context))).await;
+    let context = RequestContext::read(Headers::Map(&head.headers), || io::with(io::Io::draw));
+    let answer =
+        catch_panic(pin!(model_infer(&head, (&mut body, open.receiving()), received, &context))).await;
     body::discard(body, &open);
     match answer {
         Ok(answer) => answered(answer, &context, conn, open),
@@ -54,7 +55,7 @@ async fn model_infer(
     head: &Parts,
     (body, receiving): (&mut Incoming, Receiving),
     received: Instant,
-    context: &Context,
+    context: &RequestContext,
 ) -> Result<Answer> {
     let unread = |error: &Error| ask::write_refusal("", Protocol::Grpc, received, context, error);
     let read = read(&head.headers, (body, &receiving.holding()), received).await;
@@ -70,9 +71,9 @@ async fn model_infer(
 /// The message, its share of the memory for large requests, and when its client stops waiting.
 async fn read(
     headers: &HeaderMap,
-    (body, holding): (&mut Incoming, &Rc<Holding>),
+    (body, holding): (&mut Incoming, &Rc<ConnectionMemory>),
     received: Instant,
-) -> Result<(Bytes, Counted, Option<Instant>)> {
+) -> Result<(Bytes, RequestMemory, Option<Instant>)> {
     let deadline = deadline(headers, received)?;
     let limit = io::with(|io| io.shared.config.max_body_bytes);
     let most = limit.saturating_add(message::PREFIX);
@@ -89,7 +90,7 @@ fn tensor_offset(piece: &[u8], _: Headers<'_>) -> Option<usize> {
     Some(message::PREFIX + protobuf::first_large_tensor(message)?)
 }
 
-fn answered(answer: Answer, context: &Context, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {
+fn answered(answer: Answer, context: &RequestContext, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {
     let Answer { result, body, tap } = answer;
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(CONTENT_TYPE, CONTENT.clone());

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use bytes::BytesMut;
 
-use crate::headers::Field;
+use crate::headers::HeaderField;
 
 /// The least room that a read has, in bytes; buffers of twice as much are kept.
 pub const ROOM: usize = 8 << 10;
@@ -18,7 +18,7 @@ pub struct Buffers {
     /// What was read and belongs to no request yet.
     pub unread: BytesMut,
     /// The header fields of the present request.
-    pub fields: Vec<Field>,
+    pub fields: Vec<HeaderField>,
     /// The head of the present answer, and its body where that is short.
     pub written: Vec<u8>,
 }

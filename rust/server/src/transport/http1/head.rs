@@ -7,7 +7,7 @@ use http::Method;
 use httparse::Status;
 use memchr::memmem::Finder;
 
-use crate::headers::Field;
+use crate::headers::HeaderField;
 
 /// The end of a head.
 static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
@@ -52,7 +52,7 @@ pub fn may_go_on(bytes: &[u8], searched: usize) -> bool {
 
 /// Takes a head apart, and adds its fields to `fields`; `None` for one that is not plain, or has a body of more than `most`
 /// bytes.
-pub fn parse<'a>(head: &'a [u8], fields: &mut Vec<Field>, most: usize) -> Option<Plain<'a>> {
+pub fn parse<'a>(head: &'a [u8], fields: &mut Vec<HeaderField>, most: usize) -> Option<Plain<'a>> {
     let mut parsed = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut request = httparse::Request::new(&mut []);
     let end = request.parse_with_uninit_headers(head, &mut parsed);
@@ -75,7 +75,7 @@ pub fn parse<'a>(head: &'a [u8], fields: &mut Vec<Field>, most: usize) -> Option
         } else if OTHER_FRAMING.iter().any(is) {
             return None;
         }
-        fields.push(Field::of(head, field.name.as_bytes(), field.value)?);
+        fields.push(HeaderField::of(head, field.name.as_bytes(), field.value)?);
     }
     Some(Plain { method, path, length: length.unwrap_or(0), closes })
 }
@@ -121,7 +121,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
-    use crate::headers::list;
+    use crate::headers::name_value_pairs;
 
     const MOST: usize = 1000;
 
@@ -129,7 +129,7 @@ mod tests {
         let mut fields = Vec::new();
         let Plain { method, path, length, closes } = parse(head, &mut fields, MOST)?;
         let mut headers = HeaderMap::new();
-        for (name, value) in list(head, &fields) {
+        for (name, value) in name_value_pairs(head, &fields) {
             headers.append(HeaderName::from_bytes(name).unwrap(), HeaderValue::from_bytes(value).unwrap());
         }
         Some((method, path.to_owned(), length, closes, headers))

@@ -10,29 +10,29 @@ use std::time::Instant;
 use headgate_core::error::{Code, Error, Result};
 use tokio::task::JoinHandle;
 
-use crate::budget::{ByteBudget, Reserved};
-use crate::thread::counted::Counted;
+use crate::budget::{ByteBudget, ByteReservation};
 use crate::thread::io;
+use crate::thread::request_memory::RequestMemory;
 
 /// The share of the memory for large requests that belongs to the work.
-pub struct Share {
+pub struct OffloadMemory {
     budget: Arc<ByteBudget>,
-    held: Option<Reserved>,
+    held: Option<ByteReservation>,
 }
 
-impl Share {
+impl OffloadMemory {
     /// Counts `bytes` of an answer for as long as the result lives.
     ///
     /// # Errors
     /// `overloaded`; `payload_too_large`.
-    pub fn reserve_answer(&self, bytes: usize) -> Result<Reserved> {
-        self.budget.reserve_answer(self.held.as_ref(), bytes)
+    pub fn reserve_response(&self, bytes: usize) -> Result<ByteReservation> {
+        self.budget.reserve_response(self.held.as_ref(), bytes)
     }
 
     /// Counts what was reserved until the request is over.
-    pub fn keep(&mut self, reserved: Reserved) {
+    pub fn merge(&mut self, reserved: ByteReservation) {
         match &mut self.held {
-            Some(held) => held.join(reserved),
+            Some(held) => held.merge(reserved),
             held => *held = Some(reserved),
         }
     }
@@ -41,9 +41,9 @@ impl Share {
     ///
     /// # Errors
     /// `overloaded`.
-    pub fn hold(&mut self, bytes: usize) -> Result<()> {
+    pub fn add_bytes(&mut self, bytes: usize) -> Result<()> {
         let more = self.budget.reserve(bytes)?;
-        self.keep(more);
+        self.merge(more);
         Ok(())
     }
 }
@@ -56,26 +56,29 @@ impl Share {
 /// Those of the work; `deadline_exceeded`; `internal` after a panic.
 pub async fn run<T: Send + 'static>(
     until: Option<Instant>,
-    counted: &mut Counted,
-    work: impl FnOnce(&mut Share) -> Result<T> + Send + 'static,
+    counted: &mut RequestMemory,
+    work: impl FnOnce(&mut OffloadMemory) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let mut share = Share { budget: io::with(|io| io.shared.large_requests.clone()), held: counted.lend() };
-    let mut work = Wanted(tokio::task::spawn_blocking(move || {
+    let mut share =
+        OffloadMemory { budget: io::with(|io| io.shared.large_requests.clone()), held: counted.lend_large() };
+    let mut work = AbortOnDrop(tokio::task::spawn_blocking(move || {
         let result = work(&mut share);
         (share.held, result)
     }));
     let ended = match until {
-        Some(until) => tokio::time::timeout_at(until.into(), &mut work.0).await.map_err(|_| late())?,
+        Some(until) => {
+            tokio::time::timeout_at(until.into(), &mut work.0).await.map_err(|_| deadline_error())?
+        }
         None => (&mut work.0).await,
     };
     let (held, result) = ended.map_err(|_| {
         Error::new(Code::Internal, "a large request hit a defect of Headgate; others are not affected")
     })?;
-    counted.take_back(held);
+    counted.return_large(held);
     result
 }
 
-fn late() -> Error {
+fn deadline_error() -> Error {
     Error::new(
         Code::DeadlineExceeded,
         "the deadline passed while the request was decoded or its answer written",
@@ -83,9 +86,9 @@ fn late() -> Error {
 }
 
 /// Work that somebody waits for, until this is dropped.
-struct Wanted<T>(JoinHandle<T>);
+struct AbortOnDrop<T>(JoinHandle<T>);
 
-impl<T> Drop for Wanted<T> {
+impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         // Has no effect on work that has begun.
         self.0.abort();

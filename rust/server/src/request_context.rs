@@ -11,17 +11,17 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// No times, for an answer that no version gave.
-pub const UNTIMED: Option<fn() -> std::iter::Empty<Phase>> = None;
+pub const UNTIMED: Option<fn() -> std::iter::Empty<PhaseTime>> = None;
 
 /// A phase and how long it took, in nanoseconds.
-pub type Phase = (&'static str, u64);
+pub type PhaseTime = (&'static str, u64);
 
 /// The most bytes of a request id that are echoed and logged.
 const MAX_ID: usize = 256;
 
 /// What came with one request.
 #[derive(Clone, Debug, Default)]
-pub struct Context {
+pub struct RequestContext {
     /// The trace, with a span of our own in it.
     pub trace: Option<Trace>,
     /// The client's name for the request.
@@ -32,7 +32,7 @@ pub struct Context {
     timed: bool,
 }
 
-/// A place in a trace (W3C Trace Context, version 00).
+/// A place in a trace (W3C Trace RequestContext, version 00).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trace {
     /// The trace's number.
@@ -45,20 +45,20 @@ pub struct Trace {
     flags: u8,
 }
 
-impl Context {
+impl RequestContext {
     /// Reads the headers of a request; `draw` numbers a span of our own. Of a name that is given more than once the first value counts.
-    pub fn read(headers: Headers<'_>, draw: impl FnOnce() -> u64) -> Context {
+    pub fn read(headers: Headers<'_>, draw: impl FnOnce() -> u64) -> RequestContext {
         let names = ["traceparent", "x-request-id", "x-headgate-timing", "x-headgate-timeout"];
-        let [trace, id, timing, timeout] = headers.of_names(names);
+        let [trace, id, timing, timeout] = headers.first_values(names);
         let span = || draw().max(1);
         let trace = trace.and_then(|value| Trace::parse(value, span));
         let request_id = id.filter(|id| !id.is_empty() && id.len() <= MAX_ID);
-        let [request_id, timeout] = [request_id, timeout].map(|value| headers.keep(value?));
-        Context { trace, request_id, timeout, timed: timing == Some(b"1") }
+        let [request_id, timeout] = [request_id, timeout].map(|value| headers.to_value(value?));
+        RequestContext { trace, request_id, timeout, timed: timing == Some(b"1") }
     }
 
     /// Adds what there is to say to the header fields of an answer; `times` are its phases and how long they took, in nanoseconds.
-    pub fn add_to<T: Iterator<Item = Phase>>(
+    pub fn add_to<T: Iterator<Item = PhaseTime>>(
         &self,
         fields: &mut impl Extend<(HeaderName, HeaderValue)>,
         times: Option<impl FnOnce() -> T>,
@@ -102,7 +102,7 @@ impl Trace {
 }
 
 /// The phases as `Server-Timing` has them, in milliseconds.
-fn server_timing(times: impl Iterator<Item = Phase>) -> HeaderValue {
+fn server_timing(times: impl Iterator<Item = PhaseTime>) -> HeaderValue {
     use std::fmt::Write;
     let mut text = String::with_capacity(96);
     for (name, ns) in times {

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use http::{HeaderName, HeaderValue};
 
 /// A thread's stock of empty lists of `T`.
-pub struct Stock<T> {
+pub struct FreeList<T> {
     lists: RefCell<Vec<Vec<T>>>,
     /// The elements that there is room for in all of them.
     room: Cell<usize>,
@@ -17,29 +17,29 @@ pub struct Stock<T> {
     most: usize,
 }
 
-impl Stock<u8> {
+impl FreeList<u8> {
     /// Buffers for answers: many and small.
-    pub fn of_replies() -> Self {
-        Stock::of(256, 1 << 20, 8 << 20)
+    pub fn for_replies() -> Self {
+        FreeList::with_bounds(256, 1 << 20, 8 << 20)
     }
 
     /// Buffers for bodies that come in pieces: few and large.
-    pub fn of_bodies() -> Self {
-        Stock::of(8, 4 << 20, 16 << 20)
+    pub fn for_bodies() -> Self {
+        FreeList::with_bounds(8, 4 << 20, 16 << 20)
     }
 }
 
-impl Stock<(HeaderName, HeaderValue)> {
+impl FreeList<(HeaderName, HeaderValue)> {
     /// Lists for the header fields of answers.
-    pub fn of_fields() -> Self {
-        Stock::of(16, 64, 16 * 64)
+    pub fn for_fields() -> Self {
+        FreeList::with_bounds(16, 64, 16 * 64)
     }
 }
 
-impl<T> Stock<T> {
+impl<T> FreeList<T> {
     /// A stock of at most `keep` lists with room for at most `largest` elements each and `most` in all.
-    pub fn of(keep: usize, largest: usize, most: usize) -> Self {
-        Stock { lists: RefCell::default(), room: Cell::new(0), keep, largest, most }
+    pub fn with_bounds(keep: usize, largest: usize, most: usize) -> Self {
+        FreeList { lists: RefCell::default(), room: Cell::new(0), keep, largest, most }
     }
 
     /// An empty list.
@@ -66,26 +66,26 @@ impl<T> Stock<T> {
 mod tests {
     use super::*;
 
-    fn room(stock: &Stock<u8>) -> usize {
-        stock.lists.borrow().iter().map(Vec::capacity).sum()
+    fn room(free: &FreeList<u8>) -> usize {
+        free.lists.borrow().iter().map(Vec::capacity).sum()
     }
 
     #[test]
     fn lists_are_kept_within_every_bound() {
-        let stock = Stock::of(3, 100, 150);
+        let free = FreeList::with_bounds(3, 100, 150);
         for capacity in [0, 101] {
-            stock.give(Vec::with_capacity(capacity));
-            assert_eq!(room(&stock), 0, "{capacity}");
+            free.give(Vec::with_capacity(capacity));
+            assert_eq!(room(&free), 0, "{capacity}");
         }
-        stock.give(Vec::with_capacity(100));
-        stock.give(Vec::with_capacity(60));
-        assert_eq!(room(&stock), 100);
-        (0..5).for_each(|_| stock.give(vec![1; 10]));
-        assert_eq!((stock.lists.borrow().len(), room(&stock)), (3, 120));
-        let taken = [stock.take(), stock.take(), stock.take(), stock.take()];
+        free.give(Vec::with_capacity(100));
+        free.give(Vec::with_capacity(60));
+        assert_eq!(room(&free), 100);
+        (0..5).for_each(|_| free.give(vec![1; 10]));
+        assert_eq!((free.lists.borrow().len(), room(&free)), (3, 120));
+        let taken = [free.take(), free.take(), free.take(), free.take()];
         assert!(taken.iter().all(Vec::is_empty));
-        assert_eq!((taken.map(|list| list.capacity()), stock.room.get()), ([10, 10, 100, 0], 0));
-        stock.give(Vec::with_capacity(100));
-        assert_eq!(room(&stock), 100);
+        assert_eq!((taken.map(|list| list.capacity()), free.room.get()), ([10, 10, 100, 0], 0));
+        free.give(Vec::with_capacity(100));
+        assert_eq!(room(&free), 100);
     }
 }

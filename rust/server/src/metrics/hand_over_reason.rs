@@ -1,10 +1,10 @@
 //! Why a connection of HTTP/1.1 was handed to hyper, which costs its client more for each request from then on.
 
-use crate::metrics::by_reason::Labelled;
+use crate::metrics::reason_counters::ReasonLabel;
 
 /// The reason for a hand-over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandOver {
+pub enum HandOverReason {
     /// What came is no whole head, or one that is too long for the fast reader.
     Head,
     /// The request needs more than the fast reader has: chunks, an escape in its path, a long body, many fields.
@@ -13,18 +13,18 @@ pub enum HandOver {
     Body,
 }
 
-impl Labelled for HandOver {
-    const ALL: &[HandOver] = &[HandOver::Head, HandOver::Request, HandOver::Body];
+impl ReasonLabel for HandOverReason {
+    const ALL: &[HandOverReason] = &[HandOverReason::Head, HandOverReason::Request, HandOverReason::Body];
 
     fn name(self) -> &'static str {
         match self {
-            HandOver::Head => "head",
-            HandOver::Request => "request",
-            HandOver::Body => "body",
+            HandOverReason::Head => "head",
+            HandOverReason::Request => "request",
+            HandOverReason::Body => "body",
         }
     }
 
-    fn place(self) -> usize {
+    fn index(self) -> usize {
         self as usize
     }
 }

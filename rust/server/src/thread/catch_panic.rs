@@ -11,11 +11,11 @@ use headgate_core::error::{Code, Error, Result};
 ///
 /// # Errors
 /// Those of the request; `internal` after a panic.
-pub fn catching<T, F: Future<Output = Result<T>>>(request: Pin<&mut F>) -> CatchPanic<'_, F> {
+pub fn catch_panic<T, F: Future<Output = Result<T>>>(request: Pin<&mut F>) -> CatchPanic<'_, F> {
     CatchPanic(request)
 }
 
-/// What [`catching`] waits for.
+/// What [`catch_panic`] waits for.
 pub struct CatchPanic<'a, F>(Pin<&'a mut F>);
 
 impl<T, F: Future<Output = Result<T>>> Future for CatchPanic<'_, F> {

@@ -1,10 +1,10 @@
 //! Why the gateway closed connections of the data ports before their clients did.
 
-use crate::metrics::by_reason::Labelled;
+use crate::metrics::reason_counters::ReasonLabel;
 
 /// The reason for a close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum CloseReason {
     /// No request came.
     Idle,
     /// A request's head was not complete in time.
@@ -19,29 +19,29 @@ pub enum Reason {
     Crowded,
 }
 
-impl Labelled for Reason {
-    const ALL: &[Reason] = &[
-        Reason::Idle,
-        Reason::HeadTimeout,
-        Reason::BodyTimeout,
-        Reason::BodyTooLarge,
-        Reason::Unread,
-        Reason::Crowded,
+impl ReasonLabel for CloseReason {
+    const ALL: &[CloseReason] = &[
+        CloseReason::Idle,
+        CloseReason::HeadTimeout,
+        CloseReason::BodyTimeout,
+        CloseReason::BodyTooLarge,
+        CloseReason::Unread,
+        CloseReason::Crowded,
     ];
 
     /// As the control plane's ports call it.
     fn name(self) -> &'static str {
         match self {
-            Reason::Idle => "idle",
-            Reason::HeadTimeout => "head_timeout",
-            Reason::BodyTimeout => "body_timeout",
-            Reason::BodyTooLarge => "body_too_large",
-            Reason::Unread => "unread",
-            Reason::Crowded => "crowded",
+            CloseReason::Idle => "idle",
+            CloseReason::HeadTimeout => "head_timeout",
+            CloseReason::BodyTimeout => "body_timeout",
+            CloseReason::BodyTooLarge => "body_too_large",
+            CloseReason::Unread => "unread",
+            CloseReason::Crowded => "crowded",
         }
     }
 
-    fn place(self) -> usize {
+    fn index(self) -> usize {
         self as usize
     }
 }

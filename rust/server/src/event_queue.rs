@@ -12,27 +12,27 @@ use std::sync::{Mutex, PoisonError};
 use headgate_core::error::{Code, Error, Result};
 use serde_json::{Value, json};
 
-/// Events kept for a control plane that does not drain; the oldest give way.
+/// EventQueue kept for a control plane that does not drain; the oldest give way.
 const CAPACITY: usize = 4096;
 
-/// Events on their way to the control plane.
-pub struct Events {
-    queue: Mutex<Queue>,
+/// EventQueue on their way to the control plane.
+pub struct EventQueue {
+    queue: Mutex<QueuedEvents>,
     signal: File,
 }
 
 #[derive(Default)]
-struct Queue {
+struct QueuedEvents {
     events: VecDeque<Value>,
     lost: u64,
 }
 
-impl Events {
+impl EventQueue {
     /// An empty queue.
     ///
     /// # Errors
     /// `internal` when the system gives no descriptor.
-    pub fn new() -> Result<Events> {
+    pub fn new() -> Result<EventQueue> {
         // SAFETY: takes no pointers; a negative result is an error and not turned into a File.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if fd < 0 {
@@ -41,7 +41,7 @@ impl Events {
         }
         // SAFETY: a fresh descriptor that nobody else owns.
         let signal = unsafe { File::from_raw_fd(fd) };
-        Ok(Events { queue: Mutex::default(), signal })
+        Ok(EventQueue { queue: Mutex::default(), signal })
     }
 
     /// The descriptor to watch; it belongs to the queue.
@@ -79,7 +79,7 @@ impl Events {
 mod tests {
     use super::*;
 
-    fn readable(events: &Events) -> bool {
+    fn readable(events: &EventQueue) -> bool {
         let mut poll = libc::pollfd { fd: events.fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one valid entry, no waiting.
         unsafe { libc::poll(&raw mut poll, 1, 0) == 1 }
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_descriptor_is_readable_while_there_are_events() {
-        let events = Events::new().unwrap();
+        let events = EventQueue::new().unwrap();
         assert!(!readable(&events));
         events.push(json!({"n": 1}));
         events.push(json!({"n": 2}));
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_loses_the_oldest_and_says_so() {
-        let events = Events::new().unwrap();
+        let events = EventQueue::new().unwrap();
         for n in 0..CAPACITY + 3 {
             events.push(json!({"n": n}));
         }
