@@ -33,14 +33,14 @@ class Gateway:
     def remove(self, name: str) -> int:
         """Asks for an endpoint to be taken away and returns the ticket."""
 
-    def excuse(self, name: str, why: str) -> None:
+    def mark_unavailable(self, name: str, reason: str) -> None:
         """Says why an endpoint is not served: calls get ``model_not_ready`` with it. Nothing for one that is served."""
 
-    def refuse(self, refused: bytes) -> None:
+    def set_refusals(self, refused: bytes) -> None:
         """Says of which endpoints and versions nothing was ever served and why (JSON ``{endpoint: {version: why}}``; the version is
         empty for a whole endpoint), in the place of what was said before."""
 
-    def rehearse(self, endpoint: bytes) -> bytes:
+    def dry_run(self, endpoint: bytes) -> bytes:
         """What :meth:`apply` would refuse the same argument for, as far as that shows without running a model: JSON
         ``{"refused": {"version", "code", "message"} or null, "unopened": [...]}``. Serves nothing."""
 
@@ -50,7 +50,7 @@ class Gateway:
     def status(self, endpoint: str | None = None) -> bytes:
         """What is live: generation, endpoints (or one of them), versions with state, placement and run times (JSON)."""
 
-    def reasons(self) -> list[str]:
+    def not_ready_reasons(self) -> list[str]:
         """Why no traffic should come, as far as the data plane knows: threads that do not come back from their runs."""
 
     def exposition(self, open_metrics: bool, compact: bool) -> bytes:

@@ -80,14 +80,14 @@ class FakeNative:
         self._advance()
         return self._ticket
 
-    def excuse(self, name: str, why: str) -> None:
+    def mark_unavailable(self, name: str, reason: str) -> None:
         if name not in self.served:
-            self.excused[name] = why
+            self.excused[name] = reason
 
-    def refuse(self, refused: bytes) -> None:
+    def set_refusals(self, refused: bytes) -> None:
         self.refused = json.loads(refused)
 
-    def rehearse(self, endpoint: bytes) -> bytes:
+    def dry_run(self, endpoint: bytes) -> bytes:
         asked = flat(json.loads(endpoint))
         found = next((v["name"] for v in asked["versions"] if v["name"] in self.unopenable), None)
         refused = None

@@ -66,7 +66,7 @@ class Control(Queries):
         registry = Registry(artifacts, store.pins)
         super().__init__(Context(store, native, paths, settings), Endpoints(registry.refused.why), registry)
         self.refused_documents = RefusedDocuments(registry.refused)
-        registry.refused.tell(lambda refused: native.refuse(json.dumps(by_name(refused)).encode()))
+        registry.refused.tell(lambda refused: native.set_refusals(json.dumps(by_name(refused)).encode()))
         self.settings = settings
         self._behind = WriteBehind(self._context, self._endpoints)
         self.audit_log = Recorder(self._context)

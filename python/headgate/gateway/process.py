@@ -153,7 +153,7 @@ class Process:
             return ["draining: the gateway is about to stop"]
         reasons = self._starting()
         if self._native is not None:
-            reasons += self._native.reasons()
+            reasons += self._native.not_ready_reasons()
         return reasons + (list(self._control.readiness().reasons) if self._started and self._control else [])
 
     def _starting(self) -> list[str]:

@@ -154,8 +154,8 @@ impl EndpointState {
             return Err("load.baseline: spec.drift names no baseline".to_owned());
         }
         let fallback = spec.traffic.fallback.and_then(|fallback| fallback.restricted_to(&load.versions));
-        let kept = |version: &str| version == traffic.champion || version == traffic.last_good;
-        let pinned = |version: &str| spec.traffic.keep_warm && kept(version);
+        let is_kept = |version: &str| version == traffic.champion || version == traffic.last_good;
+        let pinned = |version: &str| spec.traffic.keep_warm && is_kept(version);
         let versions = version_specs(spec.versions, load.versions, load.artifacts, pinned)?;
         let LimitsSection { timeout, rate, breaker, priority } = spec.limits;
         Ok(EndpointSpec {

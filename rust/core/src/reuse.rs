@@ -16,7 +16,7 @@ mod tests {
         let text = String::from("a b c");
         let words: Vec<&str> = text.split(' ').collect();
         let (address, room) = (words.as_ptr() as usize, words.capacity());
-        let kept: Vec<&'static str> = reuse_allocation(words);
-        assert_eq!((kept.as_ptr() as usize, kept.capacity(), kept.len()), (address, room, 0));
+        let reused: Vec<&'static str> = reuse_allocation(words);
+        assert_eq!((reused.as_ptr() as usize, reused.capacity(), reused.len()), (address, room, 0));
     }
 }

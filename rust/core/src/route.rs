@@ -56,13 +56,13 @@ pub fn choose_named_version<V>(endpoint: &Endpoint<V>, version: &str) -> Result<
 
 #[cold]
 fn unknown_version<V>(endpoint: &Endpoint<V>, version: &str) -> Error {
-    if let Some(why) = endpoint.omitted.get(version) {
-        let message = format!("version {version:?} of endpoint {:?} is not served: {why}", endpoint.name);
+    if let Some(reason) = endpoint.omitted.get(version) {
+        let message = format!("version {version:?} of endpoint {:?} is not served: {reason}", endpoint.name);
         return Error::new(Code::ModelNotReady, message);
     }
     let names: Vec<&str> = endpoint.versions.iter().map(|version| &*version.name).collect();
-    let there = names.join(", ");
-    let message = format!("endpoint {:?} has no version {version:?}; it has {there}", endpoint.name);
+    let known = names.join(", ");
+    let message = format!("endpoint {:?} has no version {version:?}; it has {known}", endpoint.name);
     Error::new(Code::VersionNotFound, message)
 }
 

@@ -157,18 +157,18 @@ fn give_back<'a>(
         .map(|(version, &slots)| (*version, slots.saturating_sub(wanted.get(*version).copied().unwrap_or(0))))
         .collect();
     let mut freed = std::collections::VecDeque::new();
-    let mut kept: Vec<(u16, &str)> = Vec::with_capacity(entries.len());
+    let mut remaining: Vec<(u16, &str)> = Vec::with_capacity(entries.len());
     for &(slot, version) in entries.iter().rev() {
         match surplus.get_mut(version) {
             Some(left) if *left > 0 => {
                 *left -= 1;
                 freed.push_back((slot, version));
             }
-            _ => kept.push((slot, version)),
+            _ => remaining.push((slot, version)),
         }
     }
-    kept.reverse();
-    *entries = kept;
+    remaining.reverse();
+    *entries = remaining;
     freed
 }
 

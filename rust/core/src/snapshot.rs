@@ -69,13 +69,13 @@ impl<V> Snapshot<V> {
 
     /// The same generation, which says why an endpoint is not served. `None` for one that is served, or was unloaded on purpose, or of
     /// which the same is said already.
-    pub fn with_unavailable(&self, name: &str, why: &str) -> Option<Snapshot<V>> {
-        let said = self.unavailable.get(name).is_some_and(|said| **said == *why);
-        if said || self.endpoints.contains_key(name) || self.unloaded.contains_key(name) {
+    pub fn with_unavailable(&self, name: &str, reason: &str) -> Option<Snapshot<V>> {
+        let unchanged = self.unavailable.get(name).is_some_and(|unchanged| **unchanged == *reason);
+        if unchanged || self.endpoints.contains_key(name) || self.unloaded.contains_key(name) {
             return None;
         }
         let mut unavailable = self.unavailable.clone();
-        unavailable.insert(name.into(), why.into());
+        unavailable.insert(name.into(), reason.into());
         Some(Snapshot { unavailable, ..self.duplicate() })
     }
 
@@ -117,20 +117,21 @@ impl<V> Snapshot<V> {
                 format!("endpoint {name:?} was unloaded over the protocol; load it or apply its document"),
             );
         }
-        if let Some(why) = self.unavailable.get(name) {
-            return Error::new(Code::ModelNotReady, format!("endpoint {name:?} is not served: {why}"));
+        if let Some(reason) = self.unavailable.get(name) {
+            return Error::new(Code::ModelNotReady, format!("endpoint {name:?} is not served: {reason}"));
         }
         if let Some(versions) = self.refusals.get(name) {
-            let why: Vec<_> = versions.iter().map(|(version, why)| describe_refusal(version, why)).collect();
-            let message = format!("endpoint {name:?} was never served: {}", why.join("; "));
+            let reason: Vec<_> =
+                versions.iter().map(|(version, reason)| describe_refusal(version, reason)).collect();
+            let message = format!("endpoint {name:?} was never served: {}", reason.join("; "));
             return Error::new(Code::ModelNotReady, message);
         }
         Error::new(Code::ModelNotFound, format!("no endpoint is called {name:?}"))
     }
 }
 
-fn describe_refusal(version: &str, why: &str) -> String {
-    if version.is_empty() { why.to_owned() } else { format!("{version}: {why}") }
+fn describe_refusal(version: &str, reason: &str) -> String {
+    if version.is_empty() { reason.to_owned() } else { format!("{version}: {reason}") }
 }
 
 /// One endpoint, ready to route.
@@ -305,8 +306,8 @@ pub fn check(spec: &EndpointSpec) -> Result<()> {
             return Err(fault(spec, format!("version {:?} is there twice", version.name)));
         }
     }
-    if let Some(why) = spec.limits.fault() {
-        return Err(fault(spec, why));
+    if let Some(reason) = spec.limits.fault() {
+        return Err(fault(spec, reason));
     }
     let known = |name: &str| spec.versions.iter().any(|version| version.name == name);
     let weights = spec.table.weights().map_err(|error| fault(spec, error.message))?;
@@ -330,8 +331,8 @@ fn check_version(spec: &EndpointSpec, version: &VersionSpec) -> Result<()> {
             format!("version {:?} must be exactly one of artifact and constant", version.name),
         ));
     }
-    if let Some(why) = version.run.fault() {
-        return Err(fault(spec, format!("version {:?}: run: {why}", version.name)));
+    if let Some(reason) = version.run.fault() {
+        return Err(fault(spec, format!("version {:?}: run: {reason}", version.name)));
     }
     Ok(())
 }
@@ -384,8 +385,8 @@ pub(crate) mod tests {
 
     #[test]
     fn what_was_never_served_is_not_ready_and_says_why() {
-        let of = |name: &str, version: &str, why: &str| {
-            Refusals::from([(name.into(), [(version.into(), why.into())].into())])
+        let of = |name: &str, version: &str, reason: &str| {
+            Refusals::from([(name.into(), [(version.into(), reason.into())].into())])
         };
         let first = Snapshot::<()>::default().with_refusals(of("a", "v1", "no such operator"));
         let error = first.endpoint("a").unwrap_err();

@@ -9,7 +9,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use serde_json::{Value, json};
 
-use crate::door::{self, outside};
+use crate::interpreter::{self, detached};
 
 /// Adds the functions to the module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -21,17 +21,17 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(error_codes, module)?)
 }
 
-fn argument<T: serde::de::DeserializeOwned>(name: &str, json: &[u8]) -> Result<T> {
+fn parse_argument<T: serde::de::DeserializeOwned>(name: &str, json: &[u8]) -> Result<T> {
     serde_json::from_slice(json).map_err(|error| Error::invalid(format!("{name}: {error}")))
 }
 
 #[pyfunction]
 fn set_weights(py: Python<'_>, table: &[u8], weights: &[u8]) -> PyResult<Vec<u8>> {
-    outside(py, || {
-        let table: SlotTable = argument("table", table)?;
-        let weights: BTreeMap<String, u16> = argument("weights", weights)?;
+    detached(py, || {
+        let table: SlotTable = parse_argument("table", table)?;
+        let weights: BTreeMap<String, u16> = parse_argument("weights", weights)?;
         let (table, moves) = table.with_weights(&weights)?;
-        Ok(door::json(&json!({"table": table, "moves": moves})))
+        Ok(interpreter::to_bytes(&json!({"table": table, "moves": moves})))
     })
 }
 
@@ -43,8 +43,8 @@ fn slot_of(salt: &str, key: &[u8]) -> u16 {
 #[pyfunction]
 fn fit_baseline(py: Python<'_>, columns: &[u8], values: Vec<PyBuffer<f64>>) -> PyResult<Vec<u8>> {
     let copies = values.iter().map(|buffer| buffer.to_vec(py)).collect::<PyResult<Vec<_>>>()?;
-    outside(py, || {
-        let columns: Vec<headgate_sketch::Column> = argument("columns", columns)?;
+    detached(py, || {
+        let columns: Vec<headgate_sketch::Column> = parse_argument("columns", columns)?;
         let slices: Vec<&[f64]> = copies.iter().map(Vec::as_slice).collect();
         let baseline =
             headgate_sketch::fit(&columns, &slices).map_err(|error| Error::invalid(error.to_string()))?;
@@ -54,12 +54,12 @@ fn fit_baseline(py: Python<'_>, columns: &[u8], values: Vec<PyBuffer<f64>>) -> P
 
 #[pyfunction]
 fn library_info(py: Python<'_>, path: &str) -> PyResult<Vec<u8>> {
-    outside(py, || Ok(door::json(&inspect::library(path)?)))
+    detached(py, || Ok(interpreter::to_bytes(&inspect::library(path)?)))
 }
 
 #[pyfunction]
 fn inspect_model(py: Python<'_>, library: &str, model: &str) -> PyResult<Vec<u8>> {
-    outside(py, || Ok(door::json(&inspect::model(library, model)?)))
+    detached(py, || Ok(interpreter::to_bytes(&inspect::model(library, model)?)))
 }
 
 #[pyfunction]
@@ -68,5 +68,5 @@ fn error_codes() -> Vec<u8> {
         .iter()
         .map(|code| json!({"code": code, "http": code.http(), "grpc": code.grpc(), "retry": code.retry()}))
         .collect();
-    door::json(&Value::Array(rows))
+    interpreter::to_bytes(&Value::Array(rows))
 }

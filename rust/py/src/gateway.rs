@@ -11,7 +11,7 @@ use headgate_server::gateway::{BoundSockets, Gateway as DataPlane};
 use pyo3::prelude::*;
 use serde_json::{Value, json};
 
-use crate::door::{self, outside};
+use crate::interpreter::{self, detached};
 
 /// The data plane of one process: created idle, started once, stopped once.
 #[pyclass(frozen, module = "headgate._native")]
@@ -22,7 +22,7 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     /// The data plane, unless this is a fork: threads do not survive one.
-    fn here(&self) -> Result<&DataPlane> {
+    fn data_plane(&self) -> Result<&DataPlane> {
         if self.pid != std::process::id() {
             return Err(Error::new(
                 Code::Internal,
@@ -44,76 +44,80 @@ impl Drop for Gateway {
 }
 
 /// A descriptor of our own for the caller's.
-fn owned(fd: Option<RawFd>) -> Result<Option<OwnedFd>> {
+fn duplicate_fd(fd: Option<RawFd>) -> Result<Option<OwnedFd>> {
     let Some(fd) = fd else { return Ok(None) };
     if fd < 0 {
         return Err(Error::invalid(format!("{fd} is no descriptor")));
     }
     // SAFETY: only for the duplication, in which the system refuses a number that is no open descriptor; the caller holds it
     // open meanwhile.
-    let theirs = unsafe { BorrowedFd::borrow_raw(fd) };
-    let ours = theirs.try_clone_to_owned();
-    ours.map(Some).map_err(|error| Error::invalid(format!("descriptor {fd} cannot be used: {error}")))
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    let duplicate = borrowed.try_clone_to_owned();
+    duplicate.map(Some).map_err(|error| Error::invalid(format!("descriptor {fd} cannot be used: {error}")))
 }
 
 #[pymethods]
 impl Gateway {
     #[new]
     fn new(py: Python<'_>, config: &[u8]) -> PyResult<Self> {
-        let inner = outside(py, || DataPlane::new(Config::from_json(config)?))?;
+        let inner = detached(py, || DataPlane::new(Config::from_json(config)?))?;
         Ok(Self { inner: Some(inner), pid: std::process::id() })
     }
 
     #[pyo3(signature = (http_fd=None, grpc_fd=None))]
     fn start(&self, py: Python<'_>, http_fd: Option<RawFd>, grpc_fd: Option<RawFd>) -> PyResult<Vec<u8>> {
-        let bound = outside(py, || {
-            let sockets = BoundSockets { http: owned(http_fd)?, grpc: owned(grpc_fd)? };
-            self.here()?.start_on(sockets)
+        let bound = detached(py, || {
+            let sockets = BoundSockets { http: duplicate_fd(http_fd)?, grpc: duplicate_fd(grpc_fd)? };
+            self.data_plane()?.start_on(sockets)
         })?;
         let grpc = bound.grpc.map(|address| address.to_string());
-        Ok(door::json(&json!({"http": bound.http.to_string(), "grpc": grpc})))
+        Ok(interpreter::to_bytes(&json!({"http": bound.http.to_string(), "grpc": grpc})))
     }
 
     fn event_fd(&self, py: Python<'_>) -> PyResult<i32> {
-        outside(py, || Ok(self.here()?.event_fd()))
+        detached(py, || Ok(self.data_plane()?.event_fd()))
     }
 
     fn events(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
-        let events = outside(py, || Ok(Value::Array(self.here()?.events())))?;
-        Ok(door::json(&events))
+        let events = detached(py, || Ok(Value::Array(self.data_plane()?.events())))?;
+        Ok(interpreter::to_bytes(&events))
     }
 
     fn apply(&self, py: Python<'_>, endpoint: &[u8]) -> PyResult<u64> {
-        outside(py, || self.here()?.apply(EndpointSpec::from_json(endpoint)?))
+        detached(py, || self.data_plane()?.apply(EndpointSpec::from_json(endpoint)?))
     }
 
     fn remove(&self, py: Python<'_>, name: &str) -> PyResult<u64> {
-        outside(py, || Ok(self.here()?.remove(name)))
+        detached(py, || Ok(self.data_plane()?.remove(name)))
     }
 
-    fn excuse(&self, py: Python<'_>, name: &str, why: &str) -> PyResult<()> {
-        outside(py, || {
-            self.here()?.mark_unavailable(name, why);
+    fn mark_unavailable(&self, py: Python<'_>, name: &str, reason: &str) -> PyResult<()> {
+        detached(py, || {
+            self.data_plane()?.mark_unavailable(name, reason);
             Ok(())
         })
     }
 
-    fn refuse(&self, py: Python<'_>, refused: &[u8]) -> PyResult<()> {
-        outside(py, || {
+    fn set_refusals(&self, py: Python<'_>, refused: &[u8]) -> PyResult<()> {
+        detached(py, || {
             let refused = serde_json::from_slice(refused)
                 .map_err(|error| Error::invalid(format!("refused: {error}")))?;
-            self.here()?.set_refusals(refused);
+            self.data_plane()?.set_refusals(refused);
             Ok(())
         })
     }
 
-    fn rehearse(&self, py: Python<'_>, endpoint: &[u8]) -> PyResult<Vec<u8>> {
-        outside(py, || Ok(door::json(&self.here()?.dry_run(&EndpointSpec::from_json(endpoint)?).to_json())))
+    fn dry_run(&self, py: Python<'_>, endpoint: &[u8]) -> PyResult<Vec<u8>> {
+        detached(py, || {
+            Ok(interpreter::to_bytes(
+                &self.data_plane()?.dry_run(&EndpointSpec::from_json(endpoint)?).to_json(),
+            ))
+        })
     }
 
     fn cancel(&self, py: Python<'_>, name: &str) -> PyResult<()> {
-        outside(py, || {
-            self.here()?.cancel(name);
+        detached(py, || {
+            self.data_plane()?.cancel(name);
             Ok(())
         })
     }
@@ -121,43 +125,45 @@ impl Gateway {
     #[pyo3(signature = (endpoint=None))]
     fn status(&self, py: Python<'_>, endpoint: Option<&str>) -> PyResult<Vec<u8>> {
         let wanted = |name: &str| endpoint.is_none_or(|endpoint| endpoint == name);
-        outside(py, || Ok(door::json(&self.here()?.status_of(wanted))))
+        detached(py, || Ok(interpreter::to_bytes(&self.data_plane()?.status_of(wanted))))
     }
 
-    fn reasons(&self, py: Python<'_>) -> PyResult<Vec<String>> {
-        outside(py, || Ok(self.here()?.not_ready_reasons()))
+    fn not_ready_reasons(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        detached(py, || Ok(self.data_plane()?.not_ready_reasons()))
     }
 
     fn exposition(&self, py: Python<'_>, open_metrics: bool, compact: bool) -> PyResult<Vec<u8>> {
-        outside(py, || Ok(self.here()?.exposition(Form { open_metrics, compact })))
+        detached(py, || Ok(self.data_plane()?.exposition(Form { open_metrics, compact })))
     }
 
     fn metrics(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
-        outside(py, || Ok(door::json(&self.here()?.metrics())))
+        detached(py, || Ok(interpreter::to_bytes(&self.data_plane()?.metrics())))
     }
 
     fn totals(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
-        outside(py, || Ok(door::json(&self.here()?.totals())))
+        detached(py, || Ok(interpreter::to_bytes(&self.data_plane()?.totals())))
     }
 
     fn drift(&self, py: Python<'_>, endpoint: &str, window_seconds: u64) -> PyResult<Vec<u8>> {
-        outside(py, || Ok(door::json(&self.here()?.drift(endpoint, window_seconds)?)))
+        detached(py, || Ok(interpreter::to_bytes(&self.data_plane()?.drift(endpoint, window_seconds)?)))
     }
 
     fn reopen_access_log(&self, py: Python<'_>) -> PyResult<()> {
-        outside(py, || self.here()?.reopen_access_log())
+        detached(py, || self.data_plane()?.reopen_access_log())
     }
 
     fn set_ready(&self, py: Python<'_>, ready: bool) -> PyResult<()> {
-        outside(py, || {
-            self.here()?.set_ready(ready);
+        detached(py, || {
+            self.data_plane()?.set_ready(ready);
             Ok(())
         })
     }
 
     fn stop(&self, py: Python<'_>, drain_delay_ms: u64, grace_ms: u64) -> PyResult<bool> {
-        outside(py, || {
-            Ok(self.here()?.stop(Duration::from_millis(drain_delay_ms), Duration::from_millis(grace_ms)))
+        detached(py, || {
+            Ok(self
+                .data_plane()?
+                .stop(Duration::from_millis(drain_delay_ms), Duration::from_millis(grace_ms)))
         })
     }
 }

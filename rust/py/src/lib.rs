@@ -1,14 +1,14 @@
 //! `headgate._native`: the boundary between the data plane and Python.
 //!
 //! JSON bytes, strings and integers go in, JSON bytes come out; no request, callback or Python object crosses. Whatever may
-//! wait goes through [`door::outside`], which releases the interpreter. Read in this order: [`gateway`], [`functions`],
-//! [`door`].
+//! wait goes through [`interpreter::detached`], which releases the interpreter. Read in this order: [`gateway`], [`functions`],
+//! [`interpreter`].
 
 use pyo3::prelude::*;
 
-mod door;
 mod functions;
 mod gateway;
+mod interpreter;
 
 #[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {

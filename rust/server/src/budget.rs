@@ -136,8 +136,13 @@ impl SmallBudget {
     ///
     /// # Errors
     /// `overloaded` for a connection that holds more than its share, and as [`SmallBudget::take`].
-    pub fn take_for_connection(&self, thread: usize, bytes: usize, holding: &ConnectionMemory) -> Result<()> {
-        let held = holding.0.get();
+    pub fn take_for_connection(
+        &self,
+        thread: usize,
+        bytes: usize,
+        connection: &ConnectionMemory,
+    ) -> Result<()> {
+        let held = connection.0.get();
         let beyond =
             |taken: usize| held > 0 && held + bytes > CONNECTION_SHARE * self.limit.saturating_sub(taken);
         // Only who is near the bound asks all threads for the credit that they have not used.
@@ -150,7 +155,7 @@ impl SmallBudget {
             ));
         }
         self.take(thread, bytes, true)?;
-        holding.0.set(held + bytes);
+        connection.0.set(held + bytes);
         Ok(())
     }
 
@@ -303,17 +308,17 @@ mod tests {
             let mut took = true;
             while took {
                 took = false;
-                for holding in &connections {
-                    took |= budget.take_for_connection(0, EACH, holding).is_ok();
+                for connection in &connections {
+                    took |= budget.take_for_connection(0, EACH, connection).is_ok();
                 }
             }
             let used = budget.used();
             let alone = ConnectionMemory::default();
             budget.take_for_connection(0, EACH, &alone).unwrap_or_else(|error| panic!("{greedy}: {error}"));
             assert!(used > budget.limit / 2, "{greedy}: what nobody else needs may be used");
-            for holding in connections.iter().chain([&alone]) {
-                let held = holding.0.get();
-                holding.release(held);
+            for connection in connections.iter().chain([&alone]) {
+                let held = connection.0.get();
+                connection.release(held);
                 budget.give(0, held);
             }
             assert_eq!(budget.used(), 0);

@@ -260,8 +260,8 @@ impl Gateway {
     }
 
     /// Says why an endpoint is not served; see [`Publisher::mark_unavailable`].
-    pub fn mark_unavailable(&self, name: &str, why: &str) {
-        self.publisher.mark_unavailable(name, why);
+    pub fn mark_unavailable(&self, name: &str, reason: &str) {
+        self.publisher.mark_unavailable(name, reason);
     }
 
     /// Says what was never served and why; see [`Publisher::set_refusals`].

@@ -60,8 +60,8 @@ def test_a_model_is_opened_where_it_lies_and_nothing_is_left_behind(tmp_path: Pa
         path = document_in(tmp_path, text())
         async with gateway(tmp_path) as gate:
             asked: list[bytes] = []
-            rehearse = gate.native.rehearse
-            gate.native.rehearse = lambda endpoint: asked.append(endpoint) or rehearse(endpoint)  # type: ignore[method-assign, func-returns-value]
+            rehearse = gate.native.dry_run
+            gate.native.dry_run = lambda endpoint: asked.append(endpoint) or rehearse(endpoint)  # type: ignore[method-assign, func-returns-value]
             await planned(gate, path)
             assert str(source / "model.onnx").encode() in asked[0]
             gate.native.unopenable["v1"] = "No Op registered for Foo"

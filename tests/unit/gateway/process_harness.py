@@ -38,7 +38,7 @@ class Plane(FakeNative):
         self.calls.append("start")
         return json.dumps({"http": "127.0.0.1:18000"}).encode()
 
-    def reasons(self) -> list[str]:
+    def not_ready_reasons(self) -> list[str]:
         return []
 
     def set_ready(self, ready: bool) -> None:

@@ -32,13 +32,13 @@ class DataPlane(Protocol):
     def remove(self, name: str) -> int:
         """Asks for an endpoint to be taken away; the ticket of its event."""
 
-    def excuse(self, name: str, why: str) -> None:
+    def mark_unavailable(self, name: str, reason: str) -> None:
         """Says why an endpoint is not served, so that calls are told."""
 
-    def refuse(self, refused: bytes) -> None:
+    def set_refusals(self, refused: bytes) -> None:
         """Says of which endpoints and versions nothing was ever served and why, in the place of what was said before."""
 
-    def rehearse(self, endpoint: bytes) -> bytes:
+    def dry_run(self, endpoint: bytes) -> bytes:
         """What :meth:`apply` would refuse, as far as that shows without running a model."""
 
     def cancel(self, name: str) -> None:
@@ -79,9 +79,9 @@ class Native:
         self.apply = gateway.apply
         self.remove = gateway.remove
         self.cancel = gateway.cancel
-        self.excuse = gateway.excuse
-        self.refuse = gateway.refuse
-        self.rehearse = gateway.rehearse
+        self.mark_unavailable = gateway.mark_unavailable
+        self.set_refusals = gateway.set_refusals
+        self.dry_run = gateway.dry_run
         self.status = gateway.status
         self.drift = gateway.drift
         self.totals = gateway.totals

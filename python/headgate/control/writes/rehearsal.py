@@ -32,7 +32,7 @@ async def _ask(context: Context, transition: Transition) -> list[str]:
         argument = await argument_of(context.long, context, transition, urgent=False)
         if argument is None:
             return []
-        found = json.loads(await context.long(lambda: context.plane.rehearse(argument)))  # noqa: B023
+        found = json.loads(await context.long(lambda: context.plane.dry_run(argument)))  # noqa: B023
         refused = found["refused"]
         if refused is None:
             return list(found["unopened"])

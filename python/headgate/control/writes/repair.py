@@ -98,7 +98,7 @@ class Repair:
 
     async def _broken(self, state: EndpointState, pointer: EndpointRecord, why: str) -> None:
         state.broken = f"{pointer.name} does not start: {why}"
-        await self._context.io(lambda: self._context.plane.excuse(pointer.name, why))
+        await self._context.io(lambda: self._context.plane.mark_unavailable(pointer.name, why))
         await self._context.alarm(pointer.name, pointer.applied, state.broken)
 
     async def _serve_newest(
@@ -189,7 +189,7 @@ class Repair:
     async def _mute(self, state: EndpointState, why: str, omitted: dict[str, str]) -> None:
         """Nothing of an endpoint can answer: its calls are told why."""
         state.broken, state.omitted = f"{state.name} does not answer: {why}", omitted
-        await self._context.io(lambda: self._context.plane.excuse(state.name, why))
+        await self._context.io(lambda: self._context.plane.mark_unavailable(state.name, why))
 
     async def _damaged(self, revision: Revision) -> dict[str, str]:
         """Versions whose artifacts are not whole, with the reason."""

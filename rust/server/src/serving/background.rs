@@ -145,15 +145,15 @@ impl BackgroundTasks {
     /// Decides each model's place from its runs since the last decision, once there are enough of them.
     fn update_placements(&mut self) {
         let now = self.shared.now_ns();
-        let mut seen: HashMap<usize, (Arc<Model>, Counts)> = HashMap::new();
+        let mut models: HashMap<usize, (Arc<Model>, Counts)> = HashMap::new();
         self.each_version(|model, metrics| {
             model.placement.recover(now);
             let key = Arc::as_ptr(model) as usize;
-            let (_, counts) = seen.entry(key).or_insert_with(|| (model.clone(), Counts::default()));
+            let (_, counts) = models.entry(key).or_insert_with(|| (model.clone(), Counts::default()));
             counts.add(&metrics.counts(|shard| &shard.run));
         });
-        self.run_counts.retain(|key, _| seen.contains_key(key));
-        for (key, (model, counts)) in seen {
+        self.run_counts.retain(|key, _| models.contains_key(key));
+        for (key, (model, counts)) in models {
             let earlier = self.run_counts.entry(key).or_default();
             if counts.total() < earlier.total() {
                 // An endpoint that shared the model is gone, and its runs with it.

@@ -18,8 +18,8 @@ pub fn check(spec: &EndpointSpec, signatures: &[&Signature]) -> std::result::Res
     compatible(spec, signatures)
 }
 
-fn invalid(path: &str, why: impl std::fmt::Display) -> Error {
-    Error::new(Code::PolicyInvalid, format!("{path}: {why}"))
+fn invalid(path: &str, reason: impl std::fmt::Display) -> Error {
+    Error::new(Code::PolicyInvalid, format!("{path}: {reason}"))
 }
 
 fn labels(spec: &EndpointSpec, signatures: &[&Signature]) -> Result<()> {
@@ -59,8 +59,8 @@ fn columns(spec: &EndpointSpec, signatures: &[&Signature]) -> Result<()> {
                     ));
                 }
                 None => {
-                    let why = "has names, but the model leaves open how many elements a row has";
-                    return Err(invalid(&path, why));
+                    let reason = "has names, but the model leaves open how many elements a row has";
+                    return Err(invalid(&path, reason));
                 }
             }
         }
@@ -107,17 +107,17 @@ fn compatible(spec: &EndpointSpec, signatures: &[&Signature]) -> std::result::Re
     let champion = signatures[champion];
     let models = spec.versions.iter().zip(signatures).filter(|(version, _)| version.artifact.is_some());
     for (version, signature) in models {
-        let Some(why) = describe_difference(signature, champion) else { continue };
-        let why = format!("{why} in the champion {}", spec.champion);
+        let Some(reason) = describe_difference(signature, champion) else { continue };
+        let reason = format!("{reason} in the champion {}", spec.champion);
         let stands_in = spec.fallback.as_ref().is_some_and(|fallback| fallback.to().contains(&version.name));
         let error = if !version.compatible && stands_in {
             // Whoever asked for the champion would be told that the request is wrong, or get another answer than he reads.
-            invalid("traffic.fallback.to", format!("{} cannot stand in: {why}", version.name))
+            invalid("traffic.fallback.to", format!("{} cannot stand in: {reason}", version.name))
         } else if !version.compatible {
             continue;
         } else {
             let hint = "write compatible: false where callers know that";
-            invalid(&format!("versions.{}", version.name), format!("{why}; {hint}"))
+            invalid(&format!("versions.{}", version.name), format!("{reason}; {hint}"))
         };
         return Err(LoadFailure { error, version: version.name.clone() });
     }
@@ -200,12 +200,13 @@ fn difference(
     };
     champion.iter().chain(challenger).filter(|tensor| tensor.is_required()).find_map(|tensor| {
         let name = &tensor.spec().name;
-        let mine = named(challenger, name).map(|at| challenger[at]);
-        let theirs = named(champion, name).map(|at| champion[at]);
-        let same = mine.zip(theirs).is_some_and(|(mine, theirs)| {
-            same_type_and_shape(mine.spec(), theirs.spec()) && (theirs.is_required() || !mine.is_required())
+        let own = named(challenger, name).map(|at| challenger[at]);
+        let champions = named(champion, name).map(|at| champion[at]);
+        let same = own.zip(champions).is_some_and(|(own, champions)| {
+            same_type_and_shape(own.spec(), champions.spec())
+                && (champions.is_required() || !own.is_required())
         });
-        (!same).then(|| format!("{what} {name:?} is {}, and {}", shown(mine), shown(theirs)))
+        (!same).then(|| format!("{what} {name:?} is {}, and {}", shown(own), shown(champions)))
     })
 }
 

@@ -47,11 +47,11 @@ fn check_state(
     unopened: &mut Vec<String>,
 ) -> std::result::Result<(), LoadFailure> {
     check(spec).map_err(|error| LoadFailure { version: String::new(), error })?;
-    let of = |version: &VersionSpec, error| LoadFailure { version: version.name.clone(), error };
+    let failure = |version: &VersionSpec, error| LoadFailure { version: version.name.clone(), error };
     let mut signatures: Vec<Option<Signature>> = Vec::with_capacity(spec.versions.len());
     for version in &spec.versions {
         let found = match &version.artifact {
-            Some(path) => signature(engine, version, path).map_err(|error| of(version, error))?,
+            Some(path) => signature(engine, version, path).map_err(|error| failure(version, error))?,
             None => None,
         };
         if version.artifact.is_some() && found.is_none() {
@@ -65,9 +65,10 @@ fn check_state(
     }
     for (version, slot) in spec.versions.iter().zip(&mut signatures) {
         if let Some(values) = &version.constant {
-            let made = reference.as_ref().ok_or_else(load_versions::no_signature_error);
-            let made = made.and_then(|signature| Constant::new(values, signature).map(|_| signature.clone()));
-            *slot = Some(made.map_err(|error| of(version, error))?);
+            let constant = reference.as_ref().ok_or_else(load_versions::no_signature_error);
+            let constant =
+                constant.and_then(|signature| Constant::new(values, signature).map(|_| signature.clone()));
+            *slot = Some(constant.map_err(|error| failure(version, error))?);
         }
     }
     let known: Vec<&Signature> = signatures.iter().flatten().collect();

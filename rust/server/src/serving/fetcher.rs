@@ -109,8 +109,8 @@ impl Fetcher {
 
     async fn wait(self: &Arc<Self>, model: &Arc<Model>, deadline: Instant) -> Result<Warm> {
         if self.waiting() > MAX_WAITING {
-            let why = "too many requests wait for models to be loaded; try again later";
-            return Err(Error::new(Code::Overloaded, why).after(RETRY_AFTER));
+            let reason = "too many requests wait for models to be loaded; try again later";
+            return Err(Error::new(Code::Overloaded, reason).after(RETRY_AFTER));
         }
         let until = deadline.min(Instant::now() + self.max_wait);
         let loaded = self.request_load(model)?;

@@ -100,22 +100,23 @@ impl<T: Clone> LoadTracker<T> {
         abandoned
     }
 
-    fn cancel_one(&self, load: &mut TrackedLoad<T>, why: CancelReason, now: Instant) {
+    fn cancel_one(&self, load: &mut TrackedLoad<T>, reason: CancelReason, now: Instant) {
         if load.cancelled.is_none() {
-            load.cancelled = Some((why, now));
+            load.cancelled = Some((reason, now));
             self.cancelled.fetch_add(1, Relaxed);
             load.token.cancel();
         }
     }
 
     /// Threads that abandoned loads `of` a queue hold.
-    pub fn stuck_threads(&self, of: impl Fn(&T) -> bool) -> usize {
-        self.state().loads.values().filter(|load| load.abandoned && of(&load.item)).count()
+    pub fn stuck_threads(&self, belongs: impl Fn(&T) -> bool) -> usize {
+        self.state().loads.values().filter(|load| load.abandoned && belongs(&load.item)).count()
     }
 
     /// How many loads `of` a queue have been in progress for `least` at `now`, without those that were abandoned.
-    pub fn running_for(&self, now: Instant, least: Duration, of: impl Fn(&T) -> bool) -> usize {
-        let slow = |load: &&TrackedLoad<T>| !load.abandoned && now >= load.begun + least && of(&load.item);
+    pub fn running_for(&self, now: Instant, least: Duration, belongs: impl Fn(&T) -> bool) -> usize {
+        let slow =
+            |load: &&TrackedLoad<T>| !load.abandoned && now >= load.begun + least && belongs(&load.item);
         self.state().loads.values().filter(slow).count()
     }
 

@@ -92,10 +92,10 @@ impl<T: Clone + Send + 'static> LoaderPool<T> {
 
     /// Has as many threads free of abandoned loads as there are mostly, and more while orders wait and every one of them is in a load
     /// that takes long at `now`. Of `loads`, those count that are `of` this queue.
-    pub fn adjust_threads(&mut self, loads: &LoadTracker<T>, now: Instant, of: impl Fn(&T) -> bool) {
+    pub fn adjust_threads(&mut self, loads: &LoadTracker<T>, now: Instant, belongs: impl Fn(&T) -> bool) {
         self.threads.retain(|thread| !thread.is_finished());
         // Counted after the threads: a load that ends meanwhile leaves one thread too few until the next look, and never one too many.
-        let mut free = self.threads.len().saturating_sub(loads.stuck_threads(&of));
+        let mut free = self.threads.len().saturating_sub(loads.stuck_threads(&belongs));
         while free < self.base && self.threads.len() < MAX_THREADS && self.add_thread(false).is_ok() {
             free += 1;
         }
@@ -105,7 +105,7 @@ impl<T: Clone + Send + 'static> LoaderPool<T> {
         } else {
             (HUNG_AFTER, MAX_EXTRA_THREADS)
         };
-        if self.queue.is_empty() || loads.running_for(now, least, of) < free {
+        if self.queue.is_empty() || loads.running_for(now, least, belongs) < free {
             return;
         }
         let room =
@@ -188,9 +188,11 @@ mod tests {
 
         /// Every thread of a queue has begun a load, or nothing waits.
         fn settle(&self, odd: usize) {
-            let of = |order: &usize| order % 2 == odd;
-            let begun =
-                || self.loads.running_for(Instant::now(), Duration::ZERO, of) + self.loads.stuck_threads(of);
+            let belongs = |order: &usize| order % 2 == odd;
+            let begun = || {
+                self.loads.running_for(Instant::now(), Duration::ZERO, belongs)
+                    + self.loads.stuck_threads(belongs)
+            };
             at_last(|| {
                 self.queues[odd].counts().threads == begun() as u64 || self.queues[odd].queue.is_empty()
             });

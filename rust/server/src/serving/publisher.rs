@@ -179,9 +179,9 @@ impl Publisher {
 
     /// Says why an endpoint is not served that cannot even be asked for: its state or its files are damaged. Nothing for one that is
     /// served.
-    pub fn mark_unavailable(&self, name: &str, why: &str) {
+    pub fn mark_unavailable(&self, name: &str, reason: &str) {
         let mut state = self.inner.state();
-        let Some(next) = self.inner.shared.snapshot.load().with_unavailable(name, why) else { return };
+        let Some(next) = self.inner.shared.snapshot.load().with_unavailable(name, reason) else { return };
         let ticket = state.next_ticket();
         state.reason_tickets.insert(name.to_owned(), ticket);
         self.inner.shared.store(next);
@@ -344,10 +344,10 @@ impl PublisherCore {
     fn load_and_report(&self, update: &EndpointUpdate, load: Option<&LoadGuard<'_, Arc<EndpointUpdate>>>) {
         let mut outcome =
             if self.is_superseded(update) { UpdateOutcome::Superseded } else { self.load_and_swap(update) };
-        if let (UpdateOutcome::Failed(failure), Some(why)) =
+        if let (UpdateOutcome::Failed(failure), Some(reason)) =
             (&mut outcome, load.and_then(LoadGuard::cancel_reason))
         {
-            match why {
+            match reason {
                 CancelReason::TimedOut => failure.error = self.loads.timeout_error(),
                 CancelReason::Unwanted => outcome = UpdateOutcome::Superseded,
             }

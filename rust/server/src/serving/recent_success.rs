@@ -15,7 +15,7 @@ struct LastSuccess {
     /// Good answers at the last look.
     good: u64,
     /// When a look found more of them than the one before.
-    more_ns: Option<u64>,
+    increased_ns: Option<u64>,
 }
 
 impl RecentSuccess {
@@ -23,9 +23,9 @@ impl RecentSuccess {
     pub fn is_recent(&self, good: u64, now_ns: u64) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if good != last.good {
-            *last = LastSuccess { good, more_ns: Some(now_ns) };
+            *last = LastSuccess { good, increased_ns: Some(now_ns) };
         }
-        last.more_ns.is_some_and(|at| now_ns.saturating_sub(at) < RECENT.as_nanos() as u64)
+        last.increased_ns.is_some_and(|at| now_ns.saturating_sub(at) < RECENT.as_nanos() as u64)
     }
 }
 

@@ -69,8 +69,8 @@ pub fn endpoint_status(endpoint: &LiveEndpoint) -> Value {
 
 /// What a version's place was decided from.
 fn placed_by(decided: Decided) -> Value {
-    let Decided { why, runs, p99_ns, busy, batch_rows } = decided;
-    json!({"why": why, "runs": runs, "p99_us": p99_ns as f64 / 1e3, "busy": busy, "batch_rows": batch_rows})
+    let Decided { why: reason, runs, p99_ns, busy, batch_rows } = decided;
+    json!({"why": reason, "runs": runs, "p99_us": p99_ns as f64 / 1e3, "busy": busy, "batch_rows": batch_rows})
 }
 
 /// What a version's batches were like.

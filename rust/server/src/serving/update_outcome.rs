@@ -23,7 +23,7 @@ pub(crate) enum UpdateOutcome {
 
 impl UpdateOutcome {
     /// What it is to clients of an endpoint that is not served; `None` for one that is.
-    pub(crate) fn reason(&self) -> Option<UnavailableReason<'_>> {
+    pub(crate) fn unavailable_reason(&self) -> Option<UnavailableReason<'_>> {
         match self {
             UpdateOutcome::Applied { .. } => None,
             UpdateOutcome::Superseded => Some(UnavailableReason::Superseded),
@@ -75,7 +75,7 @@ impl UnavailableReason<'_> {
     pub(crate) fn message(&self) -> &str {
         match self {
             UnavailableReason::Loading => "it is being loaded",
-            UnavailableReason::Failed(why) => why,
+            UnavailableReason::Failed(reason) => reason,
             UnavailableReason::Superseded => {
                 "its load was cancelled for a newer state; if that does not come, apply its document again"
             }

@@ -53,11 +53,11 @@ impl<T> FreeList<T> {
     pub fn give(&self, mut list: Vec<T>) {
         // The elements may come here when they are dropped; the stock is not borrowed then.
         list.clear();
-        let mut kept = self.lists.borrow_mut();
+        let mut lists = self.lists.borrow_mut();
         let room = self.room.get() + list.capacity();
-        if kept.len() < self.keep && (1..=self.largest).contains(&list.capacity()) && room <= self.most {
+        if lists.len() < self.keep && (1..=self.largest).contains(&list.capacity()) && room <= self.most {
             self.room.set(room);
-            kept.push(list);
+            lists.push(list);
         }
     }
 }

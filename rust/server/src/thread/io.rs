@@ -101,7 +101,7 @@ impl Io {
         let mut cache = self.snapshot.borrow_mut();
         let unavailable = cache.load().unavailable.iter();
         let mut unavailable: Vec<_> =
-            unavailable.map(|(name, why)| (name.to_string(), why.to_string())).collect();
+            unavailable.map(|(name, reason)| (name.to_string(), reason.to_string())).collect();
         unavailable.sort();
         unavailable
     }

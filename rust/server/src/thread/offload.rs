@@ -17,7 +17,7 @@ use crate::thread::request_memory::RequestMemory;
 /// The share of the memory for large requests that belongs to the work.
 pub struct OffloadMemory {
     budget: Arc<ByteBudget>,
-    held: Option<ByteReservation>,
+    reservation: Option<ByteReservation>,
 }
 
 impl OffloadMemory {
@@ -26,14 +26,14 @@ impl OffloadMemory {
     /// # Errors
     /// `overloaded`; `payload_too_large`.
     pub fn reserve_response(&self, bytes: usize) -> Result<ByteReservation> {
-        self.budget.reserve_response(self.held.as_ref(), bytes)
+        self.budget.reserve_response(self.reservation.as_ref(), bytes)
     }
 
     /// Counts what was reserved until the request is over.
     pub fn merge(&mut self, reserved: ByteReservation) {
-        match &mut self.held {
-            Some(held) => held.merge(reserved),
-            held => *held = Some(reserved),
+        match &mut self.reservation {
+            Some(reservation) => reservation.merge(reserved),
+            reservation => *reservation = Some(reserved),
         }
     }
 
@@ -59,11 +59,13 @@ pub async fn run<T: Send + 'static>(
     counted: &mut RequestMemory,
     work: impl FnOnce(&mut OffloadMemory) -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let mut share =
-        OffloadMemory { budget: io::with(|io| io.shared.large_requests.clone()), held: counted.lend_large() };
+    let mut share = OffloadMemory {
+        budget: io::with(|io| io.shared.large_requests.clone()),
+        reservation: counted.lend_large(),
+    };
     let mut work = AbortOnDrop(tokio::task::spawn_blocking(move || {
         let result = work(&mut share);
-        (share.held, result)
+        (share.reservation, result)
     }));
     let ended = match until {
         Some(until) => {
@@ -71,10 +73,10 @@ pub async fn run<T: Send + 'static>(
         }
         None => (&mut work.0).await,
     };
-    let (held, result) = ended.map_err(|_| {
+    let (reservation, result) = ended.map_err(|_| {
         Error::new(Code::Internal, "a large request hit a defect of Headgate; others are not affected")
     })?;
-    counted.return_large(held);
+    counted.return_large(reservation);
     result
 }
 

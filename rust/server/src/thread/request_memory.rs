@@ -16,7 +16,7 @@ pub struct RequestMemory {
     small: usize,
     large: Option<ByteReservation>,
     /// What its connection holds of the part of small requests, where it may have others.
-    holding: Option<Rc<ConnectionMemory>>,
+    connection: Option<Rc<ConnectionMemory>>,
     /// Whether it has its connection to itself: connections bound what such requests hold while they are small.
     exclusive: bool,
 }
@@ -34,7 +34,7 @@ impl RequestMemory {
 
     /// Counts a body that is here, and the tensors made of it, for a request that has its connection to itself.
     pub fn exclusive(length: usize) -> RequestMemory {
-        let mut counted = RequestMemory { small: 0, large: None, holding: None, exclusive: true };
+        let mut counted = RequestMemory { small: 0, large: None, connection: None, exclusive: true };
         // Such a body is small, and one that is alone is never refused.
         let _ = counted.add_body(length);
         counted
@@ -61,8 +61,8 @@ impl RequestMemory {
     }
 
     fn add_small(&mut self, bytes: usize) -> Result<()> {
-        io::with(|io| match &self.holding {
-            Some(holding) => io.shared.small_requests.take_for_connection(io.thread, bytes, holding),
+        io::with(|io| match &self.connection {
+            Some(connection) => io.shared.small_requests.take_for_connection(io.thread, bytes, connection),
             None => io.shared.small_requests.take(io.thread, bytes, !self.exclusive),
         })?;
         self.small += bytes;
@@ -80,7 +80,7 @@ impl RequestMemory {
         self.small += std::mem::take(&mut other.small);
         self.exclusive |= other.exclusive;
         // What was taken before was nothing: a request has its body first.
-        self.holding = self.holding.take().or_else(|| other.holding.take());
+        self.connection = self.connection.take().or_else(|| other.connection.take());
         self.merge_large(other.large.take());
     }
 
@@ -106,8 +106,8 @@ impl RequestMemory {
 
     fn merge_large(&mut self, more: Option<ByteReservation>) {
         match (&mut self.large, more) {
-            (Some(held), Some(more)) => held.merge(more),
-            (held @ None, more) => *held = more,
+            (Some(own), Some(more)) => own.merge(more),
+            (own @ None, more) => *own = more,
             (Some(_), None) => {}
         }
     }
@@ -115,8 +115,8 @@ impl RequestMemory {
     fn release_small(&mut self) {
         let small = std::mem::take(&mut self.small);
         if small > 0 {
-            if let Some(holding) = &self.holding {
-                holding.release(small);
+            if let Some(connection) = &self.connection {
+                connection.release(small);
             }
             // Requests end on IO threads; without one the gateway is gone.
             io::try_with(|io| io.shared.small_requests.give(io.thread, small));
@@ -139,9 +139,9 @@ pub struct BodyMemory {
 
 impl BodyMemory {
     /// Counts a body of a connection that may have others.
-    pub fn of_connection(holding: &Rc<ConnectionMemory>) -> BodyMemory {
+    pub fn of_connection(connection: &Rc<ConnectionMemory>) -> BodyMemory {
         let counted =
-            RequestMemory { small: 0, large: None, holding: Some(holding.clone()), exclusive: false };
+            RequestMemory { small: 0, large: None, connection: Some(connection.clone()), exclusive: false };
         BodyMemory { counted, bytes: 0 }
     }
 

@@ -72,7 +72,7 @@ impl PublisherCore {
             let waiting = self.state().waiting.remove(endpoint).unwrap_or_default();
             waiting.into_iter().for_each(|notifier| notifier.notify(Err(failure.error.clone())));
         }
-        if let Some(reason) = outcome.reason() {
+        if let Some(reason) = outcome.unavailable_reason() {
             self.mark_unavailable(update, &reason);
         }
         self.events.push(outcome.event(update));

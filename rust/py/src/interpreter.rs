@@ -4,22 +4,22 @@ use headgate_core::error::{Error, Result};
 use pyo3::prelude::*;
 
 /// Runs `work` without the interpreter, and raises its error as the class of its code in `headgate.errors`.
-pub(crate) fn outside<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
-    py.detach(work).map_err(|error| raise(py, &error))
+pub(crate) fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
+    py.detach(work).map_err(|error| to_exception(py, &error))
 }
 
 /// The Python exception of an error.
-pub(crate) fn raise(py: Python<'_>, error: &Error) -> PyErr {
-    let made = py
+pub(crate) fn to_exception(py: Python<'_>, error: &Error) -> PyErr {
+    let built = py
         .import("headgate.errors")
         .and_then(|module| module.call_method1("from_code", (error.code.as_str(), &*error.message)));
-    match made {
+    match built {
         Ok(exception) => PyErr::from_value(exception),
         Err(failure) => failure,
     }
 }
 
 /// JSON to bytes.
-pub(crate) fn json(value: &serde_json::Value) -> Vec<u8> {
+pub(crate) fn to_bytes(value: &serde_json::Value) -> Vec<u8> {
     value.to_string().into_bytes()
 }
