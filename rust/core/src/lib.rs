@@ -1,12 +1,13 @@
 //! The domain of Headgate, pure: no I/O, no clock, no threads, no unsafe.
 //!
 //! Read in this order: [`error`], [`id`], [`tensor`], [`spec`], [`limits`], `endpoint_state`, [`snapshot`],
-//! [`route`], [`slots`], [`rate`], [`breaker`]; [`reuse`] is for everybody.
+//! [`route`], [`slots`], [`rate`], [`breaker`]; [`histogram`] and [`reuse`] are for everybody.
 #![forbid(unsafe_code)]
 
 pub mod breaker;
 mod endpoint_state;
 pub mod error;
+pub mod histogram;
 pub mod id;
 pub mod limits;
 pub mod rate;

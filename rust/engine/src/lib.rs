@@ -1,7 +1,7 @@
 //! Turns requests into runs.
 //!
 //! Read in this order: [`place`] (inline, pool or batched), [`model`] (what is run), [`lease`] (the buffers it runs on), [`job`], [`pool`],
-//! [`runner`], [`probe`], [`batcher`], [`batch`], [`constant`], [`resident`], [`memory`], [`load`], [`histogram`].
+//! [`runner`], [`probe`], [`batcher`], [`batch`], [`constant`], [`resident`], [`memory`], [`load`].
 
 pub mod batch;
 mod batch_check;
@@ -11,7 +11,6 @@ mod crew;
 pub mod curve;
 mod device;
 mod free;
-pub mod histogram;
 pub mod job;
 mod lane;
 pub mod lease;
@@ -39,7 +38,6 @@ pub use batcher::Batcher;
 pub use curve::Cost;
 pub use device::Devices;
 pub use headgate_runtime as runtime;
-pub use histogram::Histogram;
 pub use job::{Outcome, Pending, Waiter};
 pub use lease::Lease;
 pub use load::{Engine, Source};

@@ -19,7 +19,6 @@ use headgate_runtime::{Binding, Library, Session};
 use crate::batcher::Batcher;
 use crate::crew::{self, Crew};
 use crate::free::Free;
-use crate::histogram::Counts;
 use crate::lane::Lane;
 use crate::notes::Notes;
 use crate::place::{Place, Placement, Seen};
@@ -28,6 +27,7 @@ use crate::probe::Probes;
 use crate::resident::Resident;
 use crate::runner::Runs;
 use crate::shortest::Shortest;
+use headgate_core::histogram::Counts;
 
 /// When to ask again for a version whose runs do not end.
 const RETRY: Duration = Duration::from_secs(1);

@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use headgate_core::spec::PlacementRule;
 
 use crate::curve::Cost;
-use crate::histogram::Counts;
+use headgate_core::histogram::Counts;
 
 /// Runs with a 99th percentile below this move inline, in nanoseconds.
 pub const INLINE_BELOW_NS: u64 = 50_000;
@@ -242,7 +242,7 @@ impl Placement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::histogram::Histogram;
+    use headgate_core::histogram::Histogram;
 
     fn runs(ns: u64, count: u64) -> Counts {
         let histogram = Histogram::default();

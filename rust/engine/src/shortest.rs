@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::histogram::Counts;
+use headgate_core::histogram::Counts;
 
 /// The share of the newest runs that may be shorter.
 const QUANTILE: f64 = 0.1;
@@ -60,7 +60,7 @@ fn with_care(run_ns: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::histogram::Histogram;
+    use headgate_core::histogram::Histogram;
 
     const MS: u64 = 1_000_000;
     const SECOND: u64 = 1_000 * MS;

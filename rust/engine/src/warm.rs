@@ -14,10 +14,10 @@ use headgate_runtime::Binding;
 
 use crate::batch_check::{self, Verdict};
 use crate::batcher::Batcher;
-use crate::histogram::{Counts, Histogram};
 use crate::model::Warm;
 use crate::place::MIN_RUNS;
 use crate::warmup::{FILE, Warmup};
+use headgate_core::histogram::{Counts, Histogram};
 
 /// How long a model may take with all that is made up for its first run.
 const MADE_UP: Duration = Duration::from_secs(10);

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use headgate_core::error::Code;
-use headgate_engine::histogram::{Counts, Histogram};
+use headgate_core::histogram::{Counts, Histogram};
 
 use self::close_reason::CloseReason;
 use self::hand_over_reason::HandOverReason;

@@ -17,8 +17,8 @@ use common::{
     PATIENCE, answer, ask, connect, eventually, free, gated, gateway, gateway_with, metric, request, send,
     serve, whole_answer,
 };
+use headgate_core::histogram::{Counts, Histogram};
 use headgate_core::spec::RunSpec;
-use headgate_engine::histogram::{Counts, Histogram};
 use serde_json::{Value, json};
 
 #[test]

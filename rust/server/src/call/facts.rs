@@ -6,11 +6,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_core::histogram::Counts;
 use headgate_core::snapshot::Version;
 use headgate_core::tensor::{DataType, TensorSpec};
 use headgate_engine::Batcher;
 use headgate_engine::batcher::Sizes;
-use headgate_engine::histogram::Counts;
 use headgate_protocol::pb::inference as pb;
 use pb::infer_parameter::ParameterChoice;
 use pb::model_instance_group::Kind;

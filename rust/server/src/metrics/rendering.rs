@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use headgate_core::error::Code;
-use headgate_engine::histogram::{BUCKETS, Counts, Histogram, upper_ns};
+use headgate_core::histogram::{BUCKETS, Counts, Histogram, upper_ns};
 use serde_json::{Map, Value, json};
 
 use super::close_reason::CloseReason;

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use headgate_core::error::Result;
-use headgate_engine::histogram::Counts;
+use headgate_core::histogram::Counts;
 use headgate_engine::place::MIN_RUNS;
 use headgate_engine::{Engine, Model};
 

@@ -52,6 +52,7 @@ pub fn upper_ns(bucket: usize) -> Option<u64> {
 
 impl Histogram {
     /// Counts one duration. Only one thread may call this on a histogram; a second writer would lose counts.
+    #[inline]
     pub fn record(&self, ns: u64) {
         let count = &self.counts[bucket(ns)];
         count.store(count.load(Relaxed) + 1, Relaxed);
