@@ -1,7 +1,8 @@
 """Checks the rooms inside the Rust crates: an import never goes up from one room to another, and no files import each other in a circle.
 
-A room is a folder of ``src``, or a file that stands there alone. An import is a path that begins with ``crate``, ``super`` or
-``self``, in a ``use`` or anywhere else; declaring a module is none. Test modules are left out: they may use what they like.
+A room is a folder of ``src``, or a file that stands there alone. An import is a path that begins with ``crate``, ``super``,
+``self`` or a module below, in a ``use`` or anywhere else; declaring a module is none. Test modules are left out: they may use
+what they like.
 """
 
 from __future__ import annotations
@@ -27,14 +28,23 @@ ROOMS: dict[str, list[set[str]]] = {
         {"gateway"},
         {"lib"},
     ],
+    "engine": [
+        {"shapes", "sync", "time"},
+        {"compute", "queue"},
+        {"workers"},
+        {"batching", "memory", "warmup"},
+        {"models"},
+        {"runs"},
+        {"load"},
+        {"lib"},
+    ],
 }
 #: The crates whose files must not import each other in a circle.
-WITHOUT_CIRCLES = ["server"]
+WITHOUT_CIRCLES = ["server", "engine"]
 
 COMMENT = re.compile(r"//[^\n]*")
 TESTS = re.compile(r"^#\[cfg\((?:all\()?test\b.*", re.DOTALL | re.MULTILINE)
 USE = re.compile(r"\buse\s+([^;]+);")
-PATH = re.compile(r"\b(?:crate|super)(?:::\w+)+")
 
 
 def modules_of(source: Path) -> dict[str, Path]:
@@ -63,10 +73,15 @@ def leaves(tree: str) -> Iterator[str]:
             start = at + 1
 
 
-def absolute(path: str, module: str) -> str | None:
+def below(module: str, known: set[str]) -> set[str]:
+    """The names of the modules among `known` that stand directly below a module."""
+    return {name.rpartition("::")[2] for name in known if name and name.rpartition("::")[0] == module}
+
+
+def absolute(path: str, module: str, children: set[str]) -> str | None:
     """A path from the root of the crate, as written in `module`; ``None`` for one that begins elsewhere."""
     parts, base = path.split("::"), module.split("::") if module else []
-    if parts[0] not in ("crate", "super", "self"):
+    if parts[0] not in {"crate", "super", "self"} | children:
         return None
     base = [] if parts[0] == "crate" else base
     while parts and parts[0] in ("crate", "super", "self"):
@@ -77,11 +92,14 @@ def absolute(path: str, module: str) -> str | None:
 def imports_of(text: str, module: str, known: set[str]) -> set[str]:
     """The modules among `known` that the text of a module imports from."""
     text = TESTS.sub("", COMMENT.sub("", text))
+    children = below(module, known)
+    starts = "|".join(sorted({"crate", "super", "self"} | children))
+    path_pattern = re.compile(rf"(?<![\w:])(?:{starts})(?:::\w+)+")
     paths = [leaf for use in USE.finditer(text) for leaf in leaves(" ".join(use[1].split()))]
-    paths += [path[0] for path in PATH.finditer(USE.sub("", text))]
+    paths += [path[0] for path in path_pattern.finditer(USE.sub("", text))]
     found = set()
     for path in paths:
-        target = absolute(path, module)
+        target = absolute(path, module, children)
         # An item belongs to the file of the longest module in front of it.
         while target and target not in known:
             target = target.rpartition("::")[0]

@@ -30,6 +30,8 @@ def test_the_crates_are_as_the_table_says() -> None:
         ("use super::super::top;", {"top"}),
         ("use super::other::Name;", {"mid::other"}),
         ("use self::child::Name;", {"mid::file::child"}),
+        ("mod child;\npub use child::Name;", {"mid::file::child"}),
+        ("mod child;\nfn f() { child::call(crate::low::child::NAME) }", {"mid::file::child", "low"}),
         ("fn f() { crate::top::thing::call(super::other::CONSTANT) }", {"top::thing", "mid::other"}),
         ("pub(crate) use crate::low::Name;", {"low"}),
         ("// use crate::top::Name;\nmod child;", set()),

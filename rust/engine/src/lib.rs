@@ -1,52 +1,30 @@
 //! Turns requests into runs.
 //!
-//! Read in this order: [`place`] (inline, pool or batched), [`model`] (what is run), [`lease`] (the buffers it runs on), [`job`], [`pool`],
-//! [`runner`], [`probe`], [`batcher`], [`batch`], [`constant`], [`resident`], [`memory`], [`load`].
+//! From the top to the bottom: `load` (from a file to a model), `runs` (one run), `models` (a loaded version), `warmup` (inputs for first runs),
+//! `memory` (what is in memory), `batching`, `workers` (the threads), `queue`, `compute` (what computes). An import never goes up.
+//! Read first: `runs/submit`.
 
-pub mod batch;
-mod batch_check;
-pub mod batcher;
-pub mod constant;
-mod crew;
-pub mod curve;
-mod device;
-mod free;
-pub mod job;
-mod lane;
-pub mod lease;
-pub mod load;
-pub mod memory;
-pub mod model;
-pub mod notes;
-pub mod place;
-pub mod pool;
-mod pressure;
-pub mod probe;
-pub mod ran;
-pub mod resident;
-pub mod runner;
-mod seats;
-mod shortest;
-mod staff;
+mod batching;
+mod compute;
+mod load;
+mod memory;
+mod models;
+mod queue;
+mod runs;
+mod shapes;
 mod sync;
-mod tolerance;
-mod warm;
+mod time;
 mod warmup;
+mod workers;
 
-pub use batch::{Batch, Done, Seat};
-pub use batcher::Batcher;
-pub use curve::Cost;
-pub use device::Devices;
+pub use batching::{Batch, Batcher, Batches, Cost, Doorbell, Sizes};
+pub use compute::{Constant, Devices, Executable};
 pub use headgate_runtime as runtime;
-pub use job::{Outcome, Pending, Waiter};
-pub use lease::Lease;
 pub use load::{Engine, Source};
-pub use memory::{Memory, Need};
-pub use model::{Executable, Model, Threads, Warm};
-pub use place::Place;
-pub use pool::{Desk, Doorbell, Pool, join_until};
-pub use probe::{Asked, Finding};
-pub use ran::Ran;
-pub use resident::State;
-pub use runner::STUCK_AFTER;
-pub use staff::ThreadCounts;
+pub use memory::{Memory, Need, Pin, Resident, State};
+pub use models::{
+    Asked, Decided, Finding, MIN_RUNS, Model, Notes, Place, Placement, Probes, STALL_NS, Threads, Warm,
+};
+pub use runs::{Done, Lease, Outcome, Pending, Ran, Seat, Together};
+pub use time::join_until;
+pub use workers::{Pool, Runs, STUCK_AFTER, ThreadCounts, Waiter, WorkerCounters};

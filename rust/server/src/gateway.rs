@@ -107,10 +107,10 @@ impl Gateway {
     pub fn with_devices(config: Config, devices: Devices) -> Result<Gateway> {
         let threads = config.io_threads;
         let (mailboxes, inboxes): (Vec<_>, Vec<_>) = (0..threads).map(|_| Mailbox::new()).unzip();
-        let pool = Pool::new(config.pool_threads, Box::new(MailboxWaker(mailboxes.clone())));
+        let pool = Pool::new(config.pool_threads);
         let engine = Arc::new(Engine::new(
             config.library.clone(),
-            (Threads { io: threads, pool: config.pool_threads }, pool.desk().clone()),
+            model_threads(&config, &pool, &mailboxes),
             Memory::new(config.memory_budget_bytes, config.load_wait()),
             devices,
         ));
@@ -437,6 +437,16 @@ impl Gateway {
 
     fn lifecycle(&self) -> std::sync::MutexGuard<'_, Lifecycle> {
         self.lifecycle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The threads that may run models.
+fn model_threads(config: &Config, pool: &Pool, mailboxes: &[Mailbox]) -> Threads {
+    Threads {
+        io: config.io_threads,
+        pool: config.pool_threads,
+        counters: pool.counters().clone(),
+        doorbell: Arc::new(MailboxWaker(mailboxes.to_vec())),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Each folder is a room, and its `mod.rs` says what lives there; an import never goes up. From the top: [`gateway`] (start and
 //! stop), [`io_thread`] (a thread's loop), [`call`], [`request`], [`after`], [`transport`], [`thread`], [`serving`], and what stands
 //! alone. The hot path in order: `transport::http1`, `call::http`, `request::infer`, then `headgate_core::route`,
-//! `headgate_engine::place` and `headgate_runtime::session`.
+//! the engine's `models/placement` and `headgate_runtime::session`.
 
 pub mod after;
 pub mod budget;

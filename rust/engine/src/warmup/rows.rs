@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use headgate_core::error::Result;
-use headgate_core::tensor::{MAX_RANK, Shape};
+use headgate_core::tensor::Shape;
 use headgate_runtime::Binding;
+
+use crate::shapes::with_rows;
 
 /// The most rows.
 pub(crate) const MOST_ROWS: usize = 16;
@@ -13,6 +15,14 @@ const MOST_BYTES: usize = 64 << 20;
 
 /// The bytes of one row, input by input.
 pub(crate) type Row = Vec<Vec<u8>>;
+
+/// One element of the inputs of some rows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ElementPlace {
+    pub(crate) row: usize,
+    pub(crate) input: usize,
+    pub(crate) element: usize,
+}
 
 /// Rows of the same kind that differ from each other.
 #[derive(Clone, Debug, Default)]
@@ -43,19 +53,19 @@ impl Rows {
         self.rows.len()
     }
 
-    /// The same rows with other elements, which `write` makes up for a row, an input and an element of it: all of them, or those that are
+    /// The same rows with other elements, which `write` makes up: all of them, or those that are
     /// the same in all rows. `None` if there is none. An element of input `i` takes `sizes[i]` bytes.
     pub(crate) fn varied(
         &self,
         sizes: &[usize],
         all: bool,
-        write: impl Fn(usize, (usize, usize), &mut [u8]),
+        write: impl Fn(ElementPlace, &mut [u8]),
     ) -> Option<Rows> {
         let mut rows = self.rows.clone();
         let mut changed = false;
         for (input, &size) in sizes.iter().enumerate().filter(|(_, size)| **size > 0) {
-            for at in 0..self.rows.first()?[input].len() / size {
-                let range = at * size..(at + 1) * size;
+            for element in 0..self.rows.first()?[input].len() / size {
+                let range = element * size..(element + 1) * size;
                 let is_alike = || {
                     self.rows
                         .iter()
@@ -65,8 +75,8 @@ impl Rows {
                     continue;
                 }
                 changed = true;
-                for (number, row) in rows.iter_mut().enumerate() {
-                    write(number, (input, at), &mut row[input][range.clone()]);
+                for (row, bytes) in rows.iter_mut().enumerate() {
+                    write(ElementPlace { row, input, element }, &mut bytes[input][range.clone()]);
                 }
             }
         }
@@ -98,17 +108,6 @@ impl Rows {
         }
         Ok(())
     }
-}
-
-/// A shape with another number of rows.
-pub(crate) fn with_rows(shape: &Shape, rows: usize) -> Result<Shape> {
-    let mut dims = [0; MAX_RANK];
-    let rank = shape.dims().len();
-    dims[..rank].copy_from_slice(shape.dims());
-    if rank > 0 {
-        dims[0] = rows as i64;
-    }
-    Shape::new(&dims[..rank])
 }
 
 #[cfg(all(test, not(feature = "loom")))]

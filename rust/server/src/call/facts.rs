@@ -10,7 +10,7 @@ use headgate_core::histogram::Counts;
 use headgate_core::snapshot::Version;
 use headgate_core::tensor::{DataType, TensorSpec};
 use headgate_engine::Batcher;
-use headgate_engine::batcher::Sizes;
+use headgate_engine::Sizes;
 use headgate_protocol::pb::inference as pb;
 use pb::infer_parameter::ParameterChoice;
 use pb::model_instance_group::Kind;

@@ -1,7 +1,7 @@
 //! Whose mistake a failed run is: the request's, or the version's.
 //!
 //! ONNX Runtime does not say: most failures have one code, whether an index is out of range or a device is lost. So the version
-//! runs an input that it is known to take (`headgate_engine::probe`): if it does, the request was at fault, and if it does not, the
+//! runs an input that it is known to take (`probes` of the engine): if it does, the request was at fault, and if it does not, the
 //! version is. A run that does not end in time is judged in the same way: one request may have a loop go on for ever. Of a version
 //! without such an input its answers tell: while it answers others, the request was at fault. Before it has answered anybody nobody
 //! knows, and a failure counts against nobody.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use headgate_core::error::Result;
 use headgate_core::histogram::Counts;
-use headgate_engine::place::MIN_RUNS;
+use headgate_engine::MIN_RUNS;
 use headgate_engine::{Engine, Model};
 
 use crate::metrics::VersionMetrics;

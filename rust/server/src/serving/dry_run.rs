@@ -7,8 +7,8 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::check;
 use headgate_core::spec::{EndpointSpec, VersionSpec};
 use headgate_core::tensor::Signature;
+use headgate_engine::Constant;
 use headgate_engine::Engine;
-use headgate_engine::constant::Constant;
 use serde_json::{Value, json};
 
 use crate::serving::compatibility;

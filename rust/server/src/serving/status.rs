@@ -2,7 +2,7 @@
 
 use headgate_core::snapshot::Snapshot;
 use headgate_engine::Batcher;
-use headgate_engine::place::Decided;
+use headgate_engine::Decided;
 use serde_json::{Map, Value, json};
 
 use crate::serving::probes;

@@ -6,7 +6,7 @@ use headgate_core::breaker::Breaker;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::{EndpointSpec, VersionSpec};
 use headgate_engine::Model;
-use headgate_engine::resident::Pin;
+use headgate_engine::Pin;
 use http::{HeaderName, HeaderValue};
 
 use crate::metrics::VersionMetrics;

@@ -2,12 +2,12 @@
 //!
 //! A thread that is ready and gets no core holds nobody up by its own fault: under a CPU quota, or beside other work, that
 //! happens to the shortest run. So it is the thread's own time that counts, between two looks at the same run.
-//! What becomes of a model that stalls is `headgate_engine::place`'s; the request whose run is cancelled goes to the pool.
+//! What becomes of a model that stalls is up to the engine's `placement`; the request whose run is cancelled goes to the pool.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
-use headgate_engine::place::STALL_NS;
+use headgate_engine::STALL_NS;
 use headgate_engine::runtime::cancel::Worker;
 use headgate_engine::{Model, STUCK_AFTER};
 

@@ -1,0 +1,111 @@
+//! A version that always answers the same: every output value repeated for each row of the request.
+
+use std::collections::BTreeMap;
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::tensor::{MAX_RANK, Shape, Signature, TensorSpec};
+use headgate_runtime::{Binding, Tensor};
+use serde_json::Value;
+
+use super::elements::Cell;
+use super::executable::Executable;
+
+/// Constant outputs under another version's signature.
+pub struct Constant {
+    signature: Signature,
+    outputs: Vec<Row>,
+}
+
+/// One row of one output.
+struct Row {
+    dims: Vec<i64>,
+    cell: Cell,
+}
+
+impl Constant {
+    /// Builds the constant from the values by output name, under `signature` (the champion's).
+    ///
+    /// # Errors
+    /// `model_load_failed`: an output without a value, a value for no output, a value of the wrong type or length.
+    pub fn new(values: &BTreeMap<String, Value>, signature: &Signature) -> Result<Constant> {
+        if let Some(name) =
+            values.keys().find(|name| signature.outputs.iter().all(|spec| spec.name != **name))
+        {
+            let known: Vec<_> = signature.outputs.iter().map(|spec| spec.name.as_str()).collect();
+            return Err(fault(format!("there is no output {name:?}; the outputs are {}", known.join(", "))));
+        }
+        let outputs = signature
+            .outputs
+            .iter()
+            .map(|spec| {
+                let value = values
+                    .get(&spec.name)
+                    .ok_or_else(|| fault(format!("output {:?} has no value", spec.name)))?;
+                Row::new(spec, value)
+            })
+            .collect::<Result<_>>()?;
+        Ok(Constant { signature: signature.clone(), outputs })
+    }
+}
+
+impl Executable for Constant {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn run(&self, binding: &mut Binding) -> Result<()> {
+        let rows = if binding.inputs() == 0 { 1 } else { binding.input(0).shape().rows() };
+        for (index, row) in self.outputs.iter().enumerate() {
+            row.fill(binding.output_mut(index), rows)?;
+        }
+        Ok(())
+    }
+}
+
+impl Row {
+    fn new(spec: &TensorSpec, value: &Value) -> Result<Row> {
+        // A free dimension inside a row has nothing that could tell its size: one element.
+        let dims: Vec<i64> = spec.shape.iter().skip(1).map(|&dim| if dim < 0 { 1 } else { dim }).collect();
+        let count = Shape::new(&dims)?.count();
+        let values: Vec<&Value> = match value {
+            Value::Array(values) if values.len() == count => values.iter().collect(),
+            Value::Array(values) => {
+                return Err(fault(format!(
+                    "output {:?} has {count} values a row, not {}",
+                    spec.name,
+                    values.len()
+                )));
+            }
+            scalar => vec![scalar; count],
+        };
+        let wrong =
+            |value: &Value| fault(format!("output {:?} is {}, not {value}", spec.name, spec.datatype));
+        let cell = Cell::of(spec.datatype, values).map_err(wrong)?;
+        Ok(Row { dims, cell })
+    }
+
+    fn fill(&self, tensor: &mut Tensor, rows: usize) -> Result<()> {
+        let mut dims = [0i64; MAX_RANK];
+        dims[0] = rows as i64;
+        dims[1..=self.dims.len()].copy_from_slice(&self.dims);
+        tensor.reshape(&Shape::new(&dims[..=self.dims.len()])?)?;
+        match &self.cell {
+            Cell::Numbers(row) => {
+                let all = tensor.bytes_mut().ok_or_else(|| fault("a number among strings"))?;
+                if !row.is_empty() {
+                    all.chunks_exact_mut(row.len()).for_each(|chunk| chunk.copy_from_slice(row));
+                }
+            }
+            Cell::Strings(row) => {
+                for index in 0..rows * row.len() {
+                    tensor.set_string(index, &row[index % row.len()])?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn fault(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(Code::ModelLoadFailed, message)
+}

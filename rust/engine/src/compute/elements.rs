@@ -1,0 +1,100 @@
+//! Elements of a tensor outside the runtime, in memory order.
+
+use headgate_core::tensor::DataType;
+use headgate_runtime::tensor::Data;
+use serde_json::Value;
+
+/// Elements in memory order.
+#[derive(Clone, Debug)]
+pub(crate) enum Cell {
+    Numbers(Vec<u8>),
+    Strings(Vec<Vec<u8>>),
+}
+
+impl Cell {
+    /// No elements of that type yet.
+    pub(crate) fn empty(datatype: DataType) -> Cell {
+        if datatype == DataType::Bytes { Cell::Strings(Vec::new()) } else { Cell::Numbers(Vec::new()) }
+    }
+
+    /// A copy of a tensor's elements.
+    pub(crate) fn copied(data: &Data<'_>) -> Cell {
+        match data {
+            Data::Bytes(bytes) => Cell::Numbers(bytes.to_vec()),
+            Data::Strings { bytes, offsets } => {
+                let ends = offsets.iter().skip(1).copied().chain([bytes.len()]);
+                let strings = offsets.iter().zip(ends).map(|(&start, end)| bytes[start..end].to_vec());
+                Cell::Strings(strings.collect())
+            }
+        }
+    }
+
+    /// Appends a value as an element of that type; false if it does not fit.
+    pub(crate) fn push(&mut self, datatype: DataType, value: &Value) -> bool {
+        match self {
+            Cell::Numbers(bytes) => encode(datatype, value, bytes).is_some(),
+            Cell::Strings(strings) => {
+                value.as_str().map(|text| strings.push(text.as_bytes().to_vec())).is_some()
+            }
+        }
+    }
+
+    /// Appends a number, which may be NaN or infinite; false if elements are no fractions.
+    pub(crate) fn push_fraction(&mut self, datatype: DataType, value: f64) -> bool {
+        let Cell::Numbers(bytes) = self else { return false };
+        fraction(datatype, value, bytes).is_some()
+    }
+
+    /// The values as elements of that type.
+    ///
+    /// # Errors
+    /// The first value that does not fit it.
+    pub(crate) fn of(datatype: DataType, values: Vec<&Value>) -> std::result::Result<Cell, &Value> {
+        let mut cell = Cell::empty(datatype);
+        match values.into_iter().find(|value| !cell.push(datatype, value)) {
+            Some(wrong) => Err(wrong),
+            None => Ok(cell),
+        }
+    }
+}
+
+/// Appends one value in memory order; `None` when it does not fit the type.
+fn encode(datatype: DataType, value: &Value, out: &mut Vec<u8>) -> Option<()> {
+    macro_rules! integer {
+        ($type:ty) => {
+            match (value.as_i64(), value.as_u64()) {
+                (Some(number), _) => out.extend_from_slice(&<$type>::try_from(number).ok()?.to_ne_bytes()),
+                (None, Some(number)) => out.extend_from_slice(&<$type>::try_from(number).ok()?.to_ne_bytes()),
+                _ => return None,
+            }
+        };
+    }
+    match datatype {
+        DataType::Bool => out.push(u8::from(value.as_bool()?)),
+        DataType::Uint8 => integer!(u8),
+        DataType::Uint16 => integer!(u16),
+        DataType::Uint32 => integer!(u32),
+        DataType::Uint64 => integer!(u64),
+        DataType::Int8 => integer!(i8),
+        DataType::Int16 => integer!(i16),
+        DataType::Int32 => integer!(i32),
+        DataType::Int64 => integer!(i64),
+        DataType::Fp32 | DataType::Fp64 | DataType::Fp16 | DataType::Bf16 => {
+            return fraction(datatype, value.as_f64()?, out);
+        }
+        DataType::Bytes => return None,
+    }
+    Some(())
+}
+
+/// Appends a number in memory order; `None` if the type holds no fractions.
+fn fraction(datatype: DataType, value: f64, out: &mut Vec<u8>) -> Option<()> {
+    match datatype {
+        DataType::Fp32 => out.extend_from_slice(&(value as f32).to_ne_bytes()),
+        DataType::Fp64 => out.extend_from_slice(&value.to_ne_bytes()),
+        DataType::Fp16 => out.extend_from_slice(&half::f16::from_f64(value).to_ne_bytes()),
+        DataType::Bf16 => out.extend_from_slice(&half::bf16::from_f64(value).to_ne_bytes()),
+        _ => return None,
+    }
+    Some(())
+}

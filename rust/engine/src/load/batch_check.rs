@@ -1,0 +1,354 @@
+//! Whether rows that are run together are what each of them is alone: only then a model may be batched.
+//!
+//! Rows that differ are run alone, and then in batches of several sizes, in which each keeps its place while those beside it change.
+//! On the processor with one thread, the same row at the same place of a batch of the same size is the same to the last bit whatever is
+//! beside it, so any other bit tells that rows are mixed. Between sizes kernels differ, and a tolerance serves.
+//!
+//! What mixes rows only for rare values cannot be found. Not here: the rows (`warmup`), the tolerance (`tolerance`). Next: `warm`.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
+
+use headgate_core::error::Result;
+use headgate_runtime::Binding;
+
+use super::tolerance::{RowsAlone, bytes};
+use crate::batching::Batcher;
+use crate::models::Warm;
+use crate::warmup::{FILE, Rows, Warmup, is_of_the_run, varied};
+
+/// The check ends when it took this long, once batches of the first two sizes were run.
+const BUDGET: Duration = Duration::from_secs(2);
+/// Batches whose rows alone take longer than this together are left out, unless they are of the first two sizes.
+const LONG_BATCH: Duration = Duration::from_millis(250);
+/// A model whose rows alone take longer than this is compared with fewer of them.
+const LONG_ROW: Duration = Duration::from_millis(20);
+/// The rows of such a model.
+const FEW: usize = 4;
+/// The sizes that are left are tried until the check took this long.
+const OTHERS_BUDGET: Duration = Duration::from_millis(500);
+/// Batches up to this size are tried with every pattern of neighbours.
+const SMALL: usize = 8;
+
+/// What the check found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Rows together are what each is alone.
+    Same,
+    /// They are not; why.
+    Differ(String),
+    /// Nobody knows; why.
+    Unknown(String),
+}
+
+/// Compares rows together with rows alone; `exact` on the processor with one thread.
+///
+/// # Errors
+/// What says nothing about the rows: want of memory, a load that was cancelled.
+pub(crate) fn check(model: &Warm, batcher: &Batcher, warmup: &Warmup, exact: bool) -> Result<Verdict> {
+    let is_given = warmup.is_given();
+    let mut found = Verdict::Unknown(if is_given {
+        format!("no two rows of {FILE} that could be run together differ; put requests that differ into it")
+    } else {
+        format!("no rows that differ could be made up; put requests into {FILE}")
+    });
+    for rows in warmup.rows(model.signature()) {
+        let rows = rows?;
+        if rows.len() < 2 {
+            continue;
+        }
+        let given = if is_given { rows.clone() } else { Rows::default() };
+        let verdict = Check { model, batcher, rows, exact, is_given, beside_given: false }.run()?;
+        match verdict {
+            Verdict::Differ(_) => return Ok(verdict),
+            // Of what is made up, the first that tells something is enough.
+            Verdict::Same if !is_given => return Ok(verdict),
+            Verdict::Same => {
+                if let Some(differ) = vary(model, batcher, &given, exact)? {
+                    return Ok(differ);
+                }
+                found = verdict;
+            }
+            Verdict::Unknown(_) if found == Verdict::Same => {}
+            Verdict::Unknown(_) => found = verdict,
+        }
+    }
+    Ok(found)
+}
+
+/// Rows are mixed by what is the same in all given requests too, a mask say: compares rows in which that is made up, and rows that are
+/// made up as a whole. Only a difference counts: what is made up may be wrong for the model.
+fn vary(model: &Warm, batcher: &Batcher, given: &Rows, exact: bool) -> Result<Option<Verdict>> {
+    for all in [false, true] {
+        for rows in varied(given, model.signature(), all) {
+            match (Check { model, batcher, rows, exact, is_given: false, beside_given: true }).run()? {
+                Verdict::Differ(why) => return Ok(Some(Verdict::Differ(why))),
+                Verdict::Same => break,
+                Verdict::Unknown(_) => {}
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The comparison of some rows.
+struct Check<'a> {
+    model: &'a Warm,
+    batcher: &'a Batcher,
+    rows: Rows,
+    exact: bool,
+    is_given: bool,
+    /// Whether given rows were compared before, so that only a difference counts.
+    beside_given: bool,
+}
+
+/// What rows alone are, to compare with.
+struct Alone {
+    /// Output by output.
+    outputs: Vec<RowsAlone>,
+    /// How long a run took.
+    row_time: Duration,
+    /// When they were run, and batches began.
+    since: Instant,
+}
+
+/// What an output was for a row at a place of batches of one size: by output, place and row.
+type Seen = HashMap<(usize, usize, usize), u64>;
+/// What a run gave, or the verdict that follows from its failure.
+type Ran<T> = std::result::Result<T, Verdict>;
+
+impl Check<'_> {
+    fn run(mut self) -> Result<Verdict> {
+        let mut binding = self.model.new_binding();
+        let alone = match self.alone(&mut binding)? {
+            Ok(alone) => alone,
+            Err(verdict) => return Ok(verdict),
+        };
+        let compared = self.sizes(&mut binding, &alone)?;
+        Ok(compared.err().unwrap_or_else(|| self.varies(&alone)))
+    }
+
+    /// An output that is the same for every row would be the same if rows were mixed.
+    fn varies(&self, alone: &Alone) -> Verdict {
+        let Some(at) = alone.outputs.iter().position(|output| !output.varies()) else { return Verdict::Same };
+        let name = &self.model.signature().outputs[at].name;
+        Verdict::Unknown(format!(
+            "output {name:?} is the same for all rows that were tried, so that nobody knows whether rows may be run together; put \
+             requests whose answers differ into {FILE}"
+        ))
+    }
+
+    /// Runs batches of several sizes.
+    fn sizes(&self, binding: &mut Binding, alone: &Alone) -> Result<Ran<()>> {
+        let sizes = sizes(self.batcher, self.most_rows(), alone.row_time);
+        for (at, &size) in sizes.iter().enumerate() {
+            let mut seen = Seen::new();
+            for first in (0..self.rows.len()).step_by(size) {
+                if at >= 2 && alone.since.elapsed() > BUDGET {
+                    return Ok(Ok(()));
+                }
+                let orders = orders(size, first, self.rows.len());
+                if let Err(verdict) = self.together(binding, alone, &orders, &mut seen)? {
+                    return Ok(Err(verdict));
+                }
+            }
+        }
+        self.other_sizes(binding, alone, &sizes)
+    }
+
+    /// Runs one batch of each size that is left, twice: a model may mix rows at one size only.
+    fn other_sizes(&self, binding: &mut Binding, alone: &Alone, tried: &[usize]) -> Result<Ran<()>> {
+        let mut others: Vec<usize> = (2..=self.most_rows()).map(|size| self.batcher.padded(size)).collect();
+        others.dedup();
+        for size in others.into_iter().filter(|size| !tried.contains(size)) {
+            if alone.since.elapsed() > OTHERS_BUDGET || !is_short(size, alone.row_time) {
+                break;
+            }
+            let plain: Vec<usize> = (0..size).map(|place| place % self.rows.len()).collect();
+            let reversed = plain.iter().rev().copied().collect();
+            let compared = self.together(binding, alone, &[plain, reversed], &mut Seen::new())?;
+            if compared.is_err() {
+                return Ok(compared);
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// The most rows of a batch.
+    fn most_rows(&self) -> usize {
+        self.batcher.slab_rows(self.rows.row_bytes())
+    }
+
+    /// The outputs of each row alone, and how long a run took.
+    fn alone(&mut self, binding: &mut Binding) -> Result<Ran<Alone>> {
+        let signature = self.model.signature();
+        let mut found: Vec<Vec<Vec<u8>>> = vec![Vec::new(); signature.outputs.len()];
+        let (mut row, begun) = (0, Instant::now());
+        while row < self.rows.len() {
+            for again in [false, true] {
+                if let Err(failed) = self.execute(binding, &[row])? {
+                    return Ok(Err(failed));
+                }
+                for (index, spec) in signature.outputs.iter().enumerate() {
+                    let view = binding.output(index)?;
+                    let Some(bytes) = bytes(&view).filter(|_| view.shape.dims().first() == Some(&1)) else {
+                        return Ok(Err(self.shape_differs(index, 1)));
+                    };
+                    if !again {
+                        found[index].push(bytes.to_vec());
+                    } else if found[index].last().is_some_and(|before| before != bytes) && self.exact {
+                        let why = format!("output {:?} differs from run to run of the same row", spec.name);
+                        return Ok(Err(Verdict::Unknown(why)));
+                    }
+                }
+            }
+            row += 1;
+            if begun.elapsed() > LONG_ROW * 2 * row as u32 {
+                self.rows.truncate(FEW.max(row));
+            }
+        }
+        let row_time = begun.elapsed() / (2 * row.max(1)) as u32;
+        let outputs = signature.outputs.iter().zip(found);
+        let outputs = outputs.map(|(spec, rows)| RowsAlone::new(spec.datatype, rows)).collect();
+        Ok(Ok(Alone { outputs, row_time, since: Instant::now() }))
+    }
+
+    /// Runs batches of one size, each row at its place beside others.
+    fn together(
+        &self,
+        binding: &mut Binding,
+        alone: &Alone,
+        orders: &[Vec<usize>],
+        seen: &mut Seen,
+    ) -> Result<Ran<()>> {
+        for (at, order) in orders.iter().enumerate() {
+            // The first three change every place once.
+            if at > 2 && alone.since.elapsed() > BUDGET {
+                break;
+            }
+            if let Err(failed) = self.execute(binding, order)? {
+                return Ok(Err(failed));
+            }
+            if let Err(differs) = self.compare(binding, alone, order, seen)? {
+                return Ok(Err(differs));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn compare(&self, binding: &Binding, alone: &Alone, order: &[usize], seen: &mut Seen) -> Result<Ran<()>> {
+        for (index, alone) in alone.outputs.iter().enumerate() {
+            let name = &self.model.signature().outputs[index].name;
+            let view = binding.output(index)?;
+            let Some(all) = bytes(&view).filter(|_| view.shape.rows() == order.len()) else {
+                return Ok(Err(self.shape_differs(index, order.len())));
+            };
+            let each = all.len() / order.len();
+            for (place, &row) in order.iter().enumerate() {
+                let part = &all[place * each..][..each];
+                if !alone.is_close(row, part, self.model.device()) {
+                    return Ok(Err(Verdict::Differ(format!(
+                        "output {name:?} is not the same for rows together and for each row alone"
+                    ))));
+                }
+                let print = fingerprint(part);
+                if self.exact && *seen.entry((index, place, row)).or_insert(print) != print {
+                    return Ok(Err(Verdict::Differ(format!(
+                        "output {name:?} of a row depends on the rows beside it in a batch"
+                    ))));
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn shape_differs(&self, output: usize, rows: usize) -> Verdict {
+        let name = &self.model.signature().outputs[output].name;
+        Verdict::Differ(format!("output {name:?} of {rows} rows does not have {rows} rows"))
+    }
+
+    /// Runs rows together. What is made up may be wrong for a row alone; then nobody knows.
+    fn execute(&self, binding: &mut Binding, order: &[usize]) -> Result<Ran<()>> {
+        let ran = self.rows.fill(binding, order).and_then(|()| self.model.executable().execute(binding));
+        let Err(error) = ran else { return Ok(Ok(())) };
+        if !is_of_the_run(&error) {
+            return Err(error);
+        }
+        let rows = order.len();
+        Ok(Err(match (rows, self.is_given) {
+            (1, false) => Verdict::Unknown(format!("its rows could not be compared ({error}); see {FILE}")),
+            (1, true) => Verdict::Differ(format!("a row of {FILE} could not be run alone ({error})")),
+            (_, false) if self.beside_given => {
+                Verdict::Unknown(format!("what was made up could not be run ({error})"))
+            }
+            _ => Verdict::Differ(format!(
+                "{rows} rows together could not be run, so that batches cannot be checked ({error})"
+            )),
+        }))
+    }
+}
+
+/// The sizes of batches to try, the most telling first: the two smallest, the largest, those between.
+fn sizes(batcher: &Batcher, most: usize, row_time: Duration) -> Vec<usize> {
+    let between = (0..usize::BITS).map(|bit| 1_usize << bit).take_while(|&size| size < most);
+    let all: Vec<usize> = [2, 3, most].into_iter().chain(between).collect();
+    let mut sizes = Vec::new();
+    for size in all.into_iter().filter(|size| (2..=most).contains(size)) {
+        let padded = batcher.padded(size);
+        if !sizes.contains(&padded) && (is_short(padded, row_time) || sizes.len() < 2 && padded <= FEW) {
+            sizes.push(padded);
+        }
+    }
+    if sizes.is_empty() && most > 1 {
+        sizes.push(batcher.padded(2));
+    }
+    sizes
+}
+
+fn is_short(rows: usize, row_time: Duration) -> bool {
+    row_time * u32::try_from(rows).unwrap_or(u32::MAX) <= LONG_BATCH
+}
+
+/// Which rows lie at the places of batches of a size: one after the other, the other way round, and then with those places changed
+/// whose number has a certain bit, or has it not. Of any two places one changes beside the other.
+fn orders(size: usize, first: usize, rows: usize) -> Vec<Vec<usize>> {
+    let plain: Vec<usize> = (0..size).map(|place| (first + place) % rows).collect();
+    let bits = (size - 1).checked_ilog2().unwrap_or(0);
+    let mut orders = vec![plain.clone()];
+    for bit in (0..=bits).filter(|&bit| size <= SMALL || bit == 0 || bit == bits) {
+        for changed in [1, 0] {
+            let shift = 1 + bit as usize % (rows - 1);
+            let row = |(place, &row): (usize, &usize)| {
+                if place >> bit & 1 == changed { (row + shift) % rows } else { row }
+            };
+            orders.push(plain.iter().enumerate().map(row).collect());
+        }
+    }
+    orders.push(plain.into_iter().rev().collect());
+    orders
+}
+
+fn fingerprint(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_any_two_places_one_keeps_its_row_while_the_other_changes() {
+        for (size, rows) in [(2, 2), (3, 2), (3, 16), (8, 3), (8, 16), (5, 4)] {
+            let orders = orders(size, 0, rows);
+            for (one, other) in (0..size).flat_map(|one| (0..size).map(move |other| (one, other))) {
+                let tells =
+                    |order: &Vec<usize>| order[one] == orders[0][one] && order[other] != orders[0][other];
+                assert!(one == other || orders.iter().any(tells), "{size} {rows}: {one} beside {other}");
+            }
+            assert!(orders.iter().flatten().all(|&row| row < rows));
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Loading: from a file to a model whose first request is not its first run.
+//!
+//! Lives here: `engine` (the models that are loaded), `warm_up` (first runs, and what they tell), `timed_run`, `batch_check` and `tolerance`
+//! (whether rows may be batched). May come in: the server's loads. Never known here: requests of clients.
+
+mod batch_check;
+mod engine;
+mod timed_run;
+mod tolerance;
+mod warm_up;
+
+pub use engine::{Engine, Source};

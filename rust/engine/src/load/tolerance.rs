@@ -1,0 +1,144 @@
+//! How far a row's outputs may differ between batches, by what rounding does in another order of additions.
+
+use headgate_core::spec::Device;
+use headgate_core::tensor::DataType;
+use headgate_runtime::View;
+
+/// What an element may be off by: shares of the largest in its row, and of the largest in its column.
+///
+/// Rounding follows the numbers that a row is computed from. The column is there for sums that cancel out in one row.
+#[derive(Clone, Copy)]
+struct Share {
+    row: f64,
+    column: f64,
+}
+
+impl Share {
+    /// Kernels differ with the number of rows on a device, and multiply ten bits there (TF32).
+    fn of(datatype: DataType, device: Device) -> Share {
+        match (device, datatype) {
+            (Device::Cpu, DataType::Fp16) => Share { row: 5e-3, column: 2e-3 },
+            (Device::Cpu, DataType::Bf16) => Share { row: 2e-2, column: 8e-3 },
+            (Device::Cpu, _) => Share { row: 1e-4, column: 1e-5 },
+            (Device::Cuda(_), DataType::Fp16 | DataType::Bf16) => Share { row: 2e-2, column: 0.0 },
+            (Device::Cuda(_), _) => Share { row: 5e-3, column: 0.0 },
+        }
+    }
+}
+
+/// What one output is for several rows, each alone.
+pub(crate) struct RowsAlone {
+    datatype: DataType,
+    /// The bytes of each row.
+    pub(crate) rows: Vec<Vec<u8>>,
+    /// The largest magnitude in each column, if the rows have the same number of fractions.
+    columns: Vec<f64>,
+}
+
+impl RowsAlone {
+    /// The output of these rows.
+    pub(crate) fn new(datatype: DataType, rows: Vec<Vec<u8>>) -> RowsAlone {
+        let mut columns: Vec<f64> = Vec::new();
+        for row in rows.iter().filter_map(|row| fractions(datatype, row)) {
+            columns.resize(columns.len().max(row.len()), 0.0);
+            columns.iter_mut().zip(row).for_each(|(most, number)| *most = most.max(magnitude(number)));
+        }
+        RowsAlone { datatype, rows, columns }
+    }
+
+    /// Whether it differs from row to row.
+    pub(crate) fn varies(&self) -> bool {
+        self.rows.windows(2).any(|pair| pair[0] != pair[1])
+    }
+
+    /// Whether a row is the same in a batch, but for rounding. Whole numbers have none.
+    pub(crate) fn is_close(&self, row: usize, together: &[u8], device: Device) -> bool {
+        let alone = &self.rows[row];
+        let both = fractions(self.datatype, alone).zip(fractions(self.datatype, together));
+        let Some((alone, together)) = both else { return *alone == *together };
+        let share = Share::of(self.datatype, device);
+        let largest = alone.iter().copied().map(magnitude).fold(0.0, f64::max);
+        let near = |((a, b), column): ((&f64, &f64), &f64)| {
+            let allowed = (share.row * largest).max(share.column * column);
+            a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= allowed
+        };
+        alone.len() == together.len() && alone.iter().zip(&together).zip(&self.columns).all(near)
+    }
+}
+
+/// The bytes of an output; `None` for strings.
+pub(crate) fn bytes<'a>(view: &View<'a>) -> Option<&'a [u8]> {
+    match view.data {
+        headgate_runtime::tensor::Data::Bytes(bytes) => Some(bytes),
+        headgate_runtime::tensor::Data::Strings { .. } => None,
+    }
+}
+
+fn magnitude(number: f64) -> f64 {
+    if number.is_finite() { number.abs() } else { 0.0 }
+}
+
+/// The elements of a tensor of fractions; `None` for other types.
+fn fractions(datatype: DataType, bytes: &[u8]) -> Option<Vec<f64>> {
+    let halves = |read: fn(u16) -> f64| {
+        let each = bytes.chunks_exact(2).map(move |two| read(u16::from_ne_bytes([two[0], two[1]])));
+        Some(each.collect())
+    };
+    match datatype {
+        DataType::Fp16 => halves(|bits| half::f16::from_bits(bits).to_f64()),
+        DataType::Bf16 => halves(|bits| half::bf16::from_bits(bits).to_f64()),
+        DataType::Fp32 => {
+            let (each, _) = bytes.as_chunks::<4>();
+            Some(each.iter().map(|four| f64::from(f32::from_ne_bytes(*four))).collect())
+        }
+        DataType::Fp64 => {
+            let (each, _) = bytes.as_chunks::<8>();
+            Some(each.iter().map(|eight| f64::from_ne_bytes(*eight)).collect())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(all(test, not(feature = "loom")))]
+mod tests {
+    use super::*;
+
+    fn singles(values: &[f32]) -> Vec<u8> {
+        values.iter().flat_map(|value| value.to_ne_bytes()).collect()
+    }
+
+    #[test]
+    fn rows_may_differ_by_what_rounding_does_where_they_run() {
+        let cuda = Device::Cuda(0);
+        let alone = RowsAlone::new(DataType::Fp32, vec![singles(&[100.0, 1.0])]);
+        for (other, cpu, device) in [
+            ([100.0, 1.0], true, true),
+            ([100.001, 1.0], true, true),
+            ([100.1, 1.0], false, true),
+            // Beside large elements, small ones are off by as much.
+            ([100.0, 1.3], false, true),
+            ([101.0, 1.0], false, false),
+            ([f32::NAN, 1.0], false, false),
+        ] {
+            let other = singles(&other);
+            let near = |device| alone.is_close(0, &other, device);
+            assert_eq!((near(Device::Cpu), near(cuda)), (cpu, device), "{other:?}");
+        }
+        assert!(!alone.is_close(0, &singles(&[100.0]), Device::Cpu), "another size");
+        let half = |value: f32| half::f16::from_f32(value).to_ne_bytes().to_vec();
+        let alone = RowsAlone::new(DataType::Fp16, vec![half(1.0)]);
+        let near = |value: f32, device| alone.is_close(0, &half(value), device);
+        assert!(near(1.0, Device::Cpu) && !near(1.01, Device::Cpu));
+        assert!(near(1.01, cuda) && !near(1.1, cuda));
+        let whole = RowsAlone::new(DataType::Int64, vec![1_i64.to_ne_bytes().to_vec()]);
+        assert!(!whole.is_close(0, &2_i64.to_ne_bytes(), cuda));
+    }
+
+    #[test]
+    fn a_row_whose_sum_cancels_out_may_be_off_by_what_others_in_its_column_are_made_of() {
+        let alone = RowsAlone::new(DataType::Fp32, vec![singles(&[1e-4]), singles(&[50.0])]);
+        assert!(alone.is_close(0, &singles(&[1.1e-4]), Device::Cpu));
+        assert!(!alone.is_close(0, &singles(&[1e-2]), Device::Cpu));
+        assert!(alone.varies() && !RowsAlone::new(DataType::Fp32, vec![singles(&[1.0]); 3]).varies());
+    }
+}

@@ -1,0 +1,54 @@
+//! A model together with what computes for it, which stays in memory.
+//!
+//! Next: `runs/lease`.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::model::Model;
+use crate::compute::{Executable, ExecutableHandle};
+
+/// A model that is in memory for as long as this lives.
+#[derive(Clone)]
+pub struct Warm {
+    model: Arc<Model>,
+    executable: ExecutableHandle,
+}
+
+impl Model {
+    /// The model with what computes, which stays in memory until this is dropped; `None` while it is out of memory.
+    pub fn hold(self: &Arc<Self>) -> Option<Warm> {
+        Some(Warm::new(self.clone(), self.resident().hold()?))
+    }
+}
+
+impl Warm {
+    /// A model with what computes for it.
+    pub(crate) fn new(model: Arc<Model>, executable: Arc<dyn Executable>) -> Warm {
+        let executable = ExecutableHandle::new(executable, model.library());
+        Warm { model, executable }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// The model alone, which may leave memory.
+    pub(crate) fn into_model(self) -> Arc<Model> {
+        self.model
+    }
+
+    /// What computes.
+    pub(crate) fn executable(&self) -> &ExecutableHandle {
+        &self.executable
+    }
+}
+
+impl Deref for Warm {
+    type Target = Model;
+
+    fn deref(&self) -> &Model {
+        &self.model
+    }
+}

@@ -1,0 +1,19 @@
+//! A loaded version: what computes, where and how it is run, and what its runs have shown.
+//!
+//! Lives here: `model`, `loaded_model` (a model that is held in memory), `placement` (inline, pool or batched), `shortest_run`, `probes`,
+//! `load_notes`, `buffer_pool`. May come in: runs, loads, the server. Never known here: a run of a request.
+
+mod buffer_pool;
+mod load_notes;
+mod loaded_model;
+mod model;
+mod placement;
+mod probes;
+mod shortest_run;
+
+pub use load_notes::Notes;
+pub use loaded_model::Warm;
+pub use model::{Model, Threads};
+pub use placement::{Decided, MIN_RUNS, Place, Placement, STALL_NS};
+pub(crate) use probes::LIMIT as PROBE_LIMIT;
+pub use probes::{Asked, Finding, Probes};

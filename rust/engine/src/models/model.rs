@@ -1,0 +1,258 @@
+//! A loaded version: what computes, and the buffers it computes on.
+//!
+//! Buffers are leased (`runs/lease`): each IO thread has its own free list in the model, so a warm request allocates nothing and frees
+//! nothing, and unloading a model frees all of them at once. A lease may be dropped anywhere; it finds its way home.
+//! Next: `loaded_model`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::histogram::Counts;
+use headgate_core::spec::{Device, PlacementRule, RunSpec};
+use headgate_core::tensor::Signature;
+use headgate_runtime::{Binding, Library};
+
+use super::buffer_pool::Free;
+use super::load_notes::Notes;
+use super::placement::{Place, Placement, Seen};
+use super::probes::Probes;
+use super::shortest_run::Shortest;
+use crate::batching::{Batcher, Doorbell, OpenBatches};
+use crate::memory::Resident;
+use crate::workers::{DeviceWorkers, IN_THE_AIR, Runs, TaskQueue, WorkerCounters};
+
+/// When to ask again for a version whose runs do not end.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The threads that may run a model, and what they share.
+#[derive(Clone)]
+pub struct Threads {
+    /// IO threads.
+    pub io: usize,
+    /// Pool threads.
+    pub pool: usize,
+    /// What all workers count in.
+    pub counters: Arc<WorkerCounters>,
+    /// What tells IO threads that a batch is over.
+    pub doorbell: Arc<dyn Doorbell>,
+}
+
+/// A version that can be run: what computes, and how it is run.
+pub struct Model {
+    resident: Arc<Resident>,
+    device: Device,
+    library: &'static Library,
+    free: Box<[Free]>,
+    queue: Arc<TaskQueue>,
+    batches: Option<OpenBatches>,
+    /// The threads that run it, where those are its own.
+    device_workers: Option<DeviceWorkers>,
+    /// Where it runs.
+    pub placement: Placement,
+    /// What loading found.
+    pub notes: Notes,
+    /// How long loading and warming took, in nanoseconds.
+    pub load_ns: AtomicU64,
+    shortest: Shortest,
+    probes: Probes,
+    runs: Arc<Runs>,
+    /// When something was learned last.
+    learned_ns: AtomicU64,
+}
+
+impl Model {
+    /// A model that is run as `run` says, by these threads.
+    ///
+    /// # Errors
+    /// As [`Batcher::new`].
+    pub fn new(
+        resident: Arc<Resident>,
+        device: Device,
+        run: &RunSpec,
+        library: &'static Library,
+        threads: &Threads,
+    ) -> Result<Self> {
+        let free = (0..threads.io.max(1)).map(|_| Free::new()).collect();
+        let runs = Arc::<Runs>::default();
+        let batches = if run.max_batch > 1 {
+            let batcher = Batcher::new(run, resident.signature())?;
+            Some(OpenBatches::new(batcher, runs.clone(), threads.doorbell.clone()))
+        } else {
+            None
+        };
+        let own = resident.instances();
+        let device_workers = (own > 0).then(|| DeviceWorkers::new(own, &threads.counters)).transpose()?;
+        let instances = match &device_workers {
+            Some(_) => own * IN_THE_AIR,
+            None if run.instances == 0 => threads.pool.max(1),
+            None => usize::from(run.instances),
+        };
+        // On IO threads as many run at a time as there are.
+        let bounded = run.instances > 0 && usize::from(run.instances) < threads.io;
+        let placement = match run.placement {
+            _ if device_workers.is_some() => Placement::in_pool("it has threads of its own for its device"),
+            PlacementRule::Auto if bounded => Placement::in_pool("run.instances is less than the IO threads"),
+            rule => Placement::new(rule),
+        };
+        Ok(Self {
+            resident,
+            device,
+            library,
+            free,
+            queue: Arc::new(TaskQueue::new(instances)),
+            batches,
+            device_workers,
+            placement,
+            notes: Notes::default(),
+            load_ns: AtomicU64::new(0),
+            shortest: Shortest::default(),
+            probes: Probes::default(),
+            runs,
+            learned_ns: AtomicU64::new(0),
+        })
+    }
+
+    /// What it takes and gives.
+    pub fn signature(&self) -> &Signature {
+        self.resident.signature()
+    }
+
+    /// What it computes on.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// What computes, and whether it is in memory.
+    pub fn resident(&self) -> &Arc<Resident> {
+        &self.resident
+    }
+
+    /// The ONNX Runtime library that buffers are made with.
+    pub(super) fn library(&self) -> &'static Library {
+        self.library
+    }
+
+    /// Gives kept buffers back to the allocator.
+    pub(crate) fn free_buffers(&self) {
+        self.free.iter().for_each(|free| while free.take().is_some() {});
+        if let Some(batches) = &self.batches {
+            batches.batcher().free_slabs();
+        }
+    }
+
+    /// Its batches, if its requests may be run together.
+    pub fn batcher(&self) -> Option<&Batcher> {
+        self.open_batches().map(OpenBatches::batcher)
+    }
+
+    /// Its open batches, if its requests may be run together.
+    pub(crate) fn open_batches(&self) -> Option<&OpenBatches> {
+        self.batches.as_ref().filter(|batches| !batches.batcher().is_off())
+    }
+
+    /// Where the next request runs: batches are made in the pool only.
+    pub fn place(&self) -> Place {
+        let place = if self.device_workers.is_some() { Place::Pool } else { self.placement.get() };
+        match (place, self.batcher()) {
+            (Place::Pool, Some(_)) => Place::Batch,
+            (place, _) => place,
+        }
+    }
+
+    /// Whether one more request of a class may come: always, unless it would wait for a thread of its own. Batches are judged
+    /// where a new one is made.
+    ///
+    /// # Errors
+    /// As [`Model::admit`].
+    pub fn welcomes(&self, class: u8) -> Result<()> {
+        if self.place() == Place::Pool { self.admit(class) } else { Ok(()) }
+    }
+
+    /// Whether one more piece of work of a class may wait for a thread.
+    ///
+    /// # Errors
+    /// `overloaded` while the version's queue stands and holds as much as it may, or its runs do not end.
+    pub(crate) fn admit(&self, class: u8) -> Result<()> {
+        if self.runs.stuck() >= self.queue.instances() {
+            let words = "every thread that this version may have is held by a run that was cancelled and does not end";
+            return Err(Error::new(Code::Overloaded, words).after(RETRY));
+        }
+        if self.queue.admits(class) {
+            return Ok(());
+        }
+        Err(Error::new(Code::Overloaded, "requests come faster than this version runs; try again later"))
+    }
+
+    /// Whether requests are shed because the queue before the pool stands.
+    pub fn is_shedding(&self) -> bool {
+        self.queue.is_shedding()
+    }
+
+    /// Its queue before the pool.
+    pub(crate) fn queue(&self) -> &Arc<TaskQueue> {
+        &self.queue
+    }
+
+    /// The threads that run it, where those are its own.
+    pub(crate) fn device_workers(&self) -> Option<&DeviceWorkers> {
+        self.device_workers.as_ref()
+    }
+
+    /// Its runs on pool threads now, and those that did not go as they should.
+    pub fn runs(&self) -> &Arc<Runs> {
+        &self.runs
+    }
+
+    /// What tells whether it still works.
+    pub fn probes(&self) -> &Probes {
+        &self.probes
+    }
+
+    /// How many IO threads keep buffers of it.
+    pub(crate) fn io_threads(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Buffers for one run that an IO thread kept, else new ones.
+    pub(crate) fn take_binding(&self, thread: usize) -> Box<Binding> {
+        self.free[thread].take().unwrap_or_else(|| Box::new(self.new_binding()))
+    }
+
+    /// Has an IO thread keep buffers for the next run.
+    pub(crate) fn give_binding(&self, binding: Box<Binding>, thread: usize) {
+        self.free[thread].give(binding);
+    }
+
+    /// New buffers for one run.
+    pub(crate) fn new_binding(&self) -> Binding {
+        Binding::in_memory_of(self.resident.driver(), self.library, self.signature())
+    }
+
+    /// Learns from the newest runs: where to run, and how long that takes; `now_ns` is any monotonic clock.
+    pub fn learn(&self, runs: &Counts, now_ns: u64) {
+        let since = self.learned_ns.swap(now_ns, Relaxed);
+        let time_ns = now_ns.saturating_sub(since) * self.free.len() as u64;
+        let busy = if time_ns == 0 { 0.0 } else { runs.sum_ns as f64 / time_ns as f64 };
+        let batches = self.batcher().map(Batcher::newest);
+        self.placement.decide(Seen { runs, busy, batches }, now_ns);
+        self.shortest.learn(runs, now_ns);
+    }
+
+    /// A run took so long.
+    pub fn ran(&self, run_ns: u64) {
+        self.shortest.ran(run_ns);
+    }
+
+    /// How long a run takes, if that is more than is `left`: then the request is not worth its run. Now and then one is let through
+    /// to see; `now_ns` is the clock of [`Model::learn`].
+    pub fn takes_longer_than(&self, left: Duration, now_ns: impl FnOnce() -> u64) -> Option<Duration> {
+        self.shortest.exceeds(left, now_ns)
+    }
+
+    /// How long loading and warming took, in nanoseconds.
+    pub fn load_ns(&self) -> u64 {
+        self.load_ns.load(Relaxed)
+    }
+}

@@ -1,0 +1,121 @@
+//! One run's buffers, on loan from a model: filled, run, read, and given back when dropped.
+//!
+//! Next: `pool`.
+#![allow(unsafe_code, reason = "a run in the air reads and writes buffers that somebody else holds")]
+
+use std::any::Any;
+use std::sync::Arc;
+
+use headgate_core::error::{Code, Result};
+use headgate_core::tensor::Signature;
+use headgate_runtime::Binding;
+use headgate_runtime::device::Flight;
+
+use crate::models::{Model, Warm};
+
+/// One run's buffers, on loan from a model.
+pub struct Lease {
+    warm: Warm,
+    home: usize,
+    /// In a box: a lease is handed from phase to phase.
+    binding: Option<Box<Binding>>,
+    /// Dropped after the binding: what must last as long as the buffers are in use.
+    attached: Option<Box<dyn Any + Send + Sync>>,
+}
+
+impl Lease {
+    /// Takes buffers from the free list of IO thread `home`, or makes new ones.
+    pub fn take(warm: Warm, home: usize) -> Lease {
+        let home = home % warm.io_threads();
+        let binding = warm.take_binding(home);
+        Lease { warm, home, binding: Some(binding), attached: None }
+    }
+
+    /// Has something last as long as the buffers are in use, in place of what was attached before.
+    pub fn attach(&mut self, what: Option<Box<dyn Any + Send + Sync>>) {
+        self.attached = what;
+    }
+
+    /// The model that lent them.
+    pub fn model(&self) -> &Arc<Model> {
+        self.warm.model()
+    }
+
+    /// The tensors.
+    pub fn binding(&self) -> &Binding {
+        self.binding.as_ref().expect("a lease holds its binding until it is dropped")
+    }
+
+    /// The tensors, to be filled.
+    pub fn binding_mut(&mut self) -> &mut Binding {
+        self.binding.as_mut().expect("a lease holds its binding until it is dropped")
+    }
+
+    /// The signature and the tensors it speaks of.
+    pub fn parts(&mut self) -> (&Signature, &mut Binding) {
+        let Lease { warm, binding, .. } = self;
+        let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
+        (warm.model().signature(), binding)
+    }
+
+    /// Runs the model over the inputs; a panic inside becomes an error and costs the buffers.
+    ///
+    /// # Errors
+    /// As [`Executable::run`]; `internal` after a panic.
+    pub fn run(&mut self) -> Result<()> {
+        let Lease { warm, binding, .. } = self;
+        let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
+        let result = warm.executable().execute(binding);
+        if result.as_ref().is_err_and(|error| error.code == Code::Internal) {
+            // After a panic nobody knows what they hold.
+            **binding = warm.new_binding();
+        }
+        result
+    }
+}
+
+/// Runs on the thread of an instance.
+impl Lease {
+    /// Begins to run over the inputs.
+    ///
+    /// # Errors
+    /// As [`Executable::run`].
+    ///
+    /// # Safety
+    /// The lease is neither dropped nor read before [`Lease::finish`] got the flight.
+    pub(crate) unsafe fn begin(&mut self, instance: usize) -> Result<Flight> {
+        let Lease { warm, binding, .. } = self;
+        let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
+        // SAFETY: the caller's promise; the binding lies in the lease.
+        unsafe { warm.executable().begin(instance, binding) }
+    }
+
+    /// Waits for the end of a run.
+    ///
+    /// # Errors
+    /// As [`Executable::run`].
+    pub(crate) fn finish(&mut self, instance: usize, flight: Flight) -> Result<()> {
+        let Lease { warm, binding, .. } = self;
+        let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
+        warm.executable().finish(instance, flight, binding)
+    }
+
+    /// Runs on the thread of an instance, or on any.
+    ///
+    /// # Errors
+    /// As [`Lease::run`].
+    pub(crate) fn run_on(&mut self, instance: Option<usize>) -> Result<()> {
+        let Some(instance) = instance else { return self.run() };
+        // SAFETY: finished in the next line.
+        let flight = unsafe { self.begin(instance)? };
+        self.finish(instance, flight)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(mut binding) = self.binding.take() else { return };
+        binding.forget();
+        self.warm.give_binding(binding, self.home);
+    }
+}

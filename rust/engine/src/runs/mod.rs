@@ -1,0 +1,16 @@
+//! One run of a request: the buffers that it takes, its way through a queue or a batch, and what it leaves.
+//!
+//! Lives here: `lease` (the buffers of a run), `single_run`, `batched_run`, `probe_run` (what a queue holds), `submit` (the way into a
+//! queue), `run_result`. May come in: the server. Never known here: loads.
+
+mod batched_run;
+mod lease;
+mod probe_run;
+mod run_result;
+mod single_run;
+mod submit;
+
+pub use batched_run::{Done, Seat};
+pub use lease::Lease;
+pub use run_result::{Ran, Together};
+pub use single_run::{Outcome, Pending};

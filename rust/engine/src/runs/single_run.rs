@@ -1,0 +1,194 @@
+//! One request's run on its way through a queue, and what its requester holds of it.
+//!
+//! Next: `submit`.
+#![allow(unsafe_code, reason = "a run in the air reads and writes buffers that somebody else holds")]
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_runtime::cancel::Token;
+use headgate_runtime::device::Flight;
+use tokio::sync::oneshot;
+
+use super::lease::Lease;
+use crate::queue::{RunTimes, Waits};
+use crate::time::nanos;
+use crate::workers::{Begun, Runner, Task, Waiter, late};
+
+/// One request's run, shared by the queue and the requester.
+pub(super) struct Job {
+    deadline: Instant,
+    class: u8,
+    queued: Instant,
+    /// It is taken out of the queue once, to be run or because nobody wants it.
+    stage: AtomicU8,
+    /// What cancels it once it has begun, where it can be.
+    token: OnceLock<Token>,
+    /// What is run, until its outcome is told. A worker alone takes it.
+    work: Mutex<Option<JobWork>>,
+}
+
+struct JobWork {
+    lease: Lease,
+    reply: oneshot::Sender<Outcome>,
+    /// What was begun on a device.
+    flight: Option<Result<Flight>>,
+}
+
+const QUEUED: u8 = 0;
+const BEGUN: u8 = 1;
+const CANCELLED: u8 = 2;
+
+/// A run on its way; resolves to its outcome. Dropping it takes the run out of the queue.
+pub struct Pending {
+    /// There until the run is cancelled.
+    outcome: Option<oneshot::Receiver<Outcome>>,
+    job: Arc<Job>,
+}
+
+impl Pending {
+    /// Whether the run has begun.
+    pub fn has_begun(&self) -> bool {
+        self.job.stage.load(Relaxed) == BEGUN
+    }
+
+    /// Cancels the run; what resolves when it ends, if it has begun.
+    pub fn cancel(mut self) -> Option<oneshot::Receiver<Outcome>> {
+        if self.job.leave(CANCELLED) {
+            return None;
+        }
+        if let Some(run) = self.job.token.get() {
+            run.cancel();
+        }
+        self.outcome.take()
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        // A run that has begun goes on.
+        self.job.leave(CANCELLED);
+    }
+}
+
+impl Future for Pending {
+    type Output = Result<Outcome>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let lost = |_| Error::new(Code::Internal, "a pool thread gave no outcome");
+        let outcome = self.outcome.as_mut().expect("a run that was cancelled is not polled");
+        Pin::new(outcome).poll(cx).map_err(lost)
+    }
+}
+
+/// What became of a job: the buffers come back whatever happened.
+pub struct Outcome {
+    /// The buffers, outputs filled when `result` is fine.
+    pub lease: Lease,
+    /// Whether the run succeeded.
+    pub result: Result<()>,
+    /// How long the job waited for a thread, in nanoseconds.
+    pub queue_ns: u64,
+    /// How long the run took, in nanoseconds; 0 when there was none.
+    pub run_ns: u64,
+}
+
+impl Job {
+    /// A run for whoever waits, to be queued, and what its requester holds.
+    pub(super) fn new(lease: Lease, waiter: Waiter) -> (Arc<Job>, Pending) {
+        let Waiter { deadline, class, .. } = waiter;
+        let (reply, outcome) = oneshot::channel();
+        let job = Arc::new(Job {
+            deadline,
+            class,
+            queued: Instant::now(),
+            stage: AtomicU8::new(QUEUED),
+            token: OnceLock::new(),
+            work: Mutex::new(Some(JobWork { lease, reply, flight: None })),
+        });
+        (job.clone(), Pending { outcome: Some(outcome), job })
+    }
+
+    /// Takes it out of the queue; false when somebody has.
+    fn leave(&self, to: u8) -> bool {
+        self.stage.compare_exchange(QUEUED, to, AcqRel, Acquire).is_ok()
+    }
+
+    /// What is run, once.
+    fn take_work(&self) -> Option<JobWork> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What is to be run, unless nobody wants it any more.
+    fn start(&self, work: JobWork) -> Option<JobWork> {
+        if !self.leave(BEGUN) {
+            return None;
+        }
+        let now = Instant::now();
+        if now >= self.deadline {
+            self.tell(work, Err(late()), now, 0);
+            return None;
+        }
+        Some(work)
+    }
+
+    /// Tells the outcome of a run that began then.
+    fn tell(&self, work: JobWork, result: Result<()>, begun: Instant, run_ns: u64) -> RunTimes {
+        let queue_ns = nanos(begun - self.queued);
+        // A requester that left meanwhile gets nothing; the lease in the outcome goes home either way.
+        drop(work.reply.send(Outcome { lease: work.lease, result, queue_ns, run_ns }));
+        RunTimes { wait_ns: queue_ns, run_ns }
+    }
+}
+
+impl Waits for Job {
+    fn came(&self) -> Instant {
+        self.queued
+    }
+
+    fn until(&self) -> Option<Instant> {
+        (self.stage.load(Relaxed) == QUEUED).then_some(self.deadline)
+    }
+
+    fn class(&self) -> u8 {
+        self.class
+    }
+}
+
+impl Task for Job {
+    fn goes_ahead(&self) -> bool {
+        true
+    }
+
+    fn run(self: Arc<Self>, runner: &Runner) -> RunTimes {
+        let Some(work) = self.take_work() else { return RunTimes::default() };
+        let running = runner.begin(work.lease.model().runs(), self.deadline);
+        // Before the run begins for others: who leaves from then on cancels it. Set once: a job is run once.
+        let _ = self.token.set(running.token());
+        let Some(mut work) = self.start(work) else { return RunTimes::default() };
+        let begun = Instant::now();
+        let result = work.lease.run();
+        drop(running);
+        self.tell(work, result, begun, nanos(begun.elapsed()))
+    }
+
+    fn begin(self: Arc<Self>, instance: usize, _idle: bool) -> bool {
+        let Some(mut work) = self.take_work().and_then(|work| self.start(work)) else { return false };
+        // SAFETY: the job keeps the lease to itself until `finish`.
+        work.flight = Some(unsafe { work.lease.begin(instance) });
+        *self.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
+        true
+    }
+
+    fn finish(self: Arc<Self>, instance: usize, begun: Begun) -> RunTimes {
+        let Some(mut work) = self.take_work() else { return RunTimes::default() };
+        let flight = work.flight.take().expect("a job that is finished was begun");
+        let result = flight.and_then(|flight| work.lease.finish(instance, flight));
+        self.tell(work, result, begun.at, nanos(begun.since.elapsed()).max(1))
+    }
+}

@@ -1,0 +1,14 @@
+//! What a model is warmed, compared and probed with.
+//!
+//! Lives here: `inputs` (the choice), `warmup_file` (the requests of `warmup.json`), `synthetic` (inputs that are made up), `rows`. May come
+//! in: loads, probes. Never known here: models, threads, requests of clients.
+
+mod inputs;
+mod rows;
+mod synthetic;
+mod warmup_file;
+
+pub(crate) use inputs::{Warmup, is_of_the_run};
+pub(crate) use rows::Rows;
+pub(crate) use synthetic::varied;
+pub(crate) use warmup_file::FILE;
