@@ -9,7 +9,12 @@ Read in this order: ``faults`` (what a fault is), ``values`` (the grammar of sin
 from headgate.documents.faults import Fault, policy_invalid
 from headgate.documents.fields import ConstantValue
 from headgate.documents.files import locate
-from headgate.documents.from_tree import from_models_tree, highest
+from headgate.documents.from_tree import (
+    from_models_tree,
+    highest,
+    models_tree_source,
+    models_tree_text,
+)
 from headgate.documents.locating import Located, locate_files
 from headgate.documents.model import API_VERSION, Endpoint, Version
 from headgate.documents.parsing import Document, Files, Parsed, parse, parse_each, parse_one
@@ -46,6 +51,8 @@ __all__ = [
     "json_schema",
     "locate",
     "locate_files",
+    "models_tree_source",
+    "models_tree_text",
     "natural_key",
     "parse",
     "parse_duration",

@@ -25,13 +25,25 @@ def highest(versions: Mapping[str, Path] | list[str]) -> str:
 def from_models_tree(
     endpoint: str, folders: Mapping[str, Path], *, root: Path, champion: str | None = None
 ) -> Document:
+    """The document of :func:`models_tree_text`, parsed. Raises ``PolicyInvalid`` as ``parse`` does too."""
+    text = models_tree_text(endpoint, folders, root=root, champion=champion)
+    return parse_one(text, source=models_tree_source(endpoint), root=root)
+
+
+def models_tree_source(endpoint: str) -> str:
+    """What the documents of a tree name as their source."""
+    return f"--models ({endpoint})"
+
+
+def models_tree_text(
+    endpoint: str, folders: Mapping[str, Path], *, root: Path, champion: str | None = None
+) -> bytes:
     """The smallest document of ``endpoint`` with a version for each folder, all below ``root``.
 
     Without ``champion`` (at first sight) the highest number is champion. With it, that version stays champion
-    whatever appeared since: new folders load at weight 0. Raises ``PolicyInvalid`` as ``parse`` does, and
-    when ``champion`` is not among the folders.
+    whatever appeared since: new folders load at weight 0. Raises ``PolicyInvalid`` when ``champion`` is not among the folders.
     """
-    source = f"--models ({endpoint})"
+    source = models_tree_source(endpoint)
     if not folders:
         raise policy_invalid(source, [Fault("versions", None, "no folder holds a model.onnx")])
     if champion is not None and champion not in folders:
@@ -46,4 +58,4 @@ def from_models_tree(
             raise policy_invalid(source, [fault]) from None
         lines.append(f"  {json.dumps(version)}: {json.dumps(reference, ensure_ascii=False)}")
     lines += ["traffic:", f"  champion: {json.dumps(champion or highest(folders))}", ""]
-    return parse_one("\n".join(lines).encode(), source=source, root=root)
+    return "\n".join(lines).encode()

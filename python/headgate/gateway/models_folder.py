@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from headgate.control import Control, Revision
-from headgate.documents import Document, from_models_tree
+from headgate.documents import Document, from_models_tree, models_tree_source, models_tree_text
 from headgate.errors import Conflict, HeadgateError, ModelLoadFailed, PolicyInvalid, StorageFailed
 from headgate.registry import Found, Refusal, Skipped, Survey, SyncResult, TreeSync, survey, versions
 
@@ -144,7 +144,7 @@ class ModelsFolder:
             document = self._document(endpoint, present)
             if isinstance(document, str):
                 return document
-            if document is None or (present is not None and present.document.digest == document.digest):
+            if document is None:
                 return None
             await self._control.apply(document)
         except HeadgateError as error:
@@ -154,7 +154,7 @@ class ModelsFolder:
 
     def _may_change(self, endpoint: str, present: Revision) -> bool:
         """Whether an endpoint that is served is this folder's and not frozen."""
-        if present.document.source != _source(endpoint):
+        if present.document.source != models_tree_source(endpoint):
             self._pending.discard(endpoint)
             author = present.document.source or "a document"
             self._once(
@@ -174,8 +174,8 @@ class ModelsFolder:
         self._usable.get(endpoint, {}).pop(version, None)
 
     def _document(self, endpoint: str, present: Revision | None) -> Document | str | None:
-        """The folders' document, if there are any; why there is none if nothing says who is champion, or if it would take away
-        something that is live.
+        """The folders' document, if there are any and it is not the present one; why there is none if nothing says who is champion, or
+        if it would take away something that is live.
         """
         folders = self._folders(endpoint)
         if not folders:
@@ -197,6 +197,9 @@ class ModelsFolder:
                 f"new folders wait, because {', '.join(missing)} is live and has no usable folder below "
                 f"{self._root / endpoint}; bring it back, or write a document for {endpoint}"
             )
+        if models_tree_text(endpoint, folders, root=self._root, champion=champion) == present.text:
+            # Most endpoints are as they were, and parsing takes most of the time.
+            return None
         return from_models_tree(endpoint, folders, root=self._root, champion=champion)
 
     def _failed(self, endpoint: str, present: Revision | None, error: HeadgateError) -> str:
@@ -274,8 +277,3 @@ class ModelsFolder:
 
 def _key(found: Found) -> _Key:
     return found.endpoint, found.version
-
-
-def _source(endpoint: str) -> str:
-    """How :func:`headgate.documents.from_models_tree` names the documents it writes."""
-    return f"--models ({endpoint})"

@@ -6,10 +6,11 @@ here: files (``store``), watching (``sync``). Next: ``tree``.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
-from headgate.errors import Conflict, StorageFailed
+from headgate.errors import Conflict, NotFound, StorageFailed
 from headgate.leases import Lease
 from headgate.registry.refusals import Refusal, Refusals
 from headgate.registry.store import ArtifactStore
@@ -22,6 +23,9 @@ class Pins(Protocol):
 
     def get(self, endpoint: str, version: str) -> str | None:
         """The pinned digest, or None when the pair was never served."""
+
+    def snapshot(self, endpoints: Collection[str]) -> Pins:
+        """The pins of these endpoints as they are now, read at once."""
 
 
 class Refused(Conflict):
@@ -47,15 +51,23 @@ class Registry:
         self._pins = pins
         self.refused = Refusals()
 
-    def admit(self, endpoint: str, version: str, path: Path, lease: Lease | None = None) -> str:
+    def admit(
+        self,
+        endpoint: str,
+        version: str,
+        path: Path,
+        *,
+        lease: Lease | None = None,
+        pins: Pins | None = None,
+    ) -> str:
         """Takes in the model at ``path`` as this version and returns its digest; blocking, hashes every file.
-        ``lease`` holds the artifact: nobody references it yet.
+        ``lease`` holds the artifact: nobody references it yet. ``pins`` is a snapshot that is asked in place of the store.
 
         The digest is not pinned by that: a version stands for bytes once a revision with them was applied.
         Raises ``Refused`` when the pair is pinned to another digest (which stays in the store and in use), and
         what ``ArtifactStore.ingest`` raises.
         """
-        pinned = self._pins.get(endpoint, version)
+        pinned = (pins or self._pins).get(endpoint, version)
         if pinned is None:
             self.forget(endpoint, version)
             return self.store.ingest(path, lease)
@@ -83,6 +95,10 @@ class Registry:
         """The digest this version stands for, or None when it was never served."""
         return self._pins.get(endpoint, version)
 
+    def snapshot(self, endpoints: Collection[str]) -> Pins:
+        """The pins of these endpoints as they are now, for :meth:`admit`."""
+        return self._pins.snapshot(endpoints)
+
     def refusals(self) -> list[Refusal]:
         """Every refusal that stands, of whatever source, by endpoint and version."""
         return self.refused.all()
@@ -99,10 +115,8 @@ class Registry:
 
     def _is_sound(self, digest: str) -> bool:
         """Whether the artifact is in the store and whole; a damaged one is repaired from the same bytes."""
-        if not self.store.contains(digest):
-            return False
         try:
             self.store.model_path(digest)
-        except StorageFailed:
+        except (NotFound, StorageFailed):
             return False
         return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,8 @@ def check(source: Source, name: str, *, least: int = 0) -> None:
 def _opened(source: Source, name: str) -> BinaryIO:
     path = source.path_of(name)
     try:
-        real = path.resolve(strict=True)
+        # Its folder is real; so is the file, unless it is a link or lies further below.
+        real = path if _is_plain(path, source.folder) else path.resolve(strict=True)
     except (OSError, RuntimeError):
         raise ModelLoadFailed(f"{name} is missing from {source.folder}") from None
     if source.folder not in real.parents:
@@ -120,6 +122,11 @@ def _opened(source: Source, name: str) -> BinaryIO:
         file.close()
         raise ModelLoadFailed(f"{name} was moved out of {source.folder} while it was opened")
     return file
+
+
+def _is_plain(path: Path, folder: Path) -> bool:
+    """Whether a regular file lies in a folder itself."""
+    return path.parent == folder and stat.S_ISREG(path.lstat().st_mode)
 
 
 def _check_size(name: str, status: os.stat_result, least: int) -> None:

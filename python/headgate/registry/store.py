@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class ArtifactStore:
         self._staging = state / "staging"
         # One model is taken in at a time. No emergency call waits for that.
         self._lock = threading.Lock()
-        self._verified: dict[str, tuple[tuple[int, ...] | None, ...]] = {}
+        self._verified: dict[str, _Statuses] = {}
         with _storage("the artifact store cannot be made"):
             for folder in (self._blobs, self._artifacts, self._staging):
                 make_folder(folder)
@@ -95,7 +95,7 @@ class ArtifactStore:
                 for entry in files.values():
                     self._publish_blob(work / entry.sha256, entry)
                 self._publish_artifact(manifest, work / "artifact", lease or publishing)
-            self._verified[manifest.digest] = self._identities(manifest)
+            self._verified[manifest.digest] = self._statuses(manifest.digest, manifest.files)
         return manifest.digest
 
     def _stage(self, source: Source, name: str, work: Path, least: int) -> Entry:
@@ -175,9 +175,11 @@ class ArtifactStore:
 
     def verify(self, digest: str) -> Manifest:
         """Hashes every file of the artifact again; ``NotFound``, or ``StorageFailed`` naming what is damaged."""
-        manifest = self.manifest(digest)
         folder = self._artifacts / hex_of(digest)
-        seen = self._identities(manifest)
+        # From before the bytes are read: what changes meanwhile is hashed again.
+        before = _status(folder / MANIFEST)
+        manifest = self.manifest(digest)
+        statuses = {**self._statuses(digest, manifest.files), MANIFEST: before}
         for name, entry in manifest.files.items():
             try:
                 found = _hash(folder / name)
@@ -188,7 +190,7 @@ class ArtifactStore:
                     f"artifact {digest} is damaged: {name} has sha256 {found.sha256} and {found.size} bytes, "
                     f"not {entry.sha256} and {entry.size}; bring the same model again to repair it"
                 )
-        self._verified[digest] = seen
+        self._verified[digest] = statuses
         return manifest
 
     def model_path(self, digest: str) -> Path:
@@ -197,8 +199,8 @@ class ArtifactStore:
         Files are hashed when they are taken in, or at their first use in this process, and whenever their status
         changed since. Errors as :meth:`verify`.
         """
-        manifest = self.manifest(digest)
-        if self._verified.get(digest) != self._identities(manifest):
+        verified = self._verified.get(digest)
+        if verified is None or verified != self._statuses(digest, verified):
             self.verify(digest)
         return self.place(digest)
 
@@ -206,9 +208,10 @@ class ArtifactStore:
         """Where the ``model.onnx`` of an artifact lies, or would; nothing is read."""
         return self._artifacts / hex_of(digest) / MODEL
 
-    def _identities(self, manifest: Manifest) -> tuple[tuple[int, ...] | None, ...]:
-        folder = self._artifacts / hex_of(manifest.digest)
-        return tuple(_identity(folder / name) for name in sorted(manifest.files))
+    def _statuses(self, digest: str, names: Iterable[str]) -> _Statuses:
+        """The status of the manifest and of these files of an artifact."""
+        folder = self._artifacts / hex_of(digest)
+        return {name: _status(folder / name) for name in (MANIFEST, *names)}
 
     @contextmanager
     def _workspace(self) -> Iterator[Path]:
@@ -229,7 +232,10 @@ def _storage(what: str) -> Iterator[None]:
         raise StorageFailed(f"{what}: {error}") from error
 
 
-def _identity(path: Path) -> tuple[int, ...] | None:
+_Statuses = dict[str, tuple[int, ...] | None]
+
+
+def _status(path: Path) -> tuple[int, ...] | None:
     """What changes when the bytes of a file of ours do; not its ctime, which moves with every hard link to it."""
     try:
         status = path.stat()

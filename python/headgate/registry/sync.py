@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from headgate.errors import HeadgateError, ModelLoadFailed
+from headgate.errors import HeadgateError, ModelLoadFailed, StorageFailed
 from headgate.registry import source as sources
 from headgate.registry.manifest import MAX_FILES
-from headgate.registry.registry import Refused, Registry
+from headgate.registry.registry import Pins, Refused, Registry
 from headgate.registry.tree import Found
 
 SETTLE_SECONDS = 2.0
@@ -72,6 +72,7 @@ class TreeSync:
         """
         tally = _Tally()
         present: set[_Key] = set()
+        changed: list[tuple[Found, _Status]] = []
         for one in found:
             key = (one.endpoint, one.version)
             present.add(key)
@@ -81,7 +82,10 @@ class TreeSync:
             elif now is not None and abs(now - _newest(status)) < SETTLE_SECONDS:
                 tally.settling.append(one)
             else:
-                self._admit(one, status, tally)
+                changed.append((one, status))
+        pins = self._pins_of(changed)
+        for one, status in changed:
+            self._admit(one, status, tally, pins)
         gone = sorted((self._seen.keys() | self._failures.keys()) - present)
         for key in gone:
             self._seen.pop(key, None)
@@ -89,17 +93,27 @@ class TreeSync:
             self._registry.forget(*key)
         return tally.result(gone)
 
+    def _pins_of(self, changed: list[tuple[Found, _Status]]) -> Pins | None:
+        """The pins of what is to be admitted. They are read at once: a transaction for each version of a large tree takes seconds.
+
+        ``None`` if there is nothing to read, or if that fails: each version then reads its own, and says why it cannot.
+        """
+        try:
+            return self._registry.snapshot({one.endpoint for one, _ in changed}) if changed else None
+        except StorageFailed:
+            return None
+
     def failures(self) -> list[Failed]:
         """The versions in the tree that could not be taken in when they were last tried, by endpoint and
         version."""
         return [self._failures[key] for key in sorted(self._failures)]
 
-    def _admit(self, one: Found, status: _Status, tally: _Tally) -> None:
+    def _admit(self, one: Found, status: _Status, tally: _Tally, pins: Pins | None) -> None:
         key = (one.endpoint, one.version)
         self._failures.pop(key, None)
         self._seen.pop(key, None)
         try:
-            digest = self._registry.admit(one.endpoint, one.version, one.folder)
+            digest = self._registry.admit(one.endpoint, one.version, one.folder, pins=pins)
             tally.new.append(Admitted(one, digest))
         except Refused as refused:
             tally.refused.append(refused)

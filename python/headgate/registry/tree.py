@@ -105,7 +105,9 @@ class _Walk:
         """
         try:
             with os.scandir(parent) as entries:
-                names = [entry.name for entry in entries if self._is_folder(entry, endpoint)]
+                taken = sorted(
+                    (entry.name, entry.is_symlink()) for entry in entries if self._is_folder(entry, endpoint)
+                )
         except OSError as error:
             if endpoint is None:
                 missing = isinstance(error, FileNotFoundError)
@@ -114,7 +116,12 @@ class _Walk:
             if not isinstance(error, FileNotFoundError):  # else it was taken away while the scan ran
                 self.skipped.append(Skipped(parent, f"cannot be read: {error.strerror}", endpoint))
             return []
-        return [(name, real) for name in sorted(names) if (real := self._usable(parent / name, endpoint))]
+        real_parent = self._root if endpoint is None else parent
+        found = (
+            (name, self._usable(parent / name, endpoint, None if is_link else real_parent / name))
+            for name, is_link in taken
+        )
+        return [(name, real) for name, real in found if real is not None]
 
     def _is_folder(self, entry: os.DirEntry[str], endpoint: str | None) -> bool:
         """Whether it is a folder or a link to one; a model in its place is passed over with the reason."""
@@ -139,7 +146,8 @@ class _Walk:
             )
         return False
 
-    def _usable(self, path: Path, endpoint: str | None) -> Path | None:
+    def _usable(self, path: Path, endpoint: str | None, real: Path | None) -> Path | None:
+        """The real path of a folder (``real``, unless it is a link); ``None`` if it is passed over."""
         what = "version" if endpoint else "endpoint"
         if not is_name(path.name):
             reason = f"its name is not valid for {what}s: use A-Z a-z 0-9 . _ -"
@@ -147,7 +155,7 @@ class _Walk:
             return None
         names = (endpoint, path.name) if endpoint else (path.name, None)
         try:
-            real = path.resolve()
+            real = real or path.resolve()
         except (OSError, RuntimeError) as error:
             self.skipped.append(Skipped(path, f"cannot be read: {error}", *names))
             return None

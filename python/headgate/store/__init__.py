@@ -26,6 +26,7 @@ from headgate.store.models import (
     TokenRecord,
 )
 from headgate.store.retention import Kept
+from headgate.store.revisions import StartRecord
 from headgate.store.store import Commit, Proposal, Store, open_beside, open_store
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "RevisionKind",
     "RevisionRecord",
     "RevisionStatus",
+    "StartRecord",
     "Store",
     "TokenRecord",
     "is_whole",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from headgate.store.chain import content_digest
@@ -50,10 +50,14 @@ def damaged_rows(session: Session) -> Iterator[str]:
         )
 
 
-def damaged_applied(session: Session) -> list[AppliedDocument]:
-    """The rows of applied documents that are damaged."""
-    found = session.scalars(select(AppliedDocument).order_by(AppliedDocument.path, AppliedDocument.endpoint))
-    return [record for record in found if not is_whole(record)]
+def damaged_applied(session: Session, beside: AppliedDocument | None = None) -> list[AppliedDocument]:
+    """The rows of applied documents that are damaged: all, or those with the file or the endpoint of ``beside``."""
+    query = select(AppliedDocument).order_by(AppliedDocument.path, AppliedDocument.endpoint)
+    if beside is not None:
+        query = query.where(
+            or_(AppliedDocument.path == beside.path, AppliedDocument.endpoint == beside.endpoint)
+        )
+    return [record for record in session.scalars(query) if not is_whole(record)]
 
 
 def _checksum(record: TokenRecord | PinRecord | AppliedDocument) -> str:

@@ -5,7 +5,7 @@ Not here: what happens to a version that comes back with other bytes (``registry
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from sqlalchemy import select
@@ -16,6 +16,9 @@ from headgate.store.checksums import checked, is_whole
 from headgate.store.clock import seconds
 from headgate.store.models import AuditRecord, PinRecord
 from headgate.store.transactions import Transactions, Write
+
+_NAMES_AT_ONCE = 500
+"""Names in one statement: databases bound how many values it may have."""
 
 
 def add_pins(write: Write, endpoint: str, pins: Mapping[str, str]) -> None:
@@ -49,6 +52,17 @@ class StorePins:
             pin = _whole(session.get(PinRecord, (endpoint, version)))
             return None if pin is None else pin.digest
 
+    def snapshot(self, endpoints: Collection[str]) -> PinSnapshot:
+        """The pins of these endpoints as they are now, read at once."""
+        found: dict[tuple[str, str], PinRecord] = {}
+        names = sorted(endpoints)
+        with self._transactions.read() as session:
+            for first in range(0, len(names), _NAMES_AT_ONCE):
+                some = names[first : first + _NAMES_AT_ONCE]
+                for pin in session.scalars(select(PinRecord).where(PinRecord.endpoint.in_(some))):
+                    found[pin.endpoint, pin.version] = pin
+        return PinSnapshot(found)
+
     def all(self) -> list[PinRecord]:
         """Every pin, by endpoint and version."""
         with self._transactions.read() as session:
@@ -77,6 +91,23 @@ class StorePins:
                 detail = {**audit.detail, "version": version, "digest": pin.digest, "pinned": pin.when}
                 write.add_numbered(replace(audit, detail=detail))
             return pin
+
+
+class PinSnapshot:
+    """Pins as they were when they were read."""
+
+    def __init__(self, pins: Mapping[tuple[str, str], PinRecord]) -> None:
+        """By endpoint and version."""
+        self._pins = pins
+
+    def get(self, endpoint: str, version: str) -> str | None:
+        """As :meth:`StorePins.get`."""
+        pin = _whole(self._pins.get((endpoint, version)))
+        return None if pin is None else pin.digest
+
+    def snapshot(self, _endpoints: Collection[str]) -> PinSnapshot:
+        """This one."""
+        return self
 
 
 def _whole(pin: PinRecord | None) -> PinRecord | None:

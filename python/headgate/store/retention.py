@@ -60,6 +60,23 @@ def droppable(session: Session, endpoint: str, kept: Kept, numbers: Collection[i
     return list(session.scalars(query.order_by(RevisionRecord.n).limit(AT_ONCE)))
 
 
+def endpoints_to_drop_from(session: Session, kept: Kept) -> set[str]:
+    """The endpoints of which :func:`droppable` finds something if no number is named: one statement for all."""
+    query = (
+        select(RevisionRecord.endpoint)
+        .distinct()
+        .join(EndpointRecord, EndpointRecord.name == RevisionRecord.endpoint)
+        .where(
+            RevisionRecord.n < EndpointRecord.applied - 1,
+            RevisionRecord.n < EndpointRecord.tail - kept.newest + 1,
+            RevisionRecord.status != "proposed",
+        )
+    )
+    if kept.since is not None:
+        query = query.where(RevisionRecord.when < kept.since)
+    return set(session.scalars(query))
+
+
 def drop_revisions(write: Write, endpoint: str, numbers: Collection[int]) -> int:
     """Drops these revisions and the documents that no other revision has; how many were dropped."""
     session = write.session

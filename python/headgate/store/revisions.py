@@ -5,7 +5,8 @@ Not here: transactions (``transactions``). Next: ``journal``.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from sqlalchemy import exists, or_, select, update
 from sqlalchemy.exc import IntegrityError
@@ -113,12 +114,43 @@ def newest(session: Session, endpoint: str, limit: int, before: int | None) -> l
     return list(session.scalars(query.order_by(RevisionRecord.n.desc()).limit(limit)))
 
 
-def proposed(session: Session, endpoint: str) -> list[RevisionRecord]:
-    """Oldest first."""
-    query = select(RevisionRecord).where(
-        RevisionRecord.endpoint == endpoint, RevisionRecord.status == "proposed"
+@dataclass(frozen=True)
+class StartRecord:
+    """What a start reads of one endpoint: its revision in force, those that a stop left proposed (oldest first), and their documents
+    by digest. A row or document that is missing is left out.
+    """
+
+    pointer: EndpointRecord
+    in_force: RevisionRecord | None
+    proposed: tuple[RevisionRecord, ...]
+    documents: Mapping[str, bytes]
+
+
+def start_records(session: Session, endpoint: str | None) -> list[StartRecord]:
+    """One for each endpoint by name, or that of one endpoint: two statements, however many there are."""
+    pointers = select(EndpointRecord).order_by(EndpointRecord.name)
+    rows = (
+        select(RevisionRecord, DocumentRecord.content)
+        .join(EndpointRecord, EndpointRecord.name == RevisionRecord.endpoint)
+        .outerjoin(DocumentRecord, DocumentRecord.digest == RevisionRecord.document)
+        .where(or_(RevisionRecord.n == EndpointRecord.applied, RevisionRecord.status == "proposed"))
+        .order_by(RevisionRecord.endpoint, RevisionRecord.n)
     )
-    return list(session.scalars(query.order_by(RevisionRecord.n)))
+    if endpoint is not None:
+        pointers = pointers.where(EndpointRecord.name == endpoint)
+        rows = rows.where(RevisionRecord.endpoint == endpoint)
+    found: dict[str, list[tuple[RevisionRecord, bytes | None]]] = {}
+    for row, content in session.execute(rows):
+        found.setdefault(row.endpoint, []).append((row, content))
+    return [
+        StartRecord(
+            pointer,
+            next((row for row, _ in found.get(pointer.name, []) if row.n == pointer.applied), None),
+            tuple(row for row, _ in found.get(pointer.name, []) if row.status == "proposed"),
+            {row.document: content for row, content in found.get(pointer.name, []) if content is not None},
+        )
+        for pointer in session.scalars(pointers)
+    ]
 
 
 def document(session: Session, digest: str) -> bytes | None:
@@ -134,9 +166,8 @@ def applied_from(session: Session, path: str) -> frozenset[tuple[str, str]]:
 
 def add_applied(write: Write, record: AppliedDocument) -> None:
     """Remembers an applied document; the first time stays. It takes the place of damaged rows of its file or its endpoint."""
-    for damaged in damaged_applied(write.session):
-        if damaged.path == record.path or damaged.endpoint == record.endpoint:
-            write.session.delete(damaged)
+    for damaged in damaged_applied(write.session, beside=record):
+        write.session.delete(damaged)
     write.session.flush()
     if write.session.get(AppliedDocument, (record.path, record.endpoint, record.digest)) is None:
         write.add(checked(replace(record, generation=write.generation)))

@@ -39,9 +39,11 @@ from headgate.store.retention import (
     drop_revisions,
     droppable,
     dropped,
+    endpoints_to_drop_from,
     floor,
     old_rows,
 )
+from headgate.store.revisions import StartRecord
 from headgate.store.tokens import StoreTokens
 from headgate.store.transactions import Transactions, Write
 
@@ -199,10 +201,10 @@ class Store:
         with self.transactions.read() as session:
             return revisions.newest(session, endpoint, limit, before)
 
-    def proposed(self, endpoint: str) -> list[RevisionRecord]:
-        """Revisions that a stop left between the steps, oldest first."""
+    def start_records(self, endpoint: str | None = None) -> list[StartRecord]:
+        """What a start serves and completes, of all endpoints by name or of one: one transaction for all of them."""
         with self.transactions.read() as session:
-            return revisions.proposed(session, endpoint)
+            return revisions.start_records(session, endpoint)
 
     def document(self, digest: str) -> bytes:
         """The bytes of a document that a revision names."""
@@ -372,10 +374,10 @@ class Store:
         with self.transactions.read() as session:
             return floor(session, which)
 
-    def droppable(self, endpoint: str, kept: Kept, numbers: Collection[int] = ()) -> list[int]:
-        """Revisions that :meth:`drop_revisions` would drop next, the oldest first."""
+    def endpoints_to_drop_from(self, kept: Kept) -> set[str]:
+        """The endpoints of which :meth:`drop_revisions` may drop something."""
         with self.transactions.read() as session:
-            return droppable(session, endpoint, kept, self._also(endpoint, numbers))
+            return endpoints_to_drop_from(session, kept)
 
     def drop_revisions(self, endpoint: str, kept: Kept, numbers: Collection[int]) -> int:
         """Drops old revisions but those with ``numbers``, as many as one transaction may; how many."""

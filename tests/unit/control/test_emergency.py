@@ -81,7 +81,7 @@ def test_a_full_thread_pool_of_models_keeps_no_emergency_waiting(
     async def body() -> None:
         reading, go = threading.Semaphore(0), threading.Event()
 
-        def slow(*_: object) -> str:
+        def slow(*_: object, **_named: object) -> str:
             reading.release()
             assert go.wait(10)
             raise ModelLoadFailed("the test is over")

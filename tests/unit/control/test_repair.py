@@ -12,7 +12,16 @@ import pytest
 from sqlalchemy import update
 
 from headgate.errors import Conflict, Draining, ModelLoadFailed, StorageFailed
-from headgate.store import Commit, OperationRecord, Proposal, RevisionKind, RevisionRecord, open_store
+from headgate.store import (
+    Commit,
+    OperationRecord,
+    Proposal,
+    RevisionKind,
+    RevisionRecord,
+    StartRecord,
+    Store,
+    open_store,
+)
 from headgate.store.applied_file import NAME
 from headgate.store.chain import chain_digest
 from headgate.store.transactions import Transactions
@@ -144,6 +153,29 @@ def test_a_row_that_cannot_be_understood_keeps_no_other_endpoint_from_starting(t
             assert list(gate.native.served) == ["other"]
             assert "a stored revision is damaged: its body has no format" in gate.native.excused["digits"]
             assert gate.control.readiness().ready
+
+    run(body)
+
+
+def test_endpoints_are_read_one_by_one_if_they_cannot_be_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Store.start_records
+
+    def fails(store: Store, endpoint: str | None = None) -> list[StartRecord]:
+        if endpoint != "other":
+            raise StorageFailed("a page of the database is damaged")
+        return read(store, endpoint)
+
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document(SHARED))
+            await gate.apply(document(SHARED, name="other"))
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "start_records", fails)
+            async with gateway(tmp_path) as gate:
+                assert list(gate.native.served) == ["other"]
+                assert "a page of the database is damaged" in gate.native.excused["digits"]
 
     run(body)
 

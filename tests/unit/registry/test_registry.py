@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,9 @@ class MemoryPins:
 
     def get(self, endpoint: str, version: str) -> str | None:
         return self.held.get((endpoint, version))
+
+    def snapshot(self, _endpoints: Collection[str]) -> MemoryPins:
+        return self
 
     def pin(self, endpoint: str, version: str, digest: str) -> None:
         """As the durable store does when a revision is applied."""

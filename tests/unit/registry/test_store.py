@@ -252,6 +252,16 @@ def test_an_unchanged_artifact_is_hashed_once(
         store.verify(digest)
 
 
+def test_a_manifest_that_changes_after_the_first_use_is_noticed(
+    store: ArtifactStore, save: Save, tmp_path: Path
+) -> None:
+    path = store.model_path(store.ingest(save(tmp_path / "m")))
+    (path.parent / "manifest.json").unlink()
+    (path.parent / "manifest.json").write_bytes(b"{}")
+    with pytest.raises(StorageFailed, match="its manifest has other bytes"):
+        store.model_path(f"sha256:{path.parent.name}")
+
+
 def test_what_was_just_taken_in_is_not_hashed_again(
     store: ArtifactStore, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ def test_a_damaged_pin_stands_for_nothing_until_it_is_renewed(store: Store) -> N
     assert "the pin of version v1 of digits" in line
     for use in (
         lambda: store.pins.get("digits", "v1"),
+        lambda: store.pins.snapshot({"digits"}).get("digits", "v1"),
         lambda: store.propose(Proposal(record(2), CONTENT, {"v1": other})),
     ):
         with pytest.raises(StorageFailed, match="headgate models unpin digits v1"):

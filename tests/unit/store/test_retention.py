@@ -75,7 +75,7 @@ def test_what_is_in_force_stays_with_the_one_before_it_and_all_after_it(store: S
             store.commit(Commit("digits", n, "failed"))
     assert store.drop_revisions("digits", Kept(1), ()) == 6
     assert numbers(store) == [7, 8, *range(9, 30)]
-    assert store.proposed("digits")[0].n == 29
+    assert store.start_records("digits")[0].proposed[0].n == 29
     assert whole(store)
 
 

@@ -138,6 +138,19 @@ def test_pins_never_change(store: Store) -> None:
     assert [(p.version, p.digest) for p in store.pins.all()] == [("v1", "sha256:1")]
 
 
+def test_a_snapshot_of_pins_holds_those_of_the_endpoints_that_were_named(store: Store) -> None:
+    for name in ("digits", "other"):
+        store.propose(Proposal(record(1, endpoint=name), CONTENT))
+        store.commit(Commit(name, 1, "applied", pins={"v1": "sha256:1"}))
+    many = {f"m{number}" for number in range(1200)}
+    pins = store.pins.snapshot({"digits", *many})
+    assert (pins.get("digits", "v1"), pins.get("digits", "v2"), pins.get("other", "v1")) == (
+        "sha256:1",
+        None,
+        None,
+    )
+
+
 def test_everything_survives_a_close(place: Place) -> None:
     store = place.open()
     store.propose(proposal())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from headgate.control.domain.calls import Call
@@ -21,10 +22,8 @@ from headgate.control.writes import swap
 from headgate.control.writes.audit import audit_record
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState, Row
-from headgate.control.writes.handover import Load, native_apply, no_answer
-from headgate.control.writes.records import stored
+from headgate.control.writes.handover import Load, Paths, native_apply, no_answer
 from headgate.control.writes.swap import Wanted
-from headgate.control.writes.tickets import Event
 from headgate.errors import HeadgateError, StorageFailed
 from headgate.store import (
     Commit,
@@ -33,6 +32,7 @@ from headgate.store import (
     Proposal,
     RevisionRecord,
     RevisionStatus,
+    StartRecord,
     keepable,
 )
 
@@ -59,17 +59,15 @@ class Repair:
         Those that are ``damaged`` are not served, for the reason given: no older revision takes the place of one that was in force.
         Nothing else may write meanwhile.
         """
-        pointers = await self._context.io(self._context.store.endpoints)
+        pointers, records = await self._context.io(self._stored)
         for name, why in damaged.items():
-            pointer = next(
-                (one for one in pointers if one.name == name), EndpointRecord(name, None, 0, False, 0)
-            )
+            pointer = pointers.get(name, EndpointRecord(name, None, 0, False, 0))
             states[name] = EndpointState(name, tail=pointer.tail)
             await self._broken(states[name], pointer, why)
-        pointers = [pointer for pointer in pointers if pointer.name not in damaged]
-        for pointer in pointers:
-            state = states[pointer.name] = EndpointState(pointer.name, tail=pointer.tail)
-            self._tasks[pointer.name] = asyncio.create_task(self._endpoint(state, pointer))
+        for name, pointer in pointers.items():
+            if name not in damaged:
+                state = states[name] = EndpointState(name, tail=pointer.tail)
+                self._tasks[name] = asyncio.create_task(self._endpoint(state, pointer, records.get(name)))
         if not self._tasks:
             return
         try:
@@ -83,12 +81,28 @@ class Repair:
         """Those that are not over."""
         return {name: task for name, task in self._tasks.items() if not task.done()}
 
-    async def _endpoint(self, state: EndpointState, pointer: EndpointRecord) -> None:
+    def _stored(self) -> tuple[dict[str, EndpointRecord], dict[str, StartRecord]]:
+        """All endpoints, and what a start reads of them. They are read at once, because 1 000 transactions take seconds.
+
+        If that fails there are no records: each endpoint reads its own, so that rows that cannot be read concern one endpoint.
+        """
+        store = self._context.store
         try:
-            left = await self._context.io(lambda: self._context.store.proposed(pointer.name))
-            ends = await self._serve_newest(state, pointer, left)
-            for record in left:
-                await self._end(state, record, *ends.get(record.n, ("failed", _UNCONFIRMED)))
+            records = store.start_records()
+        except StorageFailed:
+            _log.exception("the endpoints are read one by one")
+            return {pointer.name: pointer for pointer in store.endpoints()}, {}
+        return {one.pointer.name: one.pointer for one in records}, {one.pointer.name: one for one in records}
+
+    async def _endpoint(
+        self, state: EndpointState, pointer: EndpointRecord, record: StartRecord | None
+    ) -> None:
+        try:
+            if record is None:
+                (record,) = await self._context.io(lambda: self._context.store.start_records(pointer.name))
+            ends = await self._serve_newest(state, record)
+            for left in record.proposed:
+                await self._end(state, left, *ends.get(left.n, ("failed", _UNCONFIRMED)))
         except HeadgateError as error:
             await self._broken(state, pointer, error.message)
         except Exception as error:
@@ -101,37 +115,40 @@ class Repair:
         await self._context.io(lambda: self._context.plane.mark_unavailable(pointer.name, why))
         await self._context.alarm(pointer.name, pointer.applied, state.broken)
 
-    async def _serve_newest(
-        self, state: EndpointState, pointer: EndpointRecord, left: list[RevisionRecord]
-    ) -> dict[int, _End]:
-        """Serves the newest emergency revision left, else the one applied; how that revision ends."""
+    async def _serve_newest(self, state: EndpointState, record: StartRecord) -> dict[int, _End]:
+        """Serves the newest emergency revision left, else the one in force; how that revision ends."""
+        pointer, in_force = record.pointer, record.in_force
+        if in_force is None and pointer.applied is not None:
+            raise HeadgateError(
+                f"{pointer.name}: revision {pointer.applied} is applied, but the store has lost it"
+            )
         urgent = [
-            record for record in left if record.kind in _COMPLETED and record.n > (pointer.applied or 0)
+            left for left in record.proposed if left.kind in _COMPLETED and left.n > (pointer.applied or 0)
         ]
-        applied = None if pointer.applied is None else await self._read(pointer.name, pointer.applied)
         ends: dict[int, _End] = {}
         if urgent:
             newest = urgent[-1]
-            why = await self._serve_urgent(state, newest, applied)
+            why = await self._serve_urgent(state, newest, record)
             ends[newest.n] = ("applied", _COMPLETED_NOW) if why is None else ("failed", why)
             if why is None:
                 return ends
-        if applied is not None and pointer.removed:
-            state.carried = read_revision(applied.body).traffic
-        elif applied is not None:
-            await self._serve(state, await self._revision_of(applied))
+        if in_force is not None and pointer.removed:
+            state.carried = read_revision(in_force.body).traffic
+        elif in_force is not None:
+            await self._serve(state, in_force, record.documents)
         return ends
 
     async def _serve_urgent(
-        self, state: EndpointState, newest: RevisionRecord, applied: RevisionRecord | None
+        self, state: EndpointState, newest: RevisionRecord, record: StartRecord
     ) -> str | None:
         """Why it cannot be completed. One that keeps a champion which does not load changes what is written, and is completed."""
         try:
-            await self._serve(state, await self._revision_of(newest))
+            await self._serve(state, newest, record.documents)
         except HeadgateError as error:
             why = error.message
         else:
-            if state.broken is None or (applied is not None and _champion(applied) == _champion(newest)):
+            in_force = record.in_force
+            if state.broken is None or (in_force is not None and _champion(in_force) == _champion(newest)):
                 return None
             why = state.broken
         state.broken = state.current = None
@@ -158,25 +175,22 @@ class Repair:
             _log.exception("%s: revision %d could not be marked %s", record.endpoint, record.n, status)
             state.unsaved.append(Row(Proposal(record), commit, proposed=True, late=status == "applied"))
 
-    async def _read(self, endpoint: str, n: int) -> RevisionRecord:
-        record = await self._context.io(lambda: self._context.store.revision(endpoint, n))
-        if record is None:
-            raise HeadgateError(f"{endpoint}: revision {n} is applied, but the store has lost it")
-        return record
-
-    async def _revision_of(self, record: RevisionRecord) -> Revision:
-        return await self._context.io(lambda: stored(self._context.store, record))
-
-    async def _serve(self, state: EndpointState, revision: Revision) -> None:
+    async def _serve(
+        self, state: EndpointState, record: RevisionRecord, documents: Mapping[str, bytes]
+    ) -> None:
         """Loads a revision; versions that do not load are left out one by one, with an alarm each."""
-        state.current = revision
-        omitted = await self._damaged(revision)
-        state.damaged = set(omitted)
+        context = self._context
+        first = await context.io(partial(_first_load, context.paths, record, documents))
+        revision, omitted, argument = first.revision, first.omitted, first.argument
+        state.current, state.damaged = revision, set(omitted)
         while answering(revision.spec, revision.traffic, omitted) is not None:
-            event = await self._apply(state, revision, omitted)
+            if argument is None:
+                load = Load(omitted=omitted)
+                argument = await context.io(partial(native_apply, revision, context.paths, load))
+            event = await swap.serve(context, state, Wanted(revision, omitted, argument))
             if event["event"] == "applied":
                 break
-            version = event.get("version")
+            version, argument = event.get("version"), None
             if version is None or version in omitted:
                 await self._mute(state, event["message"], omitted)
                 break
@@ -184,29 +198,47 @@ class Repair:
         else:
             await self._mute(state, no_answer(revision, omitted).message, omitted)
         for alarm in state.alarms():
-            await self._context.alarm(state.name, revision.n, alarm)
+            await context.alarm(state.name, revision.n, alarm)
 
     async def _mute(self, state: EndpointState, why: str, omitted: dict[str, str]) -> None:
         """Nothing of an endpoint can answer: its calls are told why."""
         state.broken, state.omitted = f"{state.name} does not answer: {why}", omitted
         await self._context.io(lambda: self._context.plane.mark_unavailable(state.name, why))
 
-    async def _damaged(self, revision: Revision) -> dict[str, str]:
-        """Versions whose artifacts are not whole, with the reason."""
-        omitted: dict[str, str] = {}
-        for version in loadable(revision.spec, revision.traffic):
-            entry = revision.spec.versions[version]
-            if entry.constant is None:
-                try:
-                    await self._context.io(partial(self._context.paths.model, entry.digest))
-                except HeadgateError as error:
-                    omitted[version] = error.message
-        return omitted
 
-    async def _apply(self, state: EndpointState, revision: Revision, omitted: dict[str, str]) -> Event:
-        context = self._context
-        argument = await context.io(lambda: native_apply(revision, context.paths, Load(omitted=omitted)))
-        return await swap.serve(context, state, Wanted(revision, omitted, argument))
+@dataclass(frozen=True)
+class _FirstLoad:
+    """A stored revision without the versions that are damaged, and how it is handed over; no ``argument``: it cannot be."""
+
+    revision: Revision
+    omitted: dict[str, str]
+    argument: bytes | None
+
+
+def _first_load(paths: Paths, record: RevisionRecord, documents: Mapping[str, bytes]) -> _FirstLoad:
+    """Reads a revision, compares its artifacts with their digests and makes the argument: one job in a thread. Blocks."""
+    if record.document not in documents:
+        raise StorageFailed(f"the store has lost the document {record.document}")
+    revision = read_revision(record.body, documents[record.document])
+    omitted = _damaged(paths, revision)
+    try:
+        return _FirstLoad(revision, omitted, native_apply(revision, paths, Load(omitted=omitted)))
+    except HeadgateError:
+        # The loop that loads it finds out why.
+        return _FirstLoad(revision, omitted, None)
+
+
+def _damaged(paths: Paths, revision: Revision) -> dict[str, str]:
+    """Versions whose artifacts are not whole, with the reason."""
+    omitted: dict[str, str] = {}
+    for version in loadable(revision.spec, revision.traffic):
+        entry = revision.spec.versions[version]
+        if entry.constant is None:
+            try:
+                paths.model(entry.digest)
+            except HeadgateError as error:
+                omitted[version] = error.message
+    return omitted
 
 
 def _champion(record: RevisionRecord) -> str:

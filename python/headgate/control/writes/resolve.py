@@ -81,7 +81,7 @@ class Resolver:
                     digests[name] = self._registry.look(endpoint, name, path)
                     self._registry.store.hold(digests[name], lease)
                 else:
-                    digests[name] = self._registry.admit(endpoint, name, path, lease)
+                    digests[name] = self._registry.admit(endpoint, name, path, lease=lease)
             except HeadgateError as error:
                 wrong[f"versions.{name}"] = error
         if wrong:
