@@ -77,6 +77,7 @@ lint: $(STAMPS)/native  ## formatting, clippy, ruff, strict mypy, the stub, the 
 	$(PY) tools/check_stub.py
 	$(PY) tools/check_imports.py
 	$(PY) tools/check_rooms.py
+	$(PY) tools/check_sizes.py
 	$(PY) tools/reference.py --check
 	$(PY) tools/check_links.py
 	$(MAKE) --no-print-directory proto-check

@@ -3,31 +3,28 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::snapshot::{Refusals, Snapshot};
+use headgate_core::snapshot::Refusals;
 use headgate_core::spec::EndpointSpec;
 use headgate_engine::{Devices, Engine, Memory, Pool, Threads, join_until};
 use serde_json::{Map, Value, json};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::after::access_log::AccessLog;
 use crate::after::exposition::{self, Form};
-use crate::budget::{self, ByteBudget, SmallBudget};
+use crate::budget;
 use crate::config::Config;
 use crate::event_queue::EventQueue;
 use crate::io_thread::{self, IoThread};
-use crate::metrics::Metrics;
 use crate::metrics::rendering::{Gauges, families, totals};
 use crate::scheduling::{request_short_slices, runtime, spawn};
 use crate::serving::background::BackgroundThread;
 use crate::serving::dry_run::{DryRun, dry_run};
-use crate::serving::fetcher::Fetcher;
-use crate::serving::limit_registry::{self, LimitRegistry};
+use crate::serving::limit_registry;
 use crate::serving::load_tracker;
 use crate::serving::probes;
 use crate::serving::publisher::Publisher;
@@ -36,7 +33,6 @@ use crate::serving::run_monitor::{self, RunMonitorThread};
 use crate::serving::shared::Shared;
 use crate::serving::sketch_registry::SketchRegistry;
 use crate::serving::status::{self, endpoint_status};
-use crate::serving::watchdog::Heartbeat;
 use crate::thread::io::{IoMessage, Mailbox};
 use crate::thread::mailboxes::{self, MailboxWaker};
 use crate::transport::accept;
@@ -119,28 +115,7 @@ impl Gateway {
         let access_log =
             config.access_log.as_deref().map(|path| AccessLog::open(path, config.access_log_share));
         let access_log = access_log.transpose()?.map(Arc::new);
-        let shared = Arc::new(Shared {
-            snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
-            metrics: Metrics::new(threads),
-            limit_registry: LimitRegistry::default(),
-            pool,
-            fetcher: Fetcher::new(engine.clone(), config.load_wait(), config.load_timeout()),
-            large_requests: ByteBudget::new(config.large_request_bytes),
-            small_requests: SmallBudget::new(config.small_request_bytes, threads),
-            ready: false.into(),
-            accept_failed: false.into(),
-            draining: false.into(),
-            closing: false.into(),
-            cut_off_at: OnceLock::new(),
-            heartbeats: (0..threads).map(|_| Heartbeat::default()).collect(),
-            epoch: Instant::now(),
-            epoch_unix_ms: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_millis() as u64),
-            changes: watch::Sender::default(),
-            repository: OnceLock::new(),
-            config,
-        });
+        let shared = Arc::new(Shared::new(config, &engine, pool));
         let publisher = Arc::new(Publisher::new(
             shared.clone(),
             engine.clone(),

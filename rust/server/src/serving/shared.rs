@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use headgate_core::snapshot::{Endpoint, Snapshot};
-use headgate_engine::Pool;
+use headgate_engine::{Engine, Pool};
 use tokio::sync::watch;
 
 use crate::budget::{ByteBudget, SmallBudget};
@@ -65,6 +65,32 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// What a gateway begins with: nothing is served, and nobody is let in.
+    pub fn new(config: Config, engine: &Arc<Engine>, pool: Pool) -> Shared {
+        let threads = config.io_threads;
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+        Shared {
+            snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
+            metrics: Metrics::new(threads),
+            limit_registry: LimitRegistry::default(),
+            pool,
+            fetcher: Fetcher::new(engine.clone(), config.load_wait(), config.load_timeout()),
+            large_requests: ByteBudget::new(config.large_request_bytes),
+            small_requests: SmallBudget::new(config.small_request_bytes, threads),
+            ready: false.into(),
+            accept_failed: false.into(),
+            draining: false.into(),
+            closing: false.into(),
+            cut_off_at: OnceLock::new(),
+            heartbeats: (0..threads).map(|_| Heartbeat::default()).collect(),
+            epoch: Instant::now(),
+            epoch_unix_ms: since_1970.map_or(0, |since| since.as_millis() as u64),
+            changes: watch::Sender::default(),
+            repository: OnceLock::new(),
+            config,
+        }
+    }
+
     /// Nanoseconds since the gateway was made.
     pub fn now_ns(&self) -> u64 {
         self.ns_at(Instant::now())
