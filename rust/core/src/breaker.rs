@@ -1,11 +1,11 @@
-//! Leaving a version alone that fails: after so many failures in a row, or when too few answers within a window are good.
+//! A circuit breaker for each version: it opens after a number of failures in a row, or when too few responses of a window are good.
 //!
 //! ```text
 //! closed --it trips--> open, for a time that doubles --the time is over--> one request probes --good--> closed
 //!                       ^-------------------------------------- failed --------------'
 //! ```
-//! The rules are linkerd's unified breaker. A good answer costs one count in a stripe of its thread's own; everything else
-//! happens under a lock: failures, and a few dozen times in a window a look at the counts.
+//! The rules are those of linkerd's unified breaker. A success costs one atomic add in a stripe, which few threads share. Failures
+//! take a lock, and so does a sample of the counts, a few dozen times in a window.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use crate::limits::BreakerSpec;
 
-/// How long a version is left alone the first time, and at most.
+/// How long the breaker is open the first time, and at most.
 const FIRST_OPEN: Duration = Duration::from_secs(1);
 const LONGEST_OPEN: Duration = Duration::from_secs(60);
-/// Stripes of the count of good answers.
+/// Stripes of the count of successes.
 const STRIPES: usize = 8;
-/// Moments of a window that are remembered.
+/// Samples of the counts in a window.
 const SAMPLES: u64 = 32;
 
 /// The breaker of one version.
@@ -30,7 +30,7 @@ pub struct Breaker {
     failures_in_row: AtomicU32,
     successes: [Stripe; STRIPES],
     trips: AtomicU64,
-    /// When what was good and failed is remembered next.
+    /// When the next sample is due.
     due_ns: AtomicU64,
     state: Mutex<BreakerState>,
 }
@@ -42,14 +42,14 @@ struct Stripe(AtomicU64);
 #[derive(Debug, Default)]
 struct BreakerState {
     stage: BreakerStage,
-    /// How long it is left alone the next time.
+    /// How long the breaker is open the next time.
     wait: Duration,
     failures: u64,
-    /// What was counted at moments of the window, the oldest first.
+    /// The samples of the window, the oldest first.
     samples: VecDeque<CountSample>,
 }
 
-/// What had been counted at one time.
+/// The counts at one time.
 #[derive(Clone, Copy, Debug)]
 struct CountSample {
     at_ns: u64,
@@ -70,20 +70,20 @@ enum BreakerStage {
 /// How a request may reach the version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerPermit {
-    /// As always.
+    /// The breaker is closed.
     Normal,
-    /// As the one that finds out whether the version works again.
+    /// This request finds out whether the version works again.
     Probe,
 }
 
-/// What a request says about the version.
+/// What the outcome of a request says about the version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthSignal {
-    /// It answered.
+    /// The version answered.
     Success,
-    /// It failed.
+    /// The version failed.
     Failure,
-    /// Nothing: the client was at fault, or left.
+    /// Nothing: the client was at fault, or it left.
     Neutral,
 }
 
@@ -101,25 +101,25 @@ impl Breaker {
         }
     }
 
-    /// The rule that it follows.
+    /// The rule of this breaker.
     pub fn rule(&self) -> &BreakerSpec {
         &self.rule
     }
 
-    /// Whether requests reach the version.
+    /// Whether all requests reach the version.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Relaxed)
     }
 
-    /// How often it has tripped.
+    /// How often this breaker has tripped.
     pub fn trips(&self) -> u64 {
         self.trips.load(Relaxed)
     }
 
-    /// Whether a request may reach the version at `now_ns`; whoever gets a pass reports.
+    /// A permit for a request at `now_ns`; the caller must [`report`](Breaker::report) the outcome with it.
     ///
     /// # Errors
-    /// How long it is left alone.
+    /// How long the breaker stays open.
     pub fn permit(&self, now_ns: u64) -> Result<BreakerPermit, Duration> {
         if self.is_closed() {
             return Ok(BreakerPermit::Normal);
@@ -134,12 +134,12 @@ impl Breaker {
                 state.stage = BreakerStage::Probing;
                 Ok(BreakerPermit::Probe)
             }
-            // The probe is on its way; who comes meanwhile had better look again soon.
+            // The outcome of the probe is not known yet. It may be soon, so the wait is short.
             BreakerStage::Probing => Err(FIRST_OPEN),
         }
     }
 
-    /// What became of a request, on thread `thread`.
+    /// Takes in the outcome of a request, which ran on thread `thread`.
     pub fn report(&self, permit: BreakerPermit, signal: HealthSignal, thread: usize, now_ns: u64) {
         if now_ns >= self.due_ns.load(Relaxed) {
             self.take_sample(now_ns);
@@ -160,7 +160,7 @@ impl Breaker {
     fn count_failure(&self, now_ns: u64) {
         let mut state = self.state();
         if state.stage != BreakerStage::Closed {
-            // Begun before it tripped.
+            // The request began before the breaker tripped.
             return;
         }
         let failures_in_row = self.failures_in_row.fetch_add(1, Relaxed) + 1;
@@ -193,12 +193,12 @@ impl Breaker {
         self.trips.fetch_add(1, Relaxed);
     }
 
-    /// Answers that were good so far.
+    /// The successes so far.
     fn successes(&self) -> u64 {
         self.successes.iter().map(|stripe| stripe.0.load(Relaxed)).sum()
     }
 
-    /// Takes the counts down, a few dozen times in a window.
+    /// Adds a sample of the counts, and says when the next is due.
     fn take_sample(&self, now_ns: u64) {
         let mut state = self.state();
         let window = self.rule.window();
@@ -214,7 +214,7 @@ impl Breaker {
 }
 
 impl BreakerState {
-    /// Forgets what was before the window.
+    /// Drops the samples from before the window.
     fn drop_old_samples(&mut self, now_ns: u64, window: Duration) {
         let window_ns = window.as_nanos() as u64;
         while self.samples.front().is_some_and(|oldest| now_ns.saturating_sub(oldest.at_ns) > window_ns) {
@@ -222,7 +222,7 @@ impl BreakerState {
         }
     }
 
-    /// Whether too few of the answers since the oldest moment of the window are good.
+    /// Whether too few of the responses since the oldest sample are successes.
     fn is_below_success_rate(&self, successes: u64, rule: &BreakerSpec) -> bool {
         let Some(oldest) = self.samples.front() else { return false };
         let (successes, failures) =
@@ -268,7 +268,7 @@ mod tests {
             assert_eq!(breaker.permit(now - 1), Err(Duration::from_nanos(1)));
             assert_eq!(breaker.permit(now), Ok(BreakerPermit::Probe));
             assert!(breaker.permit(now).is_err(), "there is one probe");
-            // A client that left says nothing, and the next one probes.
+            // A client that left says nothing, so the next request probes.
             breaker.report(BreakerPermit::Probe, HealthSignal::Neutral, 0, now);
             assert_eq!(breaker.permit(now), Ok(BreakerPermit::Probe));
             breaker.report(BreakerPermit::Probe, HealthSignal::Failure, 0, now);
@@ -306,7 +306,7 @@ mod tests {
             );
         }
         assert_eq!(successes.trips(), 0);
-        // What was good before the first failure counts as well.
+        // Successes before the first failure count as well.
         let sudden = breaker();
         report(&sudden, HealthSignal::Success, 500, SECOND);
         for at in 1..=8 {
@@ -314,7 +314,7 @@ mod tests {
             report(&sudden, HealthSignal::Success, 1, SECOND + at);
         }
         assert_eq!(sudden.trips(), 0);
-        // Few answers say nothing, and old ones are forgotten.
+        // Few responses say nothing, and old ones are dropped.
         let rare = breaker();
         for at in 0..100 {
             report(

@@ -1,9 +1,9 @@
-//! An endpoint's state as the control plane hands it over: the stored spec as it is, the live traffic, and what is to be loaded.
+//! The state of an endpoint in the form in which the control plane sends it: the stored spec, the live traffic, and what must be loaded.
 //!
-//! A spec has the names and units of a document, so that a new field of one needs nothing between its document and here. It becomes
-//! an [`EndpointSpec`] at once, where everything that a document leaves open is filled in. Where a field may be missing, a build
-//! before it wrote none.
-//! Not here: what contradicts itself in a spec (`snapshot`). Next: `spec`.
+//! The spec has the names and units of a document. So a new field of a document needs no code between the document and this file.
+//! The state becomes an [`EndpointSpec`] at once, with a default for everything that a document leaves open. A field may be missing
+//! because an older build, which did not know it, wrote the state.
+//! Not here: contradictions within a spec (`snapshot`). Next: `spec`.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ struct EndpointState {
     load: LoadSection,
 }
 
-/// What a document says, with every reference replaced by a digest.
+/// The document, with every reference replaced by a digest.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DocumentSpec {
@@ -58,7 +58,7 @@ fn default_true() -> bool {
     true
 }
 
-/// What a document says of traffic. Champion and weights are where live traffic began; it may differ since.
+/// The traffic of the document. Live traffic began with this champion and these weights, and may differ by now.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DeclaredTraffic {
@@ -99,7 +99,7 @@ struct AnswersSection {
     non_finite: NonFinite,
 }
 
-/// How traffic is shared now.
+/// The traffic as it is shared now.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LiveTraffic {
@@ -109,7 +109,7 @@ struct LiveTraffic {
     table: SlotTable,
 }
 
-/// The versions to hold in memory, in their order, and the files of those that are models.
+/// The versions that must be in memory, in their order, and the files of those that are models.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct LoadSection {
@@ -127,10 +127,10 @@ struct LoadSection {
 }
 
 impl EndpointSpec {
-    /// Reads what the control plane hands over.
+    /// Reads the state that the control plane sends.
     ///
     /// # Errors
-    /// `policy_invalid` with the path of what is wrong.
+    /// `policy_invalid` with the path of the fault.
     pub fn from_json(json: &[u8]) -> Result<EndpointSpec> {
         let mut reader = serde_json::Deserializer::from_slice(json);
         let state: EndpointState = serde_path_to_error::deserialize(&mut reader)
@@ -191,7 +191,7 @@ impl DeclaredTraffic {
     }
 }
 
-/// The versions that are to be in memory, with the files of those that are models.
+/// The versions that must be in memory, with the files of those that are models.
 fn version_specs(
     mut described: BTreeMap<String, DocumentVersion>,
     names: Vec<String>,

@@ -1,4 +1,4 @@
-//! The closed table of error codes: one row says the name, the HTTP status, the gRPC status and whether a retry can help.
+//! The closed table of error codes. A row has the name, the HTTP status, the gRPC status, and whether a retry can help.
 //!
 //! Not here: how an error is written on the wire (`headgate-protocol` and the server do that).
 //! Next: `id`.
@@ -28,12 +28,12 @@ macro_rules! codes {
                 match self { $(Code::$variant => $name,)+ }
             }
 
-            /// The HTTP status, or `None` where no answer is sent.
+            /// The HTTP status; `None` if no response is sent.
             pub const fn http(self) -> Option<u16> {
                 match self { $(Code::$variant => $http,)+ }
             }
 
-            /// The gRPC status, or `None` where the code never occurs on gRPC.
+            /// The gRPC status; `None` if the code never occurs on gRPC.
             pub const fn grpc(self) -> Option<GrpcStatus> {
                 match self { $(Code::$variant => $grpc,)+ }
             }
@@ -69,7 +69,7 @@ codes! {
     Misdirected = ("misdirected", Some(421), None, false);
     /// The caller's quota is used up.
     RateLimited = ("rate_limited", Some(429), Some(8), true);
-    /// The caller went away before the answer.
+    /// The caller left before the response.
     Cancelled = ("cancelled", None, Some(1), false);
     /// The method exists elsewhere in the protocol, not here.
     Unsupported = ("unsupported", Some(501), Some(12), false);
@@ -81,15 +81,15 @@ codes! {
     Draining = ("draining", Some(503), Some(14), true);
     /// The state could not be written.
     StorageFailed = ("storage_failed", Some(503), Some(14), true);
-    /// The deadline passed before the answer was there.
+    /// The deadline passed before the response was there.
     DeadlineExceeded = ("deadline_exceeded", Some(504), Some(4), false);
     /// The model's run failed.
     BackendFailed = ("backend_failed", Some(500), Some(13), false);
     /// A defect of Headgate itself.
     Internal = ("internal", Some(500), Some(13), false);
-    /// The write contradicts the present state.
+    /// The write contradicts the current state.
     Conflict = ("conflict", Some(409), None, false);
-    /// `If-Match` names a revision that is not the present one.
+    /// `If-Match` names a revision that is not the current one.
     RevisionConflict = ("revision_conflict", Some(412), None, true);
     /// The write needs `If-Match` or `If-None-Match`.
     PreconditionRequired = ("precondition_required", Some(428), None, false);
@@ -119,7 +119,7 @@ pub struct Error {
     pub code: Code,
     /// The sentence; not an interface.
     pub message: Cow<'static, str>,
-    /// When a retry may help, if that is known.
+    /// How long to wait before a retry, if that is known.
     pub retry_after: Option<Duration>,
 }
 
@@ -149,11 +149,11 @@ fn cut(message: Cow<'static, str>) -> Cow<'static, str> {
         return message;
     }
     let end = message.floor_char_boundary(MAX_MESSAGE);
-    // Copied, so that the memory of the whole is given back.
+    // A copy, because a slice would keep the memory of the whole message.
     Cow::Owned(format!("{}...", &message[..end]))
 }
 
-/// The result of everything that can be refused.
+/// A result whose error has a code of the table.
 pub type Result<T> = std::result::Result<T, Error>;
 
 #[cfg(test)]

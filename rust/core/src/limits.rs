@@ -1,6 +1,6 @@
-//! What an endpoint's document says about limits and about who answers when a version does not: plain data and its checks.
+//! The limits and the fallback of an endpoint's document: plain data and its checks.
 //!
-//! Not here: what enforces it (`rate`, `breaker`, the engine's lanes). Next: `snapshot`.
+//! Not here: the code that enforces them (`rate`, `breaker`, the engine's run queues). Next: `snapshot`.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::slots::SLOTS;
 
-/// The name of a header in lower case; written `header.<name>`.
+/// A reference to a header, by its name in lower case; written `header.<name>`.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 pub(crate) struct HeaderRef(String);
@@ -30,29 +30,29 @@ impl From<HeaderRef> for String {
     }
 }
 
-/// A share in slots of 0.01 %.
+/// Reads a share that is written in slots of 0.01 %.
 fn slots_as_fraction<'de, D: Deserializer<'de>>(written: D) -> Result<f64, D::Error> {
     Ok(f64::from(u16::deserialize(written)?) / SLOTS as f64)
 }
 
-/// The limits of an endpoint, beside its time-out.
+/// The limits of an endpoint, except its time-out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LimitsSpec {
-    /// How often a caller may come.
+    /// The rate of each caller.
     pub rate: Option<RateSpec>,
-    /// When a version that fails is left alone.
+    /// When a version that fails gets no requests for a while.
     pub breaker: Option<BreakerSpec>,
-    /// Who is run first.
+    /// Which requests run first.
     pub priority: Option<PrioritySpec>,
 }
 
-/// How often a caller may come.
+/// The rate of each caller.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(from = "WrittenRate")]
 pub struct RateSpec {
-    /// The header that tells callers apart, in lower case; without one they share the rate.
+    /// The header that identifies a caller, in lower case; without one all callers share the rate.
     pub by: Option<String>,
-    /// Requests in a second, in the long run.
+    /// Requests per second in the long run.
     pub per_second: f64,
     /// Requests at once.
     pub burst: u32,
@@ -69,38 +69,38 @@ struct WrittenRate {
 }
 
 impl From<WrittenRate> for RateSpec {
-    /// The requests of one second may come at once, unless something else is written.
+    /// The burst is by default the requests of one second.
     fn from(WrittenRate { by, per_second, burst }: WrittenRate) -> RateSpec {
         let burst = burst.unwrap_or(per_second.ceil() as u32);
         RateSpec { by: by.map(String::from), per_second, burst }
     }
 }
 
-/// When a version that fails is left alone.
+/// When a version that fails gets no requests for a while.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BreakerSpec {
     /// Failures in a row.
     pub consecutive: u32,
-    /// The least share of good answers, from 0 to 1.
+    /// The least share of successes, from 0 to 1.
     #[serde(deserialize_with = "slots_as_fraction")]
     pub success_rate: f64,
-    /// How long failures and good answers are counted for that share, in milliseconds.
+    /// The span that the share is taken over, in milliseconds.
     #[serde(rename = "window")]
     pub window_ms: u64,
-    /// Answers below which that share says nothing.
+    /// With fewer responses than this the share says nothing.
     pub min_requests: u32,
 }
 
-/// Who is run first.
+/// Which requests run first.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(from = "WrittenPriority")]
 pub struct PrioritySpec {
     /// The header that names the class, in lower case.
     pub by: String,
-    /// The classes, the first of them first.
+    /// The classes, the most urgent first.
     pub classes: Vec<String>,
-    /// The class of whoever names none of them.
+    /// The class of a request that names none of them.
     pub unnamed: String,
 }
 
@@ -114,20 +114,20 @@ struct WrittenPriority {
 }
 
 impl From<WrittenPriority> for PrioritySpec {
-    /// Who names no class is of the last one, unless something else is written.
+    /// The class of a request that names none is by default the last one.
     fn from(WrittenPriority { by, classes, unnamed }: WrittenPriority) -> PrioritySpec {
         let unnamed = unnamed.or_else(|| classes.last().cloned()).unwrap_or_default();
         PrioritySpec { by: by.into(), classes, unnamed }
     }
 }
 
-/// Who answers when the chosen version does not, beside the champion.
+/// The versions that answer when the chosen one does not.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged, expecting = "must be \"none\" or {to, after}")]
 pub enum FallbackSpec {
-    /// `"none"`: not even the champion.
+    /// `"none"`: no other version, not even the champion.
     Disabled(NoFallback),
-    /// These, after the champion.
+    /// The champion, then these.
     Listed(FallbackList),
 }
 
@@ -145,13 +145,13 @@ pub enum NoFallback {
 pub struct FallbackList {
     /// The versions to ask, in their order.
     pub to: Vec<String>,
-    /// How long the chosen version has, in milliseconds; the request's whole time unless written.
+    /// How long the chosen version has, in milliseconds; by default the whole time of the request.
     #[serde(rename = "after", default)]
     pub after_ms: Option<u64>,
 }
 
 impl FallbackSpec {
-    /// The same among these versions; nothing if none of them is listed.
+    /// The same, without versions that are not among `versions`; `None` if none is left.
     pub(crate) fn restricted_to(mut self, versions: &[String]) -> Option<FallbackSpec> {
         if let FallbackSpec::Listed(list) = &mut self {
             list.to.retain(|name| versions.contains(name));
@@ -162,7 +162,7 @@ impl FallbackSpec {
         Some(self)
     }
 
-    /// The versions that are written, in their order.
+    /// The listed versions, in their order.
     pub fn to(&self) -> &[String] {
         match self {
             FallbackSpec::Disabled(_) => &[],
@@ -170,7 +170,7 @@ impl FallbackSpec {
         }
     }
 
-    /// How long the chosen version has, in milliseconds, where that is written.
+    /// How long the chosen version has, in milliseconds, if the document says it.
     pub fn after_ms(&self) -> Option<u64> {
         match self {
             FallbackSpec::Disabled(_) => None,
@@ -183,7 +183,7 @@ impl LimitsSpec {
     /// The most classes.
     pub const MAX_CLASSES: usize = 8;
 
-    /// What contradicts itself, in words.
+    /// The first contradiction, in words.
     pub fn fault(&self) -> Option<String> {
         let rate = self.rate.as_ref().and_then(RateSpec::fault);
         let breaker = self.breaker.as_ref().and_then(BreakerSpec::fault);
@@ -219,7 +219,7 @@ impl PrioritySpec {
     fn fault(&self) -> Option<String> {
         let Self { classes, unnamed, .. } = self;
         if classes.is_empty() || classes.len() > LimitsSpec::MAX_CLASSES {
-            return Some(format!("limits.priority: there are 1 to {} classes", LimitsSpec::MAX_CLASSES));
+            return Some(format!("limits.priority: there must be 1 to {} classes", LimitsSpec::MAX_CLASSES));
         }
         (!classes.contains(unnamed))
             .then(|| format!("limits.priority: {unnamed:?} is not among the classes {}", classes.join(", ")))

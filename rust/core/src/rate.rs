@@ -1,9 +1,9 @@
-//! How often callers may come: the generic cell rate algorithm (ITU-T I.371), one cell for each caller.
+//! Rate limits for callers: the generic cell rate algorithm (ITU-T I.371), one cell for each caller.
 //!
-//! A caller's state is the time at which its bucket will be full again. A caller whose time has passed has no state at all, so
-//! that its place is free for another: the table is bounded and forgets nobody who matters. Only while more callers than
-//! places of a set are within their burst does a new one share a place with the one that is free soonest; that is counted.
-//! No locks: a place is taken and advanced by compare-and-swap.
+//! A cell holds the time at which the caller's bucket will be full again. Once that time has passed the cell holds nothing, and another
+//! caller may have it. So the table is bounded, and no caller loses a state that matters.
+//! A set of cells can be full of callers that are within their burst. A new caller then shares the cell that is free soonest; that is
+//! counted. There are no locks: a cell is taken and advanced by compare-and-swap.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -12,12 +12,12 @@ use xxhash_rust::xxh64::xxh64;
 
 use crate::limits::RateSpec;
 
-/// Places that one caller may have.
+/// Cells in which a caller may be: those of one set.
 const WAYS: usize = 8;
-/// Sets of them, where callers are told apart: 16 384 places, 256 KiB.
+/// Sets, if a header identifies callers: 16 384 cells, 256 KiB.
 const SETS: usize = 2048;
 
-/// The longest burst, in nanoseconds: 146 years, with room for arithmetic above it.
+/// The longest burst, in nanoseconds: 146 years, so that sums with it do not overflow.
 const MOST_NS: u64 = u64::MAX / 4;
 
 /// The rate of an endpoint's callers.
@@ -33,14 +33,14 @@ pub struct RateLimiter {
 
 #[derive(Debug, Default)]
 struct CallerCell {
-    /// The hash of the caller that has it; 0 is nobody.
+    /// The hash of the caller that has the cell; 0 if none has.
     caller: AtomicU64,
     /// When the caller's bucket is full again, in nanoseconds; the theoretical arrival time.
     full_ns: AtomicU64,
 }
 
 impl RateLimiter {
-    /// A limiter whose table is laid out by `seed`, which no caller should know.
+    /// A limiter. `seed` decides which cell a caller gets; callers must not know it, or they could choose whose cell they share.
     pub fn new(rate: &RateSpec, seed: u64) -> Self {
         let period_ns = 1e9 / rate.per_second;
         let sets = if rate.by.is_some() { SETS } else { 1 };
@@ -54,10 +54,10 @@ impl RateLimiter {
         }
     }
 
-    /// Lets a caller in at `now_ns`, of any clock that does not go back.
+    /// Admits a request of a caller at `now_ns`, on any clock that does not go back.
     ///
     /// # Errors
-    /// How long it would have to wait.
+    /// How long the caller must wait.
     pub fn take(&self, caller: &[u8], now_ns: u64) -> Result<(), Duration> {
         let cell = self.cell(xxh64(caller, self.seed).max(1), now_ns);
         let mut full_ns = cell.full_ns.load(Relaxed);
@@ -75,12 +75,12 @@ impl RateLimiter {
         }
     }
 
-    /// Requests of callers that shared a place because there were too many.
+    /// Requests whose caller had to share a cell, because there were too many callers.
     pub fn crowded(&self) -> u64 {
         self.crowded.load(Relaxed)
     }
 
-    /// Requests that came too soon.
+    /// Requests that were refused.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
     }
@@ -93,7 +93,7 @@ impl RateLimiter {
         }
         let free = cells.iter().find(|cell| {
             let caller = cell.caller.load(Relaxed);
-            // Another thread may have found the place for the same caller a moment ago.
+            // Another thread may have taken the cell for the same caller a moment ago.
             caller == hash
                 || cell.full_ns.load(Relaxed) <= now_ns
                     && cell
@@ -154,12 +154,12 @@ mod tests {
         let now = SECOND;
         assert!((0..2).all(|_| limiter.take(b"known", now).is_ok()));
         for caller in 0..200_000u32 {
-            // Whatever becomes of them: the table is full of others.
+            // Admitted or not: the table is full of other callers.
             let _ = limiter.take(&caller.to_le_bytes(), now);
         }
         assert!(limiter.crowded() > 0);
         assert!(limiter.take(b"known", now).is_err(), "its state is still there");
-        // When they are all within their rate again, every place is free.
+        // Once all are within their rate again, every cell is free.
         let crowded = limiter.crowded();
         for caller in 300_000..301_000u32 {
             assert!(limiter.take(&caller.to_le_bytes(), now + 60 * SECOND).is_ok());

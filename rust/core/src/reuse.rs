@@ -1,9 +1,9 @@
-//! The memory of past requests, for the next one.
+//! Allocations of past requests, for the next one.
 
-/// The memory of a vector, under another lifetime of its elements.
+/// An empty vector in the allocation of `from`. Its elements may have another lifetime.
 pub fn reuse_allocation<T, U>(mut from: Vec<T>) -> Vec<U> {
     from.clear();
-    // Collecting a vector's own iterator keeps its allocation, where the sizes of both elements are the same.
+    // Collecting a vector's own iterator keeps its allocation, if both element types have the same size.
     from.into_iter().filter_map(|_| None).collect()
 }
 

@@ -1,35 +1,35 @@
-//! Which version answers a request: a version named by the caller, else the slot table.
+//! The choice of the version that answers a request: the one that the caller names, else the one of the request's slot.
 //!
-//! A pure function of the snapshot, the caller's words and, for requests without a key, one random draw.
+//! The choice is a pure function of the snapshot, the request and, for a request without a key, one random draw.
 //! Next on the hot path: the engine's placement.
 
 use crate::error::{Code, Error, Result};
 use crate::slots::{slot_of, slot_of_hash};
 use crate::snapshot::Endpoint;
 
-/// How a request came to its version.
+/// How the version of a request was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteReason {
     /// By the slot of its sticky key.
     Sticky,
-    /// By a draw: the endpoint has no sticky key, or the request did not bring it.
+    /// By a random draw: the endpoint has no sticky key, or the request has none.
     Drawn,
-    /// The caller named the version; outside every comparison.
+    /// By its name, which the caller gave. Such requests take no part in comparisons of versions.
     Direct,
 }
 
-/// The decision.
+/// The version that was chosen, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteDecision {
     /// The version's index in the endpoint.
     pub version: u8,
-    /// How it was chosen.
+    /// How the version was chosen.
     pub reason: RouteReason,
     /// The slot, unless the caller named the version.
     pub slot: Option<u16>,
 }
 
-/// Picks by sticky key, or by `draw` where there is none.
+/// Chooses by the sticky key, or by `draw` if there is none.
 pub fn choose_version<V>(
     endpoint: &Endpoint<V>,
     key: Option<&[u8]>,
@@ -42,11 +42,11 @@ pub fn choose_version<V>(
     RouteDecision { version: endpoint.table[slot as usize], reason, slot: Some(slot) }
 }
 
-/// Picks the version that the caller named.
+/// Chooses the version that the caller named.
 ///
 /// # Errors
-/// `version_not_found`, naming the versions there are; `model_not_ready` with the reason for one that is left out because it does
-/// not load.
+/// `version_not_found`, with the versions that there are; `model_not_ready` for a version that is left out because it does not load, with
+/// the reason.
 pub fn choose_named_version<V>(endpoint: &Endpoint<V>, version: &str) -> Result<RouteDecision> {
     match endpoint.version(version) {
         Some((version, _)) => Ok(RouteDecision { version, reason: RouteReason::Direct, slot: None }),

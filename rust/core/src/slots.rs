@@ -1,11 +1,10 @@
 //! The slot table: which of 10 000 slots belong to which version, and in which order they were given away.
 //!
-//! The table is state, not a function of the weights. Slots are given away lowest first and come back last-in first-out,
-//! so raising a weight moves nobody off a challenger and the fewest keys there can be, and lowering it again restores the
-//! earlier table exactly. A key's slot is a uniform hash of it, so consecutive slots are as good a sample as any other set,
-//! and they make tables that a person can read.
+//! The table is state, not a function of the weights. Slots are given away lowest first and come back last-in first-out. So a higher
+//! weight moves the fewest keys that it can, and none off a challenger; the lower weight after it restores the earlier table exactly.
+//! A key's slot is a uniform hash of the key. So consecutive slots are as good a sample as any other, and tables of them can be read.
 //!
-//! Not here: the salt's making (the control plane's), the weights' syntax. Next: `route`.
+//! Not here: how the salt is made (the control plane does that), the syntax of weights. Next: `route`.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +18,7 @@ pub const SLOTS: usize = 10_000;
 
 /// The slot of a key: `(xxh64(salt || 0x00 || key) * 10000) >> 64`, seed 0.
 ///
-/// Any implementation of xxh64 recomputes it; keys of any length are hashed whole.
+/// Any implementation of xxh64 gives the same slot. A key of any length is hashed whole.
 pub fn slot_of(salt: &str, key: &[u8]) -> u16 {
     const INLINE: usize = 256;
     let length = salt.len() + 1 + key.len();
@@ -38,25 +37,25 @@ pub fn slot_of(salt: &str, key: &[u8]) -> u16 {
     slot_of_hash(hash)
 }
 
-/// The slot of a uniform 64-bit draw, for requests without a key.
+/// The slot of a uniform 64-bit number: a hash, or a draw for a request without a key.
 pub fn slot_of_hash(hash: u64) -> u16 {
     ((u128::from(hash) * SLOTS as u128) >> 64) as u16
 }
 
-/// One run of slots given to a version, `from` first; `from > to` runs downwards. Both ends belong to it.
+/// A version and the slots that it was given, from the first to the last, both included. The slots descend if the first is the larger.
 type SlotRange = (String, u16, u16);
 
-/// The table as it is stored and travels: the champion owns what is not given away.
+/// The table as it is stored and sent. The champion has the slots that are not given away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SlotTable {
-    /// What the keys are hashed with; the same for as long as anything is given away.
+    /// Hashed together with the keys. It stays the same as long as any slot is given away.
     pub salt: String,
     /// The slots given away, in the order in which they were given.
     pub given: Vec<SlotRange>,
 }
 
-/// Slots moved from one version to another; `None` is the champion.
+/// A number of slots that moved from one version to another; `None` is the champion.
 pub type SlotMove = (Option<String>, Option<String>, u16);
 
 impl SlotTable {
@@ -68,7 +67,7 @@ impl SlotTable {
     /// The slots given away, one by one, in the order in which they were given.
     ///
     /// # Errors
-    /// `policy_invalid`-worthy faults as `invalid_argument`: a slot out of range or given twice.
+    /// `invalid_argument` for a slot that is out of range or given twice.
     pub fn entries(&self) -> Result<Vec<(u16, &str)>> {
         let mut seen = [false; SLOTS];
         let mut entries = Vec::new();
@@ -104,13 +103,13 @@ impl SlotTable {
         Ok(weights)
     }
 
-    /// The table after the versions' weights became `wanted` (in slots; a version not named has none), and what moved.
+    /// The table with the weights `wanted`, and the moves to it. Weights are in slots; a version that is not named has none.
     ///
-    /// Losers give back their newest slots first. Gainers take what was given back in this call, then the champion's
-    /// lowest slots, in the order of their names.
+    /// Versions that lose slots give back their newest first. Versions that gain take those slots, then the champion's lowest, in the
+    /// order of their names.
     ///
     /// # Errors
-    /// `invalid_argument` when the weights exceed 100 % or this table is not sound.
+    /// `invalid_argument` if the weights exceed 100 %, or if this table is not sound.
     pub fn with_weights(&self, wanted: &BTreeMap<String, u16>) -> Result<(SlotTable, Vec<SlotMove>)> {
         let total: usize = wanted.values().map(|&slots| slots as usize).sum();
         if total > SLOTS {
@@ -146,7 +145,7 @@ impl SlotTable {
     }
 }
 
-/// Takes from `entries` what the losers give back, newest first.
+/// Takes the slots from `entries` that versions lose, newest first.
 fn give_back<'a>(
     entries: &mut Vec<(u16, &'a str)>,
     have: &BTreeMap<&str, u16>,
@@ -172,7 +171,7 @@ fn give_back<'a>(
     freed
 }
 
-/// The champion's slots in ascending order, those just given back excluded.
+/// The champion's slots in ascending order, without those that were just given back.
 struct ChampionSlots {
     taken: [bool; SLOTS],
     next: usize,
@@ -196,7 +195,7 @@ impl ChampionSlots {
     }
 }
 
-/// Run-length form of the entries that keeps their order.
+/// The entries as ranges, in the same order.
 fn ranges(entries: &[(u16, &str)]) -> Vec<SlotRange> {
     let mut ranges: Vec<SlotRange> = Vec::new();
     for &(slot, version) in entries {
@@ -284,7 +283,7 @@ mod tests {
         (0u16..5000, 0u16..3000, 0u16..2000).prop_map(|(a, b, c)| weights(&[("a", a), ("b", b), ("c", c)]))
     }
 
-    /// A table that has lived: a few weight changes from empty.
+    /// A table after a few changes of weights.
     fn any_table() -> impl Strategy<Value = SlotTable> {
         proptest::collection::vec(any_weights(), 0..5).prop_map(|changes| {
             let start = SlotTable { salt: "e/d/1".into(), given: vec![] };

@@ -1,6 +1,6 @@
-//! What a request reads: every endpoint compiled, immutable, under one generation number.
+//! The snapshot that requests read: every endpoint, compiled and immutable, under one generation number.
 //!
-//! `V` is whatever the server keeps beside a version (the loaded model, metric handles); the domain does not look at it.
+//! `V` is what the server keeps of a version (the loaded model, metric handles). This crate does not look at it.
 //! Not here: loading (`headgate-engine`) and publishing (`headgate-server`). Next: `route`.
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,19 +20,19 @@ pub const MAX_VERSIONS: usize = 255;
 /// Everything the data plane serves at one moment.
 #[derive(Debug)]
 pub struct Snapshot<V> {
-    /// Grows by one with every change.
+    /// Grows by one with every change of an endpoint.
     pub generation: u64,
     /// The endpoints by name.
     pub endpoints: HashMap<Box<str>, Arc<Endpoint<V>>>,
-    /// What would be served under these names, and was taken out of memory.
+    /// The specs of endpoints that were taken out of memory, by name.
     pub unloaded: HashMap<Box<str>, Arc<EndpointSpec>>,
-    /// Why what was served under these names before is not served now: it is being loaded, or could not be.
+    /// Why an endpoint that was served before is not served now, by name: it is being loaded, or it could not be.
     pub unavailable: HashMap<Box<str>, Box<str>>,
-    /// What was never served, and why.
+    /// Endpoints and versions that were never served, with the reason.
     pub refusals: Arc<Refusals>,
 }
 
-/// Why something is not served that never was, by endpoint and version; an empty version stands for the whole endpoint.
+/// The reasons why versions were never served, by endpoint and version. An empty version stands for the whole endpoint.
 pub type Refusals = BTreeMap<Box<str>, BTreeMap<Box<str>, Box<str>>>;
 
 impl<V> Default for Snapshot<V> {
@@ -48,7 +48,7 @@ impl<V> Default for Snapshot<V> {
 }
 
 impl<V> Snapshot<V> {
-    /// The next generation, with one endpoint set or, with `None`, taken away.
+    /// The next generation, with one endpoint set; `None` removes it.
     pub fn with_endpoint(&self, name: &str, endpoint: Option<Arc<Endpoint<V>>>) -> Snapshot<V> {
         let (mut endpoints, mut unloaded) = (self.endpoints.clone(), self.unloaded.clone());
         let mut unavailable = self.unavailable.clone();
@@ -67,8 +67,8 @@ impl<V> Snapshot<V> {
         }
     }
 
-    /// The same generation, which says why an endpoint is not served. `None` for one that is served, or was unloaded on purpose, or of
-    /// which the same is said already.
+    /// The same generation, with the reason why an endpoint is not served. `None` if nothing changes: the endpoint is served, or it was
+    /// unloaded on purpose, or the reason is there already.
     pub fn with_unavailable(&self, name: &str, reason: &str) -> Option<Snapshot<V>> {
         let unchanged = self.unavailable.get(name).is_some_and(|unchanged| **unchanged == *reason);
         if unchanged || self.endpoints.contains_key(name) || self.unloaded.contains_key(name) {
@@ -79,7 +79,7 @@ impl<V> Snapshot<V> {
         Some(Snapshot { unavailable, ..self.duplicate() })
     }
 
-    /// The same generation, which says what was never served.
+    /// The same generation, with another list of what was never served.
     pub fn with_refusals(&self, refusals: Refusals) -> Snapshot<V> {
         Snapshot { refusals: Arc::new(refusals), ..self.duplicate() }
     }
@@ -94,7 +94,7 @@ impl<V> Snapshot<V> {
         }
     }
 
-    /// The next generation, with one endpoint out of memory.
+    /// The next generation, with one endpoint taken out of memory.
     pub fn with_unloaded(&self, spec: &Arc<EndpointSpec>) -> Snapshot<V> {
         let mut next = self.with_endpoint(&spec.name, None);
         next.unloaded.insert(spec.name.as_str().into(), spec.clone());
@@ -104,7 +104,7 @@ impl<V> Snapshot<V> {
     /// The endpoint of that name.
     ///
     /// # Errors
-    /// `model_not_found`, or `model_not_ready` for one that is out of memory, is loaded after a start, or was refused.
+    /// `model_not_found`; `model_not_ready` for an endpoint that was unloaded, is still loaded after a start, or was refused.
     pub fn endpoint(&self, name: &str) -> Result<&Arc<Endpoint<V>>> {
         self.endpoints.get(name).ok_or_else(|| self.not_served_error(name))
     }
@@ -137,9 +137,9 @@ fn describe_refusal(version: &str, reason: &str) -> String {
 /// One endpoint, ready to route.
 #[derive(Debug)]
 pub struct Endpoint<V> {
-    /// The name clients call.
+    /// The name that clients call.
     pub name: Box<str>,
-    /// The control plane's revision; answers carry it.
+    /// The control plane's revision; responses carry it.
     pub revision: u64,
     /// The versions, in the document's order.
     pub versions: Vec<Version<V>>,
@@ -147,7 +147,7 @@ pub struct Endpoint<V> {
     pub champion: u8,
     /// For each slot the index of its version in `versions`.
     pub table: Box<[u8; SLOTS]>,
-    /// What sticky keys are hashed with.
+    /// Hashed together with sticky keys.
     pub salt: Box<str>,
     /// The header that holds the sticky key, in lower case.
     pub sticky: Option<Box<str>>,
@@ -155,52 +155,52 @@ pub struct Endpoint<V> {
     pub timeout: Duration,
     /// Names for the classes of an output, by tensor.
     pub labels: BTreeMap<String, Vec<String>>,
-    /// What JSON answers say where a number is none.
+    /// What JSON responses say for NaN and the infinities.
     pub non_finite: NonFinite,
-    /// How often callers may come.
+    /// The rate of each caller.
     pub quota: Option<Quota>,
-    /// Who is run first.
+    /// Which requests run first.
     pub priority: Option<Priority>,
-    /// Who answers when the chosen version does not.
+    /// The versions that answer when the chosen one does not.
     pub fallback: Fallback,
     /// Versions that are left out because they do not load, with the reason.
     pub omitted: BTreeMap<String, String>,
 }
 
-/// How often callers may come, and what tells them apart.
+/// The rate of each caller, and the header that identifies one.
 #[derive(Clone, Debug)]
 pub struct Quota {
-    /// The header, in lower case; without one all callers are one.
+    /// The header, in lower case; without one all callers share the rate.
     pub by: Option<Box<str>>,
-    /// What counts; it outlives the revision, so that a change of weights gives nobody a new burst.
+    /// Counts the requests. It outlives the revision, so that a change of weights gives no caller a new burst.
     pub limiter: Arc<RateLimiter>,
 }
 
-/// Who is run first.
+/// Which requests run first.
 #[derive(Clone, Debug)]
 pub struct Priority {
     /// The header that names the class, in lower case.
     pub by: Box<str>,
-    /// The classes, the first of them first.
+    /// The classes, the most urgent first.
     pub classes: Vec<Box<str>>,
-    /// The class of whoever names none of them.
+    /// The class of a request that names none of them.
     pub unnamed: u8,
 }
 
 impl Priority {
-    /// The class of a request with that header.
+    /// The class of a request with this value of the header.
     pub fn class(&self, header: Option<&[u8]>) -> u8 {
         let named = header.and_then(|name| self.classes.iter().position(|class| class.as_bytes() == name));
         named.map_or(self.unnamed, |class| class as u8)
     }
 }
 
-/// Who answers when the chosen version does not.
+/// The versions that answer when the chosen one does not.
 #[derive(Clone, Debug)]
 pub struct Fallback {
-    /// Whether the champion answers for a challenger that fails, before the others.
+    /// Whether the champion answers for a challenger that fails, before the listed versions.
     pub champion: bool,
-    /// The versions to ask, in their order.
+    /// The listed versions, in their order.
     pub to: Vec<u8>,
     /// How long the chosen version has.
     pub after: Option<Duration>,
@@ -209,11 +209,11 @@ pub struct Fallback {
 /// One version of an endpoint.
 #[derive(Debug)]
 pub struct Version<V> {
-    /// Its name; answers carry it.
+    /// Its name; responses carry it.
     pub name: Box<str>,
-    /// What it is.
+    /// The digest of the model, or of the constant.
     pub digest: Box<str>,
-    /// What the server keeps beside it.
+    /// What the server keeps of it.
     pub payload: V,
 }
 
@@ -225,11 +225,11 @@ impl<V> Endpoint<V> {
     }
 }
 
-/// Checks a spec and compiles it; `payload` is called once for each version, in order. The quota is for whoever keeps limiters
-/// to put in.
+/// Checks a spec and compiles it. `payload` is called once for each version, in their order. The quota is left out: the server adds it,
+/// because a rate limiter outlives the spec.
 ///
 /// # Errors
-/// `policy_invalid` naming the first contradiction, or whatever `payload` refuses with.
+/// `policy_invalid` for the first contradiction; the errors of `payload`.
 pub fn compile<V>(
     spec: &EndpointSpec,
     mut payload: impl FnMut(&VersionSpec) -> Result<V>,
@@ -286,10 +286,10 @@ fn priority(spec: &PrioritySpec) -> Priority {
     Priority { by: spec.by.as_str().into(), classes, unnamed }
 }
 
-/// Everything about a spec that can be wrong without looking at a model.
+/// Checks everything in a spec that can be checked without its models.
 ///
 /// # Errors
-/// `policy_invalid` naming the first contradiction.
+/// `policy_invalid` for the first contradiction.
 pub fn check(spec: &EndpointSpec) -> Result<()> {
     if !is_name(&spec.name) {
         return Err(fault(spec, "the endpoint's name is not valid"));
@@ -397,7 +397,7 @@ pub(crate) mod tests {
         assert_eq!(first.endpoint("b").unwrap_err().code, Code::ModelNotFound);
         let served = first.with_endpoint("a", Some(Arc::new(compile(&spec(TWO), |_| Ok(())).unwrap())));
         assert!(served.endpoint("a").is_ok());
-        // What was said last counts, through every other change.
+        // The newest list stays through every other change.
         let second = served.with_endpoint("a", None).with_refusals(of("b", "", "its folder is empty"));
         assert_eq!(second.generation, served.generation + 1);
         assert_eq!(second.endpoint("a").unwrap_err().code, Code::ModelNotFound);

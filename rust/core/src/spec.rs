@@ -1,4 +1,4 @@
-//! An endpoint's state as the data plane works with it: plain data with nothing left open, not yet checked.
+//! The state of an endpoint as the data plane uses it: plain data in which every field has a value, not yet checked.
 //!
 //! Not here: the form in which it is handed over (`endpoint_state`), the checks and the compiled form (`snapshot`).
 
@@ -13,45 +13,45 @@ use crate::slots::SlotTable;
 /// The whole state of one endpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointSpec {
-    /// The name clients call.
+    /// The name that clients call.
     pub name: String,
-    /// The control plane's number for this state; answers carry it.
+    /// The control plane's number for this state; responses carry it.
     pub revision: u64,
-    /// Every version to be loaded.
+    /// Every version that must be loaded.
     pub versions: Vec<VersionSpec>,
-    /// The version that takes every slot not given away.
+    /// The version that has every slot that is not given away.
     pub champion: String,
     /// The slots given away.
     pub table: SlotTable,
-    /// The header that holds the sticky key, in lower case; `None` draws per request.
+    /// The header that holds the sticky key, in lower case; with `None` each request draws its slot.
     pub sticky: Option<String>,
     /// How long a request may take, in milliseconds.
     pub timeout_ms: u64,
     /// Names for a tensor's columns, by tensor.
     pub columns: BTreeMap<String, Vec<String>>,
-    /// Names for the classes of an output, by tensor: what the classification extension says.
+    /// Names for the classes of an output, by tensor, for the classification extension.
     pub labels: BTreeMap<String, Vec<String>>,
-    /// What JSON answers say where a number is none.
+    /// What JSON responses say for NaN and the infinities.
     pub non_finite: NonFinite,
-    /// What callers may take.
+    /// The limits of callers.
     pub limits: LimitsSpec,
-    /// Who answers when the chosen version does not.
+    /// The versions that answer when the chosen one does not.
     pub fallback: Option<FallbackSpec>,
     /// Versions that are left out because they do not load, with the reason.
     pub omitted: BTreeMap<String, String>,
     /// The file that holds the drift baseline.
     pub baseline: Option<String>,
-    /// Whether a document asks for this now, so that it has to fit its models; what was served before is not judged again.
+    /// Whether a document asks for this state now. Such a state must fit its models; one that was served before is not checked again.
     pub fresh: bool,
-    /// Whether this state overtakes a load of the same endpoint that is in progress.
+    /// Whether this state supersedes loads of the same endpoint that are in progress.
     pub urgent: bool,
 }
 
-/// What a JSON answer says for NaN and the infinities, which JSON has no numbers for.
+/// What a JSON response says for NaN and the infinities, which are no numbers in JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NonFinite {
-    /// Nothing: the request fails and names the element.
+    /// The request fails, and its error names the element.
     #[default]
     Error,
     /// `null`.
@@ -65,21 +65,21 @@ pub enum NonFinite {
 pub struct VersionSpec {
     /// The version's name.
     pub name: String,
-    /// What it is, whatever it is called: equal digests are the same thing.
+    /// The digest of what is served: versions with equal digests serve the same.
     pub digest: String,
     /// The model file to load.
     pub artifact: Option<String>,
-    /// Outputs that are always the same, by output name: a scalar or one row's values.
+    /// Constant outputs, by name: a scalar, or the values of one row.
     pub constant: Option<BTreeMap<String, Value>>,
-    /// How it is run.
+    /// How the model is run.
     pub run: RunSpec,
-    /// Whether it stays in memory whatever else needs room.
+    /// Whether it stays in memory even if other models need room.
     pub pinned: bool,
-    /// Whether callers may take it for the champion: its signature has to be the same.
+    /// Whether it must have the signature of the champion, so that callers need not know which version answers.
     pub compatible: bool,
 }
 
-/// What a version computes on.
+/// The device that a version computes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Device {
@@ -118,30 +118,30 @@ impl TryFrom<String> for Device {
     }
 }
 
-/// How a version's model is run; the default decides from what is measured.
+/// How the model of a version is run. By default measurements decide.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RunSpec {
-    /// On which thread.
+    /// The kind of thread.
     pub placement: PlacementRule,
-    /// Runs at the same time at most; 0 is as many as there are pool threads.
+    /// The most runs at the same time; 0 is the number of pool threads.
     pub instances: u16,
-    /// Threads within one run; 0 measures one against all cores when the model is loaded.
+    /// Threads within one run; with 0 the load measures whether one thread or all cores are faster.
     pub threads: u16,
-    /// Rows that are run together at most; 1 is no batching.
+    /// The most rows of a batch; 1 is no batching.
     pub max_batch: u32,
-    /// How long a batch may wait for rows that are expected, in microseconds.
+    /// How long a batch may wait for more rows, in microseconds.
     #[serde(rename = "max_delay")]
     pub max_delay_us: u64,
-    /// Sizes that batches are filled up to, ascending, the last one `max_batch`; empty runs them as they are.
+    /// The sizes that batches are padded to, ascending; the last is `max_batch`. If empty, batches are not padded.
     pub buckets: Vec<u32>,
-    /// Whether the session keeps its memory between runs.
+    /// Whether the session keeps its memory from one run to the next.
     pub arena: bool,
     /// How far the runtime rewrites the graph.
     pub graph_optimization: GraphOptimization,
-    /// What it computes on: the first of these that can.
+    /// The devices to compute on: the first that can is used.
     pub device: Vec<Device>,
-    /// Memory of the device that an instance takes at most, in bytes; 0 is no bound.
+    /// The most device memory of an instance, in bytes; 0 is no bound.
     pub device_memory: u64,
 }
 
@@ -162,11 +162,11 @@ impl Default for RunSpec {
     }
 }
 
-/// Which thread runs a version.
+/// The kind of thread that runs a version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PlacementRule {
-    /// Decided from measured run times.
+    /// The data plane decides from measured run times.
     #[default]
     Auto,
     /// Always the IO thread that has the request.
@@ -179,42 +179,42 @@ pub enum PlacementRule {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GraphOptimization {
-    /// Everything, layouts included.
+    /// All optimisations, those of layouts included.
     #[default]
     All,
-    /// Fusions as well.
+    /// Basic ones and fusions of operators.
     Extended,
-    /// What keeps the graph's operators.
+    /// Those that keep the operators of the graph.
     Basic,
-    /// Nothing.
+    /// None.
     Off,
 }
 
 impl RunSpec {
-    /// The most rows of a batch that may be asked for.
+    /// The largest `max_batch`.
     pub const MAX_BATCH: u32 = 4096;
 
-    /// What contradicts itself in it, in words.
+    /// The first contradiction, in words.
     pub fn fault(&self) -> Option<&'static str> {
         let batched = self.max_batch > 1;
         if self.max_batch == 0 || self.max_batch > Self::MAX_BATCH {
             return Some("max_batch must be from 1 to 4096");
         }
         if !batched && (self.max_delay_us > 0 || !self.buckets.is_empty()) {
-            return Some("max_delay and buckets are about batches: max_batch must be above 1");
+            return Some("max_delay and buckets need batches: max_batch must be above 1");
         }
         if batched && self.placement == PlacementRule::Inline {
-            return Some("nothing is batched inline");
+            return Some("placement inline and max_batch exclude each other: inline runs are not batched");
         }
         let devices = self.device.iter().any(|device| *device != Device::Cpu);
         if self.device.is_empty() {
-            return Some("device must name at least one");
+            return Some("device must name at least one device");
         }
         if devices && self.placement == PlacementRule::Inline {
-            return Some("a device has threads of its own, so nothing runs inline there");
+            return Some("placement inline and a device exclude each other: a device has threads of its own");
         }
         if !devices && self.device_memory > 0 {
-            return Some("device_memory is about devices, and none is named");
+            return Some("device_memory needs a device: device names none");
         }
         let ascending = self.buckets.is_sorted_by(|a, b| a < b) && self.buckets.first() != Some(&0);
         if !ascending || self.buckets.last().is_some_and(|last| *last != self.max_batch) {

@@ -1,4 +1,4 @@
-//! What a tensor is: its element type, its shape, its signature. No data lives here.
+//! The description of tensors: element type, shape and signature. The data is elsewhere.
 //!
 //! Next: `spec`.
 
@@ -81,7 +81,7 @@ impl DataType {
         }
     }
 
-    /// The type of that name; names are case-sensitive.
+    /// The type with this name; names are case-sensitive.
     pub fn parse(name: &str) -> Option<DataType> {
         DataType::ALL.into_iter().find(|datatype| datatype.as_str() == name)
     }
@@ -107,10 +107,10 @@ impl fmt::Display for DataType {
 /// The most dimensions a tensor may have.
 pub const MAX_RANK: usize = 16;
 
-/// The most inputs, and the most outputs, that one request may list.
+/// The most inputs, and the most outputs, that a request may list.
 pub const MAX_TENSORS: usize = 1024;
 
-/// What the dimensions of a shape without elements may multiply to, zeros aside.
+/// The largest product of the nonzero dimensions of a shape without elements.
 pub const MAX_EMPTY: usize = 1 << 20;
 
 /// A concrete shape, kept inline: row-major, no negative dimension, element count within `usize`.
@@ -147,7 +147,7 @@ impl Shape {
                 .ok_or_else(|| Error::invalid(format!("shape {dims:?} has too many elements")))?;
             nonzero = nonzero.saturating_mul(dim.max(1));
         }
-        // Without elements nothing else bounds the dimensions, and outputs are sized by them.
+        // Nothing else bounds the dimensions of a shape without elements, and outputs take their sizes from them.
         if count == 0 && nonzero > MAX_EMPTY {
             return Err(Error::invalid(format!(
                 "shape {dims:?} has no elements; its other dimensions may multiply to at most {MAX_EMPTY}"
@@ -187,21 +187,21 @@ pub struct TensorSpec {
     pub name: String,
     /// Its element type.
     pub datatype: DataType,
-    /// Its dimensions; `-1` where any size is taken, the batch dimension included.
+    /// Its dimensions; `-1` takes any size, as the batch dimension does.
     pub shape: Vec<i64>,
-    /// The names of the `-1` dimensions (same name, same size); empty where unnamed. As long as `shape`.
+    /// The names of the dimensions that are `-1`; equal names mean equal sizes. As long as `shape`; a dimension without a name is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub symbols: Vec<String>,
-    /// Whether the model leaves open how many dimensions there are; `shape` is then `[-1]`.
+    /// Whether the number of dimensions is open; `shape` is then `[-1]`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub any_rank: bool,
-    /// The names of the classes, where the model itself has some.
+    /// The names of the classes, if the model itself has some.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
 }
 
 impl TensorSpec {
-    /// Whether a concrete shape is one that this tensor takes.
+    /// Whether this tensor takes a concrete shape.
     pub fn accepts(&self, shape: &Shape) -> bool {
         let follows = self.shape.len() == shape.dims().len()
             && self.shape.iter().zip(shape.dims()).all(|(&want, &have)| want < 0 || want == have);
@@ -209,28 +209,28 @@ impl TensorSpec {
     }
 }
 
-/// What a version takes and gives.
+/// The inputs and outputs of a version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
-    /// The inputs that every request gives, in the model's order.
+    /// The inputs that every request must have, in the model's order.
     pub inputs: Vec<TensorSpec>,
     /// The outputs, in the model's order.
     pub outputs: Vec<TensorSpec>,
-    /// The inputs that a request may leave out: the model has a value of its own for each. A given value holds for the whole request,
-    /// so its first dimension is not the batch.
+    /// The inputs that a request may leave out, because the model has a default for each. A value of a request holds for all its rows, so
+    /// its first dimension is not the batch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub optional_inputs: Vec<TensorSpec>,
 }
 
 impl Signature {
-    /// All inputs, those that every request gives first.
+    /// All inputs, the required ones first.
     pub fn all_inputs(&self) -> impl Iterator<Item = &TensorSpec> {
         self.inputs.iter().chain(&self.optional_inputs)
     }
 
-    /// The names of the inputs, for people.
+    /// The names of the inputs, for a message.
     pub fn input_names(&self) -> String {
-        /// Of the optional ones there may be as many as a model has weights.
+        /// The most optional inputs that are named: a model may have as many as weights.
         const SHOWN: usize = 8;
         let names = |specs: &[TensorSpec]| -> String {
             specs.iter().map(|spec| format!("{:?}", spec.name)).collect::<Vec<_>>().join(", ")

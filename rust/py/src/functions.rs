@@ -1,4 +1,4 @@
-//! The functions of the module: slots, baselines, looking at libraries and models, the table of errors.
+//! The functions of the module: slots, baselines, inspection of libraries and models, the table of errors.
 
 use std::collections::BTreeMap;
 

@@ -37,20 +37,20 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         if self.pid != std::process::id() {
-            // A forked child has no threads to join, and their locks may be held for ever.
+            // A forked child has no threads to join, and their locks may never be released.
             std::mem::forget(self.inner.take());
         }
     }
 }
 
-/// A descriptor of our own for the caller's.
+/// Duplicates a descriptor of the caller.
 fn duplicate_fd(fd: Option<RawFd>) -> Result<Option<OwnedFd>> {
     let Some(fd) = fd else { return Ok(None) };
     if fd < 0 {
         return Err(Error::invalid(format!("{fd} is no descriptor")));
     }
-    // SAFETY: only for the duplication, in which the system refuses a number that is no open descriptor; the caller holds it
-    // open meanwhile.
+    // SAFETY: used for the duplication alone. The system refuses a number that is no open descriptor, and the caller keeps it open
+    // meanwhile.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     let duplicate = borrowed.try_clone_to_owned();
     duplicate.map(Some).map_err(|error| Error::invalid(format!("descriptor {fd} cannot be used: {error}")))

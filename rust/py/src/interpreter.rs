@@ -1,9 +1,9 @@
-//! The one door out of the interpreter, and the way of errors back in.
+//! Runs code without the interpreter lock, and turns its errors into exceptions.
 
 use headgate_core::error::{Error, Result};
 use pyo3::prelude::*;
 
-/// Runs `work` without the interpreter, and raises its error as the class of its code in `headgate.errors`.
+/// Runs `work` without the interpreter lock. Its error is raised as the class of its code in `headgate.errors`.
 pub(crate) fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
     py.detach(work).map_err(|error| to_exception(py, &error))
 }

@@ -1,7 +1,7 @@
 //! `headgate._native`: the boundary between the data plane and Python.
 //!
-//! JSON bytes, strings and integers go in, JSON bytes come out; no request, callback or Python object crosses. Whatever may
-//! wait goes through [`interpreter::detached`], which releases the interpreter. Read in this order: [`gateway`], [`functions`],
+//! JSON bytes, strings and integers go in, and JSON bytes come out. No request, callback or Python object crosses the boundary. A call that
+//! may wait goes through [`interpreter::detached`], which releases the interpreter lock. Read in this order: [`gateway`], [`functions`],
 //! [`interpreter`].
 
 use pyo3::prelude::*;

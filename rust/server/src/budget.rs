@@ -1,8 +1,7 @@
-//! Memory for requests in progress: bodies, the tensors decoded from them and answers that wait for their client, counted over all
-//! connections.
+//! The budgets of memory for requests in progress: bodies, the tensors decoded from them, and responses that wait for their client.
 //!
-//! Large ones and small ones have a part each, so that large ones cannot keep small ones out. Small ones share no counter on
-//! their way: each IO thread takes credit in chunks and counts within it.
+//! Large and small requests have a budget each, so that large ones cannot keep small ones out. A small request touches no counter that
+//! threads share: each IO thread takes credit in chunks, and counts within it.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -11,9 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use headgate_core::error::{Code, Error, Result};
 use serde_json::{Value, json};
 
-/// Requests below this are small, in bytes.
+/// A request with fewer bytes is small.
 pub const SMALL_REQUEST: usize = 64 << 10;
-/// What a thread takes at a time for small requests, in bytes.
+/// The credit that a thread takes at a time, in bytes.
 const CHUNK: usize = 64 << 10;
 
 /// Bytes in use under a limit.
@@ -22,14 +21,14 @@ pub struct ByteBudget {
     limit: usize,
 }
 
-/// Bytes taken from a budget, given back when dropped.
+/// Bytes of a budget, which are released when this is dropped.
 pub struct ByteReservation {
     budget: Arc<ByteBudget>,
     bytes: usize,
 }
 
 impl ByteBudget {
-    /// A budget of that many bytes.
+    /// A budget of `limit` bytes.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { used: AtomicUsize::new(0), limit })
     }
@@ -39,10 +38,10 @@ impl ByteBudget {
         self.used.load(Relaxed)
     }
 
-    /// Takes so many bytes.
+    /// Reserves bytes.
     ///
     /// # Errors
-    /// `overloaded` when that is more than what is left.
+    /// `overloaded` if fewer are left.
     pub fn reserve(self: &Arc<Self>, bytes: usize) -> Result<ByteReservation> {
         let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
         self.used.fetch_update(Relaxed, Relaxed, fits).map_err(|used| {
@@ -57,10 +56,10 @@ impl ByteBudget {
         Ok(ByteReservation { budget: self.clone(), bytes })
     }
 
-    /// Takes so many bytes for the answer of a request that holds others already.
+    /// Reserves bytes for the response of a request that has reserved `held` already.
     ///
     /// # Errors
-    /// As [`ByteBudget::reserve`]; `payload_too_large` when it is, with what the request holds, more than there ever is.
+    /// As [`ByteBudget::reserve`]; `payload_too_large` if both together exceed the whole budget.
     pub fn reserve_response(
         self: &Arc<Self>,
         held: Option<&ByteReservation>,
@@ -68,7 +67,7 @@ impl ByteBudget {
     ) -> Result<ByteReservation> {
         let whole = held.map_or(0, |held| held.bytes).saturating_add(bytes);
         if whole > self.limit {
-            let words = format!("this request and its answer need {whole} bytes of memory");
+            let words = format!("this request and its response need {whole} bytes of memory");
             return Err(Error::new(
                 Code::PayloadTooLarge,
                 format!("{words}, and large requests have {} in all (--request-memory)", self.limit),
@@ -77,52 +76,52 @@ impl ByteBudget {
         self.reserve(bytes)
     }
 
-    /// The most bytes.
+    /// The size of the budget, in bytes.
     pub fn limit(&self) -> usize {
         self.limit
     }
 }
 
-/// The part of small requests. Only the thread that a number stands for counts within that thread's credit.
+/// The budget of small requests. A method with the number of a thread must be called on that thread.
 pub struct SmallBudget {
-    /// ThreadCredit that threads have taken, used or not.
+    /// The credit that threads have taken, used or not.
     taken: AtomicUsize,
     limit: usize,
     /// The unused credit of each thread.
     unused: Box<[ThreadCredit]>,
 }
 
-/// What one connection holds of the part of small requests.
+/// The bytes of small requests on one connection.
 #[derive(Default)]
 pub struct ConnectionMemory(Cell<usize>);
 
 impl ConnectionMemory {
-    /// Some of it was given back.
+    /// Counts `bytes` that were released.
     pub fn release(&self, bytes: usize) {
         self.0.set(self.0.get().saturating_sub(bytes));
     }
 }
 
-/// A connection may hold so many times what is free. Whoever is many takes from himself first: `n` connections that take all
-/// they can leave one part in `2 n + 1` free, for those that hold nothing.
+/// A connection may hold this many times the free bytes. So a client with many connections takes from itself first: `n` connections that
+/// take all they can leave one part in `2 n + 1` free, for connections that hold nothing.
 const CONNECTION_SHARE: usize = 2;
 
-/// One thread's, on cache lines of its own.
+/// The unused credit of a thread, on cache lines of its own.
 #[derive(Default)]
 #[repr(align(128))]
 struct ThreadCredit(AtomicUsize);
 
 impl SmallBudget {
-    /// A budget of that many bytes for so many threads.
+    /// A budget of `limit` bytes for a number of threads.
     pub fn new(limit: usize, threads: usize) -> Self {
         let unused = (0..threads).map(|_| ThreadCredit::default()).collect();
         Self { taken: AtomicUsize::new(0), limit, unused }
     }
 
-    /// Takes bytes from a thread's credit, or more than there may be where the request is not `refusable`.
+    /// Takes bytes from the credit of a thread. A request that is not `refusable` may exceed the budget.
     ///
     /// # Errors
-    /// `overloaded` when that is more than what is left.
+    /// `overloaded` if fewer are left.
     pub fn take(&self, thread: usize, bytes: usize, refusable: bool) -> Result<()> {
         let unused = &self.unused[thread].0;
         match unused.load(Relaxed).checked_sub(bytes) {
@@ -132,10 +131,10 @@ impl SmallBudget {
         Ok(())
     }
 
-    /// As [`SmallBudget::take`], for a connection with any number of requests, which may not take what others need.
+    /// As [`SmallBudget::take`], for a connection with any number of requests. It must leave bytes for others.
     ///
     /// # Errors
-    /// `overloaded` for a connection that holds more than its share, and as [`SmallBudget::take`].
+    /// `overloaded` for a connection that would exceed its share; as [`SmallBudget::take`].
     pub fn take_for_connection(
         &self,
         thread: usize,
@@ -145,7 +144,7 @@ impl SmallBudget {
         let held = connection.0.get();
         let beyond =
             |taken: usize| held > 0 && held + bytes > CONNECTION_SHARE * self.limit.saturating_sub(taken);
-        // Only who is near the bound asks all threads for the credit that they have not used.
+        // `used` reads the credit of every thread, so it is asked only near the bound.
         if beyond(self.taken.load(Relaxed)) && beyond(self.used()) {
             let words =
                 format!("small requests on this connection hold {held} bytes, too much of what is left");
@@ -181,7 +180,7 @@ impl SmallBudget {
         Ok(())
     }
 
-    /// Gives bytes back to a thread's credit, which keeps a chunk or two of them.
+    /// Gives bytes back to the credit of a thread, which keeps at most two chunks.
     pub fn give(&self, thread: usize, bytes: usize) {
         let unused = &self.unused[thread].0;
         let mut credit = unused.load(Relaxed) + bytes;
@@ -195,12 +194,12 @@ impl SmallBudget {
     /// Bytes in use.
     pub fn used(&self) -> usize {
         let unused = self.unused.iter().map(|credit| credit.0.load(Relaxed)).sum();
-        // Two readings: what moves between them is in neither or both.
+        // The two values are not read at the same time, so bytes that move meanwhile may be missing or count twice.
         self.taken.load(Relaxed).saturating_sub(unused)
     }
 }
 
-/// The metrics of both parts.
+/// The metrics of both budgets.
 pub fn families(large: &ByteBudget, small: &SmallBudget) -> Vec<Value> {
     let gauge = |name: &str, help: &str, value: usize| json!({"name": name, "help": help, "type": "gauge", "samples": [[{}, value]]});
     vec![
@@ -219,12 +218,12 @@ pub fn families(large: &ByteBudget, small: &SmallBudget) -> Vec<Value> {
 }
 
 impl ByteReservation {
-    /// Takes another part of the same budget over.
+    /// Takes over another reservation of the same budget.
     pub fn merge(&mut self, mut other: ByteReservation) {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
-    /// Counts so many bytes instead, which are in memory already: also more than there may be.
+    /// Changes the reservation to `bytes`, which are in memory already and may exceed the budget.
     pub fn resize(&mut self, bytes: usize) {
         let used = &self.budget.used;
         match bytes.checked_sub(self.bytes) {

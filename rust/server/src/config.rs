@@ -1,4 +1,4 @@
-//! What the control plane decides once, before the start.
+//! The configuration, which the control plane writes once before the start.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use headgate_core::error::{Code, Error, Result};
 use serde::Deserialize;
 
-/// The configuration as the control plane writes it: JSON, every field with a default but the address.
+/// The configuration. In its JSON form every field but the address has a default.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The address of the data port, `host:port`; port 0 takes any free one.
     pub http: String,
-    /// A second address, where gRPC's clients look first; both speak default_access_log_share.
+    /// A second address, for clients of gRPC. Both addresses speak all protocols.
     #[serde(default)]
     pub grpc: Option<String>,
     /// Whether clients may load and unload endpoints.
@@ -27,38 +27,38 @@ pub struct Config {
     /// The ONNX Runtime library.
     #[serde(default)]
     pub library: Option<PathBuf>,
-    /// Libraries that devices need beside their driver, in the order in which they need each other.
+    /// The libraries that devices need beside their driver, in the order in which they are opened.
     #[serde(default)]
     pub device_libraries: Vec<PathBuf>,
-    /// The most memory for models, in bytes; no bound without.
+    /// The most memory for models, in bytes; no bound if missing.
     #[serde(default)]
     pub memory_budget_bytes: Option<u64>,
     /// How long a request waits for a model that is out of memory, in milliseconds.
     #[serde(default = "default_load_wait")]
     pub load_wait_ms: u64,
-    /// How long loading and warming one endpoint's state may take.
+    /// How long loading and warming the state of an endpoint may take, in milliseconds.
     #[serde(default = "default_load_timeout")]
     pub load_timeout_ms: u64,
     /// The largest request body, in bytes.
     #[serde(default = "default_max_body")]
     pub max_body_bytes: usize,
-    /// Answers larger than this are sent in gzip to clients that ask for it, in bytes.
+    /// Responses with more bytes than this are sent in gzip to clients that accept it.
     #[serde(default = "default_gzip_above")]
     pub gzip_above_bytes: usize,
-    /// The most memory for large requests in progress (64 KiB and more), in bytes; 0 takes 2 GiB, or eight of the largest bodies,
-    /// whatever is more: a body, what it decompresses to, its tensors and its answer are counted.
+    /// The most memory for large requests in progress (64 KiB and more), in bytes. It counts the body, the decompressed body, the tensors
+    /// and the response. 0 takes 2 GiB, or eight of the largest bodies if that is more.
     #[serde(default)]
     pub large_request_bytes: usize,
     /// The most memory for small requests in progress, in bytes; 0 takes an eighth of that for large ones.
     #[serde(default)]
     pub small_request_bytes: usize,
-    /// The most connections at once; for more, others make room.
+    /// The most connections at once. If more arrive, connections that wait for their client are closed.
     #[serde(default = "default_max_connections")]
     pub max_connections: usize,
     /// How long a connection may stay idle, in milliseconds.
     #[serde(default = "default_idle")]
     pub idle_ms: u64,
-    /// How long an idle connection may go on once the gateway stops, for a request that is on its way, in milliseconds.
+    /// How long an idle connection stays open once the gateway stops, for a request that the client has sent, in milliseconds.
     #[serde(default = "default_drain_idle")]
     pub drain_idle_ms: u64,
     /// How long a request's head may take from its first byte, in milliseconds.
@@ -67,10 +67,10 @@ pub struct Config {
     /// How long a request's body may take, in milliseconds.
     #[serde(default = "default_body_timeout")]
     pub body_timeout_ms: u64,
-    /// The file that the access log is appended to; none without.
+    /// The file of the access log; no log if missing.
     #[serde(default)]
     pub access_log: Option<PathBuf>,
-    /// The share of requests that the access log takes.
+    /// The share of requests that are logged.
     #[serde(default = "default_access_log_share")]
     pub access_log_share: f64,
     /// The most memory for sketches, in bytes.
@@ -79,7 +79,7 @@ pub struct Config {
     /// Whether inputs and outputs are sketched.
     #[serde(default = "default_true")]
     pub sketches: bool,
-    /// What the server metadata says.
+    /// The version in the server metadata.
     #[serde(default)]
     pub version: String,
 }
@@ -128,10 +128,10 @@ impl Config {
     /// Reads the JSON form and fills in the number of threads.
     ///
     /// # Errors
-    /// `invalid_argument` with the parser's words.
+    /// `invalid_argument` with the message of the parser.
     pub fn from_json(json: &[u8]) -> Result<Config> {
         let mut json = serde_json::Deserializer::from_slice(json);
-        // Names the field, which the parser alone does not.
+        // The error names the field, which the parser alone does not.
         let mut config: Config = serde_path_to_error::deserialize(&mut json)
             .map_err(|error| Error::new(Code::InvalidArgument, format!("gateway configuration: {error}")))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -154,7 +154,7 @@ impl Config {
         Duration::from_millis(self.idle_ms)
     }
 
-    /// How long an idle connection may go on once the gateway stops.
+    /// How long an idle connection stays open once the gateway stops.
     pub fn drain_idle(&self) -> Duration {
         Duration::from_millis(self.drain_idle_ms)
     }

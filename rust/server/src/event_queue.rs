@@ -1,6 +1,6 @@
-//! The way out to Python: a bounded queue of events and a file descriptor that is readable while it holds any.
+//! The event queue to Python: a bounded queue, and a file descriptor that is readable while the queue has events.
 //!
-//! Rust never calls Python; the event loop watches the descriptor and drains the queue on its own thread.
+//! Rust never calls Python. The event loop of Python watches the descriptor and drains the queue on its own thread.
 #![allow(unsafe_code, reason = "eventfd has no safe wrapper in the standard library")]
 
 use std::collections::VecDeque;
@@ -12,10 +12,10 @@ use std::sync::{Mutex, PoisonError};
 use headgate_core::error::{Code, Error, Result};
 use serde_json::{Value, json};
 
-/// EventQueue kept for a control plane that does not drain; the oldest give way.
+/// The most events in the queue. If the control plane does not drain it, the oldest are dropped.
 const CAPACITY: usize = 4096;
 
-/// EventQueue on their way to the control plane.
+/// The queue of events for the control plane.
 pub struct EventQueue {
     queue: Mutex<QueuedEvents>,
     signal: File,
@@ -31,7 +31,7 @@ impl EventQueue {
     /// An empty queue.
     ///
     /// # Errors
-    /// `internal` when the system gives no descriptor.
+    /// `internal` if the system gives no descriptor.
     pub fn new() -> Result<EventQueue> {
         // SAFETY: takes no pointers; a negative result is an error and not turned into a File.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
@@ -39,12 +39,12 @@ impl EventQueue {
             let error = std::io::Error::last_os_error();
             return Err(Error::new(Code::Internal, format!("no event descriptor: {error}")));
         }
-        // SAFETY: a fresh descriptor that nobody else owns.
+        // SAFETY: a new descriptor without another owner.
         let signal = unsafe { File::from_raw_fd(fd) };
         Ok(EventQueue { queue: Mutex::default(), signal })
     }
 
-    /// The descriptor to watch; it belongs to the queue.
+    /// The descriptor to watch. It belongs to the queue.
     pub fn fd(&self) -> RawFd {
         self.signal.as_raw_fd()
     }
@@ -59,14 +59,14 @@ impl EventQueue {
             }
             queue.events.push_back(event);
         }
-        // Fails only when the counter is full, and then the descriptor is readable already.
+        // Fails only if the counter is full. Then the descriptor is readable already.
         drop((&self.signal).write(&1u64.to_ne_bytes()));
     }
 
-    /// Takes all events, oldest first; a first event `lost` says how many gave way.
+    /// Takes all events, the oldest first. A first event `lost` says how many were dropped.
     pub fn drain(&self) -> Vec<Value> {
         let mut counter = [0u8; 8];
-        // Fails only when nothing was pushed, and then the queue is empty or another drain has just taken it.
+        // Fails only if nothing was pushed. Then the queue is empty, or another drain has just emptied it.
         drop((&self.signal).read(&mut counter));
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let lost = std::mem::take(&mut queue.lost);

@@ -1,4 +1,4 @@
-//! The data plane as a whole: made idle, started once, stopped once.
+//! The data plane as a whole: created idle, started once, stopped once.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{OwnedFd, RawFd};
@@ -37,7 +37,7 @@ use crate::thread::io::{IoMessage, Mailbox};
 use crate::thread::mailboxes::{self, MailboxWaker};
 use crate::transport::accept;
 
-/// What threads that were told to end get on top of the grace, to do so.
+/// The time that threads have to end after the grace is over.
 const JOIN_GRACE: Duration = Duration::from_millis(500);
 
 /// The data plane.
@@ -53,14 +53,14 @@ pub struct Gateway {
     lifecycle: Mutex<Lifecycle>,
 }
 
-/// What exists at each stage of a gateway's life.
+/// The lifecycle of a gateway, with what exists in each state.
 enum Lifecycle {
     Idle { inboxes: Vec<mpsc::Receiver<IoMessage>> },
     Running(RunningThreads),
     Stopped { clean: bool },
 }
 
-/// The addresses that were bound.
+/// The bound addresses.
 #[derive(Clone, Copy, Debug)]
 pub struct BoundAddresses {
     /// The data port.
@@ -69,12 +69,12 @@ pub struct BoundAddresses {
     pub grpc: Option<SocketAddr>,
 }
 
-/// Sockets that were bound before the start, by somebody who keeps them when this process ends.
+/// Sockets that another process bound before the start, and keeps when this process ends.
 #[derive(Default)]
 pub struct BoundSockets {
-    /// The data port's.
+    /// The socket of the data port.
     pub http: Option<OwnedFd>,
-    /// The second data port's.
+    /// The socket of the second data port.
     pub grpc: Option<OwnedFd>,
 }
 
@@ -87,16 +87,16 @@ struct RunningThreads {
 }
 
 impl Gateway {
-    /// A gateway that can take endpoints in but has no socket yet, and no thread until it must load one.
+    /// A gateway that takes updates of endpoints but has no socket yet. It has no thread until it must load an endpoint.
     ///
     /// # Errors
-    /// `internal` when the system gives no descriptor.
+    /// `internal` if the system gives no descriptor.
     pub fn new(config: Config) -> Result<Gateway> {
         let devices = Devices::new(config.device_libraries.clone());
         Gateway::with_devices(config, devices)
     }
 
-    /// As [`Gateway::new`], on these devices.
+    /// As [`Gateway::new`], with these devices.
     ///
     /// # Errors
     /// As [`Gateway::new`].
@@ -123,7 +123,7 @@ impl Gateway {
             events.clone(),
             mailboxes::snapshot_refresher(mailboxes.clone()),
         ));
-        // Set once: the gateway is made here.
+        // Set once, because the state was created above.
         let repository: Weak<dyn ModelRepository> =
             Arc::downgrade(&(publisher.clone() as Arc<dyn ModelRepository>));
         let _ = shared.repository.set(repository);
@@ -142,15 +142,15 @@ impl Gateway {
         })
     }
 
-    /// Binds the data ports and starts the threads; returns the bound addresses. Endpoints may be applied before.
+    /// Binds the data ports, starts the threads, and returns the bound addresses. Endpoints may be applied before.
     ///
     /// # Errors
-    /// `invalid_argument` for an address that cannot be used, `conflict` when it was started before.
+    /// `invalid_argument` for an address that cannot be used; `conflict` after the stop.
     pub fn start(&self) -> Result<BoundAddresses> {
         self.start_on(BoundSockets::default())
     }
 
-    /// As [`Gateway::start`], on sockets that were bound before where there are some.
+    /// As [`Gateway::start`], with the given sockets in place of new ones.
     ///
     /// # Errors
     /// As [`Gateway::start`].
@@ -185,7 +185,7 @@ impl Gateway {
         bound: BoundAddresses,
         inboxes: Vec<mpsc::Receiver<IoMessage>>,
     ) -> Result<RunningThreads> {
-        // What can fail for want of descriptors comes first: from here on only the system's last thread may be missing.
+        // First what needs descriptors. After that only a thread can be refused by the system.
         let runtimes = (0..=inboxes.len()).map(|_| runtime()).collect::<Result<Vec<_>>>()?;
         let mut runtimes = runtimes.into_iter();
         self.shared.pool.start()?;
@@ -219,66 +219,66 @@ impl Gateway {
         Ok(RunningThreads { bound, stop_accepting, acceptor, io_threads, run_monitor })
     }
 
-    /// Takes an endpoint's new state in; see [`Publisher::apply`].
+    /// Takes in the new state of an endpoint; see [`Publisher::apply`].
     ///
     /// # Errors
-    /// `policy_invalid`, or `draining` after the stop.
+    /// `policy_invalid`; `draining` after the stop.
     pub fn apply(&self, spec: EndpointSpec) -> Result<u64> {
-        // Loads that hang are to end before the start too: it may wait for them.
+        // The background thread cancels loads that hang. It runs before the start as well, because the start may wait for loads.
         self.background.start()?;
         self.publisher.apply(spec)
     }
 
-    /// Takes an endpoint away; see [`Publisher::remove`].
+    /// Removes an endpoint; see [`Publisher::remove`].
     pub fn remove(&self, name: &str) -> u64 {
         self.publisher.remove(name)
     }
 
-    /// Says why an endpoint is not served; see [`Publisher::mark_unavailable`].
+    /// Records why an endpoint is not served; see [`Publisher::mark_unavailable`].
     pub fn mark_unavailable(&self, name: &str, reason: &str) {
         self.publisher.mark_unavailable(name, reason);
     }
 
-    /// Says what was never served and why; see [`Publisher::set_refusals`].
+    /// Replaces the list of what was never served; see [`Publisher::set_refusals`].
     pub fn set_refusals(&self, refused: Refusals) {
         self.publisher.set_refusals(refused);
     }
 
-    /// What a state would be refused for, found without serving it. Blocks.
+    /// Finds why a state would be refused, without serving it. Blocks.
     pub fn dry_run(&self, spec: &EndpointSpec) -> DryRun {
         dry_run(&self.engine, spec)
     }
 
-    /// Ends an endpoint's loads; see [`Publisher::cancel`].
+    /// Cancels the loads of an endpoint; see [`Publisher::cancel`].
     pub fn cancel(&self, name: &str) {
         self.publisher.cancel(name);
     }
 
-    /// What loads models and knows those in memory.
+    /// The engine, which loads models and knows those in memory.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// The descriptor that is readable while [`Gateway::events`] has something.
+    /// The descriptor that is readable while there are [`Gateway::events`].
     pub fn event_fd(&self) -> RawFd {
         self.events.fd()
     }
 
-    /// Takes what happened since the last call.
+    /// Takes the events since the last call.
     pub fn events(&self) -> Vec<Value> {
         self.events.drain()
     }
 
-    /// Says whether start-up is over, for `/v2/health/ready`.
+    /// Sets whether start-up is over, for `/v2/health/ready`.
     pub fn set_ready(&self, ready: bool) {
         self.shared.ready.store(ready, Relaxed);
         self.shared.notify_changed();
     }
 
-    /// Opens the access log's path anew; nothing without one.
+    /// Opens the path of the access log anew. Does nothing without an access log.
     ///
     /// # Errors
-    /// `invalid_argument` if the path cannot be opened; the file that was open is written on.
+    /// `invalid_argument` if the path cannot be opened. The access log goes on in the file that was open.
     pub fn reopen_access_log(&self) -> Result<()> {
         self.access_log.as_ref().map_or(Ok(()), |log| log.reopen())
     }
@@ -293,7 +293,7 @@ impl Gateway {
         Value::Array(self.families())
     }
 
-    /// What was counted of each version; see [`totals`].
+    /// The totals of each version; see [`totals`].
     pub fn totals(&self) -> Value {
         totals(&self.shared.metrics, Instant::now())
     }
@@ -321,7 +321,7 @@ impl Gateway {
     /// The drift report of an endpoint.
     ///
     /// # Errors
-    /// `model_not_found`, or `unsupported` when sketches are off.
+    /// `model_not_found`; `unsupported` if sketches are off.
     pub fn drift(&self, endpoint: &str, window_seconds: u64) -> Result<Value> {
         let live = self.shared.snapshot.load().endpoint(endpoint)?.clone();
         let ids: Vec<u64> =
@@ -329,17 +329,17 @@ impl Gateway {
         self.sketches.report(endpoint, &ids, window_seconds)
     }
 
-    /// Why no requests should come, in words, as far as threads are concerned.
+    /// Why the gateway is not ready, in words, as far as threads are the cause.
     pub fn not_ready_reasons(&self) -> Vec<String> {
         run_monitor::not_ready_reasons(&self.shared)
     }
 
-    /// What is live.
+    /// The status of the gateway and of all endpoints.
     pub fn status(&self) -> Value {
         self.status_of(|_| true)
     }
 
-    /// What is live, with the endpoints of these names alone: a thousand of them take milliseconds to describe.
+    /// The status, with the `wanted` endpoints alone, because a thousand of them take milliseconds.
     pub fn status_of(&self, wanted: impl Fn(&str) -> bool) -> Value {
         let snapshot = self.shared.snapshot.load_full();
         let live = snapshot.endpoints.iter().filter(|(name, _)| wanted(name));
@@ -360,11 +360,11 @@ impl Gateway {
         })
     }
 
-    /// Drains and joins every thread; true when nothing had to be cut off. Idempotent.
+    /// Drains the gateway and joins every thread. True if nothing had to be cut off. Idempotent.
     ///
-    /// Readiness turns false at once; requests go on for `delay`; then no new connection is taken, an idle one ends with its next
-    /// request or when none comes for a while, and what is in flight has `grace` to finish. Runs that are still in progress then are
-    /// cancelled, and a thread whose run does not end is left to itself.
+    /// Readiness turns false at once, and requests go on for `delay`. Then no connection is accepted, and an idle one ends with its next
+    /// request, or if none arrives for a while. Requests in flight have `grace` to finish. Runs that are in progress after that are
+    /// cancelled. A thread whose run does not end even then is not joined.
     pub fn stop(&self, delay: Duration, grace: Duration) -> bool {
         self.shared.draining.store(true, Relaxed);
         self.shared.notify_changed();
@@ -387,10 +387,10 @@ impl Gateway {
 
     fn stop_threads(&self, running: RunningThreads, deadline: Instant) -> bool {
         let RunningThreads { stop_accepting, acceptor, io_threads, run_monitor, .. } = running;
-        // The acceptor may be gone already; then nobody listens.
+        // If the acceptor has ended already, nothing receives this.
         let _ = stop_accepting.send(());
         let mut clean = join_until(acceptor, Instant::now() + JOIN_GRACE).is_some();
-        // Set once: a gateway is stopped once.
+        // Set once, because a gateway is stopped once.
         let _ = self.shared.cut_off_at.set(deadline);
         self.shared.closing.store(true, Relaxed);
         self.shared.notify_changed();

@@ -1,27 +1,27 @@
-//! A request's header fields, whoever read them: hyper's map, or the list of a plain request, each field where it lies in its head.
+//! The header fields of a request in one of two forms: the map of hyper, or a list of positions in the head.
 //!
-//! A request has few fields, and few of them are asked for: of a list nothing is hashed, copied or counted.
+//! A request has few fields, and few of them are looked up. So the list needs no hash, no copy and no reference count.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
-/// Header fields. Names are given in lower case.
+/// The header fields of a request. Look-ups take names in lower case.
 #[derive(Clone, Copy)]
 pub enum Headers<'a> {
-    /// As hyper reads them.
+    /// The map that hyper makes.
     Map(&'a HeaderMap),
-    /// A head, and the fields in it.
+    /// A head, and the positions of the fields in it.
     List(&'a Bytes, &'a [HeaderField]),
 }
 
-/// Where a field is in its head.
+/// The position of a field in its head.
 #[derive(Clone, Copy, Debug)]
 pub struct HeaderField {
     name: ByteRange,
     value: ByteRange,
 }
 
-/// A part of a head, by its first byte and its length.
+/// A part of a head.
 #[derive(Clone, Copy, Debug, Default)]
 struct ByteRange {
     start: u16,
@@ -29,13 +29,13 @@ struct ByteRange {
 }
 
 impl HeaderField {
-    /// The field with that name and value, both of them parts of `head`; `None` for a head that is too long.
+    /// The field with this name and value, which are parts of `head`; `None` if the head is too long.
     pub fn of(head: &[u8], name: &[u8], value: &[u8]) -> Option<HeaderField> {
         Some(HeaderField { name: ByteRange::of(head, name)?, value: ByteRange::of(head, value)? })
     }
 
-    /// Its value, if that is its name; of most fields the length of the name says that it is not.
-    // For every field of every look-up.
+    /// The value, if `name` is the name. The lengths are compared first, because they differ for most fields.
+    // Inlined, because a look-up calls it for every field.
     #[inline(always)]
     fn value_of<'a>(&self, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
         let is_it = usize::from(self.name.length) == name.len() && names_match(self.name.of_head(head), name);
@@ -46,7 +46,7 @@ impl HeaderField {
 impl ByteRange {
     fn of(head: &[u8], part: &[u8]) -> Option<ByteRange> {
         if part.is_empty() {
-            // It may be anybody's.
+            // An empty slice may point anywhere.
             return Some(ByteRange::default());
         }
         let start = (part.as_ptr() as usize).checked_sub(head.as_ptr() as usize)?;
@@ -82,7 +82,7 @@ impl<'a> Headers<'a> {
         }
     }
 
-    /// The first value of each of some names, by one pass over the fields: a look-up in a map hashes the name.
+    /// The first value of each name. One pass over the fields is cheaper than a look-up for each name, which hashes it.
     pub fn first_values<const N: usize>(self, names: [&str; N]) -> [Option<&'a [u8]>; N] {
         let mut values = [None; N];
         let mut see = |own: &[u8], value: &'a [u8]| {
@@ -99,7 +99,7 @@ impl<'a> Headers<'a> {
         values
     }
 
-    /// A value as it outlives the request; of a list, without a copy.
+    /// A value that outlives the request. In the list form it shares the head, without a copy.
     pub fn to_value(self, value: &'a [u8]) -> Option<HeaderValue> {
         match self {
             Headers::Map(_) => HeaderValue::from_bytes(value).ok(),

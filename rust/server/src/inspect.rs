@@ -1,4 +1,4 @@
-//! Looking at libraries and models without serving them.
+//! Inspects libraries and models without serving them.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use headgate_engine::runtime::library::API_LEVEL;
 use headgate_engine::runtime::{Library, Session, SessionOptions};
 use serde_json::{Value, json};
 
-/// What an ONNX Runtime library is: path, version, providers, API level.
+/// The path, version, providers and API level of an ONNX Runtime library.
 ///
 /// # Errors
-/// `model_load_failed` when it cannot be opened.
+/// `model_load_failed` if it cannot be opened.
 pub fn library(path: &str) -> Result<Value> {
     let library = Library::open(Path::new(path))?;
     Ok(json!({
@@ -21,10 +21,10 @@ pub fn library(path: &str) -> Result<Value> {
     }))
 }
 
-/// A model file's signature.
+/// The signature of a model file.
 ///
 /// # Errors
-/// `model_load_failed` when the library or the model cannot be loaded.
+/// `model_load_failed` if the library or the model cannot be loaded.
 pub fn model(library: &str, model: &str) -> Result<Value> {
     let library = Library::open(Path::new(library))?;
     let session = Session::load(library, Path::new(model), SessionOptions::default())?;

@@ -1,6 +1,6 @@
-//! An IO thread: one single-threaded runtime, the connections it was given, and the messages that other threads send it.
+//! The loop of an IO thread: a single-threaded runtime, the thread's connections, and the messages of other threads.
 //!
-//! It hands each message to the room that it is for. Next: `transport::connections`.
+//! The loop passes each message to the room that it is for. Next: `transport::connections`.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,37 +15,37 @@ use crate::serving::shared::Shared;
 use crate::thread::io::{self, Io, IoMessage, Mailbox};
 use crate::transport::connections::Connections;
 
-/// What an IO thread begins with.
+/// The parts of an IO thread.
 pub struct IoThread {
-    /// Its number.
+    /// The number of the thread.
     pub number: usize,
-    /// What it shares with the others.
+    /// The state that it shares with the others.
     pub shared: Arc<Shared>,
     /// The access log, if there is one.
     pub access_log: Option<Arc<AccessLog>>,
-    /// What other threads send to.
+    /// The end of its mailbox that other threads send to.
     pub mailbox: Mailbox,
-    /// What it receives.
+    /// The end of its mailbox that it receives from.
     pub inbox: mpsc::Receiver<IoMessage>,
 }
 
-/// Runs an IO thread until it is told to close and its last connection is gone, or those that are left are cut off;
-/// true when every connection finished by itself.
+/// Runs an IO thread until it must close and its last connection has ended, or the rest are cut off. True if every connection ended by
+/// itself.
 ///
 /// # Panics
-/// When the calling thread runs one already.
+/// If the current thread is an IO thread already.
 pub fn run(runtime: &tokio::runtime::Runtime, thread: IoThread) -> bool {
     let IoThread { number, shared, access_log, mailbox, inbox } = thread;
     io::install(number, shared);
     after::install(access_log);
     let local = tokio::task::LocalSet::new();
     let clean = local.block_on(runtime, serve(inbox, &mailbox));
-    // Whatever is left is cut off here, on its own thread.
+    // The connections that are left are cut off here, on their own thread.
     drop(local);
     clean
 }
 
-/// The loop of an IO thread; true when every connection finished by itself.
+/// The loop of an IO thread. True if every connection ended by itself.
 async fn serve(mut inbox: mpsc::Receiver<IoMessage>, mailbox: &Mailbox) -> bool {
     let connections = Rc::<Connections>::default();
     while handle(inbox.recv().await, &connections, mailbox) {}
@@ -55,7 +55,7 @@ async fn serve(mut inbox: mpsc::Receiver<IoMessage>, mailbox: &Mailbox) -> bool 
         loop {
             tokio::select! {
                 () = connections.emptied() => return,
-                // Batches that were run still have requests to wake.
+                // Batches that have run still have requests to wake.
                 message = inbox.recv() => { handle(message, &connections, mailbox); }
             }
         }
@@ -63,13 +63,13 @@ async fn serve(mut inbox: mpsc::Receiver<IoMessage>, mailbox: &Mailbox) -> bool 
     tokio::time::timeout_at(cut_off.into(), emptied).await.is_ok()
 }
 
-/// Does what a message says; false for the last one.
+/// Handles a message. False for the last one.
 fn handle(message: Option<IoMessage>, connections: &Rc<Connections>, mailbox: &Mailbox) -> bool {
     match message {
         Some(IoMessage::Socket(socket)) => connections.adopt::<Calls>(socket, &mailbox.connections),
         Some(IoMessage::Refresh) => after::retain(&io::with(Io::refresh)),
         Some(IoMessage::MakeRoom(asker)) => {
-            // Whoever waits no longer has asked another thread.
+            // The acceptor waits no longer if it has asked another thread.
             let _ = asker.send(connections.make_room(&mailbox.connections));
         }
         Some(IoMessage::BatchDone(batch)) => batch.wake(io::with(|io| io.thread)),

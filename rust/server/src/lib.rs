@@ -1,8 +1,8 @@
-//! The data plane's server: connections, calls, the phases of a request, what happens after it, what is served, its threads.
+//! The server of the data plane: connections, calls, the phases of a request, work after it, the endpoints that are served, threads.
 //!
-//! Each folder is a room, and its `mod.rs` says what lives there; an import never goes up. From the top: [`gateway`] (start and
-//! stop), [`io_thread`] (a thread's loop), [`call`], [`request`], [`after`], [`transport`], [`thread`], [`serving`], and what stands
-//! alone. The hot path in order: `transport::http1`, `call::http`, `request::infer`, then `headgate_core::route`,
+//! Each folder is a room, and its `mod.rs` says what lives there. An import never goes up. From the top: [`gateway`] (start and stop),
+//! [`io_thread`] (the loop of a thread), [`call`], [`request`], [`after`], [`transport`], [`thread`], [`serving`], and files without a
+//! folder. The hot path in order: `transport::http1`, `call::http`, `request::infer`, then `headgate_core::route`,
 //! the engine's `models/placement` and `headgate_runtime::session`.
 
 pub mod after;

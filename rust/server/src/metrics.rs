@@ -1,7 +1,8 @@
-//! What is counted, and where: each IO thread has its own shard of every series, written by that thread alone.
+//! The series of all metrics. Each IO thread has a shard of its own of every series, which only that thread writes.
 //!
-//! Handles are resolved when a snapshot is built, so a request looks up no label. A series lives as long as a snapshot or a
-//! request holds it, and is then shown for five minutes more: what was counted since a scraper's last look would be lost. Rendering adds the shards up. The metrics of versions and connections are declared in [`rendering`].
+//! Handles are resolved when a snapshot is built, so a request looks up no label. A series lives as long as a snapshot or a request holds
+//! it. Then it is shown for five minutes more, so that a scraper sees the last counts. Rendering adds up the shards. The metrics of
+//! versions and connections are declared in [`rendering`].
 
 pub mod close_reason;
 pub mod hand_over_reason;
@@ -20,7 +21,7 @@ use self::close_reason::CloseReason;
 use self::hand_over_reason::HandOverReason;
 use self::reason_counters::ReasonCounters;
 
-/// Answers by code: one counter for each code and one for success.
+/// The counters of outcomes: one for each code, and one for success.
 const OUTCOMES: usize = Code::ALL.len() + 1;
 
 /// A counter with one writer.
@@ -28,12 +29,12 @@ const OUTCOMES: usize = Code::ALL.len() + 1;
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds; only the owning thread may call this.
+    /// Adds `count`. Only the thread that owns the counter may call this.
     pub fn add(&self, count: u64) {
         self.0.store(self.0.load(Relaxed) + count, Relaxed);
     }
 
-    /// Sets; only the owning thread may call this.
+    /// Sets the value. Only the thread that owns the counter may call this.
     pub fn set(&self, value: u64) {
         self.0.store(value, Relaxed);
     }
@@ -44,60 +45,60 @@ impl Counter {
     }
 }
 
-/// One IO thread's share of a version's series.
+/// The part of the series of a version that one IO thread writes.
 #[derive(Default)]
 pub struct Shard {
     outcomes: [Counter; OUTCOMES],
     /// Requests begun.
     pub started: Counter,
-    /// Requests whose answer is out, or whose client is gone.
+    /// Requests whose response is out, or whose client has left.
     pub finished: Counter,
-    /// Time of good answers from the first byte to the last, in nanoseconds; of failures likewise.
+    /// Time of successful requests from the first byte to the last, in nanoseconds.
     pub success_ns: Counter,
-    /// See [`Shard::success_ns`].
+    /// Time of failed requests, likewise.
     pub failure_ns: Counter,
-    /// Rows of good answers.
+    /// Rows of successful responses.
     pub rows: Counter,
     /// When the newest run ended, on [`crate::serving::shared::Shared::now_ns`]'s clock; 0 before the first.
     pub last_run_ns: Counter,
-    /// Requests that named the version themselves.
+    /// Requests that named the version.
     pub direct: Counter,
-    /// Requests refused because too little time was left for a run.
+    /// Requests that were refused because too little time was left for a run.
     pub hopeless: Counter,
     /// Requests that another version answered in this one's place.
     pub passed_on: Counter,
     /// Requests that this version answered in another one's place.
     pub fallback: Counter,
-    /// Answers whose client was gone before the bytes were with the socket.
+    /// Responses whose client left before the bytes were with the socket.
     pub undelivered: Counter,
-    /// From the request's first byte to the answer's last.
+    /// From the first byte of the request to the last of the response.
     pub total: Histogram,
-    /// From the body's JSON to typed values.
+    /// From the bytes of the body to typed values.
     pub decode: Histogram,
-    /// Waiting for a pool thread.
+    /// The wait for a pool thread.
     pub queue: Histogram,
     /// The run that the request was part of.
     pub run: Histogram,
-    /// Runs, each counted once however many requests were part of it.
+    /// Runs. A batch is one run.
     pub runs: Counter,
-    /// From the run's end until the bytes are with the socket.
+    /// From the end of the run until the bytes are with the socket.
     pub reply: Histogram,
-    /// Rows that a tap saw.
+    /// Rows that sketching saw.
     pub rows_seen: Counter,
-    /// Rows that a tap sketched.
+    /// Rows that were sketched.
     pub rows_sampled: Counter,
-    /// Rows that a tap could not take (no memory left under the cap).
+    /// Rows that were not sketched, because the memory limit was reached.
     pub rows_dropped: Counter,
 }
 
 impl Shard {
-    /// Counts an answer: `None` is success.
+    /// Counts the outcome of a request; `None` is success.
     pub fn count_outcome(&self, code: Option<Code>) {
         self.outcomes[code.map_or(0, |code| 1 + code as usize)].add(1);
     }
 }
 
-/// All threads' shards of one version's series; a shard is made when its thread first counts.
+/// The series of a version: one shard for each thread, which is created when the thread first counts.
 pub struct VersionMetrics {
     /// The endpoint's name.
     pub endpoint: Box<str>,
@@ -135,18 +136,18 @@ impl VersionMetrics {
         counts
     }
 
-    /// Runs of the model, whole batches counted once.
+    /// Runs of the model. A batch is one run.
     pub fn runs(&self) -> u64 {
         self.sum(|shard| shard.runs.get())
     }
 
-    /// Requests begun and not finished.
+    /// Requests that have begun and not finished.
     pub fn in_flight(&self) -> u64 {
         let finished = self.sum(|shard| shard.finished.get());
         self.sum(|shard| shard.started.get()).saturating_sub(finished)
     }
 
-    /// How requests ended.
+    /// The totals of the requests.
     pub fn request_totals(&self) -> RequestTotals {
         let succeeded = self.sum(|shard| shard.outcomes[0].get());
         RequestTotals {
@@ -159,56 +160,56 @@ impl VersionMetrics {
         }
     }
 
-    /// Answers so far, of every code.
+    /// Requests that have an outcome.
     pub fn requests(&self) -> u64 {
         self.sum(|shard| shard.outcomes.iter().map(Counter::get).sum())
     }
 }
 
-/// How the requests of a version ended.
+/// The totals of the requests of a version.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestTotals {
-    /// Good answers.
+    /// Successful requests.
     pub succeeded: u64,
-    /// All others.
+    /// Failed requests.
     pub failed: u64,
-    /// Time of good answers, in nanoseconds.
+    /// Time of successful requests, in nanoseconds.
     pub success_ns: u64,
-    /// Time of all others, in nanoseconds.
+    /// Time of failed requests, in nanoseconds.
     pub failure_ns: u64,
-    /// Rows of good answers.
+    /// Rows of successful responses.
     pub rows: u64,
     /// When the newest run ended, on [`crate::serving::shared::Shared::now_ns`]'s clock.
     pub last_ns: Option<u64>,
 }
 
-/// One IO thread's counters that belong to no version.
+/// The counters of an IO thread that belong to no version.
 #[derive(Default)]
 pub struct IoShard {
     /// Connections taken over.
     pub accepted: Counter,
-    /// Connections gone.
+    /// Connections that have ended.
     pub closed: Counter,
     refusals: [Counter; OUTCOMES],
 }
 
 impl IoShard {
-    /// Counts a refusal that came before a version was known.
+    /// Counts a refusal before a version was chosen.
     pub fn count_refusal(&self, code: Code) {
         self.refusals[1 + code as usize].add(1);
     }
 }
 
-/// Versions that were taken away and whose series are still shown, at most.
+/// The most departed series that are shown: those of versions that are not served any more.
 const MAX_DEPARTED: usize = 1024;
-/// How long such series are shown after the first scrape that shows them: whoever scrapes at least as often misses nothing, however
-/// many others do.
+/// How long a departed series is shown after the first scrape that shows it. A scraper with a shorter period misses nothing, whatever other
+/// scrapers do.
 const DEPARTED_SHOWN_FOR: Duration = Duration::from_secs(300);
 
 /// The series of a version.
 struct VersionSeries {
     metrics: Arc<VersionMetrics>,
-    /// When they were shown first since nobody else holds them.
+    /// When a scrape first showed the series since it departed.
     shown_since: Option<Instant>,
 }
 
@@ -222,9 +223,9 @@ impl VersionSeries {
 pub struct Metrics {
     threads: Box<[IoShard]>,
     versions: Mutex<HashMap<(String, String), VersionSeries>>,
-    /// Connections closed at once because there were too many.
+    /// Connections closed at once, because there were too many.
     pub connections_refused: AtomicU64,
-    /// Connections closed after they had been taken.
+    /// Connections that the gateway closed after it had accepted them.
     pub connections_closed: ReasonCounters<CloseReason>,
     /// Connections that were handed to hyper.
     pub handed_over: ReasonCounters<HandOverReason>,
@@ -247,7 +248,7 @@ impl Metrics {
         &self.threads[thread]
     }
 
-    /// The series of a version: the present ones if there are any, else new ones.
+    /// The series of a version, which are created if there are none.
     pub fn version(&self, endpoint: &str, version: &str) -> Arc<VersionMetrics> {
         let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (endpoint.to_owned(), version.to_owned());
@@ -256,7 +257,7 @@ impl Metrics {
             return series.metrics.clone();
         }
         if versions.values().filter(|series| series.is_departed()).count() >= MAX_DEPARTED {
-            // Those that somebody has seen go first.
+            // Series that a scrape has shown go first.
             versions.retain(|_, series| !series.is_departed() || series.shown_since.is_none());
             if versions.values().filter(|series| series.is_departed()).count() >= MAX_DEPARTED {
                 versions.retain(|_, series| !series.is_departed());
@@ -267,12 +268,12 @@ impl Metrics {
         metrics
     }
 
-    /// Connections open now.
+    /// Open connections.
     pub fn connections(&self) -> u64 {
         self.threads.iter().map(|thread| thread.accepted.get().saturating_sub(thread.closed.get())).sum()
     }
 
-    /// What is to be shown now: the series of versions that somebody holds, and those that were taken away not long ago.
+    /// The series that a scrape shows at `now`: those in use, and those that departed not long ago.
     fn visible(&self, now: Instant) -> Vec<Arc<VersionMetrics>> {
         let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         versions.retain(|_, series| {

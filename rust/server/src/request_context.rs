@@ -1,6 +1,6 @@
-//! What a client says around its request, and gets back: a trace to be part of, a name for the request, the wish to see times.
+//! The context that a client gives for its request in header fields: a trace, a request id, a time-out, and whether to report the times.
 //!
-//! Not here: the request's own id, which is the protocol's (`envelope`).
+//! Not here: the id in the message, which belongs to the protocol (`envelope`).
 
 use http::header::{HeaderName, HeaderValue};
 
@@ -10,7 +10,7 @@ static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
-/// No times, for an answer that no version gave.
+/// No times, for a response without a version.
 pub const UNTIMED: Option<fn() -> std::iter::Empty<PhaseTime>> = None;
 
 /// A phase and how long it took, in nanoseconds.
@@ -19,34 +19,34 @@ pub type PhaseTime = (&'static str, u64);
 /// The most bytes of a request id that are echoed and logged.
 const MAX_ID: usize = 256;
 
-/// What came with one request.
+/// The context of one request.
 #[derive(Clone, Debug, Default)]
 pub struct RequestContext {
-    /// The trace, with a span of our own in it.
+    /// The trace, with a span of the gateway.
     pub trace: Option<Trace>,
-    /// The client's name for the request.
+    /// The request id of the client.
     pub request_id: Option<HeaderValue>,
-    /// How long the client waits, in its words.
+    /// How long the client waits, as it wrote it.
     pub timeout: Option<HeaderValue>,
-    /// Whether the answer tells its times.
+    /// Whether the response reports its times.
     timed: bool,
 }
 
-/// A place in a trace (W3C Trace RequestContext, version 00).
+/// A position in a trace (W3C Trace Context, version 00).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trace {
-    /// The trace's number.
+    /// The id of the trace.
     pub id: u128,
-    /// Our caller's span.
+    /// The span of the caller.
     pub parent: u64,
-    /// Our own span.
+    /// The span of the gateway.
     pub span: u64,
-    /// The caller's flags.
+    /// The flags of the caller.
     flags: u8,
 }
 
 impl RequestContext {
-    /// Reads the headers of a request; `draw` numbers a span of our own. Of a name that is given more than once the first value counts.
+    /// Reads the header fields of a request. `draw` gives the id of a span. If a name occurs more than once, its first value counts.
     pub fn read(headers: Headers<'_>, draw: impl FnOnce() -> u64) -> RequestContext {
         let names = ["traceparent", "x-request-id", "x-headgate-timing", "x-headgate-timeout"];
         let [trace, id, timing, timeout] = headers.first_values(names);
@@ -57,7 +57,7 @@ impl RequestContext {
         RequestContext { trace, request_id, timeout, timed: timing == Some(b"1") }
     }
 
-    /// Adds what there is to say to the header fields of an answer; `times` are its phases and how long they took, in nanoseconds.
+    /// Adds the context to the header fields of a response. `times` has its phases, and how long they took in nanoseconds.
     pub fn add_to<T: Iterator<Item = PhaseTime>>(
         &self,
         fields: &mut impl Extend<(HeaderName, HeaderValue)>,
@@ -76,8 +76,8 @@ impl RequestContext {
 }
 
 impl Trace {
-    /// Takes up a caller's trace with a new span; `None` for what is not `00-<32 hex>-<16 hex>-<2 hex>`, lower case, with
-    /// numbers that are not 0: such a header is to be ignored.
+    /// Continues the trace of a caller with a new span. `None` for a value that is not `00-<32 hex>-<16 hex>-<2 hex>` in lower case with ids
+    /// that are not 0: the standard says to ignore it.
     fn parse(value: &[u8], span: impl FnOnce() -> u64) -> Option<Trace> {
         let text = std::str::from_utf8(value).ok()?;
         let [version, id, parent, flags] = text.split('-').collect::<Vec<_>>().try_into().ok()?;
@@ -94,20 +94,20 @@ impl Trace {
         Some(Trace { id, parent, span: span(), flags })
     }
 
-    /// The header that passes the trace on, with our span as the parent.
+    /// The header field for the next hop, with the span of the gateway as the parent.
     fn header(&self) -> HeaderValue {
         let text = format!("00-{:032x}-{:016x}-{:02x}", self.id, self.span, self.flags);
         HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 }
 
-/// The phases as `Server-Timing` has them, in milliseconds.
+/// The phases in the form of `Server-Timing`, in milliseconds.
 fn server_timing(times: impl Iterator<Item = PhaseTime>) -> HeaderValue {
     use std::fmt::Write;
     let mut text = String::with_capacity(96);
     for (name, ns) in times {
         let separator = if text.is_empty() { "" } else { ", " };
-        // A string takes every write.
+        // A write to a string never fails.
         let _ = write!(text, "{separator}{name};dur={:.3}", ns as f64 / 1e6);
     }
     HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))

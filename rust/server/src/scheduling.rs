@@ -1,20 +1,20 @@
-//! Threads and how they share cores: requests first, whatever a model needs of a core beside them.
+//! Starts threads, and sets how they share cores: requests come first, even if a model is loaded beside them.
 #![allow(unsafe_code, reason = "scheduling has no safe wrapper")]
 
 use std::thread::JoinHandle;
 
 use headgate_core::error::{Code, Error, Result};
 
-/// How long an IO thread asks to run at a stretch, in nanoseconds. Its turns are shorter, and on Linux from 6.12 on a thread
-/// that asks for little is let in at once when it wakes, instead of after the slice of whoever computes there.
+/// The slice that an IO thread requests, in nanoseconds. Linux from 6.12 on runs a thread with a short slice as soon as it wakes, and not
+/// after the slice of the thread that computes.
 const SLICE_NS: u64 = 200_000;
-/// The priority of work that gives way: beside a thread of ordinary priority it gets a tenth of a core.
+/// The nice value of low priority: beside a thread of ordinary priority such a thread gets a tenth of a core.
 const NICE: libc::c_int = 10;
 
-/// Threads beside an IO thread that read its large requests and write its large answers, while there are any.
+/// The threads beside each IO thread that read large requests and write large responses. They end when idle.
 const OFFLOAD_THREADS: usize = 2;
 
-/// A runtime for one thread.
+/// The runtime of one IO thread.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -24,7 +24,7 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
         .map_err(|error| Error::new(Code::Internal, format!("the system gives no more descriptors: {error}")))
 }
 
-/// As [`spawn`], for work that gives way to requests: loading a model takes milliseconds of a core that an IO thread may need.
+/// As [`spawn`], with low priority, because loading a model takes milliseconds of a core that an IO thread may need.
 ///
 /// # Errors
 /// As [`spawn`].
@@ -38,7 +38,7 @@ pub fn spawn_low_priority<T: Send + 'static>(
     })
 }
 
-/// Lowers the calling thread's priority.
+/// Lowers the priority of the current thread.
 fn lower_priority() {
     // SAFETY: takes no pointers; on Linux, process 0 is the calling thread. A system that refuses leaves it as it was.
     unsafe {
@@ -49,7 +49,7 @@ fn lower_priority() {
 /// Starts a named thread.
 ///
 /// # Errors
-/// `internal` when the system gives no more.
+/// `internal` if the system gives no more threads.
 pub fn spawn<T: Send + 'static>(
     name: String,
     work: impl FnOnce() -> T + Send + 'static,
@@ -60,16 +60,16 @@ pub fn spawn<T: Send + 'static>(
         .map_err(|error| Error::new(Code::Internal, format!("the system gives no more threads: {error}")))
 }
 
-/// A thread as another one sees it.
+/// Reads the state and the CPU time of a thread from another one.
 #[derive(Debug)]
 pub struct ThreadProbe {
-    /// Its state and times, as the kernel writes them (`proc_pid_stat(5)`).
+    /// The path of the status of the thread (`proc_pid_stat(5)`).
     status: String,
     clock: Option<libc::clockid_t>,
 }
 
 impl ThreadProbe {
-    /// The calling thread.
+    /// The probe of the current thread.
     pub fn current() -> ThreadProbe {
         let mut clock = 0;
         // SAFETY: the calling thread is alive; a valid out-pointer.
@@ -78,7 +78,7 @@ impl ThreadProbe {
         ThreadProbe { status: format!("/proc/self/task/{thread}/stat"), clock: (known == 0).then_some(clock) }
     }
 
-    /// The CPU time that it has used, in nanoseconds; 0 when it has ended.
+    /// The CPU time of the thread, in nanoseconds; 0 if it has ended.
     pub fn cpu_ns(&self) -> u64 {
         let Some(clock) = self.clock else { return 0 };
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -87,9 +87,9 @@ impl ThreadProbe {
         if known == 0 { time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64 } else { 0 }
     }
 
-    /// Whether it waits for something other than a core.
+    /// Whether the thread waits for something other than a core.
     pub fn sleeps(&self) -> bool {
-        // The state follows the name, which is in parentheses and may have some in it.
+        // The state follows the name, which is in parentheses and may itself contain some.
         let status = std::fs::read_to_string(&self.status).unwrap_or_default();
         let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
         matches!(state, Some('S' | 'D'))
@@ -110,7 +110,7 @@ struct SchedAttr {
     period: u64,
 }
 
-/// Has the calling thread let in at once when it wakes, where the system can do that.
+/// Requests short slices for the current thread, so that it runs as soon as it wakes. Does nothing on a system that cannot do that.
 pub fn request_short_slices() {
     let size = size_of::<SchedAttr>();
     let mut present = SchedAttr::default();

@@ -1,10 +1,10 @@
-//! What the control plane hands over becomes what the data plane works with.
+//! The state that the control plane sends becomes the spec that the data plane uses.
 
 use serde_json::json;
 
 use super::*;
 
-/// A state in which every field is said, and none as a build would fill it in.
+/// A state with every field, none of them with its default.
 fn full() -> Value {
     json!({
         "name": "digits",

@@ -1,19 +1,19 @@
-//! Why the gateway closed connections of the data ports before their clients did.
+//! The reasons for which the gateway closes connections of the data ports before their clients do.
 
 use crate::metrics::reason_counters::ReasonLabel;
 
 /// The reason for a close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// No request came.
+    /// No request arrived in time.
     Idle,
     /// A request's head was not complete in time.
     HeadTimeout,
     /// A request's body was not complete in time.
     BodyTimeout,
-    /// A request's body was larger than a body may be, so that the next request could not be found behind it.
+    /// The body of a request exceeded the limit, so the next request behind it could not be found.
     BodyTooLarge,
-    /// The client took nothing of its answers.
+    /// The client did not read its responses.
     Unread,
     /// A new connection needed room.
     Crowded,
@@ -29,7 +29,7 @@ impl ReasonLabel for CloseReason {
         CloseReason::Crowded,
     ];
 
-    /// As the control plane's ports call it.
+    /// The ports of the control plane use the same words.
     fn name(self) -> &'static str {
         match self {
             CloseReason::Idle => "idle",

@@ -1,15 +1,15 @@
-//! Why a connection of HTTP/1.1 was handed to hyper, which costs its client more for each request from then on.
+//! The reasons for which a connection of HTTP/1.1 is handed to hyper. From then on each of its requests costs more.
 
 use crate::metrics::reason_counters::ReasonLabel;
 
 /// The reason for a hand-over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandOverReason {
-    /// What came is no whole head, or one that is too long for the fast reader.
+    /// The first bytes are no whole head, or the head is too long for the fast reader.
     Head,
-    /// The request needs more than the fast reader has: chunks, an escape in its path, a long body, many fields.
+    /// The fast reader cannot read the request: chunks, an escape in the path, a long body, many fields.
     Request,
-    /// The body did not come with its head.
+    /// The body did not arrive together with the head.
     Body,
 }
 

@@ -5,19 +5,19 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde_json::{Value, json};
 
-/// A closed set of reasons.
+/// A closed set of reasons, which are the values of a label.
 pub trait ReasonLabel: Copy + 'static {
-    /// All of them.
+    /// All reasons.
     const ALL: &'static [Self];
 
-    /// The label's value.
+    /// The value of the label.
     fn name(self) -> &'static str;
 
-    /// Its place in [`ReasonLabel::ALL`].
+    /// The index in [`ReasonLabel::ALL`].
     fn index(self) -> usize;
 }
 
-/// How often each reason came, counted by any thread.
+/// A counter for each reason, which any thread may use.
 pub struct ReasonCounters<R>(Box<[AtomicU64]>, PhantomData<R>);
 
 impl<R: ReasonLabel> Default for ReasonCounters<R> {
@@ -27,12 +27,12 @@ impl<R: ReasonLabel> Default for ReasonCounters<R> {
 }
 
 impl<R: ReasonLabel> ReasonCounters<R> {
-    /// One more.
+    /// Adds one.
     pub fn add(&self, reason: R) {
         self.0[reason.index()].fetch_add(1, Relaxed);
     }
 
-    /// How many for that reason.
+    /// The count of a reason.
     pub fn get(&self, reason: R) -> u64 {
         self.0[reason.index()].load(Relaxed)
     }

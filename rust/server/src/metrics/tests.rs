@@ -33,7 +33,7 @@ fn shards_add_up_and_series_live_as_long_as_somebody_holds_them() {
     let buckets = total["buckets"].as_array().unwrap();
     assert!(buckets.windows(2).all(|pair| pair[0][1].as_u64() <= pair[1][1].as_u64()));
     drop(version);
-    // What was counted last is shown to every scraper that comes within five minutes of the first.
+    // The last counts are shown to every scraper within five minutes of the first.
     let shown = |now| families(&metrics, &GAUGES, now);
     assert_eq!(named(&shown(now), "headgate_requests_total")["samples"][0][1], 2);
     assert_eq!(named(&shown(now + Duration::from_secs(299)), "headgate_requests_total")["samples"][0][1], 2);
@@ -58,7 +58,7 @@ fn series_that_nobody_scrapes_are_bounded() {
         drop(metrics.version("digits", &number.to_string()));
     }
     assert!(metrics.visible(Instant::now()).len() <= MAX_DEPARTED);
-    // Those that were shown make room for those that were not.
+    // Series that were shown make room for those that were not.
     drop(metrics.version("digits", "new"));
     let versions: Vec<_> = metrics.visible(Instant::now()).iter().map(|of| of.version.to_string()).collect();
     assert!(versions.len() <= MAX_DEPARTED && versions.contains(&"new".to_owned()));

@@ -1,6 +1,6 @@
-//! One thread for what nobody should wait for: placement, sketch merges, freeing what was replaced, loads that take too long.
+//! The thread for periodic work: placement, sketch merges, freeing retired endpoints, loads that take too long.
 //!
-//! Not here: runs that hold a thread up (`serving::run_monitor`).
+//! Not here: runs that stall a thread (`serving::run_monitor`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,12 +18,12 @@ use crate::serving::publisher::Publisher;
 use crate::serving::shared::Shared;
 use crate::serving::sketch_registry::SketchRegistry;
 
-/// The process has grown when it takes so many bytes more than it did.
+/// Memory is given back when the process has grown by this many bytes.
 const GROWTH: u64 = 64 << 20;
-/// The unit of `/proc/self/statm`, in bytes; elsewhere another size moves the bound and nothing else.
+/// The unit of `/proc/self/statm`, in bytes. On a system with another page size only the bound above is another.
 const PAGE: u64 = 4096;
 
-/// How often all of it is done.
+/// The period of the work.
 const TICK: Duration = Duration::from_secs(1);
 
 /// The thread, before, while and after it runs.
@@ -39,7 +39,7 @@ enum BackgroundState {
 }
 
 impl BackgroundThread {
-    /// It has no thread yet.
+    /// The thread is not started yet.
     pub fn new(
         shared: Arc<Shared>,
         engine: Arc<Engine>,
@@ -61,7 +61,7 @@ impl BackgroundThread {
     /// Starts the thread, unless it runs or has been stopped.
     ///
     /// # Errors
-    /// `internal` when the system gives no more threads; it cannot be started then.
+    /// `internal` if the system gives no more threads. It cannot be started again then.
     pub fn start(&self) -> Result<()> {
         let mut state = self.state();
         if !matches!(*state, BackgroundState::Idle(_)) {
@@ -74,7 +74,7 @@ impl BackgroundThread {
         let signal = self.stop.clone();
         let thread = spawn_low_priority("hg-background".to_owned(), move || {
             while !wait_for_stop(&signal) {
-                // A panic is printed and costs this tick; the next one comes.
+                // A panic is printed and ends this tick. The next one comes.
                 drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tasks.tick())));
             }
         })?;
@@ -88,7 +88,7 @@ impl BackgroundThread {
         let BackgroundState::Running(thread) = state else { return };
         *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.stop.1.notify_all();
-        // A panic in there has been printed; nothing depends on the thread any more.
+        // A panic of the thread was printed. Nothing depends on the thread any more.
         drop(thread.join());
     }
 
@@ -104,15 +104,15 @@ fn wait_for_stop(signal: &(Mutex<bool>, Condvar)) -> bool {
     *stop
 }
 
-/// What the thread keeps between ticks.
+/// The state of the thread from tick to tick.
 struct BackgroundTasks {
     shared: Arc<Shared>,
     engine: Arc<Engine>,
     sketches: Arc<SketchRegistry>,
     publisher: Arc<Publisher>,
-    /// What was known of each model's runs when its place was last decided.
+    /// The runs of each model at its last placement, by the address of the model.
     run_counts: HashMap<usize, Counts>,
-    /// Sessions that were freed when memory was last given back.
+    /// The number of freed sessions when memory was last given back.
     released: u64,
     /// The least memory of the process since then, in bytes.
     resident: u64,
@@ -130,8 +130,8 @@ impl BackgroundTasks {
         self.give_memory_back();
     }
 
-    /// Gives freed memory back to the system after sessions were freed, and whenever the process has grown: large answers are freed
-    /// by other threads than made them, and glibc keeps what they leave.
+    /// Gives freed memory back to the system after sessions were freed, and when the process has grown. The latter happens because large
+    /// responses are freed by other threads than those that allocated them, and glibc keeps that memory.
     fn give_memory_back(&mut self) {
         let (released, resident) = (self.engine.memory().released(), resident_bytes());
         if released != self.released || resident > self.resident.saturating_add(GROWTH) {
@@ -142,7 +142,7 @@ impl BackgroundTasks {
         self.released = released;
     }
 
-    /// Decides each model's place from its runs since the last decision, once there are enough of them.
+    /// Decides the placement of each model from its runs since the last decision, once there are enough of them.
     fn update_placements(&mut self) {
         let now = self.shared.now_ns();
         let mut models: HashMap<usize, (Arc<Model>, Counts)> = HashMap::new();
@@ -156,7 +156,7 @@ impl BackgroundTasks {
         for (key, (model, counts)) in models {
             let earlier = self.run_counts.entry(key).or_default();
             if counts.total() < earlier.total() {
-                // An endpoint that shared the model is gone, and its runs with it.
+                // An endpoint that shared the model was removed, and its runs with it.
                 *earlier = counts;
                 continue;
             }
@@ -178,14 +178,14 @@ impl BackgroundTasks {
     }
 }
 
-/// The memory of the process, in bytes; 0 where the system does not say.
+/// The resident memory of the process, in bytes; 0 if the system does not say.
 fn resident_bytes() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm");
     let pages = pages.ok().and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok());
     pages.unwrap_or(0) * PAGE
 }
 
-/// Gives freed model memory back to the system: glibc keeps it otherwise.
+/// Gives freed memory back to the system, which glibc does not do by itself.
 #[allow(unsafe_code, reason = "malloc_trim has no safe wrapper")]
 fn trim() {
     // SAFETY: may be called at any time from any thread.

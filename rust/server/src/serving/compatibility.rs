@@ -1,5 +1,5 @@
-//! Whether a document fits the models that it names. Looked at when somebody asks for it; what was served before is served again
-//! without being judged anew.
+//! Checks that a document fits the models that it names. A new document is checked; a state that was served before is served again
+//! without a check.
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::{EndpointSpec, VersionSpec};
@@ -7,11 +7,11 @@ use headgate_core::tensor::{Signature, TensorSpec};
 
 use crate::serving::load_versions::LoadFailure;
 
-/// Checks everything; `signatures` are those of the versions, in the spec's order.
+/// Checks a spec against the signatures of its versions, which are in the same order.
 ///
 /// # Errors
-/// `policy_invalid` for names of classes or columns that their tensor does not have, and for a version that takes or gives
-/// something else than the champion without saying so.
+/// `policy_invalid` if the names of classes or columns do not fit their tensor, or if the signature of a version differs from the
+/// champion's and the document does not allow that.
 pub fn check(spec: &EndpointSpec, signatures: &[&Signature]) -> std::result::Result<(), LoadFailure> {
     let named = labels(spec, signatures).and_then(|()| columns(spec, signatures));
     named.map_err(|error| LoadFailure { version: String::new(), error })?;
@@ -68,10 +68,10 @@ fn columns(spec: &EndpointSpec, signatures: &[&Signature]) -> Result<()> {
     Ok(())
 }
 
-/// The tensors of that name.
+/// The tensors with this name.
 ///
 /// # Errors
-/// The names that there are, when there is none.
+/// The known names, if there is no such tensor.
 fn tensors_named<'a>(
     tensors: &[&'a TensorSpec],
     name: &str,
@@ -86,13 +86,13 @@ fn tensors_named<'a>(
     Err(known.join(", "))
 }
 
-/// The values of a row, which are the classes of an output; `None` where the shape leaves that open. A shape of one dimension
-/// is one row.
+/// The number of classes of an output, which is the number of elements of a row; `None` if the shape leaves it open. A shape with one
+/// dimension is one row.
 fn classes(output: &TensorSpec) -> Option<usize> {
     if output.shape.len() > 1 || output.any_rank { row_elements(output) } else { product(&output.shape) }
 }
 
-/// The elements of a row; `None` where the model leaves that open.
+/// The number of elements of a row; `None` if the model leaves it open.
 fn row_elements(tensor: &TensorSpec) -> Option<usize> {
     if tensor.any_rank { None } else { product(tensor.shape.get(1..).unwrap_or_default()) }
 }
@@ -111,7 +111,7 @@ fn compatible(spec: &EndpointSpec, signatures: &[&Signature]) -> std::result::Re
         let reason = format!("{reason} in the champion {}", spec.champion);
         let stands_in = spec.fallback.as_ref().is_some_and(|fallback| fallback.to().contains(&version.name));
         let error = if !version.compatible && stands_in {
-            // Whoever asked for the champion would be told that the request is wrong, or get another answer than he reads.
+            // A caller of the champion would get an error for its inputs, or outputs that it does not expect.
             invalid("traffic.fallback.to", format!("{} cannot stand in: {reason}", version.name))
         } else if !version.compatible {
             continue;
@@ -124,19 +124,19 @@ fn compatible(spec: &EndpointSpec, signatures: &[&Signature]) -> std::result::Re
     Ok(())
 }
 
-/// Whether every request that fits one version's inputs fits the other's, whatever optional inputs it gives.
+/// Whether every request that fits the inputs of `one` fits those of `other`, with any optional inputs.
 pub fn accepts_same_inputs(one: &Signature, other: &Signature) -> bool {
     let is_taken = |spec: &TensorSpec| {
         other.all_inputs().any(|taken| taken.name == spec.name && same_type_and_shape(taken, spec))
     };
-    // What differs may take long to find among thousands of optional inputs, and nothing differs mostly.
+    // Compared as a whole first: mostly nothing differs, and the search among thousands of optional inputs takes long.
     let same = one.inputs == other.inputs && one.optional_inputs == other.optional_inputs;
     same || difference("input", &inputs(other), &inputs(one)).is_none()
         && one.optional_inputs.iter().all(is_taken)
 }
 
-/// How a version differs from the champion, in words. Optional inputs are no difference: an exporter may list all weights of a model
-/// there, and callers of an endpoint whose versions differ in them leave them out.
+/// How a version differs from the champion, in words. Optional inputs do not count: an exporter may list all weights of a model there,
+/// and callers leave them out if versions differ in them.
 fn describe_difference(version: &Signature, champion: &Signature) -> Option<String> {
     difference("input", &inputs(version), &inputs(champion))
         .or_else(|| difference("output", &required(&version.outputs), &required(&champion.outputs)))
@@ -180,13 +180,12 @@ impl std::fmt::Display for SignatureTensor<'_> {
     }
 }
 
-/// Names of dimensions do not matter.
+/// Whether two tensors have the same type and shape. The names of dimensions do not matter.
 fn same_type_and_shape(one: &TensorSpec, other: &TensorSpec) -> bool {
     (one.datatype, &one.shape, one.any_rank) == (other.datatype, &other.shape, other.any_rank)
 }
 
-/// What the first tensor is that one of them requires and the challenger does not take as the champion does; the order of tensors does not
-/// matter.
+/// The first tensor that the champion or the challenger requires and that differs between them. The order of tensors does not matter.
 fn difference(
     what: &str,
     challenger: &[SignatureTensor<'_>],

@@ -1,7 +1,7 @@
-//! What a new state would be refused for, as far as that shows without running a model and without serving anything.
+//! A dry run finds why a new state would be refused, as far as that shows without running a model.
 //!
-//! A rehearsal opens each model that is not loaded, one after the other, without optimising it, and compares the signatures as a
-//! load does (`fit`). Not here: warm-up, batches and room in memory, which only a load tries (`engine::load`).
+//! It opens each model that is not loaded, one after the other, without optimising it. Then it checks the signatures as a load does
+//! (`compatibility`). Not here: warm-up, batches and room in memory, which only a load tries (`engine::load`).
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::check;
@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use crate::serving::compatibility;
 use crate::serving::load_versions::{self, LoadFailure};
 
-/// What a rehearsal found.
+/// The result of a dry run.
 #[derive(Debug, Default)]
 pub struct DryRun {
-    /// What the state would be refused for.
+    /// Why the state would be refused.
     pub refused: Option<LoadFailure>,
     /// Versions that were not opened, because the memory budget has no room for them now.
     pub unopened: Vec<String>,
@@ -34,7 +34,7 @@ impl DryRun {
     }
 }
 
-/// Rehearses a state. Blocks.
+/// Does a dry run of a state. Blocks.
 pub fn dry_run(engine: &Engine, spec: &EndpointSpec) -> DryRun {
     let mut unopened = Vec::new();
     let refused = check_state(engine, spec, &mut unopened).err();
@@ -72,11 +72,11 @@ fn check_state(
         }
     }
     let known: Vec<&Signature> = signatures.iter().flatten().collect();
-    // Which version a signature is of follows from its place.
+    // Without the signatures of all versions an index would not say which version it is of.
     if spec.fresh && known.len() == spec.versions.len() { compatibility::check(spec, &known) } else { Ok(()) }
 }
 
-/// The signature of a model, from memory or its file; `None` if there is no room to open it.
+/// The signature of a model, from memory or from its file; `None` if there is no room to open it.
 fn signature(engine: &Engine, version: &VersionSpec, path: &str) -> Result<Option<Signature>> {
     if let Some(model) = engine.loaded(&version.digest, &version.run) {
         return Ok(Some(model.signature().clone()));

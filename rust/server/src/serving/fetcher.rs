@@ -1,4 +1,4 @@
-//! Requests for a model that is out of memory: one load for all of them, on threads of its own, and a bounded wait.
+//! Loads models that are out of memory, for requests. All requests for a model share one load, and each waits for a bounded time.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -12,54 +12,55 @@ use tokio::sync::oneshot;
 use crate::serving::load_tracker::{LoadCounts, LoadTracker, LoaderPoolCounts};
 use crate::serving::loader_pool::LoaderPool;
 
-/// Threads that bring models back, more while loads hang; loads of new versions have others, so that neither waits for the other.
+/// Threads that load models for requests; there are more while loads hang. Updates have threads of their own, so that neither waits for
+/// the other.
 const THREADS: usize = 2;
-/// Requests that may wait for models.
+/// The most requests that wait for models.
 const MAX_WAITING: usize = 4096;
-/// How long a thread rests after a load that found no room.
+/// How long a thread pauses after a load that found no room.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(2);
-/// When to ask again for a model that was too long on its way.
+/// The `Retry-After` of a request whose model was not loaded in time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Brings models back into memory for requests.
+/// Loads models for requests.
 pub struct Fetcher {
     engine: Arc<Engine>,
-    /// How long a request waits at most.
+    /// The longest wait of a request.
     max_wait: Duration,
     state: Mutex<FetcherState>,
     loads: LoadTracker<Arc<Model>>,
     waiting: AtomicUsize,
     /// Requests that found their model out of memory.
     pub cold_requests: AtomicU64,
-    /// Requests that went without: it took too long, it failed, there was no room.
+    /// Requests that did not get their model: the load took too long or failed, or there was no room.
     pub cold_failures: AtomicU64,
 }
 
 #[derive(Default)]
 struct FetcherState {
-    /// Models that are waited for, by their addresses. Each is in the queue or being loaded.
+    /// The models that requests wait for, by address. Each is in the queue or being loaded.
     pending: HashMap<usize, PendingModel>,
     threads: FetcherThreads,
 }
 
-/// A model that is waited for.
+/// A model that requests wait for.
 #[derive(Default)]
 struct PendingModel {
     requests: Vec<oneshot::Sender<Result<Warm>>>,
-    /// Why there was no room when it was last tried, until it is tried again.
+    /// Why the last try found no room, until the next try.
     no_room: Option<Error>,
-    /// Whether that was counted.
+    /// Whether that refusal was counted.
     counted: bool,
-    /// How many requests may be listed before those that have left are looked for.
+    /// The number of listed requests at which those that have left are removed.
     sweep_at: usize,
 }
 
-/// The least number of requests among which those that have left are looked for.
+/// The least number of listed requests at which those that have left are removed.
 const SWEEP_MIN: usize = 64;
 
 impl PendingModel {
-    /// Adds a request. Those that have left are swept out whenever as many have come as there were, so that a load that takes
-    /// long holds no more than twice the requests that wait.
+    /// Adds a request. Requests that have left are removed whenever the list has doubled. So a long load holds at most twice the requests
+    /// that wait.
     fn add(&mut self, request: oneshot::Sender<Result<Warm>>) {
         if self.requests.len() >= self.sweep_at.max(SWEEP_MIN) {
             self.requests.retain(|request| !request.is_closed());
@@ -69,7 +70,7 @@ impl PendingModel {
     }
 }
 
-/// The threads, which are started by the first request that needs one; each model on its way is in the queue once.
+/// The threads, which the first request that needs one starts. A model is in their queue once at most.
 #[derive(Default)]
 enum FetcherThreads {
     #[default]
@@ -79,7 +80,7 @@ enum FetcherThreads {
 }
 
 impl Fetcher {
-    /// Brings back what `engine` knows, each within `limit`; a request waits `patience` for it.
+    /// A fetcher of the models of `engine`. A load may take `limit`, and a request waits for `max_wait`.
     pub fn new(engine: Arc<Engine>, max_wait: Duration, limit: Duration) -> Arc<Fetcher> {
         let (waiting, cold_requests, cold_failures) =
             (AtomicUsize::new(0), AtomicU64::new(0), AtomicU64::new(0));
@@ -87,10 +88,10 @@ impl Fetcher {
         Arc::new(Fetcher { engine, max_wait, state, loads, waiting, cold_requests, cold_failures })
     }
 
-    /// The model in memory, waited for until `deadline`.
+    /// Waits until `deadline` for the model to be in memory.
     ///
     /// # Errors
-    /// `model_not_ready` when it takes too long or cannot be loaded; `overloaded` when there is no room, or too many wait;
+    /// `model_not_ready` if the load takes too long or fails; `overloaded` if there is no room, or if too many requests wait;
     /// `deadline_exceeded`.
     pub async fn fetch(self: &Arc<Self>, model: &Arc<Model>, deadline: Instant) -> Result<Warm> {
         self.cold_requests.fetch_add(1, Relaxed);
@@ -123,7 +124,7 @@ impl Fetcher {
         }
     }
 
-    /// Why a model is not back in time.
+    /// The error of a request whose model was not loaded in time.
     fn not_ready_error(&self, model: &Arc<Model>) -> Error {
         let mut state = self.state();
         if let Some(PendingModel { no_room: Some(error), counted, .. }) = state.pending.get_mut(&key(model)) {
@@ -136,7 +137,7 @@ impl Fetcher {
         Error::new(Code::ModelNotReady, words).after(RETRY_AFTER)
     }
 
-    /// Has a model loaded, unless somebody has already asked for it.
+    /// Queues a model to be loaded, unless it is pending already.
     fn request_load(self: &Arc<Self>, model: &Arc<Model>) -> Result<oneshot::Receiver<Result<Warm>>> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state();
@@ -159,7 +160,7 @@ impl Fetcher {
             .map(FetcherThreads::Running)
     }
 
-    /// Brings one model back; whether the load was abandoned meanwhile: then another thread has taken this one's place.
+    /// Loads a model. True if the load was abandoned meanwhile, and this thread was replaced.
     fn load_one(&self, model: &Arc<Model>) -> bool {
         if !self.claim(model) {
             return false;
@@ -173,12 +174,12 @@ impl Fetcher {
             outcome = Err(self.loads.timeout_error());
         }
         if load.finish() {
-            // Its requests were told.
+            // Its requests got their error when it was abandoned.
             return true;
         }
         let no_room = outcome.as_ref().err().filter(|error| error.code == Code::Overloaded);
         if no_room.is_some_and(|error| self.requeue(model, error)) {
-            // Runs that end make room; until then others have their turn.
+            // Runs that end make room. Until then other models are tried.
             std::thread::sleep(NO_ROOM_PAUSE);
         } else {
             self.complete(model, &outcome.map_err(as_not_ready));
@@ -186,17 +187,17 @@ impl Fetcher {
         false
     }
 
-    /// Tells everybody who waits for a model what became of it.
+    /// Completes the requests that wait for a model.
     fn complete(&self, model: &Arc<Model>, outcome: &Result<Warm>) {
         let pending = self.state().pending.remove(&key(model)).unwrap_or_default();
         for request in pending.requests {
-            // It may have left.
+            // The request may have left.
             drop(request.send(outcome.clone()));
         }
     }
 
-    /// Looks at the loads at `now`: cancels those that take too long, replaces threads that do not come back from theirs, and has no
-    /// model wait behind loads that hang.
+    /// Checks the loads at `now`: cancels those that take too long, abandons those that do not end, and adds threads if models wait behind
+    /// slow loads.
     pub fn check_loads(&self, now: Instant) {
         for model in self.loads.check(now) {
             self.complete(&model, &Err(as_not_ready(self.loads.timeout_error())));
@@ -205,7 +206,7 @@ impl Fetcher {
         loaders.adjust_threads(&self.loads, now, |_| true);
     }
 
-    /// What is counted of loads for requests.
+    /// The counts of the loads for requests.
     pub fn load_counts(&self) -> LoadCounts {
         let threads = match &self.state().threads {
             FetcherThreads::Running(loaders) => loaders.counts(),
@@ -214,7 +215,7 @@ impl Fetcher {
         self.loads.counts(threads)
     }
 
-    /// Begins to bring a model back, if somebody still waits for it; else nobody does any more.
+    /// Claims a model for a load. False if no request waits for it any more; it is not pending then.
     fn claim(&self, model: &Arc<Model>) -> bool {
         let mut state = self.state();
         let Some(pending) = state.pending.get_mut(&key(model)) else { return false };
@@ -226,7 +227,7 @@ impl Fetcher {
         wanted
     }
 
-    /// Puts a model for which there was no room at the end of the queue; false when that is closed or full.
+    /// Puts a model that found no room at the end of the queue. False if the queue is closed or full.
     fn requeue(&self, model: &Arc<Model>, no_room: &Error) -> bool {
         let mut state = self.state();
         if let Some(pending) = state.pending.get_mut(&key(model)) {
@@ -238,7 +239,7 @@ impl Fetcher {
         }
     }
 
-    /// Ends the threads; true when they were gone by `deadline`.
+    /// Ends the threads. True if they ended by `deadline`.
     pub fn stop(&self, deadline: Instant) -> bool {
         let threads = std::mem::replace(&mut self.state().threads, FetcherThreads::Stopped);
         let FetcherThreads::Running(loaders) = threads else { return true };
@@ -271,7 +272,7 @@ fn key(model: &Arc<Model>) -> usize {
     Arc::as_ptr(model) as usize
 }
 
-/// A failed load in the words of the data port: the model was served before, and may be again.
+/// The error of a load with a code of the data port. The model was served before and may be served again, so a retry can help.
 fn as_not_ready(error: Error) -> Error {
     match error.code {
         Code::ModelLoadFailed => Error {

@@ -1,5 +1,5 @@
-//! Rates and breakers, which outlive the revisions that name them: a change of weights gives no caller a new burst and no failing
-//! version a new start.
+//! Rate limiters and breakers. They outlive the revisions that name them, so that a change of weights gives no caller a new burst and
+//! closes no open breaker.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::metrics::rendering::family;
 
-/// Those that some snapshot or request holds.
+/// The rate limiters and breakers that a snapshot or a request holds.
 #[derive(Default)]
 pub struct LimitRegistry {
     limiters: Mutex<HashMap<String, (RateSpec, Weak<RateLimiter>)>>,
@@ -23,7 +23,7 @@ pub struct LimitRegistry {
 }
 
 impl LimitRegistry {
-    /// The quota of an endpoint's callers: the present one, unless its rate has changed.
+    /// The quota of an endpoint's callers: the one in use, unless the rate has changed.
     pub fn quota(&self, spec: &EndpointSpec) -> Option<Quota> {
         let rate = spec.limits.rate.as_ref()?;
         let by = rate.by.as_deref().map(Into::into);
@@ -38,7 +38,7 @@ impl LimitRegistry {
         Some(Quota { by, limiter })
     }
 
-    /// The breaker of a version: the present one, unless its rule or the version has changed.
+    /// The breaker of a version: the one in use, unless its rule or the version has changed.
     pub fn breaker(&self, spec: &EndpointSpec, version: &VersionSpec) -> Option<Arc<Breaker>> {
         let rule: &BreakerSpec = spec.limits.breaker.as_ref()?;
         let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,7 +53,7 @@ impl LimitRegistry {
         Some(breaker)
     }
 
-    /// The limiters, by endpoint.
+    /// The rate limiters, by endpoint.
     pub fn limiters(&self) -> Vec<(String, Arc<RateLimiter>)> {
         let limiters = self.limiters.lock().unwrap_or_else(PoisonError::into_inner);
         let live =
@@ -71,7 +71,7 @@ impl LimitRegistry {
     }
 }
 
-/// The metrics of rates and breakers.
+/// The metrics of rate limiters and breakers.
 #[rustfmt::skip]
 pub fn families(registry: &LimitRegistry) -> [Value; 4] {
     let (limiters, breakers) = (registry.limiters(), registry.breakers());
@@ -85,10 +85,10 @@ pub fn families(registry: &LimitRegistry) -> [Value; 4] {
         family(name, help, kind, samples)
     };
     [
-        limiter("headgate_requests_rate_limited_total", "Requests of callers that came too often (limits.rate).", RateLimiter::refused),
-        limiter("headgate_rate_crowded_total", "Requests of callers that shared a bucket because there were too many.", RateLimiter::crowded),
-        breaker("headgate_breaker_open", "Whether the version is left alone (limits.breaker).", "gauge", |b| u64::from(!b.is_closed())),
-        breaker("headgate_breaker_trips_total", "How often the version was left alone.", "counter", Breaker::trips),
+        limiter("headgate_requests_rate_limited_total", "Requests that were refused because their caller exceeds its rate (limits.rate).", RateLimiter::refused),
+        limiter("headgate_rate_crowded_total", "Requests whose caller had to share a bucket, because there were too many callers.", RateLimiter::crowded),
+        breaker("headgate_breaker_open", "1 while the breaker of the version is open (limits.breaker).", "gauge", |b| u64::from(!b.is_closed())),
+        breaker("headgate_breaker_trips_total", "How often the breaker of the version has opened.", "counter", Breaker::trips),
     ]
 }
 

@@ -1,10 +1,10 @@
-//! Loads in progress: until when each may take, who ends one, and which threads do not come back from theirs.
+//! Tracks loads in progress: their time limit, their cancellation, and loads that do not end.
 //!
-//! A load is cancelled when it takes longer than the limit, or when nobody wants what it loads any more. The runtime looks between
-//! two steps, so that most loads end soon. One that does not is abandoned: whoever asked is told, another thread takes its
-//! thread's place, and what it brings in the end is thrown away.
+//! A load is cancelled if it takes longer than the limit, or if its result is not wanted any more. The runtime looks for that between two
+//! steps, so most loads end soon. A load that does not is abandoned: its failure is reported, another thread replaces its thread, and its
+//! result is dropped in the end.
 //!
-//! Not here: what is loaded (`publish`, `fetch`).
+//! Not here: what is loaded (`publisher`, `fetcher`).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -17,19 +17,19 @@ use serde_json::{Value, json};
 
 use crate::metrics::rendering::family;
 
-/// How long a cancelled load gets to end.
+/// How long a cancelled load has to end before it is abandoned.
 const CANCEL_GRACE: Duration = Duration::from_secs(10);
 
 /// Why a load was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CancelReason {
-    /// It took longer than the limit.
+    /// The load took longer than the limit.
     TimedOut,
-    /// Nobody wants what it loads.
+    /// The result is not wanted any more.
     Unwanted,
 }
 
-/// The loads in progress of one kind of thread; `T` is what is loaded.
+/// The loads in progress of one kind of thread; `T` is the item that is loaded.
 pub struct LoadTracker<T> {
     limit: Duration,
     state: Mutex<TrackedLoads<T>>,
@@ -50,7 +50,7 @@ struct TrackedLoad<T> {
     abandoned: bool,
 }
 
-/// A load of the calling thread, until this is dropped.
+/// A load on the current thread, until this is dropped.
 pub struct LoadGuard<'a, T> {
     loads: &'a LoadTracker<T>,
     id: u64,
@@ -58,13 +58,13 @@ pub struct LoadGuard<'a, T> {
 }
 
 impl<T: Clone> LoadTracker<T> {
-    /// Loads that may take `limit`.
+    /// A tracker of loads that may take `limit`.
     pub fn new(limit: Duration) -> LoadTracker<T> {
         let state = Mutex::new(TrackedLoads { next: 0, loads: HashMap::new() });
         LoadTracker { limit, state, cancelled: AtomicU64::new(0), abandoned: AtomicU64::new(0) }
     }
 
-    /// Begins one on the calling thread.
+    /// Begins a load on the current thread.
     pub fn begin(&self, item: T) -> LoadGuard<'_, T> {
         let scope = Scope::begin();
         let mut state = self.state();
@@ -76,7 +76,7 @@ impl<T: Clone> LoadTracker<T> {
         LoadGuard { loads: self, id, _scope: scope }
     }
 
-    /// Cancels the loads of what nobody wants.
+    /// Cancels the loads whose items are `unwanted`.
     pub fn cancel(&self, unwanted: impl Fn(&T) -> bool) {
         let now = Instant::now();
         for load in self.state().loads.values_mut().filter(|load| unwanted(&load.item)) {
@@ -84,7 +84,7 @@ impl<T: Clone> LoadTracker<T> {
         }
     }
 
-    /// Cancels what takes too long at `now`; those loads that are abandoned from now on.
+    /// Cancels the loads that take too long at `now`, and returns the items of those that are abandoned from now on.
     pub fn check(&self, now: Instant) -> Vec<T> {
         let mut abandoned = Vec::new();
         for load in self.state().loads.values_mut() {
@@ -108,25 +108,25 @@ impl<T: Clone> LoadTracker<T> {
         }
     }
 
-    /// Threads that abandoned loads `of` a queue hold.
+    /// The threads in abandoned loads whose items `belongs` selects.
     pub fn stuck_threads(&self, belongs: impl Fn(&T) -> bool) -> usize {
         self.state().loads.values().filter(|load| load.abandoned && belongs(&load.item)).count()
     }
 
-    /// How many loads `of` a queue have been in progress for `least` at `now`, without those that were abandoned.
+    /// The loads that have run for at least `least` at `now` and whose items `belongs` selects, without abandoned ones.
     pub fn running_for(&self, now: Instant, least: Duration, belongs: impl Fn(&T) -> bool) -> usize {
         let slow =
             |load: &&TrackedLoad<T>| !load.abandoned && now >= load.begun + least && belongs(&load.item);
         self.state().loads.values().filter(slow).count()
     }
 
-    /// What a load fails with that took too long.
+    /// The error of a load that took too long.
     pub fn timeout_error(&self) -> Error {
         let words = format!("loading took longer than {:?} (--load-timeout) and was cancelled", self.limit);
         Error::new(Code::ModelLoadFailed, words)
     }
 
-    /// What is counted of these loads and of the threads that they run on.
+    /// The counts of these loads, with those of the threads that they run on.
     pub fn counts(&self, threads: LoaderPoolCounts) -> LoadCounts {
         LoadCounts {
             cancelled: self.cancelled.load(Relaxed),
@@ -142,12 +142,12 @@ impl<T: Clone> LoadTracker<T> {
 }
 
 impl<T: Clone> LoadGuard<'_, T> {
-    /// Why it was cancelled; `None` for one that was not.
+    /// Why the load was cancelled; `None` if it was not.
     pub fn cancel_reason(&self) -> Option<CancelReason> {
         Some(self.loads.state().loads.get(&self.id)?.cancelled?.0)
     }
 
-    /// Ends it; whether it was abandoned, so that its thread has been replaced.
+    /// Ends the load. True if it was abandoned, and its thread replaced.
     pub fn finish(self) -> bool {
         self.loads.state().loads.get(&self.id).is_some_and(|load| load.abandoned)
     }
@@ -159,39 +159,39 @@ impl<T> Drop for LoadGuard<'_, T> {
     }
 }
 
-/// What is counted of loads and of the threads of their kind.
+/// The counts of loads and of their threads.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoadCounts {
     /// Loads that were cancelled.
     pub cancelled: u64,
-    /// Those of them that were abandoned.
+    /// Loads that were abandoned.
     pub abandoned: u64,
-    /// Threads that abandoned loads hold now.
+    /// Threads in abandoned loads now.
     pub stuck: u64,
-    /// The threads.
+    /// The counts of the threads.
     pub threads: LoaderPoolCounts,
 }
 
-/// What is counted of threads that load.
+/// The counts of threads that load.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LoaderPoolCounts {
-    /// Threads that there are.
+    /// The number of threads.
     pub threads: u64,
-    /// Loads that wait for one.
+    /// The number of items that wait for one.
     pub waiting: u64,
 }
 
-/// What is counted of loads, by the kind of thread.
+/// The metrics of loads, by the kind of thread.
 #[rustfmt::skip]
 pub fn families(kinds: &[(&str, LoadCounts)]) -> [Value; 5] {
     let each = |name: &str, help: &str, kind: &str, read: fn(&LoadCounts) -> u64| {
         family(name, help, kind, kinds.iter().map(|(label, counts)| json!([{"kind": label}, read(counts)])))
     };
     [
-        each("headgate_loads_cancelled_total", "Loads that were cancelled: they took longer than --load-timeout, or nobody wanted what they loaded.", "counter", |counts| counts.cancelled),
-        each("headgate_loads_abandoned_total", "Those that did not end within ten seconds; their threads were replaced.", "counter", |counts| counts.abandoned),
-        each("headgate_loads_stuck", "Threads that abandoned loads hold now.", "gauge", |counts| counts.stuck),
-        each("headgate_load_threads", "Threads that load models; more of them while loads hang.", "gauge", |counts| counts.threads.threads),
+        each("headgate_loads_cancelled_total", "Loads that were cancelled, because they took longer than --load-timeout or their result was not wanted any more.", "counter", |counts| counts.cancelled),
+        each("headgate_loads_abandoned_total", "Cancelled loads that did not end within ten seconds; their threads were replaced.", "counter", |counts| counts.abandoned),
+        each("headgate_loads_stuck", "Threads in abandoned loads now.", "gauge", |counts| counts.stuck),
+        each("headgate_load_threads", "Threads that load models; there are more while loads are slow or hang.", "gauge", |counts| counts.threads.threads),
         each("headgate_loads_waiting", "Loads that wait for a thread.", "gauge", |counts| counts.threads.waiting),
     ]
 }

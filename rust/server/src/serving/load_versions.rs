@@ -1,4 +1,4 @@
-//! Loading the versions of an endpoint's new state.
+//! Loads the versions of the new state of an endpoint.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use headgate_engine::{Engine, Model, Need, Source, Warm};
 /// A version that could not be loaded.
 #[derive(Debug)]
 pub struct LoadFailure {
-    /// Its name; empty when the fault is the endpoint's.
+    /// Its name; empty if the fault is one of the whole endpoint.
     pub version: String,
-    /// Why.
+    /// Why it could not be loaded.
     pub error: Error,
 }
 
-/// The models of a spec's versions in its order, and those that stay in memory until the spec is served.
+/// The models of the versions of a spec.
 pub struct LoadedVersions {
-    /// All of them.
+    /// All models, in the order of the spec.
     pub models: Vec<Arc<Model>>,
-    /// Those that get traffic, or are pinned.
+    /// Keeps the models in memory that get traffic or are pinned, until the spec is served.
     _warm: Vec<Warm>,
 }
 
@@ -41,7 +41,7 @@ pub fn load(engine: &Engine, spec: &EndpointSpec) -> std::result::Result<LoadedV
             *slot = Some(model.map_err(|error| failed(version, error))?);
         }
     }
-    // When all are loaded: the last of them may have moved the first out again.
+    // Not before all are loaded: the load of the last may have evicted the first.
     let mut warm = Vec::new();
     for (model, version) in models.iter().zip(&spec.versions) {
         if let Some(model) = model.as_ref().filter(|_| stays_in_memory(spec, version)) {
@@ -57,7 +57,7 @@ pub fn load(engine: &Engine, spec: &EndpointSpec) -> std::result::Result<LoadedV
     Ok(LoadedVersions { models: models.into_iter().flatten().collect(), _warm: warm })
 }
 
-/// Whether everything that a spec names was loaded, and is in memory where it is to be, so that it can be served at once.
+/// Whether a spec can be served at once: every version was loaded, and is in memory if it must be.
 pub fn is_loaded(engine: &Engine, spec: &EndpointSpec) -> bool {
     spec.versions.iter().filter(|version| version.artifact.is_some()).all(|version| {
         let model = engine.loaded(&version.digest, &version.run);
@@ -65,18 +65,19 @@ pub fn is_loaded(engine: &Engine, spec: &EndpointSpec) -> bool {
     })
 }
 
-/// Whether a version is in memory when the spec is served: requests come to it by themselves, or it is to stay there.
+/// Whether a version must be in memory when the spec is served: it gets traffic, or it is pinned.
 fn stays_in_memory(spec: &EndpointSpec, version: &VersionSpec) -> bool {
     spec.champion == version.name || spec.table.has_slots(&version.name) || version.pinned
 }
 
-/// What was served before is served again, whatever room there is: after a start, and after a change of traffic.
+/// How urgently a version needs memory. A champion or a pinned version that was served before must be served again, whatever else is in
+/// memory: after a start, and after a change of traffic.
 fn need_of(spec: &EndpointSpec, version: &VersionSpec) -> Need {
     let kept = !spec.fresh && (spec.champion == version.name || version.pinned);
     if spec.urgent || kept { Need::Urgent } else { Need::Ordinary }
 }
 
-/// A failed load in the words of the control plane.
+/// The error of a load with a code of the control plane.
 fn as_load_failure(error: Error) -> Error {
     match error.code {
         Code::Overloaded => Error { code: Code::ModelLoadFailed, ..error },
@@ -84,8 +85,8 @@ fn as_load_failure(error: Error) -> Error {
     }
 }
 
-/// The signature that constants take over: the champion's, or the first model's when the champion is a constant itself.
-/// `signature` gives that of a version that is a model, by its place.
+/// The signature of constants: that of the champion, or of the first model if the champion is a constant itself. `signature` returns the
+/// signature of a version by its index, if it is a model.
 pub fn reference_signature<'s>(
     spec: &EndpointSpec,
     signature: impl Fn(usize) -> Option<&'s Signature>,
@@ -94,11 +95,11 @@ pub fn reference_signature<'s>(
     champion.and_then(&signature).or_else(|| (0..spec.versions.len()).find_map(signature))
 }
 
-/// The error of a constant beside no model.
+/// The error of a constant in an endpoint without a model.
 pub fn no_signature_error() -> Error {
     Error::new(
         Code::ModelLoadFailed,
-        "a constant answers under a model's signature, and this endpoint has no version with a model",
+        "a constant needs the signature of a model, and this endpoint has no version with a model",
     )
 }
 
@@ -110,7 +111,7 @@ fn load_constant(
     let (Some(values), Some(signature)) = (&version.constant, reference) else {
         return Err(no_signature_error());
     };
-    // A constant under another signature is another model: the signature is part of its name.
+    // The signature is part of the name, because a constant with another signature is another model.
     let described = serde_json::to_string(signature).unwrap_or_default();
     engine.load(
         &format!("{}|{described}", version.digest),

@@ -1,11 +1,11 @@
-//! Threads that load, and the orders that wait for them: as many as they were made for, and more while loads are slow or do not end.
+//! A pool of threads that load, with the queue of items that wait for them. It grows while loads are slow or hang.
 //!
-//! Nothing that loads soon waits behind what does not: while every thread is in a slow load and orders wait, there are twice as many
-//! threads. A few come for loads that are slow, because many large models at a time take memory; the others come for loads that hang.
-//! A thread that an abandoned load holds does not count: how many are needed follows at every look from how many are free, so that
-//! nothing has to be taken back when such a load ends after all.
+//! A fast load must not wait behind slow ones. So the pool doubles while every thread is in a slow load and items wait. A few threads are
+//! added for slow loads, because many large models at a time take memory; the others are added for loads that hang.
+//! A thread in an abandoned load does not count. Each check computes anew how many threads are needed from how many are free, so nothing
+//! must be corrected when such a load ends after all.
 //!
-//! Not here: the loads (`loads`).
+//! Not here: the loads (`load_tracker`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -19,35 +19,35 @@ use headgate_engine::join_until;
 use crate::scheduling::spawn_low_priority;
 use crate::serving::load_tracker::{LoadTracker, LoaderPoolCounts};
 
-/// Threads beyond those that there are mostly, while loads are slow, and while they hang.
+/// The most threads beyond the base, while loads are slow, and while loads hang.
 const EXTRA_THREADS: usize = 6;
 const MAX_EXTRA_THREADS: usize = 62;
-/// Threads of one queue, with those that abandoned loads hold.
+/// The most threads of a pool, with those in abandoned loads.
 const MAX_THREADS: usize = 128;
-/// A load that takes longer than this is slow, and one that takes longer than that is taken to hang.
+/// A load is slow after the first time, and counts as hanging after the second.
 const SLOW_AFTER: Duration = Duration::from_secs(2);
 const HUNG_AFTER: Duration = Duration::from_secs(5);
-/// Orders that may wait.
+/// The most items that wait.
 const MAX_QUEUED: usize = 4096;
 
-/// Does what an order asks for; whether it was abandoned meanwhile, so that the thread is to end.
+/// Loads an item. True if the load was abandoned meanwhile: the thread was replaced, and must end.
 type LoadFn<T> = dyn Fn(&T) -> bool + Send + Sync;
 
-/// One queue of orders and its threads.
+/// A queue of items and its threads.
 pub struct LoaderPool<T> {
     sender: Sender<T>,
     queue: Receiver<T>,
     threads: Vec<JoinHandle<()>>,
-    /// The threads that there are mostly, beside those that abandoned loads hold.
+    /// The threads that there are at least, without those in abandoned loads.
     base: usize,
-    /// Whether abandoned loads hold every thread that there may be.
+    /// Whether every thread is in an abandoned load, and no more can be added.
     exhausted: bool,
     load: Arc<LoadFn<T>>,
     name: &'static str,
 }
 
 impl<T: Clone + Send + 'static> LoaderPool<T> {
-    /// Starts `base` threads, called by that name.
+    /// Starts `base` threads, whose names begin with `name`.
     ///
     /// # Errors
     /// `internal` when the system gives no more threads.
@@ -70,10 +70,10 @@ impl<T: Clone + Send + 'static> LoaderPool<T> {
         Ok(loaders)
     }
 
-    /// Hands an order over.
+    /// Adds an item to the queue.
     ///
     /// # Errors
-    /// `overloaded` when too many wait, or every thread is held by a load that does not end.
+    /// `overloaded` if too many items wait, or if every thread is in a load that does not end.
     pub fn push(&self, item: T) -> Result<()> {
         if self.exhausted {
             return Err(Error::new(
@@ -90,11 +90,11 @@ impl<T: Clone + Send + 'static> LoaderPool<T> {
         })
     }
 
-    /// Has as many threads free of abandoned loads as there are mostly, and more while orders wait and every one of them is in a load
-    /// that takes long at `now`. Of `loads`, those count that are `of` this queue.
+    /// Adds threads at `now`: up to the base, without those in abandoned loads, and beyond it while items wait and every thread is in a
+    /// slow load. `belongs` selects the loads of this pool.
     pub fn adjust_threads(&mut self, loads: &LoadTracker<T>, now: Instant, belongs: impl Fn(&T) -> bool) {
         self.threads.retain(|thread| !thread.is_finished());
-        // Counted after the threads: a load that ends meanwhile leaves one thread too few until the next look, and never one too many.
+        // Counted after the threads. So a load that ends meanwhile leaves a thread too few until the next check, but never one too many.
         let mut free = self.threads.len().saturating_sub(loads.stuck_threads(&belongs));
         while free < self.base && self.threads.len() < MAX_THREADS && self.add_thread(false).is_ok() {
             free += 1;
@@ -111,18 +111,18 @@ impl<T: Clone + Send + 'static> LoaderPool<T> {
         let room =
             (self.base + most).saturating_sub(free).min(MAX_THREADS.saturating_sub(self.threads.len()));
         for _ in 0..self.queue.len().min(free.max(1)).min(room) {
-            // The system gives no more threads: the next look tries again.
+            // If the system gives no more threads, the next check tries again.
             let _ = self.add_thread(true);
         }
     }
 
-    /// How many threads there are, and how many orders wait for one.
+    /// The threads that there are, and the items that wait for one.
     pub fn counts(&self) -> LoaderPoolCounts {
         let threads = self.threads.iter().filter(|thread| !thread.is_finished()).count();
         LoaderPoolCounts { threads: threads as u64, waiting: self.queue.len() as u64 }
     }
 
-    /// Adds a thread; an extra one ends when nothing waits.
+    /// Adds a thread. An extra one ends when nothing waits.
     fn add_thread(&mut self, extra: bool) -> Result<()> {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let (queue, load) = (self.queue.clone(), self.load.clone());
@@ -138,7 +138,7 @@ impl<T: Clone + Send + 'static> LoaderPool<T> {
         Ok(())
     }
 
-    /// Drops the queue when the threads have emptied it, and joins them; true when all were gone by `deadline`.
+    /// Ends the threads once the queue is empty, and joins them. True if all ended by `deadline`.
     pub fn stop(self, deadline: Instant) -> bool {
         drop(self.sender);
         self.threads.into_iter().map(|thread| join_until(thread, deadline).is_some()).fold(true, |a, b| a & b)
@@ -149,7 +149,7 @@ impl<T: Clone + Send + 'static> LoaderPool<T> {
 mod tests {
     use super::*;
 
-    /// Two queues of one kind of loads, none of which ends before the gate opens: even orders, and odd ones.
+    /// Two pools, one for even items and one for odd ones. No load ends before the gate opens.
     struct LoaderFixture {
         loads: Arc<LoadTracker<usize>>,
         queues: [LoaderPool<usize>; 2],
@@ -186,7 +186,7 @@ mod tests {
             [threads, waiting]
         }
 
-        /// Every thread of a queue has begun a load, or nothing waits.
+        /// Waits until every thread of a pool has begun a load, or nothing waits.
         fn settle(&self, odd: usize) {
             let belongs = |order: &usize| order % 2 == odd;
             let begun = || {
@@ -198,7 +198,7 @@ mod tests {
             });
         }
 
-        /// Abandons every load that has begun, and looks after the threads.
+        /// Abandons every load that has begun, and adjusts the threads.
         fn abandon(&mut self) {
             let late = Instant::now() + Duration::from_secs(3600);
             self.loads.check(late);
@@ -229,7 +229,7 @@ mod tests {
         }
         let refused = fixture.queues[0].push(0).expect_err("nobody is there for it");
         assert_eq!(refused.code, Code::Overloaded);
-        // They end after all, and what waited has its turn.
+        // The loads end after all, and the items that waited are loaded.
         drop(fixture.gate.take());
         at_last(|| {
             fixture.adjust_threads(Instant::now());

@@ -1,7 +1,7 @@
-//! What is served and what keeps it well, beside the requests.
+//! The endpoints and versions that are served, and the threads that maintain them.
 //!
-//! Lives here: new states on their way to the snapshot (`publish`), versions, rates and breakers, loads in progress, memory, drift,
-//! the threads that look after runs. May come in: start and stop (`gateway`). Never known here: requests in progress, sockets.
+//! Lives here: updates of endpoints up to the snapshot (`publisher`), versions, rate limiters and breakers, loads in progress, memory,
+//! drift, the threads that monitor runs. May come in: start and stop (`gateway`). Never known here: requests in progress, sockets.
 
 pub mod background;
 pub mod compatibility;

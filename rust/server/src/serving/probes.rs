@@ -1,4 +1,4 @@
-//! How the probes of versions ended: runs of a known input that tell whose mistake a failure was.
+//! The outcomes of probes: runs of a known input, which tell whether a failure is the fault of the version or of the request.
 
 use headgate_core::snapshot::Snapshot;
 use headgate_engine::Model;
@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 use crate::serving::version::VersionState;
 use crate::serving::version_families::per_version;
 
-/// What is counted of probes, for each version.
+/// The metrics of probes, for each version.
 #[rustfmt::skip]
 pub fn families(snapshot: &Snapshot<VersionState>) -> [Value; 2] {
     [
-        per_version(snapshot, "headgate_probes_total", "Runs of a known input because a request's run had failed: whose mistake that was.", "counter", |model| model.probes().counts().0),
-        per_version(snapshot, "headgate_probes_failed_total", "Those that failed as well: the version is at fault, not the request.", "counter", |model| model.probes().counts().1),
+        per_version(snapshot, "headgate_probes_total", "Runs of a known input after the run of a request failed, to find whether the version or the request is at fault.", "counter", |model| model.probes().counts().0),
+        per_version(snapshot, "headgate_probes_failed_total", "Probes that failed as well, so that the version is at fault and not the request.", "counter", |model| model.probes().counts().1),
     ]
 }
 
-/// What is shown of a version's probes.
+/// The status of the probes of a version.
 pub fn probe_status(model: &Model) -> Value {
     let (runs, failed) = model.probes().counts();
     json!({"runs": runs, "failed": failed})

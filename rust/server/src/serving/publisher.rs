@@ -1,12 +1,12 @@
-//! From a spec to a served snapshot: load what is new, swap, tell.
+//! Publishes updates of endpoints: loads the models that are new, swaps the snapshot, reports the outcome.
 //!
 //! ```text
-//! apply -> ticket -> everything loaded already?  yes: swap now, on the caller's thread
-//!                                                 no: a loader thread loads and warms, then swaps
-//! swap  -> unless a newer ticket of the endpoint was swapped in, or an urgent one is on its way: then "superseded"
+//! apply -> ticket -> is every model loaded?  yes: swap now, on the caller's thread
+//!                                             no: a loader thread loads and warms, then swaps
+//! swap  -> "superseded" instead, if a newer ticket of the endpoint was swapped in, or an urgent one is in progress
 //! ```
-//! Urgent specs have a loader of their own, so that a rollback never queues behind somebody's large model. A load that takes too long,
-//! or that nobody wants any more, is cancelled (`serving::load_tracker`).
+//! Urgent updates have a loader thread of their own, so that a rollback never queues behind a large model. A load that takes too long,
+//! or whose models are not wanted any more, is cancelled (`serving::load_tracker`).
 
 mod reporting;
 
@@ -32,19 +32,19 @@ use crate::serving::update_outcome::{UnavailableReason, UpdateOutcome};
 use crate::serving::updates::{EndpointUpdate, PublishState, Reload};
 use crate::serving::version::{VersionParts, VersionState};
 
-/// Loader threads for ordinary specs; one more takes the urgent ones.
+/// Loader threads for ordinary updates. There is one more for urgent ones.
 const LOADERS: usize = 2;
 
-/// Publishes endpoints.
+/// Publishes updates of endpoints.
 pub struct Publisher {
     inner: Arc<PublisherCore>,
     loaders: Mutex<LoaderThreads>,
 }
 
-/// Tells every IO thread to look at the snapshot.
+/// Has every IO thread look at the snapshot.
 pub type SnapshotRefresher = Box<dyn Fn() + Send + Sync>;
 
-/// The loader threads, which are started by the first spec that needs one.
+/// The loader threads, which the first update that needs one starts.
 enum LoaderThreads {
     None,
     Running { ordinary: Box<LoaderPool<Arc<EndpointUpdate>>>, urgent: Box<LoaderPool<Arc<EndpointUpdate>>> },
@@ -84,10 +84,10 @@ impl Publisher {
         Publisher { inner, loaders: Mutex::new(LoaderThreads::None) }
     }
 
-    /// Takes a spec in and returns its ticket; an event with that ticket tells the outcome.
+    /// Takes in the new state of an endpoint and returns its ticket. An event with that ticket reports the outcome.
     ///
     /// # Errors
-    /// `policy_invalid` when the spec contradicts itself; `overloaded` when too many wait.
+    /// `policy_invalid` if the spec contradicts itself; `overloaded` if too many updates wait.
     pub fn apply(&self, spec: EndpointSpec) -> Result<u64> {
         check(&spec)?;
         if self.inner.stopping.load(Relaxed) {
@@ -95,7 +95,7 @@ impl Publisher {
         }
         let update = self.inner.new_update(spec);
         let ticket = update.ticket;
-        // What only an older state names is not wanted any more.
+        // Models that only an older state names are not wanted any more.
         self.inner.loads.cancel(|older| older.reload.is_none() && update.replaces(older));
         if load_versions::is_loaded(&self.inner.engine, &update.spec) {
             self.inner.process(&update, None);
@@ -125,8 +125,8 @@ impl Publisher {
         if update.is_urgent() { urgent.push(update) } else { ordinary.push(update) }
     }
 
-    /// Looks at the loads at `now`: cancels those that take too long, abandons those that do not end, and has no order wait behind
-    /// loads that are slow.
+    /// Checks the loads at `now`: cancels those that take too long, abandons those that do not end, and adds threads if updates wait
+    /// behind slow loads.
     pub fn check_loads(&self, now: Instant) {
         let loads = &self.inner.loads;
         loads.check(now).iter().for_each(|update| self.inner.abandon(update));
@@ -136,7 +136,7 @@ impl Publisher {
         urgent.adjust_threads(loads, now, |update| update.is_urgent());
     }
 
-    /// What is counted of loads of new states.
+    /// The counts of the loads of updates.
     pub fn load_counts(&self) -> LoadCounts {
         let threads = match &*self.loaders() {
             LoaderThreads::Running { ordinary, urgent } => {
@@ -155,7 +155,7 @@ impl Publisher {
         self.loaders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes an endpoint away and returns the ticket.
+    /// Removes an endpoint and returns the ticket.
     pub fn remove(&self, name: &str) -> u64 {
         let mut state = self.inner.state();
         let ticket = state.next_ticket();
@@ -168,7 +168,7 @@ impl Publisher {
         ticket
     }
 
-    /// Ends the loads of an endpoint that are on their way, but for urgent ones and those over the protocol; each is superseded.
+    /// Cancels the loads of an endpoint, except urgent ones and those over the protocol. Their outcome is "superseded".
     pub fn cancel(&self, name: &str) {
         let mut state = self.inner.state();
         let ticket = state.next_ticket();
@@ -177,7 +177,7 @@ impl Publisher {
         self.inner.cancel_superseded(name);
     }
 
-    /// Says why an endpoint is not served that cannot even be asked for: its state or its files are damaged. Nothing for one that is
+    /// Records why an endpoint is not served that cannot be applied, because its state or its files are damaged. Does nothing if it is
     /// served.
     pub fn mark_unavailable(&self, name: &str, reason: &str) {
         let mut state = self.inner.state();
@@ -189,7 +189,7 @@ impl Publisher {
         self.inner.refresh();
     }
 
-    /// Says of which endpoints and versions nothing was ever served, and why, in the place of what was said before.
+    /// Replaces the list of endpoints and versions that were never served, and of the reasons.
     pub fn set_refusals(&self, refused: Refusals) {
         let state = self.inner.state();
         let next = self.inner.shared.snapshot.load().with_refusals(refused);
@@ -198,7 +198,7 @@ impl Publisher {
         self.inner.refresh();
     }
 
-    /// Frees replaced endpoints that no request holds any more.
+    /// Frees retired endpoints that no request uses any more.
     pub fn free_retired(&self) {
         let freed: Vec<_> = {
             let mut state = self.inner.state();
@@ -208,12 +208,11 @@ impl Publisher {
             state.retired = held;
             free
         };
-        // Sessions are released outside the lock: a large one takes milliseconds.
+        // Freed without the lock, because a large session takes milliseconds.
         drop(freed);
     }
 
-    /// Drops what waits to be loaded, joins the threads, and lets go of everything that was served; true when all threads
-    /// were gone by `deadline`.
+    /// Drops the updates that wait, joins the threads, and empties the snapshot. True if all threads ended by `deadline`.
     pub fn stop(&self, deadline: Instant) -> bool {
         self.inner.stopping.store(true, Relaxed);
         let loaders = std::mem::replace(&mut *self.loaders(), LoaderThreads::Stopped);
@@ -228,7 +227,7 @@ impl Publisher {
     }
 }
 
-/// Loads what an order names, swaps, tells; whether the load was abandoned meanwhile.
+/// Carries out an update on a loader thread. True if its load was abandoned meanwhile.
 fn run_update(inner: &PublisherCore, update: &Arc<EndpointUpdate>) -> bool {
     if inner.stopping.load(Relaxed) {
         return false;
@@ -244,7 +243,7 @@ fn run_update(inner: &PublisherCore, update: &Arc<EndpointUpdate>) -> bool {
 }
 
 impl ModelRepository for Publisher {
-    /// Requests in flight finish, and a load on its way comes to nothing. The traffic stays as it is for when the endpoint comes back.
+    /// Requests in flight finish, and loads of the endpoint are superseded. Its traffic stays as it is, for when it is loaded again.
     fn unload(&self, name: &str) -> Result<()> {
         let mut state = self.inner.state();
         let present = self.inner.shared.snapshot.load_full();
@@ -259,8 +258,7 @@ impl ModelRepository for Publisher {
         }
         let endpoint = present.endpoint(name)?.clone();
         let spec = state.specs.get(name).cloned();
-        let spec =
-            spec.ok_or_else(|| Error::new(Code::Internal, "an endpoint that was made from nothing"))?;
+        let spec = spec.ok_or_else(|| Error::new(Code::Internal, "an endpoint without a spec"))?;
         self.inner.shared.store(present.with_unloaded(&spec));
         state.retired.push(endpoint);
         drop(state);
@@ -271,13 +269,13 @@ impl ModelRepository for Publisher {
 
     fn load(&self, name: &str) -> Result<LoadCompletion> {
         let (notifier, loaded) = residency::load_completion();
-        // Under one lock, so that the spec is the one that its ticket stands for.
+        // Spec and ticket are read under one lock, so that they belong together.
         let mut state = self.inner.state();
         let snapshot = self.inner.shared.snapshot.load_full();
         let Some(spec) = snapshot.unloaded.get(name).cloned() else {
             return snapshot.endpoint(name).map(|_| LoadCompletion::ready());
         };
-        // The ticket of the state that was unloaded: whatever the control plane sends meanwhile is newer.
+        // The ticket of the state that was unloaded, so that every update of the control plane is newer.
         let ticket = state.applied.get(name).copied().unwrap_or_default();
         let reload = Some(Reload { ticket: state.next_ticket(), notifier });
         drop(state);
@@ -291,7 +289,7 @@ impl PublisherCore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Numbers a spec; an urgent one stands in the way of ordinary ones from here on.
+    /// Gives a spec its ticket. An urgent update supersedes ordinary ones from here on.
     fn new_update(&self, spec: EndpointSpec) -> EndpointUpdate {
         let mut state = self.state();
         let ticket = state.next_ticket();
@@ -305,21 +303,21 @@ impl PublisherCore {
         self.state().supersedes(update)
     }
 
-    /// Ends the loads of an endpoint that somebody else has the say over by now.
+    /// Cancels the loads of an endpoint whose updates are superseded by now.
     fn cancel_superseded(&self, name: &str) {
         self.loads.cancel(|update| update.spec.name == name && self.is_superseded(update));
     }
 
-    /// Whoever asked for it is told, and what it brings will be thrown away.
+    /// Abandons an update whose load does not end: reports a failure now, and drops the result of the load later.
     fn abandon(&self, update: &EndpointUpdate) {
         let superseded = {
             let mut state = self.state();
             if state.applied.get(&update.spec.name) == Some(&update.ticket) && update.reload.is_none() {
-                // It was swapped in at this moment after all, and whoever loaded it tells.
+                // The update was swapped in just now, and the loader thread reports it.
                 return;
             }
             let superseded = state.supersedes(update);
-            // Before anybody is told: from here on its thread neither swaps nor tells.
+            // Set before the report, so that the loader thread neither swaps nor reports from here on.
             state.abandoned.insert(update.id());
             superseded
         };
@@ -334,13 +332,13 @@ impl PublisherCore {
         self.release_urgent(&update.spec.name, update.ticket);
     }
 
-    /// Sees an order through; an urgent one stands in the way of ordinary ones until then.
+    /// Carries out an update. If it is urgent, ordinary ones are no longer superseded by it afterwards.
     fn process(&self, update: &EndpointUpdate, load: Option<&LoadGuard<'_, Arc<EndpointUpdate>>>) {
         self.load_and_report(update, load);
         self.release_urgent(&update.spec.name, update.ticket);
     }
 
-    /// Loads what is missing, swaps, tells.
+    /// Loads the missing models, swaps, reports the outcome.
     fn load_and_report(&self, update: &EndpointUpdate, load: Option<&LoadGuard<'_, Arc<EndpointUpdate>>>) {
         let mut outcome =
             if self.is_superseded(update) { UpdateOutcome::Superseded } else { self.load_and_swap(update) };
@@ -352,7 +350,7 @@ impl PublisherCore {
                 CancelReason::Unwanted => outcome = UpdateOutcome::Superseded,
             }
         }
-        // Of an abandoned load its sender has been told.
+        // The outcome of an abandoned update was reported already.
         if !self.state().abandoned.remove(&update.id()) {
             self.report(update, outcome);
         }
@@ -394,7 +392,7 @@ impl PublisherCore {
         Ok(endpoint)
     }
 
-    /// Serves what an order asks for, and returns the generation; `None` when somebody else has the say by now.
+    /// Serves the new endpoint and returns the generation; `None` if the update is superseded by now.
     fn swap(&self, update: &EndpointUpdate, endpoint: Arc<LiveEndpoint>) -> Option<u64> {
         let state = self.state();
         if state.supersedes(update) {
@@ -403,7 +401,7 @@ impl PublisherCore {
         Some(self.store(state, &update.spec.name, update.ticket, Some((endpoint, &update.spec))))
     }
 
-    /// The one store that makes a change visible.
+    /// Stores the next snapshot. Every change of an endpoint by an update becomes visible here.
     fn store(
         &self,
         mut state: MutexGuard<'_, PublishState>,
@@ -428,7 +426,7 @@ impl PublisherCore {
         generation
     }
 
-    /// Has every IO thread look at the snapshot, so that none holds on to an old one.
+    /// Has every IO thread look at the snapshot, so that none keeps an old one.
     fn refresh(&self) {
         (self.refresher)();
     }

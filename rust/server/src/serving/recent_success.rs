@@ -1,25 +1,25 @@
-//! Whether a version answers anybody: what is known of one that has no known input to probe it with.
+//! Whether a version has answered a request lately. This stands in for a probe if no input is known that the version takes.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long a version's answer to somebody else says that it works.
+/// How long a success says that the version works.
 const RECENT: Duration = Duration::from_secs(10);
 
-/// What a version's answers say of it.
+/// When a version last had a success, as far as calls of [`is_recent`](RecentSuccess::is_recent) show it.
 #[derive(Debug, Default)]
 pub struct RecentSuccess(Mutex<LastSuccess>);
 
 #[derive(Debug, Default)]
 struct LastSuccess {
-    /// Good answers at the last look.
+    /// The successes at the last call.
     good: u64,
-    /// When a look found more of them than the one before.
+    /// When a call found more successes than the one before.
     increased_ns: Option<u64>,
 }
 
 impl RecentSuccess {
-    /// Whether the version, which has given so many good answers by now, gave one lately.
+    /// Whether the version, which has had `good` successes by now, had one lately.
     pub fn is_recent(&self, good: u64, now_ns: u64) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if good != last.good {

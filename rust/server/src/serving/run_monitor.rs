@@ -1,7 +1,7 @@
-//! The thread that looks after runs every ten milliseconds: those that hold an IO thread up, and those in the pool that are of no use
-//! any more or do not end.
+//! The thread that checks runs every ten milliseconds: those that stall an IO thread, and those in the pool that are not needed any more
+//! or do not end.
 //!
-//! It has ordinary priority: on cores that are full, whoever frees them must get its turn.
+//! It has ordinary priority: if the cores are busy, the thread that frees them must get one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::serving::version::VersionState;
 use crate::serving::version_families::per_version;
 use crate::serving::watchdog::{Stall, Watchdog};
 
-/// How often it looks.
+/// The time between two checks.
 const INTERVAL: Duration = Duration::from_millis(10);
 
 /// The running thread.
@@ -53,7 +53,7 @@ impl RunMonitorThread {
     pub fn stop(self) {
         self.stop.store(true, Relaxed);
         self.thread.thread().unpark();
-        // A panic in there has been printed; nothing depends on the thread any more.
+        // A panic of the thread was printed. Nothing depends on the thread any more.
         drop(self.thread.join());
     }
 }
@@ -61,7 +61,7 @@ impl RunMonitorThread {
 struct RunMonitor {
     shared: Arc<Shared>,
     watchdog: Watchdog,
-    /// The models whose runs hold an IO thread for good, by thread.
+    /// The models whose runs are stuck on an IO thread, by thread.
     stuck: HashMap<usize, Arc<Model>>,
 }
 
@@ -90,7 +90,7 @@ impl RunMonitor {
         }
     }
 
-    /// Takes a version that stalls an IO thread off the IO threads.
+    /// Moves a model that stalls an IO thread to the pool, and counts its run if it was cancelled or is stuck.
     fn handle_stall(&mut self, Stall { thread, cancelled, .. }: Stall, model: Arc<Model>, now_ns: u64) {
         model.placement.demote(now_ns);
         if cancelled {
@@ -103,7 +103,7 @@ impl RunMonitor {
     }
 }
 
-/// The model at that address, while it is served.
+/// The model with this address, if it is served.
 fn model_at(shared: &Shared, address: usize) -> Option<Arc<Model>> {
     let snapshot = shared.snapshot.load_full();
     let mut versions = snapshot.endpoints.values().flat_map(|endpoint| &endpoint.versions);
@@ -111,12 +111,12 @@ fn model_at(shared: &Shared, address: usize) -> Option<Arc<Model>> {
     found.map(|version| version.payload.model.clone())
 }
 
-/// IO threads that are held by runs which do not end.
+/// The number of IO threads with a stuck run.
 pub fn stuck_io_threads(shared: &Shared) -> usize {
     shared.heartbeats.iter().filter(|heartbeat| heartbeat.is_stuck()).count()
 }
 
-/// Why requests are not welcome, in words.
+/// Why the gateway is not ready, in words, as far as threads are the cause.
 pub fn not_ready_reasons(shared: &Shared) -> Vec<String> {
     let mut reasons = Vec::new();
     let io = stuck_io_threads(shared);
@@ -134,13 +134,14 @@ pub fn not_ready_reasons(shared: &Shared) -> Vec<String> {
         ));
     }
     if shared.accept_failed.load(Relaxed) {
-        reasons
-            .push("nobody accepts connections on the data ports: their sockets could not be used".to_owned());
+        reasons.push(
+            "no connection is accepted on the data ports, because their sockets cannot be used".to_owned(),
+        );
     }
     reasons
 }
 
-/// What is counted of runs and threads.
+/// The metrics of runs and threads.
 #[rustfmt::skip]
 pub fn families(shared: &Shared, snapshot: &Snapshot<VersionState>) -> Vec<Value> {
     let pool = shared.pool.threads();
@@ -150,10 +151,10 @@ pub fn families(shared: &Shared, snapshot: &Snapshot<VersionState>) -> Vec<Value
     };
     vec![
         per_version(snapshot, "headgate_runs_in_progress", "Runs in progress on pool threads; those on IO threads and devices are not counted.", "gauge", |model| model.runs().in_progress() as u64),
-        per_version(snapshot, "headgate_runs_cancelled_total", "Runs that were cancelled: nobody waited for them any more, or they held an IO thread up.", "counter", |model| model.runs().cancelled()),
+        per_version(snapshot, "headgate_runs_cancelled_total", "Runs that were cancelled, because no request waited for them any more or because they stalled an IO thread.", "counter", |model| model.runs().cancelled()),
         per_version(snapshot, "headgate_runs_stuck", "Runs in progress that were cancelled and do not end.", "gauge", |model| model.runs().stuck() as u64),
-        family("headgate_trapped_divisions_total", "Integer divisions without a result inside models; the run of each has failed.", "counter", std::iter::once(json!([{}, trap::stepped_over()]))),
+        family("headgate_trapped_divisions_total", "Integer divisions without a result inside models; each such run failed.", "counter", std::iter::once(json!([{}, trap::stepped_over()]))),
         threads("headgate_run_threads", "Threads that run models.", [shared.heartbeats.len(), pool.all]),
-        threads("headgate_run_threads_stuck", "Those that are held by runs which were cancelled and do not end.", [stuck_io_threads(shared), pool.stuck]),
+        threads("headgate_run_threads_stuck", "Threads that run models and are held by a run that was cancelled and does not end.", [stuck_io_threads(shared), pool.stuck]),
     ]
 }

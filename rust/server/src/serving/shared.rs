@@ -1,4 +1,4 @@
-//! What all threads of the data plane share, and the snapshot that they serve.
+//! The state that all threads of the data plane share, and the snapshot that they serve.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
@@ -18,25 +18,25 @@ use crate::serving::residency::ModelRepository;
 use crate::serving::version::VersionState;
 use crate::serving::watchdog::Heartbeat;
 
-/// The snapshot that is served, replaced as a whole.
+/// Holds the snapshot that is served, which is replaced as a whole.
 pub type SnapshotCell = Arc<ArcSwap<Snapshot<VersionState>>>;
 
-/// An endpoint as requests see it.
+/// An endpoint of the snapshot.
 pub type LiveEndpoint = Endpoint<VersionState>;
 
-/// What all threads of the data plane share.
+/// The state that all threads of the data plane share.
 pub struct Shared {
-    /// Decided once, before the start.
+    /// The configuration, which does not change after the start.
     pub config: Config,
-    /// What is served.
+    /// The snapshot that is served.
     pub snapshot: SnapshotCell,
-    /// What is counted.
+    /// The series of all metrics.
     pub metrics: Metrics,
-    /// Rates and breakers.
+    /// The rate limiters and breakers.
     pub limit_registry: LimitRegistry,
-    /// Threads for long runs.
+    /// The threads for long runs.
     pub pool: Pool,
-    /// Who brings models back into memory.
+    /// Loads models that are out of memory, for requests.
     pub fetcher: Arc<Fetcher>,
     /// Memory for large requests in progress.
     pub large_requests: Arc<ByteBudget>,
@@ -44,28 +44,28 @@ pub struct Shared {
     pub small_requests: SmallBudget,
     /// Whether the control plane says that start-up is over.
     pub ready: AtomicBool,
-    /// Whether nobody accepts connections: the listening sockets could not be used.
+    /// Whether no connection is accepted, because the listening sockets cannot be used.
     pub accept_failed: AtomicBool,
     /// Whether the gateway is about to stop.
     pub draining: AtomicBool,
-    /// Whether connections have been told to close.
+    /// Whether connections were asked to close.
     pub closing: AtomicBool,
-    /// When what is still in flight is cut off; set when connections are told to close.
+    /// When requests in flight are cut off; set when connections are asked to close.
     pub cut_off_at: OnceLock<Instant>,
-    /// One for each IO thread, for the watchdog.
+    /// The heartbeat of each IO thread, for the watchdog.
     pub heartbeats: Box<[Heartbeat]>,
-    /// When the clock of [`Shared::now_ns`] began.
+    /// The zero of the clock of [`Shared::now_ns`].
     pub epoch: Instant,
-    /// The same moment in milliseconds since 1970.
+    /// The same time in milliseconds since 1970.
     pub epoch_unix_ms: u64,
-    /// Moved whenever readiness or what is served changes.
+    /// Notified when readiness or the snapshot changes.
     pub changes: watch::Sender<()>,
-    /// Who brings endpoints into memory and takes them out; set once.
+    /// Loads and unloads endpoints; set once.
     pub repository: OnceLock<Weak<dyn ModelRepository>>,
 }
 
 impl Shared {
-    /// What a gateway begins with: nothing is served, and nobody is let in.
+    /// The state before the start: the snapshot is empty, and the gateway is not ready.
     pub fn new(config: Config, engine: &Arc<Engine>, pool: Pool) -> Shared {
         let threads = config.io_threads;
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -91,17 +91,17 @@ impl Shared {
         }
     }
 
-    /// Nanoseconds since the gateway was made.
+    /// Nanoseconds since the gateway was created.
     pub fn now_ns(&self) -> u64 {
         self.ns_at(Instant::now())
     }
 
-    /// Nanoseconds from then to `at`.
+    /// Nanoseconds from the creation of the gateway to `at`.
     pub fn ns_at(&self, at: Instant) -> u64 {
         at.saturating_duration_since(self.epoch).as_nanos() as u64
     }
 
-    /// Milliseconds since 1970 at a time of [`Shared::now_ns`]'s clock.
+    /// A time of the clock of [`Shared::now_ns`] in milliseconds since 1970.
     pub fn unix_ms_at(&self, ns: u64) -> u64 {
         self.epoch_unix_ms + ns / 1_000_000
     }
@@ -112,14 +112,14 @@ impl Shared {
         self.notify_changed();
     }
 
-    /// Wakes whoever waits for readiness or for another snapshot.
+    /// Wakes the tasks that wait for a change of readiness or of the snapshot.
     pub fn notify_changed(&self) {
         self.changes.send_replace(());
     }
 
-    /// Whether requests are welcome: started, not draining, and every thread that accepts or runs can be had.
+    /// Whether the gateway is ready for requests: it has started, it is not draining, and no thread that accepts or runs is blocked.
     pub fn is_ready(&self) -> bool {
-        // Endpoints have no part in it: one that cannot answer must not take traffic from the others.
+        // Endpoints are not asked: one that cannot answer must not take the traffic from the others.
         let is_blocked = self.heartbeats.iter().any(Heartbeat::is_stuck) || self.pool.threads().exhausted;
         self.ready.load(Relaxed)
             && !self.draining.load(Relaxed)

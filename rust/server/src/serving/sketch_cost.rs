@@ -1,7 +1,7 @@
-//! What sketching one value costs on this machine, measured once at the start.
+//! The cost of sketching one value on this machine, measured once at the start.
 //!
-//! The budget of the IO threads counts values times this cost: no clock is read for a request, and a thread that was
-//! interrupted while it sketched is not taken for a slow one.
+//! The sketching budget of an IO thread counts values times this cost. So no request reads a clock, and an interrupt while a thread
+//! sketches does not make it look slow.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use headgate_sketch::shard::Collector;
 use headgate_sketch::view::{Datatype, TensorView};
 use headgate_sketch::{Column, Direction, fit};
 
-/// Columns and rows of the measurement: more than the nearest cache holds of their counters.
+/// Columns and rows of the measurement. Their counters do not fit into the first cache.
 const COLUMNS: usize = 32;
 const ROWS: usize = 32;
-/// The best of so many passes is the one that nothing else on the machine disturbed.
+/// Passes of the measurement. The fastest one counts, because nothing else on the machine disturbed it.
 const PASSES: usize = 16;
-/// Bounds within which a measurement is believed, in nanoseconds.
+/// The plausible results, in nanoseconds.
 const PLAUSIBLE_NS: std::ops::RangeInclusive<f64> = 1.0..=200.0;
-/// Real rows are rarely as close together as those of the measurement.
+/// A real value costs more by this factor, because real rows are rarely as close in time as those of the measurement.
 const CACHE_MISS_FACTOR: f64 = 2.0;
 
-/// Nanoseconds that one value costs; 20 if it cannot be measured.
+/// The cost of one value in nanoseconds; 20 if it cannot be measured.
 pub fn value_ns() -> f64 {
     measure().unwrap_or(20.0).clamp(*PLAUSIBLE_NS.start(), *PLAUSIBLE_NS.end())
 }

@@ -1,6 +1,6 @@
-//! Which sketches there are: one set for each version of an endpoint, kept while a snapshot holds it.
+//! The registry of sketches: one set for each version of an endpoint, as long as a snapshot has it.
 //!
-//! Not here: the counting on the request path (`sketching`), bins and distances (`headgate-sketch`).
+//! Not here: the sketching of requests (`after::sketching`), bins and distances (`headgate-sketch`).
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -24,24 +24,24 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::serving::sketch_cost;
 
-/// Sub-windows of all versions together have this part of the memory for sketches, each version the same share of it.
+/// The windows of all versions together have one part in so many of the memory for sketches. Each version has the same share of it.
 const WINDOW_SHARE: usize = 2;
 
-/// The sketches of one version, as its requests see them.
+/// The sketches of one version, as its requests use them.
 #[derive(Debug)]
 pub struct VersionSketch {
-    /// A number of its own, by which IO threads find their writers.
+    /// A unique number, by which an IO thread finds its writer.
     pub id: u64,
-    /// Makes an IO thread's writer.
+    /// Opens the writer of an IO thread.
     pub opener: Opener,
-    /// What sketching one value costs, in nanoseconds.
+    /// The cost of sketching one value, in nanoseconds.
     pub value_ns: f64,
 }
 
-/// Everything that is sketched.
+/// The sketches of all versions.
 ///
-/// No lock here is held while a file is read, a plan is compiled or a report is computed: publishing and the background
-/// thread need the same ones.
+/// No lock is held while a file is read, a plan is compiled or a report is computed, because the publisher and the background thread need
+/// the same locks.
 pub struct SketchRegistry {
     enabled: bool,
     value_ns: f64,
@@ -51,15 +51,15 @@ pub struct SketchRegistry {
     versions: Mutex<HashMap<u64, Arc<VersionEntry>>>,
 }
 
-/// A baseline that was read, with its memory while somebody has it.
+/// A baseline that was read. Its memory counts as long as a version uses it.
 struct CachedBaseline {
     baseline: Weak<Baseline>,
     _memory: Share,
 }
 
-/// A version's sketches.
+/// The sketches of a version.
 struct VersionEntry {
-    /// What makes two states of a version the same thing to sketch.
+    /// Two states of a version with equal identities share their sketches.
     identity: SketchIdentity,
     sketch: Arc<VersionSketch>,
     counts: Mutex<CollectedCounts>,
@@ -67,7 +67,7 @@ struct VersionEntry {
     _plan: Share,
 }
 
-/// What was collected from a version's threads.
+/// The counts that were collected from the threads.
 struct CollectedCounts {
     collector: Collector,
     window: Window,
@@ -83,7 +83,7 @@ struct SketchIdentity {
 }
 
 impl SketchRegistry {
-    /// Sketches under the configuration's memory limit.
+    /// An empty registry with the memory limit of the configuration.
     pub fn new(config: &Config) -> Self {
         Self {
             enabled: config.sketches,
@@ -95,10 +95,10 @@ impl SketchRegistry {
         }
     }
 
-    /// The baseline that a spec names, read once; `None` for a spec without one, or when sketches are off.
+    /// The baseline that a spec names, which is read once. `None` if the spec names none, or if sketches are off.
     ///
     /// # Errors
-    /// `policy_invalid` when the file cannot be read or is no baseline.
+    /// `policy_invalid` if the file cannot be read or is no baseline.
     pub fn baseline(&self, spec: &EndpointSpec) -> Result<Option<Arc<Baseline>>> {
         let Some(path) = spec.baseline.as_ref().filter(|_| self.enabled) else { return Ok(None) };
         if let Some(baseline) = self.cached_baseline(path) {
@@ -109,7 +109,7 @@ impl SketchRegistry {
         };
         let bytes = std::fs::read(path).map_err(|error| unusable(&error))?;
         let read = Arc::new(Baseline::from_json(&bytes).map_err(|error| unusable(&error))?);
-        // Another loader may have read it meanwhile.
+        // Another loader thread may have read it meanwhile.
         if let Some(baseline) = self.cached_baseline(path) {
             return Ok(Some(baseline));
         }
@@ -123,17 +123,17 @@ impl SketchRegistry {
         self.baselines().get(path)?.baseline.upgrade()
     }
 
-    /// Memory for what an operator publishes: it counts, and leaves less for what traffic needs, but is not refused.
+    /// Reserves memory for what an operator publishes. It is never refused, and leaves less for the sketches of traffic.
     fn reserve(&self, bytes: usize) -> Share {
         let share = Share::new(self.budget.clone());
         share.hold(bytes);
         share
     }
 
-    /// The sketches of a version: those it has, unless it became another thing to sketch. `None` when sketches are off.
+    /// The sketches of a version: those that it has, unless its identity has changed. `None` if sketches are off.
     ///
     /// # Errors
-    /// `policy_invalid` when the column names do not fit the signature.
+    /// `policy_invalid` if the names of columns do not fit the signature.
     pub fn version(
         &self,
         spec: &EndpointSpec,
@@ -159,8 +159,7 @@ impl SketchRegistry {
         Ok(Some(self.insert(identity, plan)))
     }
 
-    /// The sketches that a version has. They stay until the last snapshot with them is gone: the state that asks may yet fail
-    /// to be served.
+    /// The sketches with this identity. An update shares them with the state that is served, because the update may yet fail.
     fn find(&self, identity: &SketchIdentity) -> Option<Arc<VersionSketch>> {
         let versions = self.versions();
         let entry = versions.values().find(|entry| entry.identity == *identity)?;
@@ -175,7 +174,7 @@ impl SketchRegistry {
         let window = Window::new(plan, unix_now(), &self.budget);
         let counts = Mutex::new(CollectedCounts { collector, window });
         let mut versions = self.versions();
-        // Another loader may have made them while this one compiled.
+        // Another loader thread may have added them while this one compiled.
         if let Some(entry) = versions.values().find(|entry| entry.identity == identity) {
             return entry.sketch.clone();
         }
@@ -184,8 +183,8 @@ impl SketchRegistry {
         sketch
     }
 
-    /// Takes in what the threads counted, and lets go of versions that nobody serves any more. A version that a report is
-    /// being made of is left out: the report takes in what was counted itself.
+    /// Collects the counts of the threads, and drops versions that are not served any more. Skips a version while a report of it is made,
+    /// because the report collects its counts itself.
     pub fn collect(&self, now: u64) {
         let (mut live, mut gone) = (Vec::new(), Vec::new());
         self.versions().retain(|_, entry| {
@@ -193,7 +192,7 @@ impl SketchRegistry {
             if served { &mut live } else { &mut gone }.push(entry.clone());
             served
         });
-        // Freed without the lock: windows are large.
+        // Freed without the lock, because windows are large.
         drop(gone);
         self.baselines().retain(|_, known| known.baseline.strong_count() > 0);
         let cap = self.budget.limit() / WINDOW_SHARE / live.len().max(1);
@@ -206,15 +205,15 @@ impl SketchRegistry {
         }
     }
 
-    /// Bytes held by all sketches: shards, windows, plans and baselines.
+    /// The bytes of all sketches: shards, windows, plans and baselines.
     pub fn bytes(&self) -> usize {
         self.budget.used()
     }
 
-    /// The drift report of an endpoint over the newest `seconds`; `live` are the ids of the sketches that it is served with.
+    /// The drift report of an endpoint over the newest `seconds`. `live` has the ids of the sketches of its versions.
     ///
     /// # Errors
-    /// `unsupported` when sketches are off.
+    /// `unsupported` if sketches are off.
     pub fn report(&self, endpoint: &str, live: &[u64], seconds: u64) -> Result<Value> {
         if !self.enabled {
             return Err(Error::new(Code::Unsupported, "sketches are off; start with --sketches on"));
@@ -244,7 +243,7 @@ impl SketchRegistry {
 }
 
 impl VersionEntry {
-    /// What was counted within the newest `seconds`, for a report that is made of the copy.
+    /// A copy of the counts of the newest `seconds`, so that a report is made without the lock.
     fn sum_of(&self, seconds: u64, now: u64) -> (Sum, Span) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.take_counts(now);
@@ -258,7 +257,7 @@ impl CollectedCounts {
         self.window.settle(now, cap);
     }
 
-    /// Takes in what the threads counted; what had no traffic takes no memory.
+    /// Collects the counts of the threads. A version without traffic opens no sub-window, so it takes no memory.
     fn take_counts(&mut self, now: u64) {
         if !self.collector.is_idle() {
             self.collector.collect(self.window.open(now));
@@ -266,7 +265,7 @@ impl CollectedCounts {
     }
 }
 
-/// The tensors of a signature, inputs first; `sketching` counts on this order.
+/// The tensors of a signature, inputs first. `after::sketching` relies on this order.
 fn tensor_infos(signature: &Signature) -> Vec<TensorInfo> {
     let inputs = signature.inputs.iter().map(|spec| tensor_info(spec, Direction::Input));
     inputs.chain(signature.outputs.iter().map(|spec| tensor_info(spec, Direction::Output))).collect()
@@ -285,7 +284,7 @@ fn tensor_info(spec: &TensorSpec, direction: Direction) -> TensorInfo {
     }
 }
 
-/// A baseline's file is named after its digest.
+/// The digest of a baseline, from the name of its file.
 fn baseline_id(path: &str) -> String {
     let stem = Path::new(path).file_stem().map_or_else(Default::default, |stem| stem.to_string_lossy());
     format!("sha256:{stem}")

@@ -1,4 +1,4 @@
-//! What is shown of an endpoint and its versions: where they run, how they fare, what is wrong with them.
+//! The status of an endpoint and its versions: their placement, their runs, their faults.
 
 use headgate_core::snapshot::Snapshot;
 use headgate_engine::Batcher;
@@ -10,18 +10,18 @@ use crate::serving::shared::LiveEndpoint;
 use crate::serving::version::VersionState;
 use crate::serving::version_families::per_version;
 
-/// What is counted of loading, for each version.
+/// The metrics of loading, for each version.
 #[rustfmt::skip]
 pub fn families(snapshot: &Snapshot<VersionState>) -> [Value; 1] {
     [
-        per_version(snapshot, "headgate_version_warnings", "What loading found wrong with a version that is served all the same; `headgate get` says what.", "gauge", |model| model.notes.count() as u64),
+        per_version(snapshot, "headgate_version_warnings", "Faults that the load found in a version that is served all the same; `headgate get` shows them.", "gauge", |model| model.notes.count() as u64),
     ]
 }
 
-/// An endpoint as it is served.
+/// The status of an endpoint.
 pub fn endpoint_status(endpoint: &LiveEndpoint) -> Value {
     let champion = &endpoint.versions[endpoint.champion as usize].name;
-    // Who answers for a challenger that is left alone.
+    // The version that answers for a challenger whose breaker is open.
     let instead = endpoint.fallback.champion.then_some(champion);
     let versions: Map<String, Value> = endpoint
         .versions
@@ -67,13 +67,13 @@ pub fn endpoint_status(endpoint: &LiveEndpoint) -> Value {
     })
 }
 
-/// What a version's place was decided from.
+/// The measurements that decided the placement.
 fn placed_by(decided: Decided) -> Value {
     let Decided { why: reason, runs, p99_ns, busy, batch_rows } = decided;
     json!({"why": reason, "runs": runs, "p99_us": p99_ns as f64 / 1e3, "busy": busy, "batch_rows": batch_rows})
 }
 
-/// What a version's batches were like.
+/// The sizes and costs of the batches.
 fn batches(batcher: &Batcher) -> Value {
     let sizes = batcher.sizes();
     let (count, rows) = sizes

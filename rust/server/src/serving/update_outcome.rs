@@ -1,6 +1,6 @@
-//! What became of an order, for whoever asked for it and for clients of an endpoint that is not served yet.
+//! The outcome of an update: an event for the control plane, and a reason for clients of an endpoint that is not served yet.
 //!
-//! Next: back to `publish`.
+//! Next: back to `publisher`.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use serde_json::{Map, Value, json};
 use crate::serving::load_versions::LoadFailure;
 use crate::serving::updates::{EndpointUpdate, PublishState};
 
-/// What became of an order.
+/// The outcome of an update.
 pub(crate) enum UpdateOutcome {
-    /// It is served.
+    /// The new state is served.
     Applied { generation: u64, models: Vec<Arc<Model>> },
-    /// Somebody newer was first.
+    /// Another update took precedence.
     Superseded,
-    /// What was served before goes on.
+    /// The new state could not be loaded. The state before it is served on.
     Failed(LoadFailure),
 }
 
 impl UpdateOutcome {
-    /// What it is to clients of an endpoint that is not served; `None` for one that is.
+    /// The reason for clients of an endpoint that is not served; `None` if it is served.
     pub(crate) fn unavailable_reason(&self) -> Option<UnavailableReason<'_>> {
         match self {
             UpdateOutcome::Applied { .. } => None,
@@ -31,7 +31,7 @@ impl UpdateOutcome {
         }
     }
 
-    /// The event for whoever asked.
+    /// The event for the control plane.
     pub(crate) fn event(self, update: &EndpointUpdate) -> Value {
         let EndpointUpdate { ticket, spec, .. } = update;
         let (endpoint, revision) = (&spec.name, spec.revision);
@@ -64,7 +64,7 @@ fn loaded_versions(spec: &EndpointSpec, models: &[Arc<Model>]) -> Value {
     Value::Object(versions)
 }
 
-/// Why an endpoint is not served that was before the start.
+/// Why an endpoint is not served that was served before the start.
 pub(crate) enum UnavailableReason<'a> {
     Loading,
     Failed(&'a str),
@@ -82,8 +82,7 @@ impl UnavailableReason<'_> {
         }
     }
 
-    /// Whether this is the last that is known of the order's endpoint. The newest order has the say: what becomes of an older one
-    /// is not what clients wait for.
+    /// Whether this reason replaces the one that is known. The reason of the newest update counts, because clients wait for that one.
     pub(crate) fn is_current(&self, update: &EndpointUpdate, state: &PublishState) -> bool {
         if update.reload.is_some() {
             return false;
@@ -97,7 +96,7 @@ impl UnavailableReason<'_> {
             (UnavailableReason::Loading, Some(newest)) => {
                 update.ticket >= newest && !state.supersedes(update)
             }
-            // One that was abandoned is superseded from then on, and its failure is known all the same.
+            // `supersedes` is not asked: an abandoned update is superseded, and its failure counts all the same.
             (UnavailableReason::Failed(_), Some(newest)) => update.ticket >= newest,
         }
     }

@@ -1,6 +1,6 @@
-//! Specs on their way, and who has the say over an endpoint: whoever came last, or whoever is urgent.
+//! Updates of endpoints, and their precedence: the newest update of an endpoint is served, but an urgent one supersedes ordinary ones.
 //!
-//! Next: back to `publish`.
+//! Next: back to `publisher`.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,64 +10,64 @@ use headgate_core::spec::{EndpointSpec, VersionSpec};
 use crate::serving::residency;
 use crate::serving::shared::LiveEndpoint;
 
-/// A spec on its way.
+/// A new state of an endpoint that is not served yet.
 pub(crate) struct EndpointUpdate {
     pub(crate) ticket: u64,
     pub(crate) spec: Arc<EndpointSpec>,
-    /// Set where it brings an endpoint back that was unloaded: nobody on the control plane asked for it.
+    /// Set if a client of the protocol asked for it, to load an endpoint that was unloaded.
     pub(crate) reload: Option<Reload>,
 }
 
 /// A load over the protocol.
 pub(crate) struct Reload {
-    /// The ticket at which it was asked for.
+    /// The ticket of the load itself; the ticket of the update is that of the state that is loaded again.
     pub(crate) ticket: u64,
-    /// Who waits for the outcome.
+    /// Reports the outcome to the client.
     pub(crate) notifier: Arc<residency::LoadNotifier>,
 }
 
-/// Who came last, by endpoint.
+/// The tickets that decide the precedence, by endpoint.
 #[derive(Default)]
 pub(crate) struct PublishState {
     pub(crate) ticket: u64,
-    /// The newest ticket that was swapped in: older ones are superseded.
+    /// The newest ticket that was swapped in. Older updates are superseded.
     pub(crate) applied: HashMap<String, u64>,
-    /// The newest urgent ticket on its way: ordinary ones, newer or not, are superseded.
+    /// The newest urgent ticket in progress. Ordinary updates are superseded, newer ones as well.
     pub(crate) urgent: HashMap<String, u64>,
-    /// Loads over the protocol that an urgent order on its way has overtaken: they end with it.
+    /// Loads over the protocol that an urgent update in progress superseded. They end with it.
     pub(crate) waiting: HashMap<String, Vec<Arc<residency::LoadNotifier>>>,
-    /// The newest ticket at which an endpoint was taken out of memory: loads that were asked for before are superseded.
+    /// The ticket of the newest unload. Loads over the protocol with an older ticket are superseded.
     pub(crate) unloads: HashMap<String, u64>,
-    /// What each served endpoint was made from.
+    /// The spec of each endpoint that is served.
     pub(crate) specs: HashMap<String, Arc<EndpointSpec>>,
-    /// The newest ticket at which an endpoint's loads were cancelled: ordinary ones that were asked for before are superseded.
+    /// The ticket of the newest cancellation. Ordinary updates with an older ticket are superseded.
     pub(crate) cancelled: HashMap<String, u64>,
-    /// The newest ticket that said why an endpoint is not served, for each in the snapshot's `absent`.
+    /// The newest ticket that gave a reason, for each endpoint in the snapshot's `unavailable`.
     pub(crate) reason_tickets: HashMap<String, u64>,
-    /// The ids of loads that were abandoned: whoever asked was told, and what they bring is thrown away.
+    /// The ids of abandoned updates. Their outcome was reported, and the result of their load is dropped.
     pub(crate) abandoned: HashSet<u64>,
-    /// Endpoints that were replaced; they are freed here and not on an IO thread.
+    /// Endpoints that were replaced. They are kept so that they are not freed on an IO thread.
     pub(crate) retired: Vec<Arc<LiveEndpoint>>,
 }
 
 impl EndpointUpdate {
-    /// What tells it from every other order: the ticket of a load over the protocol is that of the state that it brings back.
+    /// A ticket that no other update has. Loads of the same state over the protocol share the ticket of the state.
     pub(crate) fn id(&self) -> u64 {
         self.reload.as_ref().map_or(self.ticket, |reload| reload.ticket)
     }
 
-    /// Whether it is a new state that is urgent. To bring one back is not: clients must not keep the urgent loader busy.
+    /// Whether it is an urgent update of the control plane. A load over the protocol is not: clients must not keep the urgent loader busy.
     pub(crate) fn is_urgent(&self) -> bool {
         self.reload.is_none() && self.spec.urgent
     }
 
-    /// Whether it is a new state that is not urgent.
+    /// Whether it is an update of the control plane that is not urgent.
     fn is_ordinary(&self) -> bool {
         self.reload.is_none() && !self.spec.urgent
     }
 
-    /// Whether this is a newer state of the same endpoint, which does not need all of what the older one loads. An ordinary state
-    /// never replaces an urgent one: the urgent one has the say, and a load that both lost would serve neither.
+    /// Whether this is a newer state of the same endpoint that does not need every model of the older one. An ordinary update never
+    /// replaces an urgent one: it is superseded itself, so neither would be served.
     pub(crate) fn replaces(&self, older: &EndpointUpdate) -> bool {
         let needs = |version: &VersionSpec| {
             self.spec.versions.iter().any(|own| own.digest == version.digest && own.run == version.run)
@@ -85,7 +85,7 @@ impl PublishState {
         self.ticket
     }
 
-    /// Whether somebody who came later, or who is urgent and on the way, has the say over the order's endpoint.
+    /// Whether a newer update, or an urgent one in progress, takes precedence over this one.
     pub(crate) fn supersedes(&self, update: &EndpointUpdate) -> bool {
         let after = |table: &HashMap<String, u64>, ticket: u64| {
             table.get(&update.spec.name).is_some_and(|&newest| newest > ticket)

@@ -1,4 +1,4 @@
-//! What the server keeps beside each version of a snapshot: the model, the counters, the sketches, ready-made headers.
+//! The server's state of each version of a snapshot: the model, the counters, the sketches, ready-made headers.
 
 use std::sync::Arc;
 
@@ -16,21 +16,21 @@ use crate::serving::sketch_registry::VersionSketch;
 static X_VERSION: HeaderName = HeaderName::from_static("x-headgate-version");
 static X_REVISION: HeaderName = HeaderName::from_static("x-headgate-revision");
 
-/// One version, ready to answer.
+/// The state of one version.
 pub struct VersionState {
-    /// What computes.
+    /// The model.
     pub model: Arc<Model>,
-    /// What is counted.
+    /// The counters.
     pub metrics: Arc<VersionMetrics>,
-    /// What is sketched, unless sketches are off.
+    /// The sketches, unless they are off.
     pub sketch: Option<Arc<VersionSketch>>,
-    /// Whether it is a constant, which answers everything that fits its signature.
+    /// Whether it is a constant, which answers every request that fits its signature.
     pub is_constant: bool,
-    /// What its answers say of it, where no input is known that it takes.
+    /// Whether it has answered lately. This stands in for a probe if no input is known that the version takes.
     pub recent_success: RecentSuccess,
-    /// Keeps it in memory, where it is to stay there.
+    /// Keeps the model in memory, if it must stay there.
     pin: Option<Pin>,
-    /// When it is left alone, where its endpoint has a rule for that.
+    /// The breaker, if the endpoint has a rule for one.
     pub breaker: Option<Arc<Breaker>>,
     /// The value of `x-headgate-version`.
     pub version_header: HeaderValue,
@@ -38,13 +38,13 @@ pub struct VersionState {
     pub revision_header: HeaderValue,
 }
 
-/// What a version's state is put together from, beside its spec.
+/// The parts of a version's state that do not follow from its spec alone.
 pub struct VersionParts {
-    /// What computes.
+    /// The model.
     pub model: Arc<Model>,
-    /// What is counted.
+    /// The counters.
     pub metrics: Arc<VersionMetrics>,
-    /// What is sketched, unless sketches are off.
+    /// The sketches, unless they are off.
     pub sketch: Option<Arc<VersionSketch>>,
     /// The breaker, if the endpoint has a rule for one.
     pub breaker: Option<Arc<Breaker>>,
@@ -54,7 +54,7 @@ impl VersionState {
     /// The state of a version of `spec`.
     ///
     /// # Errors
-    /// `internal` when a name cannot be a header value, which the names' grammar rules out.
+    /// `internal` if a name cannot be a header value, which the grammar of names rules out.
     pub fn new(spec: &EndpointSpec, version: &VersionSpec, parts: VersionParts) -> Result<VersionState> {
         let VersionParts { model, metrics, sketch, breaker } = parts;
         let header = |text: &str| {
@@ -74,12 +74,12 @@ impl VersionState {
         })
     }
 
-    /// Whether it is to stay in memory.
+    /// Whether the model must stay in memory.
     pub fn is_pinned(&self) -> bool {
         self.pin.is_some()
     }
 
-    /// The headers that say who answered.
+    /// The response headers that name the version and the revision.
     pub fn headers(&self) -> [(HeaderName, HeaderValue); 2] {
         [(X_VERSION.clone(), self.version_header.clone()), (X_REVISION.clone(), self.revision_header.clone())]
     }

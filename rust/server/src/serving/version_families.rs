@@ -1,4 +1,4 @@
-//! Metrics that are read from the model of each version that is served.
+//! Metrics that are read from the models of the versions that are served.
 
 use headgate_core::snapshot::Snapshot;
 use headgate_engine::Model;

@@ -1,8 +1,8 @@
-//! Finds runs that stall an IO thread, those that hold it for long while they compute or wait, and ends them.
+//! The watchdog finds runs that stall an IO thread, and cancels them. Such a run computes or waits for long.
 //!
-//! A thread that is ready and gets no core holds nobody up by its own fault: under a CPU quota, or beside other work, that
-//! happens to the shortest run. So it is the thread's own time that counts, between two looks at the same run.
-//! What becomes of a model that stalls is up to the engine's `placement`; the request whose run is cancelled goes to the pool.
+//! A thread that is ready to run but gets no core is no stall: under a CPU quota, or beside other work, that happens to the shortest run.
+//! So the watchdog compares the CPU time of the thread in two samples of the same run.
+//! The engine's `placement` decides where the model runs from then on. The request of a cancelled run goes to the pool.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -13,52 +13,52 @@ use headgate_engine::{Model, STUCK_AFTER};
 
 use crate::scheduling::ThreadProbe;
 
-/// A run that had at least one in so many nanoseconds of a core was computing.
+/// A run computes if its thread used at least one part in so many of the time.
 const COMPUTING: u64 = 4;
-/// An inline run that stalls its thread is cancelled when it has lasted so long, in nanoseconds.
+/// A stall is cancelled when the run has lasted this long, in nanoseconds.
 const CANCEL_NS: u64 = 3 * STALL_NS;
 
-/// What an IO thread is running inline right now. Written twice a run: it has cache lines to itself.
+/// The run that an IO thread has inline now. It has cache lines of its own, because it is written twice for each run.
 #[derive(Default)]
 #[repr(align(128))]
 pub struct Heartbeat {
-    /// When the run began, on `Shared::now_ns`'s clock; 0 while there is none.
+    /// When the run began, on the clock of `Shared::now_ns`; 0 while there is none.
     since_ns: AtomicU64,
-    /// The model's address, as a name for it.
+    /// The address of the model, which identifies it.
     model: AtomicUsize,
-    /// The thread, once it runs.
+    /// The thread, once it has started.
     thread: OnceLock<WatchedThread>,
-    /// Whether the run was cancelled and does not end.
+    /// Whether the run is stuck: it was cancelled and does not end.
     stuck: AtomicBool,
 }
 
-/// A thread as the watchdog sees it.
+/// The handles of a thread that the watchdog uses.
 struct WatchedThread {
     probe: ThreadProbe,
     worker: Worker,
 }
 
 impl Heartbeat {
-    /// Makes this the calling thread's.
+    /// Makes this the heartbeat of the current thread.
     pub fn bind_to_current_thread(&self) {
-        // Every IO thread has one of its own.
+        // Set once, because every IO thread has a heartbeat of its own.
         let _ = self.thread.set(WatchedThread { probe: ThreadProbe::current(), worker: Worker::here() });
     }
 
-    /// Notes a run for as long as the guard lives.
+    /// Begins a run, which ends when the guard is dropped.
     pub fn begin(&self, model: &Arc<Model>, now_ns: u64) -> HeartbeatGuard<'_> {
         self.model.store(Arc::as_ptr(model) as usize, Relaxed);
         self.since_ns.store(now_ns.max(1), Relaxed);
         HeartbeatGuard(self)
     }
 
-    /// Whether a run holds the thread that was cancelled and does not end.
+    /// Whether the run of the thread is stuck.
     pub fn is_stuck(&self) -> bool {
         self.stuck.load(Relaxed)
     }
 }
 
-/// Ends a [`Heartbeat`].
+/// Ends a run of a [`Heartbeat`] when it is dropped.
 pub struct HeartbeatGuard<'a>(&'a Heartbeat);
 
 impl Drop for HeartbeatGuard<'_> {
@@ -67,10 +67,10 @@ impl Drop for HeartbeatGuard<'_> {
     }
 }
 
-/// What was seen of a thread at one look.
+/// A sample of the run of a thread.
 #[derive(Clone, Copy, Debug, Default)]
 struct RunSample {
-    /// When its run began; 0 without one.
+    /// When the run began; 0 without one.
     since_ns: u64,
     at_ns: u64,
     /// The CPU time of the thread.
@@ -78,7 +78,7 @@ struct RunSample {
 }
 
 impl RunSample {
-    /// Whether the run that this look and one before saw stalls its thread.
+    /// Whether the run of this sample and of an earlier one stalls its thread.
     fn stalls(&self, earlier: &RunSample, sleeps: impl FnOnce() -> bool) -> bool {
         let same = self.since_ns != 0 && self.since_ns == earlier.since_ns;
         let computed = self.cpu_ns.saturating_sub(earlier.cpu_ns);
@@ -88,12 +88,12 @@ impl RunSample {
     }
 }
 
-/// What the watchdog keeps of a thread between looks.
+/// The run of a thread that the watchdog observes.
 #[derive(Clone, Copy, Debug, Default)]
 struct ObservedRun {
-    /// The first look at its run.
+    /// The first sample of the run.
     first: RunSample,
-    /// When that run was cancelled.
+    /// When the run was cancelled.
     cancelled_ns: Option<u64>,
 }
 
@@ -104,18 +104,18 @@ pub struct Stall {
     pub thread: usize,
     /// The model, by its address.
     pub model: usize,
-    /// Whether the run was cancelled at this look.
+    /// Whether this check cancelled the run.
     pub cancelled: bool,
 }
 
-/// Looks at every IO thread from time to time.
+/// Checks the runs of the IO threads.
 #[derive(Default)]
 pub struct Watchdog {
     observed: Vec<ObservedRun>,
 }
 
 impl Watchdog {
-    /// Looks at `now_ns`, cancels runs that have stalled their thread for long, and names those that stall it.
+    /// Takes a sample of every thread at `now_ns`, cancels stalls that have lasted for long, and returns all stalls.
     pub fn check(&mut self, heartbeats: &[Heartbeat], now_ns: u64) -> Vec<Stall> {
         self.observed.resize(heartbeats.len(), ObservedRun::default());
         let all = heartbeats.iter().zip(&mut self.observed).enumerate();
@@ -142,9 +142,9 @@ fn check_thread(
     if observed.first.since_ns != since_ns {
         *observed = ObservedRun { first: sample, cancelled_ns: None };
     }
-    // The scope that is open now is that of the run which was seen before and is still there.
+    // The token of the run that is observed, if that run has not ended meanwhile.
     let token = worker.current();
-    // Else that run has ended meanwhile, and the address may be the next one's.
+    // If it has ended, the address of the model may be that of the next run.
     if !stalls || heartbeat.since_ns.load(Relaxed) != since_ns {
         return None;
     }
@@ -233,14 +233,14 @@ mod tests {
         assert!(watchdog.check(&*heartbeats, STALL_NS).is_empty());
         let stall = Stall { thread: 0, model: 5, cancelled: false };
         assert_eq!(watchdog.check(&*heartbeats, 3 * STALL_NS), [stall]);
-        // Cancelled, and it does not end: nothing in it can be.
+        // The run was cancelled and does not end, because the thread never looks for a cancellation.
         assert_eq!(watchdog.check(&*heartbeats, 4 * STALL_NS), [stall]);
         let later = 4 * STALL_NS + STUCK_AFTER.as_nanos() as u64;
         assert_eq!((watchdog.check(&*heartbeats, later - 1), heartbeats[0].is_stuck()), (vec![stall], false));
         assert_eq!((watchdog.check(&*heartbeats, later), heartbeats[0].is_stuck()), (vec![stall], true));
         end.send(()).unwrap();
         thread.join().unwrap();
-        // Of a thread that is gone nothing is known.
+        // The CPU time of a thread that has ended is not known.
         assert!(watchdog.check(&*heartbeats, later + STALL_NS).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Ending a request that panics, and nothing else.
+//! Catches the panic of a request, so that only this request fails.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -7,15 +7,15 @@ use std::task::{Context, Poll};
 
 use headgate_core::error::{Code, Error, Result};
 
-/// Runs a request to its end. It is pinned by the caller: a future that is handed on by value is copied, and all its state with it.
+/// Runs a request to its end. The caller pins it, because a future that is passed by value is copied with all its state.
 ///
 /// # Errors
-/// Those of the request; `internal` after a panic.
+/// The errors of the request; `internal` after a panic.
 pub fn catch_panic<T, F: Future<Output = Result<T>>>(request: Pin<&mut F>) -> CatchPanic<'_, F> {
     CatchPanic(request)
 }
 
-/// What [`catch_panic`] waits for.
+/// The future of [`catch_panic`].
 pub struct CatchPanic<'a, F>(Pin<&'a mut F>);
 
 impl<T, F: Future<Output = Result<T>>> Future for CatchPanic<'_, F> {

@@ -1,57 +1,58 @@
-//! Empty lists that a thread keeps for the next request, within bounds: what one large answer took is not kept for ever.
+//! A free list keeps empty vectors of a thread for the next request. It has bounds, so that the memory of a large response is not kept for
+//! ever.
 
 use std::cell::{Cell, RefCell};
 
 use http::{HeaderName, HeaderValue};
 
-/// A thread's stock of empty lists of `T`.
+/// The empty vectors of a thread.
 pub struct FreeList<T> {
     lists: RefCell<Vec<Vec<T>>>,
-    /// The elements that there is room for in all of them.
+    /// The capacity of all vectors together, in elements.
     room: Cell<usize>,
-    /// Lists that are kept at most.
+    /// The most vectors.
     keep: usize,
-    /// A list with room for more is freed instead of kept.
+    /// The largest capacity of a vector. A larger one is freed.
     largest: usize,
-    /// The most room in all of them.
+    /// The largest capacity of all vectors together.
     most: usize,
 }
 
 impl FreeList<u8> {
-    /// Buffers for answers: many and small.
+    /// Buffers for responses: many and small.
     pub fn for_replies() -> Self {
         FreeList::with_bounds(256, 1 << 20, 8 << 20)
     }
 
-    /// Buffers for bodies that come in pieces: few and large.
+    /// Buffers for bodies that arrive in pieces: few and large.
     pub fn for_bodies() -> Self {
         FreeList::with_bounds(8, 4 << 20, 16 << 20)
     }
 }
 
 impl FreeList<(HeaderName, HeaderValue)> {
-    /// Lists for the header fields of answers.
+    /// Vectors for the header fields of responses.
     pub fn for_fields() -> Self {
         FreeList::with_bounds(16, 64, 16 * 64)
     }
 }
 
 impl<T> FreeList<T> {
-    /// A stock of at most `keep` lists with room for at most `largest` elements each and `most` in all.
+    /// A free list of at most `keep` vectors, with capacities of at most `largest` elements each and `most` together.
     pub fn with_bounds(keep: usize, largest: usize, most: usize) -> Self {
         FreeList { lists: RefCell::default(), room: Cell::new(0), keep, largest, most }
     }
 
-    /// An empty list.
+    /// An empty vector, which is a new one if none is kept.
     pub fn take(&self) -> Vec<T> {
         let list = self.lists.borrow_mut().pop().unwrap_or_default();
         self.room.set(self.room.get() - list.capacity());
         list
     }
 
-    /// Takes a list back.
+    /// Takes back a vector.
     pub fn give(&self, mut list: Vec<T>) {
-        // The elements may come here when they are dropped; the stock is not borrowed then.
+        // Cleared before the borrow, because the drop of an element may call this method.
         list.clear();
         let mut lists = self.lists.borrow_mut();
         let room = self.room.get() + list.capacity();

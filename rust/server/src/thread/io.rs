@@ -1,4 +1,4 @@
-//! What only one IO thread touches, and how other threads reach it.
+//! The state of an IO thread, which only that thread touches, and the mailbox by which other threads reach it.
 //!
 //! Phases of a request are `Send`, so they reach their thread's state through [`with`], and never across an await.
 //! Next: `io_thread`.
@@ -21,20 +21,20 @@ use crate::serving::shared::{LiveEndpoint, Shared, SnapshotCell};
 use crate::serving::version::VersionState;
 use crate::thread::free_list::FreeList;
 
-/// Messages that may wait for an IO thread; sockets beyond are closed at once.
+/// The most messages that wait for an IO thread. Sockets beyond that are closed at once.
 const MAILBOX_CAPACITY: usize = 1024;
 
-/// What one IO thread has to itself.
+/// The state of one IO thread.
 pub struct Io {
-    /// The thread's number.
+    /// The number of the thread.
     pub thread: usize,
-    /// What it shares.
+    /// The state that it shares with other threads.
     pub shared: Arc<Shared>,
-    /// Buffers for answers.
+    /// Buffers for responses.
     pub replies: FreeList<u8>,
-    /// Lists for the header fields of answers.
+    /// Vectors for the header fields of responses.
     pub fields: FreeList<(HeaderName, HeaderValue)>,
-    /// Buffers for bodies that come in pieces.
+    /// Buffers for bodies that arrive in pieces.
     pub bodies: FreeList<u8>,
     snapshot: RefCell<Cache<SnapshotCell, Arc<Snapshot<VersionState>>>>,
     random: Cell<u64>,
@@ -54,19 +54,19 @@ pub fn with<R>(use_it: impl FnOnce(&Io) -> R) -> R {
 
 /// As [`with`], but does nothing on any other thread: for buffers that may outlive their thread's work.
 pub fn try_with<R>(use_it: impl FnOnce(&Io) -> R) -> Option<R> {
-    // Access fails only while the thread's locals are being destroyed, and then there is nobody to give to.
+    // Access fails only while the thread's locals are being destroyed. Then there is no state to lend.
     IO.try_with(|io| io.get().map(use_it)).ok().flatten()
 }
 
-/// Whether the gateway is about to stop: an answer then says that it is its connection's last.
+/// Whether the gateway is about to stop. A response then says that it is the last one of its connection.
 pub fn is_draining() -> bool {
     with(|io| io.shared.draining.load(Relaxed))
 }
 
-/// Makes the calling thread an IO thread.
+/// Makes the current thread an IO thread.
 ///
 /// # Panics
-/// When it is one already.
+/// If it is one already.
 pub fn install(thread: usize, shared: Arc<Shared>) {
     let io = Io {
         thread,
@@ -88,7 +88,7 @@ fn seed(thread: usize) -> u64 {
 }
 
 impl Io {
-    /// The endpoint of that name in the live snapshot; the caller keeps it to the request's end.
+    /// The endpoint with this name in the current snapshot. A request keeps it to its end.
     ///
     /// # Errors
     /// `model_not_found`.
@@ -96,7 +96,7 @@ impl Io {
         self.snapshot.borrow_mut().load().endpoint(name).cloned()
     }
 
-    /// Name of everything that is not served though it was before, and why.
+    /// The endpoints that were served before and are not now, with the reasons, by name.
     pub fn unavailable(&self) -> Vec<(String, String)> {
         let mut cache = self.snapshot.borrow_mut();
         let unavailable = cache.load().unavailable.iter();
@@ -106,7 +106,7 @@ impl Io {
         unavailable
     }
 
-    /// What was never served, and why.
+    /// The endpoints and versions that were never served, with the reasons.
     pub fn refusals(&self) -> Arc<Refusals> {
         self.snapshot.borrow_mut().load().refusals.clone()
     }
@@ -118,7 +118,7 @@ impl Io {
         endpoints
     }
 
-    /// Name and version of everything that was taken out of memory.
+    /// The endpoint and version of everything that was taken out of memory.
     pub fn unloaded(&self) -> Vec<(String, String)> {
         let mut cache = self.snapshot.borrow_mut();
         let specs = cache.load().unloaded.values();
@@ -129,12 +129,12 @@ impl Io {
         versions
     }
 
-    /// Lets go of the last snapshot; the numbers of the sketches that the present one has.
+    /// Drops the old snapshot, and returns the ids of the sketches of the current one.
     pub fn refresh(&self) -> HashSet<u64> {
         sketched(self.snapshot.borrow_mut().load()).collect()
     }
 
-    /// Whether the sketches with that number are those of a version that is served.
+    /// Whether the sketches with this id are those of a version that is served.
     pub fn is_sketched(&self, id: u64) -> bool {
         sketched(self.snapshot.borrow_mut().load()).any(|live| live == id)
     }
@@ -149,23 +149,23 @@ impl Io {
     }
 }
 
-/// The numbers of the sketches of what is served.
+/// The ids of the sketches of a snapshot.
 fn sketched(snapshot: &Snapshot<VersionState>) -> impl Iterator<Item = u64> {
     let versions = snapshot.endpoints.values().flat_map(|endpoint| &endpoint.versions);
     versions.filter_map(|version| Some(version.payload.sketch.as_ref()?.id))
 }
 
-/// What an IO thread is told.
+/// A message to an IO thread.
 pub enum IoMessage {
     /// A socket to serve.
     Socket(TcpStream),
-    /// The snapshot changed: let go of the old one even when no request comes.
+    /// The snapshot has changed. The thread must drop the old one even if no request comes.
     Refresh,
-    /// A batch with requests of this thread was run.
+    /// A batch with requests of this thread has run.
     BatchDone(Arc<Batch>),
-    /// Close a connection or a few that can be spared, and say how many.
+    /// Close one or more connections that wait for their client, and answer how many.
     MakeRoom(oneshot::Sender<usize>),
-    /// Finish what is in flight and take nothing new.
+    /// Finish the requests in flight and accept no others.
     Close,
 }
 
@@ -184,17 +184,17 @@ impl Mailbox {
         (Mailbox { sender, connections: Arc::default() }, receiver)
     }
 
-    /// Gives the thread a message unless its mailbox is full; says whether it did.
+    /// Sends a message unless the mailbox is full. True if it was sent.
     pub fn post(&self, message: IoMessage) -> bool {
         self.sender.try_send(message).is_ok()
     }
 
-    /// Whether the thread lives and its mailbox has room.
+    /// Whether the thread runs and its mailbox has room.
     pub fn has_room(&self) -> bool {
         !self.sender.is_closed() && self.sender.capacity() > 0
     }
 
-    /// Tells the thread to close, waiting for room in its mailbox until `deadline`.
+    /// Sends [`IoMessage::Close`], and waits until `deadline` for room in the mailbox.
     pub fn close(&self, deadline: Instant) {
         while !self.post(IoMessage::Close) && !self.sender.is_closed() && Instant::now() < deadline {
             std::thread::sleep(std::time::Duration::from_millis(1));

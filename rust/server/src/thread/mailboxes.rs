@@ -1,4 +1,4 @@
-//! What is told to IO threads by those that do not know them: the pool, and whoever changes what is served.
+//! Sends messages to IO threads for code that does not know them: the pool, and the publisher.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub fn snapshot_refresher(threads: Vec<Mailbox>) -> SnapshotRefresher {
     })
 }
 
-/// Tells IO threads that outcomes of a batch are there.
+/// Tells IO threads that a batch has run.
 pub struct MailboxWaker(pub Vec<Mailbox>);
 
 impl headgate_engine::Doorbell for MailboxWaker {

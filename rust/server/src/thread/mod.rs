@@ -1,4 +1,4 @@
-//! An IO thread: its state and its loop, its memory for the next request, how threads share cores, panics.
+//! The state of an IO thread, its mailbox, its free lists, the memory of its requests, work that it offloads, panics.
 //!
 //! May come in: every other room. Never known here: HTTP.
 

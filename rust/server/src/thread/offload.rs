@@ -1,8 +1,8 @@
-//! Work of a request that takes long, done on a thread beside its IO thread: there every other request would wait for it.
+//! Offloads the long work of a request to another thread, because every other request of the IO thread would wait for it.
 //!
-//! Each IO thread has two such threads (`threads`), and the work waits for one in the order in which it came. What waits is
-//! bounded by the memory for large requests, which goes with the work: it is given back when the work is over, also where
-//! nobody waits for that any more. Not here: which work takes long (`large_input`, `large`, `coding`).
+//! Each IO thread has two such threads (`scheduling`), which take the work in the order in which it arrives. The memory for large requests
+//! bounds the work that waits. A reservation goes with the work, and is released when the work ends, even if its request has left.
+//! Not here: which work is long (`large_input`, `large`, `coding`).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,14 +14,14 @@ use crate::budget::{ByteBudget, ByteReservation};
 use crate::thread::io;
 use crate::thread::request_memory::RequestMemory;
 
-/// The share of the memory for large requests that belongs to the work.
+/// The memory for large requests that offloaded work has reserved.
 pub struct OffloadMemory {
     budget: Arc<ByteBudget>,
     reservation: Option<ByteReservation>,
 }
 
 impl OffloadMemory {
-    /// Counts `bytes` of an answer for as long as the result lives.
+    /// Reserves `bytes` for a response, until the reservation is dropped.
     ///
     /// # Errors
     /// `overloaded`; `payload_too_large`.
@@ -29,7 +29,7 @@ impl OffloadMemory {
         self.budget.reserve_response(self.reservation.as_ref(), bytes)
     }
 
-    /// Counts what was reserved until the request is over.
+    /// Keeps a reservation until the request ends.
     pub fn merge(&mut self, reserved: ByteReservation) {
         match &mut self.reservation {
             Some(reservation) => reservation.merge(reserved),
@@ -37,7 +37,7 @@ impl OffloadMemory {
         }
     }
 
-    /// Counts `bytes` more until the request is over.
+    /// Reserves `bytes` more until the request ends.
     ///
     /// # Errors
     /// `overloaded`.
@@ -48,12 +48,12 @@ impl OffloadMemory {
     }
 }
 
-/// Does the work elsewhere and waits for it, not beyond `until`. Work that nobody waits for any more is not begun.
+/// Runs `work` on another thread and waits for it until `until`. Work whose request has left is not begun.
 ///
-/// What `counted` holds of the memory for large requests goes with the work and comes back with its result.
+/// The large part of `counted` goes with the work, and comes back with its result.
 ///
 /// # Errors
-/// Those of the work; `deadline_exceeded`; `internal` after a panic.
+/// The errors of the work; `deadline_exceeded`; `internal` after a panic.
 pub async fn run<T: Send + 'static>(
     until: Option<Instant>,
     counted: &mut RequestMemory,
@@ -83,16 +83,16 @@ pub async fn run<T: Send + 'static>(
 fn deadline_error() -> Error {
     Error::new(
         Code::DeadlineExceeded,
-        "the deadline passed while the request was decoded or its answer written",
+        "the deadline passed while the request was decoded or its response written",
     )
 }
 
-/// Work that somebody waits for, until this is dropped.
+/// Aborts the work when it is dropped.
 struct AbortOnDrop<T>(JoinHandle<T>);
 
 impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
-        // Has no effect on work that has begun.
+        // This has no effect on work that has begun.
         self.0.abort();
     }
 }

@@ -1,6 +1,6 @@
-//! A request's share of the memory for requests in progress: what it is counted as, and when that is given back.
+//! The memory that a request in progress is counted with, and when that is released.
 //!
-//! Not here: the memory that there is (`budget`).
+//! Not here: the budgets (`budget`).
 
 use std::any::Any;
 use std::rc::Rc;
@@ -10,19 +10,19 @@ use headgate_core::error::Result;
 use crate::budget::{ByteReservation, ConnectionMemory, SMALL_REQUEST};
 use crate::thread::io;
 
-/// A request's share of the memory for requests in progress, given back when it is over.
+/// The memory that a request is counted with. It is released when this is dropped.
 #[derive(Default)]
 pub struct RequestMemory {
     small: usize,
     large: Option<ByteReservation>,
-    /// What its connection holds of the part of small requests, where it may have others.
+    /// The small memory of its connection, if the connection may have other requests.
     connection: Option<Rc<ConnectionMemory>>,
-    /// Whether it has its connection to itself: connections bound what such requests hold while they are small.
+    /// Whether the request has its connection to itself. The number of connections bounds the memory of such requests while they are small.
     exclusive: bool,
 }
 
 impl RequestMemory {
-    /// Counts `bytes` for nobody's connection.
+    /// Counts `bytes` without a connection.
     ///
     /// # Errors
     /// As [`RequestMemory::add_body`].
@@ -32,18 +32,18 @@ impl RequestMemory {
         Ok(counted)
     }
 
-    /// Counts a body that is here, and the tensors made of it, for a request that has its connection to itself.
+    /// Counts a body that has been read, and the tensors decoded from it, for a request that has its connection to itself.
     pub fn exclusive(length: usize) -> RequestMemory {
         let mut counted = RequestMemory { small: 0, large: None, connection: None, exclusive: true };
-        // Such a body is small, and one that is alone is never refused.
+        // Such a body is small, and a small request with a connection of its own is never refused.
         let _ = counted.add_body(length);
         counted
     }
 
-    /// Counts a body of `length` bytes and the tensors made of it.
+    /// Counts a body of `length` bytes, and the tensors decoded from it.
     ///
     /// # Errors
-    /// `overloaded`; `payload_too_large` for what can never have room.
+    /// `overloaded`; `payload_too_large` for a size that never has room.
     pub fn add_body(&mut self, length: usize) -> Result<()> {
         if length < SMALL_REQUEST {
             self.add_small(2 * length)
@@ -52,7 +52,7 @@ impl RequestMemory {
         }
     }
 
-    /// Counts `bytes`, and nothing made of them.
+    /// Counts `bytes` without tensors.
     ///
     /// # Errors
     /// As [`RequestMemory::add_body`].
@@ -75,31 +75,31 @@ impl RequestMemory {
         Ok(())
     }
 
-    /// Takes what another one counts over.
+    /// Takes over the memory of `other`.
     pub fn merge(&mut self, mut other: RequestMemory) {
         self.small += std::mem::take(&mut other.small);
         self.exclusive |= other.exclusive;
-        // What was taken before was nothing: a request has its body first.
+        // At most one has a connection: the body is the first thing that a request counts.
         self.connection = self.connection.take().or_else(|| other.connection.take());
         self.merge_large(other.large.take());
     }
 
-    /// Hands what is counted and large over, in a box for somebody who only keeps it; nothing, which is usual, needs no box.
+    /// Takes out the large part, in a box for an owner that only keeps it. Mostly there is none, and then nothing is allocated.
     pub fn take_large_boxed(&mut self) -> Option<Box<dyn Any + Send + Sync>> {
         self.large.take().map(|reserved| -> Box<dyn Any + Send + Sync> { Box::new(reserved) })
     }
 
-    /// Lends what is counted and large to somebody who may give it back.
+    /// Takes out the large part, which [`return_large`](Self::return_large) may put back.
     pub fn lend_large(&mut self) -> Option<ByteReservation> {
         self.large.take()
     }
 
-    /// Takes back what was lent.
+    /// Puts back the large part.
     pub fn return_large(&mut self, lent: Option<ByteReservation>) {
         self.merge_large(lent);
     }
 
-    /// Whether nothing large is counted.
+    /// Whether there is no large part.
     pub fn is_small(&self) -> bool {
         self.large.is_none()
     }
@@ -118,7 +118,7 @@ impl RequestMemory {
             if let Some(connection) = &self.connection {
                 connection.release(small);
             }
-            // Requests end on IO threads; without one the gateway is gone.
+            // Requests end on IO threads. On another thread the gateway has stopped, and nothing must be released.
             io::try_with(|io| io.shared.small_requests.give(io.thread, small));
         }
     }
@@ -130,7 +130,7 @@ impl Drop for RequestMemory {
     }
 }
 
-/// Counts a body as it comes: its sender takes room from others with bytes, not with claims.
+/// Counts a body while it arrives. A client takes room from others with bytes that it has sent, not with a length that it announced.
 #[derive(Default)]
 pub struct BodyMemory {
     counted: RequestMemory,
@@ -138,22 +138,22 @@ pub struct BodyMemory {
 }
 
 impl BodyMemory {
-    /// Counts a body of a connection that may have others.
+    /// Counts a body of a connection that may have other requests.
     pub fn of_connection(connection: &Rc<ConnectionMemory>) -> BodyMemory {
         let counted =
             RequestMemory { small: 0, large: None, connection: Some(connection.clone()), exclusive: false };
         BodyMemory { counted, bytes: 0 }
     }
 
-    /// Bytes that are counted at a time.
+    /// The bytes that are counted at a time.
     pub const STEP: usize = SMALL_REQUEST;
 
-    /// What a body of `length` bytes is counted as.
+    /// The bytes that a body of `length` bytes is counted with.
     pub fn rounded_length(length: usize) -> usize {
         if length < Self::STEP { length } else { length.next_multiple_of(Self::STEP) }
     }
 
-    /// Sees to it that `length` bytes of a body are counted.
+    /// Counts the body up to `length` bytes.
     ///
     /// # Errors
     /// As [`RequestMemory::add_body`].
@@ -173,7 +173,7 @@ impl BodyMemory {
         Ok(())
     }
 
-    /// What was counted.
+    /// The memory of the body.
     pub fn finish(self) -> RequestMemory {
         self.counted
     }

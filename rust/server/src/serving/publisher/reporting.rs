@@ -1,4 +1,4 @@
-//! Who is told what became of an order: the control plane, and loads over the protocol that wait.
+//! Reports the outcome of updates: to the control plane, and to loads over the protocol that wait for it.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::serving::update_outcome::{UnavailableReason, UpdateOutcome};
 use crate::serving::updates::{EndpointUpdate, Reload};
 
 impl PublisherCore {
-    /// Says why an endpoint is not served that was before the start.
+    /// Records why an endpoint is not served that was served before the start.
     pub(super) fn mark_unavailable(&self, update: &EndpointUpdate, reason: &UnavailableReason<'_>) {
         let mut state = self.state();
         if !reason.is_current(update, &state) {
@@ -27,7 +27,7 @@ impl PublisherCore {
         self.refresh();
     }
 
-    /// An urgent order no longer stands in anybody's way.
+    /// Ends the precedence of an urgent update. Loads that waited for it get their outcome.
     pub(super) fn release_urgent(&self, name: &str, ticket: u64) {
         let mut state = self.state();
         if state.urgent.get(name) != Some(&ticket) {
@@ -39,13 +39,13 @@ impl PublisherCore {
         waiting.into_iter().for_each(|notifier| notifier.notify(self.check_served(name)));
     }
 
-    /// Whether an endpoint is served.
+    /// `Ok` if an endpoint is served, else the error of its requests.
     fn check_served(&self, name: &str) -> Result<()> {
         self.shared.snapshot.load().endpoint(name).map(|_| ())
     }
 
-    /// Tells a load over the protocol that somebody else had the say. A newer state that is served instead is as good, and so
-    /// is one that is on its way.
+    /// Reports to a load over the protocol that its update was superseded. The load succeeds if a newer state is served. If an urgent
+    /// update is in progress, the load waits for that one.
     fn report_superseded(&self, name: &str, notifier: &Arc<residency::LoadNotifier>) {
         let mut state = self.state();
         if state.urgent.contains_key(name) {
@@ -56,7 +56,7 @@ impl PublisherCore {
         notifier.notify(self.check_served(name));
     }
 
-    /// Tells whoever asked what became of an order.
+    /// Reports the outcome of an update to the load that asked for it, or to the control plane.
     pub(super) fn report(&self, update: &EndpointUpdate, outcome: UpdateOutcome) {
         let endpoint = &update.spec.name;
         if let Some(Reload { notifier, .. }) = &update.reload {
@@ -68,7 +68,7 @@ impl PublisherCore {
             return;
         }
         if let (UpdateOutcome::Failed(failure), true) = (&outcome, update.is_urgent()) {
-            // Loads that waited for this one are not served by it.
+            // The loads that waited for this update fail with it.
             let waiting = self.state().waiting.remove(endpoint).unwrap_or_default();
             waiting.into_iter().for_each(|notifier| notifier.notify(Err(failure.error.clone())));
         }

@@ -1,4 +1,4 @@
-//! Nobody waits for a report or for a file that is read.
+//! A report and a slow file keep no other call waiting.
 
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -49,7 +49,7 @@ fn publish(sketches: &SketchRegistry, name: &str) -> Arc<VersionSketch> {
     sketches.version(&spec, &spec.versions[0], &signature(), None).unwrap().unwrap()
 }
 
-/// Runs `task` on a thread of its own, so that one that waits for ever fails the test instead of hanging it.
+/// Runs `task` on a thread of its own, so that a task that never ends fails the test instead of hanging it.
 fn within_patience<T: Send + 'static>(task: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, finished) = channel();
     std::thread::spawn(move || done.send(task()));
@@ -61,7 +61,7 @@ fn publishing_and_collecting_go_on_while_a_report_is_made() {
     let sketches = sketches();
     let reported = publish(&sketches, "reported");
     let entry = sketches.versions().get(&reported.id).unwrap().clone();
-    // What a report holds while it takes its copy.
+    // The lock that a report holds while it copies.
     let _report = entry.counts.lock().unwrap();
     let shared = sketches.clone();
     let (same, other) = within_patience(move || {
