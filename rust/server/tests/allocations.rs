@@ -1,4 +1,4 @@
-//! A warm plain request on the inline path allocates nothing, from its first byte to its tap.
+//! A warm plain request on the inline path allocates nothing, from its first byte to the work after its response.
 #![allow(
     missing_docs,
     unsafe_code,
@@ -47,7 +47,7 @@ unsafe impl GlobalAlloc for BodyMemory {
 #[global_allocator]
 static ALLOCATOR: BodyMemory = BodyMemory;
 
-/// Doubles its input, and says how often its thread has allocated so far.
+/// Doubles its input, and reports how often its thread has allocated so far.
 struct Telling {
     signature: Signature,
     tell: Mutex<Sender<u64>>,
@@ -62,7 +62,7 @@ impl Executable for Telling {
         let so_far = ALLOCATIONS.with(Cell::get);
         self.tell.lock().unwrap().send(so_far).unwrap();
         free().run(binding)?;
-        // What this test's model and channel allocate is nobody's.
+        // What the model and the channel of this test allocate does not count.
         ALLOCATIONS.with(|count| count.set(so_far));
         Ok(())
     }
@@ -80,7 +80,7 @@ fn per_request(address: SocketAddr, told: &Receiver<u64>) -> Vec<u64> {
     counts.windows(2).skip(20).map(|pair| pair[1] - pair[0]).collect()
 }
 
-/// What each warm request allocates on a gateway with these settings.
+/// The allocations of each warm request on a gateway with these settings.
 fn warm_requests(settings: &serde_json::Value) -> Vec<u64> {
     let (tell, told) = channel();
     let (gateway, address) = gateway_with(settings);

@@ -1,5 +1,5 @@
-//! Whose mistake a failure is: a client's never opens a breaker, a version's does, and a champion that takes what a challenger
-//! does not is the one that answers.
+//! The attribution of failures: a failure of a client never opens a breaker, and one of a version does. If the champion takes a request
+//! that a challenger does not, the champion answers.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -23,8 +23,8 @@ use headgate_engine::runtime::Binding;
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
 
-/// A table of so many rows: `y = 2 x`, and a failed run for an `x` beyond it. As ONNX Runtime has it, the failure has no code that
-/// says whose it is.
+/// A table with a number of rows: `y = 2 x`, and a failed run for an `x` beyond it. As with ONNX Runtime, the code of the failure does not
+/// say whether the request or the version is at fault.
 struct Table {
     signature: Signature,
     rows: f32,
@@ -34,9 +34,9 @@ struct Table {
 #[derive(Default)]
 struct State {
     broken: AtomicBool,
-    /// Its answers are NaN.
+    /// Whether its outputs are NaN.
     spoilt: AtomicBool,
-    /// Runs on made-up inputs, which are zeros.
+    /// Whether it runs on made-up inputs, which are zeros.
     probes: AtomicUsize,
 }
 
@@ -100,7 +100,7 @@ impl Answered {
 }
 
 impl Served {
-    /// Serves `model` with the versions v1, v2, ... run as said.
+    /// Serves `model` with the versions v1, v2, ... run as given.
     fn new(versions: Vec<Table>, run: &RunSpec, inline: bool, more: &Value) -> Served {
         let (gateway, address) = gateway();
         let mut kept = Vec::new();
@@ -263,9 +263,9 @@ fn the_champion_answers_what_a_challenger_cannot_and_all_of_it_once_that_is_left
         assert_eq!(served.booked("v2", "backend_failed"), 2);
         assert_eq!(metric(&served.gateway, "headgate_requests_passed_on_total", &of("v2")), 2);
         assert_eq!(served.ask(5.0).by(), (200, Some("v1"), Some("v2; cause=not_ready")));
-        // Who names it is told so.
+        // A caller that names the version gets its failure.
         assert_eq!(served.ask_version("model/versions/v2", 5.0).code(), (503, "model_not_ready"));
-        // What no version takes is still the client's.
+        // A request that no version takes is still a failure of the client.
         assert_eq!(served.ask(500.0).code(), (400, "invalid_argument"));
         assert!(!served.is_open("v1"));
     }
@@ -315,7 +315,7 @@ fn a_broken_challenger_and_a_champion_that_takes_something_else_is_no_client_s_m
     let ((mut other, _), (small, state)) = (table(100.0), table(10.0));
     other.signature.inputs[0].name = "z".to_owned();
     let mut served = Served::pooled(vec![other, small], &json!({"table": all_to_v2()}));
-    // It works otherwise: the request is at fault.
+    // The version works otherwise, so the request is at fault.
     assert_eq!(served.ask(50.0).code(), (400, "invalid_argument"));
     assert!(!served.is_open("v2"));
     state.broken.store(true, SeqCst);

@@ -1,5 +1,5 @@
-//! Requests that are run together, over real sockets: what each gets, who leaves, what a failure does to the others. Order is
-//! forced with channels, never with time.
+//! Requests that run in one batch, over real sockets: their responses, requests that leave, the effect of a failure on the others.
+//! Channels force the order, never time.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -23,13 +23,13 @@ use headgate_engine::runtime::Binding;
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
 
-/// What a negative value does to its whole run: a model that refuses one row.
+/// A negative value fails its whole run, as in a model that refuses one row.
 const BAD: f32 = -1.0;
 
-/// The inputs by which a version is asked whether it works.
+/// The inputs of probes.
 const PROBE: [f32; 1] = [0.0];
 
-/// Doubles its input, tells the rows of each run, and waits to be let through.
+/// Doubles its input. Each run sends its rows to the test and waits until the test lets it go on.
 struct Told {
     signature: Signature,
     rows: Mutex<Sender<Vec<f32>>>,
@@ -66,14 +66,14 @@ struct Model {
 }
 
 impl Model {
-    /// The rows of the next run, which is let through.
+    /// The rows of the next run, which goes on.
     fn next(&self) -> Vec<f32> {
         let rows = self.begun();
         self.leave.send(()).unwrap();
         rows
     }
 
-    /// The rows of the next run, which stays where it is.
+    /// The rows of the next run, which stays held.
     fn begun(&self) -> Vec<f32> {
         self.rows.recv_timeout(PATIENCE).expect("a run begins")
     }
@@ -99,7 +99,7 @@ fn serve(gateway: &Gateway, run: Value) -> Model {
     Model { rows, leave }
 }
 
-/// A connection on which a request with one row was sent, once so many requests are in flight with it.
+/// A connection on which a request with one row was sent, once `with_it` requests are in flight with it.
 fn waiting(gateway: &Gateway, address: SocketAddr, value: f32, with_it: u64) -> TcpStream {
     let mut stream = connect(address);
     stream.write_all(request("batched", value).as_bytes()).unwrap();
@@ -108,7 +108,7 @@ fn waiting(gateway: &Gateway, address: SocketAddr, value: f32, with_it: u64) -> 
     stream
 }
 
-/// Has the one IO thread answer something else: whatever it was about is done.
+/// Has the only IO thread answer another request, so that its earlier work is done.
 fn turn(address: SocketAddr) {
     let mut stream = connect(address);
     stream.write_all(b"GET /v2/health/live HTTP/1.1\r\nhost: t\r\n\r\n").unwrap();
@@ -147,7 +147,7 @@ fn what_waits_is_run_together_and_each_gets_its_own() {
         assert_eq!(value(stream), 2.0 * at as f64);
     }
     let of = |name: &str| metric(&gateway, name, &json!({"endpoint": "batched", "version": "v1"}));
-    // Booked once the answers are out.
+    // The counters change once the responses are out.
     eventually("the books", || (of("headgate_runs_total"), of("headgate_rows_total")) == (3, 7));
     let shown = gateway.status()["endpoints"]["batched"]["versions"]["v1"].clone();
     assert_eq!(shown["placement"], "batched");
@@ -187,13 +187,13 @@ fn one_bad_row_fails_alone() {
     model.leave.send(()).unwrap();
     assert_eq!(value(&mut first), 200.0);
     assert_eq!(model.next(), [1.0, BAD, 3.0]);
-    // Once more, each for itself.
+    // Each request runs once more by itself.
     assert_eq!([model.next(), model.next(), model.next()], [[1.0], [BAD], [3.0]]);
     assert_eq!(value(&mut streams[0]), 2.0);
     let (status, body) = answer(&mut streams[1]);
     assert_eq!((status, &body["code"]), (400, &json!("invalid_argument")));
     assert_eq!(value(&mut streams[2]), 6.0);
-    // A request that is alone in its batch is not run twice.
+    // A request that is alone in its batch does not run twice.
     let mut alone = waiting(&gateway, address, BAD, 1);
     assert_eq!(model.next(), [BAD]);
     assert_eq!(answer(&mut alone).0, 400);
@@ -272,7 +272,7 @@ fn requests_of_a_batch_are_answered_when_it_ends_after_connections_were_told_to_
     let mut second = waiting(&gateway, address, 1.0, 2);
     let stopping = gateway.clone();
     let stop = std::thread::spawn(move || stopping.stop(Duration::ZERO, PATIENCE));
-    // Nobody listens any more, and the one IO thread has been told.
+    // The clients have left, and the only IO thread knows it.
     eventually("the end of the listener", || TcpStream::connect(address).is_err());
     eventually("the end of idle connections", || gateway.status()["connections"] == 2);
     model.leave.send(()).unwrap();

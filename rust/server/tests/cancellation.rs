@@ -1,5 +1,5 @@
-//! Runs that nobody wants are cancelled, and whoever misbehaves takes nothing that others need. Real models: a loop that goes on for as
-//! long as a request says, and a node that cannot be cancelled within.
+//! Runs that no request waits for are cancelled, and a bad run takes nothing that others need. The models are real: a loop with as many
+//! turns as the request says, and a node that cannot be cancelled within.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod common;
@@ -13,7 +13,7 @@ use common::{LONG, PATIENCE, answer, at_last, connect, eventually, gateway_with,
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
 
-/// More turns of a loop than anybody waits for.
+/// More turns of a loop than a test waits for.
 const ENDLESS: i64 = i64::MAX;
 
 fn apply(gateway: &Gateway, name: &str, model: &str, run: &Value) {
@@ -39,7 +39,7 @@ fn post(name: &str, body: &Value) -> String {
     )
 }
 
-/// Counts so far, and is given up by the gateway after so long.
+/// Asks for this many turns with this deadline.
 fn count(name: &str, times: i64, timeout: Duration) -> String {
     post(
         name,
@@ -53,7 +53,7 @@ fn count(name: &str, times: i64, timeout: Duration) -> String {
     )
 }
 
-/// A square of ones of that size, in binary data.
+/// A square of ones with this size, in binary data.
 fn long(name: &str, size: usize, timeout: Duration) -> Vec<u8> {
     let data = 1_f32.to_le_bytes().repeat(size * size);
     let json = json!({
@@ -106,7 +106,7 @@ fn an_endless_run_on_an_io_thread_moves_to_the_pool_and_ends_with_its_deadline()
         assert_eq!((status, &body["code"]), (504, &json!("deadline_exceeded")), "{body}");
     }
     let cancelled = || metric(&gateway, "headgate_runs_cancelled_total", &of("endless"));
-    // One on the IO thread; the version is in the pool from then on, and two ran there.
+    // One run was on the IO thread. The version is in the pool from then on, and two runs were there.
     eventually("the ends of the runs", || cancelled() >= 3);
     assert_eq!(metric(&gateway, "headgate_runs_cancelled_total", &of("good")), 0);
     assert_eq!(gateway.status()["endpoints"]["endless"]["versions"]["v1"]["placement"], "pool");
@@ -169,14 +169,14 @@ fn a_batch_goes_on_until_the_last_of_its_requests_is_given_up() {
             }),
         )
     };
-    // It holds the one thread that the version may have, so that the next two come into one batch.
+    // The run holds the only thread that the version may have, so that the next two requests are in one batch.
     let first = send(address, &rows(1e18, 10 * PATIENCE));
     let running = || metric(&gateway, "headgate_runs_in_progress", &of("rows")) == 1;
     eventually("the first run", running);
     let leaves = send(address, &rows(1e18, 10 * PATIENCE));
     let stays = send(address, &rows(1e18, 10 * PATIENCE));
     eventually("all three", || metric(&gateway, "headgate_requests_in_flight", &of("rows")) == 3);
-    // The IO thread answers this after it has put them into the batch.
+    // The IO thread answers this request after it has put both into the batch.
     counts(address, "good");
     drop(first);
     let cancelled = || metric(&gateway, "headgate_runs_cancelled_total", &of("rows"));
@@ -201,7 +201,7 @@ fn a_run_that_cannot_be_cancelled_is_named_and_its_thread_replaced() {
     let stuck = || metric(&gateway, "headgate_runs_stuck", &of("long"));
     eventually("the stuck run", || stuck() == 1);
     assert_eq!(gateway.status()["endpoints"]["long"]["versions"]["v1"]["runs"]["stuck"], 1);
-    // It may have one thread, and that does not come back.
+    // The version may have one thread, and that one is stuck.
     let (status, body) = ask(address, &long("long", 1, PATIENCE));
     assert_eq!((status, &body["code"]), (503, &json!("overloaded")), "{body}");
     counts(address, "good");
@@ -216,9 +216,9 @@ fn stuck_io_threads(gateway: &Gateway) -> u64 {
     metric(gateway, "headgate_run_threads_stuck", &json!({"kind": "io"}))
 }
 
-/// Has a run hold an IO thread that cannot be cancelled; its client.
+/// Holds an IO thread with a run that cannot be cancelled, and returns its client.
 ///
-/// A run that waits for a core before its node begins can be cancelled still, and goes on in the pool: then the next one is tried.
+/// A run that waits for a core before its node begins can still be cancelled, and goes on in the pool. Then the next one is tried.
 fn hold_an_io_thread(gateway: &Gateway, address: SocketAddr) -> TcpStream {
     let hold = |name| {
         apply(gateway, name, "long_node.onnx", &json!({"placement": "inline"}));

@@ -1,5 +1,5 @@
-//! More clients than connections: a new one always gets in while another one waits for its client. Which one makes room is in
-//! `thread/crowd.rs`.
+//! More clients than connections: a new connection is always accepted while another one waits for its client. The choice of that one is in
+//! `transport/crowd.rs`.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -29,7 +29,7 @@ fn refused(gateway: &Gateway) -> u64 {
     metric(gateway, "headgate_connections_refused_total", &json!({}))
 }
 
-/// Waits until the other side has closed, whatever it sent before.
+/// Waits until the other side has closed, and drops what it sends before.
 fn until_closed(stream: &mut TcpStream) {
     let mut sent = [0u8; 4096];
     while stream.read(&mut sent).is_ok_and(|length| length > 0) {}
@@ -74,7 +74,7 @@ fn clients_that_do_nothing_good_shut_nobody_out() {
             let mut crowd = Vec::new();
             for _ in 0..50 {
                 let mut one = connect(address);
-                // One that made room may say so here.
+                // A connection that was closed for a new one may show it here.
                 let _ = one.write_all(bytes);
                 crowd.push(one);
             }
@@ -110,7 +110,7 @@ fn connections_that_are_waited_for_too_long_are_counted_by_reason() {
         ("body_timeout", "body_timeout_ms", 100, format!("{head}content-length: 100\r\n\r\n{{")),
         ("body_too_large", "max_body_bytes", 1000, format!("{head}content-length: 1001\r\n\r\n{{")),
     ] {
-        // The other limits are far away.
+        // No other limit is near.
         let (gateway, address) = gateway_with(&json!({limit: value}));
         serve(&gateway, "tiny", free(), true);
         let count = || metric(&gateway, "headgate_connections_closed_total", &json!({"reason": reason}));

@@ -1,5 +1,4 @@
-//! Versions on a device, with a driver that stands in for one: which threads run them, what is in the air at a time, what
-//! happens when something fails.
+//! Versions on a device, with a driver that stands in for a real one: the threads that run them, the runs in flight, failures.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -59,7 +58,7 @@ fn shown(gateway: &Gateway) -> Value {
     gateway.status()["endpoints"]["model"]["versions"]["v1"].clone()
 }
 
-/// Asks for one row of the small network and reads the class.
+/// Sends one row to the small network and reads the class.
 fn classify(stream: &mut TcpStream, row: [f32; 4]) -> Value {
     let body =
         json!({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": row}]}).to_string();
@@ -116,7 +115,7 @@ fn a_version_on_a_device_answers_what_it_answers_on_the_processor() {
         assert_eq!(got, wanted, "{run}");
         assert_eq!(facts["device"], "cuda:0");
         assert_eq!(facts["placement"], if run["max_batch"].is_null() { "pool" } else { "batched" });
-        // Nothing of it is left when the gateway is gone.
+        // Nothing of the device is left when the gateway is dropped.
         assert_eq!(driver.held(), (0, 0, 0, 0));
     }
 }
@@ -179,7 +178,7 @@ fn a_device_that_fails_fails_requests_and_not_the_gateway() {
     }
 }
 
-/// Doubles its input on two instances, and says who begins and finishes what, in their order.
+/// Doubles its input on two instances, and reports the begin and end of each run in their order.
 struct Watched {
     signature: Signature,
     steps: Mutex<Sender<(&'static str, usize, ThreadId)>>,
@@ -247,7 +246,7 @@ fn the_next_run_is_begun_before_the_one_before_it_is_finished_and_all_on_one_thr
         threads.insert((instance, thread));
         what
     };
-    // The first is alone, so it is waited for at once.
+    // The first run is alone, so the thread waits for it at once.
     let mut first = send(address, 1.0);
     assert_eq!((step(), step()), ("begin", "finish"));
     let mut others = [2.0, 3.0, 4.0].map(|value| send(address, value));
@@ -279,12 +278,13 @@ fn a_batch_with_room_grows_while_the_device_computes_and_a_bad_one_is_repeated_r
     assert_eq!((what(), what()), ("begin", "finish"));
     common::serve(&gateway, "other", free(), true);
     let mut others = [2.0, 3.0].map(|value| send(address, value));
-    // Both are in when the IO thread has answered another twice: the second of these came after its turn with the first.
+    // Both requests are in the batch when the IO thread has answered another client twice: the second of these arrived after its turn with the
+    // first.
     let mut stream = connect(address);
     (0..2).for_each(|_| assert!(common::ask(&mut stream, "other", 1.0) > 1.0));
     land.send(()).unwrap();
     assert_eq!(answer(&mut first).0, 200);
-    // Both rows together; that falls down, and each is run alone.
+    // Both rows run together. That run fails, and each row runs alone.
     for _ in 0..3 {
         land.send(()).unwrap();
     }

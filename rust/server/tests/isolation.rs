@@ -1,5 +1,4 @@
-//! Runs that are held and clients that leave: what one request does to others. Order is forced with channels, never with
-//! time.
+//! The isolation of requests: the effect of held runs and of clients that leave on others. Channels force the order, never time.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -50,7 +49,7 @@ fn a_pipelined_answer_leaves_before_the_next_run_begins() {
     let mut stream = connect(address);
     stream.write_all(format!("{}{}", request("first", 1.0), request("second", 2.0)).as_bytes()).unwrap();
     held.entered.recv_timeout(PATIENCE).unwrap();
-    // The one IO thread stands in the second run, and the first answer is here.
+    // The only IO thread is held in the second run, and the first response has arrived.
     assert_eq!(answer(&mut stream).1["outputs"][0]["data"][0], 2.0);
     held.leave.send(()).unwrap();
     assert_eq!(answer(&mut stream).1["outputs"][0]["data"][0], 4.0);
@@ -70,7 +69,7 @@ fn a_client_that_leaves_counts_as_cancelled_and_its_queued_run_is_dropped() {
     held.leave.send(()).unwrap();
     let version = json!({"endpoint": "slow", "version": "v1"});
     assert_eq!(metric(&gateway, "headgate_requests_in_flight", &version), 0);
-    // The run that had begun is a run all the same.
+    // The run had begun, so it counts.
     eventually("the run's end", || metric(&gateway, "headgate_runs_total", &version) == 1);
     let mut next = connect(address);
     next.write_all(request("slow", 3.0).as_bytes()).unwrap();
@@ -143,7 +142,7 @@ fn a_swap_leaves_requests_in_flight_on_their_version() {
 fn a_newer_urgent_state_supersedes_a_load_that_waits() {
     let (gateway, _) = gateway();
     serve(&gateway, "model", free(), true);
-    // A file that does not exist is "loading" until its loader has looked; the urgent one needs no load at all.
+    // A file that does not exist is "loading" until its loader thread opens it. The urgent update needs no load at all.
     let digest = "sha256:model";
     let state = |revision: u64, urgent: bool, artifact: &str, digest: &str| {
         let spec = json!({
@@ -162,7 +161,7 @@ fn a_newer_urgent_state_supersedes_a_load_that_waits() {
     let outcome =
         |ticket: u64| events.iter().find(|event| event["ticket"] == ticket).unwrap()["event"].clone();
     assert_eq!(outcome(urgent), "applied");
-    // The loader may have failed before the urgent state came; it never becomes live after it.
+    // The load may have failed before the urgent update. The older update is never served after it.
     assert!(["superseded", "failed"].contains(&outcome(slow).as_str().unwrap()));
     assert_eq!(gateway.status()["endpoints"]["model"]["revision"], 3);
 }
@@ -192,7 +191,7 @@ fn a_request_with_less_time_than_a_run_takes_is_refused_at_once() {
     let (runs, mut counts) = (Histogram::default(), Counts::default());
     (0..100).for_each(|_| runs.record(50_000_000));
     runs.add_to(&mut counts);
-    // Nobody is let through to see while this is new.
+    // Learned at a time far ahead, so that no request is let through to correct the figure.
     model.learn(&counts, u64::MAX / 4);
     let within = |timeout: &str| {
         let mut stream = connect(address);
@@ -294,7 +293,7 @@ fn bodies_that_do_not_come_take_no_memory_from_those_that_do() {
     let mut stream = connect(address);
     stream.write_all((head(body.len()) + &body).as_bytes()).unwrap();
     assert_eq!(answer(&mut stream).0, 200);
-    // What can never be held is refused before it comes.
+    // A body that never has room is refused before it is read.
     assert_eq!(answer(&mut claim(600_000)).0, 503);
     drop(silent);
 }
@@ -331,7 +330,7 @@ fn an_urgent_state_on_its_way_is_not_overtaken_by_an_ordinary_one() {
     assert_eq!(gateway.status()["endpoints"]["model"]["revision"], 4);
 }
 
-/// Posts to the repository and reads the answer's status and body.
+/// Posts to the repository and reads the status and the body of the response.
 fn repository(stream: &mut TcpStream, path: &str) -> (u16, Value) {
     let head = format!("POST /v2/repository/models/{path} HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
@@ -393,7 +392,7 @@ fn a_load_that_an_urgent_state_overtakes_ends_with_that_state() {
     let mut waiting = connect(address);
     let load = "POST /v2/repository/models/model/load HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\n\r\n";
     waiting.write_all(load.as_bytes()).unwrap();
-    // Another one that is asked for behind it is over when the first was most likely looked at.
+    // A second load behind it has ended when the first was most likely begun.
     serve(&gateway, "other", free(), true);
     assert_eq!(repository(&mut control, "other/unload").0, 200);
     assert_eq!(repository(&mut control, "other/load").0, 200);
@@ -524,7 +523,7 @@ fn a_reset_stream_leaves_nothing_open_and_the_connection_goes_on_until_it_is_idl
     let labels = json!({"endpoint": "slow", "version": "v1", "code": "cancelled"});
     eventually("the cancellation", || metric(&gateway, "headgate_requests_total", &labels) == 1);
     http2::post(&mut stream, 3, "/v2/models/tiny/infer", body.as_bytes());
-    // Were the cancelled request still open, the connection would never count as idle and never be closed.
+    // If the cancelled request were still open, the connection would never be idle and never be closed.
     let answer: Value = serde_json::from_slice(&http2::data_until_closed(&mut stream, 3)).unwrap();
     assert_eq!(answer["outputs"][0]["data"][0], 6.0);
     held.leave.send(()).unwrap();
@@ -533,7 +532,7 @@ fn a_reset_stream_leaves_nothing_open_and_the_connection_goes_on_until_it_is_idl
 
 const ELEMENTS: usize = 6_000_000;
 
-/// The head and the JSON of a request whose answer is larger than what sockets hold.
+/// The head and the JSON of a request whose response is larger than the buffers of the sockets.
 fn head_of_large() -> String {
     let tensor = json!({
         "name": "x", "shape": [ELEMENTS], "datatype": "FP32", "parameters": {"binary_data_size": 4 * ELEMENTS},
@@ -555,7 +554,7 @@ fn an_answer_that_nobody_takes_is_booked_as_undelivered() {
     let mut stream = connect(address);
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(&vec![0u8; 4 * ELEMENTS]).unwrap();
-    // The answer has begun and is far larger than what the sockets hold; then the client is gone.
+    // The response has begun and is far larger than the buffers of the sockets. Then the client leaves.
     stream.read_exact(&mut [0u8; 16]).unwrap();
     let labels = json!({"endpoint": "tiny", "version": "v1"});
     assert_eq!(metric(&gateway, "headgate_requests_undelivered_total", &labels), 0);
@@ -611,7 +610,7 @@ fn a_late_request_does_not_bring_back_the_sketches_of_a_version_that_is_gone() {
     gateway.remove("slow");
     eventually("the removal", || gateway.status()["endpoints"].as_object().unwrap().is_empty());
     let mut other = connect(address);
-    // The one IO thread has heard of it once it has answered something else.
+    // The only IO thread knows of it once it has answered another request.
     other.write_all(b"GET /v2 HTTP/1.1\r\nhost: t\r\n\r\n").unwrap();
     assert_eq!(answer(&mut other).0, 200);
     held.leave.send(()).unwrap();

@@ -1,4 +1,4 @@
-//! Whose mistake it is that a run does not end in time: a request may ask for a loop without an end, and a version may hang.
+//! The attribution of runs that do not end in time: a request may ask for an endless loop, and a version may hang.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -92,7 +92,7 @@ fn a_request_without_an_end_opens_no_breaker_however_a_version_is_run() {
         ("pool", "count.onnx", json!({"placement": "pool"})),
         ("batch", "patient_rows.onnx", json!({"placement": "pool", "max_batch": 4})),
     ] {
-        // As long as a probe may take: on a machine that has no time for one, a shorter limit would make the version too slow.
+        // As long as a probe may take. On a busy machine a shorter limit would make the version too slow.
         apply(&gateway, name, 10_000, &json!({"artifact": models.join(model), "run": run}));
     }
     let endless = |name: &str| if name == "batch" { rows(name, 1e18) } else { count(name, i64::MAX) };
@@ -105,7 +105,7 @@ fn a_request_without_an_end_opens_no_breaker_however_a_version_is_run() {
     for name in names {
         at_last("a probe", || metric(&gateway, "headgate_probes_total", &of(name)) > 0);
         let good = if name == "batch" { rows(name, 2.0) } else { count(name, 3) };
-        // What is still being cancelled may leave it no time.
+        // Runs that are still being cancelled may leave the probe no time.
         at_last("a good answer", || match ask(address, &good) {
             (200, _) => true,
             (504, _) => false,
@@ -115,10 +115,10 @@ fn a_request_without_an_end_opens_no_breaker_however_a_version_is_run() {
     }
 }
 
-/// Doubles its input, as slowly as it is told.
+/// Doubles its input, in at least a given time.
 struct Slow {
     signature: Signature,
-    /// The least time of a run, in milliseconds; it looks whether it is cancelled meanwhile.
+    /// The least time of a run, in milliseconds. The run checks for its cancellation meanwhile.
     least_ms: Arc<AtomicU64>,
 }
 
@@ -137,7 +137,7 @@ impl Executable for Slow {
     }
 }
 
-/// Has to be kept until it is served.
+/// Must be kept until it is served.
 fn slow(gateway: &Gateway, inline: bool) -> (Arc<Model>, Arc<AtomicU64>) {
     let least_ms = Arc::<AtomicU64>::default();
     let executable = Slow { signature: signature(), least_ms: least_ms.clone() };

@@ -1,4 +1,4 @@
-//! Versions that fail, callers that come too often, classes: who answers, who is refused and what is counted.
+//! Limits: versions that fail, callers that exceed their rate, classes. Which version answers, which requests are refused, what is counted.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -59,7 +59,7 @@ fn fragile(broken: bool) -> (Fragile, Arc<Health>) {
     (Fragile { signature: signature(), health: health.clone() }, health)
 }
 
-/// Serves `model` with the versions v1, v2, ... and whatever else its state says.
+/// Serves `model` with the versions v1, v2, ... and other fields of its state.
 fn serve(gateway: &Gateway, versions: Vec<Box<dyn Executable>>, more: &Value) {
     let mut listed = Vec::new();
     let mut kept = Vec::new();
@@ -81,7 +81,7 @@ fn apply(gateway: &Gateway, revision: u64, versions: &Value, more: &Value) {
     assert_eq!(told.last().unwrap()["event"], "applied", "{told:?}");
 }
 
-/// Sends a request with a header more.
+/// Sends a request with an additional header.
 fn send(address: SocketAddr, header: &str) -> TcpStream {
     let mut stream = connect(address);
     let text = request("model", 2.0).replacen("host: t", &format!("host: t\r\n{header}"), 1);
@@ -156,7 +156,7 @@ fn a_request_that_only_its_own_version_takes_is_no_client_s_mistake() {
     eventually("the booking", || answers(&gateway, "v2", "backend_failed") == 1);
 }
 
-/// Fails unless a single row comes.
+/// Fails unless the run has a single row.
 struct OneRow(Signature);
 
 impl Executable for OneRow {
@@ -226,7 +226,7 @@ fn another_version_answers_for_one_that_takes_too_long() {
     let (status, head, _) = whole_answer(&mut waiting);
     assert_eq!((status, header(&head, "x-headgate-fallback")), (200, Some("v1; cause=timeout")));
     assert_eq!(answers(&gateway, "v1", "deadline_exceeded"), 1);
-    // A client that waits for less than that is told so.
+    // A client that waits for a shorter time is refused.
     let mut hasty = send(address, "x-headgate-timeout: 20ms");
     held.entered.recv_timeout(PATIENCE).unwrap();
     assert_eq!(answer(&mut hasty).1["code"], "deadline_exceeded");
@@ -253,7 +253,7 @@ fn a_version_that_fails_again_and_again_is_left_alone_until_a_probe_succeeds() {
     assert_eq!(metric(&gateway, "headgate_breaker_open", &of("v1")), 1);
     let shown = gateway.status()["endpoints"]["model"]["versions"]["v1"]["breaker"].clone();
     assert_eq!(shown, json!({"open": true, "trips": 1, "answered_by": null}));
-    // A new revision of the same version does not close it.
+    // A new revision of the same version does not close the breaker.
     let versions = json!([{"name": "v1", "digest": "sha256:0", "artifact": "adopted"}]);
     let breaker = json!({"consecutive": 3, "success_rate": 5000, "window": 10000, "min_requests": 100});
     apply(&gateway, 2, &versions, &json!({"limits": {"breaker": breaker}}));
@@ -275,7 +275,7 @@ fn what_an_open_breaker_keeps_away_goes_to_the_fallback() {
         let (status, head, _) = whole_answer(&mut send(address, "x: y"));
         let said = format!("v1; cause={cause}");
         assert_eq!((status, header(&head, "x-headgate-fallback")), (200, Some(said.as_str())));
-        // The fallback's answer does not wait until a probe has found whose mistake the failure was.
+        // The response of the fallback does not wait for the probe of the version that failed.
         eventually("an open breaker", || metric(&gateway, "headgate_breaker_open", &of("v1")) == 1);
     }
     assert_eq!(health.runs.load(SeqCst), 1);
@@ -292,7 +292,7 @@ fn a_caller_that_comes_too_often_waits_and_others_do_not() {
     assert_eq!((status, &body["code"]), (429, &json!("rate_limited")));
     assert_eq!(header(&head, "retry-after"), Some("10"));
     assert_eq!(ask("b").0, 200);
-    // A new revision gives nobody a new burst.
+    // A new revision gives no caller a new burst.
     apply(&gateway, 2, &json!([{"name": "v1", "digest": "sha256:0", "artifact": "adopted"}]), &rate);
     assert_eq!(ask("a").0, 429);
     let endpoint = json!({"endpoint": "model"});
@@ -374,7 +374,7 @@ fn what_expired_in_one_class_keeps_nobody_waiting_while_versions_take_turns() {
         stream.write_all(request("other", 1.0).as_bytes()).unwrap();
         stream
     };
-    // The pool has a spare thread and grows while everybody waits: these take all but one of the threads that there may be.
+    // The pool has a spare thread and grows while runs wait. These requests take all but one of its threads.
     let blockers: Vec<_> = (0..17)
         .map(|index| {
             let (model, held) = gated();
@@ -387,7 +387,7 @@ fn what_expired_in_one_class_keeps_nobody_waiting_while_versions_take_turns() {
         .collect();
     let mut others = vec![to_other()];
     held.entered.recv_timeout(PATIENCE).unwrap();
-    // The last thread is taken; these wait, and expire. On a busy machine one may expire before it waits.
+    // The last thread is taken, so these requests wait and expire. On a busy machine one may expire before it waits.
     let waiting = || metric(&gateway, "headgate_pool_waiting", &json!({}));
     eventually("five that expired", || {
         assert_eq!(answer(&mut send(address, "x-headgate-timeout: 5ms")).1["code"], "deadline_exceeded");

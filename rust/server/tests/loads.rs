@@ -1,4 +1,4 @@
-//! Loads that hang: they end at their limit, with the next state or with a removal, and hold up nobody else.
+//! Loads that hang: they end at their limit, with the next state or with a removal, and delay no other load.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod common;
@@ -45,7 +45,7 @@ fn apply_as(gateway: &Gateway, name: &str, revision: u64, path: &Path, urgent: b
     gateway.apply(common::spec(&spec)).unwrap()
 }
 
-/// Asks for a state that was served before a restart.
+/// Applies a state that was served before a restart.
 fn restore(gateway: &Gateway, name: &str, path: &Path) -> u64 {
     let spec = json!({
         "name": name, "revision": 1, "champion": "v1", "timeout_ms": 1000, "fresh": false,
@@ -54,7 +54,7 @@ fn restore(gateway: &Gateway, name: &str, path: &Path) -> u64 {
     gateway.apply(common::spec(&spec)).unwrap()
 }
 
-/// What became of each ticket.
+/// The outcome of each ticket.
 fn outcomes(gateway: &Gateway, tickets: &[u64]) -> Vec<Value> {
     let mut events = Vec::new();
     let of =
@@ -71,7 +71,7 @@ fn is_applied(gateway: &Gateway, ticket: u64) {
     assert_eq!(outcomes[0]["event"], "applied", "{outcomes:?}");
 }
 
-/// Loads a model, beside a limit that a slow machine may need for something else.
+/// Loads a model under a load limit that a slow machine may need for other work.
 fn loads_at_last(gateway: &Gateway, name: &str, path: &Path) {
     let mut revision = 0;
     at_last(name, || {
@@ -96,7 +96,7 @@ fn a_load_that_takes_too_long_is_cancelled_and_says_so() {
     }
     assert_eq!(count(&gateway, "headgate_loads_cancelled_total"), 2);
     assert_eq!(count(&gateway, "headgate_loads_abandoned_total"), 0);
-    // The loaders are as they were.
+    // The loader threads are as many as before.
     loads_at_last(&gateway, "good", &model("count.onnx"));
     loads_at_last(&gateway, "later", &model("gather.onnx"));
 }
@@ -154,7 +154,7 @@ fn however_many_loads_hang_none_that_is_well_waits_for_them() {
     }
     let good = apply(&gateway, "good", 1, &model("count.onnx"));
     let mut events = Vec::new();
-    // Twenty loads take the processor as well.
+    // Twenty loads take time of the processor as well.
     at_last("the good endpoint", || {
         events.extend(gateway.events());
         events.iter().any(|event| event["ticket"] == good)
@@ -232,7 +232,7 @@ fn what_was_served_before_a_start_says_what_became_of_its_newest_state() {
     let (status, why) = refused(address, "cancelled");
     assert_eq!(status, 503, "{why}");
     assert!(why.contains("its load was cancelled"), "{why}");
-    // Whoever is new here has never been served.
+    // A new endpoint was never served.
     let new = apply(&gateway, "new", 1, &folder.path().join("nowhere.onnx"));
     assert_eq!((events(&[new]), refused(address, "new").0), (vec![json!("failed")], 404));
     for name in ["fails", "cancelled"] {
@@ -255,7 +255,7 @@ fn what_was_served_before_a_start_and_is_abandoned_says_why() {
     eventually("its end", || count(&gateway, "headgate_loads_stuck") == 0);
 }
 
-/// How a request is refused.
+/// The error of a request.
 fn refused(address: SocketAddr, name: &str) -> (u16, String) {
     let mut stream = connect(address);
     stream.write_all(common::request(name, 1.0).as_bytes()).unwrap();
@@ -281,7 +281,7 @@ fn a_load_that_cannot_be_cancelled_is_abandoned_and_its_thread_replaced() {
     assert_eq!(count(&gateway, "headgate_loads_abandoned_total"), 2);
     assert_eq!(count(&gateway, "headgate_loads_stuck"), 2);
     loads_at_last(&gateway, "good", &model("count.onnx"));
-    // What they bring in the end is nobody's: the file has become readable, and holds no model.
+    // Their results are dropped in the end: the file has become readable, and holds no model.
     drop(other_end(&path));
     eventually("the end of both", || count(&gateway, "headgate_loads_stuck") == 0);
     assert!(gateway.events().iter().all(|event| event["endpoint"] == "good"));
@@ -316,7 +316,7 @@ fn a_load_over_the_protocol_that_is_abandoned_stands_in_no_way_of_the_next_one()
     let (status, why) = asks("load");
     assert!(status == 500 && why["error"].as_str().unwrap().contains("--load-timeout"), "{status} {why}");
     assert_eq!(count(&gateway, "headgate_loads_stuck"), 1);
-    // The next one is a load of its own, which takes as long; it is not told that somebody else had the say.
+    // The next one is a load of its own, which takes as long. It is not superseded.
     let (status, why) = asks("load");
     assert!(status == 500 && why["error"].as_str().unwrap().contains("--load-timeout"), "{status} {why}");
     drop(other_end(&path));

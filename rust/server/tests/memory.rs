@@ -1,4 +1,4 @@
-//! More models than memory: who leaves it, who is brought back, and what requests see of it.
+//! More models than memory: which models are evicted, which are loaded again, and what requests see of it.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -26,14 +26,14 @@ use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
 
 const MIB: u64 = 1 << 20;
-/// What each model here takes.
+/// The size of each model.
 const SIZE: u64 = 4 * MIB;
-/// Two of them and what the heap is off by.
+/// Room for two models, with the error of the heap's figures.
 const TWO: u64 = 11 * MIB;
-/// One, as large as it is taken for before it is made.
+/// Room for one model, with its estimate before the load.
 const ONE: u64 = 7 * MIB;
 
-/// How a model is made again: held back, failing, counted.
+/// Controls the loads of a model: holds them, lets them fail, counts them.
 #[derive(Default)]
 struct Making {
     count: AtomicUsize,
@@ -42,7 +42,7 @@ struct Making {
 }
 
 impl Making {
-    /// From now on each load waits to be let through.
+    /// Holds every load from now on until the test lets it go on.
     fn hold(&self) -> (Receiver<()>, Sender<()>) {
         let ((entered_tx, entered), (leave, leave_rx)) = (channel(), channel());
         *self.gate.lock().unwrap() = Some((entered_tx, leave_rx));
@@ -62,7 +62,7 @@ impl Making {
     }
 }
 
-/// A folder that is removed when the test is over.
+/// A folder that is removed at the end of the test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -168,7 +168,7 @@ fn all_who_come_while_it_is_loaded_wait_for_one_load() {
         metric(&gateway, "headgate_cold_requests_waiting", &json!({})) == 10
     });
     assert_eq!(state(&gateway, "a", "v1"), "loading");
-    // Others are served meanwhile.
+    // Other endpoints are served meanwhile.
     assert!((ask(&mut connect(address), "c", 2.0) - 4.0).abs() < 1e-9);
     leave.send(()).unwrap();
     for stream in &mut streams {
@@ -218,7 +218,7 @@ fn who_finds_no_room_is_told_so_and_loads_nothing_when_late() {
     assert_eq!(metric(&gateway, "headgate_model_loads_refused_total", &json!({})), 1);
     held.leave.send(()).unwrap();
     assert_eq!(answer(&mut running).0, 200);
-    // Whose time is over has nothing loaded for him.
+    // A request whose deadline has passed causes no load.
     let loads = making.count.load(SeqCst);
     let mut late = connect(address);
     let asked = request("a", 1.0).replacen("host: t", "host: t\r\nx-headgate-timeout: 0us", 1);
@@ -242,7 +242,7 @@ fn a_model_that_cannot_come_back_says_why_and_another_version_answers() {
         "{body}"
     );
     making.broken.store(false, SeqCst);
-    // With a fallback, the version that is there answers.
+    // With a fallback, the version that is in memory answers.
     let (_first, first) = adopt(&gateway, &folder, "first", free);
     adopt(&gateway, &folder, "second", free);
     let versions = json!([
@@ -321,7 +321,7 @@ fn a_version_is_in_memory_before_it_gets_traffic() {
     ask(&mut connect(address), "pair", 1.0);
     serve(&gateway, &folder, "other");
     assert_eq!(state(&gateway, "pair", "v2"), "cold");
-    // The file of an adopted model is not where the spec says, so only bringing it back can work.
+    // The file of an adopted model is not at the path of the spec, so only a load of the known model can succeed.
     apply(&gateway, "pair", &versions, &json!({"champion": "v2"}));
     assert_eq!((state(&gateway, "pair", "v2"), making.count.load(SeqCst)), ("warm".to_owned(), 2));
 }
@@ -338,7 +338,7 @@ fn an_endpoint_for_which_there_is_no_room_is_refused_unless_it_is_urgent() {
     let large = folder.0.join("model.onnx");
     let mlp = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models/mlp.onnx");
     std::fs::copy(mlp, &large).unwrap();
-    // External data, as far as anybody can tell before it is loaded.
+    // Before the load this looks like external data.
     std::fs::File::create(folder.0.join("weights.bin")).unwrap().set_len(SIZE).unwrap();
     let spec = |urgent: bool| {
         let text = json!({
@@ -361,7 +361,7 @@ fn what_is_to_stay_is_there_when_it_is_published_and_comes_back_first() {
     let folder = Folder::new("stay");
     let (gateway, _) = start(&json!({}));
     let kept: Vec<_> = ["one", "two", "three"].map(|name| adopt(&gateway, &folder, name, free)).into();
-    // The first was moved out by the third; it is the champion.
+    // The load of the third evicted the first, which is the champion.
     let versions = json!([
         {"name": "v1", "digest": "one", "artifact": "adopted", "pinned": true},
         {"name": "v2", "digest": "two", "artifact": "adopted"},

@@ -1,5 +1,5 @@
-//! Large requests: what is done for them beside the one IO thread, which meanwhile answers others. A driver that stands in for a
-//! device says when the memory of a tensor is asked for, and waits: order is forced, never timed.
+//! Large requests: their work is offloaded, while the only IO thread answers others. A driver that stands in for a device reports when the
+//! memory of a tensor is allocated, and waits. So the order is forced, never timed.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -29,10 +29,10 @@ use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
 use standin::StandIn;
 
-/// Numbers of a large request: in JSON more bytes than an IO thread reads by itself, and in binary data too.
+/// The numbers of a large request: in JSON and in binary data more bytes than an IO thread reads by itself.
 const NUMBERS: usize = 2 << 20;
 
-/// A probe whose buffers a driver makes.
+/// A probe whose buffers a driver allocates.
 struct OnDriver(Probe, Arc<dyn Driver>);
 
 impl Executable for OnDriver {
@@ -49,7 +49,7 @@ impl Executable for OnDriver {
     }
 }
 
-/// Answers with as many zeros as its input says.
+/// Gives as many zeros as its input says.
 struct Zeros(Signature);
 
 impl Executable for Zeros {
@@ -78,7 +78,7 @@ fn setup() -> Setup {
     let (gateway, address) = gateway_with(&json!({}));
     let driver = StandIn::new();
     let model = OnDriver(free(), driver.clone());
-    // Known while somebody has it.
+    // The registry knows the driver as long as this is kept.
     let _model = gateway.engine().adopt("sha256:large", Box::new(model), &RunSpec::default()).unwrap();
     common::serve_adopted(&gateway, "large", "sha256:large");
     common::serve(&gateway, "small", free(), true);
@@ -92,7 +92,7 @@ impl Setup {
         self.leave = None;
     }
 
-    /// Memory that large requests hold.
+    /// The memory of large requests.
     fn held(&self) -> u64 {
         metric(&self.gateway, "headgate_large_request_bytes", &json!({}))
     }
@@ -128,7 +128,7 @@ fn numbers() -> Vec<u8> {
 
 fn listed() -> String {
     let data = String::from_utf8(numbers()).unwrap();
-    // The answer is short in binary data.
+    // The response is short in binary data.
     format!(
         r#"{{"parameters":{{"binary_data_output":true}},"inputs":[{{"name":"x","shape":[{NUMBERS}],"datatype":"FP32","data":{data}}}]}}"#
     )
@@ -177,7 +177,7 @@ fn a_large_request_is_decoded_beside_the_io_thread_whatever_its_form() {
 #[test]
 fn the_deadline_and_a_hang_up_end_the_wait_and_the_memory_stays_with_the_work() {
     let mut setup = setup();
-    // Both threads are taken by work that has begun and cannot end.
+    // Both threads are in work that has begun and cannot end.
     let leaving = setup.send_listed("");
     let mut staying = setup.send_listed("");
     for _ in 0..2 {
@@ -202,7 +202,7 @@ fn the_deadline_and_a_hang_up_end_the_wait_and_the_memory_stays_with_the_work() 
 fn reading_and_unpacking_large_requests_waits_for_a_thread_beside_and_nothing_else_does() {
     let mut setup = setup();
     let body = listed().replace("]}]}", "],}]}");
-    // Both threads are taken.
+    // Both threads are busy.
     let mut decoding = [setup.send_listed(""), setup.send_listed("")];
     for _ in 0..2 {
         setup.entered.recv_timeout(PATIENCE).unwrap();
@@ -236,7 +236,7 @@ fn an_answer_for_which_there_is_no_room_is_not_written() {
     let zeros = Zeros(common::signature());
     let _model = gateway.engine().adopt("sha256:zeros", Box::new(zeros), &RunSpec::default()).unwrap();
     common::serve_adopted(&gateway, "zeros", "sha256:zeros");
-    // The request was read: others may follow it on its connection.
+    // The request was read, so others may follow on its connection.
     let mut stream = connect(address);
     let mut ask = |count: f32| {
         stream.write_all(common::request("zeros", count).as_bytes()).unwrap();
@@ -260,12 +260,12 @@ fn an_answer_that_is_not_compressed_in_time_is_late_and_not_empty() {
     let zeros = Zeros(common::signature());
     let _model = setup.gateway.engine().adopt("sha256:zeros", Box::new(zeros), &RunSpec::default()).unwrap();
     common::serve_adopted(&setup.gateway, "zeros", "sha256:zeros");
-    // Both threads are taken.
+    // Both threads are busy.
     let mut decoding = [setup.send_listed(""), setup.send_listed("")];
     for _ in 0..2 {
         setup.entered.recv_timeout(PATIENCE).unwrap();
     }
-    // The longest answer that the IO thread writes by itself, which it does not compress by itself.
+    // The longest response that the IO thread writes by itself. Its compression is offloaded.
     let ask = |more: &str| {
         let mut stream = connect(setup.address);
         let text = common::request("zeros", 65_536.0);

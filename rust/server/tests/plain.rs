@@ -1,4 +1,4 @@
-//! Connections of HTTP/1.1 whose requests are plain, until one is not.
+//! Connections of HTTP/1.1 with plain requests, up to the first request that is not.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -70,14 +70,14 @@ fn requests_before_a_client_stops_sending_are_answered_all_but_the_last() {
     held.entered.recv_timeout(PATIENCE).unwrap();
     held.leave.send(()).unwrap();
     assert_eq!(number(&answer(&mut stream).1), 2.0);
-    // While nothing else has come, who sends no more has left, as far as anybody can tell.
+    // A client that has closed its sending side counts as one that has left, unless more bytes of it are there.
     let labels = json!({"endpoint": "slow", "version": "v1", "code": "cancelled"});
     eventually("the cancellation", || metric(&gateway, "headgate_requests_total", &labels) == 1);
     held.leave.send(()).unwrap();
     assert!(ends(&mut stream));
 }
 
-/// So many requests in one write that one turn of their connection does not answer them all.
+/// More requests in one write than one turn of their connection answers.
 const MANY: usize = 200;
 
 #[test]
@@ -112,7 +112,7 @@ fn a_gateway_that_stops_does_not_wait_long_for_a_request_that_has_not_come() {
 
 #[test]
 fn empty_lines_between_requests_are_nothing() {
-    // A head that had begun would have longer than the test waits; an idle connection has not.
+    // A head that has begun would have longer than the test waits. An idle connection does not.
     let (gateway, address) = gateway_with(&json!({"idle_ms": 2000, "head_timeout_ms": 60_000}));
     serve(&gateway, "tiny", free(), true);
     let mut stream = connect(address);
@@ -142,7 +142,7 @@ fn a_long_body_is_followed_by_others() {
     let (gateway, address) = gateway();
     serve(&gateway, "tiny", free(), true);
     let mut stream = connect(address);
-    // Around what one read takes, and around the limit of a plain body, beyond which the connection is hyper's.
+    // Sizes around one read, and around the limit of a plain body, beyond which the connection is handed to hyper.
     for length in [4_000, 8_192, 100, 9_000, 60_000, 100, 65_535, 200, 65_536, 200_000, 300] {
         let data = vec![1u8; (length - 80) / 2];
         let body =
@@ -162,7 +162,7 @@ fn a_long_body_is_followed_by_others() {
 
 #[test]
 fn a_body_that_does_not_come_is_refused_at_once_or_in_time() {
-    // The body's time is longer than the test waits: what is refused whatever the body is does not wait for it.
+    // The time-out of the body is longer than the test waits. A request that is refused in any case does not wait for its body.
     let (gateway, address) = gateway_with(&json!({"body_timeout_ms": 60_000}));
     serve(&gateway, "tiny", free(), true);
     let mut stream = connect(address);
@@ -171,7 +171,7 @@ fn a_body_that_does_not_come_is_refused_at_once_or_in_time() {
     let (begun, rest) = unknown.as_bytes().split_at(unknown.len() - 1);
     stream.write_all(begun).unwrap();
     assert_eq!(answer(&mut stream).0, 404);
-    // The rest of it is nobody's request.
+    // The rest of the bytes is no request.
     stream.write_all(rest).unwrap();
     assert_eq!(ask(&mut stream, "tiny", 2.0), 4.0);
 

@@ -1,4 +1,4 @@
-//! What of the traffic is sketched: everything while it costs little, a part that stands for all of it where it does not.
+//! Sketching of traffic: all rows while that costs little, else a sample.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -42,7 +42,7 @@ fn the_few_rows_of_a_quiet_version_are_all_sketched() {
     for i in 0..201 {
         ask(&mut stream, "model", i as f32 - 100.0);
     }
-    // The last tap may run after its answer was read.
+    // The sketching of the last request may run after its response was read.
     let report = gateway.drift("model", 3600).unwrap();
     for feature in report["features"].as_array().unwrap() {
         let number = |path: &str| feature.pointer(path).and_then(Value::as_f64).unwrap();
@@ -62,7 +62,7 @@ fn a_large_answer_takes_no_more_than_a_capped_number_of_values() {
     let data: Vec<f64> = (0..ROWS).map(|row| (row % 1000) as f64 - 500.0).collect();
     let body = json!({"inputs": [{"name": "x", "shape": [ROWS], "datatype": "FP32", "data": data}]});
     assert_eq!(post(&mut stream, &body).0, 200);
-    // Behind the first one's tap on the same thread.
+    // This request is handled after the sketching of the first on the same thread.
     ask(&mut stream, "model", 2.0);
     assert!(metric(&gateway, "headgate_tap_rows_seen_total", &labels()) >= ROWS as u64);
     let sampled = metric(&gateway, "headgate_tap_rows_sampled_total", &labels());
@@ -77,7 +77,7 @@ fn a_large_answer_takes_no_more_than_a_capped_number_of_values() {
     }
 }
 
-/// Takes strings and says nothing of them.
+/// Takes strings and ignores them.
 struct Deaf(Signature);
 
 impl Executable for Deaf {

@@ -1,4 +1,4 @@
-//! What the tests of the running gateway share: models that can be held, sockets, answers.
+//! Helpers of the tests of a running gateway: models that can be held, sockets, responses.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -28,10 +28,10 @@ use serde_json::{Map, Value, json};
 /// How long a wait for something certain may take before the test is called stuck.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long it may take beside loads and runs that take the processor.
+/// The same beside loads and runs that take the processor.
 pub const LONG: Duration = Duration::from_secs(200);
 
-/// Doubles its input, and waits to be let through when it has a gate.
+/// Doubles its input. With a gate, each run waits until the test lets it go on.
 pub struct Probe {
     pub signature: Signature,
     pub gate: Option<Gate>,
@@ -99,7 +99,7 @@ pub fn gateway_with(changes: &Value) -> (Arc<Gateway>, SocketAddr) {
     started(Gateway::new(config(changes)).unwrap())
 }
 
-/// Serves, and says where.
+/// Starts a gateway and returns its address.
 pub fn started(gateway: Gateway) -> (Arc<Gateway>, SocketAddr) {
     gateway.set_ready(true);
     let address = gateway.start().unwrap().http;
@@ -123,8 +123,8 @@ pub fn serve(gateway: &Gateway, name: &str, probe: Probe, inline: bool) {
     serve_adopted(gateway, name, &digest);
 }
 
-/// The state of an endpoint that is said in few words: versions in a list with all about them, and what is told apart otherwise
-/// (document, live traffic, load) side by side.
+/// The state of an endpoint in a short form: the versions are a list with all their fields, and the fields of document, live traffic and load
+/// are side by side.
 pub fn spec(short: &Value) -> EndpointSpec {
     let mut spec = EndpointSpec::from_json(written(short).to_string().as_bytes()).unwrap();
     for version in &mut spec.versions {
@@ -134,7 +134,7 @@ pub fn spec(short: &Value) -> EndpointSpec {
     spec
 }
 
-/// The same as the control plane writes it.
+/// The same state in the form of the control plane.
 pub fn written(short: &Value) -> Value {
     let part = |from: &Value, keys: &[&str]| -> Map<String, Value> {
         let written = keys.iter().filter_map(|key| Some(((*key).to_owned(), from.get(key)?.clone())));
@@ -163,7 +163,7 @@ pub fn written(short: &Value) -> Value {
     })
 }
 
-/// Serves a model that was adopted under that digest.
+/// Serves a model that was adopted under this digest.
 pub fn serve_adopted(gateway: &Gateway, name: &str, digest: &str) {
     let adopted = json!({
         "name": name, "revision": 1, "champion": "v1", "timeout_ms": 60000,
@@ -196,19 +196,19 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Reads one answer: status and JSON body.
+/// Reads one response: status and JSON body.
 pub fn answer(stream: &mut TcpStream) -> (u16, Value) {
     let (status, _, body) = whole_answer(stream);
     (status, body)
 }
 
-/// Reads one answer: status, head and JSON body.
+/// Reads one response: status, head and JSON body.
 pub fn whole_answer(stream: &mut TcpStream) -> (u16, String, Value) {
     let (status, head, body) = read_answer(stream);
     (status, head, serde_json::from_slice(&body).unwrap())
 }
 
-/// Reads one answer of any kind: status and body.
+/// Reads one response of any kind: status and body.
 pub fn status_and_body(stream: &mut TcpStream) -> (u16, Vec<u8>) {
     let (status, _, body) = read_answer(stream);
     (status, body)
@@ -248,15 +248,15 @@ pub fn at_last(what: &str, holds: impl FnMut() -> bool) {
     within(LONG, what, holds);
 }
 
-/// An artifact that whoever opens to read waits for somebody who writes: see [`other_end`].
+/// An artifact whose reader waits for a writer: see [`other_end`].
 pub fn pipe(folder: &tempfile::TempDir) -> PathBuf {
     let path = folder.path().join("model.onnx");
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
     path
 }
 
-/// The end to write to of a pipe that a loader has begun to read. It never waits in the kernel, so a loader that does not come
-/// fails the test and does not hang it.
+/// The write end of a pipe that a loader thread has begun to read. It never waits in the kernel, so a loader that does not come fails the
+/// test and does not hang it.
 pub fn other_end(pipe: &Path) -> File {
     let mut end = None;
     at_last("the loader", || {
