@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_in_a_row_trip_it_and_one_good_answer_ends_the_row() {
+    fn consecutive_failures_trip_the_breaker_and_a_success_ends_the_row() {
         let breaker = breaker();
         report(&breaker, HealthSignal::Failure, 4, 1);
         report(&breaker, HealthSignal::Success, 1, 1);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn one_probe_decides_and_the_time_doubles() {
+    fn one_probe_decides_and_the_open_time_doubles() {
         let breaker = breaker();
         report(&breaker, HealthSignal::Failure, 5, 0);
         let mut now = 0;
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_good_answers_within_the_window_trip_it() {
+    fn a_low_success_rate_within_the_window_trips_the_breaker() {
         // Three of four are good: below 80 %, and never five failures in a row.
         let poor = breaker();
         for at in 0..30 {
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_began_before_it_tripped_changes_nothing() {
+    fn outcomes_of_requests_from_before_the_trip_change_nothing() {
         let breaker = breaker();
         report(&breaker, HealthSignal::Failure, 20, 0);
         assert_eq!((breaker.trips(), breaker.permit(0)), (1, Err(Duration::from_secs(1))));

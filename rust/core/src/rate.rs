@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn any_number_of_callers_has_room_and_those_within_their_rate_keep_theirs() {
+    fn the_table_takes_any_number_of_callers_and_keeps_states_that_matter() {
         let limiter = limiter(Some("x-tenant"), 1.0, 2);
         let now = SECOND;
         assert!((0..2).all(|_| limiter.take(b"known", now).is_ok()));

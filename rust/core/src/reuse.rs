@@ -12,7 +12,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_memory_stays_where_it_was() {
+    fn the_allocation_is_reused() {
         let text = String::from("a b c");
         let words: Vec<&str> = text.split(' ').collect();
         let (address, room) = (words.as_ptr() as usize, words.capacity());

@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trade_between_challengers_leaves_the_champion_alone() {
+    fn a_trade_between_challengers_moves_no_slot_of_the_champion() {
         let (before, _) = SlotTable::default().with_weights(&weights(&[("b", 1000), ("c", 1000)])).unwrap();
         let (after, moves) = before.with_weights(&weights(&[("b", 400), ("c", 1600)])).unwrap();
         assert_eq!(moves, vec![(Some("b".to_owned()), Some("c".to_owned()), 600)]);
@@ -295,7 +295,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn weights_become_what_was_wanted(table in any_table(), wanted in any_weights()) {
+        fn weights_become_those_that_are_wanted(table in any_table(), wanted in any_weights()) {
             let (after, _) = table.with_weights(&wanted).unwrap();
             let have = after.weights().unwrap();
             for (version, slots) in &wanted {
@@ -316,7 +316,7 @@ mod tests {
         }
 
         #[test]
-        fn raising_moves_nobody_off_a_challenger(table in any_table(), more in 0u16..500) {
+        fn a_higher_weight_moves_no_slot_off_a_challenger(table in any_table(), more in 0u16..500) {
             let mut wanted: BTreeMap<String, u16> =
                 table.weights().unwrap().iter().map(|(v, &s)| ((*v).to_owned(), s)).collect();
             let total: u16 = wanted.values().sum();
@@ -328,7 +328,7 @@ mod tests {
         }
 
         #[test]
-        fn lowering_after_raising_restores_table_and_salt(table in any_table(), steps in proptest::collection::vec(0u16..700, 1..4)) {
+        fn a_lower_weight_after_a_higher_one_restores_the_table(table in any_table(), steps in proptest::collection::vec(0u16..700, 1..4)) {
             let start: BTreeMap<String, u16> =
                 table.weights().unwrap().iter().map(|(v, &s)| ((*v).to_owned(), s)).collect();
             let mut raised = (table.clone(), start.clone());

@@ -356,7 +356,7 @@ pub(crate) mod tests {
         "load":{"versions":["v1","v2"],"artifacts":{"v1":"one.onnx","v2":"two.onnx"}}}"#;
 
     #[test]
-    fn a_table_gives_the_champion_the_rest() {
+    fn the_champion_has_the_slots_that_are_not_given_away() {
         let endpoint = compile(&spec(TWO), |_| Ok(())).unwrap();
         assert!(endpoint.table[..1000].iter().all(|&version| version == 1));
         assert!(endpoint.table[1000..].iter().all(|&version| version == 0));
@@ -384,7 +384,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_was_never_served_is_not_ready_and_says_why() {
+    fn an_endpoint_that_was_never_served_is_not_ready_with_the_reason() {
         let of = |name: &str, version: &str, reason: &str| {
             Refusals::from([(name.into(), [(version.into(), reason.into())].into())])
         };

@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_never_have_room_is_told_apart_from_what_has_none_now() {
+    fn a_response_that_never_has_room_has_another_code_than_one_without_room_now() {
         let budget = ByteBudget::new(4 * SMALL_REQUEST);
         let code = |held, bytes| budget.reserve_response(held, bytes).err().map(|error| error.code);
         let held = budget.reserve(SMALL_REQUEST).unwrap();
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_reserved_becomes_what_is_there() {
+    fn a_reservation_can_be_resized() {
         let budget = ByteBudget::new(4 * SMALL_REQUEST);
         let mut room = budget.reserve(3 * SMALL_REQUEST).unwrap();
         for bytes in [SMALL_REQUEST, 5 * SMALL_REQUEST] {

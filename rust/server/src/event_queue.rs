@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_loses_the_oldest_and_says_so() {
+    fn a_full_queue_drops_the_oldest_and_reports_it() {
         let events = EventQueue::new().unwrap();
         for n in 0..CAPACITY + 3 {
             events.push(json!({"n": n}));

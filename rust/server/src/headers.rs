@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_and_a_list_of_the_same_fields_say_the_same() {
+    fn a_map_and_a_list_of_the_same_fields_give_the_same_values() {
         with_both(&[("Host", "a"), ("X-Y", "1"), ("x-y", "2"), ("empty", "")], |headers| {
             assert_eq!(headers.get("host"), Some(&b"a"[..]));
             assert_eq!(headers.get("x-y"), Some(&b"1"[..]));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_part_of_the_head_is_no_field() {
+    fn a_slice_outside_the_head_is_no_field() {
         let around = vec![b'x'; 200_000];
         assert!(HeaderField::of(&around[70_000..], &around[..1], b"").is_none());
         assert!(HeaderField::of(&around, &around[70_000..70_001], b"").is_none());

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_traceparent_is_taken_up_whole_or_ignored() {
+    fn a_traceparent_is_continued_or_ignored() {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let read = |text: &[u8]| Trace::parse(text, || 7);
         let trace = read(good.as_bytes()).unwrap();

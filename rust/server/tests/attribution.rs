@@ -272,7 +272,7 @@ fn the_champion_answers_what_a_challenger_cannot_and_all_of_it_once_that_is_left
 }
 
 #[test]
-fn a_caller_who_names_a_challenger_gets_what_it_says() {
+fn a_caller_that_names_a_challenger_gets_its_response() {
     let ((large, _), (small, _)) = (table(100.0), table(10.0));
     let mut served = Served::pooled(vec![large, small], &json!({"table": all_to_v2()}));
     for _ in 0..5 {
@@ -297,7 +297,7 @@ fn without_a_fallback_even_the_champion_does_not_answer_for_a_challenger() {
 }
 
 #[test]
-fn what_both_fail_on_is_the_client_s_and_nobody_s_breaker_hears_of_it() {
+fn a_request_that_fails_on_both_versions_is_the_client_s_and_opens_no_breaker() {
     let ((large, _), (small, _)) = (table(100.0), table(10.0));
     let mut served = Served::pooled(vec![large, small], &json!({"table": all_to_v2()}));
     for _ in 0..5 {

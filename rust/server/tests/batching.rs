@@ -135,7 +135,7 @@ fn held(run: Value) -> (Arc<Gateway>, SocketAddr, Model, TcpStream) {
 }
 
 #[test]
-fn what_waits_is_run_together_and_each_gets_its_own() {
+fn waiting_requests_run_together_and_each_gets_its_own_rows() {
     let (gateway, address, model, mut first) = held(json!({"max_batch": 4}));
     let mut streams: Vec<_> =
         (0..6u8).map(|at| waiting(&gateway, address, f32::from(at), 2 + u64::from(at))).collect();
@@ -156,7 +156,7 @@ fn what_waits_is_run_together_and_each_gets_its_own() {
 }
 
 #[test]
-fn who_leaves_or_is_late_is_not_run() {
+fn requests_that_leave_or_expire_do_not_run() {
     let (gateway, address, model, mut first) = held(json!({"max_batch": 8}));
     let gone = waiting(&gateway, address, 1.0, 2);
     let mut stays = waiting(&gateway, address, 2.0, 3);
@@ -242,7 +242,7 @@ fn a_request_of_several_rows_is_one_piece_and_one_of_too_many_runs_alone() {
 }
 
 #[test]
-fn a_batch_that_nobody_waits_for_is_not_run_and_its_memory_comes_back() {
+fn a_batch_without_waiting_requests_does_not_run_and_releases_its_memory() {
     let (gateway, address, model, mut first) = held(json!({"max_batch": 4}));
     for at in 0..40u8 {
         drop(waiting(&gateway, address, f32::from(at), 2));

@@ -256,7 +256,7 @@ fn an_io_thread_that_does_not_come_back_gets_no_connections_and_turns_readiness(
 }
 
 #[test]
-fn what_is_in_progress_at_the_end_of_the_grace_is_cancelled() {
+fn runs_in_progress_at_the_end_of_the_grace_are_cancelled() {
     let (gateway, address) = gateway_with(&json!({}));
     apply(&gateway, "endless", "count.onnx", &json!({"placement": "pool"}));
     let _held = send(address, &count("endless", ENDLESS, 10 * PATIENCE));

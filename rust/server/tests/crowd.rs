@@ -54,7 +54,7 @@ fn the_connection_that_is_idle_longest_makes_room() {
 }
 
 #[test]
-fn clients_that_do_nothing_good_shut_nobody_out() {
+fn idle_or_slow_clients_keep_no_other_client_out() {
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
     let body = b"POST /v2/models/tiny/infer HTTP/1.1\r\nhost: t\r\ncontent-length: 100\r\n\r\n{";
     let chunks = b"POST /v2/models/tiny/infer HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n5;aaa";

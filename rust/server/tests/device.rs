@@ -71,7 +71,7 @@ fn classify(stream: &mut TcpStream, row: [f32; 4]) -> Value {
 }
 
 #[test]
-fn what_a_batch_may_be_filled_up_to_has_run_before_the_first_request() {
+fn every_bucket_has_run_before_the_first_request() {
     let (gateway, address, driver) = on_device();
     let run = json!({"device": ["cuda:0"], "max_batch": 8, "buckets": [2, 8]});
     assert_eq!(apply(&gateway, "mlp", MLP, &run)["event"], "applied");
@@ -121,7 +121,7 @@ fn a_version_on_a_device_answers_what_it_answers_on_the_processor() {
 }
 
 #[test]
-fn requests_without_rows_leave_nothing_in_the_air() {
+fn requests_without_rows_leave_nothing_in_flight() {
     for buckets in [json!([]), json!([1, 4, 8])] {
         let (gateway, address, _) = on_device();
         apply(&gateway, "mlp", MLP, &json!({"device": ["cuda:0"], "max_batch": 8, "buckets": buckets}));
@@ -142,7 +142,7 @@ fn requests_without_rows_leave_nothing_in_the_air() {
 }
 
 #[test]
-fn what_cannot_compute_on_the_device_says_so_and_goes_to_the_processor_only_where_that_is_written() {
+fn a_model_that_cannot_run_on_the_device_reports_it_and_needs_the_processor_in_its_list() {
     let (gateway, address, driver) = on_device();
     driver.fail(Some("add_provider"));
     let told = apply(&gateway, "mlp", MLP, &json!({"device": ["cuda:0"]}));

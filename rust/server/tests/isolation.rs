@@ -79,7 +79,7 @@ fn a_client_that_leaves_counts_as_cancelled_and_its_queued_run_is_dropped() {
 }
 
 #[test]
-fn a_drain_lets_what_is_in_flight_finish_and_takes_nothing_new() {
+fn a_drain_finishes_requests_in_flight_and_takes_no_others() {
     let (gateway, address) = gateway();
     let (slow, held) = gated();
     serve(&gateway, "slow", slow, false);
@@ -547,7 +547,7 @@ fn head_of_large() -> String {
 }
 
 #[test]
-fn an_answer_that_nobody_takes_is_booked_as_undelivered() {
+fn a_response_that_is_not_taken_counts_as_undelivered() {
     let (gateway, address) = gateway();
     serve(&gateway, "tiny", free(), false);
     let head = head_of_large();
@@ -621,7 +621,7 @@ fn a_late_request_does_not_bring_back_the_sketches_of_a_version_that_is_gone() {
 }
 
 #[test]
-fn an_answer_that_nobody_reads_is_given_up_and_counted() {
+fn a_response_that_is_not_read_is_given_up_and_counted() {
     let (gateway, address) = gateway_with(&json!({"idle_ms": 1000}));
     serve(&gateway, "tiny", free(), false);
     let mut stream = connect(address);

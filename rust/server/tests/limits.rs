@@ -130,7 +130,7 @@ fn another_version_answers_for_one_that_fails() {
 }
 
 #[test]
-fn nobody_answers_for_a_client_that_is_wrong_or_wants_that_version() {
+fn no_fallback_answers_for_a_wrong_request_or_a_named_version() {
     let (gateway, address) = gateway();
     let (broken, health) = fragile(true);
     serve(&gateway, vec![Box::new(broken), Box::new(free())], &json!({"fallback": {"to": ["v2"]}}));
@@ -265,7 +265,7 @@ fn a_version_that_fails_again_and_again_is_left_alone_until_a_probe_succeeds() {
 }
 
 #[test]
-fn what_an_open_breaker_keeps_away_goes_to_the_fallback() {
+fn requests_refused_by_an_open_breaker_go_to_the_fallback() {
     let (gateway, address) = gateway();
     let (broken, health) = fragile(true);
     let breaker = json!({"consecutive": 1, "success_rate": 5000, "window": 10000, "min_requests": 100});
@@ -362,7 +362,7 @@ fn contradictions_are_refused() {
 }
 
 #[test]
-fn what_expired_in_one_class_keeps_nobody_waiting_while_versions_take_turns() {
+fn expired_requests_of_one_class_delay_no_other_while_versions_take_turns() {
     let (gateway, address) = gateway_with(&json!({"pool_threads": 1}));
     let (model, gold) = gated();
     let priority = json!({"by": "header.x-class", "classes": ["gold", "batch"], "unnamed": "batch"});

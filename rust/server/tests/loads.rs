@@ -177,7 +177,7 @@ fn an_urgent_load_that_hangs_keeps_no_other_urgent_one_waiting() {
 }
 
 #[test]
-fn a_model_that_goes_on_for_ever_on_what_is_made_up_is_served_unwarmed() {
+fn a_model_that_never_ends_on_made_up_inputs_is_served_unwarmed() {
     let (gateway, address) = gateway_with(&json!({}));
     let sound = apply(&gateway, "sound", 1, &model("above_five.onnx"));
     is_applied(&gateway, sound);
@@ -187,7 +187,7 @@ fn a_model_that_goes_on_for_ever_on_what_is_made_up_is_served_unwarmed() {
 }
 
 #[test]
-fn what_was_served_before_a_start_is_not_ready_while_its_load_hangs() {
+fn an_endpoint_from_before_a_start_is_not_ready_while_its_load_hangs() {
     let (gateway, address) = gateway_with(&json!({}));
     let (_folder, path) = endless();
     restore(&gateway, "hangs", &path);
@@ -202,7 +202,7 @@ fn what_was_served_before_a_start_is_not_ready_while_its_load_hangs() {
 }
 
 #[test]
-fn what_was_served_before_a_start_and_cannot_be_loaded_says_why() {
+fn an_endpoint_from_before_a_start_that_cannot_be_loaded_reports_why() {
     let (gateway, address) = gateway_with(&json!({"load_timeout_ms": 300}));
     let (_folder, path) = endless();
     let hangs = restore(&gateway, "hangs", &path);
@@ -214,7 +214,7 @@ fn what_was_served_before_a_start_and_cannot_be_loaded_says_why() {
 }
 
 #[test]
-fn what_was_served_before_a_start_says_what_became_of_its_newest_state() {
+fn an_endpoint_from_before_a_start_reports_the_outcome_of_its_newest_state() {
     let (gateway, address) = gateway_with(&json!({}));
     let (folder, path) = endless();
     let events = |tickets: &[u64]| -> Vec<Value> {
@@ -241,7 +241,7 @@ fn what_was_served_before_a_start_says_what_became_of_its_newest_state() {
 }
 
 #[test]
-fn what_was_served_before_a_start_and_is_abandoned_says_why() {
+fn an_endpoint_from_before_a_start_whose_load_is_abandoned_reports_why() {
     let (gateway, address) = gateway_with(&json!({"load_timeout_ms": 100}));
     let folder = tempfile::tempdir().unwrap();
     let path = pipe(&folder);
@@ -288,7 +288,7 @@ fn a_load_that_cannot_be_cancelled_is_abandoned_and_its_thread_replaced() {
 }
 
 #[test]
-fn a_load_over_the_protocol_that_is_abandoned_stands_in_no_way_of_the_next_one() {
+fn an_abandoned_load_over_the_protocol_does_not_block_the_next_one() {
     let changes = json!({"load_timeout_ms": 100, "allow_repository_control": true});
     let (gateway, address) = gateway_with(&changes);
     let folder = tempfile::tempdir().unwrap();

@@ -155,7 +155,7 @@ fn a_request_brings_its_model_back() {
 }
 
 #[test]
-fn all_who_come_while_it_is_loaded_wait_for_one_load() {
+fn all_requests_for_a_model_wait_for_one_load() {
     let folder = Folder::new("flight");
     let (gateway, address) = start(&json!({"io_threads": 2}));
     let making = serve(&gateway, &folder, "a");
@@ -178,7 +178,7 @@ fn all_who_come_while_it_is_loaded_wait_for_one_load() {
 }
 
 #[test]
-fn who_waited_long_enough_is_told_when_to_come_back() {
+fn a_request_that_waited_too_long_gets_retry_after() {
     let folder = Folder::new("patience");
     let (gateway, address) = start(&json!({"load_wait_ms": 50}));
     let making = serve(&gateway, &folder, "a");
@@ -199,7 +199,7 @@ fn who_waited_long_enough_is_told_when_to_come_back() {
 }
 
 #[test]
-fn who_finds_no_room_is_told_so_and_loads_nothing_when_late() {
+fn a_request_without_room_is_refused_and_a_late_one_loads_nothing() {
     let folder = Folder::new("room");
     let (gateway, address) = start(&json!({"load_wait_ms": 1000, "memory_budget_bytes": ONE}));
     let making = serve(&gateway, &folder, "a");
@@ -357,7 +357,7 @@ fn an_endpoint_for_which_there_is_no_room_is_refused_unless_it_is_urgent() {
 }
 
 #[test]
-fn what_is_to_stay_is_there_when_it_is_published_and_comes_back_first() {
+fn pinned_models_are_in_memory_when_published_and_are_loaded_first() {
     let folder = Folder::new("stay");
     let (gateway, _) = start(&json!({}));
     let kept: Vec<_> = ["one", "two", "three"].map(|name| adopt(&gateway, &folder, name, free)).into();

@@ -40,7 +40,7 @@ fn ends(stream: &mut TcpStream) -> bool {
 }
 
 #[test]
-fn requests_in_one_write_are_answered_in_order_whoever_reads_them() {
+fn requests_in_one_write_are_answered_in_order_by_both_readers() {
     let (gateway, address) = gateway();
     serve(&gateway, "tiny", free(), true);
     let (slow, held) = gated();
@@ -189,7 +189,7 @@ fn a_body_that_does_not_come_is_refused_at_once_or_in_time() {
 }
 
 #[test]
-fn a_client_that_stops_within_a_body_is_told_so() {
+fn a_client_that_stops_within_a_body_gets_an_error() {
     let (gateway, address) = gateway();
     serve(&gateway, "tiny", free(), true);
     let mut stream = connect(address);

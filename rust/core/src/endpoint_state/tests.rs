@@ -49,7 +49,7 @@ fn read(state: &Value) -> Result<EndpointSpec> {
 }
 
 #[test]
-fn everything_that_is_said_is_taken_over() {
+fn every_field_is_taken_over() {
     let spec = read(&full()).unwrap();
     assert_eq!((spec.name.as_str(), spec.revision, spec.champion.as_str()), ("digits", 7, "v2"));
     assert_eq!(spec.table.given, [("v3".to_owned(), 0, 99)]);
@@ -85,7 +85,7 @@ fn champion_and_last_good_stay_in_memory_if_the_document_says_so() {
 }
 
 #[test]
-fn what_a_document_leaves_open_is_filled_in() {
+fn fields_that_a_document_leaves_open_get_defaults() {
     let mut state = full();
     let limits = &mut state["spec"]["limits"];
     limits["rate"].as_object_mut().unwrap().remove("burst");
@@ -97,7 +97,7 @@ fn what_a_document_leaves_open_is_filled_in() {
 }
 
 #[test]
-fn a_fallback_is_asked_only_if_it_is_in_memory() {
+fn a_fallback_must_be_in_memory() {
     let mut state = full();
     state["load"]["versions"] = json!(["v1", "v2"]);
     assert_eq!(read(&state).unwrap().fallback.unwrap().to(), ["v2"]);
@@ -108,7 +108,7 @@ fn a_fallback_is_asked_only_if_it_is_in_memory() {
 }
 
 #[test]
-fn what_is_wrong_is_named_with_its_path() {
+fn a_fault_is_named_with_its_path() {
     for (path, wrong, says) in [
         ("/spec/limits/rate/by", json!("x-caller"), "spec.limits.rate.by: \"x-caller\" names no header"),
         ("/spec/limits/breaker/windows", json!(1), "spec.limits.breaker"),

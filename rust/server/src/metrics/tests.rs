@@ -10,7 +10,7 @@ fn named<'a>(families: &'a [Value], name: &str) -> &'a Value {
 const GAUGES: Gauges = Gauges { generation: 3, waiting: 0, sketch_bytes: 0, log_dropped: 0 };
 
 #[test]
-fn shards_add_up_and_series_live_as_long_as_somebody_holds_them() {
+fn shards_add_up_and_series_live_as_long_as_they_are_used() {
     let (metrics, now) = (Metrics::new(2), Instant::now());
     let version = metrics.version("digits", "v1");
     assert!(Arc::ptr_eq(&version, &metrics.version("digits", "v1")));
@@ -52,7 +52,7 @@ fn a_version_that_comes_back_in_time_goes_on_with_its_counts() {
 }
 
 #[test]
-fn series_that_nobody_scrapes_are_bounded() {
+fn series_without_a_scraper_are_bounded() {
     let metrics = Metrics::new(1);
     for number in 0..3 * MAX_DEPARTED {
         drop(metrics.version("digits", &number.to_string()));

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_takes_or_gives_something_else_says_so() {
+    fn a_version_with_another_signature_must_be_declared() {
         let [x, y] = [tensor("x", &[-1, 4]), tensor("y", &[-1, 3])];
         let champion = signature(&[&x, &y], &[&y]);
         assert!(compatible(&spec(""), &[&champion, &signature(&[&y, &x], &[&y])]).is_ok());
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_champion_that_is_unlike_others_excuses_only_itself() {
+    fn a_champion_that_may_differ_does_not_allow_others_to_differ() {
         let [x, y] = [tensor("x", &[-1, 4]), tensor("x", &[-1, 5])];
         let (ours, other) = (signature(&[&x], &[]), signature(&[&y], &[]));
         let mut spec = spec("");
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stands_in_takes_what_the_champion_takes() {
+    fn a_fallback_must_accept_the_inputs_of_the_champion() {
         let [x, y] = [tensor("x", &[-1, 4]), tensor("x", &[-1, 5])];
         let (ours, other) = (signature(&[&x], &[]), signature(&[&y], &[]));
         let mut spec = spec(r#", "compatible": false"#);

@@ -294,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_that_have_left_do_not_pile_up_behind_a_load() {
+    fn requests_that_have_left_do_not_accumulate_during_a_load() {
         let mut pending = PendingModel::default();
         let mut stay = Vec::new();
         for at in 0..10_000 {

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_wants_is_cancelled_and_nothing_else() {
+    fn an_unwanted_load_is_cancelled_and_no_other() {
         let loads = LoadTracker::new(Duration::from_secs(60));
         let load = loads.begin("wanted");
         loads.cancel(|item| *item == "another");

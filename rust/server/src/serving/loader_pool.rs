@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_beside_the_others_that_is_abandoned_has_no_lasting_successor() {
+    fn an_abandoned_extra_thread_has_no_lasting_replacement() {
         let mut fixture = LoaderFixture::new([1, 1]);
         (0..6).for_each(|order| fixture.queues[0].push(2 * order).expect("room"));
         let late = Instant::now() + Duration::from_secs(30);

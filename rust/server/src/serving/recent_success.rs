@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_that_answers_others_works_and_one_that_has_not_lately_does_not() {
+    fn a_success_counts_as_recent_for_a_while() {
         let (success, recent) = (RecentSuccess::default(), RECENT.as_nanos() as u64);
         assert!(!success.is_recent(0, 1));
         assert!(success.is_recent(3, 2));

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_brings_an_urgent_state_back_is_not_urgent_itself() {
+    fn a_reload_of_an_urgent_state_is_not_urgent_itself() {
         let mut state = PublishState::default();
         state.urgent.insert("model".to_owned(), 3);
         assert!(!state.supersedes(&update(3, true, None)));
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abandoned_load_takes_nothing_from_the_next_one_of_the_same_state() {
+    fn an_abandoned_update_does_not_supersede_the_next_one_of_the_same_state() {
         let mut state = PublishState::default();
         let (abandoned, next) = (update(1, false, Some(2)), update(1, false, Some(3)));
         state.abandoned.insert(abandoned.id());

@@ -177,14 +177,14 @@ mod tests {
     }
 
     #[test]
-    fn who_computes_or_sleeps_in_a_run_for_long_stalls() {
+    fn a_run_that_computes_or_sleeps_for_long_stalls() {
         assert!(stalls([15, 15], 10, false));
         assert!(stalls([15, 15], 3, false));
         assert!(stalls([15, 15], 0, true));
     }
 
     #[test]
-    fn who_got_no_core_or_has_begun_another_run_does_not() {
+    fn a_thread_without_a_core_or_with_another_run_does_not_stall() {
         assert!(!stalls([15, 15], 0, false));
         assert!(!stalls([15, 15], 2, false));
         assert!(!stalls([15, 25], 10, true));
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn who_computes_for_long_with_little_of_a_core_does_so_in_the_end() {
+    fn a_run_with_little_of_a_core_stalls_in_the_end() {
         let before = RunSample { since_ns: 15 * MS, at_ns: 20 * MS, cpu_ns: 0 };
         let after = |passed: u64, cpu: u64| RunSample {
             since_ns: 15 * MS,

@@ -74,7 +74,7 @@ fn publishing_and_collecting_go_on_while_a_report_is_made() {
 }
 
 #[test]
-fn a_baseline_that_is_slow_to_read_delays_nobody() {
+fn a_slow_read_of_a_baseline_delays_no_other_call() {
     let folder = std::env::temp_dir().join(format!("headgate-drift-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let pipe = folder.join("slow");
@@ -101,7 +101,7 @@ fn a_baseline_that_is_slow_to_read_delays_nobody() {
 }
 
 #[test]
-fn versions_that_nobody_serves_are_let_go() {
+fn versions_that_are_not_served_are_dropped() {
     let sketches = sketches();
     assert_eq!(sketches.bytes(), 0);
     let kept = publish(&sketches, "kept");
