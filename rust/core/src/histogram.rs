@@ -1,20 +1,20 @@
-//! Durations, counted: log-linear buckets of nanoseconds, one writer, any number of readers.
+//! A histogram of durations: log-linear buckets of nanoseconds, with one writer and any number of readers.
 //!
-//! Four buckets per power of two from 256 ns to 69 s, so a quantile read back is at most 25 % too high (the bucket's upper
-//! bound is taken). No locks: the one writer loads and stores, readers see each count whole.
+//! There are four buckets per power of two, from 256 ns to 69 s. A quantile is the upper bound of its bucket, so it is at most 25 % too
+//! high. There are no locks: the only writer loads and stores, and readers see each count whole.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The first bucket ends here, in nanoseconds, as a power of two.
+/// The upper bound of the first bucket, in nanoseconds, as a power of two.
 const FIRST: u32 = 8;
 /// Buckets per power of two, as a power of two.
 const SPLIT: u32 = 2;
-/// Powers of two covered after the first bucket.
+/// The powers of two after the first bucket.
 const OCTAVES: usize = 28;
-/// The number of buckets; the last one takes everything longer.
+/// The number of buckets. The last one takes all longer durations.
 pub const BUCKETS: usize = 1 + (OCTAVES << SPLIT) + 1;
 
-/// Counts by duration, and the sum of the durations.
+/// A count for each bucket, and the sum of the durations.
 pub struct Histogram {
     counts: [AtomicU64; BUCKETS],
     sum_ns: AtomicU64,
@@ -59,7 +59,7 @@ impl Histogram {
         self.sum_ns.store(self.sum_ns.load(Relaxed) + ns, Relaxed);
     }
 
-    /// Adds what is in here to `total`.
+    /// Adds the counts to `total`.
     pub fn add_to(&self, total: &mut Counts) {
         for (sum, count) in total.counts.iter_mut().zip(&self.counts) {
             *sum += count.load(Relaxed);
@@ -68,7 +68,7 @@ impl Histogram {
     }
 }
 
-/// A histogram's contents at one moment.
+/// The counts of one or more histograms at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts {
     /// The count of each bucket.
@@ -84,12 +84,12 @@ impl Default for Counts {
 }
 
 impl Counts {
-    /// How many durations there are.
+    /// The number of durations.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// Adds other durations.
+    /// Adds other counts.
     pub fn add(&mut self, other: &Counts) {
         for (sum, count) in self.counts.iter_mut().zip(&other.counts) {
             *sum += count;
@@ -97,7 +97,7 @@ impl Counts {
         self.sum_ns += other.sum_ns;
     }
 
-    /// What came since `earlier`, which must be an earlier state of the same histograms.
+    /// The counts since `earlier`, which must be earlier counts of the same histograms.
     pub fn since(&self, earlier: &Counts) -> Counts {
         let mut difference = self.clone();
         for (now, then) in difference.counts.iter_mut().zip(&earlier.counts) {
@@ -107,7 +107,7 @@ impl Counts {
         difference
     }
 
-    /// The smallest bucket bound, in nanoseconds, that at least a share `q` of the durations stays below; `None` when empty.
+    /// The smallest bound of a bucket, in nanoseconds, below which at least a share `q` of the durations is; `None` if there is none.
     pub fn quantile_ns(&self, q: f64) -> Option<u64> {
         let total = self.total();
         let rank = ((total as f64 * q).ceil() as u64).max(1);

@@ -1,7 +1,7 @@
 //! The domain of Headgate, pure: no I/O, no clock, no threads, no unsafe.
 //!
 //! Read in this order: [`error`], [`id`], [`tensor`], [`spec`], [`limits`], `endpoint_state`, [`snapshot`],
-//! [`route`], [`slots`], [`rate`], [`breaker`]; [`histogram`] and [`reuse`] are for everybody.
+//! [`route`], [`slots`], [`rate`], [`breaker`]; [`histogram`] and [`reuse`] are for all crates.
 #![forbid(unsafe_code)]
 
 pub mod breaker;

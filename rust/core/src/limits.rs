@@ -143,7 +143,7 @@ pub enum NoFallback {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FallbackList {
-    /// The versions to ask, in their order.
+    /// The versions, in their order.
     pub to: Vec<String>,
     /// How long the chosen version has, in milliseconds; by default the whole time of the request.
     #[serde(rename = "after", default)]

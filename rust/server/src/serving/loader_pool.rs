@@ -50,7 +50,7 @@ impl<T: Clone + Send + 'static> LoaderPool<T> {
     /// Starts `base` threads, whose names begin with `name`.
     ///
     /// # Errors
-    /// `internal` when the system gives no more threads.
+    /// `internal` if the system gives no more threads.
     pub fn start(
         base: usize,
         name: &'static str,

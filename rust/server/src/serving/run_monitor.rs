@@ -34,7 +34,7 @@ pub struct RunMonitorThread {
 /// Starts the thread.
 ///
 /// # Errors
-/// `internal` when the system gives no more threads.
+/// `internal` if the system gives no more threads.
 pub fn start(shared: Arc<Shared>) -> Result<RunMonitorThread> {
     let stop = Arc::<AtomicBool>::default();
     let stopped = stop.clone();
