@@ -245,7 +245,7 @@ fn an_answer_for_which_there_is_no_room_is_not_written() {
     for _ in 0..3 {
         let (status, body) = ask(1e6);
         assert_eq!((status, &body["code"]), (413, &json!("payload_too_large")), "{body}");
-        assert!(body["error"].as_str().unwrap().contains("its answer need"), "{body}");
+        assert!(body["error"].as_str().unwrap().contains("its response need"), "{body}");
         let (status, body) = ask(1e5);
         assert_eq!((status, body["outputs"][0]["data"].as_array().map(Vec::len)), (200, Some(100_000)));
     }
