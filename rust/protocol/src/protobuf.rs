@@ -13,7 +13,7 @@ mod response;
 use headgate_core::error::{Error, Result};
 
 pub(crate) use contents::{decode_into, decode_strings};
-pub use request::{InferRequest, first_large_tensor, id, parse};
+pub use request::{InferRequest, ModelName, first_large_tensor, id, model_name, parse};
 pub use response::{open_response, write, write_failure};
 
 /// Length-prefixed bytes: strings, messages, packed lists.

@@ -430,3 +430,6 @@ impl Drop for Gateway {
         self.stop(Duration::ZERO, Duration::ZERO);
     }
 }
+
+#[cfg(test)]
+mod tests;

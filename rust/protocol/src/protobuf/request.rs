@@ -78,6 +78,32 @@ pub fn parse<'a>(message: &'a [u8], scratch: &mut Scratch) -> Result<InferReques
     }
 }
 
+/// Whom a `ModelInferRequest` is for, without reading the rest of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelName<'a> {
+    /// The endpoint.
+    pub name: &'a str,
+    /// The version, if the client names one.
+    pub version: Option<&'a str>,
+}
+
+/// Finds the names of a `ModelInferRequest`: the last ones count, as for every field of protobuf.
+///
+/// # Errors
+/// `invalid_argument` for a message whose fields cannot be told apart, and for names that are not UTF-8.
+pub fn model_name(message: &[u8]) -> Result<ModelName<'_>> {
+    let mut fields = Fields::new(message);
+    let mut found = ModelName { name: "", version: None };
+    while let Some((number, value)) = fields.next()? {
+        match number {
+            1 => found.name = value.text("model_name")?,
+            2 => found.version = Some(value.text("model_version")?).filter(|name| !name.is_empty()),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
 /// The id of a `ModelInferRequest`, whatever else is wrong with it; empty where it has none that can be read.
 pub fn id(message: &[u8]) -> &str {
     let mut fields = Fields::new(message);

@@ -17,7 +17,7 @@ use pb::model_instance_group::Kind;
 use pb::model_version_policy::{All, PolicyChoice};
 use pb::repository_index_response::ModelIndex;
 
-use crate::request::ask::Target;
+use crate::request::inference::Target;
 use crate::serving::shared::LiveEndpoint;
 use crate::serving::version::VersionState;
 use crate::thread::io::Io;

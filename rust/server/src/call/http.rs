@@ -4,15 +4,12 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_protocol::binary::{self, Body};
-use headgate_protocol::envelope::{self, Envelope};
+use headgate_protocol::binary;
 use headgate_protocol::metadata::{self, ModelMetadata};
-use headgate_protocol::predict;
 use http::header::{
     ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY,
 };
@@ -26,11 +23,10 @@ use crate::call::grpc;
 use crate::call::path;
 use crate::call::path::{Call, Extension};
 use crate::call::rest;
+use crate::call::rest_infer::{BodyForm, RestInfer};
 use crate::headers::Headers;
-use crate::request::ask::{Answer, Ask, Dialect};
 use crate::request::infer;
-use crate::request::large_input::{self, Parse};
-use crate::request::tensors;
+use crate::request::inference::{Answer, Dialect, InferCall};
 use crate::request_context::RequestContext;
 use crate::thread::catch_panic::catch_panic;
 use crate::thread::io;
@@ -165,16 +161,13 @@ async fn route(head: Head<'_>, body: &mut Source, received: Instant, context: &R
     let reading = matches!(*head.method, Method::GET | Method::HEAD);
     match call {
         Call::Infer(target) | Call::Predict(target) if *head.method == Method::POST => {
+            let form = if matches!(call, Call::Predict(_)) { BodyForm::Predict } else { BodyForm::Listed };
             let protocol = if head.is_http1() { Protocol::Http1 } else { Protocol::Http2 };
             let (headers, deadline, dialect) = (head.headers, None, Dialect::Rest);
-            let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
-            let predicts = matches!(call, Call::Predict(_));
-            match catch_panic(pin!(read_and_infer(&ask, body, predicts))).await {
+            let infer_call = InferCall { headers, received, deadline, dialect, protocol, context };
+            match infer::infer(&infer_call, &mut RestInfer::new(target, headers, form, body)).await {
                 Ok(answer) => answered(answer),
-                Err(error) => {
-                    ask.refused(&error);
-                    refused(&error)
-                }
+                Err(error) => error_reply(&error, io::with(|io| io.replies.take())),
             }
         }
         Call::Infer(_) | Call::Predict(_) => wrong_method("POST"),
@@ -269,39 +262,6 @@ fn unpacked(reply: Reply, error: Error) -> Reply {
     let Some(mut tap) = reply.delivery else { return refused(&error) };
     tap.answered(Some(error.code));
     answered(Answer { result: Err(error), body: Vec::new(), tap })
-}
-
-async fn read_and_infer(ask: &Ask<'_>, body: &mut Source, predicts: bool) -> Result<Answer> {
-    let endpoint = infer::enter(ask)?;
-    let limit = io::with(|io| io.shared.config.max_body_bytes);
-    let until = || infer::until(ask, Some(&endpoint));
-    let read = coding::read_body(body, limit, ask.headers, tensor_offset, until);
-    let (body, mut counted) = read.await?;
-    let (parse, parts): (Parse, _) = match predicts {
-        true => (predict_envelope, Body { json: &body, tail: None }),
-        false => (listed_envelope, infer::parts(ask.headers, &body)?),
-    };
-    let envelope = if parts.json.len() > large_input::INLINE {
-        Box::pin(large_input::parse(parse, parts, &body, until(), &mut counted)).await?
-    } else {
-        tensors::with_scratch(|scratch| parse(parts, &mut scratch.envelope))?
-    };
-    infer::infer(ask, endpoint, envelope, (&body, counted)).await
-}
-
-/// The envelope of a request that lists its inputs.
-fn listed_envelope<'a>(parts: Body<'a>, scratch: &mut envelope::Scratch) -> Result<Envelope<'a>> {
-    Envelope::parse(parts, scratch)
-}
-
-/// The envelope of a request to `:predict`, which has nothing but JSON.
-fn predict_envelope<'a>(parts: Body<'a>, scratch: &mut envelope::Scratch) -> Result<Envelope<'a>> {
-    predict::parse(parts.json, scratch)
-}
-
-/// Where the first binary tensor of a body begins: behind the JSON.
-fn tensor_offset(_: &[u8], headers: Headers<'_>) -> Option<usize> {
-    std::str::from_utf8(headers.get(binary::HEADER)?).ok()?.trim().parse().ok()
 }
 
 fn described(write: impl FnOnce(&mut Vec<u8>) -> Result<StatusCode>) -> Reply {

@@ -10,4 +10,5 @@ pub mod origin;
 pub mod path;
 pub mod repository;
 pub mod rest;
+pub mod rest_infer;
 pub mod settings;

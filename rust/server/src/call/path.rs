@@ -1,6 +1,6 @@
 //! Which call of the protocol a path names.
 
-use crate::request::ask::Target;
+use crate::request::inference::Target;
 use std::borrow::Cow;
 
 use headgate_core::error::{Error, Result};

@@ -15,7 +15,7 @@ use crate::call::path::{Extension, SharedMemory};
 use crate::call::repository;
 use crate::call::settings;
 use crate::headers::Headers;
-use crate::request::ask::Target;
+use crate::request::inference::Target;
 use crate::thread::io::{self, Io};
 use crate::transport::body;
 use crate::transport::body::Source;
@@ -111,8 +111,7 @@ pub async fn answer(
 
 /// The object in a body; an empty one for an empty body.
 async fn object(headers: Headers<'_>, body: &mut Source) -> Result<Map<String, Value>> {
-    let (bytes, _counted) =
-        coding::read_body(body, body::small_limit(), headers, |_, _| None, || None).await?;
+    let (bytes, _counted) = coding::read_body(body, body::small_limit(), headers, |_, _| None, None).await?;
     if bytes.is_empty() {
         return Ok(Map::new());
     }

@@ -19,8 +19,8 @@ use headgate_core::tensor::Signature;
 use crate::after::taps::Tap;
 use crate::after::taps::fallback::{Cause, Next};
 use crate::budget::SMALL_REQUEST;
-use crate::request::ask::Sent;
 use crate::request::attribution::{self, Mistake};
+use crate::request::inference::Sent;
 use crate::serving::compatibility::accepts_same_inputs;
 
 /// A version that was asked and did not answer.

@@ -1,12 +1,17 @@
-//! The phases of an inference request, one function each, in their order.
+//! The phases of an inference request: one list in one order, whatever wire the request came by.
 //!
 //! ```text
-//! snapshot -> admit -> body -> envelope -> route -> decode -> run -> reply     (taps follow the flush)
+//! stopping -> endpoint, rate -> body -> envelope -> route -> admit the version -> decode -> run -> reply     (-> after)
 //! ```
-//! `http` and `grpc` call the first four, in the order in which their wire has the names and the tensors. Routing knows the
-//! version before a tensor's bytes are decoded. Until a version is chosen a failure is nobody's; from then on it is booked on
-//! that version. Nothing of hyper is known here.
+//! [`infer`] is that list. An [`InferWire`] supplies what differs: body, envelope and the frame of the response. A path names the
+//! endpoint before the body is read, so that a caller who comes too often uploads nothing; a gRPC message names it itself, so
+//! that its body stands in front. Until a version is chosen a failure belongs to no version; from then on it is booked on that
+//! version. Nothing of hyper is known here.
+//!
+//! Next: `tensors`, `outputs`, then `after::taps`.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,80 +21,92 @@ use headgate_core::route::{RouteDecision, RouteReason, choose_named_version, cho
 use headgate_core::spec::NonFinite;
 use headgate_engine::runtime::cancel::Scope;
 use headgate_engine::{Lease, Place, Ran, Seat, Waiter, Warm};
-use headgate_protocol::binary::{self, Body};
 use headgate_protocol::envelope::Envelope;
 use headgate_protocol::reply::ReplyHead;
 
 use crate::after::taps::Tap;
-use crate::headers::Headers;
-use crate::request::ask::{Answer, Ask, Dialect, Sent};
+use crate::request::inference::{Answer, Dialect, InferCall, Sent, Target};
 use crate::request::outputs::{self, Manner, Outputs};
 use crate::request::tensors::{self, Buffers};
 use crate::request::{attempts, deadline, large, large_input};
 use crate::serving::shared::LiveEndpoint;
+use crate::thread::catch_panic::catch_panic;
 use crate::thread::io::{self, Io};
 use crate::thread::request_memory::RequestMemory;
 
-/// The endpoint as it is now, which the request keeps to its end, for a caller that may come.
+/// What a wire supplies to the phases of a request.
+pub trait InferWire {
+    /// Whether the endpoint is named before the body is read.
+    const NAMED_BY_PATH: bool;
+
+    /// The endpoint and the version that the request names; if the body names them, those of the body that was read.
+    ///
+    /// # Errors
+    /// `invalid_argument` for a body in which they cannot be found.
+    fn target(&self) -> Result<Target<'_>>;
+
+    /// Reads the body, decoded as its headers say, until `until` at most; its share of the memory for requests in progress.
+    ///
+    /// # Errors
+    /// Those of the wire.
+    fn read_body(&mut self, until: Option<Instant>) -> impl Future<Output = Result<RequestMemory>>;
+
+    /// The body that was read.
+    fn body(&self) -> &Bytes;
+
+    /// Reads the envelope of the body. What that takes is counted with the body.
+    ///
+    /// # Errors
+    /// `invalid_argument`, `unsupported`; `deadline_exceeded`.
+    fn read_envelope<'b>(
+        &'b self,
+        until: Option<Instant>,
+        counted: &mut RequestMemory,
+    ) -> impl Future<Output = Result<Envelope<'b>>>;
+}
+
+/// Answers one inference request.
 ///
 /// # Errors
-/// `model_not_found`; `rate_limited` for one that comes too often.
-pub fn enter(ask: &Ask<'_>) -> Result<Arc<LiveEndpoint>> {
-    let endpoint = io::with(|io| io.endpoint(ask.target.endpoint))?;
-    let Some(quota) = &endpoint.quota else { return Ok(endpoint) };
-    let caller = quota.by.as_deref().and_then(|name| ask.headers.get(name)).unwrap_or_default();
-    let now_ns = io::with(|io| io.shared.now_ns());
-    quota.limiter.take(caller, now_ns).map_err(|wait| {
-        let whose = if quota.by.is_some() { "this caller comes" } else { "requests come" };
-        let words = format!("{whose} more often than endpoint {:?} allows (limits.rate)", endpoint.name);
-        Error::new(Code::RateLimited, words).after(wait)
+/// What refuses a request before a version is chosen, counted and logged.
+pub async fn infer<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<Answer> {
+    let answer = catch_panic(pin!(phases(call, wire))).await;
+    answer.inspect_err(|error| {
+        let endpoint = wire.target().map_or("", |target| target.endpoint);
+        io::with(|io| call.book_refusal(io, endpoint, error));
+    })
+}
+
+/// The list.
+async fn phases<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<Answer> {
+    let by_path = io::with(|io| {
+        refuse_if_stopping(io)?;
+        W::NAMED_BY_PATH.then(|| enter(io, call, wire.target()?)).transpose()
     })?;
-    Ok(endpoint)
-}
-
-/// Answers one request whose message named the endpoint.
-///
-/// # Errors
-/// As [`enter`] and [`infer`].
-pub async fn find_and_infer(
-    ask: &Ask<'_>,
-    envelope: Envelope<'_>,
-    body: (&Bytes, RequestMemory),
-) -> Result<Answer> {
-    let answer = match enter(ask) {
-        Ok(endpoint) => infer(ask, endpoint, envelope, body).await,
-        Err(error) => Err(error),
+    // A time that cannot be read is refused with the envelope.
+    let asked = deadline::of(call.context.timeout.as_ref(), call.received);
+    let until = until(call, asked.as_ref().ok().copied().flatten(), by_path.as_deref());
+    let mut counted = wire.read_body(until).await?;
+    let endpoint = match by_path {
+        Some(endpoint) => endpoint,
+        None => io::with(|io| enter(io, call, wire.target()?))?,
     };
-    answer.inspect_err(|error| ask.refused(error))
-}
-
-/// Answers one request whose envelope is known.
-///
-/// # Errors
-/// What refuses a request before a version is chosen: `version_not_found`, and `invalid_argument` for a time-out of another form.
-///
-/// `body` is what the envelope borrows from, and its share of the memory for large requests: the tensors may lie in it until
-/// the answer is out.
-pub async fn infer(
-    ask: &Ask<'_>,
-    endpoint: Arc<LiveEndpoint>,
-    mut envelope: Envelope<'_>,
-    (body, counted): (&Bytes, RequestMemory),
-) -> Result<Answer> {
-    let asked = deadline::of(ask.context.timeout.as_ref(), ask.received)?;
+    let mut envelope = wire.read_envelope(until, &mut counted).await?;
+    let asked = asked?;
     if endpoint.non_finite != NonFinite::Error {
         envelope.allow(endpoint.non_finite);
     }
-    let mut tap = route(ask, endpoint)?;
+    let (mut tap, mut reply) =
+        io::with(|io| Ok::<_, Error>((route(io, call, wire.target()?, endpoint)?, io.replies.take())))?;
     tap.counted().merge(counted);
-    tap.sample(ask.protocol, ask.context);
-    tap.limit(envelope.parameters.timeout_us.map(Duration::from_micros), [ask.deadline, asked]);
-    let mut reply = io::with(|io| io.replies.take());
-    let mut result = serve(&envelope, body, ask.dialect, &mut tap, &mut reply).await;
+    tap.sample(call.protocol, call.context);
+    tap.limit(envelope.parameters.timeout_us.map(Duration::from_micros), [call.deadline, asked]);
+    let body = wire.body();
+    let mut result = serve(&envelope, body, call.dialect, &mut tap, &mut reply).await;
     if let Err(error) = result {
         let again =
-            async |tap: &mut Tap, out: &mut Vec<u8>| serve(&envelope, body, ask.dialect, tap, out).await;
-        // In a box: what seldom happens is not to make every request's future larger.
+            async |tap: &mut Tap, out: &mut Vec<u8>| serve(&envelope, body, call.dialect, tap, out).await;
+        // In a box: what seldom happens must not make every request's future larger.
         (tap, result) = Box::pin(attempts::go_on((tap, error), body.len(), &mut reply, again)).await;
     }
     tensors::with_scratch(|scratch| scratch.envelope.recycle(envelope));
@@ -97,56 +114,61 @@ pub async fn infer(
     Ok(Answer { result, body: reply, tap })
 }
 
-/// The JSON of a REST request and the binary data behind it.
-///
-/// # Errors
-/// `invalid_argument`.
-pub fn parts<'a>(headers: Headers<'_>, body: &'a [u8]) -> Result<Body<'a>> {
-    let length = headers.get(binary::HEADER);
-    // Mostly there is none, and then nothing is looked through again.
-    if let Some(length) = length
-        && let Some(other) = headers.values(binary::HEADER).find(|&other| other != length)
-    {
-        return Err(two_lengths(length, other));
+/// Refuses a request that comes when what is in flight is about to be cut off. Its client may try another gateway; begun, it would
+/// be lost.
+fn refuse_if_stopping(io: &Io) -> Result<()> {
+    match io.last_words() {
+        Some(at) if at <= Instant::now() => Err(stopping()),
+        _ => Ok(()),
     }
-    binary::split(body, length)
 }
 
-/// Two ends of the JSON: whichever is taken, a proxy in front may have taken the other.
-#[cold]
-fn two_lengths(one: &[u8], other: &[u8]) -> Error {
-    Error::invalid(format!(
-        "Inference-Header-Content-Length is both \"{}\" and \"{}\"; send it once",
-        one.escape_ascii(),
-        other.escape_ascii()
-    ))
+/// The refusal of what a gateway that stops does not answer any more.
+pub fn stopping() -> Error {
+    Error::new(Code::Draining, "the gateway is stopping; send what was not answered to another one")
+}
+
+/// The endpoint as it is now, which the request keeps to its end, for a caller that may come.
+///
+/// # Errors
+/// `model_not_found`; `rate_limited` for one that comes too often.
+fn enter(io: &Io, call: &InferCall<'_>, target: Target<'_>) -> Result<Arc<LiveEndpoint>> {
+    let endpoint = io.endpoint(target.endpoint)?;
+    let Some(quota) = &endpoint.quota else { return Ok(endpoint) };
+    let caller = quota.by.as_deref().and_then(|name| call.headers.get(name)).unwrap_or_default();
+    quota.limiter.take(caller, io.shared.now_ns()).map_err(|wait| {
+        let whose = if quota.by.is_some() { "this caller comes" } else { "requests come" };
+        let words = format!("{whose} more often than endpoint {:?} allows (limits.rate)", endpoint.name);
+        Error::new(Code::RateLimited, words).after(wait)
+    })?;
+    Ok(endpoint)
 }
 
 /// When a request is of no use any more, as far as that is known before its envelope.
-pub fn until(ask: &Ask<'_>, endpoint: Option<&LiveEndpoint>) -> Option<Instant> {
-    // One that cannot be read is refused with the envelope.
-    let asked = deadline::of(ask.context.timeout.as_ref(), ask.received).unwrap_or_default();
-    let ours = endpoint.map(|endpoint| ask.received + endpoint.timeout);
-    [ask.deadline, asked, ours].into_iter().flatten().min()
+fn until(call: &InferCall<'_>, asked: Option<Instant>, endpoint: Option<&LiveEndpoint>) -> Option<Instant> {
+    let ours = endpoint.map(|endpoint| call.received + endpoint.timeout);
+    [call.deadline, asked, ours].into_iter().flatten().min()
 }
 
-fn route(ask: &Ask<'_>, endpoint: Arc<LiveEndpoint>) -> Result<Tap> {
-    let RouteDecision { version, reason, .. } = match ask.target.version {
+/// Picks the version that answers, and begins to account for the request.
+///
+/// # Errors
+/// `version_not_found`; `model_not_ready` for a version that does not load.
+fn route(io: &Io, call: &InferCall<'_>, target: Target<'_>, endpoint: Arc<LiveEndpoint>) -> Result<Tap> {
+    let RouteDecision { version, reason, .. } = match target.version {
         Some(version) => choose_named_version(&endpoint, version)?,
         None => {
-            let header = endpoint.sticky.as_deref().and_then(|name| ask.headers.get(name));
-            choose_version(&endpoint, header.filter(|key| !key.is_empty()), || io::with(Io::draw))
+            let header = endpoint.sticky.as_deref().and_then(|name| call.headers.get(name));
+            choose_version(&endpoint, header.filter(|key| !key.is_empty()), || io.draw())
         }
     };
     let class =
-        endpoint.priority.as_ref().map_or(0, |priority| priority.class(ask.headers.get(&priority.by)));
-    Ok(io::with(|io| {
-        let waiter = Waiter { thread: io.thread, deadline: ask.received + endpoint.timeout, class };
-        let mut tap = Tap::begin(endpoint, version, waiter, ask.received);
-        tap.direct = reason == RouteReason::Direct;
-        tap.request_hash = io.draw();
-        tap
-    }))
+        endpoint.priority.as_ref().map_or(0, |priority| priority.class(call.headers.get(&priority.by)));
+    let waiter = Waiter { thread: io.thread, deadline: call.received + endpoint.timeout, class };
+    let mut tap = Tap::begin(endpoint, version, waiter, call.received);
+    tap.direct = reason == RouteReason::Direct;
+    tap.request_hash = io.draw();
+    Ok(tap)
 }
 
 /// The phases that a version answers for.

@@ -11,7 +11,7 @@ use headgate_protocol::envelope::{Envelope, Form, Selection};
 use headgate_protocol::reply::ReplyHead;
 
 use crate::after::taps::Tap;
-use crate::request::ask::{Dialect, Sent};
+use crate::request::inference::{Dialect, Sent};
 use crate::request::outputs::{self, Lists, Manner, Outputs};
 use crate::request::tensors;
 use crate::serving::shared::LiveEndpoint;

@@ -10,7 +10,7 @@ use headgate_core::tensor::DataType;
 use headgate_engine::{Waiter, Warm};
 use headgate_protocol::binary::Body;
 use headgate_protocol::envelope::{self, Envelope, Form, InputEnvelope, Source};
-use headgate_protocol::protobuf::{self, InferRequest};
+use headgate_protocol::protobuf;
 
 use crate::after::taps::Tap;
 use crate::request::tensors::{self, Buffers, Scratch};
@@ -50,23 +50,24 @@ pub async fn parse<'a>(
     Ok(detached.await?.attach(body))
 }
 
-/// Reads a `ModelInferRequest`, elsewhere if it is large.
+/// Reads the envelope of a `ModelInferRequest`, elsewhere if it is large.
 ///
 /// # Errors
 /// As [`protobuf::parse`]; `deadline_exceeded`.
-pub async fn message<'a>(
+pub async fn parse_message<'a>(
     message: &'a Bytes,
     until: Option<Instant>,
     counted: &mut RequestMemory,
-) -> Result<InferRequest<'a>> {
+) -> Result<Envelope<'a>> {
     if message.len() <= INLINE_MESSAGE {
-        return tensors::with_scratch(|scratch| protobuf::parse(message, &mut scratch.envelope));
+        let request = tensors::with_scratch(|scratch| protobuf::parse(message, &mut scratch.envelope))?;
+        return Ok(request.envelope);
     }
     let bytes = message.clone();
     let detached = Box::pin(offload::run(until, counted, move |_| {
         Ok(protobuf::parse(&bytes, &mut envelope::Scratch::default())?.detach(&bytes))
     }));
-    Ok(detached.await?.attach(message))
+    Ok(detached.await?.attach(message).envelope)
 }
 
 /// Whether the tensors of an envelope take long to decode; to be asked for bodies of more than [`INLINE`] bytes.

@@ -3,11 +3,11 @@
 //! Lives here: the phases (`infer`), tensors in and out, whose mistake a failure is, who answers instead, what is done beside the
 //! IO threads. May come in: `call`. Never known here: which wire the request came by.
 
-pub mod ask;
 pub mod attempts;
 pub mod attribution;
 pub mod deadline;
 pub mod infer;
+pub mod inference;
 pub mod large;
 pub mod large_input;
 pub mod outputs;

@@ -14,7 +14,7 @@ use headgate_protocol::reply::{self, OutputTensor, ReplyHead, TensorData};
 use headgate_protocol::strings::{StringTable, Strings};
 use headgate_protocol::{predict, protobuf};
 
-use crate::request::ask::{Dialect, Sent};
+use crate::request::inference::{Dialect, Sent};
 use crate::serving::shared::LiveEndpoint;
 
 /// The selected outputs of a run; [`OutputTensor`]s borrow from them.

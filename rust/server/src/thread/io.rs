@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::Cache;
 use headgate_core::error::Result;
@@ -23,6 +23,9 @@ use crate::thread::free_list::FreeList;
 
 /// The most messages that wait for an IO thread. Sockets beyond that are closed at once.
 const MAILBOX_CAPACITY: usize = 1024;
+
+/// How long before requests are cut off no more are begun, so that their clients can still be told.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// The state of one IO thread.
 pub struct Io {
@@ -137,6 +140,11 @@ impl Io {
     /// Whether the sketches with this id are those of a version that is served.
     pub fn is_sketched(&self, id: u64) -> bool {
         sketched(self.snapshot.borrow_mut().load()).any(|live| live == id)
+    }
+
+    /// When no more requests are begun, because those in flight are about to be cut off; `None` while that is not known.
+    pub fn last_words(&self) -> Option<Instant> {
+        self.shared.cut_off_at.get()?.checked_sub(LAST_WORDS)
     }
 
     /// A uniform 64-bit draw (splitmix64, Steele, Lea and Flood 2014).

@@ -39,7 +39,7 @@ impl Coding {
     }
 }
 
-/// Reads a request's body, decoded as its `Content-Encoding` says; `until` says when nobody waits for it any more.
+/// Reads a request's body, decoded as its `Content-Encoding` says; nobody waits for it any more at `until`.
 ///
 /// # Errors
 /// As [`Source::read`] and [`decode`]; `unsupported_media_type` for another coding.
@@ -48,7 +48,7 @@ pub async fn read_body(
     limit: usize,
     headers: Headers<'_>,
     align: Align,
-    until: impl FnOnce() -> Option<Instant>,
+    until: Option<Instant>,
 ) -> Result<(Bytes, RequestMemory)> {
     let coding = match headers.get("content-encoding") {
         None => None,
@@ -58,7 +58,7 @@ pub async fn read_body(
     match coding {
         None => Ok((body, counted)),
         Some(coding) => {
-            let decoded = Box::pin(decode(&body, (coding, limit), until(), &mut counted)).await?;
+            let decoded = Box::pin(decode(&body, (coding, limit), until, &mut counted)).await?;
             Ok((decoded.into(), counted))
         }
     }

@@ -3,9 +3,7 @@
 //! Not here: connections (`conn`, `wire`).
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
-
-use headgate_core::error::{Code, Error};
+use std::time::Instant;
 
 use crate::thread::io;
 
@@ -58,21 +56,13 @@ impl Patience {
     }
 }
 
-/// How long before it would be cut off a call that goes on is ended.
-const LAST_WORDS: Duration = Duration::from_millis(250);
-
 /// When a call that goes on must end, once that is known.
 pub fn last_words() -> Option<Instant> {
-    io::with(|io| io.shared.cut_off_at.get()?.checked_sub(LAST_WORDS))
+    io::with(io::Io::last_words)
 }
 
 /// Resolves shortly before what is in flight is cut off.
 pub async fn cut_off() {
     closing().await;
     tokio::time::sleep_until(last_words().unwrap_or_else(Instant::now).into()).await;
-}
-
-/// The refusal of what goes on for as long as the gateway waits when it stops.
-pub fn stopping() -> Error {
-    Error::new(Code::Draining, "the gateway is stopping; send what was not answered to another one")
 }

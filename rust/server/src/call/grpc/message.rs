@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use headgate_core::error::{Code, Error, Result};
-use headgate_protocol::protobuf;
+use headgate_protocol::protobuf::{self, ModelName};
 use http::{HeaderMap, HeaderValue};
 
-use crate::request::ask::{Dialect, Framing};
+use crate::request::inference::{Dialect, Framing, Target};
 use crate::thread::request_memory::RequestMemory;
 use crate::transport::body::limit_words;
 use crate::transport::coding::{self, Coding};
@@ -73,6 +73,15 @@ pub async fn plain(
         }
         _ => Err(Error::invalid(format!("the message's flag is {flag}; it must be 0, or 1 when compressed"))),
     }
+}
+
+/// The endpoint and the version that a `ModelInferRequest` names.
+///
+/// # Errors
+/// `invalid_argument` for a message in which they cannot be found.
+pub fn target(message: &[u8]) -> Result<Target<'_>> {
+    let ModelName { name, version } = protobuf::model_name(message)?;
+    Ok(Target { endpoint: name, version })
 }
 
 /// The refusal of a body that is larger than a message of `limit` bytes with its prefix, in words about the message.

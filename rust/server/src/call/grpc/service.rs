@@ -14,7 +14,7 @@ use crate::call::origin;
 use crate::call::repository;
 use crate::call::settings;
 use crate::headers::Headers;
-use crate::request::ask::Target;
+use crate::request::inference::Target;
 use crate::thread::io::{self, Io};
 
 /// The service; its state is the IO thread's.

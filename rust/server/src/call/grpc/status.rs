@@ -24,9 +24,14 @@ pub fn late() -> Error {
     Error::new(Code::DeadlineExceeded, "the call's deadline (grpc-timeout) passed")
 }
 
-/// A refusal that no version is to blame for.
+/// Counts and answers a call that no version is to blame for.
 pub fn refused(error: &Error, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {
     io::with(|io| io.shared.metrics.thread(io.thread).count_refusal(error.code));
+    refusal(error, conn, open)
+}
+
+/// The response to a call that was refused and is counted.
+pub fn refusal(error: &Error, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {
     let mut response = Response::new(ReplyBody::message(None, failed(error), None, conn, open));
     response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
     response

@@ -3,19 +3,19 @@
 //! Next: `infer`.
 
 use std::cell::Cell;
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use headgate_core::error::{Code, Error, Result};
+use headgate_core::error::{Code, Result};
+use headgate_protocol::envelope::Envelope;
 use headgate_protocol::protobuf;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use super::drain::{Patience, cut_off, last_words, stopping};
+use super::drain::{Patience, cut_off, last_words};
 use super::message;
 use super::requests::{Message, Requests};
 use super::status::{CONTENT, failed, late, refused, succeeded};
@@ -23,12 +23,10 @@ use super::timeout::deadline;
 use crate::after::access_log::Protocol;
 use crate::after::taps::Tap;
 use crate::headers::Headers;
-use crate::request::ask::Target;
-use crate::request::ask::{self, Answer, Ask};
-use crate::request::infer;
+use crate::request::infer::{self, InferWire, stopping};
+use crate::request::inference::{Answer, InferCall, Target};
 use crate::request::large_input;
 use crate::request_context::{RequestContext, UNTIMED};
-use crate::thread::catch_panic::catch_panic;
 use crate::thread::io;
 use crate::thread::request_memory::RequestMemory;
 use crate::transport::conn::{Conn, Open};
@@ -77,18 +75,9 @@ fn answers(call: Rc<Call>, requests: Requests) -> Answers {
         let (call, left) = (reader.clone(), leaving.clone());
         async move { next(from?, &call.headers, &left).await }
     });
-    let answers = requests.map(move |request| {
+    let answers = requests.map(move |message| {
         let call = call.clone();
-        async move {
-            match request {
-                Ok(message) => call.answer(message).await,
-                Err(error) => {
-                    io::with(|io| io.shared.metrics.thread(io.thread).count_refusal(error.code));
-                    call.write_refusal(Instant::now(), &error);
-                    Err(failed(&error))
-                }
-            }
-        }
+        async move { call.answer(message).await }
     });
     let in_time = answers.buffered(WINDOW).take_until(Box::pin(until(deadline)));
     let end = futures_util::stream::once(async move {
@@ -152,8 +141,19 @@ struct Call {
 }
 
 impl Call {
-    async fn answer(&self, (request, counted): Message) -> std::result::Result<Piece, HeaderMap> {
-        let (error, tap) = match catch_panic(pin!(self.infer((&request, counted), Instant::now()))).await {
+    /// Answers a message, or ends the call with the failure to read it.
+    async fn answer(&self, message: Result<Message>) -> std::result::Result<Piece, HeaderMap> {
+        let was_read = message.is_ok();
+        let call = InferCall {
+            headers: Headers::Map(&self.headers),
+            received: Instant::now(),
+            deadline: self.deadline,
+            dialect: message::STREAMED,
+            protocol: Protocol::GrpcStream,
+            context: &self.context,
+        };
+        let mut wire = StreamInfer { message };
+        let (error, tap) = match infer::infer(&call, &mut wire).await {
             Ok(Answer { result, mut body, tap }) => {
                 match result.and_then(|_| message::end_in_stream(&mut body)) {
                     Ok(start) => {
@@ -162,50 +162,61 @@ impl Call {
                     Err(error) => (error, Some(tap)),
                 }
             }
-            Err(error) => {
-                io::with(|io| io.shared.metrics.thread(io.thread).count_refusal(error.code));
-                (error, None)
-            }
+            Err(error) => (error, None),
         };
         // A client that no longer waits is told so once, by the end of the call.
         let over = error.code == Code::DeadlineExceeded
             && self.deadline.is_some_and(|deadline| deadline <= Instant::now());
         match self.failures {
             Failures::Said if over => Err(failed(&late())),
-            Failures::Final => {
+            Failures::Said if was_read => {
+                let mut bytes = io::with(|io| io.replies.take());
+                message::begin(&mut bytes);
+                protobuf::write_failure(&mut bytes, &error.message, protobuf::id(wire.body()));
+                // A sentence and an id are never 4 GiB.
+                message::end(&mut bytes).map_err(|error| failed(&error))?;
+                Ok(Piece { bytes, start: 0, delivery: tap.map(Tap::into_delivery) })
+            }
+            Failures::Said | Failures::Final => {
                 if let Some(tap) = tap {
                     tap.delivered(Instant::now());
                 }
                 Err(failed(&error))
             }
-            Failures::Said => {
-                let mut bytes = io::with(|io| io.replies.take());
-                message::begin(&mut bytes);
-                protobuf::write_failure(&mut bytes, &error.message, protobuf::id(&request));
-                // A sentence and an id are never 4 GiB.
-                message::end(&mut bytes).map_err(|error| failed(&error))?;
-                Ok(Piece { bytes, start: 0, delivery: tap.map(Tap::into_delivery) })
-            }
+        }
+    }
+}
+
+/// An inference request that is one message of a stream, which was read when the phases begin.
+struct StreamInfer {
+    message: Result<Message>,
+}
+
+static UNREAD: Bytes = Bytes::new();
+
+impl InferWire for StreamInfer {
+    const NAMED_BY_PATH: bool = false;
+
+    fn target(&self) -> Result<Target<'_>> {
+        message::target(self.body())
+    }
+
+    async fn read_body(&mut self, _: Option<Instant>) -> Result<RequestMemory> {
+        match &mut self.message {
+            Ok((_, counted)) => Ok(std::mem::take(counted)),
+            Err(error) => Err(error.clone()),
         }
     }
 
-    /// Writes a request down that did not say which endpoint it is for.
-    fn write_refusal(&self, received: Instant, error: &Error) {
-        ask::write_refusal("", Protocol::GrpcStream, received, &self.context, error);
+    fn body(&self) -> &Bytes {
+        self.message.as_ref().map_or(&UNREAD, |(message, _)| message)
     }
 
-    async fn infer(
-        &self,
-        (message, mut counted): (&Bytes, RequestMemory),
-        received: Instant,
-    ) -> Result<Answer> {
-        let unread = |error: &Error| self.write_refusal(received, error);
-        let request = large_input::message(message, self.deadline, &mut counted).await.inspect_err(unread)?;
-        let target = Target { endpoint: request.model_name, version: request.model_version };
-        let Call { deadline, context, .. } = self;
-        let headers = Headers::Map(&self.headers);
-        let (deadline, dialect, protocol) = (*deadline, message::STREAMED, Protocol::GrpcStream);
-        let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
-        infer::find_and_infer(&ask, request.envelope, (message, counted)).await
+    async fn read_envelope<'b>(
+        &'b self,
+        until: Option<Instant>,
+        counted: &mut RequestMemory,
+    ) -> Result<Envelope<'b>> {
+        large_input::parse_message(self.body(), until, counted).await
     }
 }

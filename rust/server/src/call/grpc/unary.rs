@@ -3,30 +3,26 @@
 //! Framed here and not by tonic, so that the answer's bytes are the phases' own buffer and the tap follows its flush.
 //! Next: `infer`.
 
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use headgate_core::error::{Error, Result};
+use headgate_core::error::Result;
+use headgate_protocol::envelope::Envelope;
 use headgate_protocol::protobuf;
 use http::header::{CONTENT_TYPE, HeaderMap};
-use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::message;
-use super::status::{CONTENT, failed, refused, succeeded};
+use super::status::{CONTENT, failed, refusal, succeeded};
 use super::timeout::deadline;
 use crate::after::access_log::Protocol;
-use crate::budget::ConnectionMemory;
 use crate::headers::Headers;
-use crate::request::ask::Target;
-use crate::request::ask::{self, Answer, Ask};
-use crate::request::infer;
+use crate::request::infer::{self, InferWire};
+use crate::request::inference::{Answer, InferCall, Target};
 use crate::request::large_input;
 use crate::request_context::{RequestContext, UNTIMED};
-use crate::thread::catch_panic::catch_panic;
 use crate::thread::io;
 use crate::thread::request_memory::RequestMemory;
 use crate::transport::body;
@@ -37,51 +33,75 @@ use crate::transport::reply::ReplyBody;
 pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {
     let received = Instant::now();
     let (head, mut body) = request.into_parts();
-    let context = RequestContext::read(Headers::Map(&head.headers), || io::with(io::Io::draw));
-    let answer =
-        catch_panic(pin!(model_infer(&head, (&mut body, open.receiving()), received, &context))).await;
+    let headers = Headers::Map(&head.headers);
+    let context = RequestContext::read(headers, || io::with(io::Io::draw));
+    let asked = deadline(&head.headers, received);
+    let call = InferCall {
+        headers,
+        received,
+        deadline: asked.as_ref().ok().copied().flatten(),
+        dialect: message::ONE,
+        protocol: Protocol::Grpc,
+        context: &context,
+    };
+    let answer = match asked {
+        Ok(_) => {
+            let receiving = Some(open.receiving());
+            let mut wire =
+                UnaryInfer { headers: &head.headers, body: &mut body, receiving, message: Bytes::new() };
+            infer::infer(&call, &mut wire).await
+        }
+        Err(error) => Err(error).inspect_err(|error| io::with(|io| call.book_refusal(io, "", error))),
+    };
     body::discard(body, &open);
     match answer {
         Ok(answer) => answered(answer, &context, conn, open),
         Err(error) => {
-            let mut response = refused(&error, conn, open);
+            let mut response = refusal(&error, conn, open);
             context.add_to(response.headers_mut(), UNTIMED);
             response
         }
     }
 }
 
-async fn model_infer(
-    head: &Parts,
-    (body, receiving): (&mut Incoming, Receiving),
-    received: Instant,
-    context: &RequestContext,
-) -> Result<Answer> {
-    let unread = |error: &Error| ask::write_refusal("", Protocol::Grpc, received, context, error);
-    let read = read(&head.headers, (body, &receiving.holding()), received).await;
-    let (message, mut counted, deadline) = read.inspect_err(unread)?;
-    drop(receiving);
-    let request = large_input::message(&message, deadline, &mut counted).await.inspect_err(unread)?;
-    let target = Target { endpoint: request.model_name, version: request.model_version };
-    let (headers, dialect, protocol) = (Headers::Map(&head.headers), message::ONE, Protocol::Grpc);
-    let ask = Ask { target, headers, received, deadline, dialect, protocol, context };
-    infer::find_and_infer(&ask, request.envelope, (&message, counted)).await
+/// An inference request that is one message of a call.
+struct UnaryInfer<'a> {
+    headers: &'a HeaderMap,
+    body: &'a mut Incoming,
+    /// Dropped once the body is read.
+    receiving: Option<Receiving>,
+    message: Bytes,
 }
 
-/// The message, its share of the memory for large requests, and when its client stops waiting.
-async fn read(
-    headers: &HeaderMap,
-    (body, holding): (&mut Incoming, &Rc<ConnectionMemory>),
-    received: Instant,
-) -> Result<(Bytes, RequestMemory, Option<Instant>)> {
-    let deadline = deadline(headers, received)?;
-    let limit = io::with(|io| io.shared.config.max_body_bytes);
-    let most = limit.saturating_add(message::PREFIX);
-    let (body, mut counted) = body::read_aligned(body, holding, most, (Headers::NONE, tensor_offset))
-        .await
-        .map_err(|error| message::of_message(error, limit))?;
-    let message = message::take(headers, body, (limit, deadline), &mut counted).await?;
-    Ok((message, counted, deadline))
+impl InferWire for UnaryInfer<'_> {
+    const NAMED_BY_PATH: bool = false;
+
+    fn target(&self) -> Result<Target<'_>> {
+        message::target(&self.message)
+    }
+
+    async fn read_body(&mut self, until: Option<Instant>) -> Result<RequestMemory> {
+        let Some(receiving) = self.receiving.take() else { return Ok(RequestMemory::default()) };
+        let limit = io::with(|io| io.shared.config.max_body_bytes);
+        let most = limit.saturating_add(message::PREFIX);
+        let shape = (Headers::NONE, tensor_offset as body::Align);
+        let read = body::read_aligned(self.body, &receiving.holding(), most, shape).await;
+        let (body, mut counted) = read.map_err(|error| message::of_message(error, limit))?;
+        self.message = message::take(self.headers, body, (limit, until), &mut counted).await?;
+        Ok(counted)
+    }
+
+    fn body(&self) -> &Bytes {
+        &self.message
+    }
+
+    async fn read_envelope<'b>(
+        &'b self,
+        until: Option<Instant>,
+        counted: &mut RequestMemory,
+    ) -> Result<Envelope<'b>> {
+        large_input::parse_message(&self.message, until, counted).await
+    }
 }
 
 /// Where the first large tensor of a message begins.

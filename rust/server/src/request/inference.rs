@@ -1,4 +1,6 @@
-//! What the phases are asked, and what they answer.
+//! An inference call and its response, as the phases take and give them.
+//!
+//! Next: `infer`, the phases.
 
 use std::time::{Instant, SystemTime};
 
@@ -10,8 +12,9 @@ use crate::after::state;
 use crate::after::taps::Tap;
 use crate::headers::Headers;
 use crate::request_context::RequestContext;
+use crate::thread::io::Io;
 
-/// The endpoint, and the version when the caller names one.
+/// The endpoint, and the version if the caller names one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target<'a> {
     /// The endpoint's name.
@@ -20,18 +23,16 @@ pub struct Target<'a> {
     pub version: Option<&'a str>,
 }
 
-/// A request, its body aside.
+/// What every wire knows of an inference request before its body.
 #[derive(Clone, Copy)]
-pub struct Ask<'a> {
-    /// What is asked.
-    pub target: Target<'a>,
+pub struct InferCall<'a> {
     /// The headers.
     pub headers: Headers<'a>,
     /// When its first byte came.
     pub received: Instant,
     /// When its transport stops waiting.
     pub deadline: Option<Instant>,
-    /// How its answer is written.
+    /// How its response is written.
     pub dialect: Dialect,
     /// Which wire it came by.
     pub protocol: Protocol,
@@ -39,42 +40,32 @@ pub struct Ask<'a> {
     pub context: &'a RequestContext,
 }
 
-impl Ask<'_> {
-    /// Writes a request down that was refused before a version was chosen, if the access log takes it.
-    pub fn refused(&self, error: &Error) {
-        write_refusal(self.target.endpoint, self.protocol, self.received, self.context, error);
+impl InferCall<'_> {
+    /// Counts and logs a request that was refused before a version was chosen. `endpoint` is the name that it gave, or empty.
+    pub fn book_refusal(&self, io: &Io, endpoint: &str, error: &Error) {
+        io.shared.metrics.thread(io.thread).count_refusal(error.code);
+        let Some(log) = state::sampled_log() else { return };
+        log.log(Entry {
+            at: SystemTime::now(),
+            protocol: self.protocol,
+            // A longer text is the name of no endpoint.
+            endpoint: endpoint[..endpoint.floor_char_boundary(MAX_NAME)].into(),
+            version: None,
+            direct: false,
+            code: Some(error.code),
+            delivered: true,
+            rows: 0,
+            fallback: None,
+            times_ns: vec![("total", self.received.elapsed().as_nanos() as u64)],
+            context: self.context.clone(),
+        });
     }
 }
 
-/// As [`Ask::refused`], for a request that may not have said which endpoint it is for.
-pub fn write_refusal(
-    endpoint: &str,
-    protocol: Protocol,
-    received: Instant,
-    context: &RequestContext,
-    error: &Error,
-) {
-    let Some(log) = state::sampled_log() else { return };
-    log.log(Entry {
-        at: SystemTime::now(),
-        protocol,
-        // What is longer is no endpoint's name.
-        endpoint: endpoint[..endpoint.floor_char_boundary(MAX_NAME)].into(),
-        version: None,
-        direct: false,
-        code: Some(error.code),
-        delivered: true,
-        rows: 0,
-        fallback: None,
-        times_ns: vec![("total", received.elapsed().as_nanos() as u64)],
-        context: context.clone(),
-    });
-}
-
-/// How an answer is written.
+/// How a response is written.
 #[derive(Clone, Copy, Debug)]
 pub enum Dialect {
-    /// JSON, with binary data behind it where that is asked for, or in the form of `:predict`.
+    /// JSON, with binary data behind it if that is asked for, or in the form of `:predict`.
     Rest,
     /// A protobuf message in the framing of its wire.
     Protobuf(Framing),
@@ -91,9 +82,9 @@ pub struct Framing {
 
 /// What a version answered, good or bad.
 pub struct Answer {
-    /// Where the answer's JSON ends, or why there is none.
+    /// Where the response's JSON ends, or why there is none.
     pub result: Result<Sent>,
-    /// The answer's bytes.
+    /// The response's bytes.
     pub body: Vec<u8>,
     /// What is left to do when they are out.
     pub tap: Tap,

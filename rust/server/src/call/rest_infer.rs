@@ -1,0 +1,119 @@
+//! Inference over REST: the path, and a body of JSON with binary data behind it or not, as the phases take them.
+//!
+//! Next: `request::infer`, the phases.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use headgate_core::error::{Error, Result};
+use headgate_protocol::binary::{self, Body};
+use headgate_protocol::envelope::{self, Envelope};
+use headgate_protocol::predict;
+
+use crate::headers::Headers;
+use crate::request::infer::InferWire;
+use crate::request::inference::Target;
+use crate::request::large_input::{self, Parse};
+use crate::request::tensors;
+use crate::thread::io;
+use crate::thread::request_memory::RequestMemory;
+use crate::transport::body::Source;
+use crate::transport::coding;
+
+/// What stands in the body of an inference request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyForm {
+    /// The inputs by name, in JSON or in binary data behind it.
+    Listed,
+    /// The JSON of `:predict`, and nothing else.
+    Predict,
+}
+
+/// An inference request over REST.
+pub struct RestInfer<'a> {
+    target: Target<'a>,
+    headers: Headers<'a>,
+    form: BodyForm,
+    source: &'a mut Source,
+    body: Bytes,
+}
+
+impl<'a> RestInfer<'a> {
+    /// A request to `target` whose body is still to be read.
+    pub fn new(target: Target<'a>, headers: Headers<'a>, form: BodyForm, source: &'a mut Source) -> Self {
+        Self { target, headers, form, source, body: Bytes::new() }
+    }
+}
+
+impl InferWire for RestInfer<'_> {
+    const NAMED_BY_PATH: bool = true;
+
+    fn target(&self) -> Result<Target<'_>> {
+        Ok(self.target)
+    }
+
+    async fn read_body(&mut self, until: Option<Instant>) -> Result<RequestMemory> {
+        let limit = io::with(|io| io.shared.config.max_body_bytes);
+        let (body, counted) =
+            coding::read_body(self.source, limit, self.headers, tensor_offset, until).await?;
+        self.body = body;
+        Ok(counted)
+    }
+
+    fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    async fn read_envelope<'b>(
+        &'b self,
+        until: Option<Instant>,
+        counted: &mut RequestMemory,
+    ) -> Result<Envelope<'b>> {
+        let (parse, parts): (Parse, _) = match self.form {
+            BodyForm::Listed => (listed_envelope, split(self.headers, &self.body)?),
+            BodyForm::Predict => (predict_envelope, Body { json: &self.body, tail: None }),
+        };
+        if parts.json.len() > large_input::INLINE {
+            return Box::pin(large_input::parse(parse, parts, &self.body, until, counted)).await;
+        }
+        tensors::with_scratch(|scratch| parse(parts, &mut scratch.envelope))
+    }
+}
+
+fn listed_envelope<'a>(parts: Body<'a>, scratch: &mut envelope::Scratch) -> Result<Envelope<'a>> {
+    Envelope::parse(parts, scratch)
+}
+
+fn predict_envelope<'a>(parts: Body<'a>, scratch: &mut envelope::Scratch) -> Result<Envelope<'a>> {
+    predict::parse(parts.json, scratch)
+}
+
+/// The JSON of a request and the binary data behind it.
+///
+/// # Errors
+/// `invalid_argument`.
+fn split<'a>(headers: Headers<'_>, body: &'a [u8]) -> Result<Body<'a>> {
+    let length = headers.get(binary::HEADER);
+    // Mostly there is no such header, and then the fields are not searched again.
+    if let Some(length) = length
+        && let Some(other) = headers.values(binary::HEADER).find(|&other| other != length)
+    {
+        return Err(two_lengths(length, other));
+    }
+    binary::split(body, length)
+}
+
+/// The refusal of two ends of the JSON: whichever is taken, a proxy in front may have taken the other.
+#[cold]
+fn two_lengths(one: &[u8], other: &[u8]) -> Error {
+    Error::invalid(format!(
+        "Inference-Header-Content-Length is both \"{}\" and \"{}\"; send it once",
+        one.escape_ascii(),
+        other.escape_ascii()
+    ))
+}
+
+/// Where the first binary tensor of a body begins: behind the JSON.
+fn tensor_offset(_: &[u8], headers: Headers<'_>) -> Option<usize> {
+    std::str::from_utf8(headers.get(binary::HEADER)?).ok()?.trim().parse().ok()
+}
