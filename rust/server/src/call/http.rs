@@ -3,17 +3,14 @@
 //! The hot path goes on in `infer`.
 
 use std::borrow::Cow;
-use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::binary;
 use headgate_protocol::metadata::{self, ModelMetadata};
-use http::header::{
-    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY,
-};
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::after::access_log::Protocol;
@@ -31,61 +28,21 @@ use crate::request_context::RequestContext;
 use crate::thread::catch_panic::catch_panic;
 use crate::thread::io;
 use crate::thread::request_memory::RequestMemory;
-use crate::transport::body::{Progress, Source};
+use crate::transport::body::Source;
 use crate::transport::coding;
 use crate::transport::conn::{Conn, Open};
-use crate::transport::exchange::{self, Head, Service};
+use crate::transport::exchange::{Head, Service};
 use crate::transport::framing;
-use crate::transport::reply::ReplyBody;
+use crate::transport::reply;
+use crate::transport::reply_body::ReplyBody;
 
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Where the JSON of a body ends, when binary data follows it.
 static JSON_LENGTH: HeaderName = HeaderName::from_static(binary::HEADER);
 static BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
-/// Answers one of hyper's requests.
-///
-/// # Errors
-/// Never: every failure is an answer.
-pub async fn handle(
-    conn: Rc<Conn>,
-    request: Request<Incoming>,
-) -> std::result::Result<Response<ReplyBody>, Infallible> {
-    let http1 = request.version() < Version::HTTP_2;
-    let received = if http1 { conn.received() } else { Instant::now() };
-    let open = conn.begin();
-    if !http1 && grpc::is_grpc(&request) {
-        return Ok(grpc::handle(&conn, request, open).await);
-    }
-    let (parts, body) = request.into_parts();
-    let head = Head {
-        method: &parts.method,
-        path: parts.uri.path(),
-        has_escapes: parts.uri.path().contains('%'),
-        version: parts.version,
-        headers: Headers::Map(&parts.headers),
-    };
-    let reply =
-        respond(head, Source::Coming(body, Progress::Waiting(open.receiving())), received, &open).await;
-    let exchange::Reply { status, mut fields, body, delivery, ends } = reply;
-    let mut head = Response::new(());
-    *head.status_mut() = status;
-    head.headers_mut().extend(fields.drain(..));
-    io::with(|io| io.fields.give(fields));
-    if http1 && (ends || (io::is_draining() && conn.is_read_dry())) {
-        head.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    if parts.method == Method::HEAD && !http1 {
-        // hyper leaves the body of an answer to HEAD out on HTTP/1 only.
-        head.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        io::with(|io| io.replies.give(body));
-        return Ok(head.map(|()| ReplyBody::Whole(None)));
-    }
-    Ok(head.map(|()| ReplyBody::new(body, delivery, &conn, open)))
-}
-
-/// An answer that a tap may wait for.
-type Reply = exchange::Reply<Tap>;
+/// A reply that a tap may wait for.
+type Reply = reply::Reply<Tap>;
 
 fn whole(status: StatusCode, content: &HeaderValue, body: Vec<u8>) -> Reply {
     let mut fields = io::with(|io| io.fields.take());
@@ -97,25 +54,20 @@ fn whole(status: StatusCode, content: &HeaderValue, body: Vec<u8>) -> Reply {
 pub struct Calls;
 
 impl Service for Calls {
-    async fn respond(head: Head<'_>, body: Source, received: Instant, open: &Open) -> exchange::Reply {
-        respond(head, body, received, open).await
+    async fn respond(head: Head<'_>, body: Source, received: Instant, open: &Open) -> reply::Reply {
+        let context = RequestContext::read(head.headers, || io::with(io::Io::draw));
+        let mut reply = dispatch(head, body, received, &context, open).await;
+        context.add_to(&mut reply.fields, reply.delivery.as_ref().map(|tap| || tap.times()));
+        reply.map_delivery(Tap::into_delivery)
     }
 
-    async fn handle(
-        conn: Rc<Conn>,
-        request: Request<Incoming>,
-    ) -> std::result::Result<Response<ReplyBody>, Infallible> {
-        handle(conn, request).await
+    fn is_call(headers: Headers<'_>) -> bool {
+        grpc::is_grpc(headers)
     }
-}
 
-/// Answers one request, whoever took it apart.
-pub async fn respond(head: Head<'_>, body: Source, received: Instant, open: &Open) -> exchange::Reply {
-    let context = RequestContext::read(head.headers, || io::with(io::Io::draw));
-    let mut reply = dispatch(head, body, received, &context, open).await;
-    context.add_to(&mut reply.fields, reply.delivery.as_ref().map(|tap| || tap.times()));
-    let Reply { status, fields, body, delivery, ends } = reply;
-    exchange::Reply { status, fields, body, delivery: delivery.map(Tap::into_delivery), ends }
+    async fn call(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {
+        grpc::handle(conn, request, open).await
+    }
 }
 
 async fn dispatch(
@@ -128,7 +80,7 @@ async fn dispatch(
     let http1 = head.is_http1();
     let framed = if http1 { framing::check(head.version, head.headers) } else { Ok(()) };
     let mut reply = match framed {
-        Ok(()) if http1 && grpc::is_grpc_content(head.headers) => {
+        Ok(()) if http1 && grpc::is_grpc(head.headers) => {
             refused(&Error::invalid("gRPC needs HTTP/2; send this with prior knowledge of it"))
         }
         Ok(()) => {

@@ -224,6 +224,11 @@ impl Open {
         self.0.begin()
     }
 
+    /// Its answer is about to be sent.
+    pub fn sending(&self, now: Instant) -> Unsent {
+        self.0.sending(now)
+    }
+
     /// Its body is still to come, until what is returned is dropped.
     pub fn receiving(&self) -> Receiving {
         self.0.receiving.set(self.0.receiving.get() + 1);

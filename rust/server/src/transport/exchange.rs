@@ -1,33 +1,33 @@
 //! What a connection asks of whoever answers its requests, and what it gets back.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 
 use crate::headers::Headers;
 use crate::transport::body::Source;
 use crate::transport::conn::{Conn, Open};
-use crate::transport::delivery::Delivery;
-use crate::transport::reply::ReplyBody;
+use crate::transport::reply::Reply;
+use crate::transport::reply_body::ReplyBody;
 
-/// Answers requests.
+/// Answers requests. Every failure is a reply.
 pub trait Service: 'static {
-    /// Answers a request that the connection took apart itself.
+    /// Answers a request, whoever took it apart.
     fn respond(head: Head<'_>, body: Source, received: Instant, open: &Open) -> impl Future<Output = Reply>;
 
-    /// Answers one of hyper's requests. Every failure is an answer.
-    fn handle(
-        conn: Rc<Conn>,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<ReplyBody>, Infallible>>;
-}
+    /// Whether a request on HTTP/2 with these headers is a call for [`Service::call`].
+    fn is_call(headers: Headers<'_>) -> bool;
 
-/// The header fields of an answer, those of its framing aside.
-pub type Fields = Vec<(HeaderName, HeaderValue)>;
+    /// Answers a call whose reply goes on, or ends with trailers.
+    fn call(
+        conn: &Rc<Conn>,
+        request: Request<Incoming>,
+        open: Open,
+    ) -> impl Future<Output = Response<ReplyBody>>;
+}
 
 /// What is known of a request before its body.
 #[derive(Clone, Copy)]
@@ -49,18 +49,4 @@ impl Head<'_> {
     pub fn is_http1(&self) -> bool {
         self.version < Version::HTTP_2
     }
-}
-
-/// An answer before it becomes bytes on a wire.
-pub struct Reply<D = Box<dyn Delivery>> {
-    /// The status.
-    pub status: StatusCode,
-    /// The header fields, each name at most once.
-    pub fields: Fields,
-    /// The body.
-    pub body: Vec<u8>,
-    /// What is told when it is out.
-    pub delivery: Option<D>,
-    /// Whether no other request can be trusted to follow on a connection of HTTP/1.
-    pub ends: bool,
 }

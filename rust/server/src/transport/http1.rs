@@ -9,7 +9,6 @@
 //! ```
 //! The hot path goes on in `http` and `infer`.
 
-pub mod answer;
 pub mod buffers;
 pub mod head;
 
@@ -17,10 +16,9 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use http::header::{CONNECTION, HeaderValue};
 use http::{Method, Version};
 
 use crate::headers::Headers;
@@ -29,7 +27,6 @@ use crate::thread::io;
 use crate::transport::body::Source;
 use crate::transport::conn::Conn;
 use crate::transport::exchange::{Head, Service};
-use crate::transport::reply::ReplyBuf;
 use crate::transport::wire::Wire;
 use buffers::{Buffers, ROOM};
 use head::Plain;
@@ -159,18 +156,15 @@ impl Line<'_> {
             self.unless_left(pin!(S::respond(head, Source::Here(body), received, &open))).await?
         };
         self.held.fields = fields;
-        let ends = reply.ends || plain.closes || (io::is_draining() && self.is_last());
+        if plain.closes || (io::is_draining() && self.is_last()) {
+            reply.ends = true;
+        }
+        let ends = reply.ends;
         if ends {
-            reply.fields.push((CONNECTION, HeaderValue::from_static("close")));
+            reply.close();
         }
-        let now = Instant::now();
-        answer::write_head(&reply, now, &mut self.held.written);
-        io::with(|io| io.fields.give(reply.fields));
-        if plain.method == Method::HEAD {
-            io::with(|io| io.replies.give(std::mem::take(&mut reply.body)));
-        }
-        let body = ReplyBuf::new(reply.body, reply.delivery, self.conn, (open, now));
-        answer::send(&mut self.wire, &mut self.held.written, body).await.ok()?;
+        let is_bare = plain.method == Method::HEAD;
+        reply.send(is_bare, &mut self.wire, &mut self.held.written, open).await.ok()?;
         if ends {
             self.wire.shut_down().await;
         }

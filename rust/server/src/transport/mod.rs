@@ -15,5 +15,6 @@ pub mod exchange;
 pub mod framing;
 pub mod http1;
 pub mod reply;
+pub mod reply_body;
 pub mod serve;
 pub mod wire;

@@ -1,32 +1,102 @@
-//! Answers as the HTTP layer takes them: bytes in a buffer that goes back to its thread, and what waits for them.
+//! A reply: status, header fields, body and what waits for it; and its bytes on a connection of our own loop.
+//!
+//! Not here: how hyper takes it (`reply_body`).
 
-use std::future::Future;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind, IoSlice, Write};
 use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
-use std::time::Instant;
+use std::task::{Poll, ready};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Buf;
-use futures_util::Stream;
-use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
+use http::header::CONNECTION;
+use http::{HeaderName, HeaderValue, StatusCode};
+use hyper::rt::Write as _;
 
-use crate::thread::io;
-use crate::transport::conn::{Conn, Open, Unsent};
+use crate::thread::io as thread;
+use crate::transport::conn::{Open, Unsent};
 use crate::transport::delivery::Delivery;
+use crate::transport::wire::Wire;
 
-/// A message of a stream on its way out.
-pub struct Piece {
-    /// Its bytes, prefix included.
-    pub bytes: Vec<u8>,
-    /// Where they begin.
-    pub start: usize,
-    /// What is told when they are out.
-    pub delivery: Option<Box<dyn Delivery>>,
+/// The header fields of a reply, those of its framing aside.
+pub type Fields = Vec<(HeaderName, HeaderValue)>;
+
+/// A reply before it becomes bytes on a connection. It writes itself for our own loop ([`Reply::send`]) and for hyper
+/// ([`Reply::into_hyper`]).
+pub struct Reply<D = Box<dyn Delivery>> {
+    /// The status.
+    pub status: StatusCode,
+    /// The header fields, each name at most once.
+    pub fields: Fields,
+    /// The body.
+    pub body: Vec<u8>,
+    /// What is told when it is out.
+    pub delivery: Option<D>,
+    /// Whether no other request can be trusted to follow on a connection of HTTP/1.
+    pub ends: bool,
 }
 
-/// The answers of a stream, and the trailers that end it.
-pub type Answers = Pin<Box<dyn Stream<Item = std::result::Result<Piece, HeaderMap>>>>;
+impl<D> Reply<D> {
+    /// The same reply with its delivery in another form.
+    pub fn map_delivery<E>(self, map: impl FnOnce(D) -> E) -> Reply<E> {
+        let Reply { status, fields, body, delivery, ends } = self;
+        Reply { status, fields, body, delivery: delivery.map(map), ends }
+    }
+
+    /// Says that the reply is the last one of its connection.
+    pub fn close(&mut self) {
+        self.ends = true;
+        self.fields.push((CONNECTION, HeaderValue::from_static("close")));
+    }
+}
+
+impl Reply {
+    /// Sends the reply from our own loop, and sees to it that it is out; it ends the request `open`. `head` is memory for its head.
+    /// `is_bare` leaves the body out, whose length the head tells.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub async fn send(
+        mut self,
+        is_bare: bool,
+        wire: &mut Wire,
+        head: &mut Vec<u8>,
+        open: Open,
+    ) -> io::Result<()> {
+        let now = Instant::now();
+        self.write_head(now, head);
+        thread::with(|io| {
+            io.fields.give(self.fields);
+            if is_bare {
+                io.replies.give(std::mem::take(&mut self.body));
+            }
+        });
+        let body = ReplyBuf::new(self.body, self.delivery, open.sending(now), open);
+        send(wire, head, body).await
+    }
+
+    /// Writes the head of a reply that is sent now in place of what `out` has.
+    fn write_head(&self, now: Instant, out: &mut Vec<u8>) {
+        let status = self.status;
+        out.clear();
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(status.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+        for (name, value) in &self.fields {
+            out.extend_from_slice(b"\r\n");
+            out.extend_from_slice(name.as_str().as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value.as_bytes());
+        }
+        out.extend_from_slice(b"\r\ncontent-length: ");
+        out.extend_from_slice(itoa::Buffer::new().format(self.body.len()).as_bytes());
+        out.extend_from_slice(b"\r\ndate: ");
+        with_date(now, |date| out.extend_from_slice(date));
+        out.extend_from_slice(b"\r\n\r\n");
+    }
+}
 
 /// An answer's bytes on their way to the socket. Dropped when the last one is written, or when nobody takes them any more.
 pub struct ReplyBuf {
@@ -39,13 +109,14 @@ pub struct ReplyBuf {
 
 impl ReplyBuf {
     /// These bytes, which end the request `open` when they are written.
-    pub fn new(
-        bytes: Vec<u8>,
-        delivery: Option<Box<dyn Delivery>>,
-        conn: &Rc<Conn>,
-        (open, now): (Open, Instant),
-    ) -> Self {
-        Self { bytes, sent: 0, delivery, unsent: conn.sending(now), _open: open }
+    pub fn new(bytes: Vec<u8>, delivery: Option<Box<dyn Delivery>>, unsent: Unsent, open: Open) -> Self {
+        Self { bytes, sent: 0, delivery, unsent, _open: open }
+    }
+
+    /// The same without its first `start` bytes.
+    pub fn from(mut self, start: usize) -> Self {
+        self.sent = start;
+        self
     }
 }
 
@@ -73,152 +144,70 @@ impl Drop for ReplyBuf {
         if let Some(delivery) = self.delivery.take().filter(|_| !self.has_remaining()) {
             self.unsent.complete(delivery);
         }
-        io::try_with(|io| io.replies.give(std::mem::take(&mut self.bytes)));
+        thread::try_with(|io| io.replies.give(std::mem::take(&mut self.bytes)));
     }
 }
 
-/// The body of an answer.
-pub enum ReplyBody {
-    /// In one piece.
-    Whole(Option<ReplyBuf>),
-    /// A gRPC message, if there is one, and how the call ended.
-    Message(Option<ReplyBuf>, Option<Trailers>),
-    /// gRPC messages one after the other; `None` once the call has ended.
-    Stream(Option<Answers>, Writing),
-    /// What one of tonic's services answers, until its caller stops waiting.
-    Service(tonic::body::Body, Option<End>, Writing),
-}
+/// The longest body that is copied behind its head, in bytes: one piece costs the kernel less than two.
+const SHORT: usize = 4 << 10;
 
-/// When a call is cut off, and the trailers that say so.
-pub type End = Pin<Box<dyn Future<Output = HeaderMap>>>;
-
-/// Whose pieces are written.
-pub struct Writing {
-    conn: Rc<Conn>,
-    open: Open,
-}
-
-impl Writing {
-    fn piece(&self, bytes: Vec<u8>, start: usize, delivery: Option<Box<dyn Delivery>>) -> ReplyBuf {
-        ReplyBuf {
-            bytes,
-            sent: start,
-            delivery,
-            unsent: self.conn.sending(Instant::now()),
-            _open: self.open.also(),
-        }
+/// Sends a head and a body, and sees to it that they are out.
+///
+/// # Errors
+/// Those of the socket.
+async fn send(wire: &mut Wire, head: &mut Vec<u8>, mut body: ReplyBuf) -> io::Result<()> {
+    let short = body.remaining() <= SHORT;
+    if short {
+        head.extend_from_slice(body.chunk());
     }
-}
-
-/// How a gRPC call ended.
-pub struct Trailers {
-    fields: HeaderMap,
-    /// What waits for an answer without a message, and the request that the trailers end.
-    delivery: Option<Box<dyn Delivery>>,
-    unsent: Unsent,
-    _open: Open,
-}
-
-impl ReplyBody {
-    /// A body of these bytes, which ends the request `open` when it is written.
-    pub fn new(bytes: Vec<u8>, delivery: Option<Box<dyn Delivery>>, conn: &Rc<Conn>, open: Open) -> Self {
-        Self::Whole(Some(ReplyBuf::new(bytes, delivery, conn, (open, Instant::now()))))
-    }
-
-    /// A gRPC message, or none, and trailers, which end the request `open`.
-    pub fn message(
-        bytes: Option<Vec<u8>>,
-        fields: HeaderMap,
-        mut delivery: Option<Box<dyn Delivery>>,
-        conn: &Rc<Conn>,
-        open: Open,
-    ) -> Self {
-        let bytes =
-            bytes.map(|bytes| ReplyBuf::new(bytes, delivery.take(), conn, (open.also(), Instant::now())));
-        Self::Message(
-            bytes,
-            Some(Trailers { fields, delivery, unsent: conn.sending(Instant::now()), _open: open }),
-        )
-    }
-
-    /// gRPC messages as they come; their end is the end of the request `open`.
-    pub fn stream(answers: Answers, conn: &Rc<Conn>, open: Open) -> Self {
-        Self::Stream(Some(answers), Writing { conn: conn.clone(), open })
-    }
-
-    /// The body of a service's answer, which ends the request `open`; cut off by `end`.
-    pub fn service(body: tonic::body::Body, end: Option<End>, conn: &Rc<Conn>, open: Open) -> Self {
-        Self::Service(body, end, Writing { conn: conn.clone(), open })
-    }
-}
-
-impl Trailers {
-    /// The fields; what waits for them, if it is still here, waits for their flush.
-    fn take(mut self) -> HeaderMap {
-        if let Some(delivery) = self.delivery.take() {
-            self.unsent.complete(delivery);
-        }
-        std::mem::take(&mut self.fields)
-    }
-}
-
-impl Body for ReplyBody {
-    type Data = ReplyBuf;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<ReplyBuf>, tonic::Status>>> {
-        match &mut *self {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Message(bytes, trailers) => Poll::Ready(match bytes.take() {
-                Some(bytes) => Some(Ok(Frame::data(bytes))),
-                None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers.take()))),
-            }),
-            Self::Stream(answers, writing) => {
-                let Some(stream) = answers else { return Poll::Ready(None) };
-                stream.as_mut().poll_next(cx).map(|answer| match answer? {
-                    Ok(Piece { bytes, start, delivery }) => {
-                        Some(Ok(Frame::data(writing.piece(bytes, start, delivery))))
-                    }
-                    Err(trailers) => {
-                        // Whatever is still in progress goes with the stream.
-                        *answers = None;
-                        Some(Ok(Frame::trailers(trailers)))
-                    }
-                })
+    let mut head = &head[..];
+    poll_fn(|cx| {
+        loop {
+            let behind = if short { &[] } else { body.chunk() };
+            let wire = Pin::new(&mut *wire);
+            let written = ready!(match (head, behind) {
+                ([], []) => return Poll::Ready(Ok(())),
+                (head, []) => wire.poll_write(cx, head),
+                (head, behind) => wire.poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(behind)]),
+            })?;
+            if written == 0 {
+                return Poll::Ready(Err(io::Error::from(ErrorKind::WriteZero)));
             }
-            Self::Service(body, late, writing) => {
-                if let Some(Poll::Ready(trailers)) = late.as_mut().map(|late| late.as_mut().poll(cx)) {
-                    (*body, *late) = (tonic::body::Body::empty(), None);
-                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
-                }
-                Pin::new(body).poll_frame(cx).map(|frame| {
-                    frame.map(|frame| {
-                        frame.map(|frame| frame.map_data(|bytes| writing.piece(bytes.into(), 0, None)))
-                    })
-                })
+            let of_head = written.min(head.len());
+            head = &head[of_head..];
+            if !short || !head.is_empty() {
+                // Even by nothing: the answer has moved.
+                body.advance(written - of_head);
             }
         }
-    }
+    })
+    .await?;
+    // All of it was taken: what waits for that now waits for the flush.
+    body.advance(body.remaining());
+    drop(body);
+    poll_fn(|cx| Pin::new(&mut *wire).poll_flush(cx)).await
+}
 
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(bytes) => bytes.is_none(),
-            Self::Message(bytes, trailers) => bytes.is_none() && trailers.is_none(),
-            Self::Stream(answers, _) => answers.is_none(),
-            Self::Service(body, ..) => body.is_end_stream(),
-        }
-    }
+/// The date as HTTP writes it, and until when it is that.
+struct Date {
+    until: Option<Instant>,
+    text: [u8; 29],
+}
 
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.remaining() as u64))
-            }
-            Self::Message(..) | Self::Stream(..) => SizeHint::default(),
-            Self::Service(body, ..) => body.size_hint(),
+thread_local! {
+    static DATE: RefCell<Date> = const { RefCell::new(Date { until: None, text: [0; 29] }) };
+}
+
+/// Lends the present date. The system's clock is asked once a second.
+fn with_date(now: Instant, use_it: impl FnOnce(&[u8])) {
+    DATE.with_borrow_mut(|date| {
+        if date.until.is_none_or(|until| now >= until) {
+            let present = SystemTime::now();
+            let into_second = present.duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+            date.until = Some(now + Duration::from_secs(1) - Duration::from_nanos(into_second.into()));
+            // It has 29 bytes by its definition (RFC 9110, 5.6.7).
+            let _ = write!(&mut date.text[..], "{}", httpdate::HttpDate::from(present));
         }
-    }
+        use_it(&date.text);
+    });
 }

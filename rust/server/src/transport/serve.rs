@@ -2,18 +2,25 @@
 //!
 //! The hot path goes on in `http1`.
 
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::TcpStream;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Instant;
 
+use http::{Method, Request, Response, Version};
+use hyper::body::Incoming;
 use hyper::server::conn::{http1 as hyper_http1, http2};
 use hyper::service::service_fn;
 
+use crate::headers::Headers;
 use crate::thread::io;
+use crate::transport::body::{Progress, Source};
 use crate::transport::conn::Conn;
-use crate::transport::exchange::Service;
+use crate::transport::exchange::{Head, Service};
 use crate::transport::http1;
+use crate::transport::reply_body::ReplyBody;
 use crate::transport::wire::{Spoken, Wire};
 
 /// Serves one socket to its end. Errors of the peer end the connection and are nobody else's business.
@@ -30,7 +37,7 @@ pub async fn serve<S: Service>(socket: TcpStream, conn: &Rc<Conn>) {
     };
     let Some((wire, spoken)) = opened else { return };
     let requests = conn.clone();
-    let service = service_fn(move |request| S::handle(requests.clone(), request));
+    let service = service_fn(move |request| handle::<S>(requests.clone(), request));
     match spoken {
         Spoken::Http1 => {
             let Some(wire) = http1::serve::<S>(wire, conn).await else { return };
@@ -68,6 +75,36 @@ pub async fn serve<S: Service>(socket: TcpStream, conn: &Rc<Conn>) {
             drop(watched.await);
         }
     }
+}
+
+/// Answers one of hyper's requests.
+///
+/// # Errors
+/// Never: every failure is a reply.
+async fn handle<S: Service>(
+    conn: Rc<Conn>,
+    request: Request<Incoming>,
+) -> Result<Response<ReplyBody>, Infallible> {
+    let http1 = request.version() < Version::HTTP_2;
+    let received = if http1 { conn.received() } else { Instant::now() };
+    let open = conn.begin();
+    if !http1 && S::is_call(Headers::Map(request.headers())) {
+        return Ok(S::call(&conn, request, open).await);
+    }
+    let (parts, body) = request.into_parts();
+    let head = Head {
+        method: &parts.method,
+        path: parts.uri.path(),
+        has_escapes: parts.uri.path().contains('%'),
+        version: parts.version,
+        headers: Headers::Map(&parts.headers),
+    };
+    let body = Source::Coming(body, Progress::Waiting(open.receiving()));
+    let mut reply = S::respond(head, body, received, &open).await;
+    if http1 && (reply.ends || (io::is_draining() && conn.is_read_dry())) {
+        reply.close();
+    }
+    Ok(reply.into_hyper(parts.method == Method::HEAD && !http1, &conn, open))
 }
 
 /// Runs HTTP/2's tasks on the IO thread that has the connection.

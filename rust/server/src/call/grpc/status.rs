@@ -9,7 +9,7 @@ use http::{HeaderValue, Response};
 
 use crate::thread::io;
 use crate::transport::conn::{Conn, Open};
-use crate::transport::reply::ReplyBody;
+use crate::transport::reply_body::ReplyBody;
 
 /// The content type of every answer.
 pub static CONTENT: HeaderValue = HeaderValue::from_static("application/grpc");

@@ -30,8 +30,8 @@ use crate::request_context::{RequestContext, UNTIMED};
 use crate::thread::io;
 use crate::thread::request_memory::RequestMemory;
 use crate::transport::conn::{Conn, Open};
-use crate::transport::reply::ReplyBody;
-use crate::transport::reply::{Answers, Piece};
+use crate::transport::reply_body::ReplyBody;
+use crate::transport::reply_body::{Answers, Piece};
 
 /// Requests of one stream in progress at a time; while so many are, no more are read from it.
 const WINDOW: usize = 16;

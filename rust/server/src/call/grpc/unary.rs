@@ -27,7 +27,7 @@ use crate::thread::io;
 use crate::thread::request_memory::RequestMemory;
 use crate::transport::body;
 use crate::transport::conn::{Conn, Open, Receiving};
-use crate::transport::reply::ReplyBody;
+use crate::transport::reply_body::ReplyBody;
 
 /// Answers one call.
 pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {

@@ -1,0 +1,185 @@
+//! Replies as hyper takes them: a body of frames, and what waits for each of them.
+//!
+//! Not here: how our own loop sends a reply (`reply`).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::{Buf, Bytes};
+use futures_util::Stream;
+use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::{HeaderMap, Response};
+use http_body::{Body, Frame, SizeHint};
+
+use crate::thread::io;
+use crate::transport::conn::{Conn, Open, Unsent};
+use crate::transport::delivery::Delivery;
+use crate::transport::reply::{Reply, ReplyBuf};
+
+impl Reply {
+    /// The reply as hyper takes it, which ends the request `open` when it is written. hyper leaves the body of a reply to HEAD out
+    /// on HTTP/1 only: `is_bare` says that it must be left out here.
+    pub fn into_hyper(self, is_bare: bool, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {
+        let Reply { status, mut fields, body, delivery, .. } = self;
+        let mut head = Response::new(());
+        *head.status_mut() = status;
+        head.headers_mut().extend(fields.drain(..));
+        io::with(|io| io.fields.give(fields));
+        if is_bare {
+            head.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+            io::with(|io| io.replies.give(body));
+            return head.map(|()| ReplyBody::Whole(None));
+        }
+        let body = ReplyBuf::new(body, delivery, conn.sending(Instant::now()), open);
+        head.map(|()| ReplyBody::Whole(Some(body)))
+    }
+}
+
+/// A message of a stream on its way out.
+pub struct Piece {
+    /// Its bytes, prefix included.
+    pub bytes: Vec<u8>,
+    /// Where they begin.
+    pub start: usize,
+    /// What is told when they are out.
+    pub delivery: Option<Box<dyn Delivery>>,
+}
+
+/// The answers of a stream, and the trailers that end it.
+pub type Answers = Pin<Box<dyn Stream<Item = std::result::Result<Piece, HeaderMap>>>>;
+
+/// The body of an answer.
+pub enum ReplyBody {
+    /// In one piece.
+    Whole(Option<ReplyBuf>),
+    /// A gRPC message, if there is one, and how the call ended.
+    Message(Option<ReplyBuf>, Option<Trailers>),
+    /// gRPC messages one after the other; `None` once the call has ended.
+    Stream(Option<Answers>, Writing),
+    /// What one of tonic's services answers, until its caller stops waiting.
+    Service(tonic::body::Body, Option<End>, Writing),
+}
+
+/// When a call is cut off, and the trailers that say so.
+pub type End = Pin<Box<dyn Future<Output = HeaderMap>>>;
+
+/// Whose pieces are written.
+pub struct Writing {
+    conn: Rc<Conn>,
+    open: Open,
+}
+
+impl Writing {
+    fn buffer(&self, piece: Piece) -> ReplyBuf {
+        let Piece { bytes, start, delivery } = piece;
+        ReplyBuf::new(bytes, delivery, self.conn.sending(Instant::now()), self.open.also()).from(start)
+    }
+}
+
+/// How a gRPC call ended.
+pub struct Trailers {
+    fields: HeaderMap,
+    /// What waits for an answer without a message, and the request that the trailers end.
+    delivery: Option<Box<dyn Delivery>>,
+    unsent: Unsent,
+    _open: Open,
+}
+
+impl ReplyBody {
+    /// A gRPC message, or none, and trailers, which end the request `open`.
+    pub fn message(
+        bytes: Option<Vec<u8>>,
+        fields: HeaderMap,
+        mut delivery: Option<Box<dyn Delivery>>,
+        conn: &Rc<Conn>,
+        open: Open,
+    ) -> Self {
+        let now = Instant::now();
+        let bytes = bytes.map(|bytes| ReplyBuf::new(bytes, delivery.take(), conn.sending(now), open.also()));
+        let trailers = Trailers { fields, delivery, unsent: conn.sending(Instant::now()), _open: open };
+        Self::Message(bytes, Some(trailers))
+    }
+
+    /// gRPC messages as they come; their end is the end of the request `open`.
+    pub fn stream(answers: Answers, conn: &Rc<Conn>, open: Open) -> Self {
+        Self::Stream(Some(answers), Writing { conn: conn.clone(), open })
+    }
+
+    /// The body of a service's answer, which ends the request `open`; cut off by `end`.
+    pub fn service(body: tonic::body::Body, end: Option<End>, conn: &Rc<Conn>, open: Open) -> Self {
+        Self::Service(body, end, Writing { conn: conn.clone(), open })
+    }
+}
+
+impl Trailers {
+    /// The fields; what waits for them, if it is still here, waits for their flush.
+    fn take(mut self) -> HeaderMap {
+        if let Some(delivery) = self.delivery.take() {
+            self.unsent.complete(delivery);
+        }
+        std::mem::take(&mut self.fields)
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = ReplyBuf;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<ReplyBuf>, tonic::Status>>> {
+        match &mut *self {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Message(bytes, trailers) => Poll::Ready(match bytes.take() {
+                Some(bytes) => Some(Ok(Frame::data(bytes))),
+                None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers.take()))),
+            }),
+            Self::Stream(answers, writing) => {
+                let Some(stream) = answers else { return Poll::Ready(None) };
+                stream.as_mut().poll_next(cx).map(|answer| match answer? {
+                    Ok(piece) => Some(Ok(Frame::data(writing.buffer(piece)))),
+                    Err(trailers) => {
+                        // Whatever is still in progress goes with the stream.
+                        *answers = None;
+                        Some(Ok(Frame::trailers(trailers)))
+                    }
+                })
+            }
+            Self::Service(body, late, writing) => {
+                if let Some(Poll::Ready(trailers)) = late.as_mut().map(|late| late.as_mut().poll(cx)) {
+                    (*body, *late) = (tonic::body::Body::empty(), None);
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                Pin::new(body).poll_frame(cx).map(|frame| {
+                    let buffer = |bytes: Bytes| {
+                        writing.buffer(Piece { bytes: bytes.into(), start: 0, delivery: None })
+                    };
+                    frame.map(|frame| frame.map(|frame| frame.map_data(buffer)))
+                })
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Message(bytes, trailers) => bytes.is_none() && trailers.is_none(),
+            Self::Stream(answers, _) => answers.is_none(),
+            Self::Service(body, ..) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.remaining() as u64))
+            }
+            Self::Message(..) | Self::Stream(..) => SizeHint::default(),
+            Self::Service(body, ..) => body.size_hint(),
+        }
+    }
+}
