@@ -48,7 +48,8 @@ pub fn run(runtime: &tokio::runtime::Runtime, thread: IoThread) -> bool {
 /// The loop of an IO thread. True if every connection ended by itself.
 async fn serve(mut inbox: mpsc::Receiver<IoMessage>, mailbox: &Mailbox) -> bool {
     let connections = Rc::<Connections>::default();
-    while handle(inbox.recv().await, &connections, mailbox) {}
+    let handle = |message| io::with(|io| handle(io, message, &connections, mailbox));
+    while handle(inbox.recv().await) {}
     connections.close();
     let cut_off = io::with(|io| io.shared.cut_off_at.get().copied()).unwrap_or_else(Instant::now);
     let emptied = async {
@@ -56,7 +57,7 @@ async fn serve(mut inbox: mpsc::Receiver<IoMessage>, mailbox: &Mailbox) -> bool 
             tokio::select! {
                 () = connections.emptied() => return,
                 // Batches that have run still have requests to wake.
-                message = inbox.recv() => { handle(message, &connections, mailbox); }
+                message = inbox.recv() => { handle(message); }
             }
         }
     };
@@ -64,15 +65,15 @@ async fn serve(mut inbox: mpsc::Receiver<IoMessage>, mailbox: &Mailbox) -> bool 
 }
 
 /// Handles a message. False for the last one.
-fn handle(message: Option<IoMessage>, connections: &Rc<Connections>, mailbox: &Mailbox) -> bool {
+fn handle(io: &Io, message: Option<IoMessage>, connections: &Rc<Connections>, mailbox: &Mailbox) -> bool {
     match message {
-        Some(IoMessage::Socket(socket)) => connections.adopt::<Calls>(socket, &mailbox.connections),
-        Some(IoMessage::Refresh) => after::retain(&io::with(Io::refresh)),
+        Some(IoMessage::Socket(socket)) => connections.adopt::<Calls>(io, socket, &mailbox.connections),
+        Some(IoMessage::Refresh) => after::retain(&io.refresh()),
         Some(IoMessage::MakeRoom(asker)) => {
             // The acceptor waits no longer if it has asked another thread.
-            let _ = asker.send(connections.make_room(&mailbox.connections));
+            let _ = asker.send(connections.make_room(io, &mailbox.connections));
         }
-        Some(IoMessage::BatchDone(batch)) => batch.wake(io::with(|io| io.thread)),
+        Some(IoMessage::BatchDone(batch)) => batch.wake(io.thread),
         Some(IoMessage::Close) | None => return false,
     }
     true

@@ -18,7 +18,7 @@ use headgate_sketch::view::TensorView;
 
 use crate::metrics::Shard;
 use crate::serving::sketch_registry::VersionSketch;
-use crate::thread::io;
+use crate::thread::io::Io;
 
 /// The share of time that sketching may take.
 const BUDGET: f64 = 0.01;
@@ -55,14 +55,22 @@ impl Default for Sketcher {
 
 impl Sketcher {
     /// Sketches a request's inputs and outputs, after its answer; `now` is about that time.
-    pub fn record(&mut self, sketch: &VersionSketch, hash: u64, ran: &Ran, now: Instant, shard: &Shard) {
+    pub fn record(
+        &mut self,
+        io: &Io,
+        sketch: &VersionSketch,
+        hash: u64,
+        ran: &Ran,
+        now: Instant,
+        shard: &Shard,
+    ) {
         let now_ns = now.saturating_duration_since(self.begun).as_nanos() as u64;
         let passed_ns = now_ns.saturating_sub(self.told_ns);
         if passed_ns >= Controller::PERIOD_NS {
             self.controller.observe(self.spent_ns, passed_ns);
             (self.told_ns, self.spent_ns) = (now_ns, 0.0);
         }
-        let values = self.rows(sketch, (hash, now_ns), ran, shard);
+        let values = self.rows(io, sketch, (hash, now_ns), ran, shard);
         self.spent_ns += (values + REQUEST_COST) as f64 * sketch.value_ns;
     }
 
@@ -72,13 +80,20 @@ impl Sketcher {
     }
 
     /// Sketches the rows that are chosen; gives the values that this took.
-    fn rows(&mut self, sketch: &VersionSketch, (hash, now_ns): (u64, u64), ran: &Ran, shard: &Shard) -> u64 {
+    fn rows(
+        &mut self,
+        io: &Io,
+        sketch: &VersionSketch,
+        (hash, now_ns): (u64, u64),
+        ran: &Ran,
+        shard: &Shard,
+    ) -> u64 {
         let rows = ran.rows();
         shard.rows_seen.add(rows as u64);
         let (writer, floor) = match self.writers.entry(sketch.id) {
             Entry::Occupied(entry) => entry.into_mut(),
             // A request may be older than the snapshot. A writer that it opened for a version that is gone would stay.
-            Entry::Vacant(_) if !io::with(|io| io.is_sketched(sketch.id)) => {
+            Entry::Vacant(_) if !io.is_sketched(sketch.id) => {
                 shard.rows_dropped.add(rows as u64);
                 return 0;
             }

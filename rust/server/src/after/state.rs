@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::after::access_log::AccessLog;
 use crate::after::sketching::Sketcher;
-use crate::thread::io;
+use crate::thread::io::Io;
 
 /// A thread's sketches and its access log.
 pub(crate) struct After {
@@ -40,6 +40,6 @@ pub fn retain(live: &HashSet<u64>) {
 }
 
 /// The access log, for a request that it takes.
-pub fn sampled_log() -> Option<Arc<AccessLog>> {
-    try_with(|after| after.log.as_ref().filter(|log| log.takes(io::with(io::Io::draw))).cloned()).flatten()
+pub fn sampled_log(io: &Io) -> Option<Arc<AccessLog>> {
+    try_with(|after| after.log.as_ref().filter(|log| log.takes(io.draw())).cloned()).flatten()
 }

@@ -25,7 +25,7 @@ use crate::after::state;
 use crate::request_context::RequestContext;
 use crate::serving::shared::LiveEndpoint;
 use crate::serving::version::VersionState;
-use crate::thread::io;
+use crate::thread::io::{self, Io};
 use crate::thread::request_memory::RequestMemory;
 use crate::transport::delivery::Delivery;
 
@@ -169,7 +169,7 @@ impl Tap {
 impl Delivery for Slot {
     fn delivered(mut self: Box<Self>, now: Instant) {
         if let Some(mut account) = self.0.take() {
-            account.book(Some(now));
+            io::try_with(|io| account.book(io, Some(now)));
         }
         keep(self);
     }
@@ -194,9 +194,9 @@ impl DerefMut for Tap {
 
 impl Account {
     /// Has the access log write it down, if this is one that it takes.
-    pub fn sample(&mut self, protocol: Protocol, context: &RequestContext) {
+    pub fn sample(&mut self, io: &Io, protocol: Protocol, context: &RequestContext) {
         self.log =
-            state::sampled_log().map(|log| Box::new(Logged { log, protocol, context: context.clone() }));
+            state::sampled_log(io).map(|log| Box::new(Logged { log, protocol, context: context.clone() }));
     }
 
     /// The phases that were reached and the time since the first byte, in nanoseconds.
@@ -245,9 +245,9 @@ impl Account {
     ///
     /// # Errors
     /// `model_not_ready` while its breaker is open.
-    pub fn admit(&mut self) -> Result<()> {
+    pub fn admit(&mut self, io: &Io) -> Result<()> {
         let Some(breaker) = &self.version().payload.breaker else { return Ok(()) };
-        let pass = breaker.permit(io::with(|io| io.shared.now_ns())).map_err(|wait| {
+        let pass = breaker.permit(io.shared.now_ns()).map_err(|wait| {
             let name = &self.version().name;
             let words = format!(
                 "version {name} has failed too often and is left alone for {wait:.1?} (limits.breaker)"
@@ -332,17 +332,18 @@ impl Account {
     }
 
     /// The answer exists: `None` is success.
-    pub fn answered(&mut self, code: Option<Code>) {
+    pub fn answered(&mut self, io: &Io, code: Option<Code>) {
         self.answer = Some(Answer(code));
         // At once: whether the client reads its answer says nothing about the version.
-        self.report(code);
+        self.report(io, code);
     }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
         if !self.booked {
-            self.abandoned();
+            // Requests end on IO threads; without one the gateway is gone.
+            io::try_with(|io| self.abandoned(io));
         }
     }
 }

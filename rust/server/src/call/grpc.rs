@@ -28,6 +28,7 @@ use hyper::body::Incoming;
 
 use crate::budget::ConnectionMemory;
 use crate::headers::Headers;
+use crate::thread::io;
 use crate::transport::body;
 use crate::transport::conn::{Conn, Open};
 use crate::transport::reply_body::{End, ReplyBody};
@@ -69,7 +70,7 @@ pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> 
         Ok(deadline) => other(request, deadline, conn, &open).await,
         Err(error) => Err(error),
     };
-    answer.unwrap_or_else(|error| refused(&error, conn, open))
+    answer.unwrap_or_else(|error| io::with(|io| refused(io, &error, conn, open)))
 }
 
 /// A call that is no inference.
@@ -125,7 +126,7 @@ async fn one_message(
     body: &mut Incoming,
     holding: &Rc<ConnectionMemory>,
 ) -> Result<(bytes::Bytes, crate::thread::request_memory::RequestMemory)> {
-    let limit = body::small_limit();
+    let limit = io::with(body::small_limit);
     let read = body::read_counted(body, holding, limit.saturating_add(message::PREFIX)).await;
     let (bytes, mut counted) = read.map_err(|error| message::of_message(error, limit))?;
     let plain = message::take(headers, bytes, (limit, None), &mut counted).await?;

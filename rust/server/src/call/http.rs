@@ -26,7 +26,7 @@ use crate::request::infer;
 use crate::request::inference::{Answer, Dialect, InferCall};
 use crate::request_context::RequestContext;
 use crate::thread::catch_panic::catch_panic;
-use crate::thread::io;
+use crate::thread::io::{self, Io};
 use crate::thread::request_memory::RequestMemory;
 use crate::transport::body::Source;
 use crate::transport::coding;
@@ -44,18 +44,12 @@ static BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream"
 /// A reply that a tap may wait for.
 type Reply = reply::Reply<Tap>;
 
-fn whole(status: StatusCode, content: &HeaderValue, body: Vec<u8>) -> Reply {
-    let mut fields = io::with(|io| io.fields.take());
-    fields.push((CONTENT_TYPE, content.clone()));
-    Reply { status, fields, body, delivery: None, ends: false }
-}
-
 /// The calls of the Open Inference Protocol.
 pub struct Calls;
 
 impl Service for Calls {
     async fn respond(head: Head<'_>, body: Source, received: Instant, open: &Open) -> reply::Reply {
-        let context = RequestContext::read(head.headers, || io::with(io::Io::draw));
+        let context = RequestContext::read(head.headers, || io::with(Io::draw));
         let mut reply = dispatch(head, body, received, &context, open).await;
         context.add_to(&mut reply.fields, reply.delivery.as_ref().map(|tap| || tap.times()));
         reply.map_delivery(Tap::into_delivery)
@@ -77,21 +71,17 @@ async fn dispatch(
     context: &RequestContext,
     open: &Open,
 ) -> Reply {
-    let http1 = head.is_http1();
-    let framed = if http1 { framing::check(head.version, head.headers) } else { Ok(()) };
-    let mut reply = match framed {
-        Ok(()) if http1 && grpc::is_grpc(head.headers) => {
-            refused(&Error::invalid("gRPC needs HTTP/2; send this with prior knowledge of it"))
-        }
+    let mut reply = match check_framing(&head) {
         Ok(()) => {
             let reply = route(head, &mut body, received, context).await;
-            if wants_gzip(&reply, head.headers) { Box::pin(compressed(reply)).await } else { reply }
+            let is_compressed = io::with(|io| wants_gzip(io, &reply, head.headers));
+            if is_compressed { Box::pin(compressed(reply)).await } else { reply }
         }
-        Err(error) => Reply { ends: true, ..refused(&error) },
+        Err(Misframed { error, ends }) => Reply { ends, ..io::with(|io| refused(io, &error)) },
     };
     if let Some(reason) = body.lost() {
         reply.ends = true;
-        if http1 {
+        if head.is_http1() {
             io::with(|io| io.shared.metrics.connections_closed.add(reason));
         }
     }
@@ -99,86 +89,114 @@ async fn dispatch(
     reply
 }
 
+/// A request on HTTP/1 whose head does not fit its connection.
+struct Misframed {
+    error: Error,
+    /// Whether no other request can be trusted to follow.
+    ends: bool,
+}
+
+fn check_framing(head: &Head<'_>) -> std::result::Result<(), Misframed> {
+    if !head.is_http1() {
+        return Ok(());
+    }
+    framing::check(head.version, head.headers).map_err(|error| Misframed { error, ends: true })?;
+    if grpc::is_grpc(head.headers) {
+        let error = Error::invalid("gRPC needs HTTP/2; send this with prior knowledge of it");
+        return Err(Misframed { error, ends: false });
+    }
+    Ok(())
+}
+
 async fn route(head: Head<'_>, body: &mut Source, received: Instant, context: &RequestContext) -> Reply {
     let path = match head.has_escapes.then(|| path::decoded(head.path)).transpose() {
         Ok(path) => path.unwrap_or(Cow::Borrowed(head.path)),
-        Err(error) => return refused(&error),
+        Err(error) => return io::with(|io| refused(io, &error)),
     };
-    let Some(call) = Call::parse(&path) else {
-        return refused(&Error::new(
-            Code::NotFound,
-            format!("{} is not a path of the Open Inference Protocol; GET /v2 says what there is", head.path),
-        ));
-    };
-    let reading = matches!(*head.method, Method::GET | Method::HEAD);
+    let Some(call) = Call::parse(&path) else { return io::with(|io| no_such_path(io, head.path)) };
     match call {
         Call::Infer(target) | Call::Predict(target) if *head.method == Method::POST => {
             let form = if matches!(call, Call::Predict(_)) { BodyForm::Predict } else { BodyForm::Listed };
             let protocol = if head.is_http1() { Protocol::Http1 } else { Protocol::Http2 };
             let (headers, deadline, dialect) = (head.headers, None, Dialect::Rest);
             let infer_call = InferCall { headers, received, deadline, dialect, protocol, context };
-            match infer::infer(&infer_call, &mut RestInfer::new(target, headers, form, body)).await {
-                Ok(answer) => answered(answer),
-                Err(error) => error_reply(&error, io::with(|io| io.replies.take())),
-            }
+            let answer = infer::infer(&infer_call, &mut RestInfer::new(target, headers, form, body)).await;
+            io::with(|io| match answer {
+                Ok(answer) => answered(io, answer),
+                Err(error) => error_reply(io, &error, io.replies.take()),
+            })
         }
-        Call::Infer(_) | Call::Predict(_) => wrong_method("POST"),
         Call::Extension(call) => extension(&call, head, body).await,
-        _ if !reading => wrong_method("GET, HEAD"),
-        Call::Server => described(|out| {
-            io::with(|io| metadata::server(out, "headgate", &io.shared.config.version));
-            Ok(StatusCode::OK)
-        }),
-        Call::Live => described(|out| {
-            metadata::live(out, true);
-            Ok(StatusCode::OK)
-        }),
-        Call::Ready => described(|out| {
-            let ready = io::with(|io| io.shared.is_ready());
+        call => io::with(|io| describe(io, call, head.method)),
+    }
+}
+
+/// Answers a call that has no body and waits for nothing.
+fn describe(io: &Io, call: Call<'_>, method: &Method) -> Reply {
+    if matches!(call, Call::Infer(_) | Call::Predict(_)) {
+        return wrong_method(io, "POST");
+    }
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return wrong_method(io, "GET, HEAD");
+    }
+    let mut body = io.replies.take();
+    match write_description(io, call, &mut body) {
+        Ok(status) => whole(io, status, &JSON, body),
+        Err(error) => refused(io, &error),
+    }
+}
+
+fn write_description(io: &Io, call: Call<'_>, out: &mut Vec<u8>) -> Result<StatusCode> {
+    match call {
+        Call::Ready => {
+            let ready = io.shared.is_ready();
             metadata::ready(out, ready);
-            Ok(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
-        }),
-        Call::ModelReady(target) => described(|out| {
-            io::with(|io| facts::find(io, &target))?;
+            return Ok(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE });
+        }
+        Call::Live => metadata::live(out, true),
+        Call::ModelReady(target) => {
+            facts::find(io, &target)?;
             metadata::model_ready(out, target.endpoint, true);
-            Ok(StatusCode::OK)
-        }),
-        Call::Model(target) => described(|out| {
-            let (endpoint, version) = io::with(|io| facts::find(io, &target))?;
+        }
+        Call::Model(target) => {
+            let (endpoint, version) = facts::find(io, &target)?;
             let signature = endpoint.versions[version as usize].payload.model.signature();
             let (name, versions) = (&*endpoint.name, &*facts::versions(&endpoint, &target));
             metadata::model(out, &ModelMetadata { name, versions, platform: facts::PLATFORM, signature });
-            Ok(StatusCode::OK)
-        }),
+        }
+        Call::Server | Call::Infer(_) | Call::Predict(_) | Call::Extension(_) => {
+            metadata::server(out, "headgate", &io.shared.config.version);
+        }
     }
+    Ok(StatusCode::OK)
 }
 
 async fn extension(call: &Extension<'_>, head: Head<'_>, body: &mut Source) -> Reply {
     let allowed = rest::methods(call);
     if !allowed.contains(head.method) {
-        return wrong_method(match allowed {
+        let allowed = match allowed {
             [Method::POST] => "POST",
             [_, _] => "GET, HEAD",
             _ => "GET, HEAD, POST",
-        });
+        };
+        return io::with(|io| wrong_method(io, allowed));
     }
     let mut out = io::with(|io| io.replies.take());
     let done = {
-        // Seldom asked for: its state is not to be part of every request's.
+        // Seldom asked for: its state must not be part of every request's.
         let mut answering = Box::pin(rest::answer(call, head.headers, body, &mut out));
         catch_panic(answering.as_mut()).await
     };
-    match done {
-        Ok(()) => whole(StatusCode::OK, &JSON, out),
-        Err(error) => refused(&error),
-    }
+    io::with(|io| match done {
+        Ok(()) => whole(io, StatusCode::OK, &JSON, out),
+        Err(error) => refused(io, &error),
+    })
 }
 
 /// Whether gzip is asked for, and the answer is large enough to be worth it.
-fn wants_gzip(reply: &Reply, asked: Headers<'_>) -> bool {
-    let least = io::with(|io| io.shared.config.gzip_above_bytes);
+fn wants_gzip(io: &Io, reply: &Reply, asked: Headers<'_>) -> bool {
     let wanted = || asked.get("accept-encoding").is_some_and(coding::asks_for_gzip);
-    reply.body.len() > least && wanted()
+    reply.body.len() > io.shared.config.gzip_above_bytes && wanted()
 }
 
 /// The answer in gzip, as it was if there is no room for both, or why there is none: then it is late, or lost with a panic.
@@ -190,7 +208,7 @@ async fn compressed(mut reply: Reply) -> Reply {
             coding::gzip(plain, Some(until), tap.counted()).await
         }
         // Its memory is counted by nobody yet.
-        None => match RequestMemory::with_bytes(plain.len()) {
+        None => match io::with(|io| RequestMemory::with_bytes(io, plain.len())) {
             Ok(mut counted) => coding::gzip(plain, None, &mut counted).await,
             Err(_) => Ok((plain, None)),
         },
@@ -203,39 +221,37 @@ async fn compressed(mut reply: Reply) -> Reply {
             reply.fields.push((CONTENT_ENCODING, HeaderValue::from_static("gzip")));
             reply.fields.push((VARY, HeaderValue::from_static("accept-encoding")));
         }
-        Err(error) => return unpacked(reply, error),
+        Err(error) => return io::with(|io| unpacked(io, reply, error)),
     }
     reply
 }
 
 /// The answer in place of one that could not be compressed.
 #[cold]
-fn unpacked(reply: Reply, error: Error) -> Reply {
-    let Some(mut tap) = reply.delivery else { return refused(&error) };
-    tap.answered(Some(error.code));
-    answered(Answer { result: Err(error), body: Vec::new(), tap })
+fn unpacked(io: &Io, reply: Reply, error: Error) -> Reply {
+    let Some(mut tap) = reply.delivery else { return refused(io, &error) };
+    tap.answered(io, Some(error.code));
+    answered(io, Answer { result: Err(error), body: Vec::new(), tap })
 }
 
-fn described(write: impl FnOnce(&mut Vec<u8>) -> Result<StatusCode>) -> Reply {
-    let mut body = io::with(|io| io.replies.take());
-    match write(&mut body) {
-        Ok(status) => whole(status, &JSON, body),
-        Err(error) => refused(&error),
-    }
+fn whole(io: &Io, status: StatusCode, content: &HeaderValue, body: Vec<u8>) -> Reply {
+    let mut fields = io.fields.take();
+    fields.push((CONTENT_TYPE, content.clone()));
+    Reply { status, fields, body, delivery: None, ends: false }
 }
 
-fn answered(answer: Answer) -> Reply {
+fn answered(io: &Io, answer: Answer) -> Reply {
     let Answer { result, body, tap } = answer;
     let mut reply = match result {
         Ok(sent) => {
             let content = if sent.json_length.is_some() { &BINARY } else { &JSON };
-            let mut reply = whole(StatusCode::OK, content, body);
+            let mut reply = whole(io, StatusCode::OK, content, body);
             if let Some(length) = sent.json_length {
                 reply.fields.push((JSON_LENGTH.clone(), HeaderValue::from(length)));
             }
             reply
         }
-        Err(error) => error_reply(&error, body),
+        Err(error) => error_reply(io, &error, body),
     };
     tap.add_headers(&mut reply.fields);
     reply.delivery = Some(tap);
@@ -243,21 +259,23 @@ fn answered(answer: Answer) -> Reply {
 }
 
 /// A refusal that no version is to blame for.
-fn refused(error: &Error) -> Reply {
-    let body = io::with(|io| {
-        io.shared.metrics.thread(io.thread).count_refusal(error.code);
-        io.replies.take()
-    });
-    error_reply(error, body)
+fn refused(io: &Io, error: &Error) -> Reply {
+    io.shared.metrics.thread(io.thread).count_refusal(error.code);
+    error_reply(io, error, io.replies.take())
 }
 
-fn error_reply(error: &Error, mut body: Vec<u8>) -> Reply {
+fn no_such_path(io: &Io, path: &str) -> Reply {
+    let words = format!("{path} is not a path of the Open Inference Protocol; GET /v2 says what there is");
+    refused(io, &Error::new(Code::NotFound, words))
+}
+
+fn error_reply(io: &Io, error: &Error, mut body: Vec<u8>) -> Reply {
     body.clear();
     metadata::error(&mut body, error);
     // A cancelled request has nobody to answer, unless the client only stopped sending: then its request was incomplete.
     let status = error.code.http().and_then(|status| StatusCode::from_u16(status).ok());
     let status = status.unwrap_or(StatusCode::BAD_REQUEST);
-    let mut reply = whole(status, &JSON, body);
+    let mut reply = whole(io, status, &JSON, body);
     if error.code == Code::UnsupportedMediaType {
         reply.fields.push((ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate")));
     }
@@ -271,8 +289,8 @@ fn error_reply(error: &Error, mut body: Vec<u8>) -> Reply {
     reply
 }
 
-fn wrong_method(allowed: &'static str) -> Reply {
-    let mut reply = refused(&Error::new(Code::Unsupported, format!("this path takes {allowed}")));
+fn wrong_method(io: &Io, allowed: &'static str) -> Reply {
+    let mut reply = refused(io, &Error::new(Code::Unsupported, format!("this path takes {allowed}")));
     reply.status = StatusCode::METHOD_NOT_ALLOWED;
     reply.fields.push((ALLOW, HeaderValue::from_static(allowed)));
     reply

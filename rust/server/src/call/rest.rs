@@ -111,7 +111,8 @@ pub async fn answer(
 
 /// The object in a body; an empty one for an empty body.
 async fn object(headers: Headers<'_>, body: &mut Source) -> Result<Map<String, Value>> {
-    let (bytes, _counted) = coding::read_body(body, body::small_limit(), headers, |_, _| None, None).await?;
+    let (bytes, _counted) =
+        coding::read_body(body, io::with(body::small_limit), headers, |_, _| None, None).await?;
     if bytes.is_empty() {
         return Ok(Map::new());
     }

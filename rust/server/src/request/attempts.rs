@@ -22,6 +22,7 @@ use crate::budget::SMALL_REQUEST;
 use crate::request::attribution::{self, Mistake};
 use crate::request::inference::Sent;
 use crate::serving::compatibility::accepts_same_inputs;
+use crate::thread::io::{self, Io};
 
 /// A version that was asked and did not answer.
 struct Attempt {
@@ -116,15 +117,15 @@ impl Attempt {
     }
 
     /// Books it, `answered` by another version.
-    fn answered_by(mut self, answered: &Tap) {
+    fn answered_by(mut self, io: &Io, answered: &Tap) {
         let champion_took_it =
             answered.is_champion() && !answered.version().payload.is_constant && !self.tap.is_champion();
         match self.kind {
             Kind::Run | Kind::Unwritable if champion_took_it => self.error.code = Code::BackendFailed,
-            Kind::Run | Kind::Late => attribution::report_in_time(&mut self.tap),
+            Kind::Run | Kind::Late => attribution::report_in_time(io, &mut self.tap),
             _ => {}
         }
-        self.tap.pass_on(self.error.code);
+        self.tap.pass_on(io, self.error.code);
     }
 }
 
@@ -144,7 +145,7 @@ pub async fn go_on(
     while let Some(next) = next(&mut last, &mut earlier).await {
         let counted = last.tap.counted();
         // A run that goes on has taken the body's share with it. Without room for another there is no further attempt.
-        if size >= SMALL_REQUEST && counted.is_small() && counted.add_body(size).is_err() {
+        if size >= SMALL_REQUEST && counted.is_small() && io::with(|io| counted.add_body(io, size)).is_err() {
             break;
         }
         let mut tap = last.tap.hand_on(&next);
@@ -152,7 +153,7 @@ pub async fn go_on(
         out.clear();
         match again(&mut tap, out).await {
             Ok(sent) => {
-                earlier.into_iter().for_each(|attempt| attempt.answered_by(&tap));
+                io::with(|io| earlier.into_iter().for_each(|attempt| attempt.answered_by(io, &tap)));
                 return (tap, Ok(sent));
             }
             Err(error) => last = Attempt::new(tap, error),
@@ -181,11 +182,11 @@ async fn conclude(last: &mut Attempt, mut earlier: Vec<Attempt>) -> Error {
     for attempt in earlier.iter_mut().chain([&mut *last]) {
         attempt.judge().await;
         if attempt.kind == Kind::Late {
-            attribution::report_in_time(&mut attempt.tap);
+            io::with(|io| attribution::report_in_time(io, &mut attempt.tap));
         }
     }
     // What the version did, whatever the answer will be.
-    last.tap.report(Some(last.error.code));
+    io::with(|io| last.tap.report(io, Some(last.error.code)));
     let told = {
         let last = &*last;
         let first = earlier.first().unwrap_or(last);
@@ -196,9 +197,6 @@ async fn conclude(last: &mut Attempt, mut earlier: Vec<Attempt>) -> Error {
         let requests = earlier.iter().chain([last]).find(|attempt| attempt.is_the_requests());
         requests.unwrap_or(if misfit { first } else { last }).error.clone()
     };
-    earlier.into_iter().for_each(|attempt| {
-        let code = attempt.error.code;
-        attempt.tap.pass_on(code);
-    });
+    io::with(|io| earlier.into_iter().for_each(|attempt| attempt.tap.pass_on(io, attempt.error.code)));
     told
 }

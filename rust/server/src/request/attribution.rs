@@ -13,7 +13,7 @@ use headgate_engine::{Asked, Finding};
 use tokio::sync::oneshot;
 
 use crate::after::taps::Tap;
-use crate::thread::io;
+use crate::thread::io::{self, Io};
 
 /// Whose mistake it is that a request was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum Mistake {
 
 /// Whose mistake a failed run is.
 pub async fn judge(tap: &Tap) -> Mistake {
-    let coming = match asked(tap) {
+    let coming = match io::with(|io| asked(io, tap)) {
         None => return Mistake::Unknown,
         Some(Asked::Known(finding)) => return mistake(finding, None),
         Some(Asked::Awaited(coming) | Asked::Begun(coming)) => coming,
@@ -41,10 +41,10 @@ pub async fn judge(tap: &Tap) -> Mistake {
 
 /// Tells the breaker what a run that failed, or did not end in time, says about its version, now or when a probe has told; the
 /// request does not wait for that.
-pub fn report_in_time(tap: &mut Tap) {
+pub fn report_in_time(io: &Io, tap: &mut Tap) {
     let within = tap.overran_within();
     let Some(report) = tap.report_later() else { return };
-    match asked(tap) {
+    match asked(io, tap) {
         Some(Asked::Known(finding)) => report.tell(verdict(finding, within)),
         Some(Asked::Begun(coming)) => {
             tokio::task::spawn_local(async move { report.tell(verdict(told(coming).await, within)) });
@@ -74,9 +74,9 @@ fn verdict(finding: Finding, within: Option<Duration>) -> HealthSignal {
 const NOTHING: Finding = Finding::Works { run: Duration::ZERO };
 
 /// `None` for a version that is not known to take anything, and has not answered lately.
-fn asked(tap: &Tap) -> Option<Asked> {
+fn asked(io: &Io, tap: &Tap) -> Option<Asked> {
     let version = &tap.version().payload;
-    let (probed, now_ns) = io::with(|io| (io.shared.pool.probe(&version.model), io.shared.now_ns()));
+    let (probed, now_ns) = (io.shared.pool.probe(&version.model), io.shared.now_ns());
     let by_record = || version.recent_success.is_recent(version.metrics.request_totals().succeeded, now_ns);
     probed.or_else(|| by_record().then_some(Asked::Known(NOTHING)))
 }

@@ -96,12 +96,10 @@ async fn phases<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<Answ
     if endpoint.non_finite != NonFinite::Error {
         envelope.allow(endpoint.non_finite);
     }
-    let (mut tap, mut reply) =
-        io::with(|io| Ok::<_, Error>((route(io, call, wire.target()?, endpoint)?, io.replies.take())))?;
+    let mut tap = io::with(|io| route(io, call, wire.target()?, endpoint))?;
     tap.counted().merge(counted);
-    tap.sample(call.protocol, call.context);
     tap.limit(envelope.parameters.timeout_us.map(Duration::from_micros), [call.deadline, asked]);
-    let body = wire.body();
+    let (body, mut reply) = (wire.body(), io::with(|io| io.replies.take()));
     let mut result = serve(&envelope, body, call.dialect, &mut tap, &mut reply).await;
     if let Err(error) = result {
         let again =
@@ -110,7 +108,7 @@ async fn phases<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<Answ
         (tap, result) = Box::pin(attempts::go_on((tap, error), body.len(), &mut reply, again)).await;
     }
     tensors::with_scratch(|scratch| scratch.envelope.recycle(envelope));
-    tap.answered(result.as_ref().err().map(|error| error.code));
+    io::with(|io| tap.answered(io, result.as_ref().err().map(|error| error.code)));
     Ok(Answer { result, body: reply, tap })
 }
 
@@ -168,6 +166,7 @@ fn route(io: &Io, call: &InferCall<'_>, target: Target<'_>, endpoint: Arc<LiveEn
     let mut tap = Tap::begin(endpoint, version, waiter, call.received);
     tap.direct = reason == RouteReason::Direct;
     tap.request_hash = io.draw();
+    tap.sample(io, call.protocol, call.context);
     Ok(tap)
 }
 
@@ -179,13 +178,15 @@ async fn serve(
     tap: &mut Tap,
     out: &mut Vec<u8>,
 ) -> Result<Sent> {
-    tap.admit()?;
-    let mut begun = in_time(tap)?;
+    let mut begun = io::with(|io| {
+        tap.admit(io)?;
+        in_time(io, tap)
+    })?;
     let warm = match tap.version().payload.model.hold() {
         Some(warm) => warm,
         None => {
             let warm = Box::pin(fetch(tap)).await?;
-            begun = in_time(tap)?;
+            begun = io::with(|io| in_time(io, tap))?;
             warm
         }
     };
@@ -196,7 +197,7 @@ async fn serve(
         let waiter = tap.waiter();
         Box::pin(large_input::decode(envelope, body, (warm, waiter), tap)).await?
     } else {
-        decode(envelope, body, warm, tap)?
+        io::with(|io| decode(io, envelope, body, warm, tap))?
     };
     tap.decoded(begun, Instant::now());
     let ran = run(buffers, tap).await?;
@@ -208,19 +209,19 @@ async fn serve(
     }
     tap.ran = Some(ran);
     let (sent, output_bytes) = replied?.expect("a large answer was written elsewhere");
-    tap.counted().add_bytes(out.len() + output_bytes)?;
+    io::with(|io| tap.counted().add_bytes(io, out.len() + output_bytes))?;
     Ok(sent)
 }
 
 /// The present time, unless too little is left for a run: what is refused here has cost no work.
-fn in_time(tap: &Tap) -> Result<Instant> {
+fn in_time(io: &Io, tap: &Tap) -> Result<Instant> {
     let now = Instant::now();
     let left = tap.deadline().saturating_duration_since(now);
     if left.is_zero() {
         tap.hopeless();
         return Err(Error::new(Code::DeadlineExceeded, "the deadline passed before the run began"));
     }
-    let now_ns = || io::with(|io| io.shared.ns_at(now));
+    let now_ns = || io.shared.ns_at(now);
     let Some(run) = tap.version().payload.model.takes_longer_than(left, now_ns) else { return Ok(now) };
     tap.hopeless();
     Err(Error::new(
@@ -235,10 +236,10 @@ async fn fetch(tap: &Tap) -> Result<Warm> {
     fetcher.fetch(&tap.version().payload.model, tap.deadline()).await
 }
 
-fn decode(envelope: &Envelope<'_>, body: &Bytes, warm: Warm, tap: &mut Tap) -> Result<Buffers> {
+fn decode(io: &Io, envelope: &Envelope<'_>, body: &Bytes, warm: Warm, tap: &mut Tap) -> Result<Buffers> {
     let waiter = tap.waiter();
     let counted = tap.counted();
-    let hold = &mut |bytes| counted.add_bytes(bytes);
+    let hold = &mut |bytes| counted.add_bytes(io, bytes);
     tensors::with_scratch(|scratch| tensors::decode(envelope, body, (warm, waiter), scratch, hold))
 }
 
@@ -269,12 +270,7 @@ async fn run_together(mut seat: Seat, tap: &mut Tap) -> Result<Ran> {
 async fn run_alone(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
     match lease.model().place() {
         Place::Inline => {
-            let result = io::with(|io| {
-                let _heartbeat =
-                    io.shared.heartbeats[io.thread].begin(lease.model(), io.shared.ns_at(tap.decoded_at()));
-                let _scope = Scope::begin();
-                lease.run()
-            });
+            let result = io::with(|io| run_inline(io, &mut lease, tap));
             if result.as_ref().is_err_and(|error| error.code == Code::Cancelled) {
                 // It held the thread up. In the pool it may take the time that the request has.
                 return run_in_pool(lease, tap).await;
@@ -284,6 +280,13 @@ async fn run_alone(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {
         }
         Place::Pool | Place::Batch => run_in_pool(lease, tap).await,
     }
+}
+
+/// Runs on this thread, which the watchdog looks after meanwhile.
+fn run_inline(io: &Io, lease: &mut Lease, tap: &Tap) -> Result<()> {
+    let _heartbeat = io.shared.heartbeats[io.thread].begin(lease.model(), io.shared.ns_at(tap.decoded_at()));
+    let _scope = Scope::begin();
+    lease.run()
 }
 
 async fn run_in_pool(mut lease: Lease, tap: &mut Tap) -> Result<Lease> {

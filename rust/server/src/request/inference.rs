@@ -44,7 +44,7 @@ impl InferCall<'_> {
     /// Counts and logs a request that was refused before a version was chosen. `endpoint` is the name that it gave, or empty.
     pub fn book_refusal(&self, io: &Io, endpoint: &str, error: &Error) {
         io.shared.metrics.thread(io.thread).count_refusal(error.code);
-        let Some(log) = state::sampled_log() else { return };
+        let Some(log) = state::sampled_log(io) else { return };
         log.log(Entry {
             at: SystemTime::now(),
             protocol: self.protocol,

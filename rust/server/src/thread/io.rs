@@ -61,11 +61,6 @@ pub fn try_with<R>(use_it: impl FnOnce(&Io) -> R) -> Option<R> {
     IO.try_with(|io| io.get().map(use_it)).ok().flatten()
 }
 
-/// Whether the gateway is about to stop. A response then says that it is the last one of its connection.
-pub fn is_draining() -> bool {
-    with(|io| io.shared.draining.load(Relaxed))
-}
-
 /// Makes the current thread an IO thread.
 ///
 /// # Panics
@@ -140,6 +135,11 @@ impl Io {
     /// Whether the sketches with this id are those of a version that is served.
     pub fn is_sketched(&self, id: u64) -> bool {
         sketched(self.snapshot.borrow_mut().load()).any(|live| live == id)
+    }
+
+    /// Whether the gateway is about to stop: an answer then says that it is its connection's last.
+    pub fn is_draining(&self) -> bool {
+        self.shared.draining.load(Relaxed)
     }
 
     /// When no more requests are begun, because those in flight are about to be cut off; `None` while that is not known.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use headgate_core::error::Result;
 
 use crate::budget::{ByteReservation, ConnectionMemory, SMALL_REQUEST};
-use crate::thread::io;
+use crate::thread::io::{self, Io};
 
 /// The memory that a request is counted with. It is released when this is dropped.
 #[derive(Default)]
@@ -26,17 +26,17 @@ impl RequestMemory {
     ///
     /// # Errors
     /// As [`RequestMemory::add_body`].
-    pub fn with_bytes(bytes: usize) -> Result<RequestMemory> {
+    pub fn with_bytes(io: &Io, bytes: usize) -> Result<RequestMemory> {
         let mut counted = RequestMemory::default();
-        counted.add_bytes(bytes)?;
+        counted.add_bytes(io, bytes)?;
         Ok(counted)
     }
 
     /// Counts a body that has been read, and the tensors decoded from it, for a request that has its connection to itself.
-    pub fn exclusive(length: usize) -> RequestMemory {
+    pub fn exclusive(io: &Io, length: usize) -> RequestMemory {
         let mut counted = RequestMemory { small: 0, large: None, connection: None, exclusive: true };
         // Such a body is small, and a small request with a connection of its own is never refused.
-        let _ = counted.add_body(length);
+        let _ = counted.add_body(io, length);
         counted
     }
 
@@ -44,11 +44,11 @@ impl RequestMemory {
     ///
     /// # Errors
     /// `overloaded`; `payload_too_large` for a size that never has room.
-    pub fn add_body(&mut self, length: usize) -> Result<()> {
+    pub fn add_body(&mut self, io: &Io, length: usize) -> Result<()> {
         if length < SMALL_REQUEST {
-            self.add_small(2 * length)
+            self.add_small(io, 2 * length)
         } else {
-            self.add_large(length.saturating_mul(2))
+            self.add_large(io, length.saturating_mul(2))
         }
     }
 
@@ -56,21 +56,21 @@ impl RequestMemory {
     ///
     /// # Errors
     /// As [`RequestMemory::add_body`].
-    pub fn add_bytes(&mut self, bytes: usize) -> Result<()> {
-        if bytes < SMALL_REQUEST { self.add_small(bytes) } else { self.add_large(bytes) }
+    pub fn add_bytes(&mut self, io: &Io, bytes: usize) -> Result<()> {
+        if bytes < SMALL_REQUEST { self.add_small(io, bytes) } else { self.add_large(io, bytes) }
     }
 
-    fn add_small(&mut self, bytes: usize) -> Result<()> {
-        io::with(|io| match &self.connection {
+    fn add_small(&mut self, io: &Io, bytes: usize) -> Result<()> {
+        match &self.connection {
             Some(connection) => io.shared.small_requests.take_for_connection(io.thread, bytes, connection),
             None => io.shared.small_requests.take(io.thread, bytes, !self.exclusive),
-        })?;
+        }?;
         self.small += bytes;
         Ok(())
     }
 
-    fn add_large(&mut self, bytes: usize) -> Result<()> {
-        let more = io::with(|io| io.shared.large_requests.reserve(bytes))?;
+    fn add_large(&mut self, io: &Io, bytes: usize) -> Result<()> {
+        let more = io.shared.large_requests.reserve(bytes)?;
         self.merge_large(Some(more));
         Ok(())
     }
@@ -157,16 +157,16 @@ impl BodyMemory {
     ///
     /// # Errors
     /// As [`RequestMemory::add_body`].
-    pub fn count_to(&mut self, length: usize) -> Result<()> {
+    pub fn count_to(&mut self, io: &Io, length: usize) -> Result<()> {
         if length <= self.bytes {
             return Ok(());
         }
         let bytes = Self::rounded_length(length);
         if bytes < Self::STEP {
-            self.counted.add_small(2 * (bytes - self.bytes))?;
+            self.counted.add_small(io, 2 * (bytes - self.bytes))?;
         } else {
             let before = if self.bytes < Self::STEP { 0 } else { self.bytes };
-            self.counted.add_large(2 * (bytes - before))?;
+            self.counted.add_large(io, 2 * (bytes - before))?;
             self.counted.release_small();
         }
         self.bytes = bytes;

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use crate::budget::ConnectionMemory;
 use crate::headers::Headers;
 use crate::metrics::close_reason::CloseReason;
-use crate::thread::io;
+use crate::thread::io::{self, Io};
 use crate::thread::request_memory::{BodyMemory, RequestMemory};
 use crate::transport::conn::{Open, Receiving};
 
@@ -70,7 +70,7 @@ impl Source {
                 read
             }
             Source::Here(body) => {
-                let counted = RequestMemory::exclusive(body.len());
+                let counted = io::with(|io| RequestMemory::exclusive(io, body.len()));
                 Ok((std::mem::take(body), counted))
             }
         }
@@ -123,8 +123,8 @@ pub async fn read_aligned(
 ///
 /// # Errors
 /// `overloaded`.
-pub fn expect(length: usize) -> Result<()> {
-    RequestMemory::default().add_body(BodyMemory::rounded_length(length))
+pub fn expect(io: &Io, length: usize) -> Result<()> {
+    RequestMemory::default().add_body(io, BodyMemory::rounded_length(length))
 }
 
 /// The room to make for a body of which `came` bytes are there and `declared` are said to follow: a claim that nothing comes of
@@ -154,16 +154,17 @@ async fn read(
         return Err(too_large(limit));
     }
     let declared = declared as usize;
-    expect(declared)?;
+    io::with(|io| expect(io, declared))?;
     let (first, rest) = (Bytes::new(), Vec::new());
     let mut gathered = Gathered { first, rest, offset: None, lead: 0, declared, limit, align, counting };
     let mut body = Pin::new(body);
-    let at_once = poll_fn(|cx| Poll::Ready(gathered.poll(body.as_mut(), headers, cx))).await;
+    let mut poll = |cx: &mut Context<'_>| io::with(|io| gathered.poll(io, body.as_mut(), headers, cx));
+    let at_once = poll_fn(|cx| Poll::Ready(poll(cx))).await;
     if let Poll::Ready(done) = at_once {
         return done.map(|()| gathered.finish());
     }
     let mut late = pin!(tokio::time::sleep(timeout));
-    poll_fn(|cx| match gathered.poll(body.as_mut(), headers, cx) {
+    poll_fn(|cx| match poll(cx) {
         Poll::Pending => late.as_mut().poll(cx).map(|()| Err(too_slow(timeout))),
         done => done,
     })
@@ -219,6 +220,7 @@ pub type Align = fn(&[u8], Headers<'_>) -> Option<usize>;
 impl Gathered {
     fn poll(
         &mut self,
+        io: &Io,
         mut body: Pin<&mut Incoming>,
         headers: Headers<'_>,
         cx: &mut Context<'_>,
@@ -230,7 +232,7 @@ impl Gathered {
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(broken(&error))),
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
-                        self.add(data, headers)?;
+                        self.add(io, data, headers)?;
                     }
                 }
             }
@@ -241,11 +243,11 @@ impl Gathered {
         self.first.len() + self.rest.len() - self.lead
     }
 
-    fn add(&mut self, data: Bytes, headers: Headers<'_>) -> Result<()> {
+    fn add(&mut self, io: &Io, data: Bytes, headers: Headers<'_>) -> Result<()> {
         if self.length() + data.len() > self.limit {
             return Err(too_large(self.limit));
         }
-        self.counting.count_to(self.length() + data.len())?;
+        self.counting.count_to(io, self.length() + data.len())?;
         if self.first.is_empty() && self.rest.is_empty() {
             self.first = data;
             return Ok(());
@@ -253,11 +255,11 @@ impl Gathered {
         if self.rest.is_empty() {
             let first = std::mem::take(&mut self.first);
             self.offset = (self.align)(&first, headers);
-            self.move_to(&first, first.len() + data.len());
+            self.move_to(io, &first, first.len() + data.len());
         } else if self.rest.capacity() - self.rest.len() < data.len() {
             let (rest, lead) = (std::mem::take(&mut self.rest), self.lead);
-            self.move_to(&rest[lead..], rest.len() - lead + data.len());
-            io::with(|io| io.bodies.give(rest));
+            self.move_to(io, &rest[lead..], rest.len() - lead + data.len());
+            io.bodies.give(rest);
         }
         self.rest.extend_from_slice(&data);
         Ok(())
@@ -265,8 +267,8 @@ impl Gathered {
 
     /// Goes on in a buffer with room for `came` bytes and some of those that are to come; there is room in front as well, so that
     /// what is at `offset` of the body is aligned for any element.
-    fn move_to(&mut self, begun: &[u8], came: usize) {
-        self.rest = io::with(|io| io.bodies.take());
+    fn move_to(&mut self, io: &Io, begun: &[u8], came: usize) {
+        self.rest = io.bodies.take();
         self.rest.reserve(room(came, self.declared) + ALIGNMENT);
         self.lead = 0;
         if let Some(offset) = self.offset {
@@ -310,8 +312,8 @@ fn too_large(limit: usize) -> Error {
 const SMALL_BODY: usize = 1 << 20;
 
 /// The limit of requests that carry no tensors, in bytes.
-pub fn small_limit() -> usize {
-    io::with(|io| io.shared.config.max_body_bytes.min(SMALL_BODY))
+pub fn small_limit(io: &Io) -> usize {
+    io.shared.config.max_body_bytes.min(SMALL_BODY)
 }
 
 /// A limit in bytes, and where it comes from.

@@ -11,6 +11,7 @@ use flate2::write::GzEncoder;
 use headgate_core::error::{Code, Error, Result};
 
 use crate::headers::Headers;
+use crate::thread::io as thread;
 use crate::thread::offload;
 use crate::thread::request_memory::RequestMemory;
 use crate::transport::body::{self, Align, Source};
@@ -104,7 +105,7 @@ pub async fn decode(
         Err(Stopped::AtLimit | Stopped::Unfinished) => {}
         Err(Stopped::Refused(error)) => return Err(error),
         Ok(decoded) => {
-            counted.add_body(decoded.len())?;
+            thread::with(|io| counted.add_body(io, decoded.len()))?;
             return Ok(decoded);
         }
     }

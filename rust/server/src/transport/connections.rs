@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::metrics::close_reason::CloseReason;
-use crate::thread::io;
+use crate::thread::io::{self, Io};
 use crate::transport::conn::Conn;
 use crate::transport::crowd;
 use crate::transport::exchange::Service;
@@ -36,13 +36,13 @@ impl Connections {
     }
 
     /// Closes those that can be spared best; how many.
-    pub fn make_room(&self, count: &AtomicUsize) -> usize {
+    pub fn make_room(&self, io: &Io, count: &AtomicUsize) -> usize {
         let mut open = self.open.borrow_mut();
         let gone = crowd::chosen(open.iter().map(|(id, (conn, _))| (*id, &**conn)), Instant::now());
         for task in gone.iter().filter_map(|id| open.remove(id)) {
             // Counted down here and not at the task's end: the next socket is on its way.
             count.fetch_sub(1, Relaxed);
-            io::with(|io| io.shared.metrics.connections_closed.add(CloseReason::Crowded));
+            io.shared.metrics.connections_closed.add(CloseReason::Crowded);
             task.1.abort();
         }
         gone.len()
@@ -56,14 +56,14 @@ impl Connections {
     }
 
     /// Serves a socket; `count` is counted down when its connection ends.
-    pub fn adopt<S: Service>(self: &Rc<Self>, socket: TcpStream, count: &Arc<AtomicUsize>) {
+    pub fn adopt<S: Service>(self: &Rc<Self>, io: &Io, socket: TcpStream, count: &Arc<AtomicUsize>) {
         let id = self.adopted.get() + 1;
         self.adopted.set(id);
         let conn = Rc::new(Conn::default());
-        if io::with(|io| io.shared.closing.load(Relaxed)) {
+        if io.shared.closing.load(Relaxed) {
             conn.close(Instant::now());
         }
-        io::with(|io| io.shared.metrics.thread(io.thread).accepted.add(1));
+        io.shared.metrics.thread(io.thread).accepted.add(1);
         // Counted down however the connection ends, by a panic too.
         let registered = Registered { id, connections: self.clone(), count: count.clone() };
         let served = conn.clone();

@@ -23,7 +23,7 @@ use http::{Method, Version};
 
 use crate::headers::Headers;
 use crate::metrics::hand_over_reason::HandOverReason;
-use crate::thread::io;
+use crate::thread::io::{self, Io};
 use crate::transport::body::Source;
 use crate::transport::conn::Conn;
 use crate::transport::exchange::{Head, Service};
@@ -44,14 +44,14 @@ pub async fn serve<S: Service>(wire: Wire, conn: &Rc<Conn>) -> Option<Wire> {
     loop {
         let head = match line.head().await {
             Came::Head(head) => head,
-            Came::Odd => return Some(line.hand_over(HandOverReason::Head, &[])),
+            Came::Odd => return Some(io::with(|io| line.hand_over(io, HandOverReason::Head, &[]))),
             Came::Nothing => return None,
         };
         let Some(plain) = head::parse(&head, &mut line.held.fields, most) else {
-            return Some(line.hand_over(HandOverReason::Request, &head));
+            return Some(io::with(|io| line.hand_over(io, HandOverReason::Request, &head)));
         };
         let Some(body) = line.body(plain.length).await else {
-            return Some(line.hand_over(HandOverReason::Body, &head));
+            return Some(io::with(|io| line.hand_over(io, HandOverReason::Body, &head)));
         };
         line.exchange::<S>(plain, &head, body).await?;
         line.held.fields.clear();
@@ -156,7 +156,7 @@ impl Line<'_> {
             self.unless_left(pin!(S::respond(head, Source::Here(body), received, &open))).await?
         };
         self.held.fields = fields;
-        if plain.closes || (io::is_draining() && self.is_last()) {
+        if plain.closes || (io::with(Io::is_draining) && self.is_last()) {
             reply.ends = true;
         }
         let ends = reply.ends;
@@ -200,8 +200,8 @@ impl Line<'_> {
     }
 
     /// The wire, from which `head` and what was read behind it are read again.
-    fn hand_over(mut self, why: HandOverReason, head: &[u8]) -> Wire {
-        io::with(|io| io.shared.metrics.handed_over.add(why));
+    fn hand_over(mut self, io: &Io, why: HandOverReason, head: &[u8]) -> Wire {
+        io.shared.metrics.handed_over.add(why);
         self.wire.put_back([head, &self.held.unread].concat().into());
         self.wire
     }

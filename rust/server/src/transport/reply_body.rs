@@ -14,7 +14,7 @@ use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 
-use crate::thread::io;
+use crate::thread::io::Io;
 use crate::transport::conn::{Conn, Open, Unsent};
 use crate::transport::delivery::Delivery;
 use crate::transport::reply::{Reply, ReplyBuf};
@@ -22,15 +22,15 @@ use crate::transport::reply::{Reply, ReplyBuf};
 impl Reply {
     /// The reply as hyper takes it, which ends the request `open` when it is written. hyper leaves the body of a reply to HEAD out
     /// on HTTP/1 only: `is_bare` says that it must be left out here.
-    pub fn into_hyper(self, is_bare: bool, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {
+    pub fn into_hyper(self, io: &Io, is_bare: bool, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {
         let Reply { status, mut fields, body, delivery, .. } = self;
         let mut head = Response::new(());
         *head.status_mut() = status;
         head.headers_mut().extend(fields.drain(..));
-        io::with(|io| io.fields.give(fields));
+        io.fields.give(fields);
         if is_bare {
             head.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-            io::with(|io| io.replies.give(body));
+            io.replies.give(body);
             return head.map(|()| ReplyBody::Whole(None));
         }
         let body = ReplyBuf::new(body, delivery, conn.sending(Instant::now()), open);

@@ -101,10 +101,13 @@ async fn handle<S: Service>(
     };
     let body = Source::Coming(body, Progress::Waiting(open.receiving()));
     let mut reply = S::respond(head, body, received, &open).await;
-    if http1 && (reply.ends || (io::is_draining() && conn.is_read_dry())) {
-        reply.close();
-    }
-    Ok(reply.into_hyper(parts.method == Method::HEAD && !http1, &conn, open))
+    let is_bare = parts.method == Method::HEAD && !http1;
+    Ok(io::with(|io| {
+        if http1 && (reply.ends || (io.is_draining() && conn.is_read_dry())) {
+            reply.close();
+        }
+        reply.into_hyper(io, is_bare, &conn, open)
+    }))
 }
 
 /// Runs HTTP/2's tasks on the IO thread that has the connection.

@@ -10,7 +10,7 @@ use super::{Account, Answer, Logged, nanos};
 use crate::after::access_log::Entry;
 use crate::after::state;
 use crate::metrics::Shard;
-use crate::thread::io;
+use crate::thread::io::Io;
 
 impl Account {
     pub(super) fn shard(&self) -> &Shard {
@@ -18,7 +18,7 @@ impl Account {
     }
 
     /// Books everything, once; `delivered` is when the bytes were out.
-    pub(super) fn book(&mut self, delivered: Option<Instant>) {
+    pub(super) fn book(&mut self, io: &Io, delivered: Option<Instant>) {
         self.booked = true;
         let Some(Answer(code)) = self.answer else { return };
         let shard = self.shard();
@@ -43,7 +43,7 @@ impl Account {
         let total_ns = nanos(self.received, delivered.unwrap_or(self.phase_end));
         if code.is_none() { &shard.success_ns } else { &shard.failure_ns }.add(total_ns);
         if self.run_ns.is_some() {
-            io::try_with(|io| shard.last_run_ns.set(io.shared.ns_at(self.phase_end)));
+            shard.last_run_ns.set(io.shared.ns_at(self.phase_end));
         }
         if self.run_ns.is_some() && self.counts_run {
             shard.runs.add(1);
@@ -64,13 +64,13 @@ impl Account {
         }
         self.write_down(code, delivered.is_some());
         if code.is_none() && !self.direct && self.instead.is_none() {
-            self.sketch(delivered.unwrap_or(self.phase_end));
+            self.sketch(io, delivered.unwrap_or(self.phase_end));
         }
     }
 
     /// Tells the breaker what the request says about the version: nothing, unless it answered or failed. What waited too long in the
     /// queue is shed, and no failure of the model. Of a run that took too long a probe tells (`attribution::report_in_time`).
-    pub fn report(&mut self, code: Option<Code>) {
+    pub fn report(&mut self, io: &Io, code: Option<Code>) {
         let pass = self.pass.take();
         let (Some(breaker), Some(pass)) = (&self.version().payload.breaker, pass) else { return };
         let verdict = match code {
@@ -80,7 +80,7 @@ impl Account {
             Some(Code::BackendFailed | Code::Internal) => HealthSignal::Failure,
             Some(_) => HealthSignal::Neutral,
         };
-        io::try_with(|io| breaker.report(pass, verdict, self.waiter.thread, io.shared.now_ns()));
+        breaker.report(pass, verdict, self.waiter.thread, io.shared.now_ns());
     }
 
     fn write_down(&mut self, code: Option<Code>, delivered: bool) {
@@ -102,23 +102,23 @@ impl Account {
         });
     }
 
-    fn sketch(&mut self, now: Instant) {
+    fn sketch(&mut self, io: &Io, now: Instant) {
         let Some(ran) = self.ran.take() else { return };
         let state = &self.version().payload;
         let Some(sketch) = &state.sketch else { return };
         state::try_with(|after| {
             let mut sketcher = after.sketcher.borrow_mut();
-            sketcher.record(sketch, self.request_hash, &ran, now, self.shard());
+            sketcher.record(io, sketch, self.request_hash, &ran, now, self.shard());
         });
     }
 
     /// Books what ended without an answer that was read.
-    pub(super) fn abandoned(&mut self) {
+    pub(super) fn abandoned(&mut self, io: &Io) {
         if self.answer.is_none() {
             // Unwinding is a defect of ours; otherwise the client left.
             let panicking = std::thread::panicking();
-            self.answered(Some(if panicking { Code::Internal } else { Code::Cancelled }));
+            self.answered(io, Some(if panicking { Code::Internal } else { Code::Cancelled }));
         }
-        self.book(None);
+        self.book(io, None);
     }
 }

@@ -13,6 +13,7 @@ use http::HeaderValue;
 
 use super::Tap;
 use crate::serving::version::VersionState;
+use crate::thread::io::Io;
 
 /// Why another version is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,8 +123,8 @@ impl Tap {
         tap
     }
     /// Books what this version did; another one was asked in its place.
-    pub fn pass_on(mut self, code: Code) {
+    pub fn pass_on(mut self, io: &Io, code: Code) {
         self.passed_on = true;
-        self.answered(Some(code));
+        self.answered(io, Some(code));
     }
 }

@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use crate::thread::io;
+use crate::thread::io::{self, Io};
 
 /// Resolves when connections are told to close.
 pub async fn closing() {
@@ -27,12 +27,12 @@ pub struct Patience {
 
 impl Patience {
     /// Whether it is over.
-    pub fn is_over(&mut self) -> bool {
-        if !io::with(|io| io.shared.closing.load(Relaxed)) {
+    pub fn is_over(&mut self, io: &Io) -> bool {
+        if !io.shared.closing.load(Relaxed) {
             return false;
         }
         let now = Instant::now();
-        *self.end.get_or_insert_with(|| now + io::with(|io| io.shared.config.drain_idle())) <= now
+        *self.end.get_or_insert_with(|| now + io.shared.config.drain_idle()) <= now
     }
 
     /// Notes that something came.
@@ -48,7 +48,7 @@ impl Patience {
     /// Resolves when it is over.
     pub async fn over(&mut self) {
         closing().await;
-        if !self.is_over()
+        if !io::with(|io| self.is_over(io))
             && let Some(end) = self.end
         {
             tokio::time::sleep_until(end.into()).await;
@@ -56,13 +56,8 @@ impl Patience {
     }
 }
 
-/// When a call that goes on must end, once that is known.
-pub fn last_words() -> Option<Instant> {
-    io::with(io::Io::last_words)
-}
-
 /// Resolves shortly before what is in flight is cut off.
 pub async fn cut_off() {
     closing().await;
-    tokio::time::sleep_until(last_words().unwrap_or_else(Instant::now).into()).await;
+    tokio::time::sleep_until(io::with(Io::last_words).unwrap_or_else(Instant::now).into()).await;
 }

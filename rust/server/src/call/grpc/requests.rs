@@ -72,7 +72,7 @@ impl Requests {
         if length > self.limit {
             return Err(message::too_large(length, self.limit));
         }
-        body::expect(length)?;
+        io::with(|io| body::expect(io, length))?;
         let counting = self.until(length).await?;
         Ok((flag, self.came.split_to(length).freeze(), counting.finish()))
     }
@@ -81,7 +81,7 @@ impl Requests {
     async fn until(&mut self, length: usize) -> Result<BodyMemory> {
         let mut counting = BodyMemory::of_connection(&self.holding);
         loop {
-            counting.count_to(self.came.len().min(length))?;
+            io::with(|io| counting.count_to(io, self.came.len().min(length)))?;
             if self.came.len() >= length {
                 return Ok(counting);
             }

@@ -7,7 +7,7 @@ use headgate_core::error::{Code, Error};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use http::{HeaderValue, Response};
 
-use crate::thread::io;
+use crate::thread::io::Io;
 use crate::transport::conn::{Conn, Open};
 use crate::transport::reply_body::ReplyBody;
 
@@ -25,8 +25,8 @@ pub fn late() -> Error {
 }
 
 /// Counts and answers a call that no version is to blame for.
-pub fn refused(error: &Error, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {
-    io::with(|io| io.shared.metrics.thread(io.thread).count_refusal(error.code));
+pub fn refused(io: &Io, error: &Error, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {
+    io.shared.metrics.thread(io.thread).count_refusal(error.code);
     refusal(error, conn, open)
 }
 

@@ -15,7 +15,7 @@ use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use super::drain::{Patience, cut_off, last_words};
+use super::drain::{Patience, cut_off};
 use super::message;
 use super::requests::{Message, Requests};
 use super::status::{CONTENT, failed, late, refused, succeeded};
@@ -27,7 +27,7 @@ use crate::request::infer::{self, InferWire, stopping};
 use crate::request::inference::{Answer, InferCall, Target};
 use crate::request::large_input;
 use crate::request_context::{RequestContext, UNTIMED};
-use crate::thread::io;
+use crate::thread::io::{self, Io};
 use crate::thread::request_memory::RequestMemory;
 use crate::transport::conn::{Conn, Open};
 use crate::transport::reply_body::ReplyBody;
@@ -48,7 +48,7 @@ enum Failures {
 /// Answers one call.
 pub fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {
     let (head, body) = request.into_parts();
-    let context = RequestContext::read(Headers::Map(&head.headers), || io::with(io::Io::draw));
+    let context = RequestContext::read(Headers::Map(&head.headers), || io::with(Io::draw));
     let mut response = match deadline(&head.headers, Instant::now()) {
         Ok(deadline) => {
             let wants_status = head.headers.get("triton_grpc_error").is_some_and(|value| value == "true");
@@ -57,7 +57,7 @@ pub fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Respon
             let requests = Requests::new(body, conn.holding().clone());
             Response::new(ReplyBody::stream(answers(call, requests), conn, open))
         }
-        Err(error) => refused(&error, conn, open),
+        Err(error) => io::with(|io| refused(io, &error, conn, open)),
     };
     response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
     context.add_to(response.headers_mut(), UNTIMED);
@@ -83,7 +83,9 @@ fn answers(call: Rc<Call>, requests: Requests) -> Answers {
     let end = futures_util::stream::once(async move {
         Err(match deadline {
             Some(deadline) if deadline <= Instant::now() => failed(&late()),
-            _ if left.get() || last_words().is_some_and(|at| at <= Instant::now()) => failed(&stopping()),
+            _ if left.get() || io::with(Io::last_words).is_some_and(|at| at <= Instant::now()) => {
+                failed(&stopping())
+            }
             _ => succeeded(),
         })
     });
@@ -99,7 +101,7 @@ async fn next(
     headers: &HeaderMap,
     left: &Cell<bool>,
 ) -> Option<(Result<Message>, Option<Rest>)> {
-    let begun = match patience.is_over() {
+    let begun = match io::with(|io| patience.is_over(io)) {
         true => None,
         // A message that has begun is read to its end.
         false => tokio::select! {

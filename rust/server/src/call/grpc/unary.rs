@@ -23,7 +23,7 @@ use crate::request::infer::{self, InferWire};
 use crate::request::inference::{Answer, InferCall, Target};
 use crate::request::large_input;
 use crate::request_context::{RequestContext, UNTIMED};
-use crate::thread::io;
+use crate::thread::io::{self, Io};
 use crate::thread::request_memory::RequestMemory;
 use crate::transport::body;
 use crate::transport::conn::{Conn, Open, Receiving};
@@ -34,7 +34,7 @@ pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> 
     let received = Instant::now();
     let (head, mut body) = request.into_parts();
     let headers = Headers::Map(&head.headers);
-    let context = RequestContext::read(headers, || io::with(io::Io::draw));
+    let context = RequestContext::read(headers, || io::with(Io::draw));
     let asked = deadline(&head.headers, received);
     let call = InferCall {
         headers,
@@ -55,7 +55,7 @@ pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> 
     };
     body::discard(body, &open);
     match answer {
-        Ok(answer) => answered(answer, &context, conn, open),
+        Ok(answer) => io::with(|io| answered(io, answer, &context, conn, open)),
         Err(error) => {
             let mut response = refusal(&error, conn, open);
             context.add_to(response.headers_mut(), UNTIMED);
@@ -110,7 +110,13 @@ fn tensor_offset(piece: &[u8], _: Headers<'_>) -> Option<usize> {
     Some(message::PREFIX + protobuf::first_large_tensor(message)?)
 }
 
-fn answered(answer: Answer, context: &RequestContext, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {
+fn answered(
+    io: &Io,
+    answer: Answer,
+    context: &RequestContext,
+    conn: &Rc<Conn>,
+    open: Open,
+) -> Response<ReplyBody> {
     let Answer { result, body, tap } = answer;
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(CONTENT_TYPE, CONTENT.clone());
@@ -119,7 +125,7 @@ fn answered(answer: Answer, context: &RequestContext, conn: &Rc<Conn>, open: Ope
     let body = match result {
         Ok(_) => ReplyBody::message(Some(body), succeeded(), Some(tap.into_delivery()), conn, open),
         Err(error) => {
-            io::with(|io| io.replies.give(body));
+            io.replies.give(body);
             ReplyBody::message(None, failed(&error), Some(tap.into_delivery()), conn, open)
         }
     };
