@@ -31,6 +31,16 @@ const REQUEST_COST: u64 = 16;
 /// Seconds that a floor is counted for.
 const MINUTE: u64 = 60;
 
+/// A run whose rows may be sketched.
+pub struct SampledRun<'a> {
+    /// The run with its tensors.
+    pub run: &'a Ran,
+    /// What chooses the rows, the same for inputs and outputs.
+    pub request_hash: u64,
+    /// About the present time.
+    pub at: Instant,
+}
+
 /// One IO thread's writers and budget.
 pub struct Sketcher {
     writers: HashMap<u64, (Writer, Floor)>,
@@ -54,23 +64,15 @@ impl Default for Sketcher {
 }
 
 impl Sketcher {
-    /// Sketches a request's inputs and outputs, after its answer; `now` is about that time.
-    pub fn record(
-        &mut self,
-        io: &Io,
-        sketch: &VersionSketch,
-        hash: u64,
-        ran: &Ran,
-        now: Instant,
-        shard: &Shard,
-    ) {
-        let now_ns = now.saturating_duration_since(self.begun).as_nanos() as u64;
+    /// Sketches the inputs and outputs of a request, after its response.
+    pub fn record(&mut self, io: &Io, sketch: &VersionSketch, sampled: &SampledRun<'_>, shard: &Shard) {
+        let now_ns = sampled.at.saturating_duration_since(self.begun).as_nanos() as u64;
         let passed_ns = now_ns.saturating_sub(self.told_ns);
         if passed_ns >= Controller::PERIOD_NS {
             self.controller.observe(self.spent_ns, passed_ns);
             (self.told_ns, self.spent_ns) = (now_ns, 0.0);
         }
-        let values = self.rows(io, sketch, (hash, now_ns), ran, shard);
+        let values = self.rows(io, sketch, sampled, now_ns, shard);
         self.spent_ns += (values + REQUEST_COST) as f64 * sketch.value_ns;
     }
 
@@ -84,10 +86,11 @@ impl Sketcher {
         &mut self,
         io: &Io,
         sketch: &VersionSketch,
-        (hash, now_ns): (u64, u64),
-        ran: &Ran,
+        sampled: &SampledRun<'_>,
+        now_ns: u64,
         shard: &Shard,
     ) -> u64 {
+        let SampledRun { run: ran, request_hash: hash, .. } = *sampled;
         let rows = ran.rows();
         shard.rows_seen.add(rows as u64);
         let (writer, floor) = match self.writers.entry(sketch.id) {

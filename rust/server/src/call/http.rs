@@ -14,7 +14,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::after::access_log::Protocol;
-use crate::after::taps::Tap;
+use crate::after::record::RecordHandle;
 use crate::call::facts;
 use crate::call::grpc;
 use crate::call::path;
@@ -41,8 +41,15 @@ static JSON: HeaderValue = HeaderValue::from_static("application/json");
 static JSON_LENGTH: HeaderName = HeaderName::from_static(binary::HEADER);
 static BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
-/// A reply that a tap may wait for.
-type Reply = reply::Reply<Tap>;
+/// A reply whose delivery is booked, if a version answered.
+type Reply = reply::Reply<Pending>;
+
+/// What waits for the delivery of a version's response.
+struct Pending {
+    record: RecordHandle,
+    /// When the request is of no use any more.
+    deadline: Instant,
+}
 
 /// The calls of the Open Inference Protocol.
 pub struct Calls;
@@ -51,8 +58,11 @@ impl Service for Calls {
     async fn respond(head: Head<'_>, body: Source, received: Instant, open: &Open) -> reply::Reply {
         let context = RequestContext::read(head.headers, || io::with(Io::draw));
         let mut reply = dispatch(head, body, received, &context, open).await;
-        context.add_to(&mut reply.fields, reply.delivery.as_ref().map(|tap| || tap.times()));
-        reply.map_delivery(Tap::into_delivery)
+        context.add_to(
+            &mut reply.fields,
+            reply.delivery.as_ref().map(|pending| || pending.record.timing.times()),
+        );
+        reply.map_delivery(|pending| pending.record.into_delivery())
     }
 
     fn is_call(headers: Headers<'_>) -> bool {
@@ -203,10 +213,7 @@ fn wants_gzip(io: &Io, reply: &Reply, asked: Headers<'_>) -> bool {
 async fn compressed(mut reply: Reply) -> Reply {
     let plain = std::mem::take(&mut reply.body);
     let packed = match &mut reply.delivery {
-        Some(tap) => {
-            let until = tap.until();
-            coding::gzip(plain, Some(until), tap.counted()).await
-        }
+        Some(Pending { record, deadline }) => coding::gzip(plain, Some(*deadline), &mut record.memory).await,
         // Its memory is counted by nobody yet.
         None => match io::with(|io| RequestMemory::with_bytes(io, plain.len())) {
             Ok(mut counted) => coding::gzip(plain, None, &mut counted).await,
@@ -229,9 +236,9 @@ async fn compressed(mut reply: Reply) -> Reply {
 /// The answer in place of one that could not be compressed.
 #[cold]
 fn unpacked(io: &Io, reply: Reply, error: Error) -> Reply {
-    let Some(mut tap) = reply.delivery else { return refused(io, &error) };
-    tap.answered(io, Some(error.code));
-    answered(io, Answer { result: Err(error), body: Vec::new(), tap })
+    let Some(Pending { mut record, deadline }) = reply.delivery else { return refused(io, &error) };
+    record.answered(io, Some(error.code));
+    answered(io, Answer { result: Err(error), body: Vec::new(), record, deadline })
 }
 
 fn whole(io: &Io, status: StatusCode, content: &HeaderValue, body: Vec<u8>) -> Reply {
@@ -241,7 +248,7 @@ fn whole(io: &Io, status: StatusCode, content: &HeaderValue, body: Vec<u8>) -> R
 }
 
 fn answered(io: &Io, answer: Answer) -> Reply {
-    let Answer { result, body, tap } = answer;
+    let Answer { result, body, record, deadline } = answer;
     let mut reply = match result {
         Ok(sent) => {
             let content = if sent.json_length.is_some() { &BINARY } else { &JSON };
@@ -253,8 +260,8 @@ fn answered(io: &Io, answer: Answer) -> Reply {
         }
         Err(error) => error_reply(io, &error, body),
     };
-    tap.add_headers(&mut reply.fields);
-    reply.delivery = Some(tap);
+    record.add_headers(&mut reply.fields);
+    reply.delivery = Some(Pending { record, deadline });
     reply
 }
 

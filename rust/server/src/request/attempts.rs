@@ -11,22 +11,27 @@
 //! them to take, so their answer is no evidence, and a constant, which takes everything, is asked only where the version is
 //! at fault.
 //!
-//! Not here: the order of the versions (`taps::fallback`), probes (`attribution`).
+//! Not here: the order of the versions (`fallback`), probes (`attribution`).
+
+use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::Signature;
+use http::HeaderValue;
 
-use crate::after::taps::Tap;
-use crate::after::taps::fallback::{Cause, Next};
+use crate::after::record::RecordHandle;
+use crate::after::record::routed_version::RoutedVersion;
 use crate::budget::SMALL_REQUEST;
+use crate::request::attempt::Attempt;
 use crate::request::attribution::{self, Mistake};
-use crate::request::inference::Sent;
+use crate::request::fallback::{self, Fallback, FallbackCause};
+use crate::request::inference::{ParsedRequest, Sent};
 use crate::serving::compatibility::accepts_same_inputs;
 use crate::thread::io::{self, Io};
 
 /// A version that was asked and did not answer.
-struct Attempt {
-    tap: Tap,
+struct FailedAttempt {
+    attempt: Attempt,
     error: Error,
     kind: Kind,
 }
@@ -49,46 +54,75 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(tap: &Tap, code: Code) -> Kind {
+    fn of(attempt: &Attempt, code: Code) -> Kind {
         match code {
             Code::BackendFailed => Kind::Run,
-            Code::InvalidArgument if tap.is_decoded() => Kind::Unwritable,
+            Code::InvalidArgument if attempt.record.timing.is_decoded() => Kind::Unwritable,
             Code::InvalidArgument => Kind::Mistake,
-            Code::DeadlineExceeded if tap.overran_within().is_some() => Kind::Late,
+            Code::DeadlineExceeded if attempt.overran_within().is_some() => Kind::Late,
             _ => Kind::Other,
         }
     }
 }
 
-impl Attempt {
-    fn new(tap: Tap, error: Error) -> Attempt {
-        let kind = Kind::of(&tap, error.code);
-        Attempt { tap, error, kind }
+impl FailedAttempt {
+    fn new(attempt: Attempt, error: Error) -> FailedAttempt {
+        let kind = Kind::of(&attempt, error.code);
+        FailedAttempt { attempt, error, kind }
+    }
+
+    fn routed(&self) -> &RoutedVersion {
+        &self.attempt.record.routed
     }
 
     fn signature(&self) -> &Signature {
-        self.tap.version().payload.model.signature()
+        self.routed().version().payload.model.signature()
     }
 
     /// Why another version may answer.
-    fn cause(&self) -> Option<Cause> {
+    fn cause(&self) -> Option<FallbackCause> {
         Some(match (self.kind, self.error.code) {
-            (Kind::Mistake, _) if self.is_incompatible() => Cause::Incompatible,
-            (Kind::Run, _) | (_, Code::Internal) => Cause::Failed,
-            (Kind::Unwritable, _) => Cause::Unwritable,
-            (_, Code::ModelNotReady) => Cause::NotReady,
-            (_, Code::DeadlineExceeded) => Cause::Late,
-            (_, Code::Overloaded) => Cause::Overloaded,
+            (Kind::Mistake, _) if self.is_incompatible() => FallbackCause::Incompatible,
+            (Kind::Run, _) | (_, Code::Internal) => FallbackCause::Failed,
+            (Kind::Unwritable, _) => FallbackCause::Unwritable,
+            (_, Code::ModelNotReady) => FallbackCause::NotReady,
+            (_, Code::DeadlineExceeded) => FallbackCause::Late,
+            (_, Code::Overloaded) => FallbackCause::Overloaded,
             _ => return None,
         })
     }
 
+    /// The version that is asked next, for a caller that did not name one and while there is time.
+    fn next(&self) -> Option<Fallback> {
+        let cause = self.cause()?;
+        if self.routed().is_direct || Instant::now() >= self.attempt.deadlines.request {
+            return None;
+        }
+        self.attempt.fallbacks.next(self.routed(), cause)
+    }
+
     /// Whether the champion may take what the version refuses.
     fn is_incompatible(&self) -> bool {
-        let champion = self.tap.champion().filter(|_| !self.tap.is_champion());
+        let champion = fallback::champion(self.routed()).filter(|_| !fallback::is_champion(self.routed()));
         champion.is_some_and(|champion| {
             !accepts_same_inputs(champion.payload.model.signature(), self.signature())
         })
+    }
+
+    /// The request on its way to another version. What is booked on this one is [`RecordHandle::pass_on`]'s.
+    fn hand_on(&mut self, next: &Fallback) -> Attempt {
+        let old = &mut self.attempt.record;
+        let said = format!("{}; cause={}", old.version().name, next.cause.as_str());
+        let routed = RoutedVersion { index: next.version, ..old.routed.clone() };
+        let fallbacks = self.attempt.fallbacks.after(next, routed.endpoint.champion);
+        let mut record = RecordHandle::begin(routed, old.timing.received, old.sample.request_hash);
+        record.memory = std::mem::take(&mut old.memory);
+        record.log = old.log.take();
+        record.fallback_header = old.fallback_header.take().or_else(|| HeaderValue::from_str(&said).ok());
+        // Its tensors are of no use any more.
+        old.sample.run = None;
+        let deadlines = self.attempt.deadlines.for_fallback();
+        Attempt { record, deadlines, fallbacks, class: self.attempt.class }
     }
 
     /// Finds out whose mistake a failed run is.
@@ -97,11 +131,11 @@ impl Attempt {
             return;
         }
         self.kind = Kind::Judged;
-        let (code, words) = match attribution::judge(&self.tap).await {
+        let (code, words) = match attribution::judge(&self.attempt).await {
             Mistake::Versions => return,
             Mistake::Requests => (Code::InvalidArgument, "the model does not take these inputs"),
             Mistake::Unknown => {
-                self.tap.excuse();
+                self.attempt.record.excuse_version();
                 (Code::BackendFailed, "the run failed, and no input is known that the model takes")
             }
             Mistake::Untold => {
@@ -117,56 +151,60 @@ impl Attempt {
     }
 
     /// Books it, `answered` by another version.
-    fn answered_by(mut self, io: &Io, answered: &Tap) {
-        let champion_took_it =
-            answered.is_champion() && !answered.version().payload.is_constant && !self.tap.is_champion();
+    fn answered_by(mut self, io: &Io, answered: &RoutedVersion) {
+        let champion_took_it = fallback::is_champion(answered)
+            && !answered.version().payload.is_constant
+            && !fallback::is_champion(self.routed());
         match self.kind {
             Kind::Run | Kind::Unwritable if champion_took_it => self.error.code = Code::BackendFailed,
-            Kind::Run | Kind::Late => attribution::report_in_time(io, &mut self.tap),
+            Kind::Run | Kind::Late => attribution::report_in_time(io, &mut self.attempt),
             _ => {}
         }
-        self.tap.pass_on(io, self.error.code);
+        self.pass_on(io);
+    }
+
+    fn pass_on(self, io: &Io) {
+        self.attempt.record.pass_on(io, self.error.code);
     }
 }
 
-/// Goes on after a version's failure: the tap of the version that is to be named in the answer, and what it answers.
-///
-/// `again` has another version serve the request, whose body is `size` bytes, into the buffer.
+/// Goes on after a version's failure: the attempt of the version that is named in the response, and what it answers.
 ///
 /// # Errors
 /// The failure that is told.
 pub async fn go_on(
-    (tap, error): (Tap, Error),
-    size: usize,
+    attempt: Attempt,
+    error: Error,
+    request: &ParsedRequest<'_>,
     out: &mut Vec<u8>,
-    mut again: impl AsyncFnMut(&mut Tap, &mut Vec<u8>) -> Result<Sent>,
-) -> (Tap, Result<Sent>) {
-    let (mut last, mut earlier) = (Attempt::new(tap, error), Vec::new());
+) -> (Attempt, Result<Sent>) {
+    let (mut last, mut earlier) = (FailedAttempt::new(attempt, error), Vec::new());
     while let Some(next) = next(&mut last, &mut earlier).await {
-        let counted = last.tap.counted();
+        let (size, memory) = (request.body.len(), &mut last.attempt.record.memory);
         // A run that goes on has taken the body's share with it. Without room for another there is no further attempt.
-        if size >= SMALL_REQUEST && counted.is_small() && io::with(|io| counted.add_body(io, size)).is_err() {
+        if size >= SMALL_REQUEST && memory.is_small() && io::with(|io| memory.add_body(io, size)).is_err() {
             break;
         }
-        let mut tap = last.tap.hand_on(&next);
+        let mut attempt = last.hand_on(&next);
         earlier.push(last);
         out.clear();
-        match again(&mut tap, out).await {
+        match attempt.serve(request, out).await {
             Ok(sent) => {
-                io::with(|io| earlier.into_iter().for_each(|attempt| attempt.answered_by(io, &tap)));
-                return (tap, Ok(sent));
+                let answered = &attempt.record.routed;
+                io::with(|io| earlier.into_iter().for_each(|attempt| attempt.answered_by(io, answered)));
+                return (attempt, Ok(sent));
             }
-            Err(error) => last = Attempt::new(tap, error),
+            Err(error) => last = FailedAttempt::new(attempt, error),
         }
     }
     let error = conclude(&mut last, earlier).await;
-    (last.tap, Err(error))
+    (last.attempt, Err(error))
 }
 
-/// Who is asked next.
-async fn next(last: &mut Attempt, earlier: &mut [Attempt]) -> Option<Next> {
-    let next = last.tap.next(last.cause()?)?;
-    if last.tap.is_constant(&next) {
+/// The version that is asked next. A constant is asked only if no attempt failed by the request's fault.
+async fn next(last: &mut FailedAttempt, earlier: &mut [FailedAttempt]) -> Option<Fallback> {
+    let next = last.next()?;
+    if next.is_constant(last.routed()) {
         for attempt in earlier.iter_mut().chain([last]) {
             attempt.judge().await;
             if attempt.is_the_requests() {
@@ -177,16 +215,16 @@ async fn next(last: &mut Attempt, earlier: &mut [Attempt]) -> Option<Next> {
     Some(next)
 }
 
-/// Nobody answered: books what the earlier versions did, and tells the breaker of the last one; the error that is told.
-async fn conclude(last: &mut Attempt, mut earlier: Vec<Attempt>) -> Error {
+/// No version answered: books what the earlier ones did, and tells the breaker of the last one; the error that is told.
+async fn conclude(last: &mut FailedAttempt, mut earlier: Vec<FailedAttempt>) -> Error {
     for attempt in earlier.iter_mut().chain([&mut *last]) {
         attempt.judge().await;
         if attempt.kind == Kind::Late {
-            io::with(|io| attribution::report_in_time(io, &mut attempt.tap));
+            io::with(|io| attribution::report_in_time(io, &mut attempt.attempt));
         }
     }
-    // What the version did, whatever the answer will be.
-    io::with(|io| last.tap.report(io, Some(last.error.code)));
+    // What the version did, whatever the response will be.
+    io::with(|io| last.attempt.record.report(io, Some(last.error.code)));
     let told = {
         let last = &*last;
         let first = earlier.first().unwrap_or(last);
@@ -197,6 +235,6 @@ async fn conclude(last: &mut Attempt, mut earlier: Vec<Attempt>) -> Error {
         let requests = earlier.iter().chain([last]).find(|attempt| attempt.is_the_requests());
         requests.unwrap_or(if misfit { first } else { last }).error.clone()
     };
-    io::with(|io| earlier.into_iter().for_each(|attempt| attempt.tap.pass_on(io, attempt.error.code)));
+    io::with(|io| earlier.into_iter().for_each(|attempt| attempt.pass_on(io)));
     told
 }

@@ -9,10 +9,12 @@
 use std::time::Duration;
 
 use headgate_core::breaker::HealthSignal;
+use headgate_core::snapshot::Version;
 use headgate_engine::{Asked, Finding};
 use tokio::sync::oneshot;
 
-use crate::after::taps::Tap;
+use crate::request::attempt::Attempt;
+use crate::serving::version::VersionState;
 use crate::thread::io::{self, Io};
 
 /// Whose mistake it is that a request was not answered.
@@ -29,25 +31,25 @@ pub enum Mistake {
 }
 
 /// Whose mistake a failed run is.
-pub async fn judge(tap: &Tap) -> Mistake {
-    let coming = match io::with(|io| asked(io, tap)) {
+pub async fn judge(attempt: &Attempt) -> Mistake {
+    let coming = match io::with(|io| asked(io, attempt.record.version())) {
         None => return Mistake::Unknown,
         Some(Asked::Known(finding)) => return mistake(finding, None),
         Some(Asked::Awaited(coming) | Asked::Begun(coming)) => coming,
     };
-    let told = tokio::time::timeout_at(tap.until().into(), told(coming)).await;
+    let told = tokio::time::timeout_at(attempt.deadlines.request.into(), told(coming)).await;
     told.map_or(Mistake::Untold, |finding| mistake(finding, None))
 }
 
 /// Tells the breaker what a run that failed, or did not end in time, says about its version, now or when a probe has told; the
 /// request does not wait for that.
-pub fn report_in_time(io: &Io, tap: &mut Tap) {
-    let within = tap.overran_within();
-    let Some(report) = tap.report_later() else { return };
-    match asked(io, tap) {
-        Some(Asked::Known(finding)) => report.tell(verdict(finding, within)),
+pub fn report_in_time(io: &Io, attempt: &mut Attempt) {
+    let within = attempt.overran_within();
+    let Some(report) = attempt.record.report_later() else { return };
+    match asked(io, attempt.record.version()) {
+        Some(Asked::Known(finding)) => report.send(verdict(finding, within)),
         Some(Asked::Begun(coming)) => {
-            tokio::task::spawn_local(async move { report.tell(verdict(told(coming).await, within)) });
+            tokio::task::spawn_local(async move { report.send(verdict(told(coming).await, within)) });
         }
         // One report for each probe: those that nobody waits for must not pile up. Without a probe nobody knows.
         Some(Asked::Awaited(_)) | None => {}
@@ -74,8 +76,8 @@ fn verdict(finding: Finding, within: Option<Duration>) -> HealthSignal {
 const NOTHING: Finding = Finding::Works { run: Duration::ZERO };
 
 /// `None` for a version that is not known to take anything, and has not answered lately.
-fn asked(io: &Io, tap: &Tap) -> Option<Asked> {
-    let version = &tap.version().payload;
+fn asked(io: &Io, version: &Version<VersionState>) -> Option<Asked> {
+    let version = &version.payload;
     let (probed, now_ns) = (io.shared.pool.probe(&version.model), io.shared.now_ns());
     let by_record = || version.recent_success.is_recent(version.metrics.request_totals().succeeded, now_ns);
     probed.or_else(|| by_record().then_some(Asked::Known(NOTHING)))

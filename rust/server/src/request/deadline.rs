@@ -1,11 +1,68 @@
-//! How long a client is willing to wait, by `x-headgate-timeout`, on any wire.
+//! Until when a request is waited for: the shortest of what its client, its transport and the document say.
 //!
-//! Not here: the protocol's own parameter (`envelope`) and `grpc-timeout` (`grpc`); the shortest of all counts (`taps`).
+//! `x-headgate-timeout` is read here, on any wire. Not here: the protocol's own parameter (`envelope`) and `grpc-timeout` (`grpc`).
 
 use std::time::{Duration, Instant};
 
 use headgate_core::error::{Error, Result};
 use http::HeaderValue;
+
+/// Until when a request and the version that answers it are waited for, and whose limits those are.
+#[derive(Clone, Copy)]
+pub struct Deadlines {
+    /// When the request is of no use any more, whichever version answers it.
+    pub request: Instant,
+    /// When the version's time is over: with the request's, or before it if the version has fallbacks.
+    pub version: Instant,
+    /// Whether the request's limit is the document's.
+    request_is_documents: bool,
+    /// Whether the version's limit is the document's, so that the version is to blame for missing it.
+    version_is_documents: bool,
+    /// Whether the run went on beyond the version's limit.
+    overran: bool,
+}
+
+impl Deadlines {
+    /// The deadlines of a request that was `received` then, for whose answer its client waits until `client`. The version has
+    /// `after` from now on before others are asked: how long the request was on its way says nothing about the version.
+    pub fn new(
+        received: Instant,
+        timeout: Duration,
+        after: Option<Duration>,
+        client: Option<Instant>,
+    ) -> Deadlines {
+        let document = received + timeout;
+        let version = after.map_or(document, |after| (Instant::now() + after).min(document));
+        let request = client.map_or(document, |client| client.min(document));
+        Deadlines {
+            request,
+            version: version.min(request),
+            request_is_documents: client.is_none_or(|client| client >= document),
+            version_is_documents: client.is_none_or(|client| client >= version),
+            overran: false,
+        }
+    }
+
+    /// Those of another version, which has all the time that is left.
+    pub fn for_fallback(&self) -> Deadlines {
+        Deadlines {
+            version: self.request,
+            version_is_documents: self.request_is_documents,
+            overran: false,
+            ..*self
+        }
+    }
+
+    /// The run went on when the deadline passed.
+    pub fn overrun(&mut self) {
+        self.overran = true;
+    }
+
+    /// Whether a run was going on when the time was over that the document gives.
+    pub fn has_overrun_document(&self) -> bool {
+        self.version_is_documents && self.overran
+    }
+}
 
 /// When the client stops waiting for a request that was `received` then.
 ///

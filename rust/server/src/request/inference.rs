@@ -4,12 +4,14 @@
 
 use std::time::{Instant, SystemTime};
 
+use bytes::Bytes;
 use headgate_core::error::{Error, Result};
 use headgate_core::id::MAX_NAME;
+use headgate_protocol::envelope::Envelope;
 
 use crate::after::access_log::{Entry, Protocol};
+use crate::after::record::RecordHandle;
 use crate::after::state;
-use crate::after::taps::Tap;
 use crate::headers::Headers;
 use crate::request_context::RequestContext;
 use crate::thread::io::Io;
@@ -62,6 +64,17 @@ impl InferCall<'_> {
     }
 }
 
+/// A request whose envelope is known.
+#[derive(Clone, Copy)]
+pub struct ParsedRequest<'a> {
+    /// The envelope.
+    pub envelope: &'a Envelope<'a>,
+    /// What the envelope borrows from. Tensors may lie in it until the response is out.
+    pub body: &'a Bytes,
+    /// How the response is written.
+    pub dialect: Dialect,
+}
+
 /// How a response is written.
 #[derive(Clone, Copy, Debug)]
 pub enum Dialect {
@@ -86,8 +99,10 @@ pub struct Answer {
     pub result: Result<Sent>,
     /// The response's bytes.
     pub body: Vec<u8>,
-    /// What is left to do when they are out.
-    pub tap: Tap,
+    /// What is booked when they are out.
+    pub record: RecordHandle,
+    /// When the request is of no use any more.
+    pub deadline: Instant,
 }
 
 /// A good answer.

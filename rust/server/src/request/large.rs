@@ -3,18 +3,18 @@
 //!
 //! Not here: how an answer is written (`outputs`).
 
-use std::sync::Arc;
+use std::time::Instant;
 
 use headgate_core::error::Result;
 use headgate_engine::Ran;
-use headgate_protocol::envelope::{Envelope, Form, Selection};
+use headgate_protocol::envelope::{Form, Selection};
 use headgate_protocol::reply::ReplyHead;
 
-use crate::after::taps::Tap;
-use crate::request::inference::{Dialect, Sent};
+use crate::after::record::RequestRecord;
+use crate::after::record::routed_version::RoutedVersion;
+use crate::request::inference::{Dialect, ParsedRequest, Sent};
 use crate::request::outputs::{self, Lists, Manner, Outputs};
 use crate::request::tensors;
-use crate::serving::shared::LiveEndpoint;
 use crate::thread::offload::{self, OffloadMemory};
 
 /// An answer that takes more than so many elements in JSON is large: about two milliseconds of a core.
@@ -36,38 +36,35 @@ pub fn is_large(outputs: &Outputs<'_>, bytes: usize, id: Option<&str>) -> bool {
 struct Answer {
     ran: Ran,
     selection: Vec<Selection>,
-    endpoint: Arc<LiveEndpoint>,
-    version: usize,
+    routed: RoutedVersion,
     id: Option<String>,
     form: Form<'static>,
     marks_final: bool,
     dialect: Dialect,
 }
 
-/// Writes the answer of outputs that were selected a moment ago; the run comes back, unless writing took too long or panicked. What the
-/// answer and its outputs take is counted by the tap.
+/// Writes the response of outputs that were selected a moment ago, until `until` at most; the run comes back, unless writing took
+/// too long or panicked. What the response and its outputs take is counted by the record.
 pub async fn write(
-    envelope: &Envelope<'_>,
-    dialect: Dialect,
-    tap: &mut Tap,
+    request: &ParsedRequest<'_>,
+    record: &mut RequestRecord,
+    until: Instant,
     ran: Ran,
     out: &mut Vec<u8>,
 ) -> (Option<Ran>, Result<Sent>) {
-    let (endpoint, version) = tap.chosen();
+    let ParsedRequest { envelope, dialect, .. } = *request;
     let answer = Answer {
         ran,
         selection: tensors::with_scratch(|scratch| scratch.selection.clone()),
-        endpoint,
-        version,
+        routed: record.routed.clone(),
         id: envelope.id.as_deref().map(str::to_owned),
-        // Only the kind matters for an answer.
+        // Only the kind matters for a response.
         form: envelope.form.with(&[]),
         marks_final: envelope.parameters.marks_final,
         dialect,
     };
     let mut buffer = std::mem::take(out);
-    let until = tap.deadline();
-    let written = offload::run(Some(until), tap.counted(), move |share| {
+    let written = offload::run(Some(until), &mut record.memory, move |share| {
         let result = answer.write(share, &mut buffer);
         Ok((answer.ran, buffer, result))
     });
@@ -84,8 +81,8 @@ impl Answer {
     fn write(&self, share: &mut OffloadMemory, out: &mut Vec<u8>) -> Result<Sent> {
         let head = ReplyHead {
             id: self.id.as_deref(),
-            model_name: &self.endpoint.name,
-            model_version: &self.endpoint.versions[self.version].name,
+            model_name: &self.routed.endpoint.name,
+            model_version: &self.routed.version().name,
         };
         let manner = Manner {
             dialect: self.dialect,
@@ -94,7 +91,8 @@ impl Answer {
             rows: self.ran.rows(),
         };
         let mut lists = Lists::default();
-        let outputs = Outputs::of(&self.selection, &self.ran, &self.endpoint, self.dialect, &mut lists)?;
+        let outputs =
+            Outputs::of(&self.selection, &self.ran, &self.routed.endpoint, self.dialect, &mut lists)?;
         let bytes = outputs.bytes();
         // A model may answer with any size: there must be room before it is written, and nobody else takes it afterwards.
         let mut room = share.reserve_response(bytes.saturating_add(outputs.written()))?;

@@ -12,7 +12,7 @@ use headgate_protocol::binary::Body;
 use headgate_protocol::envelope::{self, Envelope, Form, InputEnvelope, Source};
 use headgate_protocol::protobuf;
 
-use crate::after::taps::Tap;
+use crate::request::inference::ParsedRequest;
 use crate::request::tensors::{self, Buffers, Scratch};
 use crate::thread::offload;
 use crate::thread::request_memory::RequestMemory;
@@ -97,13 +97,13 @@ fn cost(input: &InputEnvelope<'_>) -> usize {
 /// # Errors
 /// As [`tensors::decode`]; `deadline_exceeded`.
 pub async fn decode(
-    envelope: &Envelope<'_>,
-    body: &Bytes,
+    request: &ParsedRequest<'_>,
     (warm, waiter): (Warm, Waiter),
-    tap: &mut Tap,
+    counted: &mut RequestMemory,
 ) -> Result<Buffers> {
-    let (detached, bytes, until) = (envelope.detach_inputs(body), body.clone(), tap.deadline());
-    let decoded = offload::run(Some(until), tap.counted(), move |share| {
+    let ParsedRequest { envelope, body, .. } = *request;
+    let (detached, bytes) = (envelope.detach_inputs(body), body.clone());
+    let decoded = offload::run(Some(waiter.deadline), counted, move |share| {
         let envelope = detached.attach(&bytes);
         let hold = &mut |bytes| share.add_bytes(bytes);
         tensors::decode(&envelope, &bytes, (warm, waiter), &mut Scratch::default(), hold)

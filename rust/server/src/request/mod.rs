@@ -3,9 +3,11 @@
 //! Lives here: the phases (`infer`), tensors in and out, whose mistake a failure is, who answers instead, what is done beside the
 //! IO threads. May come in: `call`. Never known here: which wire the request came by.
 
+pub mod attempt;
 pub mod attempts;
 pub mod attribution;
 pub mod deadline;
+pub mod fallback;
 pub mod infer;
 pub mod inference;
 pub mod large;

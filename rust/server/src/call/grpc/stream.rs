@@ -21,7 +21,7 @@ use super::requests::{Message, Requests};
 use super::status::{CONTENT, failed, late, refused, succeeded};
 use super::timeout::deadline;
 use crate::after::access_log::Protocol;
-use crate::after::taps::Tap;
+use crate::after::record::RecordHandle;
 use crate::headers::Headers;
 use crate::request::infer::{self, InferWire, stopping};
 use crate::request::inference::{Answer, InferCall, Target};
@@ -155,13 +155,13 @@ impl Call {
             context: &self.context,
         };
         let mut wire = StreamInfer { message };
-        let (error, tap) = match infer::infer(&call, &mut wire).await {
-            Ok(Answer { result, mut body, tap }) => {
+        let (error, record) = match infer::infer(&call, &mut wire).await {
+            Ok(Answer { result, mut body, record, .. }) => {
                 match result.and_then(|_| message::end_in_stream(&mut body)) {
                     Ok(start) => {
-                        return Ok(Piece { bytes: body, start, delivery: Some(tap.into_delivery()) });
+                        return Ok(Piece { bytes: body, start, delivery: Some(record.into_delivery()) });
                     }
-                    Err(error) => (error, Some(tap)),
+                    Err(error) => (error, Some(record)),
                 }
             }
             Err(error) => (error, None),
@@ -177,11 +177,11 @@ impl Call {
                 protobuf::write_failure(&mut bytes, &error.message, protobuf::id(wire.body()));
                 // A sentence and an id are never 4 GiB.
                 message::end(&mut bytes).map_err(|error| failed(&error))?;
-                Ok(Piece { bytes, start: 0, delivery: tap.map(Tap::into_delivery) })
+                Ok(Piece { bytes, start: 0, delivery: record.map(RecordHandle::into_delivery) })
             }
             Failures::Said | Failures::Final => {
-                if let Some(tap) = tap {
-                    tap.delivered(Instant::now());
+                if let Some(record) = record {
+                    record.delivered(Instant::now());
                 }
                 Err(failed(&error))
             }

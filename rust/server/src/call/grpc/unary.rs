@@ -117,16 +117,16 @@ fn answered(
     conn: &Rc<Conn>,
     open: Open,
 ) -> Response<ReplyBody> {
-    let Answer { result, body, tap } = answer;
+    let Answer { result, body, record, .. } = answer;
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(CONTENT_TYPE, CONTENT.clone());
-    tap.add_headers(&mut headers);
-    context.add_to(&mut headers, Some(|| tap.times()));
+    record.add_headers(&mut headers);
+    context.add_to(&mut headers, Some(|| record.timing.times()));
     let body = match result {
-        Ok(_) => ReplyBody::message(Some(body), succeeded(), Some(tap.into_delivery()), conn, open),
+        Ok(_) => ReplyBody::message(Some(body), succeeded(), Some(record.into_delivery()), conn, open),
         Err(error) => {
             io.replies.give(body);
-            ReplyBody::message(None, failed(&error), Some(tap.into_delivery()), conn, open)
+            ReplyBody::message(None, failed(&error), Some(record.into_delivery()), conn, open)
         }
     };
     let mut response = Response::new(body);

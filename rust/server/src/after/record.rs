@@ -1,0 +1,243 @@
+//! What is booked of a request on the version that it was routed to: counters, latencies, the access log, sketches.
+//!
+//! A record is booked once the response's bytes are with the socket, in the same turn of the IO thread, while the tensors are
+//! still in its cache; or when the client is gone, and then it is marked undelivered. A record that is dropped before there was a
+//! response (the client left while the request was queued) counts as cancelled. Each connection holds at most as many records as
+//! it has requests in progress, so there is no queue that could grow.
+//!
+//! Next: `record/booking`.
+
+pub mod awaited_run;
+mod booking;
+mod breaker_report;
+pub mod routed_version;
+pub mod timing;
+
+use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::Instant;
+
+use headgate_core::breaker::BreakerPermit;
+use headgate_core::error::Code;
+use headgate_core::snapshot::Version;
+use headgate_engine::Ran;
+use http::{HeaderName, HeaderValue};
+
+use crate::after::access_log::{AccessLog, Protocol};
+use crate::after::record::routed_version::RoutedVersion;
+use crate::after::record::timing::PhaseTiming;
+use crate::after::state;
+use crate::request_context::RequestContext;
+use crate::serving::shared::LiveEndpoint;
+use crate::serving::version::VersionState;
+use crate::thread::io::{self, Io};
+use crate::thread::request_memory::RequestMemory;
+use crate::transport::delivery::Delivery;
+
+static X_FALLBACK: HeaderName = HeaderName::from_static("x-headgate-fallback");
+
+/// What is known of a request that a version was chosen for, until everything about it is booked.
+pub struct RequestRecord {
+    /// What is sketched after the response. Dropped before the version, which keeps the model of its tensors alive.
+    pub sample: SketchSample,
+    /// The version that answers.
+    pub routed: RoutedVersion,
+    /// The phases that it has reached.
+    pub timing: PhaseTiming,
+    /// Its share of the memory for requests in progress, until the response is out.
+    pub memory: RequestMemory,
+    /// What the access log says of it, if it was sampled.
+    pub log: Option<Box<LogSample>>,
+    /// What `x-headgate-fallback` says, if this version answers in another one's place.
+    pub fallback_header: Option<HeaderValue>,
+    /// How it came through the version's breaker, until the breaker is told.
+    breaker_pass: Option<BreakerPermit>,
+    /// Whether another version answers in this one's place.
+    is_passed_on: bool,
+    outcome: Option<RequestOutcome>,
+    is_booked: bool,
+}
+
+/// What is sketched of a request.
+pub struct SketchSample {
+    /// The tensors, once they were run.
+    pub run: Option<Ran>,
+    /// What the row sampler hashes.
+    pub request_hash: u64,
+}
+
+/// What the access log needs beside the record.
+pub struct LogSample {
+    log: Arc<AccessLog>,
+    protocol: Protocol,
+    context: RequestContext,
+}
+
+impl LogSample {
+    /// What the access log needs of a request, if this is one that it takes.
+    pub fn draw(io: &Io, protocol: Protocol, context: &RequestContext) -> Option<Box<LogSample>> {
+        let log = state::sampled_log(io)?;
+        Some(Box::new(LogSample { log, protocol, context: context.clone() }))
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy)]
+struct RequestOutcome {
+    /// `None` for success.
+    code: Option<Code>,
+}
+
+impl RequestRecord {
+    /// The endpoint.
+    pub fn endpoint(&self) -> &LiveEndpoint {
+        &self.routed.endpoint
+    }
+
+    /// The version.
+    pub fn version(&self) -> &Version<VersionState> {
+        self.routed.version()
+    }
+
+    /// Adds the headers that say which version answered, and in whose place.
+    pub fn add_headers(&self, fields: &mut impl Extend<(HeaderName, HeaderValue)>) {
+        fields.extend(self.version().payload.headers());
+        if let Some(header) = &self.fallback_header {
+            fields.extend([(X_FALLBACK.clone(), header.clone())]);
+        }
+    }
+
+    /// Counts a request for which too little time is left.
+    pub fn count_hopeless(&self) {
+        self.routed.shard().hopeless.add(1);
+    }
+
+    /// The run, on this thread, is over.
+    pub fn ran_inline(&mut self, now: Instant) {
+        let run_ns = timing::nanos(self.timing.phase_end, now);
+        self.version().payload.model.ran(run_ns);
+        self.timing.run_ns = Some(run_ns);
+        self.timing.phase_end = now;
+    }
+
+    /// The run, on a pool thread, is over. `counts` is false if another request of the same batch stands for it.
+    pub fn ran_pooled(&mut self, queue_ns: u64, run_ns: u64, counts: bool, now: Instant) {
+        self.timing.counts_run = counts;
+        self.timing.queue_ns = Some(queue_ns);
+        self.timing.run_ns = (run_ns > 0).then_some(run_ns);
+        if let Some(run_ns) = self.timing.run_ns {
+            self.version().payload.model.ran(run_ns);
+        }
+        self.timing.phase_end = now;
+    }
+
+    /// The response exists: `None` is success.
+    pub fn answered(&mut self, io: &Io, code: Option<Code>) {
+        self.outcome = Some(RequestOutcome { code });
+        // At once: whether the client reads its response says nothing about the version.
+        self.report(io, code);
+    }
+}
+
+impl Drop for RequestRecord {
+    fn drop(&mut self) {
+        if !self.is_booked {
+            // Requests end on IO threads; without one the gateway is gone.
+            io::try_with(|io| self.book_abandoned(io));
+        }
+    }
+}
+
+/// A [`RequestRecord`] in memory that its thread uses again: it is handed from phase to phase as a pointer, and becomes the
+/// [`Delivery`] of its response without an allocation.
+pub struct RecordHandle(Box<RecordSlot>);
+
+/// Memory for one record.
+#[derive(Default)]
+pub(crate) struct RecordSlot(Option<RequestRecord>);
+
+/// The most slots that a thread keeps.
+const SPARE_SLOTS: usize = 256;
+
+thread_local! {
+    #[expect(clippy::vec_box, reason = "a handle is the box, and takes it along")]
+    static SLOTS: RefCell<Vec<Box<RecordSlot>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_slot() -> Box<RecordSlot> {
+    SLOTS.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+fn give_slot(slot: Box<RecordSlot>) {
+    // Fails only while the thread's locals are being destroyed.
+    let _ = SLOTS.try_with(|slots| {
+        let mut slots = slots.borrow_mut();
+        if slots.len() < SPARE_SLOTS {
+            slots.push(slot);
+        }
+    });
+}
+
+impl RecordHandle {
+    /// Begins to account for a request whose first byte came at `received`.
+    pub fn begin(routed: RoutedVersion, received: Instant, request_hash: u64) -> RecordHandle {
+        routed.shard().started.add(1);
+        let mut slot = take_slot();
+        slot.0 = Some(RequestRecord {
+            sample: SketchSample { run: None, request_hash },
+            routed,
+            timing: PhaseTiming::new(received),
+            memory: RequestMemory::default(),
+            log: None,
+            fallback_header: None,
+            breaker_pass: None,
+            is_passed_on: false,
+            outcome: None,
+            is_booked: false,
+        });
+        RecordHandle(slot)
+    }
+
+    /// Books what this version did, in whose place another one was asked.
+    pub fn pass_on(mut self, io: &Io, code: Code) {
+        self.is_passed_on = true;
+        self.answered(io, Some(code));
+    }
+
+    /// The response's bytes are with the socket.
+    pub fn delivered(self, now: Instant) {
+        self.0.delivered(now);
+    }
+
+    /// What is told when the response is out.
+    pub fn into_delivery(self) -> Box<dyn Delivery> {
+        self.0
+    }
+}
+
+impl Delivery for RecordSlot {
+    fn delivered(mut self: Box<Self>, now: Instant) {
+        if let Some(mut record) = self.0.take() {
+            io::try_with(|io| record.book(io, Some(now)));
+        }
+        give_slot(self);
+    }
+}
+
+/// Taken out by the delivery alone, which takes the handle.
+const FULL: &str = "a handle has its record from beginning to end";
+
+impl Deref for RecordHandle {
+    type Target = RequestRecord;
+
+    fn deref(&self) -> &RequestRecord {
+        self.0.0.as_ref().expect(FULL)
+    }
+}
+
+impl DerefMut for RecordHandle {
+    fn deref_mut(&mut self) -> &mut RequestRecord {
+        self.0.0.as_mut().expect(FULL)
+    }
+}

@@ -1,0 +1,116 @@
+//! What is booked on a version, once, when its request is over: counters, the breaker, the access log, sketches.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use headgate_core::error::Code;
+use headgate_engine::Ran;
+
+use super::timing::nanos;
+use super::{LogSample, RequestRecord};
+use crate::after::access_log::Entry;
+use crate::after::sketching::SampledRun;
+use crate::after::state;
+use crate::metrics::Shard;
+use crate::thread::io::Io;
+
+impl RequestRecord {
+    /// Books everything, once; `delivered` is when the bytes were out.
+    pub(super) fn book(&mut self, io: &Io, delivered: Option<Instant>) {
+        self.is_booked = true;
+        let Some(outcome) = self.outcome else { return };
+        let code = outcome.code;
+        let shard = self.routed.shard();
+        self.count_outcome(shard, code);
+        self.count_run(io, shard, code);
+        let timing = &self.timing;
+        let total_ns = nanos(timing.received, delivered.unwrap_or(timing.phase_end));
+        if code.is_none() { &shard.success_ns } else { &shard.failure_ns }.add(total_ns);
+        match delivered {
+            Some(now) => {
+                if timing.run_ns.is_some() {
+                    shard.reply.record(nanos(timing.phase_end, now));
+                }
+                shard.total.record(total_ns);
+            }
+            None if self.is_passed_on || matches!(code, Some(Code::Cancelled | Code::Internal)) => {}
+            None => shard.undelivered.add(1),
+        }
+        self.write_log(code, delivered.is_some());
+        if code.is_none() && !self.routed.is_direct && self.fallback_header.is_none() {
+            self.sketch(io, delivered.unwrap_or(self.timing.phase_end));
+        }
+    }
+
+    fn count_outcome(&self, shard: &Shard, code: Option<Code>) {
+        shard.count_outcome(code);
+        shard.finished.add(1);
+        if self.routed.is_direct {
+            shard.direct.add(1);
+        }
+        if self.is_passed_on {
+            shard.passed_on.add(1);
+        }
+        if code.is_none() && self.fallback_header.is_some() {
+            shard.fallback.add(1);
+        }
+    }
+
+    fn count_run(&self, io: &Io, shard: &Shard, code: Option<Code>) {
+        let timing = &self.timing;
+        for (histogram, ns) in
+            [(&shard.decode, timing.decode_ns), (&shard.queue, timing.queue_ns), (&shard.run, timing.run_ns)]
+        {
+            if let Some(ns) = ns {
+                histogram.record(ns);
+            }
+        }
+        if timing.run_ns.is_some() {
+            shard.last_run_ns.set(io.shared.ns_at(timing.phase_end));
+        }
+        if timing.run_ns.is_some() && timing.counts_run {
+            shard.runs.add(1);
+        }
+        if let Some(run) = self.sample.run.as_ref().filter(|_| code.is_none()) {
+            shard.rows.add(run.rows() as u64);
+            run.teach(Duration::from_nanos(timing.run_ns.unwrap_or_default()));
+        }
+    }
+
+    fn write_log(&mut self, code: Option<Code>, delivered: bool) {
+        let Some(sample) = self.log.take() else { return };
+        let LogSample { log, protocol, context } = *sample;
+        log.log(Entry {
+            at: SystemTime::now(),
+            protocol,
+            endpoint: self.endpoint().name.clone(),
+            version: Some(self.version().name.clone()),
+            direct: self.routed.is_direct,
+            code,
+            delivered,
+            rows: self.sample.run.as_ref().filter(|_| code.is_none()).map_or(0, Ran::rows),
+            fallback: self.fallback_header.clone(),
+            times_ns: self.timing.times().collect(),
+            context,
+        });
+    }
+
+    fn sketch(&mut self, io: &Io, now: Instant) {
+        let Some(run) = self.sample.run.take() else { return };
+        let Some(sketch) = &self.version().payload.sketch else { return };
+        state::try_with(|after| {
+            let mut sketcher = after.sketcher.borrow_mut();
+            let sampled = SampledRun { run: &run, request_hash: self.sample.request_hash, at: now };
+            sketcher.record(io, sketch, &sampled, self.routed.shard());
+        });
+    }
+
+    /// Books a request that ended without a response that was read.
+    pub(super) fn book_abandoned(&mut self, io: &Io) {
+        if self.outcome.is_none() {
+            // Unwinding is a defect of ours; otherwise the client left.
+            let is_panicking = std::thread::panicking();
+            self.answered(io, Some(if is_panicking { Code::Internal } else { Code::Cancelled }));
+        }
+        self.book(io, None);
+    }
+}

@@ -1,0 +1,34 @@
+//! The version that a request was routed to, and where it is counted.
+
+use std::sync::Arc;
+
+use headgate_core::snapshot::Version;
+
+use crate::metrics::Shard;
+use crate::serving::shared::LiveEndpoint;
+use crate::serving::version::VersionState;
+
+/// The version that a request was routed to, as the endpoint was then.
+#[derive(Clone)]
+pub struct RoutedVersion {
+    /// The endpoint.
+    pub endpoint: Arc<LiveEndpoint>,
+    /// The version's place in it.
+    pub index: u8,
+    /// The IO thread of the request.
+    pub thread: usize,
+    /// Whether the caller named the version.
+    pub is_direct: bool,
+}
+
+impl RoutedVersion {
+    /// The version.
+    pub fn version(&self) -> &Version<VersionState> {
+        &self.endpoint.versions[usize::from(self.index)]
+    }
+
+    /// The counters of the version on this thread.
+    pub fn shard(&self) -> &Shard {
+        self.version().payload.metrics.shard(self.thread)
+    }
+}

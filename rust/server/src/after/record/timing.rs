@@ -1,0 +1,57 @@
+//! When the phases of a request ended, and how long they took.
+
+use std::time::Instant;
+
+/// The phases that a request has reached.
+pub struct PhaseTiming {
+    /// When its first byte came.
+    pub received: Instant,
+    /// When the newest phase ended.
+    pub phase_end: Instant,
+    /// How long decoding took, in nanoseconds.
+    pub decode_ns: Option<u64>,
+    /// How long the request waited for a pool thread.
+    pub queue_ns: Option<u64>,
+    /// How long the run took.
+    pub run_ns: Option<u64>,
+    /// Whether the run is counted for this request; false if another request of the same batch stands for it.
+    pub counts_run: bool,
+}
+
+impl PhaseTiming {
+    /// A request that has reached no phase.
+    pub fn new(received: Instant) -> PhaseTiming {
+        PhaseTiming {
+            received,
+            phase_end: received,
+            decode_ns: None,
+            queue_ns: None,
+            run_ns: None,
+            counts_run: true,
+        }
+    }
+
+    /// The inputs are typed values.
+    pub fn decoded(&mut self, begun: Instant, now: Instant) {
+        self.decode_ns = Some(nanos(begun, now));
+        self.phase_end = now;
+    }
+
+    /// Whether the inputs were typed values, so that a failure is one of the run or of writing its response.
+    pub fn is_decoded(&self) -> bool {
+        self.decode_ns.is_some()
+    }
+
+    /// The phases that were reached and the time since the first byte, in nanoseconds.
+    pub fn times(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        let total = Some(nanos(self.received, Instant::now()));
+        let times =
+            [("decode", self.decode_ns), ("queue", self.queue_ns), ("run", self.run_ns), ("total", total)];
+        times.into_iter().filter_map(|(name, ns)| Some((name, ns?)))
+    }
+}
+
+/// Nanoseconds from one time to another; 0 if the other is earlier.
+pub fn nanos(from: Instant, to: Instant) -> u64 {
+    to.saturating_duration_since(from).as_nanos() as u64
+}

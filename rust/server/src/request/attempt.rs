@@ -1,0 +1,243 @@
+//! One version's attempt at a request: the phases that the version answers for.
+//!
+//! ```text
+//! admit -> fetch if it is out of memory -> decode -> run -> write the response
+//! ```
+//! Not here: which version it is (`infer`), and what follows if it fails (`attempts`).
+//!
+//! Next: `tensors`, `outputs`.
+
+use std::time::{Duration, Instant};
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_engine::runtime::cancel::Scope;
+use headgate_engine::{Lease, Place, Ran, Seat, Waiter, Warm};
+use headgate_protocol::reply::ReplyHead;
+
+use crate::after::record::RecordHandle;
+use crate::after::record::awaited_run::AwaitedRun;
+use crate::request::deadline::Deadlines;
+use crate::request::fallback::FallbackState;
+use crate::request::inference::{ParsedRequest, Sent};
+use crate::request::outputs::{self, Manner, Outputs};
+use crate::request::tensors::{self, Buffers};
+use crate::request::{large, large_input};
+use crate::thread::io::{self, Io};
+
+/// A request on its way through one version.
+pub struct Attempt {
+    /// What is booked on the version.
+    pub record: RecordHandle,
+    /// Until when the version and the request are waited for.
+    pub deadlines: Deadlines,
+    /// The versions that the request has been given to.
+    pub fallbacks: FallbackState,
+    /// The class of the caller; 0 is run first.
+    pub class: u8,
+}
+
+impl Attempt {
+    /// The request as the engine queues it.
+    fn waiter(&self) -> Waiter {
+        let thread = self.record.routed.thread;
+        Waiter { thread, deadline: self.deadlines.version, class: self.class }
+    }
+
+    /// The time that the document gives the version, if a run was going on when it was over.
+    pub fn overran_within(&self) -> Option<Duration> {
+        let routed = &self.record.routed;
+        let after = routed.endpoint.fallback.after;
+        let after = after.filter(|_| !routed.is_direct && self.fallbacks.is_first(routed.index));
+        let timeout = routed.endpoint.timeout;
+        self.deadlines.has_overrun_document().then(|| after.map_or(timeout, |after| after.min(timeout)))
+    }
+
+    /// Has the version answer the request; the response is written to `out`.
+    ///
+    /// # Errors
+    /// Those of every phase.
+    pub async fn serve(&mut self, request: &ParsedRequest<'_>, out: &mut Vec<u8>) -> Result<Sent> {
+        let mut begun = io::with(|io| {
+            self.record.pass_breaker(io)?;
+            self.in_time(io)
+        })?;
+        let warm = match self.record.version().payload.model.hold() {
+            Some(warm) => warm,
+            None => {
+                let warm = Box::pin(self.fetch()).await?;
+                begun = io::with(|io| self.in_time(io))?;
+                warm
+            }
+        };
+        // Looked at again where it matters; a refusal must not cost what decoding costs.
+        warm.welcomes(self.class)?;
+        request.envelope.check_outputs(&warm.signature().outputs)?;
+        let buffers = if request.body.len() > large_input::INLINE && large_input::takes_long(request.envelope)
+        {
+            let waiter = self.waiter();
+            Box::pin(large_input::decode(request, (warm, waiter), &mut self.record.memory)).await?
+        } else {
+            io::with(|io| self.decode(io, request, warm))?
+        };
+        self.record.timing.decoded(begun, Instant::now());
+        let ran = self.run(buffers).await?;
+        let written = self.write(request, &ran, out);
+        if let Ok(None) = written {
+            let until = self.deadlines.version;
+            let (ran, sent) = Box::pin(large::write(request, &mut self.record, until, ran, out)).await;
+            self.record.sample.run = ran;
+            return sent;
+        }
+        self.record.sample.run = Some(ran);
+        let (sent, output_bytes) = written?.expect("a large response was written elsewhere");
+        io::with(|io| self.record.memory.add_bytes(io, out.len() + output_bytes))?;
+        Ok(sent)
+    }
+
+    /// The present time, unless too little is left for a run: what is refused here has cost no work.
+    fn in_time(&self, io: &Io) -> Result<Instant> {
+        let now = Instant::now();
+        let left = self.deadlines.version.saturating_duration_since(now);
+        if left.is_zero() {
+            self.record.count_hopeless();
+            return Err(too_late());
+        }
+        let now_ns = || io.shared.ns_at(now);
+        let model = &self.record.version().payload.model;
+        let Some(run) = model.takes_longer_than(left, now_ns) else { return Ok(now) };
+        self.record.count_hopeless();
+        Err(Error::new(
+            Code::DeadlineExceeded,
+            format!("a run takes about {run:.1?}, and {left:.1?} are left before the deadline"),
+        ))
+    }
+
+    /// Waits for a version that is out of memory.
+    async fn fetch(&self) -> Result<Warm> {
+        let fetcher = io::with(|io| io.shared.fetcher.clone());
+        fetcher.fetch(&self.record.version().payload.model, self.deadlines.version).await
+    }
+
+    fn decode(&mut self, io: &Io, request: &ParsedRequest<'_>, warm: Warm) -> Result<Buffers> {
+        let waiter = self.waiter();
+        let memory = &mut self.record.memory;
+        let hold = &mut |bytes| memory.add_bytes(io, bytes);
+        let ParsedRequest { envelope, body, .. } = *request;
+        tensors::with_scratch(|scratch| tensors::decode(envelope, body, (warm, waiter), scratch, hold))
+    }
+
+    async fn run(&mut self, buffers: Buffers) -> Result<Ran> {
+        if self.record.timing.phase_end >= self.deadlines.version {
+            return Err(too_late());
+        }
+        match buffers {
+            Buffers::Own(lease) => self.run_alone(lease).await.map(Ran::Alone),
+            Buffers::Shared(seat) => self.run_together(seat).await,
+        }
+    }
+
+    async fn run_together(&mut self, mut seat: Seat) -> Result<Ran> {
+        io::with(|io| io.shared.pool.ready(&mut seat));
+        // Late or left, the request gives its seat up, and the batch goes on without it.
+        let batch = seat.batch().clone();
+        let Ok(done) = tokio::time::timeout_at(self.deadlines.version.into(), seat.done()).await else {
+            if batch.has_begun() {
+                self.deadlines.overrun();
+            }
+            return Err(late());
+        };
+        self.record.ran_pooled(done.queue_ns, done.run_ns, done.counts, Instant::now());
+        done.result.map_err(|error| self.ended(error))
+    }
+
+    async fn run_alone(&mut self, mut lease: Lease) -> Result<Lease> {
+        match lease.model().place() {
+            Place::Inline => {
+                let result = io::with(|io| self.run_inline(io, &mut lease));
+                if result.as_ref().is_err_and(|error| error.code == Code::Cancelled) {
+                    // It held the thread up. In the pool it may take the time that the request has.
+                    return self.run_in_pool(lease).await;
+                }
+                self.record.ran_inline(Instant::now());
+                result.map(|()| lease)
+            }
+            Place::Pool | Place::Batch => self.run_in_pool(lease).await,
+        }
+    }
+
+    /// Runs on this thread, which the watchdog looks after meanwhile.
+    fn run_inline(&self, io: &Io, lease: &mut Lease) -> Result<()> {
+        let begun_ns = io.shared.ns_at(self.record.timing.phase_end);
+        let _heartbeat = io.shared.heartbeats[io.thread].begin(lease.model(), begun_ns);
+        let _scope = Scope::begin();
+        lease.run()
+    }
+
+    async fn run_in_pool(&mut self, mut lease: Lease) -> Result<Lease> {
+        // A run may outlive its request when the client leaves or the deadline passes, and so does its memory.
+        lease.attach(self.record.memory.take_large_boxed());
+        let run = io::with(|io| io.shared.pool.submit(lease, self.waiter()))?;
+        let mut run = AwaitedRun::new(run, self.record.routed.clone());
+        let Ok(outcome) = tokio::time::timeout_at(self.deadlines.version.into(), &mut run).await else {
+            if run.has_begun() {
+                self.deadlines.overrun();
+            }
+            return Err(late());
+        };
+        let outcome = outcome?;
+        self.record.ran_pooled(outcome.queue_ns, outcome.run_ns, true, Instant::now());
+        outcome.result.map(|()| outcome.lease).map_err(|error| self.ended(error))
+    }
+
+    /// Why a run in the pool ended without an answer. The watchdog may end one at its deadline a moment before the request's own
+    /// clock does.
+    fn ended(&mut self, error: Error) -> Error {
+        if error.code != Code::Cancelled {
+            return error;
+        }
+        self.deadlines.overrun();
+        late()
+    }
+
+    /// Writes the response; how it is sent, and the size of the outputs that it was written from. `None` for a large one, whose
+    /// outputs are selected and which must be written elsewhere.
+    fn write(
+        &self,
+        request: &ParsedRequest<'_>,
+        ran: &Ran,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<(Sent, usize)>> {
+        let ParsedRequest { envelope, dialect, .. } = *request;
+        tensors::with_scratch(|scratch| {
+            envelope.select(&ran.model().signature().outputs, &mut scratch.selection)?;
+            let head = ReplyHead {
+                id: envelope.id.as_deref(),
+                model_name: &self.record.endpoint().name,
+                model_version: &self.record.version().name,
+            };
+            let (form, marks_final) = (envelope.form, envelope.parameters.marks_final);
+            let manner = Manner { dialect, form, marks_final, rows: ran.rows() };
+            let lists = &mut scratch.outputs;
+            let outputs = Outputs::of(&scratch.selection, ran, self.record.endpoint(), dialect, lists)?;
+            let bytes = outputs.bytes();
+            if large::is_large(&outputs, bytes, head.id) {
+                lists.keep(outputs);
+                return Ok(None);
+            }
+            let tensors = outputs.tensors(lists)?;
+            let sent = outputs::write(&manner, &head, &tensors, out)?;
+            lists.keep_tensors(tensors);
+            lists.keep(outputs);
+            Ok(Some((sent, bytes)))
+        })
+    }
+}
+
+fn too_late() -> Error {
+    Error::new(Code::DeadlineExceeded, "the deadline passed before the run began")
+}
+
+/// The refusal of a request that waits no longer.
+fn late() -> Error {
+    Error::new(Code::DeadlineExceeded, "the deadline passed before the run ended")
+}
