@@ -39,7 +39,7 @@ pub fn text(families: &[Value], form: Form) -> Vec<u8> {
             let (labels, value) = (&sample[0], &sample[1]);
             match kind {
                 "histogram" => histogram(&mut out, name, labels, value),
-                _ => line(&mut out, (name, ""), labels, None, value),
+                _ => line(&mut out, SampleName { family: name, suffix: "" }, labels, None, value),
             }
         }
     }
@@ -62,17 +62,24 @@ fn begin(out: &mut Vec<u8>, name: &str, kind: &str, help: &str, form: Form) {
 fn histogram(out: &mut Vec<u8>, name: &str, labels: &Value, value: &Value) {
     for bucket in value["buckets"].as_array().into_iter().flatten() {
         let bound = number(&bucket[0]);
-        line(out, (name, "_bucket"), labels, Some(&bound), &bucket[1]);
+        line(out, SampleName { family: name, suffix: "_bucket" }, labels, Some(&bound), &bucket[1]);
     }
-    line(out, (name, "_bucket"), labels, Some("+Inf"), &value["count"]);
-    line(out, (name, "_count"), labels, None, &value["count"]);
-    line(out, (name, "_sum"), labels, None, &value["sum"]);
+    line(out, SampleName { family: name, suffix: "_bucket" }, labels, Some("+Inf"), &value["count"]);
+    line(out, SampleName { family: name, suffix: "_count" }, labels, None, &value["count"]);
+    line(out, SampleName { family: name, suffix: "_sum" }, labels, None, &value["sum"]);
+}
+
+/// The name of a sample: its family's, and what a part of a histogram has behind it.
+#[derive(Clone, Copy)]
+struct SampleName<'a> {
+    family: &'a str,
+    suffix: &'a str,
 }
 
 /// One sample; `bound` is the label `le`, in its place among the others.
-fn line(out: &mut Vec<u8>, (name, end): (&str, &str), labels: &Value, bound: Option<&str>, value: &Value) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(end.as_bytes());
+fn line(out: &mut Vec<u8>, name: SampleName<'_>, labels: &Value, bound: Option<&str>, value: &Value) {
+    out.extend_from_slice(name.family.as_bytes());
+    out.extend_from_slice(name.suffix.as_bytes());
     let mut labels: Vec<(&str, &str)> = labels
         .as_object()
         .into_iter()

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::histogram::Counts;
 use headgate_core::snapshot::Version;
-use headgate_core::tensor::{DataType, TensorSpec};
+use headgate_core::tensor::{DataType, Signature, TensorSpec};
 use headgate_engine::Batcher;
 use headgate_engine::Sizes;
 use headgate_protocol::pb::inference as pb;
@@ -25,17 +25,32 @@ use crate::thread::io::Io;
 /// What runs artifacts.
 pub const PLATFORM: &str = "onnxruntime_onnx";
 
+/// A version that a question is about.
+pub struct FoundVersion {
+    /// Its endpoint.
+    pub endpoint: Arc<LiveEndpoint>,
+    /// Its place in the endpoint.
+    index: u8,
+}
+
+impl FoundVersion {
+    /// What the version takes and gives.
+    pub fn signature(&self) -> &Signature {
+        self.endpoint.versions[usize::from(self.index)].payload.model.signature()
+    }
+}
+
 /// The endpoint and the version that a question is about: the named one, else the champion.
 ///
 /// # Errors
 /// `model_not_found`, `version_not_found`, or `model_not_ready` for an endpoint that is not in memory.
-pub fn find(io: &Io, target: &Target<'_>) -> Result<(Arc<LiveEndpoint>, u8)> {
+pub fn find(io: &Io, target: &Target<'_>) -> Result<FoundVersion> {
     let endpoint = io.endpoint(target.endpoint)?;
     let version = match target.version {
         Some(version) => headgate_core::route::choose_named_version(&endpoint, version)?.version,
         None => endpoint.champion,
     };
-    Ok((endpoint, version))
+    Ok(FoundVersion { endpoint, index: version })
 }
 
 /// The names of the versions that metadata lists.
@@ -68,8 +83,8 @@ pub fn optional_metadata(spec: &TensorSpec) -> pb::model_metadata_response::Tens
 /// # Errors
 /// As [`find`].
 pub fn config(io: &Io, target: &Target<'_>) -> Result<pb::ModelConfig> {
-    let (endpoint, version) = find(io, target)?;
-    let signature = endpoint.versions[version as usize].payload.model.signature();
+    let found = find(io, target)?;
+    let (endpoint, signature) = (&found.endpoint, found.signature());
     let input = |spec: &TensorSpec| pb::ModelInput {
         name: spec.name.clone(),
         data_type: data_type(spec.datatype).into(),

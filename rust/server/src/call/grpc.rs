@@ -29,7 +29,8 @@ use hyper::body::Incoming;
 use crate::budget::ConnectionMemory;
 use crate::headers::Headers;
 use crate::thread::io;
-use crate::transport::body;
+use crate::transport::body::{self, ReadBody};
+use crate::transport::coding::DecodeBounds;
 use crate::transport::conn::{Conn, Open};
 use crate::transport::reply_body::{End, ReplyBody};
 
@@ -101,9 +102,9 @@ async fn message_and_answer(
     let read = in_time(deadline, one_message(&head.headers, &mut body, conn.holding())).await;
     drop(receiving);
     body::discard(body, open);
-    let (message, _counted) = read?;
+    let ReadBody { bytes, memory: _memory } = read?;
     head.headers.remove(message::ENCODING);
-    let request = Request::from_parts(head, Full::new(message));
+    let request = Request::from_parts(head, Full::new(bytes));
     if path == WATCH {
         let watched = call(HealthServer::new(health::Health), request).await;
         return Ok(streaming(watched, deadline, conn, open));
@@ -125,16 +126,17 @@ async fn one_message(
     headers: &HeaderMap,
     body: &mut Incoming,
     holding: &Rc<ConnectionMemory>,
-) -> Result<(bytes::Bytes, crate::thread::request_memory::RequestMemory)> {
+) -> Result<ReadBody> {
     let limit = io::with(body::small_limit);
     let read = body::read_counted(body, holding, limit.saturating_add(message::PREFIX)).await;
-    let (bytes, mut counted) = read.map_err(|error| message::of_message(error, limit))?;
-    let plain = message::take(headers, bytes, (limit, None), &mut counted).await?;
+    let ReadBody { bytes, mut memory } = read.map_err(|error| message::of_message(error, limit))?;
+    let bounds = DecodeBounds { limit, until: None };
+    let plain = message::take(headers, bytes, bounds, &mut memory).await?;
     let mut framed = Vec::with_capacity(message::PREFIX + plain.len());
     message::begin(&mut framed);
     framed.extend_from_slice(&plain);
     message::end(&mut framed)?;
-    Ok((framed.into(), counted))
+    Ok(ReadBody { bytes: framed.into(), memory })
 }
 
 /// A call whose answer is one message, too.

@@ -169,9 +169,9 @@ fn write_description(io: &Io, call: Call<'_>, out: &mut Vec<u8>) -> Result<Statu
             metadata::model_ready(out, target.endpoint, true);
         }
         Call::Model(target) => {
-            let (endpoint, version) = facts::find(io, &target)?;
-            let signature = endpoint.versions[version as usize].payload.model.signature();
-            let (name, versions) = (&*endpoint.name, &*facts::versions(&endpoint, &target));
+            let found = facts::find(io, &target)?;
+            let (endpoint, signature) = (&found.endpoint, found.signature());
+            let (name, versions) = (&*endpoint.name, &*facts::versions(endpoint, &target));
             metadata::model(out, &ModelMetadata { name, versions, platform: facts::PLATFORM, signature });
         }
         Call::Server | Call::Infer(_) | Call::Predict(_) | Call::Extension(_) => {

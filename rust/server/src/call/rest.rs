@@ -18,7 +18,7 @@ use crate::headers::Headers;
 use crate::request::inference::Target;
 use crate::thread::io::{self, Io};
 use crate::transport::body;
-use crate::transport::body::Source;
+use crate::transport::body::{ReadBody, Source};
 use crate::transport::coding;
 
 /// The methods that a call takes.
@@ -52,7 +52,7 @@ pub async fn answer(
 ) -> Result<()> {
     let value = match *call {
         Extension::ModelStatus(target) => {
-            let (endpoint, _) = io::with(|io| facts::find(io, &target))?;
+            let endpoint = io::with(|io| facts::find(io, &target))?.endpoint;
             predict::status(out, &endpoint.name, &facts::versions(&endpoint, &target));
             return Ok(());
         }
@@ -111,7 +111,7 @@ pub async fn answer(
 
 /// The object in a body; an empty one for an empty body.
 async fn object(headers: Headers<'_>, body: &mut Source) -> Result<Map<String, Value>> {
-    let (bytes, _counted) =
+    let ReadBody { bytes, memory: _memory } =
         coding::read_body(body, io::with(body::small_limit), headers, |_, _| None, None).await?;
     if bytes.is_empty() {
         return Ok(Map::new());

@@ -54,10 +54,9 @@ impl InferWire for RestInfer<'_> {
 
     async fn read_body(&mut self, until: Option<Instant>) -> Result<RequestMemory> {
         let limit = io::with(|io| io.shared.config.max_body_bytes);
-        let (body, counted) =
-            coding::read_body(self.source, limit, self.headers, tensor_offset, until).await?;
-        self.body = body;
-        Ok(counted)
+        let read = coding::read_body(self.source, limit, self.headers, tensor_offset, until).await?;
+        self.body = read.bytes;
+        Ok(read.memory)
     }
 
     fn body(&self) -> &Bytes {

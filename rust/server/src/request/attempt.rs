@@ -20,7 +20,7 @@ use crate::request::deadline::Deadlines;
 use crate::request::fallback::FallbackState;
 use crate::request::inference::{ParsedRequest, Sent};
 use crate::request::outputs::{self, Manner, Outputs};
-use crate::request::tensors::{self, Buffers};
+use crate::request::tensors::{self, Buffers, RunTarget};
 use crate::request::{large, large_input};
 use crate::thread::io::{self, Io};
 
@@ -74,8 +74,8 @@ impl Attempt {
         request.envelope.check_outputs(&warm.signature().outputs)?;
         let buffers = if request.body.len() > large_input::INLINE && large_input::takes_long(request.envelope)
         {
-            let waiter = self.waiter();
-            Box::pin(large_input::decode(request, (warm, waiter), &mut self.record.memory)).await?
+            let target = RunTarget { warm, waiter: self.waiter() };
+            Box::pin(large_input::decode(request, target, &mut self.record.memory)).await?
         } else {
             io::with(|io| self.decode(io, request, warm))?
         };
@@ -89,7 +89,8 @@ impl Attempt {
             return sent;
         }
         self.record.sample.run = Some(ran);
-        let (sent, output_bytes) = written?.expect("a large response was written elsewhere");
+        let WrittenResponse { sent, output_bytes } =
+            written?.expect("a large response was written elsewhere");
         io::with(|io| self.record.memory.add_bytes(io, out.len() + output_bytes))?;
         Ok(sent)
     }
@@ -119,11 +120,11 @@ impl Attempt {
     }
 
     fn decode(&mut self, io: &Io, request: &ParsedRequest<'_>, warm: Warm) -> Result<Buffers> {
-        let waiter = self.waiter();
+        let target = RunTarget { warm, waiter: self.waiter() };
         let memory = &mut self.record.memory;
         let hold = &mut |bytes| memory.add_bytes(io, bytes);
         let ParsedRequest { envelope, body, .. } = *request;
-        tensors::with_scratch(|scratch| tensors::decode(envelope, body, (warm, waiter), scratch, hold))
+        tensors::with_scratch(|scratch| tensors::decode(envelope, body, target, scratch, hold))
     }
 
     async fn run(&mut self, buffers: Buffers) -> Result<Ran> {
@@ -199,14 +200,13 @@ impl Attempt {
         late()
     }
 
-    /// Writes the response; how it is sent, and the size of the outputs that it was written from. `None` for a large one, whose
-    /// outputs are selected and which must be written elsewhere.
+    /// Writes the response. `None` for a large one, whose outputs are selected and which must be written elsewhere.
     fn write(
         &self,
         request: &ParsedRequest<'_>,
         ran: &Ran,
         out: &mut Vec<u8>,
-    ) -> Result<Option<(Sent, usize)>> {
+    ) -> Result<Option<WrittenResponse>> {
         let ParsedRequest { envelope, dialect, .. } = *request;
         tensors::with_scratch(|scratch| {
             envelope.select(&ran.model().signature().outputs, &mut scratch.selection)?;
@@ -228,9 +228,16 @@ impl Attempt {
             let sent = outputs::write(&manner, &head, &tensors, out)?;
             lists.keep_tensors(tensors);
             lists.keep(outputs);
-            Ok(Some((sent, bytes)))
+            Ok(Some(WrittenResponse { sent, output_bytes: bytes }))
         })
     }
+}
+
+/// A response that was written at once.
+struct WrittenResponse {
+    sent: Sent,
+    /// The size of the outputs that it was written from.
+    output_bytes: usize,
 }
 
 fn too_late() -> Error {

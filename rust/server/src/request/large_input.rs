@@ -7,13 +7,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use headgate_core::error::Result;
 use headgate_core::tensor::DataType;
-use headgate_engine::{Waiter, Warm};
 use headgate_protocol::binary::Body;
 use headgate_protocol::envelope::{self, Envelope, Form, InputEnvelope, Source};
 use headgate_protocol::protobuf;
 
 use crate::request::inference::ParsedRequest;
-use crate::request::tensors::{self, Buffers, Scratch};
+use crate::request::tensors::{self, Buffers, RunTarget, Scratch};
 use crate::thread::offload;
 use crate::thread::request_memory::RequestMemory;
 
@@ -98,15 +97,15 @@ fn cost(input: &InputEnvelope<'_>) -> usize {
 /// As [`tensors::decode`]; `deadline_exceeded`.
 pub async fn decode(
     request: &ParsedRequest<'_>,
-    (warm, waiter): (Warm, Waiter),
+    target: RunTarget,
     counted: &mut RequestMemory,
 ) -> Result<Buffers> {
     let ParsedRequest { envelope, body, .. } = *request;
     let (detached, bytes) = (envelope.detach_inputs(body), body.clone());
-    let decoded = offload::run(Some(waiter.deadline), counted, move |share| {
+    let decoded = offload::run(Some(target.waiter.deadline), counted, move |share| {
         let envelope = detached.attach(&bytes);
         let hold = &mut |bytes| share.add_bytes(bytes);
-        tensors::decode(&envelope, &bytes, (warm, waiter), &mut Scratch::default(), hold)
+        tensors::decode(&envelope, &bytes, target, &mut Scratch::default(), hold)
     });
     decoded.await
 }

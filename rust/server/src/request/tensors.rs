@@ -50,6 +50,14 @@ pub fn with_scratch<R>(use_it: impl FnOnce(&mut Scratch) -> R) -> R {
 /// Counts bytes that a request is about to take.
 pub type Hold<'a> = &'a mut dyn FnMut(usize) -> Result<()>;
 
+/// What a request is decoded for.
+pub struct RunTarget {
+    /// The model, in memory for as long as the request needs it.
+    pub warm: Warm,
+    /// The request as the engine queues it.
+    pub waiter: Waiter,
+}
+
 /// Where a request's inputs are, ready to be run.
 pub enum Buffers {
     /// In buffers of its own.
@@ -67,13 +75,13 @@ pub enum Buffers {
 pub fn decode(
     envelope: &Envelope<'_>,
     body: &Bytes,
-    (warm, waiter): (Warm, Waiter),
+    target: RunTarget,
     scratch: &mut Scratch,
     hold: Hold<'_>,
 ) -> Result<Buffers> {
     let decoded = match envelope.form {
-        Form::Listed => decode_listed(&envelope.inputs, body, (warm, waiter), &mut scratch.strings, hold),
-        _ => decode_unlisted(envelope, body, (warm, waiter), scratch, hold),
+        Form::Listed => decode_listed(&envelope.inputs, body, target, &mut scratch.strings, hold),
+        _ => decode_unlisted(envelope, body, target, scratch, hold),
     };
     scratch.strings.shrink(KEPT);
     if scratch.rearranged.capacity() > KEPT {
@@ -86,23 +94,23 @@ pub fn decode(
 fn decode_unlisted(
     envelope: &Envelope<'_>,
     body: &Bytes,
-    (warm, waiter): (Warm, Waiter),
+    target: RunTarget,
     scratch: &mut Scratch,
     hold: Hold<'_>,
 ) -> Result<Buffers> {
     let Scratch { strings, rearranged, .. } = scratch;
-    let model = warm.model().clone();
+    let model = target.warm.model().clone();
     let signature = model.signature();
     let specs = &signature.inputs;
     if let Form::Raw(bytes) = envelope.form {
         let input = raw_input(bytes, specs)?;
         return match specs[0].datatype {
-            DataType::Bytes => decode_raw_string(&input, bytes, (warm, waiter)),
-            _ => decode_listed(&[input], body, (warm, waiter), strings, hold),
+            DataType::Bytes => decode_raw_string(&input, bytes, target),
+            _ => decode_listed(&[input], body, target, strings, hold),
         };
     }
     let inputs = predict::inputs(envelope, signature, rearranged)?;
-    decode_listed(&inputs, body, (warm, waiter), strings, hold)
+    decode_listed(&inputs, body, target, strings, hold)
 }
 
 /// The only input of a request that is nothing but its bytes.
@@ -118,13 +126,9 @@ fn raw_input<'a>(bytes: &'a [u8], specs: &'a [TensorSpec]) -> Result<InputEnvelo
 }
 
 /// A BYTES element without JSON has no length in front of it either.
-fn decode_raw_string(
-    input: &InputEnvelope<'_>,
-    bytes: &[u8],
-    (warm, waiter): (Warm, Waiter),
-) -> Result<Buffers> {
-    check_input(input, &warm.signature().inputs[0])?;
-    let mut lease = Lease::take(warm, waiter.thread);
+fn decode_raw_string(input: &InputEnvelope<'_>, bytes: &[u8], target: RunTarget) -> Result<Buffers> {
+    check_input(input, &target.warm.signature().inputs[0])?;
+    let mut lease = Lease::take(target.warm, target.waiter.thread);
     let tensor = lease.binding_mut().input_mut(0);
     tensor.reshape(&input.shape)?;
     tensor.set_string(0, bytes)?;
@@ -134,38 +138,44 @@ fn decode_raw_string(
 fn decode_listed(
     inputs: &[InputEnvelope<'_>],
     body: &Bytes,
-    (warm, waiter): (Warm, Waiter),
+    target: RunTarget,
     strings: &mut StringTable,
     hold: Hold<'_>,
 ) -> Result<Buffers> {
     // Of another number than the required ones, what is right has optional inputs among it.
-    let has_optional = inputs.len() != warm.signature().inputs.len();
+    let has_optional = inputs.len() != target.warm.signature().inputs.len();
     if has_optional {
-        check_names(inputs, warm.signature())?;
+        check_names(inputs, target.warm.signature())?;
     }
-    if warm.place() == Place::Batch
+    if target.warm.place() == Place::Batch
         && !has_optional
-        && let Some(shapes) = batchable(inputs, &warm)?
+        && let Some(shapes) = batchable(inputs, &target.warm)?
     {
-        return decode_into_batch(inputs, &shapes, (warm, waiter)).map(Buffers::Shared);
+        return decode_into_batch(inputs, &shapes, target).map(Buffers::Shared);
     }
-    let mut lease = Lease::take(warm, waiter.thread);
+    let mut lease = Lease::take(target.warm, target.waiter.thread);
     let (signature, binding) = lease.parts();
     for (index, spec) in signature.inputs.iter().enumerate() {
         let input = find(inputs, spec, signature)?;
         decode_tensor(input, binding.input_mut(index), body, strings, hold)?;
     }
     if has_optional {
-        decode_optional(inputs, (signature, binding), body, strings, hold)?;
+        decode_optional(inputs, OptionalInputs { signature, binding }, body, strings, hold)?;
     }
     Ok(Buffers::Own(lease))
+}
+
+/// Where the optional inputs of a run go.
+struct OptionalInputs<'a> {
+    signature: &'a Signature,
+    binding: &'a mut Binding,
 }
 
 /// The optional inputs of a request whose names are known to be right.
 #[cold]
 fn decode_optional(
     inputs: &[InputEnvelope<'_>],
-    (signature, binding): (&Signature, &mut Binding),
+    OptionalInputs { signature, binding }: OptionalInputs<'_>,
     body: &Bytes,
     strings: &mut StringTable,
     hold: Hold<'_>,
@@ -212,14 +222,10 @@ fn batchable(inputs: &[InputEnvelope<'_>], warm: &Warm) -> Result<Option<Vec<Sha
     Ok(warm.batcher().is_some_and(|batcher| batcher.takes(&shapes)).then_some(shapes))
 }
 
-fn decode_into_batch(
-    inputs: &[InputEnvelope<'_>],
-    shapes: &[Shape],
-    (warm, waiter): (Warm, Waiter),
-) -> Result<Seat> {
-    let model = warm.model().clone();
+fn decode_into_batch(inputs: &[InputEnvelope<'_>], shapes: &[Shape], target: RunTarget) -> Result<Seat> {
+    let model = target.warm.model().clone();
     let signature = model.signature();
-    let mut seat = Seat::take(warm, shapes, waiter)?;
+    let mut seat = Seat::take(target.warm, shapes, target.waiter)?;
     for (index, spec) in signature.inputs.iter().enumerate() {
         let rows = typed_bytes(seat.input_mut(index), spec.datatype)?;
         find(inputs, spec, signature)?.decode_into(rows)?;

@@ -20,6 +20,20 @@ use crate::thread::io::{self, Io};
 use crate::thread::request_memory::{BodyMemory, RequestMemory};
 use crate::transport::conn::{Open, Receiving};
 
+/// A body that was read whole.
+pub struct ReadBody {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Its share of the memory for requests in progress.
+    pub memory: RequestMemory,
+}
+
+/// What a body may take.
+struct BodyLimits {
+    bytes: usize,
+    timeout: Duration,
+}
+
 /// The body of a REST request, by who reads it.
 pub enum Source {
     /// hyper, when it is asked.
@@ -53,25 +67,20 @@ impl Source {
     ///
     /// # Errors
     /// As [`read_aligned`].
-    pub async fn read(
-        &mut self,
-        limit: usize,
-        headers: Headers<'_>,
-        align: Align,
-    ) -> Result<(Bytes, RequestMemory)> {
+    pub async fn read(&mut self, limit: usize, headers: Headers<'_>, align: Align) -> Result<ReadBody> {
         match self {
             Source::Coming(body, progress) => {
                 let holding = match progress {
                     Progress::Waiting(receiving) => receiving.holding(),
                     _ => Rc::default(),
                 };
-                let read = read_aligned(body, &holding, limit, (headers, align)).await;
+                let read = read_aligned(body, &holding, limit, Alignment { headers, find: align }).await;
                 *progress = Progress::after(&read);
                 read
             }
             Source::Here(body) => {
                 let counted = io::with(|io| RequestMemory::exclusive(io, body.len()));
-                Ok((std::mem::take(body), counted))
+                Ok(ReadBody { bytes: std::mem::take(body), memory: counted })
             }
         }
     }
@@ -100,8 +109,8 @@ pub async fn read_counted(
     body: &mut Incoming,
     holding: &Rc<ConnectionMemory>,
     limit: usize,
-) -> Result<(Bytes, RequestMemory)> {
-    read_aligned(body, holding, limit, (Headers::NONE, |_, _| None)).await
+) -> Result<ReadBody> {
+    read_aligned(body, holding, limit, Alignment { headers: Headers::NONE, find: |_, _| None }).await
 }
 
 /// As [`read_counted`], with the tensor that `align` finds where any element type may be read in place.
@@ -112,10 +121,10 @@ pub async fn read_aligned(
     body: &mut Incoming,
     holding: &Rc<ConnectionMemory>,
     limit: usize,
-    shape: (Headers<'_>, Align),
-) -> Result<(Bytes, RequestMemory)> {
+    alignment: Alignment<'_>,
+) -> Result<ReadBody> {
     let timeout = io::with(|io| io.shared.config.body_timeout());
-    read(body, BodyMemory::of_connection(holding), (limit, timeout), shape).await
+    read(body, BodyMemory::of_connection(holding), BodyLimits { bytes: limit, timeout }, alignment).await
 }
 
 /// Refuses a body whose length is known before it comes, where there is no room for it now. What takes room is only what came
@@ -145,10 +154,10 @@ pub fn room(came: usize, declared: usize) -> usize {
 async fn read(
     body: &mut Incoming,
     counting: BodyMemory,
-    (limit, timeout): (usize, Duration),
-    shape: (Headers<'_>, Align),
-) -> Result<(Bytes, RequestMemory)> {
-    let (headers, align) = shape;
+    limits: BodyLimits,
+    alignment: Alignment<'_>,
+) -> Result<ReadBody> {
+    let BodyLimits { bytes: limit, timeout } = limits;
     let declared = body.size_hint().lower();
     if declared > limit as u64 {
         return Err(too_large(limit));
@@ -156,9 +165,9 @@ async fn read(
     let declared = declared as usize;
     io::with(|io| expect(io, declared))?;
     let (first, rest) = (Bytes::new(), Vec::new());
-    let mut gathered = Gathered { first, rest, offset: None, lead: 0, declared, limit, align, counting };
+    let mut gathered = Gathered { first, rest, offset: None, lead: 0, declared, limit, alignment, counting };
     let mut body = Pin::new(body);
-    let mut poll = |cx: &mut Context<'_>| io::with(|io| gathered.poll(io, body.as_mut(), headers, cx));
+    let mut poll = |cx: &mut Context<'_>| io::with(|io| gathered.poll(io, body.as_mut(), cx));
     let at_once = poll_fn(|cx| Poll::Ready(poll(cx))).await;
     if let Poll::Ready(done) = at_once {
         return done.map(|()| gathered.finish());
@@ -202,7 +211,7 @@ pub fn discard(mut body: Incoming, open: &Open) {
 }
 
 /// What has come: nearly always one piece, which then is not copied. Several are gathered in a buffer of this thread's stock.
-struct Gathered {
+struct Gathered<'a> {
     first: Bytes,
     rest: Vec<u8>,
     counting: BodyMemory,
@@ -211,20 +220,23 @@ struct Gathered {
     lead: usize,
     declared: usize,
     limit: usize,
-    align: Align,
+    alignment: Alignment<'a>,
+}
+
+/// How the place of a large tensor in a body is found, so that any element type may be read in place.
+#[derive(Clone, Copy)]
+pub struct Alignment<'a> {
+    /// The headers of the request.
+    pub headers: Headers<'a>,
+    /// Finds the place.
+    pub find: Align,
 }
 
 /// Says at which offset of a body, given its first piece, a large tensor begins.
 pub type Align = fn(&[u8], Headers<'_>) -> Option<usize>;
 
-impl Gathered {
-    fn poll(
-        &mut self,
-        io: &Io,
-        mut body: Pin<&mut Incoming>,
-        headers: Headers<'_>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<()>> {
+impl Gathered<'_> {
+    fn poll(&mut self, io: &Io, mut body: Pin<&mut Incoming>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         loop {
             match body.as_mut().poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
@@ -232,7 +244,7 @@ impl Gathered {
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(broken(&error))),
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
-                        self.add(io, data, headers)?;
+                        self.add(io, data)?;
                     }
                 }
             }
@@ -243,7 +255,7 @@ impl Gathered {
         self.first.len() + self.rest.len() - self.lead
     }
 
-    fn add(&mut self, io: &Io, data: Bytes, headers: Headers<'_>) -> Result<()> {
+    fn add(&mut self, io: &Io, data: Bytes) -> Result<()> {
         if self.length() + data.len() > self.limit {
             return Err(too_large(self.limit));
         }
@@ -254,7 +266,7 @@ impl Gathered {
         }
         if self.rest.is_empty() {
             let first = std::mem::take(&mut self.first);
-            self.offset = (self.align)(&first, headers);
+            self.offset = (self.alignment.find)(&first, self.alignment.headers);
             self.move_to(io, &first, first.len() + data.len());
         } else if self.rest.capacity() - self.rest.len() < data.len() {
             let (rest, lead) = (std::mem::take(&mut self.rest), self.lead);
@@ -279,13 +291,14 @@ impl Gathered {
         self.rest.extend_from_slice(begun);
     }
 
-    fn finish(self) -> (Bytes, RequestMemory) {
+    fn finish(self) -> ReadBody {
         let counted = self.counting.finish();
         if self.rest.is_empty() {
-            return (self.first, counted);
+            return ReadBody { bytes: self.first, memory: counted };
         }
         let lead = self.lead;
-        (Bytes::from_owner(Stocked(self.rest)).slice(lead..), counted)
+        let bytes = Bytes::from_owner(Stocked(self.rest)).slice(lead..);
+        ReadBody { bytes, memory: counted }
     }
 }
 

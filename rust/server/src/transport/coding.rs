@@ -14,7 +14,7 @@ use crate::headers::Headers;
 use crate::thread::io as thread;
 use crate::thread::offload;
 use crate::thread::request_memory::RequestMemory;
-use crate::transport::body::{self, Align, Source};
+use crate::transport::body::{self, Align, ReadBody, Source};
 
 /// A coding that is more than identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,19 +50,18 @@ pub async fn read_body(
     headers: Headers<'_>,
     align: Align,
     until: Option<Instant>,
-) -> Result<(Bytes, RequestMemory)> {
+) -> Result<ReadBody> {
     let coding = match headers.get("content-encoding") {
         None => None,
         Some(_) => of_body(headers)?,
     };
-    let (body, mut counted) = body.read(limit, headers, align).await?;
-    match coding {
-        None => Ok((body, counted)),
-        Some(coding) => {
-            let decoded = Box::pin(decode(&body, (coding, limit), until, &mut counted)).await?;
-            Ok((decoded.into(), counted))
-        }
+    let mut read = body.read(limit, headers, align).await?;
+    if let Some(coding) = coding {
+        let bounds = DecodeBounds { limit, until };
+        let decoded = Box::pin(decode(&read.bytes, coding, bounds, &mut read.memory)).await?;
+        read.bytes = decoded.into();
     }
+    Ok(read)
 }
 
 /// The one coding of a body: header lines make one list, in which identity says nothing.
@@ -89,6 +88,15 @@ fn unsupported(why: &str) -> Error {
     Error::new(Code::UnsupportedMediaType, format!("Content-Encoding: {why}; send gzip, deflate or identity"))
 }
 
+/// What decoding a body may take.
+#[derive(Clone, Copy, Debug)]
+pub struct DecodeBounds {
+    /// The most bytes that come of it.
+    pub limit: usize,
+    /// When nobody waits for it any more.
+    pub until: Option<Instant>,
+}
+
 /// Decodes a body into at most `limit` bytes, which are counted as they come; elsewhere if it takes more than a step.
 ///
 /// # Errors
@@ -96,12 +104,13 @@ fn unsupported(why: &str) -> Error {
 /// requests hold all the memory they may; `deadline_exceeded`.
 pub async fn decode(
     body: &Bytes,
-    (coding, limit): (Coding, usize),
-    until: Option<Instant>,
+    coding: Coding,
+    bounds: DecodeBounds,
     counted: &mut RequestMemory,
 ) -> Result<Vec<u8>> {
+    let DecodeBounds { limit, until } = bounds;
     // A small one is counted when it is known how long it is.
-    match unpack(body, coding, (limit.min(STEP), STEP), |_| Ok(())) {
+    match unpack(body, coding, limit.min(STEP), STEP, |_| Ok(())) {
         Err(Stopped::AtLimit | Stopped::Unfinished) => {}
         Err(Stopped::Refused(error)) => return Err(error),
         Ok(decoded) => {
@@ -113,7 +122,7 @@ pub async fn decode(
     let decoded = offload::run(until, counted, move |share| {
         // As much again for the tensors made of it.
         let count = |bytes: usize| share.add_bytes(bytes.saturating_mul(2));
-        Ok(unpack(&body, coding, (limit, usize::MAX), count))
+        Ok(unpack(&body, coding, limit, usize::MAX, count))
     });
     // Told here: the words are the thread's.
     decoded.await?.map_err(|stopped| stopped.told(limit))
@@ -153,7 +162,8 @@ impl From<Error> for Stopped {
 fn unpack(
     body: &[u8],
     coding: Coding,
-    (limit, work): (usize, usize),
+    limit: usize,
+    work: usize,
     count: impl FnMut(usize) -> Result<()>,
 ) -> std::result::Result<Vec<u8>, Stopped> {
     let mut decoded = Decoded { bytes: Vec::new(), limit, counted: 0, count };

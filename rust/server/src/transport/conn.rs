@@ -72,6 +72,15 @@ impl Default for Conn {
     }
 }
 
+/// Since when the replies of a connection have not moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnmovedSince {
+    /// The reply that has not moved for longest.
+    pub longest: Instant,
+    /// The reply that moved last.
+    pub newest: Instant,
+}
+
 /// A request in progress; the connection is busy while there is one.
 pub struct Open(Rc<Conn>);
 
@@ -138,12 +147,11 @@ impl Conn {
         self.waiting.get()
     }
 
-    /// Since when the answer that was taken last has not moved, and since when the one that moved last; `None` while there is
-    /// no answer.
-    pub fn unmoved_since(&self) -> Option<(Instant, Instant)> {
+    /// Since when replies have not moved; `None` while there is no reply.
+    pub fn unmoved_since(&self) -> Option<UnmovedSince> {
         let unsent = self.unsent.borrow();
         let moved = || unsent.iter().flatten().copied();
-        moved().min().zip(moved().max())
+        Some(UnmovedSince { longest: moved().min()?, newest: moved().max()? })
     }
 
     /// Every byte that the HTTP layer wrote is with the socket: what waits for complete answers is told.
@@ -317,14 +325,14 @@ mod tests {
         let (first, stuck) = (conn.sending(Instant::now()), conn.sending(Instant::now()));
         let since = conn.unsent.borrow()[1].unwrap();
         drop(first);
-        assert_eq!(conn.unmoved_since(), Some((since, since)));
+        assert_eq!(conn.unmoved_since(), Some(UnmovedSince { longest: since, newest: since }));
         let other = conn.sending(Instant::now());
         other.moved();
-        let (longest, any) = conn.unmoved_since().unwrap();
+        let UnmovedSince { longest, newest } = conn.unmoved_since().unwrap();
         assert_eq!(longest, since);
-        assert!(any > since);
+        assert!(newest > since);
         drop(stuck);
-        assert_eq!(conn.unmoved_since(), Some((any, any)));
+        assert_eq!(conn.unmoved_since(), Some(UnmovedSince { longest: newest, newest }));
         drop(other);
         assert_eq!(conn.unmoved_since(), None);
     }

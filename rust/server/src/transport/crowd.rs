@@ -37,7 +37,7 @@ pub fn rank(conn: &Conn, now: Instant) -> Option<(Rank, Instant)> {
         }),
         Waiting::Busy if conn.only_receives() => Some((Rank::Body, conn.received())),
         Waiting::Busy => {
-            let (_, moved) = conn.unmoved_since()?;
+            let moved = conn.unmoved_since()?.newest;
             (now.saturating_duration_since(moved) >= YOUNG).then_some((Rank::Unread, moved))
         }
     }

@@ -35,10 +35,10 @@ pub async fn serve<S: Service>(socket: TcpStream, conn: &Rc<Conn>) {
         opened = Wire::open(socket, conn.clone(), config) => opened,
         () = out_of_patience => None,
     };
-    let Some((wire, spoken)) = opened else { return };
+    let Some(wire) = opened else { return };
     let requests = conn.clone();
     let service = service_fn(move |request| handle::<S>(requests.clone(), request));
-    match spoken {
+    match wire.spoken() {
         Spoken::Http1 => {
             let Some(wire) = http1::serve::<S>(wire, conn).await else { return };
             let mut builder = hyper_http1::Builder::new();

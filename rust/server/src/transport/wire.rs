@@ -22,7 +22,7 @@ use tokio::time::Sleep;
 use crate::config::Config;
 use crate::metrics::close_reason::CloseReason;
 use crate::thread::io as thread;
-use crate::transport::conn::{Conn, Waiting};
+use crate::transport::conn::{Conn, UnmovedSince, Waiting};
 
 /// What an HTTP/2 client without TLS begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -74,7 +74,7 @@ pub struct Wire {
 
 impl Wire {
     /// Takes a socket over and reads until it is clear which HTTP it speaks; `None` when the peer left or was too slow.
-    pub async fn open(socket: TcpStream, conn: Rc<Conn>, config: &Config) -> Option<(Wire, Spoken)> {
+    pub async fn open(socket: TcpStream, conn: Rc<Conn>, config: &Config) -> Option<Wire> {
         let stream = tokio::net::TcpStream::from_std(socket).ok()?;
         let first = tokio::time::timeout(config.idle(), stream.readable()).await;
         first.inspect_err(|_| closed(CloseReason::Idle)).ok()?.ok()?;
@@ -100,7 +100,12 @@ impl Wire {
             head: config.head_timeout(),
             drain_idle: config.drain_idle(),
         };
-        Some((wire, spoken))
+        Some(wire)
+    }
+
+    /// Which HTTP the connection speaks.
+    pub fn spoken(&self) -> Spoken {
+        self.spoken
     }
 
     /// When the present silence has lasted too long, and whether that ends the connection or only keeps new requests from it;
@@ -116,13 +121,13 @@ impl Wire {
             // The next request may be on its way, and the peer has not been told that it is the last one.
             Some(closing) => (since + limit).min(since.max(closing) + self.drain_idle),
         });
-        let writing = self.conn.unmoved_since().into_iter().flat_map(|(longest, any)| {
+        let writing = self.conn.unmoved_since().into_iter().flat_map(|UnmovedSince { longest, newest }| {
             // While other answers move, whoever reads them gets to do so: one that nobody takes is no reason to lose them.
             let longest = match self.retired {
                 false => (longest + self.idle, Silence::Retires),
                 true => (longest + 2 * self.idle, Silence::Ends),
             };
-            [longest, (any + self.idle, Silence::Ends)]
+            [longest, (newest + self.idle, Silence::Ends)]
         });
         let reading = reading.into_iter().map(|at| (at, Silence::Ends));
         reading.chain(writing).min_by_key(|(at, _)| *at)

@@ -2,8 +2,6 @@
 //!
 //! Next: `grpc/unary`.
 
-use std::time::Instant;
-
 use bytes::{Buf, Bytes};
 use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::protobuf::{self, ModelName};
@@ -12,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::request::inference::{Dialect, Framing, Target};
 use crate::thread::request_memory::RequestMemory;
 use crate::transport::body::limit_words;
-use crate::transport::coding::{self, Coding};
+use crate::transport::coding::{self, Coding, DecodeBounds};
 
 /// How the messages of a request are compressed.
 pub const ENCODING: &str = "grpc-encoding";
@@ -24,12 +22,12 @@ pub const PREFIX: usize = 5;
 ///
 /// # Errors
 /// `invalid_argument` for a body that is not one message, `unsupported` for a compression that is not known,
-/// `payload_too_large` for more than `limit` bytes when decompressed, `overloaded` when there is no memory for them,
-/// `deadline_exceeded` when that is not done at `until`.
+/// `payload_too_large` for more bytes than the limit when decompressed, `overloaded` when there is no memory for them,
+/// `deadline_exceeded` when that is not done in time.
 pub async fn take(
     headers: &HeaderMap,
     mut body: Bytes,
-    (limit, until): (usize, Option<Instant>),
+    bounds: DecodeBounds,
     counted: &mut RequestMemory,
 ) -> Result<Bytes> {
     let Some((prefix, rest)) = body.split_first_chunk::<PREFIX>() else {
@@ -40,8 +38,8 @@ pub async fn take(
     };
     let [flag, length @ ..] = *prefix;
     let length = u32::from_be_bytes(length) as usize;
-    if length > limit {
-        return Err(too_large(length, limit));
+    if length > bounds.limit {
+        return Err(too_large(length, bounds.limit));
     }
     if rest.len() != length {
         return Err(Error::invalid(format!(
@@ -50,7 +48,7 @@ pub async fn take(
         )));
     }
     body.advance(PREFIX);
-    plain(headers, flag, body, (limit, until), counted).await
+    plain(headers, flag, body, bounds, counted).await
 }
 
 /// The message behind its prefix, decompressed; what that takes is added to what is `counted`.
@@ -61,15 +59,15 @@ pub async fn plain(
     headers: &HeaderMap,
     flag: u8,
     message: Bytes,
-    (limit, until): (usize, Option<Instant>),
+    bounds: DecodeBounds,
     counted: &mut RequestMemory,
 ) -> Result<Bytes> {
     match flag {
-        0 if message.len() <= limit => Ok(message),
-        0 => Err(too_large(message.len(), limit)),
+        0 if message.len() <= bounds.limit => Ok(message),
+        0 => Err(too_large(message.len(), bounds.limit)),
         1 => {
             let coding = encoding(headers)?;
-            Box::pin(coding::decode(&message, (coding, limit), until, counted)).await.map(Bytes::from)
+            Box::pin(coding::decode(&message, coding, bounds, counted)).await.map(Bytes::from)
         }
         _ => Err(Error::invalid(format!("the message's flag is {flag}; it must be 0, or 1 when compressed"))),
     }

@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use headgate_core::error::{Code, Error, Result};
 use http::HeaderMap;
 use http_body::Body;
@@ -16,10 +16,18 @@ use super::message::{self, PREFIX};
 use crate::budget::ConnectionMemory;
 use crate::thread::io;
 use crate::thread::request_memory::{BodyMemory, RequestMemory};
-use crate::transport::body;
+use crate::transport::body::{self, ReadBody};
+use crate::transport::coding::DecodeBounds;
 
-/// A message and its share of the memory for large requests.
-pub type Message = (bytes::Bytes, RequestMemory);
+/// A message that was read whole.
+pub type Message = ReadBody;
+
+/// A message as it stands in its stream.
+struct RawMessage {
+    flag: u8,
+    bytes: Bytes,
+    memory: RequestMemory,
+}
 
 /// What a client sends on one stream.
 pub struct Requests {
@@ -53,19 +61,20 @@ impl Requests {
     pub async fn next(&mut self, headers: &HeaderMap) -> Result<Message> {
         let timeout = io::with(|io| io.shared.config.body_timeout());
         let whole = tokio::time::timeout(timeout, self.whole());
-        let (flag, message, mut counted) = whole.await.map_err(|_| {
+        let RawMessage { flag, bytes, mut memory } = whole.await.map_err(|_| {
             let seconds = timeout.as_secs_f64();
             Error::new(
                 Code::RequestTimeout,
                 format!("a message of the stream did not arrive within {seconds} s"),
             )
         })??;
-        let message = message::plain(headers, flag, message, (self.limit, None), &mut counted).await?;
-        Ok((message, counted))
+        let bounds = DecodeBounds { limit: self.limit, until: None };
+        let bytes = message::plain(headers, flag, bytes, bounds, &mut memory).await?;
+        Ok(ReadBody { bytes, memory })
     }
 
     /// The message that has begun.
-    async fn whole(&mut self) -> Result<(u8, bytes::Bytes, RequestMemory)> {
+    async fn whole(&mut self) -> Result<RawMessage> {
         self.until(PREFIX).await?;
         let mut prefix = self.came.split_to(PREFIX);
         let (flag, length) = (prefix.get_u8(), prefix.get_u32() as usize);
@@ -74,7 +83,8 @@ impl Requests {
         }
         io::with(|io| body::expect(io, length))?;
         let counting = self.until(length).await?;
-        Ok((flag, self.came.split_to(length).freeze(), counting.finish()))
+        let bytes = self.came.split_to(length).freeze();
+        Ok(RawMessage { flag, bytes, memory: counting.finish() })
     }
 
     /// Reads until that many bytes are there.

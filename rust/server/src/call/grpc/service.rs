@@ -83,10 +83,10 @@ impl GrpcInferenceService for Inference {
         let asked = request.into_inner();
         told(|io| {
             let target = target(&asked.name, &asked.version);
-            let (endpoint, version) = facts::find(io, &target)?;
-            let signature = endpoint.versions[version as usize].payload.model.signature();
+            let found = facts::find(io, &target)?;
+            let (endpoint, signature) = (&found.endpoint, found.signature());
             let required = signature.inputs.iter().map(facts::tensor_metadata);
-            let versions = facts::versions(&endpoint, &target).into_iter().map(str::to_owned).collect();
+            let versions = facts::versions(endpoint, &target).into_iter().map(str::to_owned).collect();
             Ok(pb::ModelMetadataResponse {
                 name: endpoint.name.to_string(),
                 versions,

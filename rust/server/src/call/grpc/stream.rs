@@ -205,13 +205,13 @@ impl InferWire for StreamInfer {
 
     async fn read_body(&mut self, _: Option<Instant>) -> Result<RequestMemory> {
         match &mut self.message {
-            Ok((_, counted)) => Ok(std::mem::take(counted)),
+            Ok(message) => Ok(std::mem::take(&mut message.memory)),
             Err(error) => Err(error.clone()),
         }
     }
 
     fn body(&self) -> &Bytes {
-        self.message.as_ref().map_or(&UNREAD, |(message, _)| message)
+        self.message.as_ref().map_or(&UNREAD, |message| &message.bytes)
     }
 
     async fn read_envelope<'b>(

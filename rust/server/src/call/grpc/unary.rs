@@ -25,7 +25,8 @@ use crate::request::large_input;
 use crate::request_context::{RequestContext, UNTIMED};
 use crate::thread::io::{self, Io};
 use crate::thread::request_memory::RequestMemory;
-use crate::transport::body;
+use crate::transport::body::{self, Alignment, ReadBody};
+use crate::transport::coding::DecodeBounds;
 use crate::transport::conn::{Conn, Open, Receiving};
 use crate::transport::reply_body::ReplyBody;
 
@@ -84,11 +85,12 @@ impl InferWire for UnaryInfer<'_> {
         let Some(receiving) = self.receiving.take() else { return Ok(RequestMemory::default()) };
         let limit = io::with(|io| io.shared.config.max_body_bytes);
         let most = limit.saturating_add(message::PREFIX);
-        let shape = (Headers::NONE, tensor_offset as body::Align);
-        let read = body::read_aligned(self.body, &receiving.holding(), most, shape).await;
-        let (body, mut counted) = read.map_err(|error| message::of_message(error, limit))?;
-        self.message = message::take(self.headers, body, (limit, until), &mut counted).await?;
-        Ok(counted)
+        let alignment = Alignment { headers: Headers::NONE, find: tensor_offset };
+        let read = body::read_aligned(self.body, &receiving.holding(), most, alignment).await;
+        let ReadBody { bytes, mut memory } = read.map_err(|error| message::of_message(error, limit))?;
+        let bounds = DecodeBounds { limit, until };
+        self.message = message::take(self.headers, bytes, bounds, &mut memory).await?;
+        Ok(memory)
     }
 
     fn body(&self) -> &Bytes {

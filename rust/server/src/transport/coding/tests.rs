@@ -5,7 +5,7 @@ fn gzip(body: &[u8]) -> Vec<u8> {
 }
 
 fn decoded(body: &[u8], coding: Coding, limit: usize) -> Result<Vec<u8>> {
-    unpack(body, coding, (limit, usize::MAX), |_| Ok(())).map_err(|stopped| stopped.told(limit))
+    unpack(body, coding, limit, usize::MAX, |_| Ok(())).map_err(|stopped| stopped.told(limit))
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn every_step_is_counted_before_it_is_made() {
         left -= 1;
         if left < 0 { Err(Error::new(Code::Overloaded, "enough")) } else { Ok(()) }
     };
-    let refused = unpack(&packed, Coding::Gzip, (usize::MAX - 1, usize::MAX), count).unwrap_err();
+    let refused = unpack(&packed, Coding::Gzip, usize::MAX - 1, usize::MAX, count).unwrap_err();
     assert_eq!((refused.told(0).code, left), (Code::Overloaded, -1));
 }
 
@@ -100,7 +100,7 @@ fn what_takes_more_than_a_step_is_left_to_others() {
     let nothing = [vec![0x78, 0x01], [0, 0, 0, 0xff, 0xff].repeat(STEP)].concat();
     let members = gzip(b"").repeat(STEP / MEMBER + 2);
     let (grows, fits) = (gzip(&vec![7; STEP + 1]), gzip(&vec![7; STEP]));
-    let inline = |body: &[u8], coding| unpack(body, coding, (STEP, STEP), |_| Ok(()));
+    let inline = |body: &[u8], coding| unpack(body, coding, STEP, STEP, |_| Ok(()));
     assert!(matches!(inline(&nothing, Coding::Deflate), Err(Stopped::Unfinished)));
     assert!(matches!(inline(&members, Coding::Gzip), Err(Stopped::Unfinished)));
     assert!(matches!(inline(&grows, Coding::Gzip), Err(Stopped::AtLimit)));
