@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::EndpointSpec;
-use headgate_server::after::exposition::Form;
+use headgate_server::after::exposition::ExpositionFormat;
 use headgate_server::config::Config;
 use headgate_server::gateway::{BoundSockets, Gateway as DataPlane};
 use pyo3::prelude::*;
@@ -133,7 +133,7 @@ impl Gateway {
     }
 
     fn exposition(&self, py: Python<'_>, open_metrics: bool, compact: bool) -> PyResult<Vec<u8>> {
-        detached(py, || Ok(self.data_plane()?.exposition(Form { open_metrics, compact })))
+        detached(py, || Ok(self.data_plane()?.exposition(ExpositionFormat { open_metrics, compact })))
     }
 
     fn metrics(&self, py: Python<'_>) -> PyResult<Vec<u8>> {

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::after::access_log::AccessLog;
-use crate::after::exposition::{self, Form};
+use crate::after::exposition::{self, ExpositionFormat};
 use crate::budget;
 use crate::config::Config;
 use crate::event_queue::EventQueue;
@@ -284,7 +284,7 @@ impl Gateway {
     }
 
     /// Every metric family as text.
-    pub fn exposition(&self, form: Form) -> Vec<u8> {
+    pub fn exposition(&self, form: ExpositionFormat) -> Vec<u8> {
         exposition::text(&self.families(), form)
     }
 

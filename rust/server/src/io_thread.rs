@@ -9,8 +9,8 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use crate::after::access_log::AccessLog;
-use crate::after::state as after;
-use crate::call::http::Calls;
+use crate::after::thread_state as after;
+use crate::call::http::ProtocolService;
 use crate::serving::shared::Shared;
 use crate::thread::io::{self, Io, IoMessage, Mailbox};
 use crate::transport::connections::Connections;
@@ -67,7 +67,9 @@ async fn serve(mut inbox: mpsc::Receiver<IoMessage>, mailbox: &Mailbox) -> bool 
 /// Handles a message. False for the last one.
 fn handle(io: &Io, message: Option<IoMessage>, connections: &Rc<Connections>, mailbox: &Mailbox) -> bool {
     match message {
-        Some(IoMessage::Socket(socket)) => connections.adopt::<Calls>(io, socket, &mailbox.connections),
+        Some(IoMessage::Socket(socket)) => {
+            connections.serve_socket::<ProtocolService>(io, socket, &mailbox.connections)
+        }
         Some(IoMessage::Refresh) => after::retain(&io.refresh()),
         Some(IoMessage::MakeRoom(asker)) => {
             // The acceptor waits no longer if it has asked another thread.

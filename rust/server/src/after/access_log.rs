@@ -23,9 +23,9 @@ use crate::request_context::RequestContext;
 use crate::scheduling::spawn;
 
 /// Lines that may wait to be written.
-const WAITING: usize = 8192;
+const QUEUE_CAPACITY: usize = 8192;
 /// How long a line may wait in the buffer.
-const FLUSH: Duration = Duration::from_millis(250);
+const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Which wire a request came by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Protocol {
 
 /// What is known of a request at its end.
 #[derive(Debug)]
-pub struct Entry {
+pub struct LogEntry {
     /// When it ended.
     pub at: SystemTime,
     /// How it came.
@@ -80,7 +80,7 @@ pub struct Entry {
 
 /// The log's front: what requests see.
 pub struct AccessLog {
-    lines: Sender<Entry>,
+    sender: Sender<LogEntry>,
     /// A draw below this is sampled.
     threshold: u64,
     share: f64,
@@ -88,7 +88,7 @@ pub struct AccessLog {
     pub dropped: AtomicU64,
     /// Set when the gateway stops: how long what waits may still be written.
     until: OnceLock<Instant>,
-    back: Mutex<Option<Receiver<Entry>>>,
+    receiver: Mutex<Option<Receiver<LogEntry>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     path: PathBuf,
     /// A file that was opened and that the thread has not begun to write to: the first one, or one in the place of another.
@@ -105,16 +105,16 @@ impl AccessLog {
             return Err(Error::invalid(format!("access_log_share is {share}; it must be from 0 to 1")));
         }
         let file = open(path)?;
-        let (lines, back) = bounded(WAITING);
+        let (sender, receiver) = bounded(QUEUE_CAPACITY);
         // Rounds up to everything at 1: the largest draw is below it too.
         let threshold = (share * u64::MAX as f64) as u64;
         Ok(AccessLog {
-            lines,
+            sender,
             threshold,
             share,
             dropped: AtomicU64::new(0),
             until: OnceLock::new(),
-            back: Mutex::new(Some(back)),
+            receiver: Mutex::new(Some(receiver)),
             thread: Mutex::default(),
             path: path.to_owned(),
             opened: Mutex::new(Some(file)),
@@ -136,21 +136,21 @@ impl AccessLog {
     /// # Errors
     /// `internal` when the system gives no more threads.
     pub fn start(self: &std::sync::Arc<Self>) -> Result<()> {
-        let (Some(back), Some(file)) = (take(&self.back), take(&self.opened)) else { return Ok(()) };
+        let (Some(receiver), Some(file)) = (take(&self.receiver), take(&self.opened)) else { return Ok(()) };
         let log = self.clone();
-        let thread = spawn("hg-access-log".to_owned(), move || log.write(&back, BufWriter::new(file)))?;
+        let thread = spawn("hg-access-log".to_owned(), move || log.write(&receiver, BufWriter::new(file)))?;
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(())
     }
 
     /// Whether a request with this draw is logged.
-    pub fn takes(&self, draw: u64) -> bool {
+    pub fn samples(&self, draw: u64) -> bool {
         draw <= self.threshold && self.share > 0.0
     }
 
     /// Logs a request.
-    pub fn log(&self, entry: Entry) {
-        if self.lines.try_send(entry).is_err() {
+    pub fn log(&self, entry: LogEntry) {
+        if self.sender.try_send(entry).is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }
     }
@@ -159,15 +159,15 @@ impl AccessLog {
     /// then. Lines that are left are counted as dropped.
     pub fn stop(&self, deadline: Instant) -> bool {
         let Some(thread) = take(&self.thread) else { return true };
-        let deadline = deadline.max(Instant::now() + FLUSH);
+        let deadline = deadline.max(Instant::now() + FLUSH_INTERVAL);
         // Nothing comes first that could fail: only the first to stop has the thread.
         let _ = self.until.set(deadline);
         // Wakes a thread that waits; one that finds the queue full does not.
-        drop(self.lines.try_send(Entry::end()));
+        drop(self.sender.try_send(LogEntry::end()));
         join_until(thread, deadline).is_some()
     }
 
-    fn write(&self, back: &Receiver<Entry>, mut file: BufWriter<File>) {
+    fn write(&self, receiver: &Receiver<LogEntry>, mut file: BufWriter<File>) {
         let mut flush_at: Option<Instant> = None;
         loop {
             let now = Instant::now();
@@ -175,29 +175,29 @@ impl AccessLog {
             if stopping.is_some_and(|until| *until <= now) {
                 break;
             }
-            let wait = flush_at.map_or(FLUSH, |at| at.saturating_duration_since(now));
-            match back.recv_timeout(if stopping.is_some() { Duration::ZERO } else { wait }) {
+            let wait = flush_at.map_or(FLUSH_INTERVAL, |at| at.saturating_duration_since(now));
+            match receiver.recv_timeout(if stopping.is_some() { Duration::ZERO } else { wait }) {
                 Ok(entry) if entry.is_end() => {}
                 Ok(entry) => {
-                    self.change(&mut file);
-                    flush_at.get_or_insert_with(|| Instant::now() + FLUSH);
+                    self.switch_file(&mut file);
+                    flush_at.get_or_insert_with(|| Instant::now() + FLUSH_INTERVAL);
                     self.count(writeln!(file, "{}", entry.line(self.share)));
                 }
                 Err(RecvTimeoutError::Timeout) if stopping.is_none() => {
                     flush_at = None;
                     self.count(file.flush());
-                    self.change(&mut file);
+                    self.switch_file(&mut file);
                 }
                 Err(_) => break,
             }
         }
-        let left = back.try_iter().filter(|entry| !entry.is_end()).count();
+        let left = receiver.try_iter().filter(|entry| !entry.is_end()).count();
         self.dropped.fetch_add(left as u64, Relaxed);
         self.count(file.flush());
     }
 
     /// Takes the file that was opened in the place of the present one, if there is one. What is buffered belongs to the old.
-    fn change(&self, file: &mut BufWriter<File>) {
+    fn switch_file(&self, file: &mut BufWriter<File>) {
         if let Some(opened) = take(&self.opened) {
             self.count(file.flush());
             *file = BufWriter::new(opened);
@@ -231,10 +231,10 @@ fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
     slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-impl Entry {
+impl LogEntry {
     /// The message that only wakes the thread.
-    fn end() -> Entry {
-        Entry {
+    fn end() -> LogEntry {
+        LogEntry {
             at: SystemTime::UNIX_EPOCH,
             protocol: Protocol::Http1,
             endpoint: "".into(),
@@ -294,13 +294,13 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    fn entry(endpoint: &str) -> Entry {
-        Entry {
+    fn entry(endpoint: &str) -> LogEntry {
+        LogEntry {
             at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_571_200_123),
             endpoint: endpoint.into(),
             version: Some("v1".into()),
             times_ns: vec![("run", 1500), ("total", 20_000)],
-            ..Entry::end()
+            ..LogEntry::end()
         }
     }
 
@@ -412,7 +412,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         // Never started: nobody takes anything out.
         let log = AccessLog::open(&folder.path().join("log"), 1.0).unwrap();
-        (0..WAITING + 3).for_each(|_| log.log(entry("e")));
+        (0..QUEUE_CAPACITY + 3).for_each(|_| log.log(entry("e")));
         assert_eq!(log.dropped.load(Relaxed), 3);
     }
 
@@ -421,11 +421,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let open = |share| AccessLog::open(&folder.path().join("log"), share);
         let all = open(1.0).unwrap();
-        assert!(all.takes(0) && all.takes(u64::MAX));
+        assert!(all.samples(0) && all.samples(u64::MAX));
         let none = open(0.0).unwrap();
-        assert!(!none.takes(0) && !none.takes(u64::MAX));
+        assert!(!none.samples(0) && !none.samples(u64::MAX));
         let half = open(0.5).unwrap();
-        assert!(half.takes(u64::MAX / 4) && !half.takes(u64::MAX / 4 * 3));
+        assert!(half.samples(u64::MAX / 4) && !half.samples(u64::MAX / 4 * 3));
         assert!(open(1.5).is_err() && open(f64::NAN).is_err());
         assert!(AccessLog::open(&folder.path().join("no/such/folder"), 1.0).is_err());
     }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 /// What a page has to be like.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Form {
+pub struct ExpositionFormat {
     /// OpenMetrics instead of Prometheus' own format; its end mark is the caller's.
     pub open_metrics: bool,
     /// Histograms of an endpoint instead of its versions: the whole time with every other bucket, its parts with none.
@@ -21,7 +21,7 @@ pub struct Form {
 const WHOLE_TIME: &str = "headgate_request_duration_seconds";
 
 /// The families, as the metrics' declarations make them, as text.
-pub fn text(families: &[Value], form: Form) -> Vec<u8> {
+pub fn text(families: &[Value], form: ExpositionFormat) -> Vec<u8> {
     let mut out = Vec::new();
     for family in families {
         let kind = string(family, "type");
@@ -50,7 +50,7 @@ fn string<'a>(family: &'a Value, key: &str) -> &'a str {
     family[key].as_str().unwrap_or_default()
 }
 
-fn begin(out: &mut Vec<u8>, name: &str, kind: &str, help: &str, form: Form) {
+fn begin(out: &mut Vec<u8>, name: &str, kind: &str, help: &str, form: ExpositionFormat) {
     // OpenMetrics names a counter without the end that its samples have.
     let name = if form.open_metrics { name.strip_suffix("_total").unwrap_or(name) } else { name };
     let help = help.replace('\\', "\\\\").replace('\n', "\\n");
@@ -160,7 +160,7 @@ fn of_endpoints(samples: &[Value], with_buckets: bool) -> Vec<Value> {
 mod tests {
     use super::*;
 
-    fn page(families: &Value, form: Form) -> String {
+    fn page(families: &Value, form: ExpositionFormat) -> String {
         String::from_utf8(text(families.as_array().unwrap(), form)).unwrap()
     }
 
@@ -180,12 +180,12 @@ mod tests {
             {"name": "open", "help": "Open.", "type": "gauge", "samples": [[{}, 0.5]]},
         ]);
         assert_eq!(
-            page(&families, Form::default()),
+            page(&families, ExpositionFormat::default()),
             "# HELP seen_total A \\\\ and\\na \"line\".\n# TYPE seen_total counter\n\
              seen_total{endpoint=\"e\",version=\"v\\\"1\\\\\\n\"} 3.0\nseen_total 1e-05\n\
              # HELP open Open.\n# TYPE open gauge\nopen 0.5\n"
         );
-        let open = page(&families, Form { open_metrics: true, compact: false });
+        let open = page(&families, ExpositionFormat { open_metrics: true, compact: false });
         assert!(
             open.starts_with("# HELP seen A \\\\ and\\na \\\"line\\\".\n# TYPE seen counter\nseen_total{")
         );
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_histogram_keeps_its_cumulative_buckets_and_gains_the_infinite_one() {
-        let page = page(&histograms("took_seconds"), Form::default());
+        let page = page(&histograms("took_seconds"), ExpositionFormat::default());
         let first: Vec<_> = page.lines().skip(2).take(7).collect();
         assert_eq!(first[0], "took_seconds_bucket{endpoint=\"a\",le=\"6.5536e-05\",version=\"1\"} 1.0");
         assert_eq!(first[4], "took_seconds_bucket{endpoint=\"a\",le=\"+Inf\",version=\"1\"} 5.0");
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn the_compact_form_adds_up_what_an_endpoints_versions_took() {
         let lines = |name| {
-            let page = page(&histograms(name), Form { open_metrics: false, compact: true });
+            let page = page(&histograms(name), ExpositionFormat { open_metrics: false, compact: true });
             page.lines().skip(2).map(|line| line.replace(name, "took")).collect::<Vec<_>>()
         };
         let ends = [

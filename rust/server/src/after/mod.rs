@@ -6,4 +6,4 @@ pub mod access_log;
 pub mod exposition;
 pub mod record;
 pub mod sketching;
-pub mod state;
+pub mod thread_state;

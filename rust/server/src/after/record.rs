@@ -27,7 +27,7 @@ use http::{HeaderName, HeaderValue};
 use crate::after::access_log::{AccessLog, Protocol};
 use crate::after::record::routed_version::RoutedVersion;
 use crate::after::record::timing::PhaseTiming;
-use crate::after::state;
+use crate::after::thread_state;
 use crate::request_context::RequestContext;
 use crate::serving::shared::LiveEndpoint;
 use crate::serving::version::VersionState;
@@ -77,7 +77,7 @@ pub struct LogSample {
 impl LogSample {
     /// What the access log needs of a request, if this is one that it takes.
     pub fn draw(io: &Io, protocol: Protocol, context: &RequestContext) -> Option<Box<LogSample>> {
-        let log = state::sampled_log(io)?;
+        let log = thread_state::sampled_log(io)?;
         Some(Box::new(LogSample { log, protocol, context: context.clone() }))
     }
 }

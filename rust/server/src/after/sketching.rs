@@ -47,7 +47,7 @@ pub struct Sketcher {
     controller: Controller,
     begun: Instant,
     /// When the controller was told last, in nanoseconds since then; and what was spent afterwards.
-    told_ns: u64,
+    observed_ns: u64,
     spent_ns: f64,
 }
 
@@ -57,7 +57,7 @@ impl Default for Sketcher {
             writers: HashMap::new(),
             controller: Controller::new(BUDGET),
             begun: Instant::now(),
-            told_ns: 0,
+            observed_ns: 0,
             spent_ns: 0.0,
         }
     }
@@ -67,10 +67,10 @@ impl Sketcher {
     /// Sketches the inputs and outputs of a request, after its response.
     pub fn record(&mut self, io: &Io, sketch: &VersionSketch, sampled: &SampledRun<'_>, shard: &Shard) {
         let now_ns = sampled.at.saturating_duration_since(self.begun).as_nanos() as u64;
-        let passed_ns = now_ns.saturating_sub(self.told_ns);
+        let passed_ns = now_ns.saturating_sub(self.observed_ns);
         if passed_ns >= Controller::PERIOD_NS {
             self.controller.observe(self.spent_ns, passed_ns);
-            (self.told_ns, self.spent_ns) = (now_ns, 0.0);
+            (self.observed_ns, self.spent_ns) = (now_ns, 0.0);
         }
         let values = self.rows(io, sketch, sampled, now_ns, shard);
         self.spent_ns += (values + REQUEST_COST) as f64 * sketch.value_ns;
@@ -125,7 +125,8 @@ fn tensors(recorder: &mut Recorder<'_>, ran: &Ran, pick: &Pick) -> Taken {
     let signature = ran.model().signature();
     let count = signature.inputs.len() + signature.outputs.len();
     let cap = (REQUEST_VALUES / count.max(1)).max(TENSOR_VALUES);
-    let sides = [Side::Input, Side::Output].into_iter().zip([&signature.inputs, &signature.outputs]);
+    let sides =
+        [TensorSide::Input, TensorSide::Output].into_iter().zip([&signature.inputs, &signature.outputs]);
     let specs = sides.flat_map(|(side, specs)| specs.iter().enumerate().map(move |spec| (side, spec)));
     let mut all = Taken::default();
     for (place, (side, (index, spec))) in specs.enumerate() {
@@ -133,7 +134,7 @@ fn tensors(recorder: &mut Recorder<'_>, ran: &Ran, pick: &Pick) -> Taken {
         let taken = if spec.datatype == DataType::Bytes {
             side.strings(ran, index).map(|strings| {
                 let rows = strings.shape.rows();
-                recorder.tensor_capped(place, TensorView::Strings(&Lengths(strings)), (rows, cap), pick)
+                recorder.tensor_capped(place, TensorView::Strings(&StringLengths(strings)), (rows, cap), pick)
             })
         } else {
             side.view(ran, index).and_then(|view| {
@@ -147,12 +148,12 @@ fn tensors(recorder: &mut Recorder<'_>, ran: &Ran, pick: &Pick) -> Taken {
 }
 
 #[derive(Clone, Copy)]
-enum Side {
+enum TensorSide {
     Input,
     Output,
 }
 
-impl Side {
+impl TensorSide {
     fn view(self, ran: &Ran, index: usize) -> Option<View<'_>> {
         match self {
             Self::Input => ran.input(index).ok(),
@@ -170,9 +171,9 @@ impl Side {
 
 /// Strings as the sketches see them.
 #[derive(Debug)]
-struct Lengths<'a>(Strings<'a>);
+struct StringLengths<'a>(Strings<'a>);
 
-impl headgate_sketch::view::Strings for Lengths<'_> {
+impl headgate_sketch::view::Strings for StringLengths<'_> {
     fn count(&self) -> usize {
         self.0.shape.count()
     }

@@ -8,7 +8,7 @@ pub mod drain;
 mod generated;
 pub mod health;
 pub mod message;
-pub mod requests;
+pub mod message_reader;
 pub mod service;
 pub mod status;
 pub mod stream;
@@ -31,13 +31,13 @@ use crate::headers::Headers;
 use crate::thread::io;
 use crate::transport::body::{self, ReadBody};
 use crate::transport::coding::DecodeBounds;
-use crate::transport::conn::{Conn, Open};
-use crate::transport::reply_body::{End, ReplyBody};
+use crate::transport::connection_state::{ConnectionState, OpenRequest};
+use crate::transport::hyper_body::{CutOff, HyperBody};
 
-use drain::Patience;
+use drain::DrainTimeout;
 use generated::health::health_server::HealthServer;
 use generated::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
-use status::{CODE, CONTENT, failed, late, refused};
+use status::{CODE, CONTENT, call_deadline_error, count_and_refuse, error_trailers};
 use timeout::deadline;
 
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
@@ -61,45 +61,49 @@ pub fn is_grpc(headers: Headers<'_>) -> bool {
 }
 
 /// Answers one call.
-pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {
+pub async fn handle(
+    conn: &Rc<ConnectionState>,
+    request: Request<Incoming>,
+    open: OpenRequest,
+) -> Response<HyperBody> {
     match request.uri().path() {
         INFER => return unary::handle(conn, request, open).await,
         STREAM => return stream::handle(conn, request, open),
         _ => {}
     }
     let answer = match deadline(request.headers(), Instant::now()) {
-        Ok(deadline) => other(request, deadline, conn, &open).await,
+        Ok(deadline) => handle_other(request, deadline, conn, &open).await,
         Err(error) => Err(error),
     };
-    answer.unwrap_or_else(|error| io::with(|io| refused(io, &error, conn, open)))
+    answer.unwrap_or_else(|error| io::with(|io| count_and_refuse(io, &error, conn, open)))
 }
 
 /// A call that is no inference.
-async fn other(
+async fn handle_other(
     request: Request<Incoming>,
     deadline: Option<Instant>,
-    conn: &Rc<Conn>,
-    open: &Open,
-) -> Result<Response<ReplyBody>> {
+    conn: &Rc<ConnectionState>,
+    open: &OpenRequest,
+) -> Result<Response<HyperBody>> {
     let path = request.uri().path().to_owned();
     if path.starts_with(REFLECTION) || path.starts_with(REFLECTION_ALPHA) {
-        return Ok(streaming(reflected(&path, request).await?, deadline, conn, open));
+        return Ok(streaming(reflect(&path, request).await?, deadline, conn, open));
     }
-    message_and_answer(&path, request, deadline, conn, open).await
+    handle_service_call(&path, request, deadline, conn, open).await
 }
 
 /// A call with one message, as a service answers it. The message is read whole and unpacked by us, so that the limits of every
 /// body hold and what is wrong with it is said in our words.
-async fn message_and_answer(
+async fn handle_service_call(
     path: &str,
     request: Request<Incoming>,
     deadline: Option<Instant>,
-    conn: &Rc<Conn>,
-    open: &Open,
-) -> Result<Response<ReplyBody>> {
+    conn: &Rc<ConnectionState>,
+    open: &OpenRequest,
+) -> Result<Response<HyperBody>> {
     let (mut head, mut body) = request.into_parts();
     let receiving = open.receiving();
-    let read = in_time(deadline, one_message(&head.headers, &mut body, conn.holding())).await;
+    let read = before_deadline(deadline, read_message(&head.headers, &mut body, conn.holding())).await;
     drop(receiving);
     body::discard(body, open);
     let ReadBody { bytes, memory: _memory } = read?;
@@ -109,20 +113,22 @@ async fn message_and_answer(
         let watched = call(HealthServer::new(health::Health), request).await;
         return Ok(streaming(watched, deadline, conn, open));
     }
-    in_time(deadline, buffered(path, request, conn, open)).await
+    before_deadline(deadline, unary_response(path, request, conn, open)).await
 }
 
 /// Part of a call, until its deadline.
-async fn in_time<T>(deadline: Option<Instant>, part: impl Future<Output = Result<T>>) -> Result<T> {
+async fn before_deadline<T>(deadline: Option<Instant>, part: impl Future<Output = Result<T>>) -> Result<T> {
     match deadline {
         None => part.await,
-        Some(deadline) if deadline <= Instant::now() => Err(late()),
-        Some(deadline) => tokio::time::timeout_at(deadline.into(), part).await.map_err(|_| late())?,
+        Some(deadline) if deadline <= Instant::now() => Err(call_deadline_error()),
+        Some(deadline) => {
+            tokio::time::timeout_at(deadline.into(), part).await.map_err(|_| call_deadline_error())?
+        }
     }
 }
 
 /// The message of a call, plain and with a prefix that says so.
-async fn one_message(
+async fn read_message(
     headers: &HeaderMap,
     body: &mut Incoming,
     holding: &Rc<ConnectionMemory>,
@@ -140,12 +146,12 @@ async fn one_message(
 }
 
 /// A call whose answer is one message, too.
-async fn buffered(
+async fn unary_response(
     path: &str,
     request: Request<Full<bytes::Bytes>>,
-    conn: &Rc<Conn>,
-    open: &Open,
-) -> Result<Response<ReplyBody>> {
+    conn: &Rc<ConnectionState>,
+    open: &OpenRequest,
+) -> Result<Response<HyperBody>> {
     let response = if path.starts_with(INFERENCE) {
         let service = GrpcInferenceServiceServer::new(service::Inference)
             .max_decoding_message_size(usize::MAX)
@@ -161,9 +167,10 @@ async fn buffered(
         Error::new(Code::Internal, format!("a service did not finish its answer: {}", status.message()))
     })?;
     let trailers = collected.trailers().cloned().unwrap_or_else(|| head.headers.clone());
-    own_words(path, &trailers)?;
+    translate_status(path, &trailers)?;
     let bytes: Vec<u8> = collected.to_bytes().into();
-    let body = ReplyBody::message((!bytes.is_empty()).then_some(bytes), trailers, None, conn, open.also());
+    let body =
+        HyperBody::message((!bytes.is_empty()).then_some(bytes), trailers, None, conn, open.new_handle());
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
     Ok(response)
@@ -173,20 +180,20 @@ async fn buffered(
 fn streaming(
     response: Response<tonic::body::Body>,
     deadline: Option<Instant>,
-    conn: &Rc<Conn>,
-    open: &Open,
-) -> Response<ReplyBody> {
-    let end = deadline.map(|deadline| -> End {
+    conn: &Rc<ConnectionState>,
+    open: &OpenRequest,
+) -> Response<HyperBody> {
+    let end = deadline.map(|deadline| -> CutOff {
         Box::pin(async move {
             tokio::time::sleep_until(deadline.into()).await;
-            failed(&late())
+            error_trailers(&call_deadline_error())
         })
     });
-    response.map(|body| ReplyBody::service(body, end, conn, open.also()))
+    response.map(|body| HyperBody::service(body, end, conn, open.new_handle()))
 }
 
 /// Says in our words what tonic refuses without asking the service: a call that there is not, a message that is none.
-fn own_words(path: &str, trailers: &HeaderMap) -> Result<()> {
+fn translate_status(path: &str, trailers: &HeaderMap) -> Result<()> {
     if trailers.contains_key(&CODE) {
         return Ok(());
     }
@@ -207,17 +214,17 @@ fn unknown(path: &str) -> Error {
 
 /// What the server's services are, as a service tells it: messages both ways, until the client has enough or the gateway
 /// stops.
-async fn reflected(path: &str, request: Request<Incoming>) -> Result<Response<tonic::body::Body>> {
+async fn reflect(path: &str, request: Request<Incoming>) -> Result<Response<tonic::body::Body>> {
     // The service ends its answers when the questions end.
-    let no_more = async { Patience::default().over().await };
+    let no_more = async { DrainTimeout::default().expired().await };
     let questions = |body| StreamBody::new(BodyStream::new(body).take_until(Box::pin(no_more)));
     let request = request.map(questions);
-    let unreflected = |error| unreflected(&error);
+    let reflection_error = |error| reflection_error(&error);
     Ok(if path.starts_with(REFLECTION) {
-        let service = reflection().build_v1().map_err(unreflected)?;
+        let service = reflection().build_v1().map_err(reflection_error)?;
         call(service.max_decoding_message_size(QUESTION), request).await
     } else {
-        let service = reflection().build_v1alpha().map_err(unreflected)?;
+        let service = reflection().build_v1alpha().map_err(reflection_error)?;
         call(service.max_decoding_message_size(QUESTION), request).await
     })
 }
@@ -235,7 +242,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(generated::DESCRIPTORS)
 }
 
-fn unreflected(error: &tonic_reflection::server::Error) -> Error {
+fn reflection_error(error: &tonic_reflection::server::Error) -> Error {
     Error::new(Code::Internal, format!("the descriptors of the services cannot be read: {error}"))
 }
 

@@ -15,26 +15,26 @@ use hyper::body::Incoming;
 
 use crate::after::access_log::Protocol;
 use crate::after::record::RecordHandle;
-use crate::call::facts;
 use crate::call::grpc;
+use crate::call::model_info;
 use crate::call::path;
-use crate::call::path::{Call, Extension};
+use crate::call::path::{ExtensionCall, ProtocolCall};
 use crate::call::rest;
 use crate::call::rest_infer::{BodyForm, RestInfer};
 use crate::headers::Headers;
 use crate::request::infer;
-use crate::request::inference::{Answer, Dialect, InferCall};
+use crate::request::inference::{InferCall, InferResponse, WireFormat};
 use crate::request_context::RequestContext;
 use crate::thread::catch_panic::catch_panic;
 use crate::thread::io::{self, Io};
 use crate::thread::request_memory::RequestMemory;
-use crate::transport::body::Source;
+use crate::transport::body::BodySource;
 use crate::transport::coding;
-use crate::transport::conn::{Conn, Open};
-use crate::transport::exchange::{Head, Service};
+use crate::transport::connection_state::{ConnectionState, OpenRequest};
 use crate::transport::framing;
+use crate::transport::hyper_body::HyperBody;
 use crate::transport::reply;
-use crate::transport::reply_body::ReplyBody;
+use crate::transport::service::{RequestHead, Service};
 
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Where the JSON of a body ends, when binary data follows it.
@@ -42,55 +42,64 @@ static JSON_LENGTH: HeaderName = HeaderName::from_static(binary::HEADER);
 static BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// A reply whose delivery is booked, if a version answered.
-type Reply = reply::Reply<Pending>;
+type Reply = reply::Reply<PendingDelivery>;
 
 /// What waits for the delivery of a version's response.
-struct Pending {
+struct PendingDelivery {
     record: RecordHandle,
     /// When the request is of no use any more.
     deadline: Instant,
 }
 
 /// The calls of the Open Inference Protocol.
-pub struct Calls;
+pub struct ProtocolService;
 
-impl Service for Calls {
-    async fn respond(head: Head<'_>, body: Source, received: Instant, open: &Open) -> reply::Reply {
+impl Service for ProtocolService {
+    async fn respond(
+        head: RequestHead<'_>,
+        body: BodySource,
+        received: Instant,
+        open: &OpenRequest,
+    ) -> reply::Reply {
         let context = RequestContext::read(head.headers, || io::with(Io::draw));
         let mut reply = dispatch(head, body, received, &context, open).await;
         context.add_to(
             &mut reply.fields,
-            reply.delivery.as_ref().map(|pending| || pending.record.timing.times()),
+            reply.delivery.as_ref().map(|delivery| || delivery.record.timing.times()),
         );
-        reply.map_delivery(|pending| pending.record.into_delivery())
+        reply.map_delivery(|delivery| delivery.record.into_delivery())
     }
 
     fn is_call(headers: Headers<'_>) -> bool {
         grpc::is_grpc(headers)
     }
 
-    async fn call(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {
+    async fn call(
+        conn: &Rc<ConnectionState>,
+        request: Request<Incoming>,
+        open: OpenRequest,
+    ) -> Response<HyperBody> {
         grpc::handle(conn, request, open).await
     }
 }
 
 async fn dispatch(
-    head: Head<'_>,
-    mut body: Source,
+    head: RequestHead<'_>,
+    mut body: BodySource,
     received: Instant,
     context: &RequestContext,
-    open: &Open,
+    open: &OpenRequest,
 ) -> Reply {
     let mut reply = match check_framing(&head) {
         Ok(()) => {
             let reply = route(head, &mut body, received, context).await;
             let is_compressed = io::with(|io| wants_gzip(io, &reply, head.headers));
-            if is_compressed { Box::pin(compressed(reply)).await } else { reply }
+            if is_compressed { Box::pin(compress(reply)).await } else { reply }
         }
-        Err(Misframed { error, ends }) => Reply { ends, ..io::with(|io| refused(io, &error)) },
+        Err(FramingError { error, closes }) => Reply { closes, ..io::with(|io| refusal(io, &error)) },
     };
     if let Some(reason) = body.lost() {
-        reply.ends = true;
+        reply.closes = true;
         if head.is_http1() {
             io::with(|io| io.shared.metrics.connections_closed.add(reason));
         }
@@ -100,50 +109,56 @@ async fn dispatch(
 }
 
 /// A request on HTTP/1 whose head does not fit its connection.
-struct Misframed {
+struct FramingError {
     error: Error,
     /// Whether no other request can be trusted to follow.
-    ends: bool,
+    closes: bool,
 }
 
-fn check_framing(head: &Head<'_>) -> std::result::Result<(), Misframed> {
+fn check_framing(head: &RequestHead<'_>) -> std::result::Result<(), FramingError> {
     if !head.is_http1() {
         return Ok(());
     }
-    framing::check(head.version, head.headers).map_err(|error| Misframed { error, ends: true })?;
+    framing::check(head.version, head.headers).map_err(|error| FramingError { error, closes: true })?;
     if grpc::is_grpc(head.headers) {
         let error = Error::invalid("gRPC needs HTTP/2; send this with prior knowledge of it");
-        return Err(Misframed { error, ends: false });
+        return Err(FramingError { error, closes: false });
     }
     Ok(())
 }
 
-async fn route(head: Head<'_>, body: &mut Source, received: Instant, context: &RequestContext) -> Reply {
+async fn route(
+    head: RequestHead<'_>,
+    body: &mut BodySource,
+    received: Instant,
+    context: &RequestContext,
+) -> Reply {
     let path = match head.has_escapes.then(|| path::decoded(head.path)).transpose() {
         Ok(path) => path.unwrap_or(Cow::Borrowed(head.path)),
-        Err(error) => return io::with(|io| refused(io, &error)),
+        Err(error) => return io::with(|io| refusal(io, &error)),
     };
-    let Some(call) = Call::parse(&path) else { return io::with(|io| no_such_path(io, head.path)) };
+    let Some(call) = ProtocolCall::parse(&path) else { return io::with(|io| no_such_path(io, head.path)) };
     match call {
-        Call::Infer(target) | Call::Predict(target) if *head.method == Method::POST => {
-            let form = if matches!(call, Call::Predict(_)) { BodyForm::Predict } else { BodyForm::Listed };
+        ProtocolCall::Infer(target) | ProtocolCall::Predict(target) if *head.method == Method::POST => {
+            let form =
+                if matches!(call, ProtocolCall::Predict(_)) { BodyForm::Predict } else { BodyForm::Listed };
             let protocol = if head.is_http1() { Protocol::Http1 } else { Protocol::Http2 };
-            let (headers, deadline, dialect) = (head.headers, None, Dialect::Rest);
-            let infer_call = InferCall { headers, received, deadline, dialect, protocol, context };
+            let (headers, deadline, wire_format) = (head.headers, None, WireFormat::Rest);
+            let infer_call = InferCall { headers, received, deadline, wire_format, protocol, context };
             let answer = infer::infer(&infer_call, &mut RestInfer::new(target, headers, form, body)).await;
             io::with(|io| match answer {
-                Ok(answer) => answered(io, answer),
+                Ok(answer) => infer_reply(io, answer),
                 Err(error) => error_reply(io, &error, io.replies.take()),
             })
         }
-        Call::Extension(call) => extension(&call, head, body).await,
+        ProtocolCall::Extension(call) => extension(&call, head, body).await,
         call => io::with(|io| describe(io, call, head.method)),
     }
 }
 
 /// Answers a call that has no body and waits for nothing.
-fn describe(io: &Io, call: Call<'_>, method: &Method) -> Reply {
-    if matches!(call, Call::Infer(_) | Call::Predict(_)) {
+fn describe(io: &Io, call: ProtocolCall<'_>, method: &Method) -> Reply {
+    if matches!(call, ProtocolCall::Infer(_) | ProtocolCall::Predict(_)) {
         return wrong_method(io, "POST");
     }
     if !matches!(*method, Method::GET | Method::HEAD) {
@@ -151,37 +166,43 @@ fn describe(io: &Io, call: Call<'_>, method: &Method) -> Reply {
     }
     let mut body = io.replies.take();
     match write_description(io, call, &mut body) {
-        Ok(status) => whole(io, status, &JSON, body),
-        Err(error) => refused(io, &error),
+        Ok(status) => reply_of(io, status, &JSON, body),
+        Err(error) => refusal(io, &error),
     }
 }
 
-fn write_description(io: &Io, call: Call<'_>, out: &mut Vec<u8>) -> Result<StatusCode> {
+fn write_description(io: &Io, call: ProtocolCall<'_>, out: &mut Vec<u8>) -> Result<StatusCode> {
     match call {
-        Call::Ready => {
+        ProtocolCall::Ready => {
             let ready = io.shared.is_ready();
             metadata::ready(out, ready);
             return Ok(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE });
         }
-        Call::Live => metadata::live(out, true),
-        Call::ModelReady(target) => {
-            facts::find(io, &target)?;
+        ProtocolCall::Live => metadata::live(out, true),
+        ProtocolCall::ModelReady(target) => {
+            model_info::find(io, &target)?;
             metadata::model_ready(out, target.endpoint, true);
         }
-        Call::Model(target) => {
-            let found = facts::find(io, &target)?;
+        ProtocolCall::Model(target) => {
+            let found = model_info::find(io, &target)?;
             let (endpoint, signature) = (&found.endpoint, found.signature());
-            let (name, versions) = (&*endpoint.name, &*facts::versions(endpoint, &target));
-            metadata::model(out, &ModelMetadata { name, versions, platform: facts::PLATFORM, signature });
+            let (name, versions) = (&*endpoint.name, &*model_info::versions(endpoint, &target));
+            metadata::model(
+                out,
+                &ModelMetadata { name, versions, platform: model_info::PLATFORM, signature },
+            );
         }
-        Call::Server | Call::Infer(_) | Call::Predict(_) | Call::Extension(_) => {
+        ProtocolCall::Server
+        | ProtocolCall::Infer(_)
+        | ProtocolCall::Predict(_)
+        | ProtocolCall::Extension(_) => {
             metadata::server(out, "headgate", &io.shared.config.version);
         }
     }
     Ok(StatusCode::OK)
 }
 
-async fn extension(call: &Extension<'_>, head: Head<'_>, body: &mut Source) -> Reply {
+async fn extension(call: &ExtensionCall<'_>, head: RequestHead<'_>, body: &mut BodySource) -> Reply {
     let allowed = rest::methods(call);
     if !allowed.contains(head.method) {
         let allowed = match allowed {
@@ -198,8 +219,8 @@ async fn extension(call: &Extension<'_>, head: Head<'_>, body: &mut Source) -> R
         catch_panic(answering.as_mut()).await
     };
     io::with(|io| match done {
-        Ok(()) => whole(io, StatusCode::OK, &JSON, out),
-        Err(error) => refused(io, &error),
+        Ok(()) => reply_of(io, StatusCode::OK, &JSON, out),
+        Err(error) => refusal(io, &error),
     })
 }
 
@@ -210,10 +231,12 @@ fn wants_gzip(io: &Io, reply: &Reply, asked: Headers<'_>) -> bool {
 }
 
 /// The answer in gzip, as it was if there is no room for both, or why there is none: then it is late, or lost with a panic.
-async fn compressed(mut reply: Reply) -> Reply {
+async fn compress(mut reply: Reply) -> Reply {
     let plain = std::mem::take(&mut reply.body);
     let packed = match &mut reply.delivery {
-        Some(Pending { record, deadline }) => coding::gzip(plain, Some(*deadline), &mut record.memory).await,
+        Some(PendingDelivery { record, deadline }) => {
+            coding::gzip(plain, Some(*deadline), &mut record.memory).await
+        }
         // Its memory is counted by nobody yet.
         None => match io::with(|io| RequestMemory::with_bytes(io, plain.len())) {
             Ok(mut counted) => coding::gzip(plain, None, &mut counted).await,
@@ -228,31 +251,31 @@ async fn compressed(mut reply: Reply) -> Reply {
             reply.fields.push((CONTENT_ENCODING, HeaderValue::from_static("gzip")));
             reply.fields.push((VARY, HeaderValue::from_static("accept-encoding")));
         }
-        Err(error) => return io::with(|io| unpacked(io, reply, error)),
+        Err(error) => return io::with(|io| compression_failed(io, reply, error)),
     }
     reply
 }
 
 /// The answer in place of one that could not be compressed.
 #[cold]
-fn unpacked(io: &Io, reply: Reply, error: Error) -> Reply {
-    let Some(Pending { mut record, deadline }) = reply.delivery else { return refused(io, &error) };
+fn compression_failed(io: &Io, reply: Reply, error: Error) -> Reply {
+    let Some(PendingDelivery { mut record, deadline }) = reply.delivery else { return refusal(io, &error) };
     record.answered(io, Some(error.code));
-    answered(io, Answer { result: Err(error), body: Vec::new(), record, deadline })
+    infer_reply(io, InferResponse { result: Err(error), body: Vec::new(), record, deadline })
 }
 
-fn whole(io: &Io, status: StatusCode, content: &HeaderValue, body: Vec<u8>) -> Reply {
+fn reply_of(io: &Io, status: StatusCode, content: &HeaderValue, body: Vec<u8>) -> Reply {
     let mut fields = io.fields.take();
     fields.push((CONTENT_TYPE, content.clone()));
-    Reply { status, fields, body, delivery: None, ends: false }
+    Reply { status, fields, body, delivery: None, closes: false }
 }
 
-fn answered(io: &Io, answer: Answer) -> Reply {
-    let Answer { result, body, record, deadline } = answer;
+fn infer_reply(io: &Io, answer: InferResponse) -> Reply {
+    let InferResponse { result, body, record, deadline } = answer;
     let mut reply = match result {
         Ok(sent) => {
             let content = if sent.json_length.is_some() { &BINARY } else { &JSON };
-            let mut reply = whole(io, StatusCode::OK, content, body);
+            let mut reply = reply_of(io, StatusCode::OK, content, body);
             if let Some(length) = sent.json_length {
                 reply.fields.push((JSON_LENGTH.clone(), HeaderValue::from(length)));
             }
@@ -261,19 +284,20 @@ fn answered(io: &Io, answer: Answer) -> Reply {
         Err(error) => error_reply(io, &error, body),
     };
     record.add_headers(&mut reply.fields);
-    reply.delivery = Some(Pending { record, deadline });
+    reply.delivery = Some(PendingDelivery { record, deadline });
     reply
 }
 
 /// A refusal that no version is to blame for.
-fn refused(io: &Io, error: &Error) -> Reply {
+fn refusal(io: &Io, error: &Error) -> Reply {
     io.shared.metrics.thread(io.thread).count_refusal(error.code);
     error_reply(io, error, io.replies.take())
 }
 
 fn no_such_path(io: &Io, path: &str) -> Reply {
-    let words = format!("{path} is not a path of the Open Inference Protocol; GET /v2 says what there is");
-    refused(io, &Error::new(Code::NotFound, words))
+    let words =
+        format!("{path} is not a path of the OpenRequest Inference Protocol; GET /v2 says what there is");
+    refusal(io, &Error::new(Code::NotFound, words))
 }
 
 fn error_reply(io: &Io, error: &Error, mut body: Vec<u8>) -> Reply {
@@ -282,7 +306,7 @@ fn error_reply(io: &Io, error: &Error, mut body: Vec<u8>) -> Reply {
     // A cancelled request has nobody to answer, unless the client only stopped sending: then its request was incomplete.
     let status = error.code.http().and_then(|status| StatusCode::from_u16(status).ok());
     let status = status.unwrap_or(StatusCode::BAD_REQUEST);
-    let mut reply = whole(io, status, &JSON, body);
+    let mut reply = reply_of(io, status, &JSON, body);
     if error.code == Code::UnsupportedMediaType {
         reply.fields.push((ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate")));
     }
@@ -297,7 +321,7 @@ fn error_reply(io: &Io, error: &Error, mut body: Vec<u8>) -> Reply {
 }
 
 fn wrong_method(io: &Io, allowed: &'static str) -> Reply {
-    let mut reply = refused(io, &Error::new(Code::Unsupported, format!("this path takes {allowed}")));
+    let mut reply = refusal(io, &Error::new(Code::Unsupported, format!("this path takes {allowed}")));
     reply.status = StatusCode::METHOD_NOT_ALLOWED;
     reply.fields.push((ALLOW, HeaderValue::from_static(allowed)));
     reply

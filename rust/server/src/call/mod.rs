@@ -3,9 +3,9 @@
 //! Lives here: the paths of the Open Inference Protocol over HTTP (`http`, `rest`) and gRPC (`grpc`). May come in: `transport`.
 //! Never known here: sockets.
 
-pub mod facts;
 pub mod grpc;
 pub mod http;
+pub mod model_info;
 pub mod origin;
 pub mod path;
 pub mod repository;

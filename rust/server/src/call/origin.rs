@@ -15,11 +15,11 @@ use crate::headers::Headers;
 ///
 /// # Errors
 /// `permission_denied` that names the origin.
-pub fn refuse_pages(headers: Headers<'_>) -> Result<()> {
+pub fn refuse_cross_origin(headers: Headers<'_>) -> Result<()> {
     let host = headers.get("host").unwrap_or_default();
-    let foreign = headers.values("origin").find(|origin| !is_own(origin, host));
+    let foreign = headers.values("origin").find(|origin| !is_same_origin(origin, host));
     let Some(origin) = foreign else { return Ok(()) };
-    let origin = &origin[..origin.len().min(SHOWN)];
+    let origin = &origin[..origin.len().min(MAX_SHOWN)];
     Err(Error::new(
         Code::PermissionDenied,
         format!(
@@ -30,10 +30,10 @@ pub fn refuse_pages(headers: Headers<'_>) -> Result<()> {
 }
 
 /// How much of an origin a message shows, in bytes.
-const SHOWN: usize = 200;
+const MAX_SHOWN: usize = 200;
 
 /// Whether an origin is the address that was called, by a name that only this machine or nobody can give away.
-fn is_own(origin: &[u8], host: &[u8]) -> bool {
+fn is_same_origin(origin: &[u8], host: &[u8]) -> bool {
     let Ok(origin) = str::from_utf8(origin) else { return false };
     let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
     authority.is_some_and(|authority| {
@@ -71,7 +71,7 @@ mod tests {
             ("file://", "", false),
             ("http://", "", false),
         ] {
-            assert_eq!(is_own(origin.as_bytes(), host.as_bytes()), own, "{origin} at {host}");
+            assert_eq!(is_same_origin(origin.as_bytes(), host.as_bytes()), own, "{origin} at {host}");
         }
     }
 }

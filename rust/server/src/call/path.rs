@@ -7,7 +7,7 @@ use headgate_core::error::{Error, Result};
 
 /// A call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call<'a> {
+pub enum ProtocolCall<'a> {
     /// `/v2/models/{endpoint}[/versions/{version}]/infer`
     Infer(Target<'a>),
     /// `/v1/models/{endpoint}[/versions/{version}]:predict`
@@ -23,12 +23,12 @@ pub enum Call<'a> {
     /// `/v2/models/{endpoint}[/versions/{version}]/ready`
     ModelReady(Target<'a>),
     /// Anything else of the protocol.
-    Extension(Extension<'a>),
+    Extension(ExtensionCall<'a>),
 }
 
 /// A call of one of the protocol's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extension<'a> {
+pub enum ExtensionCall<'a> {
     /// `/v2/models` and `/v1/models`
     Models,
     /// `/v1/models/{endpoint}[/versions/{version}]`
@@ -48,12 +48,12 @@ pub enum Extension<'a> {
     /// `/v2/logging`
     Logging,
     /// `/v2/{system,cuda}sharedmemory[/region/{region}]/{status,register,unregister}`
-    SharedMemory(SharedMemory),
+    SharedMemory(SharedMemoryCall),
 }
 
 /// What is asked of shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SharedMemory {
+pub enum SharedMemoryCall {
     /// Which regions there are.
     Status,
     /// Take a region.
@@ -93,71 +93,71 @@ fn escape(part: &str) -> String {
     format!("%{}", part.chars().take(2).collect::<String>())
 }
 
-impl<'a> Call<'a> {
+impl<'a> ProtocolCall<'a> {
     /// The call that a path names.
-    pub fn parse(path: &'a str) -> Option<Call<'a>> {
+    pub fn parse(path: &'a str) -> Option<ProtocolCall<'a>> {
         if let Some(rest) = path.strip_prefix("/v2/models/") {
-            return Call::of_model(rest);
+            return ProtocolCall::of_model(rest);
         }
         if let Some(rest) = path.strip_prefix("/v1/models") {
-            return Call::of_v1(rest);
+            return ProtocolCall::of_v1(rest);
         }
         match path.strip_prefix("/v2")? {
-            "" | "/" => Some(Call::Server),
-            "/health/live" => Some(Call::Live),
-            "/health/ready" => Some(Call::Ready),
-            rest => Extension::parse(rest).map(Call::Extension),
+            "" | "/" => Some(ProtocolCall::Server),
+            "/health/live" => Some(ProtocolCall::Live),
+            "/health/ready" => Some(ProtocolCall::Ready),
+            rest => ExtensionCall::parse(rest).map(ProtocolCall::Extension),
         }
     }
 
-    fn of_model(rest: &'a str) -> Option<Call<'a>> {
+    fn of_model(rest: &'a str) -> Option<ProtocolCall<'a>> {
         if rest == "stats" {
-            return Some(Call::Extension(Extension::Statistics(None)));
+            return Some(ProtocolCall::Extension(ExtensionCall::Statistics(None)));
         }
         let (target, rest) = Target::parse(rest)?;
         Some(match rest {
-            "" => Call::Model(target),
-            "/infer" => Call::Infer(target),
-            "/ready" => Call::ModelReady(target),
-            "/config" => Call::Extension(Extension::Config(target)),
-            "/stats" => Call::Extension(Extension::Statistics(Some(target))),
-            "/trace/setting" => Call::Extension(Extension::Trace(Some(target))),
+            "" => ProtocolCall::Model(target),
+            "/infer" => ProtocolCall::Infer(target),
+            "/ready" => ProtocolCall::ModelReady(target),
+            "/config" => ProtocolCall::Extension(ExtensionCall::Config(target)),
+            "/stats" => ProtocolCall::Extension(ExtensionCall::Statistics(Some(target))),
+            "/trace/setting" => ProtocolCall::Extension(ExtensionCall::Trace(Some(target))),
             _ => return None,
         })
     }
 
-    fn of_v1(rest: &'a str) -> Option<Call<'a>> {
+    fn of_v1(rest: &'a str) -> Option<ProtocolCall<'a>> {
         let Some(rest) = rest.strip_prefix('/') else {
-            return rest.is_empty().then_some(Call::Extension(Extension::Models));
+            return rest.is_empty().then_some(ProtocolCall::Extension(ExtensionCall::Models));
         };
         // Names have no colon, so that what follows one is the verb.
         let (path, verb) = rest.split_once(':').map_or((rest, None), |(path, verb)| (path, Some(verb)));
         let (target, left) = Target::parse(path)?;
         match (left, verb) {
-            ("", None) => Some(Call::Extension(Extension::ModelStatus(target))),
-            ("", Some("predict")) => Some(Call::Predict(target)),
+            ("", None) => Some(ProtocolCall::Extension(ExtensionCall::ModelStatus(target))),
+            ("", Some("predict")) => Some(ProtocolCall::Predict(target)),
             _ => None,
         }
     }
 }
 
-impl<'a> Extension<'a> {
-    fn parse(rest: &'a str) -> Option<Extension<'a>> {
+impl<'a> ExtensionCall<'a> {
+    fn parse(rest: &'a str) -> Option<ExtensionCall<'a>> {
         let (family, rest) = rest.strip_prefix('/')?.split_once('/').unwrap_or((&rest[1..], ""));
         match (family, rest) {
-            ("models", "") => Some(Extension::Models),
-            ("trace", "setting") => Some(Extension::Trace(None)),
-            ("logging", "") => Some(Extension::Logging),
-            ("repository", rest) => Extension::of_repository(rest),
+            ("models", "") => Some(ExtensionCall::Models),
+            ("trace", "setting") => Some(ExtensionCall::Trace(None)),
+            ("logging", "") => Some(ExtensionCall::Logging),
+            ("repository", rest) => ExtensionCall::of_repository(rest),
             ("systemsharedmemory" | "cudasharedmemory", rest) => {
                 let (region, verb) = rest.rsplit_once('/').unwrap_or(("", rest));
                 if !region.is_empty() && region.strip_prefix("region/").is_none_or(str::is_empty) {
                     return None;
                 }
-                Some(Extension::SharedMemory(match verb {
-                    "status" => SharedMemory::Status,
-                    "register" => SharedMemory::Register,
-                    "unregister" => SharedMemory::Unregister,
+                Some(ExtensionCall::SharedMemory(match verb {
+                    "status" => SharedMemoryCall::Status,
+                    "register" => SharedMemoryCall::Register,
+                    "unregister" => SharedMemoryCall::Unregister,
                     _ => return None,
                 }))
             }
@@ -165,7 +165,7 @@ impl<'a> Extension<'a> {
         }
     }
 
-    fn of_repository(rest: &'a str) -> Option<Extension<'a>> {
+    fn of_repository(rest: &'a str) -> Option<ExtensionCall<'a>> {
         let mut parts = rest.split('/');
         let mut first = parts.next()?;
         let mut repository = "";
@@ -173,12 +173,12 @@ impl<'a> Extension<'a> {
             (repository, first) = (first, parts.next()?);
         }
         let found = match first {
-            "index" => Extension::Index(repository),
+            "index" => ExtensionCall::Index(repository),
             "models" => {
                 let endpoint = parts.next().filter(|name| !name.is_empty())?;
                 match parts.next()? {
-                    "load" => Extension::Load(repository, endpoint),
-                    "unload" => Extension::Unload(repository, endpoint),
+                    "load" => ExtensionCall::Load(repository, endpoint),
+                    "unload" => ExtensionCall::Unload(repository, endpoint),
                     _ => return None,
                 }
             }
@@ -220,46 +220,49 @@ mod tests {
     #[test]
     fn every_call_of_the_protocol_is_known() {
         for (path, call) in [
-            ("/v2", Call::Server),
-            ("/v2/", Call::Server),
-            ("/v2/health/live", Call::Live),
-            ("/v2/health/ready", Call::Ready),
-            ("/v2/models/digits", Call::Model(PLAIN)),
-            ("/v2/models/digits/versions/v2", Call::Model(DIRECT)),
-            ("/v2/models/digits/ready", Call::ModelReady(PLAIN)),
-            ("/v2/models/digits/versions/v2/ready", Call::ModelReady(DIRECT)),
-            ("/v2/models/digits/infer", Call::Infer(PLAIN)),
-            ("/v2/models/digits/versions/v2/infer", Call::Infer(DIRECT)),
-            ("/v1/models/digits:predict", Call::Predict(PLAIN)),
-            ("/v1/models/digits/versions/v2:predict", Call::Predict(DIRECT)),
+            ("/v2", ProtocolCall::Server),
+            ("/v2/", ProtocolCall::Server),
+            ("/v2/health/live", ProtocolCall::Live),
+            ("/v2/health/ready", ProtocolCall::Ready),
+            ("/v2/models/digits", ProtocolCall::Model(PLAIN)),
+            ("/v2/models/digits/versions/v2", ProtocolCall::Model(DIRECT)),
+            ("/v2/models/digits/ready", ProtocolCall::ModelReady(PLAIN)),
+            ("/v2/models/digits/versions/v2/ready", ProtocolCall::ModelReady(DIRECT)),
+            ("/v2/models/digits/infer", ProtocolCall::Infer(PLAIN)),
+            ("/v2/models/digits/versions/v2/infer", ProtocolCall::Infer(DIRECT)),
+            ("/v1/models/digits:predict", ProtocolCall::Predict(PLAIN)),
+            ("/v1/models/digits/versions/v2:predict", ProtocolCall::Predict(DIRECT)),
         ] {
-            assert_eq!(Call::parse(path), Some(call), "{path}");
+            assert_eq!(ProtocolCall::parse(path), Some(call), "{path}");
         }
     }
 
     #[test]
     fn every_call_of_an_extension_is_known() {
         for (path, call) in [
-            ("/v2/models", Extension::Models),
-            ("/v1/models", Extension::Models),
-            ("/v1/models/digits", Extension::ModelStatus(PLAIN)),
-            ("/v1/models/digits/versions/v2", Extension::ModelStatus(DIRECT)),
-            ("/v2/models/digits/config", Extension::Config(PLAIN)),
-            ("/v2/models/digits/versions/v2/config", Extension::Config(DIRECT)),
-            ("/v2/models/stats", Extension::Statistics(None)),
-            ("/v2/models/digits/stats", Extension::Statistics(Some(PLAIN))),
-            ("/v2/models/digits/trace/setting", Extension::Trace(Some(PLAIN))),
-            ("/v2/trace/setting", Extension::Trace(None)),
-            ("/v2/logging", Extension::Logging),
-            ("/v2/repository/index", Extension::Index("")),
-            ("/v2/repository/other/index", Extension::Index("other")),
-            ("/v2/repository/models/digits/load", Extension::Load("", "digits")),
-            ("/v2/repository/other/models/digits/unload", Extension::Unload("other", "digits")),
-            ("/v2/systemsharedmemory/status", Extension::SharedMemory(SharedMemory::Status)),
-            ("/v2/cudasharedmemory/region/r/register", Extension::SharedMemory(SharedMemory::Register)),
-            ("/v2/systemsharedmemory/unregister", Extension::SharedMemory(SharedMemory::Unregister)),
+            ("/v2/models", ExtensionCall::Models),
+            ("/v1/models", ExtensionCall::Models),
+            ("/v1/models/digits", ExtensionCall::ModelStatus(PLAIN)),
+            ("/v1/models/digits/versions/v2", ExtensionCall::ModelStatus(DIRECT)),
+            ("/v2/models/digits/config", ExtensionCall::Config(PLAIN)),
+            ("/v2/models/digits/versions/v2/config", ExtensionCall::Config(DIRECT)),
+            ("/v2/models/stats", ExtensionCall::Statistics(None)),
+            ("/v2/models/digits/stats", ExtensionCall::Statistics(Some(PLAIN))),
+            ("/v2/models/digits/trace/setting", ExtensionCall::Trace(Some(PLAIN))),
+            ("/v2/trace/setting", ExtensionCall::Trace(None)),
+            ("/v2/logging", ExtensionCall::Logging),
+            ("/v2/repository/index", ExtensionCall::Index("")),
+            ("/v2/repository/other/index", ExtensionCall::Index("other")),
+            ("/v2/repository/models/digits/load", ExtensionCall::Load("", "digits")),
+            ("/v2/repository/other/models/digits/unload", ExtensionCall::Unload("other", "digits")),
+            ("/v2/systemsharedmemory/status", ExtensionCall::SharedMemory(SharedMemoryCall::Status)),
+            (
+                "/v2/cudasharedmemory/region/r/register",
+                ExtensionCall::SharedMemory(SharedMemoryCall::Register),
+            ),
+            ("/v2/systemsharedmemory/unregister", ExtensionCall::SharedMemory(SharedMemoryCall::Unregister)),
         ] {
-            assert_eq!(Call::parse(path), Some(Call::Extension(call)), "{path}");
+            assert_eq!(ProtocolCall::parse(path), Some(ProtocolCall::Extension(call)), "{path}");
         }
     }
 
@@ -310,7 +313,7 @@ mod tests {
             "/v2/systemsharedmemory/region//status",
             "/v2/systemsharedmemory/regions/r/status",
         ] {
-            assert_eq!(Call::parse(path), None, "{path}");
+            assert_eq!(ProtocolCall::parse(path), None, "{path}");
         }
     }
 }

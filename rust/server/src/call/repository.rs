@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use headgate_core::error::{Code, Error, Result};
 
-use crate::call::facts;
+use crate::call::model_info;
 use crate::serving::residency::ModelRepository;
 use crate::thread::io::{self, Io};
 
@@ -46,7 +46,7 @@ fn check<'a>(io: &Io, repository: &str, parameters: impl Iterator<Item = &'a str
             "loading and unloading over the protocol is off; start with --allow-repository-control",
         ));
     }
-    facts::check_repository(repository)?;
+    model_info::check_repository(repository)?;
     // Models depend on nothing here, so that parameter asks for nothing.
     match parameters.into_iter().find(|&key| key != "unload_dependents") {
         None => Ok(()),

@@ -9,34 +9,34 @@ use headgate_protocol::predict;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use crate::call::facts;
-use crate::call::origin::refuse_pages;
-use crate::call::path::{Extension, SharedMemory};
+use crate::call::model_info;
+use crate::call::origin::refuse_cross_origin;
+use crate::call::path::{ExtensionCall, SharedMemoryCall};
 use crate::call::repository;
 use crate::call::settings;
 use crate::headers::Headers;
 use crate::request::inference::Target;
 use crate::thread::io::{self, Io};
 use crate::transport::body;
-use crate::transport::body::{ReadBody, Source};
+use crate::transport::body::{BodySource, ReadBody};
 use crate::transport::coding;
 
 /// The methods that a call takes.
-pub fn methods(call: &Extension<'_>) -> &'static [Method] {
+pub fn methods(call: &ExtensionCall<'_>) -> &'static [Method] {
     const READ: &[Method] = &[Method::GET, Method::HEAD];
     const WRITE: &[Method] = &[Method::POST];
     const BOTH: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
     match call {
-        Extension::Models
-        | Extension::ModelStatus(_)
-        | Extension::Config(_)
-        | Extension::Statistics(_)
-        | Extension::SharedMemory(SharedMemory::Status) => READ,
-        Extension::Index(_)
-        | Extension::Load(..)
-        | Extension::Unload(..)
-        | Extension::SharedMemory(SharedMemory::Register | SharedMemory::Unregister) => WRITE,
-        Extension::Trace(_) | Extension::Logging => BOTH,
+        ExtensionCall::Models
+        | ExtensionCall::ModelStatus(_)
+        | ExtensionCall::Config(_)
+        | ExtensionCall::Statistics(_)
+        | ExtensionCall::SharedMemory(SharedMemoryCall::Status) => READ,
+        ExtensionCall::Index(_)
+        | ExtensionCall::Load(..)
+        | ExtensionCall::Unload(..)
+        | ExtensionCall::SharedMemory(SharedMemoryCall::Register | SharedMemoryCall::Unregister) => WRITE,
+        ExtensionCall::Trace(_) | ExtensionCall::Logging => BOTH,
     }
 }
 
@@ -45,59 +45,59 @@ pub fn methods(call: &Extension<'_>) -> &'static [Method] {
 /// # Errors
 /// Those of the call; `invalid_argument` for a body that is not the JSON it should be.
 pub async fn answer(
-    call: &Extension<'_>,
+    call: &ExtensionCall<'_>,
     headers: Headers<'_>,
-    body: &mut Source,
+    body: &mut BodySource,
     out: &mut Vec<u8>,
 ) -> Result<()> {
     let value = match *call {
-        Extension::ModelStatus(target) => {
-            let endpoint = io::with(|io| facts::find(io, &target))?.endpoint;
-            predict::status(out, &endpoint.name, &facts::versions(&endpoint, &target));
+        ExtensionCall::ModelStatus(target) => {
+            let endpoint = io::with(|io| model_info::find(io, &target))?.endpoint;
+            predict::status(out, &endpoint.name, &model_info::versions(&endpoint, &target));
             return Ok(());
         }
-        Extension::Models => io::with(models),
-        Extension::Config(target) => {
-            io::with(|io| facts::config(io, &target)).map(|config| config_json(&config))?
+        ExtensionCall::Models => io::with(models),
+        ExtensionCall::Config(target) => {
+            io::with(|io| model_info::config(io, &target)).map(|config| config_json(&config))?
         }
-        Extension::Statistics(target) => io::with(|io| statistics(io, target))?,
-        Extension::Index(repository) => {
+        ExtensionCall::Statistics(target) => io::with(|io| statistics(io, target))?,
+        ExtensionCall::Index(repository) => {
             let ready = flag(&object(headers, body).await?, "ready")?;
             io::with(|io| index(io, repository, ready))?
         }
-        Extension::Load(repository, name) => {
-            refuse_pages(headers)?;
+        ExtensionCall::Load(repository, name) => {
+            refuse_cross_origin(headers)?;
             let parameters = parameters(object(headers, body).await?)?;
             repository::load(repository, name, parameters.keys().map(String::as_str)).await?;
             json!({"name": name, "load": true})
         }
-        Extension::Unload(repository, name) => {
-            refuse_pages(headers)?;
+        ExtensionCall::Unload(repository, name) => {
+            refuse_cross_origin(headers)?;
             let parameters = parameters(object(headers, body).await?)?;
             let names = parameters.keys().map(String::as_str);
             io::with(|io| repository::unload(io, repository, name, names))?;
             json!({"name": name, "unload": true})
         }
-        Extension::Trace(target) => {
+        ExtensionCall::Trace(target) => {
             let asked = object(headers, body).await?;
             io::with(|io| {
-                target.map(|target| facts::find(io, &target)).transpose()?;
+                target.map(|target| model_info::find(io, &target)).transpose()?;
                 settings::refuse_changes(io, asked.keys())
             })?;
             trace_settings()
         }
-        Extension::Logging => {
+        ExtensionCall::Logging => {
             let asked = object(headers, body).await?;
             io::with(|io| settings::refuse_changes(io, asked.keys()))?;
             log_settings()
         }
-        Extension::SharedMemory(SharedMemory::Status) => json!([]),
+        ExtensionCall::SharedMemory(SharedMemoryCall::Status) => json!([]),
         // Nothing is registered, so that there is nothing to forget.
-        Extension::SharedMemory(SharedMemory::Unregister) => {
+        ExtensionCall::SharedMemory(SharedMemoryCall::Unregister) => {
             coding::of_body(headers)?;
             json!({})
         }
-        Extension::SharedMemory(SharedMemory::Register) => {
+        ExtensionCall::SharedMemory(SharedMemoryCall::Register) => {
             coding::of_body(headers)?;
             return Err(Error::new(
                 Code::Unsupported,
@@ -110,7 +110,7 @@ pub async fn answer(
 }
 
 /// The object in a body; an empty one for an empty body.
-async fn object(headers: Headers<'_>, body: &mut Source) -> Result<Map<String, Value>> {
+async fn object(headers: Headers<'_>, body: &mut BodySource) -> Result<Map<String, Value>> {
     let ReadBody { bytes, memory: _memory } =
         coding::read_body(body, io::with(body::small_limit), headers, |_, _| None, None).await?;
     if bytes.is_empty() {
@@ -157,12 +157,12 @@ fn index(io: &Io, repository: &str, ready_only: bool) -> Result<Value> {
         }
         entry
     };
-    Ok(facts::index(io, repository, ready_only)?.into_iter().map(entry).collect())
+    Ok(model_info::index(io, repository, ready_only)?.into_iter().map(entry).collect())
 }
 
 fn statistics(io: &Io, target: Option<Target<'_>>) -> Result<Value> {
     let everything = Target { endpoint: "", version: None };
-    let models = facts::statistics(io, &target.unwrap_or(everything))?;
+    let models = model_info::statistics(io, &target.unwrap_or(everything))?;
     let models: Vec<Value> = models.into_iter().map(model_statistics).collect();
     Ok(json!({"model_stats": models}))
 }
@@ -249,11 +249,11 @@ fn trace_settings() -> Value {
 }
 
 fn log_settings() -> Value {
-    let setting = |&(name, of): &(&str, settings::Log)| {
+    let setting = |&(name, of): &(&str, settings::LogValue)| {
         let value = match of {
-            settings::Log::Flag(flag) => json!(flag),
-            settings::Log::Number(number) => json!(number),
-            settings::Log::Text(text) => json!(text),
+            settings::LogValue::Flag(flag) => json!(flag),
+            settings::LogValue::Number(number) => json!(number),
+            settings::LogValue::Text(text) => json!(text),
         };
         (name.to_owned(), value)
     };

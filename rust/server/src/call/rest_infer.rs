@@ -13,11 +13,11 @@ use headgate_protocol::predict;
 use crate::headers::Headers;
 use crate::request::infer::InferWire;
 use crate::request::inference::Target;
-use crate::request::large_input::{self, Parse};
+use crate::request::large_request::{self, Parse};
 use crate::request::tensors;
 use crate::thread::io;
 use crate::thread::request_memory::RequestMemory;
-use crate::transport::body::Source;
+use crate::transport::body::BodySource;
 use crate::transport::coding;
 
 /// What stands in the body of an inference request.
@@ -34,13 +34,13 @@ pub struct RestInfer<'a> {
     target: Target<'a>,
     headers: Headers<'a>,
     form: BodyForm,
-    source: &'a mut Source,
+    source: &'a mut BodySource,
     body: Bytes,
 }
 
 impl<'a> RestInfer<'a> {
     /// A request to `target` whose body is still to be read.
-    pub fn new(target: Target<'a>, headers: Headers<'a>, form: BodyForm, source: &'a mut Source) -> Self {
+    pub fn new(target: Target<'a>, headers: Headers<'a>, form: BodyForm, source: &'a mut BodySource) -> Self {
         Self { target, headers, form, source, body: Bytes::new() }
     }
 }
@@ -72,8 +72,8 @@ impl InferWire for RestInfer<'_> {
             BodyForm::Listed => (listed_envelope, split(self.headers, &self.body)?),
             BodyForm::Predict => (predict_envelope, Body { json: &self.body, tail: None }),
         };
-        if parts.json.len() > large_input::INLINE {
-            return Box::pin(large_input::parse(parse, parts, &self.body, until, counted)).await;
+        if parts.json.len() > large_request::INLINE {
+            return Box::pin(large_request::parse(parse, parts, &self.body, until, counted)).await;
         }
         tensors::with_scratch(|scratch| parse(parts, &mut scratch.envelope))
     }

@@ -6,7 +6,7 @@ use crate::thread::io::Io;
 
 /// A logging setting's value.
 #[derive(Clone, Copy, Debug)]
-pub enum Log {
+pub enum LogValue {
     /// On or off.
     Flag(bool),
     /// A number.
@@ -16,13 +16,13 @@ pub enum Log {
 }
 
 /// Logging: diagnostics go to standard error.
-pub const LOG: [(&str, Log); 6] = [
-    ("log_file", Log::Text("")),
-    ("log_info", Log::Flag(true)),
-    ("log_warning", Log::Flag(true)),
-    ("log_error", Log::Flag(true)),
-    ("log_verbose_level", Log::Number(0)),
-    ("log_format", Log::Text("default")),
+pub const LOG: [(&str, LogValue); 6] = [
+    ("log_file", LogValue::Text("")),
+    ("log_info", LogValue::Flag(true)),
+    ("log_warning", LogValue::Flag(true)),
+    ("log_error", LogValue::Flag(true)),
+    ("log_verbose_level", LogValue::Number(0)),
+    ("log_format", LogValue::Text("default")),
 ];
 
 /// Tracing: off; a client's own trace context is passed on. Triton's clients expect every value to be a string.

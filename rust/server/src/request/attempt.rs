@@ -18,10 +18,10 @@ use crate::after::record::RecordHandle;
 use crate::after::record::awaited_run::AwaitedRun;
 use crate::request::deadline::Deadlines;
 use crate::request::fallback::FallbackState;
-use crate::request::inference::{ParsedRequest, Sent};
-use crate::request::outputs::{self, Manner, Outputs};
-use crate::request::tensors::{self, Buffers, RunTarget};
-use crate::request::{large, large_input};
+use crate::request::inference::{ParsedRequest, ResponseLayout};
+use crate::request::outputs::{self, Outputs, ResponseFormat};
+use crate::request::tensors::{self, DecodedInputs, RunTarget};
+use crate::request::{large_request, large_response};
 use crate::thread::io::{self, Io};
 
 /// A request on its way through one version.
@@ -56,35 +56,36 @@ impl Attempt {
     ///
     /// # Errors
     /// Those of every phase.
-    pub async fn serve(&mut self, request: &ParsedRequest<'_>, out: &mut Vec<u8>) -> Result<Sent> {
+    pub async fn serve(&mut self, request: &ParsedRequest<'_>, out: &mut Vec<u8>) -> Result<ResponseLayout> {
         let mut begun = io::with(|io| {
             self.record.pass_breaker(io)?;
-            self.in_time(io)
+            self.check_remaining_time(io)
         })?;
         let warm = match self.record.version().payload.model.hold() {
             Some(warm) => warm,
             None => {
                 let warm = Box::pin(self.fetch()).await?;
-                begun = io::with(|io| self.in_time(io))?;
+                begun = io::with(|io| self.check_remaining_time(io))?;
                 warm
             }
         };
         // Looked at again where it matters; a refusal must not cost what decoding costs.
         warm.welcomes(self.class)?;
         request.envelope.check_outputs(&warm.signature().outputs)?;
-        let buffers = if request.body.len() > large_input::INLINE && large_input::takes_long(request.envelope)
-        {
-            let target = RunTarget { warm, waiter: self.waiter() };
-            Box::pin(large_input::decode(request, target, &mut self.record.memory)).await?
-        } else {
-            io::with(|io| self.decode(io, request, warm))?
-        };
+        let buffers =
+            if request.body.len() > large_request::INLINE && large_request::takes_long(request.envelope) {
+                let target = RunTarget { warm, waiter: self.waiter() };
+                Box::pin(large_request::decode(request, target, &mut self.record.memory)).await?
+            } else {
+                io::with(|io| self.decode(io, request, warm))?
+            };
         self.record.timing.decoded(begun, Instant::now());
         let ran = self.run(buffers).await?;
         let written = self.write(request, &ran, out);
         if let Ok(None) = written {
             let until = self.deadlines.version;
-            let (ran, sent) = Box::pin(large::write(request, &mut self.record, until, ran, out)).await;
+            let (ran, sent) =
+                Box::pin(large_response::write(request, &mut self.record, until, ran, out)).await;
             self.record.sample.run = ran;
             return sent;
         }
@@ -96,12 +97,12 @@ impl Attempt {
     }
 
     /// The present time, unless too little is left for a run: what is refused here has cost no work.
-    fn in_time(&self, io: &Io) -> Result<Instant> {
+    fn check_remaining_time(&self, io: &Io) -> Result<Instant> {
         let now = Instant::now();
         let left = self.deadlines.version.saturating_duration_since(now);
         if left.is_zero() {
             self.record.count_hopeless();
-            return Err(too_late());
+            return Err(no_time_error());
         }
         let now_ns = || io.shared.ns_at(now);
         let model = &self.record.version().payload.model;
@@ -119,21 +120,21 @@ impl Attempt {
         fetcher.fetch(&self.record.version().payload.model, self.deadlines.version).await
     }
 
-    fn decode(&mut self, io: &Io, request: &ParsedRequest<'_>, warm: Warm) -> Result<Buffers> {
+    fn decode(&mut self, io: &Io, request: &ParsedRequest<'_>, warm: Warm) -> Result<DecodedInputs> {
         let target = RunTarget { warm, waiter: self.waiter() };
         let memory = &mut self.record.memory;
-        let hold = &mut |bytes| memory.add_bytes(io, bytes);
+        let count_bytes = &mut |bytes| memory.add_bytes(io, bytes);
         let ParsedRequest { envelope, body, .. } = *request;
-        tensors::with_scratch(|scratch| tensors::decode(envelope, body, target, scratch, hold))
+        tensors::with_scratch(|scratch| tensors::decode(envelope, body, target, scratch, count_bytes))
     }
 
-    async fn run(&mut self, buffers: Buffers) -> Result<Ran> {
+    async fn run(&mut self, buffers: DecodedInputs) -> Result<Ran> {
         if self.record.timing.phase_end >= self.deadlines.version {
-            return Err(too_late());
+            return Err(no_time_error());
         }
         match buffers {
-            Buffers::Own(lease) => self.run_alone(lease).await.map(Ran::Alone),
-            Buffers::Shared(seat) => self.run_together(seat).await,
+            DecodedInputs::Own(lease) => self.run_alone(lease).await.map(Ran::Alone),
+            DecodedInputs::Batched(seat) => self.run_together(seat).await,
         }
     }
 
@@ -145,10 +146,10 @@ impl Attempt {
             if batch.has_begun() {
                 self.deadlines.overrun();
             }
-            return Err(late());
+            return Err(late_error());
         };
         self.record.ran_pooled(done.queue_ns, done.run_ns, done.counts, Instant::now());
-        done.result.map_err(|error| self.ended(error))
+        done.result.map_err(|error| self.run_error(error))
     }
 
     async fn run_alone(&mut self, mut lease: Lease) -> Result<Lease> {
@@ -183,21 +184,21 @@ impl Attempt {
             if run.has_begun() {
                 self.deadlines.overrun();
             }
-            return Err(late());
+            return Err(late_error());
         };
         let outcome = outcome?;
         self.record.ran_pooled(outcome.queue_ns, outcome.run_ns, true, Instant::now());
-        outcome.result.map(|()| outcome.lease).map_err(|error| self.ended(error))
+        outcome.result.map(|()| outcome.lease).map_err(|error| self.run_error(error))
     }
 
     /// Why a run in the pool ended without an answer. The watchdog may end one at its deadline a moment before the request's own
     /// clock does.
-    fn ended(&mut self, error: Error) -> Error {
+    fn run_error(&mut self, error: Error) -> Error {
         if error.code != Code::Cancelled {
             return error;
         }
         self.deadlines.overrun();
-        late()
+        late_error()
     }
 
     /// Writes the response. `None` for a large one, whose outputs are selected and which must be written elsewhere.
@@ -207,7 +208,7 @@ impl Attempt {
         ran: &Ran,
         out: &mut Vec<u8>,
     ) -> Result<Option<WrittenResponse>> {
-        let ParsedRequest { envelope, dialect, .. } = *request;
+        let ParsedRequest { envelope, wire_format, .. } = *request;
         tensors::with_scratch(|scratch| {
             envelope.select(&ran.model().signature().outputs, &mut scratch.selection)?;
             let head = ReplyHead {
@@ -216,16 +217,16 @@ impl Attempt {
                 model_version: &self.record.version().name,
             };
             let (form, marks_final) = (envelope.form, envelope.parameters.marks_final);
-            let manner = Manner { dialect, form, marks_final, rows: ran.rows() };
+            let format = ResponseFormat { wire_format, form, marks_final, rows: ran.rows() };
             let lists = &mut scratch.outputs;
-            let outputs = Outputs::of(&scratch.selection, ran, self.record.endpoint(), dialect, lists)?;
+            let outputs = Outputs::of(&scratch.selection, ran, self.record.endpoint(), wire_format, lists)?;
             let bytes = outputs.bytes();
-            if large::is_large(&outputs, bytes, head.id) {
+            if large_response::is_large(&outputs, bytes, head.id) {
                 lists.keep(outputs);
                 return Ok(None);
             }
             let tensors = outputs.tensors(lists)?;
-            let sent = outputs::write(&manner, &head, &tensors, out)?;
+            let sent = outputs::write(&format, &head, &tensors, out)?;
             lists.keep_tensors(tensors);
             lists.keep(outputs);
             Ok(Some(WrittenResponse { sent, output_bytes: bytes }))
@@ -235,16 +236,16 @@ impl Attempt {
 
 /// A response that was written at once.
 struct WrittenResponse {
-    sent: Sent,
+    sent: ResponseLayout,
     /// The size of the outputs that it was written from.
     output_bytes: usize,
 }
 
-fn too_late() -> Error {
+fn no_time_error() -> Error {
     Error::new(Code::DeadlineExceeded, "the deadline passed before the run began")
 }
 
 /// The refusal of a request that waits no longer.
-fn late() -> Error {
+fn late_error() -> Error {
     Error::new(Code::DeadlineExceeded, "the deadline passed before the run ended")
 }

@@ -23,9 +23,9 @@ use crate::after::record::RecordHandle;
 use crate::after::record::routed_version::RoutedVersion;
 use crate::budget::SMALL_REQUEST;
 use crate::request::attempt::Attempt;
-use crate::request::attribution::{self, Mistake};
+use crate::request::attribution::{self, Fault};
 use crate::request::fallback::{self, Fallback, FallbackCause};
-use crate::request::inference::{ParsedRequest, Sent};
+use crate::request::inference::{ParsedRequest, ResponseLayout};
 use crate::serving::compatibility::accepts_same_inputs;
 use crate::thread::io::{self, Io};
 
@@ -33,41 +33,41 @@ use crate::thread::io::{self, Io};
 struct FailedAttempt {
     attempt: Attempt,
     error: Error,
-    kind: Kind,
+    kind: FailureKind,
 }
 
 /// What kind of failure it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum FailureKind {
     /// The request does not fit the version's signature, or another mistake that is the client's for certain.
-    Mistake,
+    ClientError,
     /// The answer cannot be written as it was asked for: NaN in JSON, say.
     Unwritable,
     /// The run failed, and whose mistake that is is not known yet.
-    Run,
+    RunFailed,
     /// The run failed, and whose mistake that is has been asked.
-    Judged,
+    Attributed,
     /// The run was going on when the time was over that the document gives it, and whose mistake that is is not known yet.
-    Late,
+    Overran,
     /// Anything else: its code says everything.
     Other,
 }
 
-impl Kind {
-    fn of(attempt: &Attempt, code: Code) -> Kind {
+impl FailureKind {
+    fn of(attempt: &Attempt, code: Code) -> FailureKind {
         match code {
-            Code::BackendFailed => Kind::Run,
-            Code::InvalidArgument if attempt.record.timing.is_decoded() => Kind::Unwritable,
-            Code::InvalidArgument => Kind::Mistake,
-            Code::DeadlineExceeded if attempt.overran_within().is_some() => Kind::Late,
-            _ => Kind::Other,
+            Code::BackendFailed => FailureKind::RunFailed,
+            Code::InvalidArgument if attempt.record.timing.is_decoded() => FailureKind::Unwritable,
+            Code::InvalidArgument => FailureKind::ClientError,
+            Code::DeadlineExceeded if attempt.overran_within().is_some() => FailureKind::Overran,
+            _ => FailureKind::Other,
         }
     }
 }
 
 impl FailedAttempt {
     fn new(attempt: Attempt, error: Error) -> FailedAttempt {
-        let kind = Kind::of(&attempt, error.code);
+        let kind = FailureKind::of(&attempt, error.code);
         FailedAttempt { attempt, error, kind }
     }
 
@@ -82,9 +82,9 @@ impl FailedAttempt {
     /// Why another version may answer.
     fn cause(&self) -> Option<FallbackCause> {
         Some(match (self.kind, self.error.code) {
-            (Kind::Mistake, _) if self.is_incompatible() => FallbackCause::Incompatible,
-            (Kind::Run, _) | (_, Code::Internal) => FallbackCause::Failed,
-            (Kind::Unwritable, _) => FallbackCause::Unwritable,
+            (FailureKind::ClientError, _) if self.is_incompatible() => FallbackCause::Incompatible,
+            (FailureKind::RunFailed, _) | (_, Code::Internal) => FallbackCause::Failed,
+            (FailureKind::Unwritable, _) => FallbackCause::Unwritable,
             (_, Code::ModelNotReady) => FallbackCause::NotReady,
             (_, Code::DeadlineExceeded) => FallbackCause::Late,
             (_, Code::Overloaded) => FallbackCause::Overloaded,
@@ -110,7 +110,7 @@ impl FailedAttempt {
     }
 
     /// The request on its way to another version. What is booked on this one is [`RecordHandle::pass_on`]'s.
-    fn hand_on(&mut self, next: &Fallback) -> Attempt {
+    fn next_attempt(&mut self, next: &Fallback) -> Attempt {
         let old = &mut self.attempt.record;
         let said = format!("{}; cause={}", old.version().name, next.cause.as_str());
         let routed = RoutedVersion { index: next.version, ..old.routed.clone() };
@@ -126,19 +126,19 @@ impl FailedAttempt {
     }
 
     /// Finds out whose mistake a failed run is.
-    async fn judge(&mut self) {
-        if self.kind != Kind::Run {
+    async fn attribute(&mut self) {
+        if self.kind != FailureKind::RunFailed {
             return;
         }
-        self.kind = Kind::Judged;
-        let (code, words) = match attribution::judge(&self.attempt).await {
-            Mistake::Versions => return,
-            Mistake::Requests => (Code::InvalidArgument, "the model does not take these inputs"),
-            Mistake::Unknown => {
+        self.kind = FailureKind::Attributed;
+        let (code, words) = match attribution::find_fault(&self.attempt).await {
+            Fault::Version => return,
+            Fault::Request => (Code::InvalidArgument, "the model does not take these inputs"),
+            Fault::Unknown => {
                 self.attempt.record.excuse_version();
                 (Code::BackendFailed, "the run failed, and no input is known that the model takes")
             }
-            Mistake::Untold => {
+            Fault::TimedOut => {
                 (Code::DeadlineExceeded, "the run failed, and the deadline passed before it was known why")
             }
         };
@@ -146,8 +146,8 @@ impl FailedAttempt {
     }
 
     /// Whether the request is at fault for what this version did.
-    fn is_the_requests(&self) -> bool {
-        self.error.code == Code::InvalidArgument && self.kind != Kind::Mistake
+    fn is_request_fault(&self) -> bool {
+        self.error.code == Code::InvalidArgument && self.kind != FailureKind::ClientError
     }
 
     /// Books it, `answered` by another version.
@@ -156,8 +156,12 @@ impl FailedAttempt {
             && !answered.version().payload.is_constant
             && !fallback::is_champion(self.routed());
         match self.kind {
-            Kind::Run | Kind::Unwritable if champion_took_it => self.error.code = Code::BackendFailed,
-            Kind::Run | Kind::Late => attribution::report_in_time(io, &mut self.attempt),
+            FailureKind::RunFailed | FailureKind::Unwritable if champion_took_it => {
+                self.error.code = Code::BackendFailed
+            }
+            FailureKind::RunFailed | FailureKind::Overran => {
+                attribution::report_when_known(io, &mut self.attempt)
+            }
             _ => {}
         }
         self.pass_on(io);
@@ -172,12 +176,12 @@ impl FailedAttempt {
 ///
 /// # Errors
 /// The failure that is told.
-pub async fn go_on(
+pub async fn serve_by_fallback(
     attempt: Attempt,
     error: Error,
     request: &ParsedRequest<'_>,
     out: &mut Vec<u8>,
-) -> (Attempt, Result<Sent>) {
+) -> (Attempt, Result<ResponseLayout>) {
     let (mut last, mut earlier) = (FailedAttempt::new(attempt, error), Vec::new());
     while let Some(next) = next(&mut last, &mut earlier).await {
         let (size, memory) = (request.body.len(), &mut last.attempt.record.memory);
@@ -185,7 +189,7 @@ pub async fn go_on(
         if size >= SMALL_REQUEST && memory.is_small() && io::with(|io| memory.add_body(io, size)).is_err() {
             break;
         }
-        let mut attempt = last.hand_on(&next);
+        let mut attempt = last.next_attempt(&next);
         earlier.push(last);
         out.clear();
         match attempt.serve(request, out).await {
@@ -197,7 +201,7 @@ pub async fn go_on(
             Err(error) => last = FailedAttempt::new(attempt, error),
         }
     }
-    let error = conclude(&mut last, earlier).await;
+    let error = book_failures(&mut last, earlier).await;
     (last.attempt, Err(error))
 }
 
@@ -206,8 +210,8 @@ async fn next(last: &mut FailedAttempt, earlier: &mut [FailedAttempt]) -> Option
     let next = last.next()?;
     if next.is_constant(last.routed()) {
         for attempt in earlier.iter_mut().chain([last]) {
-            attempt.judge().await;
-            if attempt.is_the_requests() {
+            attempt.attribute().await;
+            if attempt.is_request_fault() {
                 return None;
             }
         }
@@ -216,11 +220,11 @@ async fn next(last: &mut FailedAttempt, earlier: &mut [FailedAttempt]) -> Option
 }
 
 /// No version answered: books what the earlier ones did, and tells the breaker of the last one; the error that is told.
-async fn conclude(last: &mut FailedAttempt, mut earlier: Vec<FailedAttempt>) -> Error {
+async fn book_failures(last: &mut FailedAttempt, mut earlier: Vec<FailedAttempt>) -> Error {
     for attempt in earlier.iter_mut().chain([&mut *last]) {
-        attempt.judge().await;
-        if attempt.kind == Kind::Late {
-            io::with(|io| attribution::report_in_time(io, &mut attempt.attempt));
+        attempt.attribute().await;
+        if attempt.kind == FailureKind::Overran {
+            io::with(|io| attribution::report_when_known(io, &mut attempt.attempt));
         }
     }
     // What the version did, whatever the response will be.
@@ -229,10 +233,10 @@ async fn conclude(last: &mut FailedAttempt, mut earlier: Vec<FailedAttempt>) -> 
         let last = &*last;
         let first = earlier.first().unwrap_or(last);
         // A version that takes something else refuses what was right for the one that was asked.
-        let misfit = last.kind == Kind::Mistake
-            && first.kind != Kind::Mistake
+        let misfit = last.kind == FailureKind::ClientError
+            && first.kind != FailureKind::ClientError
             && !accepts_same_inputs(first.signature(), last.signature());
-        let requests = earlier.iter().chain([last]).find(|attempt| attempt.is_the_requests());
+        let requests = earlier.iter().chain([last]).find(|attempt| attempt.is_request_fault());
         requests.unwrap_or(if misfit { first } else { last }).error.clone()
     };
     io::with(|io| earlier.into_iter().for_each(|attempt| attempt.pass_on(io)));

@@ -19,37 +19,39 @@ use crate::thread::io::{self, Io};
 
 /// Whose mistake it is that a request was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mistake {
+pub enum Fault {
     /// The request's: the version works.
-    Requests,
+    Request,
     /// The version's.
-    Versions,
+    Version,
     /// No input is known that the version takes, and it answers nobody.
     Unknown,
     /// What would tell did not come by the request's deadline.
-    Untold,
+    TimedOut,
 }
 
 /// Whose mistake a failed run is.
-pub async fn judge(attempt: &Attempt) -> Mistake {
-    let coming = match io::with(|io| asked(io, attempt.record.version())) {
-        None => return Mistake::Unknown,
-        Some(Asked::Known(finding)) => return mistake(finding, None),
+pub async fn find_fault(attempt: &Attempt) -> Fault {
+    let coming = match io::with(|io| ask_probe(io, attempt.record.version())) {
+        None => return Fault::Unknown,
+        Some(Asked::Known(finding)) => return fault(finding, None),
         Some(Asked::Awaited(coming) | Asked::Begun(coming)) => coming,
     };
-    let told = tokio::time::timeout_at(attempt.deadlines.request.into(), told(coming)).await;
-    told.map_or(Mistake::Untold, |finding| mistake(finding, None))
+    let told = tokio::time::timeout_at(attempt.deadlines.request.into(), await_finding(coming)).await;
+    told.map_or(Fault::TimedOut, |finding| fault(finding, None))
 }
 
 /// Tells the breaker what a run that failed, or did not end in time, says about its version, now or when a probe has told; the
 /// request does not wait for that.
-pub fn report_in_time(io: &Io, attempt: &mut Attempt) {
+pub fn report_when_known(io: &Io, attempt: &mut Attempt) {
     let within = attempt.overran_within();
     let Some(report) = attempt.record.report_later() else { return };
-    match asked(io, attempt.record.version()) {
-        Some(Asked::Known(finding)) => report.send(verdict(finding, within)),
+    match ask_probe(io, attempt.record.version()) {
+        Some(Asked::Known(finding)) => report.send(health_signal(finding, within)),
         Some(Asked::Begun(coming)) => {
-            tokio::task::spawn_local(async move { report.send(verdict(told(coming).await, within)) });
+            tokio::task::spawn_local(async move {
+                report.send(health_signal(await_finding(coming).await, within))
+            });
         }
         // One report for each probe: those that nobody waits for must not pile up. Without a probe nobody knows.
         Some(Asked::Awaited(_)) | None => {}
@@ -58,33 +60,33 @@ pub fn report_in_time(io: &Io, attempt: &mut Attempt) {
 
 /// Whose mistake it is when a probe found that; `within` is the time that the version had, for a run that did not end in it. A version
 /// that needs longer than that for what it is known to take is too slow whatever it is asked.
-fn mistake(finding: Finding, within: Option<Duration>) -> Mistake {
+fn fault(finding: Finding, within: Option<Duration>) -> Fault {
     match finding {
-        Finding::Works { run } if within.is_none_or(|within| run < within) => Mistake::Requests,
-        _ => Mistake::Versions,
+        Finding::Works { run } if within.is_none_or(|within| run < within) => Fault::Request,
+        _ => Fault::Version,
     }
 }
 
-fn verdict(finding: Finding, within: Option<Duration>) -> HealthSignal {
-    match mistake(finding, within) {
-        Mistake::Versions => HealthSignal::Failure,
+fn health_signal(finding: Finding, within: Option<Duration>) -> HealthSignal {
+    match fault(finding, within) {
+        Fault::Version => HealthSignal::Failure,
         _ => HealthSignal::Neutral,
     }
 }
 
 /// Nothing is said about a probe that comes to nothing (the gateway stops).
-const NOTHING: Finding = Finding::Works { run: Duration::ZERO };
+const NO_FINDING: Finding = Finding::Works { run: Duration::ZERO };
 
 /// `None` for a version that is not known to take anything, and has not answered lately.
-fn asked(io: &Io, version: &Version<VersionState>) -> Option<Asked> {
+fn ask_probe(io: &Io, version: &Version<VersionState>) -> Option<Asked> {
     let version = &version.payload;
     let (probed, now_ns) = (io.shared.pool.probe(&version.model), io.shared.now_ns());
     let by_record = || version.recent_success.is_recent(version.metrics.request_totals().succeeded, now_ns);
-    probed.or_else(|| by_record().then_some(Asked::Known(NOTHING)))
+    probed.or_else(|| by_record().then_some(Asked::Known(NO_FINDING)))
 }
 
-async fn told(coming: oneshot::Receiver<Finding>) -> Finding {
-    coming.await.unwrap_or(NOTHING)
+async fn await_finding(coming: oneshot::Receiver<Finding>) -> Finding {
+    coming.await.unwrap_or(NO_FINDING)
 }
 
 #[cfg(test)]
@@ -95,9 +97,9 @@ mod tests {
     fn a_run_that_is_late_is_the_version_s_if_that_is_slow_on_what_it_is_known_to_take() {
         let (long, short) = (Duration::from_secs(2), Duration::from_secs(1));
         let works = Finding::Works { run: long };
-        assert_eq!(mistake(works, None), Mistake::Requests);
-        assert_eq!(mistake(works, Some(2 * long)), Mistake::Requests);
-        assert_eq!(mistake(works, Some(short)), Mistake::Versions);
-        assert_eq!(mistake(Finding::Fails, Some(2 * long)), Mistake::Versions);
+        assert_eq!(fault(works, None), Fault::Request);
+        assert_eq!(fault(works, Some(2 * long)), Fault::Request);
+        assert_eq!(fault(works, Some(short)), Fault::Version);
+        assert_eq!(fault(Finding::Fails, Some(2 * long)), Fault::Version);
     }
 }

@@ -26,7 +26,7 @@ use crate::after::record::{LogSample, RecordHandle};
 use crate::request::attempt::Attempt;
 use crate::request::deadline::Deadlines;
 use crate::request::fallback::FallbackState;
-use crate::request::inference::{Answer, InferCall, ParsedRequest, Target};
+use crate::request::inference::{InferCall, InferResponse, ParsedRequest, Target};
 use crate::request::{attempts, deadline, tensors};
 use crate::serving::shared::LiveEndpoint;
 use crate::thread::catch_panic::catch_panic;
@@ -68,7 +68,7 @@ pub trait InferWire {
 ///
 /// # Errors
 /// What refuses a request before a version is chosen, counted and logged.
-pub async fn infer<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<Answer> {
+pub async fn infer<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<InferResponse> {
     let answer = catch_panic(pin!(phases(call, wire))).await;
     answer.inspect_err(|error| {
         let endpoint = wire.target().map_or("", |target| target.endpoint);
@@ -77,18 +77,18 @@ pub async fn infer<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<A
 }
 
 /// The list.
-async fn phases<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<Answer> {
+async fn phases<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<InferResponse> {
     let by_path = io::with(|io| {
         refuse_if_stopping(io)?;
-        W::NAMED_BY_PATH.then(|| enter(io, call, wire.target()?)).transpose()
+        W::NAMED_BY_PATH.then(|| admit_caller(io, call, wire.target()?)).transpose()
     })?;
     // A time that cannot be read is refused with the envelope.
     let asked = deadline::of(call.context.timeout.as_ref(), call.received);
-    let until = until(call, asked.as_ref().ok().copied().flatten(), by_path.as_deref());
+    let until = known_deadline(call, asked.as_ref().ok().copied().flatten(), by_path.as_deref());
     let mut counted = wire.read_body(until).await?;
     let endpoint = match by_path {
         Some(endpoint) => endpoint,
-        None => io::with(|io| enter(io, call, wire.target()?))?,
+        None => io::with(|io| admit_caller(io, call, wire.target()?))?,
     };
     let mut envelope = wire.read_envelope(until, &mut counted).await?;
     if endpoint.non_finite != NonFinite::Error {
@@ -97,30 +97,30 @@ async fn phases<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<Answ
     let client = client_deadline(call, asked?, &envelope);
     let mut attempt = io::with(|io| route(io, call, wire.target()?, endpoint, client))?;
     attempt.record.memory.merge(counted);
-    let request = ParsedRequest { envelope: &envelope, body: wire.body(), dialect: call.dialect };
+    let request = ParsedRequest { envelope: &envelope, body: wire.body(), wire_format: call.wire_format };
     let mut out = io::with(|io| io.replies.take());
     let mut result = attempt.serve(&request, &mut out).await;
     if let Err(error) = result {
         // In a box: what seldom happens must not make every request's future larger.
-        (attempt, result) = Box::pin(attempts::go_on(attempt, error, &request, &mut out)).await;
+        (attempt, result) = Box::pin(attempts::serve_by_fallback(attempt, error, &request, &mut out)).await;
     }
     tensors::with_scratch(|scratch| scratch.envelope.recycle(envelope));
     let Attempt { mut record, deadlines, .. } = attempt;
     io::with(|io| record.answered(io, result.as_ref().err().map(|error| error.code)));
-    Ok(Answer { result, body: out, record, deadline: deadlines.request })
+    Ok(InferResponse { result, body: out, record, deadline: deadlines.request })
 }
 
 /// Refuses a request that comes when what is in flight is about to be cut off. Its client may try another gateway; begun, it would
 /// be lost.
 fn refuse_if_stopping(io: &Io) -> Result<()> {
     match io.last_words() {
-        Some(at) if at <= Instant::now() => Err(stopping()),
+        Some(at) if at <= Instant::now() => Err(stopping_error()),
         _ => Ok(()),
     }
 }
 
 /// The refusal of what a gateway that stops does not answer any more.
-pub fn stopping() -> Error {
+pub fn stopping_error() -> Error {
     Error::new(Code::Draining, "the gateway is stopping; send what was not answered to another one")
 }
 
@@ -128,7 +128,7 @@ pub fn stopping() -> Error {
 ///
 /// # Errors
 /// `model_not_found`; `rate_limited` for one that comes too often.
-fn enter(io: &Io, call: &InferCall<'_>, target: Target<'_>) -> Result<Arc<LiveEndpoint>> {
+fn admit_caller(io: &Io, call: &InferCall<'_>, target: Target<'_>) -> Result<Arc<LiveEndpoint>> {
     let endpoint = io.endpoint(target.endpoint)?;
     let Some(quota) = &endpoint.quota else { return Ok(endpoint) };
     let caller = quota.by.as_deref().and_then(|name| call.headers.get(name)).unwrap_or_default();
@@ -141,7 +141,11 @@ fn enter(io: &Io, call: &InferCall<'_>, target: Target<'_>) -> Result<Arc<LiveEn
 }
 
 /// When a request is of no use any more, as far as that is known before its envelope.
-fn until(call: &InferCall<'_>, asked: Option<Instant>, endpoint: Option<&LiveEndpoint>) -> Option<Instant> {
+fn known_deadline(
+    call: &InferCall<'_>,
+    asked: Option<Instant>,
+    endpoint: Option<&LiveEndpoint>,
+) -> Option<Instant> {
     let ours = endpoint.map(|endpoint| call.received + endpoint.timeout);
     [call.deadline, asked, ours].into_iter().flatten().min()
 }

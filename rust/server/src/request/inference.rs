@@ -9,9 +9,9 @@ use headgate_core::error::{Error, Result};
 use headgate_core::id::MAX_NAME;
 use headgate_protocol::envelope::Envelope;
 
-use crate::after::access_log::{Entry, Protocol};
+use crate::after::access_log::{LogEntry, Protocol};
 use crate::after::record::RecordHandle;
-use crate::after::state;
+use crate::after::thread_state;
 use crate::headers::Headers;
 use crate::request_context::RequestContext;
 use crate::thread::io::Io;
@@ -35,7 +35,7 @@ pub struct InferCall<'a> {
     /// When its transport stops waiting.
     pub deadline: Option<Instant>,
     /// How its response is written.
-    pub dialect: Dialect,
+    pub wire_format: WireFormat,
     /// Which wire it came by.
     pub protocol: Protocol,
     /// What came with it.
@@ -46,8 +46,8 @@ impl InferCall<'_> {
     /// Counts and logs a request that was refused before a version was chosen. `endpoint` is the name that it gave, or empty.
     pub fn book_refusal(&self, io: &Io, endpoint: &str, error: &Error) {
         io.shared.metrics.thread(io.thread).count_refusal(error.code);
-        let Some(log) = state::sampled_log(io) else { return };
-        log.log(Entry {
+        let Some(log) = thread_state::sampled_log(io) else { return };
+        log.log(LogEntry {
             at: SystemTime::now(),
             protocol: self.protocol,
             // A longer text is the name of no endpoint.
@@ -72,12 +72,12 @@ pub struct ParsedRequest<'a> {
     /// What the envelope borrows from. Tensors may lie in it until the response is out.
     pub body: &'a Bytes,
     /// How the response is written.
-    pub dialect: Dialect,
+    pub wire_format: WireFormat,
 }
 
 /// How a response is written.
 #[derive(Clone, Copy, Debug)]
-pub enum Dialect {
+pub enum WireFormat {
     /// JSON, with binary data behind it if that is asked for, or in the form of `:predict`.
     Rest,
     /// A protobuf message in the framing of its wire.
@@ -94,9 +94,9 @@ pub struct Framing {
 }
 
 /// What a version answered, good or bad.
-pub struct Answer {
+pub struct InferResponse {
     /// Where the response's JSON ends, or why there is none.
-    pub result: Result<Sent>,
+    pub result: Result<ResponseLayout>,
     /// The response's bytes.
     pub body: Vec<u8>,
     /// What is booked when they are out.
@@ -107,7 +107,7 @@ pub struct Answer {
 
 /// A good answer.
 #[derive(Clone, Copy, Debug)]
-pub struct Sent {
+pub struct ResponseLayout {
     /// The length of the JSON when binary data follows it.
     pub json_length: Option<usize>,
 }

@@ -14,18 +14,18 @@ use headgate_protocol::reply::{self, OutputTensor, ReplyHead, TensorData};
 use headgate_protocol::strings::{StringTable, Strings};
 use headgate_protocol::{predict, protobuf};
 
-use crate::request::inference::{Dialect, Sent};
+use crate::request::inference::{ResponseLayout, WireFormat};
 use crate::serving::shared::LiveEndpoint;
 
 /// The selected outputs of a run; [`OutputTensor`]s borrow from them.
 pub struct Outputs<'a> {
     specs: &'a [TensorSpec],
-    shown: Vec<Shown<'a>>,
+    outputs: Vec<SelectedOutput<'a>>,
     non_finite: NonFinite,
 }
 
 /// One output.
-struct Shown<'a> {
+struct SelectedOutput<'a> {
     selected: Selection,
     view: View<'a>,
     /// Its highest values as strings, where they are wanted in its place.
@@ -34,12 +34,12 @@ struct Shown<'a> {
 
 /// The lists of past answers, for the next one.
 #[derive(Default)]
-pub struct Lists {
-    shown: Vec<Shown<'static>>,
+pub struct OutputLists {
+    outputs: Vec<SelectedOutput<'static>>,
     tensors: Vec<OutputTensor<'static>>,
 }
 
-impl Lists {
+impl OutputLists {
     /// Takes a list of [`Outputs::tensors`] back.
     pub fn keep_tensors(&mut self, tensors: Vec<OutputTensor<'_>>) {
         self.tensors = reuse_allocation(tensors);
@@ -47,7 +47,7 @@ impl Lists {
 
     /// Takes the lists of outputs back.
     pub fn keep(&mut self, outputs: Outputs<'_>) {
-        self.shown = reuse_allocation(outputs.shown);
+        self.outputs = reuse_allocation(outputs.outputs);
     }
 }
 
@@ -62,29 +62,29 @@ impl<'a> Outputs<'a> {
         selection: &[Selection],
         ran: &'a Ran,
         endpoint: &LiveEndpoint,
-        dialect: Dialect,
-        lists: &mut Lists,
+        wire_format: WireFormat,
+        lists: &mut OutputLists,
     ) -> Result<Outputs<'a>> {
         let specs = &ran.model().signature().outputs;
-        let mut shown = std::mem::take(&mut lists.shown);
+        let mut outputs = std::mem::take(&mut lists.outputs);
         for &selected in selection {
             // Protobuf answers are always raw.
-            let binary = selected.binary || !matches!(dialect, Dialect::Rest);
+            let binary = selected.binary || !matches!(wire_format, WireFormat::Rest);
             let view = ran.output(selected.index)?;
             let classes = match selected.classification {
                 None => None,
                 Some(most) => Some(classes(&view, &specs[selected.index], most, endpoint)?),
             };
             let (selected, classes) = (Selection { binary, ..selected }, classes.map(Box::new));
-            shown.push(Shown { selected, view, classes });
+            outputs.push(SelectedOutput { selected, view, classes });
         }
-        Ok(Outputs { specs, shown, non_finite: endpoint.non_finite })
+        Ok(Outputs { specs, outputs, non_finite: endpoint.non_finite })
     }
 
     /// Elements that are written as JSON, and bytes that are written as they are.
-    pub fn amounts(&self) -> (usize, usize) {
+    pub fn sizes(&self) -> (usize, usize) {
         let mut amounts = (0, 0);
-        for Shown { selected, view, classes } in &self.shown {
+        for SelectedOutput { selected, view, classes } in &self.outputs {
             match (selected.binary, &view.data) {
                 (true, Data::Bytes(bytes)) => amounts.1 += bytes.len(),
                 // Each is looked at, and each byte of it for an escape.
@@ -97,8 +97,8 @@ impl<'a> Outputs<'a> {
     }
 
     /// Bytes that the tensors take in an answer, at most; escapes in strings and the brackets of rows come on top.
-    pub fn written(&self) -> usize {
-        let bytes = |Shown { selected, view, classes }: &Shown<'_>| match &view.data {
+    pub fn max_written_bytes(&self) -> usize {
+        let bytes = |SelectedOutput { selected, view, classes }: &SelectedOutput<'_>| match &view.data {
             Data::Bytes(_) if classes.is_some() => 0,
             Data::Bytes(bytes) if selected.binary => bytes.len(),
             Data::Bytes(_) => view.shape.count().saturating_mul(in_json(view.datatype)),
@@ -106,16 +106,16 @@ impl<'a> Outputs<'a> {
                 bytes.len().saturating_add(offsets.len() * in_json(DataType::Bytes))
             }
         };
-        self.shown.iter().map(bytes).fold(0, usize::saturating_add)
+        self.outputs.iter().map(bytes).fold(0, usize::saturating_add)
     }
 
     /// Bytes of the selected outputs.
     pub fn bytes(&self) -> usize {
-        let bytes = |shown: &Shown<'_>| match &shown.view.data {
+        let bytes = |outputs: &SelectedOutput<'_>| match &outputs.view.data {
             Data::Bytes(bytes) => bytes.len(),
             Data::Strings { bytes, offsets } => bytes.len() + size_of_val(&offsets[..]),
         };
-        self.shown.iter().map(bytes).sum()
+        self.outputs.iter().map(bytes).sum()
     }
 
     /// The outputs as writers take them.
@@ -123,9 +123,9 @@ impl<'a> Outputs<'a> {
     /// # Errors
     /// `internal` for strings that contradict themselves.
     #[inline(always)]
-    pub fn tensors(&self, lists: &mut Lists) -> Result<Vec<OutputTensor<'_>>> {
+    pub fn tensors(&self, lists: &mut OutputLists) -> Result<Vec<OutputTensor<'_>>> {
         let mut tensors = std::mem::take(&mut lists.tensors);
-        for Shown { selected, view, classes } in &self.shown {
+        for SelectedOutput { selected, view, classes } in &self.outputs {
             let (datatype, shape, data) = match classes.as_deref() {
                 Some((classes, shape)) => (DataType::Bytes, *shape, TensorData::Strings(classes.view())),
                 None if selected.binary => (view.datatype, view.shape, blob(view)?),
@@ -152,9 +152,9 @@ const fn in_json(datatype: DataType) -> usize {
 }
 
 /// What says how an answer is written.
-pub struct Manner<'a> {
+pub struct ResponseFormat<'a> {
     /// The wire.
-    pub dialect: Dialect,
+    pub wire_format: WireFormat,
     /// The form of the request.
     pub form: Form<'a>,
     /// Whether the answer says that it is the last one.
@@ -169,23 +169,23 @@ pub struct Manner<'a> {
 /// As [`reply::write`], [`predict::write`] and [`protobuf::write`]; `payload_too_large` beyond gRPC's 4 GiB.
 #[inline(always)]
 pub fn write(
-    manner: &Manner<'_>,
+    format: &ResponseFormat<'_>,
     head: &ReplyHead<'_>,
     outputs: &[OutputTensor<'_>],
     out: &mut Vec<u8>,
-) -> Result<Sent> {
-    let mut sent = Sent { json_length: None };
-    match (manner.dialect, manner.form) {
-        (Dialect::Rest, Form::Listed | Form::Raw(_)) => {
+) -> Result<ResponseLayout> {
+    let mut sent = ResponseLayout { json_length: None };
+    match (format.wire_format, format.form) {
+        (WireFormat::Rest, Form::Listed | Form::Raw(_)) => {
             let written = reply::write(out, head, outputs)?;
             // An empty tensor sent as binary data leaves no byte behind the JSON, and still is binary data.
             let binary = outputs.iter().any(|output| output.binary);
             sent.json_length = binary.then_some(written.json_len);
         }
-        (Dialect::Rest, form) => predict::write(out, form, manner.rows, outputs)?,
-        (Dialect::Protobuf(framing), _) => {
+        (WireFormat::Rest, form) => predict::write(out, form, format.rows, outputs)?,
+        (WireFormat::Protobuf(framing), _) => {
             (framing.begin)(out);
-            protobuf::write(out, head, outputs, manner.marks_final)?;
+            protobuf::write(out, head, outputs, format.marks_final)?;
             (framing.end)(out)?;
         }
     }

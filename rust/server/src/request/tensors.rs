@@ -19,7 +19,7 @@ use headgate_protocol::{TypedMut, binary, predict};
 use crate::request::outputs;
 
 /// The most bytes of a scratch buffer that are kept for the next request.
-const KEPT: usize = 1 << 20;
+const MAX_SPARE_BYTES: usize = 1 << 20;
 /// What the runtime takes for each string, beside its characters: a `std::string`.
 const STRING_BYTES: usize = 32;
 
@@ -33,7 +33,7 @@ pub struct Scratch {
     /// The outputs that were asked for.
     pub selection: Vec<Selection>,
     /// The outputs that are written.
-    pub outputs: outputs::Lists,
+    pub outputs: outputs::OutputLists,
     /// The JSON of inputs that a request does not list.
     pub rearranged: Vec<u8>,
 }
@@ -48,7 +48,7 @@ pub fn with_scratch<R>(use_it: impl FnOnce(&mut Scratch) -> R) -> R {
 }
 
 /// Counts bytes that a request is about to take.
-pub type Hold<'a> = &'a mut dyn FnMut(usize) -> Result<()>;
+pub type CountBytes<'a> = &'a mut dyn FnMut(usize) -> Result<()>;
 
 /// What a request is decoded for.
 pub struct RunTarget {
@@ -59,11 +59,11 @@ pub struct RunTarget {
 }
 
 /// Where a request's inputs are, ready to be run.
-pub enum Buffers {
+pub enum DecodedInputs {
     /// In buffers of its own.
     Own(Lease),
     /// Among the rows of a batch.
-    Shared(Seat),
+    Batched(Seat),
 }
 
 /// Decodes every input of the request to where the model reads it: its own buffers, or the rows of a batch.
@@ -77,14 +77,14 @@ pub fn decode(
     body: &Bytes,
     target: RunTarget,
     scratch: &mut Scratch,
-    hold: Hold<'_>,
-) -> Result<Buffers> {
+    count_bytes: CountBytes<'_>,
+) -> Result<DecodedInputs> {
     let decoded = match envelope.form {
-        Form::Listed => decode_listed(&envelope.inputs, body, target, &mut scratch.strings, hold),
-        _ => decode_unlisted(envelope, body, target, scratch, hold),
+        Form::Listed => decode_listed(&envelope.inputs, body, target, &mut scratch.strings, count_bytes),
+        _ => decode_unlisted(envelope, body, target, scratch, count_bytes),
     };
-    scratch.strings.shrink(KEPT);
-    if scratch.rearranged.capacity() > KEPT {
+    scratch.strings.shrink(MAX_SPARE_BYTES);
+    if scratch.rearranged.capacity() > MAX_SPARE_BYTES {
         scratch.rearranged = Vec::new();
     }
     decoded
@@ -96,8 +96,8 @@ fn decode_unlisted(
     body: &Bytes,
     target: RunTarget,
     scratch: &mut Scratch,
-    hold: Hold<'_>,
-) -> Result<Buffers> {
+    count_bytes: CountBytes<'_>,
+) -> Result<DecodedInputs> {
     let Scratch { strings, rearranged, .. } = scratch;
     let model = target.warm.model().clone();
     let signature = model.signature();
@@ -106,11 +106,11 @@ fn decode_unlisted(
         let input = raw_input(bytes, specs)?;
         return match specs[0].datatype {
             DataType::Bytes => decode_raw_string(&input, bytes, target),
-            _ => decode_listed(&[input], body, target, strings, hold),
+            _ => decode_listed(&[input], body, target, strings, count_bytes),
         };
     }
     let inputs = predict::inputs(envelope, signature, rearranged)?;
-    decode_listed(&inputs, body, target, strings, hold)
+    decode_listed(&inputs, body, target, strings, count_bytes)
 }
 
 /// The only input of a request that is nothing but its bytes.
@@ -126,13 +126,13 @@ fn raw_input<'a>(bytes: &'a [u8], specs: &'a [TensorSpec]) -> Result<InputEnvelo
 }
 
 /// A BYTES element without JSON has no length in front of it either.
-fn decode_raw_string(input: &InputEnvelope<'_>, bytes: &[u8], target: RunTarget) -> Result<Buffers> {
+fn decode_raw_string(input: &InputEnvelope<'_>, bytes: &[u8], target: RunTarget) -> Result<DecodedInputs> {
     check_input(input, &target.warm.signature().inputs[0])?;
     let mut lease = Lease::take(target.warm, target.waiter.thread);
     let tensor = lease.binding_mut().input_mut(0);
     tensor.reshape(&input.shape)?;
     tensor.set_string(0, bytes)?;
-    Ok(Buffers::Own(lease))
+    Ok(DecodedInputs::Own(lease))
 }
 
 fn decode_listed(
@@ -140,8 +140,8 @@ fn decode_listed(
     body: &Bytes,
     target: RunTarget,
     strings: &mut StringTable,
-    hold: Hold<'_>,
-) -> Result<Buffers> {
+    count_bytes: CountBytes<'_>,
+) -> Result<DecodedInputs> {
     // Of another number than the required ones, what is right has optional inputs among it.
     let has_optional = inputs.len() != target.warm.signature().inputs.len();
     if has_optional {
@@ -151,18 +151,18 @@ fn decode_listed(
         && !has_optional
         && let Some(shapes) = batchable(inputs, &target.warm)?
     {
-        return decode_into_batch(inputs, &shapes, target).map(Buffers::Shared);
+        return decode_into_batch(inputs, &shapes, target).map(DecodedInputs::Batched);
     }
     let mut lease = Lease::take(target.warm, target.waiter.thread);
     let (signature, binding) = lease.parts();
     for (index, spec) in signature.inputs.iter().enumerate() {
         let input = find(inputs, spec, signature)?;
-        decode_tensor(input, binding.input_mut(index), body, strings, hold)?;
+        decode_tensor(input, binding.input_mut(index), body, strings, count_bytes)?;
     }
     if has_optional {
-        decode_optional(inputs, OptionalInputs { signature, binding }, body, strings, hold)?;
+        decode_optional(inputs, OptionalInputs { signature, binding }, body, strings, count_bytes)?;
     }
-    Ok(Buffers::Own(lease))
+    Ok(DecodedInputs::Own(lease))
 }
 
 /// Where the optional inputs of a run go.
@@ -178,7 +178,7 @@ fn decode_optional(
     OptionalInputs { signature, binding }: OptionalInputs<'_>,
     body: &Bytes,
     strings: &mut StringTable,
-    hold: Hold<'_>,
+    count_bytes: CountBytes<'_>,
 ) -> Result<()> {
     for input in inputs {
         let specs = signature.optional_inputs.iter().enumerate();
@@ -186,7 +186,7 @@ fn decode_optional(
             continue;
         };
         check_input(input, spec)?;
-        decode_tensor(input, binding.give_optional_input(index), body, strings, hold)?;
+        decode_tensor(input, binding.give_optional_input(index), body, strings, count_bytes)?;
     }
     Ok(())
 }
@@ -198,7 +198,7 @@ fn decode_tensor(
     tensor: &mut Tensor,
     body: &Bytes,
     strings: &mut StringTable,
-    hold: Hold<'_>,
+    count_bytes: CountBytes<'_>,
 ) -> Result<()> {
     if let Some(bytes) = adoptable(input, body, tensor) {
         return tensor.adopt(&input.shape, bytes);
@@ -209,7 +209,7 @@ fn decode_tensor(
     }
     // Their number is known to be right before the runtime makes an object for each.
     input.decode_strings(strings)?;
-    hold(input.shape.count().saturating_mul(STRING_BYTES))?;
+    count_bytes(input.shape.count().saturating_mul(STRING_BYTES))?;
     tensor.reshape(&input.shape)?;
     strings.view().iter().enumerate().try_for_each(|(element, bytes)| tensor.set_string(element, bytes))
 }

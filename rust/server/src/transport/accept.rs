@@ -21,7 +21,7 @@ const BACKLOG: i32 = 1024;
 const HANDSHAKE: Duration = Duration::from_millis(5);
 /// A packet filter that drops what asks for a connection: SYN without ACK in the flags of TCP. What is part of a connection
 /// passes; connections inherit the filter of their listener.
-const NO_MORE: [SockFilter; 5] = [
+const SYN_FILTER: [SockFilter; 5] = [
     SockFilter::new(0x30, 0, 0, 13),
     SockFilter::new(0x54, 0, 0, 0x12),
     SockFilter::new(0x15, 0, 1, 0x02),
@@ -29,9 +29,9 @@ const NO_MORE: [SockFilter; 5] = [
     SockFilter::new(0x06, 0, 0, u32::MAX),
 ];
 /// How long to wait when the process is out of descriptors.
-const BREATH: Duration = Duration::from_millis(20);
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// How long a thread may take to make room, which is at once unless it is in a run, before another one is asked.
-const TURN: Duration = Duration::from_millis(50);
+const MAKE_ROOM_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Listens at a data port, on a socket that is bound already where there is one; `setting` is what messages call it.
 ///
@@ -95,10 +95,10 @@ async fn accept_all(listener: &tokio::net::TcpListener, shared: &Shared, threads
         match listener.accept().await {
             Ok((stream, _)) => match stream.into_std() {
                 Ok(socket) => {
-                    if is_crowded(shared, threads) {
+                    if is_full(shared, threads) {
                         make_room(shared, threads).await;
                     }
-                    hand_over(socket, shared, threads);
+                    assign(socket, shared, threads);
                 }
                 Err(_) => refuse(shared),
             },
@@ -106,7 +106,7 @@ async fn accept_all(listener: &tokio::net::TcpListener, shared: &Shared, threads
             // Out of descriptors or memory: the connection stays in the backlog until others are closed.
             Err(_) => {
                 make_room(shared, threads).await;
-                tokio::time::sleep(BREATH).await;
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
     }
@@ -117,7 +117,7 @@ async fn accept_all(listener: &tokio::net::TcpListener, shared: &Shared, threads
 async fn close(listeners: Vec<tokio::net::TcpListener>, shared: &Shared, threads: &[Mailbox]) {
     for listener in &listeners {
         // Without the filter there is a moment more in which a client is reset.
-        let _ = SockRef::from(listener).attach_filter(&NO_MORE);
+        let _ = SockRef::from(listener).attach_filter(&SYN_FILTER);
     }
     let accepting = listeners.iter().map(|listener| accept_all(listener, shared, threads));
     // Ends only by the time-out.
@@ -126,7 +126,7 @@ async fn close(listeners: Vec<tokio::net::TcpListener>, shared: &Shared, threads
         let Ok(listener) = listener.into_std() else { continue };
         while let Ok((socket, _)) = listener.accept() {
             match socket.set_nonblocking(true) {
-                Ok(()) => hand_over(socket, shared, threads),
+                Ok(()) => assign(socket, shared, threads),
                 Err(_) => refuse(shared),
             }
         }
@@ -137,7 +137,7 @@ fn refuse(shared: &Shared) {
     shared.metrics.connections_refused.fetch_add(1, Relaxed);
 }
 
-fn is_crowded(shared: &Shared, threads: &[Mailbox]) -> bool {
+fn is_full(shared: &Shared, threads: &[Mailbox]) -> bool {
     let open: usize = threads.iter().map(|thread| thread.connections.load(Relaxed)).sum();
     open >= shared.config.max_connections
 }
@@ -152,13 +152,13 @@ async fn make_room(shared: &Shared, threads: &[Mailbox]) {
         if !thread.post(IoMessage::MakeRoom(asker)) {
             continue;
         }
-        if let Ok(Ok(1..)) = tokio::time::timeout(TURN, made).await {
+        if let Ok(Ok(1..)) = tokio::time::timeout(MAKE_ROOM_TIMEOUT, made).await {
             return;
         }
     }
 }
 
-fn hand_over(socket: TcpStream, shared: &Shared, threads: &[Mailbox]) {
+fn assign(socket: TcpStream, shared: &Shared, threads: &[Mailbox]) {
     // A full mailbox is passed over like a full thread, and a thread that does not come back from a run like one.
     let least = threads
         .iter()
@@ -166,7 +166,7 @@ fn hand_over(socket: TcpStream, shared: &Shared, threads: &[Mailbox]) {
         .filter(|(thread, heartbeat)| thread.has_room() && !heartbeat.is_stuck())
         .map(|(thread, _)| thread)
         .min_by_key(|thread| thread.connections.load(Relaxed));
-    let (Some(thread), false) = (least, is_crowded(shared, threads)) else {
+    let (Some(thread), false) = (least, is_full(shared, threads)) else {
         refuse(shared);
         return;
     };

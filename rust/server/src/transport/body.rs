@@ -18,7 +18,7 @@ use crate::headers::Headers;
 use crate::metrics::close_reason::CloseReason;
 use crate::thread::io::{self, Io};
 use crate::thread::request_memory::{BodyMemory, RequestMemory};
-use crate::transport::conn::{Open, Receiving};
+use crate::transport::connection_state::{OpenRequest, PendingBody};
 
 /// A body that was read whole.
 pub struct ReadBody {
@@ -35,50 +35,50 @@ struct BodyLimits {
 }
 
 /// The body of a REST request, by who reads it.
-pub enum Source {
+pub enum BodySource {
     /// hyper, when it is asked.
-    Coming(Incoming, Progress),
+    Streamed(Incoming, BodyProgress),
     /// It is here: whoever read the head has read it as well.
-    Here(Bytes),
+    Buffered(Bytes),
 }
 
 /// How far reading a body has come.
-pub enum Progress {
+pub enum BodyProgress {
     /// The connection is known to wait for it.
-    Waiting(Receiving),
+    Waiting(PendingBody),
     /// It was read, or refused with an answer that others may follow.
-    Over,
+    Done,
     /// It could not be read, so that the next request cannot be found behind it.
     Lost(CloseReason),
 }
 
-impl Progress {
-    fn after<T>(read: &Result<T>) -> Progress {
+impl BodyProgress {
+    fn after<T>(read: &Result<T>) -> BodyProgress {
         match read.as_ref().map_err(|error| error.code) {
-            Err(Code::PayloadTooLarge) => Progress::Lost(CloseReason::BodyTooLarge),
-            Err(Code::RequestTimeout) => Progress::Lost(CloseReason::BodyTimeout),
-            _ => Progress::Over,
+            Err(Code::PayloadTooLarge) => BodyProgress::Lost(CloseReason::BodyTooLarge),
+            Err(Code::RequestTimeout) => BodyProgress::Lost(CloseReason::BodyTimeout),
+            _ => BodyProgress::Done,
         }
     }
 }
 
-impl Source {
+impl BodySource {
     /// The body, as [`read_aligned`] reads it where it is still to come.
     ///
     /// # Errors
     /// As [`read_aligned`].
-    pub async fn read(&mut self, limit: usize, headers: Headers<'_>, align: Align) -> Result<ReadBody> {
+    pub async fn read(&mut self, limit: usize, headers: Headers<'_>, align: FindAligned) -> Result<ReadBody> {
         match self {
-            Source::Coming(body, progress) => {
+            BodySource::Streamed(body, progress) => {
                 let holding = match progress {
-                    Progress::Waiting(receiving) => receiving.holding(),
+                    BodyProgress::Waiting(receiving) => receiving.holding(),
                     _ => Rc::default(),
                 };
                 let read = read_aligned(body, &holding, limit, Alignment { headers, find: align }).await;
-                *progress = Progress::after(&read);
+                *progress = BodyProgress::after(&read);
                 read
             }
-            Source::Here(body) => {
+            BodySource::Buffered(body) => {
                 let counted = io::with(|io| RequestMemory::exclusive(io, body.len()));
                 Ok(ReadBody { bytes: std::mem::take(body), memory: counted })
             }
@@ -88,14 +88,14 @@ impl Source {
     /// Why no other request can be found behind it on a connection of HTTP/1.
     pub fn lost(&self) -> Option<CloseReason> {
         match self {
-            Source::Coming(_, Progress::Lost(reason)) => Some(*reason),
+            BodySource::Streamed(_, BodyProgress::Lost(reason)) => Some(*reason),
             _ => None,
         }
     }
 
     /// Reads what nobody asked for, within bounds, as [`discard`] does.
-    pub fn discard(self, open: &Open) {
-        if let Source::Coming(body, _) = self {
+    pub fn discard(self, open: &OpenRequest) {
+        if let BodySource::Streamed(body, _) = self {
             discard(body, open);
         }
     }
@@ -132,13 +132,13 @@ pub async fn read_aligned(
 ///
 /// # Errors
 /// `overloaded`.
-pub fn expect(io: &Io, length: usize) -> Result<()> {
+pub fn check_room(io: &Io, length: usize) -> Result<()> {
     RequestMemory::default().add_body(io, BodyMemory::rounded_length(length))
 }
 
 /// The room to make for a body of which `came` bytes are there and `declared` are said to follow: a claim that nothing comes of
 /// costs little, and one that is kept few copies.
-pub fn room(came: usize, declared: usize) -> usize {
+pub fn buffer_capacity(came: usize, declared: usize) -> usize {
     if declared < came {
         // Nobody says how much follows: twice as much each time, so that no byte is moved often.
         return 2 * came.max(BodyMemory::STEP);
@@ -163,14 +163,14 @@ async fn read(
         return Err(too_large(limit));
     }
     let declared = declared as usize;
-    io::with(|io| expect(io, declared))?;
+    io::with(|io| check_room(io, declared))?;
     let (first, rest) = (Bytes::new(), Vec::new());
-    let mut gathered = Gathered { first, rest, offset: None, lead: 0, declared, limit, alignment, counting };
+    let mut reader = BodyReader { first, rest, offset: None, lead: 0, declared, limit, alignment, counting };
     let mut body = Pin::new(body);
-    let mut poll = |cx: &mut Context<'_>| io::with(|io| gathered.poll(io, body.as_mut(), cx));
+    let mut poll = |cx: &mut Context<'_>| io::with(|io| reader.poll(io, body.as_mut(), cx));
     let at_once = poll_fn(|cx| Poll::Ready(poll(cx))).await;
     if let Poll::Ready(done) = at_once {
-        return done.map(|()| gathered.finish());
+        return done.map(|()| reader.finish());
     }
     let mut late = pin!(tokio::time::sleep(timeout));
     poll_fn(|cx| match poll(cx) {
@@ -178,7 +178,7 @@ async fn read(
         done => done,
     })
     .await
-    .map(|()| gathered.finish())
+    .map(|()| reader.finish())
 }
 
 /// What any element type and any vector unit wants, in bytes.
@@ -192,11 +192,11 @@ const DISCARD_TIME: Duration = Duration::from_secs(2);
 /// still sending when its connection closes loses the answer.
 ///
 /// `open` keeps the connection busy meanwhile: these bytes are nobody's next request.
-pub fn discard(mut body: Incoming, open: &Open) {
+pub fn discard(mut body: Incoming, open: &OpenRequest) {
     if body.is_end_stream() {
         return;
     }
-    let open = open.also();
+    let open = open.new_handle();
     tokio::task::spawn_local(tokio::time::timeout(DISCARD_TIME, async move {
         let _open = open;
         let mut left = DISCARD_BYTES;
@@ -211,7 +211,7 @@ pub fn discard(mut body: Incoming, open: &Open) {
 }
 
 /// What has come: nearly always one piece, which then is not copied. Several are gathered in a buffer of this thread's stock.
-struct Gathered<'a> {
+struct BodyReader<'a> {
     first: Bytes,
     rest: Vec<u8>,
     counting: BodyMemory,
@@ -229,19 +229,19 @@ pub struct Alignment<'a> {
     /// The headers of the request.
     pub headers: Headers<'a>,
     /// Finds the place.
-    pub find: Align,
+    pub find: FindAligned,
 }
 
 /// Says at which offset of a body, given its first piece, a large tensor begins.
-pub type Align = fn(&[u8], Headers<'_>) -> Option<usize>;
+pub type FindAligned = fn(&[u8], Headers<'_>) -> Option<usize>;
 
-impl Gathered<'_> {
+impl BodyReader<'_> {
     fn poll(&mut self, io: &Io, mut body: Pin<&mut Incoming>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         loop {
             match body.as_mut().poll_frame(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(broken(&error))),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(read_error(&error))),
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
                         self.add(io, data)?;
@@ -281,7 +281,7 @@ impl Gathered<'_> {
     /// what is at `offset` of the body is aligned for any element.
     fn move_to(&mut self, io: &Io, begun: &[u8], came: usize) {
         self.rest = io.bodies.take();
-        self.rest.reserve(room(came, self.declared) + ALIGNMENT);
+        self.rest.reserve(buffer_capacity(came, self.declared) + ALIGNMENT);
         self.lead = 0;
         if let Some(offset) = self.offset {
             let address = (self.rest.as_ptr() as usize).wrapping_add(offset);
@@ -297,21 +297,21 @@ impl Gathered<'_> {
             return ReadBody { bytes: self.first, memory: counted };
         }
         let lead = self.lead;
-        let bytes = Bytes::from_owner(Stocked(self.rest)).slice(lead..);
+        let bytes = Bytes::from_owner(PooledBytes(self.rest)).slice(lead..);
         ReadBody { bytes, memory: counted }
     }
 }
 
 /// A gathered body; its buffer goes back to the stock of the thread on which the last part of it is let go of.
-struct Stocked(Vec<u8>);
+struct PooledBytes(Vec<u8>);
 
-impl AsRef<[u8]> for Stocked {
+impl AsRef<[u8]> for PooledBytes {
     fn as_ref(&self) -> &[u8] {
         &self.0
     }
 }
 
-impl Drop for Stocked {
+impl Drop for PooledBytes {
     fn drop(&mut self) {
         io::try_with(|io| io.bodies.give(std::mem::take(&mut self.0)));
     }
@@ -341,15 +341,15 @@ fn too_slow(timeout: Duration) -> Error {
 }
 
 /// A peer that leaves in the middle is not the same as one that frames its body wrongly.
-pub fn broken(error: &hyper::Error) -> Error {
-    if left(error) {
+pub fn read_error(error: &hyper::Error) -> Error {
+    if is_disconnect(error) {
         return Error::new(Code::Cancelled, "the client left before its body was complete");
     }
     Error::invalid(format!("the body is not well-formed HTTP: {error}"))
 }
 
 /// Whether the cause is the peer's going away: hyper wraps what it was told by the socket.
-fn left(error: &hyper::Error) -> bool {
+fn is_disconnect(error: &hyper::Error) -> bool {
     use std::error::Error as _;
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
@@ -377,13 +377,13 @@ mod tests {
             let (mut capacity, mut moves, mut moved) = (0, 0, 0);
             for came in (piece..=whole).step_by(piece) {
                 if came > capacity {
-                    capacity = room(came, declared);
+                    capacity = buffer_capacity(came, declared);
                     (moves, moved) = (moves + 1, moved + came - piece);
                     assert!((came..=8 * came.max(BodyMemory::STEP)).contains(&capacity));
                 }
             }
             assert!(moves <= 12 && moved <= 2 * whole, "{declared}: {moves} moves of {moved} bytes");
         }
-        assert_eq!(room(100, 100), 100);
+        assert_eq!(buffer_capacity(100, 100), 100);
     }
 }

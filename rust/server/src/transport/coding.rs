@@ -14,7 +14,7 @@ use crate::headers::Headers;
 use crate::thread::io as thread;
 use crate::thread::offload;
 use crate::thread::request_memory::RequestMemory;
-use crate::transport::body::{self, Align, ReadBody, Source};
+use crate::transport::body::{self, BodySource, FindAligned, ReadBody};
 
 /// A coding that is more than identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +43,12 @@ impl Coding {
 /// Reads a request's body, decoded as its `Content-Encoding` says; nobody waits for it any more at `until`.
 ///
 /// # Errors
-/// As [`Source::read`] and [`decode`]; `unsupported_media_type` for another coding.
+/// As [`BodySource::read`] and [`decode`]; `unsupported_media_type` for another coding.
 pub async fn read_body(
-    body: &mut Source,
+    body: &mut BodySource,
     limit: usize,
     headers: Headers<'_>,
-    align: Align,
+    align: FindAligned,
     until: Option<Instant>,
 ) -> Result<ReadBody> {
     let coding = match headers.get("content-encoding") {
@@ -111,8 +111,8 @@ pub async fn decode(
     let DecodeBounds { limit, until } = bounds;
     // A small one is counted when it is known how long it is.
     match unpack(body, coding, limit.min(STEP), STEP, |_| Ok(())) {
-        Err(Stopped::AtLimit | Stopped::Unfinished) => {}
-        Err(Stopped::Refused(error)) => return Err(error),
+        Err(DecodeStop::AtLimit | DecodeStop::Unfinished) => {}
+        Err(DecodeStop::Refused(error)) => return Err(error),
         Ok(decoded) => {
             thread::with(|io| counted.add_body(io, decoded.len()))?;
             return Ok(decoded);
@@ -125,12 +125,12 @@ pub async fn decode(
         Ok(unpack(&body, coding, limit, usize::MAX, count))
     });
     // Told here: the words are the thread's.
-    decoded.await?.map_err(|stopped| stopped.told(limit))
+    decoded.await?.map_err(|stop| stop.into_error(limit))
 }
 
 /// Why decoding stopped before its end.
 #[derive(Debug)]
-enum Stopped {
+enum DecodeStop {
     /// There is more than what is allowed.
     AtLimit,
     /// It takes more work than what is allowed.
@@ -139,12 +139,12 @@ enum Stopped {
     Refused(Error),
 }
 
-impl Stopped {
+impl DecodeStop {
     /// What the client is told, who may send `limit` bytes.
-    fn told(self, limit: usize) -> Error {
+    fn into_error(self, limit: usize) -> Error {
         match self {
-            Stopped::Refused(error) => error,
-            Stopped::AtLimit | Stopped::Unfinished => Error::new(
+            DecodeStop::Refused(error) => error,
+            DecodeStop::AtLimit | DecodeStop::Unfinished => Error::new(
                 Code::PayloadTooLarge,
                 format!("the decompressed body is larger than {}", body::limit_words(limit)),
             ),
@@ -152,9 +152,9 @@ impl Stopped {
     }
 }
 
-impl From<Error> for Stopped {
-    fn from(error: Error) -> Stopped {
-        Stopped::Refused(error)
+impl From<Error> for DecodeStop {
+    fn from(error: Error) -> DecodeStop {
+        DecodeStop::Refused(error)
     }
 }
 
@@ -165,9 +165,9 @@ fn unpack(
     limit: usize,
     work: usize,
     count: impl FnMut(usize) -> Result<()>,
-) -> std::result::Result<Vec<u8>, Stopped> {
-    let mut decoded = Decoded { bytes: Vec::new(), limit, counted: 0, count };
-    let steps = Steps { rest: body, left: work };
+) -> std::result::Result<Vec<u8>, DecodeStop> {
+    let mut decoded = BoundedOutput { bytes: Vec::new(), limit, counted: 0, count };
+    let steps = StepReader { rest: body, left: work };
     match coding {
         Coding::Gzip => gunzip(steps, &mut decoded)?,
         Coding::Deflate => {
@@ -182,17 +182,17 @@ fn unpack(
 }
 
 /// What a member costs beside its bytes, as bytes of a step.
-const MEMBER: usize = 1 << 10;
+const MEMBER_COST: usize = 1 << 10;
 /// Members that may have any number of bytes; of more, each has so many on average.
 const FREE_MEMBERS: usize = 1 << 10;
 /// See [`FREE_MEMBERS`].
-const LEAST: usize = 64;
+const MIN_MEMBER_BYTES: usize = 64;
 
 /// Decodes one member after the other; zeros behind the last one are padding, as for gzip itself.
 fn gunzip<F: FnMut(usize) -> Result<()>>(
-    mut steps: Steps<'_>,
-    decoded: &mut Decoded<F>,
-) -> std::result::Result<(), Stopped> {
+    mut steps: StepReader<'_>,
+    decoded: &mut BoundedOutput<F>,
+) -> std::result::Result<(), DecodeStop> {
     let mut members = 0;
     loop {
         let mut member = GzDecoder::new(steps);
@@ -202,21 +202,23 @@ fn gunzip<F: FnMut(usize) -> Result<()>>(
             return Ok(());
         }
         members += 1;
-        if members > FREE_MEMBERS + decoded.bytes.len() / LEAST {
-            let why = format!("more than {FREE_MEMBERS} members must have {LEAST} bytes each on average");
+        if members > FREE_MEMBERS + decoded.bytes.len() / MIN_MEMBER_BYTES {
+            let why = format!(
+                "more than {FREE_MEMBERS} members must have {MIN_MEMBER_BYTES} bytes each on average"
+            );
             return Err(malformed("gzip", &why).into());
         }
-        steps.spend(MEMBER);
+        steps.spend(MEMBER_COST);
     }
 }
 
 /// A body as a decoder takes it: so much of it, and then `WouldBlock`.
-struct Steps<'a> {
+struct StepReader<'a> {
     rest: &'a [u8],
     left: usize,
 }
 
-impl Steps<'_> {
+impl StepReader<'_> {
     fn spend(&mut self, bytes: usize) {
         self.left = self.left.saturating_sub(bytes);
     }
@@ -235,7 +237,7 @@ impl Steps<'_> {
     }
 }
 
-impl BufRead for Steps<'_> {
+impl BufRead for StepReader<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.left == 0 && !self.rest.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -249,7 +251,7 @@ impl BufRead for Steps<'_> {
     }
 }
 
-impl Read for Steps<'_> {
+impl Read for StepReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let read = self.fill_buf()?.read(buf)?;
         self.consume(read);
@@ -258,7 +260,7 @@ impl Read for Steps<'_> {
 }
 
 /// What was decoded so far, within its limit.
-struct Decoded<F> {
+struct BoundedOutput<F> {
     bytes: Vec<u8>,
     limit: usize,
     /// Bytes that there may be.
@@ -267,9 +269,9 @@ struct Decoded<F> {
     count: F,
 }
 
-impl<F: FnMut(usize) -> Result<()>> Decoded<F> {
+impl<F: FnMut(usize) -> Result<()>> BoundedOutput<F> {
     /// Reads a decoder to its end.
-    fn fill(&mut self, from: &mut impl Read, name: &str) -> std::result::Result<(), Stopped> {
+    fn fill(&mut self, from: &mut impl Read, name: &str) -> std::result::Result<(), DecodeStop> {
         loop {
             let before = self.bytes.len();
             // A byte beyond the limit tells that there is more.
@@ -280,12 +282,14 @@ impl<F: FnMut(usize) -> Result<()>> Decoded<F> {
             }
             let outcome = from.take(step as u64).read_to_end(&mut self.bytes);
             if self.bytes.len() > self.limit {
-                return Err(Stopped::AtLimit);
+                return Err(DecodeStop::AtLimit);
             }
             match outcome {
                 Ok(_) if self.bytes.len() - before < step => return Ok(()),
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Stopped::Unfinished),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(DecodeStop::Unfinished);
+                }
                 Err(error) => return Err(malformed(name, &error.to_string()).into()),
             }
         }

@@ -13,17 +13,17 @@ use tokio::task::AbortHandle;
 
 use crate::metrics::close_reason::CloseReason;
 use crate::thread::io::{self, Io};
-use crate::transport::conn::Conn;
-use crate::transport::crowd;
-use crate::transport::exchange::Service;
+use crate::transport::connection_state::ConnectionState;
+use crate::transport::eviction;
 use crate::transport::serve;
+use crate::transport::service::Service;
 
 /// The connections of this thread.
 #[derive(Default)]
 pub struct Connections {
     /// Sockets that were taken over so far.
-    adopted: Cell<u64>,
-    open: RefCell<HashMap<u64, (Rc<Conn>, AbortHandle)>>,
+    last_id: Cell<u64>,
+    open: RefCell<HashMap<u64, (Rc<ConnectionState>, AbortHandle)>>,
     /// Told when the last one is gone.
     emptied: Notify,
 }
@@ -38,7 +38,8 @@ impl Connections {
     /// Closes those that can be spared best; how many.
     pub fn make_room(&self, io: &Io, count: &AtomicUsize) -> usize {
         let mut open = self.open.borrow_mut();
-        let gone = crowd::chosen(open.iter().map(|(id, (conn, _))| (*id, &**conn)), Instant::now());
+        let gone =
+            eviction::choose_evicted(open.iter().map(|(id, (conn, _))| (*id, &**conn)), Instant::now());
         for task in gone.iter().filter_map(|id| open.remove(id)) {
             // Counted down here and not at the task's end: the next socket is on its way.
             count.fetch_sub(1, Relaxed);
@@ -56,19 +57,19 @@ impl Connections {
     }
 
     /// Serves a socket; `count` is counted down when its connection ends.
-    pub fn adopt<S: Service>(self: &Rc<Self>, io: &Io, socket: TcpStream, count: &Arc<AtomicUsize>) {
-        let id = self.adopted.get() + 1;
-        self.adopted.set(id);
-        let conn = Rc::new(Conn::default());
+    pub fn serve_socket<S: Service>(self: &Rc<Self>, io: &Io, socket: TcpStream, count: &Arc<AtomicUsize>) {
+        let id = self.last_id.get() + 1;
+        self.last_id.set(id);
+        let conn = Rc::new(ConnectionState::default());
         if io.shared.closing.load(Relaxed) {
             conn.close(Instant::now());
         }
         io.shared.metrics.thread(io.thread).accepted.add(1);
         // Counted down however the connection ends, by a panic too.
-        let registered = Registered { id, connections: self.clone(), count: count.clone() };
+        let guard = ConnectionGuard { id, connections: self.clone(), count: count.clone() };
         let served = conn.clone();
         let task = tokio::task::spawn_local(async move {
-            let _registered = registered;
+            let _guard = guard;
             serve::serve::<S>(socket, &served).await;
         });
         self.open.borrow_mut().insert(id, (conn, task.abort_handle()));
@@ -76,13 +77,13 @@ impl Connections {
 }
 
 /// A connection's place in the books, given up when dropped.
-struct Registered {
+struct ConnectionGuard {
     id: u64,
     connections: Rc<Connections>,
     count: Arc<AtomicUsize>,
 }
 
-impl Drop for Registered {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         // One that made room has been counted down.
         if self.connections.open.borrow_mut().remove(&self.id).is_some() {

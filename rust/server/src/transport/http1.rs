@@ -24,80 +24,82 @@ use http::{Method, Version};
 use crate::headers::Headers;
 use crate::metrics::hand_over_reason::HandOverReason;
 use crate::thread::io::{self, Io};
-use crate::transport::body::Source;
-use crate::transport::conn::Conn;
-use crate::transport::exchange::{Head, Service};
-use crate::transport::wire::Wire;
-use buffers::{Buffers, ROOM};
-use head::Plain;
+use crate::transport::body::BodySource;
+use crate::transport::connection_state::ConnectionState;
+use crate::transport::service::{RequestHead, Service};
+use crate::transport::watched_socket::WatchedSocket;
+use buffers::{ConnectionBuffers, READ_ROOM};
+use head::PlainRequest;
 
 /// The longest body of a plain request, in bytes: what is not counted among the large ones.
-const MOST: usize = (64 << 10) - 1;
+const MAX_BODY: usize = (64 << 10) - 1;
 /// How long the body of a plain request may come behind its head: many clients write one after the other. What is refused
 /// whatever its body is waits no longer than this.
-const MOMENT: Duration = Duration::from_millis(5);
+const BODY_GRACE: Duration = Duration::from_millis(5);
 
 /// Serves a connection for as long as its requests are plain; what is left of it for hyper, if it is not over.
-pub async fn serve<S: Service>(wire: Wire, conn: &Rc<Conn>) -> Option<Wire> {
-    let mut line = Line { wire, conn, held: Buffers::default() };
-    let most = io::with(|io| io.shared.config.max_body_bytes).min(MOST);
+pub async fn serve<S: Service>(wire: WatchedSocket, conn: &Rc<ConnectionState>) -> Option<WatchedSocket> {
+    let mut connection = Http1Connection { wire, conn, buffers: ConnectionBuffers::default() };
+    let most = io::with(|io| io.shared.config.max_body_bytes).min(MAX_BODY);
     loop {
-        let head = match line.head().await {
-            Came::Head(head) => head,
-            Came::Odd => return Some(io::with(|io| line.hand_over(io, HandOverReason::Head, &[]))),
-            Came::Nothing => return None,
+        let head = match connection.head().await {
+            HeadRead::Head(head) => head,
+            HeadRead::NotPlain => {
+                return Some(io::with(|io| connection.hand_over(io, HandOverReason::Head, &[])));
+            }
+            HeadRead::Closed => return None,
         };
-        let Some(plain) = head::parse(&head, &mut line.held.fields, most) else {
-            return Some(io::with(|io| line.hand_over(io, HandOverReason::Request, &head)));
+        let Some(plain) = head::parse(&head, &mut connection.buffers.fields, most) else {
+            return Some(io::with(|io| connection.hand_over(io, HandOverReason::Request, &head)));
         };
-        let Some(body) = line.body(plain.length).await else {
-            return Some(io::with(|io| line.hand_over(io, HandOverReason::Body, &head)));
+        let Some(body) = connection.body(plain.length).await else {
+            return Some(io::with(|io| connection.hand_over(io, HandOverReason::Body, &head)));
         };
-        line.exchange::<S>(plain, &head, body).await?;
-        line.held.fields.clear();
+        connection.exchange::<S>(plain, &head, body).await?;
+        connection.buffers.fields.clear();
     }
 }
 
 /// One connection.
-struct Line<'a> {
-    wire: Wire,
-    conn: &'a Rc<Conn>,
-    held: Buffers,
+struct Http1Connection<'a> {
+    wire: WatchedSocket,
+    conn: &'a Rc<ConnectionState>,
+    buffers: ConnectionBuffers,
 }
 
 /// What came where a request was to begin.
-enum Came {
+enum HeadRead {
     /// A head, its empty line included.
     Head(Bytes),
     /// What is no head, or not a whole one.
-    Odd,
+    NotPlain,
     /// Nothing more: the connection is over.
-    Nothing,
+    Closed,
 }
 
-impl Line<'_> {
+impl Http1Connection<'_> {
     /// Reads to the end of a head.
-    async fn head(&mut self) -> Came {
+    async fn head(&mut self) -> HeadRead {
         self.skip_empty_lines();
-        if !self.held.unread.is_empty() {
+        if !self.buffers.unread.is_empty() {
             // Its first byte was there when the last answer was out.
             self.conn.first_byte(self.conn.received());
         }
         let mut searched = 0;
         poll_fn(|cx| {
             loop {
-                let unread = &mut self.held.unread;
+                let unread = &mut self.buffers.unread;
                 if let Some(end) = head::end(unread, searched) {
-                    return Poll::Ready(Came::Head(unread.split_to(end).freeze()));
+                    return Poll::Ready(HeadRead::Head(unread.split_to(end).freeze()));
                 }
-                self.conn.watch(cx);
+                self.conn.register_waker(cx);
                 if !head::may_go_on(unread, searched) {
-                    return Poll::Ready(Came::Odd);
+                    return Poll::Ready(HeadRead::NotPlain);
                 }
                 searched = unread.len();
                 match ready!(self.poll_first(cx)) {
-                    Ok(0) if searched > 0 => return Poll::Ready(Came::Odd),
-                    Ok(0) | Err(_) => return Poll::Ready(Came::Nothing),
+                    Ok(0) if searched > 0 => return Poll::Ready(HeadRead::NotPlain),
+                    Ok(0) | Err(_) => return Poll::Ready(HeadRead::Closed),
                     Ok(_) => {}
                 }
             }
@@ -107,26 +109,26 @@ impl Line<'_> {
 
     /// Reads more of a head, or its first bytes; who waits for those holds no buffers.
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
-        if self.held.unread.capacity() == 0 {
-            self.held = buffers::take();
+        if self.buffers.unread.capacity() == 0 {
+            self.buffers = buffers::take();
         }
-        let read = self.wire.poll_more(cx, &mut self.held.unread, ROOM);
-        if read.is_pending() && self.held.unread.is_empty() {
-            buffers::give(std::mem::take(&mut self.held));
+        let read = self.wire.poll_more(cx, &mut self.buffers.unread, READ_ROOM);
+        if read.is_pending() && self.buffers.unread.is_empty() {
+            buffers::give(std::mem::take(&mut self.buffers));
         }
         read
     }
 
     /// Empty lines in front of a request are nobody's: some clients end a body with one (RFC 9112, 2.2).
     fn skip_empty_lines(&mut self) {
-        let unread = &mut self.held.unread;
+        let unread = &mut self.buffers.unread;
         let lines = unread.iter().take_while(|&&byte| byte == b'\r' || byte == b'\n').count();
         unread.advance(lines);
     }
 
     /// The body, where all of it is there within a moment.
     async fn body(&mut self, length: usize) -> Option<Bytes> {
-        let unread = &mut self.held.unread;
+        let unread = &mut self.buffers.unread;
         if unread.len() < length {
             let whole = poll_fn(|cx| {
                 while unread.len() < length {
@@ -138,58 +140,64 @@ impl Line<'_> {
                 }
                 Poll::Ready(Some(()))
             });
-            tokio::time::timeout(MOMENT, whole).await.ok()??;
+            tokio::time::timeout(BODY_GRACE, whole).await.ok()??;
         }
         Some(unread.split_to(length).freeze())
     }
 
     /// Answers a request and writes the answer; `None` when the connection is over.
-    async fn exchange<S: Service>(&mut self, plain: Plain<'_>, head: &Bytes, body: Bytes) -> Option<()> {
+    async fn exchange<S: Service>(
+        &mut self,
+        plain: PlainRequest<'_>,
+        head: &Bytes,
+        body: Bytes,
+    ) -> Option<()> {
         let (received, open) = (self.conn.received(), self.conn.begin());
-        let fields = std::mem::take(&mut self.held.fields);
+        let fields = std::mem::take(&mut self.buffers.fields);
         let mut reply = {
             let (method, path) = (&plain.method, plain.path);
             let headers = Headers::List(head, &fields);
             // A plain path has none ([`head::parse`]).
             let has_escapes = false;
-            let head = Head { method, path, has_escapes, version: Version::HTTP_11, headers };
-            self.unless_left(pin!(S::respond(head, Source::Here(body), received, &open))).await?
+            let head = RequestHead { method, path, has_escapes, version: Version::HTTP_11, headers };
+            self.unless_client_left(pin!(S::respond(head, BodySource::Buffered(body), received, &open)))
+                .await?
         };
-        self.held.fields = fields;
+        self.buffers.fields = fields;
         if plain.closes || (io::with(Io::is_draining) && self.is_last()) {
-            reply.ends = true;
+            reply.closes = true;
         }
-        let ends = reply.ends;
-        if ends {
+        let closes = reply.closes;
+        if closes {
             reply.close();
         }
         let is_bare = plain.method == Method::HEAD;
-        reply.send(is_bare, &mut self.wire, &mut self.held.written, open).await.ok()?;
-        if ends {
+        reply.send(is_bare, &mut self.wire, &mut self.buffers.written, open).await.ok()?;
+        if closes {
             self.wire.shut_down().await;
         }
-        (!ends).then_some(())
+        (!closes).then_some(())
     }
 
     /// Whether the client has sent nothing behind the present request.
     fn is_last(&mut self) -> bool {
         self.skip_empty_lines();
-        self.held.unread.is_empty() && !self.wire.has_more()
+        self.buffers.unread.is_empty() && !self.wire.has_more()
     }
 
     /// Waits for an answer, and for the client to leave: then there is nobody to answer, and `work` is dropped. Who has sent the
     /// next request already is not watched: he may have sent his last one.
-    async fn unless_left<T>(&mut self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    async fn unless_client_left<T>(&mut self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         poll_fn(|cx| {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
                 return Poll::Ready(Some(done));
             }
-            if self.held.unread.is_empty() {
+            if self.buffers.unread.is_empty() {
                 // The request holds the buffer: room for more would be another one.
                 if ready!(self.wire.poll_readable(cx)).is_err() {
                     return Poll::Ready(None);
                 }
-                match ready!(self.wire.poll_more(cx, &mut self.held.unread, ROOM)) {
+                match ready!(self.wire.poll_more(cx, &mut self.buffers.unread, READ_ROOM)) {
                     Ok(read) if read > 0 => {}
                     _ => return Poll::Ready(None),
                 }
@@ -200,9 +208,9 @@ impl Line<'_> {
     }
 
     /// The wire, from which `head` and what was read behind it are read again.
-    fn hand_over(mut self, io: &Io, why: HandOverReason, head: &[u8]) -> Wire {
+    fn hand_over(mut self, io: &Io, why: HandOverReason, head: &[u8]) -> WatchedSocket {
         io.shared.metrics.handed_over.add(why);
-        self.wire.put_back([head, &self.held.unread].concat().into());
+        self.wire.put_back([head, &self.buffers.unread].concat().into());
         self.wire
     }
 }

@@ -15,9 +15,9 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use hyper::rt::Write as _;
 
 use crate::thread::io as thread;
-use crate::transport::conn::{Open, Unsent};
+use crate::transport::connection_state::{OpenRequest, UnsentReply};
 use crate::transport::delivery::Delivery;
-use crate::transport::wire::Wire;
+use crate::transport::watched_socket::WatchedSocket;
 
 /// The header fields of a reply, those of its framing aside.
 pub type Fields = Vec<(HeaderName, HeaderValue)>;
@@ -34,19 +34,19 @@ pub struct Reply<D = Box<dyn Delivery>> {
     /// What is told when it is out.
     pub delivery: Option<D>,
     /// Whether no other request can be trusted to follow on a connection of HTTP/1.
-    pub ends: bool,
+    pub closes: bool,
 }
 
 impl<D> Reply<D> {
     /// The same reply with its delivery in another form.
     pub fn map_delivery<E>(self, map: impl FnOnce(D) -> E) -> Reply<E> {
-        let Reply { status, fields, body, delivery, ends } = self;
-        Reply { status, fields, body, delivery: delivery.map(map), ends }
+        let Reply { status, fields, body, delivery, closes } = self;
+        Reply { status, fields, body, delivery: delivery.map(map), closes }
     }
 
     /// Says that the reply is the last one of its connection.
     pub fn close(&mut self) {
-        self.ends = true;
+        self.closes = true;
         self.fields.push((CONNECTION, HeaderValue::from_static("close")));
     }
 }
@@ -60,9 +60,9 @@ impl Reply {
     pub async fn send(
         mut self,
         is_bare: bool,
-        wire: &mut Wire,
+        wire: &mut WatchedSocket,
         head: &mut Vec<u8>,
-        open: Open,
+        open: OpenRequest,
     ) -> io::Result<()> {
         let now = Instant::now();
         self.write_head(now, head);
@@ -72,7 +72,7 @@ impl Reply {
                 io.replies.give(std::mem::take(&mut self.body));
             }
         });
-        let body = ReplyBuf::new(self.body, self.delivery, open.sending(now), open);
+        let body = ReplyBytes::new(self.body, self.delivery, open.sending(now), open);
         send(wire, head, body).await
     }
 
@@ -99,28 +99,33 @@ impl Reply {
 }
 
 /// An answer's bytes on their way to the socket. Dropped when the last one is written, or when nobody takes them any more.
-pub struct ReplyBuf {
+pub struct ReplyBytes {
     bytes: Vec<u8>,
     sent: usize,
     delivery: Option<Box<dyn Delivery>>,
-    unsent: Unsent,
-    _open: Open,
+    unsent: UnsentReply,
+    _open: OpenRequest,
 }
 
-impl ReplyBuf {
+impl ReplyBytes {
     /// These bytes, which end the request `open` when they are written.
-    pub fn new(bytes: Vec<u8>, delivery: Option<Box<dyn Delivery>>, unsent: Unsent, open: Open) -> Self {
+    pub fn new(
+        bytes: Vec<u8>,
+        delivery: Option<Box<dyn Delivery>>,
+        unsent: UnsentReply,
+        open: OpenRequest,
+    ) -> Self {
         Self { bytes, sent: 0, delivery, unsent, _open: open }
     }
 
     /// The same without its first `start` bytes.
-    pub fn from(mut self, start: usize) -> Self {
+    pub fn skip(mut self, start: usize) -> Self {
         self.sent = start;
         self
     }
 }
 
-impl Buf for ReplyBuf {
+impl Buf for ReplyBytes {
     fn remaining(&self) -> usize {
         self.bytes.len() - self.sent
     }
@@ -133,12 +138,12 @@ impl Buf for ReplyBuf {
         assert!(count <= self.remaining(), "advanced beyond the end of an answer");
         self.sent += count;
         if self.has_remaining() {
-            self.unsent.moved();
+            self.unsent.note_progress();
         }
     }
 }
 
-impl Drop for ReplyBuf {
+impl Drop for ReplyBytes {
     fn drop(&mut self) {
         // What is not handed on here books its answer as undelivered.
         if let Some(delivery) = self.delivery.take().filter(|_| !self.has_remaining()) {
@@ -149,14 +154,14 @@ impl Drop for ReplyBuf {
 }
 
 /// The longest body that is copied behind its head, in bytes: one piece costs the kernel less than two.
-const SHORT: usize = 4 << 10;
+const SHORT_BODY: usize = 4 << 10;
 
 /// Sends a head and a body, and sees to it that they are out.
 ///
 /// # Errors
 /// Those of the socket.
-async fn send(wire: &mut Wire, head: &mut Vec<u8>, mut body: ReplyBuf) -> io::Result<()> {
-    let short = body.remaining() <= SHORT;
+async fn send(wire: &mut WatchedSocket, head: &mut Vec<u8>, mut body: ReplyBytes) -> io::Result<()> {
+    let short = body.remaining() <= SHORT_BODY;
     if short {
         head.extend_from_slice(body.chunk());
     }

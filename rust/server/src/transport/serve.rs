@@ -16,30 +16,30 @@ use hyper::service::service_fn;
 
 use crate::headers::Headers;
 use crate::thread::io;
-use crate::transport::body::{Progress, Source};
-use crate::transport::conn::Conn;
-use crate::transport::exchange::{Head, Service};
+use crate::transport::body::{BodyProgress, BodySource};
+use crate::transport::connection_state::ConnectionState;
 use crate::transport::http1;
-use crate::transport::reply_body::ReplyBody;
-use crate::transport::wire::{Spoken, Wire};
+use crate::transport::hyper_body::HyperBody;
+use crate::transport::service::{RequestHead, Service};
+use crate::transport::watched_socket::{SpokenHttp, WatchedSocket};
 
 /// Serves one socket to its end. Errors of the peer end the connection and are nobody else's business.
-pub async fn serve<S: Service>(socket: TcpStream, conn: &Rc<Conn>) {
+pub async fn serve<S: Service>(socket: TcpStream, conn: &Rc<ConnectionState>) {
     let config = io::with(|io| io.shared.clone());
     let config = &config.config;
     let out_of_patience = async {
-        conn.closed().await;
+        conn.wait_closing().await;
         tokio::time::sleep(config.drain_idle()).await;
     };
     let opened = tokio::select! {
-        opened = Wire::open(socket, conn.clone(), config) => opened,
+        opened = WatchedSocket::open(socket, conn.clone(), config) => opened,
         () = out_of_patience => None,
     };
     let Some(wire) = opened else { return };
     let requests = conn.clone();
     let service = service_fn(move |request| handle::<S>(requests.clone(), request));
     match wire.spoken() {
-        Spoken::Http1 => {
+        SpokenHttp::Http1 => {
             let Some(wire) = http1::serve::<S>(wire, conn).await else { return };
             let mut builder = hyper_http1::Builder::new();
             builder.max_buf_size(64 << 10).half_close(false).timer(hyper_util::rt::TokioTimer::new());
@@ -47,12 +47,12 @@ pub async fn serve<S: Service>(socket: TcpStream, conn: &Rc<Conn>) {
             builder.header_read_timeout(None);
             let mut http = pin!(builder.serve_connection(wire, service));
             let watched = poll_fn(|cx| {
-                conn.watch(cx);
+                conn.register_waker(cx);
                 http.as_mut().poll(cx)
             });
             drop(watched.await);
         }
-        Spoken::Http2 => {
+        SpokenHttp::Http2 => {
             let mut builder = http2::Builder::new(LocalExecutor);
             builder
                 .initial_stream_window_size(1 << 20)
@@ -66,8 +66,8 @@ pub async fn serve<S: Service>(socket: TcpStream, conn: &Rc<Conn>) {
                 .timer(hyper_util::rt::TokioTimer::new());
             let mut http = pin!(builder.serve_connection(wire, service));
             let watched = poll_fn(|cx| {
-                conn.watch(cx);
-                if conn.retires() {
+                conn.register_waker(cx);
+                if conn.take_retiring() {
                     http.as_mut().graceful_shutdown();
                 }
                 http.as_mut().poll(cx)
@@ -82,9 +82,9 @@ pub async fn serve<S: Service>(socket: TcpStream, conn: &Rc<Conn>) {
 /// # Errors
 /// Never: every failure is a reply.
 async fn handle<S: Service>(
-    conn: Rc<Conn>,
+    conn: Rc<ConnectionState>,
     request: Request<Incoming>,
-) -> Result<Response<ReplyBody>, Infallible> {
+) -> Result<Response<HyperBody>, Infallible> {
     let http1 = request.version() < Version::HTTP_2;
     let received = if http1 { conn.received() } else { Instant::now() };
     let open = conn.begin();
@@ -92,18 +92,18 @@ async fn handle<S: Service>(
         return Ok(S::call(&conn, request, open).await);
     }
     let (parts, body) = request.into_parts();
-    let head = Head {
+    let head = RequestHead {
         method: &parts.method,
         path: parts.uri.path(),
         has_escapes: parts.uri.path().contains('%'),
         version: parts.version,
         headers: Headers::Map(&parts.headers),
     };
-    let body = Source::Coming(body, Progress::Waiting(open.receiving()));
+    let body = BodySource::Streamed(body, BodyProgress::Waiting(open.receiving()));
     let mut reply = S::respond(head, body, received, &open).await;
     let is_bare = parts.method == Method::HEAD && !http1;
     Ok(io::with(|io| {
-        if http1 && (reply.ends || (io.is_draining() && conn.is_read_dry())) {
+        if http1 && (reply.closes || (io.is_draining() && conn.is_read_dry())) {
             reply.close();
         }
         reply.into_hyper(io, is_bare, &conn, open)

@@ -7,9 +7,9 @@ use headgate_engine::Ran;
 
 use super::timing::nanos;
 use super::{LogSample, RequestRecord};
-use crate::after::access_log::Entry;
+use crate::after::access_log::LogEntry;
 use crate::after::sketching::SampledRun;
-use crate::after::state;
+use crate::after::thread_state;
 use crate::metrics::Shard;
 use crate::thread::io::Io;
 
@@ -79,7 +79,7 @@ impl RequestRecord {
     fn write_log(&mut self, code: Option<Code>, delivered: bool) {
         let Some(sample) = self.log.take() else { return };
         let LogSample { log, protocol, context } = *sample;
-        log.log(Entry {
+        log.log(LogEntry {
             at: SystemTime::now(),
             protocol,
             endpoint: self.endpoint().name.clone(),
@@ -97,7 +97,7 @@ impl RequestRecord {
     fn sketch(&mut self, io: &Io, now: Instant) {
         let Some(run) = self.sample.run.take() else { return };
         let Some(sketch) = &self.version().payload.sketch else { return };
-        state::try_with(|after| {
+        thread_state::try_with(|after| {
             let mut sketcher = after.sketcher.borrow_mut();
             let sampled = SampledRun { run: &run, request_hash: self.sample.request_hash, at: now };
             sketcher.record(io, sketch, &sampled, self.routed.shard());

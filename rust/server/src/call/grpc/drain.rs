@@ -19,15 +19,15 @@ pub async fn closing() {
 
 /// A caller's patience with a client that goes on, which ends some time after connections are told to close, whatever comes.
 #[derive(Default)]
-pub struct Patience {
+pub struct DrainTimeout {
     end: Option<Instant>,
     /// Whether something came since connections were told to close.
     goes_on: bool,
 }
 
-impl Patience {
+impl DrainTimeout {
     /// Whether it is over.
-    pub fn is_over(&mut self, io: &Io) -> bool {
+    pub fn has_expired(&mut self, io: &Io) -> bool {
         if !io.shared.closing.load(Relaxed) {
             return false;
         }
@@ -36,19 +36,19 @@ impl Patience {
     }
 
     /// Notes that something came.
-    pub fn came(&mut self) {
+    pub fn note_message(&mut self) {
         self.goes_on |= self.end.is_some();
     }
 
     /// Whether the client was in the middle of something when it ended.
-    pub fn was_needed(&self) -> bool {
+    pub fn has_had_message(&self) -> bool {
         self.goes_on
     }
 
     /// Resolves when it is over.
-    pub async fn over(&mut self) {
+    pub async fn expired(&mut self) {
         closing().await;
-        if !io::with(|io| self.is_over(io))
+        if !io::with(|io| self.has_expired(io))
             && let Some(end) = self.end
         {
             tokio::time::sleep_until(end.into()).await;

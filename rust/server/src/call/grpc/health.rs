@@ -31,7 +31,7 @@ fn status(io: &Io, service: &str) -> ServingStatus {
 }
 
 /// What is kept in place of a name that nothing can have, for as long as a watch goes on.
-const NOTHING: &str = "/";
+const IMPOSSIBLE_NAME: &str = "/";
 
 #[tonic::async_trait]
 impl HealthService for Health {
@@ -56,7 +56,7 @@ impl HealthService for Health {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let name = request.into_inner().service;
-        let service: Arc<str> = if name.len() > MAX_NAME { NOTHING.into() } else { name.into() };
+        let service: Arc<str> = if name.len() > MAX_NAME { IMPOSSIBLE_NAME.into() } else { name.into() };
         let changes = io::with(|io| io.shared.changes.subscribe());
         // The first status is sent at once, then each that differs from the one before.
         let statuses = futures_util::stream::unfold((changes, None), move |(mut changes, last)| {

@@ -7,7 +7,7 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::protobuf::{self, ModelName};
 use http::{HeaderMap, HeaderValue};
 
-use crate::request::inference::{Dialect, Framing, Target};
+use crate::request::inference::{Framing, Target, WireFormat};
 use crate::thread::request_memory::RequestMemory;
 use crate::transport::body::limit_words;
 use crate::transport::coding::{self, Coding, DecodeBounds};
@@ -119,10 +119,10 @@ fn encoding(headers: &HeaderMap) -> Result<Coding> {
 }
 
 /// One answer in one call.
-pub const ONE: Dialect = Dialect::Protobuf(Framing { begin, end });
+pub const ONE: WireFormat = WireFormat::Protobuf(Framing { begin, end });
 
 /// An answer in a stream: only the room is left for it, since the stream may say more ([`end_in_stream`]).
-pub const STREAMED: Dialect = Dialect::Protobuf(Framing { begin: begin_in_stream, end: |_| Ok(()) });
+pub const STREAMED: WireFormat = WireFormat::Protobuf(Framing { begin: begin_in_stream, end: |_| Ok(()) });
 
 /// Leaves room for the prefix of a message that will follow in `out`.
 pub fn begin(out: &mut Vec<u8>) {

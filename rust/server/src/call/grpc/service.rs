@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::generated::inference::grpc_inference_service_server::GrpcInferenceService;
 use super::status::as_status;
-use crate::call::facts;
+use crate::call::model_info;
 use crate::call::origin;
 use crate::call::repository;
 use crate::call::settings;
@@ -20,10 +20,10 @@ use crate::thread::io::{self, Io};
 /// The service; its state is the IO thread's.
 pub struct Inference;
 
-type Answer<T> = Result<Response<T>, Status>;
+type ServiceResult<T> = Result<Response<T>, Status>;
 
 /// Answers from what the IO thread knows.
-fn told<T>(tell: impl FnOnce(&Io) -> headgate_core::error::Result<T>) -> Answer<T> {
+fn respond<T>(tell: impl FnOnce(&Io) -> headgate_core::error::Result<T>) -> ServiceResult<T> {
     io::with(tell).map(Response::new).map_err(|error| as_status(&error))
 }
 
@@ -31,13 +31,13 @@ fn target<'a>(name: &'a str, version: &'a str) -> Target<'a> {
     Target { endpoint: name, version: Some(version).filter(|version| !version.is_empty()) }
 }
 
-/// As [`origin::refuse_pages`], by the call's metadata.
-fn refuse_pages<T>(request: &Request<T>) -> Result<(), Status> {
+/// As [`origin::refuse_cross_origin`], by the call's metadata.
+fn refuse_cross_origin<T>(request: &Request<T>) -> Result<(), Status> {
     let headers = request.metadata().clone().into_headers();
-    origin::refuse_pages(Headers::Map(&headers)).map_err(|error| as_status(&error))
+    origin::refuse_cross_origin(Headers::Map(&headers)).map_err(|error| as_status(&error))
 }
 
-fn no_shared_memory<T>() -> Answer<T> {
+fn no_shared_memory<T>() -> ServiceResult<T> {
     let error =
         Error::new(Code::Unsupported, "shared memory is not supported; send the elements with the request");
     Err(as_status(&error))
@@ -45,20 +45,26 @@ fn no_shared_memory<T>() -> Answer<T> {
 
 #[tonic::async_trait]
 impl GrpcInferenceService for Inference {
-    async fn server_live(&self, _: Request<pb::ServerLiveRequest>) -> Answer<pb::ServerLiveResponse> {
-        told(|_| Ok(pb::ServerLiveResponse { live: true }))
+    async fn server_live(&self, _: Request<pb::ServerLiveRequest>) -> ServiceResult<pb::ServerLiveResponse> {
+        respond(|_| Ok(pb::ServerLiveResponse { live: true }))
     }
 
-    async fn server_ready(&self, _: Request<pb::ServerReadyRequest>) -> Answer<pb::ServerReadyResponse> {
-        told(|io| Ok(pb::ServerReadyResponse { ready: io.shared.is_ready() }))
+    async fn server_ready(
+        &self,
+        _: Request<pb::ServerReadyRequest>,
+    ) -> ServiceResult<pb::ServerReadyResponse> {
+        respond(|io| Ok(pb::ServerReadyResponse { ready: io.shared.is_ready() }))
     }
 
-    async fn model_ready(&self, request: Request<pb::ModelReadyRequest>) -> Answer<pb::ModelReadyResponse> {
-        let asked = request.into_inner();
+    async fn model_ready(
+        &self,
+        request: Request<pb::ModelReadyRequest>,
+    ) -> ServiceResult<pb::ModelReadyResponse> {
+        let request = request.into_inner();
         // A model that is not there is not ready: clients ask before they begin.
-        told(|io| {
+        respond(|io| {
             Ok(pb::ModelReadyResponse {
-                ready: facts::find(io, &target(&asked.name, &asked.version)).is_ok(),
+                ready: model_info::find(io, &target(&request.name, &request.version)).is_ok(),
             })
         })
     }
@@ -66,8 +72,8 @@ impl GrpcInferenceService for Inference {
     async fn server_metadata(
         &self,
         _: Request<pb::ServerMetadataRequest>,
-    ) -> Answer<pb::ServerMetadataResponse> {
-        told(|io| {
+    ) -> ServiceResult<pb::ServerMetadataResponse> {
+        respond(|io| {
             Ok(pb::ServerMetadataResponse {
                 name: "headgate".to_owned(),
                 version: io.shared.config.version.clone(),
@@ -79,22 +85,22 @@ impl GrpcInferenceService for Inference {
     async fn model_metadata(
         &self,
         request: Request<pb::ModelMetadataRequest>,
-    ) -> Answer<pb::ModelMetadataResponse> {
-        let asked = request.into_inner();
-        told(|io| {
-            let target = target(&asked.name, &asked.version);
-            let found = facts::find(io, &target)?;
+    ) -> ServiceResult<pb::ModelMetadataResponse> {
+        let request = request.into_inner();
+        respond(|io| {
+            let target = target(&request.name, &request.version);
+            let found = model_info::find(io, &target)?;
             let (endpoint, signature) = (&found.endpoint, found.signature());
-            let required = signature.inputs.iter().map(facts::tensor_metadata);
-            let versions = facts::versions(endpoint, &target).into_iter().map(str::to_owned).collect();
+            let required = signature.inputs.iter().map(model_info::tensor_metadata);
+            let versions = model_info::versions(endpoint, &target).into_iter().map(str::to_owned).collect();
             Ok(pb::ModelMetadataResponse {
                 name: endpoint.name.to_string(),
                 versions,
-                platform: facts::PLATFORM.to_owned(),
+                platform: model_info::PLATFORM.to_owned(),
                 inputs: required
-                    .chain(signature.optional_inputs.iter().map(facts::optional_metadata))
+                    .chain(signature.optional_inputs.iter().map(model_info::optional_metadata))
                     .collect(),
-                outputs: signature.outputs.iter().map(facts::tensor_metadata).collect(),
+                outputs: signature.outputs.iter().map(model_info::tensor_metadata).collect(),
             })
         })
     }
@@ -102,10 +108,10 @@ impl GrpcInferenceService for Inference {
     async fn model_config(
         &self,
         request: Request<pb::ModelConfigRequest>,
-    ) -> Answer<pb::ModelConfigResponse> {
-        let asked = request.into_inner();
-        told(|io| {
-            let config = facts::config(io, &target(&asked.name, &asked.version))?;
+    ) -> ServiceResult<pb::ModelConfigResponse> {
+        let request = request.into_inner();
+        respond(|io| {
+            let config = model_info::config(io, &target(&request.name, &request.version))?;
             Ok(pb::ModelConfigResponse { config: Some(config) })
         })
     }
@@ -113,10 +119,10 @@ impl GrpcInferenceService for Inference {
     async fn model_statistics(
         &self,
         request: Request<pb::ModelStatisticsRequest>,
-    ) -> Answer<pb::ModelStatisticsResponse> {
-        let asked = request.into_inner();
-        told(|io| {
-            let model_stats = facts::statistics(io, &target(&asked.name, &asked.version))?;
+    ) -> ServiceResult<pb::ModelStatisticsResponse> {
+        let request = request.into_inner();
+        respond(|io| {
+            let model_stats = model_info::statistics(io, &target(&request.name, &request.version))?;
             Ok(pb::ModelStatisticsResponse { model_stats })
         })
     }
@@ -124,10 +130,10 @@ impl GrpcInferenceService for Inference {
     async fn repository_index(
         &self,
         request: Request<pb::RepositoryIndexRequest>,
-    ) -> Answer<pb::RepositoryIndexResponse> {
-        let asked = request.into_inner();
-        told(|io| {
-            let models = facts::index(io, &asked.repository_name, asked.ready)?;
+    ) -> ServiceResult<pb::RepositoryIndexResponse> {
+        let request = request.into_inner();
+        respond(|io| {
+            let models = model_info::index(io, &request.repository_name, request.ready)?;
             Ok(pb::RepositoryIndexResponse { models })
         })
     }
@@ -135,23 +141,23 @@ impl GrpcInferenceService for Inference {
     async fn repository_model_load(
         &self,
         request: Request<pb::RepositoryModelLoadRequest>,
-    ) -> Answer<pb::RepositoryModelLoadResponse> {
-        refuse_pages(&request)?;
-        let asked = request.into_inner();
-        let parameters = asked.parameters.keys().map(String::as_str);
-        let loaded = repository::load(&asked.repository_name, &asked.model_name, parameters).await;
+    ) -> ServiceResult<pb::RepositoryModelLoadResponse> {
+        refuse_cross_origin(&request)?;
+        let request = request.into_inner();
+        let parameters = request.parameters.keys().map(String::as_str);
+        let loaded = repository::load(&request.repository_name, &request.model_name, parameters).await;
         loaded.map(|()| Response::new(pb::RepositoryModelLoadResponse {})).map_err(|error| as_status(&error))
     }
 
     async fn repository_model_unload(
         &self,
         request: Request<pb::RepositoryModelUnloadRequest>,
-    ) -> Answer<pb::RepositoryModelUnloadResponse> {
-        refuse_pages(&request)?;
-        let asked = request.into_inner();
-        let parameters = asked.parameters.keys().map(String::as_str);
-        told(|io| {
-            repository::unload(io, &asked.repository_name, &asked.model_name, parameters)?;
+    ) -> ServiceResult<pb::RepositoryModelUnloadResponse> {
+        refuse_cross_origin(&request)?;
+        let request = request.into_inner();
+        let parameters = request.parameters.keys().map(String::as_str);
+        respond(|io| {
+            repository::unload(io, &request.repository_name, &request.model_name, parameters)?;
             Ok(pb::RepositoryModelUnloadResponse {})
         })
     }
@@ -159,55 +165,55 @@ impl GrpcInferenceService for Inference {
     async fn system_shared_memory_status(
         &self,
         _: Request<pb::SystemSharedMemoryStatusRequest>,
-    ) -> Answer<pb::SystemSharedMemoryStatusResponse> {
-        told(|_| Ok(pb::SystemSharedMemoryStatusResponse::default()))
+    ) -> ServiceResult<pb::SystemSharedMemoryStatusResponse> {
+        respond(|_| Ok(pb::SystemSharedMemoryStatusResponse::default()))
     }
 
     async fn system_shared_memory_register(
         &self,
         _: Request<pb::SystemSharedMemoryRegisterRequest>,
-    ) -> Answer<pb::SystemSharedMemoryRegisterResponse> {
+    ) -> ServiceResult<pb::SystemSharedMemoryRegisterResponse> {
         no_shared_memory()
     }
 
     async fn system_shared_memory_unregister(
         &self,
         _: Request<pb::SystemSharedMemoryUnregisterRequest>,
-    ) -> Answer<pb::SystemSharedMemoryUnregisterResponse> {
-        told(|_| Ok(pb::SystemSharedMemoryUnregisterResponse {}))
+    ) -> ServiceResult<pb::SystemSharedMemoryUnregisterResponse> {
+        respond(|_| Ok(pb::SystemSharedMemoryUnregisterResponse {}))
     }
 
     async fn cuda_shared_memory_status(
         &self,
         _: Request<pb::CudaSharedMemoryStatusRequest>,
-    ) -> Answer<pb::CudaSharedMemoryStatusResponse> {
-        told(|_| Ok(pb::CudaSharedMemoryStatusResponse::default()))
+    ) -> ServiceResult<pb::CudaSharedMemoryStatusResponse> {
+        respond(|_| Ok(pb::CudaSharedMemoryStatusResponse::default()))
     }
 
     async fn cuda_shared_memory_register(
         &self,
         _: Request<pb::CudaSharedMemoryRegisterRequest>,
-    ) -> Answer<pb::CudaSharedMemoryRegisterResponse> {
+    ) -> ServiceResult<pb::CudaSharedMemoryRegisterResponse> {
         no_shared_memory()
     }
 
     async fn cuda_shared_memory_unregister(
         &self,
         _: Request<pb::CudaSharedMemoryUnregisterRequest>,
-    ) -> Answer<pb::CudaSharedMemoryUnregisterResponse> {
-        told(|_| Ok(pb::CudaSharedMemoryUnregisterResponse {}))
+    ) -> ServiceResult<pb::CudaSharedMemoryUnregisterResponse> {
+        respond(|_| Ok(pb::CudaSharedMemoryUnregisterResponse {}))
     }
 
     async fn trace_setting(
         &self,
         request: Request<pb::TraceSettingRequest>,
-    ) -> Answer<pb::TraceSettingResponse> {
-        let asked = request.into_inner();
-        told(|io| {
-            if !asked.model_name.is_empty() {
-                facts::find(io, &target(&asked.model_name, ""))?;
+    ) -> ServiceResult<pb::TraceSettingResponse> {
+        let request = request.into_inner();
+        respond(|io| {
+            if !request.model_name.is_empty() {
+                model_info::find(io, &target(&request.model_name, ""))?;
             }
-            settings::refuse_changes(io, asked.settings.keys())?;
+            settings::refuse_changes(io, request.settings.keys())?;
             let value = |value: &str| trace_setting_response::SettingValue { value: vec![value.to_owned()] };
             let settings = settings::TRACE.iter().map(|(name, of)| ((*name).to_owned(), value(of)));
             Ok(pb::TraceSettingResponse { settings: settings.collect() })
@@ -217,16 +223,16 @@ impl GrpcInferenceService for Inference {
     async fn log_settings(
         &self,
         request: Request<pb::LogSettingsRequest>,
-    ) -> Answer<pb::LogSettingsResponse> {
+    ) -> ServiceResult<pb::LogSettingsResponse> {
         use log_settings_response::SettingValue;
         use log_settings_response::setting_value::ParameterChoice;
-        let asked = request.into_inner();
-        told(|io| {
-            settings::refuse_changes(io, asked.settings.keys())?;
-            let choice = |setting: settings::Log| match setting {
-                settings::Log::Flag(flag) => ParameterChoice::BoolParam(flag),
-                settings::Log::Number(number) => ParameterChoice::Uint32Param(number),
-                settings::Log::Text(text) => ParameterChoice::StringParam(text.to_owned()),
+        let request = request.into_inner();
+        respond(|io| {
+            settings::refuse_changes(io, request.settings.keys())?;
+            let choice = |setting: settings::LogValue| match setting {
+                settings::LogValue::Flag(flag) => ParameterChoice::BoolParam(flag),
+                settings::LogValue::Number(number) => ParameterChoice::Uint32Param(number),
+                settings::LogValue::Text(text) => ParameterChoice::StringParam(text.to_owned()),
             };
             let settings = settings::LOG.iter().map(|&(name, setting)| {
                 (name.to_owned(), SettingValue { parameter_choice: Some(choice(setting)) })

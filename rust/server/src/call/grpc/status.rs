@@ -8,8 +8,8 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use http::{HeaderValue, Response};
 
 use crate::thread::io::Io;
-use crate::transport::conn::{Conn, Open};
-use crate::transport::reply_body::ReplyBody;
+use crate::transport::connection_state::{ConnectionState, OpenRequest};
+use crate::transport::hyper_body::HyperBody;
 
 /// The content type of every answer.
 pub static CONTENT: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -20,35 +20,40 @@ static PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 pub static CODE: HeaderName = HeaderName::from_static("x-headgate-code");
 
 /// The refusal of a call whose deadline is over.
-pub fn late() -> Error {
+pub fn call_deadline_error() -> Error {
     Error::new(Code::DeadlineExceeded, "the call's deadline (grpc-timeout) passed")
 }
 
 /// Counts and answers a call that no version is to blame for.
-pub fn refused(io: &Io, error: &Error, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {
+pub fn count_and_refuse(
+    io: &Io,
+    error: &Error,
+    conn: &Rc<ConnectionState>,
+    open: OpenRequest,
+) -> Response<HyperBody> {
     io.shared.metrics.thread(io.thread).count_refusal(error.code);
     refusal(error, conn, open)
 }
 
 /// The response to a call that was refused and is counted.
-pub fn refusal(error: &Error, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {
-    let mut response = Response::new(ReplyBody::message(None, failed(error), None, conn, open));
+pub fn refusal(error: &Error, conn: &Rc<ConnectionState>, open: OpenRequest) -> Response<HyperBody> {
+    let mut response = Response::new(HyperBody::message(None, error_trailers(error), None, conn, open));
     response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
     response
 }
 
 /// The trailers of a good answer.
-pub fn succeeded() -> HeaderMap {
+pub fn ok_trailers() -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert(STATUS.clone(), HeaderValue::from_static("0"));
     trailers
 }
 
 /// The trailers of a failure.
-pub fn failed(error: &Error) -> HeaderMap {
+pub fn error_trailers(error: &Error) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(4);
     trailers.insert(STATUS.clone(), HeaderValue::from(u16::from(status(error.code))));
-    trailers.insert(MESSAGE.clone(), encoded(&error.message));
+    trailers.insert(MESSAGE.clone(), percent_encoded(&error.message));
     trailers.insert(CODE.clone(), HeaderValue::from_static(error.code.as_str()));
     if error.code.retry() {
         let wait = error.retry_after.map_or(1000, |wait| wait.as_millis().max(1) as u64);
@@ -64,7 +69,7 @@ pub fn status(code: Code) -> u8 {
 
 /// An error as tonic's services take it.
 pub fn as_status(error: &Error) -> tonic::Status {
-    let mut status = tonic::Status::new(i32::from(status(error.code)).into(), told(&error.message));
+    let mut status = tonic::Status::new(i32::from(status(error.code)).into(), truncated(&error.message));
     if let Ok(code) = error.code.as_str().parse() {
         status.metadata_mut().insert(CODE.as_str(), code);
     }
@@ -75,7 +80,7 @@ pub fn as_status(error: &Error) -> tonic::Status {
 const MESSAGE_BYTES: usize = 2 << 10;
 
 /// As much of a message as a header holds once it is encoded.
-pub fn told(message: &str) -> Cow<'_, str> {
+pub fn truncated(message: &str) -> Cow<'_, str> {
     let mut room = MESSAGE_BYTES;
     let mut fits = |(_, char): &(usize, char)| {
         let encoded = if matches!(char, ' '..='~') && *char != '%' { 1 } else { 3 * char.len_utf8() };
@@ -90,8 +95,8 @@ pub fn told(message: &str) -> Cow<'_, str> {
 }
 
 /// A message as a header value: everything but printable ASCII is percent-encoded (gRPC over HTTP/2, "Status-Message").
-pub fn encoded(message: &str) -> HeaderValue {
-    let message = told(message);
+pub fn percent_encoded(message: &str) -> HeaderValue {
+    let message = truncated(message);
     let mut out = Vec::with_capacity(message.len());
     for byte in message.bytes() {
         match byte {
@@ -108,16 +113,16 @@ mod tests {
 
     #[test]
     fn messages_are_percent_encoded() {
-        assert_eq!(encoded("50 % of \"Bär\"\n"), "50 %25 of \"B%C3%A4r\"%0A");
+        assert_eq!(percent_encoded("50 % of \"Bär\"\n"), "50 %25 of \"B%C3%A4r\"%0A");
     }
 
     #[test]
     fn long_messages_are_cut_between_characters() {
-        assert_eq!(told("short"), "short");
+        assert_eq!(truncated("short"), "short");
         for message in ["x".repeat(9_000), "ä".repeat(9_000), "%\u{1F980}".repeat(9_000)] {
-            let told = told(&message);
-            assert!(message.starts_with(told.strip_suffix("...").unwrap()));
-            let length = encoded(&message).len();
+            let truncated = truncated(&message);
+            assert!(message.starts_with(truncated.strip_suffix("...").unwrap()));
+            let length = percent_encoded(&message).len();
             assert!((MESSAGE_BYTES - 12..=MESSAGE_BYTES + 3).contains(&length), "{length}");
         }
     }
@@ -125,7 +130,7 @@ mod tests {
     #[test]
     fn any_message_can_be_a_header() {
         bolero::check!().with_type::<Vec<u8>>().for_each(|bytes| {
-            assert!(encoded(&String::from_utf8_lossy(bytes)).to_str().is_ok());
+            assert!(percent_encoded(&String::from_utf8_lossy(bytes)).to_str().is_ok());
         });
     }
 }

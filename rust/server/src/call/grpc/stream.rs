@@ -15,49 +15,54 @@ use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use super::drain::{Patience, cut_off};
+use super::drain::{DrainTimeout, cut_off};
 use super::message;
-use super::requests::{Message, Requests};
-use super::status::{CONTENT, failed, late, refused, succeeded};
+use super::message_reader::{Message, MessageReader};
+use super::status::{CONTENT, call_deadline_error, count_and_refuse, error_trailers, ok_trailers};
 use super::timeout::deadline;
 use crate::after::access_log::Protocol;
 use crate::after::record::RecordHandle;
 use crate::headers::Headers;
-use crate::request::infer::{self, InferWire, stopping};
-use crate::request::inference::{Answer, InferCall, Target};
-use crate::request::large_input;
+use crate::request::infer::{self, InferWire, stopping_error};
+use crate::request::inference::{InferCall, InferResponse, Target};
+use crate::request::large_request;
 use crate::request_context::{RequestContext, UNTIMED};
 use crate::thread::io::{self, Io};
 use crate::thread::request_memory::RequestMemory;
-use crate::transport::conn::{Conn, Open};
-use crate::transport::reply_body::ReplyBody;
-use crate::transport::reply_body::{Answers, Piece};
+use crate::transport::connection_state::{ConnectionState, OpenRequest};
+use crate::transport::hyper_body::HyperBody;
+use crate::transport::hyper_body::{MessageStream, StreamMessage};
 
 /// Requests of one stream in progress at a time; while so many are, no more are read from it.
 const WINDOW: usize = 16;
 
 /// How a failed request is told.
 #[derive(Clone, Copy)]
-enum Failures {
+enum FailureReport {
     /// In the answer's `error_message`; the stream goes on.
-    Said,
+    InMessage,
     /// As the status that ends the call.
-    Final,
+    InStatus,
 }
 
 /// Answers one call.
-pub fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {
+pub fn handle(
+    conn: &Rc<ConnectionState>,
+    request: Request<Incoming>,
+    open: OpenRequest,
+) -> Response<HyperBody> {
     let (head, body) = request.into_parts();
     let context = RequestContext::read(Headers::Map(&head.headers), || io::with(Io::draw));
     let mut response = match deadline(&head.headers, Instant::now()) {
         Ok(deadline) => {
             let wants_status = head.headers.get("triton_grpc_error").is_some_and(|value| value == "true");
-            let failures = if wants_status { Failures::Final } else { Failures::Said };
-            let call = Rc::new(Call { headers: head.headers, deadline, context: context.clone(), failures });
-            let requests = Requests::new(body, conn.holding().clone());
-            Response::new(ReplyBody::stream(answers(call, requests), conn, open))
+            let failures = if wants_status { FailureReport::InStatus } else { FailureReport::InMessage };
+            let call =
+                Rc::new(StreamCall { headers: head.headers, deadline, context: context.clone(), failures });
+            let requests = MessageReader::new(body, conn.holding().clone());
+            Response::new(HyperBody::stream(answers(call, requests), conn, open))
         }
-        Err(error) => io::with(|io| refused(io, &error, conn, open)),
+        Err(error) => io::with(|io| count_and_refuse(io, &error, conn, open)),
     };
     response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
     context.add_to(response.headers_mut(), UNTIMED);
@@ -65,12 +70,12 @@ pub fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Respon
 }
 
 /// Answers the requests of a stream, until it ends or the gateway stops, or something is wrong with the stream itself.
-fn answers(call: Rc<Call>, requests: Requests) -> Answers {
+fn answers(call: Rc<StreamCall>, requests: MessageReader) -> MessageStream {
     let (reader, deadline) = (call.clone(), call.deadline);
     // Whether requests are left to another gateway.
     let left = Rc::new(Cell::new(false));
     let leaving = left.clone();
-    let from = Some((requests, Patience::default()));
+    let from = Some((requests, DrainTimeout::default()));
     let requests = futures_util::stream::unfold(from, move |from| {
         let (call, left) = (reader.clone(), leaving.clone());
         async move { next(from?, &call.headers, &left).await }
@@ -82,47 +87,47 @@ fn answers(call: Rc<Call>, requests: Requests) -> Answers {
     let in_time = answers.buffered(WINDOW).take_until(Box::pin(until(deadline)));
     let end = futures_util::stream::once(async move {
         Err(match deadline {
-            Some(deadline) if deadline <= Instant::now() => failed(&late()),
+            Some(deadline) if deadline <= Instant::now() => error_trailers(&call_deadline_error()),
             _ if left.get() || io::with(Io::last_words).is_some_and(|at| at <= Instant::now()) => {
-                failed(&stopping())
+                error_trailers(&stopping_error())
             }
-            _ => succeeded(),
+            _ => ok_trailers(),
         })
     });
     Box::pin(in_time.take_until(Box::pin(cut_off())).chain(end))
 }
 
 /// What a stream's messages are read from, until it ends.
-type Rest = (Requests, Patience);
+type MessageSource = (MessageReader, DrainTimeout);
 
 /// The next message, and what those after it are read from; `None` at the end, with `left` set if more may come.
 async fn next(
-    (mut requests, mut patience): Rest,
+    (mut requests, mut timeout): MessageSource,
     headers: &HeaderMap,
     left: &Cell<bool>,
-) -> Option<(Result<Message>, Option<Rest>)> {
-    let begun = match io::with(|io| patience.is_over(io)) {
+) -> Option<(Result<Message>, Option<MessageSource>)> {
+    let begun = match io::with(|io| timeout.has_expired(io)) {
         true => None,
         // A message that has begun is read to its end.
         false => tokio::select! {
             biased;
-            begun = requests.begins() => Some(begun),
-            () = patience.over() => None,
+            begun = requests.has_next() => Some(begun),
+            () = timeout.expired() => None,
         },
     };
     let next = match begun {
         Some(Ok(true)) => {
-            patience.came();
+            timeout.note_message();
             requests.next(headers).await
         }
         Some(Ok(false)) => return None,
         Some(Err(error)) => Err(error),
         None => {
-            left.set(patience.was_needed());
+            left.set(timeout.has_had_message());
             return None;
         }
     };
-    let rest = next.is_ok().then_some((requests, patience));
+    let rest = next.is_ok().then_some((requests, timeout));
     Some((next, rest))
 }
 
@@ -135,31 +140,35 @@ async fn until(deadline: Option<Instant>) {
 }
 
 /// What the requests of one call share.
-struct Call {
+struct StreamCall {
     headers: HeaderMap,
     deadline: Option<Instant>,
     context: RequestContext,
-    failures: Failures,
+    failures: FailureReport,
 }
 
-impl Call {
+impl StreamCall {
     /// Answers a message, or ends the call with the failure to read it.
-    async fn answer(&self, message: Result<Message>) -> std::result::Result<Piece, HeaderMap> {
+    async fn answer(&self, message: Result<Message>) -> std::result::Result<StreamMessage, HeaderMap> {
         let was_read = message.is_ok();
         let call = InferCall {
             headers: Headers::Map(&self.headers),
             received: Instant::now(),
             deadline: self.deadline,
-            dialect: message::STREAMED,
+            wire_format: message::STREAMED,
             protocol: Protocol::GrpcStream,
             context: &self.context,
         };
         let mut wire = StreamInfer { message };
         let (error, record) = match infer::infer(&call, &mut wire).await {
-            Ok(Answer { result, mut body, record, .. }) => {
+            Ok(InferResponse { result, mut body, record, .. }) => {
                 match result.and_then(|_| message::end_in_stream(&mut body)) {
                     Ok(start) => {
-                        return Ok(Piece { bytes: body, start, delivery: Some(record.into_delivery()) });
+                        return Ok(StreamMessage {
+                            bytes: body,
+                            start,
+                            delivery: Some(record.into_delivery()),
+                        });
                     }
                     Err(error) => (error, Some(record)),
                 }
@@ -170,20 +179,20 @@ impl Call {
         let over = error.code == Code::DeadlineExceeded
             && self.deadline.is_some_and(|deadline| deadline <= Instant::now());
         match self.failures {
-            Failures::Said if over => Err(failed(&late())),
-            Failures::Said if was_read => {
+            FailureReport::InMessage if over => Err(error_trailers(&call_deadline_error())),
+            FailureReport::InMessage if was_read => {
                 let mut bytes = io::with(|io| io.replies.take());
                 message::begin(&mut bytes);
                 protobuf::write_failure(&mut bytes, &error.message, protobuf::id(wire.body()));
                 // A sentence and an id are never 4 GiB.
-                message::end(&mut bytes).map_err(|error| failed(&error))?;
-                Ok(Piece { bytes, start: 0, delivery: record.map(RecordHandle::into_delivery) })
+                message::end(&mut bytes).map_err(|error| error_trailers(&error))?;
+                Ok(StreamMessage { bytes, start: 0, delivery: record.map(RecordHandle::into_delivery) })
             }
-            Failures::Said | Failures::Final => {
+            FailureReport::InMessage | FailureReport::InStatus => {
                 if let Some(record) = record {
                     record.delivered(Instant::now());
                 }
-                Err(failed(&error))
+                Err(error_trailers(&error))
             }
         }
     }
@@ -219,6 +228,6 @@ impl InferWire for StreamInfer {
         until: Option<Instant>,
         counted: &mut RequestMemory,
     ) -> Result<Envelope<'b>> {
-        large_input::parse_message(self.body(), until, counted).await
+        large_request::parse_message(self.body(), until, counted).await
     }
 }

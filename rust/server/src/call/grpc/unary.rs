@@ -15,23 +15,27 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::message;
-use super::status::{CONTENT, failed, refusal, succeeded};
+use super::status::{CONTENT, error_trailers, ok_trailers, refusal};
 use super::timeout::deadline;
 use crate::after::access_log::Protocol;
 use crate::headers::Headers;
 use crate::request::infer::{self, InferWire};
-use crate::request::inference::{Answer, InferCall, Target};
-use crate::request::large_input;
+use crate::request::inference::{InferCall, InferResponse, Target};
+use crate::request::large_request;
 use crate::request_context::{RequestContext, UNTIMED};
 use crate::thread::io::{self, Io};
 use crate::thread::request_memory::RequestMemory;
 use crate::transport::body::{self, Alignment, ReadBody};
 use crate::transport::coding::DecodeBounds;
-use crate::transport::conn::{Conn, Open, Receiving};
-use crate::transport::reply_body::ReplyBody;
+use crate::transport::connection_state::{ConnectionState, OpenRequest, PendingBody};
+use crate::transport::hyper_body::HyperBody;
 
 /// Answers one call.
-pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> Response<ReplyBody> {
+pub async fn handle(
+    conn: &Rc<ConnectionState>,
+    request: Request<Incoming>,
+    open: OpenRequest,
+) -> Response<HyperBody> {
     let received = Instant::now();
     let (head, mut body) = request.into_parts();
     let headers = Headers::Map(&head.headers);
@@ -41,7 +45,7 @@ pub async fn handle(conn: &Rc<Conn>, request: Request<Incoming>, open: Open) -> 
         headers,
         received,
         deadline: asked.as_ref().ok().copied().flatten(),
-        dialect: message::ONE,
+        wire_format: message::ONE,
         protocol: Protocol::Grpc,
         context: &context,
     };
@@ -70,7 +74,7 @@ struct UnaryInfer<'a> {
     headers: &'a HeaderMap,
     body: &'a mut Incoming,
     /// Dropped once the body is read.
-    receiving: Option<Receiving>,
+    receiving: Option<PendingBody>,
     message: Bytes,
 }
 
@@ -102,7 +106,7 @@ impl InferWire for UnaryInfer<'_> {
         until: Option<Instant>,
         counted: &mut RequestMemory,
     ) -> Result<Envelope<'b>> {
-        large_input::parse_message(&self.message, until, counted).await
+        large_request::parse_message(&self.message, until, counted).await
     }
 }
 
@@ -114,21 +118,21 @@ fn tensor_offset(piece: &[u8], _: Headers<'_>) -> Option<usize> {
 
 fn answered(
     io: &Io,
-    answer: Answer,
+    answer: InferResponse,
     context: &RequestContext,
-    conn: &Rc<Conn>,
-    open: Open,
-) -> Response<ReplyBody> {
-    let Answer { result, body, record, .. } = answer;
+    conn: &Rc<ConnectionState>,
+    open: OpenRequest,
+) -> Response<HyperBody> {
+    let InferResponse { result, body, record, .. } = answer;
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(CONTENT_TYPE, CONTENT.clone());
     record.add_headers(&mut headers);
     context.add_to(&mut headers, Some(|| record.timing.times()));
     let body = match result {
-        Ok(_) => ReplyBody::message(Some(body), succeeded(), Some(record.into_delivery()), conn, open),
+        Ok(_) => HyperBody::message(Some(body), ok_trailers(), Some(record.into_delivery()), conn, open),
         Err(error) => {
             io.replies.give(body);
-            ReplyBody::message(None, failed(&error), Some(record.into_delivery()), conn, open)
+            HyperBody::message(None, error_trailers(&error), Some(record.into_delivery()), conn, open)
         }
     };
     let mut response = Response::new(body);

@@ -5,7 +5,7 @@ fn gzip(body: &[u8]) -> Vec<u8> {
 }
 
 fn decoded(body: &[u8], coding: Coding, limit: usize) -> Result<Vec<u8>> {
-    unpack(body, coding, limit, usize::MAX, |_| Ok(())).map_err(|stopped| stopped.told(limit))
+    unpack(body, coding, limit, usize::MAX, |_| Ok(())).map_err(|stop| stop.into_error(limit))
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn every_step_is_counted_before_it_is_made() {
         if left < 0 { Err(Error::new(Code::Overloaded, "enough")) } else { Ok(()) }
     };
     let refused = unpack(&packed, Coding::Gzip, usize::MAX - 1, usize::MAX, count).unwrap_err();
-    assert_eq!((refused.told(0).code, left), (Code::Overloaded, -1));
+    assert_eq!((refused.into_error(0).code, left), (Code::Overloaded, -1));
 }
 
 #[test]
@@ -98,12 +98,12 @@ fn more_members_than_bytes_to_show_for_them_are_refused() {
 fn what_takes_more_than_a_step_is_left_to_others() {
     // Blocks of deflate that are stored and empty, members without a byte, and a body that grows a thousandfold.
     let nothing = [vec![0x78, 0x01], [0, 0, 0, 0xff, 0xff].repeat(STEP)].concat();
-    let members = gzip(b"").repeat(STEP / MEMBER + 2);
+    let members = gzip(b"").repeat(STEP / MEMBER_COST + 2);
     let (grows, fits) = (gzip(&vec![7; STEP + 1]), gzip(&vec![7; STEP]));
     let inline = |body: &[u8], coding| unpack(body, coding, STEP, STEP, |_| Ok(()));
-    assert!(matches!(inline(&nothing, Coding::Deflate), Err(Stopped::Unfinished)));
-    assert!(matches!(inline(&members, Coding::Gzip), Err(Stopped::Unfinished)));
-    assert!(matches!(inline(&grows, Coding::Gzip), Err(Stopped::AtLimit)));
+    assert!(matches!(inline(&nothing, Coding::Deflate), Err(DecodeStop::Unfinished)));
+    assert!(matches!(inline(&members, Coding::Gzip), Err(DecodeStop::Unfinished)));
+    assert!(matches!(inline(&grows, Coding::Gzip), Err(DecodeStop::AtLimit)));
     assert_eq!(inline(&fits, Coding::Gzip).unwrap().len(), STEP);
 }
 

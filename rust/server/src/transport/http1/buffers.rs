@@ -8,13 +8,13 @@ use bytes::BytesMut;
 use crate::headers::HeaderField;
 
 /// The least room that a read has, in bytes; buffers of twice as much are kept.
-pub const ROOM: usize = 8 << 10;
+pub const READ_ROOM: usize = 8 << 10;
 /// Buffers that a thread keeps at most.
-const KEPT: usize = 64;
+const MAX_SPARE: usize = 64;
 
 /// The buffers of one connection.
 #[derive(Default)]
-pub struct Buffers {
+pub struct ConnectionBuffers {
     /// What was read and belongs to no request yet.
     pub unread: BytesMut,
     /// The header fields of the present request.
@@ -25,20 +25,20 @@ pub struct Buffers {
 
 thread_local! {
     /// A thread's spare buffers.
-    static SPARE: RefCell<Vec<Buffers>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<Vec<ConnectionBuffers>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Buffers with nothing in them.
-pub fn take() -> Buffers {
+pub fn take() -> ConnectionBuffers {
     SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
 }
 
 /// Takes buffers back; what a long body took is not kept.
-pub fn give(mut buffers: Buffers) {
+pub fn give(mut buffers: ConnectionBuffers) {
     buffers.unread.clear();
     buffers.fields.clear();
     SPARE.with_borrow_mut(|kept| {
-        if kept.len() < KEPT && buffers.unread.capacity() <= 2 * ROOM {
+        if kept.len() < MAX_SPARE && buffers.unread.capacity() <= 2 * READ_ROOM {
             kept.push(buffers);
         }
     });

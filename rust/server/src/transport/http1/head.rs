@@ -12,14 +12,14 @@ use crate::headers::HeaderField;
 /// The end of a head.
 static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 /// The longest head of a plain request, in bytes.
-const LONGEST: usize = 8 << 10;
+const MAX_HEAD: usize = 8 << 10;
 /// The most header fields of a plain request.
-const MOST_FIELDS: usize = 64;
+const MAX_FIELDS: usize = 64;
 /// The fields of another framing, or of another protocol.
 const OTHER_FRAMING: [&str; 5] = ["transfer-encoding", "trailer", "te", "expect", "upgrade"];
 
 /// A plain request, its header fields and its body aside.
-pub struct Plain<'a> {
+pub struct PlainRequest<'a> {
     /// The method.
     pub method: Method,
     /// The path, which is all of its target.
@@ -39,24 +39,24 @@ pub fn end(bytes: &[u8], searched: usize) -> Option<usize> {
 /// Whether these bytes, in which no head ends, may begin one that is plain; the first `searched` may. Looks at whole lines, so
 /// that a head that comes in pieces is not taken apart for each of them.
 pub fn may_go_on(bytes: &[u8], searched: usize) -> bool {
-    if bytes.len() >= LONGEST {
+    if bytes.len() >= MAX_HEAD {
         return false;
     }
     if bytes.is_empty() || (searched > 0 && !bytes[searched..].contains(&b'\n')) {
         return true;
     }
-    let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let begun = httparse::Request::new(&mut []).parse_with_uninit_headers(bytes, &mut fields);
     begun == Ok(Status::Partial)
 }
 
 /// Takes a head apart, and adds its fields to `fields`; `None` for one that is not plain, or has a body of more than `most`
 /// bytes.
-pub fn parse<'a>(head: &'a [u8], fields: &mut Vec<HeaderField>, most: usize) -> Option<Plain<'a>> {
-    let mut parsed = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+pub fn parse<'a>(head: &'a [u8], fields: &mut Vec<HeaderField>, most: usize) -> Option<PlainRequest<'a>> {
+    let mut parsed = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut []);
     let end = request.parse_with_uninit_headers(head, &mut parsed);
-    let whole = end == Ok(Status::Complete(head.len())) && head.len() <= LONGEST;
+    let whole = end == Ok(Status::Complete(head.len())) && head.len() <= MAX_HEAD;
     if !whole || request.version != Some(1) {
         return None;
     }
@@ -77,7 +77,7 @@ pub fn parse<'a>(head: &'a [u8], fields: &mut Vec<HeaderField>, most: usize) -> 
         }
         fields.push(HeaderField::of(head, field.name.as_bytes(), field.value)?);
     }
-    Some(Plain { method, path, length: length.unwrap_or(0), closes })
+    Some(PlainRequest { method, path, length: length.unwrap_or(0), closes })
 }
 
 /// Whether a target is a path and has nothing that could be read in two ways, such as an escape.
@@ -127,7 +127,7 @@ mod tests {
 
     fn plain(head: &[u8]) -> Option<(Method, String, usize, bool, HeaderMap)> {
         let mut fields = Vec::new();
-        let Plain { method, path, length, closes } = parse(head, &mut fields, MOST)?;
+        let PlainRequest { method, path, length, closes } = parse(head, &mut fields, MOST)?;
         let mut headers = HeaderMap::new();
         for (name, value) in name_value_pairs(head, &fields) {
             headers.append(HeaderName::from_bytes(name).unwrap(), HeaderValue::from_bytes(value).unwrap());
@@ -276,7 +276,7 @@ mod tests {
         ] {
             assert!(may_go_on(begun.as_bytes(), 0), "{begun:?}");
         }
-        let long = format!("POST /v2 HTTP/1.1\r\nx: {}", "y".repeat(LONGEST));
+        let long = format!("POST /v2 HTTP/1.1\r\nx: {}", "y".repeat(MAX_HEAD));
         // TLS, line ends that are none, a head that has ended, one that is too long.
         for never in ["\u{16}\u{3}\u{1}", "POST /v2 HTTP/1.1\rhost", "GET /v2 HTTP/1.1\nhost: h\n\n", &long] {
             assert!(!may_go_on(never.as_bytes(), 0), "{never:?}");

@@ -22,7 +22,7 @@ use tokio::time::Sleep;
 use crate::config::Config;
 use crate::metrics::close_reason::CloseReason;
 use crate::thread::io as thread;
-use crate::transport::conn::{Conn, UnmovedSince, Waiting};
+use crate::transport::connection_state::{ConnectionState, UnmovedSince, WaitState};
 
 /// What an HTTP/2 client without TLS begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -31,13 +31,13 @@ const FRAME_HEAD: usize = 9;
 const FRAME_TYPE: usize = 3;
 const SETTINGS: u8 = 4;
 /// Bytes read ahead at most to tell HTTP/1.1 from HTTP/2.
-const AHEAD: usize = 4096;
+const READ_AHEAD: usize = 4096;
 /// How long the peer may take to close its side of a connection that was closed on ours.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Which HTTP a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spoken {
+pub enum SpokenHttp {
     /// HTTP/1.0 or 1.1.
     Http1,
     /// HTTP/2 with prior knowledge.
@@ -46,19 +46,19 @@ pub enum Spoken {
 
 /// What comes of a silence that lasts too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Silence {
+enum SilenceAction {
     /// No new request is taken, and what is in progress goes on.
-    Retires,
+    Retire,
     /// The connection is over.
-    Ends,
+    End,
 }
 
 /// The socket and what watches it.
-pub struct Wire {
+pub struct WatchedSocket {
     stream: TokioIo<tokio::net::TcpStream>,
     ahead: Bytes,
-    conn: Rc<Conn>,
-    spoken: Spoken,
+    conn: Rc<ConnectionState>,
+    spoken: SpokenHttp,
     timer: Pin<Box<Sleep>>,
     armed: bool,
     /// Whether the connection takes no more requests.
@@ -72,21 +72,25 @@ pub struct Wire {
     drain_idle: Duration,
 }
 
-impl Wire {
+impl WatchedSocket {
     /// Takes a socket over and reads until it is clear which HTTP it speaks; `None` when the peer left or was too slow.
-    pub async fn open(socket: TcpStream, conn: Rc<Conn>, config: &Config) -> Option<Wire> {
+    pub async fn open(
+        socket: TcpStream,
+        conn: Rc<ConnectionState>,
+        config: &Config,
+    ) -> Option<WatchedSocket> {
         let stream = tokio::net::TcpStream::from_std(socket).ok()?;
         let first = tokio::time::timeout(config.idle(), stream.readable()).await;
-        first.inspect_err(|_| closed(CloseReason::Idle)).ok()?.ok()?;
+        first.inspect_err(|_| count_closed(CloseReason::Idle)).ok()?.ok()?;
         let begun = Instant::now();
         let reading = tokio::time::timeout(config.head_timeout(), read_ahead(&stream)).await;
-        let (ahead, spoken) = reading.inspect_err(|_| closed(CloseReason::HeadTimeout)).ok()??;
+        let (ahead, spoken) = reading.inspect_err(|_| count_closed(CloseReason::HeadTimeout)).ok()??;
         // On HTTP/2 bytes between requests are no request's head: only idleness counts.
         match spoken {
-            Spoken::Http1 => conn.first_byte(begun),
-            Spoken::Http2 => conn.rest(begun),
+            SpokenHttp::Http1 => conn.first_byte(begun),
+            SpokenHttp::Http2 => conn.set_idle(begun),
         }
-        let wire = Wire {
+        let wire = WatchedSocket {
             stream: TokioIo::new(stream),
             ahead,
             conn,
@@ -104,17 +108,17 @@ impl Wire {
     }
 
     /// Which HTTP the connection speaks.
-    pub fn spoken(&self) -> Spoken {
+    pub fn spoken(&self) -> SpokenHttp {
         self.spoken
     }
 
     /// When the present silence has lasted too long, and whether that ends the connection or only keeps new requests from it;
     /// `None` while nobody waits for the peer.
-    fn deadline(&self) -> Option<(Instant, Silence)> {
+    fn deadline(&self) -> Option<(Instant, SilenceAction)> {
         let reading = match self.conn.waiting() {
-            Waiting::Idle(since) => Some((since, self.idle)),
-            Waiting::Head(since) => Some((since, self.head)),
-            Waiting::Busy => None,
+            WaitState::Idle(since) => Some((since, self.idle)),
+            WaitState::Head(since) => Some((since, self.head)),
+            WaitState::Busy => None,
         };
         let reading = reading.map(|(since, limit)| match self.conn.closing_since() {
             None => since + limit,
@@ -124,17 +128,17 @@ impl Wire {
         let writing = self.conn.unmoved_since().into_iter().flat_map(|UnmovedSince { longest, newest }| {
             // While other answers move, whoever reads them gets to do so: one that nobody takes is no reason to lose them.
             let longest = match self.retired {
-                false => (longest + self.idle, Silence::Retires),
-                true => (longest + 2 * self.idle, Silence::Ends),
+                false => (longest + self.idle, SilenceAction::Retire),
+                true => (longest + 2 * self.idle, SilenceAction::End),
             };
-            [longest, (newest + self.idle, Silence::Ends)]
+            [longest, (newest + self.idle, SilenceAction::End)]
         });
-        let reading = reading.into_iter().map(|at| (at, Silence::Ends));
+        let reading = reading.into_iter().map(|at| (at, SilenceAction::End));
         reading.chain(writing).min_by_key(|(at, _)| *at)
     }
 
     /// Arms the timer, or looks at the deadline when it has fired; true when the silence has lasted too long.
-    fn too_long(&mut self, cx: &mut Context<'_>) -> bool {
+    fn has_timed_out(&mut self, cx: &mut Context<'_>) -> bool {
         // Without budget (tokio's, for one turn) it is not the peer that is waited for, and a timer would register nobody.
         if !tokio::task::coop::has_budget_remaining() {
             return false;
@@ -146,7 +150,7 @@ impl Wire {
         self.closing = closing;
         let now = Instant::now();
         let mut deadline = self.deadline();
-        if let Some((at, Silence::Retires)) = deadline
+        if let Some((at, SilenceAction::Retire)) = deadline
             && at <= now
         {
             self.conn.retire();
@@ -169,11 +173,11 @@ impl Wire {
     /// Counts a close for a silence that has lasted too long; one that ends a drain is no fault of the client.
     fn count_close(&self) {
         match self.conn.waiting() {
-            _ if self.conn.unmoved_since().is_some() => closed(CloseReason::Unread),
+            _ if self.conn.unmoved_since().is_some() => count_closed(CloseReason::Unread),
             _ if self.conn.closing_since().is_some() => {}
-            Waiting::Head(_) => closed(CloseReason::HeadTimeout),
-            Waiting::Idle(_) => closed(CloseReason::Idle),
-            Waiting::Busy => {}
+            WaitState::Head(_) => count_closed(CloseReason::HeadTimeout),
+            WaitState::Idle(_) => count_closed(CloseReason::Idle),
+            WaitState::Busy => {}
         }
     }
 
@@ -190,23 +194,23 @@ impl Wire {
         if !self.ahead.is_empty() {
             let ahead = std::mem::take(&mut self.ahead);
             unread.extend_from_slice(&ahead);
-            return self.read(cx, Poll::Ready(Ok(ahead.len())), 0);
+            return self.after_read(cx, Poll::Ready(Ok(ahead.len())), 0);
         }
         unread.reserve(room);
         let read = pin!(self.stream.inner_mut().read_buf(unread)).poll(cx);
-        self.read(cx, read, 0)
+        self.after_read(cx, read, 0)
     }
 
     /// Waits until there is something to read, or the end, without room for it.
     ///
     /// # Errors
-    /// As [`Wire::poll_more`].
+    /// As [`WatchedSocket::poll_more`].
     pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.ahead.is_empty() {
             return Poll::Ready(Ok(()));
         }
         let ready = self.stream.inner().poll_read_ready(cx);
-        self.read(cx, ready, ())
+        self.after_read(cx, ready, ())
     }
 
     /// Gives back what was read but belongs to who reads next.
@@ -224,7 +228,7 @@ impl Wire {
 
     /// Reads and drops what the peer sends until it closes its side, or time is up.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut dropped = [0u8; AHEAD];
+        let mut dropped = [0u8; READ_AHEAD];
         while self.timer.as_mut().poll(cx).is_pending() {
             let mut dropped = ReadBuf::new(&mut dropped);
             match ready!(Pin::new(self.stream.inner_mut()).poll_read(cx, &mut dropped)) {
@@ -253,15 +257,20 @@ impl Wire {
 
     /// What comes of a read: one that cannot go on is watched, the first bytes of a request are noted. `end` is what a reader takes
     /// for the end of the stream.
-    fn read<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>, end: T) -> Poll<io::Result<T>> {
+    fn after_read<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+        end: T,
+    ) -> Poll<io::Result<T>> {
         match outcome {
-            Poll::Pending if self.too_long(cx) => match self.conn.waiting() {
+            Poll::Pending if self.has_timed_out(cx) => match self.conn.waiting() {
                 // The end of the stream lets the HTTP layer close an idle connection in its own way.
-                Waiting::Idle(_) => Poll::Ready(Ok(end)),
+                WaitState::Idle(_) => Poll::Ready(Ok(end)),
                 _ => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             },
             Poll::Ready(Ok(read)) => {
-                if let (Spoken::Http1, Waiting::Idle(_)) = (self.spoken, self.conn.waiting()) {
+                if let (SpokenHttp::Http1, WaitState::Idle(_)) = (self.spoken, self.conn.waiting()) {
                     self.conn.first_byte(Instant::now());
                 }
                 Poll::Ready(Ok(read))
@@ -271,21 +280,21 @@ impl Wire {
     }
 
     /// A write that cannot go on is watched like a read.
-    fn wrote<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn after_write<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match outcome {
-            Poll::Pending if self.too_long(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending if self.has_timed_out(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             other => other,
         }
     }
 }
 
 /// Counts a connection that is closed before its client does so.
-fn closed(reason: CloseReason) {
+fn count_closed(reason: CloseReason) {
     thread::with(|io| io.shared.metrics.connections_closed.add(reason));
 }
 
-async fn read_ahead(stream: &tokio::net::TcpStream) -> Option<(Bytes, Spoken)> {
-    let mut ahead = vec![0u8; AHEAD];
+async fn read_ahead(stream: &tokio::net::TcpStream) -> Option<(Bytes, SpokenHttp)> {
+    let mut ahead = vec![0u8; READ_AHEAD];
     let mut length = 0;
     loop {
         stream.readable().await.ok()?;
@@ -297,11 +306,11 @@ async fn read_ahead(stream: &tokio::net::TcpStream) -> Option<(Bytes, Spoken)> {
         }
         let known = length.min(PREFACE.len());
         let spoken = if ahead[..known] != PREFACE[..known] {
-            Spoken::Http1
+            SpokenHttp::Http1
         } else if length < PREFACE.len() + FRAME_HEAD {
             continue;
         } else if ahead[PREFACE.len() + FRAME_TYPE] == SETTINGS {
-            Spoken::Http2
+            SpokenHttp::Http2
         } else {
             // RFC 9113, 3.4: the preface is followed by SETTINGS. The HTTP layer would wait for it without end.
             return None;
@@ -311,7 +320,7 @@ async fn read_ahead(stream: &tokio::net::TcpStream) -> Option<(Bytes, Spoken)> {
     }
 }
 
-impl Read for Wire {
+impl Read for WatchedSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -320,14 +329,14 @@ impl Read for Wire {
         let outcome = self.read_some(cx, buf);
         // Without budget nothing was looked for.
         self.conn.note_read(outcome.is_pending() && tokio::task::coop::has_budget_remaining());
-        self.read(cx, outcome, ())
+        self.after_read(cx, outcome, ())
     }
 }
 
-impl Write for Wire {
+impl Write for WatchedSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.wrote(cx, outcome)
+        self.after_write(cx, outcome)
     }
 
     fn poll_write_vectored(
@@ -336,7 +345,7 @@ impl Write for Wire {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.wrote(cx, outcome)
+        self.after_write(cx, outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -346,7 +355,7 @@ impl Write for Wire {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         if matches!(flushed, Poll::Ready(Ok(()))) {
-            self.conn.flushed();
+            self.conn.note_flushed();
         }
         flushed
     }

@@ -30,18 +30,18 @@ struct RawMessage {
 }
 
 /// What a client sends on one stream.
-pub struct Requests {
+pub struct MessageReader {
     body: Incoming,
-    came: BytesMut,
+    buffered: BytesMut,
     limit: usize,
     holding: Rc<ConnectionMemory>,
 }
 
-impl Requests {
+impl MessageReader {
     /// The messages of a body, which are counted for its connection.
-    pub fn new(body: Incoming, holding: Rc<ConnectionMemory>) -> Requests {
+    pub fn new(body: Incoming, holding: Rc<ConnectionMemory>) -> MessageReader {
         let limit = io::with(|io| io.shared.config.max_body_bytes);
-        Requests { body, came: BytesMut::new(), limit, holding }
+        MessageReader { body, buffered: BytesMut::new(), limit, holding }
     }
 
     /// Whether there is another message, once its first byte is here. A client may take its time between messages, not within
@@ -49,8 +49,8 @@ impl Requests {
     ///
     /// # Errors
     /// `invalid_argument`, `cancelled`.
-    pub async fn begins(&mut self) -> Result<bool> {
-        Ok(!self.came.is_empty() || self.more().await?)
+    pub async fn has_next(&mut self) -> Result<bool> {
+        Ok(!self.buffered.is_empty() || self.read_some().await?)
     }
 
     /// The message that has begun.
@@ -60,7 +60,7 @@ impl Requests {
     /// as [`message::plain`]; nothing can be read after an error.
     pub async fn next(&mut self, headers: &HeaderMap) -> Result<Message> {
         let timeout = io::with(|io| io.shared.config.body_timeout());
-        let whole = tokio::time::timeout(timeout, self.whole());
+        let whole = tokio::time::timeout(timeout, self.read_raw());
         let RawMessage { flag, bytes, mut memory } = whole.await.map_err(|_| {
             let seconds = timeout.as_secs_f64();
             Error::new(
@@ -74,44 +74,44 @@ impl Requests {
     }
 
     /// The message that has begun.
-    async fn whole(&mut self) -> Result<RawMessage> {
-        self.until(PREFIX).await?;
-        let mut prefix = self.came.split_to(PREFIX);
+    async fn read_raw(&mut self) -> Result<RawMessage> {
+        self.read_to(PREFIX).await?;
+        let mut prefix = self.buffered.split_to(PREFIX);
         let (flag, length) = (prefix.get_u8(), prefix.get_u32() as usize);
         if length > self.limit {
             return Err(message::too_large(length, self.limit));
         }
-        io::with(|io| body::expect(io, length))?;
-        let counting = self.until(length).await?;
-        let bytes = self.came.split_to(length).freeze();
+        io::with(|io| body::check_room(io, length))?;
+        let counting = self.read_to(length).await?;
+        let bytes = self.buffered.split_to(length).freeze();
         Ok(RawMessage { flag, bytes, memory: counting.finish() })
     }
 
     /// Reads until that many bytes are there.
-    async fn until(&mut self, length: usize) -> Result<BodyMemory> {
+    async fn read_to(&mut self, length: usize) -> Result<BodyMemory> {
         let mut counting = BodyMemory::of_connection(&self.holding);
         loop {
-            io::with(|io| counting.count_to(io, self.came.len().min(length)))?;
-            if self.came.len() >= length {
+            io::with(|io| counting.count_to(io, self.buffered.len().min(length)))?;
+            if self.buffered.len() >= length {
                 return Ok(counting);
             }
-            let came = self.came.len();
-            self.came.reserve(body::room(came, length) - came);
-            if !self.more().await? {
+            let buffered = self.buffered.len();
+            self.buffered.reserve(body::buffer_capacity(buffered, length) - buffered);
+            if !self.read_some().await? {
                 return Err(Error::invalid("the stream ends within a message"));
             }
         }
     }
 
     /// Reads some bytes; false at the end.
-    async fn more(&mut self) -> Result<bool> {
+    async fn read_some(&mut self) -> Result<bool> {
         loop {
             let frame = poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await;
-            match frame.transpose().map_err(|error| body::broken(&error))? {
+            match frame.transpose().map_err(|error| body::read_error(&error))? {
                 None => return Ok(false),
                 Some(frame) => match frame.into_data() {
                     Ok(data) if !data.is_empty() => {
-                        self.came.extend_from_slice(&data);
+                        self.buffered.extend_from_slice(&data);
                         return Ok(true);
                     }
                     // Trailers, and frames without a byte.

@@ -12,8 +12,8 @@ use headgate_protocol::reply::ReplyHead;
 
 use crate::after::record::RequestRecord;
 use crate::after::record::routed_version::RoutedVersion;
-use crate::request::inference::{Dialect, ParsedRequest, Sent};
-use crate::request::outputs::{self, Lists, Manner, Outputs};
+use crate::request::inference::{ParsedRequest, ResponseLayout, WireFormat};
+use crate::request::outputs::{self, OutputLists, Outputs, ResponseFormat};
 use crate::request::tensors;
 use crate::thread::offload::{self, OffloadMemory};
 
@@ -27,20 +27,20 @@ pub fn is_large(outputs: &Outputs<'_>, bytes: usize, id: Option<&str>) -> bool {
     let id = id.map_or(0, str::len);
     // No element has less than a byte: small ones are not looked at one by one.
     bytes + id > ELEMENTS && {
-        let (elements, bytes) = outputs.amounts();
+        let (elements, bytes) = outputs.sizes();
         elements + (bytes + id) / BYTES_PER_ELEMENT > ELEMENTS
     }
 }
 
 /// Everything that an answer is written from.
-struct Answer {
+struct OffloadedResponse {
     ran: Ran,
     selection: Vec<Selection>,
     routed: RoutedVersion,
     id: Option<String>,
     form: Form<'static>,
     marks_final: bool,
-    dialect: Dialect,
+    wire_format: WireFormat,
 }
 
 /// Writes the response of outputs that were selected a moment ago, until `until` at most; the run comes back, unless writing took
@@ -51,9 +51,9 @@ pub async fn write(
     until: Instant,
     ran: Ran,
     out: &mut Vec<u8>,
-) -> (Option<Ran>, Result<Sent>) {
-    let ParsedRequest { envelope, dialect, .. } = *request;
-    let answer = Answer {
+) -> (Option<Ran>, Result<ResponseLayout>) {
+    let ParsedRequest { envelope, wire_format, .. } = *request;
+    let answer = OffloadedResponse {
         ran,
         selection: tensors::with_scratch(|scratch| scratch.selection.clone()),
         routed: record.routed.clone(),
@@ -61,7 +61,7 @@ pub async fn write(
         // Only the kind matters for a response.
         form: envelope.form.with(&[]),
         marks_final: envelope.parameters.marks_final,
-        dialect,
+        wire_format,
     };
     let mut buffer = std::mem::take(out);
     let written = offload::run(Some(until), &mut record.memory, move |share| {
@@ -77,26 +77,26 @@ pub async fn write(
     }
 }
 
-impl Answer {
-    fn write(&self, share: &mut OffloadMemory, out: &mut Vec<u8>) -> Result<Sent> {
+impl OffloadedResponse {
+    fn write(&self, share: &mut OffloadMemory, out: &mut Vec<u8>) -> Result<ResponseLayout> {
         let head = ReplyHead {
             id: self.id.as_deref(),
             model_name: &self.routed.endpoint.name,
             model_version: &self.routed.version().name,
         };
-        let manner = Manner {
-            dialect: self.dialect,
+        let format = ResponseFormat {
+            wire_format: self.wire_format,
             form: self.form,
             marks_final: self.marks_final,
             rows: self.ran.rows(),
         };
-        let mut lists = Lists::default();
+        let mut lists = OutputLists::default();
         let outputs =
-            Outputs::of(&self.selection, &self.ran, &self.routed.endpoint, self.dialect, &mut lists)?;
+            Outputs::of(&self.selection, &self.ran, &self.routed.endpoint, self.wire_format, &mut lists)?;
         let bytes = outputs.bytes();
         // A model may answer with any size: there must be room before it is written, and nobody else takes it afterwards.
-        let mut room = share.reserve_response(bytes.saturating_add(outputs.written()))?;
-        let sent = outputs::write(&manner, &head, &outputs.tensors(&mut lists)?, out)?;
+        let mut room = share.reserve_response(bytes.saturating_add(outputs.max_written_bytes()))?;
+        let sent = outputs::write(&format, &head, &outputs.tensors(&mut lists)?, out)?;
         room.resize(bytes + out.len());
         share.merge(room);
         Ok(sent)

@@ -4,17 +4,17 @@
 
 use std::time::{Duration, Instant};
 
-use crate::transport::conn::{Conn, Waiting};
+use crate::transport::connection_state::{ConnectionState, WaitState};
 
 /// A client that has just connected is given this long to send a head before it counts as one that sends nothing, and one that has
 /// an answer this long to take some of it.
-const YOUNG: Duration = Duration::from_secs(1);
+const NEW_FOR: Duration = Duration::from_secs(1);
 /// One connection in so many goes at a time. Not one alone: the search looks at all of them.
-const AT_ONCE: usize = 256;
+const CONNECTIONS_PER_EVICTION: usize = 256;
 
 /// What a connection is about, in the order in which connections make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rank {
+pub enum EvictionRank {
     /// Its client has connected and sent no head for a while.
     Silent,
     /// It was answered, and its next request is not there.
@@ -24,28 +24,31 @@ pub enum Rank {
     /// Its client takes none of the answer.
     Unread,
     /// Its client has only just connected: its head may be on the way.
-    Young,
+    New,
 }
 
 /// How well a connection can be spared, and since when; `None` while it is worked for.
-pub fn rank(conn: &Conn, now: Instant) -> Option<(Rank, Instant)> {
+pub fn rank(conn: &ConnectionState, now: Instant) -> Option<(EvictionRank, Instant)> {
     match conn.waiting() {
-        Waiting::Idle(since) | Waiting::Head(since) => Some(match conn.has_had_request() {
-            true => (Rank::Idle, since),
-            false if now.saturating_duration_since(since) < YOUNG => (Rank::Young, since),
-            false => (Rank::Silent, since),
+        WaitState::Idle(since) | WaitState::Head(since) => Some(match conn.has_had_request() {
+            true => (EvictionRank::Idle, since),
+            false if now.saturating_duration_since(since) < NEW_FOR => (EvictionRank::New, since),
+            false => (EvictionRank::Silent, since),
         }),
-        Waiting::Busy if conn.only_receives() => Some((Rank::Body, conn.received())),
-        Waiting::Busy => {
+        WaitState::Busy if conn.only_receives_bodies() => Some((EvictionRank::Body, conn.received())),
+        WaitState::Busy => {
             let moved = conn.unmoved_since()?.newest;
-            (now.saturating_duration_since(moved) >= YOUNG).then_some((Rank::Unread, moved))
+            (now.saturating_duration_since(moved) >= NEW_FOR).then_some((EvictionRank::Unread, moved))
         }
     }
 }
 
 /// Those that go, by their numbers: the one that can be spared best, and with it a few that have no request.
-pub fn chosen<'a>(open: impl ExactSizeIterator<Item = (u64, &'a Conn)>, now: Instant) -> Vec<u64> {
-    let few = (open.len() / AT_ONCE).max(1);
+pub fn choose_evicted<'a>(
+    open: impl ExactSizeIterator<Item = (u64, &'a ConnectionState)>,
+    now: Instant,
+) -> Vec<u64> {
+    let few = (open.len() / CONNECTIONS_PER_EVICTION).max(1);
     let mut spared: Vec<_> =
         open.filter_map(|(id, conn)| rank(conn, now).map(|(rank, since)| (rank, since, id))).collect();
     if spared.len() > few {
@@ -54,7 +57,7 @@ pub fn chosen<'a>(open: impl ExactSizeIterator<Item = (u64, &'a Conn)>, now: Ins
     }
     spared.sort_unstable();
     let first = spared.iter().take(1);
-    let others = spared.iter().skip(1).filter(|(rank, ..)| *rank <= Rank::Idle);
+    let others = spared.iter().skip(1).filter(|(rank, ..)| *rank <= EvictionRank::Idle);
     first.chain(others).map(|(.., id)| *id).collect()
 }
 
@@ -64,9 +67,9 @@ mod tests {
 
     use super::*;
 
-    fn one(since: Instant) -> Rc<Conn> {
-        let conn = Rc::new(Conn::default());
-        conn.rest(since);
+    fn one(since: Instant) -> Rc<ConnectionState> {
+        let conn = Rc::new(ConnectionState::default());
+        conn.set_idle(since);
         conn
     }
 
@@ -78,7 +81,7 @@ mod tests {
         trickles.first_byte(at(15));
         let idle = one(at(5));
         drop(idle.begin());
-        idle.rest(at(5));
+        idle.set_idle(at(5));
         let (body, works, unread) = (one(at(1)), one(at(1)), one(at(1)));
         let (receives, answers) = (body.begin(), unread.begin());
         let _receiving = receives.receiving();
@@ -96,7 +99,7 @@ mod tests {
         ];
         let mut order = Vec::new();
         loop {
-            let gone = chosen(open.iter().map(|(id, conn)| (*id, &**conn)), at(60));
+            let gone = choose_evicted(open.iter().map(|(id, conn)| (*id, &**conn)), at(60));
             if gone.is_empty() {
                 break;
             }
@@ -115,7 +118,7 @@ mod tests {
         let receiving = first.receiving();
         assert_eq!(rank(&conn, Instant::now()), None);
         let other = second.receiving();
-        assert!(matches!(rank(&conn, Instant::now()), Some((Rank::Body, _))));
+        assert!(matches!(rank(&conn, Instant::now()), Some((EvictionRank::Body, _))));
         drop((receiving, other));
         assert_eq!(rank(&conn, Instant::now()), None);
     }
@@ -124,7 +127,8 @@ mod tests {
     fn many_that_have_no_request_go_together() {
         let start = Instant::now();
         let open: Vec<_> = (0..1024).map(|n| (n, one(start + Duration::from_millis(n)))).collect();
-        let gone = chosen(open.iter().map(|(id, conn)| (*id, &**conn)), start + Duration::from_secs(9));
+        let gone =
+            choose_evicted(open.iter().map(|(id, conn)| (*id, &**conn)), start + Duration::from_secs(9));
         assert_eq!(gone, [0, 1, 2, 3]);
     }
 }

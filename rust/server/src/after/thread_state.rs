@@ -9,7 +9,7 @@ use crate::after::sketching::Sketcher;
 use crate::thread::io::Io;
 
 /// A thread's sketches and its access log.
-pub(crate) struct After {
+pub(crate) struct AfterState {
     /// This thread's sketches.
     pub(crate) sketcher: RefCell<Sketcher>,
     /// Where sampled requests are written down.
@@ -17,7 +17,7 @@ pub(crate) struct After {
 }
 
 thread_local! {
-    static AFTER: OnceCell<After> = const { OnceCell::new() };
+    static AFTER: OnceCell<AfterState> = const { OnceCell::new() };
 }
 
 /// Prepares the calling IO thread.
@@ -25,12 +25,12 @@ thread_local! {
 /// # Panics
 /// When it has been prepared already.
 pub fn install(log: Option<Arc<AccessLog>>) {
-    let after = After { sketcher: RefCell::default(), log };
+    let after = AfterState { sketcher: RefCell::default(), log };
     AFTER.with(|slot| assert!(slot.set(after).is_ok(), "an IO thread is prepared once"));
 }
 
 /// Lends this IO thread's state; `None` on any other thread, and while the thread's locals are being destroyed.
-pub(crate) fn try_with<R>(use_it: impl FnOnce(&After) -> R) -> Option<R> {
+pub(crate) fn try_with<R>(use_it: impl FnOnce(&AfterState) -> R) -> Option<R> {
     AFTER.try_with(|after| after.get().map(use_it)).ok().flatten()
 }
 
@@ -41,5 +41,5 @@ pub fn retain(live: &HashSet<u64>) {
 
 /// The access log, for a request that it takes.
 pub fn sampled_log(io: &Io) -> Option<Arc<AccessLog>> {
-    try_with(|after| after.log.as_ref().filter(|log| log.takes(io.draw())).cloned()).flatten()
+    try_with(|after| after.log.as_ref().filter(|log| log.samples(io.draw())).cloned()).flatten()
 }

@@ -15,14 +15,20 @@ use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::thread::io::Io;
-use crate::transport::conn::{Conn, Open, Unsent};
+use crate::transport::connection_state::{ConnectionState, OpenRequest, UnsentReply};
 use crate::transport::delivery::Delivery;
-use crate::transport::reply::{Reply, ReplyBuf};
+use crate::transport::reply::{Reply, ReplyBytes};
 
 impl Reply {
     /// The reply as hyper takes it, which ends the request `open` when it is written. hyper leaves the body of a reply to HEAD out
     /// on HTTP/1 only: `is_bare` says that it must be left out here.
-    pub fn into_hyper(self, io: &Io, is_bare: bool, conn: &Rc<Conn>, open: Open) -> Response<ReplyBody> {
+    pub fn into_hyper(
+        self,
+        io: &Io,
+        is_bare: bool,
+        conn: &Rc<ConnectionState>,
+        open: OpenRequest,
+    ) -> Response<HyperBody> {
         let Reply { status, mut fields, body, delivery, .. } = self;
         let mut head = Response::new(());
         *head.status_mut() = status;
@@ -31,15 +37,15 @@ impl Reply {
         if is_bare {
             head.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             io.replies.give(body);
-            return head.map(|()| ReplyBody::Whole(None));
+            return head.map(|()| HyperBody::Whole(None));
         }
-        let body = ReplyBuf::new(body, delivery, conn.sending(Instant::now()), open);
-        head.map(|()| ReplyBody::Whole(Some(body)))
+        let body = ReplyBytes::new(body, delivery, conn.sending(Instant::now()), open);
+        head.map(|()| HyperBody::Whole(Some(body)))
     }
 }
 
 /// A message of a stream on its way out.
-pub struct Piece {
+pub struct StreamMessage {
     /// Its bytes, prefix included.
     pub bytes: Vec<u8>,
     /// Where they begin.
@@ -49,33 +55,34 @@ pub struct Piece {
 }
 
 /// The answers of a stream, and the trailers that end it.
-pub type Answers = Pin<Box<dyn Stream<Item = std::result::Result<Piece, HeaderMap>>>>;
+pub type MessageStream = Pin<Box<dyn Stream<Item = std::result::Result<StreamMessage, HeaderMap>>>>;
 
 /// The body of an answer.
-pub enum ReplyBody {
+pub enum HyperBody {
     /// In one piece.
-    Whole(Option<ReplyBuf>),
+    Whole(Option<ReplyBytes>),
     /// A gRPC message, if there is one, and how the call ended.
-    Message(Option<ReplyBuf>, Option<Trailers>),
+    Message(Option<ReplyBytes>, Option<Trailers>),
     /// gRPC messages one after the other; `None` once the call has ended.
-    Stream(Option<Answers>, Writing),
+    Stream(Option<MessageStream>, StreamWriter),
     /// What one of tonic's services answers, until its caller stops waiting.
-    Service(tonic::body::Body, Option<End>, Writing),
+    Service(tonic::body::Body, Option<CutOff>, StreamWriter),
 }
 
 /// When a call is cut off, and the trailers that say so.
-pub type End = Pin<Box<dyn Future<Output = HeaderMap>>>;
+pub type CutOff = Pin<Box<dyn Future<Output = HeaderMap>>>;
 
 /// Whose pieces are written.
-pub struct Writing {
-    conn: Rc<Conn>,
-    open: Open,
+pub struct StreamWriter {
+    conn: Rc<ConnectionState>,
+    open: OpenRequest,
 }
 
-impl Writing {
-    fn buffer(&self, piece: Piece) -> ReplyBuf {
-        let Piece { bytes, start, delivery } = piece;
-        ReplyBuf::new(bytes, delivery, self.conn.sending(Instant::now()), self.open.also()).from(start)
+impl StreamWriter {
+    fn buffer(&self, message: StreamMessage) -> ReplyBytes {
+        let StreamMessage { bytes, start, delivery } = message;
+        ReplyBytes::new(bytes, delivery, self.conn.sending(Instant::now()), self.open.new_handle())
+            .skip(start)
     }
 }
 
@@ -84,33 +91,39 @@ pub struct Trailers {
     fields: HeaderMap,
     /// What waits for an answer without a message, and the request that the trailers end.
     delivery: Option<Box<dyn Delivery>>,
-    unsent: Unsent,
-    _open: Open,
+    unsent: UnsentReply,
+    _open: OpenRequest,
 }
 
-impl ReplyBody {
+impl HyperBody {
     /// A gRPC message, or none, and trailers, which end the request `open`.
     pub fn message(
         bytes: Option<Vec<u8>>,
         fields: HeaderMap,
         mut delivery: Option<Box<dyn Delivery>>,
-        conn: &Rc<Conn>,
-        open: Open,
+        conn: &Rc<ConnectionState>,
+        open: OpenRequest,
     ) -> Self {
         let now = Instant::now();
-        let bytes = bytes.map(|bytes| ReplyBuf::new(bytes, delivery.take(), conn.sending(now), open.also()));
+        let bytes =
+            bytes.map(|bytes| ReplyBytes::new(bytes, delivery.take(), conn.sending(now), open.new_handle()));
         let trailers = Trailers { fields, delivery, unsent: conn.sending(Instant::now()), _open: open };
         Self::Message(bytes, Some(trailers))
     }
 
     /// gRPC messages as they come; their end is the end of the request `open`.
-    pub fn stream(answers: Answers, conn: &Rc<Conn>, open: Open) -> Self {
-        Self::Stream(Some(answers), Writing { conn: conn.clone(), open })
+    pub fn stream(answers: MessageStream, conn: &Rc<ConnectionState>, open: OpenRequest) -> Self {
+        Self::Stream(Some(answers), StreamWriter { conn: conn.clone(), open })
     }
 
     /// The body of a service's answer, which ends the request `open`; cut off by `end`.
-    pub fn service(body: tonic::body::Body, end: Option<End>, conn: &Rc<Conn>, open: Open) -> Self {
-        Self::Service(body, end, Writing { conn: conn.clone(), open })
+    pub fn service(
+        body: tonic::body::Body,
+        end: Option<CutOff>,
+        conn: &Rc<ConnectionState>,
+        open: OpenRequest,
+    ) -> Self {
+        Self::Service(body, end, StreamWriter { conn: conn.clone(), open })
     }
 }
 
@@ -124,14 +137,14 @@ impl Trailers {
     }
 }
 
-impl Body for ReplyBody {
-    type Data = ReplyBuf;
+impl Body for HyperBody {
+    type Data = ReplyBytes;
     type Error = tonic::Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<ReplyBuf>, tonic::Status>>> {
+    ) -> Poll<Option<Result<Frame<ReplyBytes>, tonic::Status>>> {
         match &mut *self {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Message(bytes, trailers) => Poll::Ready(match bytes.take() {
@@ -141,7 +154,7 @@ impl Body for ReplyBody {
             Self::Stream(answers, writing) => {
                 let Some(stream) = answers else { return Poll::Ready(None) };
                 stream.as_mut().poll_next(cx).map(|answer| match answer? {
-                    Ok(piece) => Some(Ok(Frame::data(writing.buffer(piece)))),
+                    Ok(message) => Some(Ok(Frame::data(writing.buffer(message)))),
                     Err(trailers) => {
                         // Whatever is still in progress goes with the stream.
                         *answers = None;
@@ -156,7 +169,7 @@ impl Body for ReplyBody {
                 }
                 Pin::new(body).poll_frame(cx).map(|frame| {
                     let buffer = |bytes: Bytes| {
-                        writing.buffer(Piece { bytes: bytes.into(), start: 0, delivery: None })
+                        writing.buffer(StreamMessage { bytes: bytes.into(), start: 0, delivery: None })
                     };
                     frame.map(|frame| frame.map(|frame| frame.map_data(buffer)))
                 })

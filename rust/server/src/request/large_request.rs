@@ -12,7 +12,7 @@ use headgate_protocol::envelope::{self, Envelope, Form, InputEnvelope, Source};
 use headgate_protocol::protobuf;
 
 use crate::request::inference::ParsedRequest;
-use crate::request::tensors::{self, Buffers, RunTarget, Scratch};
+use crate::request::tensors::{self, DecodedInputs, RunTarget, Scratch};
 use crate::thread::offload;
 use crate::thread::request_memory::RequestMemory;
 
@@ -99,13 +99,13 @@ pub async fn decode(
     request: &ParsedRequest<'_>,
     target: RunTarget,
     counted: &mut RequestMemory,
-) -> Result<Buffers> {
+) -> Result<DecodedInputs> {
     let ParsedRequest { envelope, body, .. } = *request;
     let (detached, bytes) = (envelope.detach_inputs(body), body.clone());
     let decoded = offload::run(Some(target.waiter.deadline), counted, move |share| {
         let envelope = detached.attach(&bytes);
-        let hold = &mut |bytes| share.add_bytes(bytes);
-        tensors::decode(&envelope, &bytes, target, &mut Scratch::default(), hold)
+        let count_bytes = &mut |bytes| share.add_bytes(bytes);
+        tensors::decode(&envelope, &bytes, target, &mut Scratch::default(), count_bytes)
     });
     decoded.await
 }

@@ -8,30 +8,35 @@ use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 
 use crate::headers::Headers;
-use crate::transport::body::Source;
-use crate::transport::conn::{Conn, Open};
+use crate::transport::body::BodySource;
+use crate::transport::connection_state::{ConnectionState, OpenRequest};
+use crate::transport::hyper_body::HyperBody;
 use crate::transport::reply::Reply;
-use crate::transport::reply_body::ReplyBody;
 
 /// Answers requests. Every failure is a reply.
 pub trait Service: 'static {
     /// Answers a request, whoever took it apart.
-    fn respond(head: Head<'_>, body: Source, received: Instant, open: &Open) -> impl Future<Output = Reply>;
+    fn respond(
+        head: RequestHead<'_>,
+        body: BodySource,
+        received: Instant,
+        open: &OpenRequest,
+    ) -> impl Future<Output = Reply>;
 
     /// Whether a request on HTTP/2 with these headers is a call for [`Service::call`].
     fn is_call(headers: Headers<'_>) -> bool;
 
     /// Answers a call whose reply goes on, or ends with trailers.
     fn call(
-        conn: &Rc<Conn>,
+        conn: &Rc<ConnectionState>,
         request: Request<Incoming>,
-        open: Open,
-    ) -> impl Future<Output = Response<ReplyBody>>;
+        open: OpenRequest,
+    ) -> impl Future<Output = Response<HyperBody>>;
 }
 
 /// What is known of a request before its body.
 #[derive(Clone, Copy)]
-pub struct Head<'a> {
+pub struct RequestHead<'a> {
     /// The method.
     pub method: &'a Method,
     /// The path of its target.
@@ -44,7 +49,7 @@ pub struct Head<'a> {
     pub headers: Headers<'a>,
 }
 
-impl Head<'_> {
+impl RequestHead<'_> {
     /// Whether the request has the connection to itself.
     pub fn is_http1(&self) -> bool {
         self.version < Version::HTTP_2

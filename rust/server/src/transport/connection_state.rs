@@ -14,7 +14,7 @@ use crate::transport::delivery::Delivery;
 
 /// What a connection is waiting for; decides which time-out applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waiting {
+pub enum WaitState {
     /// For a request's first byte, since then.
     Idle(Instant),
     /// For the rest of a request's head, since its first byte.
@@ -28,8 +28,8 @@ pub enum Waiting {
 /// ```text
 /// Idle --first byte (HTTP/1)--> Head --head complete--> Busy --last request over, its answer flushed--> Idle
 /// ```
-pub struct Conn {
-    waiting: Cell<Waiting>,
+pub struct ConnectionState {
+    waiting: Cell<WaitState>,
     received: Cell<Instant>,
     /// Answers whose bytes are all written, until they are flushed.
     answered: RefCell<VecDeque<Box<dyn Delivery>>>,
@@ -52,11 +52,11 @@ pub struct Conn {
     holding: Rc<ConnectionMemory>,
 }
 
-impl Default for Conn {
+impl Default for ConnectionState {
     fn default() -> Self {
         let now = Instant::now();
         Self {
-            waiting: Cell::new(Waiting::Idle(now)),
+            waiting: Cell::new(WaitState::Idle(now)),
             received: Cell::new(now),
             answered: RefCell::default(),
             open: Cell::new(0),
@@ -82,21 +82,21 @@ pub struct UnmovedSince {
 }
 
 /// A request in progress; the connection is busy while there is one.
-pub struct Open(Rc<Conn>);
+pub struct OpenRequest(Rc<ConnectionState>);
 
 /// A request whose body is still to come.
-pub struct Receiving(Rc<Conn>);
+pub struct PendingBody(Rc<ConnectionState>);
 
 /// An answer on its way to the socket, and its place among those.
-pub struct Unsent(Rc<Conn>, usize);
+pub struct UnsentReply(Rc<ConnectionState>, usize);
 
-impl Conn {
+impl ConnectionState {
     /// A request's head is complete.
-    pub fn begin(self: &Rc<Self>) -> Open {
+    pub fn begin(self: &Rc<Self>) -> OpenRequest {
         self.open.set(self.open.get() + 1);
-        self.waiting.set(Waiting::Busy);
+        self.waiting.set(WaitState::Busy);
         self.has_had_request.set(true);
-        Open(self.clone())
+        OpenRequest(self.clone())
     }
 
     /// What its requests hold of the memory for small ones.
@@ -110,19 +110,19 @@ impl Conn {
     }
 
     /// Whether the bodies of all requests in progress are still to come.
-    pub fn only_receives(&self) -> bool {
+    pub fn only_receives_bodies(&self) -> bool {
         self.open.get() > 0 && self.receiving.get() == self.open.get()
     }
 
     /// An answer is about to be sent.
-    pub fn sending(self: &Rc<Self>, now: Instant) -> Unsent {
+    pub fn sending(self: &Rc<Self>, now: Instant) -> UnsentReply {
         let mut unsent = self.unsent.borrow_mut();
         let place = unsent.iter().position(Option::is_none).unwrap_or_else(|| {
             unsent.push(None);
             unsent.len() - 1
         });
         unsent[place] = Some(now);
-        Unsent(self.clone(), place)
+        UnsentReply(self.clone(), place)
     }
 
     /// When the newest request's first byte came: on HTTP/1 the time at which its clock begins.
@@ -132,18 +132,18 @@ impl Conn {
 
     /// A request's first byte is here.
     pub fn first_byte(&self, now: Instant) {
-        self.waiting.set(Waiting::Head(now));
+        self.waiting.set(WaitState::Head(now));
         self.received.set(now);
     }
 
     /// Nobody waits for anything since `now`.
-    pub fn rest(&self, now: Instant) {
-        self.waiting.set(Waiting::Idle(now));
+    pub fn set_idle(&self, now: Instant) {
+        self.waiting.set(WaitState::Idle(now));
         self.received.set(now);
     }
 
     /// What the connection waits for.
-    pub fn waiting(&self) -> Waiting {
+    pub fn waiting(&self) -> WaitState {
         self.waiting.get()
     }
 
@@ -155,8 +155,8 @@ impl Conn {
     }
 
     /// Every byte that the HTTP layer wrote is with the socket: what waits for complete answers is told.
-    pub fn flushed(&self) {
-        if self.waiting.get() != Waiting::Busy {
+    pub fn note_flushed(&self) {
+        if self.waiting.get() != WaitState::Busy {
             return;
         }
         let now = Instant::now();
@@ -169,14 +169,14 @@ impl Conn {
             }
         }
         if self.open.get() == 0 {
-            self.rest(now);
+            self.set_idle(now);
         }
     }
 
     /// Waits until the gateway waits for its connections to end.
-    pub async fn closed(&self) {
+    pub async fn wait_closing(&self) {
         poll_fn(|cx| {
-            self.watch(cx);
+            self.register_waker(cx);
             if self.closing.get().is_some() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
@@ -188,7 +188,7 @@ impl Conn {
     }
 
     /// Has the connection's task woken when it must look at its state again.
-    pub fn watch(&self, cx: &Context<'_>) {
+    pub fn register_waker(&self, cx: &Context<'_>) {
         // One task has a connection from its beginning to its end.
         if self.waker.borrow().is_none() {
             *self.waker.borrow_mut() = Some(cx.waker().clone());
@@ -210,7 +210,7 @@ impl Conn {
     }
 
     /// Whether the HTTP layer must be told to take no new request; true once.
-    pub fn retires(&self) -> bool {
+    pub fn take_retiring(&self) -> bool {
         self.retiring.take()
     }
 
@@ -226,51 +226,51 @@ impl Conn {
     }
 }
 
-impl Open {
+impl OpenRequest {
     /// The same request, held by somebody else as well.
-    pub fn also(&self) -> Open {
+    pub fn new_handle(&self) -> OpenRequest {
         self.0.begin()
     }
 
     /// Its answer is about to be sent.
-    pub fn sending(&self, now: Instant) -> Unsent {
+    pub fn sending(&self, now: Instant) -> UnsentReply {
         self.0.sending(now)
     }
 
     /// Its body is still to come, until what is returned is dropped.
-    pub fn receiving(&self) -> Receiving {
+    pub fn receiving(&self) -> PendingBody {
         self.0.receiving.set(self.0.receiving.get() + 1);
-        Receiving(self.0.clone())
+        PendingBody(self.0.clone())
     }
 }
 
-impl Receiving {
+impl PendingBody {
     /// What its connection holds of the memory for small requests.
     pub fn holding(&self) -> Rc<ConnectionMemory> {
         self.0.holding.clone()
     }
 }
 
-impl Drop for Receiving {
+impl Drop for PendingBody {
     fn drop(&mut self) {
         self.0.receiving.set(self.0.receiving.get() - 1);
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenRequest {
     fn drop(&mut self) {
         let conn = &self.0;
         conn.open.set(conn.open.get() - 1);
         // With an answer on its way the flush that delivers it ends the busy time; without one there may be no flush to come.
         if conn.open.get() == 0 && conn.answered.borrow().is_empty() {
-            conn.rest(Instant::now());
+            conn.set_idle(Instant::now());
         }
     }
 }
 
-impl Unsent {
+impl UnsentReply {
     /// Some of the answer was taken.
-    pub fn moved(&self) {
+    pub fn note_progress(&self) {
         self.0.unsent.borrow_mut()[self.1] = Some(Instant::now());
     }
 
@@ -280,7 +280,7 @@ impl Unsent {
     }
 }
 
-impl Drop for Unsent {
+impl Drop for UnsentReply {
     fn drop(&mut self) {
         let mut unsent = self.0.unsent.borrow_mut();
         unsent[self.1] = None;
@@ -296,38 +296,38 @@ mod tests {
 
     #[test]
     fn a_connection_is_busy_until_its_last_request_is_over() {
-        let conn = Rc::new(Conn::default());
+        let conn = Rc::new(ConnectionState::default());
         conn.first_byte(Instant::now());
-        assert!(matches!(conn.waiting(), Waiting::Head(_)));
+        assert!(matches!(conn.waiting(), WaitState::Head(_)));
         let request = conn.begin();
-        let refused_body = request.also();
-        assert_eq!(conn.waiting(), Waiting::Busy);
+        let refused_body = request.new_handle();
+        assert_eq!(conn.waiting(), WaitState::Busy);
         drop(request);
-        conn.flushed();
-        assert_eq!(conn.waiting(), Waiting::Busy);
+        conn.note_flushed();
+        assert_eq!(conn.waiting(), WaitState::Busy);
         drop(refused_body);
-        assert!(matches!(conn.waiting(), Waiting::Idle(_)));
+        assert!(matches!(conn.waiting(), WaitState::Idle(_)));
     }
 
     #[test]
     fn a_request_that_is_dropped_before_its_answer_leaves_nothing_open() {
-        let conn = Rc::new(Conn::default());
+        let conn = Rc::new(ConnectionState::default());
         for _ in 0..3 {
             drop(conn.begin());
         }
-        assert!(matches!(conn.waiting(), Waiting::Idle(_)));
+        assert!(matches!(conn.waiting(), WaitState::Idle(_)));
     }
 
     #[test]
     fn answers_that_do_not_move_are_noticed_beside_others_that_do() {
-        let conn = Rc::new(Conn::default());
+        let conn = Rc::new(ConnectionState::default());
         assert_eq!(conn.unmoved_since(), None);
         let (first, stuck) = (conn.sending(Instant::now()), conn.sending(Instant::now()));
         let since = conn.unsent.borrow()[1].unwrap();
         drop(first);
         assert_eq!(conn.unmoved_since(), Some(UnmovedSince { longest: since, newest: since }));
         let other = conn.sending(Instant::now());
-        other.moved();
+        other.note_progress();
         let UnmovedSince { longest, newest } = conn.unmoved_since().unwrap();
         assert_eq!(longest, since);
         assert!(newest > since);
