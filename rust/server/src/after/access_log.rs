@@ -1,7 +1,7 @@
 //! The access log: one JSON line for each sampled request, written by a thread of its own.
 //!
 //! A request that is not sampled costs a draw; one that is, a message into a bounded queue. When the queue is full, lines are
-//! dropped and counted; nobody waits.
+//! dropped and counted; no request waits.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -66,9 +66,9 @@ pub struct LogEntry {
     pub direct: bool,
     /// `None` is success.
     pub code: Option<Code>,
-    /// Whether the answer's bytes were with the socket.
+    /// Whether the response's bytes were with the socket.
     pub delivered: bool,
-    /// Rows of a good answer.
+    /// Rows of a good response.
     pub rows: usize,
     /// In whose place the version answered, and why.
     pub fallback: Option<HeaderValue>,

@@ -1,5 +1,5 @@
 //! Metric families as text, in Prometheus' format or OpenMetrics', without Python: a page of a thousand endpoints is 15 MB, and
-//! whoever holds Python's lock for it holds up every call of the admin API.
+//! a thread that holds Python's lock for it holds up every call of the admin API.
 //!
 //! Numbers are written as Prometheus' Python client writes them, so that a bound of a bucket keeps its name.
 

@@ -1,6 +1,6 @@
 //! What happens to a request after its response: counters, sketches, the access log.
 //!
-//! May come in: `request` and `transport`, which say when a response is out. Never known here: sockets, JSON.
+//! May come in: `request` and `call`; `transport` says when a response is out. Never known here: sockets, JSON.
 
 pub mod access_log;
 pub mod exposition;

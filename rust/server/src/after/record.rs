@@ -51,7 +51,7 @@ pub struct RequestRecord {
     pub log: Option<Box<LogSample>>,
     /// What `x-headgate-fallback` says, if this version answers in another one's place.
     pub fallback_header: Option<HeaderValue>,
-    /// How it came through the version's breaker, until the breaker is told.
+    /// The permit of the version's breaker, until the outcome is reported to it.
     breaker_pass: Option<BreakerPermit>,
     /// Whether another version answers in this one's place.
     is_passed_on: bool,
@@ -199,7 +199,7 @@ impl RecordHandle {
         RecordHandle(slot)
     }
 
-    /// Books what this version did, in whose place another one was asked.
+    /// Books a failed attempt after which another version was asked.
     pub fn pass_on(mut self, io: &Io, code: Code) {
         self.is_passed_on = true;
         self.answered(io, Some(code));
@@ -210,7 +210,7 @@ impl RecordHandle {
         self.0.delivered(now);
     }
 
-    /// What is told when the response is out.
+    /// The record as what the transport tells when the response is out.
     pub fn into_delivery(self) -> Box<dyn Delivery> {
         self.0
     }

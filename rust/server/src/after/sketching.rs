@@ -1,8 +1,8 @@
-//! Sketching a request after its answer: which rows, into which writer, and what it may cost.
+//! Sketching a request after its response: which rows, into which writer, and what it may cost.
 //!
 //! An IO thread has its own writers and its own budget: [`BUDGET`] of the time that passes. The rate that fits it, and each
 //! version's floor, say what share of rows is sketched; rows are then chosen by the request's hash, the same for inputs and
-//! outputs. No request takes more than [`REQUEST_VALUES`], whatever its size, so that it holds nobody up.
+//! outputs. No request takes more than [`REQUEST_VALUES`], whatever its size, so that it holds no other up.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -46,7 +46,7 @@ pub struct Sketcher {
     writers: HashMap<u64, (Writer, Floor)>,
     controller: Controller,
     begun: Instant,
-    /// When the controller was told last, in nanoseconds since then; and what was spent afterwards.
+    /// When the controller was updated last, in nanoseconds since `begun`; and what was spent afterwards.
     observed_ns: u64,
     spent_ns: f64,
 }
@@ -66,14 +66,18 @@ impl Default for Sketcher {
 impl Sketcher {
     /// Sketches the inputs and outputs of a request, after its response.
     pub fn record(&mut self, io: &Io, sketch: &VersionSketch, sampled: &SampledRun<'_>, shard: &Shard) {
-        let now_ns = sampled.at.saturating_duration_since(self.begun).as_nanos() as u64;
+        let now_ns = self.ns_at(sampled.at);
         let passed_ns = now_ns.saturating_sub(self.observed_ns);
         if passed_ns >= Controller::PERIOD_NS {
             self.controller.observe(self.spent_ns, passed_ns);
             (self.observed_ns, self.spent_ns) = (now_ns, 0.0);
         }
-        let values = self.rows(io, sketch, sampled, now_ns, shard);
+        let values = self.rows(io, sketch, sampled, shard);
         self.spent_ns += (values + REQUEST_COST) as f64 * sketch.value_ns;
+    }
+
+    fn ns_at(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.begun).as_nanos() as u64
     }
 
     /// Lets go of writers whose version is not among `live`.
@@ -82,15 +86,9 @@ impl Sketcher {
     }
 
     /// Sketches the rows that are chosen; gives the values that this took.
-    fn rows(
-        &mut self,
-        io: &Io,
-        sketch: &VersionSketch,
-        sampled: &SampledRun<'_>,
-        now_ns: u64,
-        shard: &Shard,
-    ) -> u64 {
-        let SampledRun { run: ran, request_hash: hash, .. } = *sampled;
+    fn rows(&mut self, io: &Io, sketch: &VersionSketch, sampled: &SampledRun<'_>, shard: &Shard) -> u64 {
+        let SampledRun { run: ran, request_hash: hash, at } = *sampled;
+        let seconds = self.ns_at(at) / 1_000_000_000;
         let rows = ran.rows();
         shard.rows_seen.add(rows as u64);
         let (writer, floor) = match self.writers.entry(sketch.id) {
@@ -109,7 +107,7 @@ impl Sketcher {
                 }
             },
         };
-        let floor = floor.rate(now_ns / 1_000_000_000 / MINUTE, rows as u64);
+        let floor = floor.rate(seconds / MINUTE, rows as u64);
         let pick = Pick::of_request(hash, self.controller.rate().min(floor), rows);
         let taken = writer.record(|recorder| {
             recorder.offer(rows, &pick);
@@ -130,7 +128,7 @@ fn tensors(recorder: &mut Recorder<'_>, ran: &Ran, pick: &Pick) -> Taken {
     let specs = sides.flat_map(|(side, specs)| specs.iter().enumerate().map(move |spec| (side, spec)));
     let mut all = Taken::default();
     for (place, (side, (index, spec))) in specs.enumerate() {
-        // A tensor that cannot be read was not part of the answer either; there is nothing to count.
+        // A tensor that cannot be read was not part of the response either; there is nothing to count.
         let taken = if spec.datatype == DataType::Bytes {
             side.strings(ran, index).map(|strings| {
                 let rows = strings.shape.rows();

@@ -1,4 +1,4 @@
-//! gRPC on the data ports: which call a path names, and how an outcome is said in trailers.
+//! gRPC on the data ports: which call a path names.
 //!
 //! Inference goes through the same phases as REST and is framed by us: one request (`grpc/unary`) or a stream of them
 //! (`grpc/stream`). Everything else is rare: tonic's generated services, called directly from our HTTP/2, without its transport
@@ -176,7 +176,7 @@ async fn unary_response(
     Ok(response)
 }
 
-/// An answer that goes on, until its deadline at most.
+/// A response that goes on, until its deadline at most.
 fn streaming(
     response: Response<tonic::body::Body>,
     deadline: Option<Instant>,
@@ -215,7 +215,7 @@ fn unknown(path: &str) -> Error {
 /// What the server's services are, as a service tells it: messages both ways, until the client has enough or the gateway
 /// stops.
 async fn reflect(path: &str, request: Request<Incoming>) -> Result<Response<tonic::body::Body>> {
-    // The service ends its answers when the questions end.
+    // The service ends its responses when the questions end.
     let no_more = async { DrainTimeout::default().expired().await };
     let questions = |body| StreamBody::new(BodyStream::new(body).take_until(Box::pin(no_more)));
     let request = request.map(questions);

@@ -1,6 +1,6 @@
-//! From an HTTP request to a phase and back: the only place that knows both hyper and the protocol.
+//! Requests over HTTP: which call a path names, and the reply to it.
 //!
-//! The hot path goes on in `infer`.
+//! Not here: how a request is read and a reply written (`transport`). Next: `rest_infer`, then `request::infer`.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -37,14 +37,14 @@ use crate::transport::reply;
 use crate::transport::service::{RequestHead, Service};
 
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// Where the JSON of a body ends, when binary data follows it.
+/// The header that says where the JSON of a body ends, if binary data follows it.
 static JSON_LENGTH: HeaderName = HeaderName::from_static(binary::HEADER);
 static BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// A reply whose delivery is booked, if a version answered.
 type Reply = reply::Reply<PendingDelivery>;
 
-/// What waits for the delivery of a version's response.
+/// What is booked when a version's response is delivered.
 struct PendingDelivery {
     record: RecordHandle,
     /// When the request is of no use any more.
@@ -224,20 +224,21 @@ async fn extension(call: &ExtensionCall<'_>, head: RequestHead<'_>, body: &mut B
     })
 }
 
-/// Whether gzip is asked for, and the answer is large enough to be worth it.
+/// Whether the client asks for gzip, and the reply is large enough to be worth it.
 fn wants_gzip(io: &Io, reply: &Reply, asked: Headers<'_>) -> bool {
     let wanted = || asked.get("accept-encoding").is_some_and(coding::asks_for_gzip);
     reply.body.len() > io.shared.config.gzip_above_bytes && wanted()
 }
 
-/// The answer in gzip, as it was if there is no room for both, or why there is none: then it is late, or lost with a panic.
+/// Compresses a reply with gzip. It stays as it was if there is no room for both. If compressing took too long or panicked, the
+/// reply says so.
 async fn compress(mut reply: Reply) -> Reply {
     let plain = std::mem::take(&mut reply.body);
     let packed = match &mut reply.delivery {
         Some(PendingDelivery { record, deadline }) => {
             coding::gzip(plain, Some(*deadline), &mut record.memory).await
         }
-        // Its memory is counted by nobody yet.
+        // Its memory is not counted yet.
         None => match io::with(|io| RequestMemory::with_bytes(io, plain.len())) {
             Ok(mut counted) => coding::gzip(plain, None, &mut counted).await,
             Err(_) => Ok((plain, None)),
@@ -256,7 +257,7 @@ async fn compress(mut reply: Reply) -> Reply {
     reply
 }
 
-/// The answer in place of one that could not be compressed.
+/// The reply in place of one that could not be compressed.
 #[cold]
 fn compression_failed(io: &Io, reply: Reply, error: Error) -> Reply {
     let Some(PendingDelivery { mut record, deadline }) = reply.delivery else { return refusal(io, &error) };
@@ -288,7 +289,7 @@ fn infer_reply(io: &Io, answer: InferResponse) -> Reply {
     reply
 }
 
-/// A refusal that no version is to blame for.
+/// Counts and answers a request that was refused before a version was chosen.
 fn refusal(io: &Io, error: &Error) -> Reply {
     io.shared.metrics.thread(io.thread).count_refusal(error.code);
     error_reply(io, error, io.replies.take())
@@ -303,7 +304,7 @@ fn no_such_path(io: &Io, path: &str) -> Reply {
 fn error_reply(io: &Io, error: &Error, mut body: Vec<u8>) -> Reply {
     body.clear();
     metadata::error(&mut body, error);
-    // A cancelled request has nobody to answer, unless the client only stopped sending: then its request was incomplete.
+    // A code without a status is that of a cancelled request: if its client only stopped sending, the request was incomplete.
     let status = error.code.http().and_then(|status| StatusCode::from_u16(status).ok());
     let status = status.unwrap_or(StatusCode::BAD_REQUEST);
     let mut reply = reply_of(io, status, &JSON, body);

@@ -1,7 +1,7 @@
-//! What a call asks for and what it says beside its tensors: path, headers, deadline, origin; and what answers each path.
+//! The calls of the Open Inference Protocol: what each path means, and what answers it.
 //!
-//! Lives here: the paths of the Open Inference Protocol over HTTP (`http`, `rest`) and gRPC (`grpc`). May come in: `transport`.
-//! Never known here: sockets.
+//! Lives here: the paths over HTTP (`http`, `rest`, `rest_infer`) and gRPC (`grpc`), and what is said about models (`model_info`).
+//! May come in: `io_thread`, which gives connections their service. Never known here: sockets.
 
 pub mod grpc;
 pub mod http;

@@ -1,4 +1,4 @@
-//! What the protocol's extensions tell of endpoints: configuration, statistics, the repository's index. Cold: built when asked.
+//! What the protocol says about endpoints: metadata, configuration, statistics, the repository's index. Cold: built for each call.
 //!
 //! The structures are gRPC's; REST says the same as JSON (`rest`).
 

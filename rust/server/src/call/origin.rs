@@ -1,4 +1,4 @@
-//! Who may change what is in memory: programs, never the pages that a browser shows.
+//! Which callers may change what is in memory: programs, never the pages that a browser shows.
 //!
 //! A browser sends a POST of any page to any address without asking first, and names the page in `Origin`. Programs send no
 //! `Origin`. No page is served here, so that none has a reason to ask for a change: one from the gateway's own address is let
@@ -32,7 +32,7 @@ pub fn refuse_cross_origin(headers: Headers<'_>) -> Result<()> {
 /// How much of an origin a message shows, in bytes.
 const MAX_SHOWN: usize = 200;
 
-/// Whether an origin is the address that was called, by a name that only this machine or nobody can give away.
+/// Whether an origin is the address that was called, under a name that no DNS server can give to another machine.
 fn is_same_origin(origin: &[u8], host: &[u8]) -> bool {
     let Ok(origin) = str::from_utf8(origin) else { return false };
     let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));

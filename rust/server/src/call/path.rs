@@ -51,7 +51,7 @@ pub enum ExtensionCall<'a> {
     SharedMemory(SharedMemoryCall),
 }
 
-/// What is asked of shared memory.
+/// A call of the shared memory extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SharedMemoryCall {
     /// Which regions there are.
@@ -88,7 +88,7 @@ pub fn decoded(path: &str) -> Result<Cow<'_, str>> {
         .map_err(|_| Error::invalid("the escapes of the path are not UTF-8"))
 }
 
-/// What stands where an escape should.
+/// The characters in the place of an escape.
 fn escape(part: &str) -> String {
     format!("%{}", part.chars().take(2).collect::<String>())
 }

@@ -1,4 +1,4 @@
-//! Loading and unloading over the protocol: what is in memory, never who gets traffic.
+//! Loading and unloading over the protocol: what is in memory, never which version gets traffic.
 
 use std::sync::{Arc, Weak};
 

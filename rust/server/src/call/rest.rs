@@ -1,4 +1,4 @@
-//! The protocol's extensions over REST: what `facts` and `settings` know, as JSON. Cold: nobody calls these in a hurry.
+//! The protocol's extensions over REST: what `model_info` and `settings` know, as JSON. Cold: these calls are rare.
 //!
 //! Not here: inference (`infer`) and the small bodies that health checks read all day (`headgate_protocol::metadata`).
 
@@ -40,7 +40,7 @@ pub fn methods(call: &ExtensionCall<'_>) -> &'static [Method] {
     }
 }
 
-/// Appends the answer to `out`.
+/// Appends the response to `out`.
 ///
 /// # Errors
 /// Those of the call; `invalid_argument` for a body that is not the JSON it should be.
@@ -51,16 +51,6 @@ pub async fn answer(
     out: &mut Vec<u8>,
 ) -> Result<()> {
     let value = match *call {
-        ExtensionCall::ModelStatus(target) => {
-            let endpoint = io::with(|io| model_info::find(io, &target))?.endpoint;
-            predict::status(out, &endpoint.name, &model_info::versions(&endpoint, &target));
-            return Ok(());
-        }
-        ExtensionCall::Models => io::with(models),
-        ExtensionCall::Config(target) => {
-            io::with(|io| model_info::config(io, &target)).map(|config| config_json(&config))?
-        }
-        ExtensionCall::Statistics(target) => io::with(|io| statistics(io, target))?,
         ExtensionCall::Index(repository) => {
             let ready = flag(&object(headers, body).await?, "ready")?;
             io::with(|io| index(io, repository, ready))?
@@ -79,31 +69,46 @@ pub async fn answer(
             json!({"name": name, "unload": true})
         }
         ExtensionCall::Trace(target) => {
-            let asked = object(headers, body).await?;
+            let changes = object(headers, body).await?;
             io::with(|io| {
                 target.map(|target| model_info::find(io, &target)).transpose()?;
-                settings::refuse_changes(io, asked.keys())
+                settings::refuse_changes(io, changes.keys())
             })?;
             trace_settings()
         }
         ExtensionCall::Logging => {
-            let asked = object(headers, body).await?;
-            io::with(|io| settings::refuse_changes(io, asked.keys()))?;
+            let changes = object(headers, body).await?;
+            io::with(|io| settings::refuse_changes(io, changes.keys()))?;
             log_settings()
         }
+        ref call => return io::with(|io| describe(io, call, headers, out)),
+    };
+    out.extend_from_slice(value.to_string().as_bytes());
+    Ok(())
+}
+
+/// Answers a call whose body is not read.
+fn describe(io: &Io, call: &ExtensionCall<'_>, headers: Headers<'_>, out: &mut Vec<u8>) -> Result<()> {
+    let value = match *call {
+        ExtensionCall::ModelStatus(target) => {
+            let endpoint = model_info::find(io, &target)?.endpoint;
+            predict::status(out, &endpoint.name, &model_info::versions(&endpoint, &target));
+            return Ok(());
+        }
+        ExtensionCall::Config(target) => config_json(&model_info::config(io, &target)?),
+        ExtensionCall::Statistics(target) => statistics(io, target)?,
         ExtensionCall::SharedMemory(SharedMemoryCall::Status) => json!([]),
-        // Nothing is registered, so that there is nothing to forget.
+        // No region is registered, so that there is none to forget.
         ExtensionCall::SharedMemory(SharedMemoryCall::Unregister) => {
             coding::of_body(headers)?;
             json!({})
         }
         ExtensionCall::SharedMemory(SharedMemoryCall::Register) => {
             coding::of_body(headers)?;
-            return Err(Error::new(
-                Code::Unsupported,
-                "shared memory is not supported; send the elements with the request",
-            ));
+            let words = "shared memory is not supported; send the elements with the request";
+            return Err(Error::new(Code::Unsupported, words));
         }
+        _ => models(io),
     };
     out.extend_from_slice(value.to_string().as_bytes());
     Ok(())

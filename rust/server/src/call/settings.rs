@@ -1,4 +1,4 @@
-//! What the trace and logging extensions tell: how things are. Neither can be changed over the protocol.
+//! What the trace and logging extensions report. Neither can be changed over the protocol.
 
 use headgate_core::error::{Code, Error, Result};
 
@@ -38,7 +38,7 @@ pub const TRACE: [(&str, &str); 6] = [
 /// Refuses a request to change settings; one without settings asks what they are.
 ///
 /// # Errors
-/// `permission_denied`, or `unsupported` where the operator lets clients control the gateway, naming the first setting.
+/// `permission_denied`; `unsupported`, naming the first setting, if the operator lets clients control the gateway.
 pub fn refuse_changes<'a>(io: &Io, mut names: impl Iterator<Item = &'a String>) -> Result<()> {
     match names.next() {
         None => Ok(()),

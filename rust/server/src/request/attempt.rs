@@ -69,7 +69,7 @@ impl Attempt {
                 warm
             }
         };
-        // Looked at again where it matters; a refusal must not cost what decoding costs.
+        // The queue checks again; a refusal must not cost what decoding costs.
         warm.welcomes(self.class)?;
         request.envelope.check_outputs(&warm.signature().outputs)?;
         let buffers =
@@ -140,7 +140,7 @@ impl Attempt {
 
     async fn run_together(&mut self, mut seat: Seat) -> Result<Ran> {
         io::with(|io| io.shared.pool.ready(&mut seat));
-        // Late or left, the request gives its seat up, and the batch goes on without it.
+        // A request that is late, or whose client left, gives its rows up, and the batch goes on without it.
         let batch = seat.batch().clone();
         let Ok(done) = tokio::time::timeout_at(self.deadlines.version.into(), seat.done()).await else {
             if batch.has_begun() {
@@ -157,7 +157,7 @@ impl Attempt {
             Place::Inline => {
                 let result = io::with(|io| self.run_inline(io, &mut lease));
                 if result.as_ref().is_err_and(|error| error.code == Code::Cancelled) {
-                    // It held the thread up. In the pool it may take the time that the request has.
+                    // The watchdog ended it, because it held up the thread. In the pool it may take the time that the request has.
                     return self.run_in_pool(lease).await;
                 }
                 self.record.ran_inline(Instant::now());
@@ -176,7 +176,7 @@ impl Attempt {
     }
 
     async fn run_in_pool(&mut self, mut lease: Lease) -> Result<Lease> {
-        // A run may outlive its request when the client leaves or the deadline passes, and so does its memory.
+        // A run may outlive its request if the client leaves or the deadline passes, and so must its memory.
         lease.attach(self.record.memory.take_large_boxed());
         let run = io::with(|io| io.shared.pool.submit(lease, self.waiter()))?;
         let mut run = AwaitedRun::new(run, self.record.routed.clone());
@@ -191,8 +191,8 @@ impl Attempt {
         outcome.result.map(|()| outcome.lease).map_err(|error| self.run_error(error))
     }
 
-    /// Why a run in the pool ended without an answer. The watchdog may end one at its deadline a moment before the request's own
-    /// clock does.
+    /// The error of a run that failed in the pool. The watchdog may cancel a run at its deadline a moment before the request's own
+    /// clock does: that is a missed deadline.
     fn run_error(&mut self, error: Error) -> Error {
         if error.code != Code::Cancelled {
             return error;
@@ -241,11 +241,12 @@ struct WrittenResponse {
     output_bytes: usize,
 }
 
+/// The error of a request whose deadline passed before its run.
 fn no_time_error() -> Error {
     Error::new(Code::DeadlineExceeded, "the deadline passed before the run began")
 }
 
-/// The refusal of a request that waits no longer.
+/// The error of a request whose deadline passed during its run.
 fn late_error() -> Error {
     Error::new(Code::DeadlineExceeded, "the deadline passed before the run ended")
 }

@@ -1,15 +1,14 @@
-//! What follows a version's failure: others are asked, whose mistake it was is found out, and each version gets what is its own.
+//! What follows a version's failure: other versions are asked, and each failure is booked on the version that is at fault.
 //!
 //! ```text
-//! a run failed --> the champion, for a challenger --answered--> the failure is the challenger's
-//!                  then the fallbacks            --answered--> a probe tells, apart from the answer
-//!                  nobody answered               -----------> the request waits for what a probe tells: 400, or 500
-//! a run was late --> the fallbacks               -----------> a probe tells, apart from the answer
-//! it takes no such inputs, but the champion does --> the champion
+//! a run failed   --> the champion, for a challenger --it answers--> the challenger is at fault
+//!                    then the listed fallbacks      --it answers--> a probe finds the fault; the response does not wait
+//!                    no version answers             ------------> the response waits for the probe: 400, or 500
+//! a run was late --> the listed fallbacks           ------------> a probe finds the fault; the response does not wait
+//! the inputs do not fit, but may fit the champion --> the champion
 //! ```
-//! A champion that takes what a challenger does not is better evidence than any probe. Other fallbacks may take what is not for
-//! them to take, so their answer is no evidence, and a constant, which takes everything, is asked only where the version is
-//! at fault.
+//! A champion that takes what a challenger does not is better evidence than any probe. Other fallbacks may take inputs that are
+//! wrong, so their response is no evidence. A constant takes everything, so it is asked only if the version is at fault.
 //!
 //! Not here: the order of the versions (`fallback`), probes (`attribution`).
 
@@ -29,27 +28,27 @@ use crate::request::inference::{ParsedRequest, ResponseLayout};
 use crate::serving::compatibility::accepts_same_inputs;
 use crate::thread::io::{self, Io};
 
-/// A version that was asked and did not answer.
+/// A version's attempt that failed.
 struct FailedAttempt {
     attempt: Attempt,
     error: Error,
     kind: FailureKind,
 }
 
-/// What kind of failure it was.
+/// What kind of failure an attempt ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FailureKind {
-    /// The request does not fit the version's signature, or another mistake that is the client's for certain.
+    /// The request does not fit the version's signature, or has another error that certainly is the client's.
     ClientError,
-    /// The answer cannot be written as it was asked for: NaN in JSON, say.
+    /// The response cannot be written in the requested form: NaN in JSON, say.
     Unwritable,
-    /// The run failed, and whose mistake that is is not known yet.
+    /// The run failed, and the fault is not attributed yet.
     RunFailed,
-    /// The run failed, and whose mistake that is has been asked.
+    /// The run failed, and the fault is attributed.
     Attributed,
-    /// The run was going on when the time was over that the document gives it, and whose mistake that is is not known yet.
+    /// The run went on beyond the time that the document gives, and the fault is not attributed yet.
     Overran,
-    /// Anything else: its code says everything.
+    /// Anything else: the code says everything.
     Other,
 }
 
@@ -109,7 +108,7 @@ impl FailedAttempt {
         })
     }
 
-    /// The request on its way to another version. What is booked on this one is [`RecordHandle::pass_on`]'s.
+    /// The attempt of the next version, with what this one holds of the request. [`RecordHandle::pass_on`] books this one.
     fn next_attempt(&mut self, next: &Fallback) -> Attempt {
         let old = &mut self.attempt.record;
         let said = format!("{}; cause={}", old.version().name, next.cause.as_str());
@@ -125,7 +124,7 @@ impl FailedAttempt {
         Attempt { record, deadlines, fallbacks, class: self.attempt.class }
     }
 
-    /// Finds out whose mistake a failed run is.
+    /// Attributes the fault of a failed run.
     async fn attribute(&mut self) {
         if self.kind != FailureKind::RunFailed {
             return;
@@ -150,7 +149,7 @@ impl FailedAttempt {
         self.error.code == Code::InvalidArgument && self.kind != FailureKind::ClientError
     }
 
-    /// Books it, `answered` by another version.
+    /// Books the failed attempt of a request that `answered` answered.
     fn answered_by(mut self, io: &Io, answered: &RoutedVersion) {
         let champion_took_it = fallback::is_champion(answered)
             && !answered.version().payload.is_constant
@@ -172,10 +171,8 @@ impl FailedAttempt {
     }
 }
 
-/// Goes on after a version's failure: the attempt of the version that is named in the response, and what it answers.
-///
-/// # Errors
-/// The failure that is told.
+/// Goes on after a version's failure: the attempt of the version that the response names, and its response or the failure that the
+/// client reads.
 pub async fn serve_by_fallback(
     attempt: Attempt,
     error: Error,
@@ -219,7 +216,8 @@ async fn next(last: &mut FailedAttempt, earlier: &mut [FailedAttempt]) -> Option
     Some(next)
 }
 
-/// No version answered: books what the earlier ones did, and tells the breaker of the last one; the error that is told.
+/// Books the attempts of a request that no version answered, but for the last one, whose breaker is told; the error that the
+/// client reads.
 async fn book_failures(last: &mut FailedAttempt, mut earlier: Vec<FailedAttempt>) -> Error {
     for attempt in earlier.iter_mut().chain([&mut *last]) {
         attempt.attribute().await;
@@ -227,12 +225,12 @@ async fn book_failures(last: &mut FailedAttempt, mut earlier: Vec<FailedAttempt>
             io::with(|io| attribution::report_when_known(io, &mut attempt.attempt));
         }
     }
-    // What the version did, whatever the response will be.
+    // The breaker hears of the version's own failure, whatever the client reads.
     io::with(|io| last.attempt.record.report(io, Some(last.error.code)));
     let told = {
         let last = &*last;
         let first = earlier.first().unwrap_or(last);
-        // A version that takes something else refuses what was right for the one that was asked.
+        // A version with another signature refuses what was right for the first one.
         let misfit = last.kind == FailureKind::ClientError
             && first.kind != FailureKind::ClientError
             && !accepts_same_inputs(first.signature(), last.signature());

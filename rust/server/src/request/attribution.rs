@@ -1,10 +1,10 @@
-//! Whose mistake a failed run is: the request's, or the version's.
+//! Whether the request or the version is at fault for a failed run.
 //!
 //! ONNX Runtime does not say: most failures have one code, whether an index is out of range or a device is lost. So the version
-//! runs an input that it is known to take (`probes` of the engine): if it does, the request was at fault, and if it does not, the
-//! version is. A run that does not end in time is judged in the same way: one request may have a loop go on for ever. Of a version
-//! without such an input its answers tell: while it answers others, the request was at fault. Before it has answered anybody nobody
-//! knows, and a failure counts against nobody.
+//! runs an input that it is known to take (`probes` of the engine). If that works, the request is at fault; if it fails, the
+//! version is. The same holds for a run that does not end in time, because one request may make a loop go on for ever. A version
+//! without such an input is judged by its other requests: while it answers those, the request is at fault. Before it has answered
+//! any, the fault is unknown, and the failure counts against neither.
 
 use std::time::Duration;
 
@@ -17,20 +17,20 @@ use crate::request::attempt::Attempt;
 use crate::serving::version::VersionState;
 use crate::thread::io::{self, Io};
 
-/// Whose mistake it is that a request was not answered.
+/// What is at fault for a failed run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The request's: the version works.
+    /// The request: the version works.
     Request,
-    /// The version's.
+    /// The version.
     Version,
-    /// No input is known that the version takes, and it answers nobody.
+    /// No input is known that the version takes, and it has answered no request lately.
     Unknown,
-    /// What would tell did not come by the request's deadline.
+    /// The probe did not end by the request's deadline.
     TimedOut,
 }
 
-/// Whose mistake a failed run is.
+/// Waits until it is known what is at fault for a failed run.
 pub async fn find_fault(attempt: &Attempt) -> Fault {
     let coming = match io::with(|io| ask_probe(io, attempt.record.version())) {
         None => return Fault::Unknown,
@@ -41,7 +41,7 @@ pub async fn find_fault(attempt: &Attempt) -> Fault {
     told.map_or(Fault::TimedOut, |finding| fault(finding, None))
 }
 
-/// Tells the breaker what a run that failed, or did not end in time, says about its version, now or when a probe has told; the
+/// Reports to the breaker what a run that failed, or did not end in time, says about its version: now, or when a probe has ended. The
 /// request does not wait for that.
 pub fn report_when_known(io: &Io, attempt: &mut Attempt) {
     let within = attempt.overran_within();
@@ -53,13 +53,13 @@ pub fn report_when_known(io: &Io, attempt: &mut Attempt) {
                 report.send(health_signal(await_finding(coming).await, within))
             });
         }
-        // One report for each probe: those that nobody waits for must not pile up. Without a probe nobody knows.
+        // One report for each probe, so that reports do not pile up. Without a probe the fault is unknown.
         Some(Asked::Awaited(_)) | None => {}
     }
 }
 
-/// Whose mistake it is when a probe found that; `within` is the time that the version had, for a run that did not end in it. A version
-/// that needs longer than that for what it is known to take is too slow whatever it is asked.
+/// The fault by what a probe found. `within` is the time that the version had, for a run that did not end in it: a version that needs
+/// longer for an input that it is known to take is too slow for any.
 fn fault(finding: Finding, within: Option<Duration>) -> Fault {
     match finding {
         Finding::Works { run } if within.is_none_or(|within| run < within) => Fault::Request,
@@ -74,10 +74,10 @@ fn health_signal(finding: Finding, within: Option<Duration>) -> HealthSignal {
     }
 }
 
-/// Nothing is said about a probe that comes to nothing (the gateway stops).
+/// The finding of a probe that was dropped, because the gateway stops: nothing against the version.
 const NO_FINDING: Finding = Finding::Works { run: Duration::ZERO };
 
-/// `None` for a version that is not known to take anything, and has not answered lately.
+/// Asks for a probe of the version; `None` if no input is known that it takes, and it has not answered lately.
 fn ask_probe(io: &Io, version: &Version<VersionState>) -> Option<Asked> {
     let version = &version.payload;
     let (probed, now_ns) = (io.shared.pool.probe(&version.model), io.shared.now_ns());

@@ -23,8 +23,8 @@ pub struct Deadlines {
 }
 
 impl Deadlines {
-    /// The deadlines of a request that was `received` then, for whose answer its client waits until `client`. The version has
-    /// `after` from now on before others are asked: how long the request was on its way says nothing about the version.
+    /// The deadlines of a request that was `received` then, and whose client waits until `client`. The version has `after` from now on
+    /// before others are asked: how long the request was on its way says nothing about the version.
     pub fn new(
         received: Instant,
         timeout: Duration,

@@ -38,8 +38,8 @@ impl FallbackCause {
         }
     }
 
-    /// Whether the champion answers though no document says that it does. Not for what is late or too much: that would move a
-    /// challenger's load to the champion when there is too much of it.
+    /// Whether the champion answers though no document says that it does. Not for what is late or overloaded: a challenger's load
+    /// would move to the champion when there is too much of it.
     fn calls_the_champion(self) -> bool {
         !matches!(self, FallbackCause::Late | FallbackCause::Overloaded)
     }

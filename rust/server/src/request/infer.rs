@@ -4,8 +4,8 @@
 //! stopping -> endpoint, rate -> body -> envelope -> route -> admit the version -> decode -> run -> reply     (-> after)
 //! ```
 //! [`infer`] is that list. An [`InferWire`] supplies what differs: body, envelope and the frame of the response. A path names the
-//! endpoint before the body is read, so that a caller who comes too often uploads nothing; a gRPC message names it itself, so
-//! that its body stands in front. Until a version is chosen a failure belongs to no version; from then on it is booked on that
+//! endpoint before the body is read, so that a limited caller uploads nothing. A gRPC message names it itself, so that
+//! its body is read first. Until a version is chosen a failure belongs to no version; from then on it is booked on that
 //! version. Nothing of hyper is known here.
 //!
 //! Next: `attempt`, then `after::record`.
@@ -124,10 +124,10 @@ pub fn stopping_error() -> Error {
     Error::new(Code::Draining, "the gateway is stopping; send what was not answered to another one")
 }
 
-/// The endpoint as it is now, which the request keeps to its end, for a caller that may come.
+/// Finds the endpoint, which the request keeps as it is now, and takes a token of its rate.
 ///
 /// # Errors
-/// `model_not_found`; `rate_limited` for one that comes too often.
+/// `model_not_found`; `rate_limited` for a caller that comes too often.
 fn admit_caller(io: &Io, call: &InferCall<'_>, target: Target<'_>) -> Result<Arc<LiveEndpoint>> {
     let endpoint = io.endpoint(target.endpoint)?;
     let Some(quota) = &endpoint.quota else { return Ok(endpoint) };
@@ -140,7 +140,7 @@ fn admit_caller(io: &Io, call: &InferCall<'_>, target: Target<'_>) -> Result<Arc
     Ok(endpoint)
 }
 
-/// When a request is of no use any more, as far as that is known before its envelope.
+/// When a request is of no use any more, as far as its headers and the endpoint say.
 fn known_deadline(
     call: &InferCall<'_>,
     asked: Option<Instant>,

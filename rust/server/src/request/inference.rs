@@ -105,7 +105,7 @@ pub struct InferResponse {
     pub deadline: Instant,
 }
 
-/// A good answer.
+/// A good response.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseLayout {
     /// The length of the JSON when binary data follows it.

@@ -1,6 +1,6 @@
 //! Large requests, whose bytes are read on a thread beside the IO thread: a million numbers in JSON take more than 10 ms.
 //!
-//! Not here: how they are read (`headgate_protocol`, `tensors`), and content codings (`coding`).
+//! Not here: how they are read (`headgate_protocol`, `tensors`), and content encodings (`coding`).
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::thread::request_memory::RequestMemory;
 /// A body of at most so many bytes is read on the IO thread, whatever is in it: that takes half a millisecond of a core in JSON,
 /// and a few of them for short strings.
 pub const INLINE: usize = 256 << 10;
-/// The same for protobuf without its tensors' bytes, of which nothing is read but where they are.
+/// The same for a protobuf message, whose tensors are located and not read.
 pub const INLINE_MESSAGE: usize = 1 << 20;
 /// Bytes in binary data that take as long as one byte of JSON.
 const BINARY_PER_BYTE: usize = 16;
@@ -29,7 +29,7 @@ const BYTES_PER_STRING: usize = 16;
 /// What reads the envelope of a body.
 pub type Parse = for<'a> fn(Body<'a>, &mut envelope::Scratch) -> Result<Envelope<'a>>;
 
-/// Reads an envelope whose JSON is more than [`INLINE`] bytes, elsewhere. `parts` are those of `body`.
+/// Reads an envelope whose JSON is more than [`INLINE`] bytes on another thread. `parts` are those of `body`.
 ///
 /// # Errors
 /// Those of `parse`; `deadline_exceeded`.
@@ -49,7 +49,7 @@ pub async fn parse<'a>(
     Ok(detached.await?.attach(body))
 }
 
-/// Reads the envelope of a `ModelInferRequest`, elsewhere if it is large.
+/// Reads the envelope of a `ModelInferRequest`, on another thread if it is large.
 ///
 /// # Errors
 /// As [`protobuf::parse`]; `deadline_exceeded`.
@@ -69,7 +69,7 @@ pub async fn parse_message<'a>(
     Ok(detached.await?.attach(message).envelope)
 }
 
-/// Whether the tensors of an envelope take long to decode; to be asked for bodies of more than [`INLINE`] bytes.
+/// Whether the tensors of an envelope take long to decode, if the body is more than [`INLINE`] bytes.
 pub fn takes_long(envelope: &Envelope<'_>) -> bool {
     let form = match envelope.form {
         Form::Listed => 0,
@@ -87,11 +87,11 @@ fn cost(input: &InputEnvelope<'_>) -> usize {
         Source::Binary(bytes) => bytes.len() / BINARY_PER_BYTE,
     };
     let strings = if input.datatype == DataType::Bytes { input.shape.count() } else { 0 };
-    // A name is compared, and told where it is wrong.
+    // A name is compared, and quoted if it is wrong.
     strings.saturating_mul(BYTES_PER_STRING).saturating_add(input.name.len() + bytes)
 }
 
-/// As [`tensors::decode`], elsewhere and within the request's deadline.
+/// As [`tensors::decode`], on another thread and within the deadline of the target.
 ///
 /// # Errors
 /// As [`tensors::decode`]; `deadline_exceeded`.

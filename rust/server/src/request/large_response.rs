@@ -1,7 +1,7 @@
-//! Large answers, which are written on a thread of their own: a million numbers in JSON take 30 ms, for which no other request of the IO
-//! thread could be answered.
+//! Large responses, which are written on another thread: a million numbers in JSON take 30 ms, in which the IO thread could answer no
+//! other request.
 //!
-//! Not here: how an answer is written (`outputs`).
+//! Not here: how a response is written (`outputs`).
 
 use std::time::Instant;
 
@@ -17,12 +17,12 @@ use crate::request::outputs::{self, OutputLists, Outputs, ResponseFormat};
 use crate::request::tensors;
 use crate::thread::offload::{self, OffloadMemory};
 
-/// An answer that takes more than so many elements in JSON is large: about two milliseconds of a core.
+/// A response with more elements in JSON than this is large: they take about two milliseconds of a core.
 const ELEMENTS: usize = 1 << 16;
 /// Bytes in binary data that take as long as one element in JSON.
 const BYTES_PER_ELEMENT: usize = 256;
 
-/// Whether an answer from outputs of so many bytes is written elsewhere. A client's name for its request comes back, however long it is.
+/// Whether a response from outputs of so many bytes is written on another thread. The client's `id` comes back, however long it is.
 pub fn is_large(outputs: &Outputs<'_>, bytes: usize, id: Option<&str>) -> bool {
     let id = id.map_or(0, str::len);
     // No element has less than a byte: small ones are not looked at one by one.
@@ -32,7 +32,7 @@ pub fn is_large(outputs: &Outputs<'_>, bytes: usize, id: Option<&str>) -> bool {
     }
 }
 
-/// Everything that an answer is written from.
+/// Everything that a response is written from, for another thread.
 struct OffloadedResponse {
     ran: Ran,
     selection: Vec<Selection>,
@@ -94,7 +94,7 @@ impl OffloadedResponse {
         let outputs =
             Outputs::of(&self.selection, &self.ran, &self.routed.endpoint, self.wire_format, &mut lists)?;
         let bytes = outputs.bytes();
-        // A model may answer with any size: there must be room before it is written, and nobody else takes it afterwards.
+        // Outputs may have any size: their memory is reserved before they are written.
         let mut room = share.reserve_response(bytes.saturating_add(outputs.max_written_bytes()))?;
         let sent = outputs::write(&format, &head, &outputs.tensors(&mut lists)?, out)?;
         room.resize(bytes + out.len());

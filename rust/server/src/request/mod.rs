@@ -1,7 +1,7 @@
-//! An inference request's way from bytes to a response: admit, decode, run, write; and through the versions of its endpoint.
+//! The phases of an inference request, from its bytes to the bytes of its response.
 //!
-//! Lives here: the phases (`infer`), tensors in and out, whose mistake a failure is, who answers instead, what is done beside the
-//! IO threads. May come in: `call`. Never known here: which wire the request came by.
+//! Lives here: the list of phases (`infer`), the phases of one version (`attempt`), tensors in and out, fallback to other versions,
+//! the attribution of failures, large requests and responses. May come in: `call`. Never known here: which wire the request came by.
 
 pub mod attempt;
 pub mod attempts;

@@ -28,11 +28,11 @@ pub struct Outputs<'a> {
 struct SelectedOutput<'a> {
     selected: Selection,
     view: View<'a>,
-    /// Its highest values as strings, where they are wanted in its place.
+    /// Its highest values as strings, if the request wants them in its place.
     classes: Option<Box<(StringTable, Shape)>>,
 }
 
-/// The lists of past answers, for the next one.
+/// The lists of past responses, for the next one.
 #[derive(Default)]
 pub struct OutputLists {
     outputs: Vec<SelectedOutput<'static>>,
@@ -56,7 +56,7 @@ impl<'a> Outputs<'a> {
     ///
     /// # Errors
     /// `internal` for an output that the runtime cannot show; `invalid_argument` for classes of what has no order.
-    // In the phase that calls it for nearly every request; large answers are the other caller.
+    // Inlined into the phase that calls it for nearly every request; large responses are the other caller.
     #[inline(always)]
     pub fn of(
         selection: &[Selection],
@@ -96,7 +96,7 @@ impl<'a> Outputs<'a> {
         amounts
     }
 
-    /// Bytes that the tensors take in an answer, at most; escapes in strings and the brackets of rows come on top.
+    /// Bytes that the tensors take in a response, at most; escapes in strings and the brackets of rows come on top.
     pub fn max_written_bytes(&self) -> usize {
         let bytes = |SelectedOutput { selected, view, classes }: &SelectedOutput<'_>| match &view.data {
             Data::Bytes(_) if classes.is_some() => 0,
@@ -151,19 +151,19 @@ const fn in_json(datatype: DataType) -> usize {
     }
 }
 
-/// What says how an answer is written.
+/// How a response is written.
 pub struct ResponseFormat<'a> {
     /// The wire.
     pub wire_format: WireFormat,
     /// The form of the request.
     pub form: Form<'a>,
-    /// Whether the answer says that it is the last one.
+    /// Whether the response says that it is the last one.
     pub marks_final: bool,
     /// The rows of the request.
     pub rows: usize,
 }
 
-/// Writes an answer.
+/// Writes a response.
 ///
 /// # Errors
 /// As [`reply::write`], [`predict::write`] and [`protobuf::write`]; `payload_too_large` beyond gRPC's 4 GiB.

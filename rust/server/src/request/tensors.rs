@@ -30,7 +30,7 @@ pub struct Scratch {
     pub envelope: envelope::Scratch,
     /// Decoded BYTES elements.
     pub strings: StringTable,
-    /// The outputs that were asked for.
+    /// The outputs that the request wants.
     pub selection: Vec<Selection>,
     /// The outputs that are written.
     pub outputs: outputs::OutputLists,
@@ -47,7 +47,7 @@ pub fn with_scratch<R>(use_it: impl FnOnce(&mut Scratch) -> R) -> R {
     SCRATCH.with_borrow_mut(use_it)
 }
 
-/// Counts bytes that a request is about to take.
+/// Counts bytes that a request is about to take, or refuses it.
 pub type CountBytes<'a> = &'a mut dyn FnMut(usize) -> Result<()>;
 
 /// What a request is decoded for.
@@ -71,7 +71,7 @@ pub enum DecodedInputs {
 /// # Errors
 /// `invalid_argument` for an input that is missing, unknown, of another type or shape, or has wrong elements; `overloaded`.
 ///
-/// `body` is what the envelope borrows from: a large tensor in it that is aligned is read where it is.
+/// `body` is what the envelope borrows from: a run reads a large, aligned tensor in place.
 pub fn decode(
     envelope: &Envelope<'_>,
     body: &Bytes,
@@ -142,7 +142,7 @@ fn decode_listed(
     strings: &mut StringTable,
     count_bytes: CountBytes<'_>,
 ) -> Result<DecodedInputs> {
-    // Of another number than the required ones, what is right has optional inputs among it.
+    // A valid request with another number of inputs than the required ones has optional inputs.
     let has_optional = inputs.len() != target.warm.signature().inputs.len();
     if has_optional {
         check_names(inputs, target.warm.signature())?;
@@ -191,7 +191,7 @@ fn decode_optional(
     Ok(())
 }
 
-// Inlined where every request passes: a call costs a small request more than the code.
+// Inlined, because every request passes here: a call costs a small request more than the code does.
 #[inline(always)]
 fn decode_tensor(
     input: &InputEnvelope<'_>,
@@ -240,7 +240,7 @@ fn find<'a, 'b>(
     signature: &Signature,
 ) -> Result<&'a InputEnvelope<'b>> {
     let Some(input) = inputs.iter().find(|input| input.name == spec.name) else {
-        // Another name in its place is what the client is to be told of.
+        // If another name stands in its place, the message names that.
         return Err(check_names(inputs, signature).err().unwrap_or_else(|| missing(spec, signature)));
     };
     check_input(input, spec)?;

@@ -30,10 +30,10 @@ const SYN_FILTER: [SockFilter; 5] = [
 ];
 /// How long to wait when the process is out of descriptors.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
-/// How long a thread may take to make room, which is at once unless it is in a run, before another one is asked.
+/// How long a thread may take to make room before another one is asked. It does so at once, unless it is in a run.
 const MAKE_ROOM_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Listens at a data port, on a socket that is bound already where there is one; `setting` is what messages call it.
+/// Listens at a data port, on a socket that is bound already if there is one; `setting` is its name in messages.
 ///
 /// # Errors
 /// `invalid_argument` when the address cannot be used, with the system's reason.
@@ -84,7 +84,7 @@ pub fn run(
                 }
                 close(listeners, shared, threads).await;
             }
-            // Nobody can be served: readiness says so, and whoever watches it acts.
+            // No client can be served: readiness says so.
             Err(_) => shared.accept_failed.store(true, Relaxed),
         }
     });

@@ -1,6 +1,6 @@
 //! A request's body, read whole, with a limit in bytes and a limit in time.
 //!
-//! Not here: what it is counted as (`counted`).
+//! Not here: what it is counted as (`request_memory`).
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -34,11 +34,11 @@ struct BodyLimits {
     timeout: Duration,
 }
 
-/// The body of a REST request, by who reads it.
+/// The body of a request over HTTP, read or not.
 pub enum BodySource {
-    /// hyper, when it is asked.
+    /// hyper reads it on demand.
     Streamed(Incoming, BodyProgress),
-    /// It is here: whoever read the head has read it as well.
+    /// It was read with the head.
     Buffered(Bytes),
 }
 
@@ -46,7 +46,7 @@ pub enum BodySource {
 pub enum BodyProgress {
     /// The connection is known to wait for it.
     Waiting(PendingBody),
-    /// It was read, or refused with an answer that others may follow.
+    /// It was read, or refused with a reply that others may follow.
     Done,
     /// It could not be read, so that the next request cannot be found behind it.
     Lost(CloseReason),
@@ -63,7 +63,7 @@ impl BodyProgress {
 }
 
 impl BodySource {
-    /// The body, as [`read_aligned`] reads it where it is still to come.
+    /// Reads the body, as [`read_aligned`] does if it was not read with the head.
     ///
     /// # Errors
     /// As [`read_aligned`].
@@ -93,7 +93,7 @@ impl BodySource {
         }
     }
 
-    /// Reads what nobody asked for, within bounds, as [`discard`] does.
+    /// Reads and drops a body that no call has read, as [`discard`] does.
     pub fn discard(self, open: &OpenRequest) {
         if let BodySource::Streamed(body, _) = self {
             discard(body, open);
@@ -113,7 +113,7 @@ pub async fn read_counted(
     read_aligned(body, holding, limit, Alignment { headers: Headers::NONE, find: |_, _| None }).await
 }
 
-/// As [`read_counted`], with the tensor that `align` finds where any element type may be read in place.
+/// As [`read_counted`], with the tensor that `alignment` finds at an address at which any element type may be read in place.
 ///
 /// # Errors
 /// As [`read_counted`].
@@ -127,8 +127,8 @@ pub async fn read_aligned(
     read(body, BodyMemory::of_connection(holding), BodyLimits { bytes: limit, timeout }, alignment).await
 }
 
-/// Refuses a body whose length is known before it comes, where there is no room for it now. What takes room is only what came
-/// of it ([`BodyMemory`]).
+/// Refuses a body whose length is known before it comes, if there is no room for it now. Only bytes that have come take room
+/// ([`BodyMemory`]).
 ///
 /// # Errors
 /// `overloaded`.
@@ -136,11 +136,11 @@ pub fn check_room(io: &Io, length: usize) -> Result<()> {
     RequestMemory::default().add_body(io, BodyMemory::rounded_length(length))
 }
 
-/// The room to make for a body of which `came` bytes are there and `declared` are said to follow: a claim that nothing comes of
-/// costs little, and one that is kept few copies.
+/// The capacity for a body of which `came` bytes are there and that is said to have `declared`. A claim that does not come true
+/// costs little memory, and one that does few copies.
 pub fn buffer_capacity(came: usize, declared: usize) -> usize {
     if declared < came {
-        // Nobody says how much follows: twice as much each time, so that no byte is moved often.
+        // It is not known how much follows: twice as much each time, so that no byte is moved often.
         return 2 * came.max(BodyMemory::STEP);
     }
     declared.min(8 * came.max(BodyMemory::STEP)).max(came)
@@ -188,10 +188,10 @@ const DISCARD_BYTES: usize = 4 << 20;
 /// How long a refused body is read, at most.
 const DISCARD_TIME: Duration = Duration::from_secs(2);
 
-/// Reads what is left of a body whose request is already refused, within bounds and beside the answer: a client that is
-/// still sending when its connection closes loses the answer.
+/// Reads what is left of a body whose request is already refused, within bounds and beside the reply: a client that is still sending
+/// when its connection closes loses the reply.
 ///
-/// `open` keeps the connection busy meanwhile: these bytes are nobody's next request.
+/// `open` keeps the connection busy meanwhile, so that these bytes are not read as the next request.
 pub fn discard(mut body: Incoming, open: &OpenRequest) {
     if body.is_end_stream() {
         return;
@@ -210,7 +210,7 @@ pub fn discard(mut body: Incoming, open: &OpenRequest) {
     }));
 }
 
-/// What has come: nearly always one piece, which then is not copied. Several are gathered in a buffer of this thread's stock.
+/// Reads a body. It nearly always comes in one piece, which then is not copied. Several are gathered in a buffer of this thread.
 struct BodyReader<'a> {
     first: Bytes,
     rest: Vec<u8>,
@@ -277,8 +277,8 @@ impl BodyReader<'_> {
         Ok(())
     }
 
-    /// Goes on in a buffer with room for `came` bytes and some of those that are to come; there is room in front as well, so that
-    /// what is at `offset` of the body is aligned for any element.
+    /// Goes on in a buffer with room for `came` bytes and some of those to come. Bytes in front align what is at `offset` of the
+    /// body for any element.
     fn move_to(&mut self, io: &Io, begun: &[u8], came: usize) {
         self.rest = io.bodies.take();
         self.rest.reserve(buffer_capacity(came, self.declared) + ALIGNMENT);
@@ -302,7 +302,7 @@ impl BodyReader<'_> {
     }
 }
 
-/// A gathered body; its buffer goes back to the stock of the thread on which the last part of it is let go of.
+/// A gathered body; its buffer goes back to the free list of the thread that drops the last part of it.
 struct PooledBytes(Vec<u8>);
 
 impl AsRef<[u8]> for PooledBytes {
@@ -340,7 +340,7 @@ fn too_slow(timeout: Duration) -> Error {
     Error::new(Code::RequestTimeout, format!("the body did not arrive within {} s", timeout.as_secs_f64()))
 }
 
-/// A peer that leaves in the middle is not the same as one that frames its body wrongly.
+/// The error of a body that hyper cannot read. A peer that leaves in the middle differs from one that frames its body wrongly.
 pub fn read_error(error: &hyper::Error) -> Error {
     if is_disconnect(error) {
         return Error::new(Code::Cancelled, "the client left before its body was complete");
@@ -348,7 +348,7 @@ pub fn read_error(error: &hyper::Error) -> Error {
     Error::invalid(format!("the body is not well-formed HTTP: {error}"))
 }
 
-/// Whether the cause is the peer's going away: hyper wraps what it was told by the socket.
+/// Whether the peer went away: hyper wraps the error of the socket.
 fn is_disconnect(error: &hyper::Error) -> bool {
     use std::error::Error as _;
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};

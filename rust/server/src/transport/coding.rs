@@ -1,6 +1,6 @@
-//! Content codings: gzip and deflate, decoded within bounds, and gzip for answers that are asked for so.
+//! Content codings: gzip and deflate, decoded within bounds, and gzip for clients that ask for it.
 //!
-//! What takes more than a step is done on a thread beside the IO thread.
+//! Work of more than a step is done on another thread.
 
 use std::io::{self, BufRead, Read, Write};
 use std::time::Instant;
@@ -40,7 +40,7 @@ impl Coding {
     }
 }
 
-/// Reads a request's body, decoded as its `Content-Encoding` says; nobody waits for it any more at `until`.
+/// Reads a request's body, decoded as its `Content-Encoding` says. At `until` the request is of no use any more.
 ///
 /// # Errors
 /// As [`BodySource::read`] and [`decode`]; `unsupported_media_type` for another coding.
@@ -93,11 +93,11 @@ fn unsupported(why: &str) -> Error {
 pub struct DecodeBounds {
     /// The most bytes that come of it.
     pub limit: usize,
-    /// When nobody waits for it any more.
+    /// When the request is of no use any more.
     pub until: Option<Instant>,
 }
 
-/// Decodes a body into at most `limit` bytes, which are counted as they come; elsewhere if it takes more than a step.
+/// Decodes a body into at most `limit` bytes, which are counted as they come; on another thread if it takes more than a step.
 ///
 /// # Errors
 /// `payload_too_large` beyond `limit`, `invalid_argument` for bytes that are not of this coding; `overloaded` when large
@@ -124,7 +124,7 @@ pub async fn decode(
         let count = |bytes: usize| share.add_bytes(bytes.saturating_mul(2));
         Ok(unpack(&body, coding, limit, usize::MAX, count))
     });
-    // Told here: the words are the thread's.
+    // Put into words here: they name a setting that only this thread knows.
     decoded.await?.map_err(|stop| stop.into_error(limit))
 }
 
@@ -140,7 +140,7 @@ enum DecodeStop {
 }
 
 impl DecodeStop {
-    /// What the client is told, who may send `limit` bytes.
+    /// The error for a client that may send `limit` bytes.
     fn into_error(self, limit: usize) -> Error {
         match self {
             DecodeStop::Refused(error) => error,
@@ -300,8 +300,8 @@ fn malformed(coding: &str, why: &str) -> Error {
     Error::invalid(format!("the body is not {coding}, as its content coding says: {why}"))
 }
 
-/// Encodes an answer with gzip at its fastest level, elsewhere and until `until` if it is more than a few steps. The answer, which is
-/// `counted`, comes back, beside what was made of it; nothing was if there is no room for that.
+/// Encodes a response with gzip at its fastest level; on another thread and until `until` if it is more than a few steps. The response,
+/// which is `counted`, comes back with what was made of it, if there was room for that.
 ///
 /// # Errors
 /// `deadline_exceeded`; `internal` after a panic.

@@ -1,6 +1,6 @@
-//! A connection's state: what it waits for, which requests are open, when its answers are out.
+//! A connection's state: what it waits for, which requests are open, when its replies are out.
 //!
-//! Not here: bytes and timers (`wire`), serving it (`serve`).
+//! Not here: bytes and timers (`watched_socket`), serving it (`serve`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,19 +19,19 @@ pub enum WaitState {
     Idle(Instant),
     /// For the rest of a request's head, since its first byte.
     Head(Instant),
-    /// For ourselves, or for a body, which has its own time-out.
+    /// For the gateway, or for a body, which has its own time-out.
     Busy,
 }
 
-/// A connection's state, shared by its wire, its requests and its answers, all on one thread.
+/// A connection's state, shared by its socket, its requests and its replies, all on one thread.
 ///
 /// ```text
-/// Idle --first byte (HTTP/1)--> Head --head complete--> Busy --last request over, its answer flushed--> Idle
+/// Idle --first byte (HTTP/1)--> Head --head complete--> Busy --last request over, its reply flushed--> Idle
 /// ```
 pub struct ConnectionState {
     waiting: Cell<WaitState>,
     received: Cell<Instant>,
-    /// Answers whose bytes are all written, until they are flushed.
+    /// What is notified of replies whose bytes are all written, until those are flushed.
     answered: RefCell<VecDeque<Box<dyn Delivery>>>,
     /// Requests in progress, refused bodies that are still read included.
     open: Cell<u32>,
@@ -39,7 +39,7 @@ pub struct ConnectionState {
     receiving: Cell<u32>,
     /// Whether a request's head has ever been complete.
     has_had_request: Cell<bool>,
-    /// When each answer that waits for the peer last made progress; places of answers that are out are used again.
+    /// When each reply that waits for the peer last made progress; places of replies that are out are used again.
     unsent: RefCell<Vec<Option<Instant>>>,
     /// Since when the gateway waits for its connections to end.
     closing: Cell<Option<Instant>>,
@@ -87,7 +87,7 @@ pub struct OpenRequest(Rc<ConnectionState>);
 /// A request whose body is still to come.
 pub struct PendingBody(Rc<ConnectionState>);
 
-/// An answer on its way to the socket, and its place among those.
+/// A reply on its way to the socket, and its place among those.
 pub struct UnsentReply(Rc<ConnectionState>, usize);
 
 impl ConnectionState {
@@ -114,7 +114,7 @@ impl ConnectionState {
         self.open.get() > 0 && self.receiving.get() == self.open.get()
     }
 
-    /// An answer is about to be sent.
+    /// A reply is about to be sent.
     pub fn sending(self: &Rc<Self>, now: Instant) -> UnsentReply {
         let mut unsent = self.unsent.borrow_mut();
         let place = unsent.iter().position(Option::is_none).unwrap_or_else(|| {
@@ -136,7 +136,7 @@ impl ConnectionState {
         self.received.set(now);
     }
 
-    /// Nobody waits for anything since `now`.
+    /// The connection waits for its next request since `now`.
     pub fn set_idle(&self, now: Instant) {
         self.waiting.set(WaitState::Idle(now));
         self.received.set(now);
@@ -154,14 +154,14 @@ impl ConnectionState {
         Some(UnmovedSince { longest: moved().min()?, newest: moved().max()? })
     }
 
-    /// Every byte that the HTTP layer wrote is with the socket: what waits for complete answers is told.
+    /// Every byte that the HTTP layer wrote is with the socket: the deliveries of complete replies are notified.
     pub fn note_flushed(&self) {
         if self.waiting.get() != WaitState::Busy {
             return;
         }
         let now = Instant::now();
         loop {
-            // The borrow ends before it is told.
+            // The borrow ends before the notification.
             let delivery = self.answered.borrow_mut().pop_front();
             match delivery {
                 Some(delivery) => delivery.delivered(now),
@@ -201,7 +201,7 @@ impl ConnectionState {
         self.retire();
     }
 
-    /// Asks the connection to take no new request where HTTP can say so without losing one, which is HTTP/2.
+    /// Asks the connection to take no new request, if HTTP can say so without losing one, as HTTP/2 can.
     pub fn retire(&self) {
         self.retiring.set(true);
         if let Some(waker) = self.waker.borrow_mut().take() {
@@ -227,12 +227,12 @@ impl ConnectionState {
 }
 
 impl OpenRequest {
-    /// The same request, held by somebody else as well.
+    /// Another handle of the same request: it is in progress until all of them are dropped.
     pub fn new_handle(&self) -> OpenRequest {
         self.0.begin()
     }
 
-    /// Its answer is about to be sent.
+    /// Its reply is about to be sent.
     pub fn sending(&self, now: Instant) -> UnsentReply {
         self.0.sending(now)
     }
@@ -261,7 +261,7 @@ impl Drop for OpenRequest {
     fn drop(&mut self) {
         let conn = &self.0;
         conn.open.set(conn.open.get() - 1);
-        // With an answer on its way the flush that delivers it ends the busy time; without one there may be no flush to come.
+        // With a reply on its way the flush that delivers it ends the busy time. Without one there may be no flush to come.
         if conn.open.get() == 0 && conn.answered.borrow().is_empty() {
             conn.set_idle(Instant::now());
         }
@@ -269,12 +269,12 @@ impl Drop for OpenRequest {
 }
 
 impl UnsentReply {
-    /// Some of the answer was taken.
+    /// Some of the reply was taken.
     pub fn note_progress(&self) {
         self.0.unsent.borrow_mut()[self.1] = Some(Instant::now());
     }
 
-    /// All of the answer was taken: what waits for it waits for the flush.
+    /// All of the reply was taken: its delivery is notified at the flush.
     pub fn complete(&self, delivery: Box<dyn Delivery>) {
         self.0.answered.borrow_mut().push_back(delivery);
     }

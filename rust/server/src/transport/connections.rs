@@ -76,7 +76,7 @@ impl Connections {
     }
 }
 
-/// A connection's place in the books, given up when dropped.
+/// Takes a connection out of the list when it ends.
 struct ConnectionGuard {
     id: u64,
     connections: Rc<Connections>,

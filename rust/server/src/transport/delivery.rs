@@ -1,9 +1,9 @@
-//! What waits for an answer to be out.
+//! What is notified when a reply is out.
 
 use std::time::Instant;
 
-/// What waits for an answer to be out. Dropped without being told, it knows that nobody took the answer.
+/// What is notified when a reply is out. Dropped without that, it knows that the peer did not take the reply.
 pub trait Delivery {
-    /// The answer's bytes are with the socket.
+    /// The reply's bytes are with the socket.
     fn delivered(self: Box<Self>, now: Instant);
 }

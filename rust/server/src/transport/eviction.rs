@@ -1,4 +1,4 @@
-//! Which connections make room for a new one: those that can be spared best, and of those the ones that have waited longest.
+//! Which connections are closed to make room for a new one: those that can be spared best, of these the ones that wait longest.
 //!
 //! A connection whose request is being worked on is never one of them.
 
@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use crate::transport::connection_state::{ConnectionState, WaitState};
 
 /// A client that has just connected is given this long to send a head before it counts as one that sends nothing, and one that has
-/// an answer this long to take some of it.
+/// a reply this long to take some of it.
 const NEW_FOR: Duration = Duration::from_secs(1);
-/// One connection in so many goes at a time. Not one alone: the search looks at all of them.
+/// One connection in so many is closed at a time. Not one alone, because the search looks at all of them.
 const CONNECTIONS_PER_EVICTION: usize = 256;
 
-/// What a connection is about, in the order in which connections make room.
+/// What a connection is doing, in the order in which connections are closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EvictionRank {
     /// Its client has connected and sent no head for a while.
@@ -21,13 +21,13 @@ pub enum EvictionRank {
     Idle,
     /// The bodies of all its requests are still to come.
     Body,
-    /// Its client takes none of the answer.
+    /// Its client takes none of the reply.
     Unread,
     /// Its client has only just connected: its head may be on the way.
     New,
 }
 
-/// How well a connection can be spared, and since when; `None` while it is worked for.
+/// How well a connection can be spared, and since when; `None` while a request of it is being worked on.
 pub fn rank(conn: &ConnectionState, now: Instant) -> Option<(EvictionRank, Instant)> {
     match conn.waiting() {
         WaitState::Idle(since) | WaitState::Head(since) => Some(match conn.has_had_request() {
@@ -43,7 +43,7 @@ pub fn rank(conn: &ConnectionState, now: Instant) -> Option<(EvictionRank, Insta
     }
 }
 
-/// Those that go, by their numbers: the one that can be spared best, and with it a few that have no request.
+/// The connections to close, by their numbers: the one that can be spared best, and with it a few that have no request.
 pub fn choose_evicted<'a>(
     open: impl ExactSizeIterator<Item = (u64, &'a ConnectionState)>,
     now: Instant,

@@ -1,5 +1,5 @@
-//! What HTTP/1.1 asks of a request's head and hyper leaves to us: whoever reads one of these otherwise than we do could find
-//! another request in the same bytes. Refused, and the connection closes.
+//! What HTTP/1.1 demands of a request's head and hyper does not check. A proxy that reads such a head otherwise than we do could find
+//! another request in the same bytes. So it is refused, and the connection closes.
 
 use headgate_core::error::{Code, Error, Result};
 use http::Version;

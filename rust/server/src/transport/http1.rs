@@ -1,13 +1,13 @@
-//! HTTP/1.1 without its corners: requests that are plain, one after the other, read and written without hyper.
+//! Plain HTTP/1.1: requests one after the other, read and answered without hyper.
 //!
-//! A request is plain when its head has one reading, which says how short its body is ([`head`]), and all of it comes at once.
-//! Nearly all are. Whatever else comes is hyper's, and so is the connection from there on, with the bytes as they came: odd
-//! framing, slow clients and long bodies have one reader.
+//! A request is plain if its head has one reading, which says how short its body is ([`head`]), and all of it comes at once. Nearly
+//! all are. Anything else is handed over to hyper, with the bytes as they came, and so is the rest of the connection: odd framing,
+//! slow clients and long bodies have one reader.
 //!
 //! ```text
-//! read head -> read body -> http::respond -> write, flush -> next
+//! read head -> read body -> Service::respond -> write, flush -> next
 //! ```
-//! The hot path goes on in `http` and `infer`.
+//! The hot path goes on in `call::http`, then `request::infer`.
 
 pub mod buffers;
 pub mod head;
@@ -31,13 +31,13 @@ use crate::transport::watched_socket::WatchedSocket;
 use buffers::{ConnectionBuffers, READ_ROOM};
 use head::PlainRequest;
 
-/// The longest body of a plain request, in bytes: what is not counted among the large ones.
+/// The longest body of a plain request, in bytes: one that is not counted as large.
 const MAX_BODY: usize = (64 << 10) - 1;
-/// How long the body of a plain request may come behind its head: many clients write one after the other. What is refused
+/// How long after its head the body of a plain request may come: many clients write one after the other. A request that is refused
 /// whatever its body is waits no longer than this.
 const BODY_GRACE: Duration = Duration::from_millis(5);
 
-/// Serves a connection for as long as its requests are plain; what is left of it for hyper, if it is not over.
+/// Serves a connection for as long as its requests are plain; the socket for hyper, if the connection is not over.
 pub async fn serve<S: Service>(wire: WatchedSocket, conn: &Rc<ConnectionState>) -> Option<WatchedSocket> {
     let mut connection = Http1Connection { wire, conn, buffers: ConnectionBuffers::default() };
     let most = io::with(|io| io.shared.config.max_body_bytes).min(MAX_BODY);
@@ -67,13 +67,13 @@ struct Http1Connection<'a> {
     buffers: ConnectionBuffers,
 }
 
-/// What came where a request was to begin.
+/// What was read in the place of a request's head.
 enum HeadRead {
     /// A head, its empty line included.
     Head(Bytes),
-    /// What is no head, or not a whole one.
+    /// Bytes that are no plain head.
     NotPlain,
-    /// Nothing more: the connection is over.
+    /// The end: the connection is over.
     Closed,
 }
 
@@ -82,7 +82,7 @@ impl Http1Connection<'_> {
     async fn head(&mut self) -> HeadRead {
         self.skip_empty_lines();
         if !self.buffers.unread.is_empty() {
-            // Its first byte was there when the last answer was out.
+            // Its first byte was there when the last reply was out.
             self.conn.first_byte(self.conn.received());
         }
         let mut searched = 0;
@@ -107,7 +107,7 @@ impl Http1Connection<'_> {
         .await
     }
 
-    /// Reads more of a head, or its first bytes; who waits for those holds no buffers.
+    /// Reads more of a head, or its first bytes. A connection that waits for those holds no buffers.
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
         if self.buffers.unread.capacity() == 0 {
             self.buffers = buffers::take();
@@ -119,14 +119,14 @@ impl Http1Connection<'_> {
         read
     }
 
-    /// Empty lines in front of a request are nobody's: some clients end a body with one (RFC 9112, 2.2).
+    /// Skips empty lines in front of a request: some clients end a body with one (RFC 9112, 2.2).
     fn skip_empty_lines(&mut self) {
         let unread = &mut self.buffers.unread;
         let lines = unread.iter().take_while(|&&byte| byte == b'\r' || byte == b'\n').count();
         unread.advance(lines);
     }
 
-    /// The body, where all of it is there within a moment.
+    /// The body, if all of it is there within [`BODY_GRACE`].
     async fn body(&mut self, length: usize) -> Option<Bytes> {
         let unread = &mut self.buffers.unread;
         if unread.len() < length {
@@ -145,7 +145,7 @@ impl Http1Connection<'_> {
         Some(unread.split_to(length).freeze())
     }
 
-    /// Answers a request and writes the answer; `None` when the connection is over.
+    /// Answers a request and sends the reply; `None` if the connection is over.
     async fn exchange<S: Service>(
         &mut self,
         plain: PlainRequest<'_>,
@@ -185,15 +185,15 @@ impl Http1Connection<'_> {
         self.buffers.unread.is_empty() && !self.wire.has_more()
     }
 
-    /// Waits for an answer, and for the client to leave: then there is nobody to answer, and `work` is dropped. Who has sent the
-    /// next request already is not watched: he may have sent his last one.
+    /// Waits for `work`, and drops it if the client leaves. A client that has sent its next request already is not watched: the end of
+    /// its stream may only say that it sends no more.
     async fn unless_client_left<T>(&mut self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         poll_fn(|cx| {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
                 return Poll::Ready(Some(done));
             }
             if self.buffers.unread.is_empty() {
-                // The request holds the buffer: room for more would be another one.
+                // The request holds the buffer: room for more would be a second one, so it is made when there is something to read.
                 if ready!(self.wire.poll_readable(cx)).is_err() {
                     return Poll::Ready(None);
                 }
@@ -207,7 +207,7 @@ impl Http1Connection<'_> {
         .await
     }
 
-    /// The wire, from which `head` and what was read behind it are read again.
+    /// The socket for hyper, from which `head` and what was read behind it are read again.
     fn hand_over(mut self, io: &Io, why: HandOverReason, head: &[u8]) -> WatchedSocket {
         io.shared.metrics.handed_over.add(why);
         self.wire.put_back([head, &self.buffers.unread].concat().into());

@@ -50,14 +50,14 @@ pub struct StreamMessage {
     pub bytes: Vec<u8>,
     /// Where they begin.
     pub start: usize,
-    /// What is told when they are out.
+    /// What is notified when they are out.
     pub delivery: Option<Box<dyn Delivery>>,
 }
 
-/// The answers of a stream, and the trailers that end it.
+/// The replies of a stream, and the trailers that end it.
 pub type MessageStream = Pin<Box<dyn Stream<Item = std::result::Result<StreamMessage, HeaderMap>>>>;
 
-/// The body of an answer.
+/// The body of a reply.
 pub enum HyperBody {
     /// In one piece.
     Whole(Option<ReplyBytes>),
@@ -72,7 +72,7 @@ pub enum HyperBody {
 /// When a call is cut off, and the trailers that say so.
 pub type CutOff = Pin<Box<dyn Future<Output = HeaderMap>>>;
 
-/// Whose pieces are written.
+/// The request whose messages are written.
 pub struct StreamWriter {
     conn: Rc<ConnectionState>,
     open: OpenRequest,
@@ -89,7 +89,7 @@ impl StreamWriter {
 /// How a gRPC call ended.
 pub struct Trailers {
     fields: HeaderMap,
-    /// What waits for an answer without a message, and the request that the trailers end.
+    /// What waits for a reply without a message, and the request that the trailers end.
     delivery: Option<Box<dyn Delivery>>,
     unsent: UnsentReply,
     _open: OpenRequest,
@@ -156,7 +156,7 @@ impl Body for HyperBody {
                 stream.as_mut().poll_next(cx).map(|answer| match answer? {
                     Ok(message) => Some(Ok(Frame::data(writing.buffer(message)))),
                     Err(trailers) => {
-                        // Whatever is still in progress goes with the stream.
+                        // Requests in progress are dropped with the stream.
                         *answers = None;
                         Some(Ok(Frame::trailers(trailers)))
                     }

@@ -31,7 +31,7 @@ pub struct Reply<D = Box<dyn Delivery>> {
     pub fields: Fields,
     /// The body.
     pub body: Vec<u8>,
-    /// What is told when it is out.
+    /// What is notified when it is out.
     pub delivery: Option<D>,
     /// Whether no other request can be trusted to follow on a connection of HTTP/1.
     pub closes: bool,
@@ -98,7 +98,7 @@ impl Reply {
     }
 }
 
-/// An answer's bytes on their way to the socket. Dropped when the last one is written, or when nobody takes them any more.
+/// The bytes of a reply on their way to the socket. Dropped when the last one is written, or when the peer takes no more of them.
 pub struct ReplyBytes {
     bytes: Vec<u8>,
     sent: usize,
@@ -145,7 +145,7 @@ impl Buf for ReplyBytes {
 
 impl Drop for ReplyBytes {
     fn drop(&mut self) {
-        // What is not handed on here books its answer as undelivered.
+        // A delivery that is dropped here books its response as undelivered.
         if let Some(delivery) = self.delivery.take().filter(|_| !self.has_remaining()) {
             self.unsent.complete(delivery);
         }
@@ -156,7 +156,7 @@ impl Drop for ReplyBytes {
 /// The longest body that is copied behind its head, in bytes: one piece costs the kernel less than two.
 const SHORT_BODY: usize = 4 << 10;
 
-/// Sends a head and a body, and sees to it that they are out.
+/// Sends a head and a body, and flushes them.
 ///
 /// # Errors
 /// Those of the socket.
@@ -181,13 +181,13 @@ async fn send(wire: &mut WatchedSocket, head: &mut Vec<u8>, mut body: ReplyBytes
             let of_head = written.min(head.len());
             head = &head[of_head..];
             if !short || !head.is_empty() {
-                // Even by nothing: the answer has moved.
+                // Also for no byte of the body: the reply has moved.
                 body.advance(written - of_head);
             }
         }
     })
     .await?;
-    // All of it was taken: what waits for that now waits for the flush.
+    // All of it was taken: its delivery is notified at the flush.
     body.advance(body.remaining());
     drop(body);
     poll_fn(|cx| Pin::new(&mut *wire).poll_flush(cx)).await
@@ -203,7 +203,7 @@ thread_local! {
     static DATE: RefCell<Date> = const { RefCell::new(Date { until: None, text: [0; 29] }) };
 }
 
-/// Lends the present date. The system's clock is asked once a second.
+/// Lends the present date. The system's clock is read once a second.
 fn with_date(now: Instant, use_it: impl FnOnce(&[u8])) {
     DATE.with_borrow_mut(|date| {
         if date.until.is_none_or(|until| now >= until) {

@@ -1,4 +1,4 @@
-//! Serving a connection: which HTTP it speaks, by us as long as its requests are plain, by hyper from there on.
+//! Serves a connection: by our own loop as long as its requests are plain HTTP/1.1, by hyper from there on.
 //!
 //! The hot path goes on in `http1`.
 
@@ -23,7 +23,7 @@ use crate::transport::hyper_body::HyperBody;
 use crate::transport::service::{RequestHead, Service};
 use crate::transport::watched_socket::{SpokenHttp, WatchedSocket};
 
-/// Serves one socket to its end. Errors of the peer end the connection and are nobody else's business.
+/// Serves one socket to its end. Errors of the peer end the connection.
 pub async fn serve<S: Service>(socket: TcpStream, conn: &Rc<ConnectionState>) {
     let config = io::with(|io| io.shared.clone());
     let config = &config.config;

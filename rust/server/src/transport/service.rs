@@ -1,4 +1,4 @@
-//! What a connection asks of whoever answers its requests, and what it gets back.
+//! What a connection asks for replies: the room above, which transport does not know.
 
 use std::future::Future;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use crate::transport::reply::Reply;
 
 /// Answers requests. Every failure is a reply.
 pub trait Service: 'static {
-    /// Answers a request, whoever took it apart.
+    /// Answers a request, read by our own loop or by hyper.
     fn respond(
         head: RequestHead<'_>,
         body: BodySource,

@@ -26,7 +26,7 @@ use crate::transport::connection_state::{ConnectionState, UnmovedSince, WaitStat
 
 /// What an HTTP/2 client without TLS begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The length of an HTTP/2 frame's head, where its type is in it, and the type of SETTINGS.
+/// The length of an HTTP/2 frame's head, the offset of its type, and the type of SETTINGS.
 const FRAME_HEAD: usize = 9;
 const FRAME_TYPE: usize = 3;
 const SETTINGS: u8 = 4;
@@ -65,7 +65,7 @@ pub struct WatchedSocket {
     retired: bool,
     /// Whether the timer has been set since the gateway waits for its connections to end.
     closing: bool,
-    /// Whether the peer was told that nothing more comes; what it sends is read and dropped.
+    /// Whether our side is closed; what the peer sends is read and dropped.
     shut: bool,
     idle: Duration,
     head: Duration,
@@ -112,8 +112,8 @@ impl WatchedSocket {
         self.spoken
     }
 
-    /// When the present silence has lasted too long, and whether that ends the connection or only keeps new requests from it;
-    /// `None` while nobody waits for the peer.
+    /// When the present silence is too long, and whether that ends the connection or only keeps new requests from it;
+    /// `None` while nothing waits for the peer.
     fn deadline(&self) -> Option<(Instant, SilenceAction)> {
         let reading = match self.conn.waiting() {
             WaitState::Idle(since) => Some((since, self.idle)),
@@ -126,7 +126,7 @@ impl WatchedSocket {
             Some(closing) => (since + limit).min(since.max(closing) + self.drain_idle),
         });
         let writing = self.conn.unmoved_since().into_iter().flat_map(|UnmovedSince { longest, newest }| {
-            // While other answers move, whoever reads them gets to do so: one that nobody takes is no reason to lose them.
+            // While other replies move, the connection lives: one that is not read is no reason to lose those that are.
             let longest = match self.retired {
                 false => (longest + self.idle, SilenceAction::Retire),
                 true => (longest + 2 * self.idle, SilenceAction::End),
@@ -139,7 +139,7 @@ impl WatchedSocket {
 
     /// Arms the timer, or looks at the deadline when it has fired; true when the silence has lasted too long.
     fn has_timed_out(&mut self, cx: &mut Context<'_>) -> bool {
-        // Without budget (tokio's, for one turn) it is not the peer that is waited for, and a timer would register nobody.
+        // Without budget (tokio's, for one turn) the peer is not what the connection waits for, and a timer would register no waker.
         if !tokio::task::coop::has_budget_remaining() {
             return false;
         }
@@ -213,7 +213,7 @@ impl WatchedSocket {
         self.after_read(cx, ready, ())
     }
 
-    /// Gives back what was read but belongs to who reads next.
+    /// Gives back what was read but belongs to the next reader.
     pub fn put_back(&mut self, bytes: Bytes) {
         self.ahead = bytes;
     }
@@ -366,7 +366,7 @@ impl Write for WatchedSocket {
             self.shut = true;
             self.timer.as_mut().reset((Instant::now() + LINGER).into());
         }
-        // A socket that is closed with unread bytes resets the connection, and the peer may lose the answer before it.
+        // A socket that is closed with unread bytes resets the connection, and the peer may lose the reply before it.
         self.poll_linger(cx).map(Ok)
     }
 }

@@ -1,4 +1,4 @@
-//! What a request says about its version to the breaker: at its end, or when a probe has found out.
+//! What a request says about its version to the breaker: at its end, or when a probe has ended.
 
 use headgate_core::breaker::{BreakerPermit, HealthSignal};
 use headgate_core::error::{Code, Error, Result};
@@ -25,7 +25,7 @@ impl RequestRecord {
         Ok(())
     }
 
-    /// Tells the breaker what the outcome says about the version: nothing, unless it answered or failed. A request that waited
+    /// Reports to the breaker what the outcome says about the version: nothing, unless it answered or failed. A request that waited
     /// too long in the queue was shed, and is no failure of the model. A run that took too long is judged by a probe
     /// (`attribution::report_in_time`).
     pub fn report(&mut self, io: &Io, code: Option<Code>) {
@@ -41,26 +41,26 @@ impl RequestRecord {
         breaker.report(pass, verdict, self.routed.thread, io.shared.now_ns());
     }
 
-    /// Takes over what is to be told to the breaker, if it takes time to find out.
+    /// Takes over the report to the breaker, for a caller that must find out first what to say.
     pub fn report_later(&mut self) -> Option<BreakerReport> {
         let pass = Some(self.breaker_pass.take()?);
         Some(BreakerReport { pass, routed: self.routed.clone() })
     }
 
-    /// Tells the breaker that the request says nothing about the version, whatever its outcome.
+    /// Reports to the breaker that the request says nothing about the version, whatever its outcome.
     pub fn excuse_version(&mut self) {
         drop(self.report_later());
     }
 }
 
-/// What is still to be told to a version's breaker. Dropped before, it says nothing about the version.
+/// A report to a version's breaker that is still to be made. Dropped before, it says nothing about the version.
 pub struct BreakerReport {
     pass: Option<BreakerPermit>,
     routed: RoutedVersion,
 }
 
 impl BreakerReport {
-    /// Tells the breaker.
+    /// Makes the report.
     pub fn send(mut self, verdict: HealthSignal) {
         self.send_once(verdict);
     }

@@ -1,6 +1,6 @@
-//! The ends of calls that go on when the gateway stops: how long they wait for their client, and what they say.
+//! The ends of calls that go on when the gateway stops: how long they wait for their client.
 //!
-//! Not here: connections (`conn`, `wire`).
+//! Not here: connections (`connection_state`, `watched_socket`).
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -17,7 +17,7 @@ pub async fn closing() {
     }
 }
 
-/// A caller's patience with a client that goes on, which ends some time after connections are told to close, whatever comes.
+/// How long a call waits for a client that goes on: for some time after connections are told to close, whatever comes meanwhile.
 #[derive(Default)]
 pub struct DrainTimeout {
     end: Option<Instant>,

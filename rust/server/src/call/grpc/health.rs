@@ -30,7 +30,7 @@ fn status(io: &Io, service: &str) -> ServingStatus {
     }
 }
 
-/// What is kept in place of a name that nothing can have, for as long as a watch goes on.
+/// Kept in place of a name that no endpoint can have, for as long as a watch goes on.
 const IMPOSSIBLE_NAME: &str = "/";
 
 #[tonic::async_trait]

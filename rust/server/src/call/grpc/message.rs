@@ -121,7 +121,7 @@ fn encoding(headers: &HeaderMap) -> Result<Coding> {
 /// One answer in one call.
 pub const ONE: WireFormat = WireFormat::Protobuf(Framing { begin, end });
 
-/// An answer in a stream: only the room is left for it, since the stream may say more ([`end_in_stream`]).
+/// A response in a stream: only the room is left for it, since the stream may say more ([`end_in_stream`]).
 pub const STREAMED: WireFormat = WireFormat::Protobuf(Framing { begin: begin_in_stream, end: |_| Ok(()) });
 
 /// Leaves room for the prefix of a message that will follow in `out`.
@@ -141,10 +141,10 @@ pub fn end(out: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// The most bytes in front of an answer in a stream: the prefix, and a field's tag and length.
+/// The most bytes in front of a response in a stream: the prefix, and a field's tag and length.
 const STREAM_HEAD: usize = PREFIX + 1 + 10;
 
-/// Leaves room in front of an answer that a stream will carry.
+/// Leaves room in front of a response that a stream will carry.
 pub fn begin_in_stream(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0; STREAM_HEAD]);
 }

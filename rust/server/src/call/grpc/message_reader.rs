@@ -1,4 +1,4 @@
-//! The messages of a stream as they come: each within its time and counted like every large request.
+//! Reads the messages of a stream: each within its time, and counted like every large request.
 //!
 //! Next: `grpc/stream`.
 

@@ -1,6 +1,6 @@
 //! The calls around inference: liveness, metadata, configuration, statistics, the repository, and what there is not.
 //!
-//! Next: `facts`, which knows the answers.
+//! Next: `facts`, which knows the responses.
 
 use headgate_core::error::{Code, Error};
 use headgate_protocol::metadata::EXTENSIONS;

@@ -1,4 +1,4 @@
-//! How an outcome is said: in trailers, in our words and gRPC's codes.
+//! The outcome of a call as trailers: our code and message, and gRPC's status.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use crate::thread::io::Io;
 use crate::transport::connection_state::{ConnectionState, OpenRequest};
 use crate::transport::hyper_body::HyperBody;
 
-/// The content type of every answer.
+/// The content type of every response.
 pub static CONTENT: HeaderValue = HeaderValue::from_static("application/grpc");
 static STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -24,7 +24,7 @@ pub fn call_deadline_error() -> Error {
     Error::new(Code::DeadlineExceeded, "the call's deadline (grpc-timeout) passed")
 }
 
-/// Counts and answers a call that no version is to blame for.
+/// Counts and answers a call that was refused before a version was chosen.
 pub fn count_and_refuse(
     io: &Io,
     error: &Error,
@@ -42,7 +42,7 @@ pub fn refusal(error: &Error, conn: &Rc<ConnectionState>, open: OpenRequest) -> 
     response
 }
 
-/// The trailers of a good answer.
+/// The trailers of a good response.
 pub fn ok_trailers() -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert(STATUS.clone(), HeaderValue::from_static("0"));

@@ -1,6 +1,6 @@
-//! `ModelStreamInfer`: requests and answers in one call, some of them in progress at a time, answered in their order.
+//! `ModelStreamInfer`: requests and responses in one call, some of them in progress at a time, answered in their order.
 //!
-//! Next: `infer`.
+//! Next: `request::infer`.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -36,10 +36,10 @@ use crate::transport::hyper_body::{MessageStream, StreamMessage};
 /// Requests of one stream in progress at a time; while so many are, no more are read from it.
 const WINDOW: usize = 16;
 
-/// How a failed request is told.
+/// Where a client reads that a request failed.
 #[derive(Clone, Copy)]
 enum FailureReport {
-    /// In the answer's `error_message`; the stream goes on.
+    /// In the `error_message` of a response; the stream goes on.
     InMessage,
     /// As the status that ends the call.
     InStatus,
@@ -97,7 +97,7 @@ fn answers(call: Rc<StreamCall>, requests: MessageReader) -> MessageStream {
     Box::pin(in_time.take_until(Box::pin(cut_off())).chain(end))
 }
 
-/// What a stream's messages are read from, until it ends.
+/// What the messages of a stream are read from, until it ends.
 type MessageSource = (MessageReader, DrainTimeout);
 
 /// The next message, and what those after it are read from; `None` at the end, with `left` set if more may come.
@@ -175,7 +175,7 @@ impl StreamCall {
             }
             Err(error) => (error, None),
         };
-        // A client that no longer waits is told so once, by the end of the call.
+        // To a client that no longer waits the end of the call says so once.
         let over = error.code == Code::DeadlineExceeded
             && self.deadline.is_some_and(|deadline| deadline <= Instant::now());
         match self.failures {

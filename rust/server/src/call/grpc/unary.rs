@@ -1,7 +1,7 @@
 //! `ModelInfer`: one message in, one out, through the same phases as a REST request.
 //!
-//! Framed here and not by tonic, so that the answer's bytes are the phases' own buffer and the tap follows its flush.
-//! Next: `infer`.
+//! Framed here and not by tonic, so that the response is the phases' own buffer and its record is booked after the flush.
+//! Next: `request::infer`.
 
 use std::rc::Rc;
 use std::time::Instant;

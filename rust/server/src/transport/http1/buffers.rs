@@ -1,5 +1,5 @@
-//! What a connection has between a request's first byte and its answer's last one. The connections of a thread take turns with few
-//! of these: who is idle holds none, and the memory is warm.
+//! The buffers of a connection from a request's first byte to its reply's last one. The connections of a thread take turns with few of
+//! them: an idle connection holds none, and the memory is warm.
 
 use std::cell::RefCell;
 
@@ -19,7 +19,7 @@ pub struct ConnectionBuffers {
     pub unread: BytesMut,
     /// The header fields of the present request.
     pub fields: Vec<HeaderField>,
-    /// The head of the present answer, and its body where that is short.
+    /// The head of the present reply, and its body if that is short.
     pub written: Vec<u8>,
 }
 
