@@ -1,8 +1,8 @@
 """Checks the rooms inside the Rust crates: an import never goes up from one room to another, and no files import each other in a circle.
 
 A room is a folder of ``src``, or a file that stands there alone. An import is a path that begins with ``crate``, ``super``,
-``self`` or a module below, in a ``use`` or anywhere else; declaring a module is none. Test modules are left out: they may use
-what they like.
+``self`` or a module below, in a ``use`` or anywhere else; declaring a module is none. A name that ``lib.rs`` exports counts as
+an import from the file that has it. Test modules are left out: they may use what they like.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ ROOMS: dict[str, list[set[str]]] = {
 WITHOUT_CIRCLES = ["server", "engine"]
 
 COMMENT = re.compile(r"//[^\n]*")
-TESTS = re.compile(r"^#\[cfg\((?:all\()?test\b.*", re.DOTALL | re.MULTILINE)
+TESTS = re.compile(
+    r"^#\[cfg\((?:all\()?test\b[^\n]*\n(?:#\[[^\n]*\n)*(?:[^\n{]*;|(?:pub )?use [^;]*;|.*?^\}$)",
+    re.DOTALL | re.MULTILINE,
+)
 USE = re.compile(r"\buse\s+([^;]+);")
 
 
@@ -89,17 +92,23 @@ def absolute(path: str, module: str, children: set[str]) -> str | None:
     return "::".join([*base, *(part for part in parts if part != "self")])
 
 
-def imports_of(text: str, module: str, known: set[str]) -> set[str]:
-    """The modules among `known` that the text of a module imports from."""
+def paths_of(text: str, module: str, known: set[str]) -> list[str]:
+    """The paths from the root of the crate that the text of a module names."""
     text = TESTS.sub("", COMMENT.sub("", text))
     children = below(module, known)
     starts = "|".join(sorted({"crate", "super", "self"} | children))
     path_pattern = re.compile(rf"(?<![\w:])(?:{starts})(?:::\w+)+")
     paths = [leaf for use in USE.finditer(text) for leaf in leaves(" ".join(use[1].split()))]
     paths += [path[0] for path in path_pattern.finditer(USE.sub("", text))]
+    return [target for path in paths if (target := absolute(path, module, children))]
+
+
+def imports_of(paths: list[str], module: str, known: set[str], exports: dict[str, str]) -> set[str]:
+    """The modules among `known` that a module imports from; `exports` has the paths that ``lib.rs`` exports, by their names."""
     found = set()
     for path in paths:
-        target = absolute(path, module, children)
+        first, _, rest = path.partition("::")
+        target = path if first in known or first not in exports else f"{exports[first]}::{rest}"
         # An item belongs to the file of the longest module in front of it.
         while target and target not in known:
             target = target.rpartition("::")[0]
@@ -111,7 +120,10 @@ def imports_of(text: str, module: str, known: set[str]) -> set[str]:
 def graph_of(source: Path) -> dict[str, set[str]]:
     """The modules of a crate and what each imports from."""
     modules = modules_of(source)
-    return {name: imports_of(path.read_text(), name, set(modules)) for name, path in modules.items()}
+    known = set(modules)
+    paths = {name: paths_of(path.read_text(), name, known) for name, path in modules.items()}
+    exports = {path.rpartition("::")[2]: path for path in paths.get("", []) if "::" in path}
+    return {name: imports_of(own, name, known, exports) for name, own in paths.items()}
 
 
 def circles(graph: dict[str, set[str]]) -> Iterator[list[str]]:

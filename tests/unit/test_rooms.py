@@ -37,6 +37,7 @@ def test_the_crates_are_as_the_table_says() -> None:
         ("// use crate::top::Name;\nmod child;", set()),
         ("use std::top; use http::low::Name;", set()),
         ("#[cfg(test)]\nmod tests {\n    use crate::top::Name;\n}", set()),
+        ("#[cfg(test)]\nmod tests;\nuse crate::low::Name;", {"low"}),
     ],
 )
 def test_an_import_is_seen_however_it_is_written(tmp_path: Path, text: str, seen: set[str]) -> None:
@@ -60,3 +61,12 @@ def test_a_circle_is_found_through_parents_and_children(tmp_path: Path) -> None:
         "alone.rs": "use crate::one::Name;",
     }
     assert list(check_rooms.circles(crate(tmp_path, files))) == [["one", "one::child", "two"]]
+
+
+def test_a_name_that_the_root_exports_belongs_to_its_file(tmp_path: Path) -> None:
+    files = {
+        "lib.rs": "mod one;\nmod two;\npub use one::{Name, Other as Else};\npub use crate::two::call;",
+        "one.rs": "use crate::call;",
+        "two.rs": "use crate::Name;",
+    }
+    assert list(check_rooms.circles(crate(tmp_path, files))) == [["one", "two"]]
