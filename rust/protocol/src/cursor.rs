@@ -10,7 +10,7 @@ use std::fmt;
 use memchr::{memchr2, memchr3};
 
 use crate::fault::{Fault, Scan, Why};
-use crate::strings;
+use crate::json_string;
 
 /// How deep values that nobody reads may be nested.
 const MAX_DEPTH: usize = 64;
@@ -180,7 +180,7 @@ impl<'a> Cursor<'a> {
     /// Reads a string, borrowed where it has no escapes.
     pub(crate) fn string(&mut self, what: &'static str) -> Scan<Cow<'a, str>> {
         self.pass(b'"', what)?;
-        let (text, end) = strings::read(self.bytes, self.pos)?;
+        let (text, end) = json_string::read(self.bytes, self.pos)?;
         self.pos = end;
         Ok(text)
     }

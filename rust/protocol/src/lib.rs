@@ -44,9 +44,11 @@
 pub mod binary;
 pub mod classification;
 mod cursor;
+mod element_list;
 pub mod envelope;
 mod explain;
 mod fault;
+mod json_string;
 pub mod metadata;
 pub mod numbers;
 pub mod pb;

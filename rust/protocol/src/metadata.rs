@@ -5,8 +5,8 @@
 use headgate_core::error::Error;
 use headgate_core::tensor::{Signature, TensorSpec};
 
+use crate::json_string::write_json;
 use crate::reply::write_integer;
-use crate::strings::write_json;
 
 /// The protocol's extensions that Headgate speaks, as `GET /v2` lists them.
 pub const EXTENSIONS: [&str; 6] = [

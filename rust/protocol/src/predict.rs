@@ -18,7 +18,7 @@ use headgate_core::tensor::{DataType, MAX_RANK, Shape, Signature, TensorSpec};
 use crate::cursor::{Cursor, Kind};
 use crate::envelope::{Envelope, Form, InputEnvelope, Scratch, Source, refuse_byte_order_mark};
 use crate::fault::{Fault, Scan};
-use crate::strings::write_json;
+use crate::json_string::write_json;
 
 pub use response::{status, write};
 

@@ -4,14 +4,14 @@
 //! Next: `reply/elements`.
 
 pub(crate) mod elements;
+mod tensor;
 
 use headgate_core::error::Result;
-use headgate_core::spec::NonFinite;
-use headgate_core::tensor::{DataType, Shape};
 
-use crate::strings::{Strings, write_json};
+use crate::json_string::write_json;
 
 pub(crate) use elements::{StringStyle, Style, write_integer};
+pub use tensor::{OutputTensor, TensorData};
 
 /// What stands in front of the outputs.
 #[derive(Clone, Copy, Debug)]
@@ -22,83 +22,6 @@ pub struct ReplyHead<'a> {
     pub model_name: &'a str,
     /// The version that answered.
     pub model_version: &'a str,
-}
-
-/// One output.
-#[derive(Clone, Copy, Debug)]
-pub struct OutputTensor<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Its element type.
-    pub datatype: DataType,
-    /// Its shape.
-    pub shape: Shape,
-    /// Its elements, `shape.count()` of them.
-    pub data: TensorData<'a>,
-    /// Whether it is sent as binary data; else as JSON.
-    pub binary: bool,
-    /// What JSON says where a number is none.
-    pub non_finite: NonFinite,
-}
-
-/// The elements of an output, row-major.
-#[derive(Clone, Copy, Debug)]
-pub enum TensorData<'a> {
-    /// UINT8, or BOOL with each element 0 or 1.
-    Uint8(&'a [u8]),
-    /// UINT16, or the bits of FP16 or BF16.
-    Uint16(&'a [u16]),
-    /// UINT32.
-    Uint32(&'a [u32]),
-    /// UINT64.
-    Uint64(&'a [u64]),
-    /// INT8.
-    Int8(&'a [i8]),
-    /// INT16.
-    Int16(&'a [i16]),
-    /// INT32.
-    Int32(&'a [i32]),
-    /// INT64.
-    Int64(&'a [i64]),
-    /// FP32.
-    Fp32(&'a [f32]),
-    /// FP64.
-    Fp64(&'a [f64]),
-    /// Any datatype of fixed size as little-endian bytes.
-    Raw(&'a [u8]),
-    /// BYTES.
-    Strings(Strings<'a>),
-}
-
-impl<'a> OutputTensor<'a> {
-    /// One row: the elements at one index of the first dimension. Its shape stays the whole tensor's.
-    pub(crate) fn row(&self, row: usize) -> OutputTensor<'a> {
-        let width = self.shape.count().checked_div(self.shape.rows()).unwrap_or(0);
-        OutputTensor { data: self.data.slice(row * width..(row + 1) * width, self.datatype), ..*self }
-    }
-}
-
-impl<'a> TensorData<'a> {
-    /// Elements `range`, which must lie within.
-    fn slice(&self, range: std::ops::Range<usize>, datatype: DataType) -> TensorData<'a> {
-        match *self {
-            TensorData::Uint8(data) => TensorData::Uint8(&data[range]),
-            TensorData::Uint16(data) => TensorData::Uint16(&data[range]),
-            TensorData::Uint32(data) => TensorData::Uint32(&data[range]),
-            TensorData::Uint64(data) => TensorData::Uint64(&data[range]),
-            TensorData::Int8(data) => TensorData::Int8(&data[range]),
-            TensorData::Int16(data) => TensorData::Int16(&data[range]),
-            TensorData::Int32(data) => TensorData::Int32(&data[range]),
-            TensorData::Int64(data) => TensorData::Int64(&data[range]),
-            TensorData::Fp32(data) => TensorData::Fp32(&data[range]),
-            TensorData::Fp64(data) => TensorData::Fp64(&data[range]),
-            TensorData::Raw(data) => {
-                let size = datatype.size().unwrap_or(1);
-                TensorData::Raw(&data[range.start * size..range.end * size])
-            }
-            TensorData::Strings(strings) => TensorData::Strings(strings.slice(range)),
-        }
-    }
 }
 
 /// Where the parts of a written answer end, in bytes from where it began.

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::{Envelope, Form, InputEnvelope, ParameterValue, Parameters, RequestedOutput, Source};
+use super::types::{Envelope, Form, InputEnvelope, ParameterValue, Parameters, RequestedOutput, Source};
 
 /// An [`Envelope`] that borrows nothing.
 #[derive(Debug)]

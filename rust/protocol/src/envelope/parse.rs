@@ -6,20 +6,40 @@ use std::borrow::Cow;
 
 use headgate_core::error::{Error, Result};
 use headgate_core::spec::NonFinite;
-use headgate_core::tensor::{DataType, Shape};
+use headgate_core::tensor::{DataType, MAX_TENSORS, Shape};
 
+use super::types::{Envelope, Form, InputEnvelope, RequestedOutput, Scratch, Source};
 use super::values::{
     datatype, flag, positive, refuse_byte_order_mark, request_parameters, shape, skip, tensor_parameters,
     text, twice, want, whole,
 };
-use super::{Envelope, Form, InputEnvelope, MAX_TENSORS, RequestedOutput, Source};
 use crate::binary::{self, Blobs, Body};
 use crate::cursor::{Cursor, Kind};
 use crate::explain;
 use crate::fault::Why;
 
+impl<'a> Envelope<'a> {
+    /// Parses the JSON of a body and attaches its binary tensors.
+    ///
+    /// Takes memory out of `scratch`; [`Scratch::recycle`] puts it back.
+    ///
+    /// # Errors
+    /// `invalid_argument` for everything that is not a well-formed request; `unsupported` for shared memory and
+    /// sequences.
+    pub fn parse(body: Body<'a>, scratch: &mut Scratch) -> Result<Envelope<'a>> {
+        let mut envelope = scratch.take();
+        match request(body, &mut envelope) {
+            Ok(()) => Ok(envelope),
+            Err(error) => {
+                scratch.recycle(envelope);
+                Err(error)
+            }
+        }
+    }
+}
+
 /// Reads a whole request into an empty envelope.
-pub(super) fn request<'a>(body: Body<'a>, into: &mut Envelope<'a>) -> Result<()> {
+fn request<'a>(body: Body<'a>, into: &mut Envelope<'a>) -> Result<()> {
     let mut cursor = Cursor::new(body.json);
     let mut blobs = Blobs::new(body);
     let (mut has_parameters, mut has_inputs, mut has_outputs) = (false, false, false);

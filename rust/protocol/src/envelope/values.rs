@@ -5,10 +5,11 @@
 
 use std::borrow::Cow;
 
-use headgate_core::error::{Code, Error, Result};
+use headgate_core::error::{Error, Result};
 use headgate_core::tensor::{DataType, MAX_RANK, Shape};
 
-use super::{ParameterValue, Parameters};
+use super::reserved::refuse_shared_memory;
+use super::types::{ParameterValue, Parameters};
 use crate::cursor::{Cursor, Kind};
 use crate::fault::Fault;
 
@@ -127,24 +128,6 @@ pub(super) fn request_parameters<'a>(cursor: &mut Cursor<'a>, into: &mut Paramet
     })
 }
 
-pub(super) fn refuse_reserved(key: &str) -> Result<()> {
-    if key.starts_with("triton_") {
-        return Err(Error::invalid(format!(
-            "parameter \"{key}\": names that begin with triton_ are reserved"
-        )));
-    }
-    if key.starts_with("sequence_") {
-        return Err(Error::new(
-            Code::Unsupported,
-            format!(
-                "parameter \"{key}\": sequences are not supported; send requests that do not depend on \
-                 each other"
-            ),
-        ));
-    }
-    Ok(())
-}
-
 /// Reads the parameters of an input or output: `known` takes those with a meaning, the others are checked and
 /// passed.
 pub(super) fn tensor_parameters<'a>(
@@ -160,17 +143,6 @@ pub(super) fn tensor_parameters<'a>(
         }
         Ok(())
     })
-}
-
-/// Refuses the parameters of a tensor that lies in shared memory.
-pub(crate) fn refuse_shared_memory(key: &str, place: impl Fn() -> String) -> Result<()> {
-    if key.starts_with("shared_memory_") {
-        return Err(Error::new(
-            Code::Unsupported,
-            format!("{}: shared memory is not supported; send the elements with the request", place()),
-        ));
-    }
-    Ok(())
 }
 
 /// The refusal of a key that comes a second time.

@@ -3,8 +3,8 @@
 use headgate_core::error::{Code, Error, Result};
 
 use crate::envelope::Form;
+use crate::json_string::write_json;
 use crate::reply::{OutputTensor, StringStyle, Style, elements};
-use crate::strings::write_json;
 
 /// Appends the answer to a request of that form with `count` rows.
 ///

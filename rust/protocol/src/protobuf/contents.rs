@@ -5,7 +5,7 @@
 use headgate_core::error::{Error, Result};
 use headgate_core::tensor::{DataType, Shape};
 
-use super::{Fields, Value, malformed};
+use super::wire::{Fields, Value, malformed};
 use crate::strings::StringTable;
 use crate::typed::TypedMut;
 

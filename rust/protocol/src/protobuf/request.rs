@@ -9,7 +9,7 @@ use headgate_core::error::{Error, Result};
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, MAX_RANK, Shape};
 
-use super::{Fields, Value, malformed};
+use super::wire::{Fields, Value, malformed};
 use crate::binary;
 use crate::envelope::{
     Detached, Envelope, InputEnvelope, MAX_TENSORS, ParameterValue, Parameters, RequestedOutput, Scratch,

@@ -4,7 +4,7 @@
 
 use headgate_core::error::Result;
 
-use super::LENGTH;
+use super::wire::LENGTH;
 use crate::reply::{OutputTensor, ReplyHead, elements};
 
 /// Appends an answer. `marks_final` adds the parameter by which streaming clients know the last answer to a request.

@@ -6,8 +6,9 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::DataType;
 
-use super::{OutputTensor, TensorData};
-use crate::strings::{Strings, write_json, write_json_base64};
+use super::tensor::{OutputTensor, TensorData};
+use crate::json_string::{write_json, write_json_base64};
+use crate::strings::Strings;
 
 /// The most bytes that an element of fixed size takes in JSON, its comma included: a double such as
 /// -2.2250738585072014e-308.

@@ -1,0 +1,147 @@
+//! One JSON string: its text read and unescaped, and text written as a string.
+//!
+//! Not here: lists of strings, which are BYTES tensors (`strings`). Next: `cursor`.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use memchr::memchr2;
+
+use crate::fault::{Fault, Scan, Why};
+
+/// Reads the string whose content starts at `pos`; returns it and the offset behind its closing quote.
+pub(crate) fn read(data: &[u8], pos: usize) -> Scan<(Cow<'_, str>, usize)> {
+    let (run, end) = plain_run(data, pos)?;
+    if data.get(end) == Some(&b'"') {
+        return Ok((Cow::Borrowed(run), end + 1));
+    }
+    let mut owned = Vec::with_capacity(run.len() + 16);
+    let end = append(data, pos, &mut owned)?;
+    let text = String::from_utf8(owned).map_err(|_| Fault::new(data, pos, Why::Utf8))?;
+    Ok((Cow::Owned(text), end))
+}
+
+/// Appends the string whose content starts at `pos`, unescaped; returns the offset behind its closing quote.
+pub(crate) fn append(data: &[u8], mut pos: usize, out: &mut Vec<u8>) -> Scan<usize> {
+    loop {
+        let (run, end) = plain_run(data, pos)?;
+        out.extend_from_slice(run.as_bytes());
+        if data.get(end) == Some(&b'"') {
+            return Ok(end + 1);
+        }
+        pos = escape(data, end, out)?;
+    }
+}
+
+/// The characters from `pos` to the next quote or backslash, and the offset of that byte.
+fn plain_run(data: &[u8], pos: usize) -> Scan<(&str, usize)> {
+    let rest = data.get(pos..).unwrap_or_default();
+    let Some(length) = memchr2(b'"', b'\\', rest) else {
+        return Err(Fault::new(data, data.len(), Why::Expected("the end of a string")));
+    };
+    let run = &rest[..length];
+    if run.iter().fold(false, |any, &byte| any | (byte < 0x20)) {
+        let at = run.iter().position(|&byte| byte < 0x20).unwrap_or(0);
+        return Err(Fault::new(data, pos + at, Why::Control));
+    }
+    match std::str::from_utf8(run) {
+        Ok(run) => Ok((run, pos + length)),
+        Err(error) => Err(Fault::new(data, pos + error.valid_up_to(), Why::Utf8)),
+    }
+}
+
+/// Appends what the escape at `pos` (its backslash) means; returns the offset behind it.
+fn escape(data: &[u8], pos: usize, out: &mut Vec<u8>) -> Scan<usize> {
+    let plain = match data.get(pos + 1) {
+        Some(&byte @ (b'"' | b'\\' | b'/')) => byte,
+        Some(b'b') => 0x08,
+        Some(b'f') => 0x0c,
+        Some(b'n') => b'\n',
+        Some(b'r') => b'\r',
+        Some(b't') => b'\t',
+        Some(b'u') => return escaped_unit(data, pos, out),
+        _ => return Err(Fault::new(data, pos + 1, Why::Escape)),
+    };
+    out.push(plain);
+    Ok(pos + 2)
+}
+
+/// Appends the character of a `\uXXXX`, or of the surrogate pair that starts there.
+fn escaped_unit(data: &[u8], pos: usize, out: &mut Vec<u8>) -> Scan<usize> {
+    let first = hex4(data, pos + 2)?;
+    let (code, end) = match first {
+        0xd800..=0xdbff => {
+            if data.get(pos + 6..pos + 8) != Some(b"\\u") {
+                return Err(Fault::new(data, pos, Why::Surrogate));
+            }
+            let second = hex4(data, pos + 8)?;
+            if !(0xdc00..=0xdfff).contains(&second) {
+                return Err(Fault::new(data, pos, Why::Surrogate));
+            }
+            (0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00), pos + 12)
+        }
+        _ => (first, pos + 6),
+    };
+    let character = char::from_u32(code).ok_or_else(|| Fault::new(data, pos, Why::Surrogate))?;
+    out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+    Ok(end)
+}
+
+/// The four hexadecimal digits at `pos`.
+fn hex4(data: &[u8], pos: usize) -> Scan<u32> {
+    let digits = data.get(pos..pos + 4).unwrap_or_default();
+    if digits.len() < 4 {
+        return Err(Fault::new(data, data.len(), Why::Escape));
+    }
+    digits.iter().try_fold(0, |value, &byte| match char::from(byte).to_digit(16) {
+        Some(digit) => Ok(value << 4 | digit),
+        None => Err(Fault::new(data, pos, Why::Escape)),
+    })
+}
+
+/// Appends `bytes` as a JSON string in base64, quotes included.
+pub(crate) fn write_json_base64(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    out.extend_from_slice(BASE64.encode(bytes).as_bytes());
+    out.push(b'"');
+}
+
+/// Appends `text` as a JSON string, quotes included.
+pub(crate) fn write_json(text: &str, out: &mut Vec<u8>) {
+    let bytes = text.as_bytes();
+    out.reserve(bytes.len() + 2);
+    out.push(b'"');
+    // Nearly all are names, in which nothing is escaped; without a branch for each byte that is soon seen.
+    let escapes = |&byte: &u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+    if bytes.iter().fold(false, |found, byte| found | escapes(byte)) {
+        write_escaped(bytes, out);
+    } else {
+        out.extend_from_slice(bytes);
+    }
+    out.push(b'"');
+}
+
+fn write_escaped(bytes: &[u8], out: &mut Vec<u8>) {
+    let mut done = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        let short: &[u8] = match byte {
+            b'"' => b"\\\"",
+            b'\\' => b"\\\\",
+            b'\n' => b"\\n",
+            b'\r' => b"\\r",
+            b'\t' => b"\\t",
+            0..0x20 => b"",
+            _ => continue,
+        };
+        out.extend_from_slice(&bytes[done..at]);
+        out.extend_from_slice(short);
+        if short.is_empty() {
+            const HEX: &[u8; 16] = b"0123456789abcdef";
+            out.extend_from_slice(b"\\u00");
+            out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+        done = at + 1;
+    }
+    out.extend_from_slice(&bytes[done..]);
+}

@@ -1,0 +1,161 @@
+//! The fields of a protobuf message, as they stand on the wire.
+//!
+//! Next: `protobuf/request`.
+
+use headgate_core::error::{Error, Result};
+
+/// Length-prefixed bytes: strings, messages, packed lists.
+pub(super) const LENGTH: u32 = 2;
+
+/// The value of one field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Value<'a> {
+    Varint(u64),
+    Fixed64([u8; 8]),
+    Fixed32([u8; 4]),
+    Bytes(&'a [u8]),
+}
+
+/// Reads the fields of a message in the order in which they were sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fields<'a> {
+    pub(super) rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn new(message: &'a [u8]) -> Fields<'a> {
+        Fields { rest: message }
+    }
+
+    /// The next field's number and value; `None` at the end. Groups, which proto3 does not have, are refused.
+    #[inline]
+    pub(super) fn next(&mut self) -> Result<Option<(u32, Value<'a>)>> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let tag = self.varint()?;
+        let number = u32::try_from(tag >> 3).ok().filter(|number| (1..1 << 29).contains(number));
+        let number = number.ok_or_else(|| malformed("a field number out of range"))?;
+        let value = match tag as u32 & 7 {
+            0 => Value::Varint(self.varint()?),
+            1 => Value::Fixed64(self.array()?),
+            LENGTH => Value::Bytes(self.bytes()?),
+            5 => Value::Fixed32(self.array()?),
+            kind => return Err(malformed(&format!("field {number} of wire type {kind}"))),
+        };
+        Ok(Some((number, value)))
+    }
+
+    #[inline]
+    pub(super) fn varint(&mut self) -> Result<u64> {
+        if let Some((&first, rest)) = self.rest.split_first()
+            && first < 0x80
+        {
+            self.rest = rest;
+            return Ok(first.into());
+        }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Result<u64> {
+        let mut value = 0u64;
+        for (index, &byte) in self.rest.iter().take(10).enumerate() {
+            // The tenth byte holds one bit.
+            if index == 9 && byte > 1 {
+                break;
+            }
+            value |= u64::from(byte & 0x7f) << (7 * index);
+            if byte < 0x80 {
+                self.rest = &self.rest[index + 1..];
+                return Ok(value);
+            }
+        }
+        Err(malformed("a whole number without an end"))
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let (array, rest) =
+            self.rest.split_first_chunk().ok_or_else(|| malformed("a number that is cut off"))?;
+        self.rest = rest;
+        Ok(*array)
+    }
+
+    #[inline]
+    pub(super) fn bytes(&mut self) -> Result<&'a [u8]> {
+        let length = self.varint()?;
+        let parts = usize::try_from(length).ok().and_then(|length| self.rest.split_at_checked(length));
+        let Some((bytes, rest)) = parts else {
+            return Err(malformed(&format!(
+                "a field of {length} bytes where {} bytes are left",
+                self.rest.len()
+            )));
+        };
+        self.rest = rest;
+        Ok(bytes)
+    }
+}
+
+impl<'a> Value<'a> {
+    pub(super) fn bytes(self, place: &str) -> Result<&'a [u8]> {
+        match self {
+            Value::Bytes(bytes) => Ok(bytes),
+            _ => Err(malformed(&format!("{place} with another wire type"))),
+        }
+    }
+
+    pub(super) fn text(self, place: &str) -> Result<&'a str> {
+        std::str::from_utf8(self.bytes(place)?).map_err(|_| malformed(&format!("{place} that is not UTF-8")))
+    }
+}
+
+pub(super) fn malformed(what: &str) -> Error {
+    Error::invalid(format!("the message is not well-formed protobuf: it has {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(message: &[u8]) -> Result<Vec<(u32, Value<'_>)>> {
+        let mut fields = Fields::new(message);
+        let mut found = Vec::new();
+        while let Some(field) = fields.next()? {
+            found.push(field);
+        }
+        Ok(found)
+    }
+
+    #[test]
+    fn fields_of_every_wire_type_are_read() {
+        let message = b"\x08\x96\x01\x11\x01\0\0\0\0\0\0\0\x1a\x02ab\x25\x01\0\0\0";
+        let wanted = [
+            (1, Value::Varint(150)),
+            (2, Value::Fixed64([1, 0, 0, 0, 0, 0, 0, 0])),
+            (3, Value::Bytes(b"ab")),
+            (4, Value::Fixed32([1, 0, 0, 0])),
+        ];
+        assert_eq!(fields(message).unwrap(), wanted);
+    }
+
+    #[test]
+    fn what_is_cut_off_or_out_of_range_is_refused() {
+        let broken: [&[u8]; 8] = [
+            b"\x08",
+            b"\x08\x80",
+            b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02",
+            b"\x0a\x05ab",
+            b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+            b"\x11\x01",
+            b"\x0b",
+            b"\x00\x01",
+        ];
+        for message in broken {
+            let error = fields(message).unwrap_err();
+            assert!(error.message.contains("not well-formed protobuf"), "{error}");
+        }
+        assert_eq!(
+            fields(b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01").unwrap(),
+            [(1, Value::Varint(u64::MAX))]
+        );
+    }
+}
