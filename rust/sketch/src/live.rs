@@ -3,9 +3,9 @@
 //! Not here: time (`window`) and distances (`report`). Next: `window`.
 
 use crate::aligned::AlignedHistogram;
-use crate::exponential::{ExponentialHistogram, HALVINGS};
+use crate::exponential::{ExponentialHistogram, FEWEST, HALVINGS};
 use crate::moments::Moments;
-use crate::plan::FeaturePlan;
+use crate::plan::{FeaturePlan, HEADER};
 
 /// Values that have no place on the line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -141,6 +141,17 @@ impl LiveFeature {
             aligned: slots.map(AlignedHistogram::new),
             exponential: ExponentialHistogram::default(),
         }
+    }
+}
+
+impl FeaturePlan {
+    /// Bytes of the sum of all shards at the least: with the fewest exponential buckets.
+    pub fn live_bytes(&self) -> usize {
+        let slots = self.cells - HEADER * self.features.len();
+        size_of::<Live>()
+            + self.tensors.len() * size_of::<LiveTensor>()
+            + self.features.len() * (size_of::<LiveFeature>() + FEWEST * size_of::<u64>())
+            + slots * size_of::<(u64, f64)>()
     }
 }
 

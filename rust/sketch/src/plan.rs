@@ -9,8 +9,6 @@ use std::sync::Arc;
 
 use crate::baseline::{Baseline, Direction, FeatureBaseline};
 use crate::error::{Error, Result};
-use crate::exponential::FEWEST;
-use crate::live::{Live, LiveFeature, LiveTensor};
 use crate::lookup::{Lane, Lookup};
 use crate::view::Datatype;
 
@@ -150,20 +148,6 @@ impl FeaturePlan {
     /// The tensor of a feature.
     pub fn tensor(&self, feature: &Feature) -> &TensorInfo {
         &self.tensors[feature.tensor].info
-    }
-
-    /// Bytes of one shard before any exponential bucket is used; two buffers.
-    pub fn shard_bytes(&self) -> usize {
-        2 * crate::shard::buffer_bytes(self)
-    }
-
-    /// Bytes of the sum of all shards at the least: with the fewest exponential buckets.
-    pub fn live_bytes(&self) -> usize {
-        let slots = self.cells - HEADER * self.features.len();
-        size_of::<Live>()
-            + self.tensors.len() * size_of::<LiveTensor>()
-            + self.features.len() * (size_of::<LiveFeature>() + FEWEST * size_of::<u64>())
-            + slots * size_of::<(u64, f64)>()
     }
 
     /// Values that sketching one row takes, about: rows of open size are taken as large ones.

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Baseline, FeatureBaseline};
+use super::types::{Baseline, FeatureBaseline};
 use crate::edges::MAX_EDGES;
 use crate::error::{Error, Result};
 
@@ -119,8 +119,8 @@ fn check(feature: &FeatureBaseline) -> std::result::Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Column, Direction, fit};
     use super::*;
+    use crate::baseline::{Column, Direction, fit};
 
     fn sample() -> Baseline {
         let column = |index| Column {

@@ -2,7 +2,7 @@
 //!
 //! Not here: where edges lie (`edges`). Next: `codec`.
 
-use super::{Baseline, Column, FeatureBaseline};
+use super::types::{Baseline, Column, FeatureBaseline};
 use crate::edges::{self, Spacing};
 use crate::error::{Error, Result};
 use crate::moments::Moments;
@@ -79,8 +79,8 @@ fn fit_one(column: &Column, values: &[f64]) -> Result<FeatureBaseline> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Direction;
     use super::*;
+    use crate::baseline::Direction;
 
     fn column(name: &str, index: u32) -> Column {
         Column { tensor: "X".into(), column: name.into(), index, direction: Direction::Input, integer: false }

@@ -4,6 +4,7 @@
 //! Below, F and G are the cumulative shares of reference and live, `D = F - G`, and for bin i of width w: `p` and `q` its
 //! shares, `D0` and `D1` the difference at its ends. Not here: smoothing or p-values. Next: `tolerance`.
 
+use super::counts::total;
 use crate::edges::is_point;
 
 /// A value between two bounds.
@@ -26,7 +27,7 @@ pub struct Sample<'a> {
 
 impl Sample<'_> {
     fn n(&self) -> f64 {
-        super::total(self.counts)
+        total(self.counts)
     }
 
     /// Whether all values of slot i equal its upper edge: the edge allows nothing else, or the sum leaves nothing else

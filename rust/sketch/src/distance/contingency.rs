@@ -2,7 +2,7 @@
 //!
 //! Same numbers as `scipy.stats.chi2_contingency(correction=False)`. Next: `bracket`.
 
-use super::{Count, total};
+use super::counts::{Count, total};
 use crate::special::chi2_sf;
 
 /// A statistic with its p-value.

@@ -2,7 +2,16 @@
 //!
 //! Next: `contingency`.
 
-use super::{Count, Unit, shares, total};
+use super::counts::{Count, shares, total};
+
+/// The unit of an information measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Natural logarithm.
+    Nats,
+    /// Logarithm to base 2.
+    Bits,
+}
 
 /// Shares with Jeffreys' half count per slot, `(c + 1/2) / (n + B/2)`: continuous where a slot is empty.
 fn smoothed<'a, C: Count>(c: &'a [u64], d: &'a [C]) -> impl Iterator<Item = (f64, f64)> + 'a {

@@ -5,7 +5,8 @@
 //! `lambda = N_e * tolerated PSI` (the population resemblance statistic, arXiv 2307.11878): the share of false alarms is
 //! the one asked for at any traffic volume. Not here: the figures shown beside the verdict (`report`). Next: `view`.
 
-use super::{Count, divergence::psi, total};
+use super::counts::{Count, total};
+use super::divergence::psi;
 use crate::special::{noncentral_chi2_isf, noncentral_chi2_sf};
 
 /// The most groups that a test uses; bins nest, so grouping them is exact.

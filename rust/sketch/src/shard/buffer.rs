@@ -1,24 +1,17 @@
 //! One of the two buffers of a shard: flat counters that a single writer moves with plain loads and stores, and that the
 //! collector empties while the writer is elsewhere.
 //!
-//! Atomics only make sharing sound; order comes from the flip, so `Relaxed` suffices and costs what plain memory costs.
 //! Not here: who may write when (`flip`). Next: `record`.
 
 use std::hash::{BuildHasher, RandomState};
 
+use super::counter::{Cell, get, set, take};
 use super::table::Table;
 use crate::live::{Live, LiveTensor};
 use crate::moments::Moments;
 use crate::plan::{FeaturePlan, HEADER, Place, Places};
 use crate::sampler::splitmix64;
-use crate::sync::{AtomicU64, Ordering};
-
-/// Two counters side by side: count and sum of a slot, or two of the header.
-#[derive(Debug)]
-pub(crate) struct Cell {
-    pub(crate) a: AtomicU64,
-    pub(crate) b: AtomicU64,
-}
+use crate::sync::AtomicU64;
 
 /// The header of a feature: what each counter of its first cells is.
 pub(crate) mod header {
@@ -73,12 +66,14 @@ impl TensorCounters {
     }
 }
 
-/// Bytes of one buffer before any bucket is counted.
-pub(crate) fn buffer_bytes(plan: &FeaturePlan) -> usize {
-    plan.cells * size_of::<Cell>()
-        + plan.features.len() * size_of::<Table>()
-        + plan.tensors.len() * size_of::<TensorCounters>()
-        + size_of::<Buffer>()
+impl FeaturePlan {
+    /// Bytes of one shard before any exponential bucket is used; two buffers.
+    pub fn shard_bytes(&self) -> usize {
+        2 * (self.cells * size_of::<Cell>()
+            + self.features.len() * size_of::<Table>()
+            + self.tensors.len() * size_of::<TensorCounters>()
+            + size_of::<Buffer>())
+    }
 }
 
 impl Buffer {
@@ -151,35 +146,4 @@ impl Buffer {
         }
         live.moments.merge(&Moments::from_power_sums(n, sum, squares, centre, range));
     }
-}
-
-/// Adds `by`; the only writer, so a load and a store lose nothing.
-#[inline]
-pub(crate) fn bump(counter: &AtomicU64, by: u64) {
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
-}
-
-/// Adds to a counter that holds the bits of an `f64`.
-#[inline]
-pub(crate) fn add(counter: &AtomicU64, value: f64) {
-    set(counter, get(counter) + value);
-}
-
-#[inline]
-pub(crate) fn get(counter: &AtomicU64) -> f64 {
-    f64::from_bits(counter.load(Ordering::Relaxed))
-}
-
-#[inline]
-pub(crate) fn set(counter: &AtomicU64, value: f64) {
-    counter.store(value.to_bits(), Ordering::Relaxed);
-}
-
-/// Reads and zeroes; most counters of a quiet feature are 0 and need no store.
-pub(crate) fn take(counter: &AtomicU64) -> u64 {
-    let value = counter.load(Ordering::Relaxed);
-    if value != 0 {
-        counter.store(0, Ordering::Relaxed);
-    }
-    value
 }

@@ -4,8 +4,9 @@
 //! handful of plain loads and stores; nothing here allocates (but for values that make a table of buckets grow),
 //! waits or fails. Next: `live`.
 
-use super::Core;
-use super::buffer::{Buffer, Cell, add, bump, get, header, set};
+use super::buffer::{Buffer, header};
+use super::counter::{Cell, add, bump, get, set};
+use super::shared::Core;
 use crate::budget::Share;
 use crate::exponential;
 use crate::lookup::Lane;

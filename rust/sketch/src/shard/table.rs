@@ -7,7 +7,7 @@
 
 use std::sync::OnceLock;
 
-use super::buffer::take;
+use super::counter::take;
 use crate::budget::Share;
 use crate::exponential::{ExponentialHistogram, HALVINGS, MAX_BUCKETS, SCALE, word};
 use crate::sync::{AtomicU64, Ordering};

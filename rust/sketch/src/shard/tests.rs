@@ -1,12 +1,15 @@
 //! What is recorded arrives: once, in the right place, also while other threads write.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::baseline::{Column, Direction, fit};
+use crate::budget::Budget;
 use crate::edges;
-use crate::plan::TensorInfo;
+use crate::live::Live;
+use crate::plan::{FeaturePlan, TensorInfo};
 use crate::sampler::{Pick, Rate};
 use crate::view::{Datatype, TensorView};
 

@@ -1,0 +1,44 @@
+//! Single counters, which one writer moves with plain loads and stores.
+//!
+//! Atomics only make sharing sound; order comes from the flip, so `Relaxed` suffices and costs what plain memory costs.
+//! Next: `table`.
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// Two counters side by side: count and sum of a slot, or two of the header.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    pub(crate) a: AtomicU64,
+    pub(crate) b: AtomicU64,
+}
+
+/// Adds `by`; the only writer, so a load and a store lose nothing.
+#[inline]
+pub(crate) fn bump(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+}
+
+/// Adds to a counter that holds the bits of an `f64`.
+#[inline]
+pub(crate) fn add(counter: &AtomicU64, value: f64) {
+    set(counter, get(counter) + value);
+}
+
+#[inline]
+pub(crate) fn get(counter: &AtomicU64) -> f64 {
+    f64::from_bits(counter.load(Ordering::Relaxed))
+}
+
+#[inline]
+pub(crate) fn set(counter: &AtomicU64, value: f64) {
+    counter.store(value.to_bits(), Ordering::Relaxed);
+}
+
+/// Reads and zeroes; most counters of a quiet feature are 0 and need no store.
+pub(crate) fn take(counter: &AtomicU64) -> u64 {
+    let value = counter.load(Ordering::Relaxed);
+    if value != 0 {
+        counter.store(0, Ordering::Relaxed);
+    }
+    value
+}
