@@ -9,14 +9,16 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
 use ort_sys::OrtValue;
 
-use crate::device::Driver;
+use crate::device::driver::Driver;
 use crate::library::Library;
 use crate::optional::OptionalInputs;
 use crate::output_check::{self, Found};
 use crate::session::Session;
 use crate::shape_rule::Preallocated;
 use crate::strings::Strings;
-use crate::tensor::{Data, Tensor, Value, View};
+use crate::tensor::Tensor;
+use crate::value::Value;
+use crate::view::{Data, View};
 
 /// The tensors of one run of one session. Lease one for a request, give it back after the answer is out.
 pub struct Binding {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use headgate_core::error::{Code, Error, Result};
 
-use crate::device::Driver;
+use crate::device::driver::Driver;
 
 /// The alignment of every buffer, in bytes: a cache line, and what AVX-512 wants.
 pub const ALIGNMENT: usize = 64;

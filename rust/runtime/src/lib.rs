@@ -1,7 +1,7 @@
 //! A safe layer over ONNX Runtime's C API, opened with dlopen from the installed wheel's folder.
 //!
 //! Not here: which session runs where and when (`headgate-engine`). Every `unsafe` of the data plane's inference is in this
-//! crate. Read in this order: [`library`], [`session`], [`binding`], [`tensor`], [`strings`], [`buffer`], [`element`], [`device`], [`trap`],
+//! crate. Read in this order: [`library`], [`session`], [`binding`], [`tensor`], [`view`], [`strings`], [`buffer`], [`element`], [`device`], [`trap`],
 //! [`cancel`].
 
 mod api;
@@ -20,6 +20,8 @@ mod signature;
 pub mod strings;
 pub mod tensor;
 pub mod trap;
+mod value;
+pub mod view;
 mod zipmap;
 
 pub use binding::Binding;
@@ -27,4 +29,5 @@ pub use element::Element;
 pub use library::Library;
 pub use session::{Session, SessionOptions};
 pub use strings::Strings;
-pub use tensor::{Tensor, View};
+pub use tensor::Tensor;
+pub use view::{Data, View};

@@ -14,7 +14,7 @@ use ort_sys::{GraphOptimizationLevel, OrtSession, OrtSessionOptions, OrtValue};
 
 use crate::api::Api;
 use crate::cancel;
-use crate::device::{Driver, Handle};
+use crate::device::driver::{Driver, Handle};
 use crate::library::{Library, c_path};
 use crate::shape_rule::Rules;
 use crate::signature::{Declared, check, not_offered};

@@ -5,7 +5,7 @@
 use headgate_core::tensor::{DataType, Shape};
 
 use crate::library::Library;
-use crate::tensor::{Value, type_and_shape};
+use crate::value::{Value, type_and_shape};
 
 /// A tensor of strings, borrowed.
 pub struct Strings<'a> {

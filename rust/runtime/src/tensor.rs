@@ -1,8 +1,8 @@
 //! A tensor: shape and bytes on our side, a value on the runtime's side, both reused while the shape repeats.
 //!
-//! Next: `buffer`, `element`.
+//! Next: `value`.
 
-use std::ptr::{NonNull, null, null_mut};
+use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,37 +11,15 @@ use headgate_core::tensor::{DataType, Shape};
 use ort_sys::OrtValue;
 
 use crate::buffer::Buffer;
-use crate::device::Driver;
-use crate::element::{Element, from_onnx, to_onnx};
+use crate::device::driver::Driver;
+use crate::element::{Element, to_onnx};
 use crate::library::Library;
 use crate::strings::Strings;
+use crate::value::Value;
+use crate::view::{Data, View};
 
 /// Bytes that hardly ever are an answer.
 const MARK: [u8; 8] = [0xB7, 0x4C, 0xD9, 0x66, 0x9A, 0xE3, 0x35, 0xFB];
-
-/// A value of the runtime, released when dropped.
-pub(crate) struct Value {
-    library: &'static Library,
-    pub(crate) raw: NonNull<OrtValue>,
-}
-
-// SAFETY: a value is used by one owner at a time and the runtime does not tie it to a thread.
-unsafe impl Send for Value {}
-
-impl Value {
-    pub(crate) fn new(library: &'static Library, raw: *mut OrtValue) -> Result<Self> {
-        let raw = NonNull::new(raw)
-            .ok_or_else(|| Error::new(Code::BackendFailed, "the model left an output empty"))?;
-        Ok(Self { library, raw })
-    }
-}
-
-impl Drop for Value {
-    fn drop(&mut self) {
-        // SAFETY: created by the runtime, released once.
-        unsafe { (self.library.api.ReleaseValue)(self.raw.as_ptr()) }
-    }
-}
 
 /// A tensor that we own: filled by the caller, read by the run (or the other way round for a preallocated output).
 pub struct Tensor {
@@ -314,124 +292,5 @@ impl Tensor {
             self.library.api.check(status, Code::Internal)?;
         }
         Value::new(self.library, raw)
-    }
-}
-
-/// A tensor's type, shape and contents, borrowed.
-#[derive(Clone, Debug)]
-pub struct View<'a> {
-    /// The element type.
-    pub datatype: DataType,
-    /// The shape.
-    pub shape: Shape,
-    /// The elements.
-    pub data: Data<'a>,
-}
-
-/// A tensor's elements.
-#[derive(Clone, Debug)]
-pub enum Data<'a> {
-    /// Elements of a fixed size, little-endian, row-major, aligned for their type.
-    Bytes(&'a [u8]),
-    /// Strings: all bytes one after the other, and where each begins.
-    Strings {
-        /// The bytes of all elements.
-        bytes: Vec<u8>,
-        /// The offset of each element's first byte; it ends where the next begins.
-        offsets: Vec<usize>,
-    },
-}
-
-impl<'a> View<'a> {
-    /// Rows `start..start + rows`: a tensor of so many, without a copy. `None` where there are not so many, or of strings.
-    pub fn rows(&self, start: usize, rows: usize) -> Option<View<'a>> {
-        let Data::Bytes(bytes) = self.data else { return None };
-        let mut dims = [0; headgate_core::tensor::MAX_RANK];
-        let rank = self.shape.dims().len();
-        dims[..rank].copy_from_slice(self.shape.dims());
-        *dims.first_mut().filter(|_| rank > 0)? = rows as i64;
-        let each = bytes.len().checked_div(self.shape.rows()).unwrap_or(0);
-        let end = start.checked_add(rows).filter(|&end| end <= self.shape.rows())?;
-        let data = Data::Bytes(&bytes[start * each..end * each]);
-        Some(View { datatype: self.datatype, shape: Shape::new(&dims[..rank]).ok()?, data })
-    }
-
-    pub(crate) fn of(library: &'static Library, value: &'a Value) -> Result<View<'a>> {
-        let (datatype, shape) = type_and_shape(library, value)?;
-        let Some(size) = datatype.size() else {
-            return Ok(View { datatype, shape, data: strings(library, value, shape.count())? });
-        };
-        let mut start = null_mut();
-        // SAFETY: a live tensor value and a valid out-pointer.
-        let status = unsafe { (library.api.GetTensorMutableData)(value.raw.as_ptr(), &mut start) };
-        library.api.check(status, Code::BackendFailed)?;
-        let length = shape.count() * size;
-        let bytes = if length == 0 || start.is_null() {
-            &[]
-        } else {
-            // SAFETY: the runtime holds `count` elements there for as long as the value lives.
-            unsafe { std::slice::from_raw_parts(start.cast::<u8>(), length) }
-        };
-        Ok(View { datatype, shape, data: Data::Bytes(bytes) })
-    }
-
-    /// The elements as numbers, or `None` when `T` is not this tensor's type or the memory is not aligned for it.
-    pub fn elements<T: Element>(&self) -> Option<&'a [T]> {
-        let Data::Bytes(bytes) = self.data else { return None };
-        if !T::fits(self.datatype) {
-            return None;
-        }
-        if bytes.is_empty() {
-            return Some(&[]);
-        }
-        if !bytes.as_ptr().cast::<T>().is_aligned() {
-            return None;
-        }
-        // SAFETY: aligned, long enough, and every bit pattern is a value of T.
-        Some(unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast::<T>(), bytes.len() / size_of::<T>()) })
-    }
-}
-
-pub(crate) fn type_and_shape(library: &'static Library, value: &Value) -> Result<(DataType, Shape)> {
-    let mut number = 0i32;
-    let mut dims = null();
-    let mut rank = 0usize;
-    // SAFETY: the enum is an i32 in the C API, so an i32 takes any number that a newer library may answer; the shape's
-    // memory belongs to the value.
-    let shape = unsafe {
-        let status = (library.api.GetTensorElementTypeAndShapeDataReference)(
-            value.raw.as_ptr(),
-            (&raw mut number).cast(),
-            &mut dims,
-            &mut rank,
-        );
-        library.api.check(status, Code::BackendFailed)?;
-        if rank == 0 { Shape::SCALAR } else { Shape::new(std::slice::from_raw_parts(dims, rank))? }
-    };
-    let datatype = from_onnx(number).ok_or_else(|| {
-        Error::new(Code::BackendFailed, format!("an output has ONNX type {number}, which the protocol lacks"))
-    })?;
-    Ok((datatype, shape))
-}
-
-fn strings<'a>(library: &'static Library, value: &'a Value, count: usize) -> Result<Data<'a>> {
-    let mut length = 0usize;
-    // SAFETY: a live string tensor; the two arrays below have the lengths that are passed.
-    unsafe {
-        let status = (library.api.GetStringTensorDataLength)(value.raw.as_ptr(), &mut length);
-        library.api.check(status, Code::BackendFailed)?;
-        let mut bytes = vec![0u8; length];
-        let mut offsets = vec![0usize; count];
-        if count > 0 {
-            let status = (library.api.GetStringTensorContent)(
-                value.raw.as_ptr(),
-                bytes.as_mut_ptr().cast(),
-                length,
-                offsets.as_mut_ptr(),
-                count,
-            );
-            library.api.check(status, Code::BackendFailed)?;
-        }
-        Ok(Data::Strings { bytes, offsets })
     }
 }

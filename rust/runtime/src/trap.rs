@@ -13,21 +13,8 @@ mod decode;
 mod handler;
 mod threads;
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-use headgate_core::error::{Code, Error};
-
-#[cfg(target_arch = "x86_64")]
-use threads::mark;
+pub use threads::stepped_over;
 pub(crate) use threads::{Threads, create, join};
-
-/// Divisions that were stepped over since the process began.
-static STEPPED_OVER: AtomicU64 = AtomicU64::new(0);
-
-/// Divisions by zero, or of the lowest value by -1, that were stepped over since the process began; the run of each has failed.
-pub fn stepped_over() -> u64 {
-    STEPPED_OVER.load(Relaxed)
-}
 
 /// Makes sure that divisions in the runtime's libraries are handled: those loaded by now, with `inside` in one of them. Called again
 /// before each load, because a provider brings libraries of its own and others may have put their handler in place of ours.
@@ -39,9 +26,3 @@ pub(crate) fn guard(inside: usize) {
 /// Where integer division does not trap, nothing is to be guarded.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn guard(_inside: usize) {}
-
-/// What a call into the runtime fails with after a division was stepped over.
-fn failure() -> Error {
-    let words = "the model divides an integer by zero, or the lowest integer by -1, which has no result";
-    Error::new(Code::BackendFailed, words)
-}

@@ -14,8 +14,7 @@ use bytes::Bytes;
 use common::{library, model};
 use headgate_core::error::Code;
 use headgate_core::tensor::{DataType, Shape};
-use headgate_runtime::tensor::Data;
-use headgate_runtime::{Binding, Library, Session, SessionOptions};
+use headgate_runtime::{Binding, Data, Library, Session, SessionOptions};
 
 fn load(name: &str) -> Session {
     Session::load(library(), &model(name), SessionOptions::default()).unwrap()

@@ -1,7 +1,7 @@
 //! Elements of a tensor outside the runtime, in memory order.
 
 use headgate_core::tensor::DataType;
-use headgate_runtime::tensor::Data;
+use headgate_runtime::Data;
 use serde_json::Value;
 
 /// Elements in memory order.

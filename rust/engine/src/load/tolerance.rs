@@ -69,8 +69,8 @@ impl RowsAlone {
 /// The bytes of an output; `None` for strings.
 pub(crate) fn bytes<'a>(view: &View<'a>) -> Option<&'a [u8]> {
     match view.data {
-        headgate_runtime::tensor::Data::Bytes(bytes) => Some(bytes),
-        headgate_runtime::tensor::Data::Strings { .. } => None,
+        headgate_runtime::Data::Bytes(bytes) => Some(bytes),
+        headgate_runtime::Data::Strings { .. } => None,
     }
 }
 

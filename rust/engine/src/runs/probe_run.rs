@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use headgate_core::error::{Code, Result};
+use headgate_runtime::Data;
 use headgate_runtime::View;
-use headgate_runtime::tensor::Data;
 
 use super::lease::Lease;
 use super::run_result::Ran;

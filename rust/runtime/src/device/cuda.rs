@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use headgate_core::error::{Code, Error, Result};
-use libloading::os::unix::{Library as Handle, RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
+use libloading::os::unix::{Library as SharedObject, RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 use ort_sys::OrtSessionOptions;
 
-use super::{Driver, provider};
+use super::driver::{Driver, Handle};
+use super::provider;
 use crate::api::string;
 use crate::library::Library;
 
@@ -46,7 +47,7 @@ macro_rules! functions {
         struct Functions { $($field: unsafe extern "C" fn($($argument),*) -> Status,)+ }
 
         impl Functions {
-            fn of(handle: &Handle) -> std::result::Result<Functions, libloading::Error> {
+            fn of(handle: &SharedObject) -> std::result::Result<Functions, libloading::Error> {
                 // SAFETY: each symbol has this type since CUDA 11.
                 Ok(Functions { $($field: *unsafe { handle.get(concat!($symbol, "\0").as_bytes()) }?,)+ })
             }
@@ -149,7 +150,7 @@ impl Cuda {
     }
 
     /// Asks for an event until it has happened, for a while; whether it has.
-    fn happened_soon(&self, event: super::Handle) -> Result<bool> {
+    fn happened_soon(&self, event: Handle) -> Result<bool> {
         let begun = Instant::now();
         loop {
             // SAFETY: a live object.
@@ -187,7 +188,7 @@ fn driver() -> Result<&'static Functions> {
         )
     };
     // SAFETY: the driver's library has no preconditions; it is never closed.
-    let handle = unsafe { Handle::open(Some(DRIVER), RTLD_NOW | RTLD_LOCAL) }.map_err(missing)?;
+    let handle = unsafe { SharedObject::open(Some(DRIVER), RTLD_NOW | RTLD_LOCAL) }.map_err(missing)?;
     let functions = Functions::of(&handle).map_err(missing)?;
     std::mem::forget(handle);
     // SAFETY: takes no pointers.
@@ -199,7 +200,7 @@ fn driver() -> Result<&'static Functions> {
 fn preload(libraries: &[PathBuf]) {
     for path in libraries {
         // SAFETY: libraries of the installed wheels; their initialisers have no preconditions.
-        if let Ok(handle) = unsafe { Handle::open(Some(path), RTLD_LAZY | RTLD_GLOBAL) } {
+        if let Ok(handle) = unsafe { SharedObject::open(Some(path), RTLD_LAZY | RTLD_GLOBAL) } {
             std::mem::forget(handle);
         }
     }
@@ -218,11 +219,11 @@ fn check(functions: &Functions, status: Status, code: Code) -> Result<()> {
     Err(Error::new(code, format!("NVIDIA's driver says: {words} (error {status})")))
 }
 
-fn handle(object: Object) -> super::Handle {
-    object as super::Handle
+fn handle(object: Object) -> Handle {
+    object as Handle
 }
 
-fn object(handle: super::Handle) -> Object {
+fn object(handle: Handle) -> Object {
     handle as Object
 }
 
@@ -244,7 +245,7 @@ unsafe impl Driver for Cuda {
         &self,
         library: &'static Library,
         options: NonNull<OrtSessionOptions>,
-        stream: super::Handle,
+        stream: Handle,
         memory_limit: u64,
     ) -> Result<()> {
         provider::is_there(library)?;
@@ -264,26 +265,26 @@ unsafe impl Driver for Cuda {
         &self.creating
     }
 
-    fn stream(&self) -> Result<super::Handle> {
+    fn stream(&self) -> Result<Handle> {
         let mut stream = null_mut();
         // SAFETY: a valid out-pointer.
         self.call(|f| unsafe { (f.stream)(&mut stream, NON_BLOCKING) })?;
         Ok(handle(stream))
     }
 
-    fn event(&self) -> Result<super::Handle> {
+    fn event(&self) -> Result<Handle> {
         let mut event = null_mut();
         // SAFETY: a valid out-pointer.
         self.call(|f| unsafe { (f.event)(&mut event, BLOCKING_WITHOUT_TIMING) })?;
         Ok(handle(event))
     }
 
-    fn end_stream(&self, stream: super::Handle) {
+    fn end_stream(&self, stream: Handle) {
         // SAFETY: made by `stream`. A failure has nobody to be told to.
         drop(self.call(|f| unsafe { (f.end_stream)(object(stream)) }));
     }
 
-    fn end_event(&self, event: super::Handle) {
+    fn end_event(&self, event: Handle) {
         // SAFETY: made by `event`; as above.
         drop(self.call(|f| unsafe { (f.end_event)(object(event)) }));
     }
@@ -312,39 +313,27 @@ unsafe impl Driver for Cuda {
         drop(self.call(|f| unsafe { (f.free_host)(start.as_ptr().cast()) }));
     }
 
-    unsafe fn copy_in(
-        &self,
-        to: NonNull<u8>,
-        from: *const u8,
-        bytes: usize,
-        stream: super::Handle,
-    ) -> Result<()> {
+    unsafe fn copy_in(&self, to: NonNull<u8>, from: *const u8, bytes: usize, stream: Handle) -> Result<()> {
         // SAFETY: the caller's promise.
         self.call(|f| unsafe { (f.copy_in)(to.as_ptr() as Pointer, from.cast(), bytes, object(stream)) })
     }
 
-    unsafe fn copy_out(
-        &self,
-        to: *mut u8,
-        from: NonNull<u8>,
-        bytes: usize,
-        stream: super::Handle,
-    ) -> Result<()> {
+    unsafe fn copy_out(&self, to: *mut u8, from: NonNull<u8>, bytes: usize, stream: Handle) -> Result<()> {
         // SAFETY: the caller's promise.
         self.call(|f| unsafe { (f.copy_out)(to.cast(), from.as_ptr() as Pointer, bytes, object(stream)) })
     }
 
-    fn record(&self, event: super::Handle, stream: super::Handle) -> Result<()> {
+    fn record(&self, event: Handle, stream: Handle) -> Result<()> {
         // SAFETY: live objects.
         self.call(|f| unsafe { (f.record)(object(event), object(stream)) })
     }
 
-    fn wait(&self, stream: super::Handle, event: super::Handle) -> Result<()> {
+    fn wait(&self, stream: Handle, event: Handle) -> Result<()> {
         // SAFETY: live objects; no flags are defined.
         self.call(|f| unsafe { (f.wait)(object(stream), object(event), 0) })
     }
 
-    fn synchronize(&self, event: super::Handle) -> Result<()> {
+    fn synchronize(&self, event: Handle) -> Result<()> {
         if self.happened_soon(event)? {
             return Ok(());
         }

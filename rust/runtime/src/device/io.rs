@@ -10,10 +10,10 @@ use std::sync::Arc;
 use headgate_core::error::{Code, Error, Result};
 use ort_sys::{OrtAllocatorType, OrtIoBinding, OrtMemType, OrtMemoryInfo, OrtRunOptions, OrtValue};
 
-use super::{Driver, Handle};
+use super::driver::{Driver, Handle};
 use crate::library::Library;
 use crate::session::Session;
-use crate::tensor::Value;
+use crate::value::Value;
 
 /// The runtime's list of inputs and outputs of a run.
 pub(super) struct IoBinding {

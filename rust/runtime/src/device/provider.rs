@@ -8,7 +8,7 @@ use std::ptr::{NonNull, null_mut};
 use headgate_core::error::{Code, Error, Result};
 use ort_sys::{OrtCUDAProviderOptionsV2, OrtSessionOptions};
 
-use super::Handle;
+use super::driver::Handle;
 use crate::library::Library;
 
 /// Makes sure that the installed runtime can compute on NVIDIA's devices.

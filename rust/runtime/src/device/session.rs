@@ -14,14 +14,14 @@ use std::sync::Arc;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
 
-use super::Driver;
+use super::driver::Driver;
 use super::io::{MemoryInfo, RunOptions, Streams, inputs_on_device};
 use crate::binding::{Binding, foretells};
 use crate::library::Library;
 use crate::output_check::{self, Found};
 use crate::session::{Provider, Session, SessionOptions};
 use crate::shape_rule::Preallocated;
-use crate::tensor::Data;
+use crate::view::Data;
 use slot::{Bound, Slot, unbound};
 
 /// Runs that may be in the air, of all who share the session.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Acquire, Ordering::Rel
 use std::sync::{Mutex, PoisonError};
 
 use super::decode::{Division, LONGEST, Width};
-use super::{STEPPED_OVER, mark, threads};
+use super::threads::{self, STEPPED_OVER, mark};
 
 /// The kernel's word for a division by zero and for a quotient that does not fit: x86 has one trap for both.
 const FPE_INTDIV: c_int = 1;
@@ -199,8 +199,8 @@ unsafe fn end_process(signal: c_int, sent: bool) {
 mod tests {
     use std::arch::asm;
 
-    use super::super::threads::take_mark;
     use super::*;
+    use crate::trap::threads::take_mark;
 
     /// Guards this test's own code in place of the runtime's.
     fn guarded() {

@@ -11,10 +11,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::thread::JoinHandle;
 
-use headgate_core::error::Result;
+use headgate_core::error::{Code, Error, Result};
 use ort_sys::{OrtCustomThreadHandle, OrtThreadWorkerFn};
 
-use crate::trap::failure;
+/// Divisions that were stepped over since the process began.
+pub(super) static STEPPED_OVER: AtomicU64 = AtomicU64::new(0);
+
+/// Divisions by zero, or of the lowest value by -1, that were stepped over since the process began; the run of each has failed.
+pub fn stepped_over() -> u64 {
+    STEPPED_OVER.load(Relaxed)
+}
 
 thread_local! {
     // None has a constructor or a destructor: a signal handler may touch them. They are in a library that was opened at run time,
@@ -82,6 +88,12 @@ impl Threads {
         let elsewhere = self.divisions.as_ref().map(|divisions| divisions.load(SeqCst)) != before;
         if take_mark() || elsewhere { Err(failure()) } else { result }
     }
+}
+
+/// What a call into the runtime fails with after a division was stepped over.
+fn failure() -> Error {
+    let words = "the model divides an integer by zero, or the lowest integer by -1, which has no result";
+    Error::new(Code::BackendFailed, words)
 }
 
 /// Makes a thread for the runtime: it knows its session before it does anything.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{Shape, TensorSpec};
 
+use crate::device::driver::{Driver, Handle};
 use crate::device::io::{IoBinding, MemoryInfo};
-use crate::device::{Driver, Handle, Slab};
+use crate::device::slab::Slab;
 use crate::element::to_onnx;
 use crate::library::Library;
 use crate::session::Session;
-use crate::tensor::Value;
+use crate::value::Value;
 
 /// What one run in the air needs.
 pub(super) struct Slot {
