@@ -58,7 +58,10 @@ pub fn parse<'a>(body: &'a [u8], scratch: &mut Scratch) -> Result<Envelope<'a>> 
 }
 
 /// An input and its value as it stands in the request, or collected out of it.
-type Value<'a, 's> = (&'s TensorSpec, Cow<'a, [u8]>);
+struct InputValue<'a, 's> {
+    spec: &'s TensorSpec,
+    json: Cow<'a, [u8]>,
+}
 
 /// The inputs of a model with that signature, out of a request in row or column form. Their data lies in `buffer` (cleared
 /// first). Optional inputs come in column form only: a value that holds for the whole request is nothing that each row has.
@@ -80,13 +83,13 @@ pub fn inputs<'b>(
     };
     let mut ranges: Vec<Range<usize>> = Vec::with_capacity(values.len());
     let mut encoded = Vec::with_capacity(values.len());
-    for (spec, value) in &values {
+    for InputValue { spec, json } in &values {
         let start = buffer.len();
-        let has_objects = spec.datatype == DataType::Bytes && value.contains(&b'{');
+        let has_objects = spec.datatype == DataType::Bytes && json.contains(&b'{');
         if has_objects {
-            all_base64(&mut Cursor::new(value), buffer, &spec.name)?;
+            all_base64(&mut Cursor::new(json), buffer, &spec.name)?;
         } else {
-            buffer.extend_from_slice(value);
+            buffer.extend_from_slice(json);
         }
         encoded.push(has_objects);
         ranges.push(start..buffer.len());
@@ -102,17 +105,17 @@ pub fn inputs<'b>(
         let (datatype, non_finite) = (spec.datatype, envelope.non_finite);
         Ok(InputEnvelope { name, datatype, shape, source, base64, non_finite })
     };
-    let specs = values.iter().map(|(spec, _)| *spec);
+    let specs = values.iter().map(|value| value.spec);
     specs.zip(ranges).zip(encoded).map(input).collect()
 }
 
 /// Each input's rows as a list: the rows themselves, or collected out of their objects.
-fn rows_by_input<'a, 's>(rows: &'a [u8], signature: &'s Signature) -> Result<Vec<Value<'a, 's>>> {
+fn rows_by_input<'a, 's>(rows: &'a [u8], signature: &'s Signature) -> Result<Vec<InputValue<'a, 's>>> {
     let specs = &signature.inputs[..];
     let objects = first_kind(rows) == Some(Kind::Object) && !is_encoded(rows);
     if !objects {
         return match specs {
-            [spec] => Ok(vec![(spec, Cow::Borrowed(rows))]),
+            [spec] => Ok(vec![InputValue { spec, json: Cow::Borrowed(rows) }]),
             [] => Err(Error::invalid("the model has no input for rows: ask in column form (\"inputs\")")),
             _ => Err(Error::invalid(format!(
                 "the model has {} inputs; each of \"instances\" must be an object with {}",
@@ -144,17 +147,17 @@ fn rows_by_input<'a, 's>(rows: &'a [u8], signature: &'s Signature) -> Result<Vec
     })?;
     let closed = |(spec, mut list): (&'s TensorSpec, Vec<u8>)| {
         list.push(b']');
-        (spec, Cow::Owned(list))
+        InputValue { spec, json: Cow::Owned(list) }
     };
     Ok(specs.iter().zip(lists).map(closed).collect())
 }
 
 /// Each input's tensor: a list, or the element itself where it has no dimension.
-fn columns_by_input<'a, 's>(columns: &'a [u8], signature: &'s Signature) -> Result<Vec<Value<'a, 's>>> {
+fn columns_by_input<'a, 's>(columns: &'a [u8], signature: &'s Signature) -> Result<Vec<InputValue<'a, 's>>> {
     let mut cursor = Cursor::new(columns);
     match (cursor.kind(), &signature.inputs[..]) {
         (Kind::List | Kind::Number | Kind::Text | Kind::Flag, [spec]) => {
-            Ok(vec![(spec, Cow::Borrowed(columns))])
+            Ok(vec![InputValue { spec, json: Cow::Borrowed(columns) }])
         }
         // Bytes in base64, unless that is the input's name.
         (Kind::Object, [spec])
@@ -162,11 +165,12 @@ fn columns_by_input<'a, 's>(columns: &'a [u8], signature: &'s Signature) -> Resu
                 && spec.name != "b64"
                 && has_only_b64(&mut Cursor::new(columns)) == Ok(true) =>
         {
-            Ok(vec![(spec, Cow::Borrowed(columns))])
+            Ok(vec![InputValue { spec, json: Cow::Borrowed(columns) }])
         }
         (Kind::Object, _) => {
             let values = members(&mut cursor, signature, || "\"inputs\"".into())?;
-            Ok(values.into_iter().map(|(spec, value)| (spec, Cow::Borrowed(value))).collect())
+            let values = values.into_iter();
+            Ok(values.map(|(spec, json)| InputValue { spec, json: Cow::Borrowed(json) }).collect())
         }
         (found, _) => Err(Error::invalid(format!(
             "\"inputs\" must be an object with {}, not {found}",

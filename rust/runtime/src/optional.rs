@@ -17,10 +17,17 @@ use crate::tensor::Tensor;
 #[derive(Default)]
 pub(crate) struct OptionalInputs {
     datatypes: Box<[DataType]>,
-    /// The place in the signature and the tensor: first those that are given now, then those that were given before.
-    tensors: Vec<(usize, Tensor)>,
+    /// First those that are given now, then those that were given before.
+    tensors: Vec<OptionalTensor>,
     given: usize,
     names: Vec<*const c_char>,
+}
+
+/// The tensor of one optional input.
+struct OptionalTensor {
+    /// Its index among the signature's optional inputs.
+    index: usize,
+    tensor: Tensor,
 }
 
 impl OptionalInputs {
@@ -37,28 +44,29 @@ impl OptionalInputs {
 
     /// Gives the one at its place, to be shaped and filled.
     pub(crate) fn give(&mut self, library: &'static Library, index: usize) -> &mut Tensor {
-        let known = self.tensors.iter().position(|(place, _)| *place == index);
+        let known = self.tensors.iter().position(|optional| optional.index == index);
         let at = known.unwrap_or_else(|| {
-            self.tensors.push((index, Tensor::new(library, self.datatypes[index])));
+            let tensor = Tensor::new(library, self.datatypes[index]);
+            self.tensors.push(OptionalTensor { index, tensor });
             self.tensors.len() - 1
         });
         if at < self.given {
-            return &mut self.tensors[at].1;
+            return &mut self.tensors[at].tensor;
         }
         self.tensors.swap(at, self.given);
         self.given += 1;
-        &mut self.tensors[self.given - 1].1
+        &mut self.tensors[self.given - 1].tensor
     }
 
     /// Leaves all of them out.
     pub(crate) fn forget(&mut self) {
-        self.tensors[..self.given].iter_mut().for_each(|(_, tensor)| tensor.forget());
+        self.tensors[..self.given].iter_mut().for_each(|optional| optional.tensor.forget());
         self.given = 0;
     }
 
     /// Bytes held by the tensors.
     pub(crate) fn capacity(&self) -> usize {
-        self.tensors.iter().map(|(_, tensor)| tensor.capacity()).sum()
+        self.tensors.iter().map(|optional| optional.tensor.capacity()).sum()
     }
 
     /// Appends the values that are given, and sets the names of all inputs of the run.
@@ -68,7 +76,7 @@ impl OptionalInputs {
     pub(crate) fn place(&mut self, session: &Session, values: &mut Vec<*const OrtValue>) -> Result<()> {
         self.names.clear();
         self.names.extend_from_slice(session.input_names.all());
-        for (index, tensor) in &self.tensors[..self.given] {
+        for OptionalTensor { index, tensor } in &self.tensors[..self.given] {
             if tensor.raw().is_null() {
                 return Err(Error::new(
                     Code::Internal,

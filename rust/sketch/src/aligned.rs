@@ -4,6 +4,8 @@
 //! Not here: NaN and infinities (they have no slot; `live::Special`), the per-thread atomic form (`shard`).
 //! Next: `exponential`.
 
+use std::ops::RangeInclusive;
+
 use crate::edges;
 
 /// Counts and sums per slot; slots as in [`crate::edges`], one more than there are edges.
@@ -65,15 +67,15 @@ impl AlignedHistogram {
 
     /// The value below which a share `q` of the values lies, interpolated within its slot. `range` is the smallest and
     /// the largest value seen; the true quantile lies in the same slot. `None` without values.
-    pub fn quantile(&self, edges: &[f64], range: (f64, f64), q: f64) -> Option<f64> {
+    pub fn quantile(&self, edges: &[f64], range: RangeInclusive<f64>, q: f64) -> Option<f64> {
         let n = self.n();
         let rank = (q * n as f64).ceil().clamp(1.0, n.max(1) as f64);
         let mut below = 0.0;
         for (slot, &count) in self.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
             let count = count as f64;
             if below + count >= rank {
-                let low = if slot == 0 { range.0 } else { edges[slot - 1].max(range.0) };
-                let high = if slot == edges.len() { range.1 } else { edges[slot].min(range.1) };
+                let low = if slot == 0 { *range.start() } else { edges[slot - 1].max(*range.start()) };
+                let high = if slot == edges.len() { *range.end() } else { edges[slot].min(*range.end()) };
                 let share = (rank - below) / count;
                 return Some(low + (high - low) * share);
             }
@@ -106,10 +108,10 @@ mod tests {
         let edges: Vec<f64> = (0..=10).map(|i| f64::from(i) * 10.0).collect();
         let histogram = AlignedHistogram::of(&edges, &values);
         for q in [0.0, 0.01, 0.5, 0.99, 1.0] {
-            let found = histogram.quantile(&edges, (1.0, 100.0), q).unwrap();
+            let found = histogram.quantile(&edges, 1.0..=100.0, q).unwrap();
             let exact = edges::quantile(&values, q);
             assert!((found - exact).abs() <= 10.0 && (1.0..=100.0).contains(&found), "{q}: {found}");
         }
-        assert_eq!(AlignedHistogram::new(3).quantile(&[0.0, 1.0], (0.0, 0.0), 0.5), None);
+        assert_eq!(AlignedHistogram::new(3).quantile(&[0.0, 1.0], 0.0..=0.0, 0.5), None);
     }
 }

@@ -67,12 +67,12 @@ impl LiveFeature {
     /// The true quantile lies in one slot and in one exponential bucket at once: the slot is the narrower one in the body of
     /// a narrow feature far from 0, the bucket wherever values left the reference's range. Error: at most the narrower one.
     pub fn quantile(&self, edges: &[f64], q: f64) -> Option<f64> {
-        let range = (self.moments.min, self.moments.max);
+        let (min, max) = (self.moments.min, self.moments.max);
         let complete = self.exponential.n() == self.moments.n;
         let Some(aligned) = &self.aligned else {
-            return self.exponential.quantile(q).map(|value| value.clamp(range.0, range.1));
+            return self.exponential.quantile(q).map(|value| value.clamp(min, max));
         };
-        let within_slot = aligned.quantile(edges, range, q)?;
+        let within_slot = aligned.quantile(edges, min..=max, q)?;
         match self.exponential.bucket_of(q).filter(|_| complete) {
             Some((low, high)) => Some(within_slot.clamp(low, high)),
             None => Some(within_slot),

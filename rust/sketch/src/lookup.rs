@@ -110,7 +110,7 @@ impl<L: Lane> Lookup<L> {
     /// A lookup for edges as in [`crate::edges`], rounded to this lane: an edge that bounds a single value keeps doing so.
     pub fn new(edges: &[f64]) -> Self {
         let thresholds = round(edges);
-        let affine = trimmed(&thresholds).into_iter().filter_map(affine);
+        let affine = trimmed(&thresholds).into_iter().filter_map(|(low, high)| affine(low, high));
         let keyed = SHIFTS_SINGLE.rev().filter_map(|shift| keyed(&thresholds, shift + L::EXTRA_BITS));
         affine.chain(keyed).find_map(|cells| Self::tabled(&thresholds, cells)).unwrap_or_else(|| Self {
             slots: thresholds.len() + 1,
@@ -189,7 +189,7 @@ fn search<L: Lane>(thresholds: &[L], value: L) -> usize {
 }
 
 /// Cells of equal width over a range; `None` where it has no width.
-fn affine<L: Lane>((low, high): (L, L)) -> Option<Cells<L>> {
+fn affine<L: Lane>(low: L, high: L) -> Option<Cells<L>> {
     let width = high.to_f64() - low.to_f64();
     let scale = L::nearest((CELLS - 1) as f64 / width);
     (scale.is_finite() && scale.to_f64() > 0.0).then_some(Cells::Affine { origin: low, scale })

@@ -132,7 +132,7 @@ mod tests {
     }
 
     /// Rows sketched of a version that gets `each` rows every `gap_ns`, beside a load that costs `other` of the thread.
-    fn sketched(seconds: u64, (each, gap_ns): (u64, u64), columns: usize, other: f64) -> (u64, u64) {
+    fn sketched(seconds: u64, each: u64, gap_ns: u64, columns: usize, other: f64) -> (u64, u64) {
         const VALUE_NS: f64 = 8.0;
         let (mut controller, mut floor) = (Controller::new(0.01), Floor::new(columns));
         let (mut seen, mut kept, mut now) = (0, 0, 0);
@@ -152,15 +152,15 @@ mod tests {
     #[test]
     fn few_requests_are_all_sketched() {
         // 30 columns at 20 requests a second for two minutes.
-        assert_eq!(sketched(120, (1, 50_000_000), 30, 0.0), (2400, 2400));
+        assert_eq!(sketched(120, 1, 50_000_000, 30, 0.0), (2400, 2400));
     }
 
     #[test]
     fn a_version_with_few_rows_keeps_its_floor_beside_a_heavy_one() {
         // The thread would spend all its time on sketches of others: the budget's rate falls to 1/128.
-        let (seen, kept) = sketched(600, (1, 500_000_000), 64, 1.0);
+        let (seen, kept) = sketched(600, 1, 500_000_000, 64, 1.0);
         assert_eq!(seen, kept, "two rows a second are below the floor");
-        let (seen, kept) = sketched(600, (1, 10_000_000), 64, 1.0);
+        let (seen, kept) = sketched(600, 1, 10_000_000, 64, 1.0);
         assert!(seen == 60_000 && kept >= 10 * Floor::ROWS && kept < seen / 5, "{kept} of {seen}");
     }
 
@@ -168,7 +168,7 @@ mod tests {
     fn a_busy_thread_stays_within_its_budget() {
         let seconds = 60;
         // 20 000 rows a second of 64 columns would cost 1 % and more of the thread.
-        let (seen, kept) = sketched(seconds, (1, 20_000), 64, 0.0);
+        let (seen, kept) = sketched(seconds, 1, 20_000, 64, 0.0);
         let spent = kept as f64 * 64.0 * 8.0 / (seconds as f64 * 1e9);
         assert!(spent < 0.013 && kept > seen / 20, "{spent} {kept} of {seen}");
     }

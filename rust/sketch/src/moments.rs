@@ -22,6 +22,23 @@ pub struct Moments {
     pub max: f64,
 }
 
+/// Sums over values from which their moments follow.
+#[derive(Clone, Copy, Debug)]
+pub struct PowerSums {
+    /// The number of values.
+    pub n: u64,
+    /// The sum of the values.
+    pub sum: f64,
+    /// The sum of `(value - centre)^2`.
+    pub squares: f64,
+    /// What squares are taken about.
+    pub centre: f64,
+    /// The smallest value.
+    pub min: f64,
+    /// The largest value.
+    pub max: f64,
+}
+
 impl Default for Moments {
     fn default() -> Self {
         Self { n: 0, mean: 0.0, m2: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY }
@@ -39,16 +56,16 @@ impl Moments {
         self.max = self.max.max(value);
     }
 
-    /// Moments from power sums about `centre`: `sum` of the values and `squares`, the sum of `(value - centre)^2`.
-    /// Exact up to rounding when `centre` is near the mean.
-    pub fn from_power_sums(n: u64, sum: f64, squares: f64, centre: f64, range: (f64, f64)) -> Self {
+    /// Moments from power sums, exact up to rounding if the centre is near the mean.
+    pub fn from_power_sums(sums: PowerSums) -> Self {
+        let PowerSums { n, sum, squares, centre, min, max } = sums;
         if n == 0 {
             return Self::default();
         }
         let mean = sum / n as f64;
         let offset = mean - centre;
         let m2 = (squares - n as f64 * offset * offset).max(0.0);
-        Self { n, mean, m2, min: range.0, max: range.1 }
+        Self { n, mean, m2, min, max }
     }
 
     /// Adds what another one saw.
@@ -116,7 +133,14 @@ mod tests {
         assert!((left.mean - whole.mean).abs() < 1e-9);
         assert!((left.m2 - whole.m2).abs() < 1e-6);
         let squares: f64 = values.iter().map(|v| (v - 1e6) * (v - 1e6)).sum();
-        let power = Moments::from_power_sums(1000, values.iter().sum(), squares, 1e6, (whole.min, whole.max));
+        let power = Moments::from_power_sums(PowerSums {
+            n: 1000,
+            sum: values.iter().sum(),
+            squares,
+            centre: 1e6,
+            min: whole.min,
+            max: whole.max,
+        });
         assert!((power.m2 - whole.m2).abs() < 1e-5, "{} {}", power.m2, whole.m2);
     }
 

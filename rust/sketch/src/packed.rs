@@ -10,8 +10,18 @@ use crate::moments::Moments;
 #[derive(Debug)]
 enum PackedAligned {
     Dense(AlignedHistogram),
-    /// Slot, count, sum; and how many slots there are in all.
-    Sparse(Box<[(u16, u64, f64)]>, u16),
+    Sparse {
+        filled: Box<[FilledSlot]>,
+        /// How many slots there are in all.
+        slots: u16,
+    },
+}
+
+#[derive(Debug)]
+struct FilledSlot {
+    slot: u16,
+    count: u64,
+    sum: f64,
 }
 
 #[derive(Debug)]
@@ -23,11 +33,19 @@ struct PackedFeature {
     exponential: ExponentialHistogram,
 }
 
+/// The rows of a sub-window.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowCounts {
+    /// Rows that came by.
+    pub(crate) offered: u64,
+    /// Rows that the sampler kept.
+    pub(crate) observed: u64,
+}
+
 /// What one sub-window saw.
 #[derive(Debug)]
 pub(crate) struct Packed {
-    offered: u64,
-    observed: u64,
+    rows: RowCounts,
     tensors: Box<[LiveTensor]>,
     features: Box<[PackedFeature]>,
     bytes: usize,
@@ -37,17 +55,14 @@ impl Packed {
     pub(crate) fn new(live: &Live) -> Self {
         let filled = live.features.iter().enumerate().filter(|(_, feature)| !feature.is_empty());
         let features = filled.map(|(at, feature)| pack(at, feature)).collect();
-        Self::of((live.offered, live.observed), live.tensors.clone().into(), features)
+        let rows = RowCounts { offered: live.offered, observed: live.observed };
+        Self::of(rows, live.tensors.clone().into(), features)
     }
 
-    fn of(
-        (offered, observed): (u64, u64),
-        tensors: Box<[LiveTensor]>,
-        features: Box<[PackedFeature]>,
-    ) -> Self {
+    fn of(rows: RowCounts, tensors: Box<[LiveTensor]>, features: Box<[PackedFeature]>) -> Self {
         let heap: usize = features.iter().map(PackedFeature::heap_bytes).sum();
         let bytes = size_of::<Self>() + size_of_val(&*tensors) + size_of_val(&*features) + heap;
-        Self { offered, observed, tensors, features, bytes }
+        Self { rows, tensors, features, bytes }
     }
 
     /// What two of the same plan saw.
@@ -65,7 +80,10 @@ impl Packed {
             }
             Some(pack(at as usize, &feature))
         });
-        let rows = (self.offered + other.offered, self.observed + other.observed);
+        let rows = RowCounts {
+            offered: self.rows.offered + other.rows.offered,
+            observed: self.rows.observed + other.rows.observed,
+        };
         Self::of(rows, tensors, features.collect())
     }
 
@@ -80,7 +98,7 @@ impl Packed {
             feature.exponential.downscale(steps);
             feature
         });
-        Self::of((self.offered, self.observed), self.tensors.clone(), features.collect())
+        Self::of(self.rows, self.tensors.clone(), features.collect())
     }
 
     /// Bytes held.
@@ -100,9 +118,9 @@ impl Packed {
         }
     }
 
-    /// Rows that came by and rows that were sketched.
-    pub(crate) fn rows(&self) -> (u64, u64) {
-        (self.offered, self.observed)
+    /// The rows of the sub-window.
+    pub(crate) fn rows(&self) -> RowCounts {
+        self.rows
     }
 
     /// Tensors in the plan's order.
@@ -139,28 +157,28 @@ impl PackedFeature {
 impl PackedAligned {
     fn new(histogram: &AlignedHistogram) -> Self {
         let filled = histogram.counts.iter().filter(|&&count| count > 0).count();
-        if filled * size_of::<(u16, u64, f64)>() >= histogram.counts.len() * size_of::<(u64, f64)>() {
+        if filled * size_of::<FilledSlot>() >= histogram.counts.len() * size_of::<(u64, f64)>() {
             return Self::Dense(histogram.clone());
         }
         let slots = histogram.counts.iter().zip(&histogram.sums).enumerate();
         let filled = slots.filter(|(_, (count, _))| **count > 0);
-        let cells = filled.map(|(slot, (&count, &sum))| (slot as u16, count, sum)).collect();
-        Self::Sparse(cells, histogram.counts.len() as u16)
+        let filled = filled.map(|(slot, (&count, &sum))| FilledSlot { slot: slot as u16, count, sum });
+        Self::Sparse { filled: filled.collect(), slots: histogram.counts.len() as u16 }
     }
 
     fn bytes(&self) -> usize {
         match self {
             Self::Dense(histogram) => histogram.counts.len() * size_of::<(u64, f64)>(),
-            Self::Sparse(cells, _) => size_of_val(&**cells),
+            Self::Sparse { filled, .. } => size_of_val(&**filled),
         }
     }
 
     fn unpack(&self) -> AlignedHistogram {
         match self {
             Self::Dense(histogram) => histogram.clone(),
-            Self::Sparse(cells, slots) => {
+            Self::Sparse { filled, slots } => {
                 let mut histogram = AlignedHistogram::new(usize::from(*slots));
-                for &(slot, count, sum) in cells {
+                for &FilledSlot { slot, count, sum } in filled {
                     histogram.counts[usize::from(slot)] = count;
                     histogram.sums[usize::from(slot)] = sum;
                 }

@@ -85,12 +85,12 @@ impl Sum {
 
     /// Rows that came by.
     pub fn offered(&self) -> u64 {
-        self.parts.iter().map(|part| part.rows().0).sum()
+        self.parts.iter().map(|part| part.rows().offered).sum()
     }
 
     /// Rows that the sampler kept.
     pub fn observed(&self) -> u64 {
-        self.parts.iter().map(|part| part.rows().1).sum()
+        self.parts.iter().map(|part| part.rows().observed).sum()
     }
 
     /// Tensors in the plan's order.

@@ -10,7 +10,7 @@ use headgate_sketch::distance::{Tolerance, Verdict, decide};
 use headgate_sketch::plan::{FeaturePlan, TensorInfo};
 use headgate_sketch::report::{FeatureReport, features};
 use headgate_sketch::sampler::{Pick, Rate, splitmix64};
-use headgate_sketch::shard::{Collector, Writer};
+use headgate_sketch::shard::{Collector, TensorRows, Writer};
 use headgate_sketch::view::{Datatype, TensorView};
 use headgate_sketch::window::Window;
 use headgate_sketch::{Column, Direction, fit};
@@ -181,7 +181,7 @@ fn a_large_answer_is_capped_and_counts_all_of_its_rows() {
     let mut threads = Threads::new(KINDS[0], 1, 9);
     let taken = threads.writers[0].record(|r| {
         r.offer(1, &Pick::ALL);
-        r.tensor_capped(0, TensorView::F32(&values), (rows, 65_536), &Pick::ALL)
+        r.tensor_capped(0, TensorRows { view: TensorView::F32(&values), rows }, 65_536, &Pick::ALL)
     });
     assert!(taken.rows <= 65_536 && taken.values == taken.rows, "{taken:?}");
     let report = threads.report(&Tolerance::default());

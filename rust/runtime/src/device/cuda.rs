@@ -249,7 +249,7 @@ unsafe impl Driver for Cuda {
         memory_limit: u64,
     ) -> Result<()> {
         provider::is_there(library)?;
-        provider::add(library, options, (self.number, stream), memory_limit).map_err(|error| {
+        provider::add(library, options, self.number, stream, memory_limit).map_err(|error| {
             // The runtime's words begin with where in its source they are from.
             let words = error.message.split_once("FAIL : ").map_or(&*error.message, |(_, words)| words);
             let hint = if words.contains("CUDA failure") {

@@ -36,7 +36,8 @@ pub fn is_there(library: &'static Library) -> Result<()> {
 pub(super) fn add(
     library: &'static Library,
     options: NonNull<OrtSessionOptions>,
-    (number, stream): (u16, Handle),
+    number: u16,
+    stream: Handle,
     memory_limit: u64,
 ) -> Result<()> {
     let provider = ProviderOptions::new(library)?;

@@ -22,7 +22,7 @@ use crate::output_check::{self, Found};
 use crate::session::{Provider, Session, SessionOptions};
 use crate::shape_rule::Preallocated;
 use crate::view::Data;
-use slot::{Bound, Slot, unbound};
+use slot::{BoundShapes, Slot, unbound};
 
 /// Runs that may be in the air, of all who share the session.
 const MOST_SLOTS: usize = 8;
@@ -215,14 +215,24 @@ impl OnDevice {
     ) -> Result<Flight> {
         self.run_failed = false;
         binding.check_inputs()?;
-        let bound = self.bind(slot, binding, which)?;
+        let flight = Flight { slot, bound: self.bind(slot, binding, which)? };
+        self.copy_in(&flight, binding, fill)?;
+        self.slots[slot].free = false;
+        self.enqueue(&flight)?;
+        self.copy_out(&flight, binding)?;
+        Ok(flight)
+    }
+
+    /// Copies the inputs to the device, and `fill` into the slabs of the outputs; the compute stream waits for both.
+    fn copy_in(&self, flight: &Flight, binding: &Binding, fill: &[u8]) -> Result<()> {
         let (driver, streams) = (&*self.driver, &self.streams);
-        let taken = &mut self.slots[slot];
-        for (index, slab) in taken.inputs.iter().enumerate() {
+        let slot = &self.slots[flight.slot];
+        let bound = &slot.bound[flight.bound];
+        for (index, slab) in slot.inputs.iter().enumerate() {
             let input = binding.input(index);
             if !self.on_device[index] {
                 // SAFETY: the input was given a shape, and the caller leaves the binding alone until the run is over.
-                unsafe { taken.bound[bound].io.bind_input(&self.session, index, input.raw())? };
+                unsafe { bound.io.bind_input(&self.session, index, input.raw())? };
                 continue;
             }
             let (start, bytes) = input.memory();
@@ -233,7 +243,7 @@ impl OnDevice {
             // SAFETY: the slab was made for an input of this shape; the caller leaves the binding alone.
             unsafe { driver.copy_in(slab.start(), start, bytes, streams.copy)? };
         }
-        for (slab, shape) in taken.outputs.iter().zip(&taken.bound[bound].outputs) {
+        for (slab, shape) in slot.outputs.iter().zip(&bound.shapes.outputs) {
             let (Some(slab), Some(_)) = (slab, shape) else { continue };
             let bytes = slab.bytes().min(fill.len());
             if bytes > 0 {
@@ -241,34 +251,43 @@ impl OnDevice {
                 unsafe { driver.copy_in(slab.start(), fill.as_ptr(), bytes, streams.copy)? };
             }
         }
-        driver.record(taken.copied, streams.copy)?;
-        driver.wait(streams.compute, taken.copied)?;
-        taken.free = false;
-        for index in
-            (0..).zip(&taken.bound[bound].outputs).filter_map(|(at, shape)| shape.is_none().then_some(at))
-        {
-            // What the run before left there is bound by now.
-            taken.bound[bound].io.leave_output(&self.session, index)?;
+        driver.record(slot.copied, streams.copy)?;
+        driver.wait(streams.compute, slot.copied)
+    }
+
+    /// Has the runtime compute in the compute stream.
+    fn enqueue(&mut self, flight: &Flight) -> Result<()> {
+        let bound = &self.slots[flight.slot].bound[flight.bound];
+        for (index, shape) in bound.shapes.outputs.iter().enumerate() {
+            if shape.is_none() {
+                // What the run before left there is bound by now.
+                bound.io.leave_output(&self.session, index)?;
+            }
         }
         self.runs += 1;
         let options = &self.options[usize::from(self.runs.is_multiple_of(WAITED_FOR))];
-        let ran = taken.bound[bound].io.run(&self.session, options);
-        self.run_failed = ran.is_err();
-        ran?;
-        for (index, shape) in taken.bound[bound].outputs.iter().enumerate() {
+        let result = bound.io.run(&self.session, options);
+        self.run_failed = result.is_err();
+        result
+    }
+
+    /// Copies the outputs that are in our slabs to the host.
+    fn copy_out(&self, flight: &Flight, binding: &mut Binding) -> Result<()> {
+        let (driver, streams) = (&*self.driver, &self.streams);
+        let slot = &self.slots[flight.slot];
+        for (index, shape) in slot.bound[flight.bound].shapes.outputs.iter().enumerate() {
             let Some(shape) = shape else { continue };
             let tensor = binding.output_mut(index);
             tensor.reshape(shape)?;
             let into = tensor.bytes_mut().ok_or_else(unbound)?;
-            let slab = taken.outputs[index].as_ref().ok_or_else(unbound)?;
+            let slab = slot.outputs[index].as_ref().ok_or_else(unbound)?;
             if into.is_empty() {
                 continue;
             }
-            // SAFETY: as above.
+            // SAFETY: the slab holds an output of this shape; the caller leaves the binding alone until the run is over.
             unsafe { driver.copy_out(into.as_mut_ptr(), slab.start(), into.len(), streams.compute)? };
         }
-        driver.record(taken.done, streams.compute)?;
-        Ok(Flight { slot, bound })
+        driver.record(slot.done, streams.compute)
     }
 
     /// Waits for the end of a run; the outputs are in `binding` then.
@@ -282,10 +301,10 @@ impl OnDevice {
         self.driver.enter()?;
         self.driver.synchronize(taken.done)?;
         let bound = &taken.bound[bound];
-        if bound.outputs.iter().any(Option::is_none) {
+        if bound.shapes.outputs.iter().any(Option::is_none) {
             let values = bound.io.outputs(self.session.library)?;
             for (index, value) in values.into_iter().enumerate() {
-                if bound.outputs[index].is_none() {
+                if bound.shapes.outputs[index].is_none() {
                     binding.take_output(index, value);
                 }
             }
@@ -307,19 +326,13 @@ impl OnDevice {
     fn bind(&mut self, slot: usize, binding: &Binding, which: Preallocated) -> Result<usize> {
         let inputs = binding.input_shapes();
         let outputs = self.foretold(&inputs, which);
+        let shapes = BoundShapes { inputs, outputs };
         let slot = &mut self.slots[slot];
-        let fits = |bound: &Bound| bound.inputs == inputs && bound.outputs == outputs;
-        if let Some(at) = slot.bound.iter().position(fits) {
+        if let Some(at) = slot.bound.iter().position(|bound| bound.shapes == shapes) {
             return Ok(at);
         }
-        let specs = self.session.signature();
-        slot.make_room(
-            &specs.inputs,
-            inputs.iter().zip(&self.on_device).map(|(shape, &ours)| ours.then_some(*shape)),
-            &specs.outputs,
-            outputs.iter().copied(),
-        )?;
-        let bound = slot.bind(&self.session, &self.memory, (inputs, &self.on_device), outputs)?;
+        slot.make_room(self.session.signature(), &self.on_device, &shapes)?;
+        let bound = slot.bind(&self.session, &self.memory, &self.on_device, shapes)?;
         if slot.bound.len() == BOUND {
             slot.bound.remove(0);
         }

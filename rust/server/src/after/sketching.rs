@@ -13,7 +13,7 @@ use headgate_engine::Ran;
 use headgate_engine::runtime::{Strings, View};
 use headgate_sketch::meter::{Controller, Floor};
 use headgate_sketch::sampler::Pick;
-use headgate_sketch::shard::{Recorder, Taken, Writer};
+use headgate_sketch::shard::{Recorder, Taken, TensorRows, Writer};
 use headgate_sketch::view::TensorView;
 
 use crate::metrics::Shard;
@@ -132,11 +132,14 @@ fn tensors(recorder: &mut Recorder<'_>, ran: &Ran, pick: &Pick) -> Taken {
         let taken = if spec.datatype == DataType::Bytes {
             side.strings(ran, index).map(|strings| {
                 let rows = strings.shape.rows();
-                recorder.tensor_capped(place, TensorView::Strings(&StringLengths(strings)), (rows, cap), pick)
+                let lengths = StringLengths(strings);
+                let view = TensorView::Strings(&lengths);
+                recorder.tensor_capped(place, TensorRows { view, rows }, cap, pick)
             })
         } else {
             side.view(ran, index).and_then(|view| {
-                Some(recorder.tensor_capped(place, elements(&view)?, (view.shape.rows(), cap), pick))
+                let data = TensorRows { view: elements(&view)?, rows: view.shape.rows() };
+                Some(recorder.tensor_capped(place, data, cap, pick))
             })
         };
         let taken = taken.unwrap_or_default();

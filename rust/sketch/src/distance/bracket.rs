@@ -30,6 +30,11 @@ impl Sample<'_> {
         total(self.counts)
     }
 
+    /// The distances of the values beyond the outermost edge from it, added up.
+    fn tail_area(&self, edge: f64, slot: usize) -> f64 {
+        (self.counts[slot] as f64 * edge - self.sums[slot]).abs()
+    }
+
     /// Whether all values of slot i equal its upper edge: the edge allows nothing else, or the sum leaves nothing else
     /// (a value may not exceed the edge). The latter only where whole numbers keep the sum exact.
     fn at_upper(&self, edges: &[f64], i: usize) -> bool {
@@ -106,7 +111,11 @@ pub fn wasserstein(edges: &[f64], reference: Sample<'_>, live: Sample<'_>) -> Op
         return None;
     }
     let last = edges.len();
-    let mut sum = tail(edges[0], [&reference, &live], 0, (n, m));
+    let tail = |edge: f64, slot: usize| {
+        let (a, b) = (reference.tail_area(edge, slot) / n, live.tail_area(edge, slot) / m);
+        Bounds { lower: (a - b).abs(), upper: a + b }
+    };
+    let mut sum = tail(edges[0], 0);
     let (mut f, mut g) = (reference.counts[0] as f64, live.counts[0] as f64);
     for i in 1..last {
         let (c, d) = (reference.counts[i] as f64, live.counts[i] as f64);
@@ -129,15 +138,6 @@ pub fn wasserstein(edges: &[f64], reference: Sample<'_>, live: Sample<'_>) -> Op
         f += c;
         g += d;
     }
-    let above = tail(edges[last - 1], [&reference, &live], last, (n, m));
+    let above = tail(edges[last - 1], last);
     Some(Bounds { lower: sum.lower + above.lower, upper: sum.upper + above.upper })
-}
-
-/// The part beyond the outermost edge: each side's mean distance from it, times its share there.
-fn tail(edge: f64, samples: [&Sample<'_>; 2], slot: usize, totals: (f64, f64)) -> Bounds {
-    let area = |sample: &Sample<'_>, total: f64| {
-        ((sample.counts[slot] as f64 * edge - sample.sums[slot]) / total).abs()
-    };
-    let (a, b) = (area(samples[0], totals.0), area(samples[1], totals.1));
-    Bounds { lower: (a - b).abs(), upper: a + b }
 }

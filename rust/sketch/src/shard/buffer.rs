@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use super::counter::{Cell, get, set, take};
 use super::table::Table;
 use crate::live::{Live, LiveTensor};
-use crate::moments::Moments;
+use crate::moments::{Moments, PowerSums};
 use crate::plan::{FeaturePlan, HEADER, Place, Places};
 use crate::sampler::splitmix64;
 use crate::sync::AtomicU64;
@@ -121,8 +121,8 @@ impl Buffer {
         live.special.nan += take(&cells[header::NAN].a);
         live.special.positive_infinity += take(&cells[header::NAN].b);
         live.special.negative_infinity += take(&cells[header::NEGATIVE].a);
-        let range = (get(&cells[header::RANGE].a), get(&cells[header::RANGE].b));
-        if range.0 > range.1 {
+        let (min, max) = (get(&cells[header::RANGE].a), get(&cells[header::RANGE].b));
+        if min > max {
             return;
         }
         self.reset_range(place.cell);
@@ -144,6 +144,6 @@ impl Buffer {
                 sum += part;
             }
         }
-        live.moments.merge(&Moments::from_power_sums(n, sum, squares, centre, range));
+        live.moments.merge(&Moments::from_power_sums(PowerSums { n, sum, squares, centre, min, max }));
     }
 }

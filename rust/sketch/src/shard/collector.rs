@@ -65,7 +65,14 @@ impl Opener {
 #[derive(Debug)]
 pub struct Collector {
     opener: Opener,
-    sources: Vec<(Arc<Core>, Turn)>,
+    sources: Vec<Source>,
+}
+
+/// A shard as its collector knows it.
+#[derive(Debug)]
+struct Source {
+    core: Arc<Core>,
+    turn: Turn,
 }
 
 /// What a collection did.
@@ -103,16 +110,16 @@ impl Collector {
 
     /// Bytes of all shards.
     pub fn bytes(&self) -> usize {
-        self.sources.iter().map(|(core, _)| core.share.bytes()).sum()
+        self.sources.iter().map(|source| source.core.share.bytes()).sum()
     }
 
     /// Flips every shard and adds what was counted before to `live`, which must be of the same plan. Every count arrives
     /// once, in this collection or, for a writer that is busy now, in the next.
     pub fn collect(&mut self, live: &mut Live) -> Collected {
         let fresh = std::mem::take(&mut self.opener.intake().fresh);
-        self.sources.extend(fresh.into_iter().map(|core| (core, Turn::default())));
+        self.sources.extend(fresh.into_iter().map(|core| Source { core, turn: Turn::default() }));
         let mut done = Collected::default();
-        self.sources.retain_mut(|(core, turn)| {
+        self.sources.retain_mut(|Source { core, turn }| {
             // Read first: whoever is seen to be closed has written its last.
             let closed = core.closed.load(Ordering::Acquire);
             for _ in 0..if closed { 2 } else { 1 } {

@@ -16,7 +16,7 @@ mod table;
 mod writer;
 
 pub use collector::{Collected, Collector, Opener};
-pub use record::{Recorder, Taken};
+pub use record::{Recorder, Taken, TensorRows};
 pub use writer::Writer;
 
 #[cfg(all(test, not(feature = "loom")))]

@@ -40,17 +40,11 @@ impl<'a> Recorder<'a> {
         bump(&self.buffer.tensors[tensor].missing, rows as u64);
     }
 
-    /// Takes in the rows of one tensor that `pick` keeps. `tensor` is its position in the list the plan was compiled from,
-    /// `view` holds `rows` times the elements per row. A tensor of another type or size is counted as such, once. Each row
+    /// Takes in the rows of one tensor that `pick` keeps. `tensor` is its position in the list the plan was compiled from. A tensor of another type or size is counted as such, once. Each row
     /// kept counts as often as `pick` says, so that all rows together count what came by. Of tensors with more than `cap`
     /// values fewer rows are kept.
-    pub fn tensor_capped(
-        &mut self,
-        tensor: usize,
-        view: TensorView<'_>,
-        (rows, cap): (usize, usize),
-        pick: &Pick,
-    ) -> Taken {
+    pub fn tensor_capped(&mut self, tensor: usize, data: TensorRows<'_>, cap: usize, pick: &Pick) -> Taken {
+        let TensorRows { view, rows } = data;
         let plan = &self.core.plan.tensors[tensor];
         let width = match plan.rows {
             Rows::Elements(width) | Rows::Lengths(width) => width,
@@ -102,7 +96,7 @@ impl<'a> Recorder<'a> {
 
     /// As [`Recorder::tensor_capped`] without a cap.
     pub fn tensor(&mut self, tensor: usize, view: TensorView<'_>, rows: usize, pick: &Pick) -> Taken {
-        self.tensor_capped(tensor, view, (rows, usize::MAX), pick)
+        self.tensor_capped(tensor, TensorRows { view, rows }, usize::MAX, pick)
     }
 
     /// Books the rows that `pick` keeps, with their weights.
@@ -114,6 +108,15 @@ impl<'a> Recorder<'a> {
         add(&counters.squares, (kept * weight) as f64 * weight as f64);
         Taken { rows: kept, values: kept * values as u64 }
     }
+}
+
+/// The rows of one tensor of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorRows<'a> {
+    /// The elements: `rows` times the elements per row.
+    pub view: TensorView<'a>,
+    /// How many rows there are.
+    pub rows: usize,
 }
 
 /// What was taken of a tensor.

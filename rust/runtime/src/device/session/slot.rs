@@ -4,7 +4,7 @@ use std::ptr::null_mut;
 use std::sync::Arc;
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::tensor::{Shape, TensorSpec};
+use headgate_core::tensor::{Shape, Signature, TensorSpec};
 
 use crate::device::driver::{Driver, Handle};
 use crate::device::io::{IoBinding, MemoryInfo};
@@ -25,11 +25,17 @@ pub(super) struct Slot {
     driver: Arc<dyn Driver>,
 }
 
-/// Inputs and outputs of certain shapes, bound.
-pub(super) struct Bound {
+/// The shapes that inputs and outputs are bound for.
+#[derive(PartialEq)]
+pub(super) struct BoundShapes {
     pub(super) inputs: Vec<Shape>,
     /// The shapes of the outputs, where they are in our slabs.
     pub(super) outputs: Vec<Option<Shape>>,
+}
+
+/// Inputs and outputs of certain shapes, bound.
+pub(super) struct Bound {
+    pub(super) shapes: BoundShapes,
     pub(super) io: IoBinding,
     /// What is bound; the runtime keeps references of its own.
     _values: Vec<Value>,
@@ -55,13 +61,14 @@ impl Slot {
     /// Gives every tensor a slab that is large enough; what was bound to a smaller one is bound anew.
     pub(super) fn make_room(
         &mut self,
-        inputs: &[TensorSpec],
-        input_shapes: impl Iterator<Item = Option<Shape>>,
-        outputs: &[TensorSpec],
-        output_shapes: impl Iterator<Item = Option<Shape>>,
+        signature: &Signature,
+        on_device: &[bool],
+        shapes: &BoundShapes,
     ) -> Result<()> {
-        let inputs = inputs.iter().zip(input_shapes).zip(&mut self.inputs);
-        let outputs = outputs.iter().zip(output_shapes).zip(&mut self.outputs);
+        let inputs =
+            shapes.inputs.iter().zip(on_device).map(|(shape, &on_device)| on_device.then_some(*shape));
+        let inputs = signature.inputs.iter().zip(inputs).zip(&mut self.inputs);
+        let outputs = signature.outputs.iter().zip(shapes.outputs.iter().copied()).zip(&mut self.outputs);
         for ((spec, shape), slab) in inputs.chain(outputs) {
             let Some(shape) = shape else { continue };
             let bytes = shape.count().saturating_mul(spec.datatype.size().unwrap_or(0));
@@ -74,18 +81,19 @@ impl Slot {
         Ok(())
     }
 
+    /// Binds the slabs as tensors of these shapes.
     pub(super) fn bind(
         &self,
         session: &Session,
         memory: &MemoryInfo,
-        (inputs, on_device): (Vec<Shape>, &[bool]),
-        outputs: Vec<Option<Shape>>,
+        on_device: &[bool],
+        shapes: BoundShapes,
     ) -> Result<Bound> {
         let library = session.library;
         let io = IoBinding::new(session)?;
         let mut values = Vec::new();
         let specs = session.signature();
-        for (index, (shape, spec)) in inputs.iter().zip(&specs.inputs).enumerate() {
+        for (index, (shape, spec)) in shapes.inputs.iter().zip(&specs.inputs).enumerate() {
             if !on_device[index] {
                 // Bound anew for each run, where it is.
                 continue;
@@ -96,7 +104,7 @@ impl Slot {
             unsafe { io.bind_input(session, index, value.raw.as_ptr())? };
             values.push(value);
         }
-        for (index, (shape, spec)) in outputs.iter().zip(&specs.outputs).enumerate() {
+        for (index, (shape, spec)) in shapes.outputs.iter().zip(&specs.outputs).enumerate() {
             let Some(shape) = shape else {
                 io.leave_output(session, index)?;
                 continue;
@@ -106,7 +114,7 @@ impl Slot {
             io.bind_output(session, index, &value)?;
             values.push(value);
         }
-        Ok(Bound { inputs, outputs, io, _values: values })
+        Ok(Bound { shapes, io, _values: values })
     }
 }
 
