@@ -9,7 +9,9 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape};
 use headgate_protocol::numbers::decode_into;
-use headgate_protocol::{Envelope, OutputTensor, ReplyHead, Scratch, TensorData, TypedMut, binary, reply};
+use headgate_protocol::{
+    Envelope, EnvelopeScratch, OutputTensor, ResponseHead, TensorData, TypedSliceMut, binary, response,
+};
 
 const COUNT: usize = 4096;
 
@@ -49,7 +51,7 @@ fn read(c: &mut Criterion) {
     let mut out = vec![0f32; COUNT];
     for (name, data) in &single {
         group.bench_function(BenchmarkId::from_parameter(name), |b| {
-            b.iter(|| decode_into(black_box(data), &shape, TypedMut::Fp32(&mut out), "X"));
+            b.iter(|| decode_into(black_box(data), &shape, TypedSliceMut::Fp32(&mut out), "X"));
         });
     }
     // The peer that the ratios are taken against: splitting at commas and the standard parser.
@@ -64,17 +66,17 @@ fn read(c: &mut Criterion) {
     let data = list(|r| (r.unit() * 2.0 - 1.0).to_string());
     let mut out = vec![0f64; COUNT];
     group.bench_function("f64_shortest_signed", |b| {
-        b.iter(|| decode_into(black_box(&data), &shape, TypedMut::Fp64(&mut out), "X"));
+        b.iter(|| decode_into(black_box(&data), &shape, TypedSliceMut::Fp64(&mut out), "X"));
     });
     let data = list(|r| (r.next() as u8).to_string());
     let mut out = vec![0u8; COUNT];
     group.bench_function("u8", |b| {
-        b.iter(|| decode_into(black_box(&data), &shape, TypedMut::Uint8(&mut out), "X"))
+        b.iter(|| decode_into(black_box(&data), &shape, TypedSliceMut::Uint8(&mut out), "X"))
     });
     let data = list(|r| (r.next() as i64).to_string());
     let mut out = vec![0i64; COUNT];
     group.bench_function("i64", |b| {
-        b.iter(|| decode_into(black_box(&data), &shape, TypedMut::Int64(&mut out), "X"))
+        b.iter(|| decode_into(black_box(&data), &shape, TypedSliceMut::Int64(&mut out), "X"))
     });
     group.finish();
 }
@@ -87,7 +89,7 @@ fn request(c: &mut Criterion) {
         r#"{{"id":"42","inputs":[{{"name":"X","shape":[1,64],"datatype":"FP32","data":[[{}]]}}]}}"#,
         numbers.join(",")
     );
-    let mut scratch = Scratch::default();
+    let mut scratch = EnvelopeScratch::default();
     let mut group = c.benchmark_group("request_of_64");
     group.bench_function("envelope", |b| {
         b.iter(|| {
@@ -101,7 +103,7 @@ fn request(c: &mut Criterion) {
         b.iter(|| {
             let parts = binary::split(black_box(body.as_bytes()), None).expect("no header");
             let envelope = Envelope::parse(parts, &mut scratch).expect("a good request");
-            envelope.inputs[0].decode_into(TypedMut::Fp32(&mut out)).expect("good numbers");
+            envelope.inputs[0].decode_into(TypedSliceMut::Fp32(&mut out)).expect("good numbers");
             scratch.recycle(envelope);
         });
     });
@@ -114,7 +116,7 @@ fn write(c: &mut Criterion) {
     let doubles: Vec<f64> = (0..COUNT).map(|_| random.unit()).collect();
     let integers: Vec<i64> = (0..COUNT).map(|_| random.next() as i64 >> (random.next() % 64)).collect();
     let shape = Shape::new(&[COUNT as i64]).expect("a flat shape");
-    let head = ReplyHead { id: Some("42"), model_name: "digits", model_version: "1" };
+    let head = ResponseHead { id: Some("42"), model_name: "digits", model_version: "1" };
     let mut out = Vec::new();
     let mut group = c.benchmark_group("write");
     group.throughput(Throughput::Elements(COUNT as u64));
@@ -128,7 +130,7 @@ fn write(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 out.clear();
-                reply::write(&mut out, &head, black_box(&outputs)).expect("finite numbers")
+                response::write(&mut out, &head, black_box(&outputs)).expect("finite numbers")
             });
         });
     }
@@ -146,7 +148,7 @@ fn write(c: &mut Criterion) {
     c.bench_function("write_answer_of_10", |b| {
         b.iter(|| {
             out.clear();
-            reply::write(&mut out, &head, black_box(&outputs)).expect("finite numbers")
+            response::write(&mut out, &head, black_box(&outputs)).expect("finite numbers")
         });
     });
 }

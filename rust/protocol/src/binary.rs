@@ -3,31 +3,31 @@
 //!
 //! Binary data is little-endian, row-major, without padding; a BOOL is one byte. BYTES have a form of their
 //! own (`strings`).
-//! Next: `reply`.
+//! Next: `response`.
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, Shape, TensorSpec};
 
-use crate::typed::TypedMut;
+use crate::typed_slice::TypedSliceMut;
 
 /// The header that says how long the JSON in front of binary data is, in lower case.
-pub const HEADER: &str = "inference-header-content-length";
+pub const LENGTH_HEADER: &str = "inference-header-content-length";
 
 /// A body in two: its JSON and the binary data behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Body<'a> {
+pub struct BodyParts<'a> {
     /// The JSON.
     pub json: &'a [u8],
     /// The binary data; `None` where no header says that there is any.
     pub tail: Option<&'a [u8]>,
 }
 
-/// Splits a body by the value of [`HEADER`], where the request has one.
+/// Splits a body by the value of [`LENGTH_HEADER`], where the request has one.
 ///
 /// # Errors
 /// `invalid_argument` for a value that is no length within the body.
-pub fn split<'a>(body: &'a [u8], header: Option<&[u8]>) -> Result<Body<'a>> {
-    let Some(value) = header else { return Ok(Body { json: body, tail: None }) };
+pub fn split<'a>(body: &'a [u8], header: Option<&[u8]>) -> Result<BodyParts<'a>> {
+    let Some(value) = header else { return Ok(BodyParts { json: body, tail: None }) };
     let digits = value.trim_ascii();
     let length = std::str::from_utf8(digits)
         .ok()
@@ -36,7 +36,7 @@ pub fn split<'a>(body: &'a [u8], header: Option<&[u8]>) -> Result<Body<'a>> {
     match length {
         Some(length) if length <= body.len() => {
             let (json, tail) = body.split_at(length);
-            Ok(Body { json, tail: Some(tail) })
+            Ok(BodyParts { json, tail: Some(tail) })
         }
         _ => Err(Error::invalid(format!(
             "Inference-Header-Content-Length is \"{}\"; it must be a whole number from 0 to {}, the \
@@ -49,14 +49,14 @@ pub fn split<'a>(body: &'a [u8], header: Option<&[u8]>) -> Result<Body<'a>> {
 
 /// Deals out the binary data of a body in the order of its inputs.
 #[derive(Debug)]
-pub(crate) struct Blobs<'a> {
+pub(crate) struct BlobReader<'a> {
     rest: &'a [u8],
     has_header: bool,
 }
 
-impl<'a> Blobs<'a> {
-    pub(crate) fn new(body: Body<'a>) -> Blobs<'a> {
-        Blobs { rest: body.tail.unwrap_or_default(), has_header: body.tail.is_some() }
+impl<'a> BlobReader<'a> {
+    pub(crate) fn new(body: BodyParts<'a>) -> BlobReader<'a> {
+        BlobReader { rest: body.tail.unwrap_or_default(), has_header: body.tail.is_some() }
     }
 
     /// Whether a header said where the JSON ends.
@@ -208,7 +208,7 @@ pub fn check_blob(blob: &[u8], datatype: DataType, shape: &Shape, input_name: &s
 
 /// Checks that a buffer is what a tensor needs.
 pub(crate) fn check_buffer(
-    out: &TypedMut<'_>,
+    out: &TypedSliceMut<'_>,
     datatype: DataType,
     shape: &Shape,
     input_name: &str,
@@ -231,7 +231,7 @@ pub(crate) fn check_buffer(
 /// # Errors
 /// `invalid_argument` that names `input_name` for a wrong size or a BOOL that is neither 0 nor 1; `internal`
 /// where `out` has another length than `shape`.
-pub fn copy_into(blob: &[u8], shape: &Shape, out: TypedMut<'_>, input_name: &str) -> Result<()> {
+pub fn copy_into(blob: &[u8], shape: &Shape, out: TypedSliceMut<'_>, input_name: &str) -> Result<()> {
     let datatype = out.datatype();
     check_buffer(&out, datatype, shape, input_name)?;
     check_blob(blob, datatype, shape, input_name)?;
@@ -243,16 +243,18 @@ pub fn copy_into(blob: &[u8], shape: &Shape, out: TypedMut<'_>, input_name: &str
         };
     }
     match out {
-        TypedMut::Bool(out) | TypedMut::Uint8(out) => out.copy_from_slice(blob),
-        TypedMut::Int8(out) => copy!(out, i8::from_le_bytes),
-        TypedMut::Uint16(out) | TypedMut::Fp16(out) | TypedMut::Bf16(out) => copy!(out, u16::from_le_bytes),
-        TypedMut::Int16(out) => copy!(out, i16::from_le_bytes),
-        TypedMut::Uint32(out) => copy!(out, u32::from_le_bytes),
-        TypedMut::Int32(out) => copy!(out, i32::from_le_bytes),
-        TypedMut::Fp32(out) => copy!(out, f32::from_le_bytes),
-        TypedMut::Uint64(out) => copy!(out, u64::from_le_bytes),
-        TypedMut::Int64(out) => copy!(out, i64::from_le_bytes),
-        TypedMut::Fp64(out) => copy!(out, f64::from_le_bytes),
+        TypedSliceMut::Bool(out) | TypedSliceMut::Uint8(out) => out.copy_from_slice(blob),
+        TypedSliceMut::Int8(out) => copy!(out, i8::from_le_bytes),
+        TypedSliceMut::Uint16(out) | TypedSliceMut::Fp16(out) | TypedSliceMut::Bf16(out) => {
+            copy!(out, u16::from_le_bytes)
+        }
+        TypedSliceMut::Int16(out) => copy!(out, i16::from_le_bytes),
+        TypedSliceMut::Uint32(out) => copy!(out, u32::from_le_bytes),
+        TypedSliceMut::Int32(out) => copy!(out, i32::from_le_bytes),
+        TypedSliceMut::Fp32(out) => copy!(out, f32::from_le_bytes),
+        TypedSliceMut::Uint64(out) => copy!(out, u64::from_le_bytes),
+        TypedSliceMut::Int64(out) => copy!(out, i64::from_le_bytes),
+        TypedSliceMut::Fp64(out) => copy!(out, f64::from_le_bytes),
     }
     Ok(())
 }
@@ -263,29 +265,29 @@ mod tests {
 
     #[test]
     fn a_body_is_split_where_the_header_says() {
-        assert_eq!(split(b"{}ab", Some(b"2")).unwrap(), Body { json: b"{}", tail: Some(b"ab") });
-        assert_eq!(split(b"{}", Some(b" 2 ")).unwrap(), Body { json: b"{}", tail: Some(b"") });
-        assert_eq!(split(b"{}", None).unwrap(), Body { json: b"{}", tail: None });
+        assert_eq!(split(b"{}ab", Some(b"2")).unwrap(), BodyParts { json: b"{}", tail: Some(b"ab") });
+        assert_eq!(split(b"{}", Some(b" 2 ")).unwrap(), BodyParts { json: b"{}", tail: Some(b"") });
+        assert_eq!(split(b"{}", None).unwrap(), BodyParts { json: b"{}", tail: None });
         for value in ["3", "-1", "+1", "abc", "", "1.0", "99999999999999999999999999", "0x2", "1 2"] {
             let error = split(b"{}", Some(value.as_bytes())).unwrap_err();
             assert_eq!(error.code, Code::InvalidArgument, "{value}");
             assert!(error.message.contains("from 0 to 2"), "{error}");
         }
-        assert_eq!(split(b"{}", Some(b"0")).unwrap(), Body { json: b"", tail: Some(b"{}") });
+        assert_eq!(split(b"{}", Some(b"0")).unwrap(), BodyParts { json: b"", tail: Some(b"{}") });
     }
 
     #[test]
     fn blobs_become_elements() {
         let shape = Shape::new(&[2]).unwrap();
         let mut out = [0i16; 2];
-        copy_into(b"\x01\x00\xff\xff", &shape, TypedMut::Int16(&mut out), "X").unwrap();
+        copy_into(b"\x01\x00\xff\xff", &shape, TypedSliceMut::Int16(&mut out), "X").unwrap();
         assert_eq!(out, [1, -1]);
         let mut out = [9u8; 2];
-        copy_into(b"\x01\x00", &shape, TypedMut::Bool(&mut out), "X").unwrap();
+        copy_into(b"\x01\x00", &shape, TypedSliceMut::Bool(&mut out), "X").unwrap();
         assert_eq!(out, [1, 0]);
-        let error = copy_into(b"\x01\x02", &shape, TypedMut::Bool(&mut out), "X").unwrap_err();
+        let error = copy_into(b"\x01\x02", &shape, TypedSliceMut::Bool(&mut out), "X").unwrap_err();
         assert!(error.message.contains("element 1 is the byte 2"), "{error}");
-        let error = copy_into(b"\x01", &shape, TypedMut::Bool(&mut out), "X").unwrap_err();
+        let error = copy_into(b"\x01", &shape, TypedSliceMut::Bool(&mut out), "X").unwrap_err();
         assert!(error.message.contains("has 2 bytes"), "{error}");
     }
 }

@@ -1,13 +1,13 @@
 //! The classification extension: the highest values of an output as strings, `value:index` or `value:index:label`.
 //!
-//! Next: `reply`, which sends them as a BYTES output.
+//! Next: `response`, which sends them as a BYTES output.
 
 use std::cmp::Ordering;
 
 use headgate_core::error::{Error, Result};
 use headgate_core::tensor::{DataType, Shape};
 
-use crate::reply::{OutputTensor, TensorData};
+use crate::response::{OutputTensor, TensorData};
 use crate::strings::StringTable;
 
 /// The classes of an output in order of falling value, equal ones in order of their index, NaN last; `most` of them for each
@@ -46,12 +46,12 @@ pub fn classify(
         TensorData::Int64(data) => ranker.write(data, out, |value| value.to_string()),
         TensorData::Fp32(data) => ranker.write(data, out, |value| format!("{value:.6}")),
         TensorData::Fp64(data) => ranker.write(data, out, |value| format!("{value:.6}")),
-        TensorData::Raw(_) | TensorData::Strings(_) => Err(no_order(name)),
+        TensorData::Raw(_) | TensorData::Strings(_) => Err(refuse_unordered(name)),
     }
 }
 
 /// The refusal of classes of what has no order.
-pub(crate) fn no_order(output: &str) -> Error {
+pub(crate) fn refuse_unordered(output: &str) -> Error {
     Error::invalid(format!("output \"{output}\": classification needs numbers, whose values have an order"))
 }
 
@@ -76,7 +76,7 @@ impl Ranker<'_> {
         for row in data.chunks_exact(width.max(1)) {
             order.clear();
             order.extend(0..width);
-            order.sort_by(|&a, &b| falling(row[a], row[b]).then(a.cmp(&b)));
+            order.sort_by(|&a, &b| descending(row[a], row[b]).then(a.cmp(&b)));
             for &class in &order[..kept] {
                 let label = self.labels.and_then(|labels| labels.get(class));
                 let value = text(row[class]);
@@ -95,7 +95,7 @@ impl Ranker<'_> {
 }
 
 /// The higher one first; what cannot be compared is a NaN and goes last.
-fn falling<T: PartialOrd>(a: T, b: T) -> Ordering {
+fn descending<T: PartialOrd>(a: T, b: T) -> Ordering {
     let is_none = |value: &T| value.partial_cmp(value).is_none();
     b.partial_cmp(&a).unwrap_or_else(|| is_none(&a).cmp(&is_none(&b)))
 }

@@ -9,7 +9,7 @@ use std::fmt;
 
 use memchr::{memchr2, memchr3};
 
-use crate::fault::{Fault, Scan, Why};
+use crate::fault::{FaultKind, JsonFault, ParseResult};
 use crate::json_string;
 
 /// How deep values that nobody reads may be nested.
@@ -30,45 +30,45 @@ pub(crate) fn skip_space(data: &[u8], mut pos: usize) -> usize {
 
 /// The kinds of JSON values, as messages call them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum JsonKind {
     Text,
     List,
     Object,
-    Flag,
+    Bool,
     Null,
     Number,
     /// A byte with which no value begins.
-    Other,
+    Invalid,
     /// The end of the input.
-    Nothing,
+    End,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for JsonKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Kind::Text => "a string",
-            Kind::List => "a list",
-            Kind::Object => "an object",
-            Kind::Flag => "true or false",
-            Kind::Null => "null",
-            Kind::Number => "a number",
-            Kind::Other => "something that is not JSON",
-            Kind::Nothing => "nothing",
+            JsonKind::Text => "a string",
+            JsonKind::List => "a list",
+            JsonKind::Object => "an object",
+            JsonKind::Bool => "true or false",
+            JsonKind::Null => "null",
+            JsonKind::Number => "a number",
+            JsonKind::Invalid => "something that is not JSON",
+            JsonKind::End => "nothing",
         })
     }
 }
 
 /// Bytes of JSON and a place in them; `pos` never passes the end.
 #[derive(Debug)]
-pub(crate) struct Cursor<'a> {
+pub(crate) struct JsonCursor<'a> {
     bytes: &'a [u8],
     pos: usize,
 }
 
-impl<'a> Cursor<'a> {
+impl<'a> JsonCursor<'a> {
     /// A cursor at the first byte.
-    pub(crate) fn new(bytes: &'a [u8]) -> Cursor<'a> {
-        Cursor { bytes, pos: 0 }
+    pub(crate) fn new(bytes: &'a [u8]) -> JsonCursor<'a> {
+        JsonCursor { bytes, pos: 0 }
     }
 
     /// The next byte that is not white space; stays before it.
@@ -79,55 +79,55 @@ impl<'a> Cursor<'a> {
     }
 
     /// A fault at the present place.
-    pub(crate) fn fault(&self, why: Why) -> Fault {
-        Fault::new(self.bytes, self.pos, why)
+    pub(crate) fn fault(&self, kind: FaultKind) -> JsonFault {
+        JsonFault::new(self.bytes, self.pos, kind)
     }
 
     /// The kind of the value that comes next, by its first byte.
     #[inline]
-    pub(crate) fn kind(&mut self) -> Kind {
+    pub(crate) fn kind(&mut self) -> JsonKind {
         match self.peek() {
-            Some(b'"') => Kind::Text,
-            Some(b'[') => Kind::List,
-            Some(b'{') => Kind::Object,
-            Some(b't' | b'f') => Kind::Flag,
-            Some(b'n') => Kind::Null,
-            Some(b'-' | b'0'..=b'9') => Kind::Number,
-            Some(_) => Kind::Other,
-            None => Kind::Nothing,
+            Some(b'"') => JsonKind::Text,
+            Some(b'[') => JsonKind::List,
+            Some(b'{') => JsonKind::Object,
+            Some(b't' | b'f') => JsonKind::Bool,
+            Some(b'n') => JsonKind::Null,
+            Some(b'-' | b'0'..=b'9') => JsonKind::Number,
+            Some(_) => JsonKind::Invalid,
+            None => JsonKind::End,
         }
     }
 
     /// Passes one byte that must come next.
-    fn pass(&mut self, byte: u8, what: &'static str) -> Scan<()> {
+    fn expect_byte(&mut self, byte: u8, what: &'static str) -> ParseResult<()> {
         if self.peek() == Some(byte) {
             self.pos += 1;
             return Ok(());
         }
-        Err(self.fault(Why::Expected(what)))
+        Err(self.fault(FaultKind::Expected(what)))
     }
 
     /// Makes sure that nothing but white space is left.
-    pub(crate) fn end(&mut self) -> Scan<()> {
+    pub(crate) fn expect_end(&mut self) -> ParseResult<()> {
         match self.peek() {
             None => Ok(()),
-            Some(_) => Err(self.fault(Why::Trailing)),
+            Some(_) => Err(self.fault(FaultKind::Trailing)),
         }
     }
 
     /// Reads an object: `each` is called behind every key and must consume the value.
-    pub(crate) fn members<E: From<Fault>>(
+    pub(crate) fn members<E: From<JsonFault>>(
         &mut self,
         mut each: impl FnMut(&mut Self, Cow<'a, str>) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.pass(b'{', "an object")?;
+        self.expect_byte(b'{', "an object")?;
         if self.peek() == Some(b'}') {
             self.pos += 1;
             return Ok(());
         }
         loop {
             let key = self.string("a key in double quotes")?;
-            self.pass(b':', "a colon")?;
+            self.expect_byte(b':', "a colon")?;
             each(self, key)?;
             match self.peek() {
                 Some(b',') => self.pos += 1,
@@ -135,30 +135,30 @@ impl<'a> Cursor<'a> {
                     self.pos += 1;
                     return Ok(());
                 }
-                _ => return Err(self.fault(Why::Expected("a comma or the end of the object")).into()),
+                _ => return Err(self.fault(FaultKind::Expected("a comma or the end of the object")).into()),
             }
         }
     }
 
-    /// As [`Cursor::members`], for an object whose keys have a meaning: one whose value is `null` counts as absent, since many
+    /// As [`JsonCursor::members`], for an object whose keys have a meaning: one whose value is `null` counts as absent, since many
     /// clients write out every optional field.
     #[inline]
-    pub(crate) fn fields<E: From<Fault>>(
+    pub(crate) fn present_members<E: From<JsonFault>>(
         &mut self,
         mut each: impl FnMut(&mut Self, Cow<'a, str>) -> Result<(), E>,
     ) -> Result<(), E> {
         self.members(|cursor, key| match cursor.peek() {
-            Some(b'n') => Ok(cursor.word(b"null")?),
+            Some(b'n') => Ok(cursor.expect_literal(b"null")?),
             _ => each(cursor, key),
         })
     }
 
     /// Reads a list: `each` is called before every element, with its index, and must consume it.
-    pub(crate) fn elements<E: From<Fault>>(
+    pub(crate) fn elements<E: From<JsonFault>>(
         &mut self,
         mut each: impl FnMut(&mut Self, usize) -> Result<(), E>,
     ) -> Result<(), E> {
-        self.pass(b'[', "a list")?;
+        self.expect_byte(b'[', "a list")?;
         if self.peek() == Some(b']') {
             self.pos += 1;
             return Ok(());
@@ -171,40 +171,40 @@ impl<'a> Cursor<'a> {
                     self.pos += 1;
                     break;
                 }
-                _ => return Err(self.fault(Why::Expected("a comma or the end of the list")).into()),
+                _ => return Err(self.fault(FaultKind::Expected("a comma or the end of the list")).into()),
             }
         }
         Ok(())
     }
 
     /// Reads a string, borrowed where it has no escapes.
-    pub(crate) fn string(&mut self, what: &'static str) -> Scan<Cow<'a, str>> {
-        self.pass(b'"', what)?;
+    pub(crate) fn string(&mut self, what: &'static str) -> ParseResult<Cow<'a, str>> {
+        self.expect_byte(b'"', what)?;
         let (text, end) = json_string::read(self.bytes, self.pos)?;
         self.pos = end;
         Ok(text)
     }
 
     /// Reads `true` or `false`.
-    pub(crate) fn boolean(&mut self) -> Scan<bool> {
+    pub(crate) fn boolean(&mut self) -> ParseResult<bool> {
         match self.peek() {
-            Some(b't') => self.word(b"true").map(|()| true),
-            Some(b'f') => self.word(b"false").map(|()| false),
-            _ => Err(self.fault(Why::Expected("true or false"))),
+            Some(b't') => self.expect_literal(b"true").map(|()| true),
+            Some(b'f') => self.expect_literal(b"false").map(|()| false),
+            _ => Err(self.fault(FaultKind::Expected("true or false"))),
         }
     }
 
     /// Passes a literal name.
-    fn word(&mut self, word: &'static [u8]) -> Scan<()> {
+    fn expect_literal(&mut self, word: &'static [u8]) -> ParseResult<()> {
         if self.bytes[self.pos..].starts_with(word) {
             self.pos += word.len();
             return Ok(());
         }
-        Err(self.fault(Why::Expected("true, false or null")))
+        Err(self.fault(FaultKind::Expected("true, false or null")))
     }
 
     /// Reads the text of a number and checks its grammar; the caller gives it a meaning.
-    pub(crate) fn number(&mut self) -> Scan<&'a str> {
+    pub(crate) fn number(&mut self) -> ParseResult<&'a str> {
         self.peek();
         let start = self.pos;
         if self.bytes.get(self.pos) == Some(&b'-') {
@@ -212,33 +212,33 @@ impl<'a> Cursor<'a> {
         }
         match self.bytes.get(self.pos) {
             Some(b'0') => self.pos += 1,
-            _ => self.digits()?,
+            _ => self.skip_digits()?,
         }
         if self.bytes.get(self.pos) == Some(&b'.') {
             self.pos += 1;
-            self.digits()?;
+            self.skip_digits()?;
         }
         if let Some(b'e' | b'E') = self.bytes.get(self.pos) {
             self.pos += 1;
             if let Some(b'+' | b'-') = self.bytes.get(self.pos) {
                 self.pos += 1;
             }
-            self.digits()?;
+            self.skip_digits()?;
         }
-        std::str::from_utf8(&self.bytes[start..self.pos]).map_err(|_| self.fault(Why::Utf8))
+        std::str::from_utf8(&self.bytes[start..self.pos]).map_err(|_| self.fault(FaultKind::Utf8))
     }
 
     /// Passes one digit or more.
-    fn digits(&mut self) -> Scan<()> {
+    fn skip_digits(&mut self) -> ParseResult<()> {
         let start = self.pos;
         while let Some(b'0'..=b'9') = self.bytes.get(self.pos) {
             self.pos += 1;
         }
-        if self.pos == start { Err(self.fault(Why::Expected("a digit"))) } else { Ok(()) }
+        if self.pos == start { Err(self.fault(FaultKind::Expected("a digit"))) } else { Ok(()) }
     }
 
     /// The bytes of any value, and passes it.
-    pub(crate) fn value_extent(&mut self) -> Scan<&'a [u8]> {
+    pub(crate) fn value_extent(&mut self) -> ParseResult<&'a [u8]> {
         self.pos = skip_space(self.bytes, self.pos);
         let start = self.pos;
         self.skip()?;
@@ -246,51 +246,53 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes a value of any kind, checking that it is valid JSON.
-    pub(crate) fn skip(&mut self) -> Scan<()> {
-        self.skip_within(MAX_DEPTH)
+    pub(crate) fn skip(&mut self) -> ParseResult<()> {
+        self.skip_nested(MAX_DEPTH)
     }
 
-    fn skip_within(&mut self, depth: usize) -> Scan<()> {
+    fn skip_nested(&mut self, depth: usize) -> ParseResult<()> {
         match self.peek() {
-            Some(b'{' | b'[') if depth == 0 => Err(self.fault(Why::Depth)),
-            Some(b'{') => self.members(|cursor, _| cursor.skip_within(depth - 1)),
-            Some(b'[') => self.elements(|cursor, _| cursor.skip_within(depth - 1)),
+            Some(b'{' | b'[') if depth == 0 => Err(self.fault(FaultKind::Depth)),
+            Some(b'{') => self.members(|cursor, _| cursor.skip_nested(depth - 1)),
+            Some(b'[') => self.elements(|cursor, _| cursor.skip_nested(depth - 1)),
             Some(b'"') => self.string("a string").map(drop),
             Some(b't' | b'f') => self.boolean().map(drop),
-            Some(b'n') => self.word(b"null"),
+            Some(b'n') => self.expect_literal(b"null"),
             Some(b'-' | b'0'..=b'9') => self.number().map(drop),
-            _ => Err(self.fault(Why::Expected("a value"))),
+            _ => Err(self.fault(FaultKind::Expected("a value"))),
         }
     }
 
     /// Passes a list by counting brackets outside strings and returns its bytes, brackets included.
     ///
     /// What stands between the brackets is not checked: whoever decodes the extent does that.
-    pub(crate) fn list_extent(&mut self) -> Scan<&'a [u8]> {
+    pub(crate) fn list_extent(&mut self) -> ParseResult<&'a [u8]> {
         if self.peek() != Some(b'[') {
-            return Err(self.fault(Why::Expected("a list")));
+            return Err(self.fault(FaultKind::Expected("a list")));
         }
         let start = self.pos;
         let mut depth = 0;
         loop {
             let Some(step) = memchr3(b'[', b']', b'"', &self.bytes[self.pos..]) else {
                 self.pos = self.bytes.len();
-                return Err(self.fault(Why::Expected("the end of the list")));
+                return Err(self.fault(FaultKind::Expected("the end of the list")));
             };
             let at = self.pos + step;
             self.pos = at + 1;
             match self.bytes[at] {
-                b'[' if depth == MAX_DATA_DEPTH => return Err(Fault::new(self.bytes, at, Why::Depth)),
+                b'[' if depth == MAX_DATA_DEPTH => {
+                    return Err(JsonFault::new(self.bytes, at, FaultKind::Depth));
+                }
                 b'[' => depth += 1,
                 b']' if depth == 1 => return Ok(&self.bytes[start..self.pos]),
                 b']' => depth -= 1,
-                _ => self.pos = self.after_string(self.pos)?,
+                _ => self.pos = self.string_end(self.pos)?,
             }
         }
     }
 
     /// The offset behind the quote that ends the string whose content starts at `pos`.
-    fn after_string(&mut self, mut pos: usize) -> Scan<usize> {
+    fn string_end(&mut self, mut pos: usize) -> ParseResult<usize> {
         while let Some(step) = self.bytes.get(pos..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
             pos += step;
             if self.bytes[pos] == b'"' {
@@ -299,7 +301,7 @@ impl<'a> Cursor<'a> {
             pos += 2;
         }
         self.pos = self.bytes.len();
-        Err(self.fault(Why::Expected("the end of a string")))
+        Err(self.fault(FaultKind::Expected("the end of a string")))
     }
 }
 
@@ -307,8 +309,8 @@ impl<'a> Cursor<'a> {
 mod tests {
     use super::*;
 
-    fn extent(text: &str) -> Scan<&[u8]> {
-        Cursor::new(text.as_bytes()).list_extent()
+    fn extent(text: &str) -> ParseResult<&[u8]> {
+        JsonCursor::new(text.as_bytes()).list_extent()
     }
 
     #[test]
@@ -330,7 +332,7 @@ mod tests {
         for text in ["[", "[[1]", r#"["]"#, r#"["\"#, r#"["\""#, "1", "", r#"["a""#] {
             assert!(extent(text).is_err(), "{text}");
         }
-        assert_eq!(extent(&"[".repeat(64)).unwrap_err().why, Why::Depth);
+        assert_eq!(extent(&"[".repeat(64)).unwrap_err().kind, FaultKind::Depth);
     }
 
     #[test]
@@ -370,8 +372,8 @@ mod tests {
             "1 1",
             "",
         ] {
-            let mut cursor = Cursor::new(text.as_bytes());
-            let ours = cursor.skip().and_then(|()| cursor.end()).is_ok();
+            let mut cursor = JsonCursor::new(text.as_bytes());
+            let ours = cursor.skip().and_then(|()| cursor.expect_end()).is_ok();
             assert_eq!(ours, serde_json::from_str::<serde_json::Value>(text).is_ok(), "{text}");
         }
     }
@@ -379,8 +381,11 @@ mod tests {
     #[test]
     fn values_nobody_reads_have_a_depth_limit() {
         let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
-        assert!(Cursor::new(deep(64).as_bytes()).skip().is_ok());
-        assert_eq!(Cursor::new(deep(65).as_bytes()).skip().unwrap_err().why, Why::Depth);
-        assert_eq!(Cursor::new("[".repeat(1_000_000).as_bytes()).skip().unwrap_err().why, Why::Depth);
+        assert!(JsonCursor::new(deep(64).as_bytes()).skip().is_ok());
+        assert_eq!(JsonCursor::new(deep(65).as_bytes()).skip().unwrap_err().kind, FaultKind::Depth);
+        assert_eq!(
+            JsonCursor::new("[".repeat(1_000_000).as_bytes()).skip().unwrap_err().kind,
+            FaultKind::Depth
+        );
     }
 }

@@ -11,12 +11,12 @@ mod reserved;
 mod types;
 mod values;
 
-pub use detached::Detached;
-pub(crate) use detached::place;
+pub use detached::DetachedEnvelope;
+pub(crate) use detached::range_within;
 pub use headgate_core::tensor::MAX_TENSORS;
 pub(crate) use reserved::refuse_shared_memory;
 pub use types::{
-    Envelope, Form, InputEnvelope, MAX_PARAMETERS, ParameterValue, Parameters, RequestedOutput, Scratch,
-    Selection, Source,
+    ElementSource, Envelope, EnvelopeScratch, InputForm, InputTensor, MAX_PARAMETERS, ParameterValue,
+    Parameters, RequestedOutput, SelectedOutput,
 };
 pub use values::refuse_byte_order_mark;

@@ -1,6 +1,6 @@
 //! What can be wrong in JSON: a place and a reason, small enough to be returned from the hot loops.
 //!
-//! Not here: sentences about tensors, which need the tensor's name and shape (`explain`).
+//! Not here: sentences about tensors, which need the tensor's name and shape (`fault_context`).
 //! Next: `cursor`.
 
 use std::fmt;
@@ -9,25 +9,25 @@ use headgate_core::error::Error;
 
 /// A fault at a byte of the JSON that was being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub(crate) struct JsonFault {
     /// The offset of the byte, from the start of what was being read.
     pub(crate) at: usize,
     /// The byte there, or `None` at the end.
     pub(crate) found: Option<u8>,
     /// What is wrong with it.
-    pub(crate) why: Why,
+    pub(crate) kind: FaultKind,
 }
 
 /// The result of reading some bytes.
-pub(crate) type Scan<T> = std::result::Result<T, Fault>;
+pub(crate) type ParseResult<T> = std::result::Result<T, JsonFault>;
 
 /// Why a byte is wrong where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Why {
+pub(crate) enum FaultKind {
     /// Something else belongs here.
     Expected(&'static str),
     /// A control character inside a string.
-    Control,
+    ControlCharacter,
     /// A backslash that starts no escape of JSON.
     Escape,
     /// Half of a surrogate pair.
@@ -45,73 +45,81 @@ pub(crate) enum Why {
     /// After an element comes neither a comma nor the end of the list.
     Separator,
     /// Fewer elements than the shape has.
-    Short,
+    TooFew,
     /// More elements than the shape has.
-    Long,
+    TooMany,
     /// Nested lists whose depth or lengths contradict the shape.
     Nesting,
     /// Bytes after the end of the value.
     Trailing,
     /// A buffer that the caller made too small: a defect of Headgate, not of the request.
-    Buffer,
+    BufferTooSmall,
 }
 
-impl Fault {
+impl JsonFault {
     /// A fault at a byte of `data`.
     #[cold]
-    pub(crate) fn new(data: &[u8], at: usize, why: Why) -> Fault {
-        Fault { at, found: data.get(at).copied(), why }
+    pub(crate) fn new(data: &[u8], at: usize, kind: FaultKind) -> JsonFault {
+        JsonFault { at, found: data.get(at).copied(), kind }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for JsonFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fault { at, found, why } = *self;
-        match why {
-            Why::Expected(what) => write!(f, "at byte {at} {what} should stand, not {}", Shown(found)),
-            Why::Control => {
+        let JsonFault { at, found, kind } = *self;
+        match kind {
+            FaultKind::Expected(what) => {
+                write!(f, "at byte {at} {what} should stand, not {}", FoundByte(found))
+            }
+            FaultKind::ControlCharacter => {
                 write!(
                     f,
                     "at byte {at} a string holds {}; escape control characters as \\u00XX",
-                    Shown(found)
+                    FoundByte(found)
                 )
             }
-            Why::Escape => write!(f, "at byte {at} a string has an escape that JSON does not know"),
-            Why::Surrogate => {
+            FaultKind::Escape => write!(f, "at byte {at} a string has an escape that JSON does not know"),
+            FaultKind::Surrogate => {
                 write!(
                     f,
                     "at byte {at} a string has half of a surrogate pair; \\uD800-\\uDBFF needs \
                      \\uDC00-\\uDFFF after it"
                 )
             }
-            Why::Utf8 => write!(f, "at byte {at} a string is not UTF-8"),
-            Why::Depth => write!(f, "at byte {at} lists and objects are nested too deep"),
-            Why::LeadingZero => write!(f, "at byte {at} a number has a zero in front"),
-            Why::Range => write!(f, "at byte {at} a number is out of range"),
-            Why::Element => write!(f, "at byte {at} stands {}, which is no such element", Shown(found)),
-            Why::Separator => {
-                write!(f, "at byte {at} a comma or the end of the list should stand, not {}", Shown(found))
+            FaultKind::Utf8 => write!(f, "at byte {at} a string is not UTF-8"),
+            FaultKind::Depth => write!(f, "at byte {at} lists and objects are nested too deep"),
+            FaultKind::LeadingZero => write!(f, "at byte {at} a number has a zero in front"),
+            FaultKind::Range => write!(f, "at byte {at} a number is out of range"),
+            FaultKind::Element => {
+                write!(f, "at byte {at} stands {}, which is no such element", FoundByte(found))
             }
-            Why::Short => f.write_str("there are too few elements"),
-            Why::Long => f.write_str("there are too many elements"),
-            Why::Nesting => write!(f, "at byte {at} the nesting does not follow the shape"),
-            Why::Trailing => write!(f, "at byte {at} something follows the end: {}", Shown(found)),
-            Why::Buffer => f.write_str("the buffer is smaller than the shape"),
+            FaultKind::Separator => {
+                write!(
+                    f,
+                    "at byte {at} a comma or the end of the list should stand, not {}",
+                    FoundByte(found)
+                )
+            }
+            FaultKind::TooFew => f.write_str("there are too few elements"),
+            FaultKind::TooMany => f.write_str("there are too many elements"),
+            FaultKind::Nesting => write!(f, "at byte {at} the nesting does not follow the shape"),
+            FaultKind::Trailing => write!(f, "at byte {at} something follows the end: {}", FoundByte(found)),
+            FaultKind::BufferTooSmall => f.write_str("the buffer is smaller than the shape"),
         }
     }
 }
 
-impl From<Fault> for Error {
+impl From<JsonFault> for Error {
     /// The sentence for a fault in the JSON part of a body.
-    fn from(fault: Fault) -> Error {
+    fn from(fault: JsonFault) -> Error {
         Error::invalid(format!("the request is not the JSON it should be: {fault}"))
     }
 }
 
 /// A byte, or the end, as a reader of messages knows it.
-struct Shown(Option<u8>);
+struct FoundByte(Option<u8>);
 
-impl fmt::Display for Shown {
+impl fmt::Display for FoundByte {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             None => f.write_str("the end"),

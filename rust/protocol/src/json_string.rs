@@ -8,22 +8,22 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use memchr::memchr2;
 
-use crate::fault::{Fault, Scan, Why};
+use crate::fault::{FaultKind, JsonFault, ParseResult};
 
 /// Reads the string whose content starts at `pos`; returns it and the offset behind its closing quote.
-pub(crate) fn read(data: &[u8], pos: usize) -> Scan<(Cow<'_, str>, usize)> {
+pub(crate) fn read(data: &[u8], pos: usize) -> ParseResult<(Cow<'_, str>, usize)> {
     let (run, end) = plain_run(data, pos)?;
     if data.get(end) == Some(&b'"') {
         return Ok((Cow::Borrowed(run), end + 1));
     }
     let mut owned = Vec::with_capacity(run.len() + 16);
     let end = append(data, pos, &mut owned)?;
-    let text = String::from_utf8(owned).map_err(|_| Fault::new(data, pos, Why::Utf8))?;
+    let text = String::from_utf8(owned).map_err(|_| JsonFault::new(data, pos, FaultKind::Utf8))?;
     Ok((Cow::Owned(text), end))
 }
 
 /// Appends the string whose content starts at `pos`, unescaped; returns the offset behind its closing quote.
-pub(crate) fn append(data: &[u8], mut pos: usize, out: &mut Vec<u8>) -> Scan<usize> {
+pub(crate) fn append(data: &[u8], mut pos: usize, out: &mut Vec<u8>) -> ParseResult<usize> {
     loop {
         let (run, end) = plain_run(data, pos)?;
         out.extend_from_slice(run.as_bytes());
@@ -35,24 +35,24 @@ pub(crate) fn append(data: &[u8], mut pos: usize, out: &mut Vec<u8>) -> Scan<usi
 }
 
 /// The characters from `pos` to the next quote or backslash, and the offset of that byte.
-fn plain_run(data: &[u8], pos: usize) -> Scan<(&str, usize)> {
+fn plain_run(data: &[u8], pos: usize) -> ParseResult<(&str, usize)> {
     let rest = data.get(pos..).unwrap_or_default();
     let Some(length) = memchr2(b'"', b'\\', rest) else {
-        return Err(Fault::new(data, data.len(), Why::Expected("the end of a string")));
+        return Err(JsonFault::new(data, data.len(), FaultKind::Expected("the end of a string")));
     };
     let run = &rest[..length];
     if run.iter().fold(false, |any, &byte| any | (byte < 0x20)) {
         let at = run.iter().position(|&byte| byte < 0x20).unwrap_or(0);
-        return Err(Fault::new(data, pos + at, Why::Control));
+        return Err(JsonFault::new(data, pos + at, FaultKind::ControlCharacter));
     }
     match std::str::from_utf8(run) {
         Ok(run) => Ok((run, pos + length)),
-        Err(error) => Err(Fault::new(data, pos + error.valid_up_to(), Why::Utf8)),
+        Err(error) => Err(JsonFault::new(data, pos + error.valid_up_to(), FaultKind::Utf8)),
     }
 }
 
 /// Appends what the escape at `pos` (its backslash) means; returns the offset behind it.
-fn escape(data: &[u8], pos: usize, out: &mut Vec<u8>) -> Scan<usize> {
+fn escape(data: &[u8], pos: usize, out: &mut Vec<u8>) -> ParseResult<usize> {
     let plain = match data.get(pos + 1) {
         Some(&byte @ (b'"' | b'\\' | b'/')) => byte,
         Some(b'b') => 0x08,
@@ -61,42 +61,42 @@ fn escape(data: &[u8], pos: usize, out: &mut Vec<u8>) -> Scan<usize> {
         Some(b'r') => b'\r',
         Some(b't') => b'\t',
         Some(b'u') => return escaped_unit(data, pos, out),
-        _ => return Err(Fault::new(data, pos + 1, Why::Escape)),
+        _ => return Err(JsonFault::new(data, pos + 1, FaultKind::Escape)),
     };
     out.push(plain);
     Ok(pos + 2)
 }
 
 /// Appends the character of a `\uXXXX`, or of the surrogate pair that starts there.
-fn escaped_unit(data: &[u8], pos: usize, out: &mut Vec<u8>) -> Scan<usize> {
+fn escaped_unit(data: &[u8], pos: usize, out: &mut Vec<u8>) -> ParseResult<usize> {
     let first = hex4(data, pos + 2)?;
     let (code, end) = match first {
         0xd800..=0xdbff => {
             if data.get(pos + 6..pos + 8) != Some(b"\\u") {
-                return Err(Fault::new(data, pos, Why::Surrogate));
+                return Err(JsonFault::new(data, pos, FaultKind::Surrogate));
             }
             let second = hex4(data, pos + 8)?;
             if !(0xdc00..=0xdfff).contains(&second) {
-                return Err(Fault::new(data, pos, Why::Surrogate));
+                return Err(JsonFault::new(data, pos, FaultKind::Surrogate));
             }
             (0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00), pos + 12)
         }
         _ => (first, pos + 6),
     };
-    let character = char::from_u32(code).ok_or_else(|| Fault::new(data, pos, Why::Surrogate))?;
+    let character = char::from_u32(code).ok_or_else(|| JsonFault::new(data, pos, FaultKind::Surrogate))?;
     out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
     Ok(end)
 }
 
 /// The four hexadecimal digits at `pos`.
-fn hex4(data: &[u8], pos: usize) -> Scan<u32> {
+fn hex4(data: &[u8], pos: usize) -> ParseResult<u32> {
     let digits = data.get(pos..pos + 4).unwrap_or_default();
     if digits.len() < 4 {
-        return Err(Fault::new(data, data.len(), Why::Escape));
+        return Err(JsonFault::new(data, data.len(), FaultKind::Escape));
     }
     digits.iter().try_fold(0, |value, &byte| match char::from(byte).to_digit(16) {
         Some(digit) => Ok(value << 4 | digit),
-        None => Err(Fault::new(data, pos, Why::Escape)),
+        None => Err(JsonFault::new(data, pos, FaultKind::Escape)),
     })
 }
 

@@ -2,27 +2,27 @@
 //!
 //! Bytes in, structures out: no socket, no clock, no thread. A request is read in two steps, so that the
 //! version is known before tensor data is touched: [`envelope`] (with [`binary`] for the body's parts), then
-//! [`numbers`], [`strings`] or [`binary`] for the data. [`reply`] writes the answer, [`metadata`] the bodies
+//! [`numbers`], [`strings`] or [`binary`] for the data. [`response`] writes the answer, [`metadata`] the bodies
 //! around it.
 //!
 //! ```
 //! use headgate_core::tensor::{DataType, Shape, TensorSpec};
-//! use headgate_protocol::{Envelope, OutputTensor, ReplyHead, Scratch, TensorData, TypedMut, binary, reply};
+//! use headgate_protocol::{Envelope, OutputTensor, EnvelopeScratch, ResponseHead, TensorData, TypedSliceMut, binary, response};
 //!
-//! let body = br#"{"id":"7","inputs":[{"name":"X","shape":[2],"datatype":"FP32","data":[1.5,2]}]}"#;
-//! let header: Option<&[u8]> = None; // the value of `binary::HEADER`
-//! let mut scratch = Scratch::default(); // one per thread
-//! let envelope = Envelope::parse(binary::split(body, header)?, &mut scratch)?;
+//! let request = br#"{"id":"7","inputs":[{"name":"X","shape":[2],"datatype":"FP32","data":[1.5,2]}]}"#;
+//! let header: Option<&[u8]> = None; // the value of `binary::LENGTH_HEADER`
+//! let mut scratch = EnvelopeScratch::default(); // one per thread
+//! let envelope = Envelope::parse(binary::split(request, header)?, &mut scratch)?;
 //! // ... route, find the version and its signature ...
 //! let y = TensorSpec { name: "Y".into(), datatype: DataType::Fp32, shape: vec![-1], symbols: vec![], any_rank: false, labels: Vec::new() };
 //! let mut chosen = Vec::new();
-//! envelope.select(&[y.clone()], &mut chosen)?;
+//! envelope.select_outputs(&[y.clone()], &mut chosen)?;
 //! let input = &envelope.inputs[0];
 //! let mut values = vec![0f32; input.shape.count()]; // a leased buffer
-//! input.decode_into(TypedMut::Fp32(&mut values))?;
+//! input.decode_into(TypedSliceMut::Fp32(&mut values))?;
 //! // ... run ...
-//! let head = ReplyHead { id: envelope.id.as_deref(), model_name: "double", model_version: "1" };
-//! let output = |selection: &headgate_protocol::Selection| OutputTensor {
+//! let head = ResponseHead { id: envelope.id.as_deref(), model_name: "double", model_version: "1" };
+//! let output = |selection: &headgate_protocol::SelectedOutput| OutputTensor {
 //!     name: &y.name,
 //!     datatype: y.datatype,
 //!     shape: input.shape,
@@ -31,10 +31,10 @@
 //!     non_finite: headgate_core::spec::NonFinite::Error,
 //! };
 //! let outputs: Vec<_> = chosen.iter().map(output).collect();
-//! let mut answer = Vec::new();
-//! let parts = reply::write(&mut answer, &head, &outputs)?;
-//! assert!(answer.starts_with(br#"{"id":"7","model_name":"double","model_version":"1","outputs":[{"name":"Y","#));
-//! assert!(answer.ends_with(br#""datatype":"FP32","shape":[2],"data":[1.5,2.0]}]}"#));
+//! let mut body = Vec::new();
+//! let parts = response::write(&mut body, &head, &outputs)?;
+//! assert!(body.starts_with(br#"{"id":"7","model_name":"double","model_version":"1","outputs":[{"name":"Y","#));
+//! assert!(body.ends_with(br#""datatype":"FP32","shape":[2],"data":[1.5,2.0]}]}"#));
 //! assert!(!parts.has_binary());
 //! scratch.recycle(envelope);
 //! # Ok::<(), headgate_core::error::Error>(())
@@ -46,19 +46,19 @@ pub mod classification;
 mod cursor;
 mod element_list;
 pub mod envelope;
-mod explain;
 mod fault;
+mod fault_context;
 mod json_string;
 pub mod metadata;
 pub mod numbers;
 pub mod pb;
 pub mod predict;
 pub mod protobuf;
-pub mod reply;
+pub mod response;
 pub mod strings;
-mod typed;
+mod typed_slice;
 
-pub use envelope::{Envelope, InputEnvelope, RequestedOutput, Scratch, Selection, Source};
-pub use reply::{OutputTensor, ReplyBody, ReplyHead, TensorData};
-pub use strings::{StringTable, Strings};
-pub use typed::TypedMut;
+pub use envelope::{ElementSource, Envelope, EnvelopeScratch, InputTensor, RequestedOutput, SelectedOutput};
+pub use response::{OutputTensor, ResponseHead, ResponseLengths, TensorData};
+pub use strings::{StringTable, StringTableView};
+pub use typed_slice::TypedSliceMut;

@@ -6,7 +6,7 @@ use headgate_core::error::Error;
 use headgate_core::tensor::{Signature, TensorSpec};
 
 use crate::json_string::write_json;
-use crate::reply::write_integer;
+use crate::response::write_integer;
 
 /// The protocol's extensions that Headgate speaks, as `GET /v2` lists them.
 pub const EXTENSIONS: [&str; 6] = [
@@ -32,26 +32,26 @@ pub struct ModelMetadata<'a> {
 }
 
 /// Appends the body of `GET /v2`.
-pub fn server(out: &mut Vec<u8>, name: &str, version: &str) {
+pub fn write_server(out: &mut Vec<u8>, name: &str, version: &str) {
     out.extend_from_slice(b"{\"name\":");
     write_json(name, out);
     out.extend_from_slice(b",\"version\":");
     write_json(version, out);
     out.extend_from_slice(b",\"extensions\":");
-    strings(out, &EXTENSIONS);
+    write_strings(out, &EXTENSIONS);
     out.push(b'}');
 }
 
 /// Appends the body of `GET /v2/models/{endpoint}`.
-pub fn model(out: &mut Vec<u8>, metadata: &ModelMetadata<'_>) {
+pub fn write_model(out: &mut Vec<u8>, metadata: &ModelMetadata<'_>) {
     out.extend_from_slice(b"{\"name\":");
     write_json(metadata.name, out);
     out.extend_from_slice(b",\"versions\":");
-    strings(out, metadata.versions);
+    write_strings(out, metadata.versions);
     out.extend_from_slice(b",\"platform\":");
     write_json(metadata.platform, out);
     out.extend_from_slice(b",\"inputs\":");
-    tensors(
+    write_tensors(
         out,
         metadata
             .signature
@@ -61,29 +61,29 @@ pub fn model(out: &mut Vec<u8>, metadata: &ModelMetadata<'_>) {
             .chain(metadata.signature.optional_inputs.iter().map(|spec| (spec, true))),
     );
     out.extend_from_slice(b",\"outputs\":");
-    tensors(out, metadata.signature.outputs.iter().map(|spec| (spec, false)));
+    write_tensors(out, metadata.signature.outputs.iter().map(|spec| (spec, false)));
     out.push(b'}');
 }
 
 /// Appends the body of `GET /v2/health/live`.
-pub fn live(out: &mut Vec<u8>, live: bool) {
+pub fn write_live(out: &mut Vec<u8>, live: bool) {
     out.extend_from_slice(if live { b"{\"live\":true}" } else { b"{\"live\":false}" });
 }
 
 /// Appends the body of `GET /v2/health/ready`.
-pub fn ready(out: &mut Vec<u8>, ready: bool) {
+pub fn write_ready(out: &mut Vec<u8>, ready: bool) {
     out.extend_from_slice(if ready { b"{\"ready\":true}" } else { b"{\"ready\":false}" });
 }
 
 /// Appends the body of `GET /v2/models/{endpoint}/ready`.
-pub fn model_ready(out: &mut Vec<u8>, name: &str, ready: bool) {
+pub fn write_model_ready(out: &mut Vec<u8>, name: &str, ready: bool) {
     out.extend_from_slice(b"{\"name\":");
     write_json(name, out);
     out.extend_from_slice(if ready { b",\"ready\":true}" } else { b",\"ready\":false}" });
 }
 
 /// Appends the body of every refusal: its sentence and its code.
-pub fn error(out: &mut Vec<u8>, error: &Error) {
+pub fn write_error(out: &mut Vec<u8>, error: &Error) {
     out.extend_from_slice(b"{\"error\":");
     write_json(&error.message, out);
     out.extend_from_slice(b",\"code\":\"");
@@ -91,7 +91,7 @@ pub fn error(out: &mut Vec<u8>, error: &Error) {
     out.extend_from_slice(b"\"}");
 }
 
-fn strings(out: &mut Vec<u8>, texts: &[&str]) {
+fn write_strings(out: &mut Vec<u8>, texts: &[&str]) {
     out.push(b'[');
     for (index, text) in texts.iter().enumerate() {
         if index > 0 {
@@ -103,7 +103,7 @@ fn strings(out: &mut Vec<u8>, texts: &[&str]) {
 }
 
 /// Appends tensors, each with whether a request may leave it out.
-fn tensors<'a>(out: &mut Vec<u8>, specs: impl Iterator<Item = (&'a TensorSpec, bool)>) {
+fn write_tensors<'a>(out: &mut Vec<u8>, specs: impl Iterator<Item = (&'a TensorSpec, bool)>) {
     out.push(b'[');
     for (index, (spec, is_optional)) in specs.enumerate() {
         if index > 0 {
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn bodies_are_what_the_protocol_says() {
         assert_eq!(
-            written(|out| server(out, "headgate", "0.1.0")),
+            written(|out| write_server(out, "headgate", "0.1.0")),
             concat!(
                 r#"{"name":"headgate","version":"0.1.0","extensions":["binary_tensor_data","classification","#,
                 r#""model_configuration","model_repository","parameters","statistics"]}"#
@@ -167,7 +167,7 @@ mod tests {
             signature: &signature,
         };
         assert_eq!(
-            written(|out| model(out, &metadata)),
+            written(|out| write_model(out, &metadata)),
             concat!(
                 r#"{"name":"digits","versions":["1","2"],"platform":"onnxruntime_onnx","#,
                 r#""inputs":[{"name":"X","datatype":"FP32","shape":[-1,64]},"#,
@@ -175,12 +175,12 @@ mod tests {
                 r#""outputs":[{"name":"Y","datatype":"FP32","shape":[]}]}"#
             )
         );
-        assert_eq!(written(|out| live(out, true)), r#"{"live":true}"#);
-        assert_eq!(written(|out| ready(out, false)), r#"{"ready":false}"#);
-        assert_eq!(written(|out| model_ready(out, "m", true)), r#"{"name":"m","ready":true}"#);
+        assert_eq!(written(|out| write_live(out, true)), r#"{"live":true}"#);
+        assert_eq!(written(|out| write_ready(out, false)), r#"{"ready":false}"#);
+        assert_eq!(written(|out| write_model_ready(out, "m", true)), r#"{"name":"m","ready":true}"#);
         let refusal = Error::new(Code::ModelNotFound, "no \"x\"\n\u{1}");
         assert_eq!(
-            written(|out| error(out, &refusal)),
+            written(|out| write_error(out, &refusal)),
             r#"{"error":"no \"x\"\n\u0001","code":"model_not_found"}"#
         );
     }

@@ -14,10 +14,10 @@ use headgate_core::spec::NonFinite;
 use headgate_core::tensor::Shape;
 
 use crate::cursor::skip_space;
-use crate::element_list::{Sink, too_long, walk};
-use crate::explain::Explain;
-use crate::fault::{Fault, Scan, Why};
-use crate::typed::TypedMut;
+use crate::element_list::{ElementSink, too_many, walk};
+use crate::fault::{FaultKind, JsonFault, ParseResult};
+use crate::fault_context::FaultContext;
+use crate::typed_slice::TypedSliceMut;
 
 /// Decodes a JSON `data` list, flat or nested along `shape`, into `out`.
 ///
@@ -27,18 +27,18 @@ use crate::typed::TypedMut;
 /// # Errors
 /// `invalid_argument` that names `input_name`, the element and what would be right; `internal` where `out`
 /// has another length than `shape`. The content of `out` is then unspecified.
-pub fn decode_into(data: &[u8], shape: &Shape, out: TypedMut<'_>, input_name: &str) -> Result<()> {
-    decode_with(data, shape, out, input_name, NonFinite::Error)
+pub fn decode_into(data: &[u8], shape: &Shape, out: TypedSliceMut<'_>, input_name: &str) -> Result<()> {
+    decode_non_finite(data, shape, out, input_name, NonFinite::Error)
 }
 
 /// As [`decode_into`], with the words that `non_finite` has for NaN and the infinities among floats.
 ///
 /// # Errors
 /// As [`decode_into`].
-pub fn decode_with(
+pub fn decode_non_finite(
     data: &[u8],
     shape: &Shape,
-    mut out: TypedMut<'_>,
+    mut out: TypedSliceMut<'_>,
     input_name: &str,
     non_finite: NonFinite,
 ) -> Result<()> {
@@ -50,37 +50,39 @@ pub fn decode_with(
         ));
     }
     let result = match &mut out {
-        TypedMut::Bool(out) => fill(data, shape, out, boolean),
-        TypedMut::Uint8(out) => fill(data, shape, out, int::scan::<u8>),
-        TypedMut::Uint16(out) => fill(data, shape, out, int::scan::<u16>),
-        TypedMut::Uint32(out) => fill(data, shape, out, int::scan::<u32>),
-        TypedMut::Uint64(out) => fill(data, shape, out, int::scan::<u64>),
-        TypedMut::Int8(out) => fill(data, shape, out, int::scan::<i8>),
-        TypedMut::Int16(out) => fill(data, shape, out, int::scan::<i16>),
-        TypedMut::Int32(out) => fill(data, shape, out, int::scan::<i32>),
-        TypedMut::Int64(out) => fill(data, shape, out, int::scan::<i64>),
-        TypedMut::Fp32(out) => fill(data, shape, out, float::scan_f32),
-        TypedMut::Fp64(out) => fill(data, shape, out, float::scan_f64),
-        TypedMut::Fp16(out) => fill(data, shape, out, float::scan_f16),
-        TypedMut::Bf16(out) => fill(data, shape, out, float::scan_bf16),
+        TypedSliceMut::Bool(out) => fill(data, shape, out, scan_boolean),
+        TypedSliceMut::Uint8(out) => fill(data, shape, out, int::scan::<u8>),
+        TypedSliceMut::Uint16(out) => fill(data, shape, out, int::scan::<u16>),
+        TypedSliceMut::Uint32(out) => fill(data, shape, out, int::scan::<u32>),
+        TypedSliceMut::Uint64(out) => fill(data, shape, out, int::scan::<u64>),
+        TypedSliceMut::Int8(out) => fill(data, shape, out, int::scan::<i8>),
+        TypedSliceMut::Int16(out) => fill(data, shape, out, int::scan::<i16>),
+        TypedSliceMut::Int32(out) => fill(data, shape, out, int::scan::<i32>),
+        TypedSliceMut::Int64(out) => fill(data, shape, out, int::scan::<i64>),
+        TypedSliceMut::Fp32(out) => fill(data, shape, out, float::scan_f32),
+        TypedSliceMut::Fp64(out) => fill(data, shape, out, float::scan_f64),
+        TypedSliceMut::Fp16(out) => fill(data, shape, out, float::scan_f16),
+        TypedSliceMut::Bf16(out) => fill(data, shape, out, float::scan_bf16),
     };
-    let result = result.or_else(|fault| match fault.why {
+    let result = result.or_else(|fault| match fault.kind {
         // Words are rare: the list is read again for them, so that numbers alone pay nothing.
-        Why::Element if non_finite != NonFinite::Error => with_words(data, shape, out, non_finite, fault),
+        FaultKind::Element if non_finite != NonFinite::Error => {
+            fill_with_words(data, shape, out, non_finite, fault)
+        }
         _ => Err(fault),
     });
-    result.map_err(|fault| Explain { data, shape, datatype, name: input_name }.error(fault))
+    result.map_err(|fault| FaultContext { data, shape, datatype, name: input_name }.error(fault))
 }
 
 /// Reads a list of floats in which words stand for NaN and the infinities; `fault` is why it is no list of numbers.
 #[cold]
-fn with_words(
+fn fill_with_words(
     data: &[u8],
     shape: &Shape,
-    out: TypedMut<'_>,
+    out: TypedSliceMut<'_>,
     non_finite: NonFinite,
-    fault: Fault,
-) -> Scan<()> {
+    fault: JsonFault,
+) -> ParseResult<()> {
     let word = |data: &[u8], pos: usize| {
         word(data.get(pos..)?, non_finite).map(|(value, length)| (value, pos + length))
     };
@@ -93,10 +95,14 @@ fn with_words(
         };
     }
     match out {
-        TypedMut::Fp32(out) => fill_or!(out, float::scan_f32, |value| value as f32),
-        TypedMut::Fp64(out) => fill_or!(out, float::scan_f64, f64::from),
-        TypedMut::Fp16(out) => fill_or!(out, float::scan_f16, |value| half::f16::from_f64(value).to_bits()),
-        TypedMut::Bf16(out) => fill_or!(out, float::scan_bf16, |value| half::bf16::from_f64(value).to_bits()),
+        TypedSliceMut::Fp32(out) => fill_or!(out, float::scan_f32, |value| value as f32),
+        TypedSliceMut::Fp64(out) => fill_or!(out, float::scan_f64, f64::from),
+        TypedSliceMut::Fp16(out) => {
+            fill_or!(out, float::scan_f16, |value| half::f16::from_f64(value).to_bits())
+        }
+        TypedSliceMut::Bf16(out) => {
+            fill_or!(out, float::scan_bf16, |value| half::bf16::from_f64(value).to_bits())
+        }
         _ => Err(fault),
     }
 }
@@ -114,17 +120,17 @@ fn word(text: &[u8], non_finite: NonFinite) -> Option<(f64, usize)> {
 }
 
 /// Writes elements one behind the other into a slice.
-struct Slots<'o, T, F> {
+struct SliceSink<'o, T, F> {
     out: &'o mut [T],
     scan: F,
 }
 
-impl<T, F: Fn(&[u8], usize) -> Scan<(T, usize)> + Copy> Sink for Slots<'_, T, F> {
+impl<T, F: Fn(&[u8], usize) -> ParseResult<(T, usize)> + Copy> ElementSink for SliceSink<'_, T, F> {
     #[inline]
-    fn row(&mut self, data: &[u8], pos: usize, n: usize) -> Scan<usize> {
+    fn row(&mut self, data: &[u8], pos: usize, n: usize) -> ParseResult<usize> {
         let out = std::mem::take(&mut self.out);
         let Some((row, rest)) = out.split_at_mut_checked(n) else {
-            return Err(Fault::new(data, pos, Why::Buffer));
+            return Err(JsonFault::new(data, pos, FaultKind::BufferTooSmall));
         };
         self.out = rest;
         fill_row(data, pos, row, self.scan)
@@ -135,9 +141,9 @@ fn fill<T>(
     data: &[u8],
     shape: &Shape,
     out: &mut [T],
-    scan: impl Fn(&[u8], usize) -> Scan<(T, usize)> + Copy,
-) -> Scan<()> {
-    walk(data, shape, &mut Slots { out, scan })
+    scan: impl Fn(&[u8], usize) -> ParseResult<(T, usize)> + Copy,
+) -> ParseResult<()> {
+    walk(data, shape, &mut SliceSink { out, scan })
 }
 
 /// The hot loop: elements, separators, closing bracket.
@@ -146,12 +152,16 @@ fn fill_row<T>(
     data: &[u8],
     pos: usize,
     row: &mut [T],
-    scan: impl Fn(&[u8], usize) -> Scan<(T, usize)> + Copy,
-) -> Scan<usize> {
+    scan: impl Fn(&[u8], usize) -> ParseResult<(T, usize)> + Copy,
+) -> ParseResult<usize> {
     let mut pos = skip_space(data, pos);
     let mut slots = row.iter_mut();
     if let Some(b']') = data.get(pos) {
-        return if slots.len() == 0 { Ok(pos + 1) } else { Err(Fault::new(data, pos, Why::Short)) };
+        return if slots.len() == 0 {
+            Ok(pos + 1)
+        } else {
+            Err(JsonFault::new(data, pos, FaultKind::TooFew))
+        };
     }
     while let Some(slot) = slots.next() {
         let (value, end) = scan(data, pos)?;
@@ -162,8 +172,8 @@ fn fill_row<T>(
             match data.get(pos) {
                 Some(b',') => {}
                 Some(b']') if slots.len() == 0 => return Ok(pos + 1),
-                Some(b']') => return Err(Fault::new(data, pos, Why::Short)),
-                _ => return Err(Fault::new(data, pos, Why::Separator)),
+                Some(b']') => return Err(JsonFault::new(data, pos, FaultKind::TooFew)),
+                _ => return Err(JsonFault::new(data, pos, FaultKind::Separator)),
             }
         }
         pos += 1;
@@ -171,17 +181,17 @@ fn fill_row<T>(
             pos = skip_space(data, pos + 1);
         }
     }
-    Err(too_long(data, pos))
+    Err(too_many(data, pos))
 }
 
 /// `true` or `false` as 1 or 0.
-fn boolean(data: &[u8], pos: usize) -> Scan<(u8, usize)> {
+fn scan_boolean(data: &[u8], pos: usize) -> ParseResult<(u8, usize)> {
     let rest = &data[pos.min(data.len())..];
     if rest.starts_with(b"true") {
         Ok((1, pos + 4))
     } else if rest.starts_with(b"false") {
         Ok((0, pos + 5))
     } else {
-        Err(Fault::new(data, pos, Why::Element))
+        Err(JsonFault::new(data, pos, FaultKind::Element))
     }
 }

@@ -3,7 +3,7 @@
 //! Row form: `{"instances": [row, ...]}`, a row being the value of the only input or an object of values by input, answered by
 //! `{"predictions": [row, ...]}`. Column form: `{"inputs": value}` or an object of values by input, answered by `{"outputs": …}`.
 //! The model's signature says the types; the nesting of the lists says the shapes. Bytes that are no text are
-//! `{"b64": "…"}`, both ways. Next: `reply`.
+//! `{"b64": "…"}`, both ways. Next: `response`.
 
 mod response;
 
@@ -15,31 +15,33 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, MAX_RANK, Shape, Signature, TensorSpec};
 
-use crate::cursor::{Cursor, Kind};
-use crate::envelope::{Envelope, Form, InputEnvelope, Scratch, Source, refuse_byte_order_mark};
-use crate::fault::{Fault, Scan};
+use crate::cursor::{JsonCursor, JsonKind};
+use crate::envelope::{
+    ElementSource, Envelope, EnvelopeScratch, InputForm, InputTensor, refuse_byte_order_mark,
+};
+use crate::fault::{JsonFault, ParseResult};
 use crate::json_string::write_json;
 
-pub use response::{status, write};
+pub use response::{write, write_status};
 
 /// Parses a request: which form it has, and where its values are.
 ///
 /// # Errors
 /// `invalid_argument` for a body that has neither form, or both.
-pub fn parse<'a>(body: &'a [u8], scratch: &mut Scratch) -> Result<Envelope<'a>> {
-    let mut cursor = Cursor::new(body);
+pub fn parse<'a>(body: &'a [u8], scratch: &mut EnvelopeScratch) -> Result<Envelope<'a>> {
+    let mut cursor = JsonCursor::new(body);
     let mut form = None;
-    if cursor.kind() != Kind::Object {
+    if cursor.kind() != JsonKind::Object {
         refuse_byte_order_mark(body)?;
         return Err(Error::invalid(format!("the request must be an object, not {}", cursor.kind())));
     }
-    cursor.fields(|cursor, key| {
+    cursor.present_members(|cursor, key| {
         let found = match &*key {
-            "instances" if cursor.kind() == Kind::List => Form::Rows(cursor.value_extent()?),
+            "instances" if cursor.kind() == JsonKind::List => InputForm::Rows(cursor.value_extent()?),
             "instances" => {
                 return Err(Error::invalid(format!("\"instances\" must be a list, not {}", cursor.kind())));
             }
-            "inputs" => Form::Columns(cursor.value_extent()?),
+            "inputs" => InputForm::Columns(cursor.value_extent()?),
             // TensorFlow Serving's `signature_name`, and whatever else there may be: a model here has one signature.
             _ => return cursor.skip().map_err(Error::from),
         };
@@ -48,7 +50,7 @@ pub fn parse<'a>(body: &'a [u8], scratch: &mut Scratch) -> Result<Envelope<'a>> 
             Some(_) => Err(Error::invalid("the request must have \"instances\" or \"inputs\", once")),
         }
     })?;
-    cursor.end()?;
+    cursor.expect_end()?;
     let form = form.ok_or_else(|| {
         Error::invalid(
             "the request has neither \"instances\" (a list of rows) nor \"inputs\" (tensors by name)",
@@ -72,12 +74,12 @@ pub fn inputs<'b>(
     envelope: &Envelope<'_>,
     signature: &Signature,
     buffer: &'b mut Vec<u8>,
-) -> Result<Vec<InputEnvelope<'b>>> {
+) -> Result<Vec<InputTensor<'b>>> {
     buffer.clear();
     let values = match envelope.form {
-        Form::Rows(rows) => rows_by_input(rows, signature)?,
-        Form::Columns(columns) => columns_by_input(columns, signature)?,
-        Form::Listed | Form::Raw(_) => {
+        InputForm::Rows(rows) => rows_by_input(rows, signature)?,
+        InputForm::Columns(columns) => columns_by_input(columns, signature)?,
+        InputForm::Listed | InputForm::Raw(_) => {
             return Err(Error::new(Code::Internal, "a request that lists its inputs has no rows or columns"));
         }
     };
@@ -87,7 +89,7 @@ pub fn inputs<'b>(
         let start = buffer.len();
         let has_objects = spec.datatype == DataType::Bytes && json.contains(&b'{');
         if has_objects {
-            all_base64(&mut Cursor::new(json), buffer, &spec.name)?;
+            all_base64(&mut JsonCursor::new(json), buffer, &spec.name)?;
         } else {
             buffer.extend_from_slice(json);
         }
@@ -99,11 +101,11 @@ pub fn inputs<'b>(
         let data = &buffer[range];
         let name = Cow::Owned(spec.name.clone());
         let (shape, source) = match data.first() {
-            Some(b'[') => (shape_of(data, spec)?, Source::Json(data)),
-            _ => (scalar(data, spec)?, Source::Element(data)),
+            Some(b'[') => (shape_of(data, spec)?, ElementSource::JsonList(data)),
+            _ => (scalar(data, spec)?, ElementSource::JsonScalar(data)),
         };
         let (datatype, non_finite) = (spec.datatype, envelope.non_finite);
-        Ok(InputEnvelope { name, datatype, shape, source, base64, non_finite })
+        Ok(InputTensor { name, datatype, shape, source, base64, non_finite })
     };
     let specs = values.iter().map(|value| value.spec);
     specs.zip(ranges).zip(encoded).map(input).collect()
@@ -112,7 +114,7 @@ pub fn inputs<'b>(
 /// Each input's rows as a list: the rows themselves, or collected out of their objects.
 fn rows_by_input<'a, 's>(rows: &'a [u8], signature: &'s Signature) -> Result<Vec<InputValue<'a, 's>>> {
     let specs = &signature.inputs[..];
-    let objects = first_kind(rows) == Some(Kind::Object) && !is_encoded(rows);
+    let objects = first_kind(rows) == Some(JsonKind::Object) && !is_encoded(rows);
     if !objects {
         return match specs {
             [spec] => Ok(vec![InputValue { spec, json: Cow::Borrowed(rows) }]),
@@ -125,8 +127,8 @@ fn rows_by_input<'a, 's>(rows: &'a [u8], signature: &'s Signature) -> Result<Vec
         };
     }
     let mut lists: Vec<Vec<u8>> = specs.iter().map(|_| vec![b'[']).collect();
-    Cursor::new(rows).elements(|cursor, row| {
-        if cursor.kind() != Kind::Object {
+    JsonCursor::new(rows).elements(|cursor, row| {
+        if cursor.kind() != JsonKind::Object {
             return Err(Error::invalid(format!("instances[{row}] must be an object, as the first one is")));
         }
         let place = || format!("instances[{row}]");
@@ -154,20 +156,20 @@ fn rows_by_input<'a, 's>(rows: &'a [u8], signature: &'s Signature) -> Result<Vec
 
 /// Each input's tensor: a list, or the element itself where it has no dimension.
 fn columns_by_input<'a, 's>(columns: &'a [u8], signature: &'s Signature) -> Result<Vec<InputValue<'a, 's>>> {
-    let mut cursor = Cursor::new(columns);
+    let mut cursor = JsonCursor::new(columns);
     match (cursor.kind(), &signature.inputs[..]) {
-        (Kind::List | Kind::Number | Kind::Text | Kind::Flag, [spec]) => {
+        (JsonKind::List | JsonKind::Number | JsonKind::Text | JsonKind::Bool, [spec]) => {
             Ok(vec![InputValue { spec, json: Cow::Borrowed(columns) }])
         }
         // Bytes in base64, unless that is the input's name.
-        (Kind::Object, [spec])
+        (JsonKind::Object, [spec])
             if spec.datatype == DataType::Bytes
                 && spec.name != "b64"
-                && has_only_b64(&mut Cursor::new(columns)) == Ok(true) =>
+                && has_only_b64(&mut JsonCursor::new(columns)) == Ok(true) =>
         {
             Ok(vec![InputValue { spec, json: Cow::Borrowed(columns) }])
         }
-        (Kind::Object, _) => {
+        (JsonKind::Object, _) => {
             let values = members(&mut cursor, signature, || "\"inputs\"".into())?;
             let values = values.into_iter();
             Ok(values.map(|(spec, json)| InputValue { spec, json: Cow::Borrowed(json) }).collect())
@@ -181,7 +183,7 @@ fn columns_by_input<'a, 's>(columns: &'a [u8], signature: &'s Signature) -> Resu
 
 /// The value of each input in an object, in the model's order, and after them those of the optional inputs that are there.
 fn members<'a, 's>(
-    cursor: &mut Cursor<'a>,
+    cursor: &mut JsonCursor<'a>,
     signature: &'s Signature,
     place: impl Fn() -> String,
 ) -> Result<Vec<(&'s TensorSpec, &'a [u8])>> {
@@ -220,10 +222,10 @@ fn members<'a, 's>(
 }
 
 /// The kind of a list's first element.
-fn first_kind(list: &[u8]) -> Option<Kind> {
+fn first_kind(list: &[u8]) -> Option<JsonKind> {
     let mut kind = None;
     // Whatever is wrong further on is found by whoever reads it all.
-    let _ = Cursor::new(list).elements(|cursor, index| {
+    let _ = JsonCursor::new(list).elements(|cursor, index| {
         if index == 0 {
             kind = Some(cursor.kind());
         }
@@ -235,18 +237,18 @@ fn first_kind(list: &[u8]) -> Option<Kind> {
 /// Whether a list's first element is bytes in base64, and not a row.
 fn is_encoded(list: &[u8]) -> bool {
     let mut only_b64 = false;
-    let _ = Cursor::new(list).elements(|cursor, index| {
+    let _ = JsonCursor::new(list).elements(|cursor, index| {
         if index > 0 {
             return cursor.skip();
         }
         only_b64 = has_only_b64(cursor)?;
-        Ok::<(), Fault>(())
+        Ok::<(), JsonFault>(())
     });
     only_b64
 }
 
 /// Passes an object; whether `b64` is its only key.
-fn has_only_b64(cursor: &mut Cursor<'_>) -> Scan<bool> {
+fn has_only_b64(cursor: &mut JsonCursor<'_>) -> ParseResult<bool> {
     let (mut keys, mut found) = (0, false);
     cursor.members(|cursor, key| {
         keys += 1;
@@ -263,15 +265,15 @@ fn scalar(value: &[u8], spec: &TensorSpec) -> Result<Shape> {
         _ => Err(Error::invalid(format!(
             "input {:?}: it must be a list, not {}",
             spec.name,
-            Cursor::new(value).kind()
+            JsonCursor::new(value).kind()
         ))),
     }
 }
 
 /// Rewrites nested lists of texts and `{"b64": …}` as lists of base64 only.
-fn all_base64(cursor: &mut Cursor<'_>, out: &mut Vec<u8>, name: &str) -> Result<()> {
+fn all_base64(cursor: &mut JsonCursor<'_>, out: &mut Vec<u8>, name: &str) -> Result<()> {
     match cursor.kind() {
-        Kind::List => {
+        JsonKind::List => {
             out.push(b'[');
             cursor.elements(|cursor, index| {
                 if index > 0 {
@@ -281,14 +283,14 @@ fn all_base64(cursor: &mut Cursor<'_>, out: &mut Vec<u8>, name: &str) -> Result<
             })?;
             out.push(b']');
         }
-        Kind::Text => {
+        JsonKind::Text => {
             let text = cursor.string("a string")?;
             write_json(&BASE64.encode(text.as_bytes()), out);
         }
-        Kind::Object => {
+        JsonKind::Object => {
             let mut found = None;
             cursor.members(|cursor, key| match &*key {
-                "b64" if cursor.kind() == Kind::Text => {
+                "b64" if cursor.kind() == JsonKind::Text => {
                     found = Some(cursor.string("a string")?);
                     Ok(())
                 }
@@ -317,15 +319,15 @@ fn shape_of(list: &[u8], spec: &TensorSpec) -> Result<Shape> {
             return Err(refused(Error::invalid(format!("lists are nested deeper than {MAX_RANK}"))));
         }
         let mut length = 0;
-        let mut cursor = Cursor::new(list);
-        if cursor.kind() != Kind::List {
+        let mut cursor = JsonCursor::new(list);
+        if cursor.kind() != JsonKind::List {
             return Err(refused(Error::invalid(format!("it must be a list, not {}", cursor.kind()))));
         }
         let counted = cursor.elements(|cursor, index| {
             length = index + 1;
-            if index == 0 && cursor.kind() == Kind::List {
+            if index == 0 && cursor.kind() == JsonKind::List {
                 level = Some(cursor.list_extent()?);
-                return Ok::<(), Fault>(());
+                return Ok::<(), JsonFault>(());
             }
             cursor.skip()
         });

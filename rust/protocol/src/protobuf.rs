@@ -11,5 +11,5 @@ mod request;
 mod response;
 mod wire;
 
-pub use request::{InferRequest, ModelName, first_large_tensor, id, model_name, parse};
-pub use response::{open_response, write, write_failure};
+pub use request::{InferRequest, ModelName, first_large_tensor, model_name, parse, request_id};
+pub use response::{write, write_stream_error, write_stream_prefix};

@@ -9,9 +9,9 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, Shape};
 
 use crate::cursor::skip_space;
-use crate::element_list::{Sink, too_long, walk};
-use crate::explain::Explain;
-use crate::fault::{Fault, Scan, Why};
+use crate::element_list::{ElementSink, too_many, walk};
+use crate::fault::{FaultKind, JsonFault, ParseResult};
+use crate::fault_context::FaultContext;
 use crate::json_string::append;
 
 /// Byte strings back to back and where each begins: the layout of ONNX Runtime's `GetStringTensorContent`.
@@ -60,28 +60,28 @@ impl StringTable {
     }
 
     /// The elements, borrowed.
-    pub fn view(&self) -> Strings<'_> {
-        Strings { bytes: &self.bytes, starts: &self.starts }
+    pub fn view(&self) -> StringTableView<'_> {
+        StringTableView { bytes: &self.bytes, starts: &self.starts }
     }
 }
 
 /// Byte strings that lie somewhere else: element `i` is `bytes[starts[i]..starts[i + 1]]`, the last one ends
 /// with `bytes`.
 #[derive(Clone, Copy, Debug)]
-pub struct Strings<'a> {
+pub struct StringTableView<'a> {
     bytes: &'a [u8],
     starts: &'a [usize],
 }
 
-impl<'a> Strings<'a> {
+impl<'a> StringTableView<'a> {
     /// Checks and wraps what a runtime gave.
     ///
     /// # Errors
     /// `internal` where the starts do not ascend from 0 within `bytes`.
-    pub fn new(bytes: &'a [u8], starts: &'a [usize]) -> Result<Strings<'a>> {
+    pub fn new(bytes: &'a [u8], starts: &'a [usize]) -> Result<StringTableView<'a>> {
         let from_zero = starts.first().map_or(bytes.is_empty(), |&first| first == 0);
         if from_zero && starts.is_sorted() && starts.last().is_none_or(|&last| last <= bytes.len()) {
-            return Ok(Strings { bytes, starts });
+            return Ok(StringTableView { bytes, starts });
         }
         Err(Error::new(Code::Internal, "the starts of a string tensor do not ascend from 0 within its bytes"))
     }
@@ -97,9 +97,9 @@ impl<'a> Strings<'a> {
     }
 
     /// Elements `range`, which must lie within.
-    pub(crate) fn slice(&self, range: std::ops::Range<usize>) -> Strings<'a> {
+    pub(crate) fn slice(&self, range: std::ops::Range<usize>) -> StringTableView<'a> {
         let end = self.starts.get(range.end).copied().unwrap_or(self.bytes.len());
-        Strings { bytes: &self.bytes[..end], starts: &self.starts[range] }
+        StringTableView { bytes: &self.bytes[..end], starts: &self.starts[range] }
     }
 
     /// Whether every element is text.
@@ -116,8 +116,8 @@ impl<'a> Strings<'a> {
 
     /// The elements in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
-        let Strings { bytes, starts } = *self;
-        (0..starts.len()).map(move |index| Strings { bytes, starts }.get(index).unwrap_or_default())
+        let StringTableView { bytes, starts } = *self;
+        (0..starts.len()).map(move |index| StringTableView { bytes, starts }.get(index).unwrap_or_default())
     }
 
     /// The size of the binary form, in bytes: 4 for each element and its content.
@@ -153,8 +153,9 @@ impl<'a> Strings<'a> {
 /// `invalid_argument` that names `input_name`, the element and what is wrong with it.
 pub fn decode_json(data: &[u8], shape: &Shape, out: &mut StringTable, input_name: &str) -> Result<()> {
     out.clear();
-    walk(data, shape, &mut StringSink { table: out })
-        .map_err(|fault| Explain { data, shape, datatype: DataType::Bytes, name: input_name }.error(fault))
+    walk(data, shape, &mut StringTableSink { table: out }).map_err(|fault| {
+        FaultContext { data, shape, datatype: DataType::Bytes, name: input_name }.error(fault)
+    })
 }
 
 /// Reads the binary form, `count` elements, into a table (cleared first).
@@ -221,36 +222,36 @@ fn split_element(blob: &[u8]) -> Option<(&[u8], &[u8])> {
 // === impl JSON ===
 
 /// Writes JSON string elements into a table.
-struct StringSink<'t> {
+struct StringTableSink<'t> {
     table: &'t mut StringTable,
 }
 
-impl Sink for StringSink<'_> {
-    fn row(&mut self, data: &[u8], mut pos: usize, n: usize) -> Scan<usize> {
+impl ElementSink for StringTableSink<'_> {
+    fn row(&mut self, data: &[u8], mut pos: usize, n: usize) -> ParseResult<usize> {
         pos = skip_space(data, pos);
         if n == 0 {
             return match data.get(pos) {
                 Some(b']') => Ok(pos + 1),
-                _ => Err(Fault::new(data, pos, Why::Long)),
+                _ => Err(JsonFault::new(data, pos, FaultKind::TooMany)),
             };
         }
         for left in (0..n).rev() {
             match data.get(pos) {
                 Some(b'"') => {}
-                Some(b']') => return Err(Fault::new(data, pos, Why::Short)),
-                _ => return Err(Fault::new(data, pos, Why::Element)),
+                Some(b']') => return Err(JsonFault::new(data, pos, FaultKind::TooFew)),
+                _ => return Err(JsonFault::new(data, pos, FaultKind::Element)),
             }
             self.table.starts.push(self.table.bytes.len());
             pos = skip_space(data, append(data, pos + 1, &mut self.table.bytes)?);
             match (data.get(pos), left) {
                 (Some(b','), 1..) => pos = skip_space(data, pos + 1),
                 (Some(b']'), 0) => return Ok(pos + 1),
-                (Some(b','), 0) => return Err(too_long(data, skip_space(data, pos + 1))),
-                (Some(b']'), _) => return Err(Fault::new(data, pos, Why::Short)),
-                _ => return Err(Fault::new(data, pos, Why::Separator)),
+                (Some(b','), 0) => return Err(too_many(data, skip_space(data, pos + 1))),
+                (Some(b']'), _) => return Err(JsonFault::new(data, pos, FaultKind::TooFew)),
+                _ => return Err(JsonFault::new(data, pos, FaultKind::Separator)),
             }
         }
-        Err(Fault::new(data, pos, Why::Short))
+        Err(JsonFault::new(data, pos, FaultKind::TooFew))
     }
 }
 

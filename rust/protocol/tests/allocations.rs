@@ -8,7 +8,8 @@ use headgate_core::error::Result;
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, TensorSpec};
 use headgate_protocol::{
-    Envelope, OutputTensor, ReplyHead, Scratch, StringTable, TensorData, TypedMut, binary, reply,
+    Envelope, EnvelopeScratch, OutputTensor, ResponseHead, StringTable, TensorData, TypedSliceMut, binary,
+    response,
 };
 
 thread_local! {
@@ -42,8 +43,8 @@ const JSON: &str = concat!(
 );
 
 struct Buffers {
-    scratch: Scratch,
-    chosen: Vec<headgate_protocol::Selection>,
+    scratch: EnvelopeScratch,
+    chosen: Vec<headgate_protocol::SelectedOutput>,
     values: Vec<f32>,
     table: StringTable,
     answer: Vec<u8>,
@@ -52,11 +53,11 @@ struct Buffers {
 fn serve(body: &[u8], length: &[u8], specs: &[TensorSpec], buffers: &mut Buffers) -> Result<()> {
     let Buffers { scratch, chosen, values, table, answer } = buffers;
     let envelope = Envelope::parse(binary::split(body, Some(length))?, scratch)?;
-    envelope.select(specs, chosen)?;
+    envelope.select_outputs(specs, chosen)?;
     values.resize(4, 0.0);
-    envelope.inputs[0].decode_into(TypedMut::Fp32(values))?;
+    envelope.inputs[0].decode_into(TypedSliceMut::Fp32(values))?;
     envelope.inputs[1].decode_strings(table)?;
-    envelope.inputs[2].decode_into(TypedMut::Fp32(&mut values[..2]))?;
+    envelope.inputs[2].decode_into(TypedSliceMut::Fp32(&mut values[..2]))?;
     let shape = envelope.inputs[0].shape;
     let output = |index: usize| OutputTensor {
         name: &specs[index].name,
@@ -66,9 +67,9 @@ fn serve(body: &[u8], length: &[u8], specs: &[TensorSpec], buffers: &mut Buffers
         binary: chosen[index].binary,
         non_finite: NonFinite::Error,
     };
-    let head = ReplyHead { id: envelope.id.as_deref(), model_name: "m", model_version: "1" };
+    let head = ResponseHead { id: envelope.id.as_deref(), model_name: "m", model_version: "1" };
     answer.clear();
-    let parts = reply::write(answer, &head, &[output(0), output(1)])?;
+    let parts = response::write(answer, &head, &[output(0), output(1)])?;
     assert!(parts.has_binary());
     scratch.recycle(envelope);
     Ok(())
@@ -88,7 +89,7 @@ fn a_warm_request_allocates_nothing() {
     };
     let specs = [spec("Y"), spec("Z")];
     let mut buffers = Buffers {
-        scratch: Scratch::default(),
+        scratch: EnvelopeScratch::default(),
         chosen: Vec::new(),
         values: Vec::new(),
         table: StringTable::default(),

@@ -4,10 +4,11 @@ use headgate_core::error::{Code, Result};
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape, TensorSpec};
 use headgate_protocol::{
-    Envelope, OutputTensor, ReplyBody, ReplyHead, Scratch, Selection, StringTable, TensorData, binary, reply,
+    Envelope, EnvelopeScratch, OutputTensor, ResponseHead, ResponseLengths, SelectedOutput, StringTable,
+    TensorData, binary, response,
 };
 
-const HEAD: ReplyHead<'static> = ReplyHead { id: Some("7"), model_name: "m", model_version: "v1" };
+const HEAD: ResponseHead<'static> = ResponseHead { id: Some("7"), model_name: "m", model_version: "v1" };
 
 fn output<'a>(datatype: DataType, dims: &[i64], data: TensorData<'a>, binary: bool) -> OutputTensor<'a> {
     OutputTensor {
@@ -20,9 +21,9 @@ fn output<'a>(datatype: DataType, dims: &[i64], data: TensorData<'a>, binary: bo
     }
 }
 
-fn write(outputs: &[OutputTensor<'_>]) -> Result<(Vec<u8>, ReplyBody)> {
+fn write(outputs: &[OutputTensor<'_>]) -> Result<(Vec<u8>, ResponseLengths)> {
     let mut out = Vec::new();
-    let parts = reply::write(&mut out, &HEAD, outputs)?;
+    let parts = response::write(&mut out, &HEAD, outputs)?;
     Ok((out, parts))
 }
 
@@ -44,14 +45,14 @@ fn json_and_binary_outputs_stand_in_one_answer() {
     );
     assert_eq!(std::str::from_utf8(&out[..parts.json_len]).unwrap(), json);
     assert_eq!(&out[parts.json_len..], b"\xff\xff\x02\x01");
-    assert_eq!(parts, ReplyBody { json_len: json.len(), total_len: json.len() + 4 });
+    assert_eq!(parts, ResponseLengths { json_len: json.len(), total_len: json.len() + 4 });
 }
 
 #[test]
 fn an_empty_id_is_left_out() {
     for id in [None, Some("")] {
         let mut out = Vec::new();
-        reply::write(&mut out, &ReplyHead { id, ..HEAD }, &[]).unwrap();
+        response::write(&mut out, &ResponseHead { id, ..HEAD }, &[]).unwrap();
         assert_eq!(out, br#"{"model_name":"m","model_version":"v1","outputs":[]}"#);
     }
 }
@@ -153,13 +154,13 @@ fn outputs_are_chosen_in_the_models_order_with_their_own_flag_first() {
         .into();
     let choose = |rest: &str| {
         let body = format!(r#"{{"inputs":[]{rest}}}"#);
-        let mut scratch = Scratch::default();
+        let mut scratch = EnvelopeScratch::default();
         let envelope = Envelope::parse(binary::split(body.as_bytes(), None).unwrap(), &mut scratch).unwrap();
         let mut chosen = Vec::new();
-        envelope.select(&specs, &mut chosen).unwrap();
+        envelope.select_outputs(&specs, &mut chosen).unwrap();
         chosen
     };
-    let all = |binary| [0, 1, 2].map(|index| Selection { index, binary, classification: None });
+    let all = |binary| [0, 1, 2].map(|index| SelectedOutput { index, binary, classification: None });
     assert_eq!(choose(""), all(false));
     assert_eq!(choose(r#","outputs":[]"#), all(false));
     assert_eq!(choose(r#","parameters":{"binary_data_output":true}"#), all(true));
@@ -168,8 +169,8 @@ fn outputs_are_chosen_in_the_models_order_with_their_own_flag_first() {
             r#","parameters":{"binary_data_output":true},"outputs":[{"name":"C","parameters":{"binary_data":false}},{"name":"A"}]"#
         ),
         [
-            Selection { index: 0, binary: true, classification: None },
-            Selection { index: 2, binary: false, classification: None }
+            SelectedOutput { index: 0, binary: true, classification: None },
+            SelectedOutput { index: 2, binary: false, classification: None }
         ]
     );
 }
@@ -182,7 +183,7 @@ fn parameters_are_typed_and_keys_come_in_any_order() {
         r#""datatype":"INT8","shape":[2,1],"na\u006de":"X\u00e9"}],"parameters":{"timeout":5,"priority":1,"i":-3,"f":0.5,"#,
         r#""big":18446744073709551615,"s":"t","b":true},"id":"a\"b"}"#
     );
-    let mut scratch = Scratch::default();
+    let mut scratch = EnvelopeScratch::default();
     let envelope = Envelope::parse(binary::split(body.as_bytes(), None).unwrap(), &mut scratch).unwrap();
     assert_eq!(envelope.id.as_deref(), Some("a\"b"));
     assert_eq!((envelope.parameters.timeout_us, envelope.parameters.priority), (Some(5), Some(1)));

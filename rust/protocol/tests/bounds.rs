@@ -8,7 +8,9 @@ use std::cell::Cell;
 
 use common::iterations;
 use headgate_core::tensor::{DataType, Signature, TensorSpec};
-use headgate_protocol::{Envelope, InputEnvelope, Scratch, StringTable, TypedMut, binary, predict, protobuf};
+use headgate_protocol::{
+    Envelope, EnvelopeScratch, InputTensor, StringTable, TypedSliceMut, binary, predict, protobuf,
+};
 
 thread_local! {
     /// Bytes allocated and not freed, and the most of them since the last look.
@@ -76,14 +78,14 @@ fn specs(rank: usize) -> [TensorSpec; 2] {
 }
 
 /// Decodes an input as the server does: into a buffer of the claimed shape, which is made first.
-fn decode(input: &InputEnvelope<'_>) {
+fn decode(input: &InputTensor<'_>) {
     if input.datatype == DataType::Bytes {
         let _ = input.decode_strings(&mut StringTable::default());
         // What the runtime makes for each.
         drop(vec![0u8; 32 * input.shape.count()]);
     } else {
         let mut values = vec![0f64; input.shape.count()];
-        let _ = input.decode_into(TypedMut::Fp64(&mut values));
+        let _ = input.decode_into(TypedSliceMut::Fp64(&mut values));
     }
 }
 
@@ -92,7 +94,7 @@ fn read(body: &[u8]) {
     let each = size_of::<u8>();
     bounded(body, || {
         if let Ok(envelope) =
-            Envelope::parse(binary::Body { json: body, tail: None }, &mut Scratch::default())
+            Envelope::parse(binary::BodyParts { json: body, tail: None }, &mut EnvelopeScratch::default())
         {
             for input in &envelope.inputs {
                 assert!(input.shape.count() * each <= body.len().max(1) || input.shape.count() == 0);
@@ -101,7 +103,7 @@ fn read(body: &[u8]) {
         }
     });
     bounded(body, || {
-        if let Ok(request) = protobuf::parse(body, &mut Scratch::default()) {
+        if let Ok(request) = protobuf::parse(body, &mut EnvelopeScratch::default()) {
             for input in &request.envelope.inputs {
                 assert!(input.shape.count() * each <= body.len());
                 decode(input);
@@ -113,7 +115,7 @@ fn read(body: &[u8]) {
         for specs in [&both[..1], &both[1..], &both] {
             let signature = Signature { inputs: specs.to_vec(), ..Signature::default() };
             bounded(body, || {
-                if let Ok(envelope) = predict::parse(body, &mut Scratch::default()) {
+                if let Ok(envelope) = predict::parse(body, &mut EnvelopeScratch::default()) {
                     let mut buffer = Vec::new();
                     let inputs = predict::inputs(&envelope, &signature, &mut buffer).unwrap_or_default();
                     inputs.iter().for_each(decode);

@@ -5,7 +5,7 @@
 //! number.
 
 use headgate_core::tensor::Shape;
-use headgate_protocol::TypedMut;
+use headgate_protocol::TypedSliceMut;
 use headgate_protocol::numbers::decode_into;
 
 /// A xorshift generator: the same numbers in every run.
@@ -102,7 +102,7 @@ fn floats_equal_the_standard_parser_on_over_a_million_values() {
         let want: Vec<f64> = texts.iter().map(|text| text.parse().unwrap()).collect();
         let shape = Shape::new(&[BATCH as i64]).unwrap();
         let mut out = vec![0f64; BATCH];
-        decode_into(&list(&texts), &shape, TypedMut::Fp64(&mut out), "X").unwrap();
+        decode_into(&list(&texts), &shape, TypedSliceMut::Fp64(&mut out), "X").unwrap();
         for ((text, want), have) in texts.iter().zip(&want).zip(&out) {
             assert_eq!(want.to_bits(), have.to_bits(), "{text}");
         }
@@ -110,7 +110,7 @@ fn floats_equal_the_standard_parser_on_over_a_million_values() {
             texts.into_iter().filter(|text| text.parse::<f32>().unwrap().is_finite()).collect();
         let shape = Shape::new(&[fits.len() as i64]).unwrap();
         let mut out = vec![0f32; fits.len()];
-        decode_into(&list(&fits), &shape, TypedMut::Fp32(&mut out), "X").unwrap();
+        decode_into(&list(&fits), &shape, TypedSliceMut::Fp32(&mut out), "X").unwrap();
         for (text, have) in fits.iter().zip(&out) {
             assert_eq!(text.parse::<f32>().unwrap().to_bits(), have.to_bits(), "{text}");
         }
@@ -142,14 +142,14 @@ fn every_power_of_ten_and_boundary_agrees() {
         let data = format!("[{text}]").into_bytes();
         let want: f64 = text.parse().unwrap();
         let mut out = [0f64];
-        let have = decode_into(&data, &one, TypedMut::Fp64(&mut out), "X");
+        let have = decode_into(&data, &one, TypedSliceMut::Fp64(&mut out), "X");
         assert_eq!(have.is_ok(), want.is_finite(), "{text}");
         if want.is_finite() {
             assert_eq!(out[0].to_bits(), want.to_bits(), "{text}");
         }
         let want: f32 = text.parse().unwrap();
         let mut out = [0f32];
-        let have = decode_into(&data, &one, TypedMut::Fp32(&mut out), "X");
+        let have = decode_into(&data, &one, TypedSliceMut::Fp32(&mut out), "X");
         assert_eq!(have.is_ok(), want.is_finite(), "{text}");
         if want.is_finite() {
             assert_eq!(out[0].to_bits(), want.to_bits(), "{text}");
@@ -171,7 +171,7 @@ macro_rules! integers {
                     _ => i128::from(random.next() as i64 >> random.below(64)) * 2 + i128::from(random.below(2)),
                 };
                 let mut out = [0];
-                let have = decode_into(format!("[{value}]").as_bytes(), &one, TypedMut::$variant(&mut out), "X");
+                let have = decode_into(format!("[{value}]").as_bytes(), &one, TypedSliceMut::$variant(&mut out), "X");
                 match <$t>::try_from(value) {
                     Ok(value) => assert!(have.is_ok() && out[0] == value, "{value}: {have:?} {out:?}"),
                     Err(_) => {
@@ -207,7 +207,7 @@ fn a_text_is_a_number_here_exactly_where_serde_json_says_so() {
             (0..length).map(|_| char::from(alphabet[random.below(alphabet.len() as u64) as usize])).collect();
         let data = format!("[{text}]").into_bytes();
         let mut out = [0f64];
-        let ours = decode_into(&data, &one, TypedMut::Fp64(&mut out), "X");
+        let ours = decode_into(&data, &one, TypedSliceMut::Fp64(&mut out), "X");
         match serde_json::from_slice::<[f64; 1]>(&data) {
             Ok([want]) => {
                 assert!(ours.is_ok(), "{text}: {ours:?}");

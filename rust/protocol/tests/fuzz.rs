@@ -9,7 +9,7 @@ use common::{iterations, request};
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape};
 use headgate_protocol::numbers::decode_into;
-use headgate_protocol::{OutputTensor, ReplyHead, TensorData, TypedMut, binary, reply};
+use headgate_protocol::{OutputTensor, ResponseHead, TensorData, TypedSliceMut, binary, response};
 
 #[test]
 fn any_body_is_taken_or_refused() {
@@ -78,7 +78,7 @@ fn any_list_of_floats_is_taken_only_if_it_is_json() {
             let count = usize::from(count % 4);
             let mut out = vec![0f32; count];
             let shape = Shape::new(&[count as i64]).unwrap();
-            if decode_into(&data, &shape, TypedMut::Fp32(&mut out), "X").is_ok() {
+            if decode_into(&data, &shape, TypedSliceMut::Fp32(&mut out), "X").is_ok() {
                 let want: Vec<f64> = serde_json::from_slice(&data).unwrap();
                 assert_eq!(want.len(), count);
             }
@@ -99,7 +99,7 @@ fn any_header_splits_within_the_body() {
 
 #[test]
 fn any_floats_give_valid_json_or_an_error() {
-    let head = ReplyHead { id: Some("\u{0}\"\\"), model_name: "m", model_version: "1" };
+    let head = ResponseHead { id: Some("\u{0}\"\\"), model_name: "m", model_version: "1" };
     bolero::check!().with_iterations(iterations(5_000)).with_type::<Vec<u8>>().for_each(|bytes| {
         let bytes = &bytes[..bytes.len() / 4 * 4];
         let shape = Shape::new(&[bytes.len() as i64 / 4]).unwrap();
@@ -113,7 +113,7 @@ fn any_floats_give_valid_json_or_an_error() {
             non_finite: NonFinite::Error,
         };
         let mut out = b"before".to_vec();
-        match reply::write(&mut out, &head, &[output]) {
+        match response::write(&mut out, &head, &[output]) {
             Ok(parts) => {
                 assert_eq!(out.len(), 6 + parts.total_len);
                 serde_json::from_slice::<serde_json::Value>(&out[6..]).unwrap();

@@ -8,9 +8,9 @@ use common::iterations;
 use headgate_core::error::{Code, Result};
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
-use headgate_protocol::envelope::Form;
+use headgate_protocol::envelope::InputForm;
 use headgate_protocol::{
-    InputEnvelope, OutputTensor, Scratch, StringTable, TensorData, TypedMut, binary, predict,
+    EnvelopeScratch, InputTensor, OutputTensor, StringTable, TensorData, TypedSliceMut, binary, predict,
 };
 
 fn spec(name: &str, datatype: DataType, shape: &[i64]) -> TensorSpec {
@@ -31,13 +31,13 @@ fn taking(specs: &[TensorSpec]) -> Signature {
 
 /// Shapes of the inputs, and the floats of those that have some.
 fn read(body: &str, specs: &[TensorSpec]) -> Result<Vec<(Vec<i64>, Vec<f32>)>> {
-    let envelope = predict::parse(body.as_bytes(), &mut Scratch::default())?;
+    let envelope = predict::parse(body.as_bytes(), &mut EnvelopeScratch::default())?;
     let mut buffer = Vec::new();
     let inputs = predict::inputs(&envelope, &taking(specs), &mut buffer)?;
     let values = inputs.iter().map(|input| {
         let mut out = vec![0f32; if input.datatype == DataType::Fp32 { input.shape.count() } else { 0 }];
         if input.datatype == DataType::Fp32 {
-            input.decode_into(TypedMut::Fp32(&mut out))?;
+            input.decode_into(TypedSliceMut::Fp32(&mut out))?;
         }
         Ok((input.shape.dims().to_vec(), out))
     });
@@ -110,10 +110,10 @@ fn optional_inputs_come_in_columns_by_name() {
     let optional_inputs = vec![spec("k", DataType::Fp32, &[2]), spec("l", DataType::Fp32, &[])];
     let signature = Signature { optional_inputs, ..taking(&[spec("X", DataType::Fp32, &[-1])]) };
     let read = |body: &str| {
-        let envelope = predict::parse(body.as_bytes(), &mut Scratch::default())?;
+        let envelope = predict::parse(body.as_bytes(), &mut EnvelopeScratch::default())?;
         let mut buffer = Vec::new();
         let inputs = predict::inputs(&envelope, &signature, &mut buffer)?;
-        let shown = |input: &InputEnvelope<'_>| (input.name.to_string(), input.shape.dims().to_vec());
+        let shown = |input: &InputTensor<'_>| (input.name.to_string(), input.shape.dims().to_vec());
         Ok::<_, headgate_core::error::Error>(inputs.iter().map(shown).collect::<Vec<_>>())
     };
     let x = ("X".to_owned(), vec![3]);
@@ -140,7 +140,7 @@ fn bytes_come_as_text_or_base64() {
     for body in
         [r#"{"instances": ["a", {"b64": "/w=="}]}"#, r#"{"instances": [{"b64": "YQ=="}, {"b64": "/w=="}]}"#]
     {
-        let envelope = predict::parse(body.as_bytes(), &mut Scratch::default()).unwrap();
+        let envelope = predict::parse(body.as_bytes(), &mut EnvelopeScratch::default()).unwrap();
         let mut buffer = Vec::new();
         let inputs = predict::inputs(&envelope, &taking(&specs), &mut buffer).unwrap();
         let mut table = StringTable::default();
@@ -149,7 +149,7 @@ fn bytes_come_as_text_or_base64() {
     }
 }
 
-fn answer(form: Form<'_>, outputs: &[OutputTensor<'_>]) -> Result<String> {
+fn answer(form: InputForm<'_>, outputs: &[OutputTensor<'_>]) -> Result<String> {
     let mut out = Vec::new();
     predict::write(&mut out, form, 2, outputs).map(|()| String::from_utf8(out).unwrap())
 }
@@ -164,7 +164,7 @@ fn answers_are_nested_as_their_shapes_are() {
         binary: false,
         non_finite: NonFinite::Error,
     };
-    let (rows, columns) = (Form::Rows(b""), Form::Columns(b""));
+    let (rows, columns) = (InputForm::Rows(b""), InputForm::Columns(b""));
     let values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
     let cube = output("y", &[2, 2, 2], TensorData::Fp32(&values));
     let flat = output("z", &[2], TensorData::Fp32(&values[..2]));
@@ -221,7 +221,7 @@ fn any_body_is_taken_or_refused() {
         for body in [&body, picks] {
             let wrapped = [b"{\"instances\":", &body[..], b"}"].concat();
             for body in [&body[..], &wrapped] {
-                let Ok(envelope) = predict::parse(body, &mut Scratch::default()) else { continue };
+                let Ok(envelope) = predict::parse(body, &mut EnvelopeScratch::default()) else { continue };
                 for specs in [&specs[..], &specs[..1], &specs[1..]] {
                     let mut buffer = Vec::new();
                     for input in predict::inputs(&envelope, &taking(specs), &mut buffer).unwrap_or_default() {

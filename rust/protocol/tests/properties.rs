@@ -7,12 +7,12 @@ mod common;
 
 use common::{Decoded, request};
 use headgate_core::tensor::{DataType, Shape};
-use headgate_protocol::{OutputTensor, ReplyHead, StringTable, TensorData, reply};
+use headgate_protocol::{OutputTensor, ResponseHead, StringTable, TensorData, response};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::Value;
 
-const HEAD: ReplyHead<'static> = ReplyHead { id: None, model_name: "m", model_version: "1" };
+const HEAD: ResponseHead<'static> = ResponseHead { id: None, model_name: "m", model_version: "1" };
 
 /// Writes one output and sends it back as the input of a request.
 fn around(datatype: DataType, dims: &[i64], data: TensorData<'_>, binary: bool) -> Decoded {
@@ -25,7 +25,7 @@ fn around(datatype: DataType, dims: &[i64], data: TensorData<'_>, binary: bool) 
         non_finite: headgate_core::spec::NonFinite::Error,
     };
     let mut out = Vec::new();
-    let parts = reply::write(&mut out, &HEAD, &[output]).unwrap();
+    let parts = response::write(&mut out, &HEAD, &[output]).unwrap();
     assert_eq!(parts.total_len, out.len());
     let (json, tail) = out.split_at(parts.json_len);
     let answer: Value = serde_json::from_slice(json).unwrap();

@@ -10,13 +10,15 @@ use common::iterations;
 use headgate_core::error::Code;
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape};
-use headgate_protocol::envelope::{Envelope, ParameterValue, Source};
+use headgate_protocol::envelope::{ElementSource, Envelope, ParameterValue};
 use headgate_protocol::pb::inference::infer_parameter::ParameterChoice;
 use headgate_protocol::pb::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use headgate_protocol::pb::inference::{
     InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
 };
-use headgate_protocol::{OutputTensor, ReplyHead, Scratch, StringTable, TensorData, TypedMut, protobuf};
+use headgate_protocol::{
+    EnvelopeScratch, OutputTensor, ResponseHead, StringTable, TensorData, TypedSliceMut, protobuf,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
@@ -85,9 +87,9 @@ prop_compose! {
 }
 
 /// The values of an FP32 input as a decoder sees them.
-fn floats(input: &headgate_protocol::InputEnvelope<'_>) -> headgate_core::error::Result<Vec<f32>> {
+fn floats(input: &headgate_protocol::InputTensor<'_>) -> headgate_core::error::Result<Vec<f32>> {
     let mut out = vec![f32::NAN; input.shape.count()];
-    input.decode_into(TypedMut::Fp32(&mut out)).map(|()| out)
+    input.decode_into(TypedSliceMut::Fp32(&mut out)).map(|()| out)
 }
 
 /// Asserts that an envelope says what prost read.
@@ -116,9 +118,9 @@ fn same(read: &protobuf::InferRequest<'_>, wanted: &ModelInferRequest) {
         assert_eq!(input.shape.dims(), wanted_input.shape);
         let contents = wanted_input.contents.clone().unwrap_or_default();
         match input.source {
-            Source::Binary(raw) => assert_eq!(raw, &wanted.raw_input_contents[index][..]),
-            Source::Json(_) | Source::Element(_) => unreachable!("no JSON in protobuf"),
-            Source::Typed(_) if input.datatype == DataType::Fp32 => match floats(input) {
+            ElementSource::Binary(raw) => assert_eq!(raw, &wanted.raw_input_contents[index][..]),
+            ElementSource::JsonList(_) | ElementSource::JsonScalar(_) => unreachable!("no JSON in protobuf"),
+            ElementSource::ProtobufContents(_) if input.datatype == DataType::Fp32 => match floats(input) {
                 Ok(values) => {
                     let bits =
                         |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
@@ -126,7 +128,7 @@ fn same(read: &protobuf::InferRequest<'_>, wanted: &ModelInferRequest) {
                 }
                 Err(error) => assert_eq!(error.code, Code::InvalidArgument),
             },
-            Source::Typed(_) => {}
+            ElementSource::ProtobufContents(_) => {}
         }
     }
     let names: Vec<_> = outputs.iter().map(|output| &*output.name).collect();
@@ -136,8 +138,8 @@ fn same(read: &protobuf::InferRequest<'_>, wanted: &ModelInferRequest) {
 /// Whether typed contents, which are looked into only when they are decoded, are refused then.
 fn refuses_contents(read: &protobuf::InferRequest<'_>) -> bool {
     read.envelope.inputs.iter().any(|input| match (input.source, input.datatype) {
-        (Source::Typed(_), DataType::Fp32) => floats(input).is_err(),
-        (Source::Typed(_), _) => true,
+        (ElementSource::ProtobufContents(_), DataType::Fp32) => floats(input).is_err(),
+        (ElementSource::ProtobufContents(_), _) => true,
         _ => false,
     })
 }
@@ -158,14 +160,14 @@ proptest! {
     #[test]
     fn what_prost_writes_is_read_as_prost_reads_it(request in request()) {
         let bytes = request.encode_to_vec();
-        match protobuf::parse(&bytes, &mut Scratch::default()) {
+        match protobuf::parse(&bytes, &mut EnvelopeScratch::default()) {
             Ok(read) => {
                 prop_assert!(is_good(&request));
                 same(&read, &request);
             }
             Err(error) => prop_assert!(!is_good(&request), "{}", error),
         }
-        prop_assert_eq!(protobuf::id(&bytes), &request.id);
+        prop_assert_eq!(protobuf::request_id(&bytes), &request.id);
     }
 
     #[test]
@@ -183,7 +185,7 @@ proptest! {
         if cut.index(4) == 0 {
             bytes.truncate(cut.index(bytes.len()));
         }
-        if let Ok(read) = protobuf::parse(&bytes, &mut Scratch::default()) {
+        if let Ok(read) = protobuf::parse(&bytes, &mut EnvelopeScratch::default()) {
             match ModelInferRequest::decode(&bytes[..]) {
                 Ok(wanted) => same(&read, &wanted),
                 Err(error) => prop_assert!(refuses_contents(&read), "prost refuses what was taken: {}", error),
@@ -213,7 +215,7 @@ proptest! {
                 non_finite: NonFinite::Error,
             })
             .collect();
-        let head = ReplyHead { id: Some(&names.0), model_name: &names.1, model_version: &names.2 };
+        let head = ResponseHead { id: Some(&names.0), model_name: &names.1, model_version: &names.2 };
         let mut out = b"before".to_vec();
         protobuf::write(&mut out, &head, &outputs, marks_final).unwrap();
         let read = ModelInferResponse::decode(&out[6..]).unwrap();
@@ -234,7 +236,7 @@ proptest! {
 #[test]
 fn any_message_is_taken_or_refused() {
     bolero::check!().with_iterations(iterations(20_000)).with_type::<Vec<u8>>().for_each(|message| {
-        if let Ok(read) = protobuf::parse(message, &mut Scratch::default()) {
+        if let Ok(read) = protobuf::parse(message, &mut EnvelopeScratch::default()) {
             match ModelInferRequest::decode(&message[..]) {
                 Ok(wanted) => same(&read, &wanted),
                 Err(error) => assert!(refuses_contents(&read), "prost refuses what was taken: {error}"),
@@ -258,12 +260,12 @@ fn one(datatype: &str, shape: &[i64], contents: InferTensorContents) -> Vec<u8> 
 macro_rules! decoded {
     ($variant:ident, $of:ty, $message:expr) => {{
         let message = $message;
-        let mut scratch = Scratch::default();
+        let mut scratch = EnvelopeScratch::default();
         let request = protobuf::parse(&message, &mut scratch).unwrap();
         let input = &request.envelope.inputs[0];
         let mut out = vec![<$of>::default(); input.shape.count()];
         input
-            .decode_into(TypedMut::$variant(&mut out))
+            .decode_into(TypedSliceMut::$variant(&mut out))
             .map(|()| out)
             .map_err(|error| error.message.into_owned())
     }};
@@ -305,7 +307,7 @@ fn strings_may_be_any_bytes() {
     let contents =
         InferTensorContents { bytes_contents: vec![b"a".to_vec(), vec![], vec![0xff]], ..Default::default() };
     let message = one("BYTES", &[3], contents);
-    let mut scratch = Scratch::default();
+    let mut scratch = EnvelopeScratch::default();
     let request = protobuf::parse(&message, &mut scratch).unwrap();
     let mut table = StringTable::default();
     request.envelope.inputs[0].decode_strings(&mut table).unwrap();
@@ -317,10 +319,13 @@ fn raw_contents_come_one_for_each_input_and_alone() {
     let mut request =
         ModelInferRequest::decode(&one("INT32", &[1], InferTensorContents::default())[..]).unwrap();
     let refused = |request: &ModelInferRequest| {
-        protobuf::parse(&request.encode_to_vec(), &mut Scratch::default()).unwrap_err().message.into_owned()
+        protobuf::parse(&request.encode_to_vec(), &mut EnvelopeScratch::default())
+            .unwrap_err()
+            .message
+            .into_owned()
     };
     request.raw_input_contents = vec![vec![1, 0, 0, 0].into()];
-    assert!(protobuf::parse(&request.encode_to_vec(), &mut Scratch::default()).is_ok());
+    assert!(protobuf::parse(&request.encode_to_vec(), &mut EnvelopeScratch::default()).is_ok());
     request.raw_input_contents.push(vec![].into());
     assert!(refused(&request).contains("1 inputs and 2 raw_input_contents"));
     request.raw_input_contents = vec![vec![1, 0, 0].into()];

@@ -5,27 +5,31 @@
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::DataType;
 
-use super::types::{InputEnvelope, Source};
+use super::types::{ElementSource, InputTensor};
 use crate::protobuf::contents;
 use crate::strings::StringTable;
-use crate::typed::TypedMut;
+use crate::typed_slice::TypedSliceMut;
 use crate::{binary, numbers, strings};
 
-impl InputEnvelope<'_> {
+impl InputTensor<'_> {
     /// Decodes the elements, from JSON or binary data, into a buffer of the input's datatype with
     /// `shape.count()` elements.
     ///
     /// # Errors
     /// `invalid_argument` for elements that are wrong; `internal` for a buffer of another datatype or length.
-    pub fn decode_into(&self, out: TypedMut<'_>) -> Result<()> {
+    pub fn decode_into(&self, out: TypedSliceMut<'_>) -> Result<()> {
         binary::check_buffer(&out, self.datatype, &self.shape, &self.name)?;
         match self.source {
-            Source::Json(data) => numbers::decode_with(data, &self.shape, out, &self.name, self.non_finite),
-            Source::Element(value) => {
-                numbers::decode_with(&listed(value), &self.shape, out, &self.name, self.non_finite)
+            ElementSource::JsonList(data) => {
+                numbers::decode_non_finite(data, &self.shape, out, &self.name, self.non_finite)
             }
-            Source::Binary(blob) => binary::copy_into(blob, &self.shape, out, &self.name),
-            Source::Typed(contents) => contents::decode_into(contents, &self.shape, out, &self.name),
+            ElementSource::JsonScalar(value) => {
+                numbers::decode_non_finite(&as_list(value), &self.shape, out, &self.name, self.non_finite)
+            }
+            ElementSource::Binary(blob) => binary::copy_into(blob, &self.shape, out, &self.name),
+            ElementSource::ProtobufContents(contents) => {
+                contents::decode_into(contents, &self.shape, out, &self.name)
+            }
         }
     }
 
@@ -41,10 +45,12 @@ impl InputEnvelope<'_> {
             ));
         }
         match self.source {
-            Source::Json(data) => self.decode_json_strings(data, out),
-            Source::Element(value) => self.decode_json_strings(&listed(value), out),
-            Source::Binary(blob) => strings::decode_binary(blob, self.shape.count(), out, &self.name),
-            Source::Typed(contents) => contents::decode_strings(contents, &self.shape, out, &self.name),
+            ElementSource::JsonList(data) => self.decode_json_strings(data, out),
+            ElementSource::JsonScalar(value) => self.decode_json_strings(&as_list(value), out),
+            ElementSource::Binary(blob) => strings::decode_binary(blob, self.shape.count(), out, &self.name),
+            ElementSource::ProtobufContents(contents) => {
+                contents::decode_strings(contents, &self.shape, out, &self.name)
+            }
         }
     }
 
@@ -55,6 +61,6 @@ impl InputEnvelope<'_> {
 }
 
 /// A single value as the list of it, for decoders that read lists.
-fn listed(value: &[u8]) -> Vec<u8> {
+fn as_list(value: &[u8]) -> Vec<u8> {
     [b"[", value, b"]"].concat()
 }

@@ -5,11 +5,13 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::types::{Envelope, Form, InputEnvelope, ParameterValue, Parameters, RequestedOutput, Source};
+use super::types::{
+    ElementSource, Envelope, InputForm, InputTensor, ParameterValue, Parameters, RequestedOutput,
+};
 
 /// An [`Envelope`] that borrows nothing.
 #[derive(Debug)]
-pub struct Detached {
+pub struct DetachedEnvelope {
     /// Everything but the bytes of inputs, which are empty here.
     envelope: Envelope<'static>,
     /// Where those of a request that does not list its inputs are.
@@ -20,25 +22,25 @@ pub struct Detached {
 
 impl Envelope<'_> {
     /// The same without the body that it borrows from.
-    pub fn detach(&self, body: &[u8]) -> Detached {
+    pub fn detach(&self, body: &[u8]) -> DetachedEnvelope {
         let output = |output: &RequestedOutput<'_>| RequestedOutput {
             name: owned(&output.name),
             binary_data: output.binary_data,
             classification: output.classification,
         };
-        let Detached { envelope, form, sources } = self.detach_inputs(body);
+        let DetachedEnvelope { envelope, form, sources } = self.detach_inputs(body);
         let envelope = Envelope {
             id: self.id.as_deref().map(owned),
             parameters: self.parameters.detach(),
             outputs: self.outputs.iter().map(output).collect(),
             ..envelope
         };
-        Detached { envelope, form, sources }
+        DetachedEnvelope { envelope, form, sources }
     }
 
     /// What the inputs are decoded from, and nothing else: the rest may be as long as the body and would be copied.
-    pub fn detach_inputs(&self, body: &[u8]) -> Detached {
-        let input = |input: &InputEnvelope<'_>| InputEnvelope {
+    pub fn detach_inputs(&self, body: &[u8]) -> DetachedEnvelope {
+        let input = |input: &InputTensor<'_>| InputTensor {
             name: owned(&input.name),
             datatype: input.datatype,
             shape: input.shape,
@@ -52,18 +54,18 @@ impl Envelope<'_> {
             non_finite: self.non_finite,
             ..Envelope::default()
         };
-        Detached {
+        DetachedEnvelope {
             envelope,
-            form: place(self.form.bytes(), body),
-            sources: self.inputs.iter().map(|input| place(input.source.bytes(), body)).collect(),
+            form: range_within(self.form.bytes(), body),
+            sources: self.inputs.iter().map(|input| range_within(input.source.bytes(), body)).collect(),
         }
     }
 }
 
-impl Detached {
+impl DetachedEnvelope {
     /// The envelope again, with the body that it was detached from.
     pub fn attach(self, body: &[u8]) -> Envelope<'_> {
-        let Detached { envelope, form, sources } = self;
+        let DetachedEnvelope { envelope, form, sources } = self;
         // Shortens the lifetime of what borrows nothing.
         let mut envelope: Envelope<'_> = envelope;
         envelope.form = envelope.form.with(&body[form]);
@@ -92,40 +94,41 @@ impl Parameters<'_> {
     }
 }
 
-impl<'a> Source<'a> {
+impl<'a> ElementSource<'a> {
     fn bytes(&self) -> &'a [u8] {
         match self {
-            Source::Json(bytes) | Source::Element(bytes) | Source::Binary(bytes) | Source::Typed(bytes) => {
-                bytes
-            }
+            ElementSource::JsonList(bytes)
+            | ElementSource::JsonScalar(bytes)
+            | ElementSource::Binary(bytes)
+            | ElementSource::ProtobufContents(bytes) => bytes,
         }
     }
 
-    fn with<'b>(&self, bytes: &'b [u8]) -> Source<'b> {
+    fn with<'b>(&self, bytes: &'b [u8]) -> ElementSource<'b> {
         match self {
-            Source::Json(_) => Source::Json(bytes),
-            Source::Element(_) => Source::Element(bytes),
-            Source::Binary(_) => Source::Binary(bytes),
-            Source::Typed(_) => Source::Typed(bytes),
+            ElementSource::JsonList(_) => ElementSource::JsonList(bytes),
+            ElementSource::JsonScalar(_) => ElementSource::JsonScalar(bytes),
+            ElementSource::Binary(_) => ElementSource::Binary(bytes),
+            ElementSource::ProtobufContents(_) => ElementSource::ProtobufContents(bytes),
         }
     }
 }
 
-impl<'a> Form<'a> {
+impl<'a> InputForm<'a> {
     fn bytes(&self) -> &'a [u8] {
         match self {
-            Form::Listed => &[],
-            Form::Raw(bytes) | Form::Rows(bytes) | Form::Columns(bytes) => bytes,
+            InputForm::Listed => &[],
+            InputForm::Raw(bytes) | InputForm::Rows(bytes) | InputForm::Columns(bytes) => bytes,
         }
     }
 
     /// The same form with other bytes.
-    pub fn with<'b>(&self, bytes: &'b [u8]) -> Form<'b> {
+    pub fn with<'b>(&self, bytes: &'b [u8]) -> InputForm<'b> {
         match self {
-            Form::Listed => Form::Listed,
-            Form::Raw(_) => Form::Raw(bytes),
-            Form::Rows(_) => Form::Rows(bytes),
-            Form::Columns(_) => Form::Columns(bytes),
+            InputForm::Listed => InputForm::Listed,
+            InputForm::Raw(_) => InputForm::Raw(bytes),
+            InputForm::Rows(_) => InputForm::Rows(bytes),
+            InputForm::Columns(_) => InputForm::Columns(bytes),
         }
     }
 }
@@ -135,7 +138,7 @@ fn owned(text: &str) -> Cow<'static, str> {
 }
 
 /// Where bytes are that a parser found in `body`.
-pub(crate) fn place(bytes: &[u8], body: &[u8]) -> Range<usize> {
+pub(crate) fn range_within(bytes: &[u8], body: &[u8]) -> Range<usize> {
     if bytes.is_empty() {
         // They may be nobody's.
         return 0..0;
@@ -148,8 +151,8 @@ pub(crate) fn place(bytes: &[u8], body: &[u8]) -> Range<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::binary::Body;
-    use crate::envelope::Scratch;
+    use crate::binary::BodyParts;
+    use crate::envelope::EnvelopeScratch;
 
     /// What an envelope says, without its memory.
     fn said(envelope: &Envelope<'_>) -> String {
@@ -166,8 +169,8 @@ mod tests {
             "outputs":[{"name":"y","parameters":{"classification":3}},{"name":"z","parameters":{"binary_data":true}}]}"#;
         let body = [&json[..], b"abcd"].concat();
         let (json, tail) = body.split_at(json.len());
-        let parts = Body { json, tail: Some(tail) };
-        let envelope = Envelope::parse(parts, &mut Scratch::default()).unwrap();
+        let parts = BodyParts { json, tail: Some(tail) };
+        let envelope = Envelope::parse(parts, &mut EnvelopeScratch::default()).unwrap();
         let detached = envelope.detach(&body);
         assert_eq!(said(&detached.attach(&body)), said(&envelope));
         let inputs = envelope.detach_inputs(&body).attach(&body);
@@ -178,12 +181,12 @@ mod tests {
     #[test]
     fn inputs_that_are_not_listed_keep_their_place() {
         for body in [&br#"{"instances":[[1,2],[3,4]]}"#[..], br#"{"inputs":[5,6]}"#] {
-            let envelope = crate::predict::parse(body, &mut Scratch::default()).unwrap();
+            let envelope = crate::predict::parse(body, &mut EnvelopeScratch::default()).unwrap();
             assert_eq!(envelope.detach(body).attach(body).form, envelope.form);
         }
-        let raw = Body { json: b"", tail: Some(b"12345678") };
-        let envelope = Envelope::parse(raw, &mut Scratch::default()).unwrap();
+        let raw = BodyParts { json: b"", tail: Some(b"12345678") };
+        let envelope = Envelope::parse(raw, &mut EnvelopeScratch::default()).unwrap();
         let body = raw.tail.unwrap();
-        assert_eq!(envelope.detach(body).attach(body).form, Form::Raw(body));
+        assert_eq!(envelope.detach(body).attach(body).form, InputForm::Raw(body));
     }
 }

@@ -8,25 +8,25 @@ use headgate_core::error::{Error, Result};
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, MAX_TENSORS, Shape};
 
-use super::types::{Envelope, Form, InputEnvelope, RequestedOutput, Scratch, Source};
+use super::types::{ElementSource, Envelope, EnvelopeScratch, InputForm, InputTensor, RequestedOutput};
 use super::values::{
-    datatype, flag, positive, refuse_byte_order_mark, request_parameters, shape, skip, tensor_parameters,
-    text, twice, want, whole,
+    datatype, expect_kind, flag, positive, refuse_byte_order_mark, repeated_key, request_parameters, shape,
+    skip, tensor_parameters, text, whole,
 };
-use crate::binary::{self, Blobs, Body};
-use crate::cursor::{Cursor, Kind};
-use crate::explain;
-use crate::fault::Why;
+use crate::binary::{self, BlobReader, BodyParts};
+use crate::cursor::{JsonCursor, JsonKind};
+use crate::fault::FaultKind;
+use crate::fault_context;
 
 impl<'a> Envelope<'a> {
     /// Parses the JSON of a body and attaches its binary tensors.
     ///
-    /// Takes memory out of `scratch`; [`Scratch::recycle`] puts it back.
+    /// Takes memory out of `scratch`; [`EnvelopeScratch::recycle`] puts it back.
     ///
     /// # Errors
     /// `invalid_argument` for everything that is not a well-formed request; `unsupported` for shared memory and
     /// sequences.
-    pub fn parse(body: Body<'a>, scratch: &mut Scratch) -> Result<Envelope<'a>> {
+    pub fn parse(body: BodyParts<'a>, scratch: &mut EnvelopeScratch) -> Result<Envelope<'a>> {
         let mut envelope = scratch.take();
         match request(body, &mut envelope) {
             Ok(()) => Ok(envelope),
@@ -39,20 +39,20 @@ impl<'a> Envelope<'a> {
 }
 
 /// Reads a whole request into an empty envelope.
-fn request<'a>(body: Body<'a>, into: &mut Envelope<'a>) -> Result<()> {
-    let mut cursor = Cursor::new(body.json);
-    let mut blobs = Blobs::new(body);
+fn request<'a>(body: BodyParts<'a>, into: &mut Envelope<'a>) -> Result<()> {
+    let mut cursor = JsonCursor::new(body.json);
+    let mut blobs = BlobReader::new(body);
     let (mut has_parameters, mut has_inputs, mut has_outputs) = (false, false, false);
     if body.json.is_empty() && body.tail.is_some() {
-        into.form = Form::Raw(body.tail.unwrap_or_default());
+        into.form = InputForm::Raw(body.tail.unwrap_or_default());
         into.parameters.binary_data_output = Some(true);
         return Ok(());
     }
-    if cursor.kind() != Kind::Object {
+    if cursor.kind() != JsonKind::Object {
         refuse_byte_order_mark(body.json)?;
     }
-    want(&mut cursor, Kind::Object, || "the request".into())?;
-    cursor.fields(|cursor, key| {
+    expect_kind(&mut cursor, JsonKind::Object, || "the request".into())?;
+    cursor.present_members(|cursor, key| {
         let repeated = match &*key {
             "id" => into.id.replace(text(cursor, || "\"id\"".into())?).is_some(),
             "parameters" if !has_parameters => {
@@ -73,12 +73,12 @@ fn request<'a>(body: Body<'a>, into: &mut Envelope<'a>) -> Result<()> {
                 false
             }
         };
-        if repeated { Err(twice("the request", &key)) } else { Ok(()) }
+        if repeated { Err(repeated_key("the request", &key)) } else { Ok(()) }
     })?;
     if !has_inputs {
         return Err(Error::invalid("the request has no \"inputs\"; it needs a list of tensors"));
     }
-    cursor.end().map_err(|fault| match blobs.has_header() {
+    cursor.expect_end().map_err(|fault| match blobs.has_header() {
         true => fault.into(),
         false => Error::invalid(format!(
             "{} bytes follow the JSON at byte {}; if they are binary tensors, \
@@ -92,15 +92,15 @@ fn request<'a>(body: Body<'a>, into: &mut Envelope<'a>) -> Result<()> {
 }
 
 fn inputs<'a>(
-    cursor: &mut Cursor<'a>,
-    blobs: &mut Blobs<'a>,
-    into: &mut Vec<InputEnvelope<'a>>,
+    cursor: &mut JsonCursor<'a>,
+    blobs: &mut BlobReader<'a>,
+    into: &mut Vec<InputTensor<'a>>,
 ) -> Result<()> {
-    want(cursor, Kind::List, || "\"inputs\"".into())?;
+    expect_kind(cursor, JsonKind::List, || "\"inputs\"".into())?;
     cursor.elements(|cursor, index| {
-        want(cursor, Kind::Object, || format!("inputs[{index}]"))?;
-        let mut draft = Draft { index, ..Draft::default() };
-        cursor.fields(|cursor, key| draft.member(cursor, &key))?;
+        expect_kind(cursor, JsonKind::Object, || format!("inputs[{index}]"))?;
+        let mut draft = InputBuilder { index, ..InputBuilder::default() };
+        cursor.present_members(|cursor, key| draft.member(cursor, &key))?;
         let input = draft.finish(blobs)?;
         check_new("inputs", &input.name, into.iter().map(|earlier| &*earlier.name))?;
         into.push(input);
@@ -121,7 +121,7 @@ fn check_new<'n>(list: &str, name: &str, mut earlier: impl ExactSizeIterator<Ite
 
 /// An input while its keys are read.
 #[derive(Default)]
-struct Draft<'a> {
+struct InputBuilder<'a> {
     index: usize,
     name: Option<Cow<'a, str>>,
     datatype: Option<DataType>,
@@ -132,7 +132,7 @@ struct Draft<'a> {
     has_parameters: bool,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> InputBuilder<'a> {
     /// How messages call this input.
     fn place(&self) -> String {
         match &self.name {
@@ -142,7 +142,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Reads the value of one key.
-    fn member(&mut self, cursor: &mut Cursor<'a>, key: &str) -> Result<()> {
+    fn member(&mut self, cursor: &mut JsonCursor<'a>, key: &str) -> Result<()> {
         let repeated = match key {
             "name" => {
                 let index = self.index;
@@ -170,22 +170,24 @@ impl<'a> Draft<'a> {
                 false
             }
         };
-        if repeated { Err(twice(&self.place(), key)) } else { Ok(()) }
+        if repeated { Err(repeated_key(&self.place(), key)) } else { Ok(()) }
     }
 
     /// The extent of the elements: a list, or a value without brackets.
-    fn data(&self, cursor: &mut Cursor<'a>) -> Result<&'a [u8]> {
-        if matches!(cursor.kind(), Kind::Number | Kind::Text | Kind::Flag) {
+    fn data(&self, cursor: &mut JsonCursor<'a>) -> Result<&'a [u8]> {
+        if matches!(cursor.kind(), JsonKind::Number | JsonKind::Text | JsonKind::Bool) {
             return Ok(cursor.value_extent()?);
         }
-        want(cursor, Kind::List, || format!("{}: \"data\"", self.place()))?;
-        cursor.list_extent().map_err(|fault| match fault.why {
-            Why::Depth => Error::invalid(format!("{}: \"data\" is nested too deep: {fault}", self.place())),
+        expect_kind(cursor, JsonKind::List, || format!("{}: \"data\"", self.place()))?;
+        cursor.list_extent().map_err(|fault| match fault.kind {
+            FaultKind::Depth => {
+                Error::invalid(format!("{}: \"data\" is nested too deep: {fault}", self.place()))
+            }
             _ => Error::invalid(format!("{}: \"data\" has no end: {fault}", self.place())),
         })
     }
 
-    fn parameters(&mut self, cursor: &mut Cursor<'a>) -> Result<()> {
+    fn parameters(&mut self, cursor: &mut JsonCursor<'a>) -> Result<()> {
         let (mut size, mut encoding) = (self.binary_size, None);
         tensor_parameters(
             cursor,
@@ -197,7 +199,7 @@ impl<'a> Draft<'a> {
                     "encoding" => encoding.replace(text(cursor, place)?).is_some(),
                     _ => return Ok(false),
                 };
-                if repeated { Err(twice(&self.place(), key)) } else { Ok(true) }
+                if repeated { Err(repeated_key(&self.place(), key)) } else { Ok(true) }
             },
         )?;
         self.binary_size = size;
@@ -215,7 +217,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Checks what was read as a whole and takes its blob.
-    fn finish(mut self, blobs: &mut Blobs<'a>) -> Result<InputEnvelope<'a>> {
+    fn finish(mut self, blobs: &mut BlobReader<'a>) -> Result<InputTensor<'a>> {
         let Some(name) = self.name.take().filter(|name| !name.is_empty()) else {
             return Err(Error::invalid(format!("inputs[{}] has no \"name\"", self.index)));
         };
@@ -228,7 +230,7 @@ impl<'a> Draft<'a> {
             (Some(data), None) => json(data, &shape, &name)?,
             (None, Some(size)) => {
                 binary::check_size(size, datatype, &shape, &name)?;
-                Source::Binary(blobs.next(size, &name)?)
+                ElementSource::Binary(blobs.next(size, &name)?)
             }
             (Some(_), Some(_)) => {
                 return Err(Error::invalid(format!(
@@ -243,15 +245,15 @@ impl<'a> Draft<'a> {
             }
         };
         let non_finite = NonFinite::Error;
-        Ok(InputEnvelope { name, datatype, shape, source, base64: self.base64, non_finite })
+        Ok(InputTensor { name, datatype, shape, source, base64: self.base64, non_finite })
     }
 }
 
 /// Refuses JSON data that cannot fit its shape before anyone makes a buffer of that shape.
-fn json<'a>(data: &'a [u8], shape: &Shape, name: &str) -> Result<Source<'a>> {
+fn json<'a>(data: &'a [u8], shape: &Shape, name: &str) -> Result<ElementSource<'a>> {
     if data.first() != Some(&b'[') {
         if shape.dims().is_empty() {
-            return Ok(Source::Element(data));
+            return Ok(ElementSource::JsonScalar(data));
         }
         return Err(Error::invalid(format!(
             "input \"{name}\": \"data\" must be a list for shape {shape:?}; only a tensor of shape [] may be a value \
@@ -260,16 +262,16 @@ fn json<'a>(data: &'a [u8], shape: &Shape, name: &str) -> Result<Source<'a>> {
     }
     // An element takes a byte and a comma or bracket, the list one bracket more.
     if shape.count() > (data.len() - 1) / 2 {
-        let text = explain::too_few_or_many(shape, explain::count(data));
+        let text = fault_context::count_message(shape, fault_context::count(data));
         return Err(Error::invalid(format!("input \"{name}\": {text}")));
     }
-    Ok(Source::Json(data))
+    Ok(ElementSource::JsonList(data))
 }
 
-fn outputs<'a>(cursor: &mut Cursor<'a>, into: &mut Vec<RequestedOutput<'a>>) -> Result<()> {
-    want(cursor, Kind::List, || "\"outputs\"".into())?;
+fn outputs<'a>(cursor: &mut JsonCursor<'a>, into: &mut Vec<RequestedOutput<'a>>) -> Result<()> {
+    expect_kind(cursor, JsonKind::List, || "\"outputs\"".into())?;
     cursor.elements(|cursor, index| {
-        want(cursor, Kind::Object, || format!("outputs[{index}]"))?;
+        expect_kind(cursor, JsonKind::Object, || format!("outputs[{index}]"))?;
         let output = output(cursor, index)?;
         check_new("outputs", &output.name, into.iter().map(|earlier| &*earlier.name))?;
         into.push(output);
@@ -277,11 +279,11 @@ fn outputs<'a>(cursor: &mut Cursor<'a>, into: &mut Vec<RequestedOutput<'a>>) -> 
     })
 }
 
-fn output<'a>(cursor: &mut Cursor<'a>, index: usize) -> Result<RequestedOutput<'a>> {
+fn output<'a>(cursor: &mut JsonCursor<'a>, index: usize) -> Result<RequestedOutput<'a>> {
     let mut name: Option<Cow<'a, str>> = None;
-    let mut wanted = Wanted::default();
+    let mut wanted = OutputOptions::default();
     let mut has_parameters = false;
-    cursor.fields(|cursor, key| {
+    cursor.present_members(|cursor, key| {
         let place = || match &name {
             Some(name) => format!("output \"{name}\""),
             None => format!("outputs[{index}]"),
@@ -300,11 +302,11 @@ fn output<'a>(cursor: &mut Cursor<'a>, index: usize) -> Result<RequestedOutput<'
                 false
             }
         };
-        if repeated { Err(twice(&format!("outputs[{index}]"), &key)) } else { Ok(()) }
+        if repeated { Err(repeated_key(&format!("outputs[{index}]"), &key)) } else { Ok(()) }
     })?;
     match name.filter(|name| !name.is_empty()) {
         Some(name) => {
-            let Wanted { binary_data, classification } = wanted;
+            let OutputOptions { binary_data, classification } = wanted;
             Ok(RequestedOutput { name, binary_data, classification })
         }
         None => Err(Error::invalid(format!("outputs[{index}] has no \"name\""))),
@@ -313,15 +315,15 @@ fn output<'a>(cursor: &mut Cursor<'a>, index: usize) -> Result<RequestedOutput<'
 
 /// The form in which an output is wanted.
 #[derive(Default)]
-struct Wanted {
+struct OutputOptions {
     binary_data: Option<bool>,
     classification: Option<u64>,
 }
 
 fn output_parameters<'a>(
-    cursor: &mut Cursor<'a>,
+    cursor: &mut JsonCursor<'a>,
     place: impl Fn() -> String,
-    wanted: &mut Wanted,
+    wanted: &mut OutputOptions,
 ) -> Result<()> {
     tensor_parameters(cursor, &place, |cursor, key| {
         let value_place = || format!("{}: \"{key}\"", place());
@@ -330,6 +332,6 @@ fn output_parameters<'a>(
             "classification" => wanted.classification.replace(positive(cursor, value_place)?).is_some(),
             _ => return Ok(false),
         };
-        if repeated { Err(twice(&place(), key)) } else { Ok(true) }
+        if repeated { Err(repeated_key(&place(), key)) } else { Ok(true) }
     })
 }

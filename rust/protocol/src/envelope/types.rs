@@ -23,18 +23,18 @@ pub struct Envelope<'a> {
     /// The parameters of the request.
     pub parameters: Parameters<'a>,
     /// The inputs, in the client's order, each name once.
-    pub inputs: Vec<InputEnvelope<'a>>,
+    pub inputs: Vec<InputTensor<'a>>,
     /// The outputs that are asked for, each name once; empty means all of them.
     pub outputs: Vec<RequestedOutput<'a>>,
     /// Whether the inputs are listed, or only the model's signature says what they are.
-    pub form: Form<'a>,
+    pub form: InputForm<'a>,
     /// What stands in JSON for a value that is no finite number, for inputs that are not listed.
     pub non_finite: NonFinite,
 }
 
 /// How a request says what its inputs are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form<'a> {
+pub enum InputForm<'a> {
     /// It lists them.
     #[default]
     Listed,
@@ -77,7 +77,7 @@ pub enum ParameterValue<'a> {
 /// One input as the request declares it. Its shape fits the size of its source, so that a buffer of
 /// `shape.count()` elements is at most a small multiple of the body.
 #[derive(Debug)]
-pub struct InputEnvelope<'a> {
+pub struct InputTensor<'a> {
     /// Its name.
     pub name: Cow<'a, str>,
     /// Its element type.
@@ -85,24 +85,24 @@ pub struct InputEnvelope<'a> {
     /// Its shape.
     pub shape: Shape,
     /// Where its elements are.
-    pub source: Source<'a>,
+    pub source: ElementSource<'a>,
     /// Whether the JSON strings of a BYTES input are base64.
     pub base64: bool,
-    /// What stands in its JSON for a value that is no finite number; nothing does until [`Envelope::allow`].
+    /// What stands in its JSON for a value that is no finite number; nothing does until [`Envelope::set_non_finite`].
     pub non_finite: NonFinite,
 }
 
 /// Where the elements of an input are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source<'a> {
+pub enum ElementSource<'a> {
     /// A JSON list, brackets included, not yet checked inside.
-    Json(&'a [u8]),
+    JsonList(&'a [u8]),
     /// The only element of a tensor without dimensions: a JSON value without brackets.
-    Element(&'a [u8]),
+    JsonScalar(&'a [u8]),
     /// Binary data; of `shape` times the element size, or for BYTES at least 4 bytes for each element.
     Binary(&'a [u8]),
     /// A protobuf message with a list of elements, not yet checked inside.
-    Typed(&'a [u8]),
+    ProtobufContents(&'a [u8]),
 }
 
 /// One output that the request asks for.
@@ -118,7 +118,7 @@ pub struct RequestedOutput<'a> {
 
 /// An output that will be sent: its index among the model's outputs, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Selection {
+pub struct SelectedOutput {
     /// The index in the model's order.
     pub index: usize,
     /// Whether as binary data.
@@ -129,8 +129,8 @@ pub struct Selection {
 
 /// The memory of past envelopes, for the next one: with it, an ordinary request allocates nothing.
 #[derive(Debug, Default)]
-pub struct Scratch {
-    inputs: Vec<InputEnvelope<'static>>,
+pub struct EnvelopeScratch {
+    inputs: Vec<InputTensor<'static>>,
     outputs: Vec<RequestedOutput<'static>>,
     custom: Vec<(Cow<'static, str>, ParameterValue<'static>)>,
     raw: Vec<&'static [u8]>,
@@ -140,7 +140,7 @@ pub struct Scratch {
 
 impl<'a> Envelope<'a> {
     /// Takes missing and infinite values in JSON inputs, in the words in which the endpoint's answers have them.
-    pub fn allow(&mut self, non_finite: NonFinite) {
+    pub fn set_non_finite(&mut self, non_finite: NonFinite) {
         self.non_finite = non_finite;
         self.inputs.iter_mut().for_each(|input| input.non_finite = non_finite);
     }
@@ -170,7 +170,7 @@ impl<'a> Envelope<'a> {
                 )));
             };
             if wanted.classification.is_some() && spec.datatype == DataType::Bytes {
-                return Err(classification::no_order(&spec.name));
+                return Err(classification::refuse_unordered(&spec.name));
             }
         }
         Ok(())
@@ -180,14 +180,14 @@ impl<'a> Envelope<'a> {
     ///
     /// # Errors
     /// As [`Envelope::check_outputs`].
-    pub fn select(&self, specs: &[TensorSpec], chosen: &mut Vec<Selection>) -> Result<()> {
+    pub fn select_outputs(&self, specs: &[TensorSpec], chosen: &mut Vec<SelectedOutput>) -> Result<()> {
         chosen.clear();
         self.check_outputs(specs)?;
         for (index, spec) in specs.iter().enumerate() {
             let requested = self.outputs.iter().find(|want| want.name == spec.name);
             if requested.is_some() || self.outputs.is_empty() {
                 let classification = requested.and_then(|output| output.classification);
-                chosen.push(Selection { index, binary: self.wants_binary(requested), classification });
+                chosen.push(SelectedOutput { index, binary: self.wants_binary(requested), classification });
             }
         }
         Ok(())
@@ -237,7 +237,7 @@ impl ParameterValue<'_> {
 
 // === impl Scratch ===
 
-impl Scratch {
+impl EnvelopeScratch {
     /// An empty envelope in the memory of past ones.
     pub(crate) fn take<'a>(&mut self) -> Envelope<'a> {
         Envelope {
@@ -245,7 +245,7 @@ impl Scratch {
             parameters: Parameters { custom: std::mem::take(&mut self.custom), ..Parameters::default() },
             inputs: std::mem::take(&mut self.inputs),
             outputs: std::mem::take(&mut self.outputs),
-            form: Form::Listed,
+            form: InputForm::Listed,
             non_finite: NonFinite::Error,
         }
     }

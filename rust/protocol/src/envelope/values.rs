@@ -10,11 +10,15 @@ use headgate_core::tensor::{DataType, MAX_RANK, Shape};
 
 use super::reserved::refuse_shared_memory;
 use super::types::{ParameterValue, Parameters};
-use crate::cursor::{Cursor, Kind};
-use crate::fault::Fault;
+use crate::cursor::{JsonCursor, JsonKind};
+use crate::fault::JsonFault;
 
 /// Makes sure that a value of one kind comes next; `place` is asked for only when it does not.
-pub(super) fn want(cursor: &mut Cursor<'_>, kind: Kind, place: impl Fn() -> String) -> Result<()> {
+pub(super) fn expect_kind(
+    cursor: &mut JsonCursor<'_>,
+    kind: JsonKind,
+    place: impl Fn() -> String,
+) -> Result<()> {
     let found = cursor.kind();
     if found == kind {
         return Ok(());
@@ -23,20 +27,20 @@ pub(super) fn want(cursor: &mut Cursor<'_>, kind: Kind, place: impl Fn() -> Stri
 }
 
 /// Reads a string that is the value of a key.
-pub(super) fn text<'a>(cursor: &mut Cursor<'a>, place: impl Fn() -> String) -> Result<Cow<'a, str>> {
-    want(cursor, Kind::Text, place)?;
+pub(super) fn text<'a>(cursor: &mut JsonCursor<'a>, place: impl Fn() -> String) -> Result<Cow<'a, str>> {
+    expect_kind(cursor, JsonKind::Text, place)?;
     Ok(cursor.string("a string")?)
 }
 
 /// Reads true or false.
-pub(super) fn flag(cursor: &mut Cursor<'_>, place: impl Fn() -> String) -> Result<bool> {
-    want(cursor, Kind::Flag, place)?;
+pub(super) fn flag(cursor: &mut JsonCursor<'_>, place: impl Fn() -> String) -> Result<bool> {
+    expect_kind(cursor, JsonKind::Bool, place)?;
     Ok(cursor.boolean()?)
 }
 
 /// Reads a whole number that is not negative.
-pub(super) fn whole(cursor: &mut Cursor<'_>, place: impl Fn() -> String) -> Result<u64> {
-    want(cursor, Kind::Number, &place)?;
+pub(super) fn whole(cursor: &mut JsonCursor<'_>, place: impl Fn() -> String) -> Result<u64> {
+    expect_kind(cursor, JsonKind::Number, &place)?;
     let text = cursor.number()?;
     text.parse().map_err(|_| {
         Error::invalid(format!("{} must be a whole number from 0 to {}, not {text}", place(), u64::MAX))
@@ -44,7 +48,7 @@ pub(super) fn whole(cursor: &mut Cursor<'_>, place: impl Fn() -> String) -> Resu
 }
 
 /// Reads a whole number above 0.
-pub(super) fn positive(cursor: &mut Cursor<'_>, place: impl Fn() -> String) -> Result<u64> {
+pub(super) fn positive(cursor: &mut JsonCursor<'_>, place: impl Fn() -> String) -> Result<u64> {
     match whole(cursor, &place)? {
         0 => Err(Error::invalid(format!("{} must be a whole number above 0", place()))),
         number => Ok(number),
@@ -52,13 +56,13 @@ pub(super) fn positive(cursor: &mut Cursor<'_>, place: impl Fn() -> String) -> R
 }
 
 /// Reads a shape.
-pub(super) fn shape(cursor: &mut Cursor<'_>, place: impl Fn() -> String) -> Result<Shape> {
+pub(super) fn shape(cursor: &mut JsonCursor<'_>, place: impl Fn() -> String) -> Result<Shape> {
     let place = || format!("{}: \"shape\"", place());
-    want(cursor, Kind::List, place)?;
+    expect_kind(cursor, JsonKind::List, place)?;
     let mut dims = [0i64; MAX_RANK];
     let mut rank = 0;
     cursor.elements(|cursor, index| {
-        want(cursor, Kind::Number, || format!("{}[{index}]", place()))?;
+        expect_kind(cursor, JsonKind::Number, || format!("{}[{index}]", place()))?;
         let text = cursor.number()?;
         let dim = text.parse().map_err(|_| {
             Error::invalid(format!(
@@ -77,7 +81,7 @@ pub(super) fn shape(cursor: &mut Cursor<'_>, place: impl Fn() -> String) -> Resu
 }
 
 /// Reads a datatype.
-pub(super) fn datatype(cursor: &mut Cursor<'_>, place: impl Fn() -> String) -> Result<DataType> {
+pub(super) fn datatype(cursor: &mut JsonCursor<'_>, place: impl Fn() -> String) -> Result<DataType> {
     let name = text(cursor, || format!("{}: \"datatype\"", place()))?;
     DataType::parse(&name).ok_or_else(|| {
         let known: Vec<&str> = DataType::ALL.iter().map(|datatype| datatype.as_str()).collect();
@@ -87,13 +91,13 @@ pub(super) fn datatype(cursor: &mut Cursor<'_>, place: impl Fn() -> String) -> R
 
 /// Reads a parameter's value.
 pub(super) fn parameter<'a>(
-    cursor: &mut Cursor<'a>,
+    cursor: &mut JsonCursor<'a>,
     place: impl Fn() -> String,
 ) -> Result<ParameterValue<'a>> {
     match cursor.kind() {
-        Kind::Text => Ok(ParameterValue::Text(cursor.string("a string")?)),
-        Kind::Flag => Ok(ParameterValue::Bool(cursor.boolean()?)),
-        Kind::Number => {
+        JsonKind::Text => Ok(ParameterValue::Text(cursor.string("a string")?)),
+        JsonKind::Bool => Ok(ParameterValue::Bool(cursor.boolean()?)),
+        JsonKind::Number => {
             let text = cursor.number()?;
             if let Ok(integer) = text.parse() {
                 return Ok(ParameterValue::Integer(integer));
@@ -111,9 +115,9 @@ pub(super) fn parameter<'a>(
 }
 
 /// Reads the parameters of the request.
-pub(super) fn request_parameters<'a>(cursor: &mut Cursor<'a>, into: &mut Parameters<'a>) -> Result<()> {
-    want(cursor, Kind::Object, || "\"parameters\"".into())?;
-    cursor.fields(|cursor, key| {
+pub(super) fn request_parameters<'a>(cursor: &mut JsonCursor<'a>, into: &mut Parameters<'a>) -> Result<()> {
+    expect_kind(cursor, JsonKind::Object, || "\"parameters\"".into())?;
+    cursor.present_members(|cursor, key| {
         let place = || format!("parameter \"{key}\"");
         let repeated = match &*key {
             "binary_data_output" => into.binary_data_output.replace(flag(cursor, place)?).is_some(),
@@ -131,12 +135,12 @@ pub(super) fn request_parameters<'a>(cursor: &mut Cursor<'a>, into: &mut Paramet
 /// Reads the parameters of an input or output: `known` takes those with a meaning, the others are checked and
 /// passed.
 pub(super) fn tensor_parameters<'a>(
-    cursor: &mut Cursor<'a>,
+    cursor: &mut JsonCursor<'a>,
     place: impl Fn() -> String,
-    mut known: impl FnMut(&mut Cursor<'a>, &str) -> Result<bool>,
+    mut known: impl FnMut(&mut JsonCursor<'a>, &str) -> Result<bool>,
 ) -> Result<()> {
-    want(cursor, Kind::Object, || format!("{}: \"parameters\"", place()))?;
-    cursor.fields(|cursor, key| {
+    expect_kind(cursor, JsonKind::Object, || format!("{}: \"parameters\"", place()))?;
+    cursor.present_members(|cursor, key| {
         refuse_shared_memory(&key, &place)?;
         if !known(cursor, &key)? {
             parameter(cursor, || format!("{}: parameter \"{key}\"", place()))?;
@@ -146,7 +150,7 @@ pub(super) fn tensor_parameters<'a>(
 }
 
 /// The refusal of a key that comes a second time.
-pub(super) fn twice(place: &str, key: &str) -> Error {
+pub(super) fn repeated_key(place: &str, key: &str) -> Error {
     Error::invalid(format!("{place} has \"{key}\" twice"))
 }
 
@@ -167,6 +171,6 @@ pub fn refuse_byte_order_mark(text: &[u8]) -> Result<()> {
 }
 
 /// Passes a value that nobody reads.
-pub(super) fn skip(cursor: &mut Cursor<'_>) -> Result<()> {
-    cursor.skip().map_err(|fault: Fault| fault.into())
+pub(super) fn skip(cursor: &mut JsonCursor<'_>) -> Result<()> {
+    cursor.skip().map_err(|fault: JsonFault| fault.into())
 }

@@ -5,7 +5,8 @@
 //! Next: `int`.
 
 /// Ten to the power of the index, for the digits of one word.
-pub(crate) const TENS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+pub(crate) const POWERS_OF_TEN: [u64; 9] =
+    [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
 
 /// The eight bytes at `pos`, the first one lowest; past the end they are zero, which is no digit.
 #[inline(always)]
@@ -33,7 +34,7 @@ pub(crate) fn load_wide(data: &[u8], pos: usize) -> u128 {
 
 /// How many of the first bytes of a word are digits (0 to 8), and their value.
 #[inline(always)]
-pub(crate) fn leading(word: u64) -> (usize, u64) {
+pub(crate) fn leading_digits(word: u64) -> (usize, u64) {
     let lanes = word ^ 0x3030_3030_3030_3030;
     // A lane is 0..=9 exactly where adding 0x76 leaves its high bit clear; a carry can only spoil later
     // lanes.
@@ -48,12 +49,12 @@ pub(crate) fn leading(word: u64) -> (usize, u64) {
 fn value(lanes: u64, count: usize) -> u64 {
     // In two steps, because a shift by 64 is not one.
     let half = 32 - 4 * count as u32;
-    eight(lanes << half << half)
+    eight_digits(lanes << half << half)
 }
 
 /// The value of eight lanes.
 #[inline(always)]
-fn eight(lanes: u64) -> u64 {
+fn eight_digits(lanes: u64) -> u64 {
     let pairs = lanes.wrapping_mul(10).wrapping_add(lanes >> 8);
     let low = (pairs & 0x0000_00ff_0000_00ff).wrapping_mul(0x000f_4240_0000_0064);
     let high = ((pairs >> 16) & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001);
@@ -62,18 +63,18 @@ fn eight(lanes: u64) -> u64 {
 
 /// Sixteen bytes as lanes, 0 to 9 where a digit stands, and where the first two stand that are none.
 #[derive(Clone, Copy)]
-pub(crate) struct Window {
+pub(crate) struct DigitWindow {
     lanes: u128,
     not_digits: u128,
 }
 
-impl Window {
+impl DigitWindow {
     /// Tests all sixteen bytes at once.
     #[inline(always)]
-    pub(crate) fn new(bytes: u128) -> Window {
+    pub(crate) fn new(bytes: u128) -> DigitWindow {
         const ONES: u128 = u128::MAX / 0xff;
         let lanes = bytes ^ (0x30 * ONES);
-        Window { lanes, not_digits: (lanes.wrapping_add(0x76 * ONES) | lanes) & (0x80 * ONES) }
+        DigitWindow { lanes, not_digits: (lanes.wrapping_add(0x76 * ONES) | lanes) & (0x80 * ONES) }
     }
 
     /// How many digits stand in front, 16 if there is nothing else.
@@ -100,7 +101,7 @@ impl Window {
     /// The value of the `count` digits in front, at least one.
     #[inline(always)]
     pub(crate) fn value(self, count: usize) -> u64 {
-        sixteen(self.lanes, count)
+        sixteen_digits(self.lanes, count)
     }
 
     /// The value of the `count` digits around the first stop, at least one.
@@ -108,15 +109,15 @@ impl Window {
     pub(crate) fn value_around_stop(self, count: usize) -> u64 {
         // The lanes before the stop stay, the others close the gap.
         let before = (self.not_digits ^ self.not_digits.wrapping_sub(1)) >> 8;
-        sixteen((self.lanes & before) | ((self.lanes >> 8) & !before), count)
+        sixteen_digits((self.lanes & before) | ((self.lanes >> 8) & !before), count)
     }
 }
 
 /// The value of the first `count` of sixteen lanes, at least one.
 #[inline(always)]
-fn sixteen(lanes: u128, count: usize) -> u64 {
+fn sixteen_digits(lanes: u128, count: usize) -> u64 {
     let aligned = lanes << (128 - 8 * count as u32);
-    eight(aligned as u64) * TENS[8] + eight((aligned >> 64) as u64)
+    eight_digits(aligned as u64) * POWERS_OF_TEN[8] + eight_digits((aligned >> 64) as u64)
 }
 
 #[cfg(test)]
@@ -133,16 +134,16 @@ mod tests {
                     bytes[count] = stop;
                 }
                 let want = bytes[..count].iter().fold(0, |value, &byte| value * 10 + u64::from(byte - b'0'));
-                assert_eq!(leading(load(&bytes, 0)), (count, want), "{count} digits, then {stop}");
+                assert_eq!(leading_digits(load(&bytes, 0)), (count, want), "{count} digits, then {stop}");
             }
         }
     }
 
     #[test]
     fn the_tail_of_a_buffer_reads_as_no_digit() {
-        assert_eq!(leading(load(b"12", 0)), (2, 12));
-        assert_eq!(leading(load(b"12", 1)), (1, 2));
-        assert_eq!(leading(load(b"12", 2)), (0, 0));
-        assert_eq!(leading(load(b"12", 9)), (0, 0));
+        assert_eq!(leading_digits(load(b"12", 0)), (2, 12));
+        assert_eq!(leading_digits(load(b"12", 1)), (1, 2));
+        assert_eq!(leading_digits(load(b"12", 2)), (0, 0));
+        assert_eq!(leading_digits(load(b"12", 9)), (0, 0));
     }
 }

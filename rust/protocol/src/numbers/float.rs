@@ -6,12 +6,12 @@
 //! it always rounds rightly; `str::parse`.
 //! Next: back to `numbers`.
 
-use super::digits::{TENS, Window, leading, load, load_wide};
-use super::powers::{FIVES, LARGEST, LEAST};
-use crate::fault::{Fault, Scan, Why};
+use super::digits::{DigitWindow, POWERS_OF_TEN, leading_digits, load, load_wide};
+use super::powers::{MAX_EXPONENT, MIN_EXPONENT, POWERS_OF_FIVE};
+use crate::fault::{FaultKind, JsonFault, ParseResult};
 
 /// Powers of ten that a double holds exactly.
-static EXACT_TENS: [f64; 23] = [
+static EXACT_POWERS_OF_TEN: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
     1e19, 1e20, 1e21, 1e22,
 ];
@@ -28,46 +28,62 @@ struct Decimal {
 
 /// Reads the double at `pos`; returns it and the offset behind it.
 #[inline(always)]
-pub(super) fn scan_f64(data: &[u8], pos: usize) -> Scan<(f64, usize)> {
-    if let Some((value, end)) = small(data, pos) {
+pub(super) fn scan_f64(data: &[u8], pos: usize) -> ParseResult<(f64, usize)> {
+    if let Some((value, end)) = scan_small(data, pos) {
         return Ok((f64::from(value), end));
     }
     let decimal = scan(data, pos)?;
     if let Some(value) = decimal.nearest() {
         return Ok((value, decimal.end));
     }
-    let value: f64 = by_std(data, pos, decimal.end)?;
-    if value.is_finite() { Ok((value, decimal.end)) } else { Err(Fault::new(data, pos, Why::Range)) }
+    let value: f64 = parse_with_std(data, pos, decimal.end)?;
+    if value.is_finite() {
+        Ok((value, decimal.end))
+    } else {
+        Err(JsonFault::new(data, pos, FaultKind::Range))
+    }
 }
 
 /// Reads the single at `pos`; returns it and the offset behind it.
 #[inline(always)]
-pub(super) fn scan_f32(data: &[u8], pos: usize) -> Scan<(f32, usize)> {
-    if let Some((value, end)) = small(data, pos) {
+pub(super) fn scan_f32(data: &[u8], pos: usize) -> ParseResult<(f32, usize)> {
+    if let Some((value, end)) = scan_small(data, pos) {
         return Ok((f32::from(value), end));
     }
     let decimal = scan(data, pos)?;
-    if let Some(value) = decimal.nearest().and_then(single) {
+    if let Some(value) = decimal.nearest().and_then(round_to_single) {
         return Ok((value, decimal.end));
     }
-    let value: f32 = by_std(data, pos, decimal.end)?;
-    if value.is_finite() { Ok((value, decimal.end)) } else { Err(Fault::new(data, pos, Why::Range)) }
+    let value: f32 = parse_with_std(data, pos, decimal.end)?;
+    if value.is_finite() {
+        Ok((value, decimal.end))
+    } else {
+        Err(JsonFault::new(data, pos, FaultKind::Range))
+    }
 }
 
 /// Reads the half-precision number at `pos`: the nearest to the nearest double, as `numpy.float16(float(text))` has it.
 #[inline(always)]
-pub(super) fn scan_f16(data: &[u8], pos: usize) -> Scan<(u16, usize)> {
+pub(super) fn scan_f16(data: &[u8], pos: usize) -> ParseResult<(u16, usize)> {
     let (value, end) = scan_f64(data, pos)?;
     let half = half::f16::from_f32(to_odd(value));
-    if half.is_finite() { Ok((half.to_bits(), end)) } else { Err(Fault::new(data, pos, Why::Range)) }
+    if half.is_finite() {
+        Ok((half.to_bits(), end))
+    } else {
+        Err(JsonFault::new(data, pos, FaultKind::Range))
+    }
 }
 
 /// Reads the bfloat16 number at `pos`, likewise.
 #[inline(always)]
-pub(super) fn scan_bf16(data: &[u8], pos: usize) -> Scan<(u16, usize)> {
+pub(super) fn scan_bf16(data: &[u8], pos: usize) -> ParseResult<(u16, usize)> {
     let (value, end) = scan_f64(data, pos)?;
     let brain = half::bf16::from_f32(to_odd(value));
-    if brain.is_finite() { Ok((brain.to_bits(), end)) } else { Err(Fault::new(data, pos, Why::Range)) }
+    if brain.is_finite() {
+        Ok((brain.to_bits(), end))
+    } else {
+        Err(JsonFault::new(data, pos, FaultKind::Range))
+    }
 }
 
 /// Rounds to the single below in magnitude, and marks what was cut off in its last bit: rounding that to a shorter type gives
@@ -84,7 +100,7 @@ fn to_odd(value: f64) -> f32 {
 /// A whole number of one or two digits right before a comma or bracket: what counts, flags and pixels look like. Anything
 /// else is for [`scan`].
 #[inline(always)]
-fn small(data: &[u8], pos: usize) -> Option<(u8, usize)> {
+fn scan_small(data: &[u8], pos: usize) -> Option<(u8, usize)> {
     let &[first, second, third] = data.get(pos..)?.first_chunk::<3>()?;
     let ends = |byte: u8| byte == b',' || byte == b']';
     let tens = first.wrapping_sub(b'0');
@@ -105,7 +121,7 @@ fn small(data: &[u8], pos: usize) -> Option<(u8, usize)> {
 /// It differs only if the double lies exactly between two singles: for normal singles, when its low 29 bits
 /// are 0x1000_0000.
 #[inline(always)]
-fn single(value: f64) -> Option<f32> {
+fn round_to_single(value: f64) -> Option<f32> {
     let magnitude = value.abs();
     let between = value.to_bits() & 0x1fff_ffff == 0x1000_0000;
     let normal = magnitude >= f64::from(f32::MIN_POSITIVE) && magnitude <= f64::from(f32::MAX);
@@ -113,33 +129,33 @@ fn single(value: f64) -> Option<f32> {
 }
 
 #[cold]
-fn by_std<T: std::str::FromStr>(data: &[u8], pos: usize, end: usize) -> Scan<T> {
+fn parse_with_std<T: std::str::FromStr>(data: &[u8], pos: usize, end: usize) -> ParseResult<T> {
     let text = data.get(pos..end).and_then(|bytes| std::str::from_utf8(bytes).ok());
-    text.and_then(|text| text.parse().ok()).ok_or_else(|| Fault::new(data, pos, Why::Element))
+    text.and_then(|text| text.parse().ok()).ok_or_else(|| JsonFault::new(data, pos, FaultKind::Element))
 }
 
 /// Reads `-? digits (. digits)? (e sign? digits)?`, JSON's grammar.
 #[inline(always)]
-fn scan(data: &[u8], pos: usize) -> Scan<Decimal> {
+fn scan(data: &[u8], pos: usize) -> ParseResult<Decimal> {
     let negative = data.get(pos) == Some(&b'-');
     let first = pos + usize::from(negative);
-    let window = Window::new(load_wide(data, first));
+    let window = DigitWindow::new(load_wide(data, first));
     let whole = window.first_stop();
     if whole == 0 {
-        return Err(Fault::new(data, pos, Why::Element));
+        return Err(JsonFault::new(data, pos, FaultKind::Element));
     }
     // One condition without a short cut: whether there are more digits than one varies at random, whether it
     // is wrong does not.
     if (whole > 1) & window.starts_with_zero() {
-        return Err(Fault::new(data, pos, Why::LeadingZero));
+        return Err(JsonFault::new(data, pos, FaultKind::LeadingZero));
     }
     let Digits { significand, mut exponent, whole, mut end } = if whole >= 15 {
-        many_whole(data, first)?
+        scan_long_integer_part(data, first)?
     } else if data.get(first + whole) == Some(&b'.') {
         let stop = window.second_stop();
         let count = stop - 1;
         if count == whole {
-            return Err(Fault::new(data, first + stop, Why::Expected("a digit")));
+            return Err(JsonFault::new(data, first + stop, FaultKind::Expected("a digit")));
         }
         let significand = window.value_around_stop(count);
         let exponent = whole as i32 - count as i32;
@@ -149,7 +165,7 @@ fn scan(data: &[u8], pos: usize) -> Scan<Decimal> {
         Digits { significand: window.value(whole), exponent: 0, whole: true, end: first + whole }
     };
     if let Some(b'e' | b'E') = data.get(end) {
-        let (shift, behind) = power(data, end + 1)?;
+        let (shift, behind) = scan_exponent(data, end + 1)?;
         exponent = exponent.saturating_add(shift);
         end = behind;
     }
@@ -175,7 +191,7 @@ fn more_fraction(data: &[u8], first: usize, digits: Digits) -> Digits {
     let added = i32::try_from(end - digits.end).unwrap_or(i32::MAX);
     // Nineteen digits always fit; more of them may still do so behind leading zeros.
     let count = end - first - 1 - usize::from(data[first] == b'0');
-    let whole = count <= 19 || significant(&data[first..end]) <= 19;
+    let whole = count <= 19 || count_significant(&data[first..end]) <= 19;
     Digits { significand, exponent: digits.exponent.saturating_sub(added), whole, end }
 }
 
@@ -183,8 +199,8 @@ fn more_fraction(data: &[u8], first: usize, digits: Digits) -> Digits {
 #[inline(always)]
 fn more_digits(data: &[u8], mut pos: usize, mut value: u64) -> (u64, usize) {
     loop {
-        let (count, word) = leading(load(data, pos));
-        value = value.wrapping_mul(TENS[count]).wrapping_add(word);
+        let (count, word) = leading_digits(load(data, pos));
+        value = value.wrapping_mul(POWERS_OF_TEN[count]).wrapping_add(word);
         pos += count;
         if count < 8 {
             return (value, pos);
@@ -194,7 +210,7 @@ fn more_digits(data: &[u8], mut pos: usize, mut value: u64) -> (u64, usize) {
 
 /// So many digits before the point that the window has no room for one behind it.
 #[cold]
-fn many_whole(data: &[u8], first: usize) -> Scan<Digits> {
+fn scan_long_integer_part(data: &[u8], first: usize) -> ParseResult<Digits> {
     let (significand, end) = more_digits(data, first, 0);
     if data.get(end) != Some(&b'.') {
         return Ok(Digits { significand, exponent: 0, whole: end - first <= 19, end });
@@ -202,20 +218,20 @@ fn many_whole(data: &[u8], first: usize) -> Scan<Digits> {
     let digits = Digits { significand, exponent: 0, whole: true, end: end + 1 };
     let digits = more_fraction(data, first, digits);
     if digits.end == end + 1 {
-        return Err(Fault::new(data, digits.end, Why::Expected("a digit")));
+        return Err(JsonFault::new(data, digits.end, FaultKind::Expected("a digit")));
     }
     Ok(digits)
 }
 
 /// The number of digits without the zeros in front.
 #[cold]
-fn significant(text: &[u8]) -> usize {
+fn count_significant(text: &[u8]) -> usize {
     text.iter().filter(|&&byte| byte != b'.').skip_while(|&&byte| byte == b'0').count()
 }
 
 /// The exponent whose sign or first digit is at `pos`, saturated far outside every range.
 #[cold]
-fn power(data: &[u8], pos: usize) -> Scan<(i32, usize)> {
+fn scan_exponent(data: &[u8], pos: usize) -> ParseResult<(i32, usize)> {
     let (negative, first) = match data.get(pos) {
         Some(b'-') => (true, pos + 1),
         Some(b'+') => (false, pos + 1),
@@ -228,7 +244,7 @@ fn power(data: &[u8], pos: usize) -> Scan<(i32, usize)> {
         end += 1;
     }
     if end == first {
-        return Err(Fault::new(data, end, Why::Expected("a digit")));
+        return Err(JsonFault::new(data, end, FaultKind::Expected("a digit")));
     }
     Ok((if negative { -value } else { value }, end))
 }
@@ -245,7 +261,7 @@ impl Decimal {
         }
         let value = if significand < 1 << 53 && exponent.unsigned_abs() <= 22 {
             // Both operands are exact, so one operation rounds once.
-            let ten = EXACT_TENS[exponent.unsigned_abs() as usize];
+            let ten = EXACT_POWERS_OF_TEN[exponent.unsigned_abs() as usize];
             if exponent < 0 { significand as f64 / ten } else { significand as f64 * ten }
         } else {
             product(significand, exponent)?
@@ -263,16 +279,16 @@ fn product(significand: u64, exponent: i32) -> Option<f64> {
     if significand == 0 {
         return Some(0.0);
     }
-    if !(LEAST..=LARGEST).contains(&exponent) {
+    if !(MIN_EXPONENT..=MAX_EXPONENT).contains(&exponent) {
         return None;
     }
-    let (five_high, five_low) = FIVES[(exponent - LEAST) as usize];
+    let (five_high, five_low) = POWERS_OF_FIVE[(exponent - MIN_EXPONENT) as usize];
     let shift = significand.leading_zeros();
     let word = significand << shift;
-    let (mut high, mut low) = wide(word, five_high);
+    let (mut high, mut low) = full_product(word, five_high);
     if high & 0x1ff == 0x1ff {
         // The bits below the result are all ones: the other half of the power may carry into it.
-        let (more, _) = wide(word, five_low);
+        let (more, _) = full_product(word, five_low);
         let (sum, carry) = low.overflowing_add(more);
         low = sum;
         high += u64::from(carry);
@@ -296,7 +312,7 @@ fn product(significand: u64, exponent: i32) -> Option<f64> {
 
 /// High and low half of a product.
 #[inline(always)]
-fn wide(a: u64, b: u64) -> (u64, u64) {
+fn full_product(a: u64, b: u64) -> (u64, u64) {
     let product = u128::from(a) * u128::from(b);
     ((product >> 64) as u64, product as u64)
 }
@@ -344,12 +360,12 @@ mod tests {
             let want: f32 = text.parse().unwrap();
             match scan_f32(text.as_bytes(), 0) {
                 Ok((single, _)) => assert_eq!(single.to_bits(), want.to_bits(), "{text}"),
-                Err(fault) => assert!(fault.why == Why::Range && want.is_infinite(), "{text}"),
+                Err(fault) => assert!(fault.kind == FaultKind::Range && want.is_infinite(), "{text}"),
             }
         }
     }
 
-    type Read16 = fn(&[u8], usize) -> Scan<(u16, usize)>;
+    type Read16 = fn(&[u8], usize) -> ParseResult<(u16, usize)>;
 
     /// Reads what lies around the middle between each two neighbours of a 16-bit type, of which the even one is nearer.
     fn rounds_once(scan: Read16, value: fn(u16) -> f64, infinity: u16) {
@@ -373,9 +389,9 @@ mod tests {
     #[test]
     fn what_overflows_is_refused() {
         for text in ["1e309", "-1e309", "1e999999999999", "2e308"] {
-            assert_eq!(scan_f64(text.as_bytes(), 0).unwrap_err().why, Why::Range, "{text}");
+            assert_eq!(scan_f64(text.as_bytes(), 0).unwrap_err().kind, FaultKind::Range, "{text}");
         }
-        assert_eq!(scan_f32(b"3.4028236e38", 0).unwrap_err().why, Why::Range);
-        assert_eq!(scan_f32(b"1e39", 0).unwrap_err().why, Why::Range);
+        assert_eq!(scan_f32(b"3.4028236e38", 0).unwrap_err().kind, FaultKind::Range);
+        assert_eq!(scan_f32(b"1e39", 0).unwrap_err().kind, FaultKind::Range);
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! Next: `powers`.
 
-use super::digits::{TENS, leading, load};
-use crate::fault::{Fault, Scan, Why};
+use super::digits::{POWERS_OF_TEN, leading_digits, load};
+use crate::fault::{FaultKind, JsonFault, ParseResult};
 
 /// An integer type by its limits.
-pub(super) trait Int {
+pub(super) trait ScanInteger {
     /// The largest value.
     const MAX: u64;
     /// The magnitude of the least value.
@@ -17,7 +17,7 @@ pub(super) trait Int {
 
 macro_rules! unsigned {
     ($($t:ty)*) => {$(
-        impl Int for $t {
+        impl ScanInteger for $t {
             const MAX: u64 = <$t>::MAX as u64;
             const MIN: u64 = 0;
             #[inline(always)]
@@ -30,7 +30,7 @@ macro_rules! unsigned {
 
 macro_rules! signed {
     ($($t:ty)*) => {$(
-        impl Int for $t {
+        impl ScanInteger for $t {
             const MAX: u64 = <$t>::MAX as u64;
             const MIN: u64 = <$t>::MIN.unsigned_abs() as u64;
             #[inline(always)]
@@ -49,38 +49,39 @@ signed!(i8 i16 i32 i64);
 ///
 /// A fraction or an exponent behind it is left for the caller to refuse.
 #[inline(always)]
-pub(super) fn scan<T: Int>(data: &[u8], pos: usize) -> Scan<(T, usize)> {
+pub(super) fn scan<T: ScanInteger>(data: &[u8], pos: usize) -> ParseResult<(T, usize)> {
     let negative = data.get(pos) == Some(&b'-');
     let first = pos + usize::from(negative);
     let word = load(data, first);
-    let (count, value) = leading(word);
+    let (count, value) = leading_digits(word);
     let (magnitude, end) = match count {
-        0 => return Err(Fault::new(data, pos, Why::Element)),
-        8 => long(data, first, value)?,
+        0 => return Err(JsonFault::new(data, pos, FaultKind::Element)),
+        8 => scan_long(data, first, value)?,
         _ => (value, first + count),
     };
     // One condition without a short cut: whether there are more digits than one varies at random, whether it
     // is wrong does not.
     if (count > 1) & (word as u8 == b'0') {
-        return Err(Fault::new(data, pos, Why::LeadingZero));
+        return Err(JsonFault::new(data, pos, FaultKind::LeadingZero));
     }
     if magnitude > if negative { T::MIN } else { T::MAX } {
-        return Err(Fault::new(data, pos, Why::Range));
+        return Err(JsonFault::new(data, pos, FaultKind::Range));
     }
     Ok((T::make(negative, magnitude), end))
 }
 
 /// Goes on behind the first eight digits; what is more than a `u64` is out of every range.
-fn long(data: &[u8], first: usize, value: u64) -> Scan<(u64, usize)> {
+fn scan_long(data: &[u8], first: usize, value: u64) -> ParseResult<(u64, usize)> {
     let mut magnitude = Some(value);
     let mut end = first + 8;
     loop {
-        let (count, value) = leading(load(data, end));
-        magnitude =
-            magnitude.and_then(|high| high.checked_mul(TENS[count])).and_then(|high| high.checked_add(value));
+        let (count, value) = leading_digits(load(data, end));
+        magnitude = magnitude
+            .and_then(|high| high.checked_mul(POWERS_OF_TEN[count]))
+            .and_then(|high| high.checked_add(value));
         end += count;
         if count < 8 {
-            let magnitude = magnitude.ok_or_else(|| Fault::new(data, first, Why::Range))?;
+            let magnitude = magnitude.ok_or_else(|| JsonFault::new(data, first, FaultKind::Range))?;
             return Ok((magnitude, end));
         }
     }

@@ -7,20 +7,20 @@
 //! Next: `float`.
 
 /// The least exponent of ten in the table.
-pub(super) const LEAST: i32 = -27;
+pub(super) const MIN_EXPONENT: i32 = -27;
 
 /// The largest exponent of ten in the table.
-pub(super) const LARGEST: i32 = 55;
+pub(super) const MAX_EXPONENT: i32 = 55;
 
-/// High and low half of 5^q, normalised to its highest bit, at index `q - LEAST`.
-pub(super) static FIVES: [(u64, u64); (LARGEST - LEAST + 1) as usize] = table();
+/// High and low half of 5^q, normalised to its highest bit, at index `q - MIN_EXPONENT`.
+pub(super) static POWERS_OF_FIVE: [(u64, u64); (MAX_EXPONENT - MIN_EXPONENT + 1) as usize] = table();
 
-const fn table() -> [(u64, u64); (LARGEST - LEAST + 1) as usize] {
-    let mut table = [(0, 0); (LARGEST - LEAST + 1) as usize];
-    let mut q = LEAST;
-    while q <= LARGEST {
+const fn table() -> [(u64, u64); (MAX_EXPONENT - MIN_EXPONENT + 1) as usize] {
+    let mut table = [(0, 0); (MAX_EXPONENT - MIN_EXPONENT + 1) as usize];
+    let mut q = MIN_EXPONENT;
+    while q <= MAX_EXPONENT {
         let bits = if q < 0 { reciprocal(power(-q)) } else { power(q) << power(q).leading_zeros() };
-        table[(q - LEAST) as usize] = ((bits >> 64) as u64, bits as u64);
+        table[(q - MIN_EXPONENT) as usize] = ((bits >> 64) as u64, bits as u64);
         q += 1;
     }
     table
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn the_table_has_the_published_entries() {
-        let entry = |q: i32| FIVES[(q - LEAST) as usize];
+        let entry = |q: i32| POWERS_OF_FIVE[(q - MIN_EXPONENT) as usize];
         assert_eq!(entry(0), (0x8000_0000_0000_0000, 0));
         assert_eq!(entry(1), (0xa000_0000_0000_0000, 0));
         assert_eq!(entry(-1), (0xcccc_cccc_cccc_cccc, 0xcccc_cccc_cccc_cccd));

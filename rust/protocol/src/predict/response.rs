@@ -2,19 +2,24 @@
 
 use headgate_core::error::{Code, Error, Result};
 
-use crate::envelope::Form;
+use crate::envelope::InputForm;
 use crate::json_string::write_json;
-use crate::reply::{OutputTensor, StringStyle, Style, elements};
+use crate::response::{ListStyle, OutputTensor, StringStyle, elements};
 
 /// Appends the answer to a request of that form with `count` rows.
 ///
 /// # Errors
-/// `unsupported` in row form for outputs that do not have a row for each of the request's; else as [`crate::reply::write`].
-pub fn write(out: &mut Vec<u8>, form: Form<'_>, count: usize, outputs: &[OutputTensor<'_>]) -> Result<()> {
+/// `unsupported` in row form for outputs that do not have a row for each of the request's; else as [`crate::response::write`].
+pub fn write(
+    out: &mut Vec<u8>,
+    form: InputForm<'_>,
+    count: usize,
+    outputs: &[OutputTensor<'_>],
+) -> Result<()> {
     let start = out.len();
     let result = match form {
-        Form::Columns(_) => columns(out, outputs),
-        _ => rows(out, count, outputs),
+        InputForm::Columns(_) => write_columns(out, outputs),
+        _ => write_rows(out, count, outputs),
     };
     if result.is_err() {
         out.truncate(start);
@@ -22,7 +27,7 @@ pub fn write(out: &mut Vec<u8>, form: Form<'_>, count: usize, outputs: &[OutputT
     result
 }
 
-fn rows(out: &mut Vec<u8>, count: usize, outputs: &[OutputTensor<'_>]) -> Result<()> {
+fn write_rows(out: &mut Vec<u8>, count: usize, outputs: &[OutputTensor<'_>]) -> Result<()> {
     if let Some(odd) =
         outputs.iter().find(|output| output.shape.dims().is_empty() || output.shape.rows() != count)
     {
@@ -36,13 +41,15 @@ fn rows(out: &mut Vec<u8>, count: usize, outputs: &[OutputTensor<'_>]) -> Result
     }
     out.extend_from_slice(b"{\"predictions\":[");
     match outputs {
-        [output] => list(out, output, output.shape.dims())?,
+        [output] => write_list(out, output, output.shape.dims())?,
         _ => {
             for row in 0..count {
                 if row > 0 {
                     out.push(b',');
                 }
-                object(out, outputs, |out, output| value(out, &output.row(row), &output.shape.dims()[1..]))?;
+                write_object(out, outputs, |out, output| {
+                    write_value(out, &output.row(row), &output.shape.dims()[1..])
+                })?;
             }
         }
     }
@@ -50,18 +57,18 @@ fn rows(out: &mut Vec<u8>, count: usize, outputs: &[OutputTensor<'_>]) -> Result
     Ok(())
 }
 
-fn columns(out: &mut Vec<u8>, outputs: &[OutputTensor<'_>]) -> Result<()> {
+fn write_columns(out: &mut Vec<u8>, outputs: &[OutputTensor<'_>]) -> Result<()> {
     out.extend_from_slice(b"{\"outputs\":");
     match outputs {
-        [output] => value(out, output, output.shape.dims())?,
-        _ => object(out, outputs, |out, output| value(out, output, output.shape.dims()))?,
+        [output] => write_value(out, output, output.shape.dims())?,
+        _ => write_object(out, outputs, |out, output| write_value(out, output, output.shape.dims()))?,
     }
     out.push(b'}');
     Ok(())
 }
 
 /// Appends an object with a value for each output.
-fn object(
+fn write_object(
     out: &mut Vec<u8>,
     outputs: &[OutputTensor<'_>],
     mut write: impl FnMut(&mut Vec<u8>, &OutputTensor<'_>) -> Result<()>,
@@ -80,23 +87,23 @@ fn object(
 }
 
 /// Appends a tensor: nested lists, or the element itself where it has no dimension.
-fn value(out: &mut Vec<u8>, output: &OutputTensor<'_>, nesting: &[i64]) -> Result<()> {
+fn write_value(out: &mut Vec<u8>, output: &OutputTensor<'_>, nesting: &[i64]) -> Result<()> {
     if nesting.is_empty() {
-        return list(out, output, nesting);
+        return write_list(out, output, nesting);
     }
     out.push(b'[');
-    list(out, output, nesting)?;
+    write_list(out, output, nesting)?;
     out.push(b']');
     Ok(())
 }
 
-fn list(out: &mut Vec<u8>, output: &OutputTensor<'_>, nesting: &[i64]) -> Result<()> {
-    let style = Style { non_finite: output.non_finite, strings: StringStyle::Objects, nesting };
+fn write_list(out: &mut Vec<u8>, output: &OutputTensor<'_>, nesting: &[i64]) -> Result<()> {
+    let style = ListStyle { non_finite: output.non_finite, strings: StringStyle::Objects, nesting };
     elements::write_json_list(out, output, style)
 }
 
 /// Appends what `GET /v1/models/{endpoint}` tells: TensorFlow Serving's list of versions, and KServe's word.
-pub fn status(out: &mut Vec<u8>, name: &str, versions: &[&str]) {
+pub fn write_status(out: &mut Vec<u8>, name: &str, versions: &[&str]) {
     out.extend_from_slice(b"{\"name\":");
     write_json(name, out);
     out.extend_from_slice(b",\"ready\":true,\"model_version_status\":[");

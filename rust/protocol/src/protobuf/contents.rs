@@ -5,36 +5,41 @@
 use headgate_core::error::{Error, Result};
 use headgate_core::tensor::{DataType, Shape};
 
-use super::wire::{Fields, Value, malformed};
+use super::wire::{FieldReader, WireValue, malformed};
 use crate::strings::StringTable;
-use crate::typed::TypedMut;
+use crate::typed_slice::TypedSliceMut;
 
 /// Decodes contents into a buffer of `shape.count()` elements.
 ///
 /// # Errors
 /// `invalid_argument` for another number of elements, contents of another datatype, or an integer that does not fit.
-pub(crate) fn decode_into(contents: &[u8], shape: &Shape, out: TypedMut<'_>, input_name: &str) -> Result<()> {
+pub(crate) fn decode_into(
+    contents: &[u8],
+    shape: &Shape,
+    out: TypedSliceMut<'_>,
+    input_name: &str,
+) -> Result<()> {
     let datatype = out.datatype();
-    let tensor = Contents { bytes: contents, shape, datatype, name: input_name };
+    let tensor = TypedContents { bytes: contents, shape, datatype, name: input_name };
     match out {
-        TypedMut::Bool(out) => tensor.varints(out, |value| Some(u8::from(value != 0))),
-        TypedMut::Uint8(out) => tensor.varints(out, |value| u8::try_from(value as u32).ok()),
-        TypedMut::Uint16(out) => tensor.varints(out, |value| u16::try_from(value as u32).ok()),
-        TypedMut::Uint32(out) => tensor.varints(out, |value| Some(value as u32)),
-        TypedMut::Uint64(out) => tensor.varints(out, Some),
-        TypedMut::Int8(out) => tensor.varints(out, |value| i8::try_from(value as i32).ok()),
-        TypedMut::Int16(out) => tensor.varints(out, |value| i16::try_from(value as i32).ok()),
-        TypedMut::Int32(out) => tensor.varints(out, |value| Some(value as i32)),
-        TypedMut::Int64(out) => tensor.varints(out, |value| Some(value as i64)),
-        TypedMut::Fp32(out) => tensor.fixed(out, f32::from_le_bytes, |value| match value {
-            Value::Fixed32(bits) => Some(bits),
+        TypedSliceMut::Bool(out) => tensor.varints(out, |value| Some(u8::from(value != 0))),
+        TypedSliceMut::Uint8(out) => tensor.varints(out, |value| u8::try_from(value as u32).ok()),
+        TypedSliceMut::Uint16(out) => tensor.varints(out, |value| u16::try_from(value as u32).ok()),
+        TypedSliceMut::Uint32(out) => tensor.varints(out, |value| Some(value as u32)),
+        TypedSliceMut::Uint64(out) => tensor.varints(out, Some),
+        TypedSliceMut::Int8(out) => tensor.varints(out, |value| i8::try_from(value as i32).ok()),
+        TypedSliceMut::Int16(out) => tensor.varints(out, |value| i16::try_from(value as i32).ok()),
+        TypedSliceMut::Int32(out) => tensor.varints(out, |value| Some(value as i32)),
+        TypedSliceMut::Int64(out) => tensor.varints(out, |value| Some(value as i64)),
+        TypedSliceMut::Fp32(out) => tensor.fixed(out, f32::from_le_bytes, |value| match value {
+            WireValue::Fixed32(bits) => Some(bits),
             _ => None,
         }),
-        TypedMut::Fp64(out) => tensor.fixed(out, f64::from_le_bytes, |value| match value {
-            Value::Fixed64(bits) => Some(bits),
+        TypedSliceMut::Fp64(out) => tensor.fixed(out, f64::from_le_bytes, |value| match value {
+            WireValue::Fixed64(bits) => Some(bits),
             _ => None,
         }),
-        TypedMut::Fp16(_) | TypedMut::Bf16(_) => Err(tensor.wrong_list(None)),
+        TypedSliceMut::Fp16(_) | TypedSliceMut::Bf16(_) => Err(tensor.wrong_list(None)),
     }
 }
 
@@ -48,9 +53,9 @@ pub(crate) fn decode_strings(
     out: &mut StringTable,
     input_name: &str,
 ) -> Result<()> {
-    let tensor = Contents { bytes: contents, shape, datatype: DataType::Bytes, name: input_name };
+    let tensor = TypedContents { bytes: contents, shape, datatype: DataType::Bytes, name: input_name };
     out.clear();
-    let (mut left, mut fields) = (shape.count(), Fields::new(contents));
+    let (mut left, mut fields) = (shape.count(), FieldReader::new(contents));
     while let Some(value) = tensor.next(&mut fields)? {
         left = left.checked_sub(1).ok_or_else(|| tensor.wrong_count("more"))?;
         out.push(value.bytes("bytes_contents")?);
@@ -58,14 +63,14 @@ pub(crate) fn decode_strings(
     if left > 0 { Err(tensor.wrong_count("fewer")) } else { Ok(()) }
 }
 
-struct Contents<'a> {
+struct TypedContents<'a> {
     bytes: &'a [u8],
     shape: &'a Shape,
     datatype: DataType,
     name: &'a str,
 }
 
-impl<'a> Contents<'a> {
+impl<'a> TypedContents<'a> {
     /// The list that the datatype's elements belong in.
     fn list(&self) -> Option<(u32, &'static str)> {
         list_of(self.datatype)
@@ -73,12 +78,12 @@ impl<'a> Contents<'a> {
 
     /// The next field of the right list; any other list with elements is refused.
     #[inline]
-    fn next(&self, fields: &mut Fields<'a>) -> Result<Option<Value<'a>>> {
+    fn next(&self, fields: &mut FieldReader<'a>) -> Result<Option<WireValue<'a>>> {
         while let Some((number, value)) = fields.next()? {
             if self.list().is_some_and(|(wanted, _)| wanted == number) {
                 return Ok(Some(value));
             }
-            if (1..=8).contains(&number) && value != Value::Bytes(b"") {
+            if (1..=8).contains(&number) && value != WireValue::Bytes(b"") {
                 return Err(self.wrong_list(Some(number)));
             }
         }
@@ -98,12 +103,12 @@ impl<'a> Contents<'a> {
             })?;
             Ok::<(), Error>(())
         };
-        let mut fields = Fields::new(self.bytes);
+        let mut fields = FieldReader::new(self.bytes);
         while let Some(value) = self.next(&mut fields)? {
             match value {
-                Value::Varint(value) => put(value)?,
-                Value::Bytes(packed) => {
-                    let mut packed = Fields::new(packed);
+                WireValue::Varint(value) => put(value)?,
+                WireValue::Bytes(packed) => {
+                    let mut packed = FieldReader::new(packed);
                     while !packed.rest.is_empty() {
                         put(packed.varint()?)?;
                     }
@@ -119,14 +124,14 @@ impl<'a> Contents<'a> {
         &self,
         out: &mut [T],
         convert: impl Fn([u8; N]) -> T,
-        single: impl Fn(Value<'_>) -> Option<[u8; N]>,
+        single: impl Fn(WireValue<'_>) -> Option<[u8; N]>,
     ) -> Result<()> {
         let mut left = out;
-        let mut fields = Fields::new(self.bytes);
+        let mut fields = FieldReader::new(self.bytes);
         while let Some(value) = self.next(&mut fields)? {
             let one;
             let elements: &[[u8; N]] = match value {
-                Value::Bytes(packed) => {
+                WireValue::Bytes(packed) => {
                     let (elements, rest) = packed.as_chunks();
                     if !rest.is_empty() {
                         return Err(malformed("contents that end within an element"));

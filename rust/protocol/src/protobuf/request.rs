@@ -9,11 +9,11 @@ use headgate_core::error::{Error, Result};
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, MAX_RANK, Shape};
 
-use super::wire::{Fields, Value, malformed};
+use super::wire::{FieldReader, WireValue, malformed};
 use crate::binary;
 use crate::envelope::{
-    Detached, Envelope, InputEnvelope, MAX_TENSORS, ParameterValue, Parameters, RequestedOutput, Scratch,
-    Source, place, refuse_shared_memory,
+    DetachedEnvelope, ElementSource, Envelope, EnvelopeScratch, InputTensor, MAX_TENSORS, ParameterValue,
+    Parameters, RequestedOutput, range_within, refuse_shared_memory,
 };
 
 /// A request with whom it is for.
@@ -29,24 +29,24 @@ pub struct InferRequest<'a> {
 
 /// An [`InferRequest`] that borrows nothing.
 #[derive(Debug)]
-pub struct DetachedRequest {
+pub struct DetachedInferRequest {
     model_name: Range<usize>,
     model_version: Option<Range<usize>>,
-    envelope: Detached,
+    envelope: DetachedEnvelope,
 }
 
 impl InferRequest<'_> {
     /// The same without the message that it borrows from.
-    pub fn detach(&self, message: &[u8]) -> DetachedRequest {
-        DetachedRequest {
-            model_name: place(self.model_name.as_bytes(), message),
-            model_version: self.model_version.map(|name| place(name.as_bytes(), message)),
+    pub fn detach(&self, message: &[u8]) -> DetachedInferRequest {
+        DetachedInferRequest {
+            model_name: range_within(self.model_name.as_bytes(), message),
+            model_version: self.model_version.map(|name| range_within(name.as_bytes(), message)),
             envelope: self.envelope.detach(message),
         }
     }
 }
 
-impl DetachedRequest {
+impl DetachedInferRequest {
     /// The request again, with the message that it was detached from.
     pub fn attach(self, message: &[u8]) -> InferRequest<'_> {
         let text = |place| std::str::from_utf8(&message[place]).expect("a name was text when it was read");
@@ -63,11 +63,11 @@ impl DetachedRequest {
 /// # Errors
 /// `invalid_argument` for what is not a well-formed request: raw and typed contents together, too many or too few raw
 /// contents, sizes that do not fit; `unsupported` for shared memory and sequences.
-pub fn parse<'a>(message: &'a [u8], scratch: &mut Scratch) -> Result<InferRequest<'a>> {
+pub fn parse<'a>(message: &'a [u8], scratch: &mut EnvelopeScratch) -> Result<InferRequest<'a>> {
     let mut request = InferRequest { model_name: "", model_version: None, envelope: scratch.take() };
     let mut raw = scratch.take_raw();
-    let result = request_fields(message, &mut request, &mut raw)
-        .and_then(|()| attach(&mut request.envelope.inputs, &raw));
+    let result = read_request(message, &mut request, &mut raw)
+        .and_then(|()| attach_raw_contents(&mut request.envelope.inputs, &raw));
     scratch.recycle_raw(raw);
     match result {
         Ok(()) => Ok(request),
@@ -92,7 +92,7 @@ pub struct ModelName<'a> {
 /// # Errors
 /// `invalid_argument` for a message whose fields cannot be told apart, and for names that are not UTF-8.
 pub fn model_name(message: &[u8]) -> Result<ModelName<'_>> {
-    let mut fields = Fields::new(message);
+    let mut fields = FieldReader::new(message);
     let mut found = ModelName { name: "", version: None };
     while let Some((number, value)) = fields.next()? {
         match number {
@@ -105,8 +105,8 @@ pub fn model_name(message: &[u8]) -> Result<ModelName<'_>> {
 }
 
 /// The id of a `ModelInferRequest`, whatever else is wrong with it; empty where it has none that can be read.
-pub fn id(message: &[u8]) -> &str {
-    let mut fields = Fields::new(message);
+pub fn request_id(message: &[u8]) -> &str {
+    let mut fields = FieldReader::new(message);
     let mut id = "";
     while let Ok(Some((number, value))) = fields.next() {
         if number == 3 {
@@ -120,7 +120,7 @@ pub fn id(message: &[u8]) -> &str {
 /// behind them.
 pub fn first_large_tensor(piece: &[u8]) -> Option<usize> {
     const LARGE: u64 = 16 << 10;
-    let mut fields = Fields::new(piece);
+    let mut fields = FieldReader::new(piece);
     while !fields.rest.is_empty() {
         let mut ahead = fields;
         let (tag, length) = (ahead.varint().ok()?, ahead.varint().ok()?);
@@ -132,8 +132,8 @@ pub fn first_large_tensor(piece: &[u8]) -> Option<usize> {
     None
 }
 
-fn request_fields<'a>(message: &'a [u8], into: &mut InferRequest<'a>, raw: &mut Vec<&'a [u8]>) -> Result<()> {
-    let mut fields = Fields::new(message);
+fn read_request<'a>(message: &'a [u8], into: &mut InferRequest<'a>, raw: &mut Vec<&'a [u8]>) -> Result<()> {
+    let mut fields = FieldReader::new(message);
     let envelope = &mut into.envelope;
     while let Some((number, value)) = fields.next()? {
         match number {
@@ -141,16 +141,16 @@ fn request_fields<'a>(message: &'a [u8], into: &mut InferRequest<'a>, raw: &mut 
             2 => into.model_version = Some(value.text("model_version")?).filter(|name| !name.is_empty()),
             3 => envelope.id = Some(Cow::Borrowed(value.text("id")?)),
             4 => {
-                let (key, value) = parameter(value.bytes("parameters")?)?;
-                request_parameter(&mut envelope.parameters, key, value)?;
+                let (key, value) = read_parameter(value.bytes("parameters")?)?;
+                set_request_parameter(&mut envelope.parameters, key, value)?;
             }
             5 => {
-                let input = input(value.bytes("inputs")?, envelope.inputs.len())?;
+                let input = read_input(value.bytes("inputs")?, envelope.inputs.len())?;
                 check_new("inputs", &input.name, envelope.inputs.iter().map(|input| &*input.name))?;
                 envelope.inputs.push(input);
             }
             6 => {
-                let output = output(value.bytes("outputs")?, envelope.outputs.len())?;
+                let output = read_output(value.bytes("outputs")?, envelope.outputs.len())?;
                 check_new("outputs", &output.name, envelope.outputs.iter().map(|output| &*output.name))?;
                 envelope.outputs.push(output);
             }
@@ -167,13 +167,13 @@ fn request_fields<'a>(message: &'a [u8], into: &mut InferRequest<'a>, raw: &mut 
 }
 
 /// Gives each input its raw contents, and makes sure that all inputs have contents of one kind.
-fn attach<'a>(inputs: &mut [InputEnvelope<'a>], raw: &[&'a [u8]]) -> Result<()> {
+fn attach_raw_contents<'a>(inputs: &mut [InputTensor<'a>], raw: &[&'a [u8]]) -> Result<()> {
     if raw.is_empty() {
-        return inputs.iter().try_for_each(typed);
+        return inputs.iter().try_for_each(check_typed_contents);
     }
-    if let Some(input) =
-        inputs.iter().find(|input| matches!(input.source, Source::Typed(contents) if !contents.is_empty()))
-    {
+    if let Some(input) = inputs.iter().find(
+        |input| matches!(input.source, ElementSource::ProtobufContents(contents) if !contents.is_empty()),
+    ) {
         return Err(Error::invalid(format!(
             "input \"{}\" has contents, and the request has raw_input_contents; send all inputs one way",
             input.name
@@ -188,13 +188,13 @@ fn attach<'a>(inputs: &mut [InputEnvelope<'a>], raw: &[&'a [u8]]) -> Result<()> 
     }
     for (input, raw) in inputs.iter_mut().zip(raw) {
         binary::check_raw(raw.len(), input.datatype, &input.shape, &input.name)?;
-        input.source = Source::Binary(raw);
+        input.source = ElementSource::Binary(raw);
     }
     Ok(())
 }
 
 /// Refuses contents that cannot fit their shape before anyone makes a buffer of that shape.
-fn typed(input: &InputEnvelope<'_>) -> Result<()> {
+fn check_typed_contents(input: &InputTensor<'_>) -> Result<()> {
     let name = &input.name;
     if matches!(input.datatype, DataType::Fp16 | DataType::Bf16) {
         return Err(Error::invalid(format!(
@@ -205,7 +205,7 @@ fn typed(input: &InputEnvelope<'_>) -> Result<()> {
     // The shortest number is a byte; a string has a tag and a length.
     let least = if input.datatype == DataType::Bytes { 2 } else { 1 };
     match input.source {
-        Source::Typed(contents) if input.shape.count() > contents.len() / least => {
+        ElementSource::ProtobufContents(contents) if input.shape.count() > contents.len() / least => {
             Err(Error::invalid(format!(
                 "input \"{name}\" of shape {:?} needs {} elements; its contents are {} bytes",
                 input.shape,
@@ -227,17 +227,17 @@ fn check_new<'n>(list: &str, name: &str, mut earlier: impl ExactSizeIterator<Ite
     Ok(())
 }
 
-fn input(message: &[u8], index: usize) -> Result<InputEnvelope<'_>> {
-    let mut fields = Fields::new(message);
+fn read_input(message: &[u8], index: usize) -> Result<InputTensor<'_>> {
+    let mut fields = FieldReader::new(message);
     let (mut name, mut datatype, mut contents) = ("", "", None);
-    let mut dims = Dims::default();
+    let mut dims = ShapeBuilder::default();
     while let Some((number, value)) = fields.next()? {
         match number {
             1 => name = value.text("an input's name")?,
             2 => datatype = value.text("an input's datatype")?,
             3 => dims.add(value)?,
             4 => {
-                let (key, _) = parameter(value.bytes("an input's parameters")?)?;
+                let (key, _) = read_parameter(value.bytes("an input's parameters")?)?;
                 refuse_shared_memory(key, || format!("inputs[{index}]"))?;
             }
             5 if contents.is_some() => {
@@ -258,8 +258,8 @@ fn input(message: &[u8], index: usize) -> Result<InputEnvelope<'_>> {
         ))
     })?;
     let shape = dims.shape().map_err(|error| Error::invalid(format!("input \"{name}\": {error}")))?;
-    let source = Source::Typed(contents.unwrap_or_default());
-    Ok(InputEnvelope {
+    let source = ElementSource::ProtobufContents(contents.unwrap_or_default());
+    Ok(InputTensor {
         name: Cow::Borrowed(name),
         datatype: known,
         shape,
@@ -269,14 +269,14 @@ fn input(message: &[u8], index: usize) -> Result<InputEnvelope<'_>> {
     })
 }
 
-fn output(message: &[u8], index: usize) -> Result<RequestedOutput<'_>> {
-    let mut fields = Fields::new(message);
+fn read_output(message: &[u8], index: usize) -> Result<RequestedOutput<'_>> {
+    let mut fields = FieldReader::new(message);
     let mut output = RequestedOutput { name: Cow::Borrowed(""), binary_data: None, classification: None };
     while let Some((number, value)) = fields.next()? {
         match number {
             1 => output.name = Cow::Borrowed(value.text("an output's name")?),
             2 => {
-                let (key, value) = parameter(value.bytes("an output's parameters")?)?;
+                let (key, value) = read_parameter(value.bytes("an output's parameters")?)?;
                 refuse_shared_memory(key, || format!("outputs[{index}]"))?;
                 if key == "classification" {
                     output.classification = Some(value.positive(key)?);
@@ -293,17 +293,17 @@ fn output(message: &[u8], index: usize) -> Result<RequestedOutput<'_>> {
 
 /// A shape while its dimensions come, packed or one by one.
 #[derive(Default)]
-struct Dims {
+struct ShapeBuilder {
     dims: [i64; MAX_RANK],
     rank: usize,
 }
 
-impl Dims {
-    fn add(&mut self, value: Value<'_>) -> Result<()> {
+impl ShapeBuilder {
+    fn add(&mut self, value: WireValue<'_>) -> Result<()> {
         match value {
-            Value::Varint(dim) => self.push(dim as i64),
-            Value::Bytes(packed) => {
-                let mut packed = Fields::new(packed);
+            WireValue::Varint(dim) => self.push(dim as i64),
+            WireValue::Bytes(packed) => {
+                let mut packed = FieldReader::new(packed);
                 while !packed.rest.is_empty() {
                     let dim = packed.varint()?;
                     self.push(dim as i64)?;
@@ -330,13 +330,13 @@ impl Dims {
 }
 
 /// A map's entry: a name and an `InferParameter`.
-fn parameter(entry: &[u8]) -> Result<(&str, ParameterValue<'_>)> {
-    let mut fields = Fields::new(entry);
+fn read_parameter(entry: &[u8]) -> Result<(&str, ParameterValue<'_>)> {
+    let mut fields = FieldReader::new(entry);
     let (mut key, mut chosen) = ("", None);
     while let Some((number, value)) = fields.next()? {
         match number {
             1 => key = value.text("a parameter's name")?,
-            2 => chosen = choice(value.bytes("a parameter's value")?)?.or(chosen),
+            2 => chosen = read_parameter_value(value.bytes("a parameter's value")?)?.or(chosen),
             _ => {}
         }
     }
@@ -345,16 +345,16 @@ fn parameter(entry: &[u8]) -> Result<(&str, ParameterValue<'_>)> {
 }
 
 /// The one value of an `InferParameter`; the last one counts.
-fn choice(message: &[u8]) -> Result<Option<ParameterValue<'_>>> {
-    let mut fields = Fields::new(message);
+fn read_parameter_value(message: &[u8]) -> Result<Option<ParameterValue<'_>>> {
+    let mut fields = FieldReader::new(message);
     let mut chosen = None;
     while let Some(field) = fields.next()? {
         chosen = match field {
-            (1, Value::Varint(flag)) => Some(ParameterValue::Bool(flag != 0)),
-            (2, Value::Varint(integer)) => Some(ParameterValue::Integer(integer as i64)),
+            (1, WireValue::Varint(flag)) => Some(ParameterValue::Bool(flag != 0)),
+            (2, WireValue::Varint(integer)) => Some(ParameterValue::Integer(integer as i64)),
             (3, value) => Some(ParameterValue::Text(Cow::Borrowed(value.text("a parameter's string")?))),
-            (4, Value::Fixed64(bits)) => Some(ParameterValue::Number(f64::from_le_bytes(bits))),
-            (5, Value::Varint(integer)) => Some(match i64::try_from(integer) {
+            (4, WireValue::Fixed64(bits)) => Some(ParameterValue::Number(f64::from_le_bytes(bits))),
+            (5, WireValue::Varint(integer)) => Some(match i64::try_from(integer) {
                 Ok(integer) => ParameterValue::Integer(integer),
                 Err(_) => ParameterValue::Number(integer as f64),
             }),
@@ -365,7 +365,11 @@ fn choice(message: &[u8]) -> Result<Option<ParameterValue<'_>>> {
     Ok(chosen)
 }
 
-fn request_parameter<'a>(into: &mut Parameters<'a>, key: &'a str, value: ParameterValue<'a>) -> Result<()> {
+fn set_request_parameter<'a>(
+    into: &mut Parameters<'a>,
+    key: &'a str,
+    value: ParameterValue<'a>,
+) -> Result<()> {
     let repeated = match key {
         // Answers are always raw here.
         "binary_data_output" => false,

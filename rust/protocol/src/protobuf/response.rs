@@ -1,11 +1,11 @@
 //! `ModelInferResponse`, written field by field; tensors are always raw.
 //!
-//! Next: `reply`, whose heads and outputs it takes.
+//! Next: `response`, whose heads and outputs it takes.
 
 use headgate_core::error::Result;
 
-use super::wire::LENGTH;
-use crate::reply::{OutputTensor, ReplyHead, elements};
+use super::wire::LENGTH_DELIMITED;
+use crate::response::{OutputTensor, ResponseHead, elements};
 
 /// Appends an answer. `marks_final` adds the parameter by which streaming clients know the last answer to a request.
 ///
@@ -13,7 +13,7 @@ use crate::reply::{OutputTensor, ReplyHead, elements};
 /// `internal` for an output whose data contradicts its datatype or shape. `out` is then as it was before.
 pub fn write(
     out: &mut Vec<u8>,
-    head: &ReplyHead<'_>,
+    head: &ResponseHead<'_>,
     outputs: &[OutputTensor<'_>],
     marks_final: bool,
 ) -> Result<()> {
@@ -26,80 +26,80 @@ pub fn write(
 }
 
 /// Appends a `ModelStreamInferResponse` that says why the request with this id has no answer.
-pub fn write_failure(out: &mut Vec<u8>, message: &str, id: &str) {
-    text(out, 1, message);
-    prefix(out, 2, text_length(id));
-    text(out, 3, id);
+pub fn write_stream_error(out: &mut Vec<u8>, message: &str, id: &str) {
+    write_text(out, 1, message);
+    write_prefix(out, 2, text_length(id));
+    write_text(out, 3, id);
 }
 
 /// Appends what stands in front of an answer of `length` bytes in a `ModelStreamInferResponse`.
-pub fn open_response(out: &mut Vec<u8>, length: usize) {
-    prefix(out, 2, length);
+pub fn write_stream_prefix(out: &mut Vec<u8>, length: usize) {
+    write_prefix(out, 2, length);
 }
 
 fn write_parts(
     out: &mut Vec<u8>,
-    head: &ReplyHead<'_>,
+    head: &ResponseHead<'_>,
     outputs: &[OutputTensor<'_>],
     marks_final: bool,
 ) -> Result<()> {
-    text(out, 1, head.model_name);
-    text(out, 2, head.model_version);
-    text(out, 3, head.id.unwrap_or_default());
+    write_text(out, 1, head.model_name);
+    write_text(out, 2, head.model_version);
+    write_text(out, 3, head.id.unwrap_or_default());
     if marks_final {
         // A map's entry: the name, and an InferParameter with its field 1 set to true.
         let key = "triton_final_response";
-        prefix(out, 4, 2 + key.len() + 4);
-        text(out, 1, key);
-        prefix(out, 2, 2);
+        write_prefix(out, 4, 2 + key.len() + 4);
+        write_text(out, 1, key);
+        write_prefix(out, 2, 2);
         out.extend_from_slice(&[1 << 3, 1]);
     }
     for output in outputs {
         elements::check(output)?;
-        tensor(out, output);
+        write_tensor(out, output);
     }
     for output in outputs {
-        prefix(out, 6, elements::binary_size(&output.data));
+        write_prefix(out, 6, elements::binary_size(&output.data));
         elements::write_binary(out, &output.data)?;
     }
     Ok(())
 }
 
 /// An `InferOutputTensor`: name, datatype, shape.
-fn tensor(out: &mut Vec<u8>, output: &OutputTensor<'_>) {
+fn write_tensor(out: &mut Vec<u8>, output: &OutputTensor<'_>) {
     let datatype = output.datatype.as_str();
     let dims = output.shape.dims();
     let packed: usize = dims.iter().map(|&dim| varint_length(dim as u64)).sum();
     let shape = if dims.is_empty() { 0 } else { 1 + varint_length(packed as u64) + packed };
-    prefix(out, 5, text_length(output.name) + text_length(datatype) + shape);
-    text(out, 1, output.name);
-    text(out, 2, datatype);
+    write_prefix(out, 5, text_length(output.name) + text_length(datatype) + shape);
+    write_text(out, 1, output.name);
+    write_text(out, 2, datatype);
     if !dims.is_empty() {
-        prefix(out, 3, packed);
-        dims.iter().for_each(|&dim| varint(out, dim as u64));
+        write_prefix(out, 3, packed);
+        dims.iter().for_each(|&dim| write_varint(out, dim as u64));
     }
 }
 
 /// A string field; an empty one is left out, as proto3 does.
-fn text(out: &mut Vec<u8>, number: u32, text: &str) {
+fn write_text(out: &mut Vec<u8>, number: u32, text: &str) {
     if !text.is_empty() {
-        prefix(out, number, text.len());
+        write_prefix(out, number, text.len());
         out.extend_from_slice(text.as_bytes());
     }
 }
 
-/// The bytes that [`text`] writes for a field number below 16.
+/// The bytes that [`write_text`] writes for a field number below 16.
 fn text_length(text: &str) -> usize {
     if text.is_empty() { 0 } else { 1 + varint_length(text.len() as u64) + text.len() }
 }
 
 /// A length-prefixed field's tag and length.
-fn prefix(out: &mut Vec<u8>, number: u32, length: usize) {
-    varint(out, u64::from(number << 3 | LENGTH));
-    varint(out, length as u64);
+fn write_prefix(out: &mut Vec<u8>, number: u32, length: usize) {
+    write_varint(out, u64::from(number << 3 | LENGTH_DELIMITED));
+    write_varint(out, length as u64);
 }
 
-fn varint(out: &mut Vec<u8>, mut value: u64) {
+fn write_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

@@ -5,11 +5,11 @@
 use headgate_core::error::{Error, Result};
 
 /// Length-prefixed bytes: strings, messages, packed lists.
-pub(super) const LENGTH: u32 = 2;
+pub(super) const LENGTH_DELIMITED: u32 = 2;
 
 /// The value of one field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Value<'a> {
+pub(super) enum WireValue<'a> {
     Varint(u64),
     Fixed64([u8; 8]),
     Fixed32([u8; 4]),
@@ -18,18 +18,18 @@ pub(super) enum Value<'a> {
 
 /// Reads the fields of a message in the order in which they were sent.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fields<'a> {
+pub(super) struct FieldReader<'a> {
     pub(super) rest: &'a [u8],
 }
 
-impl<'a> Fields<'a> {
-    pub(super) fn new(message: &'a [u8]) -> Fields<'a> {
-        Fields { rest: message }
+impl<'a> FieldReader<'a> {
+    pub(super) fn new(message: &'a [u8]) -> FieldReader<'a> {
+        FieldReader { rest: message }
     }
 
     /// The next field's number and value; `None` at the end. Groups, which proto3 does not have, are refused.
     #[inline]
-    pub(super) fn next(&mut self) -> Result<Option<(u32, Value<'a>)>> {
+    pub(super) fn next(&mut self) -> Result<Option<(u32, WireValue<'a>)>> {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -37,10 +37,10 @@ impl<'a> Fields<'a> {
         let number = u32::try_from(tag >> 3).ok().filter(|number| (1..1 << 29).contains(number));
         let number = number.ok_or_else(|| malformed("a field number out of range"))?;
         let value = match tag as u32 & 7 {
-            0 => Value::Varint(self.varint()?),
-            1 => Value::Fixed64(self.array()?),
-            LENGTH => Value::Bytes(self.bytes()?),
-            5 => Value::Fixed32(self.array()?),
+            0 => WireValue::Varint(self.varint()?),
+            1 => WireValue::Fixed64(self.array()?),
+            LENGTH_DELIMITED => WireValue::Bytes(self.bytes()?),
+            5 => WireValue::Fixed32(self.array()?),
             kind => return Err(malformed(&format!("field {number} of wire type {kind}"))),
         };
         Ok(Some((number, value)))
@@ -95,10 +95,10 @@ impl<'a> Fields<'a> {
     }
 }
 
-impl<'a> Value<'a> {
+impl<'a> WireValue<'a> {
     pub(super) fn bytes(self, place: &str) -> Result<&'a [u8]> {
         match self {
-            Value::Bytes(bytes) => Ok(bytes),
+            WireValue::Bytes(bytes) => Ok(bytes),
             _ => Err(malformed(&format!("{place} with another wire type"))),
         }
     }
@@ -116,8 +116,8 @@ pub(super) fn malformed(what: &str) -> Error {
 mod tests {
     use super::*;
 
-    fn fields(message: &[u8]) -> Result<Vec<(u32, Value<'_>)>> {
-        let mut fields = Fields::new(message);
+    fn fields(message: &[u8]) -> Result<Vec<(u32, WireValue<'_>)>> {
+        let mut fields = FieldReader::new(message);
         let mut found = Vec::new();
         while let Some(field) = fields.next()? {
             found.push(field);
@@ -129,10 +129,10 @@ mod tests {
     fn fields_of_every_wire_type_are_read() {
         let message = b"\x08\x96\x01\x11\x01\0\0\0\0\0\0\0\x1a\x02ab\x25\x01\0\0\0";
         let wanted = [
-            (1, Value::Varint(150)),
-            (2, Value::Fixed64([1, 0, 0, 0, 0, 0, 0, 0])),
-            (3, Value::Bytes(b"ab")),
-            (4, Value::Fixed32([1, 0, 0, 0])),
+            (1, WireValue::Varint(150)),
+            (2, WireValue::Fixed64([1, 0, 0, 0, 0, 0, 0, 0])),
+            (3, WireValue::Bytes(b"ab")),
+            (4, WireValue::Fixed32([1, 0, 0, 0])),
         ];
         assert_eq!(fields(message).unwrap(), wanted);
     }
@@ -155,7 +155,7 @@ mod tests {
         }
         assert_eq!(
             fields(b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01").unwrap(),
-            [(1, Value::Varint(u64::MAX))]
+            [(1, WireValue::Varint(u64::MAX))]
         );
     }
 }

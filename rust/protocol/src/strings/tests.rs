@@ -49,8 +49,8 @@ fn the_binary_form_must_fill_its_blob() {
 
 #[test]
 fn starts_that_do_not_ascend_are_refused() {
-    assert!(Strings::new(b"abc", &[0, 2]).is_ok());
+    assert!(StringTableView::new(b"abc", &[0, 2]).is_ok());
     for starts in [&[1][..], &[0, 4], &[0, 2, 1], &[]] {
-        assert!(Strings::new(b"abc", starts).is_err(), "{starts:?}");
+        assert!(StringTableView::new(b"abc", starts).is_err(), "{starts:?}");
     }
 }

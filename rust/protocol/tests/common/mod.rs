@@ -4,7 +4,7 @@
 
 use headgate_core::error::Result;
 use headgate_core::tensor::{DataType, TensorSpec};
-use headgate_protocol::{Envelope, InputEnvelope, Scratch, StringTable, TypedMut, binary};
+use headgate_protocol::{Envelope, EnvelopeScratch, InputTensor, StringTable, TypedSliceMut, binary};
 
 /// The elements of an input, whatever they are.
 #[derive(Debug, PartialEq)]
@@ -35,7 +35,7 @@ pub(crate) enum Decoded {
 
 /// Parses a body, selects outputs of a model that gives Y and L, and decodes every input.
 pub(crate) fn request(body: &[u8], header: Option<&[u8]>) -> Result<Vec<(String, Vec<i64>, Decoded)>> {
-    let mut scratch = Scratch::default();
+    let mut scratch = EnvelopeScratch::default();
     let envelope = Envelope::parse(binary::split(body, header)?, &mut scratch)?;
     let spec = |name: &str| TensorSpec {
         name: name.into(),
@@ -45,7 +45,7 @@ pub(crate) fn request(body: &[u8], header: Option<&[u8]>) -> Result<Vec<(String,
         any_rank: false,
         labels: Vec::new(),
     };
-    envelope.select(&[spec("Y"), spec("L")], &mut Vec::new())?;
+    envelope.select_outputs(&[spec("Y"), spec("L")], &mut Vec::new())?;
     let decoded = envelope
         .inputs
         .iter()
@@ -54,12 +54,12 @@ pub(crate) fn request(body: &[u8], header: Option<&[u8]>) -> Result<Vec<(String,
 }
 
 /// Decodes one input.
-pub(crate) fn decode(input: &InputEnvelope<'_>) -> Result<Decoded> {
+pub(crate) fn decode(input: &InputTensor<'_>) -> Result<Decoded> {
     let count = input.shape.count();
     macro_rules! typed {
         ($variant:ident, $decoded:ident) => {{
             let mut out = vec![Default::default(); count];
-            input.decode_into(TypedMut::$variant(&mut out))?;
+            input.decode_into(TypedSliceMut::$variant(&mut out))?;
             Decoded::$decoded(out)
         }};
     }

@@ -38,7 +38,7 @@ use crate::transport::service::{RequestHead, Service};
 
 static JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// The header that says where the JSON of a body ends, if binary data follows it.
-static JSON_LENGTH: HeaderName = HeaderName::from_static(binary::HEADER);
+static JSON_LENGTH: HeaderName = HeaderName::from_static(binary::LENGTH_HEADER);
 static BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// A reply whose delivery is booked, if a version answered.
@@ -175,19 +175,19 @@ fn write_description(io: &Io, call: ProtocolCall<'_>, out: &mut Vec<u8>) -> Resu
     match call {
         ProtocolCall::Ready => {
             let ready = io.shared.is_ready();
-            metadata::ready(out, ready);
+            metadata::write_ready(out, ready);
             return Ok(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE });
         }
-        ProtocolCall::Live => metadata::live(out, true),
+        ProtocolCall::Live => metadata::write_live(out, true),
         ProtocolCall::ModelReady(target) => {
             model_info::find(io, &target)?;
-            metadata::model_ready(out, target.endpoint, true);
+            metadata::write_model_ready(out, target.endpoint, true);
         }
         ProtocolCall::Model(target) => {
             let found = model_info::find(io, &target)?;
             let (endpoint, signature) = (&found.endpoint, found.signature());
             let (name, versions) = (&*endpoint.name, &*model_info::versions(endpoint, &target));
-            metadata::model(
+            metadata::write_model(
                 out,
                 &ModelMetadata { name, versions, platform: model_info::PLATFORM, signature },
             );
@@ -196,7 +196,7 @@ fn write_description(io: &Io, call: ProtocolCall<'_>, out: &mut Vec<u8>) -> Resu
         | ProtocolCall::Infer(_)
         | ProtocolCall::Predict(_)
         | ProtocolCall::Extension(_) => {
-            metadata::server(out, "headgate", &io.shared.config.version);
+            metadata::write_server(out, "headgate", &io.shared.config.version);
         }
     }
     Ok(StatusCode::OK)
@@ -303,7 +303,7 @@ fn no_such_path(io: &Io, path: &str) -> Reply {
 
 fn error_reply(io: &Io, error: &Error, mut body: Vec<u8>) -> Reply {
     body.clear();
-    metadata::error(&mut body, error);
+    metadata::write_error(&mut body, error);
     // A code without a status is that of a cancelled request: if its client only stopped sending, the request was incomplete.
     let status = error.code.http().and_then(|status| StatusCode::from_u16(status).ok());
     let status = status.unwrap_or(StatusCode::BAD_REQUEST);

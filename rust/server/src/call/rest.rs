@@ -92,7 +92,7 @@ fn describe(io: &Io, call: &ExtensionCall<'_>, headers: Headers<'_>, out: &mut V
     let value = match *call {
         ExtensionCall::ModelStatus(target) => {
             let endpoint = model_info::find(io, &target)?.endpoint;
-            predict::status(out, &endpoint.name, &model_info::versions(&endpoint, &target));
+            predict::write_status(out, &endpoint.name, &model_info::versions(&endpoint, &target));
             return Ok(());
         }
         ExtensionCall::Config(target) => config_json(&model_info::config(io, &target)?),

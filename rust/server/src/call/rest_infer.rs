@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use headgate_core::error::{Error, Result};
-use headgate_protocol::binary::{self, Body};
+use headgate_protocol::binary::{self, BodyParts};
 use headgate_protocol::envelope::{self, Envelope};
 use headgate_protocol::predict;
 
@@ -70,7 +70,7 @@ impl InferWire for RestInfer<'_> {
     ) -> Result<Envelope<'b>> {
         let (parse, parts): (Parse, _) = match self.form {
             BodyForm::Listed => (listed_envelope, split(self.headers, &self.body)?),
-            BodyForm::Predict => (predict_envelope, Body { json: &self.body, tail: None }),
+            BodyForm::Predict => (predict_envelope, BodyParts { json: &self.body, tail: None }),
         };
         if parts.json.len() > large_request::INLINE {
             return Box::pin(large_request::parse(parse, parts, &self.body, until, counted)).await;
@@ -79,11 +79,17 @@ impl InferWire for RestInfer<'_> {
     }
 }
 
-fn listed_envelope<'a>(parts: Body<'a>, scratch: &mut envelope::Scratch) -> Result<Envelope<'a>> {
+fn listed_envelope<'a>(
+    parts: BodyParts<'a>,
+    scratch: &mut envelope::EnvelopeScratch,
+) -> Result<Envelope<'a>> {
     Envelope::parse(parts, scratch)
 }
 
-fn predict_envelope<'a>(parts: Body<'a>, scratch: &mut envelope::Scratch) -> Result<Envelope<'a>> {
+fn predict_envelope<'a>(
+    parts: BodyParts<'a>,
+    scratch: &mut envelope::EnvelopeScratch,
+) -> Result<Envelope<'a>> {
     predict::parse(parts.json, scratch)
 }
 
@@ -91,11 +97,11 @@ fn predict_envelope<'a>(parts: Body<'a>, scratch: &mut envelope::Scratch) -> Res
 ///
 /// # Errors
 /// `invalid_argument`.
-fn split<'a>(headers: Headers<'_>, body: &'a [u8]) -> Result<Body<'a>> {
-    let length = headers.get(binary::HEADER);
+fn split<'a>(headers: Headers<'_>, body: &'a [u8]) -> Result<BodyParts<'a>> {
+    let length = headers.get(binary::LENGTH_HEADER);
     // Mostly there is no such header, and then the fields are not searched again.
     if let Some(length) = length
-        && let Some(other) = headers.values(binary::HEADER).find(|&other| other != length)
+        && let Some(other) = headers.values(binary::LENGTH_HEADER).find(|&other| other != length)
     {
         return Err(two_lengths(length, other));
     }
@@ -114,5 +120,5 @@ fn two_lengths(one: &[u8], other: &[u8]) -> Error {
 
 /// Where the first binary tensor of a body begins: behind the JSON.
 fn tensor_offset(_: &[u8], headers: Headers<'_>) -> Option<usize> {
-    std::str::from_utf8(headers.get(binary::HEADER)?).ok()?.trim().parse().ok()
+    std::str::from_utf8(headers.get(binary::LENGTH_HEADER)?).ok()?.trim().parse().ok()
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use headgate_core::error::{Code, Error, Result};
 use headgate_engine::runtime::cancel::Scope;
 use headgate_engine::{Lease, Place, Ran, Seat, Waiter, Warm};
-use headgate_protocol::reply::ReplyHead;
+use headgate_protocol::response::ResponseHead;
 
 use crate::after::record::RecordHandle;
 use crate::after::record::awaited_run::AwaitedRun;
@@ -210,8 +210,8 @@ impl Attempt {
     ) -> Result<Option<WrittenResponse>> {
         let ParsedRequest { envelope, wire_format, .. } = *request;
         tensors::with_scratch(|scratch| {
-            envelope.select(&ran.model().signature().outputs, &mut scratch.selection)?;
-            let head = ReplyHead {
+            envelope.select_outputs(&ran.model().signature().outputs, &mut scratch.selection)?;
+            let head = ResponseHead {
                 id: envelope.id.as_deref(),
                 model_name: &self.record.endpoint().name,
                 model_version: &self.record.version().name,

@@ -92,7 +92,7 @@ async fn phases<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<Infe
     };
     let mut envelope = wire.read_envelope(until, &mut counted).await?;
     if endpoint.non_finite != NonFinite::Error {
-        envelope.allow(endpoint.non_finite);
+        envelope.set_non_finite(endpoint.non_finite);
     }
     let client = client_deadline(call, asked?, &envelope);
     let mut attempt = io::with(|io| route(io, call, wire.target()?, endpoint, client))?;

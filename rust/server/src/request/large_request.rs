@@ -7,8 +7,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use headgate_core::error::Result;
 use headgate_core::tensor::DataType;
-use headgate_protocol::binary::Body;
-use headgate_protocol::envelope::{self, Envelope, Form, InputEnvelope, Source};
+use headgate_protocol::binary::BodyParts;
+use headgate_protocol::envelope::{self, ElementSource, Envelope, InputForm, InputTensor};
 use headgate_protocol::protobuf;
 
 use crate::request::inference::ParsedRequest;
@@ -27,7 +27,7 @@ const BINARY_PER_BYTE: usize = 16;
 const BYTES_PER_STRING: usize = 16;
 
 /// What reads the envelope of a body.
-pub type Parse = for<'a> fn(Body<'a>, &mut envelope::Scratch) -> Result<Envelope<'a>>;
+pub type Parse = for<'a> fn(BodyParts<'a>, &mut envelope::EnvelopeScratch) -> Result<Envelope<'a>>;
 
 /// Reads an envelope whose JSON is more than [`INLINE`] bytes on another thread. `parts` are those of `body`.
 ///
@@ -35,7 +35,7 @@ pub type Parse = for<'a> fn(Body<'a>, &mut envelope::Scratch) -> Result<Envelope
 /// Those of `parse`; `deadline_exceeded`.
 pub async fn parse<'a>(
     parse: Parse,
-    parts: Body<'a>,
+    parts: BodyParts<'a>,
     body: &'a Bytes,
     until: Option<Instant>,
     counted: &mut RequestMemory,
@@ -43,8 +43,8 @@ pub async fn parse<'a>(
     let (json, has_tail, bytes) = (parts.json.len(), parts.tail.is_some(), body.clone());
     let detached = offload::run(until, counted, move |_| {
         let (json, tail) = bytes.split_at(json);
-        let parts = Body { json, tail: has_tail.then_some(tail) };
-        Ok(parse(parts, &mut envelope::Scratch::default())?.detach(&bytes))
+        let parts = BodyParts { json, tail: has_tail.then_some(tail) };
+        Ok(parse(parts, &mut envelope::EnvelopeScratch::default())?.detach(&bytes))
     });
     Ok(detached.await?.attach(body))
 }
@@ -64,7 +64,7 @@ pub async fn parse_message<'a>(
     }
     let bytes = message.clone();
     let detached = Box::pin(offload::run(until, counted, move |_| {
-        Ok(protobuf::parse(&bytes, &mut envelope::Scratch::default())?.detach(&bytes))
+        Ok(protobuf::parse(&bytes, &mut envelope::EnvelopeScratch::default())?.detach(&bytes))
     }));
     Ok(detached.await?.attach(message).envelope)
 }
@@ -72,19 +72,21 @@ pub async fn parse_message<'a>(
 /// Whether the tensors of an envelope take long to decode, if the body is more than [`INLINE`] bytes.
 pub fn takes_long(envelope: &Envelope<'_>) -> bool {
     let form = match envelope.form {
-        Form::Listed => 0,
-        Form::Raw(bytes) => bytes.len() / BINARY_PER_BYTE,
-        Form::Rows(json) | Form::Columns(json) => json.len(),
+        InputForm::Listed => 0,
+        InputForm::Raw(bytes) => bytes.len() / BINARY_PER_BYTE,
+        InputForm::Rows(json) | InputForm::Columns(json) => json.len(),
     };
     // A shape may say anything before it is compared with the elements.
     envelope.inputs.iter().map(cost).fold(form, usize::saturating_add) > INLINE
 }
 
 /// What an input costs, in bytes of JSON.
-fn cost(input: &InputEnvelope<'_>) -> usize {
+fn cost(input: &InputTensor<'_>) -> usize {
     let bytes = match input.source {
-        Source::Json(bytes) | Source::Element(bytes) | Source::Typed(bytes) => bytes.len(),
-        Source::Binary(bytes) => bytes.len() / BINARY_PER_BYTE,
+        ElementSource::JsonList(bytes)
+        | ElementSource::JsonScalar(bytes)
+        | ElementSource::ProtobufContents(bytes) => bytes.len(),
+        ElementSource::Binary(bytes) => bytes.len() / BINARY_PER_BYTE,
     };
     let strings = if input.datatype == DataType::Bytes { input.shape.count() } else { 0 };
     // A name is compared, and quoted if it is wrong.
@@ -119,11 +121,11 @@ mod tests {
 
     #[test]
     fn strings_that_a_shape_claims_take_long_however_many() {
-        let input = |name: &'static str, count: i64| InputEnvelope {
+        let input = |name: &'static str, count: i64| InputTensor {
             name: name.into(),
             datatype: DataType::Bytes,
             shape: Shape::new(&[count]).unwrap(),
-            source: Source::Json(b"[]"),
+            source: ElementSource::JsonList(b"[]"),
             base64: false,
             non_finite: NonFinite::Error,
         };

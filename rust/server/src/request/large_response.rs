@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use headgate_core::error::Result;
 use headgate_engine::Ran;
-use headgate_protocol::envelope::{Form, Selection};
-use headgate_protocol::reply::ReplyHead;
+use headgate_protocol::envelope::{InputForm, SelectedOutput};
+use headgate_protocol::response::ResponseHead;
 
 use crate::after::record::RequestRecord;
 use crate::after::record::routed_version::RoutedVersion;
@@ -35,10 +35,10 @@ pub fn is_large(outputs: &Outputs<'_>, bytes: usize, id: Option<&str>) -> bool {
 /// Everything that a response is written from, for another thread.
 struct OffloadedResponse {
     ran: Ran,
-    selection: Vec<Selection>,
+    selection: Vec<SelectedOutput>,
     routed: RoutedVersion,
     id: Option<String>,
-    form: Form<'static>,
+    form: InputForm<'static>,
     marks_final: bool,
     wire_format: WireFormat,
 }
@@ -79,7 +79,7 @@ pub async fn write(
 
 impl OffloadedResponse {
     fn write(&self, share: &mut OffloadMemory, out: &mut Vec<u8>) -> Result<ResponseLayout> {
-        let head = ReplyHead {
+        let head = ResponseHead {
             id: self.id.as_deref(),
             model_name: &self.routed.endpoint.name,
             model_version: &self.routed.version().name,

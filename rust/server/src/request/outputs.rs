@@ -8,9 +8,9 @@ use headgate_core::tensor::{DataType, Shape, TensorSpec};
 use headgate_engine::Ran;
 use headgate_engine::runtime::{Data, View};
 use headgate_protocol::classification::classify;
-use headgate_protocol::envelope::{Form, Selection};
-use headgate_protocol::reply::{self, OutputTensor, ReplyHead, TensorData};
-use headgate_protocol::strings::{StringTable, Strings};
+use headgate_protocol::envelope::{InputForm, SelectedOutput};
+use headgate_protocol::response::{self, OutputTensor, ResponseHead, TensorData};
+use headgate_protocol::strings::{StringTable, StringTableView};
 use headgate_protocol::{predict, protobuf};
 
 use crate::request::inference::{ResponseLayout, WireFormat};
@@ -19,13 +19,13 @@ use crate::serving::shared::LiveEndpoint;
 /// The selected outputs of a run; [`OutputTensor`]s borrow from them.
 pub struct Outputs<'a> {
     specs: &'a [TensorSpec],
-    outputs: Vec<SelectedOutput<'a>>,
+    outputs: Vec<OutputView<'a>>,
     non_finite: NonFinite,
 }
 
 /// One output.
-struct SelectedOutput<'a> {
-    selected: Selection,
+struct OutputView<'a> {
+    selected: SelectedOutput,
     view: View<'a>,
     /// Its highest values as strings, if the request wants them in its place.
     classes: Option<Box<(StringTable, Shape)>>,
@@ -34,7 +34,7 @@ struct SelectedOutput<'a> {
 /// The lists of past responses, for the next one.
 #[derive(Default)]
 pub struct OutputLists {
-    outputs: Vec<SelectedOutput<'static>>,
+    outputs: Vec<OutputView<'static>>,
     tensors: Vec<OutputTensor<'static>>,
 }
 
@@ -58,7 +58,7 @@ impl<'a> Outputs<'a> {
     // Inlined into the phase that calls it for nearly every request; large responses are the other caller.
     #[inline(always)]
     pub fn of(
-        selection: &[Selection],
+        selection: &[SelectedOutput],
         ran: &'a Ran,
         endpoint: &LiveEndpoint,
         wire_format: WireFormat,
@@ -74,8 +74,8 @@ impl<'a> Outputs<'a> {
                 None => None,
                 Some(most) => Some(classes(&view, &specs[selected.index], most, endpoint)?),
             };
-            let (selected, classes) = (Selection { binary, ..selected }, classes.map(Box::new));
-            outputs.push(SelectedOutput { selected, view, classes });
+            let (selected, classes) = (SelectedOutput { binary, ..selected }, classes.map(Box::new));
+            outputs.push(OutputView { selected, view, classes });
         }
         Ok(Outputs { specs, outputs, non_finite: endpoint.non_finite })
     }
@@ -83,7 +83,7 @@ impl<'a> Outputs<'a> {
     /// Elements that are written as JSON, and bytes that are written as they are.
     pub fn sizes(&self) -> (usize, usize) {
         let mut amounts = (0, 0);
-        for SelectedOutput { selected, view, classes } in &self.outputs {
+        for OutputView { selected, view, classes } in &self.outputs {
             match (selected.binary, &view.data) {
                 (true, Data::Bytes(bytes)) => amounts.1 += bytes.len(),
                 // Each is looked at, and each byte of it for an escape.
@@ -97,7 +97,7 @@ impl<'a> Outputs<'a> {
 
     /// Bytes that the tensors take in a response, at most; escapes in strings and the brackets of rows come on top.
     pub fn max_written_bytes(&self) -> usize {
-        let bytes = |SelectedOutput { selected, view, classes }: &SelectedOutput<'_>| match &view.data {
+        let bytes = |OutputView { selected, view, classes }: &OutputView<'_>| match &view.data {
             Data::Bytes(_) if classes.is_some() => 0,
             Data::Bytes(bytes) if selected.binary => bytes.len(),
             Data::Bytes(_) => view.shape.count().saturating_mul(in_json(view.datatype)),
@@ -110,7 +110,7 @@ impl<'a> Outputs<'a> {
 
     /// Bytes of the selected outputs.
     pub fn bytes(&self) -> usize {
-        let bytes = |outputs: &SelectedOutput<'_>| match &outputs.view.data {
+        let bytes = |outputs: &OutputView<'_>| match &outputs.view.data {
             Data::Bytes(bytes) => bytes.len(),
             Data::Strings { bytes, offsets } => bytes.len() + size_of_val(&offsets[..]),
         };
@@ -124,7 +124,7 @@ impl<'a> Outputs<'a> {
     #[inline(always)]
     pub fn tensors(&self, lists: &mut OutputLists) -> Result<Vec<OutputTensor<'_>>> {
         let mut tensors = std::mem::take(&mut lists.tensors);
-        for SelectedOutput { selected, view, classes } in &self.outputs {
+        for OutputView { selected, view, classes } in &self.outputs {
             let (datatype, shape, data) = match classes.as_deref() {
                 Some((classes, shape)) => (DataType::Bytes, *shape, TensorData::Strings(classes.view())),
                 None if selected.binary => (view.datatype, view.shape, blob(view)?),
@@ -155,7 +155,7 @@ pub struct ResponseFormat<'a> {
     /// The wire.
     pub wire_format: WireFormat,
     /// The form of the request.
-    pub form: Form<'a>,
+    pub form: InputForm<'a>,
     /// Whether the response says that it is the last one.
     pub marks_final: bool,
     /// The rows of the request.
@@ -169,14 +169,14 @@ pub struct ResponseFormat<'a> {
 #[inline(always)]
 pub fn write(
     format: &ResponseFormat<'_>,
-    head: &ReplyHead<'_>,
+    head: &ResponseHead<'_>,
     outputs: &[OutputTensor<'_>],
     out: &mut Vec<u8>,
 ) -> Result<ResponseLayout> {
     let mut sent = ResponseLayout { json_length: None };
     match (format.wire_format, format.form) {
-        (WireFormat::Rest, Form::Listed | Form::Raw(_)) => {
-            let written = reply::write(out, head, outputs)?;
+        (WireFormat::Rest, InputForm::Listed | InputForm::Raw(_)) => {
+            let written = response::write(out, head, outputs)?;
             // An empty tensor sent as binary data leaves no byte behind the JSON, and still is binary data.
             let binary = outputs.iter().any(|output| output.binary);
             sent.json_length = binary.then_some(written.json_len);
@@ -211,14 +211,14 @@ fn classes(
 fn blob<'a>(view: &'a View<'a>) -> Result<TensorData<'a>> {
     match &view.data {
         Data::Bytes(bytes) => Ok(TensorData::Raw(bytes)),
-        Data::Strings { bytes, offsets } => Strings::new(bytes, offsets).map(TensorData::Strings),
+        Data::Strings { bytes, offsets } => StringTableView::new(bytes, offsets).map(TensorData::Strings),
     }
 }
 
 /// A view's elements as the writer of JSON takes them.
 fn elements<'a>(view: &'a View<'a>) -> Result<TensorData<'a>> {
     if let Data::Strings { bytes, offsets } = &view.data {
-        return Strings::new(bytes, offsets).map(TensorData::Strings);
+        return StringTableView::new(bytes, offsets).map(TensorData::Strings);
     }
     let typed = match view.datatype {
         DataType::Bool | DataType::Uint8 => view.elements().map(TensorData::Uint8),

@@ -12,9 +12,9 @@ use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
 use headgate_engine::runtime::element::cast_mut;
 use headgate_engine::runtime::{Binding, Tensor};
 use headgate_engine::{Lease, Place, Seat, Waiter, Warm};
-use headgate_protocol::envelope::{self, Envelope, Form, InputEnvelope, Selection, Source};
+use headgate_protocol::envelope::{self, ElementSource, Envelope, InputForm, InputTensor, SelectedOutput};
 use headgate_protocol::strings::StringTable;
-use headgate_protocol::{TypedMut, binary, predict};
+use headgate_protocol::{TypedSliceMut, binary, predict};
 
 use crate::request::outputs;
 
@@ -27,11 +27,11 @@ const STRING_BYTES: usize = 32;
 #[derive(Default)]
 pub struct Scratch {
     /// The envelope's lists.
-    pub envelope: envelope::Scratch,
+    pub envelope: envelope::EnvelopeScratch,
     /// Decoded BYTES elements.
     pub strings: StringTable,
     /// The outputs that the request wants.
-    pub selection: Vec<Selection>,
+    pub selection: Vec<SelectedOutput>,
     /// The outputs that are written.
     pub outputs: outputs::OutputLists,
     /// The JSON of inputs that a request does not list.
@@ -80,7 +80,7 @@ pub fn decode(
     count_bytes: CountBytes<'_>,
 ) -> Result<DecodedInputs> {
     let decoded = match envelope.form {
-        Form::Listed => decode_listed(&envelope.inputs, body, target, &mut scratch.strings, count_bytes),
+        InputForm::Listed => decode_listed(&envelope.inputs, body, target, &mut scratch.strings, count_bytes),
         _ => decode_unlisted(envelope, body, target, scratch, count_bytes),
     };
     scratch.strings.shrink(MAX_SPARE_BYTES);
@@ -102,7 +102,7 @@ fn decode_unlisted(
     let model = target.warm.model().clone();
     let signature = model.signature();
     let specs = &signature.inputs;
-    if let Form::Raw(bytes) = envelope.form {
+    if let InputForm::Raw(bytes) = envelope.form {
         let input = raw_input(bytes, specs)?;
         return match specs[0].datatype {
             DataType::Bytes => decode_raw_string(&input, bytes, target),
@@ -114,19 +114,19 @@ fn decode_unlisted(
 }
 
 /// The only input of a request that is nothing but its bytes.
-fn raw_input<'a>(bytes: &'a [u8], specs: &'a [TensorSpec]) -> Result<InputEnvelope<'a>> {
-    Ok(InputEnvelope {
+fn raw_input<'a>(bytes: &'a [u8], specs: &'a [TensorSpec]) -> Result<InputTensor<'a>> {
+    Ok(InputTensor {
         shape: binary::raw_shape(bytes, specs)?,
         datatype: specs[0].datatype,
         name: specs[0].name.as_str().into(),
-        source: Source::Binary(bytes),
+        source: ElementSource::Binary(bytes),
         base64: false,
         non_finite: NonFinite::Error,
     })
 }
 
 /// A BYTES element without JSON has no length in front of it either.
-fn decode_raw_string(input: &InputEnvelope<'_>, bytes: &[u8], target: RunTarget) -> Result<DecodedInputs> {
+fn decode_raw_string(input: &InputTensor<'_>, bytes: &[u8], target: RunTarget) -> Result<DecodedInputs> {
     check_input(input, &target.warm.signature().inputs[0])?;
     let mut lease = Lease::take(target.warm, target.waiter.thread);
     let tensor = lease.binding_mut().input_mut(0);
@@ -136,7 +136,7 @@ fn decode_raw_string(input: &InputEnvelope<'_>, bytes: &[u8], target: RunTarget)
 }
 
 fn decode_listed(
-    inputs: &[InputEnvelope<'_>],
+    inputs: &[InputTensor<'_>],
     body: &Bytes,
     target: RunTarget,
     strings: &mut StringTable,
@@ -174,7 +174,7 @@ struct OptionalInputs<'a> {
 /// The optional inputs of a request whose names are known to be right.
 #[cold]
 fn decode_optional(
-    inputs: &[InputEnvelope<'_>],
+    inputs: &[InputTensor<'_>],
     OptionalInputs { signature, binding }: OptionalInputs<'_>,
     body: &Bytes,
     strings: &mut StringTable,
@@ -194,7 +194,7 @@ fn decode_optional(
 // Inlined, because every request passes here: a call costs a small request more than the code does.
 #[inline(always)]
 fn decode_tensor(
-    input: &InputEnvelope<'_>,
+    input: &InputTensor<'_>,
     tensor: &mut Tensor,
     body: &Bytes,
     strings: &mut StringTable,
@@ -215,14 +215,14 @@ fn decode_tensor(
 }
 
 /// The shapes of the inputs, in the signature's order, if the request may be part of a batch.
-fn batchable(inputs: &[InputEnvelope<'_>], warm: &Warm) -> Result<Option<Vec<Shape>>> {
+fn batchable(inputs: &[InputTensor<'_>], warm: &Warm) -> Result<Option<Vec<Shape>>> {
     let signature = warm.signature();
     let shapes = signature.inputs.iter().map(|spec| Ok(find(inputs, spec, signature)?.shape));
     let shapes = shapes.collect::<Result<Vec<Shape>>>()?;
     Ok(warm.batcher().is_some_and(|batcher| batcher.takes(&shapes)).then_some(shapes))
 }
 
-fn decode_into_batch(inputs: &[InputEnvelope<'_>], shapes: &[Shape], target: RunTarget) -> Result<Seat> {
+fn decode_into_batch(inputs: &[InputTensor<'_>], shapes: &[Shape], target: RunTarget) -> Result<Seat> {
     let model = target.warm.model().clone();
     let signature = model.signature();
     let mut seat = Seat::take(target.warm, shapes, target.waiter)?;
@@ -235,10 +235,10 @@ fn decode_into_batch(inputs: &[InputEnvelope<'_>], shapes: &[Shape], target: Run
 
 /// The request's input of that name, of a type and a shape that the model takes.
 fn find<'a, 'b>(
-    inputs: &'a [InputEnvelope<'b>],
+    inputs: &'a [InputTensor<'b>],
     spec: &TensorSpec,
     signature: &Signature,
-) -> Result<&'a InputEnvelope<'b>> {
+) -> Result<&'a InputTensor<'b>> {
     let Some(input) = inputs.iter().find(|input| input.name == spec.name) else {
         // If another name stands in its place, the message names that.
         return Err(check_names(inputs, signature).err().unwrap_or_else(|| missing(spec, signature)));
@@ -251,9 +251,9 @@ fn find<'a, 'b>(
 const ADOPT_FROM: usize = 16 << 10;
 
 /// The bytes of a large tensor in the body that can be read where they are.
-fn adoptable(input: &InputEnvelope<'_>, body: &Bytes, tensor: &Tensor) -> Option<Bytes> {
+fn adoptable(input: &InputTensor<'_>, body: &Bytes, tensor: &Tensor) -> Option<Bytes> {
     match input.source {
-        Source::Binary(bytes) if bytes.len() >= ADOPT_FROM && tensor.can_adopt(bytes) => {
+        ElementSource::Binary(bytes) if bytes.len() >= ADOPT_FROM && tensor.can_adopt(bytes) => {
             // Only what lies in this body can be kept alive by it.
             body.as_ptr_range().contains(&bytes.as_ptr()).then(|| body.slice_ref(bytes))
         }
@@ -262,8 +262,8 @@ fn adoptable(input: &InputEnvelope<'_>, body: &Bytes, tensor: &Tensor) -> Option
 }
 
 /// Says which inputs are missing and which are too many.
-fn check_names(inputs: &[InputEnvelope<'_>], signature: &Signature) -> Result<()> {
-    let is_unknown = |input: &&InputEnvelope<'_>| signature.all_inputs().all(|spec| spec.name != input.name);
+fn check_names(inputs: &[InputTensor<'_>], signature: &Signature) -> Result<()> {
+    let is_unknown = |input: &&InputTensor<'_>| signature.all_inputs().all(|spec| spec.name != input.name);
     if let Some(input) = inputs.iter().find(is_unknown) {
         return Err(Error::invalid(format!(
             "input {:?} is not one of the model's: {}",
@@ -281,7 +281,7 @@ fn missing(spec: &TensorSpec, signature: &Signature) -> Error {
     Error::invalid(format!("input {:?} is missing; the model takes {}", spec.name, signature.input_names()))
 }
 
-fn check_input(input: &InputEnvelope<'_>, spec: &TensorSpec) -> Result<()> {
+fn check_input(input: &InputTensor<'_>, spec: &TensorSpec) -> Result<()> {
     if input.datatype != spec.datatype {
         return Err(Error::invalid(format!(
             "input {:?} is {}, the request says {}",
@@ -298,18 +298,18 @@ fn check_input(input: &InputEnvelope<'_>, spec: &TensorSpec) -> Result<()> {
 }
 
 /// A tensor's elements under the protocol's types.
-fn typed(tensor: &mut Tensor) -> Result<TypedMut<'_>> {
+fn typed(tensor: &mut Tensor) -> Result<TypedSliceMut<'_>> {
     let datatype = tensor.datatype();
     let bytes = tensor.bytes_mut().ok_or_else(not_its_type)?;
     typed_bytes(bytes, datatype)
 }
 
 /// The elements in a buffer under the protocol's types.
-fn typed_bytes(bytes: &mut [u8], datatype: DataType) -> Result<TypedMut<'_>> {
+fn typed_bytes(bytes: &mut [u8], datatype: DataType) -> Result<TypedSliceMut<'_>> {
     macro_rules! by_type {
         ($($datatype:ident),+) => {
             match datatype {
-                $(DataType::$datatype => cast_mut(bytes).map(TypedMut::$datatype),)+
+                $(DataType::$datatype => cast_mut(bytes).map(TypedSliceMut::$datatype),)+
                 DataType::Bytes => None,
             }
         };

@@ -156,7 +156,7 @@ pub fn begin_in_stream(out: &mut Vec<u8>) {
 pub fn end_in_stream(out: &mut [u8]) -> Result<usize> {
     let mut head = Vec::with_capacity(STREAM_HEAD);
     begin(&mut head);
-    protobuf::open_response(&mut head, out.len() - STREAM_HEAD);
+    protobuf::write_stream_prefix(&mut head, out.len() - STREAM_HEAD);
     let start = STREAM_HEAD - head.len();
     out[start..STREAM_HEAD].copy_from_slice(&head);
     end(&mut out[start..])?;

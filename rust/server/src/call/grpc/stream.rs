@@ -183,7 +183,7 @@ impl StreamCall {
             FailureReport::InMessage if was_read => {
                 let mut bytes = io::with(|io| io.replies.take());
                 message::begin(&mut bytes);
-                protobuf::write_failure(&mut bytes, &error.message, protobuf::id(wire.body()));
+                protobuf::write_stream_error(&mut bytes, &error.message, protobuf::request_id(wire.body()));
                 // A sentence and an id are never 4 GiB.
                 message::end(&mut bytes).map_err(|error| error_trailers(&error))?;
                 Ok(StreamMessage { bytes, start: 0, delivery: record.map(RecordHandle::into_delivery) })

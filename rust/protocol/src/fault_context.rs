@@ -1,19 +1,19 @@
 //! From a fault in tensor data to a sentence that names the input, the element and what would be right. Runs
 //! only when a request is refused.
 //!
-//! Next: `typed`.
+//! Next: `typed_slice`.
 
 use headgate_core::error::Error;
 use headgate_core::tensor::{DataType, Shape};
 
 use crate::cursor::skip_space;
-use crate::fault::{Fault, Why};
+use crate::fault::{FaultKind, JsonFault};
 
 /// How much of a wrong element a message shows, in bytes.
-const SHOWN: usize = 40;
+const MAX_SHOWN_BYTES: usize = 40;
 
 /// Everything a sentence about a `data` list needs.
-pub(crate) struct Explain<'a> {
+pub(crate) struct FaultContext<'a> {
     /// The list, brackets included.
     pub(crate) data: &'a [u8],
     /// The shape that the input declares.
@@ -24,59 +24,59 @@ pub(crate) struct Explain<'a> {
     pub(crate) name: &'a str,
 }
 
-impl Explain<'_> {
+impl FaultContext<'_> {
     /// The refusal for a fault.
     #[cold]
-    pub(crate) fn error(&self, fault: Fault) -> Error {
-        let Explain { data, shape, datatype, name } = *self;
-        let text = match fault.why {
-            Why::Short | Why::Long | Why::Nesting => self.count_or_nesting(),
-            Why::Range => {
-                format!("element {} is {}, {}", self.index(fault), self.token(fault), out_of(datatype))
+    pub(crate) fn error(&self, fault: JsonFault) -> Error {
+        let FaultContext { data, shape, datatype, name } = *self;
+        let text = match fault.kind {
+            FaultKind::TooFew | FaultKind::TooMany | FaultKind::Nesting => self.count_or_nesting(),
+            FaultKind::Range => {
+                format!("element {} is {}, {}", self.index(fault), self.token(fault), range_message(datatype))
             }
-            Why::LeadingZero => {
+            FaultKind::LeadingZero => {
                 format!("element {} is {}: JSON has no zeros in front", self.index(fault), self.token(fault))
             }
-            Why::Element if data.get(fault.at) == Some(&b'[') => self.count_or_nesting(),
-            Why::Element if is_non_finite(&self.token(fault)) => format!(
+            FaultKind::Element if data.get(fault.at) == Some(&b'[') => self.count_or_nesting(),
+            FaultKind::Element if is_non_finite(&self.token(fault)) => format!(
                 "element {} is {}: JSON has no NaN or Infinity; send the tensor as binary data, or such values in \
                  the words that the endpoint's answers.non_finite allows",
                 self.index(fault),
                 self.token(fault)
             ),
-            Why::Element if is_float(datatype) && is_word(&self.token(fault)) => format!(
+            FaultKind::Element if is_float(datatype) && is_word(&self.token(fault)) => format!(
                 "element {} is {}, which the endpoint's answers.non_finite does not allow; allow it there, or send \
                  the tensor as binary data",
                 self.index(fault),
                 self.token(fault)
             ),
-            Why::Element => {
+            FaultKind::Element => {
                 format!(
                     "element {} is {}, {datatype} wants {}",
                     self.index(fault),
                     self.token(fault),
-                    kind(datatype)
+                    expected_elements(datatype)
                 )
             }
-            Why::Separator if matches!(fault.found, Some(b'.' | b'e' | b'E')) => {
+            FaultKind::Separator if matches!(fault.found, Some(b'.' | b'e' | b'E')) => {
                 format!(
                     "element {} is {}, {datatype} wants {}",
                     self.index(fault),
                     self.token(fault),
-                    kind(datatype)
+                    expected_elements(datatype)
                 )
             }
-            Why::Buffer => format!("the buffer is smaller than shape {shape:?}"),
+            FaultKind::BufferTooSmall => format!("the buffer is smaller than shape {shape:?}"),
             _ => format!("\"data\" is not the JSON it should be: {fault} (counted from its bracket)"),
         };
         Error::invalid(format!("input \"{name}\": {text}"))
     }
 
     fn count_or_nesting(&self) -> String {
-        let Explain { data, shape, .. } = *self;
+        let FaultContext { data, shape, .. } = *self;
         let (want, have) = (shape.count(), count(data));
         if want != have {
-            return too_few_or_many(shape, have);
+            return count_message(shape, have);
         }
         format!(
             "the lists of \"data\" are not nested as shape {shape:?} is; nest them so, or send one flat list"
@@ -84,7 +84,7 @@ impl Explain<'_> {
     }
 
     /// The index of the element in which the fault lies.
-    fn index(&self, fault: Fault) -> usize {
+    fn index(&self, fault: JsonFault) -> usize {
         count(&self.data[..self.start(fault.at)])
     }
 
@@ -98,21 +98,21 @@ impl Explain<'_> {
     }
 
     /// The element in which the fault lies, shortened.
-    fn token(&self, fault: Fault) -> String {
+    fn token(&self, fault: JsonFault) -> String {
         let start = self.start(fault.at);
         let rest = &self.data[start..];
         let end = rest.iter().position(|byte| b"],} \n\r\t".contains(byte)).unwrap_or(rest.len());
-        let shown = String::from_utf8_lossy(&rest[..end.min(SHOWN)]).into_owned();
+        let shown = String::from_utf8_lossy(&rest[..end.min(MAX_SHOWN_BYTES)]).into_owned();
         match end {
             0 => "missing".into(),
-            1..=SHOWN => shown,
+            1..=MAX_SHOWN_BYTES => shown,
             _ => format!("{shown}..."),
         }
     }
 }
 
 /// The sentence about a count that contradicts a shape.
-pub(crate) fn too_few_or_many(shape: &Shape, have: usize) -> String {
+pub(crate) fn count_message(shape: &Shape, have: usize) -> String {
     format!("shape {shape:?} needs {} elements, data has {have}", shape.count())
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn count(data: &[u8]) -> usize {
             b' ' | b'\n' | b'\r' | b'\t' => skip_space(data, pos),
             b'"' => {
                 elements += 1;
-                past_string(data, pos + 1)
+                string_end(data, pos + 1)
             }
             _ => {
                 elements += 1;
@@ -139,7 +139,7 @@ pub(crate) fn count(data: &[u8]) -> usize {
     elements
 }
 
-fn past_string(data: &[u8], mut pos: usize) -> usize {
+fn string_end(data: &[u8], mut pos: usize) -> usize {
     while let Some(&byte) = data.get(pos) {
         match byte {
             b'"' => return pos + 1,
@@ -165,7 +165,7 @@ fn is_word(token: &str) -> bool {
 }
 
 /// What an element of a datatype is in JSON.
-fn kind(datatype: DataType) -> &'static str {
+fn expected_elements(datatype: DataType) -> &'static str {
     match datatype {
         DataType::Bool => "true or false",
         DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64 => "numbers",
@@ -175,7 +175,7 @@ fn kind(datatype: DataType) -> &'static str {
 }
 
 /// Why a number is out of range.
-fn out_of(datatype: DataType) -> String {
+fn range_message(datatype: DataType) -> String {
     let (least, largest): (i64, u64) = match datatype {
         DataType::Uint8 => (0, u8::MAX.into()),
         DataType::Uint16 => (0, u16::MAX.into()),

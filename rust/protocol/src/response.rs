@@ -1,7 +1,7 @@
 //! The answer to an inference request: its JSON, then the outputs that are sent as binary data.
 //!
 //! Key order as the protocol's clients have always seen it; outputs in the order given, which is the model's.
-//! Next: `reply/elements`.
+//! Next: `response/elements`.
 
 pub(crate) mod elements;
 mod tensor;
@@ -10,12 +10,12 @@ use headgate_core::error::Result;
 
 use crate::json_string::write_json;
 
-pub(crate) use elements::{StringStyle, Style, write_integer};
+pub(crate) use elements::{ListStyle, StringStyle, write_integer};
 pub use tensor::{OutputTensor, TensorData};
 
 /// What stands in front of the outputs.
 #[derive(Clone, Copy, Debug)]
-pub struct ReplyHead<'a> {
+pub struct ResponseHead<'a> {
     /// The request's id; left out where absent or empty.
     pub id: Option<&'a str>,
     /// The endpoint.
@@ -26,14 +26,14 @@ pub struct ReplyHead<'a> {
 
 /// Where the parts of a written answer end, in bytes from where it began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReplyBody {
+pub struct ResponseLengths {
     /// The length of the JSON: the value of `Inference-Header-Content-Length` where binary data follows.
     pub json_len: usize,
     /// The length of everything.
     pub total_len: usize,
 }
 
-impl ReplyBody {
+impl ResponseLengths {
     /// Whether binary data follows the JSON, so that the answer needs the header and is
     /// `application/octet-stream`.
     pub fn has_binary(&self) -> bool {
@@ -46,7 +46,11 @@ impl ReplyBody {
 /// # Errors
 /// `invalid_argument` for NaN and infinities where the endpoint has no word for them in JSON, `internal` for an
 /// output whose data contradicts its datatype or shape. `out` is then as it was before.
-pub fn write(out: &mut Vec<u8>, head: &ReplyHead<'_>, outputs: &[OutputTensor<'_>]) -> Result<ReplyBody> {
+pub fn write(
+    out: &mut Vec<u8>,
+    head: &ResponseHead<'_>,
+    outputs: &[OutputTensor<'_>],
+) -> Result<ResponseLengths> {
     let start = out.len();
     let result = write_parts(out, head, outputs);
     if result.is_err() {
@@ -55,7 +59,11 @@ pub fn write(out: &mut Vec<u8>, head: &ReplyHead<'_>, outputs: &[OutputTensor<'_
     result
 }
 
-fn write_parts(out: &mut Vec<u8>, head: &ReplyHead<'_>, outputs: &[OutputTensor<'_>]) -> Result<ReplyBody> {
+fn write_parts(
+    out: &mut Vec<u8>,
+    head: &ResponseHead<'_>,
+    outputs: &[OutputTensor<'_>],
+) -> Result<ResponseLengths> {
     let start = out.len();
     out.push(b'{');
     if let Some(id) = head.id.filter(|id| !id.is_empty()) {
@@ -79,7 +87,7 @@ fn write_parts(out: &mut Vec<u8>, head: &ReplyHead<'_>, outputs: &[OutputTensor<
     for output in outputs.iter().filter(|output| output.binary) {
         elements::write_binary(out, &output.data)?;
     }
-    Ok(ReplyBody { json_len, total_len: out.len() - start })
+    Ok(ResponseLengths { json_len, total_len: out.len() - start })
 }
 
 fn write_output(out: &mut Vec<u8>, output: &OutputTensor<'_>) -> Result<()> {
@@ -101,7 +109,7 @@ fn write_output(out: &mut Vec<u8>, output: &OutputTensor<'_>) -> Result<()> {
         out.extend_from_slice(b"}}");
         return Ok(());
     }
-    let style = Style::of(output);
+    let style = ListStyle::of(output);
     let encoding: &[u8] = match style.strings {
         StringStyle::Base64 => b",\"parameters\":{\"encoding\":\"base64\"}",
         _ => b"",

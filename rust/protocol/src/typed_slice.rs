@@ -9,17 +9,17 @@ macro_rules! typed {
         /// A buffer of elements of one datatype; BYTES go into a [`StringTable`](crate::strings::StringTable)
         /// instead.
         #[derive(Debug)]
-        pub enum TypedMut<'a> { $($(#[doc = $doc])+ $variant(&'a mut [$element]),)+ }
+        pub enum TypedSliceMut<'a> { $($(#[doc = $doc])+ $variant(&'a mut [$element]),)+ }
 
-        impl TypedMut<'_> {
+        impl TypedSliceMut<'_> {
             /// The datatype of the elements.
             pub fn datatype(&self) -> DataType {
-                match self { $(TypedMut::$variant(_) => DataType::$variant,)+ }
+                match self { $(TypedSliceMut::$variant(_) => DataType::$variant,)+ }
             }
 
             /// The number of elements.
             pub fn len(&self) -> usize {
-                match self { $(TypedMut::$variant(out) => out.len(),)+ }
+                match self { $(TypedSliceMut::$variant(out) => out.len(),)+ }
             }
 
             /// Whether there are none.

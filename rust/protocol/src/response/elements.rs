@@ -8,11 +8,11 @@ use headgate_core::tensor::DataType;
 
 use super::tensor::{OutputTensor, TensorData};
 use crate::json_string::{write_json, write_json_base64};
-use crate::strings::Strings;
+use crate::strings::StringTableView;
 
 /// The most bytes that an element of fixed size takes in JSON, its comma included: a double such as
 /// -2.2250738585072014e-308.
-const LONGEST: usize = 25;
+const MAX_ELEMENT_BYTES: usize = 25;
 
 /// Makes sure that data, datatype and shape of an output agree.
 pub(crate) fn check(output: &OutputTensor<'_>) -> Result<()> {
@@ -88,7 +88,7 @@ pub(crate) fn write_binary(out: &mut Vec<u8>, data: &TensorData<'_>) -> Result<(
 
 /// How elements become JSON.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Style<'s> {
+pub(crate) struct ListStyle<'s> {
     pub(crate) non_finite: NonFinite,
     pub(crate) strings: StringStyle,
     /// The dimensions that brackets follow; empty for a flat list.
@@ -106,20 +106,24 @@ pub(crate) enum StringStyle {
     Objects,
 }
 
-impl Style<'_> {
+impl ListStyle<'_> {
     /// A flat list, with the endpoint's word for what is no number.
-    pub(crate) fn of(output: &OutputTensor<'_>) -> Style<'static> {
+    pub(crate) fn of(output: &OutputTensor<'_>) -> ListStyle<'static> {
         let strings = match output.data {
             TensorData::Strings(strings) if !strings.is_text() => StringStyle::Base64,
             _ => StringStyle::Text,
         };
-        Style { non_finite: output.non_finite, strings, nesting: &[] }
+        ListStyle { non_finite: output.non_finite, strings, nesting: &[] }
     }
 }
 
 /// Appends the elements as JSON, separated by commas, without the outermost brackets. The output was checked.
-pub(crate) fn write_json_list(out: &mut Vec<u8>, output: &OutputTensor<'_>, style: Style<'_>) -> Result<()> {
-    let list = List { style, name: output.name };
+pub(crate) fn write_json_list(
+    out: &mut Vec<u8>,
+    output: &OutputTensor<'_>,
+    style: ListStyle<'_>,
+) -> Result<()> {
+    let list = ListWriter { style, name: output.name };
     match output.data {
         TensorData::Uint8(data) if output.datatype == DataType::Bool => {
             list.write(out, data.iter().copied(), |out, _, value| {
@@ -129,10 +133,10 @@ pub(crate) fn write_json_list(out: &mut Vec<u8>, output: &OutputTensor<'_>, styl
         }
         TensorData::Uint8(data) => list.integers(out, data.iter().map(|&value| value.into())),
         TensorData::Uint16(data) if output.datatype == DataType::Fp16 => {
-            list.singles(out, data.iter().map(|&bits| half::f16::from_bits(bits).to_f32()))
+            list.floats32(out, data.iter().map(|&bits| half::f16::from_bits(bits).to_f32()))
         }
         TensorData::Uint16(data) if output.datatype == DataType::Bf16 => {
-            list.singles(out, data.iter().map(|&bits| half::bf16::from_bits(bits).to_f32()))
+            list.floats32(out, data.iter().map(|&bits| half::bf16::from_bits(bits).to_f32()))
         }
         TensorData::Uint16(data) => list.integers(out, data.iter().map(|&value| value.into())),
         TensorData::Uint32(data) => list.integers(out, data.iter().map(|&value| value.into())),
@@ -141,16 +145,21 @@ pub(crate) fn write_json_list(out: &mut Vec<u8>, output: &OutputTensor<'_>, styl
         TensorData::Int16(data) => list.integers(out, data.iter().map(|&value| value.into())),
         TensorData::Int32(data) => list.integers(out, data.iter().map(|&value| value.into())),
         TensorData::Int64(data) => list.integers(out, data.iter().copied()),
-        TensorData::Fp32(data) => list.singles(out, data.iter().copied()),
-        TensorData::Fp64(data) => list.doubles(out, data.iter().copied()),
-        TensorData::Raw(data) => raw(out, data, output, style),
+        TensorData::Fp32(data) => list.floats32(out, data.iter().copied()),
+        TensorData::Fp64(data) => list.floats64(out, data.iter().copied()),
+        TensorData::Raw(data) => write_raw_json_list(out, data, output, style),
         TensorData::Strings(data) => list.strings(out, data),
     }
 }
 
 /// Appends little-endian elements of the output's datatype as JSON.
-fn raw(out: &mut Vec<u8>, data: &[u8], output: &OutputTensor<'_>, style: Style<'_>) -> Result<()> {
-    let list = List { style, name: output.name };
+fn write_raw_json_list(
+    out: &mut Vec<u8>,
+    data: &[u8],
+    output: &OutputTensor<'_>,
+    style: ListStyle<'_>,
+) -> Result<()> {
+    let list = ListWriter { style, name: output.name };
     macro_rules! elements {
         ($t:ty) => {
             data.as_chunks().0.iter().map(|bytes| <$t>::from_le_bytes(*bytes))
@@ -167,10 +176,10 @@ fn raw(out: &mut Vec<u8>, data: &[u8], output: &OutputTensor<'_>, style: Style<'
         DataType::Int16 => list.integers(out, elements!(i16).map(i64::from)),
         DataType::Int32 => list.integers(out, elements!(i32).map(i64::from)),
         DataType::Int64 => list.integers(out, elements!(i64)),
-        DataType::Fp16 => list.singles(out, elements!(u16).map(|bits| half::f16::from_bits(bits).to_f32())),
-        DataType::Bf16 => list.singles(out, elements!(u16).map(|bits| half::bf16::from_bits(bits).to_f32())),
-        DataType::Fp32 => list.singles(out, elements!(f32)),
-        DataType::Fp64 => list.doubles(out, elements!(f64)),
+        DataType::Fp16 => list.floats32(out, elements!(u16).map(|bits| half::f16::from_bits(bits).to_f32())),
+        DataType::Bf16 => list.floats32(out, elements!(u16).map(|bits| half::bf16::from_bits(bits).to_f32())),
+        DataType::Fp32 => list.floats32(out, elements!(f32)),
+        DataType::Fp64 => list.floats64(out, elements!(f64)),
         DataType::Bytes => Err(Error::new(
             Code::Internal,
             format!("output \"{}\": BYTES without their lengths have no JSON form", output.name),
@@ -179,12 +188,12 @@ fn raw(out: &mut Vec<u8>, data: &[u8], output: &OutputTensor<'_>, style: Style<'
 }
 
 /// A list that is being written.
-struct List<'s> {
-    style: Style<'s>,
+struct ListWriter<'s> {
+    style: ListStyle<'s>,
     name: &'s str,
 }
 
-impl List<'_> {
+impl ListWriter<'_> {
     /// Appends elements with commas between them, and brackets where the nesting has them.
     #[inline(always)]
     fn write<T>(
@@ -212,7 +221,7 @@ impl List<'_> {
         mut write: impl FnMut(&mut Vec<u8>, usize, T) -> Result<()>,
     ) -> Result<()> {
         if elements.len() == 0 {
-            empty(out, self.style.nesting);
+            write_empty_lists(out, self.style.nesting);
             return Ok(());
         }
         // Elements in a list of each depth but the outermost, whose brackets are the caller's.
@@ -249,7 +258,7 @@ impl List<'_> {
         })
     }
 
-    fn singles(&self, out: &mut Vec<u8>, elements: impl ExactSizeIterator<Item = f32>) -> Result<()> {
+    fn floats32(&self, out: &mut Vec<u8>, elements: impl ExactSizeIterator<Item = f32>) -> Result<()> {
         let mut buffer = zmij::Buffer::new();
         self.write(out, elements, |out, index, value| {
             if !value.is_finite() {
@@ -260,7 +269,7 @@ impl List<'_> {
         })
     }
 
-    fn doubles(&self, out: &mut Vec<u8>, elements: impl ExactSizeIterator<Item = f64>) -> Result<()> {
+    fn floats64(&self, out: &mut Vec<u8>, elements: impl ExactSizeIterator<Item = f64>) -> Result<()> {
         let mut buffer = zmij::Buffer::new();
         self.write(out, elements, |out, index, value| {
             if !value.is_finite() {
@@ -295,7 +304,7 @@ impl List<'_> {
         Ok(())
     }
 
-    fn strings(&self, out: &mut Vec<u8>, elements: Strings<'_>) -> Result<()> {
+    fn strings(&self, out: &mut Vec<u8>, elements: StringTableView<'_>) -> Result<()> {
         self.write(out, elements.iter(), |out, _, element| {
             match (self.style.strings, std::str::from_utf8(element)) {
                 (StringStyle::Text | StringStyle::Objects, Ok(text)) => write_json(text, out),
@@ -312,7 +321,7 @@ impl List<'_> {
 }
 
 /// Appends the inside of a list without elements: the lists down to the first dimension that is 0.
-fn empty(out: &mut Vec<u8>, nesting: &[i64]) {
+fn write_empty_lists(out: &mut Vec<u8>, nesting: &[i64]) {
     let Some((&length, inner)) = nesting.split_first() else { return };
     for index in 0..length {
         if inner.is_empty() {
@@ -322,13 +331,13 @@ fn empty(out: &mut Vec<u8>, nesting: &[i64]) {
             out.push(b',');
         }
         out.push(b'[');
-        empty(out, inner);
+        write_empty_lists(out, inner);
         out.push(b']');
     }
 }
 
 /// The decimal digits of 0 to 99.
-static PAIRS: [[u8; 2]; 100] = {
+static DIGIT_PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [[0; 2]; 100];
     let mut n = 0;
     while n < 100 {
@@ -340,17 +349,17 @@ static PAIRS: [[u8; 2]; 100] = {
 
 /// Appends a sign and a magnitude in decimal.
 pub(crate) fn write_integer(out: &mut Vec<u8>, negative: bool, magnitude: u64) {
-    let mut digits = [0u8; LONGEST];
-    let mut at = LONGEST;
+    let mut digits = [0u8; MAX_ELEMENT_BYTES];
+    let mut at = MAX_ELEMENT_BYTES;
     let mut left = magnitude;
     while left >= 100 {
         at -= 2;
-        digits[at..at + 2].copy_from_slice(&PAIRS[(left % 100) as usize]);
+        digits[at..at + 2].copy_from_slice(&DIGIT_PAIRS[(left % 100) as usize]);
         left /= 100;
     }
     if left >= 10 {
         at -= 2;
-        digits[at..at + 2].copy_from_slice(&PAIRS[left as usize]);
+        digits[at..at + 2].copy_from_slice(&DIGIT_PAIRS[left as usize]);
     } else {
         at -= 1;
         digits[at] = b'0' + left as u8;

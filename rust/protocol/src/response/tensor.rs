@@ -1,11 +1,11 @@
 //! One output of a response: its name, type, shape and elements.
 //!
-//! Next: `reply/elements`.
+//! Next: `response/elements`.
 
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape};
 
-use crate::strings::Strings;
+use crate::strings::StringTableView;
 
 /// One output.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,7 @@ pub enum TensorData<'a> {
     /// Any datatype of fixed size as little-endian bytes.
     Raw(&'a [u8]),
     /// BYTES.
-    Strings(Strings<'a>),
+    Strings(StringTableView<'a>),
 }
 
 impl<'a> OutputTensor<'a> {
