@@ -12,19 +12,19 @@ use ort_sys::OrtValue;
 use crate::device::driver::Driver;
 use crate::library::Library;
 use crate::optional::OptionalInputs;
-use crate::output_check::{self, Found};
+use crate::output_check::{self, ObservedOutput};
 use crate::session::Session;
-use crate::shape_rule::Preallocated;
-use crate::strings::Strings;
+use crate::shape_rule::Preallocation;
+use crate::string_tensor::StringTensor;
 use crate::tensor::Tensor;
-use crate::value::Value;
-use crate::view::{Data, View};
+use crate::value::OwnedValue;
+use crate::view::{Elements, TensorView};
 
 /// The tensors of one run of one session. Lease one for a request, give it back after the answer is out.
 pub struct Binding {
     inputs: Vec<Tensor>,
     optional: Option<Box<OptionalInputs>>,
-    outputs: Vec<Output>,
+    outputs: Vec<OutputSlot>,
     raw_inputs: Vec<*const OrtValue>,
     raw_outputs: Vec<*mut OrtValue>,
     library: &'static Library,
@@ -36,25 +36,25 @@ unsafe impl Send for Binding {}
 unsafe impl Sync for Binding {}
 
 /// One output: ours where its shape could be foretold, else the runtime's.
-struct Output {
+struct OutputSlot {
     tensor: Tensor,
-    allocated: Option<Value>,
+    allocated: Option<OwnedValue>,
 }
 
 impl Binding {
     /// Tensors for one run of something with that signature, without shapes yet.
     pub fn new(library: &'static Library, signature: &Signature) -> Binding {
-        Binding::in_memory_of(None, library, signature)
+        Binding::with_driver(None, library, signature)
     }
 
     /// As [`Binding::new`], in memory that a device reads and writes by itself.
-    pub fn in_memory_of(
+    pub fn with_driver(
         driver: Option<&Arc<dyn Driver>>,
         library: &'static Library,
         signature: &Signature,
     ) -> Binding {
         let tensors = |specs: &[TensorSpec]| {
-            specs.iter().map(|spec| Tensor::in_memory_of(driver, library, spec.datatype)).collect::<Vec<_>>()
+            specs.iter().map(|spec| Tensor::with_driver(driver, library, spec.datatype)).collect::<Vec<_>>()
         };
         let inputs = tensors(&signature.inputs);
         let outputs = tensors(&signature.outputs);
@@ -63,7 +63,7 @@ impl Binding {
             raw_outputs: vec![null_mut(); outputs.len()],
             inputs,
             optional: OptionalInputs::new(&signature.optional_inputs),
-            outputs: outputs.into_iter().map(|tensor| Output { tensor, allocated: None }).collect(),
+            outputs: outputs.into_iter().map(|tensor| OutputSlot { tensor, allocated: None }).collect(),
             library,
         }
     }
@@ -117,7 +117,7 @@ impl Binding {
     }
 
     /// Takes an output that the runtime made.
-    pub(crate) fn take_output(&mut self, index: usize, value: Value) {
+    pub(crate) fn take_output(&mut self, index: usize, value: OwnedValue) {
         self.outputs[index].allocated = Some(value);
     }
 
@@ -140,19 +140,19 @@ impl Binding {
     ///
     /// # Errors
     /// `internal` before the first run.
-    pub fn output(&self, index: usize) -> Result<View<'_>> {
+    pub fn output(&self, index: usize) -> Result<TensorView<'_>> {
         let output = &self.outputs[index];
         match &output.allocated {
-            Some(value) => View::of(self.library, value),
+            Some(value) => TensorView::of(self.library, value),
             None => output.tensor.view(),
         }
     }
 
     /// The strings of an output, not copied; `None` for another type and before the first run.
-    pub fn output_strings(&self, index: usize) -> Option<Strings<'_>> {
+    pub fn output_strings(&self, index: usize) -> Option<StringTensor<'_>> {
         let output = &self.outputs[index];
         match &output.allocated {
-            Some(value) => Strings::of(self.library, value),
+            Some(value) => StringTensor::of(self.library, value),
             None => output.tensor.strings(),
         }
     }
@@ -183,21 +183,21 @@ impl Binding {
         if self.gives_optional_inputs() {
             return self.run_with_optional_inputs(session);
         }
-        let foretold = self.place_outputs(session, Preallocated::Proven, None)?;
+        let predicted = self.place_outputs(session, Preallocation::Proven, None)?;
         let result = self.call(session);
         let is_doubtful = match &result {
             Ok(()) => self.is_unwritten(),
             // Any other failure has nothing to do with buffers.
             Err(error) => error.code == Code::BackendFailed,
         };
-        if foretold && is_doubtful { self.run_again(session, result) } else { result }
+        if predicted && is_doubtful { self.run_again(session, result) } else { result }
     }
 
     /// As [`Binding::run`]. The rules of the outputs were proven with the model's own values and say nothing about others, so no
     /// output gets a buffer.
     #[cold]
     fn run_with_optional_inputs(&mut self, session: &Session) -> Result<()> {
-        self.place_outputs(session, Preallocated::Nothing, None)?;
+        self.place_outputs(session, Preallocation::Nothing, None)?;
         let optional = self.optional.as_mut().expect("some are given");
         let ran = optional.place(session, &mut self.raw_inputs).and_then(|()| {
             // SAFETY: as in `call`; the values stand in the order of their names.
@@ -210,7 +210,7 @@ impl Binding {
     /// Whether a run left one of our buffers as it was.
     fn is_unwritten(&self) -> bool {
         self.outputs.iter().zip(&self.raw_outputs).any(|(output, raw)| {
-            output.allocated.is_none() && *raw == output.tensor.raw() && output.tensor.is_marked()
+            output.allocated.is_none() && *raw == output.tensor.raw() && output.tensor.has_sentinel()
         })
     }
 
@@ -224,14 +224,14 @@ impl Binding {
             .zip(&self.raw_outputs)
             .map(|(output, raw)| !raw.is_null() && *raw == output.tensor.raw())
             .collect();
-        self.place_outputs(session, Preallocated::Nothing, None)?;
+        self.place_outputs(session, Preallocation::Nothing, None)?;
         // The request is at fault, or the model, and says so once more.
         self.call(session).map_err(|again| first.as_ref().err().cloned().unwrap_or(again))?;
         for index in (0..ours.len()).filter(|&index| ours[index]) {
-            let Output { tensor, allocated: Some(value) } = &self.outputs[index] else { continue };
-            let right = View::of(self.library, value)?;
+            let OutputSlot { tensor, allocated: Some(value) } = &self.outputs[index] else { continue };
+            let right = TensorView::of(self.library, value)?;
             let is_left_alone =
-                first.is_ok() && matches!(right.data, Data::Bytes(bytes) if *bytes != *tensor.bytes());
+                first.is_ok() && matches!(right.data, Elements::Bytes(bytes) if *bytes != *tensor.bytes());
             if right.shape != *tensor.shape() || is_left_alone {
                 session.rules.distrust(index);
             }
@@ -249,18 +249,24 @@ impl Binding {
             return Ok(());
         }
         self.place_inputs()?;
-        output_check::prove(&session.rules, |which, pattern| {
+        output_check::prove_rules(&session.rules, |which, pattern| {
             self.place_outputs(session, which, Some(pattern))?;
             self.call(session)?;
             (0..self.outputs.len()).map(|index| self.found(session, index)).collect()
         })
     }
 
-    fn found(&self, session: &Session, index: usize) -> Result<Found> {
+    fn found(&self, session: &Session, index: usize) -> Result<ObservedOutput> {
         let view = self.output(index)?;
-        let bytes = if let Data::Bytes(bytes) = view.data { bytes.to_vec() } else { Vec::new() };
-        let foretold = session.rules.shape(index, Preallocated::Unproven, |input| self.inputs[input].shape());
-        Ok(Found { shape: view.shape, bytes, foretold, is_ours: self.outputs[index].allocated.is_none() })
+        let bytes = if let Elements::Bytes(bytes) = view.data { bytes.to_vec() } else { Vec::new() };
+        let predicted =
+            session.rules.shape(index, Preallocation::Unproven, |input| self.inputs[input].shape());
+        Ok(ObservedOutput {
+            shape: view.shape,
+            bytes,
+            predicted,
+            is_preallocated: self.outputs[index].allocated.is_none(),
+        })
     }
 
     /// Sets the input pointers.
@@ -273,25 +279,25 @@ impl Binding {
     }
 
     /// Sets the output pointers, and marks what is ours or fills it; true when at least one is.
-    fn place_outputs(&mut self, session: &Session, which: Preallocated, fill: Option<u8>) -> Result<bool> {
-        let mut foretold = false;
+    fn place_outputs(&mut self, session: &Session, which: Preallocation, fill: Option<u8>) -> Result<bool> {
+        let mut predicted = false;
         for (index, output) in self.outputs.iter_mut().enumerate() {
             output.allocated = None;
             let shape = session.rules.shape(index, which, |input| self.inputs[input].shape());
             self.raw_outputs[index] = match shape {
-                Some(shape) if foretells(output.tensor.datatype(), &shape) => {
+                Some(shape) if may_preallocate(output.tensor.datatype(), &shape) => {
                     output.tensor.reshape(&shape)?;
                     match fill {
-                        None => output.tensor.mark(),
+                        None => output.tensor.write_sentinel(),
                         Some(pattern) => output.tensor.bytes_mut().unwrap_or_default().fill(pattern),
                     }
-                    foretold = true;
+                    predicted = true;
                     output.tensor.raw()
                 }
                 _ => null_mut(),
             };
         }
-        Ok(foretold)
+        Ok(predicted)
     }
 
     fn call(&mut self, session: &Session) -> Result<()> {
@@ -311,7 +317,7 @@ impl Binding {
                 continue;
             }
             if raw.is_null() || *raw != output.tensor.raw() {
-                match Value::new(self.library, *raw) {
+                match OwnedValue::new(self.library, *raw) {
                     Ok(value) => output.allocated = Some(value),
                     Err(error) => missing = Some(error),
                 }
@@ -322,11 +328,11 @@ impl Binding {
 }
 
 /// Outputs beyond this are the runtime's to allocate: their size follows from what a request claims.
-const FORETOLD_BYTES: usize = 16 << 20;
+const MAX_PREALLOCATED_BYTES: usize = 16 << 20;
 
 /// Whether an output of that shape is made before the run.
-pub(crate) fn foretells(datatype: DataType, shape: &Shape) -> bool {
-    datatype.size().is_some_and(|size| shape.count() <= FORETOLD_BYTES / size)
+pub(crate) fn may_preallocate(datatype: DataType, shape: &Shape) -> bool {
+    datatype.size().is_some_and(|size| shape.count() <= MAX_PREALLOCATED_BYTES / size)
 }
 
 #[cfg(test)]

@@ -12,13 +12,13 @@ use crate::device::driver::Driver;
 pub const ALIGNMENT: usize = 64;
 
 /// A buffer of so many bytes is pages of its own.
-const MAPPED: usize = 1 << 20;
+const MMAP_THRESHOLD: usize = 1 << 20;
 
 /// The largest buffer, in bytes.
 pub const MAX_BYTES: usize = 2 << 30;
 
 /// A growable block of zero-initialised bytes at a 64-byte boundary.
-pub struct Buffer {
+pub struct AlignedBuffer {
     start: NonNull<u8>,
     capacity: usize,
     /// Whose memory it is; the heap's without one.
@@ -26,11 +26,11 @@ pub struct Buffer {
 }
 
 // SAFETY: a buffer owns its memory alone.
-unsafe impl Send for Buffer {}
+unsafe impl Send for AlignedBuffer {}
 // SAFETY: shared access only reads.
-unsafe impl Sync for Buffer {}
+unsafe impl Sync for AlignedBuffer {}
 
-impl Default for Buffer {
+impl Default for AlignedBuffer {
     fn default() -> Self {
         Self::of(None)
     }
@@ -39,7 +39,7 @@ impl Default for Buffer {
 #[repr(align(64))]
 struct Aligned;
 
-impl Buffer {
+impl AlignedBuffer {
     /// An empty block of memory that a device reads and writes by itself, or of the heap.
     pub(crate) fn of(driver: Option<Arc<dyn Driver>>) -> Self {
         Self { start: NonNull::<Aligned>::dangling().cast(), capacity: 0, driver }
@@ -66,7 +66,7 @@ impl Buffer {
     fn with_capacity(capacity: usize, driver: Option<Arc<dyn Driver>>) -> Result<Self> {
         let start = match &driver {
             None => {
-                let start = if capacity < MAPPED {
+                let start = if capacity < MMAP_THRESHOLD {
                     // SAFETY: the layout's size is above zero.
                     NonNull::new(unsafe { alloc_zeroed(layout(capacity)) })
                 } else {
@@ -87,7 +87,7 @@ impl Buffer {
     }
 
     /// Whether it is memory that a device reads by itself.
-    pub(crate) fn is_a_device_s(&self) -> bool {
+    pub(crate) fn is_pinned(&self) -> bool {
         self.driver.is_some()
     }
 
@@ -102,13 +102,15 @@ impl Buffer {
     }
 }
 
-impl Drop for Buffer {
+impl Drop for AlignedBuffer {
     fn drop(&mut self) {
         match &self.driver {
             _ if self.capacity == 0 => {}
             Some(driver) => driver.free_host(self.start),
             // SAFETY: allocated with this layout in `with_capacity`.
-            None if self.capacity < MAPPED => unsafe { dealloc(self.start.as_ptr(), layout(self.capacity)) },
+            None if self.capacity < MMAP_THRESHOLD => unsafe {
+                dealloc(self.start.as_ptr(), layout(self.capacity))
+            },
             // SAFETY: mapped with this length in `with_capacity`.
             None => drop(unsafe { libc::munmap(self.start.as_ptr().cast(), self.capacity) }),
         }
@@ -139,7 +141,7 @@ mod tests {
 
     #[test]
     fn buffers_are_aligned_and_keep_their_room() {
-        let mut buffer = Buffer::default();
+        let mut buffer = AlignedBuffer::default();
         assert_eq!(buffer.start().as_ptr() as usize % ALIGNMENT, 0);
         buffer.reserve(100).unwrap();
         assert_eq!((buffer.capacity(), buffer.start().as_ptr() as usize % ALIGNMENT), (128, 0));
@@ -147,7 +149,9 @@ mod tests {
         buffer.reserve(64).unwrap();
         assert_eq!(buffer.start(), before);
         assert!(buffer.reserve(MAX_BYTES + 1).is_err());
-        for bytes in [1, 512, 513, 100_000, MAPPED - 1, MAPPED, 5 * MAPPED + 1, MAX_BYTES] {
+        for bytes in
+            [1, 512, 513, 100_000, MMAP_THRESHOLD - 1, MMAP_THRESHOLD, 5 * MMAP_THRESHOLD + 1, MAX_BYTES]
+        {
             let capacity = rounded(bytes);
             assert!(capacity >= bytes && capacity.is_multiple_of(ALIGNMENT), "{bytes}: {capacity}");
             assert!(bytes <= 512 || capacity <= bytes + bytes / 8, "{bytes}: {capacity}");
@@ -156,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_large_buffer_is_zero() {
-        let mut buffer = Buffer::default();
+        let mut buffer = AlignedBuffer::default();
         buffer.reserve(64 << 20).unwrap();
         // SAFETY: within the buffer.
         let last = unsafe { *buffer.start().as_ptr().add((64 << 20) - 1) };

@@ -1,6 +1,6 @@
 //! Cancelling what the runtime does on a thread: a run that nobody wants any more, a load that takes too long.
 //!
-//! Whoever is about to call the runtime for something that can be cancelled opens a [`Scope`]; others hold its [`Token`] and may
+//! Whoever is about to call the runtime for something that can be cancelled opens a [`CancelScope`]; others hold its [`CancelToken`] and may
 //! cancel it from any thread. The runtime looks between two nodes of a graph, and between two steps of a load: a loop ends at once,
 //! one long product of matrices does not.
 //!
@@ -19,86 +19,86 @@ use headgate_core::error::{Code, Error, Result};
 use ort_sys::{OrtRunOptions, OrtSessionOptions};
 
 use crate::api::Api;
-use state::{Entered, State};
+use state::{CallEntry, CancelState};
 
 /// A thread as those see it who cancel.
-struct Thread {
-    state: State,
+struct SharedThread {
+    state: CancelState,
     /// Of the call in progress; valid from before it is entered until after it is left.
-    target: AtomicPtr<Target>,
+    target: AtomicPtr<CallTarget>,
 }
 
 /// What tells the runtime.
 #[derive(Clone, Copy)]
-struct Target {
+struct CallTarget {
     api: Api,
-    call: Call,
+    call: CallOptions,
 }
 
 #[derive(Clone, Copy)]
-enum Call {
+enum CallOptions {
     Run(NonNull<OrtRunOptions>),
     Load(NonNull<OrtSessionOptions>),
 }
 
 /// What a thread keeps for its calls.
-struct Here {
-    thread: Arc<Thread>,
+struct CallingThread {
+    thread: Arc<SharedThread>,
     /// The options of its runs, for each library.
-    options: RefCell<Vec<RunOptions>>,
+    options: RefCell<Vec<ThreadRunOptions>>,
 }
 
 thread_local! {
-    static HERE: Here = Here {
-        thread: Arc::new(Thread { state: State::new(), target: AtomicPtr::new(null_mut()) }),
+    static CALLING_THREAD: CallingThread = CallingThread {
+        thread: Arc::new(SharedThread { state: CancelState::new(), target: AtomicPtr::new(null_mut()) }),
         options: RefCell::default(),
     };
 }
 
 /// Work of the calling thread that others may cancel, until this is dropped. A thread has one at a time.
-pub struct Scope {
+pub struct CancelScope {
     number: u64,
     /// It belongs to its thread.
     _here: PhantomData<*const ()>,
 }
 
-impl Scope {
+impl CancelScope {
     /// Begins a piece of work.
-    pub fn begin() -> Scope {
-        Scope { number: HERE.with(|here| here.thread.state.begin()), _here: PhantomData }
+    pub fn begin() -> CancelScope {
+        CancelScope { number: CALLING_THREAD.with(|here| here.thread.state.begin()), _here: PhantomData }
     }
 
     /// What others cancel it with.
-    pub fn token(&self) -> Token {
-        Token { thread: HERE.with(|here| here.thread.clone()), number: self.number }
+    pub fn token(&self) -> CancelToken {
+        CancelToken { thread: CALLING_THREAD.with(|here| here.thread.clone()), number: self.number }
     }
 
     /// Whether it was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        HERE.with(|here| here.thread.state.is_cancelled(self.number))
+        CALLING_THREAD.with(|here| here.thread.state.is_cancelled(self.number))
     }
 }
 
-impl Drop for Scope {
+impl Drop for CancelScope {
     fn drop(&mut self) {
-        HERE.with(|here| here.thread.state.end());
+        CALLING_THREAD.with(|here| here.thread.state.end());
     }
 }
 
-/// The right to cancel one [`Scope`]. It may outlive the scope: then it does nothing.
+/// The right to cancel one [`CancelScope`]. It may outlive the scope: then it does nothing.
 #[derive(Clone)]
-pub struct Token {
-    thread: Arc<Thread>,
+pub struct CancelToken {
+    thread: Arc<SharedThread>,
     number: u64,
 }
 
-impl Token {
+impl CancelToken {
     /// Has the runtime end what it does in the scope, and do nothing more there. False if the scope is over.
     pub fn cancel(&self) -> bool {
         self.thread.state.cancel(self.number, || {
             // SAFETY: the thread is in the call that the target belongs to, and waits for us before it leaves.
             if let Some(target) = unsafe { self.thread.target.load(Relaxed).as_ref() } {
-                target.tell(true);
+                target.set_flag(true);
             }
         })
     }
@@ -109,7 +109,7 @@ impl Token {
     }
 }
 
-impl std::fmt::Debug for Token {
+impl std::fmt::Debug for CancelToken {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Token").field("number", &self.number).finish_non_exhaustive()
     }
@@ -117,60 +117,60 @@ impl std::fmt::Debug for Token {
 
 /// A thread whose scopes others may cancel, whichever is open.
 #[derive(Clone)]
-pub struct Worker(Arc<Thread>);
+pub struct ThreadHandle(Arc<SharedThread>);
 
-impl Worker {
+impl ThreadHandle {
     /// The calling thread.
-    pub fn here() -> Worker {
-        Worker(HERE.with(|here| here.thread.clone()))
+    pub fn here() -> ThreadHandle {
+        ThreadHandle(CALLING_THREAD.with(|here| here.thread.clone()))
     }
 
     /// What cancels the scope that is open now.
-    pub fn current(&self) -> Option<Token> {
-        Some(Token { number: self.0.state.current()?, thread: self.0.clone() })
+    pub fn current(&self) -> Option<CancelToken> {
+        Some(CancelToken { number: self.0.state.current()?, thread: self.0.clone() })
     }
 }
 
-impl std::fmt::Debug for Worker {
+impl std::fmt::Debug for ThreadHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Worker").field(&self.0.state.current()).finish()
     }
 }
 
-impl Target {
-    fn tell(&self, cancelled: bool) {
+impl CallTarget {
+    fn set_flag(&self, cancelled: bool) {
         // SAFETY: the options live for as long as the call that they belong to; the runtime's flags are atomic.
-        let told = unsafe {
+        let status = unsafe {
             match (self.call, cancelled) {
-                (Call::Run(options), true) => (self.api.RunOptionsSetTerminate)(options.as_ptr()),
-                (Call::Run(options), false) => (self.api.RunOptionsUnsetTerminate)(options.as_ptr()),
-                (Call::Load(options), flag) => {
+                (CallOptions::Run(options), true) => (self.api.RunOptionsSetTerminate)(options.as_ptr()),
+                (CallOptions::Run(options), false) => (self.api.RunOptionsUnsetTerminate)(options.as_ptr()),
+                (CallOptions::Load(options), flag) => {
                     (self.api.SessionOptionsSetLoadCancellationFlag)(options.as_ptr(), flag)
                 }
             }
         };
         // Setting a flag fails for a null pointer only.
-        let _ = self.api.check(told, Code::Internal);
+        let _ = self.api.check(status, Code::Internal);
     }
 }
 
 /// Options of a thread's runs, which carry the flag that ends one.
-struct RunOptions {
+struct ThreadRunOptions {
     api: Api,
     raw: NonNull<OrtRunOptions>,
 }
 
-impl RunOptions {
-    fn new(api: Api) -> Result<RunOptions> {
+impl ThreadRunOptions {
+    fn new(api: Api) -> Result<ThreadRunOptions> {
         let mut raw = null_mut();
         // SAFETY: the out-pointer is valid.
         api.check(unsafe { (api.CreateRunOptions)(&mut raw) }, Code::Internal)?;
         let raw = NonNull::new(raw).ok_or_else(|| Error::new(Code::Internal, "no options for a run"))?;
-        Ok(RunOptions { api, raw })
+        Ok(ThreadRunOptions { api, raw })
     }
 }
 
-impl Drop for RunOptions {
+impl Drop for ThreadRunOptions {
     fn drop(&mut self) {
         // SAFETY: created above, released once, by the thread whose runs are over.
         unsafe { (self.api.ReleaseRunOptions)(self.raw.as_ptr()) }
@@ -179,9 +179,9 @@ impl Drop for RunOptions {
 
 /// Calls the runtime for a run, which is handed the options to run with.
 pub(crate) fn run(api: Api, call: impl FnOnce(*const OrtRunOptions) -> Result<()>) -> Result<()> {
-    HERE.with(|here| {
+    CALLING_THREAD.with(|here| {
         let options = here.options_of(api)?;
-        here.watch(Target { api, call: Call::Run(options) }, || call(options.as_ptr()))
+        here.watch(CallTarget { api, call: CallOptions::Run(options) }, || call(options.as_ptr()))
     })
 }
 
@@ -191,34 +191,34 @@ pub(crate) fn load(
     options: NonNull<OrtSessionOptions>,
     call: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    HERE.with(|here| here.watch(Target { api, call: Call::Load(options) }, call))
+    CALLING_THREAD.with(|here| here.watch(CallTarget { api, call: CallOptions::Load(options) }, call))
 }
 
-impl Here {
+impl CallingThread {
     fn options_of(&self, api: Api) -> Result<NonNull<OrtRunOptions>> {
         let mut all = self.options.borrow_mut();
         if let Some(options) = all.iter().find(|options| options.api == api) {
             return Ok(options.raw);
         }
-        let options = RunOptions::new(api)?;
+        let options = ThreadRunOptions::new(api)?;
         let raw = options.raw;
         all.push(options);
         Ok(raw)
     }
 
     /// Makes a call that others may cancel. What succeeded all the same is kept.
-    fn watch(&self, mut target: Target, call: impl FnOnce() -> Result<()>) -> Result<()> {
-        let Thread { state, target: known } = &*self.thread;
+    fn watch(&self, mut target: CallTarget, call: impl FnOnce() -> Result<()>) -> Result<()> {
+        let SharedThread { state, target: known } = &*self.thread;
         known.store(&raw mut target, Relaxed);
         match state.enter() {
-            Entered::Outside => call(),
-            Entered::Cancelled => Err(cancelled()),
-            Entered::Inside => {
+            CallEntry::Outside => call(),
+            CallEntry::Cancelled => Err(cancelled()),
+            CallEntry::Inside => {
                 let result = call();
                 if !state.leave() {
                     return result;
                 }
-                target.tell(false);
+                target.set_flag(false);
                 result.map_err(|_| cancelled())
             }
         }
@@ -230,7 +230,7 @@ impl Here {
 /// # Errors
 /// `cancelled` if it was cancelled.
 pub fn check() -> Result<()> {
-    HERE.with(|here| {
+    CALLING_THREAD.with(|here| {
         let state = &here.thread.state;
         let cancelled_now = state.current().is_some_and(|number| state.is_cancelled(number));
         if cancelled_now { Err(cancelled()) } else { Ok(()) }

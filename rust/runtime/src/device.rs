@@ -12,6 +12,6 @@ pub mod provider;
 pub mod session;
 mod slab;
 
-pub use driver::{Driver, Handle};
+pub use driver::{Driver, DriverHandle};
 pub use ort_sys::OrtSessionOptions;
-pub use session::{Flight, OnDevice};
+pub use session::{DeviceSession, InFlightRun};

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 /// glibc's `struct mallinfo2` (malloc.h).
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Figures {
+struct MallocInfo {
     arena: usize,
     free_chunks: usize,
     fast_chunks: usize,
@@ -20,16 +20,17 @@ struct Figures {
     top_bytes: usize,
 }
 
-type Ask = unsafe extern "C" fn() -> Figures;
+type MallocInfoFn = unsafe extern "C" fn() -> MallocInfo;
 
 /// Bytes that are allocated and not freed, by all threads; `None` where the C library does not say (older than glibc 2.33, or
 /// another one).
 pub fn used_bytes() -> Option<u64> {
-    static ASK: OnceLock<Option<Symbol<Ask>>> = OnceLock::new();
+    static MALLINFO2: OnceLock<Option<Symbol<MallocInfoFn>>> = OnceLock::new();
     // SAFETY: the symbol has this type wherever it exists.
-    let ask = ASK.get_or_init(|| unsafe { Library::this().get::<Ask>(b"mallinfo2\0") }.ok());
+    let mallinfo2 =
+        MALLINFO2.get_or_init(|| unsafe { Library::this().get::<MallocInfoFn>(b"mallinfo2\0") }.ok());
     // SAFETY: has no preconditions.
-    let figures = unsafe { ask.as_ref()?() };
+    let figures = unsafe { mallinfo2.as_ref()?() };
     Some((figures.used_bytes + figures.mapped_bytes) as u64)
 }
 

@@ -1,7 +1,7 @@
 //! A safe layer over ONNX Runtime's C API, opened with dlopen from the installed wheel's folder.
 //!
 //! Not here: which session runs where and when (`headgate-engine`). Every `unsafe` of the data plane's inference is in this
-//! crate. Read in this order: [`library`], [`session`], [`binding`], [`tensor`], [`view`], [`strings`], [`buffer`], [`element`], [`device`], [`trap`],
+//! crate. Read in this order: [`library`], [`session`], [`binding`], [`tensor`], [`view`], [`string_tensor`], [`buffer`], [`element`], [`device`], [`trap`],
 //! [`cancel`].
 
 mod api;
@@ -17,7 +17,7 @@ mod output_check;
 pub mod session;
 mod shape_rule;
 mod signature;
-pub mod strings;
+pub mod string_tensor;
 pub mod tensor;
 pub mod trap;
 mod value;
@@ -28,6 +28,6 @@ pub use binding::Binding;
 pub use element::Element;
 pub use library::Library;
 pub use session::{Session, SessionOptions};
-pub use strings::Strings;
+pub use string_tensor::StringTensor;
 pub use tensor::Tensor;
-pub use view::{Data, View};
+pub use view::{Elements, TensorView};

@@ -10,7 +10,7 @@ use std::ptr::{NonNull, null_mut};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use headgate_core::error::{Code, Error, Result};
-use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
+use libloading::os::unix::{Library as SharedObject, RTLD_LOCAL, RTLD_NOW};
 use ort_sys::{OrtAllocatorType, OrtApiBase, OrtEnv, OrtLoggingLevel, OrtMemType, OrtMemoryInfo};
 
 use crate::api::{Api, string};
@@ -93,7 +93,7 @@ fn load(path: &Path) -> Result<Library> {
     silence_telemetry();
     // SAFETY: the file is the ONNX Runtime library that the installed wheel names; its initialisers have no preconditions.
     // RTLD_LOCAL keeps it apart from a second copy that Python may load.
-    let handle = unsafe { Handle::open(Some(path), RTLD_NOW | RTLD_LOCAL) }
+    let handle = unsafe { SharedObject::open(Some(path), RTLD_NOW | RTLD_LOCAL) }
         .map_err(|error| failed(&format!("cannot be opened: {error}")))?;
     // SAFETY: the symbol has this type in every release of ONNX Runtime.
     let entry = unsafe { handle.get::<unsafe extern "C" fn() -> *const OrtApiBase>(b"OrtGetApiBase\0") }

@@ -6,43 +6,43 @@
 use headgate_core::error::{Code, Result};
 use headgate_core::tensor::Shape;
 
-use crate::shape_rule::{Preallocated, Rules};
+use crate::shape_rule::{OutputRules, Preallocation};
 
 /// What the buffers are filled with.
 const PATTERNS: [u8; 2] = [0x5A, 0xA5];
 
 /// What a run gave for one output.
-pub(crate) struct Found {
+pub(crate) struct ObservedOutput {
     /// The shape.
     pub(crate) shape: Shape,
     /// The elements; none for strings, which have no buffer.
     pub(crate) bytes: Vec<u8>,
     /// The shape that its rule gives, if it has one.
-    pub(crate) foretold: Option<Shape>,
+    pub(crate) predicted: Option<Shape>,
     /// Whether it lies in a buffer that was made before the run.
-    pub(crate) is_ours: bool,
+    pub(crate) is_preallocated: bool,
 }
 
 /// Runs the model as often as it takes and says of each output whether it may have a buffer. `run` fills those that it makes.
 ///
 /// # Errors
 /// As `run`, without buffers; want of memory or a cancellation with them.
-pub(crate) fn prove(
-    rules: &Rules,
-    mut run: impl FnMut(Preallocated, u8) -> Result<Vec<Found>>,
+pub(crate) fn prove_rules(
+    rules: &OutputRules,
+    mut run: impl FnMut(Preallocation, u8) -> Result<Vec<ObservedOutput>>,
 ) -> Result<()> {
     if !rules.are_unproven() {
         return Ok(());
     }
-    let expected = run(Preallocated::Nothing, 0)?;
+    let expected = run(Preallocation::Nothing, 0)?;
     for (index, output) in expected.iter().enumerate() {
-        if output.foretold.is_some_and(|shape| shape != output.shape) {
+        if output.predicted.is_some_and(|shape| shape != output.shape) {
             rules.distrust(index);
         }
     }
     let mut proven = vec![true; expected.len()];
     for pattern in PATTERNS {
-        let found = match run(Preallocated::Unproven, pattern) {
+        let found = match run(Preallocation::Unproven, pattern) {
             Ok(found) => found,
             Err(error) if error.code == Code::BackendFailed => {
                 // It ran a moment ago: the buffers are at fault.
@@ -52,8 +52,8 @@ pub(crate) fn prove(
             Err(error) => return Err(error),
         };
         for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
-            proven[index] &= found.is_ours;
-            if found.is_ours && (found.shape != expected.shape || found.bytes != expected.bytes) {
+            proven[index] &= found.is_preallocated;
+            if found.is_preallocated && (found.shape != expected.shape || found.bytes != expected.bytes) {
                 rules.distrust(index);
             }
         }
@@ -69,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    fn rules(outputs: usize) -> Rules {
+    fn rules(outputs: usize) -> OutputRules {
         let spec = |name| TensorSpec {
             name,
             datatype: DataType::Uint8,
@@ -79,17 +79,20 @@ mod tests {
             labels: Vec::new(),
         };
         let outputs = (0..outputs).map(|at| spec(format!("y{at}"))).collect();
-        Rules::derive(&Signature { inputs: vec![spec("x".to_owned())], outputs, ..Signature::default() }, &[])
+        OutputRules::derive(
+            &Signature { inputs: vec![spec("x".to_owned())], outputs, ..Signature::default() },
+            &[],
+        )
     }
 
-    fn found(bytes: u8, is_ours: bool) -> Found {
+    fn found(bytes: u8, is_preallocated: bool) -> ObservedOutput {
         let shape = Shape::new(&[1]).unwrap();
-        Found { shape, bytes: vec![bytes], foretold: Some(shape), is_ours }
+        ObservedOutput { shape, bytes: vec![bytes], predicted: Some(shape), is_preallocated }
     }
 
-    fn trusted(rules: &Rules, outputs: usize) -> Vec<bool> {
+    fn trusted(rules: &OutputRules, outputs: usize) -> Vec<bool> {
         let shape = Shape::new(&[1]).unwrap();
-        (0..outputs).map(|at| rules.shape(at, Preallocated::Proven, |_| &shape).is_some()).collect()
+        (0..outputs).map(|at| rules.shape(at, Preallocation::Proven, |_| &shape).is_some()).collect()
     }
 
     #[test]
@@ -98,10 +101,10 @@ mod tests {
         assert_eq!(trusted(&rules, 3), [false; 3], "nothing before a run");
         // The second is not written, although what is right looks like one of the patterns.
         let runs = |which, pattern| {
-            let ours = which == Preallocated::Unproven;
+            let ours = which == Preallocation::Unproven;
             Ok(vec![found(7, ours), found(if ours { pattern } else { PATTERNS[0] }, ours), found(9, false)])
         };
-        prove(&rules, runs).unwrap();
+        prove_rules(&rules, runs).unwrap();
         assert_eq!(trusted(&rules, 3), [true, false, false], "the third never had a buffer");
         rules.trust(1);
         assert_eq!(trusted(&rules, 3), [true, false, false], "distrust is for good");
@@ -114,15 +117,18 @@ mod tests {
         {
             let rules = rules(1);
             let runs = |which, _| match which {
-                Preallocated::Nothing => Ok(vec![found(7, false)]),
+                Preallocation::Nothing => Ok(vec![found(7, false)]),
                 _ => Err(Error::new(code, "no")),
             };
-            assert_eq!(prove(&rules, runs).is_err(), is_error);
+            assert_eq!(prove_rules(&rules, runs).is_err(), is_error);
             assert_eq!((trusted(&rules, 1), rules.are_unproven()), (vec![false], unproven));
         }
         let rules = rules(1);
         let other = Shape::new(&[2]).unwrap();
-        prove(&rules, |_, _| Ok(vec![Found { shape: other, bytes: vec![7; 2], ..found(7, false) }])).unwrap();
+        prove_rules(&rules, |_, _| {
+            Ok(vec![ObservedOutput { shape: other, bytes: vec![7; 2], ..found(7, false) }])
+        })
+        .unwrap();
         assert!(!rules.are_unproven() && trusted(&rules, 1) == [false]);
     }
 }

@@ -14,12 +14,12 @@ use ort_sys::{GraphOptimizationLevel, OrtSession, OrtSessionOptions, OrtValue};
 
 use crate::api::Api;
 use crate::cancel;
-use crate::device::driver::{Driver, Handle};
+use crate::device::driver::{Driver, DriverHandle};
 use crate::library::{Library, c_path};
-use crate::shape_rule::Rules;
-use crate::signature::{Declared, check, not_offered};
-use crate::trap::{self, Threads};
-use crate::zipmap::{self, Unzipped};
+use crate::shape_rule::OutputRules;
+use crate::signature::{DeclaredSignature, check, not_offered};
+use crate::trap::{self, SessionThreads};
+use crate::zipmap::{self, RewrittenModel};
 
 /// How a session computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,11 +35,11 @@ pub struct SessionOptions {
 }
 
 /// What computes in place of the CPU.
-pub(crate) struct Provider<'a> {
+pub(crate) struct DeviceProvider<'a> {
     /// The device's driver.
     pub(crate) driver: &'a dyn Driver,
     /// The stream to compute in; it outlives the session.
-    pub(crate) stream: Handle,
+    pub(crate) stream: DriverHandle,
 }
 
 impl Default for SessionOptions {
@@ -54,11 +54,11 @@ pub struct Session {
     raw: NonNull<OrtSession>,
     signature: Signature,
     remark: Option<String>,
-    pub(crate) input_names: Names,
-    pub(crate) optional_names: Names,
-    pub(crate) output_names: Names,
-    pub(crate) rules: Arc<Rules>,
-    pub(crate) threads: Threads,
+    pub(crate) input_names: TensorNames,
+    pub(crate) optional_names: TensorNames,
+    pub(crate) output_names: TensorNames,
+    pub(crate) rules: Arc<OutputRules>,
+    pub(crate) threads: SessionThreads,
 }
 
 // SAFETY: `InferenceSession::Run` is guaranteed to be thread-safe; nothing else is called after creation.
@@ -81,16 +81,16 @@ impl Session {
         library: &'static Library,
         path: &Path,
         wanted: SessionOptions,
-        provider: Option<&Provider<'_>>,
+        provider: Option<&DeviceProvider<'_>>,
     ) -> Result<Session> {
         let mut session = Session::create(library, path, None, wanted, provider)?;
         let Err(error) = session.describe() else { return Ok(session) };
         drop(session);
         // Only a signature that cannot be served is a reason to read the file once more.
-        let unzipped = std::fs::read(path).ok().and_then(|model| zipmap::unzip(&model));
-        let Unzipped { model, labels } = unzipped.ok_or_else(|| explain(path, &error))?;
+        let unzipped = std::fs::read(path).ok().and_then(|model| zipmap::remove_zipmaps(&model));
+        let RewrittenModel { model, labels } = unzipped.ok_or_else(|| load_error(path, &error))?;
         let mut session = Session::create(library, path, Some(&model), wanted, provider)?;
-        session.describe().map_err(|error| explain(path, &error))?;
+        session.describe().map_err(|error| load_error(path, &error))?;
         for output in &mut session.signature.outputs {
             output.labels = labels.get(&output.name).cloned().unwrap_or_default();
         }
@@ -103,16 +103,16 @@ impl Session {
         path: &Path,
         model: Option<&[u8]>,
         wanted: SessionOptions,
-        provider: Option<&Provider<'_>>,
+        provider: Option<&DeviceProvider<'_>>,
     ) -> Result<Session> {
         let file = c_path(path)?;
-        let threads = Threads::new(wanted.intra_threads);
-        let options = Options::new(library.api, wanted, &threads)?;
-        if let Some(Provider { driver, stream }) = provider {
+        let threads = SessionThreads::new(wanted.intra_threads);
+        let options = OwnedSessionOptions::new(library.api, wanted, &threads)?;
+        if let Some(DeviceProvider { driver, stream }) = provider {
             driver.add_provider(library, options.raw, *stream, wanted.device_memory)?;
         }
         if model.is_some() {
-            options.look_for_data_in(path.parent().unwrap_or(path))?;
+            options.set_external_data_folder(path.parent().unwrap_or(path))?;
         }
         library.guard();
         let mut raw = null_mut();
@@ -131,7 +131,7 @@ impl Session {
             library.api.check(status, Code::ModelLoadFailed)
         };
         let created = threads.watch(|| cancel::load(library.api, options.raw, create));
-        let created = created.map_err(|error| explain(path, &error));
+        let created = created.map_err(|error| load_error(path, &error));
         let Some(raw) = NonNull::new(raw) else {
             return Err(created
                 .err()
@@ -143,9 +143,9 @@ impl Session {
             raw,
             signature: Signature::default(),
             remark: None,
-            input_names: Names::default(),
-            optional_names: Names::default(),
-            output_names: Names::default(),
+            input_names: TensorNames::default(),
+            optional_names: TensorNames::default(),
+            output_names: TensorNames::default(),
             rules: Arc::default(),
             threads,
         };
@@ -175,14 +175,14 @@ impl Session {
 
     fn describe(&mut self) -> Result<()> {
         // SAFETY: a live session.
-        let declared = unsafe { Declared::read(self.library.api, self.raw.as_ptr())? };
+        let declared = unsafe { DeclaredSignature::read(self.library.api, self.raw.as_ptr())? };
         check(&declared.signature)?;
         self.signature = declared.signature;
         self.remark = (!declared.left_out.is_empty()).then(|| not_offered(declared.left_out));
-        self.input_names = Names::of(&self.signature.inputs)?;
-        self.optional_names = Names::of(&self.signature.optional_inputs)?;
-        self.output_names = Names::of(&self.signature.outputs)?;
-        self.rules = Arc::new(Rules::derive(&self.signature, &declared.replaceable));
+        self.input_names = TensorNames::of(&self.signature.inputs)?;
+        self.optional_names = TensorNames::of(&self.signature.optional_inputs)?;
+        self.output_names = TensorNames::of(&self.signature.outputs)?;
+        self.rules = Arc::new(OutputRules::derive(&self.signature, &declared.replaceable));
         Ok(())
     }
 
@@ -231,7 +231,7 @@ impl Drop for Session {
 }
 
 /// The runtime's words are about files and nodes; say first what a person can do.
-fn explain(path: &Path, error: &Error) -> Error {
+fn load_error(path: &Path, error: &Error) -> Error {
     if error.code == Code::Cancelled {
         return error.clone();
     }
@@ -256,18 +256,18 @@ fn explain(path: &Path, error: &Error) -> Error {
 const FATAL: i32 = 4;
 
 /// Session options, released after use.
-struct Options {
+struct OwnedSessionOptions {
     api: Api,
     raw: NonNull<OrtSessionOptions>,
 }
 
-impl Options {
-    fn new(api: Api, wanted: SessionOptions, threads: &Threads) -> Result<Self> {
+impl OwnedSessionOptions {
+    fn new(api: Api, wanted: SessionOptions, threads: &SessionThreads) -> Result<Self> {
         let mut raw = null_mut();
         // SAFETY: the out-pointer is valid.
         api.check(unsafe { (api.CreateSessionOptions)(&mut raw) }, Code::ModelLoadFailed)?;
         let raw = NonNull::new(raw).ok_or_else(|| Error::new(Code::ModelLoadFailed, "no session options"))?;
-        let options = Options { api, raw };
+        let options = OwnedSessionOptions { api, raw };
         // SAFETY: live options in every call below.
         unsafe {
             let set = |status| api.check(status, Code::ModelLoadFailed);
@@ -284,7 +284,7 @@ impl Options {
                     GraphOptimization::Off => GraphOptimizationLevel::ORT_DISABLE_ALL,
                 },
             ))?;
-            if let Some(creation) = threads.creation() {
+            if let Some(creation) = threads.creation_options() {
                 set((api.SessionOptionsSetCustomCreateThreadFn)(raw.as_ptr(), Some(trap::create)))?;
                 set((api.SessionOptionsSetCustomThreadCreationOptions)(raw.as_ptr(), creation))?;
                 set((api.SessionOptionsSetCustomJoinThreadFn)(raw.as_ptr(), Some(trap::join)))?;
@@ -300,9 +300,9 @@ impl Options {
     }
 }
 
-impl Options {
+impl OwnedSessionOptions {
     /// Where the weights are that a model has beside it, for a model that comes as bytes.
-    fn look_for_data_in(&self, folder: &Path) -> Result<()> {
+    fn set_external_data_folder(&self, folder: &Path) -> Result<()> {
         let (key, folder) = (c"session.model_external_initializers_file_folder_path", c_path(folder)?);
         // SAFETY: live options and C strings.
         let status =
@@ -311,7 +311,7 @@ impl Options {
     }
 }
 
-impl Drop for Options {
+impl Drop for OwnedSessionOptions {
     fn drop(&mut self) {
         // SAFETY: created above, released once.
         unsafe { (self.api.ReleaseSessionOptions)(self.raw.as_ptr()) }
@@ -320,12 +320,12 @@ impl Drop for Options {
 
 /// Tensor names as the C API wants them.
 #[derive(Default)]
-pub(crate) struct Names {
+pub(crate) struct TensorNames {
     pointers: Vec<*const c_char>,
     _owned: Vec<CString>,
 }
 
-impl Names {
+impl TensorNames {
     fn of(specs: &[TensorSpec]) -> Result<Self> {
         let owned = specs
             .iter()

@@ -11,7 +11,7 @@ use headgate_core::tensor::{MAX_RANK, Shape, Signature, TensorSpec};
 
 /// Which outputs get a buffer before a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Preallocated {
+pub(crate) enum Preallocation {
     /// None: the runtime makes all of them.
     Nothing,
     /// Those whose rules are proven.
@@ -22,70 +22,70 @@ pub(crate) enum Preallocated {
 
 /// The rules of a session's outputs.
 #[derive(Default)]
-pub(crate) struct Rules(Vec<Option<Rule>>);
+pub(crate) struct OutputRules(Vec<Option<OutputRule>>);
 
-struct Rule {
+struct OutputRule {
     shape: ShapeRule,
     state: AtomicU8,
 }
 
-impl Rule {
+impl OutputRule {
     const UNPROVEN: u8 = 0;
     const PROVEN: u8 = 1;
     const WRONG: u8 = 2;
 }
 
-impl Rules {
+impl OutputRules {
     /// The rules that follow from a signature.
     ///
     /// There is none for an output that is an input of the graph, or an initialiser that may be replaced like one: the runtime
     /// answers with that tensor and leaves a buffer that it was given as it is.
-    pub(crate) fn derive(signature: &Signature, replaceable: &[String]) -> Rules {
+    pub(crate) fn derive(signature: &Signature, replaceable: &[String]) -> OutputRules {
         let rule = |output: &TensorSpec| {
             let inputs = signature.inputs.iter().map(|input| &input.name);
             if inputs.chain(replaceable).any(|name| *name == output.name) {
                 return None;
             }
             let shape = ShapeRule::derive(output, &signature.inputs)?;
-            Some(Rule { shape, state: AtomicU8::new(Rule::UNPROVEN) })
+            Some(OutputRule { shape, state: AtomicU8::new(OutputRule::UNPROVEN) })
         };
-        Rules(signature.outputs.iter().map(rule).collect())
+        OutputRules(signature.outputs.iter().map(rule).collect())
     }
 
     /// The shape of an output for inputs of these shapes, if it gets a buffer.
     pub(crate) fn shape<'a>(
         &self,
         output: usize,
-        which: Preallocated,
+        which: Preallocation,
         inputs: impl Fn(usize) -> &'a Shape,
     ) -> Option<Shape> {
         let rule = self.0[output].as_ref()?;
         let state = rule.state.load(Relaxed);
         let applies = match which {
-            Preallocated::Nothing => false,
-            Preallocated::Proven => state == Rule::PROVEN,
-            Preallocated::Unproven => state != Rule::WRONG,
+            Preallocation::Nothing => false,
+            Preallocation::Proven => state == OutputRule::PROVEN,
+            Preallocation::Unproven => state != OutputRule::WRONG,
         };
         if applies { rule.shape.apply(inputs) } else { None }
     }
 
     /// Whether a rule was neither proven nor found to be wrong.
     pub(crate) fn are_unproven(&self) -> bool {
-        self.0.iter().flatten().any(|rule| rule.state.load(Relaxed) == Rule::UNPROVEN)
+        self.0.iter().flatten().any(|rule| rule.state.load(Relaxed) == OutputRule::UNPROVEN)
     }
 
     /// The rule of an output holds, unless it was found to be wrong.
     pub(crate) fn trust(&self, output: usize) {
         if let Some(rule) = &self.0[output] {
             // It is proven already, or wrong for good.
-            let _ = rule.state.compare_exchange(Rule::UNPROVEN, Rule::PROVEN, Relaxed, Relaxed);
+            let _ = rule.state.compare_exchange(OutputRule::UNPROVEN, OutputRule::PROVEN, Relaxed, Relaxed);
         }
     }
 
     /// The rule of an output does not hold.
     pub(crate) fn distrust(&self, output: usize) {
         if let Some(rule) = &self.0[output] {
-            rule.state.store(Rule::WRONG, Relaxed);
+            rule.state.store(OutputRule::WRONG, Relaxed);
         }
     }
 
@@ -96,9 +96,9 @@ impl Rules {
 }
 
 /// How an output's shape follows from the inputs'.
-struct ShapeRule(Vec<Dim>);
+struct ShapeRule(Vec<DimRule>);
 
-enum Dim {
+enum DimRule {
     Fixed(i64),
     SameAs { input: usize, axis: usize },
 }
@@ -109,12 +109,12 @@ impl ShapeRule {
         output.datatype.size()?;
         let dims = output.shape.iter().enumerate().map(|(axis, &size)| {
             if size >= 0 {
-                return Some(Dim::Fixed(size));
+                return Some(DimRule::Fixed(size));
             }
             let symbol = output.symbols.get(axis).filter(|symbol| !symbol.is_empty())?;
             inputs.iter().enumerate().find_map(|(input, spec)| {
                 let axis = spec.symbols.iter().position(|other| other == symbol)?;
-                Some(Dim::SameAs { input, axis })
+                Some(DimRule::SameAs { input, axis })
             })
         });
         dims.collect::<Option<Vec<_>>>().map(ShapeRule)
@@ -125,8 +125,8 @@ impl ShapeRule {
         let mut dims = [0i64; MAX_RANK];
         for (slot, dim) in dims.iter_mut().zip(&self.0) {
             *slot = match *dim {
-                Dim::Fixed(size) => size,
-                Dim::SameAs { input, axis } => *inputs(input).dims().get(axis)?,
+                DimRule::Fixed(size) => size,
+                DimRule::SameAs { input, axis } => *inputs(input).dims().get(axis)?,
             };
         }
         Shape::new(dims.get(..self.0.len())?).ok()

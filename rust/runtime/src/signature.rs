@@ -13,7 +13,7 @@ use crate::api::{Api, string};
 use crate::element::from_onnx;
 
 /// What a session declares.
-pub(crate) struct Declared {
+pub(crate) struct DeclaredSignature {
     /// What can be served of it.
     pub(crate) signature: Signature,
     /// The initialisers that a run may replace: the runtime answers with them as it does with inputs.
@@ -22,13 +22,13 @@ pub(crate) struct Declared {
     pub(crate) left_out: Vec<String>,
 }
 
-impl Declared {
+impl DeclaredSignature {
     /// # Errors
     /// `model_load_failed` that names the tensor that cannot be served.
     ///
     /// # Safety
     /// The session is live.
-    pub(crate) unsafe fn read(api: Api, session: *const OrtSession) -> Result<Declared> {
+    pub(crate) unsafe fn read(api: Api, session: *const OrtSession) -> Result<DeclaredSignature> {
         // SAFETY: the caller's promise, and the type is the table's own.
         unsafe {
             let inputs = INPUTS.read(api, session)?.into_iter().map(|(_, spec)| spec);
@@ -47,7 +47,7 @@ impl Declared {
                 }
                 replaceable.push(name);
             }
-            Ok(Declared { signature, replaceable, left_out })
+            Ok(DeclaredSignature { signature, replaceable, left_out })
         }
     }
 }
@@ -62,7 +62,7 @@ pub(crate) fn not_offered(mut why: Vec<String>) -> String {
 }
 
 /// The functions that describe one kind of a session's tensors.
-struct Described {
+struct TensorReader {
     what: &'static str,
     count: fn(&OrtApi) -> CountFn,
     name: fn(&OrtApi) -> NameFn,
@@ -74,26 +74,26 @@ type NameFn =
     unsafe extern "system" fn(*const OrtSession, usize, *mut OrtAllocator, *mut *mut c_char) -> OrtStatusPtr;
 type InfoFn = unsafe extern "system" fn(*const OrtSession, usize, *mut *mut OrtTypeInfo) -> OrtStatusPtr;
 
-const INPUTS: Described = Described {
+const INPUTS: TensorReader = TensorReader {
     what: "input",
     count: |api| api.SessionGetInputCount,
     name: |api| api.SessionGetInputName,
     info: |api| api.SessionGetInputTypeInfo,
 };
-const OUTPUTS: Described = Described {
+const OUTPUTS: TensorReader = TensorReader {
     what: "output",
     count: |api| api.SessionGetOutputCount,
     name: |api| api.SessionGetOutputName,
     info: |api| api.SessionGetOutputTypeInfo,
 };
-const REPLACEABLE: Described = Described {
+const REPLACEABLE: TensorReader = TensorReader {
     what: "input",
     count: |api| api.SessionGetOverridableInitializerCount,
     name: |api| api.SessionGetOverridableInitializerName,
     info: |api| api.SessionGetOverridableInitializerTypeInfo,
 };
 
-impl Described {
+impl TensorReader {
     /// Each tensor's name, and its description or why there is none.
     ///
     /// # Safety

@@ -10,24 +10,24 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, Shape};
 use ort_sys::OrtValue;
 
-use crate::buffer::Buffer;
+use crate::buffer::AlignedBuffer;
 use crate::device::driver::Driver;
 use crate::element::{Element, to_onnx};
 use crate::library::Library;
-use crate::strings::Strings;
-use crate::value::Value;
-use crate::view::{Data, View};
+use crate::string_tensor::StringTensor;
+use crate::value::OwnedValue;
+use crate::view::{Elements, TensorView};
 
 /// Bytes that hardly ever are an answer.
-const MARK: [u8; 8] = [0xB7, 0x4C, 0xD9, 0x66, 0x9A, 0xE3, 0x35, 0xFB];
+const SENTINEL: [u8; 8] = [0xB7, 0x4C, 0xD9, 0x66, 0x9A, 0xE3, 0x35, 0xFB];
 
 /// A tensor that we own: filled by the caller, read by the run (or the other way round for a preallocated output).
 pub struct Tensor {
     library: &'static Library,
     datatype: DataType,
     shape: Shape,
-    buffer: Buffer,
-    value: Option<Value>,
+    buffer: AlignedBuffer,
+    value: Option<OwnedValue>,
     /// Somebody else's bytes under the value, in place of the buffer.
     adopted: Option<Bytes>,
 }
@@ -35,11 +35,11 @@ pub struct Tensor {
 impl Tensor {
     /// An empty tensor of a type; [`Tensor::reshape`] comes before anything else.
     pub fn new(library: &'static Library, datatype: DataType) -> Self {
-        Self::in_memory_of(None, library, datatype)
+        Self::with_driver(None, library, datatype)
     }
 
     /// As [`Tensor::new`], in memory that a device reads and writes by itself.
-    pub(crate) fn in_memory_of(
+    pub(crate) fn with_driver(
         driver: Option<&Arc<dyn Driver>>,
         library: &'static Library,
         datatype: DataType,
@@ -48,7 +48,7 @@ impl Tensor {
             library,
             datatype,
             shape: Shape::SCALAR,
-            buffer: Buffer::of(driver.cloned()),
+            buffer: AlignedBuffer::of(driver.cloned()),
             value: None,
             adopted: None,
         }
@@ -116,7 +116,7 @@ impl Tensor {
         let aligned = |size: usize| (bytes.as_ptr() as usize).is_multiple_of(size);
         cfg!(target_endian = "little")
             // A device copies from its own host memory beside everything else, from other memory not.
-            && !self.buffer.is_a_device_s()
+            && !self.buffer.is_pinned()
             && self.datatype != DataType::Bool
             && self.datatype.size().is_some_and(aligned)
     }
@@ -187,13 +187,13 @@ impl Tensor {
     ///
     /// # Errors
     /// `internal` before [`Tensor::reshape`].
-    pub fn view(&self) -> Result<View<'_>> {
+    pub fn view(&self) -> Result<TensorView<'_>> {
         let value =
             self.value.as_ref().ok_or_else(|| Error::new(Code::Internal, "a tensor without a shape"))?;
         if self.datatype == DataType::Bytes {
-            return View::of(self.library, value);
+            return TensorView::of(self.library, value);
         }
-        Ok(View { datatype: self.datatype, shape: self.shape, data: Data::Bytes(self.bytes()) })
+        Ok(TensorView { datatype: self.datatype, shape: self.shape, data: Elements::Bytes(self.bytes()) })
     }
 
     /// The elements' bytes; nothing for strings.
@@ -203,30 +203,32 @@ impl Tensor {
         unsafe { std::slice::from_raw_parts(start, length) }
     }
 
-    /// Marks the ends of the elements, so that [`Tensor::is_marked`] tells whether a run has written them.
-    pub(crate) fn mark(&mut self) {
+    /// Marks the ends of the elements, so that [`Tensor::has_sentinel`] tells whether a run has written them.
+    pub(crate) fn write_sentinel(&mut self) {
         let Some(bytes) = self.bytes_mut() else { return };
         match bytes.last_chunk_mut() {
-            Some(last) => *last = MARK,
-            None => bytes.copy_from_slice(&MARK[..bytes.len()]),
+            Some(last) => *last = SENTINEL,
+            None => bytes.copy_from_slice(&SENTINEL[..bytes.len()]),
         }
-        if bytes.len() >= 2 * MARK.len() {
-            bytes[..MARK.len()].copy_from_slice(&MARK);
+        if bytes.len() >= 2 * SENTINEL.len() {
+            bytes[..SENTINEL.len()].copy_from_slice(&SENTINEL);
         }
     }
 
-    /// Whether the ends are as [`Tensor::mark`] left them; nothing has no ends.
-    pub(crate) fn is_marked(&self) -> bool {
+    /// Whether the ends are as [`Tensor::write_sentinel`] left them; nothing has no ends.
+    pub(crate) fn has_sentinel(&self) -> bool {
         let bytes = self.bytes();
         match bytes.last_chunk::<8>() {
-            Some(last) => *last == MARK && (bytes.len() < 2 * MARK.len() || bytes.starts_with(&MARK)),
-            None => !bytes.is_empty() && *bytes == MARK[..bytes.len()],
+            Some(last) => {
+                *last == SENTINEL && (bytes.len() < 2 * SENTINEL.len() || bytes.starts_with(&SENTINEL))
+            }
+            None => !bytes.is_empty() && *bytes == SENTINEL[..bytes.len()],
         }
     }
 
     /// The strings that it holds, not copied; `None` for another type.
-    pub fn strings(&self) -> Option<Strings<'_>> {
-        Strings::of(self.library, self.value.as_ref()?)
+    pub fn strings(&self) -> Option<StringTensor<'_>> {
+        StringTensor::of(self.library, self.value.as_ref()?)
     }
 
     /// Gives strings back to the runtime and adopted bytes to their owner; the buffer is kept.
@@ -249,14 +251,14 @@ impl Tensor {
         self.value.as_ref().map_or(null_mut(), |value| value.raw.as_ptr())
     }
 
-    fn over_buffer(&mut self, size: usize) -> Result<Value> {
+    fn over_buffer(&mut self, size: usize) -> Result<OwnedValue> {
         let bytes = self.shape.count() * size;
         self.buffer.reserve(bytes.max(1))?;
         self.value_over(self.buffer.start().as_ptr(), bytes)
     }
 
     /// A value over memory that holds the elements of the present shape.
-    fn value_over(&self, start: *mut u8, bytes: usize) -> Result<Value> {
+    fn value_over(&self, start: *mut u8, bytes: usize) -> Result<OwnedValue> {
         let mut raw = null_mut();
         // SAFETY: the memory holds `bytes` and stays where it is while the value lives: whoever changes the buffer or the
         // adopted bytes drops the value first. The shape is `rank` numbers.
@@ -272,10 +274,10 @@ impl Tensor {
             )
         };
         self.library.api.check(status, Code::Internal)?;
-        Value::new(self.library, raw)
+        OwnedValue::new(self.library, raw)
     }
 
-    fn of_strings(&self) -> Result<Value> {
+    fn of_strings(&self) -> Result<OwnedValue> {
         let mut allocator = null_mut();
         let mut raw = null_mut();
         // SAFETY: the default allocator is static; the out-pointers are valid.
@@ -291,6 +293,6 @@ impl Tensor {
             );
             self.library.api.check(status, Code::Internal)?;
         }
-        Value::new(self.library, raw)
+        OwnedValue::new(self.library, raw)
     }
 }

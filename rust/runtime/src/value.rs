@@ -12,15 +12,15 @@ use crate::element::from_onnx;
 use crate::library::Library;
 
 /// A value of the runtime, released when dropped.
-pub(crate) struct Value {
+pub(crate) struct OwnedValue {
     library: &'static Library,
     pub(crate) raw: NonNull<OrtValue>,
 }
 
 // SAFETY: a value is used by one owner at a time and the runtime does not tie it to a thread.
-unsafe impl Send for Value {}
+unsafe impl Send for OwnedValue {}
 
-impl Value {
+impl OwnedValue {
     pub(crate) fn new(library: &'static Library, raw: *mut OrtValue) -> Result<Self> {
         let raw = NonNull::new(raw)
             .ok_or_else(|| Error::new(Code::BackendFailed, "the model left an output empty"))?;
@@ -28,7 +28,7 @@ impl Value {
     }
 }
 
-impl Drop for Value {
+impl Drop for OwnedValue {
     fn drop(&mut self) {
         // SAFETY: created by the runtime, released once.
         unsafe { (self.library.api.ReleaseValue)(self.raw.as_ptr()) }
@@ -36,7 +36,7 @@ impl Drop for Value {
 }
 
 /// The element type and the shape of a tensor.
-pub(crate) fn type_and_shape(library: &'static Library, value: &Value) -> Result<(DataType, Shape)> {
+pub(crate) fn type_and_shape(library: &'static Library, value: &OwnedValue) -> Result<(DataType, Shape)> {
     let mut number = 0i32;
     let mut dims = null();
     let mut rank = 0usize;

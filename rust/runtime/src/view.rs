@@ -1,6 +1,6 @@
 //! A tensor's contents, borrowed.
 //!
-//! Next: `strings`.
+//! Next: `string_tensor`.
 
 use std::ptr::null_mut;
 
@@ -9,22 +9,22 @@ use headgate_core::tensor::{DataType, Shape};
 
 use crate::element::Element;
 use crate::library::Library;
-use crate::value::{Value, type_and_shape};
+use crate::value::{OwnedValue, type_and_shape};
 
 /// A tensor's type, shape and contents, borrowed.
 #[derive(Clone, Debug)]
-pub struct View<'a> {
+pub struct TensorView<'a> {
     /// The element type.
     pub datatype: DataType,
     /// The shape.
     pub shape: Shape,
     /// The elements.
-    pub data: Data<'a>,
+    pub data: Elements<'a>,
 }
 
 /// A tensor's elements.
 #[derive(Clone, Debug)]
-pub enum Data<'a> {
+pub enum Elements<'a> {
     /// Elements of a fixed size, little-endian, row-major, aligned for their type.
     Bytes(&'a [u8]),
     /// Strings: all bytes one after the other, and where each begins.
@@ -36,24 +36,24 @@ pub enum Data<'a> {
     },
 }
 
-impl<'a> View<'a> {
+impl<'a> TensorView<'a> {
     /// Rows `start..start + rows`: a tensor of so many, without a copy. `None` where there are not so many, or of strings.
-    pub fn rows(&self, start: usize, rows: usize) -> Option<View<'a>> {
-        let Data::Bytes(bytes) = self.data else { return None };
+    pub fn rows(&self, start: usize, rows: usize) -> Option<TensorView<'a>> {
+        let Elements::Bytes(bytes) = self.data else { return None };
         let mut dims = [0; headgate_core::tensor::MAX_RANK];
         let rank = self.shape.dims().len();
         dims[..rank].copy_from_slice(self.shape.dims());
         *dims.first_mut().filter(|_| rank > 0)? = rows as i64;
         let each = bytes.len().checked_div(self.shape.rows()).unwrap_or(0);
         let end = start.checked_add(rows).filter(|&end| end <= self.shape.rows())?;
-        let data = Data::Bytes(&bytes[start * each..end * each]);
-        Some(View { datatype: self.datatype, shape: Shape::new(&dims[..rank]).ok()?, data })
+        let data = Elements::Bytes(&bytes[start * each..end * each]);
+        Some(TensorView { datatype: self.datatype, shape: Shape::new(&dims[..rank]).ok()?, data })
     }
 
-    pub(crate) fn of(library: &'static Library, value: &'a Value) -> Result<View<'a>> {
+    pub(crate) fn of(library: &'static Library, value: &'a OwnedValue) -> Result<TensorView<'a>> {
         let (datatype, shape) = type_and_shape(library, value)?;
         let Some(size) = datatype.size() else {
-            return Ok(View { datatype, shape, data: strings(library, value, shape.count())? });
+            return Ok(TensorView { datatype, shape, data: strings(library, value, shape.count())? });
         };
         let mut start = null_mut();
         // SAFETY: a live tensor value and a valid out-pointer.
@@ -66,12 +66,12 @@ impl<'a> View<'a> {
             // SAFETY: the runtime holds `count` elements there for as long as the value lives.
             unsafe { std::slice::from_raw_parts(start.cast::<u8>(), length) }
         };
-        Ok(View { datatype, shape, data: Data::Bytes(bytes) })
+        Ok(TensorView { datatype, shape, data: Elements::Bytes(bytes) })
     }
 
     /// The elements as numbers, or `None` when `T` is not this tensor's type or the memory is not aligned for it.
     pub fn elements<T: Element>(&self) -> Option<&'a [T]> {
-        let Data::Bytes(bytes) = self.data else { return None };
+        let Elements::Bytes(bytes) = self.data else { return None };
         if !T::fits(self.datatype) {
             return None;
         }
@@ -86,7 +86,7 @@ impl<'a> View<'a> {
     }
 }
 
-fn strings<'a>(library: &'static Library, value: &'a Value, count: usize) -> Result<Data<'a>> {
+fn strings<'a>(library: &'static Library, value: &'a OwnedValue, count: usize) -> Result<Elements<'a>> {
     let mut length = 0usize;
     // SAFETY: a live string tensor; the two arrays below have the lengths that are passed.
     unsafe {
@@ -104,6 +104,6 @@ fn strings<'a>(library: &'static Library, value: &'a Value, count: usize) -> Res
             );
             library.api.check(status, Code::BackendFailed)?;
         }
-        Ok(Data::Strings { bytes, offsets })
+        Ok(Elements::Strings { bytes, offsets })
     }
 }

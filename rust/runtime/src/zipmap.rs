@@ -7,10 +7,10 @@ mod wire;
 
 use std::collections::{HashMap, HashSet};
 
-use wire::{Field, blob, fields, read, text};
+use wire::{WireField, blob, fields, read, text};
 
 /// A model whose maps are tensors.
-pub(crate) struct Unzipped {
+pub(crate) struct RewrittenModel {
     /// The model.
     pub(crate) model: Vec<u8>,
     /// The names of an output's classes, by the output's name.
@@ -43,7 +43,7 @@ const OPSET: &[u8] = &[0x0a, 0, 0x10, 13];
 const FLOATS: &[u8] = &[0x0a, 2, 0x08, 1];
 
 /// The model without the ZipMaps whose maps are outputs; `None` if there are none, or the bytes are no model.
-pub(crate) fn unzip(model: &[u8]) -> Option<Unzipped> {
+pub(crate) fn remove_zipmaps(model: &[u8]) -> Option<RewrittenModel> {
     let parts = read(model)?;
     let mut graphs = parts.iter().filter(|field| field.number == number::MODEL_GRAPH);
     let (graph, None) = (graphs.next()?.bytes?, graphs.next()) else { return None };
@@ -63,28 +63,28 @@ pub(crate) fn unzip(model: &[u8]) -> Option<Unzipped> {
     if !has_opset {
         blob(&mut written, number::MODEL_OPSET, OPSET);
     }
-    Some(Unzipped { model: written, labels: maps.labels })
+    Some(RewrittenModel { model: written, labels: maps.labels })
 }
 
-fn is_default_domain(opset: &Field<'_>) -> bool {
+fn is_default_domain(opset: &WireField<'_>) -> bool {
     let domain = opset.bytes.and_then(|bytes| text(bytes, number::NAME));
     matches!(domain, None | Some("" | "ai.onnx"))
 }
 
 struct Graph<'a> {
-    parts: Vec<Field<'a>>,
+    parts: Vec<WireField<'a>>,
     /// By their place among the parts.
     nodes: HashMap<usize, Node<'a>>,
 }
 
 struct Node<'a> {
-    parts: Vec<Field<'a>>,
+    parts: Vec<WireField<'a>>,
     operator: &'a str,
     domain: &'a str,
 }
 
 /// The maps among a graph's outputs.
-struct Maps<'a> {
+struct ZipMapOutputs<'a> {
     /// Nodes that make them, by their place among the parts.
     zipped: HashSet<usize>,
     /// Values that are maps.
@@ -92,9 +92,9 @@ struct Maps<'a> {
     labels: HashMap<String, Vec<String>>,
 }
 
-impl Maps<'_> {
+impl ZipMapOutputs<'_> {
     /// The name of a declared value, if it is a map.
-    fn name_of<'p>(&self, part: &Field<'p>) -> Option<&'p str> {
+    fn name_of<'p>(&self, part: &WireField<'p>) -> Option<&'p str> {
         let name = text(part.bytes?, number::NAME)?;
         self.values.contains(name).then_some(name)
     }
@@ -109,8 +109,9 @@ impl<'a> Graph<'a> {
     }
 
     /// What ZipMap makes for outputs. A map that something else reads as well stays one.
-    fn maps(&self) -> Maps<'a> {
-        let mut maps = Maps { zipped: HashSet::new(), values: HashSet::new(), labels: HashMap::new() };
+    fn maps(&self) -> ZipMapOutputs<'a> {
+        let mut maps =
+            ZipMapOutputs { zipped: HashSet::new(), values: HashSet::new(), labels: HashMap::new() };
         let outputs = self.parts.iter().filter(|part| part.number == number::GRAPH_OUTPUT);
         for output in outputs.filter_map(|part| text(part.bytes?, number::NAME)) {
             let maker = self.nodes.iter().find(|(_, node)| node.outputs().any(|made| made == output));
@@ -124,7 +125,7 @@ impl<'a> Graph<'a> {
         maps
     }
 
-    fn without(&self, maps: &Maps<'_>) -> Vec<u8> {
+    fn without(&self, maps: &ZipMapOutputs<'_>) -> Vec<u8> {
         let mut graph = Vec::new();
         for (at, part) in self.parts.iter().enumerate() {
             match (part.number, maps.name_of(part)) {

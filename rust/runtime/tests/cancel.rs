@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use common::{library, model};
 use headgate_core::error::{Code, Result};
 use headgate_core::tensor::Shape;
-use headgate_runtime::cancel::{Scope, Worker};
+use headgate_runtime::cancel::{CancelScope, ThreadHandle};
 use headgate_runtime::{Binding, Session, SessionOptions};
 
 /// More turns of a loop than anybody waits for.
@@ -39,13 +39,13 @@ fn an_endless_run_ends_when_it_is_cancelled_and_the_next_one_on_its_thread_does_
         let (begun, begins) = channel();
         std::thread::scope(|threads| {
             let thread = threads.spawn(|| {
-                let scope = Scope::begin();
+                let scope = CancelScope::begin();
                 begun.send(scope.token()).unwrap();
                 let ended = count(&session, ENDLESS);
                 assert!(scope.is_cancelled());
                 let refused = count(&session, 1);
                 drop(scope);
-                (ended, refused, count(&session, 3), Scope::begin().is_cancelled())
+                (ended, refused, count(&session, 3), CancelScope::begin().is_cancelled())
             });
             let token = begins.recv().unwrap();
             assert!(token.cancel());
@@ -67,13 +67,13 @@ fn one_thread_s_run_is_cancelled_and_no_other_of_the_session() {
         let (begun, begins) = channel();
         let theirs = &session;
         let endless = threads.spawn(move || {
-            let _scope = Scope::begin();
-            begun.send(Worker::here()).unwrap();
+            let _scope = CancelScope::begin();
+            begun.send(ThreadHandle::here()).unwrap();
             count(theirs, ENDLESS)
         });
         let worker = begins.recv().unwrap();
         let other = threads.spawn(|| {
-            let scope = Scope::begin();
+            let scope = CancelScope::begin();
             (0..2_000).map(|_| count(&session, 10)).all(|sum| sum == Ok(10.5)) && !scope.is_cancelled()
         });
         assert!(worker.current().unwrap().cancel());
@@ -85,11 +85,11 @@ fn one_thread_s_run_is_cancelled_and_no_other_of_the_session() {
 
 #[test]
 fn a_load_is_cancelled_and_the_next_one_is_not() {
-    let scope = Scope::begin();
+    let scope = CancelScope::begin();
     assert!(scope.token().cancel());
     let load = || Session::load(library(), &model("count.onnx"), SessionOptions::default());
     assert_eq!(load().err().unwrap().code, Code::Cancelled);
     drop(scope);
-    let _scope = Scope::begin();
+    let _scope = CancelScope::begin();
     assert_eq!(count(&load().unwrap(), 1).unwrap(), 1.5);
 }

@@ -15,18 +15,18 @@ use std::sync::Arc;
 use common::{library, model};
 use headgate_core::error::Code;
 use headgate_core::tensor::Shape;
-use headgate_runtime::device::{Driver, OnDevice};
+use headgate_runtime::device::{DeviceSession, Driver};
 use headgate_runtime::{Binding, Session, SessionOptions};
 use standin::StandIn;
 
-fn load(driver: &Arc<StandIn>, name: &str) -> OnDevice {
+fn load(driver: &Arc<StandIn>, name: &str) -> DeviceSession {
     let driver: Arc<dyn Driver> = driver.clone();
-    OnDevice::load(library(), driver, &model(name), SessionOptions::default()).unwrap()
+    DeviceSession::load(library(), driver, &model(name), SessionOptions::default()).unwrap()
 }
 
-fn binding(driver: &Arc<StandIn>, session: &OnDevice) -> Binding {
+fn binding(driver: &Arc<StandIn>, session: &DeviceSession) -> Binding {
     let driver: Arc<dyn Driver> = driver.clone();
-    Binding::in_memory_of(Some(&driver), library(), session.signature())
+    Binding::with_driver(Some(&driver), library(), session.signature())
 }
 
 /// Fills the first input with `rows` rows of numbers that begin at `first`.
@@ -121,7 +121,7 @@ fn what_the_host_reads_is_read_there_by_every_run() {
     driver.reads_on_host(1);
     let mut session = load(&driver, "two_inputs.onnx");
     let mut binding = binding(&driver, &session);
-    let sum = |session: &mut OnDevice, binding: &mut Binding, addends: [f64; 2]| {
+    let sum = |session: &mut DeviceSession, binding: &mut Binding, addends: [f64; 2]| {
         for (index, value) in addends.into_iter().enumerate() {
             let input = binding.input_mut(index);
             input.reshape(&Shape::new(&[3, 2]).unwrap()).unwrap();
@@ -141,7 +141,7 @@ fn what_the_host_reads_is_read_there_by_every_run() {
     let driver = StandIn::new();
     driver.reads_on_host(0);
     let whole: Arc<dyn Driver> = driver.clone();
-    let refused = OnDevice::load(library(), whole, &model("mlp.onnx"), SessionOptions::default());
+    let refused = DeviceSession::load(library(), whole, &model("mlp.onnx"), SessionOptions::default());
     assert!(refused.err().unwrap().message.contains("leave run.device out"));
 }
 
@@ -209,10 +209,10 @@ fn an_input_without_a_shape_is_no_reason_to_read_memory() {
 fn strings_and_a_missing_provider_are_refused_with_what_to_do() {
     let driver: Arc<dyn Driver> = StandIn::new();
     let path = model("identity_bytes.onnx");
-    let error = OnDevice::load(library(), driver, &path, SessionOptions::default()).err().unwrap();
+    let error = DeviceSession::load(library(), driver, &path, SessionOptions::default()).err().unwrap();
     assert!(error.message.contains("leave run.device out"), "{error}");
     if !library().providers().unwrap().contains(&"CUDAExecutionProvider".to_owned()) {
-        let error = headgate_runtime::device::provider::is_there(library()).unwrap_err();
+        let error = headgate_runtime::device::provider::check_available(library()).unwrap_err();
         assert!(error.message.contains("pip install \"headgate[gpu]\""), "{error}");
     }
 }

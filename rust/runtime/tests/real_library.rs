@@ -14,7 +14,7 @@ use bytes::Bytes;
 use common::{library, model};
 use headgate_core::error::Code;
 use headgate_core::tensor::{DataType, Shape};
-use headgate_runtime::{Binding, Data, Library, Session, SessionOptions};
+use headgate_runtime::{Binding, Elements, Library, Session, SessionOptions};
 
 fn load(name: &str) -> Session {
     Session::load(library(), &model(name), SessionOptions::default()).unwrap()
@@ -80,8 +80,8 @@ fn every_datatype_goes_through_unchanged() {
         let view = binding.output(0).unwrap();
         assert_eq!(view.datatype, datatype);
         match view.data {
-            Data::Bytes(back) => assert_eq!(back, sent, "{datatype}"),
-            Data::Strings { .. } => panic!("{datatype} came back as strings"),
+            Elements::Bytes(back) => assert_eq!(back, sent, "{datatype}"),
+            Elements::Strings { .. } => panic!("{datatype} came back as strings"),
         }
     }
 }
@@ -97,7 +97,7 @@ fn strings_keep_every_byte() {
     }
     assert!(binding.input_mut(0).set_string(3, b"outside").is_err());
     binding.run(&session).unwrap();
-    let Data::Strings { bytes, offsets } = binding.output(0).unwrap().data else {
+    let Elements::Strings { bytes, offsets } = binding.output(0).unwrap().data else {
         panic!("strings stay strings")
     };
     assert_eq!(offsets, vec![0, 5, 5]);

@@ -24,7 +24,7 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::RunSpec;
 use headgate_core::tensor::Signature;
 use headgate_engine::runtime::Binding;
-use headgate_engine::runtime::device::Flight;
+use headgate_engine::runtime::device::InFlightRun;
 use headgate_engine::{Devices, Executable};
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
@@ -200,12 +200,12 @@ impl Executable for Watched {
     }
 
     #[allow(unsafe_code, reason = "the trait's promise is the caller's")]
-    unsafe fn begin(&self, instance: usize, binding: &mut Binding) -> Result<Flight> {
+    unsafe fn begin(&self, instance: usize, binding: &mut Binding) -> Result<InFlightRun> {
         self.steps.lock().unwrap().send(("begin", instance, std::thread::current().id())).unwrap();
-        self.run(binding).map(|()| Flight::LANDED)
+        self.run(binding).map(|()| InFlightRun::FINISHED)
     }
 
-    fn finish(&self, instance: usize, _: Flight, _: &mut Binding) -> Result<()> {
+    fn finish(&self, instance: usize, _: InFlightRun, _: &mut Binding) -> Result<()> {
         self.steps.lock().unwrap().send(("finish", instance, std::thread::current().id())).unwrap();
         self.gate.lock().unwrap().recv_timeout(PATIENCE).expect("the test lets it land");
         match self.broken.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)) {

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
-use headgate_sketch::budget::Budget;
+use headgate_sketch::budget::SketchBudget;
 use headgate_sketch::edges::{self, Spacing};
 use headgate_sketch::exponential::ExponentialHistogram;
-use headgate_sketch::lookup::{Lane, Lookup};
+use headgate_sketch::lookup::{Lane, SlotLookup};
 use headgate_sketch::plan::{FeaturePlan, TensorInfo};
-use headgate_sketch::sampler::{Pick, splitmix64};
-use headgate_sketch::shard::{Collector, Writer};
-use headgate_sketch::view::{Datatype, TensorView};
+use headgate_sketch::sampler::{RowSample, splitmix64};
+use headgate_sketch::shard::{ShardCollector, ShardWriter};
+use headgate_sketch::typed_slice::{ElementType, TypedSlice};
 use headgate_sketch::{Column, Direction, fit};
 
 const FEATURES: usize = 64;
@@ -52,7 +52,7 @@ enum Reference {
     Without,
 }
 
-fn writer(datatype: Datatype, reference: &Reference) -> (Collector, Writer) {
+fn writer(datatype: ElementType, reference: &Reference) -> (ShardCollector, ShardWriter) {
     let baseline = matches!(reference, Reference::With).then(|| {
         let columns: Vec<Column> = (0..FEATURES).map(column).collect();
         let values: Vec<Vec<f64>> =
@@ -62,7 +62,7 @@ fn writer(datatype: Datatype, reference: &Reference) -> (Collector, Writer) {
     let info =
         TensorInfo { name: "X".into(), direction: Direction::Input, datatype, row_elements: Some(FEATURES) };
     let plan = FeaturePlan::compile(&[info], &BTreeMap::new(), baseline).expect("one tensor is a plan");
-    let collector = Collector::new(plan, Budget::new(1 << 30));
+    let collector = ShardCollector::new(plan, SketchBudget::new(1 << 30));
     let writer = collector.opener().open().expect("the budget holds one shard");
     (collector, writer)
 }
@@ -78,7 +78,7 @@ fn nanoseconds(values: usize, mut pass: impl FnMut()) -> f64 {
     best.as_nanos() as f64 / values as f64
 }
 
-fn slots<L: Lane>(data: &[L], lookups: &[Lookup<L>]) -> usize {
+fn slots<L: Lane>(data: &[L], lookups: &[SlotLookup<L>]) -> usize {
     let rows = data.chunks_exact(FEATURES);
     rows.map(|row| row.iter().zip(lookups).map(|(&v, lookup)| lookup.slot(v)).sum::<usize>()).sum()
 }
@@ -96,17 +96,17 @@ fn main() {
     };
 
     for (kind, reference) in [("aligned", Reference::With), ("exponential", Reference::Without)] {
-        let (_single, mut narrow) = writer(Datatype::Fp32, &reference);
-        let (_double, mut wide) = writer(Datatype::Fp64, &reference);
+        let (_single, mut narrow) = writer(ElementType::Fp32, &reference);
+        let (_double, mut wide) = writer(ElementType::Fp64, &reference);
         bench(&format!("{kind}_f32_batch"), &mut || {
-            narrow.record(|r| r.tensor(0, TensorView::F32(black_box(&single)), ROWS, &Pick::ALL));
+            narrow.record(|r| r.tensor(0, TypedSlice::F32(black_box(&single)), ROWS, &RowSample::ALL));
         });
         bench(&format!("{kind}_f64_batch"), &mut || {
-            wide.record(|r| r.tensor(0, TensorView::F64(black_box(&double)), ROWS, &Pick::ALL));
+            wide.record(|r| r.tensor(0, TypedSlice::F64(black_box(&double)), ROWS, &RowSample::ALL));
         });
         bench(&format!("{kind}_f32_row_per_request"), &mut || {
             for row in black_box(&single).chunks_exact(FEATURES) {
-                narrow.record(|r| r.tensor(0, TensorView::F32(row), 1, &Pick::ALL));
+                narrow.record(|r| r.tensor(0, TypedSlice::F32(row), 1, &RowSample::ALL));
             }
         });
     }
@@ -117,8 +117,8 @@ fn main() {
             edges::choose(&values, Spacing::Continuous)
         })
         .collect();
-    let narrow: Vec<Lookup<f32>> = fitted.iter().map(|edges| Lookup::new(edges)).collect();
-    let wide: Vec<Lookup<f64>> = fitted.iter().map(|edges| Lookup::new(edges)).collect();
+    let narrow: Vec<SlotLookup<f32>> = fitted.iter().map(|edges| SlotLookup::new(edges)).collect();
+    let wide: Vec<SlotLookup<f64>> = fitted.iter().map(|edges| SlotLookup::new(edges)).collect();
     bench("lookup_only_f32", &mut || {
         black_box(slots(black_box(&single), &narrow));
     });

@@ -1,7 +1,7 @@
 //! A histogram on the edges of a baseline: per slot the count and the sum of the values. Linear: merging adds, sliding
 //! subtracts, and neither loses anything.
 //!
-//! Not here: NaN and infinities (they have no slot; `live::Special`), the per-thread atomic form (`shard`).
+//! Not here: NaN and infinities (they have no slot; `live::NonFiniteCounts`), the per-thread atomic form (`shard`).
 //! Next: `exponential`.
 
 use std::ops::RangeInclusive;

@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A limit in bytes with what is used of it; shared by all versions.
 #[derive(Debug)]
-pub struct Budget {
+pub struct SketchBudget {
     limit: usize,
     used: AtomicUsize,
 }
 
-impl Budget {
+impl SketchBudget {
     /// A budget of that many bytes.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, used: AtomicUsize::new(0) })
@@ -34,14 +34,14 @@ impl Budget {
 
 /// Bytes taken from a budget, given back on drop.
 #[derive(Debug)]
-pub struct Share {
-    budget: Arc<Budget>,
+pub struct BudgetShare {
+    budget: Arc<SketchBudget>,
     bytes: AtomicUsize,
 }
 
-impl Share {
+impl BudgetShare {
     /// A share of nothing.
-    pub fn new(budget: Arc<Budget>) -> Self {
+    pub fn new(budget: Arc<SketchBudget>) -> Self {
         Self { budget, bytes: AtomicUsize::new(0) }
     }
 
@@ -50,7 +50,7 @@ impl Share {
         self.grow_to(bytes, self.budget.limit)
     }
 
-    /// As [`Share::grow`], for what makes counts finer: the last quarter of the budget stays free.
+    /// As [`BudgetShare::grow`], for what makes counts finer: the last quarter of the budget stays free.
     pub fn grow_further(&self, bytes: usize) -> bool {
         self.grow_to(bytes, self.budget.limit / 4 * 3)
     }
@@ -70,7 +70,7 @@ impl Share {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Has this many bytes from now on: gives back what is too much, takes what is missing as [`Share::grow_further`] does.
+    /// Has this many bytes from now on: gives back what is too much, takes what is missing as [`BudgetShare::grow_further`] does.
     pub fn resize(&mut self, bytes: usize) -> bool {
         let present = self.bytes();
         if bytes > present {
@@ -82,7 +82,7 @@ impl Share {
     }
 
     /// What it is a share of.
-    pub fn budget(&self) -> &Arc<Budget> {
+    pub fn budget(&self) -> &Arc<SketchBudget> {
         &self.budget
     }
 
@@ -92,7 +92,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for BudgetShare {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.bytes(), Ordering::Relaxed);
     }
@@ -104,8 +104,8 @@ mod tests {
 
     #[test]
     fn a_share_is_refused_beyond_the_limit_and_given_back() {
-        let budget = Budget::new(100);
-        let share = Share::new(Arc::clone(&budget));
+        let budget = SketchBudget::new(100);
+        let share = BudgetShare::new(Arc::clone(&budget));
         assert!(share.grow(60) && !share.grow(41) && share.grow(40));
         assert_eq!((budget.used(), share.bytes(), budget.limit()), (100, 100, 100));
         drop(share);
@@ -114,10 +114,10 @@ mod tests {
 
     #[test]
     fn what_makes_counts_finer_leaves_a_quarter_free() {
-        let budget = Budget::new(100);
-        let mut finer = Share::new(Arc::clone(&budget));
+        let budget = SketchBudget::new(100);
+        let mut finer = BudgetShare::new(Arc::clone(&budget));
         assert!(finer.resize(75) && !finer.resize(76) && !finer.grow_further(1));
-        let share = Share::new(Arc::clone(&budget));
+        let share = BudgetShare::new(Arc::clone(&budget));
         assert!(share.grow(25));
         assert!(finer.resize(10) && share.grow(65));
         share.hold(5);

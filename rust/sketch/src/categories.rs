@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 
 /// Counts per known category, and one for values that the reference did not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Categories {
+pub struct CategoryCounts {
     known: BTreeMap<Box<str>, usize>,
     counts: Vec<u64>,
     /// Values outside the known categories.
     pub new: u64,
 }
 
-impl Categories {
+impl CategoryCounts {
     /// Counters for these categories, all 0. Duplicates count as one.
     pub fn new<'a>(known: impl IntoIterator<Item = &'a str>) -> Self {
         let mut map = BTreeMap::new();
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn unknown_values_are_counted_together() {
-        let mut a = Categories::new(["red", "green", "red"]);
+        let mut a = CategoryCounts::new(["red", "green", "red"]);
         let mut b = a.clone();
         a.record("green", 2);
         b.record("blue", 1);

@@ -6,7 +6,7 @@
 //! [`report`] holds it against the baseline with the [`distance`]s.
 //!
 //! Read in this order: [`edges`], [`baseline`], [`lookup`], [`aligned`], [`exponential`], [`moments`], [`categories`],
-//! [`special`], [`distance`], [`view`], [`sampler`], [`meter`], [`plan`], [`budget`],
+//! [`special`], [`distance`], [`typed_slice`], [`sampler`], [`rate_control`], [`plan`], [`budget`],
 //! [`shard`], [`live`], [`window`], [`report`].
 #![forbid(unsafe_code)]
 
@@ -20,16 +20,16 @@ pub mod error;
 pub mod exponential;
 pub mod live;
 pub mod lookup;
-pub mod meter;
 pub mod moments;
 mod packed;
 pub mod plan;
+pub mod rate_control;
 pub mod report;
 pub mod sampler;
 pub mod shard;
 pub mod special;
 mod sync;
-pub mod view;
+pub mod typed_slice;
 pub mod window;
 
 pub use baseline::{Baseline, Column, Direction, fit};

@@ -5,11 +5,11 @@
 use crate::aligned::AlignedHistogram;
 use crate::exponential::{ExponentialHistogram, FEWEST, HALVINGS};
 use crate::moments::Moments;
-use crate::plan::{FeaturePlan, HEADER};
+use crate::plan::{FeaturePlan, HEADER_CELLS};
 
 /// Values that have no place on the line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Special {
+pub struct NonFiniteCounts {
     /// Not a number.
     pub nan: u64,
     /// +infinity.
@@ -18,7 +18,7 @@ pub struct Special {
     pub negative_infinity: u64,
 }
 
-impl Special {
+impl NonFiniteCounts {
     fn merge(&mut self, other: &Self) {
         self.nan += other.nan;
         self.positive_infinity += other.positive_infinity;
@@ -35,7 +35,7 @@ impl Special {
 #[derive(Clone, Debug, PartialEq)]
 pub struct LiveFeature {
     /// NaN and infinities.
-    pub special: Special,
+    pub non_finite: NonFiniteCounts,
     /// Moments of the finite values.
     pub moments: Moments,
     /// Their histogram on the baseline's edges, where there is one: what drift is judged by.
@@ -48,12 +48,12 @@ pub struct LiveFeature {
 impl LiveFeature {
     /// Whether nothing was counted.
     pub fn is_empty(&self) -> bool {
-        self.moments.n == 0 && self.special.total() == 0
+        self.moments.n == 0 && self.non_finite.total() == 0
     }
 
     /// Adds what another one of the same feature and plan saw.
     pub fn merge(&mut self, other: &Self) {
-        self.special.merge(&other.special);
+        self.non_finite.merge(&other.non_finite);
         self.moments.merge(&other.moments);
         self.exponential.merge(&other.exponential);
         debug_assert_eq!(self.aligned.is_some(), other.aligned.is_some(), "live features of different plans");
@@ -121,7 +121,7 @@ impl LiveTensor {
 
 /// Everything counted of one version.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Live {
+pub struct LiveCounts {
     /// Rows that came by.
     pub offered: u64,
     /// Rows that the sampler kept.
@@ -136,7 +136,7 @@ impl LiveFeature {
     /// Nothing counted yet of a feature with so many slots on its baseline's edges.
     pub(crate) fn new(slots: Option<usize>) -> Self {
         Self {
-            special: Special::default(),
+            non_finite: NonFiniteCounts::default(),
             moments: Moments::default(),
             aligned: slots.map(AlignedHistogram::new),
             exponential: ExponentialHistogram::default(),
@@ -147,15 +147,15 @@ impl LiveFeature {
 impl FeaturePlan {
     /// Bytes of the sum of all shards at the least: with the fewest exponential buckets.
     pub fn live_bytes(&self) -> usize {
-        let slots = self.cells - HEADER * self.features.len();
-        size_of::<Live>()
+        let slots = self.cells - HEADER_CELLS * self.features.len();
+        size_of::<LiveCounts>()
             + self.tensors.len() * size_of::<LiveTensor>()
             + self.features.len() * (size_of::<LiveFeature>() + FEWEST * size_of::<u64>())
             + slots * size_of::<(u64, f64)>()
     }
 }
 
-impl Live {
+impl LiveCounts {
     /// Nothing counted yet.
     pub fn new(plan: &FeaturePlan) -> Self {
         let feature =
@@ -217,7 +217,7 @@ mod tests {
             moments.record(value);
         }
         LiveFeature {
-            special: Special::default(),
+            non_finite: NonFiniteCounts::default(),
             moments,
             aligned: Some(AlignedHistogram::of(edges, values)),
             exponential,

@@ -9,7 +9,7 @@ use std::fmt::Debug;
 use crate::edges::is_point;
 
 /// Comparisons after the table; a table is used only where no cell holds more thresholds.
-const COMPARES: usize = 4;
+const COMPARISONS: usize = 4;
 /// Cells of a table; a cell number is a byte, so that looking it up needs no bounds check.
 const CELLS: usize = 256;
 const SHIFTS_SINGLE: std::ops::RangeInclusive<u32> = 15..=20;
@@ -80,7 +80,7 @@ lane!(f32, i32, 0, 8_388_608.0);
 lane!(f64, i64, 29, 4_503_599_627_370_496.0);
 
 #[derive(Clone, Debug)]
-enum Cells<L> {
+enum CellMapping<L> {
     /// Cells of equal width.
     Affine { origin: L, scale: L },
     /// Cells of equal ratio: the top bits of the value.
@@ -89,33 +89,34 @@ enum Cells<L> {
     Search(Box<[L]>),
 }
 
-/// A table with its thresholds. Sized so that any byte is a valid index, and any byte plus `COMPARES` too.
+/// A table with its thresholds. Sized so that any byte is a valid index, and any byte plus `COMPARISONS` too.
 #[derive(Clone, Debug)]
-struct Table<L> {
+struct ThresholdTable<L> {
     /// For each cell the number of thresholds in lower cells.
     below: [u8; CELLS],
     /// Ascending; infinities after the last.
-    thresholds: [L; CELLS + COMPARES],
+    thresholds: [L; CELLS + COMPARISONS],
 }
 
 /// Finds slots among fixed thresholds.
 #[derive(Clone, Debug)]
-pub struct Lookup<L> {
-    cells: Cells<L>,
-    table: Box<Table<L>>,
+pub struct SlotLookup<L> {
+    cells: CellMapping<L>,
+    table: Box<ThresholdTable<L>>,
     slots: usize,
 }
 
-impl<L: Lane> Lookup<L> {
+impl<L: Lane> SlotLookup<L> {
     /// A lookup for edges as in [`crate::edges`], rounded to this lane: an edge that bounds a single value keeps doing so.
     pub fn new(edges: &[f64]) -> Self {
-        let thresholds = round(edges);
-        let affine = trimmed(&thresholds).into_iter().filter_map(|(low, high)| affine(low, high));
-        let keyed = SHIFTS_SINGLE.rev().filter_map(|shift| keyed(&thresholds, shift + L::EXTRA_BITS));
-        affine.chain(keyed).find_map(|cells| Self::tabled(&thresholds, cells)).unwrap_or_else(|| Self {
+        let thresholds = rounded_thresholds(edges);
+        let affine =
+            trimmed_ranges(&thresholds).into_iter().filter_map(|(low, high)| affine_cells(low, high));
+        let keyed = SHIFTS_SINGLE.rev().filter_map(|shift| key_cells(&thresholds, shift + L::EXTRA_BITS));
+        affine.chain(keyed).find_map(|cells| Self::with_table(&thresholds, cells)).unwrap_or_else(|| Self {
             slots: thresholds.len() + 1,
-            cells: Cells::Search(thresholds.into()),
-            table: Box::new(Table::empty()),
+            cells: CellMapping::Search(thresholds.into()),
+            table: Box::new(ThresholdTable::empty()),
         })
     }
 
@@ -127,41 +128,41 @@ impl<L: Lane> Lookup<L> {
     /// Bytes on the heap.
     pub fn bytes(&self) -> usize {
         let searched =
-            if let Cells::Search(thresholds) = &self.cells { size_of_val(&**thresholds) } else { 0 };
-        size_of::<Table<L>>() + searched
+            if let CellMapping::Search(thresholds) = &self.cells { size_of_val(&**thresholds) } else { 0 };
+        size_of::<ThresholdTable<L>>() + searched
     }
 
     /// The slot of a finite value: the number of thresholds below it.
     #[inline]
     pub fn slot(&self, value: L) -> usize {
         let cell = match &self.cells {
-            Cells::Affine { origin, scale } => value.cell(*origin, *scale),
-            Cells::Key { shift, first } => key_cell(value, *shift, *first),
-            Cells::Search(thresholds) => return search(thresholds, value),
+            CellMapping::Affine { origin, scale } => value.cell(*origin, *scale),
+            CellMapping::Key { shift, first } => key_cell(value, *shift, *first),
+            CellMapping::Search(thresholds) => return search(thresholds, value),
         };
         let base = usize::from(self.table.below[usize::from(cell)]);
-        let near = &self.table.thresholds[base..base + COMPARES];
+        let near = &self.table.thresholds[base..base + COMPARISONS];
         base + near.iter().map(|&threshold| usize::from(threshold < value)).sum::<usize>()
     }
 
-    /// The table for these cells, if none holds more than `COMPARES` thresholds.
-    fn tabled(thresholds: &[L], cells: Cells<L>) -> Option<Self> {
+    /// The table for these cells, if none holds more than `COMPARISONS` thresholds.
+    fn with_table(thresholds: &[L], cells: CellMapping<L>) -> Option<Self> {
         if thresholds.len() >= CELLS {
             return None;
         }
         let mut held = [0usize; CELLS];
         for &threshold in thresholds {
             let cell = match cells {
-                Cells::Affine { origin, scale } => threshold.cell(origin, scale),
-                Cells::Key { shift, first } => key_cell(threshold, shift, first),
-                Cells::Search(_) => return None,
+                CellMapping::Affine { origin, scale } => threshold.cell(origin, scale),
+                CellMapping::Key { shift, first } => key_cell(threshold, shift, first),
+                CellMapping::Search(_) => return None,
             };
             held[usize::from(cell)] += 1;
         }
-        if held.iter().any(|&count| count > COMPARES) {
+        if held.iter().any(|&count| count > COMPARISONS) {
             return None;
         }
-        let mut table = Box::new(Table::empty());
+        let mut table = Box::new(ThresholdTable::empty());
         let mut below = 0;
         for (cell, count) in held.iter().enumerate() {
             table.below[cell] = below as u8;
@@ -172,9 +173,9 @@ impl<L: Lane> Lookup<L> {
     }
 }
 
-impl<L: Lane> Table<L> {
+impl<L: Lane> ThresholdTable<L> {
     fn empty() -> Self {
-        Self { below: [0; CELLS], thresholds: [L::INFINITY; CELLS + COMPARES] }
+        Self { below: [0; CELLS], thresholds: [L::INFINITY; CELLS + COMPARISONS] }
     }
 }
 
@@ -189,23 +190,23 @@ fn search<L: Lane>(thresholds: &[L], value: L) -> usize {
 }
 
 /// Cells of equal width over a range; `None` where it has no width.
-fn affine<L: Lane>(low: L, high: L) -> Option<Cells<L>> {
+fn affine_cells<L: Lane>(low: L, high: L) -> Option<CellMapping<L>> {
     let width = high.to_f64() - low.to_f64();
     let scale = L::nearest((CELLS - 1) as f64 / width);
-    (scale.is_finite() && scale.to_f64() > 0.0).then_some(Cells::Affine { origin: low, scale })
+    (scale.is_finite() && scale.to_f64() > 0.0).then_some(CellMapping::Affine { origin: low, scale })
 }
 
 /// Cells of equal ratio: from the lowest threshold where all fit, else around the middle one.
-fn keyed<L: Lane>(thresholds: &[L], shift: u32) -> Option<Cells<L>> {
+fn key_cells<L: Lane>(thresholds: &[L], shift: u32) -> Option<CellMapping<L>> {
     let middle = thresholds.get(thresholds.len() / 2)?.key() >> shift;
     let (low, high) = (thresholds.first()?.key() >> shift, thresholds.last()?.key() >> shift);
     let first = if high - low < CELLS as i64 { low } else { middle - CELLS as i64 / 2 };
-    Some(Cells::Key { shift, first })
+    Some(CellMapping::Key { shift, first })
 }
 
 /// The thresholds of a lane: never descending. The lower edge of a single value moves to just below the rounded value,
 /// and so does the lowest edge, or the reference's own minimum would count as below it.
-fn round<L: Lane>(edges: &[f64]) -> Vec<L> {
+fn rounded_thresholds<L: Lane>(edges: &[f64]) -> Vec<L> {
     let mut thresholds: Vec<L> = edges.iter().map(|&edge| L::nearest(edge)).collect();
     for i in (1..edges.len()).filter(|&i| is_point(edges, i)) {
         thresholds[i - 1] = thresholds[i].next_down();
@@ -222,9 +223,9 @@ fn round<L: Lane>(edges: &[f64]) -> Vec<L> {
 }
 
 /// Ranges to try for equal cells: all thresholds, then without the few in the tails, which the end cells can hold.
-fn trimmed<L: Lane>(thresholds: &[L]) -> Vec<(L, L)> {
+fn trimmed_ranges<L: Lane>(thresholds: &[L]) -> Vec<(L, L)> {
     let n = thresholds.len();
-    (0..COMPARES)
+    (0..COMPARISONS)
         .filter(|&skip| 2 * skip < n)
         .map(|skip| (thresholds[skip], thresholds[n - 1 - skip]))
         .collect()
@@ -236,8 +237,8 @@ mod tests {
     use crate::edges::{self, Spacing};
 
     fn agree<L: Lane>(edges: &[f64], probes: impl Iterator<Item = f64>) {
-        let lookup = Lookup::<L>::new(edges);
-        let thresholds = round::<L>(edges);
+        let lookup = SlotLookup::<L>::new(edges);
+        let thresholds = rounded_thresholds::<L>(edges);
         for probe in probes.map(L::nearest).filter(|probe| probe.is_finite()) {
             let scan = thresholds.iter().filter(|&&t| t < probe).count();
             assert_eq!(lookup.slot(probe), scan, "{probe:?} in {edges:?}");
@@ -289,7 +290,7 @@ mod tests {
         for mut values in shapes() {
             values.sort_unstable_by(f64::total_cmp);
             let edges = edges::choose(&values, Spacing::Continuous);
-            let lookup = Lookup::<f64>::new(&edges);
+            let lookup = SlotLookup::<f64>::new(&edges);
             for probe in around(&edges) {
                 assert_eq!(lookup.slot(probe), edges::slot(&edges, probe), "{probe}");
             }
@@ -300,8 +301,8 @@ mod tests {
     fn usual_features_do_not_need_a_search() {
         for mut values in shapes().into_iter().take(4) {
             values.sort_unstable_by(f64::total_cmp);
-            let lookup = Lookup::<f64>::new(&edges::choose(&values, Spacing::Continuous));
-            assert!(!matches!(lookup.cells, Cells::Search(_)), "{values:?}");
+            let lookup = SlotLookup::<f64>::new(&edges::choose(&values, Spacing::Continuous));
+            assert!(!matches!(lookup.cells, CellMapping::Search(_)), "{values:?}");
         }
     }
 
@@ -310,7 +311,7 @@ mod tests {
         let mut values = vec![0.1; 500];
         values.extend((0..500).map(|i| 0.2 + f64::from(i) * 1e-3));
         let edges = edges::choose(&values, Spacing::Continuous);
-        let lookup = Lookup::<f32>::new(&edges);
+        let lookup = SlotLookup::<f32>::new(&edges);
         assert_eq!(lookup.slot(0.1f32), edges::slot(&edges, 0.1));
         assert_ne!(lookup.slot(0.1f32.next_down()), lookup.slot(0.1f32));
         assert_ne!(lookup.slot(0.1f32.next_up()), lookup.slot(0.1f32));

@@ -1,6 +1,6 @@
 //! Count, mean, variance, minimum and maximum of finite values, mergeable.
 //!
-//! Not here: NaN and infinities (`live::Special` counts those). Next: `categories`.
+//! Not here: NaN and infinities (`live::NonFiniteCounts` counts those). Next: `categories`.
 
 use serde::{Deserialize, Serialize};
 

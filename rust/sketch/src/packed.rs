@@ -4,7 +4,7 @@
 
 use crate::aligned::AlignedHistogram;
 use crate::exponential::{ExponentialHistogram, HALVINGS};
-use crate::live::{Live, LiveFeature, LiveTensor, Special};
+use crate::live::{LiveCounts, LiveFeature, LiveTensor, NonFiniteCounts};
 use crate::moments::Moments;
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ struct FilledSlot {
 #[derive(Debug)]
 struct PackedFeature {
     at: u32,
-    special: Special,
+    non_finite: NonFiniteCounts,
     moments: Moments,
     aligned: Option<PackedAligned>,
     exponential: ExponentialHistogram,
@@ -44,15 +44,15 @@ pub(crate) struct RowCounts {
 
 /// What one sub-window saw.
 #[derive(Debug)]
-pub(crate) struct Packed {
+pub(crate) struct PackedCounts {
     rows: RowCounts,
     tensors: Box<[LiveTensor]>,
     features: Box<[PackedFeature]>,
     bytes: usize,
 }
 
-impl Packed {
-    pub(crate) fn new(live: &Live) -> Self {
+impl PackedCounts {
+    pub(crate) fn new(live: &LiveCounts) -> Self {
         let filled = live.features.iter().enumerate().filter(|(_, feature)| !feature.is_empty());
         let features = filled.map(|(at, feature)| pack(at, feature)).collect();
         let rows = RowCounts { offered: live.offered, observed: live.observed };
@@ -132,7 +132,7 @@ impl Packed {
 fn pack(at: usize, feature: &LiveFeature) -> PackedFeature {
     PackedFeature {
         at: at as u32,
-        special: feature.special,
+        non_finite: feature.non_finite,
         moments: feature.moments,
         aligned: feature.aligned.as_ref().map(PackedAligned::new),
         exponential: feature.exponential.clone(),
@@ -146,7 +146,7 @@ impl PackedFeature {
 
     fn unpack(&self) -> LiveFeature {
         LiveFeature {
-            special: self.special,
+            non_finite: self.non_finite,
             moments: self.moments,
             aligned: self.aligned.as_ref().map(PackedAligned::unpack),
             exponential: self.exponential.clone(),

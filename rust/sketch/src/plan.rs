@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use crate::baseline::{Baseline, Direction, FeatureBaseline};
 use crate::error::{Error, Result};
-use crate::lookup::{Lane, Lookup};
-use crate::view::Datatype;
+use crate::lookup::{Lane, SlotLookup};
+use crate::typed_slice::ElementType;
 
 /// The most elements per row that get a feature each.
 pub const MAX_ELEMENTS: usize = 4096;
 /// Features that are left for tensors kept as a whole.
-const POOLED_ROOM: usize = 2048;
+const POOLED_FEATURES: usize = 2048;
 /// The statistics of a row that is too large for a feature per element, in the order of their index.
 pub const STATISTICS: [&str; 5] = ["mean", "std", "min", "max", "nan"];
 /// The most features of one plan.
@@ -29,7 +29,7 @@ pub struct TensorInfo {
     /// Input or output.
     pub direction: Direction,
     /// Its element type.
-    pub datatype: Datatype,
+    pub datatype: ElementType,
     /// Elements per row: the product of all dimensions but the first; `None` when one of these is not fixed.
     pub row_elements: Option<usize>,
 }
@@ -49,7 +49,7 @@ pub struct Feature {
 
 /// How the rows of a tensor become values of features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rows {
+pub(crate) enum RowFeatures {
     /// One feature per element.
     Elements(usize),
     /// Five features: statistics of the row, whose elements may be sampled.
@@ -60,11 +60,11 @@ pub(crate) enum Rows {
 
 /// Where the counters of one feature lie.
 #[derive(Debug)]
-pub(crate) struct Place<L> {
+pub(crate) struct FeatureLayout<L> {
     /// The feature's number, and that of its exponential buckets.
     pub(crate) feature: usize,
     /// Finds the slot on the baseline's edges; none without a baseline.
-    pub(crate) aligned: Option<Lookup<L>>,
+    pub(crate) aligned: Option<SlotLookup<L>>,
     /// The first cell; the header's cells come before the slots.
     pub(crate) cell: usize,
     /// All its cells.
@@ -74,25 +74,25 @@ pub(crate) struct Place<L> {
 }
 
 #[derive(Debug)]
-pub(crate) enum Places {
-    Single(Vec<Place<f32>>),
-    Double(Vec<Place<f64>>),
+pub(crate) enum FeatureLayouts {
+    Single(Vec<FeatureLayout<f32>>),
+    Double(Vec<FeatureLayout<f64>>),
 }
 
 #[derive(Debug)]
 pub(crate) struct TensorPlan {
     pub(crate) info: TensorInfo,
-    pub(crate) rows: Rows,
-    pub(crate) places: Places,
+    pub(crate) rows: RowFeatures,
+    pub(crate) layouts: FeatureLayouts,
 }
 
 impl TensorPlan {
     /// Values that sketching one row of so many elements reads or counts.
     pub(crate) fn row_values(&self, width: usize) -> usize {
         match self.rows {
-            Rows::Elements(_) => width,
-            Rows::Statistics => width.min(MAX_ELEMENTS) + STATISTICS.len(),
-            Rows::Lengths(_) => 2 * width,
+            RowFeatures::Elements(_) => width,
+            RowFeatures::Statistics => width.min(MAX_ELEMENTS) + STATISTICS.len(),
+            RowFeatures::Lengths(_) => 2 * width,
         }
     }
 }
@@ -107,7 +107,7 @@ pub struct FeaturePlan {
 }
 
 /// Cells of a feature before its slots; their meaning is `shard::buffer`'s.
-pub(crate) const HEADER: usize = 5;
+pub(crate) const HEADER_CELLS: usize = 5;
 
 impl FeaturePlan {
     /// Compiles a plan. `columns` gives names to the elements of a tensor, in order.
@@ -158,24 +158,24 @@ impl FeaturePlan {
 
     /// Bytes of the plan itself.
     pub fn bytes(&self) -> usize {
-        fn of<L: Lane>(places: &[Place<L>]) -> usize {
-            let lookups = places.iter().filter_map(|place| place.aligned.as_ref());
-            size_of_val(places) + lookups.map(Lookup::bytes).sum::<usize>()
+        fn of<L: Lane>(layouts: &[FeatureLayout<L>]) -> usize {
+            let lookups = layouts.iter().filter_map(|layout| layout.aligned.as_ref());
+            size_of_val(layouts) + lookups.map(SlotLookup::bytes).sum::<usize>()
         }
-        let places = self.tensors.iter().map(|tensor| match &tensor.places {
-            Places::Single(places) => of(places),
-            Places::Double(places) => of(places),
+        let layouts = self.tensors.iter().map(|tensor| match &tensor.layouts {
+            FeatureLayouts::Single(layouts) => of(layouts),
+            FeatureLayouts::Double(layouts) => of(layouts),
         });
         let names = self.features.iter().map(|feature| feature.column.len());
         size_of::<Self>()
             + self.tensors.len() * size_of::<TensorPlan>()
             + self.features.len() * size_of::<Feature>()
-            + names.chain(places).sum::<usize>()
+            + names.chain(layouts).sum::<usize>()
     }
 
     fn add(&mut self, info: &TensorInfo, names: Option<&[String]>) -> Result<()> {
         let (mut rows, mut columns) = features_of(info, names)?;
-        if self.features.len() + columns.len() > MAX_FEATURES - POOLED_ROOM {
+        if self.features.len() + columns.len() > MAX_FEATURES - POOLED_FEATURES {
             // What is too wide to be kept by column is kept as a whole: it is no reason not to serve.
             (rows, columns) = pooled(info);
         }
@@ -192,53 +192,65 @@ impl FeaturePlan {
         let references: Vec<_> = self.features[first..].iter().map(|feature| feature.reference).collect();
         let references: Vec<Option<&FeatureBaseline>> =
             references.into_iter().map(|at| Some(&baseline.as_deref()?.features()[at?])).collect();
-        let single = info.datatype.is_single() && matches!(rows, Rows::Elements(_));
-        let places = if single {
-            Places::Single(self.places(first, &references))
+        let single = info.datatype.is_single() && matches!(rows, RowFeatures::Elements(_));
+        let layouts = if single {
+            FeatureLayouts::Single(self.layouts(first, &references))
         } else {
-            Places::Double(self.places(first, &references))
+            FeatureLayouts::Double(self.layouts(first, &references))
         };
-        self.tensors.push(TensorPlan { info: info.clone(), rows, places });
+        self.tensors.push(TensorPlan { info: info.clone(), rows, layouts });
         Ok(())
     }
 
-    fn places<L: Lane>(&mut self, first: usize, references: &[Option<&FeatureBaseline>]) -> Vec<Place<L>> {
-        references.iter().zip(first..).map(|(reference, feature)| self.place(feature, *reference)).collect()
+    fn layouts<L: Lane>(
+        &mut self,
+        first: usize,
+        references: &[Option<&FeatureBaseline>],
+    ) -> Vec<FeatureLayout<L>> {
+        references.iter().zip(first..).map(|(reference, feature)| self.layout(feature, *reference)).collect()
     }
 
-    fn place<L: Lane>(&mut self, feature: usize, reference: Option<&FeatureBaseline>) -> Place<L> {
-        let aligned = reference.map(|reference| Lookup::new(&reference.edges));
+    fn layout<L: Lane>(&mut self, feature: usize, reference: Option<&FeatureBaseline>) -> FeatureLayout<L> {
+        let aligned = reference.map(|reference| SlotLookup::new(&reference.edges));
         let slots = reference.map_or(0, |reference| reference.counts.len());
         let cell = self.cells;
-        self.cells += HEADER + slots;
+        self.cells += HEADER_CELLS + slots;
         let centre = reference.map_or(f64::NAN, |reference| reference.moments.mean);
-        Place { feature, aligned, cell, cells: HEADER + slots, centre }
+        FeatureLayout { feature, aligned, cell, cells: HEADER_CELLS + slots, centre }
     }
 }
 
 /// A feature's reference: by place for elements, by name for statistics, whose place means something else.
-fn find(baseline: &Baseline, info: &TensorInfo, rows: Rows, index: u32, column: &str) -> Option<usize> {
+fn find(
+    baseline: &Baseline,
+    info: &TensorInfo,
+    rows: RowFeatures,
+    index: u32,
+    column: &str,
+) -> Option<usize> {
     let (first, features) = baseline.of_tensor(info.direction, &info.name);
     let at = match rows {
-        Rows::Elements(_) => {
+        RowFeatures::Elements(_) => {
             let at = features.partition_point(|feature| feature.index < index);
             features.get(at).filter(|feature| feature.index == index).map(|_| at)
         }
-        Rows::Statistics | Rows::Lengths(_) => features.iter().position(|feature| feature.column == column),
+        RowFeatures::Statistics | RowFeatures::Lengths(_) => {
+            features.iter().position(|feature| feature.column == column)
+        }
     };
     at.map(|at| first + at)
 }
 
 /// The features of a tensor whose elements have no place of their own.
-fn pooled(info: &TensorInfo) -> (Rows, Vec<String>) {
+fn pooled(info: &TensorInfo) -> (RowFeatures, Vec<String>) {
     let named = |name: &&str| format!("{}.{name}", info.name);
-    if info.datatype == Datatype::Bytes {
-        return (Rows::Lengths(1), ["length", "empty"].iter().map(named).collect());
+    if info.datatype == ElementType::Bytes {
+        return (RowFeatures::Lengths(1), ["length", "empty"].iter().map(named).collect());
     }
-    (Rows::Statistics, STATISTICS.iter().map(named).collect())
+    (RowFeatures::Statistics, STATISTICS.iter().map(named).collect())
 }
 
-fn features_of(info: &TensorInfo, names: Option<&[String]>) -> Result<(Rows, Vec<String>)> {
+fn features_of(info: &TensorInfo, names: Option<&[String]>) -> Result<(RowFeatures, Vec<String>)> {
     let Some(elements) = info.row_elements.filter(|&elements| elements <= MAX_ELEMENTS) else {
         return Ok(pooled(info));
     };
@@ -250,11 +262,11 @@ fn features_of(info: &TensorInfo, names: Option<&[String]>) -> Result<(Rows, Vec
         )));
     }
     let name = |i: usize| names.map_or_else(|| format!("{}[{i}]", info.name), |names| names[i].clone());
-    if info.datatype == Datatype::Bytes {
+    if info.datatype == ElementType::Bytes {
         let pair = |i: usize| [format!("{}.length", name(i)), format!("{}.empty", name(i))];
-        return Ok((Rows::Lengths(elements), (0..elements).flat_map(pair).collect()));
+        return Ok((RowFeatures::Lengths(elements), (0..elements).flat_map(pair).collect()));
     }
-    Ok((Rows::Elements(elements), (0..elements).map(name).collect()))
+    Ok((RowFeatures::Elements(elements), (0..elements).map(name).collect()))
 }
 
 #[cfg(test)]
@@ -262,7 +274,7 @@ mod tests {
     use super::*;
     use crate::baseline::{Column, fit};
 
-    fn info(name: &str, datatype: Datatype, row_elements: Option<usize>) -> TensorInfo {
+    fn info(name: &str, datatype: ElementType, row_elements: Option<usize>) -> TensorInfo {
         TensorInfo { name: name.into(), direction: Direction::Input, datatype, row_elements }
     }
 
@@ -273,10 +285,10 @@ mod tests {
     #[test]
     fn features_follow_size_and_type() {
         let tensors = [
-            info("X", Datatype::Fp32, Some(2)),
-            info("Y", Datatype::Int64, Some(1)),
-            info("I", Datatype::Uint8, Some(5000)),
-            info("S", Datatype::Bytes, Some(1)),
+            info("X", ElementType::Fp32, Some(2)),
+            info("Y", ElementType::Int64, Some(1)),
+            info("I", ElementType::Uint8, Some(5000)),
+            info("S", ElementType::Bytes, Some(1)),
         ];
         let columns = BTreeMap::from([("X".to_owned(), vec!["a".to_owned(), "b".to_owned()])]);
         let plan = FeaturePlan::compile(&tensors, &columns, None).unwrap();
@@ -292,10 +304,10 @@ mod tests {
             (0..count).map(|at| info(&format!("T{at}"), datatype, Some(MAX_ELEMENTS))).collect()
         };
         let numbers = MAX_FEATURES / MAX_ELEMENTS + 1;
-        let plan = FeaturePlan::compile(&wide(Datatype::Fp32, numbers), &BTreeMap::new(), None).unwrap();
+        let plan = FeaturePlan::compile(&wide(ElementType::Fp32, numbers), &BTreeMap::new(), None).unwrap();
         assert_eq!(names(&plan)[..2], ["T0[0]", "T0[1]"]);
         assert_eq!(*names(&plan).last().unwrap(), "T16.nan");
-        let plan = FeaturePlan::compile(&wide(Datatype::Bytes, numbers), &BTreeMap::new(), None).unwrap();
+        let plan = FeaturePlan::compile(&wide(ElementType::Bytes, numbers), &BTreeMap::new(), None).unwrap();
         assert_eq!(*names(&plan).last().unwrap(), "T16.empty");
     }
 
@@ -311,7 +323,7 @@ mod tests {
         let columns = [column("X", "renamed", 1), column("I", "I[0]", 0), column("I", "I.max", 3)];
         let values: Vec<f64> = (0..100).map(f64::from).collect();
         let baseline = fit(&columns, &[&values, &values, &values]).unwrap();
-        let tensors = [info("X", Datatype::Fp32, Some(2)), info("I", Datatype::Fp32, None)];
+        let tensors = [info("X", ElementType::Fp32, Some(2)), info("I", ElementType::Fp32, None)];
         let plan = FeaturePlan::compile(&tensors, &BTreeMap::new(), Some(Arc::new(baseline))).unwrap();
         let found: Vec<bool> = plan.features().iter().map(|feature| feature.reference.is_some()).collect();
         assert_eq!(found, [false, true, false, false, false, true, false]);
@@ -319,7 +331,7 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused_with_words() {
-        let twice = [info("X", Datatype::Fp32, Some(2)), info("X", Datatype::Fp32, Some(2))];
+        let twice = [info("X", ElementType::Fp32, Some(2)), info("X", ElementType::Fp32, Some(2))];
         let error = FeaturePlan::compile(&twice, &BTreeMap::new(), None).unwrap_err();
         assert!(error.to_string().contains("twice"));
         let columns = BTreeMap::from([("X".to_owned(), vec!["a".to_owned()])]);

@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::baseline::{Direction, FeatureBaseline};
-use crate::distance::{self, Bounds, Sample, TestResult, Tolerance, Unit, Verdict};
+use crate::distance::{self, BinnedSample, Bounds, TestResult, Tolerance, Unit, Verdict};
 use crate::live::{LiveFeature, LiveTensor};
-use crate::window::{Span, Sum};
+use crate::window::{TimeSpan, WindowSum};
 
 /// Quantiles shown for every feature.
 pub const QUANTILES: [&str; 7] = ["0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99"];
@@ -143,7 +143,7 @@ pub struct Distances {
     pub wasserstein: Option<ReportBounds>,
     /// The evidence behind the verdict; absent when undecided.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub test: Option<Evidence>,
+    pub test: Option<TestEvidence>,
 }
 
 /// A statistic, its p-value and its degrees of freedom.
@@ -168,7 +168,7 @@ pub struct ReportBounds {
 
 /// What the verdict rests on: see [`crate::distance::decide`].
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Evidence {
+pub struct TestEvidence {
     /// The PSI that is tolerated.
     pub tolerated_psi: f64,
     /// The false-alarm probability asked for.
@@ -185,13 +185,13 @@ pub struct Evidence {
 
 impl Report {
     /// A report without features yet.
-    pub fn new(endpoint: &str, seconds: u64, span: Span, baseline: Option<String>) -> Self {
+    pub fn new(endpoint: &str, seconds: u64, span: TimeSpan, baseline: Option<String>) -> Self {
         let window = ReportWindow { seconds, from: span.from, to: span.to };
         Self { endpoint: endpoint.to_owned(), window, baseline, features: Vec::new() }
     }
 
     /// Adds all features of a version; the window grows to cover `span`.
-    pub fn add(&mut self, version: &str, live: &Sum, span: Span, tolerance: &Tolerance) {
+    pub fn add(&mut self, version: &str, live: &WindowSum, span: TimeSpan, tolerance: &Tolerance) {
         self.window.from = self.window.from.min(span.from);
         self.window.to = self.window.to.max(span.to);
         self.features.extend(features(version, live, tolerance));
@@ -204,7 +204,7 @@ impl Report {
 }
 
 /// All features of a version, in the plan's order; one is summed at a time.
-pub fn features(version: &str, live: &Sum, tolerance: &Tolerance) -> Vec<FeatureReport> {
+pub fn features(version: &str, live: &WindowSum, tolerance: &Tolerance) -> Vec<FeatureReport> {
     let (plan, tensors) = (live.plan(), live.tensors());
     let offered = live.offered();
     let report = |(at, feature): (usize, &crate::plan::Feature)| {
@@ -241,8 +241,8 @@ fn compare(
     let mut c = reference.counts.clone();
     c.extend([reference.missing, reference.positive_infinity, reference.negative_infinity]);
     let mut d = histogram.counts.clone();
-    let special = live.special;
-    d.extend([tensor.missing + special.nan, special.positive_infinity, special.negative_infinity]);
+    let non_finite = live.non_finite;
+    d.extend([tensor.missing + non_finite.nan, non_finite.positive_infinity, non_finite.negative_infinity]);
     if c.iter().all(|&count| count == 0) || d.iter().all(|&count| count == 0) {
         return (None, Verdict::Undecided);
     }
@@ -250,7 +250,7 @@ fn compare(
     let effective: Vec<f64> = d.iter().map(|&count| count as f64 * share).collect();
     // "Below" and "above" stay apart, where a reference without values there makes every live one count.
     let decision = distance::decide(&c, &effective, 1..reference.edges.len().max(1), tolerance);
-    let test = (decision.verdict != Verdict::Undecided).then_some(Evidence {
+    let test = (decision.verdict != Verdict::Undecided).then_some(TestEvidence {
         tolerated_psi: tolerance.psi,
         alpha: tolerance.alpha,
         stat: decision.stat,
@@ -263,8 +263,8 @@ fn compare(
     let effective: Vec<f64> = used.iter().map(|&at| effective[at]).collect();
     let [c, d] = [&c, &d].map(|counts| used.iter().map(|&at| counts[at]).collect::<Vec<u64>>());
     let sides = [
-        Sample { counts: &reference.counts, sums: &reference.sums },
-        Sample { counts: &histogram.counts, sums: &histogram.sums },
+        BinnedSample { counts: &reference.counts, sums: &reference.sums },
+        BinnedSample { counts: &histogram.counts, sums: &histogram.sums },
     ];
     let distances = Distances {
         psi: distance::psi(&c, &effective),
@@ -306,9 +306,9 @@ fn live_figures(live: &LiveFeature, tensor: LiveTensor, reference: Option<&Featu
         min: some(moments.min),
         max: some(moments.max),
         missing: tensor.missing,
-        nan: live.special.nan,
-        positive_infinity: live.special.positive_infinity,
-        negative_infinity: live.special.negative_infinity,
+        nan: live.non_finite.nan,
+        positive_infinity: live.non_finite.positive_infinity,
+        negative_infinity: live.non_finite.negative_infinity,
         wrong_type: tensor.wrong_type,
         below: outside.map(|(below, _)| below),
         above: outside.map(|(_, above)| above),

@@ -2,7 +2,7 @@
 //! request, and all processes, choose the same rows.
 //!
 //! A row that is kept at a share of 1/2^h counts 2^h times, so that threads, minutes and versions with different shares add up
-//! without bias. `Rate` is the share, `Pick` chooses rows, `meter` decides the rate. Next: `meter`.
+//! without bias. `SamplingRate` is the share, `RowSample` chooses rows, `rate_control` decides the rate. Next: `rate_control`.
 
 /// SplitMix64's output function (Steele, Lea and Flood 2014): every bit of the result depends on every bit of `x`.
 #[inline]
@@ -15,13 +15,13 @@ pub const fn splitmix64(x: u64) -> u64 {
 
 /// A share of rows: 1, 1/2, 1/4, ...
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Rate(u8);
+pub struct SamplingRate(u8);
 
-impl Rate {
+impl SamplingRate {
     /// Every row.
-    pub const ALL: Rate = Rate(0);
+    pub const ALL: SamplingRate = SamplingRate(0);
     /// One row in 2^30.
-    pub const LOWEST: Rate = Rate(30);
+    pub const LOWEST: SamplingRate = SamplingRate(30);
 
     /// The share `2^-halvings`; more than thirty halvings are thirty.
     pub fn halved(halvings: u8) -> Self {
@@ -43,29 +43,29 @@ impl Rate {
 ///
 /// Of each block of 2^h rows it is the one that the request's hash names. The last block may end before that row, and then
 /// has none: every row is kept with the same probability. For a request with fewer rows than a block, see
-/// [`Pick::of_request`].
+/// [`RowSample::of_request`].
 #[derive(Clone, Copy, Debug)]
-pub struct Pick {
+pub struct RowSample {
     hash: u64,
     /// Halvings that decide for the request as a whole.
     whole: u8,
     /// Halvings that decide among its rows.
-    rate: Rate,
+    rate: SamplingRate,
 }
 
-impl Pick {
+impl RowSample {
     /// Every row.
-    pub const ALL: Pick = Pick { hash: 0, whole: 0, rate: Rate::ALL };
+    pub const ALL: RowSample = RowSample { hash: 0, whole: 0, rate: SamplingRate::ALL };
 
     /// The rows of the request with this hash (of its id, or any number drawn for it) that a rate keeps.
-    pub fn new(request_hash: u64, rate: Rate) -> Self {
+    pub fn new(request_hash: u64, rate: SamplingRate) -> Self {
         Self { hash: request_hash, whole: 0, rate }
     }
 
     /// The same for a request of so many rows: as much as possible is decided for the request as a whole, so that most
     /// requests with few rows need not be looked at. A row of any of its tensors is kept with the same probability.
-    pub fn of_request(request_hash: u64, rate: Rate, rows: usize) -> Self {
-        let within = rate.min(Rate::halved(rows.max(1).ilog2() as u8));
+    pub fn of_request(request_hash: u64, rate: SamplingRate, rows: usize) -> Self {
+        let within = rate.min(SamplingRate::halved(rows.max(1).ilog2() as u8));
         Self { hash: request_hash, whole: rate.0 - within.0, rate: within }
     }
 
@@ -83,10 +83,10 @@ impl Pick {
     /// The rows kept of the first `rows`, ascending.
     #[inline]
     pub fn rows(&self, rows: usize) -> impl Iterator<Item = usize> + use<> {
-        let (pick, shift) = (*self, self.rate.0);
+        let (sample, shift) = (*self, self.rate.0);
         let rows = if self.whole > 0 && self.is_none() { 0 } else { rows };
         (0..rows.div_ceil(1 << shift)).filter_map(move |block| {
-            let within = if shift == 0 { 0 } else { pick.mixed(block) as usize & ((1 << shift) - 1) };
+            let within = if shift == 0 { 0 } else { sample.mixed(block) as usize & ((1 << shift) - 1) };
             let row = (block << shift) + within;
             (row < rows).then_some(row)
         })
@@ -111,7 +111,7 @@ impl Pick {
         }
         let needed = all.div_ceil(cap.max(1)).next_power_of_two().trailing_zeros();
         let possible = rows.max(1).ilog2();
-        Self { rate: self.rate.max(Rate::halved(needed.min(possible) as u8)), ..self }
+        Self { rate: self.rate.max(SamplingRate::halved(needed.min(possible) as u8)), ..self }
     }
 
     /// A number that depends on the request and `number`, for choices within a block or a row.
@@ -132,18 +132,19 @@ mod tests {
             let requests = 40_000_u64;
             let (mut total, mut first, mut last) = (0u64, 0u64, 0u64);
             for hash in 0..requests {
-                let rate = Rate::halved(halvings);
+                let rate = SamplingRate::halved(halvings);
                 let hash = splitmix64(hash);
-                let pick = if whole { Pick::of_request(hash, rate, rows) } else { Pick::new(hash, rate) };
-                assert!(!pick.is_none() || pick.kept(rows) == 0);
-                assert_eq!(pick.kept(rows), pick.rows(rows).count() as u64);
-                for row in pick.rows(rows) {
-                    total += pick.weight();
+                let sample =
+                    if whole { RowSample::of_request(hash, rate, rows) } else { RowSample::new(hash, rate) };
+                assert!(!sample.is_none() || sample.kept(rows) == 0);
+                assert_eq!(sample.kept(rows), sample.rows(rows).count() as u64);
+                for row in sample.rows(rows) {
+                    total += sample.weight();
                     first += u64::from(row == 0);
                     last += u64::from(row == rows - 1);
                 }
             }
-            let share = Rate::halved(halvings).share();
+            let share = SamplingRate::halved(halvings).share();
             let wanted = requests as f64 * share;
             for (name, found) in [("first", first), ("last", last)] {
                 assert!(
@@ -169,21 +170,25 @@ mod tests {
             (10, 10, 100),
             (1 << 40, 1 << 30, 1 << 16),
         ] {
-            let pick = Pick::new(7, Rate::ALL).capped(rows, values, cap);
-            let blocks = rows.div_ceil(pick.weight() as usize);
+            let sample = RowSample::new(7, SamplingRate::ALL).capped(rows, values, cap);
+            let blocks = rows.div_ceil(sample.weight() as usize);
             assert!(
                 blocks >= 1
                     && (blocks <= 2
                         || blocks.saturating_mul(values) <= cap + values
-                        || pick.rate == Rate::LOWEST),
+                        || sample.rate == SamplingRate::LOWEST),
                 "{rows} x {values}: {blocks}"
             );
             if rows <= 1 << 24 {
-                assert!(rows > 2 * pick.weight() as usize || pick.kept(rows) <= 2);
+                assert!(rows > 2 * sample.weight() as usize || sample.kept(rows) <= 2);
             }
         }
-        assert_eq!(Pick::new(7, Rate::ALL).capped(10, 10, 100).weight(), 1);
-        assert_eq!(Pick::new(7, Rate::halved(9)).capped(1000, 1, 500).weight(), 512, "a cap never adds rows");
+        assert_eq!(RowSample::new(7, SamplingRate::ALL).capped(10, 10, 100).weight(), 1);
+        assert_eq!(
+            RowSample::new(7, SamplingRate::halved(9)).capped(1000, 1, 500).weight(),
+            512,
+            "a cap never adds rows"
+        );
     }
 
     #[test]

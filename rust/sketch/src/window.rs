@@ -11,10 +11,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::budget::{Budget, Share};
+use crate::budget::{BudgetShare, SketchBudget};
 use crate::exponential::FEWEST;
-use crate::live::{Live, LiveFeature, LiveTensor};
-use crate::packed::Packed;
+use crate::live::{LiveCounts, LiveFeature, LiveTensor};
+use crate::packed::PackedCounts;
 use crate::plan::{Feature, FeaturePlan};
 
 const MINUTE: u64 = 60;
@@ -23,12 +23,12 @@ const DAY: u64 = 86_400;
 /// How long sub-windows stay apart before they become one of this length.
 const COARSER: [(u64, u64); 2] = [(HOUR, HOUR), (DAY, 2 * DAY)];
 /// How long sub-windows are kept at all.
-const KEEP: u64 = 35 * DAY;
+const RETENTION: u64 = 35 * DAY;
 
 /// The time that a sum really covers; sub-windows are not cut, so it may start before what was asked for, and it starts
 /// later where nothing older is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct TimeSpan {
     /// Unix seconds, inclusive.
     pub from: u64,
     /// Unix seconds, exclusive.
@@ -37,13 +37,13 @@ pub struct Span {
 
 /// A closed sub-window.
 #[derive(Debug)]
-struct Piece {
+struct SubWindow {
     from: u64,
     to: u64,
-    packed: Arc<Packed>,
+    packed: Arc<PackedCounts>,
 }
 
-impl Piece {
+impl SubWindow {
     /// Both as one; `next` is the later one.
     fn joined(&self, next: &Self) -> Self {
         Self { from: self.from, to: next.to, packed: Arc::new(self.packed.merged(&next.packed)) }
@@ -56,28 +56,28 @@ impl Piece {
 
 /// The sub-windows of one version.
 #[derive(Debug)]
-pub struct Window {
+pub struct SlidingWindow {
     plan: Arc<FeaturePlan>,
-    /// The minute that is not over; its fixed part is in the memory of the [`crate::shard::Collector`].
-    open: Option<Live>,
+    /// The minute that is not over; its fixed part is in the memory of the [`crate::shard::ShardCollector`].
+    open: Option<LiveCounts>,
     open_start: u64,
     /// Oldest first.
-    pieces: VecDeque<Piece>,
+    sub_windows: VecDeque<SubWindow>,
     /// Everything that ended before this was dropped, by age or for memory.
     horizon: u64,
-    share: Share,
+    share: BudgetShare,
 }
 
 /// What a window saw: a copy that is summed feature by feature, so that it takes no more memory than the window itself.
 #[derive(Debug)]
-pub struct Sum {
+pub struct WindowSum {
     plan: Arc<FeaturePlan>,
-    parts: Vec<Arc<Packed>>,
+    parts: Vec<Arc<PackedCounts>>,
     /// The copy of the minute that is not over.
-    _share: Share,
+    _share: BudgetShare,
 }
 
-impl Sum {
+impl WindowSum {
     /// What was sketched.
     pub fn plan(&self) -> &Arc<FeaturePlan> {
         &self.plan
@@ -111,8 +111,8 @@ impl Sum {
     }
 
     /// All of it at once.
-    pub fn live(&self) -> Live {
-        Live {
+    pub fn live(&self) -> LiveCounts {
+        LiveCounts {
             offered: self.offered(),
             observed: self.observed(),
             tensors: self.tensors(),
@@ -121,25 +121,25 @@ impl Sum {
     }
 }
 
-impl Window {
+impl SlidingWindow {
     /// An empty window, whose memory counts against `budget`.
-    pub fn new(plan: Arc<FeaturePlan>, now: u64, budget: &Arc<Budget>) -> Self {
+    pub fn new(plan: Arc<FeaturePlan>, now: u64, budget: &Arc<SketchBudget>) -> Self {
         let open_start = floor(now, MINUTE);
         Self {
             plan,
             open: None,
             open_start,
-            pieces: VecDeque::new(),
+            sub_windows: VecDeque::new(),
             horizon: open_start,
-            share: Share::new(Arc::clone(budget)),
+            share: BudgetShare::new(Arc::clone(budget)),
         }
     }
 
     /// What takes in the counts since the last call; they belong to the minute of `now`. A clock that went back changes
-    /// nothing but the minute that takes the counts. [`Window::settle`] is to follow.
-    pub fn open(&mut self, now: u64) -> &mut Live {
+    /// nothing but the minute that takes the counts. [`SlidingWindow::settle`] is to follow.
+    pub fn open(&mut self, now: u64) -> &mut LiveCounts {
         self.roll(now);
-        self.open.get_or_insert_with(|| Live::new(&self.plan))
+        self.open.get_or_insert_with(|| LiveCounts::new(&self.plan))
     }
 
     /// Closes what `now` has passed, and stays within `cap` bytes and the budget: joins sub-windows, the shortest neighbours
@@ -161,20 +161,23 @@ impl Window {
     }
 
     /// The sum over the newest `seconds`, and the time that it covers.
-    pub fn sum(&mut self, seconds: u64, now: u64) -> (Sum, Span) {
+    pub fn sum(&mut self, seconds: u64, now: u64) -> (WindowSum, TimeSpan) {
         self.roll(now);
         let first = floor(now.saturating_sub(seconds), MINUTE);
-        let within = || self.pieces.iter().filter(|piece| piece.to > first);
-        let oldest = within().next().map_or(u64::MAX, |piece| piece.from);
-        let mut parts: Vec<_> = within().map(|piece| Arc::clone(&piece.packed)).collect();
-        let share = Share::new(Arc::clone(self.share.budget()));
+        let within = || self.sub_windows.iter().filter(|sub_window| sub_window.to > first);
+        let oldest = within().next().map_or(u64::MAX, |sub_window| sub_window.from);
+        let mut parts: Vec<_> = within().map(|sub_window| Arc::clone(&sub_window.packed)).collect();
+        let share = BudgetShare::new(Arc::clone(self.share.budget()));
         if let Some(open) = &self.open {
-            let copy = Packed::new(open);
+            let copy = PackedCounts::new(open);
             share.hold(copy.bytes());
             parts.push(Arc::new(copy));
         }
         let from = first.max(self.horizon).min(oldest);
-        (Sum { plan: Arc::clone(&self.plan), parts, _share: share }, Span { from, to: now.max(from) })
+        (
+            WindowSum { plan: Arc::clone(&self.plan), parts, _share: share },
+            TimeSpan { from, to: now.max(from) },
+        )
     }
 
     /// Closes what `now` has passed.
@@ -185,7 +188,7 @@ impl Window {
         }
         if let Some(open) = self.open.take().filter(|open| !open.is_empty()) {
             let (from, to) = (self.open_start, self.open_start + MINUTE);
-            self.pieces.push_back(Piece { from, to, packed: Arc::new(Packed::new(&open)) });
+            self.sub_windows.push_back(SubWindow { from, to, packed: Arc::new(PackedCounts::new(&open)) });
         }
         self.open_start = minute;
         self.age(minute);
@@ -195,8 +198,8 @@ impl Window {
     fn age(&mut self, minute: u64) {
         for (step, apart) in COARSER {
             let mut at = 0;
-            while at + 1 < self.pieces.len() {
-                let (from, to) = (self.pieces[at].from, self.pieces[at + 1].to);
+            while at + 1 < self.sub_windows.len() {
+                let (from, to) = (self.sub_windows[at].from, self.sub_windows[at + 1].to);
                 let end = floor(from, step) + step;
                 if end + apart > minute {
                     break;
@@ -208,34 +211,34 @@ impl Window {
                 }
             }
         }
-        self.horizon = self.horizon.max(floor(minute, DAY).saturating_sub(KEEP));
-        while self.pieces.front().is_some_and(|piece| piece.to <= self.horizon) {
-            self.pieces.pop_front();
+        self.horizon = self.horizon.max(floor(minute, DAY).saturating_sub(RETENTION));
+        while self.sub_windows.front().is_some_and(|sub_window| sub_window.to <= self.horizon) {
+            self.sub_windows.pop_front();
         }
     }
 
     /// Makes one of a sub-window and the next.
     fn join(&mut self, at: usize) {
-        if let Some(next) = self.pieces.remove(at + 1) {
-            self.pieces[at] = self.pieces[at].joined(&next);
+        if let Some(next) = self.sub_windows.remove(at + 1) {
+            self.sub_windows[at] = self.sub_windows[at].joined(&next);
         }
     }
 
     fn wanted(&self) -> usize {
         let fewest = self.plan.features().len() * FEWEST * size_of::<u64>();
         let open = self.open.as_ref().map_or(0, |open| open.bucket_bytes().saturating_sub(fewest));
-        open + self.pieces.iter().map(Piece::bytes).sum::<usize>()
+        open + self.sub_windows.iter().map(SubWindow::bytes).sum::<usize>()
     }
 
     /// Takes the next step to less memory; false when there is none.
     fn shrink(&mut self) -> bool {
-        let length = |at: &usize| self.pieces[at + 1].to - self.pieces[*at].from;
-        if let Some(at) = (0..self.pieces.len().saturating_sub(1)).min_by_key(length) {
+        let length = |at: &usize| self.sub_windows[at + 1].to - self.sub_windows[*at].from;
+        if let Some(at) = (0..self.sub_windows.len().saturating_sub(1)).min_by_key(length) {
             self.join(at);
             return true;
         }
-        let mut coarser = self.open.as_mut().is_some_and(Live::coarsen);
-        if let Some(last) = self.pieces.front_mut()
+        let mut coarser = self.open.as_mut().is_some_and(LiveCounts::coarsen);
+        if let Some(last) = self.sub_windows.front_mut()
             && let Some(packed) = last.packed.coarser()
         {
             last.packed = Arc::new(packed);
@@ -244,8 +247,8 @@ impl Window {
         if coarser {
             return true;
         }
-        let dropped = self.pieces.pop_front();
-        self.horizon = dropped.as_ref().map_or(self.horizon, |piece| piece.to);
+        let dropped = self.sub_windows.pop_front();
+        self.horizon = dropped.as_ref().map_or(self.horizon, |sub_window| sub_window.to);
         dropped.is_some()
     }
 }
@@ -261,19 +264,19 @@ mod tests {
     use super::*;
     use crate::baseline::Direction;
     use crate::plan::TensorInfo;
-    use crate::view::Datatype;
+    use crate::typed_slice::ElementType;
 
     fn plan() -> Arc<FeaturePlan> {
         let info = TensorInfo {
             name: "X".into(),
             direction: Direction::Input,
-            datatype: Datatype::Fp32,
+            datatype: ElementType::Fp32,
             row_elements: Some(1),
         };
         FeaturePlan::compile(&[info], &BTreeMap::new(), None).unwrap()
     }
 
-    fn add(window: &mut Window, rows: u64, now: u64) {
+    fn add(window: &mut SlidingWindow, rows: u64, now: u64) {
         window.open(now).offered += rows;
         window.settle(now, usize::MAX);
     }
@@ -284,7 +287,7 @@ mod tests {
     #[test]
     fn every_row_is_in_the_window_that_reaches_back_to_it() {
         let plan = plan();
-        let mut window = Window::new(Arc::clone(&plan), START, &Budget::new(usize::MAX));
+        let mut window = SlidingWindow::new(Arc::clone(&plan), START, &SketchBudget::new(usize::MAX));
         let mut rows_at: Vec<(u64, u64)> = Vec::new();
         // Uneven steps over six days, with gaps longer than an hour and than a day.
         let mut now = START;
@@ -317,12 +320,16 @@ mod tests {
     #[test]
     fn old_sub_windows_are_dropped() {
         let plan = plan();
-        let mut window = Window::new(Arc::clone(&plan), START, &Budget::new(usize::MAX));
+        let mut window = SlidingWindow::new(Arc::clone(&plan), START, &SketchBudget::new(usize::MAX));
         for minute in 0..40 * 24 * 60 {
             add(&mut window, 1, START + minute * 60);
         }
         // Up to two hours of minutes, up to three days of hours, the days before.
-        assert!((60 + 48 + 32..=120 + 72 + 35).contains(&window.pieces.len()), "{}", window.pieces.len());
+        assert!(
+            (60 + 48 + 32..=120 + 72 + 35).contains(&window.sub_windows.len()),
+            "{}",
+            window.sub_windows.len()
+        );
         let (sum, span) = window.sum(365 * DAY, START + 40 * DAY);
         assert_eq!(span.from, START + 5 * DAY);
         assert_eq!(sum.offered(), 35 * 24 * 60);
@@ -331,9 +338,9 @@ mod tests {
     #[test]
     fn short_memory_takes_detail_before_history() {
         let plan = plan();
-        let mut unlimited = Window::new(Arc::clone(&plan), START, &Budget::new(usize::MAX));
-        let budget = Budget::new(8_000);
-        let mut limited = Window::new(Arc::clone(&plan), START, &budget);
+        let mut unlimited = SlidingWindow::new(Arc::clone(&plan), START, &SketchBudget::new(usize::MAX));
+        let budget = SketchBudget::new(8_000);
+        let mut limited = SlidingWindow::new(Arc::clone(&plan), START, &budget);
         let (mut now, mut most) = (START, 0);
         for minute in 0..3 * 24 * 60 + 30 {
             now = START + minute * 60;
@@ -365,7 +372,7 @@ mod tests {
     #[test]
     fn a_clock_that_goes_back_loses_nothing() {
         let plan = plan();
-        let mut window = Window::new(Arc::clone(&plan), START, &Budget::new(usize::MAX));
+        let mut window = SlidingWindow::new(Arc::clone(&plan), START, &SketchBudget::new(usize::MAX));
         add(&mut window, 1, START + 120);
         add(&mut window, 2, START + 10);
         assert_eq!(window.sum(3600, START + 130).0.offered(), 3);

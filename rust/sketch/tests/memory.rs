@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use headgate_sketch::budget::Budget;
+use headgate_sketch::budget::SketchBudget;
 use headgate_sketch::exponential::{ExponentialHistogram, FEWEST, MAX_BUCKETS};
 use headgate_sketch::plan::{FeaturePlan, TensorInfo};
-use headgate_sketch::sampler::Pick;
-use headgate_sketch::shard::{Collector, Writer};
-use headgate_sketch::view::{Datatype, TensorView};
-use headgate_sketch::window::Window;
+use headgate_sketch::sampler::RowSample;
+use headgate_sketch::shard::{ShardCollector, ShardWriter};
+use headgate_sketch::typed_slice::{ElementType, TypedSlice};
+use headgate_sketch::window::SlidingWindow;
 use headgate_sketch::{Column, Direction, fit};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -21,12 +21,17 @@ const START: u64 = 1_767_571_200;
 /// One version with everything that it holds.
 struct Version {
     plan: Arc<FeaturePlan>,
-    collector: Collector,
-    window: Window,
+    collector: ShardCollector,
+    window: SlidingWindow,
 }
 
 impl Version {
-    fn new(width: usize, datatype: Datatype, reference: Option<&[f64]>, budget: &Arc<Budget>) -> Self {
+    fn new(
+        width: usize,
+        datatype: ElementType,
+        reference: Option<&[f64]>,
+        budget: &Arc<SketchBudget>,
+    ) -> Self {
         let baseline = reference.map(|reference| {
             let column = |index| Column {
                 tensor: "X".into(),
@@ -46,8 +51,8 @@ impl Version {
         };
         let plan = FeaturePlan::compile(&[info], &BTreeMap::new(), baseline).unwrap();
         Self {
-            collector: Collector::new(Arc::clone(&plan), Arc::clone(budget)),
-            window: Window::new(Arc::clone(&plan), START, budget),
+            collector: ShardCollector::new(Arc::clone(&plan), Arc::clone(budget)),
+            window: SlidingWindow::new(Arc::clone(&plan), START, budget),
             plan,
         }
     }
@@ -61,10 +66,10 @@ impl Version {
     }
 }
 
-fn rows(writer: &mut Writer, view: TensorView<'_>, rows: usize) {
+fn rows(writer: &mut ShardWriter, view: TypedSlice<'_>, rows: usize) {
     writer.record(|r| {
-        r.offer(rows, &Pick::ALL);
-        r.tensor(0, view, rows, &Pick::ALL);
+        r.offer(rows, &RowSample::ALL);
+        r.tensor(0, view, rows, &RowSample::ALL);
     });
 }
 
@@ -77,13 +82,13 @@ fn spread(seed: u32) -> f32 {
 #[test]
 fn two_rows_a_minute_with_extreme_values_take_a_few_buckets() {
     const WIDTH: usize = 784;
-    let budget = Budget::new(256 << 20);
-    let mut version = Version::new(WIDTH, Datatype::Fp32, None, &budget);
+    let budget = SketchBudget::new(256 << 20);
+    let mut version = Version::new(WIDTH, ElementType::Fp32, None, &budget);
     let mut writer = version.collector.opener().open().unwrap();
     let mut after_one = 0;
     for minute in 0..120 {
         for value in [2e-38, 3e38] {
-            rows(&mut writer, TensorView::F32(&[value; WIDTH]), 1);
+            rows(&mut writer, TypedSlice::F32(&[value; WIDTH]), 1);
         }
         version.collect(START + minute * 60, usize::MAX);
         after_one = if minute == 1 { budget.used() } else { after_one };
@@ -102,8 +107,8 @@ fn two_rows_a_minute_with_extreme_values_take_a_few_buckets() {
 fn whatever_clients_send_the_limit_holds_no_row_is_lost_and_another_version_counts() {
     const WIDTH: usize = 200;
     let reference: Vec<f64> = (0..4000).map(|i| (f64::from(i) * 0.618).fract() * 8.0 - 4.0).collect();
-    for (datatype, reference) in [(Datatype::Fp32, None), (Datatype::Fp64, Some(&reference[..]))] {
-        let budget = Budget::new(8 << 20);
+    for (datatype, reference) in [(ElementType::Fp32, None), (ElementType::Fp64, Some(&reference[..]))] {
+        let budget = SketchBudget::new(8 << 20);
         let mut hostile = Version::new(WIDTH, datatype, reference, &budget);
         let mut writer = hostile.collector.opener().open().unwrap();
         for minute in 0..150u32 {
@@ -111,7 +116,7 @@ fn whatever_clients_send_the_limit_holds_no_row_is_lost_and_another_version_coun
                 let row: Vec<f32> =
                     (0..WIDTH as u32).map(|i| spread((minute * 10 + request) * 1009 + i)).collect();
                 let wide: Vec<f64> = row.iter().map(|&value| f64::from(value)).collect();
-                let view = if reference.is_some() { TensorView::F64(&wide) } else { TensorView::F32(&row) };
+                let view = if reference.is_some() { TypedSlice::F64(&wide) } else { TypedSlice::F32(&row) };
                 rows(&mut writer, view, 1);
             }
             hostile.collect(START + u64::from(minute) * 60, budget.limit() / 2);
@@ -125,9 +130,9 @@ fn whatever_clients_send_the_limit_holds_no_row_is_lost_and_another_version_coun
         assert_eq!(feature.exponential.n(), 1500, "no value is without a bucket");
         assert!(feature.aligned.is_none_or(|aligned| aligned.n() == 1500));
         drop(sum);
-        let mut other = Version::new(30, Datatype::Fp32, None, &budget);
+        let mut other = Version::new(30, ElementType::Fp32, None, &budget);
         let mut writer = other.collector.opener().open().expect("a quarter is kept free");
-        rows(&mut writer, TensorView::F32(&[1.5; 30]), 1);
+        rows(&mut writer, TypedSlice::F32(&[1.5; 30]), 1);
         other.collect(now, budget.limit() / 2);
         assert_eq!(other.window.sum(60, now).0.live().features[0].moments.n, 1);
         assert!(budget.used() <= budget.limit());
@@ -136,13 +141,13 @@ fn whatever_clients_send_the_limit_holds_no_row_is_lost_and_another_version_coun
 
 #[test]
 fn everything_is_counted_and_given_back() {
-    let budget = Budget::new(64 << 20);
-    let mut version = Version::new(10, Datatype::Fp32, None, &budget);
+    let budget = SketchBudget::new(64 << 20);
+    let mut version = Version::new(10, ElementType::Fp32, None, &budget);
     assert_eq!(budget.used(), 0, "a version without rows holds nothing that rows made");
     let mut writer = version.collector.opener().open().unwrap();
     let base = budget.used();
     assert!(base >= version.plan.shard_bytes() + version.plan.live_bytes());
-    rows(&mut writer, TensorView::F32(&(0..10_000u32).map(spread).collect::<Vec<_>>()), 1000);
+    rows(&mut writer, TypedSlice::F32(&(0..10_000u32).map(spread).collect::<Vec<_>>()), 1000);
     let shards = budget.used();
     assert!(shards > base, "tables of buckets");
     version.collect(START, usize::MAX);
@@ -155,12 +160,12 @@ fn everything_is_counted_and_given_back() {
 
 #[test]
 fn buckets_that_lie_far_apart_become_coarser_too_when_nothing_else_is_left() {
-    let budget = Budget::new(64 << 20);
-    let mut version = Version::new(4, Datatype::Fp64, None, &budget);
+    let budget = SketchBudget::new(64 << 20);
+    let mut version = Version::new(4, ElementType::Fp64, None, &budget);
     let mut writer = version.collector.opener().open().unwrap();
     for exponent in -60..60 {
         let value = f64::from(2 * exponent).exp2();
-        rows(&mut writer, TensorView::F64(&[value, -value, value, 1.0]), 1);
+        rows(&mut writer, TypedSlice::F64(&[value, -value, value, 1.0]), 1);
     }
     version.collect(START, usize::MAX);
     assert!(version.window.bytes() > 0, "more buckets than the fixed part holds");

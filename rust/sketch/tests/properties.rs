@@ -4,10 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail a test")]
 
 use headgate_sketch::aligned::AlignedHistogram;
-use headgate_sketch::distance::{self, Sample};
+use headgate_sketch::distance::{self, BinnedSample};
 use headgate_sketch::edges::{self, Spacing};
 use headgate_sketch::exponential::{self, ExponentialHistogram};
-use headgate_sketch::lookup::Lookup;
+use headgate_sketch::lookup::SlotLookup;
 use headgate_sketch::moments::Moments;
 use headgate_sketch::{Baseline, Column, Direction, fit};
 use proptest::collection::vec;
@@ -108,8 +108,8 @@ proptest! {
         let sorted = sorted(&reference);
         for spacing in [Spacing::Continuous, Spacing::Integer] {
             let edges = edges::choose(&sorted, spacing);
-            let double = Lookup::<f64>::new(&edges);
-            let single = Lookup::<f32>::new(&edges);
+            let double = SlotLookup::<f64>::new(&edges);
+            let single = SlotLookup::<f32>::new(&edges);
             let near = edges.iter().flat_map(|&e| [e, e.next_up(), e.next_down()]);
             for probe in near.chain(probes.iter().copied()).chain(sorted.iter().copied()).filter(|v| v.is_finite()) {
                 let scan = edges.iter().filter(|&&edge| edge < probe).count();
@@ -131,7 +131,7 @@ proptest! {
         reference in vec((-1e6..1e6f32).prop_map(f64::from), 1..300), probes in vec(-2e6..2e6f32, 0..100),
     ) {
         let edges = edges::choose(&sorted(&reference), Spacing::Continuous);
-        let lookup = Lookup::<f32>::new(&edges);
+        let lookup = SlotLookup::<f32>::new(&edges);
         for probe in probes.into_iter().chain(reference.iter().map(|&v| v as f32)) {
             prop_assert_eq!(lookup.slot(probe), edges::slot(&edges, f64::from(probe)), "{} in {:?}", probe, edges);
         }
@@ -149,7 +149,7 @@ proptest! {
         let (ks, w1) = exact(&reference, &live);
         for edges in [edges::choose(&reference, Spacing::Continuous), given] {
             let (c, d) = (AlignedHistogram::of(&edges, &reference), AlignedHistogram::of(&edges, &live));
-            let [c, d] = [&c, &d].map(|h| Sample { counts: &h.counts, sums: &h.sums });
+            let [c, d] = [&c, &d].map(|h| BinnedSample { counts: &h.counts, sums: &h.sums });
             let bounds = distance::ks(&edges, c, d).unwrap();
             prop_assert!(bounds.lower <= ks + 1e-12 && ks <= bounds.upper + 1e-12, "{ks} {bounds:?}");
             let bounds = distance::wasserstein(&edges, c, d).unwrap();

@@ -5,14 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use headgate_sketch::budget::Budget;
+use headgate_sketch::budget::SketchBudget;
 use headgate_sketch::distance::Tolerance;
 use headgate_sketch::plan::{FeaturePlan, TensorInfo};
 use headgate_sketch::report::Report;
-use headgate_sketch::sampler::{Pick, splitmix64};
-use headgate_sketch::shard::Collector;
-use headgate_sketch::view::{Datatype, TensorView};
-use headgate_sketch::window::Window;
+use headgate_sketch::sampler::{RowSample, splitmix64};
+use headgate_sketch::shard::ShardCollector;
+use headgate_sketch::typed_slice::{ElementType, TypedSlice};
+use headgate_sketch::window::SlidingWindow;
 use headgate_sketch::{Baseline, Column, Direction, fit};
 use serde_json::Value;
 
@@ -49,28 +49,28 @@ fn report(rows: u64, change: impl Fn([f64; 3]) -> [f64; 3]) -> Value {
         TensorInfo {
             name: "X".into(),
             direction: Direction::Input,
-            datatype: Datatype::Fp32,
+            datatype: ElementType::Fp32,
             row_elements: Some(3),
         },
         TensorInfo {
             name: "score".into(),
             direction: Direction::Output,
-            datatype: Datatype::Fp64,
+            datatype: ElementType::Fp64,
             row_elements: Some(1),
         },
     ];
     let columns = BTreeMap::from([("X".to_owned(), NAMES.map(str::to_owned).to_vec())]);
     let plan = FeaturePlan::compile(&tensors, &columns, Some(Arc::new(baseline(1400)))).unwrap();
-    let budget = Budget::new(16 << 20);
-    let mut collector = Collector::new(Arc::clone(&plan), Arc::clone(&budget));
+    let budget = SketchBudget::new(16 << 20);
+    let mut collector = ShardCollector::new(Arc::clone(&plan), Arc::clone(&budget));
     let mut writer = collector.opener().open().unwrap();
-    let mut window = Window::new(Arc::clone(&plan), NOW, &budget);
+    let mut window = SlidingWindow::new(Arc::clone(&plan), NOW, &budget);
     for request in 0..rows {
         let row = change(row(1_000_000 + request)).map(|value| value as f32);
         writer.record(|r| {
-            r.offer(1, &Pick::ALL);
-            r.tensor(0, TensorView::F32(&row), 1, &Pick::ALL);
-            r.tensor(1, TensorView::F64(&[f64::from(row[1]) / 1000.0]), 1, &Pick::ALL);
+            r.offer(1, &RowSample::ALL);
+            r.tensor(0, TypedSlice::F32(&row), 1, &RowSample::ALL);
+            r.tensor(1, TypedSlice::F64(&[f64::from(row[1]) / 1000.0]), 1, &RowSample::ALL);
         });
         if request % 500 == 0 {
             collector.collect(window.open(NOW + request / 10));

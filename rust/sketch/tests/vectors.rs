@@ -9,7 +9,7 @@
 use std::path::PathBuf;
 
 use headgate_sketch::aligned::AlignedHistogram;
-use headgate_sketch::distance::{self, Bounds, Sample, Unit};
+use headgate_sketch::distance::{self, BinnedSample, Bounds, Unit};
 use headgate_sketch::edges;
 use headgate_sketch::{Column, Direction, fit};
 use serde_json::Value;
@@ -120,8 +120,8 @@ fn check_binned(what: &str, c: &[u64], d: &[u64], block: &Value) {
     }
 }
 
-fn samples<'a>(a: &'a AlignedHistogram, b: &'a AlignedHistogram) -> [Sample<'a>; 2] {
-    [a, b].map(|h| Sample { counts: &h.counts, sums: &h.sums })
+fn samples<'a>(a: &'a AlignedHistogram, b: &'a AlignedHistogram) -> [BinnedSample<'a>; 2] {
+    [a, b].map(|h| BinnedSample { counts: &h.counts, sums: &h.sums })
 }
 
 #[test]
@@ -209,8 +209,8 @@ fn raw_distances_lie_in_the_bounds_of_our_own_fit() {
             assert_eq!(feature.moments.max, number(&case.expected["ref_moments"]["max"]));
             let d = AlignedHistogram::of(&feature.edges, &case.live);
             assert_eq!(d.n(), case.expected["n_cur"].as_u64().unwrap());
-            let reference = Sample { counts: &feature.counts, sums: &feature.sums };
-            let live = Sample { counts: &d.counts, sums: &d.sums };
+            let reference = BinnedSample { counts: &feature.counts, sums: &feature.sums };
+            let live = BinnedSample { counts: &d.counts, sums: &d.sums };
             let (ks, stat) = (
                 distance::ks(&feature.edges, reference, live).unwrap(),
                 number(&case.expected["ks"]["stat"]),

@@ -5,14 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use headgate_sketch::budget::Budget;
+use headgate_sketch::budget::SketchBudget;
 use headgate_sketch::distance::{Tolerance, Verdict, decide};
 use headgate_sketch::plan::{FeaturePlan, TensorInfo};
 use headgate_sketch::report::{FeatureReport, features};
-use headgate_sketch::sampler::{Pick, Rate, splitmix64};
-use headgate_sketch::shard::{Collector, TensorRows, Writer};
-use headgate_sketch::view::{Datatype, TensorView};
-use headgate_sketch::window::Window;
+use headgate_sketch::sampler::{RowSample, SamplingRate, splitmix64};
+use headgate_sketch::shard::{ShardCollector, ShardWriter, TensorRows};
+use headgate_sketch::typed_slice::{ElementType, TypedSlice};
+use headgate_sketch::window::SlidingWindow;
 use headgate_sketch::{Column, Direction, fit};
 
 const NOW: u64 = 1_767_600_000;
@@ -24,7 +24,7 @@ fn uniform(seed: u64) -> f64 {
 /// A kind of value, by its datatype and what it draws from a uniform number.
 #[derive(Clone, Copy)]
 struct Kind {
-    datatype: Datatype,
+    datatype: ElementType,
     direction: Direction,
     draw: fn(f64) -> f64,
 }
@@ -32,21 +32,25 @@ struct Kind {
 /// Continuous outputs of both signs, many categories as integers, a flag, skewed amounts, ids of 64 bits.
 const KINDS: [Kind; 5] = [
     Kind {
-        datatype: Datatype::Fp32,
+        datatype: ElementType::Fp32,
         direction: Direction::Output,
         draw: |u| ((u + 1e-9) / (1.0 - u + 1e-9)).ln(),
     },
-    Kind { datatype: Datatype::Int32, direction: Direction::Input, draw: |u| (u * u * 200.0).floor() },
-    Kind { datatype: Datatype::Uint8, direction: Direction::Input, draw: |u| f64::from(u8::from(u > 0.9)) },
-    Kind { datatype: Datatype::Fp64, direction: Direction::Output, draw: |u| -(1.0 - u).ln() * -3e5 },
-    Kind { datatype: Datatype::Int64, direction: Direction::Input, draw: |u| (u * 1e18).floor() + 7e18 },
+    Kind { datatype: ElementType::Int32, direction: Direction::Input, draw: |u| (u * u * 200.0).floor() },
+    Kind {
+        datatype: ElementType::Uint8,
+        direction: Direction::Input,
+        draw: |u| f64::from(u8::from(u > 0.9)),
+    },
+    Kind { datatype: ElementType::Fp64, direction: Direction::Output, draw: |u| -(1.0 - u).ln() * -3e5 },
+    Kind { datatype: ElementType::Int64, direction: Direction::Input, draw: |u| (u * 1e18).floor() + 7e18 },
 ];
 
 struct Threads {
     kind: Kind,
-    collector: Collector,
-    window: Window,
-    writers: Vec<Writer>,
+    collector: ShardCollector,
+    window: SlidingWindow,
+    writers: Vec<ShardWriter>,
 }
 
 impl Threads {
@@ -56,7 +60,7 @@ impl Threads {
             column: "t".into(),
             index: 0,
             direction: kind.direction,
-            integer: !matches!(kind.datatype, Datatype::Fp32 | Datatype::Fp64),
+            integer: !matches!(kind.datatype, ElementType::Fp32 | ElementType::Fp64),
         };
         let reference: Vec<f64> = (0..10_000).map(|i| (kind.draw)(uniform(seed ^ i))).collect();
         let baseline = Arc::new(fit(&[column], &[&reference]).unwrap());
@@ -67,36 +71,42 @@ impl Threads {
             row_elements: Some(1),
         };
         let plan = FeaturePlan::compile(&[info], &BTreeMap::new(), Some(baseline)).unwrap();
-        let budget = Budget::new(64 << 20);
-        let collector = Collector::new(Arc::clone(&plan), Arc::clone(&budget));
+        let budget = SketchBudget::new(64 << 20);
+        let collector = ShardCollector::new(Arc::clone(&plan), Arc::clone(&budget));
         let writers = (0..threads).map(|_| collector.opener().open().unwrap()).collect();
-        Self { kind, window: Window::new(plan, NOW, &budget), collector, writers }
+        Self { kind, window: SlidingWindow::new(plan, NOW, &budget), collector, writers }
     }
 
     /// Requests of `rows` rows each on one thread, at one rate.
-    fn send(&mut self, thread: usize, rate: Rate, (requests, rows): (u64, usize), draw: impl Fn(u64) -> f64) {
+    fn send(
+        &mut self,
+        thread: usize,
+        rate: SamplingRate,
+        (requests, rows): (u64, usize),
+        draw: impl Fn(u64) -> f64,
+    ) {
         for request in 0..requests {
             let values: Vec<f64> = (0..rows as u64).map(|row| draw(request * rows as u64 + row)).collect();
             let seed = (thread as u64) << 40 | request;
-            let pick = Pick::of_request(splitmix64(draw(request).to_bits() ^ seed), rate, rows);
+            let sample = RowSample::of_request(splitmix64(draw(request).to_bits() ^ seed), rate, rows);
             let datatype = self.kind.datatype;
             self.writers[thread].record(|r| {
-                r.offer(rows, &pick);
-                let mut tensor = |view: TensorView<'_>| drop_taken(r.tensor(0, view, rows, &pick));
+                r.offer(rows, &sample);
+                let mut tensor = |view: TypedSlice<'_>| drop_taken(r.tensor(0, view, rows, &sample));
                 match datatype {
-                    Datatype::Fp32 => {
-                        tensor(TensorView::F32(&values.iter().map(|&v| v as f32).collect::<Vec<_>>()))
+                    ElementType::Fp32 => {
+                        tensor(TypedSlice::F32(&values.iter().map(|&v| v as f32).collect::<Vec<_>>()))
                     }
-                    Datatype::Int32 => {
-                        tensor(TensorView::I32(&values.iter().map(|&v| v as i32).collect::<Vec<_>>()))
+                    ElementType::Int32 => {
+                        tensor(TypedSlice::I32(&values.iter().map(|&v| v as i32).collect::<Vec<_>>()))
                     }
-                    Datatype::Uint8 => {
-                        tensor(TensorView::U8(&values.iter().map(|&v| v as u8).collect::<Vec<_>>()))
+                    ElementType::Uint8 => {
+                        tensor(TypedSlice::U8(&values.iter().map(|&v| v as u8).collect::<Vec<_>>()))
                     }
-                    Datatype::Int64 => {
-                        tensor(TensorView::I64(&values.iter().map(|&v| v as i64).collect::<Vec<_>>()))
+                    ElementType::Int64 => {
+                        tensor(TypedSlice::I64(&values.iter().map(|&v| v as i64).collect::<Vec<_>>()))
                     }
-                    _ => tensor(TensorView::F64(&values)),
+                    _ => tensor(TypedSlice::F64(&values)),
                 }
             });
         }
@@ -110,14 +120,14 @@ impl Threads {
     }
 }
 
-fn drop_taken(_: headgate_sketch::shard::Taken) {}
+fn drop_taken(_: headgate_sketch::shard::SketchedRows) {}
 
 #[test]
 fn threads_with_different_rates_weigh_what_they_saw() {
     // A hot thread with values about 10 and a quiet one with values about 0: nine rows in ten are hot.
     let mut threads = Threads::new(KINDS[0], 2, 1);
-    threads.send(0, Rate::halved(5), (90_000, 1), |i| 10.0 + uniform(i));
-    threads.send(1, Rate::ALL, (10_000, 1), uniform);
+    threads.send(0, SamplingRate::halved(5), (90_000, 1), |i| 10.0 + uniform(i));
+    threads.send(1, SamplingRate::ALL, (10_000, 1), uniform);
     let report = threads.report(&Tolerance::default());
     assert_eq!(report.offered, 100_000);
     assert!((11_800..13_800).contains(&report.observed), "{} were sketched", report.observed);
@@ -139,9 +149,9 @@ fn false_alarms_are_as_rare_as_asked_for_with_any_weights() {
             // Single rows at one in 16, requests of 100 rows at one in 4, a quiet thread with all rows.
             let draw =
                 |salt: u64| move |i: u64| (kind.draw)(uniform(seed.wrapping_add(salt << 50) ^ (i << 20)));
-            threads.send(0, Rate::halved(4), (16_000, 1), draw(1));
-            threads.send(1, Rate::halved(2), (20, 100), draw(2));
-            threads.send(2, Rate::ALL, (300, 1), draw(3));
+            threads.send(0, SamplingRate::halved(4), (16_000, 1), draw(1));
+            threads.send(1, SamplingRate::halved(2), (20, 100), draw(2));
+            threads.send(2, SamplingRate::ALL, (300, 1), draw(3));
             let report = threads.report(&tolerance);
             assert_ne!(report.verdict, Verdict::Undecided);
             assert!(report.effective < report.observed as f64 + 1e-6);
@@ -166,8 +176,8 @@ fn real_changes_are_found_through_weights() {
     for kind in KINDS {
         let mut threads = Threads::new(kind, 2, 5);
         let shifted = move |i: u64| (kind.draw)(0.7 + 0.3 * uniform(i));
-        threads.send(0, Rate::halved(6), (60_000, 1), shifted);
-        threads.send(1, Rate::ALL, (200, 1), shifted);
+        threads.send(0, SamplingRate::halved(6), (60_000, 1), shifted);
+        threads.send(1, SamplingRate::ALL, (200, 1), shifted);
         let report = threads.report(&Tolerance::default());
         assert_eq!(report.verdict, Verdict::Fail, "effective rows: {}", report.effective);
         assert!(report.observed < 1_500 && report.effective > 600.0);
@@ -180,8 +190,8 @@ fn a_large_answer_is_capped_and_counts_all_of_its_rows() {
     let values: Vec<f32> = (0..rows as u64).map(|i| uniform(i) as f32 - 0.5).collect();
     let mut threads = Threads::new(KINDS[0], 1, 9);
     let taken = threads.writers[0].record(|r| {
-        r.offer(1, &Pick::ALL);
-        r.tensor_capped(0, TensorRows { view: TensorView::F32(&values), rows }, 65_536, &Pick::ALL)
+        r.offer(1, &RowSample::ALL);
+        r.tensor_capped(0, TensorRows { view: TypedSlice::F32(&values), rows }, 65_536, &RowSample::ALL)
     });
     assert!(taken.rows <= 65_536 && taken.values == taken.rows, "{taken:?}");
     let report = threads.report(&Tolerance::default());

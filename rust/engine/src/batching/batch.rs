@@ -14,8 +14,8 @@ use std::time::Instant;
 use headgate_core::error::Result;
 use headgate_core::tensor::Shape;
 use headgate_runtime::Binding;
-use headgate_runtime::cancel::Token;
-use headgate_runtime::device::Flight;
+use headgate_runtime::cancel::CancelToken;
+use headgate_runtime::device::InFlightRun;
 
 use super::batch_kind::Kind;
 use super::batcher::Batcher;
@@ -43,7 +43,7 @@ pub struct Batch {
     class: u8,
     made: Instant,
     /// The run in progress, where it can be cancelled: of the seat that it is for, or of everybody.
-    pub(super) run: Mutex<Option<(Option<usize>, Token)>>,
+    pub(super) run: Mutex<Option<(Option<usize>, CancelToken)>>,
     /// What was begun on the thread of an instance, until it is finished.
     pub(super) in_flight: Mutex<Option<InFlight>>,
     pub(super) version: BatchedVersion,
@@ -115,7 +115,7 @@ pub(super) enum Run {
     /// It took so many nanoseconds.
     Over(u64),
     /// On the way through an instance.
-    InTheAir(Flight, usize),
+    InTheAir(InFlightRun, usize),
 }
 
 impl Batch {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_runtime::View;
+use headgate_runtime::TensorView;
 
 use super::batch::{Batch, Closed, Fate, Found, InFlight, Run};
 use super::row_slots::Member;
@@ -205,7 +205,7 @@ fn left() -> Error {
     Error::new(Code::Cancelled, "nobody waits for the run any more")
 }
 
-fn check_rows(output: &View<'_>, rows: usize) -> Result<()> {
+fn check_rows(output: &TensorView<'_>, rows: usize) -> Result<()> {
     if output.shape.dims().first() == Some(&(rows as i64)) {
         return Ok(());
     }

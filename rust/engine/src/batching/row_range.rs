@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_runtime::{Binding, View};
+use headgate_runtime::{Binding, TensorView};
 
 use super::batch::{Batch, Fate, Found, Rows};
 use crate::workers::Waiter;
@@ -115,12 +115,12 @@ impl BatchRows {
     }
 
     /// The rows of an input.
-    pub(crate) fn input(&self, index: usize) -> Result<View<'_>> {
+    pub(crate) fn input(&self, index: usize) -> Result<TensorView<'_>> {
         self.part(self.binding().input(index).view()?)
     }
 
     /// The rows of an output.
-    pub(crate) fn output(&self, index: usize) -> Result<View<'_>> {
+    pub(crate) fn output(&self, index: usize) -> Result<TensorView<'_>> {
         self.part(self.binding().output(index)?)
     }
 
@@ -132,7 +132,7 @@ impl BatchRows {
         }
     }
 
-    fn part<'a>(&self, view: View<'a>) -> Result<View<'a>> {
+    fn part<'a>(&self, view: TensorView<'a>) -> Result<TensorView<'a>> {
         let Found::Rows(start) = self.found else { return Ok(view) };
         view.rows(start, self.rows)
             .ok_or_else(|| Error::new(Code::Internal, "a batch without the rows of its requests"))

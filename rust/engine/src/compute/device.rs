@@ -13,8 +13,8 @@ use headgate_core::error::Result;
 use headgate_core::spec::Device;
 use headgate_core::tensor::Signature;
 use headgate_runtime::device::cuda::Cuda;
-use headgate_runtime::device::nvml::{self, Reading};
-use headgate_runtime::device::{Driver, Flight, OnDevice};
+use headgate_runtime::device::nvml::{self, DeviceUsage};
+use headgate_runtime::device::{DeviceSession, Driver, InFlightRun};
 use headgate_runtime::{Binding, Library, SessionOptions};
 
 use super::executable::Executable;
@@ -30,7 +30,7 @@ pub(crate) struct Sessions {
 
 /// One session for each instance.
 struct Instances {
-    sessions: Vec<Mutex<OnDevice>>,
+    sessions: Vec<Mutex<DeviceSession>>,
     driver: Arc<dyn Driver>,
 }
 
@@ -38,7 +38,7 @@ impl Sessions {
     /// Loads a model file as often as there are instances.
     ///
     /// # Errors
-    /// As [`OnDevice::load`].
+    /// As [`DeviceSession::load`].
     pub(crate) fn load(
         library: &'static Library,
         driver: &Arc<dyn Driver>,
@@ -50,7 +50,7 @@ impl Sessions {
         for _ in 0..instances.max(1) {
             // The provider's start is not safe when several sessions are made on a device at once.
             let alone = driver.creating().lock().unwrap_or_else(PoisonError::into_inner);
-            let session = OnDevice::load(library, driver.clone(), path, options);
+            let session = DeviceSession::load(library, driver.clone(), path, options);
             drop(alone);
             made.sessions.push(Mutex::new(session?));
         }
@@ -58,7 +58,7 @@ impl Sessions {
         Ok(Sessions { signature, remark, instances: made, next: AtomicUsize::new(0) })
     }
 
-    fn session(&self, instance: usize) -> MutexGuard<'_, OnDevice> {
+    fn session(&self, instance: usize) -> MutexGuard<'_, DeviceSession> {
         lock(&self.instances.sessions[instance])
     }
 }
@@ -81,7 +81,7 @@ impl Drop for Instances {
 }
 
 /// Frees sessions while none is made or warmed: what a session keeps for each thread that ran it is taken from that thread then.
-fn release(sessions: Vec<Mutex<OnDevice>>, driver: &dyn Driver) {
+fn release(sessions: Vec<Mutex<DeviceSession>>, driver: &dyn Driver) {
     if driver.is_lost() {
         // The provider ends the process when a device that is gone does not take its memory back.
         std::mem::forget(sessions);
@@ -119,17 +119,17 @@ impl Executable for Sessions {
         Some(&self.instances.driver)
     }
 
-    unsafe fn begin(&self, instance: usize, binding: &mut Binding) -> Result<Flight> {
+    unsafe fn begin(&self, instance: usize, binding: &mut Binding) -> Result<InFlightRun> {
         // SAFETY: the caller's promise is the same.
         unsafe { self.session(instance).begin(binding) }
     }
 
-    fn finish(&self, instance: usize, flight: Flight, binding: &mut Binding) -> Result<()> {
+    fn finish(&self, instance: usize, flight: InFlightRun, binding: &mut Binding) -> Result<()> {
         self.session(instance).finish(flight, binding)
     }
 }
 
-fn lock(session: &Mutex<OnDevice>) -> MutexGuard<'_, OnDevice> {
+fn lock(session: &Mutex<DeviceSession>) -> MutexGuard<'_, DeviceSession> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -169,7 +169,7 @@ impl Devices {
     }
 
     /// What the devices in use are doing, where that can be known.
-    pub fn readings(&self) -> Vec<(Device, Reading)> {
+    pub fn readings(&self) -> Vec<(Device, DeviceUsage)> {
         let read = |(number, cuda): (&u16, &Arc<Cuda>)| Some((Device::Cuda(*number), nvml::read(cuda.uuid)?));
         self.opened().iter().filter_map(read).collect()
     }

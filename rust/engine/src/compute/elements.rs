@@ -1,7 +1,7 @@
 //! Elements of a tensor outside the runtime, in memory order.
 
 use headgate_core::tensor::DataType;
-use headgate_runtime::Data;
+use headgate_runtime::Elements;
 use serde_json::Value;
 
 /// Elements in memory order.
@@ -18,10 +18,10 @@ impl Cell {
     }
 
     /// A copy of a tensor's elements.
-    pub(crate) fn copied(data: &Data<'_>) -> Cell {
+    pub(crate) fn copied(data: &Elements<'_>) -> Cell {
         match data {
-            Data::Bytes(bytes) => Cell::Numbers(bytes.to_vec()),
-            Data::Strings { bytes, offsets } => {
+            Elements::Bytes(bytes) => Cell::Numbers(bytes.to_vec()),
+            Elements::Strings { bytes, offsets } => {
                 let ends = offsets.iter().skip(1).copied().chain([bytes.len()]);
                 let strings = offsets.iter().zip(ends).map(|(&start, end)| bytes[start..end].to_vec());
                 Cell::Strings(strings.collect())

@@ -8,7 +8,7 @@ use std::sync::{Arc, MutexGuard};
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::Signature;
-use headgate_runtime::device::{Driver, Flight};
+use headgate_runtime::device::{Driver, InFlightRun};
 use headgate_runtime::{Binding, Library, Session};
 
 /// Whatever turns inputs into outputs: an ONNX Runtime session, a constant, a test's probe.
@@ -53,9 +53,9 @@ pub trait Executable: Send + Sync + 'static {
     ///
     /// # Safety
     /// Nobody touches or drops `binding` before [`Executable::finish`] got the flight.
-    unsafe fn begin(&self, instance: usize, binding: &mut Binding) -> Result<Flight> {
+    unsafe fn begin(&self, instance: usize, binding: &mut Binding) -> Result<InFlightRun> {
         let _ = instance;
-        self.run(binding).map(|()| Flight::LANDED)
+        self.run(binding).map(|()| InFlightRun::FINISHED)
     }
 
     /// Held while it is warmed, where others of its kind must not be made or freed meanwhile.
@@ -67,7 +67,7 @@ pub trait Executable: Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`Executable::run`].
-    fn finish(&self, instance: usize, flight: Flight, binding: &mut Binding) -> Result<()> {
+    fn finish(&self, instance: usize, flight: InFlightRun, binding: &mut Binding) -> Result<()> {
         let _ = (instance, flight, binding);
         Ok(())
     }
@@ -116,7 +116,7 @@ impl ExecutableHandle {
 
     /// Buffers for one run.
     pub(crate) fn new_binding(&self) -> Binding {
-        Binding::in_memory_of(self.executable.driver(), self.library, self.executable.signature())
+        Binding::with_driver(self.executable.driver(), self.library, self.executable.signature())
     }
 
     /// Computes; a panic inside becomes an error.
@@ -156,13 +156,13 @@ impl ExecutableHandle {
     ///
     /// # Safety
     /// As [`Executable::begin`].
-    pub(crate) unsafe fn begin(&self, instance: usize, binding: &mut Binding) -> Result<Flight> {
+    pub(crate) unsafe fn begin(&self, instance: usize, binding: &mut Binding) -> Result<InFlightRun> {
         // SAFETY: the caller's promise.
         self.guarded(binding, |executable, binding| unsafe { executable.begin(instance, binding) })
     }
 
     /// As [`Executable::finish`].
-    pub(crate) fn finish(&self, instance: usize, flight: Flight, binding: &mut Binding) -> Result<()> {
+    pub(crate) fn finish(&self, instance: usize, flight: InFlightRun, binding: &mut Binding) -> Result<()> {
         self.guarded(binding, |executable, binding| executable.finish(instance, flight, binding))
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_runtime::Binding;
-use headgate_runtime::cancel::{self, Scope};
+use headgate_runtime::cancel::{self, CancelScope};
 
 use crate::models::Warm;
 
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) fn run(model: &Warm, mut binding: Binding, until: Instant) -> Result<()> {
     let (model, (begun, begins), (told, outcome)) = (model.clone(), channel(), channel());
     let run = move || {
-        let scope = Scope::begin();
+        let scope = CancelScope::begin();
         // The receivers are there until the run is over or given up.
         let _ = begun.send(scope.token());
         let result = model.executable().execute_first(&mut binding);

@@ -2,7 +2,7 @@
 
 use headgate_core::spec::Device;
 use headgate_core::tensor::DataType;
-use headgate_runtime::View;
+use headgate_runtime::TensorView;
 
 /// What an element may be off by: shares of the largest in its row, and of the largest in its column.
 ///
@@ -67,10 +67,10 @@ impl RowsAlone {
 }
 
 /// The bytes of an output; `None` for strings.
-pub(crate) fn bytes<'a>(view: &View<'a>) -> Option<&'a [u8]> {
+pub(crate) fn bytes<'a>(view: &TensorView<'a>) -> Option<&'a [u8]> {
     match view.data {
-        headgate_runtime::Data::Bytes(bytes) => Some(bytes),
-        headgate_runtime::Data::Strings { .. } => None,
+        headgate_runtime::Elements::Bytes(bytes) => Some(bytes),
+        headgate_runtime::Elements::Strings { .. } => None,
     }
 }
 

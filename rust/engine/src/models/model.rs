@@ -227,7 +227,7 @@ impl Model {
 
     /// New buffers for one run.
     pub(crate) fn new_binding(&self) -> Binding {
-        Binding::in_memory_of(self.resident.driver(), self.library, self.signature())
+        Binding::with_driver(self.resident.driver(), self.library, self.signature())
     }
 
     /// Learns from the newest runs: where to run, and how long that takes; `now_ns` is any monotonic clock.

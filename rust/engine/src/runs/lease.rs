@@ -9,7 +9,7 @@ use std::sync::Arc;
 use headgate_core::error::{Code, Result};
 use headgate_core::tensor::Signature;
 use headgate_runtime::Binding;
-use headgate_runtime::device::Flight;
+use headgate_runtime::device::InFlightRun;
 
 use crate::models::{Model, Warm};
 
@@ -83,7 +83,7 @@ impl Lease {
     ///
     /// # Safety
     /// The lease is neither dropped nor read before [`Lease::finish`] got the flight.
-    pub(crate) unsafe fn begin(&mut self, instance: usize) -> Result<Flight> {
+    pub(crate) unsafe fn begin(&mut self, instance: usize) -> Result<InFlightRun> {
         let Lease { warm, binding, .. } = self;
         let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
         // SAFETY: the caller's promise; the binding lies in the lease.
@@ -94,7 +94,7 @@ impl Lease {
     ///
     /// # Errors
     /// As [`Executable::run`].
-    pub(crate) fn finish(&mut self, instance: usize, flight: Flight) -> Result<()> {
+    pub(crate) fn finish(&mut self, instance: usize, flight: InFlightRun) -> Result<()> {
         let Lease { warm, binding, .. } = self;
         let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
         warm.executable().finish(instance, flight, binding)

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use headgate_core::error::{Code, Result};
-use headgate_runtime::Data;
-use headgate_runtime::View;
+use headgate_runtime::{Elements, TensorView};
 
 use super::lease::Lease;
 use super::run_result::Ran;
@@ -51,10 +50,10 @@ impl Ran {
             if self.input_strings(index).is_some_and(|strings| strings.is_longer_than(left)) {
                 return None;
             }
-            let View { shape, data, .. } = self.input(index).ok()?;
+            let TensorView { shape, data, .. } = self.input(index).ok()?;
             let bytes = match &data {
-                Data::Bytes(bytes) => bytes.len(),
-                Data::Strings { bytes, offsets } => bytes.len() + size_of_val(&offsets[..]),
+                Elements::Bytes(bytes) => bytes.len(),
+                Elements::Strings { bytes, offsets } => bytes.len() + size_of_val(&offsets[..]),
             };
             left = left.checked_sub(bytes)?;
             inputs.push((shape, Cell::copied(&data)));

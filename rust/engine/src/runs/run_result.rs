@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use headgate_core::error::Result;
-use headgate_runtime::{Strings, View};
+use headgate_runtime::{StringTensor, TensorView};
 
 use super::lease::Lease;
 use crate::batching::BatchRows;
@@ -53,7 +53,7 @@ impl Ran {
     ///
     /// # Errors
     /// `internal` for one that cannot be shown.
-    pub fn input(&self, index: usize) -> Result<View<'_>> {
+    pub fn input(&self, index: usize) -> Result<TensorView<'_>> {
         match self {
             Ran::Alone(lease) => lease.binding().input(index).view(),
             Ran::Together(together) => together.rows.input(index),
@@ -64,7 +64,7 @@ impl Ran {
     ///
     /// # Errors
     /// As [`Ran::input`].
-    pub fn output(&self, index: usize) -> Result<View<'_>> {
+    pub fn output(&self, index: usize) -> Result<TensorView<'_>> {
         match self {
             Ran::Alone(lease) => lease.binding().output(index),
             Ran::Together(together) => together.rows.output(index),
@@ -72,7 +72,7 @@ impl Ran {
     }
 
     /// The strings of an input, not copied; `None` for another type.
-    pub fn input_strings(&self, index: usize) -> Option<Strings<'_>> {
+    pub fn input_strings(&self, index: usize) -> Option<StringTensor<'_>> {
         match self {
             Ran::Alone(lease) => lease.binding().input(index).strings(),
             // Strings are not batched.
@@ -81,7 +81,7 @@ impl Ran {
     }
 
     /// The strings of an output, not copied; `None` for another type.
-    pub fn output_strings(&self, index: usize) -> Option<Strings<'_>> {
+    pub fn output_strings(&self, index: usize) -> Option<StringTensor<'_>> {
         match self {
             Ran::Alone(lease) => lease.binding().output_strings(index),
             Ran::Together(_) => None,

@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_runtime::cancel::Token;
-use headgate_runtime::device::Flight;
+use headgate_runtime::cancel::CancelToken;
+use headgate_runtime::device::InFlightRun;
 use tokio::sync::oneshot;
 
 use super::lease::Lease;
@@ -28,7 +28,7 @@ pub(super) struct Job {
     /// It is taken out of the queue once, to be run or because nobody wants it.
     stage: AtomicU8,
     /// What cancels it once it has begun, where it can be.
-    token: OnceLock<Token>,
+    token: OnceLock<CancelToken>,
     /// What is run, until its outcome is told. A worker alone takes it.
     work: Mutex<Option<JobWork>>,
 }
@@ -37,7 +37,7 @@ struct JobWork {
     lease: Lease,
     reply: oneshot::Sender<Outcome>,
     /// What was begun on a device.
-    flight: Option<Result<Flight>>,
+    flight: Option<Result<InFlightRun>>,
 }
 
 const QUEUED: u8 = 0;

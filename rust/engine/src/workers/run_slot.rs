@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use headgate_runtime::cancel::{Scope, Token};
+use headgate_runtime::cancel::{CancelScope, CancelToken};
 
 use crate::sync::{Mutex, MutexGuard, lock};
 
@@ -67,7 +67,7 @@ pub(crate) struct Runner {
 
 /// What a thread runs.
 struct Current {
-    token: Token,
+    token: CancelToken,
     runs: Arc<Runs>,
     begun: Instant,
     until: Instant,
@@ -87,7 +87,7 @@ pub(crate) enum Seen {
 impl Runner {
     /// Begins a run on the calling thread that is of use until then.
     pub(crate) fn begin(&self, runs: &Arc<Runs>, until: Instant) -> Running<'_> {
-        let scope = Scope::begin();
+        let scope = CancelScope::begin();
         let (token, runs, begun) = (scope.token(), runs.clone(), Instant::now());
         runs.in_progress.fetch_add(1, Relaxed);
         *self.current() = Some(Current { token, runs, begun, until, cancelled: None, stuck: false });
@@ -139,12 +139,12 @@ impl Runner {
 /// A run in progress, until this is dropped.
 pub(crate) struct Running<'a> {
     runner: &'a Runner,
-    scope: Scope,
+    scope: CancelScope,
 }
 
 impl Running<'_> {
     /// What others cancel it with.
-    pub(crate) fn token(&self) -> Token {
+    pub(crate) fn token(&self) -> CancelToken {
         self.scope.token()
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::session::SessionOptions;
-use crate::shape_rule::Rules;
+use crate::shape_rule::OutputRules;
 
 fn session(name: &str) -> Session {
     let path = std::env::var_os("HEADGATE_ORT_LIBRARY").expect("`make test` names the library");
@@ -18,18 +18,18 @@ fn fooled(name: &str) -> Session {
     let mut session = session(name);
     let mut signature = session.signature().clone();
     signature.inputs.iter_mut().for_each(|input| input.name.push('_'));
-    session.rules = Arc::new(Rules::derive(&signature, &[]));
+    session.rules = Arc::new(OutputRules::derive(&signature, &[]));
     session
 }
 
-fn shape(session: &Session, index: usize, which: Preallocated) -> Option<Shape> {
+fn shape(session: &Session, index: usize, which: Preallocation) -> Option<Shape> {
     let rows = Shape::new(&[3]).unwrap();
     session.rules.shape(index, which, |_| &rows)
 }
 
 fn proven(session: &Session) -> Vec<bool> {
     let outputs = 0..session.signature().outputs.len();
-    outputs.map(|index| shape(session, index, Preallocated::Proven).is_some()).collect()
+    outputs.map(|index| shape(session, index, Preallocation::Proven).is_some()).collect()
 }
 
 fn run(session: &Session, binding: &mut Binding, values: [f32; 3]) -> Vec<Vec<f32>> {
@@ -76,10 +76,10 @@ fn a_mark_is_seen_in_every_size_until_it_is_overwritten() {
     let mut tensor = Tensor::new(session.library, DataType::Uint8);
     for size in 0..40 {
         tensor.reshape(&Shape::new(&[size]).unwrap()).unwrap();
-        tensor.mark();
-        assert_eq!(tensor.is_marked(), size > 0, "{size}");
+        tensor.write_sentinel();
+        assert_eq!(tensor.has_sentinel(), size > 0, "{size}");
         tensor.bytes_mut().unwrap().fill(0);
-        assert!(!tensor.is_marked(), "{size}");
+        assert!(!tensor.has_sentinel(), "{size}");
     }
 }
 

@@ -24,7 +24,7 @@ const BITS: u32 = 3;
 
 /// Where a call may be made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Entered {
+pub(super) enum CallEntry {
     /// No work was begun: nobody can cancel it.
     Outside,
     /// Within work that goes on.
@@ -33,12 +33,12 @@ pub(super) enum Entered {
     Cancelled,
 }
 
-/// The state of one thread. All but [`State::cancel`], [`State::current`] and [`State::is_cancelled`] are the thread's own.
-pub(super) struct State(AtomicU64);
+/// The state of one thread. All but [`CancelState::cancel`], [`CancelState::current`] and [`CancelState::is_cancelled`] are the thread's own.
+pub(super) struct CancelState(AtomicU64);
 
-impl State {
-    pub(super) fn new() -> State {
-        State(AtomicU64::new(IDLE))
+impl CancelState {
+    pub(super) fn new() -> CancelState {
+        CancelState(AtomicU64::new(IDLE))
     }
 
     /// Begins a piece of work; its number.
@@ -55,16 +55,16 @@ impl State {
         self.0.swap(word(number, IDLE), AcqRel);
     }
 
-    /// Before a call that can be cancelled. After [`Entered::Inside`] the thread leaves again.
-    pub(super) fn enter(&self) -> Entered {
+    /// Before a call that can be cancelled. After [`CallEntry::Inside`] the thread leaves again.
+    pub(super) fn enter(&self) -> CallEntry {
         let now = self.0.load(Relaxed);
         match stage(now) {
-            IDLE => Entered::Outside,
+            IDLE => CallEntry::Outside,
             READY => match self.0.compare_exchange(now, now - READY + CALLING, AcqRel, Acquire) {
-                Ok(_) => Entered::Inside,
-                Err(_) => Entered::Cancelled,
+                Ok(_) => CallEntry::Inside,
+                Err(_) => CallEntry::Cancelled,
             },
-            _ => Entered::Cancelled,
+            _ => CallEntry::Cancelled,
         }
     }
 
@@ -85,8 +85,8 @@ impl State {
         true
     }
 
-    /// Cancels the work of that number; `tell` has the runtime end a call that is in progress. False if the work is over.
-    pub(super) fn cancel(&self, number: u64, tell: impl FnOnce()) -> bool {
+    /// Cancels the work of that number; `set_flag` has the runtime end a call that is in progress. False if the work is over.
+    pub(super) fn cancel(&self, number: u64, set_flag: impl FnOnce()) -> bool {
         loop {
             let now = self.0.load(Acquire);
             if now >> BITS != number {
@@ -101,7 +101,7 @@ impl State {
                 }
                 CALLING => {
                     if self.0.compare_exchange(now, word(number, CANCELLING), AcqRel, Acquire).is_ok() {
-                        tell();
+                        set_flag();
                         self.0.store(word(number, CANCELLED), Release);
                         return true;
                     }
@@ -138,26 +138,26 @@ mod tests {
 
     #[test]
     fn work_that_was_cancelled_makes_no_further_call_and_the_next_piece_does() {
-        let state = State::new();
-        assert_eq!(state.enter(), Entered::Outside);
+        let state = CancelState::new();
+        assert_eq!(state.enter(), CallEntry::Outside);
         let first = state.begin();
-        assert_eq!(state.enter(), Entered::Inside);
+        assert_eq!(state.enter(), CallEntry::Inside);
         assert!(!state.leave());
         assert!(state.cancel(first, || panic!("no call is in progress")));
         assert!(state.is_cancelled(first));
-        assert_eq!(state.enter(), Entered::Cancelled);
+        assert_eq!(state.enter(), CallEntry::Cancelled);
         state.end();
         assert!(!state.cancel(first, || panic!("it is over")) && !state.is_cancelled(first));
         let second = state.begin();
         assert!(!state.cancel(first, || panic!("it is over")));
-        assert_eq!((state.current(), state.enter()), (Some(second), Entered::Inside));
+        assert_eq!((state.current(), state.enter()), (Some(second), CallEntry::Inside));
     }
 
     #[test]
     fn the_runtime_is_told_once_while_a_call_is_in_progress() {
-        let (state, mut told) = (State::new(), 0);
+        let (state, mut told) = (CancelState::new(), 0);
         let number = state.begin();
-        assert_eq!(state.enter(), Entered::Inside);
+        assert_eq!(state.enter(), CallEntry::Inside);
         assert!(state.cancel(number, || told += 1) && state.cancel(number, || told += 1));
         assert!(state.leave());
         assert_eq!(told, 1);
@@ -176,19 +176,19 @@ mod models {
     #[test]
     fn a_late_cancel_never_meets_the_next_piece_of_work() {
         loom::model(|| {
-            let (state, flag) = (Arc::new(State::new()), Arc::new(AtomicUsize::new(0)));
+            let (state, flag) = (Arc::new(CancelState::new()), Arc::new(AtomicUsize::new(0)));
             let first = state.begin();
             let canceller = {
                 let (state, flag) = (state.clone(), flag.clone());
                 thread::spawn(move || state.cancel(first, || flag.store(1, Relaxed)))
             };
-            if state.enter() == Entered::Inside && state.leave() {
+            if state.enter() == CallEntry::Inside && state.leave() {
                 assert_eq!(flag.load(Relaxed), 1);
                 flag.store(0, Relaxed);
             }
             state.end();
             state.begin();
-            assert_eq!(state.enter(), Entered::Inside);
+            assert_eq!(state.enter(), CallEntry::Inside);
             assert!(!state.leave());
             assert_eq!(flag.load(Relaxed), 0);
             canceller.join().unwrap();

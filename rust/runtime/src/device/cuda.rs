@@ -16,7 +16,7 @@ use headgate_core::error::{Code, Error, Result};
 use libloading::os::unix::{Library as SharedObject, RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 use ort_sys::OrtSessionOptions;
 
-use super::driver::{Driver, Handle};
+use super::driver::{Driver, DriverHandle};
 use super::provider;
 use crate::api::string;
 use crate::library::Library;
@@ -28,28 +28,28 @@ const NON_BLOCKING: c_uint = 1;
 /// `CU_EVENT_BLOCKING_SYNC` and `CU_EVENT_DISABLE_TIMING`: who waits for the event sleeps.
 const BLOCKING_WITHOUT_TIMING: c_uint = 1 | 2;
 /// How long an event is asked for before its thread sleeps: waking up takes about as long.
-const ASKED_FOR: Duration = Duration::from_micros(50);
+const SPIN_TIME: Duration = Duration::from_micros(50);
 /// `CUDA_ERROR_OUT_OF_MEMORY` and `CUDA_ERROR_NOT_READY`.
-const OUT_OF_MEMORY: Status = 2;
-const NOT_READY: Status = 600;
+const OUT_OF_MEMORY: CudaStatus = 2;
+const NOT_READY: CudaStatus = 600;
 /// Errors after which nothing of the process's on the device works any more: those of a kernel, the hardware, the unknown.
-const LOST: [Status; 13] = [214, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 999];
+const FATAL_STATUSES: [CudaStatus; 13] = [214, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 999];
 /// `CU_MEMHOSTALLOC_PORTABLE`: pinned for every context.
 const PORTABLE: c_uint = 1;
 
-type Status = c_int;
-type Pointer = u64;
-type Object = *mut c_void;
+type CudaStatus = c_int;
+type CudaPointer = u64;
+type CudaObject = *mut c_void;
 
 macro_rules! functions {
     ($($field:ident = $symbol:literal ($($argument:ty),*);)+) => {
         /// The driver's functions, by the names of its header.
-        struct Functions { $($field: unsafe extern "C" fn($($argument),*) -> Status,)+ }
+        struct CudaFunctions { $($field: unsafe extern "C" fn($($argument),*) -> CudaStatus,)+ }
 
-        impl Functions {
-            fn of(handle: &SharedObject) -> std::result::Result<Functions, libloading::Error> {
+        impl CudaFunctions {
+            fn of(handle: &SharedObject) -> std::result::Result<CudaFunctions, libloading::Error> {
                 // SAFETY: each symbol has this type since CUDA 11.
-                Ok(Functions { $($field: *unsafe { handle.get(concat!($symbol, "\0").as_bytes()) }?,)+ })
+                Ok(CudaFunctions { $($field: *unsafe { handle.get(concat!($symbol, "\0").as_bytes()) }?,)+ })
             }
         }
     };
@@ -60,30 +60,30 @@ functions! {
     count = "cuDeviceGetCount" (*mut c_int);
     device = "cuDeviceGet" (*mut c_int, c_int);
     uuid = "cuDeviceGetUuid_v2" (*mut [u8; 16], c_int);
-    retain = "cuDevicePrimaryCtxRetain" (*mut Object, c_int);
-    enter = "cuCtxSetCurrent" (Object);
-    stream = "cuStreamCreate" (*mut Object, c_uint);
-    end_stream = "cuStreamDestroy_v2" (Object);
-    wait = "cuStreamWaitEvent" (Object, Object, c_uint);
-    event = "cuEventCreate" (*mut Object, c_uint);
-    end_event = "cuEventDestroy_v2" (Object);
-    record = "cuEventRecord" (Object, Object);
-    query = "cuEventQuery" (Object);
-    synchronize = "cuEventSynchronize" (Object);
-    allocate = "cuMemAlloc_v2" (*mut Pointer, usize);
-    free = "cuMemFree_v2" (Pointer);
+    retain = "cuDevicePrimaryCtxRetain" (*mut CudaObject, c_int);
+    enter = "cuCtxSetCurrent" (CudaObject);
+    stream = "cuStreamCreate" (*mut CudaObject, c_uint);
+    end_stream = "cuStreamDestroy_v2" (CudaObject);
+    wait = "cuStreamWaitEvent" (CudaObject, CudaObject, c_uint);
+    event = "cuEventCreate" (*mut CudaObject, c_uint);
+    end_event = "cuEventDestroy_v2" (CudaObject);
+    record = "cuEventRecord" (CudaObject, CudaObject);
+    query = "cuEventQuery" (CudaObject);
+    synchronize = "cuEventSynchronize" (CudaObject);
+    allocate = "cuMemAlloc_v2" (*mut CudaPointer, usize);
+    free = "cuMemFree_v2" (CudaPointer);
     allocate_host = "cuMemHostAlloc" (*mut *mut c_void, usize, c_uint);
     free_host = "cuMemFreeHost" (*mut c_void);
-    copy_in = "cuMemcpyHtoDAsync_v2" (Pointer, *const c_void, usize, Object);
-    copy_out = "cuMemcpyDtoHAsync_v2" (*mut c_void, Pointer, usize, Object);
-    words = "cuGetErrorString" (Status, *mut *const c_char);
+    copy_in = "cuMemcpyHtoDAsync_v2" (CudaPointer, *const c_void, usize, CudaObject);
+    copy_out = "cuMemcpyDtoHAsync_v2" (*mut c_void, CudaPointer, usize, CudaObject);
+    words = "cuGetErrorString" (CudaStatus, *mut *const c_char);
 }
 
 /// One NVIDIA device.
 pub struct Cuda {
-    functions: &'static Functions,
+    functions: &'static CudaFunctions,
     number: u16,
-    context: Object,
+    context: CudaObject,
     creating: Mutex<()>,
     lost: AtomicBool,
     /// What NVML knows it by.
@@ -114,7 +114,7 @@ impl Cuda {
         Ok(cuda)
     }
 
-    fn new(functions: &'static Functions, number: u16) -> Result<Cuda> {
+    fn new(functions: &'static CudaFunctions, number: u16) -> Result<Cuda> {
         let (mut count, mut device, mut context, mut uuid) = (0, 0, null_mut(), [0; 16]);
         // SAFETY: valid out-pointers; the device is below the count.
         unsafe {
@@ -131,16 +131,16 @@ impl Cuda {
     }
 
     /// Checks a call that is made in this device's context.
-    fn call(&self, call: impl FnOnce(&Functions) -> Status) -> Result<()> {
+    fn call(&self, call: impl FnOnce(&CudaFunctions) -> CudaStatus) -> Result<()> {
         // SAFETY: a live context.
         self.checked(unsafe { (self.functions.enter)(self.context) })?;
         self.checked(call(self.functions))
     }
 
-    fn checked(&self, status: Status) -> Result<()> {
+    fn checked(&self, status: CudaStatus) -> Result<()> {
         let code = if status == OUT_OF_MEMORY { Code::Overloaded } else { Code::BackendFailed };
         check(self.functions, status, code).map_err(|error| {
-            if !LOST.contains(&status) {
+            if !FATAL_STATUSES.contains(&status) {
                 return error;
             }
             self.lost.store(true, Relaxed);
@@ -150,12 +150,12 @@ impl Cuda {
     }
 
     /// Asks for an event until it has happened, for a while; whether it has.
-    fn happened_soon(&self, event: Handle) -> Result<bool> {
+    fn spin_until(&self, event: DriverHandle) -> Result<bool> {
         let begun = Instant::now();
         loop {
             // SAFETY: a live object.
             match unsafe { (self.functions.query)(object(event)) } {
-                NOT_READY if begun.elapsed() < ASKED_FOR => std::hint::spin_loop(),
+                NOT_READY if begun.elapsed() < SPIN_TIME => std::hint::spin_loop(),
                 NOT_READY => return Ok(false),
                 status => return self.checked(status).map(|()| true),
             }
@@ -173,8 +173,8 @@ fn no_device(number: u16, count: c_int) -> Error {
 }
 
 /// The driver, opened and initialised once.
-fn driver() -> Result<&'static Functions> {
-    static DRIVER_OPENED: OnceLock<Functions> = OnceLock::new();
+fn driver() -> Result<&'static CudaFunctions> {
+    static DRIVER_OPENED: OnceLock<CudaFunctions> = OnceLock::new();
     if let Some(functions) = DRIVER_OPENED.get() {
         return Ok(functions);
     }
@@ -189,7 +189,7 @@ fn driver() -> Result<&'static Functions> {
     };
     // SAFETY: the driver's library has no preconditions; it is never closed.
     let handle = unsafe { SharedObject::open(Some(DRIVER), RTLD_NOW | RTLD_LOCAL) }.map_err(missing)?;
-    let functions = Functions::of(&handle).map_err(missing)?;
+    let functions = CudaFunctions::of(&handle).map_err(missing)?;
     std::mem::forget(handle);
     // SAFETY: takes no pointers.
     check(&functions, unsafe { (functions.init)(0) }, Code::ModelLoadFailed)?;
@@ -206,7 +206,7 @@ fn preload(libraries: &[PathBuf]) {
     }
 }
 
-fn check(functions: &Functions, status: Status, code: Code) -> Result<()> {
+fn check(functions: &CudaFunctions, status: CudaStatus, code: Code) -> Result<()> {
     if status == 0 {
         return Ok(());
     }
@@ -219,12 +219,12 @@ fn check(functions: &Functions, status: Status, code: Code) -> Result<()> {
     Err(Error::new(code, format!("NVIDIA's driver says: {words} (error {status})")))
 }
 
-fn handle(object: Object) -> Handle {
-    object as Handle
+fn handle(object: CudaObject) -> DriverHandle {
+    object as DriverHandle
 }
 
-fn object(handle: Handle) -> Object {
-    handle as Object
+fn object(handle: DriverHandle) -> CudaObject {
+    handle as CudaObject
 }
 
 // SAFETY: `cuMemAlloc` and `cuMemHostAlloc` align to at least 256 bytes and give what is asked for; copies are the driver's.
@@ -245,10 +245,10 @@ unsafe impl Driver for Cuda {
         &self,
         library: &'static Library,
         options: NonNull<OrtSessionOptions>,
-        stream: Handle,
+        stream: DriverHandle,
         memory_limit: u64,
     ) -> Result<()> {
-        provider::is_there(library)?;
+        provider::check_available(library)?;
         provider::add(library, options, self.number, stream, memory_limit).map_err(|error| {
             // The runtime's words begin with where in its source they are from.
             let words = error.message.split_once("FAIL : ").map_or(&*error.message, |(_, words)| words);
@@ -265,32 +265,32 @@ unsafe impl Driver for Cuda {
         &self.creating
     }
 
-    fn stream(&self) -> Result<Handle> {
+    fn stream(&self) -> Result<DriverHandle> {
         let mut stream = null_mut();
         // SAFETY: a valid out-pointer.
         self.call(|f| unsafe { (f.stream)(&mut stream, NON_BLOCKING) })?;
         Ok(handle(stream))
     }
 
-    fn event(&self) -> Result<Handle> {
+    fn event(&self) -> Result<DriverHandle> {
         let mut event = null_mut();
         // SAFETY: a valid out-pointer.
         self.call(|f| unsafe { (f.event)(&mut event, BLOCKING_WITHOUT_TIMING) })?;
         Ok(handle(event))
     }
 
-    fn end_stream(&self, stream: Handle) {
+    fn destroy_stream(&self, stream: DriverHandle) {
         // SAFETY: made by `stream`. A failure has nobody to be told to.
         drop(self.call(|f| unsafe { (f.end_stream)(object(stream)) }));
     }
 
-    fn end_event(&self, event: Handle) {
+    fn destroy_event(&self, event: DriverHandle) {
         // SAFETY: made by `event`; as above.
         drop(self.call(|f| unsafe { (f.end_event)(object(event)) }));
     }
 
     fn allocate(&self, bytes: usize) -> Result<NonNull<u8>> {
-        let mut start: Pointer = 0;
+        let mut start: CudaPointer = 0;
         // SAFETY: a valid out-pointer.
         self.call(|f| unsafe { (f.allocate)(&mut start, bytes) })?;
         NonNull::new(start as *mut u8).ok_or_else(nothing)
@@ -298,7 +298,7 @@ unsafe impl Driver for Cuda {
 
     fn free(&self, start: NonNull<u8>) {
         // SAFETY: made by `allocate`. A failure has nobody to be told to.
-        drop(self.call(|f| unsafe { (f.free)(start.as_ptr() as Pointer) }));
+        drop(self.call(|f| unsafe { (f.free)(start.as_ptr() as CudaPointer) }));
     }
 
     fn allocate_host(&self, bytes: usize) -> Result<NonNull<u8>> {
@@ -313,28 +313,40 @@ unsafe impl Driver for Cuda {
         drop(self.call(|f| unsafe { (f.free_host)(start.as_ptr().cast()) }));
     }
 
-    unsafe fn copy_in(&self, to: NonNull<u8>, from: *const u8, bytes: usize, stream: Handle) -> Result<()> {
+    unsafe fn copy_in(
+        &self,
+        to: NonNull<u8>,
+        from: *const u8,
+        bytes: usize,
+        stream: DriverHandle,
+    ) -> Result<()> {
         // SAFETY: the caller's promise.
-        self.call(|f| unsafe { (f.copy_in)(to.as_ptr() as Pointer, from.cast(), bytes, object(stream)) })
+        self.call(|f| unsafe { (f.copy_in)(to.as_ptr() as CudaPointer, from.cast(), bytes, object(stream)) })
     }
 
-    unsafe fn copy_out(&self, to: *mut u8, from: NonNull<u8>, bytes: usize, stream: Handle) -> Result<()> {
+    unsafe fn copy_out(
+        &self,
+        to: *mut u8,
+        from: NonNull<u8>,
+        bytes: usize,
+        stream: DriverHandle,
+    ) -> Result<()> {
         // SAFETY: the caller's promise.
-        self.call(|f| unsafe { (f.copy_out)(to.cast(), from.as_ptr() as Pointer, bytes, object(stream)) })
+        self.call(|f| unsafe { (f.copy_out)(to.cast(), from.as_ptr() as CudaPointer, bytes, object(stream)) })
     }
 
-    fn record(&self, event: Handle, stream: Handle) -> Result<()> {
+    fn record(&self, event: DriverHandle, stream: DriverHandle) -> Result<()> {
         // SAFETY: live objects.
         self.call(|f| unsafe { (f.record)(object(event), object(stream)) })
     }
 
-    fn wait(&self, stream: Handle, event: Handle) -> Result<()> {
+    fn wait(&self, stream: DriverHandle, event: DriverHandle) -> Result<()> {
         // SAFETY: live objects; no flags are defined.
         self.call(|f| unsafe { (f.wait)(object(stream), object(event), 0) })
     }
 
-    fn synchronize(&self, event: Handle) -> Result<()> {
-        if self.happened_soon(event)? {
+    fn synchronize(&self, event: DriverHandle) -> Result<()> {
+        if self.spin_until(event)? {
             return Ok(());
         }
         // SAFETY: a live object.

@@ -12,7 +12,7 @@ use ort_sys::OrtSessionOptions;
 use crate::library::Library;
 
 /// A stream or an event of a driver.
-pub type Handle = usize;
+pub type DriverHandle = usize;
 
 /// What a device's driver does. Everything that is given a stream returns before it is done, in the order of the stream.
 ///
@@ -24,7 +24,7 @@ pub unsafe trait Driver: Send + Sync {
     fn memory(&self) -> (&'static CStr, i32);
 
     /// Whether what the runtime reads in that memory is on the device.
-    fn holds(&self, name: &CStr, number: i32) -> bool {
+    fn is_device_memory(&self, name: &CStr, number: i32) -> bool {
         (name, number) == self.memory()
     }
 
@@ -49,7 +49,7 @@ pub unsafe trait Driver: Send + Sync {
         &self,
         library: &'static Library,
         options: NonNull<OrtSessionOptions>,
-        stream: Handle,
+        stream: DriverHandle,
         memory_limit: u64,
     ) -> Result<()>;
 
@@ -60,16 +60,16 @@ pub unsafe trait Driver: Send + Sync {
     ///
     /// # Errors
     /// `backend_failed` in the driver's words, as everything below.
-    fn stream(&self) -> Result<Handle>;
+    fn stream(&self) -> Result<DriverHandle>;
 
     /// A new event.
-    fn event(&self) -> Result<Handle>;
+    fn event(&self) -> Result<DriverHandle>;
 
     /// Frees a stream.
-    fn end_stream(&self, stream: Handle);
+    fn destroy_stream(&self, stream: DriverHandle);
 
     /// Frees an event.
-    fn end_event(&self, event: Handle);
+    fn destroy_event(&self, event: DriverHandle);
 
     /// Memory of the device.
     fn allocate(&self, bytes: usize) -> Result<NonNull<u8>>;
@@ -87,20 +87,32 @@ pub unsafe trait Driver: Send + Sync {
     ///
     /// # Safety
     /// Both sides hold `bytes`, and nobody writes either before the stream has got there.
-    unsafe fn copy_in(&self, to: NonNull<u8>, from: *const u8, bytes: usize, stream: Handle) -> Result<()>;
+    unsafe fn copy_in(
+        &self,
+        to: NonNull<u8>,
+        from: *const u8,
+        bytes: usize,
+        stream: DriverHandle,
+    ) -> Result<()>;
 
     /// Copies from the device.
     ///
     /// # Safety
     /// As [`Driver::copy_in`], and nobody reads `to` before that.
-    unsafe fn copy_out(&self, to: *mut u8, from: NonNull<u8>, bytes: usize, stream: Handle) -> Result<()>;
+    unsafe fn copy_out(
+        &self,
+        to: *mut u8,
+        from: NonNull<u8>,
+        bytes: usize,
+        stream: DriverHandle,
+    ) -> Result<()>;
 
     /// Has the event happen when the stream gets there.
-    fn record(&self, event: Handle, stream: Handle) -> Result<()>;
+    fn record(&self, event: DriverHandle, stream: DriverHandle) -> Result<()>;
 
     /// Has the stream wait for the event.
-    fn wait(&self, stream: Handle, event: Handle) -> Result<()>;
+    fn wait(&self, stream: DriverHandle, event: DriverHandle) -> Result<()>;
 
     /// Waits until the event has happened.
-    fn synchronize(&self, event: Handle) -> Result<()>;
+    fn synchronize(&self, event: DriverHandle) -> Result<()>;
 }

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use headgate_core::error::{Code, Error, Result};
 use ort_sys::{OrtAllocatorType, OrtIoBinding, OrtMemType, OrtMemoryInfo, OrtRunOptions, OrtValue};
 
-use super::driver::{Driver, Handle};
+use super::driver::{Driver, DriverHandle};
 use crate::library::Library;
 use crate::session::Session;
-use crate::value::Value;
+use crate::value::OwnedValue;
 
 /// The runtime's list of inputs and outputs of a run.
 pub(super) struct IoBinding {
@@ -51,7 +51,7 @@ impl IoBinding {
         self.library.api.check(status, Code::Internal)
     }
 
-    pub(super) fn bind_output(&self, session: &Session, index: usize, value: &Value) -> Result<()> {
+    pub(super) fn bind_output(&self, session: &Session, index: usize, value: &OwnedValue) -> Result<()> {
         let name = session.output_names.get(index);
         // SAFETY: as above.
         let status = unsafe { (self.library.api.BindOutput)(self.raw.as_ptr(), name, value.raw.as_ptr()) };
@@ -68,7 +68,7 @@ impl IoBinding {
         self.library.api.check(status, Code::Internal)
     }
 
-    pub(super) fn run(&self, session: &Session, options: &RunOptions) -> Result<()> {
+    pub(super) fn run(&self, session: &Session, options: &DeviceRunOptions) -> Result<()> {
         session.threads.watch(|| {
             // SAFETY: live objects; whoever holds the session mutably is the only one who runs it.
             let status = unsafe {
@@ -79,7 +79,7 @@ impl IoBinding {
     }
 
     /// The values of all outputs after a run.
-    pub(super) fn outputs(&self, library: &'static Library) -> Result<Vec<Value>> {
+    pub(super) fn outputs(&self, library: &'static Library) -> Result<Vec<OwnedValue>> {
         let (mut values, mut count): (*mut *mut OrtValue, usize) = (null_mut(), 0);
         let mut allocator = null_mut();
         // SAFETY: the default allocator is static; the array that comes back is ours to free, and each value in it to release.
@@ -90,7 +90,8 @@ impl IoBinding {
             let status =
                 (library.api.GetBoundOutputValues)(self.raw.as_ptr(), allocator, &mut values, &mut count);
             library.api.check(status, Code::BackendFailed)?;
-            let owned: Vec<_> = (0..count).map(|index| Value::new(library, *values.add(index))).collect();
+            let owned: Vec<_> =
+                (0..count).map(|index| OwnedValue::new(library, *values.add(index))).collect();
             if !values.is_null() {
                 library.api.check((library.api.AllocatorFree)(allocator, values.cast()), Code::Internal)?;
             }
@@ -122,30 +123,31 @@ pub(super) fn inputs_on_device(session: &Session, driver: &dyn Driver) -> Result
             library.api.check((library.api.MemoryInfoGetName)(memory, &mut name), Code::Internal)?;
             library.api.check((library.api.MemoryInfoGetId)(memory, &mut number), Code::Internal)?;
             library.api.check((library.api.MemoryInfoGetMemType)(memory, &mut kind), Code::Internal)?;
-            Ok(kind == OrtMemType::OrtMemTypeDefault && driver.holds(CStr::from_ptr(name), number))
+            Ok(kind == OrtMemType::OrtMemTypeDefault && driver.is_device_memory(CStr::from_ptr(name), number))
         }
     });
     on_device.collect()
 }
 
 /// Options for a run.
-pub(super) struct RunOptions {
+pub(super) struct DeviceRunOptions {
     library: &'static Library,
     raw: NonNull<OrtRunOptions>,
 }
 
 // SAFETY: read by the runtime, never changed after it was made.
-unsafe impl Send for RunOptions {}
+unsafe impl Send for DeviceRunOptions {}
 
-impl RunOptions {
+impl DeviceRunOptions {
     /// Of a run that is waited for or, where it is not, of which our event tells the end.
-    pub(super) fn new(library: &'static Library, waited_for: bool) -> Result<RunOptions> {
+    pub(super) fn new(library: &'static Library, synchronous: bool) -> Result<DeviceRunOptions> {
         let mut raw = null_mut();
         // SAFETY: a valid out-pointer.
         library.api.check(unsafe { (library.api.CreateRunOptions)(&mut raw) }, Code::ModelLoadFailed)?;
         let raw = NonNull::new(raw).ok_or_else(|| Error::new(Code::ModelLoadFailed, "no run options"))?;
-        let options = RunOptions { library, raw };
-        let (key, value) = (c"disable_synchronize_execution_providers", if waited_for { c"0" } else { c"1" });
+        let options = DeviceRunOptions { library, raw };
+        let (key, value) =
+            (c"disable_synchronize_execution_providers", if synchronous { c"0" } else { c"1" });
         // SAFETY: live options and C strings, which are copied.
         let status = unsafe { (library.api.AddRunConfigEntry)(raw.as_ptr(), key.as_ptr(), value.as_ptr()) };
         library.api.check(status, Code::ModelLoadFailed)?;
@@ -153,7 +155,7 @@ impl RunOptions {
     }
 }
 
-impl Drop for RunOptions {
+impl Drop for DeviceRunOptions {
     fn drop(&mut self) {
         // SAFETY: created above, released once.
         unsafe { (self.library.api.ReleaseRunOptions)(self.raw.as_ptr()) }
@@ -199,21 +201,21 @@ impl Drop for MemoryInfo {
 /// The streams of a session.
 pub(super) struct Streams {
     driver: Arc<dyn Driver>,
-    pub(super) copy: Handle,
-    pub(super) compute: Handle,
+    pub(super) copy: DriverHandle,
+    pub(super) compute: DriverHandle,
 }
 
 impl Streams {
     pub(super) fn new(driver: &Arc<dyn Driver>) -> Result<Streams> {
         let copy = driver.stream()?;
-        let compute = driver.stream().inspect_err(|_| driver.end_stream(copy))?;
+        let compute = driver.stream().inspect_err(|_| driver.destroy_stream(copy))?;
         Ok(Streams { driver: driver.clone(), copy, compute })
     }
 }
 
 impl Drop for Streams {
     fn drop(&mut self) {
-        self.driver.end_stream(self.copy);
-        self.driver.end_stream(self.compute);
+        self.driver.destroy_stream(self.copy);
+        self.driver.destroy_stream(self.compute);
     }
 }

@@ -4,16 +4,16 @@ use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::ptr::null_mut;
 use std::sync::OnceLock;
 
-use libloading::os::unix::{Library as Handle, RTLD_LOCAL, RTLD_NOW};
+use libloading::os::unix::{Library as SharedObject, RTLD_LOCAL, RTLD_NOW};
 
 const LIBRARY: &str = "libnvidia-ml.so.1";
 
-type Status = c_int;
+type NvmlStatus = c_int;
 
 /// `nvmlMemory_t`.
 #[repr(C)]
 #[derive(Default)]
-struct Memory {
+struct NvmlMemory {
     total: c_ulonglong,
     free: c_ulonglong,
     used: c_ulonglong,
@@ -22,20 +22,20 @@ struct Memory {
 /// `nvmlUtilization_t`.
 #[repr(C)]
 #[derive(Default)]
-struct Utilization {
+struct NvmlUtilization {
     gpu: c_uint,
     memory: c_uint,
 }
 
-struct Functions {
-    by_uuid: unsafe extern "C" fn(*const c_char, *mut *mut c_void) -> Status,
-    memory: unsafe extern "C" fn(*mut c_void, *mut Memory) -> Status,
-    utilization: unsafe extern "C" fn(*mut c_void, *mut Utilization) -> Status,
+struct NvmlFunctions {
+    by_uuid: unsafe extern "C" fn(*const c_char, *mut *mut c_void) -> NvmlStatus,
+    memory: unsafe extern "C" fn(*mut c_void, *mut NvmlMemory) -> NvmlStatus,
+    utilization: unsafe extern "C" fn(*mut c_void, *mut NvmlUtilization) -> NvmlStatus,
 }
 
 /// What a device is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct DeviceUsage {
     /// Memory that is taken, in bytes.
     pub used_bytes: u64,
     /// All of its memory, in bytes.
@@ -45,17 +45,17 @@ pub struct Reading {
 }
 
 /// Reads the device of that identity; `None` where NVML does not say.
-pub fn read(uuid: [u8; 16]) -> Option<Reading> {
+pub fn read(uuid: [u8; 16]) -> Option<DeviceUsage> {
     let functions = functions()?;
     // A part of a device has a name of its own kind.
     let mut names = ["GPU", "MIG"].iter().map(|kind| format!("{kind}-{}", dashed(uuid)));
     let device = names.find_map(|name| functions.device(&CString::new(name).ok()?))?;
-    let (mut memory, mut utilization) = (Memory::default(), Utilization::default());
+    let (mut memory, mut utilization) = (NvmlMemory::default(), NvmlUtilization::default());
     // SAFETY: a live device and valid out-pointers of the library's own types; each is used only when its call succeeded.
     unsafe {
         let known = (functions.memory)(device, &mut memory) == 0;
         let busy = (functions.utilization)(device, &mut utilization) == 0;
-        known.then_some(Reading {
+        known.then_some(DeviceUsage {
             used_bytes: memory.used,
             total_bytes: memory.total,
             busy_percent: busy.then_some(utilization.gpu),
@@ -63,7 +63,7 @@ pub fn read(uuid: [u8; 16]) -> Option<Reading> {
     }
 }
 
-impl Functions {
+impl NvmlFunctions {
     fn device(&self, name: &CStr) -> Option<*mut c_void> {
         let mut device = null_mut();
         // SAFETY: a C string and a valid out-pointer.
@@ -73,17 +73,17 @@ impl Functions {
 }
 
 /// The library, opened and initialised once.
-fn functions() -> Option<&'static Functions> {
-    static OPENED: OnceLock<Option<Functions>> = OnceLock::new();
+fn functions() -> Option<&'static NvmlFunctions> {
+    static OPENED: OnceLock<Option<NvmlFunctions>> = OnceLock::new();
     OPENED.get_or_init(open).as_ref()
 }
 
-fn open() -> Option<Functions> {
+fn open() -> Option<NvmlFunctions> {
     // SAFETY: the library has no preconditions and is never closed; each symbol has this type since NVML 2.
     unsafe {
-        let handle = Handle::open(Some(LIBRARY), RTLD_NOW | RTLD_LOCAL).ok()?;
-        let init = *handle.get::<unsafe extern "C" fn() -> Status>(b"nvmlInit_v2\0").ok()?;
-        let functions = Functions {
+        let handle = SharedObject::open(Some(LIBRARY), RTLD_NOW | RTLD_LOCAL).ok()?;
+        let init = *handle.get::<unsafe extern "C" fn() -> NvmlStatus>(b"nvmlInit_v2\0").ok()?;
+        let functions = NvmlFunctions {
             by_uuid: *handle.get(b"nvmlDeviceGetHandleByUUID\0").ok()?,
             memory: *handle.get(b"nvmlDeviceGetMemoryInfo\0").ok()?,
             utilization: *handle.get(b"nvmlDeviceGetUtilizationRates\0").ok()?,

@@ -8,14 +8,14 @@ use std::ptr::{NonNull, null_mut};
 use headgate_core::error::{Code, Error, Result};
 use ort_sys::{OrtCUDAProviderOptionsV2, OrtSessionOptions};
 
-use super::driver::Handle;
+use super::driver::DriverHandle;
 use crate::library::Library;
 
 /// Makes sure that the installed runtime can compute on NVIDIA's devices.
 ///
 /// # Errors
 /// `model_load_failed` naming the wheel that can.
-pub fn is_there(library: &'static Library) -> Result<()> {
+pub fn check_available(library: &'static Library) -> Result<()> {
     if library.providers()?.iter().any(|provider| provider == "CUDAExecutionProvider") {
         return Ok(());
     }
@@ -37,7 +37,7 @@ pub(super) fn add(
     library: &'static Library,
     options: NonNull<OrtSessionOptions>,
     number: u16,
-    stream: Handle,
+    stream: DriverHandle,
     memory_limit: u64,
 ) -> Result<()> {
     let provider = ProviderOptions::new(library)?;
@@ -85,7 +85,7 @@ impl ProviderOptions {
         self.library.api.check(status, Code::ModelLoadFailed)
     }
 
-    fn compute_in(&self, stream: Handle) -> Result<()> {
+    fn compute_in(&self, stream: DriverHandle) -> Result<()> {
         // SAFETY: live options; the stream outlives the session that is made with them.
         let status = unsafe {
             (self.library.api.UpdateCUDAProviderOptionsWithValue)(

@@ -15,30 +15,30 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
 
 use super::driver::Driver;
-use super::io::{MemoryInfo, RunOptions, Streams, inputs_on_device};
-use crate::binding::{Binding, foretells};
+use super::io::{DeviceRunOptions, MemoryInfo, Streams, inputs_on_device};
+use crate::binding::{Binding, may_preallocate};
 use crate::library::Library;
-use crate::output_check::{self, Found};
-use crate::session::{Provider, Session, SessionOptions};
-use crate::shape_rule::Preallocated;
-use crate::view::Data;
-use slot::{BoundShapes, Slot, unbound};
+use crate::output_check::{self, ObservedOutput};
+use crate::session::{DeviceProvider, Session, SessionOptions};
+use crate::shape_rule::Preallocation;
+use crate::view::Elements;
+use slot::{BoundShapes, RunSlot, unbound};
 
 /// Runs that may be in the air, of all who share the session.
-const MOST_SLOTS: usize = 8;
+const MAX_SLOTS: usize = 8;
 /// Of so many runs one is waited for: only then does the runtime free the host memory that its nodes copied from.
-const WAITED_FOR: u64 = 64;
+const SYNCHRONOUS_EVERY: u64 = 64;
 /// Shapes that stay bound in a slot.
-const BOUND: usize = 16;
+const MAX_BOUND_RUNS: usize = 16;
 
 /// A session on a device.
-pub struct OnDevice {
+pub struct DeviceSession {
     // Fields are dropped in this order: what is bound, then the session, then the streams that it computes in.
-    slots: Vec<Slot>,
+    slots: Vec<RunSlot>,
     session: Session,
     streams: Streams,
     /// Of most runs, and of those that are waited for.
-    options: [RunOptions; 2],
+    options: [DeviceRunOptions; 2],
     runs: u64,
     /// Whether the newest call into the runtime failed, and not one of the driver's.
     run_failed: bool,
@@ -48,19 +48,19 @@ pub struct OnDevice {
     driver: Arc<dyn Driver>,
 }
 
-/// A run in the air: [`OnDevice::finish`] ends it.
+/// A run in the air: [`DeviceSession::finish`] ends it.
 #[derive(Debug)]
-pub struct Flight {
+pub struct InFlightRun {
     slot: usize,
     bound: usize,
 }
 
-impl Flight {
+impl InFlightRun {
     /// A run that is over.
-    pub const LANDED: Flight = Flight { slot: 0, bound: 0 };
+    pub const FINISHED: InFlightRun = InFlightRun { slot: 0, bound: 0 };
 }
 
-impl OnDevice {
+impl DeviceSession {
     /// Loads a model file.
     ///
     /// # Errors
@@ -71,10 +71,10 @@ impl OnDevice {
         driver: Arc<dyn Driver>,
         path: &std::path::Path,
         options: SessionOptions,
-    ) -> Result<OnDevice> {
+    ) -> Result<DeviceSession> {
         driver.enter()?;
         let streams = Streams::new(&driver)?;
-        let provider = Provider { driver: &*driver, stream: streams.compute };
+        let provider = DeviceProvider { driver: &*driver, stream: streams.compute };
         let mut session = Session::load_with(library, path, options, Some(&provider))?;
         session.withhold_optional_inputs("a device takes none");
         let Signature { inputs, outputs, .. } = session.signature();
@@ -91,10 +91,10 @@ impl OnDevice {
                 "the device computes nothing of its inputs: it has no such operators; leave run.device out",
             ));
         }
-        let slots = vec![Slot::new(&driver, inputs, outputs)?];
-        let options = [RunOptions::new(library, false)?, RunOptions::new(library, true)?];
+        let slots = vec![RunSlot::new(&driver, inputs, outputs)?];
+        let options = [DeviceRunOptions::new(library, false)?, DeviceRunOptions::new(library, true)?];
         let memory = MemoryInfo::new(library, &*driver)?;
-        Ok(OnDevice {
+        Ok(DeviceSession {
             slots,
             session,
             streams,
@@ -120,7 +120,7 @@ impl OnDevice {
     /// Computes.
     ///
     /// # Errors
-    /// As [`OnDevice::begin`] and [`OnDevice::finish`].
+    /// As [`DeviceSession::begin`] and [`DeviceSession::finish`].
     pub fn run(&mut self, binding: &mut Binding) -> Result<()> {
         // SAFETY: finished in the next line, whatever comes of it.
         let flight = unsafe { self.begin(binding)? };
@@ -133,20 +133,20 @@ impl OnDevice {
     /// `overloaded` when all slots are in the air or the device has no memory left, `backend_failed`. Then nothing is in the air.
     ///
     /// # Safety
-    /// Nobody touches or drops `binding` before [`OnDevice::finish`] got the flight.
-    pub unsafe fn begin(&mut self, binding: &mut Binding) -> Result<Flight> {
+    /// Nobody touches or drops `binding` before [`DeviceSession::finish`] got the flight.
+    pub unsafe fn begin(&mut self, binding: &mut Binding) -> Result<InFlightRun> {
         self.driver.enter()?;
         let slot = self.free_slot()?;
-        let begun = self.launch(slot, binding, Preallocated::Proven, &[]);
+        let begun = self.launch(slot, binding, Preallocation::Proven, &[]);
         let Err(error) = begun else { return begun };
         // What was enqueued before the failure still reads the slabs and writes the binding.
         self.drain(slot);
-        let outputs = self.foretold(&binding.input_shapes(), Preallocated::Proven);
+        let outputs = self.predicted(&binding.input_shapes(), Preallocation::Proven);
         if !self.run_failed || error.code != Code::BackendFailed || outputs.iter().all(Option::is_none) {
             return Err(error);
         }
         // An output may be of another size than the model declares; from now on the runtime allocates them.
-        let again = self.launch(slot, binding, Preallocated::Nothing, &[]);
+        let again = self.launch(slot, binding, Preallocation::Nothing, &[]);
         match again {
             Ok(_) => self.session.rules.distrust_all(),
             // It was something else.
@@ -159,23 +159,23 @@ impl OnDevice {
         if let Some(free) = self.slots.iter().position(|slot| slot.free) {
             return Ok(free);
         }
-        if self.slots.len() == MOST_SLOTS {
+        if self.slots.len() == MAX_SLOTS {
             return Err(Error::new(Code::Overloaded, "all slots of the device are taken"));
         }
         let Signature { inputs, outputs, .. } = self.session.signature();
-        self.slots.push(Slot::new(&self.driver, inputs, outputs)?);
+        self.slots.push(RunSlot::new(&self.driver, inputs, outputs)?);
         Ok(self.slots.len() - 1)
     }
 
     /// Finds out which outputs may lie in our slabs, by runs over the inputs, unless it is known.
     ///
     /// # Errors
-    /// As [`OnDevice::run`].
+    /// As [`DeviceSession::run`].
     pub fn check_outputs(&mut self, binding: &mut Binding) -> Result<()> {
         let rules = self.session.rules.clone();
-        output_check::prove(&rules, |which, pattern| {
+        output_check::prove_rules(&rules, |which, pattern| {
             let shapes = binding.input_shapes();
-            let outputs = self.foretold(&shapes, which);
+            let outputs = self.predicted(&shapes, which);
             let specs = &self.session.signature().outputs;
             let sizes = outputs.iter().zip(specs).map(|(shape, spec)| {
                 shape.map_or(0, |shape| shape.count() * spec.datatype.size().unwrap_or(0))
@@ -186,21 +186,26 @@ impl OnDevice {
             let begun = self.launch(slot, binding, which, &fill);
             let flight = begun.inspect_err(|_| self.drain(slot))?;
             self.finish(flight, binding)?;
-            let foretold = self.foretold(&shapes, Preallocated::Unproven);
-            let found = outputs.iter().zip(foretold).enumerate().map(|(index, (ours, foretold))| {
+            let predicted = self.predicted(&shapes, Preallocation::Unproven);
+            let found = outputs.iter().zip(predicted).enumerate().map(|(index, (ours, predicted))| {
                 let view = binding.output(index)?;
-                let Data::Bytes(bytes) = view.data else { return Err(unbound()) };
-                Ok(Found { shape: view.shape, bytes: bytes.to_vec(), foretold, is_ours: ours.is_some() })
+                let Elements::Bytes(bytes) = view.data else { return Err(unbound()) };
+                Ok(ObservedOutput {
+                    shape: view.shape,
+                    bytes: bytes.to_vec(),
+                    predicted,
+                    is_preallocated: ours.is_some(),
+                })
             });
             found.collect()
         })
     }
 
     /// The shapes of the outputs for inputs of these shapes, if they are to lie in our slabs.
-    fn foretold(&self, inputs: &[Shape], which: Preallocated) -> Vec<Option<Shape>> {
+    fn predicted(&self, inputs: &[Shape], which: Preallocation) -> Vec<Option<Shape>> {
         let one = |(index, spec): (usize, &TensorSpec)| {
             let shape = self.session.rules.shape(index, which, |input| &inputs[input])?;
-            foretells(spec.datatype, &shape).then_some(shape)
+            may_preallocate(spec.datatype, &shape).then_some(shape)
         };
         self.session.signature().outputs.iter().enumerate().map(one).collect()
     }
@@ -210,12 +215,12 @@ impl OnDevice {
         &mut self,
         slot: usize,
         binding: &mut Binding,
-        which: Preallocated,
+        which: Preallocation,
         fill: &[u8],
-    ) -> Result<Flight> {
+    ) -> Result<InFlightRun> {
         self.run_failed = false;
         binding.check_inputs()?;
-        let flight = Flight { slot, bound: self.bind(slot, binding, which)? };
+        let flight = InFlightRun { slot, bound: self.bind(slot, binding, which)? };
         self.copy_in(&flight, binding, fill)?;
         self.slots[slot].free = false;
         self.enqueue(&flight)?;
@@ -224,7 +229,7 @@ impl OnDevice {
     }
 
     /// Copies the inputs to the device, and `fill` into the slabs of the outputs; the compute stream waits for both.
-    fn copy_in(&self, flight: &Flight, binding: &Binding, fill: &[u8]) -> Result<()> {
+    fn copy_in(&self, flight: &InFlightRun, binding: &Binding, fill: &[u8]) -> Result<()> {
         let (driver, streams) = (&*self.driver, &self.streams);
         let slot = &self.slots[flight.slot];
         let bound = &slot.bound[flight.bound];
@@ -256,7 +261,7 @@ impl OnDevice {
     }
 
     /// Has the runtime compute in the compute stream.
-    fn enqueue(&mut self, flight: &Flight) -> Result<()> {
+    fn enqueue(&mut self, flight: &InFlightRun) -> Result<()> {
         let bound = &self.slots[flight.slot].bound[flight.bound];
         for (index, shape) in bound.shapes.outputs.iter().enumerate() {
             if shape.is_none() {
@@ -265,14 +270,14 @@ impl OnDevice {
             }
         }
         self.runs += 1;
-        let options = &self.options[usize::from(self.runs.is_multiple_of(WAITED_FOR))];
+        let options = &self.options[usize::from(self.runs.is_multiple_of(SYNCHRONOUS_EVERY))];
         let result = bound.io.run(&self.session, options);
         self.run_failed = result.is_err();
         result
     }
 
     /// Copies the outputs that are in our slabs to the host.
-    fn copy_out(&self, flight: &Flight, binding: &mut Binding) -> Result<()> {
+    fn copy_out(&self, flight: &InFlightRun, binding: &mut Binding) -> Result<()> {
         let (driver, streams) = (&*self.driver, &self.streams);
         let slot = &self.slots[flight.slot];
         for (index, shape) in slot.bound[flight.bound].shapes.outputs.iter().enumerate() {
@@ -294,8 +299,8 @@ impl OnDevice {
     ///
     /// # Errors
     /// `backend_failed`.
-    pub fn finish(&mut self, flight: Flight, binding: &mut Binding) -> Result<()> {
-        let Flight { slot, bound } = flight;
+    pub fn finish(&mut self, flight: InFlightRun, binding: &mut Binding) -> Result<()> {
+        let InFlightRun { slot, bound } = flight;
         let taken = &mut self.slots[slot];
         taken.free = true;
         self.driver.enter()?;
@@ -323,9 +328,9 @@ impl OnDevice {
     }
 
     /// The slot's binding for the shapes of these inputs, made unless there is one.
-    fn bind(&mut self, slot: usize, binding: &Binding, which: Preallocated) -> Result<usize> {
+    fn bind(&mut self, slot: usize, binding: &Binding, which: Preallocation) -> Result<usize> {
         let inputs = binding.input_shapes();
-        let outputs = self.foretold(&inputs, which);
+        let outputs = self.predicted(&inputs, which);
         let shapes = BoundShapes { inputs, outputs };
         let slot = &mut self.slots[slot];
         if let Some(at) = slot.bound.iter().position(|bound| bound.shapes == shapes) {
@@ -333,7 +338,7 @@ impl OnDevice {
         }
         slot.make_room(self.session.signature(), &self.on_device, &shapes)?;
         let bound = slot.bind(&self.session, &self.memory, &self.on_device, shapes)?;
-        if slot.bound.len() == BOUND {
+        if slot.bound.len() == MAX_BOUND_RUNS {
             slot.bound.remove(0);
         }
         slot.bound.push(bound);

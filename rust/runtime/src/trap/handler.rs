@@ -16,20 +16,20 @@ use super::threads::{self, STEPPED_OVER, mark};
 /// The kernel's word for a division by zero and for a quotient that does not fit: x86 has one trap for both.
 const FPE_INTDIV: c_int = 1;
 /// Codes up to this are of signals that a process sent.
-const SENT: c_int = 0;
+const MAX_SENT_CODE: c_int = 0;
 
 /// One stretch of executable memory of the runtime's libraries; empty until it is known.
-struct Stretch {
+struct CodeRange {
     start: AtomicUsize,
     end: AtomicUsize,
 }
 
 /// The runtime's library and its providers have one stretch each.
-static GUARDED: [Stretch; 16] =
-    [const { Stretch { start: AtomicUsize::new(0), end: AtomicUsize::new(0) } }; 16];
+static GUARDED: [CodeRange; 16] =
+    [const { CodeRange { start: AtomicUsize::new(0), end: AtomicUsize::new(0) } }; 16];
 
 /// What SIGFPE did before; never freed, as a signal may read it at any time.
-static BEFORE: AtomicPtr<libc::sigaction> = AtomicPtr::new(null_mut());
+static PREVIOUS_ACTION: AtomicPtr<libc::sigaction> = AtomicPtr::new(null_mut());
 
 /// See [`super::guard`].
 pub(super) fn guard(inside: usize) {
@@ -37,12 +37,12 @@ pub(super) fn guard(inside: usize) {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut inside = inside;
     // SAFETY: the callback gets the pointer to `inside`, which outlives the call.
-    unsafe { libc::dl_iterate_phdr(Some(look_at), (&raw mut inside).cast()) };
+    unsafe { libc::dl_iterate_phdr(Some(add_code_ranges), (&raw mut inside).cast()) };
     install();
 }
 
 /// Adds the executable stretches of a loaded object if it is one of the runtime's.
-unsafe extern "C" fn look_at(info: *mut libc::dl_phdr_info, _: usize, inside: *mut c_void) -> c_int {
+unsafe extern "C" fn add_code_ranges(info: *mut libc::dl_phdr_info, _: usize, inside: *mut c_void) -> c_int {
     // SAFETY: the loader hands in a live description with its headers; `inside` is the caller's.
     let (info, inside) = unsafe { (&*info, *inside.cast::<usize>()) };
     if info.dlpi_phdr.is_null() {
@@ -57,22 +57,22 @@ unsafe extern "C" fn look_at(info: *mut libc::dl_phdr_info, _: usize, inside: *m
         (start, start + one.p_memsz as usize)
     });
     // SAFETY: null or a C string of the loader's.
-    let named = !info.dlpi_name.is_null() && is_the_runtime_s(unsafe { CStr::from_ptr(info.dlpi_name) });
+    let named = !info.dlpi_name.is_null() && is_runtime_library(unsafe { CStr::from_ptr(info.dlpi_name) });
     let holds = |&(start, end): &(usize, usize)| (start..end).contains(&inside);
     if named || stretches.clone().any(|one| holds(&one)) {
-        stretches.for_each(|(start, end)| add(start, end));
+        stretches.for_each(|(start, end)| add_range(start, end));
     }
     0
 }
 
 /// Whether a file is ONNX Runtime's library or one of its providers.
-fn is_the_runtime_s(file: &CStr) -> bool {
+fn is_runtime_library(file: &CStr) -> bool {
     let name = file.to_str().ok().and_then(|path| Path::new(path).file_name()?.to_str());
     name.is_some_and(|name| name.starts_with("libonnxruntime"))
 }
 
 /// Remembers a stretch; only one thread at a time does.
-pub(super) fn add(start: usize, end: usize) {
+pub(super) fn add_range(start: usize, end: usize) {
     if GUARDED.iter().any(|one| one.start.load(Relaxed) == start && one.end.load(Relaxed) == end) {
         return;
     }
@@ -96,7 +96,7 @@ fn install() {
         if now.sa_sigaction == ours {
             return;
         }
-        BEFORE.store(Box::into_raw(Box::new(now)), Release);
+        PREVIOUS_ACTION.store(Box::into_raw(Box::new(now)), Release);
         let mut wanted: libc::sigaction = zeroed();
         wanted.sa_sigaction = ours;
         // ONSTACK: a thread that has a stack for signals may have no room on the other. NODEFER: a handler before ours that
@@ -113,7 +113,7 @@ unsafe extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, contex
         if (*info).si_code == FPE_INTDIV && step_over(&mut *context.cast::<libc::ucontext_t>()) {
             return;
         }
-        pass_on(signal, info, context);
+        call_previous(signal, info, context);
     }
 }
 
@@ -152,20 +152,20 @@ fn step_over(context: &mut libc::ucontext_t) -> bool {
 ///
 /// # Safety
 /// The arguments are those of a signal handler.
-unsafe fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: `BEFORE` is null or a description that is never freed; its handler is called as it asked to be.
+unsafe fn call_previous(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: `PREVIOUS_ACTION` is null or a description that is never freed; its handler is called as it asked to be.
     unsafe {
-        let sent = (*info).si_code <= SENT;
+        let sent = (*info).si_code <= MAX_SENT_CODE;
         // Whoever was before us may have us before him, if he came after us, and sends the signal back: that ends here.
-        let comes_back = sent && threads::is_passing_on();
-        match BEFORE.load(Acquire).as_ref() {
+        let comes_back = sent && threads::is_in_previous();
+        match PREVIOUS_ACTION.load(Acquire).as_ref() {
             Some(before) if before.sa_sigaction == libc::SIG_IGN && sent => {}
             Some(before)
                 if !comes_back
                     && before.sa_sigaction != libc::SIG_DFL
                     && before.sa_sigaction != libc::SIG_IGN =>
             {
-                threads::set_passing_on(true);
+                threads::set_in_previous(true);
                 if before.sa_flags & libc::SA_SIGINFO == 0 {
                     let handler: extern "C" fn(c_int) = std::mem::transmute(before.sa_sigaction);
                     handler(signal);
@@ -174,7 +174,7 @@ unsafe fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_voi
                         std::mem::transmute(before.sa_sigaction);
                     handler(signal, info, context);
                 }
-                threads::set_passing_on(false);
+                threads::set_in_previous(false);
             }
             _ => end_process(signal, sent),
         }
@@ -266,7 +266,7 @@ mod tests {
             (c"/onnxruntime/libc.so.6", false),
             (c"", false),
         ] {
-            assert_eq!(is_the_runtime_s(path), is, "{path:?}");
+            assert_eq!(is_runtime_library(path), is, "{path:?}");
         }
     }
 }

@@ -26,7 +26,7 @@ thread_local! {
     // None has a constructor or a destructor: a signal handler may touch them. They are in a library that was opened at run time,
     // so a thread's first touch allocates; that is safe where the signal is a trapped division, which is never within malloc.
     static MARKED: AtomicBool = const { AtomicBool::new(false) };
-    static PASSING_ON: AtomicBool = const { AtomicBool::new(false) };
+    static IN_PREVIOUS: AtomicBool = const { AtomicBool::new(false) };
     static SESSION: Cell<*const AtomicU64> = const { Cell::new(null()) };
 }
 
@@ -53,31 +53,31 @@ pub(super) fn take_mark() -> bool {
 
 /// Whether this thread is in the handler that was there before ours.
 #[cfg(target_arch = "x86_64")]
-pub(super) fn is_passing_on() -> bool {
-    PASSING_ON.with(|passing| passing.load(Relaxed))
+pub(super) fn is_in_previous() -> bool {
+    IN_PREVIOUS.with(|passing| passing.load(Relaxed))
 }
 
-/// See [`is_passing_on`].
+/// See [`is_in_previous`].
 #[cfg(target_arch = "x86_64")]
-pub(super) fn set_passing_on(passing: bool) {
-    PASSING_ON.with(|now| now.store(passing, Relaxed));
+pub(super) fn set_in_previous(passing: bool) {
+    IN_PREVIOUS.with(|now| now.store(passing, Relaxed));
 }
 
 /// The threads of a session: the caller's alone, or with some that the runtime made for it.
 #[derive(Default)]
-pub(crate) struct Threads {
+pub(crate) struct SessionThreads {
     /// Divisions that were stepped over on threads of the session's own; none if it has no such thread.
     divisions: Option<Arc<AtomicU64>>,
 }
 
-impl Threads {
+impl SessionThreads {
     /// Of a session with so many threads, the caller's among them; 0 leaves their number to the runtime.
-    pub(crate) fn new(intra_threads: u16) -> Threads {
-        Threads { divisions: (intra_threads != 1).then(Arc::default) }
+    pub(crate) fn new(intra_threads: u16) -> SessionThreads {
+        SessionThreads { divisions: (intra_threads != 1).then(Arc::default) }
     }
 
     /// What [`create`] is handed by the runtime; `None` if there is nothing to create.
-    pub(crate) fn creation(&self) -> Option<*mut c_void> {
+    pub(crate) fn creation_options(&self) -> Option<*mut c_void> {
         self.divisions.as_ref().map(|divisions| Arc::as_ptr(divisions).cast_mut().cast())
     }
 
@@ -103,12 +103,12 @@ pub(crate) unsafe extern "C" fn create(
     argument: *mut c_void,
 ) -> OrtCustomThreadHandle {
     /// Pointers that are the thread's from its start on.
-    struct Start(*const AtomicU64, *mut c_void);
+    struct ThreadStart(*const AtomicU64, *mut c_void);
     // SAFETY: the session's count outlives the session, which joins the thread; the argument is made for this thread by the runtime.
-    unsafe impl Send for Start {}
-    let start = Start(divisions.cast(), argument);
+    unsafe impl Send for ThreadStart {}
+    let start = ThreadStart(divisions.cast(), argument);
     let spawned = std::thread::Builder::new().name("hg-intra".to_owned()).spawn(move || {
-        let Start(divisions, argument) = { start };
+        let ThreadStart(divisions, argument) = { start };
         SESSION.set(divisions);
         take_mark();
         // SAFETY: the runtime's own function with the argument that it handed in for it.

@@ -2,7 +2,7 @@
 
 /// A field as it lies in its message.
 #[derive(Clone, Copy)]
-pub(super) struct Field<'a> {
+pub(super) struct WireField<'a> {
     /// Its number.
     pub(super) number: u32,
     /// All of it, its tag included.
@@ -14,7 +14,7 @@ pub(super) struct Field<'a> {
 }
 
 /// The fields of a message in their order; `None` for one that is malformed, which is the last.
-pub(super) fn fields(message: &[u8]) -> impl Iterator<Item = Option<Field<'_>>> {
+pub(super) fn fields(message: &[u8]) -> impl Iterator<Item = Option<WireField<'_>>> {
     let mut rest = message;
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -27,7 +27,7 @@ pub(super) fn fields(message: &[u8]) -> impl Iterator<Item = Option<Field<'_>>> 
 }
 
 /// The fields of a message that is well-formed.
-pub(super) fn read(message: &[u8]) -> Option<Vec<Field<'_>>> {
+pub(super) fn read(message: &[u8]) -> Option<Vec<WireField<'_>>> {
     fields(message).collect()
 }
 
@@ -58,7 +58,7 @@ fn push_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-fn field(message: &[u8]) -> Option<Field<'_>> {
+fn field(message: &[u8]) -> Option<WireField<'_>> {
     let mut rest = message;
     let tag = varint(&mut rest)?;
     let number = u32::try_from(tag >> 3).ok()?;
@@ -75,7 +75,7 @@ fn field(message: &[u8]) -> Option<Field<'_>> {
         _ => return None,
     }
     let whole = &message[..message.len() - rest.len()];
-    Some(Field { number, whole, bytes, varint: number_value })
+    Some(WireField { number, whole, bytes, varint: number_value })
 }
 
 fn varint(rest: &mut &[u8]) -> Option<u64> {

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_runtime::Library;
-use headgate_runtime::device::{Driver, Handle, OrtSessionOptions};
+use headgate_runtime::device::{Driver, DriverHandle, OrtSessionOptions};
 
 /// What memory holds before anybody has written it.
 const RUBBISH: u8 = 0xA5;
@@ -38,13 +38,13 @@ struct Gate {
 
 #[derive(Default)]
 struct State {
-    next: Handle,
-    streams: HashMap<Handle, VecDeque<Step>>,
+    next: DriverHandle,
+    streams: HashMap<DriverHandle, VecDeque<Step>>,
     /// For each event what has to happen first: the stream, and how many of its steps.
-    events: HashMap<Handle, Option<(Handle, u64)>>,
+    events: HashMap<DriverHandle, Option<(DriverHandle, u64)>>,
     /// Steps of each stream that were put in and that are done.
-    put: HashMap<Handle, u64>,
-    done: HashMap<Handle, u64>,
+    put: HashMap<DriverHandle, u64>,
+    done: HashMap<DriverHandle, u64>,
     /// Blocks by address, and what is left before `allocate` fails.
     device: HashMap<usize, usize>,
     host: HashMap<usize, usize>,
@@ -118,13 +118,13 @@ impl State {
         Ok(())
     }
 
-    fn handle(&mut self) -> Handle {
+    fn handle(&mut self) -> DriverHandle {
         self.next += 1;
         self.next
     }
 
     /// Does what an event waits for.
-    fn happen(&mut self, event: Handle) {
+    fn happen(&mut self, event: DriverHandle) {
         let Some((stream, upto)) = self.events[&event] else { return };
         while self.done.get(&stream).copied().unwrap_or(0) < upto {
             let Step { from, to, bytes } = self.streams.get_mut(&stream).unwrap().pop_front().unwrap();
@@ -134,7 +134,7 @@ impl State {
         }
     }
 
-    fn put(&mut self, stream: Handle, step: Step) {
+    fn put(&mut self, stream: DriverHandle, step: Step) {
         self.streams.get_mut(&stream).unwrap().push_back(step);
         *self.put.entry(stream).or_default() += 1;
     }
@@ -161,7 +161,7 @@ unsafe impl Driver for StandIn {
         (c"Cpu", 0)
     }
 
-    fn holds(&self, _: &CStr, _: i32) -> bool {
+    fn is_device_memory(&self, _: &CStr, _: i32) -> bool {
         let mut state = self.state();
         state.asked += 1;
         state.on_host != Some(state.asked - 1)
@@ -171,7 +171,7 @@ unsafe impl Driver for StandIn {
         &self,
         _: &'static Library,
         _: NonNull<OrtSessionOptions>,
-        _: Handle,
+        _: DriverHandle,
         _: u64,
     ) -> Result<()> {
         self.state().note("add_provider")
@@ -181,26 +181,26 @@ unsafe impl Driver for StandIn {
         &self.creating
     }
 
-    fn stream(&self) -> Result<Handle> {
+    fn stream(&self) -> Result<DriverHandle> {
         let mut state = self.state();
         let stream = state.handle();
         state.streams.insert(stream, VecDeque::new());
         Ok(stream)
     }
 
-    fn event(&self) -> Result<Handle> {
+    fn event(&self) -> Result<DriverHandle> {
         let mut state = self.state();
         let event = state.handle();
         state.events.insert(event, None);
         Ok(event)
     }
 
-    fn end_stream(&self, stream: Handle) {
+    fn destroy_stream(&self, stream: DriverHandle) {
         let left = self.state().streams.remove(&stream).expect("it is ended once");
         assert!(left.is_empty(), "a stream ends before its work");
     }
 
-    fn end_event(&self, event: Handle) {
+    fn destroy_event(&self, event: DriverHandle) {
         self.state().events.remove(&event).expect("it is ended once");
     }
 
@@ -234,34 +234,46 @@ unsafe impl Driver for StandIn {
         give_back(&mut self.state().host, start);
     }
 
-    unsafe fn copy_in(&self, to: NonNull<u8>, from: *const u8, bytes: usize, stream: Handle) -> Result<()> {
+    unsafe fn copy_in(
+        &self,
+        to: NonNull<u8>,
+        from: *const u8,
+        bytes: usize,
+        stream: DriverHandle,
+    ) -> Result<()> {
         let mut state = self.state();
         state.note("copy_in")?;
         state.put(stream, Step { from: from as usize, to: to.as_ptr() as usize, bytes });
         Ok(())
     }
 
-    unsafe fn copy_out(&self, to: *mut u8, from: NonNull<u8>, bytes: usize, stream: Handle) -> Result<()> {
+    unsafe fn copy_out(
+        &self,
+        to: *mut u8,
+        from: NonNull<u8>,
+        bytes: usize,
+        stream: DriverHandle,
+    ) -> Result<()> {
         let mut state = self.state();
         state.note("copy_out")?;
         state.put(stream, Step { from: from.as_ptr() as usize, to: to as usize, bytes });
         Ok(())
     }
 
-    fn record(&self, event: Handle, stream: Handle) -> Result<()> {
+    fn record(&self, event: DriverHandle, stream: DriverHandle) -> Result<()> {
         let mut state = self.state();
         let upto = state.put.get(&stream).copied().unwrap_or(0);
         state.events.insert(event, Some((stream, upto)));
         Ok(())
     }
 
-    fn wait(&self, _: Handle, event: Handle) -> Result<()> {
+    fn wait(&self, _: DriverHandle, event: DriverHandle) -> Result<()> {
         // The processor's provider computes at once, so what it is to wait for has to be done by then.
         self.state().happen(event);
         Ok(())
     }
 
-    fn synchronize(&self, event: Handle) -> Result<()> {
+    fn synchronize(&self, event: DriverHandle) -> Result<()> {
         let mut state = self.state();
         state.happen(event);
         state.note("synchronize")

@@ -10,11 +10,11 @@ use std::time::Instant;
 
 use headgate_core::tensor::DataType;
 use headgate_engine::Ran;
-use headgate_engine::runtime::{Strings, View};
-use headgate_sketch::meter::{Controller, Floor};
-use headgate_sketch::sampler::Pick;
-use headgate_sketch::shard::{Recorder, Taken, TensorRows, Writer};
-use headgate_sketch::view::TensorView;
+use headgate_engine::runtime::{StringTensor, TensorView};
+use headgate_sketch::rate_control::{RateController, RateFloor};
+use headgate_sketch::sampler::RowSample;
+use headgate_sketch::shard::{Recorder, ShardWriter, SketchedRows, TensorRows};
+use headgate_sketch::typed_slice::TypedSlice;
 
 use crate::metrics::Shard;
 use crate::serving::sketch_registry::VersionSketch;
@@ -43,8 +43,8 @@ pub struct SampledRun<'a> {
 
 /// One IO thread's writers and budget.
 pub struct Sketcher {
-    writers: HashMap<u64, (Writer, Floor)>,
-    controller: Controller,
+    writers: HashMap<u64, (ShardWriter, RateFloor)>,
+    controller: RateController,
     begun: Instant,
     /// When the controller was updated last, in nanoseconds since `begun`; and what was spent afterwards.
     observed_ns: u64,
@@ -55,7 +55,7 @@ impl Default for Sketcher {
     fn default() -> Self {
         Self {
             writers: HashMap::new(),
-            controller: Controller::new(BUDGET),
+            controller: RateController::new(BUDGET),
             begun: Instant::now(),
             observed_ns: 0,
             spent_ns: 0.0,
@@ -68,7 +68,7 @@ impl Sketcher {
     pub fn record(&mut self, io: &Io, sketch: &VersionSketch, sampled: &SampledRun<'_>, shard: &Shard) {
         let now_ns = self.ns_at(sampled.at);
         let passed_ns = now_ns.saturating_sub(self.observed_ns);
-        if passed_ns >= Controller::PERIOD_NS {
+        if passed_ns >= RateController::PERIOD_NS {
             self.controller.observe(self.spent_ns, passed_ns);
             (self.observed_ns, self.spent_ns) = (now_ns, 0.0);
         }
@@ -99,7 +99,7 @@ impl Sketcher {
                 return 0;
             }
             Entry::Vacant(entry) => match sketch.opener.open() {
-                Some(writer) => entry.insert((writer, Floor::new(sketch.opener.plan().row_values()))),
+                Some(writer) => entry.insert((writer, RateFloor::new(sketch.opener.plan().row_values()))),
                 // Memory may be free again at the next request.
                 None => {
                     shard.rows_dropped.add(rows as u64);
@@ -108,10 +108,10 @@ impl Sketcher {
             },
         };
         let floor = floor.rate(seconds / MINUTE, rows as u64);
-        let pick = Pick::of_request(hash, self.controller.rate().min(floor), rows);
+        let pick = RowSample::of_request(hash, self.controller.rate().min(floor), rows);
         let taken = writer.record(|recorder| {
             recorder.offer(rows, &pick);
-            if pick.is_none() { Taken::default() } else { tensors(recorder, ran, &pick) }
+            if pick.is_none() { SketchedRows::default() } else { tensors(recorder, ran, &pick) }
         });
         shard.rows_sampled.add(taken.rows);
         taken.values
@@ -119,21 +119,21 @@ impl Sketcher {
 }
 
 /// Inputs first, then outputs: the order of the plan. Gives the most rows taken of one tensor, and the values of all.
-fn tensors(recorder: &mut Recorder<'_>, ran: &Ran, pick: &Pick) -> Taken {
+fn tensors(recorder: &mut Recorder<'_>, ran: &Ran, pick: &RowSample) -> SketchedRows {
     let signature = ran.model().signature();
     let count = signature.inputs.len() + signature.outputs.len();
     let cap = (REQUEST_VALUES / count.max(1)).max(TENSOR_VALUES);
     let sides =
         [TensorSide::Input, TensorSide::Output].into_iter().zip([&signature.inputs, &signature.outputs]);
     let specs = sides.flat_map(|(side, specs)| specs.iter().enumerate().map(move |spec| (side, spec)));
-    let mut all = Taken::default();
+    let mut all = SketchedRows::default();
     for (place, (side, (index, spec))) in specs.enumerate() {
         // A tensor that cannot be read was not part of the response either; there is nothing to count.
         let taken = if spec.datatype == DataType::Bytes {
             side.strings(ran, index).map(|strings| {
                 let rows = strings.shape.rows();
                 let lengths = StringLengths(strings);
-                let view = TensorView::Strings(&lengths);
+                let view = TypedSlice::Strings(&lengths);
                 recorder.tensor_capped(place, TensorRows { view, rows }, cap, pick)
             })
         } else {
@@ -143,7 +143,7 @@ fn tensors(recorder: &mut Recorder<'_>, ran: &Ran, pick: &Pick) -> Taken {
             })
         };
         let taken = taken.unwrap_or_default();
-        all = Taken { rows: all.rows.max(taken.rows), values: all.values + taken.values };
+        all = SketchedRows { rows: all.rows.max(taken.rows), values: all.values + taken.values };
     }
     all
 }
@@ -155,14 +155,14 @@ enum TensorSide {
 }
 
 impl TensorSide {
-    fn view(self, ran: &Ran, index: usize) -> Option<View<'_>> {
+    fn view(self, ran: &Ran, index: usize) -> Option<TensorView<'_>> {
         match self {
             Self::Input => ran.input(index).ok(),
             Self::Output => ran.output(index).ok(),
         }
     }
 
-    fn strings(self, ran: &Ran, index: usize) -> Option<Strings<'_>> {
+    fn strings(self, ran: &Ran, index: usize) -> Option<StringTensor<'_>> {
         match self {
             Self::Input => ran.input_strings(index),
             Self::Output => ran.output_strings(index),
@@ -172,9 +172,9 @@ impl TensorSide {
 
 /// Strings as the sketches see them.
 #[derive(Debug)]
-struct StringLengths<'a>(Strings<'a>);
+struct StringLengths<'a>(StringTensor<'a>);
 
-impl headgate_sketch::view::Strings for StringLengths<'_> {
+impl headgate_sketch::typed_slice::StringLengths for StringLengths<'_> {
     fn count(&self) -> usize {
         self.0.shape.count()
     }
@@ -185,20 +185,20 @@ impl headgate_sketch::view::Strings for StringLengths<'_> {
 }
 
 /// The elements of a tensor of fixed size; `None` for strings.
-fn elements<'a>(view: &View<'a>) -> Option<TensorView<'a>> {
+fn elements<'a>(view: &TensorView<'a>) -> Option<TypedSlice<'a>> {
     match view.datatype {
-        DataType::Bool | DataType::Uint8 => view.elements().map(TensorView::U8),
-        DataType::Uint16 => view.elements().map(TensorView::U16),
-        DataType::Uint32 => view.elements().map(TensorView::U32),
-        DataType::Uint64 => view.elements().map(TensorView::U64),
-        DataType::Int8 => view.elements().map(TensorView::I8),
-        DataType::Int16 => view.elements().map(TensorView::I16),
-        DataType::Int32 => view.elements().map(TensorView::I32),
-        DataType::Int64 => view.elements().map(TensorView::I64),
-        DataType::Fp16 => view.elements().map(TensorView::F16),
-        DataType::Bf16 => view.elements().map(TensorView::Bf16),
-        DataType::Fp32 => view.elements().map(TensorView::F32),
-        DataType::Fp64 => view.elements().map(TensorView::F64),
+        DataType::Bool | DataType::Uint8 => view.elements().map(TypedSlice::U8),
+        DataType::Uint16 => view.elements().map(TypedSlice::U16),
+        DataType::Uint32 => view.elements().map(TypedSlice::U32),
+        DataType::Uint64 => view.elements().map(TypedSlice::U64),
+        DataType::Int8 => view.elements().map(TypedSlice::I8),
+        DataType::Int16 => view.elements().map(TypedSlice::I16),
+        DataType::Int32 => view.elements().map(TypedSlice::I32),
+        DataType::Int64 => view.elements().map(TypedSlice::I64),
+        DataType::Fp16 => view.elements().map(TypedSlice::F16),
+        DataType::Bf16 => view.elements().map(TypedSlice::Bf16),
+        DataType::Fp32 => view.elements().map(TypedSlice::F32),
+        DataType::Fp64 => view.elements().map(TypedSlice::F64),
         DataType::Bytes => None,
     }
 }

@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_engine::runtime::cancel::Scope;
+use headgate_engine::runtime::cancel::CancelScope;
 use headgate_engine::{Lease, Place, Ran, Seat, Waiter, Warm};
 use headgate_protocol::response::ResponseHead;
 
@@ -171,7 +171,7 @@ impl Attempt {
     fn run_inline(&self, io: &Io, lease: &mut Lease) -> Result<()> {
         let begun_ns = io.shared.ns_at(self.record.timing.phase_end);
         let _heartbeat = io.shared.heartbeats[io.thread].begin(lease.model(), begun_ns);
-        let _scope = Scope::begin();
+        let _scope = CancelScope::begin();
         lease.run()
     }
 

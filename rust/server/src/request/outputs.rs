@@ -6,7 +6,7 @@ use headgate_core::reuse::reuse_allocation;
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape, TensorSpec};
 use headgate_engine::Ran;
-use headgate_engine::runtime::{Data, View};
+use headgate_engine::runtime::{Elements, TensorView};
 use headgate_protocol::classification::classify;
 use headgate_protocol::envelope::{InputForm, SelectedOutput};
 use headgate_protocol::response::{self, OutputTensor, ResponseHead, TensorData};
@@ -26,7 +26,7 @@ pub struct Outputs<'a> {
 /// One output.
 struct OutputView<'a> {
     selected: SelectedOutput,
-    view: View<'a>,
+    view: TensorView<'a>,
     /// Its highest values as strings, if the request wants them in its place.
     classes: Option<Box<(StringTable, Shape)>>,
 }
@@ -85,11 +85,11 @@ impl<'a> Outputs<'a> {
         let mut amounts = (0, 0);
         for OutputView { selected, view, classes } in &self.outputs {
             match (selected.binary, &view.data) {
-                (true, Data::Bytes(bytes)) => amounts.1 += bytes.len(),
+                (true, Elements::Bytes(bytes)) => amounts.1 += bytes.len(),
                 // Each is looked at, and each byte of it for an escape.
-                (_, Data::Strings { bytes, offsets }) => amounts.0 += offsets.len() + bytes.len() / 16,
-                (false, Data::Bytes(_)) if classes.is_none() => amounts.0 += view.shape.count(),
-                (false, Data::Bytes(_)) => {}
+                (_, Elements::Strings { bytes, offsets }) => amounts.0 += offsets.len() + bytes.len() / 16,
+                (false, Elements::Bytes(_)) if classes.is_none() => amounts.0 += view.shape.count(),
+                (false, Elements::Bytes(_)) => {}
             }
         }
         amounts
@@ -98,10 +98,10 @@ impl<'a> Outputs<'a> {
     /// Bytes that the tensors take in a response, at most; escapes in strings and the brackets of rows come on top.
     pub fn max_written_bytes(&self) -> usize {
         let bytes = |OutputView { selected, view, classes }: &OutputView<'_>| match &view.data {
-            Data::Bytes(_) if classes.is_some() => 0,
-            Data::Bytes(bytes) if selected.binary => bytes.len(),
-            Data::Bytes(_) => view.shape.count().saturating_mul(in_json(view.datatype)),
-            Data::Strings { bytes, offsets } => {
+            Elements::Bytes(_) if classes.is_some() => 0,
+            Elements::Bytes(bytes) if selected.binary => bytes.len(),
+            Elements::Bytes(_) => view.shape.count().saturating_mul(in_json(view.datatype)),
+            Elements::Strings { bytes, offsets } => {
                 bytes.len().saturating_add(offsets.len() * in_json(DataType::Bytes))
             }
         };
@@ -111,8 +111,8 @@ impl<'a> Outputs<'a> {
     /// Bytes of the selected outputs.
     pub fn bytes(&self) -> usize {
         let bytes = |outputs: &OutputView<'_>| match &outputs.view.data {
-            Data::Bytes(bytes) => bytes.len(),
-            Data::Strings { bytes, offsets } => bytes.len() + size_of_val(&offsets[..]),
+            Elements::Bytes(bytes) => bytes.len(),
+            Elements::Strings { bytes, offsets } => bytes.len() + size_of_val(&offsets[..]),
         };
         self.outputs.iter().map(bytes).sum()
     }
@@ -193,7 +193,7 @@ pub fn write(
 
 /// The highest values as strings, with the names that the document has for them, else those of the model.
 fn classes(
-    view: &View<'_>,
+    view: &TensorView<'_>,
     spec: &TensorSpec,
     most: u64,
     endpoint: &LiveEndpoint,
@@ -208,16 +208,16 @@ fn classes(
 }
 
 /// A view's elements as the writers of binary data take them: in one piece.
-fn blob<'a>(view: &'a View<'a>) -> Result<TensorData<'a>> {
+fn blob<'a>(view: &'a TensorView<'a>) -> Result<TensorData<'a>> {
     match &view.data {
-        Data::Bytes(bytes) => Ok(TensorData::Raw(bytes)),
-        Data::Strings { bytes, offsets } => StringTableView::new(bytes, offsets).map(TensorData::Strings),
+        Elements::Bytes(bytes) => Ok(TensorData::Raw(bytes)),
+        Elements::Strings { bytes, offsets } => StringTableView::new(bytes, offsets).map(TensorData::Strings),
     }
 }
 
 /// A view's elements as the writer of JSON takes them.
-fn elements<'a>(view: &'a View<'a>) -> Result<TensorData<'a>> {
-    if let Data::Strings { bytes, offsets } = &view.data {
+fn elements<'a>(view: &'a TensorView<'a>) -> Result<TensorData<'a>> {
+    if let Elements::Strings { bytes, offsets } = &view.data {
         return StringTableView::new(bytes, offsets).map(TensorData::Strings);
     }
     let typed = match view.datatype {
@@ -236,7 +236,7 @@ fn elements<'a>(view: &'a View<'a>) -> Result<TensorData<'a>> {
     match (typed, &view.data) {
         (Some(elements), _) => Ok(elements),
         // Memory that is not aligned for its type is still good bytes.
-        (None, Data::Bytes(bytes)) => Ok(TensorData::Raw(bytes)),
-        (None, Data::Strings { .. }) => Err(Error::new(Code::Internal, "strings under a number's type")),
+        (None, Elements::Bytes(bytes)) => Ok(TensorData::Raw(bytes)),
+        (None, Elements::Strings { .. }) => Err(Error::new(Code::Internal, "strings under a number's type")),
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use headgate_core::error::{Code, Error};
-use headgate_engine::runtime::cancel::{Scope, Token};
+use headgate_engine::runtime::cancel::{CancelScope, CancelToken};
 use serde_json::{Value, json};
 
 use crate::metrics::rendering::family;
@@ -44,7 +44,7 @@ struct TrackedLoads<T> {
 
 struct TrackedLoad<T> {
     item: T,
-    token: Token,
+    token: CancelToken,
     begun: Instant,
     cancelled: Option<(CancelReason, Instant)>,
     abandoned: bool,
@@ -54,7 +54,7 @@ struct TrackedLoad<T> {
 pub struct LoadGuard<'a, T> {
     loads: &'a LoadTracker<T>,
     id: u64,
-    _scope: Scope,
+    _scope: CancelScope,
 }
 
 impl<T: Clone> LoadTracker<T> {
@@ -66,7 +66,7 @@ impl<T: Clone> LoadTracker<T> {
 
     /// Begins a load on the current thread.
     pub fn begin(&self, item: T) -> LoadGuard<'_, T> {
-        let scope = Scope::begin();
+        let scope = CancelScope::begin();
         let mut state = self.state();
         state.next += 1;
         let (id, begun) = (state.next, Instant::now());

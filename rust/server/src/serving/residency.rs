@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_engine::Engine;
-use headgate_engine::runtime::device::nvml::Reading;
+use headgate_engine::runtime::device::nvml::DeviceUsage;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
@@ -94,7 +94,7 @@ pub fn families(engine: &Engine, fetcher: &Fetcher) -> Vec<Value> {
 #[rustfmt::skip]
 pub fn device_families(engine: &Engine) -> Vec<Value> {
     let readings = engine.devices().readings();
-    let gauge = |name: &str, help: &str, read: fn(&Reading) -> Option<f64>| {
+    let gauge = |name: &str, help: &str, read: fn(&DeviceUsage) -> Option<f64>| {
         let known = readings.iter().filter_map(|(device, one)| Some(json!([{"device": device}, read(one)?])));
         family(name, help, "gauge", known)
     };

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use headgate_sketch::budget::Budget;
+use headgate_sketch::budget::SketchBudget;
 use headgate_sketch::plan::{FeaturePlan, TensorInfo};
-use headgate_sketch::sampler::Pick;
-use headgate_sketch::shard::Collector;
-use headgate_sketch::view::{Datatype, TensorView};
+use headgate_sketch::sampler::RowSample;
+use headgate_sketch::shard::ShardCollector;
+use headgate_sketch::typed_slice::{ElementType, TypedSlice};
 use headgate_sketch::{Column, Direction, fit};
 
 /// Columns and rows of the measurement. Their counters do not fit into the first cache.
@@ -44,14 +44,14 @@ fn measure() -> Option<f64> {
     let info = TensorInfo {
         name: "x".to_owned(),
         direction: Direction::Input,
-        datatype: Datatype::Fp32,
+        datatype: ElementType::Fp32,
         row_elements: Some(COLUMNS),
     };
     let plan = FeaturePlan::compile(&[info], &BTreeMap::new(), Some(Arc::new(baseline))).ok()?;
-    let mut writer = Collector::new(plan, Budget::new(64 << 20)).opener().open()?;
+    let mut writer = ShardCollector::new(plan, SketchBudget::new(64 << 20)).opener().open()?;
     let mut pass = || {
         let begun = Instant::now();
-        writer.record(|recorder| recorder.tensor(0, TensorView::F32(&values), ROWS, &Pick::ALL));
+        writer.record(|recorder| recorder.tensor(0, TypedSlice::F32(&values), ROWS, &RowSample::ALL));
         begun.elapsed().as_nanos() as f64
     };
     let best = (0..PASSES).map(|_| pass()).fold(f64::INFINITY, f64::min);

@@ -11,13 +11,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::{EndpointSpec, VersionSpec};
 use headgate_core::tensor::{Signature, TensorSpec};
-use headgate_sketch::budget::{Budget, Share};
+use headgate_sketch::budget::{BudgetShare, SketchBudget};
 use headgate_sketch::distance::Tolerance;
 use headgate_sketch::plan::{FeaturePlan, TensorInfo};
 use headgate_sketch::report::Report;
-use headgate_sketch::shard::{Collector, Opener};
-use headgate_sketch::view::Datatype;
-use headgate_sketch::window::{Span, Sum, Window};
+use headgate_sketch::shard::{ShardCollector, ShardOpener};
+use headgate_sketch::typed_slice::ElementType;
+use headgate_sketch::window::{SlidingWindow, TimeSpan, WindowSum};
 use headgate_sketch::{Baseline, Direction};
 use serde_json::Value;
 
@@ -33,7 +33,7 @@ pub struct VersionSketch {
     /// A unique number, by which an IO thread finds its writer.
     pub id: u64,
     /// Opens the writer of an IO thread.
-    pub opener: Opener,
+    pub opener: ShardOpener,
     /// The cost of sketching one value, in nanoseconds.
     pub value_ns: f64,
 }
@@ -45,7 +45,7 @@ pub struct VersionSketch {
 pub struct SketchRegistry {
     enabled: bool,
     value_ns: f64,
-    budget: Arc<Budget>,
+    budget: Arc<SketchBudget>,
     next: AtomicU64,
     baselines: Mutex<HashMap<String, CachedBaseline>>,
     versions: Mutex<HashMap<u64, Arc<VersionEntry>>>,
@@ -54,7 +54,7 @@ pub struct SketchRegistry {
 /// A baseline that was read. Its memory counts as long as a version uses it.
 struct CachedBaseline {
     baseline: Weak<Baseline>,
-    _memory: Share,
+    _memory: BudgetShare,
 }
 
 /// The sketches of a version.
@@ -64,13 +64,13 @@ struct VersionEntry {
     sketch: Arc<VersionSketch>,
     counts: Mutex<CollectedCounts>,
     /// The memory of the plan.
-    _plan: Share,
+    _plan: BudgetShare,
 }
 
 /// The counts that were collected from the threads.
 struct CollectedCounts {
-    collector: Collector,
-    window: Window,
+    collector: ShardCollector,
+    window: SlidingWindow,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -88,7 +88,7 @@ impl SketchRegistry {
         Self {
             enabled: config.sketches,
             value_ns: if config.sketches { sketch_cost::value_ns() } else { 0.0 },
-            budget: Budget::new(config.sketch_memory_bytes),
+            budget: SketchBudget::new(config.sketch_memory_bytes),
             next: AtomicU64::new(0),
             baselines: Mutex::default(),
             versions: Mutex::default(),
@@ -124,8 +124,8 @@ impl SketchRegistry {
     }
 
     /// Reserves memory for what an operator publishes. It is never refused, and leaves less for the sketches of traffic.
-    fn reserve(&self, bytes: usize) -> Share {
-        let share = Share::new(self.budget.clone());
+    fn reserve(&self, bytes: usize) -> BudgetShare {
+        let share = BudgetShare::new(self.budget.clone());
         share.hold(bytes);
         share
     }
@@ -167,11 +167,11 @@ impl SketchRegistry {
     }
 
     fn insert(&self, identity: SketchIdentity, plan: Arc<FeaturePlan>) -> Arc<VersionSketch> {
-        let collector = Collector::new(plan.clone(), self.budget.clone());
+        let collector = ShardCollector::new(plan.clone(), self.budget.clone());
         let id = self.next.fetch_add(1, Relaxed);
         let sketch = Arc::new(VersionSketch { id, opener: collector.opener(), value_ns: self.value_ns });
         let memory = self.reserve(plan.bytes());
-        let window = Window::new(plan, unix_now(), &self.budget);
+        let window = SlidingWindow::new(plan, unix_now(), &self.budget);
         let counts = Mutex::new(CollectedCounts { collector, window });
         let mut versions = self.versions();
         // Another loader thread may have added them while this one compiled.
@@ -224,7 +224,7 @@ impl SketchRegistry {
             live.iter().filter_map(|id| versions.get(id).cloned()).collect()
         };
         let baseline = entries.iter().find_map(|entry| entry.identity.baseline.as_deref().map(baseline_id));
-        let mut report = Report::new(endpoint, seconds, Span { from: now, to: now }, baseline);
+        let mut report = Report::new(endpoint, seconds, TimeSpan { from: now, to: now }, baseline);
         for entry in entries {
             let (sum, span) = entry.sum_of(seconds, now);
             report.add(&entry.identity.version, &sum, span, &Tolerance::default());
@@ -244,7 +244,7 @@ impl SketchRegistry {
 
 impl VersionEntry {
     /// A copy of the counts of the newest `seconds`, so that a report is made without the lock.
-    fn sum_of(&self, seconds: u64, now: u64) -> (Sum, Span) {
+    fn sum_of(&self, seconds: u64, now: u64) -> (WindowSum, TimeSpan) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.take_counts(now);
         counts.window.sum(seconds, now)
@@ -277,7 +277,7 @@ fn tensor_info(spec: &TensorSpec, direction: Direction) -> TensorInfo {
     TensorInfo {
         name: spec.name.clone(),
         direction,
-        datatype: Datatype::parse(spec.datatype.as_str()).unwrap_or(Datatype::Bytes),
+        datatype: ElementType::parse(spec.datatype.as_str()).unwrap_or(ElementType::Bytes),
         row_elements: fixed
             .try_fold(1usize, |product, dim| product.checked_mul(dim?))
             .filter(|_| !spec.any_rank),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use headgate_engine::STALL_NS;
-use headgate_engine::runtime::cancel::Worker;
+use headgate_engine::runtime::cancel::ThreadHandle;
 use headgate_engine::{Model, STUCK_AFTER};
 
 use crate::scheduling::ThreadProbe;
@@ -35,14 +35,15 @@ pub struct Heartbeat {
 /// The handles of a thread that the watchdog uses.
 struct WatchedThread {
     probe: ThreadProbe,
-    worker: Worker,
+    worker: ThreadHandle,
 }
 
 impl Heartbeat {
     /// Makes this the heartbeat of the current thread.
     pub fn bind_to_current_thread(&self) {
         // Set once, because every IO thread has a heartbeat of its own.
-        let _ = self.thread.set(WatchedThread { probe: ThreadProbe::current(), worker: Worker::here() });
+        let _ =
+            self.thread.set(WatchedThread { probe: ThreadProbe::current(), worker: ThreadHandle::here() });
     }
 
     /// Begins a run, which ends when the guard is dropped.

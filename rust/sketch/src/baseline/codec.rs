@@ -16,14 +16,14 @@ pub const MAX_BYTES: usize = 512 << 20;
 pub const MAX_FEATURES: usize = 1 << 16;
 
 #[derive(Serialize)]
-struct Written<'a> {
+struct BaselineFileRef<'a> {
     format: &'a str,
     features: &'a [FeatureBaseline],
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Read {
+struct BaselineFile {
     format: String,
     features: Vec<FeatureBaseline>,
 }
@@ -31,7 +31,7 @@ struct Read {
 impl Baseline {
     /// The canonical bytes: equal baselines give equal bytes.
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(&Written { format: FORMAT, features: &self.features })
+        serde_json::to_vec(&BaselineFileRef { format: FORMAT, features: &self.features })
             .expect("strings and finite numbers always serialize")
     }
 
@@ -46,7 +46,7 @@ impl Baseline {
                 bytes.len()
             )));
         }
-        let read: Read = serde_json::from_slice(bytes)
+        let read: BaselineFile = serde_json::from_slice(bytes)
             .map_err(|error| Error::Baseline(format!("it is not JSON of the format {FORMAT:?}: {error}")))?;
         if read.format != FORMAT {
             return Err(Error::Baseline(format!("its format is {:?}, only {FORMAT:?} is read", read.format)));

@@ -18,14 +18,14 @@ pub struct Bounds {
 
 /// One side of a comparison: counts and sums per slot, as long as each other, one longer than the edges.
 #[derive(Clone, Copy, Debug)]
-pub struct Sample<'a> {
+pub struct BinnedSample<'a> {
     /// Values per slot.
     pub counts: &'a [u64],
     /// The sum of the values per slot.
     pub sums: &'a [f64],
 }
 
-impl Sample<'_> {
+impl BinnedSample<'_> {
     fn n(&self) -> f64 {
         total(self.counts)
     }
@@ -45,13 +45,13 @@ impl Sample<'_> {
 }
 
 /// Whether both samples have all their values of slot i at its upper edge.
-fn is_spike(edges: &[f64], a: &Sample<'_>, b: &Sample<'_>, i: usize) -> bool {
+fn is_spike(edges: &[f64], a: &BinnedSample<'_>, b: &BinnedSample<'_>, i: usize) -> bool {
     i < edges.len() && (is_point(edges, i) || (a.at_upper(edges, i) && b.at_upper(edges, i)))
 }
 
 /// The Kolmogorov-Smirnov distance `sup |F - G|`: at least the largest difference at an edge; inside a bin F - G rises at
 /// most to `D0 + p` and falls at most to `D0 - q`. `None` when a side is empty.
-pub fn ks(edges: &[f64], reference: Sample<'_>, live: Sample<'_>) -> Option<Bounds> {
+pub fn ks(edges: &[f64], reference: BinnedSample<'_>, live: BinnedSample<'_>) -> Option<Bounds> {
     let (n, m) = (reference.n(), live.n());
     if n == 0.0 || m == 0.0 {
         return None;
@@ -72,7 +72,7 @@ pub fn ks(edges: &[f64], reference: Sample<'_>, live: Sample<'_>) -> Option<Boun
 }
 
 /// What one bin adds to the Wasserstein distance.
-struct Bin {
+struct WassersteinBin {
     width: f64,
     d0: f64,
     d1: f64,
@@ -84,11 +84,11 @@ struct Bin {
     g_area: f64,
 }
 
-impl Bin {
+impl WassersteinBin {
     /// `|integral of D|` is a lower bound. `integral of |D|` is that plus twice the smaller of the areas above and below
     /// zero; each of these is bounded from both ends of the bin and by the largest and smallest D possible.
     fn bounds(&self) -> Bounds {
-        let Bin { width, d0, d1, p, q, f_area, g_area } = *self;
+        let WassersteinBin { width, d0, d1, p, q, f_area, g_area } = *self;
         let net = (width * d0 + f_area - g_area).abs();
         let above =
             [width * d0.max(0.0) + f_area, width * d1.max(0.0) + (q * width - g_area), width * (d0 + p)];
@@ -105,7 +105,7 @@ impl Bin {
 /// The first Wasserstein distance `integral |F - G|`, in the unit of the values. Where F - G keeps its sign within each
 /// bin both bounds are the exact value. Below the first and above the last edge only the net area is known; it is exact
 /// where the reference has no values there, which holds for edges fitted on it. `None` when a side is empty.
-pub fn wasserstein(edges: &[f64], reference: Sample<'_>, live: Sample<'_>) -> Option<Bounds> {
+pub fn wasserstein(edges: &[f64], reference: BinnedSample<'_>, live: BinnedSample<'_>) -> Option<Bounds> {
     let (n, m) = (reference.n(), live.n());
     if n == 0.0 || m == 0.0 || edges.is_empty() {
         return None;
@@ -120,10 +120,10 @@ pub fn wasserstein(edges: &[f64], reference: Sample<'_>, live: Sample<'_>) -> Op
     for i in 1..last {
         let (c, d) = (reference.counts[i] as f64, live.counts[i] as f64);
         let (p, q, width) = (c / n, d / m, edges[i] - edges[i - 1]);
-        let area = |count: f64, total: f64, sample: &Sample<'_>| {
+        let area = |count: f64, total: f64, sample: &BinnedSample<'_>| {
             ((count * edges[i] - sample.sums[i]) / total).clamp(0.0, width * count / total)
         };
-        let bin = Bin {
+        let bin = WassersteinBin {
             width,
             d0: f / n - g / m,
             d1: (f + c) / n - (g + d) / m,

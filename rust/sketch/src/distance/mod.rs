@@ -13,7 +13,7 @@ mod counts;
 mod divergence;
 mod tolerance;
 
-pub use bracket::{Bounds, Sample, ks, wasserstein};
+pub use bracket::{BinnedSample, Bounds, ks, wasserstein};
 pub use contingency::{TestResult, chi_square, g_test};
 pub use counts::Count;
 pub use divergence::{

@@ -3,7 +3,7 @@
 //! A threshold on PSI alone alarms on noise when rows are few and on nothing when they are many. Here
 //! `T = N_e * PSI`, `N_e = n m / (n + m)`, is compared with a non-central chi-square with `B - 1` degrees of freedom and
 //! `lambda = N_e * tolerated PSI` (the population resemblance statistic, arXiv 2307.11878): the share of false alarms is
-//! the one asked for at any traffic volume. Not here: the figures shown beside the verdict (`report`). Next: `view`.
+//! the one asked for at any traffic volume. Not here: the figures shown beside the verdict (`report`). Next: `typed_slice`.
 
 use super::counts::{Count, total};
 use super::divergence::psi;

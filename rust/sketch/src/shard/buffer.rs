@@ -5,11 +5,11 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::counter::{Cell, get, set, take};
-use super::table::Table;
-use crate::live::{Live, LiveTensor};
+use super::counter::{CounterPair, get, set, take};
+use super::table::BucketTable;
+use crate::live::{LiveCounts, LiveTensor};
 use crate::moments::{Moments, PowerSums};
-use crate::plan::{FeaturePlan, HEADER, Place, Places};
+use crate::plan::{FeatureLayout, FeatureLayouts, FeaturePlan, HEADER_CELLS};
 use crate::sampler::splitmix64;
 use crate::sync::AtomicU64;
 
@@ -29,10 +29,10 @@ pub(crate) mod header {
 
 /// All counters of one buffer.
 #[derive(Debug)]
-pub(crate) struct Buffer {
-    pub(crate) cells: Box<[Cell]>,
+pub(crate) struct CounterBuffer {
+    pub(crate) cells: Box<[CounterPair]>,
     /// By feature.
-    pub(crate) exponentials: Box<[Table]>,
+    pub(crate) exponentials: Box<[BucketTable]>,
     pub(crate) offered: AtomicU64,
     pub(crate) observed: AtomicU64,
     pub(crate) tensors: Box<[TensorCounters]>,
@@ -69,28 +69,35 @@ impl TensorCounters {
 impl FeaturePlan {
     /// Bytes of one shard before any exponential bucket is used; two buffers.
     pub fn shard_bytes(&self) -> usize {
-        2 * (self.cells * size_of::<Cell>()
-            + self.features.len() * size_of::<Table>()
+        2 * (self.cells * size_of::<CounterPair>()
+            + self.features.len() * size_of::<BucketTable>()
             + self.tensors.len() * size_of::<TensorCounters>()
-            + size_of::<Buffer>())
+            + size_of::<CounterBuffer>())
     }
 }
 
-impl Buffer {
+impl CounterBuffer {
     pub(crate) fn new(plan: &FeaturePlan) -> Self {
         let random = RandomState::new().hash_one(plan.cells);
-        let tables = (0..plan.features.len() as u64).map(|number| Table::new(splitmix64(random ^ number)));
+        let tables =
+            (0..plan.features.len() as u64).map(|number| BucketTable::new(splitmix64(random ^ number)));
         let buffer = Self {
-            cells: (0..plan.cells).map(|_| Cell { a: AtomicU64::new(0), b: AtomicU64::new(0) }).collect(),
+            cells: (0..plan.cells)
+                .map(|_| CounterPair { a: AtomicU64::new(0), b: AtomicU64::new(0) })
+                .collect(),
             exponentials: tables.collect(),
             offered: AtomicU64::new(0),
             observed: AtomicU64::new(0),
             tensors: plan.tensors.iter().map(|_| TensorCounters::new()).collect(),
         };
         for tensor in &plan.tensors {
-            match &tensor.places {
-                Places::Single(places) => places.iter().for_each(|place| buffer.reset_range(place.cell)),
-                Places::Double(places) => places.iter().for_each(|place| buffer.reset_range(place.cell)),
+            match &tensor.layouts {
+                FeatureLayouts::Single(layouts) => {
+                    layouts.iter().for_each(|layout| buffer.reset_range(layout.cell))
+                }
+                FeatureLayouts::Double(layouts) => {
+                    layouts.iter().for_each(|layout| buffer.reset_range(layout.cell))
+                }
             }
         }
         buffer
@@ -103,40 +110,44 @@ impl Buffer {
     }
 
     /// Moves everything into `live` and leaves zeros. Only while the flip says that no writer is here.
-    pub(crate) fn drain(&self, plan: &FeaturePlan, live: &mut Live) {
+    pub(crate) fn drain(&self, plan: &FeaturePlan, live: &mut LiveCounts) {
         live.offered += take(&self.offered);
         live.observed += take(&self.observed);
         for (number, tensor) in plan.tensors.iter().enumerate() {
             live.tensors[number].merge(&self.tensors[number].drain());
-            match &tensor.places {
-                Places::Single(places) => places.iter().for_each(|place| self.drain_feature(place, live)),
-                Places::Double(places) => places.iter().for_each(|place| self.drain_feature(place, live)),
+            match &tensor.layouts {
+                FeatureLayouts::Single(layouts) => {
+                    layouts.iter().for_each(|layout| self.drain_feature(layout, live))
+                }
+                FeatureLayouts::Double(layouts) => {
+                    layouts.iter().for_each(|layout| self.drain_feature(layout, live))
+                }
             }
         }
     }
 
-    fn drain_feature<L>(&self, place: &Place<L>, live: &mut Live) {
-        let live = &mut live.features[place.feature];
-        let cells = &self.cells[place.cell..place.cell + place.cells];
-        live.special.nan += take(&cells[header::NAN].a);
-        live.special.positive_infinity += take(&cells[header::NAN].b);
-        live.special.negative_infinity += take(&cells[header::NEGATIVE].a);
+    fn drain_feature<L>(&self, layout: &FeatureLayout<L>, live: &mut LiveCounts) {
+        let live = &mut live.features[layout.feature];
+        let cells = &self.cells[layout.cell..layout.cell + layout.cells];
+        live.non_finite.nan += take(&cells[header::NAN].a);
+        live.non_finite.positive_infinity += take(&cells[header::NAN].b);
+        live.non_finite.negative_infinity += take(&cells[header::NEGATIVE].a);
         let (min, max) = (get(&cells[header::RANGE].a), get(&cells[header::RANGE].b));
         if min > max {
             return;
         }
-        self.reset_range(place.cell);
+        self.reset_range(layout.cell);
         let squares = f64::from_bits(take(&cells[header::SQUARES].a));
         let own_centre = f64::from_bits(take(&cells[header::SQUARES].b));
         let before = live.exponential.n();
         live.exponential.zero += take(&cells[header::ZERO].a);
-        self.exponentials[place.feature].drain(&mut live.exponential);
+        self.exponentials[layout.feature].drain(&mut live.exponential);
         let mut n = live.exponential.n() - before + take(&cells[header::NEGATIVE].b);
         let mut sum = f64::from_bits(take(&cells[header::ZERO].b));
         let mut centre = own_centre;
         if let Some(histogram) = &mut live.aligned {
-            (n, sum, centre) = (0, 0.0, place.centre);
-            for (slot, cell) in cells[HEADER..].iter().enumerate() {
+            (n, sum, centre) = (0, 0.0, layout.centre);
+            for (slot, cell) in cells[HEADER_CELLS..].iter().enumerate() {
                 let (count, part) = (take(&cell.a), f64::from_bits(take(&cell.b)));
                 histogram.counts[slot] += count;
                 histogram.sums[slot] += part;

@@ -4,55 +4,55 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::buffer::Buffer;
-use super::flip::{Flip, Turn};
-use super::shared::Core;
-use super::writer::Writer;
-use crate::budget::{Budget, Share};
-use crate::live::Live;
+use super::buffer::CounterBuffer;
+use super::flip::{CollectorTurn, EpochFlip};
+use super::shared::Shard;
+use super::writer::ShardWriter;
+use crate::budget::{BudgetShare, SketchBudget};
+use crate::live::LiveCounts;
 use crate::plan::FeaturePlan;
 use crate::sync::{AtomicBool, Ordering};
 
 /// Makes writers; shared by all threads.
 #[derive(Clone, Debug)]
-pub struct Opener {
+pub struct ShardOpener {
     plan: Arc<FeaturePlan>,
-    budget: Arc<Budget>,
-    intake: Arc<Mutex<Intake>>,
+    budget: Arc<SketchBudget>,
+    intake: Arc<Mutex<NewShards>>,
 }
 
 /// What writers leave for their collector.
 #[derive(Debug)]
-struct Intake {
+struct NewShards {
     /// Shards that it has not seen yet.
-    fresh: Vec<Arc<Core>>,
+    fresh: Vec<Arc<Shard>>,
     /// Memory for the sum of all shards; taken with the first of them.
-    sum: Share,
+    sum: BudgetShare,
 }
 
-impl Opener {
-    fn intake(&self) -> MutexGuard<'_, Intake> {
+impl ShardOpener {
+    fn intake(&self) -> MutexGuard<'_, NewShards> {
         self.intake.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A writer for the calling thread, or `None` when the memory budget does not hold another shard.
-    pub fn open(&self) -> Option<Writer> {
-        let share = Share::new(Arc::clone(&self.budget));
+    pub fn open(&self) -> Option<ShardWriter> {
+        let share = BudgetShare::new(Arc::clone(&self.budget));
         let mut intake = self.intake();
         if (intake.sum.bytes() == 0 && !intake.sum.grow(self.plan.live_bytes()))
             || !share.grow(self.plan.shard_bytes())
         {
             return None;
         }
-        let core = Arc::new(Core {
+        let core = Arc::new(Shard {
             plan: Arc::clone(&self.plan),
-            flip: Flip::new(),
-            buffers: [Buffer::new(&self.plan), Buffer::new(&self.plan)],
+            flip: EpochFlip::new(),
+            buffers: [CounterBuffer::new(&self.plan), CounterBuffer::new(&self.plan)],
             share,
             closed: AtomicBool::new(false),
         });
         intake.fresh.push(Arc::clone(&core));
-        Some(Writer { core })
+        Some(ShardWriter { core })
     }
 
     /// What is sketched.
@@ -63,21 +63,21 @@ impl Opener {
 
 /// Gathers what the writers of one version counted.
 #[derive(Debug)]
-pub struct Collector {
-    opener: Opener,
-    sources: Vec<Source>,
+pub struct ShardCollector {
+    opener: ShardOpener,
+    sources: Vec<CollectedShard>,
 }
 
 /// A shard as its collector knows it.
 #[derive(Debug)]
-struct Source {
-    core: Arc<Core>,
-    turn: Turn,
+struct CollectedShard {
+    core: Arc<Shard>,
+    turn: CollectorTurn,
 }
 
 /// What a collection did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Collected {
+pub struct CollectionResult {
     /// Buffers emptied.
     pub taken: usize,
     /// Shards whose writer was busy; their counts come with the next collection.
@@ -86,15 +86,18 @@ pub struct Collected {
     pub closed: usize,
 }
 
-impl Collector {
-    /// A collector without writers; they come from its [`Collector::opener`].
-    pub fn new(plan: Arc<FeaturePlan>, budget: Arc<Budget>) -> Self {
-        let intake = Intake { fresh: Vec::new(), sum: Share::new(Arc::clone(&budget)) };
-        Self { opener: Opener { plan, budget, intake: Arc::new(Mutex::new(intake)) }, sources: Vec::new() }
+impl ShardCollector {
+    /// A collector without writers; they come from its [`ShardCollector::opener`].
+    pub fn new(plan: Arc<FeaturePlan>, budget: Arc<SketchBudget>) -> Self {
+        let intake = NewShards { fresh: Vec::new(), sum: BudgetShare::new(Arc::clone(&budget)) };
+        Self {
+            opener: ShardOpener { plan, budget, intake: Arc::new(Mutex::new(intake)) },
+            sources: Vec::new(),
+        }
     }
 
     /// Makes writers whose counts arrive here.
-    pub fn opener(&self) -> Opener {
+    pub fn opener(&self) -> ShardOpener {
         self.opener.clone()
     }
 
@@ -115,11 +118,12 @@ impl Collector {
 
     /// Flips every shard and adds what was counted before to `live`, which must be of the same plan. Every count arrives
     /// once, in this collection or, for a writer that is busy now, in the next.
-    pub fn collect(&mut self, live: &mut Live) -> Collected {
+    pub fn collect(&mut self, live: &mut LiveCounts) -> CollectionResult {
         let fresh = std::mem::take(&mut self.opener.intake().fresh);
-        self.sources.extend(fresh.into_iter().map(|core| Source { core, turn: Turn::default() }));
-        let mut done = Collected::default();
-        self.sources.retain_mut(|Source { core, turn }| {
+        self.sources
+            .extend(fresh.into_iter().map(|core| CollectedShard { core, turn: CollectorTurn::default() }));
+        let mut done = CollectionResult::default();
+        self.sources.retain_mut(|CollectedShard { core, turn }| {
             // Read first: whoever is seen to be closed has written its last.
             let closed = core.closed.load(Ordering::Acquire);
             for _ in 0..if closed { 2 } else { 1 } {

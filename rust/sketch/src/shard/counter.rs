@@ -7,7 +7,7 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// Two counters side by side: count and sum of a slot, or two of the header.
 #[derive(Debug)]
-pub(crate) struct Cell {
+pub(crate) struct CounterPair {
     pub(crate) a: AtomicU64,
     pub(crate) b: AtomicU64,
 }

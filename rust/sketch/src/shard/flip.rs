@@ -21,7 +21,7 @@ const fn busy(epoch: u64) -> u64 {
 
 /// The shared half of the protocol.
 #[derive(Debug)]
-pub(crate) struct Flip {
+pub(crate) struct EpochFlip {
     /// Written by the collector only.
     epoch: AtomicU64,
     /// Written by the writer only.
@@ -30,16 +30,16 @@ pub(crate) struct Flip {
 
 /// The collector's half: the epoch whose buffer it waits for.
 #[derive(Debug, Default)]
-pub(crate) struct Turn {
+pub(crate) struct CollectorTurn {
     awaited: Option<u64>,
 }
 
-impl Flip {
+impl EpochFlip {
     pub(crate) fn new() -> Self {
         Self { epoch: AtomicU64::new(1), state: AtomicU64::new(IDLE) }
     }
 
-    /// The writer starts: the number of the buffer that is its own until [`Flip::leave`]. One writer only.
+    /// The writer starts: the number of the buffer that is its own until [`EpochFlip::leave`]. One writer only.
     pub(crate) fn enter(&self) -> usize {
         let mut epoch = self.epoch.load(Ordering::Relaxed);
         loop {
@@ -61,7 +61,7 @@ impl Flip {
 
     /// The collector's turn: the number of a buffer that no one writes until the next call, or `None` while the writer is
     /// still in it. One collector only.
-    pub(crate) fn take(&self, turn: &mut Turn) -> Option<usize> {
+    pub(crate) fn take(&self, turn: &mut CollectorTurn) -> Option<usize> {
         let epoch = turn.awaited.unwrap_or_else(|| {
             let epoch = self.epoch.load(Ordering::Relaxed);
             self.epoch.store(epoch + 1, Ordering::Release);
@@ -87,12 +87,12 @@ mod models {
     /// Counters as in a real buffer: plain loads and stores, so that any access the protocol does not order loses or
     /// doubles a count in some interleaving that loom tries.
     struct Shared {
-        flip: Flip,
+        flip: EpochFlip,
         counts: [AtomicU64; 2],
     }
 
     fn shared() -> Arc<Shared> {
-        Arc::new(Shared { flip: Flip::new(), counts: [AtomicU64::new(0), AtomicU64::new(0)] })
+        Arc::new(Shared { flip: EpochFlip::new(), counts: [AtomicU64::new(0), AtomicU64::new(0)] })
     }
 
     fn bump(shared: &Shared, buffer: usize) {
@@ -106,7 +106,7 @@ mod models {
         count
     }
 
-    fn collect(shared: &Shared, turn: &mut Turn) -> u64 {
+    fn collect(shared: &Shared, turn: &mut CollectorTurn) -> u64 {
         shared.flip.take(turn).map_or(0, |buffer| drain(shared, buffer))
     }
 
@@ -122,7 +122,7 @@ mod models {
                 }
             })
         };
-        let mut turn = Turn::default();
+        let mut turn = CollectorTurn::default();
         let mut seen = 0;
         for _ in 0..collections {
             seen += collect(&shared, &mut turn);

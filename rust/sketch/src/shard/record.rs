@@ -4,35 +4,35 @@
 //! handful of plain loads and stores; nothing here allocates (but for values that make a table of buckets grow),
 //! waits or fails. Next: `live`.
 
-use super::buffer::{Buffer, header};
-use super::counter::{Cell, add, bump, get, set};
-use super::shared::Core;
-use crate::budget::Share;
+use super::buffer::{CounterBuffer, header};
+use super::counter::{CounterPair, add, bump, get, set};
+use super::shared::Shard;
+use crate::budget::BudgetShare;
 use crate::exponential;
 use crate::lookup::Lane;
-use crate::plan::{HEADER, MAX_ELEMENTS, Place, Places, Rows, TensorPlan};
-use crate::sampler::Pick;
-use crate::view::{Strings, TensorView, brain_to_single, half_to_single};
+use crate::plan::{FeatureLayout, FeatureLayouts, HEADER_CELLS, MAX_ELEMENTS, RowFeatures, TensorPlan};
+use crate::sampler::RowSample;
+use crate::typed_slice::{StringLengths, TypedSlice, bf16_to_single, fp16_to_single};
 
 /// Features walked for all rows before the next ones: their tables and counters, 2 KiB each, stay in the nearest cache.
 const BLOCK: usize = 16;
 
-/// The writer's access to a shard during one [`super::Writer::record`].
+/// The writer's access to a shard during one [`super::ShardWriter::record`].
 #[derive(Debug)]
 pub struct Recorder<'a> {
-    core: &'a Core,
-    buffer: &'a Buffer,
+    core: &'a Shard,
+    buffer: &'a CounterBuffer,
 }
 
 impl<'a> Recorder<'a> {
-    pub(super) fn new(core: &'a Core, buffer: &'a Buffer) -> Self {
+    pub(super) fn new(core: &'a Shard, buffer: &'a CounterBuffer) -> Self {
         Self { core, buffer }
     }
 
-    /// Counts the rows of a request: all as offered, those that `pick` keeps as observed. Once per request.
-    pub fn offer(&mut self, rows: usize, pick: &Pick) {
+    /// Counts the rows of a request: all as offered, those that `sample` keeps as observed. Once per request.
+    pub fn offer(&mut self, rows: usize, sample: &RowSample) {
         bump(&self.buffer.offered, rows as u64);
-        bump(&self.buffer.observed, pick.kept(rows));
+        bump(&self.buffer.observed, sample.kept(rows));
     }
 
     /// Counts rows that came without this tensor. All of them: each counts once.
@@ -40,73 +40,85 @@ impl<'a> Recorder<'a> {
         bump(&self.buffer.tensors[tensor].missing, rows as u64);
     }
 
-    /// Takes in the rows of one tensor that `pick` keeps. `tensor` is its position in the list the plan was compiled from. A tensor of another type or size is counted as such, once. Each row
-    /// kept counts as often as `pick` says, so that all rows together count what came by. Of tensors with more than `cap`
+    /// Takes in the rows of one tensor that `sample` keeps. `tensor` is its position in the list the plan was compiled from. A tensor of another type or size is counted as such, once. Each row
+    /// kept counts as often as `sample` says, so that all rows together count what came by. Of tensors with more than `cap`
     /// values fewer rows are kept.
-    pub fn tensor_capped(&mut self, tensor: usize, data: TensorRows<'_>, cap: usize, pick: &Pick) -> Taken {
+    pub fn tensor_capped(
+        &mut self,
+        tensor: usize,
+        data: TensorRows<'_>,
+        cap: usize,
+        sample: &RowSample,
+    ) -> SketchedRows {
         let TensorRows { view, rows } = data;
         let plan = &self.core.plan.tensors[tensor];
         let width = match plan.rows {
-            Rows::Elements(width) | Rows::Lengths(width) => width,
-            Rows::Statistics => view.len().checked_div(rows).unwrap_or(0),
+            RowFeatures::Elements(width) | RowFeatures::Lengths(width) => width,
+            RowFeatures::Statistics => view.len().checked_div(rows).unwrap_or(0),
         };
         // Elements without a fixed place are rows of their own.
-        let pooled = matches!(plan.rows, Rows::Lengths(_)) && plan.info.row_elements != Some(width);
+        let pooled = matches!(plan.rows, RowFeatures::Lengths(_)) && plan.info.row_elements != Some(width);
         let fits = pooled || rows.checked_mul(width) == Some(view.len());
         if !view.is_of(plan.info.datatype) || !fits {
             bump(&self.buffer.tensors[tensor].wrong_type, 1);
-            return Taken::default();
+            return SketchedRows::default();
         }
         if width == 0 {
-            return Taken::default();
+            return SketchedRows::default();
         }
         let (rows, values) = (view.len() / width, plan.row_values(width));
-        let pick = &pick.capped(rows, values, cap);
-        let taken = self.weigh(tensor, rows, values, pick);
+        let sample = &sample.capped(rows, values, cap);
+        let taken = self.weigh(tensor, rows, values, sample);
         if taken.rows == 0 {
             return taken;
         }
-        let weight = pick.weight();
-        let sink = Sink {
+        let weight = sample.weight();
+        let sink = RowSink {
             buffer: self.buffer,
             share: &self.core.share,
             plan,
             width,
-            pick,
+            sample,
             weight,
             times: weight as f64,
         };
         match view {
-            TensorView::U8(data) => sink.single(data, f32::from),
-            TensorView::U16(data) => sink.single(data, f32::from),
-            TensorView::I8(data) => sink.single(data, f32::from),
-            TensorView::I16(data) => sink.single(data, f32::from),
-            TensorView::F16(data) => sink.single(data, half_to_single),
-            TensorView::Bf16(data) => sink.single(data, brain_to_single),
-            TensorView::F32(data) => sink.single(data, |value| value),
-            TensorView::U32(data) => sink.double(data, f64::from),
-            TensorView::I32(data) => sink.double(data, f64::from),
-            TensorView::U64(data) => sink.double(data, |value| value as f64),
-            TensorView::I64(data) => sink.double(data, |value| value as f64),
-            TensorView::F64(data) => sink.double(data, |value| value),
-            TensorView::Strings(strings) => sink.lengths(strings),
+            TypedSlice::U8(data) => sink.single(data, f32::from),
+            TypedSlice::U16(data) => sink.single(data, f32::from),
+            TypedSlice::I8(data) => sink.single(data, f32::from),
+            TypedSlice::I16(data) => sink.single(data, f32::from),
+            TypedSlice::F16(data) => sink.single(data, fp16_to_single),
+            TypedSlice::Bf16(data) => sink.single(data, bf16_to_single),
+            TypedSlice::F32(data) => sink.single(data, |value| value),
+            TypedSlice::U32(data) => sink.double(data, f64::from),
+            TypedSlice::I32(data) => sink.double(data, f64::from),
+            TypedSlice::U64(data) => sink.double(data, |value| value as f64),
+            TypedSlice::I64(data) => sink.double(data, |value| value as f64),
+            TypedSlice::F64(data) => sink.double(data, |value| value),
+            TypedSlice::Strings(strings) => sink.lengths(strings),
         }
         taken
     }
 
     /// As [`Recorder::tensor_capped`] without a cap.
-    pub fn tensor(&mut self, tensor: usize, view: TensorView<'_>, rows: usize, pick: &Pick) -> Taken {
-        self.tensor_capped(tensor, TensorRows { view, rows }, usize::MAX, pick)
+    pub fn tensor(
+        &mut self,
+        tensor: usize,
+        view: TypedSlice<'_>,
+        rows: usize,
+        sample: &RowSample,
+    ) -> SketchedRows {
+        self.tensor_capped(tensor, TensorRows { view, rows }, usize::MAX, sample)
     }
 
-    /// Books the rows that `pick` keeps, with their weights.
-    fn weigh(&self, tensor: usize, rows: usize, values: usize, pick: &Pick) -> Taken {
-        let (kept, weight) = (pick.kept(rows), pick.weight());
+    /// Books the rows that `sample` keeps, with their weights.
+    fn weigh(&self, tensor: usize, rows: usize, values: usize, sample: &RowSample) -> SketchedRows {
+        let (kept, weight) = (sample.kept(rows), sample.weight());
         let counters = &self.buffer.tensors[tensor];
         bump(&counters.rows, kept);
         bump(&counters.weight, kept * weight);
         add(&counters.squares, (kept * weight) as f64 * weight as f64);
-        Taken { rows: kept, values: kept * values as u64 }
+        SketchedRows { rows: kept, values: kept * values as u64 }
     }
 }
 
@@ -114,14 +126,14 @@ impl<'a> Recorder<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct TensorRows<'a> {
     /// The elements: `rows` times the elements per row.
-    pub view: TensorView<'a>,
+    pub view: TypedSlice<'a>,
     /// How many rows there are.
     pub rows: usize,
 }
 
 /// What was taken of a tensor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
+pub struct SketchedRows {
     /// Rows that were sketched.
     pub rows: u64,
     /// Values that this took: what it cost.
@@ -129,64 +141,69 @@ pub struct Taken {
 }
 
 /// Where the rows of one tensor go.
-struct Sink<'a> {
-    buffer: &'a Buffer,
-    share: &'a Share,
+struct RowSink<'a> {
+    buffer: &'a CounterBuffer,
+    share: &'a BudgetShare,
     plan: &'a TensorPlan,
     width: usize,
-    pick: &'a Pick,
+    sample: &'a RowSample,
     /// How often each row counts, twice.
     weight: u64,
     times: f64,
 }
 
-impl Sink<'_> {
+impl RowSink<'_> {
     fn single<T: Copy>(&self, data: &[T], lane: impl Fn(T) -> f32 + Copy) {
-        match &self.plan.places {
-            Places::Single(places) => self.elements(data, places, lane),
-            Places::Double(places) => self.statistics(data, places, |value| f64::from(lane(value))),
+        match &self.plan.layouts {
+            FeatureLayouts::Single(layouts) => self.elements(data, layouts, lane),
+            FeatureLayouts::Double(layouts) => self.statistics(data, layouts, |value| f64::from(lane(value))),
         }
     }
 
     fn double<T: Copy>(&self, data: &[T], lane: impl Fn(T) -> f64 + Copy) {
-        match &self.plan.places {
-            Places::Double(places) if self.plan.rows == Rows::Statistics => {
-                self.statistics(data, places, lane)
+        match &self.plan.layouts {
+            FeatureLayouts::Double(layouts) if self.plan.rows == RowFeatures::Statistics => {
+                self.statistics(data, layouts, lane)
             }
-            Places::Double(places) => self.elements(data, places, lane),
-            Places::Single(_) => debug_assert!(false, "a plan counts this type in f64"),
+            FeatureLayouts::Double(layouts) => self.elements(data, layouts, lane),
+            FeatureLayouts::Single(_) => debug_assert!(false, "a plan counts this type in f64"),
         }
     }
 
-    fn elements<T: Copy, L: Lane>(&self, data: &[T], places: &[Place<L>], lane: impl Fn(T) -> L) {
-        for (block, places) in places.chunks(BLOCK).enumerate() {
+    fn elements<T: Copy, L: Lane>(&self, data: &[T], layouts: &[FeatureLayout<L>], lane: impl Fn(T) -> L) {
+        for (block, layouts) in layouts.chunks(BLOCK).enumerate() {
             let first = block * BLOCK;
-            for number in self.pick.rows(data.len() / self.width) {
+            for number in self.sample.rows(data.len() / self.width) {
                 let row = &data[number * self.width..][..self.width];
-                for (place, &value) in places.iter().zip(&row[first..]) {
-                    self.value(place, lane(value));
+                for (layout, &value) in layouts.iter().zip(&row[first..]) {
+                    self.value(layout, lane(value));
                 }
             }
         }
     }
 
-    fn statistics<T: Copy>(&self, data: &[T], places: &[Place<f64>], lane: impl Fn(T) -> f64 + Copy) {
+    fn statistics<T: Copy>(
+        &self,
+        data: &[T],
+        layouts: &[FeatureLayout<f64>],
+        lane: impl Fn(T) -> f64 + Copy,
+    ) {
         let stride = self.width.div_ceil(MAX_ELEMENTS);
-        for number in self.pick.rows(data.len() / self.width) {
+        for number in self.sample.rows(data.len() / self.width) {
             let row = &data[number * self.width..][..self.width];
-            let phase = (self.pick.mixed(number) % stride as u64) as usize;
+            let phase = (self.sample.mixed(number) % stride as u64) as usize;
             let values = row[phase..].iter().step_by(stride).map(|&value| lane(value));
-            for (place, value) in places.iter().zip(describe(values)) {
-                self.value(place, value);
+            for (layout, value) in layouts.iter().zip(describe(values)) {
+                self.value(layout, value);
             }
         }
     }
 
-    fn lengths(&self, strings: &dyn Strings) {
-        let Places::Double(places) = &self.plan.places else { return };
-        for number in self.pick.rows(strings.count() / self.width) {
+    fn lengths(&self, strings: &dyn StringLengths) {
+        let FeatureLayouts::Double(layouts) = &self.plan.layouts else { return };
+        for number in self.sample.rows(strings.count() / self.width) {
             let first = number * self.width;
-            for (pair, at) in places.chunks_exact(2).zip(first..first + self.width) {
+            for (pair, at) in layouts.chunks_exact(2).zip(first..first + self.width) {
                 let length = strings.length(at);
                 self.value(&pair[0], length as f64);
                 self.value(&pair[1], f64::from(u8::from(length == 0)));
@@ -195,21 +212,22 @@ impl Sink<'_> {
     }
 
     #[inline(always)]
-    fn value<L: Lane>(&self, place: &Place<L>, value: L) {
-        let cells = &self.buffer.cells[place.cell..place.cell + place.cells];
-        let (head, slots) = cells.split_first_chunk::<HEADER>().expect("a place begins with its header");
+    fn value<L: Lane>(&self, layout: &FeatureLayout<L>, value: L) {
+        let cells = &self.buffer.cells[layout.cell..layout.cell + layout.cells];
+        let (head, slots) =
+            cells.split_first_chunk::<HEADER_CELLS>().expect("a place begins with its header");
         let wide = value.to_f64();
         if !value.is_finite() {
-            special(head, wide, self.weight);
+            count_non_finite(head, wide, self.weight);
             return;
         }
-        self.exponential(place.feature, head, wide);
-        let centre = match &place.aligned {
+        self.exponential(layout.feature, head, wide);
+        let centre = match &layout.aligned {
             Some(lookup) => {
                 let cell = &slots[lookup.slot(value)];
                 bump(&cell.a, self.weight);
                 add(&cell.b, wide * self.times);
-                place.centre
+                layout.centre
             }
             None => {
                 add(&head[header::ZERO].b, wide * self.times);
@@ -222,7 +240,7 @@ impl Sink<'_> {
     }
 
     #[inline]
-    fn exponential(&self, feature: usize, head: &[Cell; HEADER], value: f64) {
+    fn exponential(&self, feature: usize, head: &[CounterPair; HEADER_CELLS], value: f64) {
         match exponential::index(value.abs()) {
             None => bump(&head[header::ZERO].a, self.weight),
             Some(index) => {
@@ -236,7 +254,7 @@ impl Sink<'_> {
 
 /// What squares are taken about without a baseline: the first value of this buffer.
 #[inline]
-fn own_centre(head: &[Cell; HEADER], value: f64) -> f64 {
+fn own_centre(head: &[CounterPair; HEADER_CELLS], value: f64) -> f64 {
     if get(&head[header::RANGE].a) > get(&head[header::RANGE].b) {
         set(&head[header::SQUARES].b, value);
     }
@@ -244,7 +262,7 @@ fn own_centre(head: &[Cell; HEADER], value: f64) -> f64 {
 }
 
 #[inline]
-fn widen(range: &Cell, value: f64) {
+fn widen(range: &CounterPair, value: f64) {
     if value < get(&range.a) {
         set(&range.a, value);
     }
@@ -254,7 +272,7 @@ fn widen(range: &Cell, value: f64) {
 }
 
 #[cold]
-fn special(head: &[Cell; HEADER], value: f64, weight: u64) {
+fn count_non_finite(head: &[CounterPair; HEADER_CELLS], value: f64, weight: u64) {
     let counter = if value.is_nan() {
         &head[header::NAN].a
     } else if value > 0.0 {

@@ -4,18 +4,18 @@
 
 use std::sync::Arc;
 
-use super::buffer::Buffer;
-use super::flip::Flip;
-use crate::budget::Share;
+use super::buffer::CounterBuffer;
+use super::flip::EpochFlip;
+use crate::budget::BudgetShare;
 use crate::plan::FeaturePlan;
 use crate::sync::AtomicBool;
 
 /// What writer and collector share.
 #[derive(Debug)]
-pub(super) struct Core {
+pub(super) struct Shard {
     pub(super) plan: Arc<FeaturePlan>,
-    pub(super) flip: Flip,
-    pub(super) buffers: [Buffer; 2],
-    pub(super) share: Share,
+    pub(super) flip: EpochFlip,
+    pub(super) buffers: [CounterBuffer; 2],
+    pub(super) share: BudgetShare,
     pub(super) closed: AtomicBool,
 }

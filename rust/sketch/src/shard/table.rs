@@ -8,26 +8,26 @@
 use std::sync::OnceLock;
 
 use super::counter::take;
-use crate::budget::Share;
+use crate::budget::BudgetShare;
 use crate::exponential::{ExponentialHistogram, HALVINGS, MAX_BUCKETS, SCALE, word};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Places by level.
-const PLACES: [usize; 3] = [64, 512, 2048];
+const CAPACITIES: [usize; 3] = [64, 512, 2048];
 /// The most buckets by level; [`crate::exponential::FEWEST`] fit the first.
-const BUCKETS: [u64; 3] = [48, 384, MAX_BUCKETS as u64];
+const MAX_BUCKETS_OF_LEVEL: [u64; 3] = [48, 384, MAX_BUCKETS as u64];
 /// By level: leaves the bits of a product that number the groups of eight places.
 const GROUP_SHIFT: [u32; 3] = [64 - 3, 64 - 6, 64 - 8];
 
 /// Level, halvings of the scale and number of buckets; read once for each value.
 #[derive(Clone, Copy)]
-struct State {
+struct TableState {
     level: u8,
     halvings: u8,
     buckets: u64,
 }
 
-impl State {
+impl TableState {
     fn of(word: u64) -> Self {
         Self { level: word as u8, halvings: (word >> 8) as u8, buckets: word >> 16 }
     }
@@ -38,7 +38,7 @@ impl State {
 }
 
 #[derive(Debug)]
-pub(crate) struct Table {
+pub(crate) struct BucketTable {
     levels: [OnceLock<Box<[AtomicU64]>>; 3],
     state: AtomicU64,
     /// What keys are multiplied with to find their place: drawn at random, or a client could send values that all have the
@@ -46,7 +46,7 @@ pub(crate) struct Table {
     multiplier: u64,
 }
 
-impl Table {
+impl BucketTable {
     /// A table without places; `random` is any number that clients do not know.
     pub(crate) fn new(random: u64) -> Self {
         Self {
@@ -58,13 +58,13 @@ impl Table {
 
     /// Counts `by` values of a bucket at [`SCALE`]; false when the budget does not hold the first places.
     #[inline]
-    pub(crate) fn count(&self, index: i32, negative: bool, by: u64, share: &Share) -> bool {
-        let state = State::of(self.state.load(Ordering::Relaxed));
-        if let Some(places) = self.levels[usize::from(state.level)].get() {
+    pub(crate) fn count(&self, index: i32, negative: bool, by: u64, share: &BudgetShare) -> bool {
+        let state = TableState::of(self.state.load(Ordering::Relaxed));
+        if let Some(entries) = self.levels[usize::from(state.level)].get() {
             let key = word::key(index >> state.halvings, negative);
-            let (place, found) = self.find(places, state.level, key);
+            let (entry, found) = self.find(entries, state.level, key);
             if found != 0 {
-                place.store(found + by, Ordering::Relaxed);
+                entry.store(found + by, Ordering::Relaxed);
                 return true;
             }
         }
@@ -73,15 +73,17 @@ impl Table {
 
     /// Counts in a bucket that is not there yet.
     #[cold]
-    fn insert(&self, index: i32, negative: bool, by: u64, share: &Share) -> bool {
+    fn insert(&self, index: i32, negative: bool, by: u64, share: &BudgetShare) -> bool {
         if self.levels[0].get().is_none() && !self.make(0, share) {
             return false;
         }
-        let mut state = State::of(self.state.load(Ordering::Relaxed));
-        while state.buckets >= BUCKETS[usize::from(state.level)] && self.make_room(&mut state, share) {}
+        let mut state = TableState::of(self.state.load(Ordering::Relaxed));
+        while state.buckets >= MAX_BUCKETS_OF_LEVEL[usize::from(state.level)]
+            && self.make_room(&mut state, share)
+        {}
         let key = word::key(index >> state.halvings, negative);
-        let (place, found) = self.find(self.places(state), state.level, key);
-        place.store(word::of(key, word::count(found) + by), Ordering::Relaxed);
+        let (entry, found) = self.find(self.entries(state), state.level, key);
+        entry.store(word::of(key, word::count(found) + by), Ordering::Relaxed);
         state.buckets += u64::from(found == 0);
         self.state.store(state.word(), Ordering::Relaxed);
         true
@@ -92,50 +94,51 @@ impl Table {
     /// Eight neighbouring keys go to eight neighbouring places, which are one cache line: values of a feature are close
     /// together. What is taken is stepped over by an odd number, so that the search comes to every place.
     #[inline]
-    fn find<'a>(&self, places: &'a [AtomicU64], level: u8, key: u16) -> (&'a AtomicU64, u64) {
-        let mask = places.len() - 1;
+    fn find<'a>(&self, entries: &'a [AtomicU64], level: u8, key: u16) -> (&'a AtomicU64, u64) {
+        let mask = entries.len() - 1;
         let group = u64::from(key >> 3).wrapping_mul(self.multiplier) >> GROUP_SHIFT[usize::from(level)];
         let mut at = (group as usize) << 3 | usize::from(key & 7);
         loop {
-            let place = &places[at & mask];
-            let word = place.load(Ordering::Relaxed);
+            let entry = &entries[at & mask];
+            let word = entry.load(Ordering::Relaxed);
             if word == 0 || word::key_of(word) == key {
-                return (place, word);
+                return (entry, word);
             }
             at += 9;
         }
     }
 
-    fn places(&self, state: State) -> &[AtomicU64] {
+    fn entries(&self, state: TableState) -> &[AtomicU64] {
         self.levels[usize::from(state.level)].get().expect("a level is entered when it was made")
     }
 
-    fn make(&self, level: usize, share: &Share) -> bool {
-        let made = self.levels[level].get().is_some() || share.grow_further(PLACES[level] * size_of::<u64>());
+    fn make(&self, level: usize, share: &BudgetShare) -> bool {
+        let made =
+            self.levels[level].get().is_some() || share.grow_further(CAPACITIES[level] * size_of::<u64>());
         if made {
-            self.levels[level].get_or_init(|| (0..PLACES[level]).map(|_| AtomicU64::new(0)).collect());
+            self.levels[level].get_or_init(|| (0..CAPACITIES[level]).map(|_| AtomicU64::new(0)).collect());
         }
         made
     }
 
     /// Goes to the next level, or to the next coarser scale; false when there is neither.
-    fn make_room(&self, state: &mut State, share: &Share) -> bool {
+    fn make_room(&self, state: &mut TableState, share: &BudgetShare) -> bool {
         let next = usize::from(state.level) + 1;
-        let grows = next < PLACES.len() && self.make(next, share);
+        let grows = next < CAPACITIES.len() && self.make(next, share);
         if !grows && state.halvings == HALVINGS {
             return false;
         }
-        let words: Vec<u64> = self.places(*state).iter().map(take).filter(|&word| word != 0).collect();
+        let words: Vec<u64> = self.entries(*state).iter().map(take).filter(|&word| word != 0).collect();
         let steps = u32::from(!grows);
         state.level += u8::from(grows);
         state.halvings += u8::from(!grows);
         state.buckets = 0;
-        let places = self.places(*state);
+        let entries = self.entries(*state);
         for word in words {
             let moved = word::coarser(word, steps);
-            let (place, found) = self.find(places, state.level, word::key_of(moved));
+            let (entry, found) = self.find(entries, state.level, word::key_of(moved));
             let count = word::count(found) + word::count(moved);
-            place.store(word::of(word::key_of(moved), count), Ordering::Relaxed);
+            entry.store(word::of(word::key_of(moved), count), Ordering::Relaxed);
             state.buckets += u64::from(found == 0);
         }
         true
@@ -144,11 +147,11 @@ impl Table {
     /// Moves all counts to `into`. The next ones begin one scale finer than these ended, so that one odd second does not make
     /// all later ones coarse.
     pub(crate) fn drain(&self, into: &mut ExponentialHistogram) {
-        let mut state = State::of(self.state.load(Ordering::Relaxed));
+        let mut state = TableState::of(self.state.load(Ordering::Relaxed));
         if state.buckets == 0 {
             return;
         }
-        let mut words: Vec<u64> = self.places(state).iter().map(take).filter(|&word| word != 0).collect();
+        let mut words: Vec<u64> = self.entries(state).iter().map(take).filter(|&word| word != 0).collect();
         words.sort_unstable();
         into.add(SCALE - state.halvings as i8, &words);
         state.buckets = 0;
@@ -160,7 +163,7 @@ impl Table {
 #[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
-    use crate::budget::Budget;
+    use crate::budget::SketchBudget;
     use crate::exponential::{MAX_INDEX, MIN_INDEX, MIN_SCALE};
 
     const RANDOM: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -172,9 +175,9 @@ mod tests {
     }
 
     fn filled(limit: usize) -> (ExponentialHistogram, usize) {
-        let budget = Budget::new(limit);
-        let share = Share::new(budget.clone());
-        let table = Table::new(RANDOM);
+        let budget = SketchBudget::new(limit);
+        let share = BudgetShare::new(budget.clone());
+        let table = BucketTable::new(RANDOM);
         for (index, negative) in everything() {
             assert!(table.count(index, negative, 3, &share));
         }
@@ -186,20 +189,20 @@ mod tests {
     #[test]
     fn a_table_takes_every_value_in_the_memory_that_it_may_have() {
         let values = everything().count() as u64;
-        for limit in [1 << 20, 4 * PLACES[1] * 8, 1024] {
+        for limit in [1 << 20, 4 * CAPACITIES[1] * 8, 1024] {
             let (histogram, used) = filled(limit);
             assert_eq!(histogram.n(), 3 * values);
             assert!(used <= limit && histogram.scale() >= MIN_SCALE, "{used} of {limit}");
         }
-        assert_eq!(filled(1 << 20).1, 8 * PLACES.iter().sum::<usize>());
-        let share = Share::new(Budget::new(10));
-        assert!(!Table::new(RANDOM).count(0, false, 1, &share));
+        assert_eq!(filled(1 << 20).1, 8 * CAPACITIES.iter().sum::<usize>());
+        let share = BudgetShare::new(SketchBudget::new(10));
+        assert!(!BucketTable::new(RANDOM).count(0, false, 1, &share));
     }
 
     #[test]
     fn buckets_that_share_their_place_in_a_group_all_find_one() {
-        let share = Share::new(Budget::new(1 << 20));
-        let (table, mut found) = (Table::new(RANDOM), ExponentialHistogram::default());
+        let share = BudgetShare::new(SketchBudget::new(1 << 20));
+        let (table, mut found) = (BucketTable::new(RANDOM), ExponentialHistogram::default());
         for i in 0..1000 {
             assert!(table.count(MIN_INDEX + 1 + 8 * i, false, 1, &share));
         }
@@ -209,9 +212,9 @@ mod tests {
 
     #[test]
     fn a_table_counts_what_a_histogram_counts() {
-        let share = Share::new(Budget::new(1 << 20));
+        let share = BudgetShare::new(SketchBudget::new(1 << 20));
         let (table, mut wanted, mut found) =
-            (Table::new(RANDOM), ExponentialHistogram::default(), ExponentialHistogram::default());
+            (BucketTable::new(RANDOM), ExponentialHistogram::default(), ExponentialHistogram::default());
         for round in 0..3 {
             for i in 0..900 {
                 let value = ((f64::from(i) * 0.618).fract() * 20.0 - 10.0).exp2()

@@ -4,23 +4,23 @@
 
 use std::sync::Arc;
 
-use super::flip::Flip;
+use super::flip::EpochFlip;
 use super::record::Recorder;
-use super::shared::Core;
+use super::shared::Shard;
 use crate::sync::Ordering;
 
 /// One thread's sketches of one version. Dropping it loses nothing: the collector takes what is left.
 #[derive(Debug)]
-pub struct Writer {
-    pub(super) core: Arc<Core>,
+pub struct ShardWriter {
+    pub(super) core: Arc<Shard>,
 }
 
-impl Writer {
+impl ShardWriter {
     /// Counts through `record` in one go. Neither waits nor locks; a collector that comes meanwhile comes back later, so
     /// `record` should not take long.
     pub fn record<R>(&mut self, record: impl FnOnce(&mut Recorder<'_>) -> R) -> R {
         /// Leaves also when `record` unwinds, or the collector would find the writer busy for ever.
-        struct Inside<'a>(&'a Flip);
+        struct Inside<'a>(&'a EpochFlip);
         impl Drop for Inside<'_> {
             fn drop(&mut self) {
                 self.0.leave();
@@ -37,7 +37,7 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+impl Drop for ShardWriter {
     fn drop(&mut self) {
         self.core.closed.store(true, Ordering::Release);
     }

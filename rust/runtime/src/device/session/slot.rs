@@ -6,22 +6,22 @@ use std::sync::Arc;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{Shape, Signature, TensorSpec};
 
-use crate::device::driver::{Driver, Handle};
+use crate::device::driver::{Driver, DriverHandle};
 use crate::device::io::{IoBinding, MemoryInfo};
 use crate::device::slab::Slab;
 use crate::element::to_onnx;
 use crate::library::Library;
 use crate::session::Session;
-use crate::value::Value;
+use crate::value::OwnedValue;
 
 /// What one run in the air needs.
-pub(super) struct Slot {
+pub(super) struct RunSlot {
     pub(super) free: bool,
     pub(super) inputs: Vec<Option<Slab>>,
     pub(super) outputs: Vec<Option<Slab>>,
-    pub(super) bound: Vec<Bound>,
-    pub(super) copied: Handle,
-    pub(super) done: Handle,
+    pub(super) bound: Vec<BoundRun>,
+    pub(super) copied: DriverHandle,
+    pub(super) done: DriverHandle,
     driver: Arc<dyn Driver>,
 }
 
@@ -34,28 +34,28 @@ pub(super) struct BoundShapes {
 }
 
 /// Inputs and outputs of certain shapes, bound.
-pub(super) struct Bound {
+pub(super) struct BoundRun {
     pub(super) shapes: BoundShapes,
     pub(super) io: IoBinding,
     /// What is bound; the runtime keeps references of its own.
-    _values: Vec<Value>,
+    _values: Vec<OwnedValue>,
 }
 
 pub(super) fn unbound() -> Error {
     Error::new(Code::Internal, "a tensor without its memory on the device")
 }
 
-impl Slot {
+impl RunSlot {
     pub(super) fn new(
         driver: &Arc<dyn Driver>,
         inputs: &[TensorSpec],
         outputs: &[TensorSpec],
-    ) -> Result<Slot> {
+    ) -> Result<RunSlot> {
         let none = |specs: &[TensorSpec]| specs.iter().map(|_| None).collect();
         let copied = driver.event()?;
-        let done = driver.event().inspect_err(|_| driver.end_event(copied))?;
+        let done = driver.event().inspect_err(|_| driver.destroy_event(copied))?;
         let (inputs, outputs) = (none(inputs), none(outputs));
-        Ok(Slot { free: true, inputs, outputs, bound: Vec::new(), copied, done, driver: driver.clone() })
+        Ok(RunSlot { free: true, inputs, outputs, bound: Vec::new(), copied, done, driver: driver.clone() })
     }
 
     /// Gives every tensor a slab that is large enough; what was bound to a smaller one is bound anew.
@@ -88,7 +88,7 @@ impl Slot {
         memory: &MemoryInfo,
         on_device: &[bool],
         shapes: BoundShapes,
-    ) -> Result<Bound> {
+    ) -> Result<BoundRun> {
         let library = session.library;
         let io = IoBinding::new(session)?;
         let mut values = Vec::new();
@@ -114,14 +114,14 @@ impl Slot {
             io.bind_output(session, index, &value)?;
             values.push(value);
         }
-        Ok(Bound { shapes, io, _values: values })
+        Ok(BoundRun { shapes, io, _values: values })
     }
 }
 
-impl Drop for Slot {
+impl Drop for RunSlot {
     fn drop(&mut self) {
-        self.driver.end_event(self.copied);
-        self.driver.end_event(self.done);
+        self.driver.destroy_event(self.copied);
+        self.driver.destroy_event(self.done);
     }
 }
 
@@ -132,7 +132,7 @@ fn over(
     slab: &Slab,
     spec: &TensorSpec,
     shape: &Shape,
-) -> Result<Value> {
+) -> Result<OwnedValue> {
     let bytes = shape.count() * spec.datatype.size().unwrap_or(0);
     let mut raw = null_mut();
     // SAFETY: the slab holds `bytes` of that memory and outlives what is bound to it; the shape is `rank` numbers.
@@ -148,5 +148,5 @@ fn over(
         )
     };
     library.api.check(status, Code::Internal)?;
-    Value::new(library, raw)
+    OwnedValue::new(library, raw)
 }

@@ -6,7 +6,7 @@
 /// An element type, by its name in the Open Inference Protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the protocol's own")]
-pub enum Datatype {
+pub enum ElementType {
     Bool,
     Uint8,
     Uint16,
@@ -23,7 +23,7 @@ pub enum Datatype {
     Bytes,
 }
 
-impl Datatype {
+impl ElementType {
     /// The type of that name, such as `FP32`; names are case-sensitive.
     pub fn parse(name: &str) -> Option<Self> {
         Some(match name {
@@ -53,7 +53,7 @@ impl Datatype {
 
 /// The value of an IEEE 754 half-precision number.
 #[inline]
-pub fn half_to_single(bits: u16) -> f32 {
+pub fn fp16_to_single(bits: u16) -> f32 {
     let bits = u32::from(bits);
     let (sign, exponent, mantissa) = ((bits & 0x8000) << 16, (bits >> 10) & 0x1f, bits & 0x3ff);
     match exponent {
@@ -66,12 +66,12 @@ pub fn half_to_single(bits: u16) -> f32 {
 
 /// The value of a bfloat16 number.
 #[inline]
-pub fn brain_to_single(bits: u16) -> f32 {
+pub fn bf16_to_single(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
 /// The elements of a tensor of strings, of which lengths are counted. One at a time: of many only a few are asked for.
-pub trait Strings: std::fmt::Debug {
+pub trait StringLengths: std::fmt::Debug {
     /// The number of elements.
     fn count(&self) -> usize;
     /// The number of bytes of an element.
@@ -79,7 +79,7 @@ pub trait Strings: std::fmt::Debug {
 }
 
 /// The lengths themselves.
-impl<const N: usize> Strings for [usize; N] {
+impl<const N: usize> StringLengths for [usize; N] {
     fn count(&self) -> usize {
         N
     }
@@ -91,7 +91,7 @@ impl<const N: usize> Strings for [usize; N] {
 
 /// The elements of one tensor of a request or an answer, row-major: rows times elements per row.
 #[derive(Clone, Copy, Debug)]
-pub enum TensorView<'a> {
+pub enum TypedSlice<'a> {
     /// BOOL, 0 or 1, and UINT8.
     U8(&'a [u8]),
     /// UINT16.
@@ -117,10 +117,10 @@ pub enum TensorView<'a> {
     /// FP64.
     F64(&'a [f64]),
     /// BYTES.
-    Strings(&'a dyn Strings),
+    Strings(&'a dyn StringLengths),
 }
 
-impl TensorView<'_> {
+impl TypedSlice<'_> {
     /// The number of elements.
     pub fn len(&self) -> usize {
         match self {
@@ -144,22 +144,22 @@ impl TensorView<'_> {
     }
 
     /// Whether this is how elements of that type arrive.
-    pub fn is_of(&self, datatype: Datatype) -> bool {
+    pub fn is_of(&self, datatype: ElementType) -> bool {
         matches!(
             (self, datatype),
-            (Self::U8(_), Datatype::Bool | Datatype::Uint8)
-                | (Self::U16(_), Datatype::Uint16)
-                | (Self::U32(_), Datatype::Uint32)
-                | (Self::U64(_), Datatype::Uint64)
-                | (Self::I8(_), Datatype::Int8)
-                | (Self::I16(_), Datatype::Int16)
-                | (Self::I32(_), Datatype::Int32)
-                | (Self::I64(_), Datatype::Int64)
-                | (Self::F16(_), Datatype::Fp16)
-                | (Self::Bf16(_), Datatype::Bf16)
-                | (Self::F32(_), Datatype::Fp32)
-                | (Self::F64(_), Datatype::Fp64)
-                | (Self::Strings(..), Datatype::Bytes)
+            (Self::U8(_), ElementType::Bool | ElementType::Uint8)
+                | (Self::U16(_), ElementType::Uint16)
+                | (Self::U32(_), ElementType::Uint32)
+                | (Self::U64(_), ElementType::Uint64)
+                | (Self::I8(_), ElementType::Int8)
+                | (Self::I16(_), ElementType::Int16)
+                | (Self::I32(_), ElementType::Int32)
+                | (Self::I64(_), ElementType::Int64)
+                | (Self::F16(_), ElementType::Fp16)
+                | (Self::Bf16(_), ElementType::Bf16)
+                | (Self::F32(_), ElementType::Fp32)
+                | (Self::F64(_), ElementType::Fp64)
+                | (Self::Strings(..), ElementType::Bytes)
         )
     }
 }
@@ -181,17 +181,19 @@ mod tests {
             (0x7c00, f32::INFINITY),
             (0x2e66, 0.099_975_586),
         ] {
-            assert_eq!(half_to_single(bits), value, "{bits:04x}");
+            assert_eq!(fp16_to_single(bits), value, "{bits:04x}");
         }
-        assert!(half_to_single(0x7e00).is_nan());
-        assert_eq!(brain_to_single(0x3f80), 1.0);
+        assert!(fp16_to_single(0x7e00).is_nan());
+        assert_eq!(bf16_to_single(0x3f80), 1.0);
     }
 
     #[test]
     fn views_know_their_type() {
-        assert!(TensorView::U8(&[1]).is_of(Datatype::Bool) && !TensorView::U8(&[1]).is_of(Datatype::Int8));
-        assert_eq!(Datatype::parse("BF16"), Some(Datatype::Bf16));
-        assert_eq!(Datatype::parse("fp32"), None);
-        assert!(TensorView::F64(&[]).is_empty());
+        assert!(
+            TypedSlice::U8(&[1]).is_of(ElementType::Bool) && !TypedSlice::U8(&[1]).is_of(ElementType::Int8)
+        );
+        assert_eq!(ElementType::parse("BF16"), Some(ElementType::Bf16));
+        assert_eq!(ElementType::parse("fp32"), None);
+        assert!(TypedSlice::F64(&[]).is_empty());
     }
 }

@@ -8,41 +8,47 @@
 //! each minute are all sketched, then half as many of twice as many, and so on, whatever the budget says. Both depend on
 //! numbers of rows and never on values, so that weighted counts stay without bias. Time is given. Next: `plan`.
 
-use crate::sampler::Rate;
+use crate::sampler::SamplingRate;
 
 /// Keeps the time spent on sketches within a share of the time that passes.
 ///
 /// Above the budget the rate falls at once, far enough to fit; it rises by one step for each three periods below 40 % of the
 /// budget (a step doubles the cost, so that the raised rate still fits).
 #[derive(Clone, Debug)]
-pub struct Controller {
+pub struct RateController {
     budget: f64,
-    rate: Rate,
+    rate: SamplingRate,
     spent_ns: f64,
     passed_ns: u64,
-    calm: u64,
+    low_load_periods: u64,
 }
 
-impl Controller {
+impl RateController {
     /// Time that a reading covers at least, in nanoseconds: long enough that one large request moves little.
     pub const PERIOD_NS: u64 = 100_000_000;
-    const CALM_PERIODS: u64 = 3;
-    const CALM_SHARE: f64 = 0.4;
+    const LOW_LOAD_PERIODS: u64 = 3;
+    const LOW_LOAD_SHARE: f64 = 0.4;
     /// The lowest rate: what is rarer decides nothing within an hour.
     const LOWEST: u8 = 10;
 
     /// A controller that starts with every row. `budget` is the share of time allowed, such as 0.01.
     pub fn new(budget: f64) -> Self {
-        Self { budget: budget.max(1e-6), rate: Rate::ALL, spent_ns: 0.0, passed_ns: 0, calm: 0 }
+        Self {
+            budget: budget.max(1e-6),
+            rate: SamplingRate::ALL,
+            spent_ns: 0.0,
+            passed_ns: 0,
+            low_load_periods: 0,
+        }
     }
 
     /// The rate in force.
-    pub fn rate(&self) -> Rate {
+    pub fn rate(&self) -> SamplingRate {
         self.rate
     }
 
     /// Takes in what sketching cost and how much time passed since the last call, and gives the rate from now on.
-    pub fn observe(&mut self, spent_ns: f64, passed_ns: u64) -> Rate {
+    pub fn observe(&mut self, spent_ns: f64, passed_ns: u64) -> SamplingRate {
         self.spent_ns += spent_ns;
         self.passed_ns = self.passed_ns.saturating_add(passed_ns);
         let periods = self.passed_ns / Self::PERIOD_NS;
@@ -53,16 +59,16 @@ impl Controller {
         (self.spent_ns, self.passed_ns) = (0.0, 0);
         let halvings = self.rate.halvings();
         if load > 1.0 {
-            self.calm = 0;
+            self.low_load_periods = 0;
             let steps = load.log2().ceil().clamp(1.0, f64::from(Self::LOWEST)) as u8;
-            self.rate = Rate::halved((halvings + steps).min(Self::LOWEST));
-        } else if load < Self::CALM_SHARE {
-            self.calm += periods;
-            let steps = (self.calm / Self::CALM_PERIODS).min(u64::from(halvings)) as u8;
-            self.calm %= Self::CALM_PERIODS;
-            self.rate = Rate::halved(halvings - steps);
+            self.rate = SamplingRate::halved((halvings + steps).min(Self::LOWEST));
+        } else if load < Self::LOW_LOAD_SHARE {
+            self.low_load_periods += periods;
+            let steps = (self.low_load_periods / Self::LOW_LOAD_PERIODS).min(u64::from(halvings)) as u8;
+            self.low_load_periods %= Self::LOW_LOAD_PERIODS;
+            self.rate = SamplingRate::halved(halvings - steps);
         } else {
-            self.calm = 0;
+            self.low_load_periods = 0;
         }
         self.rate
     }
@@ -70,13 +76,13 @@ impl Controller {
 
 /// The share of rows that one version has in one thread and minute whatever the budget says.
 #[derive(Clone, Debug)]
-pub struct Floor {
+pub struct RateFloor {
     rows: u64,
     minute: u64,
     seen: u64,
 }
 
-impl Floor {
+impl RateFloor {
     /// Rows of a minute that are all sketched.
     pub const ROWS: u64 = 256;
     /// Values of these rows, at most: versions with very many columns have fewer rows.
@@ -91,55 +97,59 @@ impl Floor {
     }
 
     /// The least rate for the next `rows` rows, which come in this minute.
-    pub fn rate(&mut self, minute: u64, rows: u64) -> Rate {
+    pub fn rate(&mut self, minute: u64, rows: u64) -> SamplingRate {
         if minute != self.minute {
             (self.minute, self.seen) = (minute, 0);
         }
         let times = self.seen / self.rows;
         self.seen += rows;
-        Rate::halved((u64::BITS - times.leading_zeros()) as u8)
+        SamplingRate::halved((u64::BITS - times.leading_zeros()) as u8)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sampler::Pick;
+    use crate::sampler::RowSample;
 
-    const PERIOD: u64 = Controller::PERIOD_NS;
+    const PERIOD: u64 = RateController::PERIOD_NS;
 
     #[test]
     fn the_controller_falls_at_once_and_rises_slowly() {
-        let mut controller = Controller::new(0.01);
-        assert_eq!(controller.observe(PERIOD as f64 / 200.0, PERIOD), Rate::ALL);
-        assert_eq!(controller.observe(PERIOD as f64, PERIOD / 2), Rate::ALL, "too short to judge");
-        let mut controller = Controller::new(0.01);
-        assert_eq!(controller.observe(PERIOD as f64 * 0.12, PERIOD), Rate::halved(4));
+        let mut controller = RateController::new(0.01);
+        assert_eq!(controller.observe(PERIOD as f64 / 200.0, PERIOD), SamplingRate::ALL);
+        assert_eq!(controller.observe(PERIOD as f64, PERIOD / 2), SamplingRate::ALL, "too short to judge");
+        let mut controller = RateController::new(0.01);
+        assert_eq!(controller.observe(PERIOD as f64 * 0.12, PERIOD), SamplingRate::halved(4));
         for reading in 0..2 {
-            assert_eq!(controller.observe(PERIOD as f64 / 1000.0, PERIOD), Rate::halved(4), "{reading}");
+            assert_eq!(
+                controller.observe(PERIOD as f64 / 1000.0, PERIOD),
+                SamplingRate::halved(4),
+                "{reading}"
+            );
         }
-        assert_eq!(controller.observe(PERIOD as f64 / 1000.0, PERIOD), Rate::halved(3));
+        assert_eq!(controller.observe(PERIOD as f64 / 1000.0, PERIOD), SamplingRate::halved(3));
         for _ in 0..100 {
             let rate = controller.observe(PERIOD as f64 / 150.0, PERIOD);
-            assert_eq!(rate, Rate::halved(3), "between the marks nothing moves");
+            assert_eq!(rate, SamplingRate::halved(3), "between the marks nothing moves");
         }
         assert_eq!(
             controller.observe(0.0, 20 * PERIOD),
-            Rate::ALL,
+            SamplingRate::ALL,
             "an idle time counts as all of its periods"
         );
-        assert_eq!(controller.observe(1e30, PERIOD), Rate::halved(10));
+        assert_eq!(controller.observe(1e30, PERIOD), SamplingRate::halved(10));
     }
 
     /// Rows sketched of a version that gets `each` rows every `gap_ns`, beside a load that costs `other` of the thread.
     fn sketched(seconds: u64, each: u64, gap_ns: u64, columns: usize, other: f64) -> (u64, u64) {
         const VALUE_NS: f64 = 8.0;
-        let (mut controller, mut floor) = (Controller::new(0.01), Floor::new(columns));
+        let (mut controller, mut floor) = (RateController::new(0.01), RateFloor::new(columns));
         let (mut seen, mut kept, mut now) = (0, 0, 0);
         while now < seconds * 1_000_000_000 {
             now += gap_ns;
             let rate = controller.rate().min(floor.rate(now / 60_000_000_000, each));
-            let of_request = Pick::new(now, rate).kept(each as usize);
+            let of_request = RowSample::new(now, rate).kept(each as usize);
             seen += each;
             kept += of_request;
             let share = controller.rate().share();
@@ -161,7 +171,7 @@ mod tests {
         let (seen, kept) = sketched(600, 1, 500_000_000, 64, 1.0);
         assert_eq!(seen, kept, "two rows a second are below the floor");
         let (seen, kept) = sketched(600, 1, 10_000_000, 64, 1.0);
-        assert!(seen == 60_000 && kept >= 10 * Floor::ROWS && kept < seen / 5, "{kept} of {seen}");
+        assert!(seen == 60_000 && kept >= 10 * RateFloor::ROWS && kept < seen / 5, "{kept} of {seen}");
     }
 
     #[test]
@@ -175,11 +185,11 @@ mod tests {
 
     #[test]
     fn wide_versions_have_a_smaller_floor() {
-        assert_eq!(Floor::new(64).rows, 256);
-        assert_eq!(Floor::new(1 << 16).rows, 16);
-        let mut floor = Floor::new(1);
+        assert_eq!(RateFloor::new(64).rows, 256);
+        assert_eq!(RateFloor::new(1 << 16).rows, 16);
+        let mut floor = RateFloor::new(1);
         let rates: Vec<u8> = [256, 1, 255, 512, 1024].map(|rows| floor.rate(0, rows).halvings()).into();
         assert_eq!(rates, [0, 1, 1, 2, 3]);
-        assert_eq!(floor.rate(1, 1), Rate::ALL, "a new minute begins anew");
+        assert_eq!(floor.rate(1, 1), SamplingRate::ALL, "a new minute begins anew");
     }
 }

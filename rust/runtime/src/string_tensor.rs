@@ -5,27 +5,27 @@
 use headgate_core::tensor::{DataType, Shape};
 
 use crate::library::Library;
-use crate::value::{Value, type_and_shape};
+use crate::value::{OwnedValue, type_and_shape};
 
 /// A tensor of strings, borrowed.
-pub struct Strings<'a> {
+pub struct StringTensor<'a> {
     library: &'static Library,
-    value: &'a Value,
+    value: &'a OwnedValue,
     /// The shape.
     pub shape: Shape,
 }
 
-impl std::fmt::Debug for Strings<'_> {
+impl std::fmt::Debug for StringTensor<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Strings").field("shape", &self.shape).finish_non_exhaustive()
     }
 }
 
-impl<'a> Strings<'a> {
+impl<'a> StringTensor<'a> {
     /// `None` for a tensor of another type.
-    pub(crate) fn of(library: &'static Library, value: &'a Value) -> Option<Strings<'a>> {
+    pub(crate) fn of(library: &'static Library, value: &'a OwnedValue) -> Option<StringTensor<'a>> {
         let (datatype, shape) = type_and_shape(library, value).ok()?;
-        (datatype == DataType::Bytes).then_some(Strings { library, value, shape })
+        (datatype == DataType::Bytes).then_some(StringTensor { library, value, shape })
     }
 
     /// Whether its elements and their offsets have more than so many bytes together.
