@@ -66,7 +66,7 @@ fn gateway() -> (Gateway, SocketAddr) {
     (gateway, address)
 }
 
-/// The ways in which a request comes.
+/// The ways in which a request is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Http1,
@@ -82,11 +82,11 @@ const WAYS: [Way; 4] = [Way::Http1, Way::Http2, Way::Grpc, Way::GrpcStream];
 enum Fault {
     /// Its endpoint takes no more requests.
     Rate,
-    /// Its body is compressed as nobody knows.
+    /// Its body has an encoding that is not supported.
     Body,
-    /// Its body is no request.
+    /// Its body is not well-formed.
     Envelope,
-    /// It names a version that there is not.
+    /// It names a version that does not exist.
     Version,
     /// Its input is of another type than the model's.
     Input,

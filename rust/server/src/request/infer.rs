@@ -4,9 +4,9 @@
 //! stopping -> endpoint, rate -> body -> envelope -> route -> admit the version -> decode -> run -> reply     (-> after)
 //! ```
 //! [`infer`] is that list. An [`InferWire`] supplies what differs: body, envelope and the frame of the response. A path names the
-//! endpoint before the body is read, so that a limited caller uploads nothing. A gRPC message names it itself, so that
-//! its body is read first. Until a version is chosen a failure belongs to no version; from then on it is booked on that
-//! version. Nothing of hyper is known here.
+//! endpoint before the body is read, so that a limited caller uploads nothing. A gRPC message names it itself, so that its body is
+//! read first. Until a version is chosen a failure belongs to no version; from then on it is booked on that version. Nothing of hyper
+//! is known here.
 //!
 //! Next: `attempt`, then `after::record`.
 
@@ -69,34 +69,39 @@ pub trait InferWire {
 /// # Errors
 /// What refuses a request before a version is chosen, counted and logged.
 pub async fn infer<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<InferResponse> {
-    let answer = catch_panic(pin!(phases(call, wire))).await;
+    let answer = catch_panic(pin!(run_phases(call, wire))).await;
     answer.inspect_err(|error| {
         let endpoint = wire.target().map_or("", |target| target.endpoint);
         io::with(|io| call.book_refusal(io, endpoint, error));
     })
 }
 
-/// The list.
-async fn phases<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<InferResponse> {
+/// The list of phases.
+async fn run_phases<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<InferResponse> {
+    // Stopping; endpoint and rate, if the path names the endpoint.
     let by_path = io::with(|io| {
         refuse_if_stopping(io)?;
         W::NAMED_BY_PATH.then(|| admit_caller(io, call, wire.target()?)).transpose()
     })?;
-    // A time that cannot be read is refused with the envelope.
-    let asked = deadline::of(call.context.timeout.as_ref(), call.received);
-    let until = known_deadline(call, asked.as_ref().ok().copied().flatten(), by_path.as_deref());
-    let mut counted = wire.read_body(until).await?;
+    // A header that cannot be read is refused behind the envelope.
+    let by_header = deadline::of(call.context.timeout.as_ref(), call.received);
+    let until = known_deadline(call, by_header.as_ref().ok().copied().flatten(), by_path.as_deref());
+    // Body; endpoint and rate, if the body names the endpoint.
+    let mut memory = wire.read_body(until).await?;
     let endpoint = match by_path {
         Some(endpoint) => endpoint,
         None => io::with(|io| admit_caller(io, call, wire.target()?))?,
     };
-    let mut envelope = wire.read_envelope(until, &mut counted).await?;
+    // Envelope.
+    let mut envelope = wire.read_envelope(until, &mut memory).await?;
     if endpoint.non_finite != NonFinite::Error {
         envelope.set_non_finite(endpoint.non_finite);
     }
-    let client = client_deadline(call, asked?, &envelope);
+    // Route.
+    let client = client_deadline(call, by_header?, &envelope);
     let mut attempt = io::with(|io| route(io, call, wire.target()?, endpoint, client))?;
-    attempt.record.memory.merge(counted);
+    attempt.record.memory.merge(memory);
+    // Admit the version, decode, run, reply.
     let request = ParsedRequest { envelope: &envelope, body: wire.body(), wire_format: call.wire_format };
     let mut out = io::with(|io| io.replies.take());
     let mut result = attempt.serve(&request, &mut out).await;
@@ -107,13 +112,14 @@ async fn phases<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<Infe
     tensors::with_scratch(|scratch| scratch.envelope.recycle(envelope));
     let Attempt { mut record, deadlines, .. } = attempt;
     io::with(|io| record.answered(io, result.as_ref().err().map(|error| error.code)));
+    // After: the record is booked when the reply is out.
     Ok(InferResponse { result, body: out, record, deadline: deadlines.request })
 }
 
 /// Refuses a request that comes when what is in flight is about to be cut off. Its client may try another gateway; begun, it would
 /// be lost.
 fn refuse_if_stopping(io: &Io) -> Result<()> {
-    match io.last_words() {
+    match io.last_start_at() {
         Some(at) if at <= Instant::now() => Err(stopping_error()),
         _ => Ok(()),
     }
@@ -143,19 +149,23 @@ fn admit_caller(io: &Io, call: &InferCall<'_>, target: Target<'_>) -> Result<Arc
 /// When a request is of no use any more, as far as its headers and the endpoint say.
 fn known_deadline(
     call: &InferCall<'_>,
-    asked: Option<Instant>,
+    by_header: Option<Instant>,
     endpoint: Option<&LiveEndpoint>,
 ) -> Option<Instant> {
-    let ours = endpoint.map(|endpoint| call.received + endpoint.timeout);
-    [call.deadline, asked, ours].into_iter().flatten().min()
+    let document = endpoint.map(|endpoint| call.received + endpoint.timeout);
+    [call.deadline, by_header, document].into_iter().flatten().min()
 }
 
 /// When the client stops waiting, by all that it says.
-fn client_deadline(call: &InferCall<'_>, asked: Option<Instant>, envelope: &Envelope<'_>) -> Option<Instant> {
+fn client_deadline(
+    call: &InferCall<'_>,
+    by_header: Option<Instant>,
+    envelope: &Envelope<'_>,
+) -> Option<Instant> {
     // Clients that fill every field send 0: no time-out of its own, as Triton has it.
     let own = envelope.parameters.timeout_us.filter(|&timeout| timeout > 0);
     let own = own.and_then(|timeout| call.received.checked_add(Duration::from_micros(timeout)));
-    [own, call.deadline, asked].into_iter().flatten().min()
+    [own, call.deadline, by_header].into_iter().flatten().min()
 }
 
 /// Picks the version that answers, and begins to account for the request, whose client waits until `client`.

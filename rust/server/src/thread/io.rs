@@ -25,7 +25,7 @@ use crate::thread::free_list::FreeList;
 const MAILBOX_CAPACITY: usize = 1024;
 
 /// How long before requests are cut off no more are begun, so that their clients can still be told.
-const LAST_WORDS: Duration = Duration::from_millis(250);
+const CUT_OFF_MARGIN: Duration = Duration::from_millis(250);
 
 /// The state of one IO thread.
 pub struct Io {
@@ -143,8 +143,8 @@ impl Io {
     }
 
     /// When no more requests are begun, because those in flight are about to be cut off; `None` while that is not known.
-    pub fn last_words(&self) -> Option<Instant> {
-        self.shared.cut_off_at.get()?.checked_sub(LAST_WORDS)
+    pub fn last_start_at(&self) -> Option<Instant> {
+        self.shared.cut_off_at.get()?.checked_sub(CUT_OFF_MARGIN)
     }
 
     /// A uniform 64-bit draw (splitmix64, Steele, Lea and Flood 2014).

@@ -59,5 +59,5 @@ impl DrainTimeout {
 /// Resolves shortly before what is in flight is cut off.
 pub async fn cut_off() {
     closing().await;
-    tokio::time::sleep_until(io::with(Io::last_words).unwrap_or_else(Instant::now).into()).await;
+    tokio::time::sleep_until(io::with(Io::last_start_at).unwrap_or_else(Instant::now).into()).await;
 }

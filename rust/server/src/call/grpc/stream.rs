@@ -88,7 +88,7 @@ fn answers(call: Rc<StreamCall>, requests: MessageReader) -> MessageStream {
     let end = futures_util::stream::once(async move {
         Err(match deadline {
             Some(deadline) if deadline <= Instant::now() => error_trailers(&call_deadline_error()),
-            _ if left.get() || io::with(Io::last_words).is_some_and(|at| at <= Instant::now()) => {
+            _ if left.get() || io::with(Io::last_start_at).is_some_and(|at| at <= Instant::now()) => {
                 error_trailers(&stopping_error())
             }
             _ => ok_trailers(),
