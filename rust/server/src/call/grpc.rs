@@ -68,7 +68,7 @@ pub async fn handle(
 ) -> Response<HyperBody> {
     match request.uri().path() {
         INFER => return unary::handle(conn, request, open).await,
-        STREAM => return stream::handle(conn, request, open),
+        STREAM => return io::with(|io| stream::handle(io, conn, request, open)),
         _ => {}
     }
     let answer = match deadline(request.headers(), Instant::now()) {

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 
 use super::message::{self, PREFIX};
 use crate::budget::ConnectionMemory;
-use crate::thread::io;
+use crate::thread::io::{self, Io};
 use crate::thread::request_memory::{BodyMemory, RequestMemory};
 use crate::transport::body::{self, ReadBody};
 use crate::transport::coding::DecodeBounds;
@@ -39,8 +39,8 @@ pub struct MessageReader {
 
 impl MessageReader {
     /// The messages of a body, which are counted for its connection.
-    pub fn new(body: Incoming, holding: Rc<ConnectionMemory>) -> MessageReader {
-        let limit = io::with(|io| io.shared.config.max_body_bytes);
+    pub fn new(io: &Io, body: Incoming, holding: Rc<ConnectionMemory>) -> MessageReader {
+        let limit = io.shared.config.max_body_bytes;
         MessageReader { body, buffered: BytesMut::new(), limit, holding }
     }
 

@@ -47,22 +47,23 @@ enum FailureReport {
 
 /// Answers one call.
 pub fn handle(
+    io: &Io,
     conn: &Rc<ConnectionState>,
     request: Request<Incoming>,
     open: OpenRequest,
 ) -> Response<HyperBody> {
     let (head, body) = request.into_parts();
-    let context = RequestContext::read(Headers::Map(&head.headers), || io::with(Io::draw));
+    let context = RequestContext::read(Headers::Map(&head.headers), || io.draw());
     let mut response = match deadline(&head.headers, Instant::now()) {
         Ok(deadline) => {
             let wants_status = head.headers.get("triton_grpc_error").is_some_and(|value| value == "true");
             let failures = if wants_status { FailureReport::InStatus } else { FailureReport::InMessage };
             let call =
                 Rc::new(StreamCall { headers: head.headers, deadline, context: context.clone(), failures });
-            let requests = MessageReader::new(body, conn.holding().clone());
+            let requests = MessageReader::new(io, body, conn.holding().clone());
             Response::new(HyperBody::stream(answers(call, requests), conn, open))
         }
-        Err(error) => io::with(|io| count_and_refuse(io, &error, conn, open)),
+        Err(error) => count_and_refuse(io, &error, conn, open),
     };
     response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
     context.add_to(response.headers_mut(), UNTIMED);
