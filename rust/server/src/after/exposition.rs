@@ -137,9 +137,9 @@ fn of_endpoints(samples: &[Value], with_buckets: bool) -> Vec<Value> {
         let value = &sample[1];
         let endpoint = sample[0]["endpoint"].as_str().unwrap_or_default();
         let (buckets, sum, count) = endpoints.entry(endpoint).or_default();
-        let kept = value["buckets"].as_array().filter(|_| with_buckets);
-        let kept = kept.into_iter().flatten().skip(1).step_by(2);
-        for (place, bucket) in kept.enumerate() {
+        let thinned = value["buckets"].as_array().filter(|_| with_buckets);
+        let thinned = thinned.into_iter().flatten().skip(1).step_by(2);
+        for (place, bucket) in thinned.enumerate() {
             let below = bucket[1].as_u64().unwrap_or_default();
             match buckets.get_mut(place) {
                 Some((_, all)) => *all += below,

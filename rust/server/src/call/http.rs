@@ -42,7 +42,7 @@ static JSON_LENGTH: HeaderName = HeaderName::from_static(binary::LENGTH_HEADER);
 static BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// A reply whose delivery is booked, if a version answered.
-type Reply = reply::Reply<PendingDelivery>;
+type HttpReply = reply::Reply<PendingDelivery>;
 
 /// What is booked when a version's response is delivered.
 struct PendingDelivery {
@@ -89,14 +89,14 @@ async fn dispatch(
     received: Instant,
     context: &RequestContext,
     open: &OpenRequest,
-) -> Reply {
+) -> HttpReply {
     let mut reply = match check_framing(&head) {
         Ok(()) => {
             let reply = route(head, &mut body, received, context).await;
             let is_compressed = io::with(|io| wants_gzip(io, &reply, head.headers));
             if is_compressed { Box::pin(compress(reply)).await } else { reply }
         }
-        Err(FramingError { error, closes }) => Reply { closes, ..io::with(|io| refusal(io, &error)) },
+        Err(FramingError { error, closes }) => HttpReply { closes, ..io::with(|io| refusal(io, &error)) },
     };
     if let Some(reason) = body.lost() {
         reply.closes = true;
@@ -132,7 +132,7 @@ async fn route(
     body: &mut BodySource,
     received: Instant,
     context: &RequestContext,
-) -> Reply {
+) -> HttpReply {
     let path = match head.has_escapes.then(|| path::decoded(head.path)).transpose() {
         Ok(path) => path.unwrap_or(Cow::Borrowed(head.path)),
         Err(error) => return io::with(|io| refusal(io, &error)),
@@ -157,7 +157,7 @@ async fn route(
 }
 
 /// Answers a call that has no body and waits for nothing.
-fn describe(io: &Io, call: ProtocolCall<'_>, method: &Method) -> Reply {
+fn describe(io: &Io, call: ProtocolCall<'_>, method: &Method) -> HttpReply {
     if matches!(call, ProtocolCall::Infer(_) | ProtocolCall::Predict(_)) {
         return wrong_method(io, "POST");
     }
@@ -202,7 +202,7 @@ fn write_description(io: &Io, call: ProtocolCall<'_>, out: &mut Vec<u8>) -> Resu
     Ok(StatusCode::OK)
 }
 
-async fn extension(call: &ExtensionCall<'_>, head: RequestHead<'_>, body: &mut BodySource) -> Reply {
+async fn extension(call: &ExtensionCall<'_>, head: RequestHead<'_>, body: &mut BodySource) -> HttpReply {
     let allowed = rest::methods(call);
     if !allowed.contains(head.method) {
         let allowed = match allowed {
@@ -225,14 +225,14 @@ async fn extension(call: &ExtensionCall<'_>, head: RequestHead<'_>, body: &mut B
 }
 
 /// Whether the client asks for gzip, and the reply is large enough to be worth it.
-fn wants_gzip(io: &Io, reply: &Reply, asked: Headers<'_>) -> bool {
-    let wanted = || asked.get("accept-encoding").is_some_and(coding::asks_for_gzip);
+fn wants_gzip(io: &Io, reply: &HttpReply, headers: Headers<'_>) -> bool {
+    let wanted = || headers.get("accept-encoding").is_some_and(coding::asks_for_gzip);
     reply.body.len() > io.shared.config.gzip_above_bytes && wanted()
 }
 
 /// Compresses a reply with gzip. It stays as it was if there is no room for both. If compressing took too long or panicked, the
 /// reply says so.
-async fn compress(mut reply: Reply) -> Reply {
+async fn compress(mut reply: HttpReply) -> HttpReply {
     let plain = std::mem::take(&mut reply.body);
     let packed = match &mut reply.delivery {
         Some(PendingDelivery { record, deadline }) => {
@@ -259,19 +259,19 @@ async fn compress(mut reply: Reply) -> Reply {
 
 /// The reply in place of one that could not be compressed.
 #[cold]
-fn compression_failed(io: &Io, reply: Reply, error: Error) -> Reply {
+fn compression_failed(io: &Io, reply: HttpReply, error: Error) -> HttpReply {
     let Some(PendingDelivery { mut record, deadline }) = reply.delivery else { return refusal(io, &error) };
     record.answered(io, Some(error.code));
     infer_reply(io, InferResponse { result: Err(error), body: Vec::new(), record, deadline })
 }
 
-fn reply_of(io: &Io, status: StatusCode, content: &HeaderValue, body: Vec<u8>) -> Reply {
+fn reply_of(io: &Io, status: StatusCode, content: &HeaderValue, body: Vec<u8>) -> HttpReply {
     let mut fields = io.fields.take();
     fields.push((CONTENT_TYPE, content.clone()));
-    Reply { status, fields, body, delivery: None, closes: false }
+    HttpReply { status, fields, body, delivery: None, closes: false }
 }
 
-fn infer_reply(io: &Io, answer: InferResponse) -> Reply {
+fn infer_reply(io: &Io, answer: InferResponse) -> HttpReply {
     let InferResponse { result, body, record, deadline } = answer;
     let mut reply = match result {
         Ok(sent) => {
@@ -290,18 +290,18 @@ fn infer_reply(io: &Io, answer: InferResponse) -> Reply {
 }
 
 /// Counts and answers a request that was refused before a version was chosen.
-fn refusal(io: &Io, error: &Error) -> Reply {
+fn refusal(io: &Io, error: &Error) -> HttpReply {
     io.shared.metrics.thread(io.thread).count_refusal(error.code);
     error_reply(io, error, io.replies.take())
 }
 
-fn no_such_path(io: &Io, path: &str) -> Reply {
+fn no_such_path(io: &Io, path: &str) -> HttpReply {
     let words =
         format!("{path} is not a path of the OpenRequest Inference Protocol; GET /v2 says what there is");
     refusal(io, &Error::new(Code::NotFound, words))
 }
 
-fn error_reply(io: &Io, error: &Error, mut body: Vec<u8>) -> Reply {
+fn error_reply(io: &Io, error: &Error, mut body: Vec<u8>) -> HttpReply {
     body.clear();
     metadata::write_error(&mut body, error);
     // A code without a status is that of a cancelled request: if its client only stopped sending, the request was incomplete.
@@ -321,7 +321,7 @@ fn error_reply(io: &Io, error: &Error, mut body: Vec<u8>) -> Reply {
     reply
 }
 
-fn wrong_method(io: &Io, allowed: &'static str) -> Reply {
+fn wrong_method(io: &Io, allowed: &'static str) -> HttpReply {
     let mut reply = refusal(io, &Error::new(Code::Unsupported, format!("this path takes {allowed}")));
     reply.status = StatusCode::METHOD_NOT_ALLOWED;
     reply.fields.push((ALLOW, HeaderValue::from_static(allowed)));

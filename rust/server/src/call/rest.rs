@@ -122,9 +122,9 @@ async fn object(headers: Headers<'_>, body: &mut BodySource) -> Result<Map<Strin
         return Ok(Map::new());
     }
     refuse_byte_order_mark(&bytes)?;
-    let asked: Option<Map<String, Value>> = serde_json::from_slice(&bytes)
+    let fields: Option<Map<String, Value>> = serde_json::from_slice(&bytes)
         .map_err(|error| Error::invalid(format!("the body must be a JSON object: {error}")))?;
-    Ok(without_nulls(asked.unwrap_or_default()))
+    Ok(without_nulls(fields.unwrap_or_default()))
 }
 
 /// The fields that say something: one that is null is as good as absent.
@@ -133,16 +133,16 @@ fn without_nulls(mut fields: Map<String, Value>) -> Map<String, Value> {
     fields
 }
 
-fn parameters(mut asked: Map<String, Value>) -> Result<Map<String, Value>> {
-    match asked.remove("parameters") {
+fn parameters(mut fields: Map<String, Value>) -> Result<Map<String, Value>> {
+    match fields.remove("parameters") {
         None => Ok(Map::new()),
         Some(Value::Object(parameters)) => Ok(without_nulls(parameters)),
         Some(_) => Err(Error::invalid("\"parameters\" must be an object")),
     }
 }
 
-fn flag(asked: &Map<String, Value>, key: &str) -> Result<bool> {
-    match asked.get(key) {
+fn flag(fields: &Map<String, Value>, key: &str) -> Result<bool> {
+    match fields.get(key) {
         None => Ok(false),
         Some(Value::Bool(flag)) => Ok(*flag),
         Some(_) => Err(Error::invalid(format!("{key:?} must be true or false"))),

@@ -79,7 +79,7 @@ const WAYS: [Way; 4] = [Way::Http1, Way::Http2, Way::Grpc, Way::GrpcStream];
 
 /// What is wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+enum RequestFault {
     /// Its endpoint takes no more requests.
     Rate,
     /// Its body has an encoding that is not supported.
@@ -92,16 +92,18 @@ enum Fault {
     Input,
 }
 
-impl Fault {
+impl RequestFault {
     /// Whether the code and the message of a refusal are for this fault.
-    fn is_told_by(self, refusal: &(String, String)) -> bool {
+    fn explains(self, refusal: &(String, String)) -> bool {
         let (code, message) = refusal;
         match self {
-            Fault::Rate => code == "rate_limited",
-            Fault::Body => code == "unsupported_media_type" || code == "unsupported",
-            Fault::Envelope => code == "invalid_argument" && !message.starts_with("input \"x\" is FP32"),
-            Fault::Version => code == "version_not_found",
-            Fault::Input => code == "invalid_argument" && message.starts_with("input \"x\" is FP32"),
+            RequestFault::Rate => code == "rate_limited",
+            RequestFault::Body => code == "unsupported_media_type" || code == "unsupported",
+            RequestFault::Envelope => {
+                code == "invalid_argument" && !message.starts_with("input \"x\" is FP32")
+            }
+            RequestFault::Version => code == "version_not_found",
+            RequestFault::Input => code == "invalid_argument" && message.starts_with("input \"x\" is FP32"),
         }
     }
 }
@@ -128,25 +130,25 @@ impl Client {
     }
 
     /// The code and the message of the refusal of a request with these faults; `ok` for none.
-    fn send(&mut self, way: Way, faults: &[Fault]) -> (String, String) {
+    fn send(&mut self, way: Way, faults: &[RequestFault]) -> (String, String) {
         let has = |fault| faults.contains(&fault);
-        let endpoint = if has(Fault::Rate) { "limited" } else { "model" };
-        let version = has(Fault::Version).then_some("v9");
-        let datatype = if has(Fault::Input) { "INT8" } else { "FP32" };
+        let endpoint = if has(RequestFault::Rate) { "limited" } else { "model" };
+        let version = has(RequestFault::Version).then_some("v9");
+        let datatype = if has(RequestFault::Input) { "INT8" } else { "FP32" };
         if matches!(way, Way::Grpc | Way::GrpcStream) {
-            let message = message(endpoint, version, datatype, has(Fault::Envelope));
-            return self.grpc(way, has(Fault::Body), &message);
+            let message = message(endpoint, version, datatype, has(RequestFault::Envelope));
+            return self.grpc(way, has(RequestFault::Body), &message);
         }
         let path = format!(
             "/v2/models/{endpoint}{}/infer",
             version.map(|v| format!("/versions/{v}")).unwrap_or_default()
         );
-        let body = match has(Fault::Envelope) {
+        let body = match has(RequestFault::Envelope) {
             true => "{".to_owned(),
             false => json!({"inputs": [{"name": "x", "shape": [1], "datatype": datatype, "data": [1]}]})
                 .to_string(),
         };
-        let coding = if has(Fault::Body) { "br" } else { "identity" };
+        let coding = if has(RequestFault::Body) { "br" } else { "identity" };
         let (status, body) = match way {
             Way::Http1 => self.http1(&path, coding, &body),
             _ => {
@@ -236,8 +238,8 @@ fn every_wire_refuses_in_the_same_order() {
     let (_gateway, address) = gateway();
     let mut client = Client::new(address);
     // Takes the only token.
-    assert_eq!(client.send(Way::Http1, &[Fault::Rate]).0, "ok");
-    use Fault::{Body, Envelope, Input, Rate, Version};
+    assert_eq!(client.send(Way::Http1, &[RequestFault::Rate]).0, "ok");
+    use RequestFault::{Body, Envelope, Input, Rate, Version};
     for way in WAYS {
         // A path names the endpoint before there is a body; a message names it itself.
         let order = match way {
@@ -246,7 +248,7 @@ fn every_wire_refuses_in_the_same_order() {
         };
         for first in 0..order.len() {
             let refusal = client.send(way, &order[first..]);
-            assert!(order[first].is_told_by(&refusal), "{way:?}: {refusal:?} instead of {:?}", order[first]);
+            assert!(order[first].explains(&refusal), "{way:?}: {refusal:?} instead of {:?}", order[first]);
         }
         assert_eq!(client.send(way, &[]).0, "ok", "{way:?}");
     }
@@ -257,11 +259,11 @@ fn a_gateway_that_is_about_to_cut_requests_off_refuses_new_ones_first_and_spends
     let (gateway, address) = gateway();
     let mut client = Client::new(address);
     gateway.shared.cut_off_at.set(Instant::now()).unwrap();
-    let faults = [Fault::Rate, Fault::Body, Fault::Envelope, Fault::Version];
+    let faults = [RequestFault::Rate, RequestFault::Body, RequestFault::Envelope, RequestFault::Version];
     for way in WAYS {
         // More requests than there are tokens.
         for _ in 0..3 {
-            assert_eq!(client.send(way, &[Fault::Rate]).0, "draining", "{way:?}");
+            assert_eq!(client.send(way, &[RequestFault::Rate]).0, "draining", "{way:?}");
         }
         assert_eq!(client.send(way, &faults).0, "draining", "{way:?}");
     }

@@ -227,7 +227,7 @@ async fn book_failures(last: &mut FailedAttempt, mut earlier: Vec<FailedAttempt>
     }
     // The breaker hears of the version's own failure, whatever the client reads.
     io::with(|io| last.attempt.record.report(io, Some(last.error.code)));
-    let told = {
+    let error = {
         let last = &*last;
         let first = earlier.first().unwrap_or(last);
         // A version with another signature refuses what was right for the first one.
@@ -238,5 +238,5 @@ async fn book_failures(last: &mut FailedAttempt, mut earlier: Vec<FailedAttempt>
         requests.unwrap_or(if misfit { first } else { last }).error.clone()
     };
     io::with(|io| earlier.into_iter().for_each(|attempt| attempt.pass_on(io)));
-    told
+    error
 }

@@ -32,13 +32,13 @@ pub enum Fault {
 
 /// Waits until it is known what is at fault for a failed run.
 pub async fn find_fault(attempt: &Attempt) -> Fault {
-    let coming = match io::with(|io| ask_probe(io, attempt.record.version())) {
+    let receiver = match io::with(|io| ask_probe(io, attempt.record.version())) {
         None => return Fault::Unknown,
         Some(Asked::Known(finding)) => return fault(finding, None),
-        Some(Asked::Awaited(coming) | Asked::Begun(coming)) => coming,
+        Some(Asked::Awaited(receiver) | Asked::Begun(receiver)) => receiver,
     };
-    let told = tokio::time::timeout_at(attempt.deadlines.request.into(), await_finding(coming)).await;
-    told.map_or(Fault::TimedOut, |finding| fault(finding, None))
+    let finding = tokio::time::timeout_at(attempt.deadlines.request.into(), await_finding(receiver)).await;
+    finding.map_or(Fault::TimedOut, |finding| fault(finding, None))
 }
 
 /// Reports to the breaker what a run that failed, or did not end in time, says about its version: now, or when a probe has ended. The
@@ -48,9 +48,9 @@ pub fn report_when_known(io: &Io, attempt: &mut Attempt) {
     let Some(report) = attempt.record.report_later() else { return };
     match ask_probe(io, attempt.record.version()) {
         Some(Asked::Known(finding)) => report.send(health_signal(finding, within)),
-        Some(Asked::Begun(coming)) => {
+        Some(Asked::Begun(receiver)) => {
             tokio::task::spawn_local(async move {
-                report.send(health_signal(await_finding(coming).await, within))
+                report.send(health_signal(await_finding(receiver).await, within))
             });
         }
         // One report for each probe, so that reports do not pile up. Without a probe the fault is unknown.
@@ -85,8 +85,8 @@ fn ask_probe(io: &Io, version: &Version<VersionState>) -> Option<Asked> {
     probed.or_else(|| by_record().then_some(Asked::Known(NO_FINDING)))
 }
 
-async fn await_finding(coming: oneshot::Receiver<Finding>) -> Finding {
-    coming.await.unwrap_or(NO_FINDING)
+async fn await_finding(receiver: oneshot::Receiver<Finding>) -> Finding {
+    receiver.await.unwrap_or(NO_FINDING)
 }
 
 #[cfg(test)]

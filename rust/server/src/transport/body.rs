@@ -136,14 +136,14 @@ pub fn check_room(io: &Io, length: usize) -> Result<()> {
     RequestMemory::default().add_body(io, BodyMemory::rounded_length(length))
 }
 
-/// The capacity for a body of which `came` bytes are there and that is said to have `declared`. A claim that does not come true
+/// The capacity for a body of which `received` bytes are there and that is said to have `declared`. A claim that does not come true
 /// costs little memory, and one that does few copies.
-pub fn buffer_capacity(came: usize, declared: usize) -> usize {
-    if declared < came {
+pub fn buffer_capacity(received: usize, declared: usize) -> usize {
+    if declared < received {
         // It is not known how much follows: twice as much each time, so that no byte is moved often.
-        return 2 * came.max(BodyMemory::STEP);
+        return 2 * received.max(BodyMemory::STEP);
     }
-    declared.min(8 * came.max(BodyMemory::STEP)).max(came)
+    declared.min(8 * received.max(BodyMemory::STEP)).max(received)
 }
 
 /// Reads a body. The timer is made only when the body is not there at once.
@@ -277,11 +277,11 @@ impl BodyReader<'_> {
         Ok(())
     }
 
-    /// Goes on in a buffer with room for `came` bytes and some of those to come. Bytes in front align what is at `offset` of the
+    /// Goes on in a buffer with room for `received` bytes and some of those to come. Bytes in front align what is at `offset` of the
     /// body for any element.
-    fn move_to(&mut self, io: &Io, begun: &[u8], came: usize) {
+    fn move_to(&mut self, io: &Io, begun: &[u8], received: usize) {
         self.rest = io.bodies.take();
-        self.rest.reserve(buffer_capacity(came, self.declared) + ALIGNMENT);
+        self.rest.reserve(buffer_capacity(received, self.declared) + ALIGNMENT);
         self.lead = 0;
         if let Some(offset) = self.offset {
             let address = (self.rest.as_ptr() as usize).wrapping_add(offset);
@@ -375,11 +375,11 @@ mod tests {
         let (piece, whole) = (8 << 10, 64 << 20);
         for declared in [0, whole] {
             let (mut capacity, mut moves, mut moved) = (0, 0, 0);
-            for came in (piece..=whole).step_by(piece) {
-                if came > capacity {
-                    capacity = buffer_capacity(came, declared);
-                    (moves, moved) = (moves + 1, moved + came - piece);
-                    assert!((came..=8 * came.max(BodyMemory::STEP)).contains(&capacity));
+            for received in (piece..=whole).step_by(piece) {
+                if received > capacity {
+                    capacity = buffer_capacity(received, declared);
+                    (moves, moved) = (moves + 1, moved + received - piece);
+                    assert!((received..=8 * received.max(BodyMemory::STEP)).contains(&capacity));
                 }
             }
             assert!(moves <= 12 && moved <= 2 * whole, "{declared}: {moves} moves of {moved} bytes");

@@ -40,16 +40,16 @@ pub async fn handle(
     let (head, mut body) = request.into_parts();
     let headers = Headers::Map(&head.headers);
     let context = RequestContext::read(headers, || io::with(Io::draw));
-    let asked = deadline(&head.headers, received);
+    let by_header = deadline(&head.headers, received);
     let call = InferCall {
         headers,
         received,
-        deadline: asked.as_ref().ok().copied().flatten(),
+        deadline: by_header.as_ref().ok().copied().flatten(),
         wire_format: message::ONE,
         protocol: Protocol::Grpc,
         context: &context,
     };
-    let answer = match asked {
+    let answer = match by_header {
         Ok(_) => {
             let receiving = Some(open.receiving());
             let mut wire =

@@ -37,9 +37,9 @@ pub fn take() -> ConnectionBuffers {
 pub fn give(mut buffers: ConnectionBuffers) {
     buffers.unread.clear();
     buffers.fields.clear();
-    SPARE.with_borrow_mut(|kept| {
-        if kept.len() < MAX_SPARE && buffers.unread.capacity() <= 2 * READ_ROOM {
-            kept.push(buffers);
+    SPARE.with_borrow_mut(|spare| {
+        if spare.len() < MAX_SPARE && buffers.unread.capacity() <= 2 * READ_ROOM {
+            spare.push(buffers);
         }
     });
 }
