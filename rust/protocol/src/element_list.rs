@@ -4,14 +4,14 @@
 
 use headgate_core::tensor::Shape;
 
-use crate::cursor::skip_space;
-use crate::fault::{FaultKind, JsonFault, ParseResult};
+use crate::json_cursor::skip_space;
+use crate::json_fault::{FaultKind, JsonFault, ParseResult};
 
 /// Where rows of elements go.
 pub(crate) trait ElementSink {
     /// Reads exactly `n` elements and the closing bracket; `pos` is behind the opening one. Returns the
     /// offset behind the closing one.
-    fn row(&mut self, data: &[u8], pos: usize, n: usize) -> ParseResult<usize>;
+    fn read_row(&mut self, data: &[u8], pos: usize, n: usize) -> ParseResult<usize>;
 }
 
 /// Reads a list along `shape`: either one flat list of all elements, or lists nested exactly as the shape is.
@@ -19,7 +19,7 @@ pub(crate) fn walk(data: &[u8], shape: &Shape, sink: &mut impl ElementSink) -> P
     let start = open_bracket(data, 0)?;
     let end = match data.get(skip_space(data, start)) {
         Some(b'[') => walk_nested(data, start, shape.dims(), sink)?,
-        _ => sink.row(data, start, shape.count())?,
+        _ => sink.read_row(data, start, shape.count())?,
     };
     match skip_space(data, end) {
         end if end == data.len() => Ok(()),
@@ -42,7 +42,7 @@ fn walk_nested(data: &[u8], mut pos: usize, dims: &[i64], sink: &mut impl Elemen
         return Err(JsonFault::new(data, pos, FaultKind::Nesting));
     };
     if inner.is_empty() {
-        return sink.row(data, pos, length as usize);
+        return sink.read_row(data, pos, length as usize);
     }
     for index in 0..length {
         if index > 0 {

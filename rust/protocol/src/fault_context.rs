@@ -6,8 +6,8 @@
 use headgate_core::error::Error;
 use headgate_core::tensor::{DataType, Shape};
 
-use crate::cursor::skip_space;
-use crate::fault::{FaultKind, JsonFault};
+use crate::json_cursor::skip_space;
+use crate::json_fault::{FaultKind, JsonFault};
 
 /// How much of a wrong element a message shows, in bytes.
 const MAX_SHOWN_BYTES: usize = 40;

@@ -1,6 +1,6 @@
 //! One JSON string: its text read and unescaped, and text written as a string.
 //!
-//! Not here: lists of strings, which are BYTES tensors (`strings`). Next: `cursor`.
+//! Not here: lists of strings, which are BYTES tensors (`strings`). Next: `json_cursor`.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use memchr::memchr2;
 
-use crate::fault::{FaultKind, JsonFault, ParseResult};
+use crate::json_fault::{FaultKind, JsonFault, ParseResult};
 
 /// Reads the string whose content starts at `pos`; returns it and the offset behind its closing quote.
 pub(crate) fn read(data: &[u8], pos: usize) -> ParseResult<(Cow<'_, str>, usize)> {

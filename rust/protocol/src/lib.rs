@@ -43,11 +43,11 @@
 
 pub mod binary;
 pub mod classification;
-mod cursor;
 mod element_list;
 pub mod envelope;
-mod fault;
 mod fault_context;
+mod json_cursor;
+mod json_fault;
 mod json_string;
 pub mod metadata;
 pub mod numbers;

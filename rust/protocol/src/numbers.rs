@@ -13,10 +13,10 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::Shape;
 
-use crate::cursor::skip_space;
 use crate::element_list::{ElementSink, too_many, walk};
-use crate::fault::{FaultKind, JsonFault, ParseResult};
 use crate::fault_context::FaultContext;
+use crate::json_cursor::skip_space;
+use crate::json_fault::{FaultKind, JsonFault, ParseResult};
 use crate::typed_slice::TypedSliceMut;
 
 /// Decodes a JSON `data` list, flat or nested along `shape`, into `out`.
@@ -127,7 +127,7 @@ struct SliceSink<'o, T, F> {
 
 impl<T, F: Fn(&[u8], usize) -> ParseResult<(T, usize)> + Copy> ElementSink for SliceSink<'_, T, F> {
     #[inline]
-    fn row(&mut self, data: &[u8], pos: usize, n: usize) -> ParseResult<usize> {
+    fn read_row(&mut self, data: &[u8], pos: usize, n: usize) -> ParseResult<usize> {
         let out = std::mem::take(&mut self.out);
         let Some((row, rest)) = out.split_at_mut_checked(n) else {
             return Err(JsonFault::new(data, pos, FaultKind::BufferTooSmall));

@@ -1,7 +1,7 @@
 //! `:predict`, the REST form of TensorFlow Serving and of KServe's first protocol: JSON without types and shapes.
 //!
-//! Row form: `{"instances": [row, ...]}`, a row being the value of the only input or an object of values by input, answered by
-//! `{"predictions": [row, ...]}`. Column form: `{"inputs": value}` or an object of values by input, answered by `{"outputs": …}`.
+//! Row form: `{"instances": [read_row, ...]}`, a row being the value of the only input or an object of values by input, answered by
+//! `{"predictions": [read_row, ...]}`. Column form: `{"inputs": value}` or an object of values by input, answered by `{"outputs": …}`.
 //! The model's signature says the types; the nesting of the lists says the shapes. Bytes that are no text are
 //! `{"b64": "…"}`, both ways. Next: `response`.
 
@@ -15,11 +15,11 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, MAX_RANK, Shape, Signature, TensorSpec};
 
-use crate::cursor::{JsonCursor, JsonKind};
 use crate::envelope::{
     ElementSource, Envelope, EnvelopeScratch, InputForm, InputTensor, refuse_byte_order_mark,
 };
-use crate::fault::{JsonFault, ParseResult};
+use crate::json_cursor::{JsonCursor, JsonKind};
+use crate::json_fault::{JsonFault, ParseResult};
 use crate::json_string::write_json;
 
 pub use response::{write, write_status};

@@ -8,10 +8,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{DataType, Shape};
 
-use crate::cursor::skip_space;
 use crate::element_list::{ElementSink, too_many, walk};
-use crate::fault::{FaultKind, JsonFault, ParseResult};
 use crate::fault_context::FaultContext;
+use crate::json_cursor::skip_space;
+use crate::json_fault::{FaultKind, JsonFault, ParseResult};
 use crate::json_string::append;
 
 /// Byte strings back to back and where each begins: the layout of ONNX Runtime's `GetStringTensorContent`.
@@ -227,7 +227,7 @@ struct StringTableSink<'t> {
 }
 
 impl ElementSink for StringTableSink<'_> {
-    fn row(&mut self, data: &[u8], mut pos: usize, n: usize) -> ParseResult<usize> {
+    fn read_row(&mut self, data: &[u8], mut pos: usize, n: usize) -> ParseResult<usize> {
         pos = skip_space(data, pos);
         if n == 0 {
             return match data.get(pos) {

@@ -35,7 +35,7 @@ impl Api {
         }
         // SAFETY: a non-null status is ours to read and to release once.
         let message = unsafe {
-            let message = string((self.GetErrorMessage)(status.0));
+            let message = copy_c_string((self.GetErrorMessage)(status.0));
             (self.ReleaseStatus)(status.0);
             message
         };
@@ -56,7 +56,7 @@ fn is_about_memory(message: &str) -> bool {
 ///
 /// # Safety
 /// `text` is null or points to a NUL-terminated string.
-pub(crate) unsafe fn string(text: *const c_char) -> String {
+pub(crate) unsafe fn copy_c_string(text: *const c_char) -> String {
     if text.is_null() {
         return String::new();
     }

@@ -80,21 +80,21 @@ impl Binding {
 
     /// Gives the optional input at its place among the signature's, to be shaped and filled. It is given until the tensors are
     /// told to forget.
-    pub fn give_optional_input(&mut self, index: usize) -> &mut Tensor {
+    pub fn optional_input_mut(&mut self, index: usize) -> &mut Tensor {
         let optional = self.optional.as_mut().expect("the signature has optional inputs");
-        optional.give(self.library, index)
+        optional.tensor_mut(self.library, index)
     }
 
     /// Leaves out the optional inputs that were given.
-    pub fn leave_out_optional_inputs(&mut self) {
+    pub fn clear_optional_inputs(&mut self) {
         if let Some(optional) = &mut self.optional {
             optional.forget();
         }
     }
 
     /// Whether some of the optional inputs are given.
-    pub fn gives_optional_inputs(&self) -> bool {
-        self.optional.as_ref().is_some_and(|optional| optional.are_given())
+    pub fn has_optional_inputs(&self) -> bool {
+        self.optional.as_ref().is_some_and(|optional| optional.any_given())
     }
 
     /// The shapes of the inputs.
@@ -117,7 +117,7 @@ impl Binding {
     }
 
     /// Takes an output that the runtime made.
-    pub(crate) fn take_output(&mut self, index: usize, value: OwnedValue) {
+    pub(crate) fn set_allocated_output(&mut self, index: usize, value: OwnedValue) {
         self.outputs[index].allocated = Some(value);
     }
 
@@ -160,7 +160,7 @@ impl Binding {
     /// Gives back what others own: outputs that could not be foretold, strings, adopted bytes.
     pub fn forget(&mut self) {
         self.inputs.iter_mut().for_each(Tensor::forget);
-        self.leave_out_optional_inputs();
+        self.clear_optional_inputs();
         for output in &mut self.outputs {
             output.allocated = None;
             output.tensor.forget();
@@ -179,36 +179,36 @@ impl Binding {
     /// # Errors
     /// `backend_failed`, `overloaded` for want of memory; `internal` when an input has no shape yet.
     pub fn run(&mut self, session: &Session) -> Result<()> {
-        self.place_inputs()?;
-        if self.gives_optional_inputs() {
+        self.set_input_pointers()?;
+        if self.has_optional_inputs() {
             return self.run_with_optional_inputs(session);
         }
-        let predicted = self.place_outputs(session, Preallocation::Proven, None)?;
-        let result = self.call(session);
+        let predicted = self.set_output_pointers(session, Preallocation::Proven, None)?;
+        let result = self.call_runtime(session);
         let is_doubtful = match &result {
-            Ok(()) => self.is_unwritten(),
+            Ok(()) => self.has_unwritten_output(),
             // Any other failure has nothing to do with buffers.
             Err(error) => error.code == Code::BackendFailed,
         };
-        if predicted && is_doubtful { self.run_again(session, result) } else { result }
+        if predicted && is_doubtful { self.run_without_preallocation(session, result) } else { result }
     }
 
     /// As [`Binding::run`]. The rules of the outputs were proven with the model's own values and say nothing about others, so no
     /// output gets a buffer.
     #[cold]
     fn run_with_optional_inputs(&mut self, session: &Session) -> Result<()> {
-        self.place_outputs(session, Preallocation::Nothing, None)?;
+        self.set_output_pointers(session, Preallocation::Nothing, None)?;
         let optional = self.optional.as_mut().expect("some are given");
-        let ran = optional.place(session, &mut self.raw_inputs).and_then(|()| {
-            // SAFETY: as in `call`; the values stand in the order of their names.
+        let result = optional.append_to(session, &mut self.raw_inputs).and_then(|()| {
+            // SAFETY: as in `call_runtime`; the values stand in the order of their names.
             unsafe { session.run(optional.names(), &self.raw_inputs, &mut self.raw_outputs) }
         });
         self.raw_inputs.truncate(self.inputs.len());
-        self.take_outputs(ran)
+        self.collect_outputs(result)
     }
 
     /// Whether a run left one of our buffers as it was.
-    fn is_unwritten(&self) -> bool {
+    fn has_unwritten_output(&self) -> bool {
         self.outputs.iter().zip(&self.raw_outputs).any(|(output, raw)| {
             output.allocated.is_none() && *raw == output.tensor.raw() && output.tensor.has_sentinel()
         })
@@ -217,23 +217,23 @@ impl Binding {
     /// Runs once more without buffers of ours, after a run that may have gone wrong because of them: a model may declare one size
     /// and give another, or not write at all. Rules that did not hold are used no more.
     #[cold]
-    fn run_again(&mut self, session: &Session, first: Result<()>) -> Result<()> {
+    fn run_without_preallocation(&mut self, session: &Session, first: Result<()>) -> Result<()> {
         let ours: Vec<bool> = self
             .outputs
             .iter()
             .zip(&self.raw_outputs)
             .map(|(output, raw)| !raw.is_null() && *raw == output.tensor.raw())
             .collect();
-        self.place_outputs(session, Preallocation::Nothing, None)?;
+        self.set_output_pointers(session, Preallocation::Nothing, None)?;
         // The request is at fault, or the model, and says so once more.
-        self.call(session).map_err(|again| first.as_ref().err().cloned().unwrap_or(again))?;
+        self.call_runtime(session).map_err(|again| first.as_ref().err().cloned().unwrap_or(again))?;
         for index in (0..ours.len()).filter(|&index| ours[index]) {
             let OutputSlot { tensor, allocated: Some(value) } = &self.outputs[index] else { continue };
             let right = TensorView::of(self.library, value)?;
             let is_left_alone =
                 first.is_ok() && matches!(right.data, Elements::Bytes(bytes) if *bytes != *tensor.bytes());
             if right.shape != *tensor.shape() || is_left_alone {
-                session.rules.distrust(index);
+                session.rules.mark_wrong(index);
             }
         }
         Ok(())
@@ -245,18 +245,18 @@ impl Binding {
     /// # Errors
     /// As [`Binding::run`].
     pub fn check_outputs(&mut self, session: &Session) -> Result<()> {
-        if self.gives_optional_inputs() {
+        if self.has_optional_inputs() {
             return Ok(());
         }
-        self.place_inputs()?;
-        output_check::prove_rules(&session.rules, |which, pattern| {
-            self.place_outputs(session, which, Some(pattern))?;
-            self.call(session)?;
-            (0..self.outputs.len()).map(|index| self.found(session, index)).collect()
+        self.set_input_pointers()?;
+        output_check::prove_rules(&session.rules, |preallocation, pattern| {
+            self.set_output_pointers(session, preallocation, Some(pattern))?;
+            self.call_runtime(session)?;
+            (0..self.outputs.len()).map(|index| self.observe_output(session, index)).collect()
         })
     }
 
-    fn found(&self, session: &Session, index: usize) -> Result<ObservedOutput> {
+    fn observe_output(&self, session: &Session, index: usize) -> Result<ObservedOutput> {
         let view = self.output(index)?;
         let bytes = if let Elements::Bytes(bytes) = view.data { bytes.to_vec() } else { Vec::new() };
         let predicted =
@@ -270,7 +270,7 @@ impl Binding {
     }
 
     /// Sets the input pointers.
-    fn place_inputs(&mut self) -> Result<()> {
+    fn set_input_pointers(&mut self) -> Result<()> {
         self.check_inputs()?;
         for (raw, tensor) in self.raw_inputs.iter_mut().zip(&self.inputs) {
             *raw = tensor.raw();
@@ -279,11 +279,16 @@ impl Binding {
     }
 
     /// Sets the output pointers, and marks what is ours or fills it; true when at least one is.
-    fn place_outputs(&mut self, session: &Session, which: Preallocation, fill: Option<u8>) -> Result<bool> {
+    fn set_output_pointers(
+        &mut self,
+        session: &Session,
+        preallocation: Preallocation,
+        fill: Option<u8>,
+    ) -> Result<bool> {
         let mut predicted = false;
         for (index, output) in self.outputs.iter_mut().enumerate() {
             output.allocated = None;
-            let shape = session.rules.shape(index, which, |input| self.inputs[input].shape());
+            let shape = session.rules.shape(index, preallocation, |input| self.inputs[input].shape());
             self.raw_outputs[index] = match shape {
                 Some(shape) if may_preallocate(output.tensor.datatype(), &shape) => {
                     output.tensor.reshape(&shape)?;
@@ -300,20 +305,21 @@ impl Binding {
         Ok(predicted)
     }
 
-    fn call(&mut self, session: &Session) -> Result<()> {
+    fn call_runtime(&mut self, session: &Session) -> Result<()> {
         // SAFETY: inputs are live and in the signature's order (checked in `run`); outputs are null or ours, and `&mut self`
         // keeps everyone else away.
-        let ran = unsafe { session.run(session.input_names.all(), &self.raw_inputs, &mut self.raw_outputs) };
-        self.take_outputs(ran)
+        let result =
+            unsafe { session.run(session.input_names.all(), &self.raw_inputs, &mut self.raw_outputs) };
+        self.collect_outputs(result)
     }
 
     /// Takes over what a call into the runtime made.
     #[inline]
-    fn take_outputs(&mut self, ran: Result<()>) -> Result<()> {
+    fn collect_outputs(&mut self, result: Result<()>) -> Result<()> {
         // All are taken over before any is found missing, so that none is lost; a run that failed may have made some.
         let mut missing = None;
         for (raw, output) in self.raw_outputs.iter().zip(&mut self.outputs) {
-            if raw.is_null() && ran.is_err() {
+            if raw.is_null() && result.is_err() {
                 continue;
             }
             if raw.is_null() || *raw != output.tensor.raw() {
@@ -323,7 +329,7 @@ impl Binding {
                 }
             }
         }
-        ran.and(missing.map_or(Ok(()), Err))
+        result.and(missing.map_or(Ok(()), Err))
     }
 }
 

@@ -181,7 +181,7 @@ impl Drop for ThreadRunOptions {
 pub(crate) fn run(api: Api, call: impl FnOnce(*const OrtRunOptions) -> Result<()>) -> Result<()> {
     CALLING_THREAD.with(|here| {
         let options = here.options_of(api)?;
-        here.watch(CallTarget { api, call: CallOptions::Run(options) }, || call(options.as_ptr()))
+        here.call_cancellable(CallTarget { api, call: CallOptions::Run(options) }, || call(options.as_ptr()))
     })
 }
 
@@ -191,7 +191,8 @@ pub(crate) fn load(
     options: NonNull<OrtSessionOptions>,
     call: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    CALLING_THREAD.with(|here| here.watch(CallTarget { api, call: CallOptions::Load(options) }, call))
+    CALLING_THREAD
+        .with(|here| here.call_cancellable(CallTarget { api, call: CallOptions::Load(options) }, call))
 }
 
 impl CallingThread {
@@ -207,19 +208,19 @@ impl CallingThread {
     }
 
     /// Makes a call that others may cancel. What succeeded all the same is kept.
-    fn watch(&self, mut target: CallTarget, call: impl FnOnce() -> Result<()>) -> Result<()> {
+    fn call_cancellable(&self, mut target: CallTarget, call: impl FnOnce() -> Result<()>) -> Result<()> {
         let SharedThread { state, target: known } = &*self.thread;
         known.store(&raw mut target, Relaxed);
         match state.enter() {
             CallEntry::Outside => call(),
-            CallEntry::Cancelled => Err(cancelled()),
+            CallEntry::Cancelled => Err(cancelled_error()),
             CallEntry::Inside => {
                 let result = call();
                 if !state.leave() {
                     return result;
                 }
                 target.set_flag(false);
-                result.map_err(|_| cancelled())
+                result.map_err(|_| cancelled_error())
             }
         }
     }
@@ -228,16 +229,16 @@ impl CallingThread {
 /// Whether the calling thread's scope goes on.
 ///
 /// # Errors
-/// `cancelled` if it was cancelled.
+/// `cancelled_error` if it was cancelled.
 pub fn check() -> Result<()> {
     CALLING_THREAD.with(|here| {
         let state = &here.thread.state;
         let cancelled_now = state.current().is_some_and(|number| state.is_cancelled(number));
-        if cancelled_now { Err(cancelled()) } else { Ok(()) }
+        if cancelled_now { Err(cancelled_error()) } else { Ok(()) }
     })
 }
 
 /// What a call fails with that was cancelled.
-fn cancelled() -> Error {
+fn cancelled_error() -> Error {
     Error::new(Code::Cancelled, "it was cancelled")
 }

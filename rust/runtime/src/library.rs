@@ -13,7 +13,7 @@ use headgate_core::error::{Code, Error, Result};
 use libloading::os::unix::{Library as SharedObject, RTLD_LOCAL, RTLD_NOW};
 use ort_sys::{OrtAllocatorType, OrtApiBase, OrtEnv, OrtLoggingLevel, OrtMemType, OrtMemoryInfo};
 
-use crate::api::{Api, string};
+use crate::api::{Api, copy_c_string};
 use crate::trap;
 
 /// The oldest API level that has what this crate calls; ONNX Runtime 1.24 is the first release with it.
@@ -78,7 +78,7 @@ impl Library {
         let status = unsafe { (self.api.GetAvailableProviders)(&mut names, &mut count) };
         self.api.check(status, Code::Internal)?;
         // SAFETY: the library wrote `count` C strings.
-        let providers = (0..count as usize).map(|i| unsafe { string(*names.add(i)) }).collect();
+        let providers = (0..count as usize).map(|i| unsafe { copy_c_string(*names.add(i)) }).collect();
         // SAFETY: the pair came from GetAvailableProviders.
         self.api.check(unsafe { (self.api.ReleaseAvailableProviders)(names, count) }, Code::Internal)?;
         Ok(providers)
@@ -103,7 +103,7 @@ fn load(path: &Path) -> Result<Library> {
     // SAFETY: OrtGetApiBase returns a static table, or null.
     let base = unsafe { entry().as_ref() }.ok_or_else(|| failed("gave no API table"))?;
     // SAFETY: returns a static C string.
-    let version = unsafe { string((base.GetVersionString)()) };
+    let version = unsafe { copy_c_string((base.GetVersionString)()) };
     // SAFETY: returns a static table of at least that level, or null.
     let table = unsafe { (base.GetApi)(API_LEVEL).as_ref() }.ok_or_else(|| {
         failed(&format!(

@@ -19,7 +19,7 @@ pub(crate) struct OptionalInputs {
     datatypes: Box<[DataType]>,
     /// First those that are given now, then those that were given before.
     tensors: Vec<OptionalTensor>,
-    given: usize,
+    given_count: usize,
     names: Vec<*const c_char>,
 }
 
@@ -38,30 +38,30 @@ impl OptionalInputs {
     }
 
     /// Whether any is given.
-    pub(crate) fn are_given(&self) -> bool {
-        self.given > 0
+    pub(crate) fn any_given(&self) -> bool {
+        self.given_count > 0
     }
 
     /// Gives the one at its place, to be shaped and filled.
-    pub(crate) fn give(&mut self, library: &'static Library, index: usize) -> &mut Tensor {
+    pub(crate) fn tensor_mut(&mut self, library: &'static Library, index: usize) -> &mut Tensor {
         let known = self.tensors.iter().position(|optional| optional.index == index);
         let at = known.unwrap_or_else(|| {
             let tensor = Tensor::new(library, self.datatypes[index]);
             self.tensors.push(OptionalTensor { index, tensor });
             self.tensors.len() - 1
         });
-        if at < self.given {
+        if at < self.given_count {
             return &mut self.tensors[at].tensor;
         }
-        self.tensors.swap(at, self.given);
-        self.given += 1;
-        &mut self.tensors[self.given - 1].tensor
+        self.tensors.swap(at, self.given_count);
+        self.given_count += 1;
+        &mut self.tensors[self.given_count - 1].tensor
     }
 
     /// Leaves all of them out.
     pub(crate) fn forget(&mut self) {
-        self.tensors[..self.given].iter_mut().for_each(|optional| optional.tensor.forget());
-        self.given = 0;
+        self.tensors[..self.given_count].iter_mut().for_each(|optional| optional.tensor.forget());
+        self.given_count = 0;
     }
 
     /// Bytes held by the tensors.
@@ -73,10 +73,10 @@ impl OptionalInputs {
     ///
     /// # Errors
     /// `internal` for one without a shape.
-    pub(crate) fn place(&mut self, session: &Session, values: &mut Vec<*const OrtValue>) -> Result<()> {
+    pub(crate) fn append_to(&mut self, session: &Session, values: &mut Vec<*const OrtValue>) -> Result<()> {
         self.names.clear();
         self.names.extend_from_slice(session.input_names.all());
-        for OptionalTensor { index, tensor } in &self.tensors[..self.given] {
+        for OptionalTensor { index, tensor } in &self.tensors[..self.given_count] {
             if tensor.raw().is_null() {
                 return Err(Error::new(
                     Code::Internal,
@@ -89,7 +89,7 @@ impl OptionalInputs {
         Ok(())
     }
 
-    /// The names of all inputs of the run, since [`OptionalInputs::place`].
+    /// The names of all inputs of the run, since [`OptionalInputs::append_to`].
     pub(crate) fn names(&self) -> &[*const c_char] {
         &self.names
     }

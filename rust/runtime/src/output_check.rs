@@ -31,13 +31,13 @@ pub(crate) fn prove_rules(
     rules: &OutputRules,
     mut run: impl FnMut(Preallocation, u8) -> Result<Vec<ObservedOutput>>,
 ) -> Result<()> {
-    if !rules.are_unproven() {
+    if !rules.has_unproven() {
         return Ok(());
     }
     let expected = run(Preallocation::Nothing, 0)?;
     for (index, output) in expected.iter().enumerate() {
         if output.predicted.is_some_and(|shape| shape != output.shape) {
-            rules.distrust(index);
+            rules.mark_wrong(index);
         }
     }
     let mut proven = vec![true; expected.len()];
@@ -46,7 +46,7 @@ pub(crate) fn prove_rules(
             Ok(found) => found,
             Err(error) if error.code == Code::BackendFailed => {
                 // It ran a moment ago: the buffers are at fault.
-                rules.distrust_all();
+                rules.mark_all_wrong();
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -54,11 +54,11 @@ pub(crate) fn prove_rules(
         for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
             proven[index] &= found.is_preallocated;
             if found.is_preallocated && (found.shape != expected.shape || found.bytes != expected.bytes) {
-                rules.distrust(index);
+                rules.mark_wrong(index);
             }
         }
     }
-    (0..proven.len()).filter(|&index| proven[index]).for_each(|index| rules.trust(index));
+    (0..proven.len()).filter(|&index| proven[index]).for_each(|index| rules.mark_proven(index));
     Ok(())
 }
 
@@ -100,13 +100,13 @@ mod tests {
         let rules = rules(3);
         assert_eq!(trusted(&rules, 3), [false; 3], "nothing before a run");
         // The second is not written, although what is right looks like one of the patterns.
-        let runs = |which, pattern| {
-            let ours = which == Preallocation::Unproven;
+        let runs = |preallocation, pattern| {
+            let ours = preallocation == Preallocation::Unproven;
             Ok(vec![found(7, ours), found(if ours { pattern } else { PATTERNS[0] }, ours), found(9, false)])
         };
         prove_rules(&rules, runs).unwrap();
         assert_eq!(trusted(&rules, 3), [true, false, false], "the third never had a buffer");
-        rules.trust(1);
+        rules.mark_proven(1);
         assert_eq!(trusted(&rules, 3), [true, false, false], "distrust is for good");
     }
 
@@ -116,12 +116,12 @@ mod tests {
             [(Code::BackendFailed, false, false), (Code::Overloaded, true, true)]
         {
             let rules = rules(1);
-            let runs = |which, _| match which {
+            let runs = |preallocation, _| match preallocation {
                 Preallocation::Nothing => Ok(vec![found(7, false)]),
                 _ => Err(Error::new(code, "no")),
             };
             assert_eq!(prove_rules(&rules, runs).is_err(), is_error);
-            assert_eq!((trusted(&rules, 1), rules.are_unproven()), (vec![false], unproven));
+            assert_eq!((trusted(&rules, 1), rules.has_unproven()), (vec![false], unproven));
         }
         let rules = rules(1);
         let other = Shape::new(&[2]).unwrap();
@@ -129,6 +129,6 @@ mod tests {
             Ok(vec![ObservedOutput { shape: other, bytes: vec![7; 2], ..found(7, false) }])
         })
         .unwrap();
-        assert!(!rules.are_unproven() && trusted(&rules, 1) == [false]);
+        assert!(!rules.has_unproven() && trusted(&rules, 1) == [false]);
     }
 }

@@ -80,16 +80,16 @@ impl Session {
     pub(crate) fn load_with(
         library: &'static Library,
         path: &Path,
-        wanted: SessionOptions,
+        session_options: SessionOptions,
         provider: Option<&DeviceProvider<'_>>,
     ) -> Result<Session> {
-        let mut session = Session::create(library, path, None, wanted, provider)?;
+        let mut session = Session::create(library, path, None, session_options, provider)?;
         let Err(error) = session.describe() else { return Ok(session) };
         drop(session);
         // Only a signature that cannot be served is a reason to read the file once more.
         let unzipped = std::fs::read(path).ok().and_then(|model| zipmap::remove_zipmaps(&model));
         let RewrittenModel { model, labels } = unzipped.ok_or_else(|| load_error(path, &error))?;
-        let mut session = Session::create(library, path, Some(&model), wanted, provider)?;
+        let mut session = Session::create(library, path, Some(&model), session_options, provider)?;
         session.describe().map_err(|error| load_error(path, &error))?;
         for output in &mut session.signature.outputs {
             output.labels = labels.get(&output.name).cloned().unwrap_or_default();
@@ -102,14 +102,14 @@ impl Session {
         library: &'static Library,
         path: &Path,
         model: Option<&[u8]>,
-        wanted: SessionOptions,
+        session_options: SessionOptions,
         provider: Option<&DeviceProvider<'_>>,
     ) -> Result<Session> {
         let file = c_path(path)?;
-        let threads = SessionThreads::new(wanted.intra_threads);
-        let options = OwnedSessionOptions::new(library.api, wanted, &threads)?;
+        let threads = SessionThreads::new(session_options.intra_threads);
+        let options = OwnedSessionOptions::new(library.api, session_options, &threads)?;
         if let Some(DeviceProvider { driver, stream }) = provider {
-            driver.add_provider(library, options.raw, *stream, wanted.device_memory)?;
+            driver.add_provider(library, options.raw, *stream, session_options.device_memory)?;
         }
         if model.is_some() {
             options.set_external_data_folder(path.parent().unwrap_or(path))?;
@@ -130,7 +130,7 @@ impl Session {
             };
             library.api.check(status, Code::ModelLoadFailed)
         };
-        let created = threads.watch(|| cancel::load(library.api, options.raw, create));
+        let created = threads.call_guarded(|| cancel::load(library.api, options.raw, create));
         let created = created.map_err(|error| load_error(path, &error));
         let Some(raw) = NonNull::new(raw) else {
             return Err(created
@@ -178,7 +178,8 @@ impl Session {
         let declared = unsafe { DeclaredSignature::read(self.library.api, self.raw.as_ptr())? };
         check(&declared.signature)?;
         self.signature = declared.signature;
-        self.remark = (!declared.left_out.is_empty()).then(|| not_offered(declared.left_out));
+        self.remark =
+            (!declared.unsupported_inputs.is_empty()).then(|| not_offered(declared.unsupported_inputs));
         self.input_names = TensorNames::of(&self.signature.inputs)?;
         self.optional_names = TensorNames::of(&self.signature.optional_inputs)?;
         self.output_names = TensorNames::of(&self.signature.outputs)?;
@@ -219,7 +220,7 @@ impl Session {
             };
             self.library.api.check(status, Code::BackendFailed)
         };
-        self.threads.watch(|| cancel::run(self.library.api, run))
+        self.threads.call_guarded(|| cancel::run(self.library.api, run))
     }
 }
 
@@ -262,7 +263,7 @@ struct OwnedSessionOptions {
 }
 
 impl OwnedSessionOptions {
-    fn new(api: Api, wanted: SessionOptions, threads: &SessionThreads) -> Result<Self> {
+    fn new(api: Api, session_options: SessionOptions, threads: &SessionThreads) -> Result<Self> {
         let mut raw = null_mut();
         // SAFETY: the out-pointer is valid.
         api.check(unsafe { (api.CreateSessionOptions)(&mut raw) }, Code::ModelLoadFailed)?;
@@ -271,13 +272,13 @@ impl OwnedSessionOptions {
         // SAFETY: live options in every call below.
         unsafe {
             let set = |status| api.check(status, Code::ModelLoadFailed);
-            set((api.SetIntraOpNumThreads)(raw.as_ptr(), i32::from(wanted.intra_threads)))?;
+            set((api.SetIntraOpNumThreads)(raw.as_ptr(), i32::from(session_options.intra_threads)))?;
             set((api.SetInterOpNumThreads)(raw.as_ptr(), 1))?;
             // What a run fails with comes back as its error: clients are not to fill the log.
             set((api.SetSessionLogSeverityLevel)(raw.as_ptr(), FATAL))?;
             set((api.SetSessionGraphOptimizationLevel)(
                 raw.as_ptr(),
-                match wanted.graph_optimization {
+                match session_options.graph_optimization {
                     GraphOptimization::All => GraphOptimizationLevel::ORT_ENABLE_ALL,
                     GraphOptimization::Extended => GraphOptimizationLevel::ORT_ENABLE_EXTENDED,
                     GraphOptimization::Basic => GraphOptimizationLevel::ORT_ENABLE_BASIC,
@@ -285,11 +286,11 @@ impl OwnedSessionOptions {
                 },
             ))?;
             if let Some(creation) = threads.creation_options() {
-                set((api.SessionOptionsSetCustomCreateThreadFn)(raw.as_ptr(), Some(trap::create)))?;
+                set((api.SessionOptionsSetCustomCreateThreadFn)(raw.as_ptr(), Some(trap::create_thread)))?;
                 set((api.SessionOptionsSetCustomThreadCreationOptions)(raw.as_ptr(), creation))?;
-                set((api.SessionOptionsSetCustomJoinThreadFn)(raw.as_ptr(), Some(trap::join)))?;
+                set((api.SessionOptionsSetCustomJoinThreadFn)(raw.as_ptr(), Some(trap::join_thread)))?;
             }
-            if !wanted.arena {
+            if !session_options.arena {
                 set((api.DisableCpuMemArena)(raw.as_ptr()))?;
             }
             for key in [c"session.intra_op.allow_spinning", c"session.inter_op.allow_spinning"] {

@@ -56,12 +56,12 @@ impl OutputRules {
     pub(crate) fn shape<'a>(
         &self,
         output: usize,
-        which: Preallocation,
+        preallocation: Preallocation,
         inputs: impl Fn(usize) -> &'a Shape,
     ) -> Option<Shape> {
         let rule = self.0[output].as_ref()?;
         let state = rule.state.load(Relaxed);
-        let applies = match which {
+        let applies = match preallocation {
             Preallocation::Nothing => false,
             Preallocation::Proven => state == OutputRule::PROVEN,
             Preallocation::Unproven => state != OutputRule::WRONG,
@@ -70,12 +70,12 @@ impl OutputRules {
     }
 
     /// Whether a rule was neither proven nor found to be wrong.
-    pub(crate) fn are_unproven(&self) -> bool {
+    pub(crate) fn has_unproven(&self) -> bool {
         self.0.iter().flatten().any(|rule| rule.state.load(Relaxed) == OutputRule::UNPROVEN)
     }
 
     /// The rule of an output holds, unless it was found to be wrong.
-    pub(crate) fn trust(&self, output: usize) {
+    pub(crate) fn mark_proven(&self, output: usize) {
         if let Some(rule) = &self.0[output] {
             // It is proven already, or wrong for good.
             let _ = rule.state.compare_exchange(OutputRule::UNPROVEN, OutputRule::PROVEN, Relaxed, Relaxed);
@@ -83,15 +83,15 @@ impl OutputRules {
     }
 
     /// The rule of an output does not hold.
-    pub(crate) fn distrust(&self, output: usize) {
+    pub(crate) fn mark_wrong(&self, output: usize) {
         if let Some(rule) = &self.0[output] {
             rule.state.store(OutputRule::WRONG, Relaxed);
         }
     }
 
     /// No rule holds.
-    pub(crate) fn distrust_all(&self) {
-        (0..self.0.len()).for_each(|output| self.distrust(output));
+    pub(crate) fn mark_all_wrong(&self) {
+        (0..self.0.len()).for_each(|output| self.mark_wrong(output));
     }
 }
 

@@ -9,7 +9,7 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{MAX_RANK, MAX_TENSORS, Signature, TensorSpec};
 use ort_sys::{ONNXType, OrtAllocator, OrtApi, OrtSession, OrtStatusPtr, OrtTypeInfo};
 
-use crate::api::{Api, string};
+use crate::api::{Api, copy_c_string};
 use crate::element::from_onnx;
 
 /// What a session declares.
@@ -19,7 +19,7 @@ pub(crate) struct DeclaredSignature {
     /// The initialisers that a run may replace: the runtime answers with them as it does with inputs.
     pub(crate) replaceable: Vec<String>,
     /// Those that no request can give, and why.
-    pub(crate) left_out: Vec<String>,
+    pub(crate) unsupported_inputs: Vec<String>,
 }
 
 impl DeclaredSignature {
@@ -38,16 +38,16 @@ impl DeclaredSignature {
                 outputs: outputs.collect::<Result<_>>()?,
                 ..Signature::default()
             };
-            let (mut replaceable, mut left_out) = (Vec::new(), Vec::new());
+            let (mut replaceable, mut unsupported_inputs) = (Vec::new(), Vec::new());
             // What cannot be given keeps its value: that is no reason to refuse the model.
             for (name, spec) in REPLACEABLE.read(api, session)? {
                 match spec {
                     Ok(spec) => signature.optional_inputs.push(spec),
-                    Err(error) => left_out.push(error.message.into_owned()),
+                    Err(error) => unsupported_inputs.push(error.message.into_owned()),
                 }
                 replaceable.push(name);
             }
-            Ok(DeclaredSignature { signature, replaceable, left_out })
+            Ok(DeclaredSignature { signature, replaceable, unsupported_inputs })
         }
     }
 }
@@ -63,7 +63,7 @@ pub(crate) fn not_offered(mut why: Vec<String>) -> String {
 
 /// The functions that describe one kind of a session's tensors.
 struct TensorReader {
-    what: &'static str,
+    role: &'static str,
     count: fn(&OrtApi) -> CountFn,
     name: fn(&OrtApi) -> NameFn,
     info: fn(&OrtApi) -> InfoFn,
@@ -75,19 +75,19 @@ type NameFn =
 type InfoFn = unsafe extern "system" fn(*const OrtSession, usize, *mut *mut OrtTypeInfo) -> OrtStatusPtr;
 
 const INPUTS: TensorReader = TensorReader {
-    what: "input",
+    role: "input",
     count: |api| api.SessionGetInputCount,
     name: |api| api.SessionGetInputName,
     info: |api| api.SessionGetInputTypeInfo,
 };
 const OUTPUTS: TensorReader = TensorReader {
-    what: "output",
+    role: "output",
     count: |api| api.SessionGetOutputCount,
     name: |api| api.SessionGetOutputName,
     info: |api| api.SessionGetOutputTypeInfo,
 };
 const REPLACEABLE: TensorReader = TensorReader {
-    what: "input",
+    role: "input",
     count: |api| api.SessionGetOverridableInitializerCount,
     name: |api| api.SessionGetOverridableInitializerName,
     info: |api| api.SessionGetOverridableInitializerTypeInfo,
@@ -109,11 +109,11 @@ impl TensorReader {
                 let (mut name, mut info) = (null_mut(), null_mut());
                 let status = (self.name)(&api)(session, index, allocator, &mut name);
                 api.check(status, Code::ModelLoadFailed)?;
-                let copy = string(name);
+                let copy = copy_c_string(name);
                 api.check((api.AllocatorFree)(allocator, name.cast()), Code::ModelLoadFailed)?;
                 let status = (self.info)(&api)(session, index, &mut info);
                 api.check(status, Code::ModelLoadFailed)?;
-                Ok((copy.clone(), tensor_spec(api, self.what, copy, info)))
+                Ok((copy.clone(), tensor_spec(api, self.role, copy, info)))
             };
             (0..count).map(one).collect()
         }
@@ -143,10 +143,10 @@ pub(crate) fn check(signature: &Signature) -> Result<()> {
 
 /// # Safety
 /// `info` is a live type description; it is released here.
-unsafe fn tensor_spec(api: Api, what: &str, name: String, info: *mut OrtTypeInfo) -> Result<TensorSpec> {
+unsafe fn tensor_spec(api: Api, role: &str, name: String, info: *mut OrtTypeInfo) -> Result<TensorSpec> {
     // SAFETY: the caller's promise; the tensor description belongs to `info` and is read before it is released.
     unsafe {
-        let spec = read_spec(api, what, name, info);
+        let spec = read_spec(api, role, name, info);
         (api.ReleaseTypeInfo)(info);
         spec
     }
@@ -154,8 +154,8 @@ unsafe fn tensor_spec(api: Api, what: &str, name: String, info: *mut OrtTypeInfo
 
 /// # Safety
 /// As [`tensor_spec`], without the release.
-unsafe fn read_spec(api: Api, what: &str, name: String, info: *const OrtTypeInfo) -> Result<TensorSpec> {
-    let refuse = |why: String| Error::new(Code::ModelLoadFailed, format!("{what} {name:?} {why}"));
+unsafe fn read_spec(api: Api, role: &str, name: String, info: *const OrtTypeInfo) -> Result<TensorSpec> {
+    let refuse = |why: String| Error::new(Code::ModelLoadFailed, format!("{role} {name:?} {why}"));
     if name.is_empty() {
         return Err(refuse("has no name, so that no request can mean it; give it one".to_owned()));
     }
@@ -166,7 +166,7 @@ unsafe fn read_spec(api: Api, what: &str, name: String, info: *const OrtTypeInfo
         api.check((api.CastTypeInfoToTensorInfo)(info, &mut tensor), Code::ModelLoadFailed)?;
     }
     if tensor.is_null() || kind != ONNXType::ONNX_TYPE_TENSOR {
-        return Err(refuse(format!("is {}; only tensors can be served: {}", words(kind), remedy(what))));
+        return Err(refuse(format!("is {}; only tensors can be served: {}", kind_name(kind), remedy(role))));
     }
     let (mut number, mut rank) = (0i32, 0usize);
     // SAFETY: the enum is an i32 in the C API; the arrays have the length that is passed.
@@ -177,7 +177,7 @@ unsafe fn read_spec(api: Api, what: &str, name: String, info: *const OrtTypeInfo
         let mut symbols = vec![null(); rank];
         api.check((api.GetDimensions)(tensor, dims.as_mut_ptr(), rank), Code::ModelLoadFailed)?;
         api.check((api.GetSymbolicDimensions)(tensor, symbols.as_mut_ptr(), rank), Code::ModelLoadFailed)?;
-        (dims, symbols.into_iter().map(|symbol| string(symbol)).collect())
+        (dims, symbols.into_iter().map(|symbol| copy_c_string(symbol)).collect())
     };
     let datatype = from_onnx(number)
         .ok_or_else(|| refuse(format!("has ONNX element type {number}, which the protocol cannot carry")))?;
@@ -192,7 +192,7 @@ unsafe fn read_spec(api: Api, what: &str, name: String, info: *const OrtTypeInfo
 }
 
 /// A kind of value, as messages call it.
-fn words(kind: ONNXType) -> &'static str {
+fn kind_name(kind: ONNXType) -> &'static str {
     match kind {
         ONNXType::ONNX_TYPE_SEQUENCE => "a sequence",
         ONNXType::ONNX_TYPE_MAP => "a map",
@@ -203,8 +203,8 @@ fn words(kind: ONNXType) -> &'static str {
 }
 
 /// What its author can do about a value that is no tensor.
-fn remedy(what: &str) -> &'static str {
-    match what {
+fn remedy(role: &str) -> &'static str {
+    match role {
         "input" => "make what is in it inputs of their own, each a tensor",
         _ => {
             "take it out of the graph's outputs, or declare the tensors that it is made of in its place (of a sequence, \

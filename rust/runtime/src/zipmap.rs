@@ -7,7 +7,7 @@ mod wire;
 
 use std::collections::{HashMap, HashSet};
 
-use wire::{WireField, blob, fields, read, text};
+use wire::{WireField, fields, push_bytes, read_fields, text};
 
 /// A model whose maps are tensors.
 pub(crate) struct RewrittenModel {
@@ -44,24 +44,26 @@ const FLOATS: &[u8] = &[0x0a, 2, 0x08, 1];
 
 /// The model without the ZipMaps whose maps are outputs; `None` if there are none, or the bytes are no model.
 pub(crate) fn remove_zipmaps(model: &[u8]) -> Option<RewrittenModel> {
-    let parts = read(model)?;
+    let parts = read_fields(model)?;
     let mut graphs = parts.iter().filter(|field| field.number == number::MODEL_GRAPH);
     let (graph, None) = (graphs.next()?.bytes?, graphs.next()) else { return None };
     let graph = Graph::read(graph)?;
-    let maps = graph.maps();
-    if maps.zipped.is_empty() {
+    let maps = graph.zipmap_outputs();
+    if maps.nodes_of_maps.is_empty() {
         return None;
     }
     let mut written = Vec::with_capacity(model.len());
     for part in &parts {
         match part.number {
-            number::MODEL_GRAPH => blob(&mut written, number::MODEL_GRAPH, &graph.without(&maps)),
-            _ => written.extend_from_slice(part.whole),
+            number::MODEL_GRAPH => {
+                push_bytes(&mut written, number::MODEL_GRAPH, &graph.without_zipmaps(&maps))
+            }
+            _ => written.extend_from_slice(part.raw),
         }
     }
     let has_opset = parts.iter().any(|part| part.number == number::MODEL_OPSET && is_default_domain(part));
     if !has_opset {
-        blob(&mut written, number::MODEL_OPSET, OPSET);
+        push_bytes(&mut written, number::MODEL_OPSET, OPSET);
     }
     Some(RewrittenModel { model: written, labels: maps.labels })
 }
@@ -86,7 +88,7 @@ struct Node<'a> {
 /// The maps among a graph's outputs.
 struct ZipMapOutputs<'a> {
     /// Nodes that make them, by their place among the parts.
-    zipped: HashSet<usize>,
+    nodes_of_maps: HashSet<usize>,
     /// Values that are maps.
     values: HashSet<&'a str>,
     labels: HashMap<String, Vec<String>>,
@@ -102,16 +104,16 @@ impl ZipMapOutputs<'_> {
 
 impl<'a> Graph<'a> {
     fn read(graph: &'a [u8]) -> Option<Graph<'a>> {
-        let parts = read(graph)?;
+        let parts = read_fields(graph)?;
         let nodes = parts.iter().enumerate().filter(|(_, part)| part.number == number::GRAPH_NODE);
         let nodes = nodes.map(|(at, part)| Some((at, Node::read(part.bytes?)?)));
         Some(Graph { nodes: nodes.collect::<Option<_>>()?, parts })
     }
 
     /// What ZipMap makes for outputs. A map that something else reads as well stays one.
-    fn maps(&self) -> ZipMapOutputs<'a> {
+    fn zipmap_outputs(&self) -> ZipMapOutputs<'a> {
         let mut maps =
-            ZipMapOutputs { zipped: HashSet::new(), values: HashSet::new(), labels: HashMap::new() };
+            ZipMapOutputs { nodes_of_maps: HashSet::new(), values: HashSet::new(), labels: HashMap::new() };
         let outputs = self.parts.iter().filter(|part| part.number == number::GRAPH_OUTPUT);
         for output in outputs.filter_map(|part| text(part.bytes?, number::NAME)) {
             let maker = self.nodes.iter().find(|(_, node)| node.outputs().any(|made| made == output));
@@ -119,28 +121,28 @@ impl<'a> Graph<'a> {
             if !self.nodes.values().any(|node| node.inputs().any(|read| read == output)) {
                 maps.labels.insert(output.to_owned(), node.labels());
                 maps.values.insert(output);
-                maps.zipped.insert(at);
+                maps.nodes_of_maps.insert(at);
             }
         }
         maps
     }
 
-    fn without(&self, maps: &ZipMapOutputs<'_>) -> Vec<u8> {
+    fn without_zipmaps(&self, maps: &ZipMapOutputs<'_>) -> Vec<u8> {
         let mut graph = Vec::new();
         for (at, part) in self.parts.iter().enumerate() {
             match (part.number, maps.name_of(part)) {
-                (number::GRAPH_NODE, _) if maps.zipped.contains(&at) => {
-                    blob(&mut graph, number::GRAPH_NODE, &self.nodes[&at].as_identity());
+                (number::GRAPH_NODE, _) if maps.nodes_of_maps.contains(&at) => {
+                    push_bytes(&mut graph, number::GRAPH_NODE, &self.nodes[&at].as_identity());
                 }
                 // It says that the value is a map.
                 (number::GRAPH_VALUE, Some(_)) => {}
                 (number::GRAPH_OUTPUT, Some(name)) => {
                     let mut output = Vec::new();
-                    blob(&mut output, number::NAME, name.as_bytes());
-                    blob(&mut output, number::VALUE_TYPE, FLOATS);
-                    blob(&mut graph, number::GRAPH_OUTPUT, &output);
+                    push_bytes(&mut output, number::NAME, name.as_bytes());
+                    push_bytes(&mut output, number::VALUE_TYPE, FLOATS);
+                    push_bytes(&mut graph, number::GRAPH_OUTPUT, &output);
                 }
-                _ => graph.extend_from_slice(part.whole),
+                _ => graph.extend_from_slice(part.raw),
             }
         }
         graph
@@ -151,7 +153,7 @@ impl<'a> Node<'a> {
     fn read(node: &'a [u8]) -> Option<Node<'a>> {
         let operator = text(node, number::NODE_OPERATOR).unwrap_or_default();
         let domain = text(node, number::NODE_DOMAIN).unwrap_or_default();
-        Some(Node { parts: read(node)?, operator, domain })
+        Some(Node { parts: read_fields(node)?, operator, domain })
     }
 
     fn is_zipmap(&self) -> bool {
@@ -195,9 +197,9 @@ impl<'a> Node<'a> {
         let kept = [number::NODE_INPUT, number::NODE_OUTPUT, number::NODE_NAME];
         let mut node = Vec::new();
         for part in self.parts.iter().filter(|part| kept.contains(&part.number)) {
-            node.extend_from_slice(part.whole);
+            node.extend_from_slice(part.raw);
         }
-        blob(&mut node, number::NODE_OPERATOR, b"Identity");
+        push_bytes(&mut node, number::NODE_OPERATOR, b"Identity");
         node
     }
 }

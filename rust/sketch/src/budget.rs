@@ -51,7 +51,7 @@ impl BudgetShare {
     }
 
     /// As [`BudgetShare::grow`], for what makes counts finer: the last quarter of the budget stays free.
-    pub fn grow_further(&self, bytes: usize) -> bool {
+    pub fn grow_optional(&self, bytes: usize) -> bool {
         self.grow_to(bytes, self.budget.limit / 4 * 3)
     }
 
@@ -65,16 +65,16 @@ impl BudgetShare {
     }
 
     /// Takes `bytes` more whatever the limit: for what exists already.
-    pub fn hold(&self, bytes: usize) {
+    pub fn grow_unchecked(&self, bytes: usize) {
         self.budget.used.fetch_add(bytes, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Has this many bytes from now on: gives back what is too much, takes what is missing as [`BudgetShare::grow_further`] does.
+    /// Has this many bytes from now on: gives back what is too much, takes what is missing as [`BudgetShare::grow_optional`] does.
     pub fn resize(&mut self, bytes: usize) -> bool {
         let present = self.bytes();
         if bytes > present {
-            return self.grow_further(bytes - present);
+            return self.grow_optional(bytes - present);
         }
         self.budget.used.fetch_sub(present - bytes, Ordering::Relaxed);
         self.bytes.store(bytes, Ordering::Relaxed);
@@ -116,11 +116,11 @@ mod tests {
     fn what_makes_counts_finer_leaves_a_quarter_free() {
         let budget = SketchBudget::new(100);
         let mut finer = BudgetShare::new(Arc::clone(&budget));
-        assert!(finer.resize(75) && !finer.resize(76) && !finer.grow_further(1));
+        assert!(finer.resize(75) && !finer.resize(76) && !finer.grow_optional(1));
         let share = BudgetShare::new(Arc::clone(&budget));
         assert!(share.grow(25));
         assert!(finer.resize(10) && share.grow(65));
-        share.hold(5);
+        share.grow_unchecked(5);
         assert_eq!(budget.used(), 105, "what is held counts, whatever the limit");
     }
 }

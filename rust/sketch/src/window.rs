@@ -124,7 +124,7 @@ impl WindowSum {
 impl SlidingWindow {
     /// An empty window, whose memory counts against `budget`.
     pub fn new(plan: Arc<FeaturePlan>, now: u64, budget: &Arc<SketchBudget>) -> Self {
-        let open_start = floor(now, MINUTE);
+        let open_start = round_down(now, MINUTE);
         Self {
             plan,
             open: None,
@@ -136,18 +136,18 @@ impl SlidingWindow {
     }
 
     /// What takes in the counts since the last call; they belong to the minute of `now`. A clock that went back changes
-    /// nothing but the minute that takes the counts. [`SlidingWindow::settle`] is to follow.
+    /// nothing but the minute that takes the counts. [`SlidingWindow::close_and_shrink`] is to follow.
     pub fn open(&mut self, now: u64) -> &mut LiveCounts {
-        self.roll(now);
+        self.advance(now);
         self.open.get_or_insert_with(|| LiveCounts::new(&self.plan))
     }
 
     /// Closes what `now` has passed, and stays within `cap` bytes and the budget: joins sub-windows, the shortest neighbours
     /// first, then makes exponential buckets coarser, then drops the oldest.
-    pub fn settle(&mut self, now: u64, cap: usize) {
-        self.roll(now);
+    pub fn close_and_shrink(&mut self, now: u64, cap: usize) {
+        self.advance(now);
         loop {
-            let wanted = self.wanted();
+            let wanted = self.needed_bytes();
             if (wanted <= cap && self.share.resize(wanted)) || !self.shrink() {
                 // Nothing can be made smaller: the memory of the collector's sum holds the rest.
                 return;
@@ -162,15 +162,15 @@ impl SlidingWindow {
 
     /// The sum over the newest `seconds`, and the time that it covers.
     pub fn sum(&mut self, seconds: u64, now: u64) -> (WindowSum, TimeSpan) {
-        self.roll(now);
-        let first = floor(now.saturating_sub(seconds), MINUTE);
+        self.advance(now);
+        let first = round_down(now.saturating_sub(seconds), MINUTE);
         let within = || self.sub_windows.iter().filter(|sub_window| sub_window.to > first);
         let oldest = within().next().map_or(u64::MAX, |sub_window| sub_window.from);
         let mut parts: Vec<_> = within().map(|sub_window| Arc::clone(&sub_window.packed)).collect();
         let share = BudgetShare::new(Arc::clone(self.share.budget()));
         if let Some(open) = &self.open {
             let copy = PackedCounts::new(open);
-            share.hold(copy.bytes());
+            share.grow_unchecked(copy.bytes());
             parts.push(Arc::new(copy));
         }
         let from = first.max(self.horizon).min(oldest);
@@ -181,8 +181,8 @@ impl SlidingWindow {
     }
 
     /// Closes what `now` has passed.
-    fn roll(&mut self, now: u64) {
-        let minute = floor(now, MINUTE);
+    fn advance(&mut self, now: u64) {
+        let minute = round_down(now, MINUTE);
         if minute <= self.open_start {
             return;
         }
@@ -191,16 +191,16 @@ impl SlidingWindow {
             self.sub_windows.push_back(SubWindow { from, to, packed: Arc::new(PackedCounts::new(&open)) });
         }
         self.open_start = minute;
-        self.age(minute);
+        self.join_old(minute);
     }
 
     /// Joins what is old enough, and drops what is too old.
-    fn age(&mut self, minute: u64) {
+    fn join_old(&mut self, minute: u64) {
         for (step, apart) in COARSER {
             let mut at = 0;
             while at + 1 < self.sub_windows.len() {
                 let (from, to) = (self.sub_windows[at].from, self.sub_windows[at + 1].to);
-                let end = floor(from, step) + step;
+                let end = round_down(from, step) + step;
                 if end + apart > minute {
                     break;
                 }
@@ -211,7 +211,7 @@ impl SlidingWindow {
                 }
             }
         }
-        self.horizon = self.horizon.max(floor(minute, DAY).saturating_sub(RETENTION));
+        self.horizon = self.horizon.max(round_down(minute, DAY).saturating_sub(RETENTION));
         while self.sub_windows.front().is_some_and(|sub_window| sub_window.to <= self.horizon) {
             self.sub_windows.pop_front();
         }
@@ -224,7 +224,7 @@ impl SlidingWindow {
         }
     }
 
-    fn wanted(&self) -> usize {
+    fn needed_bytes(&self) -> usize {
         let fewest = self.plan.features().len() * FEWEST * size_of::<u64>();
         let open = self.open.as_ref().map_or(0, |open| open.bucket_bytes().saturating_sub(fewest));
         open + self.sub_windows.iter().map(SubWindow::bytes).sum::<usize>()
@@ -253,7 +253,7 @@ impl SlidingWindow {
     }
 }
 
-fn floor(time: u64, step: u64) -> u64 {
+fn round_down(time: u64, step: u64) -> u64 {
     time - time % step
 }
 
@@ -278,7 +278,7 @@ mod tests {
 
     fn add(window: &mut SlidingWindow, rows: u64, now: u64) {
         window.open(now).offered += rows;
-        window.settle(now, usize::MAX);
+        window.close_and_shrink(now, usize::MAX);
     }
 
     /// 2026-01-05 00:00:00 UTC.
@@ -346,8 +346,8 @@ mod tests {
             now = START + minute * 60;
             unlimited.open(now).offered += 1;
             limited.open(now).offered += 1;
-            unlimited.settle(now, usize::MAX);
-            limited.settle(now, 5_000);
+            unlimited.close_and_shrink(now, usize::MAX);
+            limited.close_and_shrink(now, 5_000);
             most = most.max(limited.bytes());
             assert!(budget.used() == limited.bytes());
         }
@@ -360,7 +360,7 @@ mod tests {
             "the newest stay apart: {span:?}"
         );
         drop((all, hour));
-        limited.settle(now, 0);
+        limited.close_and_shrink(now, 0);
         assert_eq!((limited.bytes(), budget.used()), (0, 0), "not even one sub-window fits");
         let (rest, span) = limited.sum(30 * DAY, now);
         assert!(

@@ -62,7 +62,7 @@ impl Version {
         for _ in 0..2 {
             self.collector.collect(self.window.open(now));
         }
-        self.window.settle(now, cap);
+        self.window.close_and_shrink(now, cap);
     }
 }
 

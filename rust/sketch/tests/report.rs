@@ -74,7 +74,7 @@ fn report(rows: u64, change: impl Fn([f64; 3]) -> [f64; 3]) -> Value {
         });
         if request % 500 == 0 {
             collector.collect(window.open(NOW + request / 10));
-            window.settle(NOW + request / 10, 1 << 20);
+            window.close_and_shrink(NOW + request / 10, 1 << 20);
         }
     }
     for _ in 0..2 {

@@ -49,7 +49,7 @@ impl Sessions {
         let mut made = Instances { sessions: Vec::new(), driver: driver.clone() };
         for _ in 0..instances.max(1) {
             // The provider's start is not safe when several sessions are made on a device at once.
-            let alone = driver.creating().lock().unwrap_or_else(PoisonError::into_inner);
+            let alone = driver.creation_lock().lock().unwrap_or_else(PoisonError::into_inner);
             let session = DeviceSession::load(library, driver.clone(), path, options);
             drop(alone);
             made.sessions.push(Mutex::new(session?));
@@ -66,14 +66,14 @@ impl Sessions {
 impl Drop for Instances {
     fn drop(&mut self) {
         let (sessions, driver) = (std::mem::take(&mut self.sessions), self.driver.clone());
-        if let Ok(_alone) = driver.creating().try_lock() {
+        if let Ok(_alone) = driver.creation_lock().try_lock() {
             return release(sessions, &*driver);
         }
         // Another is being made or warmed, which may take seconds that nobody here has to spare. Without a thread more, the sessions
         // stay until the process ends.
         let sessions = ManuallyDrop::new(sessions);
         let later = move || {
-            let _alone = driver.creating().lock().unwrap_or_else(PoisonError::into_inner);
+            let _alone = driver.creation_lock().lock().unwrap_or_else(PoisonError::into_inner);
             release(ManuallyDrop::into_inner(sessions), &*driver);
         };
         drop(std::thread::Builder::new().name("hg-release".to_owned()).spawn(later));
@@ -108,7 +108,7 @@ impl Executable for Sessions {
     }
 
     fn alone(&self) -> Option<MutexGuard<'_, ()>> {
-        Some(self.instances.driver.creating().lock().unwrap_or_else(PoisonError::into_inner))
+        Some(self.instances.driver.creation_lock().lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn instances(&self) -> usize {

@@ -40,7 +40,7 @@ impl Ran {
 
     /// The inputs, unless they are more than `most` bytes, or some of them are optional: then the others alone may not do.
     fn inputs(&self, most: usize) -> Option<Warmup> {
-        if matches!(self, Ran::Alone(lease) if lease.binding().gives_optional_inputs()) {
+        if matches!(self, Ran::Alone(lease) if lease.binding().has_optional_inputs()) {
             return None;
         }
         let mut left = most;

@@ -319,9 +319,9 @@ impl Given {
 
     /// Fills the inputs.
     pub(crate) fn fill(&self, binding: &mut Binding) -> Result<()> {
-        binding.leave_out_optional_inputs();
+        binding.clear_optional_inputs();
         for (index, input) in &self.optional {
-            let tensor = binding.give_optional_input(*index);
+            let tensor = binding.optional_input_mut(*index);
             tensor.reshape(&input.shape)?;
             input.copy_rows(tensor, 0..1, 1)?;
         }
@@ -335,7 +335,7 @@ impl Given {
 
     /// Fills the inputs with `rows` rows, those from `first` on, which come round again.
     pub(crate) fn fill_rows(&self, binding: &mut Binding, rows: usize, first: usize) -> Result<()> {
-        binding.leave_out_optional_inputs();
+        binding.clear_optional_inputs();
         for (index, input) in self.inputs.iter().enumerate() {
             let mut dims = input.shape.dims().to_vec();
             if let Some(batch) = dims.first_mut() {

@@ -11,12 +11,12 @@ use headgate_core::tensor::{DataType, MAX_TENSORS, Shape};
 use super::types::{ElementSource, Envelope, EnvelopeScratch, InputForm, InputTensor, RequestedOutput};
 use super::values::{
     datatype, expect_kind, flag, positive, refuse_byte_order_mark, repeated_key, request_parameters, shape,
-    skip, tensor_parameters, text, whole,
+    skip, tensor_parameters, text, unsigned,
 };
 use crate::binary::{self, BlobReader, BodyParts};
-use crate::cursor::{JsonCursor, JsonKind};
-use crate::fault::FaultKind;
 use crate::fault_context;
+use crate::json_cursor::{JsonCursor, JsonKind};
+use crate::json_fault::FaultKind;
 
 impl<'a> Envelope<'a> {
     /// Parses the JSON of a body and attaches its binary tensors.
@@ -195,7 +195,7 @@ impl<'a> InputBuilder<'a> {
             |cursor, key| {
                 let place = || format!("{}: \"{key}\"", self.place());
                 let repeated = match key {
-                    "binary_data_size" => size.replace(whole(cursor, place)?).is_some(),
+                    "binary_data_size" => size.replace(unsigned(cursor, place)?).is_some(),
                     "encoding" => encoding.replace(text(cursor, place)?).is_some(),
                     _ => return Ok(false),
                 };

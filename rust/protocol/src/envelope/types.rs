@@ -216,7 +216,7 @@ impl<'a> Parameters<'a> {
 
 impl ParameterValue<'_> {
     /// The value as a whole number that is not negative.
-    pub(crate) fn whole(&self, key: &str) -> Result<u64> {
+    pub(crate) fn unsigned(&self, key: &str) -> Result<u64> {
         let whole = match self {
             ParameterValue::Integer(integer) => u64::try_from(*integer).ok(),
             _ => None,
@@ -228,7 +228,7 @@ impl ParameterValue<'_> {
 
     /// The value as a whole number above 0.
     pub(crate) fn positive(&self, key: &str) -> Result<u64> {
-        self.whole(key)
+        self.unsigned(key)
             .ok()
             .filter(|&number| number > 0)
             .ok_or_else(|| Error::invalid(format!("parameter \"{key}\" must be a whole number above 0")))

@@ -10,8 +10,8 @@ use headgate_core::tensor::{DataType, MAX_RANK, Shape};
 
 use super::reserved::refuse_shared_memory;
 use super::types::{ParameterValue, Parameters};
-use crate::cursor::{JsonCursor, JsonKind};
-use crate::fault::JsonFault;
+use crate::json_cursor::{JsonCursor, JsonKind};
+use crate::json_fault::JsonFault;
 
 /// Makes sure that a value of one kind comes next; `place` is asked for only when it does not.
 pub(super) fn expect_kind(
@@ -39,7 +39,7 @@ pub(super) fn flag(cursor: &mut JsonCursor<'_>, place: impl Fn() -> String) -> R
 }
 
 /// Reads a whole number that is not negative.
-pub(super) fn whole(cursor: &mut JsonCursor<'_>, place: impl Fn() -> String) -> Result<u64> {
+pub(super) fn unsigned(cursor: &mut JsonCursor<'_>, place: impl Fn() -> String) -> Result<u64> {
     expect_kind(cursor, JsonKind::Number, &place)?;
     let text = cursor.number()?;
     text.parse().map_err(|_| {
@@ -49,7 +49,7 @@ pub(super) fn whole(cursor: &mut JsonCursor<'_>, place: impl Fn() -> String) -> 
 
 /// Reads a whole number above 0.
 pub(super) fn positive(cursor: &mut JsonCursor<'_>, place: impl Fn() -> String) -> Result<u64> {
-    match whole(cursor, &place)? {
+    match unsigned(cursor, &place)? {
         0 => Err(Error::invalid(format!("{} must be a whole number above 0", place()))),
         number => Ok(number),
     }
@@ -121,8 +121,8 @@ pub(super) fn request_parameters<'a>(cursor: &mut JsonCursor<'a>, into: &mut Par
         let place = || format!("parameter \"{key}\"");
         let repeated = match &*key {
             "binary_data_output" => into.binary_data_output.replace(flag(cursor, place)?).is_some(),
-            "timeout" => into.timeout_us.replace(whole(cursor, place)?).is_some(),
-            "priority" => into.priority.replace(whole(cursor, place)?).is_some(),
+            "timeout" => into.timeout_us.replace(unsigned(cursor, place)?).is_some(),
+            "priority" => into.priority.replace(unsigned(cursor, place)?).is_some(),
             _ => {
                 let value = parameter(cursor, place)?;
                 into.add_custom(key.clone(), value)?

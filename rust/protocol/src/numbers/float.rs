@@ -8,7 +8,7 @@
 
 use super::digits::{DigitWindow, POWERS_OF_TEN, leading_digits, load, load_wide};
 use super::powers::{MAX_EXPONENT, MIN_EXPONENT, POWERS_OF_FIVE};
-use crate::fault::{FaultKind, JsonFault, ParseResult};
+use crate::json_fault::{FaultKind, JsonFault, ParseResult};
 
 /// Powers of ten that a double holds exactly.
 static EXACT_POWERS_OF_TEN: [f64; 23] = [
@@ -22,7 +22,7 @@ struct Decimal {
     significand: u64,
     exponent: i32,
     /// Whether `significand` holds every digit.
-    whole: bool,
+    is_exact: bool,
     end: usize,
 }
 
@@ -140,46 +140,51 @@ fn scan(data: &[u8], pos: usize) -> ParseResult<Decimal> {
     let negative = data.get(pos) == Some(&b'-');
     let first = pos + usize::from(negative);
     let window = DigitWindow::new(load_wide(data, first));
-    let whole = window.first_stop();
-    if whole == 0 {
+    let integer_digits = window.first_stop();
+    if integer_digits == 0 {
         return Err(JsonFault::new(data, pos, FaultKind::Element));
     }
     // One condition without a short cut: whether there are more digits than one varies at random, whether it
     // is wrong does not.
-    if (whole > 1) & window.starts_with_zero() {
+    if (integer_digits > 1) & window.starts_with_zero() {
         return Err(JsonFault::new(data, pos, FaultKind::LeadingZero));
     }
-    let Digits { significand, mut exponent, whole, mut end } = if whole >= 15 {
+    let Digits { significand, mut exponent, is_exact, mut end } = if integer_digits >= 15 {
         scan_long_integer_part(data, first)?
-    } else if data.get(first + whole) == Some(&b'.') {
+    } else if data.get(first + integer_digits) == Some(&b'.') {
         let stop = window.second_stop();
         let count = stop - 1;
-        if count == whole {
+        if count == integer_digits {
             return Err(JsonFault::new(data, first + stop, FaultKind::Expected("a digit")));
         }
         let significand = window.value_around_stop(count);
-        let exponent = whole as i32 - count as i32;
-        let digits = Digits { significand, exponent, whole: true, end: first + stop };
+        let exponent = integer_digits as i32 - count as i32;
+        let digits = Digits { significand, exponent, is_exact: true, end: first + stop };
         if stop == 16 { more_fraction(data, first, digits) } else { digits }
     } else {
-        Digits { significand: window.value(whole), exponent: 0, whole: true, end: first + whole }
+        Digits {
+            significand: window.value(integer_digits),
+            exponent: 0,
+            is_exact: true,
+            end: first + integer_digits,
+        }
     };
     if let Some(b'e' | b'E') = data.get(end) {
         let (shift, behind) = scan_exponent(data, end + 1)?;
         exponent = exponent.saturating_add(shift);
         end = behind;
     }
-    Ok(Decimal { negative, significand, exponent, whole, end })
+    Ok(Decimal { negative, significand, exponent, is_exact, end })
 }
 
 /// The digits of a number.
 struct Digits {
-    /// Their value without the point; it has wrapped where not `whole`.
+    /// Their value without the point; it has wrapped where not `is_exact`.
     significand: u64,
     /// Less one for each digit behind the point.
     exponent: i32,
     /// Whether `significand` holds them all.
-    whole: bool,
+    is_exact: bool,
     /// The offset behind the last of them.
     end: usize,
 }
@@ -191,8 +196,8 @@ fn more_fraction(data: &[u8], first: usize, digits: Digits) -> Digits {
     let added = i32::try_from(end - digits.end).unwrap_or(i32::MAX);
     // Nineteen digits always fit; more of them may still do so behind leading zeros.
     let count = end - first - 1 - usize::from(data[first] == b'0');
-    let whole = count <= 19 || count_significant(&data[first..end]) <= 19;
-    Digits { significand, exponent: digits.exponent.saturating_sub(added), whole, end }
+    let is_exact = count <= 19 || count_significant(&data[first..end]) <= 19;
+    Digits { significand, exponent: digits.exponent.saturating_sub(added), is_exact, end }
 }
 
 /// Appends the digits at `pos` to `value`, which may wrap; returns the offset behind them too.
@@ -213,9 +218,9 @@ fn more_digits(data: &[u8], mut pos: usize, mut value: u64) -> (u64, usize) {
 fn scan_long_integer_part(data: &[u8], first: usize) -> ParseResult<Digits> {
     let (significand, end) = more_digits(data, first, 0);
     if data.get(end) != Some(&b'.') {
-        return Ok(Digits { significand, exponent: 0, whole: end - first <= 19, end });
+        return Ok(Digits { significand, exponent: 0, is_exact: end - first <= 19, end });
     }
-    let digits = Digits { significand, exponent: 0, whole: true, end: end + 1 };
+    let digits = Digits { significand, exponent: 0, is_exact: true, end: end + 1 };
     let digits = more_fraction(data, first, digits);
     if digits.end == end + 1 {
         return Err(JsonFault::new(data, digits.end, FaultKind::Expected("a digit")));
@@ -255,8 +260,8 @@ impl Decimal {
     /// The nearest double, ties to even, or `None` where only the slow way knows it.
     #[inline(always)]
     fn nearest(&self) -> Option<f64> {
-        let Decimal { negative, significand, exponent, whole, .. } = *self;
-        if !whole {
+        let Decimal { negative, significand, exponent, is_exact, .. } = *self;
+        if !is_exact {
             return None;
         }
         let value = if significand < 1 << 53 && exponent.unsigned_abs() <= 22 {

@@ -3,7 +3,7 @@
 //! Next: `powers`.
 
 use super::digits::{POWERS_OF_TEN, leading_digits, load};
-use crate::fault::{FaultKind, JsonFault, ParseResult};
+use crate::json_fault::{FaultKind, JsonFault, ParseResult};
 
 /// An integer type by its limits.
 pub(super) trait ScanInteger {

@@ -373,8 +373,8 @@ fn set_request_parameter<'a>(
     let repeated = match key {
         // Answers are always raw here.
         "binary_data_output" => false,
-        "timeout" => into.timeout_us.replace(value.whole(key)?).is_some(),
-        "priority" => into.priority.replace(value.whole(key)?).is_some(),
+        "timeout" => into.timeout_us.replace(value.unsigned(key)?).is_some(),
+        "priority" => into.priority.replace(value.unsigned(key)?).is_some(),
         "triton_enable_empty_final_response" => {
             into.marks_final = value == ParameterValue::Bool(true);
             false

@@ -64,7 +64,7 @@ fn an_output_that_is_left_alone_gets_no_buffer_once_it_was_checked() {
 fn an_output_that_is_left_alone_later_is_noticed_and_right() {
     let session = fooled("negative_and_input.onnx");
     let mut binding = Binding::new(session.library, session.signature());
-    (0..2).for_each(|index| session.rules.trust(index));
+    (0..2).for_each(|index| session.rules.mark_proven(index));
     let values = [7.0, 8.0, 9.0];
     assert_eq!(run(&session, &mut binding, values), [values.map(|value| -value), values]);
     assert_eq!(proven(&session), [true, false]);
@@ -87,7 +87,7 @@ fn a_mark_is_seen_in_every_size_until_it_is_overwritten() {
 fn a_size_that_was_not_declared_is_noticed_without_a_look_at_words() {
     let session = fooled("shape_liar.onnx");
     let mut binding = Binding::new(session.library, session.signature());
-    session.rules.trust(0);
+    session.rules.mark_proven(0);
     binding.input_mut(1).reshape(&Shape::new(&[3]).unwrap()).unwrap();
     binding.input_mut(1).elements_mut::<u8>().unwrap().copy_from_slice(&[1, 0, 1]);
     assert_eq!(run(&session, &mut binding, [1.0, 2.0, 3.0]), [[1.0, 3.0]]);
@@ -100,7 +100,7 @@ fn reshaped(session: &Session, binding: &mut Binding, given: Option<[i64; 2]>) -
     binding.input_mut(0).reshape(&shape).unwrap();
     binding.input_mut(0).elements_mut::<f32>().unwrap().copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     if let Some(dims) = given {
-        let tensor = binding.give_optional_input(1);
+        let tensor = binding.optional_input_mut(1);
         tensor.reshape(&Shape::new(&[2]).unwrap()).unwrap();
         tensor.elements_mut::<i64>().unwrap().copy_from_slice(&dims);
     }
@@ -120,7 +120,7 @@ fn a_value_in_place_of_an_initialiser_holds_for_one_run_and_gets_no_buffer() {
     assert_eq!(names(&session.signature().inputs), ["x"]);
     assert_eq!(names(&session.signature().optional_inputs), ["unused", "shape"]);
     let mut binding = Binding::new(session.library, session.signature());
-    session.rules.trust(0);
+    session.rules.mark_proven(0);
     let own = (vec![2, 3], true);
     for given in [[3, 2], [6, 1], [2, 3]] {
         assert_eq!(reshaped(&session, &mut binding, None), own);
@@ -137,7 +137,7 @@ fn runs_with_optional_inputs_prove_no_rule() {
         let input = binding.input_mut(0);
         input.reshape(&Shape::new(&[6]).unwrap()).unwrap();
         if given {
-            let tensor = binding.give_optional_input(1);
+            let tensor = binding.optional_input_mut(1);
             tensor.reshape(&Shape::new(&[2]).unwrap()).unwrap();
             tensor.elements_mut::<i64>().unwrap().copy_from_slice(&[3, 2]);
         }
@@ -151,7 +151,7 @@ fn runs_with_optional_inputs_prove_no_rule() {
 fn a_request_that_fails_is_no_reason_to_distrust_a_rule() {
     let session = fooled("gather.onnx");
     let mut binding = Binding::new(session.library, session.signature());
-    session.rules.trust(0);
+    session.rules.mark_proven(0);
     let index = binding.input_mut(0);
     index.reshape(&Shape::new(&[1]).unwrap()).unwrap();
     index.elements_mut::<i64>().unwrap()[0] = 99;

@@ -18,7 +18,7 @@ use ort_sys::OrtSessionOptions;
 
 use super::driver::{Driver, DriverHandle};
 use super::provider;
-use crate::api::string;
+use crate::api::copy_c_string;
 use crate::library::Library;
 
 /// The driver's library.
@@ -76,7 +76,7 @@ functions! {
     free_host = "cuMemFreeHost" (*mut c_void);
     copy_in = "cuMemcpyHtoDAsync_v2" (CudaPointer, *const c_void, usize, CudaObject);
     copy_out = "cuMemcpyDtoHAsync_v2" (*mut c_void, CudaPointer, usize, CudaObject);
-    words = "cuGetErrorString" (CudaStatus, *mut *const c_char);
+    error_string = "cuGetErrorString" (CudaStatus, *mut *const c_char);
 }
 
 /// One NVIDIA device.
@@ -84,7 +84,7 @@ pub struct Cuda {
     functions: &'static CudaFunctions,
     number: u16,
     context: CudaObject,
-    creating: Mutex<()>,
+    creation_lock: Mutex<()>,
     lost: AtomicBool,
     /// What NVML knows it by.
     pub uuid: [u8; 16],
@@ -127,7 +127,7 @@ impl Cuda {
             // Never released: the runtime's provider lives in it as long as the process.
             check(functions, (functions.retain)(&mut context, device), Code::ModelLoadFailed)?;
         }
-        Ok(Cuda { functions, number, context, creating: Mutex::default(), lost: false.into(), uuid })
+        Ok(Cuda { functions, number, context, creation_lock: Mutex::default(), lost: false.into(), uuid })
     }
 
     /// Checks a call that is made in this device's context.
@@ -213,8 +213,8 @@ fn check(functions: &CudaFunctions, status: CudaStatus, code: Code) -> Result<()
     let mut words = null();
     // SAFETY: a valid out-pointer; the words are static.
     let words = unsafe {
-        let known = (functions.words)(status, &mut words);
-        if known == 0 { string(words) } else { String::new() }
+        let known = (functions.error_string)(status, &mut words);
+        if known == 0 { copy_c_string(words) } else { String::new() }
     };
     Err(Error::new(code, format!("NVIDIA's driver says: {words} (error {status})")))
 }
@@ -233,7 +233,7 @@ unsafe impl Driver for Cuda {
         (c"Cuda", i32::from(self.number))
     }
 
-    fn enter(&self) -> Result<()> {
+    fn make_current(&self) -> Result<()> {
         self.call(|_| 0)
     }
 
@@ -261,18 +261,18 @@ unsafe impl Driver for Cuda {
         })
     }
 
-    fn creating(&self) -> &Mutex<()> {
-        &self.creating
+    fn creation_lock(&self) -> &Mutex<()> {
+        &self.creation_lock
     }
 
-    fn stream(&self) -> Result<DriverHandle> {
+    fn create_stream(&self) -> Result<DriverHandle> {
         let mut stream = null_mut();
         // SAFETY: a valid out-pointer.
         self.call(|f| unsafe { (f.stream)(&mut stream, NON_BLOCKING) })?;
         Ok(handle(stream))
     }
 
-    fn event(&self) -> Result<DriverHandle> {
+    fn create_event(&self) -> Result<DriverHandle> {
         let mut event = null_mut();
         // SAFETY: a valid out-pointer.
         self.call(|f| unsafe { (f.event)(&mut event, BLOCKING_WITHOUT_TIMING) })?;
@@ -280,12 +280,12 @@ unsafe impl Driver for Cuda {
     }
 
     fn destroy_stream(&self, stream: DriverHandle) {
-        // SAFETY: made by `stream`. A failure has nobody to be told to.
+        // SAFETY: made by `create_stream`. A failure has nobody to be told to.
         drop(self.call(|f| unsafe { (f.end_stream)(object(stream)) }));
     }
 
     fn destroy_event(&self, event: DriverHandle) {
-        // SAFETY: made by `event`; as above.
+        // SAFETY: made by `create_event`; as above.
         drop(self.call(|f| unsafe { (f.end_event)(object(event)) }));
     }
 
@@ -293,7 +293,7 @@ unsafe impl Driver for Cuda {
         let mut start: CudaPointer = 0;
         // SAFETY: a valid out-pointer.
         self.call(|f| unsafe { (f.allocate)(&mut start, bytes) })?;
-        NonNull::new(start as *mut u8).ok_or_else(nothing)
+        NonNull::new(start as *mut u8).ok_or_else(no_memory)
     }
 
     fn free(&self, start: NonNull<u8>) {
@@ -305,7 +305,7 @@ unsafe impl Driver for Cuda {
         let mut start = null_mut();
         // SAFETY: a valid out-pointer.
         self.call(|f| unsafe { (f.allocate_host)(&mut start, bytes, PORTABLE) })?;
-        NonNull::new(start.cast()).ok_or_else(nothing)
+        NonNull::new(start.cast()).ok_or_else(no_memory)
     }
 
     fn free_host(&self, start: NonNull<u8>) {
@@ -354,7 +354,7 @@ unsafe impl Driver for Cuda {
     }
 }
 
-fn nothing() -> Error {
+fn no_memory() -> Error {
     Error::new(Code::BackendFailed, "NVIDIA's driver gave no memory")
 }
 

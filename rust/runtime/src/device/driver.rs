@@ -32,7 +32,7 @@ pub unsafe trait Driver: Send + Sync {
     ///
     /// # Errors
     /// `backend_failed` in the driver's words.
-    fn enter(&self) -> Result<()> {
+    fn make_current(&self) -> Result<()> {
         Ok(())
     }
 
@@ -54,16 +54,16 @@ pub unsafe trait Driver: Send + Sync {
     ) -> Result<()>;
 
     /// Held while a session is made on the device.
-    fn creating(&self) -> &Mutex<()>;
+    fn creation_lock(&self) -> &Mutex<()>;
 
     /// A new stream.
     ///
     /// # Errors
     /// `backend_failed` in the driver's words, as everything below.
-    fn stream(&self) -> Result<DriverHandle>;
+    fn create_stream(&self) -> Result<DriverHandle>;
 
     /// A new event.
-    fn event(&self) -> Result<DriverHandle>;
+    fn create_event(&self) -> Result<DriverHandle>;
 
     /// Frees a stream.
     fn destroy_stream(&self, stream: DriverHandle);

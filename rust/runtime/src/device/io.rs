@@ -69,7 +69,7 @@ impl IoBinding {
     }
 
     pub(super) fn run(&self, session: &Session, options: &DeviceRunOptions) -> Result<()> {
-        session.threads.watch(|| {
+        session.threads.call_guarded(|| {
             // SAFETY: live objects; whoever holds the session mutably is the only one who runs it.
             let status = unsafe {
                 (self.library.api.RunWithBinding)(session.raw(), options.raw.as_ptr(), self.raw.as_ptr())
@@ -207,8 +207,8 @@ pub(super) struct Streams {
 
 impl Streams {
     pub(super) fn new(driver: &Arc<dyn Driver>) -> Result<Streams> {
-        let copy = driver.stream()?;
-        let compute = driver.stream().inspect_err(|_| driver.destroy_stream(copy))?;
+        let copy = driver.create_stream()?;
+        let compute = driver.create_stream().inspect_err(|_| driver.destroy_stream(copy))?;
         Ok(Streams { driver: driver.clone(), copy, compute })
     }
 }

@@ -72,7 +72,7 @@ impl DeviceSession {
         path: &std::path::Path,
         options: SessionOptions,
     ) -> Result<DeviceSession> {
-        driver.enter()?;
+        driver.make_current()?;
         let streams = Streams::new(&driver)?;
         let provider = DeviceProvider { driver: &*driver, stream: streams.compute };
         let mut session = Session::load_with(library, path, options, Some(&provider))?;
@@ -135,12 +135,12 @@ impl DeviceSession {
     /// # Safety
     /// Nobody touches or drops `binding` before [`DeviceSession::finish`] got the flight.
     pub unsafe fn begin(&mut self, binding: &mut Binding) -> Result<InFlightRun> {
-        self.driver.enter()?;
+        self.driver.make_current()?;
         let slot = self.free_slot()?;
         let begun = self.launch(slot, binding, Preallocation::Proven, &[]);
         let Err(error) = begun else { return begun };
         // What was enqueued before the failure still reads the slabs and writes the binding.
-        self.drain(slot);
+        self.wait_until_idle(slot);
         let outputs = self.predicted(&binding.input_shapes(), Preallocation::Proven);
         if !self.run_failed || error.code != Code::BackendFailed || outputs.iter().all(Option::is_none) {
             return Err(error);
@@ -148,9 +148,9 @@ impl DeviceSession {
         // An output may be of another size than the model declares; from now on the runtime allocates them.
         let again = self.launch(slot, binding, Preallocation::Nothing, &[]);
         match again {
-            Ok(_) => self.session.rules.distrust_all(),
+            Ok(_) => self.session.rules.mark_all_wrong(),
             // It was something else.
-            Err(_) => self.drain(slot),
+            Err(_) => self.wait_until_idle(slot),
         }
         again.map_err(|_| error)
     }
@@ -173,18 +173,18 @@ impl DeviceSession {
     /// As [`DeviceSession::run`].
     pub fn check_outputs(&mut self, binding: &mut Binding) -> Result<()> {
         let rules = self.session.rules.clone();
-        output_check::prove_rules(&rules, |which, pattern| {
+        output_check::prove_rules(&rules, |preallocation, pattern| {
             let shapes = binding.input_shapes();
-            let outputs = self.predicted(&shapes, which);
+            let outputs = self.predicted(&shapes, preallocation);
             let specs = &self.session.signature().outputs;
             let sizes = outputs.iter().zip(specs).map(|(shape, spec)| {
                 shape.map_or(0, |shape| shape.count() * spec.datatype.size().unwrap_or(0))
             });
             let fill = vec![pattern; sizes.max().unwrap_or(0)];
             let slot = self.free_slot()?;
-            self.driver.enter()?;
-            let begun = self.launch(slot, binding, which, &fill);
-            let flight = begun.inspect_err(|_| self.drain(slot))?;
+            self.driver.make_current()?;
+            let begun = self.launch(slot, binding, preallocation, &fill);
+            let flight = begun.inspect_err(|_| self.wait_until_idle(slot))?;
             self.finish(flight, binding)?;
             let predicted = self.predicted(&shapes, Preallocation::Unproven);
             let found = outputs.iter().zip(predicted).enumerate().map(|(index, (ours, predicted))| {
@@ -202,9 +202,9 @@ impl DeviceSession {
     }
 
     /// The shapes of the outputs for inputs of these shapes, if they are to lie in our slabs.
-    fn predicted(&self, inputs: &[Shape], which: Preallocation) -> Vec<Option<Shape>> {
+    fn predicted(&self, inputs: &[Shape], preallocation: Preallocation) -> Vec<Option<Shape>> {
         let one = |(index, spec): (usize, &TensorSpec)| {
-            let shape = self.session.rules.shape(index, which, |input| &inputs[input])?;
+            let shape = self.session.rules.shape(index, preallocation, |input| &inputs[input])?;
             may_preallocate(spec.datatype, &shape).then_some(shape)
         };
         self.session.signature().outputs.iter().enumerate().map(one).collect()
@@ -215,12 +215,12 @@ impl DeviceSession {
         &mut self,
         slot: usize,
         binding: &mut Binding,
-        which: Preallocation,
+        preallocation: Preallocation,
         fill: &[u8],
     ) -> Result<InFlightRun> {
         self.run_failed = false;
         binding.check_inputs()?;
-        let flight = InFlightRun { slot, bound: self.bind(slot, binding, which)? };
+        let flight = InFlightRun { slot, bound: self.bind(slot, binding, preallocation)? };
         self.copy_in(&flight, binding, fill)?;
         self.slots[slot].free = false;
         self.enqueue(&flight)?;
@@ -256,8 +256,8 @@ impl DeviceSession {
                 unsafe { driver.copy_in(slab.start(), fill.as_ptr(), bytes, streams.copy)? };
             }
         }
-        driver.record(slot.copied, streams.copy)?;
-        driver.wait(streams.compute, slot.copied)
+        driver.record(slot.copied_event, streams.copy)?;
+        driver.wait(streams.compute, slot.copied_event)
     }
 
     /// Has the runtime compute in the compute stream.
@@ -292,7 +292,7 @@ impl DeviceSession {
             // SAFETY: the slab holds an output of this shape; the caller leaves the binding alone until the run is over.
             unsafe { driver.copy_out(into.as_mut_ptr(), slab.start(), into.len(), streams.compute)? };
         }
-        driver.record(slot.done, streams.compute)
+        driver.record(slot.done_event, streams.compute)
     }
 
     /// Waits for the end of a run; the outputs are in `binding` then.
@@ -303,14 +303,14 @@ impl DeviceSession {
         let InFlightRun { slot, bound } = flight;
         let taken = &mut self.slots[slot];
         taken.free = true;
-        self.driver.enter()?;
-        self.driver.synchronize(taken.done)?;
+        self.driver.make_current()?;
+        self.driver.synchronize(taken.done_event)?;
         let bound = &taken.bound[bound];
         if bound.shapes.outputs.iter().any(Option::is_none) {
             let values = bound.io.outputs(self.session.library)?;
             for (index, value) in values.into_iter().enumerate() {
                 if bound.shapes.outputs[index].is_none() {
-                    binding.take_output(index, value);
+                    binding.set_allocated_output(index, value);
                 }
             }
         }
@@ -318,19 +318,23 @@ impl DeviceSession {
     }
 
     /// Waits until nothing of a slot is in the air.
-    fn drain(&mut self, slot: usize) {
+    fn wait_until_idle(&mut self, slot: usize) {
         let slot = &mut self.slots[slot];
         for stream in [self.streams.copy, self.streams.compute] {
             // A device that fails here fails with the next run as well.
-            drop(self.driver.record(slot.done, stream).and_then(|()| self.driver.synchronize(slot.done)));
+            drop(
+                self.driver
+                    .record(slot.done_event, stream)
+                    .and_then(|()| self.driver.synchronize(slot.done_event)),
+            );
         }
         slot.free = true;
     }
 
     /// The slot's binding for the shapes of these inputs, made unless there is one.
-    fn bind(&mut self, slot: usize, binding: &Binding, which: Preallocation) -> Result<usize> {
+    fn bind(&mut self, slot: usize, binding: &Binding, preallocation: Preallocation) -> Result<usize> {
         let inputs = binding.input_shapes();
-        let outputs = self.predicted(&inputs, which);
+        let outputs = self.predicted(&inputs, preallocation);
         let shapes = BoundShapes { inputs, outputs };
         let slot = &mut self.slots[slot];
         if let Some(at) = slot.bound.iter().position(|bound| bound.shapes == shapes) {

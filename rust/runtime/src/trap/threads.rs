@@ -76,28 +76,28 @@ impl SessionThreads {
         SessionThreads { divisions: (intra_threads != 1).then(Arc::default) }
     }
 
-    /// What [`create`] is handed by the runtime; `None` if there is nothing to create.
+    /// What [`create_thread`] is handed by the runtime; `None` if there is nothing to create.
     pub(crate) fn creation_options(&self) -> Option<*mut c_void> {
         self.divisions.as_ref().map(|divisions| Arc::as_ptr(divisions).cast_mut().cast())
     }
 
     /// Calls the runtime, and fails if a division was stepped over meanwhile.
-    pub(crate) fn watch(&self, call: impl FnOnce() -> Result<()>) -> Result<()> {
+    pub(crate) fn call_guarded(&self, call: impl FnOnce() -> Result<()>) -> Result<()> {
         let before = self.divisions.as_ref().map(|divisions| divisions.load(SeqCst));
         let result = call();
         let elsewhere = self.divisions.as_ref().map(|divisions| divisions.load(SeqCst)) != before;
-        if take_mark() || elsewhere { Err(failure()) } else { result }
+        if take_mark() || elsewhere { Err(division_error()) } else { result }
     }
 }
 
 /// What a call into the runtime fails with after a division was stepped over.
-fn failure() -> Error {
+fn division_error() -> Error {
     let words = "the model divides an integer by zero, or the lowest integer by -1, which has no result";
     Error::new(Code::BackendFailed, words)
 }
 
 /// Makes a thread for the runtime: it knows its session before it does anything.
-pub(crate) unsafe extern "C" fn create(
+pub(crate) unsafe extern "C" fn create_thread(
     divisions: *mut c_void,
     work: OrtThreadWorkerFn,
     argument: *mut c_void,
@@ -118,9 +118,9 @@ pub(crate) unsafe extern "C" fn create(
     spawned.map_or(null(), |thread| Box::into_raw(Box::new(thread)).cast_const().cast())
 }
 
-/// Waits for the end of a thread that [`create`] made.
-pub(crate) unsafe extern "C" fn join(thread: OrtCustomThreadHandle) {
-    // SAFETY: made by `create`, and joined once.
+/// Waits for the end of a thread that [`create_thread`] made.
+pub(crate) unsafe extern "C" fn join_thread(thread: OrtCustomThreadHandle) {
+    // SAFETY: made by `create_thread`, and joined once.
     let thread = unsafe { Box::from_raw(thread.cast_mut().cast::<JoinHandle<()>>()) };
     // The runtime's work does not panic; nobody could be told if it did.
     let _ = thread.join();

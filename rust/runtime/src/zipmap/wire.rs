@@ -6,7 +6,7 @@ pub(super) struct WireField<'a> {
     /// Its number.
     pub(super) number: u32,
     /// All of it, its tag included.
-    pub(super) whole: &'a [u8],
+    pub(super) raw: &'a [u8],
     /// Its content where it has a length: text, bytes, a message, packed numbers.
     pub(super) bytes: Option<&'a [u8]>,
     /// Its value where it is a number.
@@ -21,13 +21,13 @@ pub(super) fn fields(message: &[u8]) -> impl Iterator<Item = Option<WireField<'_
             return None;
         }
         let field = field(rest);
-        rest = field.map_or(&[][..], |field| &rest[field.whole.len()..]);
+        rest = field.map_or(&[][..], |field| &rest[field.raw.len()..]);
         Some(field)
     })
 }
 
 /// The fields of a message that is well-formed.
-pub(super) fn read(message: &[u8]) -> Option<Vec<WireField<'_>>> {
+pub(super) fn read_fields(message: &[u8]) -> Option<Vec<WireField<'_>>> {
     fields(message).collect()
 }
 
@@ -44,7 +44,7 @@ pub(super) fn varints(packed: &[u8]) -> impl Iterator<Item = u64> {
 }
 
 /// Appends a field of bytes.
-pub(super) fn blob(out: &mut Vec<u8>, number: u32, content: &[u8]) {
+pub(super) fn push_bytes(out: &mut Vec<u8>, number: u32, content: &[u8]) {
     push_varint(out, u64::from(number) << 3 | 2);
     push_varint(out, content.len() as u64);
     out.extend_from_slice(content);
@@ -74,8 +74,8 @@ fn field(message: &[u8]) -> Option<WireField<'_>> {
         5 => rest = rest.get(4..)?,
         _ => return None,
     }
-    let whole = &message[..message.len() - rest.len()];
-    Some(WireField { number, whole, bytes, varint: number_value })
+    let raw = &message[..message.len() - rest.len()];
+    Some(WireField { number, raw, bytes, varint: number_value })
 }
 
 fn varint(rest: &mut &[u8]) -> Option<u64> {

@@ -26,7 +26,7 @@ const RUBBISH: u8 = 0xA5;
 #[derive(Default)]
 pub struct StandIn {
     state: Mutex<State>,
-    creating: Mutex<()>,
+    creation_lock: Mutex<()>,
     gate: Mutex<Option<Arc<Gate>>>,
 }
 
@@ -177,18 +177,18 @@ unsafe impl Driver for StandIn {
         self.state().note("add_provider")
     }
 
-    fn creating(&self) -> &Mutex<()> {
-        &self.creating
+    fn creation_lock(&self) -> &Mutex<()> {
+        &self.creation_lock
     }
 
-    fn stream(&self) -> Result<DriverHandle> {
+    fn create_stream(&self) -> Result<DriverHandle> {
         let mut state = self.state();
         let stream = state.handle();
         state.streams.insert(stream, VecDeque::new());
         Ok(stream)
     }
 
-    fn event(&self) -> Result<DriverHandle> {
+    fn create_event(&self) -> Result<DriverHandle> {
         let mut state = self.state();
         let event = state.handle();
         state.events.insert(event, None);

@@ -186,7 +186,7 @@ fn decode_optional(
             continue;
         };
         check_input(input, spec)?;
-        decode_tensor(input, binding.give_optional_input(index), body, strings, count_bytes)?;
+        decode_tensor(input, binding.optional_input_mut(index), body, strings, count_bytes)?;
     }
     Ok(())
 }

@@ -126,7 +126,7 @@ impl SketchRegistry {
     /// Reserves memory for what an operator publishes. It is never refused, and leaves less for the sketches of traffic.
     fn reserve(&self, bytes: usize) -> BudgetShare {
         let share = BudgetShare::new(self.budget.clone());
-        share.hold(bytes);
+        share.grow_unchecked(bytes);
         share
     }
 
@@ -254,7 +254,7 @@ impl VersionEntry {
 impl CollectedCounts {
     fn collect(&mut self, now: u64, cap: usize) {
         self.take_counts(now);
-        self.window.settle(now, cap);
+        self.window.close_and_shrink(now, cap);
     }
 
     /// Collects the counts of the threads. A version without traffic opens no sub-window, so it takes no memory.

@@ -1,6 +1,6 @@
 //! Two-sample tests on a 2 x B table: both the reference and the live counts are samples, neither is taken as exact.
 //!
-//! Same numbers as `scipy.stats.chi2_contingency(correction=False)`. Next: `bracket`.
+//! Same numbers as `scipy.stats.chi2_contingency(correction=False)`. Next: `bounds`.
 
 use super::counts::{Count, total};
 use crate::special::chi2_sf;

@@ -4,16 +4,16 @@
 //! binned figure: both sides are counted exactly on the same edges.
 //!
 //! `divergence`: PSI, KL, Jensen-Shannon, Hellinger, total variation, L-infinity. `contingency`: chi-square and G.
-//! `bracket`: Kolmogorov-Smirnov and Wasserstein between guaranteed bounds. `tolerance`: the test that decides.
+//! `bounds`: Kolmogorov-Smirnov and Wasserstein between guaranteed bounds. `tolerance`: the test that decides.
 //! Next: `divergence`.
 
-mod bracket;
+mod bounds;
 mod contingency;
 mod counts;
 mod divergence;
 mod tolerance;
 
-pub use bracket::{BinnedSample, Bounds, ks, wasserstein};
+pub use bounds::{BinnedSample, Bounds, ks, wasserstein};
 pub use contingency::{TestResult, chi_square, g_test};
 pub use counts::Count;
 pub use divergence::{

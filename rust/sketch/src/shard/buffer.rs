@@ -5,7 +5,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::counter::{CounterPair, get, set, take};
+use super::counter::{CounterPair, load_f64, store_f64, take};
 use super::table::BucketTable;
 use crate::live::{LiveCounts, LiveTensor};
 use crate::moments::{Moments, PowerSums};
@@ -105,8 +105,8 @@ impl CounterBuffer {
 
     fn reset_range(&self, first: usize) {
         let range = &self.cells[first + header::RANGE];
-        set(&range.a, f64::INFINITY);
-        set(&range.b, f64::NEG_INFINITY);
+        store_f64(&range.a, f64::INFINITY);
+        store_f64(&range.b, f64::NEG_INFINITY);
     }
 
     /// Moves everything into `live` and leaves zeros. Only while the flip says that no writer is here.
@@ -132,7 +132,7 @@ impl CounterBuffer {
         live.non_finite.nan += take(&cells[header::NAN].a);
         live.non_finite.positive_infinity += take(&cells[header::NAN].b);
         live.non_finite.negative_infinity += take(&cells[header::NEGATIVE].a);
-        let (min, max) = (get(&cells[header::RANGE].a), get(&cells[header::RANGE].b));
+        let (min, max) = (load_f64(&cells[header::RANGE].a), load_f64(&cells[header::RANGE].b));
         if min > max {
             return;
         }

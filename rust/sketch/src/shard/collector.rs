@@ -18,7 +18,7 @@ use crate::sync::{AtomicBool, Ordering};
 pub struct ShardOpener {
     plan: Arc<FeaturePlan>,
     budget: Arc<SketchBudget>,
-    intake: Arc<Mutex<NewShards>>,
+    new_shards: Arc<Mutex<NewShards>>,
 }
 
 /// What writers leave for their collector.
@@ -31,28 +31,28 @@ struct NewShards {
 }
 
 impl ShardOpener {
-    fn intake(&self) -> MutexGuard<'_, NewShards> {
-        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+    fn new_shards(&self) -> MutexGuard<'_, NewShards> {
+        self.new_shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A writer for the calling thread, or `None` when the memory budget does not hold another shard.
     pub fn open(&self) -> Option<ShardWriter> {
         let share = BudgetShare::new(Arc::clone(&self.budget));
-        let mut intake = self.intake();
-        if (intake.sum.bytes() == 0 && !intake.sum.grow(self.plan.live_bytes()))
+        let mut new_shards = self.new_shards();
+        if (new_shards.sum.bytes() == 0 && !new_shards.sum.grow(self.plan.live_bytes()))
             || !share.grow(self.plan.shard_bytes())
         {
             return None;
         }
-        let core = Arc::new(Shard {
+        let shard = Arc::new(Shard {
             plan: Arc::clone(&self.plan),
             flip: EpochFlip::new(),
             buffers: [CounterBuffer::new(&self.plan), CounterBuffer::new(&self.plan)],
             share,
             closed: AtomicBool::new(false),
         });
-        intake.fresh.push(Arc::clone(&core));
-        Some(ShardWriter { core })
+        new_shards.fresh.push(Arc::clone(&shard));
+        Some(ShardWriter { shard })
     }
 
     /// What is sketched.
@@ -65,13 +65,13 @@ impl ShardOpener {
 #[derive(Debug)]
 pub struct ShardCollector {
     opener: ShardOpener,
-    sources: Vec<CollectedShard>,
+    shards: Vec<CollectedShard>,
 }
 
 /// A shard as its collector knows it.
 #[derive(Debug)]
 struct CollectedShard {
-    core: Arc<Shard>,
+    shard: Arc<Shard>,
     turn: CollectorTurn,
 }
 
@@ -89,10 +89,10 @@ pub struct CollectionResult {
 impl ShardCollector {
     /// A collector without writers; they come from its [`ShardCollector::opener`].
     pub fn new(plan: Arc<FeaturePlan>, budget: Arc<SketchBudget>) -> Self {
-        let intake = NewShards { fresh: Vec::new(), sum: BudgetShare::new(Arc::clone(&budget)) };
+        let new_shards = NewShards { fresh: Vec::new(), sum: BudgetShare::new(Arc::clone(&budget)) };
         Self {
-            opener: ShardOpener { plan, budget, intake: Arc::new(Mutex::new(intake)) },
-            sources: Vec::new(),
+            opener: ShardOpener { plan, budget, new_shards: Arc::new(Mutex::new(new_shards)) },
+            shards: Vec::new(),
         }
     }
 
@@ -108,28 +108,28 @@ impl ShardCollector {
 
     /// Whether nobody writes and everything was collected.
     pub fn is_idle(&self) -> bool {
-        self.sources.is_empty() && self.opener.intake().fresh.is_empty()
+        self.shards.is_empty() && self.opener.new_shards().fresh.is_empty()
     }
 
     /// Bytes of all shards.
     pub fn bytes(&self) -> usize {
-        self.sources.iter().map(|source| source.core.share.bytes()).sum()
+        self.shards.iter().map(|collected| collected.shard.share.bytes()).sum()
     }
 
     /// Flips every shard and adds what was counted before to `live`, which must be of the same plan. Every count arrives
     /// once, in this collection or, for a writer that is busy now, in the next.
     pub fn collect(&mut self, live: &mut LiveCounts) -> CollectionResult {
-        let fresh = std::mem::take(&mut self.opener.intake().fresh);
-        self.sources
-            .extend(fresh.into_iter().map(|core| CollectedShard { core, turn: CollectorTurn::default() }));
+        let fresh = std::mem::take(&mut self.opener.new_shards().fresh);
+        self.shards
+            .extend(fresh.into_iter().map(|shard| CollectedShard { shard, turn: CollectorTurn::default() }));
         let mut done = CollectionResult::default();
-        self.sources.retain_mut(|CollectedShard { core, turn }| {
+        self.shards.retain_mut(|CollectedShard { shard, turn }| {
             // Read first: whoever is seen to be closed has written its last.
-            let closed = core.closed.load(Ordering::Acquire);
+            let closed = shard.closed.load(Ordering::Acquire);
             for _ in 0..if closed { 2 } else { 1 } {
-                match core.flip.take(turn) {
+                match shard.flip.take(turn) {
                     Some(buffer) => {
-                        core.buffers[buffer].drain(&core.plan, live);
+                        shard.buffers[buffer].drain(&shard.plan, live);
                         done.taken += 1;
                     }
                     None => done.busy += 1,

@@ -14,23 +14,23 @@ pub(crate) struct CounterPair {
 
 /// Adds `by`; the only writer, so a load and a store lose nothing.
 #[inline]
-pub(crate) fn bump(counter: &AtomicU64, by: u64) {
+pub(crate) fn increment(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
 }
 
 /// Adds to a counter that holds the bits of an `f64`.
 #[inline]
-pub(crate) fn add(counter: &AtomicU64, value: f64) {
-    set(counter, get(counter) + value);
+pub(crate) fn add_f64(counter: &AtomicU64, value: f64) {
+    store_f64(counter, load_f64(counter) + value);
 }
 
 #[inline]
-pub(crate) fn get(counter: &AtomicU64) -> f64 {
+pub(crate) fn load_f64(counter: &AtomicU64) -> f64 {
     f64::from_bits(counter.load(Ordering::Relaxed))
 }
 
 #[inline]
-pub(crate) fn set(counter: &AtomicU64, value: f64) {
+pub(crate) fn store_f64(counter: &AtomicU64, value: f64) {
     counter.store(value.to_bits(), Ordering::Relaxed);
 }
 

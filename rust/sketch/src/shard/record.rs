@@ -5,7 +5,7 @@
 //! waits or fails. Next: `live`.
 
 use super::buffer::{CounterBuffer, header};
-use super::counter::{CounterPair, add, bump, get, set};
+use super::counter::{CounterPair, add_f64, increment, load_f64, store_f64};
 use super::shared::Shard;
 use crate::budget::BudgetShare;
 use crate::exponential;
@@ -20,24 +20,24 @@ const BLOCK: usize = 16;
 /// The writer's access to a shard during one [`super::ShardWriter::record`].
 #[derive(Debug)]
 pub struct Recorder<'a> {
-    core: &'a Shard,
+    shard: &'a Shard,
     buffer: &'a CounterBuffer,
 }
 
 impl<'a> Recorder<'a> {
-    pub(super) fn new(core: &'a Shard, buffer: &'a CounterBuffer) -> Self {
-        Self { core, buffer }
+    pub(super) fn new(shard: &'a Shard, buffer: &'a CounterBuffer) -> Self {
+        Self { shard, buffer }
     }
 
     /// Counts the rows of a request: all as offered, those that `sample` keeps as observed. Once per request.
     pub fn offer(&mut self, rows: usize, sample: &RowSample) {
-        bump(&self.buffer.offered, rows as u64);
-        bump(&self.buffer.observed, sample.kept(rows));
+        increment(&self.buffer.offered, rows as u64);
+        increment(&self.buffer.observed, sample.kept(rows));
     }
 
     /// Counts rows that came without this tensor. All of them: each counts once.
     pub fn missing(&mut self, tensor: usize, rows: usize) {
-        bump(&self.buffer.tensors[tensor].missing, rows as u64);
+        increment(&self.buffer.tensors[tensor].missing, rows as u64);
     }
 
     /// Takes in the rows of one tensor that `sample` keeps. `tensor` is its position in the list the plan was compiled from. A tensor of another type or size is counted as such, once. Each row
@@ -51,7 +51,7 @@ impl<'a> Recorder<'a> {
         sample: &RowSample,
     ) -> SketchedRows {
         let TensorRows { view, rows } = data;
-        let plan = &self.core.plan.tensors[tensor];
+        let plan = &self.shard.plan.tensors[tensor];
         let width = match plan.rows {
             RowFeatures::Elements(width) | RowFeatures::Lengths(width) => width,
             RowFeatures::Statistics => view.len().checked_div(rows).unwrap_or(0),
@@ -60,7 +60,7 @@ impl<'a> Recorder<'a> {
         let pooled = matches!(plan.rows, RowFeatures::Lengths(_)) && plan.info.row_elements != Some(width);
         let fits = pooled || rows.checked_mul(width) == Some(view.len());
         if !view.is_of(plan.info.datatype) || !fits {
-            bump(&self.buffer.tensors[tensor].wrong_type, 1);
+            increment(&self.buffer.tensors[tensor].wrong_type, 1);
             return SketchedRows::default();
         }
         if width == 0 {
@@ -68,34 +68,34 @@ impl<'a> Recorder<'a> {
         }
         let (rows, values) = (view.len() / width, plan.row_values(width));
         let sample = &sample.capped(rows, values, cap);
-        let taken = self.weigh(tensor, rows, values, sample);
+        let taken = self.count_rows(tensor, rows, values, sample);
         if taken.rows == 0 {
             return taken;
         }
         let weight = sample.weight();
         let sink = RowSink {
             buffer: self.buffer,
-            share: &self.core.share,
+            share: &self.shard.share,
             plan,
             width,
             sample,
             weight,
-            times: weight as f64,
+            weight_f64: weight as f64,
         };
         match view {
-            TypedSlice::U8(data) => sink.single(data, f32::from),
-            TypedSlice::U16(data) => sink.single(data, f32::from),
-            TypedSlice::I8(data) => sink.single(data, f32::from),
-            TypedSlice::I16(data) => sink.single(data, f32::from),
-            TypedSlice::F16(data) => sink.single(data, fp16_to_single),
-            TypedSlice::Bf16(data) => sink.single(data, bf16_to_single),
-            TypedSlice::F32(data) => sink.single(data, |value| value),
-            TypedSlice::U32(data) => sink.double(data, f64::from),
-            TypedSlice::I32(data) => sink.double(data, f64::from),
-            TypedSlice::U64(data) => sink.double(data, |value| value as f64),
-            TypedSlice::I64(data) => sink.double(data, |value| value as f64),
-            TypedSlice::F64(data) => sink.double(data, |value| value),
-            TypedSlice::Strings(strings) => sink.lengths(strings),
+            TypedSlice::U8(data) => sink.record_singles(data, f32::from),
+            TypedSlice::U16(data) => sink.record_singles(data, f32::from),
+            TypedSlice::I8(data) => sink.record_singles(data, f32::from),
+            TypedSlice::I16(data) => sink.record_singles(data, f32::from),
+            TypedSlice::F16(data) => sink.record_singles(data, fp16_to_single),
+            TypedSlice::Bf16(data) => sink.record_singles(data, bf16_to_single),
+            TypedSlice::F32(data) => sink.record_singles(data, |value| value),
+            TypedSlice::U32(data) => sink.record_doubles(data, f64::from),
+            TypedSlice::I32(data) => sink.record_doubles(data, f64::from),
+            TypedSlice::U64(data) => sink.record_doubles(data, |value| value as f64),
+            TypedSlice::I64(data) => sink.record_doubles(data, |value| value as f64),
+            TypedSlice::F64(data) => sink.record_doubles(data, |value| value),
+            TypedSlice::Strings(strings) => sink.record_lengths(strings),
         }
         taken
     }
@@ -112,12 +112,12 @@ impl<'a> Recorder<'a> {
     }
 
     /// Books the rows that `sample` keeps, with their weights.
-    fn weigh(&self, tensor: usize, rows: usize, values: usize, sample: &RowSample) -> SketchedRows {
+    fn count_rows(&self, tensor: usize, rows: usize, values: usize, sample: &RowSample) -> SketchedRows {
         let (kept, weight) = (sample.kept(rows), sample.weight());
         let counters = &self.buffer.tensors[tensor];
-        bump(&counters.rows, kept);
-        bump(&counters.weight, kept * weight);
-        add(&counters.squares, (kept * weight) as f64 * weight as f64);
+        increment(&counters.rows, kept);
+        increment(&counters.weight, kept * weight);
+        add_f64(&counters.squares, (kept * weight) as f64 * weight as f64);
         SketchedRows { rows: kept, values: kept * values as u64 }
     }
 }
@@ -149,40 +149,47 @@ struct RowSink<'a> {
     sample: &'a RowSample,
     /// How often each row counts, twice.
     weight: u64,
-    times: f64,
+    weight_f64: f64,
 }
 
 impl RowSink<'_> {
-    fn single<T: Copy>(&self, data: &[T], lane: impl Fn(T) -> f32 + Copy) {
+    fn record_singles<T: Copy>(&self, data: &[T], lane: impl Fn(T) -> f32 + Copy) {
         match &self.plan.layouts {
-            FeatureLayouts::Single(layouts) => self.elements(data, layouts, lane),
-            FeatureLayouts::Double(layouts) => self.statistics(data, layouts, |value| f64::from(lane(value))),
+            FeatureLayouts::Single(layouts) => self.record_elements(data, layouts, lane),
+            FeatureLayouts::Double(layouts) => {
+                self.record_statistics(data, layouts, |value| f64::from(lane(value)))
+            }
         }
     }
 
-    fn double<T: Copy>(&self, data: &[T], lane: impl Fn(T) -> f64 + Copy) {
+    fn record_doubles<T: Copy>(&self, data: &[T], lane: impl Fn(T) -> f64 + Copy) {
         match &self.plan.layouts {
             FeatureLayouts::Double(layouts) if self.plan.rows == RowFeatures::Statistics => {
-                self.statistics(data, layouts, lane)
+                self.record_statistics(data, layouts, lane)
             }
-            FeatureLayouts::Double(layouts) => self.elements(data, layouts, lane),
+            FeatureLayouts::Double(layouts) => self.record_elements(data, layouts, lane),
             FeatureLayouts::Single(_) => debug_assert!(false, "a plan counts this type in f64"),
         }
     }
 
-    fn elements<T: Copy, L: Lane>(&self, data: &[T], layouts: &[FeatureLayout<L>], lane: impl Fn(T) -> L) {
+    fn record_elements<T: Copy, L: Lane>(
+        &self,
+        data: &[T],
+        layouts: &[FeatureLayout<L>],
+        lane: impl Fn(T) -> L,
+    ) {
         for (block, layouts) in layouts.chunks(BLOCK).enumerate() {
             let first = block * BLOCK;
             for number in self.sample.rows(data.len() / self.width) {
                 let row = &data[number * self.width..][..self.width];
                 for (layout, &value) in layouts.iter().zip(&row[first..]) {
-                    self.value(layout, lane(value));
+                    self.record_value(layout, lane(value));
                 }
             }
         }
     }
 
-    fn statistics<T: Copy>(
+    fn record_statistics<T: Copy>(
         &self,
         data: &[T],
         layouts: &[FeatureLayout<f64>],
@@ -193,26 +200,26 @@ impl RowSink<'_> {
             let row = &data[number * self.width..][..self.width];
             let phase = (self.sample.mixed(number) % stride as u64) as usize;
             let values = row[phase..].iter().step_by(stride).map(|&value| lane(value));
-            for (layout, value) in layouts.iter().zip(describe(values)) {
-                self.value(layout, value);
+            for (layout, value) in layouts.iter().zip(row_statistics(values)) {
+                self.record_value(layout, value);
             }
         }
     }
 
-    fn lengths(&self, strings: &dyn StringLengths) {
+    fn record_lengths(&self, strings: &dyn StringLengths) {
         let FeatureLayouts::Double(layouts) = &self.plan.layouts else { return };
         for number in self.sample.rows(strings.count() / self.width) {
             let first = number * self.width;
             for (pair, at) in layouts.chunks_exact(2).zip(first..first + self.width) {
                 let length = strings.length(at);
-                self.value(&pair[0], length as f64);
-                self.value(&pair[1], f64::from(u8::from(length == 0)));
+                self.record_value(&pair[0], length as f64);
+                self.record_value(&pair[1], f64::from(u8::from(length == 0)));
             }
         }
     }
 
     #[inline(always)]
-    fn value<L: Lane>(&self, layout: &FeatureLayout<L>, value: L) {
+    fn record_value<L: Lane>(&self, layout: &FeatureLayout<L>, value: L) {
         let cells = &self.buffer.cells[layout.cell..layout.cell + layout.cells];
         let (head, slots) =
             cells.split_first_chunk::<HEADER_CELLS>().expect("a place begins with its header");
@@ -221,31 +228,31 @@ impl RowSink<'_> {
             count_non_finite(head, wide, self.weight);
             return;
         }
-        self.exponential(layout.feature, head, wide);
+        self.record_exponential(layout.feature, head, wide);
         let centre = match &layout.aligned {
             Some(lookup) => {
                 let cell = &slots[lookup.slot(value)];
-                bump(&cell.a, self.weight);
-                add(&cell.b, wide * self.times);
+                increment(&cell.a, self.weight);
+                add_f64(&cell.b, wide * self.weight_f64);
                 layout.centre
             }
             None => {
-                add(&head[header::ZERO].b, wide * self.times);
+                add_f64(&head[header::ZERO].b, wide * self.weight_f64);
                 own_centre(head, wide)
             }
         };
         let distance = wide - centre;
-        add(&head[header::SQUARES].a, distance * distance * self.times);
-        widen(&head[header::RANGE], wide);
+        add_f64(&head[header::SQUARES].a, distance * distance * self.weight_f64);
+        widen_range(&head[header::RANGE], wide);
     }
 
     #[inline]
-    fn exponential(&self, feature: usize, head: &[CounterPair; HEADER_CELLS], value: f64) {
+    fn record_exponential(&self, feature: usize, head: &[CounterPair; HEADER_CELLS], value: f64) {
         match exponential::index(value.abs()) {
-            None => bump(&head[header::ZERO].a, self.weight),
+            None => increment(&head[header::ZERO].a, self.weight),
             Some(index) => {
                 if !self.buffer.exponentials[feature].count(index, value < 0.0, self.weight, self.share) {
-                    bump(&head[header::NEGATIVE].b, self.weight);
+                    increment(&head[header::NEGATIVE].b, self.weight);
                 }
             }
         }
@@ -255,19 +262,19 @@ impl RowSink<'_> {
 /// What squares are taken about without a baseline: the first value of this buffer.
 #[inline]
 fn own_centre(head: &[CounterPair; HEADER_CELLS], value: f64) -> f64 {
-    if get(&head[header::RANGE].a) > get(&head[header::RANGE].b) {
-        set(&head[header::SQUARES].b, value);
+    if load_f64(&head[header::RANGE].a) > load_f64(&head[header::RANGE].b) {
+        store_f64(&head[header::SQUARES].b, value);
     }
-    get(&head[header::SQUARES].b)
+    load_f64(&head[header::SQUARES].b)
 }
 
 #[inline]
-fn widen(range: &CounterPair, value: f64) {
-    if value < get(&range.a) {
-        set(&range.a, value);
+fn widen_range(range: &CounterPair, value: f64) {
+    if value < load_f64(&range.a) {
+        store_f64(&range.a, value);
     }
-    if value > get(&range.b) {
-        set(&range.b, value);
+    if value > load_f64(&range.b) {
+        store_f64(&range.b, value);
     }
 }
 
@@ -280,12 +287,12 @@ fn count_non_finite(head: &[CounterPair; HEADER_CELLS], value: f64, weight: u64)
     } else {
         &head[header::NEGATIVE].a
     };
-    bump(counter, weight);
+    increment(counter, weight);
 }
 
 /// Mean, standard deviation (denominator n), minimum, maximum of the finite values, and the share of the others; the first
 /// four are NaN when no value is finite.
-fn describe(values: impl Iterator<Item = f64>) -> [f64; 5] {
+fn row_statistics(values: impl Iterator<Item = f64>) -> [f64; 5] {
     let (mut n, mut odd, mut centre) = (0u32, 0u32, 0.0);
     let (mut sum, mut squares) = (0.0, 0.0);
     let (mut min, mut max) = (f64::INFINITY, f64::NEG_INFINITY);

@@ -114,7 +114,7 @@ impl BucketTable {
 
     fn make(&self, level: usize, share: &BudgetShare) -> bool {
         let made =
-            self.levels[level].get().is_some() || share.grow_further(CAPACITIES[level] * size_of::<u64>());
+            self.levels[level].get().is_some() || share.grow_optional(CAPACITIES[level] * size_of::<u64>());
         if made {
             self.levels[level].get_or_init(|| (0..CAPACITIES[level]).map(|_| AtomicU64::new(0)).collect());
         }

@@ -12,7 +12,7 @@ use crate::sync::Ordering;
 /// One thread's sketches of one version. Dropping it loses nothing: the collector takes what is left.
 #[derive(Debug)]
 pub struct ShardWriter {
-    pub(super) core: Arc<Shard>,
+    pub(super) shard: Arc<Shard>,
 }
 
 impl ShardWriter {
@@ -26,19 +26,19 @@ impl ShardWriter {
                 self.0.leave();
             }
         }
-        let buffer = self.core.flip.enter();
-        let _inside = Inside(&self.core.flip);
-        record(&mut Recorder::new(&self.core, &self.core.buffers[buffer]))
+        let buffer = self.shard.flip.enter();
+        let _inside = Inside(&self.shard.flip);
+        record(&mut Recorder::new(&self.shard, &self.shard.buffers[buffer]))
     }
 
     /// Bytes of both buffers.
     pub fn bytes(&self) -> usize {
-        self.core.share.bytes()
+        self.shard.share.bytes()
     }
 }
 
 impl Drop for ShardWriter {
     fn drop(&mut self) {
-        self.core.closed.store(true, Ordering::Release);
+        self.shard.closed.store(true, Ordering::Release);
     }
 }

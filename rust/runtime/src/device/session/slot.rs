@@ -20,8 +20,8 @@ pub(super) struct RunSlot {
     pub(super) inputs: Vec<Option<Slab>>,
     pub(super) outputs: Vec<Option<Slab>>,
     pub(super) bound: Vec<BoundRun>,
-    pub(super) copied: DriverHandle,
-    pub(super) done: DriverHandle,
+    pub(super) copied_event: DriverHandle,
+    pub(super) done_event: DriverHandle,
     driver: Arc<dyn Driver>,
 }
 
@@ -52,10 +52,18 @@ impl RunSlot {
         outputs: &[TensorSpec],
     ) -> Result<RunSlot> {
         let none = |specs: &[TensorSpec]| specs.iter().map(|_| None).collect();
-        let copied = driver.event()?;
-        let done = driver.event().inspect_err(|_| driver.destroy_event(copied))?;
+        let copied_event = driver.create_event()?;
+        let done_event = driver.create_event().inspect_err(|_| driver.destroy_event(copied_event))?;
         let (inputs, outputs) = (none(inputs), none(outputs));
-        Ok(RunSlot { free: true, inputs, outputs, bound: Vec::new(), copied, done, driver: driver.clone() })
+        Ok(RunSlot {
+            free: true,
+            inputs,
+            outputs,
+            bound: Vec::new(),
+            copied_event,
+            done_event,
+            driver: driver.clone(),
+        })
     }
 
     /// Gives every tensor a slab that is large enough; what was bound to a smaller one is bound anew.
@@ -99,7 +107,7 @@ impl RunSlot {
                 continue;
             }
             let slab = self.inputs[index].as_ref().ok_or_else(unbound)?;
-            let value = over(library, memory, slab, spec, shape)?;
+            let value = value_over(library, memory, slab, spec, shape)?;
             // SAFETY: made in the line before.
             unsafe { io.bind_input(session, index, value.raw.as_ptr())? };
             values.push(value);
@@ -110,7 +118,7 @@ impl RunSlot {
                 continue;
             };
             let slab = self.outputs[index].as_ref().ok_or_else(unbound)?;
-            let value = over(library, memory, slab, spec, shape)?;
+            let value = value_over(library, memory, slab, spec, shape)?;
             io.bind_output(session, index, &value)?;
             values.push(value);
         }
@@ -120,13 +128,13 @@ impl RunSlot {
 
 impl Drop for RunSlot {
     fn drop(&mut self) {
-        self.driver.destroy_event(self.copied);
-        self.driver.destroy_event(self.done);
+        self.driver.destroy_event(self.copied_event);
+        self.driver.destroy_event(self.done_event);
     }
 }
 
 /// A value over a slab.
-fn over(
+fn value_over(
     library: &'static Library,
     memory: &MemoryInfo,
     slab: &Slab,

@@ -1,7 +1,7 @@
 //! What can be wrong in JSON: a place and a reason, small enough to be returned from the hot loops.
 //!
 //! Not here: sentences about tensors, which need the tensor's name and shape (`fault_context`).
-//! Next: `cursor`.
+//! Next: `json_cursor`.
 
 use std::fmt;
 

@@ -9,7 +9,7 @@ use std::fmt;
 
 use memchr::{memchr2, memchr3};
 
-use crate::fault::{FaultKind, JsonFault, ParseResult};
+use crate::json_fault::{FaultKind, JsonFault, ParseResult};
 use crate::json_string;
 
 /// How deep values that nobody reads may be nested.
