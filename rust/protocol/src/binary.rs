@@ -1,8 +1,7 @@
-//! The binary tensor extension: where the JSON of a body ends, which bytes are whose, and how they become
-//! typed elements.
+//! The binary tensor extension: splitting a body, giving each input its bytes, and turning bytes into typed elements.
 //!
-//! Binary data is little-endian, row-major, without padding; a BOOL is one byte. BYTES have a form of their
-//! own (`strings`).
+//! Binary data is little-endian and row-major, without padding; a BOOL is one byte. BYTES have a form of their own
+//! (`strings`).
 //! Next: `response`.
 
 use headgate_core::error::{Code, Error, Result};
@@ -10,22 +9,22 @@ use headgate_core::tensor::{DataType, Shape, TensorSpec};
 
 use crate::typed_slice::TypedSliceMut;
 
-/// The header that says how long the JSON in front of binary data is, in lower case.
+/// The header with the length of the JSON in front of binary data; its name in lower case.
 pub const LENGTH_HEADER: &str = "inference-header-content-length";
 
-/// A body in two: its JSON and the binary data behind it.
+/// The two parts of a body: its JSON and the binary data behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyParts<'a> {
     /// The JSON.
     pub json: &'a [u8],
-    /// The binary data; `None` where no header says that there is any.
+    /// The binary data; `None` without the header.
     pub tail: Option<&'a [u8]>,
 }
 
-/// Splits a body by the value of [`LENGTH_HEADER`], where the request has one.
+/// Splits a body by the value of [`LENGTH_HEADER`], if the request has one.
 ///
 /// # Errors
-/// `invalid_argument` for a value that is no length within the body.
+/// `invalid_argument` for a value that is not a length within the body.
 pub fn split<'a>(body: &'a [u8], header: Option<&[u8]>) -> Result<BodyParts<'a>> {
     let Some(value) = header else { return Ok(BodyParts { json: body, tail: None }) };
     let digits = value.trim_ascii();
@@ -47,7 +46,7 @@ pub fn split<'a>(body: &'a [u8], header: Option<&[u8]>) -> Result<BodyParts<'a>>
     }
 }
 
-/// Deals out the binary data of a body in the order of its inputs.
+/// Reads the binary data of a body, one blob for each input, in the order of the inputs.
 #[derive(Debug)]
 pub(crate) struct BlobReader<'a> {
     rest: &'a [u8],
@@ -59,7 +58,7 @@ impl<'a> BlobReader<'a> {
         BlobReader { rest: body.tail.unwrap_or_default(), has_header: body.tail.is_some() }
     }
 
-    /// Whether a header said where the JSON ends.
+    /// Whether the request has the header with the length of the JSON.
     pub(crate) fn has_header(&self) -> bool {
         self.has_header
     }
@@ -85,7 +84,7 @@ impl<'a> BlobReader<'a> {
         Ok(blob)
     }
 
-    /// Makes sure that nothing is left.
+    /// Refuses bytes that no input has taken.
     pub(crate) fn finish(self) -> Result<()> {
         if self.rest.is_empty() {
             return Ok(());
@@ -117,8 +116,9 @@ pub(crate) fn check_size(size: u64, datatype: DataType, shape: &Shape, input_nam
     }
 }
 
-/// The shape of the only input of a request that is nothing but its bytes: a dimension that the model leaves open is what
-/// the size makes it; of two, the first is 1. A BYTES input is one element.
+/// The shape of the only input of a request without JSON, whose body is the bytes of that input.
+///
+/// One open dimension follows from the size of the body. If two are open, the first is 1. A BYTES input is one element.
 ///
 /// # Errors
 /// `invalid_argument` for a model with several inputs, with more open dimensions, or whose sizes do not fit.
@@ -188,9 +188,9 @@ pub(crate) fn check_raw(size: usize, datatype: DataType, shape: &Shape, input_na
     })
 }
 
-/// Checks that a blob may be used as the elements of a tensor as it is: its size, and 0 or 1 in every BOOL.
+/// Checks that a blob may be used as the elements of a tensor without a copy: its size, and that every BOOL is 0 or 1.
 ///
-/// For callers that hand the bytes on without [`copy_into`].
+/// [`copy_into`] checks the same.
 ///
 /// # Errors
 /// `invalid_argument` that names `input_name`.
@@ -206,7 +206,7 @@ pub fn check_blob(blob: &[u8], datatype: DataType, shape: &Shape, input_name: &s
     )))
 }
 
-/// Checks that a buffer is what a tensor needs.
+/// Checks that a buffer has the datatype and the length of a tensor.
 pub(crate) fn check_buffer(
     out: &TypedSliceMut<'_>,
     datatype: DataType,
@@ -229,8 +229,8 @@ pub(crate) fn check_buffer(
 /// Copies a blob into a typed buffer of `shape.count()` elements.
 ///
 /// # Errors
-/// `invalid_argument` that names `input_name` for a wrong size or a BOOL that is neither 0 nor 1; `internal`
-/// where `out` has another length than `shape`.
+/// `invalid_argument` that names `input_name` for a wrong size or a BOOL that is neither 0 nor 1; `internal` if `out` has
+/// another length than `shape`.
 pub fn copy_into(blob: &[u8], shape: &Shape, out: TypedSliceMut<'_>, input_name: &str) -> Result<()> {
     let datatype = out.datatype();
     check_buffer(&out, datatype, shape, input_name)?;

@@ -10,11 +10,12 @@ use headgate_core::tensor::{DataType, Shape};
 use crate::response::{OutputTensor, TensorData};
 use crate::strings::StringTable;
 
-/// The classes of an output in order of falling value, equal ones in order of their index, NaN last; `most` of them for each
-/// row, at most as many as there are. Rows are the first dimension of outputs with more than one. Floats are written with six
-/// decimals, integers as they are.
+/// Writes the `most` highest values of each row into `out` (cleared first). Returns the shape: `[rows, classes]`, or
+/// `[classes]` for an output of one dimension.
 ///
-/// `labels` name the classes by their index. Fills `out` (cleared first) and gives the shape: `[rows, classes]`, or `[classes]` for an output of one dimension.
+/// The order is descending; equal values are in the order of their index, and NaN comes last. The first dimension of an
+/// output with more than one is its rows. Floats are written with six decimals. `labels` has the names of the classes by
+/// their index.
 ///
 /// # Errors
 /// `invalid_argument` for BYTES, which have no order.
@@ -50,7 +51,7 @@ pub fn classify(
     }
 }
 
-/// The refusal of classes of what has no order.
+/// The error for an output whose values have no order.
 pub(crate) fn refuse_unordered(output: &str) -> Error {
     Error::invalid(format!("output \"{output}\": classification needs numbers, whose values have an order"))
 }
@@ -94,7 +95,7 @@ impl Ranker<'_> {
     }
 }
 
-/// The higher one first; what cannot be compared is a NaN and goes last.
+/// Puts the higher value first. A value that cannot be compared is NaN and goes last.
 fn descending<T: PartialOrd>(a: T, b: T) -> Ordering {
     let is_none = |value: &T| value.partial_cmp(value).is_none();
     b.partial_cmp(&a).unwrap_or_else(|| is_none(&a).cmp(&is_none(&b)))

@@ -7,10 +7,10 @@ use headgate_core::tensor::Shape;
 use crate::json_cursor::skip_space;
 use crate::json_fault::{FaultKind, JsonFault, ParseResult};
 
-/// Where rows of elements go.
+/// Reads the elements of one row after another.
 pub(crate) trait ElementSink {
-    /// Reads exactly `n` elements and the closing bracket; `pos` is behind the opening one. Returns the
-    /// offset behind the closing one.
+    /// Reads exactly `n` elements and the closing bracket. `pos` is behind the opening bracket. Returns the offset behind
+    /// the closing one.
     fn read_row(&mut self, data: &[u8], pos: usize, n: usize) -> ParseResult<usize>;
 }
 
@@ -27,7 +27,7 @@ pub(crate) fn walk(data: &[u8], shape: &Shape, sink: &mut impl ElementSink) -> P
     }
 }
 
-/// Passes an opening bracket.
+/// Skips an opening bracket.
 fn open_bracket(data: &[u8], pos: usize) -> ParseResult<usize> {
     let pos = skip_space(data, pos);
     match data.get(pos) {
@@ -62,7 +62,7 @@ fn walk_nested(data: &[u8], mut pos: usize, dims: &[i64], sink: &mut impl Elemen
     }
 }
 
-/// The fault behind a comma that follows the last element.
+/// The fault for a comma behind the last element.
 pub(crate) fn too_many(data: &[u8], pos: usize) -> JsonFault {
     let ends = data.get(pos) == Some(&b']');
     JsonFault::new(data, pos, if ends { FaultKind::Expected("an element") } else { FaultKind::TooMany })

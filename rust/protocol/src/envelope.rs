@@ -1,7 +1,7 @@
-//! The envelope of an inference request: id, parameters, names, types, shapes, and where each tensor's bytes
-//! are. No tensor data is decoded. JSON and protobuf requests have the same one.
+//! The envelope of an inference request: id, parameters, names, types, shapes, and the bytes of each tensor, which are not
+//! decoded. JSON and protobuf requests have the same envelope.
 //!
-//! Not here: the bytes of the tensors (`numbers`, `strings`, `binary`).
+//! Not here: how elements are decoded (`numbers`, `strings`, `binary`).
 //! Next: `envelope/types`.
 
 mod decode;

@@ -1,5 +1,6 @@
-//! From a fault in tensor data to a sentence that names the input, the element and what would be right. Runs
-//! only when a request is refused.
+//! The message for a fault in tensor data. It names the input, the element and what would be right.
+//!
+//! This runs only if a request is refused.
 //!
 //! Next: `typed_slice`.
 
@@ -9,10 +10,10 @@ use headgate_core::tensor::{DataType, Shape};
 use crate::json_cursor::skip_space;
 use crate::json_fault::{FaultKind, JsonFault};
 
-/// How much of a wrong element a message shows, in bytes.
+/// The most bytes of a wrong element that a message shows.
 const MAX_SHOWN_BYTES: usize = 40;
 
-/// Everything a sentence about a `data` list needs.
+/// What a message about a `data` list needs.
 pub(crate) struct FaultContext<'a> {
     /// The list, brackets included.
     pub(crate) data: &'a [u8],
@@ -25,7 +26,7 @@ pub(crate) struct FaultContext<'a> {
 }
 
 impl FaultContext<'_> {
-    /// The refusal for a fault.
+    /// The error for a fault.
     #[cold]
     pub(crate) fn error(&self, fault: JsonFault) -> Error {
         let FaultContext { data, shape, datatype, name } = *self;
@@ -111,13 +112,13 @@ impl FaultContext<'_> {
     }
 }
 
-/// The sentence about a count that contradicts a shape.
+/// The message about a number of elements that contradicts a shape.
 pub(crate) fn count_message(shape: &Shape, have: usize) -> String {
     format!("shape {shape:?} needs {} elements, data has {have}", shape.count())
 }
 
-/// The number of elements in a list, or in the beginning of one: whatever stands between brackets and commas,
-/// strings whole.
+/// The number of elements in a list or in its beginning. An element is what stands between brackets and commas; a string is
+/// one element.
 pub(crate) fn count(data: &[u8]) -> usize {
     let mut elements = 0;
     let mut pos = 0;
@@ -159,7 +160,7 @@ fn is_float(datatype: DataType) -> bool {
     matches!(datatype, DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64)
 }
 
-/// Whether an element is a word for a missing or infinite value on some endpoint.
+/// Whether an element is a word that some endpoint allows for NaN or infinity.
 fn is_word(token: &str) -> bool {
     matches!(token, "null" | "\"NaN\"" | "\"Infinity\"" | "\"-Infinity\"")
 }

@@ -1,7 +1,6 @@
-//! A cursor over strict JSON (RFC 8259): the few steps from which the envelope is read.
+//! A cursor over strict JSON (RFC 8259), with which envelopes are read.
 //!
-//! Not here: tensor data, which is skipped as an extent (`list_extent`) and read later by `numbers` or
-//! `strings`.
+//! Not here: tensor data. `list_extent` skips it and returns its bytes, which `numbers` or `strings` read later.
 //! Next: `envelope`.
 
 use std::borrow::Cow;
@@ -12,11 +11,11 @@ use memchr::{memchr2, memchr3};
 use crate::json_fault::{FaultKind, JsonFault, ParseResult};
 use crate::json_string;
 
-/// How deep values that nobody reads may be nested.
+/// How deep values without a meaning here may be nested.
 const MAX_DEPTH: usize = 64;
 
-/// How deep tensor data may be nested: one more than the largest rank, so that too deep data gets its own
-/// message.
+/// How deep tensor data may be nested. It is one more than the largest rank, so that data that is too deep gets a message
+/// of its own.
 const MAX_DATA_DEPTH: usize = headgate_core::tensor::MAX_RANK + 1;
 
 /// The offset of the first byte at or after `pos` that is not white space of JSON.
@@ -28,7 +27,7 @@ pub(crate) fn skip_space(data: &[u8], mut pos: usize) -> usize {
     pos
 }
 
-/// The kinds of JSON values, as messages call them.
+/// The kinds of JSON values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JsonKind {
     Text,
@@ -37,7 +36,7 @@ pub(crate) enum JsonKind {
     Bool,
     Null,
     Number,
-    /// A byte with which no value begins.
+    /// A byte that begins no value.
     Invalid,
     /// The end of the input.
     End,
@@ -58,7 +57,7 @@ impl fmt::Display for JsonKind {
     }
 }
 
-/// Bytes of JSON and a place in them; `pos` never passes the end.
+/// Bytes of JSON and a position in them, which is never behind their end.
 #[derive(Debug)]
 pub(crate) struct JsonCursor<'a> {
     bytes: &'a [u8],
@@ -71,19 +70,19 @@ impl<'a> JsonCursor<'a> {
         JsonCursor { bytes, pos: 0 }
     }
 
-    /// The next byte that is not white space; stays before it.
+    /// The next byte that is not white space. The cursor stays in front of it.
     #[inline]
     pub(crate) fn peek(&mut self) -> Option<u8> {
         self.pos = skip_space(self.bytes, self.pos);
         self.bytes.get(self.pos).copied()
     }
 
-    /// A fault at the present place.
+    /// A fault at the present position.
     pub(crate) fn fault(&self, kind: FaultKind) -> JsonFault {
         JsonFault::new(self.bytes, self.pos, kind)
     }
 
-    /// The kind of the value that comes next, by its first byte.
+    /// The kind of the next value, by its first byte.
     #[inline]
     pub(crate) fn kind(&mut self) -> JsonKind {
         match self.peek() {
@@ -98,7 +97,7 @@ impl<'a> JsonCursor<'a> {
         }
     }
 
-    /// Passes one byte that must come next.
+    /// Skips one byte that must come next.
     fn expect_byte(&mut self, byte: u8, what: &'static str) -> ParseResult<()> {
         if self.peek() == Some(byte) {
             self.pos += 1;
@@ -107,7 +106,7 @@ impl<'a> JsonCursor<'a> {
         Err(self.fault(FaultKind::Expected(what)))
     }
 
-    /// Makes sure that nothing but white space is left.
+    /// Checks that only white space is left.
     pub(crate) fn expect_end(&mut self) -> ParseResult<()> {
         match self.peek() {
             None => Ok(()),
@@ -115,7 +114,7 @@ impl<'a> JsonCursor<'a> {
         }
     }
 
-    /// Reads an object: `each` is called behind every key and must consume the value.
+    /// Reads an object. `each` is called behind every key, and must consume the value.
     pub(crate) fn members<E: From<JsonFault>>(
         &mut self,
         mut each: impl FnMut(&mut Self, Cow<'a, str>) -> Result<(), E>,
@@ -140,8 +139,7 @@ impl<'a> JsonCursor<'a> {
         }
     }
 
-    /// As [`JsonCursor::members`], for an object whose keys have a meaning: one whose value is `null` counts as absent, since many
-    /// clients write out every optional field.
+    /// As [`JsonCursor::members`], but a member that is `null` counts as absent: many clients write every optional field.
     #[inline]
     pub(crate) fn present_members<E: From<JsonFault>>(
         &mut self,
@@ -153,7 +151,7 @@ impl<'a> JsonCursor<'a> {
         })
     }
 
-    /// Reads a list: `each` is called before every element, with its index, and must consume it.
+    /// Reads a list. `each` is called in front of every element with its index, and must consume the element.
     pub(crate) fn elements<E: From<JsonFault>>(
         &mut self,
         mut each: impl FnMut(&mut Self, usize) -> Result<(), E>,
@@ -177,7 +175,7 @@ impl<'a> JsonCursor<'a> {
         Ok(())
     }
 
-    /// Reads a string, borrowed where it has no escapes.
+    /// Reads a string. It is borrowed if it has no escapes.
     pub(crate) fn string(&mut self, what: &'static str) -> ParseResult<Cow<'a, str>> {
         self.expect_byte(b'"', what)?;
         let (text, end) = json_string::read(self.bytes, self.pos)?;
@@ -194,7 +192,7 @@ impl<'a> JsonCursor<'a> {
         }
     }
 
-    /// Passes a literal name.
+    /// Skips a literal.
     fn expect_literal(&mut self, word: &'static [u8]) -> ParseResult<()> {
         if self.bytes[self.pos..].starts_with(word) {
             self.pos += word.len();
@@ -203,7 +201,7 @@ impl<'a> JsonCursor<'a> {
         Err(self.fault(FaultKind::Expected("true, false or null")))
     }
 
-    /// Reads the text of a number and checks its grammar; the caller gives it a meaning.
+    /// Reads the text of a number and checks its grammar. The caller parses it.
     pub(crate) fn number(&mut self) -> ParseResult<&'a str> {
         self.peek();
         let start = self.pos;
@@ -228,7 +226,7 @@ impl<'a> JsonCursor<'a> {
         std::str::from_utf8(&self.bytes[start..self.pos]).map_err(|_| self.fault(FaultKind::Utf8))
     }
 
-    /// Passes one digit or more.
+    /// Skips one digit or more.
     fn skip_digits(&mut self) -> ParseResult<()> {
         let start = self.pos;
         while let Some(b'0'..=b'9') = self.bytes.get(self.pos) {
@@ -237,7 +235,7 @@ impl<'a> JsonCursor<'a> {
         if self.pos == start { Err(self.fault(FaultKind::Expected("a digit"))) } else { Ok(()) }
     }
 
-    /// The bytes of any value, and passes it.
+    /// Skips any value and returns its bytes.
     pub(crate) fn value_extent(&mut self) -> ParseResult<&'a [u8]> {
         self.pos = skip_space(self.bytes, self.pos);
         let start = self.pos;
@@ -245,7 +243,7 @@ impl<'a> JsonCursor<'a> {
         Ok(&self.bytes[start..self.pos])
     }
 
-    /// Passes a value of any kind, checking that it is valid JSON.
+    /// Skips a value of any kind, and checks that it is valid JSON.
     pub(crate) fn skip(&mut self) -> ParseResult<()> {
         self.skip_nested(MAX_DEPTH)
     }
@@ -263,9 +261,9 @@ impl<'a> JsonCursor<'a> {
         }
     }
 
-    /// Passes a list by counting brackets outside strings and returns its bytes, brackets included.
+    /// Skips a list by counting brackets outside strings, and returns its bytes, brackets included.
     ///
-    /// What stands between the brackets is not checked: whoever decodes the extent does that.
+    /// The inside is not checked: the decoder of the bytes does that.
     pub(crate) fn list_extent(&mut self) -> ParseResult<&'a [u8]> {
         if self.peek() != Some(b'[') {
             return Err(self.fault(FaultKind::Expected("a list")));

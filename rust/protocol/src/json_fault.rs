@@ -1,6 +1,6 @@
-//! What can be wrong in JSON: a place and a reason, small enough to be returned from the hot loops.
+//! What is wrong in JSON, and at which byte. A fault is small, so that hot loops can return it.
 //!
-//! Not here: sentences about tensors, which need the tensor's name and shape (`fault_context`).
+//! Not here: messages about tensors, which need the tensor's name and shape (`fault_context`).
 //! Next: `json_cursor`.
 
 use std::fmt;
@@ -21,7 +21,7 @@ pub(crate) struct JsonFault {
 /// The result of reading some bytes.
 pub(crate) type ParseResult<T> = std::result::Result<T, JsonFault>;
 
-/// Why a byte is wrong where it stands.
+/// What is wrong at a byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FaultKind {
     /// Something else belongs here.
@@ -40,9 +40,9 @@ pub(crate) enum FaultKind {
     LeadingZero,
     /// A number that the datatype cannot hold.
     Range,
-    /// An element that is not of the kind the datatype wants.
+    /// An element of another kind than the datatype has.
     Element,
-    /// After an element comes neither a comma nor the end of the list.
+    /// Neither a comma nor the end of the list behind an element.
     Separator,
     /// Fewer elements than the shape has.
     TooFew,
@@ -52,7 +52,7 @@ pub(crate) enum FaultKind {
     Nesting,
     /// Bytes after the end of the value.
     Trailing,
-    /// A buffer that the caller made too small: a defect of Headgate, not of the request.
+    /// A buffer that is too small. This is a defect of Headgate, not of the request.
     BufferTooSmall,
 }
 
@@ -110,13 +110,13 @@ impl fmt::Display for JsonFault {
 }
 
 impl From<JsonFault> for Error {
-    /// The sentence for a fault in the JSON part of a body.
+    /// The error for a fault in the JSON part of a body.
     fn from(fault: JsonFault) -> Error {
         Error::invalid(format!("the request is not the JSON it should be: {fault}"))
     }
 }
 
-/// A byte, or the end, as a reader of messages knows it.
+/// A byte, or the end of the bytes, in the words of messages.
 struct FoundByte(Option<u8>);
 
 impl fmt::Display for FoundByte {

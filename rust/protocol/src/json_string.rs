@@ -34,7 +34,7 @@ pub(crate) fn append(data: &[u8], mut pos: usize, out: &mut Vec<u8>) -> ParseRes
     }
 }
 
-/// The characters from `pos` to the next quote or backslash, and the offset of that byte.
+/// The characters from `pos` to the next quote or backslash, and the offset of that quote or backslash.
 fn plain_run(data: &[u8], pos: usize) -> ParseResult<(&str, usize)> {
     let rest = data.get(pos..).unwrap_or_default();
     let Some(length) = memchr2(b'"', b'\\', rest) else {
@@ -51,7 +51,7 @@ fn plain_run(data: &[u8], pos: usize) -> ParseResult<(&str, usize)> {
     }
 }
 
-/// Appends what the escape at `pos` (its backslash) means; returns the offset behind it.
+/// Appends the character of the escape whose backslash is at `pos`; returns the offset behind the escape.
 fn escape(data: &[u8], pos: usize, out: &mut Vec<u8>) -> ParseResult<usize> {
     let plain = match data.get(pos + 1) {
         Some(&byte @ (b'"' | b'\\' | b'/')) => byte,
@@ -67,7 +67,7 @@ fn escape(data: &[u8], pos: usize, out: &mut Vec<u8>) -> ParseResult<usize> {
     Ok(pos + 2)
 }
 
-/// Appends the character of a `\uXXXX`, or of the surrogate pair that starts there.
+/// Appends the character of a `\uXXXX`, or of a surrogate pair.
 fn escaped_unit(data: &[u8], pos: usize, out: &mut Vec<u8>) -> ParseResult<usize> {
     let first = hex4(data, pos + 2)?;
     let (code, end) = match first {
@@ -112,7 +112,7 @@ pub(crate) fn write_json(text: &str, out: &mut Vec<u8>) {
     let bytes = text.as_bytes();
     out.reserve(bytes.len() + 2);
     out.push(b'"');
-    // Nearly all are names, in which nothing is escaped; without a branch for each byte that is soon seen.
+    // Nearly all texts are names without escapes. The check has no branch for each byte, so that it is fast.
     let escapes = |&byte: &u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
     if bytes.iter().fold(false, |found, byte| found | escapes(byte)) {
         write_escaped(bytes, out);

@@ -1,9 +1,10 @@
 //! The Open Inference Protocol on the wire: JSON and binary tensors in, JSON and binary tensors out.
 //!
-//! Bytes in, structures out: no socket, no clock, no thread. A request is read in two steps, so that the
-//! version is known before tensor data is touched: [`envelope`] (with [`binary`] for the body's parts), then
-//! [`numbers`], [`strings`] or [`binary`] for the data. [`response`] writes the answer, [`metadata`] the bodies
-//! around it.
+//! The crate turns bytes into structures and back. It has no socket, no clock and no thread.
+//!
+//! A request is read in two steps, so that the version is known before tensor data is read. [`envelope`] reads all but the
+//! data, with [`binary`] for the parts of the body. [`numbers`], [`strings`] or [`binary`] then decode the data. [`response`]
+//! writes the response, and [`metadata`] writes the small bodies of other paths.
 //!
 //! ```
 //! use headgate_core::tensor::{DataType, Shape, TensorSpec};

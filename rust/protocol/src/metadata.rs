@@ -1,6 +1,6 @@
-//! The small JSON bodies around inference: server and model metadata, health, errors.
+//! The small JSON bodies beside inference: server and model metadata, health, errors.
 //!
-//! Each function appends to the buffer that it is given.
+//! Each function appends to a buffer.
 
 use headgate_core::error::Error;
 use headgate_core::tensor::{Signature, TensorSpec};
@@ -8,7 +8,7 @@ use headgate_core::tensor::{Signature, TensorSpec};
 use crate::json_string::write_json;
 use crate::response::write_integer;
 
-/// The protocol's extensions that Headgate speaks, as `GET /v2` lists them.
+/// The protocol's extensions that Headgate supports, as `GET /v2` lists them.
 pub const EXTENSIONS: [&str; 6] = [
     "binary_tensor_data",
     "classification",
@@ -18,16 +18,16 @@ pub const EXTENSIONS: [&str; 6] = [
     "statistics",
 ];
 
-/// What `GET /v2/models/{endpoint}` tells.
+/// The content of `GET /v2/models/{endpoint}`.
 #[derive(Clone, Copy, Debug)]
 pub struct ModelMetadata<'a> {
     /// The endpoint.
     pub name: &'a str,
     /// The versions that can be addressed.
     pub versions: &'a [&'a str],
-    /// What runs it, such as `onnxruntime_onnx`.
+    /// The platform that runs it, such as `onnxruntime_onnx`.
     pub platform: &'a str,
-    /// Inputs and outputs, `-1` where a dimension takes any size.
+    /// Inputs and outputs; a dimension of any size is `-1`.
     pub signature: &'a Signature,
 }
 
@@ -82,7 +82,7 @@ pub fn write_model_ready(out: &mut Vec<u8>, name: &str, ready: bool) {
     out.extend_from_slice(if ready { b",\"ready\":true}" } else { b",\"ready\":false}" });
 }
 
-/// Appends the body of every refusal: its sentence and its code.
+/// Appends the body of an error: its message and its code.
 pub fn write_error(out: &mut Vec<u8>, error: &Error) {
     out.extend_from_slice(b"{\"error\":");
     write_json(&error.message, out);
@@ -102,7 +102,7 @@ fn write_strings(out: &mut Vec<u8>, texts: &[&str]) {
     out.push(b']');
 }
 
-/// Appends tensors, each with whether a request may leave it out.
+/// Appends tensors. The flag says that a request may leave the tensor out.
 fn write_tensors<'a>(out: &mut Vec<u8>, specs: impl Iterator<Item = (&'a TensorSpec, bool)>) {
     out.push(b'[');
     for (index, (spec, is_optional)) in specs.enumerate() {

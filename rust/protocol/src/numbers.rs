@@ -1,7 +1,7 @@
-//! Numbers and booleans: from the extent of a `data` list straight into a typed slice, in one pass.
+//! Numbers and booleans: decoded from a JSON `data` list into a typed slice, in one pass.
 //!
-//! Not here: what a single number is (`float`, `int`, both on `digits`), the nesting of lists (`element_list`), BYTES
-//! elements (`strings`).
+//! Not here: one number (`float`, `int`, both on `digits`), the nesting of lists (`element_list`), BYTES elements
+//! (`strings`).
 //! Next: `float`.
 
 mod digits;
@@ -21,17 +21,17 @@ use crate::typed_slice::TypedSliceMut;
 
 /// Decodes a JSON `data` list, flat or nested along `shape`, into `out`.
 ///
-/// `data` is the list with its brackets; `out` has `shape.count()` elements. Integers are exact over their
-/// whole range, floats are rounded to nearest, ties to even, as `str::parse` does. Booleans become 0 and 1.
+/// `data` is the list with its brackets, and `out` has `shape.count()` elements. Integers are exact over their whole range.
+/// Floats are rounded to nearest, ties to even, as `str::parse` does. Booleans become 0 and 1.
 ///
 /// # Errors
-/// `invalid_argument` that names `input_name`, the element and what would be right; `internal` where `out`
-/// has another length than `shape`. The content of `out` is then unspecified.
+/// `invalid_argument` that names `input_name`, the element and what would be right; `internal` if `out` has another length
+/// than `shape`. The content of `out` is then unspecified.
 pub fn decode_into(data: &[u8], shape: &Shape, out: TypedSliceMut<'_>, input_name: &str) -> Result<()> {
     decode_non_finite(data, shape, out, input_name, NonFinite::Error)
 }
 
-/// As [`decode_into`], with the words that `non_finite` has for NaN and the infinities among floats.
+/// As [`decode_into`], but floats may be the words that `non_finite` has for NaN and the infinities.
 ///
 /// # Errors
 /// As [`decode_into`].
@@ -65,7 +65,7 @@ pub fn decode_non_finite(
         TypedSliceMut::Bf16(out) => fill(data, shape, out, float::scan_bf16),
     };
     let result = result.or_else(|fault| match fault.kind {
-        // Words are rare: the list is read again for them, so that numbers alone pay nothing.
+        // Words are rare, so the list is read a second time for them: a list without words costs nothing more.
         FaultKind::Element if non_finite != NonFinite::Error => {
             fill_with_words(data, shape, out, non_finite, fault)
         }
@@ -74,7 +74,7 @@ pub fn decode_non_finite(
     result.map_err(|fault| FaultContext { data, shape, datatype, name: input_name }.error(fault))
 }
 
-/// Reads a list of floats in which words stand for NaN and the infinities; `fault` is why it is no list of numbers.
+/// Reads a list of floats with words for NaN and the infinities. `fault` is the fault of reading it as numbers.
 #[cold]
 fn fill_with_words(
     data: &[u8],
@@ -107,7 +107,7 @@ fn fill_with_words(
     }
 }
 
-/// What the word at the beginning of `text` stands for, and its length.
+/// The value of the word at the beginning of `text`, and the length of the word.
 fn word(text: &[u8], non_finite: NonFinite) -> Option<(f64, usize)> {
     let words: &[(&[u8], f64)] = match non_finite {
         NonFinite::Error => &[],
@@ -119,7 +119,7 @@ fn word(text: &[u8], non_finite: NonFinite) -> Option<(f64, usize)> {
     words.iter().find(|(word, _)| text.starts_with(word)).map(|(word, value)| (*value, word.len()))
 }
 
-/// Writes elements one behind the other into a slice.
+/// Writes elements into a slice, in order.
 struct SliceSink<'o, T, F> {
     out: &'o mut [T],
     scan: F,
@@ -146,7 +146,7 @@ fn fill<T>(
     walk(data, shape, &mut SliceSink { out, scan })
 }
 
-/// The hot loop: elements, separators, closing bracket.
+/// The hot loop, which reads elements, separators and the closing bracket.
 #[inline]
 fn fill_row<T>(
     data: &[u8],

@@ -1,4 +1,4 @@
-//! The generated messages of `proto/`, for everything but inference itself; `make proto` makes them anew.
+//! The generated messages of `proto/`, for all calls but inference. `make proto` generates them.
 
 #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code; proto/ documents it")]
 

@@ -1,8 +1,10 @@
 //! `:predict`, the REST form of TensorFlow Serving and of KServe's first protocol: JSON without types and shapes.
 //!
-//! Row form: `{"instances": [read_row, ...]}`, a row being the value of the only input or an object of values by input, answered by
-//! `{"predictions": [read_row, ...]}`. Column form: `{"inputs": value}` or an object of values by input, answered by `{"outputs": …}`.
-//! The model's signature says the types; the nesting of the lists says the shapes. Bytes that are no text are
+//! Row form: the request is `{"instances": [row, ...]}` and the response `{"predictions": [row, ...]}`. A row is the value of
+//! the only input, or an object of values by input. Column form: the request is `{"inputs": …}` with a value, or an object of
+//! values by input, and the response is `{"outputs": …}`.
+//!
+//! The types follow from the model's signature, and the shapes from the nesting of the lists. Bytes that are no text are
 //! `{"b64": "…"}`, both ways. Next: `response`.
 
 mod response;
@@ -24,7 +26,7 @@ use crate::json_string::write_json;
 
 pub use response::{write, write_status};
 
-/// Parses a request: which form it has, and where its values are.
+/// Parses a request: its form, and the bytes of its values.
 ///
 /// # Errors
 /// `invalid_argument` for a body that has neither form, or both.
@@ -42,7 +44,7 @@ pub fn parse<'a>(body: &'a [u8], scratch: &mut EnvelopeScratch) -> Result<Envelo
                 return Err(Error::invalid(format!("\"instances\" must be a list, not {}", cursor.kind())));
             }
             "inputs" => InputForm::Columns(cursor.value_extent()?),
-            // TensorFlow Serving's `signature_name`, and whatever else there may be: a model here has one signature.
+            // A model here has one signature, so that TensorFlow Serving's `signature_name` and other keys have no meaning.
             _ => return cursor.skip().map_err(Error::from),
         };
         match form.replace(found) {
@@ -59,17 +61,18 @@ pub fn parse<'a>(body: &'a [u8], scratch: &mut EnvelopeScratch) -> Result<Envelo
     Ok(Envelope { form, ..scratch.take() })
 }
 
-/// An input and its value as it stands in the request, or collected out of it.
+/// An input and its JSON: a part of the request, or the values of all rows as a list.
 struct InputValue<'a, 's> {
     spec: &'s TensorSpec,
     json: Cow<'a, [u8]>,
 }
 
-/// The inputs of a model with that signature, out of a request in row or column form. Their data lies in `buffer` (cleared
-/// first). Optional inputs come in column form only: a value that holds for the whole request is nothing that each row has.
+/// The inputs of a model with that signature, from a request in row or column form. `buffer` (cleared first) gets their data.
+///
+/// Optional inputs come in column form only: their value is for the whole request, and a row has none of its own.
 ///
 /// # Errors
-/// `invalid_argument` for inputs that are missing, unknown or given twice, and rows that are not alike.
+/// `invalid_argument` for inputs that are missing, unknown or given twice, and for rows of different shapes.
 pub fn inputs<'b>(
     envelope: &Envelope<'_>,
     signature: &Signature,
@@ -111,7 +114,7 @@ pub fn inputs<'b>(
     specs.zip(ranges).zip(encoded).map(input).collect()
 }
 
-/// Each input's rows as a list: the rows themselves, or collected out of their objects.
+/// The rows of each input as a list: the rows of the request, or the values in their objects.
 fn rows_by_input<'a, 's>(rows: &'a [u8], signature: &'s Signature) -> Result<Vec<InputValue<'a, 's>>> {
     let specs = &signature.inputs[..];
     let objects = first_kind(rows) == Some(JsonKind::Object) && !is_encoded(rows);
@@ -154,14 +157,14 @@ fn rows_by_input<'a, 's>(rows: &'a [u8], signature: &'s Signature) -> Result<Vec
     Ok(specs.iter().zip(lists).map(closed).collect())
 }
 
-/// Each input's tensor: a list, or the element itself where it has no dimension.
+/// The tensor of each input: a list, or the element itself if the tensor has no dimension.
 fn columns_by_input<'a, 's>(columns: &'a [u8], signature: &'s Signature) -> Result<Vec<InputValue<'a, 's>>> {
     let mut cursor = JsonCursor::new(columns);
     match (cursor.kind(), &signature.inputs[..]) {
         (JsonKind::List | JsonKind::Number | JsonKind::Text | JsonKind::Bool, [spec]) => {
             Ok(vec![InputValue { spec, json: Cow::Borrowed(columns) }])
         }
-        // Bytes in base64, unless that is the input's name.
+        // An object with the only key "b64" is bytes in base64, unless the input has that name.
         (JsonKind::Object, [spec])
             if spec.datatype == DataType::Bytes
                 && spec.name != "b64"
@@ -181,14 +184,14 @@ fn columns_by_input<'a, 's>(columns: &'a [u8], signature: &'s Signature) -> Resu
     }
 }
 
-/// The value of each input in an object, in the model's order, and after them those of the optional inputs that are there.
+/// The value of each input in an object, in the model's order, then the values of the optional inputs that the object has.
 fn members<'a, 's>(
     cursor: &mut JsonCursor<'a>,
     signature: &'s Signature,
     place: impl Fn() -> String,
 ) -> Result<Vec<(&'s TensorSpec, &'a [u8])>> {
     let mut values: Vec<Option<&[u8]>> = vec![None; signature.inputs.len()];
-    // Few of what may be thousands: an exporter may list all weights.
+    // The values that are there: a signature may have thousands of optional inputs, as an exporter may list all weights.
     let mut optional: Vec<(usize, &[u8])> = Vec::new();
     cursor.members(|cursor, key| {
         let is_new = if let Some(index) = signature.inputs.iter().position(|spec| spec.name == key) {
@@ -224,7 +227,7 @@ fn members<'a, 's>(
 /// The kind of a list's first element.
 fn first_kind(list: &[u8]) -> Option<JsonKind> {
     let mut kind = None;
-    // Whatever is wrong further on is found by whoever reads it all.
+    // A fault further on is found when the list is decoded.
     let _ = JsonCursor::new(list).elements(|cursor, index| {
         if index == 0 {
             kind = Some(cursor.kind());
@@ -247,7 +250,7 @@ fn is_encoded(list: &[u8]) -> bool {
     only_b64
 }
 
-/// Passes an object; whether `b64` is its only key.
+/// Skips an object. Returns whether `b64` is its only key.
 fn has_only_b64(cursor: &mut JsonCursor<'_>) -> ParseResult<bool> {
     let (mut keys, mut found) = (0, false);
     cursor.members(|cursor, key| {
@@ -258,7 +261,7 @@ fn has_only_b64(cursor: &mut JsonCursor<'_>) -> ParseResult<bool> {
     Ok(found)
 }
 
-/// The shape of a value without brackets, for an input that may have no dimension.
+/// The shape of a value without brackets, if the input may have no dimension.
 fn scalar(value: &[u8], spec: &TensorSpec) -> Result<Shape> {
     match Shape::new(&[]) {
         Ok(shape) if spec.accepts(&shape) => Ok(shape),
@@ -308,8 +311,8 @@ fn all_base64(cursor: &mut JsonCursor<'_>, out: &mut Vec<u8>, name: &str) -> Res
     Ok(())
 }
 
-/// The shape that a list's nesting says, by the first element of each list: that the others are like it is found when they
-/// are decoded. Values of a single column may be written without a list of their own.
+/// The shape that follows from a list's nesting, by the first element of each list. Decoding finds out whether the others are
+/// like it. Values of a single column may be written without a list of their own.
 fn shape_of(list: &[u8], spec: &TensorSpec) -> Result<Shape> {
     let refused = |error: Error| Error::invalid(format!("input {:?}: {error}", spec.name));
     let mut dims = [0i64; MAX_RANK];
@@ -345,7 +348,7 @@ fn shape_of(list: &[u8], spec: &TensorSpec) -> Result<Shape> {
         rank += 1;
     }
     let shape = Shape::new(&dims[..rank]).map_err(refused)?;
-    // An element and its comma are two bytes at least: nobody is to make a buffer for more.
+    // An element and its comma are two bytes at least. This check comes before a buffer of that shape is made.
     if shape.count() > (list.len() - 1) / 2 {
         return Err(refused(Error::invalid(format!(
             "its first lists say shape {shape:?}, and the others are shorter; rows must be alike"

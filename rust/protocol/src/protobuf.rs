@@ -1,7 +1,7 @@
-//! The protobuf form of inference, read and written without an object for it: a request becomes the same [`Envelope`] as a
-//! JSON one, its tensors stay slices of the received bytes, and an answer is written field by field.
+//! The protobuf form of inference, without generated types: a request becomes the same [`Envelope`] as a JSON one, its tensors
+//! are slices of the received bytes, and a response is written field by field.
 //!
-//! Messages other than these two are rare and small; they have generated types in [`crate::pb`].
+//! All other messages are rare and small. They have generated types in [`crate::pb`].
 //! Next: `protobuf/wire`.
 //!
 //! [`Envelope`]: crate::envelope::Envelope

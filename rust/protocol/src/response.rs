@@ -1,6 +1,6 @@
-//! The answer to an inference request: its JSON, then the outputs that are sent as binary data.
+//! The response to an inference request: its JSON, then the outputs that are sent as binary data.
 //!
-//! Key order as the protocol's clients have always seen it; outputs in the order given, which is the model's.
+//! The keys have the order that the protocol's clients know. The outputs have the order of the model.
 //! Next: `response/elements`.
 
 pub(crate) mod elements;
@@ -13,39 +13,38 @@ use crate::json_string::write_json;
 pub(crate) use elements::{ListStyle, StringStyle, write_integer};
 pub use tensor::{OutputTensor, TensorData};
 
-/// What stands in front of the outputs.
+/// The fields in front of the outputs.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseHead<'a> {
-    /// The request's id; left out where absent or empty.
+    /// The request's id. It is left out if absent or empty.
     pub id: Option<&'a str>,
     /// The endpoint.
     pub model_name: &'a str,
-    /// The version that answered.
+    /// The version that ran.
     pub model_version: &'a str,
 }
 
-/// Where the parts of a written answer end, in bytes from where it began.
+/// The lengths of a written response and its parts, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseLengths {
-    /// The length of the JSON: the value of `Inference-Header-Content-Length` where binary data follows.
+    /// The length of the JSON: the value of `Inference-Header-Content-Length` if binary data follows.
     pub json_len: usize,
-    /// The length of everything.
+    /// The length of the whole response.
     pub total_len: usize,
 }
 
 impl ResponseLengths {
-    /// Whether binary data follows the JSON, so that the answer needs the header and is
-    /// `application/octet-stream`.
+    /// Whether binary data follows the JSON. The response then needs the header and is `application/octet-stream`.
     pub fn has_binary(&self) -> bool {
         self.total_len > self.json_len
     }
 }
 
-/// Appends an answer to `out`.
+/// Appends a response to `out`.
 ///
 /// # Errors
-/// `invalid_argument` for NaN and infinities where the endpoint has no word for them in JSON, `internal` for an
-/// output whose data contradicts its datatype or shape. `out` is then as it was before.
+/// `invalid_argument` for NaN and infinities if the endpoint has no word for them in JSON; `internal` for an output whose data
+/// contradicts its datatype or shape. `out` is then as it was before.
 pub fn write(
     out: &mut Vec<u8>,
     head: &ResponseHead<'_>,

@@ -14,9 +14,9 @@ use crate::json_cursor::skip_space;
 use crate::json_fault::{FaultKind, JsonFault, ParseResult};
 use crate::json_string::append;
 
-/// Byte strings back to back and where each begins: the layout of ONNX Runtime's `GetStringTensorContent`.
+/// Byte strings one after the other, and the offset of each: the layout of ONNX Runtime's `GetStringTensorContent`.
 ///
-/// Kept between requests, it stops allocating once it has seen its largest tensor.
+/// A table that is used again allocates only for a tensor that is larger than all before.
 #[derive(Clone, Debug, Default)]
 pub struct StringTable {
     bytes: Vec<u8>,
@@ -24,13 +24,13 @@ pub struct StringTable {
 }
 
 impl StringTable {
-    /// Forgets the elements, keeps the memory.
+    /// Removes the elements. The memory stays.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.starts.clear();
     }
 
-    /// Gives memory beyond `most` bytes back, with the elements.
+    /// Frees the memory and the elements if they take more than `most` bytes.
     pub fn shrink(&mut self, most: usize) {
         if self.bytes.capacity() + self.starts.capacity() * size_of::<usize>() > most {
             *self = StringTable::default();
@@ -43,7 +43,7 @@ impl StringTable {
         self.bytes.extend_from_slice(element);
     }
 
-    /// Decodes every element from base64, in place.
+    /// Replaces every element, which is base64, by its bytes.
     ///
     /// # Errors
     /// `invalid_argument` for an element that is not base64.
@@ -65,8 +65,7 @@ impl StringTable {
     }
 }
 
-/// Byte strings that lie somewhere else: element `i` is `bytes[starts[i]..starts[i + 1]]`, the last one ends
-/// with `bytes`.
+/// Byte strings, borrowed. Element `i` is `bytes[starts[i]..starts[i + 1]]`; the last one ends with `bytes`.
 #[derive(Clone, Copy, Debug)]
 pub struct StringTableView<'a> {
     bytes: &'a [u8],
@@ -74,10 +73,10 @@ pub struct StringTableView<'a> {
 }
 
 impl<'a> StringTableView<'a> {
-    /// Checks and wraps what a runtime gave.
+    /// Checks and wraps the strings of a runtime.
     ///
     /// # Errors
-    /// `internal` where the starts do not ascend from 0 within `bytes`.
+    /// `internal` if the starts do not ascend from 0 within `bytes`.
     pub fn new(bytes: &'a [u8], starts: &'a [usize]) -> Result<StringTableView<'a>> {
         let from_zero = starts.first().map_or(bytes.is_empty(), |&first| first == 0);
         if from_zero && starts.is_sorted() && starts.last().is_none_or(|&last| last <= bytes.len()) {
@@ -96,7 +95,7 @@ impl<'a> StringTableView<'a> {
         self.starts.is_empty()
     }
 
-    /// Elements `range`, which must lie within.
+    /// The elements in `range`, which must be within the table.
     pub(crate) fn slice(&self, range: std::ops::Range<usize>) -> StringTableView<'a> {
         let end = self.starts.get(range.end).copied().unwrap_or(self.bytes.len());
         StringTableView { bytes: &self.bytes[..end], starts: &self.starts[range] }
@@ -120,7 +119,7 @@ impl<'a> StringTableView<'a> {
         (0..starts.len()).map(move |index| StringTableView { bytes, starts }.get(index).unwrap_or_default())
     }
 
-    /// The size of the binary form, in bytes: 4 for each element and its content.
+    /// The size of the binary form in bytes: 4 for each element, and its content.
     pub fn binary_size(&self) -> usize {
         let first = self.starts.first().copied().unwrap_or(self.bytes.len());
         4 * self.starts.len() + self.bytes.len() - first
@@ -129,7 +128,7 @@ impl<'a> StringTableView<'a> {
     /// Appends the binary form.
     ///
     /// # Errors
-    /// `backend_failed` where an element is longer than a 32-bit length can say; `out` then holds a part.
+    /// `backend_failed` if an element is longer than a 32-bit length can say. `out` then holds a part.
     pub fn write_binary(&self, out: &mut Vec<u8>) -> Result<()> {
         for element in self.iter() {
             let length = u32::try_from(element.len()).map_err(|_| {
@@ -161,7 +160,7 @@ pub fn decode_json(data: &[u8], shape: &Shape, out: &mut StringTable, input_name
 /// Reads the binary form, `count` elements, into a table (cleared first).
 ///
 /// # Errors
-/// `invalid_argument` that names `input_name` where the lengths do not add up to exactly the blob.
+/// `invalid_argument` that names `input_name` if the lengths do not add up to the blob.
 pub fn decode_binary(blob: &[u8], count: usize, out: &mut StringTable, input_name: &str) -> Result<()> {
     out.clear();
     for element in binary_elements(blob, count, input_name)? {
@@ -170,11 +169,10 @@ pub fn decode_binary(blob: &[u8], count: usize, out: &mut StringTable, input_nam
     Ok(())
 }
 
-/// The elements of the binary form without copying them: each a 4-byte little-endian length and that many
-/// bytes.
+/// The elements of the binary form, not copied. Each is a 4-byte little-endian length and that many bytes.
 ///
 /// # Errors
-/// `invalid_argument` that names `input_name` where the lengths do not add up to exactly the blob.
+/// `invalid_argument` that names `input_name` if the lengths do not add up to the blob.
 pub fn binary_elements<'a>(blob: &'a [u8], count: usize, input_name: &str) -> Result<BinaryElements<'a>> {
     let mut rest = blob;
     for index in 0..count {
@@ -213,7 +211,7 @@ impl<'a> Iterator for BinaryElements<'a> {
     }
 }
 
-/// The first element of the binary form and what follows it.
+/// The first element of the binary form, and the bytes behind it.
 fn split_element(blob: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = blob.split_first_chunk::<4>()?;
     rest.split_at_checked(u32::from_le_bytes(*length) as usize)

@@ -1,4 +1,4 @@
-//! Typed buffers: where decoded elements go.
+//! Slices of typed elements, into which tensors are decoded.
 //!
 //! Not here: how they are filled (`numbers` from JSON, `binary` from blobs). Next: `numbers`.
 
@@ -6,8 +6,7 @@ use headgate_core::tensor::DataType;
 
 macro_rules! typed {
     ($($(#[doc = $doc:literal])+ $variant:ident($element:ty);)+) => {
-        /// A buffer of elements of one datatype; BYTES go into a [`StringTable`](crate::strings::StringTable)
-        /// instead.
+        /// A slice of elements of one datatype. BYTES are decoded into a [`StringTable`](crate::strings::StringTable).
         #[derive(Debug)]
         pub enum TypedSliceMut<'a> { $($(#[doc = $doc])+ $variant(&'a mut [$element]),)+ }
 

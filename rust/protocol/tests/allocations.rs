@@ -1,4 +1,4 @@
-//! Once warm, reading an ordinary request and writing its answer allocates nothing.
+//! Reading an ordinary request and writing its response allocates nothing once the buffers are warm.
 #![expect(unsafe_code, reason = "counting allocations needs a global allocator")]
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,4 +1,4 @@
-//! Arbitrary bytes through the whole reading side: nothing panics, and what is taken is valid JSON.
+//! Reads arbitrary bytes with every parser: none panics, and a request that is accepted is valid JSON.
 //!
 //! The budget is small and fixed, so that this runs with every `cargo test`; `cargo bolero` runs it for as
 //! long as wanted.

@@ -1,4 +1,4 @@
-//! Malformed requests: each one is refused with the code and the words that it should be, and none panics.
+//! Malformed requests: each is refused with the right code and the right message, and none panics.
 
 mod common;
 

@@ -145,7 +145,7 @@ const GOOD: &str = concat!(
     r#""outputs":[{"name":"Y","parameters":{"binary_data":true}}]}"#
 );
 
-/// Nests values along dimensions; returns what is left of them.
+/// Nests values along dimensions. Returns the values that are left.
 fn nest<'v>(dims: &[i64], values: &'v [i32]) -> (Value, &'v [i32]) {
     let Some((&length, inner)) = dims.split_first() else {
         return values

@@ -1,4 +1,4 @@
-//! The protobuf reader and writer against prost: what one writes the other reads, and no bytes are read differently.
+//! Compares the protobuf reader and writer with prost: each reads what the other writes, and both read all bytes alike.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -92,7 +92,7 @@ fn floats(input: &headgate_protocol::InputTensor<'_>) -> headgate_core::error::R
     input.decode_into(TypedSliceMut::Fp32(&mut out)).map(|()| out)
 }
 
-/// Asserts that an envelope says what prost read.
+/// Asserts that an envelope equals the message that prost read.
 fn same(read: &protobuf::InferRequest<'_>, wanted: &ModelInferRequest) {
     assert_eq!(read.model_name, wanted.model_name);
     assert_eq!(read.model_version.unwrap_or_default(), wanted.model_version);
@@ -144,7 +144,7 @@ fn refuses_contents(read: &protobuf::InferRequest<'_>) -> bool {
     })
 }
 
-/// Whether a request of a well-formed kind is to be taken.
+/// Whether a well-formed request must be accepted.
 fn is_good(request: &ModelInferRequest) -> bool {
     request.inputs.iter().enumerate().all(|(index, input)| {
         let count = input.shape.iter().product::<i64>() as usize;

@@ -229,7 +229,7 @@ impl CallingThread {
 /// Whether the calling thread's scope goes on.
 ///
 /// # Errors
-/// `cancelled_error` if it was cancelled.
+/// `cancelled` if it was cancelled.
 pub fn check() -> Result<()> {
     CALLING_THREAD.with(|here| {
         let state = &here.thread.state;

@@ -1,4 +1,4 @@
-//! The elements of an input, decoded from wherever the request has them.
+//! Decoding the elements of an input, from JSON, binary data or protobuf.
 //!
 //! Next: `numbers`.
 
@@ -12,8 +12,7 @@ use crate::typed_slice::TypedSliceMut;
 use crate::{binary, numbers, strings};
 
 impl InputTensor<'_> {
-    /// Decodes the elements, from JSON or binary data, into a buffer of the input's datatype with
-    /// `shape.count()` elements.
+    /// Decodes the elements into a buffer of the input's datatype with `shape.count()` elements.
     ///
     /// # Errors
     /// `invalid_argument` for elements that are wrong; `internal` for a buffer of another datatype or length.
@@ -60,7 +59,7 @@ impl InputTensor<'_> {
     }
 }
 
-/// A single value as the list of it, for decoders that read lists.
+/// A list of the single value, for decoders that read lists.
 fn as_list(value: &[u8]) -> Vec<u8> {
     [b"[", value, b"]"].concat()
 }

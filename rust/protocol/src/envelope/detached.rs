@@ -1,6 +1,6 @@
-//! An envelope without its body: for work that another thread does, which can borrow nothing of a request.
+//! An envelope without its body, for another thread, which can borrow nothing from a request.
 //!
-//! Names and parameters are copied; tensors stay where they are, and only their places are kept.
+//! Names and parameters are copied. Tensors are not: their ranges within the body are stored.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,16 +12,16 @@ use super::types::{
 /// An [`Envelope`] that borrows nothing.
 #[derive(Debug)]
 pub struct DetachedEnvelope {
-    /// Everything but the bytes of inputs, which are empty here.
+    /// The envelope, in which the bytes of inputs are empty.
     envelope: Envelope<'static>,
-    /// Where those of a request that does not list its inputs are.
+    /// The range of the bytes of [`Envelope::form`].
     form: Range<usize>,
-    /// Where those of each input are.
+    /// The range of the bytes of each input.
     sources: Vec<Range<usize>>,
 }
 
 impl Envelope<'_> {
-    /// The same without the body that it borrows from.
+    /// Detaches the envelope from the body that it borrows from.
     pub fn detach(&self, body: &[u8]) -> DetachedEnvelope {
         let output = |output: &RequestedOutput<'_>| RequestedOutput {
             name: owned(&output.name),
@@ -38,7 +38,7 @@ impl Envelope<'_> {
         DetachedEnvelope { envelope, form, sources }
     }
 
-    /// What the inputs are decoded from, and nothing else: the rest may be as long as the body and would be copied.
+    /// Detaches the inputs only. The rest may be as long as the body, and would be copied.
     pub fn detach_inputs(&self, body: &[u8]) -> DetachedEnvelope {
         let input = |input: &InputTensor<'_>| InputTensor {
             name: owned(&input.name),
@@ -63,10 +63,10 @@ impl Envelope<'_> {
 }
 
 impl DetachedEnvelope {
-    /// The envelope again, with the body that it was detached from.
+    /// Attaches the envelope to the body that it was detached from.
     pub fn attach(self, body: &[u8]) -> Envelope<'_> {
         let DetachedEnvelope { envelope, form, sources } = self;
-        // Shortens the lifetime of what borrows nothing.
+        // The envelope borrows nothing, so that its lifetime may become shorter.
         let mut envelope: Envelope<'_> = envelope;
         envelope.form = envelope.form.with(&body[form]);
         for (input, place) in envelope.inputs.iter_mut().zip(sources) {
@@ -122,7 +122,7 @@ impl<'a> InputForm<'a> {
         }
     }
 
-    /// The same form with other bytes.
+    /// The same form with these bytes.
     pub fn with<'b>(&self, bytes: &'b [u8]) -> InputForm<'b> {
         match self {
             InputForm::Listed => InputForm::Listed,
@@ -137,10 +137,10 @@ fn owned(text: &str) -> Cow<'static, str> {
     Cow::Owned(text.to_owned())
 }
 
-/// Where bytes are that a parser found in `body`.
+/// The range of `bytes` within `body`, in which a parser found them.
 pub(crate) fn range_within(bytes: &[u8], body: &[u8]) -> Range<usize> {
     if bytes.is_empty() {
-        // They may be nobody's.
+        // Empty bytes may be static: they need not lie in the body.
         return 0..0;
     }
     let start = (bytes.as_ptr() as usize).checked_sub(body.as_ptr() as usize);
@@ -154,7 +154,7 @@ mod tests {
     use crate::binary::BodyParts;
     use crate::envelope::EnvelopeScratch;
 
-    /// What an envelope says, without its memory.
+    /// The fields of an envelope as text.
     fn said(envelope: &Envelope<'_>) -> String {
         format!("{envelope:?}")
     }

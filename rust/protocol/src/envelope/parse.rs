@@ -108,7 +108,7 @@ fn inputs<'a>(
     })
 }
 
-/// Refuses a name that was there before, and a list that grows beyond the limit.
+/// Refuses a name that the list has already, and a list beyond the limit.
 fn check_new<'n>(list: &str, name: &str, mut earlier: impl ExactSizeIterator<Item = &'n str>) -> Result<()> {
     if earlier.len() == MAX_TENSORS {
         return Err(Error::invalid(format!("\"{list}\" has more than {MAX_TENSORS} entries")));
@@ -119,7 +119,7 @@ fn check_new<'n>(list: &str, name: &str, mut earlier: impl ExactSizeIterator<Ite
     Ok(())
 }
 
-/// An input while its keys are read.
+/// The keys of an input that were read so far.
 #[derive(Default)]
 struct InputBuilder<'a> {
     index: usize,
@@ -133,7 +133,7 @@ struct InputBuilder<'a> {
 }
 
 impl<'a> InputBuilder<'a> {
-    /// How messages call this input.
+    /// The name of this input in messages.
     fn place(&self) -> String {
         match &self.name {
             Some(name) => format!("input \"{name}\""),
@@ -216,7 +216,7 @@ impl<'a> InputBuilder<'a> {
         Ok(())
     }
 
-    /// Checks what was read as a whole and takes its blob.
+    /// Checks that the keys fit together, and takes the blob of the input.
     fn finish(mut self, blobs: &mut BlobReader<'a>) -> Result<InputTensor<'a>> {
         let Some(name) = self.name.take().filter(|name| !name.is_empty()) else {
             return Err(Error::invalid(format!("inputs[{}] has no \"name\"", self.index)));
@@ -249,7 +249,7 @@ impl<'a> InputBuilder<'a> {
     }
 }
 
-/// Refuses JSON data that cannot fit its shape before anyone makes a buffer of that shape.
+/// Refuses JSON data that cannot have as many elements as its shape, before a buffer of that shape is made.
 fn json<'a>(data: &'a [u8], shape: &Shape, name: &str) -> Result<ElementSource<'a>> {
     if data.first() != Some(&b'[') {
         if shape.dims().is_empty() {
@@ -260,7 +260,7 @@ fn json<'a>(data: &'a [u8], shape: &Shape, name: &str) -> Result<ElementSource<'
              without brackets"
         )));
     }
-    // An element takes a byte and a comma or bracket, the list one bracket more.
+    // Each element takes a byte and a comma or bracket, and the list has one bracket more.
     if shape.count() > (data.len() - 1) / 2 {
         let text = fault_context::count_message(shape, fault_context::count(data));
         return Err(Error::invalid(format!("input \"{name}\": {text}")));
@@ -313,7 +313,7 @@ fn output<'a>(cursor: &mut JsonCursor<'a>, index: usize) -> Result<RequestedOutp
     }
 }
 
-/// The form in which an output is wanted.
+/// How the request wants an output to be sent.
 #[derive(Default)]
 struct OutputOptions {
     binary_data: Option<bool>,

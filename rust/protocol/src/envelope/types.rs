@@ -1,4 +1,4 @@
-//! The types of an envelope, and the questions that they answer by themselves.
+//! The types of an envelope, and what follows from them without decoding.
 //!
 //! Next: `envelope/parse`.
 
@@ -12,33 +12,33 @@ use headgate_core::tensor::{DataType, Shape, TensorSpec};
 use super::reserved::refuse_reserved;
 use crate::classification;
 
-/// The most parameters that a request may carry besides those with a meaning here.
+/// The most parameters without a meaning here that a request may have.
 pub const MAX_PARAMETERS: usize = 64;
 
 /// A parsed request that borrows from its body.
 #[derive(Debug, Default)]
 pub struct Envelope<'a> {
-    /// The client's name for this request, to be sent back.
+    /// The client's name for this request; the response repeats it.
     pub id: Option<Cow<'a, str>>,
     /// The parameters of the request.
     pub parameters: Parameters<'a>,
-    /// The inputs, in the client's order, each name once.
+    /// The inputs in the client's order. Each name occurs once.
     pub inputs: Vec<InputTensor<'a>>,
-    /// The outputs that are asked for, each name once; empty means all of them.
+    /// The outputs that the request names, each once. If there are none, all outputs are sent.
     pub outputs: Vec<RequestedOutput<'a>>,
-    /// Whether the inputs are listed, or only the model's signature says what they are.
+    /// Whether the request lists its inputs, or they follow from the model's signature.
     pub form: InputForm<'a>,
-    /// What stands in JSON for a value that is no finite number, for inputs that are not listed.
+    /// How JSON inputs that are not listed write NaN and infinities.
     pub non_finite: NonFinite,
 }
 
-/// How a request says what its inputs are.
+/// The form in which a request has its inputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InputForm<'a> {
-    /// It lists them.
+    /// A list of tensors with names, types and shapes.
     #[default]
     Listed,
-    /// The bytes of the only input, without a word.
+    /// The bytes of the only input, without JSON.
     Raw(&'a [u8]),
     /// A JSON list with a row or an object of rows each: TensorFlow Serving's row form.
     Rows(&'a [u8]),
@@ -46,16 +46,16 @@ pub enum InputForm<'a> {
     Columns(&'a [u8]),
 }
 
-/// The parameters of a request: those with a meaning, typed, and the others.
+/// The parameters of a request.
 #[derive(Debug, Default)]
 pub struct Parameters<'a> {
     /// Whether outputs without a flag of their own are sent as binary data.
     pub binary_data_output: Option<bool>,
-    /// How long the client would wait, in microseconds.
+    /// How long the client waits, in microseconds.
     pub timeout_us: Option<u64>,
     /// The client's priority: 0 is the default, 1 the highest.
     pub priority: Option<u64>,
-    /// Whether a streaming client wants the last answer to a request marked as such.
+    /// Whether the last response to a request on a stream must be marked.
     pub marks_final: bool,
     /// Parameters without a meaning here, each name once.
     pub custom: Vec<(Cow<'a, str>, ParameterValue<'a>)>,
@@ -74,8 +74,10 @@ pub enum ParameterValue<'a> {
     Bool(bool),
 }
 
-/// One input as the request declares it. Its shape fits the size of its source, so that a buffer of
-/// `shape.count()` elements is at most a small multiple of the body.
+/// One input as the request declares it.
+///
+/// Its shape fits the size of its source, so that a buffer of `shape.count()` elements is at most a small multiple of the
+/// body.
 #[derive(Debug)]
 pub struct InputTensor<'a> {
     /// Its name.
@@ -84,50 +86,50 @@ pub struct InputTensor<'a> {
     pub datatype: DataType,
     /// Its shape.
     pub shape: Shape,
-    /// Where its elements are.
+    /// The bytes of its elements.
     pub source: ElementSource<'a>,
     /// Whether the JSON strings of a BYTES input are base64.
     pub base64: bool,
-    /// What stands in its JSON for a value that is no finite number; nothing does until [`Envelope::set_non_finite`].
+    /// How its JSON writes NaN and infinities; they are refused until [`Envelope::set_non_finite`].
     pub non_finite: NonFinite,
 }
 
-/// Where the elements of an input are.
+/// The elements of an input, not yet decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ElementSource<'a> {
-    /// A JSON list, brackets included, not yet checked inside.
+    /// A JSON list, brackets included. Its inside is not yet checked.
     JsonList(&'a [u8]),
-    /// The only element of a tensor without dimensions: a JSON value without brackets.
+    /// The only element of a tensor without dimensions, as a JSON value without brackets.
     JsonScalar(&'a [u8]),
-    /// Binary data; of `shape` times the element size, or for BYTES at least 4 bytes for each element.
+    /// Binary data. Its length is the number of elements times their size, or for BYTES at least 4 bytes for each element.
     Binary(&'a [u8]),
-    /// A protobuf message with a list of elements, not yet checked inside.
+    /// A protobuf message with a list of elements. Its inside is not yet checked.
     ProtobufContents(&'a [u8]),
 }
 
-/// One output that the request asks for.
+/// One output that the request names.
 #[derive(Debug)]
 pub struct RequestedOutput<'a> {
     /// Its name.
     pub name: Cow<'a, str>,
-    /// Whether it is to be sent as binary data, where the request says so.
+    /// Whether it must be sent as binary data, if the request says so.
     pub binary_data: Option<bool>,
-    /// How many of the highest values to send as class strings in place of the tensor, where the request says so.
+    /// How many of the highest values to send as class strings in place of the tensor, if the request says so.
     pub classification: Option<u64>,
 }
 
-/// An output that will be sent: its index among the model's outputs, and how.
+/// An output that the response must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SelectedOutput {
-    /// The index in the model's order.
+    /// Its index among the model's outputs.
     pub index: usize,
-    /// Whether as binary data.
+    /// Whether it is sent as binary data.
     pub binary: bool,
     /// How many of the highest values to send as class strings in place of the tensor.
     pub classification: Option<u64>,
 }
 
-/// The memory of past envelopes, for the next one: with it, an ordinary request allocates nothing.
+/// Memory of past envelopes for the next one, so that an ordinary request allocates nothing.
 #[derive(Debug, Default)]
 pub struct EnvelopeScratch {
     inputs: Vec<InputTensor<'static>>,
@@ -139,14 +141,13 @@ pub struct EnvelopeScratch {
 // === impl Envelope ===
 
 impl<'a> Envelope<'a> {
-    /// Takes missing and infinite values in JSON inputs, in the words in which the endpoint's answers have them.
+    /// Allows NaN and infinities in JSON inputs, written as the endpoint writes them in responses.
     pub fn set_non_finite(&mut self, non_finite: NonFinite) {
         self.non_finite = non_finite;
         self.inputs.iter_mut().for_each(|input| input.non_finite = non_finite);
     }
 
-    /// Whether an output is to be sent as binary data: its own flag if it has one, else the request's, else
-    /// no.
+    /// Whether an output must be sent as binary data: its own flag if it has one, else the request's, else no.
     pub fn wants_binary(&self, requested: Option<&RequestedOutput<'_>>) -> bool {
         requested
             .and_then(|output| output.binary_data)
@@ -154,7 +155,7 @@ impl<'a> Envelope<'a> {
             .unwrap_or(false)
     }
 
-    /// Refuses outputs that the model cannot give as they are asked for, before anything is run.
+    /// Refuses outputs that the model cannot give in the form that the request wants, before anything runs.
     ///
     /// # Errors
     /// `invalid_argument` for a requested output that the model does not have, naming those it has, and for classes
@@ -176,7 +177,7 @@ impl<'a> Envelope<'a> {
         Ok(())
     }
 
-    /// Which of the model's outputs to send, in the model's order, into `chosen` (cleared first).
+    /// Writes the outputs that the response must have into `chosen` (cleared first), in the model's order.
     ///
     /// # Errors
     /// As [`Envelope::check_outputs`].
@@ -197,7 +198,7 @@ impl<'a> Envelope<'a> {
 // === impl Parameters ===
 
 impl<'a> Parameters<'a> {
-    /// Keeps a parameter without a meaning here; true when its name was there before.
+    /// Adds a parameter without a meaning here. Returns true if its name was there already.
     ///
     /// # Errors
     /// `invalid_argument` for reserved names and beyond [`MAX_PARAMETERS`]; `unsupported` for sequences.
@@ -215,7 +216,7 @@ impl<'a> Parameters<'a> {
 }
 
 impl ParameterValue<'_> {
-    /// The value as a whole number that is not negative.
+    /// The value as a whole number of 0 or more.
     pub(crate) fn unsigned(&self, key: &str) -> Result<u64> {
         let whole = match self {
             ParameterValue::Integer(integer) => u64::try_from(*integer).ok(),
@@ -238,7 +239,7 @@ impl ParameterValue<'_> {
 // === impl Scratch ===
 
 impl EnvelopeScratch {
-    /// An empty envelope in the memory of past ones.
+    /// An empty envelope in the memory of a past one.
     pub(crate) fn take<'a>(&mut self) -> Envelope<'a> {
         Envelope {
             id: None,
@@ -257,7 +258,7 @@ impl EnvelopeScratch {
         self.custom = reuse_allocation(envelope.parameters.custom);
     }
 
-    /// An empty list of raw contents in the memory of past ones.
+    /// An empty list of raw contents in the memory of a past one.
     pub(crate) fn take_raw<'a>(&mut self) -> Vec<&'a [u8]> {
         std::mem::take(&mut self.raw)
     }

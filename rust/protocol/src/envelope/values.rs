@@ -1,5 +1,4 @@
-//! The small values of an envelope: shapes, parameters, flags. Each message names the place and what would be
-//! right.
+//! The small values of an envelope: shapes, parameters, flags. Each message names the place and says what would be right.
 //!
 //! Next: `binary`.
 
@@ -13,7 +12,7 @@ use super::types::{ParameterValue, Parameters};
 use crate::json_cursor::{JsonCursor, JsonKind};
 use crate::json_fault::JsonFault;
 
-/// Makes sure that a value of one kind comes next; `place` is asked for only when it does not.
+/// Checks that a value of this kind comes next. `place` is called for the message only.
 pub(super) fn expect_kind(
     cursor: &mut JsonCursor<'_>,
     kind: JsonKind,
@@ -132,8 +131,7 @@ pub(super) fn request_parameters<'a>(cursor: &mut JsonCursor<'a>, into: &mut Par
     })
 }
 
-/// Reads the parameters of an input or output: `known` takes those with a meaning, the others are checked and
-/// passed.
+/// Reads the parameters of an input or output. `known` takes those with a meaning; the others are checked and skipped.
 pub(super) fn tensor_parameters<'a>(
     cursor: &mut JsonCursor<'a>,
     place: impl Fn() -> String,
@@ -149,15 +147,15 @@ pub(super) fn tensor_parameters<'a>(
     })
 }
 
-/// The refusal of a key that comes a second time.
+/// The error for a key that occurs twice.
 pub(super) fn repeated_key(place: &str, key: &str) -> Error {
     Error::invalid(format!("{place} has \"{key}\" twice"))
 }
 
-/// Refuses a text in front of which an editor put a byte order mark: JSON has none (RFC 8259, section 8.1).
+/// Refuses a text that begins with a byte order mark: JSON must not have one (RFC 8259, section 8.1).
 ///
 /// # Errors
-/// `invalid_argument` that names the encoding of which it is the mark.
+/// `invalid_argument` that names the encoding of the mark.
 pub fn refuse_byte_order_mark(text: &[u8]) -> Result<()> {
     let encoding = match text {
         [0xef, 0xbb, 0xbf, ..] => "UTF-8",
@@ -170,7 +168,7 @@ pub fn refuse_byte_order_mark(text: &[u8]) -> Result<()> {
     )))
 }
 
-/// Passes a value that nobody reads.
+/// Skips a value that has no meaning here.
 pub(super) fn skip(cursor: &mut JsonCursor<'_>) -> Result<()> {
     cursor.skip().map_err(|fault: JsonFault| fault.into())
 }

@@ -32,22 +32,20 @@ pub(crate) fn load_wide(data: &[u8], pos: usize) -> u128 {
     }
 }
 
-/// How many of the first bytes of a word are digits (0 to 8), and their value.
+/// The number of digits at the beginning of a word (0 to 8), and their value.
 #[inline(always)]
 pub(crate) fn leading_digits(word: u64) -> (usize, u64) {
     let lanes = word ^ 0x3030_3030_3030_3030;
-    // A lane is 0..=9 exactly where adding 0x76 leaves its high bit clear; a carry can only spoil later
-    // lanes.
+    // A lane is 0..=9 exactly if adding 0x76 leaves its high bit clear. A carry can only spoil later lanes.
     let not_digits = (lanes.wrapping_add(0x7676_7676_7676_7676) | lanes) & 0x8080_8080_8080_8080;
     let count = (not_digits.trailing_zeros() / 8) as usize;
     (count, value(lanes, count))
 }
 
-/// The value of the first `count` lanes: shifted to the end of the word, where the zeros before them change
-/// nothing.
+/// The value of the first `count` lanes. They are shifted to the end of the word: zeros in front change nothing.
 #[inline(always)]
 fn value(lanes: u64, count: usize) -> u64 {
-    // In two steps, because a shift by 64 is not one.
+    // In two steps, because a shift by 64 is undefined.
     let half = 32 - 4 * count as u32;
     eight_digits(lanes << half << half)
 }
@@ -61,7 +59,7 @@ fn eight_digits(lanes: u64) -> u64 {
     low.wrapping_add(high) >> 32
 }
 
-/// Sixteen bytes as lanes, 0 to 9 where a digit stands, and where the first two stand that are none.
+/// Sixteen bytes as lanes, 0 to 9 for a digit, and a mask of the bytes that are no digits.
 #[derive(Clone, Copy)]
 pub(crate) struct DigitWindow {
     lanes: u128,
@@ -77,16 +75,15 @@ impl DigitWindow {
         DigitWindow { lanes, not_digits: (lanes.wrapping_add(0x76 * ONES) | lanes) & (0x80 * ONES) }
     }
 
-    /// How many digits stand in front, 16 if there is nothing else.
+    /// The number of digits in front: 16 if all bytes are digits.
     #[inline(always)]
     pub(crate) fn first_stop(self) -> usize {
         (self.not_digits.trailing_zeros() / 8) as usize
     }
 
-    /// Where the second byte stands that is no digit, 16 if there is none; exact where the first one is a
-    /// point.
+    /// The index of the second byte that is no digit: 16 if there is none. Exact if the first such byte is a point.
     ///
-    /// Does not wait for [`first_stop`](Self::first_stop), so that the end of a number is known early.
+    /// It does not depend on [`first_stop`](Self::first_stop), so that the processor knows the end of a number early.
     #[inline(always)]
     pub(crate) fn second_stop(self) -> usize {
         ((self.not_digits & self.not_digits.wrapping_sub(1)).trailing_zeros() / 8) as usize
@@ -98,13 +95,13 @@ impl DigitWindow {
         self.lanes as u8 == 0
     }
 
-    /// The value of the `count` digits in front, at least one.
+    /// The value of the first `count` digits, of which there is at least one.
     #[inline(always)]
     pub(crate) fn value(self, count: usize) -> u64 {
         sixteen_digits(self.lanes, count)
     }
 
-    /// The value of the `count` digits around the first stop, at least one.
+    /// The value of the `count` digits around the first stop, of which there is at least one.
     #[inline(always)]
     pub(crate) fn value_around_stop(self, count: usize) -> u64 {
         // The lanes before the stop stay, the others close the gap.
@@ -113,7 +110,7 @@ impl DigitWindow {
     }
 }
 
-/// The value of the first `count` of sixteen lanes, at least one.
+/// The value of the first `count` of sixteen lanes; `count` is at least 1.
 #[inline(always)]
 fn sixteen_digits(lanes: u128, count: usize) -> u64 {
     let aligned = lanes << (128 - 8 * count as u32);

@@ -1,9 +1,9 @@
-//! One floating-point number: a significand and an exponent of ten in one pass, then the cheapest conversion
-//! that rounds rightly.
+//! One floating-point number: its significand and its exponent of ten are read in one pass, then converted by the cheapest
+//! method that rounds correctly.
 //!
-//! Three ways, in this order: one multiplication or division by an exact power of ten (Clinger, "How to Read
-//! Floating Point Numbers Accurately", 1990); a 128-bit product (Eisel and Lemire, 2021) for exponents where
-//! it always rounds rightly; `str::parse`.
+//! The methods, in this order: one multiplication or division by an exact power of ten (Clinger, "How to Read Floating Point
+//! Numbers Accurately", 1990); a 128-bit product (Eisel and Lemire, 2021), for exponents for which it always rounds
+//! correctly; `str::parse`.
 //! Next: back to `numbers`.
 
 use super::digits::{DigitWindow, POWERS_OF_TEN, leading_digits, load, load_wide};
@@ -16,7 +16,7 @@ static EXACT_POWERS_OF_TEN: [f64; 23] = [
     1e19, 1e20, 1e21, 1e22,
 ];
 
-/// A number as it was written: (-1)^negative * significand * 10^exponent.
+/// A decimal number: (-1)^negative * significand * 10^exponent.
 struct Decimal {
     negative: bool,
     significand: u64,
@@ -62,7 +62,7 @@ pub(super) fn scan_f32(data: &[u8], pos: usize) -> ParseResult<(f32, usize)> {
     }
 }
 
-/// Reads the half-precision number at `pos`: the nearest to the nearest double, as `numpy.float16(float(text))` has it.
+/// Reads the half-precision number at `pos`: the nearest to the nearest double, as `numpy.float16(float(text))` does.
 #[inline(always)]
 pub(super) fn scan_f16(data: &[u8], pos: usize) -> ParseResult<(u16, usize)> {
     let (value, end) = scan_f64(data, pos)?;
@@ -74,7 +74,7 @@ pub(super) fn scan_f16(data: &[u8], pos: usize) -> ParseResult<(u16, usize)> {
     }
 }
 
-/// Reads the bfloat16 number at `pos`, likewise.
+/// Reads the bfloat16 number at `pos`, in the same way.
 #[inline(always)]
 pub(super) fn scan_bf16(data: &[u8], pos: usize) -> ParseResult<(u16, usize)> {
     let (value, end) = scan_f64(data, pos)?;
@@ -86,8 +86,8 @@ pub(super) fn scan_bf16(data: &[u8], pos: usize) -> ParseResult<(u16, usize)> {
     }
 }
 
-/// Rounds to the single below in magnitude, and marks what was cut off in its last bit: rounding that to a shorter type gives
-/// what rounding the double at once would have given (Boldo and Melquiond, "When double rounding is odd", 2005).
+/// Rounds to the single below in magnitude, and sets its last bit if a remainder was cut off. Rounding the result to a
+/// shorter type equals rounding the double once (Boldo and Melquiond, "When double rounding is odd", 2005).
 #[inline(always)]
 fn to_odd(value: f64) -> f32 {
     let nearest = value as f32;
@@ -97,8 +97,8 @@ fn to_odd(value: f64) -> f32 {
     f32::from_bits(below | u32::from(!exact))
 }
 
-/// A whole number of one or two digits right before a comma or bracket: what counts, flags and pixels look like. Anything
-/// else is for [`scan`].
+/// Reads a whole number of one or two digits in front of a comma or bracket, such as a count, a flag or a pixel. [`scan`]
+/// reads all other numbers.
 #[inline(always)]
 fn scan_small(data: &[u8], pos: usize) -> Option<(u8, usize)> {
     let &[first, second, third] = data.get(pos..)?.first_chunk::<3>()?;
@@ -115,11 +115,9 @@ fn scan_small(data: &[u8], pos: usize) -> Option<(u8, usize)> {
     if ones <= 9 && tens > 0 && ends(third) { Some((10 * tens + ones, pos + 2)) } else { None }
 }
 
-/// Rounds a double that is itself the nearest to some decimal, or `None` where rounding twice may differ from
-/// rounding once.
+/// Rounds a double that is the nearest to some decimal. `None` if rounding twice may differ from rounding once.
 ///
-/// It differs only if the double lies exactly between two singles: for normal singles, when its low 29 bits
-/// are 0x1000_0000.
+/// It differs only if the double lies exactly between two singles. For normal singles its low 29 bits are then 0x1000_0000.
 #[inline(always)]
 fn round_to_single(value: f64) -> Option<f32> {
     let magnitude = value.abs();
@@ -144,8 +142,8 @@ fn scan(data: &[u8], pos: usize) -> ParseResult<Decimal> {
     if integer_digits == 0 {
         return Err(JsonFault::new(data, pos, FaultKind::Element));
     }
-    // One condition without a short cut: whether there are more digits than one varies at random, whether it
-    // is wrong does not.
+    // The condition has no short cut. Whether there are several digits varies at random, and would be mispredicted; that
+    // the number is wrong is rare.
     if (integer_digits > 1) & window.starts_with_zero() {
         return Err(JsonFault::new(data, pos, FaultKind::LeadingZero));
     }
@@ -179,28 +177,28 @@ fn scan(data: &[u8], pos: usize) -> ParseResult<Decimal> {
 
 /// The digits of a number.
 struct Digits {
-    /// Their value without the point; it has wrapped where not `is_exact`.
+    /// Their value without the point. It has wrapped unless `is_exact`.
     significand: u64,
-    /// Less one for each digit behind the point.
+    /// The exponent of ten: minus the number of digits behind the point.
     exponent: i32,
-    /// Whether `significand` holds them all.
+    /// Whether `significand` holds every digit.
     is_exact: bool,
     /// The offset behind the last of them.
     end: usize,
 }
 
-/// Goes on behind a window that ended within the fraction, as with the shortest forms of doubles.
+/// Reads on behind a window that ended within the fraction, as in the shortest forms of doubles.
 #[inline(always)]
 fn more_fraction(data: &[u8], first: usize, digits: Digits) -> Digits {
     let (significand, end) = more_digits(data, digits.end, digits.significand);
     let added = i32::try_from(end - digits.end).unwrap_or(i32::MAX);
-    // Nineteen digits always fit; more of them may still do so behind leading zeros.
+    // Nineteen digits always fit. More may fit if they begin with zeros.
     let count = end - first - 1 - usize::from(data[first] == b'0');
     let is_exact = count <= 19 || count_significant(&data[first..end]) <= 19;
     Digits { significand, exponent: digits.exponent.saturating_sub(added), is_exact, end }
 }
 
-/// Appends the digits at `pos` to `value`, which may wrap; returns the offset behind them too.
+/// Appends the digits at `pos` to `value`, which may wrap. Returns the value and the offset behind the digits.
 #[inline(always)]
 fn more_digits(data: &[u8], mut pos: usize, mut value: u64) -> (u64, usize) {
     loop {
@@ -213,7 +211,7 @@ fn more_digits(data: &[u8], mut pos: usize, mut value: u64) -> (u64, usize) {
     }
 }
 
-/// So many digits before the point that the window has no room for one behind it.
+/// Reads a number with so many digits in front of the point that the window holds none behind it.
 #[cold]
 fn scan_long_integer_part(data: &[u8], first: usize) -> ParseResult<Digits> {
     let (significand, end) = more_digits(data, first, 0);
@@ -234,7 +232,7 @@ fn count_significant(text: &[u8]) -> usize {
     text.iter().filter(|&&byte| byte != b'.').skip_while(|&&byte| byte == b'0').count()
 }
 
-/// The exponent whose sign or first digit is at `pos`, saturated far outside every range.
+/// Reads the exponent whose sign or first digit is at `pos`. It saturates far outside every range.
 #[cold]
 fn scan_exponent(data: &[u8], pos: usize) -> ParseResult<(i32, usize)> {
     let (negative, first) = match data.get(pos) {
@@ -257,7 +255,7 @@ fn scan_exponent(data: &[u8], pos: usize) -> ParseResult<(i32, usize)> {
 // === impl Decimal ===
 
 impl Decimal {
-    /// The nearest double, ties to even, or `None` where only the slow way knows it.
+    /// The nearest double, ties to even. `None` if only `str::parse` rounds it correctly.
     #[inline(always)]
     fn nearest(&self) -> Option<f64> {
         let Decimal { negative, significand, exponent, is_exact, .. } = *self;
@@ -265,7 +263,7 @@ impl Decimal {
             return None;
         }
         let value = if significand < 1 << 53 && exponent.unsigned_abs() <= 22 {
-            // Both operands are exact, so one operation rounds once.
+            // Both operands are exact, so that the result is rounded once.
             let ten = EXACT_POWERS_OF_TEN[exponent.unsigned_abs() as usize];
             if exponent < 0 { significand as f64 / ten } else { significand as f64 * ten }
         } else {
@@ -275,10 +273,10 @@ impl Decimal {
     }
 }
 
-/// The nearest double to `significand * 10^exponent` by a 128-bit product; `None` outside the table.
+/// The nearest double to `significand * 10^exponent` by a 128-bit product. `None` outside the table.
 ///
-/// Follows Lemire (2021), algorithm 1. Within the table no result is subnormal or infinite, and every product
-/// is conclusive.
+/// This is algorithm 1 of Lemire (2021). Within the table no result is subnormal or infinite, and every product is
+/// conclusive.
 #[inline]
 fn product(significand: u64, exponent: i32) -> Option<f64> {
     if significand == 0 {
@@ -304,7 +302,7 @@ fn product(significand: u64, exponent: i32) -> Option<f64> {
     // floor(log2(10^q)) is (217706 q) >> 16 for every q here.
     let mut biased = ((217_706 * exponent) >> 16) + 63 + upper - shift as i32 + 1023;
     if low <= 1 && (-4..=23).contains(&exponent) && mantissa & 3 == 1 && mantissa << cut == high {
-        // Exactly halfway: to even, which is down here.
+        // Exactly halfway: it is rounded to even, which is down here.
         mantissa &= !1;
     }
     mantissa = (mantissa + (mantissa & 1)) >> 1;
@@ -315,7 +313,7 @@ fn product(significand: u64, exponent: i32) -> Option<f64> {
     Some(f64::from_bits(mantissa & !(1 << 52) | (biased as u64) << 52))
 }
 
-/// High and low half of a product.
+/// The high and the low half of a product.
 #[inline(always)]
 fn full_product(a: u64, b: u64) -> (u64, u64) {
     let product = u128::from(a) * u128::from(b);
@@ -372,7 +370,7 @@ mod tests {
 
     type Read16 = fn(&[u8], usize) -> ParseResult<(u16, usize)>;
 
-    /// Reads what lies around the middle between each two neighbours of a 16-bit type, of which the even one is nearer.
+    /// Reads numbers around the middle between each two neighbours of a 16-bit type; the middle itself is rounded to even.
     fn rounds_once(scan: Read16, value: fn(u16) -> f64, infinity: u16) {
         let read = |value: f64| scan(format!("{value}").as_bytes(), 0).map_or(infinity, |(bits, _)| bits);
         for bits in 0..infinity {

@@ -1,4 +1,4 @@
-//! One integer, exact over the whole range of its type.
+//! Reading one integer, exact over the whole range of its type.
 //!
 //! Next: `powers`.
 
@@ -47,7 +47,7 @@ signed!(i8 i16 i32 i64);
 
 /// Reads the integer at `pos`; returns it and the offset behind it.
 ///
-/// A fraction or an exponent behind it is left for the caller to refuse.
+/// The caller refuses a fraction or an exponent behind it.
 #[inline(always)]
 pub(super) fn scan<T: ScanInteger>(data: &[u8], pos: usize) -> ParseResult<(T, usize)> {
     let negative = data.get(pos) == Some(&b'-');
@@ -59,8 +59,8 @@ pub(super) fn scan<T: ScanInteger>(data: &[u8], pos: usize) -> ParseResult<(T, u
         8 => scan_long(data, first, value)?,
         _ => (value, first + count),
     };
-    // One condition without a short cut: whether there are more digits than one varies at random, whether it
-    // is wrong does not.
+    // The condition has no short cut. Whether there are several digits varies at random, and would be mispredicted; that
+    // the number is wrong is rare.
     if (count > 1) & (word as u8 == b'0') {
         return Err(JsonFault::new(data, pos, FaultKind::LeadingZero));
     }
@@ -70,7 +70,7 @@ pub(super) fn scan<T: ScanInteger>(data: &[u8], pos: usize) -> ParseResult<(T, u
     Ok((T::make(negative, magnitude), end))
 }
 
-/// Goes on behind the first eight digits; what is more than a `u64` is out of every range.
+/// Reads on behind the first eight digits. A magnitude beyond a `u64` is out of every range.
 fn scan_long(data: &[u8], first: usize, value: u64) -> ParseResult<(u64, usize)> {
     let mut magnitude = Some(value);
     let mut end = first + 8;

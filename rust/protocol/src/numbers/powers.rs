@@ -1,9 +1,10 @@
 //! Powers of five as 128-bit numbers, computed when this crate is compiled.
 //!
-//! Entry `q` is the highest 128 bits of 5^q: truncated for q >= 0 (and exact, as 5^55 < 2^128), the
-//! reciprocal of 5^-q rounded up for q < 0. Source: Daniel Lemire, "Number Parsing at a Gigabyte per Second"
-//! (2021), section 5; this is the part of its table for which the paper proves that the product with a 64-bit
-//! significand always rounds rightly.
+//! Entry `q` is the highest 128 bits of 5^q. For q >= 0 it is truncated, and exact, as 5^55 < 2^128. For q < 0 it is the
+//! reciprocal of 5^-q, rounded up.
+//!
+//! Source: Daniel Lemire, "Number Parsing at a Gigabyte per Second" (2021), section 5. This is the part of its table for
+//! which the paper proves that the product with a 64-bit significand always rounds correctly.
 //! Next: `float`.
 
 /// The least exponent of ten in the table.
@@ -12,7 +13,7 @@ pub(super) const MIN_EXPONENT: i32 = -27;
 /// The largest exponent of ten in the table.
 pub(super) const MAX_EXPONENT: i32 = 55;
 
-/// High and low half of 5^q, normalised to its highest bit, at index `q - MIN_EXPONENT`.
+/// The high and the low half of 5^q, normalised to its highest bit, at index `q - MIN_EXPONENT`.
 pub(super) static POWERS_OF_FIVE: [(u64, u64); (MAX_EXPONENT - MIN_EXPONENT + 1) as usize] = table();
 
 const fn table() -> [(u64, u64); (MAX_EXPONENT - MIN_EXPONENT + 1) as usize] {

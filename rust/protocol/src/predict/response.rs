@@ -1,4 +1,4 @@
-//! What `:predict` answers, and what `GET /v1/models/{endpoint}` tells.
+//! The responses of `:predict` and of `GET /v1/models/{endpoint}`.
 
 use headgate_core::error::{Code, Error, Result};
 
@@ -6,10 +6,11 @@ use crate::envelope::InputForm;
 use crate::json_string::write_json;
 use crate::response::{ListStyle, OutputTensor, StringStyle, elements};
 
-/// Appends the answer to a request of that form with `count` rows.
+/// Appends the response to a request of that form with `count` rows.
 ///
 /// # Errors
-/// `unsupported` in row form for outputs that do not have a row for each of the request's; else as [`crate::response::write`].
+/// `unsupported` in row form for outputs that do not have a row for each row of the request; else as
+/// [`crate::response::write`].
 pub fn write(
     out: &mut Vec<u8>,
     form: InputForm<'_>,
@@ -86,7 +87,7 @@ fn write_object(
     Ok(())
 }
 
-/// Appends a tensor: nested lists, or the element itself where it has no dimension.
+/// Appends a tensor: nested lists, or the element itself if the tensor has no dimension.
 fn write_value(out: &mut Vec<u8>, output: &OutputTensor<'_>, nesting: &[i64]) -> Result<()> {
     if nesting.is_empty() {
         return write_list(out, output, nesting);
@@ -102,7 +103,7 @@ fn write_list(out: &mut Vec<u8>, output: &OutputTensor<'_>, nesting: &[i64]) -> 
     elements::write_json_list(out, output, style)
 }
 
-/// Appends what `GET /v1/models/{endpoint}` tells: TensorFlow Serving's list of versions, and KServe's word.
+/// Appends the response of `GET /v1/models/{endpoint}`: TensorFlow Serving's list of versions, and KServe's `ready`.
 pub fn write_status(out: &mut Vec<u8>, name: &str, versions: &[&str]) {
     out.extend_from_slice(b"{\"name\":");
     write_json(name, out);

@@ -1,4 +1,4 @@
-//! `InferTensorContents`: elements one by one, straight into a typed slice.
+//! `InferTensorContents`: elements decoded one by one into a typed slice.
 //!
 //! Next: `protobuf/response`.
 
@@ -71,12 +71,12 @@ struct TypedContents<'a> {
 }
 
 impl<'a> TypedContents<'a> {
-    /// The list that the datatype's elements belong in.
+    /// The list for elements of the datatype.
     fn list(&self) -> Option<(u32, &'static str)> {
         list_of(self.datatype)
     }
 
-    /// The next field of the right list; any other list with elements is refused.
+    /// The next field of the right list. Any other list with elements is refused.
     #[inline]
     fn next(&self, fields: &mut FieldReader<'a>) -> Result<Option<WireValue<'a>>> {
         while let Some((number, value)) = fields.next()? {
@@ -90,7 +90,7 @@ impl<'a> TypedContents<'a> {
         Ok(None)
     }
 
-    /// Elements that are whole numbers on the wire, packed or one by one.
+    /// Reads elements that are varints on the wire, packed or one by one.
     fn varints<T>(&self, out: &mut [T], convert: impl Fn(u64) -> Option<T>) -> Result<()> {
         let mut slots = out.iter_mut();
         let mut put = |value: u64| {
@@ -119,7 +119,7 @@ impl<'a> TypedContents<'a> {
         if slots.len() > 0 { Err(self.wrong_count("fewer")) } else { Ok(()) }
     }
 
-    /// Elements of a fixed size, packed or one by one.
+    /// Reads elements of a fixed size, packed or one by one.
     fn fixed<T, const N: usize>(
         &self,
         out: &mut [T],

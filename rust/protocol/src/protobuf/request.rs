@@ -16,14 +16,14 @@ use crate::envelope::{
     Parameters, RequestedOutput, range_within, refuse_shared_memory,
 };
 
-/// A request with whom it is for.
+/// A request with the model that it is for.
 #[derive(Debug)]
 pub struct InferRequest<'a> {
     /// The endpoint.
     pub model_name: &'a str,
-    /// The version, where the client names one.
+    /// The version, if the client names one.
     pub model_version: Option<&'a str>,
-    /// Everything else.
+    /// The rest of the request.
     pub envelope: Envelope<'a>,
 }
 
@@ -36,7 +36,7 @@ pub struct DetachedInferRequest {
 }
 
 impl InferRequest<'_> {
-    /// The same without the message that it borrows from.
+    /// Detaches the request from the message that it borrows from.
     pub fn detach(&self, message: &[u8]) -> DetachedInferRequest {
         DetachedInferRequest {
             model_name: range_within(self.model_name.as_bytes(), message),
@@ -47,7 +47,7 @@ impl InferRequest<'_> {
 }
 
 impl DetachedInferRequest {
-    /// The request again, with the message that it was detached from.
+    /// Attaches the request to the message that it was detached from.
     pub fn attach(self, message: &[u8]) -> InferRequest<'_> {
         let text = |place| std::str::from_utf8(&message[place]).expect("a name was text when it was read");
         InferRequest {
@@ -61,8 +61,8 @@ impl DetachedInferRequest {
 /// Parses a `ModelInferRequest`. Tensor bytes are located, not read.
 ///
 /// # Errors
-/// `invalid_argument` for what is not a well-formed request: raw and typed contents together, too many or too few raw
-/// contents, sizes that do not fit; `unsupported` for shared memory and sequences.
+/// `invalid_argument` for a message that is not a well-formed request: raw and typed contents together, too many or too few
+/// raw contents, sizes that do not fit; `unsupported` for shared memory and sequences.
 pub fn parse<'a>(message: &'a [u8], scratch: &mut EnvelopeScratch) -> Result<InferRequest<'a>> {
     let mut request = InferRequest { model_name: "", model_version: None, envelope: scratch.take() };
     let mut raw = scratch.take_raw();
@@ -104,7 +104,7 @@ pub fn model_name(message: &[u8]) -> Result<ModelName<'_>> {
     Ok(found)
 }
 
-/// The id of a `ModelInferRequest`, whatever else is wrong with it; empty where it has none that can be read.
+/// The id of a `ModelInferRequest`, which may be malformed. Empty if it has no id that can be read.
 pub fn request_id(message: &[u8]) -> &str {
     let mut fields = FieldReader::new(message);
     let mut id = "";
@@ -116,8 +116,8 @@ pub fn request_id(message: &[u8]) -> &str {
     id
 }
 
-/// The offset of the first raw contents of 16 KiB or more, from the beginning of a `ModelInferRequest` that may be cut off
-/// behind them.
+/// The offset of the first raw contents of 16 KiB or more in the beginning of a `ModelInferRequest`. The beginning may end
+/// within these contents.
 pub fn first_large_tensor(piece: &[u8]) -> Option<usize> {
     const LARGE: u64 = 16 << 10;
     let mut fields = FieldReader::new(piece);
@@ -166,7 +166,7 @@ fn read_request<'a>(message: &'a [u8], into: &mut InferRequest<'a>, raw: &mut Ve
     Ok(())
 }
 
-/// Gives each input its raw contents, and makes sure that all inputs have contents of one kind.
+/// Gives each input its raw contents, and checks that all inputs have contents of one kind.
 fn attach_raw_contents<'a>(inputs: &mut [InputTensor<'a>], raw: &[&'a [u8]]) -> Result<()> {
     if raw.is_empty() {
         return inputs.iter().try_for_each(check_typed_contents);
@@ -193,7 +193,7 @@ fn attach_raw_contents<'a>(inputs: &mut [InputTensor<'a>], raw: &[&'a [u8]]) -> 
     Ok(())
 }
 
-/// Refuses contents that cannot fit their shape before anyone makes a buffer of that shape.
+/// Refuses contents that cannot have as many elements as their shape, before a buffer of that shape is made.
 fn check_typed_contents(input: &InputTensor<'_>) -> Result<()> {
     let name = &input.name;
     if matches!(input.datatype, DataType::Fp16 | DataType::Bf16) {
@@ -291,7 +291,7 @@ fn read_output(message: &[u8], index: usize) -> Result<RequestedOutput<'_>> {
     Ok(output)
 }
 
-/// A shape while its dimensions come, packed or one by one.
+/// The dimensions of a shape that were read so far, packed or one by one.
 #[derive(Default)]
 struct ShapeBuilder {
     dims: [i64; MAX_RANK],
@@ -329,7 +329,7 @@ impl ShapeBuilder {
     }
 }
 
-/// A map's entry: a name and an `InferParameter`.
+/// Reads an entry of a map: a name and an `InferParameter`.
 fn read_parameter(entry: &[u8]) -> Result<(&str, ParameterValue<'_>)> {
     let mut fields = FieldReader::new(entry);
     let (mut key, mut chosen) = ("", None);
@@ -344,7 +344,7 @@ fn read_parameter(entry: &[u8]) -> Result<(&str, ParameterValue<'_>)> {
     Ok((key, value))
 }
 
-/// The one value of an `InferParameter`; the last one counts.
+/// Reads the value of an `InferParameter`. If there are several, the last one counts.
 fn read_parameter_value(message: &[u8]) -> Result<Option<ParameterValue<'_>>> {
     let mut fields = FieldReader::new(message);
     let mut chosen = None;
@@ -371,7 +371,7 @@ fn set_request_parameter<'a>(
     value: ParameterValue<'a>,
 ) -> Result<()> {
     let repeated = match key {
-        // Answers are always raw here.
+        // Tensors of responses are always raw.
         "binary_data_output" => false,
         "timeout" => into.timeout_us.replace(value.unsigned(key)?).is_some(),
         "priority" => into.priority.replace(value.unsigned(key)?).is_some(),

@@ -1,4 +1,4 @@
-//! `ModelInferResponse`, written field by field; tensors are always raw.
+//! `ModelInferResponse`, written field by field. Tensors are always raw.
 //!
 //! Next: `response`, whose heads and outputs it takes.
 
@@ -7,7 +7,7 @@ use headgate_core::error::Result;
 use super::wire::LENGTH_DELIMITED;
 use crate::response::{OutputTensor, ResponseHead, elements};
 
-/// Appends an answer. `marks_final` adds the parameter by which streaming clients know the last answer to a request.
+/// Appends a response. `marks_final` adds the parameter that marks the last response to a request on a stream.
 ///
 /// # Errors
 /// `internal` for an output whose data contradicts its datatype or shape. `out` is then as it was before.
@@ -25,14 +25,14 @@ pub fn write(
     result
 }
 
-/// Appends a `ModelStreamInferResponse` that says why the request with this id has no answer.
+/// Appends a `ModelStreamInferResponse` with the error of the request with this id.
 pub fn write_stream_error(out: &mut Vec<u8>, message: &str, id: &str) {
     write_text(out, 1, message);
     write_prefix(out, 2, text_length(id));
     write_text(out, 3, id);
 }
 
-/// Appends what stands in front of an answer of `length` bytes in a `ModelStreamInferResponse`.
+/// Appends what stands in front of a response of `length` bytes in a `ModelStreamInferResponse`.
 pub fn write_stream_prefix(out: &mut Vec<u8>, length: usize) {
     write_prefix(out, 2, length);
 }
@@ -47,7 +47,7 @@ fn write_parts(
     write_text(out, 2, head.model_version);
     write_text(out, 3, head.id.unwrap_or_default());
     if marks_final {
-        // A map's entry: the name, and an InferParameter with its field 1 set to true.
+        // An entry of a map: the name, and an InferParameter with its field 1 set to true.
         let key = "triton_final_response";
         write_prefix(out, 4, 2 + key.len() + 4);
         write_text(out, 1, key);

@@ -4,7 +4,7 @@
 
 use headgate_core::error::{Error, Result};
 
-/// Length-prefixed bytes: strings, messages, packed lists.
+/// The wire type of strings, messages and packed lists, which begin with their length.
 pub(super) const LENGTH_DELIMITED: u32 = 2;
 
 /// The value of one field.
@@ -16,7 +16,7 @@ pub(super) enum WireValue<'a> {
     Bytes(&'a [u8]),
 }
 
-/// Reads the fields of a message in the order in which they were sent.
+/// Reads the fields of a message in their order.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FieldReader<'a> {
     pub(super) rest: &'a [u8],
@@ -27,7 +27,7 @@ impl<'a> FieldReader<'a> {
         FieldReader { rest: message }
     }
 
-    /// The next field's number and value; `None` at the end. Groups, which proto3 does not have, are refused.
+    /// The number and the value of the next field; `None` at the end. Groups are refused: proto3 has none.
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<(u32, WireValue<'a>)>> {
         if self.rest.is_empty() {

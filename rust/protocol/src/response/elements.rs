@@ -10,11 +10,11 @@ use super::tensor::{OutputTensor, TensorData};
 use crate::json_string::{write_json, write_json_base64};
 use crate::strings::StringTableView;
 
-/// The most bytes that an element of fixed size takes in JSON, its comma included: a double such as
+/// The most bytes of an element of fixed size in JSON, its comma included. The longest is a double such as
 /// -2.2250738585072014e-308.
 const MAX_ELEMENT_BYTES: usize = 25;
 
-/// Makes sure that data, datatype and shape of an output agree.
+/// Checks that data, datatype and shape of an output agree.
 pub(crate) fn check(output: &OutputTensor<'_>) -> Result<()> {
     let OutputTensor { datatype, shape, data, .. } = output;
     let count = match (data, datatype) {
@@ -86,28 +86,28 @@ pub(crate) fn write_binary(out: &mut Vec<u8>, data: &TensorData<'_>) -> Result<(
     Ok(())
 }
 
-/// How elements become JSON.
+/// How elements are written in JSON.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ListStyle<'s> {
     pub(crate) non_finite: NonFinite,
     pub(crate) strings: StringStyle,
-    /// The dimensions that brackets follow; empty for a flat list.
+    /// The dimensions of nested lists; empty for a flat list.
     pub(crate) nesting: &'s [i64],
 }
 
-/// How BYTES become JSON.
+/// How BYTES are written in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StringStyle {
-    /// Text, where all of it is.
+    /// Text, if all elements are.
     Text,
     /// Base64, for the whole tensor.
     Base64,
-    /// An object with base64 for each element that is not text, as TensorFlow Serving has it.
+    /// Text, or for an element that is no text an object with base64, as TensorFlow Serving does.
     Objects,
 }
 
 impl ListStyle<'_> {
-    /// A flat list, with the endpoint's word for what is no number.
+    /// A flat list, with the endpoint's words for NaN and infinities.
     pub(crate) fn of(output: &OutputTensor<'_>) -> ListStyle<'static> {
         let strings = match output.data {
             TensorData::Strings(strings) if !strings.is_text() => StringStyle::Base64,
@@ -117,7 +117,7 @@ impl ListStyle<'_> {
     }
 }
 
-/// Appends the elements as JSON, separated by commas, without the outermost brackets. The output was checked.
+/// Appends the elements as JSON, separated by commas, without the outermost brackets. [`check`] must come before.
 pub(crate) fn write_json_list(
     out: &mut Vec<u8>,
     output: &OutputTensor<'_>,
@@ -187,14 +187,14 @@ fn write_raw_json_list(
     }
 }
 
-/// A list that is being written.
+/// Writes the elements of a list.
 struct ListWriter<'s> {
     style: ListStyle<'s>,
     name: &'s str,
 }
 
 impl ListWriter<'_> {
-    /// Appends elements with commas between them, and brackets where the nesting has them.
+    /// Appends elements with commas between them, and with the brackets of nested lists.
     #[inline(always)]
     fn write<T>(
         &self,
@@ -224,7 +224,7 @@ impl ListWriter<'_> {
             write_empty_lists(out, self.style.nesting);
             return Ok(());
         }
-        // Elements in a list of each depth but the outermost, whose brackets are the caller's.
+        // The number of elements in a list of each depth but the outermost: the caller writes the outermost brackets.
         let mut spans: Vec<usize> = Vec::with_capacity(self.style.nesting.len());
         let mut span = 1;
         for &dim in self.style.nesting[1..].iter().rev() {
@@ -320,7 +320,7 @@ impl ListWriter<'_> {
     }
 }
 
-/// Appends the inside of a list without elements: the lists down to the first dimension that is 0.
+/// Appends the inside of a list without elements: its lists down to the first dimension of 0.
 fn write_empty_lists(out: &mut Vec<u8>, nesting: &[i64]) {
     let Some((&length, inner)) = nesting.split_first() else { return };
     for index in 0..length {

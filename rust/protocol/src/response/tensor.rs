@@ -20,7 +20,7 @@ pub struct OutputTensor<'a> {
     pub data: TensorData<'a>,
     /// Whether it is sent as binary data; else as JSON.
     pub binary: bool,
-    /// What JSON says where a number is none.
+    /// How JSON writes NaN and infinities.
     pub non_finite: NonFinite,
 }
 
@@ -54,7 +54,7 @@ pub enum TensorData<'a> {
 }
 
 impl<'a> OutputTensor<'a> {
-    /// One row: the elements at one index of the first dimension. Its shape stays the whole tensor's.
+    /// One row: the elements at one index of the first dimension. Its shape is the shape of the whole tensor.
     pub(crate) fn row(&self, row: usize) -> OutputTensor<'a> {
         let width = self.shape.count().checked_div(self.shape.rows()).unwrap_or(0);
         OutputTensor { data: self.data.slice(row * width..(row + 1) * width, self.datatype), ..*self }
@@ -62,7 +62,7 @@ impl<'a> OutputTensor<'a> {
 }
 
 impl<'a> TensorData<'a> {
-    /// Elements `range`, which must lie within.
+    /// The elements in `range`, which must be within the tensor.
     fn slice(&self, range: std::ops::Range<usize>, datatype: DataType) -> TensorData<'a> {
         match *self {
             TensorData::Uint8(data) => TensorData::Uint8(&data[range]),

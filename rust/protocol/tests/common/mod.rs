@@ -85,7 +85,7 @@ pub(crate) fn decode(input: &InputTensor<'_>) -> Result<Decoded> {
     })
 }
 
-/// How many iterations a fuzz target runs: `usual`, times `HEADGATE_FUZZ` where that is set (`make fuzz`).
+/// How many iterations a fuzz target runs: `usual`, times `HEADGATE_FUZZ` if that is set (`make fuzz`).
 pub(crate) fn iterations(usual: usize) -> usize {
     let factor = std::env::var("HEADGATE_FUZZ").ok().and_then(|text| text.parse().ok());
     usual * factor.unwrap_or(1)

@@ -1,4 +1,4 @@
-//! Answers byte for byte, and what an answer refuses to carry.
+//! Responses byte for byte, and the values that a response refuses.
 
 use headgate_core::error::{Code, Result};
 use headgate_core::spec::NonFinite;
@@ -89,7 +89,7 @@ fn what_json_cannot_carry_is_refused_and_binary_carries_it() {
     }
 }
 
-/// The `data` of a JSON output, and what stands before it.
+/// The `data` of a JSON output, and the text in front of it.
 fn data(output: OutputTensor<'_>) -> String {
     let (out, _) = write(&[output]).expect("an answer");
     let text = String::from_utf8(out).expect("JSON is text");
