@@ -1,4 +1,4 @@
-//! The function table and what every call to it needs: status to error, C string to Rust string.
+//! The function table, and what every call to it needs: errors from statuses, and Rust strings from C strings.
 
 use std::ffi::{CStr, c_char};
 
@@ -27,8 +27,10 @@ impl Api {
         Self(table)
     }
 
-    /// Turns a status into a result and frees it; `code` says what failed. Who is at fault for a run that failed is not known here:
-    /// the runtime's codes and words do not tell inputs that the graph cannot take from a graph that is broken.
+    /// Turns a status into a result, and frees it. The error has this code, or `overloaded` for want of memory.
+    ///
+    /// The cause of a failed run is not known here: the runtime's codes and messages do not distinguish inputs that the graph
+    /// cannot take from a graph that is broken.
     pub(crate) fn check(self, status: OrtStatusPtr, code: Code) -> Result<()> {
         if status.0.is_null() {
             return Ok(());
@@ -60,7 +62,7 @@ pub(crate) unsafe fn copy_c_string(text: *const c_char) -> String {
     if text.is_null() {
         return String::new();
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees it.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 

@@ -1,4 +1,4 @@
-//! One run's inputs and outputs, made once and used again: while shapes repeat, a run allocates nothing of ours.
+//! The inputs and outputs of one run. A binding is used again: while shapes repeat, a run makes no allocation of ours.
 //!
 //! Next: `tensor`.
 
@@ -20,7 +20,7 @@ use crate::tensor::Tensor;
 use crate::value::OwnedValue;
 use crate::view::{Elements, TensorView};
 
-/// The tensors of one run of one session. Lease one for a request, give it back after the answer is out.
+/// The tensors of one run of one session. A request leases a binding until its response is sent.
 pub struct Binding {
     inputs: Vec<Tensor>,
     optional: Option<Box<OptionalInputs>>,
@@ -35,19 +35,19 @@ unsafe impl Send for Binding {}
 // SAFETY: shared access reads: the raw pointers are not touched, and the runtime's reading functions change nothing.
 unsafe impl Sync for Binding {}
 
-/// One output: ours where its shape could be foretold, else the runtime's.
+/// One output. Its tensor is ours if a rule predicted its shape, else the runtime allocates it.
 struct OutputSlot {
     tensor: Tensor,
     allocated: Option<OwnedValue>,
 }
 
 impl Binding {
-    /// Tensors for one run of something with that signature, without shapes yet.
+    /// Tensors for one run of a model with that signature. They have no shapes yet.
     pub fn new(library: &'static Library, signature: &Signature) -> Binding {
         Binding::with_driver(None, library, signature)
     }
 
-    /// As [`Binding::new`], in memory that a device reads and writes by itself.
+    /// As [`Binding::new`], in pinned memory, which a device reads and writes directly.
     pub fn with_driver(
         driver: Option<&Arc<dyn Driver>>,
         library: &'static Library,
@@ -68,31 +68,31 @@ impl Binding {
         }
     }
 
-    /// The input at its place in the signature.
+    /// The input at this index of the signature.
     pub fn input(&self, index: usize) -> &Tensor {
         &self.inputs[index]
     }
 
-    /// The input at its place in the signature, to be shaped and filled.
+    /// The input at this index of the signature. The caller shapes and fills it.
     pub fn input_mut(&mut self, index: usize) -> &mut Tensor {
         &mut self.inputs[index]
     }
 
-    /// Gives the optional input at its place among the signature's, to be shaped and filled. It is given until the tensors are
-    /// told to forget.
+    /// Adds the optional input at this index of the signature's. The caller shapes and fills it. The input is part of runs until
+    /// [`Binding::forget`] or [`Binding::clear_optional_inputs`].
     pub fn optional_input_mut(&mut self, index: usize) -> &mut Tensor {
         let optional = self.optional.as_mut().expect("the signature has optional inputs");
         optional.tensor_mut(self.library, index)
     }
 
-    /// Leaves out the optional inputs that were given.
+    /// Removes the optional inputs from the next run.
     pub fn clear_optional_inputs(&mut self) {
         if let Some(optional) = &mut self.optional {
             optional.forget();
         }
     }
 
-    /// Whether some of the optional inputs are given.
+    /// Whether the run has optional inputs.
     pub fn has_optional_inputs(&self) -> bool {
         self.optional.as_ref().is_some_and(|optional| optional.any_given())
     }
@@ -102,13 +102,13 @@ impl Binding {
         self.inputs.iter().map(|input| *input.shape()).collect()
     }
 
-    /// An output to be shaped and filled by whoever computes without a session.
+    /// An output, for a caller that computes without a session. The caller shapes and fills it.
     pub fn output_mut(&mut self, index: usize) -> &mut Tensor {
         self.outputs[index].allocated = None;
         &mut self.outputs[index].tensor
     }
 
-    /// Makes sure that every input was given a shape.
+    /// Checks that every input has a shape.
     pub(crate) fn check_inputs(&self) -> Result<()> {
         if self.inputs.iter().all(|tensor| !tensor.raw().is_null()) {
             return Ok(());
@@ -116,12 +116,12 @@ impl Binding {
         Err(Error::new(Code::Internal, "an input was not given a shape before the run"))
     }
 
-    /// Takes an output that the runtime made.
+    /// Stores an output that the runtime allocated.
     pub(crate) fn set_allocated_output(&mut self, index: usize, value: OwnedValue) {
         self.outputs[index].allocated = Some(value);
     }
 
-    /// The rows of the request: the first input's; 1 without inputs.
+    /// The rows of the request: those of the first input, or 1 without inputs.
     pub fn rows(&self) -> usize {
         self.inputs.first().map_or(1, |input| input.shape().rows())
     }
@@ -148,7 +148,7 @@ impl Binding {
         }
     }
 
-    /// The strings of an output, not copied; `None` for another type and before the first run.
+    /// The strings of an output, not copied. `None` for another type and before the first run.
     pub fn output_strings(&self, index: usize) -> Option<StringTensor<'_>> {
         let output = &self.outputs[index];
         match &output.allocated {
@@ -157,7 +157,7 @@ impl Binding {
         }
     }
 
-    /// Gives back what others own: outputs that could not be foretold, strings, adopted bytes.
+    /// Releases what others own: outputs that the runtime allocated, strings, adopted bytes.
     pub fn forget(&mut self) {
         self.inputs.iter_mut().for_each(Tensor::forget);
         self.clear_optional_inputs();
@@ -167,7 +167,7 @@ impl Binding {
         }
     }
 
-    /// Bytes held by the tensors that we own.
+    /// Bytes of the tensors that we own.
     pub fn capacity(&self) -> usize {
         let outputs = self.outputs.iter().map(|output| output.tensor.capacity());
         let optional = self.optional.as_ref().map_or(0, |optional| optional.capacity());
@@ -193,8 +193,8 @@ impl Binding {
         if predicted && is_doubtful { self.run_without_preallocation(session, result) } else { result }
     }
 
-    /// As [`Binding::run`]. The rules of the outputs were proven with the model's own values and say nothing about others, so no
-    /// output gets a buffer.
+    /// As [`Binding::run`], but no output gets a buffer: the rules of the outputs were proven with the model's own values of the
+    /// optional inputs, and may not hold for others.
     #[cold]
     fn run_with_optional_inputs(&mut self, session: &Session) -> Result<()> {
         self.set_output_pointers(session, Preallocation::Nothing, None)?;
@@ -207,15 +207,15 @@ impl Binding {
         self.collect_outputs(result)
     }
 
-    /// Whether a run left one of our buffers as it was.
+    /// Whether a run left one of our buffers unwritten.
     fn has_unwritten_output(&self) -> bool {
         self.outputs.iter().zip(&self.raw_outputs).any(|(output, raw)| {
             output.allocated.is_none() && *raw == output.tensor.raw() && output.tensor.has_sentinel()
         })
     }
 
-    /// Runs once more without buffers of ours, after a run that may have gone wrong because of them: a model may declare one size
-    /// and give another, or not write at all. Rules that did not hold are used no more.
+    /// Runs once more without our buffers, after a run that may have failed because of them: a model may give another size than it
+    /// declares, or leave a buffer unwritten. Rules that did not hold are not used again.
     #[cold]
     fn run_without_preallocation(&mut self, session: &Session, first: Result<()>) -> Result<()> {
         let ours: Vec<bool> = self
@@ -225,7 +225,7 @@ impl Binding {
             .map(|(output, raw)| !raw.is_null() && *raw == output.tensor.raw())
             .collect();
         self.set_output_pointers(session, Preallocation::Nothing, None)?;
-        // The request is at fault, or the model, and says so once more.
+        // If this run fails too, the buffers are not the cause: the error of the first run is returned.
         self.call_runtime(session).map_err(|again| first.as_ref().err().cloned().unwrap_or(again))?;
         for index in (0..ours.len()).filter(|&index| ours[index]) {
             let OutputSlot { tensor, allocated: Some(value) } = &self.outputs[index] else { continue };
@@ -239,8 +239,8 @@ impl Binding {
         Ok(())
     }
 
-    /// Finds out which outputs may have buffers of ours, by runs over the inputs, unless it is known. Inputs with optional ones among
-    /// them tell nothing.
+    /// Proves by runs which outputs may have our buffers, unless it is known. Runs with optional inputs prove nothing, so that the
+    /// check is left out for them.
     ///
     /// # Errors
     /// As [`Binding::run`].
@@ -278,7 +278,7 @@ impl Binding {
         Ok(())
     }
 
-    /// Sets the output pointers, and marks what is ours or fills it; true when at least one is.
+    /// Sets the output pointers. Our buffers get the sentinel, or the pattern `fill`. Returns whether an output has our buffer.
     fn set_output_pointers(
         &mut self,
         session: &Session,
@@ -307,16 +307,16 @@ impl Binding {
 
     fn call_runtime(&mut self, session: &Session) -> Result<()> {
         // SAFETY: inputs are live and in the signature's order (checked in `run`); outputs are null or ours, and `&mut self`
-        // keeps everyone else away.
+        // excludes other users.
         let result =
             unsafe { session.run(session.input_names.all(), &self.raw_inputs, &mut self.raw_outputs) };
         self.collect_outputs(result)
     }
 
-    /// Takes over what a call into the runtime made.
+    /// Takes ownership of the outputs that the runtime allocated.
     #[inline]
     fn collect_outputs(&mut self, result: Result<()>) -> Result<()> {
-        // All are taken over before any is found missing, so that none is lost; a run that failed may have made some.
+        // All are taken before a missing one is reported, so that none leaks. A run that failed may have made some.
         let mut missing = None;
         for (raw, output) in self.raw_outputs.iter().zip(&mut self.outputs) {
             if raw.is_null() && result.is_err() {
@@ -333,10 +333,10 @@ impl Binding {
     }
 }
 
-/// Outputs beyond this are the runtime's to allocate: their size follows from what a request claims.
+/// The runtime allocates larger outputs, in bytes: their size follows from the shapes that a request claims.
 const MAX_PREALLOCATED_BYTES: usize = 16 << 20;
 
-/// Whether an output of that shape is made before the run.
+/// Whether an output of that shape is allocated before the run.
 pub(crate) fn may_preallocate(datatype: DataType, shape: &Shape) -> bool {
     datatype.size().is_some_and(|size| shape.count() <= MAX_PREALLOCATED_BYTES / size)
 }

@@ -1,4 +1,4 @@
-//! Bytes aligned for any element type and any vector unit, kept for the next tensor.
+//! Memory that is aligned for any element type and any vector unit, and used again for the next tensor.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
@@ -8,10 +8,10 @@ use headgate_core::error::{Code, Error, Result};
 
 use crate::device::driver::Driver;
 
-/// The alignment of every buffer, in bytes: a cache line, and what AVX-512 wants.
+/// The alignment of every buffer, in bytes: a cache line, which is what AVX-512 needs.
 pub const ALIGNMENT: usize = 64;
 
-/// A buffer of so many bytes is pages of its own.
+/// A buffer of this size or more is mapped in pages of its own, in bytes.
 const MMAP_THRESHOLD: usize = 1 << 20;
 
 /// The largest buffer, in bytes.
@@ -21,7 +21,7 @@ pub const MAX_BYTES: usize = 2 << 30;
 pub struct AlignedBuffer {
     start: NonNull<u8>,
     capacity: usize,
-    /// Whose memory it is; the heap's without one.
+    /// The driver that allocated the memory; without one it is of the heap.
     driver: Option<Arc<dyn Driver>>,
 }
 
@@ -40,16 +40,16 @@ impl Default for AlignedBuffer {
 struct Aligned;
 
 impl AlignedBuffer {
-    /// An empty block of memory that a device reads and writes by itself, or of the heap.
+    /// An empty block: pinned memory of the driver, or the heap's memory without one.
     pub(crate) fn of(driver: Option<Arc<dyn Driver>>) -> Self {
         Self { start: NonNull::<Aligned>::dangling().cast(), capacity: 0, driver }
     }
 
-    /// Makes room for `bytes`; the contents are lost when that needs a new block.
+    /// Makes room for `bytes`. The contents are lost if that needs a new block.
     ///
     /// # Errors
-    /// `invalid_argument` beyond [`MAX_BYTES`], `overloaded` when there is no memory: sizes come from requests, so neither may
-    /// end the process.
+    /// `invalid_argument` beyond [`MAX_BYTES`]; `overloaded` without memory. Sizes come from requests, so that neither may end the
+    /// process.
     pub fn reserve(&mut self, bytes: usize) -> Result<()> {
         if bytes <= self.capacity {
             return Ok(());
@@ -86,17 +86,17 @@ impl AlignedBuffer {
         Ok(Self { start, capacity, driver })
     }
 
-    /// Whether it is memory that a device reads by itself.
+    /// Whether it is pinned memory, which a device reads directly.
     pub(crate) fn is_pinned(&self) -> bool {
         self.driver.is_some()
     }
 
-    /// The number of bytes there is room for.
+    /// The size of the block, in bytes.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// The first byte; aligned even when the buffer is empty.
+    /// The first byte. It is aligned even if the buffer is empty.
     pub(crate) fn start(&self) -> NonNull<u8> {
         self.start
     }
@@ -117,13 +117,13 @@ impl Drop for AlignedBuffer {
     }
 }
 
-/// What is made for `bytes`: an eighth more at most where they are many, so that what grows a little finds room.
+/// The size of the block for `bytes`. A large block has at most an eighth more, so that a tensor that grows a little fits.
 pub(crate) fn rounded(bytes: usize) -> usize {
     let power = bytes.next_power_of_two().max(ALIGNMENT);
     if power <= 8 * ALIGNMENT { power } else { bytes.next_multiple_of(power / 16) }
 }
 
-/// Fresh pages, zero without anybody's writing them: of a slab for many rows only what rows come to lie in is touched.
+/// Fresh pages, which the kernel fills with zeros on first use: of a slab for many rows, only the rows in use take memory.
 fn map(bytes: usize) -> Option<NonNull<u8>> {
     let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: no address is asked for, and no file is named.

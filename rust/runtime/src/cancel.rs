@@ -1,10 +1,10 @@
-//! Cancelling what the runtime does on a thread: a run that nobody wants any more, a load that takes too long.
+//! Cancelling a call into the runtime: a run whose client has left, or a load that takes too long.
 //!
-//! Whoever is about to call the runtime for something that can be cancelled opens a [`CancelScope`]; others hold its [`CancelToken`] and may
-//! cancel it from any thread. The runtime looks between two nodes of a graph, and between two steps of a load: a loop ends at once,
-//! one long product of matrices does not.
+//! A thread opens a [`CancelScope`] before a call that can be cancelled. Other threads have its [`CancelToken`], and may cancel it.
+//! The runtime checks between two nodes of a graph, and between two steps of a load: a loop ends at once, but one long product of
+//! matrices does not.
 //!
-//! Not here: who cancels, and when (`headgate-engine`'s `runner`). Next: `cancel::state`.
+//! Not here: when something is cancelled (`headgate-engine`). Next: `cancel::state`.
 #![allow(unsafe_code, reason = "the options of a run are the runtime's")]
 
 mod state;
@@ -21,14 +21,14 @@ use ort_sys::{OrtRunOptions, OrtSessionOptions};
 use crate::api::Api;
 use state::{CallEntry, CancelState};
 
-/// A thread as those see it who cancel.
+/// The part of a thread that cancelling threads use.
 struct SharedThread {
     state: CancelState,
-    /// Of the call in progress; valid from before it is entered until after it is left.
+    /// The call in progress. Valid from before the call is entered until after it is left.
     target: AtomicPtr<CallTarget>,
 }
 
-/// What tells the runtime.
+/// The call that the runtime must end.
 #[derive(Clone, Copy)]
 struct CallTarget {
     api: Api,
@@ -41,10 +41,10 @@ enum CallOptions {
     Load(NonNull<OrtSessionOptions>),
 }
 
-/// What a thread keeps for its calls.
+/// The state of the calling thread.
 struct CallingThread {
     thread: Arc<SharedThread>,
-    /// The options of its runs, for each library.
+    /// The options of its runs, one for each library.
     options: RefCell<Vec<ThreadRunOptions>>,
 }
 
@@ -55,10 +55,10 @@ thread_local! {
     };
 }
 
-/// Work of the calling thread that others may cancel, until this is dropped. A thread has one at a time.
+/// Work of the calling thread that other threads may cancel, until this is dropped. A thread has one scope at a time.
 pub struct CancelScope {
     number: u64,
-    /// It belongs to its thread.
+    /// Keeps the scope on its thread.
     _here: PhantomData<*const ()>,
 }
 
@@ -68,7 +68,7 @@ impl CancelScope {
         CancelScope { number: CALLING_THREAD.with(|here| here.thread.state.begin()), _here: PhantomData }
     }
 
-    /// What others cancel it with.
+    /// The token that cancels the scope.
     pub fn token(&self) -> CancelToken {
         CancelToken { thread: CALLING_THREAD.with(|here| here.thread.clone()), number: self.number }
     }
@@ -85,7 +85,7 @@ impl Drop for CancelScope {
     }
 }
 
-/// The right to cancel one [`CancelScope`]. It may outlive the scope: then it does nothing.
+/// Cancels one [`CancelScope`], from any thread. It does nothing after the end of the scope.
 #[derive(Clone)]
 pub struct CancelToken {
     thread: Arc<SharedThread>,
@@ -93,10 +93,10 @@ pub struct CancelToken {
 }
 
 impl CancelToken {
-    /// Has the runtime end what it does in the scope, and do nothing more there. False if the scope is over.
+    /// Ends the call in the scope, and refuses further calls there. Returns false if the scope is over.
     pub fn cancel(&self) -> bool {
         self.thread.state.cancel(self.number, || {
-            // SAFETY: the thread is in the call that the target belongs to, and waits for us before it leaves.
+            // SAFETY: the thread is in the call of the target, and waits for this function before it leaves the call.
             if let Some(target) = unsafe { self.thread.target.load(Relaxed).as_ref() } {
                 target.set_flag(true);
             }
@@ -115,7 +115,7 @@ impl std::fmt::Debug for CancelToken {
     }
 }
 
-/// A thread whose scopes others may cancel, whichever is open.
+/// A handle of a thread, with which its present scope can be cancelled.
 #[derive(Clone)]
 pub struct ThreadHandle(Arc<SharedThread>);
 
@@ -125,7 +125,7 @@ impl ThreadHandle {
         ThreadHandle(CALLING_THREAD.with(|here| here.thread.clone()))
     }
 
-    /// What cancels the scope that is open now.
+    /// The token of the scope that is open now.
     pub fn current(&self) -> Option<CancelToken> {
         Some(CancelToken { number: self.0.state.current()?, thread: self.0.clone() })
     }
@@ -139,7 +139,7 @@ impl std::fmt::Debug for ThreadHandle {
 
 impl CallTarget {
     fn set_flag(&self, cancelled: bool) {
-        // SAFETY: the options live for as long as the call that they belong to; the runtime's flags are atomic.
+        // SAFETY: the options live as long as their call; the runtime's flags are atomic.
         let status = unsafe {
             match (self.call, cancelled) {
                 (CallOptions::Run(options), true) => (self.api.RunOptionsSetTerminate)(options.as_ptr()),
@@ -154,7 +154,7 @@ impl CallTarget {
     }
 }
 
-/// Options of a thread's runs, which carry the flag that ends one.
+/// Options of a thread's runs, with the flag that ends a run.
 struct ThreadRunOptions {
     api: Api,
     raw: NonNull<OrtRunOptions>,
@@ -177,7 +177,7 @@ impl Drop for ThreadRunOptions {
     }
 }
 
-/// Calls the runtime for a run, which is handed the options to run with.
+/// Calls the runtime for a run. `call` gets the options to run with.
 pub(crate) fn run(api: Api, call: impl FnOnce(*const OrtRunOptions) -> Result<()>) -> Result<()> {
     CALLING_THREAD.with(|here| {
         let options = here.options_of(api)?;
@@ -207,7 +207,7 @@ impl CallingThread {
         Ok(raw)
     }
 
-    /// Makes a call that others may cancel. What succeeded all the same is kept.
+    /// Makes a call that other threads may cancel. A call that was cancelled and succeeded nevertheless is a success.
     fn call_cancellable(&self, mut target: CallTarget, call: impl FnOnce() -> Result<()>) -> Result<()> {
         let SharedThread { state, target: known } = &*self.thread;
         known.store(&raw mut target, Relaxed);
@@ -226,7 +226,7 @@ impl CallingThread {
     }
 }
 
-/// Whether the calling thread's scope goes on.
+/// Checks whether the calling thread's scope was cancelled.
 ///
 /// # Errors
 /// `cancelled` if it was cancelled.
@@ -238,7 +238,7 @@ pub fn check() -> Result<()> {
     })
 }
 
-/// What a call fails with that was cancelled.
+/// The error of a call that was cancelled.
 fn cancelled_error() -> Error {
     Error::new(Code::Cancelled, "it was cancelled")
 }

@@ -1,7 +1,8 @@
-//! Runs on a device: what a driver has to do for them, and memory that the device reads at full speed.
+//! Runs on a device.
 //!
-//! Read in this order: [`Driver`], `session` (one session with its stream and slabs), `io` (what the runtime wants for a bound run), `cuda` (NVIDIA's driver), `provider` (the runtime's part for it), `nvml` (how busy
-//! a device is).
+//! Read in this order: `driver` (what a driver has to do), `slab` (memory of a device), `io` (what the runtime needs for a bound
+//! run), `session` (one session with its streams and slabs), `cuda` (NVIDIA's driver), `provider` (the runtime's part for it),
+//! `nvml` (the usage of a device).
 #![allow(unsafe_code, reason = "device memory has no safe wrapper")]
 
 pub mod cuda;

@@ -1,4 +1,4 @@
-//! Rust types that are tensor elements, and the runtime's numbers for the protocol's types.
+//! Rust types of tensor elements, and the runtime's numbers of the protocol's types.
 
 use headgate_core::tensor::DataType;
 
@@ -6,7 +6,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A type whose values lie in a tensor's buffer as they are.
+/// A type whose values are stored in a tensor's buffer.
 ///
 /// # Safety
 /// Implementors are plain numbers: every bit pattern is a value, and the size is `DATATYPE.size()`.
@@ -15,7 +15,7 @@ pub unsafe trait Element: sealed::Sealed + Copy + 'static {
     fn fits(datatype: DataType) -> bool;
 }
 
-/// Bytes as elements of a type; `None` where they are not aligned for it or no whole number of elements.
+/// Bytes as elements of a type. `None` if they are not aligned for it, or end within an element.
 pub fn cast_mut<T: Element>(bytes: &mut [u8]) -> Option<&mut [T]> {
     if bytes.is_empty() {
         return Some(&mut []);

@@ -1,4 +1,4 @@
-//! How much of the heap is in use, to tell what a session takes.
+//! The bytes of the heap in use, from which the size of a session follows.
 #![allow(unsafe_code, reason = "the allocator's own figures have no safe wrapper")]
 
 use libloading::os::unix::{Library, Symbol};
@@ -22,11 +22,11 @@ struct MallocInfo {
 
 type MallocInfoFn = unsafe extern "C" fn() -> MallocInfo;
 
-/// Bytes that are allocated and not freed, by all threads; `None` where the C library does not say (older than glibc 2.33, or
-/// another one).
+/// Bytes that all threads have allocated and not freed. `None` if the C library does not report them: it is older than glibc
+/// 2.33, or another library.
 pub fn used_bytes() -> Option<u64> {
     static MALLINFO2: OnceLock<Option<Symbol<MallocInfoFn>>> = OnceLock::new();
-    // SAFETY: the symbol has this type wherever it exists.
+    // SAFETY: the symbol has this type in every library that has it.
     let mallinfo2 =
         MALLINFO2.get_or_init(|| unsafe { Library::this().get::<MallocInfoFn>(b"mallinfo2\0") }.ok());
     // SAFETY: has no preconditions.

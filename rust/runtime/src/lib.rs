@@ -1,7 +1,9 @@
 //! A safe layer over ONNX Runtime's C API, opened with dlopen from the installed wheel's folder.
 //!
-//! Not here: which session runs where and when (`headgate-engine`). Every `unsafe` of the data plane's inference is in this
-//! crate. Read in this order: [`library`], [`session`], [`binding`], [`tensor`], [`view`], [`string_tensor`], [`buffer`], [`element`], [`device`], [`trap`],
+//! Not here: which session runs when, and on which thread (`headgate-engine`). Every `unsafe` of the data plane's inference is
+//! in this crate.
+//!
+//! Read in this order: [`library`], [`session`], [`binding`], [`tensor`], [`view`], [`string_tensor`], [`buffer`], [`element`], [`device`],
 //! [`cancel`].
 
 mod api;

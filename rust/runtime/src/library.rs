@@ -19,8 +19,8 @@ use crate::trap;
 /// The oldest API level that has what this crate calls; ONNX Runtime 1.24 is the first release with it.
 pub const API_LEVEL: u32 = 24;
 
-/// An opened library with its environment. There is one for each path, and it lives as long as the process:
-/// ONNX Runtime does not support being unloaded.
+/// An opened library with its environment. There is one for each path, and it lives as long as the process: ONNX Runtime cannot
+/// be unloaded.
 pub struct Library {
     pub(crate) api: Api,
     pub(crate) env: NonNull<OrtEnv>,
@@ -62,7 +62,8 @@ impl Library {
         &self.path
     }
 
-    /// Has divisions that trap in the library, or in one that a provider brought, fail a run and not end the process.
+    /// Guards integer divisions in the library and in those of its providers: a division that traps fails its run, and does not
+    /// end the process.
     pub(crate) fn guard(&self) {
         trap::guard(self.entry);
     }
@@ -70,7 +71,7 @@ impl Library {
     /// The execution providers that the library was built with.
     ///
     /// # Errors
-    /// `internal` when the library refuses to say.
+    /// `internal` if the library fails to list them.
     pub fn providers(&self) -> Result<Vec<String>> {
         let mut names: *mut *mut c_char = null_mut();
         let mut count: c_int = 0;
@@ -116,10 +117,11 @@ fn load(path: &Path) -> Result<Library> {
     Ok(Library { api, env: environment(api)?, cpu: cpu_memory(api)?, path: path.to_owned(), version, entry })
 }
 
-/// From 1.29 on the wheels report usage to their maker unless this is set before the library initialises.
+/// Switches telemetry off. From 1.29 on the wheels send usage reports unless this variable is set before the library
+/// initialises.
 fn silence_telemetry() {
-    // SAFETY: both are C strings. glibc never frees old environment strings, so a concurrent getenv stays valid; the Python
-    // package has set the same value when it was imported.
+    // SAFETY: both are C strings. glibc never frees old environment strings, so that a concurrent getenv stays valid; the Python
+    // package sets the same value at import.
     unsafe {
         libc::setenv(c"ORT_DISABLE_TELEMETRY".as_ptr(), c"1".as_ptr(), 1);
     }
@@ -148,7 +150,7 @@ fn cpu_memory(api: Api) -> Result<NonNull<OrtMemoryInfo>> {
     NonNull::new(info).ok_or_else(|| Error::new(Code::ModelLoadFailed, "ONNX Runtime gave no CPU memory"))
 }
 
-/// A path as the C API takes it.
+/// A path as a C string.
 pub(crate) fn c_path(path: &Path) -> Result<CString> {
     CString::new(path.as_os_str().as_bytes())
         .map_err(|_| Error::new(Code::ModelLoadFailed, format!("{path:?} has a NUL byte in it")))

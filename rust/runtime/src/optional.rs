@@ -1,7 +1,7 @@
-//! The optional inputs of one run: which of them the request gives, and the tensors that it gives them in.
+//! The optional inputs of one run: those that the request has, with their tensors.
 //!
-//! A tensor is made when an input is given for the first time, and used again. What was given is forgotten with the run, so that the
-//! next one has the model's own value. Next: `binding`.
+//! A tensor is made when an input occurs for the first time, and used again. After the run the inputs are removed, so that the
+//! next run has the model's own values. Next: `binding`.
 
 use std::ffi::c_char;
 
@@ -17,7 +17,7 @@ use crate::tensor::Tensor;
 #[derive(Default)]
 pub(crate) struct OptionalInputs {
     datatypes: Box<[DataType]>,
-    /// First those that are given now, then those that were given before.
+    /// First the inputs of this run, then those of earlier runs.
     tensors: Vec<OptionalTensor>,
     given_count: usize,
     names: Vec<*const c_char>,
@@ -31,18 +31,18 @@ struct OptionalTensor {
 }
 
 impl OptionalInputs {
-    /// None is given; `None` for a model without optional inputs, whose bindings stay as small as they are.
+    /// No input yet. `None` for a model without optional inputs, so that its bindings stay small.
     pub(crate) fn new(specs: &[TensorSpec]) -> Option<Box<OptionalInputs>> {
         let datatypes: Box<[_]> = specs.iter().map(|spec| spec.datatype).collect();
         (!specs.is_empty()).then(|| Box::new(OptionalInputs { datatypes, ..OptionalInputs::default() }))
     }
 
-    /// Whether any is given.
+    /// Whether the run has any.
     pub(crate) fn any_given(&self) -> bool {
         self.given_count > 0
     }
 
-    /// Gives the one at its place, to be shaped and filled.
+    /// Adds the input of this index to the run. The caller shapes and fills the tensor.
     pub(crate) fn tensor_mut(&mut self, library: &'static Library, index: usize) -> &mut Tensor {
         let known = self.tensors.iter().position(|optional| optional.index == index);
         let at = known.unwrap_or_else(|| {
@@ -58,18 +58,18 @@ impl OptionalInputs {
         &mut self.tensors[self.given_count - 1].tensor
     }
 
-    /// Leaves all of them out.
+    /// Removes all inputs from the run.
     pub(crate) fn forget(&mut self) {
         self.tensors[..self.given_count].iter_mut().for_each(|optional| optional.tensor.forget());
         self.given_count = 0;
     }
 
-    /// Bytes held by the tensors.
+    /// Bytes of the tensors.
     pub(crate) fn capacity(&self) -> usize {
         self.tensors.iter().map(|optional| optional.tensor.capacity()).sum()
     }
 
-    /// Appends the values that are given, and sets the names of all inputs of the run.
+    /// Appends the values of the run's optional inputs, and sets the names of all inputs of the run.
     ///
     /// # Errors
     /// `internal` for one without a shape.

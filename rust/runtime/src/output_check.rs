@@ -1,32 +1,33 @@
-//! Whether a model writes its outputs into buffers that it is given: found out by runs, once, before any buffer is used for an answer.
+//! Proves by runs whether a model writes its outputs into buffers that it gets. This happens once, before a buffer is used for a
+//! response.
 //!
-//! One run leaves every output to the runtime. Two more get buffers that were filled beforehand, each time with another pattern: an
-//! output that is left as it was keeps the pattern, and no pattern can pass for the right answer twice. Next: `shape_rule`.
+//! In one run the runtime allocates every output. Two more runs get buffers with a pattern, each with another one: an output that
+//! is not written keeps the pattern, and two patterns cannot both equal the right output. Next: `shape_rule`.
 
 use headgate_core::error::{Code, Result};
 use headgate_core::tensor::Shape;
 
 use crate::shape_rule::{OutputRules, Preallocation};
 
-/// What the buffers are filled with.
+/// The patterns in the buffers.
 const PATTERNS: [u8; 2] = [0x5A, 0xA5];
 
-/// What a run gave for one output.
+/// One output of a run.
 pub(crate) struct ObservedOutput {
     /// The shape.
     pub(crate) shape: Shape,
     /// The elements; none for strings, which have no buffer.
     pub(crate) bytes: Vec<u8>,
-    /// The shape that its rule gives, if it has one.
+    /// The shape that its rule predicts, if it has a rule.
     pub(crate) predicted: Option<Shape>,
-    /// Whether it lies in a buffer that was made before the run.
+    /// Whether it is in a buffer that was made before the run.
     pub(crate) is_preallocated: bool,
 }
 
-/// Runs the model as often as it takes and says of each output whether it may have a buffer. `run` fills those that it makes.
+/// Runs the model, and marks the rule of each output as proven or wrong. `run` fills the buffers with the pattern.
 ///
 /// # Errors
-/// As `run`, without buffers; want of memory or a cancellation with them.
+/// Those of `run` without buffers; with buffers, want of memory and cancellation only.
 pub(crate) fn prove_rules(
     rules: &OutputRules,
     mut run: impl FnMut(Preallocation, u8) -> Result<Vec<ObservedOutput>>,
@@ -45,7 +46,7 @@ pub(crate) fn prove_rules(
         let found = match run(Preallocation::Unproven, pattern) {
             Ok(found) => found,
             Err(error) if error.code == Code::BackendFailed => {
-                // It ran a moment ago: the buffers are at fault.
+                // The model has just run without buffers, so that they are the cause.
                 rules.mark_all_wrong();
                 return Ok(());
             }
@@ -99,7 +100,7 @@ mod tests {
     fn an_output_that_keeps_what_was_there_gets_no_buffer() {
         let rules = rules(3);
         assert_eq!(trusted(&rules, 3), [false; 3], "nothing before a run");
-        // The second is not written, although what is right looks like one of the patterns.
+        // The second is not written, although its right value equals one of the patterns.
         let runs = |preallocation, pattern| {
             let ours = preallocation == Preallocation::Unproven;
             Ok(vec![found(7, ours), found(if ours { pattern } else { PATTERNS[0] }, ours), found(9, false)])

@@ -24,21 +24,21 @@ use crate::zipmap::{self, RewrittenModel};
 /// How a session computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionOptions {
-    /// Threads inside one run; 1 makes no thread at all, and the answers independent of the batch.
+    /// Threads inside one run. With 1 the runtime makes no thread, and outputs do not depend on the batch.
     pub intra_threads: u16,
-    /// Whether memory is kept between runs. A session shared by threads pays for the arena's lock on every allocation.
+    /// Whether an arena keeps memory between runs. Threads that share a session wait for its lock at every allocation.
     pub arena: bool,
-    /// How far the graph is rewritten.
+    /// How much the runtime optimizes the graph.
     pub graph_optimization: GraphOptimization,
-    /// Memory of the device at most, in bytes; 0 is no bound.
+    /// The most memory of the device, in bytes. 0 is no limit.
     pub device_memory: u64,
 }
 
-/// What computes in place of the CPU.
+/// The device that computes in place of the CPU.
 pub(crate) struct DeviceProvider<'a> {
     /// The device's driver.
     pub(crate) driver: &'a dyn Driver,
-    /// The stream to compute in; it outlives the session.
+    /// The stream to compute in. It outlives the session.
     pub(crate) stream: DriverHandle,
 }
 
@@ -48,7 +48,7 @@ impl Default for SessionOptions {
     }
 }
 
-/// A model in memory. Any number of threads may run it at once (ONNX Runtime guarantees that for the CPU provider).
+/// A model in memory. Any number of threads may run it at the same time: ONNX Runtime guarantees it for the CPU provider.
 pub struct Session {
     pub(crate) library: &'static Library,
     raw: NonNull<OrtSession>,
@@ -76,7 +76,7 @@ impl Session {
         Session::load_with(library, path, options, None)
     }
 
-    /// Loads a model file that another provider than the CPU's computes. A model that ends in ZipMap is loaded without it.
+    /// Loads a model file for the CPU or for another provider. A model that ends in ZipMap is loaded without it.
     pub(crate) fn load_with(
         library: &'static Library,
         path: &Path,
@@ -86,7 +86,7 @@ impl Session {
         let mut session = Session::create(library, path, None, session_options, provider)?;
         let Err(error) = session.describe() else { return Ok(session) };
         drop(session);
-        // Only a signature that cannot be served is a reason to read the file once more.
+        // The file is read a second time only if the signature cannot be served.
         let unzipped = std::fs::read(path).ok().and_then(|model| zipmap::remove_zipmaps(&model));
         let RewrittenModel { model, labels } = unzipped.ok_or_else(|| load_error(path, &error))?;
         let mut session = Session::create(library, path, Some(&model), session_options, provider)?;
@@ -97,7 +97,7 @@ impl Session {
         Ok(session)
     }
 
-    /// A session of a model file, or of the bytes of a model in its place.
+    /// A session of a model file, or of the bytes in `model`.
     fn create(
         library: &'static Library,
         path: &Path,
@@ -149,22 +149,22 @@ impl Session {
             rules: Arc::default(),
             threads,
         };
-        // Constants are computed at load, so that a session may be there and be wrong.
+        // Constants are computed at load, so that there may be a session although the load failed.
         created?;
         Ok(session)
     }
 
-    /// What the model takes and gives.
+    /// The model's inputs and outputs.
     pub fn signature(&self) -> &Signature {
         &self.signature
     }
 
-    /// What it declares and does not offer, if anything, in words.
+    /// A note about optional inputs that the model declares and the session does not offer.
     pub fn remark(&self) -> Option<&str> {
         self.remark.as_deref()
     }
 
-    /// Offers no optional inputs, for that reason.
+    /// Removes the optional inputs, and notes the reason.
     pub(crate) fn withhold_optional_inputs(&mut self, why: &str) {
         let withheld = std::mem::take(&mut self.signature.optional_inputs);
         if !withheld.is_empty() {
@@ -192,11 +192,11 @@ impl Session {
         self.raw.as_ptr()
     }
 
-    /// One call into the runtime. Outputs may be there although it fails.
+    /// One call into the runtime. There may be outputs although the call fails.
     ///
     /// # Safety
-    /// `inputs` are live values of the inputs with these names, all of the session's, `outputs` are null or live values in the
-    /// signature's order, and nobody else touches any of them during the call.
+    /// `inputs` are live values of the inputs with these names, which are all inputs of the session; `outputs` are null or live
+    /// values in the signature's order; no other code touches any of them during the call.
     pub(crate) unsafe fn run(
         &self,
         names: &[*const c_char],
@@ -205,7 +205,7 @@ impl Session {
     ) -> Result<()> {
         debug_assert_eq!((inputs.len(), outputs.len()), (names.len(), self.output_names.len()));
         let run = |options| {
-            // SAFETY: the caller's promise; names are NUL-terminated and live as long as the session; the options are the thread's.
+            // SAFETY: the caller guarantees it; names are NUL-terminated and live as long as the session; the options are the thread's.
             let status = unsafe {
                 (self.library.api.Run)(
                     self.raw.as_ptr(),
@@ -231,7 +231,7 @@ impl Drop for Session {
     }
 }
 
-/// The runtime's words are about files and nodes; say first what a person can do.
+/// The error of a load. The runtime's message is about files and nodes, so that a hint for the operator comes first.
 fn load_error(path: &Path, error: &Error) -> Error {
     if error.code == Code::Cancelled {
         return error.clone();
@@ -253,7 +253,7 @@ fn load_error(path: &Path, error: &Error) -> Error {
     Error::new(Code::ModelLoadFailed, format!("{}: {hint}{words}", path.display()))
 }
 
-/// The severity that is logged, of 0 to 4.
+/// The least severity that the runtime logs, of 0 to 4.
 const FATAL: i32 = 4;
 
 /// Session options, released after use.
@@ -274,7 +274,7 @@ impl OwnedSessionOptions {
             let set = |status| api.check(status, Code::ModelLoadFailed);
             set((api.SetIntraOpNumThreads)(raw.as_ptr(), i32::from(session_options.intra_threads)))?;
             set((api.SetInterOpNumThreads)(raw.as_ptr(), 1))?;
-            // What a run fails with comes back as its error: clients are not to fill the log.
+            // A failed run returns its error. It is not logged too, or clients could fill the log.
             set((api.SetSessionLogSeverityLevel)(raw.as_ptr(), FATAL))?;
             set((api.SetSessionGraphOptimizationLevel)(
                 raw.as_ptr(),
@@ -302,7 +302,7 @@ impl OwnedSessionOptions {
 }
 
 impl OwnedSessionOptions {
-    /// Where the weights are that a model has beside it, for a model that comes as bytes.
+    /// Sets the folder of external weights, for a model that is loaded from bytes.
     fn set_external_data_folder(&self, folder: &Path) -> Result<()> {
         let (key, folder) = (c"session.model_external_initializers_file_folder_path", c_path(folder)?);
         // SAFETY: live options and C strings.
@@ -319,7 +319,7 @@ impl Drop for OwnedSessionOptions {
     }
 }
 
-/// Tensor names as the C API wants them.
+/// Tensor names as C strings.
 #[derive(Default)]
 pub(crate) struct TensorNames {
     pointers: Vec<*const c_char>,
@@ -336,12 +336,12 @@ impl TensorNames {
         Ok(Self { pointers: owned.iter().map(|name| name.as_ptr()).collect(), _owned: owned })
     }
 
-    /// The name at its place in the signature.
+    /// The name at this index of the signature.
     pub(crate) fn get(&self, index: usize) -> *const c_char {
         self.pointers[index]
     }
 
-    /// All of them.
+    /// All names.
     pub(crate) fn all(&self) -> &[*const c_char] {
         &self.pointers
     }

@@ -1,7 +1,7 @@
-//! Outputs whose shape is known before the run: their buffers are made once and used again.
+//! Rules that predict the shape of an output, so that its buffer is made before the run and used again.
 //!
-//! A rule is a guess: a model may give another shape than it declares, or leave a buffer as it is. So it is used once runs have
-//! proven it (`output_check`), and never again after a run that it did not hold for.
+//! A rule may be wrong: a model may give another shape than it declares, or leave a buffer unwritten. So a rule is used only after
+//! runs have proven it (`output_check`), and never again after a run for which it did not hold.
 //!
 //! Not here: the buffers (`binding`).
 
@@ -12,7 +12,7 @@ use headgate_core::tensor::{MAX_RANK, Shape, Signature, TensorSpec};
 /// Which outputs get a buffer before a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Preallocation {
-    /// None: the runtime makes all of them.
+    /// None: the runtime allocates all outputs.
     Nothing,
     /// Those whose rules are proven.
     Proven,
@@ -38,8 +38,8 @@ impl OutputRule {
 impl OutputRules {
     /// The rules that follow from a signature.
     ///
-    /// There is none for an output that is an input of the graph, or an initialiser that may be replaced like one: the runtime
-    /// answers with that tensor and leaves a buffer that it was given as it is.
+    /// There is no rule for an output that is an input of the graph, or an initialiser that a run may replace: the runtime returns
+    /// that tensor, and leaves our buffer unwritten.
     pub(crate) fn derive(signature: &Signature, replaceable: &[String]) -> OutputRules {
         let rule = |output: &TensorSpec| {
             let inputs = signature.inputs.iter().map(|input| &input.name);
@@ -69,33 +69,33 @@ impl OutputRules {
         if applies { rule.shape.apply(inputs) } else { None }
     }
 
-    /// Whether a rule was neither proven nor found to be wrong.
+    /// Whether some rule is neither proven nor wrong.
     pub(crate) fn has_unproven(&self) -> bool {
         self.0.iter().flatten().any(|rule| rule.state.load(Relaxed) == OutputRule::UNPROVEN)
     }
 
-    /// The rule of an output holds, unless it was found to be wrong.
+    /// Marks the rule of an output as proven, unless it is wrong.
     pub(crate) fn mark_proven(&self, output: usize) {
         if let Some(rule) = &self.0[output] {
-            // It is proven already, or wrong for good.
+            // A failed exchange is fine: the rule is proven already, or wrong for ever.
             let _ = rule.state.compare_exchange(OutputRule::UNPROVEN, OutputRule::PROVEN, Relaxed, Relaxed);
         }
     }
 
-    /// The rule of an output does not hold.
+    /// Marks the rule of an output as wrong.
     pub(crate) fn mark_wrong(&self, output: usize) {
         if let Some(rule) = &self.0[output] {
             rule.state.store(OutputRule::WRONG, Relaxed);
         }
     }
 
-    /// No rule holds.
+    /// Marks all rules as wrong.
     pub(crate) fn mark_all_wrong(&self) {
         (0..self.0.len()).for_each(|output| self.mark_wrong(output));
     }
 }
 
-/// How an output's shape follows from the inputs'.
+/// How the shape of an output follows from the shapes of the inputs.
 struct ShapeRule(Vec<DimRule>);
 
 enum DimRule {
@@ -104,7 +104,7 @@ enum DimRule {
 }
 
 impl ShapeRule {
-    /// The rule of an output if each of its dimensions is fixed or bears the name of an input's dimension.
+    /// The rule of an output, if each of its dimensions is fixed or has the name of an input's dimension.
     fn derive(output: &TensorSpec, inputs: &[TensorSpec]) -> Option<ShapeRule> {
         output.datatype.size()?;
         let dims = output.shape.iter().enumerate().map(|(axis, &size)| {

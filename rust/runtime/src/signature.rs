@@ -1,4 +1,4 @@
-//! What a session takes and gives, as its graph declares it, and what of that cannot be served.
+//! The inputs and outputs that a session's graph declares, and those that cannot be served.
 //!
 //! Not here: the session (`session`), models that end in ZipMap (`zipmap`).
 
@@ -12,13 +12,13 @@ use ort_sys::{ONNXType, OrtAllocator, OrtApi, OrtSession, OrtStatusPtr, OrtTypeI
 use crate::api::{Api, copy_c_string};
 use crate::element::from_onnx;
 
-/// What a session declares.
+/// The inputs and outputs that a session declares.
 pub(crate) struct DeclaredSignature {
-    /// What can be served of it.
+    /// Those that can be served.
     pub(crate) signature: Signature,
-    /// The initialisers that a run may replace: the runtime answers with them as it does with inputs.
+    /// The initialisers that a run may replace. The runtime may return them as outputs, as it may return inputs.
     pub(crate) replaceable: Vec<String>,
-    /// Those that no request can give, and why.
+    /// Optional inputs that no request can have, each with the reason.
     pub(crate) unsupported_inputs: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ impl DeclaredSignature {
     /// # Safety
     /// The session is live.
     pub(crate) unsafe fn read(api: Api, session: *const OrtSession) -> Result<DeclaredSignature> {
-        // SAFETY: the caller's promise, and the type is the table's own.
+        // SAFETY: the caller guarantees it, and the type is the table's own.
         unsafe {
             let inputs = INPUTS.read(api, session)?.into_iter().map(|(_, spec)| spec);
             let outputs = OUTPUTS.read(api, session)?.into_iter().map(|(_, spec)| spec);
@@ -39,7 +39,7 @@ impl DeclaredSignature {
                 ..Signature::default()
             };
             let (mut replaceable, mut unsupported_inputs) = (Vec::new(), Vec::new());
-            // What cannot be given keeps its value: that is no reason to refuse the model.
+            // An optional input that cannot be served keeps the model's value, so that the model is not refused.
             for (name, spec) in REPLACEABLE.read(api, session)? {
                 match spec {
                     Ok(spec) => signature.optional_inputs.push(spec),
@@ -52,7 +52,7 @@ impl DeclaredSignature {
     }
 }
 
-/// Optional inputs that are not offered, in words: some of them by name.
+/// The note about optional inputs that are not offered. It names some of them.
 pub(crate) fn not_offered(mut why: Vec<String>) -> String {
     const NAMED: usize = 3;
     let more = why.len().saturating_sub(NAMED);
@@ -100,7 +100,7 @@ impl TensorReader {
     /// The session is live.
     unsafe fn read(&self, api: Api, session: *const OrtSession) -> Result<Vec<(String, Result<TensorSpec>)>> {
         let (mut count, mut allocator) = (0usize, null_mut());
-        // SAFETY: the caller's promise; the out-pointers are valid, each index is below the count, and the allocator is the static
+        // SAFETY: the caller guarantees it; the out-pointers are valid, each index is below the count, and the allocator is the static
         // default one.
         unsafe {
             api.check((self.count)(&api)(session, &mut count), Code::ModelLoadFailed)?;
@@ -120,7 +120,7 @@ impl TensorReader {
     }
 }
 
-/// Refuses a signature that no request could fit, or no answer.
+/// Refuses a signature that no request or no response could have.
 ///
 /// # Errors
 /// `model_load_failed` that names the tensor and the bound.
@@ -144,7 +144,7 @@ pub(crate) fn check(signature: &Signature) -> Result<()> {
 /// # Safety
 /// `info` is a live type description; it is released here.
 unsafe fn tensor_spec(api: Api, role: &str, name: String, info: *mut OrtTypeInfo) -> Result<TensorSpec> {
-    // SAFETY: the caller's promise; the tensor description belongs to `info` and is read before it is released.
+    // SAFETY: the caller guarantees it; the tensor description belongs to `info` and is read before it is released.
     unsafe {
         let spec = read_spec(api, role, name, info);
         (api.ReleaseTypeInfo)(info);
@@ -160,7 +160,7 @@ unsafe fn read_spec(api: Api, role: &str, name: String, info: *const OrtTypeInfo
         return Err(refuse("has no name, so that no request can mean it; give it one".to_owned()));
     }
     let (mut tensor, mut kind) = (null(), ONNXType::ONNX_TYPE_UNKNOWN);
-    // SAFETY: `info` is live, the out-pointers valid; casting gives null for what is no tensor, but for sparse ones.
+    // SAFETY: `info` is live, the out-pointers valid; the cast gives null unless it is a tensor, dense or sparse.
     unsafe {
         api.check((api.GetOnnxTypeFromTypeInfo)(info, &mut kind), Code::ModelLoadFailed)?;
         api.check((api.CastTypeInfoToTensorInfo)(info, &mut tensor), Code::ModelLoadFailed)?;
@@ -191,7 +191,7 @@ unsafe fn read_spec(api: Api, role: &str, name: String, info: *const OrtTypeInfo
     Ok(TensorSpec { name, datatype, shape, symbols, any_rank, labels: Vec::new() })
 }
 
-/// A kind of value, as messages call it.
+/// The name of a kind of value in messages.
 fn kind_name(kind: ONNXType) -> &'static str {
     match kind {
         ONNXType::ONNX_TYPE_SEQUENCE => "a sequence",
@@ -202,7 +202,7 @@ fn kind_name(kind: ONNXType) -> &'static str {
     }
 }
 
-/// What its author can do about a value that is no tensor.
+/// The advice for the author of a model with a value that is no tensor.
 fn remedy(role: &str) -> &'static str {
     match role {
         "input" => "make what is in it inputs of their own, each a tensor",

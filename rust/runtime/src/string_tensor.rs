@@ -1,4 +1,4 @@
-//! The lengths of a string tensor's elements, one at a time: whoever needs a few of many does not copy them all.
+//! The lengths of a string tensor's elements, read one at a time, so that reading a few of many copies nothing.
 //!
 //! Next: `buffer`.
 
@@ -28,7 +28,7 @@ impl<'a> StringTensor<'a> {
         (datatype == DataType::Bytes).then_some(StringTensor { library, value, shape })
     }
 
-    /// Whether its elements and their offsets have more than so many bytes together.
+    /// Whether its elements and their offsets have more than this many bytes together.
     pub fn is_longer_than(&self, bytes: usize) -> bool {
         let count = self.shape.count();
         let Some(mut left) = bytes.checked_sub(count.saturating_mul(size_of::<usize>())) else { return true };
@@ -41,7 +41,7 @@ impl<'a> StringTensor<'a> {
         })
     }
 
-    /// The number of bytes of an element; 0 beyond the last one.
+    /// The number of bytes of an element. 0 behind the last element.
     pub fn length(&self, element: usize) -> usize {
         if element >= self.shape.count() {
             return 0;

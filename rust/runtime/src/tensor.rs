@@ -1,4 +1,4 @@
-//! A tensor: shape and bytes on our side, a value on the runtime's side, both reused while the shape repeats.
+//! A tensor: a shape and bytes on our side, and a value on the runtime's side. Both are used again while the shape repeats.
 //!
 //! Next: `value`.
 
@@ -18,17 +18,17 @@ use crate::string_tensor::StringTensor;
 use crate::value::OwnedValue;
 use crate::view::{Elements, TensorView};
 
-/// Bytes that hardly ever are an answer.
+/// Bytes that an output hardly ever has.
 const SENTINEL: [u8; 8] = [0xB7, 0x4C, 0xD9, 0x66, 0x9A, 0xE3, 0x35, 0xFB];
 
-/// A tensor that we own: filled by the caller, read by the run (or the other way round for a preallocated output).
+/// A tensor that we own. The caller fills an input and the run reads it; the run fills a preallocated output.
 pub struct Tensor {
     library: &'static Library,
     datatype: DataType,
     shape: Shape,
     buffer: AlignedBuffer,
     value: Option<OwnedValue>,
-    /// Somebody else's bytes under the value, in place of the buffer.
+    /// Bytes of another owner, which the value uses in place of the buffer.
     adopted: Option<Bytes>,
 }
 
@@ -38,7 +38,7 @@ impl Tensor {
         Self::with_driver(None, library, datatype)
     }
 
-    /// As [`Tensor::new`], in memory that a device reads and writes by itself.
+    /// As [`Tensor::new`], in pinned memory, which a device reads and writes directly.
     pub(crate) fn with_driver(
         driver: Option<&Arc<dyn Driver>>,
         library: &'static Library,
@@ -54,11 +54,10 @@ impl Tensor {
         }
     }
 
-    /// Gives the tensor a shape; nothing is done when it has that shape already. The contents are unspecified after.
+    /// Gives the tensor a shape, unless it has that shape already. The contents are unspecified afterwards.
     ///
     /// # Errors
-    /// `invalid_argument` for a tensor that is too large, `overloaded` when there is no memory for it, `internal` when the
-    /// runtime refuses.
+    /// `invalid_argument` for a tensor that is too large; `overloaded` without memory for it; `internal` if the runtime refuses.
     pub fn reshape(&mut self, shape: &Shape) -> Result<()> {
         if self.value.is_some() && self.shape == *shape && self.adopted.is_none() {
             return Ok(());
@@ -73,10 +72,10 @@ impl Tensor {
         Ok(())
     }
 
-    /// Keeps the first elements as a tensor of another shape, which has no more of them.
+    /// Gives the tensor a shape with as many elements or fewer. The first elements stay.
     ///
     /// # Errors
-    /// `internal` for a shape that has more, or a tensor without a shape or of strings.
+    /// `internal` for a shape with more elements, or a tensor without a shape or of strings.
     pub fn narrow(&mut self, shape: &Shape) -> Result<()> {
         let fits = self.value.is_some() && self.adopted.is_none() && shape.count() <= self.shape.count();
         let size = self.datatype.size().filter(|_| fits);
@@ -87,17 +86,17 @@ impl Tensor {
         Ok(())
     }
 
-    /// Where the elements begin; it stays there until the tensor gets another shape.
+    /// The first byte of the elements. It does not move until the tensor gets another shape.
     pub fn start(&self) -> NonNull<u8> {
         self.buffer.start()
     }
 
-    /// Makes `bytes` the elements without copying them: for a tensor that is only read, an input. They are kept until the
-    /// tensor gets another shape or forgets them.
+    /// Makes `bytes` the elements without copying them, for an input, which is only read. They are held until the tensor gets
+    /// another shape, or `forget` releases them.
     ///
     /// # Errors
-    /// `internal` for bytes of another size than the shape's, or that [`Tensor::can_adopt`] does not take, or when the
-    /// runtime refuses.
+    /// `internal` for bytes of another size than the shape, for bytes that [`Tensor::can_adopt`] refuses, or if the runtime
+    /// refuses.
     pub fn adopt(&mut self, shape: &Shape, bytes: Bytes) -> Result<()> {
         let size = self.datatype.size().filter(|size| shape.count().checked_mul(*size) == Some(bytes.len()));
         if size.is_none() || !self.can_adopt(&bytes) {
@@ -105,17 +104,17 @@ impl Tensor {
         }
         self.value = None;
         self.shape = *shape;
-        // Inputs are never written to: neither by the runtime nor, while they are adopted, through this type.
+        // Inputs are never written: neither by the runtime, nor by this type while the bytes are adopted.
         self.value = Some(self.value_over(bytes.as_ptr().cast_mut(), bytes.len())?);
         self.adopted = Some(bytes);
         Ok(())
     }
 
-    /// Whether bytes are aligned for the elements, of a type of which every bit pattern is a value, and as good as our own.
+    /// Whether these bytes may be the elements: they are aligned, every bit pattern is a value, and a device needs no copy.
     pub fn can_adopt(&self, bytes: &[u8]) -> bool {
         let aligned = |size: usize| (bytes.as_ptr() as usize).is_multiple_of(size);
         cfg!(target_endian = "little")
-            // A device copies from its own host memory beside everything else, from other memory not.
+            // A device copies from pinned memory while it computes, but not from other memory.
             && !self.buffer.is_pinned()
             && self.datatype != DataType::Bool
             && self.datatype.size().is_some_and(aligned)
@@ -131,7 +130,7 @@ impl Tensor {
         &self.shape
     }
 
-    /// Bytes held for the elements, used or not.
+    /// Bytes allocated for the elements, used or not.
     pub fn capacity(&self) -> usize {
         self.buffer.capacity()
     }
@@ -183,7 +182,7 @@ impl Tensor {
         Ok(())
     }
 
-    /// What the tensor holds.
+    /// The contents of the tensor.
     ///
     /// # Errors
     /// `internal` before [`Tensor::reshape`].
@@ -196,14 +195,14 @@ impl Tensor {
         Ok(TensorView { datatype: self.datatype, shape: self.shape, data: Elements::Bytes(self.bytes()) })
     }
 
-    /// The elements' bytes; nothing for strings.
+    /// The bytes of the elements. Empty for strings.
     pub(crate) fn bytes(&self) -> &[u8] {
         let (start, length) = self.memory();
         // SAFETY: `length` bytes of the buffer, which is zeroed when it is made, or of the adopted ones.
         unsafe { std::slice::from_raw_parts(start, length) }
     }
 
-    /// Marks the ends of the elements, so that [`Tensor::has_sentinel`] tells whether a run has written them.
+    /// Writes the sentinel to both ends of the elements, so that [`Tensor::has_sentinel`] shows whether a run has written them.
     pub(crate) fn write_sentinel(&mut self) {
         let Some(bytes) = self.bytes_mut() else { return };
         match bytes.last_chunk_mut() {
@@ -215,7 +214,7 @@ impl Tensor {
         }
     }
 
-    /// Whether the ends are as [`Tensor::write_sentinel`] left them; nothing has no ends.
+    /// Whether both ends still have the sentinel. False for a tensor without elements.
     pub(crate) fn has_sentinel(&self) -> bool {
         let bytes = self.bytes();
         match bytes.last_chunk::<8>() {
@@ -226,12 +225,12 @@ impl Tensor {
         }
     }
 
-    /// The strings that it holds, not copied; `None` for another type.
+    /// The strings of the tensor, not copied. `None` for another type.
     pub fn strings(&self) -> Option<StringTensor<'_>> {
         StringTensor::of(self.library, self.value.as_ref()?)
     }
 
-    /// Gives strings back to the runtime and adopted bytes to their owner; the buffer is kept.
+    /// Releases strings and adopted bytes. The buffer stays.
     pub(crate) fn forget(&mut self) {
         if self.datatype == DataType::Bytes || self.adopted.is_some() {
             self.value = None;
@@ -239,7 +238,7 @@ impl Tensor {
         }
     }
 
-    /// Where the elements are, and how many bytes they take; nothing for strings.
+    /// The first byte of the elements and their length in bytes, which is 0 for strings.
     pub(crate) fn memory(&self) -> (*const u8, usize) {
         match &self.adopted {
             Some(bytes) => (bytes.as_ptr(), bytes.len()),
@@ -260,8 +259,8 @@ impl Tensor {
     /// A value over memory that holds the elements of the present shape.
     fn value_over(&self, start: *mut u8, bytes: usize) -> Result<OwnedValue> {
         let mut raw = null_mut();
-        // SAFETY: the memory holds `bytes` and stays where it is while the value lives: whoever changes the buffer or the
-        // adopted bytes drops the value first. The shape is `rank` numbers.
+        // SAFETY: the memory holds `bytes` and does not move while the value lives: a change of the buffer or of the adopted
+        // bytes drops the value first. The shape is `rank` numbers.
         let status = unsafe {
             (self.library.api.CreateTensorWithDataAsOrtValue)(
                 self.library.cpu.as_ptr(),

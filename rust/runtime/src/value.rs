@@ -1,4 +1,4 @@
-//! A value of the runtime: what it releases, and which type and shape it has.
+//! A value of the runtime, with its type and shape. It is released when dropped.
 //!
 //! Next: `view`.
 
@@ -40,8 +40,8 @@ pub(crate) fn type_and_shape(library: &'static Library, value: &OwnedValue) -> R
     let mut number = 0i32;
     let mut dims = null();
     let mut rank = 0usize;
-    // SAFETY: the enum is an i32 in the C API, so an i32 takes any number that a newer library may answer; the shape's
-    // memory belongs to the value.
+    // SAFETY: the enum is an i32 in the C API, so that an i32 takes any number of a newer library; the shape's memory belongs to
+    // the value.
     let shape = unsafe {
         let status = (library.api.GetTensorElementTypeAndShapeDataReference)(
             value.raw.as_ptr(),

@@ -27,17 +27,17 @@ pub struct TensorView<'a> {
 pub enum Elements<'a> {
     /// Elements of a fixed size, little-endian, row-major, aligned for their type.
     Bytes(&'a [u8]),
-    /// Strings: all bytes one after the other, and where each begins.
+    /// Strings: all bytes one after the other, and the offset of each.
     Strings {
         /// The bytes of all elements.
         bytes: Vec<u8>,
-        /// The offset of each element's first byte; it ends where the next begins.
+        /// The offset of each element's first byte. An element ends at the offset of the next.
         offsets: Vec<usize>,
     },
 }
 
 impl<'a> TensorView<'a> {
-    /// Rows `start..start + rows`: a tensor of so many, without a copy. `None` where there are not so many, or of strings.
+    /// Rows `start..start + rows` as a tensor, not copied. `None` if there are fewer rows, or for strings.
     pub fn rows(&self, start: usize, rows: usize) -> Option<TensorView<'a>> {
         let Elements::Bytes(bytes) = self.data else { return None };
         let mut dims = [0; headgate_core::tensor::MAX_RANK];
@@ -69,7 +69,7 @@ impl<'a> TensorView<'a> {
         Ok(TensorView { datatype, shape, data: Elements::Bytes(bytes) })
     }
 
-    /// The elements as numbers, or `None` when `T` is not this tensor's type or the memory is not aligned for it.
+    /// The elements as numbers. `None` if `T` is not this tensor's type, or the memory is not aligned for it.
     pub fn elements<T: Element>(&self) -> Option<&'a [T]> {
         let Elements::Bytes(bytes) = self.data else { return None };
         if !T::fits(self.datatype) {

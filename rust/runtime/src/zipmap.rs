@@ -1,7 +1,7 @@
-//! Models that end in ZipMap, which makes a map of class and probability for each row: rewritten so that the probabilities come
-//! out as the tensor that goes into it, the classes being its labels. Converters of classifiers put it there unless told not to.
+//! Rewrites models that end in ZipMap, which makes a map of classes to probabilities for each row. Converters of classifiers add
+//! it by default. In the rewritten model the output is the tensor of probabilities, and the classes are its labels.
 //!
-//! Works on the bytes of the model. Not here: when (`session`). Next: `zipmap/wire`.
+//! This works on the bytes of the model. Not here: when a model is rewritten (`session`). Next: `zipmap/wire`.
 
 mod wire;
 
@@ -9,11 +9,11 @@ use std::collections::{HashMap, HashSet};
 
 use wire::{WireField, fields, push_bytes, read_fields, text};
 
-/// A model whose maps are tensors.
+/// A model whose outputs are tensors in place of maps.
 pub(crate) struct RewrittenModel {
     /// The model.
     pub(crate) model: Vec<u8>,
-    /// The names of an output's classes, by the output's name.
+    /// The names of the classes by the name of the output.
     pub(crate) labels: HashMap<String, Vec<String>>,
 }
 
@@ -39,10 +39,10 @@ mod number {
 
 /// An Identity of operator set 1 or any later one does the same.
 const OPSET: &[u8] = &[0x0a, 0, 0x10, 13];
-/// `TypeProto { tensor_type { elem_type: FLOAT } }`: what goes into a ZipMap. Its shape is for the runtime to infer.
+/// `TypeProto { tensor_type { elem_type: FLOAT } }`: the input of a ZipMap. The runtime infers its shape.
 const FLOATS: &[u8] = &[0x0a, 2, 0x08, 1];
 
-/// The model without the ZipMaps whose maps are outputs; `None` if there are none, or the bytes are no model.
+/// The model without the ZipMaps whose maps are outputs. `None` if there are none, or the bytes are no model.
 pub(crate) fn remove_zipmaps(model: &[u8]) -> Option<RewrittenModel> {
     let parts = read_fields(model)?;
     let mut graphs = parts.iter().filter(|field| field.number == number::MODEL_GRAPH);
@@ -75,7 +75,7 @@ fn is_default_domain(opset: &WireField<'_>) -> bool {
 
 struct Graph<'a> {
     parts: Vec<WireField<'a>>,
-    /// By their place among the parts.
+    /// By their index among the parts.
     nodes: HashMap<usize, Node<'a>>,
 }
 
@@ -85,11 +85,11 @@ struct Node<'a> {
     domain: &'a str,
 }
 
-/// The maps among a graph's outputs.
+/// The outputs of a graph that are maps of ZipMaps.
 struct ZipMapOutputs<'a> {
-    /// Nodes that make them, by their place among the parts.
+    /// The nodes of the ZipMaps, by their index among the parts.
     nodes_of_maps: HashSet<usize>,
-    /// Values that are maps.
+    /// The names of the maps.
     values: HashSet<&'a str>,
     labels: HashMap<String, Vec<String>>,
 }
@@ -110,7 +110,7 @@ impl<'a> Graph<'a> {
         Some(Graph { nodes: nodes.collect::<Option<_>>()?, parts })
     }
 
-    /// What ZipMap makes for outputs. A map that something else reads as well stays one.
+    /// The outputs that a ZipMap makes. A map that another node reads stays a map.
     fn zipmap_outputs(&self) -> ZipMapOutputs<'a> {
         let mut maps =
             ZipMapOutputs { nodes_of_maps: HashSet::new(), values: HashSet::new(), labels: HashMap::new() };
@@ -134,7 +134,7 @@ impl<'a> Graph<'a> {
                 (number::GRAPH_NODE, _) if maps.nodes_of_maps.contains(&at) => {
                     push_bytes(&mut graph, number::GRAPH_NODE, &self.nodes[&at].as_identity());
                 }
-                // It says that the value is a map.
+                // The declaration of the value as a map is left out.
                 (number::GRAPH_VALUE, Some(_)) => {}
                 (number::GRAPH_OUTPUT, Some(name)) => {
                     let mut output = Vec::new();

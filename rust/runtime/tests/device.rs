@@ -38,7 +38,7 @@ fn fill(binding: &mut Binding, rows: usize, first: f32) -> Vec<f32> {
     values.to_vec()
 }
 
-/// What the processor answers.
+/// The outputs of the CPU.
 fn wanted(name: &str, rows: usize, values: &[f32]) -> Vec<Vec<f32>> {
     let session = Session::load(library(), &model(name), SessionOptions::default()).unwrap();
     let mut binding = Binding::new(library(), session.signature());

@@ -208,7 +208,7 @@ fn adopted_bytes_are_read_in_place_and_let_go_of() {
     let shape = Shape::new(&[1024]).unwrap();
     let values: Vec<f32> = (0..1024).map(|i| i as f32 * 0.5).collect();
     let elements: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    // Where in a block the elements begin decides whether they are aligned.
+    // The offset of the elements in a block decides whether they are aligned.
     let mut block = vec![0u8; 8 + elements.len()];
     let start = (block.as_ptr() as usize).wrapping_neg() % 4;
     block[start..start + elements.len()].copy_from_slice(&elements);

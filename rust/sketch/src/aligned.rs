@@ -1,5 +1,5 @@
-//! A histogram on the edges of a baseline: per slot the count and the sum of the values. Linear: merging adds, sliding
-//! subtracts, and neither loses anything.
+//! A histogram on the edges of a baseline: the count and the sum of the values in each slot. It is linear: histograms can be added
+//! and subtracted without loss.
 //!
 //! Not here: NaN and infinities (they have no slot; `live::NonFiniteCounts`), the per-thread atomic form (`shard`).
 //! Next: `exponential`.
@@ -18,7 +18,7 @@ pub struct AlignedHistogram {
 }
 
 impl AlignedHistogram {
-    /// An empty histogram with that many slots.
+    /// An empty histogram with this many slots.
     pub fn new(slots: usize) -> Self {
         Self { counts: vec![0; slots], sums: vec![0.0; slots] }
     }
@@ -39,12 +39,12 @@ impl AlignedHistogram {
         self.sums[slot] += value;
     }
 
-    /// Finite values seen.
+    /// The number of finite values.
     pub fn n(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// Adds what another histogram on the same edges saw.
+    /// Adds the counts of another histogram on the same edges.
     pub fn merge(&mut self, other: &Self) {
         debug_assert_eq!(self.counts.len(), other.counts.len(), "histograms of different features");
         for (a, b) in self.counts.iter_mut().zip(&other.counts) {
@@ -55,8 +55,8 @@ impl AlignedHistogram {
         }
     }
 
-    /// Takes away what another one saw, which must have been merged before. A slot that becomes empty has the sum 0
-    /// exactly, so that rounding does not pile up.
+    /// Subtracts the counts of a histogram that was merged before. The sum of an empty slot becomes exactly 0, so that rounding errors
+    /// do not accumulate.
     pub fn subtract(&mut self, other: &Self) {
         debug_assert_eq!(self.counts.len(), other.counts.len(), "histograms of different features");
         for (i, (count, sum)) in other.counts.iter().zip(&other.sums).enumerate() {
@@ -65,8 +65,8 @@ impl AlignedHistogram {
         }
     }
 
-    /// The value below which a share `q` of the values lies, interpolated within its slot. `range` is the smallest and
-    /// the largest value seen; the true quantile lies in the same slot. `None` without values.
+    /// The value below which a share `q` of the values lies, interpolated within its slot. `range` is the smallest and the largest
+    /// value. The true quantile lies in the same slot. `None` without values.
     pub fn quantile(&self, edges: &[f64], range: RangeInclusive<f64>, q: f64) -> Option<f64> {
         let n = self.n();
         let rank = (q * n as f64).ceil().clamp(1.0, n.max(1) as f64);

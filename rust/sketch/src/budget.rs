@@ -1,14 +1,14 @@
-//! The memory that all sketches together may use: shards, windows, plans and baselines. Asking is cheap and never waits; a
-//! refusal is an answer.
+//! The memory that all sketches together may use: shards, windows, plans and baselines. A request for memory is cheap, never waits,
+//! and may be refused.
 //!
-//! What a version needs to count at all may use all of the limit. What only makes it finer (more buckets, more sub-windows)
-//! leaves the last quarter free, so that values which need many buckets cannot keep another version from counting.
+//! The memory that a version needs to count at all may use the whole limit. Memory that only makes counts finer (more buckets, more
+//! sub-windows) leaves the last quarter free, so that values with many buckets cannot prevent another version from counting.
 //! Next: `shard`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A limit in bytes with what is used of it; shared by all versions.
+/// A limit in bytes and the bytes in use. All versions share it.
 #[derive(Debug)]
 pub struct SketchBudget {
     limit: usize,
@@ -16,7 +16,7 @@ pub struct SketchBudget {
 }
 
 impl SketchBudget {
-    /// A budget of that many bytes.
+    /// A budget of this many bytes.
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, used: AtomicUsize::new(0) })
     }
@@ -32,7 +32,7 @@ impl SketchBudget {
     }
 }
 
-/// Bytes taken from a budget, given back on drop.
+/// Bytes taken from a budget. They are given back on drop.
 #[derive(Debug)]
 pub struct BudgetShare {
     budget: Arc<SketchBudget>,
@@ -40,17 +40,17 @@ pub struct BudgetShare {
 }
 
 impl BudgetShare {
-    /// A share of nothing.
+    /// An empty share.
     pub fn new(budget: Arc<SketchBudget>) -> Self {
         Self { budget, bytes: AtomicUsize::new(0) }
     }
 
-    /// Takes `bytes` more, or nothing when the budget does not hold them.
+    /// Takes `bytes` more. Returns false, and takes nothing, if the budget does not have them.
     pub fn grow(&self, bytes: usize) -> bool {
         self.grow_to(bytes, self.budget.limit)
     }
 
-    /// As [`BudgetShare::grow`], for what makes counts finer: the last quarter of the budget stays free.
+    /// As [`BudgetShare::grow`], for memory that makes counts finer: the last quarter of the budget stays free.
     pub fn grow_optional(&self, bytes: usize) -> bool {
         self.grow_to(bytes, self.budget.limit / 4 * 3)
     }
@@ -64,13 +64,13 @@ impl BudgetShare {
         true
     }
 
-    /// Takes `bytes` more whatever the limit: for what exists already.
+    /// Takes `bytes` more regardless of the limit, for memory that is allocated already.
     pub fn grow_unchecked(&self, bytes: usize) {
         self.budget.used.fetch_add(bytes, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Has this many bytes from now on: gives back what is too much, takes what is missing as [`BudgetShare::grow_optional`] does.
+    /// Changes the share to this many bytes. Missing bytes are taken as by [`BudgetShare::grow_optional`].
     pub fn resize(&mut self, bytes: usize) -> bool {
         let present = self.bytes();
         if bytes > present {
@@ -81,7 +81,7 @@ impl BudgetShare {
         true
     }
 
-    /// What it is a share of.
+    /// The budget of the share.
     pub fn budget(&self) -> &Arc<SketchBudget> {
         &self.budget
     }

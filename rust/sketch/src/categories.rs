@@ -1,10 +1,10 @@
-//! Counts of known categories and of everything else. Known means: in the reference.
+//! Counts of the categories in the reference, and of all others together, whose strings are not stored.
 //!
-//! Not here: which strings are kept of the unknown ones: none are. Next: `distance`.
+//! Next: `distance`.
 
 use std::collections::BTreeMap;
 
-/// Counts per known category, and one for values that the reference did not have.
+/// A count for each known category, and one for all values that the reference does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CategoryCounts {
     known: BTreeMap<Box<str>, usize>,
@@ -32,12 +32,12 @@ impl CategoryCounts {
         }
     }
 
-    /// The counts in the order in which the categories were given, the new ones last.
+    /// The counts in the order of the known categories, then the count of all others.
     pub fn counts(&self) -> Vec<u64> {
         self.counts.iter().copied().chain([self.new]).collect()
     }
 
-    /// Adds what another one with the same known categories saw.
+    /// Adds the counts of the same known categories.
     pub fn merge(&mut self, other: &Self) {
         debug_assert_eq!(self.known, other.known, "categories of different features");
         for (a, b) in self.counts.iter_mut().zip(&other.counts) {

@@ -1,12 +1,12 @@
-//! Where the bins of a feature lie: edges chosen once from reference values, never from live ones.
+//! The edges of a feature's bins: chosen once from reference values, never from live ones.
 //!
-//! Convention everywhere in this crate: slot i holds the values in `(edges[i-1], edges[i]]` (upper inclusive, as in
-//! Prometheus and OTLP), so that the slot of x is the number of edges below x. Slot 0 is "below the reference", the last
-//! slot is "above the reference"; what lies between are the bins.
+//! The convention in this crate: slot i holds the values in `(edges[i-1], edges[i]]`, upper inclusive as in Prometheus and OTLP, so
+//! that the slot of x is the number of edges below x. Slot 0 is "below the reference", the last slot is "above the reference", and
+//! the slots between are the bins.
 //!
 //! Not here: finding the slot fast (`lookup`). Next: `baseline`.
 
-/// Equal-mass bins aimed at; more where tails and heavy values add edges.
+/// The number of equal-mass bins. Tails and heavy values add more.
 pub const BINS: usize = 64;
 /// Tail shares that get an edge of their own on both sides.
 pub const TAILS: [f64; 4] = [1e-4, 1e-3, 5e-3, 1e-2];
@@ -26,8 +26,8 @@ pub enum Spacing {
 
 /// The edges for reference values given in ascending order, all finite. Strictly ascending; empty for no values.
 ///
-/// Quantiles are numpy's `inverted_cdf`. A value that holds at least 1/64 of the mass (and occurs more than once, so that
-/// a small continuous sample does not become all spikes) gets the bin `(pred(a), a]` to itself.
+/// Quantiles are numpy's `inverted_cdf`. A value with at least 1/64 of the mass gets the bin `(pred(a), a]` for itself. It must occur
+/// more than once, or each value of a small continuous sample would get a bin.
 pub fn choose(sorted: &[f64], spacing: Spacing) -> Vec<f64> {
     let (Some(&first), Some(&last)) = (sorted.first(), sorted.last()) else { return Vec::new() };
     let mut edges = vec![first.next_down().max(f64::MIN), last];
@@ -39,7 +39,7 @@ pub fn choose(sorted: &[f64], spacing: Spacing) -> Vec<f64> {
     finish(edges)
 }
 
-/// One bin per value; a gap between neighbours gets a bin as well, so that unseen integers stay apart.
+/// Adds a bin for each value, and a bin for each gap between neighbours, so that integers that the reference lacks stay apart.
 fn push_integers(values: &[f64], edges: &mut Vec<f64>) {
     for pair in values.windows(2) {
         edges.push(pair[0]);
@@ -89,7 +89,7 @@ fn distinct_within(sorted: &[f64], limit: usize) -> Option<Vec<f64>> {
 
 fn finish(mut edges: Vec<f64>) -> Vec<f64> {
     for edge in &mut edges {
-        // -0.0 and 0.0 are one edge; the sign would make the bytes of a baseline depend on the order of its rows.
+        // -0.0 and 0.0 are one edge. With the sign, the bytes of a baseline would depend on the order of its rows.
         *edge += 0.0;
     }
     edges.sort_unstable_by(f64::total_cmp);
@@ -97,12 +97,12 @@ fn finish(mut edges: Vec<f64>) -> Vec<f64> {
     edges
 }
 
-/// The slot of a finite value by definition; the slow form that the fast one is tested against.
+/// The slot of a finite value, by definition. The fast form (`lookup`) is tested against this one.
 pub fn slot(edges: &[f64], value: f64) -> usize {
     edges.partition_point(|&edge| edge < value)
 }
 
-/// Whether slot `i` can hold one value only: `(pred(a), a]`.
+/// Whether slot `i` can hold a single value only: `(pred(a), a]`.
 pub fn is_point(edges: &[f64], i: usize) -> bool {
     i > 0 && i < edges.len() && edges[i].next_down() == edges[i - 1]
 }

@@ -1,15 +1,15 @@
-//! What this crate refuses, in sentences. Nothing on the update path can fail: only fitting, reading and compiling do.
+//! The errors of this crate. Only fitting, reading and compiling can fail; the update path cannot.
 //!
 //! Next: `edges`.
 
-/// A refusal; the text says what was wrong, where, and what would be right. It is not an interface.
+/// An error. The text says what is wrong and what would be right. It is not an interface.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The columns or values given to a fit contradict themselves.
     #[error("cannot fit a baseline: {0}")]
     Fit(String),
-    /// The bytes of a baseline are not one, or contradict themselves.
+    /// The bytes are not a baseline, or contradict themselves.
     #[error("the baseline cannot be used: {0}")]
     Baseline(String),
     /// The tensors given for a plan contradict themselves.
@@ -17,5 +17,5 @@ pub enum Error {
     Plan(String),
 }
 
-/// The result of everything here that can be refused.
+/// The result of a function that can fail.
 pub type Result<T> = std::result::Result<T, Error>;

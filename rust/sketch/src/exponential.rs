@@ -1,7 +1,8 @@
 //! The exponential histogram of OTLP and of Prometheus' native histograms: bucket k holds `(b^k, b^(k+1)]` with
-//! `b = 2^(2^-scale)`, the same for every process, so that merging is exact. Kept of every feature: for dashboards, for values
-//! outside the reference's range, and where there is no baseline yet; never the sketch that drift is judged by (it is blind
-//! to narrow features far from 0).
+//! `b = 2^(2^-scale)`. The buckets are the same in every process, so that merging is exact.
+//!
+//! Every feature has one: for dashboards, for values outside the reference's range, and for features without a baseline. Drift is
+//! never tested on it, because it is too coarse for narrow features far from 0.
 //!
 //! Source: OpenTelemetry data model, ExponentialHistogram. Next: `moments`.
 
@@ -9,12 +10,12 @@
 pub const SCALE: i8 = 5;
 /// Values of smaller magnitude go to the zero bucket (the smallest normal `f32`).
 pub const ZERO_BELOW: f64 = 1.175_494_350_822_287_5e-38;
-/// The lowest bucket index at [`SCALE`]; holds what is just above [`ZERO_BELOW`].
+/// The lowest bucket index at [`SCALE`], for values just above [`ZERO_BELOW`].
 pub const MIN_INDEX: i32 = -126 * 32 - 1;
-/// The highest bucket index at [`SCALE`]; holds everything above 2^128 (1 - 1/32) as well.
+/// The highest bucket index at [`SCALE`]. It also holds all values above 2^128 (1 - 1/32).
 pub const MAX_INDEX: i32 = 128 * 32 - 1;
 
-/// Mantissa bits of 2^(i/32), rounded down, for i = 0..32: a value exceeds the real boundary when its mantissa exceeds this.
+/// Mantissa bits of 2^(i/32), rounded down, for i = 0..32. A value exceeds the real boundary if its mantissa exceeds this.
 const BOUNDARIES: [u64; 32] = [
     0x0000000000000,
     0x059b0d3158574,
@@ -90,17 +91,17 @@ pub fn upper(index: i32, scale: i8) -> f64 {
     (f64::from(index.saturating_add(1)) * (-f64::from(scale)).exp2()).exp2()
 }
 
-/// The most buckets that are kept, both signs together: beyond, the scale is halved. Normal values, of which few are near 0,
-/// fill some 900 with 100 000 rows.
+/// The most buckets of both signs together. With more the scale is halved. 100 000 normally distributed values with few near 0
+/// fill about 900.
 pub const MAX_BUCKETS: usize = 1024;
 /// The coarsest scale: 16 powers of two are one bucket, so that both signs together never have more than [`FEWEST`].
 pub const MIN_SCALE: i8 = -4;
-/// How often the scale can be halved.
+/// The number of halvings from [`SCALE`] to [`MIN_SCALE`].
 pub(crate) const HALVINGS: u8 = (SCALE - MIN_SCALE) as u8;
-/// As many buckets as there are at [`MIN_SCALE`].
+/// The number of buckets at [`MIN_SCALE`].
 pub const FEWEST: usize = 34;
 
-/// A bucket and its count in one number: sign, index and count, so that numbers are in the order of sign and index.
+/// A bucket and its count in one number: sign, index and count. Numbers have the order of sign and index.
 pub(crate) mod word {
     const COUNT_BITS: u32 = 48;
     const NEGATIVE: u16 = 1 << 15;
@@ -136,7 +137,7 @@ pub(crate) mod word {
         i32::from(key_of(word) & !NEGATIVE) - BIAS
     }
 
-    /// The same count in the bucket that holds this one when the scale is `steps` lower.
+    /// The same count in the bucket that contains this one at a scale that is `steps` lower.
     pub(crate) fn coarser(word: u64, steps: u32) -> u64 {
         of(key(index(word) >> steps, is_negative(word)), count(word))
     }
@@ -144,9 +145,9 @@ pub(crate) mod word {
 
 /// Counts of finite values by magnitude and sign, in at most [`MAX_BUCKETS`] buckets.
 ///
-/// Only buckets with values are kept. When there are more than allowed, the scale is halved: pairs of buckets become one.
-/// Boundaries nest, so the state depends on the values alone and not on the order in which parts were merged: the scale is
-/// the finest at which all values fit, and no part has a coarser one.
+/// Only buckets with values are stored. If there are too many, the scale is halved: pairs of buckets become one. Boundaries nest,
+/// so that the state depends on the values and not on the order of merging: the scale is the finest at which all values fit, and
+/// no part has a coarser one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExponentialHistogram {
     scale: i8,
@@ -209,7 +210,7 @@ impl ExponentialHistogram {
         self.add(self.scale, &[word::of(word::key(index >> (SCALE - self.scale), value < 0.0), 1)]);
     }
 
-    /// Halves the resolution `steps` times (pairs of buckets become one); exact, as boundaries nest. The scale stops at
+    /// Halves the resolution `steps` times: pairs of buckets become one. This is exact, as boundaries nest. The scale stops at
     /// [`MIN_SCALE`].
     pub fn downscale(&mut self, steps: u8) {
         let steps = i32::from(steps).min(i32::from(self.scale - MIN_SCALE));
@@ -221,7 +222,8 @@ impl ExponentialHistogram {
         self.words.shrink_to_fit();
     }
 
-    /// Adds what another one saw; the coarser of both scales remains, or a coarser one if there are too many buckets.
+    /// Adds the counts of another histogram. The scale becomes the coarser of both, or an even coarser one if there are too many
+    /// buckets.
     pub fn merge(&mut self, other: &Self) {
         self.zero += other.zero;
         self.add(other.scale, &other.words);
@@ -249,14 +251,14 @@ impl ExponentialHistogram {
         }
     }
 
-    /// The value below which a share `q` lies, with the relative error of the scale; `None` without values.
+    /// The value below which a share `q` of the values lies, with the relative error of the scale. `None` without values.
     pub fn quantile(&self, q: f64) -> Option<f64> {
         let (low, high) = self.bucket_of(q)?;
         // The harmonic centre has the same relative distance to both ends.
         Some(if low == -high { 0.0 } else { 2.0 * low * (high / (low + high)) })
     }
 
-    /// The ends of the bucket that the value lies in below which a share `q` lies; `None` without values.
+    /// The bounds of the bucket with the quantile `q`. `None` without values.
     pub fn bucket_of(&self, q: f64) -> Option<(f64, f64)> {
         let n = self.n();
         let mut left = (q * n as f64).ceil().clamp(1.0, n.max(1) as f64) as u64;
@@ -275,7 +277,7 @@ impl ExponentialHistogram {
     }
 }
 
-/// Two ascending lists as one, each made coarser first; equal buckets add up.
+/// Merges two ascending lists after making each coarser. The counts of equal buckets are added.
 fn united(a: &[u64], b: &[u64], steps: [u32; 2]) -> Vec<u64> {
     let mut united: Vec<u64> = Vec::with_capacity(a.len() + b.len());
     let mut a = a.iter().map(|&word| word::coarser(word, steps[0])).peekable();

@@ -1,9 +1,9 @@
-//! Streaming statistics for drift: sketches on the edges of a baseline, counted by each thread for itself, merged by
-//! addition, and compared with tests that know how many rows they saw. No I/O, no clock, no unsafe.
+//! Streaming statistics for drift. Each thread counts values on the edges of a baseline, the counts are merged by addition, and
+//! tests that know the number of rows compare them with the baseline. The crate has no I/O, no clock and no unsafe code.
 //!
-//! Two paths meet here. Fitting: [`baseline::fit`] chooses [`edges`] and counts the reference. Live: a [`plan`] is compiled
-//! per version; threads count through a [`shard`]; a collector adds up to [`live`], keeps it in a [`window`], and a
-//! [`report`] holds it against the baseline with the [`distance`]s.
+//! There are two paths. Fitting: [`baseline::fit`] chooses [`edges`] and counts the reference rows. Live: a [`plan`] is compiled
+//! for each version, and threads count through a [`shard`]. A collector adds the counts to [`live`], which a [`window`] holds.
+//! A [`report`] compares them with the baseline by [`distance`]s.
 //!
 //! Read in this order: [`edges`], [`baseline`], [`lookup`], [`aligned`], [`exponential`], [`moments`], [`categories`],
 //! [`special`], [`distance`], [`typed_slice`], [`sampler`], [`rate_control`], [`plan`], [`budget`],

@@ -1,4 +1,4 @@
-//! What was counted live, merged over threads and time: plain numbers, linear, comparable with the baseline.
+//! The live counts of a version, merged over threads and time. They are linear, and comparable with the baseline.
 //!
 //! Not here: time (`window`) and distances (`report`). Next: `window`.
 
@@ -7,7 +7,7 @@ use crate::exponential::{ExponentialHistogram, FEWEST, HALVINGS};
 use crate::moments::Moments;
 use crate::plan::{FeaturePlan, HEADER_CELLS};
 
-/// Values that have no place on the line.
+/// Counts of values that are not finite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NonFiniteCounts {
     /// Not a number.
@@ -25,7 +25,7 @@ impl NonFiniteCounts {
         self.negative_infinity += other.negative_infinity;
     }
 
-    /// All of them.
+    /// The sum of the counts.
     pub fn total(&self) -> u64 {
         self.nan + self.positive_infinity + self.negative_infinity
     }
@@ -38,10 +38,10 @@ pub struct LiveFeature {
     pub non_finite: NonFiniteCounts,
     /// Moments of the finite values.
     pub moments: Moments,
-    /// Their histogram on the baseline's edges, where there is one: what drift is judged by.
+    /// Their histogram on the baseline's edges, if there is a baseline. Drift is tested on it.
     pub aligned: Option<AlignedHistogram>,
-    /// Their histogram on edges that are the same for every feature and version. Lacks values (its total is less than the
-    /// moments') that came when the memory budget held no bucket at all.
+    /// Their histogram on edges that are the same for every feature and version. Its total is less than that of the moments if the
+    /// memory budget had no room for the first buckets.
     pub exponential: ExponentialHistogram,
 }
 
@@ -51,7 +51,7 @@ impl LiveFeature {
         self.moments.n == 0 && self.non_finite.total() == 0
     }
 
-    /// Adds what another one of the same feature and plan saw.
+    /// Adds the counts of the same feature of the same plan.
     pub fn merge(&mut self, other: &Self) {
         self.non_finite.merge(&other.non_finite);
         self.moments.merge(&other.moments);
@@ -62,10 +62,10 @@ impl LiveFeature {
         }
     }
 
-    /// The value below which a share `q` of the values lies; `edges` are the baseline's. `None` without values.
+    /// The value below which a share `q` of the values lies. `edges` are the baseline's. `None` without values.
     ///
-    /// The true quantile lies in one slot and in one exponential bucket at once: the slot is the narrower one in the body of
-    /// a narrow feature far from 0, the bucket wherever values left the reference's range. Error: at most the narrower one.
+    /// The true quantile lies in a slot and in an exponential bucket. The slot is the narrower one for a narrow feature far from 0,
+    /// the bucket for values outside the reference's range. The error is at most the width of the narrower one.
     pub fn quantile(&self, edges: &[f64], q: f64) -> Option<f64> {
         let (min, max) = (self.moments.min, self.moments.max);
         let complete = self.exponential.n() == self.moments.n;
@@ -80,10 +80,10 @@ impl LiveFeature {
     }
 }
 
-/// Per tensor: what never became a value, and how the rows count that were sketched.
+/// Counts of a tensor: of those that could not be sketched, and of the sampled rows with their weights.
 ///
-/// All counts of values are weighted: a row that stands for eight counts eight times. So shares, means and quantiles are
-/// those of all rows that came by. What a test may conclude from them follows from [`LiveTensor::effective`].
+/// All counts of values are weighted: a row that was sampled from eight counts eight times. So shares, means and quantiles are
+/// those of all rows. Tests need the number of effective rows, [`LiveTensor::effective`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LiveTensor {
     /// Rows without the tensor.
@@ -92,14 +92,14 @@ pub struct LiveTensor {
     pub wrong_type: u64,
     /// Rows that were sketched.
     pub rows: u64,
-    /// The sum of their weights: about the rows that came by.
+    /// The sum of their weights: about the number of all rows.
     pub weight: u64,
     /// The sum of the squares of their weights.
     pub squares: f64,
 }
 
 impl LiveTensor {
-    /// Adds what another one of the same tensor saw.
+    /// Adds the counts of the same tensor.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.missing += other.missing;
         self.wrong_type += other.wrong_type;
@@ -108,23 +108,23 @@ impl LiveTensor {
         self.squares += other.squares;
     }
 
-    /// How many rows of weight 1 would say as much (Kish 1965): `(sum w)^2 / sum w^2`.
+    /// The number of effective rows: of rows of weight 1 with the same variance (Kish 1965), `(sum w)^2 / sum w^2`.
     pub fn effective(&self) -> f64 {
         self.weight as f64 * self.effective_share()
     }
 
-    /// What a weighted count is multiplied with to be one of effective rows.
+    /// The factor from a weighted count to a count of effective rows.
     pub fn effective_share(&self) -> f64 {
         if self.squares > 0.0 { self.weight as f64 / self.squares } else { 1.0 }
     }
 }
 
-/// Everything counted of one version.
+/// All counts of one version.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LiveCounts {
-    /// Rows that came by.
+    /// All rows, sampled or not.
     pub offered: u64,
-    /// Rows that the sampler kept.
+    /// Rows that were sampled.
     pub observed: u64,
     /// Tensors in the plan's order.
     pub tensors: Vec<LiveTensor>,
@@ -133,7 +133,7 @@ pub struct LiveCounts {
 }
 
 impl LiveFeature {
-    /// Nothing counted yet of a feature with so many slots on its baseline's edges.
+    /// No counts yet, for a feature with this number of slots on its baseline's edges.
     pub(crate) fn new(slots: Option<usize>) -> Self {
         Self {
             non_finite: NonFiniteCounts::default(),
@@ -145,7 +145,7 @@ impl LiveFeature {
 }
 
 impl FeaturePlan {
-    /// Bytes of the sum of all shards at the least: with the fewest exponential buckets.
+    /// The least bytes of the sum of all shards: with the fewest exponential buckets.
     pub fn live_bytes(&self) -> usize {
         let slots = self.cells - HEADER_CELLS * self.features.len();
         size_of::<LiveCounts>()
@@ -156,7 +156,7 @@ impl FeaturePlan {
 }
 
 impl LiveCounts {
-    /// Nothing counted yet.
+    /// No counts yet.
     pub fn new(plan: &FeaturePlan) -> Self {
         let feature =
             |feature| LiveFeature::new(plan.reference(feature).map(|reference| reference.counts.len()));
@@ -173,8 +173,8 @@ impl LiveCounts {
         self.features.iter().map(|feature| feature.exponential.heap_bytes()).sum()
     }
 
-    /// Halves the resolution of every exponential histogram until that takes less memory: buckets may lie so far apart that the
-    /// first steps join none. False when all are at the coarsest.
+    /// Halves the resolution of every exponential histogram until they take less memory. The first steps may join no buckets, if the
+    /// buckets are far apart. Returns false if all are at the coarsest scale.
     pub(crate) fn coarsen(&mut self) -> bool {
         let before = self.bucket_bytes();
         (0..HALVINGS).any(|_| {
@@ -190,7 +190,7 @@ impl LiveCounts {
             && self.features.iter().all(LiveFeature::is_empty)
     }
 
-    /// Adds what another one of the same plan saw.
+    /// Adds the counts of the same plan.
     pub fn merge(&mut self, other: &Self) {
         debug_assert_eq!(self.features.len(), other.features.len(), "live sets of different plans");
         self.offered += other.offered;
@@ -228,7 +228,7 @@ mod tests {
     fn a_quantile_is_as_good_as_the_better_of_both_histograms() {
         let edges: Vec<f64> = (0..=40).map(|i| 1000.0 + f64::from(i) * 0.1).collect();
         let inside: Vec<f64> = (0..500).map(|i| 1000.0 + f64::from(i) * 0.008).collect();
-        // Somebody changed the unit: every value has left the reference's range, where slots say nothing.
+        // As after a change of the unit: all values are outside the reference's range, where slots have no bounds.
         let outside: Vec<f64> = inside.iter().map(|value| value.powi(2)).collect();
         let mixed: Vec<f64> = [&inside[..], &outside[..]].concat();
         for (values, error) in [(&inside, 1e-4), (&outside, 0.022), (&mixed, 0.022)] {

@@ -1,20 +1,20 @@
-//! The slot of a value in nanoseconds: a table over a monotone key of the value, then a fixed number of comparisons.
+//! Finds the slot of a value in nanoseconds: a table over a monotone key of the value, then a fixed number of comparisons.
 //!
-//! Why it is exact: let c be any function that never decreases. Every threshold whose cell is below c(x) is below x and
-//! every threshold whose cell is above c(x) is above x; only those that share the cell of x need comparing. So rounding
-//! in the key costs comparisons, never correctness. Not here: counting (`aligned`, `shard`). Next: `aligned`.
+//! The result is exact. Let c be any function that never decreases. Every threshold whose cell is below c(x) is below x, and every
+//! threshold whose cell is above c(x) is above x. Only thresholds in the cell of x must be compared. So rounding in the key costs
+//! comparisons, never correctness. Not here: counting (`aligned`, `shard`). Next: `aligned`.
 
 use std::fmt::Debug;
 
 use crate::edges::is_point;
 
-/// Comparisons after the table; a table is used only where no cell holds more thresholds.
+/// Comparisons after the table. A table is used only if no cell holds more thresholds.
 const COMPARISONS: usize = 4;
-/// Cells of a table; a cell number is a byte, so that looking it up needs no bounds check.
+/// Cells of a table. A cell number is a byte, so that the look-up needs no bounds check.
 const CELLS: usize = 256;
 const SHIFTS_SINGLE: std::ops::RangeInclusive<u32> = 15..=20;
 
-/// The two widths values are compared in: `f32` for everything that fits it exactly, `f64` for the rest.
+/// The two types in which values are compared: `f32` for types that it holds exactly, `f64` for the others.
 pub trait Lane: Copy + PartialOrd + Debug + Send + Sync + 'static {
     /// Larger than every finite value.
     const INFINITY: Self;
@@ -85,7 +85,7 @@ enum CellMapping<L> {
     Affine { origin: L, scale: L },
     /// Cells of equal ratio: the top bits of the value.
     Key { shift: u32, first: i64 },
-    /// No table was good enough: binary search in these.
+    /// No table was good enough: binary search in these thresholds.
     Search(Box<[L]>),
 }
 
@@ -107,7 +107,7 @@ pub struct SlotLookup<L> {
 }
 
 impl<L: Lane> SlotLookup<L> {
-    /// A lookup for edges as in [`crate::edges`], rounded to this lane: an edge that bounds a single value keeps doing so.
+    /// A lookup for edges as in [`crate::edges`], rounded to this lane. A slot for a single value stays one.
     pub fn new(edges: &[f64]) -> Self {
         let thresholds = rounded_thresholds(edges);
         let affine =
@@ -189,14 +189,14 @@ fn search<L: Lane>(thresholds: &[L], value: L) -> usize {
     thresholds.partition_point(|&threshold| threshold < value)
 }
 
-/// Cells of equal width over a range; `None` where it has no width.
+/// Cells of equal width over a range. `None` if the range has no width.
 fn affine_cells<L: Lane>(low: L, high: L) -> Option<CellMapping<L>> {
     let width = high.to_f64() - low.to_f64();
     let scale = L::nearest((CELLS - 1) as f64 / width);
     (scale.is_finite() && scale.to_f64() > 0.0).then_some(CellMapping::Affine { origin: low, scale })
 }
 
-/// Cells of equal ratio: from the lowest threshold where all fit, else around the middle one.
+/// Cells of equal ratio: from the lowest threshold if all fit, else around the middle one.
 fn key_cells<L: Lane>(thresholds: &[L], shift: u32) -> Option<CellMapping<L>> {
     let middle = thresholds.get(thresholds.len() / 2)?.key() >> shift;
     let (low, high) = (thresholds.first()?.key() >> shift, thresholds.last()?.key() >> shift);
@@ -204,8 +204,8 @@ fn key_cells<L: Lane>(thresholds: &[L], shift: u32) -> Option<CellMapping<L>> {
     Some(CellMapping::Key { shift, first })
 }
 
-/// The thresholds of a lane: never descending. The lower edge of a single value moves to just below the rounded value,
-/// and so does the lowest edge, or the reference's own minimum would count as below it.
+/// The thresholds of a lane, never descending. The lower edge of a single value moves to just below the rounded value. So does the
+/// lowest edge, or the minimum of the reference would count as below it.
 fn rounded_thresholds<L: Lane>(edges: &[f64]) -> Vec<L> {
     let mut thresholds: Vec<L> = edges.iter().map(|&edge| L::nearest(edge)).collect();
     for i in (1..edges.len()).filter(|&i| is_point(edges, i)) {
@@ -222,7 +222,7 @@ fn rounded_thresholds<L: Lane>(edges: &[f64]) -> Vec<L> {
     thresholds
 }
 
-/// Ranges to try for equal cells: all thresholds, then without the few in the tails, which the end cells can hold.
+/// Ranges to try for equal cells: all thresholds, then without a few in the tails, which the outer cells can hold.
 fn trimmed_ranges<L: Lane>(thresholds: &[L]) -> Vec<(L, L)> {
     let n = thresholds.len();
     (0..COMPARISONS)

@@ -1,23 +1,23 @@
-//! Count, mean, variance, minimum and maximum of finite values, mergeable.
+//! Count, mean, variance, minimum and maximum of finite values. They can be merged.
 //!
 //! Not here: NaN and infinities (`live::NonFiniteCounts` counts those). Next: `categories`.
 
 use serde::{Deserialize, Serialize};
 
-/// Mergeable moments; the unit is that of the values. Updates: Welford (1962); merging: Chan, Golub and LeVeque (1979).
+/// Mergeable moments, in the unit of the values. Updates: Welford (1962). Merging: Chan, Golub and LeVeque (1979).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Moments {
-    /// Finite values seen.
+    /// The number of finite values.
     pub n: u64,
-    /// Their mean; 0 when there are none.
+    /// Their mean; 0 if there are none.
     pub mean: f64,
     /// The sum of squared distances from the mean.
     pub m2: f64,
-    /// The smallest value; +infinity when there are none.
+    /// The smallest value; +infinity if there are none.
     #[serde(with = "bound_low")]
     pub min: f64,
-    /// The largest value; -infinity when there are none.
+    /// The largest value; -infinity if there are none.
     #[serde(with = "bound_high")]
     pub max: f64,
 }
@@ -31,7 +31,7 @@ pub struct PowerSums {
     pub sum: f64,
     /// The sum of `(value - centre)^2`.
     pub squares: f64,
-    /// What squares are taken about.
+    /// The centre of the squares.
     pub centre: f64,
     /// The smallest value.
     pub min: f64,
@@ -46,7 +46,7 @@ impl Default for Moments {
 }
 
 impl Moments {
-    /// Takes in one finite value.
+    /// Counts one finite value.
     pub fn record(&mut self, value: f64) {
         self.n += 1;
         let distance = value - self.mean;
@@ -68,7 +68,7 @@ impl Moments {
         Self { n, mean, m2, min, max }
     }
 
-    /// Adds what another one saw.
+    /// Adds the moments of other values.
     pub fn merge(&mut self, other: &Self) {
         if other.n == 0 {
             return;

@@ -1,4 +1,4 @@
-//! A closed sub-window in little memory: only features with values, and only their filled slots where few are filled.
+//! A closed sub-window in little memory: only features with values, and only their filled slots if few are filled.
 //!
 //! Next: `window`.
 
@@ -12,7 +12,7 @@ enum PackedAligned {
     Dense(AlignedHistogram),
     Sparse {
         filled: Box<[FilledSlot]>,
-        /// How many slots there are in all.
+        /// The number of all slots.
         slots: u16,
     },
 }
@@ -36,13 +36,13 @@ struct PackedFeature {
 /// The rows of a sub-window.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowCounts {
-    /// Rows that came by.
+    /// All rows, sampled or not.
     pub(crate) offered: u64,
-    /// Rows that the sampler kept.
+    /// Rows that were sampled.
     pub(crate) observed: u64,
 }
 
-/// What one sub-window saw.
+/// The counts of a sub-window.
 #[derive(Debug)]
 pub(crate) struct PackedCounts {
     rows: RowCounts,
@@ -65,7 +65,7 @@ impl PackedCounts {
         Self { rows, tensors, features, bytes }
     }
 
-    /// What two of the same plan saw.
+    /// The sum with the counts of another sub-window of the same plan.
     pub(crate) fn merged(&self, other: &Self) -> Self {
         let mut tensors = self.tensors.clone();
         tensors.iter_mut().zip(&other.tensors).for_each(|(into, tensor)| into.merge(tensor));
@@ -87,7 +87,7 @@ impl PackedCounts {
         Self::of(rows, tensors, features.collect())
     }
 
-    /// The same with exponential histograms so much coarser that it takes less memory; `None` when none can be.
+    /// The same counts with coarser exponential histograms, so that they take less memory. `None` if all are at the coarsest scale.
     pub(crate) fn coarser(&self) -> Option<Self> {
         (1..=HALVINGS).map(|steps| self.downscaled(steps)).find(|coarser| coarser.bytes < self.bytes)
     }
@@ -101,7 +101,7 @@ impl PackedCounts {
         Self::of(self.rows, self.tensors.clone(), features.collect())
     }
 
-    /// Bytes held.
+    /// Bytes in memory.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -1,8 +1,8 @@
-//! What is sketched for one version: compiled once from its signature, the column names and the baseline.
+//! The features of one version: compiled once from its signature, the column names and the baseline.
 //!
-//! A tensor with at most 4 096 elements per row has a feature for each element. A larger one, or one whose rows differ in
-//! size, has five features: statistics of each row. BYTES have two per element: length, and whether it is empty.
-//! Not here: counters (`shard`). Next: `shard`.
+//! A tensor with at most 4 096 elements per row has a feature for each element. A larger tensor, or one whose rows differ in size,
+//! has five features: statistics of each row. BYTES have two features per element: the length, and whether it is empty.
+//! Not here: counters (`shard`), the bytes of shards and sums (`shard/buffer`, `live`). Next: `shard`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use crate::typed_slice::ElementType;
 
 /// The most elements per row that get a feature each.
 pub const MAX_ELEMENTS: usize = 4096;
-/// Features that are left for tensors kept as a whole.
+/// Features that are reserved for tensors without a feature per element.
 const POOLED_FEATURES: usize = 2048;
 /// The statistics of a row that is too large for a feature per element, in the order of their index.
 pub const STATISTICS: [&str; 5] = ["mean", "std", "min", "max", "nan"];
 /// The most features of one plan.
 pub const MAX_FEATURES: usize = 1 << 16;
 
-/// A tensor of a version as the sketches need to know it.
+/// A tensor of a version.
 #[derive(Clone, Debug)]
 pub struct TensorInfo {
     /// Its name in the model.
@@ -30,24 +30,24 @@ pub struct TensorInfo {
     pub direction: Direction,
     /// Its element type.
     pub datatype: ElementType,
-    /// Elements per row: the product of all dimensions but the first; `None` when one of these is not fixed.
+    /// Elements per row: the product of all dimensions but the first. `None` if one of these is not fixed.
     pub row_elements: Option<usize>,
 }
 
-/// One feature: what a sketch is kept of.
+/// One feature. Each has a sketch.
 #[derive(Clone, Debug)]
 pub struct Feature {
     /// The position of its tensor in the list given to [`FeaturePlan::compile`].
     pub tensor: usize,
     /// Its name: from the columns, else `X[3]`, `X.mean`, `X[0].length`.
     pub column: String,
-    /// The flat element index within a row, or the place of the statistic.
+    /// The flat element index within a row, or the index of the statistic.
     pub index: u32,
     /// The position of its reference in the baseline.
     pub reference: Option<usize>,
 }
 
-/// How the rows of a tensor become values of features.
+/// The features that the rows of a tensor have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowFeatures {
     /// One feature per element.
@@ -58,18 +58,18 @@ pub(crate) enum RowFeatures {
     Lengths(usize),
 }
 
-/// Where the counters of one feature lie.
+/// The position of the counters of one feature.
 #[derive(Debug)]
 pub(crate) struct FeatureLayout<L> {
-    /// The feature's number, and that of its exponential buckets.
+    /// The number of the feature and of its exponential buckets.
     pub(crate) feature: usize,
-    /// Finds the slot on the baseline's edges; none without a baseline.
+    /// Finds the slot on the baseline's edges. `None` without a baseline.
     pub(crate) aligned: Option<SlotLookup<L>>,
-    /// The first cell; the header's cells come before the slots.
+    /// The first cell. The cells of the header come before those of the slots.
     pub(crate) cell: usize,
-    /// All its cells.
+    /// The number of its cells.
     pub(crate) cells: usize,
-    /// What squares are taken about; the reference's mean. NaN: the first value seen.
+    /// The centre of the sum of squares: the reference's mean. With NaN it is the first value.
     pub(crate) centre: f64,
 }
 
@@ -87,7 +87,7 @@ pub(crate) struct TensorPlan {
 }
 
 impl TensorPlan {
-    /// Values that sketching one row of so many elements reads or counts.
+    /// Values that sketching one row of `width` elements reads or counts.
     pub(crate) fn row_values(&self, width: usize) -> usize {
         match self.rows {
             RowFeatures::Elements(_) => width,
@@ -97,7 +97,7 @@ impl TensorPlan {
     }
 }
 
-/// The features of one version and where each counts. Immutable and shared by all shards.
+/// The features of one version and the positions of their counters. Immutable, and shared by all shards.
 #[derive(Debug)]
 pub struct FeaturePlan {
     pub(crate) tensors: Vec<TensorPlan>,
@@ -106,14 +106,14 @@ pub struct FeaturePlan {
     baseline: Option<Arc<Baseline>>,
 }
 
-/// Cells of a feature before its slots; their meaning is `shard::buffer`'s.
+/// Cells of a feature before its slots. `shard::buffer` defines their meaning.
 pub(crate) const HEADER_CELLS: usize = 5;
 
 impl FeaturePlan {
     /// Compiles a plan. `columns` gives names to the elements of a tensor, in order.
     ///
     /// # Errors
-    /// [`Error::Plan`] when a tensor occurs twice in one direction, names do not fit its elements, or there are more than
+    /// [`Error::Plan`] if a tensor occurs twice in one direction, if names do not fit its elements, or with more than
     /// [`MAX_FEATURES`] features.
     pub fn compile(
         tensors: &[TensorInfo],
@@ -130,7 +130,7 @@ impl FeaturePlan {
         Ok(Arc::new(plan))
     }
 
-    /// All features, tensor by tensor in the order given.
+    /// All features, in the order of the tensors.
     pub fn features(&self) -> &[Feature] {
         &self.features
     }
@@ -150,7 +150,7 @@ impl FeaturePlan {
         &self.tensors[feature.tensor].info
     }
 
-    /// Values that sketching one row takes, about: rows of open size are taken as large ones.
+    /// About how many values sketching one row takes. Rows of open size count as large ones.
     pub fn row_values(&self) -> usize {
         let width = |tensor: &TensorPlan| tensor.info.row_elements.unwrap_or(MAX_ELEMENTS);
         self.tensors.iter().map(|tensor| tensor.row_values(width(tensor))).sum()
@@ -176,7 +176,7 @@ impl FeaturePlan {
     fn add(&mut self, info: &TensorInfo, names: Option<&[String]>) -> Result<()> {
         let (mut rows, mut columns) = features_of(info, names)?;
         if self.features.len() + columns.len() > MAX_FEATURES - POOLED_FEATURES {
-            // What is too wide to be kept by column is kept as a whole: it is no reason not to serve.
+            // A version with too many features is served nevertheless: this tensor gets statistics of its rows.
             (rows, columns) = pooled(info);
         }
         if self.features.len() + columns.len() > MAX_FEATURES {
@@ -220,7 +220,7 @@ impl FeaturePlan {
     }
 }
 
-/// A feature's reference: by place for elements, by name for statistics, whose place means something else.
+/// The reference of a feature: by index for elements, by name for statistics, whose index has another meaning.
 fn find(
     baseline: &Baseline,
     info: &TensorInfo,
@@ -241,7 +241,7 @@ fn find(
     at.map(|at| first + at)
 }
 
-/// The features of a tensor whose elements have no place of their own.
+/// The features of a tensor without a feature per element.
 fn pooled(info: &TensorInfo) -> (RowFeatures, Vec<String>) {
     let named = |name: &&str| format!("{}.{name}", info.name);
     if info.datatype == ElementType::Bytes {

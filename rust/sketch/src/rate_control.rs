@@ -1,19 +1,19 @@
-//! What share of rows is sketched: a thread's budget of time, and a floor for each version.
+//! Decides the share of rows that is sketched: a time budget for each thread, and a floor for each version.
 //!
-//! The budget is a share of the time that passes, used or not: an idle gateway sketches every row, and a busy one spends at
-//! most that share of each thread. What sketching costs is counted in values times a cost that was measured once; neither
-//! clocks nor system calls are needed for a request, and an interrupted thread is not taken for a slow one.
+//! The budget is a share of the time that passes, used or not. An idle gateway sketches every row, and a busy one spends at most
+//! this share of each thread. The cost of sketching is the number of values times a cost that was measured once. So a request needs
+//! no clock and no system call, and an interrupted thread does not count as a slow one.
 //!
-//! The budget alone would starve a version with few rows beside one with many. So each version has a floor: the first rows of
-//! each minute are all sketched, then half as many of twice as many, and so on, whatever the budget says. Both depend on
-//! numbers of rows and never on values, so that weighted counts stay without bias. Time is given. Next: `plan`.
+//! The budget alone would starve a version with few rows beside one with many. So each version has a floor: the first rows of each
+//! minute are all sketched, then half of twice as many, and so on, regardless of the budget. Both depend on numbers of rows and
+//! never on values, so that weighted counts have no bias. The caller passes the time. Next: `plan`.
 
 use crate::sampler::SamplingRate;
 
 /// Keeps the time spent on sketches within a share of the time that passes.
 ///
-/// Above the budget the rate falls at once, far enough to fit; it rises by one step for each three periods below 40 % of the
-/// budget (a step doubles the cost, so that the raised rate still fits).
+/// Above the budget the rate falls at once, far enough to fit. It rises by one step for each three periods below 40 % of the budget:
+/// a step doubles the cost, so that the higher rate fits too.
 #[derive(Clone, Debug)]
 pub struct RateController {
     budget: f64,
@@ -24,11 +24,11 @@ pub struct RateController {
 }
 
 impl RateController {
-    /// Time that a reading covers at least, in nanoseconds: long enough that one large request moves little.
+    /// The least time between two changes, in nanoseconds: so long that one large request has little effect.
     pub const PERIOD_NS: u64 = 100_000_000;
     const LOW_LOAD_PERIODS: u64 = 3;
     const LOW_LOAD_SHARE: f64 = 0.4;
-    /// The lowest rate: what is rarer decides nothing within an hour.
+    /// The halvings of the lowest rate. A lower rate would give too few rows within an hour.
     const LOWEST: u8 = 10;
 
     /// A controller that starts with every row. `budget` is the share of time allowed, such as 0.01.
@@ -42,12 +42,12 @@ impl RateController {
         }
     }
 
-    /// The rate in force.
+    /// The present rate.
     pub fn rate(&self) -> SamplingRate {
         self.rate
     }
 
-    /// Takes in what sketching cost and how much time passed since the last call, and gives the rate from now on.
+    /// Takes the cost of sketching and the time since the last call. Returns the rate from now on.
     pub fn observe(&mut self, spent_ns: f64, passed_ns: u64) -> SamplingRate {
         self.spent_ns += spent_ns;
         self.passed_ns = self.passed_ns.saturating_add(passed_ns);
@@ -74,7 +74,7 @@ impl RateController {
     }
 }
 
-/// The share of rows that one version has in one thread and minute whatever the budget says.
+/// The share of rows that one version has in one thread and minute regardless of the budget.
 #[derive(Clone, Debug)]
 pub struct RateFloor {
     rows: u64,
@@ -85,18 +85,18 @@ pub struct RateFloor {
 impl RateFloor {
     /// Rows of a minute that are all sketched.
     pub const ROWS: u64 = 256;
-    /// Values of these rows, at most: versions with very many columns have fewer rows.
+    /// The most values of these rows. Versions with very many columns have fewer rows.
     const VALUES: u64 = 1 << 19;
-    /// Rows that even these have.
+    /// The fewest of these rows.
     const FEWEST: u64 = 16;
 
-    /// A floor for rows of so many values.
+    /// A floor for rows of this many values.
     pub fn new(row_values: usize) -> Self {
         let rows = (Self::VALUES / (row_values as u64).max(1)).clamp(Self::FEWEST, Self::ROWS);
         Self { rows, minute: 0, seen: 0 }
     }
 
-    /// The least rate for the next `rows` rows, which come in this minute.
+    /// The least rate for the next `rows` rows of this minute.
     pub fn rate(&mut self, minute: u64, rows: u64) -> SamplingRate {
         if minute != self.minute {
             (self.minute, self.seen) = (minute, 0);
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(controller.observe(1e30, PERIOD), SamplingRate::halved(10));
     }
 
-    /// Rows sketched of a version that gets `each` rows every `gap_ns`, beside a load that costs `other` of the thread.
+    /// The rows of a version that gets `each` rows every `gap_ns`, all and sampled ones, beside a load that costs `other` of the thread.
     fn sketched(seconds: u64, each: u64, gap_ns: u64, columns: usize, other: f64) -> (u64, u64) {
         const VALUE_NS: f64 = 8.0;
         let (mut controller, mut floor) = (RateController::new(0.01), RateFloor::new(columns));

@@ -1,9 +1,10 @@
-//! The drift report of an endpoint as JSON: every feature's live figures, its distances from the reference, its verdict.
+//! The drift report of an endpoint as JSON: every feature's live figures, its distances from the reference, and its verdict.
 //!
-//! Counts of the comparison cover all slots: below, the bins, above, and one slot each for "no value" (missing and NaN), for
-//! +infinity and for -infinity; slots empty on both sides are left out. KS and Wasserstein are about finite values only.
-//! Counts are weighted, so they are about all rows; whatever depends on how many rows were sketched (smoothing, tests) takes
-//! counts of effective rows. A figure that is not a number, or infinite, is `null`. This is the last file.
+//! The comparison takes the counts of all slots: below, the bins, above, and one slot each for "no value" (missing and NaN), for
+//! +infinity and for -infinity. Slots that are empty on both sides are left out. KS and Wasserstein take finite values only.
+//!
+//! Counts are weighted, so that they are about all rows. Figures that depend on the number of sketched rows (smoothing, tests) take
+//! counts of effective rows. A figure that is NaN or infinite is `null`. This is the last file.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,7 @@ use crate::distance::{self, BinnedSample, Bounds, TestResult, Tolerance, Unit, V
 use crate::live::{LiveFeature, LiveTensor};
 use crate::window::{TimeSpan, WindowSum};
 
-/// Quantiles shown for every feature.
+/// The quantiles of every feature.
 pub const QUANTILES: [&str; 7] = ["0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99"];
 
 /// A report over one or more versions.
@@ -33,7 +34,7 @@ pub struct Report {
 /// The time that a report covers, Unix seconds.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ReportWindow {
-    /// What was asked for.
+    /// The requested length.
     pub seconds: u64,
     /// The start of the oldest sub-window in it.
     pub from: u64,
@@ -52,18 +53,18 @@ pub struct FeatureReport {
     pub tensor: String,
     /// The feature's name.
     pub column: String,
-    /// Rows that came by.
+    /// All rows, sampled or not.
     pub offered: u64,
-    /// Rows of this tensor that were sketched; each counts for those that were not, so that counts are about all rows.
+    /// Rows of this tensor that were sketched. Their weights make the counts about all rows.
     pub observed: u64,
-    /// How many rows of equal weight would say as much: what tests conclude from.
+    /// The number of effective rows, which tests take.
     pub effective: f64,
-    /// The reference, where there is one.
+    /// The reference, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<ReferenceFigures>,
     /// The live values.
     pub live: LiveFigures,
-    /// The comparison, where there is a reference and both sides have values.
+    /// The comparison, if there is a reference and both sides have values.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub distances: Option<Distances>,
     /// Pass, fail, or undecided.
@@ -116,10 +117,10 @@ pub struct LiveFigures {
     /// Values above the reference's largest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub above: Option<u64>,
-    /// Quantiles by probability: within one bin of the truth and within twice `quantile_error` of it, within
-    /// `quantile_error` without a baseline.
+    /// Quantiles by probability. Their error is at most one bin and at most twice `quantile_error`; without a baseline it is at most
+    /// `quantile_error`.
     pub quantiles: BTreeMap<&'static str, f64>,
-    /// The relative error of the buckets behind the quantiles: 0.011 unless values differ so much that buckets were joined.
+    /// The relative error of the buckets of the quantiles: 0.011, or more if the values have so many buckets that some were joined.
     pub quantile_error: f64,
 }
 
@@ -132,16 +133,16 @@ pub struct Distances {
     pub js_distance_nats: f64,
     /// Jensen-Shannon distance from the logarithm to base 2.
     pub js_distance_bits: f64,
-    /// Chi-square of the two-sample table; absent where only one slot is used.
+    /// Chi-square of the two-sample table. Absent if only one slot is used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chi2: Option<ReportTest>,
-    /// Bounds of the Kolmogorov-Smirnov distance; absent without finite values.
+    /// Bounds of the Kolmogorov-Smirnov distance. Absent without finite values.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ks: Option<ReportBounds>,
     /// Bounds of the first Wasserstein distance, in the unit of the values.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wasserstein: Option<ReportBounds>,
-    /// The evidence behind the verdict; absent when undecided.
+    /// The evidence of the verdict. Absent if undecided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<TestEvidence>,
 }
@@ -166,16 +167,16 @@ pub struct ReportBounds {
     pub upper: f64,
 }
 
-/// What the verdict rests on: see [`crate::distance::decide`].
+/// The evidence of a verdict, as of [`crate::distance::decide`].
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct TestEvidence {
-    /// The PSI that is tolerated.
+    /// The tolerated PSI.
     pub tolerated_psi: f64,
-    /// The false-alarm probability asked for.
+    /// The probability of a false alarm.
     pub alpha: f64,
     /// The statistic.
     pub stat: f64,
-    /// The largest one that passes.
+    /// The largest statistic that passes.
     pub critical: f64,
     /// Its p-value at the tolerance.
     pub p: f64,
@@ -190,7 +191,7 @@ impl Report {
         Self { endpoint: endpoint.to_owned(), window, baseline, features: Vec::new() }
     }
 
-    /// Adds all features of a version; the window grows to cover `span`.
+    /// Adds all features of a version. The window grows to contain `span`.
     pub fn add(&mut self, version: &str, live: &WindowSum, span: TimeSpan, tolerance: &Tolerance) {
         self.window.from = self.window.from.min(span.from);
         self.window.to = self.window.to.max(span.to);
@@ -203,7 +204,7 @@ impl Report {
     }
 }
 
-/// All features of a version, in the plan's order; one is summed at a time.
+/// All features of a version, in the plan's order. They are summed one at a time.
 pub fn features(version: &str, live: &WindowSum, tolerance: &Tolerance) -> Vec<FeatureReport> {
     let (plan, tensors) = (live.plan(), live.tensors());
     let offered = live.offered();
@@ -248,7 +249,7 @@ fn compare(
     }
     let share = tensor.effective_share();
     let effective: Vec<f64> = d.iter().map(|&count| count as f64 * share).collect();
-    // "Below" and "above" stay apart, where a reference without values there makes every live one count.
+    // "Below" and "above" stay groups of their own: the reference has no values there, so that every live value matters.
     let decision = distance::decide(&c, &effective, 1..reference.edges.len().max(1), tolerance);
     let test = (decision.verdict != Verdict::Undecided).then_some(TestEvidence {
         tolerated_psi: tolerance.psi,

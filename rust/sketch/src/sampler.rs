@@ -1,8 +1,9 @@
-//! Which rows are sketched when sketching all of them would cost too much: chosen by hash, so that inputs and outputs of a
-//! request, and all processes, choose the same rows.
+//! Chooses the rows that are sketched if sketching all of them would cost too much. The choice is by hash, so that inputs and
+//! outputs of a request, and all processes, choose the same rows.
 //!
-//! A row that is kept at a share of 1/2^h counts 2^h times, so that threads, minutes and versions with different shares add up
-//! without bias. `SamplingRate` is the share, `RowSample` chooses rows, `rate_control` decides the rate. Next: `rate_control`.
+//! A row that is sampled at a share of 1/2^h counts 2^h times, so that counts of threads, minutes and versions with different
+//! shares add up without bias. `SamplingRate` is the share, `RowSample` chooses rows, and `rate_control` decides the rate.
+//! Next: `rate_control`.
 
 /// SplitMix64's output function (Steele, Lea and Flood 2014): every bit of the result depends on every bit of `x`.
 #[inline]
@@ -28,7 +29,7 @@ impl SamplingRate {
         Self(halvings.min(Self::LOWEST.0))
     }
 
-    /// How often the share was halved: 0 to 30.
+    /// The number of halvings: 0 to 30.
     pub fn halvings(self) -> u8 {
         self.0
     }
@@ -39,15 +40,14 @@ impl SamplingRate {
     }
 }
 
-/// Which rows of one request are observed.
+/// The sampled rows of one request.
 ///
-/// Of each block of 2^h rows it is the one that the request's hash names. The last block may end before that row, and then
-/// has none: every row is kept with the same probability. For a request with fewer rows than a block, see
-/// [`RowSample::of_request`].
+/// From each block of 2^h rows the request's hash chooses one. If the last block ends before that row, no row of it is chosen, so
+/// that every row has the same probability. For a request with fewer rows than a block, see [`RowSample::of_request`].
 #[derive(Clone, Copy, Debug)]
 pub struct RowSample {
     hash: u64,
-    /// Halvings that decide for the request as a whole.
+    /// Halvings that decide about the request as a whole.
     whole: u8,
     /// Halvings that decide among its rows.
     rate: SamplingRate,
@@ -57,30 +57,30 @@ impl RowSample {
     /// Every row.
     pub const ALL: RowSample = RowSample { hash: 0, whole: 0, rate: SamplingRate::ALL };
 
-    /// The rows of the request with this hash (of its id, or any number drawn for it) that a rate keeps.
+    /// The rows of a request at this rate. The hash is of the request's id, or a random number.
     pub fn new(request_hash: u64, rate: SamplingRate) -> Self {
         Self { hash: request_hash, whole: 0, rate }
     }
 
-    /// The same for a request of so many rows: as much as possible is decided for the request as a whole, so that most
-    /// requests with few rows need not be looked at. A row of any of its tensors is kept with the same probability.
+    /// As [`RowSample::new`], for a request with this number of rows. As many halvings as possible decide about the request as a
+    /// whole, so that most requests with few rows are skipped. Every row of each tensor has the same probability.
     pub fn of_request(request_hash: u64, rate: SamplingRate, rows: usize) -> Self {
         let within = rate.min(SamplingRate::halved(rows.max(1).ilog2() as u8));
         Self { hash: request_hash, whole: rate.0 - within.0, rate: within }
     }
 
-    /// Whether no row of the request is kept.
+    /// Whether no row of the request is sampled.
     #[inline]
     pub fn is_none(&self) -> bool {
         self.mixed(usize::MAX) & ((1 << self.whole) - 1) != 0
     }
 
-    /// How often a kept row counts.
+    /// How often a sampled row counts.
     pub fn weight(&self) -> u64 {
         1 << (self.whole + self.rate.0)
     }
 
-    /// The rows kept of the first `rows`, ascending.
+    /// The sampled rows among the first `rows`, ascending.
     #[inline]
     pub fn rows(&self, rows: usize) -> impl Iterator<Item = usize> + use<> {
         let (sample, shift) = (*self, self.rate.0);
@@ -92,7 +92,7 @@ impl RowSample {
         })
     }
 
-    /// How many of the first `rows` rows are kept; as fast for many rows as for few.
+    /// The number of sampled rows among the first `rows`, in constant time.
     pub fn kept(&self, rows: usize) -> u64 {
         if self.whole > 0 && self.is_none() {
             return 0;
@@ -102,7 +102,8 @@ impl RowSample {
         full as u64 + u64::from(rest > 0 && (self.mixed(full) as usize & mask) < rest)
     }
 
-    /// As this one, but for `rows` rows of `values` values each with about `cap` values at most, and one row at least.
+    /// The same sample with a lower rate if needed: at most about `cap` values of `rows` rows with `values` values each, and at
+    /// least one row.
     #[must_use]
     pub fn capped(self, rows: usize, values: usize, cap: usize) -> Self {
         let all = rows.saturating_mul(values);

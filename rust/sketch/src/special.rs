@@ -1,5 +1,5 @@
-//! The special functions behind p-values: log-gamma, the incomplete gamma functions, chi-square tails, central and
-//! non-central. Not a general mathematics library: arguments are those of tests (degrees of freedom > 0, x >= 0).
+//! The special functions for p-values: log-gamma, the incomplete gamma functions, and the tails of central and non-central
+//! chi-square distributions. They are exact for the arguments of tests only: degrees of freedom > 0, x >= 0.
 //!
 //! Next: `distance`.
 
@@ -152,7 +152,7 @@ pub fn noncentral_chi2_sf(x: f64, dof: f64, lambda: f64) -> f64 {
     let mut a = dof / 2.0 + first;
     let mut weight = if first == 0.0 { (-mean).exp() } else { gamma_density(first + 1.0, mean) / mean };
     let mut tail = gamma_q(a, y);
-    // y^a e^-y / Gamma(a + 1): what Q gains when a grows by one.
+    // y^a e^-y / Gamma(a + 1): the increase of Q when a grows by one.
     let mut step = gamma_density(a, y) / a;
     let (mut sum, mut j) = (0.0, first);
     while j <= last {
@@ -163,7 +163,7 @@ pub fn noncentral_chi2_sf(x: f64, dof: f64, lambda: f64) -> f64 {
         a += 1.0;
         step *= y / a;
         if step == 0.0 && y > a {
-            // The product underflowed on the way up: form it anew.
+            // The product has underflowed: it is computed again.
             step = gamma_density(a, y) / a;
         }
     }

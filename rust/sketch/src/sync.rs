@@ -1,4 +1,4 @@
-//! The atomics that shards are made of: the standard library's, or loom's where every interleaving is to be tried.
+//! The atomics of shards: the standard library's, or loom's in tests that try every interleaving.
 //!
 //! Next: `shard`.
 

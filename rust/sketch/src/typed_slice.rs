@@ -1,4 +1,4 @@
-//! Typed slices of tensor data as the sketches read them, and how each element type is counted.
+//! Typed slices of tensor data, and the float type in which each element type is counted.
 //!
 //! Types that `f32` holds exactly are counted in `f32`, the others in `f64` (64-bit integers beyond 2^53 are rounded to the
 //! nearest). Not here: shapes and wire formats. Next: `sampler`.
@@ -70,7 +70,7 @@ pub fn bf16_to_single(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// The elements of a tensor of strings, of which lengths are counted. One at a time: of many only a few are asked for.
+/// The lengths of the elements of a string tensor. They are read one at a time, because only a few of many are needed.
 pub trait StringLengths: std::fmt::Debug {
     /// The number of elements.
     fn count(&self) -> usize;
@@ -78,7 +78,7 @@ pub trait StringLengths: std::fmt::Debug {
     fn length(&self, element: usize) -> usize;
 }
 
-/// The lengths themselves.
+/// An array of lengths.
 impl<const N: usize> StringLengths for [usize; N] {
     fn count(&self) -> usize {
         N
@@ -89,7 +89,7 @@ impl<const N: usize> StringLengths for [usize; N] {
     }
 }
 
-/// The elements of one tensor of a request or an answer, row-major: rows times elements per row.
+/// The elements of one tensor of a request or a response, row-major: rows times elements per row.
 #[derive(Clone, Copy, Debug)]
 pub enum TypedSlice<'a> {
     /// BOOL, 0 or 1, and UINT8.
@@ -143,7 +143,7 @@ impl TypedSlice<'_> {
         self.len() == 0
     }
 
-    /// Whether this is how elements of that type arrive.
+    /// Whether elements of that type have this variant.
     pub fn is_of(&self, datatype: ElementType) -> bool {
         matches!(
             (self, datatype),

@@ -1,12 +1,12 @@
-//! A sliding window over what was counted: sub-windows that follow each other. Time is given, in Unix seconds.
+//! A sliding window over live counts: consecutive sub-windows. The caller passes the time, in Unix seconds.
 //!
-//! A minute closes when time passes it. Minutes stay apart for an hour, then each hour becomes one sub-window; hours stay
-//! apart for two days, then each day becomes one; days stay for five weeks. A window is the sum of all sub-windows that reach
-//! into it. Minutes without traffic cost nothing.
+//! A sub-window begins as a minute, and closes when the minute is over. After an hour, minutes are joined to one sub-window for each
+//! hour. After two days, hours are joined to days. Days are dropped after five weeks. The sum over a window takes every sub-window
+//! that overlaps it. Minutes without traffic cost nothing.
 //!
-//! When memory is short, sub-windows join before their time, the shortest neighbours first; then their exponential buckets
-//! become coarser; what is left is dropped only if not even one sub-window fits. So nothing that is still kept is counted
-//! wrong, and the span says what a sum covers. Next: `report`.
+//! If memory is short, sub-windows are joined earlier, the shortest neighbours first. Then their exponential buckets become coarser.
+//! The last sub-window is dropped only if even it does not fit. So all counts in a sum are right, and the span says what time the
+//! sum covers. Next: `report`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use crate::plan::{Feature, FeaturePlan};
 const MINUTE: u64 = 60;
 const HOUR: u64 = 3600;
 const DAY: u64 = 86_400;
-/// How long sub-windows stay apart before they become one of this length.
+/// The length of joined sub-windows, and the age at which sub-windows are joined to it.
 const COARSER: [(u64, u64); 2] = [(HOUR, HOUR), (DAY, 2 * DAY)];
-/// How long sub-windows are kept at all.
+/// The age at which sub-windows are dropped.
 const RETENTION: u64 = 35 * DAY;
 
-/// The time that a sum really covers; sub-windows are not cut, so it may start before what was asked for, and it starts
-/// later where nothing older is kept.
+/// The time that a sum covers. Sub-windows are not cut, so that it may start before the requested time. It starts later if older
+/// sub-windows were dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeSpan {
     /// Unix seconds, inclusive.
@@ -44,7 +44,7 @@ struct SubWindow {
 }
 
 impl SubWindow {
-    /// Both as one; `next` is the later one.
+    /// This sub-window and the next one as one.
     fn joined(&self, next: &Self) -> Self {
         Self { from: self.from, to: next.to, packed: Arc::new(self.packed.merged(&next.packed)) }
     }
@@ -58,37 +58,37 @@ impl SubWindow {
 #[derive(Debug)]
 pub struct SlidingWindow {
     plan: Arc<FeaturePlan>,
-    /// The minute that is not over; its fixed part is in the memory of the [`crate::shard::ShardCollector`].
+    /// The present minute. The memory of its fixed part is in the share of the [`crate::shard::ShardCollector`].
     open: Option<LiveCounts>,
     open_start: u64,
     /// Oldest first.
     sub_windows: VecDeque<SubWindow>,
-    /// Everything that ended before this was dropped, by age or for memory.
+    /// Sub-windows that ended before this time were dropped, by age or for memory.
     horizon: u64,
     share: BudgetShare,
 }
 
-/// What a window saw: a copy that is summed feature by feature, so that it takes no more memory than the window itself.
+/// A copy of the counts of a window. It is summed feature by feature, so that it takes no more memory than the window.
 #[derive(Debug)]
 pub struct WindowSum {
     plan: Arc<FeaturePlan>,
     parts: Vec<Arc<PackedCounts>>,
-    /// The copy of the minute that is not over.
+    /// The memory of the copy of the present minute.
     _share: BudgetShare,
 }
 
 impl WindowSum {
-    /// What was sketched.
+    /// The plan of the counts.
     pub fn plan(&self) -> &Arc<FeaturePlan> {
         &self.plan
     }
 
-    /// Rows that came by.
+    /// All rows, sampled or not.
     pub fn offered(&self) -> u64 {
         self.parts.iter().map(|part| part.rows().offered).sum()
     }
 
-    /// Rows that the sampler kept.
+    /// Rows that were sampled.
     pub fn observed(&self) -> u64 {
         self.parts.iter().map(|part| part.rows().observed).sum()
     }
@@ -102,7 +102,7 @@ impl WindowSum {
         tensors
     }
 
-    /// One feature, by its place in the plan.
+    /// One feature, by its index in the plan.
     pub fn feature(&self, at: usize) -> LiveFeature {
         let slots = |feature: &Feature| Some(self.plan.reference(feature)?.counts.len());
         let mut sum = LiveFeature::new(slots(&self.plan.features()[at]));
@@ -110,7 +110,7 @@ impl WindowSum {
         sum
     }
 
-    /// All of it at once.
+    /// The sum of all features.
     pub fn live(&self) -> LiveCounts {
         LiveCounts {
             offered: self.offered(),
@@ -135,32 +135,32 @@ impl SlidingWindow {
         }
     }
 
-    /// What takes in the counts since the last call; they belong to the minute of `now`. A clock that went back changes
-    /// nothing but the minute that takes the counts. [`SlidingWindow::close_and_shrink`] is to follow.
+    /// The counts of the minute of `now`, to which the caller adds the counts since the last call. If the clock was set back, the
+    /// counts go to the present minute. The caller must then call [`SlidingWindow::close_and_shrink`].
     pub fn open(&mut self, now: u64) -> &mut LiveCounts {
         self.advance(now);
         self.open.get_or_insert_with(|| LiveCounts::new(&self.plan))
     }
 
-    /// Closes what `now` has passed, and stays within `cap` bytes and the budget: joins sub-windows, the shortest neighbours
-    /// first, then makes exponential buckets coarser, then drops the oldest.
+    /// Closes the minutes before `now`, and shrinks the window to `cap` bytes and the budget: joins sub-windows, the shortest
+    /// neighbours first, then makes exponential buckets coarser, then drops the oldest.
     pub fn close_and_shrink(&mut self, now: u64, cap: usize) {
         self.advance(now);
         loop {
             let wanted = self.needed_bytes();
             if (wanted <= cap && self.share.resize(wanted)) || !self.shrink() {
-                // Nothing can be made smaller: the memory of the collector's sum holds the rest.
+                // Nothing can be made smaller. The rest is in the share of the collector.
                 return;
             }
         }
     }
 
-    /// Bytes of all sub-windows, but for the fixed part of the open one.
+    /// Bytes of all sub-windows without the fixed part of the open one.
     pub fn bytes(&self) -> usize {
         self.share.bytes()
     }
 
-    /// The sum over the newest `seconds`, and the time that it covers.
+    /// The sum over the last `seconds`, and the time that it covers.
     pub fn sum(&mut self, seconds: u64, now: u64) -> (WindowSum, TimeSpan) {
         self.advance(now);
         let first = round_down(now.saturating_sub(seconds), MINUTE);
@@ -180,7 +180,7 @@ impl SlidingWindow {
         )
     }
 
-    /// Closes what `now` has passed.
+    /// Closes the minutes before `now`.
     fn advance(&mut self, now: u64) {
         let minute = round_down(now, MINUTE);
         if minute <= self.open_start {
@@ -194,7 +194,7 @@ impl SlidingWindow {
         self.join_old(minute);
     }
 
-    /// Joins what is old enough, and drops what is too old.
+    /// Joins sub-windows that are old enough, and drops those that are too old.
     fn join_old(&mut self, minute: u64) {
         for (step, apart) in COARSER {
             let mut at = 0;
@@ -217,7 +217,7 @@ impl SlidingWindow {
         }
     }
 
-    /// Makes one of a sub-window and the next.
+    /// Joins a sub-window and the next one.
     fn join(&mut self, at: usize) {
         if let Some(next) = self.sub_windows.remove(at + 1) {
             self.sub_windows[at] = self.sub_windows[at].joined(&next);
@@ -230,7 +230,7 @@ impl SlidingWindow {
         open + self.sub_windows.iter().map(SubWindow::bytes).sum::<usize>()
     }
 
-    /// Takes the next step to less memory; false when there is none.
+    /// Takes the next step to less memory. Returns false if there is none.
     fn shrink(&mut self) -> bool {
         let length = |at: &usize| self.sub_windows[at + 1].to - self.sub_windows[*at].from;
         if let Some(at) = (0..self.sub_windows.len().saturating_sub(1)).min_by_key(length) {

@@ -71,7 +71,7 @@ fn close(what: &str, found: f64, wanted: &Value) {
     assert!(near, "{what}: found {found:e}, wanted {wanted:e}");
 }
 
-/// As `close`, where the value is a difference of shares: their rounding is absolute.
+/// As `close`, for a value that is a difference of shares, whose rounding error is absolute.
 #[track_caller]
 fn near(what: &str, found: f64, wanted: &Value) {
     let wanted = number(wanted);
@@ -157,7 +157,7 @@ fn the_raw_ks_distance_lies_in_the_bracket_on_the_edges_given() {
             let bounds = distance::ks(&edges, reference, live).unwrap();
             inside(&what, number(&case.expected["ks"]["stat"]), bounds);
             near(&what, bounds.lower, &block["ks_from_bins_lower"]);
-            // Ours may be tighter: sums show where a bin's values are all equal.
+            // Ours may be tighter: sums show that the values of a bin are all equal.
             assert!(bounds.upper <= number(&block["ks_from_bins_upper"]) + 1e-12, "{what}: {bounds:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! Runs over real models: which outputs get buffers of ours, and how long a value in place of an initialiser holds.
+//! Runs of real models: which outputs get our buffers, and how long the value of an optional input holds.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ fn session(name: &str) -> Session {
     Session::load(library, &model, SessionOptions::default()).unwrap()
 }
 
-/// A session whose input does not tell that it is an output as well: its rules are wrong.
+/// A session with wrong rules: they do not know that an output is an input.
 fn fooled(name: &str) -> Session {
     let mut session = session(name);
     let mut signature = session.signature().clone();

@@ -1,11 +1,11 @@
-//! How far the work of a thread is, and who may end it: one word, written by the thread and by whoever cancels.
+//! The stage of a thread's work as one word, which the thread and cancelling threads write.
 //!
 //! ```text
-//! idle --begin--> ready <--enter/leave--> calling --cancel--> cancelling --told--> cancelled --end--> idle
+//! idle --begin--> ready <--enter/leave--> calling --cancel--> cancelling --flag--> cancelled --end--> idle
 //!                   '----------------------cancel----------------------------------^
 //! ```
-//! Each piece of work has a number, so that who cancels late never meets the next one. A thread that leaves a call waits until
-//! whoever cancels it has told the runtime: what was told can be taken back then, and nobody touches it any more.
+//! Each piece of work has a number, so that a late cancellation never cancels the next piece. A thread that leaves a call waits
+//! until the cancelling thread has set the runtime's flag. Then the thread resets the flag, and no other thread touches it.
 //!
 //! Next: back to `cancel`.
 
@@ -19,21 +19,22 @@ const READY: u64 = 1;
 const CALLING: u64 = 2;
 const CANCELLING: u64 = 3;
 const CANCELLED: u64 = 4;
-/// The bits of the stage; the rest is the number.
+/// The bits of the stage. The other bits are the number.
 const BITS: u32 = 3;
 
-/// Where a call may be made from.
+/// The result of [`CancelState::enter`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CallEntry {
-    /// No work was begun: nobody can cancel it.
+    /// Outside of any scope: the call cannot be cancelled.
     Outside,
-    /// Within work that goes on.
+    /// Within a scope: the call can be cancelled.
     Inside,
-    /// Within work that was cancelled: no call is to be made.
+    /// Within a scope that was cancelled: the call must not be made.
     Cancelled,
 }
 
-/// The state of one thread. All but [`CancelState::cancel`], [`CancelState::current`] and [`CancelState::is_cancelled`] are the thread's own.
+/// The state of one thread. Other threads call [`CancelState::cancel`], [`CancelState::current`] and
+/// [`CancelState::is_cancelled`] only.
 pub(super) struct CancelState(AtomicU64);
 
 impl CancelState {
@@ -41,7 +42,7 @@ impl CancelState {
         CancelState(AtomicU64::new(IDLE))
     }
 
-    /// Begins a piece of work; its number.
+    /// Begins a piece of work. Returns its number.
     pub(super) fn begin(&self) -> u64 {
         let number = (self.0.load(Relaxed) >> BITS) + 1;
         self.0.store(word(number, READY), Release);
@@ -51,11 +52,11 @@ impl CancelState {
     /// Ends it.
     pub(super) fn end(&self) {
         let number = self.0.load(Relaxed) >> BITS;
-        // Swapped, so that it is ordered against whoever cancels at this moment.
+        // A swap, so that the end is ordered against a thread that cancels at this moment.
         self.0.swap(word(number, IDLE), AcqRel);
     }
 
-    /// Before a call that can be cancelled. After [`CallEntry::Inside`] the thread leaves again.
+    /// Enters a call that can be cancelled. After [`CallEntry::Inside`] the thread must call `leave`.
     pub(super) fn enter(&self) -> CallEntry {
         let now = self.0.load(Relaxed);
         match stage(now) {
@@ -68,7 +69,7 @@ impl CancelState {
         }
     }
 
-    /// After a call; whether it was cancelled meanwhile. Then nobody tells the runtime any more.
+    /// Leaves a call. Returns whether it was cancelled; the runtime's flag is set then, and no other thread touches it.
     pub(super) fn leave(&self) -> bool {
         let number = self.0.load(Relaxed) >> BITS;
         let calling = word(number, CALLING);
@@ -76,7 +77,7 @@ impl CancelState {
             return false;
         }
         while stage(self.0.load(Acquire)) != CANCELLED {
-            // Whoever cancels is between two lines of `cancel`; it may need this core.
+            // The cancelling thread is between two lines of `cancel`, and may need this core.
             #[cfg(feature = "loom")]
             loom::thread::yield_now();
             #[cfg(not(feature = "loom"))]
@@ -85,7 +86,7 @@ impl CancelState {
         true
     }
 
-    /// Cancels the work of that number; `set_flag` has the runtime end a call that is in progress. False if the work is over.
+    /// Cancels the work of that number. `set_flag` ends a call that is in progress. Returns false if the work is over.
     pub(super) fn cancel(&self, number: u64, set_flag: impl FnOnce()) -> bool {
         loop {
             let now = self.0.load(Acquire);
@@ -171,8 +172,8 @@ mod models {
     use loom::sync::atomic::AtomicUsize;
     use loom::thread;
 
-    /// Whatever the order: what a canceller tells the runtime is seen and taken back by the call that it was meant for, and the next
-    /// piece of work begins untouched.
+    /// In any order: the flag of a cancellation is seen and reset by the call that it is for, and the next piece of work begins
+    /// without it.
     #[test]
     fn a_late_cancel_never_meets_the_next_piece_of_work() {
         loom::model(|| {

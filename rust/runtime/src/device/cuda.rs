@@ -1,8 +1,10 @@
 //! NVIDIA's driver.
 //!
-//! The driver's functions are those of its stable C interface (docs.nvidia.com/cuda/cuda-driver-api); a stream of it is a stream
-//! of the runtime API, which the provider takes. The provider's own libraries (cuBLAS, cuDNN, ...) come in wheels of their own,
-//! in folders where no loader looks: they are opened first, for everybody.
+//! The functions are those of the driver's stable C interface (docs.nvidia.com/cuda/cuda-driver-api). A stream of the driver is a
+//! stream of the runtime API, which the provider takes.
+//!
+//! The provider's own libraries (cuBLAS, cuDNN, ...) are in wheels, in folders that the loader does not search. So they are opened
+//! first, with global symbols.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -25,14 +27,14 @@ use crate::library::Library;
 const DRIVER: &str = "libcuda.so.1";
 /// `CU_STREAM_NON_BLOCKING`: the stream does not wait for the default one.
 const NON_BLOCKING: c_uint = 1;
-/// `CU_EVENT_BLOCKING_SYNC` and `CU_EVENT_DISABLE_TIMING`: who waits for the event sleeps.
+/// `CU_EVENT_BLOCKING_SYNC` and `CU_EVENT_DISABLE_TIMING`: a thread that waits for the event sleeps.
 const BLOCKING_WITHOUT_TIMING: c_uint = 1 | 2;
-/// How long an event is asked for before its thread sleeps: waking up takes about as long.
+/// How long a thread polls an event before it sleeps. Waking up takes about as long.
 const SPIN_TIME: Duration = Duration::from_micros(50);
 /// `CUDA_ERROR_OUT_OF_MEMORY` and `CUDA_ERROR_NOT_READY`.
 const OUT_OF_MEMORY: CudaStatus = 2;
 const NOT_READY: CudaStatus = 600;
-/// Errors after which nothing of the process's on the device works any more: those of a kernel, the hardware, the unknown.
+/// Errors after which the process cannot use the device again: those of a kernel, of the hardware, and unknown ones.
 const FATAL_STATUSES: [CudaStatus; 13] = [214, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 999];
 /// `CU_MEMHOSTALLOC_PORTABLE`: pinned for every context.
 const PORTABLE: c_uint = 1;
@@ -86,7 +88,7 @@ pub struct Cuda {
     context: CudaObject,
     creation_lock: Mutex<()>,
     lost: AtomicBool,
-    /// What NVML knows it by.
+    /// The identity of the device in NVML.
     pub uuid: [u8; 16],
 }
 
@@ -96,11 +98,11 @@ unsafe impl Send for Cuda {}
 unsafe impl Sync for Cuda {}
 
 impl Cuda {
-    /// The device of that number, as the process sees them (`CUDA_VISIBLE_DEVICES`); opened once. `libraries` are those of
-    /// NVIDIA's wheels, in the order in which they need each other.
+    /// Opens the device of this number among those that the process sees (`CUDA_VISIBLE_DEVICES`), or returns it if it is open.
+    /// `libraries` are those of NVIDIA's wheels, in the order of their dependencies.
     ///
     /// # Errors
-    /// `model_load_failed` without a driver or such a device.
+    /// `model_load_failed` without a driver, or without a device of this number.
     pub fn open(number: u16, libraries: &[PathBuf]) -> Result<Arc<Cuda>> {
         static OPENED: OnceLock<Mutex<HashMap<u16, Arc<Cuda>>>> = OnceLock::new();
         let mut opened = OPENED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,13 +126,13 @@ impl Cuda {
             }
             check(functions, (functions.device)(&mut device, c_int::from(number)), Code::ModelLoadFailed)?;
             check(functions, (functions.uuid)(&mut uuid, device), Code::ModelLoadFailed)?;
-            // Never released: the runtime's provider lives in it as long as the process.
+            // Never released: the runtime's provider uses it as long as the process lives.
             check(functions, (functions.retain)(&mut context, device), Code::ModelLoadFailed)?;
         }
         Ok(Cuda { functions, number, context, creation_lock: Mutex::default(), lost: false.into(), uuid })
     }
 
-    /// Checks a call that is made in this device's context.
+    /// Makes a call in this device's context, and checks its status.
     fn call(&self, call: impl FnOnce(&CudaFunctions) -> CudaStatus) -> Result<()> {
         // SAFETY: a live context.
         self.checked(unsafe { (self.functions.enter)(self.context) })?;
@@ -149,7 +151,7 @@ impl Cuda {
         })
     }
 
-    /// Asks for an event until it has happened, for a while; whether it has.
+    /// Polls an event for a while. Returns whether it has happened.
     fn spin_until(&self, event: DriverHandle) -> Result<bool> {
         let begun = Instant::now();
         loop {
@@ -196,7 +198,7 @@ fn driver() -> Result<&'static CudaFunctions> {
     Ok(DRIVER_OPENED.get_or_init(|| functions))
 }
 
-/// Opens NVIDIA's libraries for everybody. One that does not open is found missing by the provider, which says so.
+/// Opens NVIDIA's libraries with global symbols. If one cannot be opened, the provider reports it as missing.
 fn preload(libraries: &[PathBuf]) {
     for path in libraries {
         // SAFETY: libraries of the installed wheels; their initialisers have no preconditions.
@@ -227,7 +229,7 @@ fn object(handle: DriverHandle) -> CudaObject {
     handle as CudaObject
 }
 
-// SAFETY: `cuMemAlloc` and `cuMemHostAlloc` align to at least 256 bytes and give what is asked for; copies are the driver's.
+// SAFETY: `cuMemAlloc` and `cuMemHostAlloc` give the requested size, aligned to at least 256 bytes; copies are the driver's.
 unsafe impl Driver for Cuda {
     fn memory(&self) -> (&'static CStr, i32) {
         (c"Cuda", i32::from(self.number))
@@ -250,7 +252,7 @@ unsafe impl Driver for Cuda {
     ) -> Result<()> {
         provider::check_available(library)?;
         provider::add(library, options, self.number, stream, memory_limit).map_err(|error| {
-            // The runtime's words begin with where in its source they are from.
+            // The runtime's message begins with the place in its source.
             let words = error.message.split_once("FAIL : ").map_or(&*error.message, |(_, words)| words);
             let hint = if words.contains("CUDA failure") {
                 "nvidia-smi says up to which CUDA the driver goes; ONNX Runtime may need a newer one"
@@ -280,7 +282,7 @@ unsafe impl Driver for Cuda {
     }
 
     fn destroy_stream(&self, stream: DriverHandle) {
-        // SAFETY: made by `create_stream`. A failure has nobody to be told to.
+        // SAFETY: made by `create_stream`. There is no way to report a failure.
         drop(self.call(|f| unsafe { (f.end_stream)(object(stream)) }));
     }
 
@@ -297,7 +299,7 @@ unsafe impl Driver for Cuda {
     }
 
     fn free(&self, start: NonNull<u8>) {
-        // SAFETY: made by `allocate`. A failure has nobody to be told to.
+        // SAFETY: made by `allocate`. There is no way to report a failure.
         drop(self.call(|f| unsafe { (f.free)(start.as_ptr() as CudaPointer) }));
     }
 
@@ -320,7 +322,7 @@ unsafe impl Driver for Cuda {
         bytes: usize,
         stream: DriverHandle,
     ) -> Result<()> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees it.
         self.call(|f| unsafe { (f.copy_in)(to.as_ptr() as CudaPointer, from.cast(), bytes, object(stream)) })
     }
 
@@ -331,7 +333,7 @@ unsafe impl Driver for Cuda {
         bytes: usize,
         stream: DriverHandle,
     ) -> Result<()> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees it.
         self.call(|f| unsafe { (f.copy_out)(to.cast(), from.as_ptr() as CudaPointer, bytes, object(stream)) })
     }
 
@@ -372,7 +374,7 @@ mod tests {
 
     #[test]
     fn without_a_driver_the_error_says_what_brings_one() {
-        // Where there is a driver this tests nothing.
+        // With a driver this tests nothing.
         if let Err(error) = Cuda::open(0, &[PathBuf::from("/nowhere/libcublas.so.13")]) {
             assert_eq!(error.code, Code::ModelLoadFailed);
             assert!(error.message.contains("driver") || error.message.contains("--gpus"), "{error}");

@@ -1,4 +1,4 @@
-//! What a device's driver has to do for runs.
+//! The driver of a device: memory, streams, events and copies.
 //!
 //! Next: `device/slab`.
 
@@ -14,37 +14,38 @@ use crate::library::Library;
 /// A stream or an event of a driver.
 pub type DriverHandle = usize;
 
-/// What a device's driver does. Everything that is given a stream returns before it is done, in the order of the stream.
+/// The driver of a device. A function with a stream enqueues its work there and returns before the work is done. The work of a
+/// stream is done in order.
 ///
 /// # Safety
-/// Memory that `allocate` and `allocate_host` give is as large as asked for, aligned to 64 bytes and stays until it is freed;
-/// `copy_in` and `copy_out` touch nothing beside the bytes that they are told.
+/// Memory of `allocate` and `allocate_host` has the requested size, is aligned to 64 bytes, and stays until it is freed. `copy_in`
+/// and `copy_out` touch no other bytes than those of their arguments.
 pub unsafe trait Driver: Send + Sync {
-    /// ONNX Runtime's name for the device's memory, and the device's number.
+    /// ONNX Runtime's name of the device's memory, and the number of the device.
     fn memory(&self) -> (&'static CStr, i32);
 
-    /// Whether what the runtime reads in that memory is on the device.
+    /// Whether memory of this name and number is on the device.
     fn is_device_memory(&self, name: &CStr, number: i32) -> bool {
         (name, number) == self.memory()
     }
 
-    /// Makes the calling thread one that works on the device.
+    /// Makes the device the current one of the calling thread.
     ///
     /// # Errors
-    /// `backend_failed` in the driver's words.
+    /// `backend_failed` with the driver's message.
     fn make_current(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Whether the device failed in a way that this process does not recover from: whatever is on it is better left alone.
+    /// Whether the device failed so that this process cannot use it again. Its memory must then not be touched.
     fn is_lost(&self) -> bool {
         false
     }
 
-    /// Has sessions made with these options compute on the device, in that stream, with so many bytes at most (0 is no bound).
+    /// Adds the device's provider to session options. Sessions compute in `stream`, with at most `memory_limit` bytes (0 is no limit).
     ///
     /// # Errors
-    /// `model_load_failed` saying what is missing and what brings it.
+    /// `model_load_failed` that says what is missing and how to install it.
     fn add_provider(
         &self,
         library: &'static Library,
@@ -53,40 +54,40 @@ pub unsafe trait Driver: Send + Sync {
         memory_limit: u64,
     ) -> Result<()>;
 
-    /// Held while a session is made on the device.
+    /// The lock that is held while a session is made on the device.
     fn creation_lock(&self) -> &Mutex<()>;
 
-    /// A new stream.
+    /// Creates a stream.
     ///
     /// # Errors
-    /// `backend_failed` in the driver's words, as everything below.
+    /// `backend_failed` with the driver's message, as for all functions below.
     fn create_stream(&self) -> Result<DriverHandle>;
 
-    /// A new event.
+    /// Creates an event.
     fn create_event(&self) -> Result<DriverHandle>;
 
-    /// Frees a stream.
+    /// Destroys a stream.
     fn destroy_stream(&self, stream: DriverHandle);
 
-    /// Frees an event.
+    /// Destroys an event.
     fn destroy_event(&self, event: DriverHandle);
 
-    /// Memory of the device.
+    /// Allocates memory of the device.
     fn allocate(&self, bytes: usize) -> Result<NonNull<u8>>;
 
     /// Frees memory of the device.
     fn free(&self, start: NonNull<u8>);
 
-    /// Memory of the host that the device reads and writes by itself.
+    /// Allocates pinned memory of the host, which the device reads and writes directly.
     fn allocate_host(&self, bytes: usize) -> Result<NonNull<u8>>;
 
-    /// Frees memory of the host.
+    /// Frees pinned memory of the host.
     fn free_host(&self, start: NonNull<u8>);
 
     /// Copies to the device.
     ///
     /// # Safety
-    /// Both sides hold `bytes`, and nobody writes either before the stream has got there.
+    /// Both sides have `bytes` bytes, and no other code writes to them before the copy is done.
     unsafe fn copy_in(
         &self,
         to: NonNull<u8>,
@@ -98,7 +99,7 @@ pub unsafe trait Driver: Send + Sync {
     /// Copies from the device.
     ///
     /// # Safety
-    /// As [`Driver::copy_in`], and nobody reads `to` before that.
+    /// As [`Driver::copy_in`], and no code reads `to` before the copy is done.
     unsafe fn copy_out(
         &self,
         to: *mut u8,
@@ -107,10 +108,10 @@ pub unsafe trait Driver: Send + Sync {
         stream: DriverHandle,
     ) -> Result<()>;
 
-    /// Has the event happen when the stream gets there.
+    /// Records the event: it happens when the earlier work of the stream is done.
     fn record(&self, event: DriverHandle, stream: DriverHandle) -> Result<()>;
 
-    /// Has the stream wait for the event.
+    /// Makes the later work of the stream wait for the event.
     fn wait(&self, stream: DriverHandle, event: DriverHandle) -> Result<()>;
 
     /// Waits until the event has happened.

@@ -1,5 +1,5 @@
-//! What ONNX Runtime wants for a bound run: the list of inputs and outputs, the run's options, the description of a memory;
-//! the streams that it computes in.
+//! What ONNX Runtime needs for a bound run: the binding of inputs and outputs, the options of the run, the description of a
+//! memory, and the streams of a session.
 //!
 //! Next: `session`, which binds and runs.
 
@@ -15,7 +15,7 @@ use crate::library::Library;
 use crate::session::Session;
 use crate::value::OwnedValue;
 
-/// The runtime's list of inputs and outputs of a run.
+/// The runtime's binding of inputs and outputs for runs.
 pub(super) struct IoBinding {
     library: &'static Library,
     raw: NonNull<OrtIoBinding>,
@@ -35,7 +35,7 @@ impl IoBinding {
         Ok(IoBinding { library, raw })
     }
 
-    /// Binds an input. What is on the device is read by every run; what is not was copied here and now, unless the host reads it.
+    /// Binds an input. Every run reads a value on the device. A value of the host is copied now, unless the host reads it.
     ///
     /// # Safety
     /// A live value.
@@ -58,7 +58,7 @@ impl IoBinding {
         self.library.api.check(status, Code::Internal)
     }
 
-    /// Leaves an output to the runtime, in memory of the host.
+    /// Lets the runtime allocate an output, in memory of the host.
     pub(super) fn leave_output(&self, session: &Session, index: usize) -> Result<()> {
         let name = session.output_names.get(index);
         // SAFETY: as above; the description of the host's memory is never freed.
@@ -70,7 +70,7 @@ impl IoBinding {
 
     pub(super) fn run(&self, session: &Session, options: &DeviceRunOptions) -> Result<()> {
         session.threads.call_guarded(|| {
-            // SAFETY: live objects; whoever holds the session mutably is the only one who runs it.
+            // SAFETY: live objects; the caller has the session mutably, so that no other thread runs it.
             let status = unsafe {
                 (self.library.api.RunWithBinding)(session.raw(), options.raw.as_ptr(), self.raw.as_ptr())
             };
@@ -82,7 +82,7 @@ impl IoBinding {
     pub(super) fn outputs(&self, library: &'static Library) -> Result<Vec<OwnedValue>> {
         let (mut values, mut count): (*mut *mut OrtValue, usize) = (null_mut(), 0);
         let mut allocator = null_mut();
-        // SAFETY: the default allocator is static; the array that comes back is ours to free, and each value in it to release.
+        // SAFETY: the default allocator is static; we own the array and the values in it, and free them.
         unsafe {
             library
                 .api
@@ -107,7 +107,7 @@ impl Drop for IoBinding {
     }
 }
 
-/// Where the nodes of a session read its inputs: for each whether that is on the device.
+/// For each input of a session, whether its nodes read it on the device.
 pub(super) fn inputs_on_device(session: &Session, driver: &dyn Driver) -> Result<Vec<bool>> {
     let library = session.library;
     let mut memories: Vec<*const OrtMemoryInfo> = vec![null(); session.signature().inputs.len()];
@@ -139,7 +139,7 @@ pub(super) struct DeviceRunOptions {
 unsafe impl Send for DeviceRunOptions {}
 
 impl DeviceRunOptions {
-    /// Of a run that is waited for or, where it is not, of which our event tells the end.
+    /// The options of a synchronous run, or of one that returns early and whose end our event signals.
     pub(super) fn new(library: &'static Library, synchronous: bool) -> Result<DeviceRunOptions> {
         let mut raw = null_mut();
         // SAFETY: a valid out-pointer.

@@ -1,4 +1,4 @@
-//! How busy NVIDIA's devices are and how much of their memory is taken, by all processes (NVML).
+//! The usage of NVIDIA's devices and of their memory by all processes (NVML).
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::ptr::null_mut;
@@ -33,21 +33,21 @@ struct NvmlFunctions {
     utilization: unsafe extern "C" fn(*mut c_void, *mut NvmlUtilization) -> NvmlStatus,
 }
 
-/// What a device is doing.
+/// The usage of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceUsage {
-    /// Memory that is taken, in bytes.
+    /// Memory in use, in bytes.
     pub used_bytes: u64,
     /// All of its memory, in bytes.
     pub total_bytes: u64,
-    /// The share of the last second or so in which it computed, in percent; unknown for a part of a device (MIG).
+    /// The share of about the last second in which it computed, in percent. Unknown for a part of a device (MIG).
     pub busy_percent: Option<u32>,
 }
 
-/// Reads the device of that identity; `None` where NVML does not say.
+/// Reads the usage of the device with this identity. `None` if NVML does not report it.
 pub fn read(uuid: [u8; 16]) -> Option<DeviceUsage> {
     let functions = functions()?;
-    // A part of a device has a name of its own kind.
+    // A part of a device (MIG) has another prefix.
     let mut names = ["GPU", "MIG"].iter().map(|kind| format!("{kind}-{}", dashed(uuid)));
     let device = names.find_map(|name| functions.device(&CString::new(name).ok()?))?;
     let (mut memory, mut utilization) = (NvmlMemory::default(), NvmlUtilization::default());

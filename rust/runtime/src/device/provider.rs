@@ -11,10 +11,10 @@ use ort_sys::{OrtCUDAProviderOptionsV2, OrtSessionOptions};
 use super::driver::DriverHandle;
 use crate::library::Library;
 
-/// Makes sure that the installed runtime can compute on NVIDIA's devices.
+/// Checks that the installed runtime can compute on NVIDIA's devices.
 ///
 /// # Errors
-/// `model_load_failed` naming the wheel that can.
+/// `model_load_failed` that names the wheel that can.
 pub fn check_available(library: &'static Library) -> Result<()> {
     if library.providers()?.iter().any(|provider| provider == "CUDAExecutionProvider") {
         return Ok(());
@@ -29,10 +29,11 @@ pub fn check_available(library: &'static Library) -> Result<()> {
     ))
 }
 
-/// Has sessions made with these options compute on device `number`, in that stream, with so many bytes at most (0 is no bound).
+/// Adds the provider to session options. Sessions compute on device `number`, in `stream`, with at most `memory_limit` bytes (0 is
+/// no limit).
 ///
 /// # Errors
-/// `model_load_failed` in the runtime's words.
+/// `model_load_failed` with the runtime's message.
 pub(super) fn add(
     library: &'static Library,
     options: NonNull<OrtSessionOptions>,
@@ -42,7 +43,7 @@ pub(super) fn add(
 ) -> Result<()> {
     let provider = ProviderOptions::new(library)?;
     let (number, limit) = (format!("{number}\0"), format!("{memory_limit}\0"));
-    // Grows by what is asked for and not by powers of two: several models share the device.
+    // The arena grows by the requested size and not by powers of two, because several models share the device.
     let mut wanted = vec![(c"device_id", &*number), (c"arena_extend_strategy", "kSameAsRequested\0")];
     if memory_limit > 0 {
         wanted.push((c"gpu_mem_limit", &limit));
@@ -73,11 +74,11 @@ impl ProviderOptions {
         Ok(ProviderOptions { library, raw })
     }
 
-    /// Sets options, values ending with a NUL. All at once: those that a call does not name go back to their defaults.
+    /// Sets all options at once: an option that is not in the list goes back to its default. Values end with a NUL.
     fn set(&self, options: &[(&CStr, &str)]) -> Result<()> {
         let keys: Vec<_> = options.iter().map(|(key, _)| key.as_ptr()).collect();
         let values: Vec<_> = options.iter().map(|(_, value)| value.as_ptr().cast::<c_char>()).collect();
-        // SAFETY: live options; as many C strings in each list as are said, which are copied.
+        // SAFETY: live options; each list has `count` C strings, which are copied.
         let status = unsafe {
             let (keys, values, count) = (keys.as_ptr(), values.as_ptr(), options.len());
             (self.library.api.UpdateCUDAProviderOptions)(self.raw.as_ptr(), keys, values, count)

@@ -1,11 +1,12 @@
-//! One session on a device, with a stream to compute in, one to copy in, and of everything that a run needs as many as are in the
-//! air at a time, so that the inputs of the next run are copied while this one computes.
+//! One session on a device, with a stream to compute in and a stream to copy in. Each run in flight has a slot of its own, so that
+//! the inputs of the next run are copied while this one computes.
 //!
 //! ```text
 //! begin:   host --copy stream--> device slab --event--> compute stream: run, outputs --> host, event
 //! finish:  wait for that event
 //! ```
-//! Inputs and outputs are bound once for each shape that comes: a batch that is filled up to a few sizes binds nothing again.
+//! Inputs and outputs are bound once for each combination of shapes: batches are padded to a few sizes, so that they are rarely
+//! bound again.
 
 mod slot;
 
@@ -24,31 +25,31 @@ use crate::shape_rule::Preallocation;
 use crate::view::Elements;
 use slot::{BoundShapes, RunSlot, unbound};
 
-/// Runs that may be in the air, of all who share the session.
+/// The most runs in flight, of all users of the session.
 const MAX_SLOTS: usize = 8;
-/// Of so many runs one is waited for: only then does the runtime free the host memory that its nodes copied from.
+/// One of this many runs is synchronous: only then does the runtime free the host memory that its nodes have copied from.
 const SYNCHRONOUS_EVERY: u64 = 64;
-/// Shapes that stay bound in a slot.
+/// The most combinations of shapes that stay bound in a slot.
 const MAX_BOUND_RUNS: usize = 16;
 
 /// A session on a device.
 pub struct DeviceSession {
-    // Fields are dropped in this order: what is bound, then the session, then the streams that it computes in.
+    // Fields are dropped in this order: the bindings, then the session, then the streams that it computes in.
     slots: Vec<RunSlot>,
     session: Session,
     streams: Streams,
-    /// Of most runs, and of those that are waited for.
+    /// The options of ordinary runs, and of synchronous runs.
     options: [DeviceRunOptions; 2],
     runs: u64,
-    /// Whether the newest call into the runtime failed, and not one of the driver's.
+    /// Whether the last run failed in the runtime, and not in the driver.
     run_failed: bool,
     memory: MemoryInfo,
-    /// The inputs that nodes read on the device. Others are read where they are.
+    /// For each input, whether nodes read it on the device. Others are read in the host's memory.
     on_device: Vec<bool>,
     driver: Arc<dyn Driver>,
 }
 
-/// A run in the air: [`DeviceSession::finish`] ends it.
+/// A run in flight. [`DeviceSession::finish`] ends it.
 #[derive(Debug)]
 pub struct InFlightRun {
     slot: usize,
@@ -56,7 +57,7 @@ pub struct InFlightRun {
 }
 
 impl InFlightRun {
-    /// A run that is over.
+    /// A run that is finished.
     pub const FINISHED: InFlightRun = InFlightRun { slot: 0, bound: 0 };
 }
 
@@ -64,8 +65,8 @@ impl DeviceSession {
     /// Loads a model file.
     ///
     /// # Errors
-    /// As [`Session::load`]; `model_load_failed` for strings, which stay on the host, for a model that the device takes no part in,
-    /// and for whatever the driver lacks.
+    /// As [`Session::load`]; `model_load_failed` for strings, which stay on the host, for a model of which the device computes
+    /// nothing, and if the driver or the provider is missing.
     pub fn load(
         library: &'static Library,
         driver: Arc<dyn Driver>,
@@ -107,49 +108,49 @@ impl DeviceSession {
         })
     }
 
-    /// What the model takes and gives.
+    /// The model's inputs and outputs.
     pub fn signature(&self) -> &Signature {
         self.session.signature()
     }
 
-    /// The signature, and what the model declares and does not offer.
+    /// The signature, and the note about optional inputs that are not offered.
     pub fn described(&self) -> (Signature, Option<String>) {
         (self.session.signature().clone(), self.session.remark().map(str::to_owned))
     }
 
-    /// Computes.
+    /// Runs the model and waits for the end.
     ///
     /// # Errors
     /// As [`DeviceSession::begin`] and [`DeviceSession::finish`].
     pub fn run(&mut self, binding: &mut Binding) -> Result<()> {
-        // SAFETY: finished in the next line, whatever comes of it.
+        // SAFETY: the next line finishes the run.
         let flight = unsafe { self.begin(binding)? };
         self.finish(flight, binding)
     }
 
-    /// Begins to compute: copies in, runs and copies out, none of which is waited for.
+    /// Begins a run: enqueues the copies to the device, the run, and the copies to the host, and waits for none of them.
     ///
     /// # Errors
-    /// `overloaded` when all slots are in the air or the device has no memory left, `backend_failed`. Then nothing is in the air.
+    /// `overloaded` if all slots are in use or the device has no memory left; `backend_failed`. Then no run is in flight.
     ///
     /// # Safety
-    /// Nobody touches or drops `binding` before [`DeviceSession::finish`] got the flight.
+    /// No code touches or drops `binding` before [`DeviceSession::finish`] returns.
     pub unsafe fn begin(&mut self, binding: &mut Binding) -> Result<InFlightRun> {
         self.driver.make_current()?;
         let slot = self.free_slot()?;
         let begun = self.launch(slot, binding, Preallocation::Proven, &[]);
         let Err(error) = begun else { return begun };
-        // What was enqueued before the failure still reads the slabs and writes the binding.
+        // Work that was enqueued before the failure still reads the slabs and writes to the binding.
         self.wait_until_idle(slot);
         let outputs = self.predicted(&binding.input_shapes(), Preallocation::Proven);
         if !self.run_failed || error.code != Code::BackendFailed || outputs.iter().all(Option::is_none) {
             return Err(error);
         }
-        // An output may be of another size than the model declares; from now on the runtime allocates them.
+        // An output may have another size than the model declares. The runtime allocates outputs from now on.
         let again = self.launch(slot, binding, Preallocation::Nothing, &[]);
         match again {
             Ok(_) => self.session.rules.mark_all_wrong(),
-            // It was something else.
+            // The buffers were not the cause.
             Err(_) => self.wait_until_idle(slot),
         }
         again.map_err(|_| error)
@@ -167,7 +168,7 @@ impl DeviceSession {
         Ok(self.slots.len() - 1)
     }
 
-    /// Finds out which outputs may lie in our slabs, by runs over the inputs, unless it is known.
+    /// Proves by runs which outputs may be in our slabs, unless it is known.
     ///
     /// # Errors
     /// As [`DeviceSession::run`].
@@ -201,7 +202,7 @@ impl DeviceSession {
         })
     }
 
-    /// The shapes of the outputs for inputs of these shapes, if they are to lie in our slabs.
+    /// The predicted shape of each output that gets a slab, for inputs of these shapes.
     fn predicted(&self, inputs: &[Shape], preallocation: Preallocation) -> Vec<Option<Shape>> {
         let one = |(index, spec): (usize, &TensorSpec)| {
             let shape = self.session.rules.shape(index, preallocation, |input| &inputs[input])?;
@@ -210,7 +211,7 @@ impl DeviceSession {
         self.session.signature().outputs.iter().enumerate().map(one).collect()
     }
 
-    /// Begins a run in a slot; what `fill` holds is in our slabs beforehand.
+    /// Begins a run in a slot. The slabs of the outputs have the bytes of `fill` before the run.
     fn launch(
         &mut self,
         slot: usize,
@@ -228,7 +229,7 @@ impl DeviceSession {
         Ok(flight)
     }
 
-    /// Copies the inputs to the device, and `fill` into the slabs of the outputs; the compute stream waits for both.
+    /// Enqueues the copies of the inputs, and of `fill` into the slabs of the outputs. The compute stream waits for them.
     fn copy_in(&self, flight: &InFlightRun, binding: &Binding, fill: &[u8]) -> Result<()> {
         let (driver, streams) = (&*self.driver, &self.streams);
         let slot = &self.slots[flight.slot];
@@ -236,7 +237,7 @@ impl DeviceSession {
         for (index, slab) in slot.inputs.iter().enumerate() {
             let input = binding.input(index);
             if !self.on_device[index] {
-                // SAFETY: the input was given a shape, and the caller leaves the binding alone until the run is over.
+                // SAFETY: the input has a shape, and the caller does not touch the binding until the run is over.
                 unsafe { bound.io.bind_input(&self.session, index, input.raw())? };
                 continue;
             }
@@ -245,14 +246,14 @@ impl DeviceSession {
             if bytes == 0 {
                 continue;
             }
-            // SAFETY: the slab was made for an input of this shape; the caller leaves the binding alone.
+            // SAFETY: the slab was made for an input of this shape; the caller does not touch the binding.
             unsafe { driver.copy_in(slab.start(), start, bytes, streams.copy)? };
         }
         for (slab, shape) in slot.outputs.iter().zip(&bound.shapes.outputs) {
             let (Some(slab), Some(_)) = (slab, shape) else { continue };
             let bytes = slab.bytes().min(fill.len());
             if bytes > 0 {
-                // SAFETY: as above; `fill` outlives the run, which its caller waits for.
+                // SAFETY: as above; `fill` outlives the run, because the caller of `launch` waits for the end.
                 unsafe { driver.copy_in(slab.start(), fill.as_ptr(), bytes, streams.copy)? };
             }
         }
@@ -260,12 +261,12 @@ impl DeviceSession {
         driver.wait(streams.compute, slot.copied_event)
     }
 
-    /// Has the runtime compute in the compute stream.
+    /// Enqueues the run in the compute stream.
     fn enqueue(&mut self, flight: &InFlightRun) -> Result<()> {
         let bound = &self.slots[flight.slot].bound[flight.bound];
         for (index, shape) in bound.shapes.outputs.iter().enumerate() {
             if shape.is_none() {
-                // What the run before left there is bound by now.
+                // The output of the previous run is still bound here.
                 bound.io.leave_output(&self.session, index)?;
             }
         }
@@ -276,7 +277,7 @@ impl DeviceSession {
         result
     }
 
-    /// Copies the outputs that are in our slabs to the host.
+    /// Enqueues the copies of the outputs in our slabs to the host.
     fn copy_out(&self, flight: &InFlightRun, binding: &mut Binding) -> Result<()> {
         let (driver, streams) = (&*self.driver, &self.streams);
         let slot = &self.slots[flight.slot];
@@ -289,13 +290,13 @@ impl DeviceSession {
             if into.is_empty() {
                 continue;
             }
-            // SAFETY: the slab holds an output of this shape; the caller leaves the binding alone until the run is over.
+            // SAFETY: the slab holds an output of this shape; the caller does not touch the binding until the run is over.
             unsafe { driver.copy_out(into.as_mut_ptr(), slab.start(), into.len(), streams.compute)? };
         }
         driver.record(slot.done_event, streams.compute)
     }
 
-    /// Waits for the end of a run; the outputs are in `binding` then.
+    /// Waits for the end of a run. The outputs are then in `binding`.
     ///
     /// # Errors
     /// `backend_failed`.
@@ -317,11 +318,11 @@ impl DeviceSession {
         Ok(())
     }
 
-    /// Waits until nothing of a slot is in the air.
+    /// Waits until all enqueued work of a slot is done.
     fn wait_until_idle(&mut self, slot: usize) {
         let slot = &mut self.slots[slot];
         for stream in [self.streams.copy, self.streams.compute] {
-            // A device that fails here fails with the next run as well.
+            // A device that fails here fails in the next run too.
             drop(
                 self.driver
                     .record(slot.done_event, stream)
@@ -331,7 +332,7 @@ impl DeviceSession {
         slot.free = true;
     }
 
-    /// The slot's binding for the shapes of these inputs, made unless there is one.
+    /// The index of the slot's bound run for inputs of these shapes. It is made if there is none.
     fn bind(&mut self, slot: usize, binding: &Binding, preallocation: Preallocation) -> Result<usize> {
         let inputs = binding.input_shapes();
         let outputs = self.predicted(&inputs, preallocation);

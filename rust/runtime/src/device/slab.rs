@@ -1,4 +1,4 @@
-//! Memory of a device.
+//! A block of a device's memory.
 //!
 //! Next: `device/io`.
 
@@ -10,7 +10,7 @@ use headgate_core::error::Result;
 use super::driver::Driver;
 use crate::buffer::rounded;
 
-/// Memory of a device, freed when dropped.
+/// A block of a device's memory, freed when dropped.
 pub(crate) struct Slab {
     driver: Arc<dyn Driver>,
     start: NonNull<u8>,

@@ -1,11 +1,11 @@
-//! The one instruction that is stepped over: `div` and `idiv` as x86-64 encodes them.
+//! Decodes the instructions that are stepped over: `div` and `idiv` of x86-64.
 //!
-//! Not decoded, and so left to the handler before: instructions with a `lock` or `rep` prefix, and the EVEX and REX2 forms of APX.
+//! Instructions with a `lock` or `rep` prefix and the EVEX and REX2 forms of APX are not decoded: the previous handler gets them.
 
 /// The longest instruction there is, in bytes.
 pub(super) const LONGEST: usize = 15;
 
-/// How wide a division is.
+/// The width of a division.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Width {
     /// AX by 8 bits; AL is the quotient, AH the remainder.
@@ -22,12 +22,12 @@ pub(super) enum Width {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Division {
     pub(super) width: Width,
-    /// Of the whole instruction, in bytes.
+    /// The length of the whole instruction, in bytes.
     pub(super) length: usize,
 }
 
 impl Division {
-    /// The division at the start of `code`, if there is a whole one.
+    /// The division at the start of `code`, if there is one and it is complete.
     pub(super) fn decode(code: &[u8]) -> Option<Division> {
         let (mut at, mut word, mut wide) = (0, false, false);
         // The operand's size, the address's size and the segments, in any order.
@@ -35,7 +35,7 @@ impl Division {
             word |= prefix == 0x66;
             at += 1;
         }
-        // REX counts right before the opcode only.
+        // REX has a meaning only right in front of the opcode.
         if let rex @ 0x40..=0x4F = *code.get(at)? {
             wide = rex & 0x08 != 0;
             at += 1;
@@ -57,14 +57,14 @@ impl Division {
     }
 }
 
-/// Bytes of ModRM, SIB and displacement.
+/// The length of ModRM, SIB and displacement, in bytes.
 fn operand_length(operand: &[u8]) -> Option<usize> {
     let (mode, base) = (operand.first()? >> 6, operand.first()? & 7);
     if mode == 3 {
         return Some(1);
     }
     let has_sib = base == 4;
-    // A base of 5 without displacement stands for an address of 32 bits alone: relative to RIP, or an index's.
+    // A base of 5 in mode 0 is no register, but a 32-bit address: relative to RIP, or with an index.
     let base = if has_sib { operand.get(1)? & 7 } else { base };
     let displacement = match mode {
         0 if base == 5 => 4,
@@ -79,7 +79,7 @@ fn operand_length(operand: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// Every form of an operand with the bytes that follow the ModRM byte, written from the manual's table and not from the code.
+    /// Every form of an operand with the bytes behind the ModRM byte, from the manual's table and not from the code above.
     fn operands() -> Vec<(u8, Vec<u8>)> {
         let mut all = Vec::new();
         for register in 0..8u8 {

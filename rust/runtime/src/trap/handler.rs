@@ -1,7 +1,7 @@
-//! The handler of SIGFPE, and where it applies.
+//! The handler of SIGFPE, and the code ranges that it guards.
 //!
-//! Everything that it touches while a signal is handled is an atomic or a thread-local without a constructor; it allocates nothing,
-//! takes no lock and calls nothing that may.
+//! While it handles a signal, it touches only atomics and thread-locals without a constructor. It allocates nothing, takes no lock,
+//! and calls nothing that may.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::{MaybeUninit, zeroed};
@@ -13,22 +13,22 @@ use std::sync::{Mutex, PoisonError};
 use super::decode::{Division, LONGEST, Width};
 use super::threads::{self, STEPPED_OVER, mark};
 
-/// The kernel's word for a division by zero and for a quotient that does not fit: x86 has one trap for both.
+/// The kernel's code for a division by zero and for a quotient that does not fit: x86 has one trap for both.
 const FPE_INTDIV: c_int = 1;
-/// Codes up to this are of signals that a process sent.
+/// Codes up to this are of signals that a process has sent.
 const MAX_SENT_CODE: c_int = 0;
 
-/// One stretch of executable memory of the runtime's libraries; empty until it is known.
+/// A range of executable memory of the runtime's libraries. Empty if not used.
 struct CodeRange {
     start: AtomicUsize,
     end: AtomicUsize,
 }
 
-/// The runtime's library and its providers have one stretch each.
+/// The guarded ranges: the runtime's library and its providers have one each.
 static GUARDED: [CodeRange; 16] =
     [const { CodeRange { start: AtomicUsize::new(0), end: AtomicUsize::new(0) } }; 16];
 
-/// What SIGFPE did before; never freed, as a signal may read it at any time.
+/// The previous action of SIGFPE. It is never freed, because a signal may read it at any time.
 static PREVIOUS_ACTION: AtomicPtr<libc::sigaction> = AtomicPtr::new(null_mut());
 
 /// See [`super::guard`].
@@ -41,7 +41,7 @@ pub(super) fn guard(inside: usize) {
     install();
 }
 
-/// Adds the executable stretches of a loaded object if it is one of the runtime's.
+/// Adds the executable ranges of a loaded object, if it belongs to the runtime.
 unsafe extern "C" fn add_code_ranges(info: *mut libc::dl_phdr_info, _: usize, inside: *mut c_void) -> c_int {
     // SAFETY: the loader hands in a live description with its headers; `inside` is the caller's.
     let (info, inside) = unsafe { (&*info, *inside.cast::<usize>()) };
@@ -71,7 +71,7 @@ fn is_runtime_library(file: &CStr) -> bool {
     name.is_some_and(|name| name.starts_with("libonnxruntime"))
 }
 
-/// Remembers a stretch; only one thread at a time does.
+/// Adds a range. Only one thread at a time may call this.
 pub(super) fn add_range(start: usize, end: usize) {
     if GUARDED.iter().any(|one| one.start.load(Relaxed) == start && one.end.load(Relaxed) == end) {
         return;
@@ -82,9 +82,9 @@ pub(super) fn add_range(start: usize, end: usize) {
     }
 }
 
-/// Puts our handler in place, unless it is, with what was there before behind it.
+/// Installs our handler, unless it is installed, and stores the previous action.
 fn install() {
-    // SAFETY: `ours` is whole: handler, an empty mask, flags. The handler keeps to what a signal handler may do. On failure, which
+    // SAFETY: `wanted` is complete: handler, empty mask, flags. The handler does only what a signal handler may do. On failure, which
     // valid arguments exclude, nothing changes.
     unsafe {
         let mut now = MaybeUninit::<libc::sigaction>::zeroed();
@@ -99,8 +99,8 @@ fn install() {
         PREVIOUS_ACTION.store(Box::into_raw(Box::new(now)), Release);
         let mut wanted: libc::sigaction = zeroed();
         wanted.sa_sigaction = ours;
-        // ONSTACK: a thread that has a stack for signals may have no room on the other. NODEFER: a handler before ours that
-        // raises the signal again, as Python's faulthandler does, acts at once; one that jumps away leaves nothing blocked.
+        // ONSTACK: a thread with a signal stack may have no room on its other stack. NODEFER: a previous handler that raises the
+        // signal again, as Python's faulthandler does, acts at once, and one that jumps away leaves nothing blocked.
         wanted.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
         libc::sigemptyset(&mut wanted.sa_mask);
         libc::sigaction(libc::SIGFPE, &wanted, null_mut());
@@ -117,7 +117,7 @@ unsafe extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, contex
     }
 }
 
-/// Steps over the division that a thread stands at, if it is one of the runtime's.
+/// Steps over the division at the thread's instruction pointer, if it is in a guarded range.
 fn step_over(context: &mut libc::ucontext_t) -> bool {
     let registers = &mut context.uc_mcontext.gregs;
     let at = registers[libc::REG_RIP as usize] as usize;
@@ -130,7 +130,7 @@ fn step_over(context: &mut libc::ucontext_t) -> bool {
     // SAFETY: `at..end` is mapped and readable: the processor has just run code there, and libraries are never unloaded.
     let code = unsafe { std::slice::from_raw_parts(at as *const u8, (end - at).min(LONGEST)) };
     let Some(division) = Division::decode(code) else { return false };
-    // The quotient is the dividend's low part, which is where the quotient belongs already; the remainder is 0.
+    // The quotient is the dividend's low part, which is in the quotient's register already. The remainder is 0.
     let (rax, rdx) = (libc::REG_RAX as usize, libc::REG_RDX as usize);
     match division.width {
         Width::Byte => registers[rax] &= !0xFF00,
@@ -148,7 +148,7 @@ fn step_over(context: &mut libc::ucontext_t) -> bool {
     true
 }
 
-/// Does what SIGFPE did before.
+/// Calls the previous action of SIGFPE.
 ///
 /// # Safety
 /// The arguments are those of a signal handler.
@@ -156,7 +156,7 @@ unsafe fn call_previous(signal: c_int, info: *mut libc::siginfo_t, context: *mut
     // SAFETY: `PREVIOUS_ACTION` is null or a description that is never freed; its handler is called as it asked to be.
     unsafe {
         let sent = (*info).si_code <= MAX_SENT_CODE;
-        // Whoever was before us may have us before him, if he came after us, and sends the signal back: that ends here.
+        // The previous handler may have been installed after ours, and then passes the signal back to us. The loop ends here.
         let comes_back = sent && threads::is_in_previous();
         match PREVIOUS_ACTION.load(Acquire).as_ref() {
             Some(before) if before.sa_sigaction == libc::SIG_IGN && sent => {}
@@ -181,14 +181,14 @@ unsafe fn call_previous(signal: c_int, info: *mut libc::siginfo_t, context: *mut
     }
 }
 
-/// Ends the process as the signal does by itself: with its number and, where that is wanted, a core.
+/// Ends the process as the signal does by default: with its number and, if enabled, a core dump.
 unsafe fn end_process(signal: c_int, sent: bool) {
     // SAFETY: a whole description; both functions may be called in a handler.
     unsafe {
         let mut default: libc::sigaction = zeroed();
         default.sa_sigaction = libc::SIG_DFL;
         libc::sigaction(signal, &default, null_mut());
-        // A trap comes again by itself: the instruction is still to be run.
+        // A trap occurs again, because the instruction has not run yet.
         if sent {
             libc::raise(signal);
         }

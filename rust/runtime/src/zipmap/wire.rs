@@ -1,19 +1,19 @@
-//! The protobuf wire format, as far as a model is rewritten: fields as they lie in a message, and fields of bytes.
+//! The part of the protobuf wire format that rewriting a model needs: the raw fields of a message, and fields of bytes.
 
-/// A field as it lies in its message.
+/// A field of a message.
 #[derive(Clone, Copy)]
 pub(super) struct WireField<'a> {
     /// Its number.
     pub(super) number: u32,
-    /// All of it, its tag included.
+    /// The whole field, its tag included.
     pub(super) raw: &'a [u8],
-    /// Its content where it has a length: text, bytes, a message, packed numbers.
+    /// The content of a length-delimited field: text, bytes, a message, packed numbers.
     pub(super) bytes: Option<&'a [u8]>,
-    /// Its value where it is a number.
+    /// The value of a varint field.
     pub(super) varint: u64,
 }
 
-/// The fields of a message in their order; `None` for one that is malformed, which is the last.
+/// The fields of a message in their order. A malformed field is `None`, and the last.
 pub(super) fn fields(message: &[u8]) -> impl Iterator<Item = Option<WireField<'_>>> {
     let mut rest = message;
     std::iter::from_fn(move || {
@@ -26,12 +26,12 @@ pub(super) fn fields(message: &[u8]) -> impl Iterator<Item = Option<WireField<'_
     })
 }
 
-/// The fields of a message that is well-formed.
+/// The fields of a message. `None` if it is malformed.
 pub(super) fn read_fields(message: &[u8]) -> Option<Vec<WireField<'_>>> {
     fields(message).collect()
 }
 
-/// The text of a field; the last one counts.
+/// The text of a field. If there are several, the last one counts.
 pub(super) fn text(message: &[u8], number: u32) -> Option<&str> {
     let found = fields(message).flatten().filter(|field| field.number == number).last();
     str::from_utf8(found?.bytes?).ok()

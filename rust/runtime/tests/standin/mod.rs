@@ -1,5 +1,5 @@
-//! A driver without a device: its memory is the heap's, its provider the processor's, and its streams do nothing until somebody
-//! waits for them. Who forgets to wait reads rubbish.
+//! A driver without a device. Its memory is of the heap, and its provider is the CPU's. Its streams do nothing until a test waits for
+//! them: a read without waiting gives rubbish.
 #![allow(
     dead_code,
     unsafe_code,
@@ -30,7 +30,7 @@ pub struct StandIn {
     gate: Mutex<Option<Arc<Gate>>>,
 }
 
-/// Where whoever asks for host memory says so and waits.
+/// A gate at which an allocation of host memory reports and waits.
 struct Gate {
     entered: Mutex<Sender<()>>,
     leave: Mutex<Receiver<()>>,
@@ -79,7 +79,7 @@ impl StandIn {
         (state.device.len(), state.host.len(), state.streams.len(), state.events.len())
     }
 
-    /// From now on whoever asks for host memory says so first, and waits until the sender is dropped.
+    /// From now on an allocation of host memory reports first, and waits until the sender is dropped.
     pub fn hold_host(&self) -> (Receiver<()>, Sender<()>) {
         let ((entered_tx, entered), (leave, leave_rx)) = (channel(), channel());
         let gate = Gate { entered: Mutex::new(entered_tx), leave: Mutex::new(leave_rx) };
@@ -87,7 +87,7 @@ impl StandIn {
         (entered, leave)
     }
 
-    /// From now on whoever asks for host memory panics.
+    /// From now on an allocation of host memory panics.
     pub fn panic_on_host(&self) {
         self.state().host_panics = true;
     }
@@ -128,7 +128,7 @@ impl State {
         let Some((stream, upto)) = self.events[&event] else { return };
         while self.done.get(&stream).copied().unwrap_or(0) < upto {
             let Step { from, to, bytes } = self.streams.get_mut(&stream).unwrap().pop_front().unwrap();
-            // SAFETY: whoever put it in promised that both sides last.
+            // SAFETY: the caller of the copy guarantees that both sides live.
             unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes) };
             *self.done.entry(stream).or_default() += 1;
         }
@@ -221,7 +221,7 @@ unsafe impl Driver for StandIn {
         let panics = self.state().host_panics;
         assert!(!panics, "a defect");
         if let Some(gate) = gate {
-            // Nobody need count; once the test has dropped its sender, all pass.
+            // A failed send is fine: once the test has dropped its sender, all allocations pass.
             let _ = gate.entered.lock().unwrap().send(());
             let _ = gate.leave.lock().unwrap().recv();
         }
@@ -268,7 +268,7 @@ unsafe impl Driver for StandIn {
     }
 
     fn wait(&self, _: DriverHandle, event: DriverHandle) -> Result<()> {
-        // The processor's provider computes at once, so what it is to wait for has to be done by then.
+        // The CPU's provider computes at once, so that the work that it waits for must be done by then.
         self.state().happen(event);
         Ok(())
     }

@@ -1,6 +1,6 @@
-//! A baseline as bytes: canonical JSON, so that the SHA-256 of the bytes identifies it, and a reader that trusts nothing.
+//! A baseline as bytes: canonical JSON, so that the SHA-256 of the bytes identifies it. The reader checks everything.
 //!
-//! Canonical: fixed key order, no spaces, shortest round-trip numbers, features in order. Next: `lookup`.
+//! Canonical means: fixed key order, no spaces, shortest round-trip numbers, features in order. Next: `lookup`.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use super::types::{Baseline, FeatureBaseline};
 use crate::edges::MAX_EDGES;
 use crate::error::{Error, Result};
 
-/// The value of `"format"`; another one is refused.
+/// The value of `"format"`. Another value is refused.
 pub const FORMAT: &str = "headgate.baseline/1";
 /// The largest file that is read, in bytes.
 pub const MAX_BYTES: usize = 512 << 20;
@@ -38,7 +38,7 @@ impl Baseline {
     /// Reads and checks a baseline.
     ///
     /// # Errors
-    /// [`Error::Baseline`] when the bytes are too large, not JSON of this format, or contradict themselves.
+    /// [`Error::Baseline`] if the bytes are too many, are not JSON of this format, or contradict themselves.
     pub fn from_json(bytes: &[u8]) -> Result<Baseline> {
         if bytes.len() > MAX_BYTES {
             return Err(Error::Baseline(format!(

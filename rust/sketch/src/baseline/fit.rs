@@ -1,19 +1,19 @@
-//! From columns of reference values to a baseline: sort, choose edges, count exactly on them.
+//! Fits a baseline to columns of reference values: sorts them, chooses edges, and counts exactly on these edges.
 //!
-//! Not here: where edges lie (`edges`). Next: `codec`.
+//! Not here: the choice of edges (`edges`). Next: `codec`.
 
 use super::types::{Baseline, Column, FeatureBaseline};
 use crate::edges::{self, Spacing};
 use crate::error::{Error, Result};
 use crate::moments::Moments;
 
-/// Fits a baseline. `values[i]` are the reference values of `columns[i]`, one per row; NaN means the row has no value.
+/// Fits a baseline. `values[i]` are the reference values of `columns[i]`, one per row. NaN means that the row has no value.
 ///
-/// The result does not depend on the order of rows or columns, apart from the last digits of sums (rows are added in
-/// ascending order of value, so not even those).
+/// The result does not depend on the order of rows or columns: rows are added in ascending order of value, so that even the last
+/// digits of sums are the same.
 ///
 /// # Errors
-/// [`Error::Fit`] when there is no column, the two lists differ in length, a name is empty, or a feature occurs twice.
+/// [`Error::Fit`] if there is no column, the two lists differ in length, a name is empty, or a feature occurs twice.
 pub fn fit(columns: &[Column], values: &[&[f64]]) -> Result<Baseline> {
     if columns.is_empty() {
         return Err(Error::Fit("no columns were given; give at least one".into()));

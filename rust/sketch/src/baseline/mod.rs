@@ -1,7 +1,7 @@
-//! The reference distribution of an endpoint: for each feature its edges, and the counts and sums of the reference rows
-//! on exactly those edges. Fitted once, identified by the SHA-256 of its bytes, compared with live windows ever after.
+//! The reference distribution of an endpoint: for each feature its edges, and the counts and sums of the reference rows on these
+//! edges. A baseline is fitted once, identified by the SHA-256 of its bytes, and compared with live windows.
 //!
-//! `fit` makes one from columns of numbers, `codec` writes and reads it. Not here: live counts (`live`), distances
+//! `fit` makes a baseline from columns of numbers, `codec` writes and reads it. Not here: live counts (`live`), distances
 //! (`distance`). Next: `types`.
 
 mod codec;

@@ -1,4 +1,4 @@
-//! A baseline and its features, as they are in memory and in a file.
+//! A baseline and its features, in memory and in a file.
 //!
 //! Next: `fit`.
 
@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::moments::Moments;
 
-/// Which side of a model a tensor is on.
+/// The side of a model that a tensor is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
-    /// What a request brings.
+    /// A tensor of a request.
     Input,
-    /// What an answer carries.
+    /// A tensor of a response.
     Output,
 }
 
-/// Which numbers a column of a fit holds.
+/// A column of reference values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Column {
@@ -24,11 +24,11 @@ pub struct Column {
     pub tensor: String,
     /// The feature's name: from the document's `columns`, or `X[3]`, or a statistic such as `X.mean`.
     pub column: String,
-    /// The flat element index within a row of the tensor; for a statistic its place in the list of statistics.
+    /// The flat element index within a row of the tensor, or the index of the statistic.
     pub index: u32,
     /// Input or output.
     pub direction: Direction,
-    /// Whether the values are whole numbers (each gets a bin when there are at most 256).
+    /// Whether the values are whole numbers. Each distinct value gets a bin if there are at most 256.
     #[serde(default)]
     pub integer: bool,
 }
@@ -47,7 +47,7 @@ pub struct FeatureBaseline {
     pub direction: Direction,
     /// Whether the values are whole numbers.
     pub integer: bool,
-    /// Strictly ascending, finite; empty when the reference had no finite value.
+    /// Strictly ascending and finite. Empty if the reference has no finite value.
     pub edges: Vec<f64>,
     /// Reference rows per slot.
     pub counts: Vec<u64>,

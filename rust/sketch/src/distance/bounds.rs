@@ -1,5 +1,5 @@
-//! Kolmogorov-Smirnov and Wasserstein distances between bounds that hold for every pair of samples with these counts and
-//! sums. What happens inside a bin is unknown; how far it can matter is not.
+//! Bounds of the Kolmogorov-Smirnov and Wasserstein distances, which hold for every pair of samples with these counts and sums. The
+//! values inside a bin are unknown, but their effect is bounded.
 //!
 //! Below, F and G are the cumulative shares of reference and live, `D = F - G`, and for bin i of width w: `p` and `q` its
 //! shares, `D0` and `D1` the difference at its ends. Not here: smoothing or p-values. Next: `tolerance`.
@@ -16,7 +16,7 @@ pub struct Bounds {
     pub upper: f64,
 }
 
-/// One side of a comparison: counts and sums per slot, as long as each other, one longer than the edges.
+/// One side of a comparison: counts and sums per slot. There is one slot more than there are edges.
 #[derive(Clone, Copy, Debug)]
 pub struct BinnedSample<'a> {
     /// Values per slot.
@@ -30,13 +30,13 @@ impl BinnedSample<'_> {
         total(self.counts)
     }
 
-    /// The distances of the values beyond the outermost edge from it, added up.
+    /// The sum of the distances from the outermost edge to the values beyond it.
     fn tail_area(&self, edge: f64, slot: usize) -> f64 {
         (self.counts[slot] as f64 * edge - self.sums[slot]).abs()
     }
 
-    /// Whether all values of slot i equal its upper edge: the edge allows nothing else, or the sum leaves nothing else
-    /// (a value may not exceed the edge). The latter only where whole numbers keep the sum exact.
+    /// Whether all values of slot i equal its upper edge. Then the slot is a single value, or the sum is the count times the edge, as
+    /// no value exceeds the edge. The sum is used only if it is exact, which it is for whole numbers.
     fn at_upper(&self, edges: &[f64], i: usize) -> bool {
         const EXACT: f64 = 9_007_199_254_740_992.0;
         let product = self.counts[i] as f64 * edges[i];
@@ -49,8 +49,8 @@ fn is_spike(edges: &[f64], a: &BinnedSample<'_>, b: &BinnedSample<'_>, i: usize)
     i < edges.len() && (is_point(edges, i) || (a.at_upper(edges, i) && b.at_upper(edges, i)))
 }
 
-/// The Kolmogorov-Smirnov distance `sup |F - G|`: at least the largest difference at an edge; inside a bin F - G rises at
-/// most to `D0 + p` and falls at most to `D0 - q`. `None` when a side is empty.
+/// The Kolmogorov-Smirnov distance `sup |F - G|`. It is at least the largest difference at an edge. Inside a bin F - G rises at most
+/// to `D0 + p`, and falls at most to `D0 - q`. `None` if a side is empty.
 pub fn ks(edges: &[f64], reference: BinnedSample<'_>, live: BinnedSample<'_>) -> Option<Bounds> {
     let (n, m) = (reference.n(), live.n());
     if n == 0.0 || m == 0.0 {
@@ -71,7 +71,7 @@ pub fn ks(edges: &[f64], reference: BinnedSample<'_>, live: BinnedSample<'_>) ->
     Some(Bounds { lower, upper: upper.max(lower).min(1.0) })
 }
 
-/// What one bin adds to the Wasserstein distance.
+/// The part of the Wasserstein distance in one bin.
 struct WassersteinBin {
     width: f64,
     d0: f64,
@@ -102,9 +102,9 @@ impl WassersteinBin {
     }
 }
 
-/// The first Wasserstein distance `integral |F - G|`, in the unit of the values. Where F - G keeps its sign within each
-/// bin both bounds are the exact value. Below the first and above the last edge only the net area is known; it is exact
-/// where the reference has no values there, which holds for edges fitted on it. `None` when a side is empty.
+/// The first Wasserstein distance `integral |F - G|`, in the unit of the values. If F - G has one sign within each bin, both bounds
+/// are the exact value. Below the first and above the last edge only the net area is known. It is exact if the reference has no
+/// values there, as with edges that were fitted on it. `None` if a side is empty.
 pub fn wasserstein(edges: &[f64], reference: BinnedSample<'_>, live: BinnedSample<'_>) -> Option<Bounds> {
     let (n, m) = (reference.n(), live.n());
     if n == 0.0 || m == 0.0 || edges.is_empty() {

@@ -1,6 +1,6 @@
-//! Two-sample tests on a 2 x B table: both the reference and the live counts are samples, neither is taken as exact.
+//! Two-sample tests on a 2 x B table. Both the reference and the live counts are samples.
 //!
-//! Same numbers as `scipy.stats.chi2_contingency(correction=False)`. Next: `bounds`.
+//! The results are those of `scipy.stats.chi2_contingency(correction=False)`. Next: `bounds`.
 
 use super::counts::{Count, total};
 use crate::special::chi2_sf;
@@ -10,13 +10,13 @@ use crate::special::chi2_sf;
 pub struct TestResult {
     /// The statistic.
     pub stat: f64,
-    /// The probability of a larger one without any change (asymptotic).
+    /// The probability of a larger statistic without a change (asymptotic).
     pub p: f64,
     /// Degrees of freedom: slots with a value on either side, less one.
     pub dof: u32,
 }
 
-/// Pearson's chi-square over all cells of both samples. `None` when a side is empty or fewer than two slots are used.
+/// Pearson's chi-square over all cells of both samples. `None` if a side is empty, or fewer than two slots are used.
 pub fn chi_square<C: Count>(c: &[u64], d: &[C]) -> Option<TestResult> {
     contingency(c, d, |observed, expected| (observed - expected) * (observed - expected) / expected)
 }
@@ -24,7 +24,7 @@ pub fn chi_square<C: Count>(c: &[u64], d: &[C]) -> Option<TestResult> {
 /// The G-test (log-likelihood ratio) over all cells of both samples. `None` as for [`chi_square`].
 pub fn g_test<C: Count>(c: &[u64], d: &[C]) -> Option<TestResult> {
     contingency(c, d, |observed, expected| {
-        // 2 (o ln(o/e) - (o - e)): the second part adds up to 0 and keeps the digits where o is near e.
+        // 2 (o ln(o/e) - (o - e)): the second part adds up to 0, and keeps the digits if o is near e.
         let u = (observed - expected) / expected;
         if observed <= 0.0 { 2.0 * expected } else { 2.0 * expected * ((1.0 + u) * u.ln_1p() - u) }
     })

@@ -2,7 +2,7 @@
 //!
 //! Next: `divergence`.
 
-/// A count: whole, or of effective rows where rows have weights.
+/// A count of rows: a whole number, or of effective rows if rows have weights.
 pub trait Count: Copy {
     /// Its value.
     fn value(self) -> f64;
@@ -24,7 +24,7 @@ pub(super) fn total<C: Count>(counts: &[C]) -> f64 {
     counts.iter().map(|&count| count.value()).sum()
 }
 
-/// Pairs of shares; 0 for every slot of an empty side.
+/// Pairs of shares. All shares of an empty side are 0.
 pub(super) fn shares<'a>(c: &'a [u64], d: &'a [u64]) -> impl Iterator<Item = (f64, f64)> + 'a {
     debug_assert_eq!(c.len(), d.len(), "counts on different slots");
     let (n, m) = (total(c).max(1.0), total(d).max(1.0));

@@ -13,7 +13,7 @@ pub enum Unit {
     Bits,
 }
 
-/// Shares with Jeffreys' half count per slot, `(c + 1/2) / (n + B/2)`: continuous where a slot is empty.
+/// Shares with Jeffreys' half count per slot, `(c + 1/2) / (n + B/2)`, which are not 0 for an empty slot.
 fn smoothed<'a, C: Count>(c: &'a [u64], d: &'a [C]) -> impl Iterator<Item = (f64, f64)> + 'a {
     debug_assert_eq!(c.len(), d.len(), "counts on different slots");
     let half = c.len() as f64 * 0.5;
@@ -21,18 +21,18 @@ fn smoothed<'a, C: Count>(c: &'a [u64], d: &'a [C]) -> impl Iterator<Item = (f64
     c.iter().zip(d).map(move |(&c, &d)| ((c as f64 + 0.5) / n, (d.value() + 0.5) / m))
 }
 
-/// The population stability index with Jeffreys smoothing: `sum (q - p) ln(q / p)`, in nats. Every slot given counts,
-/// those empty on both sides too. Under no drift it is about `(1/n + 1/m)` times a chi-square with B-1 degrees of freedom.
+/// The population stability index with Jeffreys smoothing: `sum (q - p) ln(q / p)`, in nats. Every slot counts, even if it is empty on
+/// both sides. Without drift it is about `(1/n + 1/m)` times a chi-square with B-1 degrees of freedom.
 pub fn psi<C: Count>(c: &[u64], d: &[C]) -> f64 {
     smoothed(c, d).map(|(p, q)| (q - p) * (q / p).ln()).sum()
 }
 
-/// The population stability index without smoothing; infinite where one side alone is empty.
+/// The population stability index without smoothing. Infinite if a slot is empty on one side only.
 pub fn psi_raw(c: &[u64], d: &[u64]) -> f64 {
     shares(c, d).filter(|(p, q)| p != q).map(|(p, q)| (q - p) * (q / p).ln()).sum()
 }
 
-/// Kullback-Leibler divergence of `d` from `c`: `sum q ln(q / p)` in nats; infinite where only `d` has values.
+/// Kullback-Leibler divergence of `d` from `c`: `sum q ln(q / p)` in nats. Infinite if a slot has values of `d` only.
 pub fn kl(c: &[u64], d: &[u64]) -> f64 {
     shares(c, d).filter(|(_, q)| *q > 0.0).map(|(p, q)| q * (q / p).ln()).sum()
 }
@@ -52,8 +52,8 @@ pub fn jensen_shannon_divergence(c: &[u64], d: &[u64], unit: Unit) -> f64 {
     }
 }
 
-/// `p ln(p / ((p + q) / 2)) - (p - q) / 2`; the added terms cancel between both sides and in the sum, and keep the digits
-/// of nearly equal shares.
+/// `p ln(p / ((p + q) / 2)) - (p - q) / 2`. The second terms of both sides cancel in the sum, and keep the digits of nearly equal
+/// shares.
 fn towards_middle(p: f64, q: f64) -> f64 {
     let middle = 0.5 * (p + q);
     if p <= 0.0 {

@@ -1,7 +1,7 @@
-//! How far a live distribution is from its reference, computed from counts (and sums) on the same slots.
+//! The distance of a live distribution from its reference, computed from counts and sums on the same slots.
 //!
-//! `c` are reference counts, `d` live counts, p and q their shares, n and m their totals. No sketch error exists in any
-//! binned figure: both sides are counted exactly on the same edges.
+//! `c` are reference counts and `d` live counts, p and q their shares, n and m their totals. Binned figures have no sketch error: both
+//! sides are counted exactly on the same edges.
 //!
 //! `divergence`: PSI, KL, Jensen-Shannon, Hellinger, total variation, L-infinity. `contingency`: chi-square and G.
 //! `bounds`: Kolmogorov-Smirnov and Wasserstein between guaranteed bounds. `tolerance`: the test that decides.

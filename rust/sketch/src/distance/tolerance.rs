@@ -1,27 +1,27 @@
-//! The test that decides: is the change larger than the one that is tolerated?
+//! The test of a verdict: is the change larger than the tolerated one?
 //!
-//! A threshold on PSI alone alarms on noise when rows are few and on nothing when they are many. Here
-//! `T = N_e * PSI`, `N_e = n m / (n + m)`, is compared with a non-central chi-square with `B - 1` degrees of freedom and
-//! `lambda = N_e * tolerated PSI` (the population resemblance statistic, arXiv 2307.11878): the share of false alarms is
-//! the one asked for at any traffic volume. Not here: the figures shown beside the verdict (`report`). Next: `typed_slice`.
+//! A threshold on PSI alone alarms on noise if there are few rows, and misses changes if there are many. Here `T = N_e * PSI` with
+//! `N_e = n m / (n + m)` is compared with a non-central chi-square with `B - 1` degrees of freedom and
+//! `lambda = N_e * tolerated PSI` (the population resemblance statistic, arXiv 2307.11878). So the share of false alarms is the
+//! chosen one at any traffic volume. Not here: the figures shown beside the verdict (`report`). Next: `typed_slice`.
 
 use super::counts::{Count, total};
 use super::divergence::psi;
 use crate::special::{noncentral_chi2_isf, noncentral_chi2_sf};
 
-/// The most groups that a test uses; bins nest, so grouping them is exact.
+/// The most groups of a test. Bins nest, so that grouping them is exact.
 const MAX_GROUPS: usize = 32;
-/// Rows that each group should hold on either side, so that the chi-square approximation holds.
+/// Rows that each group should have on either side, so that the chi-square approximation holds.
 const ROWS_PER_GROUP: u64 = 5;
 
-/// What is tolerated, and how often an alarm may be false.
+/// The tolerated change, and the probability of a false alarm.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tolerance {
     /// The population stability index (nats) up to which a change is tolerated; at least 0.
     pub psi: f64,
-    /// The probability of a false alarm in one look at one feature, in (0, 1).
+    /// The probability of a false alarm in one test of one feature, in (0, 1).
     pub alpha: f64,
-    /// Fewer rows on either side decide nothing.
+    /// With fewer rows on either side the verdict is undecided.
     pub min_rows: u64,
 }
 
@@ -31,7 +31,7 @@ impl Default for Tolerance {
     }
 }
 
-/// What a comparison says. No data is undecided, never pass and never fail.
+/// The verdict of a comparison. Without data it is undecided, never pass or fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
@@ -39,7 +39,7 @@ pub enum Verdict {
     Pass,
     /// The change exceeds the tolerated one.
     Fail,
-    /// Too few rows to say.
+    /// Too few rows.
     Undecided,
 }
 
@@ -48,11 +48,11 @@ pub enum Verdict {
 pub struct Decision {
     /// The verdict.
     pub verdict: Verdict,
-    /// `N_e * PSI` over the groups; NaN when undecided.
+    /// `N_e * PSI` over the groups. NaN if undecided.
     pub stat: f64,
-    /// The largest statistic that still passes; NaN when undecided.
+    /// The largest statistic that passes. NaN if undecided.
     pub critical: f64,
-    /// The probability of a larger statistic if the change were exactly the tolerated one; NaN when undecided.
+    /// The probability of a larger statistic if the change were exactly the tolerated one. NaN if undecided.
     pub p: f64,
     /// Degrees of freedom: groups less one.
     pub dof: u32,
@@ -63,16 +63,16 @@ impl Decision {
         Self { verdict: Verdict::Undecided, stat: f64::NAN, critical: f64::NAN, p: f64::NAN, dof: 0 };
 }
 
-/// Tests live counts `d` against reference counts `c`. `ordered` says how many of the first slots are neighbours on a line
-/// and may be grouped (the bins between "below" and "above"); the others stay as they are. Live counts of rows with weights
-/// are given as counts of effective rows: their total is what the test may conclude from.
+/// Tests live counts `d` against reference counts `c`. The slots in `ordered` are neighbours and may be grouped: the bins between
+/// "below" and "above". Each other slot is a group. If rows have weights, `d` must be counts of effective rows, on whose total the
+/// test depends.
 pub fn decide<C: Count>(
     c: &[u64],
     d: &[C],
     ordered: std::ops::Range<usize>,
     tolerance: &Tolerance,
 ) -> Decision {
-    // A sum of products may miss a whole number by its last digits.
+    // A sum of products may be below a whole number by its last digits.
     let rows = (total(c).min(total(d)) + 1e-6) as u64;
     if rows < tolerance.min_rows.max(2 * ROWS_PER_GROUP) {
         return Decision::UNDECIDED;
@@ -80,7 +80,7 @@ pub fn decide<C: Count>(
     let groups = usize::try_from(rows / ROWS_PER_GROUP).unwrap_or(MAX_GROUPS).min(MAX_GROUPS);
     let (c, d) = group(c, d, ordered, groups);
     let effective = total(&c) * total(&d) / (total(&c) + total(&d));
-    // One group (all values equal on both sides) leaves nothing that could differ.
+    // With one group, in which both sides have all values, nothing can differ.
     let dof = c.len().saturating_sub(1) as u32;
     if dof == 0 {
         return Decision { verdict: Verdict::Pass, stat: 0.0, critical: 0.0, p: 1.0, dof };
@@ -91,7 +91,7 @@ pub fn decide<C: Count>(
     Decision { verdict, stat, critical: noncentral_chi2_isf(tolerance.alpha, f64::from(dof), lambda), p, dof }
 }
 
-/// Joins neighbouring slots until each group has its share of the reference; drops what is empty on both sides.
+/// Joins neighbouring slots until each group has its share of the reference. Groups that are empty on both sides are dropped.
 fn group<C: Count>(
     c: &[u64],
     d: &[C],

@@ -1,7 +1,7 @@
-//! One of the two buffers of a shard: flat counters that a single writer moves with plain loads and stores, and that the
-//! collector empties while the writer is elsewhere.
+//! One of the two buffers of a shard: flat counters, which the writer increments with plain loads and stores. The collector empties
+//! the buffer while the writer uses the other one.
 //!
-//! Not here: who may write when (`flip`). Next: `record`.
+//! Not here: which side owns the buffer (`flip`). Next: `record`.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -13,9 +13,9 @@ use crate::plan::{FeatureLayout, FeatureLayouts, FeaturePlan, HEADER_CELLS};
 use crate::sampler::splitmix64;
 use crate::sync::AtomicU64;
 
-/// The header of a feature: what each counter of its first cells is.
+/// The header of a feature: the counters in its first cells.
 pub(crate) mod header {
-    /// a: sum of squares about the centre; b: the centre, where there is no baseline to give one.
+    /// a: sum of squares about the centre; b: the centre, if there is no baseline.
     pub(crate) const SQUARES: usize = 0;
     /// a: smallest value; b: largest value.
     pub(crate) const RANGE: usize = 1;
@@ -23,7 +23,7 @@ pub(crate) mod header {
     pub(crate) const NAN: usize = 2;
     /// a: -infinity; b: finite values whose bucket the memory budget refused.
     pub(crate) const NEGATIVE: usize = 3;
-    /// a: values in the exponential histogram's zero bucket; b: sum of all values, where no slots hold it.
+    /// a: values in the exponential histogram's zero bucket; b: sum of all values, if there are no slots.
     pub(crate) const ZERO: usize = 4;
 }
 
@@ -31,14 +31,14 @@ pub(crate) mod header {
 #[derive(Debug)]
 pub(crate) struct CounterBuffer {
     pub(crate) cells: Box<[CounterPair]>,
-    /// By feature.
+    /// One for each feature.
     pub(crate) exponentials: Box<[BucketTable]>,
     pub(crate) offered: AtomicU64,
     pub(crate) observed: AtomicU64,
     pub(crate) tensors: Box<[TensorCounters]>,
 }
 
-/// What is counted for each tensor; see [`LiveTensor`].
+/// The counters of a tensor, as in [`LiveTensor`].
 #[derive(Debug)]
 pub(crate) struct TensorCounters {
     pub(crate) missing: AtomicU64,
@@ -67,7 +67,7 @@ impl TensorCounters {
 }
 
 impl FeaturePlan {
-    /// Bytes of one shard before any exponential bucket is used; two buffers.
+    /// Bytes of one shard, which has two buffers, before any exponential bucket is used.
     pub fn shard_bytes(&self) -> usize {
         2 * (self.cells * size_of::<CounterPair>()
             + self.features.len() * size_of::<BucketTable>()
@@ -109,7 +109,7 @@ impl CounterBuffer {
         store_f64(&range.b, f64::NEG_INFINITY);
     }
 
-    /// Moves everything into `live` and leaves zeros. Only while the flip says that no writer is here.
+    /// Moves all counts to `live` and leaves zeros. The collector must own the buffer.
     pub(crate) fn drain(&self, plan: &FeaturePlan, live: &mut LiveCounts) {
         live.offered += take(&self.offered);
         live.observed += take(&self.observed);

@@ -1,4 +1,4 @@
-//! Opening shards for the threads of one version, and collecting what they counted.
+//! Opens shards for the threads of one version, and collects their counts.
 //!
 //! Next: `live`.
 
@@ -13,7 +13,7 @@ use crate::live::LiveCounts;
 use crate::plan::FeaturePlan;
 use crate::sync::{AtomicBool, Ordering};
 
-/// Makes writers; shared by all threads.
+/// Makes writers. All threads share it.
 #[derive(Clone, Debug)]
 pub struct ShardOpener {
     plan: Arc<FeaturePlan>,
@@ -21,12 +21,12 @@ pub struct ShardOpener {
     new_shards: Arc<Mutex<NewShards>>,
 }
 
-/// What writers leave for their collector.
+/// Shards that the opener has made and the collector has not seen yet.
 #[derive(Debug)]
 struct NewShards {
-    /// Shards that it has not seen yet.
+    /// The shards.
     fresh: Vec<Arc<Shard>>,
-    /// Memory for the sum of all shards; taken with the first of them.
+    /// The memory of the sum of all shards. It is taken with the first shard.
     sum: BudgetShare,
 }
 
@@ -35,7 +35,7 @@ impl ShardOpener {
         self.new_shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A writer for the calling thread, or `None` when the memory budget does not hold another shard.
+    /// A writer for the calling thread. `None` if the memory budget has no room for another shard.
     pub fn open(&self) -> Option<ShardWriter> {
         let share = BudgetShare::new(Arc::clone(&self.budget));
         let mut new_shards = self.new_shards();
@@ -55,39 +55,39 @@ impl ShardOpener {
         Some(ShardWriter { shard })
     }
 
-    /// What is sketched.
+    /// The plan of the version.
     pub fn plan(&self) -> &Arc<FeaturePlan> {
         &self.plan
     }
 }
 
-/// Gathers what the writers of one version counted.
+/// Collects the counts of the writers of one version.
 #[derive(Debug)]
 pub struct ShardCollector {
     opener: ShardOpener,
     shards: Vec<CollectedShard>,
 }
 
-/// A shard as its collector knows it.
+/// A shard and the collector's state for it.
 #[derive(Debug)]
 struct CollectedShard {
     shard: Arc<Shard>,
     turn: CollectorTurn,
 }
 
-/// What a collection did.
+/// The result of a collection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CollectionResult {
-    /// Buffers emptied.
+    /// Buffers that were emptied.
     pub taken: usize,
-    /// Shards whose writer was busy; their counts come with the next collection.
+    /// Shards whose writer was busy. The next collection takes their counts.
     pub busy: usize,
-    /// Shards whose thread is gone and that were emptied for good.
+    /// Shards whose writer was dropped, and that were emptied for the last time.
     pub closed: usize,
 }
 
 impl ShardCollector {
-    /// A collector without writers; they come from its [`ShardCollector::opener`].
+    /// A collector without writers. [`ShardCollector::opener`] makes them.
     pub fn new(plan: Arc<FeaturePlan>, budget: Arc<SketchBudget>) -> Self {
         let new_shards = NewShards { fresh: Vec::new(), sum: BudgetShare::new(Arc::clone(&budget)) };
         Self {
@@ -96,17 +96,17 @@ impl ShardCollector {
         }
     }
 
-    /// Makes writers whose counts arrive here.
+    /// The opener of writers whose counts this collector takes.
     pub fn opener(&self) -> ShardOpener {
         self.opener.clone()
     }
 
-    /// What is sketched.
+    /// The plan of the version.
     pub fn plan(&self) -> &Arc<FeaturePlan> {
         &self.opener.plan
     }
 
-    /// Whether nobody writes and everything was collected.
+    /// Whether there is no writer and all counts were collected.
     pub fn is_idle(&self) -> bool {
         self.shards.is_empty() && self.opener.new_shards().fresh.is_empty()
     }
@@ -116,15 +116,15 @@ impl ShardCollector {
         self.shards.iter().map(|collected| collected.shard.share.bytes()).sum()
     }
 
-    /// Flips every shard and adds what was counted before to `live`, which must be of the same plan. Every count arrives
-    /// once, in this collection or, for a writer that is busy now, in the next.
+    /// Flips every shard, and adds the counts before the flip to `live`, which must be of the same plan. Every count is added once: in
+    /// this collection, or in the next one if the writer is busy now.
     pub fn collect(&mut self, live: &mut LiveCounts) -> CollectionResult {
         let fresh = std::mem::take(&mut self.opener.new_shards().fresh);
         self.shards
             .extend(fresh.into_iter().map(|shard| CollectedShard { shard, turn: CollectorTurn::default() }));
         let mut done = CollectionResult::default();
         self.shards.retain_mut(|CollectedShard { shard, turn }| {
-            // Read first: whoever is seen to be closed has written its last.
+            // Read before the flip: a closed shard gets no more counts.
             let closed = shard.closed.load(Ordering::Acquire);
             for _ in 0..if closed { 2 } else { 1 } {
                 match shard.flip.take(turn) {

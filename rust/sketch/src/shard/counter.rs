@@ -1,6 +1,6 @@
-//! Single counters, which one writer moves with plain loads and stores.
+//! Counters, which one writer increments with plain loads and stores.
 //!
-//! Atomics only make sharing sound; order comes from the flip, so `Relaxed` suffices and costs what plain memory costs.
+//! Atomics only make sharing sound. The order comes from the flip, so that `Relaxed` suffices, and costs as much as plain memory.
 //! Next: `table`.
 
 use crate::sync::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ pub(crate) struct CounterPair {
     pub(crate) b: AtomicU64,
 }
 
-/// Adds `by`; the only writer, so a load and a store lose nothing.
+/// Adds `by`. There is one writer, so that a load and a store lose no count.
 #[inline]
 pub(crate) fn increment(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
@@ -34,7 +34,7 @@ pub(crate) fn store_f64(counter: &AtomicU64, value: f64) {
     counter.store(value.to_bits(), Ordering::Relaxed);
 }
 
-/// Reads and zeroes; most counters of a quiet feature are 0 and need no store.
+/// Reads a counter and sets it to 0. Most counters of a feature with little traffic are 0, and need no store.
 pub(crate) fn take(counter: &AtomicU64) -> u64 {
     let value = counter.load(Ordering::Relaxed);
     if value != 0 {

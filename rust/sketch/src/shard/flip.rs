@@ -1,13 +1,13 @@
-//! The epoch flip: how one writer and one collector share two buffers without locks, lost or doubled counts.
+//! The epoch flip: one writer and one collector share two buffers without locks, and no count is lost or doubled.
 //!
 //! ```text
 //! writer     announce: state = busy in e  ->  fence  ->  epoch still e?  no: announce again; yes: write buffer e & 1
 //!            leave:    state = idle
-//! collector  flip:     epoch = e + 1      ->  fence  ->  state busy in e?  yes: ask again next time; no: buffer e & 1 is its own
+//! collector  flip:     epoch = e + 1      ->  fence  ->  state busy in e?  yes: try again next time; no: buffer e & 1 is its own
 //! ```
-//! Of the two fences one comes first: either the collector sees the announcement, or the writer sees the new epoch. So
-//! nobody waits: a writer that meets a flip announces once more, a collector that meets a busy writer comes back later.
-//! The epoch does not move again before the buffer of the old one was taken. Not here: what the buffers hold.
+//! One of the two fences comes first: either the collector sees the announcement, or the writer sees the new epoch. So no side
+//! waits: a writer that sees a new epoch announces again, and a collector that sees a busy writer tries again later. The epoch does
+//! not change again before the buffer of the old epoch was taken. Not here: the content of the buffers.
 //! Next: `buffer`.
 
 use crate::sync::{AtomicU64, Ordering, fence};
@@ -39,13 +39,13 @@ impl EpochFlip {
         Self { epoch: AtomicU64::new(1), state: AtomicU64::new(IDLE) }
     }
 
-    /// The writer starts: the number of the buffer that is its own until [`EpochFlip::leave`]. One writer only.
+    /// The writer enters. Returns the number of the buffer that it owns until [`EpochFlip::leave`]. There is one writer only.
     pub(crate) fn enter(&self) -> usize {
         let mut epoch = self.epoch.load(Ordering::Relaxed);
         loop {
             self.state.store(busy(epoch), Ordering::Release);
             fence(Ordering::SeqCst);
-            // Acquire: the collector zeroed the buffer before it published the epoch that hands it back.
+            // Acquire: the collector has zeroed the buffer before it published this epoch.
             let now = self.epoch.load(Ordering::Acquire);
             if now == epoch {
                 return (epoch & 1) as usize;
@@ -54,13 +54,13 @@ impl EpochFlip {
         }
     }
 
-    /// The writer is done: all its writes happen before.
+    /// The writer leaves. All its writes happen before.
     pub(crate) fn leave(&self) {
         self.state.store(IDLE, Ordering::Release);
     }
 
-    /// The collector's turn: the number of a buffer that no one writes until the next call, or `None` while the writer is
-    /// still in it. One collector only.
+    /// The collector takes a buffer. Returns the number of a buffer that it owns until the next call, or `None` if the writer still
+    /// uses it. There is one collector only.
     pub(crate) fn take(&self, turn: &mut CollectorTurn) -> Option<usize> {
         let epoch = turn.awaited.unwrap_or_else(|| {
             let epoch = self.epoch.load(Ordering::Relaxed);
@@ -69,7 +69,7 @@ impl EpochFlip {
             epoch
         });
         turn.awaited = Some(epoch);
-        // Acquire: the writer's counts in the old buffer happened before it left or announced the next epoch.
+        // Acquire: the writer's counts in the old buffer happen before it leaves or announces the next epoch.
         if self.state.load(Ordering::Acquire) == busy(epoch) {
             return None;
         }

@@ -1,10 +1,10 @@
 //! Per-thread sketches of one version: made on a thread's first row, written by that thread alone, emptied by a collector.
 //!
-//! A [`ShardWriter`] belongs to one thread, an [`ShardOpener`] makes writers, a [`ShardCollector`] gathers what they counted. Only opening takes a
-//! lock, once per thread and version.
+//! A [`ShardWriter`] belongs to one thread, a [`ShardOpener`] makes writers, and a [`ShardCollector`] collects their counts. Only
+//! opening takes a lock, once per thread and version.
 //!
-//! `flip` says who may touch which buffer, `counter` holds single counters, `table` the exponential buckets, `buffer` all counters
-//! of a shard, `record` moves them. Next: `flip`.
+//! `flip` decides which side owns which buffer. `counter` is one counter, `table` the exponential buckets, and `buffer` all counters.
+//! `record` is the update path. Next: `flip`.
 
 mod buffer;
 mod collector;

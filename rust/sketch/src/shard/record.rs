@@ -1,8 +1,7 @@
-//! The update path: rows of typed tensors into the counters of one buffer.
+//! The update path: counts the rows of typed tensors in one buffer.
 //!
-//! A value costs two table look-ups (its slot on the baseline's edges, its exponential bucket), a few comparisons and a
-//! handful of plain loads and stores; nothing here allocates (but for values that make a table of buckets grow),
-//! waits or fails. Next: `live`.
+//! A value costs two table look-ups (its slot on the baseline's edges, its exponential bucket), a few comparisons, and a few plain
+//! loads and stores. Nothing here waits or fails, and nothing allocates unless a table of buckets grows. Next: `live`.
 
 use super::buffer::{CounterBuffer, header};
 use super::counter::{CounterPair, add_f64, increment, load_f64, store_f64};
@@ -14,7 +13,7 @@ use crate::plan::{FeatureLayout, FeatureLayouts, HEADER_CELLS, MAX_ELEMENTS, Row
 use crate::sampler::RowSample;
 use crate::typed_slice::{StringLengths, TypedSlice, bf16_to_single, fp16_to_single};
 
-/// Features walked for all rows before the next ones: their tables and counters, 2 KiB each, stay in the nearest cache.
+/// Features that are counted for all rows before the next features: their tables and counters, 2 KiB each, stay in the L1 cache.
 const BLOCK: usize = 16;
 
 /// The writer's access to a shard during one [`super::ShardWriter::record`].
@@ -29,20 +28,20 @@ impl<'a> Recorder<'a> {
         Self { shard, buffer }
     }
 
-    /// Counts the rows of a request: all as offered, those that `sample` keeps as observed. Once per request.
+    /// Counts the rows of a request: all as offered, those in `sample` as observed. Call it once per request.
     pub fn offer(&mut self, rows: usize, sample: &RowSample) {
         increment(&self.buffer.offered, rows as u64);
         increment(&self.buffer.observed, sample.kept(rows));
     }
 
-    /// Counts rows that came without this tensor. All of them: each counts once.
+    /// Counts rows without this tensor. All rows count, each once.
     pub fn missing(&mut self, tensor: usize, rows: usize) {
         increment(&self.buffer.tensors[tensor].missing, rows as u64);
     }
 
-    /// Takes in the rows of one tensor that `sample` keeps. `tensor` is its position in the list the plan was compiled from. A tensor of another type or size is counted as such, once. Each row
-    /// kept counts as often as `sample` says, so that all rows together count what came by. Of tensors with more than `cap`
-    /// values fewer rows are kept.
+    /// Counts the rows of one tensor that are in `sample`, with the weight of the sample. `tensor` is its index in the list of the
+    /// plan. A tensor of another type or size counts once, as such. Of a tensor with more than `cap` values fewer rows are counted,
+    /// with a higher weight.
     pub fn tensor_capped(
         &mut self,
         tensor: usize,
@@ -56,7 +55,7 @@ impl<'a> Recorder<'a> {
             RowFeatures::Elements(width) | RowFeatures::Lengths(width) => width,
             RowFeatures::Statistics => view.len().checked_div(rows).unwrap_or(0),
         };
-        // Elements without a fixed place are rows of their own.
+        // Without a fixed number of elements per row, each element is a row.
         let pooled = matches!(plan.rows, RowFeatures::Lengths(_)) && plan.info.row_elements != Some(width);
         let fits = pooled || rows.checked_mul(width) == Some(view.len());
         if !view.is_of(plan.info.datatype) || !fits {
@@ -111,7 +110,7 @@ impl<'a> Recorder<'a> {
         self.tensor_capped(tensor, TensorRows { view, rows }, usize::MAX, sample)
     }
 
-    /// Books the rows that `sample` keeps, with their weights.
+    /// Counts the rows in `sample` and their weights.
     fn count_rows(&self, tensor: usize, rows: usize, values: usize, sample: &RowSample) -> SketchedRows {
         let (kept, weight) = (sample.kept(rows), sample.weight());
         let counters = &self.buffer.tensors[tensor];
@@ -127,27 +126,27 @@ impl<'a> Recorder<'a> {
 pub struct TensorRows<'a> {
     /// The elements: `rows` times the elements per row.
     pub view: TypedSlice<'a>,
-    /// How many rows there are.
+    /// The number of rows.
     pub rows: usize,
 }
 
-/// What was taken of a tensor.
+/// The rows of a tensor that were sketched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SketchedRows {
     /// Rows that were sketched.
     pub rows: u64,
-    /// Values that this took: what it cost.
+    /// The number of values, which is the cost.
     pub values: u64,
 }
 
-/// Where the rows of one tensor go.
+/// Counts the rows of one tensor.
 struct RowSink<'a> {
     buffer: &'a CounterBuffer,
     share: &'a BudgetShare,
     plan: &'a TensorPlan,
     width: usize,
     sample: &'a RowSample,
-    /// How often each row counts, twice.
+    /// How often each row counts. `weight_f64` is the same number.
     weight: u64,
     weight_f64: f64,
 }
@@ -259,7 +258,7 @@ impl RowSink<'_> {
     }
 }
 
-/// What squares are taken about without a baseline: the first value of this buffer.
+/// The centre of the squares without a baseline: the first value of this buffer.
 #[inline]
 fn own_centre(head: &[CounterPair; HEADER_CELLS], value: f64) -> f64 {
     if load_f64(&head[header::RANGE].a) > load_f64(&head[header::RANGE].b) {
@@ -290,8 +289,8 @@ fn count_non_finite(head: &[CounterPair; HEADER_CELLS], value: f64, weight: u64)
     increment(counter, weight);
 }
 
-/// Mean, standard deviation (denominator n), minimum, maximum of the finite values, and the share of the others; the first
-/// four are NaN when no value is finite.
+/// Mean, standard deviation (denominator n), minimum and maximum of the finite values, and the share of the others. The first four
+/// are NaN if no value is finite.
 fn row_statistics(values: impl Iterator<Item = f64>) -> [f64; 5] {
     let (mut n, mut odd, mut centre) = (0u32, 0u32, 0.0);
     let (mut sum, mut squares) = (0.0, 0.0);

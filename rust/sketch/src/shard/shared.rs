@@ -1,4 +1,4 @@
-//! What the writer and the collector of a shard share.
+//! The state that the writer and the collector of a shard share.
 //!
 //! Next: `record`.
 
@@ -10,7 +10,7 @@ use crate::budget::BudgetShare;
 use crate::plan::FeaturePlan;
 use crate::sync::AtomicBool;
 
-/// What writer and collector share.
+/// The sketches of one thread for one version, shared by its writer and its collector.
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) plan: Arc<FeaturePlan>,

@@ -1,8 +1,8 @@
-//! The exponential buckets of one feature in a shard: a hash table of sign, index and count that a single writer grows.
+//! The exponential buckets of one feature in a shard: a hash table of sign, index and count with a single writer.
 //!
-//! A table begins with 64 places and grows twice if the memory budget allows it. When it is full, or may not grow, the scale
-//! is halved until the values fit: at the coarsest one they always do. So no value is refused once the first places are
-//! there, and what values a client sends decides how fine the buckets are, not how much memory they take.
+//! A table begins with 64 entries, and grows twice if the memory budget allows it. If it is full or may not grow, the scale is halved
+//! until the values fit. At the coarsest scale they always fit. So no value is refused once the first entries are allocated: the
+//! values of a client decide how fine the buckets are, but not how much memory they take.
 //! Next: `buffer`.
 
 use std::sync::OnceLock;
@@ -12,14 +12,14 @@ use crate::budget::BudgetShare;
 use crate::exponential::{ExponentialHistogram, HALVINGS, MAX_BUCKETS, SCALE, word};
 use crate::sync::{AtomicU64, Ordering};
 
-/// Places by level.
+/// Entries by level.
 const CAPACITIES: [usize; 3] = [64, 512, 2048];
 /// The most buckets by level; [`crate::exponential::FEWEST`] fit the first.
 const MAX_BUCKETS_OF_LEVEL: [u64; 3] = [48, 384, MAX_BUCKETS as u64];
-/// By level: leaves the bits of a product that number the groups of eight places.
+/// The shift by level that leaves the number of a group of eight entries.
 const GROUP_SHIFT: [u32; 3] = [64 - 3, 64 - 6, 64 - 8];
 
-/// Level, halvings of the scale and number of buckets; read once for each value.
+/// Level, halvings of the scale and number of buckets. It is one word, which is read once for each value.
 #[derive(Clone, Copy)]
 struct TableState {
     level: u8,
@@ -41,13 +41,12 @@ impl TableState {
 pub(crate) struct BucketTable {
     levels: [OnceLock<Box<[AtomicU64]>>; 3],
     state: AtomicU64,
-    /// What keys are multiplied with to find their place: drawn at random, or a client could send values that all have the
-    /// same one.
+    /// The multiplier of the hash. It is random, or a client could send values that all have the same hash.
     multiplier: u64,
 }
 
 impl BucketTable {
-    /// A table without places; `random` is any number that clients do not know.
+    /// A table without entries. `random` is any number that clients do not know.
     pub(crate) fn new(random: u64) -> Self {
         Self {
             levels: std::array::from_fn(|_| OnceLock::new()),
@@ -56,7 +55,7 @@ impl BucketTable {
         }
     }
 
-    /// Counts `by` values of a bucket at [`SCALE`]; false when the budget does not hold the first places.
+    /// Counts `by` values of a bucket at [`SCALE`]. Returns false if the budget has no room for the first entries.
     #[inline]
     pub(crate) fn count(&self, index: i32, negative: bool, by: u64, share: &BudgetShare) -> bool {
         let state = TableState::of(self.state.load(Ordering::Relaxed));
@@ -71,7 +70,7 @@ impl BucketTable {
         self.insert(index, negative, by, share)
     }
 
-    /// Counts in a bucket that is not there yet.
+    /// Counts in a bucket that the table does not have yet.
     #[cold]
     fn insert(&self, index: i32, negative: bool, by: u64, share: &BudgetShare) -> bool {
         if self.levels[0].get().is_none() && !self.make(0, share) {
@@ -89,10 +88,10 @@ impl BucketTable {
         true
     }
 
-    /// The place of a key with what is in it: 0 when it is free. There always is one, as a table is never full.
+    /// The entry of a key and its word, which is 0 if the entry is free. There is always one, because a table is never full.
     ///
-    /// Eight neighbouring keys go to eight neighbouring places, which are one cache line: values of a feature are close
-    /// together. What is taken is stepped over by an odd number, so that the search comes to every place.
+    /// Eight neighbouring keys have eight neighbouring entries, which are one cache line: the values of a feature are close together.
+    /// The search steps over used entries by an odd number, so that it reaches every entry.
     #[inline]
     fn find<'a>(&self, entries: &'a [AtomicU64], level: u8, key: u16) -> (&'a AtomicU64, u64) {
         let mask = entries.len() - 1;
@@ -121,7 +120,7 @@ impl BucketTable {
         made
     }
 
-    /// Goes to the next level, or to the next coarser scale; false when there is neither.
+    /// Goes to the next level, or to the next coarser scale. Returns false if there is neither.
     fn make_room(&self, state: &mut TableState, share: &BudgetShare) -> bool {
         let next = usize::from(state.level) + 1;
         let grows = next < CAPACITIES.len() && self.make(next, share);
@@ -144,8 +143,8 @@ impl BucketTable {
         true
     }
 
-    /// Moves all counts to `into`. The next ones begin one scale finer than these ended, so that one odd second does not make
-    /// all later ones coarse.
+    /// Moves all counts to `into`. The next counts begin at a scale that is one step finer, so that unusual values do not make all later
+    /// counts coarse.
     pub(crate) fn drain(&self, into: &mut ExponentialHistogram) {
         let mut state = TableState::of(self.state.load(Ordering::Relaxed));
         if state.buckets == 0 {
@@ -168,7 +167,7 @@ mod tests {
 
     const RANDOM: u64 = 0x9e37_79b9_7f4a_7c15;
 
-    /// All indexes of both signs, twice, in an order that jumps about.
+    /// All indexes of both signs, twice, in a scattered order.
     fn everything() -> impl Iterator<Item = (i32, bool)> {
         let all = i64::from(MAX_INDEX - MIN_INDEX + 1);
         (0..4 * all).map(move |i| (MIN_INDEX + (i * 7919 % all) as i32, i / all % 2 == 1))

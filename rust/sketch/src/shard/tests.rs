@@ -1,4 +1,4 @@
-//! What is recorded arrives: once, in the right place, also while other threads write.
+//! Every count arrives once, in the right feature, even while other threads write.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ fn start(plan: &Arc<FeaturePlan>) -> (ShardCollector, ShardWriter, LiveCounts) {
     (collector, writer, LiveCounts::new(plan))
 }
 
-/// All that arrives, taken in two turns, so that both buffers are emptied.
+/// Collects twice, so that both buffers are emptied.
 fn gather(collector: &mut ShardCollector, live: &mut LiveCounts) {
     assert_eq!(collector.collect(live).busy + collector.collect(live).busy, 0);
 }
@@ -192,7 +192,7 @@ fn a_busy_writer_is_met_again_next_time() {
 #[test]
 fn a_closed_writer_leaves_everything_and_its_memory() {
     let plan = with_baseline(&[info("X", ElementType::Fp32, Some(2))], &[("X", "a", 0)]);
-    // Beside the shard room for the first places of one feature, if a quarter is to stay free.
+    // Beside the shard there is room for the first entries of one feature, with a quarter left free.
     let need = plan.shard_bytes() + plan.live_bytes();
     let budget = SketchBudget::new((need + 600).div_ceil(3) * 4);
     let mut collector = ShardCollector::new(Arc::clone(&plan), Arc::clone(&budget));

@@ -1,4 +1,4 @@
-//! The handle of the one thread that counts in a shard.
+//! The handle of the thread that counts in a shard.
 //!
 //! Next: `collector`.
 
@@ -9,17 +9,17 @@ use super::record::Recorder;
 use super::shared::Shard;
 use crate::sync::Ordering;
 
-/// One thread's sketches of one version. Dropping it loses nothing: the collector takes what is left.
+/// The sketches of one thread for one version. Dropping it loses no count: the collector takes those that are left.
 #[derive(Debug)]
 pub struct ShardWriter {
     pub(super) shard: Arc<Shard>,
 }
 
 impl ShardWriter {
-    /// Counts through `record` in one go. Neither waits nor locks; a collector that comes meanwhile comes back later, so
-    /// `record` should not take long.
+    /// Counts through `record`. It neither waits nor locks. `record` should be short, because a collector has to try again if the
+    /// writer is busy.
     pub fn record<R>(&mut self, record: impl FnOnce(&mut Recorder<'_>) -> R) -> R {
-        /// Leaves also when `record` unwinds, or the collector would find the writer busy for ever.
+        /// Leaves even if `record` unwinds, or the writer would be busy for ever.
         struct Inside<'a>(&'a EpochFlip);
         impl Drop for Inside<'_> {
             fn drop(&mut self) {

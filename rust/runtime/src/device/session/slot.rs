@@ -1,4 +1,4 @@
-//! What one run in the air needs: memory on the device, and tensors that are bound to it.
+//! A slot for one run in flight: memory on the device, and tensors that are bound to it.
 
 use std::ptr::null_mut;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::library::Library;
 use crate::session::Session;
 use crate::value::OwnedValue;
 
-/// What one run in the air needs.
+/// A slot for one run in flight.
 pub(super) struct RunSlot {
     pub(super) free: bool,
     pub(super) inputs: Vec<Option<Slab>>,
@@ -29,15 +29,15 @@ pub(super) struct RunSlot {
 #[derive(PartialEq)]
 pub(super) struct BoundShapes {
     pub(super) inputs: Vec<Shape>,
-    /// The shapes of the outputs, where they are in our slabs.
+    /// The shapes of the outputs that are in our slabs.
     pub(super) outputs: Vec<Option<Shape>>,
 }
 
-/// Inputs and outputs of certain shapes, bound.
+/// Inputs and outputs of these shapes, bound.
 pub(super) struct BoundRun {
     pub(super) shapes: BoundShapes,
     pub(super) io: IoBinding,
-    /// What is bound; the runtime keeps references of its own.
+    /// The bound values. The runtime has references of its own.
     _values: Vec<OwnedValue>,
 }
 
@@ -66,7 +66,7 @@ impl RunSlot {
         })
     }
 
-    /// Gives every tensor a slab that is large enough; what was bound to a smaller one is bound anew.
+    /// Makes every slab large enough. Bindings to slabs that were too small are dropped.
     pub(super) fn make_room(
         &mut self,
         signature: &Signature,
@@ -103,12 +103,12 @@ impl RunSlot {
         let specs = session.signature();
         for (index, (shape, spec)) in shapes.inputs.iter().zip(&specs.inputs).enumerate() {
             if !on_device[index] {
-                // Bound anew for each run, where it is.
+                // Each run binds it again, in the host's memory.
                 continue;
             }
             let slab = self.inputs[index].as_ref().ok_or_else(unbound)?;
             let value = value_over(library, memory, slab, spec, shape)?;
-            // SAFETY: made in the line before.
+            // SAFETY: the value was made in the line above.
             unsafe { io.bind_input(session, index, value.raw.as_ptr())? };
             values.push(value);
         }
@@ -143,7 +143,7 @@ fn value_over(
 ) -> Result<OwnedValue> {
     let bytes = shape.count() * spec.datatype.size().unwrap_or(0);
     let mut raw = null_mut();
-    // SAFETY: the slab holds `bytes` of that memory and outlives what is bound to it; the shape is `rank` numbers.
+    // SAFETY: the slab holds `bytes` of that memory and outlives its bindings; the shape is `rank` numbers.
     let status = unsafe {
         (library.api.CreateTensorWithDataAsOrtValue)(
             memory.raw.as_ptr(),
