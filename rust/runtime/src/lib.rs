@@ -4,7 +4,7 @@
 //! in this crate.
 //!
 //! Read in this order: [`library`], [`session`], [`binding`], [`tensor`], [`view`], [`string_tensor`], [`buffer`], [`element`], [`device`],
-//! [`cancel`].
+//! [`trap`], [`cancel`].
 
 mod api;
 pub mod binding;
