@@ -129,7 +129,7 @@ pub fn raw_shape(blob: &[u8], specs: &[TensorSpec]) -> Result<Shape> {
             specs.len()
         )));
     };
-    let refused = |why: String| Error::invalid(format!("input \"{}\": {why}", spec.name));
+    let refused = |reason: String| Error::invalid(format!("input \"{}\": {reason}", spec.name));
     let mut dims: Vec<i64> = spec.shape.clone();
     let mut open: Vec<usize> = (0..dims.len()).filter(|&axis| dims[axis] < 0).collect();
     let each = spec.datatype.size();

@@ -72,13 +72,13 @@ impl Ranker<'_> {
         let dims = self.shape.dims();
         let rows = if dims.len() > 1 { self.shape.rows() } else { 1 };
         let width = data.len().checked_div(rows).unwrap_or(0);
-        let kept = usize::try_from(self.most).unwrap_or(usize::MAX).min(width);
+        let classes = usize::try_from(self.most).unwrap_or(usize::MAX).min(width);
         let mut order: Vec<usize> = Vec::with_capacity(width);
         for row in data.chunks_exact(width.max(1)) {
             order.clear();
             order.extend(0..width);
             order.sort_by(|&a, &b| descending(row[a], row[b]).then(a.cmp(&b)));
-            for &class in &order[..kept] {
+            for &class in &order[..classes] {
                 let label = self.labels.and_then(|labels| labels.get(class));
                 let value = text(row[class]);
                 out.push(
@@ -90,8 +90,8 @@ impl Ranker<'_> {
                 );
             }
         }
-        let kept = kept as i64;
-        if dims.len() > 1 { Shape::new(&[rows as i64, kept]) } else { Shape::new(&[kept]) }
+        let classes = classes as i64;
+        if dims.len() > 1 { Shape::new(&[rows as i64, classes]) } else { Shape::new(&[classes]) }
     }
 }
 

@@ -98,12 +98,12 @@ impl<'a> JsonCursor<'a> {
     }
 
     /// Skips one byte that must come next.
-    fn expect_byte(&mut self, byte: u8, what: &'static str) -> ParseResult<()> {
+    fn expect_byte(&mut self, byte: u8, expected: &'static str) -> ParseResult<()> {
         if self.peek() == Some(byte) {
             self.pos += 1;
             return Ok(());
         }
-        Err(self.fault(FaultKind::Expected(what)))
+        Err(self.fault(FaultKind::Expected(expected)))
     }
 
     /// Checks that only white space is left.
@@ -176,8 +176,8 @@ impl<'a> JsonCursor<'a> {
     }
 
     /// Reads a string. It is borrowed if it has no escapes.
-    pub(crate) fn string(&mut self, what: &'static str) -> ParseResult<Cow<'a, str>> {
-        self.expect_byte(b'"', what)?;
+    pub(crate) fn string(&mut self, expected: &'static str) -> ParseResult<Cow<'a, str>> {
+        self.expect_byte(b'"', expected)?;
         let (text, end) = json_string::read(self.bytes, self.pos)?;
         self.pos = end;
         Ok(text)

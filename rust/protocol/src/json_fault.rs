@@ -68,8 +68,8 @@ impl fmt::Display for JsonFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let JsonFault { at, found, kind } = *self;
         match kind {
-            FaultKind::Expected(what) => {
-                write!(f, "at byte {at} {what} should stand, not {}", FoundByte(found))
+            FaultKind::Expected(expected) => {
+                write!(f, "at byte {at} {expected} should stand, not {}", FoundByte(found))
             }
             FaultKind::ControlCharacter => {
                 write!(

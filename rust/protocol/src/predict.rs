@@ -134,8 +134,8 @@ fn rows_by_input<'a, 's>(rows: &'a [u8], signature: &'s Signature) -> Result<Vec
         if cursor.kind() != JsonKind::Object {
             return Err(Error::invalid(format!("instances[{row}] must be an object, as the first one is")));
         }
-        let place = || format!("instances[{row}]");
-        let values = members(cursor, signature, place)?;
+        let location = || format!("instances[{row}]");
+        let values = members(cursor, signature, location)?;
         if let Some((spec, _)) = values.get(specs.len()) {
             return Err(Error::invalid(format!(
                 "instances[{row}] has {:?}, an optional input, which holds for the whole request: ask in column form (\"inputs\")",
@@ -188,7 +188,7 @@ fn columns_by_input<'a, 's>(columns: &'a [u8], signature: &'s Signature) -> Resu
 fn members<'a, 's>(
     cursor: &mut JsonCursor<'a>,
     signature: &'s Signature,
-    place: impl Fn() -> String,
+    location: impl Fn() -> String,
 ) -> Result<Vec<(&'s TensorSpec, &'a [u8])>> {
     let mut values: Vec<Option<&[u8]>> = vec![None; signature.inputs.len()];
     // The values that are there: a signature may have thousands of optional inputs, as an exporter may list all weights.
@@ -203,16 +203,16 @@ fn members<'a, 's>(
         } else {
             return Err(Error::invalid(format!(
                 "{} has {key:?}, which is not an input; the model takes {}",
-                place(),
+                location(),
                 signature.input_names()
             )));
         };
-        if is_new { Ok(()) } else { Err(Error::invalid(format!("{} has {key:?} twice", place()))) }
+        if is_new { Ok(()) } else { Err(Error::invalid(format!("{} has {key:?} twice", location()))) }
     })?;
     let missing = |spec: &TensorSpec| {
         Error::invalid(format!(
             "{} lacks {:?}; the model takes {}",
-            place(),
+            location(),
             spec.name,
             signature.input_names()
         ))

@@ -165,11 +165,12 @@ impl Session {
     }
 
     /// Removes the optional inputs, and notes the reason.
-    pub(crate) fn withhold_optional_inputs(&mut self, why: &str) {
+    pub(crate) fn withhold_optional_inputs(&mut self, reason: &str) {
         let withheld = std::mem::take(&mut self.signature.optional_inputs);
         if !withheld.is_empty() {
-            self.remark =
-                Some(not_offered(withheld.iter().map(|spec| format!("{:?} ({why})", spec.name)).collect()));
+            self.remark = Some(not_offered(
+                withheld.iter().map(|spec| format!("{:?} ({reason})", spec.name)).collect(),
+            ));
         }
     }
 

@@ -53,12 +53,12 @@ impl DeclaredSignature {
 }
 
 /// The note about optional inputs that are not offered. It names some of them.
-pub(crate) fn not_offered(mut why: Vec<String>) -> String {
+pub(crate) fn not_offered(mut reasons: Vec<String>) -> String {
     const NAMED: usize = 3;
-    let more = why.len().saturating_sub(NAMED);
-    why.truncate(NAMED);
+    let more = reasons.len().saturating_sub(NAMED);
+    reasons.truncate(NAMED);
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-    format!("optional inputs that are not offered: {}{more}", why.join(", "))
+    format!("optional inputs that are not offered: {}{more}", reasons.join(", "))
 }
 
 /// The functions that describe one kind of a session's tensors.
@@ -125,7 +125,7 @@ impl TensorReader {
 /// # Errors
 /// `model_load_failed` that names the tensor and the bound.
 pub(crate) fn check(signature: &Signature) -> Result<()> {
-    let refuse = |why: String| Err(Error::new(Code::ModelLoadFailed, why));
+    let refuse = |reason: String| Err(Error::new(Code::ModelLoadFailed, reason));
     if signature.inputs.len() > MAX_TENSORS {
         let count = signature.inputs.len();
         return refuse(format!("the model has {count} inputs; a request can list {MAX_TENSORS} at most"));
@@ -155,7 +155,7 @@ unsafe fn tensor_spec(api: Api, role: &str, name: String, info: *mut OrtTypeInfo
 /// # Safety
 /// As [`tensor_spec`], without the release.
 unsafe fn read_spec(api: Api, role: &str, name: String, info: *const OrtTypeInfo) -> Result<TensorSpec> {
-    let refuse = |why: String| Error::new(Code::ModelLoadFailed, format!("{role} {name:?} {why}"));
+    let refuse = |reason: String| Error::new(Code::ModelLoadFailed, format!("{role} {name:?} {reason}"));
     if name.is_empty() {
         return Err(refuse("has no name, so that no request can mean it; give it one".to_owned()));
     }

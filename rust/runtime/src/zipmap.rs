@@ -194,9 +194,9 @@ impl<'a> Node<'a> {
     }
 
     fn as_identity(&self) -> Vec<u8> {
-        let kept = [number::NODE_INPUT, number::NODE_OUTPUT, number::NODE_NAME];
+        let unchanged = [number::NODE_INPUT, number::NODE_OUTPUT, number::NODE_NAME];
         let mut node = Vec::new();
-        for part in self.parts.iter().filter(|part| kept.contains(&part.number)) {
+        for part in self.parts.iter().filter(|part| unchanged.contains(&part.number)) {
             node.extend_from_slice(part.raw);
         }
         push_bytes(&mut node, number::NODE_OPERATOR, b"Identity");

@@ -79,7 +79,7 @@ impl RateController {
 pub struct RateFloor {
     rows: u64,
     minute: u64,
-    seen: u64,
+    rows_of_minute: u64,
 }
 
 impl RateFloor {
@@ -93,16 +93,16 @@ impl RateFloor {
     /// A floor for rows of this many values.
     pub fn new(row_values: usize) -> Self {
         let rows = (Self::VALUES / (row_values as u64).max(1)).clamp(Self::FEWEST, Self::ROWS);
-        Self { rows, minute: 0, seen: 0 }
+        Self { rows, minute: 0, rows_of_minute: 0 }
     }
 
     /// The least rate for the next `rows` rows of this minute.
     pub fn rate(&mut self, minute: u64, rows: u64) -> SamplingRate {
         if minute != self.minute {
-            (self.minute, self.seen) = (minute, 0);
+            (self.minute, self.rows_of_minute) = (minute, 0);
         }
-        let times = self.seen / self.rows;
-        self.seen += rows;
+        let times = self.rows_of_minute / self.rows;
+        self.rows_of_minute += rows;
         SamplingRate::halved((u64::BITS - times.leading_zeros()) as u8)
     }
 }
@@ -145,18 +145,18 @@ mod tests {
     fn sketched(seconds: u64, each: u64, gap_ns: u64, columns: usize, other: f64) -> (u64, u64) {
         const VALUE_NS: f64 = 8.0;
         let (mut controller, mut floor) = (RateController::new(0.01), RateFloor::new(columns));
-        let (mut seen, mut kept, mut now) = (0, 0, 0);
+        let (mut offered, mut sampled, mut now) = (0, 0, 0);
         while now < seconds * 1_000_000_000 {
             now += gap_ns;
             let rate = controller.rate().min(floor.rate(now / 60_000_000_000, each));
-            let of_request = RowSample::new(now, rate).kept(each as usize);
-            seen += each;
-            kept += of_request;
+            let of_request = RowSample::new(now, rate).count(each as usize);
+            offered += each;
+            sampled += of_request;
             let share = controller.rate().share();
             let spent = of_request as f64 * columns as f64 * VALUE_NS + other * share * gap_ns as f64;
             controller.observe(spent, gap_ns);
         }
-        (seen, kept)
+        (offered, sampled)
     }
 
     #[test]
@@ -168,19 +168,22 @@ mod tests {
     #[test]
     fn a_version_with_few_rows_keeps_its_floor_beside_a_heavy_one() {
         // The thread would spend all its time on sketches of others: the budget's rate falls to 1/128.
-        let (seen, kept) = sketched(600, 1, 500_000_000, 64, 1.0);
-        assert_eq!(seen, kept, "two rows a second are below the floor");
-        let (seen, kept) = sketched(600, 1, 10_000_000, 64, 1.0);
-        assert!(seen == 60_000 && kept >= 10 * RateFloor::ROWS && kept < seen / 5, "{kept} of {seen}");
+        let (offered, sampled) = sketched(600, 1, 500_000_000, 64, 1.0);
+        assert_eq!(offered, sampled, "two rows a second are below the floor");
+        let (offered, sampled) = sketched(600, 1, 10_000_000, 64, 1.0);
+        assert!(
+            offered == 60_000 && sampled >= 10 * RateFloor::ROWS && sampled < offered / 5,
+            "{sampled} of {offered}"
+        );
     }
 
     #[test]
     fn a_busy_thread_stays_within_its_budget() {
         let seconds = 60;
         // 20 000 rows a second of 64 columns would cost 1 % and more of the thread.
-        let (seen, kept) = sketched(seconds, 1, 20_000, 64, 0.0);
-        let spent = kept as f64 * 64.0 * 8.0 / (seconds as f64 * 1e9);
-        assert!(spent < 0.013 && kept > seen / 20, "{spent} {kept} of {seen}");
+        let (offered, sampled) = sketched(seconds, 1, 20_000, 64, 0.0);
+        let spent = sampled as f64 * 64.0 * 8.0 / (seconds as f64 * 1e9);
+        assert!(spent < 0.013 && sampled > offered / 20, "{spent} {sampled} of {offered}");
     }
 
     #[test]

@@ -209,11 +209,12 @@ pub fn features(version: &str, live: &WindowSum, tolerance: &Tolerance) -> Vec<F
     let (plan, tensors) = (live.plan(), live.tensors());
     let offered = live.offered();
     let report = |(at, feature): (usize, &crate::plan::Feature)| {
-        let seen = live.feature(at);
+        let live_feature = live.feature(at);
         let reference = plan.reference(feature);
         let tensor = tensors[feature.tensor];
-        let (distances, verdict) = reference
-            .map_or((None, Verdict::Undecided), |reference| compare(reference, &seen, tensor, tolerance));
+        let (distances, verdict) = reference.map_or((None, Verdict::Undecided), |reference| {
+            compare(reference, &live_feature, tensor, tolerance)
+        });
         FeatureReport {
             version: version.to_owned(),
             direction: plan.tensor(feature).direction,
@@ -223,7 +224,7 @@ pub fn features(version: &str, live: &WindowSum, tolerance: &Tolerance) -> Vec<F
             observed: tensor.rows,
             effective: tensor.effective(),
             reference: reference.map(reference_figures),
-            live: live_figures(&seen, tensor, reference),
+            live: live_figures(&live_feature, tensor, reference),
             distances,
             verdict,
         }

@@ -93,7 +93,7 @@ impl RowSample {
     }
 
     /// The number of sampled rows among the first `rows`, in constant time.
-    pub fn kept(&self, rows: usize) -> u64 {
+    pub fn count(&self, rows: usize) -> u64 {
         if self.whole > 0 && self.is_none() {
             return 0;
         }
@@ -137,8 +137,8 @@ mod tests {
                 let hash = splitmix64(hash);
                 let sample =
                     if whole { RowSample::of_request(hash, rate, rows) } else { RowSample::new(hash, rate) };
-                assert!(!sample.is_none() || sample.kept(rows) == 0);
-                assert_eq!(sample.kept(rows), sample.rows(rows).count() as u64);
+                assert!(!sample.is_none() || sample.count(rows) == 0);
+                assert_eq!(sample.count(rows), sample.rows(rows).count() as u64);
                 for row in sample.rows(rows) {
                     total += sample.weight();
                     first += u64::from(row == 0);
@@ -181,7 +181,7 @@ mod tests {
                 "{rows} x {values}: {blocks}"
             );
             if rows <= 1 << 24 {
-                assert!(rows > 2 * sample.weight() as usize || sample.kept(rows) <= 2);
+                assert!(rows > 2 * sample.weight() as usize || sample.count(rows) <= 2);
             }
         }
         assert_eq!(RowSample::new(7, SamplingRate::ALL).capped(10, 10, 100).weight(), 1);

@@ -134,7 +134,7 @@ struct InputBuilder<'a> {
 
 impl<'a> InputBuilder<'a> {
     /// The name of this input in messages.
-    fn place(&self) -> String {
+    fn location(&self) -> String {
         match &self.name {
             Some(name) => format!("input \"{name}\""),
             None => format!("inputs[{}]", self.index),
@@ -149,12 +149,12 @@ impl<'a> InputBuilder<'a> {
                 self.name.replace(text(cursor, || format!("inputs[{index}]: \"name\""))?).is_some()
             }
             "datatype" => {
-                let datatype = datatype(cursor, || self.place())?;
+                let datatype = datatype(cursor, || self.location())?;
                 self.datatype.replace(datatype).is_some()
             }
             "shape" => {
                 let repeated = self.shape.is_some();
-                self.shape = Some(shape(cursor, || self.place())?);
+                self.shape = Some(shape(cursor, || self.location())?);
                 repeated
             }
             "data" => {
@@ -170,7 +170,7 @@ impl<'a> InputBuilder<'a> {
                 false
             }
         };
-        if repeated { Err(repeated_key(&self.place(), key)) } else { Ok(()) }
+        if repeated { Err(repeated_key(&self.location(), key)) } else { Ok(()) }
     }
 
     /// The extent of the elements: a list, or a value without brackets.
@@ -178,12 +178,12 @@ impl<'a> InputBuilder<'a> {
         if matches!(cursor.kind(), JsonKind::Number | JsonKind::Text | JsonKind::Bool) {
             return Ok(cursor.value_extent()?);
         }
-        expect_kind(cursor, JsonKind::List, || format!("{}: \"data\"", self.place()))?;
+        expect_kind(cursor, JsonKind::List, || format!("{}: \"data\"", self.location()))?;
         cursor.list_extent().map_err(|fault| match fault.kind {
             FaultKind::Depth => {
-                Error::invalid(format!("{}: \"data\" is nested too deep: {fault}", self.place()))
+                Error::invalid(format!("{}: \"data\" is nested too deep: {fault}", self.location()))
             }
-            _ => Error::invalid(format!("{}: \"data\" has no end: {fault}", self.place())),
+            _ => Error::invalid(format!("{}: \"data\" has no end: {fault}", self.location())),
         })
     }
 
@@ -191,15 +191,15 @@ impl<'a> InputBuilder<'a> {
         let (mut size, mut encoding) = (self.binary_size, None);
         tensor_parameters(
             cursor,
-            || self.place(),
+            || self.location(),
             |cursor, key| {
-                let place = || format!("{}: \"{key}\"", self.place());
+                let location = || format!("{}: \"{key}\"", self.location());
                 let repeated = match key {
-                    "binary_data_size" => size.replace(unsigned(cursor, place)?).is_some(),
-                    "encoding" => encoding.replace(text(cursor, place)?).is_some(),
+                    "binary_data_size" => size.replace(unsigned(cursor, location)?).is_some(),
+                    "encoding" => encoding.replace(text(cursor, location)?).is_some(),
                     _ => return Ok(false),
                 };
-                if repeated { Err(repeated_key(&self.place(), key)) } else { Ok(true) }
+                if repeated { Err(repeated_key(&self.location(), key)) } else { Ok(true) }
             },
         )?;
         self.binary_size = size;
@@ -209,7 +209,7 @@ impl<'a> InputBuilder<'a> {
             Some(other) => {
                 return Err(Error::invalid(format!(
                     "{}: \"encoding\" is \"{other}\"; it must be \"base64\" or \"utf-8\"",
-                    self.place()
+                    self.location()
                 )));
             }
         };
@@ -281,10 +281,10 @@ fn outputs<'a>(cursor: &mut JsonCursor<'a>, into: &mut Vec<RequestedOutput<'a>>)
 
 fn output<'a>(cursor: &mut JsonCursor<'a>, index: usize) -> Result<RequestedOutput<'a>> {
     let mut name: Option<Cow<'a, str>> = None;
-    let mut wanted = OutputOptions::default();
+    let mut options = OutputOptions::default();
     let mut has_parameters = false;
     cursor.present_members(|cursor, key| {
-        let place = || match &name {
+        let location = || match &name {
             Some(name) => format!("output \"{name}\""),
             None => format!("outputs[{index}]"),
         };
@@ -294,7 +294,7 @@ fn output<'a>(cursor: &mut JsonCursor<'a>, index: usize) -> Result<RequestedOutp
                 name.replace(text).is_some()
             }
             "parameters" => {
-                output_parameters(cursor, place, &mut wanted)?;
+                output_parameters(cursor, location, &mut options)?;
                 std::mem::replace(&mut has_parameters, true)
             }
             _ => {
@@ -306,7 +306,7 @@ fn output<'a>(cursor: &mut JsonCursor<'a>, index: usize) -> Result<RequestedOutp
     })?;
     match name.filter(|name| !name.is_empty()) {
         Some(name) => {
-            let OutputOptions { binary_data, classification } = wanted;
+            let OutputOptions { binary_data, classification } = options;
             Ok(RequestedOutput { name, binary_data, classification })
         }
         None => Err(Error::invalid(format!("outputs[{index}] has no \"name\""))),
@@ -322,16 +322,16 @@ struct OutputOptions {
 
 fn output_parameters<'a>(
     cursor: &mut JsonCursor<'a>,
-    place: impl Fn() -> String,
-    wanted: &mut OutputOptions,
+    location: impl Fn() -> String,
+    options: &mut OutputOptions,
 ) -> Result<()> {
-    tensor_parameters(cursor, &place, |cursor, key| {
-        let value_place = || format!("{}: \"{key}\"", place());
+    tensor_parameters(cursor, &location, |cursor, key| {
+        let value_location = || format!("{}: \"{key}\"", location());
         let repeated = match key {
-            "binary_data" => wanted.binary_data.replace(flag(cursor, value_place)?).is_some(),
-            "classification" => wanted.classification.replace(positive(cursor, value_place)?).is_some(),
+            "binary_data" => options.binary_data.replace(flag(cursor, value_location)?).is_some(),
+            "classification" => options.classification.replace(positive(cursor, value_location)?).is_some(),
             _ => return Ok(false),
         };
-        if repeated { Err(repeated_key(&place(), key)) } else { Ok(true) }
+        if repeated { Err(repeated_key(&location(), key)) } else { Ok(true) }
     })
 }

@@ -24,11 +24,11 @@ pub(super) fn refuse_reserved(key: &str) -> Result<()> {
 }
 
 /// Refuses the parameters of a tensor that lies in shared memory.
-pub(crate) fn refuse_shared_memory(key: &str, place: impl Fn() -> String) -> Result<()> {
+pub(crate) fn refuse_shared_memory(key: &str, location: impl Fn() -> String) -> Result<()> {
     if key.starts_with("shared_memory_") {
         return Err(Error::new(
             Code::Unsupported,
-            format!("{}: shared memory is not supported; send the elements with the request", place()),
+            format!("{}: shared memory is not supported; send the elements with the request", location()),
         ));
     }
     Ok(())

@@ -161,16 +161,16 @@ impl<'a> Envelope<'a> {
     /// `invalid_argument` for a requested output that the model does not have, naming those it has, and for classes
     /// of an output whose values have no order.
     pub fn check_outputs(&self, specs: &[TensorSpec]) -> Result<()> {
-        for wanted in &self.outputs {
-            let Some(spec) = specs.iter().find(|spec| spec.name == wanted.name) else {
+        for requested_output in &self.outputs {
+            let Some(spec) = specs.iter().find(|spec| spec.name == requested_output.name) else {
                 let known: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
                 return Err(Error::invalid(format!(
                     "output \"{}\" does not exist; the model gives \"{}\"",
-                    wanted.name,
+                    requested_output.name,
                     known.join("\", \"")
                 )));
             };
-            if wanted.classification.is_some() && spec.datatype == DataType::Bytes {
+            if requested_output.classification.is_some() && spec.datatype == DataType::Bytes {
                 return Err(classification::refuse_unordered(&spec.name));
             }
         }

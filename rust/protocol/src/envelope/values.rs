@@ -12,86 +12,86 @@ use super::types::{ParameterValue, Parameters};
 use crate::json_cursor::{JsonCursor, JsonKind};
 use crate::json_fault::JsonFault;
 
-/// Checks that a value of this kind comes next. `place` is called for the message only.
+/// Checks that a value of this kind comes next. `location` is called for the message only.
 pub(super) fn expect_kind(
     cursor: &mut JsonCursor<'_>,
     kind: JsonKind,
-    place: impl Fn() -> String,
+    location: impl Fn() -> String,
 ) -> Result<()> {
     let found = cursor.kind();
     if found == kind {
         return Ok(());
     }
-    Err(Error::invalid(format!("{} must be {kind}, not {found}", place())))
+    Err(Error::invalid(format!("{} must be {kind}, not {found}", location())))
 }
 
 /// Reads a string that is the value of a key.
-pub(super) fn text<'a>(cursor: &mut JsonCursor<'a>, place: impl Fn() -> String) -> Result<Cow<'a, str>> {
-    expect_kind(cursor, JsonKind::Text, place)?;
+pub(super) fn text<'a>(cursor: &mut JsonCursor<'a>, location: impl Fn() -> String) -> Result<Cow<'a, str>> {
+    expect_kind(cursor, JsonKind::Text, location)?;
     Ok(cursor.string("a string")?)
 }
 
 /// Reads true or false.
-pub(super) fn flag(cursor: &mut JsonCursor<'_>, place: impl Fn() -> String) -> Result<bool> {
-    expect_kind(cursor, JsonKind::Bool, place)?;
+pub(super) fn flag(cursor: &mut JsonCursor<'_>, location: impl Fn() -> String) -> Result<bool> {
+    expect_kind(cursor, JsonKind::Bool, location)?;
     Ok(cursor.boolean()?)
 }
 
 /// Reads a whole number that is not negative.
-pub(super) fn unsigned(cursor: &mut JsonCursor<'_>, place: impl Fn() -> String) -> Result<u64> {
-    expect_kind(cursor, JsonKind::Number, &place)?;
+pub(super) fn unsigned(cursor: &mut JsonCursor<'_>, location: impl Fn() -> String) -> Result<u64> {
+    expect_kind(cursor, JsonKind::Number, &location)?;
     let text = cursor.number()?;
     text.parse().map_err(|_| {
-        Error::invalid(format!("{} must be a whole number from 0 to {}, not {text}", place(), u64::MAX))
+        Error::invalid(format!("{} must be a whole number from 0 to {}, not {text}", location(), u64::MAX))
     })
 }
 
 /// Reads a whole number above 0.
-pub(super) fn positive(cursor: &mut JsonCursor<'_>, place: impl Fn() -> String) -> Result<u64> {
-    match unsigned(cursor, &place)? {
-        0 => Err(Error::invalid(format!("{} must be a whole number above 0", place()))),
+pub(super) fn positive(cursor: &mut JsonCursor<'_>, location: impl Fn() -> String) -> Result<u64> {
+    match unsigned(cursor, &location)? {
+        0 => Err(Error::invalid(format!("{} must be a whole number above 0", location()))),
         number => Ok(number),
     }
 }
 
 /// Reads a shape.
-pub(super) fn shape(cursor: &mut JsonCursor<'_>, place: impl Fn() -> String) -> Result<Shape> {
-    let place = || format!("{}: \"shape\"", place());
-    expect_kind(cursor, JsonKind::List, place)?;
+pub(super) fn shape(cursor: &mut JsonCursor<'_>, location: impl Fn() -> String) -> Result<Shape> {
+    let location = || format!("{}: \"shape\"", location());
+    expect_kind(cursor, JsonKind::List, location)?;
     let mut dims = [0i64; MAX_RANK];
     let mut rank = 0;
     cursor.elements(|cursor, index| {
-        expect_kind(cursor, JsonKind::Number, || format!("{}[{index}]", place()))?;
+        expect_kind(cursor, JsonKind::Number, || format!("{}[{index}]", location()))?;
         let text = cursor.number()?;
         let dim = text.parse().map_err(|_| {
             Error::invalid(format!(
                 "{}[{index}] is {text}; a dimension is a whole number such as 64",
-                place()
+                location()
             ))
         })?;
         let slot = dims
             .get_mut(index)
-            .ok_or_else(|| Error::invalid(format!("{} has more than {MAX_RANK} dimensions", place())))?;
+            .ok_or_else(|| Error::invalid(format!("{} has more than {MAX_RANK} dimensions", location())))?;
         *slot = dim;
         rank = index + 1;
         Ok::<(), Error>(())
     })?;
-    Shape::new(&dims[..rank]).map_err(|error| Error::invalid(format!("{}: {error}", place())))
+    Shape::new(&dims[..rank]).map_err(|error| Error::invalid(format!("{}: {error}", location())))
 }
 
 /// Reads a datatype.
-pub(super) fn datatype(cursor: &mut JsonCursor<'_>, place: impl Fn() -> String) -> Result<DataType> {
-    let name = text(cursor, || format!("{}: \"datatype\"", place()))?;
+pub(super) fn datatype(cursor: &mut JsonCursor<'_>, location: impl Fn() -> String) -> Result<DataType> {
+    let name = text(cursor, || format!("{}: \"datatype\"", location()))?;
     DataType::parse(&name).ok_or_else(|| {
         let known: Vec<&str> = DataType::ALL.iter().map(|datatype| datatype.as_str()).collect();
-        Error::invalid(format!("{}: datatype \"{name}\" is not one of {}", place(), known.join(", ")))
+        Error::invalid(format!("{}: datatype \"{name}\" is not one of {}", location(), known.join(", ")))
     })
 }
 
 /// Reads a parameter's value.
 pub(super) fn parameter<'a>(
     cursor: &mut JsonCursor<'a>,
-    place: impl Fn() -> String,
+    location: impl Fn() -> String,
 ) -> Result<ParameterValue<'a>> {
     match cursor.kind() {
         JsonKind::Text => Ok(ParameterValue::Text(cursor.string("a string")?)),
@@ -103,12 +103,12 @@ pub(super) fn parameter<'a>(
             }
             match text.parse::<f64>() {
                 Ok(number) if number.is_finite() => Ok(ParameterValue::Number(number)),
-                _ => Err(Error::invalid(format!("{} is {text}, which is no finite number", place()))),
+                _ => Err(Error::invalid(format!("{} is {text}, which is no finite number", location()))),
             }
         }
         found => Err(Error::invalid(format!(
             "{} must be a string, a number or true or false, not {found}",
-            place()
+            location()
         ))),
     }
 }
@@ -117,13 +117,13 @@ pub(super) fn parameter<'a>(
 pub(super) fn request_parameters<'a>(cursor: &mut JsonCursor<'a>, into: &mut Parameters<'a>) -> Result<()> {
     expect_kind(cursor, JsonKind::Object, || "\"parameters\"".into())?;
     cursor.present_members(|cursor, key| {
-        let place = || format!("parameter \"{key}\"");
+        let location = || format!("parameter \"{key}\"");
         let repeated = match &*key {
-            "binary_data_output" => into.binary_data_output.replace(flag(cursor, place)?).is_some(),
-            "timeout" => into.timeout_us.replace(unsigned(cursor, place)?).is_some(),
-            "priority" => into.priority.replace(unsigned(cursor, place)?).is_some(),
+            "binary_data_output" => into.binary_data_output.replace(flag(cursor, location)?).is_some(),
+            "timeout" => into.timeout_us.replace(unsigned(cursor, location)?).is_some(),
+            "priority" => into.priority.replace(unsigned(cursor, location)?).is_some(),
             _ => {
-                let value = parameter(cursor, place)?;
+                let value = parameter(cursor, location)?;
                 into.add_custom(key.clone(), value)?
             }
         };
@@ -134,22 +134,22 @@ pub(super) fn request_parameters<'a>(cursor: &mut JsonCursor<'a>, into: &mut Par
 /// Reads the parameters of an input or output. `known` takes those with a meaning; the others are checked and skipped.
 pub(super) fn tensor_parameters<'a>(
     cursor: &mut JsonCursor<'a>,
-    place: impl Fn() -> String,
+    location: impl Fn() -> String,
     mut known: impl FnMut(&mut JsonCursor<'a>, &str) -> Result<bool>,
 ) -> Result<()> {
-    expect_kind(cursor, JsonKind::Object, || format!("{}: \"parameters\"", place()))?;
+    expect_kind(cursor, JsonKind::Object, || format!("{}: \"parameters\"", location()))?;
     cursor.present_members(|cursor, key| {
-        refuse_shared_memory(&key, &place)?;
+        refuse_shared_memory(&key, &location)?;
         if !known(cursor, &key)? {
-            parameter(cursor, || format!("{}: parameter \"{key}\"", place()))?;
+            parameter(cursor, || format!("{}: parameter \"{key}\"", location()))?;
         }
         Ok(())
     })
 }
 
 /// The error for a key that occurs twice.
-pub(super) fn repeated_key(place: &str, key: &str) -> Error {
-    Error::invalid(format!("{place} has \"{key}\" twice"))
+pub(super) fn repeated_key(location: &str, key: &str) -> Error {
+    Error::invalid(format!("{location} has \"{key}\" twice"))
 }
 
 /// Refuses a text that begins with a byte order mark: JSON must not have one (RFC 8259, section 8.1).

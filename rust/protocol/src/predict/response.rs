@@ -29,14 +29,14 @@ pub fn write(
 }
 
 fn write_rows(out: &mut Vec<u8>, count: usize, outputs: &[OutputTensor<'_>]) -> Result<()> {
-    if let Some(odd) =
+    if let Some(mismatched) =
         outputs.iter().find(|output| output.shape.dims().is_empty() || output.shape.rows() != count)
     {
         return Err(Error::new(
             Code::Unsupported,
             format!(
                 "output {:?} has shape {:?}, which is no row for each instance; ask in column form (\"inputs\")",
-                odd.name, odd.shape
+                mismatched.name, mismatched.shape
             ),
         ));
     }

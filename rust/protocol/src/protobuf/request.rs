@@ -49,7 +49,8 @@ impl InferRequest<'_> {
 impl DetachedInferRequest {
     /// Attaches the request to the message that it was detached from.
     pub fn attach(self, message: &[u8]) -> InferRequest<'_> {
-        let text = |place| std::str::from_utf8(&message[place]).expect("a name was text when it was read");
+        let text =
+            |location| std::str::from_utf8(&message[location]).expect("a name was text when it was read");
         InferRequest {
             model_name: text(self.model_name),
             model_version: self.model_version.map(text),

@@ -96,20 +96,21 @@ impl<'a> FieldReader<'a> {
 }
 
 impl<'a> WireValue<'a> {
-    pub(super) fn bytes(self, place: &str) -> Result<&'a [u8]> {
+    pub(super) fn bytes(self, location: &str) -> Result<&'a [u8]> {
         match self {
             WireValue::Bytes(bytes) => Ok(bytes),
-            _ => Err(malformed(&format!("{place} with another wire type"))),
+            _ => Err(malformed(&format!("{location} with another wire type"))),
         }
     }
 
-    pub(super) fn text(self, place: &str) -> Result<&'a str> {
-        std::str::from_utf8(self.bytes(place)?).map_err(|_| malformed(&format!("{place} that is not UTF-8")))
+    pub(super) fn text(self, location: &str) -> Result<&'a str> {
+        std::str::from_utf8(self.bytes(location)?)
+            .map_err(|_| malformed(&format!("{location} that is not UTF-8")))
     }
 }
 
-pub(super) fn malformed(what: &str) -> Error {
-    Error::invalid(format!("the message is not well-formed protobuf: it has {what}"))
+pub(super) fn malformed(defect: &str) -> Error {
+    Error::invalid(format!("the message is not well-formed protobuf: it has {defect}"))
 }
 
 #[cfg(test)]

@@ -282,19 +282,19 @@ impl ListWriter<'_> {
 
     #[cold]
     fn not_finite(&self, out: &mut Vec<u8>, index: usize, value: f64) -> Result<()> {
-        let what = match value {
+        let word = match value {
             value if value.is_nan() => "NaN",
             value if value > 0.0 => "Infinity",
             _ => "-Infinity",
         };
         match self.style.non_finite {
             NonFinite::Null => out.extend_from_slice(b"null"),
-            NonFinite::String => write_json(what, out),
+            NonFinite::String => write_json(word, out),
             NonFinite::Error => {
                 return Err(Error::new(
                     Code::InvalidArgument,
                     format!(
-                        "output \"{}\" has {what} at element {index}, which JSON cannot carry; ask for \
+                        "output \"{}\" has {word} at element {index}, which JSON cannot carry; ask for \
                          binary_data, or set the endpoint's answers.non_finite",
                         self.name
                     ),

@@ -153,11 +153,11 @@ impl Cuda {
 
     /// Polls an event for a while. Returns whether it has happened.
     fn spin_until(&self, event: DriverHandle) -> Result<bool> {
-        let begun = Instant::now();
+        let start = Instant::now();
         loop {
             // SAFETY: a live object.
             match unsafe { (self.functions.query)(object(event)) } {
-                NOT_READY if begun.elapsed() < SPIN_TIME => std::hint::spin_loop(),
+                NOT_READY if start.elapsed() < SPIN_TIME => std::hint::spin_loop(),
                 NOT_READY => return Ok(false),
                 status => return self.checked(status).map(|()| true),
             }

@@ -302,11 +302,11 @@ impl DeviceSession {
     /// `backend_failed`.
     pub fn finish(&mut self, flight: InFlightRun, binding: &mut Binding) -> Result<()> {
         let InFlightRun { slot, bound } = flight;
-        let taken = &mut self.slots[slot];
-        taken.free = true;
+        let slot = &mut self.slots[slot];
+        slot.free = true;
         self.driver.make_current()?;
-        self.driver.synchronize(taken.done_event)?;
-        let bound = &taken.bound[bound];
+        self.driver.synchronize(slot.done_event)?;
+        let bound = &slot.bound[bound];
         if bound.shapes.outputs.iter().any(Option::is_none) {
             let values = bound.io.outputs(self.session.library)?;
             for (index, value) in values.into_iter().enumerate() {

@@ -79,7 +79,7 @@ struct CollectedShard {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CollectionResult {
     /// Buffers that were emptied.
-    pub taken: usize,
+    pub emptied: usize,
     /// Shards whose writer was busy. The next collection takes their counts.
     pub busy: usize,
     /// Shards whose writer was dropped, and that were emptied for the last time.
@@ -130,7 +130,7 @@ impl ShardCollector {
                 match shard.flip.take(turn) {
                     Some(buffer) => {
                         shard.buffers[buffer].drain(&shard.plan, live);
-                        done.taken += 1;
+                        done.emptied += 1;
                     }
                     None => done.busy += 1,
                 }

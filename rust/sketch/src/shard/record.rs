@@ -31,7 +31,7 @@ impl<'a> Recorder<'a> {
     /// Counts the rows of a request: all as offered, those in `sample` as observed. Call it once per request.
     pub fn offer(&mut self, rows: usize, sample: &RowSample) {
         increment(&self.buffer.offered, rows as u64);
-        increment(&self.buffer.observed, sample.kept(rows));
+        increment(&self.buffer.observed, sample.count(rows));
     }
 
     /// Counts rows without this tensor. All rows count, each once.
@@ -67,9 +67,9 @@ impl<'a> Recorder<'a> {
         }
         let (rows, values) = (view.len() / width, plan.row_values(width));
         let sample = &sample.capped(rows, values, cap);
-        let taken = self.count_rows(tensor, rows, values, sample);
-        if taken.rows == 0 {
-            return taken;
+        let sketched = self.count_rows(tensor, rows, values, sample);
+        if sketched.rows == 0 {
+            return sketched;
         }
         let weight = sample.weight();
         let sink = RowSink {
@@ -96,7 +96,7 @@ impl<'a> Recorder<'a> {
             TypedSlice::F64(data) => sink.record_doubles(data, |value| value),
             TypedSlice::Strings(strings) => sink.record_lengths(strings),
         }
-        taken
+        sketched
     }
 
     /// As [`Recorder::tensor_capped`] without a cap.
@@ -112,12 +112,12 @@ impl<'a> Recorder<'a> {
 
     /// Counts the rows in `sample` and their weights.
     fn count_rows(&self, tensor: usize, rows: usize, values: usize, sample: &RowSample) -> SketchedRows {
-        let (kept, weight) = (sample.kept(rows), sample.weight());
+        let (sampled, weight) = (sample.count(rows), sample.weight());
         let counters = &self.buffer.tensors[tensor];
-        increment(&counters.rows, kept);
-        increment(&counters.weight, kept * weight);
-        add_f64(&counters.squares, (kept * weight) as f64 * weight as f64);
-        SketchedRows { rows: kept, values: kept * values as u64 }
+        increment(&counters.rows, sampled);
+        increment(&counters.weight, sampled * weight);
+        add_f64(&counters.squares, (sampled * weight) as f64 * weight as f64);
+        SketchedRows { rows: sampled, values: sampled * values as u64 }
     }
 }
 
@@ -222,27 +222,27 @@ impl RowSink<'_> {
         let cells = &self.buffer.cells[layout.cell..layout.cell + layout.cells];
         let (head, slots) =
             cells.split_first_chunk::<HEADER_CELLS>().expect("a place begins with its header");
-        let wide = value.to_f64();
+        let as_f64 = value.to_f64();
         if !value.is_finite() {
-            count_non_finite(head, wide, self.weight);
+            count_non_finite(head, as_f64, self.weight);
             return;
         }
-        self.record_exponential(layout.feature, head, wide);
+        self.record_exponential(layout.feature, head, as_f64);
         let centre = match &layout.aligned {
             Some(lookup) => {
                 let cell = &slots[lookup.slot(value)];
                 increment(&cell.a, self.weight);
-                add_f64(&cell.b, wide * self.weight_f64);
+                add_f64(&cell.b, as_f64 * self.weight_f64);
                 layout.centre
             }
             None => {
-                add_f64(&head[header::ZERO].b, wide * self.weight_f64);
-                own_centre(head, wide)
+                add_f64(&head[header::ZERO].b, as_f64 * self.weight_f64);
+                own_centre(head, as_f64)
             }
         };
-        let distance = wide - centre;
+        let distance = as_f64 - centre;
         add_f64(&head[header::SQUARES].a, distance * distance * self.weight_f64);
-        widen_range(&head[header::RANGE], wide);
+        widen_range(&head[header::RANGE], as_f64);
     }
 
     #[inline]
@@ -292,12 +292,12 @@ fn count_non_finite(head: &[CounterPair; HEADER_CELLS], value: f64, weight: u64)
 /// Mean, standard deviation (denominator n), minimum and maximum of the finite values, and the share of the others. The first four
 /// are NaN if no value is finite.
 fn row_statistics(values: impl Iterator<Item = f64>) -> [f64; 5] {
-    let (mut n, mut odd, mut centre) = (0u32, 0u32, 0.0);
+    let (mut n, mut non_finite, mut centre) = (0u32, 0u32, 0.0);
     let (mut sum, mut squares) = (0.0, 0.0);
     let (mut min, mut max) = (f64::INFINITY, f64::NEG_INFINITY);
     for value in values {
         if !value.is_finite() {
-            odd += 1;
+            non_finite += 1;
             continue;
         }
         if n == 0 {
@@ -310,7 +310,7 @@ fn row_statistics(values: impl Iterator<Item = f64>) -> [f64; 5] {
         min = if value < min { value } else { min };
         max = if value > max { value } else { max };
     }
-    let share = f64::from(odd) / f64::from(n + odd);
+    let share = f64::from(non_finite) / f64::from(n + non_finite);
     if n == 0 {
         return [f64::NAN, f64::NAN, f64::NAN, f64::NAN, share];
     }

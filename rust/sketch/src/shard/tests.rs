@@ -185,7 +185,7 @@ fn a_busy_writer_is_met_again_next_time() {
         r.offer(1, &RowSample::ALL);
     });
     assert_eq!(live.offered, 0);
-    assert_eq!(collector.collect(&mut live).taken, 1);
+    assert_eq!(collector.collect(&mut live).emptied, 1);
     assert_eq!(live.offered, 2);
 }
 
@@ -205,7 +205,7 @@ fn a_closed_writer_leaves_everything_and_its_memory() {
     assert!(collector.opener().open().is_none(), "the budget holds one shard");
     let mut live = LiveCounts::new(&plan);
     drop(writer);
-    assert_eq!(collector.collect(&mut live), CollectionResult { taken: 2, busy: 0, closed: 1 });
+    assert_eq!(collector.collect(&mut live), CollectionResult { emptied: 2, busy: 0, closed: 1 });
     let seen = |feature: usize| (live.features[feature].moments.n, live.features[feature].exponential.n());
     assert_eq!((seen(0), seen(1)), ((3, 3), (3, 0)), "moments know the values that no bucket took");
     assert_eq!(counts(&live, 0).iter().sum::<u64>(), 3, "and so do the slots on the baseline's edges");
