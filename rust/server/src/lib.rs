@@ -2,8 +2,8 @@
 //!
 //! Each folder is a room, and its `mod.rs` says what lives there. An import never goes up. From the top: [`gateway`] (start and stop),
 //! [`io_thread`] (the loop of a thread), [`call`], [`request`], [`after`], [`transport`], [`thread`], [`serving`], and files without a
-//! folder. The hot path in order: `transport::http1`, `call::http`, `request::infer`, then `headgate_core::route`,
-//! the engine's `models/placement` and `headgate_runtime::session`.
+//! folder. The hot path in order: `transport::http1`, `call::http`, `request::infer`, `headgate_core::route`,
+//! `request::attempt`, the engine's `models/placement`, `headgate_runtime::session`, `after::record`.
 
 pub mod after;
 pub mod budget;

@@ -410,7 +410,7 @@ mod tests {
     #[test]
     fn a_full_queue_drops_and_counts() {
         let folder = tempfile::tempdir().unwrap();
-        // Never started: nobody takes anything out.
+        // The log was not started, so that no thread takes lines out.
         let log = AccessLog::open(&folder.path().join("log"), 1.0).unwrap();
         (0..QUEUE_CAPACITY + 3).for_each(|_| log.log(entry("e")));
         assert_eq!(log.dropped.load(Relaxed), 3);

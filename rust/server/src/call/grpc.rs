@@ -78,7 +78,7 @@ pub async fn handle(
     answer.unwrap_or_else(|error| io::with(|io| count_and_refuse(io, &error, conn, open)))
 }
 
-/// A call that is no inference.
+/// Answers a call that is not inference.
 async fn handle_other(
     request: Request<Incoming>,
     deadline: Option<Instant>,
@@ -92,8 +92,8 @@ async fn handle_other(
     handle_service_call(&path, request, deadline, conn, open).await
 }
 
-/// A call with one message, as a service answers it. The message is read whole and unpacked by us, so that the limits of every
-/// body hold and what is wrong with it is said in our words.
+/// Answers a call with one message by a service. The message is read whole and unpacked here, so that it has the limits of every body
+/// and our error messages.
 async fn handle_service_call(
     path: &str,
     request: Request<Incoming>,
@@ -116,7 +116,7 @@ async fn handle_service_call(
     before_deadline(deadline, unary_response(path, request, conn, open)).await
 }
 
-/// Part of a call, until its deadline.
+/// Runs a part of a call until its deadline.
 async fn before_deadline<T>(deadline: Option<Instant>, part: impl Future<Output = Result<T>>) -> Result<T> {
     match deadline {
         None => part.await,
@@ -145,7 +145,7 @@ async fn read_message(
     Ok(ReadBody { bytes: framed.into(), memory })
 }
 
-/// A call whose answer is one message, too.
+/// Answers a call whose response is one message, too.
 async fn unary_response(
     path: &str,
     request: Request<Full<bytes::Bytes>>,
@@ -192,7 +192,7 @@ fn streaming(
     response.map(|body| HyperBody::service(body, end, conn, open.new_handle()))
 }
 
-/// Says in our words what tonic refuses without asking the service: a call that there is not, a message that is none.
+/// Our error for what tonic refuses without asking the service: a call that does not exist, a message that cannot be read.
 fn translate_status(path: &str, trailers: &HeaderMap) -> Result<()> {
     if trailers.contains_key(&CODE) {
         return Ok(());
@@ -200,7 +200,7 @@ fn translate_status(path: &str, trailers: &HeaderMap) -> Result<()> {
     let Some(status) = tonic::Status::from_header_map(trailers) else { return Ok(()) };
     match status.code() {
         tonic::Code::Unimplemented if status.message().is_empty() => Err(unknown(path)),
-        // Whatever a service itself fails with carries a code: this is a message that could not be read.
+        // A failure of the service itself carries our code: this is a message that could not be read.
         tonic::Code::Internal => {
             Err(Error::invalid(format!("the message cannot be read: {}", status.message())))
         }
@@ -212,8 +212,7 @@ fn unknown(path: &str) -> Error {
     Error::new(Code::Unsupported, format!("{path} is not a call of a service that is served here"))
 }
 
-/// What the server's services are, as a service tells it: messages both ways, until the client has enough or the gateway
-/// stops.
+/// Answers a reflection call: messages both ways, until the client ends it or the gateway stops.
 async fn reflect(path: &str, request: Request<Incoming>) -> Result<Response<tonic::body::Body>> {
     // The service ends its responses when the questions end.
     let no_more = async { DrainTimeout::default().expired().await };

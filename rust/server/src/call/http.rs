@@ -214,7 +214,7 @@ async fn extension(call: &ExtensionCall<'_>, head: RequestHead<'_>, body: &mut B
     }
     let mut out = io::with(|io| io.replies.take());
     let done = {
-        // Seldom asked for: its state must not be part of every request's.
+        // In a box, because it is rare: its state must not be part of every request's.
         let mut answering = Box::pin(rest::answer(call, head.headers, body, &mut out));
         catch_panic(answering.as_mut()).await
     };

@@ -22,7 +22,7 @@ use crate::serving::shared::LiveEndpoint;
 use crate::serving::version::VersionState;
 use crate::thread::io::Io;
 
-/// What runs artifacts.
+/// The platform that runs artifacts.
 pub const PLATFORM: &str = "onnxruntime_onnx";
 
 /// A version that a question is about.
@@ -178,7 +178,7 @@ fn version_statistics(
     }
 }
 
-/// Runs by their number of rows. Inputs and outputs are not a batch's but each request's: nothing is counted for them.
+/// Runs by their number of rows. Decoding inputs and writing outputs is counted for each request and not for a batch.
 fn batch_statistics(batcher: &Batcher) -> Vec<pb::InferBatchStatistics> {
     let nothing = pb::StatisticDuration { count: 0, ns: 0 };
     let sizes = batcher.sizes().into_iter();
@@ -221,7 +221,7 @@ pub fn index(io: &Io, repository: &str, ready_only: bool) -> Result<Vec<ModelInd
     let listed: HashSet<(String, String)> =
         models.iter().map(|model| (model.name.clone(), model.version.clone())).collect();
     for (name, versions) in io.refusals().iter() {
-        // A version that is served was refused with other bytes; an endpoint that is served, in another document.
+        // A refusal of a version that is served was for other bytes, and one of an endpoint that is served for another document.
         let is_known = |version: &str| {
             listed.contains(&(name.to_string(), version.to_owned()))
                 || (version.is_empty() && served.contains(&**name))

@@ -1,6 +1,6 @@
 //! The protocol's extensions over REST: what `model_info` and `settings` know, as JSON. Cold: these calls are rare.
 //!
-//! Not here: inference (`infer`) and the small bodies that health checks read all day (`headgate_protocol::metadata`).
+//! Not here: inference (`rest_infer`) and the small bodies that health checks read all day (`headgate_protocol::metadata`).
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::envelope::refuse_byte_order_mark;
@@ -43,7 +43,7 @@ pub fn methods(call: &ExtensionCall<'_>) -> &'static [Method] {
 /// Appends the response to `out`.
 ///
 /// # Errors
-/// Those of the call; `invalid_argument` for a body that is not the JSON it should be.
+/// Those of the call; `invalid_argument` for a body that is not the JSON of the call.
 pub async fn answer(
     call: &ExtensionCall<'_>,
     headers: Headers<'_>,
@@ -127,7 +127,7 @@ async fn object(headers: Headers<'_>, body: &mut BodySource) -> Result<Map<Strin
     Ok(without_nulls(fields.unwrap_or_default()))
 }
 
-/// The fields that say something: one that is null is as good as absent.
+/// The fields without those that are null: null means absent.
 fn without_nulls(mut fields: Map<String, Value>) -> Map<String, Value> {
     fields.retain(|_, value| !value.is_null());
     fields

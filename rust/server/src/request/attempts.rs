@@ -182,7 +182,7 @@ pub async fn serve_by_fallback(
     let (mut last, mut earlier) = (FailedAttempt::new(attempt, error), Vec::new());
     while let Some(next) = next(&mut last, &mut earlier).await {
         let (size, memory) = (request.body.len(), &mut last.attempt.record.memory);
-        // A run that goes on has taken the body's share with it. Without room for another there is no further attempt.
+        // A run that goes on has taken the memory of the body with it. Without memory for another there is no further attempt.
         if size >= SMALL_REQUEST && memory.is_small() && io::with(|io| memory.add_body(io, size)).is_err() {
             break;
         }
@@ -216,8 +216,8 @@ async fn next(last: &mut FailedAttempt, earlier: &mut [FailedAttempt]) -> Option
     Some(next)
 }
 
-/// Books the attempts of a request that no version answered, but for the last one, whose breaker is told; the error that the
-/// client reads.
+/// Books the earlier attempts of a request that no version answered, and reports the last one to its breaker; the error that the client
+/// reads.
 async fn book_failures(last: &mut FailedAttempt, mut earlier: Vec<FailedAttempt>) -> Error {
     for attempt in earlier.iter_mut().chain([&mut *last]) {
         attempt.attribute().await;

@@ -1,7 +1,7 @@
 //! The phases of an inference request: one list in one order, whatever wire the request came by.
 //!
 //! ```text
-//! stopping -> endpoint, rate -> body -> envelope -> route -> admit the version -> decode -> run -> reply     (-> after)
+//! stopping -> endpoint, rate -> body -> envelope -> route -> admit the version -> decode -> run -> write     (-> after)
 //! ```
 //! [`infer`] is that list. An [`InferWire`] supplies what differs: body, envelope and the frame of the response. A path names the
 //! endpoint before the body is read, so that a limited caller uploads nothing. A gRPC message names it itself, so that its body is
@@ -101,7 +101,7 @@ async fn run_phases<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<
     let client = client_deadline(call, by_header?, &envelope);
     let mut attempt = io::with(|io| route(io, call, wire.target()?, endpoint, client))?;
     attempt.record.memory.merge(memory);
-    // Admit the version, decode, run, reply.
+    // Admit the version, decode, run, write.
     let request = ParsedRequest { envelope: &envelope, body: wire.body(), wire_format: call.wire_format };
     let mut out = io::with(|io| io.replies.take());
     let mut result = attempt.serve(&request, &mut out).await;

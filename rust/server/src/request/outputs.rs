@@ -67,7 +67,7 @@ impl<'a> Outputs<'a> {
         let specs = &ran.model().signature().outputs;
         let mut outputs = std::mem::take(&mut lists.outputs);
         for &selected in selection {
-            // Protobuf answers are always raw.
+            // Protobuf responses are always raw.
             let binary = selected.binary || !matches!(wire_format, WireFormat::Rest);
             let view = ran.output(selected.index)?;
             let classes = match selected.classification {

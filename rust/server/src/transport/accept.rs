@@ -15,12 +15,12 @@ use tokio::sync::oneshot;
 use crate::serving::shared::Shared;
 use crate::thread::io::{IoMessage, Mailbox};
 
-/// Connections that the kernel may hold for us.
+/// The most connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
-/// How long a connection may take to be made that the kernel has begun to make when the listener closes.
+/// How long the listener stays open for connections that the kernel has begun to make when it closes.
 const HANDSHAKE: Duration = Duration::from_millis(5);
-/// A packet filter that drops what asks for a connection: SYN without ACK in the flags of TCP. What is part of a connection
-/// passes; connections inherit the filter of their listener.
+/// A packet filter that drops the packets that ask for a connection: SYN without ACK in the flags of TCP. Packets of a connection pass,
+/// because connections inherit the filter of their listener.
 const SYN_FILTER: [SockFilter; 5] = [
     SockFilter::new(0x30, 0, 0, 13),
     SockFilter::new(0x54, 0, 0, 0x12),
@@ -116,7 +116,7 @@ async fn accept_all(listener: &tokio::net::TcpListener, shared: &Shared, threads
 /// request, and would be reset.
 async fn close(listeners: Vec<tokio::net::TcpListener>, shared: &Shared, threads: &[Mailbox]) {
     for listener in &listeners {
-        // Without the filter there is a moment more in which a client is reset.
+        // If the filter cannot be attached, a client that connects now may be reset.
         let _ = SockRef::from(listener).attach_filter(&SYN_FILTER);
     }
     let accepting = listeners.iter().map(|listener| accept_all(listener, shared, threads));
@@ -142,7 +142,7 @@ fn is_full(shared: &Shared, threads: &[Mailbox]) -> bool {
     open >= shared.config.max_connections
 }
 
-/// Has one thread after the other close what can be spared, from the fullest on, until one has.
+/// Asks one thread after the other to close connections that can be spared, from the fullest on, until one has.
 async fn make_room(shared: &Shared, threads: &[Mailbox]) {
     let mut fullest: Vec<_> =
         threads.iter().zip(&shared.heartbeats).filter(|(_, heartbeat)| !heartbeat.is_stuck()).collect();
@@ -159,7 +159,7 @@ async fn make_room(shared: &Shared, threads: &[Mailbox]) {
 }
 
 fn assign(socket: TcpStream, shared: &Shared, threads: &[Mailbox]) {
-    // A full mailbox is passed over like a full thread, and a thread that does not come back from a run like one.
+    // A thread whose mailbox is full, or that does not come back from a run, gets no connection.
     let least = threads
         .iter()
         .zip(&shared.heartbeats)

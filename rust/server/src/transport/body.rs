@@ -44,7 +44,7 @@ pub enum BodySource {
 
 /// How far reading a body has come.
 pub enum BodyProgress {
-    /// The connection is known to wait for it.
+    /// It is still to be read; the connection is known to wait for it.
     Waiting(PendingBody),
     /// It was read, or refused with a reply that others may follow.
     Done,
@@ -85,7 +85,7 @@ impl BodySource {
         }
     }
 
-    /// Why no other request can be found behind it on a connection of HTTP/1.
+    /// Why no other request can be found behind the body on a connection of HTTP/1.
     pub fn lost(&self) -> Option<CloseReason> {
         match self {
             BodySource::Streamed(_, BodyProgress::Lost(reason)) => Some(*reason),
@@ -136,8 +136,8 @@ pub fn check_room(io: &Io, length: usize) -> Result<()> {
     RequestMemory::default().add_body(io, BodyMemory::rounded_length(length))
 }
 
-/// The capacity for a body of which `received` bytes are there and that is said to have `declared`. A claim that does not come true
-/// costs little memory, and one that does few copies.
+/// The capacity for a body that is declared to have `declared` bytes, and of which `received` are there. A body that does not come costs
+/// little memory, and one that does is copied few times.
 pub fn buffer_capacity(received: usize, declared: usize) -> usize {
     if declared < received {
         // It is not known how much follows: twice as much each time, so that no byte is moved often.
@@ -181,9 +181,9 @@ async fn read(
     .map(|()| reader.finish())
 }
 
-/// What any element type and any vector unit wants, in bytes.
+/// An alignment that suits any element type and any vector unit, in bytes.
 const ALIGNMENT: usize = 64;
-/// Bytes of a refused body that are read all the same.
+/// The most bytes of a refused body that are read.
 const DISCARD_BYTES: usize = 4 << 20;
 /// How long a refused body is read, at most.
 const DISCARD_TIME: Duration = Duration::from_secs(2);

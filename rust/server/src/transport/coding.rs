@@ -64,7 +64,7 @@ pub async fn read_body(
     Ok(read)
 }
 
-/// The one coding of a body: header lines make one list, in which identity says nothing.
+/// The one coding of a body. All header lines make one list, and identity in it does not count.
 ///
 /// # Errors
 /// `unsupported_media_type` for another coding, and for several.
@@ -120,7 +120,7 @@ pub async fn decode(
     }
     let body = body.clone();
     let decoded = offload::run(until, counted, move |share| {
-        // As much again for the tensors made of it.
+        // As much again for the tensors that are decoded from it.
         let count = |bytes: usize| share.add_bytes(bytes.saturating_mul(2));
         Ok(unpack(&body, coding, limit, usize::MAX, count))
     });
@@ -183,7 +183,7 @@ fn unpack(
 
 /// What a member costs beside its bytes, as bytes of a step.
 const MEMBER_COST: usize = 1 << 10;
-/// Members that may have any number of bytes; of more, each has so many on average.
+/// So many members may have any size. If there are more, each must have [`MIN_MEMBER_BYTES`] on average.
 const FREE_MEMBERS: usize = 1 << 10;
 /// See [`FREE_MEMBERS`].
 const MIN_MEMBER_BYTES: usize = 64;
@@ -212,7 +212,7 @@ fn gunzip<F: FnMut(usize) -> Result<()>>(
     }
 }
 
-/// A body as a decoder takes it: so much of it, and then `WouldBlock`.
+/// A body as a decoder reads it: a limited part of it, and then `WouldBlock`.
 struct StepReader<'a> {
     rest: &'a [u8],
     left: usize,
@@ -263,9 +263,9 @@ impl Read for StepReader<'_> {
 struct BoundedOutput<F> {
     bytes: Vec<u8>,
     limit: usize,
-    /// Bytes that there may be.
+    /// Bytes that were counted so far.
     counted: usize,
-    /// Takes the bytes of a step before they are decoded.
+    /// Counts the bytes of a step before they are decoded.
     count: F,
 }
 
@@ -274,7 +274,7 @@ impl<F: FnMut(usize) -> Result<()>> BoundedOutput<F> {
     fn fill(&mut self, from: &mut impl Read, name: &str) -> std::result::Result<(), DecodeStop> {
         loop {
             let before = self.bytes.len();
-            // A byte beyond the limit tells that there is more.
+            // One byte beyond the limit shows that there is more.
             let step = STEP.min(self.limit.saturating_add(1) - before);
             if before + step > self.counted {
                 (self.count)(STEP)?;
@@ -315,7 +315,7 @@ pub async fn gzip(
         return Ok((body, packed));
     }
     let encoded = offload::run(until, counted, move |share| {
-        // Room for both while there are both; then the smaller one is sent.
+        // Memory for both while both exist; then the smaller one is sent.
         let room = share.reserve_response(body.len());
         let packed = room.ok().and_then(|_room| encode(&body).ok());
         Ok((body, packed))

@@ -12,7 +12,7 @@ use std::time::Instant;
 use crate::budget::ConnectionMemory;
 use crate::transport::delivery::Delivery;
 
-/// What a connection is waiting for; decides which time-out applies.
+/// What a connection is waiting for. It decides which time-out applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitState {
     /// For a request's first byte, since then.
@@ -39,7 +39,7 @@ pub struct ConnectionState {
     receiving: Cell<u32>,
     /// Whether a request's head has ever been complete.
     has_had_request: Cell<bool>,
-    /// When each reply that waits for the peer last made progress; places of replies that are out are used again.
+    /// When each reply that waits for the peer last made progress. The places of replies that are out are used again.
     unsent: RefCell<Vec<Option<Instant>>>,
     /// Since when the gateway waits for its connections to end.
     closing: Cell<Option<Instant>>,
@@ -48,7 +48,7 @@ pub struct ConnectionState {
     /// Whether hyper's last read found nothing, so that no request is behind the present one.
     read_dry: Cell<bool>,
     waker: RefCell<Option<Waker>>,
-    /// What its requests hold of the memory for small ones.
+    /// What its requests hold of the memory for small requests.
     holding: Rc<ConnectionMemory>,
 }
 
@@ -99,7 +99,7 @@ impl ConnectionState {
         OpenRequest(self.clone())
     }
 
-    /// What its requests hold of the memory for small ones.
+    /// What its requests hold of the memory for small requests.
     pub fn holding(&self) -> &Rc<ConnectionMemory> {
         &self.holding
     }
@@ -187,9 +187,9 @@ impl ConnectionState {
         self.closing.get()
     }
 
-    /// Has the connection's task woken when it must look at its state again.
+    /// Registers the connection's task, which is woken when it must look at its state again.
     pub fn register_waker(&self, cx: &Context<'_>) {
-        // One task has a connection from its beginning to its end.
+        // One task serves a connection from its beginning to its end.
         if self.waker.borrow().is_none() {
             *self.waker.borrow_mut() = Some(cx.waker().clone());
         }
@@ -209,7 +209,7 @@ impl ConnectionState {
         }
     }
 
-    /// Whether the HTTP layer must be told to take no new request; true once.
+    /// Takes the note that the HTTP layer must be told to take no new request.
     pub fn take_retiring(&self) -> bool {
         self.retiring.take()
     }

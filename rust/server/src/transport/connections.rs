@@ -21,21 +21,21 @@ use crate::transport::service::Service;
 /// The connections of this thread.
 #[derive(Default)]
 pub struct Connections {
-    /// Sockets that were taken over so far.
+    /// The number of the newest connection.
     last_id: Cell<u64>,
     open: RefCell<HashMap<u64, (Rc<ConnectionState>, AbortHandle)>>,
-    /// Told when the last one is gone.
+    /// Notified when a connection ends.
     emptied: Notify,
 }
 
 impl Connections {
-    /// Asks each to end.
+    /// Asks each connection to end.
     pub fn close(&self) {
         let now = Instant::now();
         self.open.borrow().values().for_each(|(conn, _)| conn.close(now));
     }
 
-    /// Closes those that can be spared best; how many.
+    /// Closes the connections that can be spared best; how many they are.
     pub fn make_room(&self, io: &Io, count: &AtomicUsize) -> usize {
         let mut open = self.open.borrow_mut();
         let gone =
@@ -65,7 +65,7 @@ impl Connections {
             conn.close(Instant::now());
         }
         io.shared.metrics.thread(io.thread).accepted.add(1);
-        // Counted down however the connection ends, by a panic too.
+        // Counted down however the connection ends, also by a panic.
         let guard = ConnectionGuard { id, connections: self.clone(), count: count.clone() };
         let served = conn.clone();
         let task = tokio::task::spawn_local(async move {

@@ -1,4 +1,4 @@
-//! Replies as hyper takes them: a body of frames, and what waits for each of them.
+//! Replies as hyper takes them: a body of frames, and what is notified of each of them.
 //!
 //! Not here: how our own loop sends a reply (`reply`).
 
@@ -20,8 +20,8 @@ use crate::transport::delivery::Delivery;
 use crate::transport::reply::{Reply, ReplyBytes};
 
 impl Reply {
-    /// The reply as hyper takes it, which ends the request `open` when it is written. hyper leaves the body of a reply to HEAD out
-    /// on HTTP/1 only: `is_bare` says that it must be left out here.
+    /// The reply as hyper takes it, which ends the request `open` when it is written. If `is_bare`, the body is left out here: hyper
+    /// leaves out the body of a reply to HEAD on HTTP/1 only.
     pub fn into_hyper(
         self,
         io: &Io,
@@ -65,7 +65,7 @@ pub enum HyperBody {
     Message(Option<ReplyBytes>, Option<Trailers>),
     /// gRPC messages one after the other; `None` once the call has ended.
     Stream(Option<MessageStream>, StreamWriter),
-    /// What one of tonic's services answers, until its caller stops waiting.
+    /// The body that one of tonic's services sends, until its caller stops waiting.
     Service(tonic::body::Body, Option<CutOff>, StreamWriter),
 }
 
@@ -89,7 +89,7 @@ impl StreamWriter {
 /// How a gRPC call ended.
 pub struct Trailers {
     fields: HeaderMap,
-    /// What waits for a reply without a message, and the request that the trailers end.
+    /// What is notified of a reply without a message.
     delivery: Option<Box<dyn Delivery>>,
     unsent: UnsentReply,
     _open: OpenRequest,
@@ -116,7 +116,7 @@ impl HyperBody {
         Self::Stream(Some(answers), StreamWriter { conn: conn.clone(), open })
     }
 
-    /// The body of a service's answer, which ends the request `open`; cut off by `end`.
+    /// The body that a service sends, which ends the request `open`; cut off by `end`.
     pub fn service(
         body: tonic::body::Body,
         end: Option<CutOff>,
@@ -128,7 +128,7 @@ impl HyperBody {
 }
 
 impl Trailers {
-    /// The fields; what waits for them, if it is still here, waits for their flush.
+    /// The fields. Their delivery, if there is one, is notified at their flush.
     fn take(mut self) -> HeaderMap {
         if let Some(delivery) = self.delivery.take() {
             self.unsent.complete(delivery);

@@ -1,8 +1,8 @@
 //! Connections and their bytes: sockets, HTTP/1.1, hyper, bodies as they come, responses as they leave.
 //!
 //! Lives here: accepting, the lifecycle of a connection, the fast reader of HTTP/1.1 (`http1`) and the hand-over to hyper, content
-//! encodings, the eviction of connections when there are too many. May come in: `call`, `io_thread`, and start and stop (`gateway`). Never known here:
-//! versions, statistics, sketches.
+//! encodings, the eviction of connections when there are too many. May come in: `call`, `io_thread`, and start and stop (`gateway`).
+//! Never known here: versions, statistics, sketches.
 
 pub mod accept;
 pub mod body;

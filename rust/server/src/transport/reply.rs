@@ -1,6 +1,6 @@
 //! A reply: status, header fields, body and what waits for it; and its bytes on a connection of our own loop.
 //!
-//! Not here: how hyper takes it (`reply_body`).
+//! Not here: how hyper takes it (`hyper_body`).
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -19,7 +19,7 @@ use crate::transport::connection_state::{OpenRequest, UnsentReply};
 use crate::transport::delivery::Delivery;
 use crate::transport::watched_socket::WatchedSocket;
 
-/// The header fields of a reply, those of its framing aside.
+/// The header fields of a reply without those of its framing.
 pub type Fields = Vec<(HeaderName, HeaderValue)>;
 
 /// A reply before it becomes bytes on a connection. It writes itself for our own loop ([`Reply::send`]) and for hyper
@@ -52,8 +52,8 @@ impl<D> Reply<D> {
 }
 
 impl Reply {
-    /// Sends the reply from our own loop, and sees to it that it is out; it ends the request `open`. `head` is memory for its head.
-    /// `is_bare` leaves the body out, whose length the head tells.
+    /// Sends the reply from our own loop and flushes it. That ends the request `open`. `head` is memory for its head. If `is_bare`, the
+    /// body is left out, but the head says its length.
     ///
     /// # Errors
     /// Those of the socket.
@@ -181,7 +181,7 @@ async fn send(wire: &mut WatchedSocket, head: &mut Vec<u8>, mut body: ReplyBytes
             let of_head = written.min(head.len());
             head = &head[of_head..];
             if !short || !head.is_empty() {
-                // Also for no byte of the body: the reply has moved.
+                // Also if no byte of the body was taken: the reply has made progress.
                 body.advance(written - of_head);
             }
         }
@@ -193,7 +193,7 @@ async fn send(wire: &mut WatchedSocket, head: &mut Vec<u8>, mut body: ReplyBytes
     poll_fn(|cx| Pin::new(&mut *wire).poll_flush(cx)).await
 }
 
-/// The date as HTTP writes it, and until when it is that.
+/// The date as HTTP writes it, and until when it is right.
 struct Date {
     until: Option<Instant>,
     text: [u8; 29],

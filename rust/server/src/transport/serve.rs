@@ -43,7 +43,7 @@ pub async fn serve<S: Service>(socket: TcpStream, conn: &Rc<ConnectionState>) {
             let Some(wire) = http1::serve::<S>(wire, conn).await else { return };
             let mut builder = hyper_http1::Builder::new();
             builder.max_buf_size(64 << 10).half_close(false).timer(hyper_util::rt::TokioTimer::new());
-            // Time-outs are the wire's: hyper's head time-out would count idle time.
+            // The socket has the time-outs: hyper's time-out for the head would count idle time.
             builder.header_read_timeout(None);
             let mut http = pin!(builder.serve_connection(wire, service));
             let watched = poll_fn(|cx| {
@@ -60,7 +60,7 @@ pub async fn serve<S: Service>(socket: TcpStream, conn: &Rc<ConnectionState>) {
                 .max_frame_size(1 << 20)
                 .max_concurrent_streams(256)
                 .max_header_list_size(64 << 10)
-                // A peer that is gone without a word leaves its streams open for ever otherwise.
+                // Otherwise a peer that disappears leaves its streams open for ever.
                 .keep_alive_interval(config.idle())
                 .keep_alive_timeout(config.head_timeout())
                 .timer(hyper_util::rt::TokioTimer::new());

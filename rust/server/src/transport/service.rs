@@ -1,4 +1,4 @@
-//! What a connection asks for replies: the room above, which transport does not know.
+//! The service that a connection asks for replies. It is the room above, which `transport` does not know.
 
 use std::future::Future;
 use std::rc::Rc;

@@ -1,7 +1,7 @@
-//! A socket as the HTTP layer sees it: bytes read ahead are given back, silence has limits, a flush is noticed.
+//! A socket as the HTTP layer sees it. It gives back bytes that were read ahead, limits silence, and notices a flush.
 //!
-//! One timer for each connection: it is armed when there is something to wait for and looks at the deadline only when it
-//! fires, so a request costs it nothing.
+//! A connection has one timer. It is armed when there is something to wait for, and looks at the deadline only when it fires, so that it
+//! costs a request nothing.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -24,13 +24,13 @@ use crate::metrics::close_reason::CloseReason;
 use crate::thread::io as thread;
 use crate::transport::connection_state::{ConnectionState, UnmovedSince, WaitState};
 
-/// What an HTTP/2 client without TLS begins with.
+/// The first bytes of an HTTP/2 client without TLS.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The length of an HTTP/2 frame's head, the offset of its type, and the type of SETTINGS.
 const FRAME_HEAD: usize = 9;
 const FRAME_TYPE: usize = 3;
 const SETTINGS: u8 = 4;
-/// Bytes read ahead at most to tell HTTP/1.1 from HTTP/2.
+/// The most bytes that are read ahead to tell HTTP/1.1 from HTTP/2.
 const READ_AHEAD: usize = 4096;
 /// How long the peer may take to close its side of a connection that was closed on ours.
 const LINGER: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ pub enum SpokenHttp {
     Http2,
 }
 
-/// What comes of a silence that lasts too long.
+/// What follows a silence that is too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SilenceAction {
     /// No new request is taken, and what is in progress goes on.
@@ -85,7 +85,7 @@ impl WatchedSocket {
         let begun = Instant::now();
         let reading = tokio::time::timeout(config.head_timeout(), read_ahead(&stream)).await;
         let (ahead, spoken) = reading.inspect_err(|_| count_closed(CloseReason::HeadTimeout)).ok()??;
-        // On HTTP/2 bytes between requests are no request's head: only idleness counts.
+        // On HTTP/2 bytes between requests are not a request's head, so only the idle time-out applies.
         match spoken {
             SpokenHttp::Http1 => conn.first_byte(begun),
             SpokenHttp::Http2 => conn.set_idle(begun),
@@ -162,7 +162,7 @@ impl WatchedSocket {
             self.count_close();
             return true;
         }
-        // Never later than the shortest limit from now: whatever begins meanwhile is noticed in time.
+        // Never later than the shortest limit from now, so that a wait that begins meanwhile is noticed in time.
         let soon = self.head.min(self.idle);
         let soon = now + if closing { soon.min(self.drain_idle) } else { soon };
         self.timer.as_mut().reset(deadline.map_or(soon, |deadline| deadline.min(soon)).into());
@@ -170,7 +170,7 @@ impl WatchedSocket {
         false
     }
 
-    /// Counts a close for a silence that has lasted too long; one that ends a drain is no fault of the client.
+    /// Counts a close for a silence that was too long. A close that ends a drain is not counted: the client is not at fault.
     fn count_close(&self) {
         match self.conn.waiting() {
             _ if self.conn.unmoved_since().is_some() => count_closed(CloseReason::Unread),
@@ -181,7 +181,7 @@ impl WatchedSocket {
         }
     }
 
-    /// Appends what was put back, or what there is, to `unread`, for which `room` bytes or more are made; 0 is the end.
+    /// Appends what was put back, or else what the socket has, to `unread`, whose capacity grows by `room` bytes if needed; 0 is the end.
     ///
     /// # Errors
     /// Those of the socket; `TimedOut` when the peer is silent for too long in the middle of a request.
@@ -241,7 +241,7 @@ impl WatchedSocket {
 
     /// Tells the peer that nothing more comes.
     pub async fn shut_down(&mut self) {
-        // The connection is over however that goes.
+        // The connection is over, also if that fails.
         let _ = poll_fn(|cx| Pin::new(&mut *self).poll_shutdown(cx)).await;
     }
 
@@ -255,8 +255,8 @@ impl WatchedSocket {
         Poll::Ready(Ok(()))
     }
 
-    /// What comes of a read: one that cannot go on is watched, the first bytes of a request are noted. `end` is what a reader takes
-    /// for the end of the stream.
+    /// Follows a read: one that cannot go on is watched, and the first bytes of a request are noted. `end` is the value that a reader
+    /// takes for the end of the stream.
     fn after_read<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -327,7 +327,7 @@ impl Read for WatchedSocket {
         buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let outcome = self.read_some(cx, buf);
-        // Without budget nothing was looked for.
+        // Without budget the socket was not read.
         self.conn.note_read(outcome.is_pending() && tokio::task::coop::has_budget_remaining());
         self.after_read(cx, outcome, ())
     }

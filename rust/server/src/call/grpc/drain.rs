@@ -21,7 +21,7 @@ pub async fn closing() {
 #[derive(Default)]
 pub struct DrainTimeout {
     end: Option<Instant>,
-    /// Whether something came since connections were told to close.
+    /// Whether a message came since connections were told to close.
     goes_on: bool,
 }
 
@@ -35,12 +35,12 @@ impl DrainTimeout {
         *self.end.get_or_insert_with(|| now + io.shared.config.drain_idle()) <= now
     }
 
-    /// Notes that something came.
+    /// Notes that a message came.
     pub fn note_message(&mut self) {
         self.goes_on |= self.end.is_some();
     }
 
-    /// Whether the client was in the middle of something when it ended.
+    /// Whether a message came since connections were told to close.
     pub fn has_had_message(&self) -> bool {
         self.goes_on
     }

@@ -12,7 +12,7 @@ use crate::thread::request_memory::RequestMemory;
 use crate::transport::body::limit_words;
 use crate::transport::coding::{self, Coding, DecodeBounds};
 
-/// How the messages of a request are compressed.
+/// The header that says how the messages of a request are compressed.
 pub const ENCODING: &str = "grpc-encoding";
 
 /// A flag and the length of the message.
@@ -118,7 +118,7 @@ fn encoding(headers: &HeaderMap) -> Result<Coding> {
     }
 }
 
-/// One answer in one call.
+/// One response in one call.
 pub const ONE: WireFormat = WireFormat::Protobuf(Framing { begin, end });
 
 /// A response in a stream: only the room is left for it, since the stream may say more ([`end_in_stream`]).
@@ -149,7 +149,7 @@ pub fn begin_in_stream(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0; STREAM_HEAD]);
 }
 
-/// Wraps a `ModelInferResponse` behind its room as a `ModelStreamInferResponse` with its prefix; returns where that begins.
+/// Wraps a `ModelInferResponse` behind its room as a `ModelStreamInferResponse` with its prefix; the offset at which that begins.
 ///
 /// # Errors
 /// As [`end`].

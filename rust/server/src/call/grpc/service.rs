@@ -1,6 +1,6 @@
-//! The calls around inference: liveness, metadata, configuration, statistics, the repository, and what there is not.
+//! The calls around inference: liveness, metadata, configuration, statistics, the repository, and refusals of what is not supported.
 //!
-//! Next: `facts`, which knows the responses.
+//! Next: `model_info`, which makes the responses.
 
 use headgate_core::error::{Code, Error};
 use headgate_protocol::metadata::EXTENSIONS;
@@ -22,7 +22,7 @@ pub struct Inference;
 
 type ServiceResult<T> = Result<Response<T>, Status>;
 
-/// Answers from what the IO thread knows.
+/// Answers with the state of the IO thread.
 fn respond<T>(tell: impl FnOnce(&Io) -> headgate_core::error::Result<T>) -> ServiceResult<T> {
     io::with(tell).map(Response::new).map_err(|error| as_status(&error))
 }
@@ -61,7 +61,7 @@ impl GrpcInferenceService for Inference {
         request: Request<pb::ModelReadyRequest>,
     ) -> ServiceResult<pb::ModelReadyResponse> {
         let request = request.into_inner();
-        // A model that is not there is not ready: clients ask before they begin.
+        // A model that does not exist is not ready: clients ask before they begin.
         respond(|io| {
             Ok(pb::ModelReadyResponse {
                 ready: model_info::find(io, &target(&request.name, &request.version)).is_ok(),

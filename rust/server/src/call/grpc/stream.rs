@@ -73,7 +73,7 @@ pub fn handle(
 /// Answers the requests of a stream, until it ends or the gateway stops, or something is wrong with the stream itself.
 fn answers(call: Rc<StreamCall>, requests: MessageReader) -> MessageStream {
     let (reader, deadline) = (call.clone(), call.deadline);
-    // Whether requests are left to another gateway.
+    // Whether the client's next requests are left to another gateway.
     let left = Rc::new(Cell::new(false));
     let leaving = left.clone();
     let from = Some((requests, DrainTimeout::default()));

@@ -15,7 +15,7 @@ const MAX_SPARE: usize = 64;
 /// The buffers of one connection.
 #[derive(Default)]
 pub struct ConnectionBuffers {
-    /// What was read and belongs to no request yet.
+    /// Bytes that were read and belong to no request yet.
     pub unread: BytesMut,
     /// The header fields of the present request.
     pub fields: Vec<HeaderField>,
@@ -33,7 +33,7 @@ pub fn take() -> ConnectionBuffers {
     SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
 }
 
-/// Takes buffers back; what a long body took is not kept.
+/// Takes buffers back. Those that grew for a long body are freed.
 pub fn give(mut buffers: ConnectionBuffers) {
     buffers.unread.clear();
     buffers.fields.clear();

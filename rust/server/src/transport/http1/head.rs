@@ -1,4 +1,4 @@
-//! Heads that have one reading, and which body they announce. Taken apart by the parser that hyper uses, so that both agree.
+//! Parses heads that have one reading, and finds the length of their body. It uses the parser of hyper, so that both agree.
 
 use std::mem::MaybeUninit;
 use std::sync::LazyLock;
@@ -30,14 +30,14 @@ pub struct PlainRequest<'a> {
     pub closes: bool,
 }
 
-/// Where the first head in these bytes ends, of which none ends in the first `searched`.
+/// Where the first head in these bytes ends. None ends in the first `searched` bytes.
 pub fn end(bytes: &[u8], searched: usize) -> Option<usize> {
     let from = searched.saturating_sub(EMPTY_LINE.needle().len() - 1);
     EMPTY_LINE.find(&bytes[from..]).map(|at| from + at + EMPTY_LINE.needle().len())
 }
 
-/// Whether these bytes, in which no head ends, may begin one that is plain; the first `searched` may. Looks at whole lines, so
-/// that a head that comes in pieces is not taken apart for each of them.
+/// Whether these bytes, in which no head ends, may begin a plain one. The first `searched` bytes may. It looks at whole lines, so that
+/// a head in many pieces is not parsed for each of them.
 pub fn may_go_on(bytes: &[u8], searched: usize) -> bool {
     if bytes.len() >= MAX_HEAD {
         return false;
@@ -50,8 +50,7 @@ pub fn may_go_on(bytes: &[u8], searched: usize) -> bool {
     begun == Ok(Status::Partial)
 }
 
-/// Takes a head apart, and adds its fields to `fields`; `None` for one that is not plain, or has a body of more than `most`
-/// bytes.
+/// Parses a head, and adds its fields to `fields`; `None` for one that is not plain, or has a body of more than `most` bytes.
 pub fn parse<'a>(head: &'a [u8], fields: &mut Vec<HeaderField>, most: usize) -> Option<PlainRequest<'a>> {
     let mut parsed = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut []);
