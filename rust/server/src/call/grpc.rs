@@ -103,7 +103,8 @@ async fn handle_service_call(
 ) -> Result<Response<HyperBody>> {
     let (mut head, mut body) = request.into_parts();
     let receiving = open.receiving();
-    let read = before_deadline(deadline, read_message(&head.headers, &mut body, conn.holding())).await;
+    let read =
+        before_deadline(deadline, read_message(&head.headers, &mut body, conn.connection_memory())).await;
     drop(receiving);
     body::discard(body, open);
     let ReadBody { bytes, memory: _memory } = read?;
@@ -131,10 +132,10 @@ async fn before_deadline<T>(deadline: Option<Instant>, part: impl Future<Output 
 async fn read_message(
     headers: &HeaderMap,
     body: &mut Incoming,
-    holding: &Rc<ConnectionMemory>,
+    connection_memory: &Rc<ConnectionMemory>,
 ) -> Result<ReadBody> {
     let limit = io::with(body::small_limit);
-    let read = body::read_counted(body, holding, limit.saturating_add(message::PREFIX)).await;
+    let read = body::read_counted(body, connection_memory, limit.saturating_add(message::PREFIX)).await;
     let ReadBody { bytes, mut memory } = read.map_err(|error| message::of_message(error, limit))?;
     let bounds = DecodeBounds { limit, until: None };
     let plain = message::take(headers, bytes, bounds, &mut memory).await?;

@@ -240,7 +240,7 @@ async fn compress(mut reply: HttpReply) -> HttpReply {
         }
         // Its memory is not counted yet.
         None => match io::with(|io| RequestMemory::with_bytes(io, plain.len())) {
-            Ok(mut counted) => coding::gzip(plain, None, &mut counted).await,
+            Ok(mut memory) => coding::gzip(plain, None, &mut memory).await,
             Err(_) => Ok((plain, None)),
         },
     };

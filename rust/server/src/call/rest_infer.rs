@@ -66,14 +66,14 @@ impl InferWire for RestInfer<'_> {
     async fn read_envelope<'b>(
         &'b self,
         until: Option<Instant>,
-        counted: &mut RequestMemory,
+        memory: &mut RequestMemory,
     ) -> Result<Envelope<'b>> {
         let (parse, parts): (Parse, _) = match self.form {
             BodyForm::Listed => (listed_envelope, split(self.headers, &self.body)?),
             BodyForm::Predict => (predict_envelope, BodyParts { json: &self.body, tail: None }),
         };
         if parts.json.len() > large_request::INLINE {
-            return Box::pin(large_request::parse(parse, parts, &self.body, until, counted)).await;
+            return Box::pin(large_request::parse(parse, parts, &self.body, until, memory)).await;
         }
         tensors::with_scratch(|scratch| parse(parts, &mut scratch.envelope))
     }

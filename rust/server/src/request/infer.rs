@@ -60,7 +60,7 @@ pub trait InferWire {
     fn read_envelope<'b>(
         &'b self,
         until: Option<Instant>,
-        counted: &mut RequestMemory,
+        memory: &mut RequestMemory,
     ) -> impl Future<Output = Result<Envelope<'b>>>;
 }
 

@@ -38,10 +38,10 @@ pub async fn parse<'a>(
     parts: BodyParts<'a>,
     body: &'a Bytes,
     until: Option<Instant>,
-    counted: &mut RequestMemory,
+    memory: &mut RequestMemory,
 ) -> Result<Envelope<'a>> {
     let (json, has_tail, bytes) = (parts.json.len(), parts.tail.is_some(), body.clone());
-    let detached = offload::run(until, counted, move |_| {
+    let detached = offload::run(until, memory, move |_| {
         let (json, tail) = bytes.split_at(json);
         let parts = BodyParts { json, tail: has_tail.then_some(tail) };
         Ok(parse(parts, &mut envelope::EnvelopeScratch::default())?.detach(&bytes))
@@ -56,14 +56,14 @@ pub async fn parse<'a>(
 pub async fn parse_message<'a>(
     message: &'a Bytes,
     until: Option<Instant>,
-    counted: &mut RequestMemory,
+    memory: &mut RequestMemory,
 ) -> Result<Envelope<'a>> {
     if message.len() <= INLINE_MESSAGE {
         let request = tensors::with_scratch(|scratch| protobuf::parse(message, &mut scratch.envelope))?;
         return Ok(request.envelope);
     }
     let bytes = message.clone();
-    let detached = Box::pin(offload::run(until, counted, move |_| {
+    let detached = Box::pin(offload::run(until, memory, move |_| {
         Ok(protobuf::parse(&bytes, &mut envelope::EnvelopeScratch::default())?.detach(&bytes))
     }));
     Ok(detached.await?.attach(message).envelope)
@@ -100,13 +100,13 @@ fn cost(input: &InputTensor<'_>) -> usize {
 pub async fn decode(
     request: &ParsedRequest<'_>,
     target: RunTarget,
-    counted: &mut RequestMemory,
+    memory: &mut RequestMemory,
 ) -> Result<DecodedInputs> {
     let ParsedRequest { envelope, body, .. } = *request;
     let (detached, bytes) = (envelope.detach_inputs(body), body.clone());
-    let decoded = offload::run(Some(target.waiter.deadline), counted, move |share| {
+    let decoded = offload::run(Some(target.waiter.deadline), memory, move |memory| {
         let envelope = detached.attach(&bytes);
-        let count_bytes = &mut |bytes| share.add_bytes(bytes);
+        let count_bytes = &mut |bytes| memory.add_bytes(bytes);
         tensors::decode(&envelope, &bytes, target, &mut Scratch::default(), count_bytes)
     });
     decoded.await

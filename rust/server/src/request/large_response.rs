@@ -64,8 +64,8 @@ pub async fn write(
         wire_format,
     };
     let mut buffer = std::mem::take(out);
-    let written = offload::run(Some(until), &mut record.memory, move |share| {
-        let result = answer.write(share, &mut buffer);
+    let written = offload::run(Some(until), &mut record.memory, move |memory| {
+        let result = answer.write(memory, &mut buffer);
         Ok((answer.ran, buffer, result))
     });
     match written.await {
@@ -78,7 +78,7 @@ pub async fn write(
 }
 
 impl OffloadedResponse {
-    fn write(&self, share: &mut OffloadMemory, out: &mut Vec<u8>) -> Result<ResponseLayout> {
+    fn write(&self, memory: &mut OffloadMemory, out: &mut Vec<u8>) -> Result<ResponseLayout> {
         let head = ResponseHead {
             id: self.id.as_deref(),
             model_name: &self.routed.endpoint.name,
@@ -95,10 +95,10 @@ impl OffloadedResponse {
             Outputs::of(&self.selection, &self.ran, &self.routed.endpoint, self.wire_format, &mut lists)?;
         let bytes = outputs.bytes();
         // Outputs may have any size: their memory is reserved before they are written.
-        let mut room = share.reserve_response(bytes.saturating_add(outputs.max_written_bytes()))?;
+        let mut room = memory.reserve_response(bytes.saturating_add(outputs.max_written_bytes()))?;
         let sent = outputs::write(&format, &head, &outputs.tensors(&mut lists)?, out)?;
         room.resize(bytes + out.len());
-        share.merge(room);
+        memory.merge(room);
         Ok(sent)
     }
 }

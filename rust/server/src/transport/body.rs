@@ -70,17 +70,18 @@ impl BodySource {
     pub async fn read(&mut self, limit: usize, headers: Headers<'_>, align: FindAligned) -> Result<ReadBody> {
         match self {
             BodySource::Streamed(body, progress) => {
-                let holding = match progress {
-                    BodyProgress::Waiting(receiving) => receiving.holding(),
+                let connection_memory = match progress {
+                    BodyProgress::Waiting(receiving) => receiving.connection_memory(),
                     _ => Rc::default(),
                 };
-                let read = read_aligned(body, &holding, limit, Alignment { headers, find: align }).await;
+                let read =
+                    read_aligned(body, &connection_memory, limit, Alignment { headers, find: align }).await;
                 *progress = BodyProgress::after(&read);
                 read
             }
             BodySource::Buffered(body) => {
-                let counted = io::with(|io| RequestMemory::exclusive(io, body.len()));
-                Ok(ReadBody { bytes: std::mem::take(body), memory: counted })
+                let memory = io::with(|io| RequestMemory::exclusive(io, body.len()));
+                Ok(ReadBody { bytes: std::mem::take(body), memory })
             }
         }
     }
@@ -107,10 +108,11 @@ impl BodySource {
 /// As [`read`]; `overloaded` when large requests hold all the memory they may.
 pub async fn read_counted(
     body: &mut Incoming,
-    holding: &Rc<ConnectionMemory>,
+    connection_memory: &Rc<ConnectionMemory>,
     limit: usize,
 ) -> Result<ReadBody> {
-    read_aligned(body, holding, limit, Alignment { headers: Headers::NONE, find: |_, _| None }).await
+    read_aligned(body, connection_memory, limit, Alignment { headers: Headers::NONE, find: |_, _| None })
+        .await
 }
 
 /// As [`read_counted`], with the tensor that `alignment` finds at an address at which any element type may be read in place.
@@ -119,12 +121,13 @@ pub async fn read_counted(
 /// As [`read_counted`].
 pub async fn read_aligned(
     body: &mut Incoming,
-    holding: &Rc<ConnectionMemory>,
+    connection_memory: &Rc<ConnectionMemory>,
     limit: usize,
     alignment: Alignment<'_>,
 ) -> Result<ReadBody> {
     let timeout = io::with(|io| io.shared.config.body_timeout());
-    read(body, BodyMemory::of_connection(holding), BodyLimits { bytes: limit, timeout }, alignment).await
+    read(body, BodyMemory::of_connection(connection_memory), BodyLimits { bytes: limit, timeout }, alignment)
+        .await
 }
 
 /// Refuses a body whose length is known before it comes, if there is no room for it now. Only bytes that have come take room
@@ -153,7 +156,7 @@ pub fn buffer_capacity(received: usize, declared: usize) -> usize {
 /// `invalid_argument` for a body that is framed wrongly.
 async fn read(
     body: &mut Incoming,
-    counting: BodyMemory,
+    body_memory: BodyMemory,
     limits: BodyLimits,
     alignment: Alignment<'_>,
 ) -> Result<ReadBody> {
@@ -165,7 +168,8 @@ async fn read(
     let declared = declared as usize;
     io::with(|io| check_room(io, declared))?;
     let (first, rest) = (Bytes::new(), Vec::new());
-    let mut reader = BodyReader { first, rest, offset: None, lead: 0, declared, limit, alignment, counting };
+    let mut reader =
+        BodyReader { first, rest, offset: None, lead: 0, declared, limit, alignment, body_memory };
     let mut body = Pin::new(body);
     let mut poll = |cx: &mut Context<'_>| io::with(|io| reader.poll(io, body.as_mut(), cx));
     let at_once = poll_fn(|cx| Poll::Ready(poll(cx))).await;
@@ -214,7 +218,7 @@ pub fn discard(mut body: Incoming, open: &OpenRequest) {
 struct BodyReader<'a> {
     first: Bytes,
     rest: Vec<u8>,
-    counting: BodyMemory,
+    body_memory: BodyMemory,
     /// Where a large tensor begins, and the bytes in front of `rest`'s content that align it.
     offset: Option<usize>,
     lead: usize,
@@ -259,7 +263,7 @@ impl BodyReader<'_> {
         if self.length() + data.len() > self.limit {
             return Err(too_large(self.limit));
         }
-        self.counting.count_to(io, self.length() + data.len())?;
+        self.body_memory.count_to(io, self.length() + data.len())?;
         if self.first.is_empty() && self.rest.is_empty() {
             self.first = data;
             return Ok(());
@@ -292,13 +296,13 @@ impl BodyReader<'_> {
     }
 
     fn finish(self) -> ReadBody {
-        let counted = self.counting.finish();
+        let memory = self.body_memory.finish();
         if self.rest.is_empty() {
-            return ReadBody { bytes: self.first, memory: counted };
+            return ReadBody { bytes: self.first, memory };
         }
         let lead = self.lead;
         let bytes = Bytes::from_owner(PooledBytes(self.rest)).slice(lead..);
-        ReadBody { bytes, memory: counted }
+        ReadBody { bytes, memory }
     }
 }
 

@@ -106,7 +106,7 @@ pub async fn decode(
     body: &Bytes,
     coding: Coding,
     bounds: DecodeBounds,
-    counted: &mut RequestMemory,
+    memory: &mut RequestMemory,
 ) -> Result<Vec<u8>> {
     let DecodeBounds { limit, until } = bounds;
     // A small one is counted when it is known how long it is.
@@ -114,14 +114,14 @@ pub async fn decode(
         Err(DecodeStop::AtLimit | DecodeStop::Unfinished) => {}
         Err(DecodeStop::Refused(error)) => return Err(error),
         Ok(decoded) => {
-            thread::with(|io| counted.add_body(io, decoded.len()))?;
+            thread::with(|io| memory.add_body(io, decoded.len()))?;
             return Ok(decoded);
         }
     }
     let body = body.clone();
-    let decoded = offload::run(until, counted, move |share| {
+    let decoded = offload::run(until, memory, move |memory| {
         // As much again for the tensors that are decoded from it.
-        let count = |bytes: usize| share.add_bytes(bytes.saturating_mul(2));
+        let count = |bytes: usize| memory.add_bytes(bytes.saturating_mul(2));
         Ok(unpack(&body, coding, limit, usize::MAX, count))
     });
     // Put into words here: they name a setting that only this thread knows.
@@ -300,23 +300,23 @@ fn malformed(coding: &str, why: &str) -> Error {
     Error::invalid(format!("the body is not {coding}, as its content coding says: {why}"))
 }
 
-/// Encodes a response with gzip at its fastest level; on another thread and until `until` if it is more than a few steps. The response,
-/// which is `counted`, comes back with what was made of it, if there was room for that.
+/// Encodes a response with gzip at its fastest level; on another thread and until `until` if it is more than a few steps. The response
+/// comes back with what was made of it, if there was room for that.
 ///
 /// # Errors
 /// `deadline_exceeded`; `internal` after a panic.
 pub async fn gzip(
     body: Vec<u8>,
     until: Option<Instant>,
-    counted: &mut RequestMemory,
+    memory: &mut RequestMemory,
 ) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
     if body.len() <= ENCODED_INLINE {
         let packed = encode(&body).ok();
         return Ok((body, packed));
     }
-    let encoded = offload::run(until, counted, move |share| {
+    let encoded = offload::run(until, memory, move |memory| {
         // Memory for both while both exist; then the smaller one is sent.
-        let room = share.reserve_response(body.len());
+        let room = memory.reserve_response(body.len());
         let packed = room.ok().and_then(|_room| encode(&body).ok());
         Ok((body, packed))
     });

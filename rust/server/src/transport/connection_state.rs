@@ -49,7 +49,7 @@ pub struct ConnectionState {
     read_dry: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// What its requests hold of the memory for small requests.
-    holding: Rc<ConnectionMemory>,
+    connection_memory: Rc<ConnectionMemory>,
 }
 
 impl Default for ConnectionState {
@@ -67,7 +67,7 @@ impl Default for ConnectionState {
             retiring: Cell::default(),
             read_dry: Cell::default(),
             waker: RefCell::default(),
-            holding: Rc::default(),
+            connection_memory: Rc::default(),
         }
     }
 }
@@ -100,8 +100,8 @@ impl ConnectionState {
     }
 
     /// What its requests hold of the memory for small requests.
-    pub fn holding(&self) -> &Rc<ConnectionMemory> {
-        &self.holding
+    pub fn connection_memory(&self) -> &Rc<ConnectionMemory> {
+        &self.connection_memory
     }
 
     /// Whether a request's head has ever been complete.
@@ -246,8 +246,8 @@ impl OpenRequest {
 
 impl PendingBody {
     /// What its connection holds of the memory for small requests.
-    pub fn holding(&self) -> Rc<ConnectionMemory> {
-        self.0.holding.clone()
+    pub fn connection_memory(&self) -> Rc<ConnectionMemory> {
+        self.0.connection_memory.clone()
     }
 }
 

@@ -28,7 +28,7 @@ pub async fn take(
     headers: &HeaderMap,
     mut body: Bytes,
     bounds: DecodeBounds,
-    counted: &mut RequestMemory,
+    memory: &mut RequestMemory,
 ) -> Result<Bytes> {
     let Some((prefix, rest)) = body.split_first_chunk::<PREFIX>() else {
         return Err(Error::invalid(format!(
@@ -48,10 +48,10 @@ pub async fn take(
         )));
     }
     body.advance(PREFIX);
-    plain(headers, flag, body, bounds, counted).await
+    plain(headers, flag, body, bounds, memory).await
 }
 
-/// The message behind its prefix, decompressed; what that takes is added to what is `counted`.
+/// The message behind its prefix, decompressed; what that takes is added to `memory`.
 ///
 /// # Errors
 /// As [`take`].
@@ -60,14 +60,14 @@ pub async fn plain(
     flag: u8,
     message: Bytes,
     bounds: DecodeBounds,
-    counted: &mut RequestMemory,
+    memory: &mut RequestMemory,
 ) -> Result<Bytes> {
     match flag {
         0 if message.len() <= bounds.limit => Ok(message),
         0 => Err(too_large(message.len(), bounds.limit)),
         1 => {
             let coding = encoding(headers)?;
-            Box::pin(coding::decode(&message, coding, bounds, counted)).await.map(Bytes::from)
+            Box::pin(coding::decode(&message, coding, bounds, memory)).await.map(Bytes::from)
         }
         _ => Err(Error::invalid(format!("the message's flag is {flag}; it must be 0, or 1 when compressed"))),
     }

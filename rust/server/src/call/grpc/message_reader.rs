@@ -34,14 +34,14 @@ pub struct MessageReader {
     body: Incoming,
     buffered: BytesMut,
     limit: usize,
-    holding: Rc<ConnectionMemory>,
+    connection_memory: Rc<ConnectionMemory>,
 }
 
 impl MessageReader {
     /// The messages of a body, which are counted for its connection.
-    pub fn new(io: &Io, body: Incoming, holding: Rc<ConnectionMemory>) -> MessageReader {
+    pub fn new(io: &Io, body: Incoming, connection_memory: Rc<ConnectionMemory>) -> MessageReader {
         let limit = io.shared.config.max_body_bytes;
-        MessageReader { body, buffered: BytesMut::new(), limit, holding }
+        MessageReader { body, buffered: BytesMut::new(), limit, connection_memory }
     }
 
     /// Whether there is another message, once its first byte is here. A client may take its time between messages, not within
@@ -82,18 +82,18 @@ impl MessageReader {
             return Err(message::too_large(length, self.limit));
         }
         io::with(|io| body::check_room(io, length))?;
-        let counting = self.read_to(length).await?;
+        let body_memory = self.read_to(length).await?;
         let bytes = self.buffered.split_to(length).freeze();
-        Ok(RawMessage { flag, bytes, memory: counting.finish() })
+        Ok(RawMessage { flag, bytes, memory: body_memory.finish() })
     }
 
     /// Reads until that many bytes are there.
     async fn read_to(&mut self, length: usize) -> Result<BodyMemory> {
-        let mut counting = BodyMemory::of_connection(&self.holding);
+        let mut body_memory = BodyMemory::of_connection(&self.connection_memory);
         loop {
-            io::with(|io| counting.count_to(io, self.buffered.len().min(length)))?;
+            io::with(|io| body_memory.count_to(io, self.buffered.len().min(length)))?;
             if self.buffered.len() >= length {
-                return Ok(counting);
+                return Ok(body_memory);
             }
             let buffered = self.buffered.len();
             self.buffered.reserve(body::buffer_capacity(buffered, length) - buffered);

@@ -60,7 +60,7 @@ pub fn handle(
             let failures = if wants_status { FailureReport::InStatus } else { FailureReport::InMessage };
             let call =
                 Rc::new(StreamCall { headers: head.headers, deadline, context: context.clone(), failures });
-            let requests = MessageReader::new(io, body, conn.holding().clone());
+            let requests = MessageReader::new(io, body, conn.connection_memory().clone());
             Response::new(HyperBody::stream(answers(call, requests), conn, open))
         }
         Err(error) => count_and_refuse(io, &error, conn, open),
@@ -227,8 +227,8 @@ impl InferWire for StreamInfer {
     async fn read_envelope<'b>(
         &'b self,
         until: Option<Instant>,
-        counted: &mut RequestMemory,
+        memory: &mut RequestMemory,
     ) -> Result<Envelope<'b>> {
-        large_request::parse_message(self.body(), until, counted).await
+        large_request::parse_message(self.body(), until, memory).await
     }
 }

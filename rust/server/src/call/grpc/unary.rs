@@ -90,7 +90,7 @@ impl InferWire for UnaryInfer<'_> {
         let limit = io::with(|io| io.shared.config.max_body_bytes);
         let most = limit.saturating_add(message::PREFIX);
         let alignment = Alignment { headers: Headers::NONE, find: tensor_offset };
-        let read = body::read_aligned(self.body, &receiving.holding(), most, alignment).await;
+        let read = body::read_aligned(self.body, &receiving.connection_memory(), most, alignment).await;
         let ReadBody { bytes, mut memory } = read.map_err(|error| message::of_message(error, limit))?;
         let bounds = DecodeBounds { limit, until };
         self.message = message::take(self.headers, bytes, bounds, &mut memory).await?;
@@ -104,9 +104,9 @@ impl InferWire for UnaryInfer<'_> {
     async fn read_envelope<'b>(
         &'b self,
         until: Option<Instant>,
-        counted: &mut RequestMemory,
+        memory: &mut RequestMemory,
     ) -> Result<Envelope<'b>> {
-        large_request::parse_message(&self.message, until, counted).await
+        large_request::parse_message(&self.message, until, memory).await
     }
 }
 
