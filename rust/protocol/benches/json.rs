@@ -1,4 +1,4 @@
-//! What JSON costs: ns per number read and written, ns per envelope.
+//! The cost of JSON: ns per number read and written, ns per envelope.
 //!
 //! Throughput is given in elements, so criterion's `elem/s` is numbers per second; its inverse is ns per
 //! number.
@@ -54,7 +54,7 @@ fn read(c: &mut Criterion) {
             b.iter(|| decode_into(black_box(data), &shape, TypedSliceMut::Fp32(&mut out), "X"));
         });
     }
-    // The peer that the ratios are taken against: splitting at commas and the standard parser.
+    // The peer of the ratios: splitting at commas, and the standard parser.
     let text = std::str::from_utf8(&single[0].1).expect("digits");
     group.bench_function("f32_shortest_unit_by_std", |b| {
         b.iter(|| {

@@ -1,4 +1,4 @@
-//! No request makes reading it take more memory than a small multiple of its own size.
+//! Reading a request takes at most a small multiple of its size in memory.
 #![expect(unsafe_code, reason = "counting allocations needs a global allocator")]
 
 mod common;
@@ -13,7 +13,7 @@ use headgate_protocol::{
 };
 
 thread_local! {
-    /// Bytes allocated and not freed, and the most of them since the last look.
+    /// Bytes allocated and not freed, and their maximum since the last reset.
     static HELD: Cell<isize> = const { Cell::new(0) };
     static MOST: Cell<isize> = const { Cell::new(0) };
 }
@@ -46,7 +46,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The most bytes that were held at a time during some work, beyond those before it.
+/// The maximum of allocated bytes during some work, less those before it.
 fn most_held(work: impl FnOnce()) -> usize {
     let before = HELD.with(Cell::get);
     MOST.with(|most| most.set(before));
@@ -54,9 +54,9 @@ fn most_held(work: impl FnOnce()) -> usize {
     (MOST.with(Cell::get) - before).unsigned_abs()
 }
 
-/// What one element of a list may take beside its text: an input of the envelope, its largest piece, and the growth of a list.
+/// The most bytes of one element of a list beside its text: an input of the envelope, its largest piece, and the growth of a list.
 const PER_BYTE: usize = 64;
-/// What every request may take: messages of refusals, first lists.
+/// The most bytes of every request: error messages, first lists.
 const BASE: usize = 64 << 10;
 
 fn bounded(body: &[u8], work: impl FnOnce()) {
@@ -81,7 +81,7 @@ fn specs(rank: usize) -> [TensorSpec; 2] {
 fn decode(input: &InputTensor<'_>) {
     if input.datatype == DataType::Bytes {
         let _ = input.decode_strings(&mut StringTable::default());
-        // What the runtime makes for each.
+        // The memory that the runtime allocates for each.
         drop(vec![0u8; 32 * input.shape.count()]);
     } else {
         let mut values = vec![0f64; input.shape.count()];
@@ -89,7 +89,7 @@ fn decode(input: &InputTensor<'_>) {
     }
 }
 
-/// Reads a body in every form that there is.
+/// Reads a body in every form.
 fn read(body: &[u8]) {
     let each = size_of::<u8>();
     bounded(body, || {

@@ -1,8 +1,6 @@
-//! The number scanner against the standard parser: more than a million numbers, in every form that a client
-//! may write.
+//! Compares the number scanner with the standard parser: more than a million numbers, in every form that a client may write.
 //!
-//! The standard library's `str::parse` rounds rightly; serde_json is asked too, for what it takes as a
-//! number.
+//! The standard library's `str::parse` rounds correctly. serde_json is compared too, for what is a number.
 
 use headgate_core::tensor::Shape;
 use headgate_protocol::TypedSliceMut;
@@ -43,7 +41,7 @@ impl Random {
         }
     }
 
-    /// A number as some client writes it; always valid JSON.
+    /// A number in one of the usual forms. It is always valid JSON.
     fn text(&mut self) -> String {
         let value = self.double();
         let single = value as f32;

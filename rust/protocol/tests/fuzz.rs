@@ -1,7 +1,6 @@
 //! Reads arbitrary bytes with every parser: none panics, and a request that is accepted is valid JSON.
 //!
-//! The budget is small and fixed, so that this runs with every `cargo test`; `cargo bolero` runs it for as
-//! long as wanted.
+//! The number of iterations is small and fixed, so that this runs with every `cargo test`. `cargo bolero` runs it for any time.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! `:predict` in both forms, both ways.
+//! Requests and responses of `:predict` in both forms.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -66,7 +66,7 @@ fn rows_and_columns_become_the_same_inputs() {
     ] {
         match read(body, &two) {
             Ok(found) => assert_eq!(found, wanted, "{body}"),
-            // A column that is a list in one row and none in another is not one shape.
+            // A column that is a list in one row and a number in another has no shape.
             Err(error) => {
                 assert!(body.contains("\"b\": 5}") && error.code == Code::InvalidArgument, "{body}: {error}")
             }
@@ -182,7 +182,7 @@ fn answers_are_nested_as_their_shapes_are() {
         answer(rows, &[cube, output("w", &[1], TensorData::Fp32(&values[..1]))]).unwrap_err().code,
         Code::Unsupported
     );
-    // One number for all rows is no number for each.
+    // One value for all rows is not a value for each row.
     assert_eq!(
         answer(rows, &[output("m", &[1], TensorData::Fp32(&values[..1]))]).unwrap_err().code,
         Code::Unsupported

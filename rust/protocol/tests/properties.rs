@@ -1,5 +1,4 @@
-//! What goes out comes back the same: JSON and binary, every datatype, every nesting; and no bytes make
-//! anything panic.
+//! Written outputs are read as the same inputs: JSON and binary, every datatype, every nesting. No bytes cause a panic.
 
 #![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
 
@@ -69,7 +68,7 @@ proptest! {
     #[test]
     fn fp32_round_trips(values in vec(any::<f32>().prop_filter("finite", |value| value.is_finite()), 0..40), binary: bool) {
         let dims = [values.len() as i64];
-        // serde_json keeps numbers as doubles in between; a single's shortest form survives that.
+        // serde_json stores numbers as doubles; the shortest form of a single survives that.
         prop_assert_eq!(around(DataType::Fp32, &dims, TensorData::Fp32(&values), binary), Decoded::Fp32(values));
     }
 

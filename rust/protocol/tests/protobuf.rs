@@ -86,7 +86,7 @@ prop_compose! {
     }
 }
 
-/// The values of an FP32 input as a decoder sees them.
+/// The decoded values of an FP32 input.
 fn floats(input: &headgate_protocol::InputTensor<'_>) -> headgate_core::error::Result<Vec<f32>> {
     let mut out = vec![f32::NAN; input.shape.count()];
     input.decode_into(TypedSliceMut::Fp32(&mut out)).map(|()| out)
@@ -135,7 +135,7 @@ fn same(read: &protobuf::InferRequest<'_>, wanted: &ModelInferRequest) {
     assert_eq!(names, wanted.outputs.iter().map(|output| &output.name).collect::<Vec<_>>());
 }
 
-/// Whether typed contents, which are looked into only when they are decoded, are refused then.
+/// Whether decoding refuses typed contents, which parsing does not read.
 fn refuses_contents(read: &protobuf::InferRequest<'_>) -> bool {
     read.envelope.inputs.iter().any(|input| match (input.source, input.datatype) {
         (ElementSource::ProtobufContents(_), DataType::Fp32) => floats(input).is_err(),

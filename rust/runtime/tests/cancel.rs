@@ -1,4 +1,4 @@
-//! Runs and loads that are cancelled end, and nothing after them does.
+//! A cancelled run or load ends, and later ones are not cancelled.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod common;
@@ -12,9 +12,9 @@ use headgate_core::tensor::Shape;
 use headgate_runtime::cancel::{CancelScope, ThreadHandle};
 use headgate_runtime::{Binding, Session, SessionOptions};
 
-/// More turns of a loop than anybody waits for.
+/// So many turns of a loop that it does not end within a test.
 const ENDLESS: i64 = i64::MAX;
-/// Ten times what a cancelled run may take to end on a busy machine.
+/// Ten times the time that a cancelled run takes to end on a busy machine.
 const HANGS: Duration = Duration::from_secs(30);
 
 fn session() -> Session {

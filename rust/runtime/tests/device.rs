@@ -1,4 +1,4 @@
-//! Sessions on a device against the real library, with a driver that stands in for one.
+//! Sessions on a device with the real library, and with a stand-in for the driver.
 #![allow(
     missing_docs,
     unsafe_code,
@@ -133,7 +133,7 @@ fn what_the_host_reads_is_read_there_by_every_run() {
     assert_eq!(sum(&mut session, &mut binding, [1.0, 10.0]), [11.0; 6]);
     let log = driver.log();
     assert_eq!(log.iter().filter(|call| **call == "copy_in").count(), 1, "{log:?}");
-    // Each is read anew.
+    // Each run reads the input again.
     assert_eq!(sum(&mut session, &mut binding, [2.0, 10.0]), [12.0; 6]);
     assert_eq!(sum(&mut session, &mut binding, [2.0, 30.0]), [32.0; 6]);
     let mut other = self::binding(&driver, &session);
@@ -179,7 +179,7 @@ fn outputs_whose_size_nobody_knows_before_are_the_runtimes() {
     let shape = Shape::new(&[3]).unwrap();
     let plain = Session::load(library(), &model("shape_liar.onnx"), SessionOptions::default()).unwrap();
     let mut other = Binding::new(library(), plain.signature());
-    // It keeps some of its elements, and says that it keeps all; at first that is so.
+    // The model declares that the output has all elements. At first that is right, then some are left out.
     for (at, keep) in [[1u8; 3], [1, 0, 1], [0, 1, 0], [1, 1, 1], [0, 0, 0]].into_iter().enumerate() {
         for binding in [&mut binding, &mut other] {
             binding.input_mut(0).reshape(&shape).unwrap();

@@ -1,4 +1,4 @@
-//! The layer against the real library. `HEADGATE_ORT_LIBRARY` names it; `make test` sets it.
+//! Tests with the real library. `HEADGATE_ORT_LIBRARY` names it; `make test` sets it.
 #![allow(
     missing_docs,
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! A SIGFPE that is none of the runtime's goes to the handler that was there before. A test binary of its own: the handler belongs to
-//! the process.
+//! A SIGFPE outside the runtime goes to the previous handler. This is a test binary of its own, because the handler belongs to the
+//! process.
 #![cfg(target_arch = "x86_64")]
 #![allow(missing_docs, unsafe_code, clippy::unwrap_used, reason = "signals have no safe wrapper")]
 
@@ -24,7 +24,7 @@ fn a_signal_that_somebody_sent_reaches_the_handler_before() {
         let mut action: libc::sigaction = zeroed();
         action.sa_sigaction = hear as extern "C" fn(libc::c_int) as usize;
         assert_eq!(libc::sigaction(libc::SIGFPE, &action, null_mut()), 0);
-        // Opening the library puts the handler for its divisions in front.
+        // Opening the library installs the handler for its divisions.
         library();
         let mut now: libc::sigaction = zeroed();
         assert_eq!(libc::sigaction(libc::SIGFPE, null_mut(), &mut now), 0);

@@ -1,4 +1,4 @@
-//! Divisions that the processor refuses: the run fails, the process and every other run go on.
+//! Integer divisions that trap: their run fails, and the process and all other runs go on.
 #![cfg(target_arch = "x86_64")]
 #![allow(
     missing_docs,

@@ -67,7 +67,7 @@ fn writer(datatype: ElementType, reference: &Reference) -> (ShardCollector, Shar
     (collector, writer)
 }
 
-/// The best of many short passes over the rows, in ns per value: the one that nothing else on the machine disturbed.
+/// The best of many short passes over the rows, in ns per value. Other work on the machine disturbs the others.
 fn nanoseconds(values: usize, mut pass: impl FnMut()) -> f64 {
     let mut best = Duration::MAX;
     for _ in 0..2000 {

@@ -1,4 +1,4 @@
-//! What sketches may take: extremes do not make them grow, everything counts, the limit holds.
+//! The memory of sketches: extreme values do not make them grow, every row counts, and the limit holds.
 #![cfg(not(feature = "loom"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail a test")]
 
@@ -18,7 +18,7 @@ use proptest::prelude::*;
 
 const START: u64 = 1_767_571_200;
 
-/// One version with everything that it holds.
+/// One version with its collector, writers and window.
 struct Version {
     plan: Arc<FeaturePlan>,
     collector: ShardCollector,
@@ -176,7 +176,7 @@ fn buckets_that_lie_far_apart_become_coarser_too_when_nothing_else_is_left() {
     assert!(feature.exponential.positive().count() <= FEWEST);
 }
 
-/// Values over so many magnitudes that the scale has to be halved.
+/// Values of many magnitudes, for which the scale must be halved.
 fn magnitudes() -> impl Strategy<Value = Vec<f64>> {
     vec((-126i32..127, 0u32..32, any::<bool>()), 0..900).prop_map(|values| {
         let value = |(exponent, step, negative)| {

@@ -1,5 +1,5 @@
-//! What must hold for all inputs: merging is associative, subtracting undoes it, every value lands in exactly one slot, the
-//! fast lookup equals the slow ones, bounds bound, and a baseline survives its bytes.
+//! Properties of all inputs: merging is associative, subtracting undoes it, every value has exactly one slot, the fast lookup equals
+//! the slow ones, the distances are within their bounds, and a baseline survives writing and reading.
 #![cfg(not(feature = "loom"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail a test")]
 
@@ -13,7 +13,7 @@ use headgate_sketch::{Baseline, Column, Direction, fit};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Values of every kind that data brings: grids, narrow ranges far from 0, heavy tails, spikes, extremes.
+/// Values of every usual kind: grids, narrow ranges far from 0, heavy tails, spikes, extremes.
 fn value() -> impl Strategy<Value = f64> {
     prop_oneof![
         4 => (-20i32..20).prop_map(f64::from),
@@ -26,7 +26,7 @@ fn value() -> impl Strategy<Value = f64> {
     ]
 }
 
-/// Any bits at all.
+/// Any bit patterns.
 fn anything() -> impl Strategy<Value = f64> {
     prop_oneof![value(), any::<f64>(), Just(f64::NAN), Just(f64::INFINITY), Just(f64::NEG_INFINITY)]
 }
@@ -85,7 +85,7 @@ proptest! {
     #[test]
     fn an_exponential_bucket_holds_its_value(magnitude in 1e-37..1e38f64) {
         let index = exponential::index(magnitude).unwrap();
-        // The boundaries themselves are rounded here; exactness at them has a test of its own.
+        // Boundaries are rounded here. Another test checks that values at a boundary are exact.
         prop_assert!(magnitude <= exponential::upper(index, exponential::SCALE) * (1.0 + 1e-14));
         prop_assert!(magnitude >= exponential::upper(index - 1, exponential::SCALE) * (1.0 - 1e-14));
     }
@@ -115,7 +115,7 @@ proptest! {
                 let scan = edges.iter().filter(|&&edge| edge < probe).count();
                 prop_assert_eq!(double.slot(probe), scan);
                 prop_assert_eq!(edges::slot(&edges, probe), scan);
-                // Rounded to f32 the order is kept: never further than the slots of the neighbouring f32 values.
+                // Rounding to f32 keeps the order: the slot is between those of the neighbouring f32 values.
                 let narrow = probe as f32;
                 if narrow.is_finite() {
                     let (low, high) = (f64::from(narrow.next_down()), f64::from(narrow.next_up()));

@@ -1,4 +1,4 @@
-//! From training data over shards and a window to the report that an operator reads.
+//! The whole path: from training data through shards and a window to the report.
 #![cfg(not(feature = "loom"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail a test")]
 
@@ -19,7 +19,7 @@ use serde_json::Value;
 const NOW: u64 = 1_767_600_000;
 const NAMES: [&str; 3] = ["pixel", "amount", "constant"];
 
-/// Three columns as models see them: whole numbers with a heavy 0, a continuous one, one that never changes.
+/// Three usual columns: whole numbers with a heavy 0, continuous values, and a constant.
 fn row(seed: u64) -> [f64; 3] {
     let uniform =
         |salt: u64| (splitmix64(seed.wrapping_mul(3).wrapping_add(salt)) >> 11) as f64 / (1u64 << 53) as f64;

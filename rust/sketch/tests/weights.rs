@@ -1,4 +1,4 @@
-//! Rows that stand for others: what several rates add up to, and how often tests alarm on it.
+//! Weighted rows: counts at several rates add up without bias, and tests on them give as few false alarms as chosen.
 #![cfg(not(feature = "loom"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail a test")]
 
@@ -156,7 +156,7 @@ fn false_alarms_are_as_rare_as_asked_for_with_any_weights() {
             assert_ne!(report.verdict, Verdict::Undecided);
             assert!(report.effective < report.observed as f64 + 1e-6);
             alarms += u32::from(report.verdict == Verdict::Fail);
-            // The same counts taken for as many rows.
+            // The same counts, as if each were a row.
             let chi2 = report.distances.unwrap().chi2.unwrap();
             let inflation = report.live.n as f64 / report.effective;
             naive += u32::from(chi2.stat * inflation > 3.0 * f64::from(chi2.dof));

@@ -1,4 +1,4 @@
-//! The whole reading side in one call, as a server would use it.
+//! Reads a whole request in one call, as a server does.
 
 #![allow(dead_code, reason = "not every test file uses all of it")]
 
@@ -6,7 +6,7 @@ use headgate_core::error::Result;
 use headgate_core::tensor::{DataType, TensorSpec};
 use headgate_protocol::{Envelope, EnvelopeScratch, InputTensor, StringTable, TypedSliceMut, binary};
 
-/// The elements of an input, whatever they are.
+/// The elements of an input, by type.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Decoded {
     /// BOOL and UINT8.
@@ -33,7 +33,7 @@ pub(crate) enum Decoded {
     Bytes(Vec<Vec<u8>>),
 }
 
-/// Parses a body, selects outputs of a model that gives Y and L, and decodes every input.
+/// Parses a body, selects outputs of a model with the outputs Y and L, and decodes every input.
 pub(crate) fn request(body: &[u8], header: Option<&[u8]>) -> Result<Vec<(String, Vec<i64>, Decoded)>> {
     let mut scratch = EnvelopeScratch::default();
     let envelope = Envelope::parse(binary::split(body, header)?, &mut scratch)?;

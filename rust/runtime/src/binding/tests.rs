@@ -94,7 +94,7 @@ fn a_size_that_was_not_declared_is_noticed_without_a_look_at_words() {
     assert_eq!(proven(&session), [false]);
 }
 
-/// Runs `x`, of as many values as it has, reshaped to what is given or to the model's own `[2, 3]`.
+/// Runs the model with `x`, which it reshapes to `given` or to its own `[2, 3]`.
 fn reshaped(session: &Session, binding: &mut Binding, given: Option<[i64; 2]>) -> (Vec<i64>, bool) {
     let shape = Shape::new(&[6]).unwrap();
     binding.input_mut(0).reshape(&shape).unwrap();

@@ -213,7 +213,7 @@ fn check(functions: &CudaFunctions, status: CudaStatus, code: Code) -> Result<()
         return Ok(());
     }
     let mut words = null();
-    // SAFETY: a valid out-pointer; the words are static.
+    // SAFETY: a valid out-pointer; the driver's text is static.
     let words = unsafe {
         let known = (functions.error_string)(status, &mut words);
         if known == 0 { copy_c_string(words) } else { String::new() }

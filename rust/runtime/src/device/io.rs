@@ -111,7 +111,7 @@ impl Drop for IoBinding {
 pub(super) fn inputs_on_device(session: &Session, driver: &dyn Driver) -> Result<Vec<bool>> {
     let library = session.library;
     let mut memories: Vec<*const OrtMemoryInfo> = vec![null(); session.signature().inputs.len()];
-    // SAFETY: room for as many as there are inputs; the descriptions belong to the session.
+    // SAFETY: the array has one element for each input; the descriptions belong to the session.
     let status = unsafe {
         (library.api.SessionGetMemoryInfoForInputs)(session.raw(), memories.as_mut_ptr(), memories.len())
     };
@@ -139,7 +139,7 @@ pub(super) struct DeviceRunOptions {
 unsafe impl Send for DeviceRunOptions {}
 
 impl DeviceRunOptions {
-    /// The options of a synchronous run, or of one that returns early and whose end our event signals.
+    /// The options of a synchronous run, or of one that returns early. Our event signals the end of the latter.
     pub(super) fn new(library: &'static Library, synchronous: bool) -> Result<DeviceRunOptions> {
         let mut raw = null_mut();
         // SAFETY: a valid out-pointer.

@@ -1,4 +1,4 @@
-//! What the tests against the real library share.
+//! Helpers of the tests with the real library.
 #![allow(
     dead_code,
     missing_docs,

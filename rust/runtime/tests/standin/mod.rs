@@ -20,7 +20,7 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_runtime::Library;
 use headgate_runtime::device::{Driver, DriverHandle, OrtSessionOptions};
 
-/// What memory holds before anybody has written it.
+/// The content of memory before the first write.
 const RUBBISH: u8 = 0xA5;
 
 #[derive(Default)]
@@ -40,18 +40,17 @@ struct Gate {
 struct State {
     next: DriverHandle,
     streams: HashMap<DriverHandle, VecDeque<Step>>,
-    /// For each event what has to happen first: the stream, and how many of its steps.
+    /// For each event the stream, and the number of its steps that must be done first.
     events: HashMap<DriverHandle, Option<(DriverHandle, u64)>>,
-    /// Steps of each stream that were put in and that are done.
+    /// The number of steps of each stream that were enqueued and that are done.
     put: HashMap<DriverHandle, u64>,
     done: HashMap<DriverHandle, u64>,
-    /// Blocks by address, and what is left before `allocate` fails.
+    /// Blocks by address.
     device: HashMap<usize, usize>,
     host: HashMap<usize, usize>,
-    room: Option<usize>,
-    /// Everything that was asked for, in order.
+    /// All calls, in order.
     log: Vec<&'static str>,
-    /// The input that is not read on the device, and how many have been asked for.
+    /// The input that is not read on the device, and the number of inputs that were queried.
     on_host: Option<usize>,
     asked: usize,
     failing: Option<&'static str>,
@@ -92,18 +91,18 @@ impl StandIn {
         self.state().host_panics = true;
     }
 
-    /// What was asked for since the last call.
+    /// The calls since the last use of this function.
     pub fn log(&self) -> Vec<&'static str> {
         std::mem::take(&mut self.state().log)
     }
 
-    /// Of the next session, nodes read that input on the host.
+    /// The nodes of the next session read that input on the host.
     pub fn reads_on_host(&self, input: usize) {
         let mut state = self.state();
         (state.on_host, state.asked) = (Some(input), 0);
     }
 
-    /// From now on calls of that name fail, or none does.
+    /// From now on calls of that name fail; with `None` no call fails.
     pub fn fail(&self, name: Option<&'static str>) {
         self.state().failing = name;
     }
@@ -123,7 +122,7 @@ impl State {
         self.next
     }
 
-    /// Does what an event waits for.
+    /// Does the steps that an event waits for.
     fn happen(&mut self, event: DriverHandle) {
         let Some((stream, upto)) = self.events[&event] else { return };
         while self.done.get(&stream).copied().unwrap_or(0) < upto {
@@ -144,7 +143,7 @@ fn block(bytes: usize) -> (NonNull<u8>, usize) {
     let layout = Layout::from_size_align(bytes, 256).unwrap();
     // SAFETY: never of size zero.
     let start = unsafe { alloc(layout) };
-    // SAFETY: as many bytes as were given.
+    // SAFETY: the block has this number of bytes.
     unsafe { start.write_bytes(RUBBISH, bytes) };
     (NonNull::new(start).unwrap(), bytes)
 }
