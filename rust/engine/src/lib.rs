@@ -17,14 +17,17 @@ mod time;
 mod warmup;
 mod workers;
 
-pub use batching::{Batch, Batcher, Batches, Cost, Doorbell, Sizes};
+pub use batching::{Batch, BatchSizeStats, BatchSummary, BatchWaker, Batcher, RunCost};
 pub use compute::{Constant, Devices, Executable};
 pub use headgate_runtime as runtime;
 pub use load::{Engine, Source};
-pub use memory::{Memory, Need, Pin, Resident, State};
+pub use memory::{LoadUrgency, MemoryPin, ModelMemory, Residency, ResidentExecutable};
 pub use models::{
-    Asked, Decided, Finding, MIN_RUNS, Model, Notes, Place, Placement, Probes, STALL_NS, Threads, Warm,
+    LoadNotes, LoadedModel, MIN_RUNS, Model, ModelProbes, ModelThreads, Placement, PlacementDecision,
+    PlacementPolicy, ProbeAnswer, ProbeOutcome, STALL_NS,
 };
-pub use runs::{Done, Lease, Outcome, Pending, Ran, Seat, Together};
+pub use runs::{
+    BatchedResult, BatchedRun, BatchedRunOutcome, BufferLease, PendingRun, RunOutcome, RunResult,
+};
 pub use time::join_until;
-pub use workers::{Pool, Runs, STUCK_AFTER, ThreadCounts, Waiter, WorkerCounters};
+pub use workers::{RunCounters, STUCK_AFTER, ThreadCounts, Waiter, WorkerCounters, WorkerPool};

@@ -1,11 +1,11 @@
-//! The locks of a batch and of a lane: the standard library's, or loom's where every interleaving is to be tried.
+//! The locks of the queue, the workers and a batch's row slots: the standard library's, or loom's if every interleaving is tried.
 
 #[cfg(feature = "loom")]
 pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
 #[cfg(not(feature = "loom"))]
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 
-/// Takes a lock; one that was poisoned by a panic still guards what it guards.
+/// Takes a lock. A lock that a panic poisoned is taken as well: each change under these locks is complete when it is made.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

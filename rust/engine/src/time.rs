@@ -1,14 +1,14 @@
-//! Waiting with a bound, and durations as nanoseconds.
+//! Waiting with a bound, and durations in nanoseconds.
 
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What a thread returned, or `None` when it outlives `deadline` and is let go of, or panicked.
+/// Joins a thread and returns its value. `None` if it panicked, or if it does not end by `deadline`, and is detached then.
 pub fn join_until<T>(thread: JoinHandle<T>, deadline: Instant) -> Option<T> {
     wait_until(deadline, || thread.is_finished()).then(|| thread.join().ok()).flatten()
 }
 
-/// Waits for what tells nobody; false when it is not so by `deadline`.
+/// Waits by polling until a condition holds. False if it does not hold by `deadline`.
 pub(crate) fn wait_until(deadline: Instant, mut holds: impl FnMut() -> bool) -> bool {
     const STEP: Duration = Duration::from_millis(1);
     while !holds() {

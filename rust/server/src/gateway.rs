@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::Refusals;
 use headgate_core::spec::EndpointSpec;
-use headgate_engine::{Devices, Engine, Memory, Pool, Threads, join_until};
+use headgate_engine::{Devices, Engine, ModelMemory, ModelThreads, WorkerPool, join_until};
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot};
 
@@ -103,11 +103,11 @@ impl Gateway {
     pub fn with_devices(config: Config, devices: Devices) -> Result<Gateway> {
         let threads = config.io_threads;
         let (mailboxes, inboxes): (Vec<_>, Vec<_>) = (0..threads).map(|_| Mailbox::new()).unzip();
-        let pool = Pool::new(config.pool_threads);
+        let pool = WorkerPool::new(config.pool_threads);
         let engine = Arc::new(Engine::new(
             config.library.clone(),
             model_threads(&config, &pool, &mailboxes),
-            Memory::new(config.memory_budget_bytes, config.load_wait()),
+            ModelMemory::new(config.memory_budget_bytes, config.load_wait()),
             devices,
         ));
         let sketches = Arc::new(SketchRegistry::new(&config));
@@ -301,7 +301,7 @@ impl Gateway {
     fn families(&self) -> Vec<Value> {
         let gauges = Gauges {
             generation: self.shared.snapshot.load().generation,
-            waiting: self.shared.pool.waiting(),
+            waiting: self.shared.pool.waiting_tasks(),
             sketch_bytes: self.sketches.bytes(),
             log_dropped: self.access_log.as_ref().map_or(0, |log| log.dropped.load(Relaxed)),
         };
@@ -416,12 +416,12 @@ impl Gateway {
 }
 
 /// The threads that may run models.
-fn model_threads(config: &Config, pool: &Pool, mailboxes: &[Mailbox]) -> Threads {
-    Threads {
-        io: config.io_threads,
-        pool: config.pool_threads,
+fn model_threads(config: &Config, pool: &WorkerPool, mailboxes: &[Mailbox]) -> ModelThreads {
+    ModelThreads {
+        io_threads: config.io_threads,
+        pool_threads: config.pool_threads,
         counters: pool.counters().clone(),
-        doorbell: Arc::new(MailboxWaker(mailboxes.to_vec())),
+        batch_waker: Arc::new(MailboxWaker(mailboxes.to_vec())),
     }
 }
 

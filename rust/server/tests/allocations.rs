@@ -86,7 +86,7 @@ fn warm_requests(settings: &serde_json::Value) -> Vec<u64> {
     let (gateway, address) = gateway_with(settings);
     let telling = Telling { signature: signature(), tell: Mutex::new(tell) };
     let model = gateway.engine().adopt("telling", Box::new(telling), &Default::default()).unwrap();
-    model.placement.pin_inline();
+    model.placement_policy.pin_inline();
     common::serve_adopted(&gateway, "model", "telling");
     per_request(address, &told)
 }

@@ -110,7 +110,7 @@ impl Served {
                 let digest = format!("sha256:{index}");
                 let model = gateway.engine().adopt(&digest, Box::new(table), run).unwrap();
                 if inline {
-                    model.placement.pin_inline();
+                    model.placement_policy.pin_inline();
                 }
                 kept.push(model);
                 json!({

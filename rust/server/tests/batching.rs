@@ -257,7 +257,7 @@ fn a_batch_without_waiting_requests_does_not_run_and_releases_its_memory() {
     assert!(
         gateway
             .engine()
-            .loaded(
+            .find_loaded(
                 "sha256:batched",
                 &serde_json::from_value(json!({"max_batch": 4, "instances": 1})).unwrap()
             )

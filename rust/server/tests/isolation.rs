@@ -187,7 +187,7 @@ fn a_request_with_less_time_than_a_run_takes_is_refused_at_once() {
     let (gateway, address) = gateway();
     let (slow, held) = gated();
     serve(&gateway, "slow", slow, false);
-    let model = gateway.engine().loaded("sha256:slow", &RunSpec::default()).unwrap();
+    let model = gateway.engine().find_loaded("sha256:slow", &RunSpec::default()).unwrap();
     let (runs, mut counts) = (Histogram::default(), Counts::default());
     (0..100).for_each(|_| runs.record(50_000_000));
     runs.add_to(&mut counts);
@@ -354,7 +354,9 @@ fn an_unload_undoes_a_load_that_is_on_its_way() {
     drop(kept);
     let mut control = connect(address);
     assert_eq!(repository(&mut control, "model/unload").0, 200);
-    eventually("the model's end", || gateway.engine().loaded("sha256:model", &RunSpec::default()).is_none());
+    eventually("the model's end", || {
+        gateway.engine().find_loaded("sha256:model", &RunSpec::default()).is_none()
+    });
     let mut waiting = connect(address);
     let load = "POST /v2/repository/models/model/load HTTP/1.1\r\nhost: t\r\ncontent-length: 0\r\n\r\n";
     waiting.write_all(load.as_bytes()).unwrap();

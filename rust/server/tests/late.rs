@@ -143,7 +143,7 @@ fn slow(gateway: &Gateway, inline: bool) -> (Arc<Model>, Arc<AtomicU64>) {
     let executable = Slow { signature: signature(), least_ms: least_ms.clone() };
     let model = gateway.engine().adopt("sha256:slow", Box::new(executable), &RunSpec::default()).unwrap();
     if inline {
-        model.placement.pin_inline();
+        model.placement_policy.pin_inline();
     }
     (model, least_ms)
 }

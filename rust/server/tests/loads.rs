@@ -311,7 +311,7 @@ fn an_abandoned_load_over_the_protocol_does_not_block_the_next_one() {
     };
     assert_eq!(asks("unload").0, 200);
     eventually("the model's end", || {
-        gateway.engine().loaded("sha256:model", &headgate_core::spec::RunSpec::default()).is_none()
+        gateway.engine().find_loaded("sha256:model", &headgate_core::spec::RunSpec::default()).is_none()
     });
     let (status, why) = asks("load");
     assert!(status == 500 && why["error"].as_str().unwrap().contains("--load-timeout"), "{status} {why}");

@@ -21,7 +21,7 @@ use common::{
 };
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::RunSpec;
-use headgate_engine::{Executable, Model, Need, Source};
+use headgate_engine::{Executable, LoadUrgency, Model, Source};
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
 
@@ -97,7 +97,7 @@ fn adopt(
     let making = Arc::<Making>::default();
     let made = making.clone();
     let make = move || made.make(probe());
-    let model = gateway.engine().adopt_made(digest, &path, make, &RunSpec::default()).unwrap();
+    let model = gateway.engine().adopt_reloadable(digest, &path, make, &RunSpec::default()).unwrap();
     (model, making)
 }
 
@@ -207,8 +207,10 @@ fn a_request_without_room_is_refused_and_a_late_one_loads_nothing() {
     let path = folder.0.join("slow.onnx");
     std::fs::File::create(&path).unwrap().set_len(SIZE).unwrap();
     let probe: Arc<dyn Executable> = Arc::new(probe);
-    let _model =
-        gateway.engine().adopt_made("slow", &path, move || Ok(probe.clone()), &RunSpec::default()).unwrap();
+    let _model = gateway
+        .engine()
+        .adopt_reloadable("slow", &path, move || Ok(probe.clone()), &RunSpec::default())
+        .unwrap();
     apply(&gateway, "slow", &json!([{"name": "v1", "digest": "slow", "artifact": "adopted"}]), &json!({}));
     let mut running = send(address, "slow");
     held.entered.recv_timeout(PATIENCE).unwrap();
@@ -269,7 +271,7 @@ fn versions_of_one_digest_share_a_session_as_far_as_they_are_made_alike() {
     let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/models/mlp.onnx"));
     let load = |run: Value| {
         let run: RunSpec = serde_json::from_value(run).unwrap();
-        gateway.engine().load("sha256:mlp", &Source::Artifact(path), &run, Need::Ordinary).unwrap()
+        gateway.engine().load("sha256:mlp", &Source::Artifact(path), &run, LoadUrgency::Ordinary).unwrap()
     };
     let loads = || metric(&gateway, "headgate_model_loads_total", &json!({}));
     let (first, again) = (load(json!({})), load(json!({})));
@@ -295,7 +297,7 @@ fn a_run_keeps_its_model_in_memory() {
     let probe: Arc<dyn Executable> = Arc::new(probe);
     let make = Mutex::new(Some(probe));
     let make = move || Ok(make.lock().unwrap().take().expect("it is made once"));
-    let _model = gateway.engine().adopt_made("slow", &path, make, &RunSpec::default()).unwrap();
+    let _model = gateway.engine().adopt_reloadable("slow", &path, make, &RunSpec::default()).unwrap();
     apply(&gateway, "slow", &json!([{"name": "v1", "digest": "slow", "artifact": "adopted"}]), &json!({}));
     let mut stream = send(address, "slow");
     held.entered.recv_timeout(PATIENCE).unwrap();

@@ -1,9 +1,10 @@
-//! Requests that are run together: their rows go straight into one slab, and their outputs are slices of another.
+//! A batch: requests that are run together. Each request writes its rows into one slab, and its outputs are slices of the run's outputs.
 //!
-//! A version has one open batch for each class and shape of a row. No timer: an executor takes a batch as soon as a thread is free, and
-//! while none is, it grows. A batch that fails is run again request by request, so that one bad row fails alone.
+//! A version has one open batch for each class and shape of a row. There is no timer: a worker takes a batch as soon as one is free, and
+//! until then the batch grows.
 //!
-//! Not here: a request's side of it (`seat`), who may write and read when (`seats`), a version's sizes, delays and slabs (`batcher`). Next: `seats`, `pool`.
+//! Not here: the run (`batch_run`), a request's side (`row_range`), when rows may be written and read (`row_slots`), sizes, delays and slabs
+//! (`batcher`). Next: `row_slots`, `batch_run`.
 #![allow(unsafe_code, reason = "requests write their rows into one slab at the same time")]
 
 use std::cell::UnsafeCell;
@@ -17,195 +18,202 @@ use headgate_runtime::Binding;
 use headgate_runtime::cancel::CancelToken;
 use headgate_runtime::device::InFlightRun;
 
-use super::batch_kind::Kind;
+use super::batch_kind::BatchKind;
 use super::batcher::Batcher;
-use super::row_slots::{Member, Seats};
+use super::row_slots::{ReadyRows, RowSlots};
 use crate::compute::ExecutableHandle;
-use crate::queue::Waits;
+use crate::queue::Queued;
 use crate::shapes::with_rows;
 use crate::sync::{Mutex, lock};
-use crate::workers::Runs;
+use crate::workers::RunCounters;
 
-/// Tells IO threads that somebody's outcome is there: once for a batch and not for each request in it.
-pub trait Doorbell: Send + Sync {
-    /// Has IO thread `thread` call [`Batch::wake`]; false when it cannot be told.
-    fn ring(&self, thread: usize, batch: Arc<Batch>) -> bool;
+/// Wakes IO threads whose requests have an outcome: once for a batch, and not for each request in it.
+pub trait BatchWaker: Send + Sync {
+    /// Has IO thread `thread` call [`Batch::wake`]. False if the thread cannot be reached.
+    fn wake_thread(&self, thread: usize, batch: Arc<Batch>) -> bool;
 }
 
-/// A batch from its first row to its last answer.
+/// A batch, from its first row to its last response.
 pub struct Batch {
-    pub(super) seats: Seats<Fate>,
+    pub(super) slots: RowSlots<RowsOutcome>,
     pub(super) slab: UnsafeCell<Binding>,
-    pub(super) inputs: Vec<Rows>,
+    pub(super) inputs: Vec<InputRows>,
     bytes: usize,
-    /// The rows that there is room for.
+    /// The rows that the slab has room for.
     pub(super) capacity: usize,
     class: u8,
-    made: Instant,
-    /// The run in progress, where it can be cancelled: of the seat that it is for, or of everybody.
-    pub(super) run: Mutex<Option<(Option<usize>, CancelToken)>>,
-    /// What was begun on the thread of an instance, until it is finished.
-    pub(super) in_flight: Mutex<Option<InFlight>>,
-    pub(super) version: BatchedVersion,
+    created_at: Instant,
+    /// Cancels the run in progress.
+    pub(super) cancellation: Mutex<Option<RunToken>>,
+    /// The run that was begun on a device, until it is finished.
+    pub(super) in_flight: Mutex<Option<BatchInFlight>>,
+    pub(super) context: BatchContext,
 }
 
-/// What a batch knows of the version that it is a batch of.
+/// Cancels a run in progress.
+pub(super) struct RunToken {
+    /// The request that is run alone; `None` if the whole batch is run.
+    pub(super) slot: Option<usize>,
+    pub(super) token: CancelToken,
+}
+
+/// What a batch needs of its version.
 #[derive(Clone)]
-pub(super) struct BatchedVersion {
+pub(super) struct BatchContext {
     /// What computes.
     pub(super) executable: ExecutableHandle,
     /// Sizes, slabs and costs.
     pub(super) batcher: Arc<Batcher>,
-    /// The runs in progress.
-    pub(super) runs: Arc<Runs>,
-    /// Tells IO threads.
-    pub(super) doorbell: Arc<dyn Doorbell>,
+    /// The counters of runs.
+    pub(super) runs: Arc<RunCounters>,
+    /// Wakes IO threads.
+    pub(super) batch_waker: Arc<dyn BatchWaker>,
 }
 
-/// Where an input's rows lie.
-pub(super) struct Rows {
+/// Where the rows of an input lie.
+pub(super) struct InputRows {
     pub(super) start: NonNull<u8>,
     pub(super) row_bytes: usize,
     /// The shape with as many rows as there is room for.
     shape: Shape,
 }
 
-// SAFETY: the slab is written by the owner of each seat within its own rows (`seats` gives none twice) until the batch is
-// closed and nobody writes; then by the executor alone until it settles; then it is only read. Each step is ordered by the
-// lock of `seats`.
+// SAFETY: each request writes the slab within its own rows, which `slots` gives once, until the batch is closed and no request writes.
+// Then the worker alone writes it, until it settles the requests. Then it is only read. The lock of `slots` orders these steps.
 unsafe impl Sync for Batch {}
-// SAFETY: nothing in it belongs to a thread.
+// SAFETY: nothing in a batch belongs to a thread.
 unsafe impl Send for Batch {}
 
-/// What became of a request in a batch.
-pub(super) struct Fate {
-    pub(super) result: Result<Found>,
+/// The outcome of one request.
+pub(super) struct RowsOutcome {
+    pub(super) result: Result<OutputLocation>,
     pub(super) queue_ns: u64,
     pub(super) run_ns: u64,
-    /// Whether this request stands for the run where runs are counted.
-    pub(super) counts: bool,
+    /// Whether this request represents the run in counters of runs, which count a batch once.
+    pub(super) represents_run: bool,
 }
 
-/// Where a request's outputs are.
-pub(super) enum Found {
+/// Where the outputs of a request are.
+pub(super) enum OutputLocation {
     /// In the slab, from that row on.
-    Rows(usize),
-    /// In buffers of its own: it was run alone.
-    Alone(Box<Binding>),
+    Slab(usize),
+    /// In buffers of its own, because it was run alone.
+    OwnBuffers(Box<Binding>),
 }
 
-/// The requests of a batch that nobody comes into any more.
-pub(super) struct Closed {
-    pub(super) members: Vec<Member>,
-    /// Where the rows of each begin.
+/// The requests of a batch that takes no more of them.
+pub(super) struct ClosedBatch {
+    pub(super) requests: Vec<ReadyRows>,
+    /// The first row of each request.
     pub(super) starts: Vec<usize>,
     pub(super) rows: usize,
     /// The rows that it is run with.
     pub(super) padded: usize,
-    pub(super) at: Instant,
+    pub(super) closed_at: Instant,
 }
 
 /// A closed batch whose run was begun.
-pub(super) struct InFlight {
-    pub(super) closed: Closed,
-    pub(super) run: Result<Run>,
+pub(super) struct BatchInFlight {
+    pub(super) closed: ClosedBatch,
+    pub(super) run: Result<BatchRun>,
 }
 
-pub(super) enum Run {
-    /// It took so many nanoseconds.
-    Over(u64),
-    /// On the way through an instance.
-    InTheAir(InFlightRun, usize),
+pub(super) enum BatchRun {
+    /// It is finished, and took so many nanoseconds.
+    Finished(u64),
+    /// It is in flight on that instance.
+    OnDevice(InFlightRun, usize),
 }
 
 impl Batch {
-    /// An empty batch with room for `rows` rows at least.
-    pub(super) fn new(version: BatchedVersion, kind: &Kind, rows: usize) -> Result<Batch> {
-        let Kind { each, class } = kind;
-        let BatchedVersion { executable, batcher, .. } = &version;
+    /// An empty batch with room for at least `rows` rows.
+    pub(super) fn new(context: BatchContext, kind: &BatchKind, rows: usize) -> Result<Batch> {
+        let BatchKind { row_shapes, class } = kind;
+        let BatchContext { executable, batcher, .. } = &context;
         let datatypes = executable.signature().inputs.iter().map(|spec| spec.datatype.size().unwrap_or(0));
         let row_bytes: Vec<usize> =
-            each.iter().zip(datatypes).map(|(row, size)| row.count() * size).collect();
+            row_shapes.iter().zip(datatypes).map(|(row, size)| row.count() * size).collect();
         let row = row_bytes.iter().sum::<usize>();
-        let capacity = batcher.slab_rows(row).max(batcher.padded(rows));
+        let capacity = batcher.rows_per_slab(row).max(batcher.padded_rows(rows));
         let bytes = row.saturating_mul(capacity);
         let mut slab = batcher.take_slab(bytes, *class, || executable.new_binding())?;
-        if let Err(error) = Self::make_room(&mut slab, each, capacity) {
-            batcher.give_slab(slab, bytes, *class);
+        if let Err(error) = Self::make_room(&mut slab, row_shapes, capacity) {
+            batcher.return_slab(slab, bytes, *class);
             return Err(error);
         }
         let inputs = row_bytes.into_iter().enumerate().map(|(index, row_bytes)| {
             let input = slab.input(index);
-            Rows { start: input.start(), row_bytes, shape: *input.shape() }
+            InputRows { start: input.start(), row_bytes, shape: *input.shape() }
         });
         let inputs = inputs.collect();
         Ok(Batch {
-            seats: Seats::new(capacity),
+            slots: RowSlots::new(capacity),
             slab: UnsafeCell::new(slab),
             inputs,
             bytes,
             capacity,
             class: *class,
-            made: Instant::now(),
-            run: Mutex::default(),
+            created_at: Instant::now(),
+            cancellation: Mutex::default(),
             in_flight: Mutex::default(),
-            version,
+            context,
         })
     }
 
     /// Gives a slab room for `rows` rows.
-    fn make_room(slab: &mut Binding, each: &[Shape], rows: usize) -> Result<()> {
-        each.iter()
+    fn make_room(slab: &mut Binding, row_shapes: &[Shape], rows: usize) -> Result<()> {
+        row_shapes
+            .iter()
             .enumerate()
             .try_for_each(|(index, row)| slab.input_mut(index).reshape(&with_rows(row, rows)?))
     }
 
-    /// Whether it is being run, or was.
+    /// Whether its run has begun.
     pub fn has_begun(&self) -> bool {
-        self.seats.is_closed()
+        self.slots.is_closed()
     }
 
-    /// Wakes the requests of IO thread `home`; called there.
-    pub fn wake(&self, home: usize) {
-        self.seats.wake(home);
+    /// Wakes the requests of IO thread `thread`, which must call this itself.
+    pub fn wake(&self, thread: usize) {
+        self.slots.wake(thread);
     }
 
-    /// Whoever took a seat does not want it any more.
-    pub(super) fn given_up(&self, index: usize, deserted: bool) {
-        if let Some((seat, token)) = &*lock(&self.run)
-            && seat.map_or(deserted, |seat| seat == index)
+    /// Cancels the run if it is for the request at `index`, which has left, or for a batch that all requests have left.
+    pub(super) fn cancel_unwanted(&self, index: usize, all_left: bool) {
+        if let Some(RunToken { slot, token }) = &*lock(&self.cancellation)
+            && slot.map_or(all_left, |slot| slot == index)
         {
             token.cancel();
         }
     }
 
-    /// Moves the rows of those who stayed together; where each one's begin then.
-    pub(super) fn close_gaps(&self, members: &[Member]) -> Vec<usize> {
+    /// Moves the rows of the requests together, so that no gap is between them; returns where the rows of each begin.
+    pub(super) fn compact_rows(&self, requests: &[ReadyRows]) -> Vec<usize> {
         let mut next = 0;
-        let mut starts = Vec::with_capacity(members.len());
-        for member in members {
-            if member.start != next {
-                for Rows { start, row_bytes, .. } in &self.inputs {
-                    // SAFETY: within the slab; nobody else touches it once the batch is closed.
+        let mut starts = Vec::with_capacity(requests.len());
+        for request in requests {
+            if request.start != next {
+                for InputRows { start, row_bytes, .. } in &self.inputs {
+                    // SAFETY: the rows lie within the slab, and only the worker touches it once the batch is closed.
                     unsafe {
-                        let from = start.as_ptr().add(member.start * row_bytes);
+                        let from = start.as_ptr().add(request.start * row_bytes);
                         let to = start.as_ptr().add(next * row_bytes);
-                        std::ptr::copy(from, to, member.rows * row_bytes);
+                        std::ptr::copy(from, to, request.rows * row_bytes);
                     }
                 }
             }
             starts.push(next);
-            next += member.rows;
+            next += request.rows;
         }
         starts
     }
 
-    /// Gives the slab the shape of `padded` rows, of which the first `rows` are there. The batch is closed.
-    pub(super) fn fill_up(&self, slab: &mut Binding, rows: usize, padded: usize) -> Result<()> {
-        for (index, Rows { start, row_bytes, shape }) in self.inputs.iter().enumerate() {
+    /// Gives the slab the shape of `padded` rows, of which the first `rows` are written. The batch must be closed.
+    pub(super) fn pad_rows(&self, slab: &mut Binding, rows: usize, padded: usize) -> Result<()> {
+        for (index, InputRows { start, row_bytes, shape }) in self.inputs.iter().enumerate() {
             for row in rows..padded {
-                // Values that the model takes, for certain.
-                // SAFETY: within the slab, which has room for `capacity` rows; the first row is another one.
+                // Copies of the first row: the model takes these values for certain.
+                // SAFETY: both rows lie within the slab, which has room for `capacity` rows, and they differ.
                 unsafe { std::ptr::copy(start.as_ptr(), start.as_ptr().add(row * row_bytes), *row_bytes) };
             }
             slab.input_mut(index).narrow(&with_rows(shape, padded)?)?;
@@ -213,13 +221,13 @@ impl Batch {
         Ok(())
     }
 
-    /// Copies the rows from `start` on into other buffers. The batch is closed.
+    /// Copies the rows from `start` on into other buffers. The batch must be closed.
     pub(super) fn copy_rows(&self, binding: &mut Binding, start: usize, rows: usize) -> Result<()> {
         for (index, input) in self.inputs.iter().enumerate() {
             let tensor = binding.input_mut(index);
             tensor.reshape(&with_rows(&input.shape, rows)?)?;
             let into = tensor.bytes_mut().unwrap_or_default();
-            // SAFETY: as in `close_gaps`; the buffers are others.
+            // SAFETY: as in `compact_rows`; the target is another buffer.
             unsafe {
                 let from = input.start.as_ptr().add(start * input.row_bytes);
                 std::ptr::copy_nonoverlapping(
@@ -233,18 +241,18 @@ impl Batch {
     }
 }
 
-impl Waits for Batch {
-    /// When the first request of those who are still there came, or the batch was made.
-    fn came(&self) -> Instant {
-        self.seats.look().map_or(self.made, |waiting| waiting.oldest)
+impl Queued for Batch {
+    /// When the oldest request that still waits was added, or else the batch was made.
+    fn queued_at(&self) -> Instant {
+        self.slots.waiting_rows().map_or(self.created_at, |waiting| waiting.oldest_queued_at)
     }
 
-    /// Until when the last is of use; `None` when all have left.
-    fn until(&self) -> Option<Instant> {
-        self.seats.look().map(|waiting| waiting.latest)
+    /// The latest deadline of its requests; `None` if all have left.
+    fn useful_until(&self) -> Option<Instant> {
+        self.slots.waiting_rows().map(|waiting| waiting.latest_deadline)
     }
 
-    /// The class of everybody in it.
+    /// The class of all its requests.
     fn class(&self) -> u8 {
         self.class
     }
@@ -252,8 +260,8 @@ impl Waits for Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        let BatchedVersion { executable, batcher, .. } = &self.version;
+        let BatchContext { executable, batcher, .. } = &self.context;
         let slab = std::mem::replace(self.slab.get_mut(), executable.new_binding());
-        batcher.give_slab(slab, self.bytes, self.class);
+        batcher.return_slab(slab, self.bytes, self.class);
     }
 }

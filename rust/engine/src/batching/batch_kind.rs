@@ -4,20 +4,22 @@ use headgate_core::tensor::Shape;
 
 /// What the rows of a batch have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Kind {
-    /// The shapes of one row.
-    pub(crate) each: Vec<Shape>,
-    /// The class: a batch that is run first holds nobody who is not.
+pub(crate) struct BatchKind {
+    /// The shape of one row of each input.
+    pub(crate) row_shapes: Vec<Shape>,
+    /// The class. Requests of different classes share no batch, since each class is queued for itself.
     pub(crate) class: u8,
 }
 
-impl Kind {
-    /// Whether rows of tensors of these shapes, in that class, are of this kind.
-    pub(crate) fn is(&self, shapes: &[Shape], class: u8) -> bool {
+impl BatchKind {
+    /// Whether inputs of these shapes, in that class, are of this kind.
+    pub(crate) fn matches(&self, shapes: &[Shape], class: u8) -> bool {
         let alike = |(row, shape): (&Shape, &Shape)| {
             row.dims().len() == shape.dims().len()
                 && row.dims().iter().skip(1).eq(shape.dims().iter().skip(1))
         };
-        self.class == class && self.each.len() == shapes.len() && self.each.iter().zip(shapes).all(alike)
+        self.class == class
+            && self.row_shapes.len() == shapes.len()
+            && self.row_shapes.iter().zip(shapes).all(alike)
     }
 }

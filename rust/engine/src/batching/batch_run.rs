@@ -1,7 +1,7 @@
-//! The run of a batch, on a thread of the pool or of a device: it is closed, run and settled.
+//! The run of a batch on a worker: it is closed, run, and its requests are settled.
 //!
-//! A batch that fails is run again request by request, so that one bad row fails alone.
-//! Not here: its memory (`batch`), who may write and read when (`row_slots`).
+//! If a batch fails, its requests are run again one by one, so that one bad row fails alone.
+//! Not here: its memory (`batch`), when rows may be written and read (`row_slots`).
 #![allow(unsafe_code, reason = "the slab belongs to the worker once the batch is closed")]
 
 use std::sync::Arc;
@@ -10,198 +10,224 @@ use std::time::Instant;
 use headgate_core::error::{Code, Error, Result};
 use headgate_runtime::TensorView;
 
-use super::batch::{Batch, Closed, Fate, Found, InFlight, Run};
-use super::row_slots::Member;
+use super::batch::{Batch, BatchInFlight, BatchRun, ClosedBatch, OutputLocation, RowsOutcome, RunToken};
+use super::row_slots::ReadyRows;
 use crate::queue::RunTimes;
 use crate::sync::lock;
 use crate::time::nanos;
-use crate::workers::{Begun, On, Runner, Task, late};
+use crate::workers::{DeviceTimes, Executor, RunSlot, Task, late_error};
 
 impl Task for Batch {
     /// A batch that has room grows instead.
-    fn goes_ahead(&self) -> bool {
-        self.seats.look().is_some_and(|waiting| waiting.full)
+    fn may_overlap(&self) -> bool {
+        self.slots.waiting_rows().is_some_and(|waiting| waiting.full)
     }
 
-    fn run(self: Arc<Self>, runner: &Runner) -> RunTimes {
-        let on = On::Thread(runner);
+    fn run(self: Arc<Self>, slot: &RunSlot) -> RunTimes {
+        let executor = Executor::PoolThread(slot);
         let closed = self.close(true);
-        let since = closed.at;
-        let in_flight = self.begin_run(closed, on);
-        self.settle(in_flight, on, since)
+        let since = closed.closed_at;
+        let in_flight = self.begin_run(closed, executor);
+        self.settle(in_flight, executor, since)
     }
 
     fn begin(self: Arc<Self>, instance: usize, idle: bool) -> bool {
-        let in_flight = self.begin_run(self.close(idle), On::Instance(instance));
+        let in_flight = self.begin_run(self.close(idle), Executor::Instance(instance));
         *lock(&self.in_flight) = Some(in_flight);
         true
     }
 
-    fn finish(self: Arc<Self>, instance: usize, begun: Begun) -> RunTimes {
+    fn finish(self: Arc<Self>, instance: usize, times: DeviceTimes) -> RunTimes {
         let in_flight = lock(&self.in_flight).take();
-        let settle = |in_flight| self.settle(in_flight, On::Instance(instance), begun.since);
+        let settle = |in_flight| self.settle(in_flight, Executor::Instance(instance), times.computes_from);
         in_flight.map_or_else(RunTimes::default, settle)
     }
 }
 
 impl Batch {
-    /// Lets nobody in any more. `waits` for rows that are expected.
-    fn close(&self, waits: bool) -> Closed {
-        let batcher = &self.version.batcher;
+    /// Closes the batch: it takes no more requests. If `waits` is set, it first waits for rows that are expected.
+    fn close(&self, waits: bool) -> ClosedBatch {
+        let batcher = &self.context.batcher;
         if waits && !batcher.is_off() {
-            self.seats.wait(|waiting| batcher.patience(waiting));
+            self.slots.wait(|waiting| batcher.wait_until(waiting));
         }
-        let at = Instant::now();
-        let (members, expired): (Vec<_>, Vec<_>) =
-            self.seats.close().into_iter().partition(|member| member.deadline > at);
-        self.seats.settle(expired.iter().map(|member| (member.index, Fate::failed(late(), member, at))));
-        let starts = self.close_gaps(&members);
-        let rows = members.iter().map(|member| member.rows).sum();
-        let padded = if batcher.is_off() { rows } else { batcher.padded(rows).min(self.capacity) };
-        Closed { members, starts, rows, padded, at }
+        let closed_at = Instant::now();
+        let (requests, expired): (Vec<_>, Vec<_>) =
+            self.slots.close().into_iter().partition(|request| request.deadline > closed_at);
+        self.slots.settle(
+            expired
+                .iter()
+                .map(|request| (request.index, RowsOutcome::failed(late_error(), request, closed_at))),
+        );
+        let starts = self.compact_rows(&requests);
+        let rows = requests.iter().map(|request| request.rows).sum();
+        let padded = if batcher.is_off() { rows } else { batcher.padded_rows(rows).min(self.capacity) };
+        ClosedBatch { requests, starts, rows, padded, closed_at }
     }
 
-    /// Begins the run of a closed batch, on the thread of an instance or else to its end.
-    fn begin_run(&self, closed: Closed, on: On<'_>) -> InFlight {
-        let run = match closed.members.iter().map(|member| member.deadline).max() {
-            None => Ok(Run::Over(0)),
-            Some(latest) => self.cancellable(on, latest, None, || self.begin_rows(&closed, on.instance())),
+    /// Begins the run of a closed batch. On a pool thread this runs it to its end.
+    fn begin_run(&self, closed: ClosedBatch, executor: Executor<'_>) -> BatchInFlight {
+        let run = match closed.requests.iter().map(|request| request.deadline).max() {
+            None => Ok(BatchRun::Finished(0)),
+            Some(latest) => {
+                self.run_cancellable(executor, latest, None, || self.begin_rows(&closed, executor.instance()))
+            }
         };
-        InFlight { closed, run }
+        BatchInFlight { closed, run }
     }
 
-    /// Runs for one seat or for everybody; whoever gives it up meanwhile cancels it.
-    fn cancellable<T>(
+    /// Runs one request, or the batch if `slot` is `None`. The run is cancelled if what it is for has left.
+    fn run_cancellable<T>(
         &self,
-        on: On<'_>,
+        executor: Executor<'_>,
         until: Instant,
-        seat: Option<usize>,
+        slot: Option<usize>,
         run: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
-        let Some(running) = on.begin(&self.version.runs, until) else { return run() };
-        *lock(&self.run) = Some((seat, running.token()));
-        // Who left before the token was there could not cancel.
-        let unwanted = match seat {
-            Some(index) => self.seats.has_left(index),
-            None => self.seats.look().is_none(),
+        let Some(guard) = executor.begin(&self.context.runs, until) else { return run() };
+        *lock(&self.cancellation) = Some(RunToken { slot, token: guard.token() });
+        // A request that left before the token was there could not cancel the run.
+        let unwanted = match slot {
+            Some(index) => self.slots.has_left(index),
+            None => self.slots.waiting_rows().is_none(),
         };
         if unwanted {
-            running.token().cancel();
+            guard.token().cancel();
         }
-        let result = if unwanted { Err(left()) } else { run() };
-        *lock(&self.run) = None;
+        let result = if unwanted { Err(unwanted_error()) } else { run() };
+        *lock(&self.cancellation) = None;
         result
     }
 
-    /// Waits for the run and tells everybody. It computed from `since` on.
-    fn settle(self: &Arc<Self>, in_flight: InFlight, on: On<'_>, since: Instant) -> RunTimes {
-        let InFlight { closed, run } = in_flight;
-        let members = &closed.members;
-        let ran = match members.is_empty() {
+    /// Finishes the run and settles all requests. The run computed from `since` on.
+    fn settle(
+        self: &Arc<Self>,
+        in_flight: BatchInFlight,
+        executor: Executor<'_>,
+        since: Instant,
+    ) -> RunTimes {
+        let BatchInFlight { closed, run } = in_flight;
+        let requests = &closed.requests;
+        let ran = match requests.is_empty() {
             true => Ok(0),
             false => run.and_then(|run| self.end_rows(&closed, run, since)),
         };
-        self.tell(&closed, ran, on);
-        let wait_ns = members.iter().map(|member| nanos(closed.at - member.taken)).max().unwrap_or(0);
-        let run_ns = if members.is_empty() { 0 } else { nanos(since.elapsed()) };
-        for home in self.seats.homes() {
-            if !self.version.doorbell.ring(home, self.clone()) {
-                self.seats.wake(home);
+        self.settle_requests(&closed, ran, executor);
+        let wait_ns =
+            requests.iter().map(|request| nanos(closed.closed_at - request.queued_at)).max().unwrap_or(0);
+        let run_ns = if requests.is_empty() { 0 } else { nanos(since.elapsed()) };
+        for thread in self.slots.settled_threads() {
+            if !self.context.batch_waker.wake_thread(thread, self.clone()) {
+                self.slots.wake(thread);
             }
         }
         RunTimes { wait_ns, run_ns }
     }
 
-    fn tell(&self, closed: &Closed, ran: Result<u64>, on: On<'_>) {
-        let Closed { members, starts, at, .. } = closed;
+    fn settle_requests(&self, closed: &ClosedBatch, ran: Result<u64>, executor: Executor<'_>) {
+        let ClosedBatch { requests, starts, closed_at, .. } = closed;
         match ran {
-            Ok(run_ns) => {
-                self.seats.settle(members.iter().zip(starts).enumerate().map(|(place, (member, &start))| {
-                    let (result, queue_ns) = (Ok(Found::Rows(start)), nanos(*at - member.taken));
-                    (member.index, Fate { result, queue_ns, run_ns, counts: place == 0 })
-                }))
-            }
-            // A batch is cancelled when everybody has left or the last deadline has passed.
-            Err(error) if members.len() == 1 || error.code == Code::Cancelled => {
-                let fate = |member: &Member| (member.index, Fate::failed(error.clone(), member, *at));
-                self.seats.settle(members.iter().map(fate));
+            Ok(run_ns) => self.slots.settle(requests.iter().zip(starts).enumerate().map(
+                |(place, (request, &start))| {
+                    let (result, queue_ns) =
+                        (Ok(OutputLocation::Slab(start)), nanos(*closed_at - request.queued_at));
+                    (request.index, RowsOutcome { result, queue_ns, run_ns, represents_run: place == 0 })
+                },
+            )),
+            // A batch is cancelled if all requests have left or the latest deadline has passed.
+            Err(error) if requests.len() == 1 || error.code == Code::Cancelled => {
+                let outcome = |request: &ReadyRows| {
+                    (request.index, RowsOutcome::failed(error.clone(), request, *closed_at))
+                };
+                self.slots.settle(requests.iter().map(outcome));
             }
             Err(_) => {
-                for (member, &start) in members.iter().zip(starts) {
-                    self.seats.settle([(member.index, self.run_alone(member, start, on))]);
+                for (request, &start) in requests.iter().zip(starts) {
+                    self.slots.settle([(request.index, self.run_alone(request, start, executor))]);
                 }
             }
         }
     }
 
-    /// Begins to run the first rows of the slab, filled up.
-    fn begin_rows(&self, closed: &Closed, instance: Option<usize>) -> Result<Run> {
-        let &Closed { rows, padded, .. } = closed;
-        // SAFETY: the batch is closed and nothing is settled: nobody else touches the slab.
+    /// Begins to run the first rows of the slab, padded.
+    fn begin_rows(&self, closed: &ClosedBatch, instance: Option<usize>) -> Result<BatchRun> {
+        let &ClosedBatch { rows, padded, .. } = closed;
+        // SAFETY: the batch is closed and nothing is settled, so only this worker touches the slab.
         let slab = unsafe { &mut *self.slab.get() };
-        self.fill_up(slab, rows, padded)?;
+        self.pad_rows(slab, rows, padded)?;
         match instance {
             Some(instance) => {
-                // SAFETY: the slab is left alone until `end_rows`, which whoever has the closed batch calls.
-                let flight = unsafe { self.version.executable.begin(instance, slab)? };
-                Ok(Run::InTheAir(flight, instance))
+                // SAFETY: the slab is not touched before `end_rows`, which gets what is returned here.
+                let flight = unsafe { self.context.executable.begin(instance, slab)? };
+                Ok(BatchRun::OnDevice(flight, instance))
             }
             None => {
                 let begun = Instant::now();
-                self.version.executable.execute(slab)?;
-                Ok(Run::Over(nanos(begun.elapsed())))
+                self.context.executable.execute(slab)?;
+                Ok(BatchRun::Finished(nanos(begun.elapsed())))
             }
         }
     }
 
-    /// Waits for the run; how long it took, in nanoseconds.
-    fn end_rows(&self, closed: &Closed, run: Run, since: Instant) -> Result<u64> {
-        let &Closed { rows, padded, .. } = closed;
+    /// Finishes the run; returns how long it took, in nanoseconds.
+    fn end_rows(&self, closed: &ClosedBatch, run: BatchRun, since: Instant) -> Result<u64> {
+        let &ClosedBatch { rows, padded, .. } = closed;
         // SAFETY: as in `begin_rows`.
         let slab = unsafe { &mut *self.slab.get() };
         let run_ns = match run {
-            Run::Over(run_ns) => run_ns,
-            Run::InTheAir(flight, instance) => {
-                self.version.executable.finish(instance, flight, slab)?;
+            BatchRun::Finished(run_ns) => run_ns,
+            BatchRun::OnDevice(flight, instance) => {
+                self.context.executable.finish(instance, flight, slab)?;
                 nanos(since.elapsed())
             }
         };
         for index in 0..slab.outputs() {
             check_rows(&slab.output(index)?, padded)?;
         }
-        if !self.version.batcher.is_off() {
-            self.version.batcher.ran(rows, padded, run_ns);
+        if !self.context.batcher.is_off() {
+            self.context.batcher.record_run(rows, padded, run_ns);
         }
         Ok(run_ns)
     }
 
-    /// Runs one request whose rows begin at `start`, in buffers of its own.
-    fn run_alone(&self, member: &Member, start: usize, on: On<'_>) -> Fate {
+    /// Runs one request, whose rows begin at `start`, in buffers of its own.
+    fn run_alone(&self, request: &ReadyRows, start: usize, executor: Executor<'_>) -> RowsOutcome {
         let begun = Instant::now();
-        if begun >= member.deadline {
-            return Fate::failed(late(), member, begun);
+        if begun >= request.deadline {
+            return RowsOutcome::failed(late_error(), request, begun);
         }
-        if self.seats.has_left(member.index) {
-            return Fate::failed(left(), member, begun);
+        if self.slots.has_left(request.index) {
+            return RowsOutcome::failed(unwanted_error(), request, begun);
         }
-        let executable = &self.version.executable;
+        let executable = &self.context.executable;
         let mut binding = Box::new(executable.new_binding());
-        let filled = self.copy_rows(&mut binding, start, member.rows);
-        let run = || executable.execute_on(on.instance(), &mut binding);
-        let result = filled.and_then(|()| self.cancellable(on, member.deadline, Some(member.index), run));
-        let (queue_ns, run_ns) = (nanos(begun - member.taken), nanos(begun.elapsed()));
-        Fate { result: result.map(|()| Found::Alone(binding)), queue_ns, run_ns, counts: true }
+        let filled = self.copy_rows(&mut binding, start, request.rows);
+        let run = || executable.execute_on(executor.instance(), &mut binding);
+        let result =
+            filled.and_then(|()| self.run_cancellable(executor, request.deadline, Some(request.index), run));
+        let (queue_ns, run_ns) = (nanos(begun - request.queued_at), nanos(begun.elapsed()));
+        RowsOutcome {
+            result: result.map(|()| OutputLocation::OwnBuffers(binding)),
+            queue_ns,
+            run_ns,
+            represents_run: true,
+        }
     }
 }
 
-impl Fate {
-    fn failed(error: Error, member: &Member, now: Instant) -> Fate {
-        Fate { result: Err(error), queue_ns: nanos(now - member.taken), run_ns: 0, counts: false }
+impl RowsOutcome {
+    fn failed(error: Error, request: &ReadyRows, now: Instant) -> RowsOutcome {
+        RowsOutcome {
+            result: Err(error),
+            queue_ns: nanos(now - request.queued_at),
+            run_ns: 0,
+            represents_run: false,
+        }
     }
 }
 
-/// What becomes of a run that nobody waits for.
-fn left() -> Error {
+/// The error of a run that nothing waits for.
+fn unwanted_error() -> Error {
     Error::new(Code::Cancelled, "nobody waits for the run any more")
 }
 

@@ -1,6 +1,6 @@
-//! A version's batches: how large they may be, how long they wait, which slabs they use, what their runs have cost.
+//! The batches of a version as a whole: how large they are, how long they wait, which slabs they use, what their runs cost.
 //!
-//! Not here: one batch (`batch`), what waiting is worth (`curve`). Next: `batch`.
+//! Not here: one batch (`batch`), what waiting is worth (`cost_curve`). Next: `open_batches`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -14,67 +14,67 @@ use headgate_core::spec::RunSpec;
 use headgate_core::tensor::{DataType, Shape, Signature};
 use headgate_runtime::Binding;
 
-use super::cost_curve::{Cost, Curve, Gaps, worth_waiting_ns};
-use super::row_slots::Waiting;
+use super::cost_curve::{ArrivalGaps, CostCurve, RunCost, worth_waiting_ns};
+use super::row_slots::WaitingRows;
 use crate::time::nanos;
 
-/// Slabs of a version that are kept for the next batches.
-const KEPT_SLABS: usize = 4;
-/// The inputs of a batch take this at most, in bytes, unless a single request takes more: of large rows fewer are run together.
-const SLAB: usize = 64 << 20;
-/// A slab with its outputs beyond this is freed instead of kept, in bytes.
-const KEEP_AT_MOST: usize = 96 << 20;
-/// Bytes of a version's slabs that may be in use at a time; each class may have one whatever its size.
-const SLAB_BYTES: usize = 256 << 20;
-/// Classes that there may be.
-const CLASSES: usize = LimitsSpec::MAX_CLASSES;
-/// A version's batches.
+/// The most free slabs that a version keeps for its next batches.
+const MAX_FREE_SLABS: usize = 4;
+/// The most bytes that the inputs of a batch take, unless a single request takes more. Fewer large rows are run together.
+const MAX_SLAB_BYTES: usize = 64 << 20;
+/// A free slab that is larger than this with its outputs, in bytes, is not kept.
+const MAX_FREE_SLAB_BYTES: usize = 96 << 20;
+/// The most bytes of a version's slabs that are in use at a time. Each class may have one slab whatever its size.
+const MAX_BYTES_IN_USE: usize = 256 << 20;
+/// The number of classes.
+const MAX_CLASSES: usize = LimitsSpec::MAX_CLASSES;
+/// The batches of a version.
 pub struct Batcher {
     max_batch: usize,
     max_delay: Duration,
     buckets: Vec<usize>,
-    /// Whether nothing is batched because nobody knows whether it may be.
+    /// Whether nothing is batched, because it is not known that rows may be run together.
     off: AtomicBool,
     free: ArrayQueue<Binding>,
-    /// Bytes of slabs in use, and their number by class.
+    /// Bytes of slabs in use, and the number of slabs by class.
     bytes: AtomicUsize,
-    slabs: [AtomicUsize; CLASSES],
-    learned: Mutex<Learned>,
+    slabs: [AtomicUsize; MAX_CLASSES],
+    stats: Mutex<BatcherStats>,
     epoch: Instant,
 }
 
 #[derive(Default)]
-struct Learned {
-    curve: Curve,
-    gaps: Gaps,
-    sizes: BTreeMap<usize, Sizes>,
-    /// Rows and batches since somebody asked.
-    fresh: (u64, u64),
+struct BatcherStats {
+    curve: CostCurve,
+    gaps: ArrivalGaps,
+    sizes: BTreeMap<usize, BatchSizeStats>,
+    /// Rows and batches since the last summary.
+    since_summary: (u64, u64),
 }
 
-/// Batches of one size.
+/// The batches of one size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sizes {
+pub struct BatchSizeStats {
     /// How many there were.
     pub count: u64,
-    /// How long their runs took, in nanoseconds.
+    /// How long their runs took together, in nanoseconds.
     pub run_ns: u64,
 }
 
-/// The newest of a version's batches.
+/// A version's newest batches.
 #[derive(Clone, Copy, Debug)]
-pub struct Batches {
-    /// What a run costs, as far as is known.
-    pub cost: Option<Cost>,
-    /// Their rows on average; `None` when there were none.
+pub struct BatchSummary {
+    /// The cost of a run, if it is known.
+    pub cost: Option<RunCost>,
+    /// Their mean number of rows; `None` if there were none.
     pub rows: Option<f64>,
 }
 
 impl Batcher {
-    /// Batches as `run` has them, for a model with that signature.
+    /// The batches of a model with that signature, as `run` configures them.
     ///
     /// # Errors
-    /// `model_load_failed` for a signature that cannot be batched: a first dimension that is fixed, or strings.
+    /// `model_load_failed` if the signature cannot be batched: it has strings, or a first dimension that is fixed.
     pub fn new(run: &RunSpec, signature: &Signature) -> Result<Batcher> {
         let tensors = signature.inputs.iter().map(|spec| ("input", spec));
         for (what, spec) in tensors.chain(signature.outputs.iter().map(|spec| ("output", spec))) {
@@ -97,10 +97,10 @@ impl Batcher {
             max_delay: Duration::from_micros(run.max_delay_us),
             buckets: run.buckets.iter().map(|&rows| rows as usize).collect(),
             off: AtomicBool::new(false),
-            free: ArrayQueue::new(KEPT_SLABS),
+            free: ArrayQueue::new(MAX_FREE_SLABS),
             bytes: AtomicUsize::new(0),
             slabs: Default::default(),
-            learned: Mutex::default(),
+            stats: Mutex::default(),
             epoch: Instant::now(),
         })
     }
@@ -120,137 +120,141 @@ impl Batcher {
         self.off.load(Relaxed)
     }
 
-    /// Whether a request with inputs of these shapes may be part of a batch: it has rows, the same number in each input, and
-    /// no more than fit. Any other request runs alone.
-    pub fn takes(&self, shapes: &[Shape]) -> bool {
+    /// Whether a request with inputs of these shapes may join a batch. It must have rows, the same number of them in each input, and no
+    /// more than fit. Any other request runs alone.
+    pub fn accepts(&self, shapes: &[Shape]) -> bool {
         let rows = shapes.first().map_or(1, Shape::rows);
         (1..=self.max_batch).contains(&rows) && shapes.iter().all(|shape| shape.rows() == rows)
     }
 
-    /// The rows that batches are filled up to, fewest first.
+    /// The numbers of rows that batches are padded to, in ascending order.
     pub(crate) fn buckets(&self) -> &[usize] {
         &self.buckets
     }
 
-    /// The fitted cost of a run, once runs of several sizes were seen.
-    pub fn cost(&self) -> Option<Cost> {
-        self.learned().curve.cost()
+    /// The fitted cost of a run, once runs of several sizes are known.
+    pub fn cost(&self) -> Option<RunCost> {
+        self.lock_stats().curve.cost()
     }
 
-    /// Batches so far, by their number of rows.
-    pub fn sizes(&self) -> BTreeMap<usize, Sizes> {
-        self.learned().sizes.clone()
+    /// The batches so far, by their number of rows.
+    pub fn size_stats(&self) -> BTreeMap<usize, BatchSizeStats> {
+        self.lock_stats().sizes.clone()
     }
 
-    /// A request with so many rows came.
-    pub(crate) fn came(&self, rows: usize, now: Instant) {
-        self.learned().gaps.came(rows, nanos(now - self.epoch));
+    /// Records the arrival of a request with `rows` rows.
+    pub(crate) fn record_arrival(&self, rows: usize, now: Instant) {
+        self.lock_stats().gaps.record(rows, nanos(now - self.epoch));
     }
 
-    /// A run of `rows` rows took `ns` nanoseconds.
-    pub(crate) fn observe(&self, rows: usize, ns: u64) {
-        self.learned().curve.observe(rows, ns as f64);
+    /// Records that a run of `rows` rows took `ns` nanoseconds.
+    pub(crate) fn record_cost(&self, rows: usize, ns: u64) {
+        self.lock_stats().curve.record(rows, ns as f64);
     }
 
-    /// A batch of `rows` rows, filled up to `padded`, took `ns` nanoseconds.
-    pub(crate) fn ran(&self, rows: usize, padded: usize, ns: u64) {
-        let mut learned = self.learned();
-        learned.curve.observe(padded, ns as f64);
-        let sizes = learned.sizes.entry(rows).or_default();
+    /// Records that a batch of `rows` rows, padded to `padded`, took `ns` nanoseconds.
+    pub(crate) fn record_run(&self, rows: usize, padded: usize, ns: u64) {
+        let mut stats = self.lock_stats();
+        stats.curve.record(padded, ns as f64);
+        let sizes = stats.sizes.entry(rows).or_default();
         sizes.count += 1;
         sizes.run_ns += ns;
-        let (fresh_rows, batches) = learned.fresh;
-        learned.fresh = (fresh_rows + rows as u64, batches + 1);
+        let (fresh_rows, batches) = stats.since_summary;
+        stats.since_summary = (fresh_rows + rows as u64, batches + 1);
     }
 
-    /// The cost of a run and the mean rows of the batches since this was asked last.
-    pub(crate) fn newest(&self) -> Batches {
-        let mut learned = self.learned();
-        let (rows, batches) = std::mem::take(&mut learned.fresh);
+    /// The cost of a run, and the mean rows of the batches since the last summary.
+    pub(crate) fn take_summary(&self) -> BatchSummary {
+        let mut stats = self.lock_stats();
+        let (rows, batches) = std::mem::take(&mut stats.since_summary);
         let rows = (batches > 0).then(|| rows as f64 / batches as f64);
-        Batches { cost: learned.curve.cost(), rows }
+        BatchSummary { cost: stats.curve.cost(), rows }
     }
 
-    fn learned(&self) -> std::sync::MutexGuard<'_, Learned> {
-        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_stats(&self) -> std::sync::MutexGuard<'_, BatcherStats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Until when a batch waits for more rows.
-    pub(crate) fn patience(&self, waiting: Waiting) -> Option<Instant> {
+    /// Until when a batch waits for more rows; `None` if it does not.
+    pub(crate) fn wait_until(&self, waiting: WaitingRows) -> Option<Instant> {
         if self.max_delay.is_zero() || waiting.full {
             return None;
         }
         let (cost, gap_ns) = {
-            let learned = self.learned();
-            (learned.curve.cost()?, learned.gaps.mean_ns()?)
+            let stats = self.lock_stats();
+            (stats.curve.cost()?, stats.gaps.mean_ns()?)
         };
         let worth = Duration::from_nanos(worth_waiting_ns(cost, gap_ns, waiting.rows)?);
-        let run = Duration::from_nanos(cost.of(waiting.rows + 1) as u64);
+        let run = Duration::from_nanos(cost.expected_ns(waiting.rows + 1) as u64);
         let newest = Instant::now().checked_add(worth)?;
-        Some(newest.min(waiting.oldest + self.max_delay).min(waiting.tightest.checked_sub(run)?))
+        Some(
+            newest
+                .min(waiting.oldest_queued_at + self.max_delay)
+                .min(waiting.earliest_deadline.checked_sub(run)?),
+        )
     }
 
-    /// The rows that a slab has room for when each takes `row_bytes`.
-    pub(crate) fn slab_rows(&self, row_bytes: usize) -> usize {
-        SLAB.checked_div(row_bytes).unwrap_or(usize::MAX).clamp(1, self.max_batch)
+    /// The rows that a slab has room for if each takes `row_bytes`.
+    pub(crate) fn rows_per_slab(&self, row_bytes: usize) -> usize {
+        MAX_SLAB_BYTES.checked_div(row_bytes).unwrap_or(usize::MAX).clamp(1, self.max_batch)
     }
 
-    /// The rows that a batch of `rows` is run with.
-    pub(crate) fn padded(&self, rows: usize) -> usize {
+    /// The number of rows that a batch of `rows` rows is padded to.
+    pub(crate) fn padded_rows(&self, rows: usize) -> usize {
         self.buckets.iter().copied().find(|&bucket| bucket >= rows).unwrap_or(rows)
     }
 
-    /// A slab of `bytes` for a batch of that class, which are counted until [`Batcher::give_slab`]: a kept one, else what `made` makes.
+    /// Takes a slab for a batch of that class: a free one, or else what `create` makes. Its `bytes` count until [`Batcher::return_slab`].
     ///
     /// # Errors
-    /// `overloaded` when batches hold as much as they may.
+    /// `overloaded` if the batches in use hold as much as they may.
     pub(crate) fn take_slab(
         &self,
         bytes: usize,
         class: u8,
-        made: impl FnOnce() -> Binding,
+        create: impl FnOnce() -> Binding,
     ) -> Result<Binding> {
-        self.count_slab(bytes, class)?;
-        Ok(self.free.pop().unwrap_or_else(made))
+        self.reserve_slab(bytes, class)?;
+        Ok(self.free.pop().unwrap_or_else(create))
     }
 
-    /// Takes a slab back that was counted as `bytes` of that class.
-    pub(crate) fn give_slab(&self, mut slab: Binding, bytes: usize, class: u8) {
-        self.forget_slab(bytes, class);
+    /// Takes back a slab that was counted as `bytes` of that class.
+    pub(crate) fn return_slab(&self, mut slab: Binding, bytes: usize, class: u8) {
+        self.release_slab(bytes, class);
         slab.forget();
-        if slab.capacity() <= KEEP_AT_MOST {
-            // A full list means that enough are kept.
+        if slab.capacity() <= MAX_FREE_SLAB_BYTES {
+            // If the list is full, enough slabs are kept.
             drop(self.free.push(slab));
         }
     }
 
-    /// Gives kept slabs back to the allocator.
+    /// Gives the free slabs back to the allocator.
     pub(crate) fn free_slabs(&self) {
         while self.free.pop().is_some() {}
     }
 
-    fn count_slab(&self, bytes: usize, class: u8) -> Result<()> {
-        // Each class leaves half of what it may fill to those above it.
-        let most = SLAB_BYTES >> class;
-        let slabs = self.slabs_of(class).fetch_add(1, Relaxed);
+    fn reserve_slab(&self, bytes: usize, class: u8) -> Result<()> {
+        // Each class leaves half of what it may use to the classes above it.
+        let most = MAX_BYTES_IN_USE >> class;
+        let slabs = self.slab_count(class).fetch_add(1, Relaxed);
         let used = self.bytes.fetch_add(bytes, Relaxed);
         if slabs == 0 || used + bytes <= most {
             return Ok(());
         }
-        self.forget_slab(bytes, class);
+        self.release_slab(bytes, class);
         Err(Error::new(
             Code::Overloaded,
             format!("batches that wait hold {used} bytes of at most {most}; try again later"),
         ))
     }
 
-    fn forget_slab(&self, bytes: usize, class: u8) {
-        self.slabs_of(class).fetch_sub(1, Relaxed);
+    fn release_slab(&self, bytes: usize, class: u8) {
+        self.slab_count(class).fetch_sub(1, Relaxed);
         self.bytes.fetch_sub(bytes, Relaxed);
     }
 
-    fn slabs_of(&self, class: u8) -> &AtomicUsize {
-        &self.slabs[usize::from(class).min(CLASSES - 1)]
+    fn slab_count(&self, class: u8) -> &AtomicUsize {
+        &self.slabs[usize::from(class).min(MAX_CLASSES - 1)]
     }
 }
 
@@ -275,13 +279,13 @@ mod tests {
         Batcher::new(&RunSpec { max_batch, ..RunSpec::default() }, &signature).unwrap()
     }
 
-    /// Rows come every 20 us, and a run costs 100 us and 10 us for each row.
+    /// Rows come every 20 us. A run costs 100 us and 10 us for each row.
     fn experienced(max_delay_us: u64) -> Batcher {
         let batcher = Batcher { max_delay: Duration::from_micros(max_delay_us), ..batcher(32) };
         for rows in [1, 8, 1, 8] {
-            batcher.observe(rows, 100_000 + 10_000 * rows as u64);
+            batcher.record_cost(rows, 100_000 + 10_000 * rows as u64);
         }
-        (0..50).for_each(|at| batcher.came(1, batcher.epoch + Duration::from_micros(20 * at)));
+        (0..50).for_each(|at| batcher.record_arrival(1, batcher.epoch + Duration::from_micros(20 * at)));
         batcher
     }
 
@@ -289,41 +293,54 @@ mod tests {
     fn a_batch_waits_for_what_pays_and_never_beyond_its_delay_or_its_deadlines() {
         let now = Instant::now();
         let later = |us| now + Duration::from_micros(us);
-        let waiting = |rows, tightest| Waiting { rows, full: false, oldest: now, tightest, latest: tightest };
-        let until = |batcher: &Batcher, of: Waiting| batcher.patience(of).map(|until| until - now);
+        let waiting = |rows, earliest_deadline| WaitingRows {
+            rows,
+            full: false,
+            oldest_queued_at: now,
+            earliest_deadline,
+            latest_deadline: earliest_deadline,
+        };
+        let until = |batcher: &Batcher, of: WaitingRows| batcher.wait_until(of).map(|until| until - now);
         let (batcher, far) = (experienced(1_000), later(1_000_000));
-        // Twice the gap from now on, which has gone on a little.
+        // It waits for two gaps from now on; the time since the test began adds to them.
         let wait = until(&batcher, waiting(2, far)).unwrap();
         assert!(wait >= Duration::from_micros(40) && wait < Duration::from_millis(500), "{wait:?}");
-        // Six rows that wait for 20 us each cost more than a run does.
+        // Six rows that wait for 20 us each cost more than a run.
         assert_eq!(until(&batcher, waiting(6, far)), None);
-        assert_eq!(until(&batcher, Waiting { full: true, ..waiting(2, far) }), None);
+        assert_eq!(until(&batcher, WaitingRows { full: true, ..waiting(2, far) }), None);
         let short = experienced(5);
         assert_eq!(until(&short, waiting(2, far)), Some(Duration::from_micros(5)));
         // A run of three rows takes 130 us.
         assert_eq!(until(&batcher, waiting(2, later(140))), Some(Duration::from_micros(10)));
         assert_eq!(until(&experienced(0), waiting(2, far)), None);
-        assert_eq!(self::batcher(32).patience(waiting(1, far)), None, "nothing is known yet");
+        assert_eq!(self::batcher(32).wait_until(waiting(1, far)), None, "nothing is known yet");
     }
 
     #[test]
     fn of_large_rows_fewer_share_a_slab() {
         let batcher = batcher(32);
-        for (row, rows) in [(0, 32), (256, 32), (SLAB / 32, 32), (SLAB / 31, 31), (SLAB, 1), (3 * SLAB, 1)] {
-            assert_eq!(batcher.slab_rows(row), rows, "{row}");
+        for (row, rows) in [
+            (0, 32),
+            (256, 32),
+            (MAX_SLAB_BYTES / 32, 32),
+            (MAX_SLAB_BYTES / 31, 31),
+            (MAX_SLAB_BYTES, 1),
+            (3 * MAX_SLAB_BYTES, 1),
+        ] {
+            assert_eq!(batcher.rows_per_slab(row), rows, "{row}");
         }
     }
 
     #[test]
     fn a_class_leaves_half_to_those_above_it_and_each_may_have_one() {
         let batcher = batcher(32);
-        let refused = |bytes, class| batcher.count_slab(bytes, class).is_err();
-        assert!(!refused(SLAB, 1));
-        assert!(!refused(SLAB, 1));
-        assert!(refused(SLAB, 1), "half of it is full");
-        assert!(!refused(SLAB, 0) && !refused(SLAB, 0));
-        assert!(refused(SLAB, 0), "all of it is full");
-        assert!(!refused(SLAB, 7), "the first of a class");
+        let refused = |bytes, class| batcher.reserve_slab(bytes, class).is_err();
+        assert!(!refused(MAX_SLAB_BYTES, 1));
+        assert!(!refused(MAX_SLAB_BYTES, 1));
+        assert!(refused(MAX_SLAB_BYTES, 1), "half of it is full");
+        assert!(!refused(MAX_SLAB_BYTES, 0) && !refused(MAX_SLAB_BYTES, 0));
+        assert!(refused(MAX_SLAB_BYTES, 0), "all of it is full");
+        assert!(!refused(MAX_SLAB_BYTES, 7), "the first of a class");
         assert!(refused(1, 7));
     }
 }

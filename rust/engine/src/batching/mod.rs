@@ -1,8 +1,8 @@
-//! Requests that are run together: which rows belong to whom, how large a batch gets, and the run itself.
+//! Requests that are run together: which rows belong to which request, how large a batch gets, and its run.
 //!
-//! Lives here: `cost_curve` (what a run of n rows costs), `row_slots` (who has which rows; model-checked), `batcher` (a version's sizes,
-//! delays, slabs), `batch` (its memory), `batch_run`, `row_range` (a request's side), `open_batches`. May come in: models, and what runs for a request. Never known
-//! here: models, the server's requests.
+//! Lives here: `cost_curve` (what a run of n rows costs), `row_slots` (who may write and read which rows when; model-checked with loom),
+//! `batcher` (a version's sizes, delays and slabs), `batch` (a batch's memory), `batch_run`, `row_range` (a request's side),
+//! `open_batches`, `batch_kind`. May come in: models, and the runs of requests. Never known here: models, the server's requests.
 
 mod batch;
 mod batch_kind;
@@ -13,8 +13,8 @@ mod open_batches;
 mod row_range;
 mod row_slots;
 
-pub use batch::{Batch, Doorbell};
-pub use batcher::{Batcher, Batches, Sizes};
-pub use cost_curve::Cost;
+pub use batch::{Batch, BatchWaker};
+pub use batcher::{BatchSizeStats, BatchSummary, Batcher};
+pub use cost_curve::RunCost;
 pub(crate) use open_batches::OpenBatches;
-pub(crate) use row_range::{BatchRows, Finished, RowRange};
+pub(crate) use row_range::{BatchRows, RowRange, RowRangeOutcome};

@@ -8,29 +8,33 @@ use std::time::Instant;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::Shape;
 
-use super::batch::{Batch, BatchedVersion, Doorbell};
-use super::batch_kind::Kind;
+use super::batch::{Batch, BatchContext, BatchWaker};
+use super::batch_kind::BatchKind;
 use super::batcher::Batcher;
 use super::row_range::RowRange;
 use crate::compute::ExecutableHandle;
 use crate::shapes::with_rows;
-use crate::workers::{Runs, Waiter};
+use crate::workers::{RunCounters, Waiter};
 
-/// Kinds of rows that a version has batches for at a time.
-const KINDS: usize = 16;
+/// The most kinds of rows that a version has open batches for.
+const MAX_KINDS: usize = 16;
 
-/// A version's open batches.
+/// The open batches of a version.
 pub(crate) struct OpenBatches {
     batcher: Arc<Batcher>,
-    runs: Arc<Runs>,
-    doorbell: Arc<dyn Doorbell>,
-    open: Mutex<Vec<(Kind, Weak<Batch>)>>,
+    runs: Arc<RunCounters>,
+    batch_waker: Arc<dyn BatchWaker>,
+    open: Mutex<Vec<(BatchKind, Weak<Batch>)>>,
 }
 
 impl OpenBatches {
-    /// No batches yet.
-    pub(crate) fn new(batcher: Batcher, runs: Arc<Runs>, doorbell: Arc<dyn Doorbell>) -> OpenBatches {
-        OpenBatches { batcher: Arc::new(batcher), runs, doorbell, open: Mutex::default() }
+    /// Open batches for a version; there are none yet.
+    pub(crate) fn new(
+        batcher: Batcher,
+        runs: Arc<RunCounters>,
+        batch_waker: Arc<dyn BatchWaker>,
+    ) -> OpenBatches {
+        OpenBatches { batcher: Arc::new(batcher), runs, batch_waker, open: Mutex::default() }
     }
 
     /// Sizes, slabs and costs.
@@ -38,10 +42,10 @@ impl OpenBatches {
         &self.batcher
     }
 
-    /// Rows for a request whose inputs have these shapes: in the open batch of their kind, else in a new one, if `admit` lets it in.
+    /// Reserves rows for a request whose inputs have these shapes: in the open batch of their kind, or else in a new one if `admit` allows it.
     ///
     /// # Errors
-    /// As `admit`; `overloaded` when too much waits already; `internal` for other shapes than [`Batcher::takes`].
+    /// As `admit`. `overloaded` if the batches in use hold as much as they may. `internal` for shapes that [`Batcher::accepts`] does not.
     pub(crate) fn reserve(
         &self,
         shapes: &[Shape],
@@ -49,40 +53,40 @@ impl OpenBatches {
         executable: &ExecutableHandle,
         admit: impl FnOnce() -> Result<()>,
     ) -> Result<RowRange> {
-        if self.batcher.is_off() || !self.batcher.takes(shapes) {
+        if self.batcher.is_off() || !self.batcher.accepts(shapes) {
             return Err(Error::new(Code::Internal, "a request that cannot be part of a batch"));
         }
         let rows = shapes.first().map_or(1, Shape::rows);
         let now = Instant::now();
-        self.batcher.came(rows, now);
+        self.batcher.record_arrival(rows, now);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let present = open
             .iter()
-            .find(|(kind, _)| kind.is(shapes, waiter.class))
+            .find(|(kind, _)| kind.matches(shapes, waiter.class))
             .and_then(|(_, batch)| batch.upgrade());
-        if let Some(range) = present.and_then(|batch| RowRange::take(batch, rows, waiter, now)) {
+        if let Some(range) = present.and_then(|batch| RowRange::reserve(batch, rows, waiter, now)) {
             return Ok(range);
         }
         admit()?;
-        let each = shapes.iter().map(|shape| with_rows(shape, 1)).collect::<Result<_>>()?;
-        let kind = Kind { each, class: waiter.class };
-        let batch = Arc::new(Batch::new(self.version(executable), &kind, rows)?);
-        let range = RowRange::take(batch.clone(), rows, waiter, now);
+        let row_shapes = shapes.iter().map(|shape| with_rows(shape, 1)).collect::<Result<_>>()?;
+        let kind = BatchKind { row_shapes, class: waiter.class };
+        let batch = Arc::new(Batch::new(self.context(executable), &kind, rows)?);
+        let range = RowRange::reserve(batch.clone(), rows, waiter, now);
         let range = range.ok_or_else(|| Error::new(Code::Internal, "a new batch has no room"))?;
         open.retain(|(known, batch)| *known != kind && batch.strong_count() > 0);
-        if open.len() < KINDS {
-            // A kind beyond these has its requests run one by one.
+        if open.len() < MAX_KINDS {
+            // If there are more kinds, each request of them gets a batch of its own.
             open.push((kind, Arc::downgrade(&batch)));
         }
         Ok(range)
     }
 
-    fn version(&self, executable: &ExecutableHandle) -> BatchedVersion {
-        BatchedVersion {
+    fn context(&self, executable: &ExecutableHandle) -> BatchContext {
+        BatchContext {
             executable: executable.clone(),
             batcher: self.batcher.clone(),
             runs: self.runs.clone(),
-            doorbell: self.doorbell.clone(),
+            batch_waker: self.batch_waker.clone(),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! A request's side of a batch: its place, its rows, and its part of what comes out.
+//! A request's side of a batch: the rows that it reserved, and its part of the outputs.
 //!
-//! Next: back to `batch`, the executor's side.
+//! Next: `batch_run`, the worker's side.
 #![allow(unsafe_code, reason = "requests write their rows into one slab at the same time")]
 
 use std::future::poll_fn;
@@ -11,50 +11,50 @@ use std::time::Instant;
 use headgate_core::error::{Code, Error, Result};
 use headgate_runtime::{Binding, TensorView};
 
-use super::batch::{Batch, Fate, Found, Rows};
+use super::batch::{Batch, InputRows, OutputLocation, RowsOutcome};
 use crate::workers::Waiter;
 
-/// A request's place in a batch. Its rows are written first, then they are ready to be run.
+/// The rows of a request in a batch. The request writes them, then marks them as written, then waits for the outcome.
 pub(crate) struct RowRange {
     batch: Arc<Batch>,
     index: usize,
     start: usize,
     rows: usize,
-    stage: Stage,
+    stage: RangeStage,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum RangeStage {
     Writing,
-    Ready,
+    Written,
     Over,
 }
 
-/// The end of a request that was run in a batch.
-pub(crate) struct Finished {
+/// The outcome of a request that was run in a batch.
+pub(crate) struct RowRangeOutcome {
     /// Its outputs.
     pub(crate) result: Result<BatchRows>,
     /// How long it waited, in nanoseconds.
     pub(crate) queue_ns: u64,
-    /// How long the run took that it was part of, in nanoseconds; 0 when there was none.
+    /// How long the run of its batch took, in nanoseconds; 0 if there was none.
     pub(crate) run_ns: u64,
-    /// Whether it stands for that run where runs are counted.
-    pub(crate) counts: bool,
+    /// Whether this request represents the run in counters of runs, which count a batch once.
+    pub(crate) represents_run: bool,
 }
 
 /// A request's inputs and outputs after the run of its batch.
 pub(crate) struct BatchRows {
-    found: Found,
+    location: OutputLocation,
     rows: usize,
-    /// Dropped last: it keeps in memory what made the outputs.
+    /// Dropped last: it keeps in memory what the outputs belong to.
     batch: Arc<Batch>,
 }
 
 impl RowRange {
-    /// A place for `rows` rows; `None` when there is no room, or nobody is let in any more.
-    pub(super) fn take(batch: Arc<Batch>, rows: usize, waiter: Waiter, now: Instant) -> Option<RowRange> {
-        let (index, start) = batch.seats.take(rows, waiter.thread, now, waiter.deadline)?;
-        Some(RowRange { batch, index, start, rows, stage: Stage::Writing })
+    /// Reserves `rows` rows in a batch; `None` if it has no room or is closed.
+    pub(super) fn reserve(batch: Arc<Batch>, rows: usize, waiter: Waiter, now: Instant) -> Option<RowRange> {
+        let (index, start) = batch.slots.reserve(rows, waiter.thread, now, waiter.deadline)?;
+        Some(RowRange { batch, index, start, rows, stage: RangeStage::Writing })
     }
 
     /// The batch.
@@ -62,48 +62,53 @@ impl RowRange {
         &self.batch
     }
 
-    /// The memory of an input's rows, to be written.
+    /// The memory of an input's rows; empty once they are marked as written.
     pub(crate) fn input_mut(&mut self, index: usize) -> &mut [u8] {
-        let Rows { start, row_bytes, .. } = self.batch.inputs[index];
-        if self.stage != Stage::Writing {
+        let InputRows { start, row_bytes, .. } = self.batch.inputs[index];
+        if self.stage != RangeStage::Writing {
             return &mut [];
         }
-        // SAFETY: these rows are this request's alone while it writes, and lie within the slab's input.
+        // SAFETY: `row_slots` gave these rows to this request alone, it still writes, and they lie within the slab's input.
         unsafe {
             let first = start.as_ptr().add(self.start * row_bytes);
             std::slice::from_raw_parts_mut(first, self.rows * row_bytes)
         }
     }
 
-    /// The rows are written; the batch, when nobody has handed it to an executor yet.
-    pub(crate) fn ready(&mut self) -> Option<Arc<Batch>> {
-        if std::mem::replace(&mut self.stage, Stage::Ready) != Stage::Writing {
+    /// Marks the rows as written. Returns the batch if it must be queued: the first request of a batch queues it.
+    pub(crate) fn mark_written(&mut self) -> Option<Arc<Batch>> {
+        if std::mem::replace(&mut self.stage, RangeStage::Written) != RangeStage::Writing {
             return None;
         }
-        self.batch.seats.ready(self.index).then(|| self.batch.clone())
+        self.batch.slots.mark_written(self.index).then(|| self.batch.clone())
     }
 
-    /// Waits for the run. Whoever drops this meanwhile leaves the batch; the last one cancels its run.
-    pub(crate) async fn done(mut self) -> Finished {
-        let Fate { result, queue_ns, run_ns, counts } = poll_fn(|cx| self.poll(cx)).await;
+    /// Waits for the outcome. Dropping this meanwhile leaves the batch; the last request that leaves cancels the run.
+    pub(crate) async fn outcome(mut self) -> RowRangeOutcome {
+        let RowsOutcome { result, queue_ns, run_ns, represents_run } = poll_fn(|cx| self.poll(cx)).await;
         let (batch, rows) = (self.batch.clone(), self.rows);
-        Finished { result: result.map(|found| BatchRows { found, rows, batch }), queue_ns, run_ns, counts }
+        RowRangeOutcome {
+            result: result.map(|location| BatchRows { location, rows, batch }),
+            queue_ns,
+            run_ns,
+            represents_run,
+        }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Fate> {
-        let fate = self.batch.seats.poll(self.index, cx);
-        if fate.is_ready() {
-            self.stage = Stage::Over;
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RowsOutcome> {
+        let outcome = self.batch.slots.poll(self.index, cx);
+        if outcome.is_ready() {
+            self.stage = RangeStage::Over;
         }
-        fate
+        outcome
     }
 }
 
 impl Drop for RowRange {
     fn drop(&mut self) {
-        if self.stage != Stage::Over {
-            let deserted = self.batch.seats.leave(self.index);
-            self.batch.given_up(self.index, deserted);
+        if self.stage != RangeStage::Over {
+            let all_left = self.batch.slots.leave(self.index);
+            self.batch.cancel_unwanted(self.index, all_left);
         }
     }
 }
@@ -116,24 +121,24 @@ impl BatchRows {
 
     /// The rows of an input.
     pub(crate) fn input(&self, index: usize) -> Result<TensorView<'_>> {
-        self.part(self.binding().input(index).view()?)
+        self.slice(self.binding().input(index).view()?)
     }
 
     /// The rows of an output.
     pub(crate) fn output(&self, index: usize) -> Result<TensorView<'_>> {
-        self.part(self.binding().output(index)?)
+        self.slice(self.binding().output(index)?)
     }
 
     fn binding(&self) -> &Binding {
-        match &self.found {
-            Found::Alone(binding) => binding,
-            // SAFETY: this request is settled, so the run is over and the slab is only read until its last reader is gone.
-            Found::Rows(_) => unsafe { &*self.batch.slab.get() },
+        match &self.location {
+            OutputLocation::OwnBuffers(binding) => binding,
+            // SAFETY: this request is settled, so the run is over, and the slab is only read until its last reader is gone.
+            OutputLocation::Slab(_) => unsafe { &*self.batch.slab.get() },
         }
     }
 
-    fn part<'a>(&self, view: TensorView<'a>) -> Result<TensorView<'a>> {
-        let Found::Rows(start) = self.found else { return Ok(view) };
+    fn slice<'a>(&self, view: TensorView<'a>) -> Result<TensorView<'a>> {
+        let OutputLocation::Slab(start) = self.location else { return Ok(view) };
         view.rows(start, self.rows)
             .ok_or_else(|| Error::new(Code::Internal, "a batch without the rows of its requests"))
     }

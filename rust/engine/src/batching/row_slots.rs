@@ -1,102 +1,102 @@
-//! Who sits in a batch: which rows belong to which request, who has written its rows, who has left, what became of each.
+//! The rows of a batch: which request they belong to, whether it has written them, whether it has left, and its outcome.
 //!
 //! ```text
-//! open --close--> closed (nobody comes in) --last writer done--> members known --settle--> done (outcomes taken one by one)
+//! open --close--> closed (no more rows) --last writer done--> requests known --settle--> settled (outcomes are taken one by one)
 //! ```
-//! A request takes its rows, writes them without any lock, says that it has, and waits. The executor closes the batch,
-//! waits for those who still write, runs the rows of those who stayed, and settles. Rows of two seats never overlap, and
-//! nobody writes once the members are known: the memory behind them rests on that.
+//! A request reserves rows, writes them without a lock, marks them as written, and waits. The worker closes the batch, waits for the
+//! requests that still write, runs the rows of those that have not left, and settles them. The rows of two slots never overlap, and no
+//! request writes once the ready requests are known. The unsafe code in `batch` rests on that, so loom checks it.
 //!
-//! Not here: that memory (`batch`). Next: `batch`.
+//! Not here: the memory of the rows (`batch`). Next: `batch`.
 
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::sync::{Condvar, Mutex, MutexGuard, lock};
 
-/// The seats of one batch; `F` is what becomes of a request.
-pub(crate) struct Seats<F> {
-    state: Mutex<State<F>>,
-    /// Rung when a writer is done and when a row is ready.
+/// The slots of one batch. `O` is the outcome of a request.
+pub(crate) struct RowSlots<O> {
+    state: Mutex<RowSlotsState<O>>,
+    /// Notified when a request has written its rows or has left.
     changed: Condvar,
     capacity: usize,
 }
 
-struct State<F> {
+struct RowSlotsState<O> {
     closed: bool,
-    /// Rows taken.
+    /// Rows that are reserved.
     rows: usize,
     writing: usize,
-    /// Whether the batch was handed to an executor.
-    handed: bool,
-    seats: Vec<Seat<F>>,
+    /// Whether the batch was queued.
+    submitted: bool,
+    slots: Vec<RowSlot<O>>,
 }
 
-struct Seat<F> {
+struct RowSlot<O> {
     start: usize,
     rows: usize,
     /// The IO thread that waits.
-    home: usize,
-    taken: Instant,
+    thread: usize,
+    queued_at: Instant,
     deadline: Instant,
-    stage: Stage<F>,
+    stage: SlotStage<O>,
     waker: Option<Waker>,
 }
 
-enum Stage<F> {
+enum SlotStage<O> {
     Writing,
-    Ready,
-    Gone,
-    Settled(Option<F>),
+    Written,
+    Left,
+    Settled(Option<O>),
 }
 
-/// A request that is to be run.
+/// A request whose rows are to be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Member {
-    /// Its seat.
+pub(crate) struct ReadyRows {
+    /// Its slot.
     pub(crate) index: usize,
-    /// Where its rows were written.
+    /// The first row that it wrote.
     pub(crate) start: usize,
-    /// How many there are.
+    /// The number of its rows.
     pub(crate) rows: usize,
-    /// When it came.
-    pub(crate) taken: Instant,
-    /// When it is of no use any more.
+    /// When it reserved them.
+    pub(crate) queued_at: Instant,
+    /// Until when its run is of use.
     pub(crate) deadline: Instant,
 }
 
-/// What an executor looks at to decide whether to wait.
+/// The requests of a batch that have not left: what decides how long it waits for more.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiting {
-    /// Rows of requests that are still there.
+pub(crate) struct WaitingRows {
+    /// The number of their rows.
     pub(crate) rows: usize,
-    /// Whether no row more fits.
+    /// Whether no more rows fit.
     pub(crate) full: bool,
-    /// When the first of them came.
-    pub(crate) oldest: Instant,
+    /// When the oldest of them reserved its rows.
+    pub(crate) oldest_queued_at: Instant,
     /// The earliest deadline.
-    pub(crate) tightest: Instant,
-    /// The last one.
-    pub(crate) latest: Instant,
+    pub(crate) earliest_deadline: Instant,
+    /// The latest deadline.
+    pub(crate) latest_deadline: Instant,
 }
 
-impl<F> Seats<F> {
-    /// Room for `capacity` rows.
+impl<O> RowSlots<O> {
+    /// Slots for `capacity` rows.
     pub(crate) fn new(capacity: usize) -> Self {
-        let state = State { closed: false, rows: 0, writing: 0, handed: false, seats: Vec::new() };
+        let state = RowSlotsState { closed: false, rows: 0, writing: 0, submitted: false, slots: Vec::new() };
         Self { state: Mutex::new(state), changed: Condvar::new(), capacity }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<F>> {
+    fn lock(&self) -> MutexGuard<'_, RowSlotsState<O>> {
         lock(&self.state)
     }
 
-    /// Takes rows for a request of IO thread `home`: its seat and its first row. `None` when there is no room or nobody is
-    /// let in any more.
-    pub(crate) fn take(
+    /// Reserves rows for a request of IO thread `thread`: the index of its slot and its first row. `None` if there is no room or the batch is
+    /// closed.
+    pub(crate) fn reserve(
         &self,
         rows: usize,
-        home: usize,
+        thread: usize,
         now: Instant,
         deadline: Instant,
     ) -> Option<(usize, usize)> {
@@ -107,59 +107,59 @@ impl<F> Seats<F> {
         }
         state.rows += rows;
         state.writing += 1;
-        state.seats.push(Seat {
+        state.slots.push(RowSlot {
             start,
             rows,
-            home,
-            taken: now,
+            thread,
+            queued_at: now,
             deadline,
-            stage: Stage::Writing,
+            stage: SlotStage::Writing,
             waker: None,
         });
-        Some((state.seats.len() - 1, start))
+        Some((state.slots.len() - 1, start))
     }
 
-    /// Whether nobody is let in any more.
+    /// Whether no more rows can be reserved.
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 
-    /// The rows of a seat are written. True for the first, whose caller hands the batch to an executor.
-    pub(crate) fn ready(&self, index: usize) -> bool {
+    /// Marks the rows of a slot as written. True for the first slot: its request must queue the batch.
+    pub(crate) fn mark_written(&self, index: usize) -> bool {
         let mut state = self.lock();
-        state.seats[index].stage = Stage::Ready;
+        state.slots[index].stage = SlotStage::Written;
         state.writing -= 1;
         self.changed.notify_all();
-        !std::mem::replace(&mut state.handed, true)
+        !std::mem::replace(&mut state.submitted, true)
     }
 
-    /// Whoever took a seat does not want it any more. Whether everybody has left.
+    /// The request of a slot leaves. True if all requests have left now.
     pub(crate) fn leave(&self, index: usize) -> bool {
         let mut state = self.lock();
-        let stage = std::mem::replace(&mut state.seats[index].stage, Stage::Gone);
-        if matches!(stage, Stage::Writing) {
+        let stage = std::mem::replace(&mut state.slots[index].stage, SlotStage::Left);
+        if matches!(stage, SlotStage::Writing) {
             state.writing -= 1;
             self.changed.notify_all();
         }
-        let deserted = !state.seats.iter().any(Seat::is_here);
-        // What became of it, if that is known already, is dropped outside the lock.
+        let all_left = !state.slots.iter().any(RowSlot::is_waiting);
+        // Its outcome, if there is one, is dropped outside the lock.
         drop(state);
         drop(stage);
-        deserted
+        all_left
     }
 
-    /// Whether whoever took a seat has left.
+    /// Whether the request of a slot has left.
     pub(crate) fn has_left(&self, index: usize) -> bool {
-        matches!(self.lock().seats[index].stage, Stage::Gone)
+        matches!(self.lock().slots[index].stage, SlotStage::Left)
     }
 
-    /// Who is there; `None` when everybody has left.
-    pub(crate) fn look(&self) -> Option<Waiting> {
+    /// The requests that have not left; `None` if all have.
+    pub(crate) fn waiting_rows(&self) -> Option<WaitingRows> {
         self.lock().waiting(self.capacity)
     }
 
-    /// Waits for more rows for as long as `until` says, given who is there; it is asked again when that changes.
-    pub(crate) fn wait(&self, mut until: impl FnMut(Waiting) -> Option<Instant>) {
+    /// Waits for more rows until the time that `until` gives, which is asked again whenever the requests change.
+    pub(crate) fn wait(&self, mut until: impl FnMut(WaitingRows) -> Option<Instant>) {
         let mut state = self.lock();
         loop {
             let Some(waiting) = state.waiting(self.capacity) else { return };
@@ -175,100 +175,114 @@ impl<F> Seats<F> {
     }
 
     #[cfg(not(feature = "loom"))]
-    fn pause<'a>(&'a self, state: MutexGuard<'a, State<F>>, left: Duration) -> MutexGuard<'a, State<F>> {
+    fn pause<'a>(
+        &'a self,
+        state: MutexGuard<'a, RowSlotsState<O>>,
+        left: Duration,
+    ) -> MutexGuard<'a, RowSlotsState<O>> {
         let waited = self.changed.wait_timeout(state, left);
         waited.unwrap_or_else(std::sync::PoisonError::into_inner).0
     }
 
     /// loom has no clock: a wait ends when something changes.
     #[cfg(feature = "loom")]
-    fn pause<'a>(&'a self, state: MutexGuard<'a, State<F>>, _: Duration) -> MutexGuard<'a, State<F>> {
+    fn pause<'a>(
+        &'a self,
+        state: MutexGuard<'a, RowSlotsState<O>>,
+        _: Duration,
+    ) -> MutexGuard<'a, RowSlotsState<O>> {
         self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Lets nobody in any more, waits for those who are writing, and tells who stayed, in the order of their rows.
-    pub(crate) fn close(&self) -> Vec<Member> {
+    /// Closes the batch, waits for the requests that still write, and returns those that have not left, in the order of their rows.
+    pub(crate) fn close(&self) -> Vec<ReadyRows> {
         let mut state = self.lock();
         state.closed = true;
         while state.writing > 0 {
             state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
-        let ready = |(index, seat): (usize, &Seat<F>)| {
-            let Seat { start, rows, taken, deadline, .. } = *seat;
-            matches!(seat.stage, Stage::Ready).then_some(Member { index, start, rows, taken, deadline })
+        let ready = |(index, slot): (usize, &RowSlot<O>)| {
+            let RowSlot { start, rows, queued_at, deadline, .. } = *slot;
+            matches!(slot.stage, SlotStage::Written).then_some(ReadyRows {
+                index,
+                start,
+                rows,
+                queued_at,
+                deadline,
+            })
         };
-        state.seats.iter().enumerate().filter_map(ready).collect()
+        state.slots.iter().enumerate().filter_map(ready).collect()
     }
 
-    /// Sets what became of some of those who stayed. Who has left meanwhile gets nothing.
-    pub(crate) fn settle(&self, fates: impl IntoIterator<Item = (usize, F)>) {
+    /// Sets the outcomes of some slots. If a request has left, its outcome is dropped.
+    pub(crate) fn settle(&self, outcomes: impl IntoIterator<Item = (usize, O)>) {
         let mut unwanted = Vec::new();
         let mut state = self.lock();
-        for (index, fate) in fates {
-            let stage = &mut state.seats[index].stage;
-            if matches!(stage, Stage::Gone) {
-                unwanted.push(fate);
+        for (index, outcome) in outcomes {
+            let stage = &mut state.slots[index].stage;
+            if matches!(stage, SlotStage::Left) {
+                unwanted.push(outcome);
             } else {
-                *stage = Stage::Settled(Some(fate));
+                *stage = SlotStage::Settled(Some(outcome));
             }
         }
         drop(state);
         drop(unwanted);
     }
 
-    /// The IO threads where somebody waits for an outcome that is there, each once.
-    pub(crate) fn homes(&self) -> Vec<usize> {
+    /// The IO threads that wait for an outcome that is there, each once.
+    pub(crate) fn settled_threads(&self) -> Vec<usize> {
         let state = self.lock();
-        let settled = state.seats.iter().filter(|seat| matches!(seat.stage, Stage::Settled(_)));
-        let mut homes: Vec<usize> = settled.map(|seat| seat.home).collect();
-        homes.sort_unstable();
-        homes.dedup();
-        homes
+        let settled = state.slots.iter().filter(|slot| matches!(slot.stage, SlotStage::Settled(_)));
+        let mut settled_threads: Vec<usize> = settled.map(|slot| slot.thread).collect();
+        settled_threads.sort_unstable();
+        settled_threads.dedup();
+        settled_threads
     }
 
-    /// Wakes those of an IO thread whose outcome is there.
-    pub(crate) fn wake(&self, home: usize) {
+    /// Wakes the requests of an IO thread that have an outcome.
+    pub(crate) fn wake(&self, thread: usize) {
         let mut wakers = Vec::new();
-        for seat in &mut self.lock().seats {
-            if seat.home == home && matches!(seat.stage, Stage::Settled(_)) {
-                wakers.extend(seat.waker.take());
+        for slot in &mut self.lock().slots {
+            if slot.thread == thread && matches!(slot.stage, SlotStage::Settled(_)) {
+                wakers.extend(slot.waker.take());
             }
         }
-        // Outside the lock: who is woken asks for it.
+        // Outside the lock, because a request that is woken takes it.
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// What became of a seat, once.
-    pub(crate) fn poll(&self, index: usize, cx: &mut Context<'_>) -> Poll<F> {
+    /// The outcome of a slot, once.
+    pub(crate) fn poll(&self, index: usize, cx: &mut Context<'_>) -> Poll<O> {
         let mut state = self.lock();
-        let seat = &mut state.seats[index];
-        if let Stage::Settled(fate) = &mut seat.stage
-            && let Some(fate) = fate.take()
+        let slot = &mut state.slots[index];
+        if let SlotStage::Settled(outcome) = &mut slot.stage
+            && let Some(outcome) = outcome.take()
         {
-            return Poll::Ready(fate);
+            return Poll::Ready(outcome);
         }
-        seat.waker = Some(cx.waker().clone());
+        slot.waker = Some(cx.waker().clone());
         Poll::Pending
     }
 }
 
-impl<F> Seat<F> {
-    /// Whether a request waits for its outcome here.
-    fn is_here(&self) -> bool {
-        matches!(self.stage, Stage::Writing | Stage::Ready)
+impl<O> RowSlot<O> {
+    /// Whether the request waits for its outcome.
+    fn is_waiting(&self) -> bool {
+        matches!(self.stage, SlotStage::Writing | SlotStage::Written)
     }
 }
 
-impl<F> State<F> {
-    /// `None` when everybody has left.
-    fn waiting(&self, capacity: usize) -> Option<Waiting> {
-        let here = || self.seats.iter().filter(|seat| seat.is_here());
-        Some(Waiting {
-            rows: here().map(|seat| seat.rows).sum(),
+impl<O> RowSlotsState<O> {
+    /// `None` if all requests have left.
+    fn waiting(&self, capacity: usize) -> Option<WaitingRows> {
+        let here = || self.slots.iter().filter(|slot| slot.is_waiting());
+        Some(WaitingRows {
+            rows: here().map(|slot| slot.rows).sum(),
             full: self.rows == capacity,
-            oldest: here().map(|seat| seat.taken).min()?,
-            tightest: here().map(|seat| seat.deadline).min()?,
-            latest: here().map(|seat| seat.deadline).max()?,
+            oldest_queued_at: here().map(|slot| slot.queued_at).min()?,
+            earliest_deadline: here().map(|slot| slot.deadline).min()?,
+            latest_deadline: here().map(|slot| slot.deadline).max()?,
         })
     }
 }
@@ -299,67 +313,71 @@ mod tests {
     }
 
     proptest! {
-        /// Rows never overlap and never exceed the room; those who stayed are those who were ready and did not leave; each
-        /// gets what became of it once, and nobody else anything.
+        /// Rows never overlap and never exceed the room. The ready requests are those that wrote their rows and did not leave. Each gets its
+        /// outcome once, and no other request gets one.
         #[test]
-        fn seats_are_what_was_taken(steps in steps()) {
+        fn slots_are_what_was_taken(steps in steps()) {
             const ROOM: usize = 16;
             let now = Instant::now();
-            let seats = Seats::<usize>::new(ROOM);
-            // What each seat should be: rows, and 'w'riting, 'r'eady or 'g'one.
+            let slots = RowSlots::<usize>::new(ROOM);
+            // The expected slots: rows, and 'w'riting, 'r'eady or 'g'one.
             let mut model: Vec<(usize, usize, char)> = Vec::new();
-            let mut handed = 0;
+            let mut submitted = 0;
             for step in steps {
                 match step {
                     Step::Take(rows) => {
-                        let used: usize = model.iter().map(|seat| seat.1).sum();
-                        let taken = seats.take(rows, 0, now, now);
-                        prop_assert_eq!(taken.is_some(), used + rows <= ROOM);
-                        if let Some((index, start)) = taken {
+                        let used: usize = model.iter().map(|slot| slot.1).sum();
+                        let queued_at = slots.reserve(rows, 0, now, now);
+                        prop_assert_eq!(queued_at.is_some(), used + rows <= ROOM);
+                        if let Some((index, start)) = queued_at {
                             prop_assert_eq!((index, start), (model.len(), used));
                             model.push((start, rows, 'w'));
                         }
                     }
                     Step::Ready(index) => {
-                        if let Some(seat) = model.get_mut(index).filter(|seat| seat.2 == 'w') {
-                            seat.2 = 'r';
-                            handed += usize::from(seats.ready(index));
+                        if let Some(slot) = model.get_mut(index).filter(|slot| slot.2 == 'w') {
+                            slot.2 = 'r';
+                            submitted += usize::from(slots.mark_written(index));
                         }
                     }
                     Step::Leave(index) => {
-                        if let Some(seat) = model.get_mut(index).filter(|seat| seat.2 != 'g') {
-                            seat.2 = 'g';
-                            seats.leave(index);
+                        if let Some(slot) = model.get_mut(index).filter(|slot| slot.2 != 'g') {
+                            slot.2 = 'g';
+                            slots.leave(index);
                         }
                     }
                 }
             }
-            prop_assert!(handed <= 1);
-            for (index, seat) in model.iter_mut().enumerate().filter(|(_, seat)| seat.2 == 'w') {
-                seat.2 = 'r';
-                seats.ready(index);
+            prop_assert!(submitted <= 1);
+            for (index, slot) in model.iter_mut().enumerate().filter(|(_, slot)| slot.2 == 'w') {
+                slot.2 = 'r';
+                slots.mark_written(index);
             }
-            let members = seats.close();
+            let requests = slots.close();
             let stayed: Vec<_> = (0..model.len()).filter(|&index| model[index].2 == 'r').collect();
-            prop_assert_eq!(members.iter().map(|member| member.index).collect::<Vec<_>>(), stayed);
-            prop_assert!(members.iter().all(|member| (member.start, member.rows) == (model[member.index].0, model[member.index].1)));
-            prop_assert_eq!(seats.take(1, 0, now, now), None);
-            prop_assert!(members.iter().all(|member| seats.poll(member.index, &mut noop()).is_pending()));
-            seats.settle(members.iter().map(|member| (member.index, member.index)));
-            prop_assert!(members.iter().all(|member| seats.poll(member.index, &mut noop()) == Poll::Ready(member.index)));
-            prop_assert!(members.iter().all(|member| seats.poll(member.index, &mut noop()).is_pending()));
+            prop_assert_eq!(requests.iter().map(|request| request.index).collect::<Vec<_>>(), stayed);
+            prop_assert!(requests.iter().all(|request| (request.start, request.rows) == (model[request.index].0, model[request.index].1)));
+            prop_assert_eq!(slots.reserve(1, 0, now, now), None);
+            prop_assert!(requests.iter().all(|request| slots.poll(request.index, &mut noop()).is_pending()));
+            slots.settle(requests.iter().map(|request| (request.index, request.index)));
+            prop_assert!(requests.iter().all(|request| slots.poll(request.index, &mut noop()) == Poll::Ready(request.index)));
+            prop_assert!(requests.iter().all(|request| slots.poll(request.index, &mut noop()).is_pending()));
         }
     }
 
     #[test]
     fn a_wait_ends_when_it_is_full_or_everybody_left() {
-        let (seats, now) = (Seats::<()>::new(2), Instant::now());
-        seats.wait(|_| panic!("nobody is there to wait with"));
-        seats.take(2, 0, now, now + Duration::from_secs(9)).unwrap();
+        let (slots, now) = (RowSlots::<()>::new(2), Instant::now());
+        slots.wait(|_| panic!("nobody is there to wait with"));
+        slots.reserve(2, 0, now, now + Duration::from_secs(9)).unwrap();
         let mut asked = 0;
-        seats.wait(|waiting| {
+        slots.wait(|waiting| {
             asked += 1;
-            assert!(waiting.full && waiting.rows == 2 && waiting.tightest == now + Duration::from_secs(9));
+            assert!(
+                waiting.full
+                    && waiting.rows == 2
+                    && waiting.earliest_deadline == now + Duration::from_secs(9)
+            );
             None
         });
         assert_eq!(asked, 1);
@@ -373,37 +391,37 @@ mod models {
     use loom::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use loom::thread;
 
-    /// A request takes a seat, writes, waits until it is told; true when it was part of the batch.
-    fn request(seats: &Seats<usize>, leaves: bool) -> Option<bool> {
+    /// A request reserves a row, marks it as written, and may leave. True if it is the one that queues the batch.
+    fn request(slots: &RowSlots<usize>, leaves: bool) -> Option<bool> {
         let now = Instant::now();
-        let (index, _) = seats.take(1, 0, now, now)?;
-        let first = seats.ready(index);
+        let (index, _) = slots.reserve(1, 0, now, now)?;
+        let first = slots.mark_written(index);
         if leaves {
-            seats.leave(index);
+            slots.leave(index);
         }
         Some(first)
     }
 
-    /// Whatever the order: the batch is handed on once, nobody is in it twice, and whoever stayed is settled.
+    /// Whatever the order: the batch is queued once, no request is in it twice, and each that stayed is settled.
     fn run(leaves: [bool; 2]) {
         loom::model(move || {
-            let (seats, handed) = (Arc::new(Seats::<usize>::new(2)), Arc::new(AtomicUsize::new(0)));
+            let (slots, submitted) = (Arc::new(RowSlots::<usize>::new(2)), Arc::new(AtomicUsize::new(0)));
             let requests = leaves.map(|leaves| {
-                let (seats, handed) = (seats.clone(), handed.clone());
+                let (slots, submitted) = (slots.clone(), submitted.clone());
                 thread::spawn(move || {
-                    let taken = request(&seats, leaves);
-                    handed.fetch_add(usize::from(taken == Some(true)), SeqCst);
-                    taken.is_some() && !leaves
+                    let queued_at = request(&slots, leaves);
+                    submitted.fetch_add(usize::from(queued_at == Some(true)), SeqCst);
+                    queued_at.is_some() && !leaves
                 })
             });
-            let members = seats.close();
-            seats.settle(members.iter().map(|member| (member.index, member.index)));
+            let requests = slots.close();
+            slots.settle(requests.iter().map(|request| (request.index, request.index)));
             let stayed: usize = requests.into_iter().map(|one| usize::from(one.join().unwrap())).sum();
-            assert!(members.len() >= stayed && members.len() <= 2);
-            assert!(handed.load(SeqCst) <= 1);
-            for member in members {
-                let settled = seats.poll(member.index, &mut Context::from_waker(Waker::noop()));
-                assert!(settled.is_pending() || settled == Poll::Ready(member.index));
+            assert!(requests.len() >= stayed && requests.len() <= 2);
+            assert!(submitted.load(SeqCst) <= 1);
+            for request in requests {
+                let settled = slots.poll(request.index, &mut Context::from_waker(Waker::noop()));
+                assert!(settled.is_pending() || settled == Poll::Ready(request.index));
             }
         });
     }
@@ -418,23 +436,23 @@ mod models {
         run([true, false]);
     }
 
-    /// An outcome is never missed: either the waiter sees it, or its waker is there to be woken.
+    /// No outcome is missed: either the request sees it, or its waker is there to be woken.
     #[test]
     fn a_waiter_is_woken() {
         loom::model(|| {
             let now = Instant::now();
-            let seats = Arc::new(Seats::<usize>::new(1));
-            let (index, _) = seats.take(1, 3, now, now).unwrap();
-            seats.ready(index);
+            let slots = Arc::new(RowSlots::<usize>::new(1));
+            let (index, _) = slots.reserve(1, 3, now, now).unwrap();
+            slots.mark_written(index);
             let executor = {
-                let seats = seats.clone();
+                let slots = slots.clone();
                 thread::spawn(move || {
-                    let members = seats.close();
-                    seats.settle(members.iter().map(|member| (member.index, 7)));
-                    seats.homes().into_iter().for_each(|home| seats.wake(home));
+                    let requests = slots.close();
+                    slots.settle(requests.iter().map(|request| (request.index, 7)));
+                    slots.settled_threads().into_iter().for_each(|thread| slots.wake(thread));
                 })
             };
-            assert_eq!(loom::future::block_on(std::future::poll_fn(|cx| seats.poll(index, cx))), 7);
+            assert_eq!(loom::future::block_on(std::future::poll_fn(|cx| slots.poll(index, cx))), 7);
             executor.join().unwrap();
         });
     }

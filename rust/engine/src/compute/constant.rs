@@ -7,19 +7,19 @@ use headgate_core::tensor::{MAX_RANK, Shape, Signature, TensorSpec};
 use headgate_runtime::{Binding, Tensor};
 use serde_json::Value;
 
-use super::elements::Cell;
+use super::elements::ElementBuffer;
 use super::executable::Executable;
 
 /// Constant outputs under another version's signature.
 pub struct Constant {
     signature: Signature,
-    outputs: Vec<Row>,
+    outputs: Vec<ConstantRow>,
 }
 
 /// One row of one output.
-struct Row {
+struct ConstantRow {
     dims: Vec<i64>,
-    cell: Cell,
+    elements: ElementBuffer,
 }
 
 impl Constant {
@@ -32,7 +32,10 @@ impl Constant {
             values.keys().find(|name| signature.outputs.iter().all(|spec| spec.name != **name))
         {
             let known: Vec<_> = signature.outputs.iter().map(|spec| spec.name.as_str()).collect();
-            return Err(fault(format!("there is no output {name:?}; the outputs are {}", known.join(", "))));
+            return Err(invalid(format!(
+                "there is no output {name:?}; the outputs are {}",
+                known.join(", ")
+            )));
         }
         let outputs = signature
             .outputs
@@ -40,8 +43,8 @@ impl Constant {
             .map(|spec| {
                 let value = values
                     .get(&spec.name)
-                    .ok_or_else(|| fault(format!("output {:?} has no value", spec.name)))?;
-                Row::new(spec, value)
+                    .ok_or_else(|| invalid(format!("output {:?} has no value", spec.name)))?;
+                ConstantRow::new(spec, value)
             })
             .collect::<Result<_>>()?;
         Ok(Constant { signature: signature.clone(), outputs })
@@ -62,15 +65,15 @@ impl Executable for Constant {
     }
 }
 
-impl Row {
-    fn new(spec: &TensorSpec, value: &Value) -> Result<Row> {
+impl ConstantRow {
+    fn new(spec: &TensorSpec, value: &Value) -> Result<ConstantRow> {
         // A free dimension inside a row has nothing that could tell its size: one element.
         let dims: Vec<i64> = spec.shape.iter().skip(1).map(|&dim| if dim < 0 { 1 } else { dim }).collect();
         let count = Shape::new(&dims)?.count();
         let values: Vec<&Value> = match value {
             Value::Array(values) if values.len() == count => values.iter().collect(),
             Value::Array(values) => {
-                return Err(fault(format!(
+                return Err(invalid(format!(
                     "output {:?} has {count} values a row, not {}",
                     spec.name,
                     values.len()
@@ -79,9 +82,9 @@ impl Row {
             scalar => vec![scalar; count],
         };
         let wrong =
-            |value: &Value| fault(format!("output {:?} is {}, not {value}", spec.name, spec.datatype));
-        let cell = Cell::of(spec.datatype, values).map_err(wrong)?;
-        Ok(Row { dims, cell })
+            |value: &Value| invalid(format!("output {:?} is {}, not {value}", spec.name, spec.datatype));
+        let elements = ElementBuffer::from_values(spec.datatype, values).map_err(wrong)?;
+        Ok(ConstantRow { dims, elements })
     }
 
     fn fill(&self, tensor: &mut Tensor, rows: usize) -> Result<()> {
@@ -89,14 +92,14 @@ impl Row {
         dims[0] = rows as i64;
         dims[1..=self.dims.len()].copy_from_slice(&self.dims);
         tensor.reshape(&Shape::new(&dims[..=self.dims.len()])?)?;
-        match &self.cell {
-            Cell::Numbers(row) => {
-                let all = tensor.bytes_mut().ok_or_else(|| fault("a number among strings"))?;
+        match &self.elements {
+            ElementBuffer::Numbers(row) => {
+                let all = tensor.bytes_mut().ok_or_else(|| invalid("a number among strings"))?;
                 if !row.is_empty() {
                     all.chunks_exact_mut(row.len()).for_each(|chunk| chunk.copy_from_slice(row));
                 }
             }
-            Cell::Strings(row) => {
+            ElementBuffer::Strings(row) => {
                 for index in 0..rows * row.len() {
                     tensor.set_string(index, &row[index % row.len()])?;
                 }
@@ -106,6 +109,6 @@ impl Row {
     }
 }
 
-fn fault(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(Code::ModelLoadFailed, message)
 }

@@ -20,21 +20,21 @@ use headgate_runtime::{Binding, Library, SessionOptions};
 use super::executable::Executable;
 
 /// The sessions of a model on one device.
-pub(crate) struct Sessions {
+pub(crate) struct DeviceSessions {
     signature: Signature,
     remark: Option<String>,
-    instances: Instances,
+    instances: SessionInstances,
     /// Which of them computes what nobody's thread asks for.
     next: AtomicUsize,
 }
 
 /// One session for each instance.
-struct Instances {
+struct SessionInstances {
     sessions: Vec<Mutex<DeviceSession>>,
     driver: Arc<dyn Driver>,
 }
 
-impl Sessions {
+impl DeviceSessions {
     /// Loads a model file as often as there are instances.
     ///
     /// # Errors
@@ -45,17 +45,17 @@ impl Sessions {
         path: &Path,
         options: SessionOptions,
         instances: usize,
-    ) -> Result<Sessions> {
-        let mut made = Instances { sessions: Vec::new(), driver: driver.clone() };
+    ) -> Result<DeviceSessions> {
+        let mut made = SessionInstances { sessions: Vec::new(), driver: driver.clone() };
         for _ in 0..instances.max(1) {
             // The provider's start is not safe when several sessions are made on a device at once.
-            let alone = driver.creation_lock().lock().unwrap_or_else(PoisonError::into_inner);
+            let lock_exclusive = driver.creation_lock().lock().unwrap_or_else(PoisonError::into_inner);
             let session = DeviceSession::load(library, driver.clone(), path, options);
-            drop(alone);
+            drop(lock_exclusive);
             made.sessions.push(Mutex::new(session?));
         }
         let (signature, remark) = lock(&made.sessions[0]).described();
-        Ok(Sessions { signature, remark, instances: made, next: AtomicUsize::new(0) })
+        Ok(DeviceSessions { signature, remark, instances: made, next: AtomicUsize::new(0) })
     }
 
     fn session(&self, instance: usize) -> MutexGuard<'_, DeviceSession> {
@@ -63,32 +63,32 @@ impl Sessions {
     }
 }
 
-impl Drop for Instances {
+impl Drop for SessionInstances {
     fn drop(&mut self) {
         let (sessions, driver) = (std::mem::take(&mut self.sessions), self.driver.clone());
         if let Ok(_alone) = driver.creation_lock().try_lock() {
-            return release(sessions, &*driver);
+            return free_sessions(sessions, &*driver);
         }
         // Another is being made or warmed, which may take seconds that nobody here has to spare. Without a thread more, the sessions
         // stay until the process ends.
         let sessions = ManuallyDrop::new(sessions);
         let later = move || {
             let _alone = driver.creation_lock().lock().unwrap_or_else(PoisonError::into_inner);
-            release(ManuallyDrop::into_inner(sessions), &*driver);
+            free_sessions(ManuallyDrop::into_inner(sessions), &*driver);
         };
         drop(std::thread::Builder::new().name("hg-release".to_owned()).spawn(later));
     }
 }
 
 /// Frees sessions while none is made or warmed: what a session keeps for each thread that ran it is taken from that thread then.
-fn release(sessions: Vec<Mutex<DeviceSession>>, driver: &dyn Driver) {
+fn free_sessions(sessions: Vec<Mutex<DeviceSession>>, driver: &dyn Driver) {
     if driver.is_lost() {
         // The provider ends the process when a device that is gone does not take its memory back.
         std::mem::forget(sessions);
     }
 }
 
-impl Executable for Sessions {
+impl Executable for DeviceSessions {
     fn signature(&self) -> &Signature {
         &self.signature
     }
@@ -107,7 +107,7 @@ impl Executable for Sessions {
         (0..self.instances()).try_for_each(|instance| self.session(instance).check_outputs(binding))
     }
 
-    fn alone(&self) -> Option<MutexGuard<'_, ()>> {
+    fn lock_exclusive(&self) -> Option<MutexGuard<'_, ()>> {
         Some(self.instances.driver.creation_lock().lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -164,17 +164,17 @@ impl Devices {
             return Ok(Some(driver.clone()));
         }
         let cuda = Cuda::open(number, &self.libraries)?;
-        self.opened().insert(number, cuda.clone());
+        self.lock_opened().insert(number, cuda.clone());
         Ok(Some(cuda))
     }
 
     /// What the devices in use are doing, where that can be known.
     pub fn readings(&self) -> Vec<(Device, DeviceUsage)> {
         let read = |(number, cuda): (&u16, &Arc<Cuda>)| Some((Device::Cuda(*number), nvml::read(cuda.uuid)?));
-        self.opened().iter().filter_map(read).collect()
+        self.lock_opened().iter().filter_map(read).collect()
     }
 
-    fn opened(&self) -> MutexGuard<'_, BTreeMap<u16, Arc<Cuda>>> {
+    fn lock_opened(&self) -> MutexGuard<'_, BTreeMap<u16, Arc<Cuda>>> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,30 +1,34 @@
-//! Elements of a tensor outside the runtime, in memory order.
+//! ElementBuffer of a tensor outside the runtime, in memory order.
 
 use headgate_core::tensor::DataType;
 use headgate_runtime::Elements;
 use serde_json::Value;
 
-/// Elements in memory order.
+/// ElementBuffer in memory order.
 #[derive(Clone, Debug)]
-pub(crate) enum Cell {
+pub(crate) enum ElementBuffer {
     Numbers(Vec<u8>),
     Strings(Vec<Vec<u8>>),
 }
 
-impl Cell {
+impl ElementBuffer {
     /// No elements of that type yet.
-    pub(crate) fn empty(datatype: DataType) -> Cell {
-        if datatype == DataType::Bytes { Cell::Strings(Vec::new()) } else { Cell::Numbers(Vec::new()) }
+    pub(crate) fn empty(datatype: DataType) -> ElementBuffer {
+        if datatype == DataType::Bytes {
+            ElementBuffer::Strings(Vec::new())
+        } else {
+            ElementBuffer::Numbers(Vec::new())
+        }
     }
 
     /// A copy of a tensor's elements.
-    pub(crate) fn copied(data: &Elements<'_>) -> Cell {
+    pub(crate) fn copy_of(data: &Elements<'_>) -> ElementBuffer {
         match data {
-            Elements::Bytes(bytes) => Cell::Numbers(bytes.to_vec()),
+            Elements::Bytes(bytes) => ElementBuffer::Numbers(bytes.to_vec()),
             Elements::Strings { bytes, offsets } => {
                 let ends = offsets.iter().skip(1).copied().chain([bytes.len()]);
                 let strings = offsets.iter().zip(ends).map(|(&start, end)| bytes[start..end].to_vec());
-                Cell::Strings(strings.collect())
+                ElementBuffer::Strings(strings.collect())
             }
         }
     }
@@ -32,8 +36,8 @@ impl Cell {
     /// Appends a value as an element of that type; false if it does not fit.
     pub(crate) fn push(&mut self, datatype: DataType, value: &Value) -> bool {
         match self {
-            Cell::Numbers(bytes) => encode(datatype, value, bytes).is_some(),
-            Cell::Strings(strings) => {
+            ElementBuffer::Numbers(bytes) => encode(datatype, value, bytes).is_some(),
+            ElementBuffer::Strings(strings) => {
                 value.as_str().map(|text| strings.push(text.as_bytes().to_vec())).is_some()
             }
         }
@@ -41,7 +45,7 @@ impl Cell {
 
     /// Appends a number, which may be NaN or infinite; false if elements are no fractions.
     pub(crate) fn push_fraction(&mut self, datatype: DataType, value: f64) -> bool {
-        let Cell::Numbers(bytes) = self else { return false };
+        let ElementBuffer::Numbers(bytes) = self else { return false };
         fraction(datatype, value, bytes).is_some()
     }
 
@@ -49,11 +53,14 @@ impl Cell {
     ///
     /// # Errors
     /// The first value that does not fit it.
-    pub(crate) fn of(datatype: DataType, values: Vec<&Value>) -> std::result::Result<Cell, &Value> {
-        let mut cell = Cell::empty(datatype);
-        match values.into_iter().find(|value| !cell.push(datatype, value)) {
+    pub(crate) fn from_values(
+        datatype: DataType,
+        values: Vec<&Value>,
+    ) -> std::result::Result<ElementBuffer, &Value> {
+        let mut elements = ElementBuffer::empty(datatype);
+        match values.into_iter().find(|value| !elements.push(datatype, value)) {
             Some(wrong) => Err(wrong),
-            None => Ok(cell),
+            None => Ok(elements),
         }
     }
 }

@@ -59,7 +59,7 @@ pub trait Executable: Send + Sync + 'static {
     }
 
     /// Held while it is warmed, where others of its kind must not be made or freed meanwhile.
-    fn alone(&self) -> Option<MutexGuard<'_, ()>> {
+    fn lock_exclusive(&self) -> Option<MutexGuard<'_, ()>> {
         None
     }
 
@@ -125,7 +125,7 @@ impl ExecutableHandle {
     /// As [`Executable::run`]; `internal` after a panic.
     pub(crate) fn execute(&self, binding: &mut Binding) -> Result<()> {
         let run = AssertUnwindSafe(|| self.executable.run(binding));
-        catch_unwind(run).unwrap_or_else(|_| Err(panicked()))
+        catch_unwind(run).unwrap_or_else(|_| Err(panic_error()))
     }
 
     /// Computes for the first time, and finds out which outputs may have buffers before a run.
@@ -158,15 +158,15 @@ impl ExecutableHandle {
     /// As [`Executable::begin`].
     pub(crate) unsafe fn begin(&self, instance: usize, binding: &mut Binding) -> Result<InFlightRun> {
         // SAFETY: the caller's promise.
-        self.guarded(binding, |executable, binding| unsafe { executable.begin(instance, binding) })
+        self.catching_panics(binding, |executable, binding| unsafe { executable.begin(instance, binding) })
     }
 
     /// As [`Executable::finish`].
     pub(crate) fn finish(&self, instance: usize, flight: InFlightRun, binding: &mut Binding) -> Result<()> {
-        self.guarded(binding, |executable, binding| executable.finish(instance, flight, binding))
+        self.catching_panics(binding, |executable, binding| executable.finish(instance, flight, binding))
     }
 
-    fn guarded<T>(
+    fn catching_panics<T>(
         &self,
         binding: &mut Binding,
         work: impl FnOnce(&dyn Executable, &mut Binding) -> Result<T>,
@@ -174,11 +174,11 @@ impl ExecutableHandle {
         let run = AssertUnwindSafe(|| work(&*self.executable, binding));
         catch_unwind(run).unwrap_or_else(|_| {
             std::mem::forget(std::mem::replace(binding, self.new_binding()));
-            Err(panicked())
+            Err(panic_error())
         })
     }
 }
 
-fn panicked() -> Error {
+fn panic_error() -> Error {
     Error::new(Code::Internal, "the run panicked; this is a defect of Headgate")
 }

@@ -9,8 +9,8 @@ mod elements;
 mod executable;
 
 pub use constant::Constant;
+pub(crate) use device::DeviceSessions;
 pub use device::Devices;
-pub(crate) use device::Sessions;
-pub(crate) use elements::Cell;
+pub(crate) use elements::ElementBuffer;
 pub use executable::Executable;
 pub(crate) use executable::ExecutableHandle;

@@ -1,6 +1,6 @@
 //! Whether rows that are run together are what each of them is alone: only then a model may be batched.
 //!
-//! Rows that differ are run alone, and then in batches of several sizes, in which each keeps its place while those beside it change.
+//! RowSet that differ are run alone, and then in batches of several sizes, in which each keeps its place while those beside it change.
 //! On the processor with one thread, the same row at the same place of a batch of the same size is the same to the last bit whatever is
 //! beside it, so any other bit tells that rows are mixed. Between sizes kernels differ, and a tolerance serves.
 //!
@@ -13,28 +13,28 @@ use std::time::{Duration, Instant};
 use headgate_core::error::Result;
 use headgate_runtime::Binding;
 
-use super::tolerance::{RowsAlone, bytes};
+use super::tolerance::{OutputRows, output_bytes};
 use crate::batching::Batcher;
-use crate::models::Warm;
-use crate::warmup::{FILE, Rows, Warmup, is_of_the_run, varied};
+use crate::models::LoadedModel;
+use crate::warmup::{FILE, RowSet, WarmupInputs, concerns_inputs, varied};
 
 /// The check ends when it took this long, once batches of the first two sizes were run.
 const BUDGET: Duration = Duration::from_secs(2);
 /// Batches whose rows alone take longer than this together are left out, unless they are of the first two sizes.
-const LONG_BATCH: Duration = Duration::from_millis(250);
+const MAX_BATCH_TIME: Duration = Duration::from_millis(250);
 /// A model whose rows alone take longer than this is compared with fewer of them.
-const LONG_ROW: Duration = Duration::from_millis(20);
+const SLOW_ROW: Duration = Duration::from_millis(20);
 /// The rows of such a model.
-const FEW: usize = 4;
+const SLOW_MODEL_ROWS: usize = 4;
 /// The sizes that are left are tried until the check took this long.
-const OTHERS_BUDGET: Duration = Duration::from_millis(500);
+const OTHER_SIZES_BUDGET: Duration = Duration::from_millis(500);
 /// Batches up to this size are tried with every pattern of neighbours.
-const SMALL: usize = 8;
+const MAX_ALL_PATTERNS: usize = 8;
 
 /// What the check found.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Rows together are what each is alone.
+pub(crate) enum BatchCheckResult {
+    /// RowSet together are what each is alone.
     Same,
     /// They are not; why.
     Differ(String),
@@ -46,9 +46,14 @@ pub(crate) enum Verdict {
 ///
 /// # Errors
 /// What says nothing about the rows: want of memory, a load that was cancelled.
-pub(crate) fn check(model: &Warm, batcher: &Batcher, warmup: &Warmup, exact: bool) -> Result<Verdict> {
-    let is_given = warmup.is_given();
-    let mut found = Verdict::Unknown(if is_given {
+pub(crate) fn check(
+    model: &LoadedModel,
+    batcher: &Batcher,
+    warmup: &WarmupInputs,
+    exact: bool,
+) -> Result<BatchCheckResult> {
+    let from_file = warmup.is_from_file();
+    let mut found = BatchCheckResult::Unknown(if from_file {
         format!("no two rows of {FILE} that could be run together differ; put requests that differ into it")
     } else {
         format!("no rows that differ could be made up; put requests into {FILE}")
@@ -58,34 +63,42 @@ pub(crate) fn check(model: &Warm, batcher: &Batcher, warmup: &Warmup, exact: boo
         if rows.len() < 2 {
             continue;
         }
-        let given = if is_given { rows.clone() } else { Rows::default() };
-        let verdict = Check { model, batcher, rows, exact, is_given, beside_given: false }.run()?;
-        match verdict {
-            Verdict::Differ(_) => return Ok(verdict),
+        let given = if from_file { rows.clone() } else { RowSet::default() };
+        let result =
+            RowComparison { model, batcher, rows, exact, from_file, after_file_rows: false }.run()?;
+        match result {
+            BatchCheckResult::Differ(_) => return Ok(result),
             // Of what is made up, the first that tells something is enough.
-            Verdict::Same if !is_given => return Ok(verdict),
-            Verdict::Same => {
-                if let Some(differ) = vary(model, batcher, &given, exact)? {
+            BatchCheckResult::Same if !from_file => return Ok(result),
+            BatchCheckResult::Same => {
+                if let Some(differ) = compare_varied(model, batcher, &given, exact)? {
                     return Ok(differ);
                 }
-                found = verdict;
+                found = result;
             }
-            Verdict::Unknown(_) if found == Verdict::Same => {}
-            Verdict::Unknown(_) => found = verdict,
+            BatchCheckResult::Unknown(_) if found == BatchCheckResult::Same => {}
+            BatchCheckResult::Unknown(_) => found = result,
         }
     }
     Ok(found)
 }
 
-/// Rows are mixed by what is the same in all given requests too, a mask say: compares rows in which that is made up, and rows that are
+/// RowSet are mixed by what is the same in all given requests too, a mask say: compares rows in which that is made up, and rows that are
 /// made up as a whole. Only a difference counts: what is made up may be wrong for the model.
-fn vary(model: &Warm, batcher: &Batcher, given: &Rows, exact: bool) -> Result<Option<Verdict>> {
+fn compare_varied(
+    model: &LoadedModel,
+    batcher: &Batcher,
+    given: &RowSet,
+    exact: bool,
+) -> Result<Option<BatchCheckResult>> {
     for all in [false, true] {
         for rows in varied(given, model.signature(), all) {
-            match (Check { model, batcher, rows, exact, is_given: false, beside_given: true }).run()? {
-                Verdict::Differ(why) => return Ok(Some(Verdict::Differ(why))),
-                Verdict::Same => break,
-                Verdict::Unknown(_) => {}
+            match (RowComparison { model, batcher, rows, exact, from_file: false, after_file_rows: true })
+                .run()?
+            {
+                BatchCheckResult::Differ(why) => return Ok(Some(BatchCheckResult::Differ(why))),
+                BatchCheckResult::Same => break,
+                BatchCheckResult::Unknown(_) => {}
             }
         }
     }
@@ -93,20 +106,20 @@ fn vary(model: &Warm, batcher: &Batcher, given: &Rows, exact: bool) -> Result<Op
 }
 
 /// The comparison of some rows.
-struct Check<'a> {
-    model: &'a Warm,
+struct RowComparison<'a> {
+    model: &'a LoadedModel,
     batcher: &'a Batcher,
-    rows: Rows,
+    rows: RowSet,
     exact: bool,
-    is_given: bool,
+    from_file: bool,
     /// Whether given rows were compared before, so that only a difference counts.
-    beside_given: bool,
+    after_file_rows: bool,
 }
 
 /// What rows alone are, to compare with.
-struct Alone {
+struct SingleRowOutputs {
     /// Output by output.
-    outputs: Vec<RowsAlone>,
+    outputs: Vec<OutputRows>,
     /// How long a run took.
     row_time: Duration,
     /// When they were run, and batches began.
@@ -114,60 +127,69 @@ struct Alone {
 }
 
 /// What an output was for a row at a place of batches of one size: by output, place and row.
-type Seen = HashMap<(usize, usize, usize), u64>;
-/// What a run gave, or the verdict that follows from its failure.
-type Ran<T> = std::result::Result<T, Verdict>;
+type OutputFingerprints = HashMap<(usize, usize, usize), u64>;
+/// What a run gave, or the result that follows from its failure.
+type Compared<T> = std::result::Result<T, BatchCheckResult>;
 
-impl Check<'_> {
-    fn run(mut self) -> Result<Verdict> {
+impl RowComparison<'_> {
+    fn run(mut self) -> Result<BatchCheckResult> {
         let mut binding = self.model.new_binding();
-        let alone = match self.alone(&mut binding)? {
+        let alone = match self.run_single_rows(&mut binding)? {
             Ok(alone) => alone,
-            Err(verdict) => return Ok(verdict),
+            Err(result) => return Ok(result),
         };
-        let compared = self.sizes(&mut binding, &alone)?;
-        Ok(compared.err().unwrap_or_else(|| self.varies(&alone)))
+        let compared = self.compare_sizes(&mut binding, &alone)?;
+        Ok(compared.err().unwrap_or_else(|| self.outputs_vary(&alone)))
     }
 
     /// An output that is the same for every row would be the same if rows were mixed.
-    fn varies(&self, alone: &Alone) -> Verdict {
-        let Some(at) = alone.outputs.iter().position(|output| !output.varies()) else { return Verdict::Same };
+    fn outputs_vary(&self, alone: &SingleRowOutputs) -> BatchCheckResult {
+        let Some(at) = alone.outputs.iter().position(|output| !output.varies()) else {
+            return BatchCheckResult::Same;
+        };
         let name = &self.model.signature().outputs[at].name;
-        Verdict::Unknown(format!(
+        BatchCheckResult::Unknown(format!(
             "output {name:?} is the same for all rows that were tried, so that nobody knows whether rows may be run together; put \
              requests whose answers differ into {FILE}"
         ))
     }
 
     /// Runs batches of several sizes.
-    fn sizes(&self, binding: &mut Binding, alone: &Alone) -> Result<Ran<()>> {
+    fn compare_sizes(&self, binding: &mut Binding, alone: &SingleRowOutputs) -> Result<Compared<()>> {
         let sizes = sizes(self.batcher, self.most_rows(), alone.row_time);
         for (at, &size) in sizes.iter().enumerate() {
-            let mut seen = Seen::new();
+            let mut fingerprints = OutputFingerprints::new();
             for first in (0..self.rows.len()).step_by(size) {
                 if at >= 2 && alone.since.elapsed() > BUDGET {
                     return Ok(Ok(()));
                 }
                 let orders = orders(size, first, self.rows.len());
-                if let Err(verdict) = self.together(binding, alone, &orders, &mut seen)? {
-                    return Ok(Err(verdict));
+                if let Err(result) = self.compare_batches(binding, alone, &orders, &mut fingerprints)? {
+                    return Ok(Err(result));
                 }
             }
         }
-        self.other_sizes(binding, alone, &sizes)
+        self.compare_other_sizes(binding, alone, &sizes)
     }
 
     /// Runs one batch of each size that is left, twice: a model may mix rows at one size only.
-    fn other_sizes(&self, binding: &mut Binding, alone: &Alone, tried: &[usize]) -> Result<Ran<()>> {
-        let mut others: Vec<usize> = (2..=self.most_rows()).map(|size| self.batcher.padded(size)).collect();
+    fn compare_other_sizes(
+        &self,
+        binding: &mut Binding,
+        alone: &SingleRowOutputs,
+        tried: &[usize],
+    ) -> Result<Compared<()>> {
+        let mut others: Vec<usize> =
+            (2..=self.most_rows()).map(|size| self.batcher.padded_rows(size)).collect();
         others.dedup();
         for size in others.into_iter().filter(|size| !tried.contains(size)) {
-            if alone.since.elapsed() > OTHERS_BUDGET || !is_short(size, alone.row_time) {
+            if alone.since.elapsed() > OTHER_SIZES_BUDGET || !is_short(size, alone.row_time) {
                 break;
             }
             let plain: Vec<usize> = (0..size).map(|place| place % self.rows.len()).collect();
             let reversed = plain.iter().rev().copied().collect();
-            let compared = self.together(binding, alone, &[plain, reversed], &mut Seen::new())?;
+            let compared =
+                self.compare_batches(binding, alone, &[plain, reversed], &mut OutputFingerprints::new())?;
             if compared.is_err() {
                 return Ok(compared);
             }
@@ -177,11 +199,11 @@ impl Check<'_> {
 
     /// The most rows of a batch.
     fn most_rows(&self) -> usize {
-        self.batcher.slab_rows(self.rows.row_bytes())
+        self.batcher.rows_per_slab(self.rows.row_bytes())
     }
 
     /// The outputs of each row alone, and how long a run took.
-    fn alone(&mut self, binding: &mut Binding) -> Result<Ran<Alone>> {
+    fn run_single_rows(&mut self, binding: &mut Binding) -> Result<Compared<SingleRowOutputs>> {
         let signature = self.model.signature();
         let mut found: Vec<Vec<Vec<u8>>> = vec![Vec::new(); signature.outputs.len()];
         let (mut row, begun) = (0, Instant::now());
@@ -192,36 +214,37 @@ impl Check<'_> {
                 }
                 for (index, spec) in signature.outputs.iter().enumerate() {
                     let view = binding.output(index)?;
-                    let Some(bytes) = bytes(&view).filter(|_| view.shape.dims().first() == Some(&1)) else {
+                    let Some(bytes) = output_bytes(&view).filter(|_| view.shape.dims().first() == Some(&1))
+                    else {
                         return Ok(Err(self.shape_differs(index, 1)));
                     };
                     if !again {
                         found[index].push(bytes.to_vec());
                     } else if found[index].last().is_some_and(|before| before != bytes) && self.exact {
                         let why = format!("output {:?} differs from run to run of the same row", spec.name);
-                        return Ok(Err(Verdict::Unknown(why)));
+                        return Ok(Err(BatchCheckResult::Unknown(why)));
                     }
                 }
             }
             row += 1;
-            if begun.elapsed() > LONG_ROW * 2 * row as u32 {
-                self.rows.truncate(FEW.max(row));
+            if begun.elapsed() > SLOW_ROW * 2 * row as u32 {
+                self.rows.truncate(SLOW_MODEL_ROWS.max(row));
             }
         }
         let row_time = begun.elapsed() / (2 * row.max(1)) as u32;
         let outputs = signature.outputs.iter().zip(found);
-        let outputs = outputs.map(|(spec, rows)| RowsAlone::new(spec.datatype, rows)).collect();
-        Ok(Ok(Alone { outputs, row_time, since: Instant::now() }))
+        let outputs = outputs.map(|(spec, rows)| OutputRows::new(spec.datatype, rows)).collect();
+        Ok(Ok(SingleRowOutputs { outputs, row_time, since: Instant::now() }))
     }
 
     /// Runs batches of one size, each row at its place beside others.
-    fn together(
+    fn compare_batches(
         &self,
         binding: &mut Binding,
-        alone: &Alone,
+        alone: &SingleRowOutputs,
         orders: &[Vec<usize>],
-        seen: &mut Seen,
-    ) -> Result<Ran<()>> {
+        fingerprints: &mut OutputFingerprints,
+    ) -> Result<Compared<()>> {
         for (at, order) in orders.iter().enumerate() {
             // The first three change every place once.
             if at > 2 && alone.since.elapsed() > BUDGET {
@@ -230,31 +253,37 @@ impl Check<'_> {
             if let Err(failed) = self.execute(binding, order)? {
                 return Ok(Err(failed));
             }
-            if let Err(differs) = self.compare(binding, alone, order, seen)? {
+            if let Err(differs) = self.compare_rows(binding, alone, order, fingerprints)? {
                 return Ok(Err(differs));
             }
         }
         Ok(Ok(()))
     }
 
-    fn compare(&self, binding: &Binding, alone: &Alone, order: &[usize], seen: &mut Seen) -> Result<Ran<()>> {
+    fn compare_rows(
+        &self,
+        binding: &Binding,
+        alone: &SingleRowOutputs,
+        order: &[usize],
+        fingerprints: &mut OutputFingerprints,
+    ) -> Result<Compared<()>> {
         for (index, alone) in alone.outputs.iter().enumerate() {
             let name = &self.model.signature().outputs[index].name;
             let view = binding.output(index)?;
-            let Some(all) = bytes(&view).filter(|_| view.shape.rows() == order.len()) else {
+            let Some(all) = output_bytes(&view).filter(|_| view.shape.rows() == order.len()) else {
                 return Ok(Err(self.shape_differs(index, order.len())));
             };
             let each = all.len() / order.len();
             for (place, &row) in order.iter().enumerate() {
                 let part = &all[place * each..][..each];
                 if !alone.is_close(row, part, self.model.device()) {
-                    return Ok(Err(Verdict::Differ(format!(
+                    return Ok(Err(BatchCheckResult::Differ(format!(
                         "output {name:?} is not the same for rows together and for each row alone"
                     ))));
                 }
                 let print = fingerprint(part);
-                if self.exact && *seen.entry((index, place, row)).or_insert(print) != print {
-                    return Ok(Err(Verdict::Differ(format!(
+                if self.exact && *fingerprints.entry((index, place, row)).or_insert(print) != print {
+                    return Ok(Err(BatchCheckResult::Differ(format!(
                         "output {name:?} of a row depends on the rows beside it in a batch"
                     ))));
                 }
@@ -263,26 +292,30 @@ impl Check<'_> {
         Ok(Ok(()))
     }
 
-    fn shape_differs(&self, output: usize, rows: usize) -> Verdict {
+    fn shape_differs(&self, output: usize, rows: usize) -> BatchCheckResult {
         let name = &self.model.signature().outputs[output].name;
-        Verdict::Differ(format!("output {name:?} of {rows} rows does not have {rows} rows"))
+        BatchCheckResult::Differ(format!("output {name:?} of {rows} rows does not have {rows} rows"))
     }
 
     /// Runs rows together. What is made up may be wrong for a row alone; then nobody knows.
-    fn execute(&self, binding: &mut Binding, order: &[usize]) -> Result<Ran<()>> {
+    fn execute(&self, binding: &mut Binding, order: &[usize]) -> Result<Compared<()>> {
         let ran = self.rows.fill(binding, order).and_then(|()| self.model.executable().execute(binding));
         let Err(error) = ran else { return Ok(Ok(())) };
-        if !is_of_the_run(&error) {
+        if !concerns_inputs(&error) {
             return Err(error);
         }
         let rows = order.len();
-        Ok(Err(match (rows, self.is_given) {
-            (1, false) => Verdict::Unknown(format!("its rows could not be compared ({error}); see {FILE}")),
-            (1, true) => Verdict::Differ(format!("a row of {FILE} could not be run alone ({error})")),
-            (_, false) if self.beside_given => {
-                Verdict::Unknown(format!("what was made up could not be run ({error})"))
+        Ok(Err(match (rows, self.from_file) {
+            (1, false) => {
+                BatchCheckResult::Unknown(format!("its rows could not be compared ({error}); see {FILE}"))
             }
-            _ => Verdict::Differ(format!(
+            (1, true) => {
+                BatchCheckResult::Differ(format!("a row of {FILE} could not be run alone ({error})"))
+            }
+            (_, false) if self.after_file_rows => {
+                BatchCheckResult::Unknown(format!("what was made up could not be run ({error})"))
+            }
+            _ => BatchCheckResult::Differ(format!(
                 "{rows} rows together could not be run, so that batches cannot be checked ({error})"
             )),
         }))
@@ -295,19 +328,21 @@ fn sizes(batcher: &Batcher, most: usize, row_time: Duration) -> Vec<usize> {
     let all: Vec<usize> = [2, 3, most].into_iter().chain(between).collect();
     let mut sizes = Vec::new();
     for size in all.into_iter().filter(|size| (2..=most).contains(size)) {
-        let padded = batcher.padded(size);
-        if !sizes.contains(&padded) && (is_short(padded, row_time) || sizes.len() < 2 && padded <= FEW) {
+        let padded = batcher.padded_rows(size);
+        if !sizes.contains(&padded)
+            && (is_short(padded, row_time) || sizes.len() < 2 && padded <= SLOW_MODEL_ROWS)
+        {
             sizes.push(padded);
         }
     }
     if sizes.is_empty() && most > 1 {
-        sizes.push(batcher.padded(2));
+        sizes.push(batcher.padded_rows(2));
     }
     sizes
 }
 
 fn is_short(rows: usize, row_time: Duration) -> bool {
-    row_time * u32::try_from(rows).unwrap_or(u32::MAX) <= LONG_BATCH
+    row_time * u32::try_from(rows).unwrap_or(u32::MAX) <= MAX_BATCH_TIME
 }
 
 /// Which rows lie at the places of batches of a size: one after the other, the other way round, and then with those places changed
@@ -316,7 +351,7 @@ fn orders(size: usize, first: usize, rows: usize) -> Vec<Vec<usize>> {
     let plain: Vec<usize> = (0..size).map(|place| (first + place) % rows).collect();
     let bits = (size - 1).checked_ilog2().unwrap_or(0);
     let mut orders = vec![plain.clone()];
-    for bit in (0..=bits).filter(|&bit| size <= SMALL || bit == 0 || bit == bits) {
+    for bit in (0..=bits).filter(|&bit| size <= MAX_ALL_PATTERNS || bit == 0 || bit == bits) {
         for changed in [1, 0] {
             let shift = 1 + bit as usize % (rows - 1);
             let row = |(place, &row): (usize, &usize)| {

@@ -1,7 +1,7 @@
 //! Loading: from a file to a model whose first request is not its first run.
 //!
 //! A model is loaded once for each digest and lives as long as somebody holds it. Everything here blocks; it runs on the
-//! server's loader threads, never on IO or pool threads. Next: `warm`.
+//! server's loader threads, never on IO or pool threads. Next: `loaded`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use headgate_runtime::{Library, Session, SessionOptions};
 use serde_json::Value;
 
 use super::warm_up;
-use crate::compute::{Constant, Devices, Executable, Sessions};
-use crate::memory::{Memory, Need, Recipe, Resident, State};
-use crate::models::{Model, Placement, Threads, Warm};
-use crate::warmup::Warmup;
+use crate::compute::{Constant, DeviceSessions, Devices, Executable};
+use crate::memory::{ExecutableSource, LoadUrgency, ModelMemory, Residency, ResidentExecutable};
+use crate::models::{LoadedModel, Model, ModelThreads, PlacementPolicy};
+use crate::warmup::WarmupInputs;
 
-/// What a version is made of.
+/// What a version is load_with of.
 #[derive(Clone, Debug)]
 pub enum Source<'a> {
     /// A model file.
@@ -33,28 +33,28 @@ pub enum Source<'a> {
 /// Loads models and knows those that are loaded.
 pub struct Engine {
     library: Option<PathBuf>,
-    threads: Threads,
-    loaded: Mutex<HashMap<Key, Weak<Model>>>,
-    /// What computes, by digest and how it was made: models that are run differently share it.
-    sessions: Mutex<HashMap<(String, How), Weak<Resident>>>,
-    memory: Memory,
+    threads: ModelThreads,
+    loaded: Mutex<HashMap<ModelKey, Weak<Model>>>,
+    /// What computes, by digest and how it was load_with: models that are run differently share it.
+    sessions: Mutex<HashMap<(String, SessionSpec), Weak<ResidentExecutable>>>,
+    memory: ModelMemory,
     devices: Devices,
 }
 
-/// How what computes is made.
+/// SessionSpec what computes is load_with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct How {
+struct SessionSpec {
     options: SessionOptions,
     device: Device,
-    /// Sessions on the device.
+    /// DeviceSessions on the device.
     instances: u16,
 }
 
 /// What makes two models the same: what they are and how they are run.
-type Key = (String, RunSpec);
+type ModelKey = (String, RunSpec);
 
-impl How {
-    fn of(run: &RunSpec, device: Device) -> How {
+impl SessionSpec {
+    fn of(run: &RunSpec, device: Device) -> SessionSpec {
         let options = SessionOptions {
             intra_threads: run.threads.max(1),
             arena: run.arena,
@@ -62,14 +62,19 @@ impl How {
             device_memory: if device == Device::Cpu { 0 } else { run.device_memory },
         };
         let instances = if device == Device::Cpu { 0 } else { run.instances.max(1) };
-        How { options, device, instances }
+        SessionSpec { options, device, instances }
     }
 }
 
 impl Engine {
     /// An engine that opens the ONNX Runtime library at `library` when it first needs it. One run uses as many threads as there
     /// are in the pool at most.
-    pub fn new(library: Option<PathBuf>, threads: Threads, memory: Memory, devices: Devices) -> Self {
+    pub fn new(
+        library: Option<PathBuf>,
+        threads: ModelThreads,
+        memory: ModelMemory,
+        devices: Devices,
+    ) -> Self {
         let (loaded, sessions) = (Mutex::default(), Mutex::default());
         Self { library, threads, loaded, sessions, memory, devices }
     }
@@ -80,37 +85,43 @@ impl Engine {
     }
 
     /// The memory of the models.
-    pub fn memory(&self) -> &Memory {
+    pub fn memory(&self) -> &ModelMemory {
         &self.memory
     }
 
     /// The model of a digest that is run like that, if it was loaded; it may be out of memory by now.
-    pub fn loaded(&self, digest: &str, run: &RunSpec) -> Option<Arc<Model>> {
-        self.table().get(&(digest.to_owned(), run.clone())).and_then(Weak::upgrade)
+    pub fn find_loaded(&self, digest: &str, run: &RunSpec) -> Option<Arc<Model>> {
+        self.lock_loaded().get(&(digest.to_owned(), run.clone())).and_then(Weak::upgrade)
     }
 
     /// Loads and warms a model, or returns the loaded one with that digest that is run like that. Blocks.
     ///
     /// # Errors
     /// `model_load_failed` saying what is wrong with the version.
-    pub fn load(&self, digest: &str, source: &Source<'_>, run: &RunSpec, need: Need) -> Result<Arc<Model>> {
-        if let Some(model) = self.loaded(digest, run) {
+    pub fn load(
+        &self,
+        digest: &str,
+        source: &Source<'_>,
+        run: &RunSpec,
+        urgency: LoadUrgency,
+    ) -> Result<Arc<Model>> {
+        if let Some(model) = self.find_loaded(digest, run) {
             return Ok(model);
         }
         let start = Instant::now();
         let model = match source {
-            Source::Artifact(path) => self.load_artifact(digest, path, run, need)?,
+            Source::Artifact(path) => self.load_artifact(digest, path, run, urgency)?,
             Source::Constant(values, signature) => {
-                let constant = Resident::fixed(Arc::new(Constant::new(values, signature)?));
+                let constant = ResidentExecutable::fixed(Arc::new(Constant::new(values, signature)?));
                 let mut model = self.model(Arc::new(constant), Device::Cpu, run)?;
                 // Not by measuring: on a machine without a free core its runs seem to take long.
-                model.placement = Placement::inline("it is a constant, and does no work");
-                model.probes().keep(Warmup::ZEROS, Duration::ZERO);
+                model.placement_policy = PlacementPolicy::fixed_inline("it is a constant, and does no work");
+                model.probes().set_known_input(WarmupInputs::ZEROS, Duration::ZERO);
                 Arc::new(model)
             }
         };
         model.load_ns.store(start.elapsed().as_nanos() as u64, Relaxed);
-        Ok(self.remember(digest, run, model))
+        Ok(self.register(digest, run, model))
     }
 
     /// The signature of a model's file, which is opened as it is: not optimised, run or kept. Blocks.
@@ -135,55 +146,64 @@ impl Engine {
     ///
     /// # Errors
     /// `model_load_failed`, and the same for a while after a failure; `overloaded` when there is no room.
-    pub fn bring(&self, model: &Arc<Model>, need: Need) -> Result<Warm> {
+    pub fn reload(&self, model: &Arc<Model>, urgency: LoadUrgency) -> Result<LoadedModel> {
         let start = Instant::now();
-        let executable = self.memory.bring(model.resident(), need, |executable| {
-            let warm = Warm::new(model.clone(), executable.clone());
+        let executable = self.memory.reload(model.resident(), urgency, |executable| {
+            let loaded = LoadedModel::new(model.clone(), executable.clone());
             let path = model.resident().path();
-            let warmup = path.map_or(Ok(Warmup::ZEROS), |path| Warmup::beside(path, model.signature()))?;
-            let _alone = executable.alone();
-            warm_up::again(&warm, warmup)?;
+            let warmup =
+                path.map_or(Ok(WarmupInputs::ZEROS), |path| WarmupInputs::beside(path, model.signature()))?;
+            let _alone = executable.lock_exclusive();
+            warm_up::warm_up_again(&loaded, warmup)?;
             model.load_ns.store(start.elapsed().as_nanos() as u64, Relaxed);
             Ok(())
         })?;
-        Ok(Warm::new(model.clone(), executable))
+        Ok(LoadedModel::new(model.clone(), executable))
     }
 
     /// Notes who was used, and frees the buffers of models that are out of memory.
-    pub fn tidy(&self) {
-        self.memory.note();
-        let models: Vec<_> = self.table().values().filter_map(Weak::upgrade).collect();
-        for model in models.iter().filter(|model| model.resident().state() == State::Cold) {
+    pub fn free_unused(&self) {
+        self.memory.note_use();
+        let models: Vec<_> = self.lock_loaded().values().filter_map(Weak::upgrade).collect();
+        for model in models.iter().filter(|model| model.resident().state() == Residency::Cold) {
             model.free_buffers();
         }
     }
 
     /// Where the models are, and how many are there.
-    pub fn states(&self) -> [(State, usize); 4] {
-        let models: Vec<_> = self.table().values().filter_map(Weak::upgrade).collect();
-        State::ALL
+    pub fn residency_counts(&self) -> [(Residency, usize); 4] {
+        let models: Vec<_> = self.lock_loaded().values().filter_map(Weak::upgrade).collect();
+        Residency::ALL
             .map(|state| (state, models.iter().filter(|model| model.resident().state() == state).count()))
     }
 
-    fn load_artifact(&self, digest: &str, path: &Path, run: &RunSpec, need: Need) -> Result<Arc<Model>> {
-        let made = |how: How| {
-            let (resident, executable) = self.session(digest, path, how, need)?;
-            let model = Arc::new(self.model(resident, how.device, run)?);
+    fn load_artifact(
+        &self,
+        digest: &str,
+        path: &Path,
+        run: &RunSpec,
+        urgency: LoadUrgency,
+    ) -> Result<Arc<Model>> {
+        let load_with = |spec: SessionSpec| {
+            let (resident, executable) = self.session(digest, path, spec, urgency)?;
+            let model = Arc::new(self.model(resident, spec.device, run)?);
             if let Some(remark) = executable.remark() {
-                model.notes.add(remark.to_owned());
+                model.load_notes.add(remark.to_owned());
             }
-            Ok::<_, Error>(Warm::new(model, executable))
+            Ok::<_, Error>(LoadedModel::new(model, executable))
         };
         let mut unproven = None;
         let mut failed = Vec::new();
         for device in &run.device {
-            let how = How::of(run, *device);
-            let tried = made(how).and_then(|model| Ok((try_out(&model, path, how)?, model)));
+            let spec = SessionSpec::of(run, *device);
+            let tried = load_with(spec).and_then(|model| Ok((warm_up_model(&model, path, spec)?, model)));
             match tried {
                 Ok((Some(run_ns), model)) => {
                     note_failures(&model, &failed);
-                    let wide = self.wide(how, run).filter(|_| warm_up::may_gain_from_threads(run_ns, path));
-                    let wide = wide.and_then(|wide| faster(run_ns, path, wide, made));
+                    let wide = self
+                        .with_pool_threads(spec, run)
+                        .filter(|_| warm_up::may_gain_from_threads(run_ns, path));
+                    let wide = wide.and_then(|wide| load_if_faster(run_ns, path, wide, load_with));
                     return Ok(wide.unwrap_or(model).model().clone());
                 }
                 // Nobody knows whether it runs there: another device may tell.
@@ -207,88 +227,88 @@ impl Engine {
     }
 
     /// The same with all pool threads within a run, if that is not fixed.
-    fn wide(&self, how: How, run: &RunSpec) -> Option<How> {
-        let cores = u16::try_from(self.threads.pool).unwrap_or(u16::MAX);
-        let fixed = run.threads > 0 || how.device != Device::Cpu;
-        let options = SessionOptions { intra_threads: cores, ..how.options };
-        (!fixed && cores > 1).then_some(How { options, ..how })
+    fn with_pool_threads(&self, spec: SessionSpec, run: &RunSpec) -> Option<SessionSpec> {
+        let cores = u16::try_from(self.threads.pool_threads).unwrap_or(u16::MAX);
+        let fixed = run.threads > 0 || spec.device != Device::Cpu;
+        let options = SessionOptions { intra_threads: cores, ..spec.options };
+        (!fixed && cores > 1).then_some(SessionSpec { options, ..spec })
     }
 
-    /// The session of a digest, made unless there is one, and held.
+    /// The session of a digest, load_with unless there is one, and held.
     fn session(
         &self,
         digest: &str,
         path: &Path,
-        how: How,
-        need: Need,
-    ) -> Result<(Arc<Resident>, Arc<dyn Executable>)> {
-        let key = (digest.to_owned(), how);
+        spec: SessionSpec,
+        urgency: LoadUrgency,
+    ) -> Result<(Arc<ResidentExecutable>, Arc<dyn Executable>)> {
+        let key = (digest.to_owned(), spec);
         let present = || lock(&self.sessions).get(&key).and_then(Weak::upgrade);
         if let Some(resident) = present() {
-            let executable = self.memory.bring(&resident, need, |_| Ok(()))?;
+            let executable = self.memory.reload(&resident, urgency, |_| Ok(()))?;
             return Ok((resident, executable));
         }
         let (library, file) = (self.library()?, path.to_owned());
-        let driver = self.devices.driver(how.device)?;
+        let driver = self.devices.driver(spec.device)?;
         let make = Box::new(move || -> Result<Arc<dyn Executable>> {
-            let How { options, instances, .. } = how;
+            let SessionSpec { options, instances, .. } = spec;
             Ok(match &driver {
                 None => Arc::new(Session::load(library, &file, options)?),
                 Some(driver) => {
-                    Arc::new(Sessions::load(library, driver, &file, options, usize::from(instances))?)
+                    Arc::new(DeviceSessions::load(library, driver, &file, options, usize::from(instances))?)
                 }
             })
         });
-        let made = self.memory.first(Recipe { path: path.to_owned(), make }, need)?;
+        let load_with = self.memory.load_first(ExecutableSource { path: path.to_owned(), make }, urgency)?;
         let mut sessions = lock(&self.sessions);
         sessions.retain(|_, session| session.strong_count() > 0);
-        // When two threads made it at once, the first one is shared, unless it is gone already.
+        // When two threads load_with it at once, the first one is shared, unless it is gone already.
         if let Some(first) = sessions.get(&key).and_then(Weak::upgrade)
             && let Some(executable) = first.hold()
         {
             return Ok((first, executable));
         }
-        sessions.insert(key, Arc::downgrade(&made.0));
-        Ok(made)
+        sessions.insert(key, Arc::downgrade(&load_with.0));
+        Ok(load_with)
     }
 
-    fn model(&self, resident: Arc<Resident>, device: Device, run: &RunSpec) -> Result<Model> {
+    fn model(&self, resident: Arc<ResidentExecutable>, device: Device, run: &RunSpec) -> Result<Model> {
         Model::new(resident, device, run, self.library()?, &self.threads)
     }
 
-    /// Puts an executable of any kind under a digest, unwarmed: it starts in the pool, and is taken to run on made-up inputs.
+    /// Puts an executable of any kind under a digest, unwarmed: it starts in the pool, and is taken to run on load_with-up inputs.
     ///
     /// # Errors
     /// `model_load_failed` when there is no ONNX Runtime library to make its buffers with, or it cannot be run like that.
     pub fn adopt(&self, digest: &str, executable: Box<dyn Executable>, run: &RunSpec) -> Result<Arc<Model>> {
-        let resident = Arc::new(Resident::fixed(Arc::from(executable)));
+        let resident = Arc::new(ResidentExecutable::fixed(Arc::from(executable)));
         let model = self.model(resident, Device::Cpu, run)?;
-        model.probes().keep(Warmup::ZEROS, Duration::ZERO);
-        Ok(self.remember(digest, run, Arc::new(model)))
+        model.probes().set_known_input(WarmupInputs::ZEROS, Duration::ZERO);
+        Ok(self.register(digest, run, Arc::new(model)))
     }
 
-    /// Puts what is made from a file in some other way than by the runtime under a digest, unwarmed: it may leave memory and
+    /// Puts what is load_with from a file in some other way than by the runtime under a digest, unwarmed: it may leave memory and
     /// come back.
     ///
     /// # Errors
     /// As [`Engine::adopt`], and as `make`.
-    pub fn adopt_made(
+    pub fn adopt_reloadable(
         &self,
         digest: &str,
         path: &Path,
         make: impl Fn() -> Result<Arc<dyn Executable>> + Send + Sync + 'static,
         run: &RunSpec,
     ) -> Result<Arc<Model>> {
-        let recipe = Recipe { path: path.to_owned(), make: Box::new(make) };
-        let (resident, _held) = self.memory.first(recipe, Need::Ordinary)?;
+        let source = ExecutableSource { path: path.to_owned(), make: Box::new(make) };
+        let (resident, _held) = self.memory.load_first(source, LoadUrgency::Ordinary)?;
         let model = self.model(resident, Device::Cpu, run)?;
-        model.probes().keep(Warmup::ZEROS, Duration::ZERO);
-        Ok(self.remember(digest, run, Arc::new(model)))
+        model.probes().set_known_input(WarmupInputs::ZEROS, Duration::ZERO);
+        Ok(self.register(digest, run, Arc::new(model)))
     }
 
     /// The number of models that are known, in memory or not.
     pub fn count(&self) -> usize {
-        self.table().values().filter(|model| model.strong_count() > 0).count()
+        self.lock_loaded().values().filter(|model| model.strong_count() > 0).count()
     }
 
     fn library(&self) -> Result<&'static Library> {
@@ -302,8 +322,8 @@ impl Engine {
     }
 
     /// Keeps a weak reference; when two threads loaded the same at once, the first one wins.
-    fn remember(&self, digest: &str, run: &RunSpec, model: Arc<Model>) -> Arc<Model> {
-        let mut table = self.table();
+    fn register(&self, digest: &str, run: &RunSpec, model: Arc<Model>) -> Arc<Model> {
+        let mut table = self.lock_loaded();
         table.retain(|_, model| model.strong_count() > 0);
         let key = (digest.to_owned(), run.clone());
         match table.get(&key).and_then(Weak::upgrade) {
@@ -315,29 +335,34 @@ impl Engine {
         }
     }
 
-    fn table(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Weak<Model>>> {
+    fn lock_loaded(&self) -> std::sync::MutexGuard<'_, HashMap<ModelKey, Weak<Model>>> {
         lock(&self.loaded)
     }
 }
 
-/// Says of a model which devices it could not be made for.
-fn note_failures(model: &Warm, failed: &[(&Device, Error)]) {
-    failed.iter().for_each(|(device, error)| model.notes.add(format!("not on {device}: {error}")));
+/// Says of a model which devices it could not be load_with for.
+fn note_failures(model: &LoadedModel, failed: &[(&Device, Error)]) {
+    failed.iter().for_each(|(device, error)| model.load_notes.add(format!("not on {device}: {error}")));
 }
 
-/// The model that is made like that, if it is worth its cores: one thread took `run_ns`. A trial that fails, for want of memory say, leaves
+/// The model that is load_with like that, if it is worth its cores: one thread took `run_ns`. A trial that fails, for want of memory say, leaves
 /// what there is.
-fn faster(run_ns: u64, path: &Path, wide: How, made: impl Fn(How) -> Result<Warm>) -> Option<Warm> {
-    let model = made(wide).ok()?;
-    let wide_ns = try_out(&model, path, wide).ok()??;
-    warm_up::gains(run_ns, wide_ns).then_some(model)
+fn load_if_faster(
+    run_ns: u64,
+    path: &Path,
+    wide: SessionSpec,
+    load_with: impl Fn(SessionSpec) -> Result<LoadedModel>,
+) -> Option<LoadedModel> {
+    let model = load_with(wide).ok()?;
+    let wide_ns = warm_up_model(&model, path, wide).ok()??;
+    warm_up::is_worth_threads(run_ns, wide_ns).then_some(model)
 }
 
-/// Warms a model; the median of its runs, if it takes what is made up.
-fn try_out(model: &Warm, path: &Path, how: How) -> Result<Option<u64>> {
-    let _alone = model.executable().executable().alone();
-    let exact = how.device == Device::Cpu && how.options.intra_threads == 1;
-    warm_up::up(model, Warmup::beside(path, model.signature())?, exact)
+/// Warms a model; the median of its runs, if it takes what is load_with up.
+fn warm_up_model(model: &LoadedModel, path: &Path, spec: SessionSpec) -> Result<Option<u64>> {
+    let _alone = model.executable().executable().lock_exclusive();
+    let exact = spec.device == Device::Cpu && spec.options.intra_threads == 1;
+    warm_up::warm_up(model, WarmupInputs::beside(path, model.signature())?, exact)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

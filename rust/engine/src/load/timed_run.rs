@@ -9,33 +9,34 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_runtime::Binding;
 use headgate_runtime::cancel::{self, CancelScope};
 
-use crate::models::Warm;
+use crate::models::LoadedModel;
 
 /// How often it is looked whether the load goes on.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a run may go on after it was cancelled before its thread is left to itself.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CANCEL_GRACE: Duration = Duration::from_secs(2);
 
 /// Runs a model on a thread of its own, and cancels the run at `until`.
 ///
 /// # Errors
 /// `backend_failed` when the run takes longer; `cancelled` when the load is cancelled; as the run.
-pub(super) fn run(model: &Warm, mut binding: Binding, until: Instant) -> Result<()> {
-    let (model, (begun, begins), (told, outcome)) = (model.clone(), channel(), channel());
+pub(super) fn run_until(model: &LoadedModel, mut binding: Binding, until: Instant) -> Result<()> {
+    let (model, (token_sender, token_receiver), (result_sender, outcome)) =
+        (model.clone(), channel(), channel());
     let run = move || {
         let scope = CancelScope::begin();
         // The receivers are there until the run is over or given up.
-        let _ = begun.send(scope.token());
+        let _ = token_sender.send(scope.token());
         let result = model.executable().execute_first(&mut binding);
         drop((binding, model));
-        let _ = told.send(result);
+        let _ = result_sender.send(result);
     };
     let thread = std::thread::Builder::new().name("hg-warm".to_owned()).spawn(run);
     thread.map_err(|error| Error::new(Code::Internal, format!("no thread to warm a model: {error}")))?;
-    let gone = |_| Error::new(Code::Internal, "a thread that warms a model gave no outcome");
-    let token = begins.recv().map_err(gone)?;
+    let lost = |_| Error::new(Code::Internal, "a thread that warms a model gave no outcome");
+    let token = token_receiver.recv().map_err(lost)?;
     loop {
-        match outcome.recv_timeout(LOOK) {
+        match outcome.recv_timeout(POLL_INTERVAL) {
             Ok(result) => return result,
             Err(RecvTimeoutError::Timeout) if Instant::now() < until && cancel::check().is_ok() => {}
             Err(_) => break,
@@ -43,7 +44,7 @@ pub(super) fn run(model: &Warm, mut binding: Binding, until: Instant) -> Result<
     }
     token.cancel();
     // One long node goes on; its thread ends with it.
-    let _ = outcome.recv_timeout(PATIENCE);
+    let _ = outcome.recv_timeout(CANCEL_GRACE);
     cancel::check()?;
     Err(Error::new(Code::BackendFailed, "the run takes too long"))
 }

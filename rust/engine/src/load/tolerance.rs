@@ -8,26 +8,26 @@ use headgate_runtime::TensorView;
 ///
 /// Rounding follows the numbers that a row is computed from. The column is there for sums that cancel out in one row.
 #[derive(Clone, Copy)]
-struct Share {
+struct Tolerance {
     row: f64,
     column: f64,
 }
 
-impl Share {
+impl Tolerance {
     /// Kernels differ with the number of rows on a device, and multiply ten bits there (TF32).
-    fn of(datatype: DataType, device: Device) -> Share {
+    fn of(datatype: DataType, device: Device) -> Tolerance {
         match (device, datatype) {
-            (Device::Cpu, DataType::Fp16) => Share { row: 5e-3, column: 2e-3 },
-            (Device::Cpu, DataType::Bf16) => Share { row: 2e-2, column: 8e-3 },
-            (Device::Cpu, _) => Share { row: 1e-4, column: 1e-5 },
-            (Device::Cuda(_), DataType::Fp16 | DataType::Bf16) => Share { row: 2e-2, column: 0.0 },
-            (Device::Cuda(_), _) => Share { row: 5e-3, column: 0.0 },
+            (Device::Cpu, DataType::Fp16) => Tolerance { row: 5e-3, column: 2e-3 },
+            (Device::Cpu, DataType::Bf16) => Tolerance { row: 2e-2, column: 8e-3 },
+            (Device::Cpu, _) => Tolerance { row: 1e-4, column: 1e-5 },
+            (Device::Cuda(_), DataType::Fp16 | DataType::Bf16) => Tolerance { row: 2e-2, column: 0.0 },
+            (Device::Cuda(_), _) => Tolerance { row: 5e-3, column: 0.0 },
         }
     }
 }
 
 /// What one output is for several rows, each alone.
-pub(crate) struct RowsAlone {
+pub(crate) struct OutputRows {
     datatype: DataType,
     /// The bytes of each row.
     pub(crate) rows: Vec<Vec<u8>>,
@@ -35,15 +35,15 @@ pub(crate) struct RowsAlone {
     columns: Vec<f64>,
 }
 
-impl RowsAlone {
+impl OutputRows {
     /// The output of these rows.
-    pub(crate) fn new(datatype: DataType, rows: Vec<Vec<u8>>) -> RowsAlone {
+    pub(crate) fn new(datatype: DataType, rows: Vec<Vec<u8>>) -> OutputRows {
         let mut columns: Vec<f64> = Vec::new();
         for row in rows.iter().filter_map(|row| fractions(datatype, row)) {
             columns.resize(columns.len().max(row.len()), 0.0);
             columns.iter_mut().zip(row).for_each(|(most, number)| *most = most.max(magnitude(number)));
         }
-        RowsAlone { datatype, rows, columns }
+        OutputRows { datatype, rows, columns }
     }
 
     /// Whether it differs from row to row.
@@ -56,10 +56,10 @@ impl RowsAlone {
         let alone = &self.rows[row];
         let both = fractions(self.datatype, alone).zip(fractions(self.datatype, together));
         let Some((alone, together)) = both else { return *alone == *together };
-        let share = Share::of(self.datatype, device);
+        let tolerance = Tolerance::of(self.datatype, device);
         let largest = alone.iter().copied().map(magnitude).fold(0.0, f64::max);
         let near = |((a, b), column): ((&f64, &f64), &f64)| {
-            let allowed = (share.row * largest).max(share.column * column);
+            let allowed = (tolerance.row * largest).max(tolerance.column * column);
             a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= allowed
         };
         alone.len() == together.len() && alone.iter().zip(&together).zip(&self.columns).all(near)
@@ -67,7 +67,7 @@ impl RowsAlone {
 }
 
 /// The bytes of an output; `None` for strings.
-pub(crate) fn bytes<'a>(view: &TensorView<'a>) -> Option<&'a [u8]> {
+pub(crate) fn output_bytes<'a>(view: &TensorView<'a>) -> Option<&'a [u8]> {
     match view.data {
         headgate_runtime::Elements::Bytes(bytes) => Some(bytes),
         headgate_runtime::Elements::Strings { .. } => None,
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn rows_may_differ_by_what_rounding_does_where_they_run() {
         let cuda = Device::Cuda(0);
-        let alone = RowsAlone::new(DataType::Fp32, vec![singles(&[100.0, 1.0])]);
+        let alone = OutputRows::new(DataType::Fp32, vec![singles(&[100.0, 1.0])]);
         for (other, cpu, device) in [
             ([100.0, 1.0], true, true),
             ([100.001, 1.0], true, true),
@@ -126,19 +126,19 @@ mod tests {
         }
         assert!(!alone.is_close(0, &singles(&[100.0]), Device::Cpu), "another size");
         let half = |value: f32| half::f16::from_f32(value).to_ne_bytes().to_vec();
-        let alone = RowsAlone::new(DataType::Fp16, vec![half(1.0)]);
+        let alone = OutputRows::new(DataType::Fp16, vec![half(1.0)]);
         let near = |value: f32, device| alone.is_close(0, &half(value), device);
         assert!(near(1.0, Device::Cpu) && !near(1.01, Device::Cpu));
         assert!(near(1.01, cuda) && !near(1.1, cuda));
-        let whole = RowsAlone::new(DataType::Int64, vec![1_i64.to_ne_bytes().to_vec()]);
+        let whole = OutputRows::new(DataType::Int64, vec![1_i64.to_ne_bytes().to_vec()]);
         assert!(!whole.is_close(0, &2_i64.to_ne_bytes(), cuda));
     }
 
     #[test]
     fn a_row_whose_sum_cancels_out_may_be_off_by_what_others_in_its_column_are_made_of() {
-        let alone = RowsAlone::new(DataType::Fp32, vec![singles(&[1e-4]), singles(&[50.0])]);
+        let alone = OutputRows::new(DataType::Fp32, vec![singles(&[1e-4]), singles(&[50.0])]);
         assert!(alone.is_close(0, &singles(&[1.1e-4]), Device::Cpu));
         assert!(!alone.is_close(0, &singles(&[1e-2]), Device::Cpu));
-        assert!(alone.varies() && !RowsAlone::new(DataType::Fp32, vec![singles(&[1.0]); 3]).varies());
+        assert!(alone.varies() && !OutputRows::new(DataType::Fp32, vec![singles(&[1.0]); 3]).varies());
     }
 }

@@ -11,24 +11,24 @@ use headgate_core::histogram::{Counts, Histogram};
 use headgate_core::spec::Device;
 use headgate_runtime::Binding;
 
-use super::batch_check::{self, Verdict};
+use super::batch_check::{self, BatchCheckResult};
 use super::timed_run;
 use crate::batching::Batcher;
-use crate::models::{MIN_RUNS, Warm};
-use crate::warmup::{FILE, Warmup, is_of_the_run};
+use crate::models::{LoadedModel, MIN_RUNS};
+use crate::warmup::{FILE, WarmupInputs, concerns_inputs};
 
 /// How long a model may take with all that is made up for its first run.
-const MADE_UP: Duration = Duration::from_secs(10);
+const MAX_SYNTHETIC_TIME: Duration = Duration::from_secs(10);
 /// Runs that are thrown away before the measuring begins: caches, lazily made kernels.
 const COLD_RUNS: u64 = 3;
 /// A version whose first warm run takes this long is not worth measuring further: it belongs in the pool.
 const LONG_RUN_NS: u64 = 20_000_000;
 /// Runs below this are not split among threads: waking them takes a good part of it.
-const WORTH_SPLITTING_NS: u64 = 500_000;
+const MIN_SPLIT_NS: u64 = 500_000;
 /// The share of its time that a run with threads may take to be worth their cores.
-const GAIN: f64 = 0.7;
+const MAX_TIME_SHARE: f64 = 0.7;
 /// Rows of a batch whose run time is learned from.
-const TOGETHER: usize = 3;
+const BATCH_ROWS: usize = 3;
 
 /// Runs a fresh model until its run time is known, and places it; the median run time in nanoseconds. `None` if it takes no made-up
 /// inputs: that is noted, and nothing is known of it. `exact` says that it computes on the processor with one thread.
@@ -36,8 +36,8 @@ const TOGETHER: usize = 3;
 /// # Errors
 /// `model_load_failed` for a model that fails on the requests of its artifact, or that is to be batched and whose rows are not the
 /// same together and alone; `overloaded` for want of memory.
-pub(crate) fn up(model: &Warm, warmup: Warmup, exact: bool) -> Result<Option<u64>> {
-    let is_given = warmup.is_given();
+pub(crate) fn warm_up(model: &LoadedModel, warmup: WarmupInputs, exact: bool) -> Result<Option<u64>> {
+    let is_from_file = warmup.is_from_file();
     let histogram = Histogram::default();
     let warmed = first_run(model, warmup).and_then(|warmup| {
         measure(model, &warmup, &histogram)?;
@@ -45,11 +45,11 @@ pub(crate) fn up(model: &Warm, warmup: Warmup, exact: bool) -> Result<Option<u64
     });
     let warmup = match warmed {
         Ok(warmup) => warmup,
-        Err(error) if is_given || !is_of_the_run(&error) => return Err(error),
+        Err(error) if is_from_file || !concerns_inputs(&error) => return Err(error),
         Err(error) => {
-            guessed_wrong(model, &error);
+            note_unwarmed(model, &error);
             if let Some(batcher) = model.batcher() {
-                leave_unbatched(model, batcher, "its rows could not be compared");
+                disable_batching(model, batcher, "its rows could not be compared");
             }
             return Ok(None);
         }
@@ -57,15 +57,15 @@ pub(crate) fn up(model: &Warm, warmup: Warmup, exact: bool) -> Result<Option<u64
     let mut counts = Counts::default();
     histogram.add_to(&mut counts);
     let longest_ns = counts.quantile_ns(1.0).unwrap_or_default();
-    model.probes().keep(warmup.plain_only(), Duration::from_nanos(longest_ns));
+    model.probes().set_known_input(warmup.plain_only(), Duration::from_nanos(longest_ns));
     if counts.total() > 0 {
         model.learn(&counts, 0);
     }
     if let Some(batcher) = model.batcher()
         && may_batch(model, batcher, &warmup, exact)?
     {
-        learn_cost(model, batcher, &warmup)?;
-        plan_batches(model, &warmup)?;
+        measure_batch_cost(model, batcher, &warmup)?;
+        run_all_sizes(model, &warmup)?;
     }
     Ok(counts.quantile_ns(0.5))
 }
@@ -74,11 +74,11 @@ pub(crate) fn up(model: &Warm, warmup: Warmup, exact: bool) -> Result<Option<u64
 ///
 /// # Errors
 /// As [`up`].
-pub(crate) fn again(model: &Warm, warmup: Warmup) -> Result<()> {
-    let is_given = warmup.is_given();
+pub(crate) fn warm_up_again(model: &LoadedModel, warmup: WarmupInputs) -> Result<()> {
+    let is_from_file = warmup.is_from_file();
     match first_run(model, warmup) {
-        Err(error) if !is_given && is_of_the_run(&error) => {
-            guessed_wrong(model, &error);
+        Err(error) if !is_from_file && concerns_inputs(&error) => {
+            note_unwarmed(model, &error);
             Ok(())
         }
         outcome => outcome.map(|_| ()),
@@ -86,8 +86,8 @@ pub(crate) fn again(model: &Warm, warmup: Warmup) -> Result<()> {
 }
 
 /// No made-up input is taken. Nobody knows what the model takes, so that is no reason to refuse it.
-fn guessed_wrong(model: &Warm, error: &Error) {
-    model.notes.add(format!(
+fn note_unwarmed(model: &LoadedModel, error: &Error) {
+    model.load_notes.add(format!(
         "served unwarmed: it runs on no made-up inputs ({error}); put a request that works into {FILE} beside the model"
     ));
 }
@@ -96,29 +96,29 @@ fn guessed_wrong(model: &Warm, error: &Error) {
 ///
 /// # Errors
 /// Why it takes none.
-fn first_run(model: &Warm, warmup: Warmup) -> Result<Warmup> {
+fn first_run(model: &LoadedModel, warmup: WarmupInputs) -> Result<WarmupInputs> {
     // What is made up may keep a model going for ever. A device's threads are its own, and are not cancelled.
-    let limited = !warmup.is_given() && model.device() == Device::Cpu;
-    let (mut failed, until) = (None, Instant::now() + MADE_UP);
+    let limited = !warmup.is_from_file() && model.device() == Device::Cpu;
+    let (mut failed, until) = (None, Instant::now() + MAX_SYNTHETIC_TIME);
     for attempt in warmup.attempts(model.signature()) {
         let mut binding = model.new_binding();
-        let at = attempt.plain();
+        let at = attempt.plain_index();
         let filled = attempt.fill(&mut binding, model.signature(), at);
         let ran = filled.and_then(|()| match limited {
-            true => timed_run::run(model, binding, until),
+            true => timed_run::run_until(model, binding, until),
             false => model.executable().execute_first(&mut binding),
         });
         match ran {
             Ok(()) => return Ok(attempt),
-            Err(error) if !is_of_the_run(&error) => return Err(error),
-            Err(error) => failed = failed.or_else(|| Some(attempt.blame(at, &error))),
+            Err(error) if !concerns_inputs(&error) => return Err(error),
+            Err(error) => failed = failed.or_else(|| Some(attempt.describe_failure(at, &error))),
         }
     }
     Err(failed.unwrap_or_else(|| Error::new(Code::Internal, "nothing to warm a model with")))
 }
 
 /// Runs until enough is known.
-fn measure(model: &Warm, warmup: &Warmup, histogram: &Histogram) -> Result<()> {
+fn measure(model: &LoadedModel, warmup: &WarmupInputs, histogram: &Histogram) -> Result<()> {
     let requests = warmup.len();
     let mut bindings: Vec<Binding> = (0..requests).map(|_| model.new_binding()).collect();
     for (at, binding) in bindings.iter_mut().enumerate() {
@@ -127,7 +127,7 @@ fn measure(model: &Warm, warmup: &Warmup, histogram: &Histogram) -> Result<()> {
     for run in 0..COLD_RUNS.max(requests as u64) + MIN_RUNS {
         let at = run as usize % requests;
         let start = Instant::now();
-        model.executable().execute(&mut bindings[at]).map_err(|error| warmup.blame(at, &error))?;
+        model.executable().execute(&mut bindings[at]).map_err(|error| warmup.describe_failure(at, &error))?;
         let ns = start.elapsed().as_nanos() as u64;
         if run >= COLD_RUNS || ns > LONG_RUN_NS {
             histogram.record(ns);
@@ -143,7 +143,7 @@ fn measure(model: &Warm, warmup: &Warmup, histogram: &Histogram) -> Result<()> {
 /// Whether it is worth trying a model with several threads: long runs, and no ensemble of trees, whose sums would depend on
 /// how they are split.
 pub(crate) fn may_gain_from_threads(run_ns: u64, path: &Path) -> bool {
-    let long = run_ns >= WORTH_SPLITTING_NS;
+    let long = run_ns >= MIN_SPLIT_NS;
     // A file that cannot be read was loaded a moment ago; it is taken for one with trees.
     long && std::fs::read(path).is_ok_and(|bytes| !contains(&bytes, b"TreeEnsemble"))
 }
@@ -153,37 +153,39 @@ fn contains(bytes: &[u8], what: &[u8]) -> bool {
 }
 
 /// Whether threads are worth their cores.
-pub(crate) fn gains(alone_ns: u64, together_ns: u64) -> bool {
-    together_ns as f64 <= GAIN * alone_ns as f64
+pub(crate) fn is_worth_threads(alone_ns: u64, together_ns: u64) -> bool {
+    together_ns as f64 <= MAX_TIME_SHARE * alone_ns as f64
 }
 
 /// Makes sure that rows together equal rows alone; whether they do. If nobody knows, requests run alone, and a note says why.
-fn may_batch(model: &Warm, batcher: &Batcher, warmup: &Warmup, exact: bool) -> Result<bool> {
+fn may_batch(model: &LoadedModel, batcher: &Batcher, warmup: &WarmupInputs, exact: bool) -> Result<bool> {
     match batch_check::check(model, batcher, warmup, exact)? {
-        Verdict::Same => Ok(true),
-        Verdict::Differ(why) => Err(Error::new(Code::ModelLoadFailed, format!("{why}; remove max_batch"))),
-        Verdict::Unknown(why) => {
-            leave_unbatched(model, batcher, &why);
+        BatchCheckResult::Same => Ok(true),
+        BatchCheckResult::Differ(reason) => {
+            Err(Error::new(Code::ModelLoadFailed, format!("{reason}; remove max_batch")))
+        }
+        BatchCheckResult::Unknown(reason) => {
+            disable_batching(model, batcher, &reason);
             Ok(false)
         }
     }
 }
 
 /// Has requests run alone.
-fn leave_unbatched(model: &Warm, batcher: &Batcher, why: &str) {
+fn disable_batching(model: &LoadedModel, batcher: &Batcher, reason: &str) {
     batcher.switch_off();
-    model.notes.add(format!("not batched: {why}"));
+    model.load_notes.add(format!("not batched: {reason}"));
 }
 
 /// Tells the batcher what a row alone and rows together cost.
-fn learn_cost(model: &Warm, batcher: &Batcher, warmup: &Warmup) -> Result<()> {
+fn measure_batch_cost(model: &LoadedModel, batcher: &Batcher, warmup: &WarmupInputs) -> Result<()> {
     let mut binding = model.new_binding();
-    for rows in [1, TOGETHER.min(batcher.max_batch())] {
+    for rows in [1, BATCH_ROWS.min(batcher.max_batch())] {
         warmup.fill_rows(&mut binding, model.signature(), rows, 0)?;
         for _ in 0..COLD_RUNS {
             let start = Instant::now();
             model.executable().execute(&mut binding)?;
-            batcher.observe(rows, start.elapsed().as_nanos() as u64);
+            batcher.record_cost(rows, start.elapsed().as_nanos() as u64);
         }
     }
     Ok(())
@@ -191,7 +193,7 @@ fn learn_cost(model: &Warm, batcher: &Batcher, warmup: &Warmup) -> Result<()> {
 
 /// Runs every size that batches are filled up to on every instance of a device, the largest first: each is planned, and its memory
 /// made, when it first comes.
-fn plan_batches(model: &Warm, warmup: &Warmup) -> Result<()> {
+fn run_all_sizes(model: &LoadedModel, warmup: &WarmupInputs) -> Result<()> {
     let (Device::Cuda(_), Some(batcher)) = (model.device(), model.batcher()) else { return Ok(()) };
     let mut binding = model.new_binding();
     for &rows in batcher.buckets().iter().rev() {

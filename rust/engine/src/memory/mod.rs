@@ -6,6 +6,6 @@
 mod budget;
 mod resident;
 
-pub use budget::{Memory, Need};
-pub(crate) use resident::Recipe;
-pub use resident::{Pin, Resident, State};
+pub use budget::{LoadUrgency, ModelMemory};
+pub(crate) use resident::ExecutableSource;
+pub use resident::{MemoryPin, Residency, ResidentExecutable};

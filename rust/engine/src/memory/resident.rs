@@ -20,13 +20,13 @@ use headgate_runtime::device::Driver;
 use crate::compute::Executable;
 
 /// How long a load that failed is not tried again.
-const BACKOFF: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How often whoever waits for somebody else's load looks whether that is over.
-const STEP: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// How something that computes is made.
-pub(crate) struct Recipe {
+pub(crate) struct ExecutableSource {
     /// The model file.
     pub(crate) path: PathBuf,
     /// Makes it from the file; blocks.
@@ -35,7 +35,7 @@ pub(crate) struct Recipe {
 
 /// Where something that computes is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
+pub enum Residency {
     /// Not in memory; the next request brings it there.
     Cold,
     /// On its way into memory.
@@ -46,28 +46,29 @@ pub enum State {
     Draining,
 }
 
-impl State {
+impl Residency {
     /// All of them.
-    pub const ALL: [State; 4] = [State::Cold, State::Loading, State::Warm, State::Draining];
+    pub const ALL: [Residency; 4] =
+        [Residency::Cold, Residency::Loading, Residency::Warm, Residency::Draining];
 
     /// The word for people and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
-            State::Cold => "cold",
-            State::Loading => "loading",
-            State::Warm => "warm",
-            State::Draining => "draining",
+            Residency::Cold => "cold",
+            Residency::Loading => "loading",
+            Residency::Warm => "warm",
+            Residency::Draining => "draining",
         }
     }
 }
 
 /// Something that computes and may be out of memory.
-pub struct Resident {
+pub struct ResidentExecutable {
     signature: Signature,
-    recipe: Option<Recipe>,
-    slot: ArcSwapOption<Present>,
+    source: Option<ExecutableSource>,
+    slot: ArcSwapOption<LoadedSlot>,
     /// Held by whoever loads; what was there last, as long as somebody runs it.
-    pub(crate) past: Mutex<Past>,
+    pub(crate) history: Mutex<LoadHistory>,
     loading: AtomicBool,
     instances: usize,
     driver: Option<Arc<dyn Driver>>,
@@ -79,49 +80,53 @@ pub struct Resident {
 }
 
 /// What is in memory; sized, as a pointer that is swapped has to be.
-struct Present(Arc<dyn Executable>);
+struct LoadedSlot(Arc<dyn Executable>);
 
 /// What a resident was before.
 #[derive(Default)]
-pub(crate) struct Past {
+pub(crate) struct LoadHistory {
     last: Option<Weak<dyn Executable>>,
     failed: Option<(Instant, Error)>,
 }
 
-impl Past {
+impl LoadHistory {
     /// What is in memory still, because a run holds it.
     pub(crate) fn draining(&self) -> Option<Arc<dyn Executable>> {
         self.last.as_ref().and_then(Weak::upgrade)
     }
 
     /// Why the last load failed, while it is too early for another one.
-    pub(crate) fn failure(&self, now: Instant) -> Option<Error> {
+    pub(crate) fn recent_failure(&self, now: Instant) -> Option<Error> {
         let (at, error) = self.failed.as_ref()?;
-        let left = (*at + BACKOFF).checked_duration_since(now)?;
+        let left = (*at + RETRY_AFTER).checked_duration_since(now)?;
         Some(error.clone().after(left))
     }
 
     /// A load failed.
-    pub(crate) fn fail(&mut self, now: Instant, error: &Error) {
+    pub(crate) fn record_failure(&mut self, now: Instant, error: &Error) {
         self.failed = Some((now, error.clone()));
     }
 }
 
-impl Resident {
+impl ResidentExecutable {
     /// What stays in memory for as long as anybody knows it.
-    pub fn fixed(executable: Arc<dyn Executable>) -> Resident {
-        Resident::new(executable, None, 0)
+    pub fn fixed(executable: Arc<dyn Executable>) -> ResidentExecutable {
+        ResidentExecutable::new(executable, None, 0)
     }
 
-    /// What was made by a recipe and takes `bytes`.
-    pub(crate) fn new(executable: Arc<dyn Executable>, recipe: Option<Recipe>, bytes: u64) -> Resident {
-        Resident {
+    /// What was made by a source and takes `bytes`.
+    pub(crate) fn new(
+        executable: Arc<dyn Executable>,
+        source: Option<ExecutableSource>,
+        bytes: u64,
+    ) -> ResidentExecutable {
+        ResidentExecutable {
             signature: executable.signature().clone(),
             instances: executable.instances(),
             driver: executable.driver().cloned(),
-            recipe,
-            slot: ArcSwapOption::from_pointee(Present(executable)),
-            past: Mutex::default(),
+            source,
+            slot: ArcSwapOption::from_pointee(LoadedSlot(executable)),
+            history: Mutex::default(),
             loading: false.into(),
             bytes: bytes.into(),
             pins: AtomicUsize::new(0),
@@ -146,11 +151,11 @@ impl Resident {
 
     /// The model file, where there is one.
     pub(crate) fn path(&self) -> Option<&Path> {
-        self.recipe.as_ref().map(|recipe| recipe.path.as_path())
+        self.source.as_ref().map(|source| source.path.as_path())
     }
 
-    pub(crate) fn recipe(&self) -> Option<&Recipe> {
-        self.recipe.as_ref()
+    pub(crate) fn source(&self) -> Option<&ExecutableSource> {
+        self.source.as_ref()
     }
 
     /// What computes; it stays in memory for as long as it is held. `None` while it is out of memory.
@@ -163,15 +168,15 @@ impl Resident {
     }
 
     /// Where it is.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> Residency {
         if self.slot.load().is_some() {
-            State::Warm
+            Residency::Warm
         } else if self.loading.load(Relaxed) {
-            State::Loading
-        } else if self.past_now().is_some_and(|past| past.draining().is_some()) {
-            State::Draining
+            Residency::Loading
+        } else if self.try_lock_history().is_some_and(|history| history.draining().is_some()) {
+            Residency::Draining
         } else {
-            State::Cold
+            Residency::Cold
         }
     }
 
@@ -182,39 +187,39 @@ impl Resident {
 
     /// Whether it is in memory.
     pub(crate) fn is_present(&self) -> bool {
-        matches!(self.state(), State::Warm | State::Draining)
+        matches!(self.state(), Residency::Warm | Residency::Draining)
     }
 
     /// Whether it was used since this was last asked.
-    pub(crate) fn take_used(&self) -> bool {
+    pub(crate) fn take_recent_use(&self) -> bool {
         self.used.swap(false, Relaxed)
     }
 
     /// Whether it may be given up: it can be made again, nobody has asked for it to stay, and nothing runs it.
-    pub(crate) fn is_idle(&self) -> bool {
+    pub(crate) fn is_evictable(&self) -> bool {
         let unheld = || self.slot.load().as_ref().is_some_and(|present| Arc::strong_count(&present.0) == 1);
-        self.recipe.is_some() && self.pins.load(Relaxed) == 0 && unheld()
+        self.source.is_some() && self.pins.load(Relaxed) == 0 && unheld()
     }
 
     /// Says that it is on its way into memory for as long as the guard lives.
-    pub(crate) fn begins_loading(&self) -> Loading<'_> {
+    pub(crate) fn mark_loading(&self) -> LoadingGuard<'_> {
         self.loading.store(true, Relaxed);
-        Loading(&self.loading)
+        LoadingGuard(&self.loading)
     }
 
     /// Puts it into memory.
-    pub(crate) fn fill(&self, executable: Arc<dyn Executable>, bytes: u64, past: &mut Past) {
-        *past = Past::default();
+    pub(crate) fn set_loaded(&self, executable: Arc<dyn Executable>, bytes: u64, history: &mut LoadHistory) {
+        *history = LoadHistory::default();
         self.bytes.store(bytes, Relaxed);
-        self.slot.store(Some(Arc::new(Present(executable))));
+        self.slot.store(Some(Arc::new(LoadedSlot(executable))));
     }
 
     /// Gives its memory up, when what is returned is dropped and the last run has ended. `None` when somebody is about to fill
     /// it, or it is empty.
-    pub(crate) fn empty(&self) -> Option<Arc<dyn Executable>> {
-        let mut past = self.past_now()?;
+    pub(crate) fn evict(&self) -> Option<Arc<dyn Executable>> {
+        let mut history = self.try_lock_history()?;
         let executable = self.slot.swap(None)?.0.clone();
-        past.last = Some(Arc::downgrade(&executable));
+        history.last = Some(Arc::downgrade(&executable));
         Some(executable)
     }
 
@@ -222,45 +227,45 @@ impl Resident {
     ///
     /// # Errors
     /// `cancelled` when the caller's own load is cancelled before.
-    pub(crate) fn past(&self) -> Result<MutexGuard<'_, Past>> {
+    pub(crate) fn lock_history(&self) -> Result<MutexGuard<'_, LoadHistory>> {
         loop {
-            if let Some(past) = self.past_now() {
-                return Ok(past);
+            if let Some(history) = self.try_lock_history() {
+                return Ok(history);
             }
             cancel::check()?;
-            std::thread::sleep(STEP);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 
     /// What it was before, unless somebody is loading it. A load that panicked leaves nothing half done.
-    fn past_now(&self) -> Option<MutexGuard<'_, Past>> {
-        match self.past.try_lock() {
-            Ok(past) => Some(past),
-            Err(TryLockError::Poisoned(past)) => Some(past.into_inner()),
+    fn try_lock_history(&self) -> Option<MutexGuard<'_, LoadHistory>> {
+        match self.history.try_lock() {
+            Ok(history) => Some(history),
+            Err(TryLockError::Poisoned(history)) => Some(history.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         }
     }
 
     /// Keeps it in memory for as long as the pin lives, from when it is next there.
-    pub fn pin(self: &Arc<Self>) -> Pin {
+    pub fn pin(self: &Arc<Self>) -> MemoryPin {
         self.pins.fetch_add(1, Relaxed);
-        Pin(self.clone())
+        MemoryPin(self.clone())
     }
 }
 
-/// See [`Resident::begins_loading`].
-pub(crate) struct Loading<'a>(&'a AtomicBool);
+/// See [`ResidentExecutable::mark_loading`].
+pub(crate) struct LoadingGuard<'a>(&'a AtomicBool);
 
-impl Drop for Loading<'_> {
+impl Drop for LoadingGuard<'_> {
     fn drop(&mut self) {
         self.0.store(false, Relaxed);
     }
 }
 
 /// Keeps something in memory.
-pub struct Pin(Arc<Resident>);
+pub struct MemoryPin(Arc<ResidentExecutable>);
 
-impl Drop for Pin {
+impl Drop for MemoryPin {
     fn drop(&mut self) {
         self.0.pins.fetch_sub(1, Relaxed);
     }

@@ -6,19 +6,19 @@ use crossbeam_queue::ArrayQueue;
 use headgate_runtime::Binding;
 
 /// How many are kept at most, and what they may hold together, in bytes.
-const MOST: usize = 32;
-const MOST_BYTES: usize = 16 << 20;
+const MAX_BUFFERS: usize = 32;
+const MAX_BYTES: usize = 16 << 20;
 
 /// The buffers of one thread and one model. Any thread may give them back.
-pub(crate) struct Free {
+pub(crate) struct BufferPool {
     bindings: ArrayQueue<Box<Binding>>,
     bytes: AtomicUsize,
 }
 
-impl Free {
+impl BufferPool {
     /// Nothing yet.
-    pub(crate) fn new() -> Free {
-        Free { bindings: ArrayQueue::new(MOST), bytes: AtomicUsize::new(0) }
+    pub(crate) fn new() -> BufferPool {
+        BufferPool { bindings: ArrayQueue::new(MAX_BUFFERS), bytes: AtomicUsize::new(0) }
     }
 
     /// Buffers of an earlier request.
@@ -31,7 +31,7 @@ impl Free {
     /// Keeps buffers; where enough are kept, these go back to the allocator.
     pub(crate) fn give(&self, binding: Box<Binding>) {
         let bytes = binding.capacity();
-        if self.bytes.fetch_add(bytes, Relaxed) + bytes > MOST_BYTES || self.bindings.push(binding).is_err() {
+        if self.bytes.fetch_add(bytes, Relaxed) + bytes > MAX_BYTES || self.bindings.push(binding).is_err() {
             self.bytes.fetch_sub(bytes, Relaxed);
         }
     }

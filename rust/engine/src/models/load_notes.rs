@@ -6,17 +6,17 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The most notes of a model; each kind of finding makes one.
-const MOST: usize = 8;
+const MAX_NOTES: usize = 8;
 
 /// The notes of one model, each of them once.
 #[derive(Debug, Default)]
-pub struct Notes(Mutex<Vec<String>>);
+pub struct LoadNotes(Mutex<Vec<String>>);
 
-impl Notes {
+impl LoadNotes {
     /// Adds a note, unless it is there.
     pub(crate) fn add(&self, note: String) {
         let mut notes = self.notes();
-        if notes.len() < MOST && !notes.contains(&note) {
+        if notes.len() < MAX_NOTES && !notes.contains(&note) {
             notes.push(note);
         }
     }
@@ -27,7 +27,7 @@ impl Notes {
     }
 
     /// All of them in one line; `None` if there are none.
-    pub fn shown(&self) -> Option<String> {
+    pub fn joined(&self) -> Option<String> {
         let notes = self.notes();
         (!notes.is_empty()).then(|| notes.join("; "))
     }

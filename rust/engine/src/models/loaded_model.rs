@@ -10,23 +10,23 @@ use crate::compute::{Executable, ExecutableHandle};
 
 /// A model that is in memory for as long as this lives.
 #[derive(Clone)]
-pub struct Warm {
+pub struct LoadedModel {
     model: Arc<Model>,
     executable: ExecutableHandle,
 }
 
 impl Model {
     /// The model with what computes, which stays in memory until this is dropped; `None` while it is out of memory.
-    pub fn hold(self: &Arc<Self>) -> Option<Warm> {
-        Some(Warm::new(self.clone(), self.resident().hold()?))
+    pub fn hold(self: &Arc<Self>) -> Option<LoadedModel> {
+        Some(LoadedModel::new(self.clone(), self.resident().hold()?))
     }
 }
 
-impl Warm {
+impl LoadedModel {
     /// A model with what computes for it.
-    pub(crate) fn new(model: Arc<Model>, executable: Arc<dyn Executable>) -> Warm {
+    pub(crate) fn new(model: Arc<Model>, executable: Arc<dyn Executable>) -> LoadedModel {
         let executable = ExecutableHandle::new(executable, model.library());
-        Warm { model, executable }
+        LoadedModel { model, executable }
     }
 
     /// The model.
@@ -45,7 +45,7 @@ impl Warm {
     }
 }
 
-impl Deref for Warm {
+impl Deref for LoadedModel {
     type Target = Model;
 
     fn deref(&self) -> &Model {

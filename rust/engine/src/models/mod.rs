@@ -11,9 +11,9 @@ mod placement;
 mod probes;
 mod shortest_run;
 
-pub use load_notes::Notes;
-pub use loaded_model::Warm;
-pub use model::{Model, Threads};
-pub use placement::{Decided, MIN_RUNS, Place, Placement, STALL_NS};
-pub(crate) use probes::LIMIT as PROBE_LIMIT;
-pub use probes::{Asked, Finding, Probes};
+pub use load_notes::LoadNotes;
+pub use loaded_model::LoadedModel;
+pub use model::{Model, ModelThreads};
+pub use placement::{MIN_RUNS, Placement, PlacementDecision, PlacementPolicy, STALL_NS};
+pub(crate) use probes::MAX_RUN as MAX_PROBE_RUN;
+pub use probes::{ModelProbes, ProbeAnswer, ProbeOutcome};

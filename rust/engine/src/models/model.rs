@@ -14,50 +14,50 @@ use headgate_core::spec::{Device, PlacementRule, RunSpec};
 use headgate_core::tensor::Signature;
 use headgate_runtime::{Binding, Library};
 
-use super::buffer_pool::Free;
-use super::load_notes::Notes;
-use super::placement::{Place, Placement, Seen};
-use super::probes::Probes;
-use super::shortest_run::Shortest;
-use crate::batching::{Batcher, Doorbell, OpenBatches};
-use crate::memory::Resident;
-use crate::workers::{DeviceWorkers, IN_THE_AIR, Runs, TaskQueue, WorkerCounters};
+use super::buffer_pool::BufferPool;
+use super::load_notes::LoadNotes;
+use super::placement::{Placement, PlacementEvidence, PlacementPolicy};
+use super::probes::ModelProbes;
+use super::shortest_run::ShortestRun;
+use crate::batching::{BatchWaker, Batcher, OpenBatches};
+use crate::memory::ResidentExecutable;
+use crate::workers::{DeviceWorkers, MAX_IN_FLIGHT, RunCounters, TaskQueue, WorkerCounters};
 
 /// When to ask again for a version whose runs do not end.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The threads that may run a model, and what they share.
 #[derive(Clone)]
-pub struct Threads {
+pub struct ModelThreads {
     /// IO threads.
-    pub io: usize,
+    pub io_threads: usize,
     /// Pool threads.
-    pub pool: usize,
+    pub pool_threads: usize,
     /// What all workers count in.
     pub counters: Arc<WorkerCounters>,
     /// What tells IO threads that a batch is over.
-    pub doorbell: Arc<dyn Doorbell>,
+    pub batch_waker: Arc<dyn BatchWaker>,
 }
 
 /// A version that can be run: what computes, and how it is run.
 pub struct Model {
-    resident: Arc<Resident>,
+    resident: Arc<ResidentExecutable>,
     device: Device,
     library: &'static Library,
-    free: Box<[Free]>,
+    buffer_pools: Box<[BufferPool]>,
     queue: Arc<TaskQueue>,
     batches: Option<OpenBatches>,
     /// The threads that run it, where those are its own.
     device_workers: Option<DeviceWorkers>,
     /// Where it runs.
-    pub placement: Placement,
+    pub placement_policy: PlacementPolicy,
     /// What loading found.
-    pub notes: Notes,
+    pub load_notes: LoadNotes,
     /// How long loading and warming took, in nanoseconds.
     pub load_ns: AtomicU64,
-    shortest: Shortest,
-    probes: Probes,
-    runs: Arc<Runs>,
+    shortest: ShortestRun,
+    probes: ModelProbes,
+    run_counters: Arc<RunCounters>,
     /// When something was learned last.
     learned_ns: AtomicU64,
 }
@@ -68,48 +68,54 @@ impl Model {
     /// # Errors
     /// As [`Batcher::new`].
     pub fn new(
-        resident: Arc<Resident>,
+        resident: Arc<ResidentExecutable>,
         device: Device,
         run: &RunSpec,
         library: &'static Library,
-        threads: &Threads,
+        threads: &ModelThreads,
     ) -> Result<Self> {
-        let free = (0..threads.io.max(1)).map(|_| Free::new()).collect();
-        let runs = Arc::<Runs>::default();
+        let buffer_pools = (0..threads.io_threads.max(1)).map(|_| BufferPool::new()).collect();
+        let run_counters = Arc::<RunCounters>::default();
         let batches = if run.max_batch > 1 {
             let batcher = Batcher::new(run, resident.signature())?;
-            Some(OpenBatches::new(batcher, runs.clone(), threads.doorbell.clone()))
+            Some(OpenBatches::new(batcher, run_counters.clone(), threads.batch_waker.clone()))
         } else {
             None
         };
-        let own = resident.instances();
-        let device_workers = (own > 0).then(|| DeviceWorkers::new(own, &threads.counters)).transpose()?;
+        let instance_count = resident.instances();
+        let device_workers = (instance_count > 0)
+            .then(|| DeviceWorkers::new(instance_count, &threads.counters))
+            .transpose()?;
         let instances = match &device_workers {
-            Some(_) => own * IN_THE_AIR,
-            None if run.instances == 0 => threads.pool.max(1),
+            Some(_) => instance_count * MAX_IN_FLIGHT,
+            None if run.instances == 0 => threads.pool_threads.max(1),
             None => usize::from(run.instances),
         };
         // On IO threads as many run at a time as there are.
-        let bounded = run.instances > 0 && usize::from(run.instances) < threads.io;
-        let placement = match run.placement {
-            _ if device_workers.is_some() => Placement::in_pool("it has threads of its own for its device"),
-            PlacementRule::Auto if bounded => Placement::in_pool("run.instances is less than the IO threads"),
-            rule => Placement::new(rule),
+        let bounded = run.instances > 0 && usize::from(run.instances) < threads.io_threads;
+        let placement_policy = match run.placement {
+            _ if device_workers.is_some() => {
+                PlacementPolicy::fixed_to_pool("it has threads of its own for its device")
+            }
+            PlacementRule::Auto if bounded => {
+                PlacementPolicy::fixed_to_pool("run.instances is less than the IO threads")
+            }
+            rule => PlacementPolicy::new(rule),
         };
         Ok(Self {
             resident,
             device,
             library,
-            free,
+            buffer_pools,
             queue: Arc::new(TaskQueue::new(instances)),
             batches,
             device_workers,
-            placement,
-            notes: Notes::default(),
+            placement_policy,
+            load_notes: LoadNotes::default(),
             load_ns: AtomicU64::new(0),
-            shortest: Shortest::default(),
-            probes: Probes::default(),
-            runs,
+            shortest: ShortestRun::default(),
+            probes: ModelProbes::default(),
+            run_counters,
             learned_ns: AtomicU64::new(0),
         })
     }
@@ -125,7 +131,7 @@ impl Model {
     }
 
     /// What computes, and whether it is in memory.
-    pub fn resident(&self) -> &Arc<Resident> {
+    pub fn resident(&self) -> &Arc<ResidentExecutable> {
         &self.resident
     }
 
@@ -136,7 +142,7 @@ impl Model {
 
     /// Gives kept buffers back to the allocator.
     pub(crate) fn free_buffers(&self) {
-        self.free.iter().for_each(|free| while free.take().is_some() {});
+        self.buffer_pools.iter().for_each(|pool| while pool.take().is_some() {});
         if let Some(batches) = &self.batches {
             batches.batcher().free_slabs();
         }
@@ -153,10 +159,10 @@ impl Model {
     }
 
     /// Where the next request runs: batches are made in the pool only.
-    pub fn place(&self) -> Place {
-        let place = if self.device_workers.is_some() { Place::Pool } else { self.placement.get() };
+    pub fn placement(&self) -> Placement {
+        let place = if self.device_workers.is_some() { Placement::Pool } else { self.placement_policy.get() };
         match (place, self.batcher()) {
-            (Place::Pool, Some(_)) => Place::Batch,
+            (Placement::Pool, Some(_)) => Placement::Batch,
             (place, _) => place,
         }
     }
@@ -165,19 +171,19 @@ impl Model {
     /// where a new one is made.
     ///
     /// # Errors
-    /// As [`Model::admit`].
-    pub fn welcomes(&self, class: u8) -> Result<()> {
-        if self.place() == Place::Pool { self.admit(class) } else { Ok(()) }
+    /// As [`Model::check_queue`].
+    pub fn check_admission(&self, class: u8) -> Result<()> {
+        if self.placement() == Placement::Pool { self.check_queue(class) } else { Ok(()) }
     }
 
     /// Whether one more piece of work of a class may wait for a thread.
     ///
     /// # Errors
     /// `overloaded` while the version's queue stands and holds as much as it may, or its runs do not end.
-    pub(crate) fn admit(&self, class: u8) -> Result<()> {
-        if self.runs.stuck() >= self.queue.instances() {
+    pub(crate) fn check_queue(&self, class: u8) -> Result<()> {
+        if self.run_counters.stuck() >= self.queue.instances() {
             let words = "every thread that this version may have is held by a run that was cancelled and does not end";
-            return Err(Error::new(Code::Overloaded, words).after(RETRY));
+            return Err(Error::new(Code::Overloaded, words).after(RETRY_AFTER));
         }
         if self.queue.admits(class) {
             return Ok(());
@@ -201,28 +207,28 @@ impl Model {
     }
 
     /// Its runs on pool threads now, and those that did not go as they should.
-    pub fn runs(&self) -> &Arc<Runs> {
-        &self.runs
+    pub fn run_counters(&self) -> &Arc<RunCounters> {
+        &self.run_counters
     }
 
     /// What tells whether it still works.
-    pub fn probes(&self) -> &Probes {
+    pub fn probes(&self) -> &ModelProbes {
         &self.probes
     }
 
     /// How many IO threads keep buffers of it.
-    pub(crate) fn io_threads(&self) -> usize {
-        self.free.len()
+    pub(crate) fn buffer_pool_count(&self) -> usize {
+        self.buffer_pools.len()
     }
 
     /// Buffers for one run that an IO thread kept, else new ones.
     pub(crate) fn take_binding(&self, thread: usize) -> Box<Binding> {
-        self.free[thread].take().unwrap_or_else(|| Box::new(self.new_binding()))
+        self.buffer_pools[thread].take().unwrap_or_else(|| Box::new(self.new_binding()))
     }
 
     /// Has an IO thread keep buffers for the next run.
     pub(crate) fn give_binding(&self, binding: Box<Binding>, thread: usize) {
-        self.free[thread].give(binding);
+        self.buffer_pools[thread].give(binding);
     }
 
     /// New buffers for one run.
@@ -233,16 +239,16 @@ impl Model {
     /// Learns from the newest runs: where to run, and how long that takes; `now_ns` is any monotonic clock.
     pub fn learn(&self, runs: &Counts, now_ns: u64) {
         let since = self.learned_ns.swap(now_ns, Relaxed);
-        let time_ns = now_ns.saturating_sub(since) * self.free.len() as u64;
+        let time_ns = now_ns.saturating_sub(since) * self.buffer_pools.len() as u64;
         let busy = if time_ns == 0 { 0.0 } else { runs.sum_ns as f64 / time_ns as f64 };
-        let batches = self.batcher().map(Batcher::newest);
-        self.placement.decide(Seen { runs, busy, batches }, now_ns);
+        let batches = self.batcher().map(Batcher::take_summary);
+        self.placement_policy.decide(PlacementEvidence { runs, busy, batches }, now_ns);
         self.shortest.learn(runs, now_ns);
     }
 
     /// A run took so long.
-    pub fn ran(&self, run_ns: u64) {
-        self.shortest.ran(run_ns);
+    pub fn record_run(&self, run_ns: u64) {
+        self.shortest.record_run(run_ns);
     }
 
     /// How long a run takes, if that is more than is `left`: then the request is not worth its run. Now and then one is let through

@@ -11,30 +11,30 @@ use headgate_core::histogram::Counts;
 /// The share of the newest runs that may be shorter.
 const QUANTILE: f64 = 0.1;
 /// How long nobody is let through after something was learned, in nanoseconds.
-const BELIEVED_NS: u64 = 1_000_000_000;
+const TRIAL_INTERVAL_NS: u64 = 1_000_000_000;
 
 /// What the newest runs say.
 #[derive(Debug, Default)]
-pub(crate) struct Shortest {
+pub(crate) struct ShortestRun {
     /// In nanoseconds; 0 before any run is known.
     run_ns: AtomicU64,
     /// When that was learned, or somebody was let through to see.
     since_ns: AtomicU64,
 }
 
-impl Shortest {
+impl ShortestRun {
     /// Learns from the newest runs.
     pub(crate) fn learn(&self, runs: &Counts, now_ns: u64) {
         if let Some(run_ns) = runs.quantile_ns(QUANTILE) {
-            self.run_ns.store(with_care(run_ns), Relaxed);
+            self.run_ns.store(with_margin(run_ns), Relaxed);
             self.since_ns.store(now_ns, Relaxed);
         }
     }
 
     /// A run took so long.
-    pub(crate) fn ran(&self, run_ns: u64) {
+    pub(crate) fn record_run(&self, run_ns: u64) {
         if run_ns < self.run_ns.load(Relaxed) {
-            self.run_ns.store(with_care(run_ns), Relaxed);
+            self.run_ns.store(with_margin(run_ns), Relaxed);
         }
     }
 
@@ -46,14 +46,14 @@ impl Shortest {
         }
         let (since, now_ns) = (self.since_ns.load(Relaxed), now_ns());
         let tries = !left.is_zero()
-            && now_ns.saturating_sub(since) >= BELIEVED_NS
+            && now_ns.saturating_sub(since) >= TRIAL_INTERVAL_NS
             && self.since_ns.compare_exchange(since, now_ns, Relaxed, Relaxed).is_ok();
         (!tries).then_some(run)
     }
 }
 
 /// The upper end of a histogram's bucket is read, and who has just enough time is not to be refused.
-fn with_care(run_ns: u64) -> u64 {
+fn with_margin(run_ns: u64) -> u64 {
     run_ns / 5 * 4
 }
 
@@ -65,16 +65,16 @@ mod tests {
     const MS: u64 = 1_000_000;
     const SECOND: u64 = 1_000 * MS;
 
-    fn shortest(runs_ms: &[u64], now_ns: u64) -> Shortest {
+    fn shortest(runs_ms: &[u64], now_ns: u64) -> ShortestRun {
         let (histogram, mut counts) = (Histogram::default(), Counts::default());
         runs_ms.iter().for_each(|ms| histogram.record(ms * MS));
         histogram.add_to(&mut counts);
-        let shortest = Shortest::default();
+        let shortest = ShortestRun::default();
         shortest.learn(&counts, now_ns);
         shortest
     }
 
-    fn refuses(shortest: &Shortest, left_ms: u64, now_ns: u64) -> bool {
+    fn refuses(shortest: &ShortestRun, left_ms: u64, now_ns: u64) -> bool {
         shortest.exceeds(Duration::from_millis(left_ms), || now_ns).is_some()
     }
 
@@ -98,14 +98,14 @@ mod tests {
     #[test]
     fn a_shorter_run_corrects_what_is_believed() {
         let shortest = shortest(&[100; 20], 0);
-        shortest.ran(120 * MS);
+        shortest.record_run(120 * MS);
         assert!(refuses(&shortest, 50, 0));
-        shortest.ran(3 * MS);
+        shortest.record_run(3 * MS);
         assert!(!refuses(&shortest, 50, 0));
     }
 
     #[test]
     fn nothing_known_refuses_nobody() {
-        assert!(!refuses(&Shortest::default(), 0, 0));
+        assert!(!refuses(&ShortestRun::default(), 0, 0));
     }
 }

@@ -1,42 +1,43 @@
-//! The queue of one version before the pool: what waits there, and how much of it may run at a time.
+//! The run queue of one version: what waits, in which order it runs, and how much of it may run at a time.
 //!
 //! ```text
-//! push --fewer run than may--> a token goes to the pool --> a thread takes the next piece of work
-//!                                                           more waits: the token goes to the end of the pool's queue
+//! push --a token is free--> the token goes to the workers --> a worker takes the next item
+//!                                                            more waits: the token goes to the end of the workers' channel
 //! ```
-//! One token for each run in progress or about to be, so that versions take turns and none holds more threads than it may.
-//! Work is of a class: the first class that has any is run first, and each is shed for itself. What waits in a class hurts
-//! nobody above it; a run that has begun is not interrupted.
+//! A queue has one token for each run that it may have in progress. So versions take turns, and none holds more threads than it may.
 //!
-//! Not here: the threads (`pool`). Next: `pool`.
+//! An item has a class. The first class that is not empty runs first, and each class is shed for itself. So what waits in a class does
+//! not delay the classes above it. A run that has begun is not interrupted.
+//!
+//! Not here: the threads (`workers`). Next: `shedding`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::shedding::Pressure;
+use super::shedding::QueuePressure;
 use crate::sync::{Mutex, lock};
 use crate::time::nanos;
 
-/// What waits in a lane.
-pub(crate) trait Waits {
-    /// When it came.
-    fn came(&self) -> Instant;
+/// What can wait in a run queue.
+pub(crate) trait Queued {
+    /// When it was queued.
+    fn queued_at(&self) -> Instant;
 
-    /// Until when it is of use; `None` when nobody wants it any more.
-    fn until(&self) -> Option<Instant>;
+    /// Until when its run is of use; `None` once nothing waits for it.
+    fn useful_until(&self) -> Option<Instant>;
 
-    /// Its class; 0 is run first.
+    /// Its class; class 0 runs first.
     fn class(&self) -> u8;
 }
 
-impl<T: Waits + ?Sized> Waits for Arc<T> {
-    fn came(&self) -> Instant {
-        T::came(self)
+impl<T: Queued + ?Sized> Queued for Arc<T> {
+    fn queued_at(&self) -> Instant {
+        T::queued_at(self)
     }
 
-    fn until(&self) -> Option<Instant> {
-        T::until(self)
+    fn useful_until(&self) -> Option<Instant> {
+        T::useful_until(self)
     }
 
     fn class(&self) -> u8 {
@@ -44,107 +45,107 @@ impl<T: Waits + ?Sized> Waits for Arc<T> {
     }
 }
 
-/// How long a piece of work waited and ran, in nanoseconds; it ran for 0 if it did not run.
+/// How long an item waited and ran, in nanoseconds. `run_ns` is 0 if it did not run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RunTimes {
     pub(crate) wait_ns: u64,
     pub(crate) run_ns: u64,
 }
 
-/// One version's queue.
-pub(crate) struct Lane<T> {
-    state: Mutex<State<T>>,
-    /// Tokens at most.
+/// The queue of one version.
+pub(crate) struct RunQueue<T> {
+    state: Mutex<QueueState<T>>,
+    /// The number of tokens.
     instances: usize,
 }
 
-struct State<T> {
-    /// By class; as many as were ever needed.
-    classes: Vec<Class<T>>,
+struct QueueState<T> {
+    /// Indexed by class; grows when a class is first used.
+    classes: Vec<ClassQueue<T>>,
     tokens: usize,
     running: usize,
 }
 
-struct Class<T> {
+struct ClassQueue<T> {
     queue: VecDeque<T>,
-    pressure: Pressure,
+    pressure: QueuePressure,
 }
 
-impl<T: Waits> Lane<T> {
-    /// An empty queue of which `instances` pieces may run at the same time.
+impl<T: Queued> RunQueue<T> {
+    /// An empty queue, of which `instances` items may run at the same time.
     pub(crate) fn new(instances: usize) -> Self {
-        let state = State { classes: Vec::new(), tokens: 0, running: 0 };
+        let state = QueueState { classes: Vec::new(), tokens: 0, running: 0 };
         Self { state: Mutex::new(state), instances }
     }
 
-    /// How many pieces may run at the same time.
+    /// How many items may run at the same time.
     pub(crate) fn instances(&self) -> usize {
         self.instances
     }
 
-    /// Whether more work of a class is welcome: always, unless its queue stands and its limit is reached.
+    /// Whether an item of a class may be added. It may not if the class is overloaded and its limit is reached.
     pub(crate) fn admits(&self, class: u8) -> bool {
         let state = lock(&self.state);
-        // Mostly nothing is limited, and then nobody needs to know the time.
+        // The clock is read only if a limit holds: mostly none does.
         !state.is_limited(class) || state.admits(class, Instant::now())
     }
 
-    /// How much work of a class and those above it waits.
+    /// How many items of a class and of those above it wait.
     pub(crate) fn waiting(&self, class: u8) -> usize {
         lock(&self.state).waiting(class)
     }
 
-    /// Whether a queue stands, so that work is shed.
+    /// Whether a class is overloaded, so that items are shed.
     pub(crate) fn is_shedding(&self) -> bool {
         lock(&self.state).classes.iter().any(|class| class.pressure.is_shedding())
     }
 
-    /// Adds work. True when the caller gives the pool a token for it.
+    /// Adds an item. If the result is true, the caller must give the workers a token for it.
     #[must_use]
-    pub(crate) fn push(&self, work: T) -> bool {
+    pub(crate) fn push(&self, item: T) -> bool {
         let mut state = lock(&self.state);
-        let class = usize::from(work.class());
+        let class = usize::from(item.class());
         while state.classes.len() <= class {
-            let pressure = Pressure::new(self.instances);
-            state.classes.push(Class { queue: VecDeque::new(), pressure });
+            let pressure = QueuePressure::new(self.instances);
+            state.classes.push(ClassQueue { queue: VecDeque::new(), pressure });
         }
-        state.classes[class].queue.push_back(work);
-        let more = state.tokens < self.instances;
-        state.tokens += usize::from(more);
-        more
+        state.classes[class].queue.push_back(item);
+        let has_token = state.tokens < self.instances;
+        state.tokens += usize::from(has_token);
+        has_token
     }
 
-    /// The next piece for the holder of a token, to be finished by [`Lane::finish`]; `None` takes the token back.
+    /// Takes the next item for a holder of a token, who must pass it to [`RunQueue::finish`]. `None` takes the token back.
     ///
-    /// What is of no use any more comes first, whatever its class: it costs nothing. Then the oldest, or the newest while the
-    /// queue stands.
-    pub(crate) fn next(&self, now: Instant) -> Option<T> {
+    /// An item whose run is of no use any more comes first, whatever its class, because it costs nothing. Then comes the oldest of the first
+    /// class, or the newest while that class is overloaded.
+    pub(crate) fn take_next(&self, now: Instant) -> Option<T> {
         let mut state = lock(&self.state);
-        let gone = state.classes.iter().position(|class| class.begins_with_waste(now));
+        let expired = state.classes.iter().position(|class| class.front_is_expired(now));
         let first = || state.classes.iter().position(|class| !class.queue.is_empty());
-        let Some(class) = gone.or_else(first) else {
+        let Some(class) = expired.or_else(first) else {
             state.tokens -= 1;
             return None;
         };
         state.running += 1;
-        state.classes[class].next(now)
+        state.classes[class].take_next(now)
     }
 
-    /// Whether there is work, and what comes next is such.
-    pub(crate) fn next_is(&self, such: impl FnOnce(&T) -> bool) -> bool {
+    /// Whether an item waits and the next one satisfies a condition.
+    pub(crate) fn front_matches(&self, condition: impl FnOnce(&T) -> bool) -> bool {
         let state = lock(&self.state);
         let mut queues = state.classes.iter().map(|class| &class.queue);
-        queues.find_map(VecDeque::front).is_some_and(such)
+        queues.find_map(VecDeque::front).is_some_and(condition)
     }
 
-    /// A piece of work is over. Whether the holder of the token keeps it because more waits; else it is taken back.
+    /// Ends the run of an item. The holder keeps the token if the result is true, because more waits; else the token is taken back.
     #[must_use]
     pub(crate) fn finish(&self, class: u8, times: RunTimes) -> bool {
         let RunTimes { wait_ns, run_ns } = times;
         let mut state = lock(&self.state);
         state.running -= 1;
         if let Some(class) = state.classes.get_mut(usize::from(class)).filter(|_| run_ns > 0) {
-            class.pressure.ran(wait_ns, run_ns);
+            class.pressure.record_run(wait_ns, run_ns);
         }
         let more = state.classes.iter().any(|class| !class.queue.is_empty());
         state.tokens -= usize::from(!more);
@@ -152,7 +153,7 @@ impl<T: Waits> Lane<T> {
     }
 }
 
-impl<T> State<T> {
+impl<T> QueueState<T> {
     fn is_limited(&self, class: u8) -> bool {
         self.classes.get(usize::from(class)).is_some_and(|class| class.pressure.is_limited())
     }
@@ -167,29 +168,29 @@ impl<T> State<T> {
     }
 }
 
-impl<T: Waits> Class<T> {
-    /// Whether the oldest piece of work is of no use any more.
-    fn begins_with_waste(&self, now: Instant) -> bool {
-        self.queue.front().is_some_and(|work| work.until().is_none_or(|deadline| deadline <= now))
+impl<T: Queued> ClassQueue<T> {
+    /// Whether the run of the oldest item is of no use any more.
+    fn front_is_expired(&self, now: Instant) -> bool {
+        self.queue.front().is_some_and(|item| item.useful_until().is_none_or(|deadline| deadline <= now))
     }
 
-    fn next(&mut self, now: Instant) -> Option<T> {
+    fn take_next(&mut self, now: Instant) -> Option<T> {
         let first = self.queue.front()?;
-        let (queued, until) = (first.came(), first.until());
-        let wait = now.saturating_duration_since(queued);
+        let (queued_at, until) = (first.queued_at(), first.useful_until());
+        let wait = now.saturating_duration_since(queued_at);
         let Some(deadline) = until.filter(|deadline| *deadline > now) else {
-            let gone = self.queue.pop_front();
-            self.pressure.expired(nanos(wait));
+            let expired = self.queue.pop_front();
+            self.pressure.record_expired(nanos(wait));
             if self.queue.is_empty() {
-                self.pressure.emptied();
+                self.pressure.record_empty();
             }
-            return gone;
+            return expired;
         };
-        let had = deadline.saturating_duration_since(queued);
-        self.pressure.waited(nanos(wait), nanos(had), now);
+        let had = deadline.saturating_duration_since(queued_at);
+        self.pressure.record_wait(nanos(wait), nanos(had), now);
         let next = if self.pressure.is_shedding() { self.queue.pop_back() } else { self.queue.pop_front() };
         if self.queue.is_empty() {
-            self.pressure.emptied();
+            self.pressure.record_empty();
         }
         next
     }
@@ -200,15 +201,15 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// A request of a simulation: when it came and until when it is of use, in simulated time.
-    struct Request(Instant, Instant, u8);
+    /// A simulated request: when it was queued, until when it is of use, and its class.
+    struct SimulatedRequest(Instant, Instant, u8);
 
-    impl Waits for Request {
-        fn came(&self) -> Instant {
+    impl Queued for SimulatedRequest {
+        fn queued_at(&self) -> Instant {
             self.0
         }
 
-        fn until(&self) -> Option<Instant> {
+        fn useful_until(&self) -> Option<Instant> {
             Some(self.1)
         }
 
@@ -217,42 +218,42 @@ mod tests {
         }
     }
 
-    /// What came of the requests of one class.
+    /// The outcome of the requests of one class.
     #[derive(Clone, Copy, Debug, Default)]
-    struct Seen {
-        /// Answers in time.
+    struct ClassOutcome {
+        /// Responses in time.
         good: usize,
         refused: usize,
-        /// Let in for nothing.
+        /// Admitted, and expired in the queue.
         expired: usize,
         slowest: Duration,
     }
 
-    /// One thread, runs of 10 ms, requests with a time-out of 200 ms. Each class comes `times` as fast as its requests could be
-    /// run alone, for `seconds`.
+    /// Simulates one thread, runs of 10 ms and requests with a time-out of 200 ms for `seconds`. The requests of each class come `times` as
+    /// fast as one thread could run them alone.
     fn simulated(
-        (lane, token): (&Lane<Request>, &mut bool),
+        (queue, token): (&RunQueue<SimulatedRequest>, &mut bool),
         start: Instant,
         times: &[f64],
         seconds: u64,
-    ) -> Vec<Seen> {
+    ) -> Vec<ClassOutcome> {
         let (run, timeout) = (Duration::from_millis(10), Duration::from_millis(200));
         let end = start + Duration::from_secs(seconds);
         let mut arrivals: Vec<Instant> = vec![start; times.len()];
-        let (mut now, mut seen) = (start, vec![Seen::default(); times.len()]);
+        let (mut now, mut seen) = (start, vec![ClassOutcome::default(); times.len()]);
         while now < end {
             for (class, next) in arrivals.iter_mut().enumerate() {
                 while *next <= now {
-                    if lock(&lane.state).admits(class as u8, *next) {
-                        *token |= lane.push(Request(*next, *next + timeout, class as u8));
+                    if lock(&queue.state).admits(class as u8, *next) {
+                        *token |= queue.push(SimulatedRequest(*next, *next + timeout, class as u8));
                     } else {
                         seen[class].refused += 1;
                     }
                     *next += run.div_f64(times[class]);
                 }
             }
-            let work = if *token { lane.next(now) } else { None };
-            let Some(Request(came, deadline, class)) = work else {
+            let work = if *token { queue.take_next(now) } else { None };
+            let Some(SimulatedRequest(came, deadline, class)) = work else {
                 (now, *token) = (arrivals.iter().min().copied().unwrap_or(end), false);
                 continue;
             };
@@ -267,12 +268,13 @@ mod tests {
                 }
             }
             let run_ns = if late { 0 } else { nanos(run) };
-            *token = lane.finish(class, RunTimes { wait_ns: nanos(wait), run_ns });
+            *token = queue.finish(class, RunTimes { wait_ns: nanos(wait), run_ns });
         }
         seen
     }
 
-    /// Poisson arrivals at so many times what one thread can do, runs of 2.5 ms, time-outs of 200 ms: the share of good answers.
+    /// The share of requests that are answered in time. They come at random (Poisson) at `times` the rate that one thread can run, with runs
+    /// of 2.5 ms and time-outs of 200 ms.
     fn answered(times: f64, seconds: u64, seed: u64) -> f64 {
         let (run, timeout) = (Duration::from_micros(2_500), Duration::from_millis(200));
         let (start, mut random) = (Instant::now(), seed);
@@ -283,19 +285,19 @@ mod tests {
             let uniform = (random >> 11) as f64 / (1u64 << 53) as f64;
             run.mul_f64(-(1.0 - uniform).ln() / times)
         };
-        let (lane, mut token) = (Lane::new(1), false);
+        let (queue, mut token) = (RunQueue::new(1), false);
         let (mut now, mut next, end) = (start, start + gap(), start + Duration::from_secs(seconds));
         let (mut good, mut all) = (0, 0);
         while now < end {
             while next <= now {
                 all += 1;
-                if lock(&lane.state).admits(0, next) {
-                    token |= lane.push(Request(next, next + timeout, 0));
+                if lock(&queue.state).admits(0, next) {
+                    token |= queue.push(SimulatedRequest(next, next + timeout, 0));
                 }
                 next += gap();
             }
-            let work = if token { lane.next(now) } else { None };
-            let Some(Request(came, deadline, _)) = work else {
+            let work = if token { queue.take_next(now) } else { None };
+            let Some(SimulatedRequest(came, deadline, _)) = work else {
                 (now, token) = (next, false);
                 continue;
             };
@@ -305,7 +307,7 @@ mod tests {
                 good += u64::from(now <= deadline);
             }
             let run_ns = if late { 0 } else { nanos(run) };
-            token = lane.finish(0, RunTimes { wait_ns: nanos(wait), run_ns });
+            token = queue.finish(0, RunTimes { wait_ns: nanos(wait), run_ns });
         }
         good as f64 / all as f64
     }
@@ -323,21 +325,22 @@ mod tests {
     fn overload_costs_no_goodput_and_ends_with_the_burst() {
         let start = Instant::now();
         for times in [0.5, 0.9, 1.5, 3.0, 10.0] {
-            let (lane, mut token) = (Lane::new(1), false);
-            let Seen { good, slowest, expired, .. } = simulated((&lane, &mut token), start, &[times], 10)[0];
+            let (queue, mut token) = (RunQueue::new(1), false);
+            let ClassOutcome { good, slowest, expired, .. } =
+                simulated((&queue, &mut token), start, &[times], 10)[0];
             assert!(expired as f64 <= 0.5 * good as f64, "{times}: {expired} of {good}");
-            // 100 a second are what one thread can do.
+            // One thread can run 100 a second.
             let possible = 1_000.0 * f64::min(times, 1.0);
             assert!(good as f64 >= 0.95 * possible, "{times}: {good}");
             assert!(slowest <= Duration::from_millis(200), "{times}: {slowest:?}");
-            assert_eq!(lane.is_shedding(), times > 1.0);
-            // A second after the burst everything is as it was.
+            assert_eq!(queue.is_shedding(), times > 1.0);
+            // A second after the burst, the queue behaves as before it.
             let calm = start + Duration::from_secs(10);
-            simulated((&lane, &mut token), calm, &[0.5], 1);
+            simulated((&queue, &mut token), calm, &[0.5], 1);
             let later = calm + Duration::from_secs(1);
-            let Seen { good, slowest, .. } = simulated((&lane, &mut token), later, &[0.5], 1)[0];
+            let ClassOutcome { good, slowest, .. } = simulated((&queue, &mut token), later, &[0.5], 1)[0];
             assert!(good >= 49 && slowest <= Duration::from_millis(20), "{times}: {good}, {slowest:?}");
-            assert!(!lane.is_shedding());
+            assert!(!queue.is_shedding());
         }
     }
 
@@ -345,12 +348,12 @@ mod tests {
     fn what_comes_too_fast_in_one_class_costs_those_above_it_no_more_than_a_run() {
         let start = Instant::now();
         for batch in [0.5, 3.0, 10.0] {
-            let (lane, mut token) = (Lane::new(1), false);
-            let seen = simulated((&lane, &mut token), start, &[0.5, batch], 10);
+            let (queue, mut token) = (RunQueue::new(1), false);
+            let seen = simulated((&queue, &mut token), start, &[0.5, batch], 10);
             let (gold, batch) = (seen[0], seen[1]);
             assert_eq!((gold.good, gold.refused), (500, 0));
             assert!(gold.slowest <= Duration::from_millis(20), "{gold:?}");
-            // What is left over is used.
+            // The lower class gets the capacity that is left.
             assert!(batch.good >= 475, "{batch:?}");
         }
     }
@@ -365,12 +368,12 @@ mod models {
 
     struct Work(usize);
 
-    impl Waits for Work {
-        fn came(&self) -> Instant {
+    impl Queued for Work {
+        fn queued_at(&self) -> Instant {
             Instant::now()
         }
 
-        fn until(&self) -> Option<Instant> {
+        fn useful_until(&self) -> Option<Instant> {
             None
         }
 
@@ -379,23 +382,23 @@ mod models {
         }
     }
 
-    /// Whatever the order: no work is left behind without a token, and no more runs at a time than may.
+    /// Whatever the order: no item is left without a token, and no more items run at a time than may.
     fn run(instances: usize) {
         loom::model(move || {
-            let lane = Arc::new(Lane::new(instances));
+            let queue = Arc::new(RunQueue::new(instances));
             let (done, running) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
             let threads = [1, 2].map(|work| {
-                let (lane, done, running) = (lane.clone(), done.clone(), running.clone());
+                let (queue, done, running) = (queue.clone(), done.clone(), running.clone());
                 thread::spawn(move || {
-                    if !lane.push(Work(work)) {
+                    if !queue.push(Work(work)) {
                         return;
                     }
-                    // The token, taken by a pool thread.
-                    while let Some(Work(work)) = lane.next(Instant::now()) {
+                    // This thread acts as the worker that takes the token.
+                    while let Some(Work(work)) = queue.take_next(Instant::now()) {
                         assert!(running.fetch_add(1, SeqCst) < instances);
                         done.fetch_add(work, SeqCst);
                         running.fetch_sub(1, SeqCst);
-                        if !lane.finish((work % 2) as u8, RunTimes::default()) {
+                        if !queue.finish((work % 2) as u8, RunTimes::default()) {
                             return;
                         }
                     }
@@ -403,7 +406,7 @@ mod models {
             });
             threads.into_iter().for_each(|thread| thread.join().unwrap());
             assert_eq!(done.load(SeqCst), 3);
-            assert!(lane.push(Work(0)), "every token is back");
+            assert!(queue.push(Work(0)), "every token is back");
         });
     }
 

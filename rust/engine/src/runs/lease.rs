@@ -11,24 +11,24 @@ use headgate_core::tensor::Signature;
 use headgate_runtime::Binding;
 use headgate_runtime::device::InFlightRun;
 
-use crate::models::{Model, Warm};
+use crate::models::{LoadedModel, Model};
 
 /// One run's buffers, on loan from a model.
-pub struct Lease {
-    warm: Warm,
-    home: usize,
+pub struct BufferLease {
+    loaded: LoadedModel,
+    thread: usize,
     /// In a box: a lease is handed from phase to phase.
     binding: Option<Box<Binding>>,
     /// Dropped after the binding: what must last as long as the buffers are in use.
     attached: Option<Box<dyn Any + Send + Sync>>,
 }
 
-impl Lease {
-    /// Takes buffers from the free list of IO thread `home`, or makes new ones.
-    pub fn take(warm: Warm, home: usize) -> Lease {
-        let home = home % warm.io_threads();
-        let binding = warm.take_binding(home);
-        Lease { warm, home, binding: Some(binding), attached: None }
+impl BufferLease {
+    /// Takes buffers from the free list of IO thread `thread`, or makes new ones.
+    pub fn acquire(loaded: LoadedModel, thread: usize) -> BufferLease {
+        let thread = thread % loaded.buffer_pool_count();
+        let binding = loaded.take_binding(thread);
+        BufferLease { loaded, thread, binding: Some(binding), attached: None }
     }
 
     /// Has something last as long as the buffers are in use, in place of what was attached before.
@@ -38,7 +38,7 @@ impl Lease {
 
     /// The model that lent them.
     pub fn model(&self) -> &Arc<Model> {
-        self.warm.model()
+        self.loaded.model()
     }
 
     /// The tensors.
@@ -52,10 +52,10 @@ impl Lease {
     }
 
     /// The signature and the tensors it speaks of.
-    pub fn parts(&mut self) -> (&Signature, &mut Binding) {
-        let Lease { warm, binding, .. } = self;
+    pub fn signature_and_binding(&mut self) -> (&Signature, &mut Binding) {
+        let BufferLease { loaded, binding, .. } = self;
         let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
-        (warm.model().signature(), binding)
+        (loaded.model().signature(), binding)
     }
 
     /// Runs the model over the inputs; a panic inside becomes an error and costs the buffers.
@@ -63,31 +63,31 @@ impl Lease {
     /// # Errors
     /// As [`Executable::run`]; `internal` after a panic.
     pub fn run(&mut self) -> Result<()> {
-        let Lease { warm, binding, .. } = self;
+        let BufferLease { loaded, binding, .. } = self;
         let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
-        let result = warm.executable().execute(binding);
+        let result = loaded.executable().execute(binding);
         if result.as_ref().is_err_and(|error| error.code == Code::Internal) {
             // After a panic nobody knows what they hold.
-            **binding = warm.new_binding();
+            **binding = loaded.new_binding();
         }
         result
     }
 }
 
 /// Runs on the thread of an instance.
-impl Lease {
+impl BufferLease {
     /// Begins to run over the inputs.
     ///
     /// # Errors
     /// As [`Executable::run`].
     ///
     /// # Safety
-    /// The lease is neither dropped nor read before [`Lease::finish`] got the flight.
+    /// The lease is neither dropped nor read before [`BufferLease::finish`] got the flight.
     pub(crate) unsafe fn begin(&mut self, instance: usize) -> Result<InFlightRun> {
-        let Lease { warm, binding, .. } = self;
+        let BufferLease { loaded, binding, .. } = self;
         let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
         // SAFETY: the caller's promise; the binding lies in the lease.
-        unsafe { warm.executable().begin(instance, binding) }
+        unsafe { loaded.executable().begin(instance, binding) }
     }
 
     /// Waits for the end of a run.
@@ -95,15 +95,15 @@ impl Lease {
     /// # Errors
     /// As [`Executable::run`].
     pub(crate) fn finish(&mut self, instance: usize, flight: InFlightRun) -> Result<()> {
-        let Lease { warm, binding, .. } = self;
+        let BufferLease { loaded, binding, .. } = self;
         let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
-        warm.executable().finish(instance, flight, binding)
+        loaded.executable().finish(instance, flight, binding)
     }
 
     /// Runs on the thread of an instance, or on any.
     ///
     /// # Errors
-    /// As [`Lease::run`].
+    /// As [`BufferLease::run`].
     pub(crate) fn run_on(&mut self, instance: Option<usize>) -> Result<()> {
         let Some(instance) = instance else { return self.run() };
         // SAFETY: finished in the next line.
@@ -112,10 +112,10 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for BufferLease {
     fn drop(&mut self) {
         let Some(mut binding) = self.binding.take() else { return };
         binding.forget();
-        self.warm.give_binding(binding, self.home);
+        self.loaded.give_binding(binding, self.thread);
     }
 }

@@ -10,7 +10,7 @@ mod run_result;
 mod single_run;
 mod submit;
 
-pub use batched_run::{Done, Seat};
-pub use lease::Lease;
-pub use run_result::{Ran, Together};
-pub use single_run::{Outcome, Pending};
+pub use batched_run::{BatchedRun, BatchedRunOutcome};
+pub use lease::BufferLease;
+pub use run_result::{BatchedResult, RunResult};
+pub use single_run::{PendingRun, RunOutcome};

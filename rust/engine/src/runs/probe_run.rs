@@ -6,41 +6,42 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use headgate_core::error::{Code, Result};
-use headgate_runtime::{Elements, TensorView};
+use headgate_runtime::Elements;
+use headgate_runtime::TensorView;
 
-use super::lease::Lease;
-use super::run_result::Ran;
-use crate::compute::Cell;
-use crate::models::{Finding, Model, PROBE_LIMIT};
-use crate::queue::{RunTimes, Waits};
+use super::lease::BufferLease;
+use super::run_result::RunResult;
+use crate::compute::ElementBuffer;
+use crate::models::{MAX_PROBE_RUN, Model, ProbeOutcome};
+use crate::queue::{Queued, RunTimes};
 use crate::time::nanos;
-use crate::warmup::Warmup;
-use crate::workers::{Begun, On, Runner, Task};
+use crate::warmup::WarmupInputs;
+use crate::workers::{DeviceTimes, Executor, RunSlot, Task};
 
 /// The largest input of a request that is kept, in bytes.
-const MOST_BYTES: usize = 64 << 10;
+const MAX_BYTES: usize = 64 << 10;
 /// Until when a probe that waits for a thread is of use: it is wanted whenever it comes to run.
-const PATIENCE: Duration = Duration::from_secs(60);
+const USEFUL_FOR: Duration = Duration::from_secs(60);
 
-impl Ran {
+impl RunResult {
     /// Has the model probed with these inputs from now on, if no other one is known that it takes. The run succeeded, and took so long.
-    pub fn teach(&self, run: Duration) {
+    pub fn offer_probe_input(&self, run: Duration) {
         if !self.model().probes().are_possible() {
-            self.keep(run);
+            self.keep_probe_input(run);
         }
     }
 
     /// Once for each model, so that it costs the other requests nothing.
     #[cold]
-    fn keep(&self, run: Duration) {
-        if let Some(input) = self.inputs(MOST_BYTES) {
-            self.model().probes().keep_requests(input, run);
+    fn keep_probe_input(&self, run: Duration) {
+        if let Some(input) = self.copy_inputs(MAX_BYTES) {
+            self.model().probes().set_request_input(input, run);
         }
     }
 
     /// The inputs, unless they are more than `most` bytes, or some of them are optional: then the others alone may not do.
-    fn inputs(&self, most: usize) -> Option<Warmup> {
-        if matches!(self, Ran::Alone(lease) if lease.binding().has_optional_inputs()) {
+    fn copy_inputs(&self, most: usize) -> Option<WarmupInputs> {
+        if matches!(self, RunResult::Single(lease) if lease.binding().has_optional_inputs()) {
             return None;
         }
         let mut left = most;
@@ -56,60 +57,60 @@ impl Ran {
                 Elements::Strings { bytes, offsets } => bytes.len() + size_of_val(&offsets[..]),
             };
             left = left.checked_sub(bytes)?;
-            inputs.push((shape, Cell::copied(&data)));
+            inputs.push((shape, ElementBuffer::copy_of(&data)));
         }
-        Some(Warmup::taken(inputs))
+        Some(WarmupInputs::from_elements(inputs))
     }
 }
 
 /// A probe on its way to a thread.
-pub(super) struct Probe {
+pub(super) struct ProbeRun {
     model: Arc<Model>,
-    queued: Instant,
+    queued_at: Instant,
 }
 
-impl Probe {
-    pub(super) fn new(model: Arc<Model>) -> Probe {
-        Probe { model, queued: Instant::now() }
+impl ProbeRun {
+    pub(super) fn new(model: Arc<Model>) -> ProbeRun {
+        ProbeRun { model, queued_at: Instant::now() }
     }
 
-    fn run_on(&self, on: On<'_>) -> RunTimes {
+    fn run_on(&self, executor: Executor<'_>) -> RunTimes {
         let (probes, begun) = (self.model.probes(), Instant::now());
-        let known = probes.known();
-        let (limit, is_requests) =
-            known.map_or((PROBE_LIMIT, false), |known| (known.limit, known.is_requests));
-        let running = on.begin(self.model.runs(), begun + limit);
-        let result = self.execute(on.instance());
-        drop(running);
-        let finding = result.and_then(|result| match result {
-            Ok(()) if is_requests => Some(Finding::Works { run: Duration::ZERO }),
-            Ok(()) => Some(Finding::Works { run: begun.elapsed() }),
+        let known = probes.known_input();
+        let (limit, from_request) =
+            known.map_or((MAX_PROBE_RUN, false), |known| (known.limit, known.from_request));
+        let guard = executor.begin(self.model.run_counters(), begun + limit);
+        let result = self.execute(executor.instance());
+        drop(guard);
+        let outcome = result.and_then(|result| match result {
+            Ok(()) if from_request => Some(ProbeOutcome::Works { run: Duration::ZERO }),
+            Ok(()) => Some(ProbeOutcome::Works { run: begun.elapsed() }),
             // Want of memory says nothing about the model.
             Err(error) if error.code == Code::Overloaded => None,
-            Err(_) => Some(Finding::Fails),
+            Err(_) => Some(ProbeOutcome::Fails),
         });
         let now = Instant::now();
-        probes.finish(finding, begun, now);
-        RunTimes { wait_ns: nanos(begun - self.queued), run_ns: nanos(now - begun).max(1) }
+        probes.finish(outcome, begun, now);
+        RunTimes { wait_ns: nanos(begun - self.queued_at), run_ns: nanos(now - begun).max(1) }
     }
 
     /// `None` for a model that has left memory meanwhile.
     fn execute(&self, instance: Option<usize>) -> Option<Result<()>> {
-        let (known, warm) = (self.model.probes().known()?, self.model.hold()?);
-        let mut lease = Lease::take(warm, 0);
-        let (signature, binding) = lease.parts();
+        let (known, loaded) = (self.model.probes().known_input()?, self.model.hold()?);
+        let mut lease = BufferLease::acquire(loaded, 0);
+        let (signature, binding) = lease.signature_and_binding();
         let filled = known.input.fill(binding, signature, 0);
         Some(filled.and_then(|()| lease.run_on(instance)))
     }
 }
 
-impl Waits for Probe {
-    fn came(&self) -> Instant {
-        self.queued
+impl Queued for ProbeRun {
+    fn queued_at(&self) -> Instant {
+        self.queued_at
     }
 
-    fn until(&self) -> Option<Instant> {
-        Some(self.queued + PATIENCE)
+    fn useful_until(&self) -> Option<Instant> {
+        Some(self.queued_at + USEFUL_FOR)
     }
 
     fn class(&self) -> u8 {
@@ -117,22 +118,22 @@ impl Waits for Probe {
     }
 }
 
-impl Task for Probe {
-    fn goes_ahead(&self) -> bool {
+impl Task for ProbeRun {
+    fn may_overlap(&self) -> bool {
         false
     }
 
-    fn run(self: Arc<Self>, runner: &Runner) -> RunTimes {
-        self.run_on(On::Thread(runner))
+    fn run(self: Arc<Self>, slot: &RunSlot) -> RunTimes {
+        self.run_on(Executor::PoolThread(slot))
     }
 
     fn begin(self: Arc<Self>, instance: usize, _idle: bool) -> bool {
         // Nothing is in the air: a probe does not go ahead.
-        self.run_on(On::Instance(instance));
+        self.run_on(Executor::Instance(instance));
         false
     }
 
-    fn finish(self: Arc<Self>, _instance: usize, _begun: Begun) -> RunTimes {
+    fn finish(self: Arc<Self>, _instance: usize, _begun: DeviceTimes) -> RunTimes {
         RunTimes::default()
     }
 }

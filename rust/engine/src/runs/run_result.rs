@@ -7,45 +7,45 @@ use std::sync::Arc;
 use headgate_core::error::Result;
 use headgate_runtime::{StringTensor, TensorView};
 
-use super::lease::Lease;
+use super::lease::BufferLease;
 use crate::batching::BatchRows;
 use crate::models::Model;
 
 /// Inputs and outputs of a run that is over.
-pub enum Ran {
+pub enum RunResult {
     /// In buffers of its own.
-    Alone(Lease),
+    Single(BufferLease),
     /// Among the rows of a batch.
-    Together(Together),
+    Batched(BatchedResult),
 }
 
 /// A request's inputs and outputs after the run of its batch.
-pub struct Together {
+pub struct BatchedResult {
     rows: BatchRows,
     model: Arc<Model>,
 }
 
-impl Together {
+impl BatchedResult {
     /// The rows of a request to that model.
-    pub(super) fn new(rows: BatchRows, model: Arc<Model>) -> Together {
-        Together { rows, model }
+    pub(super) fn new(rows: BatchRows, model: Arc<Model>) -> BatchedResult {
+        BatchedResult { rows, model }
     }
 }
 
-impl Ran {
+impl RunResult {
     /// The model.
     pub fn model(&self) -> &Arc<Model> {
         match self {
-            Ran::Alone(lease) => lease.model(),
-            Ran::Together(together) => &together.model,
+            RunResult::Single(lease) => lease.model(),
+            RunResult::Batched(batched) => &batched.model,
         }
     }
 
     /// The number of rows.
     pub fn rows(&self) -> usize {
         match self {
-            Ran::Alone(lease) => lease.binding().rows(),
-            Ran::Together(together) => together.rows.rows(),
+            RunResult::Single(lease) => lease.binding().rows(),
+            RunResult::Batched(batched) => batched.rows.rows(),
         }
     }
 
@@ -55,36 +55,36 @@ impl Ran {
     /// `internal` for one that cannot be shown.
     pub fn input(&self, index: usize) -> Result<TensorView<'_>> {
         match self {
-            Ran::Alone(lease) => lease.binding().input(index).view(),
-            Ran::Together(together) => together.rows.input(index),
+            RunResult::Single(lease) => lease.binding().input(index).view(),
+            RunResult::Batched(batched) => batched.rows.input(index),
         }
     }
 
     /// An output.
     ///
     /// # Errors
-    /// As [`Ran::input`].
+    /// As [`RunResult::input`].
     pub fn output(&self, index: usize) -> Result<TensorView<'_>> {
         match self {
-            Ran::Alone(lease) => lease.binding().output(index),
-            Ran::Together(together) => together.rows.output(index),
+            RunResult::Single(lease) => lease.binding().output(index),
+            RunResult::Batched(batched) => batched.rows.output(index),
         }
     }
 
     /// The strings of an input, not copied; `None` for another type.
     pub fn input_strings(&self, index: usize) -> Option<StringTensor<'_>> {
         match self {
-            Ran::Alone(lease) => lease.binding().input(index).strings(),
-            // Strings are not batched.
-            Ran::Together(_) => None,
+            RunResult::Single(lease) => lease.binding().input(index).strings(),
+            // StringTensor are not batched.
+            RunResult::Batched(_) => None,
         }
     }
 
     /// The strings of an output, not copied; `None` for another type.
     pub fn output_strings(&self, index: usize) -> Option<StringTensor<'_>> {
         match self {
-            Ran::Alone(lease) => lease.binding().output_strings(index),
-            Ran::Together(_) => None,
+            RunResult::Single(lease) => lease.binding().output_strings(index),
+            RunResult::Batched(_) => None,
         }
     }
 }

@@ -15,27 +15,27 @@ use headgate_runtime::cancel::CancelToken;
 use headgate_runtime::device::InFlightRun;
 use tokio::sync::oneshot;
 
-use super::lease::Lease;
-use crate::queue::{RunTimes, Waits};
+use super::lease::BufferLease;
+use crate::queue::{Queued, RunTimes};
 use crate::time::nanos;
-use crate::workers::{Begun, Runner, Task, Waiter, late};
+use crate::workers::{DeviceTimes, RunSlot, Task, Waiter, late_error};
 
 /// One request's run, shared by the queue and the requester.
-pub(super) struct Job {
+pub(super) struct SingleRun {
     deadline: Instant,
     class: u8,
-    queued: Instant,
+    queued_at: Instant,
     /// It is taken out of the queue once, to be run or because nobody wants it.
     stage: AtomicU8,
     /// What cancels it once it has begun, where it can be.
     token: OnceLock<CancelToken>,
     /// What is run, until its outcome is told. A worker alone takes it.
-    work: Mutex<Option<JobWork>>,
+    work: Mutex<Option<SingleRunWork>>,
 }
 
-struct JobWork {
-    lease: Lease,
-    reply: oneshot::Sender<Outcome>,
+struct SingleRunWork {
+    lease: BufferLease,
+    reply: oneshot::Sender<RunOutcome>,
     /// What was begun on a device.
     flight: Option<Result<InFlightRun>>,
 }
@@ -45,39 +45,39 @@ const BEGUN: u8 = 1;
 const CANCELLED: u8 = 2;
 
 /// A run on its way; resolves to its outcome. Dropping it takes the run out of the queue.
-pub struct Pending {
+pub struct PendingRun {
     /// There until the run is cancelled.
-    outcome: Option<oneshot::Receiver<Outcome>>,
-    job: Arc<Job>,
+    outcome: Option<oneshot::Receiver<RunOutcome>>,
+    run: Arc<SingleRun>,
 }
 
-impl Pending {
+impl PendingRun {
     /// Whether the run has begun.
     pub fn has_begun(&self) -> bool {
-        self.job.stage.load(Relaxed) == BEGUN
+        self.run.stage.load(Relaxed) == BEGUN
     }
 
     /// Cancels the run; what resolves when it ends, if it has begun.
-    pub fn cancel(mut self) -> Option<oneshot::Receiver<Outcome>> {
-        if self.job.leave(CANCELLED) {
+    pub fn cancel(mut self) -> Option<oneshot::Receiver<RunOutcome>> {
+        if self.run.leave_queue(CANCELLED) {
             return None;
         }
-        if let Some(run) = self.job.token.get() {
+        if let Some(run) = self.run.token.get() {
             run.cancel();
         }
         self.outcome.take()
     }
 }
 
-impl Drop for Pending {
+impl Drop for PendingRun {
     fn drop(&mut self) {
         // A run that has begun goes on.
-        self.job.leave(CANCELLED);
+        self.run.leave_queue(CANCELLED);
     }
 }
 
-impl Future for Pending {
-    type Output = Result<Outcome>;
+impl Future for PendingRun {
+    type Output = Result<RunOutcome>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let lost = |_| Error::new(Code::Internal, "a pool thread gave no outcome");
@@ -86,72 +86,72 @@ impl Future for Pending {
     }
 }
 
-/// What became of a job: the buffers come back whatever happened.
-pub struct Outcome {
+/// What became of a run: the buffers come back whatever happened.
+pub struct RunOutcome {
     /// The buffers, outputs filled when `result` is fine.
-    pub lease: Lease,
+    pub lease: BufferLease,
     /// Whether the run succeeded.
     pub result: Result<()>,
-    /// How long the job waited for a thread, in nanoseconds.
+    /// How long the run waited for a thread, in nanoseconds.
     pub queue_ns: u64,
     /// How long the run took, in nanoseconds; 0 when there was none.
     pub run_ns: u64,
 }
 
-impl Job {
+impl SingleRun {
     /// A run for whoever waits, to be queued, and what its requester holds.
-    pub(super) fn new(lease: Lease, waiter: Waiter) -> (Arc<Job>, Pending) {
+    pub(super) fn new(lease: BufferLease, waiter: Waiter) -> (Arc<SingleRun>, PendingRun) {
         let Waiter { deadline, class, .. } = waiter;
         let (reply, outcome) = oneshot::channel();
-        let job = Arc::new(Job {
+        let run = Arc::new(SingleRun {
             deadline,
             class,
-            queued: Instant::now(),
+            queued_at: Instant::now(),
             stage: AtomicU8::new(QUEUED),
             token: OnceLock::new(),
-            work: Mutex::new(Some(JobWork { lease, reply, flight: None })),
+            work: Mutex::new(Some(SingleRunWork { lease, reply, flight: None })),
         });
-        (job.clone(), Pending { outcome: Some(outcome), job })
+        (run.clone(), PendingRun { outcome: Some(outcome), run })
     }
 
     /// Takes it out of the queue; false when somebody has.
-    fn leave(&self, to: u8) -> bool {
+    fn leave_queue(&self, to: u8) -> bool {
         self.stage.compare_exchange(QUEUED, to, AcqRel, Acquire).is_ok()
     }
 
     /// What is run, once.
-    fn take_work(&self) -> Option<JobWork> {
+    fn take_work(&self) -> Option<SingleRunWork> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// What is to be run, unless nobody wants it any more.
-    fn start(&self, work: JobWork) -> Option<JobWork> {
-        if !self.leave(BEGUN) {
+    fn start(&self, work: SingleRunWork) -> Option<SingleRunWork> {
+        if !self.leave_queue(BEGUN) {
             return None;
         }
         let now = Instant::now();
         if now >= self.deadline {
-            self.tell(work, Err(late()), now, 0);
+            self.send_outcome(work, Err(late_error()), now, 0);
             return None;
         }
         Some(work)
     }
 
     /// Tells the outcome of a run that began then.
-    fn tell(&self, work: JobWork, result: Result<()>, begun: Instant, run_ns: u64) -> RunTimes {
-        let queue_ns = nanos(begun - self.queued);
+    fn send_outcome(&self, work: SingleRunWork, result: Result<()>, begun: Instant, run_ns: u64) -> RunTimes {
+        let queue_ns = nanos(begun - self.queued_at);
         // A requester that left meanwhile gets nothing; the lease in the outcome goes home either way.
-        drop(work.reply.send(Outcome { lease: work.lease, result, queue_ns, run_ns }));
+        drop(work.reply.send(RunOutcome { lease: work.lease, result, queue_ns, run_ns }));
         RunTimes { wait_ns: queue_ns, run_ns }
     }
 }
 
-impl Waits for Job {
-    fn came(&self) -> Instant {
-        self.queued
+impl Queued for SingleRun {
+    fn queued_at(&self) -> Instant {
+        self.queued_at
     }
 
-    fn until(&self) -> Option<Instant> {
+    fn useful_until(&self) -> Option<Instant> {
         (self.stage.load(Relaxed) == QUEUED).then_some(self.deadline)
     }
 
@@ -160,35 +160,35 @@ impl Waits for Job {
     }
 }
 
-impl Task for Job {
-    fn goes_ahead(&self) -> bool {
+impl Task for SingleRun {
+    fn may_overlap(&self) -> bool {
         true
     }
 
-    fn run(self: Arc<Self>, runner: &Runner) -> RunTimes {
+    fn run(self: Arc<Self>, slot: &RunSlot) -> RunTimes {
         let Some(work) = self.take_work() else { return RunTimes::default() };
-        let running = runner.begin(work.lease.model().runs(), self.deadline);
-        // Before the run begins for others: who leaves from then on cancels it. Set once: a job is run once.
-        let _ = self.token.set(running.token());
+        let guard = slot.begin(work.lease.model().run_counters(), self.deadline);
+        // Before the run begins for others: who leaves from then on cancels it. Set once: a run is run once.
+        let _ = self.token.set(guard.token());
         let Some(mut work) = self.start(work) else { return RunTimes::default() };
         let begun = Instant::now();
         let result = work.lease.run();
-        drop(running);
-        self.tell(work, result, begun, nanos(begun.elapsed()))
+        drop(guard);
+        self.send_outcome(work, result, begun, nanos(begun.elapsed()))
     }
 
     fn begin(self: Arc<Self>, instance: usize, _idle: bool) -> bool {
         let Some(mut work) = self.take_work().and_then(|work| self.start(work)) else { return false };
-        // SAFETY: the job keeps the lease to itself until `finish`.
+        // SAFETY: the run keeps the lease to itself until `finish`.
         work.flight = Some(unsafe { work.lease.begin(instance) });
         *self.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
         true
     }
 
-    fn finish(self: Arc<Self>, instance: usize, begun: Begun) -> RunTimes {
+    fn finish(self: Arc<Self>, instance: usize, times: DeviceTimes) -> RunTimes {
         let Some(mut work) = self.take_work() else { return RunTimes::default() };
-        let flight = work.flight.take().expect("a job that is finished was begun");
+        let flight = work.flight.take().expect("a run that is finished was begun");
         let result = flight.and_then(|flight| work.lease.finish(instance, flight));
-        self.tell(work, result, begun.at, nanos(begun.since.elapsed()).max(1))
+        self.send_outcome(work, result, times.begun_at, nanos(times.computes_from.elapsed()).max(1))
     }
 }

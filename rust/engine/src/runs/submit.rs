@@ -7,33 +7,33 @@ use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
 
-use super::batched_run::Seat;
-use super::lease::Lease;
-use super::probe_run::Probe;
-use super::single_run::{Job, Pending};
-use crate::models::{Asked, Model};
-use crate::workers::{Pool, Task, Waiter};
+use super::batched_run::BatchedRun;
+use super::lease::BufferLease;
+use super::probe_run::ProbeRun;
+use super::single_run::{PendingRun, SingleRun};
+use crate::models::{Model, ProbeAnswer};
+use crate::workers::{Task, Waiter, WorkerPool};
 
-impl Pool {
+impl WorkerPool {
     /// Hands a run over.
     ///
     /// # Errors
     /// `overloaded` when too many wait, or the version sheds; the lease goes home.
-    pub fn submit(&self, lease: Lease, waiter: Waiter) -> Result<Pending> {
+    pub fn submit(&self, lease: BufferLease, waiter: Waiter) -> Result<PendingRun> {
         let (class, model) = (waiter.class, lease.model().clone());
-        if model.queue().waiting(class) >= self.room(class) {
+        if model.queue().waiting(class) >= self.queue_room(class) {
             return Err(Error::new(Code::Overloaded, "the queue for pool threads is full; try again later"));
         }
-        model.admit(class)?;
-        let (job, pending) = Job::new(lease, waiter);
-        self.queue(&model, job);
+        model.check_queue(class)?;
+        let (run, pending) = SingleRun::new(lease, waiter);
+        self.enqueue(&model, run);
         Ok(pending)
     }
 
     /// A request's rows are in its batch: hands the batch over, unless somebody has. Batches are bounded where they are made.
-    pub fn ready(&self, seat: &mut Seat) {
-        if let Some(batch) = seat.ready() {
-            self.queue(seat.model(), batch);
+    pub fn submit_batched(&self, batched: &mut BatchedRun) {
+        if let Some(batch) = batched.mark_written() {
+            self.enqueue(batched.model(), batch);
         }
     }
 
@@ -41,18 +41,18 @@ impl Pool {
     /// that it takes.
     ///
     /// A probe is never refused: there is one for each model at most.
-    pub fn probe(&self, model: &Arc<Model>) -> Option<Asked> {
+    pub fn probe(&self, model: &Arc<Model>) -> Option<ProbeAnswer> {
         if !model.probes().are_possible() {
             return None;
         }
-        let asked = model.probes().ask(Instant::now());
-        if matches!(asked, Asked::Begun(_)) {
-            self.queue(model, Arc::new(Probe::new(model.clone())));
+        let answer = model.probes().ask(Instant::now());
+        if matches!(answer, ProbeAnswer::Started(_)) {
+            self.enqueue(model, Arc::new(ProbeRun::new(model.clone())));
         }
-        Some(asked)
+        Some(answer)
     }
 
-    fn queue(&self, model: &Model, task: Arc<dyn Task>) {
+    fn enqueue(&self, model: &Model, task: Arc<dyn Task>) {
         self.push(model.queue(), model.device_workers(), task);
     }
 }

@@ -8,7 +8,7 @@ mod rows;
 mod synthetic;
 mod warmup_file;
 
-pub(crate) use inputs::{Warmup, is_of_the_run};
-pub(crate) use rows::Rows;
+pub(crate) use inputs::{WarmupInputs, concerns_inputs};
+pub(crate) use rows::RowSet;
 pub(crate) use synthetic::varied;
 pub(crate) use warmup_file::FILE;

@@ -9,12 +9,12 @@ use headgate_runtime::Binding;
 use crate::shapes::with_rows;
 
 /// The most rows.
-pub(crate) const MOST_ROWS: usize = 16;
+pub(crate) const MAX_ROWS: usize = 16;
 /// All rows take this at most, in bytes, unless two take more.
-const MOST_BYTES: usize = 64 << 20;
+const MAX_BYTES: usize = 64 << 20;
 
 /// The bytes of one row, input by input.
-pub(crate) type Row = Vec<Vec<u8>>;
+pub(crate) type RowBytes = Vec<Vec<u8>>;
 
 /// One element of the inputs of some rows.
 #[derive(Clone, Copy, Debug)]
@@ -24,28 +24,28 @@ pub(crate) struct ElementPlace {
     pub(crate) element: usize,
 }
 
-/// Rows of the same kind that differ from each other.
+/// RowSet of the same kind that differ from each other.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Rows {
+pub(crate) struct RowSet {
     /// The shape of one row of each input.
-    each: Vec<Shape>,
-    rows: Vec<Row>,
+    row_shapes: Vec<Shape>,
+    rows: Vec<RowBytes>,
 }
 
-impl Rows {
+impl RowSet {
     /// Some of the rows that differ, from the first to the last of those that there are.
-    pub(crate) fn of(each: Vec<Shape>, all: Vec<Row>) -> Rows {
+    pub(crate) fn pick_from(row_shapes: Vec<Shape>, all: Vec<RowBytes>) -> RowSet {
         let mut known = BTreeSet::new();
         let rows: Vec<_> = all.into_iter().filter(|row| known.insert(row.clone())).collect();
         let bytes = rows.first().map_or(0, |row| row.iter().map(Vec::len).sum());
-        let most = Rows::affordable(bytes).min(rows.len());
+        let most = RowSet::max_rows(bytes).min(rows.len());
         let picked = (0..most).map(|at| rows[at * rows.len() / most].clone()).collect();
-        Rows { each, rows: picked }
+        RowSet { row_shapes, rows: picked }
     }
 
     /// How many rows of so many bytes are compared.
-    pub(crate) fn affordable(row_bytes: usize) -> usize {
-        MOST_BYTES.checked_div(row_bytes).unwrap_or(MOST_ROWS).clamp(2, MOST_ROWS)
+    pub(crate) fn max_rows(row_bytes: usize) -> usize {
+        MAX_BYTES.checked_div(row_bytes).unwrap_or(MAX_ROWS).clamp(2, MAX_ROWS)
     }
 
     /// How many there are.
@@ -60,7 +60,7 @@ impl Rows {
         sizes: &[usize],
         all: bool,
         write: impl Fn(ElementPlace, &mut [u8]),
-    ) -> Option<Rows> {
+    ) -> Option<RowSet> {
         let mut rows = self.rows.clone();
         let mut changed = false;
         for (input, &size) in sizes.iter().enumerate().filter(|(_, size)| **size > 0) {
@@ -80,7 +80,7 @@ impl Rows {
                 }
             }
         }
-        changed.then(|| Rows { each: self.each.clone(), rows })
+        changed.then(|| RowSet { row_shapes: self.row_shapes.clone(), rows })
     }
 
     /// Keeps the first rows.
@@ -95,9 +95,9 @@ impl Rows {
 
     /// Fills the inputs with these rows in that order.
     pub(crate) fn fill(&self, binding: &mut Binding, order: &[usize]) -> Result<()> {
-        for (index, each) in self.each.iter().enumerate() {
+        for (index, row_shapes) in self.row_shapes.iter().enumerate() {
             let tensor = binding.input_mut(index);
-            tensor.reshape(&with_rows(each, order.len())?)?;
+            tensor.reshape(&with_rows(row_shapes, order.len())?)?;
             let mut into = tensor.bytes_mut().unwrap_or_default();
             for &row in order {
                 let bytes = &self.rows[row][index];
@@ -117,13 +117,13 @@ mod tests {
 
     #[test]
     fn rows_that_differ_are_picked_from_all() {
-        let each = vec![Shape::new(&[1, 2]).unwrap()];
+        let row_shapes = vec![Shape::new(&[1, 2]).unwrap()];
         let row = |value: u8| vec![vec![value; 2]];
-        let few = Rows::of(each.clone(), vec![row(1), row(1), row(2), row(1)]);
+        let few = RowSet::pick_from(row_shapes.clone(), vec![row(1), row(1), row(2), row(1)]);
         assert_eq!(few.rows, [row(1), row(2)]);
-        let many = Rows::of(each.clone(), (0..64).map(row).collect());
+        let many = RowSet::pick_from(row_shapes.clone(), (0..64).map(row).collect());
         assert_eq!((many.len(), &many.rows[0], &many.rows[15]), (16, &row(0), &row(60)));
-        assert_eq!(Rows::of(each, Vec::new()).len(), 0);
-        assert_eq!((Rows::affordable(0), Rows::affordable(8 << 20), Rows::affordable(1 << 30)), (16, 8, 2));
+        assert_eq!(RowSet::pick_from(row_shapes, Vec::new()).len(), 0);
+        assert_eq!((RowSet::max_rows(0), RowSet::max_rows(8 << 20), RowSet::max_rows(1 << 30)), (16, 8, 2));
     }
 }

@@ -1,46 +1,46 @@
 //! Inputs that are made up from a signature.
 //!
-//! Zeros suit most models; some divide by an input, or take one for a shape, and run on ones. Rows that are compared with each other
+//! Zeros suit most models; some divide by an input, or take one for a shape, and run on ones. RowSet that are compared with each other
 //! have to differ in every type, and a model may take whole numbers for indices: wide ranges are tried before narrow ones.
 
 use headgate_core::error::{Error, Result};
 use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
 use headgate_runtime::{Binding, Tensor};
 
-use super::rows::{ElementPlace, MOST_ROWS, Rows};
+use super::rows::{ElementPlace, MAX_ROWS, RowSet};
 
 /// Sizes of open dimensions that are tried.
-const OPEN: [usize; 9] = [1, 2, 3, 4, 8, 16, 32, 64, 224];
+const OPEN_SIZES: [usize; 9] = [1, 2, 3, 4, 8, 16, 32, 64, 224];
 /// The most elements of a row whose open dimensions are more than 1.
-const MOST_ELEMENTS: usize = 1 << 20;
+const MAX_ELEMENTS: usize = 1 << 20;
 
 /// How inputs are made up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct MadeUp {
+pub(crate) struct SyntheticInputs {
     /// The size of open dimensions, but for the first, which is the rows'.
     open: usize,
-    values: Values,
+    values: FillValue,
 }
 
 /// The elements of made-up inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Values {
+enum FillValue {
     /// 0, false, the empty string.
     Zeros,
     /// 1, true, "1".
     Ones,
 }
 
-/// The ranges that the elements of rows are spread over.
+/// The ranges that the elements of rows are range over.
 #[derive(Clone, Copy, Debug)]
-struct Spread {
+struct ValueRange {
     /// The lowest and the highest whole number; 0 only if it is one of them.
     whole: (i32, i32),
-    fractions: Fractions,
+    fractions: FractionRange,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fractions {
+enum FractionRange {
     /// Of either sign, some rows a thousand times as large as others.
     Signed,
     /// The same, above 0.
@@ -50,35 +50,37 @@ enum Fractions {
 }
 
 /// The spreads that are tried, the one that tells most first.
-const SPREADS: [Spread; 6] = [
-    Spread { whole: (-120, 120), fractions: Fractions::Signed },
-    Spread { whole: (1, 120), fractions: Fractions::Positive },
-    Spread { whole: (1, 10), fractions: Fractions::Signed },
-    Spread { whole: (1, 3), fractions: Fractions::Signed },
-    Spread { whole: (0, 1), fractions: Fractions::Signed },
-    Spread { whole: (0, 1), fractions: Fractions::Unit },
+const VALUE_RANGES: [ValueRange; 6] = [
+    ValueRange { whole: (-120, 120), fractions: FractionRange::Signed },
+    ValueRange { whole: (1, 120), fractions: FractionRange::Positive },
+    ValueRange { whole: (1, 10), fractions: FractionRange::Signed },
+    ValueRange { whole: (1, 3), fractions: FractionRange::Signed },
+    ValueRange { whole: (0, 1), fractions: FractionRange::Signed },
+    ValueRange { whole: (0, 1), fractions: FractionRange::Unit },
 ];
 
 /// Given rows with other elements, one attempt after the other: all of them, or those that are the same in all rows.
-pub(crate) fn varied(given: &Rows, signature: &Signature, all: bool) -> impl Iterator<Item = Rows> {
+pub(crate) fn varied(given: &RowSet, signature: &Signature, all: bool) -> impl Iterator<Item = RowSet> {
     let types: Vec<DataType> = signature.inputs.iter().map(|spec| spec.datatype).collect();
     let sizes: Vec<usize> = types.iter().map(|datatype| datatype.size().unwrap_or(0)).collect();
-    SPREADS.into_iter().filter_map(move |spread| {
+    VALUE_RANGES.into_iter().filter_map(move |range| {
         given.varied(&sizes, all, |place, into| {
-            put(into, types[place.input], |_| spread.number(types[place.input], place));
+            write_elements(into, types[place.input], |_| range.number(types[place.input], place));
         })
     })
 }
 
-impl MadeUp {
+impl SyntheticInputs {
     /// Zeros, with open dimensions of 1.
-    pub(crate) const ZEROS: MadeUp = MadeUp { open: 1, values: Values::Zeros };
+    pub(crate) const ZEROS: SyntheticInputs = SyntheticInputs { open: 1, values: FillValue::Zeros };
 
     /// The inputs to try one after the other until the model takes one of them.
-    pub(crate) fn attempts(signature: &Signature) -> Vec<MadeUp> {
+    pub(crate) fn attempts(signature: &Signature) -> Vec<SyntheticInputs> {
         let is_open = |spec: &TensorSpec| spec.shape.iter().skip(1).any(|&dim| dim < 0);
-        let sizes = if signature.inputs.iter().any(is_open) { &OPEN[..] } else { &OPEN[..1] };
-        let both = |&open: &usize| [Values::Zeros, Values::Ones].map(|values| MadeUp { open, values });
+        let sizes = if signature.inputs.iter().any(is_open) { &OPEN_SIZES[..] } else { &OPEN_SIZES[..1] };
+        let both = |&open: &usize| {
+            [FillValue::Zeros, FillValue::Ones].map(|values| SyntheticInputs { open, values })
+        };
         sizes.iter().flat_map(both).collect()
     }
 
@@ -96,12 +98,12 @@ impl MadeUp {
         Ok(())
     }
 
-    /// Rows that differ, one attempt after the other.
-    pub(crate) fn rows(self, signature: &Signature) -> impl Iterator<Item = Result<Rows>> {
-        SPREADS.into_iter().map(move |spread| self.spread_rows(signature, spread))
+    /// RowSet that differ, one attempt after the other.
+    pub(crate) fn rows(self, signature: &Signature) -> impl Iterator<Item = Result<RowSet>> {
+        VALUE_RANGES.into_iter().map(move |range| self.rows_in_range(signature, range))
     }
 
-    fn spread_rows(self, signature: &Signature, spread: Spread) -> Result<Rows> {
+    fn rows_in_range(self, signature: &Signature, range: ValueRange) -> Result<RowSet> {
         let shapes = signature.inputs.iter().map(|spec| self.shape(spec, 1)).collect::<Result<Vec<_>>>()?;
         let sizes: Vec<usize> = signature
             .inputs
@@ -113,14 +115,14 @@ impl MadeUp {
             let inputs = signature.inputs.iter().zip(&sizes).enumerate();
             let bytes = |(input, (spec, &size)): (usize, (&TensorSpec, &usize))| {
                 let mut bytes = vec![0; size];
-                let number = |element| spread.number(spec.datatype, ElementPlace { row, input, element });
-                put(&mut bytes, spec.datatype, number);
+                let number = |element| range.number(spec.datatype, ElementPlace { row, input, element });
+                write_elements(&mut bytes, spec.datatype, number);
                 bytes
             };
             inputs.map(bytes).collect::<Vec<_>>()
         };
-        let most = Rows::affordable(sizes.iter().sum()).min(MOST_ROWS);
-        Ok(Rows::of(shapes, (0..most).map(row).collect()))
+        let most = RowSet::max_rows(sizes.iter().sum()).min(MAX_ROWS);
+        Ok(RowSet::pick_from(shapes, (0..most).map(row).collect()))
     }
 
     fn shape(self, spec: &TensorSpec, rows: usize) -> Result<Shape> {
@@ -130,7 +132,7 @@ impl MadeUp {
             _ => dim,
         };
         let shape = Shape::new(&spec.shape.iter().enumerate().map(size).collect::<Vec<_>>())?;
-        if self.open > 1 && shape.count() / rows.max(1) > MOST_ELEMENTS {
+        if self.open > 1 && shape.count() / rows.max(1) > MAX_ELEMENTS {
             let words = format!("inputs of shape {:?} are too large to be made up", shape.dims());
             return Err(Error::invalid(words));
         }
@@ -138,25 +140,25 @@ impl MadeUp {
     }
 }
 
-impl Values {
+impl FillValue {
     fn write(self, bytes: &mut [u8], datatype: DataType) {
         bytes.fill(0);
-        if self == Values::Ones {
-            put(bytes, datatype, |_| 1.0);
+        if self == FillValue::Ones {
+            write_elements(bytes, datatype, |_| 1.0);
         }
     }
 
     fn write_strings(self, tensor: &mut Tensor, count: usize) -> Result<()> {
-        let text: &[u8] = if self == Values::Ones { b"1" } else { b"" };
+        let text: &[u8] = if self == FillValue::Ones { b"1" } else { b"" };
         (0..count).try_for_each(|at| tensor.set_string(at, text))
     }
 }
 
-impl Spread {
+impl ValueRange {
     /// The element at a place; the same whenever it is asked for.
     fn number(self, datatype: DataType, place: ElementPlace) -> f64 {
         let ElementPlace { row, input, element } = place;
-        let random = mixed((row as u64) << 48 ^ (input as u64) << 40 ^ element as u64);
+        let random = split_mix_64((row as u64) << 48 ^ (input as u64) << 40 ^ element as u64);
         // 53 bits, from 0 to below 1.
         let unit = (random >> 11) as f64 / (1_u64 << 53) as f64;
         let is_negative = random & 1 == 1;
@@ -165,9 +167,9 @@ impl Spread {
                 // The rows' magnitudes: 0.1, 1, 10, 100, again and again.
                 let size = (0.1 + 0.9 * unit) * 10_f64.powi(row as i32 % 4 - 1);
                 match self.fractions {
-                    Fractions::Signed if is_negative => -size,
-                    Fractions::Signed | Fractions::Positive => size,
-                    Fractions::Unit => unit,
+                    FractionRange::Signed if is_negative => -size,
+                    FractionRange::Signed | FractionRange::Positive => size,
+                    FractionRange::Unit => unit,
                 }
             }
             DataType::Bool => f64::from(u8::from(unit < 0.5)),
@@ -187,7 +189,7 @@ impl Spread {
 }
 
 /// A number without any pattern (SplitMix64).
-fn mixed(number: u64) -> u64 {
+fn split_mix_64(number: u64) -> u64 {
     let number = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let number = (number ^ number >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let number = (number ^ number >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -195,7 +197,7 @@ fn mixed(number: u64) -> u64 {
 }
 
 /// Writes numbers as elements of a type; what it cannot hold becomes the nearest that it can.
-fn put(bytes: &mut [u8], datatype: DataType, number: impl Fn(usize) -> f64) {
+fn write_elements(bytes: &mut [u8], datatype: DataType, number: impl Fn(usize) -> f64) {
     macro_rules! each {
         ($size:literal, $element:expr) => {
             for (at, out) in bytes.chunks_exact_mut($size).enumerate() {
@@ -238,24 +240,25 @@ mod tests {
                 labels: Vec::new(),
             };
             let signature = Signature { inputs: vec![spec], ..Signature::default() };
-            let rows = |spread| format!("{:?}", MadeUp::ZEROS.spread_rows(&signature, spread).unwrap());
-            for spread in SPREADS {
-                let made = MadeUp::ZEROS.spread_rows(&signature, spread).unwrap();
-                assert!(made.len() >= 4, "{datatype} {spread:?}: {}", made.len());
-                assert_eq!(rows(spread), rows(spread));
+            let rows =
+                |range| format!("{:?}", SyntheticInputs::ZEROS.rows_in_range(&signature, range).unwrap());
+            for range in VALUE_RANGES {
+                let made = SyntheticInputs::ZEROS.rows_in_range(&signature, range).unwrap();
+                assert!(made.len() >= 4, "{datatype} {range:?}: {}", made.len());
+                assert_eq!(rows(range), rows(range));
             }
         }
     }
 
     #[test]
     fn whole_numbers_keep_to_their_range_and_leave_0_out_of_a_wide_one() {
-        for spread in SPREADS {
+        for range in VALUE_RANGES {
             for at in 0..1_000 {
                 let place = ElementPlace { row: at % 16, input: 0, element: at };
-                let number = spread.number(DataType::Int64, place);
-                assert!((f64::from(spread.whole.0)..=f64::from(spread.whole.1)).contains(&number));
-                assert!(number != 0.0 || spread.whole.0 == 0);
-                assert!(spread.number(DataType::Uint8, place) >= 0.0);
+                let number = range.number(DataType::Int64, place);
+                assert!((f64::from(range.whole.0)..=f64::from(range.whole.1)).contains(&number));
+                assert!(number != 0.0 || range.whole.0 == 0);
+                assert!(range.number(DataType::Uint8, place) >= 0.0);
             }
         }
     }

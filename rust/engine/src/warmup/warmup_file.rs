@@ -1,6 +1,6 @@
 //! The requests of an artifact's `warmup.json`: one, or a list of them, each as the Open Inference Protocol has it in JSON.
 //!
-//! `{"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 4], "data": [...]}]}`. What is wrong with the file is said with its line and
+//! `{"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 4], "data": [...]}]}`. What is error_at with the file is said with its line and
 //! its field, so parts are kept as they stand in the text until they are read.
 
 use std::borrow::Cow;
@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::rows::{Row, Rows};
-use crate::compute::Cell;
+use super::rows::{RowBytes, RowSet};
+use crate::compute::ElementBuffer;
 use crate::shapes::with_rows;
 
 /// The file's name, beside the model.
@@ -30,18 +30,18 @@ const MAX_DEPTH: usize = 64;
 
 /// One request: its inputs in the signature's order.
 #[derive(Clone, Debug)]
-pub(crate) struct Given {
+pub(crate) struct WarmupRequest {
     /// Where it begins in the file, if it is of one.
     line: usize,
-    inputs: Vec<Input>,
+    inputs: Vec<InputElements>,
     /// Those of the optional inputs that it gives, with their places among them.
-    optional: Vec<(usize, Input)>,
+    optional: Vec<(usize, InputElements)>,
 }
 
 #[derive(Clone, Debug)]
-struct Input {
+struct InputElements {
     shape: Shape,
-    cells: Cell,
+    elements: ElementBuffer,
 }
 
 #[derive(Deserialize)]
@@ -62,29 +62,29 @@ struct InputJson<'a> {
     data: &'a RawValue,
 }
 
-/// What is wrong with the file, and where.
-struct Wrong {
+/// What is error_at with the file, and where.
+struct FileError {
     line: usize,
     field: String,
-    why: String,
+    reason: String,
 }
 
-type Checked<T> = std::result::Result<T, Wrong>;
+type FileResult<T> = std::result::Result<T, FileError>;
 
 /// The requests that lie beside the model file at `path`; `None` without a file.
 ///
 /// # Errors
 /// `model_load_failed` for a file that holds none, or such as do not fit the signature.
-pub(crate) fn beside(path: &Path, signature: &Signature) -> Result<Option<Vec<Given>>> {
+pub(crate) fn beside(path: &Path, signature: &Signature) -> Result<Option<Vec<WarmupRequest>>> {
     let path = path.with_file_name(FILE);
     let size = match std::fs::metadata(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        found => found.map_err(|error| fault(&error))?.len(),
+        found => found.map_err(|error| file_error(&error))?.len(),
     };
     if size > MAX_BYTES {
-        return Err(fault(&format!("is {size} bytes; the limit is {MAX_BYTES}")));
+        return Err(file_error(&format!("is {size} bytes; the limit is {MAX_BYTES}")));
     }
-    let json = std::fs::read(&path).map_err(|error| fault(&error))?;
+    let json = std::fs::read(&path).map_err(|error| file_error(&error))?;
     parse(&json, signature).map(Some)
 }
 
@@ -92,34 +92,40 @@ pub(crate) fn beside(path: &Path, signature: &Signature) -> Result<Option<Vec<Gi
 ///
 /// # Errors
 /// `model_load_failed` for a file that holds none, too many, or such as do not fit the signature.
-fn parse(json: &[u8], signature: &Signature) -> Result<Vec<Given>> {
-    let text = std::str::from_utf8(json).map_err(|error| fault(&format!("is no UTF-8 text: {error}")))?;
+fn parse(json: &[u8], signature: &Signature) -> Result<Vec<WarmupRequest>> {
+    let text =
+        std::str::from_utf8(json).map_err(|error| file_error(&format!("is no UTF-8 text: {error}")))?;
     if text.starts_with('\u{feff}') {
-        return Err(fault(&"begins with a byte order mark; JSON has none"));
+        return Err(file_error(&"begins with a byte order mark; JSON has none"));
     }
     let (requests, is_list) = split(text).map_err(|error| {
         let what = "must be a request or a list of them, {\"inputs\": [...]}";
-        fault(&format!("{what}: {} (line {}, column {})", words(&error), error.line(), error.column()))
+        file_error(&format!(
+            "{what}: {} (line {}, column {})",
+            parser_message(&error),
+            error.line(),
+            error.column()
+        ))
     })?;
     if requests.is_empty() || requests.len() > MAX_REQUESTS {
-        return Err(fault(&format!("has {} requests; there are 1 to {MAX_REQUESTS}", requests.len())));
+        return Err(file_error(&format!("has {} requests; there are 1 to {MAX_REQUESTS}", requests.len())));
     }
     let given = requests.into_iter().enumerate().map(|(at, request)| {
         let field = if is_list { format!("[{at}]") } else { String::new() };
-        File { text }.request(request, field, signature).map_err(|wrong| wrong.of_request(at))
+        WarmupFile { text }.request(request, field, signature).map_err(|error| error.of_request(at))
     });
     given.collect()
 }
 
 /// The failure of request `at` of `requests`.
-pub(crate) fn blame(requests: &[Given], at: usize, error: &Error) -> Error {
+pub(crate) fn describe_failure(requests: &[WarmupRequest], at: usize, error: &Error) -> Error {
     let field = if requests.len() > 1 { format!("[{at}]") } else { String::new() };
-    Wrong { line: requests[at].line, field, why: error.to_string() }.of_request(at)
+    FileError { line: requests[at].line, field, reason: error.to_string() }.of_request(at)
 }
 
-/// The file is what is wrong.
-fn fault(why: &dyn std::fmt::Display) -> Error {
-    Error::new(Code::ModelLoadFailed, format!("{FILE}: {why}"))
+/// The file is what is error_at.
+fn file_error(reason: &dyn std::fmt::Display) -> Error {
+    Error::new(Code::ModelLoadFailed, format!("{FILE}: {reason}"))
 }
 
 /// The requests as they stand in the file, and whether it is a list.
@@ -130,55 +136,60 @@ fn split(text: &str) -> serde_json::Result<(Vec<&RawValue>, bool)> {
 }
 
 /// What the parser says, without the place, which counts from the part that it was given.
-fn words(error: &serde_json::Error) -> String {
-    let words = error.to_string();
-    words.split(" at line ").next().unwrap_or_default().to_owned()
+fn parser_message(error: &serde_json::Error) -> String {
+    let parser_message = error.to_string();
+    parser_message.split(" at line ").next().unwrap_or_default().to_owned()
 }
 
-impl Wrong {
+impl FileError {
     fn of_request(self, at: usize) -> Error {
-        let Wrong { line, field, why } = self;
+        let FileError { line, field, reason } = self;
         let place = if field.is_empty() { format!("line {line}") } else { format!("line {line}, {field}") };
-        fault(&format!("request {at}: {why} ({place})"))
+        file_error(&format!("request {at}: {reason} ({place})"))
     }
 }
 
 /// The file, whose parts know where they stand.
 #[derive(Clone, Copy)]
-struct File<'a> {
+struct WarmupFile<'a> {
     text: &'a str,
 }
 
-impl<'a> File<'a> {
+impl<'a> WarmupFile<'a> {
     fn line(self, part: &RawValue) -> usize {
         let before = (part.get().as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
         1 + self.text.as_bytes()[..before].iter().filter(|&&byte| byte == b'\n').count()
     }
 
-    fn wrong(self, part: &RawValue, field: impl Into<String>, why: impl Into<String>) -> Wrong {
-        Wrong { line: self.line(part), field: field.into(), why: why.into() }
+    fn error_at(self, part: &RawValue, field: impl Into<String>, reason: impl Into<String>) -> FileError {
+        FileError { line: self.line(part), field: field.into(), reason: reason.into() }
     }
 
     /// A part as a type.
-    fn read<T: Deserialize<'a>>(self, part: &'a RawValue, field: &str) -> Checked<T> {
-        serde_json::from_str(part.get()).map_err(|error| Wrong {
+    fn read<T: Deserialize<'a>>(self, part: &'a RawValue, field: &str) -> FileResult<T> {
+        serde_json::from_str(part.get()).map_err(|error| FileError {
             line: self.line(part) + error.line().saturating_sub(1),
             field: field.to_owned(),
-            why: words(&error),
+            reason: parser_message(&error),
         })
     }
 
-    fn request(self, part: &'a RawValue, mut field: String, signature: &Signature) -> Checked<Given> {
+    fn request(
+        self,
+        part: &'a RawValue,
+        mut field: String,
+        signature: &Signature,
+    ) -> FileResult<WarmupRequest> {
         let RequestJson { inputs } = self.read(part, &field)?;
         let dot = if field.is_empty() { "" } else { "." };
         write!(field, "{dot}inputs").expect("a string takes whatever is written");
-        let mut found: Vec<Option<Input>> = vec![None; signature.all_inputs().count()];
+        let mut found: Vec<Option<InputElements>> = vec![None; signature.all_inputs().count()];
         for (at, input) in inputs.into_iter().enumerate() {
             let field = format!("{field}[{at}]");
             let json: InputJson<'_> = self.read(input, &field)?;
             let name: Cow<'_, str> = self.read(json.name, &format!("{field}.name"))?;
             let known = signature.all_inputs().enumerate().find(|(_, spec)| *spec.name == *name);
-            let why = match known {
+            let reason = match known {
                 None => format!("the model has no input {name:?}"),
                 Some((index, _)) if found[index].is_some() => format!("input {name:?} is there twice"),
                 Some((index, spec)) => {
@@ -186,50 +197,51 @@ impl<'a> File<'a> {
                     continue;
                 }
             };
-            return Err(self.wrong(json.name, format!("{field}.name"), why));
+            return Err(self.error_at(json.name, format!("{field}.name"), reason));
         }
         let optional = found.split_off(signature.inputs.len()).into_iter().enumerate();
         let inputs = found.into_iter().zip(&signature.inputs).map(|(input, spec)| {
-            input.ok_or_else(|| self.wrong(part, &*field, format!("input {:?} is missing", spec.name)))
+            input.ok_or_else(|| self.error_at(part, &*field, format!("input {:?} is missing", spec.name)))
         });
-        Ok(Given {
+        Ok(WarmupRequest {
             line: self.line(part),
-            inputs: inputs.collect::<Checked<_>>()?,
+            inputs: inputs.collect::<FileResult<_>>()?,
             optional: optional.filter_map(|(at, input)| Some((at, input?))).collect(),
         })
     }
 
-    fn input(self, json: &InputJson<'a>, field: &str, spec: &TensorSpec) -> Checked<Input> {
+    fn input(self, json: &InputJson<'a>, field: &str, spec: &TensorSpec) -> FileResult<InputElements> {
         let name = &spec.name;
         let path = format!("{field}.datatype");
         let datatype: Cow<'_, str> = self.read(json.datatype, &path)?;
         if *datatype != *spec.datatype.to_string() {
-            let why = format!("input {name:?} is {datatype}, and the model takes {}", spec.datatype);
-            return Err(self.wrong(json.datatype, path, why));
+            let reason = format!("input {name:?} is {datatype}, and the model takes {}", spec.datatype);
+            return Err(self.error_at(json.datatype, path, reason));
         }
         let path = format!("{field}.shape");
         let dims: Vec<i64> = self.read(json.shape, &path)?;
         let shape = Shape::new(&dims).ok().filter(|shape| spec.accepts(shape)).ok_or_else(|| {
-            let why = format!("input {name:?} has shape {dims:?}, and the model takes {:?}", spec.shape);
-            self.wrong(json.shape, path, why)
+            let reason = format!("input {name:?} has shape {dims:?}, and the model takes {:?}", spec.shape);
+            self.error_at(json.shape, path, reason)
         })?;
         let path = format!("{field}.data");
-        let (mut cells, mut elements) = (Cell::empty(spec.datatype), 0);
+        let (mut elements, mut count) = (ElementBuffer::empty(spec.datatype), 0);
         let mut push = |element: &'a RawValue, path: &str| {
             let value: Value = self.read(element, path)?;
-            elements += 1;
-            let is_right = cells.push(spec.datatype, &value)
-                || missing(&value).is_some_and(|number| cells.push_fraction(spec.datatype, number));
-            let why = || format!("input {name:?} is {}, not {value}", spec.datatype);
-            if is_right { Ok(()) } else { Err(self.wrong(element, path, why())) }
+            count += 1;
+            let is_right = elements.push(spec.datatype, &value)
+                || non_finite_value(&value)
+                    .is_some_and(|number| elements.push_fraction(spec.datatype, number));
+            let reason = || format!("input {name:?} is {}, not {value}", spec.datatype);
+            if is_right { Ok(()) } else { Err(self.error_at(element, path, reason())) }
         };
         let mut path = JsonPath { text: path, depth: 0 };
         self.flatten(json.data, &mut path, &mut push)?;
-        if elements != shape.count() {
-            let why = format!("input {name:?} has {elements} elements, and its shape {}", shape.count());
-            return Err(self.wrong(json.data, path.text, why));
+        if count != shape.count() {
+            let reason = format!("input {name:?} has {count} elements, and its shape {}", shape.count());
+            return Err(self.error_at(json.data, path.text, reason));
         }
-        Ok(Input { shape, cells })
+        Ok(InputElements { shape, elements })
     }
 
     /// Passes on the elements of lists within lists, each with its path.
@@ -237,13 +249,17 @@ impl<'a> File<'a> {
         self,
         part: &'a RawValue,
         path: &mut JsonPath,
-        push: &mut dyn FnMut(&'a RawValue, &str) -> Checked<()>,
-    ) -> Checked<()> {
+        push: &mut dyn FnMut(&'a RawValue, &str) -> FileResult<()>,
+    ) -> FileResult<()> {
         if !part.get().starts_with('[') {
             return push(part, &path.text);
         }
         if path.depth == MAX_DEPTH {
-            return Err(self.wrong(part, &*path.text, format!("more than {MAX_DEPTH} lists in each other")));
+            return Err(self.error_at(
+                part,
+                &*path.text,
+                format!("more than {MAX_DEPTH} lists in each other"),
+            ));
         }
         path.depth += 1;
         let length = path.text.len();
@@ -264,8 +280,8 @@ struct JsonPath {
     depth: usize,
 }
 
-/// What a value that no JSON number can be stands for, in both words of `answers.non_finite`: a file is read under any document.
-fn missing(value: &Value) -> Option<f64> {
+/// What a value that no JSON number can be stands for, in both parser_message of `answers.non_finite`: a file is read under any document.
+fn non_finite_value(value: &Value) -> Option<f64> {
     match value {
         Value::Null => Some(f64::NAN),
         Value::String(word) => match word.as_str() {
@@ -279,42 +295,42 @@ fn missing(value: &Value) -> Option<f64> {
 }
 
 /// The rows of all requests that have the same number of them in each input, by their kind.
-pub(crate) fn rows(requests: &[Given]) -> Vec<Rows> {
-    let mut kinds: Vec<(Vec<Shape>, Vec<Row>)> = Vec::new();
-    for (each, rows) in requests.iter().filter_map(Given::rows) {
-        match kinds.iter_mut().find(|(known, _)| *known == each) {
+pub(crate) fn rows(requests: &[WarmupRequest]) -> Vec<RowSet> {
+    let mut kinds: Vec<(Vec<Shape>, Vec<RowBytes>)> = Vec::new();
+    for (row_shapes, rows) in requests.iter().filter_map(WarmupRequest::rows) {
+        match kinds.iter_mut().find(|(known, _)| *known == row_shapes) {
             Some((_, all)) => all.extend(rows),
-            None => kinds.push((each, rows)),
+            None => kinds.push((row_shapes, rows)),
         }
     }
-    kinds.into_iter().map(|(each, rows)| Rows::of(each, rows)).collect()
+    kinds.into_iter().map(|(row_shapes, rows)| RowSet::pick_from(row_shapes, rows)).collect()
 }
 
-impl Given {
+impl WarmupRequest {
     /// Whether it leaves the model's own values as they are, as every request in a batch does.
     pub(crate) fn is_plain(&self) -> bool {
         self.optional.is_empty()
     }
 
     /// Inputs that a model took, in the signature's order, each with its shape; none of them is of a file.
-    pub(crate) fn taken(inputs: Vec<(Shape, Cell)>) -> Given {
-        let inputs = inputs.into_iter().map(|(shape, cells)| Input { shape, cells }).collect();
-        Given { line: 0, inputs, optional: Vec::new() }
+    pub(crate) fn from_elements(inputs: Vec<(Shape, ElementBuffer)>) -> WarmupRequest {
+        let inputs = inputs.into_iter().map(|(shape, elements)| InputElements { shape, elements }).collect();
+        WarmupRequest { line: 0, inputs, optional: Vec::new() }
     }
 
     /// The shapes of one row and all rows; `None` for a request that cannot be part of a batch.
-    fn rows(&self) -> Option<(Vec<Shape>, Vec<Row>)> {
+    fn rows(&self) -> Option<(Vec<Shape>, Vec<RowBytes>)> {
         if !self.is_plain() {
             return None;
         }
         let rows = self.inputs.first()?.shape.rows();
-        let each = self.inputs.iter().map(|input| {
+        let row_shapes = self.inputs.iter().map(|input| {
             let is_even = input.shape.rows() == rows && rows > 0;
             with_rows(&input.shape, 1).ok().filter(|_| is_even)
         });
-        let each = each.collect::<Option<_>>()?;
-        let bytes = |at: usize| self.inputs.iter().map(|input| input.row(at)).collect::<Option<Row>>();
-        Some((each, (0..rows).map(bytes).collect::<Option<_>>()?))
+        let row_shapes = row_shapes.collect::<Option<_>>()?;
+        let bytes = |at: usize| self.inputs.iter().map(|input| input.row(at)).collect::<Option<RowBytes>>();
+        Some((row_shapes, (0..rows).map(bytes).collect::<Option<_>>()?))
     }
 
     /// Fills the inputs.
@@ -349,10 +365,10 @@ impl Given {
     }
 }
 
-impl Input {
+impl InputElements {
     /// The bytes of a row; `None` for strings.
     fn row(&self, at: usize) -> Option<Vec<u8>> {
-        let Cell::Numbers(bytes) = &self.cells else { return None };
+        let ElementBuffer::Numbers(bytes) = &self.elements else { return None };
         let each = bytes.len() / self.shape.rows().max(1);
         Some(bytes[at * each..][..each].to_vec())
     }
@@ -360,15 +376,15 @@ impl Input {
     /// Copies parts of the input, which has `of` of them, into a tensor; part `of` is part 0 again.
     fn copy_rows(&self, tensor: &mut Tensor, parts: Range<usize>, of: usize) -> Result<()> {
         let of = of.max(1);
-        match &self.cells {
-            Cell::Numbers(bytes) => {
+        match &self.elements {
+            ElementBuffer::Numbers(bytes) => {
                 let each = bytes.len() / of;
                 let Some(all) = tensor.bytes_mut().filter(|_| each > 0) else { return Ok(()) };
                 for (part, out) in parts.zip(all.chunks_exact_mut(each)) {
                     out.copy_from_slice(&bytes[part % of * each..][..each]);
                 }
             }
-            Cell::Strings(strings) => {
+            ElementBuffer::Strings(strings) => {
                 let each = strings.len() / of;
                 let indices = parts.flat_map(|part| (0..each).map(move |at| part % of * each + at));
                 for (at, index) in indices.enumerate() {

@@ -1,12 +1,12 @@
-//! What the workers of the pool and those of devices count together.
+//! What the pool's workers and those of devices count together.
 
 use std::sync::atomic::AtomicUsize;
 
-/// What all workers count together.
+/// The counters that all workers share.
 #[derive(Debug, Default)]
 pub struct WorkerCounters {
     /// Tasks that wait.
     pub(crate) waiting: AtomicUsize,
-    /// Threads of devices that live.
+    /// Device threads that are alive.
     pub(crate) device_threads: AtomicUsize,
 }

@@ -1,11 +1,10 @@
-//! The threads of a model that computes on a device: one for each instance, and two runs of it in the air, so that the inputs
-//! of the next are on their way while one computes.
+//! The threads of a model on a device: one for each instance. Each has two runs in flight, so that the inputs of the next are copied while
+//! one computes.
 //!
 //! ```text
-//! take the next --> begin it --> finish the one before --> take the next ...      nothing waits: finish, then wait for work
+//! take the next --> begin it --> finish the one before --> take the next ...      nothing waits: finish, then wait for a token
 //! ```
-//! A task that does not go ahead is not begun while one computes: a batch that still has room grows for as long as the run before it
-//! takes.
+//! A task that may not overlap is not begun while another computes. So a batch that has room grows for as long as the run before it takes.
 //!
 //! Next: `worker_pool`.
 
@@ -17,15 +16,15 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use headgate_core::error::{Code, Error, Result};
 
 use super::counters::WorkerCounters;
-use super::task::{Begun, Task, TaskQueue};
-use crate::queue::{RunTimes, Waits};
+use super::task::{DeviceTimes, Task, TaskQueue};
+use crate::queue::{Queued, RunTimes};
 
-/// Runs of an instance that are in the air at most.
-pub(crate) const IN_THE_AIR: usize = 2;
+/// The most runs of an instance that are in flight.
+pub(crate) const MAX_IN_FLIGHT: usize = 2;
 
-/// The way to a model's threads, which end when this is dropped.
+/// The threads of a model; they end when this is dropped.
 pub(crate) struct DeviceWorkers {
-    /// The queue once for each task that may be taken from it.
+    /// Carries the queue once for each task that may be taken from it.
     tokens: Sender<Arc<TaskQueue>>,
 }
 
@@ -33,17 +32,17 @@ impl DeviceWorkers {
     /// Starts a thread for each instance.
     ///
     /// # Errors
-    /// `internal` when the system gives no more threads.
+    /// `internal` if the system gives no more threads.
     pub(crate) fn new(instances: usize, counters: &Arc<WorkerCounters>) -> Result<DeviceWorkers> {
-        let (tokens, taken) = unbounded();
+        let (tokens, token_receiver) = unbounded();
         for instance in 0..instances {
-            let taken = taken.clone();
-            let alive = Alive::new(counters.clone());
+            let token_receiver = token_receiver.clone();
+            let alive = AliveGuard::new(counters.clone());
             std::thread::Builder::new()
                 .name(format!("hg-device-{instance}"))
                 .spawn(move || {
-                    let thread = Thread { instance, counters: &alive.0, landed: Instant::now() };
-                    thread.work(&taken);
+                    let thread = DeviceThread { instance, counters: &alive.0, last_end: Instant::now() };
+                    thread.run_loop(&token_receiver);
                 })
                 .map_err(|error| Error::new(Code::Internal, format!("no thread for a device: {error}")))?;
         }
@@ -51,85 +50,86 @@ impl DeviceWorkers {
     }
 
     /// Has a thread take a task from the queue.
-    pub(crate) fn call(&self, queue: Arc<TaskQueue>) {
-        // The threads hold receivers for as long as this lives.
+    pub(crate) fn notify(&self, queue: Arc<TaskQueue>) {
+        // Each thread has a receiver for as long as this lives.
         drop(self.tokens.send(queue));
     }
 }
 
-/// A thread that lives, however it ends.
-struct Alive(Arc<WorkerCounters>);
+/// Counts a thread for as long as it lives, even if it panics.
+struct AliveGuard(Arc<WorkerCounters>);
 
-impl Alive {
-    fn new(counters: Arc<WorkerCounters>) -> Alive {
+impl AliveGuard {
+    fn new(counters: Arc<WorkerCounters>) -> AliveGuard {
         counters.device_threads.fetch_add(1, Relaxed);
-        Alive(counters)
+        AliveGuard(counters)
     }
 }
 
-impl Drop for Alive {
+impl Drop for AliveGuard {
     fn drop(&mut self) {
         self.0.device_threads.fetch_sub(1, Relaxed);
     }
 }
 
-/// One instance's thread.
-struct Thread<'a> {
+/// The thread of one instance.
+struct DeviceThread<'a> {
     instance: usize,
     counters: &'a WorkerCounters,
-    /// When the run before ended: the next one computes from then on, whenever it was begun.
-    landed: Instant,
+    /// When the run before ended. A run computes from then on at the earliest, even if it was begun before.
+    last_end: Instant,
 }
 
 /// A task that was begun.
-struct InFlight {
+struct TaskInFlight {
     queue: Arc<TaskQueue>,
     task: Arc<dyn Task>,
-    at: Instant,
-    /// Whether there is a run to be finished.
-    runs: bool,
+    begun_at: Instant,
+    /// Whether the task must be finished.
+    has_run: bool,
 }
 
-impl Thread<'_> {
-    fn work(mut self, taken: &Receiver<Arc<TaskQueue>>) {
-        let mut kept: Vec<Arc<TaskQueue>> = Vec::new();
-        let mut flying: Option<InFlight> = None;
+impl DeviceThread<'_> {
+    fn run_loop(mut self, token_receiver: &Receiver<Arc<TaskQueue>>) {
+        let mut ready_queues: Vec<Arc<TaskQueue>> = Vec::new();
+        let mut in_flight: Option<TaskInFlight> = None;
         loop {
-            let token = match (kept.pop(), &flying) {
-                (None, None) => match taken.recv() {
+            let token = match (ready_queues.pop(), &in_flight) {
+                (None, None) => match token_receiver.recv() {
                     Ok(queue) => Some(queue),
                     Err(_) => return,
                 },
-                (None, Some(_)) => taken.try_recv().ok(),
+                (None, Some(_)) => token_receiver.try_recv().ok(),
                 (token, _) => token,
             };
             if let Some(queue) = &token
-                && flying.is_some()
-                && !queue.next_is(|task| task.goes_ahead())
+                && in_flight.is_some()
+                && !queue.front_matches(|task| task.may_overlap())
             {
-                kept.extend(self.finish(flying.take()));
+                ready_queues.extend(self.finish(in_flight.take()));
             }
-            let begun = token.and_then(|queue| self.begin(queue, flying.is_none()));
-            let landed = if begun.is_some() { std::mem::replace(&mut flying, begun) } else { flying.take() };
-            kept.extend(self.finish(landed));
+            let begun = token.and_then(|queue| self.begin(queue, in_flight.is_none()));
+            let ended =
+                if begun.is_some() { std::mem::replace(&mut in_flight, begun) } else { in_flight.take() };
+            ready_queues.extend(self.finish(ended));
         }
     }
 
-    /// Takes the next task and begins it. A batch waits for rows only while nothing computes.
-    fn begin(&self, queue: Arc<TaskQueue>, idle: bool) -> Option<InFlight> {
-        let task = queue.next(Instant::now())?;
+    /// Takes the next task and begins it. `idle` says that nothing computes, so that a batch may wait for rows.
+    fn begin(&self, queue: Arc<TaskQueue>, idle: bool) -> Option<TaskInFlight> {
+        let task = queue.take_next(Instant::now())?;
         self.counters.waiting.fetch_sub(1, Relaxed);
-        let runs = task.clone().begin(self.instance, idle);
-        Some(InFlight { queue, task, at: Instant::now(), runs })
+        let has_run = task.clone().begin(self.instance, idle);
+        Some(TaskInFlight { queue, task, begun_at: Instant::now(), has_run })
     }
 
-    /// Ends what was begun; the queue, when more waits in it.
-    fn finish(&mut self, begun: Option<InFlight>) -> Option<Arc<TaskQueue>> {
-        let InFlight { queue, task, at, runs } = begun?;
+    /// Finishes a task; returns its queue if more waits in it.
+    fn finish(&mut self, begun: Option<TaskInFlight>) -> Option<Arc<TaskQueue>> {
+        let TaskInFlight { queue, task, begun_at, has_run } = begun?;
         let class = task.class();
-        let begun = Begun { at, since: at.max(self.landed) };
-        let times = if runs { task.finish(self.instance, begun) } else { RunTimes::default() };
-        self.landed = Instant::now();
+        let device_times = DeviceTimes { begun_at, computes_from: begun_at.max(self.last_end) };
+        let times = if has_run { task.finish(self.instance, device_times) } else { RunTimes::default() };
+        self.last_end = Instant::now();
         queue.finish(class, times).then_some(queue)
     }
 }

@@ -1,7 +1,7 @@
 //! The threads that run tasks: those of the pool, and those of models on a device.
 //!
-//! Lives here: `task` (what they run), `run_slot` (the run of a thread, and how it is cancelled), `worker_set` (how many threads the pool
-//! has), `worker_pool`, `device_workers`. May come in: what queues tasks. Never known here: models, batches, requests.
+//! Lives here: `task` (what a worker runs), `run_slot` (a worker's run, and how it is cancelled), `worker_set` (how many threads the pool
+//! has), `worker_pool`, `device_workers`, `counters`. May come in: what queues tasks. Never known here: models, batches, requests.
 
 mod counters;
 mod device_workers;
@@ -11,10 +11,10 @@ mod worker_pool;
 mod worker_set;
 
 pub use counters::WorkerCounters;
-pub(crate) use device_workers::{DeviceWorkers, IN_THE_AIR};
-pub(crate) use run_slot::{On, Runner};
-pub use run_slot::{Runs, STUCK_AFTER};
+pub(crate) use device_workers::{DeviceWorkers, MAX_IN_FLIGHT};
+pub(crate) use run_slot::{Executor, RunSlot};
+pub use run_slot::{RunCounters, STUCK_AFTER};
 pub use task::Waiter;
-pub(crate) use task::{Begun, Task, TaskQueue, late};
-pub use worker_pool::Pool;
+pub(crate) use task::{DeviceTimes, Task, TaskQueue, late_error};
+pub use worker_pool::WorkerPool;
 pub use worker_set::ThreadCounts;

@@ -1,10 +1,9 @@
-//! A pool thread as others see it: what it runs, until when, and whether that still ends when it is cancelled.
+//! What a pool thread runs, until when, and whether the run ends after it was cancelled.
 //!
-//! Whoever waits for a run cancels it when it stops waiting. What the runner adds is for the rest: a run that is of no use
-//! to anybody beyond its time is cancelled by whoever looks, and one that goes on a second after that holds its thread for good as far as
-//! anybody knows: it is counted, and the pool takes another thread in its place.
+//! A requester cancels its run when it stops waiting. The slot covers the rest. A run that goes on after its time is cancelled by the
+//! next check. One that goes on for a second after that is stuck: it is counted, and the pool starts another thread in place of its own.
 //!
-//! Not here: the threads (`pool`), how a call into the runtime ends (`headgate_runtime::cancel`). Next: `pool`.
+//! Not here: the threads (`worker_set`), how a call into the runtime ends (`headgate_runtime::cancel`). Next: `worker_pool`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -17,21 +16,21 @@ use crate::sync::{Mutex, MutexGuard, lock};
 /// How long a run may go on after it was cancelled before it counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(1);
 
-/// The runs of a model on pool threads now, and those that did not go as they should.
+/// Counts the runs of a model: those on pool threads, those that were cancelled and those that are stuck.
 #[derive(Debug, Default)]
-pub struct Runs {
+pub struct RunCounters {
     in_progress: AtomicUsize,
     cancelled: AtomicU64,
     stuck: AtomicUsize,
 }
 
-impl Runs {
-    /// Runs that pool threads have begun and not ended.
+impl RunCounters {
+    /// Runs in progress on pool threads.
     pub fn in_progress(&self) -> usize {
         self.in_progress.load(Relaxed)
     }
 
-    /// Runs that were cancelled because nobody waited for them any more, or because they held an IO thread up.
+    /// Runs that were cancelled, because nothing waited for them any more or because they held an IO thread for too long.
     pub fn cancelled(&self) -> u64 {
         self.cancelled.load(Relaxed)
     }
@@ -41,150 +40,151 @@ impl Runs {
         self.stuck.load(Relaxed)
     }
 
-    /// A run was cancelled.
+    /// Counts a run that was cancelled.
     pub fn count_cancelled(&self) {
         self.cancelled.fetch_add(1, Relaxed);
     }
 
-    /// A run does not end.
+    /// Counts a run that does not end.
     pub fn begin_stuck(&self) {
         self.stuck.fetch_add(1, Relaxed);
     }
 
-    /// It has ended after all.
+    /// Uncounts a stuck run that has ended after all.
     pub fn end_stuck(&self) {
         self.stuck.fetch_sub(1, Relaxed);
     }
 }
 
-/// One pool thread.
+/// The run of one pool thread.
 #[derive(Default)]
-pub(crate) struct Runner {
-    current: Mutex<Option<Current>>,
-    /// Whether the pool gave the thread up.
-    given_up: AtomicBool,
+pub(crate) struct RunSlot {
+    current: Mutex<Option<CurrentRun>>,
+    /// Whether another thread was started in place of this one.
+    replaced: AtomicBool,
 }
 
-/// What a thread runs.
-struct Current {
+/// The run in progress.
+struct CurrentRun {
     token: CancelToken,
-    runs: Arc<Runs>,
-    begun: Instant,
+    counters: Arc<RunCounters>,
+    begun_at: Instant,
     until: Instant,
-    cancelled: Option<Instant>,
+    cancelled_at: Option<Instant>,
     stuck: bool,
 }
 
-/// What was seen of a thread.
+/// What a check found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Seen {
-    /// It runs nothing, or something that began then.
-    Well(Option<Instant>),
-    /// Its run does not end: seen now for the first time, or before.
+pub(crate) enum RunHealth {
+    /// The thread runs nothing, or a run that began then.
+    Healthy(Option<Instant>),
+    /// The run does not end. `new` says that this check found it first.
     Stuck { new: bool },
 }
 
-impl Runner {
-    /// Begins a run on the calling thread that is of use until then.
-    pub(crate) fn begin(&self, runs: &Arc<Runs>, until: Instant) -> Running<'_> {
+impl RunSlot {
+    /// Begins a run on the calling thread. It is of use until `until`.
+    pub(crate) fn begin(&self, counters: &Arc<RunCounters>, until: Instant) -> RunGuard<'_> {
         let scope = CancelScope::begin();
-        let (token, runs, begun) = (scope.token(), runs.clone(), Instant::now());
-        runs.in_progress.fetch_add(1, Relaxed);
-        *self.current() = Some(Current { token, runs, begun, until, cancelled: None, stuck: false });
-        Running { runner: self, scope }
+        let (token, counters, begun_at) = (scope.token(), counters.clone(), Instant::now());
+        counters.in_progress.fetch_add(1, Relaxed);
+        *self.lock_current() =
+            Some(CurrentRun { token, counters, begun_at, until, cancelled_at: None, stuck: false });
+        RunGuard { slot: self, scope }
     }
 
-    /// Looks at the run at `now`, and cancels it when it is of no use any more.
-    pub(crate) fn look(&self, now: Instant) -> Seen {
-        let mut current = self.current();
-        let Some(run) = &mut *current else { return Seen::Well(None) };
+    /// Checks the run at `now`, and cancels it if it is of no use any more.
+    pub(crate) fn check(&self, now: Instant) -> RunHealth {
+        let mut current = self.lock_current();
+        let Some(run) = &mut *current else { return RunHealth::Healthy(None) };
         if now >= run.until {
             run.token.cancel();
         }
-        if run.cancelled.is_none() && run.token.is_cancelled() {
-            run.cancelled = Some(now);
+        if run.cancelled_at.is_none() && run.token.is_cancelled() {
+            run.cancelled_at = Some(now);
         }
-        if run.cancelled.is_none_or(|at| now < at + STUCK_AFTER) {
-            return Seen::Well(Some(run.begun));
+        if run.cancelled_at.is_none_or(|at| now < at + STUCK_AFTER) {
+            return RunHealth::Healthy(Some(run.begun_at));
         }
         let new = !std::mem::replace(&mut run.stuck, true);
         if new {
-            run.runs.begin_stuck();
+            run.counters.begin_stuck();
         }
-        Seen::Stuck { new }
+        RunHealth::Stuck { new }
     }
 
-    /// Cancels the run, whoever waits for it.
+    /// Cancels the run, whether or not something waits for it.
     pub(crate) fn cancel(&self) {
-        if let Some(run) = &*self.current() {
+        if let Some(run) = &*self.lock_current() {
             run.token.cancel();
         }
     }
 
-    /// Another thread takes this one's place.
-    pub(crate) fn give_up(&self) {
-        self.given_up.store(true, Relaxed);
+    /// Records that another thread was started in place of this one.
+    pub(crate) fn mark_replaced(&self) {
+        self.replaced.store(true, Relaxed);
     }
 
-    /// Whether another thread has taken this one's place; no longer once this was asked.
-    pub(crate) fn take_given_up(&self) -> bool {
-        self.given_up.load(Relaxed) && self.given_up.swap(false, Relaxed)
+    /// Whether another thread was started in place of this one; resets the record.
+    pub(crate) fn take_replaced(&self) -> bool {
+        self.replaced.load(Relaxed) && self.replaced.swap(false, Relaxed)
     }
 
-    fn current(&self) -> MutexGuard<'_, Option<Current>> {
+    fn lock_current(&self) -> MutexGuard<'_, Option<CurrentRun>> {
         lock(&self.current)
     }
 }
 
-/// A run in progress, until this is dropped.
-pub(crate) struct Running<'a> {
-    runner: &'a Runner,
+/// Ends a run when it is dropped.
+pub(crate) struct RunGuard<'a> {
+    slot: &'a RunSlot,
     scope: CancelScope,
 }
 
-impl Running<'_> {
-    /// What others cancel it with.
+impl RunGuard<'_> {
+    /// What cancels the run.
     pub(crate) fn token(&self) -> CancelToken {
         self.scope.token()
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for RunGuard<'_> {
     fn drop(&mut self) {
-        let Some(run) = self.runner.current().take() else { return };
-        run.runs.in_progress.fetch_sub(1, Relaxed);
+        let Some(run) = self.slot.lock_current().take() else { return };
+        run.counters.in_progress.fetch_sub(1, Relaxed);
         if self.scope.is_cancelled() {
-            run.runs.count_cancelled();
+            run.counters.count_cancelled();
         }
         if run.stuck {
-            run.runs.end_stuck();
+            run.counters.end_stuck();
         }
     }
 }
 
-/// Where a piece of work runs.
+/// The worker on which a task runs.
 #[derive(Clone, Copy)]
-pub(crate) enum On<'a> {
-    /// On the thread of an instance of a device, where nothing is cancelled.
+pub(crate) enum Executor<'a> {
+    /// The thread of an instance of a device, where nothing is cancelled.
     Instance(usize),
-    /// On a pool thread.
-    Thread(&'a Runner),
+    /// A thread of the pool.
+    PoolThread(&'a RunSlot),
 }
 
-impl<'a> On<'a> {
-    /// The instance.
+impl<'a> Executor<'a> {
+    /// The instance, on a device.
     pub(crate) fn instance(self) -> Option<usize> {
         match self {
-            On::Instance(instance) => Some(instance),
-            On::Thread(_) => None,
+            Executor::Instance(instance) => Some(instance),
+            Executor::PoolThread(_) => None,
         }
     }
 
-    /// Begins a run that is of use until then.
-    pub(crate) fn begin(self, runs: &Arc<Runs>, until: Instant) -> Option<Running<'a>> {
+    /// Begins a run that is of use until `until`, on a pool thread.
+    pub(crate) fn begin(self, counters: &Arc<RunCounters>, until: Instant) -> Option<RunGuard<'a>> {
         match self {
-            On::Instance(_) => None,
-            On::Thread(runner) => Some(runner.begin(runs, until)),
+            Executor::Instance(_) => None,
+            Executor::PoolThread(slot) => Some(slot.begin(counters, until)),
         }
     }
 }

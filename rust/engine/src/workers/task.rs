@@ -1,4 +1,4 @@
-//! What a worker runs, without a word about what is in it: a request's run, a batch, a probe.
+//! What a worker runs. The worker does not know whether it is a request's run, a batch or a probe.
 //!
 //! A worker of the pool calls [`Task::run`]. A worker of a device calls [`Task::begin`] and later [`Task::finish`], and begins the next
 //! task in between. Next: `worker_pool`, `device_workers`.
@@ -8,48 +8,48 @@ use std::time::Instant;
 
 use headgate_core::error::{Code, Error};
 
-use super::run_slot::Runner;
-use crate::queue::{Lane, RunTimes, Waits};
+use super::run_slot::RunSlot;
+use crate::queue::{Queued, RunQueue, RunTimes};
 
 /// The queue of a version.
-pub(crate) type TaskQueue = Lane<Arc<dyn Task>>;
+pub(crate) type TaskQueue = RunQueue<Arc<dyn Task>>;
 
-/// A piece of work, run once.
-pub(crate) trait Task: Waits + Send + Sync {
-    /// Whether it is begun while a run before it computes.
-    fn goes_ahead(&self) -> bool;
+/// An item of a queue, which is run once.
+pub(crate) trait Task: Queued + Send + Sync {
+    /// Whether it may be begun while the run before it computes on the same device.
+    fn may_overlap(&self) -> bool;
 
-    /// Runs it on a pool thread, unless nobody wants it any more.
-    fn run(self: Arc<Self>, runner: &Runner) -> RunTimes;
+    /// Runs it on a pool thread, unless its run is of no use any more.
+    fn run(self: Arc<Self>, slot: &RunSlot) -> RunTimes;
 
-    /// Begins it on the thread of an instance; false when nothing is to be finished. `idle` says that nothing computes there.
+    /// Begins it on the thread of an instance. If the result is false, there is nothing to finish. `idle` says that the instance is idle.
     fn begin(self: Arc<Self>, instance: usize, idle: bool) -> bool;
 
-    /// Ends what [`Task::begin`] began on the thread of that instance.
-    fn finish(self: Arc<Self>, instance: usize, begun: Begun) -> RunTimes;
+    /// Finishes what [`Task::begin`] began on the thread of that instance.
+    fn finish(self: Arc<Self>, instance: usize, times: DeviceTimes) -> RunTimes;
 }
 
-/// When a task on a device was begun.
+/// The times of a task on a device.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Begun {
-    /// When its inputs were on their way.
-    pub(crate) at: Instant,
+pub(crate) struct DeviceTimes {
+    /// When it was begun.
+    pub(crate) begun_at: Instant,
     /// When it computed at the earliest: once the run before it had ended.
-    pub(crate) since: Instant,
+    pub(crate) computes_from: Instant,
 }
 
-/// Who waits for a run.
+/// What a run needs to know of its requester.
 #[derive(Clone, Copy, Debug)]
 pub struct Waiter {
-    /// The IO thread.
+    /// The IO thread that waits for it.
     pub thread: usize,
-    /// When it is of no use any more.
+    /// Until when it is of use.
     pub deadline: Instant,
-    /// Its class; 0 is run first.
+    /// Its class; class 0 runs first.
     pub class: u8,
 }
 
-/// The refusal of a request that waited too long.
-pub(crate) fn late() -> Error {
+/// The error of a request that waited for too long.
+pub(crate) fn late_error() -> Error {
     Error::new(Code::DeadlineExceeded, "the deadline passed while the request waited for a thread")
 }

@@ -1,6 +1,6 @@
-//! How many threads the pool has: as many as it was given, and more for a while where some do not come back from their runs.
+//! How many threads the pool has: the configured number, and more for a while if some do not return from their runs.
 //!
-//! Not here: what the threads do (`pool`), how a run is cancelled (`runner`). Next: `pool`.
+//! Not here: what the threads do (`worker_pool`), how a run is cancelled (`run_slot`). Next: `worker_pool`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -9,137 +9,149 @@ use std::time::{Duration, Instant};
 
 use headgate_core::error::{Code, Error, Result};
 
-use super::run_slot::{Runner, Seen};
+use super::run_slot::{RunHealth, RunSlot};
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::time::{join_until, wait_until};
 
-/// Threads beyond the pool's own that there may be at a time.
-const EXTRA: usize = 16;
-/// How long all threads must have been in their runs, while work waits, before there is one more.
-const ALL_BUSY: Duration = Duration::from_millis(100);
-/// What threads that were cancelled at the end get to come back.
-const LAST: Duration = Duration::from_millis(250);
+/// The most threads beyond the configured number.
+const MAX_EXTRA: usize = 16;
+/// How long all threads must have been in their runs, while tasks wait, before one is added.
+const ALL_BUSY_FOR: Duration = Duration::from_millis(100);
+/// How long the pool waits at its end for runs that it has cancelled.
+const CANCEL_GRACE: Duration = Duration::from_millis(250);
 
-/// The pool's threads.
+/// The threads of the pool.
 pub(crate) struct WorkerSet {
-    /// Those of the pool's own.
-    base: usize,
-    threads: Mutex<Vec<Thread>>,
-    /// Threads that nobody has given up.
-    present: AtomicUsize,
-    made: AtomicUsize,
+    /// The configured number.
+    base_count: usize,
+    threads: Mutex<Vec<WorkerThread>>,
+    /// Threads that were not replaced.
+    active: AtomicUsize,
+    spawned_count: AtomicUsize,
 }
 
-struct Thread {
-    runner: Arc<Runner>,
+struct WorkerThread {
+    slot: Arc<RunSlot>,
     handle: JoinHandle<()>,
 }
 
-/// The threads of a pool.
+/// The number of threads of the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThreadCounts {
-    /// All of them.
+    /// All threads.
     pub all: usize,
-    /// Those that a run holds which was cancelled and does not end.
+    /// Threads that are held by a run that was cancelled and does not end.
     pub stuck: usize,
-    /// Whether no further one is replaced.
+    /// Whether no further thread can be replaced.
     pub exhausted: bool,
 }
 
 impl WorkerSet {
-    /// `base` threads, none of which is there yet.
-    pub(crate) fn new(base: usize) -> WorkerSet {
-        WorkerSet { base, threads: Mutex::default(), present: AtomicUsize::new(0), made: AtomicUsize::new(0) }
+    /// A set for `base_count` threads, none of which is started.
+    pub(crate) fn new(base_count: usize) -> WorkerSet {
+        WorkerSet {
+            base_count,
+            threads: Mutex::default(),
+            active: AtomicUsize::new(0),
+            spawned_count: AtomicUsize::new(0),
+        }
     }
 
-    /// The threads that there are mostly.
-    pub(crate) fn base(&self) -> usize {
-        self.base
+    /// The configured number of threads.
+    pub(crate) fn base_count(&self) -> usize {
+        self.base_count
     }
 
-    /// Adds a thread with that life.
+    /// Starts a thread that does `work`.
     ///
     /// # Errors
-    /// `internal` when the system gives no more threads.
-    pub(crate) fn add(&self, life: impl FnOnce(&Runner) + Send + 'static) -> Result<()> {
-        let (runner, index) = (Arc::<Runner>::default(), self.made.fetch_add(1, Relaxed));
-        let own = runner.clone();
-        let spawned = std::thread::Builder::new().name(format!("hg-pool-{index}")).spawn(move || life(&own));
+    /// `internal` if the system gives no more threads.
+    pub(crate) fn add(&self, work: impl FnOnce(&RunSlot) + Send + 'static) -> Result<()> {
+        let (slot, index) = (Arc::<RunSlot>::default(), self.spawned_count.fetch_add(1, Relaxed));
+        let thread_slot = slot.clone();
+        let spawned =
+            std::thread::Builder::new().name(format!("hg-pool-{index}")).spawn(move || work(&thread_slot));
         let handle = spawned
             .map_err(|error| Error::new(Code::Internal, format!("no thread for the pool: {error}")))?;
-        self.present.fetch_add(1, Relaxed);
-        self.threads().push(Thread { runner, handle });
+        self.active.fetch_add(1, Relaxed);
+        self.lock_threads().push(WorkerThread { slot, handle });
         Ok(())
     }
 
-    /// Looks at every thread at `now`; how many are to be added. `waits` says whether work waits for a thread.
-    pub(crate) fn look(&self, now: Instant, waits: bool) -> usize {
-        let mut threads = self.threads();
+    /// Checks every thread at `now`; returns how many must be added. `waits` says whether tasks wait.
+    pub(crate) fn check(&self, now: Instant, waits: bool) -> usize {
+        let mut threads = self.lock_threads();
         threads.retain(|thread| !thread.handle.is_finished());
         let mut all_busy = !threads.is_empty();
-        for Thread { runner, .. } in &*threads {
-            match runner.look(now) {
-                Seen::Stuck { new: false } => {}
-                Seen::Stuck { new: true } => {
-                    runner.give_up();
-                    self.present.fetch_sub(1, Relaxed);
+        for WorkerThread { slot, .. } in &*threads {
+            match slot.check(now) {
+                RunHealth::Stuck { new: false } => {}
+                RunHealth::Stuck { new: true } => {
+                    slot.mark_replaced();
+                    self.active.fetch_sub(1, Relaxed);
                 }
-                Seen::Well(since) => all_busy &= since.is_some_and(|begun| now >= begun + ALL_BUSY),
+                RunHealth::Healthy(since) => {
+                    all_busy &= since.is_some_and(|begun| now >= begun + ALL_BUSY_FOR)
+                }
             }
         }
-        let missing = self.base.saturating_sub(self.present.load(Relaxed));
+        let missing = self.base_count.saturating_sub(self.active.load(Relaxed));
         let wanted = if missing == 0 && waits && all_busy { 1 } else { missing };
-        // Before the start there is nobody to look at.
-        if threads.is_empty() { 0 } else { wanted.min((self.base + EXTRA).saturating_sub(threads.len())) }
-    }
-
-    /// The thread of a run that was given up has come back from it.
-    pub(crate) fn come_back(&self, runner: &Runner) {
-        if runner.take_given_up() {
-            self.present.fetch_add(1, Relaxed);
+        // Before the start there are no threads to check.
+        if threads.is_empty() {
+            0
+        } else {
+            wanted.min((self.base_count + MAX_EXTRA).saturating_sub(threads.len()))
         }
     }
 
-    /// Whether there are more threads than mostly.
+    /// Records that a run has returned. If its thread was replaced, it counts again.
+    pub(crate) fn run_returned(&self, slot: &RunSlot) {
+        if slot.take_replaced() {
+            self.active.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Whether there are more threads than configured.
     pub(crate) fn has_extra(&self) -> bool {
-        self.present.load(Relaxed) > self.base
+        self.active.load(Relaxed) > self.base_count
     }
 
-    /// Whether the calling thread ends, because there are more than mostly.
-    pub(crate) fn leave(&self) -> bool {
-        let fewer = |present: usize| (present > self.base).then(|| present - 1);
-        self.present.fetch_update(Relaxed, Relaxed, fewer).is_ok()
+    /// Whether the calling thread must end, because there are more threads than configured.
+    pub(crate) fn try_retire(&self) -> bool {
+        let fewer = |active: usize| (active > self.base_count).then(|| active - 1);
+        self.active.fetch_update(Relaxed, Relaxed, fewer).is_ok()
     }
 
-    /// How many there are.
+    /// How many threads there are.
     pub(crate) fn counts(&self) -> ThreadCounts {
-        let all = self.threads().iter().filter(|thread| !thread.handle.is_finished()).count();
-        let stuck = all.saturating_sub(self.present.load(Relaxed));
-        ThreadCounts { all, stuck, exhausted: stuck >= EXTRA }
+        let all = self.lock_threads().iter().filter(|thread| !thread.handle.is_finished()).count();
+        let stuck = all.saturating_sub(self.active.load(Relaxed));
+        ThreadCounts { all, stuck, exhausted: stuck >= MAX_EXTRA }
     }
 
-    /// Tells each thread to stop by `tell`, and joins those that end by `deadline`; cancels the runs of the others. True when all
-    /// ended in time.
-    pub(crate) fn stop(&self, deadline: Instant, mut tell: impl FnMut()) -> bool {
-        let threads = std::mem::take(&mut *self.threads());
-        threads.iter().for_each(|_| tell());
-        let mut late = Vec::new();
-        for Thread { runner, handle } in threads {
+    /// Calls `send_stop` for each thread and joins those that end by `deadline`. The runs of the others are cancelled. The result is true if
+    /// all ended in time.
+    pub(crate) fn stop(&self, deadline: Instant, mut send_stop: impl FnMut()) -> bool {
+        let threads = std::mem::take(&mut *self.lock_threads());
+        threads.iter().for_each(|_| send_stop());
+        let mut unfinished = Vec::new();
+        for WorkerThread { slot, handle } in threads {
             if !wait_until(deadline, || handle.is_finished()) {
-                runner.cancel();
-                late.push(handle);
+                slot.cancel();
+                unfinished.push(handle);
             }
         }
-        let clean = late.is_empty();
-        let last = Instant::now() + LAST;
-        // A thread that is in its run still is let go of.
-        late.into_iter().for_each(|handle| {
-            let _ = join_until(handle, last);
+        let all_ended = unfinished.is_empty();
+        let last_deadline = Instant::now() + CANCEL_GRACE;
+        // A thread whose run does not end is detached.
+        unfinished.into_iter().for_each(|handle| {
+            let _ = join_until(handle, last_deadline);
         });
-        clean
+        all_ended
     }
 
-    fn threads(&self) -> MutexGuard<'_, Vec<Thread>> {
+    fn lock_threads(&self) -> MutexGuard<'_, Vec<WorkerThread>> {
         lock(&self.threads)
     }
 }

@@ -21,7 +21,7 @@ use std::time::Instant;
 use headgate_core::breaker::BreakerPermit;
 use headgate_core::error::Code;
 use headgate_core::snapshot::Version;
-use headgate_engine::Ran;
+use headgate_engine::RunResult;
 use http::{HeaderName, HeaderValue};
 
 use crate::after::access_log::{AccessLog, Protocol};
@@ -62,7 +62,7 @@ pub struct RequestRecord {
 /// What is sketched of a request.
 pub struct SketchSample {
     /// The tensors, once they were run.
-    pub run: Option<Ran>,
+    pub run: Option<RunResult>,
     /// What the row sampler hashes.
     pub request_hash: u64,
 }
@@ -116,7 +116,7 @@ impl RequestRecord {
     /// The run, on this thread, is over.
     pub fn ran_inline(&mut self, now: Instant) {
         let run_ns = timing::nanos(self.timing.phase_end, now);
-        self.version().payload.model.ran(run_ns);
+        self.version().payload.model.record_run(run_ns);
         self.timing.run_ns = Some(run_ns);
         self.timing.phase_end = now;
     }
@@ -127,7 +127,7 @@ impl RequestRecord {
         self.timing.queue_ns = Some(queue_ns);
         self.timing.run_ns = (run_ns > 0).then_some(run_ns);
         if let Some(run_ns) = self.timing.run_ns {
-            self.version().payload.model.ran(run_ns);
+            self.version().payload.model.record_run(run_ns);
         }
         self.timing.phase_end = now;
     }

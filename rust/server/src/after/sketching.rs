@@ -9,7 +9,7 @@ use std::collections::hash_map::Entry;
 use std::time::Instant;
 
 use headgate_core::tensor::DataType;
-use headgate_engine::Ran;
+use headgate_engine::RunResult;
 use headgate_engine::runtime::{StringTensor, TensorView};
 use headgate_sketch::rate_control::{RateController, RateFloor};
 use headgate_sketch::sampler::RowSample;
@@ -34,7 +34,7 @@ const MINUTE: u64 = 60;
 /// A run whose rows may be sketched.
 pub struct SampledRun<'a> {
     /// The run with its tensors.
-    pub run: &'a Ran,
+    pub run: &'a RunResult,
     /// What chooses the rows, the same for inputs and outputs.
     pub request_hash: u64,
     /// About the present time.
@@ -119,7 +119,7 @@ impl Sketcher {
 }
 
 /// Inputs first, then outputs: the order of the plan. Gives the most rows taken of one tensor, and the values of all.
-fn tensors(recorder: &mut Recorder<'_>, ran: &Ran, pick: &RowSample) -> SketchedRows {
+fn tensors(recorder: &mut Recorder<'_>, ran: &RunResult, pick: &RowSample) -> SketchedRows {
     let signature = ran.model().signature();
     let count = signature.inputs.len() + signature.outputs.len();
     let cap = (REQUEST_VALUES / count.max(1)).max(TENSOR_VALUES);
@@ -155,14 +155,14 @@ enum TensorSide {
 }
 
 impl TensorSide {
-    fn view(self, ran: &Ran, index: usize) -> Option<TensorView<'_>> {
+    fn view(self, ran: &RunResult, index: usize) -> Option<TensorView<'_>> {
         match self {
             Self::Input => ran.input(index).ok(),
             Self::Output => ran.output(index).ok(),
         }
     }
 
-    fn strings(self, ran: &Ran, index: usize) -> Option<StringTensor<'_>> {
+    fn strings(self, ran: &RunResult, index: usize) -> Option<StringTensor<'_>> {
         match self {
             Self::Input => ran.input_strings(index),
             Self::Output => ran.output_strings(index),

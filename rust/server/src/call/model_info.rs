@@ -9,8 +9,8 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::histogram::Counts;
 use headgate_core::snapshot::Version;
 use headgate_core::tensor::{DataType, Signature, TensorSpec};
+use headgate_engine::BatchSizeStats;
 use headgate_engine::Batcher;
-use headgate_engine::Sizes;
 use headgate_protocol::pb::inference as pb;
 use pb::infer_parameter::ParameterChoice;
 use pb::model_instance_group::Kind;
@@ -181,9 +181,9 @@ fn version_statistics(
 /// Runs by their number of rows. Decoding inputs and writing outputs is counted for each request and not for a batch.
 fn batch_statistics(batcher: &Batcher) -> Vec<pb::InferBatchStatistics> {
     let nothing = pb::StatisticDuration { count: 0, ns: 0 };
-    let sizes = batcher.sizes().into_iter();
+    let sizes = batcher.size_stats().into_iter();
     sizes
-        .map(|(rows, Sizes { count, run_ns })| pb::InferBatchStatistics {
+        .map(|(rows, BatchSizeStats { count, run_ns })| pb::InferBatchStatistics {
             batch_size: rows as u64,
             compute_input: Some(nothing),
             compute_infer: Some(pb::StatisticDuration { count, ns: run_ns }),

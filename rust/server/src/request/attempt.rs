@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_engine::runtime::cancel::CancelScope;
-use headgate_engine::{Lease, Place, Ran, Seat, Waiter, Warm};
+use headgate_engine::{BatchedRun, BufferLease, LoadedModel, Placement, RunResult, Waiter};
 use headgate_protocol::response::ResponseHead;
 
 use crate::after::record::RecordHandle;
@@ -61,23 +61,23 @@ impl Attempt {
             self.record.pass_breaker(io)?;
             self.check_remaining_time(io)
         })?;
-        let warm = match self.record.version().payload.model.hold() {
-            Some(warm) => warm,
+        let loaded = match self.record.version().payload.model.hold() {
+            Some(loaded) => loaded,
             None => {
-                let warm = Box::pin(self.fetch()).await?;
+                let loaded = Box::pin(self.fetch()).await?;
                 begun = io::with(|io| self.check_remaining_time(io))?;
-                warm
+                loaded
             }
         };
         // The queue checks again; a refusal must not cost what decoding costs.
-        warm.welcomes(self.class)?;
-        request.envelope.check_outputs(&warm.signature().outputs)?;
+        loaded.check_admission(self.class)?;
+        request.envelope.check_outputs(&loaded.signature().outputs)?;
         let buffers =
             if request.body.len() > large_request::INLINE && large_request::takes_long(request.envelope) {
-                let target = RunTarget { warm, waiter: self.waiter() };
+                let target = RunTarget { loaded, waiter: self.waiter() };
                 Box::pin(large_request::decode(request, target, &mut self.record.memory)).await?
             } else {
-                io::with(|io| self.decode(io, request, warm))?
+                io::with(|io| self.decode(io, request, loaded))?
             };
         self.record.timing.decoded(begun, Instant::now());
         let ran = self.run(buffers).await?;
@@ -115,46 +115,46 @@ impl Attempt {
     }
 
     /// Waits for a version that is out of memory.
-    async fn fetch(&self) -> Result<Warm> {
+    async fn fetch(&self) -> Result<LoadedModel> {
         let fetcher = io::with(|io| io.shared.fetcher.clone());
         fetcher.fetch(&self.record.version().payload.model, self.deadlines.version).await
     }
 
-    fn decode(&mut self, io: &Io, request: &ParsedRequest<'_>, warm: Warm) -> Result<DecodedInputs> {
-        let target = RunTarget { warm, waiter: self.waiter() };
+    fn decode(&mut self, io: &Io, request: &ParsedRequest<'_>, loaded: LoadedModel) -> Result<DecodedInputs> {
+        let target = RunTarget { loaded, waiter: self.waiter() };
         let memory = &mut self.record.memory;
         let count_bytes = &mut |bytes| memory.add_bytes(io, bytes);
         let ParsedRequest { envelope, body, .. } = *request;
         tensors::with_scratch(|scratch| tensors::decode(envelope, body, target, scratch, count_bytes))
     }
 
-    async fn run(&mut self, buffers: DecodedInputs) -> Result<Ran> {
+    async fn run(&mut self, buffers: DecodedInputs) -> Result<RunResult> {
         if self.record.timing.phase_end >= self.deadlines.version {
             return Err(no_time_error());
         }
         match buffers {
-            DecodedInputs::Own(lease) => self.run_alone(lease).await.map(Ran::Alone),
-            DecodedInputs::Batched(seat) => self.run_together(seat).await,
+            DecodedInputs::Own(lease) => self.run_alone(lease).await.map(RunResult::Single),
+            DecodedInputs::Batched(batched) => self.run_together(batched).await,
         }
     }
 
-    async fn run_together(&mut self, mut seat: Seat) -> Result<Ran> {
-        io::with(|io| io.shared.pool.ready(&mut seat));
+    async fn run_together(&mut self, mut batched: BatchedRun) -> Result<RunResult> {
+        io::with(|io| io.shared.pool.submit_batched(&mut batched));
         // A request that is late, or whose client left, gives its rows up, and the batch goes on without it.
-        let batch = seat.batch().clone();
-        let Ok(done) = tokio::time::timeout_at(self.deadlines.version.into(), seat.done()).await else {
+        let batch = batched.batch().clone();
+        let Ok(done) = tokio::time::timeout_at(self.deadlines.version.into(), batched.outcome()).await else {
             if batch.has_begun() {
                 self.deadlines.overrun();
             }
             return Err(late_error());
         };
-        self.record.ran_pooled(done.queue_ns, done.run_ns, done.counts, Instant::now());
+        self.record.ran_pooled(done.queue_ns, done.run_ns, done.represents_run, Instant::now());
         done.result.map_err(|error| self.run_error(error))
     }
 
-    async fn run_alone(&mut self, mut lease: Lease) -> Result<Lease> {
-        match lease.model().place() {
-            Place::Inline => {
+    async fn run_alone(&mut self, mut lease: BufferLease) -> Result<BufferLease> {
+        match lease.model().placement() {
+            Placement::Inline => {
                 let result = io::with(|io| self.run_inline(io, &mut lease));
                 if result.as_ref().is_err_and(|error| error.code == Code::Cancelled) {
                     // The watchdog ended it, because it held up the thread. In the pool it may take the time that the request has.
@@ -163,19 +163,19 @@ impl Attempt {
                 self.record.ran_inline(Instant::now());
                 result.map(|()| lease)
             }
-            Place::Pool | Place::Batch => self.run_in_pool(lease).await,
+            Placement::Pool | Placement::Batch => self.run_in_pool(lease).await,
         }
     }
 
     /// Runs on this thread, which the watchdog looks after meanwhile.
-    fn run_inline(&self, io: &Io, lease: &mut Lease) -> Result<()> {
+    fn run_inline(&self, io: &Io, lease: &mut BufferLease) -> Result<()> {
         let begun_ns = io.shared.ns_at(self.record.timing.phase_end);
         let _heartbeat = io.shared.heartbeats[io.thread].begin(lease.model(), begun_ns);
         let _scope = CancelScope::begin();
         lease.run()
     }
 
-    async fn run_in_pool(&mut self, mut lease: Lease) -> Result<Lease> {
+    async fn run_in_pool(&mut self, mut lease: BufferLease) -> Result<BufferLease> {
         // A run may outlive its request if the client leaves or the deadline passes, and so must its memory.
         lease.attach(self.record.memory.take_large_boxed());
         let run = io::with(|io| io.shared.pool.submit(lease, self.waiter()))?;
@@ -205,7 +205,7 @@ impl Attempt {
     fn write(
         &self,
         request: &ParsedRequest<'_>,
-        ran: &Ran,
+        ran: &RunResult,
         out: &mut Vec<u8>,
     ) -> Result<Option<WrittenResponse>> {
         let ParsedRequest { envelope, wire_format, .. } = *request;

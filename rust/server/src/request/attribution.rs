@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use headgate_core::breaker::HealthSignal;
 use headgate_core::snapshot::Version;
-use headgate_engine::{Asked, Finding};
+use headgate_engine::{ProbeAnswer, ProbeOutcome};
 use tokio::sync::oneshot;
 
 use crate::request::attempt::Attempt;
@@ -34,8 +34,8 @@ pub enum Fault {
 pub async fn find_fault(attempt: &Attempt) -> Fault {
     let receiver = match io::with(|io| ask_probe(io, attempt.record.version())) {
         None => return Fault::Unknown,
-        Some(Asked::Known(finding)) => return fault(finding, None),
-        Some(Asked::Awaited(receiver) | Asked::Begun(receiver)) => receiver,
+        Some(ProbeAnswer::Known(finding)) => return fault(finding, None),
+        Some(ProbeAnswer::InProgress(receiver) | ProbeAnswer::Started(receiver)) => receiver,
     };
     let finding = tokio::time::timeout_at(attempt.deadlines.request.into(), await_finding(receiver)).await;
     finding.map_or(Fault::TimedOut, |finding| fault(finding, None))
@@ -47,27 +47,27 @@ pub fn report_when_known(io: &Io, attempt: &mut Attempt) {
     let within = attempt.overran_within();
     let Some(report) = attempt.record.report_later() else { return };
     match ask_probe(io, attempt.record.version()) {
-        Some(Asked::Known(finding)) => report.send(health_signal(finding, within)),
-        Some(Asked::Begun(receiver)) => {
+        Some(ProbeAnswer::Known(finding)) => report.send(health_signal(finding, within)),
+        Some(ProbeAnswer::Started(receiver)) => {
             tokio::task::spawn_local(async move {
                 report.send(health_signal(await_finding(receiver).await, within))
             });
         }
         // One report for each probe, so that reports do not pile up. Without a probe the fault is unknown.
-        Some(Asked::Awaited(_)) | None => {}
+        Some(ProbeAnswer::InProgress(_)) | None => {}
     }
 }
 
 /// The fault by what a probe found. `within` is the time that the version had, for a run that did not end in it: a version that needs
 /// longer for an input that it is known to take is too slow for any.
-fn fault(finding: Finding, within: Option<Duration>) -> Fault {
+fn fault(finding: ProbeOutcome, within: Option<Duration>) -> Fault {
     match finding {
-        Finding::Works { run } if within.is_none_or(|within| run < within) => Fault::Request,
+        ProbeOutcome::Works { run } if within.is_none_or(|within| run < within) => Fault::Request,
         _ => Fault::Version,
     }
 }
 
-fn health_signal(finding: Finding, within: Option<Duration>) -> HealthSignal {
+fn health_signal(finding: ProbeOutcome, within: Option<Duration>) -> HealthSignal {
     match fault(finding, within) {
         Fault::Version => HealthSignal::Failure,
         _ => HealthSignal::Neutral,
@@ -75,17 +75,17 @@ fn health_signal(finding: Finding, within: Option<Duration>) -> HealthSignal {
 }
 
 /// The finding of a probe that was dropped, because the gateway stops: nothing against the version.
-const NO_FINDING: Finding = Finding::Works { run: Duration::ZERO };
+const NO_FINDING: ProbeOutcome = ProbeOutcome::Works { run: Duration::ZERO };
 
 /// Asks for a probe of the version; `None` if no input is known that it takes, and it has not answered lately.
-fn ask_probe(io: &Io, version: &Version<VersionState>) -> Option<Asked> {
+fn ask_probe(io: &Io, version: &Version<VersionState>) -> Option<ProbeAnswer> {
     let version = &version.payload;
     let (probed, now_ns) = (io.shared.pool.probe(&version.model), io.shared.now_ns());
     let by_record = || version.recent_success.is_recent(version.metrics.request_totals().succeeded, now_ns);
-    probed.or_else(|| by_record().then_some(Asked::Known(NO_FINDING)))
+    probed.or_else(|| by_record().then_some(ProbeAnswer::Known(NO_FINDING)))
 }
 
-async fn await_finding(receiver: oneshot::Receiver<Finding>) -> Finding {
+async fn await_finding(receiver: oneshot::Receiver<ProbeOutcome>) -> ProbeOutcome {
     receiver.await.unwrap_or(NO_FINDING)
 }
 
@@ -96,10 +96,10 @@ mod tests {
     #[test]
     fn a_run_that_is_late_is_the_version_s_if_that_is_slow_on_what_it_is_known_to_take() {
         let (long, short) = (Duration::from_secs(2), Duration::from_secs(1));
-        let works = Finding::Works { run: long };
+        let works = ProbeOutcome::Works { run: long };
         assert_eq!(fault(works, None), Fault::Request);
         assert_eq!(fault(works, Some(2 * long)), Fault::Request);
         assert_eq!(fault(works, Some(short)), Fault::Version);
-        assert_eq!(fault(Finding::Fails, Some(2 * long)), Fault::Version);
+        assert_eq!(fault(ProbeOutcome::Fails, Some(2 * long)), Fault::Version);
     }
 }

@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use headgate_core::error::Result;
-use headgate_engine::Ran;
+use headgate_engine::RunResult;
 use headgate_protocol::envelope::{InputForm, SelectedOutput};
 use headgate_protocol::response::ResponseHead;
 
@@ -34,7 +34,7 @@ pub fn is_large(outputs: &Outputs<'_>, bytes: usize, id: Option<&str>) -> bool {
 
 /// Everything that a response is written from, for another thread.
 struct OffloadedResponse {
-    ran: Ran,
+    ran: RunResult,
     selection: Vec<SelectedOutput>,
     routed: RoutedVersion,
     id: Option<String>,
@@ -49,9 +49,9 @@ pub async fn write(
     request: &ParsedRequest<'_>,
     record: &mut RequestRecord,
     until: Instant,
-    ran: Ran,
+    ran: RunResult,
     out: &mut Vec<u8>,
-) -> (Option<Ran>, Result<ResponseLayout>) {
+) -> (Option<RunResult>, Result<ResponseLayout>) {
     let ParsedRequest { envelope, wire_format, .. } = *request;
     let answer = OffloadedResponse {
         ran,

@@ -5,7 +5,7 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::reuse::reuse_allocation;
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape, TensorSpec};
-use headgate_engine::Ran;
+use headgate_engine::RunResult;
 use headgate_engine::runtime::{Elements, TensorView};
 use headgate_protocol::classification::classify;
 use headgate_protocol::envelope::{InputForm, SelectedOutput};
@@ -59,7 +59,7 @@ impl<'a> Outputs<'a> {
     #[inline(always)]
     pub fn of(
         selection: &[SelectedOutput],
-        ran: &'a Ran,
+        ran: &'a RunResult,
         endpoint: &LiveEndpoint,
         wire_format: WireFormat,
         lists: &mut OutputLists,

@@ -11,7 +11,7 @@ use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
 use headgate_engine::runtime::element::cast_mut;
 use headgate_engine::runtime::{Binding, Tensor};
-use headgate_engine::{Lease, Place, Seat, Waiter, Warm};
+use headgate_engine::{BatchedRun, BufferLease, LoadedModel, Placement, Waiter};
 use headgate_protocol::envelope::{self, ElementSource, Envelope, InputForm, InputTensor, SelectedOutput};
 use headgate_protocol::strings::StringTable;
 use headgate_protocol::{TypedSliceMut, binary, predict};
@@ -53,7 +53,7 @@ pub type CountBytes<'a> = &'a mut dyn FnMut(usize) -> Result<()>;
 /// What a request is decoded for.
 pub struct RunTarget {
     /// The model, in memory for as long as the request needs it.
-    pub warm: Warm,
+    pub loaded: LoadedModel,
     /// The request as the engine queues it.
     pub waiter: Waiter,
 }
@@ -61,9 +61,9 @@ pub struct RunTarget {
 /// Where a request's inputs are, ready to be run.
 pub enum DecodedInputs {
     /// In buffers of its own.
-    Own(Lease),
+    Own(BufferLease),
     /// Among the rows of a batch.
-    Batched(Seat),
+    Batched(BatchedRun),
 }
 
 /// Decodes every input of the request to where the model reads it: its own buffers, or the rows of a batch.
@@ -99,7 +99,7 @@ fn decode_unlisted(
     count_bytes: CountBytes<'_>,
 ) -> Result<DecodedInputs> {
     let Scratch { strings, rearranged, .. } = scratch;
-    let model = target.warm.model().clone();
+    let model = target.loaded.model().clone();
     let signature = model.signature();
     let specs = &signature.inputs;
     if let InputForm::Raw(bytes) = envelope.form {
@@ -127,8 +127,8 @@ fn raw_input<'a>(bytes: &'a [u8], specs: &'a [TensorSpec]) -> Result<InputTensor
 
 /// A BYTES element without JSON has no length in front of it either.
 fn decode_raw_string(input: &InputTensor<'_>, bytes: &[u8], target: RunTarget) -> Result<DecodedInputs> {
-    check_input(input, &target.warm.signature().inputs[0])?;
-    let mut lease = Lease::take(target.warm, target.waiter.thread);
+    check_input(input, &target.loaded.signature().inputs[0])?;
+    let mut lease = BufferLease::acquire(target.loaded, target.waiter.thread);
     let tensor = lease.binding_mut().input_mut(0);
     tensor.reshape(&input.shape)?;
     tensor.set_string(0, bytes)?;
@@ -143,18 +143,18 @@ fn decode_listed(
     count_bytes: CountBytes<'_>,
 ) -> Result<DecodedInputs> {
     // A valid request with another number of inputs than the required ones has optional inputs.
-    let has_optional = inputs.len() != target.warm.signature().inputs.len();
+    let has_optional = inputs.len() != target.loaded.signature().inputs.len();
     if has_optional {
-        check_names(inputs, target.warm.signature())?;
+        check_names(inputs, target.loaded.signature())?;
     }
-    if target.warm.place() == Place::Batch
+    if target.loaded.placement() == Placement::Batch
         && !has_optional
-        && let Some(shapes) = batchable(inputs, &target.warm)?
+        && let Some(shapes) = batchable(inputs, &target.loaded)?
     {
         return decode_into_batch(inputs, &shapes, target).map(DecodedInputs::Batched);
     }
-    let mut lease = Lease::take(target.warm, target.waiter.thread);
-    let (signature, binding) = lease.parts();
+    let mut lease = BufferLease::acquire(target.loaded, target.waiter.thread);
+    let (signature, binding) = lease.signature_and_binding();
     for (index, spec) in signature.inputs.iter().enumerate() {
         let input = find(inputs, spec, signature)?;
         decode_tensor(input, binding.input_mut(index), body, strings, count_bytes)?;
@@ -215,22 +215,22 @@ fn decode_tensor(
 }
 
 /// The shapes of the inputs, in the signature's order, if the request may be part of a batch.
-fn batchable(inputs: &[InputTensor<'_>], warm: &Warm) -> Result<Option<Vec<Shape>>> {
-    let signature = warm.signature();
+fn batchable(inputs: &[InputTensor<'_>], loaded: &LoadedModel) -> Result<Option<Vec<Shape>>> {
+    let signature = loaded.signature();
     let shapes = signature.inputs.iter().map(|spec| Ok(find(inputs, spec, signature)?.shape));
     let shapes = shapes.collect::<Result<Vec<Shape>>>()?;
-    Ok(warm.batcher().is_some_and(|batcher| batcher.takes(&shapes)).then_some(shapes))
+    Ok(loaded.batcher().is_some_and(|batcher| batcher.accepts(&shapes)).then_some(shapes))
 }
 
-fn decode_into_batch(inputs: &[InputTensor<'_>], shapes: &[Shape], target: RunTarget) -> Result<Seat> {
-    let model = target.warm.model().clone();
+fn decode_into_batch(inputs: &[InputTensor<'_>], shapes: &[Shape], target: RunTarget) -> Result<BatchedRun> {
+    let model = target.loaded.model().clone();
     let signature = model.signature();
-    let mut seat = Seat::take(target.warm, shapes, target.waiter)?;
+    let mut batched = BatchedRun::reserve(target.loaded, shapes, target.waiter)?;
     for (index, spec) in signature.inputs.iter().enumerate() {
-        let rows = typed_bytes(seat.input_mut(index), spec.datatype)?;
+        let rows = typed_bytes(batched.input_mut(index), spec.datatype)?;
         find(inputs, spec, signature)?.decode_into(rows)?;
     }
-    Ok(seat)
+    Ok(batched)
 }
 
 /// The request's input of that name, of a type and a shape that the model takes.

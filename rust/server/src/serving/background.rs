@@ -126,7 +126,7 @@ impl BackgroundTasks {
         self.publisher.free_retired();
         self.publisher.check_loads(Instant::now());
         self.shared.fetcher.check_loads(Instant::now());
-        self.engine.tidy();
+        self.engine.free_unused();
         self.give_memory_back();
     }
 
@@ -147,7 +147,7 @@ impl BackgroundTasks {
         let now = self.shared.now_ns();
         let mut models: HashMap<usize, (Arc<Model>, Counts)> = HashMap::new();
         self.each_version(|model, metrics| {
-            model.placement.recover(now);
+            model.placement_policy.recover(now);
             let key = Arc::as_ptr(model) as usize;
             let (_, counts) = models.entry(key).or_insert_with(|| (model.clone(), Counts::default()));
             counts.add(&metrics.counts(|shard| &shard.run));

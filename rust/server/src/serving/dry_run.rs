@@ -78,7 +78,7 @@ fn check_state(
 
 /// The signature of a model, from memory or from its file; `None` if there is no room to open it.
 fn signature(engine: &Engine, version: &VersionSpec, path: &str) -> Result<Option<Signature>> {
-    if let Some(model) = engine.loaded(&version.digest, &version.run) {
+    if let Some(model) = engine.find_loaded(&version.digest, &version.run) {
         return Ok(Some(model.signature().clone()));
     }
     match engine.inspect(std::path::Path::new(path), &version.run) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_engine::{Engine, Model, Need, Warm};
+use headgate_engine::{Engine, LoadUrgency, LoadedModel, Model};
 use tokio::sync::oneshot;
 
 use crate::serving::load_tracker::{LoadCounts, LoadTracker, LoaderPoolCounts};
@@ -46,7 +46,7 @@ struct FetcherState {
 /// A model that requests wait for.
 #[derive(Default)]
 struct PendingModel {
-    requests: Vec<oneshot::Sender<Result<Warm>>>,
+    requests: Vec<oneshot::Sender<Result<LoadedModel>>>,
     /// Why the last try found no room, until the next try.
     no_room: Option<Error>,
     /// Whether that refusal was counted.
@@ -61,7 +61,7 @@ const SWEEP_MIN: usize = 64;
 impl PendingModel {
     /// Adds a request. Requests that have left are removed whenever the list has doubled. So a long load holds at most twice the requests
     /// that wait.
-    fn add(&mut self, request: oneshot::Sender<Result<Warm>>) {
+    fn add(&mut self, request: oneshot::Sender<Result<LoadedModel>>) {
         if self.requests.len() >= self.sweep_at.max(SWEEP_MIN) {
             self.requests.retain(|request| !request.is_closed());
             self.sweep_at = 2 * self.requests.len();
@@ -93,7 +93,7 @@ impl Fetcher {
     /// # Errors
     /// `model_not_ready` if the load takes too long or fails; `overloaded` if there is no room, or if too many requests wait;
     /// `deadline_exceeded`.
-    pub async fn fetch(self: &Arc<Self>, model: &Arc<Model>, deadline: Instant) -> Result<Warm> {
+    pub async fn fetch(self: &Arc<Self>, model: &Arc<Model>, deadline: Instant) -> Result<LoadedModel> {
         self.cold_requests.fetch_add(1, Relaxed);
         let _waiting = WaitingGuard::new(&self.waiting);
         let found = self.wait(model, deadline).await;
@@ -108,7 +108,7 @@ impl Fetcher {
         self.waiting.load(Relaxed)
     }
 
-    async fn wait(self: &Arc<Self>, model: &Arc<Model>, deadline: Instant) -> Result<Warm> {
+    async fn wait(self: &Arc<Self>, model: &Arc<Model>, deadline: Instant) -> Result<LoadedModel> {
         if self.waiting() > MAX_WAITING {
             let reason = "too many requests wait for models to be loaded; try again later";
             return Err(Error::new(Code::Overloaded, reason).after(RETRY_AFTER));
@@ -138,7 +138,7 @@ impl Fetcher {
     }
 
     /// Queues a model to be loaded, unless it is pending already.
-    fn request_load(self: &Arc<Self>, model: &Arc<Model>) -> Result<oneshot::Receiver<Result<Warm>>> {
+    fn request_load(self: &Arc<Self>, model: &Arc<Model>) -> Result<oneshot::Receiver<Result<LoadedModel>>> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.state();
         if let Some(pending) = state.pending.get_mut(&key(model)) {
@@ -166,7 +166,7 @@ impl Fetcher {
             return false;
         }
         let load = self.loads.begin(model.clone());
-        let bring = std::panic::AssertUnwindSafe(|| self.engine.bring(model, Need::Now));
+        let bring = std::panic::AssertUnwindSafe(|| self.engine.reload(model, LoadUrgency::Now));
         let mut outcome = std::panic::catch_unwind(bring).unwrap_or_else(|_| {
             Err(Error::new(Code::Internal, "loading panicked; this is a defect of Headgate"))
         });
@@ -188,7 +188,7 @@ impl Fetcher {
     }
 
     /// Completes the requests that wait for a model.
-    fn complete(&self, model: &Arc<Model>, outcome: &Result<Warm>) {
+    fn complete(&self, model: &Arc<Model>, outcome: &Result<LoadedModel>) {
         let pending = self.state().pending.remove(&key(model)).unwrap_or_default();
         for request in pending.requests {
             // The request may have left.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::{EndpointSpec, VersionSpec};
 use headgate_core::tensor::Signature;
-use headgate_engine::{Engine, Model, Need, Source, Warm};
+use headgate_engine::{Engine, LoadUrgency, LoadedModel, Model, Source};
 
 /// A version that could not be loaded.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct LoadedVersions {
     /// All models, in the order of the spec.
     pub models: Vec<Arc<Model>>,
     /// Keeps the models in memory that get traffic or are pinned, until the spec is served.
-    _warm: Vec<Warm>,
+    _warm: Vec<LoadedModel>,
 }
 
 /// Loads all versions of a spec. Blocks.
@@ -45,7 +45,7 @@ pub fn load(engine: &Engine, spec: &EndpointSpec) -> std::result::Result<LoadedV
     let mut warm = Vec::new();
     for (model, version) in models.iter().zip(&spec.versions) {
         if let Some(model) = model.as_ref().filter(|_| stays_in_memory(spec, version)) {
-            warm.push(engine.bring(model, need_of(spec, version)).map_err(|error| failed(version, error))?);
+            warm.push(engine.reload(model, need_of(spec, version)).map_err(|error| failed(version, error))?);
         }
     }
     let reference =
@@ -60,7 +60,7 @@ pub fn load(engine: &Engine, spec: &EndpointSpec) -> std::result::Result<LoadedV
 /// Whether a spec can be served at once: every version was loaded, and is in memory if it must be.
 pub fn is_loaded(engine: &Engine, spec: &EndpointSpec) -> bool {
     spec.versions.iter().filter(|version| version.artifact.is_some()).all(|version| {
-        let model = engine.loaded(&version.digest, &version.run);
+        let model = engine.find_loaded(&version.digest, &version.run);
         model.is_some_and(|model| !stays_in_memory(spec, version) || model.hold().is_some())
     })
 }
@@ -72,9 +72,9 @@ fn stays_in_memory(spec: &EndpointSpec, version: &VersionSpec) -> bool {
 
 /// How urgently a version needs memory. A champion or a pinned version that was served before must be served again, whatever else is in
 /// memory: after a start, and after a change of traffic.
-fn need_of(spec: &EndpointSpec, version: &VersionSpec) -> Need {
+fn need_of(spec: &EndpointSpec, version: &VersionSpec) -> LoadUrgency {
     let kept = !spec.fresh && (spec.champion == version.name || version.pinned);
-    if spec.urgent || kept { Need::Urgent } else { Need::Ordinary }
+    if spec.urgent || kept { LoadUrgency::Urgent } else { LoadUrgency::Ordinary }
 }
 
 /// The error of a load with a code of the control plane.
@@ -117,6 +117,6 @@ fn load_constant(
         &format!("{}|{described}", version.digest),
         &Source::Constant(values, signature),
         &version.run,
-        Need::Ordinary,
+        LoadUrgency::Ordinary,
     )
 }

@@ -71,7 +71,7 @@ pub fn families(engine: &Engine, fetcher: &Fetcher) -> Vec<Value> {
     let single = |name: &str, help: &str, kind: &str, value: u64| {
         family(name, help, kind, std::iter::once(json!([{}, value])))
     };
-    let states = engine.states();
+    let states = engine.residency_counts();
     let states = states.iter().map(|(state, count)| json!([{"state": state.as_str()}, count]));
     let (memory, counters) = (engine.memory(), &engine.memory().counters);
     let mut families = vec![

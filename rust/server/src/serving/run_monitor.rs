@@ -68,13 +68,13 @@ struct RunMonitor {
 impl RunMonitor {
     fn check(&mut self) {
         let shared = self.shared.clone();
-        shared.pool.watch(Instant::now());
+        shared.pool.check_threads(Instant::now());
         let now_ns = shared.now_ns();
         let stalls = self.watchdog.check(&shared.heartbeats, now_ns);
         let freed = |thread: &usize, model: &mut Arc<Model>| {
             let stuck = shared.heartbeats[*thread].is_stuck();
             if !stuck {
-                model.runs().end_stuck();
+                model.run_counters().end_stuck();
             }
             stuck
         };
@@ -92,12 +92,12 @@ impl RunMonitor {
 
     /// Moves a model that stalls an IO thread to the pool, and counts its run if it was cancelled or is stuck.
     fn handle_stall(&mut self, Stall { thread, cancelled, .. }: Stall, model: Arc<Model>, now_ns: u64) {
-        model.placement.demote(now_ns);
+        model.placement_policy.demote(now_ns);
         if cancelled {
-            model.runs().count_cancelled();
+            model.run_counters().count_cancelled();
         }
         if self.shared.heartbeats[thread].is_stuck() && !self.stuck.contains_key(&thread) {
-            model.runs().begin_stuck();
+            model.run_counters().begin_stuck();
             self.stuck.insert(thread, model);
         }
     }
@@ -126,7 +126,7 @@ pub fn not_ready_reasons(shared: &Shared) -> Vec<String> {
             shared.heartbeats.len()
         ));
     }
-    let pool = shared.pool.threads();
+    let pool = shared.pool.thread_counts();
     if pool.exhausted {
         reasons.push(format!(
             "{} of {} pool threads are held by runs that were cancelled and do not end; no more are replaced",
@@ -144,15 +144,15 @@ pub fn not_ready_reasons(shared: &Shared) -> Vec<String> {
 /// The metrics of runs and threads.
 #[rustfmt::skip]
 pub fn families(shared: &Shared, snapshot: &Snapshot<VersionState>) -> Vec<Value> {
-    let pool = shared.pool.threads();
+    let pool = shared.pool.thread_counts();
     let threads = |name: &str, help: &str, values: [usize; 2]| {
         let kinds = ["io", "pool"].into_iter().zip(values);
         family(name, help, "gauge", kinds.map(|(kind, value)| json!([{"kind": kind}, value])))
     };
     vec![
-        per_version(snapshot, "headgate_runs_in_progress", "Runs in progress on pool threads; those on IO threads and devices are not counted.", "gauge", |model| model.runs().in_progress() as u64),
-        per_version(snapshot, "headgate_runs_cancelled_total", "Runs that were cancelled, because no request waited for them any more or because they stalled an IO thread.", "counter", |model| model.runs().cancelled()),
-        per_version(snapshot, "headgate_runs_stuck", "Runs in progress that were cancelled and do not end.", "gauge", |model| model.runs().stuck() as u64),
+        per_version(snapshot, "headgate_runs_in_progress", "Runs in progress on pool threads; those on IO threads and devices are not counted.", "gauge", |model| model.run_counters().in_progress() as u64),
+        per_version(snapshot, "headgate_runs_cancelled_total", "Runs that were cancelled, because no request waited for them any more or because they stalled an IO thread.", "counter", |model| model.run_counters().cancelled()),
+        per_version(snapshot, "headgate_runs_stuck", "Runs in progress that were cancelled and do not end.", "gauge", |model| model.run_counters().stuck() as u64),
         family("headgate_trapped_divisions_total", "Integer divisions without a result inside models; each such run failed.", "counter", std::iter::once(json!([{}, trap::stepped_over()]))),
         threads("headgate_run_threads", "Threads that run models.", [shared.heartbeats.len(), pool.all]),
         threads("headgate_run_threads_stuck", "Threads that run models and are held by a run that was cancelled and does not end.", [stuck_io_threads(shared), pool.stuck]),

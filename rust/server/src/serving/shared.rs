@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use headgate_core::snapshot::{Endpoint, Snapshot};
-use headgate_engine::{Engine, Pool};
+use headgate_engine::{Engine, WorkerPool};
 use tokio::sync::watch;
 
 use crate::budget::{ByteBudget, SmallBudget};
@@ -35,7 +35,7 @@ pub struct Shared {
     /// The rate limiters and breakers.
     pub limit_registry: LimitRegistry,
     /// The threads for long runs.
-    pub pool: Pool,
+    pub pool: WorkerPool,
     /// Loads models that are out of memory, for requests.
     pub fetcher: Arc<Fetcher>,
     /// Memory for large requests in progress.
@@ -66,7 +66,7 @@ pub struct Shared {
 
 impl Shared {
     /// The state before the start: the snapshot is empty, and the gateway is not ready.
-    pub fn new(config: Config, engine: &Arc<Engine>, pool: Pool) -> Shared {
+    pub fn new(config: Config, engine: &Arc<Engine>, pool: WorkerPool) -> Shared {
         let threads = config.io_threads;
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
         Shared {
@@ -120,7 +120,8 @@ impl Shared {
     /// Whether the gateway is ready for requests: it has started, it is not draining, and no thread that accepts or runs is blocked.
     pub fn is_ready(&self) -> bool {
         // Endpoints are not asked: one that cannot answer must not take the traffic from the others.
-        let is_blocked = self.heartbeats.iter().any(Heartbeat::is_stuck) || self.pool.threads().exhausted;
+        let is_blocked =
+            self.heartbeats.iter().any(Heartbeat::is_stuck) || self.pool.thread_counts().exhausted;
         self.ready.load(Relaxed)
             && !self.draining.load(Relaxed)
             && !is_blocked

@@ -2,7 +2,7 @@
 
 use headgate_core::snapshot::Snapshot;
 use headgate_engine::Batcher;
-use headgate_engine::Decided;
+use headgate_engine::PlacementDecision;
 use serde_json::{Map, Value, json};
 
 use crate::serving::probes;
@@ -14,7 +14,7 @@ use crate::serving::version_families::per_version;
 #[rustfmt::skip]
 pub fn families(snapshot: &Snapshot<VersionState>) -> [Value; 1] {
     [
-        per_version(snapshot, "headgate_version_warnings", "Faults that the load found in a version that is served all the same; `headgate get` shows them.", "gauge", |model| model.notes.count() as u64),
+        per_version(snapshot, "headgate_version_warnings", "Faults that the load found in a version that is served all the same; `headgate get` shows them.", "gauge", |model| model.load_notes.count() as u64),
     ]
 }
 
@@ -37,11 +37,11 @@ pub fn endpoint_status(endpoint: &LiveEndpoint) -> Value {
                     "pinned": state.is_pinned(),
                 }),
                 "digest": version.digest,
-                "placement": state.model.place().as_str(),
-                "placement_fixed": state.model.placement.is_written(),
-                "placed_by": state.model.placement.decided().map(placed_by),
+                "placement": state.model.placement().as_str(),
+                "placement_fixed": state.model.placement_policy.is_configured(),
+                "placed_by": state.model.placement_policy.last_decision().map(placed_by),
                 "device": state.model.device(),
-                "note": state.model.notes.shown(),
+                "note": state.model.load_notes.joined(),
                 "shedding": state.model.is_shedding(),
                 "breaker": state.breaker.as_ref().map(|breaker| json!({
                     "open": !breaker.is_closed(), "trips": breaker.trips(),
@@ -49,7 +49,7 @@ pub fn endpoint_status(endpoint: &LiveEndpoint) -> Value {
                 })),
                 "probes": probes::probe_status(&state.model),
                 "runs": json!({
-                    "in_progress": state.model.runs().in_progress(), "cancelled": state.model.runs().cancelled(), "stuck": state.model.runs().stuck(),
+                    "in_progress": state.model.run_counters().in_progress(), "cancelled": state.model.run_counters().cancelled(), "stuck": state.model.run_counters().stuck(),
                 }),
                 "run_us": {"p50": micros(0.5), "p99": micros(0.99)},
                 "batches": state.model.batcher().map(batches),
@@ -68,14 +68,14 @@ pub fn endpoint_status(endpoint: &LiveEndpoint) -> Value {
 }
 
 /// The measurements that decided the placement.
-fn placed_by(decided: Decided) -> Value {
-    let Decided { why: reason, runs, p99_ns, busy, batch_rows } = decided;
+fn placed_by(decided: PlacementDecision) -> Value {
+    let PlacementDecision { reason, runs, p99_ns, busy, batch_rows } = decided;
     json!({"why": reason, "runs": runs, "p99_us": p99_ns as f64 / 1e3, "busy": busy, "batch_rows": batch_rows})
 }
 
 /// The sizes and costs of the batches.
 fn batches(batcher: &Batcher) -> Value {
-    let sizes = batcher.sizes();
+    let sizes = batcher.size_stats();
     let (count, rows) = sizes
         .iter()
         .fold((0, 0), |(count, rows), (size, of)| (count + of.count, rows + *size as u64 * of.count));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use headgate_core::breaker::Breaker;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::{EndpointSpec, VersionSpec};
+use headgate_engine::MemoryPin;
 use headgate_engine::Model;
-use headgate_engine::Pin;
 use http::{HeaderName, HeaderValue};
 
 use crate::metrics::VersionMetrics;
@@ -29,7 +29,7 @@ pub struct VersionState {
     /// Whether it has answered lately. This stands in for a probe if no input is known that the version takes.
     pub recent_success: RecentSuccess,
     /// Keeps the model in memory, if it must stay there.
-    pin: Option<Pin>,
+    pin: Option<MemoryPin>,
     /// The breaker, if the endpoint has a rule for one.
     pub breaker: Option<Arc<Breaker>>,
     /// The value of `x-headgate-version`.

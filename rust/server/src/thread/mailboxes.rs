@@ -20,8 +20,8 @@ pub fn snapshot_refresher(threads: Vec<Mailbox>) -> SnapshotRefresher {
 /// Tells IO threads that a batch has run.
 pub struct MailboxWaker(pub Vec<Mailbox>);
 
-impl headgate_engine::Doorbell for MailboxWaker {
-    fn ring(&self, thread: usize, batch: Arc<Batch>) -> bool {
+impl headgate_engine::BatchWaker for MailboxWaker {
+    fn wake_thread(&self, thread: usize, batch: Arc<Batch>) -> bool {
         self.0.get(thread).is_some_and(|mailbox| mailbox.post(IoMessage::BatchDone(batch)))
     }
 }

@@ -118,7 +118,7 @@ pub fn serve(gateway: &Gateway, name: &str, probe: Probe, inline: bool) {
     let digest = format!("sha256:{name}");
     let model = gateway.engine().adopt(&digest, Box::new(probe), &RunSpec::default()).unwrap();
     if inline {
-        model.placement.pin_inline();
+        model.placement_policy.pin_inline();
     }
     serve_adopted(gateway, name, &digest);
 }

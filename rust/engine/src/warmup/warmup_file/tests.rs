@@ -28,8 +28,10 @@ fn a_request_or_a_list_of_them_is_read_in_the_order_of_the_signature() {
     for (json, count) in [(GOOD.to_owned(), 1), (format!("[{GOOD},\n {GOOD}]"), 2)] {
         let requests = parse(json.as_bytes(), &signature()).unwrap();
         assert_eq!(requests.len(), count);
-        let [Input { shape, cells: Cell::Numbers(bytes) }, Input { cells: Cell::Strings(strings), .. }] =
-            &requests[0].inputs[..]
+        let [
+            InputElements { shape, elements: ElementBuffer::Numbers(bytes) },
+            InputElements { elements: ElementBuffer::Strings(strings), .. },
+        ] = &requests[0].inputs[..]
         else {
             unreachable!("numbers, then strings")
         };
@@ -41,12 +43,12 @@ fn a_request_or_a_list_of_them_is_read_in_the_order_of_the_signature() {
 }
 
 #[test]
-fn a_request_may_give_optional_inputs_and_is_then_no_part_of_a_batch() {
+fn a_request_may_optional_input_muts_and_is_then_no_part_of_a_batch() {
     let k = r#", {"name": "k", "datatype": "INT64", "shape": [1], "data": [7]}]}"#;
     let with_k = GOOD.replace("]}]}", &format!("]}}{k}"));
     let requests = parse(format!("[{with_k}, {GOOD}]").as_bytes(), &signature()).unwrap();
-    assert_eq!(requests.iter().map(Given::is_plain).collect::<Vec<_>>(), [false, true]);
-    let (at, Input { shape, .. }) = &requests[0].optional[0];
+    assert_eq!(requests.iter().map(WarmupRequest::is_plain).collect::<Vec<_>>(), [false, true]);
+    let (at, InputElements { shape, .. }) = &requests[0].optional[0];
     assert_eq!((*at, shape.dims(), requests[0].inputs.len()), (0, &[1][..], 2));
     assert!(requests[0].rows().is_none());
     let wrong = with_k.replace("[1], \"data\": [7]", "[2], \"data\": [7, 8]");
@@ -94,7 +96,7 @@ fn missing_values_are_read_in_both_words_of_answers() {
     let words = "null, \"NaN\", \"Infinity\", \"-Infinity\"";
     let text = GOOD.replacen("1, 2, 3.5, 4", words, 1);
     let requests = parse(text.as_bytes(), &signature()).unwrap();
-    let Cell::Numbers(bytes) = &requests[0].inputs[0].cells else { unreachable!("numbers") };
+    let ElementBuffer::Numbers(bytes) = &requests[0].inputs[0].elements else { unreachable!("numbers") };
     let numbers: Vec<f32> =
         bytes.chunks_exact(4).map(|four| f32::from_ne_bytes(four.try_into().unwrap())).collect();
     assert!(numbers[0].is_nan() && numbers[1].is_nan());

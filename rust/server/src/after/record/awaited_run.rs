@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use headgate_core::error::Result;
-use headgate_engine::{Outcome, Pending};
+use headgate_engine::{PendingRun, RunOutcome};
 
 use super::routed_version::RoutedVersion;
 
@@ -13,24 +13,24 @@ use super::routed_version::RoutedVersion;
 /// ends.
 pub struct AwaitedRun {
     /// `None` once it is over.
-    run: Option<Pending>,
+    run: Option<PendingRun>,
     routed: RoutedVersion,
 }
 
 impl AwaitedRun {
     /// A run for a request that was routed there.
-    pub fn new(run: Pending, routed: RoutedVersion) -> AwaitedRun {
+    pub fn new(run: PendingRun, routed: RoutedVersion) -> AwaitedRun {
         AwaitedRun { run: Some(run), routed }
     }
 
     /// Whether the run has begun.
     pub fn has_begun(&self) -> bool {
-        self.run.as_ref().is_none_or(Pending::has_begun)
+        self.run.as_ref().is_none_or(PendingRun::has_begun)
     }
 }
 
 impl Future for AwaitedRun {
-    type Output = Result<Outcome>;
+    type Output = Result<RunOutcome>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(run) = &mut self.run else { return Poll::Pending };
@@ -42,7 +42,7 @@ impl Future for AwaitedRun {
 
 impl Drop for AwaitedRun {
     fn drop(&mut self) {
-        let Some(outcome) = self.run.take().and_then(Pending::cancel) else { return };
+        let Some(outcome) = self.run.take().and_then(PendingRun::cancel) else { return };
         let routed = self.routed.clone();
         tokio::task::spawn_local(async move {
             let run_ns = outcome.await.ok().map(|outcome| outcome.run_ns).filter(|&ns| ns > 0);

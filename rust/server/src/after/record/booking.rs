@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use headgate_core::error::Code;
-use headgate_engine::Ran;
+use headgate_engine::RunResult;
 
 use super::timing::nanos;
 use super::{LogSample, RequestRecord};
@@ -72,7 +72,7 @@ impl RequestRecord {
         }
         if let Some(run) = self.sample.run.as_ref().filter(|_| code.is_none()) {
             shard.rows.add(run.rows() as u64);
-            run.teach(Duration::from_nanos(timing.run_ns.unwrap_or_default()));
+            run.offer_probe_input(Duration::from_nanos(timing.run_ns.unwrap_or_default()));
         }
     }
 
@@ -87,7 +87,7 @@ impl RequestRecord {
             direct: self.routed.is_direct,
             code,
             delivered,
-            rows: self.sample.run.as_ref().filter(|_| code.is_none()).map_or(0, Ran::rows),
+            rows: self.sample.run.as_ref().filter(|_| code.is_none()).map_or(0, RunResult::rows),
             fallback: self.fallback_header.clone(),
             times_ns: self.timing.times().collect(),
             context,
