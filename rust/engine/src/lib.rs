@@ -1,8 +1,8 @@
 //! Turns requests into runs.
 //!
-//! From the top to the bottom: `load` (from a file to a model), `runs` (one run), `models` (a loaded version), `warmup` (inputs for first runs),
-//! `memory` (what is in memory), `batching`, `workers` (the threads), `queue`, `compute` (what computes). An import never goes up.
-//! Read first: `runs/submit`.
+//! Each folder is a room, and its `mod.rs` says what lives there; an import never goes up. From the top: `load` (from a file to a model),
+//! `runs` (one run of a request), `models` (a loaded version), `warmup` (inputs of first runs), `memory` (what is in memory), `batching`,
+//! `workers` (the threads), `queue`, `compute` (what computes). Read first: `runs/submit`, `models/model`.
 
 mod batching;
 mod compute;

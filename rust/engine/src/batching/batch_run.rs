@@ -108,11 +108,11 @@ impl Batch {
     ) -> RunTimes {
         let BatchInFlight { closed, run } = in_flight;
         let requests = &closed.requests;
-        let ran = match requests.is_empty() {
+        let result = match requests.is_empty() {
             true => Ok(0),
             false => run.and_then(|run| self.end_rows(&closed, run, since)),
         };
-        self.settle_requests(&closed, ran, executor);
+        self.settle_requests(&closed, result, executor);
         let wait_ns =
             requests.iter().map(|request| nanos(closed.closed_at - request.queued_at)).max().unwrap_or(0);
         let run_ns = if requests.is_empty() { 0 } else { nanos(since.elapsed()) };
@@ -124,9 +124,9 @@ impl Batch {
         RunTimes { wait_ns, run_ns }
     }
 
-    fn settle_requests(&self, closed: &ClosedBatch, ran: Result<u64>, executor: Executor<'_>) {
+    fn settle_requests(&self, closed: &ClosedBatch, result: Result<u64>, executor: Executor<'_>) {
         let ClosedBatch { requests, starts, closed_at, .. } = closed;
-        match ran {
+        match result {
             Ok(run_ns) => self.slots.settle(requests.iter().zip(starts).enumerate().map(
                 |(place, (request, &start))| {
                     let (result, queue_ns) =

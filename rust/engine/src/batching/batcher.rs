@@ -77,8 +77,8 @@ impl Batcher {
     /// `model_load_failed` if the signature cannot be batched: it has strings, or a first dimension that is fixed.
     pub fn new(run: &RunSpec, signature: &Signature) -> Result<Batcher> {
         let tensors = signature.inputs.iter().map(|spec| ("input", spec));
-        for (what, spec) in tensors.chain(signature.outputs.iter().map(|spec| ("output", spec))) {
-            let why = if spec.datatype == DataType::Bytes {
+        for (kind, spec) in tensors.chain(signature.outputs.iter().map(|spec| ("output", spec))) {
+            let reason = if spec.datatype == DataType::Bytes {
                 "has strings"
             } else if spec.any_rank {
                 "may have any number of dimensions"
@@ -89,7 +89,7 @@ impl Batcher {
             };
             return Err(Error::new(
                 Code::ModelLoadFailed,
-                format!("{what} {:?} {why}, so its rows cannot be batched; remove max_batch", spec.name),
+                format!("{kind} {:?} {reason}, so its rows cannot be batched; remove max_batch", spec.name),
             ));
         }
         Ok(Batcher {
@@ -235,16 +235,16 @@ impl Batcher {
 
     fn reserve_slab(&self, bytes: usize, class: u8) -> Result<()> {
         // Each class leaves half of what it may use to the classes above it.
-        let most = MAX_BYTES_IN_USE >> class;
+        let limit = MAX_BYTES_IN_USE >> class;
         let slabs = self.slab_count(class).fetch_add(1, Relaxed);
         let used = self.bytes.fetch_add(bytes, Relaxed);
-        if slabs == 0 || used + bytes <= most {
+        if slabs == 0 || used + bytes <= limit {
             return Ok(());
         }
         self.release_slab(bytes, class);
         Err(Error::new(
             Code::Overloaded,
-            format!("batches that wait hold {used} bytes of at most {most}; try again later"),
+            format!("batches that wait hold {used} bytes of at most {limit}; try again later"),
         ))
     }
 

@@ -60,11 +60,11 @@ impl OpenBatches {
         let now = Instant::now();
         self.batcher.record_arrival(rows, now);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let present = open
+        let open_batch = open
             .iter()
             .find(|(kind, _)| kind.matches(shapes, waiter.class))
             .and_then(|(_, batch)| batch.upgrade());
-        if let Some(range) = present.and_then(|batch| RowRange::reserve(batch, rows, waiter, now)) {
+        if let Some(range) = open_batch.and_then(|batch| RowRange::reserve(batch, rows, waiter, now)) {
             return Ok(range);
         }
         admit()?;

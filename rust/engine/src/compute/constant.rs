@@ -1,4 +1,4 @@
-//! A version that always answers the same: every output value repeated for each row of the request.
+//! A version with constant outputs: each value is repeated for each row of the request.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::elements::ElementBuffer;
 use super::executable::Executable;
 
-/// Constant outputs under another version's signature.
+/// Constant outputs under the signature of another version.
 pub struct Constant {
     signature: Signature,
     outputs: Vec<ConstantRow>,
@@ -23,10 +23,10 @@ struct ConstantRow {
 }
 
 impl Constant {
-    /// Builds the constant from the values by output name, under `signature` (the champion's).
+    /// Builds the outputs from values by name, under `signature` (the champion's).
     ///
     /// # Errors
-    /// `model_load_failed`: an output without a value, a value for no output, a value of the wrong type or length.
+    /// `model_load_failed` if an output has no value, a value has no output, or a value has the wrong type or length.
     pub fn new(values: &BTreeMap<String, Value>, signature: &Signature) -> Result<Constant> {
         if let Some(name) =
             values.keys().find(|name| signature.outputs.iter().all(|spec| spec.name != **name))
@@ -67,7 +67,7 @@ impl Executable for Constant {
 
 impl ConstantRow {
     fn new(spec: &TensorSpec, value: &Value) -> Result<ConstantRow> {
-        // A free dimension inside a row has nothing that could tell its size: one element.
+        // The size of an open dimension inside a row is unknown: one element.
         let dims: Vec<i64> = spec.shape.iter().skip(1).map(|&dim| if dim < 0 { 1 } else { dim }).collect();
         let count = Shape::new(&dims)?.count();
         let values: Vec<&Value> = match value {

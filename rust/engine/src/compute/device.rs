@@ -1,6 +1,6 @@
-//! The devices of this machine, and a model on one: as many sessions as it has instances, each for one thread of its crew.
+//! The devices of this machine, and a model on a device: one session for each instance, and each session for one device worker.
 //!
-//! Not here: the threads (`crew`), what a session on a device does (the runtime's `device`).
+//! Not here: the workers (`workers/device_workers`), what a session on a device does (the runtime's `device`).
 #![allow(unsafe_code, reason = "a run in the air reads and writes buffers that somebody else holds")]
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ pub(crate) struct DeviceSessions {
     signature: Signature,
     remark: Option<String>,
     instances: SessionInstances,
-    /// Which of them computes what nobody's thread asks for.
+    /// The instance of the next run that belongs to no worker, as in warming.
     next: AtomicUsize,
 }
 
@@ -35,7 +35,7 @@ struct SessionInstances {
 }
 
 impl DeviceSessions {
-    /// Loads a model file as often as there are instances.
+    /// Loads a model file once for each instance.
     ///
     /// # Errors
     /// As [`DeviceSession::load`].
@@ -46,16 +46,16 @@ impl DeviceSessions {
         options: SessionOptions,
         instances: usize,
     ) -> Result<DeviceSessions> {
-        let mut made = SessionInstances { sessions: Vec::new(), driver: driver.clone() };
+        let mut loaded = SessionInstances { sessions: Vec::new(), driver: driver.clone() };
         for _ in 0..instances.max(1) {
-            // The provider's start is not safe when several sessions are made on a device at once.
+            // The provider's start is not safe if several sessions are made on a device at once.
             let lock_exclusive = driver.creation_lock().lock().unwrap_or_else(PoisonError::into_inner);
             let session = DeviceSession::load(library, driver.clone(), path, options);
             drop(lock_exclusive);
-            made.sessions.push(Mutex::new(session?));
+            loaded.sessions.push(Mutex::new(session?));
         }
-        let (signature, remark) = lock(&made.sessions[0]).described();
-        Ok(DeviceSessions { signature, remark, instances: made, next: AtomicUsize::new(0) })
+        let (signature, remark) = lock(&loaded.sessions[0]).described();
+        Ok(DeviceSessions { signature, remark, instances: loaded, next: AtomicUsize::new(0) })
     }
 
     fn session(&self, instance: usize) -> MutexGuard<'_, DeviceSession> {
@@ -69,8 +69,8 @@ impl Drop for SessionInstances {
         if let Ok(_alone) = driver.creation_lock().try_lock() {
             return free_sessions(sessions, &*driver);
         }
-        // Another is being made or warmed, which may take seconds that nobody here has to spare. Without a thread more, the sessions
-        // stay until the process ends.
+        // Another session is made or warmed, which may take seconds; this thread must not wait for it. If there is no further thread, the
+        // sessions stay until the process ends.
         let sessions = ManuallyDrop::new(sessions);
         let later = move || {
             let _alone = driver.creation_lock().lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,10 +80,10 @@ impl Drop for SessionInstances {
     }
 }
 
-/// Frees sessions while none is made or warmed: what a session keeps for each thread that ran it is taken from that thread then.
+/// Frees sessions while none is made or warmed. Each session then takes its memory back from every thread that ran it.
 fn free_sessions(sessions: Vec<Mutex<DeviceSession>>, driver: &dyn Driver) {
     if driver.is_lost() {
-        // The provider ends the process when a device that is gone does not take its memory back.
+        // The provider ends the process if a lost device does not take its memory back.
         std::mem::forget(sessions);
     }
 }
@@ -98,7 +98,7 @@ impl Executable for DeviceSessions {
     }
 
     fn run(&self, binding: &mut Binding) -> Result<()> {
-        // Warming comes here: every instance has its turn.
+        // Warming calls this. Every instance takes a turn.
         let instance = self.next.fetch_add(1, Relaxed) % self.instances();
         self.session(instance).run(binding)
     }
@@ -120,7 +120,7 @@ impl Executable for DeviceSessions {
     }
 
     unsafe fn begin(&self, instance: usize, binding: &mut Binding) -> Result<InFlightRun> {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller keeps the same contract.
         unsafe { self.session(instance).begin(binding) }
     }
 
@@ -133,31 +133,31 @@ fn lock(session: &Mutex<DeviceSession>) -> MutexGuard<'_, DeviceSession> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The devices of this machine, opened when a version first asks for one.
+/// The devices of this machine. Each is opened when a version first needs it.
 #[derive(Default)]
 pub struct Devices {
-    /// NVIDIA's libraries beside the driver, in the order in which they need each other.
+    /// NVIDIA's libraries beside the driver, each after those that it needs.
     libraries: Vec<PathBuf>,
     opened: Mutex<BTreeMap<u16, Arc<Cuda>>>,
-    /// What stands in for NVIDIA's driver.
+    /// Replaces NVIDIA's driver in tests.
     replaced: Option<Arc<dyn Driver>>,
 }
 
 impl Devices {
-    /// Devices whose libraries lie there.
+    /// Devices whose libraries are these files.
     pub fn new(libraries: Vec<PathBuf>) -> Devices {
         Devices { libraries, ..Devices::default() }
     }
 
-    /// Devices that are all this one: what computes on them can be tested where there is none.
+    /// Devices that are all this driver. Tests run code for devices with it on machines without any.
     pub fn replaced_by(driver: Arc<dyn Driver>) -> Devices {
         Devices { replaced: Some(driver), ..Devices::default() }
     }
 
-    /// The driver of a device; none for the processor.
+    /// The driver of a device; `None` for the processor.
     ///
     /// # Errors
-    /// `model_load_failed` when there is no driver or no such device, and what would bring it.
+    /// `model_load_failed` if there is no driver or no such device, and what would bring it.
     pub(crate) fn driver(&self, device: Device) -> Result<Option<Arc<dyn Driver>>> {
         let Device::Cuda(number) = device else { return Ok(None) };
         if let Some(driver) = &self.replaced {
@@ -168,7 +168,7 @@ impl Devices {
         Ok(Some(cuda))
     }
 
-    /// What the devices in use are doing, where that can be known.
+    /// The load and memory of the devices in use, if the system tells.
     pub fn readings(&self) -> Vec<(Device, DeviceUsage)> {
         let read = |(number, cuda): (&u16, &Arc<Cuda>)| Some((Device::Cuda(*number), nvml::read(cuda.uuid)?));
         self.lock_opened().iter().filter_map(read).collect()

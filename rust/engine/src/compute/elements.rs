@@ -21,7 +21,7 @@ impl ElementBuffer {
         }
     }
 
-    /// A copy of a tensor's elements.
+    /// A copy of the elements of a tensor.
     pub(crate) fn copy_of(data: &Elements<'_>) -> ElementBuffer {
         match data {
             Elements::Bytes(bytes) => ElementBuffer::Numbers(bytes.to_vec()),
@@ -33,7 +33,7 @@ impl ElementBuffer {
         }
     }
 
-    /// Appends a value as an element of that type; false if it does not fit.
+    /// Appends a value as an element of that type. False if it does not fit.
     pub(crate) fn push(&mut self, datatype: DataType, value: &Value) -> bool {
         match self {
             ElementBuffer::Numbers(bytes) => encode(datatype, value, bytes).is_some(),
@@ -43,16 +43,16 @@ impl ElementBuffer {
         }
     }
 
-    /// Appends a number, which may be NaN or infinite; false if elements are no fractions.
+    /// Appends a number, which may be NaN or infinite. False if the elements are not fractions.
     pub(crate) fn push_fraction(&mut self, datatype: DataType, value: f64) -> bool {
         let ElementBuffer::Numbers(bytes) = self else { return false };
         fraction(datatype, value, bytes).is_some()
     }
 
-    /// The values as elements of that type.
+    /// Values as elements of that type.
     ///
     /// # Errors
-    /// The first value that does not fit it.
+    /// The first value that does not fit the type.
     pub(crate) fn from_values(
         datatype: DataType,
         values: Vec<&Value>,
@@ -65,7 +65,7 @@ impl ElementBuffer {
     }
 }
 
-/// Appends one value in memory order; `None` when it does not fit the type.
+/// Appends one value in memory order; `None` if it does not fit the type.
 fn encode(datatype: DataType, value: &Value, out: &mut Vec<u8>) -> Option<()> {
     macro_rules! integer {
         ($type:ty) => {

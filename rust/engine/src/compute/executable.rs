@@ -1,4 +1,4 @@
-//! The contract of what computes, and a handle that keeps it in memory.
+//! What an executable must offer, and a handle that keeps one in memory.
 //!
 //! Next: `constant`, `device`.
 #![allow(unsafe_code, reason = "a run in the air reads and writes buffers that somebody else holds")]
@@ -11,23 +11,23 @@ use headgate_core::tensor::Signature;
 use headgate_runtime::device::{Driver, InFlightRun};
 use headgate_runtime::{Binding, Library, Session};
 
-/// Whatever turns inputs into outputs: an ONNX Runtime session, a constant, a test's probe.
+/// What turns inputs into outputs: a session of ONNX Runtime, a constant, a test's double.
 pub trait Executable: Send + Sync + 'static {
-    /// What it takes and gives.
+    /// Its inputs and outputs.
     fn signature(&self) -> &Signature;
 
-    /// What it declares and does not offer, if anything, in words.
+    /// What it declares and does not offer, in words; `None` if it offers all.
     fn remark(&self) -> Option<&str> {
         None
     }
 
-    /// Computes the outputs of the inputs in `binding`, which has the signature's tensors. May run on many threads at once.
+    /// Computes outputs from the inputs in `binding`, which has the tensors of the signature. May run on many threads at once.
     ///
     /// # Errors
-    /// `backend_failed`, whoever is at fault: nobody can tell from one run. `overloaded` for want of memory.
+    /// `backend_failed`, even if the inputs are at fault, because one run cannot tell. `overloaded` if memory is missing.
     fn run(&self, binding: &mut Binding) -> Result<()>;
 
-    /// Finds out which outputs may have buffers before a run, by runs over the inputs in `binding`, which it takes.
+    /// Finds out which outputs may have buffers before a run, by runs over the inputs in `binding`, which it must accept.
     ///
     /// # Errors
     /// As [`Executable::run`].
@@ -36,34 +36,34 @@ pub trait Executable: Send + Sync + 'static {
         Ok(())
     }
 
-    /// How many of it compute at the same time on threads of their own; 0 where it computes on whatever thread asks.
+    /// How many instances compute at the same time on threads of their own; 0 if it computes on the calling thread.
     fn instances(&self) -> usize {
         0
     }
 
-    /// Whose memory its buffers are best made of.
+    /// The driver of the device whose memory its buffers should be in.
     fn driver(&self) -> Option<&Arc<dyn Driver>> {
         None
     }
 
-    /// Begins to compute on the thread of an instance what [`Executable::finish`] ends.
+    /// Begins a run on the thread of an instance. [`Executable::finish`] ends it.
     ///
     /// # Errors
-    /// As [`Executable::run`]; then nothing is in the air.
+    /// As [`Executable::run`]. Then nothing is in flight.
     ///
     /// # Safety
-    /// Nobody touches or drops `binding` before [`Executable::finish`] got the flight.
+    /// `binding` must not be touched or dropped before [`Executable::finish`] got the flight.
     unsafe fn begin(&self, instance: usize, binding: &mut Binding) -> Result<InFlightRun> {
         let _ = instance;
         self.run(binding).map(|()| InFlightRun::FINISHED)
     }
 
-    /// Held while it is warmed, where others of its kind must not be made or freed meanwhile.
+    /// A lock for its warm-up, if other sessions must not be made or freed during it.
     fn lock_exclusive(&self) -> Option<MutexGuard<'_, ()>> {
         None
     }
 
-    /// Waits for the end of a run; the outputs are in `binding` then.
+    /// Waits for the end of a run. Then the outputs are in `binding`.
     ///
     /// # Errors
     /// As [`Executable::run`].
@@ -91,7 +91,7 @@ impl Executable for Session {
     }
 }
 
-/// An executable that stays in memory for as long as this lives, and what its buffers are made with.
+/// Keeps an executable in memory for as long as it lives, and makes buffers for it.
 #[derive(Clone)]
 pub(crate) struct ExecutableHandle {
     executable: Arc<dyn Executable>,
@@ -104,12 +104,12 @@ impl ExecutableHandle {
         ExecutableHandle { executable, library }
     }
 
-    /// What computes.
-    pub(crate) fn executable(&self) -> &dyn Executable {
+    /// The executable.
+    pub(crate) fn get(&self) -> &dyn Executable {
         &*self.executable
     }
 
-    /// What it takes and gives.
+    /// Its inputs and outputs.
     pub(crate) fn signature(&self) -> &Signature {
         self.executable.signature()
     }
@@ -119,7 +119,7 @@ impl ExecutableHandle {
         Binding::with_driver(self.executable.driver(), self.library, self.executable.signature())
     }
 
-    /// Computes; a panic inside becomes an error.
+    /// Computes. A panic inside becomes an error.
     ///
     /// # Errors
     /// As [`Executable::run`]; `internal` after a panic.
@@ -137,27 +137,26 @@ impl ExecutableHandle {
         self.executable.check_outputs(binding)
     }
 
-    /// Computes on the thread of an instance, or on any.
+    /// Computes on the thread of an instance, or on the calling thread if `instance` is `None`.
     ///
     /// # Errors
     /// As [`ExecutableHandle::execute`].
     pub(crate) fn execute_on(&self, instance: Option<usize>, binding: &mut Binding) -> Result<()> {
         let Some(instance) = instance else { return self.execute(binding) };
-        // SAFETY: finished in the next line.
+        // SAFETY: the next line finishes it.
         let flight = unsafe { self.begin(instance, binding)? };
         self.finish(instance, flight, binding)
     }
 }
 
-/// What computes on the thread of an instance. A panic costs the buffers and leaves them where they are: something may still
-/// write there.
+/// Runs on the thread of an instance. After a panic the buffers are leaked, because the device may still write to them.
 impl ExecutableHandle {
     /// As [`Executable::begin`].
     ///
     /// # Safety
     /// As [`Executable::begin`].
     pub(crate) unsafe fn begin(&self, instance: usize, binding: &mut Binding) -> Result<InFlightRun> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of `begin`.
         self.catching_panics(binding, |executable, binding| unsafe { executable.begin(instance, binding) })
     }
 

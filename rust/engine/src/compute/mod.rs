@@ -1,7 +1,7 @@
 //! What computes: the contract of an executable, and its kinds.
 //!
-//! Lives here: `executable` (the contract, and ONNX Runtime's session), `constant`, `device` (sessions on a GPU). May come in: everything
-//! that runs a model. Never known here: requests, queues, threads.
+//! Lives here: `executable` (the contract, and ONNX Runtime's session), `constant`, `device` (sessions on a GPU), `elements`. May come in:
+//! everything that runs a model. Never known here: requests, queues, threads.
 
 mod constant;
 mod device;

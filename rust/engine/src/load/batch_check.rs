@@ -1,10 +1,10 @@
-//! Whether rows that are run together are what each of them is alone: only then a model may be batched.
+//! Finds out whether rows that are run together give what each gives alone. Only then may a model be batched.
 //!
-//! RowSet that differ are run alone, and then in batches of several sizes, in which each keeps its place while those beside it change.
-//! On the processor with one thread, the same row at the same place of a batch of the same size is the same to the last bit whatever is
-//! beside it, so any other bit tells that rows are mixed. Between sizes kernels differ, and a tolerance serves.
+//! Rows that differ are run alone, and then in batches of several sizes. In these each row keeps its place while the rows beside it change.
+//! On the processor with one thread, a row at the same place of a batch of the same size is the same to the last bit, whatever is beside it.
+//! So a bit that differs shows that rows are mixed. Between sizes kernels differ, and a tolerance applies.
 //!
-//! What mixes rows only for rare values cannot be found. Not here: the rows (`warmup`), the tolerance (`tolerance`). Next: `warm`.
+//! A model that mixes rows for rare values only is not found. Not here: the rows (`warmup`), the tolerance (`tolerance`). Next: `warm_up`.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -18,34 +18,34 @@ use crate::batching::Batcher;
 use crate::models::LoadedModel;
 use crate::warmup::{FILE, RowSet, WarmupInputs, concerns_inputs, varied};
 
-/// The check ends when it took this long, once batches of the first two sizes were run.
+/// The check ends after this time, once batches of the first two sizes were run.
 const BUDGET: Duration = Duration::from_secs(2);
-/// Batches whose rows alone take longer than this together are left out, unless they are of the first two sizes.
+/// Batches whose rows alone take longer than this in total are left out, unless they are of the first two sizes.
 const MAX_BATCH_TIME: Duration = Duration::from_millis(250);
-/// A model whose rows alone take longer than this is compared with fewer of them.
+/// A model whose rows alone take longer than this is compared with fewer rows.
 const SLOW_ROW: Duration = Duration::from_millis(20);
 /// The rows of such a model.
 const SLOW_MODEL_ROWS: usize = 4;
-/// The sizes that are left are tried until the check took this long.
+/// The remaining sizes are tried until the check took this time.
 const OTHER_SIZES_BUDGET: Duration = Duration::from_millis(500);
 /// Batches up to this size are tried with every pattern of neighbours.
 const MAX_ALL_PATTERNS: usize = 8;
 
-/// What the check found.
+/// The result of the check.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum BatchCheckResult {
-    /// RowSet together are what each is alone.
+    /// Rows together give what each gives alone.
     Same,
-    /// They are not; why.
+    /// They do not, with the reason.
     Differ(String),
-    /// Nobody knows; why.
+    /// It is not known, with the reason.
     Unknown(String),
 }
 
-/// Compares rows together with rows alone; `exact` on the processor with one thread.
+/// Compares rows together with rows alone. `exact` says that the model computes on the processor with one thread.
 ///
 /// # Errors
-/// What says nothing about the rows: want of memory, a load that was cancelled.
+/// Failures that say nothing about the rows: lack of memory, a load that was cancelled.
 pub(crate) fn check(
     model: &LoadedModel,
     batcher: &Batcher,
@@ -68,7 +68,7 @@ pub(crate) fn check(
             RowComparison { model, batcher, rows, exact, from_file, after_file_rows: false }.run()?;
         match result {
             BatchCheckResult::Differ(_) => return Ok(result),
-            // Of what is made up, the first that tells something is enough.
+            // One conclusive attempt with synthetic rows is enough.
             BatchCheckResult::Same if !from_file => return Ok(result),
             BatchCheckResult::Same => {
                 if let Some(differ) = compare_varied(model, batcher, &given, exact)? {
@@ -83,8 +83,8 @@ pub(crate) fn check(
     Ok(found)
 }
 
-/// RowSet are mixed by what is the same in all given requests too, a mask say: compares rows in which that is made up, and rows that are
-/// made up as a whole. Only a difference counts: what is made up may be wrong for the model.
+/// Rows may be mixed by what is the same in all given requests, such as a mask. This compares rows in which that is synthetic, and rows
+/// that are synthetic as a whole. Only a difference counts, because synthetic values may be wrong for the model.
 fn compare_varied(
     model: &LoadedModel,
     batcher: &Batcher,
@@ -96,7 +96,7 @@ fn compare_varied(
             match (RowComparison { model, batcher, rows, exact, from_file: false, after_file_rows: true })
                 .run()?
             {
-                BatchCheckResult::Differ(why) => return Ok(Some(BatchCheckResult::Differ(why))),
+                BatchCheckResult::Differ(reason) => return Ok(Some(BatchCheckResult::Differ(reason))),
                 BatchCheckResult::Same => break,
                 BatchCheckResult::Unknown(_) => {}
             }
@@ -112,84 +112,84 @@ struct RowComparison<'a> {
     rows: RowSet,
     exact: bool,
     from_file: bool,
-    /// Whether given rows were compared before, so that only a difference counts.
+    /// Whether rows of the file were compared before, so that only a difference counts.
     after_file_rows: bool,
 }
 
-/// What rows alone are, to compare with.
+/// The outputs of the rows, each run alone.
 struct SingleRowOutputs {
-    /// Output by output.
+    /// One entry for each output.
     outputs: Vec<OutputRows>,
     /// How long a run took.
     row_time: Duration,
-    /// When they were run, and batches began.
+    /// When batches began to be run.
     since: Instant,
 }
 
-/// What an output was for a row at a place of batches of one size: by output, place and row.
+/// The fingerprint of an output for a row at a place of batches of one size: by output, place and row.
 type OutputFingerprints = HashMap<(usize, usize, usize), u64>;
-/// What a run gave, or the result that follows from its failure.
+/// The value of a run, or the result that follows from its failure.
 type Compared<T> = std::result::Result<T, BatchCheckResult>;
 
 impl RowComparison<'_> {
     fn run(mut self) -> Result<BatchCheckResult> {
         let mut binding = self.model.new_binding();
-        let alone = match self.run_single_rows(&mut binding)? {
-            Ok(alone) => alone,
+        let single = match self.run_single_rows(&mut binding)? {
+            Ok(single) => single,
             Err(result) => return Ok(result),
         };
-        let compared = self.compare_sizes(&mut binding, &alone)?;
-        Ok(compared.err().unwrap_or_else(|| self.outputs_vary(&alone)))
+        let compared = self.compare_sizes(&mut binding, &single)?;
+        Ok(compared.err().unwrap_or_else(|| self.outputs_vary(&single)))
     }
 
     /// An output that is the same for every row would be the same if rows were mixed.
-    fn outputs_vary(&self, alone: &SingleRowOutputs) -> BatchCheckResult {
-        let Some(at) = alone.outputs.iter().position(|output| !output.varies()) else {
+    fn outputs_vary(&self, single: &SingleRowOutputs) -> BatchCheckResult {
+        let Some(at) = single.outputs.iter().position(|output| !output.varies()) else {
             return BatchCheckResult::Same;
         };
         let name = &self.model.signature().outputs[at].name;
         BatchCheckResult::Unknown(format!(
-            "output {name:?} is the same for all rows that were tried, so that nobody knows whether rows may be run together; put \
+            "output {name:?} is the same for all rows that were tried, so that it is not known whether rows may be run together; put \
              requests whose answers differ into {FILE}"
         ))
     }
 
     /// Runs batches of several sizes.
-    fn compare_sizes(&self, binding: &mut Binding, alone: &SingleRowOutputs) -> Result<Compared<()>> {
-        let sizes = sizes(self.batcher, self.most_rows(), alone.row_time);
+    fn compare_sizes(&self, binding: &mut Binding, single: &SingleRowOutputs) -> Result<Compared<()>> {
+        let sizes = sizes(self.batcher, self.most_rows(), single.row_time);
         for (at, &size) in sizes.iter().enumerate() {
             let mut fingerprints = OutputFingerprints::new();
             for first in (0..self.rows.len()).step_by(size) {
-                if at >= 2 && alone.since.elapsed() > BUDGET {
+                if at >= 2 && single.since.elapsed() > BUDGET {
                     return Ok(Ok(()));
                 }
                 let orders = orders(size, first, self.rows.len());
-                if let Err(result) = self.compare_batches(binding, alone, &orders, &mut fingerprints)? {
+                if let Err(result) = self.compare_batches(binding, single, &orders, &mut fingerprints)? {
                     return Ok(Err(result));
                 }
             }
         }
-        self.compare_other_sizes(binding, alone, &sizes)
+        self.compare_other_sizes(binding, single, &sizes)
     }
 
-    /// Runs one batch of each size that is left, twice: a model may mix rows at one size only.
+    /// Runs one batch of each remaining size, twice: a model may mix rows at one size only.
     fn compare_other_sizes(
         &self,
         binding: &mut Binding,
-        alone: &SingleRowOutputs,
-        tried: &[usize],
+        single: &SingleRowOutputs,
+        checked: &[usize],
     ) -> Result<Compared<()>> {
         let mut others: Vec<usize> =
             (2..=self.most_rows()).map(|size| self.batcher.padded_rows(size)).collect();
         others.dedup();
-        for size in others.into_iter().filter(|size| !tried.contains(size)) {
-            if alone.since.elapsed() > OTHER_SIZES_BUDGET || !is_short(size, alone.row_time) {
+        for size in others.into_iter().filter(|size| !checked.contains(size)) {
+            if single.since.elapsed() > OTHER_SIZES_BUDGET || !is_short(size, single.row_time) {
                 break;
             }
             let plain: Vec<usize> = (0..size).map(|place| place % self.rows.len()).collect();
             let reversed = plain.iter().rev().copied().collect();
             let compared =
-                self.compare_batches(binding, alone, &[plain, reversed], &mut OutputFingerprints::new())?;
+                self.compare_batches(binding, single, &[plain, reversed], &mut OutputFingerprints::new())?;
             if compared.is_err() {
                 return Ok(compared);
             }
@@ -202,7 +202,7 @@ impl RowComparison<'_> {
         self.batcher.rows_per_slab(self.rows.row_bytes())
     }
 
-    /// The outputs of each row alone, and how long a run took.
+    /// Runs each row alone.
     fn run_single_rows(&mut self, binding: &mut Binding) -> Result<Compared<SingleRowOutputs>> {
         let signature = self.model.signature();
         let mut found: Vec<Vec<Vec<u8>>> = vec![Vec::new(); signature.outputs.len()];
@@ -221,8 +221,9 @@ impl RowComparison<'_> {
                     if !again {
                         found[index].push(bytes.to_vec());
                     } else if found[index].last().is_some_and(|before| before != bytes) && self.exact {
-                        let why = format!("output {:?} differs from run to run of the same row", spec.name);
-                        return Ok(Err(BatchCheckResult::Unknown(why)));
+                        let reason =
+                            format!("output {:?} differs from run to run of the same row", spec.name);
+                        return Ok(Err(BatchCheckResult::Unknown(reason)));
                     }
                 }
             }
@@ -237,23 +238,23 @@ impl RowComparison<'_> {
         Ok(Ok(SingleRowOutputs { outputs, row_time, since: Instant::now() }))
     }
 
-    /// Runs batches of one size, each row at its place beside others.
+    /// Runs batches of one size. Each row keeps its place beside others.
     fn compare_batches(
         &self,
         binding: &mut Binding,
-        alone: &SingleRowOutputs,
+        single: &SingleRowOutputs,
         orders: &[Vec<usize>],
         fingerprints: &mut OutputFingerprints,
     ) -> Result<Compared<()>> {
         for (at, order) in orders.iter().enumerate() {
-            // The first three change every place once.
-            if at > 2 && alone.since.elapsed() > BUDGET {
+            // The first three orders change every place once.
+            if at > 2 && single.since.elapsed() > BUDGET {
                 break;
             }
             if let Err(failed) = self.execute(binding, order)? {
                 return Ok(Err(failed));
             }
-            if let Err(differs) = self.compare_rows(binding, alone, order, fingerprints)? {
+            if let Err(differs) = self.compare_rows(binding, single, order, fingerprints)? {
                 return Ok(Err(differs));
             }
         }
@@ -263,11 +264,11 @@ impl RowComparison<'_> {
     fn compare_rows(
         &self,
         binding: &Binding,
-        alone: &SingleRowOutputs,
+        single: &SingleRowOutputs,
         order: &[usize],
         fingerprints: &mut OutputFingerprints,
     ) -> Result<Compared<()>> {
-        for (index, alone) in alone.outputs.iter().enumerate() {
+        for (index, single) in single.outputs.iter().enumerate() {
             let name = &self.model.signature().outputs[index].name;
             let view = binding.output(index)?;
             let Some(all) = output_bytes(&view).filter(|_| view.shape.rows() == order.len()) else {
@@ -276,7 +277,7 @@ impl RowComparison<'_> {
             let each = all.len() / order.len();
             for (place, &row) in order.iter().enumerate() {
                 let part = &all[place * each..][..each];
-                if !alone.is_close(row, part, self.model.device()) {
+                if !single.is_close(row, part, self.model.device()) {
                     return Ok(Err(BatchCheckResult::Differ(format!(
                         "output {name:?} is not the same for rows together and for each row alone"
                     ))));
@@ -297,10 +298,10 @@ impl RowComparison<'_> {
         BatchCheckResult::Differ(format!("output {name:?} of {rows} rows does not have {rows} rows"))
     }
 
-    /// Runs rows together. What is made up may be wrong for a row alone; then nobody knows.
+    /// Runs rows together. Synthetic rows may be wrong for the model even alone; then nothing is known.
     fn execute(&self, binding: &mut Binding, order: &[usize]) -> Result<Compared<()>> {
-        let ran = self.rows.fill(binding, order).and_then(|()| self.model.executable().execute(binding));
-        let Err(error) = ran else { return Ok(Ok(())) };
+        let result = self.rows.fill(binding, order).and_then(|()| self.model.executable().execute(binding));
+        let Err(error) = result else { return Ok(Ok(())) };
         if !concerns_inputs(&error) {
             return Err(error);
         }
@@ -322,12 +323,12 @@ impl RowComparison<'_> {
     }
 }
 
-/// The sizes of batches to try, the most telling first: the two smallest, the largest, those between.
-fn sizes(batcher: &Batcher, most: usize, row_time: Duration) -> Vec<usize> {
-    let between = (0..usize::BITS).map(|bit| 1_usize << bit).take_while(|&size| size < most);
-    let all: Vec<usize> = [2, 3, most].into_iter().chain(between).collect();
+/// The sizes of batches to try, the most telling first: the two smallest, the largest, then those between.
+fn sizes(batcher: &Batcher, max_rows: usize, row_time: Duration) -> Vec<usize> {
+    let between = (0..usize::BITS).map(|bit| 1_usize << bit).take_while(|&size| size < max_rows);
+    let all: Vec<usize> = [2, 3, max_rows].into_iter().chain(between).collect();
     let mut sizes = Vec::new();
-    for size in all.into_iter().filter(|size| (2..=most).contains(size)) {
+    for size in all.into_iter().filter(|size| (2..=max_rows).contains(size)) {
         let padded = batcher.padded_rows(size);
         if !sizes.contains(&padded)
             && (is_short(padded, row_time) || sizes.len() < 2 && padded <= SLOW_MODEL_ROWS)
@@ -335,7 +336,7 @@ fn sizes(batcher: &Batcher, most: usize, row_time: Duration) -> Vec<usize> {
             sizes.push(padded);
         }
     }
-    if sizes.is_empty() && most > 1 {
+    if sizes.is_empty() && max_rows > 1 {
         sizes.push(batcher.padded_rows(2));
     }
     sizes
@@ -345,8 +346,8 @@ fn is_short(rows: usize, row_time: Duration) -> bool {
     row_time * u32::try_from(rows).unwrap_or(u32::MAX) <= MAX_BATCH_TIME
 }
 
-/// Which rows lie at the places of batches of a size: one after the other, the other way round, and then with those places changed
-/// whose number has a certain bit, or has it not. Of any two places one changes beside the other.
+/// Which rows lie at the places of batches of a size: one after the other, then with those places changed whose number has a certain bit
+/// or does not have it, and last the other way round. Of any two places, one changes beside the other.
 fn orders(size: usize, first: usize, rows: usize) -> Vec<Vec<usize>> {
     let plain: Vec<usize> = (0..size).map(|place| (first + place) % rows).collect();
     let bits = (size - 1).checked_ilog2().unwrap_or(0);

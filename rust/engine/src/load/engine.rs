@@ -1,7 +1,7 @@
-//! Loading: from a file to a model whose first request is not its first run.
+//! Loads models: from a file to a model whose first request is not its first run.
 //!
-//! A model is loaded once for each digest and lives as long as somebody holds it. Everything here blocks; it runs on the
-//! server's loader threads, never on IO or pool threads. Next: `loaded`.
+//! A model is loaded once for each digest and lives as long as something holds it. Everything here blocks. It runs on the loader threads of
+//! the server, never on IO or pool threads. Next: `warm_up`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::memory::{ExecutableSource, LoadUrgency, ModelMemory, Residency, Resid
 use crate::models::{LoadedModel, Model, ModelThreads, PlacementPolicy};
 use crate::warmup::WarmupInputs;
 
-/// What a version is load_with of.
+/// What a version is made of.
 #[derive(Clone, Debug)]
 pub enum Source<'a> {
     /// A model file.
@@ -30,31 +30,31 @@ pub enum Source<'a> {
     Constant(&'a BTreeMap<String, Value>, &'a Signature),
 }
 
-/// Loads models and knows those that are loaded.
+/// Loads models, and knows those that are loaded.
 pub struct Engine {
     library: Option<PathBuf>,
     threads: ModelThreads,
     loaded: Mutex<HashMap<ModelKey, Weak<Model>>>,
-    /// What computes, by digest and how it was load_with: models that are run differently share it.
+    /// The executables, by digest and session spec. Models that are run differently share them.
     sessions: Mutex<HashMap<(String, SessionSpec), Weak<ResidentExecutable>>>,
     memory: ModelMemory,
     devices: Devices,
 }
 
-/// SessionSpec what computes is load_with.
+/// How a session is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct SessionSpec {
     options: SessionOptions,
     device: Device,
-    /// DeviceSessions on the device.
+    /// The number of sessions on the device.
     instances: u16,
 }
 
-/// What makes two models the same: what they are and how they are run.
+/// What identifies a model: its digest and how it is run.
 type ModelKey = (String, RunSpec);
 
 impl SessionSpec {
-    fn of(run: &RunSpec, device: Device) -> SessionSpec {
+    fn for_run(run: &RunSpec, device: Device) -> SessionSpec {
         let options = SessionOptions {
             intra_threads: run.threads.max(1),
             arena: run.arena,
@@ -67,8 +67,7 @@ impl SessionSpec {
 }
 
 impl Engine {
-    /// An engine that opens the ONNX Runtime library at `library` when it first needs it. One run uses as many threads as there
-    /// are in the pool at most.
+    /// An engine that opens the ONNX Runtime library at `library` when it first needs it. One run uses at most as many threads as the pool has.
     pub fn new(
         library: Option<PathBuf>,
         threads: ModelThreads,
@@ -89,15 +88,15 @@ impl Engine {
         &self.memory
     }
 
-    /// The model of a digest that is run like that, if it was loaded; it may be out of memory by now.
+    /// The model with that digest that is run like that, if it was loaded. It may be out of memory.
     pub fn find_loaded(&self, digest: &str, run: &RunSpec) -> Option<Arc<Model>> {
         self.lock_loaded().get(&(digest.to_owned(), run.clone())).and_then(Weak::upgrade)
     }
 
-    /// Loads and warms a model, or returns the loaded one with that digest that is run like that. Blocks.
+    /// Loads and warms a model, or returns the loaded one. Blocks.
     ///
     /// # Errors
-    /// `model_load_failed` saying what is wrong with the version.
+    /// `model_load_failed` with what is wrong with the version.
     pub fn load(
         &self,
         digest: &str,
@@ -114,7 +113,7 @@ impl Engine {
             Source::Constant(values, signature) => {
                 let constant = ResidentExecutable::fixed(Arc::new(Constant::new(values, signature)?));
                 let mut model = self.model(Arc::new(constant), Device::Cpu, run)?;
-                // Not by measuring: on a machine without a free core its runs seem to take long.
+                // Not measured: on a machine without a free core its runs would seem to take long.
                 model.placement_policy = PlacementPolicy::fixed_inline("it is a constant, and does no work");
                 model.probes().set_known_input(WarmupInputs::ZEROS, Duration::ZERO);
                 Arc::new(model)
@@ -124,15 +123,15 @@ impl Engine {
         Ok(self.register(digest, run, model))
     }
 
-    /// The signature of a model's file, which is opened as it is: not optimised, run or kept. Blocks.
+    /// The signature of a model file, which is opened as it is: not optimised, run or kept. Blocks.
     ///
     /// # Errors
-    /// `model_load_failed` for what is no model or has operators that nobody knows, and if no device of `run` is there;
-    /// `overloaded` if there is no room.
+    /// `model_load_failed` if the file is no model, if an operator is unknown, or if no device of `run` is there; `overloaded` if there is no
+    /// room.
     pub fn inspect(&self, path: &Path, run: &RunSpec) -> Result<Signature> {
         let library = self.library()?;
         let missing = |device: &Device| self.devices.driver(*device).err();
-        // As in a load, one device of them is enough, and the last one says what is wrong.
+        // As in a load, one device is enough, and the last one says what is wrong.
         if let Some(Some(error)) = run.device.iter().map(missing).reduce(|one, other| one.and(other)) {
             return Err(error);
         }
@@ -145,7 +144,7 @@ impl Engine {
     /// Brings a model back into memory, unless it is there. Blocks.
     ///
     /// # Errors
-    /// `model_load_failed`, and the same for a while after a failure; `overloaded` when there is no room.
+    /// `model_load_failed`, and the same error for a while after a failure. `overloaded` if there is no room.
     pub fn reload(&self, model: &Arc<Model>, urgency: LoadUrgency) -> Result<LoadedModel> {
         let start = Instant::now();
         let executable = self.memory.reload(model.resident(), urgency, |executable| {
@@ -153,7 +152,7 @@ impl Engine {
             let path = model.resident().path();
             let warmup =
                 path.map_or(Ok(WarmupInputs::ZEROS), |path| WarmupInputs::beside(path, model.signature()))?;
-            let _alone = executable.lock_exclusive();
+            let _exclusive = executable.lock_exclusive();
             warm_up::warm_up_again(&loaded, warmup)?;
             model.load_ns.store(start.elapsed().as_nanos() as u64, Relaxed);
             Ok(())
@@ -161,7 +160,7 @@ impl Engine {
         Ok(LoadedModel::new(model.clone(), executable))
     }
 
-    /// Notes who was used, and frees the buffers of models that are out of memory.
+    /// Notes which models were used, and frees the buffers of those that are out of memory.
     pub fn free_unused(&self) {
         self.memory.note_use();
         let models: Vec<_> = self.lock_loaded().values().filter_map(Weak::upgrade).collect();
@@ -170,7 +169,7 @@ impl Engine {
         }
     }
 
-    /// Where the models are, and how many are there.
+    /// The number of models by residency.
     pub fn residency_counts(&self) -> [(Residency, usize); 4] {
         let models: Vec<_> = self.lock_loaded().values().filter_map(Weak::upgrade).collect();
         Residency::ALL
@@ -195,9 +194,9 @@ impl Engine {
         let mut unproven = None;
         let mut failed = Vec::new();
         for device in &run.device {
-            let spec = SessionSpec::of(run, *device);
-            let tried = load_with(spec).and_then(|model| Ok((warm_up_model(&model, path, spec)?, model)));
-            match tried {
+            let spec = SessionSpec::for_run(run, *device);
+            let attempt = load_with(spec).and_then(|model| Ok((warm_up_model(&model, path, spec)?, model)));
+            match attempt {
                 Ok((Some(run_ns), model)) => {
                     note_failures(&model, &failed);
                     let wide = self
@@ -206,27 +205,26 @@ impl Engine {
                     let wide = wide.and_then(|wide| load_if_faster(run_ns, path, wide, load_with));
                     return Ok(wide.unwrap_or(model).model().clone());
                 }
-                // Nobody knows whether it runs there: another device may tell.
+                // It is not known whether it runs there. Another device may tell.
                 Ok((None, model)) => unproven = unproven.or(Some(model)),
-                // Want of room for models, which is given when there is some, is no fault of the device; nor is a load that was
-                // cancelled.
+                // Neither lack of room, which ends, nor a cancelled load is the fault of the device.
                 Err(error) if error.retry_after.is_some() || error.code == Code::Cancelled => {
                     return Err(error);
                 }
                 Err(error) => failed.push((device, error)),
             }
         }
-        let why = || {
+        let last_failure = || {
             failed
                 .pop()
                 .map_or_else(|| Error::new(Code::Internal, "a version without a device"), |(_, error)| error)
         };
-        let model = unproven.ok_or_else(why)?;
+        let model = unproven.ok_or_else(last_failure)?;
         note_failures(&model, &failed);
         Ok(model.model().clone())
     }
 
-    /// The same with all pool threads within a run, if that is not fixed.
+    /// The same session with all pool threads within a run, unless the number of threads is fixed.
     fn with_pool_threads(&self, spec: SessionSpec, run: &RunSpec) -> Option<SessionSpec> {
         let cores = u16::try_from(self.threads.pool_threads).unwrap_or(u16::MAX);
         let fixed = run.threads > 0 || spec.device != Device::Cpu;
@@ -234,7 +232,7 @@ impl Engine {
         (!fixed && cores > 1).then_some(SessionSpec { options, ..spec })
     }
 
-    /// The session of a digest, load_with unless there is one, and held.
+    /// The executable of a digest, held: the one that is shared, or a new one.
     fn session(
         &self,
         digest: &str,
@@ -243,8 +241,8 @@ impl Engine {
         urgency: LoadUrgency,
     ) -> Result<(Arc<ResidentExecutable>, Arc<dyn Executable>)> {
         let key = (digest.to_owned(), spec);
-        let present = || lock(&self.sessions).get(&key).and_then(Weak::upgrade);
-        if let Some(resident) = present() {
+        let shared = || lock(&self.sessions).get(&key).and_then(Weak::upgrade);
+        if let Some(resident) = shared() {
             let executable = self.memory.reload(&resident, urgency, |_| Ok(()))?;
             return Ok((resident, executable));
         }
@@ -259,27 +257,28 @@ impl Engine {
                 }
             })
         });
-        let load_with = self.memory.load_first(ExecutableSource { path: path.to_owned(), make }, urgency)?;
+        let (resident, executable) =
+            self.memory.load_first(ExecutableSource { path: path.to_owned(), make }, urgency)?;
         let mut sessions = lock(&self.sessions);
         sessions.retain(|_, session| session.strong_count() > 0);
-        // When two threads load_with it at once, the first one is shared, unless it is gone already.
+        // If two threads made it at once, the first one is shared, unless it is gone.
         if let Some(first) = sessions.get(&key).and_then(Weak::upgrade)
             && let Some(executable) = first.hold()
         {
             return Ok((first, executable));
         }
-        sessions.insert(key, Arc::downgrade(&load_with.0));
-        Ok(load_with)
+        sessions.insert(key, Arc::downgrade(&resident));
+        Ok((resident, executable))
     }
 
     fn model(&self, resident: Arc<ResidentExecutable>, device: Device, run: &RunSpec) -> Result<Model> {
         Model::new(resident, device, run, self.library()?, &self.threads)
     }
 
-    /// Puts an executable of any kind under a digest, unwarmed: it starts in the pool, and is taken to run on load_with-up inputs.
+    /// Registers any executable under a digest, without a warm-up. It starts in the pool, and is taken to run on synthetic inputs.
     ///
     /// # Errors
-    /// `model_load_failed` when there is no ONNX Runtime library to make its buffers with, or it cannot be run like that.
+    /// `model_load_failed` if there is no ONNX Runtime library to make its buffers with, or if it cannot be run like that.
     pub fn adopt(&self, digest: &str, executable: Box<dyn Executable>, run: &RunSpec) -> Result<Arc<Model>> {
         let resident = Arc::new(ResidentExecutable::fixed(Arc::from(executable)));
         let model = self.model(resident, Device::Cpu, run)?;
@@ -287,11 +286,10 @@ impl Engine {
         Ok(self.register(digest, run, Arc::new(model)))
     }
 
-    /// Puts what is load_with from a file in some other way than by the runtime under a digest, unwarmed: it may leave memory and
-    /// come back.
+    /// Registers an executable that `make` makes from a file, without a warm-up. It may leave memory and come back.
     ///
     /// # Errors
-    /// As [`Engine::adopt`], and as `make`.
+    /// As [`Engine::adopt`] and as `make`.
     pub fn adopt_reloadable(
         &self,
         digest: &str,
@@ -321,7 +319,7 @@ impl Engine {
         Library::open(path)
     }
 
-    /// Keeps a weak reference; when two threads loaded the same at once, the first one wins.
+    /// Keeps a weak reference. If two threads loaded the same model at once, the first one stays.
     fn register(&self, digest: &str, run: &RunSpec, model: Arc<Model>) -> Arc<Model> {
         let mut table = self.lock_loaded();
         table.retain(|_, model| model.strong_count() > 0);
@@ -340,13 +338,13 @@ impl Engine {
     }
 }
 
-/// Says of a model which devices it could not be load_with for.
+/// Notes on which devices a model could not be made.
 fn note_failures(model: &LoadedModel, failed: &[(&Device, Error)]) {
     failed.iter().for_each(|(device, error)| model.load_notes.add(format!("not on {device}: {error}")));
 }
 
-/// The model that is load_with like that, if it is worth its cores: one thread took `run_ns`. A trial that fails, for want of memory say, leaves
-/// what there is.
+/// The model with that session, if it is worth its cores; a run with one thread takes `run_ns`. A trial that fails, for lack of memory for
+/// example, changes nothing.
 fn load_if_faster(
     run_ns: u64,
     path: &Path,
@@ -358,9 +356,9 @@ fn load_if_faster(
     warm_up::is_worth_threads(run_ns, wide_ns).then_some(model)
 }
 
-/// Warms a model; the median of its runs, if it takes what is load_with up.
+/// Warms a model up. Returns the median time of its runs; `None` if it runs on no synthetic inputs.
 fn warm_up_model(model: &LoadedModel, path: &Path, spec: SessionSpec) -> Result<Option<u64>> {
-    let _alone = model.executable().executable().lock_exclusive();
+    let _exclusive = model.executable().get().lock_exclusive();
     let exact = spec.device == Device::Cpu && spec.options.intra_threads == 1;
     warm_up::warm_up(model, WarmupInputs::beside(path, model.signature())?, exact)
 }

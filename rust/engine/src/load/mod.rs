@@ -1,6 +1,6 @@
 //! Loading: from a file to a model whose first request is not its first run.
 //!
-//! Lives here: `engine` (the models that are loaded), `warm_up` (first runs, and what they tell), `timed_run`, `batch_check` and `tolerance`
+//! Lives here: `engine` (the models that are loaded), `warm_up` (the first runs, and what they show), `timed_run`, `batch_check` and `tolerance`
 //! (whether rows may be batched). May come in: the server's loads. Never known here: requests of clients.
 
 mod batch_check;

@@ -1,4 +1,4 @@
-//! A run that must be over within a time: whoever makes inputs up does not know for how long a model goes on with them.
+//! A run with a time limit: a model may run for ever on synthetic inputs.
 //!
 //! Next: back to `warm_up`.
 
@@ -11,21 +11,21 @@ use headgate_runtime::cancel::{self, CancelScope};
 
 use crate::models::LoadedModel;
 
-/// How often it is looked whether the load goes on.
+/// How often it is checked that the load was not cancelled.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// How long a run may go on after it was cancelled before its thread is left to itself.
+/// How long a run may go on after it was cancelled before its thread is detached.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
 
 /// Runs a model on a thread of its own, and cancels the run at `until`.
 ///
 /// # Errors
-/// `backend_failed` when the run takes longer; `cancelled` when the load is cancelled; as the run.
+/// `backend_failed` if the run takes longer; `cancelled` if the load is cancelled; or as the run.
 pub(super) fn run_until(model: &LoadedModel, mut binding: Binding, until: Instant) -> Result<()> {
     let (model, (token_sender, token_receiver), (result_sender, outcome)) =
         (model.clone(), channel(), channel());
     let run = move || {
         let scope = CancelScope::begin();
-        // The receivers are there until the run is over or given up.
+        // The receivers live until the run is over or given up.
         let _ = token_sender.send(scope.token());
         let result = model.executable().execute_first(&mut binding);
         drop((binding, model));
@@ -43,7 +43,7 @@ pub(super) fn run_until(model: &LoadedModel, mut binding: Binding, until: Instan
         }
     }
     token.cancel();
-    // One long node goes on; its thread ends with it.
+    // One long node may go on. Its thread ends with it.
     let _ = outcome.recv_timeout(CANCEL_GRACE);
     cancel::check()?;
     Err(Error::new(Code::BackendFailed, "the run takes too long"))

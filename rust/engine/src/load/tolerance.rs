@@ -1,12 +1,12 @@
-//! How far a row's outputs may differ between batches, by what rounding does in another order of additions.
+//! How far the outputs of a row may differ between batches, because rounding depends on the order of additions.
 
 use headgate_core::spec::Device;
 use headgate_core::tensor::DataType;
 use headgate_runtime::TensorView;
 
-/// What an element may be off by: shares of the largest in its row, and of the largest in its column.
+/// How far an element may be off, as shares of the largest element in its row and in its column.
 ///
-/// Rounding follows the numbers that a row is computed from. The column is there for sums that cancel out in one row.
+/// Rounding errors grow with the numbers that a row is computed from. The column covers sums that cancel out in one row.
 #[derive(Clone, Copy)]
 struct Tolerance {
     row: f64,
@@ -14,7 +14,7 @@ struct Tolerance {
 }
 
 impl Tolerance {
-    /// Kernels differ with the number of rows on a device, and multiply ten bits there (TF32).
+    /// On a device, kernels differ with the number of rows and multiply with ten bits (TF32).
     fn of(datatype: DataType, device: Device) -> Tolerance {
         match (device, datatype) {
             (Device::Cpu, DataType::Fp16) => Tolerance { row: 5e-3, column: 2e-3 },
@@ -26,7 +26,7 @@ impl Tolerance {
     }
 }
 
-/// What one output is for several rows, each alone.
+/// One output of several rows, each run alone.
 pub(crate) struct OutputRows {
     datatype: DataType,
     /// The bytes of each row.
@@ -36,12 +36,15 @@ pub(crate) struct OutputRows {
 }
 
 impl OutputRows {
-    /// The output of these rows.
+    /// One output of these rows.
     pub(crate) fn new(datatype: DataType, rows: Vec<Vec<u8>>) -> OutputRows {
         let mut columns: Vec<f64> = Vec::new();
         for row in rows.iter().filter_map(|row| fractions(datatype, row)) {
             columns.resize(columns.len().max(row.len()), 0.0);
-            columns.iter_mut().zip(row).for_each(|(most, number)| *most = most.max(magnitude(number)));
+            columns
+                .iter_mut()
+                .zip(row)
+                .for_each(|(largest, number)| *largest = largest.max(magnitude(number)));
         }
         OutputRows { datatype, rows, columns }
     }
@@ -51,18 +54,18 @@ impl OutputRows {
         self.rows.windows(2).any(|pair| pair[0] != pair[1])
     }
 
-    /// Whether a row is the same in a batch, but for rounding. Whole numbers have none.
+    /// Whether a row is the same in a batch, apart from rounding. Whole numbers are not rounded.
     pub(crate) fn is_close(&self, row: usize, together: &[u8], device: Device) -> bool {
-        let alone = &self.rows[row];
-        let both = fractions(self.datatype, alone).zip(fractions(self.datatype, together));
-        let Some((alone, together)) = both else { return *alone == *together };
+        let single = &self.rows[row];
+        let both = fractions(self.datatype, single).zip(fractions(self.datatype, together));
+        let Some((single, together)) = both else { return *single == *together };
         let tolerance = Tolerance::of(self.datatype, device);
-        let largest = alone.iter().copied().map(magnitude).fold(0.0, f64::max);
+        let largest = single.iter().copied().map(magnitude).fold(0.0, f64::max);
         let near = |((a, b), column): ((&f64, &f64), &f64)| {
             let allowed = (tolerance.row * largest).max(tolerance.column * column);
             a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= allowed
         };
-        alone.len() == together.len() && alone.iter().zip(&together).zip(&self.columns).all(near)
+        single.len() == together.len() && single.iter().zip(&together).zip(&self.columns).all(near)
     }
 }
 

@@ -1,7 +1,7 @@
-//! Warming: the first runs of a model, which are nobody's request, and what they tell: how long it runs, whether threads
-//! within a run help, whether rows together equal rows alone.
+//! Warms a model up: its first runs, which belong to no request, and what they show. They show how long it runs, whether threads within a
+//! run help, and whether rows may be batched.
 //!
-//! Not here: what a model is warmed with (`warmup`), how rows are compared (`batch_check`). Next: `place`.
+//! Not here: the inputs (`warmup`), how rows are compared (`batch_check`). Next: back to `engine`.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,25 +17,25 @@ use crate::batching::Batcher;
 use crate::models::{LoadedModel, MIN_RUNS};
 use crate::warmup::{FILE, WarmupInputs, concerns_inputs};
 
-/// How long a model may take with all that is made up for its first run.
+/// How long all attempts to find synthetic inputs may take.
 const MAX_SYNTHETIC_TIME: Duration = Duration::from_secs(10);
-/// Runs that are thrown away before the measuring begins: caches, lazily made kernels.
+/// Runs before the measuring begins: caches are cold and kernels are made.
 const COLD_RUNS: u64 = 3;
-/// A version whose first warm run takes this long is not worth measuring further: it belongs in the pool.
+/// A version whose warm run takes this long is not measured further, because it belongs in the pool.
 const LONG_RUN_NS: u64 = 20_000_000;
-/// Runs below this are not split among threads: waking them takes a good part of it.
+/// A shorter run is not split among threads: to wake them takes a good part of it.
 const MIN_SPLIT_NS: u64 = 500_000;
 /// The share of its time that a run with threads may take to be worth their cores.
 const MAX_TIME_SHARE: f64 = 0.7;
-/// Rows of a batch whose run time is learned from.
+/// The rows of a batch whose run time is measured.
 const BATCH_ROWS: usize = 3;
 
-/// Runs a fresh model until its run time is known, and places it; the median run time in nanoseconds. `None` if it takes no made-up
-/// inputs: that is noted, and nothing is known of it. `exact` says that it computes on the processor with one thread.
+/// Runs a new model until its run time is known, and decides its placement. Returns the median run time in nanoseconds; `None` if it runs on
+/// no synthetic inputs, which is noted. `exact` says that it computes on the processor with one thread.
 ///
 /// # Errors
-/// `model_load_failed` for a model that fails on the requests of its artifact, or that is to be batched and whose rows are not the
-/// same together and alone; `overloaded` for want of memory.
+/// `model_load_failed` if it fails on the requests of its artifact, or if it should be batched and its rows differ together and alone;
+/// `overloaded` if memory is missing.
 pub(crate) fn warm_up(model: &LoadedModel, warmup: WarmupInputs, exact: bool) -> Result<Option<u64>> {
     let is_from_file = warmup.is_from_file();
     let histogram = Histogram::default();
@@ -70,10 +70,10 @@ pub(crate) fn warm_up(model: &LoadedModel, warmup: WarmupInputs, exact: bool) ->
     Ok(counts.quantile_ns(0.5))
 }
 
-/// Runs a model once again that has left memory meanwhile.
+/// Runs a model once after it came back into memory.
 ///
 /// # Errors
-/// As [`up`].
+/// As [`warm_up`].
 pub(crate) fn warm_up_again(model: &LoadedModel, warmup: WarmupInputs) -> Result<()> {
     let is_from_file = warmup.is_from_file();
     match first_run(model, warmup) {
@@ -85,30 +85,30 @@ pub(crate) fn warm_up_again(model: &LoadedModel, warmup: WarmupInputs) -> Result
     }
 }
 
-/// No made-up input is taken. Nobody knows what the model takes, so that is no reason to refuse it.
+/// Notes that a model runs on no synthetic inputs. What it accepts is unknown, so this is no reason to refuse it.
 fn note_unwarmed(model: &LoadedModel, error: &Error) {
     model.load_notes.add(format!(
         "served unwarmed: it runs on no made-up inputs ({error}); put a request that works into {FILE} beside the model"
     ));
 }
 
-/// Runs a model once: on a request of its artifact, or on made-up inputs that it takes, which are returned.
+/// Runs a model once, on a request of its artifact or on synthetic inputs; returns what it ran on.
 ///
 /// # Errors
-/// Why it takes none.
+/// Why it runs on none.
 fn first_run(model: &LoadedModel, warmup: WarmupInputs) -> Result<WarmupInputs> {
-    // What is made up may keep a model going for ever. A device's threads are its own, and are not cancelled.
+    // Synthetic inputs may keep a model going for ever. The threads of a device belong to the model, and their runs are not cancelled.
     let limited = !warmup.is_from_file() && model.device() == Device::Cpu;
     let (mut failed, until) = (None, Instant::now() + MAX_SYNTHETIC_TIME);
     for attempt in warmup.attempts(model.signature()) {
         let mut binding = model.new_binding();
         let at = attempt.plain_index();
         let filled = attempt.fill(&mut binding, model.signature(), at);
-        let ran = filled.and_then(|()| match limited {
+        let result = filled.and_then(|()| match limited {
             true => timed_run::run_until(model, binding, until),
             false => model.executable().execute_first(&mut binding),
         });
-        match ran {
+        match result {
             Ok(()) => return Ok(attempt),
             Err(error) if !concerns_inputs(&error) => return Err(error),
             Err(error) => failed = failed.or_else(|| Some(attempt.describe_failure(at, &error))),
@@ -117,7 +117,7 @@ fn first_run(model: &LoadedModel, warmup: WarmupInputs) -> Result<WarmupInputs> 
     Err(failed.unwrap_or_else(|| Error::new(Code::Internal, "nothing to warm a model with")))
 }
 
-/// Runs until enough is known.
+/// Runs until enough is measured.
 fn measure(model: &LoadedModel, warmup: &WarmupInputs, histogram: &Histogram) -> Result<()> {
     let requests = warmup.len();
     let mut bindings: Vec<Binding> = (0..requests).map(|_| model.new_binding()).collect();
@@ -132,7 +132,7 @@ fn measure(model: &LoadedModel, warmup: &WarmupInputs, histogram: &Histogram) ->
         if run >= COLD_RUNS || ns > LONG_RUN_NS {
             histogram.record(ns);
         }
-        // Every request has its run, however long that takes.
+        // Every request is run once, even if that takes long.
         if ns > LONG_RUN_NS && run as usize + 1 >= requests {
             break;
         }
@@ -140,16 +140,16 @@ fn measure(model: &LoadedModel, warmup: &WarmupInputs, histogram: &Histogram) ->
     Ok(())
 }
 
-/// Whether it is worth trying a model with several threads: long runs, and no ensemble of trees, whose sums would depend on
+/// Whether a model should be tried with several threads: its runs are long, and it has no ensemble of trees, whose sums would depend on
 /// how they are split.
 pub(crate) fn may_gain_from_threads(run_ns: u64, path: &Path) -> bool {
     let long = run_ns >= MIN_SPLIT_NS;
-    // A file that cannot be read was loaded a moment ago; it is taken for one with trees.
+    // If the file cannot be read any more, it is taken for one with trees.
     long && std::fs::read(path).is_ok_and(|bytes| !contains(&bytes, b"TreeEnsemble"))
 }
 
-fn contains(bytes: &[u8], what: &[u8]) -> bool {
-    bytes.windows(what.len()).any(|window| window == what)
+fn contains(bytes: &[u8], pattern: &[u8]) -> bool {
+    bytes.windows(pattern.len()).any(|window| window == pattern)
 }
 
 /// Whether threads are worth their cores.
@@ -157,7 +157,7 @@ pub(crate) fn is_worth_threads(alone_ns: u64, together_ns: u64) -> bool {
     together_ns as f64 <= MAX_TIME_SHARE * alone_ns as f64
 }
 
-/// Makes sure that rows together equal rows alone; whether they do. If nobody knows, requests run alone, and a note says why.
+/// Whether rows together equal rows alone. If that is not known, requests run alone, and a note says why.
 fn may_batch(model: &LoadedModel, batcher: &Batcher, warmup: &WarmupInputs, exact: bool) -> Result<bool> {
     match batch_check::check(model, batcher, warmup, exact)? {
         BatchCheckResult::Same => Ok(true),
@@ -177,7 +177,7 @@ fn disable_batching(model: &LoadedModel, batcher: &Batcher, reason: &str) {
     model.load_notes.add(format!("not batched: {reason}"));
 }
 
-/// Tells the batcher what a row alone and rows together cost.
+/// Measures what a row alone and rows together cost.
 fn measure_batch_cost(model: &LoadedModel, batcher: &Batcher, warmup: &WarmupInputs) -> Result<()> {
     let mut binding = model.new_binding();
     for rows in [1, BATCH_ROWS.min(batcher.max_batch())] {
@@ -191,8 +191,8 @@ fn measure_batch_cost(model: &LoadedModel, batcher: &Batcher, warmup: &WarmupInp
     Ok(())
 }
 
-/// Runs every size that batches are filled up to on every instance of a device, the largest first: each is planned, and its memory
-/// made, when it first comes.
+/// Runs every size that batches are padded to on every instance of a device, the largest first. The device plans a size, and takes its
+/// memory, when it first comes.
 fn run_all_sizes(model: &LoadedModel, warmup: &WarmupInputs) -> Result<()> {
     let (Device::Cuda(_), Some(batcher)) = (model.device(), model.batcher()) else { return Ok(()) };
     let mut binding = model.new_binding();

@@ -1,10 +1,10 @@
-//! The memory that models may take, and who gives it up when another one needs it.
+//! The memory budget of the models, and which of them leave memory when another one needs room.
 //!
-//! Least recently used first, and nobody whose memory is not needed: a large model that makes all the room spares the small ones
-//! before it. Never what is pinned or held by a request. What a session takes is measured once it is made, as what the heap
-//! grew by, where no other load grew it at the same time; until then it is estimated from its file.
+//! The least recently used leave first. None leaves without need: if a large model makes all the room, the small ones before it stay. A
+//! model that is pinned or held by a request never leaves. The size of a session is measured when it is made, as the growth of the heap if
+//! no other load was in progress. Until then it is estimated from its file.
 //!
-//! Not here: what is in memory (`resident`). Next: `load`.
+//! Not here: what is in memory (`resident`). Next: `load/engine`.
 
 use std::path::Path;
 use std::sync::atomic::{
@@ -20,39 +20,39 @@ use headgate_runtime::heap;
 use super::resident::{ExecutableSource, LoadHistory, ResidentExecutable};
 use crate::compute::Executable;
 
-/// What a session takes for each byte of its file, before any was measured.
+/// The estimated size of a session for each byte of its file, before any was measured.
 const FIRST_FACTOR: f64 = 1.5;
-/// The weight of a new measurement, the smallest file that is one (what a small session takes has little to do with its file),
-/// and what may be learned.
+/// The weight of a new measurement, the smallest file that is measured, and the range of what is learned. The size of a small session
+/// has little to do with its file.
 const FACTOR_WEIGHT: f64 = 0.2;
 const MIN_MEASURED_FILE: u64 = 1 << 20;
 const FACTOR_RANGE: (f64, f64) = (1.0, 3.0);
-/// What a measurement may say for each byte of the file at most, and beside that: more is somebody else's memory.
+/// The most that a measurement may give for each byte of the file, and beside that. More belongs to something else.
 const MAX_MEASURED: (u64, u64) = (8, 1 << 20);
-/// Files beside a model that are looked at.
+/// The most files beside a model that are counted.
 const MAX_FILES: usize = 256;
-/// How often a load that waits for room looks again.
+/// How often a load that waits for room tries again.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
-/// When to ask again where there was no room.
+/// When a client may retry if there was no room.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How much room is to be made.
+/// How a load gets its room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadUrgency {
-    /// As much as there is without harm to others, waited for.
+    /// From models that are idle. The load waits for some.
     Ordinary,
-    /// As much as there is now.
+    /// From models that are idle now. The load does not wait.
     Now,
-    /// Whatever it takes: what gets an endpoint out of trouble is not refused for want of memory.
+    /// Always. A change that gets an endpoint out of trouble is not refused for lack of memory.
     Urgent,
 }
 
-/// Loads so far and what became of them.
+/// Counters of loads.
 #[derive(Debug, Default)]
 pub struct MemoryCounters {
     /// Sessions that were made.
     pub loads: AtomicU64,
-    /// Sessions that gave their memory up for others.
+    /// Sessions that were evicted.
     pub evictions: AtomicU64,
     /// Loads that found no room.
     pub refusals: AtomicU64,
@@ -65,12 +65,12 @@ pub struct ModelMemory {
     /// How long a load waits for room.
     max_wait: Duration,
     state: Mutex<MemoryState>,
-    /// Loads in progress, and loads begun: one beside which no other was is measured.
+    /// Loads in progress, and loads begun. A load is measured if no other was in progress.
     loading: AtomicUsize,
     begun: AtomicUsize,
-    /// Bytes of the heap that are in use, where anybody knows.
+    /// The bytes of the heap in use, if the system tells.
     heap: fn() -> Option<u64>,
-    /// What happened.
+    /// What happened so far.
     pub counters: MemoryCounters,
 }
 
@@ -87,7 +87,7 @@ struct KnownResident {
     used: Instant,
 }
 
-/// Room that a load in progress was given.
+/// Room that is reserved for a load in progress.
 struct MemoryReservation<'a> {
     memory: &'a ModelMemory,
     bytes: u64,
@@ -99,10 +99,10 @@ impl Drop for MemoryReservation<'_> {
     }
 }
 
-/// A load in progress, which knows whether another was beside it.
+/// Finds out whether a load is the only one in progress.
 struct ExclusiveLoad<'a> {
     memory: &'a ModelMemory,
-    /// Which load it is; `None` when another was in progress as it began.
+    /// The number of the load; `None` if another was in progress when it began.
     number: Option<usize>,
 }
 
@@ -125,7 +125,7 @@ impl Drop for ExclusiveLoad<'_> {
 }
 
 impl ModelMemory {
-    /// Memory for models, of so many bytes, or unbounded; who finds no room waits `max_wait` for some.
+    /// Memory of `budget` bytes, or without a bound. A load without room waits for up to `max_wait`.
     pub fn new(budget: Option<u64>, max_wait: Duration) -> ModelMemory {
         ModelMemory::with_heap_probe(heap::used_bytes, budget, max_wait)
     }
@@ -153,16 +153,16 @@ impl ModelMemory {
         self.state().used()
     }
 
-    /// Sessions that were made and are in memory no more.
+    /// Sessions that were made and are out of memory.
     pub fn released(&self) -> u64 {
         let made = self.counters.loads.load(Relaxed);
         made.saturating_sub(self.state().residents().count() as u64)
     }
 
-    /// Makes something for the first time. Blocks.
+    /// Makes an executable for the first time. Blocks.
     ///
     /// # Errors
-    /// As the source; `overloaded` when there is no room.
+    /// As the source. `overloaded` if there is no room.
     pub(crate) fn load_first(
         &self,
         source: ExecutableSource,
@@ -178,16 +178,16 @@ impl ModelMemory {
         state.known.push(KnownResident { resident: Arc::downgrade(&resident), used: Instant::now() });
         drop(state);
         drop(reservation);
-        // It may have taken more than was expected.
+        // The session may be larger than was estimated.
         drop(self.reserve(0, LoadUrgency::Urgent));
         Ok((resident, executable))
     }
 
-    /// Brings something back into memory and returns it; `try_out` runs it before anybody else sees it. Blocks; whoever comes
-    /// meanwhile waits for the same load.
+    /// Brings an executable back into memory; `try_out` runs it before others can hold it. Blocks. Callers that come meanwhile wait for the
+    /// same load.
     ///
     /// # Errors
-    /// As the source and `try_out`, and the same for a while after a failure; `overloaded` when there is no room.
+    /// As the source and `try_out`, and the same error for a while after a failure. `overloaded` if there is no room.
     pub(crate) fn reload(
         &self,
         resident: &Arc<ResidentExecutable>,
@@ -212,7 +212,7 @@ impl ModelMemory {
             }
             match self.try_reserve(resident.bytes(), urgency) {
                 Ok(reservation) => return self.refill(resident, &mut history, (reservation, try_out)),
-                // Not under the lock: who is urgent is not to wait behind who waits.
+                // Not under the lock: an urgent load must not wait behind one that waits.
                 Err(_) if urgency == LoadUrgency::Ordinary && Instant::now() < until => drop(history),
                 Err(error) => {
                     self.count_refusal(urgency);
@@ -223,7 +223,7 @@ impl ModelMemory {
         }
     }
 
-    /// Makes it again into room that was reserved.
+    /// Makes an executable again, into room that was reserved.
     fn refill(
         &self,
         resident: &ResidentExecutable,
@@ -232,7 +232,7 @@ impl ModelMemory {
     ) -> Result<Arc<dyn Executable>> {
         let source =
             resident.source().ok_or_else(|| Error::new(Code::Internal, "nothing to load it from"))?;
-        // What was measured before is kept where this load shares the heap with another one.
+        // If this load shared the heap with another one, the earlier measurement stays.
         let made = self.load_measured(source, file_bytes(&source.path), resident.bytes());
         let made = made.and_then(|(executable, bytes)| try_out(&executable).map(|()| (executable, bytes)));
         // A load that was cancelled says nothing about the next one.
@@ -247,22 +247,22 @@ impl ModelMemory {
         Ok(executable)
     }
 
-    /// Notes who was used since the last time.
+    /// Notes which executables were used since the last call.
     pub fn note_use(&self) {
         self.state().note_use(Instant::now());
     }
 
-    /// A load found no room; one that comes again at once is not counted each time.
+    /// Counts a load that found no room. One that is tried again at once is counted once.
     fn count_refusal(&self, urgency: LoadUrgency) {
         self.counters.refusals.fetch_add(u64::from(urgency == LoadUrgency::Ordinary), Relaxed);
     }
 
-    /// Makes room for `bytes`, which are reserved to the caller; waits a while for runs to end where that would make it.
+    /// Reserves `bytes` for the caller. If no room can be made, it may wait for runs to end.
     fn reserve(&self, bytes: u64, urgency: LoadUrgency) -> Result<MemoryReservation<'_>> {
         let until = Instant::now() + self.max_wait;
         loop {
             match self.try_reserve(bytes, urgency) {
-                // A run that ends tells nobody.
+                // The end of a run notifies nothing, so this polls.
                 Err(_) if urgency == LoadUrgency::Ordinary && Instant::now() < until => {
                     std::thread::sleep(POLL_INTERVAL)
                 }
@@ -271,10 +271,10 @@ impl ModelMemory {
         }
     }
 
-    /// Whether a model's file could be opened beside all that is in memory now.
+    /// Checks that a model file could be opened beside all that is in memory.
     ///
     /// # Errors
-    /// `overloaded`.
+    /// `overloaded` if it could not.
     pub(crate) fn check_room(&self, path: &Path) -> Result<()> {
         let (bytes, used) = (file_bytes(path), self.used());
         match self.budget {
@@ -284,24 +284,24 @@ impl ModelMemory {
     }
 
     fn try_reserve(&self, bytes: u64, urgency: LoadUrgency) -> Result<MemoryReservation<'_>> {
-        // Sessions are released when the lock is: a large one takes milliseconds.
+        // Sessions are freed after the lock: to free a large one takes milliseconds.
         let mut evicted = Vec::new();
         let mut state = self.state();
         if let Some(budget) = self.budget {
             state.note_use(Instant::now());
             let used = state.used();
             let over = (used + bytes).saturating_sub(budget);
-            let evictions = state.evictions(over);
-            let idle: u64 = evictions.iter().map(|eviction| eviction.bytes()).sum();
+            let candidates = state.eviction_candidates(over);
+            let idle: u64 = candidates.iter().map(|candidate| candidate.bytes()).sum();
             if idle < over && urgency != LoadUrgency::Urgent {
                 return Err(no_room_error(bytes, budget, used - idle));
             }
             let mut freed = 0;
-            for eviction in evictions {
-                let executable = eviction.evict();
-                // Whoever came between the choice and the deed keeps what it holds.
+            for candidate in candidates {
+                let executable = candidate.evict();
+                // A run may have taken hold of it after it was chosen.
                 let free = executable.as_ref().is_some_and(|executable| Arc::strong_count(executable) == 1);
-                freed += if free { eviction.bytes() } else { 0 };
+                freed += if free { candidate.bytes() } else { 0 };
                 evicted.extend(executable);
             }
             self.counters.evictions.fetch_add(evicted.len() as u64, Relaxed);
@@ -314,7 +314,7 @@ impl ModelMemory {
         Ok(MemoryReservation { memory: self, bytes })
     }
 
-    /// Makes it and says what it takes, in bytes: measured, or `expected`.
+    /// Makes an executable, and returns its size in bytes: measured, or `expected`.
     fn load_measured(
         &self,
         source: &ExecutableSource,
@@ -349,7 +349,7 @@ impl MemoryState {
         self.reserved + self.residents().map(|resident| resident.bytes()).sum::<u64>()
     }
 
-    /// What is in memory.
+    /// The executables in memory.
     fn residents(&self) -> impl Iterator<Item = Arc<ResidentExecutable>> {
         self.known
             .iter()
@@ -365,33 +365,33 @@ impl MemoryState {
         }
     }
 
-    /// Who gives up for `bytes`, the longest unused first, and nobody who need not; all there are when that is not enough.
-    fn evictions(&mut self, bytes: u64) -> Vec<Arc<ResidentExecutable>> {
+    /// The executables to evict for `bytes`, the longest unused first, and none without need. All idle ones if that is not enough.
+    fn eviction_candidates(&mut self, bytes: u64) -> Vec<Arc<ResidentExecutable>> {
         if bytes == 0 {
             return Vec::new();
         }
         self.known.sort_by_key(|known| known.used);
         let idle = self.known.iter().filter_map(|known| known.resident.upgrade());
         let mut freed = 0;
-        let mut evictions = Vec::new();
+        let mut candidates = Vec::new();
         for resident in idle.filter(|resident| resident.is_evictable()) {
             if freed >= bytes {
                 break;
             }
             freed += resident.bytes();
-            evictions.push(resident);
+            candidates.push(resident);
         }
-        // The last one may make the room of others before it.
-        evictions.retain(|resident| {
+        // The last one may make the room of those before it.
+        candidates.retain(|resident| {
             let spare = freed - bytes.min(freed) >= resident.bytes();
             freed -= if spare { resident.bytes() } else { 0 };
             !spare
         });
-        evictions
+        candidates
     }
 }
 
-/// The size of a model file and of what lies beside it, which may be its external data, in bytes.
+/// The size of a model file and of the files beside it, which may be its external data, in bytes.
 fn file_bytes(path: &Path) -> u64 {
     let size =
         |path: &Path| std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|file| file.len());

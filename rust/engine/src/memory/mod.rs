@@ -1,6 +1,6 @@
-//! The memory of models: what is in it, and who gives it up.
+//! The memory of models: what is in it, and what leaves it for others.
 //!
-//! Lives here: `resident` (what computes, in memory or not), `budget` (who gives way). May come in: models and loads. Never known here:
+//! Lives here: `resident` (an executable, in memory or not), `budget` (which ones leave). May come in: models and loads. Never known here:
 //! models, requests, queues.
 
 mod budget;

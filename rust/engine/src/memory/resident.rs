@@ -1,10 +1,10 @@
-//! What computes, in memory or not: a session that can be made again from its file may give its memory up between requests.
+//! An executable that may be out of memory: a session that can be made again from its file gives its memory up between requests.
 //!
 //! ```text
-//! cold -> loading -> warm -> draining (given up, and a run holds it still) -> cold
+//! cold -> loading -> warm -> draining (evicted, and a run still holds it) -> cold
 //! ```
-//! Whoever runs it holds it, so that nothing is freed under a run. Not here: who gives up and when (`memory`).
-//! Next: `memory`.
+//! A run holds its executable, so that nothing is freed under it. Not here: what is evicted, and when (`budget`).
+//! Next: `budget`.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -19,21 +19,21 @@ use headgate_runtime::device::Driver;
 
 use crate::compute::Executable;
 
-/// How long a load that failed is not tried again.
+/// How long a load is not repeated after it failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How often whoever waits for somebody else's load looks whether that is over.
+/// How often a thread that waits for another load checks whether that is over.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// How something that computes is made.
+/// What an executable is made from.
 pub(crate) struct ExecutableSource {
     /// The model file.
     pub(crate) path: PathBuf,
-    /// Makes it from the file; blocks.
+    /// Makes the executable from the file. Blocks.
     pub(crate) make: Box<dyn Fn() -> Result<Arc<dyn Executable>> + Send + Sync>,
 }
 
-/// Where something that computes is.
+/// Whether an executable is in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Residency {
     /// Not in memory; the next request brings it there.
@@ -42,16 +42,16 @@ pub enum Residency {
     Loading,
     /// Ready to run.
     Warm,
-    /// Given up, and in memory until the last run has ended.
+    /// Evicted, and in memory until the last run has ended.
     Draining,
 }
 
 impl Residency {
-    /// All of them.
+    /// All values.
     pub const ALL: [Residency; 4] =
         [Residency::Cold, Residency::Loading, Residency::Warm, Residency::Draining];
 
-    /// The word for people and metrics.
+    /// The word in metrics and status.
     pub const fn as_str(self) -> &'static str {
         match self {
             Residency::Cold => "cold",
@@ -62,27 +62,27 @@ impl Residency {
     }
 }
 
-/// Something that computes and may be out of memory.
+/// An executable that may be out of memory.
 pub struct ResidentExecutable {
     signature: Signature,
     source: Option<ExecutableSource>,
     slot: ArcSwapOption<LoadedSlot>,
-    /// Held by whoever loads; what was there last, as long as somebody runs it.
+    /// What happened before. A load holds the lock.
     pub(crate) history: Mutex<LoadHistory>,
     loading: AtomicBool,
     instances: usize,
     driver: Option<Arc<dyn Driver>>,
-    /// What it takes in memory, in bytes.
+    /// Its size in memory, in bytes.
     bytes: AtomicU64,
     pins: AtomicUsize,
-    /// Set by every use, taken back whenever the time of the last use is noted.
+    /// Set by every use, reset when the time of the last use is noted.
     used: AtomicBool,
 }
 
-/// What is in memory; sized, as a pointer that is swapped has to be.
+/// The executable in memory. Sized, because a pointer that is swapped must be.
 struct LoadedSlot(Arc<dyn Executable>);
 
-/// What a resident was before.
+/// The last executable and the last failed load.
 #[derive(Default)]
 pub(crate) struct LoadHistory {
     last: Option<Weak<dyn Executable>>,
@@ -90,31 +90,31 @@ pub(crate) struct LoadHistory {
 }
 
 impl LoadHistory {
-    /// What is in memory still, because a run holds it.
+    /// The evicted executable, if a run still holds it.
     pub(crate) fn draining(&self) -> Option<Arc<dyn Executable>> {
         self.last.as_ref().and_then(Weak::upgrade)
     }
 
-    /// Why the last load failed, while it is too early for another one.
+    /// The error of the last load, while it is too early for another one.
     pub(crate) fn recent_failure(&self, now: Instant) -> Option<Error> {
         let (at, error) = self.failed.as_ref()?;
         let left = (*at + RETRY_AFTER).checked_duration_since(now)?;
         Some(error.clone().after(left))
     }
 
-    /// A load failed.
+    /// Records that a load failed.
     pub(crate) fn record_failure(&mut self, now: Instant, error: &Error) {
         self.failed = Some((now, error.clone()));
     }
 }
 
 impl ResidentExecutable {
-    /// What stays in memory for as long as anybody knows it.
+    /// An executable that is never evicted.
     pub fn fixed(executable: Arc<dyn Executable>) -> ResidentExecutable {
         ResidentExecutable::new(executable, None, 0)
     }
 
-    /// What was made by a source and takes `bytes`.
+    /// An executable that was made from `source` and takes `bytes`.
     pub(crate) fn new(
         executable: Arc<dyn Executable>,
         source: Option<ExecutableSource>,
@@ -134,22 +134,22 @@ impl ResidentExecutable {
         }
     }
 
-    /// What it takes and gives.
+    /// Its inputs and outputs.
     pub fn signature(&self) -> &Signature {
         &self.signature
     }
 
-    /// How many of it compute at the same time on threads of their own.
+    /// How many instances compute at the same time on threads of their own.
     pub(crate) fn instances(&self) -> usize {
         self.instances
     }
 
-    /// Whose memory its buffers are best made of.
+    /// The driver of the device whose memory its buffers should be in.
     pub(crate) fn driver(&self) -> Option<&Arc<dyn Driver>> {
         self.driver.as_ref()
     }
 
-    /// The model file, where there is one.
+    /// The model file, if there is one.
     pub(crate) fn path(&self) -> Option<&Path> {
         self.source.as_ref().map(|source| source.path.as_path())
     }
@@ -158,16 +158,16 @@ impl ResidentExecutable {
         self.source.as_ref()
     }
 
-    /// What computes; it stays in memory for as long as it is held. `None` while it is out of memory.
+    /// Holds the executable in memory; `None` if it is out of memory.
     pub fn hold(&self) -> Option<Arc<dyn Executable>> {
-        // Read first: the line stays shared between threads while it is used all the time.
+        // Read first: the cache line stays shared between threads, because mostly the bit is set.
         if !self.used.load(Relaxed) {
             self.used.store(true, Relaxed);
         }
         self.slot.load().as_ref().map(|present| present.0.clone())
     }
 
-    /// Where it is.
+    /// Whether it is in memory.
     pub fn state(&self) -> Residency {
         if self.slot.load().is_some() {
             Residency::Warm
@@ -180,42 +180,42 @@ impl ResidentExecutable {
         }
     }
 
-    /// What it takes in memory when it is there, in bytes; 0 where nobody knows.
+    /// Its size in memory when it is there, in bytes; 0 if it is unknown.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
     }
 
-    /// Whether it is in memory.
+    /// Whether its memory is in use.
     pub(crate) fn is_present(&self) -> bool {
         matches!(self.state(), Residency::Warm | Residency::Draining)
     }
 
-    /// Whether it was used since this was last asked.
+    /// Whether it was used since the last call.
     pub(crate) fn take_recent_use(&self) -> bool {
         self.used.swap(false, Relaxed)
     }
 
-    /// Whether it may be given up: it can be made again, nobody has asked for it to stay, and nothing runs it.
+    /// Whether it may be evicted: it can be made again, nothing pins it, and no run holds it.
     pub(crate) fn is_evictable(&self) -> bool {
         let unheld = || self.slot.load().as_ref().is_some_and(|present| Arc::strong_count(&present.0) == 1);
         self.source.is_some() && self.pins.load(Relaxed) == 0 && unheld()
     }
 
-    /// Says that it is on its way into memory for as long as the guard lives.
+    /// Marks it as loading for as long as the guard lives.
     pub(crate) fn mark_loading(&self) -> LoadingGuard<'_> {
         self.loading.store(true, Relaxed);
         LoadingGuard(&self.loading)
     }
 
-    /// Puts it into memory.
+    /// Puts an executable into memory.
     pub(crate) fn set_loaded(&self, executable: Arc<dyn Executable>, bytes: u64, history: &mut LoadHistory) {
         *history = LoadHistory::default();
         self.bytes.store(bytes, Relaxed);
         self.slot.store(Some(Arc::new(LoadedSlot(executable))));
     }
 
-    /// Gives its memory up, when what is returned is dropped and the last run has ended. `None` when somebody is about to fill
-    /// it, or it is empty.
+    /// Takes the executable out. Its memory is free once the returned value is dropped and the last run has ended. `None` if another thread
+    /// loads it, or if it is empty.
     pub(crate) fn evict(&self) -> Option<Arc<dyn Executable>> {
         let mut history = self.try_lock_history()?;
         let executable = self.slot.swap(None)?.0.clone();
@@ -223,10 +223,10 @@ impl ResidentExecutable {
         Some(executable)
     }
 
-    /// What it was before, once nobody else loads it.
+    /// Waits until no other thread loads it, and keeps others from loading it.
     ///
     /// # Errors
-    /// `cancelled` when the caller's own load is cancelled before.
+    /// `cancelled` if the caller's own load is cancelled meanwhile.
     pub(crate) fn lock_history(&self) -> Result<MutexGuard<'_, LoadHistory>> {
         loop {
             if let Some(history) = self.try_lock_history() {
@@ -237,7 +237,7 @@ impl ResidentExecutable {
         }
     }
 
-    /// What it was before, unless somebody is loading it. A load that panicked leaves nothing half done.
+    /// The history, unless another thread loads it. A load that panicked leaves nothing half done.
     fn try_lock_history(&self) -> Option<MutexGuard<'_, LoadHistory>> {
         match self.history.try_lock() {
             Ok(history) => Some(history),
@@ -246,14 +246,14 @@ impl ResidentExecutable {
         }
     }
 
-    /// Keeps it in memory for as long as the pin lives, from when it is next there.
+    /// Keeps it in memory for as long as the pin lives, from its next load on.
     pub fn pin(self: &Arc<Self>) -> MemoryPin {
         self.pins.fetch_add(1, Relaxed);
         MemoryPin(self.clone())
     }
 }
 
-/// See [`ResidentExecutable::mark_loading`].
+/// Ends the mark of [`ResidentExecutable::mark_loading`].
 pub(crate) struct LoadingGuard<'a>(&'a AtomicBool);
 
 impl Drop for LoadingGuard<'_> {
@@ -262,7 +262,7 @@ impl Drop for LoadingGuard<'_> {
     }
 }
 
-/// Keeps something in memory.
+/// Keeps an executable in memory.
 pub struct MemoryPin(Arc<ResidentExecutable>);
 
 impl Drop for MemoryPin {

@@ -1,5 +1,5 @@
-//! What loading found out about a version that is served all the same: it took no made-up inputs, its rows could not be compared, a
-//! device would not have it.
+//! What loading found wrong with a version that is served all the same: it ran on no synthetic inputs, its rows could not be compared, or
+//! a device could not run it.
 //!
 //! Next: `model`.
 
@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// The most notes of a model; each kind of finding makes one.
 const MAX_NOTES: usize = 8;
 
-/// The notes of one model, each of them once.
+/// The notes of one model, without duplicates.
 #[derive(Debug, Default)]
 pub struct LoadNotes(Mutex<Vec<String>>);
 
@@ -21,12 +21,12 @@ impl LoadNotes {
         }
     }
 
-    /// How many there are.
+    /// The number of notes.
     pub fn count(&self) -> usize {
         self.notes().len()
     }
 
-    /// All of them in one line; `None` if there are none.
+    /// All notes in one line; `None` if there are none.
     pub fn joined(&self) -> Option<String> {
         let notes = self.notes();
         (!notes.is_empty()).then(|| notes.join("; "))

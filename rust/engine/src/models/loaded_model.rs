@@ -1,4 +1,4 @@
-//! A model together with what computes for it, which stays in memory.
+//! A model whose executable is held in memory.
 //!
 //! Next: `runs/lease`.
 
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::model::Model;
 use crate::compute::{Executable, ExecutableHandle};
 
-/// A model that is in memory for as long as this lives.
+/// A model that stays in memory for as long as this lives.
 #[derive(Clone)]
 pub struct LoadedModel {
     model: Arc<Model>,
@@ -16,14 +16,14 @@ pub struct LoadedModel {
 }
 
 impl Model {
-    /// The model with what computes, which stays in memory until this is dropped; `None` while it is out of memory.
+    /// Holds the model in memory; `None` if it is out of memory.
     pub fn hold(self: &Arc<Self>) -> Option<LoadedModel> {
         Some(LoadedModel::new(self.clone(), self.resident().hold()?))
     }
 }
 
 impl LoadedModel {
-    /// A model with what computes for it.
+    /// A model with its executable.
     pub(crate) fn new(model: Arc<Model>, executable: Arc<dyn Executable>) -> LoadedModel {
         let executable = ExecutableHandle::new(executable, model.library());
         LoadedModel { model, executable }
@@ -34,12 +34,12 @@ impl LoadedModel {
         &self.model
     }
 
-    /// The model alone, which may leave memory.
+    /// The model alone, which may leave memory then.
     pub(crate) fn into_model(self) -> Arc<Model> {
         self.model
     }
 
-    /// What computes.
+    /// The executable.
     pub(crate) fn executable(&self) -> &ExecutableHandle {
         &self.executable
     }

@@ -1,7 +1,7 @@
-//! A loaded version: what computes, where and how it is run, and what its runs have shown.
+//! A loaded version: what computes, where it runs, and what its runs have shown.
 //!
 //! Lives here: `model`, `loaded_model` (a model that is held in memory), `placement` (inline, pool or batched), `shortest_run`, `probes`,
-//! `load_notes`, `buffer_pool`. May come in: runs, loads, the server. Never known here: a run of a request.
+//! `load_notes`, `buffer_pool`. May come in: runs, loads, the server. Never known here: the run of a request.
 
 mod buffer_pool;
 mod load_notes;

@@ -1,7 +1,7 @@
-//! A loaded version: what computes, and the buffers it computes on.
+//! A loaded version: what computes, its queue and batches, and where its runs happen.
 //!
-//! Buffers are leased (`runs/lease`): each IO thread has its own free list in the model, so a warm request allocates nothing and frees
-//! nothing, and unloading a model frees all of them at once. A lease may be dropped anywhere; it finds its way home.
+//! Buffers are leased (`runs/lease`). Each IO thread has a pool of free buffers in the model, so that a request finds its buffers and
+//! allocates none. Unloading a model frees them. A lease may be dropped on any thread: its buffers return to their pool.
 //! Next: `loaded_model`.
 
 use std::sync::Arc;
@@ -23,23 +23,23 @@ use crate::batching::{BatchWaker, Batcher, OpenBatches};
 use crate::memory::ResidentExecutable;
 use crate::workers::{DeviceWorkers, MAX_IN_FLIGHT, RunCounters, TaskQueue, WorkerCounters};
 
-/// When to ask again for a version whose runs do not end.
+/// When a client may retry if the runs of a version do not end.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The threads that may run a model, and what they share.
 #[derive(Clone)]
 pub struct ModelThreads {
-    /// IO threads.
+    /// The number of IO threads.
     pub io_threads: usize,
-    /// Pool threads.
+    /// The number of pool threads.
     pub pool_threads: usize,
-    /// What all workers count in.
+    /// The counters of all workers.
     pub counters: Arc<WorkerCounters>,
-    /// What tells IO threads that a batch is over.
+    /// Wakes IO threads whose batched requests have an outcome.
     pub batch_waker: Arc<dyn BatchWaker>,
 }
 
-/// A version that can be run: what computes, and how it is run.
+/// A version that can be run.
 pub struct Model {
     resident: Arc<ResidentExecutable>,
     device: Device,
@@ -47,9 +47,9 @@ pub struct Model {
     buffer_pools: Box<[BufferPool]>,
     queue: Arc<TaskQueue>,
     batches: Option<OpenBatches>,
-    /// The threads that run it, where those are its own.
+    /// The workers of its device, if it computes on one.
     device_workers: Option<DeviceWorkers>,
-    /// Where it runs.
+    /// Decides where it runs.
     pub placement_policy: PlacementPolicy,
     /// What loading found.
     pub load_notes: LoadNotes,
@@ -58,12 +58,12 @@ pub struct Model {
     shortest: ShortestRun,
     probes: ModelProbes,
     run_counters: Arc<RunCounters>,
-    /// When something was learned last.
+    /// When [`Model::learn`] was called last.
     learned_ns: AtomicU64,
 }
 
 impl Model {
-    /// A model that is run as `run` says, by these threads.
+    /// A model that is run on these threads, as `run` configures it.
     ///
     /// # Errors
     /// As [`Batcher::new`].
@@ -91,7 +91,7 @@ impl Model {
             None if run.instances == 0 => threads.pool_threads.max(1),
             None => usize::from(run.instances),
         };
-        // On IO threads as many run at a time as there are.
+        // At most as many runs happen on IO threads at a time as there are of them.
         let bounded = run.instances > 0 && usize::from(run.instances) < threads.io_threads;
         let placement_policy = match run.placement {
             _ if device_workers.is_some() => {
@@ -120,7 +120,7 @@ impl Model {
         })
     }
 
-    /// What it takes and gives.
+    /// Its inputs and outputs.
     pub fn signature(&self) -> &Signature {
         self.resident.signature()
     }
@@ -130,17 +130,17 @@ impl Model {
         self.device
     }
 
-    /// What computes, and whether it is in memory.
+    /// Its executable, in memory or not.
     pub fn resident(&self) -> &Arc<ResidentExecutable> {
         &self.resident
     }
 
-    /// The ONNX Runtime library that buffers are made with.
+    /// The library of ONNX Runtime, which makes its buffers.
     pub(super) fn library(&self) -> &'static Library {
         self.library
     }
 
-    /// Gives kept buffers back to the allocator.
+    /// Frees the buffers and slabs that are kept for later requests.
     pub(crate) fn free_buffers(&self) {
         self.buffer_pools.iter().for_each(|pool| while pool.take().is_some() {});
         if let Some(batches) = &self.batches {
@@ -148,7 +148,7 @@ impl Model {
         }
     }
 
-    /// Its batches, if its requests may be run together.
+    /// The sizes and costs of its batches, if its requests may be run together.
     pub fn batcher(&self) -> Option<&Batcher> {
         self.open_batches().map(OpenBatches::batcher)
     }
@@ -158,7 +158,7 @@ impl Model {
         self.batches.as_ref().filter(|batches| !batches.batcher().is_off())
     }
 
-    /// Where the next request runs: batches are made in the pool only.
+    /// Where the next request runs. Batches are made in the pool only.
     pub fn placement(&self) -> Placement {
         let place = if self.device_workers.is_some() { Placement::Pool } else { self.placement_policy.get() };
         match (place, self.batcher()) {
@@ -167,8 +167,8 @@ impl Model {
         }
     }
 
-    /// Whether one more request of a class may come: always, unless it would wait for a thread of its own. Batches are judged
-    /// where a new one is made.
+    /// Whether another request of a class may come in. It may, unless it would run in the pool and the queue is too long. A batched request
+    /// is checked when it needs a new batch.
     ///
     /// # Errors
     /// As [`Model::check_queue`].
@@ -176,10 +176,10 @@ impl Model {
         if self.placement() == Placement::Pool { self.check_queue(class) } else { Ok(()) }
     }
 
-    /// Whether one more piece of work of a class may wait for a thread.
+    /// Whether another task of a class may be queued.
     ///
     /// # Errors
-    /// `overloaded` while the version's queue stands and holds as much as it may, or its runs do not end.
+    /// `overloaded` if the version sheds and its limit is reached, or if stuck runs hold all threads that it may have.
     pub(crate) fn check_queue(&self, class: u8) -> Result<()> {
         if self.run_counters.stuck() >= self.queue.instances() {
             let words = "every thread that this version may have is held by a run that was cancelled and does not end";
@@ -191,42 +191,42 @@ impl Model {
         Err(Error::new(Code::Overloaded, "requests come faster than this version runs; try again later"))
     }
 
-    /// Whether requests are shed because the queue before the pool stands.
+    /// Whether requests are shed because its queue is overloaded.
     pub fn is_shedding(&self) -> bool {
         self.queue.is_shedding()
     }
 
-    /// Its queue before the pool.
+    /// Its queue.
     pub(crate) fn queue(&self) -> &Arc<TaskQueue> {
         &self.queue
     }
 
-    /// The threads that run it, where those are its own.
+    /// The workers of its device, if it computes on one.
     pub(crate) fn device_workers(&self) -> Option<&DeviceWorkers> {
         self.device_workers.as_ref()
     }
 
-    /// Its runs on pool threads now, and those that did not go as they should.
+    /// The counters of its runs on pool threads.
     pub fn run_counters(&self) -> &Arc<RunCounters> {
         &self.run_counters
     }
 
-    /// What tells whether it still works.
+    /// Its probes.
     pub fn probes(&self) -> &ModelProbes {
         &self.probes
     }
 
-    /// How many IO threads keep buffers of it.
+    /// The number of buffer pools: one for each IO thread.
     pub(crate) fn buffer_pool_count(&self) -> usize {
         self.buffer_pools.len()
     }
 
-    /// Buffers for one run that an IO thread kept, else new ones.
+    /// Buffers for one run: free ones of an IO thread, or else new ones.
     pub(crate) fn take_binding(&self, thread: usize) -> Box<Binding> {
         self.buffer_pools[thread].take().unwrap_or_else(|| Box::new(self.new_binding()))
     }
 
-    /// Has an IO thread keep buffers for the next run.
+    /// Gives buffers back to the pool of an IO thread.
     pub(crate) fn give_binding(&self, binding: Box<Binding>, thread: usize) {
         self.buffer_pools[thread].give(binding);
     }
@@ -236,7 +236,7 @@ impl Model {
         Binding::with_driver(self.resident.driver(), self.library, self.signature())
     }
 
-    /// Learns from the newest runs: where to run, and how long that takes; `now_ns` is any monotonic clock.
+    /// Decides from the newest runs where to run, and learns how long a run takes. `now_ns` is any monotonic clock.
     pub fn learn(&self, runs: &Counts, now_ns: u64) {
         let since = self.learned_ns.swap(now_ns, Relaxed);
         let time_ns = now_ns.saturating_sub(since) * self.buffer_pools.len() as u64;
@@ -246,13 +246,13 @@ impl Model {
         self.shortest.learn(runs, now_ns);
     }
 
-    /// A run took so long.
+    /// Records how long a run took.
     pub fn record_run(&self, run_ns: u64) {
         self.shortest.record_run(run_ns);
     }
 
-    /// How long a run takes, if that is more than is `left`: then the request is not worth its run. Now and then one is let through
-    /// to see; `now_ns` is the clock of [`Model::learn`].
+    /// How long a run takes, if that is more than is `left`: then the request is not worth a run. Now and then one is let through, to
+    /// measure. `now_ns` is the clock of [`Model::learn`].
     pub fn takes_longer_than(&self, left: Duration, now_ns: impl FnOnce() -> u64) -> Option<Duration> {
         self.shortest.exceeds(left, now_ns)
     }

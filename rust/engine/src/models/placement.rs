@@ -1,13 +1,13 @@
 //! Where a version runs: on the IO thread that holds the request, or on a pool thread, alone or together with others.
 //!
-//! A hop to another thread costs 4 to 6 microseconds, 60 when that core sleeps; a run that is shorter goes nowhere. A version
-//! starts in the pool, moves inline when its runs are measured to be short, and moves back when they are not; the two
-//! thresholds lie apart so that it does not flutter. Whoever stalls an IO thread once stays in the pool for a while.
+//! A hop to another thread costs 4 to 6 microseconds, and 60 if that core sleeps, so a shorter run stays where it is. A version starts in
+//! the pool. It moves inline when its runs are short, and back when they are not. The two thresholds lie apart, so that it does not
+//! flutter. A version that stalls an IO thread stays in the pool for a while.
 //!
-//! Short runs that would be cheaper together go to the pool when they keep the IO threads busy, and come back when nobody
-//! comes at the same time: one client that asks again and again looks like many until it is tried.
+//! Short runs that would be cheaper together move to the pool when they keep the IO threads busy. They come back when requests do not
+//! come at the same time: one client that sends request after request looks like many until batches are tried.
 //!
-//! Not here: the measuring (`histogram`, `curve`) and the runs (`model`, `pool`). Next: `model`.
+//! Not here: the measuring (`batching/cost_curve`, core's `histogram`) and the runs. Next: `model`.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,28 +17,28 @@ use headgate_core::spec::PlacementRule;
 use crate::batching::BatchSummary;
 use headgate_core::histogram::Counts;
 
-/// Runs with a 99th percentile below this move inline, in nanoseconds.
+/// A version moves inline if the 99th percentile of its runs is below this, in nanoseconds.
 const INLINE_BELOW_NS: u64 = 50_000;
-/// Runs with a 99th percentile above this move to the pool, in nanoseconds.
+/// A version moves to the pool if the 99th percentile of its runs is above this, in nanoseconds.
 const POOL_ABOVE_NS: u64 = 150_000;
 /// An inline run that lasts this long stalls its IO thread, in nanoseconds.
 pub const STALL_NS: u64 = 10_000_000;
-/// How long a version stays in the pool after a stall, or inline after batches that held one request each, in nanoseconds.
+/// How long a version stays in the pool after a stall, or inline after batches of one request each, in nanoseconds.
 const PENALTY_NS: u64 = 60_000_000_000;
-/// The fewest runs that say anything.
+/// The fewest runs that a decision needs.
 pub const MIN_RUNS: u64 = 20;
 /// What a hop to another thread and back costs, in nanoseconds.
 const HOP_NS: f64 = 6_000.0;
-/// Inline runs that take a larger share of the IO threads' time are tried together.
+/// If inline runs take a larger share of the IO threads' time, batches are tried.
 const BUSY_SHARE: f64 = 0.5;
-/// BatchSummary with fewer rows on average hold requests that came alone.
+/// Batches with fewer rows on average mostly hold one request.
 const MIN_MEAN_ROWS: f64 = 1.5;
 
-/// Reasons that are given in more than one placement.
+/// Reasons that are given in more than one place.
 const CONFIGURED: &str = "run.placement is written";
 const STALLED: &str = "a run of it held an IO thread up within the last minute";
 
-/// Where to run.
+/// Where a run happens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Placement {
@@ -52,7 +52,7 @@ pub enum Placement {
 }
 
 impl Placement {
-    /// The word for people and metrics.
+    /// The word in metrics and status.
     pub const fn as_str(self) -> &'static str {
         match self {
             Placement::Pool => "pool",
@@ -62,18 +62,18 @@ impl Placement {
     }
 }
 
-/// What a place is decided from.
+/// What a placement is decided from.
 #[derive(Clone, Copy, Debug)]
 pub struct PlacementEvidence<'a> {
-    /// The newest runs; one that was together with others counts for each of them.
+    /// The newest runs. A run of a batch counts for each of its requests.
     pub runs: &'a Counts,
-    /// The share of the IO threads' time that these took, where they ran inline.
+    /// The share of the IO threads' time that these runs took, if they were inline.
     pub busy: f64,
-    /// Its batches, where it has them.
+    /// Its batches, if its requests may be run together.
     pub batches: Option<BatchSummary>,
 }
 
-/// Whether four rows together are cheaper than each alone by a quarter or more, the hop included.
+/// Whether four rows together cost a quarter less than four runs alone, the hop included.
 fn batches_pay(batches: &BatchSummary) -> bool {
     batches.cost.is_some_and(|cost| 0.75 * cost.fixed_ns - HOP_NS > 0.25 * cost.expected_ns(1))
 }
@@ -82,54 +82,54 @@ fn are_mostly_single(batches: &BatchSummary) -> bool {
     batches.rows.is_none_or(|rows| rows < MIN_MEAN_ROWS)
 }
 
-/// What a place was decided from last, and why it is that.
+/// The last decision, its reason, and what it was made from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PlacementDecision {
-    /// In words.
+    /// The reason, in words.
     pub reason: &'static str,
-    /// The runs that were looked at.
+    /// The number of runs.
     pub runs: u64,
     /// Their 99th percentile, in nanoseconds.
     pub p99_ns: u64,
     /// As [`PlacementEvidence::busy`].
     pub busy: f64,
-    /// The rows of its batches on average, where there were any.
+    /// The mean rows of its batches, if there were any.
     pub batch_rows: Option<f64>,
 }
 
-/// A version's placement, readable by every thread, decided by one.
+/// Decides the placement of a version. One thread decides, and every thread reads.
 #[derive(Debug, Default)]
 pub struct PlacementPolicy {
     placement: AtomicU8,
-    /// Where it is to run as long as nothing speaks against it.
+    /// The placement that its configuration asks for.
     home: Placement,
     decided: Mutex<Option<PlacementDecision>>,
-    /// Why nothing is decided: somebody wrote the place down, or it follows from what was written.
+    /// Why nothing is decided: the placement is configured, or follows from the configuration.
     fixed_reason: Option<&'static str>,
-    /// Until when it may not run inline, and until when it is not tried together.
+    /// Until when it may not run inline, and until when batches are not tried.
     pool_only_until_ns: AtomicU64,
     unbatched_until_ns: AtomicU64,
 }
 
 impl PlacementPolicy {
-    /// A version's place at first, as its rule has it.
+    /// The policy for a configured rule.
     pub fn new(rule: PlacementRule) -> Self {
         let placement = if rule == PlacementRule::Inline { Placement::Inline } else { Placement::Pool };
         let fixed_reason = (rule != PlacementRule::Auto).then_some(CONFIGURED);
         Self { placement: AtomicU8::new(placement as u8), home: placement, fixed_reason, ..Self::default() }
     }
 
-    /// The pool, for whatever reason there is.
+    /// The pool, for that reason.
     pub fn fixed_to_pool(reason: &'static str) -> Self {
         Self { fixed_reason: Some(reason), ..Self::new(PlacementRule::Pool) }
     }
 
-    /// Inline, for whatever reason there is.
+    /// Inline, for that reason.
     pub fn fixed_inline(reason: &'static str) -> Self {
         Self { fixed_reason: Some(reason), ..Self::new(PlacementRule::Inline) }
     }
 
-    /// Whether the place was written down.
+    /// Whether the placement is configured.
     pub fn is_configured(&self) -> bool {
         self.fixed_reason == Some(CONFIGURED)
     }
@@ -143,7 +143,7 @@ impl PlacementPolicy {
         }
     }
 
-    /// Decides from what was evidence newest; `now_ns` is any monotonic clock. Too few runs change nothing.
+    /// Decides from the newest runs. `now_ns` is any monotonic clock. Too few runs change nothing.
     pub fn decide(&self, evidence: PlacementEvidence<'_>, now_ns: u64) -> Placement {
         let Some(p99_ns) = evidence.runs.quantile_ns(0.99).filter(|_| evidence.runs.total() >= MIN_RUNS)
         else {
@@ -172,7 +172,7 @@ impl PlacementPolicy {
         placement
     }
 
-    /// What was decided last; `None` before there were enough runs.
+    /// The last decision; `None` before there were enough runs.
     pub fn last_decision(&self) -> Option<PlacementDecision> {
         *self.lock_decision()
     }
@@ -205,13 +205,13 @@ impl PlacementPolicy {
         p99: u64,
         now_ns: u64,
     ) -> (Placement, &'static str) {
-        // The runs of batches say little about a run alone.
+        // Runs of batches say little about a run alone, so the fitted cost is used.
         let cost = evidence.batches.and_then(|batches| batches.cost);
-        let alone = cost.map_or(p99, |cost| cost.expected_ns(1) as u64);
+        let single_ns = cost.map_or(p99, |cost| cost.expected_ns(1) as u64);
         if now_ns < self.pool_only_until_ns.load(Relaxed) {
             return (Placement::Pool, STALLED);
         }
-        if alone > INLINE_BELOW_NS {
+        if single_ns > INLINE_BELOW_NS {
             return (Placement::Pool, "a run alone takes more than 50 us");
         }
         let Some(batches) = evidence.batches.filter(batches_pay) else {
@@ -226,7 +226,7 @@ impl PlacementPolicy {
         (Placement::Inline, "a run alone takes less than 50 us, and its requests come one by one")
     }
 
-    /// Takes a version off the IO threads at once: one of its runs stalled one.
+    /// Takes a version off the IO threads at once, because one of its runs stalled one.
     pub fn demote(&self, now_ns: u64) {
         self.pool_only_until_ns.store(now_ns + PENALTY_NS, Relaxed);
         self.placement.store(Placement::Pool as u8, Relaxed);
@@ -235,7 +235,7 @@ impl PlacementPolicy {
         }
     }
 
-    /// Puts a version back where it was written to run, once it has been off the IO threads for long enough.
+    /// Puts a version back where it is configured to run, if it has been off the IO threads for long enough.
     pub fn recover(&self, now_ns: u64) {
         if self.home == Placement::Inline
             && self.get() != Placement::Inline
@@ -245,7 +245,7 @@ impl PlacementPolicy {
         }
     }
 
-    /// Puts a version inline without measuring: it is known to do no work.
+    /// Puts a version inline without measuring. Its runs must do no work.
     pub fn pin_inline(&self) {
         self.placement.store(Placement::Inline as u8, Relaxed);
     }
@@ -293,7 +293,7 @@ mod tests {
             let policy = PlacementPolicy::new(rule);
             let ns = if placement == Placement::Inline { 9_000_000 } else { 2_000 };
             assert_eq!(policy.decide(evidence(&runs(ns, 100)), 0), placement);
-            // Who holds an IO thread up leaves it for a while, whatever is written.
+            // A version that stalls an IO thread leaves it for a while, even if it is configured to run there.
             policy.demote(0);
             assert_eq!(
                 (policy.get(), policy.decide(evidence(&runs(ns, 100)), 1)),
@@ -327,7 +327,7 @@ mod tests {
         assert_eq!(decide(PENALTY_NS + 1_000), Placement::Inline);
     }
 
-    /// Decides for a version that may run together: the cost of a run and of a row, the share of time, the rows of its batches.
+    /// Decides for a version with batches: the cost of a run and of a row, the share of time, and the mean rows of its batches.
     fn together(
         policy: &PlacementPolicy,
         cost: (f64, f64),
@@ -349,7 +349,7 @@ mod tests {
         assert_eq!(decide(0.4, None, 1), Placement::Inline);
         assert_eq!(decide(0.9, None, 2), Placement::Pool);
         assert_eq!(decide(0.9, Some(8.0), 3), Placement::Pool);
-        // Nobody comes at the same time any more; busy as it is, it is left alone for a while.
+        // Requests come one by one again. The version is busy, and batches are not tried for a while.
         assert_eq!(decide(0.9, Some(1.1), 4), Placement::Inline);
         assert_eq!(decide(0.9, None, PENALTY_NS), Placement::Inline);
         assert_eq!(decide(0.9, None, PENALTY_NS + 4), Placement::Pool);

@@ -1,11 +1,11 @@
-//! Whether a version still works, asked after one of its runs failed: ONNX Runtime's errors do not say whether the inputs or the
-//! model are at fault, but an input that the model is known to take does. It is the one that the model was warmed with, or the first
-//! small one that it answered.
+//! Whether a version still works, after one of its runs failed. ONNX Runtime's errors do not say whether the inputs or the model are at
+//! fault. A run over an input that the model is known to take does: the one that it was warmed with, or the first small one of a request
+//! that it answered.
 //!
-//! A probe runs that input once more, in the pool, apart from every request. One at a time for each model, and seldom: what
-//! the last one found counts until the next is due, so that a flood of failing requests is no flood of probes.
+//! A probe runs that input once more, in the pool, apart from every request. A model has one probe at a time, and few of them: its outcome
+//! counts until the next is due, so that many failing requests do not cause many probes.
 //!
-//! Not here: what a outcome means for a request (the server's `attribution`). Next: `pool`.
+//! Not here: what an outcome means for a request (the server's `attribution`), the run (`runs/probe_run`).
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -17,19 +17,19 @@ use crate::warmup::WarmupInputs;
 
 /// The shortest time between two probes of a model.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
-/// A model rests so many times as long as its probe ran: probes take a tenth of a core at most.
+/// The time between two probes is at least so many times the run: probes take a tenth of a core at most.
 const INTERVAL_PER_RUN: u32 = 9;
-/// How long a probe may run: an input that takes longer says that the model does not work.
+/// How long a probe may run. A model whose probe takes longer does not work.
 pub(crate) const MAX_RUN: Duration = Duration::from_secs(10);
-/// An input that is known to take long may take so many times as long, and so long at most.
+/// An input that took long before may take so many times as long, up to the second bound.
 const MAX_SLOWDOWN: u32 = 4;
 const MAX_EXTENDED_RUN: Duration = Duration::from_secs(600);
-/// What a probe found.
+/// The outcome of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeOutcome {
-    /// The model takes the input that it is known to take.
+    /// The model runs on the input that it is known to take.
     Works {
-        /// The time of the run; zero for a request's input, which says nothing of how long others may take.
+        /// How long the run took. Zero for the input of a request, which says nothing about other inputs.
         run: Duration,
     },
     /// It does not.
@@ -39,11 +39,11 @@ pub enum ProbeOutcome {
 /// The answer to the question whether a model works.
 #[derive(Debug)]
 pub enum ProbeAnswer {
-    /// A probe said so a moment ago.
+    /// The outcome of a recent probe.
     Known(ProbeOutcome),
-    /// A probe that somebody else asked for is on its way.
+    /// A probe that another caller started is in progress.
     InProgress(oneshot::Receiver<ProbeOutcome>),
-    /// A probe is on its way because this caller asked.
+    /// A probe was started for this caller, who must run it.
     Started(oneshot::Receiver<ProbeOutcome>),
 }
 
@@ -57,13 +57,13 @@ pub struct ModelProbes {
     failed: AtomicU64,
 }
 
-/// An input that a model took.
+/// An input that the model has taken.
 #[derive(Debug)]
 pub(crate) struct KnownInput {
     pub(crate) input: WarmupInputs,
     /// How long a probe with it may run.
     pub(crate) limit: Duration,
-    /// Whether a request gave it.
+    /// Whether it came from a request.
     pub(crate) from_request: bool,
 }
 
@@ -78,7 +78,7 @@ struct ProbeState {
     last: ProbeOutcome,
     /// When the last outcome no longer counts.
     due: Option<Instant>,
-    /// Who waits for the probe on its way; `None` while there is none.
+    /// The callers that wait for the probe in progress; `None` if there is none.
     waiting: Option<Vec<oneshot::Sender<ProbeOutcome>>>,
 }
 
@@ -98,13 +98,13 @@ impl ModelProbes {
         (self.runs.load(Relaxed), self.failed.load(Relaxed))
     }
 
-    /// Keeps an input that the model took, and that ran so long; the first one stays.
+    /// Sets an input that the model took in a run of that time, unless one is known.
     pub(crate) fn set_known_input(&self, input: WarmupInputs, run: Duration) {
         // A second one is as good as the first.
         let _ = self.known.set(KnownInput::new(input, run, false));
     }
 
-    /// Keeps the input of a request that ran so long; the first one stays.
+    /// Sets the input of a request that ran for that time, unless one is known.
     pub(crate) fn set_request_input(&self, input: WarmupInputs, run: Duration) {
         let _ = self.known.set(KnownInput::new(input, run, true));
     }
@@ -114,12 +114,12 @@ impl ModelProbes {
         self.known.get()
     }
 
-    /// Whether an input is known that the model takes.
+    /// Whether such an input is known.
     pub(crate) fn are_possible(&self) -> bool {
         self.known.get().is_some()
     }
 
-    /// What is known at `now`. The caller of [`ProbeAnswer::Started`] has the probe run.
+    /// What is known at `now`. The caller must run the probe if the answer is [`ProbeAnswer::Started`].
     pub(crate) fn ask(&self, now: Instant) -> ProbeAnswer {
         let mut state = self.state();
         if state.due.is_some_and(|due| now < due) {
@@ -129,7 +129,7 @@ impl ModelProbes {
         match &mut state.waiting {
             Some(waiting) => {
                 if waiting.len() == waiting.capacity() {
-                    // Whoever has left does not pile up behind a probe that takes long.
+                    // Callers that have left must not pile up behind a long probe.
                     waiting.retain(|waiter| !waiter.is_closed());
                     waiting.reserve(waiting.len());
                 }
@@ -143,14 +143,14 @@ impl ModelProbes {
         }
     }
 
-    /// Counts the probe that began then and is over at `now`, and tells its outcome.
+    /// Counts a probe that ran from `begun` to `now`, and sends its outcome.
     pub(crate) fn finish(&self, outcome: Option<ProbeOutcome>, begun: Instant, now: Instant) {
         self.runs.fetch_add(1, Relaxed);
         self.failed.fetch_add(u64::from(outcome == Some(ProbeOutcome::Fails)), Relaxed);
         self.settle(outcome, begun, now);
     }
 
-    /// The probe that began then is over at `now`; without a outcome the last one goes on.
+    /// Sends the outcome to all that wait. Without an outcome the last one counts on.
     fn settle(&self, outcome: Option<ProbeOutcome>, begun: Instant, now: Instant) {
         let mut state = self.state();
         state.last = outcome.unwrap_or(state.last);
@@ -159,7 +159,7 @@ impl ModelProbes {
         let (last, waiting) = (state.last, state.waiting.take().unwrap_or_default());
         drop(state);
         for waiter in waiting {
-            // It may have left.
+            // The caller may have left.
             let _ = waiter.send(last);
         }
     }
@@ -173,8 +173,8 @@ impl ModelProbes {
 mod tests {
     use super::*;
 
-    fn known(asked: ProbeAnswer) -> ProbeOutcome {
-        let ProbeAnswer::Known(outcome) = asked else { unreachable!("{asked:?} and no outcome") };
+    fn known(answer: ProbeAnswer) -> ProbeOutcome {
+        let ProbeAnswer::Known(outcome) = answer else { unreachable!("{answer:?} and no outcome") };
         outcome
     }
 

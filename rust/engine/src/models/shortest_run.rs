@@ -1,7 +1,7 @@
-//! How long a run takes at least: who has less time than that is refused before any work.
+//! How long a run takes at least. A request that has less time left is refused before any work.
 //!
-//! Whoever is refused does not run, so what is believed must not keep itself alive: one request a second is let through in spite of
-//! it, and a single run that is shorter corrects it.
+//! A refused request does not run, so a wrong value would never be corrected. That is why one request a second is let through all the same,
+//! and a single shorter run corrects the value.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -10,15 +10,15 @@ use headgate_core::histogram::Counts;
 
 /// The share of the newest runs that may be shorter.
 const QUANTILE: f64 = 0.1;
-/// How long nobody is let through after something was learned, in nanoseconds.
+/// How long every such request is refused after the value was learned or tried, in nanoseconds.
 const TRIAL_INTERVAL_NS: u64 = 1_000_000_000;
 
-/// What the newest runs say.
+/// The shortest run, learned from the newest.
 #[derive(Debug, Default)]
 pub(crate) struct ShortestRun {
     /// In nanoseconds; 0 before any run is known.
     run_ns: AtomicU64,
-    /// When that was learned, or somebody was let through to see.
+    /// When the value was learned, or a request was let through.
     since_ns: AtomicU64,
 }
 
@@ -31,7 +31,7 @@ impl ShortestRun {
         }
     }
 
-    /// A run took so long.
+    /// Records a run; a shorter one lowers the value.
     pub(crate) fn record_run(&self, run_ns: u64) {
         if run_ns < self.run_ns.load(Relaxed) {
             self.run_ns.store(with_margin(run_ns), Relaxed);
@@ -52,7 +52,7 @@ impl ShortestRun {
     }
 }
 
-/// The upper end of a histogram's bucket is read, and who has just enough time is not to be refused.
+/// The upper bound of a bucket is read, and a request with just enough time must not be refused.
 fn with_margin(run_ns: u64) -> u64 {
     run_ns / 5 * 4
 }

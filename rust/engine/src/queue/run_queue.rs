@@ -240,37 +240,37 @@ mod tests {
         let (run, timeout) = (Duration::from_millis(10), Duration::from_millis(200));
         let end = start + Duration::from_secs(seconds);
         let mut arrivals: Vec<Instant> = vec![start; times.len()];
-        let (mut now, mut seen) = (start, vec![ClassOutcome::default(); times.len()]);
+        let (mut now, mut outcomes) = (start, vec![ClassOutcome::default(); times.len()]);
         while now < end {
             for (class, next) in arrivals.iter_mut().enumerate() {
                 while *next <= now {
                     if lock(&queue.state).admits(class as u8, *next) {
                         *token |= queue.push(SimulatedRequest(*next, *next + timeout, class as u8));
                     } else {
-                        seen[class].refused += 1;
+                        outcomes[class].refused += 1;
                     }
                     *next += run.div_f64(times[class]);
                 }
             }
             let work = if *token { queue.take_next(now) } else { None };
-            let Some(SimulatedRequest(came, deadline, class)) = work else {
+            let Some(SimulatedRequest(queued_at, deadline, class)) = work else {
                 (now, *token) = (arrivals.iter().min().copied().unwrap_or(end), false);
                 continue;
             };
-            let (wait, late) = (now - came, deadline <= now);
-            seen[usize::from(class)].expired += usize::from(late);
+            let (wait, late) = (now - queued_at, deadline <= now);
+            outcomes[usize::from(class)].expired += usize::from(late);
             if !late {
                 now += run;
                 if now <= deadline {
-                    let seen = &mut seen[usize::from(class)];
-                    seen.good += 1;
-                    seen.slowest = seen.slowest.max(now - came);
+                    let outcome = &mut outcomes[usize::from(class)];
+                    outcome.good += 1;
+                    outcome.slowest = outcome.slowest.max(now - queued_at);
                 }
             }
             let run_ns = if late { 0 } else { nanos(run) };
             *token = queue.finish(class, RunTimes { wait_ns: nanos(wait), run_ns });
         }
-        seen
+        outcomes
     }
 
     /// The share of requests that are answered in time. They come at random (Poisson) at `times` the rate that one thread can run, with runs
@@ -297,11 +297,11 @@ mod tests {
                 next += gap();
             }
             let work = if token { queue.take_next(now) } else { None };
-            let Some(SimulatedRequest(came, deadline, _)) = work else {
+            let Some(SimulatedRequest(queued_at, deadline, _)) = work else {
                 (now, token) = (next, false);
                 continue;
             };
-            let (wait, late) = (now - came, deadline <= now);
+            let (wait, late) = (now - queued_at, deadline <= now);
             if !late {
                 now += run;
                 good += u64::from(now <= deadline);
@@ -349,8 +349,8 @@ mod tests {
         let start = Instant::now();
         for batch in [0.5, 3.0, 10.0] {
             let (queue, mut token) = (RunQueue::new(1), false);
-            let seen = simulated((&queue, &mut token), start, &[0.5, batch], 10);
-            let (gold, batch) = (seen[0], seen[1]);
+            let outcomes = simulated((&queue, &mut token), start, &[0.5, batch], 10);
+            let (gold, batch) = (outcomes[0], outcomes[1]);
             assert_eq!((gold.good, gold.refused), (500, 0));
             assert!(gold.slowest <= Duration::from_millis(20), "{gold:?}");
             // The lower class gets the capacity that is left.

@@ -1,4 +1,4 @@
-//! One request's run in a batch, and what comes out of it.
+//! The run of a request in a batch.
 //!
 //! Not here: the batch (`batching`). Next: `submit`.
 
@@ -12,29 +12,29 @@ use crate::batching::{Batch, RowRange, RowRangeOutcome};
 use crate::models::{LoadedModel, Model};
 use crate::workers::Waiter;
 
-/// A request's place in a batch. Its rows are written first, then [`crate::WorkerPool::submit_batched`] has them run.
+/// A request's run in a batch. Its rows are written first, and then [`crate::WorkerPool::submit_batched`] queues the batch.
 pub struct BatchedRun {
     range: RowRange,
     model: Arc<Model>,
 }
 
-/// The end of a request that was run in a batch.
+/// The outcome of a request that was run in a batch.
 pub struct BatchedRunOutcome {
-    /// Its outputs.
+    /// Its inputs and outputs.
     pub result: Result<RunResult>,
     /// How long it waited, in nanoseconds.
     pub queue_ns: u64,
-    /// How long the run took that it was part of, in nanoseconds; 0 when there was none.
+    /// How long the run of its batch took, in nanoseconds; 0 if there was none.
     pub run_ns: u64,
-    /// Whether it stands for that run where runs are counted.
+    /// Whether this request represents the run in counters of runs, which count a batch once.
     pub represents_run: bool,
 }
 
 impl BatchedRun {
-    /// A place for a request whose inputs have these shapes, which [`crate::Batcher::accepts`].
+    /// Reserves rows for a request whose inputs have these shapes. The shapes must be such as [`crate::Batcher::accepts`].
     ///
     /// # Errors
-    /// `overloaded` when too much waits already; `internal` for other shapes.
+    /// `overloaded` if the queue or the batches in use hold as much as they may; `internal` for other shapes.
     pub fn reserve(loaded: LoadedModel, shapes: &[Shape], waiter: Waiter) -> Result<BatchedRun> {
         let batches =
             loaded.open_batches().ok_or_else(|| Error::new(Code::Internal, "a version without batches"))?;
@@ -58,12 +58,12 @@ impl BatchedRun {
         self.range.input_mut(index)
     }
 
-    /// The rows are written; the batch, when nobody has handed it to a worker yet.
+    /// Marks the rows as written. Returns the batch if it must be queued.
     pub(super) fn mark_written(&mut self) -> Option<Arc<Batch>> {
         self.range.mark_written()
     }
 
-    /// Waits for the run. Whoever drops this meanwhile leaves the batch; the last one cancels its run.
+    /// Waits for the outcome. Dropping this meanwhile leaves the batch; the last request that leaves cancels the run.
     pub async fn outcome(self) -> BatchedRunOutcome {
         let BatchedRun { range, model } = self;
         let RowRangeOutcome { result, queue_ns, run_ns, represents_run } = range.outcome().await;

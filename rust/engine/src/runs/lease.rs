@@ -1,6 +1,6 @@
-//! One run's buffers, on loan from a model: filled, run, read, and given back when dropped.
+//! The buffers of one run, leased from a model: they are filled, run, read, and given back when the lease is dropped.
 //!
-//! Next: `pool`.
+//! Next: `submit`.
 #![allow(unsafe_code, reason = "a run in the air reads and writes buffers that somebody else holds")]
 
 use std::any::Any;
@@ -13,30 +13,30 @@ use headgate_runtime::device::InFlightRun;
 
 use crate::models::{LoadedModel, Model};
 
-/// One run's buffers, on loan from a model.
+/// The buffers of one run, leased from a model.
 pub struct BufferLease {
     loaded: LoadedModel,
     thread: usize,
-    /// In a box: a lease is handed from phase to phase.
+    /// In a box, because a lease is moved from phase to phase.
     binding: Option<Box<Binding>>,
-    /// Dropped after the binding: what must last as long as the buffers are in use.
+    /// What must live as long as the buffers are in use. Dropped after the binding.
     attached: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl BufferLease {
-    /// Takes buffers from the free list of IO thread `thread`, or makes new ones.
+    /// Leases free buffers of IO thread `thread`, or new ones.
     pub fn acquire(loaded: LoadedModel, thread: usize) -> BufferLease {
         let thread = thread % loaded.buffer_pool_count();
         let binding = loaded.take_binding(thread);
         BufferLease { loaded, thread, binding: Some(binding), attached: None }
     }
 
-    /// Has something last as long as the buffers are in use, in place of what was attached before.
-    pub fn attach(&mut self, what: Option<Box<dyn Any + Send + Sync>>) {
-        self.attached = what;
+    /// Keeps `guard` alive for as long as the buffers are in use, in place of what was attached before.
+    pub fn attach(&mut self, guard: Option<Box<dyn Any + Send + Sync>>) {
+        self.attached = guard;
     }
 
-    /// The model that lent them.
+    /// The model that they belong to.
     pub fn model(&self) -> &Arc<Model> {
         self.loaded.model()
     }
@@ -51,14 +51,14 @@ impl BufferLease {
         self.binding.as_mut().expect("a lease holds its binding until it is dropped")
     }
 
-    /// The signature and the tensors it speaks of.
+    /// The signature and its tensors.
     pub fn signature_and_binding(&mut self) -> (&Signature, &mut Binding) {
         let BufferLease { loaded, binding, .. } = self;
         let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
         (loaded.model().signature(), binding)
     }
 
-    /// Runs the model over the inputs; a panic inside becomes an error and costs the buffers.
+    /// Runs the model over the inputs. A panic inside becomes an error and costs the buffers.
     ///
     /// # Errors
     /// As [`Executable::run`]; `internal` after a panic.
@@ -67,14 +67,14 @@ impl BufferLease {
         let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
         let result = loaded.executable().execute(binding);
         if result.as_ref().is_err_and(|error| error.code == Code::Internal) {
-            // After a panic nobody knows what they hold.
+            // After a panic the contents of the buffers are unknown.
             **binding = loaded.new_binding();
         }
         result
     }
 }
 
-/// Runs on the thread of an instance.
+/// Runs on the thread of an instance of a device.
 impl BufferLease {
     /// Begins to run over the inputs.
     ///
@@ -82,11 +82,11 @@ impl BufferLease {
     /// As [`Executable::run`].
     ///
     /// # Safety
-    /// The lease is neither dropped nor read before [`BufferLease::finish`] got the flight.
+    /// The lease must not be dropped or read before [`BufferLease::finish`] got the flight.
     pub(crate) unsafe fn begin(&mut self, instance: usize) -> Result<InFlightRun> {
         let BufferLease { loaded, binding, .. } = self;
         let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
-        // SAFETY: the caller's promise; the binding lies in the lease.
+        // SAFETY: the caller keeps the contract, and the binding lies in the lease.
         unsafe { loaded.executable().begin(instance, binding) }
     }
 
@@ -100,13 +100,13 @@ impl BufferLease {
         loaded.executable().finish(instance, flight, binding)
     }
 
-    /// Runs on the thread of an instance, or on any.
+    /// Runs on the thread of an instance, or on the calling thread if `instance` is `None`.
     ///
     /// # Errors
     /// As [`BufferLease::run`].
     pub(crate) fn run_on(&mut self, instance: Option<usize>) -> Result<()> {
         let Some(instance) = instance else { return self.run() };
-        // SAFETY: finished in the next line.
+        // SAFETY: the next line finishes it.
         let flight = unsafe { self.begin(instance)? };
         self.finish(instance, flight)
     }

@@ -1,7 +1,7 @@
-//! One run of a request: the buffers that it takes, its way through a queue or a batch, and what it leaves.
+//! One run of a request: the buffers that it takes, its way through a queue or a batch, and its result.
 //!
-//! Lives here: `lease` (the buffers of a run), `single_run`, `batched_run`, `probe_run` (what a queue holds), `submit` (the way into a
-//! queue), `run_result`. May come in: the server. Never known here: loads.
+//! Lives here: `lease` (the buffers of a run), `single_run`, `batched_run`, `probe_run` (what is queued), `submit` (the way into a queue),
+//! `run_result`. May come in: the server. Never known here: loads.
 
 mod batched_run;
 mod lease;

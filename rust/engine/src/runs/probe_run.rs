@@ -1,6 +1,6 @@
 //! The run of a probe, and the input of a request that a model is probed with.
 //!
-//! Not here: when a model is probed, and who waits for it (`models/probes`).
+//! Not here: when a model is probed, and which callers wait for the outcome (`models/probes`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,18 +20,18 @@ use crate::workers::{DeviceTimes, Executor, RunSlot, Task};
 
 /// The largest input of a request that is kept, in bytes.
 const MAX_BYTES: usize = 64 << 10;
-/// Until when a probe that waits for a thread is of use: it is wanted whenever it comes to run.
+/// How long a queued probe is of use.
 const USEFUL_FOR: Duration = Duration::from_secs(60);
 
 impl RunResult {
-    /// Has the model probed with these inputs from now on, if no other one is known that it takes. The run succeeded, and took so long.
+    /// Offers these inputs for probes, unless an input is known that the model takes. The run must have succeeded, and took `run`.
     pub fn offer_probe_input(&self, run: Duration) {
         if !self.model().probes().are_possible() {
             self.keep_probe_input(run);
         }
     }
 
-    /// Once for each model, so that it costs the other requests nothing.
+    /// Called once for each model, so that other requests pay nothing for it.
     #[cold]
     fn keep_probe_input(&self, run: Duration) {
         if let Some(input) = self.copy_inputs(MAX_BYTES) {
@@ -39,15 +39,15 @@ impl RunResult {
         }
     }
 
-    /// The inputs, unless they are more than `most` bytes, or some of them are optional: then the others alone may not do.
-    fn copy_inputs(&self, most: usize) -> Option<WarmupInputs> {
+    /// A copy of the inputs. `None` if they take more than `max_bytes` bytes, or if optional ones are among them: the model may need these.
+    fn copy_inputs(&self, max_bytes: usize) -> Option<WarmupInputs> {
         if matches!(self, RunResult::Single(lease) if lease.binding().has_optional_inputs()) {
             return None;
         }
-        let mut left = most;
+        let mut left = max_bytes;
         let mut inputs = Vec::new();
         for index in 0..self.model().signature().inputs.len() {
-            // A view of strings copies them all.
+            // A view of strings copies all of them.
             if self.input_strings(index).is_some_and(|strings| strings.is_longer_than(left)) {
                 return None;
             }
@@ -63,7 +63,7 @@ impl RunResult {
     }
 }
 
-/// A probe on its way to a thread.
+/// A queued probe.
 pub(super) struct ProbeRun {
     model: Arc<Model>,
     queued_at: Instant,
@@ -85,7 +85,7 @@ impl ProbeRun {
         let outcome = result.and_then(|result| match result {
             Ok(()) if from_request => Some(ProbeOutcome::Works { run: Duration::ZERO }),
             Ok(()) => Some(ProbeOutcome::Works { run: begun.elapsed() }),
-            // Want of memory says nothing about the model.
+            // Lack of memory says nothing about the model.
             Err(error) if error.code == Code::Overloaded => None,
             Err(_) => Some(ProbeOutcome::Fails),
         });
@@ -94,7 +94,7 @@ impl ProbeRun {
         RunTimes { wait_ns: nanos(begun - self.queued_at), run_ns: nanos(now - begun).max(1) }
     }
 
-    /// `None` for a model that has left memory meanwhile.
+    /// Runs the known input; `None` if the model has left memory meanwhile.
     fn execute(&self, instance: Option<usize>) -> Option<Result<()>> {
         let (known, loaded) = (self.model.probes().known_input()?, self.model.hold()?);
         let mut lease = BufferLease::acquire(loaded, 0);
@@ -128,7 +128,7 @@ impl Task for ProbeRun {
     }
 
     fn begin(self: Arc<Self>, instance: usize, _idle: bool) -> bool {
-        // Nothing is in the air: a probe does not go ahead.
+        // A probe does not overlap, so nothing is in flight, and this runs to the end.
         self.run_on(Executor::Instance(instance));
         false
     }

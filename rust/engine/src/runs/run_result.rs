@@ -1,4 +1,4 @@
-//! What a run leaves for the answer and the taps: inputs and outputs, wherever they lie.
+//! What a run leaves for the response and for statistics: its inputs and outputs, in buffers of its own or in a batch.
 //!
 //! Next: back to the server's `infer`.
 
@@ -11,7 +11,7 @@ use super::lease::BufferLease;
 use crate::batching::BatchRows;
 use crate::models::Model;
 
-/// Inputs and outputs of a run that is over.
+/// Inputs and outputs of a finished run.
 pub enum RunResult {
     /// In buffers of its own.
     Single(BufferLease),
@@ -19,7 +19,7 @@ pub enum RunResult {
     Batched(BatchedResult),
 }
 
-/// A request's inputs and outputs after the run of its batch.
+/// The inputs and outputs of a request after the run of its batch.
 pub struct BatchedResult {
     rows: BatchRows,
     model: Arc<Model>,
@@ -52,7 +52,7 @@ impl RunResult {
     /// An input, as it was run.
     ///
     /// # Errors
-    /// `internal` for one that cannot be shown.
+    /// `internal` if it cannot be viewed.
     pub fn input(&self, index: usize) -> Result<TensorView<'_>> {
         match self {
             RunResult::Single(lease) => lease.binding().input(index).view(),

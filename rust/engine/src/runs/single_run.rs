@@ -1,4 +1,4 @@
-//! One request's run on its way through a queue, and what its requester holds of it.
+//! The run of one request in a queue, and the handle of its requester.
 //!
 //! Next: `submit`.
 #![allow(unsafe_code, reason = "a run in the air reads and writes buffers that somebody else holds")]
@@ -20,23 +20,23 @@ use crate::queue::{Queued, RunTimes};
 use crate::time::nanos;
 use crate::workers::{DeviceTimes, RunSlot, Task, Waiter, late_error};
 
-/// One request's run, shared by the queue and the requester.
+/// The run of one request, shared by the queue and the requester.
 pub(super) struct SingleRun {
     deadline: Instant,
     class: u8,
     queued_at: Instant,
-    /// It is taken out of the queue once, to be run or because nobody wants it.
+    /// Whether it is queued, begun or cancelled. It leaves the queue once.
     stage: AtomicU8,
-    /// What cancels it once it has begun, where it can be.
+    /// Cancels the run once it has begun. On a device nothing is cancelled.
     token: OnceLock<CancelToken>,
-    /// What is run, until its outcome is told. A worker alone takes it.
+    /// What is run, until the outcome is sent. Only a worker takes it.
     work: Mutex<Option<SingleRunWork>>,
 }
 
 struct SingleRunWork {
     lease: BufferLease,
     reply: oneshot::Sender<RunOutcome>,
-    /// What was begun on a device.
+    /// The run in flight, on a device.
     flight: Option<Result<InFlightRun>>,
 }
 
@@ -44,9 +44,9 @@ const QUEUED: u8 = 0;
 const BEGUN: u8 = 1;
 const CANCELLED: u8 = 2;
 
-/// A run on its way; resolves to its outcome. Dropping it takes the run out of the queue.
+/// A queued run; resolves to its outcome. Dropping this takes the run out of the queue.
 pub struct PendingRun {
-    /// There until the run is cancelled.
+    /// `None` after [`PendingRun::cancel`].
     outcome: Option<oneshot::Receiver<RunOutcome>>,
     run: Arc<SingleRun>,
 }
@@ -57,7 +57,7 @@ impl PendingRun {
         self.run.stage.load(Relaxed) == BEGUN
     }
 
-    /// Cancels the run; what resolves when it ends, if it has begun.
+    /// Cancels the run. If it has begun, the returned receiver gets its outcome.
     pub fn cancel(mut self) -> Option<oneshot::Receiver<RunOutcome>> {
         if self.run.leave_queue(CANCELLED) {
             return None;
@@ -86,20 +86,20 @@ impl Future for PendingRun {
     }
 }
 
-/// What became of a run: the buffers come back whatever happened.
+/// The outcome of a run. The buffers come back in any case.
 pub struct RunOutcome {
-    /// The buffers, outputs filled when `result` is fine.
+    /// The buffers. They hold the outputs if `result` is `Ok`.
     pub lease: BufferLease,
     /// Whether the run succeeded.
     pub result: Result<()>,
-    /// How long the run waited for a thread, in nanoseconds.
+    /// How long the run was queued, in nanoseconds.
     pub queue_ns: u64,
-    /// How long the run took, in nanoseconds; 0 when there was none.
+    /// How long the run took, in nanoseconds; 0 if there was none.
     pub run_ns: u64,
 }
 
 impl SingleRun {
-    /// A run for whoever waits, to be queued, and what its requester holds.
+    /// A run to be queued, and the handle of its requester.
     pub(super) fn new(lease: BufferLease, waiter: Waiter) -> (Arc<SingleRun>, PendingRun) {
         let Waiter { deadline, class, .. } = waiter;
         let (reply, outcome) = oneshot::channel();
@@ -114,7 +114,7 @@ impl SingleRun {
         (run.clone(), PendingRun { outcome: Some(outcome), run })
     }
 
-    /// Takes it out of the queue; false when somebody has.
+    /// Takes it out of the queue; false if it has left before.
     fn leave_queue(&self, to: u8) -> bool {
         self.stage.compare_exchange(QUEUED, to, AcqRel, Acquire).is_ok()
     }
@@ -124,7 +124,7 @@ impl SingleRun {
         self.work.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// What is to be run, unless nobody wants it any more.
+    /// What is run, unless nothing waits for it or its deadline has passed.
     fn start(&self, work: SingleRunWork) -> Option<SingleRunWork> {
         if !self.leave_queue(BEGUN) {
             return None;
@@ -137,10 +137,10 @@ impl SingleRun {
         Some(work)
     }
 
-    /// Tells the outcome of a run that began then.
+    /// Sends the outcome of a run that began at `begun`.
     fn send_outcome(&self, work: SingleRunWork, result: Result<()>, begun: Instant, run_ns: u64) -> RunTimes {
         let queue_ns = nanos(begun - self.queued_at);
-        // A requester that left meanwhile gets nothing; the lease in the outcome goes home either way.
+        // If the requester has left, the outcome is dropped, and the buffers return to their pool.
         drop(work.reply.send(RunOutcome { lease: work.lease, result, queue_ns, run_ns }));
         RunTimes { wait_ns: queue_ns, run_ns }
     }
@@ -168,7 +168,7 @@ impl Task for SingleRun {
     fn run(self: Arc<Self>, slot: &RunSlot) -> RunTimes {
         let Some(work) = self.take_work() else { return RunTimes::default() };
         let guard = slot.begin(work.lease.model().run_counters(), self.deadline);
-        // Before the run begins for others: who leaves from then on cancels it. Set once: a run is run once.
+        // Set before the run leaves the queue: a requester that leaves later must be able to cancel it. A run is run once, so this succeeds.
         let _ = self.token.set(guard.token());
         let Some(mut work) = self.start(work) else { return RunTimes::default() };
         let begun = Instant::now();
@@ -179,7 +179,7 @@ impl Task for SingleRun {
 
     fn begin(self: Arc<Self>, instance: usize, _idle: bool) -> bool {
         let Some(mut work) = self.take_work().and_then(|work| self.start(work)) else { return false };
-        // SAFETY: the run keeps the lease to itself until `finish`.
+        // SAFETY: nothing touches the lease before `finish`.
         work.flight = Some(unsafe { work.lease.begin(instance) });
         *self.work.lock().unwrap_or_else(PoisonError::into_inner) = Some(work);
         true

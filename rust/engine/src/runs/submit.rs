@@ -1,6 +1,6 @@
-//! From a request's inputs, or a question, to a task in its version's queue.
+//! The way into a version's queue, for a request's run, a batch or a probe.
 //!
-//! Not here: what the threads do with it (`workers`). Next: back to the server.
+//! Not here: what the workers do with it (`workers`). Next: back to the server.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,10 +15,10 @@ use crate::models::{Model, ProbeAnswer};
 use crate::workers::{Task, Waiter, WorkerPool};
 
 impl WorkerPool {
-    /// Hands a run over.
+    /// Queues a run.
     ///
     /// # Errors
-    /// `overloaded` when too many wait, or the version sheds; the lease goes home.
+    /// `overloaded` if too much waits, or if the version sheds. The buffers return to their pool.
     pub fn submit(&self, lease: BufferLease, waiter: Waiter) -> Result<PendingRun> {
         let (class, model) = (waiter.class, lease.model().clone());
         if model.queue().waiting(class) >= self.queue_room(class) {
@@ -30,17 +30,16 @@ impl WorkerPool {
         Ok(pending)
     }
 
-    /// A request's rows are in its batch: hands the batch over, unless somebody has. Batches are bounded where they are made.
+    /// Marks the rows of a request as written, and queues its batch, unless another request has. A batch is bounded when it is made.
     pub fn submit_batched(&self, batched: &mut BatchedRun) {
         if let Some(batch) = batched.mark_written() {
             self.enqueue(batched.model(), batch);
         }
     }
 
-    /// Whether a model works, as far as that is known, else a probe is on its way. `None` for a model of which no input is known
-    /// that it takes.
+    /// Whether a model works. If no recent probe knows, one is queued. `None` for a model of which no input is known that it takes.
     ///
-    /// A probe is never refused: there is one for each model at most.
+    /// A probe is never refused, because each model has one at most.
     pub fn probe(&self, model: &Arc<Model>) -> Option<ProbeAnswer> {
         if !model.probes().are_possible() {
             return None;

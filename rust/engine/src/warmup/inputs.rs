@@ -1,8 +1,8 @@
-//! What a model is warmed with: the requests of its artifact's `warmup.json` (`given`), or inputs that are made up (`synthetic`). A model
-//! that was not warmed is probed with the inputs of a request that it answered.
+//! What a model is warmed up with: the requests of its artifact's `warmup.json` (`warmup_file`), or synthetic inputs (`synthetic`). A model
+//! that was not warmed up is probed with the inputs of a request that it answered.
 //!
-//! What is given is known to be right, so a model that fails on it is refused. What is made up is a guess.
-//! Next: `warm`.
+//! The requests of the file are known to be right, so a model that fails on them is refused. Synthetic inputs are a guess.
+//! Next: `load/warm_up`.
 
 use std::path::Path;
 
@@ -15,34 +15,34 @@ use super::synthetic::SyntheticInputs;
 use super::warmup_file::{self, WarmupRequest};
 use crate::compute::ElementBuffer;
 
-/// Inputs to warm a model with.
+/// Inputs to warm a model up with.
 #[derive(Clone, Debug)]
 pub(crate) enum WarmupInputs {
-    /// Of the artifact.
+    /// The requests of the artifact.
     FromFile(Vec<WarmupRequest>),
-    /// Made up from the signature.
+    /// Made from the signature.
     Synthetic(SyntheticInputs),
 }
 
 impl WarmupInputs {
-    /// Inputs that are made up without a look at the signature.
+    /// Synthetic inputs that need no signature.
     pub(crate) const ZEROS: WarmupInputs = WarmupInputs::Synthetic(SyntheticInputs::ZEROS);
 
-    /// The requests that lie beside the model file at `path`.
+    /// The requests of the file beside the model file at `path`, or else synthetic inputs.
     ///
     /// # Errors
-    /// `model_load_failed` for a file that holds none, or such as do not fit the signature.
+    /// `model_load_failed` if the file has no requests, or some that do not fit the signature.
     pub(crate) fn beside(path: &Path, signature: &Signature) -> Result<WarmupInputs> {
         let requests = warmup_file::beside(path, signature)?;
         Ok(requests.map_or(WarmupInputs::ZEROS, WarmupInputs::FromFile))
     }
 
-    /// Whether these inputs are known to be right.
+    /// Whether these inputs come from the file, so that they are known to be right.
     pub(crate) fn is_from_file(&self) -> bool {
         matches!(self, WarmupInputs::FromFile(_))
     }
 
-    /// The first request that gives no optional input, if there is one, else the first: what a run over it tells holds for most.
+    /// The index of the first request without optional inputs, or else 0. Most requests to the model are like that one.
     pub(crate) fn plain_index(&self) -> usize {
         match self {
             WarmupInputs::FromFile(requests) => {
@@ -62,12 +62,12 @@ impl WarmupInputs {
         }
     }
 
-    /// Inputs that a model took, in the signature's order, each with its shape.
+    /// Inputs that a model accepted, in the order of the signature, each with its shape.
     pub(crate) fn from_elements(inputs: Vec<(Shape, ElementBuffer)>) -> WarmupInputs {
         WarmupInputs::FromFile(vec![WarmupRequest::from_elements(inputs)])
     }
 
-    /// How many requests there are.
+    /// The number of requests.
     pub(crate) fn len(&self) -> usize {
         match self {
             WarmupInputs::FromFile(requests) => requests.len(),
@@ -75,7 +75,7 @@ impl WarmupInputs {
         }
     }
 
-    /// The inputs to try one after the other until the model takes one of them.
+    /// The inputs to try one after the other until the model runs.
     pub(crate) fn attempts(self, signature: &Signature) -> Vec<WarmupInputs> {
         match self {
             WarmupInputs::Synthetic(_) => {
@@ -85,7 +85,7 @@ impl WarmupInputs {
         }
     }
 
-    /// The failure of request `at`, with what is to be done about it.
+    /// The error of request `at`, with its place in the file.
     pub(crate) fn describe_failure(&self, at: usize, error: &Error) -> Error {
         match self {
             WarmupInputs::FromFile(requests) => warmup_file::describe_failure(requests, at, error),
@@ -101,7 +101,7 @@ impl WarmupInputs {
         }
     }
 
-    /// RowSet to compare: of each kind those of all given requests, or what is made up, one attempt after the other.
+    /// Rows to compare: those of all requests by kind, or synthetic ones, one attempt after the other.
     pub(crate) fn rows<'a>(
         &'a self,
         signature: &'a Signature,
@@ -112,7 +112,7 @@ impl WarmupInputs {
         }
     }
 
-    /// Fills the inputs with `rows` rows, those from `first` on; rows of requests come round again.
+    /// Fills the inputs with `rows` rows from `first` on. The rows of a request repeat.
     pub(crate) fn fill_rows(
         &self,
         binding: &mut Binding,
@@ -127,7 +127,7 @@ impl WarmupInputs {
     }
 }
 
-/// Whether a failure says something about the inputs: want of memory, and a load that was cancelled, do not.
+/// Whether an error says something about the inputs. Lack of memory and a cancelled load do not.
 pub(crate) fn concerns_inputs(error: &Error) -> bool {
     !matches!(error.code, Code::Overloaded | Code::Cancelled)
 }

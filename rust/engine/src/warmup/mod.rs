@@ -1,7 +1,7 @@
-//! What a model is warmed, compared and probed with.
+//! The inputs that a model is warmed up, compared and probed with.
 //!
-//! Lives here: `inputs` (the choice), `warmup_file` (the requests of `warmup.json`), `synthetic` (inputs that are made up), `rows`. May come
-//! in: loads, probes. Never known here: models, threads, requests of clients.
+//! Lives here: `inputs` (the choice), `warmup_file` (the requests of `warmup.json`), `synthetic` (inputs made from the signature), `rows`.
+//! May come in: loads, probes. Never known here: models, threads, requests of clients.
 
 mod inputs;
 mod rows;

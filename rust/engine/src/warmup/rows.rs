@@ -1,4 +1,4 @@
-//! Rows that are run together and alone, to see whether a model may be batched.
+//! Rows that are run together and alone, to find out whether a model may be batched.
 
 use std::collections::BTreeSet;
 
@@ -10,13 +10,13 @@ use crate::shapes::with_rows;
 
 /// The most rows.
 pub(crate) const MAX_ROWS: usize = 16;
-/// All rows take this at most, in bytes, unless two take more.
+/// The most bytes that all rows take, unless two take more.
 const MAX_BYTES: usize = 64 << 20;
 
 /// The bytes of one row, input by input.
 pub(crate) type RowBytes = Vec<Vec<u8>>;
 
-/// One element of the inputs of some rows.
+/// The place of one element in some rows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ElementPlace {
     pub(crate) row: usize,
@@ -24,7 +24,7 @@ pub(crate) struct ElementPlace {
     pub(crate) element: usize,
 }
 
-/// RowSet of the same kind that differ from each other.
+/// Rows of the same kind that differ from each other.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RowSet {
     /// The shape of one row of each input.
@@ -33,28 +33,28 @@ pub(crate) struct RowSet {
 }
 
 impl RowSet {
-    /// Some of the rows that differ, from the first to the last of those that there are.
+    /// Picks some of the rows that differ, spread over all of them.
     pub(crate) fn pick_from(row_shapes: Vec<Shape>, all: Vec<RowBytes>) -> RowSet {
         let mut known = BTreeSet::new();
         let rows: Vec<_> = all.into_iter().filter(|row| known.insert(row.clone())).collect();
         let bytes = rows.first().map_or(0, |row| row.iter().map(Vec::len).sum());
-        let most = RowSet::max_rows(bytes).min(rows.len());
-        let picked = (0..most).map(|at| rows[at * rows.len() / most].clone()).collect();
+        let count = RowSet::max_rows(bytes).min(rows.len());
+        let picked = (0..count).map(|at| rows[at * rows.len() / count].clone()).collect();
         RowSet { row_shapes, rows: picked }
     }
 
-    /// How many rows of so many bytes are compared.
+    /// The most rows of `row_bytes` bytes each.
     pub(crate) fn max_rows(row_bytes: usize) -> usize {
         MAX_BYTES.checked_div(row_bytes).unwrap_or(MAX_ROWS).clamp(2, MAX_ROWS)
     }
 
-    /// How many there are.
+    /// The number of rows.
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// The same rows with other elements, which `write` makes up: all of them, or those that are
-    /// the same in all rows. `None` if there is none. An element of input `i` takes `sizes[i]` bytes.
+    /// The same rows with other elements, which `write` makes: all elements, or those that are the same in all rows. `None` if there are
+    /// none. An element of input `i` takes `sizes[i]` bytes.
     pub(crate) fn varied(
         &self,
         sizes: &[usize],
@@ -88,12 +88,12 @@ impl RowSet {
         self.rows.truncate(rows);
     }
 
-    /// What one row takes, in bytes.
+    /// The size of one row, in bytes.
     pub(crate) fn row_bytes(&self) -> usize {
         self.rows.first().map_or(0, |row| row.iter().map(Vec::len).sum())
     }
 
-    /// Fills the inputs with these rows in that order.
+    /// Fills the inputs with these rows, in that order.
     pub(crate) fn fill(&self, binding: &mut Binding, order: &[usize]) -> Result<()> {
         for (index, row_shapes) in self.row_shapes.iter().enumerate() {
             let tensor = binding.input_mut(index);

@@ -1,7 +1,7 @@
-//! Inputs that are made up from a signature.
+//! Inputs made from a signature.
 //!
-//! Zeros suit most models; some divide by an input, or take one for a shape, and run on ones. RowSet that are compared with each other
-//! have to differ in every type, and a model may take whole numbers for indices: wide ranges are tried before narrow ones.
+//! Most models run on zeros. Some divide by an input, or take one for a shape, and run on ones. Rows that are compared must differ in every
+//! type. A model may take whole numbers for indices, so narrow ranges are tried after wide ones.
 
 use headgate_core::error::{Error, Result};
 use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
@@ -9,20 +9,20 @@ use headgate_runtime::{Binding, Tensor};
 
 use super::rows::{ElementPlace, MAX_ROWS, RowSet};
 
-/// Sizes of open dimensions that are tried.
+/// The sizes of open dimensions that are tried.
 const OPEN_SIZES: [usize; 9] = [1, 2, 3, 4, 8, 16, 32, 64, 224];
-/// The most elements of a row whose open dimensions are more than 1.
+/// The most elements of a row whose open dimensions are larger than 1.
 const MAX_ELEMENTS: usize = 1 << 20;
 
-/// How inputs are made up.
+/// How inputs are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SyntheticInputs {
-    /// The size of open dimensions, but for the first, which is the rows'.
+    /// The size of open dimensions, except the first, which is the number of rows.
     open: usize,
     values: FillValue,
 }
 
-/// The elements of made-up inputs.
+/// The value of all elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FillValue {
     /// 0, false, the empty string.
@@ -31,7 +31,7 @@ enum FillValue {
     Ones,
 }
 
-/// The ranges that the elements of rows are range over.
+/// The ranges of the elements of rows.
 #[derive(Clone, Copy, Debug)]
 struct ValueRange {
     /// The lowest and the highest whole number; 0 only if it is one of them.
@@ -41,7 +41,7 @@ struct ValueRange {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FractionRange {
-    /// Of either sign, some rows a thousand times as large as others.
+    /// Of either sign; some rows are a thousand times as large as others.
     Signed,
     /// The same, above 0.
     Positive,
@@ -49,7 +49,7 @@ enum FractionRange {
     Unit,
 }
 
-/// The spreads that are tried, the one that tells most first.
+/// The ranges that are tried, the most telling first.
 const VALUE_RANGES: [ValueRange; 6] = [
     ValueRange { whole: (-120, 120), fractions: FractionRange::Signed },
     ValueRange { whole: (1, 120), fractions: FractionRange::Positive },
@@ -59,7 +59,7 @@ const VALUE_RANGES: [ValueRange; 6] = [
     ValueRange { whole: (0, 1), fractions: FractionRange::Unit },
 ];
 
-/// Given rows with other elements, one attempt after the other: all of them, or those that are the same in all rows.
+/// The rows of the file with other elements, one attempt after the other: all elements, or those that are the same in all rows.
 pub(crate) fn varied(given: &RowSet, signature: &Signature, all: bool) -> impl Iterator<Item = RowSet> {
     let types: Vec<DataType> = signature.inputs.iter().map(|spec| spec.datatype).collect();
     let sizes: Vec<usize> = types.iter().map(|datatype| datatype.size().unwrap_or(0)).collect();
@@ -74,7 +74,7 @@ impl SyntheticInputs {
     /// Zeros, with open dimensions of 1.
     pub(crate) const ZEROS: SyntheticInputs = SyntheticInputs { open: 1, values: FillValue::Zeros };
 
-    /// The inputs to try one after the other until the model takes one of them.
+    /// The inputs to try one after the other until the model runs.
     pub(crate) fn attempts(signature: &Signature) -> Vec<SyntheticInputs> {
         let is_open = |spec: &TensorSpec| spec.shape.iter().skip(1).any(|&dim| dim < 0);
         let sizes = if signature.inputs.iter().any(is_open) { &OPEN_SIZES[..] } else { &OPEN_SIZES[..1] };
@@ -98,7 +98,7 @@ impl SyntheticInputs {
         Ok(())
     }
 
-    /// RowSet that differ, one attempt after the other.
+    /// Rows that differ, one attempt after the other.
     pub(crate) fn rows(self, signature: &Signature) -> impl Iterator<Item = Result<RowSet>> {
         VALUE_RANGES.into_iter().map(move |range| self.rows_in_range(signature, range))
     }
@@ -121,8 +121,8 @@ impl SyntheticInputs {
             };
             inputs.map(bytes).collect::<Vec<_>>()
         };
-        let most = RowSet::max_rows(sizes.iter().sum()).min(MAX_ROWS);
-        Ok(RowSet::pick_from(shapes, (0..most).map(row).collect()))
+        let count = RowSet::max_rows(sizes.iter().sum()).min(MAX_ROWS);
+        Ok(RowSet::pick_from(shapes, (0..count).map(row).collect()))
     }
 
     fn shape(self, spec: &TensorSpec, rows: usize) -> Result<Shape> {
@@ -155,7 +155,7 @@ impl FillValue {
 }
 
 impl ValueRange {
-    /// The element at a place; the same whenever it is asked for.
+    /// The element at a place; always the same for the same place.
     fn number(self, datatype: DataType, place: ElementPlace) -> f64 {
         let ElementPlace { row, input, element } = place;
         let random = split_mix_64((row as u64) << 48 ^ (input as u64) << 40 ^ element as u64);
@@ -164,7 +164,7 @@ impl ValueRange {
         let is_negative = random & 1 == 1;
         match datatype {
             DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64 => {
-                // The rows' magnitudes: 0.1, 1, 10, 100, again and again.
+                // The magnitudes of the rows: 0.1, 1, 10, 100, and again.
                 let size = (0.1 + 0.9 * unit) * 10_f64.powi(row as i32 % 4 - 1);
                 match self.fractions {
                     FractionRange::Signed if is_negative => -size,
@@ -181,14 +181,14 @@ impl ValueRange {
                     DataType::Uint8 | DataType::Uint16 | DataType::Uint32 | DataType::Uint64
                 );
                 let whole = if unsigned { whole.abs() } else { whole };
-                // A divisor of 0 fails.
+                // A divisor of 0 would fail.
                 if whole == 0.0 && low < 0.0 { 1.0 } else { whole }
             }
         }
     }
 }
 
-/// A number without any pattern (SplitMix64).
+/// A pseudorandom number (SplitMix64).
 fn split_mix_64(number: u64) -> u64 {
     let number = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let number = (number ^ number >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -196,7 +196,7 @@ fn split_mix_64(number: u64) -> u64 {
     number ^ number >> 31
 }
 
-/// Writes numbers as elements of a type; what it cannot hold becomes the nearest that it can.
+/// Writes numbers as elements of a type. A number that the type cannot hold becomes the nearest that it can.
 fn write_elements(bytes: &mut [u8], datatype: DataType, number: impl Fn(usize) -> f64) {
     macro_rules! each {
         ($size:literal, $element:expr) => {
@@ -243,8 +243,8 @@ mod tests {
             let rows =
                 |range| format!("{:?}", SyntheticInputs::ZEROS.rows_in_range(&signature, range).unwrap());
             for range in VALUE_RANGES {
-                let made = SyntheticInputs::ZEROS.rows_in_range(&signature, range).unwrap();
-                assert!(made.len() >= 4, "{datatype} {range:?}: {}", made.len());
+                let row_set = SyntheticInputs::ZEROS.rows_in_range(&signature, range).unwrap();
+                assert!(row_set.len() >= 4, "{datatype} {range:?}: {}", row_set.len());
                 assert_eq!(rows(range), rows(range));
             }
         }

@@ -1,7 +1,7 @@
-//! The requests of an artifact's `warmup.json`: one, or a list of them, each as the Open Inference Protocol has it in JSON.
+//! The requests of an artifact's `warmup.json`: one, or a list of them, each in the JSON of the Open Inference Protocol.
 //!
-//! `{"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 4], "data": [...]}]}`. What is error_at with the file is said with its line and
-//! its field, so parts are kept as they stand in the text until they are read.
+//! `{"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 4], "data": [...]}]}`. An error in the file is reported with its line and its
+//! field, so parts stay as they are in the text until they are read.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -19,22 +19,22 @@ use super::rows::{RowBytes, RowSet};
 use crate::compute::ElementBuffer;
 use crate::shapes::with_rows;
 
-/// The file's name, beside the model.
+/// The name of the file beside the model.
 pub(crate) const FILE: &str = "warmup.json";
 /// The largest file that is read, in bytes.
 const MAX_BYTES: u64 = 64 << 20;
 /// The most requests.
 const MAX_REQUESTS: usize = 256;
-/// The deepest that lists may lie in each other in `data`.
+/// The most lists that may lie in each other in `data`.
 const MAX_DEPTH: usize = 64;
 
-/// One request: its inputs in the signature's order.
+/// One request: its inputs in the order of the signature.
 #[derive(Clone, Debug)]
 pub(crate) struct WarmupRequest {
-    /// Where it begins in the file, if it is of one.
+    /// The line in the file where it begins; 0 if it is of no file.
     line: usize,
     inputs: Vec<InputElements>,
-    /// Those of the optional inputs that it gives, with their places among them.
+    /// The optional inputs that it gives, with their indices.
     optional: Vec<(usize, InputElements)>,
 }
 
@@ -62,7 +62,7 @@ struct InputJson<'a> {
     data: &'a RawValue,
 }
 
-/// What is error_at with the file, and where.
+/// What is wrong in the file, and where.
 struct FileError {
     line: usize,
     field: String,
@@ -71,10 +71,10 @@ struct FileError {
 
 type FileResult<T> = std::result::Result<T, FileError>;
 
-/// The requests that lie beside the model file at `path`; `None` without a file.
+/// The requests of the file beside the model file at `path`; `None` if there is no file.
 ///
 /// # Errors
-/// `model_load_failed` for a file that holds none, or such as do not fit the signature.
+/// `model_load_failed` if the file has no requests, or some that do not fit the signature.
 pub(crate) fn beside(path: &Path, signature: &Signature) -> Result<Option<Vec<WarmupRequest>>> {
     let path = path.with_file_name(FILE);
     let size = match std::fs::metadata(&path) {
@@ -91,7 +91,7 @@ pub(crate) fn beside(path: &Path, signature: &Signature) -> Result<Option<Vec<Wa
 /// The requests of a file.
 ///
 /// # Errors
-/// `model_load_failed` for a file that holds none, too many, or such as do not fit the signature.
+/// `model_load_failed` if there are none or too many, or if some do not fit the signature.
 fn parse(json: &[u8], signature: &Signature) -> Result<Vec<WarmupRequest>> {
     let text =
         std::str::from_utf8(json).map_err(|error| file_error(&format!("is no UTF-8 text: {error}")))?;
@@ -99,9 +99,9 @@ fn parse(json: &[u8], signature: &Signature) -> Result<Vec<WarmupRequest>> {
         return Err(file_error(&"begins with a byte order mark; JSON has none"));
     }
     let (requests, is_list) = split(text).map_err(|error| {
-        let what = "must be a request or a list of them, {\"inputs\": [...]}";
+        let expected = "must be a request or a list of them, {\"inputs\": [...]}";
         file_error(&format!(
-            "{what}: {} (line {}, column {})",
+            "{expected}: {} (line {}, column {})",
             parser_message(&error),
             error.line(),
             error.column()
@@ -117,25 +117,25 @@ fn parse(json: &[u8], signature: &Signature) -> Result<Vec<WarmupRequest>> {
     given.collect()
 }
 
-/// The failure of request `at` of `requests`.
+/// The error of request `at` of `requests`, with its place in the file.
 pub(crate) fn describe_failure(requests: &[WarmupRequest], at: usize, error: &Error) -> Error {
     let field = if requests.len() > 1 { format!("[{at}]") } else { String::new() };
     FileError { line: requests[at].line, field, reason: error.to_string() }.of_request(at)
 }
 
-/// The file is what is error_at.
+/// An error of the whole file.
 fn file_error(reason: &dyn std::fmt::Display) -> Error {
     Error::new(Code::ModelLoadFailed, format!("{FILE}: {reason}"))
 }
 
-/// The requests as they stand in the file, and whether it is a list.
+/// The requests as they are in the file, and whether it is a list.
 fn split(text: &str) -> serde_json::Result<(Vec<&RawValue>, bool)> {
     let is_list = text.trim_start().starts_with('[');
     let requests = if is_list { serde_json::from_str(text)? } else { vec![serde_json::from_str(text)?] };
     Ok((requests, is_list))
 }
 
-/// What the parser says, without the place, which counts from the part that it was given.
+/// The message of the parser without its place, which counts from the part that it was given.
 fn parser_message(error: &serde_json::Error) -> String {
     let parser_message = error.to_string();
     parser_message.split(" at line ").next().unwrap_or_default().to_owned()
@@ -149,7 +149,7 @@ impl FileError {
     }
 }
 
-/// The file, whose parts know where they stand.
+/// The text of the file, which knows the line of each part.
 #[derive(Clone, Copy)]
 struct WarmupFile<'a> {
     text: &'a str,
@@ -165,7 +165,7 @@ impl<'a> WarmupFile<'a> {
         FileError { line: self.line(part), field: field.into(), reason: reason.into() }
     }
 
-    /// A part as a type.
+    /// Reads a part as a type.
     fn read<T: Deserialize<'a>>(self, part: &'a RawValue, field: &str) -> FileResult<T> {
         serde_json::from_str(part.get()).map_err(|error| FileError {
             line: self.line(part) + error.line().saturating_sub(1),
@@ -244,7 +244,7 @@ impl<'a> WarmupFile<'a> {
         Ok(InputElements { shape, elements })
     }
 
-    /// Passes on the elements of lists within lists, each with its path.
+    /// Passes the elements of nested lists on, each with its path.
     fn flatten(
         self,
         part: &'a RawValue,
@@ -280,7 +280,7 @@ struct JsonPath {
     depth: usize,
 }
 
-/// What a value that no JSON number can be stands for, in both parser_message of `answers.non_finite`: a file is read under any document.
+/// The number that a value stands for which is no JSON number, in both forms of `answers.non_finite`: a file is read under any document.
 fn non_finite_value(value: &Value) -> Option<f64> {
     match value {
         Value::Null => Some(f64::NAN),
@@ -294,7 +294,7 @@ fn non_finite_value(value: &Value) -> Option<f64> {
     }
 }
 
-/// The rows of all requests that have the same number of them in each input, by their kind.
+/// The rows of all requests that have the same number of rows in each input, by kind.
 pub(crate) fn rows(requests: &[WarmupRequest]) -> Vec<RowSet> {
     let mut kinds: Vec<(Vec<Shape>, Vec<RowBytes>)> = Vec::new();
     for (row_shapes, rows) in requests.iter().filter_map(WarmupRequest::rows) {
@@ -307,18 +307,18 @@ pub(crate) fn rows(requests: &[WarmupRequest]) -> Vec<RowSet> {
 }
 
 impl WarmupRequest {
-    /// Whether it leaves the model's own values as they are, as every request in a batch does.
+    /// Whether it gives no optional inputs, as every request in a batch.
     pub(crate) fn is_plain(&self) -> bool {
         self.optional.is_empty()
     }
 
-    /// Inputs that a model took, in the signature's order, each with its shape; none of them is of a file.
+    /// A request of inputs that a model accepted, in the order of the signature, each with its shape. It is of no file.
     pub(crate) fn from_elements(inputs: Vec<(Shape, ElementBuffer)>) -> WarmupRequest {
         let inputs = inputs.into_iter().map(|(shape, elements)| InputElements { shape, elements }).collect();
         WarmupRequest { line: 0, inputs, optional: Vec::new() }
     }
 
-    /// The shapes of one row and all rows; `None` for a request that cannot be part of a batch.
+    /// The shape of one row of each input, and all rows; `None` if the request cannot be batched.
     fn rows(&self) -> Option<(Vec<Shape>, Vec<RowBytes>)> {
         if !self.is_plain() {
             return None;
@@ -349,7 +349,7 @@ impl WarmupRequest {
         Ok(())
     }
 
-    /// Fills the inputs with `rows` rows, those from `first` on, which come round again.
+    /// Fills the inputs with `rows` rows from `first` on, which repeat.
     pub(crate) fn fill_rows(&self, binding: &mut Binding, rows: usize, first: usize) -> Result<()> {
         binding.clear_optional_inputs();
         for (index, input) in self.inputs.iter().enumerate() {
@@ -373,7 +373,7 @@ impl InputElements {
         Some(bytes[at * each..][..each].to_vec())
     }
 
-    /// Copies parts of the input, which has `of` of them, into a tensor; part `of` is part 0 again.
+    /// Copies parts of the input into a tensor. The input has `of` parts, and part `of` is part 0 again.
     fn copy_rows(&self, tensor: &mut Tensor, parts: Range<usize>, of: usize) -> Result<()> {
         let of = of.max(1);
         match &self.elements {

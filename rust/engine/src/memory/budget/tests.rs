@@ -23,7 +23,7 @@ impl Executable for EmptyExecutable {
     }
 }
 
-/// Models of files in a folder; what each takes is 1.5 times its file.
+/// Models of files in a folder. Each takes 1.5 times the size of its file.
 struct ModelFolder {
     folder: PathBuf,
     memory: ModelMemory,
@@ -96,11 +96,11 @@ fn what_was_freed_is_counted_however_it_was() {
     let folder = ModelFolder::new("freed", 20 * KIB);
     let [a, b] = ["a", "b"].map(|name| folder.add(name, 9 * KIB).unwrap());
     assert_eq!(folder.memory.released(), 0);
-    // One is swapped for another: as many are there as before.
+    // One is exchanged for another: as many are there as before.
     drop(a);
     let c = folder.add("c", 9 * KIB).unwrap();
     assert_eq!(folder.memory.released(), 1);
-    // One gives way.
+    // One is evicted.
     let d = folder.add("d", 9 * KIB).unwrap();
     assert_eq!(
         (folder.memory.released(), states(&[&b, &c, &d])),
@@ -157,7 +157,7 @@ fn an_urgent_load_finds_room_where_there_is_none() {
 fn what_a_run_still_holds_is_not_made_twice() {
     let folder = ModelFolder::new("drain", 100 * KIB);
     let model = folder.add("a", 9 * KIB).unwrap();
-    // A request that came between the choice and the deed.
+    // A request takes hold of it after it was chosen.
     let running = model.hold().unwrap();
     assert!(model.evict().is_some());
     assert_eq!(states(&[&model]), [Residency::Draining]);
