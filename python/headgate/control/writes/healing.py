@@ -136,7 +136,7 @@ class Healing:
         argument = await context.io(
             lambda: native_apply(revision, context.paths, Load(state.loaded, omitted))
         )
-        async with state.step:
+        async with state.without_emergency():
             context.tickets.pump()
             if state.current is not revision:
                 # An emergency call passed. Handing this over now would undo it.
