@@ -35,7 +35,6 @@ def endpoint_view(one: dict[str, Any]) -> Lines:
             f"frozen since {one['frozen']['since']} by {one['frozen']['who']}: {one['frozen']['reason']}"
         )
     lines += [f"alarm: {alarm}" for alarm in one["alarms"]]
-    lines += one["notes"]
     versions = one["versions"]
     lines += ["", *traffic_view(one["traffic"]), "", *recent_view(versions), *_versions(versions)]
     lines += [line for name, version in versions.items() if (line := place_reason(name, version))]

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
-from headgate.errors import Conflict, NotFound, StorageFailed
+from headgate.errors import Conflict, StorageFailed
 from headgate.leases import Lease
 from headgate.registry.refusals import Refusal, Refusals
 from headgate.registry.store import ArtifactStore
@@ -117,6 +117,6 @@ class Registry:
         """Whether the artifact is in the store and whole; a damaged one is repaired from the same bytes."""
         try:
             self.store.model_path(digest)
-        except (NotFound, StorageFailed):
+        except StorageFailed:
             return False
         return True

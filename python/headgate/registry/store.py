@@ -197,11 +197,14 @@ class ArtifactStore:
         """The ``model.onnx`` of a verified artifact, to be loaded by ONNX Runtime.
 
         Files are hashed when they are taken in, or at their first use in this process, and whenever their status
-        changed since. Errors as :meth:`verify`.
+        changed since. ``StorageFailed`` for an artifact that is damaged or missing: its user knows it by its digest, so it was there.
         """
         verified = self._verified.get(digest)
         if verified is None or verified != self._statuses(digest, verified):
-            self.verify(digest)
+            try:
+                self.verify(digest)
+            except NotFound as error:
+                raise StorageFailed(f"{error.message}; bring the same model again to repair it") from None
         return self.place(digest)
 
     def place(self, digest: str) -> Path:

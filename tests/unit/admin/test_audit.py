@@ -61,7 +61,7 @@ def test_a_call_that_is_refused_leaves_one_row(
     tmp_path: Path, who: str, method: str, path: str, given: dict[str, Any], expected: tuple[int, str]
 ) -> None:
     async def body() -> None:
-        async with port(tmp_path) as p:
+        async with port(tmp_path, durable_seconds=60) as p:
             before = await served(p)
             answer = await getattr(p, who).request(method, path, **given)
             assert answer.status_code == expected[0], answer.text
@@ -78,7 +78,7 @@ def test_a_call_that_is_refused_leaves_one_row(
 
 def test_what_changes_nothing_by_itself_leaves_no_row(tmp_path: Path) -> None:
     async def body() -> None:
-        async with port(tmp_path) as p:
+        async with port(tmp_path, durable_seconds=60) as p:
             before = await served(p)
             await p.viewer.get(E)
             await p.viewer.get("/v1/endpoints/none")
@@ -93,7 +93,7 @@ def test_what_changes_nothing_by_itself_leaves_no_row(tmp_path: Path) -> None:
 
 def test_each_change_and_each_repetition_leaves_one_row(tmp_path: Path) -> None:
     async def body() -> None:
-        async with port(tmp_path) as p:
+        async with port(tmp_path, durable_seconds=60) as p:
             before = await served(p)
             for _ in range(2):
                 await p.operator.post(f"{E}:abort", json={"reason": "why"})
@@ -120,7 +120,7 @@ def test_each_change_and_each_repetition_leaves_one_row(tmp_path: Path) -> None:
 
 def test_a_load_that_fails_leaves_the_row_of_its_revision(tmp_path: Path) -> None:
     async def body() -> None:
-        async with port(tmp_path) as p:
+        async with port(tmp_path, durable_seconds=60) as p:
             before = await served(p)
             p.gate.native.failing["v4"] = "broken"
             text = document("{champion: v1}", "v1 v2 v3 v4")
@@ -156,7 +156,7 @@ def test_what_a_start_ends_leaves_a_row(tmp_path: Path) -> None:
 
 def test_refused_tokens_leave_one_row_for_each_address_and_minute(tmp_path: Path) -> None:
     async def body() -> None:
-        async with port(tmp_path) as p:
+        async with port(tmp_path, durable_seconds=60) as p:
             before = len(await rows(p))
             wrong = {"authorization": "Bearer headgate_abcdefgh_0"}
             for _ in range(3):
@@ -232,7 +232,7 @@ def test_a_valid_token_passes_while_the_store_does_not_answer(tmp_path: Path) ->
 
 def test_the_use_of_a_token_is_noted_behind_the_call(tmp_path: Path) -> None:
     async def body() -> None:
-        async with port(tmp_path) as p:
+        async with port(tmp_path, durable_seconds=60) as p:
             heal = p.gate.hung_disk()
             try:
                 me = (await p.viewer.get("/v1/whoami")).json()["token"]
@@ -247,7 +247,7 @@ def test_the_use_of_a_token_is_noted_behind_the_call(tmp_path: Path) -> None:
 
 def test_why_a_token_was_made_and_revoked_is_kept_if_it_is_a_line_of_text(tmp_path: Path) -> None:
     async def body() -> None:
-        async with port(tmp_path) as p:
+        async with port(tmp_path, durable_seconds=60) as p:
             made = await p.admin.post(
                 "/v1/tokens", json={"name": "ci", "role": "viewer", "reason": "a new pipeline"}
             )

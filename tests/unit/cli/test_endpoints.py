@@ -97,7 +97,6 @@ def test_get_shows_one_endpoint_with_alarms_blocks_and_versions() -> None:
         "revision 41",
         "frozen since then by me: audit",
         "alarm: an alarm",
-        "a note",
         "1.9/3.1 us",
         "v1 is inline: a run alone takes less than 50 us (the newest 812 runs: p99 6.4 us, 25% of the IO threads)",
         "v2 takes optional inputs: w0, w1, w2, w3, w4, w5, w6, w7 and 2 more",
@@ -128,6 +127,14 @@ def test_get_shows_what_versions_did_lately_beside_the_champion() -> None:
     assert lines[at + 1].split() == ["v1", "800", "0", "900", "us/0.1", "s", "-", "20", "7"]
     assert "400       10 (2.5%): 8 internal, 2 invalid_argument" in lines[at + 2]
     assert "900 us/0.2 s  p95 2 times, errors 2.5% against 0%" in lines[at + 2]
+
+
+def test_get_says_a_note_once() -> None:
+    # The gateway says it of the endpoint and of its traffic.
+    shown = copy.deepcopy(ENDPOINT)
+    shown["traffic"]["notes"] = shown["notes"]
+    result = call(FakeAdmin({"GET /v1/endpoints/digits": ok(shown, 41)}), "get", "digits")
+    assert result.stdout.count("a note") == 1
 
 
 def test_get_prints_the_document_byte_for_byte() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from headgate.errors import Conflict, HeadgateError, ModelLoadFailed
+from headgate.errors import Conflict, HeadgateError, ModelLoadFailed, StorageFailed
 from unit.control.test_models import model, text
 from unit.control_harness import Gate, gateway, run
 from unit.fake_native import FakeNative
@@ -82,6 +83,25 @@ def test_the_champion_is_left_for_a_whole_version(tmp_path: Path) -> None:
             assert rolled["message"].startswith("already 100 % v2 since")
             assert "v1 cannot be loaded" in rolled["message"]
             assert (rolled["traffic"]["champion"], rolled["plan"]["block"]) == ("v2", [])
+
+    run(body)
+
+
+def test_a_missing_artifact_is_damage_and_not_a_missing_endpoint(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.control.apply_file(write(tmp_path, "{champion: v1}"))
+            await gate.control.patch_traffic("scale", weights={}, champion="v2")
+            served = {v["name"]: Path(v["artifact"]) for v in gate.native.served["scale"]["versions"]}
+        forget_sources(tmp_path)
+        shutil.rmtree(served["v1"].parent)
+        async with gateway(tmp_path) as gate:
+            for call in (
+                gate.control.patch_traffic("scale", weights={"v1": "10%"}),
+                gate.control.restore("scale", 1),
+            ):
+                with pytest.raises(StorageFailed, match="is not in the store; bring the same model again"):
+                    await call
 
     run(body)
 

@@ -233,6 +233,8 @@ def test_a_manifest_with_other_bytes_is_damage(store: ArtifactStore, save: Save,
         store.manifest(digest)
     with pytest.raises(NotFound, match="not in the store"):
         store.verify("sha256:" + "0" * 64)
+    with pytest.raises(StorageFailed, match="not in the store; bring the same model again"):
+        store.model_path("sha256:" + "0" * 64)
     with pytest.raises(ValueError, match="not a digest"):
         store.verify("../../etc")
 
