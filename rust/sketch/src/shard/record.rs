@@ -221,7 +221,7 @@ impl RowSink<'_> {
     fn record_value<L: Lane>(&self, layout: &FeatureLayout<L>, value: L) {
         let cells = &self.buffer.cells[layout.cell..layout.cell + layout.cells];
         let (head, slots) =
-            cells.split_first_chunk::<HEADER_CELLS>().expect("a place begins with its header");
+            cells.split_first_chunk::<HEADER_CELLS>().expect("the cells of a feature begin with its header");
         let as_f64 = value.to_f64();
         if !value.is_finite() {
             count_non_finite(head, as_f64, self.weight);
