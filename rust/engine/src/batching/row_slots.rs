@@ -315,17 +315,17 @@ mod models {
             let requests = leaves.map(|leaves| {
                 let (slots, submitted) = (slots.clone(), submitted.clone());
                 thread::spawn(move || {
-                    let queued_at = request(&slots, leaves);
-                    submitted.fetch_add(usize::from(queued_at == Some(true)), SeqCst);
-                    queued_at.is_some() && !leaves
+                    let first = request(&slots, leaves);
+                    submitted.fetch_add(usize::from(first == Some(true)), SeqCst);
+                    first.is_some() && !leaves
                 })
             });
-            let requests = slots.close();
-            slots.settle(requests.iter().map(|request| (request.index, request.index)));
+            let ready = slots.close();
+            slots.settle(ready.iter().map(|request| (request.index, request.index)));
             let stayed: usize = requests.into_iter().map(|one| usize::from(one.join().unwrap())).sum();
-            assert!(requests.len() >= stayed && requests.len() <= 2);
+            assert!(ready.len() >= stayed && ready.len() <= 2);
             assert!(submitted.load(SeqCst) <= 1);
-            for request in requests {
+            for request in ready {
                 let settled = slots.poll(request.index, &mut Context::from_waker(Waker::noop()));
                 assert!(settled.is_pending() || settled == Poll::Ready(request.index));
             }

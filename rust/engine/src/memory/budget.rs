@@ -211,7 +211,7 @@ impl ModelMemory {
                 return Err(error);
             }
             match self.try_reserve(resident.bytes(), urgency) {
-                Ok(reservation) => return self.refill(resident, &mut history, (reservation, try_out)),
+                Ok(_reservation) => return self.load_again(resident, &mut history, try_out),
                 // Not under the lock: an urgent load must not wait behind one that waits.
                 Err(_) if urgency == LoadUrgency::Ordinary && Instant::now() < until => drop(history),
                 Err(error) => {
@@ -223,12 +223,12 @@ impl ModelMemory {
         }
     }
 
-    /// Makes an executable again, into room that was reserved.
-    fn refill(
+    /// Makes an executable again. The caller has reserved room for it.
+    fn load_again(
         &self,
         resident: &ResidentExecutable,
         history: &mut LoadHistory,
-        (reservation, try_out): (MemoryReservation<'_>, impl FnOnce(&Arc<dyn Executable>) -> Result<()>),
+        try_out: impl FnOnce(&Arc<dyn Executable>) -> Result<()>,
     ) -> Result<Arc<dyn Executable>> {
         let source =
             resident.source().ok_or_else(|| Error::new(Code::Internal, "nothing to load it from"))?;
@@ -243,7 +243,6 @@ impl ModelMemory {
             }
         })?;
         resident.set_loaded(executable.clone(), bytes, history);
-        drop(reservation);
         Ok(executable)
     }
 

@@ -232,7 +232,8 @@ mod tests {
     /// Simulates one thread, runs of 10 ms and requests with a time-out of 200 ms for `seconds`. The requests of each class come `times` as
     /// fast as one thread could run them alone.
     fn simulated(
-        (queue, token): (&RunQueue<SimulatedRequest>, &mut bool),
+        queue: &RunQueue<SimulatedRequest>,
+        token: &mut bool,
         start: Instant,
         times: &[f64],
         seconds: u64,
@@ -327,7 +328,7 @@ mod tests {
         for times in [0.5, 0.9, 1.5, 3.0, 10.0] {
             let (queue, mut token) = (RunQueue::new(1), false);
             let ClassOutcome { good, slowest, expired, .. } =
-                simulated((&queue, &mut token), start, &[times], 10)[0];
+                simulated(&queue, &mut token, start, &[times], 10)[0];
             assert!(expired as f64 <= 0.5 * good as f64, "{times}: {expired} of {good}");
             // One thread can run 100 a second.
             let possible = 1_000.0 * f64::min(times, 1.0);
@@ -336,9 +337,9 @@ mod tests {
             assert_eq!(queue.is_shedding(), times > 1.0);
             // A second after the burst, the queue behaves as before it.
             let calm = start + Duration::from_secs(10);
-            simulated((&queue, &mut token), calm, &[0.5], 1);
+            simulated(&queue, &mut token, calm, &[0.5], 1);
             let later = calm + Duration::from_secs(1);
-            let ClassOutcome { good, slowest, .. } = simulated((&queue, &mut token), later, &[0.5], 1)[0];
+            let ClassOutcome { good, slowest, .. } = simulated(&queue, &mut token, later, &[0.5], 1)[0];
             assert!(good >= 49 && slowest <= Duration::from_millis(20), "{times}: {good}, {slowest:?}");
             assert!(!queue.is_shedding());
         }
@@ -349,7 +350,7 @@ mod tests {
         let start = Instant::now();
         for batch in [0.5, 3.0, 10.0] {
             let (queue, mut token) = (RunQueue::new(1), false);
-            let outcomes = simulated((&queue, &mut token), start, &[0.5, batch], 10);
+            let outcomes = simulated(&queue, &mut token, start, &[0.5, batch], 10);
             let (gold, batch) = (outcomes[0], outcomes[1]);
             assert_eq!((gold.good, gold.refused), (500, 0));
             assert!(gold.slowest <= Duration::from_millis(20), "{gold:?}");
